@@ -1,0 +1,1 @@
+//! Bourdon: ordered, reliable group communication; the public Rust API

@@ -1,0 +1,1 @@
+//! The group-communication protocols as pure state machines: time and bytes in, effects out

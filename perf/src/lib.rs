@@ -1,0 +1,1 @@
+//! Instruction-count gates over an in-memory port

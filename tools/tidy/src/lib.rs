@@ -1,0 +1,1 @@
+//! Holds the tree to its own rules: layers, doc pages, file sizes

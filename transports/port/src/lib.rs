@@ -1,0 +1,154 @@
+//! The one face every transport shows the engine.
+//!
+//! The engine thinks in datagrams for a group or for one peer; kernels offer a dozen ways to move them, each best for
+//! one job (spinning `recvmsg` for latency, segmentation offload for throughput, `io_uring` for a thread that also
+//! sleeps). A face shaped after any one of them would bend the others: readiness does not fit completion, completion
+//! does not fit a ring in shared memory. So a [`Port`] does three things only, each total in itself: *send* a run of
+//! equal-sized datagrams, *receive* whatever has come, *wait* until there may be more.
+//!
+//! - A port moves bytes and never looks into them. The one exception is [`Echo`]: bytes at a fixed place by which the
+//!   port may drop this process's own multicasts early, because every multicast on one host comes back to its sender.
+//! - Source addresses are not reported. A frame that wants an answer carries its sender's address, so that a port
+//!   over TCP, shared memory or `AF_XDP` needs no notion of one.
+//! - The engine is generic over its port: no dynamic dispatch, nothing allocated per datagram.
+//!
+//! How TCP, `AF_XDP` and shared memory fit the same face is worked out in `docs/architecture.md`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub mod conformance;
+mod waker;
+
+pub use waker::Waker;
+
+/// Where a run of datagrams goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum To {
+    /// Every process that joined the group, this one included unless the port can avoid it.
+    Group,
+    /// The unicast address of one process.
+    Peer(SocketAddr),
+}
+
+/// One datagram as it came in; the bytes are the port's and go back to it when the callback returns.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    /// The datagram, as sent.
+    pub bytes: &'a [u8],
+    /// When the kernel received it, in nanoseconds since the UNIX epoch, where the port was asked to know.
+    pub kernel_receive_ns: Option<u64>,
+}
+
+/// What a port can carry. Fixed once the port is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest datagram, in bytes.
+    pub datagram_max_bytes: usize,
+    /// How many bytes of datagrams the group's receiver holds while nobody reads: what was really granted, in the
+    /// kernel's own accounting (overhead included), not what was asked for.
+    pub receive_buffer_bytes: usize,
+    /// The most datagrams one [`Port::send`] takes to the network in one system call.
+    pub segments_max: usize,
+}
+
+/// The bytes by which a process knows its own datagrams again: `bytes` at `offset`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Echo {
+    /// Where in the datagram.
+    pub offset: usize,
+    /// What stands there in this process's own datagrams and in nobody else's.
+    pub bytes: [u8; 8],
+}
+
+/// How the receiving thread spends the time in which nothing comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// It never waits: the port should make an empty [`Port::receive`] as cheap and a full one as early as it can.
+    Spin,
+    /// It calls [`Port::wait`] and sleeps in the kernel.
+    Park,
+}
+
+/// A transport.
+///
+/// # Errors
+/// Everything a port returns as an error is final for this port: the network down, the socket gone. What passes by
+/// itself (a full send buffer, an interrupted call, a peer's port closed, an ICMP error) is no error: `send` then says
+/// that it took fewer datagrams, `receive` that nothing came.
+pub trait Port {
+    /// Sends `bytes` as datagrams of `segment_bytes` each (the last may be shorter) and says how many of them it took,
+    /// counted from the first. Less than all: try the rest again later. Never blocks.
+    ///
+    /// `segment_bytes` is at least 1 and at most [`Limits::datagram_max_bytes`]; any number of segments may be given.
+    fn send(&mut self, to: To, bytes: &[u8], segment_bytes: usize) -> Result<usize, PortError>;
+
+    /// Hands out what has come for the group and for this process, in order of arrival per source, and says how many
+    /// datagrams that were. Stops at the end of the system call in which `limit` was reached, so that one busy group
+    /// can't starve the caller's timers; never blocks.
+    fn receive(&mut self, limit: usize, on_datagram: impl FnMut(Arrival<'_>)) -> Result<usize, PortError>;
+
+    /// Sleeps until there may be something to receive, until [`Waker::wake`], or until `timeout` has passed. It may
+    /// return early for no reason. A port opened with [`Idle::Spin`] returns at once.
+    fn wait(&mut self, timeout: Duration) -> Result<(), PortError>;
+
+    /// Ends a [`Port::wait`] from another thread.
+    fn waker(&self) -> Waker;
+
+    /// What this port can carry.
+    fn limits(&self) -> Limits;
+
+    /// The unicast address others reach this process at.
+    fn local_address(&self) -> SocketAddr;
+
+    /// What moves the bytes: `io_uring`, `socket-spin`, `epoll`, `af_xdp`, `shm`, `memory`, joined by `+`.
+    fn io(&self) -> &str;
+}
+
+/// Why a port can't be opened or can't go on. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// The group's address is no multicast address.
+    #[error("{0} is not a multicast address: choose one in 224.0.0.0/4 (239.0.0.0/8 is free for private use) or ff00::/8")]
+    NotMulticast(SocketAddr),
+    /// The interface does not exist or has no address of the group's family.
+    #[error("interface {name}: {why}; `ip address` lists the interfaces, --interface names one")]
+    Interface {
+        /// The interface as asked for.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Another socket holds the port without sharing it.
+    #[error("{address} is in use by another program: choose another port with --group-address")]
+    AddressInUse {
+        /// The address that could not be bound.
+        address: SocketAddr,
+    },
+    /// The interface takes no multicast.
+    #[error("no multicast route for {group} over {interface}: {source}; try `ip link set {interface} multicast on` or another --interface")]
+    NoRoute {
+        /// The group.
+        group: SocketAddr,
+        /// The interface.
+        interface: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// The kernel lacks or forbids what this port is made of: fall back to another port.
+    #[error("{mechanism} is not available here: {why}")]
+    Unavailable {
+        /// What was tried.
+        mechanism: &'static str,
+        /// Why it was refused.
+        why: String,
+    },
+    /// Anything else the kernel said.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+}

@@ -1,0 +1,36 @@
+//! Wakes a thread that sleeps in [`Port::wait`](crate::Port::wait).
+//!
+//! An eventfd, because both `epoll` and `io_uring` can sleep on one, and a wake that comes before the sleep is not lost.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+/// Ends a [`Port::wait`](crate::Port::wait); cheap to clone, may be used from any thread.
+#[derive(Clone, Debug)]
+pub struct Waker(Arc<OwnedFd>);
+
+impl Waker {
+    /// A new waker that nobody waits on yet.
+    pub fn new() -> std::io::Result<Self> {
+        use rustix::event::{EventfdFlags, eventfd};
+        Ok(Self(Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))
+    }
+
+    /// Ends the wait that is under way, or else the next one.
+    pub fn wake(&self) {
+        // A full counter (EAGAIN) means that a wake is already pending, which is all that was wanted.
+        let _ = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
+    }
+
+    /// Takes back all wakes so far; the port calls it when it has been woken.
+    pub fn clear(&self) {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&*self.0, &mut count);
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

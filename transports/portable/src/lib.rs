@@ -1,0 +1,1 @@
+//! UDP multicast over mio, for hosts without io_uring

@@ -1,0 +1,1 @@
+//! UDP multicast: spinning sockets or io_uring, with segmentation offload

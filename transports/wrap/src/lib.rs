@@ -1,0 +1,1 @@
+//! Seeded loss, duplication, reordering and delay around any transport
