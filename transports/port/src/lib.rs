@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub mod conformance;
+pub mod memory;
 mod waker;
 
 pub use waker::Waker;
@@ -61,6 +62,13 @@ pub struct Echo {
     pub bytes: [u8; 8],
 }
 
+impl Echo {
+    /// Whether `datagram` is one of this process's own. One too short to say is not.
+    pub fn matches(&self, datagram: &[u8]) -> bool {
+        datagram.get(self.offset..).and_then(|rest| rest.first_chunk()) == Some(&self.bytes)
+    }
+}
+
 /// How the receiving thread spends the time in which nothing comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Idle {
@@ -80,7 +88,12 @@ pub trait Port {
     /// Sends `bytes` as datagrams of `segment_bytes` each (the last may be shorter) and says how many of them it took,
     /// counted from the first. Less than all: try the rest again later. Never blocks.
     ///
-    /// `segment_bytes` is at least 1 and at most [`Limits::datagram_max_bytes`]; any number of segments may be given.
+    /// Any number of segments may be given, none included. That a datagram was taken does not say that it arrives.
+    /// A port with an [`Echo`] may judge a whole run by its first segment, so either all of a run carries the echo's
+    /// bytes or none does.
+    ///
+    /// # Panics
+    /// When `segment_bytes` is 0 or more than [`Limits::datagram_max_bytes`]: that is a bug in the caller.
     fn send(&mut self, to: To, bytes: &[u8], segment_bytes: usize) -> Result<usize, PortError>;
 
     /// Hands out what has come for the group and for this process, in order of arrival per source, and says how many
@@ -109,7 +122,9 @@ pub trait Port {
 #[derive(Debug, thiserror::Error)]
 pub enum PortError {
     /// The group's address is no multicast address.
-    #[error("{0} is not a multicast address: choose one in 224.0.0.0/4 (239.0.0.0/8 is free for private use) or ff00::/8")]
+    #[error(
+        "{0} is not a multicast address: choose one in 224.0.0.0/4 (239.0.0.0/8 is free for private use) or ff00::/8"
+    )]
     NotMulticast(SocketAddr),
     /// The interface does not exist or has no address of the group's family.
     #[error("interface {name}: {why}; `ip address` lists the interfaces, --interface names one")]
@@ -126,7 +141,9 @@ pub enum PortError {
         address: SocketAddr,
     },
     /// The interface takes no multicast.
-    #[error("no multicast route for {group} over {interface}: {source}; try `ip link set {interface} multicast on` or another --interface")]
+    #[error(
+        "no multicast route for {group} over {interface}: {source}; try `ip link set {interface} multicast on` or another --interface"
+    )]
     NoRoute {
         /// The group.
         group: SocketAddr,
