@@ -1,1 +1,112 @@
-//! UDP multicast: spinning sockets or io_uring, with segmentation offload
+//! UDP multicast over the kernel's own sockets: by spinning for latency, by `io_uring` for a thread that also sleeps.
+//!
+//! Receiving well means two different things. A thread with a core of its own gets a datagram soonest by asking the
+//! socket again and again, with nothing between it and the system call. A thread that shares its core must sleep, and
+//! then wants to hear of two sockets, a waker and a timeout with one call, and to find all that has come already in
+//! its memory. One mechanism for both would be second-best at each, so [`UdpPort`] has two, chosen by
+//! [`UdpOptions::idle`]:
+//!
+//! - `socket-spin` ([`Idle::Spin`](bourdon_port::Idle::Spin)): `recvmsg` without waiting, see `receive.rs`.
+//! - `io_uring` ([`Idle::Park`](bourdon_port::Idle::Park)): multishot `recvmsg` into buffers lent to the kernel, see
+//!   `ring.rs`. Where a kernel lacks or forbids it, opening says [`PortError::Unavailable`] and `bourdon-portable` does
+//!   the same over epoll.
+//!
+//! Sending is the same for both (`send.rs`): one `sendmsg` for up to 64 KiB of equal datagrams.
+//!
+//! `docs/decisions/udp-mechanisms.md` has the measurements behind these choices.
+#![allow(unsafe_code)] // system calls; each block proves itself
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bourdon_port::{Arrival, Idle, Limits, Port, PortError, To, Waker};
+
+mod buffers;
+mod filter;
+mod interface;
+mod message;
+mod options;
+mod receive;
+mod ring;
+mod send;
+mod sockets;
+
+pub use options::{UDP_PAYLOAD_MAX_BYTES, UdpOptions};
+pub use receive::SocketReceiver;
+pub use send::SocketSender;
+pub use sockets::Sockets;
+
+use ring::Ring;
+
+/// A port over UDP sockets of this host's kernel.
+///
+/// It may be opened on one thread and handed to another. An `io_uring` belongs to the thread that first receives or
+/// waits; from another thread these then fail. Dropped on its own thread, a port leaves its address free; dropped on
+/// another one, an `io_uring` is cleared away by the kernel some milliseconds later, and its address with it.
+#[derive(Debug)]
+pub struct UdpPort {
+    // Before the sockets: a ring that ends still has requests on them.
+    receiver: Receiver,
+    sender: SocketSender,
+    sockets: Sockets,
+    waker: Waker,
+}
+
+#[derive(Debug)]
+enum Receiver {
+    Spin(SocketReceiver),
+    Park(Box<Ring>),
+}
+
+impl UdpPort {
+    /// Opens the sockets, joins the group, and makes ready what moves the bytes.
+    pub fn open(options: &UdpOptions) -> Result<Self, PortError> {
+        let sockets = Sockets::open(options)?;
+        let waker = Waker::new().map_err(|source| PortError::Io { doing: "creating an eventfd", source })?;
+        let receiver = match options.idle {
+            Idle::Spin => Receiver::Spin(SocketReceiver::spinning(options)),
+            Idle::Park => Receiver::Park(Box::new(Ring::open()?)),
+        };
+        Ok(Self { receiver, sender: SocketSender::new(options, &sockets), sockets, waker })
+    }
+}
+
+impl Port for UdpPort {
+    fn send(&mut self, to: To, bytes: &[u8], segment_bytes: usize) -> Result<usize, PortError> {
+        self.sender.send(&self.sockets, to, bytes, segment_bytes)
+    }
+
+    #[inline]
+    fn receive(&mut self, limit: usize, on_datagram: impl FnMut(Arrival<'_>)) -> Result<usize, PortError> {
+        match &mut self.receiver {
+            Receiver::Spin(receiver) => receiver.receive(&self.sockets, limit, on_datagram),
+            Receiver::Park(ring) => ring.receive(&self.sockets, &self.waker, limit, on_datagram),
+        }
+    }
+
+    fn wait(&mut self, timeout: Duration) -> Result<(), PortError> {
+        match &mut self.receiver {
+            Receiver::Spin(_) => Ok(()),
+            Receiver::Park(ring) => ring.wait(&self.sockets, &self.waker, timeout),
+        }
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    fn limits(&self) -> Limits {
+        self.sender.limits(&self.sockets)
+    }
+
+    fn local_address(&self) -> SocketAddr {
+        self.sockets.local_address()
+    }
+
+    fn io(&self) -> &str {
+        match self.receiver {
+            Receiver::Spin(_) => "socket-spin",
+            Receiver::Park(_) => "io_uring",
+        }
+    }
+}

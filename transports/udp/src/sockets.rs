@@ -1,0 +1,231 @@
+//! Opens the three sockets of a port over UDP.
+//!
+//! One socket bound to the wildcard address would do, and would then hear other groups on its port, send multicast by
+//! the default route, and mix up what is for the group with what is for this process. So there are three:
+//!
+//! - *group*: bound to the group's own address, joined on the named interface. Receives the group's multicasts only.
+//! - *unicast*: bound to the interface's address and a port of its own. Sends to peers and receives from them.
+//! - *sender*: connected to the group, so that sending to it names no address.
+//!
+//! Invariants:
+//! - Traffic enters and leaves by the named interface: the join, the multicast interface and the unicast interface are
+//!   set by index, also where the routing table has another opinion or none. `lo` works like this although it lacks
+//!   the `MULTICAST` flag.
+//! - The group is joined before the sender connects: a route looked up earlier would not loop multicasts back to the
+//!   receivers on this host.
+//! - Two groups on one port don't hear each other (`IP_MULTICAST_ALL` off and the bind to the group's address: each
+//!   alone would do, the first also guards against a kernel that relaxes the second).
+//!
+//! Source: ip(7), ipv6(7), udp(7), socket(7).
+
+use std::io;
+use std::mem::size_of_val;
+use std::net::{SocketAddr, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use bourdon_port::PortError;
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
+
+use crate::filter::echo_filter;
+use crate::interface::Interface;
+use crate::options::{UDP_PAYLOAD_MAX_BYTES, UdpOptions};
+
+/// A port's sockets, all non-blocking by the flags of each call.
+#[derive(Debug)]
+pub struct Sockets {
+    group: Socket,
+    unicast: Socket,
+    sender: Socket,
+    interface: Interface,
+    local_address: SocketAddr,
+    receive_buffer_bytes: usize,
+}
+
+impl Sockets {
+    /// Opens them and joins the group.
+    pub fn open(options: &UdpOptions) -> Result<Self, PortError> {
+        if !options.group.ip().is_multicast() {
+            return Err(PortError::NotMulticast(options.group));
+        }
+        if !(1..=UDP_PAYLOAD_MAX_BYTES).contains(&options.datagram_max_bytes) {
+            let text =
+                format!("datagrams of {} bytes: choose 1 to {UDP_PAYLOAD_MAX_BYTES}", options.datagram_max_bytes);
+            return Err(PortError::Io {
+                doing: "checking the options",
+                source: io::Error::new(io::ErrorKind::InvalidInput, text),
+            });
+        }
+        let interface = Interface::find(&options.interface, options.group)?;
+        let group_address = interface.scoped(options.group);
+
+        let group = open_group(options, group_address, &interface)?;
+        let unicast = open_unicast(options, &interface)?;
+        let sender = open_sender(options, group_address, &interface)?;
+        let local_address = unicast
+            .local_addr()
+            .map_err(io_error("asking for the unicast address"))?
+            .as_socket()
+            .expect("a socket of an internet family has an internet address");
+        let receive_buffer_bytes =
+            group.recv_buffer_size().map_err(io_error("asking for the size of the receive buffer"))?;
+        Ok(Self { group, unicast, sender, interface, local_address, receive_buffer_bytes })
+    }
+
+    /// Receives what is sent to the group.
+    pub fn group(&self) -> BorrowedFd<'_> {
+        self.group.as_fd()
+    }
+
+    /// Receives what is sent to this process; sends to peers.
+    pub fn unicast(&self) -> BorrowedFd<'_> {
+        self.unicast.as_fd()
+    }
+
+    /// Sends to the group, which it is connected to.
+    pub(crate) fn sender(&self) -> BorrowedFd<'_> {
+        self.sender.as_fd()
+    }
+
+    pub(crate) fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// The unicast socket's address.
+    pub fn local_address(&self) -> SocketAddr {
+        self.local_address
+    }
+
+    /// What the kernel granted the group socket, in its own accounting.
+    pub fn receive_buffer_bytes(&self) -> usize {
+        self.receive_buffer_bytes
+    }
+}
+
+fn io_error(doing: &'static str) -> impl FnOnce(io::Error) -> PortError {
+    move |source| PortError::Io { doing, source }
+}
+
+fn open_socket(address: SocketAddr) -> Result<Socket, PortError> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))
+        .map_err(io_error("opening a UDP socket"))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true).map_err(io_error("setting IPV6_V6ONLY"))?;
+    }
+    Ok(socket)
+}
+
+fn open_group(options: &UdpOptions, address: SocketAddr, interface: &Interface) -> Result<Socket, PortError> {
+    let socket = open_socket(address)?;
+    socket.set_reuse_address(true).map_err(io_error("setting SO_REUSEADDR"))?;
+    if address.is_ipv4() {
+        socket.set_multicast_all_v4(false).map_err(io_error("setting IP_MULTICAST_ALL"))?;
+    } else {
+        socket.set_multicast_all_v6(false).map_err(io_error("setting IPV6_MULTICAST_ALL"))?;
+    }
+    // Before the bind, so that not one echo gets in.
+    if let Some(filter) = options.echo.and_then(echo_filter) {
+        socket.attach_filter(&filter).map_err(io_error("attaching the echo filter"))?;
+    }
+    prepare_receiver(&socket, options)?;
+    socket.bind(&address.into()).map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => PortError::AddressInUse { address },
+        _ => PortError::Io { doing: "binding to the group's address", source },
+    })?;
+    let joined = match address {
+        SocketAddr::V4(v4) => socket.join_multicast_v4_n(v4.ip(), &InterfaceIndexOrAddress::Index(interface.index)),
+        SocketAddr::V6(v6) => socket.join_multicast_v6(v6.ip(), interface.index),
+    };
+    joined.map_err(|source| no_route(options, interface, source))?;
+    Ok(socket)
+}
+
+fn open_unicast(options: &UdpOptions, interface: &Interface) -> Result<Socket, PortError> {
+    let address = interface.address;
+    let socket = open_socket(address)?;
+    prepare_receiver(&socket, options)?;
+    // Peers behind another interface are then unreachable, rather than reached by an interface nobody named.
+    let index = interface.index.to_be();
+    let set = if address.is_ipv4() {
+        set_option(&socket, libc::IPPROTO_IP, libc::IP_UNICAST_IF, &index)
+    } else {
+        set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_UNICAST_IF, &index)
+    };
+    set.map_err(io_error("setting the interface for unicast"))?;
+    socket.bind(&address.into()).map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => PortError::AddressInUse { address },
+        _ => PortError::Io { doing: "binding to the interface's address", source },
+    })?;
+    Ok(socket)
+}
+
+fn open_sender(options: &UdpOptions, group: SocketAddr, interface: &Interface) -> Result<Socket, PortError> {
+    let socket = open_socket(group)?;
+    match (group, interface.address) {
+        (SocketAddr::V4(_), SocketAddr::V4(own)) => {
+            let request = libc::ip_mreqn {
+                imr_multiaddr: libc::in_addr { s_addr: 0 },
+                imr_address: libc::in_addr { s_addr: u32::from_ne_bytes(own.ip().octets()) },
+                imr_ifindex: interface.index as libc::c_int,
+            };
+            set_option(&socket, libc::IPPROTO_IP, libc::IP_MULTICAST_IF, &request)
+                .map_err(|source| no_route(options, interface, source))?;
+            socket.set_multicast_ttl_v4(options.ttl).map_err(io_error("setting the multicast TTL"))?;
+            socket.set_multicast_loop_v4(true).map_err(io_error("setting IP_MULTICAST_LOOP"))?;
+        }
+        (_, own) => {
+            socket.set_multicast_if_v6(interface.index).map_err(|source| no_route(options, interface, source))?;
+            socket.set_multicast_hops_v6(options.ttl).map_err(io_error("setting the multicast hop limit"))?;
+            socket.set_multicast_loop_v6(true).map_err(io_error("setting IPV6_MULTICAST_LOOP"))?;
+            if let SocketAddr::V6(own) = own {
+                let own = SocketAddrV6::new(*own.ip(), 0, 0, own.scope_id());
+                socket.bind(&SocketAddr::V6(own).into()).map_err(io_error("binding to the interface's address"))?;
+            }
+        }
+    }
+    socket.connect(&group.into()).map_err(|source| no_route(options, interface, source))?;
+    Ok(socket)
+}
+
+fn no_route(options: &UdpOptions, interface: &Interface, source: io::Error) -> PortError {
+    PortError::NoRoute { group: options.group, interface: interface.name.clone(), source }
+}
+
+/// What both receiving sockets need: room, offload, timestamps.
+fn prepare_receiver(socket: &Socket, options: &UdpOptions) -> Result<(), PortError> {
+    // The kernel grants twice what is asked, since it charges its own overhead to the same account.
+    let asked = i32::try_from(options.receive_buffer_bytes).unwrap_or(i32::MAX / 2);
+    if set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &asked).is_err() {
+        // Without CAP_NET_ADMIN: as much as net.core.rmem_max allows.
+        set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, &asked).map_err(io_error("setting SO_RCVBUF"))?;
+    }
+    if options.offload {
+        // Kernels before 5.0 have no GRO for UDP; they hand out segments one by one, which is all right.
+        let _ = set_option(socket, libc::SOL_UDP, libc::UDP_GRO, &1i32);
+    }
+    if options.receive_timestamps {
+        set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &1i32)
+            .map_err(io_error("asking for receive timestamps"))?;
+    }
+    Ok(())
+}
+
+/// The plain C values that [`set_option`] may hand to the kernel.
+trait OptionValue {}
+impl OptionValue for i32 {}
+impl OptionValue for u32 {}
+impl OptionValue for libc::ip_mreqn {}
+
+fn set_option<T: OptionValue>(socket: &Socket, level: i32, name: i32, value: &T) -> io::Result<()> {
+    // SAFETY: the kernel reads `size_of_val(value)` bytes from `value`, which is borrowed through the call and, being
+    // one of the types above, has no padding and no pointers.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            std::ptr::from_ref(value).cast(),
+            size_of_val(value) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
