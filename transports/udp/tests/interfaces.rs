@@ -1,0 +1,124 @@
+//! Traffic keeps to the named interface, whatever the routing table says.
+//!
+//! Other traffic of the host would blur any count of packets, so each test has a network namespace of its own, with a
+//! pair of virtual interfaces and a default route over one of them. A namespace holds for the thread that enters it
+//! and for the commands it runs, and ends with the thread. It takes root; without, the tests are skipped and say so.
+#![allow(unsafe_code)] // enters a network namespace
+
+mod common;
+
+use std::fs;
+use std::io;
+use std::process::Command;
+use std::thread;
+
+use bourdon_port::conformance::{Role, pattern, receive_count, receive_up_to, send_all};
+use bourdon_port::{Idle, Port, PortError, To};
+use bourdon_udp::{UdpOptions, UdpPort};
+use common::{fresh_group, world};
+
+fn in_a_namespace(test: impl FnOnce() + Send + 'static) {
+    let thread = thread::spawn(move || {
+        // SAFETY: takes a number only, and changes the namespace of this thread, which runs nothing but the test.
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+            eprintln!("skipped: no network namespace without root: {}", io::Error::last_os_error());
+            return;
+        }
+        // No router solicitations among what is counted.
+        let _ = fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1");
+        let _ = fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
+        let set_up = ["link set lo up", "link add left type veth peer name right", "link set right up"];
+        for command in set_up.into_iter().chain([
+            "addr add 192.0.2.1/24 dev left",
+            "link set left up",
+            "route add default via 192.0.2.2",
+        ]) {
+            match Command::new("ip").args(command.split(' ')).status() {
+                Ok(status) if status.success() => {}
+                result => {
+                    eprintln!("skipped: `ip {command}`: {result:?}");
+                    return;
+                }
+            }
+        }
+        test();
+    });
+    thread.join().expect("the test passes");
+}
+
+/// How many packets `interface` of this thread's namespace has sent.
+fn sent_packets(interface: &str) -> u64 {
+    let table = fs::read_to_string("/proc/thread-self/net/dev").expect("every thread has one");
+    let line = table.lines().find(|line| line.trim_start().starts_with(&format!("{interface}:"))).expect("it is there");
+    // After the name: eight columns of what was received, then bytes and packets sent.
+    let (_, columns) = line.split_once(':').expect("as found above");
+    columns.split_whitespace().nth(9).expect("a column").parse().expect("a number")
+}
+
+fn exercise(open: impl Fn(Role) -> UdpPort) {
+    for idle in [Idle::Spin, Idle::Park] {
+        let (mut sender, mut receiver) = (open(Role::new(idle)), open(Role::new(idle)));
+        for round in 0..100 {
+            let run = pattern(round, 10_000);
+            send_all(&mut sender, To::Group, &run, 1000);
+            assert_eq!(receive_count(&mut receiver, 10).concat(), run);
+            send_all(&mut receiver, To::Peer(sender.local_address()), &run[..100], 100);
+            receive_up_to(&mut sender, &run[..100]);
+        }
+        // A peer on another network than the named interface's: it must not be looked for there.
+        send_all(&mut sender, To::Peer(([203, 0, 113, 1], 9).into()), &pattern(0, 100), 100);
+    }
+}
+
+#[test]
+fn traffic_on_lo_stays_on_lo() {
+    in_a_namespace(|| {
+        let (before, lo_before) = (sent_packets("left"), sent_packets("lo"));
+        exercise(world(|_| {}));
+        assert_eq!(sent_packets("left"), before, "something left by an interface that nobody named");
+        assert!(sent_packets("lo") >= lo_before + 400, "this count does count");
+    });
+}
+
+#[test]
+fn traffic_on_a_named_interface_leaves_by_it_also_without_a_route() {
+    in_a_namespace(|| {
+        // Neither the default route nor a multicast route names it any more.
+        assert!(Command::new("ip").args(["route", "flush", "table", "main"]).status().expect("ip").success());
+        let before = sent_packets("left");
+        exercise(world(|options| options.interface = "left".to_owned()));
+        assert!(sent_packets("left") >= before + 200, "multicasts of two ports in 100 rounds went elsewhere");
+    });
+}
+
+#[test]
+fn an_interface_without_an_address_or_down_is_refused() {
+    in_a_namespace(|| {
+        let refusal = |interface: &str| {
+            let options = UdpOptions { interface: interface.to_owned(), ..UdpOptions::new(fresh_group()) };
+            UdpPort::open(&options).expect_err("it can't be used")
+        };
+        let error = refusal("right");
+        assert!(matches!(&error, PortError::Interface { why, .. } if why.contains("no IPv4 address")), "{error}");
+        assert!(Command::new("ip").args(["link", "set", "left", "down"]).status().expect("ip").success());
+        let error = refusal("left");
+        assert!(matches!(&error, PortError::Interface { why, .. } if why.contains("down")), "{error}");
+    });
+}
+
+#[test]
+fn segments_beyond_the_mtu_are_sent_one_by_one_and_offload_goes_on() {
+    in_a_namespace(|| {
+        let open = world(|options| {
+            options.interface = "left".to_owned();
+            options.datagram_max_bytes = 9000;
+        });
+        let (mut sender, mut receiver) = (open(Role::new(Idle::Spin)), open(Role::new(Idle::Spin)));
+        for size in [9000, 1473, 1472, 100] {
+            let run = pattern(size as u64, size * 20);
+            send_all(&mut sender, To::Group, &run, size);
+            assert!(receive_count(&mut receiver, 20).concat() == run, "{size}");
+        }
+        assert_eq!(sender.limits().segments_max, 64);
+    });
+}

@@ -1,0 +1,79 @@
+//! Where io_uring is forbidden, opening a parked port says so, and a spinning one works.
+//!
+//! Containers forbid it by a seccomp filter, which is what is done here: a filter holds for the thread that installs
+//! it, so each case has a thread of its own.
+//!
+//! Source: seccomp(2).
+#![allow(unsafe_code)] // installs a seccomp filter
+
+mod common;
+
+use std::io;
+use std::thread;
+
+use bourdon_port::conformance::{Role, receive_up_to, send_all};
+use bourdon_port::{Idle, Port, PortError, To};
+use bourdon_udp::{UdpOptions, UdpPort};
+use common::{fresh_group, world};
+
+/// Makes `system_call` fail with `errno` on this thread, for good.
+fn forbid(system_call: libc::c_long, errno: i32) -> io::Result<()> {
+    let statement = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
+    // The number of the call is the first field of what the filter sees.
+    let filter = [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, system_call as u32, 0, 1),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno as u32, 0, 0),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+    // SAFETY: takes numbers only.
+    if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel copies the program, whose pointer and length are those of `filter`, alive through the call.
+    if unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &program) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+fn expect_unavailable(system_call: libc::c_long, name: &'static str, errno: i32) {
+    let case = thread::spawn(move || {
+        if let Err(error) = forbid(system_call, errno) {
+            eprintln!("skipped: no seccomp filter can be installed here: {error}");
+            return;
+        }
+        let options = UdpOptions { idle: Idle::Park, ..UdpOptions::new(fresh_group()) };
+        match UdpPort::open(&options) {
+            Err(PortError::Unavailable { mechanism: "io_uring", why }) => assert!(why.starts_with(name), "{why}"),
+            other => panic!("{name} was forbidden, but: {other:?}"),
+        }
+        let open = world(|_| {});
+        let (mut sender, mut receiver) = (open(Role::new(Idle::Spin)), open(Role::new(Idle::Spin)));
+        send_all(&mut sender, To::Group, b"spinning needs no ring", 64);
+        receive_up_to(&mut receiver, b"spinning needs no ring");
+        assert_eq!(receiver.io(), "socket-spin");
+    });
+    case.join().expect("the case passes");
+}
+
+#[test]
+fn forbidden_setup() {
+    expect_unavailable(libc::SYS_io_uring_setup, "io_uring_setup", libc::EPERM);
+}
+
+#[test]
+fn missing_setup() {
+    expect_unavailable(libc::SYS_io_uring_setup, "io_uring_setup", libc::ENOSYS);
+}
+
+#[test]
+fn forbidden_register() {
+    expect_unavailable(libc::SYS_io_uring_register, "io_uring_register", libc::EPERM);
+}
+
+#[test]
+fn forbidden_enter() {
+    expect_unavailable(libc::SYS_io_uring_enter, "io_uring_enter", libc::EPERM);
+}
