@@ -1,1 +1,35 @@
-//! Every frame Bourdon puts on a network, defined once: headers, ids, records, total decoders
+//! Every frame Bourdon puts on a network, defined once.
+//!
+//! A group that disagrees about one byte disagrees about everything, and every byte here may come from a stranger. So
+//! each header and record is one zerocopy struct with a const-asserted size, little-endian and without alignment; each
+//! decoder is total: whatever it is given, it answers with a value or with the reason for discarding, never with a
+//! panic, a loop without end or memory in proportion to a number it was told.
+//!
+//! - [`DatagramHeader`]: the 64 bytes in front of everything; [`Datagram::parse`] checks them and every frame behind.
+//! - [`Frame`]: a message, a fragment of one, or a protocol record, behind an 8-byte header.
+//! - [`records`]: what the protocol says to itself.
+//!
+//! Three numberings, never mixed up because each is a type of its own: a [`DatagramNumber`] counts what can be lost and
+//! repaired on a stream, a [`Sequence`] counts the messages of one sender, an [`OrderNumber`] counts the messages of the
+//! whole group. `docs/wire.md` is the page to this crate.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod address;
+mod datagram;
+mod frame;
+mod ids;
+pub mod records;
+mod time;
+
+pub use address::Address;
+pub use datagram::{
+    CONTROL_CHANNEL, Datagram, DatagramHeader, Discard, ECHO_OFFSET, HEADER_BYTES, MTU_DEFAULT_BYTES, MTU_MIN_BYTES,
+    VERSION, checksum, echo_bytes, mark_retransmitted, seal,
+};
+pub use frame::{
+    CausalEntry, ClientTag, DataHead, FRAME_HEADER_BYTES, Frame, FrameHeader, Frames, Kind, causal_entries, flags,
+};
+pub use ids::{ChannelId, ClientId, DatagramNumber, Epoch, GroupId, Incarnation, OrderNumber, Rank, Sequence, TopicId};
+pub use time::Instant;

@@ -1,0 +1,204 @@
+//! The client's side: publishes through a member without being one.
+//!
+//! One message at a time is under way per window slot; the member takes them in order and answers with a watermark, so
+//! a lost request or answer is healed by sending again from the watermark (go-back-N). The window is small: a client is
+//! a convenience, who needs speed is a member.
+//!
+//! Pure like [`Process`](crate::Process): bytes and time in, bytes and events out.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use bourdon_wire::records::{ClientAnswer, ClientRequest, Heartbeat, refusals};
+use bourdon_wire::{
+    Address, CONTROL_CHANNEL, ClientId, Datagram, DatagramHeader, Epoch, FRAME_HEADER_BYTES, FrameHeader, GroupId,
+    HEADER_BYTES, Incarnation, Instant, Kind, Rank, Sequence, TopicId, seal,
+};
+use zerocopy::IntoBytes;
+
+/// Requests under way at once: enough to cover a round trip of parked processes, few enough for any socket buffer.
+const WINDOW: usize = 32;
+/// How long a client waits for an answer before it sends again.
+const RETRY_NS: u64 = 20_000_000;
+/// How long without any answer before the member is given up.
+const GIVE_UP_NS: u64 = 5_000_000_000;
+
+/// What became of a client's messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientEvent {
+    /// Every message below this was published.
+    Taken(Sequence),
+    /// The oldest message not taken is longer than the group allows; it was dropped.
+    TooLarge(Sequence),
+    /// The member serves as many clients as it can.
+    TooManyClients,
+    /// Nothing was heard from the member for 5 s.
+    NoAnswer,
+}
+
+/// A client of one group.
+#[derive(Debug)]
+pub struct Client {
+    group: GroupId,
+    id: ClientId,
+    reply_to: Address,
+    member: Option<Address>,
+    epoch: Epoch,
+    pending: VecDeque<(TopicId, Vec<u8>)>,
+    /// The sequence of the first pending message.
+    first: Sequence,
+    /// How many of them were sent since the last retry.
+    sent: usize,
+    retry_at: Instant,
+    heard_at: Instant,
+    datagram: Vec<u8>,
+    event: Option<ClientEvent>,
+}
+
+impl Client {
+    /// A client with an id nobody else uses, reachable at `reply_to`.
+    pub fn new(now: Instant, group: GroupId, id: ClientId, reply_to: Address) -> Self {
+        Self {
+            group,
+            id,
+            reply_to,
+            member: None,
+            epoch: Epoch(0),
+            pending: VecDeque::new(),
+            first: Sequence(0),
+            sent: 0,
+            retry_at: now,
+            heard_at: now,
+            datagram: Vec::new(),
+            event: None,
+        }
+    }
+
+    /// Whether another message can be taken now.
+    pub fn has_room(&self) -> bool {
+        self.pending.len() < WINDOW
+    }
+
+    /// Whether everything published was taken.
+    pub fn is_idle(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// The member this client publishes through, once one was heard.
+    pub fn member(&self) -> Option<Address> {
+        self.member
+    }
+
+    /// Queues a message; call only while [`Client::has_room`].
+    pub fn publish(&mut self, topic: TopicId, payload: &[u8]) -> Sequence {
+        self.pending.push_back((topic, payload.into()));
+        self.first + (self.pending.len() as u64 - 1)
+    }
+
+    /// Takes a datagram in: a member's heartbeat says where it is, an answer how far it has come.
+    pub fn on_datagram(&mut self, now: Instant, bytes: &[u8]) {
+        let Ok(datagram) = Datagram::parse(bytes, self.group) else { return };
+        if datagram.header.channel() != CONTROL_CHANNEL {
+            return;
+        }
+        for frame in datagram.frames() {
+            match frame.kind() {
+                Some(Kind::Heartbeat) if datagram.header.rank() <= Rank::MAX => {
+                    let Some((heartbeat, _)) = Heartbeat::read(frame.body) else { continue };
+                    if self.member.is_none() && heartbeat.address.is_reachable() {
+                        (self.member, self.epoch) = (Some(heartbeat.address), datagram.header.epoch());
+                        (self.heard_at, self.retry_at) = (now, now);
+                    }
+                }
+                Some(Kind::ClientAnswer) => {
+                    if let Some((answer, _)) = ClientAnswer::read(frame.body) {
+                        self.on_answer(now, answer);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn on_answer(&mut self, now: Instant, answer: &ClientAnswer) {
+        if answer.client.get() != self.id.0 {
+            return;
+        }
+        self.heard_at = now;
+        let taken = Sequence(answer.taken.get()).since(self.first).min(self.sent as u64);
+        self.pending.drain(..taken as usize);
+        self.first = self.first + taken;
+        self.sent -= taken as usize;
+        if taken > 0 {
+            self.event = Some(ClientEvent::Taken(self.first));
+            self.retry_at = now + RETRY_NS;
+        }
+        match answer.refusal.get() {
+            refusals::TOO_LARGE if !self.pending.is_empty() && answer.taken.get() == self.first.0 => {
+                // The sequence is not used up: the messages behind it move up.
+                self.pending.pop_front();
+                self.sent = 0;
+                self.event = Some(ClientEvent::TooLarge(self.first));
+            }
+            refusals::TOO_MANY_CLIENTS => self.event = Some(ClientEvent::TooManyClients),
+            _ => {}
+        }
+    }
+
+    /// Hands out what must be sent now: datagrams for the member.
+    pub fn transmit(&mut self, now: Instant, mut send: impl FnMut(Address, &[u8]) -> bool) {
+        let Some(member) = self.member else { return };
+        if self.pending.is_empty() {
+            self.heard_at = now;
+            return;
+        }
+        if now >= self.retry_at {
+            (self.sent, self.retry_at) = (0, now + RETRY_NS);
+            if now.since(self.heard_at) >= GIVE_UP_NS {
+                self.event = Some(ClientEvent::NoAnswer);
+                self.heard_at = now;
+            }
+        }
+        while self.sent < self.pending.len() {
+            self.write(self.sent, now);
+            if !send(member, &self.datagram) {
+                return;
+            }
+            self.sent += 1;
+        }
+    }
+
+    fn write(&mut self, index: usize, now: Instant) {
+        let (topic, payload) = &self.pending[index];
+        let request = ClientRequest {
+            client: self.id.0.into(),
+            sequence: (self.first + index as u64).0.into(),
+            reply_to: self.reply_to,
+            reserved: [0; 6],
+        };
+        let length = ClientRequest::BYTES + payload.len();
+        self.datagram.resize(HEADER_BYTES + FRAME_HEADER_BYTES + length, 0);
+        let frame = &mut self.datagram[HEADER_BYTES..];
+        frame[..FRAME_HEADER_BYTES]
+            .copy_from_slice(FrameHeader::new(length, *topic, Kind::ClientRequest, 0).as_bytes());
+        frame[FRAME_HEADER_BYTES..][..ClientRequest::BYTES].copy_from_slice(request.as_bytes());
+        frame[FRAME_HEADER_BYTES + ClientRequest::BYTES..].copy_from_slice(payload);
+        let incarnation = Incarnation(self.id.0 as u32);
+        let header = DatagramHeader::new(self.group, self.epoch, Rank::CLIENT, incarnation, CONTROL_CHANNEL);
+        seal(&mut self.datagram, header, 1, FRAME_HEADER_BYTES + length, now.0);
+    }
+
+    /// When to call [`Client::transmit`] again, at the latest.
+    pub fn next_deadline(&self) -> Instant {
+        if self.pending.is_empty() || self.member.is_none() { Instant::NEVER } else { self.retry_at }
+    }
+
+    /// What became of the messages since the last call.
+    pub fn poll_event(&mut self) -> Option<ClientEvent> {
+        self.event.take()
+    }
+
+    /// The longest message that fits a client's datagram.
+    pub fn max_message_bytes(mtu_bytes: usize) -> usize {
+        mtu_bytes - HEADER_BYTES - FRAME_HEADER_BYTES - ClientRequest::BYTES
+    }
+}

@@ -1,0 +1,251 @@
+//! What a process is told before its first step, and the bounds that everything else stays within.
+
+use bourdon_wire::{Address, Epoch, GroupId, HEADER_BYTES, Incarnation, MTU_DEFAULT_BYTES, MTU_MIN_BYTES, Rank};
+
+/// In which order messages are delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// As they arrive.
+    Unordered,
+    /// Each sender's in the order it sent them.
+    Fifo,
+    /// None before a message its sender had delivered when it sent it.
+    Causal,
+    /// All in one order, the same everywhere; implies FIFO and causal order (see `data/total.rs`).
+    Total,
+}
+
+/// What this process is to the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// In the view: publishes, acknowledges, holds back the group when it falls behind.
+    Member(Rank),
+    /// Receives only; never acknowledges, never holds anybody back.
+    Observer,
+}
+
+/// Where an observer that comes late begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With what is published from now on.
+    Live,
+    /// With the oldest message that can still be asked for.
+    Oldest,
+}
+
+/// How long things take before something is done about them, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// A datagram received is acknowledged at the latest after this. DESIGN's first choice: short against a window at
+    /// full speed, long against a burst.
+    pub ack_delay_ns: u64,
+    /// The first heartbeat after the last datagram: how long a lost tail goes unnoticed at most.
+    pub heartbeat_min_ns: u64,
+    /// The last: each heartbeat doubles the time to the next one up to this.
+    pub heartbeat_max_ns: u64,
+    /// A request for repair is not sent again before this, however short the round trip seemed.
+    pub nak_retry_min_ns: u64,
+    /// And is sent again at the latest after this, however often it went unanswered.
+    pub nak_retry_max_ns: u64,
+    /// How long a gap may be mere reordering before a repair is asked: 0 where there is a single path.
+    pub reorder_grace_ns: u64,
+    /// A member not heard of for this long is silent.
+    pub silent_after_ns: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            ack_delay_ns: 200_000,
+            heartbeat_min_ns: 1_000_000,
+            heartbeat_max_ns: 100_000_000,
+            nak_retry_min_ns: 1_000_000,
+            nak_retry_max_ns: 20_000_000,
+            reorder_grace_ns: 0,
+            silent_after_ns: 3_000_000_000,
+        }
+    }
+}
+
+/// How much of everything there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of the longest datagram.
+    pub mtu_bytes: usize,
+    /// What this process keeps of its own stream: window, and what observers may still ask for.
+    pub log_bytes: usize,
+    /// What this process keeps of each other member's stream: hold-back queue and repair source.
+    pub receive_log_bytes: usize,
+    /// How many bytes of one stream the receiver's socket can hold: its share of the receive buffer really granted.
+    pub window_bytes: usize,
+    /// The longest message; at most a quarter of the window, so that one message never stalls a stream.
+    pub max_message_bytes: usize,
+    /// How many processes receive each multicast, as far as known: beyond 8, requests for repair back off.
+    pub receivers: u32,
+    /// Repairs a second that this process sends at most, so that a sick receiver can't take the network down.
+    pub repairs_per_s: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            mtu_bytes: MTU_DEFAULT_BYTES,
+            log_bytes: 64 << 20,
+            receive_log_bytes: 16 << 20,
+            window_bytes: 4 << 20,
+            max_message_bytes: 1 << 20,
+            receivers: 8,
+            repairs_per_s: 50_000,
+        }
+    }
+}
+
+/// Everything a process is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The group.
+    pub group: GroupId,
+    /// The view's id.
+    pub epoch: Epoch,
+    /// How many members the view has; their ranks are 0 to this less one.
+    pub members: u16,
+    /// What this process is.
+    pub role: Role,
+    /// Which life of it.
+    pub incarnation: Incarnation,
+    /// The order of delivery.
+    pub order: Order,
+    /// Who numbers the messages, in total order.
+    pub sequencer: Rank,
+    /// Where an observer begins.
+    pub start: Start,
+    /// Where others reach this process.
+    pub address: Address,
+    /// What to add to [`Instant`](bourdon_wire::Instant) to get nanoseconds since the UNIX epoch.
+    pub wall_offset_ns: u64,
+    /// A hash of what must be the same at every member, beyond what this struct knows.
+    pub configuration: u64,
+    /// Seeds the back-off of repair requests.
+    pub seed: u64,
+    /// Times.
+    pub timing: Timing,
+    /// Bounds.
+    pub limits: Limits,
+    /// A bug to plant; [`None`] but in the simulator's mutation check.
+    pub mutant: Option<crate::Mutant>,
+}
+
+/// Why a configuration is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // the messages say it
+pub enum ConfigError {
+    #[error("a view has 1 to {} members, not {members}", Rank::MAX.0 + 1)]
+    Members { members: u16 },
+    #[error("rank {rank} is not in a view of {members} members: ranks go from 0 to {}", members - 1)]
+    Rank { rank: Rank, members: u16 },
+    #[error("the sequencer's rank {rank} is not in a view of {members} members")]
+    Sequencer { rank: Rank, members: u16 },
+    #[error("mtu is {0} bytes; it must be {MTU_MIN_BYTES} to 65507")]
+    Mtu(usize),
+    #[error("{what} is {bytes} bytes; with this mtu it must be at least {least}")]
+    TooSmall { what: &'static str, bytes: usize, least: usize },
+    #[error(
+        "max_message_bytes is {bytes}, more than a quarter of the window of {window_bytes} bytes: lower it, or raise the receive buffer"
+    )]
+    Message { bytes: usize, window_bytes: usize },
+}
+
+impl Config {
+    /// A member's or observer's configuration with everything else at its default.
+    pub fn new(group: GroupId, members: u16, role: Role) -> Self {
+        Self {
+            group,
+            epoch: Epoch(1),
+            members,
+            role,
+            incarnation: Incarnation(1),
+            order: Order::Total,
+            sequencer: Rank(0),
+            start: Start::Live,
+            address: Address::default(),
+            wall_offset_ns: 0,
+            configuration: 0,
+            seed: 0,
+            timing: Timing::default(),
+            limits: Limits::default(),
+            mutant: None,
+        }
+    }
+
+    /// This process's rank, if it is a member.
+    pub fn rank(&self) -> Option<Rank> {
+        match self.role {
+            Role::Member(rank) => Some(rank),
+            Role::Observer => None,
+        }
+    }
+
+    /// What must be the same at every member, as one number.
+    pub fn fingerprint(&self) -> u64 {
+        let limits = &self.limits;
+        let parts = [
+            u64::from(self.members),
+            self.order as u64,
+            u64::from(self.sequencer.0),
+            limits.mtu_bytes as u64,
+            limits.max_message_bytes as u64,
+            self.configuration,
+        ];
+        parts.iter().fold(0xcbf2_9ce4_8422_2325, |hash, part| {
+            let mixed = (hash ^ part).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            mixed ^ (mixed >> 29)
+        })
+    }
+
+    /// Whether all of it can work together.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let members = self.members;
+        if members == 0 || members > Rank::MAX.0 + 1 {
+            return Err(ConfigError::Members { members });
+        }
+        if let Some(rank) = self.rank()
+            && rank.0 >= members
+        {
+            return Err(ConfigError::Rank { rank, members });
+        }
+        if self.sequencer.0 >= members {
+            return Err(ConfigError::Sequencer { rank: self.sequencer, members });
+        }
+        let limits = &self.limits;
+        if !(MTU_MIN_BYTES..=65_507).contains(&limits.mtu_bytes) {
+            return Err(ConfigError::Mtu(limits.mtu_bytes));
+        }
+        let least = 16 * limits.mtu_bytes;
+        for (what, bytes) in [
+            ("log_bytes", limits.log_bytes),
+            ("receive_log_bytes", limits.receive_log_bytes),
+            ("the window (this member's share of the receive buffer)", limits.window_bytes),
+        ] {
+            if bytes < least {
+                return Err(ConfigError::TooSmall { what, bytes, least });
+            }
+        }
+        if limits.max_message_bytes > limits.window_bytes / 4 {
+            return Err(ConfigError::Message { bytes: limits.max_message_bytes, window_bytes: limits.window_bytes });
+        }
+        Ok(())
+    }
+}
+
+impl Limits {
+    /// How many datagrams a log of so many bytes keeps: a power of two, so that a number finds its slot by a mask.
+    pub(crate) fn slots(&self, bytes: usize) -> usize {
+        let slots = (bytes / self.mtu_bytes).max(16);
+        1 << slots.ilog2()
+    }
+
+    /// What of a datagram is left for frames.
+    pub(crate) fn frame_bytes(&self) -> usize {
+        self.mtu_bytes - HEADER_BYTES
+    }
+}

@@ -1,0 +1,87 @@
+//! What a process counts: numbered, labelled, in one place, so that tools, docs and metrics name the same things.
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident = $label:literal, $help:literal;)+) => {
+        /// One counter.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        #[allow(missing_docs)] // `help` says it
+        pub enum Counter { $($name),+ }
+
+        impl Counter {
+            /// All counters, by number.
+            pub const ALL: &'static [Counter] = &[$(Counter::$name),+];
+
+            /// Its name in tools and metrics.
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$name => $label),+ }
+            }
+
+            /// What it counts.
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$name => $help),+ }
+            }
+        }
+    };
+}
+
+counters! {
+    Published = "published", "messages this process published";
+    Delivered = "delivered", "messages delivered to the application, own ones included";
+    DeliveredBytes = "delivered_bytes", "their payload bytes";
+    DatagramsSent = "datagrams_sent", "datagrams of this process's stream sent for the first time";
+    DatagramsReceived = "datagrams_received", "new datagrams of other streams received";
+    ControlSent = "control_sent", "heartbeats, acknowledgements and other control datagrams sent";
+    RowsSent = "rows_sent", "acknowledgement rows sent, alone or with data";
+    OrderRunsSent = "order_runs_sent", "runs of other members' messages put in order";
+    NaksSent = "naks_sent", "requests for repair sent";
+    NaksReceived = "naks_received", "requests for repair received";
+    NaksSuppressed = "naks_suppressed", "datagrams not asked for because another receiver just had";
+    RepairsSent = "repairs_sent", "datagrams sent again";
+    RepairsRefused = "repairs_refused", "repairs not sent because the repair budget was used up or one was under way";
+    RepairsReceived = "repairs_received", "missing datagrams received as repairs";
+    Gaps = "gaps", "messages given up because nobody retained them";
+    DiscardedForeign = "discarded_foreign", "datagrams that are not Bourdon's";
+    DiscardedVersion = "discarded_version", "datagrams of another version";
+    DiscardedGroup = "discarded_group", "datagrams of another group on this address";
+    DiscardedDamaged = "discarded_damaged", "datagrams with a wrong checksum or cut short";
+    DiscardedMalformed = "discarded_malformed", "datagrams with frames that make no sense";
+    DiscardedEpoch = "discarded_epoch", "datagrams of another view";
+    DiscardedSender = "discarded_sender", "datagrams of a rank, channel or incarnation not in the view";
+    DiscardedDuplicate = "discarded_duplicate", "datagrams received before";
+    DiscardedWindow = "discarded_window", "datagrams beyond the receive window";
+    DiscardedOwn = "discarded_own", "own multicasts that came back";
+    DiscardedOutbox = "discarded_outbox", "control datagrams not sent because the outbox was full";
+    OrderFaults = "order_faults", "messages the sequencer ordered twice or out of place";
+    RefusedWindow = "refused_window", "publications refused because the window was full";
+    RefusedOther = "refused_other", "publications refused for other reasons";
+    EventsLost = "events_lost", "events the application did not fetch in time";
+}
+
+/// All counters of a process.
+#[derive(Clone, Debug)]
+pub struct Counters([u64; Counter::ALL.len()]);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self([0; Counter::ALL.len()])
+    }
+}
+
+impl Counters {
+    /// A counter's value.
+    #[inline]
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.0[counter as usize]
+    }
+
+    #[inline]
+    pub(crate) fn add(&mut self, counter: Counter, count: u64) {
+        self.0[counter as usize] += count;
+    }
+
+    /// All of them, by number.
+    pub fn values(&self) -> &[u64] {
+        &self.0
+    }
+}

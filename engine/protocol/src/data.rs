@@ -1,0 +1,16 @@
+//! The data plane: every message passes here. One protocol, one file; they are joined only in [`pipeline`].
+
+pub(crate) mod causal;
+pub(crate) mod cursor;
+pub(crate) mod fifo;
+pub(crate) mod flow;
+pub(crate) mod log;
+pub mod pack;
+pub(crate) mod pipeline;
+pub(crate) mod repair;
+pub(crate) mod sequencer;
+pub(crate) mod stability;
+pub(crate) mod stream;
+pub(crate) mod total;
+pub(crate) mod unordered;
+pub(crate) mod window;

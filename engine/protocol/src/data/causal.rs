@@ -1,0 +1,102 @@
+//! Causal: no message before what its sender had delivered when it sent it.
+//!
+//! FIFO keeps each sender's order, but an answer may overtake the question it answers when the two come from different
+//! senders. Each message therefore says how many messages of each other member its sender had delivered; a receiver
+//! holds it back until it has delivered as many. Since a sender's messages arrive in order, only entries that changed
+//! since its last message are sent (Singhal and Kshemkalyani 1992, "An efficient implementation of vector clocks"): what
+//! an earlier message waited for need not be waited for again. Vectors are indexed by rank and die with the epoch.
+//!
+//! Invariant 10: a message is delivered only when, for each entry (rank, n) of its vector, n messages of that rank have
+//! been delivered here. Deviation: entries count messages delivered, not events, as in Birman, Schiper and Stephenson's
+//! CBCAST (1991).
+
+use super::stream::{Step, Stream};
+use crate::event::Delivery;
+use crate::mutant::Mutant;
+use alloc::vec;
+use alloc::vec::Vec;
+use bourdon_wire::{CausalEntry, Kind, Rank, Sequence, flags};
+
+#[derive(Debug)]
+pub(crate) struct Causal {
+    /// What the last message sent said of each rank.
+    said: Vec<Sequence>,
+    /// The vector of the message being sent.
+    vector: Vec<CausalEntry>,
+}
+
+impl Causal {
+    pub(crate) fn new(members: usize) -> Self {
+        Self { said: vec![Sequence(0); members], vector: Vec::with_capacity(members) }
+    }
+
+    /// Computes the vector of the next message of `own`: the entries that changed.
+    pub(crate) fn prepare(&mut self, streams: &[Stream], own: Rank) {
+        self.vector.clear();
+        for stream in streams.iter().filter(|stream| stream.rank != own) {
+            if stream.delivered != self.said[stream.rank.index()] {
+                self.vector.push(CausalEntry::new(stream.rank, stream.delivered));
+            }
+        }
+    }
+
+    /// The vector last prepared.
+    pub(crate) fn vector(&self) -> &[CausalEntry] {
+        &self.vector
+    }
+
+    /// The message that carries the vector was packed.
+    pub(crate) fn sent(&mut self) {
+        for entry in &self.vector {
+            self.said[entry.rank().index()] = entry.delivered();
+        }
+    }
+
+    /// Delivers at most `limit` messages; says how many.
+    pub(crate) fn deliver(
+        streams: &mut [Stream],
+        limit: usize,
+        step: &Step,
+        mutant: Option<Mutant>,
+        emit: &mut impl FnMut(Delivery<'_>),
+    ) -> usize {
+        let mut count = 0;
+        // A delivery may release messages of streams already passed, so go round until nothing moves.
+        loop {
+            let before = count;
+            for index in 0..streams.len() {
+                while count < limit && is_due(streams, index, mutant) && streams[index].deliver_one(None, step, emit) {
+                    count += 1;
+                }
+            }
+            if count == before {
+                return count;
+            }
+        }
+    }
+}
+
+/// Whether the next message of a stream depends on nothing that has not been delivered.
+fn is_due(streams: &mut [Stream], index: usize, mutant: Option<Mutant>) -> bool {
+    let stream = &mut streams[index];
+    let end = stream.end();
+    // Records between messages depend on nothing.
+    loop {
+        let Some(frame) = stream.cursor.frame(&stream.log, end) else { return false };
+        if frame.kind() == Some(Kind::Data) {
+            break;
+        }
+        let body_bytes = frame.body.len();
+        stream.cursor.step(body_bytes, false);
+    }
+    let stream = &streams[index];
+    let Some(frame) = stream.cursor.peek(&stream.log) else { return false };
+    if frame.flags & flags::CAUSAL == 0 || mutant == Some(Mutant::IgnoreCausalDependency) {
+        return true;
+    }
+    let entries = frame.data().map_or(&[][..], |head| head.causal);
+    entries.iter().all(|entry| {
+        // A rank outside the view can't be waited for.
+        streams.get(entry.rank().index()).is_none_or(|stream| stream.delivered >= entry.delivered())
+    })
+}

@@ -1,0 +1,154 @@
+//! Walks a stream's log frame by frame, and puts fragments together.
+//!
+//! Each order of delivery decides *when* the next frame of a stream may be delivered; none of them should know how
+//! datagrams hold frames. The cursor stands before the next undelivered frame and knows its sequence.
+//!
+//! A fragmented message is delivered when its last fragment is reached; only then is it copied together, into one buffer
+//! per stream that never exceeds `max_message_bytes`.
+//!
+//! Invariants: the cursor only moves forward; [`Cursor::floor`] is the oldest datagram it still needs, so a window that
+//! never lets a newer datagram into that slot never loses an undelivered one.
+
+use super::log::Log;
+use alloc::vec::Vec;
+use bourdon_wire::{
+    ClientTag, DataHead, DatagramHeader, DatagramNumber, Frame, Frames, HEADER_BYTES, OrderNumber, Sequence, TopicId,
+    flags,
+};
+
+#[derive(Debug, Default)]
+pub(crate) struct Cursor {
+    number: DatagramNumber,
+    /// Where the next frame begins; 0 before the datagram has been entered.
+    offset: usize,
+    left: u16,
+    /// The sequence of the next message to end.
+    pub(crate) sequence: Sequence,
+    /// Where the datagram stands in the total order, by its header.
+    pub(crate) first_order: OrderNumber,
+    pub(crate) send_time_ns: u64,
+    pub(crate) kernel_receive_ns: u64,
+    pub(crate) delivered_early: bool,
+}
+
+impl Cursor {
+    pub(crate) fn at(number: DatagramNumber) -> Self {
+        Self { number, ..Self::default() }
+    }
+
+    /// The oldest datagram still needed.
+    #[inline]
+    pub(crate) fn floor(&self) -> DatagramNumber {
+        if self.left == 0 && self.offset != 0 { self.number.next() } else { self.number }
+    }
+
+    /// The next frame, if the stream is complete up to it: `end` is the first datagram that may be missing.
+    #[inline]
+    pub(crate) fn frame<'l>(&mut self, log: &'l Log, end: DatagramNumber) -> Option<Frame<'l>> {
+        while self.left == 0 {
+            if self.offset != 0 {
+                (self.number, self.offset) = (self.number.next(), 0);
+            }
+            if self.number >= end {
+                return None;
+            }
+            self.enter(log)?;
+        }
+        let bytes = log.get(self.number)?;
+        Frames::new(bytes.get(self.offset..)?, 1).next()
+    }
+
+    fn enter(&mut self, log: &Log) -> Option<()> {
+        let header = DatagramHeader::of_checked(log.get(self.number)?);
+        let slot = log.slot(self.number)?;
+        self.offset = HEADER_BYTES;
+        self.left = header.count();
+        self.sequence = header.first_sequence();
+        self.first_order = header.first_order();
+        self.send_time_ns = header.send_time_ns();
+        self.kernel_receive_ns = slot.kernel_receive_ns;
+        self.delivered_early = slot.delivered_early;
+        Some(())
+    }
+
+    /// Steps over the frame that [`Cursor::frame`] gave.
+    #[inline]
+    pub(crate) fn step(&mut self, body_bytes: usize, ends_message: bool) {
+        self.offset += bourdon_wire::FRAME_HEADER_BYTES + body_bytes;
+        self.left -= 1;
+        self.sequence.0 += u64::from(ends_message);
+    }
+
+    /// The frame that [`Cursor::frame`] gave last, once more.
+    pub(crate) fn peek<'l>(&self, log: &'l Log) -> Option<Frame<'l>> {
+        Frames::new(log.get(self.number)?.get(self.offset..)?, 1).next()
+    }
+
+    /// Whether the next frame is the first of its datagram, which has been entered.
+    #[inline]
+    pub(crate) fn is_first_frame(&self) -> bool {
+        self.offset == HEADER_BYTES
+    }
+
+    /// Gives up everything before `number`.
+    pub(crate) fn jump(&mut self, number: DatagramNumber) {
+        debug_assert!(number >= self.floor());
+        *self = Self { sequence: self.sequence, ..Self::at(number) };
+    }
+}
+
+/// A message that is whole.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Message<'a> {
+    pub(crate) topic: TopicId,
+    pub(crate) intended_send_ns: Option<u64>,
+    pub(crate) client: Option<ClientTag>,
+    pub(crate) payload: &'a [u8],
+}
+
+/// Collects the fragments of one message at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Assembly {
+    bytes: Vec<u8>,
+    intended_send_ns: Option<u64>,
+    client: Option<ClientTag>,
+    /// Whether the first fragment was seen; a stream joined in the middle of a message skips the rest of it.
+    begun: bool,
+}
+
+impl Assembly {
+    /// Adds a data frame; the message, if this was all of it. `limit_bytes` bounds what a stranger can make us keep.
+    #[inline]
+    pub(crate) fn add<'a>(&'a mut self, frame: &Frame<'a>, limit_bytes: usize) -> Option<Message<'a>> {
+        let head = frame.data()?;
+        if frame.flags & flags::WHOLE == flags::WHOLE {
+            return Some(Message {
+                topic: frame.topic,
+                intended_send_ns: head.intended_send_ns,
+                client: head.client,
+                payload: head.payload,
+            });
+        }
+        self.add_fragment(frame, head, limit_bytes)
+    }
+
+    fn add_fragment<'a>(&'a mut self, frame: &Frame<'a>, head: DataHead<'a>, limit: usize) -> Option<Message<'a>> {
+        if frame.flags & flags::FIRST != 0 {
+            self.bytes.clear();
+            self.begun = true;
+            (self.intended_send_ns, self.client) = (head.intended_send_ns, head.client);
+        }
+        let offset = head.fragment.map_or(0, |(_, offset)| offset as usize);
+        if !self.begun || offset != self.bytes.len() || offset + head.payload.len() > limit {
+            self.begun = false;
+            return None;
+        }
+        self.bytes.extend_from_slice(head.payload);
+        (frame.flags & flags::LAST != 0).then(|| Message {
+            topic: frame.topic,
+            intended_send_ns: self.intended_send_ns,
+            client: self.client,
+            payload: &self.bytes,
+        })
+    }
+}

@@ -1,0 +1,20 @@
+//! FIFO: each sender's messages in the order it sent them.
+//!
+//! Delivering as datagrams arrive would let a repair overtake what it repairs. Each stream is delivered by itself, up to
+//! the first datagram that is missing; nothing is promised between streams.
+//!
+//! Invariant 9: a sender's message is delivered only after all its earlier ones.
+
+use super::stream::{Step, Stream};
+use crate::event::Delivery;
+
+/// Delivers at most `limit` messages, each stream in turn; says how many.
+pub(crate) fn deliver(streams: &mut [Stream], limit: usize, step: &Step, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
+    let mut count = 0;
+    for stream in streams {
+        while count < limit && stream.deliver_one(None, step, emit) {
+            count += 1;
+        }
+    }
+    count
+}

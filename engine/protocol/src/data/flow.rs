@@ -1,0 +1,71 @@
+//! Flow control: how far a sender may run ahead of the slowest member.
+//!
+//! Without it a fast sender overruns a receiver's socket buffer and pays for each loss twice; with credits, one lost
+//! credit starves it for ever. So the limit is absolute and computed from watermarks: the slowest member's delivered
+//! mark, plus the smallest window any member announced, which begins from the receive buffer the kernel really granted
+//! it. Observers have no say: they repair from what is retained, or skip.
+//!
+//! Invariant 15: no datagram at or beyond the limit is ever opened. Some of the window is kept back from data, so that
+//! a sequencer whose own messages fill it can still order the others'.
+
+use super::log::Log;
+use super::stability::Stability;
+use alloc::vec;
+use alloc::vec::Vec;
+use bourdon_wire::{DatagramNumber, Rank};
+
+/// The sixteenth of the window that only order runs may use.
+const RESERVE_PART: u64 = 16;
+
+#[derive(Debug)]
+pub(crate) struct Flow {
+    own: Rank,
+    /// By member: the datagrams that can be under way to it.
+    windows: Vec<u64>,
+    /// The first datagram that may not be opened.
+    pub(crate) limit: DatagramNumber,
+    /// The first datagram that data may not open.
+    pub(crate) data_limit: DatagramNumber,
+    /// Who sets the limit.
+    pub(crate) slowest: Option<Rank>,
+    reserve: bool,
+    /// A publication was refused since the window last moved.
+    pub(crate) blocked: bool,
+}
+
+impl Flow {
+    pub(crate) fn new(own: Rank, members: usize, window: u64, reserve: bool) -> Self {
+        let limit = DatagramNumber(0);
+        Self { own, windows: vec![window; members], limit, data_limit: limit, slowest: None, reserve, blocked: false }
+    }
+
+    /// A member said how much can be under way to it.
+    pub(crate) fn announce(&mut self, member: Rank, window: u64) {
+        // A window too small for one message and one run would stop the group for good; no honest member has one.
+        self.windows[member.index()] = window.max(RESERVE_PART);
+    }
+
+    pub(crate) fn window(&self) -> u64 {
+        self.windows.iter().copied().min().unwrap_or(RESERVE_PART)
+    }
+
+    /// Computes the limits anew; `own_floor` is the oldest own datagram not delivered here.
+    pub(crate) fn update(&mut self, stability: &Stability, own_floor: DatagramNumber, log: &Log) {
+        let window = self.window();
+        let capacity_limit = own_floor + log.capacity();
+        let (limit, slowest) = match stability.min_delivered(self.own) {
+            None => (capacity_limit, None),
+            Some((mark, rank)) => {
+                let received = stability.min_received(self.own).unwrap_or(mark);
+                (capacity_limit.min(mark + window).min(received + log.capacity()), Some(rank))
+            }
+        };
+        if limit > self.limit {
+            self.blocked = false;
+        }
+        let reserved = if self.reserve { window / RESERVE_PART } else { 0 };
+        self.limit = self.limit.max(limit);
+        self.data_limit = DatagramNumber(self.limit.0.saturating_sub(reserved));
+        self.slowest = slowest;
+    }
+}

@@ -1,0 +1,113 @@
+//! One stream's datagrams, kept where they were written.
+//!
+//! The same bytes are needed many times: to send, to send again, to hold back until their turn, to deliver. Copying them
+//! from queue to queue costs more than everything else the engine does. So a stream has one log, a ring of slots as long
+//! as a datagram: the sender packs messages straight into its slot, the receiver copies a datagram once from the kernel's
+//! buffer into its slot, and every later use borrows it from there. Slots lie back to back, so that a run of them is one
+//! piece of memory that segmentation offload takes as it is.
+//!
+//! Invariant: slot `number mod capacity` holds that datagram or an older one of the same residue; asking for a number
+//! never yields the bytes of another.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use bourdon_wire::DatagramNumber;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    /// The datagram it holds; `u64::MAX` for none.
+    number: u64,
+    /// When the kernel received it, in nanoseconds since the UNIX epoch; 0 if unknown.
+    pub(crate) kernel_receive_ns: u64,
+    length: u16,
+    /// How many messages end in it.
+    pub(crate) messages: u16,
+    /// Its whole messages were delivered ahead of their turn (unordered).
+    pub(crate) delivered_early: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Log {
+    bytes: Vec<u8>,
+    slots: Vec<Slot>,
+    mtu: usize,
+}
+
+impl Log {
+    /// A log of `slots` datagrams (a power of two) of at most `mtu` bytes.
+    pub(crate) fn new(mtu: usize, slots: usize) -> Self {
+        assert!(slots.is_power_of_two() && mtu <= usize::from(u16::MAX), "the configuration was checked");
+        let empty = Slot { number: u64::MAX, kernel_receive_ns: 0, length: 0, messages: 0, delivered_early: false };
+        Self { bytes: vec![0; mtu * slots], slots: vec![empty; slots], mtu }
+    }
+
+    pub(crate) fn capacity(&self) -> u64 {
+        self.slots.len() as u64
+    }
+
+    #[inline]
+    fn index(&self, number: DatagramNumber) -> usize {
+        number.0 as usize & (self.slots.len() - 1)
+    }
+
+    #[inline]
+    pub(crate) fn slot(&self, number: DatagramNumber) -> Option<&Slot> {
+        Some(&self.slots[self.index(number)]).filter(|slot| slot.number == number.0)
+    }
+
+    #[inline]
+    pub(crate) fn slot_mut(&mut self, number: DatagramNumber) -> Option<&mut Slot> {
+        let index = self.index(number);
+        Some(&mut self.slots[index]).filter(|slot| slot.number == number.0)
+    }
+
+    #[inline]
+    pub(crate) fn holds(&self, number: DatagramNumber) -> bool {
+        self.slots[self.index(number)].number == number.0
+    }
+
+    /// A datagram's bytes, if it is still here.
+    #[inline]
+    pub(crate) fn get(&self, number: DatagramNumber) -> Option<&[u8]> {
+        let index = self.index(number);
+        let slot = &self.slots[index];
+        let start = index * self.mtu;
+        (slot.number == number.0).then(|| &self.bytes[start..start + usize::from(slot.length)])
+    }
+
+    /// The whole of a number's slot, whatever it held before.
+    #[inline]
+    pub(crate) fn space(&mut self, number: DatagramNumber) -> &mut [u8] {
+        let start = self.index(number) * self.mtu;
+        &mut self.bytes[start..start + self.mtu]
+    }
+
+    /// Says what now stands in a number's slot.
+    #[inline]
+    pub(crate) fn fill(&mut self, number: DatagramNumber, length: usize, messages: u16, kernel_receive_ns: u64) {
+        let index = self.index(number);
+        debug_assert!(length <= self.mtu);
+        self.slots[index] =
+            Slot { number: number.0, kernel_receive_ns, length: length as u16, messages, delivered_early: false };
+    }
+
+    /// The datagrams from `first` up to `end` that one send can take: a run of full ones, the last perhaps shorter,
+    /// back to back in memory.
+    #[inline]
+    pub(crate) fn run(&self, first: DatagramNumber, end: DatagramNumber) -> &[u8] {
+        let start = self.index(first);
+        let most = (end.since(first) as usize).min(self.slots.len() - start);
+        let mut bytes = 0;
+        for slot in &self.slots[start..start + most] {
+            bytes += usize::from(slot.length);
+            if usize::from(slot.length) != self.mtu {
+                break;
+            }
+        }
+        &self.bytes[start * self.mtu..start * self.mtu + bytes]
+    }
+
+    pub(crate) fn mtu(&self) -> usize {
+        self.mtu
+    }
+}

@@ -1,0 +1,290 @@
+//! Packs messages into datagrams, and cuts those that do not fit.
+//!
+//! A kernel traversal costs a hundred times what a small message costs the engine, so messages share datagrams. Waiting
+//! for more of them would cost latency, so nothing waits: what has been claimed when the node comes round is sealed and
+//! goes out. A datagram that is closed because the next message did not fit is padded to the full length, because a run
+//! of equal datagrams goes to the network in one call; only the last of a burst is shorter.
+//!
+//! Invariants: sequences and order numbers are given out without holes, in the order of packing; a message's fragments
+//! stand back to back; what has been sealed never changes.
+
+use super::log::Log;
+use bourdon_wire::{
+    CausalEntry, ClientTag, DatagramHeader, DatagramNumber, FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, Kind,
+    OrderNumber, Sequence, TopicId, flags, seal,
+};
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::{U16, U32, U64};
+
+/// Bytes of the extension that every fragment has.
+const FRAGMENT_BYTES: usize = 8;
+
+/// What goes with a message besides its bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outgoing {
+    /// Its topic.
+    pub topic: TopicId,
+    /// When it should have been sent, in nanoseconds since the UNIX epoch, where that differs from when it is.
+    pub intended_send_ns: Option<u64>,
+    /// The client whose message it is.
+    pub client: Option<ClientTag>,
+}
+
+/// Packs one process's own stream.
+#[derive(Debug)]
+pub(crate) struct Packer {
+    header: DatagramHeader,
+    /// The datagram being filled.
+    pub(crate) open: DatagramNumber,
+    used: usize,
+    count: u16,
+    messages: u16,
+    first_sequence: Sequence,
+    first_order: OrderNumber,
+    pub(crate) next_sequence: Sequence,
+    pub(crate) next_order: OrderNumber,
+    /// Everything below this has gone to the network.
+    pub(crate) sent: DatagramNumber,
+}
+
+impl Packer {
+    pub(crate) fn new(header: DatagramHeader) -> Self {
+        Self {
+            header,
+            open: DatagramNumber(0),
+            used: 0,
+            count: 0,
+            messages: 0,
+            first_sequence: Sequence(0),
+            first_order: OrderNumber(0),
+            next_sequence: Sequence(0),
+            next_order: OrderNumber(0),
+            sent: DatagramNumber(0),
+        }
+    }
+
+    #[inline]
+    fn room(&self, log: &Log) -> usize {
+        log.mtu() - HEADER_BYTES - self.used
+    }
+
+    /// Whether anything stands in the open datagram.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        self.count > 0
+    }
+
+    /// Whether a frame with such a body fits the open datagram without another one being begun.
+    #[inline]
+    pub(crate) fn fits_open(&self, log: &Log, body_bytes: usize) -> bool {
+        self.count > 0 && FRAME_HEADER_BYTES + body_bytes <= self.room(log) && self.count < u16::MAX
+    }
+
+    /// The last datagram that a message of so many bytes (extensions included) would reach into.
+    #[inline]
+    pub(crate) fn last_datagram(&self, log: &Log, body_bytes: usize) -> DatagramNumber {
+        if self.fits_open(log, body_bytes) {
+            return self.open;
+        }
+        let first = if self.count == 0 { self.open } else { self.open.next() };
+        let per_datagram = log.mtu() - HEADER_BYTES - FRAME_HEADER_BYTES;
+        if body_bytes <= per_datagram {
+            return first;
+        }
+        first + (body_bytes.div_ceil(per_datagram - FRAGMENT_BYTES) - 1) as u64
+    }
+
+    /// Writes a frame header and hands out its body, beginning another datagram if need be. The caller has made sure
+    /// that the frame fits an empty datagram and that the window allows it.
+    #[inline]
+    pub(crate) fn frame<'l>(
+        &mut self,
+        log: &'l mut Log,
+        topic: TopicId,
+        kind: Kind,
+        frame_flags: u16,
+        body_bytes: usize,
+        wall_ns: u64,
+    ) -> &'l mut [u8] {
+        if self.count > 0 && !self.fits_open(log, body_bytes) {
+            self.close(log, true, wall_ns);
+        }
+        if self.count == 0 {
+            self.first_sequence = self.next_sequence;
+            self.first_order = self.next_order;
+        }
+        let start = HEADER_BYTES + self.used;
+        let space = &mut log.space(self.open)[start..start + FRAME_HEADER_BYTES + body_bytes];
+        let (head, body) = space.split_at_mut(FRAME_HEADER_BYTES);
+        head.copy_from_slice(FrameHeader::new(body_bytes, topic, kind, frame_flags).as_bytes());
+        self.used += FRAME_HEADER_BYTES + body_bytes;
+        self.count += 1;
+        body
+    }
+
+    /// Counts the message whose last frame was just packed.
+    #[inline]
+    pub(crate) fn end_message(&mut self) -> Sequence {
+        let sequence = self.next_sequence;
+        self.messages += 1;
+        self.next_sequence.0 += 1;
+        self.next_order.0 += 1;
+        sequence
+    }
+
+    /// Seals the open datagram; `padded` to the full length when another follows at once.
+    #[inline]
+    pub(crate) fn close(&mut self, log: &mut Log, padded: bool, wall_ns: u64) {
+        debug_assert!(self.count > 0);
+        let header = self.header.at(self.open, self.first_sequence, self.first_order);
+        let length = if padded { log.mtu() } else { HEADER_BYTES + self.used };
+        seal(&mut log.space(self.open)[..length], header, self.count, self.used, wall_ns);
+        log.fill(self.open, length, self.messages, 0);
+        self.open = self.open.next();
+        (self.used, self.count, self.messages) = (0, 0, 0);
+    }
+
+    /// Packs a message that is cut into fragments.
+    pub(crate) fn fragments(
+        &mut self,
+        log: &mut Log,
+        outgoing: &Outgoing,
+        causal: &[CausalEntry],
+        payload: &[u8],
+        wall_ns: u64,
+    ) -> Sequence {
+        let per_datagram = log.mtu() - HEADER_BYTES - FRAME_HEADER_BYTES - FRAGMENT_BYTES;
+        let mut offset = 0;
+        while offset < payload.len() {
+            let first = offset == 0;
+            let extension_bytes = if first { extension_bytes(outgoing, causal) } else { 0 };
+            let length = (payload.len() - offset).min(per_datagram - extension_bytes);
+            let last = offset + length == payload.len();
+            let frame_flags = if first { extension_flags(outgoing, causal) | flags::FIRST } else { 0 }
+                | if last { flags::LAST } else { 0 };
+            let body_bytes = FRAGMENT_BYTES + extension_bytes + length;
+            let body = self.frame(log, outgoing.topic, Kind::Data, frame_flags, body_bytes, wall_ns);
+            let (head, body) = body.split_at_mut(FRAGMENT_BYTES);
+            head.copy_from_slice([U32::new(payload.len() as u32), U32::new(offset as u32)].as_bytes());
+            let (extension, body) = body.split_at_mut(extension_bytes);
+            if first {
+                write_extensions(extension, outgoing, causal);
+            }
+            body.copy_from_slice(&payload[offset..offset + length]);
+            offset += length;
+        }
+        self.end_message()
+    }
+}
+
+/// Bytes that stand before a message's payload in its first frame.
+#[inline]
+pub(crate) fn extension_bytes(outgoing: &Outgoing, causal: &[CausalEntry]) -> usize {
+    8 * usize::from(outgoing.intended_send_ns.is_some())
+        + size_of::<ClientTag>() * usize::from(outgoing.client.is_some())
+        + if causal.is_empty() { 0 } else { 2 + size_of_val(causal) }
+}
+
+#[inline]
+pub(crate) fn extension_flags(outgoing: &Outgoing, causal: &[CausalEntry]) -> u16 {
+    let flag = |flag: u16, set: bool| if set { flag } else { 0 };
+    flag(flags::TIMED, outgoing.intended_send_ns.is_some())
+        | flag(flags::CLIENT, outgoing.client.is_some())
+        | flag(flags::CAUSAL, !causal.is_empty())
+}
+
+#[inline]
+pub(crate) fn write_extensions(mut space: &mut [u8], outgoing: &Outgoing, causal: &[CausalEntry]) {
+    let mut put = |bytes: &[u8]| {
+        let (here, rest) = core::mem::take(&mut space).split_at_mut(bytes.len());
+        here.copy_from_slice(bytes);
+        space = rest;
+    };
+    if let Some(time) = outgoing.intended_send_ns {
+        put(U64::new(time).as_bytes());
+    }
+    if let Some(tag) = outgoing.client {
+        put(tag.as_bytes());
+    }
+    if !causal.is_empty() {
+        put(U16::new(causal.len() as u16).as_bytes());
+        put(causal.as_bytes());
+    }
+}
+
+/// Space for one message in the stream's log, to be written in place. Dropped without [`Claim::commit`], it never was.
+#[derive(Debug)]
+pub struct Claim<'a> {
+    pub(crate) packer: &'a mut Packer,
+    pub(crate) body: &'a mut [u8],
+    pub(crate) undo: (usize, u16),
+    pub(crate) counters: &'a mut crate::Counters,
+    pub(crate) committed: bool,
+}
+
+impl Claim<'_> {
+    /// Publishes what was written, and says under which sequence.
+    #[inline]
+    pub fn commit(mut self) -> Sequence {
+        self.committed = true;
+        self.counters.add(crate::Counter::Published, 1);
+        self.packer.end_message()
+    }
+}
+
+impl Drop for Claim<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.committed {
+            (self.packer.used, self.packer.count) = self.undo;
+        }
+    }
+}
+
+impl core::ops::Deref for Claim<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.body
+    }
+}
+
+impl core::ops::DerefMut for Claim<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.body
+    }
+}
+
+impl Packer {
+    /// Claims one whole frame for a message.
+    #[inline]
+    pub(crate) fn claim<'a>(
+        &'a mut self,
+        log: &'a mut Log,
+        outgoing: &Outgoing,
+        causal: &[CausalEntry],
+        length: usize,
+        wall_ns: u64,
+        counters: &'a mut crate::Counters,
+    ) -> Claim<'a> {
+        let extension_bytes = extension_bytes(outgoing, causal);
+        if self.count > 0 && !self.fits_open(log, extension_bytes + length) {
+            self.close(log, true, wall_ns);
+        }
+        let undo = (self.used, self.count);
+        let frame_flags = flags::WHOLE | extension_flags(outgoing, causal);
+        let body = self.frame(log, outgoing.topic, Kind::Data, frame_flags, extension_bytes + length, wall_ns);
+        let (extension, body) = body.split_at_mut(extension_bytes);
+        if extension_bytes > 0 {
+            write_extensions(extension, outgoing, causal);
+        }
+        Claim { packer: self, body, undo, counters, committed: false }
+    }
+
+    /// Whether a message goes into one frame, given what stands before its payload.
+    #[inline]
+    pub(crate) fn is_whole(log: &Log, body_bytes: usize) -> bool {
+        FRAME_HEADER_BYTES + body_bytes <= log.mtu() - HEADER_BYTES
+    }
+}

@@ -1,0 +1,437 @@
+//! The data plane, joined: the one place where the data protocols know of each other.
+//!
+//! ```text
+//! publish ▶ flow ▶ pack ─────────────▶ log ▶ send                     (own stream)
+//! receive ▶ window ▶ log ▶ order ▶ deliver                            (every stream, the own one included)
+//!              └▶ repair ▶ ask          └▶ sequencer ▶ order run ▶ pack
+//!              └▶ stability ▶ row       rows of others ▶ stability ▶ flow
+//! ```
+//!
+//! The own stream is walked for delivery like any other, so a process delivers its own messages by the same rules as
+//! everybody's.
+
+use super::causal::Causal;
+use super::flow::Flow;
+use super::log::Log;
+use super::pack::{Claim, Outgoing, Packer, extension_bytes};
+use super::repair::{Answerer, Asker};
+use super::sequencer::Sequencer;
+use super::stability::Stability;
+use super::stream::{Step, Stream};
+use super::total::TotalOrder;
+use super::unordered::Unordered;
+use super::window::{Acceptance, Window};
+use crate::config::{Config, Order, Role};
+use crate::counters::{Counter, Counters};
+use crate::event::{Delivery, Refusal};
+use crate::mutant::Mutant;
+use alloc::vec::Vec;
+use bourdon_wire::records::{NakRange, OrderRun};
+use bourdon_wire::{
+    ChannelId, Datagram, DatagramHeader, DatagramNumber, FRAME_HEADER_BYTES, Instant, Kind, OrderNumber, Rank,
+    Sequence, TopicId,
+};
+use zerocopy::IntoBytes;
+
+/// The one channel there is so far.
+pub(crate) const DATA_CHANNEL: ChannelId = ChannelId(0);
+
+/// When to acknowledge.
+#[derive(Debug)]
+pub(crate) struct Ack {
+    pub(crate) due: Instant,
+    /// When the first datagram came that has not been acknowledged.
+    since: Instant,
+    datagrams: u64,
+}
+
+/// A member's sending half.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    pub(crate) rank: Rank,
+    pub(crate) packer: Packer,
+    pub(crate) flow: Flow,
+    pub(crate) sequencer: Option<Sequencer>,
+    pub(crate) ack: Ack,
+}
+
+#[derive(Debug)]
+enum Ordering {
+    Fifo,
+    Unordered(Unordered),
+    Causal(Causal),
+    Total(TotalOrder),
+}
+
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    pub(crate) config: Config,
+    pub(crate) streams: Vec<Stream>,
+    pub(crate) outbound: Option<Outbound>,
+    ordering: Ordering,
+    pub(crate) stability: Stability,
+    pub(crate) answerer: Answerer,
+    pub(crate) rng: fastrand::Rng,
+    pub(crate) ranges: Vec<NakRange>,
+    /// Own floor or sequencer's work may have moved since flow was computed.
+    flow_stale: bool,
+}
+
+impl Pipeline {
+    pub(crate) fn new(config: Config) -> Self {
+        let limits = &config.limits;
+        let members = usize::from(config.members);
+        let own = config.rank();
+        let streams = (0..config.members).map(Rank).map(|rank| {
+            let bytes = if Some(rank) == own { limits.log_bytes } else { limits.receive_log_bytes };
+            let log = Log::new(limits.mtu_bytes, limits.slots(bytes));
+            let started = matches!(config.role, Role::Member(_));
+            Stream::new(rank, log, if started { Window::from_the_start() } else { Window::default() })
+        });
+        let streams: Vec<Stream> = streams.collect();
+        let total = config.order == Order::Total;
+        let outbound = own.map(|rank| {
+            let header = DatagramHeader::new(config.group, config.epoch, rank, config.incarnation, DATA_CHANNEL);
+            let sequences = total && rank == config.sequencer;
+            Outbound {
+                rank,
+                packer: Packer::new(header),
+                flow: Flow::new(rank, members, own_window(&config), sequences),
+                sequencer: sequences.then(|| Sequencer::new(rank, members)),
+                ack: Ack { due: Instant::NEVER, since: Instant::NEVER, datagrams: 0 },
+            }
+        });
+        let ordering = match config.order {
+            Order::Unordered => Ordering::Unordered(Unordered::default()),
+            Order::Fifo => Ordering::Fifo,
+            Order::Causal => Ordering::Causal(Causal::new(members)),
+            Order::Total => Ordering::Total(TotalOrder::new(config.sequencer)),
+        };
+        let mut pipeline = Self {
+            stability: Stability::new(own, members),
+            answerer: Answerer::new(),
+            rng: fastrand::Rng::with_seed(config.seed),
+            ranges: Vec::with_capacity(bourdon_wire::records::NAK_RANGES_MAX),
+            flow_stale: true,
+            config,
+            streams,
+            outbound,
+            ordering,
+        };
+        pipeline.update_flow();
+        pipeline
+    }
+
+    // ---- publish ------------------------------------------------------------------------------------------------
+
+    /// Whether a message of this length can be taken now. `whole`: only in one frame.
+    #[inline]
+    pub(crate) fn admit(&mut self, outgoing: &Outgoing, length: usize, whole: bool) -> Result<(), Refusal> {
+        let Some(outbound) = &mut self.outbound else { return Err(Refusal::Observer) };
+        let vector = match &mut self.ordering {
+            Ordering::Causal(causal) => {
+                causal.prepare(&self.streams, outbound.rank);
+                causal.vector()
+            }
+            _ => &[],
+        };
+        let log = &self.streams[outbound.rank.index()].log;
+        let body_bytes = extension_bytes(outgoing, vector) + length;
+        if length > self.config.limits.max_message_bytes || whole && !Packer::is_whole(log, body_bytes) {
+            let limits = &self.config.limits;
+            let frame_bytes = limits.frame_bytes() - FRAME_HEADER_BYTES - (body_bytes - length);
+            let limit_bytes = limits.max_message_bytes.min(if whole { frame_bytes } else { usize::MAX });
+            return Err(Refusal::TooLarge { limit_bytes });
+        }
+        if outbound.packer.last_datagram(log, body_bytes) >= outbound.flow.data_limit
+            && self.config.mutant != Some(Mutant::IgnoreWindow)
+        {
+            outbound.flow.blocked = true;
+            return Err(Refusal::Window);
+        }
+        Ok(())
+    }
+
+    /// Claims space for one admitted message that fits a datagram. `None` for an observer.
+    #[inline]
+    pub(crate) fn claim<'a>(
+        &'a mut self,
+        wall_ns: u64,
+        outgoing: &Outgoing,
+        length: usize,
+        counters: &'a mut Counters,
+    ) -> Option<Claim<'a>> {
+        let outbound = self.outbound.as_mut()?;
+        let vector = match &self.ordering {
+            Ordering::Causal(causal) => causal.vector(),
+            _ => &[],
+        };
+        let log = &mut self.streams[outbound.rank.index()].log;
+        Some(outbound.packer.claim(log, outgoing, vector, length, wall_ns, counters))
+    }
+
+    /// Packs an admitted message of any length. `None` for an observer.
+    #[inline]
+    pub(crate) fn publish(
+        &mut self,
+        wall_ns: u64,
+        outgoing: &Outgoing,
+        payload: &[u8],
+        counters: &mut Counters,
+    ) -> Option<Sequence> {
+        let body_bytes = payload.len();
+        let outbound = self.outbound.as_mut()?;
+        let log = &mut self.streams[outbound.rank.index()].log;
+        let vector = match &self.ordering {
+            Ordering::Causal(causal) => causal.vector(),
+            _ => &[],
+        };
+        let sequence = if Packer::is_whole(log, extension_bytes(outgoing, vector) + body_bytes) {
+            let mut claim = outbound.packer.claim(log, outgoing, vector, body_bytes, wall_ns, counters);
+            claim.copy_from_slice(payload);
+            claim.commit()
+        } else {
+            counters.add(Counter::Published, 1);
+            outbound.packer.fragments(log, outgoing, vector, payload, wall_ns)
+        };
+        if let Ordering::Causal(causal) = &mut self.ordering {
+            causal.sent();
+        }
+        Some(sequence)
+    }
+
+    // ---- receive ------------------------------------------------------------------------------------------------
+
+    /// Takes a datagram of another member's stream into its window.
+    #[inline]
+    pub(crate) fn receive(
+        &mut self,
+        now: Instant,
+        datagram: &Datagram<'_>,
+        kernel_receive_ns: u64,
+        counters: &mut Counters,
+    ) {
+        let (rank, number) = (datagram.header.rank(), datagram.header.number());
+        let stream = &mut self.streams[rank.index()];
+        if !stream.window.started {
+            stream.start_at(number, datagram.header.first_sequence());
+        }
+        let floor = stream.cursor.floor();
+        let had_gap = stream.window.has_gap();
+        let mut acceptance = stream.window.accept(&mut stream.log, datagram, kernel_receive_ns, floor);
+        if self.config.mutant == Some(Mutant::DeliverDuplicate)
+            && acceptance == Acceptance::Duplicate
+            && let Some(slot) = stream.log.slot_mut(number).filter(|_| number > stream.window.next)
+        {
+            slot.delivered_early = false;
+            acceptance = Acceptance::New { early: true };
+        }
+        match acceptance {
+            Acceptance::New { early } => {
+                counters.add(Counter::DatagramsReceived, 1);
+                if had_gap && stream.asker.repaired(now, number) {
+                    counters.add(Counter::RepairsReceived, 1);
+                }
+                if early && let Ordering::Unordered(unordered) = &mut self.ordering {
+                    unordered.early.push_back((rank, number));
+                }
+                if let Some(outbound) = &mut self.outbound {
+                    outbound.ack.received(now, &self.config, outbound.flow.window());
+                }
+            }
+            Acceptance::Duplicate => counters.add(Counter::DiscardedDuplicate, 1),
+            Acceptance::Beyond => counters.add(Counter::DiscardedWindow, 1),
+        }
+        if !had_gap {
+            self.watch_gap(now, rank);
+        }
+    }
+
+    /// Hears how far a stream goes.
+    pub(crate) fn note_end(&mut self, now: Instant, rank: Rank, end: DatagramNumber) {
+        let stream = &mut self.streams[rank.index()];
+        let (capacity, floor) = (stream.log.capacity(), stream.cursor.floor());
+        let had_gap = stream.window.has_gap();
+        stream.window.note_end(end, capacity, floor);
+        if !had_gap {
+            self.watch_gap(now, rank);
+        }
+    }
+
+    /// If a gap has just opened, sets the time to ask for it.
+    #[inline]
+    fn watch_gap(&mut self, now: Instant, rank: Rank) {
+        let stream = &mut self.streams[rank.index()];
+        if stream.window.has_gap() && self.config.mutant != Some(Mutant::ForgetNak) {
+            let delay = stream.asker.backoff_ns(&self.config.timing, self.config.limits.receivers, &mut self.rng);
+            stream.asker.arm(now, delay);
+        }
+    }
+
+    /// Whether requests go to everybody.
+    pub(crate) fn asks_all(&self) -> bool {
+        Asker::asks_all(self.config.limits.receivers)
+    }
+
+    /// Collects what to ask for of one stream into `ranges`; how often it was asked for, or `None` if nothing is due.
+    pub(crate) fn collect_missing(&mut self, now: Instant, rank: Rank) -> Option<u8> {
+        let stream = &mut self.streams[rank.index()];
+        let (window, log) = (&stream.window, &stream.log);
+        let attempts = stream.asker.collect(now, window, log, &self.config.timing, &mut self.ranges);
+        (!self.ranges.is_empty()).then_some(attempts)
+    }
+
+    // ---- order and deliver --------------------------------------------------------------------------------------
+
+    /// Packs order runs for what has been received, as far as the window allows.
+    #[inline]
+    pub(crate) fn sequence(&mut self, wall_ns: u64, counters: &mut Counters) {
+        let Some(outbound) = &mut self.outbound else { return };
+        let Some(sequencer) = &mut outbound.sequencer else { return };
+        let mutant = self.config.mutant;
+        while sequencer.has_work(&self.streams) {
+            let log = &self.streams[outbound.rank.index()].log;
+            if outbound.packer.last_datagram(log, OrderRun::BYTES) >= outbound.flow.limit {
+                outbound.flow.blocked = true;
+                return;
+            }
+            let Some(run) = sequencer.next_run(&self.streams, mutant) else { return };
+            let log = &mut self.streams[outbound.rank.index()].log;
+            let packer = &mut outbound.packer;
+            let body = packer.frame(log, TopicId(0), Kind::OrderRun, 0, OrderRun::BYTES, wall_ns);
+            body.copy_from_slice(OrderRun::new(run.rank, DATA_CHANNEL, run.first, run.count).as_bytes());
+            packer.next_order = packer.next_order + u64::from(run.count);
+            counters.add(Counter::OrderRunsSent, 1);
+        }
+    }
+
+    /// Delivers what is due, at most `limit` messages (give or take a datagram); says how many.
+    #[inline]
+    pub(crate) fn deliver(
+        &mut self,
+        now: Instant,
+        limit: usize,
+        counters: &mut Counters,
+        emit: &mut impl FnMut(Delivery<'_>),
+    ) -> usize {
+        let max_message_bytes = self.config.limits.max_message_bytes;
+        let step = Step { now, epoch: self.config.epoch, max_message_bytes };
+        let mutant = self.config.mutant;
+        let streams = &mut self.streams[..];
+        let mut bytes = 0;
+        let emit = &mut |delivery: Delivery<'_>| {
+            bytes += delivery.payload.len() as u64;
+            emit(delivery);
+        };
+        let count = match &mut self.ordering {
+            Ordering::Fifo => super::fifo::deliver(streams, limit, &step, emit),
+            Ordering::Unordered(unordered) => unordered.deliver(streams, limit, &step, emit),
+            Ordering::Causal(_) => Causal::deliver(streams, limit, &step, mutant, emit),
+            Ordering::Total(total) => total.deliver(streams, limit, &step, mutant, counters, emit),
+        };
+        if count > 0 {
+            counters.add(Counter::Delivered, count as u64);
+            counters.add(Counter::DeliveredBytes, bytes);
+            self.flow_stale = true;
+            if let Some(outbound) = &mut self.outbound {
+                outbound.ack.delivered(now, &self.config);
+            }
+        }
+        count
+    }
+
+    /// The number of the next message in total order.
+    pub(crate) fn delivered_order(&self) -> OrderNumber {
+        match &self.ordering {
+            Ordering::Total(total) => total.next,
+            _ => OrderNumber(0),
+        }
+    }
+
+    // ---- flow ---------------------------------------------------------------------------------------------------
+
+    /// Computes the window anew if anything it depends on moved.
+    #[inline]
+    pub(crate) fn refresh_flow(&mut self) {
+        if self.flow_stale {
+            self.update_flow();
+        }
+    }
+
+    pub(crate) fn update_flow(&mut self) {
+        self.flow_stale = false;
+        if let Some(outbound) = &mut self.outbound {
+            let own = &self.streams[outbound.rank.index()];
+            outbound.flow.update(&self.stability, own.cursor.floor(), &own.log);
+        }
+    }
+
+    // ---- send ---------------------------------------------------------------------------------------------------
+
+    /// Offers everything packed to the network; says whether it took all.
+    #[inline]
+    pub(crate) fn transmit(
+        &mut self,
+        wall_ns: u64,
+        counters: &mut Counters,
+        send: &mut impl FnMut(&[u8], usize) -> usize,
+    ) -> bool {
+        let Some(outbound) = &mut self.outbound else { return true };
+        let packer = &mut outbound.packer;
+        let stream = &mut self.streams[outbound.rank.index()];
+        if packer.is_open() {
+            packer.close(&mut stream.log, false, wall_ns);
+        }
+        while packer.sent < packer.open {
+            let bytes = stream.log.run(packer.sent, packer.open);
+            let mtu = stream.log.mtu();
+            let offered = bytes.len().div_ceil(mtu);
+            let taken = send(bytes, mtu.min(bytes.len()));
+            packer.sent = packer.sent + taken as u64;
+            counters.add(Counter::DatagramsSent, taken as u64);
+            if taken < offered {
+                break;
+            }
+        }
+        // What has been sealed is delivered here like anybody's; sent or not, it will be.
+        stream.window.next = packer.open;
+        stream.window.known_end = packer.open;
+        stream.window.complete = packer.next_sequence;
+        packer.sent == packer.open
+    }
+}
+
+impl Ack {
+    #[inline]
+    fn received(&mut self, now: Instant, config: &Config, window: u64) {
+        self.delivered(now, config);
+        self.datagrams += 1;
+        if self.datagrams >= window / 8 {
+            self.due = now;
+        }
+    }
+
+    #[inline]
+    fn delivered(&mut self, now: Instant, config: &Config) {
+        if self.due == Instant::NEVER {
+            (self.since, self.due) = (now, now + config.timing.ack_delay_ns);
+        }
+    }
+
+    /// Whether an acknowledgement may as well go along with what is being sent.
+    #[inline]
+    pub(crate) fn is_worthwhile(&self, now: Instant, config: &Config) -> bool {
+        self.due != Instant::NEVER && now.since(self.since) >= config.timing.ack_delay_ns / 2
+    }
+
+    pub(crate) fn sent(&mut self) {
+        (self.due, self.since, self.datagrams) = (Instant::NEVER, Instant::NEVER, 0);
+    }
+}
+
+/// The datagrams of one stream that can be under way to this process: what its socket and its log can hold.
+pub(crate) fn own_window(config: &Config) -> u64 {
+    let limits = &config.limits;
+    let log_slots = limits.slots(limits.receive_log_bytes) as u64;
+    ((limits.window_bytes / limits.mtu_bytes) as u64).min(log_slots)
+}

@@ -1,0 +1,235 @@
+//! Repair: asking for what is missing, and sending it again.
+//!
+//! An acknowledgement for each message from each receiver drowns the sender; a request from each receiver for each loss
+//! drowns it as well once a loss hits many. So receivers ask only for what is missing (NAK), in ranges; with more than 8
+//! of them they wait a random time first, skewed so that few go early, and whoever hears another ask for the same keeps
+//! quiet. Back-off constants made for a wide area cost 10 ms a loss on a local one, so all times follow the measured
+//! round trip.
+//!
+//! The asker remembers per missing datagram when it asked last, and asks again after twice the measured round trip,
+//! doubling up to a bound: never so patient that a repair takes seconds. From the third request on it turns to other
+//! members in turn, who answer from their receive logs.
+//!
+//! The answerer sends to whoever asked; when a third asks for the same datagram within a round trip it goes to all. The
+//! same asker is not answered twice within a round trip, and all repairs together stay within a budget.
+//!
+//! Invariant 22: requests and repairs per loss are bounded. Source: RFC 5401 (back-off, suppression), RFC 5740 (NORM).
+
+use super::log::Log;
+use super::window::Window;
+use crate::config::{Limits, Timing};
+use alloc::vec;
+use alloc::vec::Vec;
+use bourdon_wire::records::{NAK_RANGES_MAX, NakRange};
+use bourdon_wire::{Address, DatagramNumber, Instant};
+
+/// Up to this many receivers, everyone asks at once and by unicast: their requests can't drown a sender.
+const RECEIVERS_QUIET: u32 = 8;
+/// RFC 5401's K: the back-off is spread over this many round trips.
+const BACKOFF_ROUND_TRIPS: f64 = 4.0;
+/// The n-th asker for one datagram within a round trip makes its repair a multicast.
+const MULTICAST_FROM: u8 = 3;
+/// Requests that go to the sender before other holders are tried.
+pub(crate) const ATTEMPTS_AT_SENDER: u8 = 2;
+
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    number: u64,
+    at: Instant,
+    attempts: u8,
+}
+
+/// The receiving side of one stream's repair.
+#[derive(Debug)]
+pub(crate) struct Asker {
+    asked: Vec<Asked>,
+    /// When to look at the gaps again.
+    pub(crate) due: Instant,
+    /// Smoothed time from request to repair.
+    round_trip_ns: u64,
+}
+
+impl Asker {
+    pub(crate) fn new(slots: usize) -> Self {
+        let never = Asked { number: u64::MAX, at: Instant(0), attempts: 0 };
+        Self { asked: vec![never; slots], due: Instant::NEVER, round_trip_ns: 0 }
+    }
+
+    fn entry(&mut self, number: u64) -> &mut Asked {
+        let index = number as usize & (self.asked.len() - 1);
+        &mut self.asked[index]
+    }
+
+    /// A gap was seen.
+    pub(crate) fn arm(&mut self, now: Instant, delay_ns: u64) {
+        self.due = self.due.min(now + delay_ns);
+    }
+
+    /// Another receiver asked for these; wait for the repair that it will get. Says how many of ours that covers.
+    pub(crate) fn suppress(&mut self, now: Instant, window: &Window, log: &Log, ranges: &[NakRange]) -> u64 {
+        let mut suppressed = 0;
+        for range in ranges {
+            let first = range.first.get().max(window.next.0);
+            let end = range.first.get().saturating_add(u64::from(range.count.get())).min(window.known_end.0);
+            for number in first..end.max(first) {
+                if !log.holds(DatagramNumber(number)) {
+                    let attempts = 1;
+                    *self.entry(number) = Asked { number, at: now, attempts };
+                    suppressed += 1;
+                }
+            }
+        }
+        suppressed
+    }
+
+    /// A missing datagram came; measures the round trip where it is unambiguous (Karn's rule).
+    pub(crate) fn repaired(&mut self, now: Instant, number: DatagramNumber) -> bool {
+        let asked = *self.entry(number.0);
+        if asked.number != number.0 {
+            return false;
+        }
+        if asked.attempts == 1 {
+            let sample = now.since(asked.at);
+            self.round_trip_ns =
+                if self.round_trip_ns == 0 { sample } else { self.round_trip_ns - self.round_trip_ns / 8 + sample / 8 };
+        }
+        true
+    }
+
+    fn retry_ns(&self, timing: &Timing, attempts: u8) -> u64 {
+        let first = (2 * self.round_trip_ns).max(timing.nak_retry_min_ns);
+        (first << attempts.saturating_sub(1).min(8)).min(timing.nak_retry_max_ns)
+    }
+
+    /// Collects the ranges to ask for now into `ranges`, sets the next look, and says how often the most stubborn of
+    /// them has been asked for.
+    pub(crate) fn collect(
+        &mut self,
+        now: Instant,
+        window: &Window,
+        log: &Log,
+        timing: &Timing,
+        ranges: &mut Vec<NakRange>,
+    ) -> u8 {
+        ranges.clear();
+        self.due = Instant::NEVER;
+        let (mut stubborn, mut open): (u8, Option<(u64, u32)>) = (0, None);
+        for number in window.next.0..window.known_end.0 {
+            let missing = !log.holds(DatagramNumber(number));
+            let ask = missing && {
+                let asked = *self.entry(number);
+                let fresh = asked.number != number;
+                let again_at = asked.at + self.retry_ns(timing, asked.attempts);
+                if !fresh && now < again_at {
+                    self.due = self.due.min(again_at);
+                }
+                fresh || now >= again_at
+            };
+            if !ask {
+                ranges.extend(open.take().map(|(first, count)| NakRange::new(DatagramNumber(first), count)));
+                continue;
+            }
+            if open.is_none() && ranges.len() == NAK_RANGES_MAX {
+                self.due = now; // the rest goes into another request
+                break;
+            }
+            let entry = self.entry(number);
+            let attempts = if entry.number == number { entry.attempts.saturating_add(1) } else { 1 };
+            *entry = Asked { number, at: now, attempts };
+            stubborn = stubborn.max(attempts);
+            let again_at = now + self.retry_ns(timing, attempts);
+            self.due = self.due.min(again_at);
+            open = Some(open.map_or((number, 1), |(first, count)| (first, count + 1)));
+        }
+        ranges.extend(open.map(|(first, count)| NakRange::new(DatagramNumber(first), count)));
+        stubborn
+    }
+
+    /// How long to wait before asking for a gap just seen.
+    pub(crate) fn backoff_ns(&self, timing: &Timing, receivers: u32, rng: &mut fastrand::Rng) -> u64 {
+        if receivers <= RECEIVERS_QUIET {
+            return timing.reorder_grace_ns;
+        }
+        let round_trip_ns = self.round_trip_ns.max(timing.nak_retry_min_ns / 4) as f64;
+        timing.reorder_grace_ns + random_backoff(BACKOFF_ROUND_TRIPS * round_trip_ns, receivers, rng.f64()) as u64
+    }
+
+    /// Whether requests go to everybody, so that others can keep quiet.
+    pub(crate) fn asks_all(receivers: u32) -> bool {
+        receivers > RECEIVERS_QUIET
+    }
+}
+
+/// RFC 5401, section 3.2: truncated exponential, so that of many receivers only a few draw a short time.
+fn random_backoff(max: f64, receivers: u32, uniform: f64) -> f64 {
+    let lambda = libm::log(f64::from(receivers)) + 1.0;
+    let scale = lambda / (max * (libm::exp(lambda) - 1.0));
+    let x = uniform * (lambda / max) + scale;
+    (max / lambda * libm::log(x * (libm::exp(lambda) - 1.0) * (max / lambda))).clamp(0.0, max)
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Answered {
+    number: u64,
+    at: Instant,
+    to: Address,
+    askers: u8,
+}
+
+/// The sending side of repair.
+#[derive(Debug)]
+pub(crate) struct Answerer {
+    answered: Vec<Answered>,
+    tokens: u64,
+    refilled_at: Instant,
+}
+
+/// How to answer for one datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// To who asked.
+    Unicast,
+    /// To everybody.
+    Multicast,
+    /// Not now.
+    No,
+}
+
+/// Remembered answers: as many as datagrams can be asked for within a round trip at full speed.
+const ANSWERED_SLOTS: usize = 4096;
+/// Repairs that may go out at once, if few went before.
+const REPAIR_BURST: u64 = 1024;
+
+impl Answerer {
+    pub(crate) fn new() -> Self {
+        Self {
+            answered: vec![Answered { number: u64::MAX, ..Answered::default() }; ANSWERED_SLOTS],
+            tokens: REPAIR_BURST,
+            refilled_at: Instant(0),
+        }
+    }
+
+    /// Lets the budget grow with time.
+    pub(crate) fn refill(&mut self, now: Instant, limits: &Limits) {
+        let per_s = u64::from(limits.repairs_per_s.max(1));
+        let elapsed_ns = now.since(self.refilled_at).min(1_000_000_000);
+        let earned = elapsed_ns * per_s / 1_000_000_000;
+        if earned > 0 {
+            self.tokens = (self.tokens + earned).min(REPAIR_BURST);
+            self.refilled_at = now;
+        }
+    }
+
+    /// Decides how to answer a request for one datagram; what is not `No` must be sent.
+    pub(crate) fn answer(&mut self, now: Instant, number: DatagramNumber, asker: Address, timing: &Timing) -> Answer {
+        let entry = &mut self.answered[number.0 as usize & (ANSWERED_SLOTS - 1)];
+        let recent = entry.number == number.0 && now.since(entry.at) < timing.nak_retry_min_ns / 2;
+        if recent && (entry.to == asker || entry.askers >= MULTICAST_FROM) || self.tokens == 0 {
+            return Answer::No;
+        }
+        self.tokens -= 1;
+        let askers = if recent { entry.askers + 1 } else { 1 };
+        *entry = Answered { number: number.0, at: now, to: asker, askers };
+        if askers >= MULTICAST_FROM { Answer::Multicast } else { Answer::Unicast }
+    }
+}

@@ -1,0 +1,99 @@
+//! Stability: who has what.
+//!
+//! A sender may forget a datagram only when every member has it, and may go on only when every member has room. Counting
+//! acknowledgements one by one breaks when one is lost; credits handed out break when a view changes. So each member
+//! repeats how far it has come, as watermarks that never fall: a lost row is healed by the next, an old one changes
+//! nothing.
+//!
+//! Invariants: 13 (nothing is forgotten before the minimum), 14 (watermarks never fall, whatever a row says).
+//! Source: the stability matrix of Birman and Joseph (ISIS, 1987); all-to-all rows as in Derecho's SST (2019).
+
+use super::stream::Stream;
+use alloc::vec;
+use alloc::vec::Vec;
+use bourdon_wire::records::{Row, RowEntry};
+use bourdon_wire::{DatagramNumber, OrderNumber, Rank};
+
+#[derive(Debug)]
+pub(crate) struct Stability {
+    own: Option<Rank>,
+    members: usize,
+    /// By member, then stream.
+    received: Vec<DatagramNumber>,
+    delivered: Vec<DatagramNumber>,
+    /// By member.
+    held_order: Vec<OrderNumber>,
+}
+
+impl Stability {
+    pub(crate) fn new(own: Option<Rank>, members: usize) -> Self {
+        Self {
+            own,
+            members,
+            received: vec![DatagramNumber(0); members * members],
+            delivered: vec![DatagramNumber(0); members * members],
+            held_order: vec![OrderNumber(0); members],
+        }
+    }
+
+    /// Takes a member's row in; says whether anything rose.
+    pub(crate) fn merge(&mut self, from: Rank, row: &Row, entries: &[RowEntry]) -> bool {
+        let base = from.index() * self.members;
+        let mut rose = false;
+        let mut raise = |mark: &mut DatagramNumber, to: u64| {
+            rose |= to > mark.0;
+            mark.0 = mark.0.max(to);
+        };
+        for (stream, entry) in entries.iter().enumerate().take(self.members) {
+            raise(&mut self.received[base + stream], entry.received.get());
+            raise(&mut self.delivered[base + stream], entry.delivered.get());
+        }
+        let held = &mut self.held_order[from.index()];
+        held.0 = held.0.max(row.held_order.get());
+        rose
+    }
+
+    fn others(&self) -> impl Iterator<Item = usize> {
+        let own = self.own.map(Rank::index);
+        (0..self.members).filter(move |member| Some(*member) != own)
+    }
+
+    /// Every other member has delivered the stream up to here; `None` where there is no other member.
+    pub(crate) fn min_delivered(&self, stream: Rank) -> Option<(DatagramNumber, Rank)> {
+        self.others()
+            .map(|member| (self.delivered[member * self.members + stream.index()], Rank(member as u16)))
+            .min_by_key(|(mark, _)| *mark)
+    }
+
+    /// Every other member has received the stream up to here.
+    pub(crate) fn min_received(&self, stream: Rank) -> Option<DatagramNumber> {
+        self.others().map(|member| self.received[member * self.members + stream.index()]).min()
+    }
+
+    /// What a member has acknowledged of a stream.
+    pub(crate) fn acknowledged(&self, member: Rank, stream: Rank) -> DatagramNumber {
+        self.received[member.index() * self.members + stream.index()]
+    }
+}
+
+/// This process's own row. `lie`: for the mutation check.
+pub(crate) fn own_row(
+    streams: &[Stream],
+    delivered_order: OrderNumber,
+    heard_from: u64,
+    progress: u64,
+    lie: bool,
+) -> (Row, impl Iterator<Item = RowEntry>) {
+    let row = Row {
+        // Whatever is delivered is held; what is ordered and held beyond it becomes known with uniform delivery.
+        held_order: delivered_order.0.into(),
+        delivered_order: delivered_order.0.into(),
+        heard_from: heard_from.into(),
+        progress: progress.into(),
+    };
+    let entries = streams.iter().map(move |stream| {
+        let received = if lie { stream.window.known_end } else { stream.window.next };
+        RowEntry::new(received, stream.cursor.floor())
+    });
+    (row, entries)
+}

@@ -1,0 +1,193 @@
+//! Total: one order for all, read off the sequencer's stream.
+//!
+//! Two senders' messages reach two receivers in different orders, whatever the network promises. Here the sequencer's
+//! stream *is* the order (see `sequencer.rs`): every process, the sequencer too, walks it frame by frame. A message
+//! standing in it is delivered when the walk reaches it; an order run sends the walk over to the named stream for so many
+//! messages. If one of them is missing the walk waits there, and everything behind it waits too.
+//!
+//! Order numbers count messages. A datagram says at which number it begins, and the walk must agree: that catches a
+//! receiver that lost its place and tells a late observer where it came in.
+//!
+//! The order is causal as well: a message sent after another was delivered at its sender was put in order after it.
+//!
+//! Invariants 7, 8: each order number is delivered once, in turn, with the same message everywhere.
+
+use super::sequencer::Run;
+use super::stream::{Step, Stream};
+use crate::counters::{Counter, Counters};
+use crate::event::Delivery;
+use crate::mutant::Mutant;
+use bourdon_wire::{Kind, OrderNumber, Rank, Sequence, records};
+
+#[derive(Debug)]
+pub(crate) struct TotalOrder {
+    sequencer: Rank,
+    /// The number of the next message.
+    pub(crate) next: OrderNumber,
+    /// What is left of the run the walk has come to.
+    run: Option<Run>,
+}
+
+enum Walk {
+    /// One message was delivered.
+    Delivered,
+    /// The walk moved on without delivering.
+    Moved,
+    /// Something is missing.
+    Waits,
+}
+
+impl TotalOrder {
+    pub(crate) fn new(sequencer: Rank) -> Self {
+        Self { sequencer, next: OrderNumber(0), run: None }
+    }
+
+    /// Delivers at most `limit` messages; says how many.
+    pub(crate) fn deliver(
+        &mut self,
+        streams: &mut [Stream],
+        limit: usize,
+        step: &Step,
+        mutant: Option<Mutant>,
+        counters: &mut Counters,
+        emit: &mut impl FnMut(Delivery<'_>),
+    ) -> usize {
+        let mut count = 0;
+        if mutant == Some(Mutant::DeliverBeforeOrdered) {
+            for stream in streams.iter_mut().filter(|stream| stream.rank != self.sequencer) {
+                while count < limit && stream.deliver_one(Some(self.next), step, emit) {
+                    (count, self.next) = (count + 1, self.next.next());
+                }
+            }
+        }
+        while count < limit {
+            let walk = match self.run {
+                Some(run) => self.in_run(run, streams, step, counters, emit),
+                None => self.in_order_stream(&mut streams[self.sequencer.index()], step, counters, emit),
+            };
+            match walk {
+                Walk::Delivered => count += 1,
+                Walk::Moved => {}
+                Walk::Waits => break,
+            }
+        }
+        count
+    }
+
+    /// The walk stands in the sequencer's own stream.
+    #[inline]
+    fn in_order_stream(
+        &mut self,
+        stream: &mut Stream,
+        step: &Step,
+        counters: &mut Counters,
+        emit: &mut impl FnMut(Delivery<'_>),
+    ) -> Walk {
+        let end = stream.end();
+        let Some(frame) = stream.cursor.frame(&stream.log, end) else { return Walk::Waits };
+        if stream.cursor.is_first_frame() {
+            self.agree(stream.cursor.first_order, counters);
+        }
+        match frame.kind() {
+            Some(Kind::Data) => {
+                let ends = frame.ends_message();
+                if !ends && stream.window.complete <= stream.cursor.sequence {
+                    return Walk::Waits; // a fragmented message whose end is not here
+                }
+                if stream.deliver_one(Some(self.next), step, emit) {
+                    self.next = self.next.next();
+                    return Walk::Delivered;
+                }
+                Walk::Waits
+            }
+            kind => {
+                if kind == Some(Kind::OrderRun)
+                    && let Some((run, _)) = records::OrderRun::read(frame.body)
+                {
+                    self.run = Some(Run {
+                        rank: Rank(run.rank.get()),
+                        first: Sequence(run.first_sequence.get()),
+                        count: run.count.get(),
+                    });
+                }
+                stream.cursor.step(frame.body.len(), false);
+                Walk::Moved
+            }
+        }
+    }
+
+    /// The walk was sent to another stream.
+    #[inline]
+    fn in_run(
+        &mut self,
+        run: Run,
+        streams: &mut [Stream],
+        step: &Step,
+        counters: &mut Counters,
+        emit: &mut impl FnMut(Delivery<'_>),
+    ) -> Walk {
+        let stream = streams.get_mut(run.rank.index()).filter(|_| run.rank != self.sequencer);
+        let Some(stream) = stream.filter(|_| run.count > 0) else {
+            self.run = None; // empty, or of nobody in the view
+            return Walk::Moved;
+        };
+        if !stream.window.started {
+            return Walk::Waits;
+        }
+        if run.first < stream.delivered {
+            return self.step_over(run, stream, counters);
+        }
+        if stream.window.complete <= run.first || !stream.reach(run.first, step, counters) {
+            return Walk::Waits;
+        }
+        stream.ordered = true;
+        if !stream.deliver_one(Some(self.next), step, emit) {
+            return Walk::Waits;
+        }
+        self.advance(run, 1);
+        Walk::Delivered
+    }
+
+    /// Messages that were delivered before, were lost in a hole, or came before this process did.
+    fn step_over(&mut self, run: Run, stream: &Stream, counters: &mut Counters) -> Walk {
+        let count = stream.delivered.since(run.first).min(u64::from(run.count));
+        if stream.ordered {
+            counters.add(Counter::OrderFaults, count);
+        }
+        self.advance(run, count);
+        Walk::Moved
+    }
+
+    fn advance(&mut self, run: Run, count: u64) {
+        let left = run.count - count as u32;
+        self.next = self.next + count;
+        self.run = (left > 0).then_some(Run { first: run.first + count, count: left, ..run });
+    }
+
+    fn agree(&mut self, first_order: OrderNumber, counters: &mut Counters) {
+        if first_order != self.next {
+            // Behind: messages were given up, or this process came late. Ahead can't be unless somebody erred.
+            if first_order < self.next {
+                counters.add(Counter::OrderFaults, 1);
+            }
+            self.next = self.next.max(first_order);
+        }
+    }
+}
+
+impl Stream {
+    /// Moves to the message `sequence`, giving up those before it that will never be put in order. False while the
+    /// stream is not complete that far.
+    fn reach(&mut self, sequence: Sequence, step: &Step, counters: &mut Counters) -> bool {
+        while self.delivered < sequence {
+            let before = self.delivered;
+            if !self.deliver_one(None, step, &mut |_| {}) {
+                return false;
+            }
+            if self.ordered {
+                counters.add(Counter::Gaps, self.delivered.since(before));
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,101 @@
+//! What of another's stream has been received, and what is known to be missing.
+//!
+//! Datagrams arrive late, twice, or not at all. The window takes each number once, as long as it is neither delivered
+//! nor so far ahead that its slot still holds something undelivered, and keeps two watermarks: below `next` everything
+//! has been received; `known_end` is the first number nobody has spoken of yet. Between the two lie the gaps.
+//!
+//! Invariants: `next` and `known_end` never fall; `next <= known_end <= floor + capacity`, so that a lie about the end of
+//! a stream costs no more than a window of requests.
+
+use super::log::Log;
+use bourdon_wire::{Datagram, DatagramNumber, Sequence};
+
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    /// Every datagram below this has been received.
+    pub(crate) next: DatagramNumber,
+    /// One past the highest datagram known to have been sent.
+    pub(crate) known_end: DatagramNumber,
+    /// Every message below this has been received to the last byte.
+    pub(crate) complete: Sequence,
+    /// Whether it is known where this stream begins for us.
+    pub(crate) started: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Acceptance {
+    /// Kept. `early`: something before it is still missing.
+    New { early: bool },
+    /// Received before.
+    Duplicate,
+    /// Too far ahead to be kept.
+    Beyond,
+}
+
+impl Window {
+    /// A stream that begins at its first datagram, as every member's does in a new view.
+    pub(crate) fn from_the_start() -> Self {
+        Self { started: true, ..Self::default() }
+    }
+
+    /// Begins a stream at `number`, for who comes late.
+    pub(crate) fn start_at(&mut self, number: DatagramNumber, sequence: Sequence) {
+        *self = Self { next: number, known_end: number, complete: sequence, started: true };
+    }
+
+    /// Takes a datagram in. `floor` is the oldest one not wholly delivered.
+    #[inline]
+    pub(crate) fn accept(
+        &mut self,
+        log: &mut Log,
+        datagram: &Datagram<'_>,
+        kernel_receive_ns: u64,
+        floor: DatagramNumber,
+    ) -> Acceptance {
+        let number = datagram.header.number();
+        if number < self.next || log.holds(number) {
+            return Acceptance::Duplicate;
+        }
+        self.note_end(number.next(), log.capacity(), floor);
+        if number.since(floor) >= log.capacity() || datagram.bytes.len() > log.mtu() {
+            return Acceptance::Beyond;
+        }
+        log.space(number)[..datagram.bytes.len()].copy_from_slice(datagram.bytes);
+        log.fill(number, datagram.bytes.len(), datagram.messages, kernel_receive_ns);
+        if number != self.next {
+            return Acceptance::New { early: true };
+        }
+        self.next = number.next();
+        self.complete = datagram.header.first_sequence() + u64::from(datagram.messages);
+        if self.next < self.known_end {
+            self.close_gap(log);
+        }
+        Acceptance::New { early: false }
+    }
+
+    fn close_gap(&mut self, log: &Log) {
+        while let Some(bytes) = log.get(self.next).filter(|_| self.next < self.known_end) {
+            let messages = log.slot(self.next).map_or(0, |slot| slot.messages);
+            self.complete = bourdon_wire::DatagramHeader::of_checked(bytes).first_sequence() + u64::from(messages);
+            self.next = self.next.next();
+        }
+    }
+
+    /// Hears that the stream goes up to `end`.
+    #[inline]
+    pub(crate) fn note_end(&mut self, end: DatagramNumber, capacity: u64, floor: DatagramNumber) {
+        self.known_end = self.known_end.max(end.min(floor + capacity));
+    }
+
+    /// Gives up what is missing below `number`.
+    pub(crate) fn skip_to(&mut self, log: &Log, number: DatagramNumber) {
+        self.next = self.next.max(number);
+        self.known_end = self.known_end.max(self.next);
+        self.close_gap(log);
+    }
+
+    #[inline]
+    pub(crate) fn has_gap(&self) -> bool {
+        self.next < self.known_end
+    }
+}

@@ -1,0 +1,53 @@
+//! Bugs that can be planted, to see the simulator's checkers catch them.
+//!
+//! A checker that has never failed may be unable to. Each mutant is a mistake that somebody made in a system of this
+//! kind; the code it sabotages asks for it by name, on paths that are not hot.
+
+/// One bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// Another member's message is delivered when it arrives, before the sequencer has ordered it.
+    DeliverBeforeOrdered,
+    /// A gap is seen and never asked for.
+    ForgetNak,
+    /// What is known to exist is acknowledged, received or not.
+    AckBeforeReceived,
+    /// A message is delivered without what its sender had delivered before it.
+    IgnoreCausalDependency,
+    /// A duplicate that arrives out of order is taken for new.
+    DeliverDuplicate,
+    /// The sequencer orders a sender's later messages before its earlier ones.
+    OrderRunsBackwards,
+    /// The publisher ignores the slowest member.
+    IgnoreWindow,
+    /// Heartbeats say nothing of the tail.
+    ForgetTail,
+}
+
+impl Mutant {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::DeliverBeforeOrdered,
+        Self::ForgetNak,
+        Self::AckBeforeReceived,
+        Self::IgnoreCausalDependency,
+        Self::DeliverDuplicate,
+        Self::OrderRunsBackwards,
+        Self::IgnoreWindow,
+        Self::ForgetTail,
+    ];
+
+    /// Its name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DeliverBeforeOrdered => "deliver-before-ordered",
+            Self::ForgetNak => "forget-nak",
+            Self::AckBeforeReceived => "ack-before-received",
+            Self::IgnoreCausalDependency => "ignore-causal-dependency",
+            Self::DeliverDuplicate => "deliver-duplicate",
+            Self::OrderRunsBackwards => "order-runs-backwards",
+            Self::IgnoreWindow => "ignore-window",
+            Self::ForgetTail => "forget-tail",
+        }
+    }
+}

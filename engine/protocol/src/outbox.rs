@@ -1,0 +1,106 @@
+//! Control datagrams and repairs on their way out.
+//!
+//! They are rare and short-lived, so they are written one behind the other into one buffer that is emptied whenever the
+//! network has taken them all: nothing is allocated once the buffer has grown to its bound.
+
+use crate::counters::{Counter, Counters};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use bourdon_wire::{Address, CONTROL_CHANNEL, DatagramHeader, FrameHeader, HEADER_BYTES, Instant, Kind, TopicId, seal};
+use zerocopy::IntoBytes;
+
+/// The outbox never holds more bytes: one repair budget's worth of a burst. What comes beyond is dropped and counted;
+/// everything that goes through here is asked for or sent again.
+const OUTBOX_MAX_BYTES: usize = 1 << 20;
+
+/// Where a datagram goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// Everybody.
+    Group,
+    /// One process.
+    Peer(Address),
+}
+
+#[derive(Debug)]
+struct Entry {
+    to: Destination,
+    start: usize,
+    end: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    bytes: Vec<u8>,
+    entries: VecDeque<Entry>,
+    header: DatagramHeader,
+    wall_offset_ns: u64,
+}
+
+impl Outbox {
+    pub(crate) fn new(header: DatagramHeader, wall_offset_ns: u64) -> Self {
+        debug_assert_eq!(header.channel(), CONTROL_CHANNEL);
+        Self { bytes: Vec::new(), entries: VecDeque::new(), header, wall_offset_ns }
+    }
+
+    /// Queues one record, its list or payload behind it, as a datagram of its own.
+    pub(crate) fn record(
+        &mut self,
+        now: Instant,
+        to: Destination,
+        kind: Kind,
+        topic: TopicId,
+        parts: [&[u8]; 2],
+        counters: &mut Counters,
+    ) {
+        let length = parts[0].len() + parts[1].len();
+        let frames = size_of::<FrameHeader>() + length;
+        let Some(datagram) = self.reserve(to, HEADER_BYTES + frames, counters) else { return };
+        let body = &mut datagram[HEADER_BYTES..];
+        body[..8].copy_from_slice(FrameHeader::new(length, topic, kind, 0).as_bytes());
+        body[8..8 + parts[0].len()].copy_from_slice(parts[0]);
+        body[8 + parts[0].len()..].copy_from_slice(parts[1]);
+        let wall_ns = now.0.saturating_add(self.wall_offset_ns);
+        let header = self.header;
+        let start = self.entries.back().map_or(0, |entry| entry.start);
+        seal(&mut self.bytes[start..], header, 1, frames, wall_ns);
+        counters.add(Counter::ControlSent, 1);
+    }
+
+    /// Queues a retained datagram to be sent again.
+    pub(crate) fn repair(&mut self, to: Destination, bytes: &[u8], counters: &mut Counters) {
+        if let Some(datagram) = self.reserve(to, bytes.len(), counters) {
+            datagram.copy_from_slice(bytes);
+            bourdon_wire::mark_retransmitted(datagram);
+            counters.add(Counter::RepairsSent, 1);
+        }
+    }
+
+    fn reserve(&mut self, to: Destination, length: usize, counters: &mut Counters) -> Option<&mut [u8]> {
+        let start = self.bytes.len();
+        if start + length > OUTBOX_MAX_BYTES {
+            counters.add(Counter::DiscardedOutbox, 1);
+            return None;
+        }
+        self.bytes.resize(start + length, 0);
+        self.entries.push_back(Entry { to, start, end: start + length });
+        Some(&mut self.bytes[start..])
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Offers everything queued; what the network does not take stays. Says whether all was taken.
+    pub(crate) fn drain(&mut self, send: &mut impl FnMut(Destination, &[u8], usize) -> usize) -> bool {
+        while let Some(entry) = self.entries.front() {
+            let datagram = &self.bytes[entry.start..entry.end];
+            if send(entry.to, datagram, datagram.len()) == 0 {
+                return false;
+            }
+            self.entries.pop_front();
+        }
+        self.bytes.clear();
+        true
+    }
+}

@@ -1,0 +1,173 @@
+//! The step contract from outside: what goes in, what exactly comes out.
+
+use bourdon_protocol::{Config, Counter, Destination, Event, Order, Outgoing, Process, Refusal, Role};
+use bourdon_wire::{Address, GroupId, Incarnation, Instant, Rank, TopicId};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+/// Some processes and a network that loses what it is told to.
+struct Net {
+    processes: Vec<Process>,
+    now: Instant,
+    queue: VecDeque<(usize, Vec<u8>)>,
+    delivered: Vec<Vec<(u16, u64, Option<u64>, Vec<u8>)>>,
+    lose: Box<dyn FnMut(usize, &[u8]) -> bool>,
+}
+
+fn address(index: usize) -> Address {
+    SocketAddr::from(([127, 0, 0, 1], 1000 + index as u16)).into()
+}
+
+impl Net {
+    fn new(members: u16, observers: u16, order: Order) -> Self {
+        let roles = (0..members).map(|r| Role::Member(Rank(r))).chain((0..observers).map(|_| Role::Observer));
+        let processes = roles.enumerate().map(|(index, role)| {
+            let mut config = Config::new(GroupId::of("test"), members, role);
+            config.order = order;
+            config.address = address(index);
+            config.incarnation = Incarnation(index as u32 + 1);
+            Process::new(Instant(0), config).unwrap()
+        });
+        let processes: Vec<_> = processes.collect();
+        let delivered = vec![Vec::new(); processes.len()];
+        Self { processes, now: Instant(0), queue: VecDeque::new(), delivered, lose: Box::new(|_, _| false) }
+    }
+
+    fn pump(&mut self) {
+        for index in 0..self.processes.len() {
+            let count = self.processes.len();
+            let queue = &mut self.queue;
+            self.processes[index].transmit(self.now, |to, bytes, segment_bytes| {
+                for datagram in bytes.chunks(segment_bytes) {
+                    for target in 0..count {
+                        let wanted = match to {
+                            Destination::Group => target != index,
+                            Destination::Peer(peer) => peer == address(target),
+                        };
+                        if wanted {
+                            queue.push_back((target, datagram.to_vec()));
+                        }
+                    }
+                }
+                bytes.len().div_ceil(segment_bytes)
+            });
+        }
+        while let Some((target, datagram)) = self.queue.pop_front() {
+            if !(self.lose)(target, &datagram) {
+                self.processes[target].on_datagram(self.now, &datagram, None);
+            }
+        }
+        for (process, delivered) in self.processes.iter_mut().zip(&mut self.delivered) {
+            process.deliver(self.now, usize::MAX, |d| {
+                delivered.push((d.sender.0, d.sequence.0, d.order.map(|o| o.0), d.payload.to_vec()));
+            });
+        }
+    }
+
+    /// Runs until `ns` have passed.
+    fn run(&mut self, ns: u64) {
+        let end = self.now + ns;
+        while self.now < end {
+            self.pump();
+            let next = self.processes.iter().map(Process::next_deadline).min().unwrap();
+            self.now = next.max(self.now + 10_000).min(end);
+            for process in &mut self.processes {
+                if process.next_deadline() <= self.now {
+                    process.on_timer(self.now);
+                }
+            }
+        }
+        self.pump();
+    }
+
+    fn publish(&mut self, index: usize, payload: &[u8]) -> Result<(), Refusal> {
+        let outgoing = Outgoing { topic: TopicId(7), ..Outgoing::default() };
+        self.processes[index].try_publish(self.now, &outgoing, payload).map(drop)
+    }
+}
+
+#[test]
+fn total_order_is_the_same_everywhere_through_loss() {
+    let mut net = Net::new(3, 2, Order::Total);
+    net.run(100_000_000);
+    for process in &mut net.processes {
+        assert_eq!(process.poll_event(), Some(Event::Formed));
+    }
+    let mut count = 0u32;
+    net.lose = Box::new(move |_, _| {
+        count += 1;
+        count % 11 == 0
+    });
+    let large = vec![9u8; 10_000];
+    for i in 0..200u32 {
+        for member in 0..3 {
+            let small = i.to_le_bytes();
+            net.publish(member, if i % 50 == 7 { &large } else { &small }).unwrap();
+        }
+        net.run(50_000);
+    }
+    net.run(1_000_000_000);
+    assert_eq!(net.delivered[0].len(), 600);
+    for (index, (_, _, order, _)) in net.delivered[0].iter().enumerate() {
+        assert_eq!(*order, Some(index as u64));
+    }
+    for delivered in &net.delivered {
+        assert!(*delivered == net.delivered[0]);
+    }
+    assert!(net.processes[4].counters().get(Counter::RepairsReceived) > 0);
+    assert_eq!(net.processes[4].counters().get(Counter::Gaps), 0);
+}
+
+#[test]
+fn every_order_delivers_everything_once_through_loss() {
+    for order in [Order::Unordered, Order::Fifo, Order::Causal] {
+        let mut net = Net::new(3, 1, order);
+        net.run(100_000_000);
+        let mut count = 0u32;
+        net.lose = Box::new(move |_, _| {
+            count += 1;
+            count % 7 == 0
+        });
+        for i in 0..300u32 {
+            for member in 0..3 {
+                net.publish(member, &i.to_le_bytes()).unwrap();
+            }
+            net.run(20_000);
+        }
+        net.run(1_000_000_000);
+        for delivered in &net.delivered {
+            let mut names: Vec<_> = delivered.iter().map(|d| (d.0, d.1)).collect();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!((names.len(), delivered.len()), (900, 900), "{order:?}");
+        }
+    }
+}
+
+#[test]
+fn a_silent_member_is_named_to_the_publisher() {
+    let mut net = Net::new(3, 0, Order::Total);
+    assert_eq!(net.publish(0, b"early"), Err(Refusal::Forming));
+    net.run(100_000_000);
+    net.publish(0, b"now").unwrap();
+    net.lose = Box::new(|target, _| target == 0);
+    net.run(4_000_000_000);
+    assert!(matches!(net.publish(0, b"late"), Err(Refusal::MemberSilent(Rank(1)))));
+}
+
+#[test]
+fn the_window_refuses_and_opens_again() {
+    let mut net = Net::new(2, 0, Order::Total);
+    net.run(100_000_000);
+    let payload = [1u8; 1000];
+    let mut taken = 0u64;
+    while net.publish(0, &payload).is_ok() {
+        taken += 1;
+    }
+    let (open, limit, slowest) = net.processes[0].window().unwrap();
+    assert!(open <= limit && taken > 1000 && slowest == Some(Rank(1)), "{open:?} {limit:?} {taken}");
+    net.run(10_000_000);
+    assert!(net.publish(0, &payload).is_ok());
+    net.run(1_000_000_000);
+    assert_eq!(net.delivered[1].len() as u64, taken + 1);
+}

@@ -1,0 +1,263 @@
+//! The 64 bytes in front of every datagram, and the check of everything behind them.
+//!
+//! A datagram is the unit that networks lose, so it is the unit that is numbered for repair. Its header names the group,
+//! the epoch and the sender, and says where its first message stands in each numbering; the frames behind then need no
+//! numbers of their own, and a datagram can be delivered, retained and sent again byte for byte.
+//!
+//! The checksum (CRC32C) covers everything from byte 8 on. The 8 bytes before it are the magic and the version, which
+//! are compared, the flags, which only inform, and the checksum itself; so a retransmission sets its flag without
+//! computing anything anew.
+//!
+//! Invariants: [`Datagram::parse`] accepts only datagrams whose every frame can be walked to the end; whoever holds a
+//! parsed datagram's bytes may walk them again without checking.
+
+use crate::{ChannelId, DatagramNumber, Epoch, Frames, GroupId, Incarnation, OrderNumber, Rank, Sequence};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Bytes of [`DatagramHeader`].
+pub const HEADER_BYTES: usize = 64;
+/// What a datagram holds unless told otherwise: fits an Ethernet MTU of 1,500 behind IPv6, UDP and a tunnel, and is a
+/// whole number of cache lines.
+pub const MTU_DEFAULT_BYTES: usize = 1408;
+/// The smallest MTU there can be: every record of a full view of 64 members must fit one datagram.
+pub const MTU_MIN_BYTES: usize = 1280;
+/// The version this code speaks.
+pub const VERSION: u8 = 1;
+/// Datagrams of this channel are in no stream: heartbeats, acknowledgements, requests for repair.
+pub const CONTROL_CHANNEL: ChannelId = ChannelId(0xFFFF);
+/// Where a datagram says who sent it, for ports that drop their own multicasts early: rank, channel and incarnation.
+pub const ECHO_OFFSET: usize = 24;
+
+const MAGIC: [u8; 2] = *b"Bd";
+const FLAG_RETRANSMITTED: u8 = 1;
+const CHECKED_FROM: usize = 8;
+
+/// In front of every datagram.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct DatagramHeader {
+    magic: [u8; 2],
+    version: u8,
+    flags: u8,
+    checksum: U32,
+    group: U32,
+    count: U16,
+    length: U16,
+    epoch: U64,
+    rank: U16,
+    channel: U16,
+    incarnation: U32,
+    number: U64,
+    first_sequence: U64,
+    first_order: U64,
+    send_time_ns: U64,
+}
+
+const _: () = assert!(size_of::<DatagramHeader>() == HEADER_BYTES);
+const _: () = assert!(core::mem::offset_of!(DatagramHeader, rank) == ECHO_OFFSET);
+const _: () = assert!(core::mem::offset_of!(DatagramHeader, group) == CHECKED_FROM);
+
+impl DatagramHeader {
+    /// The header of a sender's datagrams, with the numbers still zero.
+    pub fn new(group: GroupId, epoch: Epoch, rank: Rank, incarnation: Incarnation, channel: ChannelId) -> Self {
+        Self {
+            magic: MAGIC,
+            version: VERSION,
+            flags: 0,
+            checksum: 0.into(),
+            group: group.0.into(),
+            count: 0.into(),
+            length: 0.into(),
+            epoch: epoch.0.into(),
+            rank: rank.0.into(),
+            channel: channel.0.into(),
+            incarnation: incarnation.0.into(),
+            number: 0.into(),
+            first_sequence: 0.into(),
+            first_order: 0.into(),
+            send_time_ns: 0.into(),
+        }
+    }
+
+    /// The same header at these numbers.
+    #[inline]
+    pub fn at(mut self, number: DatagramNumber, first_sequence: Sequence, first_order: OrderNumber) -> Self {
+        self.number = number.0.into();
+        self.first_sequence = first_sequence.0.into();
+        self.first_order = first_order.0.into();
+        self
+    }
+
+    /// The group it belongs to.
+    pub fn group(&self) -> GroupId {
+        GroupId(self.group.get())
+    }
+    /// How many frames stand behind the header.
+    #[inline]
+    pub fn count(&self) -> u16 {
+        self.count.get()
+    }
+    /// How many bytes of frames stand behind the header; anything after them is padding.
+    #[inline]
+    pub fn length(&self) -> usize {
+        usize::from(self.length.get())
+    }
+    /// The view it was sent in.
+    #[inline]
+    pub fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.get())
+    }
+    /// Who first sent it (a repair may come from another).
+    #[inline]
+    pub fn rank(&self) -> Rank {
+        Rank(self.rank.get())
+    }
+    /// The sender's incarnation.
+    #[inline]
+    pub fn incarnation(&self) -> Incarnation {
+        Incarnation(self.incarnation.get())
+    }
+    /// The channel, or [`CONTROL_CHANNEL`].
+    #[inline]
+    pub fn channel(&self) -> ChannelId {
+        ChannelId(self.channel.get())
+    }
+    /// Its number in its stream.
+    #[inline]
+    pub fn number(&self) -> DatagramNumber {
+        DatagramNumber(self.number.get())
+    }
+    /// The sequence of the first message that ends in it or later.
+    #[inline]
+    pub fn first_sequence(&self) -> Sequence {
+        Sequence(self.first_sequence.get())
+    }
+    /// The order number of the first message that ends in it, where the sender is the sequencer.
+    #[inline]
+    pub fn first_order(&self) -> OrderNumber {
+        OrderNumber(self.first_order.get())
+    }
+    /// When it was first sent, in nanoseconds since the UNIX epoch by the sender's clock.
+    #[inline]
+    pub fn send_time_ns(&self) -> u64 {
+        self.send_time_ns.get()
+    }
+    /// Whether it was sent again.
+    pub fn is_retransmitted(&self) -> bool {
+        self.flags & FLAG_RETRANSMITTED != 0
+    }
+    /// The header of bytes that [`Datagram::parse`] accepted before; zeroes where there is none.
+    #[inline]
+    pub fn of_checked(bytes: &[u8]) -> Self {
+        Self::read_from_prefix(bytes).map_or_else(|_| Self::new_zeroed(), |(header, _)| header)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_version(&mut self, version: u8) {
+        self.version = version;
+    }
+}
+
+use zerocopy::FromZeros;
+
+/// What stands at [`ECHO_OFFSET`] in the datagrams that a sender multicasts on a channel.
+pub fn echo_bytes(rank: Rank, channel: ChannelId, incarnation: Incarnation) -> [u8; 8] {
+    let mut bytes = [0; 8];
+    bytes[..2].copy_from_slice(&rank.0.to_le_bytes());
+    bytes[2..4].copy_from_slice(&channel.0.to_le_bytes());
+    bytes[4..].copy_from_slice(&incarnation.0.to_le_bytes());
+    bytes
+}
+
+/// The checksum of a datagram.
+#[inline]
+pub fn checksum(bytes: &[u8]) -> u32 {
+    bytes.get(CHECKED_FROM..).map_or(0, crc32c::crc32c)
+}
+
+/// Completes a datagram whose frames stand in `datagram[HEADER_BYTES..]`: writes the header, zeroes what follows the
+/// frames (nothing old may leak), and sums it all up.
+///
+/// # Panics
+/// If `datagram` is shorter than header and frames, or longer than 65,535 bytes: a bug of the caller's.
+#[inline]
+pub fn seal(datagram: &mut [u8], mut header: DatagramHeader, count: u16, length: usize, send_time_ns: u64) {
+    header.count = count.into();
+    header.length = u16::try_from(length).expect("a datagram is at most 65,535 bytes").into();
+    header.send_time_ns = send_time_ns.into();
+    datagram[HEADER_BYTES + length..].fill(0);
+    datagram[..HEADER_BYTES].copy_from_slice(header.as_bytes());
+    let sum = checksum(datagram);
+    datagram[4..8].copy_from_slice(&sum.to_le_bytes());
+}
+
+/// Marks a sealed datagram as sent again.
+pub fn mark_retransmitted(datagram: &mut [u8]) {
+    if let Some(flags) = datagram.get_mut(3) {
+        *flags |= FLAG_RETRANSMITTED;
+    }
+}
+
+/// Why a datagram was discarded before anybody looked at what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Discard {
+    /// Not even a header, or not ours at all.
+    #[error("no Bourdon datagram")]
+    Foreign,
+    /// Another version of Bourdon.
+    #[error("version {0} of the wire format; this process speaks version {VERSION}")]
+    OtherVersion(u8),
+    /// Another group on the same address.
+    #[error("another group's datagram")]
+    OtherGroup,
+    /// The checksum is wrong, or it is cut short.
+    #[error("damaged or cut short")]
+    Damaged,
+    /// The checksum is right but the frames make no sense.
+    #[error("malformed frame")]
+    Malformed,
+}
+
+/// A datagram that has been checked from end to end.
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram<'a> {
+    /// Its header.
+    pub header: &'a DatagramHeader,
+    /// Header, frames and padding.
+    pub bytes: &'a [u8],
+    /// How many messages end in it.
+    pub messages: u16,
+    /// Whether an acknowledgement came along with its messages.
+    pub has_row: bool,
+}
+
+impl<'a> Datagram<'a> {
+    /// Checks a datagram for a group: identity, version, checksum, then every frame.
+    #[inline]
+    pub fn parse(bytes: &'a [u8], group: GroupId) -> Result<Self, Discard> {
+        let (header, rest) = DatagramHeader::ref_from_prefix(bytes).map_err(|_| Discard::Foreign)?;
+        if header.magic != MAGIC {
+            return Err(Discard::Foreign);
+        }
+        if header.version != VERSION {
+            return Err(Discard::OtherVersion(header.version));
+        }
+        if header.group() != group {
+            return Err(Discard::OtherGroup);
+        }
+        let frames = rest.get(..header.length()).ok_or(Discard::Damaged)?;
+        if checksum(bytes) != header.checksum.get() {
+            return Err(Discard::Damaged);
+        }
+        let (messages, has_row) = Frames::new(frames, header.count()).check().ok_or(Discard::Malformed)?;
+        Ok(Self { header, bytes, messages, has_row })
+    }
+
+    /// Its frames, in the order they were packed.
+    #[inline]
+    pub fn frames(&self) -> Frames<'a> {
+        let end = (HEADER_BYTES + self.header.length()).min(self.bytes.len());
+        Frames::new(&self.bytes[HEADER_BYTES..end], self.header.count())
+    }
+}

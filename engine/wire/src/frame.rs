@@ -1,0 +1,267 @@
+//! What stands in a datagram: messages, fragments and records, each behind 8 bytes.
+//!
+//! Most frames are small messages, so the header is as small as it can be (length, topic, flags) and everything rarer is
+//! an extension that a flag announces, in this order: fragment, intended send time, client tag, causal vector. All but
+//! the fragment extension stand in the first fragment only.
+//!
+//! Invariants: [`Frames::check`] accepts a datagram's frames only if each one, and each extension, lies within its
+//! bounds; after that [`Frame::data`] can't fail. Frames of an unknown kind are stepped over, so that the next version
+//! may add some.
+
+use crate::records;
+use crate::{ClientId, Rank, Sequence, TopicId};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Bytes of [`FrameHeader`].
+pub const FRAME_HEADER_BYTES: usize = 8;
+
+/// In front of every frame.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct FrameHeader {
+    length: U32,
+    topic: U16,
+    flags: U16,
+}
+
+const _: () = assert!(size_of::<FrameHeader>() == FRAME_HEADER_BYTES);
+
+impl FrameHeader {
+    /// The header of a frame whose body is `length` bytes.
+    #[inline]
+    pub fn new(length: usize, topic: TopicId, kind: Kind, flags: u16) -> Self {
+        Self { length: (length as u32).into(), topic: topic.0.into(), flags: (kind as u16 | flags).into() }
+    }
+}
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Kind {
+    /// A message or a fragment of one.
+    Data = 0,
+    /// [`records::OrderRun`].
+    OrderRun = 1,
+    /// [`records::Row`].
+    Row = 2,
+    /// [`records::Heartbeat`].
+    Heartbeat = 3,
+    /// [`records::Nak`].
+    Nak = 4,
+    /// [`records::Unavailable`].
+    Unavailable = 5,
+    /// [`records::ClientRequest`].
+    ClientRequest = 6,
+    /// [`records::ClientAnswer`].
+    ClientAnswer = 7,
+}
+
+/// Bits of a data frame's flags.
+pub mod flags {
+    /// The kind stands in the low four bits.
+    pub const KIND: u16 = 0x000F;
+    /// The first byte of a message stands in this frame.
+    pub const FIRST: u16 = 0x0010;
+    /// The last byte of a message stands in this frame.
+    pub const LAST: u16 = 0x0020;
+    /// The intended send time stands in front.
+    pub const TIMED: u16 = 0x0040;
+    /// A client's tag stands in front.
+    pub const CLIENT: u16 = 0x0080;
+    /// A causal vector stands in front.
+    pub const CAUSAL: u16 = 0x0100;
+    /// A whole message in one frame.
+    pub const WHOLE: u16 = FIRST | LAST;
+}
+
+/// Which client sent a message through a member, and the client's own sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct ClientTag {
+    client: U64,
+    sequence: U64,
+}
+
+impl ClientTag {
+    /// A client's message.
+    pub fn new(client: ClientId, sequence: Sequence) -> Self {
+        Self { client: client.0.into(), sequence: sequence.0.into() }
+    }
+    /// The client.
+    pub fn client(&self) -> ClientId {
+        ClientId(self.client.get())
+    }
+    /// The client's own sequence, from 0.
+    pub fn sequence(&self) -> Sequence {
+        Sequence(self.sequence.get())
+    }
+}
+
+/// One entry of a causal vector: before this message, its sender had delivered `delivered` messages of `rank`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct CausalEntry {
+    rank: U16,
+    delivered: U64,
+}
+
+impl CausalEntry {
+    /// An entry.
+    pub fn new(rank: Rank, delivered: Sequence) -> Self {
+        Self { rank: rank.0.into(), delivered: delivered.0.into() }
+    }
+    /// Whose messages.
+    #[inline]
+    pub fn rank(&self) -> Rank {
+        Rank(self.rank.get())
+    }
+    /// How many of them.
+    #[inline]
+    pub fn delivered(&self) -> Sequence {
+        Sequence(self.delivered.get())
+    }
+}
+
+/// One frame, borrowed from its datagram.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    /// Its topic; zero in records.
+    pub topic: TopicId,
+    /// Kind and flags as they came.
+    pub flags: u16,
+    /// What stands behind the frame's header, extensions included.
+    pub body: &'a [u8],
+}
+
+/// A data frame taken apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DataHead<'a> {
+    /// Whole length of the message and this fragment's offset, when it is one.
+    pub fragment: Option<(u32, u32)>,
+    /// When the application meant to send it, in nanoseconds since the UNIX epoch.
+    pub intended_send_ns: Option<u64>,
+    /// The client that sent it.
+    pub client: Option<ClientTag>,
+    /// What its sender had delivered before it, where that changed.
+    pub causal: &'a [CausalEntry],
+    /// The application's bytes.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// What it is; `None` for kinds of a later version.
+    #[inline]
+    pub fn kind(&self) -> Option<Kind> {
+        Some(match self.flags & flags::KIND {
+            0 => Kind::Data,
+            1 => Kind::OrderRun,
+            2 => Kind::Row,
+            3 => Kind::Heartbeat,
+            4 => Kind::Nak,
+            5 => Kind::Unavailable,
+            6 => Kind::ClientRequest,
+            7 => Kind::ClientAnswer,
+            _ => return None,
+        })
+    }
+
+    /// Whether a message ends here.
+    #[inline]
+    pub fn ends_message(&self) -> bool {
+        self.flags & (flags::KIND | flags::LAST) == flags::LAST
+    }
+
+    /// A data frame's parts; `None` when they do not fit its length.
+    #[inline]
+    pub fn data(&self) -> Option<DataHead<'a>> {
+        // The common case first: nothing but a payload.
+        if self.flags & !flags::KIND == flags::WHOLE {
+            return Some(DataHead { payload: self.body, ..DataHead::default() });
+        }
+        self.extended()
+    }
+
+    fn extended(&self) -> Option<DataHead<'a>> {
+        let mut head = DataHead::default();
+        let mut rest = self.body;
+        if self.flags & flags::WHOLE != flags::WHOLE {
+            let ([total, offset], after) = <[U32; 2]>::read_from_prefix(rest).ok()?;
+            (head.fragment, rest) = (Some((total.get(), offset.get())), after);
+        }
+        if self.flags & flags::TIMED != 0 {
+            let (time, after) = U64::read_from_prefix(rest).ok()?;
+            (head.intended_send_ns, rest) = (Some(time.get()), after);
+        }
+        if self.flags & flags::CLIENT != 0 {
+            let (tag, after) = ClientTag::read_from_prefix(rest).ok()?;
+            (head.client, rest) = (Some(tag), after);
+        }
+        if self.flags & flags::CAUSAL != 0 {
+            (head.causal, rest) = causal_entries(rest)?;
+        }
+        head.payload = rest;
+        match head.fragment {
+            Some((total, offset)) if u64::from(offset) + rest.len() as u64 > u64::from(total) => None,
+            _ => Some(head),
+        }
+    }
+}
+
+/// A causal vector in front of `bytes`, and what follows it.
+pub fn causal_entries(bytes: &[u8]) -> Option<(&[CausalEntry], &[u8])> {
+    let (count, rest) = U16::read_from_prefix(bytes).ok()?;
+    <[CausalEntry]>::ref_from_prefix_with_elems(rest, usize::from(count.get())).ok()
+}
+
+/// Walks the frames of a datagram; ends early where they make no sense.
+#[derive(Clone, Debug)]
+pub struct Frames<'a> {
+    rest: &'a [u8],
+    left: u16,
+}
+
+impl<'a> Frames<'a> {
+    /// The `count` frames in `bytes`.
+    #[inline]
+    pub fn new(bytes: &'a [u8], count: u16) -> Self {
+        Self { rest: bytes, left: count }
+    }
+
+    /// Walks them all: how many messages end in them and whether there is a [`records::Row`] among them, or `None` if
+    /// any does not fit.
+    #[inline]
+    pub fn check(mut self) -> Option<(u16, bool)> {
+        let (mut messages, mut has_row) = (0, false);
+        for _ in 0..self.left {
+            let frame = self.next()?;
+            match frame.kind() {
+                Some(Kind::Data) => {
+                    frame.data()?;
+                    messages += u16::from(frame.ends_message());
+                }
+                Some(kind) => {
+                    records::check(kind, frame.body)?;
+                    has_row |= kind == Kind::Row;
+                }
+                None => {}
+            }
+        }
+        self.rest.is_empty().then_some((messages, has_row))
+    }
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = Frame<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Frame<'a>> {
+        if self.left == 0 {
+            return None;
+        }
+        let (header, rest) = FrameHeader::ref_from_prefix(self.rest).ok()?;
+        let (body, rest) = rest.split_at_checked(header.length.get() as usize)?;
+        (self.rest, self.left) = (rest, self.left - 1);
+        Some(Frame { topic: TopicId(header.topic.get()), flags: header.flags.get(), body })
+    }
+}
