@@ -1,1 +1,57 @@
-fn main() {}
+//! The `bourdon` command: one binary, one file a subcommand.
+//!
+//! Scripts and people read it alike: data goes to stdout (one JSON object with `--json`, one a line where it streams),
+//! talk to stderr, and the exit code is 0 (good), 1 (the check it makes failed, or what it ran broke) or 2 (bad usage,
+//! input or environment, with what to do on stderr).
+
+mod demo;
+mod exit;
+mod node;
+mod publish;
+mod sim;
+mod stat;
+mod subscribe;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Ordered, reliable group communication: run it, look at it, try to break it.
+#[derive(Debug, Parser)]
+#[command(name = "bourdon", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Fan recorded or synthetic market data out to member and observer processes, and check what each delivered
+    Demo(Box<demo::Args>),
+    /// Publish lines or frames of stdin on a topic, as a client of the group
+    Publish(publish::Args),
+    /// Write what is published on a topic to stdout, as an observer of the group
+    Subscribe(subscribe::Args),
+    /// Run a member or observer from a configuration file
+    Node(node::Args),
+    /// Show the counters of the nodes running on this host
+    Stat(stat::Args),
+    /// Run seeded groups in the simulator and check every guarantee
+    Sim(sim::Args),
+    /// One process of a demo; the demo starts these itself
+    #[command(hide = true)]
+    DemoProcess,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse(); // exits with 2 on bad usage
+    let outcome = match cli.command {
+        Command::Demo(args) => demo::run(*args),
+        Command::Publish(args) => publish::run(args),
+        Command::Subscribe(args) => subscribe::run(args),
+        Command::Node(args) => node::run(args),
+        Command::Stat(args) => stat::run(args),
+        Command::Sim(args) => sim::run(args),
+        Command::DemoProcess => demo::process::run(),
+    };
+    exit::code(outcome)
+}

@@ -1,0 +1,297 @@
+//! A node run by the application's own thread.
+//!
+//! Handing a message to another thread costs a cache line each way and, if that thread sleeps, a wake-up. Here there is
+//! no other thread: [`Node::poll`] receives, delivers, keeps time and sends, all within the call. Nothing happens between
+//! two calls, so it must be called often: within a heartbeat (100 ms) always, as fast as possible for latency.
+//!
+//! One clock reading a burst: everything delivered by one call carries the same time.
+
+use crate::clock::Clock;
+use crate::settings::{Settings, SettingsError};
+use crate::transport::{AnyPort, pick};
+use bourdon_port::{Echo, Port, PortError, To};
+use bourdon_protocol::{Claim, Config, Counters, Delivery, Destination, Event, Outgoing, Process, Refusal};
+use bourdon_wire::{ChannelId, ECHO_OFFSET, Incarnation, Instant, Rank, Sequence, TopicId, echo_bytes};
+use bourdon_wrap::{Faults, Faulty};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The most datagrams one call to [`Node::poll`] takes from the network: several full segmentation runs, and few enough
+/// that timers keep their time.
+const RECEIVE_LIMIT: usize = 512;
+/// The most messages one call delivers unless told otherwise; the rest is delivered by the next.
+const DELIVER_LIMIT: usize = 1 << 16;
+/// Sealed datagrams that make a publication send at once instead of waiting for the next call: one full segmentation
+/// run.
+const BACKLOG_SEND: u64 = 46;
+
+/// Why a node can't start or go on.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // each says it itself
+pub enum NodeError {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Port(#[from] PortError),
+    #[error("the kernel granted {granted_bytes} bytes of receive buffer, too little for this group's window: {source}; raise net.core.rmem_max")]
+    Buffer { granted_bytes: usize, source: bourdon_protocol::ConfigError },
+}
+
+/// The engine over any port: what [`Node`] is, and what tests and gates run over a port in memory.
+#[derive(Debug)]
+pub struct Engine<P> {
+    process: Process,
+    port: P,
+    clock: Clock,
+    /// The last clock reading; publications between two readings share it.
+    now: Instant,
+    /// Whether something was published since the last reading.
+    in_burst: bool,
+}
+
+impl<P: Port> Engine<P> {
+    /// A process of a group over an open port. The configuration's address and clock offset are filled in here.
+    ///
+    /// # Errors
+    /// If the configuration contradicts itself.
+    pub fn new(port: P, mut config: Config) -> Result<Self, bourdon_protocol::ConfigError> {
+        let clock = Clock::start();
+        config.address = port.local_address().into();
+        config.wall_offset_ns = clock.wall_offset_ns();
+        let now = clock.now();
+        Ok(Self { process: Process::new(now, config)?, port, clock, now, in_burst: false })
+    }
+
+    /// Publishes a message on a topic. It goes out with the next [`Engine::flush`] or [`Engine::poll`].
+    ///
+    /// # Errors
+    /// Why it can't be taken now; nothing of it was sent. After [`Refusal::Window`], poll and try again.
+    #[inline]
+    pub fn try_publish(&mut self, topic: TopicId, payload: &[u8]) -> Result<Sequence, Refusal> {
+        self.try_publish_with(&Outgoing { topic, ..Outgoing::default() }, payload)
+    }
+
+    /// Publishes a message with all that can go with it.
+    ///
+    /// # Errors
+    /// As [`Engine::try_publish`].
+    #[inline]
+    pub fn try_publish_with(&mut self, outgoing: &Outgoing, payload: &[u8]) -> Result<Sequence, Refusal> {
+        self.begin_burst();
+        let sequence = self.process.try_publish(self.now, outgoing, payload)?;
+        if self.process.backlog() >= BACKLOG_SEND {
+            // A port that fails says so again on the next poll, which can report it.
+            let _ = self.transmit();
+        }
+        Ok(sequence)
+    }
+
+    /// Claims space for a message of at most one datagram, to be written in place and committed.
+    ///
+    /// # Errors
+    /// As [`Engine::try_publish`].
+    #[inline]
+    pub fn try_claim(&mut self, topic: TopicId, length: usize) -> Result<Claim<'_>, Refusal> {
+        self.begin_burst();
+        if self.process.backlog() >= BACKLOG_SEND {
+            let _ = self.transmit();
+        }
+        self.process.try_claim(self.now, &Outgoing { topic, ..Outgoing::default() }, length)
+    }
+
+    #[inline]
+    fn begin_burst(&mut self) {
+        if !self.in_burst {
+            self.in_burst = true;
+            self.now = self.clock.now();
+        }
+    }
+
+    /// Sends what has been published.
+    ///
+    /// # Errors
+    /// If the port is broken.
+    #[inline]
+    pub fn flush(&mut self) -> Result<(), PortError> {
+        self.now = self.clock.now();
+        self.transmit()
+    }
+
+    /// Sends, receives, delivers, keeps time; says how many messages were delivered and datagrams received: zero means
+    /// that there was nothing to do.
+    ///
+    /// # Errors
+    /// If the port is broken.
+    #[inline]
+    pub fn poll(&mut self, on_delivery: impl FnMut(Delivery<'_>)) -> Result<usize, PortError> {
+        self.poll_at_most(DELIVER_LIMIT, on_delivery)
+    }
+
+    /// As [`Engine::poll`], delivering at most `limit` messages, give or take one datagram's.
+    ///
+    /// # Errors
+    /// If the port is broken.
+    #[inline]
+    pub fn poll_at_most(
+        &mut self,
+        limit: usize,
+        on_delivery: impl FnMut(Delivery<'_>),
+    ) -> Result<usize, PortError> {
+        if self.in_burst {
+            self.flush()?;
+        }
+        let process = &mut self.process;
+        let mut now = None;
+        let clock = &self.clock;
+        let received = self.port.receive(RECEIVE_LIMIT, |arrival| {
+            let now = *now.get_or_insert_with(|| clock.now());
+            process.on_datagram(now, arrival.bytes, arrival.kernel_receive_ns);
+        })?;
+        self.now = now.unwrap_or_else(|| clock.now());
+        let delivered = self.process.deliver(self.now, limit, on_delivery);
+        let timer_due = self.now >= self.process.next_deadline();
+        if timer_due {
+            self.process.on_timer(self.now);
+        }
+        if timer_due || received > 0 || delivered > 0 || self.process.backlog() > 0 {
+            self.transmit()?;
+        }
+        Ok(received + delivered)
+    }
+
+    #[inline]
+    fn transmit(&mut self) -> Result<(), PortError> {
+        self.in_burst = false;
+        let (port, mut failed) = (&mut self.port, None);
+        self.process.transmit(self.now, |to, bytes, segment_bytes| {
+            let to = match to {
+                Destination::Group => To::Group,
+                Destination::Peer(address) => To::Peer(address.into()),
+            };
+            port.send(to, bytes, segment_bytes).unwrap_or_else(|error| {
+                failed = Some(error);
+                0
+            })
+        });
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Sleeps until something may have come or something is due, at most for `longest`. Returns at once where the port
+    /// spins.
+    ///
+    /// # Errors
+    /// If the port is broken.
+    pub fn wait(&mut self, longest: Duration) -> Result<(), PortError> {
+        if self.in_burst {
+            self.flush()?;
+        }
+        let until_due = self.process.next_deadline().since(self.clock.now());
+        // What the network did not take is offered again soon.
+        let until_due = if self.process.backlog() > 0 { until_due.min(100_000) } else { until_due };
+        if until_due == 0 {
+            return Ok(());
+        }
+        self.port.wait(longest.min(Duration::from_nanos(until_due)))
+    }
+
+    /// The next event, if there is one.
+    #[inline]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.process.poll_event()
+    }
+
+    /// The state machine itself, to look at.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// The port, to look at.
+    pub fn port(&self) -> &P {
+        &self.port
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// What has been counted.
+    pub fn counters(&self) -> &Counters {
+        self.process.counters()
+    }
+}
+
+/// A member or observer, run by the thread that calls [`Engine::poll`].
+#[derive(Debug)]
+pub struct Node {
+    engine: Engine<Faulty<AnyPort>>,
+    fallback: Option<String>,
+}
+
+impl Node {
+    /// Opens the sockets and begins to join.
+    ///
+    /// # Errors
+    /// If the settings contradict themselves or the network can't be used; the text says what to do.
+    pub fn join(settings: &Settings) -> Result<Self, NodeError> {
+        settings.check()?;
+        let clock = Clock::start();
+        // About a millisecond a step: another life of a process differs, and 49 days pass before one returns.
+        let incarnation = Incarnation((clock.wall_ns() >> 20) as u32);
+        let rank = match settings.process.role {
+            crate::settings::Role::Member => Rank(settings.process.rank),
+            crate::settings::Role::Observer => Rank::OBSERVER,
+        };
+        let echo = Echo { offset: ECHO_OFFSET, bytes: echo_bytes(rank, ChannelId(0), incarnation) };
+        let picked = pick(settings, echo)?;
+        let granted_bytes = picked.port.limits().receive_buffer_bytes;
+        let mut config = settings.protocol(granted_bytes);
+        config.incarnation = incarnation;
+        config.seed = clock.wall_ns();
+        let faults = &settings.faults;
+        let port = Faulty::new(
+            picked.port,
+            Faults {
+                drop_percent: faults.drop_percent,
+                duplicate_percent: faults.duplicate_percent,
+                reorder_percent: faults.reorder_percent,
+                seed: faults.seed,
+                ..Faults::default()
+            },
+        );
+        let engine =
+            Engine::new(port, config).map_err(|source| NodeError::Buffer { granted_bytes, source })?;
+        Ok(Self { engine, fallback: picked.fallback })
+    }
+
+    /// Why the node runs on another transport than asked for, if it does.
+    pub fn fallback(&self) -> Option<&str> {
+        self.fallback.as_deref()
+    }
+
+    /// What moves the bytes.
+    pub fn io(&self) -> &str {
+        self.engine.port.io()
+    }
+
+    /// Where others reach this process.
+    pub fn local_address(&self) -> SocketAddr {
+        self.engine.port.local_address()
+    }
+}
+
+impl std::ops::Deref for Node {
+    type Target = Engine<Faulty<AnyPort>>;
+
+    #[inline]
+    fn deref(&self) -> &Self::Target {
+        &self.engine
+    }
+}
+
+impl std::ops::DerefMut for Node {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.engine
+    }
+}

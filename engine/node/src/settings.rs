@@ -1,0 +1,366 @@
+//! What a node is configured with: in Rust by filling in this struct, on disk as `bourdon.toml`.
+//!
+//! A misspelt key that is silently ignored is found in production; so unknown keys are refused, with their place in the
+//! file, and everything that can be checked without the network is checked before any socket is opened.
+
+use bourdon_wire::TopicId;
+use serde::{Deserialize, Serialize};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// A node's whole configuration. `docs/configuration.md` lists the keys.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// What must be the same at every process of the group.
+    pub group: GroupSettings,
+    /// What this process is.
+    pub process: ProcessSettings,
+    /// How it reaches the others.
+    pub network: NetworkSettings,
+    /// How much of everything there may be.
+    pub limits: LimitSettings,
+    /// How long things take.
+    pub timing: TimingSettings,
+    /// Where it runs.
+    pub threads: ThreadSettings,
+    /// Trouble to be made on purpose.
+    pub faults: FaultSettings,
+}
+
+/// What must be the same at every process of the group.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GroupSettings {
+    /// The group's name.
+    pub name: String,
+    /// Its multicast address and port.
+    pub address: SocketAddr,
+    /// How many members the view has.
+    pub members: u16,
+    /// The order of delivery.
+    pub order: Order,
+    /// How much may be lost.
+    pub reliability: Reliability,
+    /// The rank of the member that puts messages in order.
+    pub sequencer: u16,
+    /// The topics in use, if they are to be checked.
+    pub topics: Vec<String>,
+}
+
+/// The orders of delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)] // see `bourdon_protocol::Order`
+pub enum Order {
+    Unordered,
+    Fifo,
+    Causal,
+    Total,
+    TotalCausal,
+}
+
+/// The levels of reliability there are so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reliability {
+    /// Everything reaches every member, as long as all live.
+    Reliable,
+}
+
+/// What this process is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProcessSettings {
+    /// Member or observer.
+    pub role: Role,
+    /// A member's rank.
+    pub rank: u16,
+    /// Where an observer that comes late begins.
+    pub start: Start,
+}
+
+/// What a process can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)] // see `bourdon_protocol::Role`
+pub enum Role {
+    Member,
+    Observer,
+}
+
+/// Where an observer begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)] // see `bourdon_protocol::Start`
+pub enum Start {
+    Live,
+    Oldest,
+}
+
+/// How this process reaches the others.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetworkSettings {
+    /// The transport.
+    pub transport: Transport,
+    /// The one interface that traffic uses.
+    pub interface: String,
+    /// How many routers a multicast may cross, plus one.
+    pub ttl: u32,
+    /// What to ask of the kernel as a receive buffer.
+    pub receive_buffer_bytes: usize,
+    /// Whether runs of datagrams cross the kernel in one piece (GSO, GRO).
+    pub offload: bool,
+    /// Whether the kernel notes when it receives each datagram.
+    pub receive_timestamps: bool,
+}
+
+/// The transports there are so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// UDP multicast by spinning sockets or `io_uring`.
+    Udp,
+    /// UDP multicast by mio.
+    Portable,
+}
+
+/// How much of everything there may be; see `bourdon_protocol::Limits`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct LimitSettings {
+    pub mtu_bytes: usize,
+    pub log_bytes: usize,
+    pub receive_log_bytes: usize,
+    pub max_message_bytes: usize,
+    pub receivers: u32,
+    pub repairs_per_s: u32,
+}
+
+/// How long things take; see `bourdon_protocol::Timing`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct TimingSettings {
+    pub ack_delay_ns: u64,
+    pub heartbeat_min_ns: u64,
+    pub heartbeat_max_ns: u64,
+    pub nak_retry_min_ns: u64,
+    pub nak_retry_max_ns: u64,
+    pub reorder_grace_ns: u64,
+    pub silent_after_ns: u64,
+}
+
+/// Where a node runs and how it idles.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ThreadSettings {
+    /// What the data agent does while nothing comes.
+    pub idle: IdleStrategy,
+    /// The core the data agent is pinned to.
+    pub core: Option<usize>,
+    /// Where counters and the admin socket are; by default a directory of this user's.
+    pub directory: Option<PathBuf>,
+}
+
+/// What a thread does while nothing comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IdleStrategy {
+    /// Asks again at once: the lowest latency, a whole core.
+    Spin,
+    /// Lets others run between two looks.
+    Yield,
+    /// Spins, then yields, then sleeps ever longer, up to a millisecond.
+    Backoff,
+    /// Sleeps in the kernel until something comes.
+    Park,
+}
+
+/// Faults put into this process's receiving side.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct FaultSettings {
+    pub drop_percent: f64,
+    pub duplicate_percent: f64,
+    pub reorder_percent: f64,
+    pub seed: u64,
+}
+
+impl Default for GroupSettings {
+    fn default() -> Self {
+        Self {
+            name: "default".to_owned(),
+            address: SocketAddr::from((Ipv4Addr::new(239, 255, 74, 1), 7401)),
+            members: 1,
+            order: Order::Total,
+            reliability: Reliability::Reliable,
+            sequencer: 0,
+            topics: Vec::new(),
+        }
+    }
+}
+
+impl Default for ProcessSettings {
+    fn default() -> Self {
+        Self { role: Role::Member, rank: 0, start: Start::Live }
+    }
+}
+
+impl Default for NetworkSettings {
+    fn default() -> Self {
+        Self {
+            transport: Transport::Udp,
+            interface: "lo".to_owned(),
+            ttl: 1,
+            receive_buffer_bytes: 8 << 20,
+            offload: true,
+            receive_timestamps: false,
+        }
+    }
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        let limits = bourdon_protocol::Limits::default();
+        Self {
+            mtu_bytes: limits.mtu_bytes,
+            log_bytes: limits.log_bytes,
+            receive_log_bytes: limits.receive_log_bytes,
+            max_message_bytes: limits.max_message_bytes,
+            receivers: limits.receivers,
+            repairs_per_s: limits.repairs_per_s,
+        }
+    }
+}
+
+impl Default for TimingSettings {
+    fn default() -> Self {
+        let timing = bourdon_protocol::Timing::default();
+        Self {
+            ack_delay_ns: timing.ack_delay_ns,
+            heartbeat_min_ns: timing.heartbeat_min_ns,
+            heartbeat_max_ns: timing.heartbeat_max_ns,
+            nak_retry_min_ns: timing.nak_retry_min_ns,
+            nak_retry_max_ns: timing.nak_retry_max_ns,
+            reorder_grace_ns: timing.reorder_grace_ns,
+            silent_after_ns: timing.silent_after_ns,
+        }
+    }
+}
+
+impl Default for ThreadSettings {
+    fn default() -> Self {
+        Self { idle: IdleStrategy::Park, core: None, directory: None }
+    }
+}
+
+/// Why a configuration can't be used.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages say it
+pub enum SettingsError {
+    #[error("can't read {}: {source}; name the file with --config", path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("{} is not a usable configuration: {source}", path.display())]
+    Malformed { path: PathBuf, source: Box<toml::de::Error> },
+    #[error("topics {first:?} and {second:?} have the same 16-bit id: rename one of them")]
+    TopicsCollide { first: String, second: String },
+    #[error("{what} is {value} %: a percentage is between 0 and 100")]
+    Percent { what: &'static str, value: f64 },
+    #[error(transparent)]
+    Protocol(#[from] bourdon_protocol::ConfigError),
+}
+
+impl Settings {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// If it can't be read, has unknown keys, or contradicts itself; the text says where.
+    pub fn load(path: &Path) -> Result<Self, SettingsError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| SettingsError::Unreadable { path: path.to_owned(), source })?;
+        let settings: Self = toml::from_str(&text)
+            .map_err(|source| SettingsError::Malformed { path: path.to_owned(), source: Box::new(source) })?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Checks what can be checked without a network.
+    ///
+    /// # Errors
+    /// What is wrong and what to do about it.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        for (index, second) in self.group.topics.iter().enumerate() {
+            let collides = |first: &&String| TopicId::of(first) == TopicId::of(second) && *first != second;
+            if let Some(first) = self.group.topics[..index].iter().find(collides) {
+                return Err(SettingsError::TopicsCollide { first: first.clone(), second: second.clone() });
+            }
+        }
+        let faults = &self.faults;
+        for (what, value) in [
+            ("drop", faults.drop_percent),
+            ("duplicate", faults.duplicate_percent),
+            ("reorder", faults.reorder_percent),
+        ] {
+            if !(0.0..=100.0).contains(&value) {
+                return Err(SettingsError::Percent { what, value });
+            }
+        }
+        Ok(self.protocol(usize::MAX).check()?)
+    }
+
+    /// The protocol's share of it, given the receive buffer that was really granted.
+    pub(crate) fn protocol(&self, granted_bytes: usize) -> bourdon_protocol::Config {
+        use bourdon_protocol as p;
+        use bourdon_wire::{GroupId, Rank};
+        let role = match self.process.role {
+            Role::Member => p::Role::Member(Rank(self.process.rank)),
+            Role::Observer => p::Role::Observer,
+        };
+        let (limits, timing) = (&self.limits, &self.timing);
+        let mut config = p::Config::new(GroupId::of(&self.group.name), self.group.members, role);
+        config.order = match self.group.order {
+            Order::Unordered => p::Order::Unordered,
+            Order::Fifo => p::Order::Fifo,
+            Order::Causal => p::Order::Causal,
+            Order::Total | Order::TotalCausal => p::Order::Total,
+        };
+        config.sequencer = Rank(self.group.sequencer);
+        config.start = match self.process.start {
+            Start::Live => p::Start::Live,
+            Start::Oldest => p::Start::Oldest,
+        };
+        config.limits = p::Limits {
+            mtu_bytes: limits.mtu_bytes,
+            log_bytes: limits.log_bytes,
+            receive_log_bytes: limits.receive_log_bytes,
+            window_bytes: window_bytes(granted_bytes, limits.mtu_bytes, self.group.members)
+                .min(limits.receive_log_bytes / 2)
+                .min(limits.log_bytes / 2),
+            max_message_bytes: limits.max_message_bytes,
+            receivers: limits.receivers,
+            repairs_per_s: limits.repairs_per_s,
+        };
+        config.timing = p::Timing {
+            ack_delay_ns: timing.ack_delay_ns,
+            heartbeat_min_ns: timing.heartbeat_min_ns,
+            heartbeat_max_ns: timing.heartbeat_max_ns,
+            nak_retry_min_ns: timing.nak_retry_min_ns,
+            nak_retry_max_ns: timing.nak_retry_max_ns,
+            reorder_grace_ns: timing.reorder_grace_ns,
+            silent_after_ns: timing.silent_after_ns,
+        };
+        config
+    }
+}
+
+/// How many bytes of one stream a receive buffer holds: the kernel charges each datagram the power of two it allocates
+/// for it and its own 256 bytes of bookkeeping, gives freed space back late (so a quarter stays unused), and every
+/// member may send at once.
+fn window_bytes(granted_bytes: usize, mtu_bytes: usize, members: u16) -> usize {
+    let charged_bytes = (mtu_bytes + 448).next_power_of_two() + 256;
+    granted_bytes / 4 * 3 / charged_bytes / usize::from(members.max(1)) * mtu_bytes
+}

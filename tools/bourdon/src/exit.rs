@@ -1,0 +1,36 @@
+//! How a command ends: the three exit codes and the one place where a failure is put into words.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+/// Why a command did not end well.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The check it makes failed, or what it ran broke: exit 1.
+    Broken(String),
+    /// Bad usage, input or environment: exit 2.
+    Unusable(String),
+}
+
+impl Failure {
+    pub(crate) fn broken(why: impl Display) -> Self {
+        Self::Broken(why.to_string())
+    }
+
+    pub(crate) fn unusable(why: impl Display) -> Self {
+        Self::Unusable(why.to_string())
+    }
+}
+
+/// Says what went wrong on stderr and turns it into an exit code.
+pub(crate) fn code(outcome: Result<(), Failure>) -> ExitCode {
+    let (why, code) = match outcome {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Broken(why)) => (why, 1),
+        Err(Failure::Unusable(why)) => (why, 2),
+    };
+    if !why.is_empty() {
+        eprintln!("bourdon: {why}");
+    }
+    ExitCode::from(code)
+}
