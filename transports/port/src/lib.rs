@@ -142,7 +142,7 @@ pub enum PortError {
     },
     /// The interface takes no multicast.
     #[error(
-        "no multicast route for {group} over {interface}: {source}; try `ip link set {interface} multicast on` or another --interface"
+        "no multicast route for {group} over {interface}: {source}; try `ip link set {interface} multicast on` (IPv6 on lo: `ip -6 route add local ff00::/8 dev lo`), or another --interface"
     )]
     NoRoute {
         /// The group.

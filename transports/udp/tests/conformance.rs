@@ -1,4 +1,4 @@
-//! Both mechanisms pass the suite, with and without offload, over IPv4 and IPv6.
+//! Both mechanisms pass the suite, with and without offload.
 
 mod common;
 
@@ -7,5 +7,4 @@ use common::world;
 
 conformance_tests!(offload, Some(world(|_| {})));
 conformance_tests!(one_by_one, Some(world(|options| options.offload = false)));
-conformance_tests!(ipv6, common::ipv6_world());
 conformance_tests!(large_datagrams, Some(world(|options| options.datagram_max_bytes = 65_507)));

@@ -3,45 +3,33 @@
 //! Other traffic of the host would blur any count of packets, so each test has a network namespace of its own, with a
 //! pair of virtual interfaces and a default route over one of them. A namespace holds for the thread that enters it
 //! and for the commands it runs, and ends with the thread. It takes root; without, the tests are skipped and say so.
-#![allow(unsafe_code)] // enters a network namespace
 
 mod common;
 
 use std::fs;
-use std::io;
 use std::process::Command;
 use std::thread;
 
 use bourdon_port::conformance::{Role, pattern, receive_count, receive_up_to, send_all};
 use bourdon_port::{Idle, Port, PortError, To};
 use bourdon_udp::{UdpOptions, UdpPort};
-use common::{fresh_group, world};
+use common::{enter_namespace, fresh_group, world};
 
 fn in_a_namespace(test: impl FnOnce() + Send + 'static) {
     let thread = thread::spawn(move || {
-        // SAFETY: takes a number only, and changes the namespace of this thread, which runs nothing but the test.
-        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-            eprintln!("skipped: no network namespace without root: {}", io::Error::last_os_error());
-            return;
-        }
-        // No router solicitations among what is counted.
-        let _ = fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1");
-        let _ = fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
-        let set_up = ["link set lo up", "link add left type veth peer name right", "link set right up"];
-        for command in set_up.into_iter().chain([
+        let is_set_up = enter_namespace(&[
+            "link add left type veth peer name right",
+            // No router solicitations among what is counted.
+            "link set left addrgenmode none",
+            "link set right addrgenmode none",
+            "link set right up",
             "addr add 192.0.2.1/24 dev left",
             "link set left up",
             "route add default via 192.0.2.2",
-        ]) {
-            match Command::new("ip").args(command.split(' ')).status() {
-                Ok(status) if status.success() => {}
-                result => {
-                    eprintln!("skipped: `ip {command}`: {result:?}");
-                    return;
-                }
-            }
+        ]);
+        if is_set_up {
+            test();
         }
-        test();
     });
     thread.join().expect("the test passes");
 }

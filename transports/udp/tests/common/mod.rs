@@ -1,8 +1,10 @@
 //! Groups that no other test uses.
 #![allow(dead_code)] // each test program uses its part
+#![allow(unsafe_code)] // enters a network namespace
 
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::process;
+use std::process::{self, Command};
 use std::sync::Mutex;
 
 use bourdon_port::conformance::Role;
@@ -18,25 +20,13 @@ pub(crate) fn fresh_group() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::new(239, 255, high, low), 10_000 + *next))
 }
 
-/// Opens ports into two groups on one port, with options changed by `adjust`.
+/// Opens ports into two groups on one port on `lo`, with options changed by `adjust`.
 pub(crate) fn world(adjust: impl Fn(&mut UdpOptions)) -> impl Fn(Role) -> UdpPort {
     world_of(fresh_group(), adjust)
 }
 
-/// The same over IPv6, where the host has it.
-pub(crate) fn ipv6_world() -> Option<impl Fn(Role) -> UdpPort> {
-    let v4 = fresh_group();
-    let group = SocketAddr::from((Ipv6Addr::new(0xff15, 0, 0, 0, 0, 0, process::id() as u16, 0), v4.port()));
-    match UdpPort::open(&UdpOptions::new(group)) {
-        Ok(_) => Some(world_of(group, |_| {})),
-        Err(error) => {
-            eprintln!("skipped: no IPv6 multicast on lo here: {error}");
-            None
-        }
-    }
-}
-
-fn world_of(group: SocketAddr, adjust: impl Fn(&mut UdpOptions)) -> impl Fn(Role) -> UdpPort {
+/// The same for a group given.
+pub(crate) fn world_of(group: SocketAddr, adjust: impl Fn(&mut UdpOptions)) -> impl Fn(Role) -> UdpPort {
     move |role| {
         let mut group = group;
         if role.group == 1 {
@@ -49,4 +39,22 @@ fn world_of(group: SocketAddr, adjust: impl Fn(&mut UdpOptions)) -> impl Fn(Role
         adjust(&mut options);
         UdpPort::open(&options).expect("a port on lo")
     }
+}
+
+/// Puts this thread, and what it starts, into a network namespace of its own with `lo` up, and runs `ip` there with
+/// each of `commands`. Where that can't be it says why and returns false.
+pub(crate) fn enter_namespace(commands: &[&str]) -> bool {
+    // SAFETY: takes a number only, and changes the namespace of this thread, which runs nothing but one test.
+    if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+        eprintln!("skipped: no network namespace without root: {}", io::Error::last_os_error());
+        return false;
+    }
+    ["link set lo up"].iter().chain(commands).all(|command| {
+        let result = Command::new("ip").args(command.split(' ')).status();
+        let is_done = result.as_ref().is_ok_and(|status| status.success());
+        if !is_done {
+            eprintln!("skipped: `ip {command}`: {result:?}");
+        }
+        is_done
+    })
 }
