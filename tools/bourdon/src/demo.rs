@@ -1,0 +1,203 @@
+//! `bourdon demo`: the main job, end to end, on real sockets.
+//!
+//! Market data goes in at one process and must come out of every member and observer in one order. The demo starts each
+//! of them as a process of its own (`process.rs`), tells them what to do (`link.rs`), and believes none: it compares what
+//! they prove to have delivered with the input and with each other (`conduct.rs`), and shows it (`report.rs`).
+
+mod conduct;
+mod input;
+mod link;
+pub(crate) mod process;
+mod report;
+mod schedule;
+
+use crate::exit::Failure;
+use bourdon::settings::{IdleStrategy, Order, Reliability, Role, Settings, Start, Transport};
+use clap::ValueEnum;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+/// What the demo is to show
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Publish this file's records instead of synthetic bursts
+    #[arg(long, value_name = "FILE", help_heading = "Input")]
+    input: Option<PathBuf>,
+    /// How to read the input
+    #[arg(long, value_enum, default_value = "auto", help_heading = "Input")]
+    format: input::Format,
+    /// Publish only so many messages
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..=100_000_000), help_heading = "Input")]
+    messages: Option<u64>,
+    /// Replay by receive time: real, xN (N times as fast), or max
+    #[arg(long, default_value = "real", help_heading = "Input")]
+    rate: schedule::Rate,
+    /// Shorten longer recorded gaps to so many milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 1_000, help_heading = "Input")]
+    max_gap: u64,
+    /// Members: they deliver, acknowledge, and may publish
+    #[arg(long, value_name = "M", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Group")]
+    members: u16,
+    /// Observers: they deliver only
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=256), help_heading = "Group")]
+    observers: u16,
+    /// Members 0 to P-1 publish, record i coming from publisher i mod P
+    #[arg(long, value_name = "P", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Group")]
+    publishers: u16,
+    /// The order of delivery
+    #[arg(long, value_enum, default_value = "total", help_heading = "Group")]
+    order: OrderArg,
+    /// What may be lost
+    #[arg(long, value_enum, default_value = "reliable", help_heading = "Group")]
+    reliability: ReliabilityArg,
+    /// The group's multicast address and port [default: one of its own]
+    #[arg(long, value_name = "A:P", help_heading = "Group")]
+    group_address: Option<SocketAddr>,
+    /// What moves the datagrams
+    #[arg(long, value_enum, default_value = "udp", help_heading = "Group")]
+    transport: TransportArg,
+    /// What a process does while nothing comes
+    #[arg(long, value_enum, default_value = "park", help_heading = "Group")]
+    idle: IdleArg,
+    /// The interface that all traffic uses
+    #[arg(long, value_name = "NAME", default_value = "lo", help_heading = "Group")]
+    interface: String,
+    /// Lose so many percent of all datagrams at each receiver
+    #[arg(long, value_name = "PCT", default_value_t = 0.0, help_heading = "Trouble")]
+    drop: f64,
+    /// Duplicate so many percent
+    #[arg(long, value_name = "PCT", default_value_t = 0.0, help_heading = "Trouble")]
+    duplicate: f64,
+    /// Let later ones overtake so many percent
+    #[arg(long, value_name = "PCT", default_value_t = 0.0, help_heading = "Trouble")]
+    reorder: f64,
+    /// What decides which ones
+    #[arg(long, value_name = "S", default_value_t = 1, help_heading = "Trouble")]
+    fault_seed: u64,
+    /// One JSON object on stdout instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OrderArg {
+    Unordered,
+    Fifo,
+    Causal,
+    Total,
+    TotalCausal,
+    Realtime,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ReliabilityArg {
+    Unreliable,
+    BestEffort,
+    Reliable,
+    Uniform,
+    Stable,
+    Durable,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum TransportArg {
+    Udp,
+    Portable,
+    Tcp,
+    Shm,
+    Xdp,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum IdleArg {
+    Spin,
+    Yield,
+    Backoff,
+    Park,
+}
+
+/// The name a value has on the command line.
+fn name(value: impl ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+fn not_yet(flag: &str, value: impl ValueEnum, instead: &str) -> Failure {
+    Failure::unusable(format!("--{flag} {} is not available in this version; use {instead}", name(value)))
+}
+
+/// Runs the demo.
+pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    let settings = settings(&args)?;
+    settings.check().map_err(Failure::unusable)?;
+    if args.publishers > args.members {
+        let (publishers, members) = (args.publishers, args.members);
+        return Err(Failure::unusable(format!("{publishers} publishers need as many members, not {members}")));
+    }
+    let source = input::Source { path: args.input.clone(), format: args.format, limit: args.messages };
+    let records = source.load()?;
+    let plan = conduct::Plan {
+        settings,
+        observers: args.observers,
+        publishers: args.publishers,
+        source,
+        rate: args.rate,
+        max_gap_ns: args.max_gap.saturating_mul(1_000_000),
+        fault_seed: args.fault_seed,
+        retry_address: args.group_address.is_none(),
+    };
+    let names = report::Names {
+        order: name(args.order),
+        reliability: name(args.reliability),
+        transport: name(args.transport),
+        rate: args.rate.to_string(),
+    };
+    let outcome = conduct::run(&plan, &records)?;
+    report::show(&plan, &names, &outcome, args.json);
+    if outcome.failures.is_empty() { Ok(()) } else { Err(Failure::broken(outcome.failures.join("; "))) }
+}
+
+fn settings(args: &Args) -> Result<Settings, Failure> {
+    let mut settings = Settings::default();
+    let group = &mut settings.group;
+    group.name = format!("demo-{}-{}", std::process::id(), bourdon::Clock::start().wall_ns());
+    group.address = args.group_address.unwrap_or_else(|| own_address(std::process::id(), 0));
+    group.members = args.members;
+    group.order = match args.order {
+        OrderArg::Unordered => Order::Unordered,
+        OrderArg::Fifo => Order::Fifo,
+        OrderArg::Causal => Order::Causal,
+        OrderArg::Total => Order::Total,
+        OrderArg::TotalCausal => Order::TotalCausal,
+        OrderArg::Realtime => return Err(not_yet("order", args.order, "total")),
+    };
+    group.reliability = match args.reliability {
+        ReliabilityArg::Reliable => Reliability::Reliable,
+        other => return Err(not_yet("reliability", other, "reliable")),
+    };
+    settings.network.transport = match args.transport {
+        TransportArg::Udp => Transport::Udp,
+        TransportArg::Portable => Transport::Portable,
+        other => return Err(not_yet("transport", other, "udp or portable")),
+    };
+    settings.network.interface.clone_from(&args.interface);
+    settings.process.role = Role::Member;
+    settings.process.start = Start::Oldest;
+    settings.limits.receivers = u32::from(args.members + args.observers);
+    settings.threads.idle = match args.idle {
+        IdleArg::Spin => IdleStrategy::Spin,
+        IdleArg::Yield => IdleStrategy::Yield,
+        IdleArg::Backoff => IdleStrategy::Backoff,
+        IdleArg::Park => IdleStrategy::Park,
+    };
+    settings.faults.drop_percent = args.drop;
+    settings.faults.duplicate_percent = args.duplicate;
+    settings.faults.reorder_percent = args.reorder;
+    Ok(settings)
+}
+
+/// An address that two demos on one host are unlikely to share; `attempt` gives another.
+fn own_address(pid: u32, attempt: u32) -> SocketAddr {
+    let mixed = (pid.wrapping_add(attempt << 16)).wrapping_mul(0x9E37_79B9);
+    let port = 20_000 + (mixed >> 8) as u16 % 12_000; // below the range that kernels hand out themselves
+    SocketAddr::from((Ipv4Addr::new(239, 255, (mixed >> 24) as u8, mixed as u8), port))
+}

@@ -1,0 +1,206 @@
+//! What the demo publishes: recorded events, lines, frames, or synthetic bursts.
+//!
+//! A record is bytes and the moment it was received, as an offset from the first. Every publisher reads the input itself,
+//! so that nothing but the group carries records between processes; the format is decided once, by content, and a file
+//! that is cut short or not understood is refused before any process starts.
+
+use crate::exit::Failure;
+use dbn::decode::dbn::Decoder;
+use dbn::{MboMsg, Record as _, VersionUpgradePolicy};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// The most an input may hold decompressed: publishers keep it in memory, and a compressed file can claim anything.
+const INPUT_MAX_BYTES: u64 = 4 << 30;
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
+const DBN_MAGIC: &[u8] = b"DBN";
+/// Bytes of a synthetic record: the size every figure is quoted for.
+const SYNTHETIC_BYTES: usize = 64;
+/// How long the default synthetic input takes at its own pace.
+const SYNTHETIC_NS_PER_MESSAGE: u64 = 100_000;
+/// How many messages synthetic input has unless told otherwise.
+pub(crate) const SYNTHETIC_MESSAGES: u64 = 100_000;
+
+/// How an input is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+pub(crate) enum Format {
+    /// Decide by content
+    Auto,
+    /// No file: bursts made up from a seed
+    Synthetic,
+    /// Databento binary encoding, plain or zstd-compressed
+    Dbn,
+    /// A message a line
+    Lines,
+    /// u32 little-endian length, then as many bytes
+    Framed,
+}
+
+/// One message to be published.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) payload: Box<[u8]>,
+    /// When it was received, from the first record on; recorded gaps in full.
+    pub(crate) at_ns: u64,
+    /// Part of an opening snapshot: goes out at once.
+    pub(crate) snapshot: bool,
+}
+
+/// Reads an input, or makes one up.
+pub(crate) fn load(path: Option<&Path>, format: Format, limit: Option<u64>) -> Result<Vec<Record>, Failure> {
+    let limit = limit.unwrap_or(if path.is_none() { SYNTHETIC_MESSAGES } else { u64::MAX });
+    let mut records = match (path, format) {
+        (None, Format::Auto | Format::Synthetic) => synthetic(limit),
+        (None, _) => return Err(Failure::unusable("this format needs a file: name it with --input")),
+        (Some(_), Format::Synthetic) => {
+            return Err(Failure::unusable("synthetic input is made up, not read: leave out --input or --format"));
+        }
+        (Some(path), format) => read(path, format)?,
+    };
+    records.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    if records.is_empty() {
+        return Err(Failure::unusable("the input holds no message: there is nothing to publish"));
+    }
+    Ok(records)
+}
+
+fn read(path: &Path, format: Format) -> Result<Vec<Record>, Failure> {
+    let unreadable = |why: &dyn std::fmt::Display| Failure::unusable(format!("can't read {}: {why}", path.display()));
+    let file = std::fs::File::open(path).map_err(|error| unreadable(&error))?;
+    let mut bytes = Vec::new();
+    file.take(INPUT_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|error| unreadable(&error))?;
+    if bytes.starts_with(&ZSTD_MAGIC) {
+        let mut plain = Vec::new();
+        let decoder = zstd::stream::read::Decoder::new(&bytes[..]).map_err(|error| unreadable(&error))?;
+        decoder.take(INPUT_MAX_BYTES + 1).read_to_end(&mut plain).map_err(|error| {
+            unreadable(&format!("its compressed data is damaged or cut short ({error}); fetch the file again"))
+        })?;
+        bytes = plain;
+    }
+    if bytes.len() as u64 > INPUT_MAX_BYTES {
+        return Err(unreadable(&"it holds more than 4 GiB; cut it into parts"));
+    }
+    let format = if format == Format::Auto { recognise(&bytes) } else { Some(format) };
+    let records = match format {
+        Some(Format::Dbn) => dbn_records(&bytes),
+        Some(Format::Framed) => {
+            framed(&bytes).ok_or_else(|| "its last frame is cut short; fetch the file again".into())
+        }
+        Some(Format::Lines) => Ok(lines(&bytes)),
+        _ => Err("it is neither DBN, nor framed records, nor text lines; name what it is with --format".into()),
+    };
+    records.map_err(|why: String| unreadable(&why))
+}
+
+fn recognise(bytes: &[u8]) -> Option<Format> {
+    if bytes.starts_with(DBN_MAGIC) {
+        return Some(Format::Dbn);
+    }
+    let text = std::str::from_utf8(bytes).is_ok_and(|text| !text.contains('\0'));
+    if text && !bytes.is_empty() {
+        return Some(Format::Lines);
+    }
+    framed(bytes).filter(|records| !records.is_empty()).map(|_| Format::Framed)
+}
+
+fn dbn_records(bytes: &[u8]) -> Result<Vec<Record>, String> {
+    let truncated = || "it is cut short; fetch the file again".to_owned();
+    let damaged = |error: dbn::Error| format!("it is no valid DBN file ({error})");
+    let header = bytes.get(4..8).ok_or_else(truncated)?;
+    let metadata_bytes = u32::from_le_bytes(header.try_into().map_err(|_| truncated())?) as usize;
+    let mut decoder = Decoder::with_upgrade_policy(bytes, VersionUpgradePolicy::AsIs).map_err(damaged)?;
+    let (mut records, mut consumed, mut first_ns) = (Vec::new(), 8 + metadata_bytes, None);
+    while let Some(record) = decoder.decode_ref().map_err(damaged)? {
+        let payload: &[u8] = record.as_ref();
+        consumed += payload.len();
+        let received_ns = record.raw_index_ts();
+        let first_ns = *first_ns.get_or_insert(received_ns);
+        let snapshot = record.get::<MboMsg>().is_some_and(|message| message.flags.is_snapshot());
+        records.push(Record { payload: payload.into(), at_ns: received_ns.saturating_sub(first_ns), snapshot });
+    }
+    // The decoder takes an end in the middle of a record for the end of the file; we do not.
+    if consumed == bytes.len() { Ok(records) } else { Err(truncated()) }
+}
+
+/// Untimed records follow each other at the synthetic pace.
+fn untimed(payload: &[u8], index: usize) -> Record {
+    Record { payload: payload.into(), at_ns: index as u64 * SYNTHETIC_NS_PER_MESSAGE, snapshot: false }
+}
+
+fn lines(bytes: &[u8]) -> Vec<Record> {
+    let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    bytes.split(|byte| *byte == b'\n').enumerate().map(|(index, line)| untimed(line, index)).collect()
+}
+
+fn framed(mut bytes: &[u8]) -> Option<Vec<Record>> {
+    let mut records = Vec::new();
+    while !bytes.is_empty() {
+        let (length, rest) = bytes.split_first_chunk::<4>()?;
+        let (payload, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        records.push(untimed(payload, records.len()));
+        bytes = rest;
+    }
+    Some(records)
+}
+
+/// Bursts as market data has them: most messages follow the one before within microseconds, then nothing for a while.
+fn synthetic(messages: u64) -> Vec<Record> {
+    let mut rng = fastrand::Rng::with_seed(0x00B0_0DD0);
+    let (mut records, mut at_ns, mut left) = (Vec::new(), 0, 0);
+    for index in 0..messages {
+        if left == 0 {
+            left = 1 + (rng.f64().powi(4) * 400.0) as u64;
+            // The mean burst is 81 long, so a gap this long on average keeps the pace.
+            at_ns += (81.0 * SYNTHETIC_NS_PER_MESSAGE as f64 * 2.0 * rng.f64()) as u64;
+        }
+        left -= 1;
+        at_ns += rng.u64(200..2_000);
+        let mut payload = [0; SYNTHETIC_BYTES];
+        payload[..8].copy_from_slice(&index.to_le_bytes());
+        rng.fill(&mut payload[8..]);
+        records.push(Record { payload: payload.into(), at_ns, snapshot: false });
+    }
+    records
+}
+
+/// Where an input comes from, as a publisher is told.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Source {
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) format: Format,
+    pub(crate) limit: Option<u64>,
+}
+
+impl Source {
+    pub(crate) fn load(&self) -> Result<Vec<Record>, Failure> {
+        load(self.path.as_deref(), self.format, self.limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_decides_the_format() {
+        assert_eq!(recognise(b"one\ntwo\n"), Some(Format::Lines));
+        assert_eq!(recognise(b"\x01\x00\x00\x00a\x02\x00\x00\x00bc"), Some(Format::Framed));
+        assert_eq!(recognise(b"DBN\x01"), Some(Format::Dbn));
+        assert_eq!(recognise(b"\xff\xfe\x00\x01\x02"), None);
+        assert_eq!(recognise(b""), None);
+    }
+
+    #[test]
+    fn a_file_cut_short_is_refused() {
+        assert!(framed(b"\x05\x00\x00\x00abc").is_none());
+        assert!(dbn_records(b"DBN\x01\x10\x00\x00\x00abc").is_err());
+    }
+
+    #[test]
+    fn synthetic_input_is_the_same_every_time_and_takes_its_ten_seconds() {
+        let (a, b) = (synthetic(SYNTHETIC_MESSAGES), synthetic(SYNTHETIC_MESSAGES));
+        assert!(a.iter().zip(&b).all(|(a, b)| a.payload == b.payload && a.at_ns == b.at_ns));
+        let seconds = a.last().unwrap().at_ns as f64 / 1e9;
+        assert!((8.0..13.0).contains(&seconds), "{seconds}");
+    }
+}

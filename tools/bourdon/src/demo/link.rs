@@ -1,0 +1,63 @@
+//! What the demo and its processes say to each other: one JSON object a line, over the process's stdin and stdout.
+//!
+//! A process whose stdin ends has lost its demo and must not outlive it.
+
+use super::input::Source;
+use super::schedule::Rate;
+use bourdon::Settings;
+use serde::{Deserialize, Serialize};
+
+/// What a process is to do; the first line it reads.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Assignment {
+    pub(crate) settings: Settings,
+    /// How many members publish: ranks 0 to this less one.
+    pub(crate) publishers: u16,
+    /// How many messages all of them publish together.
+    pub(crate) messages: u64,
+    pub(crate) source: Source,
+    pub(crate) rate: Rate,
+    pub(crate) max_gap_ns: u64,
+}
+
+/// Said by the demo.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// Everybody is ready: publish, beginning at this time of the monotonic clock.
+    Go { start_ns: u64 },
+    /// Everything has been delivered: say the result.
+    Finish,
+    /// Say the chain (see [`Said::Chain`]) at these counts of delivered messages.
+    Chain { counts: Vec<u64> },
+}
+
+/// Said by a process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Said {
+    /// Every member has been heard.
+    Ready { io: String, fallback: Option<String>, receive_buffer_bytes: usize },
+    /// So many messages delivered so far.
+    Progress { delivered: u64 },
+    /// It can't go on: a silent member, a broken port.
+    Stuck { why: String },
+    /// It can't even begin.
+    Unusable { why: String },
+    /// In answer to [`Order::Finish`].
+    Result(Box<Tally>),
+    /// In answer to [`Order::Chain`]: a hash over which messages were delivered in which order, at each count.
+    Chain { hashes: Vec<Option<u64>> },
+}
+
+/// What one process delivered.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Tally {
+    pub(crate) delivered: u64,
+    pub(crate) duplicates: u64,
+    pub(crate) gaps: u64,
+    pub(crate) payload_sha256: String,
+    pub(crate) views: u64,
+    /// (latency, count) for each bucket of the histogram.
+    pub(crate) latency_ns: Vec<(u64, u64)>,
+    pub(crate) naks_sent: u64,
+    pub(crate) repairs_received: u64,
+}
