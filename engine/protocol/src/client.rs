@@ -8,7 +8,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use bourdon_wire::records::{ClientAnswer, ClientRequest, Heartbeat, refusals};
+use bourdon_wire::records::{ClientAnswer, ClientRequest, Heartbeat, refusals, request_flags};
 use bourdon_wire::{
     Address, CONTROL_CHANNEL, ClientId, Datagram, DatagramHeader, Epoch, FRAME_HEADER_BYTES, FrameHeader, GroupId,
     HEADER_BYTES, Incarnation, Instant, Kind, Rank, Sequence, TopicId, seal,
@@ -19,13 +19,15 @@ use zerocopy::IntoBytes;
 const WINDOW: usize = 32;
 /// How long a client waits for an answer before it sends again.
 const RETRY_NS: u64 = 20_000_000;
+/// News the application has not fetched: twice what a full window can say.
+const EVENTS_MAX: usize = 2 * WINDOW;
 /// How long without any answer before the member is given up.
 const GIVE_UP_NS: u64 = 5_000_000_000;
 
 /// What became of a client's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientEvent {
-    /// Every message below this was published.
+    /// Every message below this was published, but for those said to be too large.
     Taken(Sequence),
     /// The oldest message not taken is longer than the group allows; it was dropped.
     TooLarge(Sequence),
@@ -33,6 +35,15 @@ pub enum ClientEvent {
     TooManyClients,
     /// Nothing was heard from the member for 5 s.
     NoAnswer,
+}
+
+#[derive(Debug)]
+struct Pending {
+    topic: TopicId,
+    payload: Vec<u8>,
+    /// It was refused for good: its sequence is used up with nothing under it, so that no other message ever gets a
+    /// sequence that an old request of this one's may still claim.
+    skipped: bool,
 }
 
 /// A client of one group.
@@ -43,7 +54,7 @@ pub struct Client {
     reply_to: Address,
     member: Option<Address>,
     epoch: Epoch,
-    pending: VecDeque<(TopicId, Vec<u8>)>,
+    pending: VecDeque<Pending>,
     /// The sequence of the first pending message.
     first: Sequence,
     /// How many of them were sent since the last retry.
@@ -51,7 +62,8 @@ pub struct Client {
     retry_at: Instant,
     heard_at: Instant,
     datagram: Vec<u8>,
-    event: Option<ClientEvent>,
+    /// At most one a message of the window, and the latest watermark.
+    events: VecDeque<ClientEvent>,
 }
 
 impl Client {
@@ -69,7 +81,7 @@ impl Client {
             retry_at: now,
             heard_at: now,
             datagram: Vec::new(),
-            event: None,
+            events: VecDeque::new(),
         }
     }
 
@@ -90,7 +102,7 @@ impl Client {
 
     /// Queues a message; call only while [`Client::has_room`].
     pub fn publish(&mut self, topic: TopicId, payload: &[u8]) -> Sequence {
-        self.pending.push_back((topic, payload.into()));
+        self.pending.push_back(Pending { topic, payload: payload.into(), skipped: false });
         self.first + (self.pending.len() as u64 - 1)
     }
 
@@ -129,18 +141,29 @@ impl Client {
         self.first = self.first + taken;
         self.sent -= taken as usize;
         if taken > 0 {
-            self.event = Some(ClientEvent::Taken(self.first));
+            self.event(ClientEvent::Taken(self.first));
             self.retry_at = now + RETRY_NS;
         }
         match answer.refusal.get() {
-            refusals::TOO_LARGE if !self.pending.is_empty() && answer.taken.get() == self.first.0 => {
-                // The sequence is not used up: the messages behind it move up.
-                self.pending.pop_front();
-                self.sent = 0;
-                self.event = Some(ClientEvent::TooLarge(self.first));
-            }
-            refusals::TOO_MANY_CLIENTS => self.event = Some(ClientEvent::TooManyClients),
+            refusals::TOO_LARGE if answer.taken.get() == self.first.0 => self.skip_first(),
+            refusals::TOO_MANY_CLIENTS => self.event(ClientEvent::TooManyClients),
             _ => {}
+        }
+    }
+
+    fn skip_first(&mut self) {
+        if let Some(first) = self.pending.front_mut().filter(|first| !first.skipped) {
+            (first.skipped, first.payload) = (true, Vec::new());
+            self.sent = 0;
+            self.event(ClientEvent::TooLarge(self.first));
+        }
+    }
+
+    fn event(&mut self, event: ClientEvent) {
+        if let (ClientEvent::Taken(_), Some(last @ ClientEvent::Taken(_))) = (event, self.events.back_mut()) {
+            *last = event;
+        } else if self.events.len() < EVENTS_MAX {
+            self.events.push_back(event);
         }
     }
 
@@ -154,7 +177,7 @@ impl Client {
         if now >= self.retry_at {
             (self.sent, self.retry_at) = (0, now + RETRY_NS);
             if now.since(self.heard_at) >= GIVE_UP_NS {
-                self.event = Some(ClientEvent::NoAnswer);
+                self.event(ClientEvent::NoAnswer);
                 self.heard_at = now;
             }
         }
@@ -168,12 +191,13 @@ impl Client {
     }
 
     fn write(&mut self, index: usize, now: Instant) {
-        let (topic, payload) = &self.pending[index];
+        let Pending { topic, payload, skipped } = &self.pending[index];
         let request = ClientRequest {
             client: self.id.0.into(),
             sequence: (self.first + index as u64).0.into(),
             reply_to: self.reply_to,
-            reserved: [0; 6],
+            flags: if *skipped { request_flags::SKIP } else { 0 }.into(),
+            reserved: 0.into(),
         };
         let length = ClientRequest::BYTES + payload.len();
         self.datagram.resize(HEADER_BYTES + FRAME_HEADER_BYTES + length, 0);
@@ -194,7 +218,7 @@ impl Client {
 
     /// What became of the messages since the last call.
     pub fn poll_event(&mut self) -> Option<ClientEvent> {
-        self.event.take()
+        self.events.pop_front()
     }
 
     /// The longest message that fits a client's datagram.

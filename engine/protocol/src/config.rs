@@ -78,7 +78,8 @@ pub struct Limits {
     pub receive_log_bytes: usize,
     /// How many bytes of one stream the receiver's socket can hold: its share of the receive buffer really granted.
     pub window_bytes: usize,
-    /// The longest message; at most a quarter of the window, so that one message never stalls a stream.
+    /// The longest message. A sender refuses what is longer than a quarter of its window as well, so that one message
+    /// never stalls a stream.
     pub max_message_bytes: usize,
     /// How many processes receive each multicast, as far as known: beyond 8, requests for repair back off.
     pub receivers: u32,
@@ -149,10 +150,6 @@ pub enum ConfigError {
     Mtu(usize),
     #[error("{what} is {bytes} bytes; with this mtu it must be at least {least}")]
     TooSmall { what: &'static str, bytes: usize, least: usize },
-    #[error(
-        "max_message_bytes is {bytes}, more than a quarter of the window of {window_bytes} bytes: lower it, or raise the receive buffer"
-    )]
-    Message { bytes: usize, window_bytes: usize },
 }
 
 impl Config {
@@ -229,9 +226,6 @@ impl Config {
             if bytes < least {
                 return Err(ConfigError::TooSmall { what, bytes, least });
             }
-        }
-        if limits.max_message_bytes > limits.window_bytes / 4 {
-            return Err(ConfigError::Message { bytes: limits.max_message_bytes, window_bytes: limits.window_bytes });
         }
         Ok(())
     }

@@ -44,4 +44,4 @@ pub use data::pack::{Claim, Outgoing};
 pub use event::{Delivery, Event, Refusal};
 pub use mutant::Mutant;
 pub use outbox::Destination;
-pub use process::Process;
+pub use process::{Held, Process};

@@ -87,6 +87,11 @@ impl Outbox {
         Some(&mut self.bytes[start..])
     }
 
+    /// Datagrams waiting, and the bytes kept for them.
+    pub(crate) fn held(&self) -> (usize, usize) {
+        (self.entries.len(), self.bytes.len())
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

@@ -10,15 +10,16 @@ use crate::control::heartbeat::Heartbeat;
 use crate::control::presence::{Known, Presence};
 use crate::counters::{Counter, Counters};
 use crate::data::pack::{Claim, Outgoing};
-use crate::data::pipeline::{DATA_CHANNEL, Pipeline, own_window};
+use crate::data::pipeline::{DATA_CHANNEL, Pipeline, Sequenced, own_window};
 use crate::data::repair::{ATTEMPTS_AT_SENDER, Answer};
 use crate::data::stability;
+use crate::data::stream::Stream;
 use crate::event::{Delivery, Event, Refusal};
 use crate::mutant::Mutant;
 use crate::outbox::{Destination, Outbox};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use bourdon_wire::records::{self, ClientAnswer, heartbeat_flags, refusals};
+use bourdon_wire::records::{self, ClientAnswer, heartbeat_flags, refusals, request_flags};
 use bourdon_wire::{
     Address, CONTROL_CHANNEL, ClientId, ClientTag, Datagram, DatagramHeader, DatagramNumber, Discard, Frame, Instant,
     Kind, OrderNumber, Rank, Sequence, TopicId,
@@ -28,6 +29,23 @@ use zerocopy::IntoBytes;
 /// Events the application has not fetched; more are counted and dropped. Each names a rank or a rare fault, so a full
 /// queue holds every news about a view several times over.
 const EVENTS_MAX: usize = 256;
+
+/// What a process keeps beyond its logs: each of these is bounded, whatever comes from outside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Control datagrams and repairs waiting for the network.
+    pub outbox_datagrams: usize,
+    /// The bytes kept for them.
+    pub outbox_bytes: usize,
+    /// Events waiting to be fetched.
+    pub events: usize,
+    /// Datagrams received beyond a gap that wait to be delivered unordered.
+    pub early_datagrams: usize,
+    /// Fragments put together.
+    pub assembly_bytes: usize,
+    /// Clients known.
+    pub clients: usize,
+}
 
 /// A group member or observer.
 #[derive(Debug)]
@@ -210,15 +228,16 @@ impl Process {
             Some(Kind::Row) if from_member => self.on_row(rank, frame.body),
             Some(Kind::Heartbeat) if from_member => self.on_heartbeat(now, rank, frame.body),
             Some(Kind::Nak) => self.on_nak(now, frame.body),
-            Some(Kind::Unavailable) if from_member => self.on_unavailable(frame.body),
+            Some(Kind::Unavailable) if from_member => self.on_unavailable(rank, frame.body),
             Some(Kind::ClientRequest) => self.on_client(now, frame),
             _ => {}
         }
     }
 
     fn on_row(&mut self, from: Rank, body: &[u8]) {
+        let sent = self.data.outbound.as_ref().map_or(DatagramNumber(0), |outbound| outbound.packer.sent);
         if let Some((row, entries)) = records::Row::read_all(body)
-            && self.data.stability.merge(from, row, entries)
+            && self.data.stability.merge(from, row, entries, sent)
         {
             self.data.update_flow();
         }
@@ -249,7 +268,7 @@ impl Process {
             let (next, oldest) = (heartbeat.next_number.get(), heartbeat.oldest_number.get());
             match self.data.config.start {
                 Start::Live => stream.start_at(DatagramNumber(next), Sequence(heartbeat.next_sequence.get())),
-                Start::Oldest => stream.start_at(DatagramNumber(oldest.min(next)), Sequence(0)),
+                Start::Oldest => stream.start_at_oldest(DatagramNumber(oldest.min(next))),
             }
         }
         self.data.note_end(now, rank, DatagramNumber(heartbeat.next_number.get()));
@@ -280,18 +299,22 @@ impl Process {
         self.data.answerer.refill(now, &config.limits);
         let sent = self.data.outbound.as_ref().map_or(0, |outbound| outbound.packer.sent.0);
         let newest = if own { sent } else { stream.window.known_end.0 };
-        let mut gone = false;
+        let (mut gone, mut left) = (false, stream.log.capacity());
         for range in ranges {
-            let first = range.first.get();
-            let end = first.saturating_add(u64::from(range.count.get())).min(newest);
-            // No range is worth more than one pass over the log.
-            for number in first.max(end.saturating_sub(stream.log.capacity()))..end {
+            let end = range.first.get().saturating_add(u64::from(range.count.get())).min(newest);
+            let first = range.first.get().min(end);
+            gone |= own && end - first > left;
+            // All ranges together are worth one pass over the log.
+            let first = first.max(end.saturating_sub(left));
+            left -= end - first;
+            for number in first..end {
                 let number = DatagramNumber(number);
                 let Some(bytes) = stream.log.get(number) else {
                     gone |= own;
                     continue;
                 };
-                let to = match self.data.answerer.answer(now, number, nak.reply_to, &config.timing) {
+                let answerer = &mut self.data.answerer;
+                let to = match answerer.answer(now, (rank, number), nak.reply_to, asks_all, &config.timing) {
                     Answer::Unicast => Destination::Peer(nak.reply_to),
                     Answer::Multicast => Destination::Group,
                     Answer::No => {
@@ -325,10 +348,10 @@ impl Process {
         DatagramNumber((outbound.packer.open.0 + 1).saturating_sub(capacity))
     }
 
-    fn on_unavailable(&mut self, body: &[u8]) {
+    fn on_unavailable(&mut self, from: Rank, body: &[u8]) {
         let Some((record, _)) = records::Unavailable::read(body) else { return };
         let rank = Rank(record.rank.get());
-        if rank.0 < self.data.config.members
+        if rank == from
             && matches!(self.data.config.role, Role::Observer)
             && self.data.streams[rank.index()].window.started
         {
@@ -348,6 +371,9 @@ impl Process {
         let answer = match self.clients.request(now, client, sequence) {
             Request::Answer(taken) => ClientAnswer::new(client, taken, refusals::NONE),
             Request::TooMany => ClientAnswer::new(client, Sequence(0), refusals::TOO_MANY_CLIENTS),
+            Request::Publish if request.flags.get() & request_flags::SKIP != 0 => {
+                ClientAnswer::new(client, self.clients.taken(client), refusals::NONE)
+            }
             Request::Publish => {
                 let client_tag = Some(ClientTag::new(client, sequence));
                 let outgoing = Outgoing { topic: frame.topic, intended_send_ns: None, client: client_tag };
@@ -435,14 +461,17 @@ impl Process {
         if outbound.flow.blocked {
             beat_flags |= heartbeat_flags::SOLICIT;
         }
+        let log = &self.data.streams[outbound.rank.index()].log;
+        let (next_sequence, next_order) = packer.unsent(log);
+        let window_bytes = own_window(config) * config.limits.mtu_bytes as u64;
         let forget = config.mutant == Some(Mutant::ForgetTail);
         let record = records::Heartbeat {
             next_number: if forget { 0 } else { packer.sent.0 }.into(),
             oldest_number: self.oldest_retained().0.into(),
-            next_sequence: packer.next_sequence.0.into(),
-            next_order: packer.next_order.0.into(),
+            next_sequence: next_sequence.0.into(),
+            next_order: next_order.0.into(),
             configuration: config.fingerprint().into(),
-            window_bytes: ((own_window(config) * config.limits.mtu_bytes as u64) as u32).into(),
+            window_bytes: u32::try_from(window_bytes).unwrap_or(u32::MAX).into(),
             flags: beat_flags.into(),
             address: config.address,
         };
@@ -485,22 +514,20 @@ impl Process {
     /// Delivers the messages that are due, at most `limit` (give or take one datagram's); says how many.
     #[inline]
     pub fn deliver(&mut self, now: Instant, limit: usize, mut emit: impl FnMut(Delivery<'_>)) -> usize {
-        let count = self.data.deliver(now, limit, &mut self.counters, &mut emit);
-        if matches!(self.data.config.role, Role::Observer) {
-            self.cross_holes();
+        let mut count = self.data.deliver(now, limit, &mut self.counters, &mut emit);
+        // What a hole held back is due as soon as the hole has been crossed.
+        while matches!(self.data.config.role, Role::Observer) && self.cross_holes() && count < limit {
+            count += self.data.deliver(now, limit - count, &mut self.counters, &mut emit);
         }
         count
     }
 
-    fn cross_holes(&mut self) {
-        for stream in &mut self.data.streams {
-            if stream.hole.is_some()
-                && let Some((from, to)) = stream.cross_hole()
-            {
-                self.counters.add(Counter::Gaps, to.since(from));
-                push_event(&mut self.events, &mut self.counters, Event::Gap { sender: stream.rank, from, to });
-            }
-        }
+    fn cross_holes(&mut self) -> bool {
+        let (events, counters) = (&mut self.events, &mut self.counters);
+        self.data.cross_holes(|sender, from, to| {
+            counters.add(Counter::Gaps, to.since(from));
+            push_event(events, counters, Event::Gap { sender, from, to });
+        })
     }
 
     /// Hands out what must go to the network, in runs of datagrams of the given length (the last of a run may be
@@ -510,7 +537,9 @@ impl Process {
     pub fn transmit(&mut self, now: Instant, mut send: impl FnMut(Destination, &[u8], usize) -> usize) -> bool {
         let wall_ns = self.wall(now);
         self.data.refresh_flow();
-        self.data.sequence(wall_ns, &mut self.counters);
+        if self.data.sequence(wall_ns, &mut self.counters) == Sequenced::WindowFull {
+            self.heartbeat.hasten(now, &self.data.config.timing);
+        }
         self.piggyback(now, wall_ns);
         let before = self.data.outbound.as_ref().map_or(DatagramNumber(0), |outbound| outbound.packer.sent);
         let all = self.data.transmit(wall_ns, &mut self.counters, &mut |bytes, segment_bytes| {
@@ -609,6 +638,24 @@ impl Process {
     /// Every datagram of a member's stream below this has been received here.
     pub fn received(&self, rank: Rank) -> DatagramNumber {
         self.data.streams.get(rank.index()).map_or(DatagramNumber(0), |stream| stream.window.next)
+    }
+
+    /// Every datagram of a member's stream below this has been delivered to the last frame, or given up, here.
+    pub fn released(&self, rank: Rank) -> DatagramNumber {
+        self.data.streams.get(rank.index()).map_or(DatagramNumber(0), Stream::floor)
+    }
+
+    /// What it keeps beyond its logs, whose size is fixed.
+    pub fn held(&self) -> Held {
+        let (outbox_datagrams, outbox_bytes) = self.outbox.held();
+        Held {
+            outbox_datagrams,
+            outbox_bytes,
+            events: self.events.len(),
+            early_datagrams: self.data.early(),
+            assembly_bytes: self.data.streams.iter().map(|stream| stream.assembly.held_bytes()).sum(),
+            clients: self.clients.len(),
+        }
     }
 
     /// What this process believes `member` has received of `stream`.

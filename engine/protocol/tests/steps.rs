@@ -5,13 +5,17 @@ use bourdon_wire::{Address, GroupId, Incarnation, Instant, Rank, TopicId};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+/// Sender, sequence, order number, bytes.
+type Delivered = (u16, u64, Option<u64>, Vec<u8>);
+type Lose = Box<dyn FnMut(usize, &[u8]) -> bool>;
+
 /// Some processes and a network that loses what it is told to.
 struct Net {
     processes: Vec<Process>,
     now: Instant,
     queue: VecDeque<(usize, Vec<u8>)>,
-    delivered: Vec<Vec<(u16, u64, Option<u64>, Vec<u8>)>>,
-    lose: Box<dyn FnMut(usize, &[u8]) -> bool>,
+    delivered: Vec<Vec<Delivered>>,
+    lose: Lose,
 }
 
 fn address(index: usize) -> Address {
@@ -96,7 +100,7 @@ fn total_order_is_the_same_everywhere_through_loss() {
     let mut count = 0u32;
     net.lose = Box::new(move |_, _| {
         count += 1;
-        count % 11 == 0
+        count.is_multiple_of(11)
     });
     let large = vec![9u8; 10_000];
     for i in 0..200u32 {
@@ -126,7 +130,7 @@ fn every_order_delivers_everything_once_through_loss() {
         let mut count = 0u32;
         net.lose = Box::new(move |_, _| {
             count += 1;
-            count % 7 == 0
+            count.is_multiple_of(7)
         });
         for i in 0..300u32 {
             for member in 0..3 {

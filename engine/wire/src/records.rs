@@ -4,6 +4,7 @@
 //! A record may be longer than this version knows: what follows is a later version's and is passed over, except behind
 //! the three that end in a list.
 
+use crate::datagram::NUMBERS_END;
 use crate::{Address, ChannelId, ClientId, DatagramNumber, Kind, OrderNumber, Rank, Sequence};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -149,10 +150,18 @@ record!(
         sequence: U64,
         /// Where to send the answer.
         reply_to: Address,
+        /// Bits of [`request_flags`].
+        flags: U16,
         /// Zero.
-        reserved: [u8; 6],
+        reserved: U32,
     }
 );
+
+/// Bits of [`ClientRequest::flags`].
+pub mod request_flags {
+    /// The message was refused for good: use its sequence up and publish nothing.
+    pub const SKIP: u16 = 1;
+}
 
 record!(
     /// Answers [`ClientRequest`]s.
@@ -236,7 +245,12 @@ pub(crate) fn check(kind: Kind, body: &[u8]) -> Option<()> {
         Kind::Data => {}
         Kind::OrderRun => drop(OrderRun::read(body)?),
         Kind::Row => drop(Row::read_all(body)?),
-        Kind::Heartbeat => drop(Heartbeat::read(body)?),
+        Kind::Heartbeat => {
+            let (heartbeat, _) = Heartbeat::read(body)?;
+            if heartbeat.next_number.get().max(heartbeat.next_sequence.get()) >= NUMBERS_END {
+                return None;
+            }
+        }
         Kind::Nak => drop(Nak::read_all(body)?),
         Kind::Unavailable => drop(Unavailable::read(body)?),
         Kind::ClientRequest => drop(ClientRequest::read(body)?),

@@ -58,7 +58,12 @@ impl Clients {
         Some(quietest)
     }
 
-    /// The request was published; says what the client may be told.
+    /// How many clients are known.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The request was published, or is never to be; says what the client may be told.
     pub(crate) fn taken(&mut self, client: ClientId) -> Sequence {
         let known = self.0.iter_mut().find(|known| known.client == client);
         known.map_or(Sequence(0), |known| {

@@ -18,6 +18,8 @@ struct Peer {
     refused: Option<Incarnation>,
     heard_at: Instant,
     address: Option<Address>,
+    /// It has said where it is and that it is configured as we are.
+    introduced: bool,
     silent: bool,
     differs: bool,
 }
@@ -76,9 +78,10 @@ impl Presence {
 
     /// Where a member says it is; says whether that completes the group.
     pub(crate) fn introduce(&mut self, rank: Rank, address: Address) -> bool {
-        self.peers[rank.index()].address = Some(address).filter(Address::is_reachable);
+        let peer = &mut self.peers[rank.index()];
+        (peer.address, peer.introduced) = (Some(address).filter(Address::is_reachable), true);
         let own = self.own.map(Rank::index);
-        let all = self.peers.iter().enumerate().all(|(i, peer)| Some(i) == own || peer.incarnation.is_some());
+        let all = self.peers.iter().enumerate().all(|(i, peer)| Some(i) == own || peer.introduced);
         let formed_now = all && !self.formed;
         self.formed |= all;
         formed_now
@@ -107,7 +110,7 @@ impl Presence {
     /// The members not heard yet.
     pub(crate) fn missing(&self) -> impl Iterator<Item = Rank> {
         let own = self.own.map(Rank::index);
-        let unheard = move |(i, peer): (usize, &Peer)| (Some(i) != own && peer.incarnation.is_none()).then_some(i);
+        let unheard = move |(i, peer): (usize, &Peer)| (Some(i) != own && !peer.introduced).then_some(i);
         self.peers.iter().enumerate().filter_map(unheard).map(|i| Rank(i as u16))
     }
 

@@ -4,7 +4,9 @@
 //! senders. Each message therefore says how many messages of each other member its sender had delivered; a receiver
 //! holds it back until it has delivered as many. Since a sender's messages arrive in order, only entries that changed
 //! since its last message are sent (Singhal and Kshemkalyani 1992, "An efficient implementation of vector clocks"): what
-//! an earlier message waited for need not be waited for again. Vectors are indexed by rank and die with the epoch.
+//! an earlier message waited for need not be waited for again. The first message of each datagram says everything all
+//! the same, because an observer that came late, or lost the datagrams before, has not waited for what they said.
+//! Vectors are indexed by rank and die with the epoch.
 //!
 //! Invariant 10: a message is delivered only when, for each entry (rank, n) of its vector, n messages of that rank have
 //! been delivered here. Deviation: entries count messages delivered, not events, as in Birman, Schiper and Stephenson's
@@ -30,11 +32,12 @@ impl Causal {
         Self { said: vec![Sequence(0); members], vector: Vec::with_capacity(members) }
     }
 
-    /// Computes the vector of the next message of `own`: the entries that changed.
-    pub(crate) fn prepare(&mut self, streams: &[Stream], own: Rank) {
+    /// Computes the vector of the next message of `own`: the entries that changed, or `all` there are.
+    pub(crate) fn prepare(&mut self, streams: &[Stream], own: Rank, all: bool) {
         self.vector.clear();
         for stream in streams.iter().filter(|stream| stream.rank != own) {
-            if stream.delivered != self.said[stream.rank.index()] {
+            let said = if all { Sequence(0) } else { self.said[stream.rank.index()] };
+            if stream.delivered != said {
                 self.vector.push(CausalEntry::new(stream.rank, stream.delivered));
             }
         }
@@ -47,7 +50,7 @@ impl Causal {
 
     /// The message that carries the vector was packed.
     pub(crate) fn sent(&mut self) {
-        for entry in &self.vector {
+        for entry in self.vector.drain(..) {
             self.said[entry.rank().index()] = entry.delivered();
         }
     }
@@ -55,6 +58,7 @@ impl Causal {
     /// Delivers at most `limit` messages; says how many.
     pub(crate) fn deliver(
         streams: &mut [Stream],
+        turn: usize,
         limit: usize,
         step: &Step,
         mutant: Option<Mutant>,
@@ -64,7 +68,8 @@ impl Causal {
         // A delivery may release messages of streams already passed, so go round until nothing moves.
         loop {
             let before = count;
-            for index in 0..streams.len() {
+            for place in 0..streams.len() {
+                let index = (turn + place) % streams.len();
                 while count < limit && is_due(streams, index, mutant) && streams[index].deliver_one(None, step, emit) {
                     count += 1;
                 }

@@ -117,6 +117,17 @@ pub(crate) struct Assembly {
 }
 
 impl Assembly {
+    /// Forgets a message whose rest will never come.
+    pub(crate) fn abandon(&mut self) {
+        self.begun = false;
+        self.bytes.clear();
+    }
+
+    /// The bytes kept.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Adds a data frame; the message, if this was all of it. `limit_bytes` bounds what a stranger can make us keep.
     #[inline]
     pub(crate) fn add<'a>(&'a mut self, frame: &Frame<'a>, limit_bytes: usize) -> Option<Message<'a>> {

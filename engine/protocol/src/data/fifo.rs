@@ -8,10 +8,18 @@
 use super::stream::{Step, Stream};
 use crate::event::Delivery;
 
-/// Delivers at most `limit` messages, each stream in turn; says how many.
-pub(crate) fn deliver(streams: &mut [Stream], limit: usize, step: &Step, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
+/// Delivers at most `limit` messages, each stream in turn, another first each time, so that none starves behind a busy
+/// one; says how many.
+pub(crate) fn deliver(
+    streams: &mut [Stream],
+    turn: usize,
+    limit: usize,
+    step: &Step,
+    emit: &mut impl FnMut(Delivery<'_>),
+) -> usize {
     let mut count = 0;
-    for stream in streams {
+    let (before, after) = streams.split_at_mut(turn);
+    for stream in after.iter_mut().chain(before) {
         while count < limit && stream.deliver_one(None, step, emit) {
             count += 1;
         }

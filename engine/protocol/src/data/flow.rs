@@ -3,7 +3,8 @@
 //! Without it a fast sender overruns a receiver's socket buffer and pays for each loss twice; with credits, one lost
 //! credit starves it for ever. So the limit is absolute and computed from watermarks: the slowest member's delivered
 //! mark, plus the smallest window any member announced, which begins from the receive buffer the kernel really granted
-//! it. Observers have no say: they repair from what is retained, or skip.
+//! it; until every member has announced its own, nothing may be opened at all. Observers have no say: they repair from
+//! what is retained, or skip.
 //!
 //! Invariant 15: no datagram at or beyond the limit is ever opened. Some of the window is kept back from data, so that
 //! a sequencer whose own messages fill it can still order the others'.
@@ -20,8 +21,10 @@ const RESERVE_PART: u64 = 16;
 #[derive(Debug)]
 pub(crate) struct Flow {
     own: Rank,
-    /// By member: the datagrams that can be under way to it.
-    windows: Vec<u64>,
+    /// By member: the datagrams that can be under way to it, once it has said so.
+    windows: Vec<Option<u64>>,
+    /// The smallest of them, this process's own included.
+    window: u64,
     /// The first datagram that may not be opened.
     pub(crate) limit: DatagramNumber,
     /// The first datagram that data may not open.
@@ -36,22 +39,29 @@ pub(crate) struct Flow {
 impl Flow {
     pub(crate) fn new(own: Rank, members: usize, window: u64, reserve: bool) -> Self {
         let limit = DatagramNumber(0);
-        Self { own, windows: vec![window; members], limit, data_limit: limit, slowest: None, reserve, blocked: false }
+        let mut windows = vec![None; members];
+        windows[own.index()] = Some(window);
+        Self { own, windows, window, limit, data_limit: limit, slowest: None, reserve, blocked: false }
     }
 
     /// A member said how much can be under way to it.
     pub(crate) fn announce(&mut self, member: Rank, window: u64) {
         // A window too small for one message and one run would stop the group for good; no honest member has one.
-        self.windows[member.index()] = window.max(RESERVE_PART);
+        self.windows[member.index()] = Some(window.max(RESERVE_PART));
+        self.window = self.windows.iter().flatten().copied().min().unwrap_or(RESERVE_PART);
     }
 
+    #[inline]
     pub(crate) fn window(&self) -> u64 {
-        self.windows.iter().copied().min().unwrap_or(RESERVE_PART)
+        self.window
     }
 
     /// Computes the limits anew; `own_floor` is the oldest own datagram not delivered here.
     pub(crate) fn update(&mut self, stability: &Stability, own_floor: DatagramNumber, log: &Log) {
-        let window = self.window();
+        if self.windows.contains(&None) {
+            return;
+        }
+        let window = self.window;
         let capacity_limit = own_floor + log.capacity();
         let (limit, slowest) = match stability.min_delivered(self.own) {
             None => (capacity_limit, None),

@@ -8,6 +8,7 @@
 //! Invariants: sequences and order numbers are given out without holes, in the order of packing; a message's fragments
 //! stand back to back; what has been sealed never changes.
 
+use super::causal::Causal;
 use super::log::Log;
 use bourdon_wire::{
     CausalEntry, ClientTag, DatagramHeader, DatagramNumber, FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, Kind,
@@ -39,6 +40,8 @@ pub(crate) struct Packer {
     used: usize,
     count: u16,
     messages: u16,
+    /// Whether a message begins in the open datagram.
+    begun: bool,
     first_sequence: Sequence,
     first_order: OrderNumber,
     pub(crate) next_sequence: Sequence,
@@ -55,6 +58,7 @@ impl Packer {
             used: 0,
             count: 0,
             messages: 0,
+            begun: false,
             first_sequence: Sequence(0),
             first_order: OrderNumber(0),
             next_sequence: Sequence(0),
@@ -78,6 +82,24 @@ impl Packer {
     #[inline]
     pub(crate) fn fits_open(&self, log: &Log, body_bytes: usize) -> bool {
         self.count > 0 && FRAME_HEADER_BYTES + body_bytes <= self.room(log) && self.count < u16::MAX
+    }
+
+    /// Whether a message would begin in the open datagram behind another that began there.
+    #[inline]
+    pub(crate) fn continues(&self, log: &Log, body_bytes: usize) -> bool {
+        self.begun && self.fits_open(log, body_bytes)
+    }
+
+    /// Where the first datagram begins that has not gone to the network.
+    pub(crate) fn unsent(&self, log: &Log) -> (Sequence, OrderNumber) {
+        match log.get(self.sent).filter(|_| self.sent < self.open) {
+            Some(bytes) => {
+                let header = DatagramHeader::of_checked(bytes);
+                (header.first_sequence(), header.first_order())
+            }
+            None if self.count > 0 => (self.first_sequence, self.first_order),
+            None => (self.next_sequence, self.next_order),
+        }
     }
 
     /// The last datagram that a message of so many bytes (extensions included) would reach into.
@@ -141,7 +163,7 @@ impl Packer {
         seal(&mut log.space(self.open)[..length], header, self.count, self.used, wall_ns);
         log.fill(self.open, length, self.messages, 0);
         self.open = self.open.next();
-        (self.used, self.count, self.messages) = (0, 0, 0);
+        (self.used, self.count, self.messages, self.begun) = (0, 0, 0, false);
     }
 
     /// Packs a message that is cut into fragments.
@@ -171,6 +193,7 @@ impl Packer {
                 write_extensions(extension, outgoing, causal);
             }
             body.copy_from_slice(&payload[offset..offset + length]);
+            self.begun |= first;
             offset += length;
         }
         self.end_message()
@@ -217,7 +240,8 @@ pub(crate) fn write_extensions(mut space: &mut [u8], outgoing: &Outgoing, causal
 pub struct Claim<'a> {
     pub(crate) packer: &'a mut Packer,
     pub(crate) body: &'a mut [u8],
-    pub(crate) undo: (usize, u16),
+    pub(crate) undo: (usize, u16, bool),
+    pub(crate) causal: Option<&'a mut Causal>,
     pub(crate) counters: &'a mut crate::Counters,
     pub(crate) committed: bool,
 }
@@ -227,6 +251,9 @@ impl Claim<'_> {
     #[inline]
     pub fn commit(mut self) -> Sequence {
         self.committed = true;
+        if let Some(causal) = &mut self.causal {
+            causal.sent();
+        }
         self.counters.add(crate::Counter::Published, 1);
         self.packer.end_message()
     }
@@ -236,7 +263,7 @@ impl Drop for Claim<'_> {
     #[inline]
     fn drop(&mut self) {
         if !self.committed {
-            (self.packer.used, self.packer.count) = self.undo;
+            (self.packer.used, self.packer.count, self.packer.begun) = self.undo;
         }
     }
 }
@@ -263,23 +290,25 @@ impl Packer {
         &'a mut self,
         log: &'a mut Log,
         outgoing: &Outgoing,
-        causal: &[CausalEntry],
+        causal: Option<&'a mut Causal>,
         length: usize,
         wall_ns: u64,
         counters: &'a mut crate::Counters,
     ) -> Claim<'a> {
-        let extension_bytes = extension_bytes(outgoing, causal);
+        let vector = causal.as_ref().map_or(&[][..], |causal| causal.vector());
+        let extension_bytes = extension_bytes(outgoing, vector);
         if self.count > 0 && !self.fits_open(log, extension_bytes + length) {
             self.close(log, true, wall_ns);
         }
-        let undo = (self.used, self.count);
-        let frame_flags = flags::WHOLE | extension_flags(outgoing, causal);
+        let undo = (self.used, self.count, self.begun);
+        let frame_flags = flags::WHOLE | extension_flags(outgoing, vector);
         let body = self.frame(log, outgoing.topic, Kind::Data, frame_flags, extension_bytes + length, wall_ns);
         let (extension, body) = body.split_at_mut(extension_bytes);
         if extension_bytes > 0 {
-            write_extensions(extension, outgoing, causal);
+            write_extensions(extension, outgoing, vector);
         }
-        Claim { packer: self, body, undo, counters, committed: false }
+        self.begun = true;
+        Claim { packer: self, body, undo, causal, counters, committed: false }
     }
 
     /// Whether a message goes into one frame, given what stands before its payload.

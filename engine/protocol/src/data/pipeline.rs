@@ -21,7 +21,7 @@ use super::stream::{Step, Stream};
 use super::total::TotalOrder;
 use super::unordered::Unordered;
 use super::window::{Acceptance, Window};
-use crate::config::{Config, Order, Role};
+use crate::config::{Config, Order, Role, Start};
 use crate::counters::{Counter, Counters};
 use crate::event::{Delivery, Refusal};
 use crate::mutant::Mutant;
@@ -63,12 +63,23 @@ enum Ordering {
     Total(TotalOrder),
 }
 
+impl Ordering {
+    fn causal(&mut self) -> Option<&mut Causal> {
+        match self {
+            Self::Causal(causal) => Some(causal),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Pipeline {
     pub(crate) config: Config,
     pub(crate) streams: Vec<Stream>,
     pub(crate) outbound: Option<Outbound>,
     ordering: Ordering,
+    /// Which stream is served first next time.
+    turn: usize,
     pub(crate) stability: Stability,
     pub(crate) answerer: Answerer,
     pub(crate) rng: fastrand::Rng,
@@ -90,13 +101,14 @@ impl Pipeline {
         });
         let streams: Vec<Stream> = streams.collect();
         let total = config.order == Order::Total;
+        let own_slots = limits.slots(limits.log_bytes) as u64;
         let outbound = own.map(|rank| {
             let header = DatagramHeader::new(config.group, config.epoch, rank, config.incarnation, DATA_CHANNEL);
             let sequences = total && rank == config.sequencer;
             Outbound {
                 rank,
                 packer: Packer::new(header),
-                flow: Flow::new(rank, members, own_window(&config), sequences),
+                flow: Flow::new(rank, members, own_window(&config).min(own_slots), sequences),
                 sequencer: sequences.then(|| Sequencer::new(rank, members)),
                 ack: Ack { due: Instant::NEVER, since: Instant::NEVER, datagrams: 0 },
             }
@@ -117,6 +129,7 @@ impl Pipeline {
             streams,
             outbound,
             ordering,
+            turn: 0,
         };
         pipeline.update_flow();
         pipeline
@@ -130,18 +143,25 @@ impl Pipeline {
         let Some(outbound) = &mut self.outbound else { return Err(Refusal::Observer) };
         let vector = match &mut self.ordering {
             Ordering::Causal(causal) => {
-                causal.prepare(&self.streams, outbound.rank);
+                let log = &self.streams[outbound.rank.index()].log;
+                causal.prepare(&self.streams, outbound.rank, false);
+                if !outbound.packer.continues(log, extension_bytes(outgoing, causal.vector()) + length) {
+                    causal.prepare(&self.streams, outbound.rank, true);
+                }
                 causal.vector()
             }
             _ => &[],
         };
         let log = &self.streams[outbound.rank.index()].log;
         let body_bytes = extension_bytes(outgoing, vector) + length;
-        if length > self.config.limits.max_message_bytes || whole && !Packer::is_whole(log, body_bytes) {
+        if length > self.config.limits.max_message_bytes || !Packer::is_whole(log, body_bytes) {
             let limits = &self.config.limits;
             let frame_bytes = limits.frame_bytes() - FRAME_HEADER_BYTES - (body_bytes - length);
-            let limit_bytes = limits.max_message_bytes.min(if whole { frame_bytes } else { usize::MAX });
-            return Err(Refusal::TooLarge { limit_bytes });
+            let quarter_bytes = outbound.flow.window() as usize * limits.mtu_bytes / 4;
+            let limit_bytes = limits.max_message_bytes.min(if whole { frame_bytes } else { quarter_bytes });
+            if length > limit_bytes {
+                return Err(Refusal::TooLarge { limit_bytes });
+            }
         }
         if outbound.packer.last_datagram(log, body_bytes) >= outbound.flow.data_limit
             && self.config.mutant != Some(Mutant::IgnoreWindow)
@@ -162,12 +182,8 @@ impl Pipeline {
         counters: &'a mut Counters,
     ) -> Option<Claim<'a>> {
         let outbound = self.outbound.as_mut()?;
-        let vector = match &self.ordering {
-            Ordering::Causal(causal) => causal.vector(),
-            _ => &[],
-        };
         let log = &mut self.streams[outbound.rank.index()].log;
-        Some(outbound.packer.claim(log, outgoing, vector, length, wall_ns, counters))
+        Some(outbound.packer.claim(log, outgoing, self.ordering.causal(), length, wall_ns, counters))
     }
 
     /// Packs an admitted message of any length. `None` for an observer.
@@ -182,19 +198,16 @@ impl Pipeline {
         let body_bytes = payload.len();
         let outbound = self.outbound.as_mut()?;
         let log = &mut self.streams[outbound.rank.index()].log;
-        let vector = match &self.ordering {
-            Ordering::Causal(causal) => causal.vector(),
-            _ => &[],
-        };
-        let sequence = if Packer::is_whole(log, extension_bytes(outgoing, vector) + body_bytes) {
-            let mut claim = outbound.packer.claim(log, outgoing, vector, body_bytes, wall_ns, counters);
+        let mut causal = self.ordering.causal();
+        let vector = causal.as_ref().map_or(&[][..], |causal| causal.vector());
+        if Packer::is_whole(log, extension_bytes(outgoing, vector) + body_bytes) {
+            let mut claim = outbound.packer.claim(log, outgoing, causal, body_bytes, wall_ns, counters);
             claim.copy_from_slice(payload);
-            claim.commit()
-        } else {
-            counters.add(Counter::Published, 1);
-            outbound.packer.fragments(log, outgoing, vector, payload, wall_ns)
-        };
-        if let Ordering::Causal(causal) = &mut self.ordering {
+            return Some(claim.commit());
+        }
+        counters.add(Counter::Published, 1);
+        let sequence = outbound.packer.fragments(log, outgoing, vector, payload, wall_ns);
+        if let Some(causal) = &mut causal {
             causal.sent();
         }
         Some(sequence)
@@ -214,10 +227,13 @@ impl Pipeline {
         let (rank, number) = (datagram.header.rank(), datagram.header.number());
         let stream = &mut self.streams[rank.index()];
         if !stream.window.started {
+            if self.config.start == Start::Oldest {
+                return; // where the oldest stands is said by a heartbeat; this one will be asked for again
+            }
             stream.start_at(number, datagram.header.first_sequence());
         }
-        let floor = stream.cursor.floor();
-        let had_gap = stream.window.has_gap();
+        let floor = stream.floor();
+        let (had_gap, known_end) = (stream.window.has_gap(), stream.window.known_end);
         let mut acceptance = stream.window.accept(&mut stream.log, datagram, kernel_receive_ns, floor);
         if self.config.mutant == Some(Mutant::DeliverDuplicate)
             && acceptance == Acceptance::Duplicate
@@ -229,7 +245,8 @@ impl Pipeline {
         match acceptance {
             Acceptance::New { early } => {
                 counters.add(Counter::DatagramsReceived, 1);
-                if had_gap && stream.asker.repaired(now, number) {
+                stream.anchor();
+                if had_gap && stream.asker.repaired(now, number, &self.config.timing) {
                     counters.add(Counter::RepairsReceived, 1);
                 }
                 if early && let Ordering::Unordered(unordered) = &mut self.ordering {
@@ -242,7 +259,7 @@ impl Pipeline {
             Acceptance::Duplicate => counters.add(Counter::DiscardedDuplicate, 1),
             Acceptance::Beyond => counters.add(Counter::DiscardedWindow, 1),
         }
-        if !had_gap {
+        if number > known_end {
             self.watch_gap(now, rank);
         }
     }
@@ -250,15 +267,15 @@ impl Pipeline {
     /// Hears how far a stream goes.
     pub(crate) fn note_end(&mut self, now: Instant, rank: Rank, end: DatagramNumber) {
         let stream = &mut self.streams[rank.index()];
-        let (capacity, floor) = (stream.log.capacity(), stream.cursor.floor());
-        let had_gap = stream.window.has_gap();
+        let (capacity, floor) = (stream.log.capacity(), stream.floor());
+        let known_end = stream.window.known_end;
         stream.window.note_end(end, capacity, floor);
-        if !had_gap {
+        if stream.window.known_end > known_end {
             self.watch_gap(now, rank);
         }
     }
 
-    /// If a gap has just opened, sets the time to ask for it.
+    /// If a gap has just been opened or widened, sets the time to ask for it.
     #[inline]
     fn watch_gap(&mut self, now: Instant, rank: Rank) {
         let stream = &mut self.streams[rank.index()];
@@ -285,17 +302,17 @@ impl Pipeline {
 
     /// Packs order runs for what has been received, as far as the window allows.
     #[inline]
-    pub(crate) fn sequence(&mut self, wall_ns: u64, counters: &mut Counters) {
-        let Some(outbound) = &mut self.outbound else { return };
-        let Some(sequencer) = &mut outbound.sequencer else { return };
+    pub(crate) fn sequence(&mut self, wall_ns: u64, counters: &mut Counters) -> Sequenced {
+        let Some(outbound) = &mut self.outbound else { return Sequenced::All };
+        let Some(sequencer) = &mut outbound.sequencer else { return Sequenced::All };
         let mutant = self.config.mutant;
         while sequencer.has_work(&self.streams) {
             let log = &self.streams[outbound.rank.index()].log;
             if outbound.packer.last_datagram(log, OrderRun::BYTES) >= outbound.flow.limit {
                 outbound.flow.blocked = true;
-                return;
+                return Sequenced::WindowFull;
             }
-            let Some(run) = sequencer.next_run(&self.streams, mutant) else { return };
+            let Some(run) = sequencer.next_run(&self.streams, mutant) else { break };
             let log = &mut self.streams[outbound.rank.index()].log;
             let packer = &mut outbound.packer;
             let body = packer.frame(log, TopicId(0), Kind::OrderRun, 0, OrderRun::BYTES, wall_ns);
@@ -303,6 +320,7 @@ impl Pipeline {
             packer.next_order = packer.next_order + u64::from(run.count);
             counters.add(Counter::OrderRunsSent, 1);
         }
+        Sequenced::All
     }
 
     /// Delivers what is due, at most `limit` messages (give or take a datagram); says how many.
@@ -317,16 +335,17 @@ impl Pipeline {
         let max_message_bytes = self.config.limits.max_message_bytes;
         let step = Step { now, epoch: self.config.epoch, max_message_bytes };
         let mutant = self.config.mutant;
-        let streams = &mut self.streams[..];
+        let (streams, turn) = (&mut self.streams[..], self.turn);
+        self.turn = (turn + 1) % streams.len();
         let mut bytes = 0;
         let emit = &mut |delivery: Delivery<'_>| {
             bytes += delivery.payload.len() as u64;
             emit(delivery);
         };
         let count = match &mut self.ordering {
-            Ordering::Fifo => super::fifo::deliver(streams, limit, &step, emit),
-            Ordering::Unordered(unordered) => unordered.deliver(streams, limit, &step, emit),
-            Ordering::Causal(_) => Causal::deliver(streams, limit, &step, mutant, emit),
+            Ordering::Fifo => super::fifo::deliver(streams, turn, limit, &step, emit),
+            Ordering::Unordered(unordered) => unordered.deliver(streams, turn, limit, &step, emit),
+            Ordering::Causal(_) => Causal::deliver(streams, turn, limit, &step, mutant, emit),
             Ordering::Total(total) => total.deliver(streams, limit, &step, mutant, counters, emit),
         };
         if count > 0 {
@@ -338,6 +357,36 @@ impl Pipeline {
             }
         }
         count
+    }
+
+    /// Steps over holes that have been reached, and says what was lost; says whether there was one.
+    pub(crate) fn cross_holes(&mut self, mut lost: impl FnMut(Rank, Sequence, Sequence)) -> bool {
+        let (mut crossed, mut order_lost) = (false, false);
+        for stream in &mut self.streams {
+            if let Some((from, to)) = stream.skipped.take() {
+                lost(stream.rank, from, to);
+            }
+            if stream.hole.is_some()
+                && let Some((from, to)) = stream.cross_hole()
+            {
+                lost(stream.rank, from, to);
+                crossed = true;
+                order_lost |= self.config.order == Order::Total && stream.rank == self.config.sequencer;
+            }
+        }
+        if order_lost {
+            // The order of some messages was lost with it: those that a later run passes over are lost as well.
+            self.streams.iter_mut().for_each(|stream| stream.ordered = true);
+        }
+        crossed
+    }
+
+    /// What has been delivered ahead of its turn or waits to be, in entries.
+    pub(crate) fn early(&self) -> usize {
+        match &self.ordering {
+            Ordering::Unordered(unordered) => unordered.early.len(),
+            _ => 0,
+        }
     }
 
     /// The number of the next message in total order.
@@ -362,7 +411,7 @@ impl Pipeline {
         self.flow_stale = false;
         if let Some(outbound) = &mut self.outbound {
             let own = &self.streams[outbound.rank.index()];
-            outbound.flow.update(&self.stability, own.cursor.floor(), &own.log);
+            outbound.flow.update(&self.stability, own.floor(), &own.log);
         }
     }
 
@@ -399,6 +448,15 @@ impl Pipeline {
         stream.window.complete = packer.next_sequence;
         packer.sent == packer.open
     }
+}
+
+/// How far ordering came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sequenced {
+    /// Everything that waited is in order.
+    All,
+    /// The window has no room for another run.
+    WindowFull,
 }
 
 impl Ack {

@@ -10,8 +10,10 @@
 //! doubling up to a bound: never so patient that a repair takes seconds. From the third request on it turns to other
 //! members in turn, who answer from their receive logs.
 //!
-//! The answerer sends to whoever asked; when a third asks for the same datagram within a round trip it goes to all. The
-//! same asker is not answered twice within a round trip, and all repairs together stay within a budget.
+//! The answerer sends to whoever asked; when a third asks for the same datagram within a round trip it goes to all. Where
+//! requests are suppressed it goes to all at once, because those who kept quiet wait for it as well. The same asker is not
+//! answered twice within a round trip, and all repairs together stay within a budget. Another's request keeps a receiver
+//! quiet a few times only: it may have been a stranger's, or have had no answer.
 //!
 //! Invariant 22: requests and repairs per loss are bounded. Source: RFC 5401 (back-off, suppression), RFC 5740 (NORM).
 
@@ -21,7 +23,7 @@ use crate::config::{Limits, Timing};
 use alloc::vec;
 use alloc::vec::Vec;
 use bourdon_wire::records::{NAK_RANGES_MAX, NakRange};
-use bourdon_wire::{Address, DatagramNumber, Instant};
+use bourdon_wire::{Address, DatagramNumber, Instant, Rank};
 
 /// Up to this many receivers, everyone asks at once and by unicast: their requests can't drown a sender.
 const RECEIVERS_QUIET: u32 = 8;
@@ -29,6 +31,10 @@ const RECEIVERS_QUIET: u32 = 8;
 const BACKOFF_ROUND_TRIPS: f64 = 4.0;
 /// The n-th asker for one datagram within a round trip makes its repair a multicast.
 const MULTICAST_FROM: u8 = 3;
+/// How often another's request makes us put off our own for one datagram.
+const SUPPRESSED_MAX: u8 = 3;
+/// Where the count of requests goes on when it is full, so that the holders are asked in turn for ever.
+const ATTEMPTS_CYCLE: u8 = 128;
 /// Requests that go to the sender before other holders are tried.
 pub(crate) const ATTEMPTS_AT_SENDER: u8 = 2;
 
@@ -37,6 +43,7 @@ struct Asked {
     number: u64,
     at: Instant,
     attempts: u8,
+    suppressed: u8,
 }
 
 /// The receiving side of one stream's repair.
@@ -51,7 +58,7 @@ pub(crate) struct Asker {
 
 impl Asker {
     pub(crate) fn new(slots: usize) -> Self {
-        let never = Asked { number: u64::MAX, at: Instant(0), attempts: 0 };
+        let never = Asked { number: u64::MAX, at: Instant(0), attempts: 0, suppressed: 0 };
         Self { asked: vec![never; slots], due: Instant::NEVER, round_trip_ns: 0 }
     }
 
@@ -67,29 +74,38 @@ impl Asker {
 
     /// Another receiver asked for these; wait for the repair that it will get. Says how many of ours that covers.
     pub(crate) fn suppress(&mut self, now: Instant, window: &Window, log: &Log, ranges: &[NakRange]) -> u64 {
-        let mut suppressed = 0;
+        let (mut suppressed, mut left) = (0, log.capacity());
         for range in ranges {
             let first = range.first.get().max(window.next.0);
             let end = range.first.get().saturating_add(u64::from(range.count.get())).min(window.known_end.0);
-            for number in first..end.max(first) {
-                if !log.holds(DatagramNumber(number)) {
-                    let attempts = 1;
-                    *self.entry(number) = Asked { number, at: now, attempts };
-                    suppressed += 1;
-                }
+            let end = end.min(first.saturating_add(left)).max(first);
+            left -= end - first; // all ranges together are worth one pass over the log
+            for number in first..end {
+                suppressed += u64::from(!log.holds(DatagramNumber(number)) && self.put_off(now, number));
             }
         }
         suppressed
     }
 
+    fn put_off(&mut self, now: Instant, number: u64) -> bool {
+        let entry = self.entry(number);
+        let asked = if entry.number == number { *entry } else { Asked { number, at: now, attempts: 1, suppressed: 0 } };
+        if asked.suppressed >= SUPPRESSED_MAX {
+            return false;
+        }
+        *entry = Asked { at: now, suppressed: asked.suppressed + 1, ..asked };
+        true
+    }
+
     /// A missing datagram came; measures the round trip where it is unambiguous (Karn's rule).
-    pub(crate) fn repaired(&mut self, now: Instant, number: DatagramNumber) -> bool {
+    pub(crate) fn repaired(&mut self, now: Instant, number: DatagramNumber, timing: &Timing) -> bool {
         let asked = *self.entry(number.0);
         if asked.number != number.0 {
             return false;
         }
         if asked.attempts == 1 {
-            let sample = now.since(asked.at);
+            // Who was paused measures its own pause; it must not wait as long for the next repair.
+            let sample = now.since(asked.at).min(timing.nak_retry_max_ns);
             self.round_trip_ns =
                 if self.round_trip_ns == 0 { sample } else { self.round_trip_ns - self.round_trip_ns / 8 + sample / 8 };
         }
@@ -134,8 +150,9 @@ impl Asker {
                 break;
             }
             let entry = self.entry(number);
-            let attempts = if entry.number == number { entry.attempts.saturating_add(1) } else { 1 };
-            *entry = Asked { number, at: now, attempts };
+            let attempts =
+                if entry.number == number { entry.attempts.checked_add(1).unwrap_or(ATTEMPTS_CYCLE) } else { 1 };
+            *entry = Asked { number, at: now, attempts, suppressed: 0 };
             stubborn = stubborn.max(attempts);
             let again_at = now + self.retry_ns(timing, attempts);
             self.due = self.due.min(again_at);
@@ -170,6 +187,7 @@ fn random_backoff(max: f64, receivers: u32, uniform: f64) -> f64 {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Answered {
+    rank: Rank,
     number: u64,
     at: Instant,
     to: Address,
@@ -220,16 +238,25 @@ impl Answerer {
         }
     }
 
-    /// Decides how to answer a request for one datagram; what is not `No` must be sent.
-    pub(crate) fn answer(&mut self, now: Instant, number: DatagramNumber, asker: Address, timing: &Timing) -> Answer {
+    /// Decides how to answer a request for one datagram of a rank's stream; what is not `No` must be sent. `to_all`:
+    /// others may be waiting for it in silence.
+    pub(crate) fn answer(
+        &mut self,
+        now: Instant,
+        (rank, number): (Rank, DatagramNumber),
+        asker: Address,
+        to_all: bool,
+        timing: &Timing,
+    ) -> Answer {
         let entry = &mut self.answered[number.0 as usize & (ANSWERED_SLOTS - 1)];
-        let recent = entry.number == number.0 && now.since(entry.at) < timing.nak_retry_min_ns / 2;
+        let same = entry.rank == rank && entry.number == number.0;
+        let recent = same && now.since(entry.at) < timing.nak_retry_min_ns / 2;
         if recent && (entry.to == asker || entry.askers >= MULTICAST_FROM) || self.tokens == 0 {
             return Answer::No;
         }
         self.tokens -= 1;
-        let askers = if recent { entry.askers + 1 } else { 1 };
-        *entry = Answered { number: number.0, at: now, to: asker, askers };
+        let askers = if to_all { MULTICAST_FROM } else { 1 + if recent { entry.askers } else { 0 } };
+        *entry = Answered { rank, number: number.0, at: now, to: asker, askers };
         if askers >= MULTICAST_FROM { Answer::Multicast } else { Answer::Unicast }
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Sequencer {
     ordered: Vec<Sequence>,
     /// Where the search for the next run begins, so that no sender is served last for ever.
     turn: usize,
+    /// What the mutant puts in order too late.
+    late: Option<Run>,
 }
 
 /// `count` messages of `rank` from `first` come next.
@@ -39,12 +41,15 @@ pub(crate) struct Run {
 
 impl Sequencer {
     pub(crate) fn new(own: Rank, members: usize) -> Self {
-        Self { own, ordered: vec![Sequence(0); members], turn: 0 }
+        Self { own, ordered: vec![Sequence(0); members], turn: 0, late: None }
     }
 
     /// The next run to pack, if any member's messages wait for one.
     #[inline]
     pub(crate) fn next_run(&mut self, streams: &[Stream], mutant: Option<Mutant>) -> Option<Run> {
+        if let Some(late) = self.late.take() {
+            return Some(late);
+        }
         for _ in 0..streams.len() {
             let stream = &streams[self.turn];
             self.turn = (self.turn + 1) % streams.len();
@@ -54,10 +59,15 @@ impl Sequencer {
             let ordered = &mut self.ordered[stream.rank.index()];
             let waiting = stream.window.complete.since(*ordered).min(RUN_MAX);
             if waiting > 0 {
-                let skipped = if mutant == Some(Mutant::OrderRunsBackwards) { waiting / 2 } else { 0 };
-                let first = *ordered + skipped;
-                *ordered = *ordered + waiting;
-                return Some(Run { rank: stream.rank, first, count: (waiting - skipped) as u32 });
+                let first = *ordered;
+                *ordered = first + waiting;
+                let run = Run { rank: stream.rank, first, count: waiting as u32 };
+                if mutant == Some(Mutant::OrderRunsBackwards) && waiting > 1 {
+                    let half = run.count / 2;
+                    self.late = Some(Run { count: half, ..run });
+                    return Some(Run { first: first + u64::from(half), count: run.count - half, ..run });
+                }
+                return Some(run);
             }
         }
         None
@@ -66,6 +76,7 @@ impl Sequencer {
     /// Whether any member's messages wait.
     #[inline]
     pub(crate) fn has_work(&self, streams: &[Stream]) -> bool {
-        streams.iter().any(|s| s.rank != self.own && s.window.complete > self.ordered[s.rank.index()])
+        self.late.is_some()
+            || streams.iter().any(|s| s.rank != self.own && s.window.complete > self.ordered[s.rank.index()])
     }
 }

@@ -37,16 +37,20 @@ impl Stability {
     }
 
     /// Takes a member's row in; says whether anything rose.
-    pub(crate) fn merge(&mut self, from: Rank, row: &Row, entries: &[RowEntry]) -> bool {
+    /// `own_end` is the first datagram of our own that nobody can have: a row that claims more must not open the
+    /// window for good.
+    pub(crate) fn merge(&mut self, from: Rank, row: &Row, entries: &[RowEntry], own_end: DatagramNumber) -> bool {
         let base = from.index() * self.members;
         let mut rose = false;
         let mut raise = |mark: &mut DatagramNumber, to: u64| {
             rose |= to > mark.0;
             mark.0 = mark.0.max(to);
         };
+        let own = self.own.map(Rank::index);
         for (stream, entry) in entries.iter().enumerate().take(self.members) {
-            raise(&mut self.received[base + stream], entry.received.get());
-            raise(&mut self.delivered[base + stream], entry.delivered.get());
+            let most = if Some(stream) == own { own_end.0 } else { u64::MAX };
+            raise(&mut self.received[base + stream], entry.received.get().min(most));
+            raise(&mut self.delivered[base + stream], entry.delivered.get().min(most));
         }
         let held = &mut self.held_order[from.index()];
         held.0 = held.0.max(row.held_order.get());
@@ -93,7 +97,7 @@ pub(crate) fn own_row(
     };
     let entries = streams.iter().map(move |stream| {
         let received = if lie { stream.window.known_end } else { stream.window.next };
-        RowEntry::new(received, stream.cursor.floor())
+        RowEntry::new(received, stream.floor())
     });
     (row, entries)
 }

@@ -5,7 +5,10 @@ use super::log::Log;
 use super::repair::Asker;
 use super::window::Window;
 use crate::event::Delivery;
-use bourdon_wire::{DatagramNumber, Epoch, Instant, Kind, OrderNumber, Rank, Sequence};
+use bourdon_wire::{
+    DatagramHeader, DatagramNumber, Epoch, Frame, Frames, HEADER_BYTES, Instant, Kind, OrderNumber, Rank, Sequence,
+    flags,
+};
 
 /// What every delivery of one step has in common.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +38,12 @@ pub(crate) struct Stream {
     pub(crate) hole: Option<Hole>,
     /// Whether the sequencer has ordered anything of it since we came.
     pub(crate) ordered: bool,
+    /// Messages below this may be missing here for a good reason: we came later, or they were lost in a hole.
+    pub(crate) excused: Sequence,
+    /// Messages given up because nobody can say any more where in the total order they stood.
+    pub(crate) skipped: Option<(Sequence, Sequence)>,
+    /// Whether the first datagram is still awaited that says which sequence we begin at.
+    awaits_anchor: bool,
 }
 
 impl Stream {
@@ -50,6 +59,9 @@ impl Stream {
             delivered: Sequence(0),
             hole: None,
             ordered: false,
+            excused: Sequence(0),
+            skipped: None,
+            awaits_anchor: false,
         }
     }
 
@@ -58,7 +70,41 @@ impl Stream {
         self.window.start_at(number, sequence);
         self.cursor = Cursor::at(number);
         self.cursor.sequence = sequence;
-        self.delivered = sequence;
+        (self.delivered, self.excused) = (sequence, sequence);
+    }
+
+    /// Begins at an old datagram; only when it is here will it be known which message that is.
+    pub(crate) fn start_at_oldest(&mut self, number: DatagramNumber) {
+        self.start_at(number, Sequence(0));
+        self.awaits_anchor = number.0 > 0;
+    }
+
+    /// Whether it is known which message comes next.
+    #[inline]
+    pub(crate) fn is_anchored(&self) -> bool {
+        self.window.started && !self.awaits_anchor
+    }
+
+    /// A datagram came: if it is the one awaited, learns from it which message comes next.
+    #[inline]
+    pub(crate) fn anchor(&mut self) {
+        if self.awaits_anchor && self.hole.is_none() && self.window.next > self.cursor.floor() {
+            let Some(bytes) = self.log.get(self.cursor.floor()) else { return };
+            let sequence = DatagramHeader::of_checked(bytes).first_sequence();
+            self.cursor.sequence = sequence;
+            (self.delivered, self.excused) = (sequence, sequence);
+            self.awaits_anchor = false;
+        }
+    }
+
+    /// The oldest datagram still needed here: what stands in a hole is not, once the hole has been reached.
+    #[inline]
+    pub(crate) fn floor(&self) -> DatagramNumber {
+        let floor = self.cursor.floor();
+        match self.hole {
+            Some(hole) if floor >= hole.from => hole.to,
+            _ => floor,
+        }
     }
 
     /// The first datagram that can't be delivered yet.
@@ -81,7 +127,7 @@ impl Stream {
         let end = self.end();
         while let Some(frame) = self.cursor.frame(&self.log, end) {
             let (body_bytes, ends) = (frame.body.len(), frame.ends_message());
-            let early = self.cursor.delivered_early && frame.flags & bourdon_wire::flags::FIRST != 0 && ends;
+            let early = self.cursor.delivered_early && frame.flags & flags::FIRST != 0 && ends;
             if frame.kind() == Some(Kind::Data)
                 && !early
                 && let Some(message) = self.assembly.add(&frame, step.max_message_bytes)
@@ -111,17 +157,21 @@ impl Stream {
     }
 
     /// Steps over a hole once everything before it has been delivered and what follows it is here. Says which messages
-    /// were lost in it.
+    /// were lost in it; one whose end stands behind the hole and whose beginning does not is among them.
     pub(crate) fn cross_hole(&mut self) -> Option<(Sequence, Sequence)> {
         let hole = self.hole.filter(|hole| self.cursor.floor() >= hole.from && self.log.holds(hole.to))?;
-        let header = bourdon_wire::DatagramHeader::of_checked(self.log.get(hole.to)?);
-        let from = self.delivered;
+        let bytes = self.log.get(hole.to)?;
+        let header = DatagramHeader::of_checked(bytes);
+        let cut = begins_inside_a_message(bytes, &header);
+        let first = header.first_sequence();
+        // Where nothing was ever promised, nothing is lost.
+        let from = if core::mem::take(&mut self.awaits_anchor) { first } else { self.delivered };
         self.cursor.jump(hole.to);
-        self.cursor.sequence = header.first_sequence();
-        self.assembly = Assembly::default();
-        self.delivered = header.first_sequence();
+        self.cursor.sequence = first;
+        self.assembly.abandon();
+        (self.delivered, self.excused) = (first, first + u64::from(cut));
         self.hole = None;
-        Some((from, self.delivered))
+        Some((from, first + u64::from(cut)))
     }
 
     /// Hears that nothing before `oldest` can be had any more.
@@ -136,4 +186,11 @@ impl Stream {
         }
         self.window.skip_to(&self.log, oldest);
     }
+}
+
+/// Whether a datagram's first message began in an earlier one.
+fn begins_inside_a_message(bytes: &[u8], header: &DatagramHeader) -> bool {
+    let data = |frame: &Frame<'_>| frame.kind() == Some(Kind::Data);
+    let first = Frames::new(bytes.get(HEADER_BYTES..).unwrap_or(&[]), header.count()).find(data);
+    first.is_some_and(|frame| frame.flags & flags::FIRST == 0)
 }

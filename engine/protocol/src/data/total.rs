@@ -91,8 +91,8 @@ impl TotalOrder {
         match frame.kind() {
             Some(Kind::Data) => {
                 let ends = frame.ends_message();
-                if !ends && stream.window.complete <= stream.cursor.sequence {
-                    return Walk::Waits; // a fragmented message whose end is not here
+                if !ends && stream.window.complete <= stream.cursor.sequence && stream.hole.is_none() {
+                    return Walk::Waits; // a fragmented message whose end is not here, but may come
                 }
                 if stream.deliver_one(Some(self.next), step, emit) {
                     self.next = self.next.next();
@@ -131,13 +131,15 @@ impl TotalOrder {
             self.run = None; // empty, or of nobody in the view
             return Walk::Moved;
         };
-        if !stream.window.started {
+        if !stream.is_anchored() {
             return Walk::Waits;
         }
         if run.first < stream.delivered {
             return self.step_over(run, stream, counters);
         }
-        if stream.window.complete <= run.first || !stream.reach(run.first, step, counters) {
+        // Before a hole the cursor must go on as far as it can, or the hole is never reached.
+        let comes = stream.window.complete > run.first || stream.hole.is_some();
+        if !comes || !stream.reach(run.first, step, counters) {
             return Walk::Waits;
         }
         stream.ordered = true;
@@ -151,8 +153,9 @@ impl TotalOrder {
     /// Messages that were delivered before, were lost in a hole, or came before this process did.
     fn step_over(&mut self, run: Run, stream: &Stream, counters: &mut Counters) -> Walk {
         let count = stream.delivered.since(run.first).min(u64::from(run.count));
-        if stream.ordered {
-            counters.add(Counter::OrderFaults, count);
+        let (first, end) = (run.first.max(stream.excused), run.first + count);
+        if stream.ordered && end > first {
+            counters.add(Counter::OrderFaults, end.since(first));
         }
         self.advance(run, count);
         Walk::Moved
@@ -186,6 +189,8 @@ impl Stream {
             }
             if self.ordered {
                 counters.add(Counter::Gaps, self.delivered.since(before));
+                let from = self.skipped.map_or(before, |(from, _)| from);
+                self.skipped = Some((from, self.delivered));
             }
         }
         true

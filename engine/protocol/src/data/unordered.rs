@@ -23,6 +23,7 @@ impl Unordered {
     pub(crate) fn deliver(
         &mut self,
         streams: &mut [Stream],
+        turn: usize,
         limit: usize,
         step: &Step,
         emit: &mut impl FnMut(Delivery<'_>),
@@ -33,7 +34,7 @@ impl Unordered {
         {
             count += deliver_early(&mut streams[rank.index()], number, step, emit);
         }
-        count + super::fifo::deliver(streams, limit - count.min(limit), step, emit)
+        count + super::fifo::deliver(streams, turn, limit - count.min(limit), step, emit)
     }
 }
 
