@@ -1,4 +1,4 @@
-//! Two words threads signal each other with: a flag, and a watermark.
+//! Words threads signal each other with: a flag, a watermark, and a doorbell.
 //!
 //! **Problem.** "Stop" and "everything below this position is ready" are said by one thread and read by
 //! others, without a queue.
@@ -6,9 +6,18 @@
 //! watermark announces data that is not yet visible.
 //! **What this does.** The orderings are chosen here: release when saying, acquire when asking. Who may write is
 //! in the types: a flag is set by anyone and never cleared; a watermark has one [`WatermarkWriter`].
-//! **Invariants.** A flag goes from clear to set once. A watermark never falls.
+//!
+//! The doorbell is for a thread that sleeps in a system call while others leave work for it. Waking it always costs
+//! each of them a system call; waking it only when a flag says "asleep" loses the wake if flag and work pass each other
+//! in the store buffers. So sleeper and ringer each write, fence, and then look at what the other wrote (Dekker): at least
+//! one sees the other. Sleeps are numbered, so that who has rung for one does not ring for it again.
+//!
+//! **Invariants.** A flag goes from clear to set once. A watermark never falls. Of a sleeper that looked for work after
+//! [`Sleeper::lie_down`] and a ringer that asked [`Bell::must_ring`] after leaving work, one has seen the other.
+//!
+//! **Source.** Dekker, in Dijkstra, EWD 123 (1965); for fences, section 32.4 of the C++ standard ([atomics.fences]).
 
-use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, fence};
 use crossbeam_utils::CachePadded;
 
 /// A flag that goes up once and stays up; clones are the same flag.
@@ -92,5 +101,58 @@ impl WatermarkReader {
     pub fn get(&self) -> u64 {
         // Acquire: pairs with the release store in `WatermarkWriter::advance`.
         self.cell.load(Ordering::Acquire)
+    }
+}
+
+/// Makes a doorbell; its sleeper is awake.
+pub fn doorbell() -> (Sleeper, Bell) {
+    let sleeps = Arc::new(CachePadded::new(AtomicU64::new(0)));
+    (Sleeper { sleeps: Arc::clone(&sleeps), number: 0 }, Bell { sleeps, rung: 0 })
+}
+
+/// The one who sleeps.
+pub struct Sleeper {
+    /// Odd while asleep or about to be. Written here only.
+    sleeps: Arc<CachePadded<AtomicU64>>,
+    number: u64,
+}
+
+impl Sleeper {
+    /// Announces sleep. Look for work once more after this, before sleeping.
+    #[inline]
+    pub fn lie_down(&mut self) {
+        self.number |= 1;
+        // Relaxed: the fence orders it before the look for work that follows.
+        self.sleeps.store(self.number, Ordering::Relaxed);
+        // Pairs with the fence in `Bell::must_ring`.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Takes the announcement back.
+    #[inline]
+    pub fn get_up(&mut self) {
+        self.number += self.number & 1;
+        // Relaxed: a ringer that still sees the old value wakes somebody who is awake, which costs it a system call.
+        self.sleeps.store(self.number, Ordering::Relaxed);
+    }
+}
+
+/// One of those who may have to wake the sleeper; a clone is another one.
+#[derive(Clone)]
+pub struct Bell {
+    sleeps: Arc<CachePadded<AtomicU64>>,
+    /// The last sleep this one has rung for.
+    rung: u64,
+}
+
+impl Bell {
+    /// Whether the caller, having left its work, must now wake the sleeper.
+    #[inline]
+    pub fn must_ring(&mut self) -> bool {
+        // Pairs with the fence in `Sleeper::lie_down`.
+        fence(Ordering::SeqCst);
+        // Relaxed: the fence orders it behind the work.
+        let number = self.sleeps.load(Ordering::Relaxed);
+        number & 1 == 1 && number != std::mem::replace(&mut self.rung, number)
     }
 }

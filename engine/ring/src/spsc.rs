@@ -158,6 +158,13 @@ impl Producer {
         self.shared.buffer.capacity_bytes() / 2 - HEADER_BYTES
     }
 
+    /// Bytes free for frames and their headers now, at least; padding may take as much as the longest frame of it.
+    pub fn free_bytes(&mut self) -> usize {
+        // Acquire: as in `try_claim`, which from now on relies on this position.
+        self.cached_head = self.shared.head.load(Ordering::Acquire);
+        self.capacity_bytes() - (self.staged - self.cached_head) as usize
+    }
+
     /// Size of the ring.
     pub fn capacity_bytes(&self) -> usize {
         self.shared.buffer.capacity_bytes()
@@ -246,15 +253,20 @@ impl Consumer {
     /// the ring was empty. A frame whose handler panics counts as read.
     #[inline]
     pub fn read(&mut self, limit: usize, mut on_frame: impl FnMut(u32, &[u8])) -> usize {
-        if self.head == self.cached_tail {
-            // Acquire: pairs with the release store of `tail` in `Producer::publish`; all frames below
-            // it are visible.
-            self.cached_tail = self.shared.tail.load(Ordering::Acquire);
-        }
-        let tail = self.cached_tail;
-        if self.head == tail || limit == 0 {
+        self.read_while(limit, |tag, bytes| {
+            on_frame(tag, bytes);
+            true
+        })
+    }
+
+    /// As [`read`](Self::read), but stops before the first frame that `on_frame` does not take: it stays, with all
+    /// behind it, and is offered again next time.
+    #[inline]
+    pub fn read_while(&mut self, limit: usize, mut on_frame: impl FnMut(u32, &[u8]) -> bool) -> usize {
+        if limit == 0 || !self.has_frames() {
             return 0;
         }
+        let tail = self.cached_tail;
         let batch = Batch { shared: &self.shared, head: &mut self.head };
         let buffer = &batch.shared.buffer;
         let mask = buffer.capacity_bytes() - 1;
@@ -272,15 +284,30 @@ impl Consumer {
                 header = Header::from_word(unsafe { buffer.word(0) });
             }
             let len = header.len as usize;
+            let start = *batch.head;
             *batch.head += (HEADER_BYTES + frame::align(len)) as u64;
             debug_assert!(*batch.head <= tail, "a frame ends at or before the tail");
             // SAFETY: the producer wrote this header, so the frame ends within the buffer; its bytes are
             // published and not freed before `batch` drops, after the span.
             let span = unsafe { buffer.span(offset + HEADER_BYTES, len) };
-            on_frame(header.tag, span.bytes());
+            if !on_frame(header.tag, span.bytes()) {
+                *batch.head = start;
+                break;
+            }
             count += 1;
         }
         count
+    }
+
+    /// Whether there is a frame to read.
+    #[inline]
+    pub fn has_frames(&mut self) -> bool {
+        if self.head == self.cached_tail {
+            // Acquire: pairs with the release store of `tail` in `Producer::publish`; all frames below
+            // it are visible.
+            self.cached_tail = self.shared.tail.load(Ordering::Acquire);
+        }
+        self.head != self.cached_tail
     }
 
     /// Size of the ring.

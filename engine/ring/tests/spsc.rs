@@ -199,3 +199,53 @@ fn two_threads_agree_on_a_checksum() {
 fn checksum(sum: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(sum ^ 0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }
+
+#[test]
+fn a_frame_that_is_not_taken_stays_in_front() {
+    let (mut producer, mut consumer) = spsc::channel(256);
+    assert!(!consumer.has_frames());
+    for tag in 0..4 {
+        producer.try_push(tag, &[tag as u8; 8]).unwrap();
+    }
+    assert!(consumer.has_frames());
+    let free_bytes = producer.free_bytes();
+    let mut offered = Vec::new();
+    let count = consumer.read_while(usize::MAX, |tag, _| {
+        offered.push(tag);
+        tag < 2
+    });
+    assert_eq!((count, offered), (2, vec![0, 1, 2]));
+    assert_eq!(producer.free_bytes(), free_bytes + 2 * (8 + spsc::HEADER_BYTES));
+    let mut rest = Vec::new();
+    assert_eq!(consumer.read(usize::MAX, |tag, bytes| rest.push((tag, bytes[0]))), 2);
+    assert_eq!(rest, [(2, 2), (3, 3)]);
+    assert!(!consumer.has_frames());
+}
+
+#[test]
+fn a_refused_frame_behind_padding_is_offered_again() {
+    let (mut producer, mut consumer) = spsc::channel(64);
+    for _ in 0..2 {
+        producer.try_push(0, &[0; 16]).unwrap();
+    }
+    assert_eq!(consumer.read(2, |_, _| {}), 2);
+    producer.try_push(7, &[7; 16]).unwrap(); // 16 bytes are left before the end: padding, then the frame
+    assert_eq!(consumer.read_while(1, |_, _| false), 0);
+    assert_eq!(consumer.read_while(1, |_, _| false), 0);
+    let mut seen = 0;
+    assert_eq!(consumer.read(1, |tag, bytes| seen = tag + u32::from(bytes[0])), 1);
+    assert_eq!(seen, 14);
+}
+
+#[test]
+fn the_bell_rings_once_a_sleep() {
+    let (mut sleeper, bell) = bourdon_ring::signal::doorbell();
+    let (mut one, mut other) = (bell.clone(), bell);
+    assert!(!one.must_ring());
+    sleeper.lie_down();
+    assert!(one.must_ring() && !one.must_ring() && other.must_ring());
+    sleeper.get_up();
+    assert!(!one.must_ring());
+    sleeper.lie_down();
+    assert!(one.must_ring());
+}
