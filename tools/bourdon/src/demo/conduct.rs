@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 /// How long the processes may take to find each other.
@@ -150,10 +150,7 @@ impl Cast {
     }
 
     fn hear(&self, limit: Duration) -> Option<(usize, Word)> {
-        match self.words.recv_timeout(limit) {
-            Ok(word) => Some(word),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.words.recv_timeout(limit).ok()
     }
 
     /// How a process ended, in words.
