@@ -13,7 +13,7 @@
 //! | [`spsc`] | frames from one thread to one other, in place | the producer gets `Full` |
 //! | [`broadcast`] | frames from one thread to any number | it loses frames and is told how many, or gates |
 //! | [`counters`] | figures for anyone to read, other processes too | nothing is queued |
-//! | [`signal`] | a stop flag; a watermark that publishes what lies below it | nothing is queued |
+//! | [`signal`] | a stop flag; a watermark that publishes what lies below it; a doorbell | nothing is queued |
 //!
 //! **Invariants.** No word has two writers, so there is no compare-and-swap and no locked instruction
 //! on any path. Positions are `u64` byte counts that never wrap (58 years at 10 GB/s). No operation

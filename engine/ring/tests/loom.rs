@@ -100,16 +100,19 @@ fn spsc_drop_publishes_then_shows() {
 }
 
 #[test]
-fn spsc_consumer_drop_is_noticed() {
+fn spsc_consumer_drop_shows_what_it_did() {
     model(PREEMPTIONS, || {
-        let (mut producer, mut consumer) = spsc::channel(64);
+        let (mut producer, consumer) = spsc::channel(64);
+        let (cells, counts) = counters::in_memory(1);
         let reader = thread::spawn(move || {
-            consumer.read(1, |_, _| {});
+            cells.add(0, 1);
+            drop(consumer);
         });
-        let abandoned_before = producer.is_abandoned();
         producer.try_push(0, &payload(0)).unwrap();
+        if producer.is_abandoned() {
+            assert_eq!(counts.get(0), 1);
+        }
         reader.join().unwrap();
-        assert!(producer.is_abandoned() || !abandoned_before);
         assert!(producer.is_abandoned());
     });
 }
@@ -187,6 +190,38 @@ fn broadcast_joins_at_now_while_lapping() {
         let mut consumer = joiner.join();
         assert!(consumer.sequence() > 0);
         read_some(&mut consumer, 2, Resume::Oldest);
+        writer.join().unwrap();
+    });
+}
+
+#[test]
+fn broadcast_joins_while_the_first_frame_comes() {
+    model(PREEMPTIONS, || {
+        let (mut producer, joiner) = broadcast::channel(128);
+        let writer = thread::spawn(move || {
+            producer.try_push(0, &payload(0)).unwrap();
+            producer.try_push(1, &payload(1)).unwrap();
+        });
+        let mut consumer = joiner.join();
+        assert!(consumer.sequence() <= 2);
+        read_some(&mut consumer, 2, Resume::Oldest);
+        writer.join().unwrap();
+    });
+}
+
+#[test]
+fn broadcast_drop_publishes_then_shows() {
+    model(PREEMPTIONS, || {
+        let (mut producer, joiner) = broadcast::channel(128);
+        let mut consumer = joiner.join();
+        let writer = thread::spawn(move || {
+            for number in 0..2 {
+                producer.stage(number, &payload(u64::from(number))).unwrap();
+            }
+        });
+        let last = consumer.is_abandoned();
+        let count = consumer.read(4, |tag, bytes| assert!(number(tag, bytes) < 2)).unwrap();
+        assert!(count == 2 || (count == 0 && !last), "staged frames appear together, before the end shows");
         writer.join().unwrap();
     });
 }

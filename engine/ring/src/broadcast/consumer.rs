@@ -185,7 +185,7 @@ impl Consumer {
                 return Some(found);
             }
             // Acquire fence: pairs with the release store of `oldest` in `Producer::make_room`. `find` saw `oldest`
-            // beyond `latest`; now we see the newer `latest` that was stored before.
+            // beyond `latest`; now we see the newer `latest` that was stored before. For progress only.
             fence(Ordering::Acquire);
         }
     }

@@ -163,8 +163,9 @@ impl Producer {
             }
         }
         assert!(needed <= self.latest, "the newest record and the next fit in the ring");
-        // Three starts of records, none below `needed`.
+        // The earliest of three starts of records, none below `needed`.
         self.oldest = self.marked_from(needed).min(self.slowest).min(self.latest);
+        assert!(self.oldest >= needed, "room for the next record");
         // Release: pairs with the acquire load of `oldest` in `Consumer::oldest`; the frame there is visible.
         self.shared.oldest.store(self.oldest, Ordering::Release);
         // Release fence: pairs with the acquire fence in `Consumer::is_whole`. A reader that copied any word we write
