@@ -80,6 +80,33 @@ fn traffic_on_a_named_interface_leaves_by_it_also_without_a_route() {
 }
 
 #[test]
+fn unicast_does_not_follow_a_route_over_another_interface() {
+    in_a_namespace(|| {
+        // All other networks are behind `left`; the port is on `second`.
+        let added = ["link add second type veth peer name far", "link set far up"]
+            .into_iter()
+            .chain(["addr add 198.51.100.1/24 dev second", "link set second up"]);
+        for command in added {
+            assert!(Command::new("ip").args(command.split(' ')).status().expect("ip").success(), "{command}");
+        }
+        let open = world(|options| options.interface = "second".to_owned());
+        let (mut sender, mut receiver) = (open(Role::new(Idle::Spin)), open(Role::new(Idle::Spin)));
+        // ARP for the router is traffic too, and would come before a datagram that strays.
+        let before = sent_packets("left");
+        for peer in ["203.0.113.1:9", "192.0.2.2:9", "127.0.0.1:9", "0.0.0.0:9", "255.255.255.255:9", "198.18.0.1:9"] {
+            let to = To::Peer(peer.parse().expect("an address"));
+            for bytes in [10, 1000] {
+                send_all(&mut sender, to, &pattern(0, bytes), 100);
+            }
+        }
+        assert_eq!(sent_packets("left"), before, "unicast left by an interface that nobody named");
+        send_all(&mut sender, To::Group, b"alive", 64);
+        receive_up_to(&mut receiver, b"alive");
+        assert_eq!(sender.limits().segments_max, 64, "offload survives peers that can't be reached");
+    });
+}
+
+#[test]
 fn an_interface_without_an_address_or_down_is_refused() {
     in_a_namespace(|| {
         let refusal = |interface: &str| {
