@@ -6,8 +6,8 @@
 //! its memory. One mechanism for both would be second-best at each, so [`UdpPort`] has two, chosen by
 //! [`UdpOptions::idle`]:
 //!
-//! - `socket-spin` ([`Idle::Spin`](bourdon_port::Idle::Spin)): `recvmsg` without waiting, see `receive.rs`.
-//! - `io_uring` ([`Idle::Park`](bourdon_port::Idle::Park)): multishot `recvmsg` into buffers lent to the kernel, see
+//! - `socket-spin` ([`Idle::Spin`]): `recvmsg` without waiting, see `receive.rs`.
+//! - `io_uring` ([`Idle::Park`]): multishot `recvmsg` into buffers lent to the kernel, see
 //!   `ring.rs`. Where a kernel lacks or forbids it, opening says [`PortError::Unavailable`] and `bourdon-portable` does
 //!   the same over epoll.
 //!

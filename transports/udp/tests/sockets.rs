@@ -35,8 +35,10 @@ fn an_unknown_interface_is_named() {
 
 #[test]
 fn a_port_held_by_a_socket_that_does_not_share_is_in_use() {
-    let group = fresh_group();
-    let holder = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, group.port())).expect("a free port");
+    // A port that the kernel picks, since all groups on it would be in the way, also those of other programs.
+    let holder = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a free port");
+    let mut group = fresh_group();
+    group.set_port(holder.local_addr().expect("a bound socket has one").port());
     let error = refusal(&UdpOptions::new(group));
     assert!(matches!(error, PortError::AddressInUse { address } if address == group), "{error}");
     drop(holder);

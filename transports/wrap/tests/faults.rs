@@ -27,15 +27,13 @@ fn numbers(faults: Faults, datagrams: u32) -> (Vec<u32>, Injected) {
     let bytes: Vec<u8> = (0..datagrams).flat_map(u32::to_le_bytes).collect();
     send_all(&mut sender, To::Group, &bytes, 4);
     let mut got = Vec::new();
-    // Held datagrams come when their time is up, and then there are no more.
-    let longest = REORDER_HOLD.max(faults.delay);
-    let mut last = Instant::now();
-    while last.elapsed() <= longest {
-        if receive_into(&mut receiver, usize::MAX, &mut got) > 0 {
-            last = Instant::now();
-        }
-        receiver.wait(Duration::from_micros(100)).expect("a wait that works");
-    }
+    poll_until(&mut receiver, |receiver| {
+        receive_into(receiver, usize::MAX, &mut got);
+        let injected = receiver.injected();
+        let due = injected.arrivals - injected.drops + injected.duplicates;
+        assert!(got.len() as u64 <= due, "more came out than went in");
+        injected.arrivals == u64::from(datagrams) && got.len() as u64 == due
+    });
     let numbers = got.iter().map(|bytes| u32::from_le_bytes(bytes[..].try_into().expect("four bytes"))).collect();
     (numbers, receiver.injected())
 }
