@@ -80,7 +80,6 @@ pub struct Injected {
 #[derive(Debug)]
 pub struct Faulty<P> {
     port: P,
-    io: String,
     is_harmless: bool,
     state: State,
 }
@@ -118,7 +117,6 @@ impl Held {
 impl<P: Port> Faulty<P> {
     /// Puts `faults` around `port`.
     pub fn new(port: P, faults: Faults) -> Self {
-        let io = format!("{}+faulty", port.io());
         let state = State {
             faults,
             random: fastrand::Rng::with_seed(faults.seed),
@@ -127,7 +125,7 @@ impl<P: Port> Faulty<P> {
             reordered: VecDeque::new(),
             spare: Vec::new(),
         };
-        Self { port, io, is_harmless: faults.are_none(), state }
+        Self { port, is_harmless: faults.are_none(), state }
     }
 
     /// What was injected so far; all zero without faults, since nothing is counted then.
@@ -256,6 +254,6 @@ impl<P: Port> Port for Faulty<P> {
     }
 
     fn io(&self) -> &str {
-        &self.io
+        self.port.io()
     }
 }

@@ -7,6 +7,9 @@ use super::schedule::Rate;
 use bourdon::Settings;
 use serde::{Deserialize, Serialize};
 
+/// Latencies are told apart up to an hour; beyond, they count as one.
+pub(crate) const LATENCY_MAX_NS: u64 = 3_600_000_000_000;
+
 /// What a process is to do; the first line it reads.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Assignment {

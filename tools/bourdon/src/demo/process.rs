@@ -5,7 +5,7 @@
 //! can be compared at any length. After its last delivery it goes on serving repairs until the demo says it is over.
 
 use super::input::Record;
-use super::link::{Assignment, Order, Said, Tally};
+use super::link::{Assignment, LATENCY_MAX_NS, Order, Said, Tally};
 use super::schedule::Schedule;
 use crate::exit::Failure;
 use bourdon::{Counter, Delivery, Event, Node, Outgoing, Port, Rank, Refusal, TopicId};
@@ -126,7 +126,7 @@ impl DemoProcess {
             chain: Vec::with_capacity(assignment.messages as usize),
             seen: vec![vec![0; assignment.messages as usize / 64 + 1]; members],
             duplicates: 0,
-            latency_ns: Histogram::new(3).expect("3 digits are a valid precision"),
+            latency_ns: Histogram::new_with_max(LATENCY_MAX_NS, 3).expect("the bounds are valid"),
         };
         Ok(Self { assignment, node, share, proof, said_ready: false, said_progress: (0, 0) })
     }
@@ -275,9 +275,7 @@ impl Proof {
             Some(bits) if *bits & (1 << (sequence % 64)) == 0 => *bits |= 1 << (sequence % 64),
             _ => self.duplicates += 1,
         }
-        // Beyond an hour is beyond what the histogram must tell apart.
-        let latency_ns = wall_ns.saturating_sub(delivery.send_time_ns);
-        self.latency_ns.saturating_record(latency_ns.min(3_600_000_000_000));
+        self.latency_ns.saturating_record(wall_ns.saturating_sub(delivery.send_time_ns));
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a demo shows at its end: a table and a picture for people, one JSON object for scripts.
 
 use super::conduct::{Outcome, Plan, Row};
+use super::link::LATENCY_MAX_NS;
 use bourdon::settings::Role;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
@@ -23,7 +24,7 @@ pub(crate) fn show(plan: &Plan, names: &Names, outcome: &Outcome, as_json: bool)
 }
 
 fn latencies<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Histogram<u64> {
-    let mut all = Histogram::new(3).expect("3 digits are a valid precision");
+    let mut all = Histogram::new_with_max(LATENCY_MAX_NS, 3).expect("the bounds are valid");
     for (value, count) in rows.into_iter().filter_map(|row| row.tally.as_ref()).flat_map(|tally| &tally.latency_ns) {
         all.saturating_record_n(*value, *count);
     }
