@@ -1,9 +1,10 @@
 //! Bugs that can be planted, to see the simulator's checkers catch them.
 //!
 //! A checker that has never failed may be unable to. Each mutant is a mistake that somebody made in a system of this
-//! kind; the code it sabotages asks for it by name, on paths that are not hot.
+//! kind; the code it sabotages asks for it by name, on paths that are not hot. Some are no bugs: changes that break
+//! nothing, to see the checkers keep quiet.
 
-/// One bug.
+/// One bug, or harmless change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
     /// Another member's message is delivered when it arrives, before the sequencer has ordered it.
@@ -22,11 +23,15 @@ pub enum Mutant {
     IgnoreWindow,
     /// Heartbeats say nothing of the tail.
     ForgetTail,
+    /// Harmless: the sequencer puts one message in a run.
+    ShortRuns,
+    /// Harmless: each request for repair is sent twice.
+    AskTwice,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::DeliverBeforeOrdered,
         Self::ForgetNak,
         Self::AckBeforeReceived,
@@ -35,7 +40,14 @@ impl Mutant {
         Self::OrderRunsBackwards,
         Self::IgnoreWindow,
         Self::ForgetTail,
+        Self::ShortRuns,
+        Self::AskTwice,
     ];
+
+    /// Whether it breaks nothing.
+    pub const fn is_harmless(self) -> bool {
+        matches!(self, Self::ShortRuns | Self::AskTwice)
+    }
 
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
@@ -48,6 +60,8 @@ impl Mutant {
             Self::OrderRunsBackwards => "order-runs-backwards",
             Self::IgnoreWindow => "ignore-window",
             Self::ForgetTail => "forget-tail",
+            Self::ShortRuns => "short-runs",
+            Self::AskTwice => "ask-twice",
         }
     }
 }

@@ -438,8 +438,11 @@ impl Process {
             ranges: (self.data.ranges.len() as u16).into(),
         };
         let parts = [nak.as_bytes(), self.data.ranges.as_bytes()];
-        self.outbox.record(now, to, Kind::Nak, TopicId(0), parts, &mut self.counters);
-        self.counters.add(Counter::NaksSent, 1);
+        let times = if self.data.config.mutant == Some(Mutant::AskTwice) { 2 } else { 1 };
+        for _ in 0..times {
+            self.outbox.record(now, to, Kind::Nak, TopicId(0), parts, &mut self.counters);
+            self.counters.add(Counter::NaksSent, 1);
+        }
     }
 
     /// The sender first; then, every other time, another member.

@@ -1,1 +1,31 @@
-//! A deterministic world for the shipped protocol code: seeded clock, network and checkers
+//! A deterministic world for the shipped protocol code.
+//!
+//! A protocol that has only met a quiet network has not been tested, and a failure that can't be repeated can't be
+//! mended. So whole groups run here in one thread on a clock that is a number: a seed draws a [`Plan`] (who takes part,
+//! how large everything is, what goes wrong), the [`world`] plays it with the very [`Process`](bourdon_protocol::Process)
+//! that the real node runs, and the [`checkers`] judge what came out without sharing a line with the protocol. The same
+//! seed gives the same run, event for event.
+//!
+//! Checkers that have never failed may be unable to, so [`check_mutants`] plants known bugs and wants each one caught,
+//! by the invariant that it breaks; harmless changes must pass.
+//!
+//! `docs/simulator.md` is the page to this crate.
+
+#![forbid(unsafe_code)]
+
+pub mod checkers;
+mod history;
+mod mutation;
+mod network;
+mod node;
+mod plan;
+mod report;
+mod runner;
+mod world;
+
+pub use mutation::check_mutants;
+pub use network::Faults;
+pub use plan::{FaultPlan, ObserverPlan, OrderPlan, Plan, StartPlan};
+pub use report::{Failure, Report};
+pub use runner::{Options, run, run_plan};
+pub use world::{Mode, Outcome, play};

@@ -57,7 +57,8 @@ impl Sequencer {
                 continue;
             }
             let ordered = &mut self.ordered[stream.rank.index()];
-            let waiting = stream.window.complete.since(*ordered).min(RUN_MAX);
+            let run_max = if mutant == Some(Mutant::ShortRuns) { 1 } else { RUN_MAX };
+            let waiting = stream.window.complete.since(*ordered).min(run_max);
             if waiting > 0 {
                 let first = *ordered;
                 *ordered = first + waiting;

@@ -89,11 +89,8 @@ impl TotalOrder {
             self.agree(stream.cursor.first_order, counters);
         }
         match frame.kind() {
+            // A fragmented message is collected as it comes: it may be longer than an observer's log.
             Some(Kind::Data) => {
-                let ends = frame.ends_message();
-                if !ends && stream.window.complete <= stream.cursor.sequence && stream.hole.is_none() {
-                    return Walk::Waits; // a fragmented message whose end is not here, but may come
-                }
                 if stream.deliver_one(Some(self.next), step, emit) {
                     self.next = self.next.next();
                     return Walk::Delivered;
@@ -137,9 +134,7 @@ impl TotalOrder {
         if run.first < stream.delivered {
             return self.step_over(run, stream, counters);
         }
-        // Before a hole the cursor must go on as far as it can, or the hole is never reached.
-        let comes = stream.window.complete > run.first || stream.hole.is_some();
-        if !comes || !stream.reach(run.first, step, counters) {
+        if !stream.reach(run.first, step, counters) {
             return Walk::Waits;
         }
         stream.ordered = true;

@@ -1,0 +1,44 @@
+//! Memory is bounded: what a process keeps beyond its logs stays within bounds that are known beforehand.
+//!
+//! DESIGN §7: 23.
+
+use super::{Verdict, Violation};
+use crate::plan::Plan;
+use bourdon_protocol::Process;
+
+pub(super) const NAME: &str = "memory";
+
+/// What a process may have waiting for its network.
+const OUTBOX_BYTES: usize = 1 << 20;
+/// Events an application has not fetched.
+const EVENTS: usize = 256;
+
+#[derive(Debug)]
+pub(super) struct Memory {
+    assembly_bytes: usize,
+    early_datagrams: usize,
+    clients: usize,
+}
+
+impl Memory {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let members = usize::from(plan.members);
+        let observed = plan.observers.iter().map(|observer| observer.receive_log_slots).max().unwrap_or(0);
+        let slots = plan.receive_log_slots.max(observed) as usize;
+        Self {
+            assembly_bytes: members * plan.max_message_bytes,
+            early_datagrams: members * slots.next_power_of_two(),
+            clients: usize::from(plan.clients),
+        }
+    }
+
+    pub(super) fn stepped(&self, process: &Process) -> Verdict {
+        let held = process.held();
+        let within = held.outbox_bytes <= OUTBOX_BYTES
+            && held.events <= EVENTS
+            && held.early_datagrams <= self.early_datagrams
+            && held.assembly_bytes <= self.assembly_bytes
+            && held.clients <= self.clients;
+        if within { Ok(()) } else { Err(Violation::new(NAME, format!("a process keeps {held:?}"))) }
+    }
+}

@@ -1,0 +1,155 @@
+//! The network between processes: late, lossy, and the same for the same seed.
+//!
+//! What a multicast does to one receiver it need not do to the next, so every datagram meets its fate at each receiver
+//! by itself, whatever stands in it. Left alone, datagrams from one process to another keep their order; overtaking is a
+//! fault like any other, so that runs without it stay without it.
+//!
+//! Invariant: nothing arrives that was not sent, save copies and single flipped bits.
+
+use crate::plan::{FaultPlan, Plan};
+use fastrand::Rng;
+use serde::Serialize;
+use std::rc::Rc;
+
+/// What went wrong, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)] // the names say it
+pub struct Faults {
+    pub drop: u64,
+    pub duplicate: u64,
+    pub reorder: u64,
+    pub delay: u64,
+    pub corrupt: u64,
+    /// Lost because the receiver's socket was full.
+    pub overflow: u64,
+    pub pause: u64,
+    pub cut: u64,
+    /// The sender's socket took only part of what it was offered.
+    pub refuse: u64,
+}
+
+impl Faults {
+    /// Adds another run's.
+    pub fn add(&mut self, other: &Self) {
+        self.drop += other.drop;
+        self.duplicate += other.duplicate;
+        self.reorder += other.reorder;
+        self.delay += other.delay;
+        self.corrupt += other.corrupt;
+        self.overflow += other.overflow;
+        self.pause += other.pause;
+        self.cut += other.cut;
+        self.refuse += other.refuse;
+    }
+}
+
+/// A datagram on its way.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrival {
+    pub(crate) at_ns: u64,
+    pub(crate) to: usize,
+    pub(crate) bytes: Rc<[u8]>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Network {
+    latency_ns: u64,
+    jitter_ns: u64,
+    plan: FaultPlan,
+    pub(crate) faults: Faults,
+    /// By receiver: datagrams that did not arrive as they should have.
+    pub(crate) trouble: Vec<u64>,
+    /// By sender, then receiver: when the last one arrives, and until when nothing does.
+    last_ns: Vec<Vec<u64>>,
+    cut_until_ns: Vec<Vec<u64>>,
+}
+
+impl Network {
+    pub(crate) fn new(plan: &Plan, ends: usize) -> Self {
+        Self {
+            latency_ns: plan.latency_ns,
+            jitter_ns: plan.jitter_ns,
+            plan: plan.faults.clone(),
+            faults: Faults::default(),
+            trouble: vec![0; ends],
+            last_ns: vec![vec![0; ends]; ends],
+            cut_until_ns: vec![vec![0; ends]; ends],
+        }
+    }
+
+    /// From now on nothing goes wrong.
+    pub(crate) fn freeze(&mut self) {
+        self.plan = FaultPlan::none(0);
+        self.cut_until_ns.iter_mut().flatten().for_each(|until| *until = 0);
+    }
+
+    pub(crate) fn cut(&mut self, from: usize, to: usize, until_ns: u64) {
+        self.cut_until_ns[from][to] = until_ns;
+        self.faults.cut += 1;
+    }
+
+    /// Sends one datagram to one receiver.
+    pub(crate) fn send(
+        &mut self,
+        now_ns: u64,
+        (from, to): (usize, usize),
+        bytes: &Rc<[u8]>,
+        rng: &mut Rng,
+        arrivals: &mut Vec<Arrival>,
+    ) {
+        if hits(rng, self.plan.drop_permille) || now_ns < self.cut_until_ns[from][to] {
+            self.faults.drop += 1;
+            self.trouble[to] += 1;
+            return;
+        }
+        let copies = 1 + usize::from(hits(rng, self.plan.duplicate_permille));
+        self.faults.duplicate += copies as u64 - 1;
+        for _ in 0..copies {
+            let at_ns = self.arrival_ns(now_ns, from, to, rng);
+            arrivals.push(Arrival { at_ns, to, bytes: self.perhaps_corrupt(to, bytes, rng) });
+        }
+    }
+
+    fn arrival_ns(&mut self, now_ns: u64, from: usize, to: usize, rng: &mut Rng) -> u64 {
+        let at_ns = now_ns + self.latency_ns + rng.u64(0..=self.jitter_ns);
+        if hits(rng, self.plan.delay_permille) {
+            self.faults.delay += 1;
+            self.trouble[to] += 1;
+            return at_ns + rng.u64(0..=self.plan.delay_max_ns);
+        }
+        if hits(rng, self.plan.reorder_permille) {
+            self.faults.reorder += 1;
+            self.trouble[to] += 1;
+            return at_ns + rng.u64(0..=4 * self.latency_ns);
+        }
+        let last_ns = &mut self.last_ns[from][to];
+        *last_ns = at_ns.max(*last_ns + 1);
+        *last_ns
+    }
+
+    fn perhaps_corrupt(&mut self, to: usize, bytes: &Rc<[u8]>, rng: &mut Rng) -> Rc<[u8]> {
+        if !hits(rng, self.plan.corrupt_permille) {
+            return Rc::clone(bytes);
+        }
+        self.faults.corrupt += 1;
+        self.trouble[to] += 1;
+        let mut damaged = bytes.to_vec();
+        let bit = rng.usize(0..8 * damaged.len());
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        damaged.into()
+    }
+
+    /// How many of `offered` datagrams the sender's socket takes.
+    pub(crate) fn takes(&mut self, offered: usize, rng: &mut Rng) -> usize {
+        if !hits(rng, self.plan.refuse_permille) {
+            return offered;
+        }
+        self.faults.refuse += 1;
+        rng.usize(0..offered)
+    }
+}
+
+/// Throws the dice.
+pub(crate) fn hits(rng: &mut Rng, permille: u32) -> bool {
+    permille > 0 && rng.u32(0..1000) < permille
+}

@@ -1,0 +1,56 @@
+//! What a run, or many, came to: the object behind `bourdon sim --json`.
+
+use crate::network::Faults;
+use serde::Serialize;
+
+/// A seed that broke something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// Which seed.
+    pub seed: u64,
+    /// What it broke: a name of `docs/simulator.md`'s table, or `panic`.
+    pub invariant: String,
+    /// The command that shows it again.
+    pub replay: String,
+    /// How, in words.
+    pub detail: String,
+}
+
+/// What many seeds came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// How many seeds were run.
+    pub seeds: u64,
+    /// Steps of all processes.
+    pub steps: u64,
+    /// Messages delivered, at all processes together.
+    pub delivered: u64,
+    /// What went wrong on the network.
+    pub faults: Faults,
+    /// Seeds that broke something, lowest first; with a planted bug, those that caught it.
+    pub failures: Vec<Failure>,
+    /// Planted bugs that were caught by an invariant they break.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caught: Option<Vec<String>>,
+    /// Planted bugs that were not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missed: Option<Vec<String>>,
+    /// Harmless changes reported as bugs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flagged: Option<Vec<String>>,
+    /// Two runs of the same seeds agree in every event if they agree in this.
+    pub digest: u64,
+}
+
+impl Report {
+    /// Takes in another report of other seeds.
+    pub fn merge(&mut self, other: Self) {
+        self.seeds += other.seeds;
+        self.steps += other.steps;
+        self.delivered += other.delivered;
+        self.faults.add(&other.faults);
+        self.failures.extend(other.failures);
+        self.failures.sort_by_key(|failure| failure.seed);
+        self.digest = self.digest.wrapping_add(other.digest); // in whatever order the seeds were run
+    }
+}

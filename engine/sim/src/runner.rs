@@ -1,0 +1,84 @@
+//! Runs many seeds, on as many threads as there are to use.
+//!
+//! A world is single-threaded, so that it can be repeated; seeds know nothing of each other, so they may run side by
+//! side. This is the one file of the crate that starts threads. A panic within a step is a failure of that seed and
+//! of no other.
+
+use crate::checkers::Violation;
+use crate::network::Faults;
+use crate::plan::Plan;
+use crate::report::{Failure, Report};
+use crate::world::{Mode, Outcome, play};
+use bourdon_protocol::Mutant;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// How to run seeds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// What is asked of each run.
+    pub mode: Mode,
+    /// A bug to plant.
+    pub mutate: Option<Mutant>,
+    /// Threads to run seeds on; 0 counts as 1.
+    pub threads: usize,
+}
+
+/// Runs seeds and says what became of them. `progress` hears of each seed done, from any thread.
+pub fn run(seeds: Range<u64>, options: Options, progress: &(dyn Fn(u64) + Sync)) -> Report {
+    let threads = options.threads.max(1) as u64;
+    let work = |thread: u64| {
+        let mut report = Report::default();
+        for seed in seeds.clone().skip(thread as usize).step_by(threads as usize) {
+            report.merge(run_plan(&Plan::draw(seed), seed, options));
+            progress(seed);
+        }
+        report
+    };
+    let mut report = Report::default();
+    std::thread::scope(|scope| {
+        let work = &work;
+        let workers: Vec<_> = (0..threads).map(|thread| scope.spawn(move || work(thread))).collect();
+        for worker in workers {
+            report.merge(worker.join().expect("panics of a run are caught within it"));
+        }
+    });
+    report
+}
+
+/// Runs one plan; the seed throws the network's dice.
+pub fn run_plan(plan: &Plan, seed: u64, options: Options) -> Report {
+    let outcome = catch_unwind(AssertUnwindSafe(|| play(plan, seed, options.mode, options.mutate)));
+    let outcome = outcome.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        let violation = Some(Violation { invariant: "panic", detail: format!("panic: {text}") });
+        Outcome { steps: 0, delivered: 0, faults: Faults::default(), violation, digest: 0 }
+    });
+    let failure = outcome.violation.map(|violation| Failure {
+        seed,
+        invariant: violation.invariant.into(),
+        replay: replay(seed, options),
+        detail: violation.detail,
+    });
+    Report {
+        seeds: 1,
+        steps: outcome.steps,
+        delivered: outcome.delivered,
+        faults: outcome.faults,
+        failures: failure.into_iter().collect(),
+        digest: outcome.digest ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        ..Report::default()
+    }
+}
+
+/// The command that runs a seed again.
+fn replay(seed: u64, options: Options) -> String {
+    let mode = match options.mode {
+        Mode::Safety => " --safety",
+        Mode::Liveness => " --liveness",
+        Mode::Both => "",
+    };
+    let mutate = options.mutate.map_or_else(String::new, |mutant| format!(" --mutate {}", mutant.name()));
+    format!("bourdon sim --seed {seed} --seeds 1{mode}{mutate}")
+}
