@@ -266,9 +266,10 @@ impl Process {
         let stream = &mut self.data.streams[rank.index()];
         if !stream.window.started {
             let (next, oldest) = (heartbeat.next_number.get(), heartbeat.oldest_number.get());
+            let sequence = Sequence(heartbeat.next_sequence.get());
             match self.data.config.start {
-                Start::Live => stream.start_at(DatagramNumber(next), Sequence(heartbeat.next_sequence.get())),
-                Start::Oldest => stream.start_at_oldest(DatagramNumber(oldest.min(next))),
+                Start::Live => stream.start_at(DatagramNumber(next), sequence),
+                Start::Oldest => stream.start_at_oldest(DatagramNumber(oldest.min(next)), sequence),
             }
         }
         self.data.note_end(now, rank, DatagramNumber(heartbeat.next_number.get()));

@@ -27,8 +27,9 @@ use std::rc::Rc;
 const DRAIN_NS: u64 = 60_000_000_000;
 /// How often it is asked whether everything has arrived.
 const LOOK_NS: u64 = 5_000_000;
-/// When everything has, the group may settle for so long, and is then watched for as long again and more.
-const SETTLE_NS: u64 = 200_000_000;
+/// When everything has, requests for repair must cease: nobody has asked for anything for so long. Longer than a few
+/// heartbeats and the longest retry.
+const SETTLE_NS: u64 = 400_000_000;
 
 /// What is asked of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,8 +98,7 @@ impl Ord for Event {
 enum Phase {
     Faulty,
     Draining { until_ns: u64 },
-    Settling { until_ns: u64 },
-    Watched { until_ns: u64, naks: u64 },
+    Settling { until_ns: u64, naks: u64, since_ns: u64 },
     Over,
 }
 
@@ -412,17 +412,20 @@ impl<'p> World<'p> {
     fn look(&mut self) -> Verdict {
         match self.phase {
             Phase::Draining { until_ns } => match self.drained() {
-                Ok(()) => self.phase = Phase::Settling { until_ns: self.now_ns + SETTLE_NS },
+                Ok(()) => self.phase = Phase::Settling { until_ns, naks: 0, since_ns: self.now_ns },
                 Err(missing) if self.now_ns >= until_ns => return Err(missing),
                 Err(_) => {}
             },
-            Phase::Settling { until_ns } if self.now_ns >= until_ns => {
-                self.phase =
-                    Phase::Watched { until_ns: self.now_ns + 2 * SETTLE_NS, naks: self.count(Counter::NaksSent) };
-            }
-            Phase::Watched { until_ns, naks } if self.now_ns >= until_ns => {
-                self.naks_when_done = self.count(Counter::NaksSent) - naks;
-                self.phase = Phase::Over;
+            Phase::Settling { until_ns, naks, since_ns } => {
+                let now_naks = self.count(Counter::NaksSent);
+                if now_naks == naks && self.now_ns - since_ns >= SETTLE_NS {
+                    self.phase = Phase::Over;
+                } else if self.now_ns >= until_ns {
+                    self.naks_when_done = now_naks - naks;
+                    self.phase = Phase::Over;
+                } else if now_naks != naks {
+                    self.phase = Phase::Settling { until_ns, naks: now_naks, since_ns: self.now_ns };
+                }
             }
             _ => {}
         }

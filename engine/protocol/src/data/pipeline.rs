@@ -292,9 +292,10 @@ impl Pipeline {
 
     /// Collects what to ask for of one stream into `ranges`; how often it was asked for, or `None` if nothing is due.
     pub(crate) fn collect_missing(&mut self, now: Instant, rank: Rank) -> Option<u8> {
+        let (timing, budget) = (&self.config.timing, own_window(&self.config));
         let stream = &mut self.streams[rank.index()];
         let (window, log) = (&stream.window, &stream.log);
-        let attempts = stream.asker.collect(now, window, log, &self.config.timing, &mut self.ranges);
+        let attempts = stream.asker.collect(now, window, log, timing, budget, &mut self.ranges);
         (!self.ranges.is_empty()).then_some(attempts)
     }
 

@@ -117,7 +117,8 @@ impl Asker {
         (first << attempts.saturating_sub(1).min(8)).min(timing.nak_retry_max_ns)
     }
 
-    /// Collects the ranges to ask for now into `ranges`, sets the next look, and says how often the most stubborn of
+    /// Collects the ranges to ask for now into `ranges`, at most `budget` datagrams (what the socket can hold of the
+    /// answer), sets the next look, and says how often the most stubborn of
     /// them has been asked for.
     pub(crate) fn collect(
         &mut self,
@@ -125,6 +126,7 @@ impl Asker {
         window: &Window,
         log: &Log,
         timing: &Timing,
+        mut budget: u64,
         ranges: &mut Vec<NakRange>,
     ) -> u8 {
         ranges.clear();
@@ -145,10 +147,15 @@ impl Asker {
                 ranges.extend(open.take().map(|(first, count)| NakRange::new(DatagramNumber(first), count)));
                 continue;
             }
+            if budget == 0 {
+                self.due = self.due.min(now + timing.nak_retry_min_ns);
+                break;
+            }
             if open.is_none() && ranges.len() == NAK_RANGES_MAX {
                 self.due = now; // the rest goes into another request
                 break;
             }
+            budget -= 1;
             let entry = self.entry(number);
             let attempts =
                 if entry.number == number { entry.attempts.checked_add(1).unwrap_or(ATTEMPTS_CYCLE) } else { 1 };

@@ -42,8 +42,9 @@ pub(crate) struct Stream {
     pub(crate) excused: Sequence,
     /// Messages given up because nobody can say any more where in the total order they stood.
     pub(crate) skipped: Option<(Sequence, Sequence)>,
-    /// Whether the first datagram is still awaited that says which sequence we begin at.
-    awaits_anchor: bool,
+    /// While the first datagram is still awaited that says which message we begin at: the first message that was
+    /// published after we came.
+    awaits_anchor: Option<Sequence>,
 }
 
 impl Stream {
@@ -61,7 +62,7 @@ impl Stream {
             ordered: false,
             excused: Sequence(0),
             skipped: None,
-            awaits_anchor: false,
+            awaits_anchor: None,
         }
     }
 
@@ -73,27 +74,28 @@ impl Stream {
         (self.delivered, self.excused) = (sequence, sequence);
     }
 
-    /// Begins at an old datagram; only when it is here will it be known which message that is.
-    pub(crate) fn start_at_oldest(&mut self, number: DatagramNumber) {
+    /// Begins at an old datagram; only when it is here will it be known which message that is. The next message to be
+    /// published is `next`.
+    pub(crate) fn start_at_oldest(&mut self, number: DatagramNumber, next: Sequence) {
         self.start_at(number, Sequence(0));
-        self.awaits_anchor = number.0 > 0;
+        self.awaits_anchor = Some(next).filter(|_| number.0 > 0);
     }
 
     /// Whether it is known which message comes next.
     #[inline]
     pub(crate) fn is_anchored(&self) -> bool {
-        self.window.started && !self.awaits_anchor
+        self.window.started && self.awaits_anchor.is_none()
     }
 
     /// A datagram came: if it is the one awaited, learns from it which message comes next.
     #[inline]
     pub(crate) fn anchor(&mut self) {
-        if self.awaits_anchor && self.hole.is_none() && self.window.next > self.cursor.floor() {
+        if self.awaits_anchor.is_some() && self.hole.is_none() && self.window.next > self.cursor.floor() {
             let Some(bytes) = self.log.get(self.cursor.floor()) else { return };
             let sequence = DatagramHeader::of_checked(bytes).first_sequence();
             self.cursor.sequence = sequence;
             (self.delivered, self.excused) = (sequence, sequence);
-            self.awaits_anchor = false;
+            self.awaits_anchor = None;
         }
     }
 
@@ -164,8 +166,8 @@ impl Stream {
         let header = DatagramHeader::of_checked(bytes);
         let cut = begins_inside_a_message(bytes, &header);
         let first = header.first_sequence();
-        // Where nothing was ever promised, nothing is lost.
-        let from = if core::mem::take(&mut self.awaits_anchor) { first } else { self.delivered };
+        // What was published before we came was never promised.
+        let from = self.awaits_anchor.take().map_or(self.delivered, |came| came.min(first));
         self.cursor.jump(hole.to);
         self.cursor.sequence = first;
         self.assembly.abandon();
