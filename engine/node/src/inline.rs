@@ -7,6 +7,9 @@
 //! One clock reading a burst: everything delivered by one call carries the same time.
 
 use crate::clock::Clock;
+use crate::counters::{CountersFile, CountersWriter, Description};
+use crate::directory::{Directory, DirectoryError};
+use crate::placement::PlacementError;
 use crate::settings::{Settings, SettingsError};
 use crate::transport::{AnyPort, pick};
 use bourdon_port::{Echo, Port, PortError, To};
@@ -20,7 +23,7 @@ use std::time::Duration;
 /// that timers keep their time.
 const RECEIVE_LIMIT: usize = 512;
 /// The most messages one call delivers unless told otherwise; the rest is delivered by the next.
-const DELIVER_LIMIT: usize = 1 << 16;
+pub(crate) const DELIVER_LIMIT: usize = 1 << 16;
 /// Sealed datagrams that make a publication send at once instead of waiting for the next call: one full segmentation
 /// run.
 const BACKLOG_SEND: u64 = 46;
@@ -33,8 +36,16 @@ pub enum NodeError {
     Settings(#[from] SettingsError),
     #[error(transparent)]
     Port(#[from] PortError),
-    #[error("the kernel granted {granted_bytes} bytes of receive buffer, too little for this group's window: {source}; raise net.core.rmem_max")]
+    #[error(
+        "the kernel granted {granted_bytes} bytes of receive buffer, too little for this group's window: {source}; raise net.core.rmem_max"
+    )]
     Buffer { granted_bytes: usize, source: bourdon_protocol::ConfigError },
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    #[error("{doing}: {source}")]
+    Io { doing: &'static str, source: std::io::Error },
 }
 
 /// The engine over any port: what [`Node`] is, and what tests and gates run over a port in memory.
@@ -47,6 +58,8 @@ pub struct Engine<P> {
     now: Instant,
     /// Whether something was published since the last reading.
     in_burst: bool,
+    /// Datagrams the port handed over.
+    port_datagrams: u64,
 }
 
 impl<P: Port> Engine<P> {
@@ -59,7 +72,7 @@ impl<P: Port> Engine<P> {
         config.address = port.local_address().into();
         config.wall_offset_ns = clock.wall_offset_ns();
         let now = clock.now();
-        Ok(Self { process: Process::new(now, config)?, port, clock, now, in_burst: false })
+        Ok(Self { process: Process::new(now, config)?, port, clock, now, in_burst: false, port_datagrams: 0 })
     }
 
     /// Publishes a message on a topic. It goes out with the next [`Engine::flush`] or [`Engine::poll`].
@@ -132,11 +145,7 @@ impl<P: Port> Engine<P> {
     /// # Errors
     /// If the port is broken.
     #[inline]
-    pub fn poll_at_most(
-        &mut self,
-        limit: usize,
-        on_delivery: impl FnMut(Delivery<'_>),
-    ) -> Result<usize, PortError> {
+    pub fn poll_at_most(&mut self, limit: usize, on_delivery: impl FnMut(Delivery<'_>)) -> Result<usize, PortError> {
         if self.in_burst {
             self.flush()?;
         }
@@ -147,6 +156,7 @@ impl<P: Port> Engine<P> {
             let now = *now.get_or_insert_with(|| clock.now());
             process.on_datagram(now, arrival.bytes, arrival.kernel_receive_ns);
         })?;
+        self.port_datagrams += received as u64;
         self.now = now.unwrap_or_else(|| clock.now());
         let delivered = self.process.deliver(self.now, limit, on_delivery);
         let timer_due = self.now >= self.process.next_deadline();
@@ -215,6 +225,16 @@ impl<P: Port> Engine<P> {
         &self.clock
     }
 
+    /// The last reading of the clock.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// How many datagrams the port has handed over, discarded ones included.
+    pub fn port_datagrams(&self) -> u64 {
+        self.port_datagrams
+    }
+
     /// What has been counted.
     pub fn counters(&self) -> &Counters {
         self.process.counters()
@@ -259,8 +279,7 @@ impl Node {
                 ..Faults::default()
             },
         );
-        let engine =
-            Engine::new(port, config).map_err(|source| NodeError::Buffer { granted_bytes, source })?;
+        let engine = Engine::new(port, config).map_err(|source| NodeError::Buffer { granted_bytes, source })?;
         Ok(Self { engine, fallback: picked.fallback })
     }
 
@@ -277,6 +296,30 @@ impl Node {
     /// Where others reach this process.
     pub fn local_address(&self) -> SocketAddr {
         self.engine.port.local_address()
+    }
+
+    /// Makes the counters file by which `bourdon stat` and others look at this node; after each poll, call
+    /// [`CountersWriter::update`]. The file is removed when the first of the two is dropped.
+    ///
+    /// # Errors
+    /// If there is no directory for it.
+    pub fn share_counters(&self, settings: &Settings) -> Result<(CountersFile, CountersWriter), NodeError> {
+        let directory = Directory::open(settings.threads.directory.as_deref())?;
+        let description = Description {
+            group: settings.group.name.clone(),
+            group_address: settings.group.address.to_string(),
+            role: format!("{:?}", settings.process.role).to_lowercase(),
+            rank: (settings.process.role == crate::settings::Role::Member).then_some(settings.process.rank),
+            members: settings.group.members,
+            address: self.local_address().to_string(),
+            io: self.io().to_owned(),
+            fallback: self.fallback.clone(),
+            idle: format!("{:?}", settings.threads.idle).to_lowercase(),
+            receive_buffer_bytes: self.engine.port.limits().receive_buffer_bytes as u64,
+            cells: crate::counters::cells(),
+        };
+        CountersFile::create(std::sync::Arc::new(directory), &description)
+            .map_err(|source| NodeError::Io { doing: "making the counters file", source })
     }
 }
 

@@ -14,11 +14,47 @@
 //! # }
 //! ```
 //!
-//! A [`Node`] runs in the thread that polls it. `docs/architecture.md` is the map of the whole.
+//! A [`Node`] runs in the thread that polls it: the lowest latency. A [`ThreadedNode`] has threads of its own and is
+//! reached through rings:
+//!
+//! ```no_run
+//! use bourdon::{PublishError, Settings, ThreadedNode, TopicId};
+//! use std::time::Duration;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let settings = Settings::load("bourdon.toml".as_ref())?;
+//! let (node, mut publication, mut subscription) = ThreadedNode::start(&settings)?;
+//! match publication.try_publish(TopicId::of("es"), b"4750.25") {
+//!     Err(PublishError::RingFull { held_up_by }) => eprintln!("later: {held_up_by:?}"),
+//!     taken => taken?,
+//! }
+//! while !subscription.has_ended() {
+//!     if subscription.poll(256, |message| println!("{:?} {:?}", message.order, message.payload)) == 0 {
+//!         subscription.wait(Duration::from_secs(1))?;
+//!     }
+//! }
+//! node.stop()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A [`ClientNode`] publishes through a member without being one. Every node leaves its figures in a [`counters`] file
+//! that any tool of the same user can read. `docs/architecture.md` is the map of the whole.
 
+mod admin;
+mod agent;
+mod client_node;
 mod clock;
+mod control;
+pub mod counters;
+pub mod directory;
+mod discover;
+mod idle;
 mod inline;
+mod messages;
+pub mod placement;
 pub mod settings;
+mod threaded;
 mod transport;
 
 pub use bourdon_port::{Port, PortError};
@@ -26,7 +62,12 @@ pub use bourdon_protocol::{
     Claim, Client, ClientEvent, Counter, Counters, Delivery, Event, Outgoing, Process, Refusal,
 };
 pub use bourdon_wire::{ClientId, Epoch, GroupId, Instant, OrderNumber, Rank, Sequence, TopicId};
+pub use client_node::ClientNode;
 pub use clock::Clock;
+pub use discover::{Discovery, discover};
+pub use idle::Idler;
 pub use inline::{Engine, Node, NodeError};
+pub use messages::NodeEvent;
 pub use settings::{Settings, SettingsError};
+pub use threaded::{Handles, Info, Publication, PublicationClaim, PublishError, Subscription, ThreadedNode};
 pub use transport::AnyPort;

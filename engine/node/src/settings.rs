@@ -161,6 +161,10 @@ pub struct ThreadSettings {
     pub idle: IdleStrategy,
     /// The core the data agent is pinned to.
     pub core: Option<usize>,
+    /// How much each publication of a threaded node queues.
+    pub publication_ring_bytes: usize,
+    /// How much each subscription of a threaded node queues.
+    pub subscription_ring_bytes: usize,
     /// Where counters and the admin socket are; by default a directory of this user's.
     pub directory: Option<PathBuf>,
 }
@@ -254,7 +258,13 @@ impl Default for TimingSettings {
 
 impl Default for ThreadSettings {
     fn default() -> Self {
-        Self { idle: IdleStrategy::Park, core: None, directory: None }
+        Self {
+            idle: IdleStrategy::Park,
+            core: None,
+            publication_ring_bytes: 8 << 20,
+            subscription_ring_bytes: 8 << 20,
+            directory: None,
+        }
     }
 }
 
@@ -270,6 +280,8 @@ pub enum SettingsError {
     TopicsCollide { first: String, second: String },
     #[error("{what} is {value} %: a percentage is between 0 and 100")]
     Percent { what: &'static str, value: f64 },
+    #[error("threads.{what} is {bytes} bytes: with this max_message_bytes it must be {least} to {most}")]
+    Ring { what: &'static str, bytes: usize, least: usize, most: usize },
     #[error(transparent)]
     Protocol(#[from] bourdon_protocol::ConfigError),
 }
@@ -309,7 +321,24 @@ impl Settings {
                 return Err(SettingsError::Percent { what, value });
             }
         }
+        self.check_rings()?;
         Ok(self.protocol(usize::MAX).check()?)
+    }
+
+    /// Four of the longest messages fit a ring: with half, one might never fit behind what is left of another.
+    fn check_rings(&self) -> Result<(), SettingsError> {
+        let most = bourdon_ring::spsc::MAX_CAPACITY_BYTES;
+        let least = self.limits.max_message_bytes.saturating_add(256).saturating_mul(4);
+        let threads = &self.threads;
+        for (what, bytes) in [
+            ("publication_ring_bytes", threads.publication_ring_bytes),
+            ("subscription_ring_bytes", threads.subscription_ring_bytes),
+        ] {
+            if !(least..=most).contains(&bytes) {
+                return Err(SettingsError::Ring { what, bytes, least, most });
+            }
+        }
+        Ok(())
     }
 
     /// The protocol's share of it, given the receive buffer that was really granted.

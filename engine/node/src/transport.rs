@@ -23,23 +23,26 @@ pub enum AnyPort {
 
 /// A port, and why it is not the one that was asked for, if it is not.
 #[derive(Debug)]
-pub struct Picked {
+pub(crate) struct Picked {
     /// The port.
-    pub port: AnyPort,
+    pub(crate) port: AnyPort,
     /// Why the node fell back to it.
-    pub fallback: Option<String>,
+    pub(crate) fallback: Option<String>,
 }
 
 /// Opens the transport that the settings name, or what stands in for it.
 ///
 /// # Errors
 /// If no transport can be opened; the text says what to do.
-pub fn pick(settings: &Settings, echo: Echo) -> Result<Picked, PortError> {
+pub(crate) fn pick(settings: &Settings, echo: Echo) -> Result<Picked, PortError> {
     let options = UdpOptions {
         interface: settings.network.interface.clone(),
         ttl: settings.network.ttl,
         receive_buffer_bytes: settings.network.receive_buffer_bytes,
-        idle: if settings.threads.idle == IdleStrategy::Park { Idle::Park } else { Idle::Spin },
+        idle: match settings.threads.idle {
+            IdleStrategy::Park | IdleStrategy::Backoff => Idle::Park, // both sleep in the port
+            IdleStrategy::Spin | IdleStrategy::Yield => Idle::Spin,
+        },
         echo: Some(echo),
         offload: settings.network.offload,
         receive_timestamps: settings.network.receive_timestamps,
@@ -47,9 +50,7 @@ pub fn pick(settings: &Settings, echo: Echo) -> Result<Picked, PortError> {
         ..UdpOptions::new(settings.group.address)
     };
     match settings.network.transport {
-        Transport::Portable => {
-            Ok(Picked { port: AnyPort::Portable(PortablePort::open(&options)?), fallback: None })
-        }
+        Transport::Portable => Ok(Picked { port: AnyPort::Portable(PortablePort::open(&options)?), fallback: None }),
         Transport::Udp => match UdpPort::open(&options) {
             Ok(port) => Ok(Picked { port: AnyPort::Udp(port), fallback: None }),
             Err(why @ PortError::Unavailable { .. }) => {

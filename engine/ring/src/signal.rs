@@ -44,6 +44,12 @@ impl Flag {
     }
 }
 
+impl std::fmt::Debug for Flag {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Flag").field(&self.is_set()).finish()
+    }
+}
+
 impl Default for Flag {
     fn default() -> Self {
         Self::new()

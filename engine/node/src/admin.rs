@@ -1,0 +1,129 @@
+//! What can be asked on the admin socket: one JSON object a line, answered by one JSON object a line.
+//!
+//! `{"request":"stat"}`, `{"request":"view"}`, `{"request":"errors"}`, `{"request":"stop"}`. Everything else is
+//! answered with `{"error": ...}` and what to do.
+//!
+//! A list of errors that grows with their number fills memory while nobody looks; so only distinct ones are kept, with
+//! counts and times, and at most [`DISTINCT_MAX`] of them.
+
+use crate::messages::{NodeEvent, ViewRecord};
+use bourdon_ring::counters::Reader;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+/// Distinct events remembered: every kind for every rank of a small group.
+const DISTINCT_MAX: usize = 64;
+
+/// A request, understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Request {
+    Stat,
+    View,
+    Errors,
+    Stop,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    request: Request,
+}
+
+/// Understands a line, or says what is wrong with it.
+pub(crate) fn parse(line: &[u8]) -> Result<Request, Value> {
+    serde_json::from_slice::<Line>(line).map(|line| line.request).map_err(|error| {
+        let help = r#"send one line like {"request":"stat"}; requests are stat, view, errors and stop"#;
+        json!({ "error": format!("{error}; {help}") })
+    })
+}
+
+/// Every cell by its label.
+pub(crate) fn stat(labels: &[String], cells: &Reader) -> Value {
+    let value = |(index, label): (usize, &String)| (label.clone(), Value::from(cells.get(index)));
+    json!({ "stat": labels.iter().enumerate().map(value).collect::<Map<_, _>>() })
+}
+
+/// The view, as the data agent told it.
+pub(crate) fn view(record: &ViewRecord) -> Value {
+    let member = |rank: u16| {
+        let is_silent = record.silent == u32::from(rank) + 1;
+        json!({ "rank": rank, "heard": record.heard >> rank & 1 == 1, "silent": is_silent })
+    };
+    json!({ "view": {
+        "epoch": record.epoch,
+        "formed": record.is_formed == 1,
+        "sequencer": record.sequencer,
+        "configuration_differs": record.differs == 1,
+        "members": (0..record.members).map(member).collect::<Vec<_>>(),
+    }})
+}
+
+/// The distinct events so far.
+#[derive(Debug, Default)]
+pub(crate) struct EventLog {
+    entries: Vec<Entry>,
+    /// Events not remembered because there were too many distinct ones.
+    forgotten: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    text: String,
+    count: u64,
+    first_ns: u64,
+    last_ns: u64,
+}
+
+impl EventLog {
+    pub(crate) fn note(&mut self, now_ns: u64, event: NodeEvent) {
+        let text = event.to_string();
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.text == text) {
+            entry.count += 1;
+            entry.last_ns = now_ns;
+        } else if self.entries.len() < DISTINCT_MAX {
+            self.entries.push(Entry { text, count: 1, first_ns: now_ns, last_ns: now_ns });
+        } else {
+            self.forgotten += 1;
+        }
+    }
+
+    pub(crate) fn answer(&self) -> Value {
+        let entry = |entry: &Entry| {
+            let Entry { text, count, first_ns, last_ns } = entry;
+            json!({ "text": text, "count": count, "first_ns": first_ns, "last_ns": last_ns })
+        };
+        json!({ "errors": self.entries.iter().map(entry).collect::<Vec<_>>(), "forgotten": self.forgotten })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bourdon_protocol::Event;
+    use bourdon_wire::{Rank, Sequence};
+
+    #[test]
+    fn only_requests_are_requests() {
+        assert_eq!(parse(br#"{"request":"stat"}"#), Ok(Request::Stat));
+        for line in [&b"stat"[..], b"", b"{}", br#"{"request":"fly"}"#, br#"{"request":"stat","x":1}"#, b"\xff"] {
+            let error = parse(line).expect_err("this is no request");
+            assert!(error["error"].as_str().is_some_and(|text| text.contains("requests are")), "{error}");
+        }
+    }
+
+    #[test]
+    fn events_are_counted_and_bounded() {
+        let mut log = EventLog::default();
+        let gap = |to| NodeEvent::Group(Event::Gap { sender: Rank(0), from: Sequence(0), to: Sequence(to) });
+        for to in 0..100 {
+            log.note(to, gap(to));
+            log.note(to + 1, gap(0));
+        }
+        let answer = log.answer();
+        assert_eq!(answer["errors"].as_array().map(Vec::len), Some(DISTINCT_MAX));
+        assert_eq!(answer["errors"][0]["count"], 101);
+        assert_eq!(answer["errors"][0]["last_ns"], 100);
+        assert_eq!(answer["forgotten"], 100 - DISTINCT_MAX as u64);
+    }
+}

@@ -1,0 +1,325 @@
+//! The data agent: the thread that runs a threaded node's engine.
+//!
+//! An application thread that is slow must not slow the group's protocol: acknowledgements, repairs and timers have
+//! to go on while it computes. So the engine has a thread of its own, and meets the application only at rings. The
+//! obvious danger is at their ends: an agent that waits for room in a full ring stands still with everything in it.
+//!
+//! Here it never waits. A publication the engine refuses stays in its ring until the engine takes it. Delivery goes on
+//! only while every subscription ring of a member has room; then it stops, the delivered watermark with it, and the
+//! window gates the senders. An observer gates nobody: what does not fit is skipped and counted.
+//!
+//! Invariants: a round ([`Agent::do_work`]) makes no system call but the port's, and wakes others only if they sleep. A
+//! member loses no message: what was taken from the protocol and did not fit is kept ([`Outlet`]) and goes first. That
+//! is at most one batch, sized by the room there was and the longest message seen, and never more than the
+//! receive logs held.
+
+use crate::counters::{AgentFigures, CountersWriter};
+use crate::idle::Idler;
+use crate::inline::{DELIVER_LIMIT, Node};
+use crate::messages::{
+    Command, DELIVERED_BYTES, Delivered, EventWords, NodeEvent, PUBLISHED_BYTES, Published, ViewRecord, event_words,
+    refusal_word,
+};
+use bourdon_port::{PortError, Waker};
+use bourdon_protocol::{Delivery, Outgoing, Refusal};
+use bourdon_ring::counters as cells;
+use bourdon_ring::signal::{Bell, Flag, Sleeper, WatermarkWriter};
+use bourdon_ring::spsc::{self, ClaimError};
+use bourdon_wire::{Instant, TopicId};
+use std::collections::VecDeque;
+use std::time::Duration;
+use zerocopy::{FromBytes, IntoBytes};
+
+/// The most messages taken from one publication ring a round, so that one publisher can't starve the network.
+const TAKE_LIMIT: usize = 256;
+/// How long a node that was told to stop goes on to get its last messages acknowledged.
+const LINGER_NS: u64 = 1_000_000_000;
+/// What the longest message is taken for until one was longer: a datagram's worth.
+const FRAME_GUESS_BYTES: usize = 1536;
+/// How long it sleeps meanwhile, at most.
+const LINGER_SLEEP: Duration = Duration::from_millis(1);
+
+/// Where delivered messages of some topics go: one subscription's ring.
+pub(crate) struct Outlet {
+    pub(crate) producer: spsc::Producer,
+    /// The topics; all if there are none.
+    pub(crate) topics: Vec<TopicId>,
+    /// What the ring had no room for, whole frames; a member's only.
+    pub(crate) overflow: VecDeque<Vec<u8>>,
+    /// Messages an observer's ring had no room for.
+    pub(crate) overruns: WatermarkWriter,
+    /// Wakes the subscriber.
+    pub(crate) bell: Bell,
+    pub(crate) waker: Waker,
+    pub(crate) longest_bytes: usize,
+}
+
+impl Outlet {
+    fn wants(&self, topic: TopicId) -> bool {
+        self.topics.is_empty() || self.topics.contains(&topic)
+    }
+
+    /// Moves what was kept into the ring; says whether all of it fitted.
+    fn drain(&mut self) -> bool {
+        if self.overflow.is_empty() {
+            return true;
+        }
+        if self.producer.is_abandoned() {
+            self.overflow.clear();
+        }
+        while let Some(frame) = self.overflow.front() {
+            match self.producer.try_push(0, frame) {
+                Ok(()) => drop(self.overflow.pop_front()),
+                Err(ClaimError::Full) => break,
+                Err(error) => unreachable!("rings are made for the longest message: {error}"),
+            }
+        }
+        self.show();
+        self.overflow.is_empty()
+    }
+
+    /// How many messages fit for sure, if none is longer than the longest so far.
+    fn room(&mut self) -> usize {
+        if self.producer.is_abandoned() {
+            return usize::MAX;
+        }
+        if !self.overflow.is_empty() && self.producer.free_bytes() < self.producer.capacity_bytes() / 2 {
+            return 0;
+        }
+        let frame_bytes = self.longest_bytes + spsc::HEADER_BYTES;
+        (self.producer.free_bytes() / frame_bytes).saturating_sub(1)
+    }
+
+    #[inline]
+    fn put(&mut self, delivery: &Delivery<'_>, is_member: bool) {
+        let length = DELIVERED_BYTES + delivery.payload.len();
+        self.longest_bytes = self.longest_bytes.max(length.next_multiple_of(8));
+        let head = Delivered::new(delivery);
+        if self.overflow.is_empty()
+            && let Ok(mut claim) = self.producer.try_claim(0, length)
+        {
+            claim[..DELIVERED_BYTES].copy_from_slice(head.as_bytes());
+            claim[DELIVERED_BYTES..].copy_from_slice(delivery.payload);
+            return claim.stage();
+        }
+        if self.producer.is_abandoned() {
+            return;
+        }
+        if is_member {
+            self.overflow.push_back([head.as_bytes(), delivery.payload].concat());
+        } else {
+            self.overruns.advance(self.overruns.get() + 1);
+        }
+    }
+
+    /// Shows the subscriber what was put, and wakes it if it sleeps.
+    fn show(&mut self) {
+        self.producer.publish();
+        if self.bell.must_ring() {
+            self.waker.wake();
+        }
+    }
+}
+
+/// Somebody who hears of events.
+pub(crate) struct Listener {
+    pub(crate) producer: spsc::Producer,
+    pub(crate) wake: Box<dyn Fn() + Send>,
+}
+
+/// The data agent's state, made on its own thread.
+pub(crate) struct Agent {
+    pub(crate) node: Node,
+    pub(crate) publications: Vec<spsc::Consumer>,
+    pub(crate) outlets: Vec<Outlet>,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) commands: spsc::Consumer,
+    pub(crate) answers: Listener,
+    /// Why publications are held up: cell 0, for the application to read.
+    pub(crate) held_up: cells::Writer,
+    /// Rung by publishers and the control thread.
+    pub(crate) sleeper: Sleeper,
+    /// Rung by subscribers that made room, while delivery waits for it.
+    pub(crate) gate: Sleeper,
+    pub(crate) stop: Flag,
+    pub(crate) counters: CountersWriter,
+    pub(crate) figures: AgentFigures,
+    pub(crate) is_member: bool,
+}
+
+impl Agent {
+    /// Runs until it is told to stop or the port fails.
+    pub(crate) fn run(mut self, mut idler: Idler) -> Result<(), PortError> {
+        let mut woke_at: Option<Instant> = None;
+        let mut linger_until = None;
+        loop {
+            let work_count = self.do_work()?;
+            let now = self.node.now();
+            if let Some(before) = woke_at.replace(now) {
+                self.figures.longest_cycle_ns = self.figures.longest_cycle_ns.max(now.since(before));
+            }
+            self.counters.update(&self.node, &self.figures);
+            if self.stop.is_set() {
+                let until = *linger_until.get_or_insert(now + LINGER_NS);
+                if now >= until || !self.owes_messages() {
+                    self.node.flush()?;
+                    self.counters.copy(&self.node, &self.figures);
+                    return Ok(());
+                }
+            }
+            let stopping = linger_until.is_some();
+            idler.idle(work_count, |longest| {
+                woke_at = None;
+                self.sleep(if stopping { LINGER_SLEEP } else { longest }, stopping)
+            })?;
+        }
+    }
+
+    /// One round; says how much was done.
+    fn do_work(&mut self) -> Result<usize, PortError> {
+        self.figures.rounds += 1;
+        let mut work_count = self.take_publications();
+        let limit = self.delivery_limit();
+        let (outlets, is_member) = (&mut self.outlets, self.is_member);
+        let mut shown = false;
+        work_count += self.node.poll_at_most(limit, |delivery| {
+            shown = true;
+            for outlet in outlets.iter_mut().filter(|outlet| outlet.wants(delivery.topic)) {
+                outlet.put(&delivery, is_member);
+            }
+        })?;
+        if shown {
+            outlets.iter_mut().for_each(Outlet::show);
+            self.figures.overruns = outlets.iter().map(|outlet| outlet.overruns.get()).sum();
+        }
+        while let Some(event) = self.node.poll_event() {
+            work_count += 1;
+            self.tell(event.into());
+        }
+        Ok(work_count + self.obey())
+    }
+
+    fn take_publications(&mut self) -> usize {
+        let (node, mut held_up, mut dropped, mut taken) = (&mut self.node, None, None, 0);
+        for consumer in &mut self.publications {
+            taken += consumer.read_while(TAKE_LIMIT, |topic, frame| {
+                let (head, payload) = Published::read_from_prefix(frame).expect("a publication begins with its head");
+                let outgoing =
+                    Outgoing { topic: TopicId(topic as u16), intended_send_ns: head.intended(), client: None };
+                match node.try_publish_with(&outgoing, payload) {
+                    Ok(_) => true,
+                    Err(refusal @ (Refusal::TooLarge { .. } | Refusal::Observer)) => {
+                        dropped = Some(refusal);
+                        self.figures.publications_dropped += 1;
+                        true
+                    }
+                    Err(refusal) => {
+                        held_up = Some(refusal);
+                        false
+                    }
+                }
+            });
+        }
+        let word = refusal_word(held_up);
+        if self.held_up.get(0) != word {
+            self.held_up.set(0, word);
+        }
+        if let Some(refusal) = dropped {
+            self.tell(NodeEvent::PublicationDropped(refusal));
+        }
+        taken
+    }
+
+    /// How many messages may be delivered now.
+    fn delivery_limit(&mut self) -> usize {
+        if !self.is_member {
+            return DELIVER_LIMIT;
+        }
+        let room_at = |outlet: &mut Outlet| if outlet.drain() { outlet.room() } else { 0 };
+        let room = self.outlets.iter_mut().map(room_at).min().unwrap_or(DELIVER_LIMIT).min(DELIVER_LIMIT);
+        self.figures.gated += u64::from(room == 0);
+        room
+    }
+
+    fn is_gated(&mut self) -> bool {
+        self.is_member && self.outlets.iter_mut().any(|outlet| outlet.room() == 0)
+    }
+
+    #[cold]
+    fn tell(&mut self, event: NodeEvent) {
+        let Some((tag, words)) = event_words(event) else { return };
+        for listener in &mut self.listeners {
+            // Whoever does not listen misses events, as with the protocol's own bounded queue.
+            let _ = listener.producer.try_push(tag, EventWords::as_bytes(&words));
+            (listener.wake)();
+        }
+    }
+
+    fn obey(&mut self) -> usize {
+        let mut asked = false;
+        let count = self.commands.read(usize::MAX, |tag, _| asked |= tag == Command::View as u32);
+        if asked {
+            let record = self.view();
+            let _ = self.answers.producer.try_push(Command::View as u32, record.as_bytes());
+            (self.answers.wake)();
+        }
+        count
+    }
+
+    fn view(&self) -> ViewRecord {
+        let (process, config) = (self.node.process(), self.node.process().config());
+        let all = u64::MAX >> (64 - u32::from(config.members.clamp(1, 64)));
+        ViewRecord {
+            epoch: config.epoch.0,
+            heard: process.missing().fold(all, |heard, rank| heard & !(1 << rank.0)),
+            silent: process.silent().map_or(0, |rank| u32::from(rank.0) + 1),
+            is_formed: process.is_formed().into(),
+            members: config.members,
+            sequencer: config.sequencer.0,
+            differs: process.configuration_differs().into(),
+        }
+    }
+
+    /// Whether publications wait, or own messages are not acknowledged by all.
+    fn owes_messages(&mut self) -> bool {
+        let waiting = self.publications.iter_mut().any(spsc::Consumer::has_frames);
+        let process = self.node.process();
+        let (Some(rank), Some((open, ..))) = (process.config().rank(), process.window()) else { return false };
+        let unheard = |member| process.acknowledged(bourdon_wire::Rank(member), rank) < open;
+        let unheard = (0..process.config().members).filter(|member| *member != rank.0).any(unheard);
+        process.is_formed() && process.silent().is_none() && (waiting || process.backlog() > 0 || unheard)
+    }
+
+    /// Sleeps until the network, a timer, a publisher, a subscriber or the control thread has something.
+    fn sleep(&mut self, longest: Duration, stopping: bool) -> Result<(), PortError> {
+        self.counters.copy(&self.node, &self.figures);
+        self.sleeper.lie_down();
+        let is_gated = self.is_gated();
+        if is_gated {
+            self.gate.lie_down();
+        }
+        // From here on whoever brings something sees that it must ring; what came before is seen here.
+        let publishable = self.held_up.get(0) == 0 && self.publications.iter_mut().any(spsc::Consumer::has_frames);
+        let stop_is_news = self.stop.is_set() && !stopping;
+        let has_room = is_gated && !self.is_gated();
+        let slept = if publishable || stop_is_news || has_room || self.commands.has_frames() {
+            Ok(())
+        } else {
+            self.figures.sleeps += 1;
+            self.node.wait(longest)
+        };
+        self.gate.get_up();
+        self.sleeper.get_up();
+        slept
+    }
+}
+
+/// How long a frame of a publication with this payload is.
+pub(crate) const fn published_bytes(payload_bytes: usize) -> usize {
+    PUBLISHED_BYTES + payload_bytes
+}
+
+/// What a new outlet takes for the longest frame.
+pub(crate) const fn frame_guess_bytes() -> usize {
+    FRAME_GUESS_BYTES
+}

@@ -1,0 +1,134 @@
+//! A client on a real network: publishes through a member without joining the group.
+//!
+//! The client's protocol is pure; this gives it a port and a clock, and notices what a pure client can't: that no member
+//! of the group was ever heard, which on a real network means a wrong address, interface or name far more
+//! often than a dead group.
+
+use crate::clock::Clock;
+use crate::inline::NodeError;
+use crate::settings::Settings;
+use crate::transport::{AnyPort, pick};
+use bourdon_port::{Echo, Port, PortError, To, Waker};
+use bourdon_protocol::{Client, ClientEvent};
+use bourdon_wire::{
+    CONTROL_CHANNEL, ClientId, ECHO_OFFSET, GroupId, Incarnation, Instant, Rank, Sequence, TopicId, echo_bytes,
+};
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+/// Datagrams taken from the port at once: the window's answers and a heartbeat of each member.
+const RECEIVE_LIMIT: usize = 128;
+
+/// A client and its port.
+#[derive(Debug)]
+pub struct ClientNode {
+    client: Client,
+    port: AnyPort,
+    clock: Clock,
+    started_at: Instant,
+    fallback: Option<String>,
+    max_message_bytes: usize,
+}
+
+impl ClientNode {
+    /// Opens the sockets and begins to look for a member.
+    ///
+    /// # Errors
+    /// If the settings contradict themselves or the network can't be used; the text says what to do.
+    pub fn open(settings: &Settings) -> Result<Self, NodeError> {
+        settings.check()?;
+        let clock = Clock::start();
+        let now = clock.now();
+        // Keyed by the operating system's randomness: no two clients alike, on whatever hosts.
+        let id = ClientId(RandomState::new().hash_one((std::process::id(), now.0)));
+        let bytes = echo_bytes(Rank::CLIENT, CONTROL_CHANNEL, Incarnation(id.0 as u32));
+        let picked = pick(settings, Echo { offset: ECHO_OFFSET, bytes })?;
+        let reply_to = picked.port.local_address().into();
+        let group = GroupId::of(&settings.group.name);
+        Ok(Self {
+            client: Client::new(now, group, id, reply_to),
+            port: picked.port,
+            clock,
+            started_at: now,
+            fallback: picked.fallback,
+            max_message_bytes: Client::max_message_bytes(settings.limits.mtu_bytes),
+        })
+    }
+
+    /// Whether another message can be taken now.
+    pub fn has_room(&self) -> bool {
+        self.client.has_room()
+    }
+
+    /// Whether everything published was taken by a member.
+    pub fn is_idle(&self) -> bool {
+        self.client.is_idle()
+    }
+
+    /// The longest message a client can publish.
+    pub fn max_message_bytes(&self) -> usize {
+        self.max_message_bytes
+    }
+
+    /// Whether a member was heard, and if not, for how long none was.
+    pub fn unheard_for(&self) -> Option<Duration> {
+        let waited_ns = self.clock.now().since(self.started_at);
+        self.client.member().is_none().then(|| Duration::from_nanos(waited_ns))
+    }
+
+    /// Queues a message; call only while [`ClientNode::has_room`].
+    ///
+    /// # Panics
+    /// If the message is longer than [`ClientNode::max_message_bytes`].
+    pub fn publish(&mut self, topic: TopicId, payload: &[u8]) -> Sequence {
+        assert!(payload.len() <= self.max_message_bytes, "a client's message fits one datagram");
+        self.client.publish(topic, payload)
+    }
+
+    /// Sends, receives, keeps time.
+    ///
+    /// # Errors
+    /// If the port is broken.
+    pub fn poll(&mut self) -> Result<(), PortError> {
+        let (client, port, now) = (&mut self.client, &mut self.port, self.clock.now());
+        port.receive(RECEIVE_LIMIT, |arrival| client.on_datagram(now, arrival.bytes))?;
+        let mut failed = None;
+        client.transmit(now, |member, bytes| {
+            let taken = port.send(To::Peer(member.into()), bytes, bytes.len());
+            taken.unwrap_or_else(|error| {
+                failed = Some(error);
+                0
+            }) > 0
+        });
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Sleeps until something may have come or something is due, at most for `longest`.
+    ///
+    /// # Errors
+    /// If the port is broken.
+    pub fn wait(&mut self, longest: Duration) -> Result<(), PortError> {
+        let until_due = Duration::from_nanos(self.client.next_deadline().since(self.clock.now()));
+        self.port.wait(longest.min(until_due))
+    }
+
+    /// Ends a [`ClientNode::wait`] from another thread.
+    pub fn waker(&self) -> Waker {
+        self.port.waker()
+    }
+
+    /// What became of the messages since the last call.
+    pub fn poll_event(&mut self) -> Option<ClientEvent> {
+        self.client.poll_event()
+    }
+
+    /// What moves the bytes.
+    pub fn io(&self) -> &str {
+        self.port.io()
+    }
+
+    /// Why the client runs on another transport than asked for, if it does.
+    pub fn fallback(&self) -> Option<&str> {
+        self.fallback.as_deref()
+    }
+}

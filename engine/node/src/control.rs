@@ -1,0 +1,360 @@
+//! The control agent: the thread that answers on the admin socket.
+//!
+//! Whoever asks a node about itself may be slow, hostile or gone, and must not be served by the thread that keeps the
+//! group going. So this one does it, and asks the data agent by commands over a ring; figures it reads from the
+//! counters without asking at all.
+//!
+//! Invariants: nothing here grows without bound: [`CONNECTIONS_MAX`] connections, each with one request and its answer
+//! in memory, one command under way. A connection that makes no progress for [`IDLE_MAX`] is closed. The socket is
+//! this user's only from its first moment, and gone when [`Control`] is dropped.
+//!
+//! Source: mio's edge-triggered readiness: every descriptor is driven until it would block.
+
+use crate::admin::{self, EventLog, Request};
+use crate::agent::Listener;
+use crate::counters::{CountersFile, cells as cell_names};
+use crate::directory::Directory;
+use crate::messages::{Command, ViewRecord, event_of};
+use bourdon_port::Waker;
+use bourdon_ring::counters::Reader;
+use bourdon_ring::signal::{Bell, Flag};
+use bourdon_ring::spsc::{self, Consumer, Producer};
+use mio::net::{UnixListener, UnixStream};
+use mio::{Events, Interest, Poll, Token};
+use rustix::fs::Mode;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use serde_json::{Value, json};
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+use zerocopy::FromBytes;
+
+/// How the names of admin sockets end.
+pub(crate) const SOCKET_SUFFIX: &str = ".sock";
+/// Connections at once: people and monitors, not a service.
+const CONNECTIONS_MAX: usize = 16;
+/// The longest request line; the longest that makes sense is twenty bytes.
+const REQUEST_MAX_BYTES: usize = 4096;
+/// How long a connection may neither send nor take anything.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+/// Connections the kernel holds until they are accepted.
+const BACKLOG: i32 = 16;
+
+const WAKE: Token = Token(usize::MAX);
+const LISTEN: Token = Token(usize::MAX - 1);
+
+/// Both threads' ends of the rings between them, before either runs.
+pub(crate) struct Seats {
+    pub(crate) control: Prepared,
+    pub(crate) listener: Listener,
+    pub(crate) commands: Consumer,
+    pub(crate) answers: Listener,
+}
+
+/// What the control thread will own.
+pub(crate) struct Prepared {
+    poll: Poll,
+    waker: Arc<mio::Waker>,
+    events: Consumer,
+    commands: Producer,
+    answers: Consumer,
+}
+
+/// How the data agent is reached.
+pub(crate) struct Asker {
+    pub(crate) bell: Bell,
+    pub(crate) waker: Waker,
+    pub(crate) stop: Flag,
+}
+
+/// Makes the rings and the waker.
+pub(crate) fn prepare(event_ring_bytes: usize, command_ring_bytes: usize) -> io::Result<Seats> {
+    let poll = Poll::new()?;
+    let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE)?);
+    let (event_producer, events) = spsc::channel(event_ring_bytes);
+    let (command_producer, commands) = spsc::channel(command_ring_bytes);
+    let (answer_producer, answers) = spsc::channel(command_ring_bytes);
+    let wake = || {
+        let waker = Arc::clone(&waker);
+        Box::new(move || _ = waker.wake()) as Box<dyn Fn() + Send>
+    };
+    Ok(Seats {
+        listener: Listener { producer: event_producer, wake: wake() },
+        answers: Listener { producer: answer_producer, wake: wake() },
+        commands,
+        control: Prepared { poll, waker, events, commands: command_producer, answers },
+    })
+}
+
+/// The running control thread.
+#[derive(Debug)]
+pub(crate) struct Control {
+    thread: Option<JoinHandle<()>>,
+    end: Flag,
+    waker: Arc<mio::Waker>,
+    directory: Arc<Directory>,
+    name: String,
+}
+
+impl Prepared {
+    /// Opens the socket beside the counters file and starts the thread.
+    pub(crate) fn start(self, file: &CountersFile, cells: Reader, asker: Asker) -> io::Result<Control> {
+        let directory = Arc::clone(file.directory());
+        let name = format!("{}{SOCKET_SUFFIX}", file.stem());
+        let mut listener = listen(&directory, &name)?;
+        self.poll.registry().register(&mut listener, LISTEN, Interest::READABLE)?;
+        let (end, waker) = (Flag::new(), Arc::clone(&self.waker));
+        let labels = cell_names().into_iter().map(|(label, _)| label).collect();
+        let thread = ControlThread {
+            rings: self,
+            listener,
+            connections: (0..CONNECTIONS_MAX).map(|_| None).collect(),
+            cells,
+            labels,
+            asker,
+            log: EventLog::default(),
+            view_is_asked: false,
+            end: end.clone(),
+        };
+        // Made first, so that the socket goes whatever fails.
+        let mut control = Control { thread: None, end, waker, directory, name };
+        let builder = Builder::new().name("bourdon-control".to_owned());
+        control.thread = Some(builder.spawn(move || thread.run())?);
+        Ok(control)
+    }
+}
+
+/// A socket that nobody else could connect to even for a moment: its mode is set before it has a name.
+fn listen(directory: &Directory, name: &str) -> io::Result<UnixListener> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(directory.through(name))?)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(UnixListener::from_std(socket.into()))
+}
+
+impl Control {
+    pub(crate) fn path(&self) -> PathBuf {
+        self.directory.path().join(&self.name)
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.end.set();
+        let _ = self.waker.wake();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join(); // its panic has been printed; the node's own outcome is the data agent's
+        }
+        self.directory.remove(&self.name);
+    }
+}
+
+struct Connection {
+    stream: UnixStream,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    awaits_view: bool,
+    /// No more comes; close once the output is gone.
+    is_closing: bool,
+    progress_at: Instant,
+}
+
+/// What a connection needs next.
+enum Next {
+    Request(Vec<u8>),
+    Wait,
+    Close,
+}
+
+struct ControlThread {
+    rings: Prepared,
+    listener: UnixListener,
+    connections: Vec<Option<Connection>>,
+    cells: Reader,
+    labels: Vec<String>,
+    asker: Asker,
+    log: EventLog,
+    view_is_asked: bool,
+    end: Flag,
+}
+
+impl ControlThread {
+    fn run(mut self) {
+        let mut ready = Events::with_capacity(CONNECTIONS_MAX + 2);
+        while !self.end.is_set() {
+            let is_busy = self.connections.iter().any(Option::is_some);
+            match self.rings.poll.poll(&mut ready, is_busy.then_some(IDLE_MAX / 4)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    tracing::error!(%error, "the admin socket is closed: epoll failed");
+                    return;
+                }
+            }
+            self.take_rings();
+            for event in &ready {
+                match event.token() {
+                    LISTEN => self.accept(),
+                    WAKE => {}
+                    Token(index) => self.drive(index),
+                }
+            }
+            self.close_idle();
+        }
+    }
+
+    fn take_rings(&mut self) {
+        let now_ns = crate::clock::Clock::start().wall_ns();
+        let log = &mut self.log;
+        self.rings.events.read(usize::MAX, |tag, frame| log.note(now_ns, event_of(tag, frame)));
+        let mut view = None;
+        self.rings.answers.read(usize::MAX, |_, frame| view = ViewRecord::read_from_bytes(frame).ok());
+        let Some(view) = view else { return };
+        self.view_is_asked = false;
+        let answer = admin::view(&view);
+        for index in 0..self.connections.len() {
+            if let Some(connection) = &mut self.connections[index]
+                && std::mem::take(&mut connection.awaits_view)
+            {
+                connection.answer(&answer);
+                self.drive(index);
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        loop {
+            let mut stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // Out of descriptors or the client is gone: the next connection tries again.
+                Err(_) => return,
+            };
+            let Some(index) = self.connections.iter().position(Option::is_none) else {
+                let _ = stream.write(b"{\"error\":\"too many connections: close one and try again\"}\n");
+                continue;
+            };
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            if self.rings.poll.registry().register(&mut stream, Token(index), interest).is_ok() {
+                self.connections[index] = Some(Connection {
+                    stream,
+                    input: Vec::new(),
+                    output: Vec::new(),
+                    awaits_view: false,
+                    is_closing: false,
+                    progress_at: Instant::now(),
+                });
+                self.drive(index);
+            }
+        }
+    }
+
+    /// Does all that a connection allows now.
+    fn drive(&mut self, index: usize) {
+        while let Some(connection) = &mut self.connections[index] {
+            match connection.step() {
+                Next::Wait => return,
+                Next::Close => self.connections[index] = None,
+                Next::Request(line) => self.respond(index, &line),
+            }
+        }
+    }
+
+    fn respond(&mut self, index: usize, line: &[u8]) {
+        let answer = match admin::parse(line) {
+            Ok(Request::Stat) => admin::stat(&self.labels, &self.cells),
+            Ok(Request::Errors) => self.log.answer(),
+            Ok(Request::Stop) => {
+                self.asker.stop.set();
+                self.asker.waker.wake();
+                json!({ "stopping": true })
+            }
+            Ok(Request::View) => {
+                self.ask_view();
+                if let Some(connection) = &mut self.connections[index] {
+                    connection.awaits_view = true;
+                }
+                return;
+            }
+            Err(error) => error,
+        };
+        if let Some(connection) = &mut self.connections[index] {
+            connection.answer(&answer);
+        }
+    }
+
+    fn ask_view(&mut self) {
+        if !self.view_is_asked && self.rings.commands.try_push(Command::View as u32, &[]).is_ok() {
+            self.view_is_asked = true;
+            if self.asker.bell.must_ring() {
+                self.asker.waker.wake();
+            }
+        }
+    }
+
+    fn close_idle(&mut self) {
+        for slot in &mut self.connections {
+            if slot.as_ref().is_some_and(|connection| connection.progress_at.elapsed() >= IDLE_MAX) {
+                *slot = None;
+            }
+        }
+    }
+}
+
+impl Connection {
+    fn answer(&mut self, answer: &Value) {
+        self.output.extend_from_slice(answer.to_string().as_bytes());
+        self.output.push(b'\n');
+    }
+
+    /// Writes what there is to write; only then reads, up to one request.
+    fn step(&mut self) -> Next {
+        while !self.output.is_empty() {
+            match self.stream.write(&self.output) {
+                Ok(0) => return Next::Close,
+                Ok(count) => {
+                    self.output.drain(..count);
+                    self.progress_at = Instant::now();
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Next::Wait,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Next::Close,
+            }
+        }
+        if self.awaits_view {
+            return Next::Wait;
+        }
+        loop {
+            if let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
+                let mut line: Vec<u8> = self.input.drain(..=end).collect();
+                line.pop();
+                return Next::Request(line);
+            }
+            if self.is_closing {
+                return Next::Close;
+            }
+            if self.input.len() >= REQUEST_MAX_BYTES {
+                self.input.clear();
+                self.is_closing = true;
+                self.answer(&json!({ "error": format!("a request is one line of at most {REQUEST_MAX_BYTES} bytes") }));
+                return self.step();
+            }
+            let mut bytes = [0; REQUEST_MAX_BYTES];
+            match self.stream.read(&mut bytes[self.input.len()..]) {
+                Ok(0) => self.is_closing = true,
+                Ok(count) => {
+                    let start = self.input.len();
+                    self.input.extend_from_slice(&bytes[start..start + count]);
+                    self.progress_at = Instant::now();
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Next::Wait,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Next::Close,
+            }
+        }
+    }
+}

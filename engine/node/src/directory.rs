@@ -1,0 +1,121 @@
+//! The directory where the nodes of one user leave what others may look at: counters files and admin sockets.
+//!
+//! A name in a place that everybody can write, like `/dev/shm`, can be taken by somebody else first: a symbolic link
+//! there makes a node write where it should not, and a directory of another user's lets that user swap the files. So
+//! the directory is opened without following links, looked at through that descriptor, refused unless it is this
+//! user's alone to write, and every name in it is used relative to the descriptor.
+//!
+//! Invariant: a [`Directory`] belongs to this user, and nobody else can write it.
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// Only its owner may look in.
+const PRIVATE: Mode = Mode::RWXU;
+
+/// An open directory of this user's.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+/// Why a directory is not used.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages say it
+pub enum DirectoryError {
+    #[error("can't use {} for counters and the admin socket: {source}; name another with threads.directory", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{} is not this user's alone to write (uid {owner}, mode {mode:o}): remove it, or name another with threads.directory", path.display())]
+    Shared { path: PathBuf, owner: u32, mode: u32 },
+}
+
+impl Directory {
+    /// Opens the directory, made if it is not there; without a name, the first default that works.
+    ///
+    /// # Errors
+    /// If it can't be made or is not this user's alone.
+    pub fn open(path: Option<&Path>) -> Result<Self, DirectoryError> {
+        if let Some(path) = path {
+            return Self::open_at(path, true);
+        }
+        let mut refused = None;
+        for path in Self::defaults() {
+            match Self::open_at(&path, true) {
+                Ok(directory) => return Ok(directory),
+                Err(error) => _ = refused.get_or_insert(error),
+            }
+        }
+        Err(refused.unwrap_or_else(|| unreachable!("there is always a default")))
+    }
+
+    /// Those directories that are there already, to look for nodes in.
+    ///
+    /// # Errors
+    /// If the one that was named can't be used.
+    pub fn existing(path: Option<&Path>) -> Result<Vec<Self>, DirectoryError> {
+        match path {
+            Some(path) => Ok(vec![Self::open_at(path, false)?]),
+            None => Ok(Self::defaults().iter().filter_map(|path| Self::open_at(path, false).ok()).collect()),
+        }
+    }
+
+    /// `$XDG_RUNTIME_DIR/bourdon` is cleared at the end of the session; `/dev/shm` and `/tmp` are everywhere.
+    fn defaults() -> Vec<PathBuf> {
+        let uid = rustix::process::geteuid().as_raw();
+        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
+        let runtime = runtime.map(|path| path.join("bourdon"));
+        let shared = ["/dev/shm", "/tmp"].map(|path| Path::new(path).join(format!("bourdon-{uid}")));
+        runtime.into_iter().chain(shared).collect()
+    }
+
+    fn open_at(path: &Path, create: bool) -> Result<Self, DirectoryError> {
+        let io = |source: rustix::io::Errno| DirectoryError::Io { path: path.to_owned(), source: source.into() };
+        if create {
+            match rustix::fs::mkdir(path, PRIVATE) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(error) => return Err(io(error)),
+            }
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(io)?;
+        let stat = rustix::fs::fstat(&fd).map_err(io)?;
+        let others_write = Mode::from_raw_mode(stat.st_mode).intersects(Mode::WGRP | Mode::WOTH);
+        if stat.st_uid != rustix::process::geteuid().as_raw() || others_write {
+            let (owner, mode) = (stat.st_uid, stat.st_mode & 0o7777);
+            return Err(DirectoryError::Shared { path: path.to_owned(), owner, mode });
+        }
+        Ok(Self { path: path.to_owned(), fd })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A path to `name` that leads through the open descriptor: short enough for any socket address, and no other
+    /// directory whatever happens to this one's name.
+    pub(crate) fn through(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}/{name}", self.fd.as_raw_fd()))
+    }
+
+    /// The names of its entries.
+    pub(crate) fn names(&self) -> io::Result<Vec<String>> {
+        let entries = rustix::fs::Dir::read_from(&self.fd)?;
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().to_str().ok().map(str::to_owned));
+        Ok(names.collect())
+    }
+
+    /// Removes an entry; one that is not there is as good.
+    pub(crate) fn remove(&self, name: &str) {
+        let _ = rustix::fs::unlinkat(&self.fd, name, AtFlags::empty());
+    }
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

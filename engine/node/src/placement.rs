@@ -1,0 +1,65 @@
+//! Where a thread runs and how precisely it wakes.
+//!
+//! Left to the scheduler, a thread moves between cores and takes its caches along only in name; and the kernel may
+//! end a timed sleep 50 µs late, to save power by waking several threads at once, which is fifty times the cost of the
+//! work that is due. So the data agent is pinned if a core is named, and asks for timers that are as exact as they get.
+//!
+//! Pinning to a core that does not exist must not pass silently: the thread would run anywhere.
+//!
+//! Source: sched_setaffinity(2), PR_SET_TIMERSLACK(2const).
+
+use core_affinity::CoreId;
+use std::num::NonZeroU64;
+
+/// Why a thread can't be put where it should run.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages say it
+pub enum PlacementError {
+    #[error("threads.core is {core}, but this process may use cores {usable:?} only: choose one of them")]
+    NoSuchCore { core: usize, usable: Vec<usize> },
+    #[error("the kernel refused to pin a thread to core {core}: leave threads.core out to run unpinned")]
+    Refused { core: usize },
+}
+
+/// The cores this process may use.
+pub fn usable_cores() -> Vec<usize> {
+    core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect()
+}
+
+/// Prepares the calling thread to be an agent: exact timers, and pinned to `core` if one is given.
+///
+/// # Errors
+/// If there is no such core for this process, or the kernel refuses it.
+pub fn place_current_thread(core: Option<usize>) -> Result<(), PlacementError> {
+    // One nanosecond: zero would mean the default. A kernel that refuses leaves timers late, not wrong.
+    let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
+    let Some(core) = core else { return Ok(()) };
+    let usable = usable_cores();
+    if !usable.contains(&core) {
+        return Err(PlacementError::NoSuchCore { core, usable });
+    }
+    if core_affinity::set_for_current(CoreId { id: core }) { Ok(()) } else { Err(PlacementError::Refused { core }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_is_pinned_and_its_timers_are_exact() {
+        std::thread::spawn(|| {
+            let core = *usable_cores().last().expect("this process runs somewhere");
+            place_current_thread(Some(core)).expect("a usable core can be used");
+            assert_eq!(usable_cores(), [core]);
+            assert_eq!(rustix::thread::current_timer_slack().expect("always allowed"), 1);
+        })
+        .join()
+        .expect("the thread passes");
+    }
+
+    #[test]
+    fn a_core_that_is_not_there_is_refused_by_name() {
+        let refused = place_current_thread(Some(100_000)).expect_err("no host has so many");
+        assert!(refused.to_string().contains("threads.core is 100000"), "{refused}");
+    }
+}

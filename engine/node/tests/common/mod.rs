@@ -1,0 +1,110 @@
+//! Groups of their own for tests that run side by side: an address and a directory each.
+#![allow(dead_code)] // each test file uses its share
+
+use bourdon::settings::{IdleStrategy, Role};
+use bourdon::{Node, Settings, Subscription, ThreadedNode, TopicId};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Longer than anything here takes on a loaded host; reached only by failing tests.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const TOPIC: TopicId = TopicId::of("es");
+
+static NEXT: AtomicU16 = AtomicU16::new(0);
+
+/// An address of nobody else's: by process and by test within it.
+pub(crate) fn fresh_address() -> SocketAddr {
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let pid = std::process::id();
+    SocketAddr::from(([239, 76, (pid >> 8) as u8, pid as u8], 20_000 + pid as u16 % 16_384 + number * 7))
+}
+
+pub(crate) struct World {
+    pub(crate) directory: TempDir,
+    pub(crate) address: SocketAddr,
+    pub(crate) members: u16,
+}
+
+impl World {
+    pub(crate) fn new(members: u16) -> Self {
+        Self { directory: tempfile::tempdir().expect("a directory can be made"), address: fresh_address(), members }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn member(&self, rank: u16) -> Settings {
+        let mut settings = Settings::default();
+        settings.group.name = "test".to_owned();
+        settings.group.address = self.address;
+        settings.group.members = self.members;
+        settings.process.rank = rank;
+        settings.network.receive_buffer_bytes = 1 << 20;
+        settings.limits.max_message_bytes = 60_000;
+        settings.limits.log_bytes = 4 << 20;
+        settings.limits.receive_log_bytes = 2 << 20;
+        settings.threads.idle = IdleStrategy::Park;
+        settings.threads.publication_ring_bytes = 1 << 18;
+        settings.threads.subscription_ring_bytes = 1 << 20;
+        settings.threads.directory = Some(self.path().to_owned());
+        settings
+    }
+
+    pub(crate) fn observer(&self) -> Settings {
+        let mut settings = self.member(0);
+        settings.process.role = Role::Observer;
+        settings
+    }
+
+    /// Names in the directory.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.path()).expect("the directory is there");
+        entries.map(|entry| entry.expect("it can be read").file_name().to_string_lossy().into_owned()).collect()
+    }
+}
+
+/// Runs `step` until it says that it is done.
+pub(crate) fn until(what: &str, mut step: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !step() {
+        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Reads until so many messages have come.
+pub(crate) fn read(subscription: &mut Subscription, count: usize) -> Vec<(u16, u64, Option<u64>, Vec<u8>)> {
+    let mut read = Vec::new();
+    until("all messages", || {
+        let polled = subscription.poll(64, |message| {
+            let order = message.order.map(|order| order.0);
+            read.push((message.sender.0, message.sequence.0, order, message.payload.to_vec()));
+        });
+        if polled == 0 {
+            subscription.wait(Duration::from_millis(100)).expect("poll works");
+        }
+        read.len() >= count
+    });
+    read
+}
+
+/// A counter or cell of a running node, from its file.
+pub(crate) fn cell(world: &World, node: &ThreadedNode, label: &str) -> u64 {
+    let directory = bourdon::directory::Directory::open(Some(world.path())).expect("it is ours");
+    let found = bourdon::counters::list(&directory).expect("it can be read");
+    let path = &node.info().counters_path;
+    let file = found.iter().find(|file| path.ends_with(format!("{}.counters", file.stem))).expect("it is listed");
+    file.values().find(|(name, _)| *name == label).expect("it has this cell").1
+}
+
+/// Polls an inline node until something holds.
+pub(crate) fn poll_until(node: &mut Node, what: &str, mut done: impl FnMut(&mut Node) -> bool) {
+    until(what, || {
+        node.poll(|_| {}).expect("the port works");
+        done(node)
+    });
+}

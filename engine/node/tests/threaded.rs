@@ -1,0 +1,217 @@
+//! Threaded nodes on real sockets: order, backpressure, overruns, sleeping and waking, ending.
+
+mod common;
+
+use bourdon::settings::IdleStrategy;
+use bourdon::{Handles, NodeEvent, PublishError, Refusal, ThreadedNode, TopicId};
+use common::{PATIENCE, TOPIC, World, cell, read, until};
+use std::time::{Duration, Instant};
+
+fn formed(node: &mut ThreadedNode) {
+    until("the group to form", || node.poll_event() == Some(NodeEvent::Group(bourdon::Event::Formed)));
+}
+
+#[test]
+fn two_nodes_deliver_in_one_order() {
+    for idle in [IdleStrategy::Park, IdleStrategy::Backoff, IdleStrategy::Yield] {
+        let world = World::new(2);
+        let mut nodes = [0, 1].map(|rank| {
+            let mut settings = world.member(rank);
+            settings.threads.idle = idle;
+            ThreadedNode::start(&settings).expect("it starts")
+        });
+        const EACH: u64 = 500;
+        for number in 0..EACH {
+            for (_, publication, _) in &mut nodes {
+                let mut taken = publication.try_publish(TOPIC, &number.to_le_bytes());
+                until("room", || {
+                    if taken.is_err() {
+                        taken = publication.try_publish(TOPIC, &number.to_le_bytes());
+                    }
+                    taken.is_ok()
+                });
+            }
+        }
+        let [first, second] = &mut nodes;
+        let delivered = read(&mut first.2, 2 * EACH as usize);
+        assert_eq!(delivered, read(&mut second.2, 2 * EACH as usize), "{idle:?}");
+        for (place, (_, sequence, order, payload)) in delivered.iter().enumerate() {
+            assert_eq!(*order, Some(place as u64));
+            assert_eq!(payload, &sequence.to_le_bytes());
+        }
+        let [first, second] = nodes;
+        // The group has one view: whoever ends first waits for nobody.
+        let ending = std::thread::spawn(move || first.0.stop());
+        second.0.stop().expect("it ends well");
+        ending.join().expect("no panic").expect("it ends well");
+        assert_eq!(world.names(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_full_subscription_ring_gates_and_loses_nothing() {
+    let world = World::new(2);
+    let mut settings = world.member(0);
+    settings.threads.subscription_ring_bytes = 1 << 18;
+    let (sender, mut publication, mut own) = ThreadedNode::start(&settings).expect("it starts");
+    settings.process.rank = 1;
+    let (receiver, _unused, mut slow) = ThreadedNode::start(&settings).expect("it starts");
+    // Far more than rings and window together hold, of uneven lengths; the slow reader reads nothing yet.
+    const COUNT: u64 = 40_000;
+    let payload = |number: u64| {
+        let mut bytes = vec![number as u8; 8 + (number * 37 % 900) as usize];
+        bytes[..8].copy_from_slice(&number.to_le_bytes());
+        bytes
+    };
+    let mut next = 0;
+    let mut own_next = 0;
+    let mut publish_some = |own: &mut bourdon::Subscription| {
+        let before = (next, own_next);
+        while next < COUNT && publication.try_publish(TOPIC, &payload(next)).is_ok() {
+            next += 1;
+        }
+        own.poll(usize::MAX, |message| {
+            assert_eq!(message.payload, payload(own_next));
+            own_next += 1;
+        });
+        (before != (next, own_next), next, own_next, publication.held_up_by())
+    };
+    until("the slow reader to gate the sender", || {
+        let (_, next, _, held_up_by) = publish_some(&mut own);
+        assert!(next < COUNT, "nothing stopped the sender");
+        held_up_by == Some(Refusal::Window)
+    });
+    assert!(cell(&world, &receiver, "gated_rounds") > 0);
+    let mut expected = 0;
+    until("everything to arrive", || {
+        let (_, _, own_next, _) = publish_some(&mut own);
+        slow.poll(100, |message| {
+            assert_eq!((message.sequence.0, message.payload), (expected, &payload(expected)[..]));
+            expected += 1;
+        });
+        expected == COUNT && own_next == COUNT
+    });
+    assert_eq!((cell(&world, &receiver, "overruns"), slow.overruns()), (0, 0));
+    drop((sender, receiver));
+}
+
+#[test]
+fn an_observer_skips_what_does_not_fit_and_counts_it() {
+    let world = World::new(1);
+    let (mut member, mut publication, mut own) = ThreadedNode::start(&world.member(0)).expect("it starts");
+    let mut settings = world.observer();
+    settings.threads.subscription_ring_bytes = 1 << 18;
+    let (mut observer, mut refused, mut subscription) = ThreadedNode::start(&settings).expect("it starts");
+    assert_eq!(refused.try_publish(TOPIC, b"x"), Err(PublishError::Refused(Refusal::Observer)));
+    formed(&mut observer);
+    const COUNT: usize = 2_000; // 500 bytes each: four times the ring
+    for _ in 0..COUNT {
+        until("room", || {
+            own.poll(usize::MAX, |_| {});
+            publication.try_publish(TOPIC, &[7; 500]).is_ok()
+        });
+    }
+    until("the observer to have seen all", || {
+        own.poll(usize::MAX, |_| {});
+        cell(&world, &observer, "delivered") == COUNT as u64
+    });
+    let overruns = cell(&world, &observer, "overruns");
+    assert!(overruns > 0 && overruns == subscription.overruns(), "{overruns}");
+    let left = read(&mut subscription, COUNT - overruns as usize);
+    assert_eq!(left.len(), COUNT - overruns as usize);
+    until("no more", || subscription.poll(1, |_| panic!("more than was delivered")) == 0);
+    while let Some(event) = member.poll_event() {
+        assert!(!matches!(event, NodeEvent::PublicationDropped(_)), "{event}");
+    }
+}
+
+#[test]
+fn a_parked_agent_sleeps_until_it_is_needed() {
+    let world = World::new(1);
+    let (node, mut publication, mut subscription) = ThreadedNode::start(&world.member(0)).expect("it starts");
+    // At rest a member only beats, every 100 ms.
+    let sleeps = cell(&world, &node, "sleeps");
+    until("a heartbeat's sleep", || cell(&world, &node, "sleeps") >= sleeps + 3);
+    let (rounds, began) = (cell(&world, &node, "rounds"), Instant::now());
+    until("more sleeps", || cell(&world, &node, "sleeps") >= sleeps + 8);
+    let (rounds, waited) = (cell(&world, &node, "rounds") - rounds, began.elapsed());
+    assert!(rounds < 50 + waited.as_millis() as u64 / 10, "{rounds} rounds in {waited:?} without work");
+    let mut shortest = Duration::MAX;
+    for number in 0..50u64 {
+        let sleeps = cell(&world, &node, "sleeps");
+        until("it to sleep again", || cell(&world, &node, "sleeps") > sleeps || number == 0);
+        let began = Instant::now();
+        publication.try_publish(TOPIC, &number.to_le_bytes()).expect("there is room");
+        read(&mut subscription, 1);
+        shortest = shortest.min(began.elapsed());
+    }
+    assert!(shortest < Duration::from_millis(20), "woken by a timer, not by the publication: {shortest:?}");
+}
+
+#[test]
+fn several_publications_and_subscriptions_share_a_node() {
+    let world = World::new(1);
+    let (es, nq) = (TopicId::of("es"), TopicId::of("nq"));
+    let handles = Handles { publications: 2, subscriptions: vec![vec![es], vec![nq], vec![]] };
+    let (node, mut publications, mut subscriptions) =
+        ThreadedNode::start_with(&world.member(0), &handles).expect("it starts");
+    let threads: Vec<_> = [es, nq]
+        .into_iter()
+        .map(|topic| {
+            let mut publication = publications.remove(0);
+            std::thread::spawn(move || {
+                for number in 0..1000u32 {
+                    until("room", || match publication.try_claim(topic, 4) {
+                        Ok(mut claim) => {
+                            claim.copy_from_slice(&number.to_le_bytes());
+                            claim.set_intended_send_ns(u64::from(number) + 1);
+                            claim.commit();
+                            true
+                        }
+                        Err(PublishError::RingFull { .. }) => false,
+                        Err(error) => panic!("{error}"),
+                    });
+                }
+            })
+        })
+        .collect();
+    for (index, count) in [(0, 1000), (1, 1000), (2, 2000)] {
+        let all = read(&mut subscriptions[index], count);
+        assert_eq!(all.len(), count);
+        if count == 1000 {
+            assert!(all.iter().zip(0u32..).all(|(message, number)| message.3 == number.to_le_bytes()));
+        }
+    }
+    threads.into_iter().for_each(|thread| thread.join().expect("it publishes all"));
+    node.stop().expect("it ends well");
+    assert!(subscriptions[0].has_ended());
+}
+
+#[test]
+fn what_is_too_long_is_refused_at_once_or_dropped_aloud() {
+    let world = World::new(2);
+    let (mut node, mut publication, _own) = ThreadedNode::start(&world.member(0)).expect("it starts");
+    let (_other, _, _) = ThreadedNode::start(&world.member(1)).expect("it starts");
+    let refused = publication.try_publish(TOPIC, &[0; 60_001]);
+    assert_eq!(refused, Err(PublishError::Refused(Refusal::TooLarge { limit_bytes: 60_000 })));
+    formed(&mut node);
+    assert_eq!(publication.held_up_by(), None);
+}
+
+#[test]
+fn before_the_group_is_formed_the_ring_says_what_it_waits_for() {
+    let world = World::new(2);
+    let (node, mut publication, _own) = ThreadedNode::start(&world.member(0)).expect("it starts");
+    let mut refused = None;
+    until("the ring to fill", || {
+        refused = publication.try_publish(TOPIC, &[0; 1000]).err();
+        refused == Some(PublishError::RingFull { held_up_by: Some(Refusal::Forming) })
+    });
+    let text = refused.expect("it was refused").to_string();
+    assert!(text.contains("still forming"), "{text}");
+    let began = Instant::now();
+    node.stop().expect("it ends well");
+    assert!(began.elapsed() < PATIENCE / 4, "it waited for members that never were");
+    assert_eq!(publication.try_publish(TOPIC, b"x"), Err(PublishError::Ended));
+    assert_eq!(world.names(), Vec::<String>::new());
+}
