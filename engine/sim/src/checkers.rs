@@ -91,12 +91,11 @@ impl Checkers {
     pub(crate) fn delivered(
         &mut self,
         history: &mut History,
-        now_ns: u64,
         process: usize,
         delivery: &Delivery<'_>,
         safety: bool,
     ) -> Verdict {
-        self.integrity.delivered(history, now_ns, process, delivery)?;
+        self.integrity.delivered(history, process, delivery)?;
         if safety {
             self.ordered(history, process, delivery)?;
         }

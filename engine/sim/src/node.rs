@@ -170,7 +170,7 @@ impl ClientNode {
             let payload = draw_payload(plan, Client::max_message_bytes(plan.mtu_bytes), rng);
             let topic = TopicId(rng.u16(0..4));
             let sequence = self.client.publish(topic, &payload).0;
-            sends(Sent { client: self.id, sequence, topic: topic.0, payload: payload.into() });
+            sends(Sent { client: self.id, sequence, topic: topic.0, payload: payload.into(), at_ns: now_ns });
             self.sequence = sequence;
             self.quota -= 1;
         }

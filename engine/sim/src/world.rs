@@ -347,7 +347,7 @@ impl<'p> World<'p> {
         let count = node.process.deliver(Instant(*now_ns + node.offset_ns), limit, |delivery| {
             *digest = mixed(*digest, delivery.sequence.0 << 16 | u64::from(delivery.sender.0));
             if verdict.is_ok() {
-                verdict = checkers.delivered(history, *now_ns, index, &delivery, *mode != Mode::Liveness);
+                verdict = checkers.delivered(history, index, &delivery, *mode != Mode::Liveness);
             }
         });
         verdict.map(|()| count >= limit)

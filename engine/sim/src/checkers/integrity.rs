@@ -22,6 +22,8 @@ pub(crate) struct Sent {
     pub(crate) sequence: u64,
     pub(crate) topic: u16,
     pub(crate) payload: Rc<[u8]>,
+    /// When the client took it: the member published it then or later.
+    pub(crate) at_ns: u64,
 }
 
 /// A client and its own sequence.
@@ -42,17 +44,11 @@ impl Integrity {
         self.clients.insert((sent.client, sent.sequence), (sent, None));
     }
 
-    pub(super) fn delivered(
-        &mut self,
-        history: &mut History,
-        now_ns: u64,
-        process: usize,
-        delivery: &Delivery<'_>,
-    ) -> Verdict {
+    pub(super) fn delivered(&mut self, history: &mut History, process: usize, delivery: &Delivery<'_>) -> Verdict {
         let (sender, sequence) = (delivery.sender.0, delivery.sequence.0);
         let name = format_args!("process {process} delivered {sender}:{sequence}").to_string();
         if let Some(tag) = delivery.client {
-            self.carried(history, now_ns, delivery, (tag.client().0, tag.sequence().0))?;
+            self.carried(history, delivery, (tag.client().0, tag.sequence().0))?;
         }
         let Some(message) = history.message(sender, sequence) else {
             return Err(broken(format!("{name}, which nobody published")));
@@ -74,7 +70,7 @@ impl Integrity {
     }
 
     /// A client's message, carried by a member.
-    fn carried(&mut self, history: &mut History, now_ns: u64, delivery: &Delivery<'_>, tag: Name) -> Verdict {
+    fn carried(&mut self, history: &mut History, delivery: &Delivery<'_>, tag: Name) -> Verdict {
         let name = (delivery.sender.0, delivery.sequence.0);
         let Some((sent, published)) = self.clients.get_mut(&tag) else {
             return Err(broken(format!("client message {tag:?} was never sent")));
@@ -84,8 +80,8 @@ impl Integrity {
             Some(known) => Err(broken(format!("client message {tag:?} was published as {known:?} and as {name:?}"))),
             None => {
                 *published = Some(name);
-                let (payload, topic) = (Rc::clone(&sent.payload), sent.topic);
-                let message = Message { payload, topic, at_ns: now_ns, after: None, client: Some(tag) };
+                let (payload, topic, at_ns) = (Rc::clone(&sent.payload), sent.topic, sent.at_ns);
+                let message = Message { payload, topic, at_ns, after: None, client: Some(tag) };
                 let free = history.publish(name.0, name.1, message);
                 if free { Ok(()) } else { Err(broken(format!("{name:?} names two messages"))) }
             }
