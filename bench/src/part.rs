@@ -1,0 +1,226 @@
+//! The far end of a measurement, in a process of its own on a core of its own.
+//!
+//! Two ends in one process share an allocator, a scheduler slot and caches that they would not share in use. The harness
+//! starts itself again as the other end, says on stdin what to be, and reads from stdout what it found. The far end ends
+//! when its stdin does.
+
+use crate::{Failure, Idle, Transport};
+use bourdon::settings::{IdleStrategy, Role, Settings as NodeSettings, Transport as NodeTransport};
+use serde::{Deserialize, Serialize};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+/// What the far end is to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Spec {
+    pub(crate) role: Part,
+    pub(crate) core: usize,
+    pub(crate) group: String,
+    pub(crate) address: SocketAddr,
+    /// A second group for raw sockets, so that neither end hears itself.
+    pub(crate) back_address: SocketAddr,
+    pub(crate) transport: Transport,
+    pub(crate) idle: Idle,
+    pub(crate) offload: bool,
+    pub(crate) members: u16,
+    pub(crate) size_bytes: u32,
+    pub(crate) count: u64,
+}
+
+/// The parts there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Part {
+    RawEcho,
+    RawSink,
+    Echo,
+    ThreadedEcho,
+    Sink,
+    Observer,
+}
+
+/// What the far end found.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Found {
+    pub(crate) received: u64,
+    pub(crate) out_of_order: u64,
+    /// From the first message to the last.
+    pub(crate) elapsed_ns: u64,
+    pub(crate) cpu_ns: u64,
+    /// (latency, count) for each bucket.
+    pub(crate) one_way_ns: Vec<(u64, u64)>,
+}
+
+/// What the far end says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Said {
+    Ready,
+    Found(Found),
+    Unusable(String),
+}
+
+/// A far end that runs; it is killed and reaped when dropped.
+pub(crate) struct FarEnd {
+    child: Child,
+    lines: std::io::Lines<BufReader<ChildStdout>>,
+}
+
+impl Drop for FarEnd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl FarEnd {
+    /// Starts it and tells it what to be.
+    pub(crate) fn start(spec: &Spec) -> Result<Self, Failure> {
+        let unusable = |error: std::io::Error| Failure::Unusable(format!("can't start the far end: {error}"));
+        let program = std::env::current_exe().map_err(unusable)?;
+        let mut command = Command::new(program);
+        let mut child =
+            command.arg("part").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(unusable)?;
+        let lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+        let mut line = serde_json::to_string(spec).expect("plain data becomes JSON");
+        line.push('\n');
+        let stdin = child.stdin.as_mut().expect("stdin is piped");
+        stdin.write_all(line.as_bytes()).map_err(unusable)?;
+        Ok(Self { child, lines })
+    }
+
+    fn hear(&mut self) -> Result<Said, Failure> {
+        match self.lines.next() {
+            Some(Ok(line)) => serde_json::from_str(&line).map_err(|error| Failure::Broken(format!("{line}: {error}"))),
+            _ => Err(Failure::Broken("the far end ended before it was done".into())),
+        }
+    }
+
+    /// Waits until it is ready.
+    pub(crate) fn wait_until_ready(&mut self) -> Result<(), Failure> {
+        match self.hear()? {
+            Said::Ready => Ok(()),
+            Said::Unusable(why) => Err(Failure::Unusable(why)),
+            Said::Found(_) => Err(Failure::Broken("the far end was done before it began".into())),
+        }
+    }
+
+    /// Whether it is gone.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Waits for what it found.
+    pub(crate) fn found(mut self) -> Result<Found, Failure> {
+        loop {
+            match self.hear()? {
+                Said::Found(found) => return Ok(found),
+                Said::Unusable(why) => return Err(Failure::Unusable(why)),
+                Said::Ready => {}
+            }
+        }
+    }
+}
+
+/// Says something to the harness.
+pub(crate) fn say(said: &Said) {
+    let line = serde_json::to_string(said).expect("plain data becomes JSON");
+    println!("{line}");
+}
+
+/// Runs as a far end.
+pub(crate) fn run() -> Result<(), Failure> {
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    let mut line = String::new();
+    let spec = std::io::stdin().read_line(&mut line).ok().and_then(|_| serde_json::from_str::<Spec>(&line).ok());
+    let Some(spec) = spec else {
+        return Err(Failure::Unusable("this command is part of the harness, which starts it itself".into()));
+    };
+    std::thread::spawn(|| {
+        for _ in std::io::stdin().lock().lines() {}
+        std::process::exit(0);
+    });
+    pin(spec.core);
+    let outcome = match spec.role {
+        Part::RawEcho => crate::raw::echo(&spec),
+        Part::RawSink => crate::raw::sink(&spec),
+        Part::Echo => crate::latency::echo(&spec),
+        Part::ThreadedEcho => crate::latency::threaded_echo(&spec),
+        Part::Sink | Part::Observer => crate::throughput::sink(&spec),
+    };
+    if let Err(Failure::Unusable(why) | Failure::Broken(why)) = outcome {
+        say(&Said::Unusable(why));
+    }
+    Ok(())
+}
+
+/// Binds the calling thread to a core, if the host has that many.
+pub(crate) fn pin(core: usize) {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    if let Some(id) = cores.get(core % cores.len().max(1)) {
+        core_affinity::set_for_current(*id);
+    }
+}
+
+/// CPU time of this process so far.
+pub(crate) fn cpu_ns() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+impl Spec {
+    /// A measurement's spec, on addresses that two measurements on one host are unlikely to share.
+    pub(crate) fn new(settings: &crate::Settings, role: Part, count: u64) -> Self {
+        let id = std::process::id().wrapping_mul(0x9E37_79B9);
+        let port = 20_000 + (id >> 8) as u16 % 12_000;
+        let group = |last| SocketAddr::from((Ipv4Addr::new(239, 254, (id >> 24) as u8, last), port));
+        Self {
+            role,
+            core: 1,
+            group: format!("bench-{id}"),
+            address: group(1),
+            back_address: group(2),
+            transport: settings.transport,
+            idle: settings.idle,
+            offload: !settings.no_offload,
+            members: 2,
+            size_bytes: settings.size,
+            count,
+        }
+    }
+
+    /// The node settings of a process of this measurement.
+    pub(crate) fn node(&self, role: Role, rank: u16) -> NodeSettings {
+        let mut node = NodeSettings::default();
+        node.group.name.clone_from(&self.group);
+        node.group.address = self.address;
+        node.group.members = self.members;
+        node.process.role = role;
+        node.process.rank = rank;
+        node.process.start = bourdon::settings::Start::Oldest;
+        node.network.offload = self.offload;
+        node.network.transport = match self.transport {
+            Transport::Udp => NodeTransport::Udp,
+            Transport::Portable => NodeTransport::Portable,
+        };
+        node.threads.idle = match self.idle {
+            Idle::Spin => IdleStrategy::Spin,
+            Idle::Yield => IdleStrategy::Yield,
+            Idle::Backoff => IdleStrategy::Backoff,
+            Idle::Park => IdleStrategy::Park,
+        };
+        node
+    }
+
+    /// What a row says of how it was measured.
+    pub(crate) fn settings(&self, mode: &str) -> serde_json::Value {
+        serde_json::json!({
+            "mode": mode,
+            "idle": self.idle,
+            "offload": self.offload,
+            "order": "total",
+            "reliability": "reliable",
+            "members": self.members,
+            "interface": "lo",
+        })
+    }
+}
