@@ -60,6 +60,8 @@ pub struct ThreadedNode {
     /// Wakes the data agent.
     waker: Waker,
     data: Option<JoinHandle<Result<(), NodeError>>>,
+    /// The data agent has ended.
+    ended: Flag,
     control: Option<Control>,
     events: Events,
     counters: CountersFile,
@@ -172,12 +174,14 @@ impl ThreadedNode {
             stop: stop.clone(),
         };
         let (ready, stands) = sync_channel(1);
-        let ended = events.waker.clone();
+        let (ended, end_waker) = (Flag::new(), events.waker.clone());
+        let has_ended = ended.clone();
         let data = Builder::new()
             .name("bourdon-data".to_owned())
             .spawn(move || {
                 let outcome = run_agent(given, ready);
-                ended.wake();
+                has_ended.set();
+                end_waker.wake();
                 outcome
             })
             .map_err(io("starting the data agent"))?;
@@ -185,7 +189,7 @@ impl ThreadedNode {
             let outcome = data.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             return Err(outcome.expect_err("an agent that ends before it stands says why"));
         };
-        let mut node = Self { info, stop, waker, data: Some(data), control: None, events, counters };
+        let mut node = Self { info, stop, waker, data: Some(data), ended, control: None, events, counters };
         let asker = control::Asker { bell: bell.clone(), waker: node.waker.clone(), stop: node.stop.clone() };
         let control = seats.control.start(&node.counters, cells, asker).map_err(io("opening the admin socket"))?;
         node.info.socket_path = control.path();
@@ -232,7 +236,7 @@ impl ThreadedNode {
     /// Whether it still runs: it ends by [`ThreadedNode::stop`], by request on the admin socket, or because its port
     /// failed.
     pub fn is_running(&self) -> bool {
-        self.data.as_ref().is_some_and(|data| !data.is_finished())
+        !self.ended.is_set()
     }
 
     /// Stops it: what was published is sent, and its acknowledgement awaited for up to a second.

@@ -7,6 +7,7 @@
 mod demo;
 mod exit;
 mod node;
+mod place;
 mod publish;
 mod sim;
 mod stat;

@@ -1,10 +1,102 @@
-//! Not there yet.
+//! `bourdon publish`: sends lines or frames of stdin to a group as a client of one of its members.
+//!
+//! Reading stdin blocks, and a client that is blocked can't send a lost request again; so a thread reads and hands
+//! messages over a bounded queue, waking the one that keeps the protocol going.
 
 use crate::exit::Failure;
+use crate::place::{Messages, Place, unheard};
+use bourdon::{ClientEvent, ClientNode};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::time::Duration;
+
+/// Messages read ahead: enough for the client's window, few enough to notice a stop soon.
+const READ_AHEAD: usize = 256;
+/// How long to look for a member; they speak at least every 100 ms.
+const LOOK_S: u64 = 5;
+/// The longest sleep, so that a member's silence is noticed.
+const SLEEP: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    #[command(flatten)]
+    place: Place,
+    /// Say at the end what was published, as one JSON object
+    #[arg(long)]
+    json: bool,
+}
 
-pub(crate) fn run(_: Args) -> Result<(), Failure> {
-    Err(Failure::unusable("not available yet"))
+pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    let (settings, _) = args.place.settings()?;
+    let mut node = ClientNode::open(&settings).map_err(Failure::unusable)?;
+    if let Some(why) = node.fallback() {
+        eprintln!("bourdon: {why}");
+    }
+    let topic = args.place.topic();
+    let (mut published, mut bytes) = (0u64, 0u64);
+    let mut input = Some(read_stdin(&args, &node));
+    let mut failed = None;
+    while input.is_some() || !node.is_idle() {
+        let mut took = false;
+        while node.has_room()
+            && let Some(messages) = &input
+        {
+            match messages.try_recv() {
+                Ok(Ok(payload)) => {
+                    node.publish(topic, &payload);
+                    (took, published, bytes) = (true, published + 1, bytes + payload.len() as u64);
+                }
+                Ok(Err(failure)) => (failed, input) = (Some(failure), None),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => input = None,
+            }
+        }
+        node.poll().map_err(Failure::broken)?;
+        let gone = |what: &str| Failure::broken(format!("{what}; of {published} messages sent, not all were taken"));
+        match node.poll_event() {
+            Some(ClientEvent::NoAnswer) => return Err(gone("the member no longer answers")),
+            Some(ClientEvent::TooManyClients) => {
+                return Err(gone("the member serves as many clients as it can: try later"));
+            }
+            Some(ClientEvent::TooLarge(sequence)) => {
+                let number = sequence.0 + 1;
+                return Err(Failure::unusable(format!(
+                    "message {number} is longer than the group's max_message_bytes"
+                )));
+            }
+            _ => {}
+        }
+        if node.unheard_for().is_some_and(|waited| waited >= Duration::from_secs(LOOK_S)) {
+            return Err(unheard(&settings, LOOK_S));
+        }
+        if !took {
+            node.wait(SLEEP).map_err(Failure::broken)?;
+        }
+    }
+    if args.json {
+        let Place { group, topic, .. } = &args.place;
+        let report = serde_json::json!({
+            "group": group, "topic": topic, "messages": published, "bytes": bytes, "io": node.io(),
+        });
+        println!("{report}");
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// The messages of stdin, and at last why there are no more if they did not just end.
+fn read_stdin(args: &Args, node: &ClientNode) -> Receiver<Result<Vec<u8>, Failure>> {
+    let (sender, receiver) = sync_channel(READ_AHEAD);
+    let (frames, max_bytes, waker) = (args.place.frames, node.max_message_bytes(), node.waker());
+    std::thread::spawn(move || {
+        let mut messages = Messages::new(std::io::stdin().lock(), frames, max_bytes);
+        while let Some(message) = messages.next().transpose() {
+            let is_last = message.is_err();
+            if sender.send(message).is_err() || is_last {
+                break;
+            }
+            waker.wake();
+        }
+        drop(sender);
+        waker.wake();
+    });
+    receiver
 }

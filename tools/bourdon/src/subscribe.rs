@@ -1,10 +1,154 @@
-//! Not there yet.
+//! `bourdon subscribe`: writes what is published on a topic to stdout, as an observer of the group.
+//!
+//! An observer never holds the group up, however slowly its output is read: what it can't get any more is reported as
+//! lost on stderr. When stdout is closed there is nobody left to write for, which is a good end, not an error; a pipe
+//! tells a writer only, so it is looked at also while nothing comes.
 
 use crate::exit::Failure;
+use crate::node::signals;
+use crate::place::{Place, unheard, write_message};
+use bourdon::settings::Role;
+use bourdon::{Delivery, Discovery, Event, Node, NodeEvent, Settings, discover};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde_json::json;
+use std::io::{BufWriter, ErrorKind, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// How long to look for a member; they speak at least every 100 ms.
+const LOOK_S: u64 = 5;
+/// The longest sleep: how late a closed stdout or a signal is noticed.
+const SLEEP: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    #[command(flatten)]
+    place: Place,
+    /// End after so many messages
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    /// Write each message as a JSON object
+    #[arg(long, conflicts_with = "frames")]
+    json: bool,
+}
 
-pub(crate) fn run(_: Args) -> Result<(), Failure> {
-    Err(Failure::unusable("not available yet"))
+pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    let (mut settings, are_the_members) = args.place.settings()?;
+    settings.process.role = Role::Observer;
+    if !are_the_members {
+        learn(&mut settings)?;
+    }
+    let signals = signals().map_err(Failure::unusable)?;
+    let mut node = Node::join(&settings).map_err(Failure::unusable)?;
+    if let Some(why) = node.fallback() {
+        eprintln!("bourdon: {why}");
+    }
+    let mut output = Output { out: BufWriter::new(std::io::stdout().lock()), args: &args, written: 0, failed: None };
+    while !output.is_complete() && !is_over(&signals) {
+        let topic = args.place.topic();
+        let work_count = node
+            .poll(|message| {
+                if message.topic == topic {
+                    output.write(&message);
+                }
+            })
+            .map_err(Failure::broken)?;
+        report(&mut node, &settings)?;
+        if work_count == 0 {
+            output.flush();
+            node.wait(SLEEP).map_err(Failure::broken)?;
+        }
+    }
+    output.flush();
+    match output.failed {
+        Some(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::broken(format!("writing: {error}"))),
+        _ => Ok(()),
+    }
+}
+
+/// Learns from the members what only their configuration says.
+fn learn(settings: &mut Settings) -> Result<(), Failure> {
+    match discover(settings, Duration::from_secs(LOOK_S)).map_err(Failure::unusable)? {
+        Discovery::Found => Ok(()),
+        Discovery::Silence => Err(unheard(settings, LOOK_S)),
+        Discovery::Unknown => Err(Failure::unusable(
+            "the group's mtu_bytes or max_message_bytes is not the default: give its configuration with --config",
+        )),
+    }
+}
+
+fn report(node: &mut Node, settings: &Settings) -> Result<(), Failure> {
+    while let Some(event) = node.poll_event() {
+        let text = NodeEvent::from(event);
+        match event {
+            Event::ConfigurationDiffers(_) => return Err(Failure::unusable(text)),
+            Event::Formed => {
+                let (group, io) = (&settings.group, node.io());
+                eprintln!(
+                    "bourdon: observing {} members of {:?} on {} by {io}",
+                    group.members, group.name, group.address
+                );
+            }
+            _ => eprintln!("bourdon: {text}"),
+        }
+    }
+    Ok(())
+}
+
+/// Whether a signal came, or nobody reads stdout any more.
+fn is_over(signals: &UnixStream) -> bool {
+    let stdout = std::io::stdout();
+    let mut fds = [PollFd::new(&stdout, PollFlags::empty()), PollFd::new(signals, PollFlags::IN)];
+    let polled = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+    let is_closed = fds[0].revents().intersects(PollFlags::ERR | PollFlags::NVAL);
+    polled.is_ok() && (is_closed || !fds[1].revents().is_empty())
+}
+
+struct Output<'a> {
+    out: BufWriter<std::io::StdoutLock<'a>>,
+    args: &'a Args,
+    written: u64,
+    failed: Option<std::io::Error>,
+}
+
+impl Output<'_> {
+    fn is_complete(&self) -> bool {
+        self.failed.is_some() || self.args.count.is_some_and(|count| self.written >= count)
+    }
+
+    fn write(&mut self, message: &Delivery<'_>) {
+        if self.is_complete() {
+            return;
+        }
+        let written = if self.args.json {
+            writeln!(self.out, "{}", self.row(message))
+        } else {
+            write_message(&mut self.out, self.args.place.frames, message.payload)
+        };
+        self.written += 1;
+        self.failed = written.err();
+    }
+
+    fn flush(&mut self) {
+        if self.failed.is_none() {
+            self.failed = self.out.flush().err();
+        }
+    }
+
+    fn row(&self, message: &Delivery<'_>) -> serde_json::Value {
+        let text = std::str::from_utf8(message.payload).ok();
+        let hex = || message.payload.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        json!({
+            "group": self.args.place.group,
+            "topic": self.args.place.topic,
+            "sender": message.sender.0,
+            "sequence": message.sequence.0,
+            "order": message.order.map(|order| order.0),
+            "epoch": message.epoch.0,
+            "send_time_ns": message.send_time_ns,
+            "kernel_receive_ns": message.kernel_receive_ns,
+            "payload": text,
+            "payload_hex": text.is_none().then(hex),
+        })
+    }
 }

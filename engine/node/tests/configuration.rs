@@ -1,0 +1,47 @@
+//! `docs/configuration.md` lists every key with its default, and the example is a configuration.
+
+use bourdon::Settings;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+fn docs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs")
+}
+
+/// Every key of the settings with its default as it would stand in a file.
+fn defaults() -> BTreeMap<String, String> {
+    let Value::Object(sections) = serde_json::to_value(Settings::default()).expect("settings are plain data") else {
+        panic!("settings are sections")
+    };
+    let section = |(section, keys): (String, Value)| {
+        let Value::Object(keys) = keys else { panic!("{section} is a section") };
+        let text = |value: Value| if value.is_null() { "none".to_owned() } else { value.to_string() };
+        keys.into_iter().map(move |(key, value)| (format!("{section}.{key}"), text(value))).collect::<Vec<_>>()
+    };
+    sections.into_iter().flat_map(section).collect()
+}
+
+/// The keys and defaults of the page's tables.
+fn documented() -> BTreeMap<String, String> {
+    let page = std::fs::read_to_string(docs().join("configuration.md")).expect("the page is there");
+    let row = |line: &str| {
+        let mut cells = line.strip_prefix("| `")?.splitn(3, " | ");
+        let key = cells.next()?.strip_suffix('`')?.to_owned();
+        let default = cells.next()?.trim_matches('`').to_owned();
+        assert!(cells.next().is_some_and(|meaning| meaning.len() > 10), "{key} is explained");
+        Some((key, default))
+    };
+    page.lines().filter_map(row).collect()
+}
+
+#[test]
+fn the_page_lists_every_key_and_its_default() {
+    assert_eq!(documented(), defaults());
+}
+
+#[test]
+fn the_example_is_a_configuration() {
+    let settings = Settings::load(&docs().join("examples/bourdon.toml")).expect("the example works");
+    assert_eq!((settings.group.name.as_str(), settings.group.members), ("prices", 3));
+}

@@ -1,0 +1,173 @@
+//! Where a group is, as `publish` and `subscribe` are told: a configuration file, or an address and an interface.
+//!
+//! Also how messages stand in a stream of bytes: one a line, or each behind its length. A line or a length that is
+//! longer than the group takes is refused before it is read into memory.
+
+use crate::exit::Failure;
+use bourdon::{Settings, TopicId};
+use std::io::{BufRead, Read, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// The group, the topic, and where the group is.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Place {
+    /// The group's name
+    pub(crate) group: String,
+    /// The topic's name
+    pub(crate) topic: String,
+    /// The group's configuration [default: bourdon.toml]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["group_address", "interface"])]
+    config: Option<PathBuf>,
+    /// The group's multicast address and port, instead of a configuration
+    #[arg(long, value_name = "A:P")]
+    group_address: Option<SocketAddr>,
+    /// The interface its traffic uses [default: lo]
+    #[arg(long, value_name = "NAME", requires = "group_address")]
+    interface: Option<String>,
+    /// Messages are framed: a length (u32, little-endian), then that many bytes
+    #[arg(long)]
+    pub(crate) frames: bool,
+}
+
+impl Place {
+    /// The settings, and whether they are the members' own rather than guessed from the address.
+    pub(crate) fn settings(&self) -> Result<(Settings, bool), Failure> {
+        let Some(address) = self.group_address else {
+            let path = self.config.as_deref().unwrap_or(Path::new("bourdon.toml"));
+            let settings = load(path)?;
+            if settings.group.name != self.group {
+                let (path, name) = (path.display(), &settings.group.name);
+                return Err(Failure::unusable(format!(
+                    "{path} is about group {name:?}, not {:?}: name another file with --config, or an address with --group-address",
+                    self.group
+                )));
+            }
+            return Ok((settings, true));
+        };
+        let mut settings = Settings::default();
+        settings.group.name.clone_from(&self.group);
+        settings.group.address = address;
+        if let Some(interface) = &self.interface {
+            settings.network.interface.clone_from(interface);
+        }
+        Ok((settings, false))
+    }
+
+    pub(crate) fn topic(&self) -> TopicId {
+        TopicId::of(&self.topic)
+    }
+}
+
+/// Reads a configuration; what is wrong with it is the user's to mend.
+pub(crate) fn load(path: &Path) -> Result<Settings, Failure> {
+    Settings::load(path).map_err(Failure::unusable)
+}
+
+/// That nobody of a group was heard, and where.
+pub(crate) fn unheard(settings: &Settings, seconds: u64) -> Failure {
+    let (name, address, interface) = (&settings.group.name, settings.group.address, &settings.network.interface);
+    Failure::unusable(format!(
+        "no member of group {name:?} was heard on {address} over {interface} within {seconds} s: check name, address and interface, and that a member runs"
+    ))
+}
+
+/// Reads messages from a stream.
+pub(crate) struct Messages<R> {
+    source: R,
+    frames: bool,
+    max_bytes: usize,
+    count: u64,
+}
+
+impl<R: BufRead> Messages<R> {
+    pub(crate) fn new(source: R, frames: bool, max_bytes: usize) -> Self {
+        Self { source, frames, max_bytes, count: 0 }
+    }
+
+    /// The next message, or none at the end.
+    pub(crate) fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        let message = if self.frames { self.frame() } else { self.line() }?;
+        self.count += 1;
+        Ok(message)
+    }
+
+    fn too_long(&self, what: &str) -> Failure {
+        let (number, max_bytes) = (self.count + 1, self.max_bytes);
+        Failure::unusable(format!(
+            "{what} {number} is longer than {max_bytes} bytes, the most a client can publish: split it, or publish from a member"
+        ))
+    }
+
+    fn line(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        let mut line = Vec::new();
+        let limit = self.max_bytes as u64 + 1;
+        let read = self.source.by_ref().take(limit).read_until(b'\n', &mut line);
+        if read.map_err(|error| Failure::unusable(format!("reading stdin: {error}")))? == 0 {
+            return Ok(None);
+        }
+        if line.last() == Some(&b'\n') {
+            line.pop();
+        }
+        if line.len() > self.max_bytes { Err(self.too_long("line")) } else { Ok(Some(line)) }
+    }
+
+    fn frame(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        let cut = |error| Failure::unusable(format!("stdin ends within a frame: {error}"));
+        let at_end = self.source.fill_buf().map_err(cut)?.is_empty();
+        if at_end {
+            return Ok(None);
+        }
+        let mut length = [0; 4];
+        self.source.read_exact(&mut length).map_err(cut)?;
+        let length = u32::from_le_bytes(length) as usize;
+        if length > self.max_bytes {
+            return Err(self.too_long("frame"));
+        }
+        let mut frame = vec![0; length];
+        self.source.read_exact(&mut frame).map_err(cut)?;
+        Ok(Some(frame))
+    }
+}
+
+/// Writes a message to a stream.
+pub(crate) fn write_message(out: &mut impl Write, frames: bool, payload: &[u8]) -> std::io::Result<()> {
+    if frames {
+        out.write_all(&(payload.len() as u32).to_le_bytes())?;
+        return out.write_all(payload);
+    }
+    out.write_all(payload)?;
+    out.write_all(b"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(bytes: &[u8], frames: bool, max_bytes: usize) -> Result<Vec<Vec<u8>>, Failure> {
+        let mut messages = Messages::new(bytes, frames, max_bytes);
+        std::iter::from_fn(|| messages.next().transpose()).collect()
+    }
+
+    #[test]
+    fn messages_come_back_as_written() {
+        let messages = [&b"one"[..], b"", b"three"];
+        for frames in [false, true] {
+            let mut bytes = Vec::new();
+            for message in messages {
+                write_message(&mut bytes, frames, message).expect("memory takes it");
+            }
+            assert_eq!(all(&bytes, frames, 5).expect("it is whole"), messages);
+        }
+        assert_eq!(all(b"no newline at the end", false, 100).expect("it counts"), [b"no newline at the end"]);
+    }
+
+    #[test]
+    fn what_is_too_long_or_cut_is_refused() {
+        assert!(matches!(all(b"ok\ntoo long", false, 7), Err(Failure::Unusable(why)) if why.contains("line 2")));
+        assert!(matches!(all(&[8, 0, 0, 0], true, 7), Err(Failure::Unusable(why)) if why.contains("frame 1")));
+        assert!(matches!(all(&[8, 0, 0, 0, 1], true, 8), Err(Failure::Unusable(why)) if why.contains("ends within")));
+        assert!(matches!(all(&[8, 0], true, 8), Err(Failure::Unusable(_))));
+        assert!(all(b"exactly\n", false, 7).is_ok());
+    }
+}

@@ -1,0 +1,255 @@
+//! `node`, `stat`, `publish` and `subscribe` as their users run them: processes, sockets, signals, exit codes.
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use tempfile::TempDir;
+
+static NEXT: AtomicU16 = AtomicU16::new(0);
+
+/// A group of this test's own, in a directory of its own.
+struct World {
+    directory: TempDir,
+    address: String,
+}
+
+/// Ends its process if the test did not.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        let (number, pid) = (NEXT.fetch_add(1, Ordering::Relaxed), std::process::id());
+        let port = 20_000 + pid as u16 % 16_384 + number * 7;
+        let address = format!("239.77.{}.{}:{port}", pid >> 8 & 0xff, pid & 0xff);
+        Self { directory: tempfile::tempdir().expect("a directory can be made"), address }
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn runtime(&self) -> String {
+        self.path().join("runtime").display().to_string()
+    }
+
+    /// Writes a configuration; `more` is further TOML.
+    fn configure(&self, name: &str, members: u16, rank: u16, more: &str) -> String {
+        let (address, runtime) = (&self.address, self.runtime());
+        let text = format!(
+            "[group]\nname = \"prices\"\naddress = \"{address}\"\nmembers = {members}\n[process]\nrank = {rank}\n[threads]\ndirectory = \"{runtime}\"\n{more}"
+        );
+        let path = self.path().join(name);
+        std::fs::write(&path, text).expect("it can be written");
+        path.display().to_string()
+    }
+
+    /// Starts a node and reads its events up to the first.
+    fn node(&self, config: &str) -> (Running, BufReader<ChildStdout>, Value) {
+        let mut child = bourdon(&["node", "--config", config, "--json"]).spawn().expect("it runs");
+        let mut events = BufReader::new(child.stdout.take().expect("piped"));
+        let node = Running(child);
+        let started = next(&mut events);
+        (node, events, started)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(self.runtime()) else { return Vec::new() };
+        entries.map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned()).collect()
+    }
+}
+
+fn bourdon(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bourdon"));
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn next(events: &mut impl BufRead) -> Value {
+    let mut line = String::new();
+    events.read_line(&mut line).expect("readable");
+    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+}
+
+fn run(arguments: &[&str], stdin: &[u8]) -> Output {
+    let mut child = bourdon(arguments).spawn().expect("it runs");
+    // It may end without reading all.
+    let _ = child.stdin.take().expect("piped").write_all(stdin);
+    child.wait_with_output().expect("it ends")
+}
+
+fn fails(arguments: &[&str], stdin: &[u8], code: i32, says: &str) {
+    let output = run(arguments, stdin);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+    assert!(text.contains(says), "{arguments:?} should say {says:?}: {text}");
+    assert!(output.stdout.is_empty());
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args(["-s", name, &child.id().to_string()]).status().expect("kill(1) is there");
+    assert!(status.success());
+}
+
+/// Starts a subscriber and waits until it observes the group.
+fn subscribe(arguments: &[&str]) -> Running {
+    let mut child = bourdon(&[&["subscribe", "prices", "es"], arguments].concat()).spawn().expect("it runs");
+    let mut talk = BufReader::new(child.stderr.take().expect("piped"));
+    let mut text = String::new();
+    while !text.contains("observing") {
+        assert_ne!(talk.read_line(&mut text).expect("readable"), 0, "it ended early: {text}");
+    }
+    std::thread::spawn(move || std::io::copy(&mut talk, &mut std::io::sink()));
+    Running(child)
+}
+
+fn output(subscriber: &mut Running) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    subscriber.0.stdout.take().expect("piped").read_to_end(&mut bytes).expect("readable");
+    assert!(subscriber.0.wait().expect("it ends").success());
+    bytes
+}
+
+#[test]
+fn what_is_published_is_what_subscribers_get() {
+    let world = World::new();
+    let configs = [0, 1].map(|rank| world.configure(&format!("{rank}.toml"), 2, rank, ""));
+    let (_first, mut events, _) = world.node(&configs[0]);
+    let (_second, ..) = world.node(&configs[1]);
+    assert_eq!(next(&mut events)["event"], "formed");
+    let lines: String = (0..1000).map(|number| format!("line {number} {}\n", "x".repeat(number % 200))).collect();
+    let place = ["--group-address", &world.address, "--interface", "lo"];
+    let by_config = ["--config", &configs[0], "--count", "1000"];
+    // One knows the configuration, one learns it from the members.
+    let mut informed = subscribe(&by_config);
+    let mut learned = subscribe(&[&place[..], &["--count", "1000"]].concat());
+    let mut framed = subscribe(&[&by_config[..], &["--frames"]].concat());
+    let mut rows = subscribe(&[&by_config[..], &["--json"]].concat());
+    let published = run(&[&["publish", "prices", "es", "--json"], &place[..]].concat(), lines.as_bytes());
+    assert!(published.status.success(), "{}", String::from_utf8_lossy(&published.stderr));
+    let report: Value = serde_json::from_slice(&published.stdout).expect("one object");
+    assert_eq!(report["messages"], 1000);
+    assert!(output(&mut informed) == lines.as_bytes(), "lines differ");
+    assert!(output(&mut learned) == lines.as_bytes(), "lines differ");
+    let framed = output(&mut framed);
+    let expected: Vec<u8> =
+        lines.lines().flat_map(|line| [&(line.len() as u32).to_le_bytes(), line.as_bytes()].concat()).collect();
+    assert!(framed == expected, "frames differ");
+    let rows = String::from_utf8(output(&mut rows)).expect("text");
+    for (number, (row, line)) in rows.lines().zip(lines.lines()).enumerate() {
+        let row: Value = serde_json::from_str(row).expect("an object a line");
+        assert_eq!((&row["payload"], &row["order"]), (&line.into(), &number.into()));
+    }
+    // Frames in, another topic: subscribers of the first see nothing of it.
+    let published = run(&[&["publish", "prices", "nq", "--frames"], &place[..]].concat(), &framed);
+    assert!(published.status.success());
+}
+
+#[test]
+fn a_node_shows_itself_and_leaves_nothing() {
+    let world = World::new();
+    let config = world.configure("node.toml", 1, 0, "");
+    for name in ["TERM", "INT"] {
+        let (mut node, mut events, started) = world.node(&config);
+        assert_eq!((&started["event"], &started["rank"]), (&"started".into(), &0.into()));
+        let stat = run(&["stat", "--json", "--directory", &world.runtime()], b"");
+        let stat: Value = serde_json::from_slice(&stat.stdout).expect("one object");
+        let shown = &stat["nodes"][0];
+        assert_eq!((&shown["group"], &shown["pid"]), (&"prices".into(), &node.0.id().into()));
+        assert!(shown["counters"]["delivered"].is_u64() && shown["admin_socket"] == started["admin_socket"]);
+        let table = run(&["stat", "--all", "--directory", &world.runtime()], b"");
+        assert!(String::from_utf8_lossy(&table.stdout).contains("longest_cycle_ns"));
+        signal(&node.0, name);
+        assert_eq!(next(&mut events)["event"], "stopped");
+        assert_eq!(node.0.wait().expect("it ends").code(), Some(0));
+        assert_eq!(world.names(), Vec::<String>::new());
+    }
+    let (mut node, ..) = world.node(&config);
+    node.0.kill().expect("it runs");
+    node.0.wait().expect("it ends");
+    assert_eq!(world.names().len(), 2, "a killed node can't clear away");
+    let stat = run(&["stat", "--json", "--directory", &world.runtime()], b"");
+    assert_eq!(String::from_utf8_lossy(&stat.stdout), "{\"nodes\":[]}\n");
+    assert_eq!(world.names(), Vec::<String>::new());
+}
+
+#[test]
+fn an_administrator_stops_a_node() {
+    let world = World::new();
+    let (mut node, mut events, started) = world.node(&world.configure("node.toml", 1, 0, ""));
+    let path = started["admin_socket"].as_str().expect("a path");
+    let mut socket = std::os::unix::net::UnixStream::connect(path).expect("it listens");
+    socket.write_all(b"{\"request\":\"stop\"}\n").expect("it is read");
+    assert_eq!(next(&mut events)["event"], "stopped");
+    assert!(node.0.wait().expect("it ends").success());
+}
+
+#[test]
+fn bad_configurations_end_with_2_and_say_why() {
+    let world = World::new();
+    for (more, says) in [
+        ("colour = \"red\"\n", "colour"),
+        ("[faults]\ndrop_percent = 101.0\n", "between 0 and 100"),
+        ("idle = \"sleepy\"\n", "sleepy"),
+        ("core = 4711\n", "threads.core is 4711"),
+        ("[network]\ninterface = \"no-such-if\"\n", "no-such-if"),
+        ("[limits]\nmtu_bytes = 100\n", "mtu is 100"),
+        ("subscription_ring_bytes = 4096\n", "threads.subscription_ring_bytes is 4096"),
+    ] {
+        fails(&["node", "--config", &world.configure("bad.toml", 1, 0, more)], b"", 2, says);
+    }
+    fails(&["node", "--config", &world.configure("bad.toml", 2, 2, "")], b"", 2, "ranks go from 0 to 1");
+    fails(&["node", "--config", "/nowhere.toml"], b"", 2, "name the file with --config");
+    let config = world.configure("good.toml", 1, 0, "");
+    fails(&["publish", "other", "es", "--config", &config], b"", 2, "is about group \"prices\"");
+    fails(&["publish", "prices", "es", "--group-address", "10.0.0.1:7000"], b"", 2, "not a multicast address");
+    fails(&["subscribe", "prices", "es", "--interface", "lo"], b"", 2, "--group-address");
+    fails(&["stat", "--directory", "/nowhere"], b"", 2, "/nowhere");
+}
+
+#[test]
+fn clients_say_what_is_wrong() {
+    let world = World::new();
+    let place = ["prices", "es", "--group-address", &world.address];
+    // Nobody there, both at once: each waits its five seconds.
+    std::thread::scope(|scope| {
+        for command in ["publish", "subscribe"] {
+            let (place, address) = (&place, &world.address);
+            scope.spawn(move || fails(&[&[command], &place[..]].concat(), b"x\n", 2, &format!("heard on {address}")));
+        }
+    });
+    let (_node, ..) = world.node(&world.configure("node.toml", 1, 0, ""));
+    let long = vec![b'x'; 5000];
+    fails(&[&["publish"], &place[..]].concat(), &long, 2, "line 1 is longer than");
+    fails(&[&["publish", "--frames"], &place[..]].concat(), &[9, 0, 0, 0, 1], 2, "ends within a frame");
+    let small = world.configure("other.toml", 1, 0, "[limits]\nmtu_bytes = 1300\n");
+    let mut other = world.path().join("other");
+    std::fs::create_dir(&other).expect("it can be made");
+    other.push("bourdon.toml");
+    std::fs::copy(small, &other).expect("it can be copied");
+    let output = bourdon(&["subscribe", "prices", "es"]).current_dir(other.parent().expect("a directory")).output();
+    let output = output.expect("it runs");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && text.contains("configured otherwise"), "{text}");
+}
+
+#[test]
+fn a_subscriber_ends_when_nobody_reads() {
+    let world = World::new();
+    let config = world.configure("node.toml", 1, 0, "");
+    let (_node, ..) = world.node(&config);
+    let mut subscriber = subscribe(&["--config", &config]);
+    drop(subscriber.0.stdout.take());
+    assert!(subscriber.0.wait().expect("it ends").success(), "a closed pipe is a good end");
+    let subscriber = &mut subscribe(&["--config", &config]);
+    signal(&subscriber.0, "TERM");
+    assert!(subscriber.0.wait().expect("it ends").success());
+}
