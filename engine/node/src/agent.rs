@@ -323,3 +323,73 @@ pub(crate) const fn published_bytes(payload_bytes: usize) -> usize {
 pub(crate) const fn frame_guess_bytes() -> usize {
     FRAME_GUESS_BYTES
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bourdon_ring::signal::{doorbell, watermark};
+    use bourdon_wire::{Epoch, Rank, Sequence};
+
+    fn outlet() -> (Outlet, spsc::Consumer) {
+        let (producer, consumer) = spsc::channel(1 << 16);
+        let outlet = Outlet {
+            producer,
+            topics: Vec::new(),
+            overflow: VecDeque::new(),
+            overruns: watermark(0).0,
+            bell: doorbell().1,
+            waker: Waker::new().expect("eventfds are allowed"),
+            longest_bytes: FRAME_GUESS_BYTES,
+        };
+        (outlet, consumer)
+    }
+
+    fn put(outlet: &mut Outlet, sequence: u64, is_member: bool) {
+        let delivery = Delivery {
+            sender: Rank(0),
+            sequence: Sequence(sequence),
+            order: None,
+            epoch: Epoch(1),
+            topic: TopicId(0),
+            send_time_ns: 0,
+            kernel_receive_ns: None,
+            delivered_at: Instant(0),
+            client: None,
+            payload: &[7; 20_000],
+        };
+        outlet.put(&delivery, is_member);
+    }
+
+    #[test]
+    fn a_member_keeps_what_does_not_fit_and_hands_it_out_in_order() {
+        let (mut outlet, mut consumer) = outlet();
+        assert!(outlet.room() > 20, "the first batch is sized by a guess");
+        (0..20).for_each(|sequence| put(&mut outlet, sequence, true));
+        assert!(!outlet.overflow.is_empty() && outlet.overruns.get() == 0);
+        let mut read = Vec::new();
+        for _ in 0..40 {
+            assert!(!outlet.drain() || outlet.overflow.is_empty());
+            consumer.read(1, |_, frame| read.push(Delivered::read(frame).sequence.0));
+        }
+        assert_eq!(read, (0..20).collect::<Vec<_>>());
+        assert!(outlet.drain() && outlet.room() < 3, "now it knows how long they are");
+    }
+
+    #[test]
+    fn an_observer_counts_what_does_not_fit() {
+        let (mut outlet, mut consumer) = outlet();
+        (0..20).for_each(|sequence| put(&mut outlet, sequence, false));
+        outlet.show();
+        let count = consumer.read(usize::MAX, |_, _| {}) as u64;
+        assert!(outlet.overflow.is_empty() && count > 0);
+        assert_eq!(count + outlet.overruns.get(), 20);
+    }
+
+    #[test]
+    fn who_is_gone_holds_nobody_up() {
+        let (mut outlet, consumer) = outlet();
+        (0..20).for_each(|sequence| put(&mut outlet, sequence, true));
+        drop(consumer);
+        assert!(outlet.drain() && outlet.room() == usize::MAX);
+    }
+}

@@ -13,30 +13,26 @@
 //! published in its order, or dropped with a [`NodeEvent::PublicationDropped`] if the group can never take it. A system
 //! call is made for a message only to wake a thread that sleeps.
 
-use crate::agent::{Agent, Listener, Outlet, frame_guess_bytes, published_bytes};
+use crate::agent::{Agent, Listener, Outlet, frame_guess_bytes};
 use crate::control::{self, Control};
 use crate::counters::{AgentFigures, CountersFile};
+use crate::handles::{Inlet, Publication, Subscription};
 use crate::idle::Idler;
 use crate::inline::{Node, NodeError};
-use crate::messages::{self, Delivered, NodeEvent, PUBLISHED_BYTES, Published, UNTIMED};
+use crate::messages::{self, NodeEvent};
 use crate::placement::place_current_thread;
 use crate::settings::{Role, Settings};
 use bourdon_port::{Port, Waker};
-use bourdon_protocol::{Delivery, Refusal};
 use bourdon_ring::counters as cells;
-use bourdon_ring::signal::{Bell, Flag, Sleeper, WatermarkReader, doorbell, watermark};
+use bourdon_ring::signal::{Flag, Sleeper, doorbell, watermark};
 use bourdon_ring::spsc;
 use bourdon_wire::TopicId;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
-use zerocopy::IntoBytes;
 
 /// Room for events nobody has fetched: as many as the protocol itself keeps.
 const EVENT_RING_BYTES: usize = 256 * 40;
@@ -145,13 +141,9 @@ impl ThreadedNode {
         let ring_bytes = settings.threads.publication_ring_bytes;
         let (producers, publications): (Vec<_>, _) =
             (0..handles.publications).map(|_| spsc::channel(ring_bytes)).unzip();
-        let mut outlets = Vec::new();
-        let mut inlets = Vec::new();
-        for topics in &handles.subscriptions {
-            let (outlet, inlet) = subscribe(settings, topics).map_err(io("making an eventfd"))?;
-            outlets.push(outlet);
-            inlets.push(inlet);
-        }
+        let pairs = handles.subscriptions.iter().map(|topics| subscribe(settings, topics));
+        let pairs: Vec<_> = pairs.collect::<Result<_, _>>().map_err(io("making an eventfd"))?;
+        let (outlets, inlets): (_, Vec<_>) = pairs.into_iter().unzip();
         let (event_producer, consumer) = spsc::channel(EVENT_RING_BYTES);
         let events = Events { consumer, waker: Waker::new().map_err(io("making an eventfd"))? };
         let event_waker = events.waker.clone();
@@ -195,18 +187,16 @@ impl ThreadedNode {
         node.info.socket_path = control.path();
         node.control = Some(control);
         let is_member = settings.process.role == Role::Member;
-        let max_message_bytes = settings.limits.max_message_bytes;
         let publication = |producer| Publication {
             producer,
             bell: bell.clone(),
             waker: node.waker.clone(),
             held_up_by: held_up_by.clone(),
-            max_message_bytes: is_member.then_some(max_message_bytes),
+            max_message_bytes: is_member.then_some(settings.limits.max_message_bytes),
         };
         let publications = producers.into_iter().map(publication).collect();
-        let subscription =
-            |inlet: Inlet| Subscription { inlet, freed_bytes: 0, gate: gate_bell.clone(), agent: node.waker.clone() };
-        let subscriptions = inlets.into_iter().map(subscription).collect();
+        let (gate, agent) = (&gate_bell, &node.waker);
+        let subscriptions = inlets.into_iter().map(|inlet| Subscription::new(inlet, gate, agent)).collect();
         Ok((node, publications, subscriptions))
     }
 
@@ -322,199 +312,3 @@ fn subscribe(settings: &Settings, topics: &[TopicId]) -> std::io::Result<(Outlet
     };
     Ok((outlet, Inlet { consumer, sleeper, waker, overruns: overrun_count }))
 }
-
-/// Why a message was not taken. Nothing of it was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PublishError {
-    /// The ring to the data agent is full.
-    #[error("the publication's ring is full{}", .held_up_by.map(|why| format!(": {why}")).unwrap_or_default())]
-    RingFull {
-        /// What the data agent waits for, if it waits; else it is merely behind.
-        held_up_by: Option<Refusal>,
-    },
-    /// The group can never take it.
-    #[error(transparent)]
-    Refused(Refusal),
-    /// The node has ended.
-    #[error("the node has ended")]
-    Ended,
-}
-
-/// Where one of the application's threads publishes.
-pub struct Publication {
-    producer: spsc::Producer,
-    bell: Bell,
-    waker: Waker,
-    held_up_by: cells::Reader,
-    /// None at an observer.
-    max_message_bytes: Option<usize>,
-}
-
-impl Publication {
-    /// Publishes a message: copies it into the ring to the data agent.
-    ///
-    /// # Errors
-    /// Why it was not taken; after [`PublishError::RingFull`] try again later.
-    #[inline]
-    pub fn try_publish(&mut self, topic: TopicId, payload: &[u8]) -> Result<(), PublishError> {
-        let mut claim = self.try_claim(topic, payload.len())?;
-        claim.copy_from_slice(payload);
-        claim.commit();
-        Ok(())
-    }
-
-    /// Claims space for a message, to be written in place and committed.
-    ///
-    /// # Errors
-    /// As [`Publication::try_publish`].
-    #[inline]
-    pub fn try_claim(&mut self, topic: TopicId, payload_bytes: usize) -> Result<PublicationClaim<'_>, PublishError> {
-        let Some(limit_bytes) = self.max_message_bytes else {
-            return Err(PublishError::Refused(Refusal::Observer));
-        };
-        if payload_bytes > limit_bytes {
-            return Err(PublishError::Refused(Refusal::TooLarge { limit_bytes }));
-        }
-        if self.producer.is_abandoned() {
-            return Err(PublishError::Ended);
-        }
-        match self.producer.try_claim(topic.0.into(), published_bytes(payload_bytes)) {
-            Ok(mut ring) => {
-                let head = Published { intended_send_ns: UNTIMED };
-                ring[..PUBLISHED_BYTES].copy_from_slice(head.as_bytes());
-                Ok(PublicationClaim { ring, bell: &mut self.bell, waker: &self.waker })
-            }
-            Err(_) => {
-                let held_up_by = messages::refusal_of(self.held_up_by.get(0));
-                Err(PublishError::RingFull { held_up_by })
-            }
-        }
-    }
-
-    /// What the data agent waits for before it can publish more, if it waits.
-    pub fn held_up_by(&self) -> Option<Refusal> {
-        messages::refusal_of(self.held_up_by.get(0))
-    }
-}
-
-/// Space for one message's bytes; dropped without [`PublicationClaim::commit`], it never was.
-#[must_use = "a claim that is not committed publishes nothing"]
-pub struct PublicationClaim<'a> {
-    ring: spsc::Claim<'a>,
-    bell: &'a mut Bell,
-    waker: &'a Waker,
-}
-
-impl PublicationClaim<'_> {
-    /// Says when the message was meant to be sent, in nanoseconds since the UNIX epoch; receivers see it as its send
-    /// time. Costs 8 bytes on the network.
-    pub fn set_intended_send_ns(&mut self, intended_send_ns: u64) {
-        self.ring[..PUBLISHED_BYTES].copy_from_slice(Published { intended_send_ns }.as_bytes());
-    }
-
-    /// Publishes the message.
-    #[inline]
-    pub fn commit(self) {
-        self.ring.commit();
-        if self.bell.must_ring() {
-            self.waker.wake();
-        }
-    }
-}
-
-impl Deref for PublicationClaim<'_> {
-    type Target = [u8];
-
-    #[inline]
-    fn deref(&self) -> &[u8] {
-        &self.ring[PUBLISHED_BYTES..]
-    }
-}
-
-impl DerefMut for PublicationClaim<'_> {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.ring[PUBLISHED_BYTES..]
-    }
-}
-
-struct Inlet {
-    consumer: spsc::Consumer,
-    sleeper: Sleeper,
-    waker: Waker,
-    overruns: WatermarkReader,
-}
-
-/// Where one of the application's threads receives.
-pub struct Subscription {
-    inlet: Inlet,
-    /// Bytes read since the data agent was last told of room.
-    freed_bytes: usize,
-    gate: Bell,
-    agent: Waker,
-}
-
-impl Subscription {
-    /// Hands out at most `limit` messages; says how many. Zero means that there is none.
-    #[inline]
-    pub fn poll(&mut self, limit: usize, mut on_delivery: impl FnMut(Delivery<'_>)) -> usize {
-        let freed_bytes = &mut self.freed_bytes;
-        let count = self.inlet.consumer.read(limit, |_, frame| {
-            *freed_bytes += frame.len();
-            on_delivery(Delivered::read(frame));
-        });
-        // A gated agent is woken for a batch's worth of room, not for every message's.
-        if count > 0
-            && (self.freed_bytes >= self.inlet.consumer.capacity_bytes() / 4 || !self.inlet.consumer.has_frames())
-        {
-            self.freed_bytes = 0;
-            if self.gate.must_ring() {
-                self.agent.wake();
-            }
-        }
-        count
-    }
-
-    /// Sleeps until there is a message, the node has ended, or `longest` has passed; may return early.
-    ///
-    /// # Errors
-    /// What poll(2) says.
-    pub fn wait(&mut self, longest: Duration) -> std::io::Result<()> {
-        let inlet = &mut self.inlet;
-        inlet.sleeper.lie_down();
-        let waited = if inlet.consumer.has_frames() || inlet.consumer.is_abandoned() {
-            Ok(())
-        } else {
-            let timeout = Timespec { tv_sec: longest.as_secs() as i64, tv_nsec: longest.subsec_nanos().into() };
-            match poll(&mut [PollFd::new(&inlet.waker, PollFlags::IN)], Some(&timeout)) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-                Err(error) => Err(error.into()),
-            }
-        };
-        inlet.sleeper.get_up();
-        inlet.waker.clear();
-        waited
-    }
-
-    /// Whether nothing will ever come again.
-    pub fn has_ended(&mut self) -> bool {
-        self.inlet.consumer.is_abandoned() && !self.inlet.consumer.has_frames()
-    }
-
-    /// How many messages this observer has skipped because this subscription's ring was full.
-    pub fn overruns(&self) -> u64 {
-        self.inlet.overruns.get()
-    }
-}
-
-macro_rules! opaque_debug {
-    ($($name:ident $(<$life:lifetime>)?),+) => {$(
-        impl std::fmt::Debug for $name$(<$life>)? {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.debug_struct(stringify!($name)).finish_non_exhaustive()
-            }
-        }
-    )+};
-}
-
-opaque_debug!(Publication, PublicationClaim<'_>, Subscription);

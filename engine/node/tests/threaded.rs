@@ -50,16 +50,23 @@ fn two_nodes_deliver_in_one_order() {
 
 #[test]
 fn a_full_subscription_ring_gates_and_loses_nothing() {
+    // Tiny ones, of which a datagram holds more than the room left; uneven ones; and ones of which the very first
+    // batch is longer than the ring, so that the agent must keep what it has taken.
+    gates(200_000, |number| (number % 3) as usize);
+    gates(40_000, |number| (number * 37 % 900) as usize);
+    gates(500, |number| 30_000 + (number * 7919 % 25_000) as usize);
+}
+
+/// Publishes messages of these lengths to a subscriber that reads nothing until the sender is held up.
+fn gates(count: u64, length: impl Fn(u64) -> usize) {
     let world = World::new(2);
     let mut settings = world.member(0);
     settings.threads.subscription_ring_bytes = 1 << 18;
     let (sender, mut publication, mut own) = ThreadedNode::start(&settings).expect("it starts");
     settings.process.rank = 1;
     let (receiver, _unused, mut slow) = ThreadedNode::start(&settings).expect("it starts");
-    // Far more than rings and window together hold, of uneven lengths; the slow reader reads nothing yet.
-    const COUNT: u64 = 40_000;
     let payload = |number: u64| {
-        let mut bytes = vec![number as u8; 8 + (number * 37 % 900) as usize];
+        let mut bytes = vec![number as u8; 8 + length(number)];
         bytes[..8].copy_from_slice(&number.to_le_bytes());
         bytes
     };
@@ -67,7 +74,7 @@ fn a_full_subscription_ring_gates_and_loses_nothing() {
     let mut own_next = 0;
     let mut publish_some = |own: &mut bourdon::Subscription| {
         let before = (next, own_next);
-        while next < COUNT && publication.try_publish(TOPIC, &payload(next)).is_ok() {
+        while next < count && publication.try_publish(TOPIC, &payload(next)).is_ok() {
             next += 1;
         }
         own.poll(usize::MAX, |message| {
@@ -78,7 +85,7 @@ fn a_full_subscription_ring_gates_and_loses_nothing() {
     };
     until("the slow reader to gate the sender", || {
         let (_, next, _, held_up_by) = publish_some(&mut own);
-        assert!(next < COUNT, "nothing stopped the sender");
+        assert!(next < count, "nothing stopped the sender");
         held_up_by == Some(Refusal::Window)
     });
     assert!(cell(&world, &receiver, "gated_rounds") > 0);
@@ -89,7 +96,7 @@ fn a_full_subscription_ring_gates_and_loses_nothing() {
             assert_eq!((message.sequence.0, message.payload), (expected, &payload(expected)[..]));
             expected += 1;
         });
-        expected == COUNT && own_next == COUNT
+        expected == count && own_next == count
     });
     assert_eq!((cell(&world, &receiver, "overruns"), slow.overruns()), (0, 0));
     drop((sender, receiver));

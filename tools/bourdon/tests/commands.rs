@@ -253,3 +253,27 @@ fn a_subscriber_ends_when_nobody_reads() {
     signal(&subscriber.0, "TERM");
     assert!(subscriber.0.wait().expect("it ends").success());
 }
+
+#[test]
+fn a_smaller_receive_buffer_than_asked_is_a_warning() {
+    let world = World::new();
+    let config = world.configure("node.toml", 1, 0, "[network]\nreceive_buffer_bytes = 500000000\n");
+    // Without this capability no process gets more than net.core.rmem_max, root included.
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-net_admin", "--inh-caps=-net_admin", env!("CARGO_BIN_EXE_bourdon")]);
+    command.args(["node", "--config", &config]).stderr(Stdio::piped());
+    let Ok(child) = command.spawn() else { return eprintln!("skipped: setpriv(1) is not installed") };
+    let mut node = Running(child);
+    let mut talk = BufReader::new(node.0.stderr.take().expect("piped"));
+    let mut text = String::new();
+    while !text.contains("member 0 of 1") {
+        if talk.read_line(&mut text).expect("readable") == 0 {
+            assert!(text.contains("setpriv"), "it ended early: {text}");
+            return eprintln!("skipped: {text}");
+        }
+    }
+    assert!(text.contains("net.core.rmem_max=500000000"), "{text}");
+    assert!(text.contains("the group is open"), "{text}");
+    signal(&node.0, "TERM");
+    assert!(node.0.wait().expect("it ends").success());
+}
