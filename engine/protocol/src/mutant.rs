@@ -23,6 +23,12 @@ pub enum Mutant {
     IgnoreWindow,
     /// Heartbeats say nothing of the tail.
     ForgetTail,
+    /// A late row overwrites a newer one.
+    RowsOverwrite,
+    /// What was asked for is asked for again at once, and again.
+    AskWithoutPause,
+    /// A causal vector says only what changed, to those as well who never heard what it was before.
+    VectorNeverWhole,
     /// Harmless: the sequencer puts one message in a run.
     ShortRuns,
     /// Harmless: each request for repair is sent twice.
@@ -31,7 +37,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::DeliverBeforeOrdered,
         Self::ForgetNak,
         Self::AckBeforeReceived,
@@ -40,6 +46,9 @@ impl Mutant {
         Self::OrderRunsBackwards,
         Self::IgnoreWindow,
         Self::ForgetTail,
+        Self::RowsOverwrite,
+        Self::AskWithoutPause,
+        Self::VectorNeverWhole,
         Self::ShortRuns,
         Self::AskTwice,
     ];
@@ -60,6 +69,9 @@ impl Mutant {
             Self::OrderRunsBackwards => "order-runs-backwards",
             Self::IgnoreWindow => "ignore-window",
             Self::ForgetTail => "forget-tail",
+            Self::RowsOverwrite => "rows-overwrite",
+            Self::AskWithoutPause => "ask-without-pause",
+            Self::VectorNeverWhole => "vector-never-whole",
             Self::ShortRuns => "short-runs",
             Self::AskTwice => "ask-twice",
         }

@@ -98,6 +98,13 @@ impl Process {
     /// The reason why it can't be taken now; nothing of it was sent.
     #[inline]
     pub fn try_publish(&mut self, now: Instant, outgoing: &Outgoing, payload: &[u8]) -> Result<Sequence, Refusal> {
+        if self.presence.is_formed()
+            && self.presence.silent().is_none()
+            && let Some(sequence) = self.data.append(outgoing, payload)
+        {
+            self.counters.add(Counter::Published, 1);
+            return Ok(sequence);
+        }
         self.admit(now, outgoing, payload.len(), false)?;
         let wall_ns = self.wall(now);
         self.data.publish(wall_ns, outgoing, payload, &mut self.counters).ok_or(Refusal::Observer)

@@ -35,6 +35,28 @@ impl FrameHeader {
     }
 }
 
+/// The first frame of `bytes` if it is a whole message with nothing in front of its payload, as most are: its topic, its
+/// payload, and what follows it.
+#[inline]
+pub fn split_plain(bytes: &[u8]) -> Option<(TopicId, &[u8], &[u8])> {
+    let (head, rest) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>()?;
+    let word = u64::from_le_bytes(*head);
+    if word >> 48 != PLAIN {
+        return None;
+    }
+    let (payload, rest) = rest.split_at_checked(word as u32 as usize)?;
+    Some((TopicId((word >> 32) as u16), payload, rest))
+}
+
+/// The header of a frame that [`split_plain`] takes.
+#[inline]
+pub fn plain_header(topic: TopicId, length: u32) -> [u8; FRAME_HEADER_BYTES] {
+    (u64::from(length) | u64::from(topic.0) << 32 | PLAIN << 48).to_le_bytes()
+}
+
+/// Kind and flags of a plain message.
+const PLAIN: u64 = Kind::Data as u64 | flags::WHOLE as u64;
+
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
@@ -233,7 +255,11 @@ impl<'a> Frames<'a> {
     #[inline]
     pub fn check(mut self) -> Option<(u16, bool)> {
         let (mut messages, mut has_row) = (0, false);
-        for _ in 0..self.left {
+        while self.left > 0 {
+            if let Some((_, _, rest)) = split_plain(self.rest) {
+                (self.rest, self.left, messages) = (rest, self.left - 1, messages + 1);
+                continue;
+            }
             let frame = self.next()?;
             match frame.kind() {
                 Some(Kind::Data) => {

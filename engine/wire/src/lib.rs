@@ -30,6 +30,7 @@ pub use datagram::{
 };
 pub use frame::{
     CausalEntry, ClientTag, DataHead, FRAME_HEADER_BYTES, Frame, FrameHeader, Frames, Kind, causal_entries, flags,
+    plain_header, split_plain,
 };
 pub use ids::{ChannelId, ClientId, DatagramNumber, Epoch, GroupId, Incarnation, OrderNumber, Rank, Sequence, TopicId};
 pub use time::Instant;

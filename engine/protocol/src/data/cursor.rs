@@ -84,6 +84,20 @@ impl Cursor {
         Frames::new(log.get(self.number)?.get(self.offset..)?, 1).next()
     }
 
+    /// What is left of the datagram that the cursor has entered, and how many frames that is.
+    #[inline]
+    pub(crate) fn rest<'l>(&self, log: &'l Log) -> Option<(&'l [u8], u16)> {
+        Some((log.get(self.number)?.get(self.offset..)?, self.left))
+    }
+
+    /// Steps over `frames` messages, each in one frame, of `bytes` altogether.
+    #[inline]
+    pub(crate) fn step_messages(&mut self, frames: u16, bytes: usize) {
+        self.offset += bytes;
+        self.left -= frames;
+        self.sequence.0 += u64::from(frames);
+    }
+
     /// Whether the next frame is the first of its datagram, which has been entered.
     #[inline]
     pub(crate) fn is_first_frame(&self) -> bool {

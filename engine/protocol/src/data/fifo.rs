@@ -22,6 +22,7 @@ pub(crate) fn deliver(
     for stream in after.iter_mut().chain(before) {
         while count < limit && stream.deliver_one(None, step, emit) {
             count += 1;
+            count += stream.deliver_plain(None, limit - count, step, emit);
         }
     }
     count

@@ -144,6 +144,23 @@ impl Packer {
         body
     }
 
+    /// Packs a message with nothing in front of its payload, if it fits the datagram that is open already: that one has
+    /// passed flow control.
+    #[inline]
+    pub(crate) fn append(&mut self, log: &mut Log, topic: TopicId, payload: &[u8]) -> Option<Sequence> {
+        if !self.fits_open(log, payload.len()) {
+            return None;
+        }
+        let space = log.space(self.open).get_mut(HEADER_BYTES + self.used..)?;
+        let (head, body) = space.split_first_chunk_mut()?;
+        *head = bourdon_wire::plain_header(topic, payload.len() as u32);
+        body.get_mut(..payload.len())?.copy_from_slice(payload);
+        self.used += FRAME_HEADER_BYTES + payload.len();
+        self.count += 1;
+        self.begun = true;
+        Some(self.end_message())
+    }
+
     /// Counts the message whose last frame was just packed.
     #[inline]
     pub(crate) fn end_message(&mut self) -> Sequence {
@@ -280,6 +297,14 @@ impl core::ops::DerefMut for Claim<'_> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         self.body
+    }
+}
+
+impl Outgoing {
+    /// Whether nothing stands in front of the payload.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.intended_send_ns.is_none() && self.client.is_none()
     }
 }
 

@@ -131,6 +131,7 @@ impl Pipeline {
             ordering,
             turn: 0,
         };
+        pipeline.stability.overwrites = pipeline.config.mutant == Some(Mutant::RowsOverwrite);
         pipeline.update_flow();
         pipeline
     }
@@ -145,7 +146,8 @@ impl Pipeline {
             Ordering::Causal(causal) => {
                 let log = &self.streams[outbound.rank.index()].log;
                 causal.prepare(&self.streams, outbound.rank, false);
-                if !outbound.packer.continues(log, extension_bytes(outgoing, causal.vector()) + length) {
+                let follows = outbound.packer.continues(log, extension_bytes(outgoing, causal.vector()) + length);
+                if !follows && self.config.mutant != Some(Mutant::VectorNeverWhole) {
                     causal.prepare(&self.streams, outbound.rank, true);
                 }
                 causal.vector()
@@ -170,6 +172,20 @@ impl Pipeline {
             return Err(Refusal::Window);
         }
         Ok(())
+    }
+
+    /// Packs a plain message if the datagram that is open has room for it: the common case, in which nothing need be
+    /// asked.
+    #[inline]
+    pub(crate) fn append(&mut self, outgoing: &Outgoing, payload: &[u8]) -> Option<Sequence> {
+        let outbound = self.outbound.as_mut()?;
+        if !outgoing.is_plain()
+            || payload.len() > self.config.limits.max_message_bytes
+            || matches!(self.ordering, Ordering::Causal(_))
+        {
+            return None;
+        }
+        outbound.packer.append(&mut self.streams[outbound.rank.index()].log, outgoing.topic, payload)
     }
 
     /// Claims space for one admitted message that fits a datagram. `None` for an observer.
@@ -296,6 +312,9 @@ impl Pipeline {
         let stream = &mut self.streams[rank.index()];
         let (window, log) = (&stream.window, &stream.log);
         let attempts = stream.asker.collect(now, window, log, timing, budget, &mut self.ranges);
+        if self.config.mutant == Some(Mutant::AskWithoutPause) {
+            stream.asker.forget(now);
+        }
         (!self.ranges.is_empty()).then_some(attempts)
     }
 

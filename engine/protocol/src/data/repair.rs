@@ -112,6 +112,12 @@ impl Asker {
         true
     }
 
+    /// For the mutation check: as if nothing had been asked for.
+    pub(crate) fn forget(&mut self, now: Instant) {
+        self.asked.iter_mut().for_each(|asked| asked.number = u64::MAX);
+        self.due = if self.due == Instant::NEVER { self.due } else { now + 1 };
+    }
+
     fn retry_ns(&self, timing: &Timing, attempts: u8) -> u64 {
         let first = (2 * self.round_trip_ns).max(timing.nak_retry_min_ns);
         (first << attempts.saturating_sub(1).min(8)).min(timing.nak_retry_max_ns)

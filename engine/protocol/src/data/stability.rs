@@ -23,6 +23,8 @@ pub(crate) struct Stability {
     delivered: Vec<DatagramNumber>,
     /// By member.
     held_order: Vec<OrderNumber>,
+    /// For the mutation check: the last row counts, not the highest.
+    pub(crate) overwrites: bool,
 }
 
 impl Stability {
@@ -33,6 +35,7 @@ impl Stability {
             received: vec![DatagramNumber(0); members * members],
             delivered: vec![DatagramNumber(0); members * members],
             held_order: vec![OrderNumber(0); members],
+            overwrites: false,
         }
     }
 
@@ -41,10 +44,11 @@ impl Stability {
     /// window for good.
     pub(crate) fn merge(&mut self, from: Rank, row: &Row, entries: &[RowEntry], own_end: DatagramNumber) -> bool {
         let base = from.index() * self.members;
+        let overwrites = self.overwrites;
         let mut rose = false;
         let mut raise = |mark: &mut DatagramNumber, to: u64| {
             rose |= to > mark.0;
-            mark.0 = mark.0.max(to);
+            mark.0 = if overwrites { to } else { mark.0.max(to) };
         };
         let own = self.own.map(Rank::index);
         for (stream, entry) in entries.iter().enumerate().take(self.members) {

@@ -118,6 +118,45 @@ impl Stream {
         }
     }
 
+    /// Delivers what follows in the datagram that the cursor has entered, up to the first frame that is no plain
+    /// message, at most `limit`; says how many. The common case, in which nothing is looked up between two messages.
+    #[inline]
+    pub(crate) fn deliver_plain(
+        &mut self,
+        order: Option<OrderNumber>,
+        limit: usize,
+        step: &Step,
+        emit: &mut impl FnMut(Delivery<'_>),
+    ) -> usize {
+        let Some((mut rest, left)) = self.cursor.rest(&self.log).filter(|_| !self.cursor.delivered_early) else {
+            return 0;
+        };
+        let (before, mut count) = (rest.len(), 0);
+        let most = left.min(u16::try_from(limit).unwrap_or(u16::MAX));
+        while count < most
+            && let Some((topic, payload, after)) = bourdon_wire::split_plain(rest)
+        {
+            emit(Delivery {
+                sender: self.rank,
+                sequence: self.cursor.sequence + u64::from(count),
+                order: order.map(|order| order + u64::from(count)),
+                epoch: step.epoch,
+                topic,
+                send_time_ns: self.cursor.send_time_ns,
+                kernel_receive_ns: Some(self.cursor.kernel_receive_ns).filter(|ns| *ns != 0),
+                delivered_at: step.now,
+                client: None,
+                payload,
+            });
+            (rest, count) = (after, count + 1);
+        }
+        if count > 0 {
+            self.cursor.step_messages(count, before - rest.len());
+            self.delivered = self.cursor.sequence;
+        }
+        usize::from(count)
+    }
+
     /// Delivers the next message, if all of it is here, and says whether there was one.
     #[inline]
     pub(crate) fn deliver_one(

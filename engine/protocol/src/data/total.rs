@@ -29,8 +29,8 @@ pub(crate) struct TotalOrder {
 }
 
 enum Walk {
-    /// One message was delivered.
-    Delivered,
+    /// So many messages were delivered.
+    Delivered(usize),
     /// The walk moved on without delivering.
     Moved,
     /// Something is missing.
@@ -62,11 +62,11 @@ impl TotalOrder {
         }
         while count < limit {
             let walk = match self.run {
-                Some(run) => self.in_run(run, streams, step, counters, emit),
-                None => self.in_order_stream(&mut streams[self.sequencer.index()], step, counters, emit),
+                Some(run) => self.in_run(run, streams, limit - count, step, counters, emit),
+                None => self.in_order_stream(&mut streams[self.sequencer.index()], limit - count, step, counters, emit),
             };
             match walk {
-                Walk::Delivered => count += 1,
+                Walk::Delivered(messages) => count += messages,
                 Walk::Moved => {}
                 Walk::Waits => break,
             }
@@ -79,6 +79,7 @@ impl TotalOrder {
     fn in_order_stream(
         &mut self,
         stream: &mut Stream,
+        limit: usize,
         step: &Step,
         counters: &mut Counters,
         emit: &mut impl FnMut(Delivery<'_>),
@@ -91,11 +92,12 @@ impl TotalOrder {
         match frame.kind() {
             // A fragmented message is collected as it comes: it may be longer than an observer's log.
             Some(Kind::Data) => {
-                if stream.deliver_one(Some(self.next), step, emit) {
-                    self.next = self.next.next();
-                    return Walk::Delivered;
+                let mut count = stream.deliver_plain(Some(self.next), limit, step, emit);
+                if count == 0 {
+                    count = usize::from(stream.deliver_one(Some(self.next), step, emit));
                 }
-                Walk::Waits
+                self.next = self.next + count as u64;
+                if count > 0 { Walk::Delivered(count) } else { Walk::Waits }
             }
             kind => {
                 if kind == Some(Kind::OrderRun)
@@ -119,6 +121,7 @@ impl TotalOrder {
         &mut self,
         run: Run,
         streams: &mut [Stream],
+        limit: usize,
         step: &Step,
         counters: &mut Counters,
         emit: &mut impl FnMut(Delivery<'_>),
@@ -141,8 +144,10 @@ impl TotalOrder {
         if !stream.deliver_one(Some(self.next), step, emit) {
             return Walk::Waits;
         }
-        self.advance(run, 1);
-        Walk::Delivered
+        let more = limit.min(run.count as usize) - 1;
+        let count = 1 + stream.deliver_plain(Some(self.next.next()), more, step, emit);
+        self.advance(run, count as u64);
+        Walk::Delivered(count)
     }
 
     /// Messages that were delivered before, were lost in a hole, or came before this process did.
