@@ -58,6 +58,8 @@ pub struct Engine<P> {
     now: Instant,
     /// Whether something was published since the last reading.
     in_burst: bool,
+    /// Whether what the last delivery brought about (order, acknowledgements) is still to be sent.
+    owes: bool,
     /// Datagrams the port handed over.
     port_datagrams: u64,
 }
@@ -72,7 +74,15 @@ impl<P: Port> Engine<P> {
         config.address = port.local_address().into();
         config.wall_offset_ns = clock.wall_offset_ns();
         let now = clock.now();
-        Ok(Self { process: Process::new(now, config)?, port, clock, now, in_burst: false, port_datagrams: 0 })
+        Ok(Self {
+            process: Process::new(now, config)?,
+            port,
+            clock,
+            now,
+            in_burst: false,
+            owes: false,
+            port_datagrams: 0,
+        })
     }
 
     /// Publishes a message on a topic. It goes out with the next [`Engine::flush`] or [`Engine::poll`].
@@ -131,7 +141,8 @@ impl<P: Port> Engine<P> {
     }
 
     /// Sends, receives, delivers, keeps time; says how many messages were delivered and datagrams received: zero means
-    /// that there was nothing to do.
+    /// that there was nothing to do. What a delivery brings about goes out with the next call, together with what the
+    /// application publishes in answer: so do not stop calling while this returns more than zero.
     ///
     /// # Errors
     /// If the port is broken.
@@ -146,7 +157,7 @@ impl<P: Port> Engine<P> {
     /// If the port is broken.
     #[inline]
     pub fn poll_at_most(&mut self, limit: usize, on_delivery: impl FnMut(Delivery<'_>)) -> Result<usize, PortError> {
-        if self.in_burst {
+        if self.in_burst || self.owes {
             self.flush()?;
         }
         let process = &mut self.process;
@@ -158,12 +169,18 @@ impl<P: Port> Engine<P> {
         })?;
         self.port_datagrams += received as u64;
         self.now = now.unwrap_or_else(|| clock.now());
+        if received > 0 {
+            self.process.order(self.now);
+        }
         let delivered = self.process.deliver(self.now, limit, on_delivery);
         let timer_due = self.now >= self.process.next_deadline();
         if timer_due {
             self.process.on_timer(self.now);
         }
-        if timer_due || received > 0 || delivered > 0 || self.process.backlog() > 0 {
+        if delivered > 0 {
+            // The application may have an answer; it goes out together with what else is due, on the next call.
+            self.owes = true;
+        } else if timer_due || received > 0 || self.process.backlog() > 0 {
             self.transmit()?;
         }
         Ok(received + delivered)
@@ -171,7 +188,7 @@ impl<P: Port> Engine<P> {
 
     #[inline]
     fn transmit(&mut self) -> Result<(), PortError> {
-        self.in_burst = false;
+        (self.in_burst, self.owes) = (false, false);
         let (port, mut failed) = (&mut self.port, None);
         self.process.transmit(self.now, |to, bytes, segment_bytes| {
             let to = match to {
@@ -192,7 +209,7 @@ impl<P: Port> Engine<P> {
     /// # Errors
     /// If the port is broken.
     pub fn wait(&mut self, longest: Duration) -> Result<(), PortError> {
-        if self.in_burst {
+        if self.in_burst || self.owes {
             self.flush()?;
         }
         let until_due = self.process.next_deadline().since(self.clock.now());

@@ -146,6 +146,18 @@ impl Process {
         refusal
     }
 
+    /// Puts in order what has been received, so that the sequencer can deliver it before it sends the order: for who
+    /// answers what is delivered, one send less on the way. Optional: [`Process::transmit`] does it as well.
+    #[inline]
+    pub fn order(&mut self, now: Instant) {
+        if self.data.has_order_to_give() {
+            let wall_ns = self.wall(now);
+            self.data.refresh_flow();
+            self.data.sequence(wall_ns, &mut self.counters);
+            self.data.close_early(wall_ns);
+        }
+    }
+
     // ---- inputs: the network --------------------------------------------------------------------------------------
 
     /// Takes in a datagram that was received, by whatever path.

@@ -62,6 +62,9 @@ impl Net {
             }
         }
         for (process, delivered) in self.processes.iter_mut().zip(&mut self.delivered) {
+            if self.now.0.is_multiple_of(20_000) {
+                process.order(self.now);
+            }
             process.deliver(self.now, usize::MAX, |d| {
                 delivered.push((d.sender.0, d.sequence.0, d.order.map(|o| o.0), d.payload.to_vec()));
             });
@@ -174,4 +177,35 @@ fn the_window_refuses_and_opens_again() {
     assert!(net.publish(0, &payload).is_ok());
     net.run(1_000_000_000);
     assert_eq!(net.delivered[1].len() as u64, taken + 1);
+}
+
+#[test]
+fn the_sequencer_delivers_before_it_sends_and_answers_in_the_same_datagram() {
+    let mut net = Net::new(2, 0, Order::Total);
+    net.run(100_000_000);
+    net.publish(1, b"question").unwrap();
+    let mut question = Vec::new();
+    net.processes[1].transmit(net.now, |_, bytes, _| {
+        question = bytes.to_vec();
+        1
+    });
+    let (now, sequencer) = (net.now, &mut net.processes[0]);
+    sequencer.on_datagram(now, &question, None);
+    sequencer.order(now);
+    let mut delivered = Vec::new();
+    sequencer.deliver(now, usize::MAX, |d| delivered.push((d.order.unwrap().0, d.payload.to_vec())));
+    assert_eq!(delivered, [(0, b"question".to_vec())]);
+    net.publish(0, b"answer").unwrap();
+    let mut sent = Vec::new();
+    net.processes[0].transmit(now, |to, bytes, _| {
+        sent.push((to, bytes.to_vec()));
+        1
+    });
+    assert_eq!(sent.len(), 1, "order and answer share a datagram");
+    net.processes[1].on_datagram(now, &sent[0].1, None);
+    for process in &mut net.processes {
+        process.deliver(now, usize::MAX, |d| delivered.push((d.order.unwrap().0, d.payload.to_vec())));
+    }
+    let both = [(1, b"answer".to_vec()), (0, b"question".to_vec()), (1, b"answer".to_vec())];
+    assert_eq!(delivered[1..], both);
 }

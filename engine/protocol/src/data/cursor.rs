@@ -22,6 +22,8 @@ pub(crate) struct Cursor {
     /// Where the next frame begins; 0 before the datagram has been entered.
     offset: usize,
     left: u16,
+    /// Frames of this datagram already passed.
+    walked: u16,
     /// The sequence of the next message to end.
     pub(crate) sequence: Sequence,
     /// Where the datagram stands in the total order, by its header.
@@ -47,6 +49,15 @@ impl Cursor {
     pub(crate) fn frame<'l>(&mut self, log: &'l Log, end: DatagramNumber) -> Option<Frame<'l>> {
         while self.left == 0 {
             if self.offset != 0 {
+                // The own stream's last datagram may have grown since (see `Packer::close_early`).
+                let count = log.get(self.number).map_or(0, |bytes| DatagramHeader::of_checked(bytes).count());
+                if count > self.walked {
+                    self.left = count - self.walked;
+                    break;
+                }
+                if self.number.next() >= end {
+                    return None;
+                }
                 (self.number, self.offset) = (self.number.next(), 0);
             }
             if self.number >= end {
@@ -62,7 +73,7 @@ impl Cursor {
         let header = DatagramHeader::of_checked(log.get(self.number)?);
         let slot = log.slot(self.number)?;
         self.offset = HEADER_BYTES;
-        self.left = header.count();
+        (self.left, self.walked) = (header.count(), 0);
         self.sequence = header.first_sequence();
         self.first_order = header.first_order();
         self.send_time_ns = header.send_time_ns();
@@ -75,7 +86,7 @@ impl Cursor {
     #[inline]
     pub(crate) fn step(&mut self, body_bytes: usize, ends_message: bool) {
         self.offset += bourdon_wire::FRAME_HEADER_BYTES + body_bytes;
-        self.left -= 1;
+        (self.left, self.walked) = (self.left - 1, self.walked + 1);
         self.sequence.0 += u64::from(ends_message);
     }
 
@@ -94,7 +105,7 @@ impl Cursor {
     #[inline]
     pub(crate) fn step_messages(&mut self, frames: u16, bytes: usize) {
         self.offset += bytes;
-        self.left -= frames;
+        (self.left, self.walked) = (self.left - frames, self.walked + frames);
         self.sequence.0 += u64::from(frames);
     }
 

@@ -6,7 +6,7 @@
 //! of equal datagrams goes to the network in one call; only the last of a burst is shorter.
 //!
 //! Invariants: sequences and order numbers are given out without holes, in the order of packing; a message's fragments
-//! stand back to back; what has been sealed never changes.
+//! stand back to back; what has been sent never changes.
 
 use super::causal::Causal;
 use super::log::Log;
@@ -48,6 +48,19 @@ pub(crate) struct Packer {
     pub(crate) next_order: OrderNumber,
     /// Everything below this has gone to the network.
     pub(crate) sent: DatagramNumber,
+    /// The datagram before the open one, if it was closed early and may be filled further.
+    early: Option<Early>,
+}
+
+/// What is needed to fill a datagram further.
+#[derive(Clone, Copy, Debug)]
+struct Early {
+    used: usize,
+    count: u16,
+    messages: u16,
+    begun: bool,
+    first_sequence: Sequence,
+    first_order: OrderNumber,
 }
 
 impl Packer {
@@ -64,6 +77,7 @@ impl Packer {
             next_sequence: Sequence(0),
             next_order: OrderNumber(0),
             sent: DatagramNumber(0),
+            early: None,
         }
     }
 
@@ -128,6 +142,7 @@ impl Packer {
         body_bytes: usize,
         wall_ns: u64,
     ) -> &'l mut [u8] {
+        self.reopen();
         if self.count > 0 && !self.fits_open(log, body_bytes) {
             self.close(log, true, wall_ns);
         }
@@ -181,6 +196,35 @@ impl Packer {
         log.fill(self.open, length, self.messages, 0);
         self.open = self.open.next();
         (self.used, self.count, self.messages, self.begun) = (0, 0, 0, false);
+        self.early = None;
+    }
+
+    /// Closes the open datagram so that what stands in it can be delivered here before it is sent. What is packed until
+    /// then still goes into it.
+    #[inline]
+    pub(crate) fn close_early(&mut self, log: &mut Log, wall_ns: u64) {
+        let Self { used, count, messages, begun, first_sequence, first_order, .. } = *self;
+        self.close(log, false, wall_ns);
+        self.early = Some(Early { used, count, messages, begun, first_sequence, first_order });
+    }
+
+    /// Goes on filling a datagram that was closed early and has not been sent.
+    #[inline]
+    fn reopen(&mut self) {
+        if let Some(early) = self.early.take()
+            && self.count == 0
+            && self.sent < self.open
+        {
+            self.open = DatagramNumber(self.open.0 - 1);
+            (self.used, self.count, self.messages, self.begun) = (early.used, early.count, early.messages, early.begun);
+            (self.first_sequence, self.first_order) = (early.first_sequence, early.first_order);
+        }
+    }
+
+    /// What has been closed is sent as it stands.
+    #[inline]
+    pub(crate) fn settle(&mut self) {
+        self.early = None;
     }
 
     /// Packs a message that is cut into fragments.
@@ -321,6 +365,7 @@ impl Packer {
         counters: &'a mut crate::Counters,
     ) -> Claim<'a> {
         let vector = causal.as_ref().map_or(&[][..], |causal| causal.vector());
+        self.reopen();
         let extension_bytes = extension_bytes(outgoing, vector);
         if self.count > 0 && !self.fits_open(log, extension_bytes + length) {
             self.close(log, true, wall_ns);

@@ -343,6 +343,26 @@ impl Pipeline {
         Sequenced::All
     }
 
+    /// Whether this process is the sequencer and others' messages wait for their order.
+    #[inline]
+    pub(crate) fn has_order_to_give(&self) -> bool {
+        let sequencer = self.outbound.as_ref().and_then(|outbound| outbound.sequencer.as_ref());
+        sequencer.is_some_and(|sequencer| sequencer.has_work(&self.streams))
+    }
+
+    /// Makes what was just put in order deliverable here, before it is sent.
+    #[inline]
+    pub(crate) fn close_early(&mut self, wall_ns: u64) {
+        let Some(outbound) = &mut self.outbound else { return };
+        if outbound.packer.is_open() {
+            let stream = &mut self.streams[outbound.rank.index()];
+            outbound.packer.close_early(&mut stream.log, wall_ns);
+            stream.window.next = outbound.packer.open;
+            stream.window.known_end = outbound.packer.open;
+            stream.window.complete = outbound.packer.next_sequence;
+        }
+    }
+
     /// Delivers what is due, at most `limit` messages (give or take a datagram); says how many.
     #[inline]
     pub(crate) fn deliver(
@@ -451,6 +471,7 @@ impl Pipeline {
         if packer.is_open() {
             packer.close(&mut stream.log, false, wall_ns);
         }
+        packer.settle();
         while packer.sent < packer.open {
             let bytes = stream.log.run(packer.sent, packer.open);
             let mtu = stream.log.mtu();
