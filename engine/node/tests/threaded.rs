@@ -86,9 +86,9 @@ fn gates(count: u64, length: impl Fn(u64) -> usize) {
     until("the slow reader to gate the sender", || {
         let (_, next, _, held_up_by) = publish_some(&mut own);
         assert!(next < count, "nothing stopped the sender");
-        held_up_by == Some(Refusal::Window)
+        // The window may be full for a moment before; only the gate keeps it so.
+        held_up_by == Some(Refusal::Window) && cell(&world, &receiver, "gated_rounds") > 0
     });
-    assert!(cell(&world, &receiver, "gated_rounds") > 0);
     let mut expected = 0;
     until("everything to arrive", || {
         let (_, _, own_next, _) = publish_some(&mut own);
