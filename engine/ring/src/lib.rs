@@ -19,7 +19,7 @@
 //! on any path. Positions are `u64` byte counts that never wrap (58 years at 10 GB/s). No operation
 //! waits, and none allocates after construction.
 //!
-//! **Checked by** `RUSTFLAGS="--cfg loom" cargo test -p bourdon-ring --release --test loom`, which
+//! **Checked by** `RUSTFLAGS="--cfg loom" cargo test -p bourdon-ring --release --test loom --test loom_doorbell`, which
 //! explores the interleavings and the weak-memory outcomes of each structure.
 
 pub mod broadcast;
