@@ -6,6 +6,7 @@
 
 use crate::part::{FarEnd, Part, Said, Spec, pin, say};
 use crate::row::{Latency, Ratio, Row, histogram, show};
+use crate::threaded::Threaded;
 use crate::{Failure, Mode, Settings, raw};
 use bourdon::settings::Role;
 use bourdon::{Event, Node, Rank, Refusal, TopicId};
@@ -70,11 +71,6 @@ pub(crate) fn echo(spec: &Spec) -> Result<(), Failure> {
             node.wait(Duration::from_millis(50)).map_err(broken)?;
         }
     }
-}
-
-/// The far end behind a threaded node.
-pub(crate) fn threaded_echo(_: &Spec) -> Result<(), Failure> {
-    Err(Failure::Unusable("threaded latency is not measured yet".into()))
 }
 
 struct Round {
@@ -152,6 +148,23 @@ fn bourdon_round(settings: &Settings, count: u64) -> Result<Round, Failure> {
     })
 }
 
+fn threaded_round(settings: &Settings, count: u64) -> Result<Round, Failure> {
+    let spec = Spec::new(settings, Part::ThreadedEcho, count);
+    let mut far = FarEnd::start(&spec)?;
+    far.wait_until_ready()?;
+    let mut node = Threaded::start(&spec, 0)?;
+    let mut payload = vec![0; settings.size as usize];
+    Round::run(settings, count, |index| {
+        payload[..8].copy_from_slice(&index.to_le_bytes());
+        node.publish(&payload)?;
+        let mut answered = false;
+        while !answered {
+            node.receive(Rank(1), |answer| answered |= answer[..8] == index.to_le_bytes())?;
+        }
+        Ok(true)
+    })
+}
+
 fn raw_round(settings: &Settings, count: u64) -> Result<Round, Failure> {
     let spec = Spec::new(settings, Part::RawEcho, count);
     let mut pinger = raw::Pinger::new(&spec)?;
@@ -163,20 +176,20 @@ fn raw_round(settings: &Settings, count: u64) -> Result<Round, Failure> {
 
 /// Measures round trips and shows them.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
-    if settings.mode == Mode::Threaded {
-        return Err(Failure::Unusable("threaded latency is not measured yet; leave out --mode".into()));
+    let threaded = settings.mode == Mode::Threaded;
+    if !threaded {
+        pin(0);
     }
-    pin(0);
     let count = settings.count.unwrap_or(50_000);
     let (mut bourdon, mut raw) = (Vec::new(), Vec::new());
     for _ in 0..settings.rounds {
         if !settings.no_peer {
             raw.push(raw_round(settings, count)?);
         }
-        bourdon.push(bourdon_round(settings, count)?);
+        bourdon.push(if threaded { threaded_round(settings, count)? } else { bourdon_round(settings, count)? });
     }
     let spec = Spec::new(settings, Part::Echo, count);
-    let mut rows = vec![row(settings, "bourdon", &bourdon, spec.settings("inline"))];
+    let mut rows = vec![row(settings, "bourdon", &bourdon, spec.settings(if threaded { "threaded" } else { "inline" }))];
     let mut ratios = Vec::new();
     if !settings.no_peer {
         rows.push(row(settings, "raw-spin", &raw, serde_json::json!({ "interface": "lo" })));

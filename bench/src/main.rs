@@ -13,6 +13,7 @@ mod part;
 mod raw;
 mod ring;
 mod row;
+mod threaded;
 mod throughput;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

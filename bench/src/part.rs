@@ -139,12 +139,14 @@ pub(crate) fn run() -> Result<(), Failure> {
         for _ in std::io::stdin().lock().lines() {}
         std::process::exit(0);
     });
-    pin(spec.core);
+    if spec.role != Part::ThreadedEcho {
+        pin(spec.core); // a node with threads of its own needs more than one core
+    }
     let outcome = match spec.role {
         Part::RawEcho => crate::raw::echo(&spec),
         Part::RawSink => crate::raw::sink(&spec),
         Part::Echo => crate::latency::echo(&spec),
-        Part::ThreadedEcho => crate::latency::threaded_echo(&spec),
+        Part::ThreadedEcho => crate::threaded::echo(&spec),
         Part::Sink | Part::Observer => crate::throughput::sink(&spec),
     };
     if let Err(Failure::Unusable(why) | Failure::Broken(why)) = outcome {

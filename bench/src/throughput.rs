@@ -188,7 +188,7 @@ fn raw_round(settings: &Settings, count: u64) -> Result<Round, Failure> {
 /// Measures throughput and shows it.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     if settings.mode == Mode::Threaded {
-        return Err(Failure::Unusable("threaded throughput is not measured yet; leave out --mode".into()));
+        return Err(Failure::Unusable("throughput is measured inline; leave out --mode".into()));
     }
     pin(0);
     let count = settings.count.unwrap_or(if settings.no_offload { 2_000_000 } else { 20_000_000 });
