@@ -52,6 +52,7 @@ pub const INVARIANTS: &[(&str, &str, &str)] = &[
     ("14", watermarks::NAME, "watermarks never fall"),
     ("15", window::NAME, "no window is exceeded, nothing is forgotten before all have it"),
     ("22", repair::NAME, "requests and repairs in proportion to what was lost, none once all is well"),
+    ("20", "steps", "a run takes a bounded number of steps"),
     ("23", memory::NAME, "queues stay within their bounds"),
 ];
 

@@ -19,8 +19,11 @@ fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         Mutant::AckBeforeReceived => &["acknowledgement"],
         Mutant::IgnoreCausalDependency => &["causal"],
         Mutant::DeliverDuplicate => &["integrity"],
-        Mutant::OrderRunsBackwards => &["total", "completeness"],
+        Mutant::OrderRunsBackwards => &["fifo"],
         Mutant::IgnoreWindow => &["window"],
+        Mutant::RowsOverwrite => &["watermarks"],
+        Mutant::AskWithoutPause => &["repair"],
+        Mutant::VectorNeverWhole => &["causal"],
         Mutant::ShortRuns | Mutant::AskTwice => &[],
     }
 }

@@ -25,6 +25,8 @@ use std::rc::Rc;
 /// How long everything may take to arrive once nothing goes wrong any more. The slowest plans need some seconds: windows
 /// of sixteen datagrams, a round trip of milliseconds, hundreds of messages of several datagrams.
 const DRAIN_NS: u64 = 60_000_000_000;
+/// A run that takes more steps than this has no end: the longest of thousands take a tenth.
+const STEPS_MAX: u64 = 1_000_000;
 /// How often it is asked whether everything has arrived.
 const LOOK_NS: u64 = 5_000_000;
 /// When everything has, requests for repair must cease: nobody has asked for anything for so long. Longer than a few
@@ -270,6 +272,9 @@ impl<'p> World<'p> {
             return Ok(());
         }
         self.steps += 1;
+        if self.steps > STEPS_MAX {
+            return Err(Violation::new("steps", format!("{STEPS_MAX} steps, and no end")));
+        }
         self.mix(index as u64);
         let busy = self.nodes[index].take_in(self.now_ns, self.plan.batch);
         let wants = self.publish(index)?;

@@ -115,7 +115,7 @@ impl Asker {
     /// For the mutation check: as if nothing had been asked for.
     pub(crate) fn forget(&mut self, now: Instant) {
         self.asked.iter_mut().for_each(|asked| asked.number = u64::MAX);
-        self.due = if self.due == Instant::NEVER { self.due } else { now + 1 };
+        self.due = if self.due == Instant::NEVER { self.due } else { now + 20_000 };
     }
 
     fn retry_ns(&self, timing: &Timing, attempts: u8) -> u64 {

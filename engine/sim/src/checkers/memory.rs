@@ -4,7 +4,7 @@
 
 use super::{Verdict, Violation};
 use crate::plan::Plan;
-use bourdon_protocol::Process;
+use bourdon_protocol::{Held, Process};
 
 pub(super) const NAME: &str = "memory";
 
@@ -33,12 +33,38 @@ impl Memory {
     }
 
     pub(super) fn stepped(&self, process: &Process) -> Verdict {
-        let held = process.held();
+        self.judge(&process.held())
+    }
+
+    fn judge(&self, held: &Held) -> Verdict {
         let within = held.outbox_bytes <= OUTBOX_BYTES
             && held.events <= EVENTS
             && held.early_datagrams <= self.early_datagrams
             && held.assembly_bytes <= self.assembly_bytes
             && held.clients <= self.clients;
         if within { Ok(()) } else { Err(Violation::new(NAME, format!("a process keeps {held:?}"))) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_queue_has_its_bound() {
+        let memory = Memory::new(&Plan::draw(0));
+        assert_eq!(memory.judge(&Held::default()), Ok(()));
+        let over: [fn(&mut Held); 5] = [
+            |held| held.outbox_bytes = OUTBOX_BYTES + 1,
+            |held| held.events = EVENTS + 1,
+            |held| held.early_datagrams = usize::MAX,
+            |held| held.assembly_bytes = usize::MAX,
+            |held| held.clients = usize::MAX,
+        ];
+        for exceed in over {
+            let mut held = Held::default();
+            exceed(&mut held);
+            assert!(memory.judge(&held).is_err(), "{held:?}");
+        }
     }
 }

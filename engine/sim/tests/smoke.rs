@@ -1,0 +1,102 @@
+//! The simulator as a whole: honest seeds pass, planted bugs are caught, equal seeds run equally.
+
+use bourdon_protocol::Mutant;
+use bourdon_sim::{Mode, Options, Plan, Report, check_mutants, play, run, run_plan};
+
+/// The seeds of this file: few enough for every build, and every mutant is caught among them.
+const SEEDS: std::ops::Range<u64> = 0..200;
+/// The rarest bug shows about once in a hundred seeds.
+const MUTANT_SEEDS: std::ops::Range<u64> = 0..600;
+
+fn options(mode: Mode) -> Options {
+    Options { mode, threads: 2, ..Options::default() }
+}
+
+fn assert_clean(report: &Report) {
+    assert!(report.failures.is_empty(), "{:#?}", report.failures);
+}
+
+#[test]
+fn honest_seeds_break_nothing() {
+    let report = run(SEEDS, options(Mode::Both), &|_| {});
+    assert_clean(&report);
+    assert_eq!(report.seeds, 200);
+    // A world in which nothing happens breaks nothing either.
+    let faults = report.faults;
+    for (what, count) in [
+        ("drop", faults.drop),
+        ("duplicate", faults.duplicate),
+        ("reorder", faults.reorder),
+        ("delay", faults.delay),
+        ("corrupt", faults.corrupt),
+        ("overflow", faults.overflow),
+        ("pause", faults.pause),
+        ("cut", faults.cut),
+        ("refuse", faults.refuse),
+    ] {
+        assert!(count > 50, "{what}: {count}");
+    }
+    assert!(report.delivered > 100_000, "{}", report.delivered);
+}
+
+#[test]
+fn faults_without_end_break_no_promise_of_safety() {
+    assert_clean(&run(SEEDS, options(Mode::Safety), &|_| {}));
+}
+
+#[test]
+fn every_planted_bug_is_caught_and_no_harmless_change_is() {
+    let report = check_mutants(MUTANT_SEEDS, options(Mode::Both), &Mutant::ALL, &|_| {});
+    assert_eq!(report.missed, Some(vec![]));
+    assert_eq!(report.flagged, Some(vec![]), "{:#?}", report.failures);
+    assert_eq!(report.caught.map(|caught| caught.len()), Some(11));
+}
+
+#[test]
+fn the_same_seed_runs_the_same_on_any_number_of_threads() {
+    let one = run(0..40, Options { threads: 1, ..options(Mode::Both) }, &|_| {});
+    let two = run(0..40, Options { threads: 2, ..options(Mode::Both) }, &|_| {});
+    assert_eq!(one, two);
+    let other = run(1..41, options(Mode::Both), &|_| {});
+    assert_ne!(one.digest, other.digest);
+    let plan = Plan::draw(7);
+    assert_eq!(play(&plan, 7, Mode::Both, None), play(&plan, 7, Mode::Both, None));
+}
+
+#[test]
+fn a_plan_read_back_plays_the_same() {
+    for seed in 0..20 {
+        let plan = Plan::draw(seed);
+        assert_eq!(plan.check(), Ok(()));
+        let text = toml::to_string(&plan).unwrap();
+        assert_eq!(toml::from_str::<Plan>(&text).unwrap(), plan, "{text}");
+        let text = serde_json::to_string(&plan).unwrap();
+        assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan, "{text}");
+    }
+}
+
+#[test]
+fn a_panic_is_a_failure_of_its_seed() {
+    let mut plan = Plan::draw(3);
+    plan.mtu_bytes = 1;
+    assert!(plan.check().is_err());
+    let report = run_plan(&plan, 3, options(Mode::Both));
+    assert_eq!(report.failures.len(), 1);
+    assert_eq!(report.failures[0].invariant, "panic");
+    assert_eq!(report.failures[0].replay, "bourdon sim --seed 3 --seeds 1");
+}
+
+#[test]
+fn the_report_has_the_shape_that_tools_rely_on() {
+    let report = run(0..2, options(Mode::Both), &|_| {});
+    let value = serde_json::to_value(&report).unwrap();
+    for key in ["seeds", "steps", "delivered", "faults", "failures"] {
+        assert!(value.get(key).is_some(), "{key}");
+    }
+    assert!(value["faults"]["drop"].is_u64() && value.get("caught").is_none());
+    let report = check_mutants(0..40, options(Mode::Safety), &[Mutant::IgnoreWindow], &|_| {});
+    let value = serde_json::to_value(&report).unwrap();
+    assert_eq!(value["caught"], serde_json::json!(["ignore-window"]));
+    let replay = value["failures"][0]["replay"].as_str().unwrap();
+    assert!(replay.ends_with(" --seeds 1 --safety --mutate ignore-window"), "{replay}");
+}
