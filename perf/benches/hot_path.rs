@@ -1,0 +1,130 @@
+//! Wall time of the hot path, part by part: to find out where time goes, not to gate on.
+//!
+//! `cargo bench -p bourdon-perf`; `-- NAME` picks some, `-- --quick` is quick.
+
+use bourdon_perf::group::{Group, Member};
+use bourdon_ring::spsc;
+use bourdon_wire::{
+    ChannelId, Datagram, DatagramHeader, Epoch, FRAME_HEADER_BYTES, FrameHeader, GroupId, HEADER_BYTES, Incarnation,
+    Instant, Kind, MTU_DEFAULT_BYTES, Rank, TopicId, flags, seal,
+};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use std::hint::black_box;
+use std::time::{self, Duration};
+use zerocopy::IntoBytes;
+
+const PAYLOAD: [u8; 64] = [0x5a; 64];
+/// Messages of 64 bytes in a full datagram.
+const FULL: u64 = 18;
+/// Messages in a full segmentation run.
+const BURST: u64 = 46 * FULL;
+
+fn publish(group: &mut Group, messages: u64) {
+    for _ in 0..messages {
+        group.sequencer.publish(group.now, black_box(&PAYLOAD)).expect("the window is open");
+    }
+}
+
+fn flush(group: &mut Group) {
+    group.sequencer.flush(group.now).expect("the port in memory takes all");
+}
+
+fn poll(member: &mut Member, now: Instant) {
+    member.poll(now, |delivery| _ = black_box(delivery.payload)).expect("the port in memory works");
+}
+
+/// Which part of a round is timed.
+#[derive(Clone, Copy, PartialEq)]
+enum Part {
+    Publish,
+    PublishFlush,
+    ReceiveDeliver,
+}
+
+/// Publishes, sends and delivers so many messages, `rounds` times; says how long the part took.
+fn rounds(group: &mut Group, rounds: u64, messages: u64, part: Part) -> Duration {
+    let mut spent = Duration::ZERO;
+    for _ in 0..rounds {
+        group.pass(10_000);
+        let begun = time::Instant::now();
+        publish(group, messages);
+        let published = begun.elapsed();
+        flush(group);
+        let flushed = begun.elapsed();
+        poll(&mut group.follower, group.now);
+        spent += match part {
+            Part::Publish => published,
+            Part::PublishFlush => flushed,
+            Part::ReceiveDeliver => begun.elapsed() - flushed,
+        };
+        poll(&mut group.sequencer, group.now);
+    }
+    spent
+}
+
+fn total_order(criterion: &mut Criterion) {
+    let mut bench = criterion.benchmark_group("total-order");
+    let mut group = Group::form().expect("a group in memory forms");
+    for (name, messages, part) in [
+        ("publish", FULL, Part::Publish),
+        ("publish-flush/single", 1, Part::PublishFlush),
+        ("publish-flush/burst", BURST, Part::PublishFlush),
+        ("receive-deliver/single", 1, Part::ReceiveDeliver),
+        ("receive-deliver/burst", BURST, Part::ReceiveDeliver),
+    ] {
+        bench.throughput(Throughput::Elements(messages));
+        bench.bench_function(name, |bencher| bencher.iter_custom(|count| rounds(&mut group, count, messages, part)));
+    }
+    bench.finish();
+}
+
+/// A full datagram of 64-byte messages.
+fn full_datagram(group: GroupId) -> Vec<u8> {
+    let mut bytes = vec![0; MTU_DEFAULT_BYTES];
+    let frame_bytes = FRAME_HEADER_BYTES + PAYLOAD.len();
+    let header = DatagramHeader::new(group, Epoch(1), Rank(0), Incarnation(1), ChannelId(0));
+    for frame in bytes[HEADER_BYTES..].chunks_exact_mut(frame_bytes) {
+        let head = FrameHeader::new(PAYLOAD.len(), TopicId(7), Kind::Data, flags::WHOLE);
+        frame[..FRAME_HEADER_BYTES].copy_from_slice(head.as_bytes());
+        frame[FRAME_HEADER_BYTES..].copy_from_slice(&PAYLOAD);
+    }
+    seal(&mut bytes, header, FULL as u16, FULL as usize * frame_bytes, 0);
+    bytes
+}
+
+fn wire(criterion: &mut Criterion) {
+    let group = GroupId::of("bench");
+    let datagram = full_datagram(group);
+    let mut bench = criterion.benchmark_group("wire");
+    bench.throughput(Throughput::Elements(1));
+    bench.bench_function("parse-full-datagram", |bencher| {
+        bencher.iter(|| Datagram::parse(black_box(&datagram), group).map(|datagram| datagram.messages));
+    });
+    bench.bench_function("walk-full-datagram", |bencher| {
+        let datagram = Datagram::parse(&datagram, group).expect("it is well formed");
+        bencher.iter(|| {
+            black_box(datagram).frames().filter_map(|frame| frame.data()).map(|head| head.payload.len()).sum::<usize>()
+        });
+    });
+    bench.finish();
+}
+
+fn rings(criterion: &mut Criterion) {
+    let mut bench = criterion.benchmark_group("spsc");
+    for (name, batch) in [("single", 1u64), ("batch-32", 32)] {
+        bench.throughput(Throughput::Elements(batch));
+        let (mut producer, mut consumer) = spsc::channel(1 << 16);
+        bench.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                for _ in 0..batch {
+                    producer.try_push(1, black_box(&PAYLOAD)).expect("the ring has room");
+                }
+                consumer.read(batch as usize, |_, bytes| _ = black_box(bytes))
+            });
+        });
+    }
+    bench.finish();
+}
+
+criterion_group!(benches, total_order, wire, rings);
+criterion_main!(benches);

@@ -1,0 +1,151 @@
+//! Counts instructions a message and compares them with what was agreed on.
+//!
+//! A change that costs two per cent is lost in the noise of any clock, and fifty such changes are a slow engine. Callgrind
+//! executes the workload instruction by instruction and counts; the count is the same on a busy host as on an idle one.
+//! Each scenario runs twice, with n and with 2n rounds, and the difference divided by the messages between is the figure:
+//! what happens once cancels out.
+//!
+//! The C library picks its copying routines by the processor it finds, so the workload is told to find a plain one. What
+//! is left to vary is the compiler, which is why its version stands beside the gates.
+//!
+//! Source: rustls `ci-bench`, which gates on counts for the same reason.
+
+use crate::workload::{MEASURED, Scenario};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+/// Names by which releases of the C library know the extensions that its copying routines use; it ignores those it does
+/// not know.
+const PLAIN_PROCESSOR: &str = "glibc.cpu.hwcaps=-AVX2,-AVX2_Usable,-AVX_Fast_Unaligned_Load,-AVX512VL,-AVX512F,-AVX512F_Usable,-ERMS,-FSRM,-SSSE3";
+
+/// Why there is no figure. None of these is a gate exceeded.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // each says it itself
+pub enum GateError {
+    #[error("valgrind can't be run ({0}): install it (Debian: apt-get install valgrind)")]
+    NoValgrind(std::io::Error),
+    #[error("gates are recorded for x86_64 Linux; instructions of another processor can't be compared with them")]
+    OtherProcessor,
+    #[error("{scenario} under valgrind: {why}")]
+    Run { scenario: &'static str, why: String },
+    #[error("{path}: {why}; run from the top of the repository, or name the file with --file")]
+    File { path: String, why: String },
+}
+
+/// `gates.toml`.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gates {
+    /// What `rustc -V` said when they were recorded.
+    pub rustc: String,
+    /// How much above its gate a figure may be.
+    pub tolerance_percent: f64,
+    /// Instructions a message, by scenario.
+    pub instructions: BTreeMap<String, f64>,
+}
+
+/// One figure beside its gate.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verdict {
+    /// The scenario's name.
+    pub name: &'static str,
+    /// What is counted.
+    pub what: &'static str,
+    /// Instructions a message, now.
+    pub measured: f64,
+    /// And as agreed on; none for a scenario without a gate.
+    pub gate: Option<f64>,
+    /// How far the one is above the other, in per cent.
+    pub change_percent: Option<f64>,
+    /// Whether it stays within the tolerance.
+    pub passed: bool,
+}
+
+impl Verdict {
+    /// Compares a figure with its gate. Without a gate it has not passed: a scenario must not go unwatched.
+    pub fn new(scenario: Scenario, measured: f64, gate: Option<f64>, tolerance_percent: f64) -> Self {
+        let change_percent = gate.map(|gate| (measured / gate - 1.0) * 100.0);
+        let passed = change_percent.is_some_and(|change| change <= tolerance_percent);
+        Self { name: scenario.name(), what: scenario.what(), measured, gate, change_percent, passed }
+    }
+}
+
+impl Gates {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// If it isn't there or isn't right.
+    pub fn load(path: &Path) -> Result<Self, GateError> {
+        let error = |why: String| GateError::File { path: path.display().to_string(), why };
+        let text = std::fs::read_to_string(path).map_err(|why| error(why.to_string()))?;
+        toml::from_str(&text).map_err(|why| error(why.to_string()))
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn save(&self, path: &Path) -> Result<(), GateError> {
+        let error = |why: String| GateError::File { path: path.display().to_string(), why };
+        let body = toml::to_string(self).map_err(|why| error(why.to_string()))?;
+        let head = "# Instructions a message, counted by `cargo run -p bourdon-perf --release -- gates`; `--update` records them anew.\n\
+                    # A commit that raises one says why.\n";
+        std::fs::write(path, format!("{head}{body}")).map_err(|why| error(why.to_string()))
+    }
+}
+
+/// What `rustc -V` says, or "unknown".
+pub fn rustc() -> String {
+    let asked = Command::new("rustc").arg("-V").output();
+    asked.map_or_else(|_| "unknown".into(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Instructions a message in one scenario.
+///
+/// # Errors
+/// If valgrind is missing or the workload fails.
+pub fn measure(scenario: Scenario) -> Result<f64, GateError> {
+    if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
+        return Err(GateError::OtherProcessor);
+    }
+    let rounds = scenario.rounds();
+    let (few, few_messages) = count(scenario, rounds)?;
+    let (many, many_messages) = count(scenario, 2 * rounds)?;
+    Ok((many - few) as f64 / (many_messages - few_messages) as f64)
+}
+
+/// Instructions and messages of so many rounds.
+fn count(scenario: Scenario, rounds: u64) -> Result<(u64, u64), GateError> {
+    let fails = |why: String| GateError::Run { scenario: scenario.name(), why };
+    let program = std::env::current_exe().map_err(|error| fails(error.to_string()))?;
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(format!("--toggle-collect=*{MEASURED}*"))
+        .arg(program)
+        .args(["workload", scenario.name(), &rounds.to_string()])
+        .env("GLIBC_TUNABLES", PLAIN_PROCESSOR)
+        .output()
+        .map_err(GateError::NoValgrind)?;
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let collected = stderr.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok());
+    match (output.status.success(), collected, stdout.trim().parse()) {
+        (true, Some(instructions), Ok(messages)) if instructions > 0 => Ok((instructions, messages)),
+        _ => Err(fails(format!("it ended with {} and said:\n{stderr}", output.status))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_is_exceeded_beyond_its_tolerance_only() {
+        let passed = |measured, gate| Verdict::new(Scenario::PublishBurst, measured, gate, 3.0).passed;
+        assert!(passed(102.9, Some(100.0)));
+        assert!(passed(50.0, Some(100.0)));
+        assert!(!passed(103.1, Some(100.0)));
+        assert!(!passed(1.0, None));
+    }
+}
