@@ -11,10 +11,12 @@ use super::{Verdict, Violation};
 
 pub(super) const NAME: &str = "repair";
 
-/// Requests that may go unexplained: heartbeats that overtake data, one or two a sender.
-const SLACK: u64 = 64;
-/// Requests and repairs for each thing that went wrong.
-const PER_TROUBLE: u64 = 24;
+/// Requests that may go unexplained: heartbeats that overtake data, a few a process.
+const SLACK: u64 = 16;
+/// Requests for each thing that went wrong: twenty thousand seeds stay below it.
+const NAKS_PER_TROUBLE: u64 = 1;
+/// Datagrams sent again for each: one request may name many, and two holders may answer.
+const REPAIRS_PER_TROUBLE: u64 = 4;
 
 /// What repair cost a run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,9 +31,10 @@ pub(crate) struct Cost {
 }
 
 pub(super) fn end(cost: &Cost) -> Verdict {
-    let most = PER_TROUBLE * cost.trouble + SLACK * cost.processes;
-    if cost.naks > most || cost.repairs > most * cost.processes {
-        return Err(Violation::new(NAME, format!("{cost:?}: more than {most} requests, or as many repairs a process")));
+    let slack = SLACK * cost.processes;
+    let (naks, repairs) = (NAKS_PER_TROUBLE * cost.trouble + slack, REPAIRS_PER_TROUBLE * cost.trouble + slack);
+    if cost.naks > naks || cost.repairs > repairs {
+        return Err(Violation::new(NAME, format!("{cost:?}: more than {naks} requests or {repairs} repairs")));
     }
     if cost.naks_when_done > 0 {
         return Err(Violation::new(NAME, format!("{cost:?}: requests when nothing was missing")));

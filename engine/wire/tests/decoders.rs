@@ -1,0 +1,207 @@
+//! Decoders are total: any bytes at all get a value or a reason, never a panic, and valid ones come back as they were.
+
+use bourdon_wire::records::{self, Heartbeat, NAK_RANGES_MAX, Nak, NakRange, Row, RowEntry};
+use bourdon_wire::{
+    Address, ChannelId, ClientId, ClientTag, Datagram, DatagramHeader, DatagramNumber, Discard, Epoch, FrameHeader,
+    Frames, GroupId, HEADER_BYTES, Incarnation, Kind, OrderNumber, Rank, Sequence, TopicId, checksum, flags,
+    mark_retransmitted, seal,
+};
+use proptest::prelude::*;
+use zerocopy::IntoBytes;
+
+const GROUP: GroupId = GroupId(7);
+
+fn header(number: u64) -> DatagramHeader {
+    DatagramHeader::new(GROUP, Epoch(1), Rank(2), Incarnation(3), ChannelId(0)).at(
+        DatagramNumber(number),
+        Sequence(number),
+        OrderNumber(number),
+    )
+}
+
+fn datagram(frames: &[(u16, Vec<u8>)]) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER_BYTES];
+    for (frame_flags, body) in frames {
+        let mut head = FrameHeader::new(body.len(), TopicId(1), Kind::Data, 0).as_bytes().to_vec();
+        head[6..8].copy_from_slice(&frame_flags.to_le_bytes());
+        bytes.extend(head);
+        bytes.extend(body);
+    }
+    let length = bytes.len() - HEADER_BYTES;
+    seal(&mut bytes, header(5), frames.len() as u16, length, 9);
+    bytes
+}
+
+/// Walks everything a datagram offers, as a receiver would.
+fn walk(bytes: &[u8]) -> Result<usize, Discard> {
+    let datagram = Datagram::parse(bytes, GROUP)?;
+    let mut seen = 0;
+    for frame in datagram.frames() {
+        seen += 1;
+        match frame.kind() {
+            Some(Kind::Data) => drop(frame.data().expect("checked")),
+            Some(Kind::Row) => drop(Row::read_all(frame.body).expect("checked")),
+            Some(Kind::Nak) => drop(Nak::read_all(frame.body).expect("checked")),
+            Some(Kind::Heartbeat) => drop(Heartbeat::read(frame.body).expect("checked")),
+            Some(Kind::OrderRun) => drop(records::OrderRun::read(frame.body).expect("checked")),
+            Some(Kind::Unavailable) => drop(records::Unavailable::read(frame.body).expect("checked")),
+            Some(Kind::ClientRequest) => drop(records::ClientRequest::read(frame.body).expect("checked")),
+            Some(Kind::ClientAnswer) => drop(records::ClientAnswer::read(frame.body).expect("checked")),
+            None => {}
+        }
+    }
+    assert_eq!(seen, usize::from(datagram.header.count()), "a parsed datagram can be walked to the end");
+    Ok(seen)
+}
+
+fn reseal(bytes: &mut [u8]) {
+    if bytes.len() >= HEADER_BYTES {
+        let sum = checksum(bytes);
+        bytes[..4].copy_from_slice(b"Bd\x01\0");
+        bytes[4..8].copy_from_slice(&sum.to_le_bytes());
+    }
+}
+
+fn frames() -> impl Strategy<Value = Vec<(u16, Vec<u8>)>> {
+    let kind = prop_oneof![Just(flags::WHOLE), Just(flags::FIRST), Just(flags::LAST), any::<u16>()];
+    prop::collection::vec((kind, prop::collection::vec(any::<u8>(), 0..80)), 0..8)
+}
+
+proptest! {
+    #[test]
+    fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = walk(&bytes);
+        let mut resealed = bytes;
+        if resealed.len() >= HEADER_BYTES {
+            resealed[8..12].copy_from_slice(&7u32.to_le_bytes());
+        }
+        reseal(&mut resealed);
+        let _ = walk(&resealed);
+    }
+
+    #[test]
+    fn any_single_change_behind_the_flags_is_noticed(at in 4usize..74, bit in 0u8..8) {
+        let mut bytes = datagram(&[(flags::WHOLE, b"hi".to_vec())]);
+        bytes[at] ^= 1 << bit;
+        prop_assert!(walk(&bytes).is_err());
+    }
+
+    #[test]
+    fn resealed_lies_are_walked_or_refused(frames in frames(), changes in prop::collection::vec((8usize..200, any::<u8>()), 0..6)) {
+        let mut bytes = datagram(&frames);
+        for (at, byte) in changes {
+            if let Some(place) = bytes.get_mut(at) {
+                *place = byte;
+            }
+        }
+        reseal(&mut bytes);
+        let _ = walk(&bytes);
+    }
+
+    #[test]
+    fn whole_messages_come_back_as_they_went(
+        payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..20),
+        padding in 0usize..50,
+    ) {
+        let frames: Vec<_> = payloads.iter().map(|payload| (flags::WHOLE, payload.clone())).collect();
+        let mut bytes = datagram(&frames);
+        let length = bytes.len() - HEADER_BYTES;
+        bytes.resize(bytes.len() + padding, 0xEE);
+        seal(&mut bytes, header(5), frames.len() as u16, length, 9);
+        mark_retransmitted(&mut bytes);
+        let parsed = Datagram::parse(&bytes, GROUP).unwrap();
+        prop_assert!(parsed.header.is_retransmitted());
+        prop_assert_eq!(usize::from(parsed.messages), payloads.len());
+        let back: Vec<_> = parsed.frames().map(|frame| frame.data().unwrap().payload.to_vec()).collect();
+        prop_assert_eq!(back, payloads);
+    }
+
+    #[test]
+    fn addresses_come_back(address in any::<std::net::SocketAddr>()) {
+        let there = Address::from(address);
+        let back = std::net::SocketAddr::from(there);
+        prop_assert_eq!(back.port(), address.port());
+        prop_assert_eq!(back.ip(), address.ip().to_canonical());
+    }
+}
+
+#[test]
+fn each_reason_to_discard_has_its_name() {
+    let good = datagram(&[(flags::WHOLE, b"hi".to_vec())]);
+    let changed = |at: usize, byte: u8| {
+        let mut bytes = good.clone();
+        bytes[at] = byte;
+        walk(&bytes)
+    };
+    assert_eq!(walk(&good), Ok(1));
+    assert_eq!(walk(&good[..63]), Err(Discard::Foreign));
+    assert_eq!(walk(&good[..70]), Err(Discard::Damaged));
+    assert_eq!(changed(0, b'b'), Err(Discard::Foreign));
+    assert_eq!(changed(2, 9), Err(Discard::OtherVersion(9)));
+    assert_eq!(changed(8, 8), Err(Discard::OtherGroup));
+    assert_eq!(changed(70, 0xFF), Err(Discard::Damaged));
+    assert_eq!(walk(&datagram(&[(Kind::Heartbeat as u16, vec![0; 63])])), Err(Discard::Malformed));
+}
+
+#[test]
+fn numbers_nobody_can_have_reached_are_malformed() {
+    let sealed = |header: DatagramHeader| {
+        let mut bytes = vec![0; HEADER_BYTES];
+        seal(&mut bytes, header, 0, 0, 0);
+        walk(&bytes)
+    };
+    let most = (1 << 63) - 1;
+    assert_eq!(sealed(header(most)), Ok(0));
+    assert_eq!(sealed(header(most + 1)), Err(Discard::Malformed));
+    let zero = (DatagramNumber(0), Sequence(0), OrderNumber(0));
+    assert_eq!(sealed(header(0).at(zero.0, Sequence(u64::MAX), zero.2)), Err(Discard::Malformed));
+    assert_eq!(sealed(header(0).at(zero.0, zero.1, OrderNumber(u64::MAX))), Err(Discard::Malformed));
+    let mut heartbeat = [0xFF; Heartbeat::BYTES];
+    assert_eq!(walk(&datagram(&[(Kind::Heartbeat as u16, heartbeat.to_vec())])), Err(Discard::Malformed));
+    heartbeat[..24].fill(0);
+    assert_eq!(walk(&datagram(&[(Kind::Heartbeat as u16, heartbeat.to_vec())])), Ok(1));
+}
+
+#[test]
+fn lists_are_as_long_as_they_say_and_bounded() {
+    let nak = |says: u16, has: usize| {
+        let record = Nak { rank: 0.into(), channel: 0.into(), reply_to: Address::default(), ranges: says.into() };
+        let mut body = record.as_bytes().to_vec();
+        (0..has).for_each(|_| body.extend(NakRange::new(DatagramNumber(1), u32::MAX).as_bytes()));
+        Nak::read_all(&body).map(|(_, ranges)| ranges.len())
+    };
+    assert_eq!(nak(2, 2), Some(2));
+    assert_eq!((nak(3, 2), nak(1, 2)), (None, None));
+    assert_eq!(nak(NAK_RANGES_MAX as u16, NAK_RANGES_MAX), Some(NAK_RANGES_MAX));
+    assert_eq!(nak(NAK_RANGES_MAX as u16 + 1, NAK_RANGES_MAX + 1), None);
+    let mut row = [0; Row::BYTES + RowEntry::BYTES + 1];
+    assert!(Row::read_all(&row[..Row::BYTES + RowEntry::BYTES]).is_some());
+    row[0] = 1;
+    assert!(Row::read_all(&row).is_none(), "an entry cut short");
+}
+
+#[test]
+fn what_a_later_version_adds_is_stepped_over() {
+    let bytes = datagram(&[(0x000F, vec![1, 2, 3]), (flags::WHOLE, b"hi".to_vec())]);
+    let parsed = Datagram::parse(&bytes, GROUP).unwrap();
+    assert_eq!(parsed.messages, 1);
+    assert_eq!(parsed.frames().next().unwrap().kind(), None);
+    let mut longer = vec![0; Heartbeat::BYTES + 8];
+    longer[0] = 1;
+    assert_eq!(walk(&datagram(&[(Kind::Heartbeat as u16, longer)])), Ok(1));
+}
+
+#[test]
+fn extensions_that_do_not_fit_are_malformed() {
+    let tag = ClientTag::new(ClientId(1), Sequence(2));
+    let check = |frame_flags: u16, body: &[u8]| walk(&datagram(&[(frame_flags, body.to_vec())]));
+    assert_eq!(check(flags::WHOLE | flags::CLIENT, tag.as_bytes()), Ok(1));
+    assert_eq!(check(flags::WHOLE | flags::CLIENT, &tag.as_bytes()[1..]), Err(Discard::Malformed));
+    assert_eq!(check(flags::WHOLE | flags::TIMED, &[0; 7]), Err(Discard::Malformed));
+    assert_eq!(check(flags::WHOLE | flags::CAUSAL, &[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), Err(Discard::Malformed));
+    // A fragment that reaches beyond the message it is of.
+    assert_eq!(check(flags::FIRST, &[3, 0, 0, 0, 1, 0, 0, 0, 9, 9]), Ok(1));
+    assert_eq!(check(flags::FIRST, &[3, 0, 0, 0, 2, 0, 0, 0, 9, 9]), Err(Discard::Malformed));
+    assert_eq!(check(flags::FIRST, &[3, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF]), Err(Discard::Malformed));
+    assert!(Frames::new(&[], 1).check().is_none());
+}
