@@ -27,6 +27,8 @@ const FORMING_LIMIT: Duration = Duration::from_secs(8);
 const STALL_LIMIT: Duration = Duration::from_secs(8);
 /// How long an answer to a question may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// And once something has failed: a process that hangs must not keep the others' results from the user.
+const ANSWER_LIMIT_FAILED: Duration = Duration::from_secs(1);
 /// Between the order to go and the first message: time for the order to reach everyone.
 const HEAD_START_NS: u64 = 50_000_000;
 /// Other addresses to try when a demo's own one is taken.
@@ -344,7 +346,8 @@ impl<'a> Performance<'a> {
     /// Asks everybody for the result.
     fn collect(&mut self, cast: &mut Cast) {
         cast.order_all(&Order::Finish);
-        let deadline = Instant::now() + ANSWER_LIMIT;
+        let limit = if self.outcome.failures.is_empty() { ANSWER_LIMIT } else { ANSWER_LIMIT_FAILED };
+        let deadline = Instant::now() + limit;
         while self.outcome.rows.iter().any(|row| !row.killed && row.tally.is_none()) {
             match cast.hear(deadline.saturating_duration_since(Instant::now())) {
                 Some((index, Word::Said(Said::Result(tally)))) => {
@@ -364,7 +367,7 @@ impl<'a> Performance<'a> {
         let silent: Vec<String> =
             self.outcome.rows.iter().filter(|row| !row.killed && row.tally.is_none()).map(Row::name).collect();
         if !silent.is_empty() {
-            let seconds = ANSWER_LIMIT.as_secs();
+            let seconds = limit.as_secs();
             self.outcome.failures.push(format!("{} did not answer within {seconds} s", silent.join(", ")));
         }
     }

@@ -1,0 +1,228 @@
+//! The main job as its users run it: real processes, real multicast on `lo`, real trouble.
+
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn demo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bourdon"));
+    command.arg("demo").args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> (Output, Value) {
+    let output = demo(arguments).arg("--json").output().expect("the command runs");
+    let object = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    (output, object)
+}
+
+/// Whether a process has ended, reaped or not.
+fn has_ended(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what} did not come about within 20 s");
+        std::thread::yield_now();
+    }
+}
+
+/// A demo that would run for minutes, with its processes, in rank order; killed when dropped.
+struct Long(Child, Vec<u32>);
+
+impl Long {
+    fn start(more: &[&str]) -> Self {
+        let arguments = [&["--messages", "10000000", "--members", "2", "--observers", "1", "--json"], more].concat();
+        let child = demo(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+        let mut long = Self(child, Vec::new());
+        // An `io_uring` or epoll descriptor shows that a process has joined; all three then form the group.
+        until("a group of three processes", || {
+            long.1 = children(long.0.id());
+            long.1.len() == 3 && long.1.iter().all(|pid| has_joined(*pid))
+        });
+        long
+    }
+
+    fn end(mut self) -> (Option<i32>, String, Vec<u32>) {
+        use std::io::Read;
+        let mut stderr = String::new();
+        let status = self.0.wait().expect("it can be waited for");
+        self.0.stderr.take().expect("piped").read_to_string(&mut stderr).expect("it is text");
+        (status.code(), stderr, std::mem::take(&mut self.1))
+    }
+}
+
+impl Drop for Long {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn has_joined(pid: u32) -> bool {
+    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    let links = entries.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    links.filter(|link| link.to_string_lossy().contains("socket:")).count() >= 3
+}
+
+fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+    assert!(status.expect("kill runs").success());
+}
+
+fn rows(object: &Value) -> &Vec<Value> {
+    object["processes"].as_array().expect("a list of processes")
+}
+
+#[test]
+fn every_process_delivers_every_message_in_one_order() {
+    for more in [
+        &["--publishers", "1"][..],
+        &["--publishers", "3"],
+        &["--transport", "portable"],
+        &["--drop", "5", "--duplicate", "2", "--reorder", "5", "--fault-seed", "7"],
+        &["--drop", "10", "--publishers", "2", "--transport", "portable"],
+    ] {
+        let (output, object) = run(&[&["--messages", "20000", "--rate", "max"], more].concat());
+        assert_eq!(output.status.code(), Some(0), "{more:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(object["order_agrees"], true, "{more:?}");
+        assert_eq!(rows(&object).len(), 6);
+        for row in rows(&object) {
+            let figures = [&row["delivered"], &row["gaps"], &row["duplicates"]].map(|n| n.as_u64().unwrap());
+            assert_eq!(figures, [20_000, 0, 0], "{more:?}: {row}");
+            assert_eq!(row["payload_sha256"], rows(&object)[0]["payload_sha256"], "{more:?}");
+        }
+        if !more.contains(&"--publishers") || more.contains(&"1") {
+            assert_eq!(rows(&object)[0]["payload_sha256"], object["input_sha256"], "{more:?}");
+        }
+    }
+}
+
+#[test]
+fn other_orders_deliver_everything_too() {
+    for order in ["unordered", "fifo", "causal", "total-causal"] {
+        let (output, object) =
+            run(&["--messages", "5000", "--rate", "max", "--order", order, "--publishers", "3", "--drop", "3"]);
+        assert_eq!(output.status.code(), Some(0), "{order}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(rows(&object).iter().all(|row| row["delivered"] == 5_000 && row["duplicates"] == 0), "{order}");
+    }
+}
+
+#[test]
+fn lines_and_frames_go_through_as_they_are() {
+    let directory = tempfile::tempdir().unwrap();
+    let (lines, frames) = (directory.path().join("lines"), directory.path().join("frames"));
+    std::fs::write(&lines, "one\n\nthree\n").unwrap();
+    let large = vec![0xAB; 100_000];
+    let mut framed = Vec::new();
+    for payload in [&b"a"[..], b"", &large] {
+        framed.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+        framed.extend_from_slice(payload);
+    }
+    std::fs::write(&frames, framed).unwrap();
+    for path in [&lines, &frames] {
+        let (output, object) = run(&["--input", &path.display().to_string(), "--rate", "max"]);
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(rows(&object).iter().all(|row| row["delivered"] == 3), "{object}");
+        assert_eq!(rows(&object)[5]["payload_sha256"], object["input_sha256"]);
+    }
+}
+
+#[test]
+fn bad_input_and_usage_say_what_to_do_and_exit_2() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.display().to_string()
+    };
+    let unknown = file("unknown", b"\xff\xfe\x00\x00\x01\x02\x03");
+    let empty = file("empty", b"");
+    let cut = file("cut", b"DBN\x01\x10\x00\x00\x00abc");
+    let compressed = file("cut.zst", b"\x28\xb5\x2f\xfd\x04\x00\x41");
+    for (arguments, says) in [
+        (&["--input", &unknown][..], "--format"),
+        (&["--input", &empty], "--format"),
+        (&["--input", &cut], "cut short"),
+        (&["--input", &compressed], "cut short"),
+        (&["--input", "/does/not/exist"], "No such file"),
+        (&["--group-address", "10.1.2.3:5000"], "239.0.0.0/8"),
+        (&["--interface", "nowhere0"], "--interface"),
+        (&["--publishers", "4"], "members"),
+        (&["--drop", "101"], "between 0 and 100"),
+        (&["--order", "realtime"], "total"),
+        (&["--reliability", "durable"], "reliable"),
+        (&["--transport", "xdp"], "udp"),
+        (&["--rate", "fast"], "x100"),
+        (&["--no-such-flag"], "--help"),
+    ] {
+        let output = demo(arguments).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(says), "{arguments:?}: {stderr}");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_said() {
+    let other = std::net::UdpSocket::bind("239.255.12.7:0").expect("a multicast address can be bound");
+    let address = other.local_addr().unwrap().to_string();
+    let output = demo(&["--group-address", &address]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("in use"), "{stderr}");
+}
+
+#[test]
+fn a_stopped_member_is_named_within_ten_seconds() {
+    let long = Long::start(&[]);
+    let (began, member) = (Instant::now(), long.1[1]);
+    signal(member, "STOP");
+    let (code, stderr, processes) = long.end();
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("member 1 is silent"), "{stderr}");
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    until("the end of all processes", || processes.iter().all(|pid| has_ended(*pid)));
+}
+
+#[test]
+fn a_killed_member_is_named() {
+    let long = Long::start(&[]);
+    signal(long.1[1], "KILL");
+    let (code, stderr, processes) = long.end();
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("member:1 was killed by signal 9"), "{stderr}");
+    until("the end of all processes", || processes.iter().all(|pid| has_ended(*pid)));
+}
+
+#[test]
+fn nothing_outlives_the_demo_however_it_ends() {
+    for name in ["TERM", "KILL"] {
+        let long = Long::start(&[]);
+        signal(long.0.id(), name);
+        let (code, _, processes) = long.end();
+        assert_eq!(code, None, "killed by a signal");
+        until("the end of all processes", || processes.iter().all(|pid| has_ended(*pid)));
+    }
+}
+
+/// Works with the recorded events where they are at hand (`BOURDON_DBN` names the file).
+#[test]
+fn recorded_events_go_through_byte_for_byte() {
+    let Some(path) = std::env::var_os("BOURDON_DBN").filter(|path| Path::new(path).exists()) else {
+        eprintln!("skipped: BOURDON_DBN names no recorded file");
+        return;
+    };
+    let (output, object) = run(&["--input", &path.to_string_lossy(), "--rate", "max"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(rows(&object).iter().all(|row| row["payload_sha256"] == object["input_sha256"]));
+}
