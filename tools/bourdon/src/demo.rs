@@ -27,7 +27,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value = "auto", help_heading = "Input")]
     format: input::Format,
     /// Publish only so many messages
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..=100_000_000), help_heading = "Input")]
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..=20_000_000), help_heading = "Input")]
     messages: Option<u64>,
     /// Replay by receive time: real, xN (N times as fast), or max
     #[arg(long, default_value = "real", help_heading = "Input")]

@@ -41,7 +41,7 @@ struct Long(Child, Vec<u32>);
 
 impl Long {
     fn start(more: &[&str]) -> Self {
-        let arguments = [&["--messages", "10000000", "--members", "2", "--observers", "1", "--json"], more].concat();
+        let arguments = [&["--messages", "600000", "--members", "2", "--observers", "1", "--json"], more].concat();
         let child = demo(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
         let mut long = Self(child, Vec::new());
         // An `io_uring` or epoll descriptor shows that a process has joined; all three then form the group.
@@ -152,7 +152,7 @@ fn bad_input_and_usage_say_what_to_do_and_exit_2() {
     for (arguments, says) in [
         (&["--input", &unknown][..], "--format"),
         (&["--input", &empty], "--format"),
-        (&["--input", &cut], "cut short"),
+        (&["--input", &cut], "no valid DBN file"),
         (&["--input", &compressed], "cut short"),
         (&["--input", "/does/not/exist"], "No such file"),
         (&["--group-address", "10.1.2.3:5000"], "239.0.0.0/8"),
