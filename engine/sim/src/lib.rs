@@ -15,6 +15,7 @@
 
 pub mod checkers;
 mod history;
+pub mod hostile;
 mod mutation;
 mod network;
 mod node;
