@@ -23,6 +23,8 @@ const FORMING_STEPS: usize = 100;
 pub struct Member {
     process: Process,
     port: MemoryPort,
+    /// Something was delivered: what it gives rise to goes out on the next call, together with an answer.
+    owes: bool,
 }
 
 /// Why a measurement can't be made.
@@ -53,7 +55,7 @@ impl Member {
         config.address = port.local_address().into();
         (config.limits.log_bytes, config.limits.receive_log_bytes) = (LOG_BYTES, LOG_BYTES);
         config.limits.window_bytes = LOG_BYTES / 2;
-        Ok(Self { process: Process::new(Instant(0), config)?, port })
+        Ok(Self { process: Process::new(Instant(0), config)?, port, owes: false })
     }
 
     /// Publishes a message; sends what has been packed once that is a full run.
@@ -76,6 +78,7 @@ impl Member {
     /// If the port is broken.
     #[inline]
     pub fn flush(&mut self, now: Instant) -> Result<(), GroupError> {
+        self.owes = false;
         let (port, mut failed) = (&mut self.port, None);
         self.process.transmit(now, |to, bytes, segment_bytes| {
             let to = match to {
@@ -96,16 +99,24 @@ impl Member {
     /// If the port is broken.
     #[inline]
     pub fn poll(&mut self, now: Instant, on_delivery: impl FnMut(Delivery<'_>)) -> Result<usize, GroupError> {
+        if self.owes {
+            self.flush(now)?;
+        }
         let process = &mut self.process;
         let received = self.port.receive(RECEIVE_LIMIT, |arrival| {
             process.on_datagram(now, arrival.bytes, arrival.kernel_receive_ns);
         })?;
+        if received > 0 {
+            self.process.order(now);
+        }
         let delivered = self.process.deliver(now, usize::MAX, on_delivery);
         let timer_due = now >= self.process.next_deadline();
         if timer_due {
             self.process.on_timer(now);
         }
-        if timer_due || received > 0 || delivered > 0 || self.process.backlog() > 0 {
+        if delivered > 0 {
+            self.owes = true;
+        } else if timer_due || received > 0 || self.process.backlog() > 0 {
             self.flush(now)?;
         }
         Ok(delivered)
