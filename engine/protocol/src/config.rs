@@ -85,6 +85,9 @@ pub struct Limits {
     pub receivers: u32,
     /// Repairs a second that this process sends at most, so that a sick receiver can't take the network down.
     pub repairs_per_s: u32,
+    /// Whether the logs' memory is touched at the start. Else each page costs a fault, a microsecond or several in a
+    /// virtual machine, when a log first comes by: as long as a message takes.
+    pub prefault: bool,
 }
 
 impl Default for Limits {
@@ -97,6 +100,7 @@ impl Default for Limits {
             max_message_bytes: 1 << 20,
             receivers: 8,
             repairs_per_s: 50_000,
+            prefault: false,
         }
     }
 }

@@ -26,12 +26,16 @@ const OPERATIONS_MAX: usize = 400;
 const TIMERS_MAX: usize = 64;
 
 /// Reads a script byte by byte; zeroes when it has ended.
-struct Script<'a>(&'a [u8]);
+struct Script<'a> {
+    rest: &'a [u8],
+    /// What a heartbeat must say to be believed.
+    fingerprint: u64,
+}
 
 impl Script<'_> {
     fn byte(&mut self) -> u8 {
-        let Some((first, rest)) = self.0.split_first() else { return 0 };
-        self.0 = rest;
+        let Some((first, rest)) = self.rest.split_first() else { return 0 };
+        self.rest = rest;
         *first
     }
 
@@ -83,7 +87,7 @@ impl Script<'_> {
             oldest_number: self.number().into(),
             next_sequence: self.number().into(),
             next_order: self.number().into(),
-            configuration: config(0).fingerprint().wrapping_add(u64::from(self.byte() & 1)).into(),
+            configuration: self.fingerprint.wrapping_add(u64::from(self.byte() & 1)).into(),
             window_bytes: (self.number() as u32).into(),
             flags: u16::from(self.byte()).into(),
             address: address(u16::from(self.byte())),
@@ -111,6 +115,7 @@ fn config(kind: u8) -> Config {
         max_message_bytes: 4000,
         receivers: if kind & 32 == 0 { 3 } else { 30 },
         repairs_per_s: 1000,
+        prefault: false,
     };
     config
 }
@@ -140,12 +145,13 @@ pub fn datagram(data: &[u8]) {
 
 /// A process among strangers.
 pub fn process(data: &[u8]) {
-    let mut script = Script(data);
+    let mut script = Script { rest: data, fingerprint: 0 };
     let config = config(script.byte());
+    script.fingerprint = config.fingerprint();
     let mut process = Process::new(Instant(0), config).expect("the configuration is right");
     let mut now = Instant(0);
     for _ in 0..OPERATIONS_MAX {
-        if script.0.is_empty() {
+        if script.rest.is_empty() {
             break;
         }
         match script.byte() % 8 {
@@ -207,11 +213,11 @@ fn assert_bounded(held: &Held) {
 
 /// A client among strangers.
 pub fn client(data: &[u8]) {
-    let mut script = Script(data);
+    let mut script = Script { rest: data, fingerprint: 0 };
     let mut client = Client::new(Instant(0), GROUP, ClientId(1), address(999));
     let (mut now, mut published) = (Instant(0), 0);
     for _ in 0..OPERATIONS_MAX {
-        if script.0.is_empty() {
+        if script.rest.is_empty() {
             break;
         }
         match script.byte() % 4 {

@@ -252,6 +252,7 @@ impl Plan {
             max_message_bytes: self.max_message_bytes,
             receivers: self.receivers,
             repairs_per_s: self.repairs_per_s,
+            prefault: false,
         };
         config
     }

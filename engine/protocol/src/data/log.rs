@@ -26,6 +26,9 @@ pub(crate) struct Slot {
     pub(crate) delivered_early: bool,
 }
 
+/// The smallest page there is: touching one byte in each brings all of them in.
+const PAGE_BYTES: usize = 4096;
+
 #[derive(Debug)]
 pub(crate) struct Log {
     bytes: Vec<u8>,
@@ -35,10 +38,15 @@ pub(crate) struct Log {
 
 impl Log {
     /// A log of `slots` datagrams (a power of two) of at most `mtu` bytes.
-    pub(crate) fn new(mtu: usize, slots: usize) -> Self {
+    pub(crate) fn new(mtu: usize, slots: usize, prefault: bool) -> Self {
         assert!(slots.is_power_of_two() && mtu <= usize::from(u16::MAX), "the configuration was checked");
         let empty = Slot { number: u64::MAX, kernel_receive_ns: 0, length: 0, messages: 0, delivered_early: false };
-        Self { bytes: vec![0; mtu * slots], slots: vec![empty; slots], mtu }
+        let mut bytes = vec![0; mtu * slots];
+        if prefault {
+            // The allocator hands out zeroed memory that is not there yet.
+            bytes.chunks_mut(PAGE_BYTES).for_each(|page| page[0] = core::hint::black_box(0));
+        }
+        Self { bytes, slots: vec![empty; slots], mtu }
     }
 
     pub(crate) fn capacity(&self) -> u64 {

@@ -95,7 +95,7 @@ impl Pipeline {
         let own = config.rank();
         let streams = (0..config.members).map(Rank).map(|rank| {
             let bytes = if Some(rank) == own { limits.log_bytes } else { limits.receive_log_bytes };
-            let log = Log::new(limits.mtu_bytes, limits.slots(bytes));
+            let log = Log::new(limits.mtu_bytes, limits.slots(bytes), limits.prefault);
             let started = matches!(config.role, Role::Member(_));
             Stream::new(rank, log, if started { Window::from_the_start() } else { Window::default() })
         });

@@ -1,0 +1,312 @@
+//! One process on a bench: datagrams written by hand go in, the exact list of effects comes out.
+
+#![allow(dead_code, unreachable_pub)] // each test file uses some of it
+
+use bourdon_protocol::{Config, Destination, Event, Order, Outgoing, Process, Role};
+use bourdon_wire::records::{self, Heartbeat, Nak, NakRange, OrderRun, Row, RowEntry, Unavailable};
+use bourdon_wire::{
+    Address, CONTROL_CHANNEL, CausalEntry, ChannelId, Datagram, DatagramHeader, DatagramNumber, Epoch, FrameHeader,
+    GroupId, HEADER_BYTES, Incarnation, Instant, Kind, OrderNumber, Rank, Sequence, TopicId, flags, seal,
+};
+use std::net::SocketAddr;
+use zerocopy::IntoBytes;
+
+pub const GROUP: GroupId = GroupId::of("bench");
+pub const MS: u64 = 1_000_000;
+pub const MTU: usize = 1280;
+
+/// What a process did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Sent a datagram of its own stream: its number, and its frames in words.
+    Data(u64, Vec<String>),
+    /// Sent a datagram again: whose, which number, and to whom.
+    Repair(u16, u64, To),
+    /// Sent a control frame, in words.
+    Control(String, To),
+    /// Delivered `sender:sequence`, with its number in the total order.
+    Deliver(String, Option<u64>),
+    /// Told the application something.
+    Event(Event),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum To {
+    All,
+    Port(u16),
+}
+
+pub fn address(port: u16) -> Address {
+    SocketAddr::from(([10, 0, 0, 1], port)).into()
+}
+
+/// The port of a member.
+pub fn port(rank: u16) -> u16 {
+    100 + rank
+}
+
+pub struct Bench {
+    pub process: Process,
+    pub now: Instant,
+}
+
+impl Bench {
+    pub fn config(order: Order, members: u16, role: Role) -> Config {
+        let mut config = Config::new(GROUP, members, role);
+        config.order = order;
+        config.address = match role {
+            Role::Member(rank) => address(port(rank.0)),
+            Role::Observer => address(900),
+        };
+        config.limits.mtu_bytes = MTU;
+        config.limits.log_bytes = 64 * MTU;
+        config.limits.receive_log_bytes = 64 * MTU;
+        config.limits.window_bytes = 32 * MTU;
+        config.limits.max_message_bytes = 8 * MTU;
+        config
+    }
+
+    pub fn with(config: Config) -> Self {
+        let now = Instant(0);
+        Self { process: Process::new(now, config).unwrap(), now }
+    }
+
+    pub fn new(order: Order, members: u16, role: Role) -> Self {
+        Self::with(Self::config(order, members, role))
+    }
+
+    pub fn member(order: Order, members: u16, rank: u16) -> Self {
+        Self::new(order, members, Role::Member(Rank(rank)))
+    }
+
+    /// Introduces every other member and forgets what came of it.
+    pub fn formed(mut self) -> Self {
+        let members = self.process.config().members;
+        let own = self.process.config().rank();
+        for rank in (0..members).filter(|rank| Some(Rank(*rank)) != own) {
+            self.take(&self.heartbeat(rank, |_| {}));
+        }
+        assert!(self.process.is_formed());
+        self.settle();
+        self
+    }
+
+    /// Lets everything that is due happen, and forgets it.
+    pub fn settle(&mut self) {
+        self.timers();
+        self.effects();
+    }
+
+    pub fn heartbeat(&self, rank: u16, change: impl FnOnce(&mut Heartbeat)) -> Vec<u8> {
+        let mut record = Heartbeat {
+            next_number: 0.into(),
+            oldest_number: 0.into(),
+            next_sequence: 0.into(),
+            next_order: 0.into(),
+            configuration: self.process.config().fingerprint().into(),
+            window_bytes: (32 * MTU as u32).into(),
+            flags: 0.into(),
+            address: address(port(rank)),
+        };
+        change(&mut record);
+        control(rank, Kind::Heartbeat, &[record.as_bytes()])
+    }
+
+    pub fn take(&mut self, datagram: &[u8]) {
+        self.process.on_datagram(self.now, datagram, None);
+    }
+
+    pub fn publish(&mut self, payload: &[u8]) -> u64 {
+        self.process.try_publish(self.now, &Outgoing::default(), payload).unwrap().0
+    }
+
+    pub fn timers(&mut self) {
+        while self.process.next_deadline() <= self.now {
+            self.process.on_timer(self.now);
+        }
+    }
+
+    /// Lets time pass, then does what is due.
+    pub fn wait(&mut self, ns: u64) {
+        self.now = self.now + ns;
+        self.timers();
+    }
+
+    /// Everything the process does now: sent, delivered, told, in this order.
+    pub fn effects(&mut self) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.process.transmit(self.now, |to, bytes, segment_bytes| {
+            let chunks = bytes.chunks(segment_bytes);
+            let count = chunks.len();
+            chunks.for_each(|datagram| effects.push(describe(to, datagram)));
+            count
+        });
+        self.process.deliver(self.now, usize::MAX, |delivery| {
+            let name = format!("{}:{}", delivery.sender, delivery.sequence);
+            effects.push(Effect::Deliver(name, delivery.order.map(|order| order.0)));
+        });
+        while let Some(event) = self.process.poll_event() {
+            effects.push(Effect::Event(event));
+        }
+        effects
+    }
+
+    /// The effects without heartbeats and rows, which come and go with time.
+    pub fn news(&mut self) -> Vec<Effect> {
+        let quiet =
+            |effect: &Effect| matches!(effect, Effect::Control(what, _) if what == "heartbeat" || what == "row");
+        self.effects().into_iter().filter(|effect| !quiet(effect)).collect()
+    }
+
+    /// The names of what is delivered now.
+    pub fn delivered(&mut self) -> Vec<String> {
+        let name = |effect| if let Effect::Deliver(name, _) = effect { Some(name) } else { None };
+        self.effects().into_iter().filter_map(name).collect()
+    }
+}
+
+fn describe(to: Destination, bytes: &[u8]) -> Effect {
+    let datagram = Datagram::parse(bytes, GROUP).unwrap();
+    let to = match to {
+        Destination::Group => To::All,
+        Destination::Peer(peer) => To::Port(SocketAddr::from(peer).port()),
+    };
+    let words = || datagram.frames().map(|frame| word(frame.kind().unwrap(), &frame)).collect::<Vec<_>>();
+    let header = datagram.header;
+    if header.is_retransmitted() {
+        Effect::Repair(header.rank().0, header.number().0, to)
+    } else if header.channel() == CONTROL_CHANNEL {
+        Effect::Control(words().join(" "), to)
+    } else {
+        Effect::Data(header.number().0, words())
+    }
+}
+
+fn word(kind: Kind, frame: &bourdon_wire::Frame<'_>) -> String {
+    match kind {
+        Kind::Data => {
+            let head = frame.data().unwrap();
+            let entries: Vec<_> = head.causal.iter().map(|e| format!("{}={}", e.rank(), e.delivered())).collect();
+            let vector = if entries.is_empty() { String::new() } else { format!(" after {}", entries.join(",")) };
+            match head.fragment {
+                None => format!("{} bytes{vector}", head.payload.len()),
+                Some((total, offset)) => format!("{}+{} of {total}{vector}", offset, head.payload.len()),
+            }
+        }
+        Kind::OrderRun => {
+            let (run, _) = OrderRun::read(frame.body).unwrap();
+            format!("run {}:{}x{}", run.rank, run.first_sequence, run.count)
+        }
+        Kind::Row => "row".into(),
+        Kind::Heartbeat => "heartbeat".into(),
+        Kind::Nak => {
+            let (nak, ranges) = Nak::read_all(frame.body).unwrap();
+            let ranges: Vec<_> = ranges.iter().map(|range| format!("{}x{}", range.first, range.count)).collect();
+            format!("nak {} {}", nak.rank, ranges.join(","))
+        }
+        Kind::Unavailable => {
+            let (record, _) = Unavailable::read(frame.body).unwrap();
+            format!("gone {} before {}", record.rank, record.oldest_number)
+        }
+        Kind::ClientRequest => "request".into(),
+        Kind::ClientAnswer => {
+            let (answer, _) = records::ClientAnswer::read(frame.body).unwrap();
+            format!("answer {} taken {} refusal {}", answer.client, answer.taken, answer.refusal)
+        }
+    }
+}
+
+/// A frame to put into a datagram: flags with kind, and body.
+pub type Part = (u16, Vec<u8>);
+
+pub fn message(payload: &[u8]) -> Part {
+    (flags::WHOLE, payload.to_vec())
+}
+
+/// A message whose sender had delivered so many of others: rank and count.
+pub fn after(entries: &[(u16, u64)], payload: &[u8]) -> Part {
+    let mut body = (entries.len() as u16).to_le_bytes().to_vec();
+    entries.iter().for_each(|(rank, n)| body.extend(CausalEntry::new(Rank(*rank), Sequence(*n)).as_bytes()));
+    body.extend(payload);
+    (flags::WHOLE | flags::CAUSAL, body)
+}
+
+/// A piece of a message of `total` bytes.
+pub fn piece(total: u32, offset: u32, payload: &[u8]) -> Part {
+    let first = if offset == 0 { flags::FIRST } else { 0 };
+    let last = if offset as usize + payload.len() == total as usize { flags::LAST } else { 0 };
+    let mut body = [total.to_le_bytes(), offset.to_le_bytes()].concat();
+    body.extend(payload);
+    (first | last, body)
+}
+
+pub fn run(rank: u16, first: u64, count: u32) -> Part {
+    let record = OrderRun::new(Rank(rank), ChannelId(0), Sequence(first), count);
+    (Kind::OrderRun as u16, record.as_bytes().to_vec())
+}
+
+/// A datagram of a member's stream.
+pub fn data(rank: u16, number: u64, sequence: u64, order: u64, parts: &[Part]) -> Vec<u8> {
+    let header = DatagramHeader::new(GROUP, Epoch(1), Rank(rank), Incarnation(1), ChannelId(0));
+    sealed(header.at(DatagramNumber(number), Sequence(sequence), OrderNumber(order)), parts)
+}
+
+pub fn control(rank: u16, kind: Kind, parts: &[&[u8]]) -> Vec<u8> {
+    let header = DatagramHeader::new(GROUP, Epoch(1), Rank(rank), Incarnation(1), CONTROL_CHANNEL);
+    sealed(header, &[(kind as u16, parts.concat())])
+}
+
+fn sealed(header: DatagramHeader, parts: &[Part]) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER_BYTES];
+    for (frame_flags, body) in parts {
+        let kind_bits = FrameHeader::new(body.len(), TopicId(0), Kind::Data, *frame_flags);
+        bytes.extend(kind_bits.as_bytes());
+        bytes.extend(body);
+    }
+    let length = bytes.len() - HEADER_BYTES;
+    seal(&mut bytes, header, parts.len() as u16, length, 0);
+    bytes
+}
+
+/// A request of somebody at a port for ranges (first, count) of a member's stream.
+pub fn nak(from: u16, reply_port: u16, stream: u16, ranges: &[(u64, u32)]) -> Vec<u8> {
+    let record = Nak {
+        rank: stream.into(),
+        channel: 0.into(),
+        reply_to: address(reply_port),
+        ranges: (ranges.len() as u16).into(),
+    };
+    let ranges: Vec<_> = ranges.iter().map(|(first, count)| NakRange::new(DatagramNumber(*first), *count)).collect();
+    control(from, Kind::Nak, &[record.as_bytes(), ranges.as_bytes()])
+}
+
+/// A member's row: for each stream, how much it has received and delivered.
+pub fn row(from: u16, entries: &[(u64, u64)]) -> Vec<u8> {
+    let record = Row { held_order: 0.into(), delivered_order: 0.into(), heard_from: 0.into(), progress: 0.into() };
+    let entry =
+        |(received, delivered): &(u64, u64)| RowEntry::new(DatagramNumber(*received), DatagramNumber(*delivered));
+    let entries: Vec<_> = entries.iter().map(entry).collect();
+    control(from, Kind::Row, &[record.as_bytes(), entries.as_bytes()])
+}
+
+pub fn unavailable(from: u16, stream: u16, oldest: u64) -> Vec<u8> {
+    let record =
+        Unavailable { rank: stream.into(), channel: 0.into(), reserved: 0.into(), oldest_number: oldest.into() };
+    control(from, Kind::Unavailable, &[record.as_bytes()])
+}
+
+pub fn deliver(name: &str) -> Effect {
+    Effect::Deliver(name.into(), None)
+}
+
+pub fn ordered(name: &str, number: u64) -> Effect {
+    Effect::Deliver(name.into(), Some(number))
+}
+
+pub fn says(what: &str, to: To) -> Effect {
+    Effect::Control(what.into(), to)
+}
+
+pub fn sends(number: u64, frames: &[&str]) -> Effect {
+    Effect::Data(number, frames.iter().map(|frame| (*frame).to_owned()).collect())
+}

@@ -1,0 +1,103 @@
+//! Observers that come late, case by case.
+
+mod common;
+
+use bourdon_protocol::{Event, Order, Role, Start};
+use bourdon_wire::{DatagramNumber, Rank, Sequence};
+use common::{Bench, Effect, MTU, To, data, deliver, message, ordered, port, run, says, unavailable};
+
+fn observer(order: Order, members: u16, start: Start) -> Bench {
+    let mut config = Bench::config(order, members, Role::Observer);
+    config.start = start;
+    Bench::with(config)
+}
+
+fn beat(bench: &mut Bench, rank: u16, oldest: u64, next: u64, sequence: u64) {
+    bench.take(&bench.heartbeat(rank, |heartbeat| {
+        heartbeat.oldest_number = oldest.into();
+        heartbeat.next_number = next.into();
+        heartbeat.next_sequence = sequence.into();
+    }));
+    bench.timers();
+}
+
+#[test]
+fn live_begins_with_what_comes_next() {
+    let mut bench = observer(Order::Fifo, 1, Start::Live);
+    beat(&mut bench, 0, 3, 10, 40);
+    assert_eq!(bench.news(), [Effect::Event(Event::Formed)]);
+    bench.take(&data(0, 9, 39, 0, &[message(b"old")]));
+    bench.take(&data(0, 10, 40, 0, &[message(b"new")]));
+    assert_eq!(bench.news(), [deliver("0:40")]);
+}
+
+#[test]
+fn oldest_waits_for_the_heartbeat_and_fetches_the_past() {
+    let mut bench = observer(Order::Fifo, 1, Start::Oldest);
+    bench.take(&data(0, 9, 39, 0, &[message(b"first heard")]));
+    assert_eq!(bench.news(), []);
+    beat(&mut bench, 0, 8, 10, 40);
+    assert_eq!(bench.news(), [says("nak 0 8x2", To::Port(port(0))), Effect::Event(Event::Formed)]);
+    bench.take(&data(0, 8, 37, 0, &[message(b"a"), message(b"b")]));
+    assert_eq!(bench.news(), [deliver("0:37"), deliver("0:38")]);
+}
+
+/// The order's oldest run names messages whose datagrams are gone: they are passed over, and no other message takes
+/// their numbers.
+#[test]
+fn oldest_in_total_order_takes_no_message_for_another() {
+    let mut bench = observer(Order::Total, 2, Start::Oldest);
+    beat(&mut bench, 0, 4, 5, 0);
+    beat(&mut bench, 1, 6, 7, 50);
+    bench.take(&data(0, 4, 0, 70, &[run(1, 46, 6)]));
+    assert!(!bench.news().iter().any(|effect| matches!(effect, Effect::Deliver(..))), "where 1 begins is not known");
+    bench.take(&data(1, 6, 50, 0, &[message(b"50"), message(b"51")]));
+    assert_eq!(bench.news(), [ordered("1:50", 74), ordered("1:51", 75)]);
+}
+
+#[test]
+fn what_was_lost_while_fetching_is_a_gap_from_when_we_came() {
+    let mut bench = observer(Order::Fifo, 1, Start::Oldest);
+    beat(&mut bench, 0, 8, 10, 40);
+    beat(&mut bench, 0, 12, 14, 60);
+    bench.take(&unavailable(0, 0, 12));
+    bench.take(&data(0, 12, 55, 0, &[message(b"x")]));
+    let gap = Event::Gap { sender: Rank(0), from: Sequence(40), to: Sequence(55) };
+    let news = bench.news();
+    assert!(news.contains(&Effect::Event(gap)) && news.contains(&deliver("0:55")), "{news:?}");
+}
+
+#[test]
+fn a_hole_as_wide_as_the_log_is_crossed() {
+    let mut config = Bench::config(Order::Fifo, 1, Role::Observer);
+    config.limits.receive_log_bytes = 16 * MTU;
+    let mut bench = Bench::with(config);
+    beat(&mut bench, 0, 0, 0, 0);
+    beat(&mut bench, 0, 900, 1000, 1000);
+    for step in 1..=57 {
+        bench.take(&unavailable(0, 0, 900));
+        beat(&mut bench, 0, 900, 1000, 1000);
+        assert!(bench.process.received(Rank(0)).0 <= 16 * (step + 1), "no lie costs more than a log at a time");
+    }
+    assert_eq!(bench.process.received(Rank(0)), DatagramNumber(900));
+    bench.take(&data(0, 900, 900, 0, &[message(b"x")]));
+    let gap = Event::Gap { sender: Rank(0), from: Sequence(0), to: Sequence(900) };
+    let news = bench.news();
+    assert!(news.contains(&deliver("0:900")) && news.contains(&Effect::Event(gap)), "{news:?}");
+}
+
+/// The sequencer's datagrams are gone, and with them the place of another's messages: they are lost, and said to be.
+#[test]
+fn messages_whose_order_was_lost_are_reported() {
+    let mut bench = observer(Order::Total, 2, Start::Live).formed();
+    bench.take(&data(1, 0, 0, 0, &[message(b"0"), message(b"1"), message(b"2")]));
+    bench.take(&data(0, 0, 0, 0, &[message(b"own")]));
+    bench.take(&data(0, 2, 1, 3, &[run(1, 2, 1)]));
+    bench.take(&unavailable(0, 0, 2));
+    let news = bench.effects();
+    let lost = Event::Gap { sender: Rank(1), from: Sequence(0), to: Sequence(2) };
+    assert!(news.contains(&ordered("0:0", 0)) && news.contains(&ordered("1:2", 3)), "{news:?}");
+    bench.process.deliver(bench.now, usize::MAX, |_| {});
+    let told = bench.process.poll_event().map(Effect::Event).into_iter().chain(news).any(|e| e == Effect::Event(lost));
+    assert!(told);
+}

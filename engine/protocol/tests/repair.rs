@@ -1,0 +1,231 @@
+//! Repair, case by case.
+
+mod common;
+
+use bourdon_protocol::{Counter, Event, Order, Role};
+use bourdon_wire::{Rank, Sequence};
+use common::{Bench, Effect, MS, MTU, To, data, deliver, message, nak, port, says, unavailable};
+
+fn datagram(number: u64) -> Vec<u8> {
+    data(0, number, number, 0, &[message(b"x")])
+}
+
+#[test]
+fn a_gap_is_asked_for_at_once_in_ranges_of_its_sender() {
+    let mut bench = Bench::member(Order::Fifo, 3, 1).formed();
+    for number in [0, 3, 4, 6] {
+        bench.take(&datagram(number));
+    }
+    bench.timers();
+    assert_eq!(bench.news(), [says("nak 0 1x2,5x1", To::Port(port(0))), deliver("0:0")]);
+}
+
+#[test]
+fn requests_double_their_patience_and_turn_to_other_holders() {
+    let mut bench = Bench::member(Order::Fifo, 4, 1).formed();
+    bench.take(&datagram(1));
+    let mut asked = Vec::new();
+    for _ in 0..100 {
+        bench.now = bench.process.next_deadline();
+        bench.timers();
+        for effect in bench.effects() {
+            if let Effect::Control(what, To::Port(to)) = effect
+                && what.starts_with("nak")
+            {
+                asked.push((bench.now.0 / MS, to));
+            }
+        }
+    }
+    // Retries after 1, 2, 4, 8, 16, then every 20 ms; from the third on every other one goes to another holder.
+    let expected = [(0, 100), (1, 100), (3, 102), (7, 100), (15, 103), (31, 100)];
+    assert_eq!(asked[..6], expected);
+    assert!(asked.windows(2).all(|pair| pair[1].0 - pair[0].0 <= 20), "{asked:?}");
+}
+
+#[test]
+fn a_lost_tail_is_heard_of_by_heartbeat() {
+    let mut bench = Bench::member(Order::Fifo, 2, 1).formed();
+    bench.take(&bench.heartbeat(0, |heartbeat| heartbeat.next_number = 2.into()));
+    bench.timers();
+    assert_eq!(bench.news(), [says("nak 0 0x2", To::Port(port(0)))]);
+}
+
+#[test]
+fn mere_reordering_is_given_its_grace() {
+    let mut config = Bench::config(Order::Fifo, 2, Role::Member(Rank(1)));
+    config.timing.reorder_grace_ns = 50_000;
+    let mut bench = Bench::with(config).formed();
+    bench.take(&datagram(1));
+    bench.wait(49_999);
+    assert_eq!(bench.news(), []);
+    bench.take(&datagram(0));
+    bench.wait(1);
+    assert_eq!(bench.news(), [deliver("0:0"), deliver("0:1")]);
+    assert_eq!(bench.process.counters().get(Counter::NaksSent), 0);
+}
+
+fn sender() -> Bench {
+    let mut bench = Bench::member(Order::Fifo, 4, 0).formed();
+    for _ in 0..5 {
+        bench.publish(&[1; MTU - 72]);
+    }
+    bench.settle();
+    bench
+}
+
+#[test]
+fn who_asks_is_answered_alone_until_a_third_asks() {
+    let mut bench = sender();
+    let repairs = |bench: &mut Bench, asker: u16| {
+        bench.take(&nak(asker, port(asker), 0, &[(2, 1)]));
+        bench.news()
+    };
+    assert_eq!(repairs(&mut bench, 1), [Effect::Repair(0, 2, To::Port(101))]);
+    assert_eq!(repairs(&mut bench, 1), [], "under way already");
+    assert_eq!(repairs(&mut bench, 2), [Effect::Repair(0, 2, To::Port(102))]);
+    assert_eq!(repairs(&mut bench, 3), [Effect::Repair(0, 2, To::All)]);
+    assert_eq!(repairs(&mut bench, 1), [], "all will have it");
+    assert_eq!(bench.process.counters().get(Counter::RepairsRefused), 2);
+    bench.now = bench.now + MS;
+    assert_eq!(repairs(&mut bench, 1), [Effect::Repair(0, 2, To::Port(101))]);
+}
+
+#[test]
+fn what_was_never_sent_is_no_answer() {
+    let mut bench = sender();
+    bench.take(&nak(1, port(1), 0, &[(5, 1), (u64::MAX, u32::MAX), (4, u32::MAX)]));
+    assert_eq!(bench.news(), [Effect::Repair(0, 4, To::Port(101))]);
+}
+
+#[test]
+fn no_request_is_worth_more_than_the_log_or_the_budget() {
+    let mut config = Bench::config(Order::Fifo, 2, Role::Member(Rank(0)));
+    config.limits.repairs_per_s = 1;
+    let mut bench = Bench::with(config).formed();
+    for _ in 0..20 {
+        bench.publish(&[1; MTU - 72]);
+    }
+    bench.settle();
+    for _ in 0..100 {
+        bench.take(&nak(1, port(1), 0, &[(0, u32::MAX); 64]));
+        bench.now = bench.now + MS;
+    }
+    let sent = bench.process.counters().get(Counter::RepairsSent);
+    assert!(sent <= 1024 + 1, "{sent} repairs");
+    assert!(bench.process.held().outbox_bytes <= 1 << 20);
+}
+
+#[test]
+fn a_request_of_nowhere_is_not_answered() {
+    let mut bench = sender();
+    let mut broadcast = nak(1, 0, 0, &[(0, 1)]);
+    bench.take(&broadcast);
+    assert_eq!(bench.news(), []);
+    broadcast = nak(1, port(0), 0, &[(0, 1)]);
+    bench.take(&broadcast);
+    assert_eq!(bench.news(), [], "its own request, come back");
+}
+
+#[test]
+fn another_holder_answers_from_what_it_received() {
+    let mut bench = Bench::member(Order::Fifo, 3, 1).formed();
+    bench.take(&datagram(0));
+    bench.settle();
+    bench.take(&nak(2, port(2), 0, &[(0, 3)]));
+    assert_eq!(bench.news(), [Effect::Repair(0, 0, To::Port(102))]);
+}
+
+fn one_of_many(seed: u64) -> Bench {
+    let mut config = Bench::config(Order::Fifo, 3, Role::Member(Rank(1)));
+    config.limits.receivers = 30;
+    config.seed = seed;
+    Bench::with(config).formed()
+}
+
+#[test]
+fn among_many_receivers_requests_wait_and_anothers_keeps_them_quiet() {
+    let mut bench = one_of_many(1);
+    bench.take(&datagram(1));
+    bench.timers();
+    assert_eq!(bench.news(), [], "a random time first");
+    bench.take(&nak(2, port(2), 0, &[(0, 1)]));
+    let heard_at = bench.now;
+    assert_eq!(bench.process.counters().get(Counter::NaksSuppressed), 1);
+    while !bench.news().iter().any(|effect| *effect == says("nak 0 0x1", To::All)) {
+        bench.now = bench.process.next_deadline();
+        bench.timers();
+    }
+    assert!(bench.now.since(heard_at) >= MS, "the other's repair had the time to come");
+}
+
+#[test]
+fn others_requests_do_not_keep_a_receiver_quiet_for_ever() {
+    let mut bench = one_of_many(2);
+    bench.take(&datagram(1));
+    for _ in 0..200 {
+        bench.take(&nak(2, port(2), 0, &[(0, 1)]));
+        bench.wait(MS / 10);
+    }
+    assert!(bench.process.counters().get(Counter::NaksSent) > 0);
+}
+
+#[test]
+fn where_requests_are_suppressed_repairs_go_to_all() {
+    let mut config = Bench::config(Order::Fifo, 2, Role::Member(Rank(0)));
+    config.limits.receivers = 30;
+    let mut bench = Bench::with(config).formed();
+    bench.publish(b"x");
+    bench.settle();
+    bench.take(&nak(1, port(1), 0, &[(0, 1)]));
+    assert_eq!(bench.news(), [Effect::Repair(0, 0, To::All)]);
+}
+
+#[test]
+fn what_is_no_longer_retained_is_said_to_be_gone() {
+    let mut bench = Bench::member(Order::Fifo, 1, 0);
+    for _ in 0..100 {
+        bench.publish(&[1; MTU - 72]);
+        bench.settle();
+    }
+    bench.take(&nak(0xFFFF, 900, 0, &[(0, 1)]));
+    assert_eq!(bench.news(), [says("gone 0 before 37", To::Port(900))]);
+}
+
+#[test]
+fn an_observer_crosses_a_hole_and_says_what_it_lost() {
+    let mut bench = Bench::new(Order::Fifo, 1, Role::Observer).formed();
+    bench.take(&datagram(0));
+    bench.take(&datagram(5));
+    bench.timers();
+    assert_eq!(bench.news(), [says("nak 0 1x4", To::Port(port(0))), deliver("0:0")]);
+    bench.take(&unavailable(0, 0, 4));
+    assert_eq!(bench.news(), [], "what follows the hole is not here yet");
+    bench.take(&datagram(4));
+    let gap = Event::Gap { sender: Rank(0), from: Sequence(1), to: Sequence(4) };
+    assert_eq!(bench.news(), [deliver("0:4"), deliver("0:5"), Effect::Event(gap)]);
+    assert_eq!(bench.process.counters().get(Counter::Gaps), 3);
+}
+
+#[test]
+fn a_message_cut_by_a_hole_is_lost_and_said_to_be() {
+    let mut bench = Bench::new(Order::Fifo, 1, Role::Observer).formed();
+    bench.take(&data(0, 0, 0, 0, &[common::piece(9, 0, b"abc")]));
+    bench.take(&data(0, 2, 0, 0, &[common::piece(9, 6, b"ghi"), message(b"next")]));
+    bench.timers();
+    bench.take(&unavailable(0, 0, 2));
+    let gap = Event::Gap { sender: Rank(0), from: Sequence(0), to: Sequence(1) };
+    assert_eq!(bench.news()[1..], [deliver("0:1"), Effect::Event(gap)]);
+    assert_eq!(bench.process.counters().get(Counter::Gaps), 1);
+}
+
+#[test]
+fn a_member_never_gives_up_and_nobody_speaks_for_another() {
+    let mut bench = Bench::member(Order::Fifo, 3, 1).formed();
+    bench.take(&datagram(5));
+    bench.take(&unavailable(0, 0, 5));
+    assert_eq!(bench.delivered(), [""; 0]);
+    let mut bench = Bench::new(Order::Fifo, 2, Role::Observer).formed();
+    bench.take(&datagram(5));
+    bench.take(&unavailable(1, 0, 5));
+    assert_eq!(bench.delivered(), [""; 0]);
+}
