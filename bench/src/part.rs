@@ -197,6 +197,7 @@ impl Spec {
         node.process.role = role;
         node.process.rank = rank;
         node.process.start = bourdon::settings::Start::Oldest;
+        node.limits.prefault = true;
         node.network.offload = self.offload;
         node.network.transport = match self.transport {
             Transport::Udp => NodeTransport::Udp,
@@ -221,6 +222,7 @@ impl Spec {
             "reliability": "reliable",
             "members": self.members,
             "interface": "lo",
+            "prefault": true,
         })
     }
 }

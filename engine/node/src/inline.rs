@@ -60,6 +60,8 @@ pub struct Engine<P> {
     in_burst: bool,
     /// Whether what the last delivery brought about (order, acknowledgements) is still to be sent.
     owes: bool,
+    /// Whether there may be something to deliver though nothing has been received: own messages, or what was left over.
+    may_deliver: bool,
     /// Datagrams the port handed over.
     port_datagrams: u64,
 }
@@ -81,6 +83,7 @@ impl<P: Port> Engine<P> {
             now,
             in_burst: false,
             owes: false,
+            may_deliver: true,
             port_datagrams: 0,
         })
     }
@@ -169,10 +172,15 @@ impl<P: Port> Engine<P> {
         })?;
         self.port_datagrams += received as u64;
         self.now = now.unwrap_or_else(|| clock.now());
+        // A spinning thread comes by in vain most of the time: then nothing is done but look at the clock.
+        let mut delivered = 0;
         if received > 0 {
             self.process.order(self.now);
         }
-        let delivered = self.process.deliver(self.now, limit, on_delivery);
+        if received > 0 || self.may_deliver {
+            delivered = self.process.deliver(self.now, limit, on_delivery);
+            self.may_deliver = delivered > 0;
+        }
         let timer_due = self.now >= self.process.next_deadline();
         if timer_due {
             self.process.on_timer(self.now);
@@ -188,7 +196,7 @@ impl<P: Port> Engine<P> {
 
     #[inline]
     fn transmit(&mut self) -> Result<(), PortError> {
-        (self.in_burst, self.owes) = (false, false);
+        (self.in_burst, self.owes, self.may_deliver) = (false, false, true);
         let (port, mut failed) = (&mut self.port, None);
         self.process.transmit(self.now, |to, bytes, segment_bytes| {
             let to = match to {

@@ -137,6 +137,7 @@ pub struct LimitSettings {
     pub max_message_bytes: usize,
     pub receivers: u32,
     pub repairs_per_s: u32,
+    pub prefault: bool,
 }
 
 /// How long things take; see `bourdon_protocol::Timing`.
@@ -237,6 +238,7 @@ impl Default for LimitSettings {
             max_message_bytes: limits.max_message_bytes,
             receivers: limits.receivers,
             repairs_per_s: limits.repairs_per_s,
+            prefault: limits.prefault,
         }
     }
 }
@@ -372,6 +374,7 @@ impl Settings {
             max_message_bytes: limits.max_message_bytes,
             receivers: limits.receivers,
             repairs_per_s: limits.repairs_per_s,
+            prefault: limits.prefault,
         };
         config.timing = p::Timing {
             ack_delay_ns: timing.ack_delay_ns,

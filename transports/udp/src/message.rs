@@ -126,6 +126,13 @@ pub(crate) fn send(
     bytes: &[u8],
     segment_bytes: Option<u16>,
 ) -> io::Result<()> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    if to.is_none() && segment_bytes.is_none() {
+        // The latency path: without a message header the kernel has 56 bytes and a vector less to fetch and check.
+        // SAFETY: `bytes` is borrowed through the call and read only, within its length.
+        let sent = unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
+        return if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
+    }
     let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     let mut control = Control::new();
     let mut message = libc::msghdr {
@@ -149,7 +156,7 @@ pub(crate) fn send(
     // SAFETY: every pointer in `message` is null with length 0 or points to a live value with its true length: `to`
     // and `bytes` are borrowed through the call, `part` and `control` are locals. sendmsg only reads what they point
     // to, so the casts to mutable pointers, which its C type asks for, write nothing.
-    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &message, flags) };
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
