@@ -24,6 +24,7 @@ mod report;
 mod runner;
 mod world;
 
+pub use bourdon_protocol::Mutant;
 pub use mutation::check_mutants;
 pub use network::Faults;
 pub use plan::{FaultPlan, ObserverPlan, OrderPlan, Plan, StartPlan};
