@@ -229,3 +229,17 @@ fn a_member_never_gives_up_and_nobody_speaks_for_another() {
     bench.take(&unavailable(1, 0, 5));
     assert_eq!(bench.delivered(), [""; 0]);
 }
+
+#[test]
+fn a_request_asks_for_no_more_than_the_askers_socket_holds() {
+    let mut bench = Bench::new(Order::Fifo, 1, Role::Observer).formed();
+    bench.take(&bench.heartbeat(0, |heartbeat| heartbeat.next_number = 60.into()));
+    bench.timers();
+    assert_eq!(bench.news(), [says("nak 0 0x32", To::Port(port(0)))]);
+    bench.wait(MS);
+    let rest = bench.news();
+    assert!(
+        matches!(&rest[..], [Effect::Control(what, _)] if what.starts_with("nak 0 0x32")),
+        "asked again first: {rest:?}"
+    );
+}
