@@ -12,7 +12,7 @@ fn beats(bench: &mut Bench, most: usize) -> Vec<(u64, u64, u64)> {
     let (mut beats, mut left) = (Vec::new(), most);
     bench.process.transmit(bench.now, |_, bytes, segment_bytes| {
         let datagram = Datagram::parse(&bytes[..segment_bytes], GROUP).unwrap();
-        for frame in datagram.frames().filter(|frame| frame.kind() == Some(Kind::Heartbeat)) {
+        if let Some(frame) = datagram.frames().find(|frame| frame.kind() == Some(Kind::Heartbeat)) {
             let (record, _) = Heartbeat::read(frame.body).unwrap();
             beats.push((record.next_number.get(), record.next_sequence.get(), record.next_order.get()));
             return 1;
