@@ -71,9 +71,3 @@ fn issue_message_longer_than_the_observers_log() {
 fn issue_loss_before_the_first_message_goes_unreported() {
     assert_seeds(&[1718, 1900, 2406, 2755]);
 }
-
-/// An observer asked for more at once than its socket could hold of the answer, and lost most of it, again and again.
-#[test]
-fn issue_requests_overflow_the_askers_socket() {
-    assert_seeds(&[290, 556]);
-}
