@@ -19,9 +19,8 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     for _ in 0..settings.rounds {
         let mut spec = Spec::new(settings, Part::Observer, count);
         spec.members = 1;
-        let far = (0..settings.observers).map(|index| {
-            FarEnd::start(&Spec { core: 1 + usize::from(index), ..spec.clone() })
-        });
+        let far =
+            (0..settings.observers).map(|index| FarEnd::start(&Spec { core: 1 + usize::from(index), ..spec.clone() }));
         let far: Result<Vec<_>, _> = far.collect();
         rounds.push(publish(&spec, far?)?);
     }

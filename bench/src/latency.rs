@@ -189,7 +189,8 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
         bourdon.push(if threaded { threaded_round(settings, count)? } else { bourdon_round(settings, count)? });
     }
     let spec = Spec::new(settings, Part::Echo, count);
-    let mut rows = vec![row(settings, "bourdon", &bourdon, spec.settings(if threaded { "threaded" } else { "inline" }))];
+    let mut rows =
+        vec![row(settings, "bourdon", &bourdon, spec.settings(if threaded { "threaded" } else { "inline" }))];
     let mut ratios = Vec::new();
     if !settings.no_peer {
         rows.push(row(settings, "raw-spin", &raw, serde_json::json!({ "interface": "lo" })));

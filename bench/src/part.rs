@@ -78,8 +78,7 @@ impl FarEnd {
         let unusable = |error: std::io::Error| Failure::Unusable(format!("can't start the far end: {error}"));
         let program = std::env::current_exe().map_err(unusable)?;
         let mut command = Command::new(program);
-        let mut child =
-            command.arg("part").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(unusable)?;
+        let mut child = command.arg("part").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(unusable)?;
         let lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
         let mut line = serde_json::to_string(spec).expect("plain data becomes JSON");
         line.push('\n');

@@ -130,7 +130,9 @@ pub(crate) fn show(settings: &Settings, rows: &[Row], ratios: &[Ratio]) -> Resul
     let bourdon = rows.iter().find(|row| row.system == "bourdon").and_then(|row| row.latency.as_ref());
     match (&settings.hgrm, bourdon) {
         (Some(path), Some((_, histogram))) => write_hgrm(path, histogram),
-        (Some(_), None) => Err(Failure::Unusable("this measurement has no latencies to write: leave out --hgrm".into())),
+        (Some(_), None) => {
+            Err(Failure::Unusable("this measurement has no latencies to write: leave out --hgrm".into()))
+        }
         (None, _) => Ok(()),
     }
 }

@@ -203,7 +203,8 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     let mut rows = vec![row(settings, "throughput", "bourdon", &bourdon, spec.settings("inline"))];
     let mut ratios = Vec::new();
     if !settings.no_peer {
-        let how = serde_json::json!({ "interface": "lo", "offload": spec.offload, "datagram_bytes": raw::DATAGRAM_BYTES });
+        let how =
+            serde_json::json!({ "interface": "lo", "offload": spec.offload, "datagram_bytes": raw::DATAGRAM_BYTES });
         rows.push(row(settings, "throughput", "raw-packed", &raw, how));
         let rounds = bourdon.iter().zip(&raw).map(|(ours, floor)| ours.rate() / floor.rate()).collect();
         ratios.push(Ratio { what: "rate over raw".into(), rounds });
@@ -212,13 +213,7 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
 }
 
 /// A row over rounds: the median rate, everything that was lost.
-pub(crate) fn row(
-    settings: &Settings,
-    what: &str,
-    system: &str,
-    rounds: &[Round],
-    how: serde_json::Value,
-) -> Row {
+pub(crate) fn row(settings: &Settings, what: &str, system: &str, rounds: &[Round], how: serde_json::Value) -> Row {
     let mut rates: Vec<f64> = rounds.iter().map(Round::rate).collect();
     rates.sort_by(f64::total_cmp);
     let found = || rounds.iter().flat_map(|round| &round.found);
@@ -227,8 +222,8 @@ pub(crate) fn row(
         one_way.saturating_record_n(*value, *count);
     }
     let received: u64 = found().map(|found| found.received).sum();
-    let cpu_ns: u64 = rounds.iter().map(|round| round.publisher_cpu_ns).sum::<u64>()
-        + found().map(|found| found.cpu_ns).sum::<u64>();
+    let cpu_ns: u64 =
+        rounds.iter().map(|round| round.publisher_cpu_ns).sum::<u64>() + found().map(|found| found.cpu_ns).sum::<u64>();
     Row {
         what: what.into(),
         system: system.into(),
