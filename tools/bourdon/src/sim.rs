@@ -1,12 +1,11 @@
 //! `bourdon sim`: seeded groups in the simulator, every guarantee checked, and planted bugs that must be caught.
 
 use crate::exit::Failure;
-use bourdon_protocol::Mutant;
-use bourdon_sim::{Mode, Options, Plan, Report, check_mutants, run as run_seeds, run_plan};
+use bourdon_sim::{Mode, Mutant, Options, Plan, Report, check_mutants, run as run_seeds, run_plan};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 
-/// Seeds given to each planted bug unless told otherwise: the rarest shows within a few hundred.
+/// Seeds given to each planted bug unless told otherwise: the rarest shows within 600.
 const MUTATION_SEEDS: u64 = 1_000;
 
 /// What is simulated
