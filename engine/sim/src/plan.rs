@@ -135,6 +135,9 @@ pub struct Plan {
     pub faults: FaultPlan,
     /// Observers, the earliest first.
     pub observers: Vec<ObserverPlan>,
+    /// Whether a process orders and delivers what it received before it publishes and sends, as the inline node does.
+    #[serde(default)]
+    pub order_early: bool,
 }
 
 fn pick<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
@@ -189,6 +192,7 @@ impl Plan {
             publishers,
             observers: draw_observers(rng, observers, faults.until_ns),
             faults,
+            order_early: rng.bool(),
         }
     }
 

@@ -277,6 +277,11 @@ impl<'p> World<'p> {
         }
         self.mix(index as u64);
         let busy = self.nodes[index].take_in(self.now_ns, self.plan.batch);
+        if self.plan.order_early {
+            let node = &mut self.nodes[index];
+            node.process.order(Instant(self.now_ns + node.offset_ns));
+            self.deliver(index)?;
+        }
         let wants = self.publish(index)?;
         let all_sent = self.transmit(index);
         let more = self.deliver(index)?;
