@@ -280,6 +280,8 @@ pub enum SettingsError {
     Malformed { path: PathBuf, source: Box<toml::de::Error> },
     #[error("topics {first:?} and {second:?} have the same 16-bit id: rename one of them")]
     TopicsCollide { first: String, second: String },
+    #[error("{0} names no port: write it as 239.255.74.1:7401, with a port from 1 to 65535")]
+    NoPort(SocketAddr),
     #[error("{what} is {value} %: a percentage is between 0 and 100")]
     Percent { what: &'static str, value: f64 },
     #[error("threads.{what} is {bytes} bytes: with this max_message_bytes it must be {least} to {most}")]
@@ -307,6 +309,9 @@ impl Settings {
     /// # Errors
     /// What is wrong and what to do about it.
     pub fn check(&self) -> Result<(), SettingsError> {
+        if self.group.address.port() == 0 {
+            return Err(SettingsError::NoPort(self.group.address));
+        }
         for (index, second) in self.group.topics.iter().enumerate() {
             let collides = |first: &&String| TopicId::of(first) == TopicId::of(second) && *first != second;
             if let Some(first) = self.group.topics[..index].iter().find(collides) {

@@ -74,8 +74,10 @@ pub enum Refusal {
     /// A member is silent, and a static view waits for it.
     #[error("member {0} is silent, and the group can't go on without it: restart it, or restart the group without it")]
     MemberSilent(Rank),
-    /// The message is longer than `max_message_bytes`.
-    #[error("the message is longer than max_message_bytes, {limit_bytes}")]
+    /// The message is longer than `max_message_bytes` or a quarter of the window.
+    #[error(
+        "the message is longer than {limit_bytes} bytes, the least of max_message_bytes, a quarter of the slowest member's window and, for a claim, one datagram: split it, or raise max_message_bytes and the receive buffers (net.core.rmem_max)"
+    )]
     TooLarge {
         /// The limit.
         limit_bytes: usize,

@@ -339,6 +339,9 @@ impl Process {
                     Answer::Multicast => Destination::Group,
                     Answer::No => {
                         self.counters.add(Counter::RepairsRefused, 1);
+                        if answerer.is_exhausted() {
+                            return; // no use in walking the rest: who still misses it asks again
+                        }
                         continue;
                     }
                 };

@@ -25,6 +25,19 @@ fn a_member_counts_once_it_has_said_that_it_is_configured_alike() {
     assert_eq!(events(&mut bench), [Event::Formed]);
 }
 
+/// A member started with the wrong configuration, stopped, and started again with the right one was refused as restarted.
+#[test]
+fn issue_wrong_configuration_poisons_the_rank() {
+    let mut bench = Bench::member(Order::Fifo, 2, 0);
+    let mut wrong = bench.heartbeat(1, |heartbeat| heartbeat.configuration = 1.into());
+    wrong[28] = 9;
+    let sum = bourdon_wire::checksum(&wrong);
+    wrong[4..8].copy_from_slice(&sum.to_le_bytes());
+    bench.take(&wrong);
+    bench.take(&bench.heartbeat(1, |_| {}));
+    assert_eq!(events(&mut bench), [Event::ConfigurationDiffers(Rank(1)), Event::Formed]);
+}
+
 #[test]
 fn another_life_is_refused_and_reported_once() {
     let mut bench = Bench::member(Order::Fifo, 2, 0).formed();

@@ -152,7 +152,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         rate: args.rate.to_string(),
     };
     let outcome = conduct::run(&plan, &records)?;
-    report::show(&plan, &names, &outcome, args.json);
+    report::show(&plan, &names, &outcome, args.json)?;
     if outcome.failures.is_empty() { Ok(()) } else { Err(Failure::broken(outcome.failures.join("; "))) }
 }
 

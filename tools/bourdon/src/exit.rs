@@ -1,6 +1,7 @@
 //! How a command ends: the three exit codes and the one place where a failure is put into words.
 
 use std::fmt::Display;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Why a command did not end well.
@@ -19,6 +20,17 @@ impl Failure {
 
     pub(crate) fn unusable(why: impl Display) -> Self {
         Self::Unusable(why.to_string())
+    }
+}
+
+/// Writes a command's result to stdout; a disk that is full or a reader that is gone is told, not panicked over.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::broken(format!("can't write to stdout: {error}")))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::exit::Failure;
 use bourdon_sim::{Mode, Mutant, Options, Plan, Report, check_mutants, run as run_seeds, run_plan};
 use indicatif::{ProgressBar, ProgressStyle};
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// Seeds given to each planted bug unless told otherwise: the rarest shows within 600.
@@ -67,7 +68,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         }
     };
     bar.finish_and_clear();
-    show(&args, &report);
+    crate::exit::print(&text(&args, &report))?;
     verdict(&report)
 }
 
@@ -95,24 +96,24 @@ fn read_plan(path: &Path) -> Result<Plan, Failure> {
     Ok(plan)
 }
 
-fn show(args: &Args, report: &Report) {
+fn text(args: &Args, report: &Report) -> String {
+    let plain = "plain data becomes JSON";
     if args.json {
-        println!("{}", serde_json::to_string(report).expect("plain data becomes JSON"));
-        return;
+        return format!("{}\n", serde_json::to_string(report).expect(plain));
     }
-    println!("{} seeds, {} steps, {} messages delivered", report.seeds, report.steps, report.delivered);
-    println!("faults: {}", serde_json::to_string(&report.faults).expect("plain data becomes JSON"));
+    let mut out = format!("{} seeds, {} steps, {} messages delivered\n", report.seeds, report.steps, report.delivered);
+    let _ = writeln!(out, "faults: {}", serde_json::to_string(&report.faults).expect(plain));
     for (what, names) in [("caught", &report.caught), ("missed", &report.missed), ("wrongly flagged", &report.flagged)]
     {
         if let Some(names) = names {
-            println!("{what} ({}): {}", names.len(), names.join(", "));
+            let _ = writeln!(out, "{what} ({}): {}", names.len(), names.join(", "));
         }
     }
-    if report.caught.is_none() {
-        for failure in &report.failures {
-            println!("seed {}: {}: {}\n  again: {}", failure.seed, failure.invariant, failure.detail, failure.replay);
-        }
+    for failure in report.failures.iter().filter(|_| report.caught.is_none()) {
+        let _ = writeln!(out, "seed {}: {}: {}", failure.seed, failure.invariant, failure.detail);
+        let _ = writeln!(out, "  again: {}", failure.replay);
     }
+    out
 }
 
 fn verdict(report: &Report) -> Result<(), Failure> {

@@ -158,6 +158,7 @@ fn bad_input_and_usage_say_what_to_do_and_exit_2() {
         (&["--group-address", "10.1.2.3:5000"], "239.0.0.0/8"),
         (&["--interface", "nowhere0"], "--interface"),
         (&["--publishers", "4"], "members"),
+        (&["--group-address", "239.255.1.1:0"], "port"),
         (&["--drop", "101"], "between 0 and 100"),
         (&["--order", "realtime"], "total"),
         (&["--reliability", "durable"], "reliable"),
@@ -170,6 +171,22 @@ fn bad_input_and_usage_say_what_to_do_and_exit_2() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
         assert!(stderr.contains(says), "{arguments:?}: {stderr}");
     }
+}
+
+#[test]
+fn a_full_disk_is_said_and_an_input_of_too_many_records_refused() {
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+    let output = demo(&["--messages", "10", "--rate", "max", "--json"]).stdout(full).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("can't write to stdout"), "{stderr}");
+    let directory = tempfile::tempdir().unwrap();
+    let zeros = directory.path().join("zeros");
+    std::fs::File::create(&zeros).unwrap().set_len(80_000_040).unwrap(); // as frames, each of length 0
+    let output = demo(&["--input", &zeros.display().to_string(), "--format", "framed"]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("--messages"), "{stderr}");
 }
 
 #[test]

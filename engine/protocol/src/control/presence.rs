@@ -92,6 +92,10 @@ impl Presence {
         let peer = &mut self.peers[rank.index()];
         let first = differs && !peer.differs;
         peer.differs = differs;
+        if differs && !peer.introduced {
+            // It never belonged to the group; the right one may still come to this rank.
+            (peer.incarnation, peer.refused) = (None, None);
+        }
         first
     }
 

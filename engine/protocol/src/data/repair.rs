@@ -251,8 +251,12 @@ impl Answerer {
         }
     }
 
-    /// Decides how to answer a request for one datagram of a rank's stream; what is not `No` must be sent. `to_all`:
-    /// others may be waiting for it in silence.
+    /// Whether the budget is used up for now.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.tokens == 0
+    }
+
+    /// Decides how to answer a request for one datagram; what is not `No` must be sent.
     pub(crate) fn answer(
         &mut self,
         now: Instant,

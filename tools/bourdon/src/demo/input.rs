@@ -11,7 +11,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// The most an input may hold decompressed: publishers keep it in memory, and a compressed file can claim anything.
-const INPUT_MAX_BYTES: u64 = 4 << 30;
+const INPUT_MAX_BYTES: u64 = 1 << 30;
+/// And the most records it may have: some 60 bytes each beside their payload, in every publisher.
+const RECORDS_MAX: usize = 20_000_000;
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 const DBN_MAGIC: &[u8] = b"DBN";
 /// Bytes of a synthetic record: the size every figure is quoted for.
@@ -55,8 +57,13 @@ pub(crate) fn load(path: Option<&Path>, format: Format, limit: Option<u64>) -> R
         (Some(_), Format::Synthetic) => {
             return Err(Failure::unusable("synthetic input is made up, not read: leave out --input or --format"));
         }
-        (Some(path), format) => read(path, format)?,
+        (Some(path), format) => read(path, format, usize::try_from(limit).unwrap_or(usize::MAX))?,
     };
+    if records.len() > RECORDS_MAX {
+        return Err(Failure::unusable(format!(
+            "the input holds more than {RECORDS_MAX} messages; publish part of it with --messages"
+        )));
+    }
     records.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     if records.is_empty() {
         return Err(Failure::unusable("the input holds no message: there is nothing to publish"));
@@ -64,7 +71,7 @@ pub(crate) fn load(path: Option<&Path>, format: Format, limit: Option<u64>) -> R
     Ok(records)
 }
 
-fn read(path: &Path, format: Format) -> Result<Vec<Record>, Failure> {
+fn read(path: &Path, format: Format, limit: usize) -> Result<Vec<Record>, Failure> {
     let unreadable = |why: &dyn std::fmt::Display| Failure::unusable(format!("can't read {}: {why}", path.display()));
     let file = std::fs::File::open(path).map_err(|error| unreadable(&error))?;
     let mut bytes = Vec::new();
@@ -78,15 +85,17 @@ fn read(path: &Path, format: Format) -> Result<Vec<Record>, Failure> {
         bytes = plain;
     }
     if bytes.len() as u64 > INPUT_MAX_BYTES {
-        return Err(unreadable(&"it holds more than 4 GiB; cut it into parts"));
+        return Err(unreadable(&"it holds more than 1 GiB; cut it into parts"));
     }
     let format = if format == Format::Auto { recognise(&bytes) } else { Some(format) };
+    // One more than are allowed, so that the excess is noticed.
+    let most = limit.min(RECORDS_MAX + 1);
     let records = match format {
-        Some(Format::Dbn) => dbn_records(&bytes),
+        Some(Format::Dbn) => dbn_records(&bytes, most),
         Some(Format::Framed) => {
-            framed(&bytes).ok_or_else(|| "its last frame is cut short; fetch the file again".into())
+            framed(&bytes, most).ok_or_else(|| "its last frame is cut short; fetch the file again".into())
         }
-        Some(Format::Lines) => Ok(lines(&bytes)),
+        Some(Format::Lines) => Ok(lines(&bytes, most)),
         _ => Err("it is neither DBN, nor framed records, nor text lines; name what it is with --format".into()),
     };
     records.map_err(|why: String| unreadable(&why))
@@ -100,10 +109,17 @@ fn recognise(bytes: &[u8]) -> Option<Format> {
     if text && !bytes.is_empty() {
         return Some(Format::Lines);
     }
-    framed(bytes).filter(|records| !records.is_empty()).map(|_| Format::Framed)
+    let frames_fit = || {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            rest = split_frame(rest)?.1;
+        }
+        Some(Format::Framed)
+    };
+    if bytes.is_empty() { None } else { frames_fit() }
 }
 
-fn dbn_records(bytes: &[u8]) -> Result<Vec<Record>, String> {
+fn dbn_records(bytes: &[u8], most: usize) -> Result<Vec<Record>, String> {
     let truncated = || "it is cut short; fetch the file again".to_owned();
     let damaged = |error: dbn::Error| format!("it is no valid DBN file ({error})");
     let header = bytes.get(4..8).ok_or_else(truncated)?;
@@ -117,6 +133,9 @@ fn dbn_records(bytes: &[u8]) -> Result<Vec<Record>, String> {
         let first_ns = *first_ns.get_or_insert(received_ns);
         let snapshot = record.get::<MboMsg>().is_some_and(|message| message.flags.is_snapshot());
         records.push(Record { payload: payload.into(), at_ns: received_ns.saturating_sub(first_ns), snapshot });
+        if records.len() == most {
+            return Ok(records);
+        }
     }
     // The decoder takes an end in the middle of a record for the end of the file; we do not.
     if consumed == bytes.len() { Ok(records) } else { Err(truncated()) }
@@ -127,16 +146,21 @@ fn untimed(payload: &[u8], index: usize) -> Record {
     Record { payload: payload.into(), at_ns: index as u64 * SYNTHETIC_NS_PER_MESSAGE, snapshot: false }
 }
 
-fn lines(bytes: &[u8]) -> Vec<Record> {
+fn lines(bytes: &[u8], most: usize) -> Vec<Record> {
     let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-    bytes.split(|byte| *byte == b'\n').enumerate().map(|(index, line)| untimed(line, index)).collect()
+    bytes.split(|byte| *byte == b'\n').take(most).enumerate().map(|(index, line)| untimed(line, index)).collect()
 }
 
-fn framed(mut bytes: &[u8]) -> Option<Vec<Record>> {
+/// The first frame's payload, and what follows it.
+fn split_frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    rest.split_at_checked(u32::from_le_bytes(*length) as usize)
+}
+
+fn framed(mut bytes: &[u8], most: usize) -> Option<Vec<Record>> {
     let mut records = Vec::new();
-    while !bytes.is_empty() {
-        let (length, rest) = bytes.split_first_chunk::<4>()?;
-        let (payload, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    while !bytes.is_empty() && records.len() < most {
+        let (payload, rest) = split_frame(bytes)?;
         records.push(untimed(payload, records.len()));
         bytes = rest;
     }
@@ -192,8 +216,8 @@ mod tests {
 
     #[test]
     fn a_file_cut_short_is_refused() {
-        assert!(framed(b"\x05\x00\x00\x00abc").is_none());
-        assert!(dbn_records(b"DBN\x01\x10\x00\x00\x00abc").is_err());
+        assert!(framed(b"\x05\x00\x00\x00abc", 9).is_none());
+        assert!(dbn_records(b"DBN\x01\x10\x00\x00\x00abc", 9).is_err());
     }
 
     #[test]

@@ -203,6 +203,8 @@ impl DemoProcess {
         while let Some(event) = self.node.poll_event() {
             match event {
                 Event::MemberSilent(rank) => return Err(Refusal::MemberSilent(rank).to_string()),
+                // Once the group has formed, a stranger who says such things is none of ours.
+                Event::IdentityConflict(_) | Event::ConfigurationDiffers(_) if self.said_ready => {}
                 Event::IdentityConflict(rank) => return Err(format!("another process uses rank {rank} as well")),
                 Event::ConfigurationDiffers(rank) => return Err(format!("member {rank} is configured otherwise")),
                 _ => {}

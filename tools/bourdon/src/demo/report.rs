@@ -2,6 +2,7 @@
 
 use super::conduct::{Outcome, Plan, Row};
 use super::link::LATENCY_MAX_NS;
+use crate::exit::Failure;
 use bourdon::settings::Role;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
@@ -15,12 +16,9 @@ pub(crate) struct Names {
 }
 
 /// Shows the outcome on stdout.
-pub(crate) fn show(plan: &Plan, names: &Names, outcome: &Outcome, as_json: bool) {
-    if as_json {
-        println!("{}", object(plan, names, outcome));
-    } else {
-        print!("{}", text(plan, names, outcome));
-    }
+pub(crate) fn show(plan: &Plan, names: &Names, outcome: &Outcome, as_json: bool) -> Result<(), Failure> {
+    let shown = if as_json { format!("{}\n", object(plan, names, outcome)) } else { text(plan, names, outcome) };
+    crate::exit::print(&shown)
 }
 
 fn latencies<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Histogram<u64> {
