@@ -1,1 +1,23 @@
-//! Holds the tree to its own rules: layers, doc pages, file sizes
+//! The tree's own rules, as tests.
+//!
+//! An architecture page says what may know what, and a month later the code says something else, because nobody reads
+//! the page while fixing a bug. So each rule that a person would have to remember is a function from the [`Tree`] to the
+//! places that break it; `tests/tree.rs` runs them all with the ordinary tests, and each says what to do. Rules have
+//! tests of their own with planted violations: a rule that has never failed may be unable to.
+//!
+//! - [`layers`]: who may depend on whom, and where transports may be named.
+//! - [`purity`]: no clock, thread, socket or randomness in the protocols.
+//! - [`safety`]: raw atomics and unsafe code stay in their rooms, with a proof.
+//! - [`shape`]: headers, file and function sizes, lints.
+//! - [`pages`]: every protocol and frame has its page, every link a target, no text what it shouldn't.
+
+pub mod layers;
+pub mod pages;
+pub mod purity;
+pub mod safety;
+pub mod shape;
+mod source;
+mod tree;
+
+pub use source::code;
+pub use tree::{File, Tree};

@@ -1,0 +1,186 @@
+//! Pages that exist, say what the code says, and lead somewhere.
+
+use crate::{File, Tree};
+
+/// Where protocols stand: one protocol, one file, one page.
+const PROTOCOLS: &str = "engine/protocol/src/";
+/// Files beside the protocols that are none: what they share, and where they are joined.
+const NO_PROTOCOL: &[&str] = &["cursor", "log", "pipeline", "stream"];
+/// The page of formats.
+const WIRE: &str = "docs/wire.md";
+/// The command that runs all tests, as people and the gate run it.
+const TEST_COMMAND: &str = "cargo test --workspace";
+/// Pieces of words that no text of the project has: told apart here, so that this file has none either.
+const UNWANTED: &[(&str, &str)] =
+    &[("/wor", "k/"), ("/roo", "t/"), ("/hom", "e/"), ("/tmp/tar", "get"), ("TO", "DO"), ("FIX", "ME"), ("XX", "X")];
+
+/// Protocols without a page, and pages without a protocol.
+pub fn protocols(tree: &Tree) -> Vec<String> {
+    let mut names: Vec<&str> = Vec::new();
+    for plane in ["data/", "control/"] {
+        let files = tree.files.iter().filter_map(|file| file.path.strip_prefix(PROTOCOLS)?.strip_prefix(plane));
+        names.extend(files.filter_map(|name| name.strip_suffix(".rs")).filter(|name| !NO_PROTOCOL.contains(name)));
+    }
+    let page = |name: &str| format!("docs/protocols/{name}.md");
+    let unwritten = names.iter().filter(|name| tree.file(&page(name)).is_none());
+    let mut violations: Vec<_> = unwritten.map(|name| format!("{name}.rs has no page {}", page(name))).collect();
+    for file in &tree.files {
+        let name = file.path.strip_prefix("docs/protocols/").and_then(|name| name.strip_suffix(".md"));
+        if name.is_some_and(|name| name != "README" && !names.contains(&name)) {
+            violations.push(format!("{} is the page of no protocol", file.path));
+        }
+    }
+    violations
+}
+
+/// Frame kinds and records that the page of formats does not name.
+pub fn wire(tree: &Tree) -> Vec<String> {
+    let text = |path: &str| tree.file(path).map_or("", |file| file.text.as_str());
+    let (frame, records, page) = (text("engine/wire/src/frame.rs"), text("engine/wire/src/records.rs"), text(WIRE));
+    let kinds =
+        frame.split_once("pub enum Kind {").and_then(|(_, rest)| rest.split_once('}')).map_or("", |(kinds, _)| kinds);
+    let mut rows: Vec<(String, String)> = Vec::new();
+    for line in kinds.lines().filter(|line| !line.trim_start().starts_with("//")) {
+        if let Some((name, number)) = line.trim().trim_end_matches(',').split_once(" = ") {
+            rows.push((name.to_owned(), format!("| {number} | `{name}` |")));
+        }
+    }
+    for line in records.lines() {
+        // A record's first line: its name, and how many bytes it has.
+        if let Some((name, bytes)) = line.trim().strip_suffix(" {").and_then(|line| line.split_once(", "))
+            && line.starts_with("    ")
+            && bytes.bytes().all(|byte| byte.is_ascii_digit())
+        {
+            rows.push((name.to_owned(), format!("`{name}`, {bytes} bytes")));
+        }
+    }
+    if rows.len() < 2 {
+        return vec![
+            "no frame kinds were found in engine/wire/src: teach tools/tidy/src/pages.rs where they are".to_owned(),
+        ];
+    }
+    rows.iter()
+        .filter(|(_, row)| !page.contains(row))
+        .map(|(name, row)| format!("{name}: {WIRE} has no \"{row}\""))
+        .collect()
+}
+
+/// Links that lead to no file, in pages and in comments.
+pub fn links(tree: &Tree) -> Vec<String> {
+    tree.files.iter().flat_map(|file| links_in(tree, file)).collect()
+}
+
+fn links_in(tree: &Tree, file: &File) -> Vec<String> {
+    let folder = file.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let mut dead = Vec::new();
+    let mut check = |target: &str, path: String| {
+        if !tree.has(&path) {
+            dead.push(format!("{} leads to {target}, which is not there", file.path));
+        }
+    };
+    if file.path.ends_with(".md") {
+        for rest in file.text.split("](").skip(1) {
+            let target = rest.split([')', '#', ' ']).next().unwrap_or_default();
+            if !target.is_empty() && !target.contains("://") && !target.starts_with("mailto:") {
+                check(target, format!("{folder}/{target}").trim_start_matches('/').to_owned());
+            }
+        }
+    }
+    if file.is_rust() && !file.path.starts_with("tools/tidy/") {
+        for (start, _) in file.text.match_indices("docs/") {
+            let rest = &file.text[start..];
+            let length = rest.find(|c: char| !c.is_ascii_alphanumeric() && !"/-_.".contains(c)).unwrap_or(rest.len());
+            let target = rest[..length].trim_end_matches('.');
+            let begins = !file.text[..start].ends_with(|c: char| c.is_ascii_alphanumeric() || "./-".contains(c));
+            if begins && target.ends_with(".md") {
+                check(target, target.to_owned());
+            }
+        }
+    }
+    dead
+}
+
+/// Places on somebody's machine, and notes that work was left undone.
+pub fn unwanted(tree: &Tree) -> Vec<String> {
+    tree.files.iter().flat_map(unwanted_in).collect()
+}
+
+fn unwanted_in(file: &File) -> Vec<String> {
+    let mut found = Vec::new();
+    for (number, line) in file.text.lines().enumerate() {
+        for word in UNWANTED.iter().map(|(head, tail)| format!("{head}{tail}")) {
+            // Inside a longer path or word it is something else.
+            let alone = line.match_indices(&word).any(|(start, _)| {
+                let before = line[..start].chars().next_back();
+                let after = line[start + word.len()..].chars().next();
+                let part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+                !part(before) && (word.starts_with('/') || !part(after))
+            });
+            if alone {
+                found.push(format!("{}:{} says {word}", file.path, number + 1));
+            }
+        }
+    }
+    found
+}
+
+/// Whether people and the gate run the same tests.
+pub fn test_command(tree: &Tree) -> Vec<String> {
+    let says = |path: &str| {
+        let file = tree.file(path);
+        let found =
+            file.is_some_and(|file| file.text.lines().any(|line| line.trim().trim_matches('`') == TEST_COMMAND));
+        (!found).then(|| format!("{path} has no line that says `{TEST_COMMAND}` and nothing else"))
+    };
+    ["README.md", ".ci/run"].into_iter().filter_map(says).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(files: &[(&str, &str)]) -> Tree {
+        Tree { files: files.iter().map(|(path, text)| File::new(path, text)).collect(), ..Tree::read() }
+    }
+
+    #[test]
+    fn planted_gaps_between_pages_and_code_are_found() {
+        let code = ("engine/protocol/src/data/fifo.rs", "");
+        assert_eq!(protocols(&tree(&[code])).len(), 1);
+        assert_eq!(protocols(&tree(&[code, ("docs/protocols/fifo.md", "")])).len(), 0);
+        assert_eq!(protocols(&tree(&[("docs/protocols/lifo.md", "")])).len(), 1);
+    }
+
+    #[test]
+    fn planted_frames_without_a_row_are_found() {
+        let frame = ("engine/wire/src/frame.rs", "pub enum Kind {\n    /// A.\n    Data = 0,\n    Nak = 4,\n}\n");
+        let records = ("engine/wire/src/records.rs", "record!(\n    /// Asks.\n    Nak, 24 {\n");
+        let page = "| 0 | `Data` | x |\n| 4 | `Nak` | x |\n## `Nak`, 24 bytes\n";
+        assert_eq!(wire(&tree(&[frame, records, (WIRE, page)])), [""; 0]);
+        assert_eq!(wire(&tree(&[frame, records, (WIRE, "| 0 | `Data` |")])).len(), 2);
+        assert_eq!(wire(&Tree::default()).len(), 1);
+    }
+
+    #[test]
+    fn planted_links_to_nowhere_are_found() {
+        let page = "[a](architecture.md) [b](https://example.org/x) [c](nowhere.md#there)";
+        assert_eq!(links(&tree(&[("docs/page.md", page)])).len(), 1);
+        assert_eq!(links(&tree(&[("a/src/b.rs", "//! See docs/architecture.md and `docs/nowhere.md`.")])).len(), 1);
+    }
+
+    #[test]
+    fn planted_machine_paths_are_found() {
+        let path = format!("cd {}x", UNWANTED[0].0.to_owned() + UNWANTED[0].1);
+        assert_eq!(unwanted(&tree(&[("a.sh", &path), ("b.rs", "// a fair network/ and work/ and XXXL")])).len(), 1);
+    }
+
+    #[test]
+    fn a_test_command_that_differs_is_found() {
+        let good = "# x\n\n    cargo test --workspace\n";
+        assert_eq!(test_command(&tree(&[("README.md", good), (".ci/run", good)])), [""; 0]);
+        assert_eq!(
+            test_command(&tree(&[("README.md", good), (".ci/run", "cargo test --workspace --release")])).len(),
+            1
+        );
+    }
+}

@@ -1,0 +1,106 @@
+//! The rules, held against the tree as it is. Each failure lists the places and says what to do.
+
+use bourdon_tidy::{Tree, layers, pages, purity, safety, shape};
+
+fn hold(violations: &[String], advice: &str) {
+    assert!(violations.is_empty(), "\n\n  {}\n\n{advice}\n", violations.join("\n  "));
+}
+
+#[test]
+fn crates_know_only_what_their_room_allows() {
+    hold(
+        &layers::forbidden(&layers::edges(&Tree::read())),
+        "Move the code to the room that may know both, or hand in what is needed. If the architecture itself changes, \
+         change MAY_KNOW in tools/tidy/src/layers.rs together with docs/architecture.md.",
+    );
+}
+
+#[test]
+fn every_crate_has_a_line_on_the_architecture_page() {
+    hold(&layers::rooms_without_a_line(&Tree::read()), "Add the room, what it is and what it may know.");
+}
+
+#[test]
+fn transports_are_named_only_where_one_is_picked() {
+    hold(
+        &layers::named_out_of_place(&Tree::read()),
+        "Be generic over `Port`, or go through `AnyPort` in engine/node/src/transport.rs.",
+    );
+}
+
+#[test]
+fn protocols_and_simulator_touch_nothing_but_what_they_are_given() {
+    hold(
+        &purity::reaching_out(&Tree::read()),
+        "Take time, bytes and seeds as arguments (see the step contract in engine/protocol/src/lib.rs).",
+    );
+}
+
+#[test]
+fn pure_crates_say_so_to_the_compiler() {
+    hold(&purity::unsaid(&Tree::read()), "Put the attribute back at the top of the crate.");
+}
+
+#[test]
+fn raw_atomics_stay_in_the_rings() {
+    hold(&safety::atomics(&Tree::read()), "Use what engine/ring offers, or build it there, where loom sees it.");
+}
+
+#[test]
+fn unsafe_code_stays_in_its_rooms() {
+    hold(&safety::unsafe_code(&Tree::read()), "Find the safe way, or move it into the crate that is made for it.");
+}
+
+#[test]
+fn unsafe_code_is_proved_where_it_stands() {
+    hold(&safety::unproved(&Tree::read()), "Write `// SAFETY:` and why it is sound, right above.");
+}
+
+#[test]
+fn every_source_says_what_it_is_for() {
+    hold(&shape::without_header(&Tree::read()), "Begin with the problem in plain words, then how it is solved.");
+}
+
+#[test]
+fn sources_are_short() {
+    hold(&shape::too_long(&Tree::read()), "Find the two things it holds and give each a file.");
+}
+
+#[test]
+fn functions_are_short() {
+    hold(&shape::long_functions(&Tree::read()), "Give a part of it a name.");
+}
+
+#[test]
+fn every_crate_has_the_same_lints() {
+    hold(&shape::without_lints(&Tree::read()), "Write [lints] workspace = true, or repeat them with the difference.");
+}
+
+#[test]
+fn every_protocol_has_its_page() {
+    hold(
+        &pages::protocols(&Tree::read()),
+        "Write the page: problem, rule, frames, invariants, bounds, tests that hold it, source. A file that is no \
+         protocol goes into NO_PROTOCOL in tools/tidy/src/pages.rs.",
+    );
+}
+
+#[test]
+fn every_frame_stands_on_the_page_of_formats() {
+    hold(&pages::wire(&Tree::read()), "Add its row and its layout, and think about the version number.");
+}
+
+#[test]
+fn links_lead_somewhere() {
+    hold(&pages::links(&Tree::read()), "Write the page, or mend the link.");
+}
+
+#[test]
+fn no_text_names_a_machine_or_leaves_a_note() {
+    hold(&pages::unwanted(&Tree::read()), "Use a path from the top of the repository; do it now, or file an issue.");
+}
+
+#[test]
+fn people_and_the_gate_run_the_same_tests() {
+    hold(&pages::test_command(&Tree::read()), "Make README.md and .ci/run say the same command on a line of its own.");
+}
