@@ -123,13 +123,24 @@ enum Failure {
     Broken(String),
 }
 
+/// Plays a far end's part.
+fn play(spec: &part::Spec) -> Result<(), Failure> {
+    match spec.role {
+        part::Part::RawEcho => raw::echo(spec),
+        part::Part::RawSink => raw::sink(spec),
+        part::Part::Echo => latency::echo(spec),
+        part::Part::ThreadedEcho => threaded::echo(spec),
+        part::Part::Sink | part::Part::Observer => throughput::sink(spec),
+    }
+}
+
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Latency(settings) => latency::run(&settings),
         Command::Throughput(settings) => throughput::run(&settings),
         Command::Fanout(settings) => fanout::run(&settings),
         Command::Ring(settings) => ring::run(&settings),
-        Command::Part => part::run(),
+        Command::Part => part::run(play),
     };
     let (why, code) = match outcome {
         Ok(()) => return ExitCode::SUCCESS,

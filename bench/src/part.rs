@@ -126,8 +126,8 @@ pub(crate) fn say(said: &Said) {
     println!("{line}");
 }
 
-/// Runs as a far end.
-pub(crate) fn run() -> Result<(), Failure> {
+/// Runs as a far end: reads what it is to be and plays it.
+pub(crate) fn run(play: impl FnOnce(&Spec) -> Result<(), Failure>) -> Result<(), Failure> {
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     let mut line = String::new();
     let spec = std::io::stdin().read_line(&mut line).ok().and_then(|_| serde_json::from_str::<Spec>(&line).ok());
@@ -141,13 +141,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     if spec.role != Part::ThreadedEcho {
         pin(spec.core); // a node with threads of its own needs more than one core
     }
-    let outcome = match spec.role {
-        Part::RawEcho => crate::raw::echo(&spec),
-        Part::RawSink => crate::raw::sink(&spec),
-        Part::Echo => crate::latency::echo(&spec),
-        Part::ThreadedEcho => crate::threaded::echo(&spec),
-        Part::Sink | Part::Observer => crate::throughput::sink(&spec),
-    };
+    let outcome = play(&spec);
     if let Err(Failure::Unusable(why) | Failure::Broken(why)) = outcome {
         say(&Said::Unusable(why));
     }
