@@ -3,3 +3,4 @@
 pub(crate) mod clients;
 pub(crate) mod heartbeat;
 pub(crate) mod presence;
+pub mod view_change;

@@ -36,6 +36,7 @@ mod event;
 mod mutant;
 mod outbox;
 mod process;
+pub mod view;
 
 pub use client::{Client, ClientEvent};
 pub use config::{Config, ConfigError, Limits, Order, Role, Start, Timing};

@@ -5,7 +5,7 @@
 //! nothing, to see the checkers keep quiet.
 
 /// One bug, or harmless change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mutant {
     /// Another member's message is delivered when it arrives, before the sequencer has ordered it.
     DeliverBeforeOrdered,
@@ -29,6 +29,70 @@ pub enum Mutant {
     AskWithoutPause,
     /// A causal vector says only what changed, to those as well who never heard what it was before.
     VectorNeverWhole,
+    /// The cut takes only what everybody holds.
+    CutIntersection,
+    /// The cut is what the one who holds most holds.
+    CutLongestHolder,
+    /// The next view has members who did not answer the ballot.
+    ViewBeyondResponders,
+    /// A proposer ignores what may have been accepted before.
+    AcceptedNotAdopted,
+    /// Of the values accepted before, the one of the lowest ballot is adopted.
+    LowestBallotAdopted,
+    /// The view accepted before is adopted, and its cut computed anew.
+    CutRecomputed,
+    /// A value is accepted in a ballot below the one promised.
+    AcceptBelowPromise,
+    /// States given for another ballot are used.
+    StaleState,
+    /// A value is chosen without the states of a quorum.
+    StateFromAny,
+    /// One acceptance decides.
+    AcceptFromAny,
+    /// Any half is a quorum.
+    HalfIsQuorum,
+    /// Joiners count as votes of the old view.
+    JoinerCounted,
+    /// Every continuing member must accept before anything is decided.
+    DecideByAll,
+    /// A value is accepted before its cut is here.
+    AcceptBeforeFetch,
+    /// The next view is installed though something of the cut is missing.
+    InstallWithHole,
+    /// The cut is dropped as soon as the next view is installed.
+    CutNotRetained,
+    /// Who restarts goes on under its old life, without its promises and payloads.
+    Amnesia,
+    /// Acknowledgements go on after a promise.
+    AckAfterPromise,
+    /// Agreed delivery goes on after a promise.
+    DeliverAfterPromise,
+    /// Data is sent in the old epoch after a promise.
+    SendAfterPromise,
+    /// Acknowledgements of the old epoch count in the new one.
+    AcksAcrossEpochs,
+    /// Data of the old epoch is taken in the new one.
+    DataAcrossEpochs,
+    /// What a sender had published is resubmitted without regard to what was delivered.
+    ResubmitAll,
+    /// Uniform delivery waits for nobody's acknowledgement but one's own.
+    UniformAtOne,
+    /// Stable means held by all who are not suspected.
+    AllButSuspected,
+    /// A datagram is forgotten once a majority has it.
+    ForgetAtMajority,
+    /// At the cut, what has no order number is delivered too, each process by what it holds.
+    AppendUnordered,
+    /// At the cut, a number whose payload is missing is skipped.
+    SkipAtCut,
+    /// The next view begins at order numbers that were given out before.
+    ReuseNumbers,
+    /// A barrier is completed without waiting for the others.
+    MarkerIgnored,
+    /// A snapshot says a position beyond what it holds.
+    SnapshotAhead,
+    /// Harmless: uniform delivery goes on after a promise, on acknowledgements that came before.
+    WedgedUniform,
     /// Harmless: the sequencer puts one message in a run.
     ShortRuns,
     /// Harmless: each request for repair is sent twice.
@@ -37,7 +101,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 45] = [
         Self::DeliverBeforeOrdered,
         Self::ForgetNak,
         Self::AckBeforeReceived,
@@ -49,13 +113,45 @@ impl Mutant {
         Self::RowsOverwrite,
         Self::AskWithoutPause,
         Self::VectorNeverWhole,
+        Self::CutIntersection,
+        Self::CutLongestHolder,
+        Self::ViewBeyondResponders,
+        Self::AcceptedNotAdopted,
+        Self::LowestBallotAdopted,
+        Self::CutRecomputed,
+        Self::AcceptBelowPromise,
+        Self::StaleState,
+        Self::StateFromAny,
+        Self::AcceptFromAny,
+        Self::HalfIsQuorum,
+        Self::JoinerCounted,
+        Self::DecideByAll,
+        Self::AcceptBeforeFetch,
+        Self::InstallWithHole,
+        Self::CutNotRetained,
+        Self::Amnesia,
+        Self::AckAfterPromise,
+        Self::DeliverAfterPromise,
+        Self::SendAfterPromise,
+        Self::AcksAcrossEpochs,
+        Self::DataAcrossEpochs,
+        Self::ResubmitAll,
+        Self::UniformAtOne,
+        Self::AllButSuspected,
+        Self::ForgetAtMajority,
+        Self::AppendUnordered,
+        Self::SkipAtCut,
+        Self::ReuseNumbers,
+        Self::MarkerIgnored,
+        Self::SnapshotAhead,
+        Self::WedgedUniform,
         Self::ShortRuns,
         Self::AskTwice,
     ];
 
     /// Whether it breaks nothing.
     pub const fn is_harmless(self) -> bool {
-        matches!(self, Self::ShortRuns | Self::AskTwice)
+        matches!(self, Self::ShortRuns | Self::AskTwice | Self::WedgedUniform)
     }
 
     /// Its name on the command line.
@@ -72,6 +168,38 @@ impl Mutant {
             Self::RowsOverwrite => "rows-overwrite",
             Self::AskWithoutPause => "ask-without-pause",
             Self::VectorNeverWhole => "vector-never-whole",
+            Self::CutIntersection => "cut-intersection",
+            Self::CutLongestHolder => "cut-longest-holder",
+            Self::ViewBeyondResponders => "view-beyond-responders",
+            Self::AcceptedNotAdopted => "accepted-not-adopted",
+            Self::LowestBallotAdopted => "lowest-ballot-adopted",
+            Self::CutRecomputed => "cut-recomputed",
+            Self::AcceptBelowPromise => "accept-below-promise",
+            Self::StaleState => "stale-state",
+            Self::StateFromAny => "state-from-any",
+            Self::AcceptFromAny => "accept-from-any",
+            Self::HalfIsQuorum => "half-is-quorum",
+            Self::JoinerCounted => "joiner-counted",
+            Self::DecideByAll => "decide-by-all",
+            Self::AcceptBeforeFetch => "accept-before-fetch",
+            Self::InstallWithHole => "install-with-hole",
+            Self::CutNotRetained => "cut-not-retained",
+            Self::Amnesia => "amnesia",
+            Self::AckAfterPromise => "ack-after-promise",
+            Self::DeliverAfterPromise => "deliver-after-promise",
+            Self::SendAfterPromise => "send-after-promise",
+            Self::AcksAcrossEpochs => "acks-across-epochs",
+            Self::DataAcrossEpochs => "data-across-epochs",
+            Self::ResubmitAll => "resubmit-all",
+            Self::UniformAtOne => "uniform-at-one",
+            Self::AllButSuspected => "all-but-suspected",
+            Self::ForgetAtMajority => "forget-at-majority",
+            Self::AppendUnordered => "append-unordered",
+            Self::SkipAtCut => "skip-at-cut",
+            Self::ReuseNumbers => "reuse-numbers",
+            Self::MarkerIgnored => "marker-ignored",
+            Self::SnapshotAhead => "snapshot-ahead",
+            Self::WedgedUniform => "wedged-uniform",
             Self::ShortRuns => "short-runs",
             Self::AskTwice => "ask-twice",
         }

@@ -179,7 +179,7 @@ impl Process {
         match header.channel() {
             DATA_CHANNEL => {
                 self.data.receive(now, &datagram, kernel_receive_ns.unwrap_or(0), &mut self.counters);
-                if datagram.has_row {
+                if datagram.has(Kind::Row) {
                     datagram.frames().filter(|frame| frame.kind() == Some(Kind::Row)).for_each(|frame| {
                         self.on_row(rank, frame.body);
                     });
@@ -500,6 +500,8 @@ impl Process {
             window_bytes: u32::try_from(window_bytes).unwrap_or(u32::MAX).into(),
             flags: beat_flags.into(),
             address: config.address,
+            heard_from: 0.into(),
+            link_port: 0.into(),
         };
         let parts = [record.as_bytes(), &[]];
         self.outbox.record(now, Destination::Group, Kind::Heartbeat, TopicId(0), parts, &mut self.counters);

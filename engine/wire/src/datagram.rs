@@ -11,7 +11,7 @@
 //! Invariants: [`Datagram::parse`] accepts only datagrams whose every frame can be walked to the end, and whose numbers
 //! leave room to count on; whoever holds a parsed datagram's bytes may walk them again without checking.
 
-use crate::{ChannelId, DatagramNumber, Epoch, Frames, GroupId, Incarnation, OrderNumber, Rank, Sequence};
+use crate::{ChannelId, DatagramNumber, Epoch, Frames, Kind, GroupId, Incarnation, OrderNumber, Rank, Sequence};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -23,7 +23,7 @@ pub const MTU_DEFAULT_BYTES: usize = 1408;
 /// The smallest MTU there can be: every record of a full view of 64 members must fit one datagram.
 pub const MTU_MIN_BYTES: usize = 1280;
 /// The version this code speaks.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Datagrams of this channel are in no stream: heartbeats, acknowledgements, requests for repair.
 pub const CONTROL_CHANNEL: ChannelId = ChannelId(0xFFFF);
 /// Where a datagram says who sent it, for ports that drop their own multicasts early: rank, channel and incarnation.
@@ -35,6 +35,8 @@ pub(crate) const NUMBERS_END: u64 = 1 << 63;
 
 const MAGIC: [u8; 2] = *b"Bd";
 const FLAG_RETRANSMITTED: u8 = 1;
+/// The barrier phase it was packed in, modulo 16, stands in the high four bits of the flags.
+const PHASE_SHIFT: u32 = 4;
 const CHECKED_FROM: usize = 8;
 
 /// In front of every datagram.
@@ -91,6 +93,19 @@ impl DatagramHeader {
         self.first_sequence = first_sequence.0.into();
         self.first_order = first_order.0.into();
         self
+    }
+
+    /// The same header, packed in this barrier phase.
+    #[inline]
+    pub fn in_phase(mut self, phase: u64) -> Self {
+        self.flags = (phase as u8) << PHASE_SHIFT;
+        self
+    }
+
+    /// Whether it was packed in this barrier phase, as far as four bits tell.
+    #[inline]
+    pub fn is_of_phase(&self, phase: u64) -> bool {
+        self.flags >> PHASE_SHIFT == phase as u8 & 0xF
     }
 
     /// The group it belongs to.
@@ -227,8 +242,8 @@ pub struct Datagram<'a> {
     pub bytes: &'a [u8],
     /// How many messages end in it.
     pub messages: u16,
-    /// Whether an acknowledgement came along with its messages.
-    pub has_row: bool,
+    /// Which kinds of records stand among its messages: bit k for kind k.
+    kinds: u16,
 }
 
 impl<'a> Datagram<'a> {
@@ -253,8 +268,14 @@ impl<'a> Datagram<'a> {
         if highest >= NUMBERS_END {
             return Err(Discard::Malformed);
         }
-        let (messages, has_row) = Frames::new(frames, header.count()).check().ok_or(Discard::Malformed)?;
-        Ok(Self { header, bytes, messages, has_row })
+        let (messages, kinds) = Frames::new(frames, header.count()).check().ok_or(Discard::Malformed)?;
+        Ok(Self { header, bytes, messages, kinds })
+    }
+
+    /// Whether a record of this kind stands among its messages.
+    #[inline]
+    pub fn has(&self, kind: Kind) -> bool {
+        self.kinds & (1 << kind as u16) != 0
     }
 
     /// Its frames, in the order they were packed.

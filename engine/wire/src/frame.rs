@@ -77,6 +77,18 @@ pub enum Kind {
     ClientRequest = 6,
     /// [`records::ClientAnswer`].
     ClientAnswer = 7,
+    /// [`records::BallotStep`].
+    Ballot = 8,
+    /// [`records::ViewInfo`].
+    View = 9,
+    /// [`records::ViewAsk`].
+    ViewAsk = 10,
+    /// [`records::Ping`].
+    Ping = 11,
+    /// [`records::Marker`].
+    Marker = 12,
+    /// [`records::Transfer`].
+    Transfer = 13,
 }
 
 /// Bits of a data frame's flags.
@@ -184,6 +196,12 @@ impl<'a> Frame<'a> {
             5 => Kind::Unavailable,
             6 => Kind::ClientRequest,
             7 => Kind::ClientAnswer,
+            8 => Kind::Ballot,
+            9 => Kind::View,
+            10 => Kind::ViewAsk,
+            11 => Kind::Ping,
+            12 => Kind::Marker,
+            13 => Kind::Transfer,
             _ => return None,
         })
     }
@@ -250,11 +268,11 @@ impl<'a> Frames<'a> {
         Self { rest: bytes, left: count }
     }
 
-    /// Walks them all: how many messages end in them and whether there is a [`records::Row`] among them, or `None` if
-    /// any does not fit.
+    /// Walks them all: how many messages end in them, and which kinds of records stand among them (bit k: kind k), or
+    /// `None` if any does not fit.
     #[inline]
-    pub fn check(mut self) -> Option<(u16, bool)> {
-        let (mut messages, mut has_row) = (0, false);
+    pub fn check(mut self) -> Option<(u16, u16)> {
+        let (mut messages, mut kinds) = (0, 0);
         while self.left > 0 {
             if let Some((_, _, rest)) = split_plain(self.rest) {
                 (self.rest, self.left, messages) = (rest, self.left - 1, messages + 1);
@@ -268,12 +286,12 @@ impl<'a> Frames<'a> {
                 }
                 Some(kind) => {
                     records::check(kind, frame.body)?;
-                    has_row |= kind == Kind::Row;
+                    kinds |= 1 << kind as u16;
                 }
                 None => {}
             }
         }
-        self.rest.is_empty().then_some((messages, has_row))
+        self.rest.is_empty().then_some((messages, kinds))
     }
 }
 

@@ -73,6 +73,14 @@ number!(/// Counts the messages of one sender on one channel; with the sender it
 number!(/// Counts the messages of a group in their total order.
     OrderNumber);
 
+impl Epoch {
+    /// The epoch that follows.
+    #[inline]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
 impl Rank {
     /// Stands in the header of a datagram whose sender observes only.
     pub const OBSERVER: Self = Self(0xFFFF);

@@ -1,8 +1,8 @@
 //! What the protocol says to itself: one struct a record, each defined here and nowhere else.
 //!
-//! All but [`Row`], [`Nak`] and [`ClientRequest`] are of fixed size; those carry a list or a payload behind the struct.
-//! A record may be longer than this version knows: what follows is a later version's and is passed over, except behind
-//! the three that end in a list.
+//! Most are of fixed size; [`Row`], [`Nak`], [`ClientRequest`], [`BallotStep`], [`ViewInfo`], [`Marker`] and [`Transfer`]
+//! carry lists or a payload behind the struct. A record may be longer than this version knows: what follows is a later
+//! version's and is passed over, except behind those that end in a list.
 
 use crate::datagram::NUMBERS_END;
 use crate::{Address, ChannelId, ClientId, DatagramNumber, Kind, OrderNumber, Rank, Sequence};
@@ -52,8 +52,8 @@ record!(
 record!(
     /// What one member has, as watermarks that never fall: the acknowledgement. A [`RowEntry`] for each rank follows.
     Row, 32 {
-        /// Every order number below this is held, with its payload.
-        held_order: U64,
+        /// Every barrier below this phase has been reached: all that was sent before it has been delivered.
+        reached_phase: U64,
         /// Every order number below this has been delivered.
         delivered_order: U64,
         /// Bit r: the member with rank r was heard of late.
@@ -75,7 +75,7 @@ record!(
 
 record!(
     /// How far a stream has come (so that a lost tail is missed) and where its sender can be reached.
-    Heartbeat, 64 {
+    Heartbeat, 74 {
         /// The number the next datagram will have.
         next_number: U64,
         /// The oldest datagram that can still be asked for.
@@ -92,6 +92,10 @@ record!(
         flags: U16,
         /// The sender's unicast address.
         address: Address,
+        /// Bit r: the sender hears the member with rank r.
+        heard_from: U64,
+        /// The TCP port of the sender's links, or 0: who is connected there learns at once when the process is gone.
+        link_port: U16,
     }
 );
 
@@ -99,8 +103,16 @@ record!(
 pub mod heartbeat_flags {
     /// The sender waits for acknowledgements: answer with a row at once.
     pub const SOLICIT: u16 = 1;
-    /// The sender has heard every member.
+    /// The sender is in a view, or follows one.
     pub const FORMED: u16 = 2;
+    /// The sender waits to be taken into the next view and has caught up.
+    pub const READY: u16 = 4;
+    /// The sender wants to be left out of the next view.
+    pub const LEAVING: u16 = 8;
+    /// The sender has promised a ballot and sends nothing of this epoch any more.
+    pub const WEDGED: u16 = 16;
+    /// The sender takes no part in deciding: it learns, or it watches.
+    pub const LEARNER: u16 = 32;
 }
 
 record!(
@@ -187,6 +199,250 @@ pub mod refusals {
     pub const TOO_MANY_CLIENTS: u64 = 3;
 }
 
+record!(
+    /// One step of a view change, by ballots among the members of the epoch in the datagram's header. Behind it stand,
+    /// in this order: `members` of [`MemberEntry`] (the value's view, oldest first), `held` of [`End`] by rank and
+    /// `held_ranges` of [`HeldRange`] (what the sender has), `cut` of [`End`] and `cut_ranges` of [`HeldRange`] (the
+    /// value's cut).
+    BallotStep, 48 {
+        /// One of [`ballot_steps`].
+        step: U16,
+        /// How many [`MemberEntry`] follow; none where there is no value.
+        members: U16,
+        /// How many ends of streams held follow.
+        held: U16,
+        /// How many ranges held beyond them follow.
+        held_ranges: U16,
+        /// How many ends of the cut follow.
+        cut: U16,
+        /// How many ranges beyond them belong to the cut.
+        cut_ranges: U16,
+        /// The value's sequencer.
+        sequencer: U16,
+        /// Zero.
+        reserved: U16,
+        /// The ballot this step belongs to.
+        ballot: U64,
+        /// The ballot in which the value was accepted, or 0.
+        accepted: U64,
+        /// The barrier phase the sender has completed.
+        phase: U64,
+        /// The value's barrier phase.
+        cut_phase: U64,
+    }
+);
+
+/// Values of [`BallotStep::step`].
+pub mod ballot_steps {
+    /// Promise this ballot, and say what you hold.
+    pub const PREPARE: u16 = 1;
+    /// The promise.
+    pub const STATE: u16 = 2;
+    /// Accept this value.
+    pub const PROPOSE: u16 = 3;
+    /// Accepted, and everything up to the cut is here.
+    pub const ACCEPT: u16 = 4;
+    /// A higher ballot was promised: it is named.
+    pub const REFUSE: u16 = 5;
+    /// The value was decided.
+    pub const DECIDE: u16 = 6;
+}
+
+record!(
+    /// One member of a view.
+    MemberEntry, 6 {
+        /// Which one.
+        rank: U16,
+        /// Which life of it.
+        incarnation: U32,
+    }
+);
+
+record!(
+    /// A datagram number in 48 bits, so that a view change among 64 members fits one datagram: at a million datagrams a
+    /// second an epoch would have to last nine years to exceed it.
+    End, 6 {
+        /// The low 32 bits.
+        low: U32,
+        /// The high 16.
+        high: U16,
+    }
+);
+
+record!(
+    /// A run of datagrams of one stream held beyond a gap.
+    HeldRange, 10 {
+        /// Whose stream.
+        rank: U16,
+        /// How many.
+        count: U16,
+        /// The first one.
+        first: End,
+    }
+);
+
+record!(
+    /// A view as it was installed: the epoch stands in the datagram's header. `entries` of [`ViewEntry`] follow: the
+    /// members, oldest first, then those who were members once.
+    ViewInfo, 32 {
+        /// How many entries follow.
+        entries: U16,
+        /// How many of them are members.
+        members: U16,
+        /// Who gives the order.
+        sequencer: U16,
+        /// Zero.
+        reserved: U16,
+        /// The number of the first message of this view in total order.
+        first_order: U64,
+        /// The barrier phase it began in.
+        phase: U64,
+        /// A hash of what must be the same at every member.
+        configuration: U64,
+    }
+);
+
+record!(
+    /// One who is, or was, a member.
+    ViewEntry, 14 {
+        /// Which one.
+        rank: U16,
+        /// Which life of it.
+        incarnation: U32,
+        /// The sequence of its first message in this view: all below have been delivered.
+        first_sequence: U64,
+    }
+);
+
+record!(
+    /// Asks who is in the view: sent to one who seems to know.
+    ViewAsk, 18 {
+        /// Where to answer.
+        reply_to: Address,
+    }
+);
+
+record!(
+    /// Are you there? The answer is the same with another flag.
+    Ping, 28 {
+        /// Comes back in the answer.
+        nonce: U64,
+        /// Where to answer.
+        reply_to: Address,
+        /// 0 asks, 1 answers.
+        answer: U16,
+    }
+);
+
+record!(
+    /// Ends a phase of its sender's stream: stands in it, among its messages. The payload of a barrier message follows,
+    /// if it carries one.
+    Marker, 24 {
+        /// The phase that ends here.
+        phase: U64,
+        /// The sequence of the sender's next message: all below belong to this phase or an earlier one.
+        sequence: U64,
+        /// 1 if a payload follows.
+        carries: U64,
+    }
+);
+
+record!(
+    /// One step of a state transfer. In an answer with [`transfer_steps::PART`] the bytes follow.
+    Transfer, 56 {
+        /// One of [`transfer_steps`].
+        step: U16,
+        /// The donor's rank.
+        donor: U16,
+        /// The asker's choice: parts of another transfer are not taken.
+        ticket: U32,
+        /// Where to answer.
+        reply_to: Address,
+        /// The first part asked for, or this part's number.
+        part: U32,
+        /// How many are asked for.
+        count: U32,
+        /// Bytes of the whole snapshot; 0 while it is not known. With `REFUSE`, the donor's limit.
+        total_bytes: U64,
+        /// Bytes of each part but the last.
+        part_bytes: U32,
+        /// CRC32C of the whole snapshot.
+        checksum: U32,
+        /// Zero.
+        reserved: U32,
+        /// Zero.
+        reserved_too: U16,
+    }
+);
+
+/// Values of [`Transfer::step`].
+pub mod transfer_steps {
+    /// Make a snapshot (part 0 of 0), or send these parts of it.
+    pub const ASK: u16 = 1;
+    /// A part.
+    pub const PART: u16 = 2;
+    /// Not here, not now: another donor must be asked.
+    pub const REFUSE: u16 = 3;
+    /// The snapshot is longer than the asker may keep, or the donor may make.
+    pub const TOO_LARGE: u16 = 4;
+}
+
+/// The lists behind a [`BallotStep`].
+#[derive(Clone, Copy, Debug)]
+pub struct BallotLists<'a> {
+    /// The value's view, oldest first.
+    pub members: &'a [MemberEntry],
+    /// What the sender has of each stream.
+    pub held: &'a [End],
+    /// What it has beyond.
+    pub held_ranges: &'a [HeldRange],
+    /// The value's cut.
+    pub cut: &'a [End],
+    /// What of beyond belongs to it.
+    pub cut_ranges: &'a [HeldRange],
+}
+
+impl BallotStep {
+    /// A step and its lists; `None` if any is cut off or longer than a view has members.
+    pub fn read_all(body: &[u8]) -> Option<(&Self, BallotLists<'_>)> {
+        let (step, rest) = Self::read(body)?;
+        let most = usize::from(Rank::MAX.0) + 1;
+        let count = |count: U16| Some(usize::from(count.get())).filter(|count| *count <= most);
+        let (members, rest) = <[MemberEntry]>::ref_from_prefix_with_elems(rest, count(step.members)?).ok()?;
+        let (held, rest) = <[End]>::ref_from_prefix_with_elems(rest, count(step.held)?).ok()?;
+        let (held_ranges, rest) =
+            <[HeldRange]>::ref_from_prefix_with_elems(rest, count(step.held_ranges)?).ok()?;
+        let (cut, rest) = <[End]>::ref_from_prefix_with_elems(rest, count(step.cut)?).ok()?;
+        let cut_ranges = <[HeldRange]>::ref_from_bytes_with_elems(rest, count(step.cut_ranges)?).ok()?;
+        Some((step, BallotLists { members, held, held_ranges, cut, cut_ranges }))
+    }
+}
+
+impl End {
+    /// A number; the highest that fits, if it does not.
+    pub fn new(number: DatagramNumber) -> Self {
+        let number = number.0.min((1 << 48) - 1);
+        Self { low: (number as u32).into(), high: ((number >> 32) as u16).into() }
+    }
+
+    /// The number.
+    pub fn get(&self) -> DatagramNumber {
+        DatagramNumber(u64::from(self.low.get()) | u64::from(self.high.get()) << 32)
+    }
+}
+
+impl ViewInfo {
+    /// A view and its entries.
+    pub fn read_all(body: &[u8]) -> Option<(&Self, &[ViewEntry])> {
+        let (info, rest) = Self::read(body)?;
+        let entries = <[ViewEntry]>::ref_from_bytes(rest).ok()?;
+        let (all, members) = (usize::from(info.entries.get()), info.members.get());
+        let fits = entries.len() == all && all <= usize::from(Rank::MAX.0) + 1 && usize::from(members) <= all;
+        let honest = entries.iter().all(|entry| entry.first_sequence.get() < NUMBERS_END);
+        (fits && honest && info.first_order.get() < NUMBERS_END).then_some((info, entries))
+    }
+}
+
 impl OrderRun {
     /// A run of one sender's messages.
     pub fn new(rank: Rank, channel: ChannelId, first: Sequence, count: u32) -> Self {
@@ -255,6 +511,17 @@ pub(crate) fn check(kind: Kind, body: &[u8]) -> Option<()> {
         Kind::Unavailable => drop(Unavailable::read(body)?),
         Kind::ClientRequest => drop(ClientRequest::read(body)?),
         Kind::ClientAnswer => drop(ClientAnswer::read(body)?),
+        Kind::Ballot => drop(BallotStep::read_all(body)?),
+        Kind::View => drop(ViewInfo::read_all(body)?),
+        Kind::ViewAsk => drop(ViewAsk::read(body)?),
+        Kind::Ping => drop(Ping::read(body)?),
+        Kind::Marker => {
+            let (marker, _) = Marker::read(body)?;
+            if marker.phase.get().max(marker.sequence.get()) >= NUMBERS_END {
+                return None;
+            }
+        }
+        Kind::Transfer => drop(Transfer::read(body)?),
     }
     Some(())
 }

@@ -21,8 +21,6 @@ pub(crate) struct Stability {
     /// By member, then stream.
     received: Vec<DatagramNumber>,
     delivered: Vec<DatagramNumber>,
-    /// By member.
-    held_order: Vec<OrderNumber>,
     /// For the mutation check: the last row counts, not the highest.
     pub(crate) overwrites: bool,
 }
@@ -34,7 +32,6 @@ impl Stability {
             members,
             received: vec![DatagramNumber(0); members * members],
             delivered: vec![DatagramNumber(0); members * members],
-            held_order: vec![OrderNumber(0); members],
             overwrites: false,
         }
     }
@@ -56,8 +53,6 @@ impl Stability {
             raise(&mut self.received[base + stream], entry.received.get().min(most));
             raise(&mut self.delivered[base + stream], entry.delivered.get().min(most));
         }
-        let held = &mut self.held_order[from.index()];
-        held.0 = held.0.max(row.held_order.get());
         rose
     }
 
@@ -93,8 +88,7 @@ pub(crate) fn own_row(
     lie: bool,
 ) -> (Row, impl Iterator<Item = RowEntry>) {
     let row = Row {
-        // Whatever is delivered is held; what is ordered and held beyond it becomes known with uniform delivery.
-        held_order: delivered_order.0.into(),
+        reached_phase: 0.into(),
         delivered_order: delivered_order.0.into(),
         heard_from: heard_from.into(),
         progress: progress.into(),

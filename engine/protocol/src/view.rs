@@ -1,0 +1,108 @@
+//! Views: who is in the group, as its members agreed.
+//!
+//! "Who is alive" has no answer that all can see at once; "who is in view 7" has, because its members decided it before
+//! any of them acted on it. A view names its members, oldest first, each by its rank and by which life of it; whoever
+//! restarts is another member. Ranks are the places the configuration gives out, so they stay while views come and go.
+//!
+//! Invariants: members are distinct by rank; any two quorums of a view meet ([`View::is_quorum`]), a half counting only
+//! with the view's first member. Epoch 0 is before the first view: nothing is sent in it, and its one quorum is everybody.
+
+use alloc::vec::Vec;
+use bourdon_wire::{Epoch, Incarnation, OrderNumber, Rank, Sequence};
+
+/// One life of one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Member {
+    /// Its place in the configuration.
+    pub rank: Rank,
+    /// Which life of it.
+    pub incarnation: Incarnation,
+}
+
+/// Who is in the group.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct View {
+    /// Its id.
+    pub epoch: Epoch,
+    /// Its members, oldest first.
+    pub members: Vec<Member>,
+    /// Who numbers the messages, in total order.
+    pub sequencer: Rank,
+}
+
+/// Where the streams of a view begin: part of the view's state, the same at every member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beginning {
+    /// The number of the first message in total order.
+    pub order: OrderNumber,
+    /// By rank: the sequence of the next message. All below have been delivered, or never will be.
+    pub first: Vec<Sequence>,
+    /// How many barriers have been completed.
+    pub phase: u64,
+}
+
+/// A bitmap with a bit for each rank.
+pub(crate) fn bit(rank: Rank) -> u64 {
+    1u64.checked_shl(u32::from(rank.0)).unwrap_or(0)
+}
+
+/// The ranks whose bits are set.
+pub(crate) fn ranks(bits: u64) -> impl Iterator<Item = Rank> {
+    (0..64).map(Rank).filter(move |rank| bits & bit(*rank) != 0)
+}
+
+impl View {
+    /// Before the first view: everybody that the configuration names, whoever that will be.
+    pub fn forming(members: u16, sequencer: Rank) -> Self {
+        let unknown = |rank| Member { rank: Rank(rank), incarnation: Incarnation(0) };
+        Self { epoch: Epoch(0), members: (0..members).map(unknown).collect(), sequencer }
+    }
+
+    /// A view in which every configured rank lives its given life.
+    pub fn of_all(epoch: Epoch, members: u16, incarnation: Incarnation, sequencer: Rank) -> Self {
+        let member = |rank| Member { rank: Rank(rank), incarnation };
+        Self { epoch, members: (0..members).map(member).collect(), sequencer }
+    }
+
+    /// The life of a rank that is a member, if one is.
+    #[inline]
+    pub fn incarnation(&self, rank: Rank) -> Option<Incarnation> {
+        self.members.iter().find(|member| member.rank == rank).map(|member| member.incarnation)
+    }
+
+    /// Whether this life of this process is a member.
+    pub fn contains(&self, member: Member) -> bool {
+        self.members.contains(&member)
+    }
+
+    /// A bit for each member's rank.
+    pub fn bits(&self) -> u64 {
+        self.members.iter().fold(0, |bits, member| bits | bit(member.rank))
+    }
+
+    /// How many members older than this one there are, of those whose bits are set.
+    pub fn seniority(&self, rank: Rank, among: u64) -> usize {
+        self.members.iter().take_while(|member| member.rank != rank).filter(|member| among & bit(member.rank) != 0).count()
+    }
+
+    /// The oldest of those whose bits are set.
+    pub fn oldest(&self, among: u64) -> Option<Rank> {
+        self.members.iter().map(|member| member.rank).find(|rank| among & bit(*rank) != 0)
+    }
+
+    /// Whether these are enough to decide for the view: any two such sets share a member. More than half, or half with
+    /// the first member; before the first view, all.
+    pub fn is_quorum(&self, votes: u64) -> bool {
+        let (count, all) = ((votes & self.bits()).count_ones() as usize, self.members.len());
+        if self.epoch == Epoch(0) {
+            return count == all;
+        }
+        let first = self.members.first().is_some_and(|first| votes & bit(first.rank) != 0);
+        2 * count > all || (2 * count == all && first)
+    }
+
+    /// How many votes make a quorum, the first member's among them or not.
+    pub(crate) fn quorum_count(&self) -> usize {
+        self.members.len() / 2 + 1
+    }
+}
