@@ -1,5 +1,8 @@
 //! The control plane: rare decisions. It meets the data plane only in `process.rs`.
 
 pub(crate) mod clients;
+pub mod detector;
 pub(crate) mod heartbeat;
+pub mod membership;
 pub(crate) mod presence;
+pub mod quorum;
