@@ -48,9 +48,10 @@ fn assert_calibrated(name: &str, shares: [f64; 3]) {
 
 #[test]
 fn a_phi_of_k_is_reached_by_one_healthy_gap_in_ten_to_the_k() {
-    let cases: [(&str, &dyn Fn(usize, &mut fastrand::Rng) -> f64); 9] = [
+    let cases: [(&str, &dyn Fn(usize, &mut fastrand::Rng) -> f64); 10] = [
         ("normal", &|_, rng| normal(rng, 10.0 * MS, MS)),
         ("narrow normal", &|_, rng| normal(rng, 10.0 * MS, 0.05 * MS)),
+        ("all alike", &|_, _| 10.0 * MS),
         ("exponential", &|_, rng| exponential(rng, 10.0 * MS)),
         ("a stall in 1,000", &|_, rng| stalls(rng, 0.001)),
         ("a stall in 200", &|_, rng| stalls(rng, 0.005)),
@@ -61,7 +62,6 @@ fn a_phi_of_k_is_reached_by_one_healthy_gap_in_ten_to_the_k() {
     ];
     for (name, gap_ns) in cases {
         let shares = shares(gap_ns);
-        println!("{name}: {shares:?}");
         assert_calibrated(name, shares);
     }
 }
@@ -82,7 +82,7 @@ fn phi_grows_with_silence_and_the_deadline_is_where_it_reaches_the_threshold() {
         for phi_threshold in [0.5, 1.0, 1.5, 2.5, 3.0, 8.0] {
             let timing = DetectorTiming { phi_threshold, ..timing() };
             let deadline = phi.deadline(&timing);
-            assert!((phi.level(deadline, &timing) - 1.0).abs() < 1e-3);
+            assert!((phi.level(deadline, &timing) - 1.0).abs() < 1e-2);
             assert!(phi.level(Instant(deadline.0 - 2), &timing) < 1.0);
         }
         let values: Vec<_> = (0..300).map(|ms| phi.phi(ms * 1_000_000, &timing())).collect();

@@ -22,7 +22,7 @@
 //! each wait is bounded, flapping or not.
 
 pub mod clique;
-mod rejoin;
+pub mod rejoin;
 
 pub use rejoin::RejoinDelay;
 
