@@ -70,7 +70,7 @@ fn only(why: Why) -> DetectorTiming {
 
 /// A heartbeat every 10 ms, by multicast.
 fn beat(watch: &mut Watch) {
-    if watch.now.0 / MS % 10 == 0 {
+    if (watch.now.0 / MS).is_multiple_of(10) {
         watch.detector.heard(Rank(1), watch.now, Path::Multicast);
         watch.detector.heartbeat(Rank(1), watch.now);
     }
@@ -258,7 +258,7 @@ fn who_stalls_all_the_time_still_finds_the_dead() {
 fn the_fast_profile_finds_a_crash_within_ten_milliseconds() {
     let mut watch = Watch::new(2, &DetectorTiming::fast());
     let both = |watch: &mut Watch| {
-        if watch.now.0 / MS % 2 == 0 {
+        if (watch.now.0 / MS).is_multiple_of(2) {
             watch.detector.heard(Rank(1), watch.now, Path::Multicast);
             watch.detector.heartbeat(Rank(1), watch.now);
         }
