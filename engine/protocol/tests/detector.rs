@@ -244,6 +244,23 @@ fn who_was_stopped_itself_does_not_hold_it_against_the_others() {
     }
 }
 
+/// Neither the gap with the stall in it nor those in the backlog are the peer's.
+#[test]
+fn an_own_stall_teaches_phi_nothing() {
+    let level = |watch: &Watch| watch.detector.level_by(Why::Phi, Rank(1), watch.now + 15 * MS);
+    let mut watch = Watch::new(2, &only(Why::Phi));
+    watch.wait(1000, beat);
+    let before = level(&watch);
+    watch.stall(1000, |watch| (0..100).for_each(|_| watch.detector.heartbeat(Rank(1), watch.now)));
+    assert_eq!(level(&watch), before);
+    watch.stall(1000, |_| {});
+    (0..100).for_each(|_| watch.detector.heartbeat(Rank(1), watch.now));
+    assert_eq!(level(&watch), before);
+    watch.wait(10, |_| {});
+    watch.detector.heartbeat(Rank(1), watch.now);
+    assert_ne!(level(&watch), before, "and then it learns again");
+}
+
 /// Each stall is taken off; grace is given once.
 #[test]
 fn who_stalls_all_the_time_still_finds_the_dead() {

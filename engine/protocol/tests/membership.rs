@@ -113,6 +113,26 @@ fn nothing_is_wrong() {
 }
 
 #[test]
+fn an_old_report_is_held_against_nobody() {
+    let mut world = World::new(&ALL);
+    world.heard = [0; 64];
+    world.heard[2] = u64::MAX;
+    let (view, timing) = (&world.view, &world.timing);
+    let situation = Situation { view, own: Rank(2), heard: &world.heard, fresh: 0, evidence: 0, timing };
+    assert_eq!(Membership::new().update(Instant(0), &situation), Verdict::Content);
+}
+
+/// Those who are gone were older and, by their last reports, of one mind; they are not what the others choose. 3 and 6 are
+/// not enough by themselves, so 4 is the first to propose.
+#[test]
+fn the_dead_are_not_waited_for() {
+    let mut world = World::new(&[0, 1, 2, 3, 4, 5, 6]);
+    world.cut(3, 6);
+    (0..3).for_each(|rank| world.crash(rank));
+    assert_eq!(world.run(100), [(70, 4, propose(&[3, 4, 5, 6]))]);
+}
+
+#[test]
 fn one_of_three_crashes() {
     let mut world = World::new(&[0, 1, 2]);
     world.crash(2);
@@ -199,6 +219,16 @@ fn of_an_even_split_the_side_with_the_first_member_goes_on() {
     world.cut_both(&[2, 3], &[0, 1]);
     let verdicts = world.run(60);
     assert_eq!(verdicts, [(20, 2, propose(&[2, 3])), (20, 0, Verdict::NoMajority), (20, 1, Verdict::NoMajority)]);
+}
+
+/// In a ring of five where each hears its neighbours only, all have a quorum, and yet no three hear each other.
+#[test]
+fn who_would_be_left_with_no_quorum_stops_when_all_doubt_is_over() {
+    let mut world = World::new(&ALL);
+    ALL.into_iter().for_each(|rank| world.cut_both(&[rank], &[(rank + 2) % 5]));
+    let verdicts = world.run(1100);
+    assert_eq!(verdicts.len(), 5);
+    assert!(verdicts.iter().all(|(at, _, verdict)| (*at, *verdict) == (1000, Verdict::NoMajority)), "{verdicts:?}");
 }
 
 #[test]

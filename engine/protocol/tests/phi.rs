@@ -22,6 +22,9 @@ fn exponential(rng: &mut fastrand::Rng, mean: f64) -> f64 {
     -mean * (1.0 - rng.f64()).ln()
 }
 
+/// The gap with this number.
+type Gaps<'a> = &'a dyn Fn(usize, &mut fastrand::Rng) -> f64;
+
 /// The shares of healthy gaps at whose end phi was at least 1, 2, 3, each judged by the gaps before it only.
 fn shares(mut gap_ns: impl FnMut(usize, &mut fastrand::Rng) -> f64) -> [f64; 3] {
     let timing = timing();
@@ -48,7 +51,7 @@ fn assert_calibrated(name: &str, shares: [f64; 3]) {
 
 #[test]
 fn a_phi_of_k_is_reached_by_one_healthy_gap_in_ten_to_the_k() {
-    let cases: [(&str, &dyn Fn(usize, &mut fastrand::Rng) -> f64); 10] = [
+    let cases: [(&str, Gaps); 10] = [
         ("normal", &|_, rng| normal(rng, 10.0 * MS, MS)),
         ("narrow normal", &|_, rng| normal(rng, 10.0 * MS, 0.05 * MS)),
         ("all alike", &|_, _| 10.0 * MS),

@@ -14,7 +14,8 @@
 //!    `confirm_after_ns` go together.
 //! 3. *Proposer.* The most senior of the set proposes at once, the next after `takeover_after_ns`, and so on. Who is not
 //!    in the set that the others will choose comes after them all, with the largest set it is in itself.
-//! 4. *Majority.* Who can't reach a quorum of the view, or would be left with none, can only stop.
+//! 4. *Majority.* Who can't reach a quorum of the view proposes nothing, and can only stop: after `confirm_after_ns`,
+//!    or `asymmetric_after_ns` if those it reaches do reach one. So does who would be left with none.
 //!
 //! All this is opinion and may differ between members; what becomes the view is decided with ballots.
 //!
@@ -137,26 +138,48 @@ impl Situation<'_> {
         2 * deaf > all
     }
 
-    /// The choice by place in the view: the set that everybody with these reports would choose, and the largest one with
-    /// this process. `gone`, by rank, are in neither.
-    fn choose(&self, gone: u64) -> (u64, u64) {
-        let mut hears = [0; MEMBERS_MAX];
+    /// By place in the view: who hears each other, both ways and as themselves.
+    fn links(&self) -> [u64; MEMBERS_MAX] {
+        let mut links = [0; MEMBERS_MAX];
         for (i, one) in self.view.iter().enumerate() {
             let mutual = |other: &Rank| self.hears(*one, *other) && self.hears(*other, *one);
-            hears[i] = (0..).zip(self.view).filter(|(_, other)| mutual(other)).fold(0, |row, (j, _)| row | 1 << j);
+            links[i] = self.places(mutual);
         }
-        let candidates = (0..).zip(self.view).filter(|(_, rank)| gone & 1 << rank.index() == 0);
-        let candidates = candidates.fold(0, |set, (i, _)| set | 1 << i);
-        let own = 1 << self.view.iter().position(|rank| *rank == self.own).expect("own rank is in the view");
-        let common = clique::largest(&hears, 0, candidates);
-        (common, if common & own != 0 { common } else { clique::largest(&hears, own, candidates) })
+        links
     }
 
-    /// Those whom this process hears and who don't deny hearing it, itself among them.
-    fn reachable(&self) -> u64 {
-        let near = |r: &&Rank| self.hears(self.own, **r) && self.hears(**r, self.own);
-        let near = self.view.iter().filter(near).fold(0, |set, rank| set | 1 << rank.index());
-        near & !self.evidence | 1 << self.own.index()
+    fn places(&self, holds: impl Fn(&Rank) -> bool) -> u64 {
+        (0..).zip(self.view).filter(|(_, rank)| holds(rank)).fold(0, |set, (i, _)| set | 1 << i)
+    }
+
+    fn own_place(&self) -> usize {
+        self.view.iter().position(|rank| *rank == self.own).expect("own rank is in the view")
+    }
+
+    /// By place: the set that everybody with these reports would choose, and the largest one with this process. `gone`,
+    /// by rank, are in neither.
+    fn choose(&self, links: &[u64; MEMBERS_MAX], gone: u64) -> (u64, u64) {
+        let candidates = self.places(|rank| gone & 1 << rank.index() == 0);
+        let own = 1 << self.own_place();
+        let common = clique::largest(links, 0, candidates);
+        (common, if common & own != 0 { common } else { clique::largest(links, own, candidates) })
+    }
+
+    /// For how long this process may hope for a quorum, if not for ever: not for long when it has none even by way of
+    /// others, and for as long as an asymmetry may last when it only has none by itself.
+    fn patience_ns(&self, links: &[u64; MEMBERS_MAX]) -> Option<u64> {
+        let alive = self.places(|rank| self.evidence & 1 << rank.index() == 0) | 1 << self.own_place();
+        let near = links[self.own_place()] & alive;
+        let (mut connected, mut last) = (near, 0);
+        while connected != last {
+            last = connected;
+            connected = bits(last).fold(last, |set, i| set | links[i] & alive);
+        }
+        match [near, connected].map(|set| is_quorum(self.view, self.ranks(set))) {
+            [true, _] => None,
+            [false, true] => Some(self.timing.asymmetric_after_ns),
+            [false, false] => Some(self.timing.confirm_after_ns),
+        }
     }
 
     fn ranks(&self, places: u64) -> u64 {
@@ -182,7 +205,8 @@ impl Membership {
         let (view, timing) = (bitmap(situation.view), situation.timing);
         let others = || situation.view.iter().filter(|rank| **rank != situation.own);
         let unheard = others().filter(|rank| situation.is_unheard(**rank)).fold(0, |set, rank| set | 1 << rank.index());
-        let (common, chosen) = situation.choose(situation.evidence | unheard);
+        let links = situation.links();
+        let (common, chosen) = situation.choose(&links, situation.evidence | unheard);
         let members = situation.ranks(chosen);
         // When each of those not chosen may be evicted.
         let mut ripe_at = [Instant::NEVER; MEMBERS_MAX];
@@ -195,17 +219,17 @@ impl Membership {
             let left_out = left_out.map(|since| since + timing.asymmetric_after_ns);
             ripe_at[rank] = [evidence, unheard, left_out].into_iter().flatten().min().unwrap_or(Instant::NEVER);
         }
-        let unreachable = !is_quorum(situation.view, situation.reachable());
-        if let Some(since) = note(&mut self.unreachable, unreachable, now) {
-            let until = since + timing.confirm_after_ns;
+        let patience_ns = situation.patience_ns(&links);
+        let unreachable = note(&mut self.unreachable, patience_ns.is_some(), now);
+        if let (Some(since), Some(patience_ns)) = (unreachable, patience_ns) {
+            let until = since + patience_ns;
             return if now >= until { Verdict::NoMajority } else { Verdict::Wait { until } };
         }
         if members == view {
             return Verdict::Content;
         }
         // Who is not in the set that the others choose comes after all of that.
-        let own = situation.view.iter().position(|rank| *rank == situation.own).unwrap_or_default();
-        let before = |set: u64| u64::from((set & ((1 << own) - 1)).count_ones());
+        let before = |set: u64| u64::from((set & ((1 << situation.own_place()) - 1)).count_ones());
         let place = before(chosen) + if common == chosen { 0 } else { u64::from(common.count_ones()) };
         decide(now, situation, &ripe_at, place)
     }

@@ -55,8 +55,8 @@ impl Search<'_> {
             candidates &= !(1 << oldest);
             let heard = candidates & self.hears[oldest];
             self.expand(set | 1 << oldest, heard);
-            if heard == candidates {
-                return; // nothing is gained without one whom all the others hear
+            if heard.count_ones() + 1 >= candidates.count_ones() {
+                return; // whom all the others hear, or all but one, can stand for that one: nothing is gained without it
             }
         }
     }
