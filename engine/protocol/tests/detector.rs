@@ -256,6 +256,10 @@ fn an_own_stall_teaches_phi_nothing() {
     watch.stall(1000, |_| {});
     (0..100).for_each(|_| watch.detector.heartbeat(Rank(1), watch.now));
     assert_eq!(level(&watch), before);
+    watch.stall(1000, |_| {});
+    watch.wait(12, |_| {});
+    watch.detector.heartbeat(Rank(1), watch.now);
+    assert_eq!(level(&watch), before, "the first after the stall, later than the grace");
     watch.wait(10, |_| {});
     watch.detector.heartbeat(Rank(1), watch.now);
     assert_ne!(level(&watch), before, "and then it learns again");
