@@ -1,6 +1,9 @@
 //! The control plane: rare decisions. It meets the data plane only in `process.rs`.
 
 pub(crate) mod clients;
+pub mod detector;
 pub(crate) mod heartbeat;
+pub mod membership;
 pub(crate) mod presence;
+pub mod quorum;
 pub mod view_change;

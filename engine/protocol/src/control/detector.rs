@@ -1,0 +1,479 @@
+//! Failure detection: who is suspected, by whom, and how often that was wrong.
+//!
+//! Whether a process that is silent is dead or slow can't be told from outside. One timeout for everything is either too
+//! short for a loaded host or too long for a crash, and it sees one path only: a node whose control thread still answers
+//! while its data path stands looks healthy to it. So several detectors watch each peer, each usable alone:
+//!
+//! - [`push`]: nothing came by multicast for too long. Any packet counts.
+//! - [`pull`]: it was asked by unicast and did not answer.
+//! - [`phi`]: its heartbeats are later than they ever are, by how they came before.
+//! - *evidence*: its process is known to be gone.
+//!
+//! A peer is suspected while any of them suspects it, and trusted again as soon as none does; only evidence is final.
+//! Suspicion is local: it evicts nobody (see `control/membership.rs`).
+//!
+//! Who was not scheduled itself hears nobody. [`Detector::look`] is called at [`Detector::due`]; when it, or any other
+//! input, comes late, the lateness is taken off every peer's silence, and each gets one heartbeat interval more to be
+//! heard from what has piled up meanwhile. That interval is given once until the peer is heard: on a host that stalls all
+//! the time, a dead peer would have grace for ever otherwise.
+//!
+//! Invariants: suspicion changes only in `look`; who has evidence stays suspected until it is watched anew; silence
+//! grows at most as fast as this process runs. Source: Chandra and Toueg (1996), class ◇P; phi: Hayashibara et al. (2004).
+
+pub mod phi;
+pub mod pull;
+pub mod push;
+
+use alloc::vec::Vec;
+use bourdon_wire::{Instant, Rank};
+use phi::Phi;
+use pull::Pull;
+use push::Push;
+
+/// As many peers as a bitmap of 64 bits can name.
+const PEERS_MAX: usize = Rank::MAX.index() + 1;
+
+/// Which detectors run, and how long things take before they are held against a peer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DetectorTiming {
+    /// Suspect who is not heard by multicast.
+    pub push: bool,
+    /// Ping, and suspect who does not answer.
+    pub pull: bool,
+    /// Suspect whose heartbeats are overdue by their own measure.
+    pub phi: bool,
+    /// Believe hard evidence.
+    pub evidence: bool,
+    /// How often the peers' regular heartbeats come: what is expected of them before anything was measured, how often to
+    /// look, and the grace after an own stall.
+    pub heartbeat_ns: u64,
+    /// Nothing heard by multicast for this long is suspect.
+    pub suspect_after_ns: u64,
+    /// A ping goes out this often.
+    pub ping_interval_ns: u64,
+    /// No pong for this long while pings went out is suspect.
+    pub pull_after_ns: u64,
+    /// The phi at which a peer is suspected: one healthy gap in 10^phi is taken for a failure.
+    pub phi_threshold: f64,
+    /// Heartbeats are never taken to be more regular than this.
+    pub phi_deviation_min_ns: u64,
+}
+
+impl Default for DetectorTiming {
+    /// No false eviction on a loaded host: eight heartbeats or four pings must be missed.
+    fn default() -> Self {
+        Self {
+            push: true,
+            pull: true,
+            phi: true,
+            evidence: true,
+            heartbeat_ns: 10_000_000,
+            suspect_after_ns: 80_000_000,
+            ping_interval_ns: 20_000_000,
+            pull_after_ns: 80_000_000,
+            phi_threshold: 8.0,
+            phi_deviation_min_ns: 8_000_000,
+        }
+    }
+}
+
+impl DetectorTiming {
+    /// For hosts with cores to spare: a crash is seen within about 10 ms, and so is any stall of that length.
+    pub fn fast() -> Self {
+        Self {
+            heartbeat_ns: 2_000_000,
+            suspect_after_ns: 10_000_000,
+            ping_interval_ns: 3_000_000,
+            pull_after_ns: 10_000_000,
+            phi_deviation_min_ns: 1_000_000,
+            ..Self::default()
+        }
+    }
+
+    fn enables(&self, why: Why) -> bool {
+        match why {
+            Why::Evidence => self.evidence,
+            Why::Push => self.push,
+            Why::Pull => self.pull,
+            Why::Phi => self.phi,
+        }
+    }
+}
+
+/// The way a packet came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// By the group's address: the data path.
+    Multicast,
+    /// By this process's own address.
+    Unicast,
+}
+
+/// Which detector suspects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Its process is known to be gone.
+    Evidence,
+    /// Nothing came by multicast.
+    Push,
+    /// Pings went unanswered.
+    Pull,
+    /// Its heartbeats are overdue.
+    Phi,
+}
+
+impl Why {
+    /// All of them, the strongest first.
+    pub const ALL: [Self; 4] = [Self::Evidence, Self::Push, Self::Pull, Self::Phi];
+
+    const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// What a look found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is suspected from now on; said again when evidence joins another reason.
+    Suspected(Why),
+    /// It was heard again.
+    Trusted,
+}
+
+/// How well one detector did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// How often it began to suspect a peer.
+    pub suspicions: u64,
+    /// How often the peer was heard again.
+    pub false_positives: u64,
+    /// How often a peer was found gone, by evidence or by its removal, that it did not suspect at that moment.
+    pub false_negatives: u64,
+}
+
+/// How long a peer has been silent, less what was this process's own fault.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Silence {
+    since: Instant,
+    /// This process stalled since the peer was heard.
+    forgiven: bool,
+}
+
+impl Silence {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { since: now, forgiven: false }
+    }
+
+    pub(crate) fn ns(&self, now: Instant) -> u64 {
+        now.since(self.since)
+    }
+
+    pub(crate) fn forgive(&mut self, stall_ns: u64, grace_ns: u64) {
+        let grace_ns = if self.forgiven { 0 } else { grace_ns };
+        (self.since, self.forgiven) = (self.since + stall_ns + grace_ns, true);
+    }
+}
+
+#[derive(Debug)]
+struct Peer {
+    push: Push,
+    pull: Pull,
+    phi: Phi,
+    unicast_at: Instant,
+    evidence_at: Option<Instant>,
+    /// It was heard long after its evidence, and that was counted.
+    refuted: bool,
+    /// Bit by [`Why`]: who suspects it, as of the last look.
+    raised: u8,
+}
+
+impl Peer {
+    fn new(now: Instant, timing: &DetectorTiming) -> Self {
+        Self {
+            push: Push::new(now),
+            pull: Pull::new(now),
+            phi: Phi::new(now, timing.heartbeat_ns),
+            unicast_at: now,
+            evidence_at: None,
+            refuted: false,
+            raised: 0,
+        }
+    }
+
+    fn level(&self, why: Why, now: Instant, timing: &DetectorTiming) -> f64 {
+        match why {
+            _ if !timing.enables(why) => 0.0,
+            Why::Evidence => self.evidence_at.map_or(0.0, |_| f64::INFINITY),
+            Why::Push => self.push.level(now, timing),
+            Why::Pull => self.pull.level(now, timing),
+            Why::Phi => self.phi.level(now, timing),
+        }
+    }
+
+    /// Who suspects it now. What the others think once there is evidence is frozen: its last packets may still come.
+    fn suspecting(&self, now: Instant, timing: &DetectorTiming) -> u8 {
+        if self.evidence_at.is_some() {
+            return self.raised | Why::Evidence.bit();
+        }
+        Why::ALL.iter().filter(|why| self.level(**why, now, timing) >= 1.0).fold(0, |bits, why| bits | why.bit())
+    }
+
+    /// When the first detector that does not suspect it yet will, if nothing is heard.
+    fn deadline(&self, timing: &DetectorTiming) -> Instant {
+        let deadline = |why: &Why| match why {
+            _ if self.evidence_at.is_some() || !timing.enables(*why) || self.raised & why.bit() != 0 => Instant::NEVER,
+            Why::Evidence => Instant::NEVER,
+            Why::Push => self.push.deadline(timing),
+            Why::Pull => self.pull.deadline(timing),
+            Why::Phi => self.phi.deadline(timing),
+        };
+        Why::ALL.iter().map(deadline).min().unwrap_or(Instant::NEVER)
+    }
+}
+
+/// All detectors, over all peers.
+#[derive(Debug)]
+pub struct Detector {
+    timing: DetectorTiming,
+    own: Option<Rank>,
+    peers: Vec<Option<Peer>>,
+    suspects: u64,
+    look_due: Instant,
+    ping_due: Instant,
+    /// Until then what arrives may have waited for us: its spacing says nothing of the peer.
+    backlog_until: Instant,
+    figures: [Figures; Why::ALL.len()],
+}
+
+impl Detector {
+    /// Watches the ranks below `peers`, save this process's own.
+    pub fn new(now: Instant, own: Option<Rank>, peers: usize, timing: &DetectorTiming) -> Self {
+        let look_due = now + timing.heartbeat_ns.max(1);
+        let mut detector = Self {
+            timing: *timing,
+            own,
+            peers: (0..PEERS_MAX).map(|_| None).collect(),
+            suspects: 0,
+            look_due,
+            ping_due: Instant::NEVER,
+            backlog_until: Instant(0),
+            figures: [Figures::default(); Why::ALL.len()],
+        };
+        (0..peers.min(PEERS_MAX)).for_each(|rank| detector.watch(Rank(rank as u16), now));
+        detector
+    }
+
+    /// Watches a peer from now on, as if it had just been heard; what was known of it is forgotten, evidence too.
+    pub fn watch(&mut self, rank: Rank, now: Instant) {
+        if Some(rank) != self.own && rank <= Rank::MAX {
+            self.drop_peer(rank);
+            self.peers[rank.index()] = Some(Peer::new(now, &self.timing));
+            self.ping_due = self.ping_due.min(now);
+        }
+    }
+
+    /// A peer was removed because it failed. Who did not suspect it missed that.
+    pub fn forget(&mut self, rank: Rank) {
+        if let Some(peer) = self.drop_peer(rank)
+            && peer.evidence_at.is_none()
+        {
+            self.missed(peer.raised);
+        }
+    }
+
+    /// A peer went of its own will: no detector should have noticed.
+    pub fn left(&mut self, rank: Rank) {
+        self.drop_peer(rank);
+    }
+
+    fn drop_peer(&mut self, rank: Rank) -> Option<Peer> {
+        let peer = self.peers.get_mut(rank.index())?.take()?;
+        self.suspects &= !(1 << rank.index());
+        Some(peer)
+    }
+
+    /// Counts against all detectors that had not `raised` their hand.
+    fn missed(&mut self, raised: u8) {
+        let silent = |why: &&Why| self.timing.enables(**why) && raised & why.bit() == 0;
+        for why in Why::ALL.iter().filter(silent) {
+            self.figures[*why as usize].false_negatives += 1;
+        }
+    }
+
+    /// A packet came that the peer sent itself.
+    #[inline]
+    pub fn heard(&mut self, rank: Rank, now: Instant, path: Path) {
+        self.notice_stall(now);
+        let Some(Some(peer)) = self.peers.get_mut(rank.index()) else { return };
+        match path {
+            Path::Multicast => peer.push.heard(now),
+            Path::Unicast => peer.unicast_at = now,
+        }
+        if peer.raised != 0 {
+            self.heard_suspect(rank, now, if path == Path::Multicast { Why::Push } else { Why::Pull });
+        }
+    }
+
+    /// One of its regular heartbeats came. Its packet is to be passed to [`Self::heard`] as well.
+    pub fn heartbeat(&mut self, rank: Rank, now: Instant) {
+        self.notice_stall(now);
+        let backlog = now < self.backlog_until;
+        let Some(Some(peer)) = self.peers.get_mut(rank.index()) else { return };
+        peer.phi.heartbeat(now, !backlog);
+        self.heard_suspect(rank, now, Why::Phi);
+    }
+
+    /// It answered a ping; the answer is void unless the nonce is that of a ping not answered yet.
+    pub fn pong(&mut self, rank: Rank, now: Instant, nonce: u64) {
+        self.notice_stall(now);
+        let Some(Some(peer)) = self.peers.get_mut(rank.index()) else { return };
+        if peer.pull.pong(now, nonce) {
+            peer.unicast_at = now;
+            self.heard_suspect(rank, now, Why::Pull);
+        }
+    }
+
+    /// A suspect gave a sign of life: look soon if that may clear it, and count if it had been declared gone.
+    fn heard_suspect(&mut self, rank: Rank, now: Instant, clears: Why) {
+        let Some(Some(peer)) = self.peers.get_mut(rank.index()) else { return };
+        match peer.evidence_at {
+            None if peer.raised & clears.bit() != 0 => self.look_due = self.look_due.min(now),
+            // What was under way when it went is not held against the evidence.
+            Some(at) if !peer.refuted && now.since(at) >= self.timing.suspect_after_ns => {
+                peer.refuted = true;
+                self.figures[Why::Evidence as usize].false_positives += 1;
+            }
+            _ => {}
+        }
+    }
+
+    /// Its process is known to be gone: it exited, or its connection was reset.
+    pub fn evidence(&mut self, rank: Rank, now: Instant) {
+        let Some(Some(peer)) = self.peers.get_mut(rank.index()) else { return };
+        if !self.timing.evidence || peer.evidence_at.is_some() {
+            return;
+        }
+        peer.evidence_at = Some(now);
+        let raised = peer.raised;
+        self.missed(raised | Why::Evidence.bit());
+        self.look_due = self.look_due.min(now);
+    }
+
+    /// When the next ping or look is due.
+    #[inline]
+    pub fn due(&self) -> Instant {
+        self.look_due.min(self.ping_due)
+    }
+
+    /// The first input after a stall, whichever it is, takes the stall off everybody's silence.
+    #[inline]
+    fn notice_stall(&mut self, now: Instant) {
+        let late_ns = now.since(self.look_due);
+        if late_ns > self.timing.heartbeat_ns / 2 {
+            self.forgive(now, late_ns);
+        }
+    }
+
+    #[cold]
+    fn forgive(&mut self, now: Instant, stall_ns: u64) {
+        let grace_ns = self.timing.heartbeat_ns;
+        for peer in self.peers.iter_mut().flatten() {
+            peer.push.forgive(stall_ns, grace_ns);
+            peer.pull.forgive(stall_ns, grace_ns);
+            peer.phi.forgive(stall_ns, grace_ns);
+        }
+        (self.backlog_until, self.look_due) = (now + grace_ns, now);
+    }
+
+    /// Looks who has become suspect, or is so no longer.
+    pub fn look(&mut self, now: Instant, mut changed: impl FnMut(Rank, Change)) {
+        self.notice_stall(now);
+        self.look_due = now + self.timing.heartbeat_ns.max(1);
+        for (index, peer) in self.peers.iter_mut().enumerate() {
+            let Some(peer) = peer else { continue };
+            let (before, after) = (peer.raised, peer.suspecting(now, &self.timing));
+            peer.raised = after;
+            for why in Why::ALL {
+                let figures = &mut self.figures[why as usize];
+                figures.suspicions += u64::from(after & !before & why.bit() != 0);
+                figures.false_positives += u64::from(before & !after & why.bit() != 0);
+            }
+            let newly = Why::ALL.into_iter().find(|why| after & !before & why.bit() != 0);
+            match newly {
+                Some(why) if before == 0 || why == Why::Evidence => changed(Rank(index as u16), Change::Suspected(why)),
+                None if before != 0 && after == 0 => changed(Rank(index as u16), Change::Trusted),
+                _ => {}
+            }
+            self.suspects = self.suspects & !(1 << index) | u64::from(after != 0) << index;
+            self.look_due = self.look_due.min(peer.deadline(&self.timing).max(now + 1));
+        }
+    }
+
+    /// The pings due now: to whom, and with which nonce. Who can't be reached yet is not to be watched by pull: a ping
+    /// handed out here counts as sent.
+    pub fn pings(&mut self, now: Instant, rng: &mut fastrand::Rng, mut send: impl FnMut(Rank, u64)) {
+        self.notice_stall(now);
+        if now < self.ping_due {
+            return;
+        }
+        self.ping_due = Instant::NEVER;
+        if !self.timing.pull {
+            return;
+        }
+        for (index, peer) in self.peers.iter_mut().enumerate() {
+            let Some(peer) = peer else { continue };
+            if peer.evidence_at.is_some() {
+                continue;
+            }
+            if let Some(nonce) = peer.pull.ping(now, rng, &self.timing) {
+                send(Rank(index as u16), nonce);
+            }
+            self.ping_due = self.ping_due.min(peer.pull.due());
+        }
+        // A first ping may have to be missed sooner than the next look.
+        let deadlines = self.peers.iter().flatten().map(|peer| peer.deadline(&self.timing).max(now + 1));
+        self.look_due = deadlines.fold(self.look_due, Instant::min);
+    }
+
+    /// How suspect a peer is: from 0, suspected from 1 on, infinite with evidence.
+    pub fn level(&self, rank: Rank, now: Instant) -> f64 {
+        let Some(Some(peer)) = self.peers.get(rank.index()) else { return 0.0 };
+        Why::ALL.iter().map(|why| peer.level(*why, now, &self.timing)).fold(0.0, f64::max)
+    }
+
+    /// How suspect one detector finds a peer.
+    pub fn level_by(&self, why: Why, rank: Rank, now: Instant) -> f64 {
+        let Some(Some(peer)) = self.peers.get(rank.index()) else { return 0.0 };
+        peer.level(why, now, &self.timing)
+    }
+
+    /// How long nothing came from a peer by one path, own stalls not taken off unicast.
+    pub fn silence_ns(&self, rank: Rank, now: Instant, path: Path) -> u64 {
+        let Some(Some(peer)) = self.peers.get(rank.index()) else { return 0 };
+        match path {
+            Path::Multicast => peer.push.silence_ns(now),
+            Path::Unicast => now.since(peer.unicast_at),
+        }
+    }
+
+    /// Whether the last look found a peer suspect.
+    pub fn is_suspected(&self, rank: Rank) -> bool {
+        rank <= Rank::MAX && self.suspects & 1 << rank.index() != 0
+    }
+
+    /// Bit r: rank r is suspected.
+    #[inline]
+    pub fn suspects(&self) -> u64 {
+        self.suspects
+    }
+
+    /// Whether a peer is known to be gone.
+    pub fn has_evidence(&self, rank: Rank) -> bool {
+        matches!(self.peers.get(rank.index()), Some(Some(peer)) if peer.evidence_at.is_some())
+    }
+
+    /// How well one detector did so far.
+    pub fn figures(&self, why: Why) -> Figures {
+        self.figures[why as usize]
+    }
+}

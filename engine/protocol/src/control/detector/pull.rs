@@ -1,0 +1,92 @@
+//! Pull: a peer is asked, and suspected when it does not answer.
+//!
+//! A heartbeat shows that a peer can send; only an answer shows that it also receives, and by unicast, the path that
+//! repairs and control take. An answer must echo the random nonce of a ping not answered yet, or one that was delayed,
+//! duplicated or made up would count as life.
+//!
+//! The clock runs only while a ping is unanswered, from the first such ping or the last answer, whichever is later: who
+//! is not asked can't be late. An answer settles all earlier pings, because a lost one must not be missed for ever.
+//!
+//! Invariants: one answer per ping counts; at most [`OUTSTANDING_MAX`] pings can still be answered, so a round trip
+//! longer than that many intervals counts as none.
+
+use super::{DetectorTiming, Silence};
+use bourdon_wire::Instant;
+
+/// Pings that can still be answered: several times as many as are missed before suspicion (four in both profiles), so
+/// that the answer of one who comes back late still counts.
+pub const OUTSTANDING_MAX: usize = 16;
+
+/// What pull knows of one peer.
+#[derive(Clone, Copy, Debug)]
+pub struct Pull {
+    /// The nonce of ping n is at n modulo the length.
+    nonces: [u64; OUTSTANDING_MAX],
+    sent: u64,
+    /// All pings below this are settled.
+    settled: u64,
+    silence: Silence,
+    due: Instant,
+}
+
+impl Pull {
+    /// The first ping is due at once.
+    pub fn new(now: Instant) -> Self {
+        Self { nonces: [0; OUTSTANDING_MAX], sent: 0, settled: 0, silence: Silence::new(now), due: now }
+    }
+
+    /// When the next ping is due.
+    pub fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// The nonce of the ping to be sent now, if one is due.
+    pub fn ping(&mut self, now: Instant, rng: &mut fastrand::Rng, timing: &DetectorTiming) -> Option<u64> {
+        if now < self.due {
+            return None;
+        }
+        if !self.waits() {
+            self.silence = Silence::new(now);
+        }
+        let nonce = rng.u64(..);
+        self.nonces[self.sent as usize % OUTSTANDING_MAX] = nonce;
+        self.sent += 1;
+        self.due = now + timing.ping_interval_ns.max(1);
+        Some(nonce)
+    }
+
+    /// Takes an answer; says whether it answers a ping.
+    pub fn pong(&mut self, now: Instant, nonce: u64) -> bool {
+        let first = self.settled.max(self.sent.saturating_sub(OUTSTANDING_MAX as u64));
+        let Some(ping) = (first..self.sent).find(|n| self.nonces[*n as usize % OUTSTANDING_MAX] == nonce) else {
+            return false;
+        };
+        self.settled = ping + 1;
+        self.silence = Silence::new(now);
+        true
+    }
+
+    fn waits(&self) -> bool {
+        self.settled < self.sent
+    }
+
+    pub(super) fn forgive(&mut self, stall_ns: u64, grace_ns: u64) {
+        self.silence.forgive(stall_ns, grace_ns);
+    }
+
+    /// The share of the time allowed that has passed without an answer.
+    pub fn level(&self, now: Instant, timing: &DetectorTiming) -> f64 {
+        if !self.waits() {
+            return 0.0;
+        }
+        self.silence.ns(now) as f64 / timing.pull_after_ns.max(1) as f64
+    }
+
+    /// When it will be suspected, if no answer comes.
+    pub fn deadline(&self, timing: &DetectorTiming) -> Instant {
+        if !self.waits() {
+            return Instant::NEVER;
+        }
+        self.silence.since + timing.pull_after_ns.max(1)
+    }
+}

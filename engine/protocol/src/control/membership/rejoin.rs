@@ -1,0 +1,53 @@
+//! Rejoin: how long one left out waits before it may come back.
+//!
+//! Who comes back at once over the link that failed is left out at once again, and each time the group pays a view
+//! change for it. The delay doubles with each time, up to a bound, and starts over once it has stayed for as long as
+//! that bound.
+
+use super::MembershipTiming;
+use bourdon_wire::Instant;
+
+/// The delay of one process.
+#[derive(Clone, Copy, Debug)]
+pub struct RejoinDelay {
+    delay_ns: u64,
+    not_before: Instant,
+    joined_at: Option<Instant>,
+}
+
+impl Default for RejoinDelay {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RejoinDelay {
+    /// Never left out so far.
+    pub fn new() -> Self {
+        Self { delay_ns: 0, not_before: Instant(0), joined_at: None }
+    }
+
+    /// It is in the view.
+    pub fn joined(&mut self, now: Instant) {
+        self.joined_at.get_or_insert(now);
+    }
+
+    /// It was left out; says when it may rejoin.
+    pub fn left_out(&mut self, now: Instant, timing: &MembershipTiming) -> Instant {
+        let stayed_ns = self.joined_at.take().map_or(0, |at| now.since(at));
+        let doubled_ns = if stayed_ns >= timing.rejoin_max_ns { 0 } else { self.delay_ns.saturating_mul(2) };
+        self.delay_ns = doubled_ns.max(timing.rejoin_min_ns).min(timing.rejoin_max_ns);
+        self.not_before = now + self.delay_ns;
+        self.not_before
+    }
+
+    /// Whether it may rejoin.
+    pub fn may_rejoin(&self, now: Instant) -> bool {
+        now >= self.not_before
+    }
+
+    /// When it may.
+    pub fn not_before(&self) -> Instant {
+        self.not_before
+    }
+}

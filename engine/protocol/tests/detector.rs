@@ -1,0 +1,293 @@
+//! The detectors, case by case.
+
+use bourdon_protocol::control::detector::{Change, Detector, DetectorTiming, Figures, Path, Why};
+use bourdon_wire::{Instant, Rank};
+
+const MS: u64 = 1_000_000;
+
+/// Rank 0 watches rank 1 (and more), and does what it is due to do every millisecond.
+struct Watch {
+    detector: Detector,
+    now: Instant,
+    rng: fastrand::Rng,
+    changes: Vec<(u64, u16, Change)>,
+    pings: Vec<(u16, u64)>,
+}
+
+impl Watch {
+    fn new(members: usize, timing: &DetectorTiming) -> Self {
+        let detector = Detector::new(Instant(0), Some(Rank(0)), members, timing);
+        let rng = fastrand::Rng::with_seed(1);
+        Self { detector, now: Instant(0), rng, changes: Vec::new(), pings: Vec::new() }
+    }
+
+    fn run(&mut self) {
+        while self.detector.due() <= self.now {
+            self.detector.pings(self.now, &mut self.rng, |rank, nonce| self.pings.push((rank.0, nonce)));
+            let ms = self.now.0 / MS;
+            self.detector.look(self.now, |rank, change| self.changes.push((ms, rank.0, change)));
+        }
+    }
+
+    /// Each millisecond for that long.
+    fn wait(&mut self, ms: u64, mut each: impl FnMut(&mut Self)) {
+        for _ in 0..ms {
+            self.now = self.now + MS;
+            each(self);
+            self.run();
+        }
+    }
+
+    /// Not scheduled for that long, and then this is first.
+    fn stall(&mut self, ms: u64, first: impl FnOnce(&mut Self)) {
+        self.now = self.now + ms * MS;
+        first(self);
+        self.run();
+    }
+
+    fn changes(&mut self) -> Vec<(u64, u16, Change)> {
+        core::mem::take(&mut self.changes)
+    }
+
+    fn figures(&self) -> [(u64, u64, u64); 4] {
+        Why::ALL.map(|why| {
+            let Figures { suspicions, false_positives, false_negatives } = self.detector.figures(why);
+            (suspicions, false_positives, false_negatives)
+        })
+    }
+}
+
+/// One detector alone.
+fn only(why: Why) -> DetectorTiming {
+    DetectorTiming {
+        evidence: why == Why::Evidence,
+        push: why == Why::Push,
+        pull: why == Why::Pull,
+        phi: why == Why::Phi,
+        ..DetectorTiming::default()
+    }
+}
+
+/// A heartbeat every 10 ms, by multicast.
+fn beat(watch: &mut Watch) {
+    if (watch.now.0 / MS).is_multiple_of(10) {
+        watch.detector.heard(Rank(1), watch.now, Path::Multicast);
+        watch.detector.heartbeat(Rank(1), watch.now);
+    }
+}
+
+fn answer(watch: &mut Watch) {
+    for (rank, nonce) in core::mem::take(&mut watch.pings) {
+        watch.detector.pong(Rank(rank), watch.now, nonce);
+    }
+}
+
+#[test]
+fn push_suspects_silence_and_takes_it_back() {
+    let mut watch = Watch::new(2, &only(Why::Push));
+    watch.wait(100, beat);
+    watch.wait(79, |_| {});
+    assert_eq!(watch.changes(), []);
+    assert!((watch.detector.level(Rank(1), watch.now) - 79.0 / 80.0).abs() < 1e-9);
+    watch.wait(21, |_| {});
+    assert_eq!(watch.changes(), [(180, 1, Change::Suspected(Why::Push))]);
+    assert!(watch.detector.is_suspected(Rank(1)) && watch.detector.suspects() == 0b10);
+    assert!(watch.detector.level(Rank(1), watch.now) >= 1.0);
+    watch.wait(50, |watch| watch.detector.heard(Rank(1), watch.now, Path::Unicast));
+    assert_eq!(watch.changes(), [], "the data path still stands");
+    assert_eq!(watch.detector.silence_ns(Rank(1), watch.now, Path::Unicast), 0);
+    watch.wait(10, beat);
+    assert_eq!(watch.changes(), [(260, 1, Change::Trusted)]);
+    assert_eq!(watch.figures(), [(0, 0, 0), (1, 1, 0), (0, 0, 0), (0, 0, 0)]);
+}
+
+#[test]
+fn pull_suspects_who_does_not_answer() {
+    let mut watch = Watch::new(2, &only(Why::Pull));
+    watch.wait(100, answer);
+    assert_eq!(watch.detector.level(Rank(1), watch.now), 0.0);
+    watch.wait(200, beat);
+    assert_eq!(watch.changes(), [(181, 1, Change::Suspected(Why::Pull))], "whatever it sends");
+    answer(&mut watch);
+    watch.run();
+    assert_eq!(watch.changes(), [(300, 1, Change::Trusted)]);
+    assert_eq!(watch.figures(), [(0, 0, 0), (0, 0, 0), (1, 1, 0), (0, 0, 0)]);
+}
+
+#[test]
+fn a_ping_goes_to_every_peer_and_only_its_answer_counts() {
+    let mut watch = Watch::new(3, &only(Why::Pull));
+    watch.run();
+    watch.wait(59, |_| {});
+    let to: Vec<_> = watch.pings.iter().map(|(rank, _)| *rank).collect();
+    assert_eq!(to, [1, 2, 1, 2, 1, 2]);
+    let (nonces, others): (Vec<_>, Vec<_>) = watch.pings.iter().map(|(_, nonce)| *nonce).partition(|nonce| {
+        let ping = watch.pings.iter().find(|(_, n)| n == nonce).unwrap();
+        ping.0 == 1
+    });
+    watch.wait(15, |_| {});
+    for nonce in others.iter().chain(&[nonces[0] ^ 1]) {
+        watch.detector.pong(Rank(1), watch.now, *nonce);
+    }
+    assert!(watch.detector.level(Rank(1), watch.now) > 0.9, "another's answer, and a made up one");
+    watch.detector.pong(Rank(1), watch.now, nonces[1]);
+    assert_eq!(watch.detector.level(Rank(1), watch.now), 0.0);
+    watch.wait(5, |_| {});
+    watch.detector.pong(Rank(1), watch.now, nonces[1]);
+    watch.detector.pong(Rank(1), watch.now, nonces[0]);
+    assert!(watch.detector.level(Rank(1), watch.now) > 0.06, "answered already");
+}
+
+#[test]
+fn who_is_not_asked_is_not_late() {
+    let mut detector = Detector::new(Instant(0), Some(Rank(0)), 2, &only(Why::Pull));
+    for ms in 1..1000 {
+        detector.look(Instant(ms * MS), |_, _| panic!("nobody was asked"));
+    }
+}
+
+#[test]
+fn phi_suspects_sooner_who_was_regular() {
+    let timing = DetectorTiming { phi_deviation_min_ns: MS, ..only(Why::Phi) };
+    let mut watch = Watch::new(2, &timing);
+    watch.wait(100_000, beat);
+    assert_eq!(watch.changes(), []);
+    watch.wait(100, |_| {});
+    let [(at, 1, Change::Suspected(Why::Phi))] = watch.changes()[..] else { panic!() };
+    assert!((115..150).contains(&(at - 100_000 + 100)), "{at}");
+    watch.wait(10, beat);
+    assert_eq!(watch.changes(), [(100_110, 1, Change::Trusted)]);
+}
+
+#[test]
+fn phi_alone_finds_who_never_sent_a_heartbeat() {
+    let mut watch = Watch::new(2, &only(Why::Phi));
+    watch.wait(200, |_| {});
+    assert_eq!(watch.changes().len(), 1);
+}
+
+#[test]
+fn evidence_is_final_until_the_peer_is_watched_anew() {
+    let mut watch = Watch::new(3, &DetectorTiming::default());
+    watch.wait(50, beat);
+    watch.detector.evidence(Rank(1), watch.now);
+    assert!(watch.detector.has_evidence(Rank(1)));
+    assert_eq!(watch.detector.level(Rank(1), watch.now), f64::INFINITY);
+    watch.run();
+    watch.wait(20, beat);
+    assert_eq!(watch.changes(), [(50, 1, Change::Suspected(Why::Evidence))]);
+    assert_eq!(watch.figures(), [(1, 0, 0), (0, 0, 1), (0, 0, 1), (0, 0, 1)], "the others had seen nothing");
+    watch.detector.forget(Rank(1));
+    assert_eq!(watch.figures(), [(1, 0, 0), (0, 0, 1), (0, 0, 1), (0, 0, 1)], "and are not blamed twice");
+    watch.detector.watch(Rank(1), watch.now);
+    watch.run();
+    assert!(!watch.detector.is_suspected(Rank(1)) && !watch.detector.has_evidence(Rank(1)));
+    assert_eq!(watch.detector.level(Rank(1), watch.now), 0.0);
+}
+
+#[test]
+fn evidence_joins_suspicion_and_is_refuted_by_a_long_life() {
+    let mut watch = Watch::new(2, &DetectorTiming { pull: false, phi: false, ..DetectorTiming::default() });
+    watch.wait(100, |_| {});
+    watch.detector.evidence(Rank(1), watch.now);
+    watch.run();
+    assert_eq!(watch.changes(), [(80, 1, Change::Suspected(Why::Push)), (100, 1, Change::Suspected(Why::Evidence))]);
+    watch.wait(79, beat);
+    assert_eq!(watch.figures(), [(1, 0, 0), (1, 0, 0), (0, 0, 0), (0, 0, 0)]);
+    watch.wait(50, beat);
+    assert_eq!(watch.figures(), [(1, 1, 0), (1, 0, 0), (0, 0, 0), (0, 0, 0)]);
+    assert_eq!(watch.changes(), []);
+}
+
+#[test]
+fn a_detector_that_is_off_neither_suspects_nor_misses() {
+    let mut watch = Watch::new(2, &only(Why::Evidence));
+    watch.wait(1000, |_| {});
+    assert_eq!((watch.changes(), watch.pings.len()), (vec![], 0));
+    let mut watch = Watch::new(2, &only(Why::Push));
+    watch.detector.evidence(Rank(1), watch.now);
+    assert!(!watch.detector.has_evidence(Rank(1)));
+    watch.detector.forget(Rank(1));
+    assert_eq!(watch.figures(), [(0, 0, 0), (0, 0, 1), (0, 0, 0), (0, 0, 0)]);
+}
+
+#[test]
+fn who_leaves_was_missed_by_nobody() {
+    let mut watch = Watch::new(2, &DetectorTiming::default());
+    watch.detector.left(Rank(1));
+    watch.wait(1000, |_| {});
+    assert_eq!((watch.changes(), watch.figures()), (vec![], [(0, 0, 0); 4]));
+    watch.detector.heard(Rank(1), watch.now, Path::Multicast);
+    watch.detector.heard(Rank(900), watch.now, Path::Multicast);
+    assert_eq!(watch.detector.level(Rank(900), watch.now), 0.0);
+}
+
+/// Whichever input is first after the stall, and though the backlog is read only afterwards.
+#[test]
+fn who_was_stopped_itself_does_not_hold_it_against_the_others() {
+    let firsts: [fn(&mut Watch); 3] = [
+        |_| {},
+        |watch| watch.detector.heard(Rank(1), watch.now, Path::Unicast),
+        |watch| (0..100).for_each(|_| watch.detector.heartbeat(Rank(1), watch.now)),
+    ];
+    for first in firsts {
+        let mut watch = Watch::new(2, &DetectorTiming::default());
+        let both = |watch: &mut Watch| {
+            beat(watch);
+            answer(watch);
+        };
+        watch.wait(10_000, both);
+        watch.stall(60_000, first);
+        watch.wait(9, |_| {});
+        watch.wait(10_000, both);
+        assert_eq!(watch.changes(), []);
+    }
+}
+
+/// Neither the gap with the stall in it nor those in the backlog are the peer's.
+#[test]
+fn an_own_stall_teaches_phi_nothing() {
+    let level = |watch: &Watch| watch.detector.level_by(Why::Phi, Rank(1), watch.now + 15 * MS);
+    let mut watch = Watch::new(2, &only(Why::Phi));
+    watch.wait(1000, beat);
+    let before = level(&watch);
+    watch.stall(1000, |watch| (0..100).for_each(|_| watch.detector.heartbeat(Rank(1), watch.now)));
+    assert_eq!(level(&watch), before);
+    watch.stall(1000, |_| {});
+    (0..100).for_each(|_| watch.detector.heartbeat(Rank(1), watch.now));
+    assert_eq!(level(&watch), before);
+    watch.stall(1000, |_| {});
+    watch.wait(12, |_| {});
+    watch.detector.heartbeat(Rank(1), watch.now);
+    assert_eq!(level(&watch), before, "the first after the stall, later than the grace");
+    watch.wait(10, |_| {});
+    watch.detector.heartbeat(Rank(1), watch.now);
+    assert_ne!(level(&watch), before, "and then it learns again");
+}
+
+/// Each stall is taken off; grace is given once.
+#[test]
+fn who_stalls_all_the_time_still_finds_the_dead() {
+    let mut watch = Watch::new(2, &only(Why::Push));
+    for _ in 0..12 {
+        watch.stall(500, |_| {});
+    }
+    assert_eq!(watch.changes().len(), 1);
+}
+
+#[test]
+fn the_fast_profile_finds_a_crash_within_ten_milliseconds() {
+    let mut watch = Watch::new(2, &DetectorTiming::fast());
+    let both = |watch: &mut Watch| {
+        if (watch.now.0 / MS).is_multiple_of(2) {
+            watch.detector.heard(Rank(1), watch.now, Path::Multicast);
+            watch.detector.heartbeat(Rank(1), watch.now);
+        }
+        answer(watch);
+    };
+    watch.wait(20_000, both);
+    assert_eq!(watch.changes(), []);
+    watch.wait(20, |_| {});
+    let (at, _, change) = watch.changes()[0];
+    assert!(at <= 20_010 && change != Change::Trusted, "{at}");
+}
