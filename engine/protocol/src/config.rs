@@ -1,6 +1,9 @@
 //! What a process is told before its first step, and the bounds that everything else stays within.
 
-use bourdon_wire::{Address, Epoch, GroupId, HEADER_BYTES, Incarnation, MTU_DEFAULT_BYTES, MTU_MIN_BYTES, Rank};
+use crate::control::detector::DetectorTiming;
+use crate::control::membership::MembershipTiming;
+use crate::view::View;
+use bourdon_wire::{Address, GroupId, HEADER_BYTES, Incarnation, MTU_DEFAULT_BYTES, MTU_MIN_BYTES, Rank};
 
 /// In which order messages are delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +16,17 @@ pub enum Order {
     Causal,
     /// All in one order, the same everywhere; implies FIFO and causal order (see `data/total.rs`).
     Total,
+}
+
+/// When a message may be delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reliability {
+    /// When it is here: agreed among those who stay in the group.
+    Reliable,
+    /// When a quorum of the view holds it: nothing that anybody was shown is lost, even if all who were shown it crash.
+    Uniform,
+    /// When every member of the view holds it.
+    Stable,
 }
 
 /// What this process is to the group.
@@ -31,10 +45,12 @@ pub enum Start {
     Live,
     /// With the oldest message that can still be asked for.
     Oldest,
+    /// With a snapshot of a member's, and what followed it.
+    Snapshot,
 }
 
 /// How long things take before something is done about them, in nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timing {
     /// A datagram received is acknowledged at the latest after this. DESIGN's first choice: short against a window at
     /// full speed, long against a burst.
@@ -49,8 +65,25 @@ pub struct Timing {
     pub nak_retry_max_ns: u64,
     /// How long a gap may be mere reordering before a repair is asked: 0 where there is a single path.
     pub reorder_grace_ns: u64,
-    /// A member not heard of for this long is silent.
-    pub silent_after_ns: u64,
+    /// When a step of a view change is said again, and when a proposer no longer waits for those who have not answered.
+    pub ballot_retry_ns: u64,
+    /// How failures are noticed.
+    pub detector: DetectorTiming,
+    /// How long a failure must last before the view changes.
+    pub membership: MembershipTiming,
+}
+
+impl Timing {
+    /// For hosts with cores to spare: failures show within 20 ms, and so does a host that is merely busy.
+    pub fn fast() -> Self {
+        Self {
+            heartbeat_max_ns: 2_000_000,
+            ballot_retry_ns: 2_000_000,
+            detector: DetectorTiming::fast(),
+            membership: MembershipTiming::fast(),
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for Timing {
@@ -58,11 +91,13 @@ impl Default for Timing {
         Self {
             ack_delay_ns: 200_000,
             heartbeat_min_ns: 1_000_000,
-            heartbeat_max_ns: 100_000_000,
+            heartbeat_max_ns: 10_000_000,
             nak_retry_min_ns: 1_000_000,
             nak_retry_max_ns: 20_000_000,
             reorder_grace_ns: 0,
-            silent_after_ns: 3_000_000_000,
+            ballot_retry_ns: 5_000_000,
+            detector: DetectorTiming::default(),
+            membership: MembershipTiming::default(),
         }
     }
 }
@@ -85,6 +120,8 @@ pub struct Limits {
     pub receivers: u32,
     /// Repairs a second that this process sends at most, so that a sick receiver can't take the network down.
     pub repairs_per_s: u32,
+    /// The longest snapshot this process makes or takes: it is kept whole.
+    pub max_snapshot_bytes: usize,
     /// Whether the logs' memory is touched at the start. Else each page costs a fault, a microsecond or several in a
     /// virtual machine, when a log first comes by: as long as a message takes.
     pub prefault: bool,
@@ -100,6 +137,7 @@ impl Default for Limits {
             max_message_bytes: 1 << 20,
             receivers: 8,
             repairs_per_s: 50_000,
+            max_snapshot_bytes: 256 << 20,
             prefault: false,
         }
     }
@@ -110,22 +148,28 @@ impl Default for Limits {
 pub struct Config {
     /// The group.
     pub group: GroupId,
-    /// The view's id.
-    pub epoch: Epoch,
-    /// How many members the view has; their ranks are 0 to this less one.
+    /// How many ranks there are, from 0; the first view has them all.
     pub members: u16,
+    /// The view to begin in, where it was agreed elsewhere; else it is formed by all members together.
+    pub view: Option<View>,
     /// What this process is.
     pub role: Role,
     /// Which life of it.
     pub incarnation: Incarnation,
     /// The order of delivery.
     pub order: Order,
+    /// When a message may be delivered.
+    pub reliability: Reliability,
     /// Who numbers the messages, in total order.
     pub sequencer: Rank,
     /// Where an observer begins.
     pub start: Start,
+    /// Whether the application makes and takes snapshots; without, who joins begins with the messages that follow.
+    pub snapshots: bool,
     /// Where others reach this process.
     pub address: Address,
+    /// The TCP port at which this process's links are, or 0.
+    pub link_port: u16,
     /// What to add to [`Instant`](bourdon_wire::Instant) to get nanoseconds since the UNIX epoch.
     pub wall_offset_ns: u64,
     /// A hash of what must be the same at every member, beyond what this struct knows.
@@ -161,14 +205,17 @@ impl Config {
     pub fn new(group: GroupId, members: u16, role: Role) -> Self {
         Self {
             group,
-            epoch: Epoch(1),
             members,
+            view: None,
             role,
             incarnation: Incarnation(1),
             order: Order::Total,
+            reliability: Reliability::Reliable,
             sequencer: Rank(0),
             start: Start::Live,
+            snapshots: false,
             address: Address::default(),
+            link_port: 0,
             wall_offset_ns: 0,
             configuration: 0,
             seed: 0,
@@ -192,6 +239,7 @@ impl Config {
         let parts = [
             u64::from(self.members),
             self.order as u64,
+            self.reliability as u64,
             u64::from(self.sequencer.0),
             limits.mtu_bytes as u64,
             limits.max_message_bytes as u64,
@@ -236,9 +284,12 @@ impl Config {
 }
 
 impl Limits {
+    /// No log holds fewer datagrams.
+    pub(crate) const SLOTS_MIN: usize = 16;
+
     /// How many datagrams a log of so many bytes keeps: a power of two, so that a number finds its slot by a mask.
     pub(crate) fn slots(&self, bytes: usize) -> usize {
-        let slots = (bytes / self.mtu_bytes).max(16);
+        let slots = (bytes / self.mtu_bytes).max(Self::SLOTS_MIN);
         1 << slots.ilog2()
     }
 

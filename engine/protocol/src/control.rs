@@ -6,4 +6,5 @@ pub(crate) mod heartbeat;
 pub mod membership;
 pub(crate) mod presence;
 pub mod quorum;
+pub(crate) mod state_transfer;
 pub mod view_change;

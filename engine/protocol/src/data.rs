@@ -1,7 +1,9 @@
 //! The data plane: every message passes here. One protocol, one file; they are joined only in [`pipeline`].
 
+pub(crate) mod barrier;
 pub(crate) mod causal;
 pub(crate) mod cursor;
+pub(crate) mod cut;
 pub(crate) mod fifo;
 pub(crate) mod flow;
 pub(crate) mod log;

@@ -39,10 +39,11 @@ mod process;
 pub mod view;
 
 pub use client::{Client, ClientEvent};
-pub use config::{Config, ConfigError, Limits, Order, Role, Start, Timing};
+pub use config::{Config, ConfigError, Limits, Order, Reliability, Role, Start, Timing};
 pub use counters::{Counter, Counters};
 pub use data::pack::{Claim, Outgoing};
 pub use event::{Delivery, Event, Refusal};
 pub use mutant::Mutant;
 pub use outbox::Destination;
-pub use process::{Held, Process};
+pub use process::{Held, Process, Standing};
+pub use view::{Beginning, Member, View};

@@ -43,13 +43,31 @@ impl Outbox {
         Self { bytes: Vec::new(), entries: VecDeque::new(), header, wall_offset_ns }
     }
 
+    /// What stands in front of records from now on.
+    pub(crate) fn enter(&mut self, header: DatagramHeader) {
+        debug_assert_eq!(header.channel(), CONTROL_CHANNEL);
+        self.header = header;
+    }
+
     /// Queues one record, its list or payload behind it, as a datagram of its own.
     pub(crate) fn record(
         &mut self,
         now: Instant,
         to: Destination,
         kind: Kind,
-        topic: TopicId,
+        parts: [&[u8]; 2],
+        counters: &mut Counters,
+    ) {
+        self.record_as(self.header, now, to, kind, parts, counters);
+    }
+
+    /// The same behind another header: of another epoch.
+    pub(crate) fn record_as(
+        &mut self,
+        header: DatagramHeader,
+        now: Instant,
+        to: Destination,
+        kind: Kind,
         parts: [&[u8]; 2],
         counters: &mut Counters,
     ) {
@@ -57,11 +75,10 @@ impl Outbox {
         let frames = size_of::<FrameHeader>() + length;
         let Some(datagram) = self.reserve(to, HEADER_BYTES + frames, counters) else { return };
         let body = &mut datagram[HEADER_BYTES..];
-        body[..8].copy_from_slice(FrameHeader::new(length, topic, kind, 0).as_bytes());
+        body[..8].copy_from_slice(FrameHeader::new(length, TopicId(0), kind, 0).as_bytes());
         body[8..8 + parts[0].len()].copy_from_slice(parts[0]);
         body[8 + parts[0].len()..].copy_from_slice(parts[1]);
         let wall_ns = now.0.saturating_add(self.wall_offset_ns);
-        let header = self.header;
         let start = self.entries.back().map_or(0, |entry| entry.start);
         seal(&mut self.bytes[start..], header, 1, frames, wall_ns);
         counters.add(Counter::ControlSent, 1);

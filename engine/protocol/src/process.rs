@@ -1,30 +1,41 @@
 //! One process of a group, pure: what the simulator and the node both run.
 //!
 //! Here, and only here, the data plane and the control plane meet. Everything received is checked, attributed to a
-//! member of this view and this incarnation, and handed to the protocol it belongs to; everything else is discarded and
+//! member of this view and this life, and handed to the protocol it belongs to; everything else is discarded and
 //! counted. See the crate's page for the step contract.
+//!
+//! This file has what an application calls and the way of a datagram. Beside it: `change.rs` drives the change from one
+//! view to the next, `outside.rs` finds the group and follows it, `speak.rs` says what is due, `transfer.rs` moves state.
 
-use crate::config::{Config, ConfigError, Role, Start};
+mod change;
+mod outside;
+mod speak;
+mod steps;
+mod transfer;
+
+use crate::config::{Config, ConfigError, Role};
 use crate::control::clients::{Clients, Request};
+use crate::control::detector::{Detector, Path};
 use crate::control::heartbeat::Heartbeat;
-use crate::control::presence::{Known, Presence};
+use crate::control::membership::{Membership, RejoinDelay};
+use crate::control::presence::Presence;
+use crate::control::view_change::{Value, ViewChange};
 use crate::counters::{Counter, Counters};
+use crate::data::cut::{Ending, Unsettled};
+use crate::data::log::Log;
 use crate::data::pack::{Claim, Outgoing};
-use crate::data::pipeline::{DATA_CHANNEL, Pipeline, Sequenced, own_window};
-use crate::data::repair::{ATTEMPTS_AT_SENDER, Answer};
-use crate::data::stability;
-use crate::data::stream::Stream;
+use crate::data::pipeline::{DATA_CHANNEL, Pipeline, Sequenced};
 use crate::event::{Delivery, Event, Refusal};
 use crate::mutant::Mutant;
 use crate::outbox::{Destination, Outbox};
+use crate::view::{Beginning, Member, View, bit};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use bourdon_wire::records::{self, ClientAnswer, heartbeat_flags, refusals, request_flags};
+use bourdon_wire::records::{self, ClientAnswer, refusals, request_flags};
 use bourdon_wire::{
-    Address, CONTROL_CHANNEL, ClientId, ClientTag, Datagram, DatagramHeader, DatagramNumber, Discard, Frame, Instant,
-    Kind, OrderNumber, Rank, Sequence, TopicId,
+    CONTROL_CHANNEL, ClientId, ClientTag, Datagram, DatagramHeader, DatagramNumber, Discard, Epoch, Frame, Incarnation,
+    Instant, Kind, OrderNumber, Rank, Sequence,
 };
-use zerocopy::IntoBytes;
 
 /// Events the application has not fetched; more are counted and dropped. Each names a rank or a rare fault, so a full
 /// queue holds every news about a view several times over.
@@ -45,49 +56,132 @@ pub struct Held {
     pub assembly_bytes: usize,
     /// Clients known.
     pub clients: usize,
+    /// Messages published in earlier views and not yet published again.
+    pub unsettled: usize,
+    /// Bytes of snapshots made or fetched.
+    pub snapshot_bytes: usize,
+}
+
+/// What a process is to the group just now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Configured as a member, before the first view.
+    Forming,
+    /// In no view, and following none: it looks for the group.
+    Outside,
+    /// Receives what a view sends, without being in it: an observer, or a member to be.
+    Following,
+    /// A member of the view.
+    Member,
+    /// It left for good.
+    Gone,
+}
+
+/// The epoch before this one, as long as somebody may want something of it.
+#[derive(Debug)]
+struct Past {
+    data: Pipeline,
+    value: Value,
+}
+
+/// What was published in a life before, and not seen delivered.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    incarnation: Incarnation,
+    published: Sequence,
 }
 
 /// A group member or observer.
 #[derive(Debug)]
 pub struct Process {
+    config: Config,
+    standing: Standing,
+    /// The current epoch's messages.
     data: Pipeline,
+    past: Option<Past>,
+    /// Logs of views gone by, to be used again.
+    spare: Vec<Log>,
+    /// How the current epoch is to end, at those who decide it.
+    change: Option<ViewChange>,
+    clock: change::Clock,
+    membership: Membership,
+    detector: Detector,
     presence: Presence,
+    no_majority: bool,
+    hand_over: Option<Rank>,
+    leaving: bool,
+    rejoin: RejoinDelay,
+    doubt: Option<Doubt>,
+    search: outside::Search,
+    /// Published in earlier views, and to be published again before anything else.
+    unsettled: VecDeque<Unsettled>,
+    transfer: transfer::Transfer,
     heartbeat: Heartbeat,
     clients: Clients,
     outbox: Outbox,
     counters: Counters,
     events: VecDeque<Event>,
-    /// Where the next event stands that was seen once and need not be said again.
     version_reported: bool,
-    conflict_reported: bool,
     progress: u64,
     /// A row of this process's, being written.
     row: Vec<u8>,
 }
 
 impl Process {
-    /// A process at the beginning of its view.
+    /// A process that begins to look for its group, or in the view it was given.
     ///
     /// # Errors
     /// If the configuration contradicts itself.
     pub fn new(now: Instant, config: Config) -> Result<Self, ConfigError> {
         config.check()?;
-        let (own, members) = (config.rank(), usize::from(config.members));
-        let rank = own.unwrap_or(Rank::OBSERVER);
-        let header = DatagramHeader::new(config.group, config.epoch, rank, config.incarnation, CONTROL_CHANNEL);
-        Ok(Self {
-            presence: Presence::new(now, own, members, &config.timing),
+        let (rank, members) = (config.rank(), usize::from(config.members));
+        let standing = if rank.is_some() { Standing::Forming } else { Standing::Outside };
+        let mut process = Self {
+            data: Pipeline::idle(config.clone(), Epoch(0)),
+            past: None,
+            spare: Vec::new(),
+            change: None,
+            clock: change::Clock::default(),
+            membership: Membership::new(),
+            detector: Detector::new(now, rank, 0, &config.timing.detector),
+            presence: Presence::new(rank, members),
+            no_majority: false,
+            hand_over: None,
+            leaving: false,
+            rejoin: RejoinDelay::new(),
+            doubt: None,
+            search: outside::Search::default(),
+            unsettled: VecDeque::new(),
+            transfer: transfer::Transfer::default(),
             heartbeat: Heartbeat::new(now),
             clients: Clients::default(),
-            outbox: Outbox::new(header, config.wall_offset_ns),
+            outbox: Outbox::new(header(&config, Epoch(0)), config.wall_offset_ns),
             counters: Counters::default(),
             events: VecDeque::new(),
             version_reported: false,
-            conflict_reported: false,
             progress: 0,
             row: Vec::new(),
-            data: Pipeline::new(config),
-        })
+            standing,
+            config,
+        };
+        process.begin(now);
+        Ok(process)
+    }
+
+    /// Enters the view it was given, or prepares for the first.
+    fn begin(&mut self, now: Instant) {
+        let members = self.config.members;
+        if let Some(view) = self.config.view.clone() {
+            let first = alloc::vec![Sequence(0); usize::from(members)];
+            self.enter(now, view, &Beginning { order: OrderNumber(0), first, phase: 0 });
+        } else if let Some(rank) = self.config.rank() {
+            let own = Member { rank, incarnation: self.config.incarnation };
+            let view = View::forming(members, self.config.sequencer);
+            self.change = Some(ViewChange::new(own, view, self.config.mutant));
+            if members == 1 {
+                self.lead_forming(now);
+            }
+        }
     }
 
     // ---- inputs: the application ----------------------------------------------------------------------------------
@@ -98,8 +192,8 @@ impl Process {
     /// The reason why it can't be taken now; nothing of it was sent.
     #[inline]
     pub fn try_publish(&mut self, now: Instant, outgoing: &Outgoing, payload: &[u8]) -> Result<Sequence, Refusal> {
-        if self.presence.is_formed()
-            && self.presence.silent().is_none()
+        if self.unsettled.is_empty()
+            && !self.no_majority
             && let Some(sequence) = self.data.append(outgoing, payload)
         {
             self.counters.add(Counter::Published, 1);
@@ -123,13 +217,15 @@ impl Process {
 
     #[inline]
     fn admit(&mut self, now: Instant, outgoing: &Outgoing, length: usize, whole: bool) -> Result<(), Refusal> {
-        if self.presence.is_formed() && self.presence.silent().is_none() {
+        if self.standing == Standing::Member && self.unsettled.is_empty() && !self.no_majority {
             return self.data.admit(outgoing, length, whole).map_err(|refusal| self.refused(now, refusal));
         }
-        let refusal = match self.presence.silent().or_else(|| self.presence.missing().next()) {
-            _ if self.data.outbound.is_none() => Refusal::Observer,
-            Some(rank) if self.presence.silent().is_some() => Refusal::MemberSilent(rank),
-            _ => Refusal::Forming,
+        let refusal = match self.standing {
+            _ if matches!(self.config.role, Role::Observer) => Refusal::Observer,
+            Standing::Forming => Refusal::Forming,
+            Standing::Member if self.no_majority => Refusal::NoMajority,
+            Standing::Member => Refusal::ViewChange,
+            Standing::Outside | Standing::Following | Standing::Gone => Refusal::Outside,
         };
         self.counters.add(Counter::RefusedOther, 1);
         Err(refusal)
@@ -139,11 +235,66 @@ impl Process {
     fn refused(&mut self, now: Instant, refusal: Refusal) -> Refusal {
         if refusal == Refusal::Window {
             self.counters.add(Counter::RefusedWindow, 1);
-            self.heartbeat.hasten(now, &self.data.config.timing);
+            self.heartbeat.hasten(now, &self.config.timing);
+            // While a member's window is not known, the group is not ready for messages.
+            if self.presence.missing(&self.data.view).first().is_some() && self.data.view.epoch == Epoch(1) {
+                return Refusal::Forming;
+            }
         } else {
             self.counters.add(Counter::RefusedOther, 1);
         }
         refusal
+    }
+
+    /// Asks for a barrier: once [`Event::Synced`] says so, everything that any member sent before has been delivered
+    /// everywhere. A `payload` of at most one datagram is delivered at every process between what was before and what
+    /// comes after.
+    ///
+    /// # Errors
+    /// If this process is no member, too many barriers wait, or the payload is too long.
+    pub fn sync(&mut self, now: Instant, payload: Option<&[u8]>) -> Result<(), Refusal> {
+        if self.standing != Standing::Member {
+            return Err(match self.config.role {
+                Role::Observer => Refusal::Observer,
+                Role::Member(_) if self.standing == Standing::Forming => Refusal::Forming,
+                Role::Member(_) => Refusal::Outside,
+            });
+        }
+        let limit_bytes = self.config.limits.frame_bytes() - bourdon_wire::FRAME_HEADER_BYTES - records::Marker::BYTES;
+        if payload.is_some_and(|payload| payload.len() > limit_bytes) {
+            return Err(Refusal::TooLarge { limit_bytes });
+        }
+        if !self.data.barrier.ask(payload) {
+            return Err(Refusal::Barrier);
+        }
+        self.heartbeat.hasten(now, &self.config.timing);
+        Ok(())
+    }
+
+    /// Leaves the group: the next view is without this process; [`Event::Left`] says when.
+    pub fn leave(&mut self, now: Instant) {
+        self.leaving = true;
+        self.heartbeat.due = now;
+        self.clock.look_due = now;
+        if self.standing != Standing::Member {
+            self.standing = Standing::Gone;
+            self.change = None;
+        }
+    }
+
+    /// Makes another member the sequencer, for instance the one that publishes most: a view change with the same
+    /// members. Honoured by the oldest member; call it there or everywhere.
+    pub fn hand_over(&mut self, now: Instant, to: Rank) {
+        self.hand_over = Some(to);
+        self.clock.look_due = now;
+    }
+
+    /// Hard evidence from outside: this life of a process is gone, its connections were reset.
+    pub fn on_evidence(&mut self, now: Instant, rank: Rank, incarnation: Incarnation) {
+        if self.standing == Standing::Member && self.data.view.incarnation(rank) == Some(incarnation) {
+            self.detector.evidence(rank, now);
+            self.clock.look_due = now;
+        }
     }
 
     /// Puts in order what has been received, so that the sequencer can deliver it before it sends the order: for who
@@ -163,30 +314,28 @@ impl Process {
     /// Takes in a datagram that was received, by whatever path.
     #[inline]
     pub fn on_datagram(&mut self, now: Instant, bytes: &[u8], kernel_receive_ns: Option<u64>) {
-        let datagram = match Datagram::parse(bytes, self.data.config.group) {
+        let datagram = match Datagram::parse(bytes, self.config.group) {
             Ok(datagram) => datagram,
             Err(discard) => return self.discard(discard),
         };
         let header = datagram.header;
         let rank = header.rank();
-        if rank.0 < self.data.config.members {
+        if header.channel() == DATA_CHANNEL {
+            if rank.0 >= self.config.members {
+                return self.counters.add(Counter::DiscardedSender, 1);
+            }
             if self.is_stranger(now, &datagram) {
                 return;
             }
-        } else if header.channel() != CONTROL_CHANNEL {
-            return self.counters.add(Counter::DiscardedSender, 1);
-        }
-        match header.channel() {
-            DATA_CHANNEL => {
-                self.data.receive(now, &datagram, kernel_receive_ns.unwrap_or(0), &mut self.counters);
-                if datagram.has(Kind::Row) {
-                    datagram.frames().filter(|frame| frame.kind() == Some(Kind::Row)).for_each(|frame| {
-                        self.on_row(rank, frame.body);
-                    });
-                }
+            self.data.receive(now, &datagram, kernel_receive_ns.unwrap_or(0), &mut self.counters);
+            if datagram.has(Kind::Row) {
+                let rows = datagram.frames().filter(|frame| frame.kind() == Some(Kind::Row));
+                rows.for_each(|frame| self.on_row(now, rank, frame.body));
             }
-            CONTROL_CHANNEL => datagram.frames().for_each(|frame| self.on_control(now, &datagram, &frame)),
-            _ => self.counters.add(Counter::DiscardedSender, 1),
+        } else if header.channel() == CONTROL_CHANNEL {
+            datagram.frames().for_each(|frame| self.on_control(now, &datagram, &frame));
+        } else {
+            self.counters.add(Counter::DiscardedSender, 1);
         }
     }
 
@@ -207,345 +356,156 @@ impl Process {
         self.counters.add(counter, 1);
     }
 
-    /// Whether a datagram of a member's rank is not that member's, in this view and this life.
+    /// Whether a datagram of this epoch is not a member's, in its life of this view; if it is, it was heard.
     #[inline]
     fn is_stranger(&mut self, now: Instant, datagram: &Datagram<'_>) -> bool {
         let header = datagram.header;
-        if header.epoch() != self.data.config.epoch {
-            self.counters.add(Counter::DiscardedEpoch, 1);
-            return true;
+        if header.epoch() != self.data.view.epoch {
+            let across = self.config.mutant == Some(Mutant::DataAcrossEpochs) && header.channel() == DATA_CHANNEL;
+            if !(across && header.epoch().next() == self.data.view.epoch) {
+                self.counters.add(Counter::DiscardedEpoch, 1);
+                return true;
+            }
         }
         let rank = header.rank();
-        if Some(rank) == self.data.config.rank() {
-            if header.incarnation() == self.data.config.incarnation {
-                self.counters.add(Counter::DiscardedOwn, 1);
-            } else {
-                self.counters.add(Counter::DiscardedSender, 1);
-                if !core::mem::replace(&mut self.conflict_reported, true) {
-                    self.event(Event::IdentityConflict(rank));
-                }
-            }
+        if self.is_own(header) {
             return true;
         }
-        match self.presence.heard(rank, header.incarnation(), now, !header.is_retransmitted()) {
-            Known::Yes => return false,
-            Known::Back => {
-                self.event(Event::MemberHeard(rank));
-                return false;
+        if self.data.view.incarnation(rank) == Some(header.incarnation()) {
+            if !header.is_retransmitted() {
+                self.detector.heard(rank, now, Path::Multicast);
             }
-            Known::Restarted => self.event(Event::Restarted { rank, incarnation: header.incarnation() }),
-            Known::No => {}
+            return false;
         }
         self.counters.add(Counter::DiscardedSender, 1);
         true
     }
 
+    /// Whether a datagram carries this process's rank: an echo, or somebody who took it.
+    #[inline]
+    fn is_own(&mut self, header: &DatagramHeader) -> bool {
+        if Some(header.rank()) != self.config.rank() {
+            return false;
+        }
+        if header.incarnation() == self.config.incarnation {
+            self.counters.add(Counter::DiscardedOwn, 1);
+        } else {
+            self.counters.add(Counter::DiscardedSender, 1);
+            let own = Member { rank: header.rank(), incarnation: header.incarnation() };
+            // An earlier life of ours may still be under way, or be repaired.
+            let older = header.incarnation() < self.config.incarnation || header.is_retransmitted();
+            if !older && self.presence.refuse(own) {
+                self.event(Event::IdentityConflict(header.rank()));
+            }
+        }
+        true
+    }
+
     fn on_control(&mut self, now: Instant, datagram: &Datagram<'_>, frame: &Frame<'_>) {
-        let rank = datagram.header.rank();
-        let from_member = rank.0 < self.data.config.members;
+        let header = datagram.header;
+        let rank = header.rank();
+        let ranked = rank.0 < self.config.members;
         match frame.kind() {
-            Some(Kind::Row) if from_member => self.on_row(rank, frame.body),
-            Some(Kind::Heartbeat) if from_member => self.on_heartbeat(now, rank, frame.body),
-            Some(Kind::Nak) => self.on_nak(now, frame.body),
-            Some(Kind::Unavailable) if from_member => self.on_unavailable(rank, frame.body),
-            Some(Kind::ClientRequest) => self.on_client(now, frame),
+            Some(Kind::Nak) => return self.on_nak(now, header.epoch(), frame.body),
+            Some(Kind::ClientRequest) => return self.on_client(now, frame),
+            Some(Kind::ViewAsk) => return self.on_view_ask(now, header.epoch(), frame.body),
+            Some(Kind::Transfer) => return self.on_transfer(now, header.epoch(), frame.body),
+            _ if !ranked => return self.counters.add(Counter::DiscardedSender, 1),
+            _ if self.is_own(header) => return,
+            Some(Kind::Heartbeat) => return self.on_heartbeat(now, header, frame.body),
+            Some(Kind::View) => return self.on_view_info(now, header, frame.body),
+            Some(Kind::Ballot) => return self.on_ballot(now, header, frame.body),
+            _ => {}
+        }
+        let from = Member { rank, incarnation: header.incarnation() };
+        let current = header.epoch() == self.data.view.epoch && self.data.view.contains(from);
+        let mutant = self.config.mutant;
+        let earlier = header.epoch().next() == self.data.view.epoch;
+        match frame.kind() {
+            Some(Kind::Row) if current || (earlier && mutant == Some(Mutant::AcksAcrossEpochs)) => {
+                self.detector.heard(rank, now, Path::Multicast);
+                self.on_row(now, rank, frame.body);
+            }
+            Some(Kind::Ping) => self.on_ping(now, from, frame.body),
+            Some(Kind::Unavailable) if current => self.on_unavailable(rank, frame.body),
+            Some(Kind::Row | Kind::Unavailable) => self.counters.add(Counter::DiscardedEpoch, 1),
             _ => {}
         }
     }
 
-    fn on_row(&mut self, from: Rank, body: &[u8]) {
+    fn on_row(&mut self, now: Instant, from: Rank, body: &[u8]) {
         let sent = self.data.outbound.as_ref().map_or(DatagramNumber(0), |outbound| outbound.packer.sent);
-        if let Some((row, entries)) = records::Row::read_all(body)
-            && self.data.stability.merge(from, row, entries, sent)
-        {
-            self.data.update_flow();
-        }
-    }
-
-    fn on_heartbeat(&mut self, now: Instant, rank: Rank, body: &[u8]) {
-        let Some((heartbeat, _)) = records::Heartbeat::read(body) else { return };
-        let differs = heartbeat.configuration.get() != self.data.config.fingerprint();
-        if self.presence.note_differs(rank, differs) {
-            self.event(Event::ConfigurationDiffers(rank));
-        }
-        if differs {
-            return; // not of our group as we understand it: it does not count towards forming
-        }
-        if self.presence.introduce(rank, heartbeat.address) {
-            self.event(Event::Formed);
-        }
-        let mtu = self.data.config.limits.mtu_bytes as u64;
-        if let Some(outbound) = &mut self.data.outbound {
-            outbound.flow.announce(rank, u64::from(heartbeat.window_bytes.get()) / mtu);
-            if heartbeat.flags.get() & heartbeat_flags::SOLICIT != 0 {
-                outbound.ack.due = now;
-            }
-        }
-        self.data.update_flow();
-        let stream = &mut self.data.streams[rank.index()];
-        if !stream.window.started {
-            let (next, oldest) = (heartbeat.next_number.get(), heartbeat.oldest_number.get());
-            let sequence = Sequence(heartbeat.next_sequence.get());
-            match self.data.config.start {
-                Start::Live => stream.start_at(DatagramNumber(next), sequence),
-                Start::Oldest => stream.start_at_oldest(DatagramNumber(oldest.min(next)), sequence),
-            }
-        }
-        self.data.note_end(now, rank, DatagramNumber(heartbeat.next_number.get()));
-    }
-
-    fn on_nak(&mut self, now: Instant, body: &[u8]) {
-        let Some((nak, ranges)) = records::Nak::read_all(body) else { return };
-        let rank = Rank(nak.rank.get());
-        if rank.0 >= self.data.config.members || nak.channel.get() != DATA_CHANNEL.0 {
-            return;
-        }
-        self.counters.add(Counter::NaksReceived, 1);
-        let asks_all = self.data.asks_all();
-        let config = &self.data.config;
-        let stream = &mut self.data.streams[rank.index()];
-        let own = Some(rank) == config.rank();
-        if nak.reply_to == config.address {
-            return;
-        }
-        if !own && asks_all {
-            // Multicast to all: its repair will reach us too.
-            let suppressed = stream.asker.suppress(now, &stream.window, &stream.log, ranges);
-            return self.counters.add(Counter::NaksSuppressed, suppressed);
-        }
-        if !nak.reply_to.is_reachable() || matches!(config.role, Role::Observer) {
-            return;
-        }
-        self.data.answerer.refill(now, &config.limits);
-        let sent = self.data.outbound.as_ref().map_or(0, |outbound| outbound.packer.sent.0);
-        let newest = if own { sent } else { stream.window.known_end.0 };
-        let (mut gone, mut left) = (false, stream.log.capacity());
-        for range in ranges {
-            let end = range.first.get().saturating_add(u64::from(range.count.get())).min(newest);
-            let first = range.first.get().min(end);
-            gone |= own && end - first > left;
-            // All ranges together are worth one pass over the log.
-            let first = first.max(end.saturating_sub(left));
-            left -= end - first;
-            for number in first..end {
-                let number = DatagramNumber(number);
-                let Some(bytes) = stream.log.get(number) else {
-                    gone |= own;
-                    continue;
-                };
-                let answerer = &mut self.data.answerer;
-                let to = match answerer.answer(now, (rank, number), nak.reply_to, asks_all, &config.timing) {
-                    Answer::Unicast => Destination::Peer(nak.reply_to),
-                    Answer::Multicast => Destination::Group,
-                    Answer::No => {
-                        self.counters.add(Counter::RepairsRefused, 1);
-                        if answerer.is_exhausted() {
-                            return; // no use in walking the rest: who still misses it asks again
-                        }
-                        continue;
-                    }
-                };
-                self.outbox.repair(to, bytes, &mut self.counters);
-            }
-        }
-        if gone {
-            self.answer_unavailable(now, rank, nak.reply_to);
-        }
-    }
-
-    fn answer_unavailable(&mut self, now: Instant, rank: Rank, to: Address) {
-        let record = records::Unavailable {
-            rank: rank.0.into(),
-            channel: DATA_CHANNEL.0.into(),
-            reserved: 0.into(),
-            oldest_number: self.oldest_retained().0.into(),
-        };
-        let parts = [record.as_bytes(), &[]];
-        self.outbox.record(now, Destination::Peer(to), Kind::Unavailable, TopicId(0), parts, &mut self.counters);
-    }
-
-    /// The oldest datagram of the own stream that can still be sent again.
-    fn oldest_retained(&self) -> DatagramNumber {
-        let Some(outbound) = &self.data.outbound else { return DatagramNumber(0) };
-        let capacity = self.data.streams[outbound.rank.index()].log.capacity();
-        DatagramNumber((outbound.packer.open.0 + 1).saturating_sub(capacity))
-    }
-
-    fn on_unavailable(&mut self, from: Rank, body: &[u8]) {
-        let Some((record, _)) = records::Unavailable::read(body) else { return };
-        let rank = Rank(record.rank.get());
-        if rank == from
-            && matches!(self.data.config.role, Role::Observer)
-            && self.data.streams[rank.index()].window.started
-        {
-            let stream = &mut self.data.streams[rank.index()];
-            // A sender can't have forgotten what nobody has heard of.
-            let oldest = DatagramNumber(record.oldest_number.get().min(stream.window.known_end.0));
-            stream.give_up_before(oldest);
+        let Some((row, entries)) = records::Row::read_all(body) else { return };
+        self.data.barrier.note_row(from, row.reached_phase.get());
+        if self.data.stability.merge(from, entries, sent) {
+            self.data.note_rows();
+            self.settle_clients(now);
         }
     }
 
     fn on_client(&mut self, now: Instant, frame: &Frame<'_>) {
         let Some((request, payload)) = records::ClientRequest::read(frame.body) else { return };
-        if self.data.outbound.is_none() || !request.reply_to.is_reachable() {
+        if self.standing != Standing::Member || !request.reply_to.is_reachable() {
             return;
         }
         let (client, sequence) = (ClientId(request.client.get()), Sequence(request.sequence.get()));
-        let answer = match self.clients.request(now, client, sequence) {
+        let skip = request.flags.get() & request_flags::SKIP != 0;
+        let answer = match self.clients.request(now, client, sequence, request.reply_to) {
             Request::Answer(taken) => ClientAnswer::new(client, taken, refusals::NONE),
             Request::TooMany => ClientAnswer::new(client, Sequence(0), refusals::TOO_MANY_CLIENTS),
-            Request::Publish if request.flags.get() & request_flags::SKIP != 0 => {
-                ClientAnswer::new(client, self.clients.taken(client), refusals::NONE)
-            }
+            Request::Publish if skip => ClientAnswer::new(client, self.clients.skip(client), refusals::NONE),
             Request::Publish => {
-                let client_tag = Some(ClientTag::new(client, sequence));
-                let outgoing = Outgoing { topic: frame.topic, intended_send_ns: None, client: client_tag };
+                let outgoing = Outgoing {
+                    topic: frame.topic,
+                    intended_send_ns: None,
+                    client: Some(ClientTag::new(client, sequence)),
+                };
                 match self.try_publish(now, &outgoing, payload) {
-                    Ok(_) => ClientAnswer::new(client, self.clients.taken(client), refusals::NONE),
+                    Ok(_) => {
+                        let open = self.data.outbound.as_ref().map_or(DatagramNumber(0), |o| o.packer.open);
+                        self.clients.published(client, sequence, open);
+                        return; // answered once a quorum holds it
+                    }
                     Err(Refusal::TooLarge { .. }) => ClientAnswer::new(client, sequence, refusals::TOO_LARGE),
-                    Err(_) => ClientAnswer::new(client, sequence, refusals::BUSY),
+                    Err(_) => ClientAnswer::new(client, self.clients.taken(client), refusals::BUSY),
                 }
             }
         };
-        let (to, parts) = (Destination::Peer(request.reply_to), [answer.as_bytes(), &[]]);
-        self.outbox.record(now, to, Kind::ClientAnswer, TopicId(0), parts, &mut self.counters);
-    }
-
-    // ---- inputs: time ---------------------------------------------------------------------------------------------
-
-    /// When [`Process::on_timer`] must be called, at the latest.
-    #[inline]
-    pub fn next_deadline(&self) -> Instant {
-        let mut deadline = self.presence.due;
-        if let Some(outbound) = &self.data.outbound {
-            deadline = deadline.min(self.heartbeat.due).min(outbound.ack.due);
-        }
-        self.data.streams.iter().fold(deadline, |deadline, stream| deadline.min(stream.asker.due))
-    }
-
-    /// Does what is due.
-    pub fn on_timer(&mut self, now: Instant) {
-        if now >= self.presence.due {
-            let (events, counters) = (&mut self.events, &mut self.counters);
-            self.presence.look(now, &self.data.config.timing, |rank| {
-                push_event(events, counters, Event::MemberSilent(rank));
-            });
-        }
-        for index in 0..self.data.streams.len() {
-            if now >= self.data.streams[index].asker.due {
-                self.ask(now, Rank(index as u16));
-            }
-        }
-        let Some(outbound) = &self.data.outbound else { return };
-        let (ack_due, beat_due) = (now >= outbound.ack.due, now >= self.heartbeat.due);
-        if beat_due {
-            self.beat(now);
-        }
-        if ack_due || beat_due {
-            self.acknowledge(now);
-        }
-    }
-
-    fn ask(&mut self, now: Instant, rank: Rank) {
-        let Some(attempts) = self.data.collect_missing(now, rank) else { return };
-        let to = if self.data.asks_all() {
-            Destination::Group
-        } else {
-            let holder = self.holder_to_ask(rank, attempts);
-            self.presence.address(holder).map_or(Destination::Group, Destination::Peer)
-        };
-        let nak = records::Nak {
-            rank: rank.0.into(),
-            channel: DATA_CHANNEL.0.into(),
-            reply_to: self.data.config.address,
-            ranges: (self.data.ranges.len() as u16).into(),
-        };
-        let parts = [nak.as_bytes(), self.data.ranges.as_bytes()];
-        let times = if self.data.config.mutant == Some(Mutant::AskTwice) { 2 } else { 1 };
-        for _ in 0..times {
-            self.outbox.record(now, to, Kind::Nak, TopicId(0), parts, &mut self.counters);
-            self.counters.add(Counter::NaksSent, 1);
-        }
-    }
-
-    /// The sender first; then, every other time, another member.
-    fn holder_to_ask(&self, rank: Rank, attempts: u8) -> Rank {
-        let members = self.data.config.members;
-        if attempts <= ATTEMPTS_AT_SENDER || attempts.is_multiple_of(2) || members < 3 {
-            return rank;
-        }
-        let other = Rank((rank.0 + 1 + u16::from(attempts / 2) % (members - 1)) % members);
-        if Some(other) == self.data.config.rank() { rank } else { other }
-    }
-
-    fn beat(&mut self, now: Instant) {
-        let Some(outbound) = &self.data.outbound else { return };
-        let config = &self.data.config;
-        let packer = &outbound.packer;
-        let formed = self.presence.is_formed();
-        let mut beat_flags = if formed { heartbeat_flags::FORMED } else { 0 };
-        if outbound.flow.blocked {
-            beat_flags |= heartbeat_flags::SOLICIT;
-        }
-        let log = &self.data.streams[outbound.rank.index()].log;
-        let (next_sequence, next_order) = packer.unsent(log);
-        let window_bytes = own_window(config) * config.limits.mtu_bytes as u64;
-        let forget = config.mutant == Some(Mutant::ForgetTail);
-        let record = records::Heartbeat {
-            next_number: if forget { 0 } else { packer.sent.0 }.into(),
-            oldest_number: self.oldest_retained().0.into(),
-            next_sequence: next_sequence.0.into(),
-            next_order: next_order.0.into(),
-            configuration: config.fingerprint().into(),
-            window_bytes: u32::try_from(window_bytes).unwrap_or(u32::MAX).into(),
-            flags: beat_flags.into(),
-            address: config.address,
-            heard_from: 0.into(),
-            link_port: 0.into(),
-        };
-        let parts = [record.as_bytes(), &[]];
-        self.outbox.record(now, Destination::Group, Kind::Heartbeat, TopicId(0), parts, &mut self.counters);
-        let blocked = outbound.flow.blocked;
-        self.heartbeat.beat(now, &config.timing, formed);
-        if blocked {
-            self.heartbeat.hasten(now, &self.data.config.timing);
-        }
-    }
-
-    fn acknowledge(&mut self, now: Instant) {
-        self.write_row(now);
-        let parts = [&self.row[..], &[]];
-        self.outbox.record(now, Destination::Group, Kind::Row, TopicId(0), parts, &mut self.counters);
-        self.row_sent();
-    }
-
-    fn row_sent(&mut self) {
-        self.counters.add(Counter::RowsSent, 1);
-        if let Some(outbound) = &mut self.data.outbound {
-            outbound.ack.sent();
-        }
-    }
-
-    fn write_row(&mut self, now: Instant) {
-        self.progress += 1;
-        let heard_from = self.presence.heard_from(now, &self.data.config.timing);
-        let lie = self.data.config.mutant == Some(Mutant::AckBeforeReceived);
-        let order = self.data.delivered_order();
-        let (row, entries) = stability::own_row(&self.data.streams, order, heard_from, self.progress, lie);
-        self.row.clear();
-        self.row.extend_from_slice(row.as_bytes());
-        entries.for_each(|entry| self.row.extend_from_slice(entry.as_bytes()));
+        self.answer_client(now, request.reply_to, &answer);
     }
 
     // ---- effects --------------------------------------------------------------------------------------------------
 
-    /// Delivers the messages that are due, at most `limit` (give or take one datagram's); says how many.
+    /// Delivers the messages that are due, at most `limit` (give or take one datagram's); says how many. Stops at a new
+    /// view and at a barrier, so that the event can be seen between the messages it stands between.
     #[inline]
     pub fn deliver(&mut self, now: Instant, limit: usize, mut emit: impl FnMut(Delivery<'_>)) -> usize {
-        let mut count = self.data.deliver(now, limit, &mut self.counters, &mut emit);
+        if self.transfer.holds_back() {
+            return 0;
+        }
+        let (clients, counters) = (&mut self.clients, &mut self.counters);
+        let mut count = self.data.deliver(now, limit, counters, &mut |delivery| show(clients, delivery, &mut emit));
         // What a hole held back is due as soon as the hole has been crossed.
-        while matches!(self.data.config.role, Role::Observer) && self.cross_holes() && count < limit {
-            count += self.data.deliver(now, limit - count, &mut self.counters, &mut emit);
+        while self.standing == Standing::Following && self.cross_holes() && count < limit {
+            let (clients, counters) = (&mut self.clients, &mut self.counters);
+            let emit = &mut |delivery: Delivery<'_>| show(clients, delivery, &mut emit);
+            count += self.data.deliver(now, limit - count, counters, emit);
+        }
+        if self.data.end != Ending::Open || self.data.barrier.is_active() {
+            count += self.deliver_ends(now, limit - count.min(limit), &mut emit);
+        }
+        count
+    }
+
+    /// What is due at a barrier or at the end of an epoch.
+    #[cold]
+    fn deliver_ends(&mut self, now: Instant, limit: usize, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
+        let mut count = 0;
+        if self.data.barrier.is_active() {
+            count += self.pass_barrier(now, emit);
+        }
+        if count == 0 && limit > 0 && matches!(self.data.end, Ending::Decided(_)) {
+            count += self.finish_epoch(now, emit);
         }
         count
     }
@@ -565,8 +525,14 @@ impl Process {
     pub fn transmit(&mut self, now: Instant, mut send: impl FnMut(Destination, &[u8], usize) -> usize) -> bool {
         let wall_ns = self.wall(now);
         self.data.refresh_flow();
+        if !self.unsettled.is_empty() {
+            self.resubmit(now);
+        }
         if self.data.sequence(wall_ns, &mut self.counters) == Sequenced::WindowFull {
-            self.heartbeat.hasten(now, &self.data.config.timing);
+            self.heartbeat.hasten(now, &self.config.timing);
+        }
+        if self.data.barrier.is_active() && self.unsettled.is_empty() && self.data.end == Ending::Open {
+            self.data.place_marker(wall_ns);
         }
         self.piggyback(now, wall_ns);
         let before = self.data.outbound.as_ref().map_or(DatagramNumber(0), |outbound| outbound.packer.sent);
@@ -574,29 +540,9 @@ impl Process {
             send(Destination::Group, bytes, segment_bytes)
         });
         if self.data.outbound.as_ref().is_some_and(|outbound| outbound.packer.sent != before) {
-            self.heartbeat.sent(now, &self.data.config.timing);
+            self.heartbeat.sent(now, &self.config.timing);
         }
         (self.outbox.is_empty() || self.outbox.drain(&mut send)) && all
-    }
-
-    /// Puts an acknowledgement that is nearly due into a datagram that goes out anyway.
-    #[inline]
-    fn piggyback(&mut self, now: Instant, wall_ns: u64) {
-        let worthwhile =
-            self.data.outbound.as_ref().is_some_and(|outbound| {
-                outbound.packer.is_open() && outbound.ack.is_worthwhile(now, &self.data.config)
-            });
-        if !worthwhile {
-            return;
-        }
-        self.write_row(now);
-        let Some(outbound) = &mut self.data.outbound else { return };
-        let log = &mut self.data.streams[outbound.rank.index()].log;
-        if outbound.packer.fits_open(log, self.row.len()) {
-            let body = outbound.packer.frame(log, TopicId(0), Kind::Row, 0, self.row.len(), wall_ns);
-            body.copy_from_slice(&self.row);
-            self.row_sent();
-        }
     }
 
     /// The next event, if there is one.
@@ -612,14 +558,14 @@ impl Process {
 
     #[inline]
     fn wall(&self, now: Instant) -> u64 {
-        now.0.wrapping_add(self.data.config.wall_offset_ns)
+        now.0.wrapping_add(self.config.wall_offset_ns)
     }
 
     // ---- looking in -----------------------------------------------------------------------------------------------
 
     /// What it was told.
     pub fn config(&self) -> &Config {
-        &self.data.config
+        &self.config
     }
 
     /// What it has counted.
@@ -627,22 +573,75 @@ impl Process {
         &self.counters
     }
 
-    /// Whether every member has been heard.
+    /// What it is to the group.
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// The view it is in or follows; without members where there is none.
+    pub fn view(&self) -> &View {
+        &self.data.view
+    }
+
+    /// Whether the view is about to change: a ballot has been promised.
+    pub fn is_wedged(&self) -> bool {
+        self.data.end != Ending::Open
+    }
+
+    /// Whether it is in a view, or follows one, and has heard every member of it.
     pub fn is_formed(&self) -> bool {
-        self.presence.is_formed()
+        matches!(self.standing, Standing::Member | Standing::Following)
+            && self.presence.missing(&self.data.view).is_empty()
     }
 
-    /// The members not heard yet.
+    /// The members not heard yet: of the view, or before the first of all that the configuration names.
     pub fn missing(&self) -> impl Iterator<Item = Rank> {
-        self.presence.missing()
+        let forming = View::forming(self.config.members, self.config.sequencer);
+        let none_yet = self.data.view.members.is_empty();
+        self.presence.missing(if none_yet { &forming } else { &self.data.view }).into_iter()
     }
 
-    /// A member that has been silent too long, if any.
-    pub fn silent(&self) -> Option<Rank> {
-        self.presence.silent()
+    /// How well a member is: from 0; suspected from 1 on.
+    pub fn suspicion(&self, rank: Rank, now: Instant) -> f64 {
+        self.detector.level(rank, now)
     }
 
-    /// Whether some member was configured otherwise.
+    /// The detectors.
+    pub fn detector(&self) -> &Detector {
+        &self.detector
+    }
+
+    /// Bit r: the member of rank r is suspected.
+    pub fn suspects(&self) -> u64 {
+        self.detector.suspects()
+    }
+
+    /// Whether no quorum of the view can be reached.
+    pub fn lacks_majority(&self) -> bool {
+        self.no_majority
+    }
+
+    /// Which life of it this is: another one after each removal.
+    pub fn incarnation(&self) -> Incarnation {
+        self.config.incarnation
+    }
+
+    /// Where the links of the members of the view are: rank, incarnation, address, port.
+    pub fn links(&self) -> impl Iterator<Item = (Member, bourdon_wire::Address, u16)> {
+        let known = |member: &Member| {
+            let peer = self.presence.get(member.rank).filter(|peer| peer.incarnation == Some(member.incarnation))?;
+            Some((*member, peer.address?, peer.link_port)).filter(|(.., port)| *port != 0)
+        };
+        let own = self.config.rank();
+        self.data.view.members.iter().filter(move |member| Some(member.rank) != own).filter_map(known)
+    }
+
+    /// How many barriers are complete.
+    pub fn phase(&self) -> u64 {
+        self.data.barrier.phase
+    }
+
+    /// Whether some process was configured otherwise.
     pub fn configuration_differs(&self) -> bool {
         self.presence.any_differs()
     }
@@ -650,6 +649,9 @@ impl Process {
     /// How many sealed datagrams of the own stream wait for the network.
     #[inline]
     pub fn backlog(&self) -> u64 {
+        if self.data.end != Ending::Open {
+            return 0; // what was not sent before the promise is fetched, or published again
+        }
         self.data.outbound.as_ref().map_or(0, |outbound| outbound.packer.open.since(outbound.packer.sent))
     }
 
@@ -663,14 +665,14 @@ impl Process {
         self.data.streams.get(rank.index()).map_or(Sequence(0), |stream| stream.delivered)
     }
 
-    /// Every datagram of a member's stream below this has been received here.
+    /// Every datagram of a member's stream below this has been received here, in this view.
     pub fn received(&self, rank: Rank) -> DatagramNumber {
         self.data.streams.get(rank.index()).map_or(DatagramNumber(0), |stream| stream.window.next)
     }
 
     /// Every datagram of a member's stream below this has been delivered to the last frame, or given up, here.
     pub fn released(&self, rank: Rank) -> DatagramNumber {
-        self.data.streams.get(rank.index()).map_or(DatagramNumber(0), Stream::floor)
+        self.data.streams.get(rank.index()).map_or(DatagramNumber(0), |stream| stream.floor())
     }
 
     /// What it keeps beyond its logs, whose size is fixed.
@@ -683,6 +685,8 @@ impl Process {
             early_datagrams: self.data.early(),
             assembly_bytes: self.data.streams.iter().map(|stream| stream.assembly.held_bytes()).sum(),
             clients: self.clients.len(),
+            unsettled: self.unsettled.len(),
+            snapshot_bytes: self.transfer.held_bytes(),
         }
     }
 
@@ -699,10 +703,32 @@ impl Process {
     }
 }
 
+/// Shows a message to the application, unless it is a client's that came by another member before.
+#[inline]
+fn show(clients: &mut Clients, delivery: Delivery<'_>, emit: &mut impl FnMut(Delivery<'_>)) {
+    if let Some(tag) = delivery.client
+        && !clients.deliver(tag)
+    {
+        return;
+    }
+    emit(delivery);
+}
+
+/// In front of this process's control datagrams.
+fn header(config: &Config, epoch: Epoch) -> DatagramHeader {
+    let rank = config.rank().unwrap_or(Rank::OBSERVER);
+    DatagramHeader::new(config.group, epoch, rank, config.incarnation, CONTROL_CHANNEL)
+}
+
 fn push_event(events: &mut VecDeque<Event>, counters: &mut Counters, event: Event) {
     if events.len() < EVENTS_MAX {
         events.push_back(event);
     } else {
         counters.add(Counter::EventsLost, 1);
     }
+}
+
+/// The bit of a process's own rank, if it has one.
+fn own_bit(config: &Config) -> u64 {
+    config.rank().map_or(0, bit)
 }

@@ -7,6 +7,7 @@
 //! Invariants: members are distinct by rank; any two quorums of a view meet ([`View::is_quorum`]), a half counting only
 //! with the view's first member. Epoch 0 is before the first view: nothing is sent in it, and its one quorum is everybody.
 
+use crate::control::quorum::is_quorum;
 use alloc::vec::Vec;
 use bourdon_wire::{Epoch, Incarnation, OrderNumber, Rank, Sequence};
 
@@ -82,7 +83,11 @@ impl View {
 
     /// How many members older than this one there are, of those whose bits are set.
     pub fn seniority(&self, rank: Rank, among: u64) -> usize {
-        self.members.iter().take_while(|member| member.rank != rank).filter(|member| among & bit(member.rank) != 0).count()
+        self.members
+            .iter()
+            .take_while(|member| member.rank != rank)
+            .filter(|member| among & bit(member.rank) != 0)
+            .count()
     }
 
     /// The oldest of those whose bits are set.
@@ -93,12 +98,8 @@ impl View {
     /// Whether these are enough to decide for the view: any two such sets share a member. More than half, or half with
     /// the first member; before the first view, all.
     pub fn is_quorum(&self, votes: u64) -> bool {
-        let (count, all) = ((votes & self.bits()).count_ones() as usize, self.members.len());
-        if self.epoch == Epoch(0) {
-            return count == all;
-        }
-        let first = self.members.first().is_some_and(|first| votes & bit(first.rank) != 0);
-        2 * count > all || (2 * count == all && first)
+        let ranks: Vec<Rank> = self.members.iter().map(|member| member.rank).collect();
+        if self.epoch == Epoch(0) { self.bits() & !votes == 0 } else { is_quorum(&ranks, votes) }
     }
 
     /// How many votes make a quorum, the first member's among them or not.

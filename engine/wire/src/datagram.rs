@@ -11,7 +11,7 @@
 //! Invariants: [`Datagram::parse`] accepts only datagrams whose every frame can be walked to the end, and whose numbers
 //! leave room to count on; whoever holds a parsed datagram's bytes may walk them again without checking.
 
-use crate::{ChannelId, DatagramNumber, Epoch, Frames, Kind, GroupId, Incarnation, OrderNumber, Rank, Sequence};
+use crate::{ChannelId, DatagramNumber, Epoch, Frames, GroupId, Incarnation, Kind, OrderNumber, Rank, Sequence};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 

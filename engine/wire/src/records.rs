@@ -410,8 +410,7 @@ impl BallotStep {
         let count = |count: U16| Some(usize::from(count.get())).filter(|count| *count <= most);
         let (members, rest) = <[MemberEntry]>::ref_from_prefix_with_elems(rest, count(step.members)?).ok()?;
         let (held, rest) = <[End]>::ref_from_prefix_with_elems(rest, count(step.held)?).ok()?;
-        let (held_ranges, rest) =
-            <[HeldRange]>::ref_from_prefix_with_elems(rest, count(step.held_ranges)?).ok()?;
+        let (held_ranges, rest) = <[HeldRange]>::ref_from_prefix_with_elems(rest, count(step.held_ranges)?).ok()?;
         let (cut, rest) = <[End]>::ref_from_prefix_with_elems(rest, count(step.cut)?).ok()?;
         let cut_ranges = <[HeldRange]>::ref_from_bytes_with_elems(rest, count(step.cut_ranges)?).ok()?;
         Some((step, BallotLists { members, held, held_ranges, cut, cut_ranges }))

@@ -1,24 +1,40 @@
-//! Clients: processes in no view that publish through a member.
+//! Clients: processes in no view that publish through a member, any member.
 //!
-//! A client's request may be lost, and so may the answer; it then sends again, and the message must not be published
-//! twice. The member keeps one number per client, the next sequence it will take, takes exactly that one, and answers
-//! with the number; a request from the past gets the same answer, one from the future waits for its turn to come again.
+//! A client's request may be lost, and so may the answer; or the member that took it dies. It then sends again, perhaps
+//! to another member, and the message must not be delivered twice. The client's id and its own sequence travel with the
+//! message; every process keeps, for each client, the next sequence it will *deliver* and passes over earlier ones,
+//! whichever member carried them. A member takes exactly the next sequence it has neither delivered nor published, and
+//! answers only once a quorum holds the message: what a client was told is delivered, whoever dies.
 //!
-//! Invariant: a client's messages are published once, in its order. Bound: [`CLIENTS_MAX`] clients at a time; the one
-//! that has been quiet longest gives way once it has been quiet for [`QUIET_NS`].
+//! Invariant: a client's messages are delivered once, in its order. Bound: [`CLIENTS_MAX`] clients at a time, those under
+//! way of each in [`UNDER_WAY_MAX`]; the one that has been quiet longest gives way once it has been quiet for
+//! [`QUIET_NS`].
+//!
+//! At `reliable`, a message that another member carried counts as taken once it is delivered here.
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use bourdon_wire::{ClientId, Instant, Sequence};
+use bourdon_wire::{Address, ClientId, ClientTag, DatagramNumber, Instant, Sequence};
 
-/// How many clients one member serves: 24 bytes each, and few enough to look through.
+/// How many clients one member serves, few enough to look through.
 const CLIENTS_MAX: usize = 1024;
+/// Messages of one client that were published here and that no quorum holds yet; twice what a client has under way.
+const UNDER_WAY_MAX: usize = 64;
 /// A client not heard for so long may be forgotten: longer than any client goes on trying.
 const QUIET_NS: u64 = 60_000_000_000;
 
 #[derive(Debug)]
 struct Known {
     client: ClientId,
+    /// The next sequence to publish here.
     next: Sequence,
+    /// The next sequence to deliver here.
+    delivered: Sequence,
+    /// Everything below is held by a quorum.
+    taken: Sequence,
+    /// Published here: the sequence after, and the datagram that it ends in.
+    under_way: VecDeque<(Sequence, DatagramNumber)>,
+    reply_to: Address,
     heard_at: Instant,
 }
 
@@ -28,7 +44,7 @@ pub(crate) struct Clients(Vec<Known>);
 /// What to do with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
-    /// Publish it, then say [`Clients::taken`].
+    /// Publish it, then say [`Clients::published`].
     Publish,
     /// Only answer: everything below this was taken.
     Answer(Sequence),
@@ -36,16 +52,38 @@ pub(crate) enum Request {
     TooMany,
 }
 
+impl Known {
+    fn new(now: Instant, client: ClientId, delivered: Sequence) -> Self {
+        Self {
+            client,
+            next: delivered,
+            delivered,
+            taken: delivered,
+            under_way: VecDeque::new(),
+            reply_to: Address::default(),
+            heard_at: now,
+        }
+    }
+}
+
 impl Clients {
-    pub(crate) fn request(&mut self, now: Instant, client: ClientId, sequence: Sequence) -> Request {
+    fn get(&mut self, client: ClientId) -> Option<&mut Known> {
+        self.0.iter_mut().find(|known| known.client == client)
+    }
+
+    pub(crate) fn request(&mut self, now: Instant, client: ClientId, sequence: Sequence, reply_to: Address) -> Request {
         let index = self.0.iter().position(|known| known.client == client).or_else(|| self.enter(now, client));
         let Some(known) = index.map(|index| &mut self.0[index]) else { return Request::TooMany };
-        known.heard_at = now;
-        if sequence == known.next { Request::Publish } else { Request::Answer(known.next) }
+        (known.heard_at, known.reply_to) = (now, reply_to);
+        known.next = known.next.max(known.delivered);
+        if sequence == known.next && known.under_way.len() < UNDER_WAY_MAX {
+            return Request::Publish;
+        }
+        Request::Answer(known.taken)
     }
 
     fn enter(&mut self, now: Instant, client: ClientId) -> Option<usize> {
-        let known = Known { client, next: Sequence(0), heard_at: now };
+        let known = Known::new(now, client, Sequence(0));
         if self.0.len() < CLIENTS_MAX {
             self.0.push(known);
             return Some(self.0.len() - 1);
@@ -63,12 +101,87 @@ impl Clients {
         self.0.len()
     }
 
-    /// The request was published, or is never to be; says what the client may be told.
+    /// A message of a client was published here; `open` is the datagram that it ends in.
+    pub(crate) fn published(&mut self, client: ClientId, sequence: Sequence, open: DatagramNumber) {
+        if let Some(known) = self.get(client) {
+            known.next = known.next.max(sequence.next());
+            known.under_way.push_back((sequence.next(), open));
+        }
+    }
+
+    /// A message was refused for good: its sequence is used up. Says what the client may be told.
+    pub(crate) fn skip(&mut self, client: ClientId) -> Sequence {
+        let Some(known) = self.get(client) else { return Sequence(0) };
+        known.next = known.next.next();
+        match known.under_way.back_mut() {
+            // Not before what was published ahead of it.
+            Some(last) => last.0 = known.next,
+            None => (known.taken, known.delivered) = (known.next, known.delivered.max(known.next)),
+        }
+        known.taken
+    }
+
+    /// What a client may be told.
     pub(crate) fn taken(&mut self, client: ClientId) -> Sequence {
-        let known = self.0.iter_mut().find(|known| known.client == client);
-        known.map_or(Sequence(0), |known| {
-            known.next = known.next.next();
-            known.next
-        })
+        self.get(client).map_or(Sequence(0), |known| known.taken)
+    }
+
+    /// Whether any client waits for a quorum.
+    pub(crate) fn awaits_answers(&self) -> bool {
+        self.0.iter().any(|known| !known.under_way.is_empty())
+    }
+
+    /// A quorum holds the own stream up to here: says whom to tell what.
+    pub(crate) fn settle(&mut self, held: DatagramNumber, mut tell: impl FnMut(ClientId, Sequence, Address)) {
+        for known in &mut self.0 {
+            let before = known.taken;
+            while let Some((next, datagram)) = known.under_way.front().copied().filter(|(_, d)| *d < held) {
+                debug_assert!(datagram < held);
+                known.under_way.pop_front();
+                known.taken = known.taken.max(next);
+            }
+            if known.taken > before {
+                tell(known.client, known.taken, known.reply_to);
+            }
+        }
+    }
+
+    /// A new view numbers datagrams anew: what was under way has been delivered, or will be published again.
+    pub(crate) fn renumber(&mut self) {
+        for known in &mut self.0 {
+            known.under_way.clear();
+            known.taken = known.taken.max(known.delivered);
+        }
+    }
+
+    /// A message of a client is due: whether it has not been delivered before.
+    pub(crate) fn deliver(&mut self, tag: ClientTag) -> bool {
+        let (client, sequence) = (tag.client(), tag.sequence());
+        if self.get(client).is_none() {
+            if self.0.len() >= CLIENTS_MAX {
+                let Some(quietest) = (0..self.0.len()).min_by_key(|index| self.0[*index].heard_at) else { return true };
+                self.0.swap_remove(quietest);
+            }
+            self.0.push(Known::new(Instant(0), client, Sequence(0)));
+        }
+        let Some(known) = self.get(client) else { return true };
+        if sequence < known.delivered {
+            return false;
+        }
+        known.delivered = sequence.next();
+        if known.under_way.is_empty() {
+            known.taken = known.taken.max(known.delivered);
+        }
+        true
+    }
+
+    /// What has been delivered of each, for one who joins.
+    pub(crate) fn watermarks(&self) -> Vec<(ClientId, Sequence)> {
+        self.0.iter().map(|known| (known.client, known.delivered)).collect()
+    }
+
+    /// Begins with another process's watermarks.
+    pub(crate) fn take_over(&mut self, watermarks: &[(ClientId, Sequence)]) {
+        self.0 = watermarks.iter().take(CLIENTS_MAX).map(|(client, at)| Known::new(Instant(0), *client, *at)).collect();
     }
 }

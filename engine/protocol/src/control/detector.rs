@@ -456,6 +456,11 @@ impl Detector {
         }
     }
 
+    /// Whether a peer is watched.
+    pub fn is_watching(&self, rank: Rank) -> bool {
+        matches!(self.peers.get(rank.index()), Some(Some(_)))
+    }
+
     /// Whether the last look found a peer suspect.
     pub fn is_suspected(&self, rank: Rank) -> bool {
         rank <= Rank::MAX && self.suspects & 1 << rank.index() != 0

@@ -55,8 +55,8 @@ impl Default for MembershipTiming {
             confirm_after_ns: 20_000_000,
             takeover_after_ns: 50_000_000,
             asymmetric_after_ns: 1_000_000_000,
-            rejoin_min_ns: 1_000_000_000,
-            rejoin_max_ns: 60_000_000_000,
+            rejoin_min_ns: 100_000_000,
+            rejoin_max_ns: 10_000_000_000,
         }
     }
 }

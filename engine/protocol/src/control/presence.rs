@@ -1,154 +1,124 @@
-//! Presence: who has been heard, where they can be reached, and who has fallen silent.
+//! Presence: what each process last said of itself: which life it lives, where it is, whom it hears, what it wants.
 //!
-//! With a static view a silent member stops the group, so the least the others owe their applications is its name.
-//! Any datagram that a member sent itself counts as a sign of life; a repair of its datagrams by another does not. A
-//! process that was itself stopped for a while hears nobody at first: its own stall is not held against the others.
+//! Views say who belongs; they say nothing of addresses, windows or wishes, which change without anybody's decision. All
+//! of that comes with heartbeats and is only ever as good as the last one, so it is kept apart from what was agreed.
 //!
-//! Invariants: the first incarnation heard at a rank is the one in this view; another is refused and reported.
+//! Invariants: nothing here decides anything; a rank has one life at a time here, the one heard last.
 
-use crate::config::Timing;
+use crate::view::{Member, View, bit};
 use alloc::vec;
 use alloc::vec::Vec;
-use bourdon_wire::{Address, Incarnation, Instant, Rank};
+use bourdon_wire::records::{Heartbeat, heartbeat_flags};
+use bourdon_wire::{Address, Epoch, Incarnation, Instant, Rank};
 
+/// What one process said.
 #[derive(Clone, Copy, Debug, Default)]
-struct Peer {
-    incarnation: Option<Incarnation>,
-    /// The incarnation last refused, so that it is reported once.
+pub(crate) struct Peer {
+    /// Which life of it spoke last.
+    pub(crate) incarnation: Option<Incarnation>,
+    /// In which epoch it was then.
+    pub(crate) epoch: Epoch,
+    pub(crate) address: Option<Address>,
+    pub(crate) link_port: u16,
+    pub(crate) window_bytes: u32,
+    /// Whom it heard.
+    pub(crate) heard_from: u64,
+    /// Bits of [`heartbeat_flags`].
+    pub(crate) flags: u16,
+    pub(crate) said_at: Instant,
+    /// It has said where it is, and that it is configured as we are.
+    pub(crate) introduced: bool,
+    pub(crate) differs: bool,
+    /// The life of a rank of the view that is not the view's, once reported.
     refused: Option<Incarnation>,
-    heard_at: Instant,
-    address: Option<Address>,
-    /// It has said where it is and that it is configured as we are.
-    introduced: bool,
-    silent: bool,
-    differs: bool,
 }
 
+/// What every process said.
 #[derive(Debug)]
 pub(crate) struct Presence {
     own: Option<Rank>,
     peers: Vec<Peer>,
-    formed: bool,
-    /// The lowest silent rank: asked on every publication, so kept at hand.
-    silent: Option<Rank>,
-    pub(crate) due: Instant,
-    looked_at: Instant,
-}
-
-/// Whether a sender is the one this view knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Known {
-    Yes,
-    /// It was silent until now.
-    Back,
-    No,
-    /// Another life of it, not seen before.
-    Restarted,
 }
 
 impl Presence {
-    pub(crate) fn new(now: Instant, own: Option<Rank>, members: usize, timing: &Timing) -> Self {
-        let peer = Peer { heard_at: now, ..Peer::default() };
-        let formed = members == 1 && own.is_some();
-        let due = now + timing.silent_after_ns / 4;
-        Self { own, peers: vec![peer; members], formed, silent: None, due, looked_at: now }
+    pub(crate) fn new(own: Option<Rank>, members: usize) -> Self {
+        Self { own, peers: vec![Peer::default(); members] }
     }
 
-    /// A datagram of a member came; `alive` if it sent the datagram itself.
-    #[inline]
-    pub(crate) fn heard(&mut self, rank: Rank, incarnation: Incarnation, now: Instant, alive: bool) -> Known {
-        let peer = &mut self.peers[rank.index()];
-        if peer.incarnation != Some(incarnation) {
-            if peer.incarnation.is_some() {
-                let again = peer.refused.replace(incarnation) == Some(incarnation);
-                return if again { Known::No } else { Known::Restarted };
-            }
-            peer.incarnation = Some(incarnation);
+    pub(crate) fn get(&self, rank: Rank) -> Option<&Peer> {
+        self.peers.get(rank.index())
+    }
+
+    /// Takes in what a process says of itself. True if this is another life than the one heard before.
+    pub(crate) fn hear(&mut self, now: Instant, from: Member, epoch: Epoch, said: &Heartbeat) -> bool {
+        let Some(peer) = self.peers.get_mut(from.rank.index()) else { return false };
+        let other = peer.incarnation != Some(from.incarnation);
+        if other {
+            *peer = Peer { refused: peer.refused, ..Peer::default() };
         }
-        if alive {
-            peer.heard_at = now;
-            if peer.silent {
-                peer.silent = false;
-                self.silent = self.first_silent();
-                return Known::Back;
-            }
-        }
-        Known::Yes
+        peer.incarnation = Some(from.incarnation);
+        peer.epoch = epoch;
+        peer.address = Some(said.address).filter(Address::is_reachable);
+        peer.link_port = said.link_port.get();
+        peer.window_bytes = said.window_bytes.get();
+        peer.heard_from = said.heard_from.get();
+        peer.flags = said.flags.get();
+        (peer.said_at, peer.introduced) = (now, true);
+        other
     }
 
-    /// Where a member says it is; says whether that completes the group.
-    pub(crate) fn introduce(&mut self, rank: Rank, address: Address) -> bool {
-        let peer = &mut self.peers[rank.index()];
-        (peer.address, peer.introduced) = (Some(address).filter(Address::is_reachable), true);
-        let own = self.own.map(Rank::index);
-        let all = self.peers.iter().enumerate().all(|(i, peer)| Some(i) == own || peer.introduced);
-        let formed_now = all && !self.formed;
-        self.formed |= all;
-        formed_now
-    }
-
-    /// Says whether this is the first time a member's configuration is seen to differ.
+    /// Notes whether a process is configured otherwise; true the first time it is seen to be.
     pub(crate) fn note_differs(&mut self, rank: Rank, differs: bool) -> bool {
-        let peer = &mut self.peers[rank.index()];
-        let first = differs && !peer.differs;
-        peer.differs = differs;
-        if differs && !peer.introduced {
-            // It never belonged to the group; the right one may still come to this rank.
-            (peer.incarnation, peer.refused) = (None, None);
-        }
-        first
+        let Some(peer) = self.peers.get_mut(rank.index()) else { return false };
+        differs && !core::mem::replace(&mut peer.differs, differs)
+    }
+
+    /// Another life of a member than the view's spoke: true the first time.
+    pub(crate) fn refuse(&mut self, from: Member) -> bool {
+        let Some(peer) = self.peers.get_mut(from.rank.index()) else { return false };
+        peer.refused.replace(from.incarnation) != Some(from.incarnation)
     }
 
     pub(crate) fn any_differs(&self) -> bool {
         self.peers.iter().any(|peer| peer.differs)
     }
 
-    pub(crate) fn is_formed(&self) -> bool {
-        self.formed
-    }
-
     pub(crate) fn address(&self, rank: Rank) -> Option<Address> {
-        self.peers.get(rank.index()).and_then(|peer| peer.address)
+        self.get(rank).and_then(|peer| peer.address)
     }
 
-    /// The members not heard yet.
-    pub(crate) fn missing(&self) -> impl Iterator<Item = Rank> {
-        let own = self.own.map(Rank::index);
-        let unheard = move |(i, peer): (usize, &Peer)| (Some(i) != own && !peer.introduced).then_some(i);
-        self.peers.iter().enumerate().filter_map(unheard).map(|i| Rank(i as u16))
+    /// Whether this life of it is the one heard last, and is known well enough to talk to.
+    pub(crate) fn knows(&self, member: Member) -> bool {
+        self.get(member.rank).is_some_and(|peer| peer.introduced && peer.incarnation == Some(member.incarnation))
     }
 
-    /// A member that has been silent too long, if any.
-    #[inline]
-    pub(crate) fn silent(&self) -> Option<Rank> {
-        self.silent
+    /// The members of a view that have not introduced themselves.
+    pub(crate) fn missing(&self, view: &View) -> Vec<Rank> {
+        let forming = view.epoch == Epoch(0);
+        let unheard = |member: &&Member| {
+            let introduced = self.get(member.rank).is_some_and(|peer| peer.introduced);
+            Some(member.rank) != self.own && if forming { !introduced } else { !self.knows(**member) }
+        };
+        view.members.iter().filter(unheard).map(|member| member.rank).collect()
     }
 
-    fn first_silent(&self) -> Option<Rank> {
-        self.peers.iter().position(|peer| peer.silent).map(|i| Rank(i as u16))
+    /// Those outside the view that have caught up and want to come in, heard lately.
+    pub(crate) fn joiners(&self, now: Instant, view: &View, fresh_ns: u64) -> Vec<Member> {
+        let ready = |(rank, peer): (usize, &Peer)| {
+            let rank = Rank(rank as u16);
+            let wants = peer.flags & heartbeat_flags::READY != 0 && peer.epoch <= view.epoch;
+            let fresh = peer.introduced && !peer.differs && now.since(peer.said_at) < fresh_ns;
+            let member = Member { rank, incarnation: peer.incarnation? };
+            (wants && fresh && view.incarnation(rank).is_none()).then_some(member)
+        };
+        self.peers.iter().enumerate().filter_map(ready).collect()
     }
 
-    /// Bit r: rank r was heard of late.
-    pub(crate) fn heard_from(&self, now: Instant, timing: &Timing) -> u64 {
-        let heard = |peer: &Peer| peer.incarnation.is_some() && now.since(peer.heard_at) < timing.silent_after_ns;
-        self.peers.iter().enumerate().filter(|(_, peer)| heard(peer)).fold(0, |bits, (i, _)| bits | 1 << i)
-    }
-
-    /// Looks who has fallen silent since the last look.
-    pub(crate) fn look(&mut self, now: Instant, timing: &Timing, mut newly_silent: impl FnMut(Rank)) {
-        let interval_ns = timing.silent_after_ns / 4;
-        let own_stall_ns = now.since(self.looked_at).saturating_sub(2 * interval_ns);
-        (self.looked_at, self.due) = (now, now + interval_ns);
-        for (index, peer) in self.peers.iter_mut().enumerate() {
-            if Some(index) == self.own.map(Rank::index) {
-                continue;
-            }
-            peer.heard_at = (peer.heard_at + own_stall_ns).min(now);
-            if !peer.silent && now.since(peer.heard_at) >= timing.silent_after_ns {
-                peer.silent = true;
-                newly_silent(Rank(index as u16));
-            }
-        }
-        self.silent = self.first_silent();
+    /// The members that want to be left out.
+    pub(crate) fn leavers(&self, view: &View) -> u64 {
+        let leaves = |member: &&Member| {
+            self.knows(**member) && self.get(member.rank).is_some_and(|peer| peer.flags & heartbeat_flags::LEAVING != 0)
+        };
+        view.members.iter().filter(leaves).fold(0, |bits, member| bits | bit(member.rank))
     }
 }

@@ -212,6 +212,18 @@ impl ViewChange {
         states.iter().fold(0, |bits, (member, ..)| bits | bit(member.rank))
     }
 
+    /// Who has not answered our ballot's last step, of those it was meant for.
+    pub fn awaited(&self) -> u64 {
+        let Some(leading) = &self.leading else { return 0 };
+        match &leading.value {
+            None => leading.wish.keep & !self.answered(),
+            Some(value) => {
+                let members = value.members.iter().filter(|member| self.view.incarnation(member.rank).is_some());
+                members.fold(0, |bits, member| bits | bit(member.rank)) & !leading.accepts
+            }
+        }
+    }
+
     /// Whether a value can be chosen; `all` of those wished for have answered, or at least a quorum has.
     pub fn may_choose(&self, all: bool) -> bool {
         let Some(leading) = self.leading.as_ref().filter(|leading| leading.value.is_none()) else { return false };
@@ -270,7 +282,8 @@ impl ViewChange {
         members.extend(wish.joiners.iter().filter(is_new).take(continuing));
         let is_in = |rank: &Rank| members.iter().any(|member| member.rank == *rank);
         let old = Some(self.view.sequencer);
-        let sequencer = wish.sequencer.filter(is_in).or(old.filter(is_in)).or(members.first().map(|first| first.rank))?;
+        let sequencer =
+            wish.sequencer.filter(is_in).or(old.filter(is_in)).or(members.first().map(|first| first.rank))?;
         Some(Value { members, sequencer, cut: self.union(leading) })
     }
 
@@ -421,6 +434,23 @@ impl ViewChange {
             leading.accepts |= bit(self.own.rank);
         }
         Some((ballot, Step::Accept))
+    }
+}
+
+impl Range {
+    /// One past the last.
+    pub(crate) fn end(&self) -> DatagramNumber {
+        self.first + u64::from(self.count)
+    }
+
+    /// Each of them.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = DatagramNumber> + use<> {
+        (self.first.0..self.end().0).map(DatagramNumber)
+    }
+
+    /// Whether a datagram of a stream is in it.
+    pub(crate) fn has(&self, rank: Rank, number: DatagramNumber) -> bool {
+        self.rank == rank && number >= self.first && number < self.end()
     }
 }
 

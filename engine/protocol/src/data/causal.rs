@@ -92,6 +92,9 @@ fn is_due(streams: &mut [Stream], index: usize, mutant: Option<Mutant>) -> bool 
             break;
         }
         let body_bytes = frame.body.len();
+        if stream.is_stopped_by(&frame) {
+            return false;
+        }
         stream.cursor.step(body_bytes, false);
     }
     let stream = &streams[index];

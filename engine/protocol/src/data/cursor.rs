@@ -24,6 +24,8 @@ pub(crate) struct Cursor {
     left: u16,
     /// Frames of this datagram already passed.
     walked: u16,
+    /// Frames to pass in the next datagram entered: where another process stood.
+    pub(crate) skip: u16,
     /// The sequence of the next message to end.
     pub(crate) sequence: Sequence,
     /// Where the datagram stands in the total order, by its header.
@@ -36,6 +38,11 @@ pub(crate) struct Cursor {
 impl Cursor {
     pub(crate) fn at(number: DatagramNumber) -> Self {
         Self { number, ..Self::default() }
+    }
+
+    /// Where it stands: the datagram, and how many of its frames have been passed.
+    pub(crate) fn position(&self) -> (DatagramNumber, u16) {
+        (self.number, self.walked.max(self.skip))
     }
 
     /// The oldest datagram still needed.
@@ -79,6 +86,11 @@ impl Cursor {
         self.send_time_ns = header.send_time_ns();
         self.kernel_receive_ns = slot.kernel_receive_ns;
         self.delivered_early = slot.delivered_early;
+        for _ in 0..core::mem::take(&mut self.skip) {
+            let bytes = log.get(self.number)?;
+            let Some(frame) = Frames::new(bytes.get(self.offset..)?, 1).next().filter(|_| self.left > 0) else { break };
+            self.step(frame.body.len(), frame.ends_message());
+        }
         Some(())
     }
 
@@ -148,6 +160,11 @@ impl Assembly {
         self.bytes.clear();
     }
 
+    /// Whether a message has been begun and not ended.
+    pub(crate) fn is_begun(&self) -> bool {
+        self.begun
+    }
+
     /// The bytes kept.
     pub(crate) fn held_bytes(&self) -> usize {
         self.bytes.len()
@@ -180,7 +197,8 @@ impl Assembly {
             return None;
         }
         self.bytes.extend_from_slice(head.payload);
-        (frame.flags & flags::LAST != 0).then(|| Message {
+        self.begun = frame.flags & flags::LAST == 0;
+        (!self.begun).then(|| Message {
             topic: frame.topic,
             intended_send_ns: self.intended_send_ns,
             client: self.client,

@@ -11,6 +11,7 @@
 
 use super::log::Log;
 use super::stability::Stability;
+use crate::view::bit;
 use alloc::vec;
 use alloc::vec::Vec;
 use bourdon_wire::{DatagramNumber, Rank};
@@ -21,6 +22,8 @@ const RESERVE_PART: u64 = 16;
 #[derive(Debug)]
 pub(crate) struct Flow {
     own: Rank,
+    /// Who is in the view.
+    present: u64,
     /// By member: the datagrams that can be under way to it, once it has said so.
     windows: Vec<Option<u64>>,
     /// The smallest of them, this process's own included.
@@ -37,16 +40,19 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    pub(crate) fn new(own: Rank, members: usize, window: u64, reserve: bool) -> Self {
+    pub(crate) fn new(own: Rank, members: usize, present: u64, window: u64, reserve: bool) -> Self {
         let limit = DatagramNumber(0);
         let mut windows = vec![None; members];
         windows[own.index()] = Some(window);
-        Self { own, windows, window, limit, data_limit: limit, slowest: None, reserve, blocked: false }
+        Self { own, present, windows, window, limit, data_limit: limit, slowest: None, reserve, blocked: false }
     }
 
     /// A member said how much can be under way to it.
     pub(crate) fn announce(&mut self, member: Rank, window: u64) {
         // A window too small for one message and one run would stop the group for good; no honest member has one.
+        if self.present & bit(member) == 0 {
+            return;
+        }
         self.windows[member.index()] = Some(window.max(RESERVE_PART));
         self.window = self.windows.iter().flatten().copied().min().unwrap_or(RESERVE_PART);
     }
@@ -58,7 +64,8 @@ impl Flow {
 
     /// Computes the limits anew; `own_floor` is the oldest own datagram not delivered here.
     pub(crate) fn update(&mut self, stability: &Stability, own_floor: DatagramNumber, log: &Log) {
-        if self.windows.contains(&None) {
+        let unknown = |(member, window): (usize, &Option<u64>)| window.is_none() && self.present & (1 << member) != 0;
+        if self.windows.iter().enumerate().any(unknown) {
             return;
         }
         let window = self.window;

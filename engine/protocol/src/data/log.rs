@@ -49,6 +49,11 @@ impl Log {
         Self { bytes, slots: vec![empty; slots], mtu }
     }
 
+    /// Forgets everything: the same memory for another stream.
+    pub(crate) fn clear(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.number = u64::MAX);
+    }
+
     pub(crate) fn capacity(&self) -> u64 {
         self.slots.len() as u64
     }

@@ -64,7 +64,8 @@ struct Early {
 }
 
 impl Packer {
-    pub(crate) fn new(header: DatagramHeader) -> Self {
+    /// A stream whose first message has this sequence and, at the sequencer, this order number.
+    pub(crate) fn new(header: DatagramHeader, next_sequence: Sequence, next_order: OrderNumber) -> Self {
         Self {
             header,
             open: DatagramNumber(0),
@@ -72,13 +73,18 @@ impl Packer {
             count: 0,
             messages: 0,
             begun: false,
-            first_sequence: Sequence(0),
-            first_order: OrderNumber(0),
-            next_sequence: Sequence(0),
-            next_order: OrderNumber(0),
+            first_sequence: next_sequence,
+            first_order: next_order,
+            next_sequence,
+            next_order,
             sent: DatagramNumber(0),
             early: None,
         }
+    }
+
+    /// What is packed from now on belongs to this barrier phase.
+    pub(crate) fn enter_phase(&mut self, phase: u64) {
+        self.header = self.header.in_phase(phase);
     }
 
     #[inline]

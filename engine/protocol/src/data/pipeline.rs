@@ -10,25 +10,29 @@
 //! The own stream is walked for delivery like any other, so a process delivers its own messages by the same rules as
 //! everybody's.
 
+use super::barrier::Barrier;
 use super::causal::Causal;
+use super::cut::Ending;
 use super::flow::Flow;
 use super::log::Log;
 use super::pack::{Claim, Outgoing, Packer, extension_bytes};
 use super::repair::{Answerer, Asker};
 use super::sequencer::Sequencer;
-use super::stability::Stability;
+use super::stability::{Enough, Stability};
 use super::stream::{Step, Stream};
 use super::total::TotalOrder;
-use super::unordered::Unordered;
+use super::unordered::{Unordered, early_ranges_max};
 use super::window::{Acceptance, Window};
-use crate::config::{Config, Order, Role, Start};
+use crate::config::{Config, Limits, Order, Reliability, Start};
+use crate::control::state_transfer::{Place, Position};
 use crate::counters::{Counter, Counters};
 use crate::event::{Delivery, Refusal};
 use crate::mutant::Mutant;
+use crate::view::{Beginning, View, bit};
 use alloc::vec::Vec;
-use bourdon_wire::records::{NakRange, OrderRun};
+use bourdon_wire::records::{Marker, NakRange, OrderRun};
 use bourdon_wire::{
-    ChannelId, Datagram, DatagramHeader, DatagramNumber, FRAME_HEADER_BYTES, Instant, Kind, OrderNumber, Rank,
+    ChannelId, Datagram, DatagramHeader, DatagramNumber, Epoch, FRAME_HEADER_BYTES, Instant, Kind, OrderNumber, Rank,
     Sequence, TopicId,
 };
 use zerocopy::IntoBytes;
@@ -56,7 +60,7 @@ pub(crate) struct Outbound {
 }
 
 #[derive(Debug)]
-enum Ordering {
+pub(crate) enum Ordering {
     Fifo,
     Unordered(Unordered),
     Causal(Causal),
@@ -75,41 +79,67 @@ impl Ordering {
 #[derive(Debug)]
 pub(crate) struct Pipeline {
     pub(crate) config: Config,
+    /// The view whose messages these are.
+    pub(crate) view: View,
+    /// Where it began.
+    pub(crate) beginning: Beginning,
     pub(crate) streams: Vec<Stream>,
+    /// What this process sends, if it is a member of the view.
     pub(crate) outbound: Option<Outbound>,
-    ordering: Ordering,
+    pub(crate) ordering: Ordering,
     /// Which stream is served first next time.
     turn: usize,
     pub(crate) stability: Stability,
+    pub(crate) barrier: Barrier,
     pub(crate) answerer: Answerer,
     pub(crate) rng: fastrand::Rng,
     pub(crate) ranges: Vec<NakRange>,
     /// Own floor or sequencer's work may have moved since flow was computed.
     flow_stale: bool,
+    /// What may be delivered may have changed.
+    stops_stale: bool,
+    /// How this epoch ends.
+    pub(crate) end: Ending,
+    /// Bits of suspected members, for the mutant that leaves them out.
+    pub(crate) suspected: u64,
 }
 
 impl Pipeline {
-    pub(crate) fn new(config: Config) -> Self {
+    /// The messages of one view. `own` is this process's rank if it is a member of the view; `spare` has logs of earlier
+    /// views, to be used again.
+    pub(crate) fn new(
+        config: Config,
+        view: View,
+        own: Option<Rank>,
+        beginning: &Beginning,
+        spare: &mut Vec<Log>,
+    ) -> Self {
         let limits = &config.limits;
-        let members = usize::from(config.members);
-        let own = config.rank();
+        let (members, present) = (usize::from(config.members), view.bits());
+        let first = |rank: Rank| beginning.first.get(rank.index()).copied().unwrap_or_default();
         let streams = (0..config.members).map(Rank).map(|rank| {
-            let bytes = if Some(rank) == own { limits.log_bytes } else { limits.receive_log_bytes };
-            let log = Log::new(limits.mtu_bytes, limits.slots(bytes), limits.prefault);
-            let started = matches!(config.role, Role::Member(_));
-            Stream::new(rank, log, if started { Window::from_the_start() } else { Window::default() })
+            let bytes = match () {
+                () if present & bit(rank) == 0 => 0,
+                () if Some(rank) == own => limits.log_bytes,
+                () => limits.receive_log_bytes,
+            };
+            let log = reuse(spare, limits, bytes);
+            let started = own.is_some() || present & bit(rank) == 0;
+            let window = if started { Window::from_the_start() } else { Window::default() };
+            Stream::new(rank, log, window, first(rank), beginning.phase)
         });
         let streams: Vec<Stream> = streams.collect();
         let total = config.order == Order::Total;
         let own_slots = limits.slots(limits.log_bytes) as u64;
         let outbound = own.map(|rank| {
-            let header = DatagramHeader::new(config.group, config.epoch, rank, config.incarnation, DATA_CHANNEL);
-            let sequences = total && rank == config.sequencer;
+            let header = DatagramHeader::new(config.group, view.epoch, rank, config.incarnation, DATA_CHANNEL);
+            let header = header.in_phase(beginning.phase);
+            let sequences = total && rank == view.sequencer;
             Outbound {
                 rank,
-                packer: Packer::new(header),
-                flow: Flow::new(rank, members, own_window(&config).min(own_slots), sequences),
-                sequencer: sequences.then(|| Sequencer::new(rank, members)),
+                packer: Packer::new(header, first(rank), beginning.order),
+                flow: Flow::new(rank, members, present, own_window(&config).min(own_slots), sequences),
+                sequencer: sequences.then(|| Sequencer::new(rank, &beginning.first)),
                 ack: Ack { due: Instant::NEVER, since: Instant::NEVER, datagrams: 0 },
             }
         });
@@ -117,15 +147,21 @@ impl Pipeline {
             Order::Unordered => Ordering::Unordered(Unordered::default()),
             Order::Fifo => Ordering::Fifo,
             Order::Causal => Ordering::Causal(Causal::new(members)),
-            Order::Total => Ordering::Total(TotalOrder::new(config.sequencer)),
+            Order::Total => Ordering::Total(TotalOrder::new(view.sequencer, beginning.order)),
         };
         let mut pipeline = Self {
-            stability: Stability::new(own, members),
+            stability: Stability::new(own, members, present),
+            barrier: Barrier::new(beginning.phase, members),
             answerer: Answerer::new(),
-            rng: fastrand::Rng::with_seed(config.seed),
+            rng: fastrand::Rng::with_seed(config.seed ^ view.epoch.0),
             ranges: Vec::with_capacity(bourdon_wire::records::NAK_RANGES_MAX),
             flow_stale: true,
+            stops_stale: true,
+            end: Ending::Open,
+            suspected: 0,
             config,
+            view,
+            beginning: beginning.clone(),
             streams,
             outbound,
             ordering,
@@ -136,12 +172,49 @@ impl Pipeline {
         pipeline
     }
 
+    /// Before the first view, or outside: nothing is sent or received.
+    pub(crate) fn idle(config: Config, epoch: Epoch) -> Self {
+        let view = View { epoch, members: Vec::new(), sequencer: config.sequencer };
+        let beginning = Beginning { order: OrderNumber(0), first: Vec::new(), phase: 0 };
+        Self::new(config, view, None, &beginning, &mut Vec::new())
+    }
+
+    /// Its logs, for another view.
+    pub(crate) fn into_logs(self, spare: &mut Vec<Log>) {
+        // The smallest stand for ranks that are not in the view.
+        let logs = self.streams.into_iter().map(|stream| stream.log);
+        spare.extend(logs.filter(|log| log.capacity() > Limits::SLOTS_MIN as u64));
+    }
+
+    /// This process's rank, if it is a member of the view.
+    #[inline]
+    pub(crate) fn own(&self) -> Option<Rank> {
+        self.outbound.as_ref().map(|outbound| outbound.rank)
+    }
+
+    /// Whether a rank is in the view.
+    #[inline]
+    pub(crate) fn is_present(&self, rank: Rank) -> bool {
+        self.view.bits() & bit(rank) != 0
+    }
+
+    /// Whether messages wait for others to hold them before they are delivered.
+    pub(crate) fn waits_for_others(&self) -> bool {
+        self.config.reliability != Reliability::Reliable
+    }
+
     // ---- publish ------------------------------------------------------------------------------------------------
 
     /// Whether a message of this length can be taken now. `whole`: only in one frame.
     #[inline]
     pub(crate) fn admit(&mut self, outgoing: &Outgoing, length: usize, whole: bool) -> Result<(), Refusal> {
+        if self.end != Ending::Open {
+            return Err(Refusal::ViewChange);
+        }
         let Some(outbound) = &mut self.outbound else { return Err(Refusal::Observer) };
+        if self.barrier.is_placed() {
+            return Err(Refusal::Barrier);
+        }
         let vector = match &mut self.ordering {
             Ordering::Causal(causal) => {
                 let log = &self.streams[outbound.rank.index()].log;
@@ -182,6 +255,8 @@ impl Pipeline {
         if !outgoing.is_plain()
             || payload.len() > self.config.limits.max_message_bytes
             || matches!(self.ordering, Ordering::Causal(_))
+            || self.end != Ending::Open
+            || self.barrier.is_placed()
         {
             return None;
         }
@@ -265,9 +340,18 @@ impl Pipeline {
                 if had_gap && stream.asker.repaired(now, number, &self.config.timing) {
                     counters.add(Counter::RepairsReceived, 1);
                 }
-                if early && let Ordering::Unordered(unordered) = &mut self.ordering {
+                if early
+                    && datagram.header.is_of_phase(self.barrier.phase)
+                    && let Ordering::Unordered(unordered) = &mut self.ordering
+                {
                     unordered.early.push_back((rank, number));
                 }
+                if datagram.has(Kind::Marker) {
+                    let markers = datagram.frames().filter(|frame| frame.kind() == Some(Kind::Marker));
+                    let phases = markers.filter_map(|frame| Some(Marker::read(frame.body)?.0.phase.get()));
+                    phases.for_each(|phase| self.barrier.note_marker(rank, phase, number));
+                }
+                self.stops_stale = true;
                 if let Some(outbound) = &mut self.outbound {
                     outbound.ack.received(now, &self.config, outbound.flow.window());
                 }
@@ -311,7 +395,8 @@ impl Pipeline {
         let (timing, budget) = (&self.config.timing, own_window(&self.config));
         let stream = &mut self.streams[rank.index()];
         let (window, log) = (&stream.window, &stream.log);
-        let attempts = stream.asker.collect(now, window, log, timing, budget, &mut self.ranges);
+        let wanted = self.end.wanted(rank);
+        let attempts = stream.asker.collect(now, window, log, wanted, timing, budget, &mut self.ranges);
         if self.config.mutant == Some(Mutant::AskWithoutPause) {
             stream.asker.forget(now);
         }
@@ -323,6 +408,9 @@ impl Pipeline {
     /// Packs order runs for what has been received, as far as the window allows.
     #[inline]
     pub(crate) fn sequence(&mut self, wall_ns: u64, counters: &mut Counters) -> Sequenced {
+        if self.end != Ending::Open {
+            return Sequenced::All;
+        }
         let Some(outbound) = &mut self.outbound else { return Sequenced::All };
         let Some(sequencer) = &mut outbound.sequencer else { return Sequenced::All };
         let mutant = self.config.mutant;
@@ -343,11 +431,80 @@ impl Pipeline {
         Sequenced::All
     }
 
+    /// Sets this process's marker, if a barrier is due and the window has room.
+    pub(crate) fn place_marker(&mut self, wall_ns: u64) {
+        let Some(outbound) = &mut self.outbound else { return };
+        let Some(payload) = self.barrier.to_place() else { return };
+        if let Some(sequencer) = &outbound.sequencer
+            && (!self.barrier.others_have_ended(&self.streams, &self.view, outbound.rank)
+                || sequencer.has_work(&self.streams))
+        {
+            return;
+        }
+        let log = &mut self.streams[outbound.rank.index()].log;
+        let body_bytes = Marker::BYTES + payload.map_or(0, <[u8]>::len);
+        if outbound.packer.last_datagram(log, body_bytes) >= outbound.flow.limit {
+            outbound.flow.blocked = true;
+            return;
+        }
+        let marker = Marker {
+            phase: self.barrier.phase.into(),
+            sequence: outbound.packer.next_sequence.0.into(),
+            carries: u64::from(payload.is_some()).into(),
+        };
+        let body = outbound.packer.frame(log, TopicId(0), Kind::Marker, 0, body_bytes, wall_ns);
+        let (head, rest) = body.split_at_mut(Marker::BYTES);
+        head.copy_from_slice(marker.as_bytes());
+        rest.copy_from_slice(payload.unwrap_or_default());
+        self.barrier.set();
+    }
+
+    /// How far a quorum holds a stream.
+    pub(crate) fn held_by_quorum(&self, rank: Rank) -> DatagramNumber {
+        let own = self.streams[rank.index()].window.next;
+        self.stability.held_by_enough(rank, own, &self.view, Enough::Quorum)
+    }
+
+    /// Exactly what has been delivered; unknown in the middle of a message or of a view change.
+    pub(crate) fn position(&self) -> Option<Position> {
+        let settled =
+            |stream: &Stream| !stream.assembly.is_begun() && super::unordered::early_ranges(stream).next().is_none();
+        if self.end != Ending::Open || !self.streams.iter().all(settled) {
+            return None;
+        }
+        let place = |stream: &Stream| {
+            let (number, walked) = stream.cursor.position();
+            Place { number, walked, sequence: stream.delivered }
+        };
+        let (order, run) = match &self.ordering {
+            Ordering::Total(total) => (total.next, total.run),
+            _ => (OrderNumber(0), None),
+        };
+        let streams = self.streams.iter().map(place).collect();
+        let (epoch, phase) = (self.view.epoch, self.barrier.phase);
+        Some(Position { epoch, order, run, phase, streams, clients: Vec::new() })
+    }
+
+    /// Goes on where another process stood.
+    pub(crate) fn resume(&mut self, position: &Position) {
+        let bits = self.view.bits();
+        for (stream, place) in self.streams.iter_mut().zip(&position.streams) {
+            if bits & bit(stream.rank) != 0 {
+                stream.resume(place.number, place.walked, place.sequence);
+            }
+            stream.passes = position.phase;
+        }
+        if let Ordering::Total(total) = &mut self.ordering {
+            (total.next, total.run) = (position.order, position.run);
+        }
+        self.barrier = Barrier::new(position.phase, self.streams.len());
+    }
+
     /// Whether this process is the sequencer and others' messages wait for their order.
     #[inline]
     pub(crate) fn has_order_to_give(&self) -> bool {
         let sequencer = self.outbound.as_ref().and_then(|outbound| outbound.sequencer.as_ref());
-        sequencer.is_some_and(|sequencer| sequencer.has_work(&self.streams))
+        self.end == Ending::Open && sequencer.is_some_and(|sequencer| sequencer.has_work(&self.streams))
     }
 
     /// Makes what was just put in order deliverable here, before it is sent.
@@ -372,9 +529,14 @@ impl Pipeline {
         counters: &mut Counters,
         emit: &mut impl FnMut(Delivery<'_>),
     ) -> usize {
+        if !self.may_deliver() {
+            return 0;
+        }
+        self.update_stops();
         let max_message_bytes = self.config.limits.max_message_bytes;
-        let step = Step { now, epoch: self.config.epoch, max_message_bytes };
+        let step = Step { now, epoch: self.view.epoch, max_message_bytes };
         let mutant = self.config.mutant;
+        let ranges_max = early_ranges_max(self.config.members);
         let (streams, turn) = (&mut self.streams[..], self.turn);
         self.turn = (turn + 1) % streams.len();
         let mut bytes = 0;
@@ -384,7 +546,7 @@ impl Pipeline {
         };
         let count = match &mut self.ordering {
             Ordering::Fifo => super::fifo::deliver(streams, turn, limit, &step, emit),
-            Ordering::Unordered(unordered) => unordered.deliver(streams, turn, limit, &step, emit),
+            Ordering::Unordered(unordered) => unordered.deliver(streams, turn, limit, ranges_max, &step, emit),
             Ordering::Causal(_) => Causal::deliver(streams, turn, limit, &step, mutant, emit),
             Ordering::Total(total) => total.deliver(streams, limit, &step, mutant, counters, emit),
         };
@@ -411,7 +573,7 @@ impl Pipeline {
             {
                 lost(stream.rank, from, to);
                 crossed = true;
-                order_lost |= self.config.order == Order::Total && stream.rank == self.config.sequencer;
+                order_lost |= self.config.order == Order::Total && stream.rank == self.view.sequencer;
             }
         }
         if order_lost {
@@ -447,6 +609,35 @@ impl Pipeline {
         }
     }
 
+    /// Rows came: what may be delivered may have changed.
+    pub(crate) fn note_rows(&mut self) {
+        self.stops_stale = true;
+        self.update_flow();
+    }
+
+    /// Lets delivery go as far as enough members hold each stream.
+    #[inline]
+    fn update_stops(&mut self) {
+        if core::mem::take(&mut self.stops_stale) && self.waits_for_others() && self.end == Ending::Open {
+            self.raise_stops();
+        }
+    }
+
+    fn raise_stops(&mut self) {
+        let (view, stability) = (&self.view, &self.stability);
+        let suspected = if self.config.mutant == Some(Mutant::AllButSuspected) { self.suspected } else { 0 };
+        let enough = match self.config.reliability {
+            Reliability::Stable => Enough::AllBut(suspected),
+            _ => Enough::Quorum,
+        };
+        for stream in self.streams.iter_mut().filter(|stream| view.bits() & bit(stream.rank) != 0) {
+            let held = stability.held_by_enough(stream.rank, stream.window.next, view, enough);
+            let held = if self.config.mutant == Some(Mutant::UniformAtOne) { stream.window.next } else { held };
+            // What was delivered stays delivered; a stop never falls.
+            stream.stop = if stream.stop.0 == u64::MAX { held } else { stream.stop.max(held) };
+        }
+    }
+
     pub(crate) fn update_flow(&mut self) {
         self.flow_stale = false;
         if let Some(outbound) = &mut self.outbound {
@@ -465,6 +656,9 @@ impl Pipeline {
         counters: &mut Counters,
         send: &mut impl FnMut(&[u8], usize) -> usize,
     ) -> bool {
+        if self.end != Ending::Open && self.config.mutant != Some(Mutant::SendAfterPromise) {
+            return true;
+        }
         let Some(outbound) = &mut self.outbound else { return true };
         let packer = &mut outbound.packer;
         let stream = &mut self.streams[outbound.rank.index()];
@@ -487,6 +681,7 @@ impl Pipeline {
         stream.window.next = packer.open;
         stream.window.known_end = packer.open;
         stream.window.complete = packer.next_sequence;
+        self.stops_stale = true;
         packer.sent == packer.open
     }
 }
@@ -505,7 +700,7 @@ impl Ack {
     fn received(&mut self, now: Instant, config: &Config, window: u64) {
         self.delivered(now, config);
         self.datagrams += 1;
-        if self.datagrams >= window / 8 {
+        if config.reliability != Reliability::Reliable || self.datagrams >= window / 8 {
             self.due = now;
         }
     }
@@ -533,4 +728,17 @@ pub(crate) fn own_window(config: &Config) -> u64 {
     let limits = &config.limits;
     let log_slots = limits.slots(limits.receive_log_bytes) as u64;
     ((limits.window_bytes / limits.mtu_bytes) as u64).min(log_slots)
+}
+
+/// A log of so many bytes: one that is not used any more, if there is one of that size.
+fn reuse(spare: &mut Vec<Log>, limits: &Limits, bytes: usize) -> Log {
+    let slots = limits.slots(bytes);
+    let fits = spare.iter().position(|log| log.capacity() == slots as u64 && log.mtu() == limits.mtu_bytes);
+    match fits.map(|index| spare.swap_remove(index)) {
+        Some(mut log) => {
+            log.clear();
+            log
+        }
+        None => Log::new(limits.mtu_bytes, slots, limits.prefault),
+    }
 }

@@ -20,6 +20,7 @@
 use super::log::Log;
 use super::window::Window;
 use crate::config::{Limits, Timing};
+use crate::control::view_change::Range;
 use alloc::vec;
 use alloc::vec::Vec;
 use bourdon_wire::records::{NAK_RANGES_MAX, NakRange};
@@ -37,6 +38,24 @@ const SUPPRESSED_MAX: u8 = 3;
 const ATTEMPTS_CYCLE: u8 = 128;
 /// Requests that go to the sender before other holders are tried.
 pub(crate) const ATTEMPTS_AT_SENDER: u8 = 2;
+
+/// Which datagrams of a stream are worth asking for: all, or only those of a cut.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wanted<'a> {
+    /// Whatever is missing.
+    All,
+    /// Those below the end, and those in the ranges of the rank.
+    Cut(DatagramNumber, Rank, &'a [Range]),
+}
+
+impl Wanted<'_> {
+    fn has(self, number: DatagramNumber) -> bool {
+        match self {
+            Self::All => true,
+            Self::Cut(end, rank, ranges) => number < end || ranges.iter().any(|range| range.has(rank, number)),
+        }
+    }
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Asked {
@@ -131,6 +150,7 @@ impl Asker {
         now: Instant,
         window: &Window,
         log: &Log,
+        wanted: Wanted<'_>,
         timing: &Timing,
         mut budget: u64,
         ranges: &mut Vec<NakRange>,
@@ -139,7 +159,7 @@ impl Asker {
         self.due = Instant::NEVER;
         let (mut stubborn, mut open): (u8, Option<(u64, u32)>) = (0, None);
         for number in window.next.0..window.known_end.0 {
-            let missing = !log.holds(DatagramNumber(number));
+            let missing = !log.holds(DatagramNumber(number)) && wanted.has(DatagramNumber(number));
             let ask = missing && {
                 let asked = *self.entry(number);
                 let fresh = asked.number != number;

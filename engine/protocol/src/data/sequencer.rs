@@ -13,7 +13,6 @@
 
 use super::stream::Stream;
 use crate::mutant::Mutant;
-use alloc::vec;
 use alloc::vec::Vec;
 use bourdon_wire::{Rank, Sequence};
 
@@ -40,8 +39,9 @@ pub(crate) struct Run {
 }
 
 impl Sequencer {
-    pub(crate) fn new(own: Rank, members: usize) -> Self {
-        Self { own, ordered: vec![Sequence(0); members], turn: 0, late: None }
+    /// A sequencer of a view whose streams begin at these messages.
+    pub(crate) fn new(own: Rank, first: &[Sequence]) -> Self {
+        Self { own, ordered: first.to_vec(), turn: 0, late: None }
     }
 
     /// The next run to pack, if any member's messages wait for one.

@@ -5,19 +5,36 @@
 //! repeats how far it has come, as watermarks that never fall: a lost row is healed by the next, an old one changes
 //! nothing.
 //!
+//! The same rows say what may be delivered uniformly: a datagram that a quorum holds is held by one of any quorum that
+//! answers a ballot, so the cut of a view change takes it in (`control/view_change.rs`). It is asked of each datagram,
+//! order runs included, so it serves every order of delivery; a message is due once all it stands on are held by enough.
+//!
 //! Invariants: 13 (nothing is forgotten before the minimum), 14 (watermarks never fall, whatever a row says).
 //! Source: the stability matrix of Birman and Joseph (ISIS, 1987); all-to-all rows as in Derecho's SST (2019).
 
 use super::stream::Stream;
+use crate::view::{View, bit};
 use alloc::vec;
 use alloc::vec::Vec;
 use bourdon_wire::records::{Row, RowEntry};
 use bourdon_wire::{DatagramNumber, OrderNumber, Rank};
 
+/// How many must hold a datagram before it is delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Enough {
+    /// A quorum of the view.
+    Quorum,
+    /// All members but these: none, unless a bug is planted.
+    AllBut(u64),
+}
+
 #[derive(Debug)]
 pub(crate) struct Stability {
     own: Option<Rank>,
+    /// How many ranks there are, in the view or not.
     members: usize,
+    /// Who is in the view.
+    present: u64,
     /// By member, then stream.
     received: Vec<DatagramNumber>,
     delivered: Vec<DatagramNumber>,
@@ -26,10 +43,11 @@ pub(crate) struct Stability {
 }
 
 impl Stability {
-    pub(crate) fn new(own: Option<Rank>, members: usize) -> Self {
+    pub(crate) fn new(own: Option<Rank>, members: usize, present: u64) -> Self {
         Self {
             own,
             members,
+            present,
             received: vec![DatagramNumber(0); members * members],
             delivered: vec![DatagramNumber(0); members * members],
             overwrites: false,
@@ -39,7 +57,7 @@ impl Stability {
     /// Takes a member's row in; says whether anything rose.
     /// `own_end` is the first datagram of our own that nobody can have: a row that claims more must not open the
     /// window for good.
-    pub(crate) fn merge(&mut self, from: Rank, row: &Row, entries: &[RowEntry], own_end: DatagramNumber) -> bool {
+    pub(crate) fn merge(&mut self, from: Rank, entries: &[RowEntry], own_end: DatagramNumber) -> bool {
         let base = from.index() * self.members;
         let overwrites = self.overwrites;
         let mut rose = false;
@@ -57,8 +75,49 @@ impl Stability {
     }
 
     fn others(&self) -> impl Iterator<Item = usize> {
-        let own = self.own.map(Rank::index);
-        (0..self.members).filter(move |member| Some(*member) != own)
+        let (own, present) = (self.own.map(Rank::index), self.present);
+        (0..self.members).filter(move |member| Some(*member) != own && present & (1 << member) != 0)
+    }
+
+    /// Up to where enough members hold a stream for it to be delivered. `own` is how far this process, if it is a member,
+    /// holds it itself. Who sent a datagram holds it, so its sender counts without a row.
+    pub(crate) fn held_by_enough(
+        &self,
+        stream: Rank,
+        own: DatagramNumber,
+        view: &View,
+        enough: Enough,
+    ) -> DatagramNumber {
+        let mark = |rank: Rank| match self.own {
+            Some(this) if this == rank => own,
+            _ if rank == stream => DatagramNumber(u64::MAX),
+            _ => self.acknowledged(rank, stream),
+        };
+        let mut marks = [DatagramNumber(0); Rank::MAX.index() + 1];
+        let mut count = 0;
+        for member in &view.members {
+            let mark = mark(member.rank);
+            if matches!(enough, Enough::AllBut(suspected) if suspected & bit(member.rank) != 0) {
+                continue;
+            }
+            marks[count] = mark;
+            count += 1;
+        }
+        let marks = &mut marks[..count];
+        if count == 0 {
+            return DatagramNumber(0);
+        }
+        match enough {
+            Enough::Quorum => {
+                // Half of an even view is enough where the first member is among them.
+                let first = view.members.first().map_or(DatagramNumber(0), |first| mark(first.rank));
+                marks.sort_unstable_by(|a, b| b.cmp(a));
+                let majority = marks[view.quorum_count() - 1];
+                let half = if count.is_multiple_of(2) { marks[count / 2 - 1].min(first) } else { DatagramNumber(0) };
+                majority.max(half)
+            }
+            Enough::AllBut(_) => marks.iter().copied().min().unwrap_or_default(),
+        }
     }
 
     /// Every other member has delivered the stream up to here; `None` where there is no other member.
@@ -85,10 +144,11 @@ pub(crate) fn own_row(
     delivered_order: OrderNumber,
     heard_from: u64,
     progress: u64,
+    reached_phase: u64,
     lie: bool,
 ) -> (Row, impl Iterator<Item = RowEntry>) {
     let row = Row {
-        reached_phase: 0.into(),
+        reached_phase: reached_phase.into(),
         delivered_order: delivered_order.0.into(),
         heard_from: heard_from.into(),
         progress: progress.into(),

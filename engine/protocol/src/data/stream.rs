@@ -5,6 +5,7 @@ use super::log::Log;
 use super::repair::Asker;
 use super::window::Window;
 use crate::event::Delivery;
+use bourdon_wire::records::Marker;
 use bourdon_wire::{
     DatagramHeader, DatagramNumber, Epoch, Frame, Frames, HEADER_BYTES, Instant, Kind, OrderNumber, Rank, Sequence,
     flags,
@@ -36,6 +37,10 @@ pub(crate) struct Stream {
     /// Every message below this has been delivered or given up.
     pub(crate) delivered: Sequence,
     pub(crate) hole: Option<Hole>,
+    /// Nothing from this datagram on may be delivered yet: what too few hold, or what lies beyond a cut.
+    pub(crate) stop: DatagramNumber,
+    /// Markers of phases below this may be passed; at others delivery stops until the barrier is complete.
+    pub(crate) passes: u64,
     /// Whether the sequencer has ordered anything of it since we came.
     pub(crate) ordered: bool,
     /// Messages below this may be missing here for a good reason: we came later, or they were lost in a hole.
@@ -48,19 +53,25 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(rank: Rank, log: Log, window: Window) -> Self {
+    /// A stream whose first message has this sequence.
+    pub(crate) fn new(rank: Rank, log: Log, mut window: Window, first: Sequence, phase: u64) -> Self {
         let asker = Asker::new(log.capacity() as usize);
+        window.complete = first;
+        let mut cursor = Cursor::default();
+        cursor.sequence = first;
         Self {
             rank,
             log,
             window,
             asker,
-            cursor: Cursor::default(),
+            cursor,
             assembly: Assembly::default(),
-            delivered: Sequence(0),
+            delivered: first,
             hole: None,
+            stop: DatagramNumber(u64::MAX),
+            passes: phase,
             ordered: false,
-            excused: Sequence(0),
+            excused: first,
             skipped: None,
             awaits_anchor: None,
         }
@@ -112,9 +123,60 @@ impl Stream {
     /// The first datagram that can't be delivered yet.
     #[inline]
     pub(crate) fn end(&self) -> DatagramNumber {
-        match self.hole {
+        let complete = match self.hole {
             None => self.window.next,
             Some(hole) => hole.from,
+        };
+        complete.min(self.stop)
+    }
+
+    /// Goes on exactly where another process stands: before the frame that many frames into a datagram.
+    pub(crate) fn resume(&mut self, number: DatagramNumber, walked: u16, sequence: Sequence) {
+        self.start_at(number, sequence);
+        self.cursor.skip = walked;
+    }
+
+    /// The marker at which delivery stands, if it stands at one.
+    pub(crate) fn marker(&mut self) -> Option<(u64, Option<&[u8]>)> {
+        let end = self.end();
+        let frame = self.cursor.frame(&self.log, end).filter(|frame| frame.kind() == Some(Kind::Marker))?;
+        let (marker, payload) = Marker::read(frame.body)?;
+        Some((marker.phase.get(), (marker.carries.get() != 0).then_some(payload)))
+    }
+
+    /// Whether a frame is a marker that may not be passed yet.
+    #[inline]
+    pub(crate) fn is_stopped_by(&self, frame: &Frame<'_>) -> bool {
+        frame.kind() == Some(Kind::Marker)
+            && Marker::read(frame.body).is_some_and(|(marker, _)| marker.phase.get() >= self.passes)
+    }
+
+    /// Whether messages from beyond the marker at which delivery stands have come: a later datagram that has any.
+    pub(crate) fn has_beyond_marker(&self) -> bool {
+        self.window.complete > self.delivered
+    }
+
+    /// The sequence of the message after the last one that ends in a datagram.
+    pub(crate) fn sequence_after(&self, number: DatagramNumber) -> Option<Sequence> {
+        let messages = self.log.slot(number)?.messages;
+        Some(DatagramHeader::of_checked(self.log.get(number)?).first_sequence() + u64::from(messages))
+    }
+
+    /// The newest datagram in which nothing later than this message begins to end, and the first that ends there or
+    /// later: walking from there passes every piece of it.
+    pub(crate) fn beginning_of(&self, sequence: Sequence) -> Option<(DatagramNumber, Sequence)> {
+        let mut number = self.cursor.floor().min(self.window.next);
+        loop {
+            if let Some(bytes) = self.log.get(number) {
+                let first = DatagramHeader::of_checked(bytes).first_sequence();
+                // With `first == sequence` its first pieces may stand in the datagram before.
+                if first < sequence || number.0 == 0 {
+                    return Some((number, first));
+                }
+            } else if number < self.window.next {
+                return None;
+            }
+            number = DatagramNumber(number.0.checked_sub(1)?);
         }
     }
 
@@ -146,6 +208,7 @@ impl Stream {
                 kernel_receive_ns: Some(self.cursor.kernel_receive_ns).filter(|ns| *ns != 0),
                 delivered_at: step.now,
                 client: None,
+                barrier: None,
                 payload,
             });
             (rest, count) = (after, count + 1);
@@ -168,6 +231,9 @@ impl Stream {
         let end = self.end();
         while let Some(frame) = self.cursor.frame(&self.log, end) {
             let (body_bytes, ends) = (frame.body.len(), frame.ends_message());
+            if self.is_stopped_by(&frame) {
+                return false;
+            }
             let early = self.cursor.delivered_early && frame.flags & flags::FIRST != 0 && ends;
             if frame.kind() == Some(Kind::Data)
                 && !early
@@ -183,6 +249,7 @@ impl Stream {
                     kernel_receive_ns: Some(self.cursor.kernel_receive_ns).filter(|ns| *ns != 0),
                     delivered_at: step.now,
                     client: message.client,
+                    barrier: None,
                     payload: message.payload,
                 });
             }

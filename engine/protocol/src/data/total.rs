@@ -25,7 +25,7 @@ pub(crate) struct TotalOrder {
     /// The number of the next message.
     pub(crate) next: OrderNumber,
     /// What is left of the run the walk has come to.
-    run: Option<Run>,
+    pub(crate) run: Option<Run>,
 }
 
 enum Walk {
@@ -38,8 +38,9 @@ enum Walk {
 }
 
 impl TotalOrder {
-    pub(crate) fn new(sequencer: Rank) -> Self {
-        Self { sequencer, next: OrderNumber(0), run: None }
+    /// The order of a view, from its first number on.
+    pub(crate) fn new(sequencer: Rank, next: OrderNumber) -> Self {
+        Self { sequencer, next, run: None }
     }
 
     /// Delivers at most `limit` messages; says how many.
@@ -99,6 +100,7 @@ impl TotalOrder {
                 self.next = self.next + count as u64;
                 if count > 0 { Walk::Delivered(count) } else { Walk::Waits }
             }
+            Some(Kind::Marker) if stream.is_stopped_by(&frame) => Walk::Waits,
             kind => {
                 if kind == Some(Kind::OrderRun)
                     && let Some((run, _)) = records::OrderRun::read(frame.body)

@@ -8,6 +8,7 @@
 //! nothing is delivered twice.
 
 use super::stream::{Step, Stream};
+use crate::control::view_change::Range;
 use crate::event::Delivery;
 use alloc::collections::VecDeque;
 use bourdon_wire::{DatagramHeader, DatagramNumber, Frames, HEADER_BYTES, Kind, Rank, Sequence, flags};
@@ -25,6 +26,7 @@ impl Unordered {
         streams: &mut [Stream],
         turn: usize,
         limit: usize,
+        ranges_max: usize,
         step: &Step,
         emit: &mut impl FnMut(Delivery<'_>),
     ) -> usize {
@@ -32,13 +34,51 @@ impl Unordered {
         while count < limit
             && let Some((rank, number)) = self.early.pop_front()
         {
-            count += deliver_early(&mut streams[rank.index()], number, step, emit);
+            // What does not get a place among the ranges waits for its turn.
+            if may_run_ahead(streams, rank, number, ranges_max) {
+                count += deliver_early(&mut streams[rank.index()], number, step, emit);
+            }
         }
         count + super::fifo::deliver(streams, turn, limit - count.min(limit), step, emit)
     }
 }
 
-fn deliver_early(
+/// How many runs of datagrams beyond gaps a process may have delivered: they are reported in a view change, where those
+/// of all members together must fit one datagram.
+pub(crate) fn early_ranges_max(members: u16) -> usize {
+    EARLY_RANGES_OF_ALL / usize::from(members.max(1))
+}
+
+/// The runs of all members together: 320 bytes.
+const EARLY_RANGES_OF_ALL: usize = 32;
+
+/// The runs of a stream's datagrams that were delivered ahead of their turn.
+pub(crate) fn early_ranges(stream: &Stream) -> impl Iterator<Item = Range> {
+    let is_early = |number: u64| stream.log.slot(DatagramNumber(number)).is_some_and(|slot| slot.delivered_early);
+    let (next, end) = (stream.window.next.0, stream.window.known_end.0);
+    let begins = move |number: &u64| is_early(*number) && (*number == next || !is_early(*number - 1));
+    (next..end).filter(begins).map(move |first| {
+        let count = (first..end).take_while(|number| is_early(*number)).take(usize::from(u16::MAX)).count();
+        Range { rank: stream.rank, first: DatagramNumber(first), count: count as u16 }
+    })
+}
+
+fn may_run_ahead(streams: &[Stream], rank: Rank, number: DatagramNumber, ranges_max: usize) -> bool {
+    let extends = |range: Range| {
+        range.rank == rank && (range.has(rank, number.next()) || range.first + u64::from(range.count) == number)
+    };
+    let mut count = 0;
+    for range in streams.iter().flat_map(early_ranges) {
+        if extends(range) {
+            return true;
+        }
+        count += 1;
+    }
+    count < ranges_max
+}
+
+/// Delivers a datagram beyond a gap, as a cut demands; says how many messages.
+pub(crate) fn deliver_early(
     stream: &mut Stream,
     number: DatagramNumber,
     step: &Step,
@@ -68,6 +108,7 @@ fn deliver_early(
                 kernel_receive_ns,
                 delivered_at: step.now,
                 client: head.client,
+                barrier: None,
                 payload: head.payload,
             });
             count += 1;

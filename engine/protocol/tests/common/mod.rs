@@ -2,8 +2,8 @@
 
 #![allow(dead_code, unreachable_pub)] // each test file uses some of it
 
-use bourdon_protocol::{Config, Destination, Event, Order, Outgoing, Process, Role};
-use bourdon_wire::records::{self, Heartbeat, Nak, NakRange, OrderRun, Row, RowEntry, Unavailable};
+use bourdon_protocol::{Config, Destination, Event, Order, Outgoing, Process, Role, View};
+use bourdon_wire::records::{self, Heartbeat, Nak, NakRange, OrderRun, Row, RowEntry, Unavailable, heartbeat_flags};
 use bourdon_wire::{
     Address, CONTROL_CHANNEL, CausalEntry, ChannelId, Datagram, DatagramHeader, DatagramNumber, Epoch, FrameHeader,
     GroupId, HEADER_BYTES, Incarnation, Instant, Kind, OrderNumber, Rank, Sequence, TopicId, flags, seal,
@@ -54,6 +54,7 @@ impl Bench {
     pub fn config(order: Order, members: u16, role: Role) -> Config {
         let mut config = Config::new(GROUP, members, role);
         config.order = order;
+        config.view = Some(View::of_all(Epoch(1), members, Incarnation(1), config.sequencer));
         config.address = match role {
             Role::Member(rank) => address(port(rank.0)),
             Role::Observer => address(900),
@@ -105,8 +106,10 @@ impl Bench {
             next_order: 0.into(),
             configuration: self.process.config().fingerprint().into(),
             window_bytes: (32 * MTU as u32).into(),
-            flags: 0.into(),
+            flags: heartbeat_flags::FORMED.into(),
             address: address(port(rank)),
+            heard_from: u64::MAX.into(),
+            link_port: 0.into(),
         };
         change(&mut record);
         control(rank, Kind::Heartbeat, &[record.as_bytes()])
@@ -153,8 +156,7 @@ impl Bench {
 
     /// The effects without heartbeats and rows, which come and go with time.
     pub fn news(&mut self) -> Vec<Effect> {
-        let quiet =
-            |effect: &Effect| matches!(effect, Effect::Control(what, _) if what == "heartbeat" || what == "row");
+        let quiet = |effect: &Effect| matches!(effect, Effect::Control(what, _) if what == "heartbeat" || what == "row" || what == "ping");
         self.effects().into_iter().filter(|effect| !quiet(effect)).collect()
     }
 
@@ -213,6 +215,12 @@ fn word(kind: Kind, frame: &bourdon_wire::Frame<'_>) -> String {
             let (answer, _) = records::ClientAnswer::read(frame.body).unwrap();
             format!("answer {} taken {} refusal {}", answer.client, answer.taken, answer.refusal)
         }
+        Kind::Ballot => format!("ballot step {}", records::BallotStep::read(frame.body).unwrap().0.step),
+        Kind::View => "view".into(),
+        Kind::ViewAsk => "which view".into(),
+        Kind::Ping => "ping".into(),
+        Kind::Marker => format!("marker {}", records::Marker::read(frame.body).unwrap().0.phase),
+        Kind::Transfer => format!("transfer step {}", records::Transfer::read(frame.body).unwrap().0.step),
     }
 }
 
@@ -282,7 +290,7 @@ pub fn nak(from: u16, reply_port: u16, stream: u16, ranges: &[(u64, u32)]) -> Ve
 
 /// A member's row: for each stream, how much it has received and delivered.
 pub fn row(from: u16, entries: &[(u64, u64)]) -> Vec<u8> {
-    let record = Row { held_order: 0.into(), delivered_order: 0.into(), heard_from: 0.into(), progress: 0.into() };
+    let record = Row { reached_phase: 0.into(), delivered_order: 0.into(), heard_from: 0.into(), progress: 0.into() };
     let entry =
         |(received, delivered): &(u64, u64)| RowEntry::new(DatagramNumber(*received), DatagramNumber(*delivered));
     let entries: Vec<_> = entries.iter().map(entry).collect();

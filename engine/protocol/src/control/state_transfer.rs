@@ -1,0 +1,260 @@
+//! State transfer: how one who comes late gets what all the others have.
+//!
+//! A joiner that begins with the messages of now lacks the state they change; one that is sent the whole history waits
+//! for ever. So a *donor* (a member, the sequencer last of all) writes down the application's state together with the
+//! exact *position* at which it was taken: where in each stream delivery stands, the next order number, each client's
+//! watermark. The joiner takes the state, resumes every stream at that position and receives what follows like any
+//! observer; nothing in between is missing or comes twice.
+//!
+//! The snapshot is pulled in parts, a few at a time, so that a slow joiner holds nobody up and a lost part is asked for
+//! again; a donor that falls silent is replaced by the next, from the beginning.
+//!
+//! Invariant 19. Bounds: one snapshot at a time at a donor, of at most `max_snapshot_bytes`; [`PARTS_AHEAD`] parts under
+//! way. Source: state transfer of Birman and Joseph (1987), after a learner's catch-up in Raft (Ongaro, 2014, §4.2.1).
+
+use crate::data::sequencer::Run;
+use alloc::vec::Vec;
+use bourdon_wire::{Address, ClientId, DatagramNumber, Epoch, Instant, OrderNumber, Rank, Sequence};
+
+/// Parts asked for at once: some 40 KB, which fit any socket buffer.
+pub(crate) const PARTS_AHEAD: u32 = 32;
+/// How long an asker waits before it asks again.
+const RETRY_NS: u64 = 20_000_000;
+/// How often before it turns to another donor: the donor's application may take its time.
+const RETRIES: u32 = 100;
+/// A snapshot nobody has asked about for so long is dropped.
+const IDLE_NS: u64 = 5_000_000_000;
+
+/// Where in a stream delivery stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) number: DatagramNumber,
+    /// Frames of it already passed.
+    pub(crate) walked: u16,
+    /// The next message.
+    pub(crate) sequence: Sequence,
+}
+
+/// Exactly what has been delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) epoch: Epoch,
+    pub(crate) order: OrderNumber,
+    pub(crate) run: Option<Run>,
+    pub(crate) phase: u64,
+    /// By rank.
+    pub(crate) streams: Vec<Place>,
+    pub(crate) clients: Vec<(ClientId, Sequence)>,
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn word(&mut self) -> Option<u64> {
+        let (word, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u64::from_le_bytes(*word))
+    }
+}
+
+impl Position {
+    /// As bytes, in front of the application's.
+    pub(crate) fn write(&self, bytes: &mut Vec<u8>) {
+        let run = self.run.unwrap_or(Run { rank: Rank::OBSERVER, first: Sequence(0), count: 0 });
+        let head = [self.epoch.0, self.order.0, u64::from(run.rank.0), run.first.0, u64::from(run.count), self.phase];
+        let counts = [self.streams.len() as u64, self.clients.len() as u64];
+        let streams = self.streams.iter().flat_map(|p| [p.number.0, u64::from(p.walked), p.sequence.0]);
+        let clients = self.clients.iter().flat_map(|(client, next)| [client.0, next.0]);
+        let words = head.into_iter().chain(counts).chain(streams).chain(clients);
+        words.for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+    }
+
+    /// From bytes, and what follows.
+    pub(crate) fn read(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let mut reader = Reader(bytes);
+        let mut head = [0; 8];
+        for word in &mut head {
+            *word = reader.word()?;
+        }
+        let [epoch, order, run_rank, run_first, run_count, phase, streams, clients] = head;
+        let run = Run { rank: Rank(run_rank as u16), first: Sequence(run_first), count: run_count as u32 };
+        if streams > u64::from(Rank::MAX.0) + 1 || clients > bytes.len() as u64 / 16 {
+            return None;
+        }
+        let mut places = Vec::with_capacity(streams as usize);
+        for _ in 0..streams {
+            let (number, walked, sequence) = (reader.word()?, reader.word()?, reader.word()?);
+            let walked = u16::try_from(walked).ok()?;
+            places.push(Place { number: DatagramNumber(number), walked, sequence: Sequence(sequence) });
+        }
+        let mut known = Vec::with_capacity(clients as usize);
+        for _ in 0..clients {
+            known.push((ClientId(reader.word()?), Sequence(reader.word()?)));
+        }
+        let position = Self {
+            epoch: Epoch(epoch),
+            order: OrderNumber(order),
+            run: Some(run).filter(|run| run.rank <= Rank::MAX),
+            phase,
+            streams: places,
+            clients: known,
+        };
+        Some((position, reader.0))
+    }
+}
+
+/// A snapshot being handed out.
+#[derive(Debug)]
+pub(crate) struct Donor {
+    pub(crate) ticket: u32,
+    pub(crate) reply_to: Address,
+    /// Position and state, once the application has given it.
+    pub(crate) bytes: Option<Vec<u8>>,
+    pub(crate) checksum: u32,
+    pub(crate) asked_at: Instant,
+}
+
+impl Donor {
+    pub(crate) fn new(now: Instant, ticket: u32, reply_to: Address) -> Self {
+        Self { ticket, reply_to, bytes: None, checksum: 0, asked_at: now }
+    }
+
+    /// Whether it may give way to another asker.
+    pub(crate) fn is_idle(&self, now: Instant) -> bool {
+        now.since(self.asked_at) >= IDLE_NS
+    }
+
+    pub(crate) fn give(&mut self, bytes: Vec<u8>) {
+        self.checksum = crc32c::crc32c(&bytes);
+        self.bytes = Some(bytes);
+    }
+
+    /// The bytes of one part.
+    pub(crate) fn part(&self, part: u32, part_bytes: usize) -> Option<&[u8]> {
+        let bytes = self.bytes.as_ref()?;
+        let start = (part as usize).checked_mul(part_bytes)?;
+        let here = bytes.get(start..)?;
+        (!here.is_empty()).then(|| &here[..here.len().min(part_bytes)])
+    }
+}
+
+/// A snapshot being fetched.
+#[derive(Debug)]
+pub(crate) struct Asker {
+    pub(crate) ticket: u32,
+    pub(crate) donor: Rank,
+    pub(crate) due: Instant,
+    tries: u32,
+    part_bytes: usize,
+    total_bytes: usize,
+    checksum: u32,
+    bytes: Vec<u8>,
+    have: Vec<bool>,
+    /// Every part below is here.
+    first_missing: usize,
+    /// Parts asked for and not come yet.
+    under_way: u32,
+}
+
+/// What to make of a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// Nothing of ours, or a part that is here already.
+    Nothing,
+    /// Ask on.
+    More,
+    /// That was the last.
+    Whole,
+    /// What came is not what was sent: begin again.
+    Damaged,
+    /// Longer than may be kept.
+    TooLarge(u64),
+}
+
+impl Asker {
+    pub(crate) fn new(now: Instant, ticket: u32, donor: Rank) -> Self {
+        Self {
+            ticket,
+            donor,
+            due: now,
+            tries: 0,
+            part_bytes: 0,
+            total_bytes: 0,
+            checksum: 0,
+            bytes: Vec::new(),
+            have: Vec::new(),
+            first_missing: 0,
+            under_way: 0,
+        }
+    }
+
+    /// What to ask for now: the first part and how many; none of none asks for a snapshot to be made. `None` if this
+    /// donor is to be given up.
+    pub(crate) fn ask(&mut self, now: Instant) -> Option<(u32, u32)> {
+        self.tries += 1;
+        self.due = now + RETRY_NS;
+        if self.tries > RETRIES {
+            return None;
+        }
+        if self.total_bytes == 0 {
+            return Some((0, 0));
+        }
+        self.under_way = PARTS_AHEAD.min((self.have.len() - self.first_missing) as u32);
+        Some((self.first_missing as u32, self.under_way))
+    }
+
+    /// Takes a part in: its number, its bytes, and what it says of the whole.
+    pub(crate) fn take(
+        &mut self,
+        now: Instant,
+        part: u32,
+        bytes: &[u8],
+        (total, part_bytes, checksum): (u64, u32, u32),
+        limit: usize,
+    ) -> Taken {
+        if total > limit as u64 {
+            return Taken::TooLarge(total);
+        }
+        if self.total_bytes == 0 {
+            if part_bytes == 0 || total == 0 {
+                return Taken::Nothing;
+            }
+            (self.total_bytes, self.part_bytes, self.checksum) = (total as usize, part_bytes as usize, checksum);
+            self.bytes = alloc::vec![0; self.total_bytes];
+            self.have = alloc::vec![false; self.total_bytes.div_ceil(self.part_bytes)];
+        }
+        if total as usize != self.total_bytes || checksum != self.checksum || part_bytes as usize != self.part_bytes {
+            return Taken::Damaged;
+        }
+        let start = part as usize * self.part_bytes;
+        let Some(have) = self.have.get_mut(part as usize).filter(|have| !**have) else { return Taken::Nothing };
+        let length = self.part_bytes.min(self.total_bytes - start);
+        if bytes.len() != length {
+            return Taken::Nothing;
+        }
+        *have = true;
+        self.bytes[start..start + length].copy_from_slice(bytes);
+        (self.tries, self.due) = (0, now + RETRY_NS);
+        while self.have.get(self.first_missing) == Some(&true) {
+            self.first_missing += 1;
+        }
+        self.under_way = self.under_way.saturating_sub(1);
+        if self.first_missing < self.have.len() {
+            if self.under_way == 0 {
+                self.due = now;
+            }
+            return Taken::More;
+        }
+        if crc32c::crc32c(&self.bytes) == self.checksum { Taken::Whole } else { Taken::Damaged }
+    }
+
+    /// All of it.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// What is kept for it.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}

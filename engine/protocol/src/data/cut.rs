@@ -1,0 +1,240 @@
+//! How an epoch ends: what is held of it, what is still to be got, what was never delivered.
+//!
+//! When a ballot is promised the epoch is *wedged*: what has come stays, nothing more is sent, ordered, acknowledged or
+//! delivered. What this process then holds goes into its `STATE`. A proposed cut is fetched from whoever holds it; once
+//! it is decided, delivery goes on up to it and not a message further. What this process had published and the cut does
+//! not deliver is taken out of its own log, to be published again in the next view under the same sequences.
+//!
+//! Every member has the same datagrams up to the cut, so every walk over them (`total.rs`, `causal.rs`, …) stops at the
+//! same message: where the next view begins need not be sent.
+//!
+//! Invariants: 7, 8 (the same walk over the same datagrams), 24 (what is delivered last is the whole cut).
+
+use super::cursor::Cursor;
+use super::pack::Outgoing;
+use super::pipeline::{Ordering, Pipeline};
+use super::repair::Wanted;
+use super::unordered::{deliver_early, early_ranges};
+use crate::control::view_change::{Cut, Range};
+use crate::event::Delivery;
+use crate::mutant::Mutant;
+use crate::view::{Beginning, bit};
+use alloc::vec::Vec;
+use bourdon_wire::{DatagramNumber, Instant, Kind, Rank, Sequence};
+
+/// How far an epoch is from its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It goes on.
+    Open,
+    /// A ballot was promised.
+    Wedged,
+    /// A cut was proposed, and is being fetched.
+    Fetching(Cut),
+    /// A cut was decided: it is fetched and delivered.
+    Decided(Cut),
+}
+
+impl Ending {
+    /// What is worth asking for of a stream.
+    pub(crate) fn wanted(&self, rank: Rank) -> Wanted<'_> {
+        match self {
+            Self::Open | Self::Wedged => Wanted::All,
+            Self::Fetching(cut) | Self::Decided(cut) => {
+                Wanted::Cut(cut.ends.get(rank.index()).copied().unwrap_or_default(), rank, &cut.ranges)
+            }
+        }
+    }
+}
+
+/// A message that was published and not delivered before its view ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Unsettled {
+    pub(crate) outgoing: Outgoing,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Pipeline {
+    /// Stops everything for good, as a promise demands. What stands in the open datagram is sealed, so that it counts as
+    /// held.
+    pub(crate) fn wedge(&mut self, wall_ns: u64) {
+        if self.end != Ending::Open {
+            return;
+        }
+        self.close_early(wall_ns);
+        if let Some(outbound) = &mut self.outbound {
+            outbound.packer.settle();
+            if self.config.mutant != Some(Mutant::AckAfterPromise) {
+                outbound.ack.due = Instant::NEVER;
+            }
+        }
+        self.end = Ending::Wedged;
+    }
+
+    /// Whether anything may be delivered at all.
+    pub(crate) fn may_deliver(&self) -> bool {
+        match self.end {
+            Ending::Open | Ending::Decided(_) => true,
+            Ending::Wedged | Ending::Fetching(_) => match self.config.mutant {
+                Some(Mutant::DeliverAfterPromise) => true,
+                Some(Mutant::WedgedUniform) => self.waits_for_others(),
+                _ => false,
+            },
+        }
+    }
+
+    /// What this process holds.
+    pub(crate) fn held(&self) -> Cut {
+        let ends = self.streams.iter().map(|stream| stream.window.next).collect();
+        let unordered = matches!(self.ordering, Ordering::Unordered(_));
+        let ranges = self.streams.iter().filter(|_| unordered).flat_map(early_ranges).collect();
+        Cut { ends, ranges, phase: self.barrier.phase }
+    }
+
+    /// Sets out to get a cut that was proposed.
+    pub(crate) fn fetch(&mut self, now: Instant, cut: &Cut) {
+        if !matches!(self.end, Ending::Decided(_)) {
+            self.end = Ending::Fetching(cut.clone());
+            self.ask_for(now, cut);
+        }
+    }
+
+    fn ask_for(&mut self, now: Instant, cut: &Cut) {
+        for index in 0..self.streams.len() {
+            let rank = Rank(index as u16);
+            let beyond = cut.ranges.iter().filter(|range| range.rank == rank).map(Range::end).max();
+            let end = cut.ends.get(index).copied().unwrap_or_default().max(beyond.unwrap_or_default());
+            if self.is_present(rank) && self.streams[index].window.started {
+                self.note_end(now, rank, end);
+                if !self.holds(cut, rank) {
+                    self.streams[index].asker.arm(now, 0);
+                }
+            }
+        }
+    }
+
+    fn holds(&self, cut: &Cut, rank: Rank) -> bool {
+        let stream = &self.streams[rank.index()];
+        let ranges = cut.ranges.iter().filter(|range| range.rank == rank);
+        let held = |range: &Range| range.numbers().all(|n| n < stream.window.next || stream.log.holds(n));
+        stream.window.next >= cut.ends.get(rank.index()).copied().unwrap_or_default() && { ranges }.all(held)
+    }
+
+    /// Whether the whole cut is here.
+    pub(crate) fn holds_cut(&self, cut: &Cut) -> bool {
+        let present = self.view.members.iter().map(|member| member.rank);
+        { present }.all(|rank| self.holds(cut, rank))
+    }
+
+    /// The cut was decided: delivery goes on up to it. An observer that was never wedged ends the epoch by this as well.
+    pub(crate) fn conclude(&mut self, now: Instant, cut: &Cut) {
+        for stream in &mut self.streams {
+            stream.stop = cut.ends.get(stream.rank.index()).copied().unwrap_or_default();
+        }
+        self.end = Ending::Decided(cut.clone());
+        self.ask_for(now, cut);
+    }
+
+    /// Delivers what the cut has beyond gaps.
+    pub(crate) fn deliver_ranges(&mut self, now: Instant, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
+        let Ending::Decided(cut) = &self.end else { return 0 };
+        let step = super::stream::Step {
+            now,
+            epoch: self.view.epoch,
+            max_message_bytes: self.config.limits.max_message_bytes,
+        };
+        let mut count = 0;
+        for range in &cut.ranges {
+            if let Some(stream) = self.streams.get_mut(range.rank.index()) {
+                for number in range.numbers() {
+                    count += deliver_early(stream, number, &step, emit);
+                }
+            }
+        }
+        count
+    }
+
+    /// Where the next view begins, once the cut has been delivered.
+    pub(crate) fn next_beginning(&self) -> Beginning {
+        let cut = match &self.end {
+            Ending::Decided(cut) => Some(cut),
+            _ => None,
+        };
+        let after_ranges = |rank: Rank| {
+            let ranges = cut.map_or(&[][..], |cut| &cut.ranges).iter().filter(|range| range.rank == rank);
+            let last = ranges.map(Range::end).max()?;
+            self.streams[rank.index()].sequence_after(DatagramNumber(last.0 - 1))
+        };
+        let first = self.streams.iter().map(|stream| {
+            let beyond = after_ranges(stream.rank).unwrap_or_default();
+            stream.delivered.max(beyond)
+        });
+        let phase = self.barrier.phase;
+        Beginning { order: self.delivered_order(), first: first.collect(), phase }
+    }
+
+    /// What this process published and the cut did not deliver, in order.
+    pub(crate) fn unsettled(&mut self) -> Vec<Unsettled> {
+        let Some(outbound) = &self.outbound else { return Vec::new() };
+        let resubmit_all = self.config.mutant == Some(Mutant::ResubmitAll);
+        let limit = self.config.limits.max_message_bytes;
+        let stream = &mut self.streams[outbound.rank.index()];
+        let end = outbound.packer.open;
+        if resubmit_all {
+            let oldest = end.0.saturating_sub(stream.log.capacity());
+            stream.cursor = Cursor::at(DatagramNumber(oldest));
+        }
+        let mut unsettled = Vec::new();
+        stream.assembly.abandon();
+        // A message whose first pieces were passed already begins before the cursor.
+        if let Some((number, sequence)) = stream.beginning_of(stream.delivered).filter(|_| !resubmit_all) {
+            stream.cursor = Cursor::at(number);
+            stream.cursor.sequence = sequence;
+        }
+        while let Some(frame) = stream.cursor.frame(&stream.log, end) {
+            let (body_bytes, ends) = (frame.body.len(), frame.ends_message());
+            let settled = stream.cursor.sequence < stream.delivered && !resubmit_all;
+            if frame.kind() == Some(Kind::Data)
+                && let Some(message) = stream.assembly.add(&frame, limit)
+                && !settled
+            {
+                let intended = message.intended_send_ns.unwrap_or(stream.cursor.send_time_ns);
+                let outgoing =
+                    Outgoing { topic: message.topic, intended_send_ns: Some(intended), client: message.client };
+                unsettled.push(Unsettled { outgoing, payload: message.payload.to_vec() });
+            }
+            stream.cursor.step(body_bytes, ends);
+        }
+        unsettled
+    }
+
+    /// For the mutation check: delivers what the cut does not order.
+    pub(crate) fn deliver_beyond_order(&mut self, now: Instant, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
+        let step = super::stream::Step {
+            now,
+            epoch: self.view.epoch,
+            max_message_bytes: self.config.limits.max_message_bytes,
+        };
+        let (sequencer, bits) = (self.view.sequencer, self.view.bits());
+        let Ordering::Total(total) = &mut self.ordering else { return 0 };
+        let mut count = 0;
+        if self.config.mutant == Some(Mutant::SkipAtCut)
+            && let Some(run) = total.run.take()
+        {
+            total.next = total.next + u64::from(run.count);
+            return 1;
+        }
+        for stream in self.streams.iter_mut().filter(|s| s.rank != sequencer && bits & bit(s.rank) != 0) {
+            stream.stop = stream.window.next;
+            while stream.deliver_one(Some(total.next), &step, emit) {
+                (total.next, count) = (total.next.next(), count + 1);
+            }
+        }
+        count
+    }
+
+    /// How far each stream has been delivered, by rank.
+    pub(crate) fn delivered(&self) -> Vec<Sequence> {
+        self.streams.iter().map(|stream| stream.delivered).collect()
+    }
+}

@@ -1,0 +1,564 @@
+//! Drives the change from one view to the next.
+//!
+//! `control/view_change.rs` says what may be decided, `control/membership.rs` who should be in the next view; neither
+//! knows of time or of messages' bytes. Here a suspicion becomes a ballot, a ballot is said again until it is answered or
+//! another member takes over, a proposed cut is fetched, and a decided view is entered.
+//!
+//! Nobody is left out for being slow to answer as long as no detector suspects it, up to [`PATIENCE`] takeovers.
+
+use super::{Doubt, Past, Process, Standing, header, own_bit, steps};
+use crate::config::Role;
+use crate::control::detector::{Change, Path};
+use crate::control::membership::{Membership, Situation, Verdict};
+use crate::control::view_change::{Ballot, Reaction, Step, Value, ViewChange, Wish};
+use crate::counters::Counter;
+use crate::data::barrier::Standing as AtBarrier;
+use crate::data::cut::Ending;
+use crate::data::pipeline::Pipeline;
+use crate::event::{Delivery, Event};
+use crate::mutant::Mutant;
+use crate::outbox::Destination;
+use crate::view::{Beginning, Member, View, bit, ranks};
+use alloc::vec::Vec;
+use bourdon_wire::records::{BallotStep, heartbeat_flags};
+use bourdon_wire::{DatagramHeader, Epoch, Incarnation, Instant, Kind, Rank};
+
+/// How many takeovers a proposer waits for those who are not suspected and do not answer.
+const PATIENCE: u64 = 4;
+/// A report of whom somebody hears counts for so many suspicion times.
+const FRESH: u64 = 2;
+
+/// When something about the view is due.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    /// When to look at the situation again.
+    pub(super) look_due: Instant,
+    /// Since when the ballot stands where it stands.
+    since: Instant,
+    /// When its step is said again.
+    again_at: Instant,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { look_due: Instant::NEVER, since: Instant::NEVER, again_at: Instant::NEVER }
+    }
+}
+
+impl Process {
+    fn own_member(&self) -> Option<Member> {
+        let rank = self.config.rank()?;
+        Some(Member { rank, incarnation: self.config.incarnation })
+    }
+
+    /// When something about the view is due.
+    pub(super) fn change_due(&self) -> Instant {
+        self.clock.look_due.min(self.clock.again_at)
+    }
+
+    // ---- who is there ---------------------------------------------------------------------------------------------
+
+    /// Lets the detectors look, and does what follows from it.
+    pub(super) fn look(&mut self, now: Instant) {
+        let (events, counters) = (&mut self.events, &mut self.counters);
+        let mut changed = false;
+        self.detector.look(now, |rank, change| {
+            changed = true;
+            let event = match change {
+                Change::Suspected(why) => Event::Suspected(rank, why),
+                Change::Trusted => Event::Trusted(rank),
+            };
+            super::push_event(events, counters, event);
+        });
+        if changed {
+            // The others should know at once whom we no longer hear, or hear again.
+            self.data.suspected = self.detector.suspects();
+            self.heartbeat.due = now;
+            self.clock.look_due = now;
+        }
+    }
+
+    /// Looks whether the view should change, and keeps a ballot going.
+    pub(super) fn tend_view(&mut self, now: Instant) {
+        self.clock.look_due = Instant::NEVER;
+        let Some(change) = &self.change else { return };
+        if change.decided().is_some() {
+            return; // the rest is up to delivery
+        }
+        match self.standing {
+            Standing::Forming => self.tend_forming(now),
+            Standing::Member if change.is_wedged() => self.tend_ballot(now),
+            Standing::Member => self.consider(now),
+            _ => {}
+        }
+    }
+
+    fn consider(&mut self, now: Instant) {
+        let verdict = self.verdict(now);
+        let lacks = verdict == Verdict::NoMajority;
+        if lacks != self.no_majority {
+            self.no_majority = lacks;
+            self.event(if lacks { Event::NoMajority } else { Event::Majority });
+        }
+        match verdict {
+            Verdict::Content => self.consider_wishes(now),
+            Verdict::Wait { until } => self.clock.look_due = until,
+            Verdict::Propose { members } => self.propose(now, members),
+            Verdict::NoMajority => {}
+        }
+    }
+
+    fn verdict(&mut self, now: Instant) -> Verdict {
+        let Some(own) = self.config.rank() else { return Verdict::Content };
+        let view: Vec<Rank> = self.data.view.members.iter().map(|member| member.rank).collect();
+        let mut heard = [0; Rank::MAX.index() + 1];
+        let mut fresh = 0;
+        let fresh_ns = FRESH * self.config.timing.detector.suspect_after_ns;
+        for member in &self.data.view.members {
+            if let Some(peer) =
+                self.presence.get(member.rank).filter(|peer| peer.incarnation == Some(member.incarnation))
+            {
+                heard[member.rank.index()] = peer.heard_from;
+                let current = peer.epoch == self.data.view.epoch;
+                fresh |= if current && now.since(peer.said_at) < fresh_ns { bit(member.rank) } else { 0 };
+            }
+        }
+        let bits = self.data.view.bits();
+        heard[own.index()] = bits & !self.detector.suspects();
+        let evidence = ranks(bits).filter(|rank| self.detector.has_evidence(*rank));
+        let evidence = evidence.fold(0, |all, rank| all | bit(rank));
+        let timing = &self.config.timing.membership;
+        self.membership.update(now, &Situation { view: &view, own, heard: &heard, fresh, evidence, timing })
+    }
+
+    /// Everyone hears everyone: whoever is the oldest takes in who waits and lets go who wants to.
+    fn consider_wishes(&mut self, now: Instant) {
+        let view = &self.data.view;
+        let mut leavers = self.presence.leavers(view);
+        if self.leaving {
+            leavers |= own_bit(&self.config);
+        }
+        if view.oldest(view.bits()) != self.config.rank() {
+            self.hand_over = None;
+            return;
+        }
+        let fresh_ns = FRESH * self.config.timing.detector.suspect_after_ns;
+        let joins = !self.presence.joiners(now, view, fresh_ns).is_empty();
+        self.hand_over = self.hand_over.filter(|to| *to != view.sequencer && view.bits() & bit(*to) != 0);
+        if joins || leavers != 0 || self.hand_over.is_some() {
+            self.propose(now, view.bits() & !leavers);
+        }
+    }
+
+    // ---- leading a ballot -----------------------------------------------------------------------------------------
+
+    fn propose(&mut self, now: Instant, keep: u64) {
+        let fresh_ns = FRESH * self.config.timing.detector.suspect_after_ns;
+        let joiners = self.presence.joiners(now, &self.data.view, fresh_ns);
+        let wish = Wish { keep, joiners, sequencer: self.hand_over.take() };
+        self.lead(now, wish);
+    }
+
+    fn lead(&mut self, now: Instant, wish: Wish) {
+        let wall_ns = self.wall(now);
+        self.data.wedge(wall_ns);
+        let held = self.data.held();
+        let Some(change) = &mut self.change else { return };
+        let (ballot, step) = change.lead(wish, held);
+        if !matches!(self.data.end, Ending::Decided(_)) {
+            self.data.end = Ending::Wedged;
+        }
+        self.counters.add(Counter::Ballots, 1);
+        self.clock.since = now;
+        self.say(now, Destination::Group, ballot, &step);
+        self.advance(now);
+    }
+
+    pub(super) fn lead_forming(&mut self, now: Instant) {
+        let keep = View::forming(self.config.members, self.config.sequencer).bits();
+        self.lead(now, Wish { keep, joiners: Vec::new(), sequencer: Some(self.config.sequencer) });
+    }
+
+    /// Before the first view the lowest rank proposes, once it has heard everybody.
+    fn tend_forming(&mut self, now: Instant) {
+        let first = self.config.rank() == Some(Rank(0));
+        let Some(change) = &self.change else { return };
+        if !first || self.missing().next().is_some() {
+            return;
+        }
+        match change.leads() {
+            None => self.lead_forming(now),
+            Some(_) => self.tend_ballot(now),
+        }
+    }
+
+    /// A ballot is under way, ours or another's.
+    fn tend_ballot(&mut self, now: Instant) {
+        let timing = self.config.timing;
+        let Some(change) = &self.change else { return };
+        if change.leads().is_none() {
+            // The next in line takes over once it has stood still for too long.
+            let view = &self.data.view;
+            let reachable = view.bits() & !self.detector.suspects();
+            let place = self.config.rank().map_or(0, |rank| view.seniority(rank, reachable)) as u64 + 1;
+            let takeover_at = self.clock.since + place * timing.membership.takeover_after_ns;
+            if now < takeover_at || self.standing == Standing::Forming {
+                self.clock.look_due = takeover_at;
+                return;
+            }
+            return self.propose(now, reachable);
+        }
+        if now >= self.clock.again_at {
+            if let Some((ballot, step)) = change.again() {
+                self.say(now, Destination::Group, ballot, &step);
+            }
+        }
+        self.advance(now);
+    }
+
+    /// Takes our ballot as far as the answers allow.
+    fn advance(&mut self, now: Instant) {
+        let forming = self.standing == Standing::Forming;
+        let patient_until = self.clock.since + PATIENCE * self.config.timing.membership.takeover_after_ns;
+        let suspects = self.detector.suspects();
+        let Some(change) = &mut self.change else { return };
+        if change.leads().is_none() {
+            return;
+        }
+        let awaited = change.awaited() & !suspects;
+        let patient = awaited != 0 && now < patient_until;
+        if !patient && change.may_choose(false) {
+            let Some((ballot, step)) = change.choose() else { return };
+            self.clock.since = now;
+            self.say(now, Destination::Group, ballot, &step);
+            self.set_out(now);
+            return self.try_accept(now);
+        }
+        if !patient && change.may_decide(false) {
+            let Some((ballot, step)) = change.decide() else { return };
+            self.say(now, Destination::Group, ballot, &step);
+            return self.decided(now);
+        }
+        if !forming && now >= patient_until {
+            // Not even a quorum answers: begin again with whoever is left.
+            let keep = self.data.view.bits() & !suspects;
+            return self.propose(now, keep);
+        }
+        self.clock.look_due = patient_until;
+    }
+
+    fn say(&mut self, now: Instant, to: Destination, ballot: Ballot, step: &Step) {
+        let bytes = steps::encode(ballot, step);
+        self.outbox.record(now, to, Kind::Ballot, [&bytes, &[]], &mut self.counters);
+        if to == Destination::Group {
+            self.clock.again_at = now + self.config.timing.ballot_retry_ns;
+        }
+    }
+
+    // ---- every member ---------------------------------------------------------------------------------------------
+
+    pub(super) fn on_ballot(&mut self, now: Instant, header: &DatagramHeader, body: &[u8]) {
+        let Some((record, lists)) = BallotStep::read_all(body) else { return };
+        let from = Member { rank: header.rank(), incarnation: header.incarnation() };
+        if header.epoch() != self.data.view.epoch {
+            return self.counters.add(Counter::DiscardedEpoch, 1);
+        }
+        let Some((ballot, step)) = steps::decode(record, &lists, self.config.members) else {
+            return self.counters.add(Counter::DiscardedMalformed, 1);
+        };
+        if self.standing == Standing::Following {
+            if let Step::Decide(value) = step
+                && self.data.view.contains(from)
+            {
+                self.follow_decision(now, value);
+            }
+            return;
+        }
+        let forming = self.standing == Standing::Forming;
+        if forming && !self.presence.knows(from) || !forming && !self.data.view.contains(from) {
+            return self.counters.add(Counter::DiscardedSender, 1);
+        }
+        self.detector.heard(from.rank, now, Path::Unicast);
+        if forming
+            && matches!(&step, Step::Decide(value) if self.own_member().is_none_or(|own| !value.members.contains(&own)))
+        {
+            return; // formed without this life of ours
+        }
+        let demands = matches!(step, Step::Prepare | Step::Propose(_));
+        let wall_ns = self.wall(now);
+        let Some(change) = &mut self.change else { return };
+        let before = change.promised();
+        if demands && change.decided().is_none() && ballot >= before {
+            self.data.wedge(wall_ns);
+        }
+        let data = &self.data;
+        let reaction = change.on_step(from, ballot, step, || data.held());
+        if change.promised() > before {
+            self.clock.since = now;
+            if matches!(self.data.end, Ending::Fetching(_)) {
+                self.data.end = Ending::Wedged;
+            }
+            self.clock.look_due = now;
+        }
+        match reaction {
+            Reaction::None => {}
+            Reaction::Answer(ballot, step) => self.answer(now, from.rank, ballot, &step),
+            Reaction::Fetch => {
+                self.set_out(now);
+                self.try_accept(now);
+            }
+            Reaction::Progress => self.advance(now),
+            Reaction::Decided => self.decided(now),
+        }
+    }
+
+    fn answer(&mut self, now: Instant, to: Rank, ballot: Ballot, step: &Step) {
+        let to = self.presence.address(to).map_or(Destination::Group, Destination::Peer);
+        self.say(now, to, ballot, step);
+    }
+
+    /// Begins to fetch the cut that was proposed.
+    fn set_out(&mut self, now: Instant) {
+        let Some(value) = self.change.as_ref().and_then(ViewChange::wanted) else { return };
+        let cut = value.cut.clone();
+        self.data.fetch(now, &cut);
+        self.clock.look_due = self.clock.look_due.min(now + self.config.timing.membership.takeover_after_ns);
+    }
+
+    /// Accepts what was proposed, once its cut is here.
+    pub(super) fn try_accept(&mut self, now: Instant) {
+        let Ending::Fetching(cut) = &self.data.end else { return };
+        if !self.data.holds_cut(cut) && self.config.mutant != Some(Mutant::AcceptBeforeFetch) {
+            return;
+        }
+        let cut = cut.clone();
+        let Some(change) = &mut self.change else { return };
+        if change.wanted().is_none_or(|value| value.cut != cut) {
+            return;
+        }
+        let Some((ballot, step)) = change.fetched() else { return };
+        if change.leads() == Some(ballot) {
+            return self.advance(now);
+        }
+        self.answer(now, ballot.proposer(), ballot, &step);
+        // Accepted: nothing more to do here until the decision, or until another has to take over.
+        self.data.end = Ending::Wedged;
+    }
+
+    /// What follows this view is decided: deliver up to the cut, then enter it.
+    fn decided(&mut self, now: Instant) {
+        let Some(value) = self.change.as_ref().and_then(ViewChange::decided) else { return };
+        if matches!(self.data.end, Ending::Decided(_)) {
+            return;
+        }
+        let cut = value.cut.clone();
+        let wall_ns = self.wall(now);
+        self.data.wedge(wall_ns);
+        self.data.conclude(now, &cut);
+        self.clock = Clock::default();
+    }
+
+    /// The decision of this epoch, for somebody who has missed it.
+    pub(super) fn decision_of(&self, epoch: Epoch) -> Option<&Value> {
+        if epoch == self.data.view.epoch {
+            return self.change.as_ref().and_then(ViewChange::decided);
+        }
+        self.past.as_ref().filter(|past| past.data.view.epoch == epoch).map(|past| &past.value)
+    }
+
+    // ---- from epoch to epoch --------------------------------------------------------------------------------------
+
+    /// Completes a barrier if that is due; says how many messages it delivered.
+    pub(super) fn pass_barrier(&mut self, now: Instant, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
+        let data = &mut self.data;
+        let standing = data.barrier.look(&mut data.streams, &data.view);
+        if standing == AtBarrier::Before {
+            return 0;
+        }
+        if standing == AtBarrier::Reached {
+            if let Some(outbound) = data.outbound.as_mut().filter(|_| data.end == Ending::Open) {
+                outbound.ack.due = now; // say so at once
+            }
+        }
+        let may = match &data.end {
+            Ending::Decided(cut) => cut.phase > data.barrier.phase,
+            _ => data.barrier.may_pass(&data.streams, &data.view, data.own(), self.config.mutant),
+        };
+        if !may {
+            return 0;
+        }
+        let phase = data.barrier.phase;
+        let mut count = 0;
+        for index in 0..data.streams.len() {
+            let (epoch, rank) = (data.view.epoch, Rank(index as u16));
+            let sequence = data.streams[index].delivered;
+            if data.view.incarnation(rank).is_none() {
+                continue;
+            }
+            if let Some((_, Some(payload))) = data.streams[index].marker() {
+                count += 1;
+                emit(Delivery::at_barrier(rank, sequence, epoch, phase, now, payload));
+            }
+        }
+        let asked = data.barrier.pass(&mut data.streams);
+        if let Some(outbound) = &mut data.outbound {
+            outbound.packer.enter_phase(data.barrier.phase);
+        }
+        let phase = data.barrier.phase;
+        self.event(Event::Synced { phase, asked });
+        count.max(1)
+    }
+
+    /// Delivers what is left of a decided epoch and, once that is all, enters the next; says how many messages.
+    pub(super) fn finish_epoch(&mut self, now: Instant, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
+        let Ending::Decided(cut) = &self.data.end else { return 0 };
+        let holds = self.data.holds_cut(cut) || self.config.mutant == Some(Mutant::InstallWithHole);
+        if self.standing == Standing::Following {
+            return self.follow_on(now, holds, emit);
+        }
+        if !holds {
+            return 0;
+        }
+        let clients = &mut self.clients;
+        let mut emit = |delivery: Delivery<'_>| super::show(clients, delivery, emit);
+        let ranges = self.data.deliver_ranges(now, &mut emit);
+        self.counters.add(Counter::Delivered, ranges as u64);
+        if ranges > 0 {
+            return ranges;
+        }
+        if matches!(self.config.mutant, Some(Mutant::AppendUnordered | Mutant::SkipAtCut)) {
+            let count = self.data.deliver_beyond_order(now, &mut emit);
+            if count > 0 {
+                return count;
+            }
+        }
+        let Some(value) = self.change.as_ref().and_then(ViewChange::decided).cloned() else { return 0 };
+        self.install(now, value);
+        1
+    }
+
+    fn install(&mut self, now: Instant, value: Value) {
+        let mut beginning = self.data.next_beginning();
+        if self.config.mutant == Some(Mutant::ReuseNumbers) {
+            beginning.order.0 = beginning.order.0.saturating_sub(1);
+        }
+        let view =
+            View { epoch: self.data.view.epoch.next(), members: value.members.clone(), sequencer: value.sequencer };
+        let own = self.own_member().filter(|own| view.contains(*own));
+        if own.is_none() {
+            return self.removed(now, value, view.epoch);
+        }
+        let asked = self.data.barrier.take_asked();
+        let later = core::mem::take(&mut self.unsettled);
+        self.unsettled.extend(self.data.unsettled());
+        self.unsettled.extend(later);
+        let leads = self.change.as_ref().is_some_and(|change| change.leads().is_some());
+        self.retire(Some(value));
+        self.enter(now, view, &beginning);
+        self.data.barrier.ask_again(asked);
+        if leads {
+            self.tell_view(now, Destination::Group);
+        }
+    }
+
+    /// The epoch that ends is kept until the next one ends: others may need its messages, or its decision.
+    pub(super) fn retire(&mut self, value: Option<Value>) {
+        let epoch = self.data.view.epoch;
+        let data = core::mem::replace(&mut self.data, Pipeline::idle(self.config.clone(), epoch));
+        if let Some(past) = self.past.take() {
+            past.data.into_logs(&mut self.spare);
+        }
+        match value {
+            Some(value) if self.config.mutant != Some(Mutant::CutNotRetained) => self.past = Some(Past { data, value }),
+            _ => data.into_logs(&mut self.spare),
+        }
+        // Two epochs' worth of logs are enough for ever.
+        self.spare.truncate(2 * usize::from(self.config.members));
+    }
+
+    /// Begins a view, as a member if it names this life of this process, else as one who follows it.
+    pub(super) fn enter(&mut self, now: Instant, view: View, beginning: &Beginning) {
+        let own = self.own_member().filter(|own| view.contains(*own));
+        let old = core::mem::replace(&mut self.data, Pipeline::idle(self.config.clone(), view.epoch));
+        let before = old.view.clone();
+        old.into_logs(&mut self.spare);
+        let rank = own.map(|own| own.rank);
+        self.data = Pipeline::new(self.config.clone(), view.clone(), rank, beginning, &mut self.spare);
+        self.standing = if own.is_some() { Standing::Member } else { Standing::Following };
+        self.change = own.map(|own| ViewChange::new(own, view.clone(), self.config.mutant));
+        self.membership = Membership::new();
+        (self.clock, self.no_majority) = (Clock::default(), false);
+        self.clock.look_due = now;
+        self.outbox.enter(header(&self.config, if own.is_some() { view.epoch } else { Epoch(0) }));
+        for rank in (0..self.config.members).map(Rank) {
+            let (was, is) = (before.incarnation(rank), view.incarnation(rank));
+            match (was, is) {
+                _ if own.is_none() => self.detector.left(rank),
+                (_, Some(_)) if was == is && self.detector.is_watching(rank) => {}
+                (_, Some(_)) => self.detector.watch(rank, now),
+                (_, None) => self.detector.forget(rank),
+            }
+        }
+        self.data.suspected = self.detector.suspects();
+        self.announce_windows();
+        if own.is_some() {
+            self.rejoin.joined(now);
+            self.transfer.joined();
+            self.clients.renumber();
+        }
+        self.heartbeat.due = now;
+        self.counters.add(Counter::Views, 1);
+        self.event(Event::View { epoch: view.epoch, members: view.bits(), sequencer: view.sequencer });
+    }
+
+    /// Windows that members said earlier hold in the new view too.
+    pub(super) fn announce_windows(&mut self) {
+        let mtu = self.config.limits.mtu_bytes as u64;
+        if let Some(outbound) = &mut self.data.outbound {
+            for member in &self.data.view.members {
+                let peer = self.presence.get(member.rank);
+                if let Some(peer) = peer.filter(|peer| peer.introduced && peer.incarnation == Some(member.incarnation))
+                {
+                    outbound.flow.announce(member.rank, u64::from(peer.window_bytes) / mtu);
+                }
+            }
+        }
+        self.data.update_flow();
+    }
+
+    /// The next view is without this process.
+    pub(super) fn removed(&mut self, now: Instant, value: Value, epoch: Epoch) {
+        let published = self.data.outbound.as_ref().map(|outbound| outbound.packer.next_sequence);
+        let published = published.unwrap_or_default() + self.unsettled.len() as u64;
+        self.doubt = Some(Doubt { incarnation: self.config.incarnation, published });
+        self.unsettled.clear();
+        self.retire(Some(value));
+        self.change = None;
+        (self.clock, self.no_majority) = (Clock::default(), false);
+        (0..self.config.members).for_each(|rank| self.detector.left(Rank(rank)));
+        if self.leaving {
+            self.standing = Standing::Gone;
+            return self.event(Event::Left(epoch));
+        }
+        // Whoever comes back is somebody else: what this life promised or owed is over.
+        self.config.incarnation = Incarnation(self.config.incarnation.0.wrapping_add(1));
+        self.data.config.incarnation = self.config.incarnation;
+        self.outbox.enter(header(&self.config, Epoch(0)));
+        self.standing = Standing::Outside;
+        let may_rejoin_at = self.rejoin.left_out(now, &self.config.timing.membership);
+        self.search_again(may_rejoin_at);
+        self.event(Event::Removed(epoch));
+    }
+
+    /// What this process says of itself in its heartbeats.
+    pub(super) fn standing_flags(&self) -> u16 {
+        let flag = |flag: u16, set: bool| if set { flag } else { 0 };
+        let learner = matches!(self.config.role, Role::Member(_))
+            && matches!(self.standing, Standing::Outside | Standing::Following);
+        flag(heartbeat_flags::FORMED, self.standing == Standing::Member)
+            | flag(heartbeat_flags::WEDGED, self.data.end != Ending::Open)
+            | flag(heartbeat_flags::LEAVING, self.leaving)
+            | flag(heartbeat_flags::LEARNER, learner)
+            | flag(heartbeat_flags::READY, learner && self.is_caught_up())
+    }
+}

@@ -1,0 +1,380 @@
+//! Finds the group, follows it, and comes back to it.
+//!
+//! Who is in no view hears heartbeats of one and asks their sender what it is: members, and where each stream begins. An
+//! observer then receives from there; a member to be first gets a snapshot (`transfer.rs`), follows like an observer
+//! until it has caught up, and says that it is ready. Whoever follows is told each decision, delivers up to its cut, and
+//! goes on with the next view: an observer as one, a member to be as a member if the view names it.
+//!
+//! An observer at `reliable` may have run ahead of the cut. What it delivered beyond is void, and it says so.
+
+use super::{Process, Standing, header};
+use crate::config::{Role, Start};
+use crate::control::detector::Path;
+use crate::control::view_change::{Step, Value};
+use crate::counters::Counter;
+use crate::data::cut::Ending;
+use crate::data::pipeline::Pipeline;
+use crate::event::{Delivery, Event};
+use crate::outbox::Destination;
+use crate::view::{Beginning, Member, View};
+use alloc::vec;
+use alloc::vec::Vec;
+use bourdon_wire::records::{Heartbeat, ViewAsk, ViewEntry, ViewInfo, heartbeat_flags};
+use bourdon_wire::{
+    Address, DatagramHeader, DatagramNumber, Epoch, Incarnation, Instant, Kind, OrderNumber, Rank, Sequence,
+};
+use zerocopy::IntoBytes;
+
+/// How often somebody is asked for the view.
+const ASK_NS: u64 = 3_000_000;
+/// How long one who follows tries to get the whole cut before it gives up what is missing.
+const CUT_WAIT_NS: u64 = 2_000_000_000;
+/// How long nothing of a view followed may be heard before another group of that name is believed to have begun.
+const LOST_NS: u64 = 1_000_000_000;
+/// Who is still in the view before counts as heard for so many suspicion times: it has a cut to fetch.
+const LATE: u64 = 10;
+
+/// What one who is in no view knows of the group.
+#[derive(Debug, Default)]
+pub(super) struct Search {
+    /// Not before this may it come back.
+    not_before: Instant,
+    asked_at: Instant,
+    /// When a member of the view being followed was last heard.
+    heard_at: Instant,
+    /// When the current view was entered, or its end was decided.
+    since: Instant,
+    /// The view that follows the one being followed.
+    next: Option<(View, Beginning)>,
+    decision: Option<Value>,
+}
+
+impl Process {
+    /// Comes back, not before the given time.
+    pub(super) fn search_again(&mut self, not_before: Instant) {
+        self.search = Search { not_before, ..Search::default() };
+        self.transfer.forget();
+    }
+
+    pub(super) fn on_heartbeat(&mut self, now: Instant, header: &DatagramHeader, body: &[u8]) {
+        let Some((said, _)) = Heartbeat::read(body) else { return };
+        let (epoch, rank) = (header.epoch(), header.rank());
+        let from = Member { rank, incarnation: header.incarnation() };
+        let differs = said.configuration.get() != self.config.fingerprint();
+        if self.presence.note_differs(rank, differs) {
+            self.event(Event::ConfigurationDiffers(rank));
+        }
+        if differs {
+            return; // not of our group as we understand it
+        }
+        let known = self.data.view.incarnation(rank);
+        if epoch == self.data.view.epoch && known == Some(from.incarnation) {
+            return self.on_own_views_heartbeat(now, from, epoch, said);
+        }
+        if known.is_some_and(|incarnation| incarnation != from.incarnation) {
+            // Another life of a member: it waits until the one in the view is out of it.
+            if from.incarnation > known.unwrap_or_default() && self.presence.refuse(from) {
+                self.event(Event::Restarted { rank, incarnation: from.incarnation });
+            }
+            if self.standing == Standing::Member {
+                return;
+            }
+        }
+        let formed = said.flags.get() & heartbeat_flags::FORMED != 0;
+        let other = self.presence.hear(now, from, epoch, said);
+        match self.standing {
+            // The group has formed: with this process, if the decision was missed, or without.
+            Standing::Forming if formed => self.ask_for_view(now, said.address),
+            Standing::Forming if epoch == Epoch(0) => {
+                if other && let Some(change) = &mut self.change {
+                    change.replace(from);
+                }
+                self.clock.look_due = now;
+            }
+            _ if epoch > self.data.view.epoch && formed => self.ask_for_view(now, said.address),
+            Standing::Member => self.on_earlier_heartbeat(now, from, epoch, said.address),
+            Standing::Following if formed && now.since(self.search.heard_at) > LOST_NS => {
+                self.lose_view();
+                self.ask_for_view(now, said.address);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_own_views_heartbeat(&mut self, now: Instant, from: Member, epoch: Epoch, said: &Heartbeat) {
+        let rank = from.rank;
+        self.search.heard_at = now;
+        self.detector.heard(rank, now, Path::Multicast);
+        self.detector.heartbeat(rank, now);
+        let before = self.presence.get(rank).map(|peer| (peer.heard_from, peer.flags, peer.epoch));
+        self.presence.hear(now, from, epoch, said);
+        if before != Some((said.heard_from.get(), said.flags.get(), epoch)) {
+            self.clock.look_due = now;
+        }
+        let mtu = self.config.limits.mtu_bytes as u64;
+        if let Some(outbound) = &mut self.data.outbound {
+            outbound.flow.announce(rank, u64::from(said.window_bytes.get()) / mtu);
+            if said.flags.get() & heartbeat_flags::SOLICIT != 0 && self.data.end == Ending::Open {
+                outbound.ack.due = now;
+            }
+        }
+        self.data.update_flow();
+        let stream = &mut self.data.streams[rank.index()];
+        if !stream.window.started {
+            let (next, oldest) = (said.next_number.get(), said.oldest_number.get());
+            let sequence = Sequence(said.next_sequence.get());
+            match self.config.start {
+                Start::Oldest => stream.start_at_oldest(DatagramNumber(oldest.min(next)), sequence),
+                Start::Live | Start::Snapshot => stream.start_at(DatagramNumber(next), sequence),
+            }
+        }
+        if matches!(self.data.end, Ending::Open) {
+            self.data.note_end(now, rank, DatagramNumber(said.next_number.get()));
+        }
+    }
+
+    /// A member hears somebody from before its view.
+    fn on_earlier_heartbeat(&mut self, now: Instant, from: Member, epoch: Epoch, address: Address) {
+        let late_ns = LATE * self.config.timing.detector.suspect_after_ns;
+        if self.data.view.contains(from) && now.since(self.search.since) < late_ns {
+            self.detector.heard(from.rank, now, Path::Multicast);
+        }
+        if epoch == Epoch(0) && !self.data.view.contains(from) {
+            self.clock.look_due = now; // it may be ready to come in
+            return;
+        }
+        if address.is_reachable() {
+            self.tell_decision(now, epoch, address);
+        }
+    }
+
+    fn lose_view(&mut self) {
+        let own = matches!(self.config.role, Role::Member(_));
+        self.data = Pipeline::idle(self.config.clone(), Epoch(0));
+        self.standing = Standing::Outside;
+        self.search_again(Instant(0));
+        if own {
+            self.outbox.enter(header(&self.config, Epoch(0)));
+        }
+    }
+
+    // ---- asking and telling ---------------------------------------------------------------------------------------
+
+    fn ask_for_view(&mut self, now: Instant, address: Address) {
+        let busy = self.standing == Standing::Outside && (self.transfer.is_asking() || now < self.search.not_before);
+        if busy || now.since(self.search.asked_at) < ASK_NS || !address.is_reachable() {
+            return;
+        }
+        self.search.asked_at = now;
+        let ask = ViewAsk { reply_to: self.config.address };
+        // The answer depends on where the asker is.
+        let header = super::header(&self.config, self.data.view.epoch);
+        let to = Destination::Peer(address);
+        self.outbox.record_as(header, now, to, Kind::ViewAsk, [ask.as_bytes(), &[]], &mut self.counters);
+    }
+
+    pub(super) fn on_view_ask(&mut self, now: Instant, epoch: Epoch, body: &[u8]) {
+        let Some((ask, _)) = ViewAsk::read(body) else { return };
+        if self.standing == Standing::Member && ask.reply_to.is_reachable() && ask.reply_to != self.config.address {
+            self.tell_decision(now, epoch, ask.reply_to);
+            self.tell_view(now, Destination::Peer(ask.reply_to));
+        }
+    }
+
+    /// Tells somebody who is in this epoch how it ended, if that is known.
+    fn tell_decision(&mut self, now: Instant, epoch: Epoch, to: Address) {
+        if epoch == self.data.view.epoch {
+            return;
+        }
+        match self.decision_of(epoch).cloned() {
+            Some(value) => {
+                let bytes = super::steps::encode(Default::default(), &Step::Decide(value));
+                let header = super::header(&self.config, epoch);
+                let to = Destination::Peer(to);
+                self.outbox.record_as(header, now, to, Kind::Ballot, [&bytes, &[]], &mut self.counters);
+            }
+            None => self.tell_view(now, Destination::Peer(to)),
+        }
+    }
+
+    /// Says which view this is and where it began.
+    pub(super) fn tell_view(&mut self, now: Instant, to: Destination) {
+        let (view, beginning) = (&self.data.view, &self.data.beginning);
+        let first = |rank: Rank| beginning.first.get(rank.index()).copied().unwrap_or_default();
+        let entry = |rank: Rank, incarnation: Incarnation| ViewEntry {
+            rank: rank.0.into(),
+            incarnation: incarnation.0.into(),
+            first_sequence: first(rank).0.into(),
+        };
+        let mut entries: Vec<_> = view.members.iter().map(|member| entry(member.rank, member.incarnation)).collect();
+        let others = (0..self.config.members).map(Rank).filter(|rank| view.incarnation(*rank).is_none());
+        entries.extend(others.map(|rank| entry(rank, Incarnation(0))));
+        let info = ViewInfo {
+            entries: (entries.len() as u16).into(),
+            members: (view.members.len() as u16).into(),
+            sequencer: view.sequencer.0.into(),
+            reserved: 0.into(),
+            first_order: beginning.order.0.into(),
+            phase: beginning.phase.into(),
+            configuration: self.config.fingerprint().into(),
+        };
+        let parts = [info.as_bytes(), entries.as_bytes()];
+        self.outbox.record(now, to, Kind::View, parts, &mut self.counters);
+    }
+
+    pub(super) fn on_view_info(&mut self, now: Instant, header: &DatagramHeader, body: &[u8]) {
+        let Some((info, entries)) = ViewInfo::read_all(body) else { return };
+        if info.configuration.get() != self.config.fingerprint() {
+            return;
+        }
+        let Some((view, beginning)) = self.read_view(header.epoch(), info, entries) else {
+            return self.counters.add(Counter::DiscardedMalformed, 1);
+        };
+        let (ahead, next) = (view.epoch > self.data.view.epoch, view.epoch == self.data.view.epoch.next());
+        match self.standing {
+            Standing::Gone => {}
+            // The decision that it is a member comes with this.
+            Standing::Forming if self.is_in(&view) => {}
+            Standing::Forming => {
+                (self.standing, self.change) = (Standing::Outside, None);
+                self.found(now, view, beginning);
+            }
+            Standing::Outside if now >= self.search.not_before => self.found(now, view, beginning),
+            Standing::Outside => {}
+            Standing::Following if next => self.search.next = Some((view, beginning)),
+            Standing::Following if ahead => self.leap(now, view, beginning),
+            Standing::Following => {}
+            // A member that finds itself in the next view is waiting for the decision, which comes with this.
+            Standing::Member if ahead && !self.is_in(&view) => self.find_out_removed(now, view.epoch),
+            Standing::Member => {}
+        }
+    }
+
+    fn read_view(&self, epoch: Epoch, info: &ViewInfo, entries: &[ViewEntry]) -> Option<(View, Beginning)> {
+        let mut first = vec![Sequence(0); usize::from(self.config.members)];
+        for entry in entries {
+            *first.get_mut(usize::from(entry.rank.get()))? = Sequence(entry.first_sequence.get());
+        }
+        let member = |entry: &ViewEntry| Member {
+            rank: Rank(entry.rank.get()),
+            incarnation: Incarnation(entry.incarnation.get()),
+        };
+        let members: Vec<_> = entries.iter().take(usize::from(info.members.get())).map(member).collect();
+        let view = View { epoch, members, sequencer: Rank(info.sequencer.get()) };
+        let beginning = Beginning { order: OrderNumber(info.first_order.get()), first, phase: info.phase.get() };
+        let sound = view.incarnation(view.sequencer).is_some() && epoch != Epoch(0);
+        sound.then_some((view, beginning))
+    }
+
+    fn is_in(&self, view: &View) -> bool {
+        self.config.rank().is_some_and(|rank| view.incarnation(rank) == Some(self.config.incarnation))
+    }
+
+    /// A member learns that the others went on without it, and not how: that is no longer known.
+    fn find_out_removed(&mut self, now: Instant, epoch: Epoch) {
+        if epoch == self.data.view.epoch.next() && self.search.decision.is_none() {
+            // The decision may still come; it says more. It was asked for together with this.
+            if now.since(self.search.asked_at) < ASK_NS {
+                return;
+            }
+        }
+        let members = self.data.view.members.iter().filter(|member| Some(member.rank) != self.config.rank());
+        let members: Vec<_> = members.copied().collect();
+        let sequencer = members.first().map_or(Rank(0), |member| member.rank);
+        self.removed(now, Value { members, sequencer, cut: self.data.held() }, epoch);
+    }
+
+    // ---- following ------------------------------------------------------------------------------------------------
+
+    fn found(&mut self, now: Instant, view: View, beginning: Beginning) {
+        let fetches = matches!(self.config.role, Role::Member(_)) || self.config.start == Start::Snapshot;
+        if fetches {
+            self.begin_transfer(now, view, beginning);
+        } else {
+            self.follow(now, view, &beginning);
+        }
+    }
+
+    /// Enters a view as one who follows it.
+    pub(super) fn follow(&mut self, now: Instant, view: View, beginning: &Beginning) {
+        self.search = Search { since: now, heard_at: now, ..Search::default() };
+        self.enter(now, view, beginning);
+        self.search.since = now;
+    }
+
+    /// How the view being followed ends.
+    pub(super) fn follow_decision(&mut self, now: Instant, value: Value) {
+        if !matches!(self.data.end, Ending::Decided(_)) {
+            self.data.conclude(now, &value.cut);
+            self.search.decision = Some(value);
+            self.search.since = now;
+        }
+    }
+
+    /// Delivers what is left of the view being followed and goes on with the next; says how many messages.
+    pub(super) fn follow_on(&mut self, now: Instant, holds: bool, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
+        if holds {
+            let clients = &mut self.clients;
+            let mut emit = |delivery: Delivery<'_>| super::show(clients, delivery, emit);
+            let ranges = self.data.deliver_ranges(now, &mut emit);
+            if ranges > 0 {
+                return ranges;
+            }
+        }
+        let Some((_, beginning)) = &self.search.next else { return 0 };
+        let present = self.data.view.members.iter().map(|member| member.rank);
+        let behind = |rank: &Rank| self.data.streams[rank.index()].delivered < beginning.first[rank.index()];
+        if present.clone().any(|rank| behind(&rank)) && !holds && now.since(self.search.since) < CUT_WAIT_NS {
+            return 0;
+        }
+        let Some((view, mut beginning)) = self.search.next.take() else { return 0 };
+        self.reconcile(&beginning);
+        beginning.phase = beginning.phase.max(self.data.barrier.phase);
+        self.retire(None);
+        self.enter_from_start(now, view, &beginning);
+        1
+    }
+
+    /// The next view in which every stream is received from its first datagram.
+    fn enter_from_start(&mut self, now: Instant, view: View, beginning: &Beginning) {
+        self.search = Search { since: now, heard_at: now, ..Search::default() };
+        self.enter(now, view, beginning);
+        self.data.streams.iter_mut().for_each(|stream| stream.window.started = true);
+    }
+
+    /// Says what was delivered beyond where the next view begins, and what was not delivered before it.
+    fn reconcile(&mut self, beginning: &Beginning) {
+        for (index, delivered) in self.data.delivered().into_iter().enumerate() {
+            let first = beginning.first.get(index).copied().unwrap_or(delivered);
+            let sender = Rank(index as u16);
+            if delivered > first {
+                self.counters.add(Counter::Retracted, delivered.since(first));
+                self.event(Event::Retracted { sender, from: first, to: delivered });
+            } else if delivered < first && self.data.streams[index].is_anchored() {
+                self.counters.add(Counter::Gaps, first.since(delivered));
+                self.event(Event::Gap { sender, from: delivered, to: first });
+            }
+        }
+    }
+
+    /// The group is more than a view ahead of one who follows: what lies between is lost to it.
+    fn leap(&mut self, now: Instant, view: View, beginning: Beginning) {
+        if matches!(self.config.role, Role::Member(_)) {
+            self.lose_view();
+            return self.found(now, view, beginning);
+        }
+        self.reconcile(&beginning);
+        self.retire(None);
+        self.enter_from_start(now, view, &beginning);
+    }
+
+    /// Whether a member to be has nearly everything that the members have.
+    pub(super) fn is_caught_up(&self) -> bool {
+        let near = crate::data::pipeline::own_window(&self.config) / 4;
+        let members = self.data.view.members.iter().map(|member| &self.data.streams[member.rank.index()]);
+        self.standing == Standing::Following && !self.transfer.holds_back() && self.data.end == Ending::Open && {
+            members
+        }
+        .all(|stream| stream.window.started && stream.window.known_end.since(stream.floor()) <= near)
+    }
+}

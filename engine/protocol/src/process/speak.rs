@@ -1,0 +1,382 @@
+//! What a process says because it is time to, or because somebody asked: heartbeats, acknowledgements, pings, requests
+//! for repair, repairs, and what it had published in an earlier view.
+
+use super::{Process, Standing, own_bit};
+use crate::config::Role;
+use crate::counters::Counter;
+use crate::counters::Counters;
+use crate::data::cut::Ending;
+use crate::data::pipeline::{DATA_CHANNEL, Pipeline, own_window};
+use crate::data::repair::{ATTEMPTS_AT_SENDER, Answer};
+use crate::data::stability;
+use crate::mutant::Mutant;
+use crate::outbox::{Destination, Outbox};
+use crate::view::{Member, bit, ranks};
+use bourdon_wire::records::{self, ClientAnswer, heartbeat_flags};
+use bourdon_wire::{Address, DatagramNumber, Epoch, Instant, Kind, OrderNumber, Rank, Sequence};
+use zerocopy::IntoBytes;
+
+impl Process {
+    // ---- time -----------------------------------------------------------------------------------------------------
+
+    /// When [`Process::on_timer`] must be called, at the latest.
+    #[inline]
+    pub fn next_deadline(&self) -> Instant {
+        let mut deadline = self.change_due().min(self.transfer.due());
+        if self.speaks() {
+            deadline = deadline.min(self.heartbeat.due);
+        }
+        if self.standing == Standing::Member {
+            deadline = deadline.min(self.detector.due());
+        }
+        if let Some(outbound) = &self.data.outbound {
+            deadline = deadline.min(outbound.ack.due);
+        }
+        self.data.streams.iter().fold(deadline, |deadline, stream| deadline.min(stream.asker.due))
+    }
+
+    /// Does what is due.
+    pub fn on_timer(&mut self, now: Instant) {
+        if self.standing == Standing::Member && now >= self.detector.due() {
+            self.ping(now);
+            self.look(now);
+        }
+        if now >= self.change_due() {
+            self.tend_view(now);
+        }
+        for index in 0..self.data.streams.len() {
+            if now >= self.data.streams[index].asker.due {
+                self.ask(now, Rank(index as u16));
+            }
+        }
+        if now >= self.transfer.due() {
+            self.ask_for_parts(now);
+        }
+        if self.speaks() && now >= self.heartbeat.due {
+            self.beat(now);
+            if let Some(outbound) = self.data.outbound.as_mut().filter(|_| self.data.end == Ending::Open) {
+                outbound.ack.due = now;
+            }
+        }
+        if self.data.outbound.as_ref().is_some_and(|outbound| now >= outbound.ack.due) {
+            self.acknowledge(now);
+        }
+    }
+
+    /// Whether this process says that it is there: observers and who has left do not.
+    fn speaks(&self) -> bool {
+        matches!(self.config.role, Role::Member(_)) && self.standing != Standing::Gone
+    }
+
+    fn ping(&mut self, now: Instant) {
+        let (presence, outbox, counters) = (&self.presence, &mut self.outbox, &mut self.counters);
+        let (rng, own) = (&mut self.data.rng, self.config.address);
+        self.detector.pings(now, rng, |rank, nonce| {
+            let record = records::Ping { nonce: nonce.into(), reply_to: own, answer: 0.into() };
+            if let Some(address) = presence.address(rank) {
+                let (to, parts) = (Destination::Peer(address), [record.as_bytes(), &[]]);
+                outbox.record(now, to, Kind::Ping, parts, counters);
+            }
+        });
+    }
+
+    pub(super) fn on_ping(&mut self, now: Instant, from: Member, body: &[u8]) {
+        let Some((ping, _)) = records::Ping::read(body) else { return };
+        if self.data.view.incarnation(from.rank) != Some(from.incarnation) {
+            return;
+        }
+        if ping.answer.get() != 0 {
+            self.detector.pong(from.rank, now, ping.nonce.get());
+        } else if ping.reply_to.is_reachable() {
+            let record = records::Ping { answer: 1.into(), reply_to: self.config.address, ..*ping };
+            let (to, parts) = (Destination::Peer(ping.reply_to), [record.as_bytes(), &[]]);
+            self.outbox.record(now, to, Kind::Ping, parts, &mut self.counters);
+        }
+    }
+
+    fn ask(&mut self, now: Instant, rank: Rank) {
+        let Some(attempts) = self.data.collect_missing(now, rank) else { return };
+        let to = if self.data.asks_all() {
+            Destination::Group
+        } else {
+            let holder = self.holder_to_ask(rank, attempts);
+            self.presence.address(holder).map_or(Destination::Group, Destination::Peer)
+        };
+        let nak = records::Nak {
+            rank: rank.0.into(),
+            channel: DATA_CHANNEL.0.into(),
+            reply_to: self.config.address,
+            ranges: (self.data.ranges.len() as u16).into(),
+        };
+        // Who answers looks at the epoch: it may have gone on to the next.
+        let header = super::header(&self.config, self.data.view.epoch);
+        let parts = [nak.as_bytes(), self.data.ranges.as_bytes()];
+        let times = if self.config.mutant == Some(Mutant::AskTwice) { 2 } else { 1 };
+        for _ in 0..times {
+            self.outbox.record_as(header, now, to, Kind::Nak, parts, &mut self.counters);
+            self.counters.add(Counter::NaksSent, 1);
+        }
+    }
+
+    /// The sender first; then, every other time, another member. Who is suspected is not asked at all.
+    fn holder_to_ask(&self, rank: Rank, attempts: u8) -> Rank {
+        let alive = self.data.view.bits() & !self.detector.suspects() & !own_bit(&self.config);
+        let cut = self.data.end != Ending::Open;
+        let early = attempts <= ATTEMPTS_AT_SENDER && !cut || attempts.is_multiple_of(2);
+        if early && alive & bit(rank) != 0 {
+            return rank;
+        }
+        let others = alive & !bit(rank);
+        let count = others.count_ones() as usize;
+        let turn = usize::from(attempts / 2) + usize::from(rank.0);
+        ranks(others).nth(if count == 0 { 0 } else { turn % count }).unwrap_or(rank)
+    }
+
+    fn beat(&mut self, now: Instant) {
+        let config = &self.config;
+        let mut beat_flags = self.standing_flags();
+        let window_bytes = own_window(config) * config.limits.mtu_bytes as u64;
+        let (mut next_number, mut next_sequence, mut next_order) = (DatagramNumber(0), Sequence(0), OrderNumber(0));
+        let mut blocked = false;
+        if let Some(outbound) = &self.data.outbound {
+            let log = &self.data.streams[outbound.rank.index()].log;
+            (next_sequence, next_order) = outbound.packer.unsent(log);
+            next_number = outbound.packer.sent;
+            blocked = outbound.flow.blocked;
+        }
+        if blocked {
+            beat_flags |= heartbeat_flags::SOLICIT;
+        }
+        let forget = config.mutant == Some(Mutant::ForgetTail);
+        let record = records::Heartbeat {
+            next_number: if forget { 0 } else { next_number.0 }.into(),
+            oldest_number: oldest_retained(&self.data).0.into(),
+            next_sequence: next_sequence.0.into(),
+            next_order: next_order.0.into(),
+            configuration: config.fingerprint().into(),
+            window_bytes: u32::try_from(window_bytes).unwrap_or(u32::MAX).into(),
+            flags: beat_flags.into(),
+            address: config.address,
+            heard_from: (self.data.view.bits() & !self.detector.suspects()).into(),
+            link_port: config.link_port.into(),
+        };
+        let parts = [record.as_bytes(), &[]];
+        self.outbox.record(now, Destination::Group, Kind::Heartbeat, parts, &mut self.counters);
+        let settled = self.standing == Standing::Member && self.missing().next().is_none();
+        self.heartbeat.beat(now, &self.config.timing, settled);
+        if blocked {
+            self.heartbeat.hasten(now, &self.config.timing);
+        }
+    }
+
+    fn acknowledge(&mut self, now: Instant) {
+        self.write_row();
+        let parts = [&self.row[..], &[]];
+        self.outbox.record(now, Destination::Group, Kind::Row, parts, &mut self.counters);
+        self.row_sent();
+    }
+
+    fn row_sent(&mut self) {
+        self.counters.add(Counter::RowsSent, 1);
+        if let Some(outbound) = &mut self.data.outbound {
+            outbound.ack.sent();
+        }
+    }
+
+    fn write_row(&mut self) {
+        self.progress += 1;
+        let heard_from = self.data.view.bits() & !self.detector.suspects();
+        let lie = self.config.mutant == Some(Mutant::AckBeforeReceived);
+        let (order, reached) = (self.data.delivered_order(), self.data.barrier.own_reached());
+        let (row, entries) = stability::own_row(&self.data.streams, order, heard_from, self.progress, reached, lie);
+        self.row.clear();
+        self.row.extend_from_slice(row.as_bytes());
+        entries.for_each(|entry| self.row.extend_from_slice(entry.as_bytes()));
+    }
+
+    // ---- what rides along -----------------------------------------------------------------------------------------
+
+    /// Puts an acknowledgement that is nearly due into a datagram that goes out anyway.
+    #[inline]
+    pub(super) fn piggyback(&mut self, now: Instant, wall_ns: u64) {
+        let worthwhile = self
+            .data
+            .outbound
+            .as_ref()
+            .is_some_and(|outbound| outbound.packer.is_open() && outbound.ack.is_worthwhile(now, &self.config));
+        if !worthwhile || self.data.end != Ending::Open {
+            return;
+        }
+        self.write_row();
+        let Some(outbound) = &mut self.data.outbound else { return };
+        let log = &mut self.data.streams[outbound.rank.index()].log;
+        if outbound.packer.fits_open(log, self.row.len()) {
+            let body = outbound.packer.frame(log, bourdon_wire::TopicId(0), Kind::Row, 0, self.row.len(), wall_ns);
+            body.copy_from_slice(&self.row);
+            self.row_sent();
+        }
+    }
+
+    // ---- repair ---------------------------------------------------------------------------------------------------
+
+    pub(super) fn on_nak(&mut self, now: Instant, epoch: Epoch, body: &[u8]) {
+        let Some((nak, ranges)) = records::Nak::read_all(body) else { return };
+        let rank = Rank(nak.rank.get());
+        if rank.0 >= self.config.members || nak.channel.get() != DATA_CHANNEL.0 || nak.reply_to == self.config.address {
+            return;
+        }
+        self.counters.add(Counter::NaksReceived, 1);
+        let asks_all = self.data.asks_all();
+        let current = epoch == self.data.view.epoch;
+        if current && asks_all && Some(rank) != self.data.own() {
+            // Multicast to all: its repair will reach us too.
+            let stream = &mut self.data.streams[rank.index()];
+            let suppressed = stream.asker.suppress(now, &stream.window, &stream.log, ranges);
+            self.counters.add(Counter::NaksSuppressed, suppressed);
+            let sender_lives = self.data.is_present(rank) && !self.detector.is_suspected(rank);
+            if sender_lives && self.data.end == Ending::Open {
+                return;
+            }
+        }
+        if !nak.reply_to.is_reachable() || matches!(self.config.role, Role::Observer) {
+            return;
+        }
+        let data = match &mut self.past {
+            _ if current => &mut self.data,
+            Some(past) if past.data.view.epoch == epoch => &mut past.data,
+            _ => return self.counters.add(Counter::DiscardedEpoch, 1),
+        };
+        let gone = answer(data, &mut self.outbox, &mut self.counters, now, nak, ranges);
+        if gone {
+            let oldest = oldest_retained(data);
+            self.answer_unavailable(now, epoch, rank, nak.reply_to, oldest);
+        }
+    }
+
+    fn answer_unavailable(&mut self, now: Instant, epoch: Epoch, rank: Rank, to: Address, oldest: DatagramNumber) {
+        let record = records::Unavailable {
+            rank: rank.0.into(),
+            channel: DATA_CHANNEL.0.into(),
+            reserved: 0.into(),
+            oldest_number: oldest.0.into(),
+        };
+        let header = super::header(&self.config, epoch);
+        let (to, parts) = (Destination::Peer(to), [record.as_bytes(), &[]]);
+        self.outbox.record_as(header, now, to, Kind::Unavailable, parts, &mut self.counters);
+    }
+
+    pub(super) fn on_unavailable(&mut self, from: Rank, body: &[u8]) {
+        let Some((record, _)) = records::Unavailable::read(body) else { return };
+        let rank = Rank(record.rank.get());
+        if rank == from && self.standing == Standing::Following && self.data.streams[rank.index()].window.started {
+            let stream = &mut self.data.streams[rank.index()];
+            // A sender can't have forgotten what nobody has heard of.
+            let oldest = DatagramNumber(record.oldest_number.get().min(stream.window.known_end.0));
+            stream.give_up_before(oldest);
+        }
+    }
+
+    // ---- again ----------------------------------------------------------------------------------------------------
+
+    /// Publishes again what an earlier view did not deliver, before anything new.
+    pub(super) fn resubmit(&mut self, now: Instant) {
+        if self.data.end != Ending::Open || self.standing != Standing::Member {
+            return;
+        }
+        let wall_ns = self.wall(now);
+        while let Some(front) = self.unsettled.front() {
+            if self.data.admit(&front.outgoing, front.payload.len(), false).is_err() {
+                self.heartbeat.hasten(now, &self.config.timing);
+                return;
+            }
+            let Some(sequence) = self.data.publish(wall_ns, &front.outgoing, &front.payload, &mut self.counters) else {
+                return;
+            };
+            self.counters.add(Counter::Resubmitted, 1);
+            if let (Some(tag), Some(outbound)) = (front.outgoing.client, &self.data.outbound) {
+                self.clients.published(tag.client(), tag.sequence(), outbound.packer.open);
+            }
+            debug_assert!(sequence >= self.data.beginning.first[self.data.own().map_or(0, Rank::index)]);
+            self.unsettled.pop_front();
+        }
+    }
+
+    // ---- clients --------------------------------------------------------------------------------------------------
+
+    pub(super) fn answer_client(&mut self, now: Instant, to: Address, answer: &ClientAnswer) {
+        let (to, parts) = (Destination::Peer(to), [answer.as_bytes(), &[]]);
+        self.outbox.record(now, to, Kind::ClientAnswer, parts, &mut self.counters);
+    }
+
+    /// Answers clients whose messages a quorum holds by now.
+    pub(super) fn settle_clients(&mut self, now: Instant) {
+        if !self.clients.awaits_answers() {
+            return;
+        }
+        let Some(own) = self.data.own() else { return };
+        let held = self.data.held_by_quorum(own);
+        let (outbox, counters) = (&mut self.outbox, &mut self.counters);
+        self.clients.settle(held, |client, taken, to| {
+            let answer = ClientAnswer::new(client, taken, records::refusals::NONE);
+            let (to, parts) = (Destination::Peer(to), [answer.as_bytes(), &[]]);
+            outbox.record(now, to, Kind::ClientAnswer, parts, counters);
+        });
+    }
+}
+
+/// Sends again what was asked for and is here; says whether something is gone for good.
+fn answer(
+    data: &mut Pipeline,
+    outbox: &mut Outbox,
+    counters: &mut Counters,
+    now: Instant,
+    nak: &records::Nak,
+    ranges: &[records::NakRange],
+) -> bool {
+    let rank = Rank(nak.rank.get());
+    let asks_all = data.asks_all();
+    data.answerer.refill(now, &data.config.limits);
+    let own = Some(rank) == data.own();
+    let newest = match &data.outbound {
+        // Once nothing more is sent, what was packed and not sent is to be had as well.
+        Some(outbound) if own && data.end == Ending::Open => outbound.packer.sent.0,
+        _ => data.streams[rank.index()].window.known_end.0,
+    };
+    let stream = &data.streams[rank.index()];
+    let (mut gone, mut left) = (false, stream.log.capacity());
+    for range in ranges {
+        let end = range.first.get().saturating_add(u64::from(range.count.get())).min(newest);
+        let first = range.first.get().min(end);
+        gone |= own && end - first > left;
+        // All ranges together are worth one pass over the log.
+        let first = first.max(end.saturating_sub(left));
+        left -= end - first;
+        for number in first..end {
+            let number = DatagramNumber(number);
+            let Some(bytes) = stream.log.get(number) else {
+                gone |= own;
+                continue;
+            };
+            let to = match data.answerer.answer(now, (rank, number), nak.reply_to, asks_all, &data.config.timing) {
+                Answer::Unicast => Destination::Peer(nak.reply_to),
+                Answer::Multicast => Destination::Group,
+                Answer::No => {
+                    counters.add(Counter::RepairsRefused, 1);
+                    if data.answerer.is_exhausted() {
+                        return gone; // no use in walking the rest: who still misses it asks again
+                    }
+                    continue;
+                }
+            };
+            outbox.repair(to, bytes, counters);
+        }
+    }
+    gone
+}
+
+/// The oldest datagram of the own stream that can still be sent again.
+fn oldest_retained(data: &Pipeline) -> DatagramNumber {
+    let Some(outbound) = &data.outbound else { return DatagramNumber(0) };
+    let capacity = data.streams[outbound.rank.index()].log.capacity();
+    DatagramNumber((outbound.packer.open.0 + 1).saturating_sub(capacity))
+}

@@ -1,0 +1,293 @@
+//! Moves state from a member to one who comes late; `control/state_transfer.rs` has the parts.
+
+use super::{Process, Standing};
+use crate::control::state_transfer::{Asker, Donor, PARTS_AHEAD, Position, Taken};
+use crate::counters::Counter;
+use crate::event::{Event, Refusal};
+use crate::mutant::Mutant;
+use crate::outbox::Destination;
+use crate::view::{Beginning, View};
+use alloc::vec::Vec;
+use bourdon_wire::records::{self, transfer_steps};
+use bourdon_wire::{Address, Epoch, HEADER_BYTES, Instant, Kind, Rank, Sequence};
+use zerocopy::IntoBytes;
+
+/// Both sides of it.
+#[derive(Debug, Default)]
+pub(super) struct Transfer {
+    donor: Option<Donor>,
+    asker: Option<Asker>,
+    /// The view a snapshot is awaited for.
+    target: Option<(View, Beginning)>,
+    /// A snapshot that came and the application has not taken.
+    arrived: Option<Vec<u8>>,
+    tickets: u32,
+    turn: usize,
+}
+
+impl Transfer {
+    /// Whether delivery waits for the application to take a snapshot.
+    #[inline]
+    pub(super) fn holds_back(&self) -> bool {
+        self.arrived.is_some()
+    }
+
+    pub(super) fn is_asking(&self) -> bool {
+        self.asker.is_some()
+    }
+
+    pub(super) fn due(&self) -> Instant {
+        self.asker.as_ref().map_or(Instant::NEVER, |asker| asker.due)
+    }
+
+    pub(super) fn forget(&mut self) {
+        (self.asker, self.target, self.arrived) = (None, None, None);
+    }
+
+    /// A member needs no snapshot.
+    pub(super) fn joined(&mut self) {
+        (self.asker, self.target) = (None, None);
+    }
+
+    pub(super) fn held_bytes(&self) -> usize {
+        let made = self.donor.as_ref().and_then(|donor| donor.bytes.as_ref()).map_or(0, Vec::len);
+        made + self.asker.as_ref().map_or(0, Asker::held_bytes) + self.arrived.as_ref().map_or(0, Vec::len)
+    }
+}
+
+impl Process {
+    // ---- the donor ------------------------------------------------------------------------------------------------
+
+    /// Gives the application's state, as it is after everything delivered so far, to whoever waits for it; in answer to
+    /// [`Event::SnapshotWanted`]. Can't be done in the middle of a message of several datagrams or of a view change: then
+    /// the event comes again.
+    ///
+    /// # Errors
+    /// If it is longer than `max_snapshot_bytes`: whoever wants to join is told, and can't.
+    pub fn give_snapshot(&mut self, now: Instant, state: &[u8]) -> Result<(), Refusal> {
+        let limit_bytes = self.config.limits.max_snapshot_bytes;
+        let Some(donor) = self.transfer.donor.as_mut().filter(|donor| donor.bytes.is_none()) else { return Ok(()) };
+        let (ticket, reply_to) = (donor.ticket, donor.reply_to);
+        if state.len() > limit_bytes {
+            self.transfer.donor = None;
+            self.answer_transfer(now, reply_to, transfer_steps::TOO_LARGE, ticket, limit_bytes as u64);
+            return Err(Refusal::TooLarge { limit_bytes });
+        }
+        let Some(mut position) = self.data.position() else {
+            self.transfer.donor = None; // it asks again
+            return Ok(());
+        };
+        position.clients = self.clients.watermarks();
+        if self.config.mutant == Some(Mutant::SnapshotAhead) {
+            position.streams.iter_mut().for_each(|place| place.sequence = place.sequence.next());
+            position.order = position.order.next();
+        }
+        let mut bytes = Vec::with_capacity(state.len() + 256);
+        position.write(&mut bytes);
+        bytes.extend_from_slice(state);
+        let Some(donor) = &mut self.transfer.donor else { return Ok(()) };
+        donor.give(bytes);
+        self.send_parts(now, 0, 1);
+        Ok(())
+    }
+
+    pub(super) fn on_transfer(&mut self, now: Instant, epoch: Epoch, body: &[u8]) {
+        let Some((record, bytes)) = records::Transfer::read(body) else { return };
+        match record.step.get() {
+            transfer_steps::ASK if self.standing == Standing::Member => self.on_ask(now, epoch, record),
+            transfer_steps::PART => self.on_part(now, record, bytes),
+            transfer_steps::REFUSE if self.is_asking(record.ticket.get()) => self.next_donor(now),
+            transfer_steps::TOO_LARGE if self.is_asking(record.ticket.get()) => {
+                let limit_bytes = record.total_bytes.get();
+                self.event(Event::SnapshotTooLarge { bytes: 0, limit_bytes });
+                self.next_donor(now);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_ask(&mut self, now: Instant, epoch: Epoch, record: &records::Transfer) {
+        let (ticket, reply_to) = (record.ticket.get(), record.reply_to);
+        if Some(Rank(record.donor.get())) != self.data.own() || !reply_to.is_reachable() {
+            return;
+        }
+        let matches = |donor: &Donor| donor.ticket == ticket && donor.reply_to == reply_to;
+        if let Some(donor) = self.transfer.donor.as_mut().filter(|donor| matches(donor)) {
+            donor.asked_at = now;
+            let (part, count) = (record.part.get(), record.count.get().clamp(1, PARTS_AHEAD));
+            if donor.bytes.is_some() {
+                return self.send_parts(now, part, count);
+            }
+            return self.want_snapshot(now); // the application was asked before; perhaps it could not answer
+        }
+        let busy = self.transfer.donor.as_ref().is_some_and(|donor| !donor.is_idle(now));
+        if busy || epoch != self.data.view.epoch {
+            return self.answer_transfer(now, reply_to, transfer_steps::REFUSE, ticket, 0);
+        }
+        self.transfer.donor = Some(Donor::new(now, ticket, reply_to));
+        self.want_snapshot(now);
+    }
+
+    fn want_snapshot(&mut self, now: Instant) {
+        if self.config.snapshots {
+            if !self.events.contains(&Event::SnapshotWanted) {
+                self.event(Event::SnapshotWanted);
+            }
+        } else {
+            let _ = self.give_snapshot(now, &[]); // an empty one is never too long
+        }
+    }
+
+    fn part_bytes(&self) -> usize {
+        self.config.limits.frame_bytes() - bourdon_wire::FRAME_HEADER_BYTES - records::Transfer::BYTES
+    }
+
+    fn send_parts(&mut self, now: Instant, first: u32, count: u32) {
+        let part_bytes = self.part_bytes();
+        let Some(donor) = &self.transfer.donor else { return };
+        let total = donor.bytes.as_ref().map_or(0, Vec::len) as u64;
+        for part in first..first.saturating_add(count) {
+            let Some(bytes) = donor.part(part, part_bytes) else { break };
+            let record = records::Transfer {
+                step: transfer_steps::PART.into(),
+                donor: self.data.own().unwrap_or(Rank::OBSERVER).0.into(),
+                ticket: donor.ticket.into(),
+                reply_to: self.config.address,
+                part: part.into(),
+                count: 1.into(),
+                total_bytes: total.into(),
+                part_bytes: (part_bytes as u32).into(),
+                checksum: donor.checksum.into(),
+                reserved: 0.into(),
+                reserved_too: 0.into(),
+            };
+            let (to, parts) = (Destination::Peer(donor.reply_to), [record.as_bytes(), bytes]);
+            self.outbox.record(now, to, Kind::Transfer, parts, &mut self.counters);
+        }
+    }
+
+    fn answer_transfer(&mut self, now: Instant, to: Address, step: u16, ticket: u32, total_bytes: u64) {
+        let record = self.transfer_record(step, ticket, 0, 0, total_bytes);
+        let parts = [record.as_bytes(), &[]];
+        self.outbox.record(now, Destination::Peer(to), Kind::Transfer, parts, &mut self.counters);
+    }
+
+    fn transfer_record(&self, step: u16, ticket: u32, part: u32, count: u32, total_bytes: u64) -> records::Transfer {
+        records::Transfer {
+            step: step.into(),
+            donor: 0.into(),
+            ticket: ticket.into(),
+            reply_to: self.config.address,
+            part: part.into(),
+            count: count.into(),
+            total_bytes: total_bytes.into(),
+            part_bytes: 0.into(),
+            checksum: 0.into(),
+            reserved: 0.into(),
+            reserved_too: 0.into(),
+        }
+    }
+
+    // ---- the asker ------------------------------------------------------------------------------------------------
+
+    fn is_asking(&self, ticket: u32) -> bool {
+        self.transfer.asker.as_ref().is_some_and(|asker| asker.ticket == ticket)
+    }
+
+    /// Sets out to get a snapshot taken in this view.
+    pub(super) fn begin_transfer(&mut self, now: Instant, view: View, beginning: Beginning) {
+        if self.transfer.asker.is_some() || self.transfer.arrived.is_some() {
+            return;
+        }
+        // Not the sequencer, if there is anybody else: it has the most to do.
+        let donors: Vec<Rank> =
+            view.members.iter().map(|member| member.rank).filter(|r| *r != view.sequencer).collect();
+        let donor = if donors.is_empty() { view.sequencer } else { donors[self.transfer.turn % donors.len()] };
+        self.transfer.tickets = self.transfer.tickets.wrapping_add(1);
+        let ticket = self.config.incarnation.0 ^ self.transfer.tickets << 24 ^ self.config.seed as u32;
+        self.transfer.asker = Some(Asker::new(now, ticket, donor));
+        self.transfer.target = Some((view, beginning));
+    }
+
+    fn next_donor(&mut self, now: Instant) {
+        self.transfer.turn += 1;
+        self.transfer.forget();
+        // After a pause: whoever refused is busy, or in another view. The view is asked for anew with it.
+        self.search_again(now + self.config.timing.membership.rejoin_min_ns / 4);
+    }
+
+    pub(super) fn ask_for_parts(&mut self, now: Instant) {
+        let Some(asker) = &mut self.transfer.asker else { return };
+        let (ticket, donor) = (asker.ticket, asker.donor);
+        let Some((part, count)) = asker.ask(now) else { return self.next_donor(now) };
+        let Some(address) = self.presence.address(donor) else { return };
+        let Some((view, _)) = &self.transfer.target else { return };
+        let header = super::header(&self.config, view.epoch);
+        let record = records::Transfer {
+            donor: donor.0.into(),
+            ..self.transfer_record(transfer_steps::ASK, ticket, part, count, 0)
+        };
+        let (to, parts) = (Destination::Peer(address), [record.as_bytes(), &[]]);
+        self.outbox.record_as(header, now, to, Kind::Transfer, parts, &mut self.counters);
+    }
+
+    fn on_part(&mut self, now: Instant, record: &records::Transfer, bytes: &[u8]) {
+        if !self.is_asking(record.ticket.get()) || self.standing != Standing::Outside {
+            return;
+        }
+        let limit = self.config.limits.max_snapshot_bytes.saturating_add(1 << 16); // positions stand in front
+        let Some(asker) = &mut self.transfer.asker else { return };
+        let whole = (record.total_bytes.get(), record.part_bytes.get(), record.checksum.get());
+        match asker.take(now, record.part.get(), bytes, whole, limit) {
+            Taken::Nothing | Taken::More => {}
+            Taken::Damaged => self.next_donor(now),
+            Taken::TooLarge(bytes) => {
+                let limit_bytes = self.config.limits.max_snapshot_bytes as u64;
+                self.event(Event::SnapshotTooLarge { bytes, limit_bytes });
+                self.next_donor(now);
+            }
+            Taken::Whole => self.arrive(now),
+        }
+    }
+
+    /// All of it is here: go on where the donor stood.
+    fn arrive(&mut self, now: Instant) {
+        let (Some(asker), Some((view, beginning))) = (self.transfer.asker.take(), self.transfer.target.take()) else {
+            return;
+        };
+        let bytes = asker.into_bytes();
+        let ranks = usize::from(self.config.members);
+        let position = Position::read(&bytes).filter(|(position, _)| position.streams.len() == ranks);
+        let Some((position, state)) = position.filter(|(position, _)| position.epoch == view.epoch) else {
+            return self.next_donor(now);
+        };
+        self.counters.add(Counter::SnapshotsTaken, 1);
+        if let Some(doubt) = self.doubt.take()
+            && let Some(own) = self.config.rank()
+        {
+            let delivered = position.streams[own.index()].sequence.min(doubt.published);
+            self.event(Event::Settled { incarnation: doubt.incarnation, delivered });
+        }
+        self.follow(now, view, &beginning);
+        self.data.resume(&position);
+        self.clients.take_over(&position.clients);
+        if self.config.snapshots {
+            self.transfer.arrived = Some(state.to_vec());
+            self.event(Event::SnapshotReady);
+        }
+    }
+
+    /// The application's state at another member, in answer to [`Event::SnapshotReady`]: everything delivered from now on
+    /// came after it.
+    pub fn take_snapshot(&mut self) -> Option<Vec<u8>> {
+        self.transfer.arrived.take()
+    }
+
+    /// The sequence from which on a sender's messages come after the snapshot.
+    pub fn resumed_at(&self, rank: Rank) -> Sequence {
+        self.delivered(rank)
+    }
+}
+
+/// What a part's frame and header leave of a datagram is never negative.
+const _: () = assert!(records::Transfer::BYTES + HEADER_BYTES < bourdon_wire::MTU_MIN_BYTES / 2);
