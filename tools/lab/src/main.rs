@@ -4,11 +4,13 @@
 //! input or environment).
 
 use bourdon_lab::judge::{Order, Reliability, Rules, Verdict, judge};
+use bourdon_lab::rounds::{self, Plan, Trouble};
 use bourdon_lab::{history, probe};
 use clap::{Args, Parser, Subcommand};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Hosts to make trouble with, and a judge of delivered histories.
 #[derive(Debug, Parser)]
@@ -22,6 +24,8 @@ struct Cli {
 enum Command {
     /// Hold the histories in a folder to what an order and a reliability promise
     Judge(JudgeArgs),
+    /// Run members on hosts of their own, make trouble in rounds, and judge what they delivered
+    Rounds(RoundsArgs),
     /// Send or receive single datagrams
     #[command(subcommand)]
     Probe(Probe),
@@ -31,6 +35,33 @@ enum Command {
 struct JudgeArgs {
     /// Where processes wrote ROLE-RANK.tsv
     folder: PathBuf,
+    #[command(flatten)]
+    rules: RulesArgs,
+    /// One JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct RoundsArgs {
+    /// How many members
+    #[arg(long, default_value_t = 3)]
+    members: usize,
+    /// How many times trouble is made
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Which kind
+    #[arg(long, value_enum, default_value = "kill")]
+    trouble: Trouble,
+    /// How a member is started, as a line for the shell; {rank}, {life}, {dir}, {members}, {address} are filled in
+    #[arg(long, value_name = "LINE")]
+    member: String,
+    /// Where histories go: a new or empty folder
+    #[arg(long)]
+    dir: PathBuf,
+    /// How long the group may take for anything
+    #[arg(long, value_name = "MS", default_value_t = 30_000)]
+    patience: u64,
     #[command(flatten)]
     rules: RulesArgs,
     /// One JSON object on stdout
@@ -52,6 +83,12 @@ struct RulesArgs {
     /// The processes were stopped in the middle: don't compare how far they came in the last view
     #[arg(long)]
     running: bool,
+}
+
+impl From<RulesArgs> for Rules {
+    fn from(RulesArgs { order, reliability, allow_skips, running }: RulesArgs) -> Self {
+        Self { order, reliability, allow_skips, running }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -79,6 +116,7 @@ enum Probe {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Judge(args) => run_judge(&args),
+        Command::Rounds(args) => run_rounds(args),
         Command::Probe(Probe::Receive { to, interface, index }) => probe_outcome(probe::receive(to, interface, index)),
         Command::Probe(Probe::Send { to, text }) => probe_outcome(probe::send(to, &text)),
     };
@@ -94,14 +132,25 @@ fn probe_outcome(outcome: std::io::Result<()>) -> Result<ExitCode, String> {
 
 fn run_judge(args: &JudgeArgs) -> Result<ExitCode, String> {
     let histories = history::read(&args.folder).map_err(|error| error.to_string())?;
-    let RulesArgs { order, reliability, allow_skips, running } = args.rules;
-    let verdict = judge(&histories, Rules { order, reliability, allow_skips, running });
+    let verdict = judge(&histories, args.rules.into());
     print(&if args.json { json(&verdict) } else { text(&verdict) })?;
     Ok(ExitCode::from(u8::from(!verdict.violations.is_empty())))
 }
 
-fn json(verdict: &Verdict) -> String {
-    format!("{}\n", serde_json::to_string(verdict).expect("plain data becomes JSON"))
+fn run_rounds(args: RoundsArgs) -> Result<ExitCode, String> {
+    let RoundsArgs { members, rounds, trouble, member, dir: folder, patience, rules, json: as_json } = args;
+    let (patience, rules) = (Duration::from_millis(patience), rules.into());
+    let plan = Plan { members, rounds, trouble, member, folder, patience, rules };
+    let report = rounds::run(&plan, &|line| eprintln!("{line}")).map_err(|error| error.to_string())?;
+    print(&if as_json { json(&report) } else { text(&report.verdict) })?;
+    if let Some(why) = &report.failed {
+        eprintln!("bourdon-lab: {why}");
+    }
+    Ok(ExitCode::from(u8::from(report.failed.is_some() || !report.verdict.violations.is_empty())))
+}
+
+fn json(result: &impl serde::Serialize) -> String {
+    format!("{}\n", serde_json::to_string(result).expect("plain data becomes JSON"))
 }
 
 fn text(verdict: &Verdict) -> String {

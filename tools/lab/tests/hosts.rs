@@ -94,11 +94,13 @@ fn unicast_and_multicast_cross() {
 }
 
 #[test]
-fn ipv6_crosses() {
+fn ipv6_crosses_too() {
     let Some(lab) = lab(2) else { return };
     let unicast = SocketAddr::new(IpAddr::V6(lab.host(1).address_v6()), 7701).to_string();
-    let ear = Ear::new(&lab, 1, &unicast);
-    assert_eq!(ear.hears(&lab, 0, &unicast, "six", &[]).as_deref(), Some("six"));
+    for to in [unicast.as_str(), "[ff05::77]:7702"] {
+        let ear = Ear::new(&lab, 1, to);
+        assert_eq!(ear.hears(&lab, 0, to, "six", &[]).as_deref(), Some("six"), "{to}");
+    }
 }
 
 #[test]

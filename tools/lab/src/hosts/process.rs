@@ -1,8 +1,7 @@
 //! A program that runs on a host, and what is done to it.
 
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use std::process::{Child, Command, ExitStatus};
-
-use rustix::process::{Pid, Signal, kill_process};
 
 /// Why something could not be done to a process.
 #[derive(Debug, thiserror::Error)]
@@ -57,12 +56,16 @@ impl Process {
         Ok(())
     }
 
-    /// Lets it stand still (SIGSTOP).
+    /// Lets it stand still (SIGSTOP), and waits until it does.
     ///
     /// # Errors
     /// If it has ended.
     pub fn stop(&mut self) -> Result<(), ProcessError> {
-        self.signal(Signal::STOP)
+        self.signal(Signal::STOP)?;
+        // NOWAIT: should it have ended instead, its status is left for `ended`.
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(Pid::from_child(&self.child)), options).map_err(std::io::Error::from)?;
+        Ok(())
     }
 
     /// Lets it go on (SIGCONT).

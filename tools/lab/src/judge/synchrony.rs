@@ -56,7 +56,7 @@ fn moved_together(case: &Case<'_>, verdict: &mut Verdict) {
 
 /// Holds all to one that was there from the beginning, or else to the one with most.
 fn compare(case: &Case<'_>, verdict: &mut Verdict, (view, next): (u64, Option<u64>), stays: &[Stay<'_>]) {
-    let whole = |stay: &&Stay<'_>| !(stay.first_view && !stay.life.member);
+    let whole = |stay: &&Stay<'_>| !stay.first_view || stay.life.member;
     let most = || stays.iter().max_by_key(|stay| stay.delivered.len());
     let Some(model) = stays.iter().find(whole).or_else(most) else { return };
     let to = next.map_or_else(|| "the end".to_owned(), |next| format!("view {next}"));
