@@ -150,6 +150,14 @@ fn seven_observers_may_come_late_or_name_a_loss() {
 }
 
 #[test]
+fn seven_observers_come_late_only_once() {
+    let member = ("member-0", "V 1 0 / D 1 - 0 0 - / V 2 0 / D 2 - 1 0 - / D 2 - 0 1 -");
+    let broken = |observer: &str| broken(FIFO, &[member, ("observer-0", observer)], "");
+    assert_eq!(broken("V 2 0 / D 2 - 0 1 -"), [0; 0]);
+    assert_eq!(broken("V 1 0 / D 1 - 0 0 - / V 2 0 / D 2 - 0 1 -"), [7]);
+}
+
+#[test]
 fn seven_at_best_effort_losses_are_named() {
     let promised = (Order::Fifo, Reliability::BestEffort);
     let good = "V 1 0,1 / D 1 - 0 0 - / D 1 - 0 1 -";
@@ -193,6 +201,15 @@ fn nine_each_publisher_s_order() {
     assert_eq!(broken((Order::Fifo, Reliability::Unreliable), &[("member-0", hole)], ""), [0; 0]);
     let removed_between = "V 1 1,2,0 / D 1 - 0 0 - / V 2 1,2 / V 3 1,2,0 / D 3 - 0 2 -";
     assert_eq!(broken(FIFO, &[("member-1", removed_between)], ""), [0; 0]);
+}
+
+#[test]
+fn nine_one_that_was_restarted_may_leave_some_out() {
+    let other = "V 1 1,2,0 / D 1 - 0 0 - / V 2 1,2,0 / D 2 - 0 2 -";
+    let restarted = ("member-0.2", "V 2 1,2,0 / D 2 - 0 2 -");
+    let files = [("member-0", "V 1 1,2,0"), restarted, ("member-1", other), ("member-2", other)];
+    assert_eq!(broken(FIFO, &files, "member:0"), [0; 0]);
+    assert_eq!(broken(FIFO, &files[2..], ""), [9]);
 }
 
 /// The textbook's case: 0 asks, 1 answers, and 2 must not see the answer first, although each is a first message.
