@@ -114,6 +114,9 @@ pub enum RoundsError {
     /// Fewer members than can lose one.
     #[error("a group of {0} can't lose a member and go on; use at least 2")]
     TooFew(usize),
+    /// Nothing to judge.
+    #[error("no member wrote {0}/member-RANK.tsv; run the line that starts a member by hand and see what it says")]
+    Silent(PathBuf),
     /// The folder holds something already.
     #[error("{0} holds histories already; name a new or empty folder")]
     Used(PathBuf),
@@ -148,7 +151,11 @@ pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Report, RoundsError> {
     }
     let (false_evictions, restarts) = (campaign.false_evictions, campaign.restarts);
     drop(campaign); // nobody writes any more
-    let verdict = judge(&history::read(&plan.folder)?, plan.rules);
+    let histories = history::read(&plan.folder).map_err(|error| match error {
+        ReadError::Empty(_) => RoundsError::Silent(plan.folder.clone()),
+        other => other.into(),
+    })?;
+    let verdict = judge(&histories, plan.rules);
     Ok(Report { trouble: plan.trouble, members: plan.members, rounds, false_evictions, restarts, failed, verdict })
 }
 
