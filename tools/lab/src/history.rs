@@ -1,0 +1,201 @@
+//! What processes say they delivered.
+//!
+//! Each process writes one line an event, as it happens, into a file of its own; one that is killed leaves a last line
+//! that may be cut short. The judges want to compare processes, so reading turns names into small numbers (a message is
+//! a `u32` wherever it stands), pairs each retraction with the delivery it takes back, and notes for each delivery after
+//! which view and which barrier it stands. What the files say is never corrected: a duplicate stays one.
+//!
+//! A process that was restarted, or removed and taken in again, starts a new file: a new *life* (`member-0.2.tsv`).
+//! Within a life views only grow and nothing is delivered twice; a new life may begin with its snapshot's messages.
+//!
+//! Invariants: every line that ends is understood or the reading fails; `segment` and `phase` never fall within a life.
+
+mod directory;
+mod line;
+
+pub use directory::read;
+
+use std::collections::HashMap;
+
+/// A message: an index into [`Histories::messages`].
+pub type MessageId = u32;
+/// A publisher: an index into [`Histories::publishers`].
+pub type PublisherId = u32;
+
+/// The `segment` of a delivery before the first view: part of a snapshot.
+pub const SNAPSHOT: u32 = u32::MAX;
+
+/// Why histories could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// A file or folder can't be read.
+    #[error("can't read {path}: {source}")]
+    Io {
+        /// Which one.
+        path: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// There is nothing to judge.
+    #[error("{0} holds no ROLE-RANK.tsv; name the folder that processes wrote their histories to")]
+    Empty(String),
+    /// A file's name is not a process's.
+    #[error("{0} is not named ROLE-RANK.tsv or ROLE-RANK.LIFE.tsv, as in member-0.tsv, observer-1.2.tsv")]
+    Name(String),
+    /// A whole line says nothing known.
+    #[error("{path}:{line}: {why}; see docs/lab.md for the format")]
+    Line {
+        /// Which file.
+        path: String,
+        /// Which line of it, from 1.
+        line: usize,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// One delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// What was delivered.
+    pub message: MessageId,
+    /// The index of the installed view in [`Life::views`], or [`SNAPSHOT`].
+    pub segment: u32,
+    /// The view that the line itself names.
+    pub view: u64,
+    /// Its number in the total order.
+    pub order: Option<u64>,
+    /// The message that it answers.
+    pub after: Option<MessageId>,
+    /// The beginning of its payload's SHA-256.
+    pub hash: u64,
+    /// The last barrier before it.
+    pub phase: Option<u64>,
+    /// Taken back later.
+    pub retracted: bool,
+}
+
+/// An installed view.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct View {
+    /// Its number.
+    pub number: u64,
+    /// Its members' ranks, the most senior first.
+    pub members: Vec<String>,
+}
+
+/// A barrier that was passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Barrier {
+    /// Its number.
+    pub number: u64,
+    /// In which view, as [`Delivery::segment`].
+    pub segment: u32,
+    /// How many deliveries of this life stand before it.
+    pub position: usize,
+}
+
+/// Messages of one publisher that a process says it gave up: `from` to before `to`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Whose messages.
+    pub publisher: PublisherId,
+    /// The first one given up.
+    pub from: u64,
+    /// The first one after them.
+    pub to: u64,
+}
+
+/// What one process did between its start and its end.
+#[derive(Clone, Debug, Default)]
+pub struct Life {
+    /// The process: `member:0`.
+    pub name: String,
+    /// Whether it is a member; else it only listens.
+    pub member: bool,
+    /// Its how manieth life, from 1.
+    pub number: u32,
+    /// Whether this life ended by a kill.
+    pub killed: bool,
+    /// Views in the order they were installed.
+    pub views: Vec<View>,
+    /// Deliveries in their order, those taken back included.
+    pub deliveries: Vec<Delivery>,
+    /// Barriers in the order they were passed.
+    pub barriers: Vec<Barrier>,
+    /// What was given up.
+    pub gaps: Vec<Gap>,
+    /// Messages delivered again without having been taken back.
+    pub duplicates: Vec<MessageId>,
+    /// How many retractions there are.
+    pub retractions: usize,
+    /// Messages taken back that had not been delivered.
+    pub retracted_unseen: Vec<MessageId>,
+}
+
+impl Life {
+    /// The name to show: `member:0`, and from the second life on `member:0 (life 2)`.
+    pub fn shown(&self) -> String {
+        if self.number == 1 { self.name.clone() } else { format!("{} (life {})", self.name, self.number) }
+    }
+
+    /// Deliveries that were not taken back.
+    pub fn kept(&self) -> impl Iterator<Item = &Delivery> {
+        self.deliveries.iter().filter(|delivery| !delivery.retracted)
+    }
+
+    /// Whether it may have begun when others had already delivered something.
+    pub fn starts_late(&self) -> bool {
+        !self.member || self.number > 1
+    }
+
+    /// Whether it said that it gave this message up.
+    pub fn gave_up(&self, publisher: PublisherId, sequence: u64) -> bool {
+        self.gaps.iter().any(|gap| gap.publisher == publisher && (gap.from..gap.to).contains(&sequence))
+    }
+
+    /// The last view it installed.
+    pub fn last_view(&self) -> Option<u64> {
+        self.views.last().map(|view| view.number)
+    }
+}
+
+/// The histories of all processes of one run.
+#[derive(Clone, Debug, Default)]
+pub struct Histories {
+    /// All lives, a process's own in their order.
+    pub lives: Vec<Life>,
+    /// Who published, by [`PublisherId`].
+    pub publishers: Vec<String>,
+    /// What was published or named, by [`MessageId`].
+    pub messages: Vec<(PublisherId, u64)>,
+    publisher_ids: HashMap<String, PublisherId>,
+    message_ids: HashMap<(PublisherId, u64), MessageId>,
+}
+
+impl Histories {
+    /// `publisher:sequence`, for people.
+    pub fn message(&self, message: MessageId) -> String {
+        let (publisher, sequence) = self.messages[message as usize];
+        format!("{}:{sequence}", self.publishers[publisher as usize])
+    }
+
+    fn publisher_id(&mut self, name: &str) -> PublisherId {
+        if let Some(id) = self.publisher_ids.get(name) {
+            return *id;
+        }
+        let id = PublisherId::try_from(self.publishers.len()).expect("fewer than 2^32 publishers fit in memory");
+        self.publishers.push(name.to_owned());
+        self.publisher_ids.insert(name.to_owned(), id);
+        id
+    }
+
+    fn message_id(&mut self, publisher: PublisherId, sequence: u64) -> MessageId {
+        let next = MessageId::try_from(self.messages.len()).expect("fewer than 2^32 messages fit in memory");
+        let id = *self.message_ids.entry((publisher, sequence)).or_insert(next);
+        if id == next {
+            self.messages.push((publisher, sequence));
+        }
+        id
+    }
+}

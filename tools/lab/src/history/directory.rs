@@ -1,0 +1,194 @@
+//! A folder of histories: a file a life, and the names of the killed.
+//!
+//! `killed` names a process once for each time it was killed, so its first so many lives ended by a kill, and the one
+//! after them, if any, did not. A life with a later one has ended, whatever the file says of it.
+
+use super::line::{Line, parse};
+use super::{Barrier, Delivery, Gap, Histories, Life, MessageId, ReadError, SNAPSHOT, View};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+/// Reads all histories of a folder.
+///
+/// # Errors
+/// If the folder holds none, or a whole line of one says nothing known.
+pub fn read(folder: &Path) -> Result<Histories, ReadError> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(io(folder))? {
+        let path = entry.map_err(io(folder))?.path();
+        if path.extension().is_some_and(|extension| extension == "tsv") {
+            let name = process(&path).ok_or_else(|| ReadError::Name(path.display().to_string()))?;
+            files.push((name, path));
+        }
+    }
+    if files.is_empty() {
+        return Err(ReadError::Empty(folder.display().to_string()));
+    }
+    files.sort();
+    let killed = killed(&folder.join("killed"))?;
+    let mut histories = Histories::default();
+    for ((name, number), path) in &files {
+        let mut life = read_life(&mut histories, path)?;
+        life.member = name.starts_with("member:");
+        life.killed = killed.get(name).is_some_and(|times| number <= times)
+            || files.iter().any(|((other, later), _)| other == name && later > number);
+        life.name.clone_from(name);
+        life.number = *number;
+        histories.lives.push(life);
+    }
+    Ok(histories)
+}
+
+/// The process and life that a file is named after.
+fn process(path: &Path) -> Option<(String, u32)> {
+    let (role, rest) = path.file_stem()?.to_str()?.split_once('-')?;
+    let (rank, life) = rest.split_once('.').map_or(Some((rest, 1)), |(rank, life)| Some((rank, life.parse().ok()?)))?;
+    let named = !role.is_empty() && rank.parse::<u32>().is_ok() && life > 0;
+    named.then(|| (format!("{role}:{rank}"), life))
+}
+
+/// How often each process was killed.
+fn killed(path: &Path) -> Result<HashMap<String, u32>, ReadError> {
+    let mut times = HashMap::new();
+    match std::fs::read_to_string(path) {
+        Ok(names) => names.split_whitespace().for_each(|name| *times.entry(name.to_owned()).or_default() += 1),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(io(path)(error)),
+    }
+    Ok(times)
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> ReadError {
+    let path = path.display().to_string();
+    move |source| ReadError::Io { path, source }
+}
+
+fn read_life(histories: &mut Histories, path: &Path) -> Result<Life, ReadError> {
+    let mut reader = BufReader::new(File::open(path).map_err(io(path))?);
+    let mut writer = Writer { histories, life: Life::default(), standing: HashMap::new(), phase: None };
+    let (mut text, mut number) = (Vec::new(), 0);
+    loop {
+        text.clear();
+        reader.read_until(b'\n', &mut text).map_err(io(path))?;
+        // What does not end was being written when the process was killed.
+        let Some(line) = text.strip_suffix(b"\n") else { return Ok(writer.life) };
+        number += 1;
+        let line = std::str::from_utf8(line).map_err(|_| "it is not UTF-8".to_owned()).and_then(parse);
+        match line {
+            Ok(line) => writer.note(line),
+            Err(why) => {
+                return Err(ReadError::Line { path: PathBuf::from(path).display().to_string(), line: number, why });
+            }
+        }
+    }
+}
+
+/// A life as its lines come.
+struct Writer<'a> {
+    histories: &'a mut Histories,
+    life: Life,
+    /// Where each message that stands delivered does so.
+    standing: HashMap<MessageId, usize>,
+    phase: Option<u64>,
+}
+
+impl Writer<'_> {
+    fn note(&mut self, line: Line<'_>) {
+        match line {
+            Line::Deliver { view, order, publisher, sequence, after, hash } => {
+                let message = self.message(publisher, sequence);
+                let after = after.map(|(publisher, sequence)| self.message(publisher, sequence));
+                let (segment, phase) = (self.segment(), self.phase);
+                self.deliver(Delivery { message, segment, view, order, after, hash, phase, retracted: false });
+            }
+            Line::View { number, members } => {
+                let members = members.split(',').map(str::to_owned).collect();
+                self.life.views.push(View { number, members });
+            }
+            Line::Barrier(number) => {
+                let (segment, position) = (self.segment(), self.life.deliveries.len());
+                self.phase = self.phase.max(Some(number));
+                self.life.barriers.push(Barrier { number, segment, position });
+            }
+            Line::Gap { publisher, from, to } => {
+                let publisher = self.histories.publisher_id(publisher);
+                self.life.gaps.push(Gap { publisher, from, to });
+            }
+            Line::Retract { publisher, sequence } => {
+                let message = self.message(publisher, sequence);
+                self.life.retractions += 1;
+                match self.standing.remove(&message) {
+                    Some(position) => self.life.deliveries[position].retracted = true,
+                    None => self.life.retracted_unseen.push(message),
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, delivery: Delivery) {
+        if self.standing.insert(delivery.message, self.life.deliveries.len()).is_some() {
+            self.life.duplicates.push(delivery.message);
+        }
+        self.life.deliveries.push(delivery);
+    }
+
+    fn message(&mut self, publisher: &str, sequence: u64) -> MessageId {
+        let publisher = self.histories.publisher_id(publisher);
+        self.histories.message_id(publisher, sequence)
+    }
+
+    /// Where a delivery stands now.
+    fn segment(&self) -> u32 {
+        u32::try_from(self.life.views.len()).map_or(SNAPSHOT, |views| views.wrapping_sub(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn files_are_named_after_lives() {
+        let named = |name: &str| process(Path::new(name));
+        assert_eq!(named("member-0.tsv"), Some(("member:0".into(), 1)));
+        assert_eq!(named("observer-12.3.tsv"), Some(("observer:12".into(), 3)));
+        for name in ["member.tsv", "-0.tsv", "member-x.tsv", "member-0.x.tsv", "member-0.0.tsv"] {
+            assert_eq!(named(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_folder_is_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("written");
+        write("member-0.tsv", "V\t1\t0,1\nD\t1\t0\t0\t0\t-\t00000000000000aa\nD\t1\t1\t0\t1\t-\t0000");
+        write(
+            "member-0.2.tsv",
+            "D\t1\t0\t0\t0\t-\t00000000000000aa\nV\t3\t1,0\nB\t4\nD\t3\t1\t1\t0\t0:0\t00000000000000ab\n",
+        );
+        write(
+            "observer-0.tsv",
+            "V\t1\t0,1\nD\t1\t0\t0\t0\t-\t00000000000000aa\nR\t0\t0\nD\t1\t0\t0\t0\t-\t00000000000000aa\n",
+        );
+        write("killed", "member:0\n");
+        let histories = read(folder.path()).expect("read");
+        let [first, second, observer] = &histories.lives[..] else { panic!("{histories:?}") };
+        assert!(first.killed && first.member && first.deliveries.len() == 1, "the last line is cut short");
+        assert!(!second.killed && second.starts_late() && second.deliveries[0].segment == SNAPSHOT);
+        assert_eq!((second.deliveries[1].segment, second.deliveries[1].phase), (0, Some(4)));
+        assert_eq!(second.shown(), "member:0 (life 2)");
+        assert!(observer.deliveries[0].retracted && observer.kept().count() == 1 && observer.duplicates.is_empty());
+    }
+
+    #[test]
+    fn what_can_t_be_read_is_said() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(matches!(read(folder.path()), Err(ReadError::Empty(_))));
+        fs::write(folder.path().join("member-0.tsv"), "V\t1\t0\nX\n").expect("written");
+        let error = read(folder.path()).expect_err("an unknown line").to_string();
+        assert!(error.contains("member-0.tsv:2"), "{error}");
+    }
+}

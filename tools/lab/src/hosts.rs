@@ -1,0 +1,172 @@
+//! Real hosts on one machine: network namespaces on a switch.
+//!
+//! Processes that talk over `lo` share one interface, so none can be cut off, and multicast on `lo` knows no switch that
+//! forgets a membership. So each host is a network namespace with one interface, `eth0`, 10.77.0.(rank + 1)/24 and
+//! fd77::(rank + 1)/64; the other end of its cable is a port `p<rank>` of a bridge that snoops and queries as a switch
+//! does, in a namespace of its own. Nothing is added to the namespace we were started in.
+//!
+//! Trouble is made at the bridge, so that hosts notice nothing but silence: their interfaces stay up. [`Lab::cut`] is a
+//! pulled cable: the switch hears no membership reports either. [`Lab::cut_one_way`] drops what goes from one port to
+//! another; address resolution still passes, or else the other way would die as well.
+//!
+//! Invariants: every namespace and process that a lab makes is gone after its `Drop`; nothing else is touched. What a
+//! harness that was killed left behind is removed by the next one: names carry its process id.
+
+mod network;
+mod process;
+
+pub use process::{Process, ProcessError};
+
+use network::Names;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::process::Command;
+
+/// Most hosts of a lab: a view's members.
+pub const HOSTS_MAX: usize = 64;
+
+/// Why there is no lab on this machine.
+#[derive(Debug, thiserror::Error)]
+pub enum Unavailable {
+    /// Not root.
+    #[error("network namespaces need root")]
+    NotRoot,
+    /// A program is missing.
+    #[error("{program} is missing (Debian: apt-get install {package})")]
+    Missing {
+        /// Which one.
+        program: &'static str,
+        /// What it comes with.
+        package: &'static str,
+    },
+    /// The kernel, or a sandbox, does not let us.
+    #[error("`{command}` was refused: {why}")]
+    Refused {
+        /// What was tried.
+        command: String,
+        /// What it said.
+        why: String,
+    },
+    /// More hosts than there can be, or none.
+    #[error("a lab has 1 to {HOSTS_MAX} hosts, not {0}")]
+    Size(usize),
+}
+
+/// A switch and the hosts on it.
+#[derive(Debug)]
+pub struct Lab {
+    names: Names,
+    hosts: usize,
+}
+
+/// One host, to run programs on.
+#[derive(Clone, Copy, Debug)]
+pub struct Host<'a> {
+    lab: &'a Lab,
+    rank: usize,
+}
+
+impl Lab {
+    /// Builds a lab of so many hosts, all connected.
+    ///
+    /// # Errors
+    /// If this machine does not allow it; what was built so far is removed.
+    pub fn new(hosts: usize) -> Result<Self, Unavailable> {
+        if !(1..=HOSTS_MAX).contains(&hosts) {
+            return Err(Unavailable::Size(hosts));
+        }
+        network::check_environment()?;
+        network::remove_stale();
+        let lab = Self { names: Names::unique(), hosts };
+        network::build(&lab.names, hosts)?; // on failure `lab` is dropped and removes what there is
+        Ok(lab)
+    }
+
+    /// The hosts, by rank.
+    pub fn hosts(&self) -> impl Iterator<Item = Host<'_>> {
+        (0..self.hosts).map(|rank| Host { lab: self, rank })
+    }
+
+    /// One host.
+    ///
+    /// # Panics
+    /// If the lab has no such rank.
+    pub fn host(&self, rank: usize) -> Host<'_> {
+        assert!(rank < self.hosts, "host {rank} of {}", self.hosts);
+        Host { lab: self, rank }
+    }
+
+    /// Pulls a host's cable: nothing passes in either direction, its interface stays up.
+    ///
+    /// # Errors
+    /// If the rule can't be set.
+    pub fn cut(&self, host: usize) -> Result<(), Unavailable> {
+        network::rule(&self.names, "add", "cut", &port(host))
+    }
+
+    /// Puts a pulled cable back.
+    ///
+    /// # Errors
+    /// If the cable was not cut.
+    pub fn restore(&self, host: usize) -> Result<(), Unavailable> {
+        network::rule(&self.names, "delete", "cut", &port(host))
+    }
+
+    /// Lets nothing that `from` sends reach `to`.
+    ///
+    /// # Errors
+    /// If the rule can't be set.
+    pub fn cut_one_way(&self, from: usize, to: usize) -> Result<(), Unavailable> {
+        network::rule(&self.names, "add", "one_way", &format!("{} . {}", port(from), port(to)))
+    }
+
+    /// Lets it pass again.
+    ///
+    /// # Errors
+    /// If it was not cut.
+    pub fn restore_one_way(&self, from: usize, to: usize) -> Result<(), Unavailable> {
+        network::rule(&self.names, "delete", "one_way", &format!("{} . {}", port(from), port(to)))
+    }
+
+    /// The namespaces that this lab is made of, the switch's last.
+    pub fn namespaces(&self) -> Vec<String> {
+        self.names.all(self.hosts)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        network::remove(&self.namespaces());
+    }
+}
+
+impl Host<'_> {
+    /// Its number, from 0.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// Its IPv4 address.
+    pub fn address(&self) -> Ipv4Addr {
+        network::address(self.rank)
+    }
+
+    /// Its IPv6 address.
+    pub fn address_v6(&self) -> Ipv6Addr {
+        network::address_v6(self.rank)
+    }
+
+    /// A program to run on this host; arguments may be added.
+    ///
+    /// It is killed when the thread that starts it ends, and when the lab is dropped. The process id is the program's
+    /// own: the helpers that lead into the namespace replace themselves.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "nsenter"]).arg(network::entry(&self.lab.names.host(self.rank)));
+        command.arg("--").arg(program);
+        command
+    }
+}
+
+fn port(rank: usize) -> String {
+    format!("p{rank}")
+}

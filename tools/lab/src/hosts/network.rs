@@ -1,0 +1,211 @@
+//! Namespaces, cables and the switch's rules, by `ip` and `nft`.
+//!
+//! The tools and not netlink: what they are told can be tried by hand, and they say in words what the kernel refused.
+
+use super::{Unavailable, port};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+
+/// Every namespace of a lab begins with this, then the process id of its harness.
+const PREFIX: &str = "bdlab-";
+/// Where `ip` keeps named namespaces.
+const NAMESPACES: &str = "/run/netns";
+/// What a lab is built with, and where it comes from on Debian.
+const PROGRAMS: &[(&str, &str)] =
+    &[("ip", "iproute2"), ("nft", "nftables"), ("nsenter", "util-linux"), ("setpriv", "util-linux")];
+
+/// The switch: it snoops, asks for memberships every 10 s, at first every second.
+const SWITCH: &str = "link add br0 type bridge mcast_snooping 1 mcast_querier 1 \
+                      mcast_query_interval 1000 mcast_startup_query_interval 100\n\
+                      link set br0 up\nlink set lo up\n";
+
+/// Two sets to fill: ports that are cut, pairs of ports that are cut one way. Before `prerouting` the switch has not even
+/// learned a membership; its own questions leave by `output` and pass no `postrouting`.
+const RULES: &str = "\
+table bridge lab {
+    set cut { type ifname; }
+    set one_way { type ifname . ifname; }
+    chain arriving { type filter hook prerouting priority -300; iifname @cut drop; }
+    chain passing {
+        type filter hook forward priority 0;
+        ether type arp accept
+        icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+        iifname . oifname @one_way drop
+    }
+    chain leaving { type filter hook postrouting priority 0; oifname @cut drop; }
+    chain asking { type filter hook output priority 0; oifname @cut drop; }
+}
+";
+
+/// How a lab's namespaces are called.
+#[derive(Debug)]
+pub(super) struct Names {
+    lab: String,
+}
+
+impl Names {
+    /// Names that no other lab of this machine has.
+    pub(super) fn unique() -> Self {
+        static LABS: Mutex<u32> = Mutex::new(0);
+        let mut labs = LABS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *labs += 1;
+        Self { lab: format!("{PREFIX}{}-{labs}", std::process::id()) }
+    }
+
+    pub(super) fn host(&self, rank: usize) -> String {
+        format!("{}-h{rank}", self.lab)
+    }
+
+    pub(super) fn switch(&self) -> String {
+        format!("{}-switch", self.lab)
+    }
+
+    pub(super) fn all(&self, hosts: usize) -> Vec<String> {
+        (0..hosts).map(|rank| self.host(rank)).chain([self.switch()]).collect()
+    }
+}
+
+pub(super) fn address(rank: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, 0, last(rank))
+}
+
+pub(super) fn address_v6(rank: usize) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, last(rank).into())
+}
+
+fn last(rank: usize) -> u8 {
+    u8::try_from(rank + 1).expect("a lab has at most HOSTS_MAX hosts")
+}
+
+/// The argument that leads `nsenter` into a namespace.
+pub(super) fn entry(namespace: &str) -> String {
+    format!("--net={NAMESPACES}/{namespace}")
+}
+
+/// Whether a lab can be built here at all.
+pub(super) fn check_environment() -> Result<(), Unavailable> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Unavailable::NotRoot);
+    }
+    for &(program, package) in PROGRAMS {
+        let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        // `ip` wants -V and says so; what counts is that it could be started.
+        if found.is_err() {
+            return Err(Unavailable::Missing { program, package });
+        }
+    }
+    Ok(())
+}
+
+/// Builds the switch, and a cable to each host.
+pub(super) fn build(names: &Names, hosts: usize) -> Result<(), Unavailable> {
+    for namespace in names.all(hosts) {
+        run(&["ip", "netns", "add", &namespace], "")?;
+    }
+    let switch = names.switch();
+    let mut cables = SWITCH.to_owned();
+    for rank in 0..hosts {
+        let (port, host) = (port(rank), names.host(rank));
+        let _ = writeln!(cables, "link add {port} type veth peer name eth0 netns {host}");
+        let _ = writeln!(cables, "link set {port} master br0 up");
+    }
+    run(&["ip", "-n", &switch, "-batch", "-"], &cables)?;
+    for rank in 0..hosts {
+        let (v4, v6) = (address(rank), address_v6(rank));
+        let inside = format!(
+            "link set lo up\naddress add {v4}/24 dev eth0\naddress add {v6}/64 dev eth0 nodad\nlink set eth0 up\n\
+             route add 224.0.0.0/4 dev eth0\n"
+        );
+        run(&["ip", "-n", &names.host(rank), "-batch", "-"], &inside)?;
+    }
+    run(&["nsenter", &entry(&switch), "nft", "-f", "-"], RULES)
+}
+
+/// Adds to or deletes from one of the sets of [`RULES`].
+pub(super) fn rule(names: &Names, verb: &str, set: &str, element: &str) -> Result<(), Unavailable> {
+    let switch = entry(&names.switch());
+    run(&["nsenter", &switch, "nft", "-f", "-"], &format!("{verb} element bridge lab {set} {{ {element} }}\n"))
+}
+
+/// Kills what runs in these namespaces and removes them; one that does not exist is passed over.
+pub(super) fn remove(namespaces: &[String]) {
+    for namespace in namespaces {
+        if !Path::new(NAMESPACES).join(namespace).exists() {
+            continue;
+        }
+        for pid in processes_in(namespace) {
+            // It may have ended by itself.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        if let Err(error) = run(&["ip", "netns", "delete", namespace], "") {
+            eprintln!("the lab's namespace {namespace} stays behind: {error}");
+        }
+    }
+}
+
+fn processes_in(namespace: &str) -> Vec<rustix::process::Pid> {
+    let Ok(output) = Command::new("ip").args(["netns", "pids", namespace]).output() else { return Vec::new() };
+    let pids = String::from_utf8_lossy(&output.stdout);
+    pids.split_whitespace().filter_map(|pid| rustix::process::Pid::from_raw(pid.parse().ok()?)).collect()
+}
+
+/// Removes what harnesses that are dead left behind.
+pub(super) fn remove_stale() {
+    let Ok(entries) = std::fs::read_dir(NAMESPACES) else { return };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let stale: Vec<_> = names.filter(|name| harness(name).is_some_and(|pid| !alive(pid))).collect();
+    remove(&stale);
+}
+
+/// Whose namespace this is, if it is a lab's.
+fn harness(name: &str) -> Option<u32> {
+    let (pid, rest) = name.strip_prefix(PREFIX)?.split_once('-')?;
+    let (lab, part) = rest.split_once('-')?;
+    let host = part.strip_prefix('h').is_some_and(|rank| rank.parse::<usize>().is_ok());
+    (lab.parse::<u32>().is_ok() && (host || part == "switch")).then(|| pid.parse().ok()).flatten()
+}
+
+fn alive(pid: u32) -> bool {
+    Path::new("/proc").join(pid.to_string()).exists()
+}
+
+/// Runs a tool with this input; its words are the error.
+fn run(command: &[&str], input: &str) -> Result<(), Unavailable> {
+    let refused = |why: String| Unavailable::Refused { command: command.join(" "), why };
+    let mut tool = Command::new(command[0]);
+    tool.args(&command[1..]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = tool.spawn().map_err(|error| refused(error.to_string()))?;
+    // A tool that refuses before it has read all says why on stderr.
+    let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output().map_err(|error| refused(error.to_string()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(refused(String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_lab_s_namespaces_have_a_harness() {
+        assert_eq!(harness("bdlab-412-1-h0"), Some(412));
+        assert_eq!(harness("bdlab-412-1-switch"), Some(412));
+        for name in ["bdlab-412", "bdlab-412-1", "bdlab-x-1-h0", "bdlab-412-1-other", "bd-412-1-h0", "lab-412-1-h0"] {
+            assert_eq!(harness(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_their_harness_is_us() {
+        let (first, second) = (Names::unique(), Names::unique());
+        assert_ne!(first.switch(), second.switch());
+        assert!(first.all(2).iter().all(|name| harness(name) == Some(std::process::id()) && name.len() < 64));
+        assert!(alive(std::process::id()));
+    }
+}

@@ -1,0 +1,225 @@
+//! Whether what was delivered is what an order and a reliability promise.
+//!
+//! "All processes printed the same" is too little and too much: a killed process may have printed less, a late observer
+//! begins in the middle, and at `reliable` one that was removed may have delivered what no other ever will. So each
+//! guarantee is judged in its own file, over all histories at once, with the exceptions it really has:
+//!
+//! - a delivery *binds* others if its process moved on: it installed a later view, or it lives and its last view is the
+//!   group's last. At `uniform` and above every delivery binds, those of the killed too;
+//! - who starts late (observers; a process's later lives) need not have what was delivered before it came.
+//!
+//! The judge knows nothing of the engine, only files. It fails safe: what it can't compare, it names in
+//! [`Verdict::left_behind`].
+//!
+//! Source: Birman and Joseph, "Exploiting virtual synchrony" (1987); Chockler, Keidar and Vitenberg, "Group communication
+//! specifications" (2001). Numbers of invariants are the simulator's (`docs/simulator.md`).
+
+mod barrier;
+mod causal;
+mod fifo;
+mod integrity;
+mod synchrony;
+mod total;
+mod uniform;
+mod views;
+
+#[cfg(test)]
+mod tests;
+
+use crate::history::{Delivery, Histories, Life, SNAPSHOT};
+
+/// Violations of one invariant that are told one by one: the first few explain, the rest are only counted.
+pub const TOLD_AN_INVARIANT: usize = 50;
+
+/// What stands before what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Order {
+    /// Anything.
+    Unordered,
+    /// Each publisher's order.
+    Fifo,
+    /// Answers after what they answer.
+    Causal,
+    /// One order for all.
+    Total,
+    /// One order for all, and answers after what they answer.
+    TotalCausal,
+    /// By time of sending; late ones are flagged and may stand anywhere.
+    Realtime,
+}
+
+impl Order {
+    fn is_total(self) -> bool {
+        matches!(self, Self::Total | Self::TotalCausal)
+    }
+
+    fn is_causal(self) -> bool {
+        matches!(self, Self::Causal | Self::TotalCausal)
+    }
+
+    fn is_fifo(self) -> bool {
+        !matches!(self, Self::Unordered | Self::Realtime)
+    }
+}
+
+/// What may be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Reliability {
+    /// Anything.
+    Unreliable,
+    /// What is named as given up.
+    BestEffort,
+    /// Nothing among those who stay.
+    Reliable,
+    /// Nothing, even if the deliverer dies: a majority has it first.
+    Uniform,
+    /// The same: all have it first.
+    Stable,
+    /// The same, on disk.
+    Durable,
+}
+
+/// What histories are held to.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Their order.
+    pub order: Order,
+    /// Their reliability.
+    pub reliability: Reliability,
+    /// Order numbers may be left out, as a client's duplicates do.
+    pub allow_skips: bool,
+    /// The processes were stopped in the middle, so their ends need not be equal.
+    pub running: bool,
+}
+
+/// A broken guarantee.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Violation {
+    /// Its number.
+    pub invariant: u32,
+    /// Whose history shows it.
+    pub process: String,
+    /// What it shows.
+    pub detail: String,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Verdict {
+    /// Deliveries read, those taken back included.
+    pub deliveries: usize,
+    /// Lives read: a restarted process counts again.
+    pub processes: usize,
+    /// The highest view that anyone installed.
+    pub last_view: Option<u64>,
+    /// Those that were not killed and yet are not in the last view: their ends were compared with nobody's.
+    pub left_behind: Vec<String>,
+    /// Broken guarantees.
+    pub violations: Vec<Violation>,
+    /// Further ones, only counted.
+    pub violations_not_told: usize,
+}
+
+impl Verdict {
+    fn add(&mut self, invariant: u32, process: &Life, detail: String) {
+        let told = self.violations.iter().filter(|violation| violation.invariant == invariant).count();
+        if told < TOLD_AN_INVARIANT {
+            self.violations.push(Violation { invariant, process: process.shown(), detail });
+        } else {
+            self.violations_not_told += 1;
+        }
+    }
+}
+
+/// Judges all histories of a run.
+pub fn judge(histories: &Histories, rules: Rules) -> Verdict {
+    let last_view = histories.lives.iter().filter_map(Life::last_view).max();
+    let case = Case { histories, rules, last_view };
+    let left = histories.lives.iter().filter(|life| !life.killed && life.last_view() != last_view);
+    let mut verdict = Verdict {
+        deliveries: histories.lives.iter().map(|life| life.deliveries.len()).sum(),
+        processes: histories.lives.len(),
+        last_view,
+        left_behind: left.map(Life::shown).collect(),
+        ..Verdict::default()
+    };
+    let all = [
+        integrity::judge,
+        views::judge,
+        synchrony::judge,
+        total::judge,
+        fifo::judge,
+        causal::judge,
+        uniform::judge,
+        barrier::judge,
+    ];
+    for family in all {
+        family(&case, &mut verdict);
+    }
+    verdict
+}
+
+/// What every family looks at.
+struct Case<'a> {
+    histories: &'a Histories,
+    rules: Rules,
+    last_view: Option<u64>,
+}
+
+impl Case<'_> {
+    fn agreed(&self) -> bool {
+        self.rules.reliability >= Reliability::Reliable
+    }
+
+    fn uniform(&self) -> bool {
+        self.rules.reliability >= Reliability::Uniform
+    }
+
+    /// Whether it lives and is where the group is.
+    fn survives(&self, life: &Life) -> bool {
+        !life.killed && life.last_view() == self.last_view
+    }
+
+    /// Whether this delivery binds other processes.
+    fn binds(&self, life: &Life, delivery: &Delivery) -> bool {
+        let moved = match delivery.segment {
+            SNAPSHOT => !life.views.is_empty(),
+            segment => (segment as usize) + 1 < life.views.len(),
+        };
+        self.uniform() || moved || self.survives(life)
+    }
+
+    /// Whether a process may lack a message that others delivered in a view: it came later, or said that it gave it up.
+    ///
+    /// `began` is the first sequence that it delivered of each publisher.
+    fn may_lack(&self, life: &Life, began: &[Option<u64>], message: u32, first_view: bool) -> bool {
+        let (publisher, sequence) = self.histories.messages[message as usize];
+        let before_it_came = began[publisher as usize].is_none_or(|began| sequence < began);
+        (first_view && life.starts_late() && before_it_came) || life.gave_up(publisher, sequence)
+    }
+
+    /// The lowest sequence that a life delivered of each publisher.
+    fn began(&self, life: &Life) -> Vec<Option<u64>> {
+        let mut began = vec![None; self.histories.publishers.len()];
+        for delivery in life.kept() {
+            let (publisher, sequence) = self.histories.messages[delivery.message as usize];
+            let first: &mut Option<u64> = &mut began[publisher as usize];
+            *first = Some(first.map_or(sequence, |first| first.min(sequence)));
+        }
+        began
+    }
+
+    /// Some messages by name, for people.
+    fn named(&self, messages: &[u32]) -> String {
+        const SHOWN: usize = 3;
+        let names: Vec<_> = messages.iter().take(SHOWN).map(|message| self.histories.message(*message)).collect();
+        let more = messages.len().saturating_sub(SHOWN);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!("{}{more}", names.join(", "))
+    }
+}
+
+/// The members of `left` that `right` lacks; both are sorted.
+fn lacking(left: &[u32], right: &[u32]) -> Vec<u32> {
+    left.iter().copied().filter(|message| right.binary_search(message).is_err()).collect()
+}

@@ -1,0 +1,81 @@
+//! 16: no message crosses a barrier.
+//!
+//! Wherever it is delivered, a message stands between the same two barriers; also after a view change, since resubmitted
+//! messages keep their phase. From `reliable` on, what stands before a barrier in a view is the same set at all who
+//! passed it in that view: nothing sent before it was left behind. Who starts late learns the phase at its first barrier.
+
+use super::{Case, Verdict, lacking};
+use crate::history::{Life, SNAPSHOT};
+use std::collections::HashMap;
+
+pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
+    if case.histories.lives.iter().all(|life| life.barriers.is_empty()) {
+        return;
+    }
+    for life in &case.histories.lives {
+        for pair in life.barriers.windows(2) {
+            if pair[1].number <= pair[0].number {
+                verdict.add(16, life, format!("passed barrier {} after barrier {}", pair[1].number, pair[0].number));
+            }
+        }
+    }
+    same_phase_at_all(case, verdict);
+    if case.agreed() {
+        same_set_before(case, verdict);
+    }
+}
+
+fn same_phase_at_all(case: &Case<'_>, verdict: &mut Verdict) {
+    let mut phases: HashMap<u32, (Option<u64>, &Life)> = HashMap::new();
+    for life in &case.histories.lives {
+        for delivery in life.kept().filter(|delivery| delivery.phase.is_some() || !life.starts_late()) {
+            let (phase, other) = *phases.entry(delivery.message).or_insert((delivery.phase, life));
+            if phase != delivery.phase {
+                let (message, other) = (case.histories.message(delivery.message), other.shown());
+                let (here, there) = (after(delivery.phase), after(phase));
+                verdict.add(16, life, format!("delivered {message} {here}, but {other} {there}"));
+            }
+        }
+    }
+}
+
+fn after(phase: Option<u64>) -> String {
+    phase.map_or_else(|| "before any barrier".to_owned(), |number| format!("after barrier {number}"))
+}
+
+fn same_set_before(case: &Case<'_>, verdict: &mut Verdict) {
+    // By view and barrier: who passed it first, and what stood before.
+    let mut sets: HashMap<(u64, u64), (Vec<u32>, &Life)> = HashMap::new();
+    // Members first, so that those who start late are compared with those who don't.
+    let (whole, late): (Vec<_>, Vec<_>) = case.histories.lives.iter().partition(|life| life.member);
+    for life in whole.into_iter().chain(late) {
+        let began = case.began(life);
+        for (index, barrier) in life.barriers.iter().enumerate().filter(|(_, barrier)| barrier.segment != SNAPSHOT) {
+            let here = before(life, index);
+            let key = (life.views[barrier.segment as usize].number, barrier.number);
+            let (there, other) = sets.entry(key).or_insert_with(|| (here.clone(), life));
+            let first_view = barrier.segment == 0 && !life.member;
+            let mut lacks = lacking(there, &here);
+            lacks.retain(|message| !case.may_lack(life, &began, *message, first_view));
+            for (messages, verb) in [(lacks, "without"), (lacking(&here, there), "with")] {
+                if !messages.is_empty() {
+                    let (messages, other) = (case.named(&messages), other.shown());
+                    let detail = format!("passed barrier {} {verb} {messages}, unlike {other}", barrier.number);
+                    verdict.add(16, life, detail);
+                }
+            }
+        }
+    }
+}
+
+/// What was delivered in a barrier's view since the barrier before, sorted: sets further back have been compared there.
+fn before(life: &Life, index: usize) -> Vec<u32> {
+    let barrier = life.barriers[index];
+    let since = index.checked_sub(1).map_or(0, |previous| life.barriers[previous].position);
+    let in_view =
+        life.deliveries[since..barrier.position].iter().filter(|delivery| delivery.segment == barrier.segment);
+    let mut messages: Vec<u32> =
+        in_view.filter(|delivery| !delivery.retracted).map(|delivery| delivery.message).collect();
+    messages.sort_unstable();
+    messages
+}

@@ -1,0 +1,45 @@
+//! 10: no answer before what it answers.
+//!
+//! A message names the one its sender had been shown. Where both are delivered, the named one comes first; where the
+//! named one was lost, what *it* answers still must not come later, so the chain is followed until it reaches something
+//! delivered here. Following one pointer a message is enough: a sender's own earlier messages are FIFO's business.
+
+use super::{Case, Verdict};
+use crate::history::Life;
+
+pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
+    if !case.rules.order.is_causal() {
+        return;
+    }
+    let mut answers: Vec<Option<u32>> = vec![None; case.histories.messages.len()];
+    for delivery in case.histories.lives.iter().flat_map(Life::kept) {
+        answers[delivery.message as usize] = delivery.after;
+    }
+    for life in &case.histories.lives {
+        let mut position: Vec<Option<usize>> = vec![None; answers.len()];
+        for (index, delivery) in life.kept().enumerate() {
+            position[delivery.message as usize].get_or_insert(index);
+        }
+        let judged = |delivery: &&_| !case.agreed() || case.binds(life, delivery);
+        for (index, delivery) in life.kept().enumerate().filter(|(_, delivery)| judged(delivery)) {
+            let Some(cause) = nearest_delivered(&answers, &position, delivery.after) else { continue };
+            if position[cause as usize].is_some_and(|at| at >= index) {
+                let (message, cause) = (case.histories.message(delivery.message), case.histories.message(cause));
+                verdict.add(10, life, format!("delivered {message} before {cause}, which its sender had been shown"));
+            }
+        }
+    }
+}
+
+/// Follows answers from `from` to the first message that has a position.
+fn nearest_delivered(answers: &[Option<u32>], position: &[Option<usize>], mut from: Option<u32>) -> Option<u32> {
+    // A chain that is longer than there are messages goes in a circle.
+    for _ in 0..answers.len() {
+        let message = from?;
+        if position[message as usize].is_some() {
+            return Some(message);
+        }
+        from = answers[message as usize];
+    }
+    None
+}

@@ -1,0 +1,50 @@
+//! 9: each publisher's messages in the order it sent them.
+//!
+//! From `reliable` on none is left out either, as long as the publisher stays: one that was removed may lose its last
+//! messages and come back with later ones, and a client that gives up is nobody's member. An observer names what it
+//! gave up.
+
+use super::{Case, Verdict};
+use crate::history::{Life, SNAPSHOT};
+
+/// What a process last delivered of a publisher.
+#[derive(Clone, Copy)]
+struct Last {
+    sequence: u64,
+    segment: u32,
+}
+
+pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
+    if !case.rules.order.is_fifo() {
+        return;
+    }
+    for life in &case.histories.lives {
+        let mut last: Vec<Option<Last>> = vec![None; case.histories.publishers.len()];
+        for delivery in life.kept() {
+            let (publisher, sequence) = case.histories.messages[delivery.message as usize];
+            let before = last[publisher as usize].replace(Last { sequence, segment: delivery.segment });
+            let Some(before) = before else { continue };
+            let message = case.histories.message(delivery.message);
+            if sequence <= before.sequence {
+                verdict.add(9, life, format!("delivered {message} after {}", before.sequence));
+            } else if case.agreed() && stays(case, life, publisher, before.segment, delivery.segment) {
+                let mut between = before.sequence + 1..sequence;
+                if let Some(missing) = between.find(|sequence| !life.gave_up(publisher, *sequence)) {
+                    let detail = format!("delivered {message} after {} and never {missing}", before.sequence);
+                    verdict.add(9, life, detail);
+                }
+            }
+        }
+    }
+}
+
+/// Whether a publisher was a member, without a break, in all of a life's views from one to another.
+fn stays(case: &Case<'_>, life: &Life, publisher: u32, from: u32, to: u32) -> bool {
+    let name = &case.histories.publishers[publisher as usize];
+    let rank = name.strip_prefix("member:").unwrap_or(name);
+    let process = format!("member:{rank}");
+    if from == SNAPSHOT || case.histories.lives.iter().any(|other| other.name == process && other.number > 1) {
+        return false;
+    }
+    life.views[from as usize..=to as usize].iter().all(|view| view.members.iter().any(|member| member == rank))
+}

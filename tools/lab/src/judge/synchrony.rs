@@ -1,0 +1,140 @@
+//! 7 and 19: who moves together has delivered the same; who is taken in has what the others had.
+//!
+//! View synchrony: processes that install the same two views one after the other delivered the same set in the first.
+//! The end of the run is judged as if it were one more view, which those in the last one reach, unless they were stopped
+//! in the middle. An observer's first view may be cut short at its beginning. A later life that begins with messages
+//! before its first view began with a snapshot, which must hold all that members had delivered before that view.
+//!
+//! At best effort views promise nothing, but a loss must have been named: at the end, who lacks a message says so.
+
+use super::{Case, Reliability, Verdict, lacking};
+use crate::history::{Life, SNAPSHOT};
+use std::collections::HashMap;
+
+/// One process's deliveries in one view, on its way to the next.
+struct Stay<'a> {
+    life: &'a Life,
+    first_view: bool,
+    /// Sorted.
+    delivered: Vec<u32>,
+}
+
+pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
+    if case.agreed() {
+        moved_together(case, verdict);
+        gaps_at_members(case, verdict);
+        snapshots(case, verdict);
+    } else if case.rules.reliability == Reliability::BestEffort && !case.rules.running {
+        losses_are_named(case, verdict);
+    }
+}
+
+fn moved_together(case: &Case<'_>, verdict: &mut Verdict) {
+    // From a view to the next one, or to the end.
+    let mut moves: HashMap<(u64, Option<u64>), Vec<Stay<'_>>> = HashMap::new();
+    for life in &case.histories.lives {
+        let mut by_segment = vec![Vec::new(); life.views.len()];
+        for delivery in life.kept().filter(|delivery| delivery.segment != SNAPSHOT) {
+            by_segment[delivery.segment as usize].push(delivery.message);
+        }
+        for (segment, mut delivered) in by_segment.into_iter().enumerate() {
+            let next = life.views.get(segment + 1).map(|view| view.number);
+            if next.is_none() && (case.rules.running || !case.survives(life)) {
+                continue;
+            }
+            delivered.sort_unstable();
+            let key = (life.views[segment].number, next);
+            moves.entry(key).or_default().push(Stay { life, first_view: segment == 0, delivered });
+        }
+    }
+    let mut moves: Vec<_> = moves.into_iter().collect();
+    moves.sort_by_key(|(key, _)| *key);
+    for ((view, next), stays) in &moves {
+        compare(case, verdict, (*view, *next), stays);
+    }
+}
+
+/// Holds all to one that was there from the beginning, or else to the one with most.
+fn compare(case: &Case<'_>, verdict: &mut Verdict, (view, next): (u64, Option<u64>), stays: &[Stay<'_>]) {
+    let whole = |stay: &&Stay<'_>| !stay.first_view || stay.life.member;
+    let most = || stays.iter().max_by_key(|stay| stay.delivered.len());
+    let Some(model) = stays.iter().find(whole).or_else(most) else { return };
+    let to = next.map_or_else(|| "the end".to_owned(), |next| format!("view {next}"));
+    for stay in stays {
+        if stay.delivered == model.delivered {
+            continue;
+        }
+        let began = case.began(stay.life);
+        let late = stay.first_view && !stay.life.member;
+        let mut lacks = lacking(&model.delivered, &stay.delivered);
+        lacks.retain(|message| !case.may_lack(stay.life, &began, *message, late));
+        let more = lacking(&stay.delivered, &model.delivered);
+        let model = model.life.shown();
+        if !lacks.is_empty() {
+            let lacks = case.named(&lacks);
+            verdict.add(7, stay.life, format!("from view {view} to {to}: lacks {lacks}, which {model} delivered"));
+        }
+        if !more.is_empty() {
+            let more = case.named(&more);
+            verdict.add(7, stay.life, format!("from view {view} to {to}: delivered {more}, which {model} did not"));
+        }
+    }
+}
+
+fn gaps_at_members(case: &Case<'_>, verdict: &mut Verdict) {
+    for life in case.histories.lives.iter().filter(|life| life.member) {
+        if let Some(gap) = life.gaps.first() {
+            let publisher = &case.histories.publishers[gap.publisher as usize];
+            verdict.add(
+                7,
+                life,
+                format!("gave up {publisher}:{} to before {}, which a member never may", gap.from, gap.to),
+            );
+        }
+    }
+}
+
+fn snapshots(case: &Case<'_>, verdict: &mut Verdict) {
+    let begins_with_one =
+        |life: &&Life| life.member && life.number > 1 && life.kept().any(|delivery| delivery.segment == SNAPSHOT);
+    for life in case.histories.lives.iter().filter(begins_with_one) {
+        let Some(first) = life.views.first().map(|view| view.number) else { continue };
+        // Anyone who was there from the beginning and installed this view.
+        let model = case.histories.lives.iter().find(|other| {
+            other.member && other.number == 1 && other.views.iter().skip(1).any(|view| view.number == first)
+        });
+        let Some(model) = model else { continue };
+        let mut had: Vec<u32> = model.kept().filter(|delivery| delivery.view < first).map(|d| d.message).collect();
+        let mut has: Vec<u32> = life.kept().filter(|d| d.segment == SNAPSHOT).map(|d| d.message).collect();
+        had.sort_unstable();
+        has.sort_unstable();
+        for (lacks, verb) in [(lacking(&had, &has), "lacks"), (lacking(&has, &had), "has")] {
+            if !lacks.is_empty() {
+                let (messages, model) = (case.named(&lacks), model.shown());
+                let detail =
+                    format!("its snapshot before view {first} {verb} {messages}, unlike what {model} delivered");
+                verdict.add(19, life, detail);
+            }
+        }
+    }
+}
+
+fn losses_are_named(case: &Case<'_>, verdict: &mut Verdict) {
+    let survivors = || case.histories.lives.iter().filter(|life| case.survives(life));
+    let sorted = |messages: &mut Vec<u32>| {
+        messages.sort_unstable();
+        messages.dedup();
+    };
+    let mut any: Vec<u32> = survivors().flat_map(|life| life.kept().map(|delivery| delivery.message)).collect();
+    sorted(&mut any);
+    for life in survivors() {
+        let began = case.began(life);
+        let mut has: Vec<u32> = life.kept().map(|delivery| delivery.message).collect();
+        sorted(&mut has);
+        let mut lacks = lacking(&any, &has);
+        lacks.retain(|message| !case.may_lack(life, &began, *message, true));
+        if !lacks.is_empty() {
+            verdict.add(7, life, format!("lacks {} and never said so", case.named(&lacks)));
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! 8: one order for all: a message a number, numbers that rise, and at members by one.
+//!
+//! With the sets equal (7) this makes the sequences equal, and that of who was stopped a prefix of the others'. Numbers
+//! that are left out must be explained: an observer's by messages that it said it gave up, anyone's by a client's
+//! duplicates if the rules allow for them. Below `reliable` numbers may be left out freely, and common messages still
+//! stand in one order.
+
+use super::{Case, Verdict};
+use crate::history::Life;
+use std::collections::HashMap;
+
+pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
+    if !case.rules.order.is_total() {
+        return;
+    }
+    for life in &case.histories.lives {
+        rises(case, verdict, life);
+    }
+    same_at_all(case, verdict);
+}
+
+fn rises(case: &Case<'_>, verdict: &mut Verdict, life: &Life) {
+    let dense = case.agreed() && !case.rules.allow_skips;
+    let given_up: u64 = life.gaps.iter().map(|gap| gap.to - gap.from).sum();
+    let (mut last, mut skipped) = (None, 0);
+    for delivery in life.kept() {
+        let message = || case.histories.message(delivery.message);
+        let Some(number) = delivery.order else {
+            verdict.add(8, life, format!("delivered {} without an order number", message()));
+            continue;
+        };
+        match last {
+            Some(last) if number <= last => {
+                verdict.add(8, life, format!("delivered {} as number {number} after number {last}", message()));
+            }
+            Some(last) if dense && number > last + 1 => {
+                skipped += number - last - 1;
+                if life.member || skipped > given_up {
+                    let detail = format!("delivered {} as number {number} right after number {last}", message());
+                    verdict.add(8, life, detail);
+                }
+            }
+            _ => {}
+        }
+        last = Some(number);
+    }
+}
+
+fn same_at_all(case: &Case<'_>, verdict: &mut Verdict) {
+    let mut messages: HashMap<u64, (u32, &Life)> = HashMap::new();
+    let mut numbers: HashMap<u32, (u64, &Life)> = HashMap::new();
+    for life in &case.histories.lives {
+        for delivery in life.kept().filter(|delivery| case.binds(life, delivery)) {
+            let Some(number) = delivery.order else { continue };
+            let (message, other) = *messages.entry(number).or_insert((delivery.message, life));
+            if message != delivery.message {
+                let (here, there) = (case.histories.message(delivery.message), case.histories.message(message));
+                verdict.add(8, life, format!("number {number} is {here}, but {there} at {}", other.shown()));
+            }
+            let (known, other) = *numbers.entry(delivery.message).or_insert((number, life));
+            if known != number {
+                let message = case.histories.message(delivery.message);
+                verdict.add(8, life, format!("{message} is number {number}, but {known} at {}", other.shown()));
+            }
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! 11: what anyone delivered, even one that died of it, all survivors deliver.
+//!
+//! Only from `uniform` on. A survivor answers for what was delivered in views that it was in; what is older came to it in
+//! a snapshot, which is judged as such (19), or is none of its business. With the run stopped in the middle, a survivor
+//! answers for the views that it left.
+
+use super::{Case, Verdict};
+use crate::history::{Life, SNAPSHOT};
+use std::collections::HashMap;
+
+pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
+    if !case.uniform() {
+        return;
+    }
+    // The first who delivered each message, and in which view.
+    let mut delivered: HashMap<u32, (u64, &Life)> = HashMap::new();
+    for life in &case.histories.lives {
+        for delivery in life.kept().filter(|delivery| delivery.segment != SNAPSHOT) {
+            delivered.entry(delivery.message).or_insert((delivery.view, life));
+        }
+    }
+    for life in case.histories.lives.iter().filter(|life| case.survives(life)) {
+        let Some(first) = life.views.first().map(|view| view.number) else { continue };
+        let began = case.began(life);
+        let mut has = vec![false; case.histories.messages.len()];
+        life.kept().for_each(|delivery| has[delivery.message as usize] = true);
+        let mut lacks: Vec<u32> = Vec::new();
+        for (message, (view, _)) in &delivered {
+            let answers = *view >= first && !(case.rules.running && Some(*view) == case.last_view);
+            let late = *view == first && !life.member;
+            if answers && !has[*message as usize] && !case.may_lack(life, &began, *message, late) {
+                lacks.push(*message);
+            }
+        }
+        lacks.sort_unstable();
+        if let Some(message) = lacks.first() {
+            let (view, who) = delivered[message];
+            let (lacks, who) = (case.named(&lacks), who.shown());
+            verdict.add(11, life, format!("lacks {lacks}; the first was delivered by {who} in view {view}"));
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! 3 to 6: views grow, are the same at all, share a majority with the one before, and each message has one.
+//!
+//! The successor of a view is what somebody installed right after it: numbers need not be dense, and a process that
+//! missed a view would show as two successors without a common majority. Half of a view is a majority only with its most
+//! senior member, so that two halves never both go on.
+
+use super::{Case, Verdict};
+use crate::history::{Life, SNAPSHOT, View};
+use std::collections::{HashMap, HashSet};
+
+pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
+    grow(case, verdict);
+    same_at_all(case, verdict);
+    share_a_majority(case, verdict);
+    delivered_in_the_installed(case, verdict);
+    one_view_a_message(case, verdict);
+}
+
+fn grow(case: &Case<'_>, verdict: &mut Verdict) {
+    let mut before: Option<&Life> = None;
+    for life in &case.histories.lives {
+        for pair in life.views.windows(2) {
+            if pair[1].number <= pair[0].number {
+                verdict.add(3, life, format!("installed view {} after view {}", pair[1].number, pair[0].number));
+            }
+        }
+        if let (Some(earlier), Some(first)) = (before.filter(|earlier| earlier.name == life.name), life.views.first()) {
+            let last = earlier.last_view().unwrap_or(0);
+            if first.number < last || (life.member && first.number == last) {
+                verdict.add(3, life, format!("began in view {} after a life that ended in view {last}", first.number));
+            }
+        }
+        before = Some(life);
+    }
+}
+
+fn same_at_all(case: &Case<'_>, verdict: &mut Verdict) {
+    let mut memberships: HashMap<u64, (&View, &Life)> = HashMap::new();
+    for life in &case.histories.lives {
+        for view in &life.views {
+            let (known, other) = *memberships.entry(view.number).or_insert((view, life));
+            if known.members != view.members {
+                let (here, there) = (view.members.join(","), known.members.join(","));
+                verdict.add(4, life, format!("view {} is {here}, but {there} at {}", view.number, other.shown()));
+            }
+        }
+    }
+}
+
+fn share_a_majority(case: &Case<'_>, verdict: &mut Verdict) {
+    let mut judged = HashSet::new();
+    for life in &case.histories.lives {
+        for pair in life.views.windows(2) {
+            let (old, new) = (&pair[0], &pair[1]);
+            if !judged.insert((old, new)) {
+                continue;
+            }
+            let stayed = old.members.iter().filter(|member| new.members.contains(member)).count();
+            let senior = old.members.first().is_some_and(|first| new.members.contains(first));
+            let half = stayed * 2 == old.members.len();
+            if stayed * 2 < old.members.len() || (half && !senior) {
+                let (from, to) = (old.members.join(","), new.members.join(","));
+                verdict.add(
+                    5,
+                    life,
+                    format!("view {} is {from}, view {} is {to}: no majority", old.number, new.number),
+                );
+            }
+        }
+    }
+}
+
+fn delivered_in_the_installed(case: &Case<'_>, verdict: &mut Verdict) {
+    for life in &case.histories.lives {
+        let unseen = life.deliveries.first().filter(|first| first.segment == SNAPSHOT);
+        if unseen.is_some() && !life.starts_late() {
+            verdict.add(6, life, "delivered before it had installed any view".to_owned());
+        } else if unseen.is_some() && life.views.is_empty() && !life.killed {
+            verdict.add(6, life, "delivered, but never installed a view".to_owned());
+        }
+        for delivery in life.deliveries.iter().filter(|delivery| delivery.segment != SNAPSHOT) {
+            let installed = life.views[delivery.segment as usize].number;
+            if installed != delivery.view {
+                let message = case.histories.message(delivery.message);
+                let detail =
+                    format!("delivered {message} in view {}, but view {installed} was installed", delivery.view);
+                verdict.add(6, life, detail);
+            }
+        }
+    }
+}
+
+fn one_view_a_message(case: &Case<'_>, verdict: &mut Verdict) {
+    if !case.agreed() {
+        return;
+    }
+    let mut views: HashMap<u32, (u64, &Life)> = HashMap::new();
+    for life in &case.histories.lives {
+        for delivery in life.kept().filter(|delivery| delivery.segment != SNAPSHOT && case.binds(life, delivery)) {
+            let (view, other) = *views.entry(delivery.message).or_insert((delivery.view, life));
+            if view != delivery.view {
+                let message = case.histories.message(delivery.message);
+                let other = other.shown();
+                verdict.add(6, life, format!("delivered {message} in view {}, {other} in view {view}", delivery.view));
+            }
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The `bourdon-lab` command: judge histories, make trouble, send a probe.
+//!
+//! Results go to stdout, talk to stderr; exit 0 (kept), 1 (a guarantee was broken, or what was run broke), 2 (bad usage,
+//! input or environment).
+
+use bourdon_lab::judge::{Order, Reliability, Rules, Verdict, judge};
+use bourdon_lab::rounds::{self, Plan, Trouble};
+use bourdon_lab::{history, probe};
+use clap::{Args, Parser, Subcommand};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Hosts to make trouble with, and a judge of delivered histories.
+#[derive(Debug, Parser)]
+#[command(name = "bourdon-lab", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Hold the histories in a folder to what an order and a reliability promise
+    Judge(JudgeArgs),
+    /// Run members on hosts of their own, make trouble in rounds, and judge what they delivered
+    Rounds(RoundsArgs),
+    /// Send or receive single datagrams
+    #[command(subcommand)]
+    Probe(Probe),
+}
+
+#[derive(Debug, Args)]
+struct JudgeArgs {
+    /// Where processes wrote ROLE-RANK.tsv
+    folder: PathBuf,
+    #[command(flatten)]
+    rules: RulesArgs,
+    /// One JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct RoundsArgs {
+    /// How many members
+    #[arg(long, default_value_t = 3)]
+    members: usize,
+    /// How many times trouble is made
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Which kind
+    #[arg(long, value_enum, default_value = "kill")]
+    trouble: Trouble,
+    /// How a member is started, as a line for the shell; {rank}, {life}, {dir}, {members}, {address} are filled in
+    #[arg(long, value_name = "LINE")]
+    member: String,
+    /// Where histories go: a new or empty folder
+    #[arg(long)]
+    dir: PathBuf,
+    /// How long the group may take for anything
+    #[arg(long, value_name = "MS", default_value_t = 30_000)]
+    patience: u64,
+    #[command(flatten)]
+    rules: RulesArgs,
+    /// One JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+struct RulesArgs {
+    /// The order that was promised
+    #[arg(long, value_enum, default_value = "total")]
+    order: Order,
+    /// The reliability that was promised
+    #[arg(long, value_enum, default_value = "reliable")]
+    reliability: Reliability,
+    /// Order numbers may be left out: a client's duplicate takes one and is not delivered
+    #[arg(long)]
+    allow_skips: bool,
+    /// The processes were stopped in the middle: don't compare how far they came in the last view
+    #[arg(long)]
+    running: bool,
+}
+
+impl From<RulesArgs> for Rules {
+    fn from(RulesArgs { order, reliability, allow_skips, running }: RulesArgs) -> Self {
+        Self { order, reliability, allow_skips, running }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Probe {
+    /// Print what comes, a line each, after the line `ready`
+    Receive {
+        /// Address and port; a multicast group is joined
+        to: SocketAddr,
+        /// Join on the interface with this address
+        #[arg(long, default_value = "0.0.0.0")]
+        interface: Ipv4Addr,
+        /// Join on this interface, for IPv6
+        #[arg(long, default_value_t = 0)]
+        index: u32,
+    },
+    /// Send one text
+    Send {
+        /// Address and port
+        to: SocketAddr,
+        /// What to send
+        text: String,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Judge(args) => run_judge(&args),
+        Command::Rounds(args) => run_rounds(args),
+        Command::Probe(Probe::Receive { to, interface, index }) => probe_outcome(probe::receive(to, interface, index)),
+        Command::Probe(Probe::Send { to, text }) => probe_outcome(probe::send(to, &text)),
+    };
+    outcome.unwrap_or_else(|why| {
+        eprintln!("bourdon-lab: {why}");
+        ExitCode::from(2)
+    })
+}
+
+fn probe_outcome(outcome: std::io::Result<()>) -> Result<ExitCode, String> {
+    outcome.map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string())
+}
+
+fn run_judge(args: &JudgeArgs) -> Result<ExitCode, String> {
+    let histories = history::read(&args.folder).map_err(|error| error.to_string())?;
+    let verdict = judge(&histories, args.rules.into());
+    print(&if args.json { json(&verdict) } else { text(&verdict) })?;
+    Ok(ExitCode::from(u8::from(!verdict.violations.is_empty())))
+}
+
+fn run_rounds(args: RoundsArgs) -> Result<ExitCode, String> {
+    let RoundsArgs { members, rounds, trouble, member, dir: folder, patience, rules, json: as_json } = args;
+    let (patience, rules) = (Duration::from_millis(patience), rules.into());
+    let plan = Plan { members, rounds, trouble, member, folder, patience, rules };
+    let report = rounds::run(&plan, &|line| eprintln!("{line}")).map_err(|error| error.to_string())?;
+    print(&if as_json { json(&report) } else { text(&report.verdict) })?;
+    if let Some(why) = &report.failed {
+        eprintln!("bourdon-lab: {why}");
+    }
+    Ok(ExitCode::from(u8::from(report.failed.is_some() || !report.verdict.violations.is_empty())))
+}
+
+fn json(result: &impl serde::Serialize) -> String {
+    format!("{}\n", serde_json::to_string(result).expect("plain data becomes JSON"))
+}
+
+fn text(verdict: &Verdict) -> String {
+    let mut text = format!("{} deliveries by {} processes\n", verdict.deliveries, verdict.processes);
+    for process in &verdict.left_behind {
+        text += &format!("{process} was not killed, but is not in the last view: its end was compared with nobody's\n");
+    }
+    for violation in &verdict.violations {
+        text += &format!("invariant {}: {}: {}\n", violation.invariant, violation.process, violation.detail);
+    }
+    match (verdict.violations.len(), verdict.violations_not_told) {
+        (0, _) => text + "Every guarantee was kept.\n",
+        (told, 0) => text + &format!("{told} violations\n"),
+        (told, more) => text + &format!("{told} violations and {more} more of the same\n"),
+    }
+}
+
+fn print(text: &str) -> Result<(), String> {
+    use std::io::Write;
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| format!("can't write: {error}"))
+}

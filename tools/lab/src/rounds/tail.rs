@@ -1,0 +1,77 @@
+//! What a growing history says right now: the last view, and how much was delivered.
+//!
+//! Reads only what was added since the last look. It judges nothing, and a line that it does not know is the judge's to
+//! complain about.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::path::PathBuf;
+
+/// A view as a process shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) number: u64,
+    /// Ranks; one that is no number is left out, and is then missed.
+    pub(super) members: Vec<usize>,
+}
+
+/// One growing file.
+#[derive(Debug)]
+pub(super) struct Tail {
+    path: PathBuf,
+    read: u64,
+    /// The beginning of a line that has not ended.
+    rest: String,
+    pub(super) view: Option<Seen>,
+    pub(super) delivered: u64,
+}
+
+impl Tail {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, read: 0, rest: String::new(), view: None, delivered: 0 }
+    }
+
+    /// Takes in what was added; a file that is not there yet is empty.
+    pub(super) fn look(&mut self) -> std::io::Result<()> {
+        let mut file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        file.seek(SeekFrom::Start(self.read))?;
+        let mut added = Vec::new();
+        self.read += file.read_to_end(&mut added)? as u64;
+        self.take(&String::from_utf8_lossy(&added));
+        Ok(())
+    }
+
+    fn take(&mut self, added: &str) {
+        self.rest.push_str(added);
+        let Some(end) = self.rest.rfind('\n') else { return };
+        let rest = self.rest.split_off(end + 1);
+        for line in std::mem::replace(&mut self.rest, rest).lines() {
+            if line.starts_with("D\t") {
+                self.delivered += 1;
+            } else if let Some((number, members)) = line.strip_prefix("V\t").and_then(|view| view.split_once('\t')) {
+                let members = members.split(',').filter_map(|rank| rank.parse().ok()).collect();
+                self.view = number.parse().ok().map(|number| Seen { number, members });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_count_when_they_end() {
+        let mut tail = Tail::new(PathBuf::new());
+        tail.take("V\t1\t0,1\nD\t1\t");
+        assert_eq!((tail.view.clone(), tail.delivered), (Some(Seen { number: 1, members: vec![0, 1] }), 0));
+        tail.take("0\t0\t0\t-\t00000000000000ff\nV\t2");
+        assert_eq!((tail.view.as_ref().map(|view| view.number), tail.delivered), (Some(1), 1));
+        tail.take("\t1\n");
+        assert_eq!(tail.view, Some(Seen { number: 2, members: vec![1] }));
+    }
+}
