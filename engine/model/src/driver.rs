@@ -46,7 +46,9 @@ pub fn hand(group: &Group, state: &mut State, to: u8, packet: &Packet) {
     let node = state.node(to);
     let held = node.held();
     let reaction = node.change.on_step(life(packet.from), packet.ballot, packet.step.clone(), || held);
-    if let Reaction::Answer(ballot, step) = reaction {
+    if let Reaction::Answer(ballot, step) = reaction
+        && (group.refusals || step != Step::Refuse)
+    {
         state.post(Packet { epoch: packet.epoch, from: to, to: Some(packet.from), ballot, step });
     }
     settle(group, state, to);

@@ -31,6 +31,10 @@ pub struct Group {
     pub changes: u8,
     /// Whether a proposer may wish to go on without one who answers.
     pub suspects: bool,
+    /// Whether a member that has promised still takes in what comes late of its epoch.
+    pub late: bool,
+    /// Whether a proposer is told of higher ballots: nothing that their `PREPARE` does not tell.
+    pub refusals: bool,
     /// A planted bug.
     pub mutant: Option<Mutant>,
 }
@@ -77,6 +81,8 @@ impl Group {
             datagrams: 1,
             changes: 1,
             suspects: true,
+            late: false,
+            refusals: false,
             mutant: None,
         }
     }
@@ -162,7 +168,7 @@ impl Group {
                 actions.extend((0..self.all()).filter(unordered).map(|other| Action::Send(own, Some(other))));
             }
         }
-        if node.change.decided().is_none() {
+        if node.change.decided().is_none() && (self.late || !node.is_wedged()) {
             let more = |stream: &u8| streams[usize::from(*stream)].len() > usize::from(node.ends[usize::from(*stream)]);
             actions.extend((0..self.all()).filter(more).map(|stream| Action::Receive(own, stream)));
         }
@@ -202,7 +208,7 @@ impl Group {
             for (own, node) in (0u8..).zip(&state.nodes).filter(|(_, node)| node.votes(packet.epoch)) {
                 let late = self.is(Mutant::AcceptBelowPromise);
                 let passed = kind(&packet.step) != kind(&Step::Refuse) && packet.ballot < node.change.promised();
-                if packet.from != own && packet.to.is_none_or(|to| to == own) && (!passed || late || self.stale(packet)) {
+                if packet.from != own && packet.to.is_none_or(|to| to == own) && (!passed || late || self.refusals || self.stale(packet)) {
                     actions.push(Action::Hand(own, Arc::clone(packet)));
                 }
             }

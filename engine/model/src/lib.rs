@@ -7,9 +7,11 @@
 //! suspecting, crashing and deciding is tried, by breadth first, so that what is found is found in as few steps as it can
 //! be.
 //!
-//! - [`state`]: one moment of the group. - [`group`]: what may happen next. - [`driver`]: what a process does around
-//!   `ViewChange`. - [`properties`]: what must hold. - [`reach`]: whether the group can always go on.
-//! - [`plan`]: the planted bugs and the smallest group that shows each.
+//! - [`state`]: one moment of the group; [`trace`]: what led to it, in words.
+//! - [`group`]: what may happen next; [`driver`]: what a process does around `ViewChange`.
+//! - [`properties`]: what must hold; [`search`]: whether it holds in every state.
+//! - [`reach`]: whether the group can always go on.
+//! - [`plan`]: the planted bugs, and the smallest group that shows each.
 //!
 //! What is left out is said in `docs/model.md`. Source of the method: Lamport, "Specifying systems" (2002), chapter 14.
 
@@ -17,6 +19,9 @@
 
 pub mod driver;
 pub mod group;
+pub mod plan;
 pub mod properties;
 pub mod reach;
+pub mod search;
 pub mod state;
+pub mod trace;
