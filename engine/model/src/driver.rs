@@ -8,7 +8,7 @@
 
 use crate::group::{Group, bits};
 use crate::properties::{self, Property};
-use crate::state::{Node, Packet, State, kind, rank};
+use crate::state::{Delivered, Node, Packet, State, kind, rank};
 use bourdon_protocol::Mutant;
 use bourdon_protocol::control::view_change::{Ballot, Reaction, Step, Value, ViewChange, Wish};
 use bourdon_protocol::view::{Member, View};
@@ -57,7 +57,8 @@ pub fn hand(group: &Group, state: &mut State, to: u8, packet: &Packet) {
 /// Hears what was decided.
 pub fn learn(group: &Group, state: &mut State, own: u8, value: Value) {
     let node = state.node(own);
-    let reaction = node.change.on_step(life(own), Ballot(0), Step::Decide(value), || unreachable!("a decision asks nothing"));
+    let reaction =
+        node.change.on_step(life(own), Ballot(0), Step::Decide(value), || unreachable!("a decision asks nothing"));
     assert_eq!(reaction, Reaction::Decided);
     settle(group, state, own);
 }
@@ -102,7 +103,8 @@ fn record(state: &mut State, epoch: u8, ballot: Ballot, value: Value) {
     properties::on_decision(state, epoch, ballot, &value);
     let at = usize::from(epoch);
     if state.decided[at].is_empty() {
-        let view = View { epoch: state.view(epoch).epoch.next(), members: value.members.clone(), sequencer: value.sequencer };
+        let view =
+            View { epoch: state.view(epoch).epoch.next(), members: value.members.clone(), sequencer: value.sequencer };
         Arc::make_mut(&mut state.views).push(view);
         let ranks = state.nodes.len();
         state.streams.push(Arc::new(vec![Vec::new(); ranks]));
@@ -135,8 +137,8 @@ fn install(group: &Group, state: &mut State, own: u8, value: &Value) {
     node.accepted = 0;
     node.change = ViewChange::new(life(own), view, group.mutant);
     node.history.extend(delivered);
-    if let Some(twice) = node.history.iter().enumerate().find(|(at, one)| node.history[..*at].contains(one)) {
-        let _ = twice;
+    let twice = |(at, one): (usize, &Delivered)| node.history[..at].contains(one);
+    if node.history.iter().enumerate().any(twice) {
         Property::AtMostOnce.break_in(state);
     }
 }
@@ -195,7 +197,9 @@ pub fn sweep(group: &Group, state: &mut State) {
                 stale || (leads(node) && node.change.again().is_some_and(|(_, step)| kind(&step) == 0))
             }),
             Step::Accept => leader.is_some_and(|node| leads(node)),
-            Step::Refuse => leader.is_some_and(|node| node.votes(packet.epoch) && node.change.promised() < packet.ballot),
+            Step::Refuse => {
+                leader.is_some_and(|node| node.votes(packet.epoch) && node.change.promised() < packet.ballot)
+            }
             Step::Prepare | Step::Propose(_) => nodes.iter().any(|node| {
                 let late = mutant == Some(Mutant::AcceptBelowPromise);
                 node.votes(packet.epoch) && (late || node.change.promised() <= packet.ballot)

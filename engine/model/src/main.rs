@@ -97,6 +97,7 @@ fn check(asked: &Asked) -> (Value, bool) {
         suspects: !asked.no_suspects,
         late: asked.late,
         refusals: asked.refusals,
+        until: None,
         mutant: None,
     };
     let limit = Duration::from_secs(asked.seconds);

@@ -76,6 +76,7 @@ pub fn planted() -> Vec<Planted> {
         (Mutant::AcceptBeforeFetch, one.clone()),
         (Mutant::CutNotRetained, one),
     ];
-    let plant = |blocks| move |(mutant, group)| Planted { mutant, group: Group { mutant: Some(mutant), ..group }, blocks };
+    let plant =
+        |blocks| move |(mutant, group)| Planted { mutant, group: Group { mutant: Some(mutant), ..group }, blocks };
     breaks.into_iter().map(plant(false)).chain(blocks.into_iter().map(plant(true))).collect()
 }

@@ -150,9 +150,8 @@ fn needs_no_luck(state: &State, action: &Action) -> bool {
         Action::Hand(_, packet) => lives(packet.from),
         Action::Learn(own) => {
             let epoch = state.nodes[usize::from(*own)].epoch;
-            let knows = |node: &&Arc<Node>| {
-                node.epoch > epoch || (node.epoch == epoch && node.change.decided().is_some())
-            };
+            let knows =
+                |node: &&Arc<Node>| node.epoch > epoch || (node.epoch == epoch && node.change.decided().is_some());
             state.nodes.iter().filter(|node| node.alive && node.member).any(|node| knows(&node))
         }
         _ => true,

@@ -1,6 +1,6 @@
 //! Visits every state, breadth first, until one breaks a property or there are no more.
 
-use crate::group::{Action, Group};
+use crate::group::{Action, Group, OUT_OF_TIME};
 use crate::properties::Property;
 use crate::state::State;
 use stateright::report::{ReportData, ReportDiscovery, Reporter};
@@ -44,16 +44,23 @@ impl Reporter<Group> for Talk {
 /// Searches a group, talking or not.
 pub fn search(group: &Group, limit: Duration, talk: bool) -> Search {
     let began = Instant::now();
-    let checker = group.clone().checker().timeout(limit).finish_when(HasDiscoveries::AnyFailures).spawn_bfs();
+    let bounded = Group { until: Some(began + limit), ..group.clone() };
+    let checker = bounded.checker().finish_when(ends()).spawn_bfs();
     let checker = if talk { checker.join_and_report(&mut Talk(began)) } else { checker.join() };
     let broken = failure(&checker).map(|found| shortest(group, found));
     Search {
         generated: checker.state_count(),
         states: checker.unique_state_count(),
         depth: checker.max_depth().saturating_sub(1),
-        exhausted: broken.is_none() && began.elapsed() < limit,
+        exhausted: broken.is_none() && checker.discovery(OUT_OF_TIME).is_none(),
         broken,
     }
+}
+
+/// What ends a search early.
+fn ends() -> HasDiscoveries {
+    let names = Property::ALL.iter().map(|property| property.name());
+    HasDiscoveries::AnyOf(names.chain([OUT_OF_TIME]).collect())
 }
 
 fn failure(checker: &impl Checker<Group>) -> Option<(Property, Vec<Action>)> {
@@ -69,7 +76,7 @@ fn shortest(group: &Group, mut found: (Property, Vec<Action>)) -> (Property, Vec
     loop {
         // The first state is at depth 1, and states at the bound itself are left out.
         let below = found.1.len() + 1;
-        let checker = group.clone().checker().target_max_depth(below).finish_when(HasDiscoveries::AnyFailures);
+        let checker = group.clone().checker().target_max_depth(below).finish_when(ends());
         match failure(&checker.spawn_bfs().join()) {
             Some(nearer) if nearer.1.len() < found.1.len() => found = nearer,
             _ => return found,
