@@ -14,6 +14,7 @@ pub const MAY_KNOW: &[(&str, &[&str])] = &[
     ("bourdon-protocol", &["bourdon-wire"]),
     ("bourdon-ring", &[]),
     ("bourdon-sim", &["bourdon-protocol", "bourdon-wire"]),
+    ("bourdon-model", &["bourdon-protocol", "bourdon-wire"]),
     ("bourdon-port", &[]),
     ("bourdon-udp", &["bourdon-port"]),
     ("bourdon-portable", &["bourdon-port", "bourdon-udp"]), // the same sockets and options, another way to wait

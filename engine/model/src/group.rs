@@ -1,0 +1,325 @@
+//! What may happen next in a group.
+//!
+//! Time is absent: whoever could act may act, or not, so every delay, loss and false suspicion is among what is tried.
+//! Bounded are the ballots begun in an epoch, the crashes, the datagrams of a sender and the view changes.
+
+use crate::driver;
+use crate::properties::{self, Property};
+use crate::state::{Item, Node, Packet, State, Streams, kind, rank};
+use bourdon_protocol::Mutant;
+use bourdon_protocol::control::view_change::{Step, ViewChange, Wish};
+use bourdon_protocol::view::{Member, View};
+use bourdon_wire::{Epoch, Rank};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What ends a search that takes too long.
+pub const OUT_OF_TIME: &str = "out of time";
+
+/// A group and its bounds.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// The members of the first view.
+    pub members: u8,
+    /// Who would like to come in.
+    pub joiners: u8,
+    /// How many ballots may be begun in an epoch.
+    pub ballots: u8,
+    /// How many may crash.
+    pub crashes: u8,
+    /// How many of the first ranks send.
+    pub senders: u8,
+    /// How many datagrams each of them sends in an epoch.
+    pub datagrams: u8,
+    /// How many epochs end by a view change.
+    pub changes: u8,
+    /// Whether a proposer may wish to go on without one who answers.
+    pub suspects: bool,
+    /// Whether a member that has promised still takes in what comes late of its epoch.
+    pub late: bool,
+    /// Whether a proposer is told of higher ballots: nothing that their `PREPARE` does not tell.
+    pub refusals: bool,
+    /// When a search gives up; the one use of a clock.
+    pub until: Option<Instant>,
+    /// A planted bug.
+    pub mutant: Option<Mutant>,
+}
+
+/// One thing that may happen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Sends a datagram: the next message of its own, or the place of another's.
+    Send(u8, Option<u8>),
+    /// Receives the next datagram of a stream.
+    Receive(u8, u8),
+    /// Suspects those it does not wish to keep, and begins a ballot.
+    Lead(u8, u64),
+    /// Takes in a step.
+    Hand(u8, Arc<Packet>),
+    /// Has states enough and chooses.
+    Choose(u8),
+    /// Gets what the cut wants of a stream from a living holder.
+    Fetch(u8, u8),
+    /// Hears what was decided.
+    Learn(u8),
+    /// Comes in with the state of another.
+    Join(u8, u8),
+    /// Stops for good.
+    Crash(u8),
+    /// Restarts and has forgotten what it promised: a bug.
+    Forget(u8),
+}
+
+/// A bit for each member's rank.
+pub fn bits(members: &[Member]) -> u64 {
+    members.iter().fold(0, |bits, member| bits | 1 << member.rank.0)
+}
+
+impl Group {
+    /// Three members of whom two send a datagram, two ballots, one crash, one change.
+    pub fn small() -> Self {
+        Self {
+            members: 3,
+            joiners: 0,
+            ballots: 2,
+            crashes: 1,
+            senders: 2,
+            datagrams: 1,
+            changes: 1,
+            suspects: true,
+            late: false,
+            refusals: false,
+            until: None,
+            mutant: None,
+        }
+    }
+
+    fn all(&self) -> u8 {
+        self.members + self.joiners
+    }
+
+    fn is(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+
+    /// The beginning.
+    pub fn first(&self) -> State {
+        let members: Vec<Member> = (0..self.members).map(driver::life).collect();
+        let view = View { epoch: Epoch(1), members, sequencer: Rank(0) };
+        let ranks = usize::from(self.all());
+        let node = |own: u8| Node {
+            alive: true,
+            member: own < self.members,
+            epoch: 0,
+            change: ViewChange::new(driver::life(own), view.clone(), self.mutant),
+            ends: vec![0; ranks],
+            frozen: None,
+            retained: None,
+            history: Vec::new(),
+            accepted: 0,
+        };
+        State {
+            nodes: (0..self.all()).map(|own| Arc::new(node(own))).collect(),
+            views: Arc::new(vec![view.clone()]),
+            streams: vec![Arc::new(vec![Vec::new(); ranks])],
+            packets: Vec::new(),
+            decided: vec![Arc::default()],
+            ballots: vec![0],
+            crashes: 0,
+            broken: 0,
+        }
+    }
+
+    /// All that may happen.
+    pub fn possible(&self, state: &State, actions: &mut Vec<Action>) {
+        if state.broken != 0 {
+            return;
+        }
+        for (own, node) in (0u8..).zip(&state.nodes).filter(|(_, node)| node.alive) {
+            if node.member {
+                if node.epoch < self.changes {
+                    self.possible_data(state, own, node, actions);
+                    self.possible_ballot(state, own, node, actions);
+                }
+            } else {
+                let donor = (0u8..).zip(&state.nodes).find(|(_, donor)| {
+                    let view = state.view(donor.epoch);
+                    donor.alive && donor.member && view.contains(driver::life(own))
+                });
+                actions.extend(donor.map(|(donor, _)| Action::Join(own, donor)));
+            }
+            if state.crashes < self.crashes && node.member {
+                let action = if self.is(Mutant::Amnesia) { Action::Forget } else { Action::Crash };
+                actions.push(action(own));
+            }
+        }
+        self.possible_steps(state, actions);
+    }
+
+    fn possible_data(&self, state: &State, own: u8, node: &Node, actions: &mut Vec<Action>) {
+        let (epoch, at) = (usize::from(node.epoch), usize::from(own));
+        let streams = &state.streams[epoch];
+        let sequencer = state.view(node.epoch).sequencer == rank(own);
+        if (!node.is_wedged() || self.is(Mutant::SendAfterPromise))
+            && node.change.decided().is_none()
+            && streams[at].len() < usize::from(self.datagrams)
+        {
+            if own < self.senders {
+                actions.push(Action::Send(own, None));
+            }
+            if sequencer {
+                let unordered = |other: &u8| {
+                    let ordered = streams[at].iter().filter(|item| **item == Item::Order(*other)).count();
+                    *other != own && ordered < usize::from(node.ends[usize::from(*other)])
+                };
+                actions.extend((0..self.all()).filter(unordered).map(|other| Action::Send(own, Some(other))));
+            }
+        }
+        if node.change.decided().is_none() && (self.late || !node.is_wedged()) {
+            let more = |stream: &u8| streams[usize::from(*stream)].len() > usize::from(node.ends[usize::from(*stream)]);
+            actions.extend((0..self.all()).filter(more).map(|stream| Action::Receive(own, stream)));
+        }
+    }
+
+    fn possible_ballot(&self, state: &State, own: u8, node: &Node, actions: &mut Vec<Action>) {
+        let epoch = usize::from(node.epoch);
+        if let Some(value) = node.change.wanted() {
+            for (stream, end) in (0u8..).zip(&value.cut.ends) {
+                let at = usize::from(stream);
+                if u64::from(node.ends[at]) < end.0 && state.has_holder(node.epoch, at, end.0) {
+                    actions.push(Action::Fetch(own, stream));
+                }
+            }
+        }
+        if node.change.decided().is_some() {
+            return;
+        }
+        if !state.decided[epoch].is_empty() {
+            actions.push(Action::Learn(own));
+        }
+        if node.change.may_choose(false) {
+            actions.push(Action::Choose(own));
+        }
+        if state.ballots[epoch] < self.ballots {
+            let everybody = bits(&state.view(node.epoch).members);
+            actions.push(Action::Lead(own, everybody));
+            if self.suspects {
+                let suspects = driver::ranks(everybody & !(1 << own));
+                actions.extend(suspects.map(|suspect| Action::Lead(own, everybody & !(1 << suspect.0))));
+            }
+        }
+    }
+
+    fn possible_steps(&self, state: &State, actions: &mut Vec<Action>) {
+        for packet in &state.packets {
+            for (own, node) in (0u8..).zip(&state.nodes).filter(|(_, node)| node.votes(packet.epoch)) {
+                let late = self.is(Mutant::AcceptBelowPromise);
+                let passed = kind(&packet.step) != kind(&Step::Refuse) && packet.ballot < node.change.promised();
+                if packet.from != own
+                    && packet.to.is_none_or(|to| to == own)
+                    && (!passed || late || self.refusals || self.stale(packet))
+                {
+                    actions.push(Action::Hand(own, Arc::clone(packet)));
+                }
+            }
+        }
+    }
+
+    fn stale(&self, packet: &Packet) -> bool {
+        self.is(Mutant::StaleState) && matches!(packet.step, Step::State { .. })
+    }
+
+    /// What comes of it.
+    pub fn next(&self, before: &State, action: &Action) -> State {
+        let mut state = before.clone();
+        match action {
+            Action::Send(own, order) => self.send(&mut state, *own, *order),
+            Action::Receive(own, stream) => {
+                state.node(*own).ends[usize::from(*stream)] += 1;
+                driver::settle(self, &mut state, *own);
+            }
+            Action::Lead(own, keep) => {
+                let joiners = (self.members..self.all()).map(driver::life).collect();
+                let wish = Wish { keep: *keep, joiners, sequencer: None };
+                driver::lead(self, &mut state, *own, wish);
+            }
+            Action::Hand(own, packet) => driver::hand(self, &mut state, *own, packet),
+            Action::Choose(own) => driver::choose(self, &mut state, *own),
+            Action::Fetch(own, stream) => {
+                let node = state.node(*own);
+                let end = node.change.wanted().map(|value| value.cut.ends[usize::from(*stream)].0);
+                node.ends[usize::from(*stream)] = end.expect("something is wanted") as u8;
+                driver::settle(self, &mut state, *own);
+            }
+            Action::Learn(own) => {
+                let epoch = usize::from(state.nodes[usize::from(*own)].epoch);
+                let value = state.decided[epoch][0].clone();
+                driver::learn(self, &mut state, *own, value);
+            }
+            Action::Join(own, donor) => driver::join(self, &mut state, *own, *donor),
+            Action::Crash(own) => driver::crash(self, &mut state, *own),
+            Action::Forget(own) => driver::forget(self, &mut state, *own),
+        }
+        driver::sweep(self, &mut state);
+        properties::after_step(self, &mut state);
+        state
+    }
+
+    fn send(&self, state: &mut State, own: u8, order: Option<u8>) {
+        let at = usize::from(own);
+        let epoch = state.nodes[at].epoch;
+        let item = order.map_or_else(|| Item::Message(self.sequence(state, own)), Item::Order);
+        let streams: &mut Streams = Arc::make_mut(&mut state.streams[usize::from(epoch)]);
+        streams[at].push(item);
+        let node = state.node(own);
+        node.ends[at] += 1;
+        if let Some(frozen) = &mut node.frozen {
+            frozen[at] += 1; // only who ignores its promise: it delivers its own as it sends
+        }
+    }
+
+    /// The next message of a sender: the first it has neither seen delivered nor sent again in this epoch.
+    fn sequence(&self, state: &State, own: u8) -> u8 {
+        let node = &state.nodes[usize::from(own)];
+        let again = &state.streams[usize::from(node.epoch)][usize::from(own)];
+        let free = |sequence: &u8| {
+            let delivered = !self.is(Mutant::ResubmitAll) && node.history.contains(&(own, *sequence));
+            !delivered && !again.contains(&Item::Message(*sequence))
+        };
+        (0..u8::MAX).find(free).expect("few are sent")
+    }
+}
+
+impl stateright::Model for Group {
+    type State = State;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<State> {
+        vec![self.first()]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        self.possible(state, actions);
+    }
+
+    fn next_state(&self, state: &State, action: Action) -> Option<State> {
+        Some(self.next(state, &action))
+    }
+
+    fn properties(&self) -> Vec<stateright::Property<Self>> {
+        use stateright::Property as Check;
+        vec![
+            Check::always(Property::AtMostOnce.name(), |_, state| Property::AtMostOnce.holds_in(state)),
+            Check::always(Property::OneValue.name(), |_, state| Property::OneValue.holds_in(state)),
+            Check::always(Property::DecidingQuorum.name(), |_, state| Property::DecidingQuorum.holds_in(state)),
+            Check::always(Property::SameSet.name(), |_, state| Property::SameSet.holds_in(state)),
+            Check::always(Property::OneOrder.name(), |_, state| Property::OneOrder.holds_in(state)),
+            Check::always(Property::Uniform.name(), |_, state| Property::Uniform.holds_in(state)),
+            Check::always(Property::WholeCut.name(), |_, state| Property::WholeCut.holds_in(state)),
+            // Not one of the group's: the checker's own bound on time is not looked at by a single thread.
+            Check::sometimes(OUT_OF_TIME, |group: &Self, _: &State| {
+                group.until.is_some_and(|until| Instant::now() >= until)
+            }),
+        ]
+    }
+}

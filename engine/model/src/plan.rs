@@ -1,0 +1,82 @@
+//! The planted bugs, and for each the smallest group that shows it.
+//!
+//! A model that finds nothing may be unable to. Each bug of the ballots, and each of the process around them that the
+//! model knows, must break a property in the group named here, or leave the group stuck.
+
+use crate::group::{Action, Group};
+use crate::reach;
+use crate::search;
+use bourdon_protocol::Mutant;
+use std::time::Duration;
+
+/// A bug and where it shows.
+#[derive(Clone, Debug)]
+pub struct Planted {
+    /// Which.
+    pub mutant: Mutant,
+    /// Where.
+    pub group: Group,
+    /// Whether it breaks nothing and blocks.
+    pub blocks: bool,
+}
+
+/// How a bug was caught.
+#[derive(Debug)]
+pub struct Caught {
+    /// The property it breaks.
+    pub by: &'static str,
+    /// The shortest way there.
+    pub trace: Vec<Action>,
+}
+
+/// What a group that is stuck breaks.
+pub const STUCK: &str = "20 a way on";
+
+impl Planted {
+    /// Looks for it.
+    pub fn look(&self, limit: Duration) -> Option<Caught> {
+        if self.blocks {
+            return reach::reach(&self.group, limit).stuck.map(|trace| Caught { by: STUCK, trace });
+        }
+        let found = search::search(&self.group, limit, false);
+        found.broken.map(|(property, trace)| Caught { by: property.name(), trace })
+    }
+}
+
+/// All bugs that the model can show.
+pub fn planted() -> Vec<Planted> {
+    let bare = Group { datagrams: 0, crashes: 0, ..Group::small() }; // ballots only
+    let data = Group { ballots: 1, crashes: 0, ..Group::small() }; // one ballot, two streams
+    let late = Group { late: true, ..data.clone() };
+    let one = Group { senders: 1, crashes: 1, suspects: false, ..Group::small() }; // one stream, one crash
+    let three = Group { ballots: 3, suspects: false, ..bare.clone() };
+    let breaks = [
+        (Mutant::CutIntersection, data.clone()),
+        (Mutant::CutLongestHolder, data.clone()),
+        (Mutant::ViewBeyondResponders, data.clone()),
+        (Mutant::AcceptedNotAdopted, bare.clone()),
+        (Mutant::LowestBallotAdopted, three.clone()),
+        (Mutant::CutRecomputed, Group { crashes: 0, ..one.clone() }),
+        (Mutant::AcceptBelowPromise, bare.clone()),
+        (Mutant::StaleState, three),
+        (Mutant::StateFromAny, data.clone()),
+        (Mutant::AcceptFromAny, bare.clone()),
+        (Mutant::HalfIsQuorum, Group { members: 4, ..bare.clone() }),
+        (Mutant::JoinerCounted, Group { joiners: 1, ..bare.clone() }),
+        (Mutant::InstallWithHole, data.clone()),
+        (Mutant::Amnesia, Group { crashes: 1, ..bare.clone() }),
+        (Mutant::AckAfterPromise, late.clone()),
+        (Mutant::DeliverAfterPromise, late.clone()),
+        (Mutant::SendAfterPromise, late),
+        (Mutant::ResubmitAll, Group { senders: 1, changes: 2, ..data.clone() }),
+        (Mutant::UniformAtOne, data),
+    ];
+    let blocks = [
+        (Mutant::DecideByAll, Group { crashes: 1, suspects: false, ..bare }),
+        (Mutant::AcceptBeforeFetch, one.clone()),
+        (Mutant::CutNotRetained, one),
+    ];
+    let plant =
+        |blocks| move |(mutant, group)| Planted { mutant, group: Group { mutant: Some(mutant), ..group }, blocks };
+    breaks.into_iter().map(plant(false)).chain(blocks.into_iter().map(plant(true))).collect()
+}

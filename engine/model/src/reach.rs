@@ -1,0 +1,159 @@
+//! Whether the group can always go on: invariant 20, as far as a model without time can say it.
+//!
+//! Liveness in general asks for fair schedules. Asked here is less, and enough to find what blocks for good: from every
+//! state in which a majority lives there is *some* way to a state in which all living members of the next view have
+//! installed it, if one more ballot may be begun. The way must not count on luck: what a crashed process had sent is
+//! taken as lost, and what only it knew as unknown.
+//!
+//! All states are visited forwards, remembering whence each was reached by an edge that needs no luck; then backwards
+//! from the states that are good. A state that must be good and was not met is stuck.
+
+use crate::driver::ranks;
+use crate::group::{Action, Group, bits};
+use crate::properties::is_quorum;
+use crate::state::{Node, State};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What was found.
+#[derive(Debug)]
+pub struct Reach {
+    /// How many states were visited.
+    pub states: usize,
+    /// How many of them had to be good.
+    pub judged: usize,
+    /// Whether all were visited.
+    pub exhausted: bool,
+    /// The way to the nearest state from which there is none on.
+    pub stuck: Option<Vec<Action>>,
+}
+
+/// Visits all states of a group whose last ballot is kept for the way on.
+pub fn reach(group: &Group, limit: Duration) -> Reach {
+    let until = Instant::now() + limit;
+    let mut known = HashMap::new();
+    let mut came: Vec<u32> = vec![0]; // by state: from which it was reached first
+    let (mut edges, mut good, mut judged) = (Vec::<(u32, u32)>::new(), Vec::<u32>::new(), Vec::<u32>::new());
+    let first = group.first();
+    known.insert(fingerprint(&first), 0);
+    let (mut layer, mut exhausted, mut actions) = (vec![(0u32, first)], true, Vec::new());
+    while !layer.is_empty() && exhausted {
+        let mut later = Vec::new();
+        for (at, state) in layer.drain(..) {
+            if is_good(group, &state) {
+                good.push(at);
+                continue;
+            }
+            if must_be_good(group, &state) {
+                judged.push(at);
+            }
+            group.possible(&state, &mut actions);
+            for action in actions.drain(..) {
+                let next = group.next(&state, &action);
+                let fresh = came.len() as u32;
+                let to = match known.entry(fingerprint(&next)) {
+                    Entry::Occupied(entry) => *entry.get(),
+                    Entry::Vacant(entry) => {
+                        entry.insert(fresh);
+                        came.push(at);
+                        later.push((fresh, next));
+                        fresh
+                    }
+                };
+                if to != at && needs_no_luck(&state, &action) {
+                    edges.push((to, at));
+                }
+            }
+            exhausted = exhausted && (at % 1024 != 0 || Instant::now() < until);
+        }
+        layer = later;
+    }
+    let stuck = if exhausted { nearest_stuck(came.len(), edges, &good, &judged) } else { None };
+    let stuck = stuck.map(|at| way(group, &known, &came, at));
+    Reach { states: came.len(), judged: judged.len(), exhausted, stuck }
+}
+
+fn fingerprint(state: &State) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    state.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The first state that must be good and from which no good one is reached.
+fn nearest_stuck(states: usize, mut edges: Vec<(u32, u32)>, good: &[u32], judged: &[u32]) -> Option<u32> {
+    edges.sort_unstable();
+    let mut met = vec![false; states];
+    let mut open = good.to_vec();
+    while let Some(at) = open.pop() {
+        if core::mem::replace(&mut met[at as usize], true) {
+            continue;
+        }
+        let begin = edges.partition_point(|(to, _)| *to < at);
+        let before = edges[begin..].iter().take_while(|(to, _)| *to == at).map(|(_, from)| *from);
+        open.extend(before.filter(|from| !met[*from as usize]));
+    }
+    judged.iter().copied().find(|at| !met[*at as usize])
+}
+
+/// The actions that lead to a state, by walking again the shortest way there.
+fn way(group: &Group, known: &HashMap<u64, u32>, came: &[u32], at: u32) -> Vec<Action> {
+    let mut path = vec![at];
+    while let Some(last) = path.last().filter(|last| **last != 0) {
+        path.push(came[*last as usize]);
+    }
+    let (mut state, mut taken) = (group.first(), Vec::new());
+    for to in path.iter().rev().skip(1) {
+        let mut actions = Vec::new();
+        group.possible(&state, &mut actions);
+        let leads = |action: &Action| known.get(&fingerprint(&group.next(&state, action))) == Some(to);
+        let action = actions.into_iter().find(leads).expect("the way was walked before");
+        state = group.next(&state, &action);
+        taken.push(action);
+    }
+    taken
+}
+
+/// Whether the next view was decided and all its living members are in it.
+fn is_good(group: &Group, state: &State) -> bool {
+    let last = usize::from(group.changes) - 1;
+    let Some(value) = state.decided.get(last).and_then(|values| values.first()) else { return false };
+    ranks(bits(&value.members)).all(|rank| {
+        let node = &state.nodes[rank.index()];
+        !node.alive || !node.member || node.epoch == group.changes
+    })
+}
+
+/// Whether the living are a quorum of the view and of every next one that one of them has accepted, or that is decided,
+/// and a ballot is left.
+fn must_be_good(group: &Group, state: &State) -> bool {
+    let living = |(at, node): (usize, &Arc<Node>)| u64::from(node.alive) << at;
+    let living = state.nodes.iter().enumerate().map(living).fold(0, |bits, bit| bits | bit);
+    let views = state.views.iter().all(|view| is_quorum(view, living));
+    let accepted = state.nodes.iter().filter(|node| node.accepted != 0).all(|node| {
+        let mut view = state.view(node.epoch).clone();
+        view.members.retain(|member| node.accepted >> member.rank.0 & 1 == 1);
+        is_quorum(&view, living)
+    });
+    let ballots = state.ballots.iter().all(|begun| *begun < group.ballots);
+    views && accepted && ballots
+}
+
+/// Whether the living can bring it about by themselves.
+fn needs_no_luck(state: &State, action: &Action) -> bool {
+    let lives = |rank: u8| state.nodes[usize::from(rank)].alive;
+    match action {
+        Action::Crash(_) | Action::Forget(_) => false,
+        Action::Receive(_, stream) => lives(*stream),
+        Action::Hand(_, packet) => lives(packet.from),
+        Action::Learn(own) => {
+            let epoch = state.nodes[usize::from(*own)].epoch;
+            let knows =
+                |node: &&Arc<Node>| node.epoch > epoch || (node.epoch == epoch && node.change.decided().is_some());
+            state.nodes.iter().filter(|node| node.alive && node.member).any(|node| knows(&node))
+        }
+        _ => true,
+    }
+}

@@ -1,0 +1,191 @@
+//! One moment of the group: what each member holds and has promised, and what is on its way.
+//!
+//! The fewer states differ only in what can't matter, the more of those that matter can be visited. So nothing is kept
+//! that follows from something else: what has been delivered follows from what is held, and what may have been delivered
+//! uniformly from what has been acknowledged. What is on its way is a set: taking a message out of it and leaving it in
+//! is duplication, and never taking it is loss.
+
+use bourdon_protocol::control::view_change::{Ballot, Cut, Step, Value, ViewChange};
+use bourdon_protocol::view::View;
+use bourdon_wire::{DatagramNumber, Rank};
+use std::sync::Arc;
+
+/// What a datagram carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Item {
+    /// A message of its sender's: its sequence.
+    Message(u8),
+    /// From the sequencer: the next datagram of this rank comes now.
+    Order(u8),
+}
+
+/// The datagrams sent in one epoch, by rank.
+pub type Streams = Vec<Vec<Item>>;
+
+/// A message in the order of delivery: whose, and its sequence.
+pub type Delivered = (u8, u8);
+
+/// One step of a ballot on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Packet {
+    /// The index of the epoch it is about.
+    pub epoch: u8,
+    /// Who said it.
+    pub from: u8,
+    /// To whom; to all if to nobody.
+    pub to: Option<u8>,
+    /// In which ballot.
+    pub ballot: Ballot,
+    /// What it says.
+    pub step: Step,
+}
+
+/// One process.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Node {
+    /// Whether it has not crashed.
+    pub alive: bool,
+    /// Whether it is in the view of its epoch; a joiner is not yet.
+    pub member: bool,
+    /// The index of the epoch it is in.
+    pub epoch: u8,
+    /// The shipped code.
+    pub change: ViewChange,
+    /// What it holds in its epoch, by rank.
+    pub ends: Vec<u8>,
+    /// What it held when it promised first: what it has acknowledged, and delivered as agreed.
+    pub frozen: Option<Vec<u8>>,
+    /// The cut of the epoch before, kept for those who have not installed yet.
+    pub retained: Option<Vec<u8>>,
+    /// What it delivered in the epochs before.
+    pub history: Vec<Delivered>,
+    /// The members of the value it accepted last, as bits; zero if none.
+    pub accepted: u64,
+}
+
+/// One moment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct State {
+    /// By rank.
+    pub nodes: Vec<Arc<Node>>,
+    /// By epoch: who is in it.
+    pub views: Arc<Vec<View>>,
+    /// By epoch: what was sent.
+    pub streams: Vec<Arc<Streams>>,
+    /// On their way, in some fixed order.
+    pub packets: Vec<Arc<Packet>>,
+    /// By epoch: each value that was decided, of which there may be one.
+    pub decided: Vec<Arc<Vec<Value>>>,
+    /// By epoch: how many ballots were begun.
+    pub ballots: Vec<u8>,
+    /// How many have crashed.
+    pub crashes: u8,
+    /// The properties that did not hold, as bits.
+    pub broken: u16,
+}
+
+impl Node {
+    /// What it has acknowledged to others, and so what they may count.
+    pub fn acknowledged(&self) -> &[u8] {
+        self.frozen.as_ref().unwrap_or(&self.ends)
+    }
+
+    /// Whether it neither sends nor delivers any more in its epoch.
+    pub fn is_wedged(&self) -> bool {
+        self.frozen.is_some()
+    }
+
+    /// Whether it takes part in the ballots of this epoch.
+    pub fn votes(&self, epoch: u8) -> bool {
+        self.alive && self.member && self.epoch == epoch && self.change.decided().is_none()
+    }
+
+    /// Whether all below these ends is here.
+    pub fn holds(&self, cut: &Cut) -> bool {
+        self.ends.iter().zip(&cut.ends).all(|(end, wanted)| u64::from(*end) >= wanted.0)
+    }
+
+    /// What it says it holds.
+    pub fn held(&self) -> Cut {
+        let ends = self.ends.iter().map(|end| DatagramNumber(u64::from(*end))).collect();
+        Cut { ends, ..Cut::default() }
+    }
+}
+
+impl State {
+    /// A node, to be changed.
+    pub fn node(&mut self, rank: u8) -> &mut Node {
+        Arc::make_mut(&mut self.nodes[usize::from(rank)])
+    }
+
+    /// The view of an epoch.
+    pub fn view(&self, epoch: u8) -> &View {
+        &self.views[usize::from(epoch)]
+    }
+
+    /// Puts a step on its way, once.
+    pub fn post(&mut self, packet: Packet) {
+        let key = |packet: &Packet| (packet.epoch, packet.ballot, kind(&packet.step), packet.from);
+        let at = self.packets.partition_point(|known| key(known) < key(&packet));
+        let same = self.packets[at..].iter().take_while(|known| key(known) == key(&packet));
+        if !same.clone().any(|known| **known == packet) {
+            // Two that differ only in what they say stand in the order of what they say.
+            let text = |packet: &Packet| format!("{:?}", packet.step);
+            let after = same.filter(|known| text(known) < text(&packet)).count();
+            self.packets.insert(at + after, Arc::new(packet));
+        }
+    }
+
+    /// What of an epoch's messages is delivered in total order by who holds these ends and nothing more.
+    pub fn walk(&self, epoch: u8, ends: &[u8]) -> Vec<Delivered> {
+        let streams = &self.streams[usize::from(epoch)];
+        let sequencer = self.view(epoch).sequencer;
+        let (own, mut next) = (sequencer.index(), vec![0usize; ends.len()]);
+        let mut delivered = Vec::new();
+        for item in streams[own].iter().take(usize::from(ends[own])) {
+            let (rank, sequence) = match *item {
+                Item::Message(sequence) => (own as u8, sequence),
+                Item::Order(rank) => {
+                    let at = next[usize::from(rank)];
+                    if at >= usize::from(ends[usize::from(rank)]) {
+                        break;
+                    }
+                    next[usize::from(rank)] += 1;
+                    let Item::Message(sequence) = streams[usize::from(rank)][at] else { break };
+                    (rank, sequence)
+                }
+            };
+            delivered.push((rank, sequence));
+        }
+        delivered
+    }
+
+    /// Those of a rank that are alive and hold a datagram that is wanted from an epoch.
+    pub fn has_holder(&self, epoch: u8, stream: usize, end: u64) -> bool {
+        self.nodes.iter().filter(|node| node.alive && node.member).any(|node| {
+            let kept = if node.epoch == epoch {
+                Some(&node.ends)
+            } else {
+                node.retained.as_ref().filter(|_| node.epoch == epoch + 1)
+            };
+            kept.is_some_and(|ends| u64::from(ends[stream]) >= end)
+        })
+    }
+}
+
+/// A step's place among steps.
+pub fn kind(step: &Step) -> u8 {
+    match step {
+        Step::Prepare => 0,
+        Step::State { .. } => 1,
+        Step::Propose(_) => 2,
+        Step::Accept => 3,
+        Step::Refuse => 4,
+        Step::Decide(_) => 5,
+    }
+}
+
+/// A rank as the protocol names it.
+pub fn rank(index: u8) -> Rank {
+    Rank(u16::from(index))
+}

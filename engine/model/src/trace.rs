@@ -1,0 +1,53 @@
+//! What happened, in words.
+
+use crate::group::Action;
+use bourdon_protocol::control::view_change::{Ballot, Step, Value};
+use std::fmt;
+
+fn ballot(ballot: Ballot) -> String {
+    format!("{}.{}", ballot.0 >> 16, ballot.proposer().0)
+}
+
+fn value(value: &Value) -> String {
+    let members: Vec<_> = value.members.iter().map(|member| member.rank.0).collect();
+    let ends: Vec<_> = value.cut.ends.iter().map(|end| end.0).collect();
+    format!("members {members:?}, cut {ends:?}")
+}
+
+fn step(step: &Step) -> String {
+    match step {
+        Step::Prepare => "PREPARE".to_owned(),
+        Step::State { held, accepted } => {
+            let ends: Vec<_> = held.ends.iter().map(|end| end.0).collect();
+            let accepted = accepted.as_ref().map(|(at, what)| format!(", accepted {} in {}", value(what), ballot(*at)));
+            format!("STATE {ends:?}{}", accepted.unwrap_or_default())
+        }
+        Step::Propose(what) => format!("PROPOSE {}", value(what)),
+        Step::Accept => "ACCEPT".to_owned(),
+        Step::Refuse => "REFUSE".to_owned(),
+        Step::Decide(what) => format!("DECIDE {}", value(what)),
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Send(own, None) => write!(f, "{own} sends a message"),
+            Self::Send(own, Some(other)) => write!(f, "{own} orders the next message of {other}"),
+            Self::Receive(own, stream) => write!(f, "{own} receives the next datagram of {stream}"),
+            Self::Lead(own, keep) => {
+                let keep: Vec<_> = crate::driver::ranks(*keep).map(|rank| rank.0).collect();
+                write!(f, "{own} begins a ballot and wishes to keep {keep:?}")
+            }
+            Self::Hand(own, packet) => {
+                write!(f, "{own} takes in of {}, ballot {}: {}", packet.from, ballot(packet.ballot), step(&packet.step))
+            }
+            Self::Choose(own) => write!(f, "{own} chooses"),
+            Self::Fetch(own, stream) => write!(f, "{own} fetches what is missing of {stream}"),
+            Self::Learn(own) => write!(f, "{own} hears the decision"),
+            Self::Join(own, donor) => write!(f, "{own} comes in with the state of {donor}"),
+            Self::Crash(own) => write!(f, "{own} crashes"),
+            Self::Forget(own) => write!(f, "{own} restarts and forgets its promises"),
+        }
+    }
+}
