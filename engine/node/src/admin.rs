@@ -1,12 +1,13 @@
 //! What can be asked on the admin socket: one JSON object a line, answered by one JSON object a line.
 //!
-//! `{"request":"stat"}`, `{"request":"view"}`, `{"request":"errors"}`, `{"request":"stop"}`. Everything else is
-//! answered with `{"error": ...}` and what to do.
+//! `{"request":"stat"}`, `{"request":"view"}`, `{"request":"errors"}`, `{"request":"sync"}` (answered once the barrier
+//! is complete), `{"request":"leave"}`, `{"request":"stop"}`. Everything else is answered with `{"error": ...}` and
+//! what to do.
 //!
 //! A list of errors that grows with their number fills memory while nobody looks; so only distinct ones are kept, with
 //! counts and times, and at most [`DISTINCT_MAX`] of them.
 
-use crate::messages::{NodeEvent, ViewRecord};
+use crate::messages::{NodeEvent, STANDINGS, ViewRecord};
 use bourdon_ring::counters::Reader;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -21,6 +22,8 @@ pub(crate) enum Request {
     Stat,
     View,
     Errors,
+    Sync,
+    Leave,
     Stop,
 }
 
@@ -33,7 +36,7 @@ struct Line {
 /// Understands a line, or says what is wrong with it.
 pub(crate) fn parse(line: &[u8]) -> Result<Request, Value> {
     serde_json::from_slice::<Line>(line).map(|line| line.request).map_err(|error| {
-        let help = r#"send one line like {"request":"stat"}; requests are stat, view, errors and stop"#;
+        let help = r#"send one line like {"request":"stat"}; requests are stat, view, errors, sync, leave and stop"#;
         json!({ "error": format!("{error}; {help}") })
     })
 }
@@ -44,16 +47,32 @@ pub(crate) fn stat(labels: &[String], cells: &Reader) -> Value {
     json!({ "stat": labels.iter().enumerate().map(value).collect::<Map<_, _>>() })
 }
 
-/// The view, as the data agent told it.
+/// The view, as the data agent told it: every rank that the configuration names, in the view or not.
 pub(crate) fn view(record: &ViewRecord) -> Value {
+    let is = |bits: u64, rank: u16| bits >> rank & 1 == 1;
     let member = |rank: u16| {
-        let is_silent = record.silent == u32::from(rank) + 1;
-        json!({ "rank": rank, "heard": record.heard >> rank & 1 == 1, "silent": is_silent })
+        let index = usize::from(rank);
+        let present = is(record.present, rank);
+        json!({
+            "rank": rank,
+            "in_view": present,
+            "seniority": present.then_some(record.places[index]),
+            "incarnation": present.then_some(record.incarnations[index]),
+            "heard": is(record.heard, rank),
+            "suspected": is(record.suspected, rank),
+            "suspicion": present.then_some((f64::from(record.levels[index]) * 1000.0).round() / 1000.0),
+        })
     };
+    let standing = STANDINGS.get(record.standing as usize).map(|(_, name)| *name);
     json!({ "view": {
         "epoch": record.epoch,
+        "standing": standing,
         "formed": record.is_formed == 1,
+        "changing": record.is_wedged == 1,
+        "majority": record.lacks_majority == 0,
         "sequencer": record.sequencer,
+        "phase": record.phase,
+        "delivered_order": record.delivered_order,
         "configuration_differs": record.differs == 1,
         "members": (0..record.members).map(member).collect::<Vec<_>>(),
     }})

@@ -17,8 +17,8 @@ use crate::counters::{AgentFigures, CountersWriter};
 use crate::idle::Idler;
 use crate::inline::{DELIVER_LIMIT, Node};
 use crate::messages::{
-    Command, DELIVERED_BYTES, Delivered, EventWords, NodeEvent, PUBLISHED_BYTES, Published, ViewRecord, event_words,
-    refusal_word,
+    Command, DELIVERED_BYTES, Delivered, EventWords, NodeEvent, PUBLISHED_BYTES, Published, STANDINGS, ViewRecord,
+    event_words, refusal_word,
 };
 use bourdon_port::{PortError, Waker};
 use bourdon_protocol::{Delivery, Outgoing, Refusal};
@@ -134,6 +134,8 @@ pub(crate) struct Agent {
     pub(crate) outlets: Vec<Outlet>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) commands: spsc::Consumer,
+    /// The application's, which are answered by events.
+    pub(crate) orders: spsc::Consumer,
     pub(crate) answers: Listener,
     /// Why publications are held up: cell 0, for the application to read.
     pub(crate) held_up: cells::Writer,
@@ -247,7 +249,7 @@ impl Agent {
 
     #[cold]
     fn tell(&mut self, event: NodeEvent) {
-        let Some((tag, words)) = event_words(event) else { return };
+        let (tag, words) = event_words(event);
         for listener in &mut self.listeners {
             // Whoever does not listen misses events, as with the protocol's own bounded queue.
             let _ = listener.producer.try_push(tag, EventWords::as_bytes(&words));
@@ -256,28 +258,72 @@ impl Agent {
     }
 
     fn obey(&mut self) -> usize {
-        let mut asked = false;
-        let count = self.commands.read(usize::MAX, |tag, _| asked |= tag == Command::View as u32);
-        if asked {
-            let record = self.view();
-            let _ = self.answers.producer.try_push(Command::View as u32, record.as_bytes());
-            (self.answers.wake)();
+        let mut ordered = Vec::new();
+        let mut count = self.orders.read(usize::MAX, |tag, _| ordered.push(tag));
+        for tag in ordered {
+            match tag {
+                tag if tag == Command::Leave as u32 => self.node.leave(),
+                _ => {
+                    if let Err(refusal) = self.node.sync(None) {
+                        self.tell(NodeEvent::SyncRefused(refusal));
+                    }
+                }
+            }
+        }
+        let mut asked = Vec::new();
+        count += self.commands.read(usize::MAX, |tag, _| asked.push(tag));
+        for tag in asked {
+            match tag {
+                tag if tag == Command::Sync as u32 => {
+                    if let Err(refusal) = self.node.sync(None) {
+                        // Whoever waits for the barrier hears why there will be none.
+                        let _ = self
+                            .answers
+                            .producer
+                            .try_push(Command::Sync as u32, refusal_word(Some(refusal)).as_bytes());
+                        (self.answers.wake)();
+                    }
+                }
+                tag if tag == Command::Leave as u32 => self.node.leave(),
+                _ => {
+                    let record = self.view();
+                    let _ = self.answers.producer.try_push(Command::View as u32, record.as_bytes());
+                    (self.answers.wake)();
+                }
+            }
         }
         count
     }
 
     fn view(&self) -> ViewRecord {
-        let (process, config) = (self.node.process(), self.node.process().config());
+        let process = self.node.process();
+        let (config, view, now) = (process.config(), process.view(), self.node.now());
         let all = u64::MAX >> (64 - u32::from(config.members.clamp(1, 64)));
-        ViewRecord {
-            epoch: config.epoch.0,
+        let mut record = ViewRecord {
+            epoch: view.epoch.0,
+            present: view.bits(),
             heard: process.missing().fold(all, |heard, rank| heard & !(1 << rank.0)),
-            silent: process.silent().map_or(0, |rank| u32::from(rank.0) + 1),
-            is_formed: process.is_formed().into(),
+            suspected: process.suspects(),
+            phase: process.phase(),
+            delivered_order: process.delivered_order().0,
+            levels: [0.0; 64],
+            incarnations: [0; 64],
+            places: [u8::MAX; 64],
+            standing: STANDINGS.iter().position(|(is, _)| *is == process.standing()).unwrap_or(0) as u32,
             members: config.members,
-            sequencer: config.sequencer.0,
+            sequencer: view.sequencer.0,
+            is_formed: process.is_formed().into(),
             differs: process.configuration_differs().into(),
+            is_wedged: process.is_wedged().into(),
+            lacks_majority: process.lacks_majority().into(),
+            reserved: 0,
+        };
+        for (place, member) in view.members.iter().enumerate() {
+            let rank = member.rank.index();
+            record.levels[rank] = process.suspicion(member.rank, now) as f32;
+            (record.incarnations[rank], record.places[rank]) = (member.incarnation.0, place as u8);
         }
+        record
     }
 
     /// Whether publications wait, or own messages are not acknowledged by all.
@@ -286,8 +332,9 @@ impl Agent {
         let process = self.node.process();
         let (Some(rank), Some((open, ..))) = (process.config().rank(), process.window()) else { return false };
         let unheard = |member| process.acknowledged(bourdon_wire::Rank(member), rank) < open;
-        let unheard = (0..process.config().members).filter(|member| *member != rank.0).any(unheard);
-        process.is_formed() && process.silent().is_none() && (waiting || process.backlog() > 0 || unheard)
+        let present = process.view().bits() & !process.suspects();
+        let others = (0..process.config().members).filter(|member| *member != rank.0 && present >> member & 1 == 1);
+        process.is_formed() && ({ others }.any(unheard) || waiting || process.backlog() > 0)
     }
 
     /// Sleeps until the network, a timer, a publisher, a subscriber or the control thread has something.
@@ -302,7 +349,8 @@ impl Agent {
         let publishable = self.held_up.get(0) == 0 && self.publications.iter_mut().any(spsc::Consumer::has_frames);
         let stop_is_news = self.stop.is_set() && !stopping;
         let has_room = is_gated && !self.is_gated();
-        let slept = if publishable || stop_is_news || has_room || self.commands.has_frames() {
+        let slept = if publishable || stop_is_news || has_room || self.commands.has_frames() || self.orders.has_frames()
+        {
             Ok(())
         } else {
             self.figures.sleeps += 1;
@@ -355,6 +403,7 @@ mod tests {
             kernel_receive_ns: None,
             delivered_at: Instant(0),
             client: None,
+            barrier: None,
             payload: &[7; 20_000],
         };
         outlet.put(&delivery, is_member);

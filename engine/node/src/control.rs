@@ -14,8 +14,9 @@ use crate::admin::{self, EventLog, Request};
 use crate::agent::Listener;
 use crate::counters::{CountersFile, cells as cell_names};
 use crate::directory::Directory;
-use crate::messages::{Command, ViewRecord, event_of};
+use crate::messages::{Command, NodeEvent, ViewRecord, event_of, refusal_of};
 use bourdon_port::Waker;
+use bourdon_protocol::Event;
 use bourdon_ring::counters::Reader;
 use bourdon_ring::signal::{Bell, Flag};
 use bourdon_ring::spsc::{self, Consumer, Producer};
@@ -24,6 +25,7 @@ use mio::{Events, Interest, Poll, Token};
 use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde_json::{Value, json};
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -116,6 +118,7 @@ impl Prepared {
             asker,
             log: EventLog::default(),
             view_is_asked: false,
+            sync_turns: VecDeque::new(),
             end: end.clone(),
         };
         // Made first, so that the socket goes whatever fails.
@@ -158,6 +161,7 @@ struct Connection {
     input: Vec<u8>,
     output: Vec<u8>,
     awaits_view: bool,
+    awaits_sync: bool,
     /// No more comes; close once the output is gone.
     is_closing: bool,
     progress_at: Instant,
@@ -179,6 +183,8 @@ struct ControlThread {
     asker: Asker,
     log: EventLog,
     view_is_asked: bool,
+    /// The connections that wait for a barrier, the first to ask first.
+    sync_turns: VecDeque<usize>,
     end: Flag,
 }
 
@@ -210,9 +216,27 @@ impl ControlThread {
     fn take_rings(&mut self) {
         let now_ns = crate::clock::Clock::start().wall_ns();
         let log = &mut self.log;
-        self.rings.events.read(usize::MAX, |tag, frame| log.note(now_ns, event_of(tag, frame)));
+        let (mut synced, mut refused) = (None, None);
+        self.rings.events.read(usize::MAX, |tag, frame| {
+            let event = event_of(tag, frame);
+            if let NodeEvent::Group(Event::Synced { phase, asked: true }) = event {
+                synced = Some(phase);
+            }
+            log.note(now_ns, event);
+        });
         let mut view = None;
-        self.rings.answers.read(usize::MAX, |_, frame| view = ViewRecord::read_from_bytes(frame).ok());
+        self.rings.answers.read(usize::MAX, |tag, frame| match tag {
+            tag if tag == Command::Sync as u32 => {
+                refused = u64::read_from_bytes(frame).ok().and_then(refusal_of);
+            }
+            _ => view = ViewRecord::read_from_bytes(frame).ok(),
+        });
+        if let Some(phase) = synced {
+            self.answer_one_sync(&json!({ "synced": { "phase": phase } }));
+        }
+        if let Some(refusal) = refused {
+            self.answer_one_sync(&json!({ "error": refusal.to_string() }));
+        }
         let Some(view) = view else { return };
         self.view_is_asked = false;
         let answer = admin::view(&view);
@@ -245,6 +269,7 @@ impl ControlThread {
                     input: Vec::new(),
                     output: Vec::new(),
                     awaits_view: false,
+                    awaits_sync: false,
                     is_closing: false,
                     progress_at: Instant::now(),
                 });
@@ -273,6 +298,20 @@ impl ControlThread {
                 self.asker.waker.wake();
                 json!({ "stopping": true })
             }
+            Ok(Request::Leave) => {
+                self.command(Command::Leave);
+                json!({ "leaving": true })
+            }
+            Ok(Request::Sync) => {
+                if self.command(Command::Sync) {
+                    self.sync_turns.push_back(index);
+                    if let Some(connection) = &mut self.connections[index] {
+                        connection.awaits_sync = true;
+                    }
+                    return;
+                }
+                json!({ "error": "too many requests at once: try again" })
+            }
             Ok(Request::View) => {
                 self.ask_view();
                 if let Some(connection) = &mut self.connections[index] {
@@ -288,17 +327,36 @@ impl ControlThread {
     }
 
     fn ask_view(&mut self) {
-        if !self.view_is_asked && self.rings.commands.try_push(Command::View as u32, &[]).is_ok() {
+        if !self.view_is_asked && self.command(Command::View) {
             self.view_is_asked = true;
-            if self.asker.bell.must_ring() {
-                self.asker.waker.wake();
-            }
+        }
+    }
+
+    /// Tells the data agent to do something; false if it has too much to do already.
+    fn command(&mut self, command: Command) -> bool {
+        let taken = self.rings.commands.try_push(command as u32, &[]).is_ok();
+        if taken && self.asker.bell.must_ring() {
+            self.asker.waker.wake();
+        }
+        taken
+    }
+
+    /// Barriers are complete in the order in which they were asked for; connections wait in the same.
+    fn answer_one_sync(&mut self, answer: &Value) {
+        let Some(index) = self.sync_turns.pop_front() else { return };
+        if let Some(connection) = &mut self.connections[index]
+            && std::mem::take(&mut connection.awaits_sync)
+        {
+            connection.answer(answer);
+            self.drive(index);
         }
     }
 
     fn close_idle(&mut self) {
         for slot in &mut self.connections {
-            if slot.as_ref().is_some_and(|connection| connection.progress_at.elapsed() >= IDLE_MAX) {
+            let idle =
+                |connection: &Connection| !connection.awaits_sync && connection.progress_at.elapsed() >= IDLE_MAX;
+            if slot.as_ref().is_some_and(idle) {
                 *slot = None;
             }
         }
@@ -325,7 +383,7 @@ impl Connection {
                 Err(_) => return Next::Close,
             }
         }
-        if self.awaits_view {
+        if self.awaits_view || self.awaits_sync {
             return Next::Wait;
         }
         loop {

@@ -20,6 +20,7 @@ use crate::directory::Directory;
 use crate::inline::Engine;
 use bourdon_port::Port;
 use bourdon_protocol::Counter;
+use bourdon_protocol::control::detector::Why;
 use bourdon_ring::counters::{Reader, Writer, map_file, map_file_read_only};
 use bourdon_wire::Instant;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
@@ -104,7 +105,18 @@ macro_rules! node_cells {
 node_cells! {
     UpdatedNs = "updated_ns", "when these figures were copied, in nanoseconds since the UNIX epoch";
     IsFormed = "is_formed", "1 once every member has been heard";
-    SilentMembers = "silent_member", "the rank of a silent member plus one, or 0";
+    Epoch = "epoch", "the view's id";
+    Members = "view_members", "bit r: rank r is in the view";
+    Suspected = "suspected", "bit r: the member of rank r is suspected";
+    LacksMajority = "lacks_majority", "1 while no majority of the view can be reached";
+    Phase = "phase", "barriers completed";
+    PushFalse = "push_false_positives", "members suspected by push (silence) that were heard again";
+    PullFalse = "pull_false_positives", "members suspected by pull (pings) that were heard again";
+    PhiFalse = "phi_false_positives", "members suspected by phi accrual that were heard again";
+    EvidenceFalse = "evidence_false_positives", "members heard again although there was hard evidence";
+    PushMissed = "push_false_negatives", "members removed that push had not suspected";
+    PullMissed = "pull_false_negatives", "members removed that pull had not suspected";
+    PhiMissed = "phi_false_negatives", "members removed that phi accrual had not suspected";
     DeliveredOrder = "delivered_order", "the number of the next message in total order";
     WindowOpen = "window_open", "the datagram of the own stream that is being filled";
     WindowLimit = "window_limit", "the first datagram of the own stream that may not be opened yet";
@@ -261,7 +273,18 @@ impl CountersWriter {
         let value = |cell| match cell {
             NodeCell::UpdatedNs => engine.now().0.wrapping_add(engine.clock().wall_offset_ns()),
             NodeCell::IsFormed => u64::from(process.is_formed()),
-            NodeCell::SilentMembers => process.silent().map_or(0, |rank| u64::from(rank.0) + 1),
+            NodeCell::Epoch => process.view().epoch.0,
+            NodeCell::Members => process.view().bits(),
+            NodeCell::Suspected => process.suspects(),
+            NodeCell::LacksMajority => u64::from(process.lacks_majority()),
+            NodeCell::Phase => process.phase(),
+            NodeCell::PushFalse => process.detector().figures(Why::Push).false_positives,
+            NodeCell::PullFalse => process.detector().figures(Why::Pull).false_positives,
+            NodeCell::PhiFalse => process.detector().figures(Why::Phi).false_positives,
+            NodeCell::EvidenceFalse => process.detector().figures(Why::Evidence).false_positives,
+            NodeCell::PushMissed => process.detector().figures(Why::Push).false_negatives,
+            NodeCell::PullMissed => process.detector().figures(Why::Pull).false_negatives,
+            NodeCell::PhiMissed => process.detector().figures(Why::Phi).false_negatives,
             NodeCell::DeliveredOrder => process.delivered_order().0,
             NodeCell::WindowOpen => open,
             NodeCell::WindowLimit => limit,

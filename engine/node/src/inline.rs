@@ -9,6 +9,7 @@
 use crate::clock::Clock;
 use crate::counters::{CountersFile, CountersWriter, Description};
 use crate::directory::{Directory, DirectoryError};
+use crate::links::Links;
 use crate::placement::PlacementError;
 use crate::settings::{Settings, SettingsError};
 use crate::transport::{AnyPort, pick};
@@ -177,7 +178,7 @@ impl<P: Port> Engine<P> {
         if received > 0 {
             self.process.order(self.now);
         }
-        if received > 0 || self.may_deliver {
+        if received > 0 || self.may_deliver || self.process.is_wedged() {
             delivered = self.process.deliver(self.now, limit, on_delivery);
             self.may_deliver = delivered > 0;
         }
@@ -229,6 +230,54 @@ impl<P: Port> Engine<P> {
         self.port.wait(longest.min(Duration::from_nanos(until_due)))
     }
 
+    /// Asks for a barrier: [`Event::Synced`] says when everything that any member sent before it has been delivered
+    /// everywhere. A payload of at most one datagram is delivered at every process between what was before and after.
+    ///
+    /// # Errors
+    /// If this process is no member, too many barriers wait, or the payload is too long.
+    pub fn sync(&mut self, payload: Option<&[u8]>) -> Result<(), Refusal> {
+        self.now = self.clock.now();
+        self.owes = true;
+        self.process.sync(self.now, payload)
+    }
+
+    /// Leaves the group; [`Event::Left`] says when the others have gone on without this process.
+    pub fn leave(&mut self) {
+        self.now = self.clock.now();
+        self.process.leave(self.now);
+    }
+
+    /// Makes another member the one that gives the order: the hot publisher, whose messages then need no second hop.
+    pub fn hand_over(&mut self, to: Rank) {
+        self.now = self.clock.now();
+        self.process.hand_over(self.now, to);
+    }
+
+    /// Gives the application's state, as it is after everything delivered so far, in answer to
+    /// [`Event::SnapshotWanted`].
+    ///
+    /// # Errors
+    /// If it is longer than `max_snapshot_bytes`: whoever wants to join can't.
+    pub fn give_snapshot(&mut self, state: &[u8]) -> Result<(), Refusal> {
+        self.now = self.clock.now();
+        self.owes = true;
+        self.process.give_snapshot(self.now, state)
+    }
+
+    /// The application's state at another member, in answer to [`Event::SnapshotReady`]: everything delivered from now
+    /// on came after it.
+    pub fn take_snapshot(&mut self) -> Option<Vec<u8>> {
+        self.may_deliver = true;
+        self.process.take_snapshot()
+    }
+
+    /// Hard evidence that this life of a process is gone; [`Node`]'s links bring it by themselves.
+    pub fn on_evidence(&mut self, rank: Rank, incarnation: Incarnation) {
+        self.now = self.clock.now();
+        self.owes = true;
+        self.process.on_evidence(self.now, rank, incarnation);
+    }
+
     /// The next event, if there is one.
     #[inline]
     pub fn poll_event(&mut self) -> Option<Event> {
@@ -266,12 +315,24 @@ impl<P: Port> Engine<P> {
     }
 }
 
+/// Why hard evidence is to be done without, behind another reason if there is one.
+fn without_links(before: Option<String>, error: &std::io::Error) -> String {
+    let before = before.map(|why| format!("{why}; ")).unwrap_or_default();
+    format!("{before}no links to the other members ({error}): a process that is gone is noticed by its silence only")
+}
+
 /// A member or observer, run by the thread that calls [`Engine::poll`].
 #[derive(Debug)]
 pub struct Node {
     engine: Engine<Faulty<AnyPort>>,
     fallback: Option<String>,
+    links: Option<Links>,
+    /// When the links are told next who is in the view.
+    links_due: Instant,
 }
+
+/// How often the links are told who is in the view: often enough that a new member is watched before it matters.
+const LINKS_NS: u64 = 5_000_000;
 
 impl Node {
     /// Opens the sockets and begins to join.
@@ -304,8 +365,43 @@ impl Node {
                 ..Faults::default()
             },
         );
+        let mut fallback = picked.fallback;
+        let wanted = settings.network.links && settings.detector.evidence && rank != Rank::OBSERVER;
+        let links = if wanted && config.members > 1 {
+            let opened = Links::open(port.local_address().ip(), &settings.network.interface, port.waker());
+            opened.map_err(|error| fallback = Some(without_links(fallback.take(), &error))).ok()
+        } else {
+            None
+        };
+        config.link_port = links.as_ref().map_or(0, Links::port);
         let engine = Engine::new(port, config).map_err(|source| NodeError::Buffer { granted_bytes, source })?;
-        Ok(Self { engine, fallback: picked.fallback })
+        Ok(Self { engine, fallback, links, links_due: Instant(0) })
+    }
+
+    /// As [`Engine::poll`]; takes in what the links know, too.
+    ///
+    /// # Errors
+    /// If the port is broken.
+    #[inline]
+    pub fn poll(&mut self, on_delivery: impl FnMut(Delivery<'_>)) -> Result<usize, PortError> {
+        self.poll_at_most(DELIVER_LIMIT, on_delivery)
+    }
+
+    /// As [`Engine::poll_at_most`]; takes in what the links know, too.
+    ///
+    /// # Errors
+    /// If the port is broken.
+    #[inline]
+    pub fn poll_at_most(&mut self, limit: usize, on_delivery: impl FnMut(Delivery<'_>)) -> Result<usize, PortError> {
+        if let Some(links) = &mut self.links {
+            let engine = &mut self.engine;
+            links.evidence(|rank, incarnation| engine.on_evidence(rank, incarnation));
+            if engine.now >= self.links_due {
+                self.links_due = engine.now + LINKS_NS;
+                links.watch(engine.process.links());
+            }
+        }
+        self.engine.poll_at_most(limit, on_delivery)
     }
 
     /// Why the node runs on another transport than asked for, if it does.

@@ -52,6 +52,7 @@ mod discover;
 mod handles;
 mod idle;
 mod inline;
+mod links;
 mod messages;
 pub mod placement;
 pub mod settings;
@@ -59,10 +60,11 @@ mod threaded;
 mod transport;
 
 pub use bourdon_port::{Port, PortError};
+pub use bourdon_protocol::control::detector::{Figures, Why};
 pub use bourdon_protocol::{
-    Claim, Client, ClientEvent, Counter, Counters, Delivery, Event, Outgoing, Process, Refusal,
+    Claim, Client, ClientEvent, Counter, Counters, Delivery, Event, Member, Outgoing, Process, Refusal, Standing, View,
 };
-pub use bourdon_wire::{ClientId, Epoch, GroupId, Instant, OrderNumber, Rank, Sequence, TopicId};
+pub use bourdon_wire::{ClientId, Epoch, GroupId, Incarnation, Instant, OrderNumber, Rank, Sequence, TopicId};
 pub use client_node::ClientNode;
 pub use clock::Clock;
 pub use discover::{Discovery, discover};

@@ -5,7 +5,8 @@
 //!
 //! Invariant: every frame that is written can be read back; one that can't is a bug, and panics.
 
-use bourdon_protocol::{Delivery, Event, Refusal};
+use bourdon_protocol::control::detector::Why;
+use bourdon_protocol::{Delivery, Event, Refusal, Standing};
 use bourdon_wire::{ClientId, ClientTag, Epoch, Incarnation, Instant, OrderNumber, Rank, Sequence, TopicId};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -53,6 +54,8 @@ mod has {
     pub(super) const ORDER: u32 = 1;
     pub(super) const KERNEL_RECEIVE: u32 = 2;
     pub(super) const CLIENT: u32 = 4;
+    /// A barrier's own message: its phase stands where the order number would.
+    pub(super) const BARRIER: u32 = 8;
 }
 
 impl Delivered {
@@ -62,7 +65,7 @@ impl Delivered {
         let (client, client_sequence) = delivery.client.map_or((0, 0), |tag| (tag.client().0, tag.sequence().0));
         Self {
             sequence: delivery.sequence.0,
-            order: delivery.order.map_or(0, |order| order.0),
+            order: delivery.barrier.or(delivery.order.map(|order| order.0)).unwrap_or(0),
             epoch: delivery.epoch.0,
             send_time_ns: delivery.send_time_ns,
             kernel_receive_ns: delivery.kernel_receive_ns.unwrap_or(0),
@@ -73,7 +76,8 @@ impl Delivered {
             topic: delivery.topic.0,
             has: flag(has::ORDER, delivery.order.is_some())
                 | flag(has::KERNEL_RECEIVE, delivery.kernel_receive_ns.is_some())
-                | flag(has::CLIENT, delivery.client.is_some()),
+                | flag(has::CLIENT, delivery.client.is_some())
+                | flag(has::BARRIER, delivery.barrier.is_some()),
         }
     }
 
@@ -92,6 +96,7 @@ impl Delivered {
             kernel_receive_ns: has(has::KERNEL_RECEIVE).then_some(head.kernel_receive_ns),
             delivered_at: Instant(head.delivered_at),
             client: has(has::CLIENT).then(|| ClientTag::new(ClientId(head.client), Sequence(head.client_sequence))),
+            barrier: has(has::BARRIER).then_some(head.order),
             payload,
         }
     }
@@ -104,6 +109,8 @@ pub enum NodeEvent {
     Group(Event),
     /// A message was taken from the application before it was known that the group can't take it; it was dropped.
     PublicationDropped(Refusal),
+    /// A barrier that the application asked for can't be had.
+    SyncRefused(Refusal),
 }
 
 impl From<Event> for NodeEvent {
@@ -114,30 +121,59 @@ impl From<Event> for NodeEvent {
 
 impl std::fmt::Display for NodeEvent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Group(Event::Formed) => f.write_str("every member has been heard: the group is formed"),
-            Self::Group(Event::MemberSilent(rank)) => write!(f, "member {rank} is silent; the group waits for it"),
-            Self::Group(Event::MemberHeard(rank)) => write!(f, "member {rank} was heard again"),
-            Self::Group(Event::Gap { sender, from, to }) => {
+        let event = match self {
+            Self::Group(event) => event,
+            Self::PublicationDropped(refusal) => return write!(f, "a message was dropped: {refusal}"),
+            Self::SyncRefused(refusal) => return write!(f, "there is no barrier: {refusal}"),
+        };
+        match event {
+            Event::View { epoch, members, sequencer } => {
+                let members: Vec<_> = (0..64).filter(|rank| members >> rank & 1 == 1).map(|r| r.to_string()).collect();
+                write!(f, "view {epoch}: members {}, sequencer {sequencer}", members.join(", "))
+            }
+            Event::Suspected(rank, Why::Evidence) => write!(f, "the process of member {rank} is gone"),
+            Event::Suspected(rank, why) => write!(f, "member {rank} is suspected, by {why:?}"),
+            Event::Trusted(rank) => write!(f, "member {rank} was heard again"),
+            Event::NoMajority => f.write_str(
+                "no majority of the view can be reached: restore the network, or restart the members that are gone; if a majority is gone for good, stop all members and start the group anew",
+            ),
+            Event::Majority => f.write_str("a majority of the view can be reached again"),
+            Event::Removed(epoch) => write!(
+                f,
+                "the others went on without this process, in view {epoch}: it was silent for too long; it comes back by itself, as a new member"
+            ),
+            Event::Left(epoch) => write!(f, "this process left; view {epoch} is without it"),
+            Event::Settled { delivered, .. } => {
+                write!(f, "of what was published before the removal, messages below {delivered} were delivered, the others never will be")
+            }
+            Event::Gap { sender, from, to } => {
                 write!(f, "{} messages of member {sender} from {from} on were no longer to be had", to.since(*from))
             }
-            Self::Group(Event::IdentityConflict(rank)) => {
+            Event::Retracted { sender, from, to } => {
+                write!(f, "{} messages of member {sender} from {from} on belong to no view: they are void", to.since(*from))
+            }
+            Event::Synced { phase, .. } => write!(f, "barrier {phase} is complete"),
+            Event::SnapshotWanted => f.write_str("somebody joins and wants the application's state"),
+            Event::SnapshotReady => f.write_str("the application's state at another member has come"),
+            Event::SnapshotTooLarge { bytes, limit_bytes } => write!(
+                f,
+                "the group's state is too large to join with ({bytes} bytes; 0 if only its donor knows): raise limits.max_snapshot_bytes, now {limit_bytes}, here and at the members"
+            ),
+            Event::IdentityConflict(rank) => {
                 write!(f, "another process uses rank {rank} too: one of the two has the wrong process.rank")
             }
-            Self::Group(Event::Restarted { rank, .. }) => {
-                write!(f, "member {rank} was restarted; a static view can't take it in: restart the group")
-            }
-            Self::Group(Event::ConfigurationDiffers(rank)) => {
-                let what =
-                    "group.members, order, sequencer, mtu_bytes and max_message_bytes must be the same everywhere";
-                write!(f, "member {rank} is configured otherwise: {what}")
-            }
-            Self::Group(Event::OtherVersion(version)) => {
-                write!(f, "somebody on the group's address speaks version {version}")
-            }
-            Self::PublicationDropped(refusal) => write!(f, "a message was dropped: {refusal}"),
-            #[allow(unreachable_patterns)] // events of the future
-            Self::Group(event) => write!(f, "{event:?}"),
+            Event::Restarted { rank, .. } => write!(
+                f,
+                "member {rank} was restarted, or two processes have its rank: the new one joins once the old one is out of the view"
+            ),
+            Event::ConfigurationDiffers(rank) => write!(
+                f,
+                "member {rank} is configured otherwise: group.members, order, reliability, sequencer, mtu_bytes and max_message_bytes must be the same everywhere"
+            ),
+            Event::OtherVersion(version) => write!(
+                f,
+                "somebody on the group's address speaks version {version} of the wire format: run the same release everywhere"
+            ),
         }
     }
 }
@@ -145,35 +181,60 @@ impl std::fmt::Display for NodeEvent {
 /// An event as three words: its kind is the frame's tag.
 pub(crate) type EventWords = [u64; 3];
 
-pub(crate) fn event_words(event: NodeEvent) -> Option<(u32, EventWords)> {
-    Some(match event {
-        NodeEvent::Group(Event::Formed) => (0, [0; 3]),
-        NodeEvent::Group(Event::MemberSilent(rank)) => (1, [rank.0.into(), 0, 0]),
-        NodeEvent::Group(Event::MemberHeard(rank)) => (2, [rank.0.into(), 0, 0]),
-        NodeEvent::Group(Event::Gap { sender, from, to }) => (3, [sender.0.into(), from.0, to.0]),
-        NodeEvent::Group(Event::IdentityConflict(rank)) => (4, [rank.0.into(), 0, 0]),
-        NodeEvent::Group(Event::Restarted { rank, incarnation }) => (5, [rank.0.into(), incarnation.0.into(), 0]),
-        NodeEvent::Group(Event::ConfigurationDiffers(rank)) => (6, [rank.0.into(), 0, 0]),
-        NodeEvent::Group(Event::OtherVersion(version)) => (7, [version.into(), 0, 0]),
-        NodeEvent::PublicationDropped(refusal) => (8, [refusal_word(Some(refusal)), 0, 0]),
-        #[allow(unreachable_patterns)] // an event of the future that has no frame yet
-        _ => return None,
-    })
+pub(crate) fn event_words(event: NodeEvent) -> (u32, EventWords) {
+    let rank = |rank: Rank| u64::from(rank.0);
+    let event = match event {
+        NodeEvent::Group(event) => event,
+        NodeEvent::PublicationDropped(refusal) => return (0, [refusal_word(Some(refusal)), 0, 0]),
+        NodeEvent::SyncRefused(refusal) => return (19, [refusal_word(Some(refusal)), 0, 0]),
+    };
+    match event {
+        Event::View { epoch, members, sequencer } => (1, [epoch.0, members, rank(sequencer)]),
+        Event::Suspected(who, why) => (2, [rank(who), why as u64, 0]),
+        Event::Trusted(who) => (3, [rank(who), 0, 0]),
+        Event::NoMajority => (4, [0; 3]),
+        Event::Majority => (5, [0; 3]),
+        Event::Removed(epoch) => (6, [epoch.0, 0, 0]),
+        Event::Left(epoch) => (7, [epoch.0, 0, 0]),
+        Event::Settled { incarnation, delivered } => (8, [incarnation.0.into(), delivered.0, 0]),
+        Event::Gap { sender, from, to } => (9, [rank(sender), from.0, to.0]),
+        Event::Retracted { sender, from, to } => (10, [rank(sender), from.0, to.0]),
+        Event::Synced { phase, asked } => (11, [phase, asked.into(), 0]),
+        Event::SnapshotWanted => (12, [0; 3]),
+        Event::SnapshotReady => (13, [0; 3]),
+        Event::SnapshotTooLarge { bytes, limit_bytes } => (14, [bytes, limit_bytes, 0]),
+        Event::IdentityConflict(who) => (15, [rank(who), 0, 0]),
+        Event::Restarted { rank: who, incarnation } => (16, [rank(who), incarnation.0.into(), 0]),
+        Event::ConfigurationDiffers(who) => (17, [rank(who), 0, 0]),
+        Event::OtherVersion(version) => (18, [version.into(), 0, 0]),
+    }
 }
 
 pub(crate) fn event_of(tag: u32, frame: &[u8]) -> NodeEvent {
     let [first, second, third] = EventWords::read_from_bytes(frame).expect("an event has three words");
     let rank = Rank(first as u16);
+    let why = || Why::ALL.into_iter().find(|why| *why as u64 == second).expect("reasons are written by `event_words`");
     NodeEvent::Group(match tag {
-        0 => Event::Formed,
-        1 => Event::MemberSilent(rank),
-        2 => Event::MemberHeard(rank),
-        3 => Event::Gap { sender: rank, from: Sequence(second), to: Sequence(third) },
-        4 => Event::IdentityConflict(rank),
-        5 => Event::Restarted { rank, incarnation: Incarnation(second as u32) },
-        6 => Event::ConfigurationDiffers(rank),
-        7 => Event::OtherVersion(first as u8),
-        8 => return NodeEvent::PublicationDropped(refusal_of(first).unwrap_or(Refusal::Observer)),
+        0 => return NodeEvent::PublicationDropped(refusal_of(first).unwrap_or(Refusal::Observer)),
+        19 => return NodeEvent::SyncRefused(refusal_of(first).unwrap_or(Refusal::Observer)),
+        1 => Event::View { epoch: Epoch(first), members: second, sequencer: Rank(third as u16) },
+        2 => Event::Suspected(rank, why()),
+        3 => Event::Trusted(rank),
+        4 => Event::NoMajority,
+        5 => Event::Majority,
+        6 => Event::Removed(Epoch(first)),
+        7 => Event::Left(Epoch(first)),
+        8 => Event::Settled { incarnation: Incarnation(first as u32), delivered: Sequence(second) },
+        9 => Event::Gap { sender: rank, from: Sequence(second), to: Sequence(third) },
+        10 => Event::Retracted { sender: rank, from: Sequence(second), to: Sequence(third) },
+        11 => Event::Synced { phase: first, asked: second == 1 },
+        12 => Event::SnapshotWanted,
+        13 => Event::SnapshotReady,
+        14 => Event::SnapshotTooLarge { bytes: first, limit_bytes: second },
+        15 => Event::IdentityConflict(rank),
+        16 => Event::Restarted { rank, incarnation: Incarnation(second as u32) },
+        17 => Event::ConfigurationDiffers(rank),
+        18 => Event::OtherVersion(first as u8),
         _ => unreachable!("events are written by `event_words`"),
     })
 }
@@ -184,9 +245,12 @@ pub(crate) fn refusal_word(refusal: Option<Refusal>) -> u64 {
         None => 0,
         Some(Refusal::Window) => 1,
         Some(Refusal::Forming) => 2,
-        Some(Refusal::MemberSilent(rank)) => 3 | u64::from(rank.0) << 8,
+        Some(Refusal::ViewChange) => 3,
         Some(Refusal::TooLarge { limit_bytes }) => 4 | (limit_bytes as u64) << 8,
         Some(Refusal::Observer) => 5,
+        Some(Refusal::Barrier) => 6,
+        Some(Refusal::NoMajority) => 7,
+        Some(Refusal::Outside) => 8,
     }
 }
 
@@ -195,7 +259,10 @@ pub(crate) fn refusal_of(word: u64) -> Option<Refusal> {
         0 => return None,
         1 => Refusal::Window,
         2 => Refusal::Forming,
-        3 => Refusal::MemberSilent(Rank((word >> 8) as u16)),
+        3 => Refusal::ViewChange,
+        6 => Refusal::Barrier,
+        7 => Refusal::NoMajority,
+        8 => Refusal::Outside,
         4 => Refusal::TooLarge { limit_bytes: (word >> 8) as usize },
         _ => Refusal::Observer,
     })
@@ -207,22 +274,50 @@ pub(crate) fn refusal_of(word: u64) -> Option<Refusal> {
 pub(crate) enum Command {
     /// Answer with a [`ViewRecord`].
     View = 1,
+    /// Ask for a barrier; the answer is an event.
+    Sync = 2,
+    /// Leave the group; the answer is an event.
+    Leave = 3,
 }
 
 /// The view as the data agent knows it.
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct ViewRecord {
     pub(crate) epoch: u64,
+    /// Bit r: rank r is in the view.
+    pub(crate) present: u64,
     /// Bit r: rank r has been heard.
     pub(crate) heard: u64,
-    /// A silent member plus one, or 0.
-    pub(crate) silent: u32,
-    pub(crate) is_formed: u32,
+    /// Bit r: rank r is suspected.
+    pub(crate) suspected: u64,
+    pub(crate) phase: u64,
+    pub(crate) delivered_order: u64,
+    /// By rank: how suspect it is; 1 and more is suspected.
+    pub(crate) levels: [f32; 64],
+    /// By rank: which life of it is in the view.
+    pub(crate) incarnations: [u32; 64],
+    /// By rank: its place in the view, the oldest first; 255 for who is not in it.
+    pub(crate) places: [u8; 64],
+    /// Index into [`STANDINGS`].
+    pub(crate) standing: u32,
     pub(crate) members: u16,
     pub(crate) sequencer: u16,
-    pub(crate) differs: u32,
+    pub(crate) is_formed: u8,
+    pub(crate) differs: u8,
+    pub(crate) is_wedged: u8,
+    pub(crate) lacks_majority: u8,
+    pub(crate) reserved: u32,
 }
+
+/// What a process can be to its group, by name.
+pub(crate) const STANDINGS: [(Standing, &str); 5] = [
+    (Standing::Forming, "forming"),
+    (Standing::Outside, "outside"),
+    (Standing::Following, "following"),
+    (Standing::Member, "member"),
+    (Standing::Gone, "gone"),
+];
 
 #[cfg(test)]
 mod tests {
@@ -240,10 +335,12 @@ mod tests {
             kernel_receive_ns: None,
             delivered_at: Instant(13),
             client: Some(ClientTag::new(ClientId(5), Sequence(6))),
+            barrier: None,
             payload: b"bytes",
         };
         let bare = Delivery { order: None, kernel_receive_ns: Some(12), client: None, ..delivery };
-        for delivery in [delivery, bare] {
+        let between = Delivery { barrier: Some(3), ..bare };
+        for delivery in [delivery, bare, between] {
             let mut frame = Delivered::new(&delivery).as_bytes().to_vec();
             frame.extend_from_slice(delivery.payload);
             assert_eq!(format!("{:?}", Delivered::read(&frame)), format!("{delivery:?}"));
@@ -256,17 +353,36 @@ mod tests {
         let refusals = [
             Refusal::Window,
             Refusal::Forming,
-            Refusal::MemberSilent(rank),
+            Refusal::ViewChange,
             Refusal::TooLarge { limit_bytes: 1 << 20 },
             Refusal::Observer,
+            Refusal::Barrier,
+            Refusal::NoMajority,
+            Refusal::Outside,
         ];
-        let gap = Event::Gap { sender: rank, from: Sequence(3), to: Sequence(9) };
-        let restarted = Event::Restarted { rank, incarnation: Incarnation(77) };
-        let named = [Event::MemberSilent, Event::MemberHeard, Event::IdentityConflict, Event::ConfigurationDiffers];
-        let events = named.map(|event| event(rank)).into_iter();
-        let events = events.chain([Event::Formed, Event::OtherVersion(9), gap, restarted]).map(NodeEvent::Group);
-        for event in events.chain(refusals.map(NodeEvent::PublicationDropped)) {
-            let (tag, words) = event_words(event).expect("every event of today has a frame");
+        let (from, to) = (Sequence(3), Sequence(9));
+        let named = [Event::Trusted, Event::IdentityConflict, Event::ConfigurationDiffers].map(|event| event(rank));
+        let others = [
+            Event::View { epoch: Epoch(4), members: 0b101, sequencer: rank },
+            Event::NoMajority,
+            Event::Majority,
+            Event::Removed(Epoch(9)),
+            Event::Left(Epoch(9)),
+            Event::Settled { incarnation: Incarnation(7), delivered: to },
+            Event::Gap { sender: rank, from, to },
+            Event::Retracted { sender: rank, from, to },
+            Event::Synced { phase: 3, asked: true },
+            Event::SnapshotWanted,
+            Event::SnapshotReady,
+            Event::SnapshotTooLarge { bytes: 1 << 40, limit_bytes: 7 },
+            Event::Restarted { rank, incarnation: Incarnation(77) },
+            Event::OtherVersion(9),
+        ];
+        let suspected = Why::ALL.map(|why| Event::Suspected(rank, why));
+        let events = named.into_iter().chain(others).chain(suspected).map(NodeEvent::Group);
+        let refused = refusals.into_iter().flat_map(|r| [NodeEvent::PublicationDropped(r), NodeEvent::SyncRefused(r)]);
+        for event in events.chain(refused) {
+            let (tag, words) = event_words(event);
             assert_eq!(event_of(tag, words.as_bytes()), event);
             assert!(!event.to_string().is_empty());
         }

@@ -22,6 +22,8 @@ pub struct Settings {
     pub limits: LimitSettings,
     /// How long things take.
     pub timing: TimingSettings,
+    /// How failures are noticed.
+    pub detector: DetectorSettings,
     /// Where it runs.
     pub threads: ThreadSettings,
     /// Trouble to be made on purpose.
@@ -64,8 +66,12 @@ pub enum Order {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reliability {
-    /// Everything reaches every member, as long as all live.
+    /// Everything reaches all members that stay in the group.
     Reliable,
+    /// A message is delivered once a majority of the view holds it: what anybody was shown survives, whoever crashes.
+    Uniform,
+    /// A message is delivered once every member of the view holds it.
+    Stable,
 }
 
 /// What this process is.
@@ -78,6 +84,8 @@ pub struct ProcessSettings {
     pub rank: u16,
     /// Where an observer that comes late begins.
     pub start: Start,
+    /// Whether the application gives its state to members that join, and takes it when it joins.
+    pub snapshots: bool,
 }
 
 /// What a process can be.
@@ -96,6 +104,7 @@ pub enum Role {
 pub enum Start {
     Live,
     Oldest,
+    Snapshot,
 }
 
 /// How this process reaches the others.
@@ -114,6 +123,8 @@ pub struct NetworkSettings {
     pub offload: bool,
     /// Whether the kernel notes when it receives each datagram.
     pub receive_timestamps: bool,
+    /// Whether members hold TCP connections to each other, which tell at once when a process is gone.
+    pub links: bool,
 }
 
 /// The transports there are so far.
@@ -137,6 +148,7 @@ pub struct LimitSettings {
     pub max_message_bytes: usize,
     pub receivers: u32,
     pub repairs_per_s: u32,
+    pub max_snapshot_bytes: usize,
     pub prefault: bool,
 }
 
@@ -147,11 +159,46 @@ pub struct LimitSettings {
 pub struct TimingSettings {
     pub ack_delay_ns: u64,
     pub heartbeat_min_ns: u64,
-    pub heartbeat_max_ns: u64,
     pub nak_retry_min_ns: u64,
     pub nak_retry_max_ns: u64,
     pub reorder_grace_ns: u64,
-    pub silent_after_ns: u64,
+    /// Left out: what the detector's profile says.
+    pub heartbeat_max_ns: Option<u64>,
+}
+
+/// Which profile of times a group is watched by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// Failures show within 100 ms; a host under full load evicts nobody.
+    #[default]
+    Default,
+    /// Failures show within 20 ms, on hosts with cores to spare.
+    Fast,
+}
+
+/// How failures are noticed: any of four detectors suspects; see `bourdon_protocol::control::detector`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DetectorSettings {
+    /// The times that are not given below.
+    pub profile: Profile,
+    /// Nothing heard on the multicast path.
+    pub push: bool,
+    /// Pings unanswered on the unicast path.
+    pub pull: bool,
+    /// Heartbeats later than the past makes likely.
+    pub phi: bool,
+    /// The process is gone: its links were reset.
+    pub evidence: bool,
+    /// Push suspects after so long.
+    pub suspect_after_ns: Option<u64>,
+    /// Pull suspects after so long.
+    pub pull_after_ns: Option<u64>,
+    /// Between two pings.
+    pub ping_interval_ns: Option<u64>,
+    /// Phi suspects at this level: a healthy gap is as long once in 10^φ.
+    pub phi_threshold: Option<f64>,
 }
 
 /// Where a node runs and how it idles.
@@ -211,7 +258,7 @@ impl Default for GroupSettings {
 
 impl Default for ProcessSettings {
     fn default() -> Self {
-        Self { role: Role::Member, rank: 0, start: Start::Live }
+        Self { role: Role::Member, rank: 0, start: Start::Live, snapshots: false }
     }
 }
 
@@ -224,6 +271,7 @@ impl Default for NetworkSettings {
             receive_buffer_bytes: 8 << 20,
             offload: true,
             receive_timestamps: false,
+            links: true,
         }
     }
 }
@@ -238,7 +286,24 @@ impl Default for LimitSettings {
             max_message_bytes: limits.max_message_bytes,
             receivers: limits.receivers,
             repairs_per_s: limits.repairs_per_s,
+            max_snapshot_bytes: limits.max_snapshot_bytes,
             prefault: limits.prefault,
+        }
+    }
+}
+
+impl Default for DetectorSettings {
+    fn default() -> Self {
+        Self {
+            profile: Profile::Default,
+            push: true,
+            pull: true,
+            phi: true,
+            evidence: true,
+            suspect_after_ns: None,
+            pull_after_ns: None,
+            ping_interval_ns: None,
+            phi_threshold: None,
         }
     }
 }
@@ -249,11 +314,10 @@ impl Default for TimingSettings {
         Self {
             ack_delay_ns: timing.ack_delay_ns,
             heartbeat_min_ns: timing.heartbeat_min_ns,
-            heartbeat_max_ns: timing.heartbeat_max_ns,
             nak_retry_min_ns: timing.nak_retry_min_ns,
             nak_retry_max_ns: timing.nak_retry_max_ns,
             reorder_grace_ns: timing.reorder_grace_ns,
-            silent_after_ns: timing.silent_after_ns,
+            heartbeat_max_ns: None,
         }
     }
 }
@@ -284,6 +348,10 @@ pub enum SettingsError {
     NoPort(SocketAddr),
     #[error("{what} is {value} %: a percentage is between 0 and 100")]
     Percent { what: &'static str, value: f64 },
+    #[error("detector.{what} is {value}: it must be more than 0 and less than a day (or, for phi_threshold, 300)")]
+    Detector { what: &'static str, value: f64 },
+    #[error("detector: at least one of push, pull, phi and evidence must be on, or nobody's failure is ever noticed")]
+    NoDetector,
     #[error("threads.{what} is {bytes} bytes: with this max_message_bytes it must be {least} to {most}")]
     Ring { what: &'static str, bytes: usize, least: usize, most: usize },
     #[error(transparent)]
@@ -328,8 +396,53 @@ impl Settings {
                 return Err(SettingsError::Percent { what, value });
             }
         }
+        self.check_detector()?;
         self.check_rings()?;
         Ok(self.protocol(usize::MAX).check()?)
+    }
+
+    fn check_detector(&self) -> Result<(), SettingsError> {
+        const DAY_NS: f64 = 86_400e9;
+        let detector = &self.detector;
+        let ns = |value: Option<u64>| value.map(|value| (value as f64, DAY_NS));
+        for (what, value) in [
+            ("suspect_after_ns", ns(detector.suspect_after_ns)),
+            ("pull_after_ns", ns(detector.pull_after_ns)),
+            ("ping_interval_ns", ns(detector.ping_interval_ns)),
+            ("phi_threshold", detector.phi_threshold.map(|value| (value, 300.0))),
+        ] {
+            if let Some((value, most)) = value
+                && !(value > 0.0 && value < most)
+            {
+                return Err(SettingsError::Detector { what, value });
+            }
+        }
+        let any = detector.push || detector.pull || detector.phi || detector.evidence;
+        if any { Ok(()) } else { Err(SettingsError::NoDetector) }
+    }
+
+    /// The times of the profile, with what was set by hand.
+    fn timing(&self) -> bourdon_protocol::Timing {
+        let (timing, detector) = (&self.timing, &self.detector);
+        let mut times = match detector.profile {
+            Profile::Default => bourdon_protocol::Timing::default(),
+            Profile::Fast => bourdon_protocol::Timing::fast(),
+        };
+        times.ack_delay_ns = timing.ack_delay_ns;
+        times.heartbeat_min_ns = timing.heartbeat_min_ns;
+        times.heartbeat_max_ns = timing.heartbeat_max_ns.unwrap_or(times.heartbeat_max_ns);
+        times.nak_retry_min_ns = timing.nak_retry_min_ns;
+        times.nak_retry_max_ns = timing.nak_retry_max_ns;
+        times.reorder_grace_ns = timing.reorder_grace_ns;
+        let watch = &mut times.detector;
+        watch.heartbeat_ns = times.heartbeat_max_ns;
+        (watch.push, watch.pull, watch.phi) = (detector.push, detector.pull, detector.phi);
+        watch.evidence = detector.evidence;
+        watch.suspect_after_ns = detector.suspect_after_ns.unwrap_or(watch.suspect_after_ns);
+        watch.pull_after_ns = detector.pull_after_ns.unwrap_or(watch.pull_after_ns);
+        watch.ping_interval_ns = detector.ping_interval_ns.unwrap_or(watch.ping_interval_ns);
+        watch.phi_threshold = detector.phi_threshold.unwrap_or(watch.phi_threshold);
+        times
     }
 
     /// Four of the longest messages fit a ring: with half, one might never fit behind what is left of another.
@@ -356,7 +469,7 @@ impl Settings {
             Role::Member => p::Role::Member(Rank(self.process.rank)),
             Role::Observer => p::Role::Observer,
         };
-        let (limits, timing) = (&self.limits, &self.timing);
+        let limits = &self.limits;
         let mut config = p::Config::new(GroupId::of(&self.group.name), self.group.members, role);
         config.order = match self.group.order {
             Order::Unordered => p::Order::Unordered,
@@ -364,10 +477,16 @@ impl Settings {
             Order::Causal => p::Order::Causal,
             Order::Total | Order::TotalCausal => p::Order::Total,
         };
+        config.reliability = match self.group.reliability {
+            Reliability::Reliable => p::Reliability::Reliable,
+            Reliability::Uniform => p::Reliability::Uniform,
+            Reliability::Stable => p::Reliability::Stable,
+        };
         config.sequencer = Rank(self.group.sequencer);
         config.start = match self.process.start {
             Start::Live => p::Start::Live,
             Start::Oldest => p::Start::Oldest,
+            Start::Snapshot => p::Start::Snapshot,
         };
         config.limits = p::Limits {
             mtu_bytes: limits.mtu_bytes,
@@ -379,17 +498,11 @@ impl Settings {
             max_message_bytes: limits.max_message_bytes,
             receivers: limits.receivers,
             repairs_per_s: limits.repairs_per_s,
+            max_snapshot_bytes: limits.max_snapshot_bytes,
             prefault: limits.prefault,
         };
-        config.timing = p::Timing {
-            ack_delay_ns: timing.ack_delay_ns,
-            heartbeat_min_ns: timing.heartbeat_min_ns,
-            heartbeat_max_ns: timing.heartbeat_max_ns,
-            nak_retry_min_ns: timing.nak_retry_min_ns,
-            nak_retry_max_ns: timing.nak_retry_max_ns,
-            reorder_grace_ns: timing.reorder_grace_ns,
-            silent_after_ns: timing.silent_after_ns,
-        };
+        config.timing = self.timing();
+        config.snapshots = self.process.snapshots;
         config
     }
 }

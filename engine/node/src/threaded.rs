@@ -24,7 +24,7 @@ use crate::placement::place_current_thread;
 use crate::settings::{Role, Settings};
 use bourdon_port::{Port, Waker};
 use bourdon_ring::counters as cells;
-use bourdon_ring::signal::{Flag, Sleeper, doorbell, watermark};
+use bourdon_ring::signal::{Bell, Flag, Sleeper, doorbell, watermark};
 use bourdon_ring::spsc;
 use bourdon_wire::TopicId;
 use std::collections::VecDeque;
@@ -37,7 +37,7 @@ use std::thread::{Builder, JoinHandle};
 /// Room for events nobody has fetched: as many as the protocol itself keeps.
 const EVENT_RING_BYTES: usize = 256 * 40;
 /// Commands and answers of the control thread, which has one under way at a time.
-const COMMAND_RING_BYTES: usize = 1024;
+const COMMAND_RING_BYTES: usize = 8192;
 
 /// What a threaded node is started with beside its settings.
 #[derive(Clone, Debug)]
@@ -61,6 +61,19 @@ pub struct ThreadedNode {
     control: Option<Control>,
     events: Events,
     counters: CountersFile,
+    orders: Orders,
+}
+
+/// How the application tells the data agent what to do.
+struct Orders {
+    producer: spsc::Producer,
+    bell: Bell,
+}
+
+impl std::fmt::Debug for Orders {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Orders")
+    }
 }
 
 struct Events {
@@ -106,6 +119,7 @@ struct Given {
     outlets: Vec<Outlet>,
     listeners: Vec<Listener>,
     commands: spsc::Consumer,
+    orders: spsc::Consumer,
     answers: Listener,
     held_up: cells::Writer,
     sleeper: Sleeper,
@@ -149,6 +163,7 @@ impl ThreadedNode {
         let event_waker = events.waker.clone();
         let seats =
             control::prepare(EVENT_RING_BYTES, COMMAND_RING_BYTES).map_err(io("preparing the control thread"))?;
+        let (order_producer, orders) = spsc::channel(COMMAND_RING_BYTES);
         let stop = Flag::new();
         let given = Given {
             settings: settings.clone(),
@@ -159,6 +174,7 @@ impl ThreadedNode {
                 seats.listener,
             ],
             commands: seats.commands,
+            orders,
             answers: seats.answers,
             held_up,
             sleeper,
@@ -181,7 +197,8 @@ impl ThreadedNode {
             let outcome = data.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             return Err(outcome.expect_err("an agent that ends before it stands says why"));
         };
-        let mut node = Self { info, stop, waker, data: Some(data), ended, control: None, events, counters };
+        let orders = Orders { producer: order_producer, bell: bell.clone() };
+        let mut node = Self { info, stop, waker, data: Some(data), ended, control: None, events, counters, orders };
         let asker = control::Asker { bell: bell.clone(), waker: node.waker.clone(), stop: node.stop.clone() };
         let control = seats.control.start(&node.counters, cells, asker).map_err(io("opening the admin socket"))?;
         node.info.socket_path = control.path();
@@ -198,6 +215,24 @@ impl ThreadedNode {
         let (gate, agent) = (&gate_bell, &node.waker);
         let subscriptions = inlets.into_iter().map(|inlet| Subscription::new(inlet, gate, agent)).collect();
         Ok((node, publications, subscriptions))
+    }
+
+    fn command(&mut self, command: messages::Command) -> bool {
+        let taken = self.orders.producer.try_push(command as u32, &[]).is_ok();
+        if taken && self.orders.bell.must_ring() {
+            self.waker.wake();
+        }
+        taken
+    }
+
+    /// Asks for a barrier, as [`Engine::sync`](crate::Engine::sync) does; false if too much waits already.
+    pub fn sync(&mut self) -> bool {
+        self.command(messages::Command::Sync)
+    }
+
+    /// Leaves the group, as [`Engine::leave`](crate::Engine::leave) does.
+    pub fn leave(&mut self) -> bool {
+        self.command(messages::Command::Leave)
     }
 
     /// What it chose.
@@ -282,6 +317,7 @@ fn run_agent(given: Given, ready: SyncSender<Ready>) -> Result<(), NodeError> {
         outlets: given.outlets,
         listeners: given.listeners,
         commands: given.commands,
+        orders: given.orders,
         answers: given.answers,
         held_up: given.held_up,
         sleeper: given.sleeper,

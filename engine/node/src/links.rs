@@ -1,0 +1,349 @@
+//! Links: TCP connections between members that tell at once when a process is gone.
+//!
+//! Silence says that somebody may be gone, after a while and with doubt. A kernel knows: when a process ends, however it
+//! ends, it closes the process's connections, and whoever tries to connect again is refused. So each member connects to
+//! every other and sends nothing. When a connection ends, it tries once more: if that is refused where it was accepted
+//! before, the process is gone, and that is hard evidence. A connection that merely breaks (a reset on the way, a host
+//! that is unreachable) proves nothing, and neither does a refusal by somebody who never answered, such as a firewall.
+//!
+//! A thread of its own does this (mio): connecting and closing block nobody who moves messages.
+//!
+//! Invariants: evidence names the life whose port was refused; at most [`LINKS_MAX`] connections are held each way; what
+//! comes in is thrown away; nothing leaves by another interface than the group's.
+
+use bourdon_port::Waker;
+use bourdon_protocol::Member;
+use bourdon_ring::signal::Flag;
+use bourdon_ring::spsc::{self, Consumer, Producer};
+use bourdon_wire::{Address, Incarnation, Rank};
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io::{self, ErrorKind, Read};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Connections each way: a full view's.
+const LINKS_MAX: usize = 64;
+/// Room for evidence nobody has taken: more than a view has members.
+const EVIDENCE_RING_BYTES: usize = 4096;
+/// How long a connection that could not be made waits before the next attempt.
+const RETRY: Duration = Duration::from_millis(20);
+/// How long an attempt may take before another is made.
+const CONNECT_MAX: Duration = Duration::from_secs(1);
+/// Bytes thrown away at a time.
+const SCRAP_BYTES: usize = 512;
+
+const WAKE: Token = Token(usize::MAX);
+const LISTEN: Token = Token(usize::MAX - 1);
+/// Connections made by us have the tokens below, those accepted the ones from here on.
+const ACCEPTED: usize = LINKS_MAX;
+
+/// Whom to be connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Target {
+    member: Member,
+    address: SocketAddr,
+}
+
+/// The node's end of it.
+#[derive(Debug)]
+pub(crate) struct Links {
+    port: u16,
+    evidence: Evidence,
+    orders: Sender<Vec<Target>>,
+    /// What was ordered last.
+    targets: Vec<Target>,
+    end: Flag,
+    waker: Arc<mio::Waker>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Evidence(Consumer);
+
+impl std::fmt::Debug for Evidence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Evidence")
+    }
+}
+
+impl Links {
+    /// Listens on a port of the interface's address and starts the thread. `node` is woken when there is evidence.
+    pub(crate) fn open(ip: IpAddr, interface: &str, node: Waker) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE)?);
+        let mut listener = TcpListener::bind(SocketAddr::new(ip, 0))?;
+        let port = listener.local_addr()?.port();
+        poll.registry().register(&mut listener, LISTEN, Interest::READABLE)?;
+        // Whether connections can be kept on the interface is found out now, not when one is lost.
+        drop(socket(ip, interface)?);
+        let (producer, consumer) = spsc::channel(EVIDENCE_RING_BYTES);
+        let (orders, ordered) = channel();
+        let end = Flag::new();
+        let thread = LinksThread {
+            poll,
+            listener,
+            ip,
+            interface: interface.to_owned(),
+            made: Vec::new(),
+            accepted: (0..LINKS_MAX).map(|_| None).collect(),
+            ordered,
+            evidence: producer,
+            node,
+            end: end.clone(),
+        };
+        let thread = Builder::new().name("bourdon-links".to_owned()).spawn(move || thread.run())?;
+        let (targets, thread) = (Vec::new(), Some(thread));
+        Ok(Self { port, evidence: Evidence(consumer), orders, targets, end, waker, thread })
+    }
+
+    /// Where the others connect to.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What has been found out since the last call.
+    #[inline]
+    pub(crate) fn evidence(&mut self, mut gone: impl FnMut(Rank, Incarnation)) {
+        if self.evidence.0.has_frames() {
+            self.evidence.0.read(usize::MAX, |rank, frame| {
+                let incarnation = u32::from_ne_bytes(frame.try_into().expect("evidence is one life"));
+                gone(Rank(rank as u16), Incarnation(incarnation));
+            });
+        }
+    }
+
+    /// Watches these members.
+    pub(crate) fn watch(&mut self, members: impl Iterator<Item = (Member, Address, u16)>) {
+        let target = |(member, address, port)| {
+            let ip = SocketAddr::from(address).ip();
+            Target { member, address: SocketAddr::new(ip, port) }
+        };
+        let targets: Vec<_> = members.map(target).collect();
+        if targets != self.targets && self.orders.send(targets.clone()).is_ok() {
+            self.targets = targets;
+            let _ = self.waker.wake();
+        }
+    }
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        self.end.set();
+        let _ = self.waker.wake();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join(); // its panic has been printed; the node goes on by silence
+        }
+    }
+}
+
+/// A socket that is not connected yet and whose packets stay on the interface.
+fn socket(ip: IpAddr, interface: &str) -> io::Result<Socket> {
+    let domain = if ip.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.bind_device(Some(interface.as_bytes()))?;
+    socket.bind(&SocketAddr::new(ip, 0).into())?;
+    Ok(socket)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Not connected; another attempt is made then.
+    Idle(Instant),
+    /// Being connected, until then at most.
+    Connecting(Instant),
+    Connected,
+    /// Refused after it had been connected.
+    Gone,
+}
+
+/// A connection we make.
+struct Link {
+    target: Target,
+    stream: Option<TcpStream>,
+    state: State,
+    /// It was connected once: a refusal means something.
+    known: bool,
+}
+
+struct LinksThread {
+    poll: Poll,
+    listener: TcpListener,
+    ip: IpAddr,
+    interface: String,
+    made: Vec<Link>,
+    accepted: Vec<Option<TcpStream>>,
+    ordered: Receiver<Vec<Target>>,
+    evidence: Producer,
+    node: Waker,
+    end: Flag,
+}
+
+impl LinksThread {
+    fn run(mut self) {
+        let mut ready = Events::with_capacity(2 * LINKS_MAX + 2);
+        while !self.end.is_set() {
+            let wait = self.next_attempt();
+            match self.poll.poll(&mut ready, wait) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    tracing::error!(%error, "the links are closed: epoll failed");
+                    return;
+                }
+            }
+            while let Ok(targets) = self.ordered.try_recv() {
+                self.retarget(&targets);
+            }
+            for event in &ready {
+                match event.token() {
+                    LISTEN => self.accept(),
+                    WAKE => {}
+                    Token(index) if index < ACCEPTED => self.drive(index),
+                    Token(index) => self.discard(index - ACCEPTED),
+                }
+            }
+            self.attempt();
+        }
+    }
+
+    fn next_attempt(&self) -> Option<Duration> {
+        let due = self.made.iter().filter_map(|link| match link.state {
+            State::Idle(at) | State::Connecting(at) => Some(at),
+            State::Connected | State::Gone => None,
+        });
+        due.min().map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Keeps the connections to who is still to be watched, drops the others, and begins the new ones.
+    fn retarget(&mut self, targets: &[Target]) {
+        let mut before: Vec<Option<Link>> = std::mem::take(&mut self.made).into_iter().map(Some).collect();
+        for target in targets.iter().take(LINKS_MAX) {
+            let same =
+                |link: &&mut Option<Link>| link.as_ref().is_some_and(|link| link.target.address == target.address);
+            let kept = before.iter_mut().find(same).and_then(Option::take);
+            let mut link = kept.unwrap_or(Link {
+                target: *target,
+                stream: None,
+                state: State::Idle(Instant::now()),
+                known: false,
+            });
+            link.target = *target;
+            self.made.push(link);
+        }
+        drop(before);
+        for (index, link) in self.made.iter_mut().enumerate() {
+            if let Some(stream) = &mut link.stream {
+                // The token is its place, which may have changed.
+                let _ = self.poll.registry().reregister(stream, Token(index), Interest::READABLE | Interest::WRITABLE);
+            }
+        }
+    }
+
+    fn attempt(&mut self) {
+        let now = Instant::now();
+        for index in 0..self.made.len() {
+            match self.made[index].state {
+                State::Idle(at) if at <= now => self.connect(index),
+                State::Connecting(until) if until <= now => self.retry_later(index),
+                _ => {}
+            }
+        }
+    }
+
+    fn connect(&mut self, index: usize) {
+        let target = self.made[index].target;
+        let begun = socket(self.ip, &self.interface).and_then(|socket| match socket.connect(&target.address.into()) {
+            Ok(()) => Ok(socket),
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => Ok(socket),
+            Err(error) => Err(error),
+        });
+        match begun {
+            Ok(socket) => {
+                let mut stream = TcpStream::from_std(socket.into());
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                if self.poll.registry().register(&mut stream, Token(index), interest).is_ok() {
+                    let link = &mut self.made[index];
+                    (link.stream, link.state) = (Some(stream), State::Connecting(Instant::now() + CONNECT_MAX));
+                } else {
+                    self.retry_later(index);
+                }
+            }
+            Err(error) => self.failed(index, &error),
+        }
+    }
+
+    fn failed(&mut self, index: usize, error: &io::Error) {
+        let link = &mut self.made[index];
+        link.stream = None;
+        if error.kind() == ErrorKind::ConnectionRefused && link.known {
+            link.state = State::Gone;
+            let member = link.target.member;
+            let _ = self.evidence.try_push(member.rank.0.into(), &member.incarnation.0.to_ne_bytes());
+            self.node.wake();
+        } else {
+            self.retry_later(index);
+        }
+    }
+
+    fn retry_later(&mut self, index: usize) {
+        let link = &mut self.made[index];
+        (link.stream, link.state) = (None, State::Idle(Instant::now() + RETRY));
+    }
+
+    /// Something happened to a connection of ours.
+    fn drive(&mut self, index: usize) {
+        let Some(link) = self.made.get_mut(index) else { return };
+        let Some(stream) = &mut link.stream else { return };
+        if let Ok(Some(error)) = stream.take_error() {
+            return self.failed(index, &error);
+        }
+        if matches!(link.state, State::Connecting(_)) {
+            match stream.peer_addr() {
+                Ok(_) => (link.state, link.known) = (State::Connected, true),
+                Err(error) if error.kind() == ErrorKind::NotConnected => return,
+                Err(error) => return self.failed(index, &error),
+            }
+        }
+        if !is_open(stream) {
+            // At once: if the process is gone, this is refused.
+            link.stream = None;
+            self.connect(index);
+        }
+    }
+
+    fn accept(&mut self) {
+        while let Ok((mut stream, _)) = self.listener.accept() {
+            let Some(place) = self.accepted.iter().position(Option::is_none) else { continue };
+            let token = Token(ACCEPTED + place);
+            if self.poll.registry().register(&mut stream, token, Interest::READABLE).is_ok() {
+                self.accepted[place] = Some(stream);
+            }
+        }
+    }
+
+    fn discard(&mut self, place: usize) {
+        let Some(slot) = self.accepted.get_mut(place) else { return };
+        if slot.as_mut().is_some_and(|stream| !is_open(stream)) {
+            *slot = None;
+        }
+    }
+}
+
+/// Throws away what has come; whether the connection still stands.
+fn is_open(stream: &mut TcpStream) -> bool {
+    let mut scrap = [0; SCRAP_BYTES];
+    loop {
+        match stream.read(&mut scrap) {
+            Ok(0) => return false,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return false,
+        }
+    }
+}
