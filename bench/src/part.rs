@@ -4,6 +4,7 @@
 //! starts itself again as the other end, says on stdin what to be, and reads from stdout what it found. The far end ends
 //! when its stdin does.
 
+use crate::total_order::Task;
 use crate::{Failure, Idle, Transport};
 use bourdon::settings::{IdleStrategy, Role, Settings as NodeSettings, Transport as NodeTransport};
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,8 @@ pub(crate) struct Spec {
     pub(crate) members: u16,
     pub(crate) size_bytes: u32,
     pub(crate) count: u64,
+    /// What a member of a total-order measurement does.
+    pub(crate) order: Option<Task>,
 }
 
 /// The parts there are.
@@ -37,13 +40,19 @@ pub(crate) enum Part {
     ThreadedEcho,
     Sink,
     Observer,
+    BourdonMember,
+    CorosyncMember,
 }
 
 /// What the far end found.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Found {
     pub(crate) received: u64,
+    /// In `total-order`: sent and not received.
+    pub(crate) lost: u64,
     pub(crate) out_of_order: u64,
+    /// In `total-order`: a word that depends on every delivery and their order.
+    pub(crate) chain: u64,
     /// From the first message to the last.
     pub(crate) elapsed_ns: u64,
     pub(crate) cpu_ns: u64,
@@ -72,18 +81,25 @@ impl Drop for FarEnd {
     }
 }
 
+fn cannot_start(error: std::io::Error) -> Failure {
+    Failure::Unusable(format!("can't start the far end: {error}"))
+}
+
 impl FarEnd {
     /// Starts it and tells it what to be.
     pub(crate) fn start(spec: &Spec) -> Result<Self, Failure> {
-        let unusable = |error: std::io::Error| Failure::Unusable(format!("can't start the far end: {error}"));
-        let program = std::env::current_exe().map_err(unusable)?;
-        let mut command = Command::new(program);
-        let mut child = command.arg("part").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(unusable)?;
+        let program = std::env::current_exe().map_err(cannot_start)?;
+        Self::start_by(Command::new(program).arg("part"), spec)
+    }
+
+    /// Starts it by a command that ends in this program's `part`, and tells it what to be.
+    pub(crate) fn start_by(command: &mut Command, spec: &Spec) -> Result<Self, Failure> {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(cannot_start)?;
         let lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
         let mut line = serde_json::to_string(spec).expect("plain data becomes JSON");
         line.push('\n');
         let stdin = child.stdin.as_mut().expect("stdin is piped");
-        stdin.write_all(line.as_bytes()).map_err(unusable)?;
+        stdin.write_all(line.as_bytes()).map_err(cannot_start)?;
         Ok(Self { child, lines })
     }
 
@@ -109,7 +125,7 @@ impl FarEnd {
     }
 
     /// Waits for what it found.
-    pub(crate) fn found(mut self) -> Result<Found, Failure> {
+    pub(crate) fn found(&mut self) -> Result<Found, Failure> {
         loop {
             match self.hear()? {
                 Said::Found(found) => return Ok(found),
@@ -138,8 +154,9 @@ pub(crate) fn run(play: impl FnOnce(&Spec) -> Result<(), Failure>) -> Result<(),
         for _ in std::io::stdin().lock().lines() {}
         std::process::exit(0);
     });
-    if spec.role != Part::ThreadedEcho {
-        pin(spec.core); // a node with threads of its own needs more than one core
+    // A node with threads of its own needs more than one core, and more members than cores share them best unbound.
+    if !matches!(spec.role, Part::ThreadedEcho | Part::BourdonMember | Part::CorosyncMember) {
+        pin(spec.core);
     }
     let outcome = play(&spec);
     if let Err(Failure::Unusable(why) | Failure::Broken(why)) = outcome {
@@ -173,12 +190,18 @@ impl Spec {
             address: group(1),
             back_address: group(2),
             transport: settings.transport,
-            idle: settings.idle,
+            idle: settings.idle.unwrap_or(Idle::Spin),
             offload: !settings.no_offload,
             members: 2,
             size_bytes: settings.size,
             count,
+            order: None,
         }
+    }
+
+    /// What a member of a total-order measurement does.
+    pub(crate) fn task(&self) -> Result<&Task, Failure> {
+        self.order.as_ref().ok_or_else(|| Failure::Broken("a member was not told what to do".into()))
     }
 
     /// The node settings of a process of this measurement.
