@@ -6,15 +6,17 @@
 //! The member's process has both (the harness starts it so), starts its daemon in them, and the daemon ends with it.
 //!
 //! It is configured to be fast, as far as that is honest: UDP multicast instead of the encrypting transport, no
-//! cryptography, and no real-time priority, which on a few cores starves the applications it serves. The rest is as
-//! delivered. Its agreed order is not uniform: a member cut off may deliver what the others never do.
+//! cryptography, no real-time priority, which on a few cores starves the applications it serves, and the larger window
+//! that its manual gives for equal hosts, which doubles its throughput here and costs no latency. Its clients idle like
+//! Bourdon's nodes. The rest is as delivered. Its agreed order is not uniform: a member cut off may deliver what the others never do.
 
 mod cpg;
 
-use crate::Failure;
 use crate::hosts::{NETWORK, address};
 use crate::part::Spec;
 use crate::total_order::{Ordered, Task, play};
+use crate::{Failure, Idle};
+use bourdon::Idler;
 use cpg::{Cpg, CpgError};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -29,6 +31,9 @@ const LOG: &str = "/run/corosync-bench.log";
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long to wait before asking a daemon again that is not there yet.
 const RETRY: Duration = Duration::from_millis(20);
+/// Messages on one token rotation, of all members and of one: the most that its manual names.
+const WINDOW: u32 = 300;
+const WINDOW_OF_ONE: u32 = 100;
 const PACKAGES: &str = "install the packages corosync and libcpg4, or leave this peer out with --no-peer";
 
 /// Whether it can be measured here; its version.
@@ -41,7 +46,7 @@ pub(crate) fn version() -> Result<String, Failure> {
 }
 
 /// What a row says of how it was measured.
-pub(crate) fn settings(version: &str) -> Value {
+pub(crate) fn settings(version: &str, idle: Idle) -> Value {
     json!({
         "version": version,
         "guarantee": "agreed",
@@ -49,8 +54,9 @@ pub(crate) fn settings(version: &str) -> Value {
         "transport": "udp multicast",
         "crypto": "none",
         "sched_rr": false,
-        "idle": "park",
-        "rest": "defaults",
+        "window_size": WINDOW,
+        "max_messages": WINDOW_OF_ONE,
+        "idle": idle,
     })
 }
 
@@ -60,7 +66,7 @@ fn config(members: u16) -> String {
     let nodes: String = (0..members).map(node).collect();
     format!(
         "totem {{\n  version: 2\n  cluster_name: bench\n  transport: udp\n  crypto_cipher: none\n  crypto_hash: none\n  \
-         interface {{\n    linknumber: 0\n    bindnetaddr: {NETWORK}\n    mcastaddr: 239.254.74.1\n    \
+         window_size: {WINDOW}\n  max_messages: {WINDOW_OF_ONE}\n  interface {{\n    linknumber: 0\n    bindnetaddr: {NETWORK}\n    mcastaddr: 239.254.74.1\n    \
          mcastport: 5405\n  }}\n}}\nnodelist {{\n{nodes}}}\nsystem {{\n  sched_rr: no\n  move_to_root_cgroup: no\n}}\n\
          logging {{\n  to_stderr: yes\n  to_syslog: no\n  to_logfile: no\n}}\n"
     )
@@ -140,21 +146,22 @@ impl Daemon {
 struct Member {
     daemon: Daemon,
     cpg: Cpg,
+    idler: Idler,
 }
 
 /// Plays a member.
 pub(crate) fn run(spec: &Spec, task: &Task) -> Result<(), Failure> {
     let mut daemon = Daemon::start(task.members)?;
     let cpg = daemon.join(&spec.group)?;
-    // Who speaks before all have joined is not heard by all.
+    // Who speaks before all have joined is not heard by all. What others say meanwhile stays in the inbox.
     let deadline = Instant::now() + PATIENCE;
     while cpg.members() < usize::from(task.members) {
-        cpg.wait(RETRY).and_then(|()| cpg.dispatch(|_, _| {})).map_err(|error| daemon.broken(error))?;
+        cpg.wait(RETRY).and_then(|()| cpg.gather()).map_err(|error| daemon.broken(error))?;
         if Instant::now() > deadline {
             return Err(daemon.broken(format!("{} of {} members have joined", cpg.members(), task.members)));
         }
     }
-    play(&mut Member { daemon, cpg }, spec.size_bytes, task)
+    play(&mut Member { daemon, cpg, idler: Idler::new(spec.idle.into()) }, spec.size_bytes, task)
 }
 
 impl Ordered for Member {
@@ -171,10 +178,8 @@ impl Ordered for Member {
 
     #[inline]
     fn idle(&mut self, work_count: usize, longest: Duration) -> Result<(), Failure> {
-        if work_count > 0 {
-            return Ok(());
-        }
-        self.cpg.wait(longest).map_err(|error| self.daemon.broken(error))
+        let idled = self.idler.idle(work_count, |sleep| self.cpg.wait(sleep.min(longest)));
+        idled.map_err(|error| self.daemon.broken(error))
     }
 
     fn others_cpu_ns(&self) -> u64 {

@@ -82,7 +82,7 @@ struct Settings {
     /// Run the node in the measuring thread, or in a thread of its own behind rings
     #[arg(long, value_enum, default_value = "inline")]
     mode: Mode,
-    /// What a node does while nothing comes [default: spin; total-order: park]
+    /// What a node does while nothing comes [default: spin; total-order: yield]
     #[arg(long, value_enum)]
     idle: Option<Idle>,
     /// Send and receive without segmentation offload

@@ -66,6 +66,7 @@ pub(crate) enum Said {
     Ready,
     Found(Found),
     Unusable(String),
+    Broken(String),
 }
 
 /// A far end that runs; it is killed and reaped when dropped.
@@ -103,9 +104,15 @@ impl FarEnd {
         Ok(Self { child, lines })
     }
 
+    /// The next that it says, unless that is that it can't go on.
     fn hear(&mut self) -> Result<Said, Failure> {
         match self.lines.next() {
-            Some(Ok(line)) => serde_json::from_str(&line).map_err(|error| Failure::Broken(format!("{line}: {error}"))),
+            Some(Ok(line)) => match serde_json::from_str(&line) {
+                Ok(Said::Unusable(why)) => Err(Failure::Unusable(why)),
+                Ok(Said::Broken(why)) => Err(Failure::Broken(why)),
+                Ok(said) => Ok(said),
+                Err(error) => Err(Failure::Broken(format!("{line}: {error}"))),
+            },
             _ => Err(Failure::Broken("the far end ended before it was done".into())),
         }
     }
@@ -114,8 +121,7 @@ impl FarEnd {
     pub(crate) fn wait_until_ready(&mut self) -> Result<(), Failure> {
         match self.hear()? {
             Said::Ready => Ok(()),
-            Said::Unusable(why) => Err(Failure::Unusable(why)),
-            Said::Found(_) => Err(Failure::Broken("the far end was done before it began".into())),
+            _ => Err(Failure::Broken("the far end was done before it began".into())),
         }
     }
 
@@ -127,10 +133,8 @@ impl FarEnd {
     /// Waits for what it found.
     pub(crate) fn found(&mut self) -> Result<Found, Failure> {
         loop {
-            match self.hear()? {
-                Said::Found(found) => return Ok(found),
-                Said::Unusable(why) => return Err(Failure::Unusable(why)),
-                Said::Ready => {}
+            if let Said::Found(found) = self.hear()? {
+                return Ok(found);
             }
         }
     }
@@ -158,9 +162,10 @@ pub(crate) fn run(play: impl FnOnce(&Spec) -> Result<(), Failure>) -> Result<(),
     if !matches!(spec.role, Part::ThreadedEcho | Part::BourdonMember | Part::CorosyncMember) {
         pin(spec.core);
     }
-    let outcome = play(&spec);
-    if let Err(Failure::Unusable(why) | Failure::Broken(why)) = outcome {
-        say(&Said::Unusable(why));
+    match play(&spec) {
+        Ok(()) => {}
+        Err(Failure::Unusable(why)) => say(&Said::Unusable(why)),
+        Err(Failure::Broken(why)) => say(&Said::Broken(why)),
     }
     Ok(())
 }
@@ -175,6 +180,17 @@ pub(crate) fn pin(core: usize) {
 pub(crate) fn cpu_ns() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+impl From<Idle> for IdleStrategy {
+    fn from(idle: Idle) -> Self {
+        match idle {
+            Idle::Spin => Self::Spin,
+            Idle::Yield => Self::Yield,
+            Idle::Backoff => Self::Backoff,
+            Idle::Park => Self::Park,
+        }
+    }
 }
 
 impl Spec {
@@ -219,12 +235,7 @@ impl Spec {
             Transport::Udp => NodeTransport::Udp,
             Transport::Portable => NodeTransport::Portable,
         };
-        node.threads.idle = match self.idle {
-            Idle::Spin => IdleStrategy::Spin,
-            Idle::Yield => IdleStrategy::Yield,
-            Idle::Backoff => IdleStrategy::Backoff,
-            Idle::Park => IdleStrategy::Park,
-        };
+        node.threads.idle = self.idle.into();
         node
     }
 

@@ -29,6 +29,10 @@ const RATE_PER_S: u64 = 1_000;
 /// The seconds of a round: thousands of token rotations, hundreds of windows.
 const SECONDS: u64 = 2;
 
+/// What every member does while nothing comes, of whichever system: on fewer cores than members, letting others run gave
+/// both systems their lowest latency and throughput no lower than sleeping.
+const IDLE: Idle = Idle::Yield;
+
 /// What one member of a measurement does.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Task {
@@ -76,7 +80,7 @@ const PEER: &str = "corosync";
 fn systems(settings: &Settings, spec: &Spec) -> Result<Vec<System>, Failure> {
     let mut systems = Vec::new();
     if settings.measures(Peer::Corosync)? {
-        let how = corosync::settings(&corosync::version()?);
+        let how = corosync::settings(&corosync::version()?, spec.idle);
         systems.push(System { name: PEER, part: Part::CorosyncMember, reliability: "", how });
     }
     for (name, reliability) in [("bourdon", "reliable"), ("bourdon-uniform", "uniform")] {
@@ -143,7 +147,10 @@ fn round(hosts: Option<&Hosts>, system: &System, spec: &Spec, task: &Task) -> Re
         let mut end = FarEnd::start_by(command.arg("part"), &spec)?;
         let sender = sender.clone();
         // The end goes with what it found: a member lives until all are done, for the others may need it.
-        std::thread::spawn(move || sender.send((rank, end.found(), end)));
+        std::thread::spawn(move || {
+            let finding = end.found();
+            let _ = sender.send((rank, finding, end)); // nobody listens after a failure
+        });
     }
     drop(sender);
     let (mut found, mut ends) = (vec![Found::default(); MEMBERS.into()], Vec::new());
@@ -174,7 +181,7 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     if settings.mode == Mode::Threaded {
         return Err(Failure::Unusable("total order is measured inline; leave out --mode".into()));
     }
-    let idle = settings.idle.unwrap_or(Idle::Park);
+    let idle = settings.idle.unwrap_or(IDLE);
     let spec = Spec { members: MEMBERS, idle, ..Spec::new(settings, Part::BourdonMember, 0) };
     let systems = systems(settings, &spec)?;
     let hosts = hosts(settings)?;
@@ -206,10 +213,13 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     judge(&rows)
 }
 
+/// What is compared of a round.
+type Figure = fn(&Round) -> f64;
+
 /// What every system but the peer makes of a measure, over the peer, round by round.
 fn compare(measure: &Measure, systems: &[System], rounds: &[Vec<Round>]) -> Vec<Ratio> {
     let Some(peer) = systems.iter().position(|system| system.name == PEER) else { return Vec::new() };
-    let figures: &[(&str, fn(&Round) -> f64)] = if measure.rate_per_s.is_none() {
+    let figures: &[(&str, Figure)] = if measure.rate_per_s.is_none() {
         &[("rate", Round::rate)]
     } else {
         &[

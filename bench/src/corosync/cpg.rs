@@ -171,7 +171,7 @@ impl Cpg {
         Ok(cpg)
     }
 
-    /// How many members the group has, as far as dispatched.
+    /// How many members the group has, as far as gathered.
     pub(crate) fn members(&self) -> usize {
         INBOX.with_borrow(|inbox| inbox.members)
     }
@@ -193,8 +193,8 @@ impl Cpg {
         }
     }
 
-    /// Delivers what has come, by its sender's node id; says how many messages that were.
-    pub(crate) fn dispatch(&self, mut on_delivery: impl FnMut(u32, &[u8])) -> Result<usize, CpgError> {
+    /// Lets the library put what has come into the inbox.
+    pub(crate) fn gather(&self) -> Result<(), CpgError> {
         for _ in 0..DISPATCH_LIMIT {
             // SAFETY: the handle is open; the callbacks are functions of this program and borrow nothing of the caller.
             match unsafe { (self.calls.dispatch)(self.handle, CS_DISPATCH_ONE_NONBLOCKING) } {
@@ -202,6 +202,12 @@ impl Cpg {
                 code => checked("cpg_dispatch", code)?,
             }
         }
+        Ok(())
+    }
+
+    /// Delivers what has come, by its sender's node id; says how many messages that were.
+    pub(crate) fn dispatch(&self, mut on_delivery: impl FnMut(u32, &[u8])) -> Result<usize, CpgError> {
+        self.gather()?;
         INBOX.with_borrow_mut(|inbox| {
             let mut start = 0;
             for (node, end) in &inbox.ends {
