@@ -7,7 +7,7 @@
 use crate::part::{FarEnd, Part, Said, Spec, pin, say};
 use crate::row::{Latency, Ratio, Row, histogram, show};
 use crate::threaded::Threaded;
-use crate::{Failure, Mode, Settings, raw};
+use crate::{Failure, Mode, Peer, Settings, raw};
 use bourdon::settings::Role;
 use bourdon::{Event, Node, Rank, Refusal, TopicId};
 use hdrhistogram::Histogram;
@@ -181,9 +181,10 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
         pin(0);
     }
     let count = settings.count.unwrap_or(50_000);
+    let beside_raw = settings.measures(Peer::Raw)?;
     let (mut bourdon, mut raw) = (Vec::new(), Vec::new());
     for _ in 0..settings.rounds {
-        if !settings.no_peer {
+        if beside_raw {
             raw.push(raw_round(settings, count)?);
         }
         bourdon.push(if threaded { threaded_round(settings, count)? } else { bourdon_round(settings, count)? });
@@ -192,7 +193,7 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     let mut rows =
         vec![row(settings, "bourdon", &bourdon, spec.settings(if threaded { "threaded" } else { "inline" }))];
     let mut ratios = Vec::new();
-    if !settings.no_peer {
+    if beside_raw {
         rows.push(row(settings, "raw-spin", &raw, serde_json::json!({ "interface": "lo" })));
         for (name, q) in [("rtt p50 over raw", 0.5), ("rtt p99 over raw", 0.99)] {
             let at = |round: &Round| round.histogram.value_at_quantile(q) as f64;

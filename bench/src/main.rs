@@ -7,7 +7,9 @@
 //!
 //! The two ends of a measurement are processes of their own, one pinned to each core (`part.rs`).
 
+mod corosync;
 mod fanout;
+mod hosts;
 mod latency;
 mod part;
 mod raw;
@@ -15,6 +17,7 @@ mod ring;
 mod row;
 mod threaded;
 mod throughput;
+mod total_order;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -36,6 +39,8 @@ enum Command {
     Throughput(Settings),
     /// One process to several observers
     Fanout(Settings),
+    /// Three members on three hosts, one order, beside Corosync
+    TotalOrder(Settings),
     /// The rings between threads
     Ring(Settings),
     /// One end of a measurement; the harness starts these itself
@@ -46,8 +51,8 @@ enum Command {
 /// What is measured and how
 #[derive(Clone, Debug, Args)]
 struct Settings {
-    /// Measure these beside Bourdon, in turn: raw
-    #[arg(long, value_delimiter = ',', default_value = "raw")]
+    /// Measure these beside Bourdon, in turn [default: what the subcommand can: raw; total-order: corosync]
+    #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',', conflicts_with = "no_peer")]
     peer: Vec<Peer>,
     /// Measure Bourdon alone
     #[arg(long)]
@@ -58,13 +63,17 @@ struct Settings {
     /// Bytes of a message
     #[arg(long, value_name = "B", default_value_t = 64, value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
     size: u32,
-    /// Messages a round [default: 50,000 round trips; 20,000,000 one way]
+    /// Messages a round [default: 50,000 round trips; 20,000,000 one way; as many as fit --seconds in total-order]
     #[arg(long, value_name = "K")]
     count: Option<u64>,
     /// Rounds, each of every system in turn
     #[arg(long, value_name = "R", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
-    /// Round trips begun a second, at even intervals [default: each when the one before has ended]
+    /// Seconds a round in `total-order` [default: 2]
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: Option<u64>,
+    /// Round trips begun a second, at even intervals [default: each when the one before has ended]; in `total-order`
+    /// messages a second of each member where latency is measured [default: 1000]
     #[arg(long, value_name = "N")]
     rate: Option<u64>,
     /// Observers in `fanout`
@@ -73,9 +82,9 @@ struct Settings {
     /// Run the node in the measuring thread, or in a thread of its own behind rings
     #[arg(long, value_enum, default_value = "inline")]
     mode: Mode,
-    /// What a node does while nothing comes
-    #[arg(long, value_enum, default_value = "spin")]
-    idle: Idle,
+    /// What a node does while nothing comes [default: spin; total-order: yield]
+    #[arg(long, value_enum)]
+    idle: Option<Idle>,
     /// Send and receive without segmentation offload
     #[arg(long)]
     no_offload: bool,
@@ -91,6 +100,25 @@ struct Settings {
 enum Peer {
     /// The kernel's sockets with nothing around them
     Raw,
+    /// Corosync's closed process groups
+    Corosync,
+}
+
+impl Settings {
+    /// Whether to measure beside this peer, the one that the subcommand can. Another is refused.
+    fn measures(&self, peer: Peer) -> Result<bool, Failure> {
+        match self.peer.iter().find(|wanted| **wanted != peer) {
+            Some(other) => {
+                let name = |peer: Peer| format!("{peer:?}").to_lowercase();
+                Err(Failure::Unusable(format!(
+                    "{} is no peer of this measurement; take --peer {} or --no-peer",
+                    name(*other),
+                    name(peer)
+                )))
+            }
+            None => Ok(!self.no_peer),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
@@ -131,6 +159,8 @@ fn play(spec: &part::Spec) -> Result<(), Failure> {
         part::Part::Echo => latency::echo(spec),
         part::Part::ThreadedEcho => threaded::echo(spec),
         part::Part::Sink | part::Part::Observer => throughput::sink(spec),
+        part::Part::BourdonMember => total_order::bourdon(spec, spec.task()?),
+        part::Part::CorosyncMember => corosync::run(spec, spec.task()?),
     }
 }
 
@@ -139,6 +169,7 @@ fn main() -> ExitCode {
         Command::Latency(settings) => latency::run(&settings),
         Command::Throughput(settings) => throughput::run(&settings),
         Command::Fanout(settings) => fanout::run(&settings),
+        Command::TotalOrder(settings) => total_order::run(&settings),
         Command::Ring(settings) => ring::run(&settings),
         Command::Part => part::run(play),
     };

@@ -4,6 +4,7 @@
 //! starts itself again as the other end, says on stdin what to be, and reads from stdout what it found. The far end ends
 //! when its stdin does.
 
+use crate::total_order::Task;
 use crate::{Failure, Idle, Transport};
 use bourdon::settings::{IdleStrategy, Role, Settings as NodeSettings, Transport as NodeTransport};
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,8 @@ pub(crate) struct Spec {
     pub(crate) members: u16,
     pub(crate) size_bytes: u32,
     pub(crate) count: u64,
+    /// What a member of a total-order measurement does.
+    pub(crate) order: Option<Task>,
 }
 
 /// The parts there are.
@@ -37,13 +40,19 @@ pub(crate) enum Part {
     ThreadedEcho,
     Sink,
     Observer,
+    BourdonMember,
+    CorosyncMember,
 }
 
 /// What the far end found.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Found {
     pub(crate) received: u64,
+    /// In `total-order`: sent and not received.
+    pub(crate) lost: u64,
     pub(crate) out_of_order: u64,
+    /// In `total-order`: a word that depends on every delivery and their order.
+    pub(crate) chain: u64,
     /// From the first message to the last.
     pub(crate) elapsed_ns: u64,
     pub(crate) cpu_ns: u64,
@@ -57,6 +66,7 @@ pub(crate) enum Said {
     Ready,
     Found(Found),
     Unusable(String),
+    Broken(String),
 }
 
 /// A far end that runs; it is killed and reaped when dropped.
@@ -72,24 +82,37 @@ impl Drop for FarEnd {
     }
 }
 
+fn cannot_start(error: std::io::Error) -> Failure {
+    Failure::Unusable(format!("can't start the far end: {error}"))
+}
+
 impl FarEnd {
     /// Starts it and tells it what to be.
     pub(crate) fn start(spec: &Spec) -> Result<Self, Failure> {
-        let unusable = |error: std::io::Error| Failure::Unusable(format!("can't start the far end: {error}"));
-        let program = std::env::current_exe().map_err(unusable)?;
-        let mut command = Command::new(program);
-        let mut child = command.arg("part").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(unusable)?;
+        let program = std::env::current_exe().map_err(cannot_start)?;
+        Self::start_by(Command::new(program).arg("part"), spec)
+    }
+
+    /// Starts it by a command that ends in this program's `part`, and tells it what to be.
+    pub(crate) fn start_by(command: &mut Command, spec: &Spec) -> Result<Self, Failure> {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(cannot_start)?;
         let lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
         let mut line = serde_json::to_string(spec).expect("plain data becomes JSON");
         line.push('\n');
         let stdin = child.stdin.as_mut().expect("stdin is piped");
-        stdin.write_all(line.as_bytes()).map_err(unusable)?;
+        stdin.write_all(line.as_bytes()).map_err(cannot_start)?;
         Ok(Self { child, lines })
     }
 
+    /// The next that it says, unless that is that it can't go on.
     fn hear(&mut self) -> Result<Said, Failure> {
         match self.lines.next() {
-            Some(Ok(line)) => serde_json::from_str(&line).map_err(|error| Failure::Broken(format!("{line}: {error}"))),
+            Some(Ok(line)) => match serde_json::from_str(&line) {
+                Ok(Said::Unusable(why)) => Err(Failure::Unusable(why)),
+                Ok(Said::Broken(why)) => Err(Failure::Broken(why)),
+                Ok(said) => Ok(said),
+                Err(error) => Err(Failure::Broken(format!("{line}: {error}"))),
+            },
             _ => Err(Failure::Broken("the far end ended before it was done".into())),
         }
     }
@@ -98,8 +121,7 @@ impl FarEnd {
     pub(crate) fn wait_until_ready(&mut self) -> Result<(), Failure> {
         match self.hear()? {
             Said::Ready => Ok(()),
-            Said::Unusable(why) => Err(Failure::Unusable(why)),
-            Said::Found(_) => Err(Failure::Broken("the far end was done before it began".into())),
+            _ => Err(Failure::Broken("the far end was done before it began".into())),
         }
     }
 
@@ -109,12 +131,10 @@ impl FarEnd {
     }
 
     /// Waits for what it found.
-    pub(crate) fn found(mut self) -> Result<Found, Failure> {
+    pub(crate) fn found(&mut self) -> Result<Found, Failure> {
         loop {
-            match self.hear()? {
-                Said::Found(found) => return Ok(found),
-                Said::Unusable(why) => return Err(Failure::Unusable(why)),
-                Said::Ready => {}
+            if let Said::Found(found) = self.hear()? {
+                return Ok(found);
             }
         }
     }
@@ -138,12 +158,14 @@ pub(crate) fn run(play: impl FnOnce(&Spec) -> Result<(), Failure>) -> Result<(),
         for _ in std::io::stdin().lock().lines() {}
         std::process::exit(0);
     });
-    if spec.role != Part::ThreadedEcho {
-        pin(spec.core); // a node with threads of its own needs more than one core
+    // A node with threads of its own needs more than one core, and more members than cores share them best unbound.
+    if !matches!(spec.role, Part::ThreadedEcho | Part::BourdonMember | Part::CorosyncMember) {
+        pin(spec.core);
     }
-    let outcome = play(&spec);
-    if let Err(Failure::Unusable(why) | Failure::Broken(why)) = outcome {
-        say(&Said::Unusable(why));
+    match play(&spec) {
+        Ok(()) => {}
+        Err(Failure::Unusable(why)) => say(&Said::Unusable(why)),
+        Err(Failure::Broken(why)) => say(&Said::Broken(why)),
     }
     Ok(())
 }
@@ -160,6 +182,17 @@ pub(crate) fn cpu_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+impl From<Idle> for IdleStrategy {
+    fn from(idle: Idle) -> Self {
+        match idle {
+            Idle::Spin => Self::Spin,
+            Idle::Yield => Self::Yield,
+            Idle::Backoff => Self::Backoff,
+            Idle::Park => Self::Park,
+        }
+    }
+}
+
 impl Spec {
     /// A measurement's spec, on addresses that two measurements on one host are unlikely to share.
     pub(crate) fn new(settings: &crate::Settings, role: Part, count: u64) -> Self {
@@ -173,12 +206,18 @@ impl Spec {
             address: group(1),
             back_address: group(2),
             transport: settings.transport,
-            idle: settings.idle,
+            idle: settings.idle.unwrap_or(Idle::Spin),
             offload: !settings.no_offload,
             members: 2,
             size_bytes: settings.size,
             count,
+            order: None,
         }
+    }
+
+    /// What a member of a total-order measurement does.
+    pub(crate) fn task(&self) -> Result<&Task, Failure> {
+        self.order.as_ref().ok_or_else(|| Failure::Broken("a member was not told what to do".into()))
     }
 
     /// The node settings of a process of this measurement.
@@ -196,12 +235,7 @@ impl Spec {
             Transport::Udp => NodeTransport::Udp,
             Transport::Portable => NodeTransport::Portable,
         };
-        node.threads.idle = match self.idle {
-            Idle::Spin => IdleStrategy::Spin,
-            Idle::Yield => IdleStrategy::Yield,
-            Idle::Backoff => IdleStrategy::Backoff,
-            Idle::Park => IdleStrategy::Park,
-        };
+        node.threads.idle = self.idle.into();
         node
     }
 

@@ -93,7 +93,7 @@ impl Row {
     }
 
     fn text(&self) -> String {
-        let mut line = format!("{:<28} {:<10} {:>10}", self.what, self.system, self.count);
+        let mut line = format!("{:<28} {:<15} {:>10}", self.what, self.system, self.count);
         let number = |value: Option<u64>| value.map_or("-".to_owned(), |value| value.to_string());
         let _ = write!(line, " {:>6} {:>12}", number(self.lost), number(self.rate_per_s));
         match &self.latency {
@@ -117,7 +117,7 @@ pub(crate) fn show(settings: &Settings, rows: &[Row], ratios: &[Ratio]) -> Resul
         println!("{}", json!({ "rows": rows, "ratios": ratios }));
     } else {
         println!(
-            "{:<28} {:<10} {:>10} {:>6} {:>12} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7}",
+            "{:<28} {:<15} {:>10} {:>6} {:>12} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7}",
             "what", "system", "count", "lost", "per second", "p50 µs", "p90", "p99", "p99.9", "max", "cpu ns"
         );
         rows.iter().for_each(|row| println!("{}", row.text()));
@@ -127,7 +127,7 @@ pub(crate) fn show(settings: &Settings, rows: &[Row], ratios: &[Ratio]) -> Resul
             println!("{}: {:.3}× [{least:.3}..{most:.3}]", ratio.what, rounds[rounds.len() / 2]);
         }
     }
-    let bourdon = rows.iter().find(|row| row.system == "bourdon").and_then(|row| row.latency.as_ref());
+    let bourdon = rows.iter().filter(|row| row.system == "bourdon").find_map(|row| row.latency.as_ref());
     match (&settings.hgrm, bourdon) {
         (Some(path), Some((_, histogram))) => write_hgrm(path, histogram),
         (Some(_), None) => {

@@ -8,7 +8,7 @@
 use crate::latency::join;
 use crate::part::{FarEnd, Found, Part, Said, Spec, cpu_ns, pin, say};
 use crate::row::{Ratio, Row, show};
-use crate::{Failure, Mode, Settings, Transport, raw};
+use crate::{Failure, Mode, Peer, Settings, Transport, raw};
 use bourdon::settings::Role;
 use bourdon::{Refusal, TopicId};
 use std::time::{Duration, Instant};
@@ -79,6 +79,7 @@ pub(crate) fn sink(spec: &Spec) -> Result<(), Failure> {
         elapsed_ns,
         cpu_ns: cpu_ns() - cpu_at_first,
         one_way_ns: one_way.iter_recorded().map(|v| (v.value_iterated_to(), v.count_at_value())).collect(),
+        ..Found::default()
     }));
     // Others may still need what this one has.
     let until = Instant::now() + Duration::from_secs(2);
@@ -149,7 +150,7 @@ pub(crate) fn publish(spec: &Spec, mut far: Vec<FarEnd>) -> Result<Round, Failur
     let publisher_cpu_ns = cpu_ns() - cpu_before;
     let (sender, findings) = std::sync::mpsc::channel();
     let ends = far.len();
-    for end in far {
+    for mut end in far {
         let sender = sender.clone();
         std::thread::spawn(move || sender.send(end.found()));
     }
@@ -192,9 +193,10 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     }
     pin(0);
     let count = settings.count.unwrap_or(if settings.no_offload { 2_000_000 } else { 20_000_000 });
+    let beside_raw = settings.measures(Peer::Raw)?;
     let (mut bourdon, mut raw) = (Vec::new(), Vec::new());
     for _ in 0..settings.rounds {
-        if !settings.no_peer {
+        if beside_raw {
             raw.push(raw_round(settings, count)?);
         }
         bourdon.push(bourdon_round(settings, count)?);
@@ -202,7 +204,7 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     let spec = Spec::new(settings, Part::Sink, count);
     let mut rows = vec![row(settings, "throughput", "bourdon", &bourdon, spec.settings("inline"))];
     let mut ratios = Vec::new();
-    if !settings.no_peer {
+    if beside_raw {
         let how =
             serde_json::json!({ "interface": "lo", "offload": spec.offload, "datagram_bytes": raw::DATAGRAM_BYTES });
         rows.push(row(settings, "throughput", "raw-packed", &raw, how));
