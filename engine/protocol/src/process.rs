@@ -541,6 +541,7 @@ impl Process {
         });
         if self.data.outbound.as_ref().is_some_and(|outbound| outbound.packer.sent != before) {
             self.heartbeat.sent(now, &self.config.timing);
+            self.settle_clients(now); // where this process is a quorum by itself
         }
         (self.outbox.is_empty() || self.outbox.drain(&mut send)) && all
     }

@@ -57,6 +57,7 @@ fn a_member_that_cannot_publish_says_busy_and_an_observer_nothing() {
     bench.settle();
     assert_eq!(answered(&mut bench, &request(5, 0, 0, b"abc")), [answer(0, refusals::BUSY)]);
     let mut bench = Bench::new(Order::Fifo, 1, bourdon_protocol::Role::Observer);
+    bench.effects();
     assert_eq!(answered(&mut bench, &request(5, 0, 0, b"abc")), []);
 }
 

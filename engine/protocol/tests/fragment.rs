@@ -58,7 +58,7 @@ fn an_empty_message_is_a_message() {
 fn who_joins_inside_a_message_skips_the_rest_of_it() {
     let mut bench = Bench::new(Order::Fifo, 1, Role::Observer);
     bench.take(&data(0, 7, 4, 0, &[piece(9, 6, b"ghi"), message(b"next")]));
-    assert_eq!(bench.news(), [deliver("0:5")]);
+    assert_eq!(bench.delivered(), ["0:5"]);
 }
 
 #[test]

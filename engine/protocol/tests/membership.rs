@@ -336,15 +336,15 @@ fn who_is_left_out_again_and_again_waits_ever_longer() {
     let mut delay = RejoinDelay::new();
     assert!(delay.may_rejoin(Instant(0)));
     let mut now = Instant(0);
-    let mut waited_s = Vec::new();
+    let mut waited = Vec::new();
     for _ in 0..9 {
         let until = delay.left_out(now, &timing);
         assert!(!delay.may_rejoin(Instant(until.0 - 1)) && delay.may_rejoin(until));
-        waited_s.push(until.since(now) / 1000 / MS);
+        waited.push(until.since(now) / timing.rejoin_min_ns);
         delay.joined(until);
         now = until + 1000 * MS;
     }
-    assert_eq!(waited_s, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    assert_eq!(waited, [1, 2, 4, 8, 16, 32, 64, 100, 100]);
     delay.joined(now);
     now = now + timing.rejoin_max_ns;
     assert_eq!(delay.left_out(now, &timing).since(now), timing.rejoin_min_ns);

@@ -1,7 +1,7 @@
 //! The step contract from outside: what goes in, what exactly comes out.
 
 use bourdon_protocol::{Config, Counter, Destination, Event, Order, Outgoing, Process, Refusal, Role};
-use bourdon_wire::{Address, GroupId, Incarnation, Instant, Rank, TopicId};
+use bourdon_wire::{Address, Epoch, GroupId, Incarnation, Instant, Rank, TopicId};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
@@ -98,7 +98,7 @@ fn total_order_is_the_same_everywhere_through_loss() {
     let mut net = Net::new(3, 2, Order::Total);
     net.run(100_000_000);
     for process in &mut net.processes {
-        assert_eq!(process.poll_event(), Some(Event::Formed));
+        assert_eq!(process.poll_event(), Some(Event::View { epoch: Epoch(1), members: 0b111, sequencer: Rank(0) }));
     }
     let mut count = 0u32;
     net.lose = Box::new(move |_, _| {
@@ -152,14 +152,36 @@ fn every_order_delivers_everything_once_through_loss() {
 }
 
 #[test]
-fn a_silent_member_is_named_to_the_publisher() {
+fn a_silent_member_is_suspected_and_left_out() {
     let mut net = Net::new(3, 0, Order::Total);
     assert_eq!(net.publish(0, b"early"), Err(Refusal::Forming));
     net.run(100_000_000);
     net.publish(0, b"now").unwrap();
+    net.run(1_000_000);
+    let mut events = |process: &mut Process| std::iter::from_fn(|| process.poll_event()).collect::<Vec<_>>();
+    let _ = net.processes.iter_mut().map(&mut events).count();
     net.lose = Box::new(|target, _| target == 0);
-    net.run(4_000_000_000);
-    assert!(matches!(net.publish(0, b"late"), Err(Refusal::MemberSilent(Rank(1)))));
+    net.run(1_000_000_000);
+    // Who hears nobody suspects both others and can't decide alone; these go on without it.
+    let told = events(&mut net.processes[0]);
+    for rank in [1, 2] {
+        assert!(told.iter().any(|event| matches!(event, Event::Suspected(Rank(r), _) if *r == rank)), "{told:?}");
+    }
+    assert!(told.contains(&Event::NoMajority), "{told:?}");
+    assert_eq!(net.publish(0, b"late"), Err(Refusal::NoMajority));
+    let view = Event::View { epoch: Epoch(2), members: 0b110, sequencer: Rank(1) };
+    for rank in [1, 2] {
+        let told = events(&mut net.processes[rank]);
+        assert_eq!(told.last(), Some(&view), "{told:?}");
+        net.publish(rank, b"on").unwrap();
+    }
+    // It hears them again: it learns that it was removed, and comes back as another member.
+    net.lose = Box::new(|_, _| false);
+    net.run(2_000_000_000);
+    let told = events(&mut net.processes[0]);
+    assert!(told.contains(&Event::Removed(Epoch(2))), "{told:?}");
+    assert_eq!(net.processes[0].view().bits(), 0b111);
+    net.publish(0, b"back").unwrap();
 }
 
 #[test]

@@ -47,6 +47,20 @@ fn walk(bytes: &[u8]) -> Result<usize, Discard> {
             Some(Kind::Unavailable) => drop(records::Unavailable::read(frame.body).expect("checked")),
             Some(Kind::ClientRequest) => drop(records::ClientRequest::read(frame.body).expect("checked")),
             Some(Kind::ClientAnswer) => drop(records::ClientAnswer::read(frame.body).expect("checked")),
+            Some(Kind::Ballot) => {
+                let (_, lists) = records::BallotStep::read_all(frame.body).expect("checked");
+                let longest = lists.members.len().max(lists.held.len()).max(lists.held_ranges.len());
+                assert!(longest.max(lists.cut.len()).max(lists.cut_ranges.len()) <= 64);
+                lists.held.iter().chain(lists.cut).for_each(|end| assert!(end.get().0 < 1 << 48));
+            }
+            Some(Kind::View) => {
+                let (info, entries) = records::ViewInfo::read_all(frame.body).expect("checked");
+                assert!(usize::from(info.members.get()) <= entries.len() && entries.len() <= 64);
+            }
+            Some(Kind::ViewAsk) => drop(records::ViewAsk::read(frame.body).expect("checked")),
+            Some(Kind::Ping) => drop(records::Ping::read(frame.body).expect("checked")),
+            Some(Kind::Marker) => drop(records::Marker::read(frame.body).expect("checked")),
+            Some(Kind::Transfer) => drop(records::Transfer::read(frame.body).expect("checked")),
             None => {}
         }
     }
@@ -57,14 +71,24 @@ fn walk(bytes: &[u8]) -> Result<usize, Discard> {
 fn reseal(bytes: &mut [u8]) {
     if bytes.len() >= HEADER_BYTES {
         let sum = checksum(bytes);
-        bytes[..4].copy_from_slice(b"Bd\x01\0");
+        bytes[..4].copy_from_slice(b"Bd\x02\0");
         bytes[4..8].copy_from_slice(&sum.to_le_bytes());
     }
 }
 
 fn frames() -> impl Strategy<Value = Vec<(u16, Vec<u8>)>> {
-    let kind = prop_oneof![Just(flags::WHOLE), Just(flags::FIRST), Just(flags::LAST), any::<u16>()];
+    let kind = prop_oneof![Just(flags::WHOLE), Just(flags::FIRST), Just(flags::LAST), 1u16..16, any::<u16>()];
     prop::collection::vec((kind, prop::collection::vec(any::<u8>(), 0..80)), 0..8)
+}
+
+/// A record with small counts in front, so that its lists have a chance to fit.
+fn record() -> impl Strategy<Value = (u16, Vec<u8>)> {
+    let kind = prop_oneof![Just(Kind::Ballot), Just(Kind::View), Just(Kind::Marker), Just(Kind::Transfer)];
+    let counts = prop::collection::vec(prop_oneof![0u8..3, Just(64u8), Just(65u8)], 7);
+    (kind, counts, prop::collection::vec(any::<u8>(), 0..300)).prop_map(|(kind, counts, rest)| {
+        let counts = counts.into_iter().flat_map(|count| [count, 0]);
+        (kind as u16, counts.chain(rest).collect())
+    })
 }
 
 proptest! {
@@ -96,6 +120,11 @@ proptest! {
         }
         reseal(&mut bytes);
         let _ = walk(&bytes);
+    }
+
+    #[test]
+    fn records_with_lists_are_walked_or_refused(records in prop::collection::vec(record(), 1..4)) {
+        let _ = walk(&datagram(&records));
     }
 
     #[test]
@@ -140,7 +169,7 @@ fn each_reason_to_discard_has_its_name() {
     assert_eq!(changed(2, 9), Err(Discard::OtherVersion(9)));
     assert_eq!(changed(8, 8), Err(Discard::OtherGroup));
     assert_eq!(changed(70, 0xFF), Err(Discard::Damaged));
-    assert_eq!(walk(&datagram(&[(Kind::Heartbeat as u16, vec![0; 63])])), Err(Discard::Malformed));
+    assert_eq!(walk(&datagram(&[(Kind::Heartbeat as u16, vec![0; Heartbeat::BYTES - 1])])), Err(Discard::Malformed));
 }
 
 #[test]
@@ -160,6 +189,12 @@ fn numbers_nobody_can_have_reached_are_malformed() {
     assert_eq!(walk(&datagram(&[(Kind::Heartbeat as u16, heartbeat.to_vec())])), Err(Discard::Malformed));
     heartbeat[..24].fill(0);
     assert_eq!(walk(&datagram(&[(Kind::Heartbeat as u16, heartbeat.to_vec())])), Ok(1));
+    let marker = |phase: u64, sequence: u64| {
+        let marker = records::Marker { phase: phase.into(), sequence: sequence.into(), carries: 0.into() };
+        walk(&datagram(&[(Kind::Marker as u16, marker.as_bytes().to_vec())]))
+    };
+    assert_eq!(marker(most, most), Ok(1));
+    assert_eq!((marker(most + 1, 0), marker(0, u64::MAX)), (Err(Discard::Malformed), Err(Discard::Malformed)));
 }
 
 #[test]
@@ -178,6 +213,45 @@ fn lists_are_as_long_as_they_say_and_bounded() {
     assert!(Row::read_all(&row[..Row::BYTES + RowEntry::BYTES]).is_some());
     row[0] = 1;
     assert!(Row::read_all(&row).is_none(), "an entry cut short");
+}
+
+#[test]
+fn the_lists_of_a_view_change_are_as_long_as_they_say_and_bounded() {
+    use records::{BallotStep, End, HeldRange, MemberEntry, ViewEntry, ViewInfo};
+    // Counts of members, held, held ranges, cut, cut ranges; and how many bytes more or less than they say.
+    let ballot = |counts: [u16; 5], more: isize| {
+        let sizes = [MemberEntry::BYTES, End::BYTES, HeldRange::BYTES, End::BYTES, HeldRange::BYTES];
+        let lists: usize = counts.iter().zip(sizes).map(|(count, size)| usize::from(*count) * size).sum();
+        let mut body = vec![0; BallotStep::BYTES.saturating_add(lists).saturating_add_signed(more)];
+        counts.iter().enumerate().for_each(|(i, n)| body[2 + 2 * i..4 + 2 * i].copy_from_slice(&n.to_le_bytes()));
+        BallotStep::read_all(&body).is_some()
+    };
+    assert!(ballot([0; 5], 0) && ballot([64; 5], 0) && ballot([1, 2, 3, 4, 5], 0));
+    assert!(!ballot([1, 2, 3, 4, 5], 1) && !ballot([1, 2, 3, 4, 5], -1) && !ballot([0, 0, 0, 0, 1], -1));
+    for list in 0..5 {
+        let mut counts = [0; 5];
+        counts[list] = 65;
+        assert!(!ballot(counts, 0), "no view has 65 members");
+        counts[list] = u16::MAX;
+        assert!(!ballot(counts, 0));
+    }
+    let view = |entries: u16, members: u16, has: usize| {
+        let mut body = vec![0; ViewInfo::BYTES + has * ViewEntry::BYTES];
+        body[..2].copy_from_slice(&entries.to_le_bytes());
+        body[2..4].copy_from_slice(&members.to_le_bytes());
+        ViewInfo::read_all(&body).is_some()
+    };
+    assert!(view(64, 64, 64) && view(3, 0, 3) && view(0, 0, 0));
+    assert!(!view(3, 4, 3) && !view(2, 2, 3) && !view(3, 3, 2) && !view(65, 1, 65));
+}
+
+#[test]
+fn a_view_change_of_sixty_four_fits_the_smallest_datagram() {
+    use records::{BallotStep, End, MemberEntry, ViewEntry, ViewInfo};
+    let frame_bytes = bourdon_wire::MTU_MIN_BYTES - HEADER_BYTES - bourdon_wire::FRAME_HEADER_BYTES;
+    assert!(BallotStep::BYTES + 64 * (MemberEntry::BYTES + 2 * End::BYTES) <= frame_bytes);
+    assert!(ViewInfo::BYTES + 64 * ViewEntry::BYTES <= frame_bytes);
+    assert!(Row::BYTES + 64 * RowEntry::BYTES <= frame_bytes);
 }
 
 #[test]

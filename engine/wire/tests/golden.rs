@@ -4,8 +4,9 @@
 //! with the same code can't see it. Each field here carries a value of its own, so that a moved or swapped field shows.
 
 use bourdon_wire::records::{
-    ClientAnswer, ClientRequest, Heartbeat, Nak, NakRange, OrderRun, Row, RowEntry, Unavailable, heartbeat_flags,
-    request_flags,
+    BallotStep, ClientAnswer, ClientRequest, End, Heartbeat, HeldRange, Marker, MemberEntry, Nak, NakRange, OrderRun,
+    Ping, Row, RowEntry, Transfer, Unavailable, ViewAsk, ViewEntry, ViewInfo, ballot_steps, heartbeat_flags,
+    request_flags, transfer_steps,
 };
 use bourdon_wire::{
     Address, CausalEntry, ChannelId, ClientId, ClientTag, Datagram, DatagramHeader, DatagramNumber, Epoch, FrameHeader,
@@ -38,12 +39,13 @@ fn datagram_header() {
         Incarnation(0x4433_2211),
         ChannelId(0x6655),
     )
-    .at(DatagramNumber(0x1111), Sequence(0x2222), OrderNumber(0x3333));
+    .at(DatagramNumber(0x1111), Sequence(0x2222), OrderNumber(0x3333))
+    .in_phase(0x125);
     let mut datagram = vec![0xAA; HEADER_BYTES + 10 + 2];
     datagram[HEADER_BYTES..HEADER_BYTES + 10].copy_from_slice(&hex("02000000 0700 3000 6869"));
     seal(&mut datagram, header, 1, 10, 0x0102_0304_0506_0708);
-    // Magic, version, flags; checksum (of everything behind it); group; count; length; epoch.
-    assert_golden(&datagram[..4], "4264 01 00");
+    // Magic, version, flags (the phase modulo 16 in the high four bits); checksum (of everything behind it); group; count; length; epoch.
+    assert_golden(&datagram[..4], "4264 02 50");
     assert_golden(&datagram[8..24], "01020304 0100 0a00 0102030405060708");
     // Rank, channel, incarnation: what a port may compare to drop its own multicasts.
     assert_golden(&datagram[24..32], "1122 5566 11223344");
@@ -56,7 +58,9 @@ fn datagram_header() {
     assert_eq!(crc32c::crc32c(b"123456789"), 0xE306_9283);
     assert_golden(&datagram[4..8], &format!("{:08x}", crc32c::crc32c(&datagram[8..]).swap_bytes()));
     let parsed = Datagram::parse(&datagram, GroupId(0x0403_0201)).unwrap();
-    assert_eq!((parsed.messages, parsed.has_row), (1, false));
+    assert_eq!((parsed.messages, parsed.has(Kind::Row)), (1, false));
+    assert!(parsed.header.is_of_phase(0x125) && parsed.header.is_of_phase(5) && !parsed.header.is_of_phase(0x126));
+    assert!(!parsed.header.is_retransmitted());
 }
 
 #[test]
@@ -71,9 +75,15 @@ fn frame_header_and_kinds() {
         Kind::Unavailable,
         Kind::ClientRequest,
         Kind::ClientAnswer,
+        Kind::Ballot,
+        Kind::View,
+        Kind::ViewAsk,
+        Kind::Ping,
+        Kind::Marker,
+        Kind::Transfer,
     ];
     for (number, kind) in kinds.into_iter().enumerate() {
-        assert_golden(FrameHeader::new(0, TopicId(0), kind, 0).as_bytes(), &format!("00000000 0000 0{number}00"));
+        assert_golden(FrameHeader::new(0, TopicId(0), kind, 0).as_bytes(), &format!("00000000 0000 {number:02x}00"));
     }
     let bits = [flags::FIRST, flags::LAST, flags::TIMED, flags::CLIENT, flags::CAUSAL];
     assert_eq!(bits, [0x10, 0x20, 0x40, 0x80, 0x100]);
@@ -85,7 +95,7 @@ fn data_frame_with_every_extension() {
     // client and its sequence, two causal entries, two bytes of payload: 8 + 8 + 16 + 2 + 20 + 2.
     let bytes = hex("38000000 0900 d001 64000000 00000000 0100000000000000 0200000000000000 0300000000000000 \
          0200 0500 0600000000000000 0700 0800000000000000 6869");
-    assert_eq!(Frames::new(&bytes, 1).check(), Some((0, false)));
+    assert_eq!(Frames::new(&bytes, 1).check(), Some((0, 0)));
     let frame = Frames::new(&bytes, 1).next().unwrap();
     assert_eq!((frame.topic, frame.kind(), frame.ends_message()), (TopicId(9), Some(Kind::Data), false));
     let head = frame.data().unwrap();
@@ -104,7 +114,7 @@ fn order_run() {
 
 #[test]
 fn row_and_entries() {
-    let row = Row { held_order: 1.into(), delivered_order: 2.into(), heard_from: 5.into(), progress: 4.into() };
+    let row = Row { reached_phase: 1.into(), delivered_order: 2.into(), heard_from: 5.into(), progress: 4.into() };
     assert_golden(row.as_bytes(), "0100000000000000 0200000000000000 0500000000000000 0400000000000000");
     let entry = RowEntry::new(DatagramNumber(0x0102), DatagramNumber(0x0304));
     assert_golden(entry.as_bytes(), "0201000000000000 0403000000000000");
@@ -121,9 +131,13 @@ fn heartbeat() {
         window_bytes: 6.into(),
         flags: (heartbeat_flags::SOLICIT | heartbeat_flags::FORMED).into(),
         address: address(),
+        heard_from: 0x0102.into(),
+        link_port: 0x0304.into(),
     };
     let golden = "0100000000000000 0200000000000000 0300000000000000 0400000000000000 0500000000000000 06000000 0300";
-    assert_golden(record.as_bytes(), &format!("{golden} {ADDRESS}"));
+    assert_golden(record.as_bytes(), &format!("{golden} {ADDRESS} 0201000000000000 0403"));
+    use heartbeat_flags::{FORMED, LEARNER, LEAVING, READY, SOLICIT, WEDGED};
+    assert_eq!([SOLICIT, FORMED, READY, LEAVING, WEDGED, LEARNER], [1, 2, 4, 8, 16, 32]);
 }
 
 #[test]
@@ -151,6 +165,113 @@ fn client_request_and_answer() {
     assert_golden(record.as_bytes(), &format!("0100000000000000 0200000000000000 {ADDRESS} 0100 00000000"));
     let record = ClientAnswer::new(ClientId(1), Sequence(2), 3);
     assert_golden(record.as_bytes(), "0100000000000000 0200000000000000 0300000000000000");
+}
+
+#[test]
+fn ballot_step_and_its_lists() {
+    let record = BallotStep {
+        step: ballot_steps::STATE.into(),
+        members: 1.into(),
+        held: 2.into(),
+        held_ranges: 1.into(),
+        cut: 1.into(),
+        cut_ranges: 1.into(),
+        sequencer: 7.into(),
+        reserved: 0.into(),
+        ballot: 8.into(),
+        accepted: 9.into(),
+        phase: 10.into(),
+        cut_phase: 11.into(),
+    };
+    let golden =
+        "0200 0100 0200 0100 0100 0100 0700 0000 0800000000000000 0900000000000000 0a00000000000000 0b00000000000000";
+    assert_golden(record.as_bytes(), golden);
+    // A member; two ends held and a range beyond; an end of the cut and a range beyond.
+    let lists =
+        "0100 02000000  030000000000 040000000100  0500 0600 070000000000  080000000000  0900 0a00 0b0000000000";
+    let body = hex(&format!("{golden} {lists}"));
+    let (read, lists) = BallotStep::read_all(&body).unwrap();
+    assert_eq!(*read, record);
+    assert_eq!(lists.members, [MemberEntry { rank: 1.into(), incarnation: 2.into() }]);
+    assert_eq!(lists.held.iter().map(End::get).collect::<Vec<_>>(), [DatagramNumber(3), DatagramNumber(1 << 32 | 4)]);
+    let range = |rank: u16, count: u16, first: u64| HeldRange {
+        rank: rank.into(),
+        count: count.into(),
+        first: End::new(DatagramNumber(first)),
+    };
+    assert_eq!(lists.held_ranges, [range(5, 6, 7)]);
+    assert_eq!(lists.cut, [End::new(DatagramNumber(8))]);
+    assert_eq!(lists.cut_ranges, [range(9, 10, 11)]);
+    use ballot_steps::{ACCEPT, DECIDE, PREPARE, PROPOSE, REFUSE, STATE};
+    assert_eq!([PREPARE, STATE, PROPOSE, ACCEPT, REFUSE, DECIDE], [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn member_entry_end_and_held_range() {
+    assert_golden(MemberEntry { rank: 0x0102.into(), incarnation: 0x0304_0506.into() }.as_bytes(), "0201 06050403");
+    assert_golden(End::new(DatagramNumber(0x0102_0304_0506)).as_bytes(), "06050403 0201");
+    let range = HeldRange { rank: 0x0102.into(), count: 0x0304.into(), first: End::new(DatagramNumber(5)) };
+    assert_golden(range.as_bytes(), "0201 0403 05000000 0000");
+    // What does not fit 48 bits is the most that does.
+    assert_eq!(End::new(DatagramNumber(u64::MAX)).get(), DatagramNumber((1 << 48) - 1));
+}
+
+#[test]
+fn view_info_and_entries() {
+    let record = ViewInfo {
+        entries: 2.into(),
+        members: 1.into(),
+        sequencer: 3.into(),
+        reserved: 0.into(),
+        first_order: 4.into(),
+        phase: 5.into(),
+        configuration: 6.into(),
+    };
+    let golden = "0200 0100 0300 0000 0400000000000000 0500000000000000 0600000000000000";
+    assert_golden(record.as_bytes(), golden);
+    let entry = |rank: u16, incarnation: u32, first: u64| ViewEntry {
+        rank: rank.into(),
+        incarnation: incarnation.into(),
+        first_sequence: first.into(),
+    };
+    let body = hex(&format!("{golden} 0300 04000000 0500000000000000 0600 00000000 0700000000000000"));
+    let (read, entries) = ViewInfo::read_all(&body).unwrap();
+    assert_eq!((*read, entries), (record, &[entry(3, 4, 5), entry(6, 0, 7)][..]));
+}
+
+#[test]
+fn view_ask_and_ping() {
+    assert_golden(ViewAsk { reply_to: address() }.as_bytes(), ADDRESS);
+    let ping = Ping { nonce: 0x0102.into(), reply_to: address(), answer: 1.into() };
+    assert_golden(ping.as_bytes(), &format!("0201000000000000 {ADDRESS} 0100"));
+}
+
+#[test]
+fn marker() {
+    let record = Marker { phase: 1.into(), sequence: 2.into(), carries: 3.into() };
+    assert_golden(record.as_bytes(), "0100000000000000 0200000000000000 0300000000000000");
+}
+
+#[test]
+fn transfer() {
+    let record = Transfer {
+        step: transfer_steps::PART.into(),
+        donor: 1.into(),
+        ticket: 3.into(),
+        reply_to: address(),
+        part: 4.into(),
+        count: 5.into(),
+        total_bytes: 6.into(),
+        part_bytes: 7.into(),
+        checksum: 8.into(),
+        reserved: 0.into(),
+        reserved_too: 0.into(),
+    };
+    let golden =
+        format!("0200 0100 03000000 {ADDRESS} 04000000 05000000 0600000000000000 07000000 08000000 00000000 0000");
+    assert_golden(record.as_bytes(), &golden);
+    use transfer_steps::{ASK, PART, REFUSE, TOO_LARGE};
+    assert_eq!([ASK, PART, REFUSE, TOO_LARGE], [1, 2, 3, 4]);
 }
 
 #[test]

@@ -276,6 +276,25 @@ fn sealed(header: DatagramHeader, parts: &[Part]) -> Vec<u8> {
     bytes
 }
 
+/// The same datagram, sent by another life of its sender.
+pub fn as_life(datagram: &[u8], incarnation: u32) -> Vec<u8> {
+    altered(datagram, 28, &incarnation.to_le_bytes())
+}
+
+/// The same datagram, sent in another epoch.
+pub fn in_epoch(datagram: &[u8], epoch: u64) -> Vec<u8> {
+    altered(datagram, 16, &epoch.to_le_bytes())
+}
+
+/// Other bytes at a place, summed up again.
+pub fn altered(datagram: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
+    let mut datagram = datagram.to_vec();
+    datagram[at..at + bytes.len()].copy_from_slice(bytes);
+    let sum = bourdon_wire::checksum(&datagram);
+    datagram[4..8].copy_from_slice(&sum.to_le_bytes());
+    datagram
+}
+
 /// A request of somebody at a port for ranges (first, count) of a member's stream.
 pub fn nak(from: u16, reply_port: u16, stream: u16, ranges: &[(u64, u32)]) -> Vec<u8> {
     let record = Nak {
