@@ -40,7 +40,7 @@ impl Ordered for Member {
     fn try_send(&mut self, payload: &[u8]) -> Result<bool, Failure> {
         match self.node.try_publish(TOPIC, payload) {
             Ok(_) => Ok(true),
-            Err(Refusal::Window | Refusal::Forming) => Ok(false),
+            Err(Refusal::Window | Refusal::Forming | Refusal::ViewChange) => Ok(false),
             Err(refusal) => Err(broken(refusal)),
         }
     }
@@ -49,7 +49,8 @@ impl Ordered for Member {
     fn poll(&mut self, mut on_delivery: impl FnMut(u16, &[u8])) -> Result<usize, Failure> {
         let work = self.node.poll(|message| on_delivery(message.sender.0, message.payload)).map_err(broken)?;
         while let Some(event) = self.node.poll_event() {
-            if matches!(event, Event::ConfigurationDiffers(_) | Event::MemberSilent(_) | Event::Gap { .. }) {
+            let changed = matches!(event, Event::View { epoch, .. } if epoch.0 > 1);
+            if changed || matches!(event, Event::ConfigurationDiffers(_) | Event::Removed(_) | Event::Gap { .. }) {
                 return Err(broken(format!("the group fell apart: {event:?}")));
             }
         }

@@ -83,6 +83,8 @@ impl Script<'_> {
             return self.bytes();
         }
         let record = records::Heartbeat {
+            heard_from: u64::MAX.into(),
+            link_port: 0.into(),
             next_number: self.number().into(),
             oldest_number: self.number().into(),
             next_sequence: self.number().into(),
@@ -108,6 +110,7 @@ fn config(kind: u8) -> Config {
     config.sequencer = Rank(u16::from(kind >> 4 & 1));
     config.address = address(999);
     config.limits = Limits {
+        max_snapshot_bytes: 1 << 16,
         mtu_bytes: MTU_BYTES,
         log_bytes: LOG_SLOTS * MTU_BYTES,
         receive_log_bytes: LOG_SLOTS * MTU_BYTES,

@@ -89,7 +89,7 @@ impl Node {
             let sequence = match published {
                 Ok(Some(sequence)) => sequence,
                 Ok(None) => continue, // claimed and dropped
-                Err(Refusal::Window | Refusal::Forming | Refusal::MemberSilent(_)) => return Ok(true),
+                Err(Refusal::Window | Refusal::Forming | Refusal::ViewChange) => return Ok(true),
                 Err(refusal) => {
                     let detail = format!("member {rank} was refused {} bytes: {refusal}", payload.len());
                     return Err(Violation::new("completeness", detail));

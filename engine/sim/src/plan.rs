@@ -241,14 +241,11 @@ impl Plan {
         config.address = address;
         config.seed = seed ^ (index as u64) << 32;
         config.mutant = mutant;
-        config.timing = Timing {
-            reorder_grace_ns: self.reorder_grace_ns,
-            silent_after_ns: self.silent_after_ns,
-            ..Timing::default()
-        };
+        config.timing = Timing { reorder_grace_ns: self.reorder_grace_ns, ..Timing::default() };
         let receive_log_slots = observer.map_or(self.receive_log_slots, |observer| observer.receive_log_slots);
         let window_slots = self.window_slots.get(index).copied().unwrap_or(16);
         config.limits = Limits {
+            max_snapshot_bytes: 1 << 16,
             mtu_bytes: self.mtu_bytes,
             log_bytes: self.log_slots as usize * self.mtu_bytes,
             receive_log_bytes: receive_log_slots as usize * self.mtu_bytes,

@@ -5,17 +5,21 @@
 //! they prove to have delivered with the input and with each other (`conduct.rs`), and shows it (`report.rs`).
 
 mod conduct;
+mod history;
 mod input;
 mod link;
 pub(crate) mod process;
+mod proof;
 mod report;
 mod schedule;
+mod share;
 
 use crate::exit::Failure;
-use bourdon::settings::{IdleStrategy, Order, Reliability, Role, Settings, Start, Transport};
+use bourdon::settings::{IdleStrategy, Order, Profile, Reliability, Role, Settings, Start, Transport};
 use clap::ValueEnum;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What the demo is to show
 #[derive(Debug, clap::Args)]
@@ -74,6 +78,24 @@ pub(crate) struct Args {
     /// What decides which ones
     #[arg(long, value_name = "S", default_value_t = 1, help_heading = "Trouble")]
     fault_seed: u64,
+    /// Let a process kill itself (SIGKILL) once it has delivered K messages: member:0@20000; may be given several times
+    #[arg(long, value_name = "ROLE:RANK@K", help_heading = "Trouble")]
+    kill: Vec<conduct::Kill>,
+    /// Start what was killed again so many milliseconds later
+    #[arg(long, value_name = "MS", requires = "kill", help_heading = "Trouble")]
+    restart_after: Option<u64>,
+    /// independent, or reply: every 8th message answers the last delivered one and names it
+    #[arg(long, value_enum, default_value = "independent", help_heading = "Input")]
+    workload: Workload,
+    /// The lowest member asks for a barrier after every K messages
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Group")]
+    barrier_every: Option<u64>,
+    /// Each process writes what it delivers to DIR/ROLE-RANK.tsv
+    #[arg(long, value_name = "DIR")]
+    history: Option<PathBuf>,
+    /// How soon failures are noticed: default, or fast for a host with cores to spare
+    #[arg(long, value_enum, default_value = "default", help_heading = "Group")]
+    profile: ProfileArg,
     /// One JSON object on stdout instead of a table
     #[arg(long)]
     json: bool,
@@ -97,6 +119,18 @@ enum ReliabilityArg {
     Uniform,
     Stable,
     Durable,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Workload {
+    Independent,
+    Reply,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ProfileArg {
+    Default,
+    Fast,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -127,7 +161,7 @@ fn not_yet(flag: &str, value: impl ValueEnum, instead: &str) -> Failure {
 
 /// Runs the demo.
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    let settings = settings(&args)?;
+    let mut settings = settings(&args)?;
     settings.check().map_err(Failure::unusable)?;
     if args.publishers > args.members {
         let (publishers, members) = (args.publishers, args.members);
@@ -135,6 +169,15 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     }
     let source = input::Source { path: args.input.clone(), format: args.format, limit: args.messages };
     let records = source.load()?;
+    settings.process.snapshots = conduct::can_be_kept(&records);
+    conduct::check_kills(&args.kill, args.members, args.observers).map_err(Failure::unusable)?;
+    if args.restart_after.is_some() && !settings.process.snapshots {
+        return Err(Failure::unusable("the input is too large to be handed to a restarted process: use --messages"));
+    }
+    if let Some(directory) = &args.history {
+        let unusable = |error| Failure::unusable(format!("can't make {}: {error}", directory.display()));
+        std::fs::create_dir_all(directory).map_err(unusable)?;
+    }
     let plan = conduct::Plan {
         settings,
         observers: args.observers,
@@ -143,6 +186,11 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         rate: args.rate,
         max_gap_ns: args.max_gap.saturating_mul(1_000_000),
         fault_seed: args.fault_seed,
+        kills: args.kill.clone(),
+        restart_after: args.restart_after.map(Duration::from_millis),
+        replies: args.workload == Workload::Reply,
+        barrier_every: args.barrier_every,
+        history: args.history.clone(),
         retry_address: args.group_address.is_none(),
     };
     let names = report::Names {
@@ -172,7 +220,9 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
     };
     group.reliability = match args.reliability {
         ReliabilityArg::Reliable => Reliability::Reliable,
-        other => return Err(not_yet("reliability", other, "reliable")),
+        ReliabilityArg::Uniform => Reliability::Uniform,
+        ReliabilityArg::Stable => Reliability::Stable,
+        other => return Err(not_yet("reliability", other, "reliable, uniform or stable")),
     };
     settings.network.transport = match args.transport {
         TransportArg::Udp => Transport::Udp,
@@ -182,6 +232,10 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
     settings.network.interface.clone_from(&args.interface);
     settings.process.role = Role::Member;
     settings.process.start = Start::Oldest;
+    settings.detector.profile = match args.profile {
+        ProfileArg::Default => Profile::Default,
+        ProfileArg::Fast => Profile::Fast,
+    };
     settings.limits.receivers = u32::from(args.members + args.observers);
     settings.threads.idle = match args.idle {
         IdleArg::Spin => IdleStrategy::Spin,

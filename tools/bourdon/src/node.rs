@@ -109,33 +109,52 @@ impl Reporter {
     fn event(&self, event: NodeEvent) {
         let text = event.to_string();
         let mut object = json!({ "event": name(event), "rank": Value::Null, "text": text });
-        if let NodeEvent::Group(
-            Event::MemberSilent(rank)
-            | Event::MemberHeard(rank)
+        let NodeEvent::Group(event) = event else { return self.say(&text, &object) };
+        match event {
+            Event::Suspected(rank, _)
+            | Event::Trusted(rank)
             | Event::IdentityConflict(rank)
             | Event::ConfigurationDiffers(rank)
             | Event::Restarted { rank, .. }
-            | Event::Gap { sender: rank, .. },
-        ) = event
-        {
-            object["rank"] = rank.0.into();
+            | Event::Gap { sender: rank, .. }
+            | Event::Retracted { sender: rank, .. } => object["rank"] = rank.0.into(),
+            Event::View { epoch, members, sequencer } => {
+                object["epoch"] = epoch.0.into();
+                object["members"] = (0..64).filter(|rank| members >> rank & 1 == 1).collect::<Vec<u16>>().into();
+                object["sequencer"] = sequencer.0.into();
+            }
+            Event::Removed(epoch) | Event::Left(epoch) => object["epoch"] = epoch.0.into(),
+            Event::Synced { phase, .. } => object["phase"] = phase.into(),
+            _ => {}
         }
         self.say(&text, &object);
     }
 }
 
 fn name(event: NodeEvent) -> &'static str {
+    let event = match event {
+        NodeEvent::Group(event) => event,
+        NodeEvent::PublicationDropped(_) => return "publication_dropped",
+        NodeEvent::SyncRefused(_) => return "sync_refused",
+    };
     match event {
-        NodeEvent::Group(Event::Formed) => "formed",
-        NodeEvent::Group(Event::MemberSilent(_)) => "member_silent",
-        NodeEvent::Group(Event::MemberHeard(_)) => "member_heard",
-        NodeEvent::Group(Event::Gap { .. }) => "gap",
-        NodeEvent::Group(Event::IdentityConflict(_)) => "identity_conflict",
-        NodeEvent::Group(Event::Restarted { .. }) => "restarted",
-        NodeEvent::Group(Event::ConfigurationDiffers(_)) => "configuration_differs",
-        NodeEvent::Group(Event::OtherVersion(_)) => "other_version",
-        NodeEvent::PublicationDropped(_) => "publication_dropped",
-        #[allow(unreachable_patterns)] // events of the future
-        NodeEvent::Group(_) => "other",
+        Event::View { .. } => "view",
+        Event::Suspected(..) => "suspected",
+        Event::Trusted(_) => "trusted",
+        Event::NoMajority => "no_majority",
+        Event::Majority => "majority",
+        Event::Removed(_) => "removed",
+        Event::Left(_) => "left",
+        Event::Settled { .. } => "settled",
+        Event::Gap { .. } => "gap",
+        Event::Retracted { .. } => "retracted",
+        Event::Synced { .. } => "synced",
+        Event::SnapshotWanted => "snapshot_wanted",
+        Event::SnapshotReady => "snapshot_ready",
+        Event::SnapshotTooLarge { .. } => "snapshot_too_large",
+        Event::IdentityConflict(_) => "identity_conflict",
+        Event::Restarted { .. } => "restarted",
+        Event::ConfigurationDiffers(_) => "configuration_differs",
+        Event::OtherVersion(_) => "other_version",
     }
 }

@@ -82,11 +82,11 @@ fn report(node: &mut Node, settings: &Settings) -> Result<(), Failure> {
         let text = NodeEvent::from(event);
         match event {
             Event::ConfigurationDiffers(_) => return Err(Failure::unusable(text)),
-            Event::Formed => {
-                let (group, io) = (&settings.group, node.io());
+            Event::View { members, .. } => {
+                let (group, io, count) = (&settings.group, node.io(), members.count_ones());
                 eprintln!(
-                    "bourdon: observing {} members of {:?} on {} by {io}",
-                    group.members, group.name, group.address
+                    "bourdon: observing {count} members of {:?} on {} by {io}: {text}",
+                    group.name, group.address
                 );
             }
             _ => eprintln!("bourdon: {text}"),

@@ -4,27 +4,35 @@
 //! here is for any process's next word, with a limit; a process that ends, or says that it is stuck, ends the demo with
 //! its name; and whatever happens, dropping the [`Cast`] kills and reaps every process it started.
 //!
-//! Judged: every process delivered every message once, with no gap; in total order each delivered sequence is a prefix
-//! of the longest; with one publisher the payloads, hashed in delivery order, are the input's.
+//! Judged: every process that was not killed delivered every message once, with no gap; in total order each delivered
+//! sequence is a prefix of the longest, at `uniform` and `stable` those of killed processes too, by what they wrote down;
+//! with one publisher the payloads, hashed in delivery order, are the input's.
 
+use super::history::names;
 use super::input::{Record, Source};
 use super::link::{Assignment, Order, Said, Tally};
 use super::process::hex;
+use super::proof;
 use super::schedule::{Rate, Schedule};
 use crate::exit::Failure;
-use bourdon::settings::{Order as DeliveryOrder, Role, Settings};
+use bourdon::settings::{Order as DeliveryOrder, Reliability, Role, Settings, Start};
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::str::FromStr;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// How long the processes may take to find each other.
 const FORMING_LIMIT: Duration = Duration::from_secs(8);
 /// How long nothing may be delivered anywhere beyond what the recording says; a silent member is named well before.
 const STALL_LIMIT: Duration = Duration::from_secs(8);
+/// How often is looked for what is due while nobody says anything.
+const LOOK: Duration = Duration::from_millis(20);
 /// How long an answer to a question may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// And once something has failed: a process that hangs must not keep the others' results from the user.
@@ -43,9 +51,70 @@ pub(crate) struct Plan {
     pub(crate) rate: Rate,
     pub(crate) max_gap_ns: u64,
     pub(crate) fault_seed: u64,
+    pub(crate) kills: Vec<Kill>,
+    pub(crate) restart_after: Option<Duration>,
+    pub(crate) replies: bool,
+    pub(crate) barrier_every: Option<u64>,
+    pub(crate) history: Option<PathBuf>,
     /// Whether the address was ours to choose.
     pub(crate) retry_address: bool,
 }
+
+/// A process that is to kill itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kill {
+    role: Role,
+    rank: u16,
+    /// Once it has delivered so many messages.
+    at: u64,
+}
+
+impl FromStr for Kill {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let help = || format!("{text:?} is not like member:0@20000 or observer:1@500");
+        let (who, at) = text.split_once('@').ok_or_else(help)?;
+        let (role, rank) = who.split_once(':').ok_or_else(help)?;
+        let role = match role {
+            "member" => Role::Member,
+            "observer" => Role::Observer,
+            _ => return Err(help()),
+        };
+        let (rank, at) = (rank.parse().map_err(|_| help())?, at.parse().map_err(|_| help())?);
+        if at == 0 {
+            Err("a process can be killed from its first message on: use @1".into())
+        } else {
+            Ok(Self { role, rank, at })
+        }
+    }
+}
+
+/// Whether each process to be killed exists, and once.
+pub(crate) fn check_kills(kills: &[Kill], members: u16, observers: u16) -> Result<(), String> {
+    for (index, kill) in kills.iter().enumerate() {
+        let count = if kill.role == Role::Member { members } else { observers };
+        let name = name_of(kill.role, kill.rank);
+        if kill.rank >= count {
+            return Err(format!("there is no {name} to kill: there are {members} members and {observers} observers"));
+        }
+        if kills[..index].iter().any(|other| (other.role, other.rank) == (kill.role, kill.rank)) {
+            return Err(format!("{name} can be killed only once"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether every process can keep all records, to hand them to one that joins.
+pub(crate) fn can_be_kept(records: &[Record]) -> bool {
+    let bytes: usize = records.iter().map(|record| record.payload.len() + KEPT_HEAD_BYTES).sum();
+    bytes <= KEPT_MAX_BYTES
+}
+
+/// What is kept with each record.
+const KEPT_HEAD_BYTES: usize = 64;
+/// The most that each process keeps: half of what a snapshot may have.
+const KEPT_MAX_BYTES: usize = 128 << 20;
 
 /// What became of it.
 pub(crate) struct Outcome {
@@ -67,12 +136,25 @@ pub(crate) struct Row {
     pub(crate) delivered: u64,
     pub(crate) tally: Option<Tally>,
     pub(crate) killed: bool,
+    /// It is to be started again, or has been.
+    pub(crate) restarts: bool,
+    /// What it said last about the group.
+    news: Option<String>,
+}
+
+fn name_of(role: Role, rank: u16) -> String {
+    let role = if role == Role::Member { "member" } else { "observer" };
+    format!("{role}:{rank}")
 }
 
 impl Row {
     pub(crate) fn name(&self) -> String {
-        let role = if self.role == Role::Member { "member" } else { "observer" };
-        format!("{role}:{}", self.rank)
+        name_of(self.role, self.rank)
+    }
+
+    /// Whether it is over for this process.
+    fn is_out(&self) -> bool {
+        self.killed && !self.restarts
     }
 }
 
@@ -100,27 +182,18 @@ impl Drop for Cast {
 }
 
 impl Cast {
-    fn start(plan: &Plan, settings: &Settings, messages: u64) -> Result<Self, Failure> {
+    fn start(plan: &Plan, settings: &Settings, messages: u64, history: Option<&Path>) -> Result<Self, Failure> {
         let (sender, words) = channel();
         let mut cast = Self { children: Vec::new(), words, sender };
         for index in 0..plan.settings.group.members + plan.observers {
-            let mut assignment = Assignment {
-                settings: settings.clone(),
-                publishers: plan.publishers,
-                messages,
-                source: plan.source.clone(),
-                rate: plan.rate,
-                max_gap_ns: plan.max_gap_ns,
-            };
-            (assignment.settings.process.role, assignment.settings.process.rank) = part(plan, index);
-            // Every receiver draws its own faults from the one seed.
-            assignment.settings.faults.seed = plan.fault_seed.wrapping_mul(1_000).wrapping_add(u64::from(index));
-            cast.spawn(&assignment)?;
+            let assignment = assignment(plan, settings, messages, history, index);
+            let child = cast.spawn(&assignment, usize::from(index))?;
+            cast.children.push(child);
         }
         Ok(cast)
     }
 
-    fn spawn(&mut self, assignment: &Assignment) -> Result<(), Failure> {
+    fn spawn(&self, assignment: &Assignment, index: usize) -> Result<(Child, ChildStdin), Failure> {
         let unusable = |error: std::io::Error| Failure::unusable(format!("can't start a process: {error}"));
         let program = std::env::current_exe().map_err(unusable)?;
         let mut command = Command::new(program);
@@ -128,7 +201,6 @@ impl Cast {
         let mut child = command.spawn().map_err(unusable)?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let (mut stdin, stdout) = (stdin.expect("stdin is piped"), stdout.expect("stdout is piped"));
-        let index = self.children.len();
         let sender = self.sender.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines() {
@@ -137,9 +209,12 @@ impl Cast {
             }
             let _ = sender.send((index, Word::Ended));
         });
-        let told = tell(&mut stdin, assignment);
-        self.children.push((child, stdin));
-        told.map_err(unusable)
+        if let Err(error) = tell(&mut stdin, assignment) {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(unusable(error));
+        }
+        Ok((child, stdin))
     }
 
     fn order(&mut self, index: usize, order: &Order) {
@@ -174,6 +249,29 @@ fn tell(stdin: &mut ChildStdin, what: &impl serde::Serialize) -> std::io::Result
     stdin.flush()
 }
 
+fn assignment(plan: &Plan, settings: &Settings, messages: u64, history: Option<&Path>, index: u16) -> Assignment {
+    let (role, rank) = part(plan, index);
+    let kill = plan.kills.iter().find(|kill| (kill.role, kill.rank) == (role, rank));
+    let mut assignment = Assignment {
+        settings: settings.clone(),
+        publishers: plan.publishers,
+        messages,
+        source: plan.source.clone(),
+        rate: plan.rate,
+        max_gap_ns: plan.max_gap_ns,
+        kill_at: kill.map(|kill| kill.at),
+        replies: plan.replies,
+        barrier_every: plan.barrier_every,
+        history: history.map(Path::to_owned),
+        restarted: false,
+        start_ns: None,
+    };
+    (assignment.settings.process.role, assignment.settings.process.rank) = (role, rank);
+    // Every receiver draws its own faults from the one seed.
+    assignment.settings.faults.seed = plan.fault_seed.wrapping_mul(1_000).wrapping_add(u64::from(index));
+    assignment
+}
+
 fn part(plan: &Plan, index: u16) -> (Role, u16) {
     let members = plan.settings.group.members;
     if index < members { (Role::Member, index) } else { (Role::Observer, index - members) }
@@ -183,25 +281,35 @@ fn part(plan: &Plan, index: u16) -> (Role, u16) {
 pub(crate) fn run(plan: &Plan, records: &[Record]) -> Result<Outcome, Failure> {
     let began = Instant::now();
     let schedule = Schedule::new(records, plan.rate, plan.max_gap_ns);
-    let mut performance = Performance::new(plan, records, &schedule);
+    let mut performance = Performance::new(plan, records, &schedule)?;
     let mut cast = performance.gather()?;
     performance.perform(&mut cast);
     performance.collect(&mut cast);
     performance.judge(&mut cast);
     drop(cast);
     performance.outcome.wall_ns = began.elapsed().as_nanos() as u64;
+    performance.note_killed()?;
     Ok(performance.outcome)
 }
 
 struct Performance<'a> {
     plan: &'a Plan,
+    /// With the address that was free.
+    settings: Settings,
     length: Option<Duration>,
     outcome: Outcome,
     bar: ProgressBar,
+    start_ns: u64,
+    /// Killed processes that are to be started again, and when.
+    restarts: Vec<(usize, Instant)>,
+    /// The names of those that were killed, once a kill.
+    killed: Vec<String>,
+    /// Where histories go that only we read.
+    own_history: Option<TempDir>,
 }
 
 impl<'a> Performance<'a> {
-    fn new(plan: &'a Plan, records: &[Record], schedule: &Schedule) -> Self {
+    fn new(plan: &'a Plan, records: &[Record], schedule: &Schedule) -> Result<Self, Failure> {
         let mut sha = Sha256::new();
         for record in records {
             sha.update((record.payload.len() as u32).to_le_bytes());
@@ -209,7 +317,7 @@ impl<'a> Performance<'a> {
         }
         let rows = (0..plan.settings.group.members + plan.observers).map(|index| {
             let (role, rank) = part(plan, index);
-            Row { role, rank, delivered: 0, tally: None, killed: false }
+            Row { role, rank, delivered: 0, tally: None, killed: false, restarts: false, news: None }
         });
         let outcome = Outcome {
             messages: records.len() as u64,
@@ -226,20 +334,44 @@ impl<'a> Performance<'a> {
             ProgressStyle::with_template("{msg:>10} {bar:40} {human_pos}/{human_len} at every process, {elapsed}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         let length = schedule.length_ns().map(Duration::from_nanos);
-        Self { plan, length, outcome, bar }
+        // What a killed process delivered is known by what it wrote down.
+        let wants_own = plan.history.is_none() && !plan.kills.is_empty();
+        let made = wants_own.then(|| tempfile::tempdir().map_err(Failure::unusable)).transpose();
+        Ok(Self {
+            plan,
+            settings: plan.settings.clone(),
+            length,
+            outcome,
+            bar,
+            start_ns: 0,
+            restarts: Vec::new(),
+            killed: Vec::new(),
+            own_history: made?,
+        })
+    }
+
+    fn history(&self) -> Option<&Path> {
+        self.plan.history.as_deref().or(self.own_history.as_ref().map(TempDir::path))
+    }
+
+    /// Who was killed, for whoever judges the histories.
+    fn note_killed(&self) -> Result<(), Failure> {
+        let Some(directory) = &self.plan.history else { return Ok(()) };
+        let lines: String = self.killed.iter().map(|name| format!("{name}\n")).collect();
+        std::fs::write(directory.join("killed"), lines)
+            .map_err(|error| Failure::broken(format!("can't write {}: {error}", directory.join("killed").display())))
     }
 
     /// Starts everybody and waits until all have heard each other.
     fn gather(&mut self) -> Result<Cast, Failure> {
-        let mut settings = self.plan.settings.clone();
         for attempt in 1.. {
-            let mut cast = Cast::start(self.plan, &settings, self.outcome.messages)?;
+            let mut cast = Cast::start(self.plan, &self.settings, self.outcome.messages, self.history())?;
             match self.wait_until_ready(&mut cast) {
                 Ok(()) => return Ok(cast),
                 Err(Failure::Unusable(why))
                     if why.contains("in use") && self.plan.retry_address && attempt < ADDRESS_ATTEMPTS =>
                 {
-                    settings.group.address = super::own_address(std::process::id(), attempt);
+                    self.settings.group.address = super::own_address(std::process::id(), attempt);
                 }
                 Err(failure) => return Err(failure),
             }
@@ -305,42 +437,83 @@ impl<'a> Performance<'a> {
     /// Lets the records flow until everybody has all of them, or something breaks.
     fn perform(&mut self, cast: &mut Cast) {
         self.bar.set_message("replaying");
-        let start_ns = bourdon::Clock::start().now().0 + HEAD_START_NS;
-        cast.order_all(&Order::Go { start_ns });
+        self.start_ns = bourdon::Clock::start().now().0 + HEAD_START_NS;
+        cast.order_all(&Order::Go { start_ns: self.start_ns });
         let recorded_gap = self.length.map_or(Duration::ZERO, |_| Duration::from_nanos(self.plan.max_gap_ns));
         let mut last_progress = Instant::now();
-        while self.outcome.rows.iter().any(|row| !row.killed && row.delivered < self.outcome.messages) {
-            match cast.hear(Duration::from_millis(250)) {
+        while !self.is_complete() {
+            match cast.hear(LOOK) {
                 Some((index, Word::Said(Said::Progress { delivered }))) => {
                     self.outcome.rows[index].delivered = delivered;
                     last_progress = Instant::now();
                 }
-                Some((index, Word::Said(Said::Stuck { why }))) => {
+                Some((index, Word::Said(Said::News { what }))) => self.outcome.rows[index].news = Some(what),
+                Some((index, Word::Said(Said::Stuck { why } | Said::Unusable { why }))) => {
                     let failure = format!("{}: {why}", self.outcome.rows[index].name());
                     return self.outcome.failures.push(failure);
                 }
                 Some((index, Word::Ended)) => {
-                    let row = &mut self.outcome.rows[index];
-                    row.killed = true;
-                    let failure = format!("{} {}", row.name(), cast.epitaph(index));
-                    self.outcome.failures.push(failure);
-                    if self.outcome.rows[index].role == Role::Member {
-                        return; // with a static view the group can't go on without it
-                    }
+                    self.note_end(cast, index);
+                    last_progress = Instant::now();
                 }
                 Some(_) => {}
-                None if last_progress.elapsed() > STALL_LIMIT + recorded_gap => {
-                    let slowest = self.outcome.rows.iter().filter(|row| !row.killed).min_by_key(|row| row.delivered);
-                    let name = slowest.map_or_else(String::new, Row::name);
-                    let failure =
-                        format!("nothing was delivered for {} s; {name} is furthest behind", STALL_LIMIT.as_secs());
-                    return self.outcome.failures.push(failure);
-                }
+                None if last_progress.elapsed() > STALL_LIMIT + recorded_gap => return self.note_stall(),
                 None => {}
             }
-            let least = self.outcome.rows.iter().filter(|row| !row.killed).map(|row| row.delivered).min();
+            if let Err(failure) = self.restart_due(cast) {
+                return self.outcome.failures.push(format!("{failure:?}"));
+            }
+            let least = self.outcome.rows.iter().filter(|row| !row.is_out()).map(|row| row.delivered).min();
             self.bar.set_position(least.unwrap_or(0));
         }
+    }
+
+    fn is_complete(&self) -> bool {
+        let waits = |row: &Row| !row.is_out() && row.delivered < self.outcome.messages;
+        self.restarts.is_empty() && !self.outcome.rows.iter().any(waits)
+    }
+
+    /// A process ended: as planned, or not.
+    fn note_end(&mut self, cast: &mut Cast, index: usize) {
+        let epitaph = cast.epitaph(index);
+        let row = &mut self.outcome.rows[index];
+        let planned = self.plan.kills.iter().any(|kill| (kill.role, kill.rank) == (row.role, row.rank));
+        let first = !row.killed;
+        row.killed = true;
+        self.killed.push(row.name());
+        if !planned || !first || !epitaph.contains("signal 9") {
+            row.restarts = false;
+            let failure = format!("{} {epitaph}", row.name());
+            self.outcome.failures.push(failure);
+        } else if let Some(delay) = self.plan.restart_after {
+            (row.restarts, row.delivered) = (true, 0);
+            self.restarts.push((index, Instant::now() + delay));
+        }
+    }
+
+    fn note_stall(&mut self) {
+        let waiting = self.outcome.rows.iter().filter(|row| !row.is_out());
+        let slowest = waiting.min_by_key(|row| row.delivered);
+        let name = slowest.map_or_else(String::new, Row::name);
+        let mut failure = format!("nothing was delivered for {} s; {name} is furthest behind", STALL_LIMIT.as_secs());
+        for row in &self.outcome.rows {
+            if let Some(news) = &row.news {
+                failure += &format!("; {} said: {news}", row.name());
+            }
+        }
+        self.outcome.failures.push(failure);
+    }
+
+    /// Starts again whoever is due.
+    fn restart_due(&mut self, cast: &mut Cast) -> Result<(), Failure> {
+        while let Some(place) = self.restarts.iter().position(|(_, at)| *at <= Instant::now()) {
+            let (index, _) = self.restarts.swap_remove(place);
+            let mut again = assignment(self.plan, &self.settings, self.outcome.messages, self.history(), index as u16);
+            (again.restarted, again.start_ns, again.kill_at) = (true, Some(self.start_ns), None);
+            again.settings.process.start = Start::Snapshot;
+            cast.children[index] = cast.spawn(&again, index)?;
+        }
+        Ok(())
     }
 
     /// Asks everybody for the result.
@@ -348,24 +521,20 @@ impl<'a> Performance<'a> {
         cast.order_all(&Order::Finish);
         let limit = if self.outcome.failures.is_empty() { ANSWER_LIMIT } else { ANSWER_LIMIT_FAILED };
         let deadline = Instant::now() + limit;
-        while self.outcome.rows.iter().any(|row| !row.killed && row.tally.is_none()) {
+        while self.outcome.rows.iter().any(|row| !row.is_out() && row.tally.is_none()) {
             match cast.hear(deadline.saturating_duration_since(Instant::now())) {
                 Some((index, Word::Said(Said::Result(tally)))) => {
                     self.outcome.rows[index].delivered = tally.delivered;
                     self.outcome.rows[index].tally = Some(*tally);
                 }
-                Some((index, Word::Ended)) => {
-                    self.outcome.rows[index].killed = true;
-                    let failure = format!("{} {}", self.outcome.rows[index].name(), cast.epitaph(index));
-                    self.outcome.failures.push(failure);
-                }
+                Some((index, Word::Ended)) => self.note_end(cast, index),
                 Some(_) => {}
                 None => break,
             }
         }
         self.bar.finish_and_clear();
         let silent: Vec<String> =
-            self.outcome.rows.iter().filter(|row| !row.killed && row.tally.is_none()).map(Row::name).collect();
+            self.outcome.rows.iter().filter(|row| !row.is_out() && row.tally.is_none()).map(Row::name).collect();
         if !silent.is_empty() {
             let seconds = limit.as_secs();
             self.outcome.failures.push(format!("{} did not answer within {seconds} s", silent.join(", ")));
@@ -395,6 +564,16 @@ impl<'a> Performance<'a> {
             let whole = tally.delivered == self.outcome.messages;
             let ordered =
                 total || matches!(self.plan.settings.group.order, DeliveryOrder::Fifo | DeliveryOrder::Causal);
+            let (publishers, messages) = (u64::from(self.plan.publishers), self.outcome.messages);
+            let share = |share: u64| (messages + publishers - 1 - share) / publishers;
+            let uneven = (0..publishers).zip(&tally.shares).find(|(p, count)| share(*p) != **count);
+            if whole && let Some((publisher, count)) = uneven {
+                let expected = share(publisher);
+                failures.push(format!(
+                    "{} delivered {count} of the {expected} records of publisher {publisher}'s share",
+                    row.name()
+                ));
+            }
             if whole && ordered && self.plan.publishers == 1 && tally.payload_sha256 != self.outcome.input_sha256 {
                 failures.push(format!("{} delivered other bytes than the input's", row.name()));
             }
@@ -402,13 +581,34 @@ impl<'a> Performance<'a> {
         self.outcome.failures.extend(failures);
     }
 
+    /// What killed processes were shown, by what they wrote down; only where that must agree with the others'.
+    fn killed_chains(&mut self) -> Vec<(usize, u64, u64)> {
+        let Some(directory) = self.history().map(Path::to_owned) else { return Vec::new() };
+        let mut chains = Vec::new();
+        for (index, row) in self.outcome.rows.iter_mut().enumerate().filter(|(_, row)| row.killed) {
+            let file = directory.join(format!("{}.tsv", row.name().replace(':', "-")));
+            let Ok(text) = std::fs::read_to_string(&file) else { continue };
+            let mut count = 0;
+            let chain = names(&text).inspect(|_| count += 1).fold(0, |last, (rank, n)| proof::link(last, rank, n));
+            if row.is_out() {
+                row.delivered = count;
+            }
+            chains.push((index, count, chain));
+        }
+        let judged = self.plan.settings.group.reliability != Reliability::Reliable;
+        chains.retain(|_| judged);
+        chains
+    }
+
     /// Whether every delivered sequence is a prefix of the longest one.
-    fn is_prefix_of_longest(&self, cast: &mut Cast) -> bool {
+    fn is_prefix_of_longest(&mut self, cast: &mut Cast) -> bool {
+        let killed = self.killed_chains();
         let told: Vec<usize> =
             (0..self.outcome.rows.len()).filter(|index| self.outcome.rows[*index].tally.is_some()).collect();
         let delivered = |index: &usize| self.outcome.rows[*index].delivered;
         let Some(longest) = told.iter().copied().max_by_key(delivered) else { return false };
-        let counts: Vec<u64> = told.iter().map(delivered).collect();
+        let mut counts: Vec<u64> = told.iter().map(delivered).collect();
+        counts.extend(killed.iter().map(|(_, count, _)| *count));
         cast.order(longest, &Order::Chain { counts: counts.clone() });
         for (index, count) in told.iter().zip(&counts) {
             cast.order(*index, &Order::Chain { counts: vec![*count] });
@@ -428,6 +628,25 @@ impl<'a> Performance<'a> {
             }
         }
         let expected = expected.unwrap_or_default();
-        told.iter().zip(&expected).all(|(index, hash)| hash.is_some() && own[*index] == Some(*hash))
+        let alive = told.iter().zip(&expected).all(|(index, hash)| hash.is_some() && own[*index] == Some(*hash));
+        let dead = killed.iter().zip(&expected[told.len().min(expected.len())..]);
+        alive && { dead }.all(|((.., chain), hash)| *hash == Some(*chain))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kills_are_read_or_refused() {
+        let kill = Kill { role: Role::Observer, rank: 2, at: 50 };
+        assert_eq!("observer:2@50".parse(), Ok(kill));
+        for bad in ["", "member:0", "member@5", "client:0@5", "member:x@5", "member:0@0", "member:0@-1"] {
+            assert!(bad.parse::<Kill>().is_err(), "{bad}");
+        }
+        assert!(check_kills(&[kill], 3, 3).is_ok());
+        assert!(check_kills(&[kill], 3, 2).is_err());
+        assert!(check_kills(&[kill, Kill { at: 60, ..kill }], 3, 3).is_err());
     }
 }

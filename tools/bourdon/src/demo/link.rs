@@ -6,6 +6,7 @@ use super::input::Source;
 use super::schedule::Rate;
 use bourdon::Settings;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// Latencies are told apart up to an hour; beyond, they count as one.
 pub(crate) const LATENCY_MAX_NS: u64 = 3_600_000_000_000;
@@ -21,6 +22,18 @@ pub(crate) struct Assignment {
     pub(crate) source: Source,
     pub(crate) rate: Rate,
     pub(crate) max_gap_ns: u64,
+    /// Kill yourself once you have delivered so many messages.
+    pub(crate) kill_at: Option<u64>,
+    /// Every eighth message answers the last delivered one.
+    pub(crate) replies: bool,
+    /// Ask for a barrier every so many messages.
+    pub(crate) barrier_every: Option<u64>,
+    /// Where to write what is delivered.
+    pub(crate) history: Option<PathBuf>,
+    /// This is a second life: join, and begin with a member's state.
+    pub(crate) restarted: bool,
+    /// When publishing began, for a second life.
+    pub(crate) start_ns: Option<u64>,
 }
 
 /// Said by the demo.
@@ -39,6 +52,8 @@ pub(crate) enum Order {
 pub(crate) enum Said {
     /// Every member has been heard.
     Ready { io: String, fallback: Option<String>, receive_buffer_bytes: usize },
+    /// Something happened in the group that a user should know if all does not go well.
+    News { what: String },
     /// So many messages delivered so far.
     Progress { delivered: u64 },
     /// It can't go on: a silent member, a broken port.
@@ -58,7 +73,11 @@ pub(crate) struct Tally {
     pub(crate) duplicates: u64,
     pub(crate) gaps: u64,
     pub(crate) payload_sha256: String,
+    /// By share: how many of its records.
+    pub(crate) shares: Vec<u64>,
     pub(crate) views: u64,
+    /// It began again with a member's state.
+    pub(crate) restarted: bool,
     /// (latency, count) for each bucket of the histogram.
     pub(crate) latency_ns: Vec<(u64, u64)>,
     pub(crate) naks_sent: u64,

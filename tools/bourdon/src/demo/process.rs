@@ -1,16 +1,19 @@
 //! One member or observer of a demo, in a process of its own.
 //!
-//! It publishes its share of the records at their intended times, delivers everybody's, and keeps what proves that it
-//! did: a hash over all payloads in delivery order, and a running hash over the messages' names, so that two processes
-//! can be compared at any length. After its last delivery it goes on serving repairs until the demo says it is over.
+//! It publishes the records of its shares at their intended times, delivers everybody's, and keeps what proves that it
+//! did (`proof.rs`). After its last delivery it goes on serving repairs until the demo says it is over. Told to, it kills
+//! itself at an exact message; a second life of it, or one that the others had given up, takes the state over from a
+//! member and goes on from there.
 
-use super::input::Record;
-use super::link::{Assignment, LATENCY_MAX_NS, Order, Said, Tally};
+use super::history::History;
+use super::link::{Assignment, Order, Said, Tally};
+use super::proof::Proof;
 use super::schedule::Schedule;
+use super::share::Shares;
 use crate::exit::Failure;
-use bourdon::{Counter, Delivery, Event, Node, Outgoing, Port, Rank, Refusal, TopicId};
-use hdrhistogram::Histogram;
-use sha2::{Digest, Sha256};
+use bourdon::settings::Role;
+use bourdon::{Counter, Event, Node, NodeEvent, Outgoing, Port, Rank, Refusal};
+use sha2::Digest;
 use std::io::{BufRead, Write};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -78,57 +81,48 @@ fn listen(node: &Node) -> Receiver<Order> {
 struct DemoProcess {
     assignment: Assignment,
     node: Node,
-    share: Option<Share>,
+    shares: Option<Shares>,
     proof: Proof,
+    start_ns: Option<u64>,
+    published: u64,
+    views: u64,
+    /// Which life this is: of the process, and after each removal.
+    life: u32,
+    restarted: bool,
+    /// How many barriers this process has asked for.
+    barriers: u64,
     said_ready: bool,
     said_progress: (u64, u64),
-}
-
-/// What a publisher has to publish.
-struct Share {
-    records: Vec<Record>,
-    schedule: Schedule,
-    /// Its next record, and the step to the one after.
-    next: usize,
-    step: usize,
-    /// When the next record was first tried, at full speed.
-    first_try_ns: Option<u64>,
-    start_ns: Option<u64>,
-}
-
-/// What has been delivered.
-struct Proof {
-    payloads: Sha256,
-    chain: Vec<u64>,
-    /// Per sender, a bit a message.
-    seen: Vec<Vec<u64>>,
-    duplicates: u64,
-    latency_ns: Histogram<u64>,
 }
 
 impl DemoProcess {
     fn new(assignment: Assignment) -> Result<Self, String> {
         let settings = &assignment.settings;
-        let rank = settings.process.rank;
-        let publishes = settings.process.role == bourdon::settings::Role::Member && rank < assignment.publishers;
-        let share = if publishes {
+        let shares = if settings.process.role == Role::Member {
             let records = assignment.source.load().map_err(|failure| format!("{failure:?}"))?;
             let schedule = Schedule::new(&records, assignment.rate, assignment.max_gap_ns);
-            let step = usize::from(assignment.publishers);
-            Some(Share { records, schedule, next: usize::from(rank), step, first_try_ns: None, start_ns: None })
+            Some(Shares::new(records, schedule, assignment.publishers))
         } else {
             None
         };
+        let life = if assignment.restarted { 2 } else { 1 };
+        let proof = begin_proof(&assignment, life)?;
         let node = Node::join(settings).map_err(|error| error.to_string())?;
-        let members = usize::from(settings.group.members);
-        let proof = Proof {
-            payloads: Sha256::new(),
-            chain: Vec::with_capacity(assignment.messages as usize),
-            seen: vec![vec![0; assignment.messages as usize / 64 + 1]; members],
-            duplicates: 0,
-            latency_ns: Histogram::new_with_max(LATENCY_MAX_NS, 3).expect("the bounds are valid"),
-        };
-        Ok(Self { assignment, node, share, proof, said_ready: false, said_progress: (0, 0) })
+        let (start_ns, restarted) = (assignment.start_ns, assignment.restarted);
+        Ok(Self {
+            assignment,
+            node,
+            shares,
+            proof,
+            start_ns,
+            published: 0,
+            views: 0,
+            life,
+            restarted,
+            barriers: 0,
+            said_ready: false,
+            said_progress: (0, 0),
+        })
     }
 
     /// Runs until told to finish.
@@ -136,21 +130,27 @@ impl DemoProcess {
         loop {
             while let Ok(order) = orders.try_recv() {
                 match order {
-                    Order::Go { start_ns } => {
-                        if let Some(share) = &mut self.share {
-                            share.start_ns = Some(start_ns);
-                        }
-                    }
+                    Order::Go { start_ns } => self.start_ns = Some(start_ns),
                     order => self.obey(order),
                 }
             }
             self.publish()?;
-            let (proof, clock) = (&mut self.proof, *self.node.clock());
+            let (proof, clock, kill_at) = (&mut self.proof, *self.node.clock(), self.assignment.kill_at);
             let work = self
                 .node
-                .poll(|delivery| proof.deliver(&delivery, clock.wall_ns()))
+                .poll(|delivery| {
+                    proof.deliver(&delivery, clock.wall_ns());
+                    if kill_at == Some(proof.count()) {
+                        die(proof);
+                    }
+                })
                 .map_err(|error| error.to_string())?;
-            self.tell()?;
+            if let Some(history) = &mut self.proof.history {
+                history.flush();
+                history.failure().map_or(Ok(()), |why| Err(why.to_owned()))?;
+            }
+            self.hear()?;
+            self.tell();
             if work == 0 {
                 let sleep = self.until_next_record().min(LONGEST_SLEEP);
                 if !sleep.is_zero() {
@@ -162,54 +162,129 @@ impl DemoProcess {
 
     /// Publishes what is due, as far as the group takes it.
     fn publish(&mut self) -> Result<(), String> {
-        let Some(share) = &mut self.share else { return Ok(()) };
-        let Some(start_ns) = share.start_ns else { return Ok(()) };
+        let (Some(shares), Some(start_ns)) = (&mut self.shares, self.start_ns) else { return Ok(()) };
         let offset_ns = self.node.clock().wall_offset_ns();
         for _ in 0..PUBLISH_BURST {
-            let Some(record) = share.records.get(share.next) else { return Ok(()) };
+            let Some(next) = shares.next() else { return Ok(()) };
             let now_ns = self.node.clock().now().0;
-            let intended_ns = match share.schedule.at_ns(share.next) {
+            let intended_ns = match shares.schedule.at_ns(next.index) {
                 Some(at_ns) if start_ns + at_ns > now_ns => return Ok(()),
                 Some(at_ns) => start_ns + at_ns,
-                None => *share.first_try_ns.get_or_insert(now_ns),
+                None => *shares.first_try_ns.get_or_insert(now_ns),
             };
-            let outgoing = Outgoing {
-                topic: TopicId::of("demo"),
-                intended_send_ns: Some(intended_ns.wrapping_add(offset_ns)),
-                ..Outgoing::default()
-            };
-            match self.node.try_publish_with(&outgoing, &record.payload) {
+            let last = self.proof.last.filter(|_| self.assignment.replies);
+            let (topic, payload) = shares.message(next, self.published, last);
+            let outgoing =
+                Outgoing { topic, intended_send_ns: Some(intended_ns.wrapping_add(offset_ns)), ..Outgoing::default() };
+            match self.node.try_publish_with(&outgoing, &payload) {
                 Ok(_) => {
-                    share.next += share.step;
-                    share.first_try_ns = None;
+                    shares.published(next);
+                    self.published += 1;
                 }
-                Err(Refusal::Window | Refusal::Forming) => return Ok(()),
-                Err(refusal) => return Err(refusal.to_string()),
+                Err(refusal @ (Refusal::TooLarge { .. } | Refusal::Observer)) => return Err(refusal.to_string()),
+                Err(_) => return Ok(()), // for now
             }
         }
         Ok(())
     }
 
     fn until_next_record(&self) -> Duration {
-        let due_ns = self.share.as_ref().and_then(|share| {
-            (share.next < share.records.len()).then_some(())?;
-            Some(share.start_ns? + share.schedule.at_ns(share.next)?)
+        let due_ns = self.shares.as_ref().and_then(|shares| {
+            let next = shares.next()?;
+            Some(self.start_ns? + shares.schedule.at_ns(next.index)?)
         });
         due_ns.map_or(LONGEST_SLEEP, |due| Duration::from_nanos(due.saturating_sub(self.node.clock().now().0)))
     }
 
-    /// Tells the demo what it should know by now.
-    fn tell(&mut self) -> Result<(), String> {
+    /// Hears what the group says.
+    fn hear(&mut self) -> Result<(), String> {
         while let Some(event) = self.node.poll_event() {
             match event {
-                Event::MemberSilent(rank) => return Err(Refusal::MemberSilent(rank).to_string()),
+                Event::View { epoch, members, .. } => self.enter(epoch.0, members),
+                Event::Synced { phase, .. } => self.on_history(|history| history.barrier(phase)),
+                Event::Gap { sender, from, to } => self.on_history(|h| h.gap(sender.0, from.0, to.0)),
+                Event::Retracted { sender, from, to } => self.on_history(|h| h.retraction(sender.0, from.0, to.0)),
+                Event::SnapshotWanted => {
+                    let state = self.proof.snapshot();
+                    self.node.give_snapshot(&state).map_err(|refusal| format!("somebody can't join: {refusal}"))?;
+                }
+                Event::SnapshotReady => {
+                    let state = self.node.take_snapshot().unwrap_or_default();
+                    self.proof.restore(&state)?;
+                }
+                Event::Removed(_) => self.begin_again(event)?,
+                Event::SnapshotTooLarge { .. } => return Err(NodeEvent::Group(event).to_string()),
                 // Once the group has formed, a stranger who says such things is none of ours.
                 Event::IdentityConflict(_) | Event::ConfigurationDiffers(_) if self.said_ready => {}
                 Event::IdentityConflict(rank) => return Err(format!("another process uses rank {rank} as well")),
                 Event::ConfigurationDiffers(rank) => return Err(format!("member {rank} is configured otherwise")),
+                Event::Suspected(..) | Event::NoMajority => {
+                    say(&Said::News { what: NodeEvent::Group(event).to_string() })
+                }
                 _ => {}
             }
         }
+        self.ask_for_barrier();
+        Ok(())
+    }
+
+    fn on_history(&mut self, write: impl FnOnce(&mut History)) {
+        if let Some(history) = &mut self.proof.history {
+            write(history);
+        }
+    }
+
+    fn enter(&mut self, epoch: u64, members: u64) {
+        self.views += 1;
+        let view = self.node.process().view();
+        let oldest_first: Vec<u16> = if view.epoch.0 == epoch {
+            view.members.iter().map(|member| member.rank.0).collect()
+        } else {
+            (0..64).filter(|rank| members >> rank & 1 == 1).collect()
+        };
+        self.on_history(|history| history.view(epoch, &oldest_first));
+        self.proof.owners.view(members);
+        let Rank(rank) = self.node.process().config().rank().unwrap_or(Rank::OBSERVER);
+        if let Some(shares) = &mut self.shares {
+            if members >> rank & 1 == 1 {
+                shares.own(&self.proof.owners, rank, &self.proof.done);
+            } else {
+                shares.let_go();
+            }
+        }
+    }
+
+    /// The others went on without this process: what it has delivered may differ from theirs.
+    fn begin_again(&mut self, event: Event) -> Result<(), String> {
+        if !self.assignment.settings.process.snapshots {
+            return Err(NodeEvent::Group(event).to_string());
+        }
+        say(&Said::News { what: NodeEvent::Group(event).to_string() });
+        self.life += 1;
+        self.restarted = true;
+        self.said_progress = (0, 0);
+        if let Some(shares) = &mut self.shares {
+            shares.let_go();
+        }
+        self.proof = begin_proof(&self.assignment, self.life)?;
+        Ok(())
+    }
+
+    /// The lowest member asks for a barrier each time so many messages have been delivered.
+    fn ask_for_barrier(&mut self) {
+        let Some(every) = self.assignment.barrier_every else { return };
+        let process = self.node.process();
+        let lowest = process.view().bits().trailing_zeros() as u16;
+        if process.config().rank() == Some(Rank(lowest)) {
+            let due = self.proof.count() / every;
+            if due > self.barriers && self.node.sync(None).is_ok() {
+                self.barriers = due;
+            }
+        }
+    }
+
+    /// Tells the demo what it should know by now.
+    fn tell(&mut self) {
         if !self.said_ready && self.node.process().is_formed() {
             self.said_ready = true;
             say(&Said::Ready {
@@ -218,14 +293,13 @@ impl DemoProcess {
                 receive_buffer_bytes: self.node.port().limits().receive_buffer_bytes,
             });
         }
-        let (delivered, now_ns) = (self.proof.chain.len() as u64, self.node.clock().now().0);
+        let (delivered, now_ns) = (self.proof.count(), self.node.clock().now().0);
         let (said, said_ns) = self.said_progress;
         let complete = delivered + self.node.counters().get(Counter::Gaps) >= self.assignment.messages;
         if delivered > said && (complete || now_ns >= said_ns + PROGRESS_NS) {
             self.said_progress = (delivered, now_ns);
             say(&Said::Progress { delivered });
         }
-        Ok(())
     }
 
     /// Only answers, until the demo ends: the node can't go on.
@@ -252,11 +326,13 @@ impl DemoProcess {
     fn tally(&self) -> Tally {
         let (counters, proof) = (self.node.counters(), &self.proof);
         Tally {
-            delivered: proof.chain.len() as u64,
+            delivered: proof.count(),
             duplicates: proof.duplicates,
             gaps: counters.get(Counter::Gaps),
             payload_sha256: hex(&proof.payloads.clone().finalize()),
-            views: 1, // a static view is the only one there is
+            shares: proof.done.clone(),
+            views: self.views,
+            restarted: self.restarted,
             latency_ns: proof.latency_ns.iter_recorded().map(|v| (v.value_iterated_to(), v.count_at_value())).collect(),
             naks_sent: counters.get(Counter::NaksSent),
             repairs_received: counters.get(Counter::RepairsReceived),
@@ -264,21 +340,24 @@ impl DemoProcess {
     }
 }
 
-impl Proof {
-    fn deliver(&mut self, delivery: &Delivery<'_>, wall_ns: u64) {
-        self.payloads.update((delivery.payload.len() as u32).to_le_bytes());
-        self.payloads.update(delivery.payload);
-        let Rank(rank) = delivery.sender;
-        let sequence = delivery.sequence.0;
-        let last = self.chain.last().copied().unwrap_or(0);
-        let name = (u64::from(rank) << 48) ^ sequence;
-        self.chain.push((last ^ name).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29) ^ name);
-        match self.seen.get_mut(usize::from(rank)).and_then(|bits| bits.get_mut(sequence as usize / 64)) {
-            Some(bits) if *bits & (1 << (sequence % 64)) == 0 => *bits |= 1 << (sequence % 64),
-            _ => self.duplicates += 1,
-        }
-        self.latency_ns.saturating_record(wall_ns.saturating_sub(delivery.send_time_ns));
+fn begin_proof(assignment: &Assignment, life: u32) -> Result<Proof, String> {
+    let settings = &assignment.settings;
+    let name = match settings.process.role {
+        Role::Member => format!("member-{}", settings.process.rank),
+        Role::Observer => format!("observer-{}", settings.process.rank),
+    };
+    let history = assignment.history.as_ref().map(|directory| History::create(directory, &name, life)).transpose()?;
+    let (members, keeps) = (settings.group.members, settings.process.snapshots);
+    Ok(Proof::new(members, assignment.publishers, assignment.messages, keeps, history))
+}
+
+/// Dies at once, as a process does that is killed: nothing more is sent, and nothing that was shown is lost.
+fn die(proof: &mut Proof) -> ! {
+    if let Some(history) = &mut proof.history {
+        history.flush();
     }
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    unreachable!("a process does not outlive SIGKILL")
 }
 
 /// Bytes as lower-case hexadecimal digits.

@@ -70,6 +70,7 @@ fn row_object(row: &Row) -> Value {
         "naks_sent": known.map(|tally| tally.naks_sent),
         "repairs_received": known.map(|tally| tally.repairs_received),
         "killed": row.killed,
+        "restarted": known.is_some_and(|tally| tally.restarted),
     })
 }
 
@@ -127,8 +128,9 @@ fn text(plan: &Plan, names: &Names, outcome: &Outcome) -> String {
     chart(&latencies(&outcome.rows)).lines().for_each(&mut line);
     line("");
     let verdict = if outcome.failures.is_empty() {
+        let who = if outcome.rows.iter().any(|row| row.killed) { "Every process that lived" } else { "Every process" };
         let same = if outcome.order_agrees { "all in the same order" } else { "in each its own order" };
-        format!("Every process delivered every message once, {same}, in {}.", duration(outcome.wall_ns))
+        format!("{who} delivered every message once, {same}, in {}.", duration(outcome.wall_ns))
     } else {
         format!("FAILED after {}.", duration(outcome.wall_ns))
     };

@@ -1,0 +1,172 @@
+//! What one process of a demo can prove to have delivered, and the state it hands to one that joins.
+
+use super::history::{History, Shown};
+use super::link::LATENCY_MAX_NS;
+use super::share::{self, Owners};
+use bourdon::{Delivery, Rank};
+use hdrhistogram::Histogram;
+use sha2::{Digest, Sha256};
+
+/// What has been delivered.
+pub(crate) struct Proof {
+    pub(crate) payloads: Sha256,
+    /// A running hash over the messages' names.
+    pub(crate) chain: Vec<u64>,
+    /// Per sender, a bit a message.
+    seen: Vec<Vec<u64>>,
+    pub(crate) duplicates: u64,
+    pub(crate) latency_ns: Histogram<u64>,
+    /// By share: how many of its records.
+    pub(crate) done: Vec<u64>,
+    pub(crate) owners: Owners,
+    /// The message delivered last.
+    pub(crate) last: Option<(u16, u64)>,
+    pub(crate) history: Option<History>,
+    /// Everything, for those who join; none if there is too much of it.
+    kept: Option<Vec<u8>>,
+}
+
+/// The name of a message in a chain of names.
+pub(crate) fn link(last: u64, rank: u16, sequence: u64) -> u64 {
+    let name = (u64::from(rank) << 48) ^ sequence;
+    (last ^ name).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29) ^ name
+}
+
+impl Proof {
+    pub(crate) fn new(members: u16, publishers: u16, messages: u64, keeps: bool, history: Option<History>) -> Self {
+        Self {
+            payloads: Sha256::new(),
+            chain: Vec::with_capacity(messages as usize),
+            seen: vec![vec![0; messages as usize / 64 + 1]; usize::from(members)],
+            duplicates: 0,
+            latency_ns: Histogram::new_with_max(LATENCY_MAX_NS, 3).expect("the bounds are valid"),
+            done: vec![0; usize::from(publishers)],
+            owners: Owners::new(publishers),
+            last: None,
+            history,
+            kept: keeps.then(Vec::new),
+        }
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.chain.len() as u64
+    }
+
+    pub(crate) fn deliver(&mut self, delivery: &Delivery<'_>, wall_ns: u64) {
+        if delivery.barrier.is_some() {
+            return;
+        }
+        let (share, after, payload) = share::read(delivery.topic, delivery.payload);
+        let Rank(publisher) = delivery.sender;
+        let (order, sequence) = (delivery.order.map(|order| order.0), delivery.sequence.0);
+        self.show(&Shown { view: delivery.epoch.0, order, publisher, sequence, after, share, payload });
+        self.latency_ns.saturating_record(wall_ns.saturating_sub(delivery.send_time_ns));
+    }
+
+    fn show(&mut self, shown: &Shown<'_>) {
+        self.payloads.update((shown.payload.len() as u32).to_le_bytes());
+        self.payloads.update(shown.payload);
+        let (rank, sequence) = (shown.publisher, shown.sequence);
+        self.chain.push(link(self.chain.last().copied().unwrap_or(0), rank, sequence));
+        match self.seen.get_mut(usize::from(rank)).and_then(|bits| bits.get_mut(sequence as usize / 64)) {
+            Some(bits) if *bits & (1 << (sequence % 64)) == 0 => *bits |= 1 << (sequence % 64),
+            _ => self.duplicates += 1,
+        }
+        if let Some(done) = self.done.get_mut(usize::from(shown.share)) {
+            *done += 1;
+        }
+        self.last = Some((rank, sequence));
+        if let Some(history) = &mut self.history {
+            history.delivery(shown);
+        }
+        if let Some(kept) = &mut self.kept {
+            write(kept, shown);
+        }
+    }
+
+    /// Everything delivered so far, for one who joins.
+    pub(crate) fn snapshot(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.owners.0.iter().for_each(|owner| bytes.extend_from_slice(&owner.to_le_bytes()));
+        bytes.extend_from_slice(self.kept.as_deref().unwrap_or_default());
+        bytes
+    }
+
+    /// Takes another process's snapshot over, as if its messages had been delivered here.
+    pub(crate) fn restore(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let cut = || "the snapshot is cut short".to_owned();
+        let publishers = self.owners.0.len();
+        let (owners, mut rest) = bytes.split_at_checked(2 * publishers).ok_or_else(cut)?;
+        self.owners.0 = owners.chunks_exact(2).map(|two| u16::from_le_bytes([two[0], two[1]])).collect();
+        while !rest.is_empty() {
+            let (shown, after) = read(rest).ok_or_else(cut)?;
+            self.show(&shown);
+            rest = after;
+        }
+        Ok(())
+    }
+}
+
+/// Words in front of each payload of a snapshot.
+const HEAD_WORDS: usize = 8;
+
+fn write(kept: &mut Vec<u8>, shown: &Shown<'_>) {
+    let none = u64::MAX;
+    let (after_rank, after) = shown.after.map_or((none, none), |(rank, sequence)| (u64::from(rank), sequence));
+    let head: [u64; HEAD_WORDS] = [
+        shown.payload.len() as u64,
+        shown.view,
+        shown.order.unwrap_or(none),
+        shown.publisher.into(),
+        shown.sequence,
+        shown.share.into(),
+        after_rank,
+        after,
+    ];
+    head.iter().for_each(|word| kept.extend_from_slice(&word.to_le_bytes()));
+    kept.extend_from_slice(shown.payload);
+}
+
+fn read(bytes: &[u8]) -> Option<(Shown<'_>, &[u8])> {
+    let (head, rest) = bytes.split_at_checked(8 * HEAD_WORDS)?;
+    let word = |index: usize| {
+        let word = head[8 * index..8 * index + 8].try_into().expect("eight bytes");
+        u64::from_le_bytes(word)
+    };
+    let (payload, rest) = rest.split_at_checked(usize::try_from(word(0)).ok()?)?;
+    let shown = Shown {
+        view: word(1),
+        order: Some(word(2)).filter(|order| *order != u64::MAX),
+        publisher: word(3) as u16,
+        sequence: word(4),
+        share: word(5) as u16,
+        after: (word(6) != u64::MAX).then_some((word(6) as u16, word(7))),
+        payload,
+    };
+    Some((shown, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_proves_the_same_as_its_giver() {
+        let mut giver = Proof::new(2, 2, 100, true, None);
+        for sequence in 0..40u64 {
+            let after = (sequence % 3 == 0).then_some((1, sequence / 2));
+            let (share, payload) = ((sequence % 2) as u16, &[sequence as u8; 3]);
+            let order = Some(sequence).filter(|n| n % 5 > 0);
+            giver.show(&Shown { view: 1, order, publisher: share, sequence, after, share, payload });
+        }
+        giver.owners.view(0b10);
+        let snapshot = giver.snapshot();
+        let mut taker = Proof::new(2, 2, 100, true, None);
+        taker.restore(&snapshot).unwrap();
+        assert_eq!((taker.chain.clone(), taker.done.clone()), (giver.chain.clone(), giver.done.clone()));
+        assert_eq!((taker.owners.clone(), taker.snapshot()), (giver.owners.clone(), snapshot.clone()));
+        assert_eq!(taker.payloads.finalize(), giver.payloads.finalize());
+        let mut other = Proof::new(2, 2, 100, true, None);
+        assert!(other.restore(&snapshot[..snapshot.len() - 1]).is_err());
+    }
+}
