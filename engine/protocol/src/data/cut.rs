@@ -64,9 +64,6 @@ impl Pipeline {
         self.close_early(wall_ns);
         if let Some(outbound) = &mut self.outbound {
             outbound.packer.settle();
-            if self.config.mutant != Some(Mutant::AckAfterPromise) {
-                outbound.ack.due = Instant::NEVER;
-            }
         }
         self.end = Ending::Wedged;
     }
