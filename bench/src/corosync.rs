@@ -7,8 +7,9 @@
 //!
 //! It is configured to be fast, as far as that is honest: UDP multicast instead of the encrypting transport, no
 //! cryptography, no real-time priority, which on a few cores starves the applications it serves, and the larger window
-//! that its manual gives for equal hosts, which doubles its throughput here and costs no latency. Its clients idle like
-//! Bourdon's nodes. The rest is as delivered. Its agreed order is not uniform: a member cut off may deliver what the others never do.
+//! that its manual gives for equal hosts, which doubles its throughput when all send and costs no latency. Its clients
+//! idle like Bourdon's nodes. The rest is as delivered. Its agreed order is not uniform: a member cut off may deliver
+//! what the others never do.
 
 mod cpg;
 
