@@ -292,6 +292,9 @@ impl Process {
             return; // formed without this life of ours
         }
         let demands = matches!(step, Step::Prepare | Step::Propose(_));
+        if demands && ballot.proposer() != from.rank {
+            return self.counters.add(Counter::DiscardedSender, 1);
+        }
         let wall_ns = self.wall(now);
         let Some(change) = &mut self.change else { return };
         let before = change.promised();
