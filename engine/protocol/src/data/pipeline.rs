@@ -323,6 +323,12 @@ impl Pipeline {
             }
             stream.start_at(number, datagram.header.first_sequence());
         }
+        if datagram.has(Kind::Marker)
+            && self.outbound.is_some()
+            && !markers(datagram).all(|phase| self.barrier.is_plausible(phase))
+        {
+            return counters.add(Counter::DiscardedMalformed, 1);
+        }
         let floor = stream.floor();
         let (had_gap, known_end) = (stream.window.has_gap(), stream.window.known_end);
         let mut acceptance = stream.window.accept(&mut stream.log, datagram, kernel_receive_ns, floor);
@@ -347,9 +353,7 @@ impl Pipeline {
                     unordered.early.push_back((rank, number));
                 }
                 if datagram.has(Kind::Marker) {
-                    let markers = datagram.frames().filter(|frame| frame.kind() == Some(Kind::Marker));
-                    let phases = markers.filter_map(|frame| Some(Marker::read(frame.body)?.0.phase.get()));
-                    phases.for_each(|phase| self.barrier.note_marker(rank, phase, number));
+                    markers(datagram).for_each(|phase| self.barrier.note_marker(rank, phase, number));
                 }
                 self.stops_stale = true;
                 if let Some(outbound) = &mut self.outbound {
@@ -721,6 +725,12 @@ impl Ack {
     pub(crate) fn sent(&mut self) {
         (self.due, self.since, self.datagrams) = (Instant::NEVER, Instant::NEVER, 0);
     }
+}
+
+/// The phases that end in a datagram.
+fn markers(datagram: &Datagram<'_>) -> impl Iterator<Item = u64> {
+    let frames = datagram.frames().filter(|frame| frame.kind() == Some(Kind::Marker));
+    frames.filter_map(|frame| Some(Marker::read(frame.body)?.0.phase.get()))
 }
 
 /// The datagrams of one stream that can be under way to this process: what its socket and its log can hold.
