@@ -203,6 +203,13 @@ impl Pipeline {
         self.config.reliability != Reliability::Reliable
     }
 
+    /// Whether what is received and delivered may still be acknowledged: a promise ends that too, since whoever counts
+    /// the acknowledgement may deliver what the cut, made of what was promised, does not have.
+    #[inline]
+    fn acknowledges(&self) -> bool {
+        self.end == Ending::Open || self.config.mutant == Some(Mutant::AckAfterPromise)
+    }
+
     // ---- publish ------------------------------------------------------------------------------------------------
 
     /// Whether a message of this length can be taken now. `whole`: only in one frame.
@@ -316,6 +323,7 @@ impl Pipeline {
         counters: &mut Counters,
     ) {
         let (rank, number) = (datagram.header.rank(), datagram.header.number());
+        let acknowledges = self.acknowledges();
         let stream = &mut self.streams[rank.index()];
         if !stream.window.started {
             if self.config.start == Start::Oldest {
@@ -356,7 +364,7 @@ impl Pipeline {
                     markers(datagram).for_each(|phase| self.barrier.note_marker(rank, phase, number));
                 }
                 self.stops_stale = true;
-                if let Some(outbound) = &mut self.outbound {
+                if acknowledges && let Some(outbound) = &mut self.outbound {
                     outbound.ack.received(now, &self.config, outbound.flow.window());
                 }
             }
@@ -558,7 +566,8 @@ impl Pipeline {
             counters.add(Counter::Delivered, count as u64);
             counters.add(Counter::DeliveredBytes, bytes);
             self.flow_stale = true;
-            if let Some(outbound) = &mut self.outbound {
+            let acknowledges = self.acknowledges();
+            if let Some(outbound) = self.outbound.as_mut().filter(|_| acknowledges) {
                 outbound.ack.delivered(now, &self.config);
             }
         }
