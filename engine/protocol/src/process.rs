@@ -328,6 +328,9 @@ impl Process {
                 return;
             }
             self.data.receive(now, &datagram, kernel_receive_ns.unwrap_or(0), &mut self.counters);
+            if matches!(self.data.end, Ending::Fetching(_)) {
+                self.try_accept(now);
+            }
             if datagram.has(Kind::Row) {
                 let rows = datagram.frames().filter(|frame| frame.kind() == Some(Kind::Row));
                 rows.for_each(|frame| self.on_row(now, rank, frame.body));

@@ -264,8 +264,8 @@ impl<'a> Datagram<'a> {
         if checksum(bytes) != header.checksum.get() {
             return Err(Discard::Damaged);
         }
-        let highest = header.number.get().max(header.first_sequence.get()).max(header.first_order.get());
-        if highest >= NUMBERS_END {
+        let numbers = [header.epoch, header.number, header.first_sequence, header.first_order];
+        if numbers.iter().any(|number| number.get() >= NUMBERS_END) {
             return Err(Discard::Malformed);
         }
         let (messages, kinds) = Frames::new(frames, header.count()).check().ok_or(Discard::Malformed)?;

@@ -406,6 +406,9 @@ impl BallotStep {
     /// A step and its lists; `None` if any is cut off or longer than a view has members.
     pub fn read_all(body: &[u8]) -> Option<(&Self, BallotLists<'_>)> {
         let (step, rest) = Self::read(body)?;
+        if step.ballot.get().max(step.phase.get()).max(step.cut_phase.get()) >= NUMBERS_END {
+            return None;
+        }
         let most = usize::from(Rank::MAX.0) + 1;
         let count = |count: U16| Some(usize::from(count.get())).filter(|count| *count <= most);
         let (members, rest) = <[MemberEntry]>::ref_from_prefix_with_elems(rest, count(step.members)?).ok()?;
@@ -438,7 +441,7 @@ impl ViewInfo {
         let (all, members) = (usize::from(info.entries.get()), info.members.get());
         let fits = entries.len() == all && all <= usize::from(Rank::MAX.0) + 1 && usize::from(members) <= all;
         let honest = entries.iter().all(|entry| entry.first_sequence.get() < NUMBERS_END);
-        (fits && honest && info.first_order.get() < NUMBERS_END).then_some((info, entries))
+        (fits && honest && info.first_order.get().max(info.phase.get()) < NUMBERS_END).then_some((info, entries))
     }
 }
 

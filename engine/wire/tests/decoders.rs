@@ -185,6 +185,8 @@ fn numbers_nobody_can_have_reached_are_malformed() {
     let zero = (DatagramNumber(0), Sequence(0), OrderNumber(0));
     assert_eq!(sealed(header(0).at(zero.0, Sequence(u64::MAX), zero.2)), Err(Discard::Malformed));
     assert_eq!(sealed(header(0).at(zero.0, zero.1, OrderNumber(u64::MAX))), Err(Discard::Malformed));
+    let late = DatagramHeader::new(GROUP, Epoch(1 << 63), Rank(2), Incarnation(3), ChannelId(0));
+    assert_eq!(sealed(late), Err(Discard::Malformed));
     let mut heartbeat = [0xFF; Heartbeat::BYTES];
     assert_eq!(walk(&datagram(&[(Kind::Heartbeat as u16, heartbeat.to_vec())])), Err(Discard::Malformed));
     heartbeat[..24].fill(0);
@@ -195,6 +197,19 @@ fn numbers_nobody_can_have_reached_are_malformed() {
     };
     assert_eq!(marker(most, most), Ok(1));
     assert_eq!((marker(most + 1, 0), marker(0, u64::MAX)), (Err(Discard::Malformed), Err(Discard::Malformed)));
+    // Ballot, phase and the cut's phase of a ballot step; first order and phase of a view.
+    for (kind, bytes, places) in [
+        (Kind::Ballot, records::BallotStep::BYTES, &[16, 32, 40][..]),
+        (Kind::View, records::ViewInfo::BYTES, &[8, 16]),
+    ] {
+        for place in places {
+            let mut body = vec![0; bytes];
+            body[place + 7] = 0x7F;
+            assert_eq!(walk(&datagram(&[(kind as u16, body.clone())])), Ok(1));
+            body[place + 7] = 0x80;
+            assert_eq!(walk(&datagram(&[(kind as u16, body)])), Err(Discard::Malformed));
+        }
+    }
 }
 
 #[test]

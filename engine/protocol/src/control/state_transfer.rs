@@ -22,6 +22,8 @@ pub(crate) const PARTS_AHEAD: u32 = 32;
 const RETRY_NS: u64 = 20_000_000;
 /// How often before it turns to another donor: the donor's application may take its time.
 const RETRIES: u32 = 100;
+/// No honest number comes near, as everywhere (`docs/wire.md`).
+const NUMBERS_END: u64 = 1 << 63;
 /// A snapshot nobody has asked about for so long is dropped.
 const IDLE_NS: u64 = 5_000_000_000;
 
@@ -78,13 +80,14 @@ impl Position {
         }
         let [epoch, order, run_rank, run_first, run_count, phase, streams, clients] = head;
         let run = Run { rank: Rank(run_rank as u16), first: Sequence(run_first), count: run_count as u32 };
-        if streams > u64::from(Rank::MAX.0) + 1 || clients > bytes.len() as u64 / 16 {
+        let honest = [epoch, order, run_first, phase].iter().all(|number| *number < NUMBERS_END);
+        if !honest || streams > u64::from(Rank::MAX.0) + 1 || clients > bytes.len() as u64 / 16 {
             return None;
         }
         let mut places = Vec::with_capacity(streams as usize);
         for _ in 0..streams {
             let (number, walked, sequence) = (reader.word()?, reader.word()?, reader.word()?);
-            let walked = u16::try_from(walked).ok()?;
+            let walked = u16::try_from(walked).ok().filter(|_| number.max(sequence) < NUMBERS_END)?;
             places.push(Place { number: DatagramNumber(number), walked, sequence: Sequence(sequence) });
         }
         let mut known = Vec::with_capacity(clients as usize);
@@ -94,7 +97,7 @@ impl Position {
         let position = Self {
             epoch: Epoch(epoch),
             order: OrderNumber(order),
-            run: Some(run).filter(|run| run.rank <= Rank::MAX),
+            run: Some(run).filter(|run| u64::from(run.rank.0) < streams),
             phase,
             streams: places,
             clients: known,

@@ -443,9 +443,9 @@ impl Range {
         self.first + u64::from(self.count)
     }
 
-    /// Each of them.
-    pub(crate) fn numbers(&self) -> impl Iterator<Item = DatagramNumber> + use<> {
-        (self.first.0..self.end().0).map(DatagramNumber)
+    /// Each of them that is not below a number.
+    pub(crate) fn numbers_from(&self, least: DatagramNumber) -> impl Iterator<Item = DatagramNumber> + use<> {
+        (self.first.max(least).0..self.end().0).map(DatagramNumber)
     }
 
     /// Whether a datagram of a stream is in it.
@@ -460,7 +460,7 @@ impl Cut {
         self.ranges.sort_unstable();
         let mut united: Vec<Range> = Vec::with_capacity(self.ranges.len());
         for range in self.ranges.drain(..) {
-            let end = range.first + u64::from(range.count);
+            let end = range.end();
             match self.ends.get_mut(range.rank.index()) {
                 Some(known) if range.first <= *known => {
                     *known = (*known).max(end);
@@ -470,9 +470,13 @@ impl Cut {
                 None => continue,
             }
             match united.last_mut() {
-                Some(last) if last.rank == range.rank && range.first <= last.first + u64::from(last.count) => {
-                    let end = end.max(last.first + u64::from(last.count));
-                    last.count = u16::try_from(end.since(last.first)).unwrap_or(u16::MAX);
+                // What can't be counted in one range stays two.
+                Some(last)
+                    if last.rank == range.rank
+                        && range.first <= last.end()
+                        && end.since(last.first) <= u64::from(u16::MAX) =>
+                {
+                    last.count = end.max(last.end()).since(last.first) as u16;
                 }
                 _ => united.push(range),
             }

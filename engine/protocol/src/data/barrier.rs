@@ -99,6 +99,12 @@ impl Barrier {
         self.placed > self.phase
     }
 
+    /// Whether a member can have sent a marker of this phase: nobody gets further ahead than this process, who has a say,
+    /// has reached.
+    pub(crate) fn is_plausible(&self, phase: u64) -> bool {
+        phase <= self.phase + 1
+    }
+
     /// Whether anything is to be done about barriers at all.
     #[inline]
     pub(crate) fn is_active(&self) -> bool {
@@ -150,11 +156,16 @@ impl Barrier {
 
     /// Whether every stream of the view stands at its marker. Says once that this process has just got there.
     pub(crate) fn look(&mut self, streams: &mut [Stream], view: &View) -> Standing {
-        let phase = self.phase;
-        let at_marker = |stream: &mut Stream| stream.marker().is_some_and(|(of, _)| of == phase);
-        let all = streams.iter_mut().filter(|stream| view.bits() & bit(stream.rank) != 0).all(at_marker);
-        if !all {
+        let present = streams.iter_mut().filter(|stream| view.bits() & bit(stream.rank) != 0);
+        let mut phases = present.map(|stream| stream.marker().map(|(phase, _)| phase));
+        // An observer may have begun after some barriers, and in some streams before one more: the earliest comes first.
+        let earliest = phases.try_fold(u64::MAX, |earliest, phase| phase.map(|phase| phase.min(earliest)));
+        let Some(phase) = earliest.filter(|phase| *phase >= self.phase && *phase != u64::MAX) else {
             return Standing::Before;
+        };
+        if phase > self.phase {
+            (self.phase, self.own_reached, self.placed) = (phase, phase, self.placed.max(phase));
+            streams.iter_mut().for_each(|stream| stream.passes = phase);
         }
         if self.own_reached == phase {
             self.own_reached = phase + 1;

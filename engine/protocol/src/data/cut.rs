@@ -113,7 +113,7 @@ impl Pipeline {
     fn holds(&self, cut: &Cut, rank: Rank) -> bool {
         let stream = &self.streams[rank.index()];
         let ranges = cut.ranges.iter().filter(|range| range.rank == rank);
-        let held = |range: &Range| range.numbers().all(|n| n < stream.window.next || stream.log.holds(n));
+        let held = |range: &Range| range.numbers_from(stream.window.next).all(|number| stream.log.holds(number));
         stream.window.next >= cut.ends.get(rank.index()).copied().unwrap_or_default() && { ranges }.all(held)
     }
 
@@ -143,7 +143,7 @@ impl Pipeline {
         let mut count = 0;
         for range in &cut.ranges {
             if let Some(stream) = self.streams.get_mut(range.rank.index()) {
-                for number in range.numbers() {
+                for number in range.numbers_from(stream.end()) {
                     count += deliver_early(stream, number, &step, emit);
                 }
             }

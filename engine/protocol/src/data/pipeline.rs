@@ -203,6 +203,13 @@ impl Pipeline {
         self.config.reliability != Reliability::Reliable
     }
 
+    /// Whether what is received and delivered may still be acknowledged: a promise ends that too, since whoever counts
+    /// the acknowledgement may deliver what the cut, made of what was promised, does not have.
+    #[inline]
+    fn acknowledges(&self) -> bool {
+        self.end == Ending::Open || self.config.mutant == Some(Mutant::AckAfterPromise)
+    }
+
     // ---- publish ------------------------------------------------------------------------------------------------
 
     /// Whether a message of this length can be taken now. `whole`: only in one frame.
@@ -316,12 +323,19 @@ impl Pipeline {
         counters: &mut Counters,
     ) {
         let (rank, number) = (datagram.header.rank(), datagram.header.number());
+        let acknowledges = self.acknowledges();
         let stream = &mut self.streams[rank.index()];
         if !stream.window.started {
             if self.config.start == Start::Oldest {
                 return; // where the oldest stands is said by a heartbeat; this one will be asked for again
             }
             stream.start_at(number, datagram.header.first_sequence());
+        }
+        if datagram.has(Kind::Marker)
+            && self.outbound.is_some()
+            && !markers(datagram).all(|phase| self.barrier.is_plausible(phase))
+        {
+            return counters.add(Counter::DiscardedMalformed, 1);
         }
         let floor = stream.floor();
         let (had_gap, known_end) = (stream.window.has_gap(), stream.window.known_end);
@@ -347,12 +361,10 @@ impl Pipeline {
                     unordered.early.push_back((rank, number));
                 }
                 if datagram.has(Kind::Marker) {
-                    let markers = datagram.frames().filter(|frame| frame.kind() == Some(Kind::Marker));
-                    let phases = markers.filter_map(|frame| Some(Marker::read(frame.body)?.0.phase.get()));
-                    phases.for_each(|phase| self.barrier.note_marker(rank, phase, number));
+                    markers(datagram).for_each(|phase| self.barrier.note_marker(rank, phase, number));
                 }
                 self.stops_stale = true;
-                if let Some(outbound) = &mut self.outbound {
+                if acknowledges && let Some(outbound) = &mut self.outbound {
                     outbound.ack.received(now, &self.config, outbound.flow.window());
                 }
             }
@@ -554,7 +566,8 @@ impl Pipeline {
             counters.add(Counter::Delivered, count as u64);
             counters.add(Counter::DeliveredBytes, bytes);
             self.flow_stale = true;
-            if let Some(outbound) = &mut self.outbound {
+            let acknowledges = self.acknowledges();
+            if let Some(outbound) = self.outbound.as_mut().filter(|_| acknowledges) {
                 outbound.ack.delivered(now, &self.config);
             }
         }
@@ -721,6 +734,12 @@ impl Ack {
     pub(crate) fn sent(&mut self) {
         (self.due, self.since, self.datagrams) = (Instant::NEVER, Instant::NEVER, 0);
     }
+}
+
+/// The phases that end in a datagram.
+fn markers(datagram: &Datagram<'_>) -> impl Iterator<Item = u64> {
+    let frames = datagram.frames().filter(|frame| frame.kind() == Some(Kind::Marker));
+    frames.filter_map(|frame| Some(Marker::read(frame.body)?.0.phase.get()))
 }
 
 /// The datagrams of one stream that can be under way to this process: what its socket and its log can hold.

@@ -50,7 +50,10 @@ pub(crate) fn early_ranges_max(members: u16) -> usize {
 }
 
 /// The runs of all members together: 320 bytes.
-const EARLY_RANGES_OF_ALL: usize = 32;
+pub(crate) const EARLY_RANGES_OF_ALL: usize = 32;
+
+/// No run grows longer, so that two of them and what joins them can still be counted in 16 bits.
+const EARLY_RUN_MAX: u16 = u16::MAX / 2;
 
 /// The runs of a stream's datagrams that were delivered ahead of their turn.
 pub(crate) fn early_ranges(stream: &Stream) -> impl Iterator<Item = Range> {
@@ -64,13 +67,11 @@ pub(crate) fn early_ranges(stream: &Stream) -> impl Iterator<Item = Range> {
 }
 
 fn may_run_ahead(streams: &[Stream], rank: Rank, number: DatagramNumber, ranges_max: usize) -> bool {
-    let extends = |range: Range| {
-        range.rank == rank && (range.has(rank, number.next()) || range.first + u64::from(range.count) == number)
-    };
+    let extends = |range: &Range| range.rank == rank && (range.has(rank, number.next()) || range.end() == number);
     let mut count = 0;
     for range in streams.iter().flat_map(early_ranges) {
-        if extends(range) {
-            return true;
+        if extends(&range) {
+            return range.count < EARLY_RUN_MAX;
         }
         count += 1;
     }

@@ -81,13 +81,17 @@ impl Process {
     /// Looks whether the view should change, and keeps a ballot going.
     pub(super) fn tend_view(&mut self, now: Instant) {
         self.clock.look_due = Instant::NEVER;
+        let again = now >= self.clock.again_at;
+        if again {
+            self.clock.again_at = Instant::NEVER; // who still leads says it again, and sets the next time
+        }
         let Some(change) = &self.change else { return };
         if change.decided().is_some() {
             return; // the rest is up to delivery
         }
         match self.standing {
-            Standing::Forming => self.tend_forming(now),
-            Standing::Member if change.is_wedged() => self.tend_ballot(now),
+            Standing::Forming => self.tend_forming(now, again),
+            Standing::Member if change.is_wedged() => self.tend_ballot(now, again),
             Standing::Member => self.consider(now),
             _ => {}
         }
@@ -170,7 +174,7 @@ impl Process {
         }
         self.counters.add(Counter::Ballots, 1);
         self.clock.since = now;
-        self.say(now, Destination::Group, ballot, &step);
+        self.say_to_all(now, ballot, &step);
         self.advance(now);
     }
 
@@ -180,7 +184,7 @@ impl Process {
     }
 
     /// Before the first view the lowest rank proposes, once it has heard everybody.
-    fn tend_forming(&mut self, now: Instant) {
+    fn tend_forming(&mut self, now: Instant, again: bool) {
         let first = self.config.rank() == Some(Rank(0));
         let Some(change) = &self.change else { return };
         if !first || self.missing().next().is_some() {
@@ -188,12 +192,12 @@ impl Process {
         }
         match change.leads() {
             None => self.lead_forming(now),
-            Some(_) => self.tend_ballot(now),
+            Some(_) => self.tend_ballot(now, again),
         }
     }
 
     /// A ballot is under way, ours or another's.
-    fn tend_ballot(&mut self, now: Instant) {
+    fn tend_ballot(&mut self, now: Instant, again: bool) {
         let timing = self.config.timing;
         let Some(change) = &self.change else { return };
         if change.leads().is_none() {
@@ -208,10 +212,8 @@ impl Process {
             }
             return self.propose(now, reachable);
         }
-        if now >= self.clock.again_at {
-            if let Some((ballot, step)) = change.again() {
-                self.say(now, Destination::Group, ballot, &step);
-            }
+        if let Some((ballot, step)) = change.again().filter(|_| again) {
+            self.say_to_all(now, ballot, &step);
         }
         self.advance(now);
     }
@@ -230,13 +232,13 @@ impl Process {
         if !patient && change.may_choose(false) {
             let Some((ballot, step)) = change.choose() else { return };
             self.clock.since = now;
-            self.say(now, Destination::Group, ballot, &step);
+            self.say_to_all(now, ballot, &step);
             self.set_out(now);
             return self.try_accept(now);
         }
         if !patient && change.may_decide(false) {
             let Some((ballot, step)) = change.decide() else { return };
-            self.say(now, Destination::Group, ballot, &step);
+            self.say_to_all(now, ballot, &step);
             return self.decided(now);
         }
         if !forming && now >= patient_until {
@@ -244,15 +246,20 @@ impl Process {
             let keep = self.data.view.bits() & !suspects;
             return self.propose(now, keep);
         }
-        self.clock.look_due = patient_until;
+        if now < patient_until {
+            self.clock.look_due = patient_until;
+        }
     }
 
     fn say(&mut self, now: Instant, to: Destination, ballot: Ballot, step: &Step) {
         let bytes = steps::encode(ballot, step);
         self.outbox.record(now, to, Kind::Ballot, [&bytes, &[]], &mut self.counters);
-        if to == Destination::Group {
-            self.clock.again_at = now + self.config.timing.ballot_retry_ns;
-        }
+    }
+
+    /// Says a step of our own ballot, and will say it again.
+    fn say_to_all(&mut self, now: Instant, ballot: Ballot, step: &Step) {
+        self.say(now, Destination::Group, ballot, step);
+        self.clock.again_at = now + self.config.timing.ballot_retry_ns;
     }
 
     // ---- every member ---------------------------------------------------------------------------------------------
@@ -285,6 +292,9 @@ impl Process {
             return; // formed without this life of ours
         }
         let demands = matches!(step, Step::Prepare | Step::Propose(_));
+        if demands && ballot.proposer() != from.rank {
+            return self.counters.add(Counter::DiscardedSender, 1);
+        }
         let wall_ns = self.wall(now);
         let Some(change) = &mut self.change else { return };
         let before = change.promised();

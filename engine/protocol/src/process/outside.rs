@@ -148,6 +148,13 @@ impl Process {
         }
     }
 
+    /// One that was to become a member has missed something that the members have: it begins anew, with another
+    /// snapshot, as somebody else, because the others may have taken it in meanwhile.
+    pub(super) fn start_over(&mut self) {
+        self.config.incarnation = Incarnation(self.config.incarnation.0.wrapping_add(1));
+        self.lose_view();
+    }
+
     fn lose_view(&mut self) {
         let own = matches!(self.config.role, Role::Member(_));
         self.data = Pipeline::idle(self.config.clone(), Epoch(0));
@@ -230,6 +237,9 @@ impl Process {
         let Some((view, beginning)) = self.read_view(header.epoch(), info, entries) else {
             return self.counters.add(Counter::DiscardedMalformed, 1);
         };
+        if !view.contains(Member { rank: header.rank(), incarnation: header.incarnation() }) {
+            return self.counters.add(Counter::DiscardedSender, 1);
+        }
         let (ahead, next) = (view.epoch > self.data.view.epoch, view.epoch == self.data.view.epoch.next());
         match self.standing {
             Standing::Gone => {}
@@ -262,7 +272,9 @@ impl Process {
         let members: Vec<_> = entries.iter().take(usize::from(info.members.get())).map(member).collect();
         let view = View { epoch, members, sequencer: Rank(info.sequencer.get()) };
         let beginning = Beginning { order: OrderNumber(info.first_order.get()), first, phase: info.phase.get() };
-        let sound = view.incarnation(view.sequencer).is_some() && epoch != Epoch(0);
+        let members = &view.members;
+        let distinct = (1..members.len()).all(|i| members[..i].iter().all(|other| other.rank != members[i].rank));
+        let sound = distinct && view.incarnation(view.sequencer).is_some() && epoch != Epoch(0);
         sound.then_some((view, beginning))
     }
 
@@ -324,11 +336,19 @@ impl Process {
         let Some((_, beginning)) = &self.search.next else { return 0 };
         let present = self.data.view.members.iter().map(|member| member.rank);
         let behind = |rank: &Rank| self.data.streams[rank.index()].delivered < beginning.first[rank.index()];
-        if present.clone().any(|rank| behind(&rank)) && !holds && now.since(self.search.since) < CUT_WAIT_NS {
+        let joins = matches!(self.config.role, Role::Member(_));
+        let waits = joins || present.clone().any(|rank| behind(&rank));
+        if waits && !holds && now.since(self.search.since) < CUT_WAIT_NS {
             return 0;
         }
         let Some((view, mut beginning)) = self.search.next.take() else { return 0 };
-        self.reconcile(&beginning);
+        let ahead = |rank: Rank| self.data.streams[rank.index()].delivered > beginning.first[rank.index()];
+        if joins && (!holds || present.clone().any(ahead)) {
+            self.start_over();
+            self.found(now, view, beginning);
+            return 0;
+        }
+        self.reconcile(&beginning, holds);
         beginning.phase = beginning.phase.max(self.data.barrier.phase);
         self.retire(None);
         self.enter_from_start(now, view, &beginning);
@@ -342,15 +362,16 @@ impl Process {
         self.data.streams.iter_mut().for_each(|stream| stream.window.started = true);
     }
 
-    /// Says what was delivered beyond where the next view begins, and what was not delivered before it.
-    fn reconcile(&mut self, beginning: &Beginning) {
+    /// Says what was delivered beyond where the next view begins, and, unless all of it is here, what was not delivered
+    /// before it.
+    fn reconcile(&mut self, beginning: &Beginning, all: bool) {
         for (index, delivered) in self.data.delivered().into_iter().enumerate() {
             let first = beginning.first.get(index).copied().unwrap_or(delivered);
             let sender = Rank(index as u16);
             if delivered > first {
                 self.counters.add(Counter::Retracted, delivered.since(first));
                 self.event(Event::Retracted { sender, from: first, to: delivered });
-            } else if delivered < first && self.data.streams[index].is_anchored() {
+            } else if !all && delivered < first && self.data.streams[index].is_anchored() {
                 self.counters.add(Counter::Gaps, first.since(delivered));
                 self.event(Event::Gap { sender, from: delivered, to: first });
             }
@@ -360,10 +381,10 @@ impl Process {
     /// The group is more than a view ahead of one who follows: what lies between is lost to it.
     fn leap(&mut self, now: Instant, view: View, beginning: Beginning) {
         if matches!(self.config.role, Role::Member(_)) {
-            self.lose_view();
+            self.start_over();
             return self.found(now, view, beginning);
         }
-        self.reconcile(&beginning);
+        self.reconcile(&beginning, false);
         self.retire(None);
         self.enter_from_start(now, view, &beginning);
     }

@@ -54,6 +54,7 @@ impl Process {
         }
         if self.speaks() && now >= self.heartbeat.due {
             self.beat(now);
+            self.tend_donor(now);
             if let Some(outbound) = self.data.outbound.as_mut().filter(|_| self.data.end == Ending::Open) {
                 outbound.ack.due = now;
             }
@@ -276,6 +277,12 @@ impl Process {
         let Some((record, _)) = records::Unavailable::read(body) else { return };
         let rank = Rank(record.rank.get());
         if rank == from && self.standing == Standing::Following && self.data.streams[rank.index()].window.started {
+            if matches!(self.config.role, Role::Member(_)) {
+                if DatagramNumber(record.oldest_number.get()) > self.data.streams[rank.index()].window.next {
+                    self.start_over(); // a member has no gaps
+                }
+                return;
+            }
             let stream = &mut self.data.streams[rank.index()];
             // A sender can't have forgotten what nobody has heard of.
             let oldest = DatagramNumber(record.oldest_number.get().min(stream.window.known_end.0));

@@ -1,6 +1,7 @@
 //! Ballot steps as they travel: `control/view_change.rs` knows no bytes, `bourdon-wire` knows no ballots.
 
 use crate::control::view_change::{Ballot, Cut, Range, Step, Value};
+use crate::data::unordered::{EARLY_RANGES_OF_ALL, early_ranges_max};
 use crate::view::Member;
 use alloc::vec::Vec;
 use bourdon_wire::records::{BallotLists, BallotStep, End, HeldRange, MemberEntry, ballot_steps};
@@ -67,7 +68,7 @@ fn cut(ends: &[End], ranges: &[HeldRange], phase: u64) -> Cut {
     Cut { ends, ranges: ranges.iter().map(range).collect(), phase }
 }
 
-/// A record's step; `None` if it makes no sense among so many ranks.
+/// A record's step; `None` if it makes no sense among so many ranks, or claims more than anybody can.
 pub(super) fn decode(record: &BallotStep, lists: &BallotLists<'_>, ranks: u16) -> Option<(Ballot, Step)> {
     let member = |entry: &MemberEntry| Member {
         rank: Rank(entry.rank.get()),
@@ -80,14 +81,13 @@ pub(super) fn decode(record: &BallotStep, lists: &BallotLists<'_>, ranks: u16) -
         let distinct = (1..members.len()).all(|i| members[..i].iter().all(|other| other.rank != members[i].rank));
         let sound = known && distinct && members.iter().any(|member| member.rank == sequencer);
         let cut = cut(lists.cut, lists.cut_ranges, record.cut_phase.get());
-        let fits = cut.ends.len() == usize::from(ranks) && cut.ranges.iter().all(|range| range.rank.0 < ranks);
-        (sound && fits).then_some(Value { members, sequencer, cut })
+        (sound && fits(&cut, ranks, EARLY_RANGES_OF_ALL)).then_some(Value { members, sequencer, cut })
     };
     let step = match record.step.get() {
         ballot_steps::PREPARE => Step::Prepare,
         ballot_steps::STATE => {
             let held = cut(lists.held, lists.held_ranges, record.phase.get());
-            if held.ends.len() != usize::from(ranks) {
+            if !fits(&held, ranks, early_ranges_max(ranks)) {
                 return None;
             }
             let accepted = Ballot(record.accepted.get());
@@ -100,5 +100,13 @@ pub(super) fn decode(record: &BallotStep, lists: &BallotLists<'_>, ranks: u16) -
         ballot_steps::DECIDE => Step::Decide(value()?),
         _ => return None,
     };
-    Some((Ballot(record.ballot.get()), step))
+    let ballot = Ballot(record.ballot.get());
+    // The decision alone stands for itself, whatever ballot it was taken in.
+    (ballot != Ballot(0) || matches!(step, Step::Decide(_))).then_some((ballot, step))
+}
+
+/// Whether a cut has an end for each rank, and no more ranges than those who hold them are allowed, none of them empty.
+fn fits(cut: &Cut, ranks: u16, ranges_max: usize) -> bool {
+    let sound = |range: &Range| range.rank.0 < ranks && range.count > 0;
+    cut.ends.len() == usize::from(ranks) && cut.ranges.len() <= ranges_max && cut.ranges.iter().all(sound)
 }

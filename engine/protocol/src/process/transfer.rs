@@ -128,6 +128,13 @@ impl Process {
         self.want_snapshot(now);
     }
 
+    /// Drops a snapshot that nobody has asked about for long.
+    pub(super) fn tend_donor(&mut self, now: Instant) {
+        if self.transfer.donor.as_ref().is_some_and(|donor| donor.is_idle(now)) {
+            self.transfer.donor = None;
+        }
+    }
+
     fn want_snapshot(&mut self, now: Instant) {
         if self.config.snapshots {
             if !self.events.contains(&Event::SnapshotWanted) {
@@ -199,9 +206,10 @@ impl Process {
         if self.transfer.asker.is_some() || self.transfer.arrived.is_some() {
             return;
         }
-        // Not the sequencer, if there is anybody else: it has the most to do.
-        let donors: Vec<Rank> =
-            view.members.iter().map(|member| member.rank).filter(|r| *r != view.sequencer).collect();
+        // Not an earlier life of ours; nor the sequencer, if there is anybody else: it has the most to do.
+        let own = self.config.rank();
+        let others = view.members.iter().map(|member| member.rank).filter(|rank| Some(*rank) != own);
+        let donors: Vec<Rank> = others.filter(|rank| *rank != view.sequencer).collect();
         let donor = if donors.is_empty() { view.sequencer } else { donors[self.transfer.turn % donors.len()] };
         self.transfer.tickets = self.transfer.tickets.wrapping_add(1);
         let ticket = self.config.incarnation.0 ^ self.transfer.tickets << 24 ^ self.config.seed as u32;
@@ -232,7 +240,9 @@ impl Process {
     }
 
     fn on_part(&mut self, now: Instant, record: &records::Transfer, bytes: &[u8]) {
-        if !self.is_asking(record.ticket.get()) || self.standing != Standing::Outside {
+        // The MTU is the same everywhere, and so is what a part holds of the whole.
+        let fits = record.part_bytes.get() as usize == self.part_bytes();
+        if !fits || !self.is_asking(record.ticket.get()) || self.standing != Standing::Outside {
             return;
         }
         let limit = self.config.limits.max_snapshot_bytes.saturating_add(1 << 16); // positions stand in front

@@ -2,8 +2,13 @@
 
 #![allow(dead_code, unreachable_pub)] // each test file uses some of it
 
+pub mod net;
+
 use bourdon_protocol::{Config, Destination, Event, Order, Outgoing, Process, Role, View};
-use bourdon_wire::records::{self, Heartbeat, Nak, NakRange, OrderRun, Row, RowEntry, Unavailable, heartbeat_flags};
+use bourdon_wire::records::{
+    self, BallotStep, End, Heartbeat, Marker, MemberEntry, Nak, NakRange, OrderRun, Row, RowEntry, Unavailable,
+    ballot_steps, heartbeat_flags,
+};
 use bourdon_wire::{
     Address, CONTROL_CHANNEL, CausalEntry, ChannelId, Datagram, DatagramHeader, DatagramNumber, Epoch, FrameHeader,
     GroupId, HEADER_BYTES, Incarnation, Instant, Kind, OrderNumber, Rank, Sequence, TopicId, flags, seal,
@@ -215,12 +220,88 @@ fn word(kind: Kind, frame: &bourdon_wire::Frame<'_>) -> String {
             let (answer, _) = records::ClientAnswer::read(frame.body).unwrap();
             format!("answer {} taken {} refusal {}", answer.client, answer.taken, answer.refusal)
         }
-        Kind::Ballot => format!("ballot step {}", records::BallotStep::read(frame.body).unwrap().0.step),
+        Kind::Ballot => ballot_words(frame.body),
         Kind::View => "view".into(),
         Kind::ViewAsk => "which view".into(),
         Kind::Ping => "ping".into(),
         Kind::Marker => format!("marker {}", records::Marker::read(frame.body).unwrap().0.phase),
         Kind::Transfer => format!("transfer step {}", records::Transfer::read(frame.body).unwrap().0.step),
+    }
+}
+
+/// A step of a view change in words: `prepare 1.0` is rank 0's first round.
+fn ballot_words(body: &[u8]) -> String {
+    let (record, lists) = BallotStep::read_all(body).unwrap();
+    let name = |ballot: u64| format!("{}.{}", ballot >> 16, ballot as u16);
+    let ends = |ends: &[End]| ends.iter().map(|end| end.get().to_string()).collect::<Vec<_>>().join(",");
+    let members = lists.members.iter().map(|member| member.rank.to_string()).collect::<Vec<_>>().join("");
+    let value = || format!("view {members} led by {} cut {}", record.sequencer, ends(lists.cut));
+    let this = name(record.ballot.get());
+    match record.step.get() {
+        ballot_steps::PREPARE => format!("prepare {this}"),
+        ballot_steps::STATE if record.accepted.get() == 0 => format!("state {this} holds {}", ends(lists.held)),
+        ballot_steps::STATE => {
+            let accepted = name(record.accepted.get());
+            format!("state {this} holds {} accepted {accepted} {}", ends(lists.held), value())
+        }
+        ballot_steps::PROPOSE => format!("propose {this} {}", value()),
+        ballot_steps::ACCEPT => format!("accept {this}"),
+        ballot_steps::REFUSE => format!("refuse {this}"),
+        ballot_steps::DECIDE => format!("decide {}", value()),
+        step => format!("step {step}?"),
+    }
+}
+
+/// A value: ranks of the next view's members (all in their first life), its sequencer, the cut's ends.
+#[derive(Clone, Copy)]
+pub struct Value<'a>(pub &'a [u16], pub u16, pub &'a [u64]);
+
+/// A step of a view change in the round of a proposer.
+pub struct Step<'a> {
+    pub step: u16,
+    pub round: (u64, u16),
+    pub held: &'a [u64],
+    pub accepted: (u64, u16),
+    pub value: Option<Value<'a>>,
+}
+
+impl<'a> Step<'a> {
+    pub fn of(step: u16, round: (u64, u16)) -> Self {
+        Self { step, round, held: &[], accepted: (0, 0), value: None }
+    }
+
+    pub fn with(step: u16, round: (u64, u16), value: Value<'a>) -> Self {
+        Self { value: Some(value), ..Self::of(step, round) }
+    }
+
+    pub fn state(round: (u64, u16), held: &'a [u64]) -> Self {
+        Self { held, ..Self::of(ballot_steps::STATE, round) }
+    }
+
+    /// As a datagram of a member.
+    pub fn from(self, rank: u16) -> Vec<u8> {
+        let Value(members, sequencer, cut) = self.value.unwrap_or(Value(&[], 0, &[]));
+        let number = |(round, proposer): (u64, u16)| round << 16 | u64::from(proposer);
+        let record = BallotStep {
+            step: self.step.into(),
+            members: (members.len() as u16).into(),
+            held: (self.held.len() as u16).into(),
+            held_ranges: 0.into(),
+            cut: (cut.len() as u16).into(),
+            cut_ranges: 0.into(),
+            sequencer: sequencer.into(),
+            reserved: 0.into(),
+            ballot: number(self.round).into(),
+            accepted: number(self.accepted).into(),
+            phase: 0.into(),
+            cut_phase: 0.into(),
+        };
+        let entry = |rank: &u16| MemberEntry { rank: (*rank).into(), incarnation: 1.into() };
+        let members: Vec<_> = members.iter().map(entry).collect();
+        let ends = |ends: &[u64]| ends.iter().map(|end| End::new(DatagramNumber(*end))).collect::<Vec<_>>();
+        let (held, cut) = (ends(self.held), ends(cut));
+        let parts = [record.as_bytes(), members.as_bytes(), held.as_bytes(), cut.as_bytes()];
+        control(rank, Kind::Ballot, &parts)
     }
 }
 
@@ -251,6 +332,13 @@ pub fn piece(total: u32, offset: u32, payload: &[u8]) -> Part {
 pub fn run(rank: u16, first: u64, count: u32) -> Part {
     let record = OrderRun::new(Rank(rank), ChannelId(0), Sequence(first), count);
     (Kind::OrderRun as u16, record.as_bytes().to_vec())
+}
+
+/// The end of a phase, in a stream whose next message has this sequence; with a message of its own or without.
+pub fn marker(phase: u64, sequence: u64, payload: Option<&[u8]>) -> Part {
+    let carries = u64::from(payload.is_some());
+    let record = Marker { phase: phase.into(), sequence: sequence.into(), carries: carries.into() };
+    (Kind::Marker as u16, [record.as_bytes(), payload.unwrap_or_default()].concat())
 }
 
 /// A datagram of a member's stream.
@@ -309,7 +397,17 @@ pub fn nak(from: u16, reply_port: u16, stream: u16, ranges: &[(u64, u32)]) -> Ve
 
 /// A member's row: for each stream, how much it has received and delivered.
 pub fn row(from: u16, entries: &[(u64, u64)]) -> Vec<u8> {
-    let record = Row { reached_phase: 0.into(), delivered_order: 0.into(), heard_from: 0.into(), progress: 0.into() };
+    row_at(from, 0, entries)
+}
+
+/// The same of a member that has reached every barrier below a phase.
+pub fn row_at(from: u16, reached_phase: u64, entries: &[(u64, u64)]) -> Vec<u8> {
+    let record = Row {
+        reached_phase: reached_phase.into(),
+        delivered_order: 0.into(),
+        heard_from: 0.into(),
+        progress: 0.into(),
+    };
     let entry =
         |(received, delivered): &(u64, u64)| RowEntry::new(DatagramNumber(*received), DatagramNumber(*delivered));
     let entries: Vec<_> = entries.iter().map(entry).collect();

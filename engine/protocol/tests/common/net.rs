@@ -1,0 +1,201 @@
+//! Groups in one thread on a clock that is a number: what each process delivers and hears, whatever happens to it and to
+//! the network.
+
+use super::GROUP;
+use bourdon_protocol::{Config, Destination, Event, Outgoing, Process, Refusal, Role, Standing, Start};
+use bourdon_wire::records::{BallotStep, Transfer};
+use bourdon_wire::{Address, Datagram, Incarnation, Instant, Kind, Rank};
+use std::net::SocketAddr;
+
+pub fn address(index: usize) -> Address {
+    SocketAddr::from(([10, 0, 0, 1], 100 + index as u16)).into()
+}
+
+/// What a process showed its application, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shown {
+    Message(u16, u64, Option<u64>),
+    Barrier(u64, Vec<u8>),
+    View(u64, u64),
+    Synced(u64),
+}
+
+pub struct One {
+    pub process: Option<Process>,
+    pub shown: Vec<Shown>,
+    pub events: Vec<Event>,
+    /// What the application keeps, and gives and takes as a snapshot.
+    pub state: Vec<u8>,
+}
+
+pub struct Net {
+    pub now: Instant,
+    pub ones: Vec<One>,
+    pub members: usize,
+    /// From, to: whether it gets lost.
+    pub lose: Box<dyn FnMut(usize, usize) -> bool>,
+    /// From, to, datagram: may change it, and says how many copies arrive.
+    pub alter: Box<dyn FnMut(usize, usize, &mut Vec<u8>) -> usize>,
+    pub configure: fn(&mut Config),
+}
+
+impl Net {
+    pub fn new(members: u16, observers: u16, configure: fn(&mut Config)) -> Self {
+        let mut net = Self {
+            now: Instant(0),
+            ones: Vec::new(),
+            members: usize::from(members),
+            lose: Box::new(|_, _| false),
+            alter: Box::new(|_, _, _| 1),
+            configure,
+        };
+        for index in 0..usize::from(members + observers) {
+            net.ones.push(One { process: None, shown: Vec::new(), events: Vec::new(), state: Vec::new() });
+            net.start(index, 1);
+        }
+        net
+    }
+
+    pub fn start(&mut self, index: usize, life: u32) {
+        let role = if index < self.members { Role::Member(Rank(index as u16)) } else { Role::Observer };
+        let mut config = Config::new(GROUP, self.members as u16, role);
+        config.incarnation = Incarnation(life);
+        config.address = address(index);
+        config.snapshots = true;
+        config.start = Start::Oldest;
+        config.seed = index as u64 + u64::from(life) * 1000;
+        config.limits.log_bytes = 1 << 20;
+        config.limits.receive_log_bytes = 1 << 20;
+        config.limits.window_bytes = 1 << 18;
+        (self.configure)(&mut config);
+        self.ones[index].process = Some(Process::new(self.now, config).unwrap());
+        self.ones[index].shown.clear();
+        self.ones[index].state.clear();
+    }
+
+    pub fn kill(&mut self, index: usize) {
+        self.ones[index].process = None;
+    }
+
+    pub fn process(&mut self, index: usize) -> &mut Process {
+        self.ones[index].process.as_mut().unwrap()
+    }
+
+    pub fn pump(&mut self) {
+        let mut wire = Vec::new();
+        for (from, one) in self.ones.iter_mut().enumerate() {
+            let Some(process) = &mut one.process else { continue };
+            process.transmit(self.now, |to, bytes, segment_bytes| {
+                let chunks: Vec<_> = bytes.chunks(segment_bytes).map(<[u8]>::to_vec).collect();
+                let count = chunks.len();
+                wire.extend(chunks.into_iter().map(|datagram| (from, to, datagram)));
+                count
+            });
+        }
+        for (from, to, datagram) in wire {
+            for target in 0..self.ones.len() {
+                let wanted = match to {
+                    Destination::Group => target != from,
+                    Destination::Peer(peer) => peer == address(target),
+                };
+                if wanted
+                    && !(self.lose)(from, target)
+                    && let Some(process) = &mut self.ones[target].process
+                {
+                    let mut copy = datagram.clone();
+                    for _ in 0..(self.alter)(from, target, &mut copy) {
+                        process.on_datagram(self.now, &copy, None);
+                    }
+                }
+            }
+        }
+        for one in &mut self.ones {
+            let Some(process) = &mut one.process else { continue };
+            loop {
+                let (shown, state) = (&mut one.shown, &mut one.state);
+                let count = process.deliver(self.now, usize::MAX, |d| match d.barrier {
+                    Some(phase) => shown.push(Shown::Barrier(phase, d.payload.to_vec())),
+                    None => {
+                        shown.push(Shown::Message(d.sender.0, d.sequence.0, d.order.map(|o| o.0)));
+                        state.extend_from_slice(&d.sequence.0.to_le_bytes());
+                    }
+                });
+                while let Some(event) = process.poll_event() {
+                    match event {
+                        Event::View { epoch, members, .. } => one.shown.push(Shown::View(epoch.0, members)),
+                        Event::Synced { phase, .. } => one.shown.push(Shown::Synced(phase)),
+                        Event::SnapshotWanted => drop(process.give_snapshot(self.now, &one.state)),
+                        Event::SnapshotReady => one.state = process.take_snapshot().unwrap(),
+                        _ => {}
+                    }
+                    one.events.push(event);
+                }
+                if count == 0 {
+                    break;
+                }
+            }
+        }
+    }
+
+    pub fn run(&mut self, ns: u64) {
+        let end = self.now + ns;
+        while self.now < end {
+            self.pump();
+            let live = || self.ones.iter().filter_map(|one| one.process.as_ref());
+            let next = live().map(Process::next_deadline).min().unwrap();
+            self.now = next.max(self.now + 20_000).min(end);
+            for process in self.ones.iter_mut().filter_map(|one| one.process.as_mut()) {
+                if process.next_deadline() <= self.now {
+                    process.on_timer(self.now);
+                }
+            }
+        }
+        self.pump();
+    }
+
+    pub fn publish(&mut self, index: usize, payload: &[u8]) -> Result<u64, Refusal> {
+        let now = self.now;
+        self.process(index).try_publish(now, &Outgoing::default(), payload).map(|sequence| sequence.0)
+    }
+
+    pub fn messages(&self, index: usize) -> Vec<(u16, u64)> {
+        let name = |shown: &Shown| if let Shown::Message(s, n, _) = shown { Some((*s, *n)) } else { None };
+        self.ones[index].shown.iter().filter_map(name).collect()
+    }
+
+    pub fn views(&self, index: usize) -> Vec<(u64, u64)> {
+        let view = |shown: &Shown| if let Shown::View(e, m) = shown { Some((*e, *m)) } else { None };
+        self.ones[index].shown.iter().filter_map(view).collect()
+    }
+
+    /// Whether a process was told this.
+    pub fn heard(&self, index: usize, event: Event) -> bool {
+        self.ones[index].events.contains(&event)
+    }
+
+    /// Whether these are all members of one view of that many, and have the same state.
+    pub fn agree(&mut self, indices: &[usize], members: u32) -> bool {
+        let view = self.process(indices[0]).view().clone();
+        let state = self.ones[indices[0]].state.clone();
+        view.members.len() as u32 == members
+            && indices.iter().all(|index| {
+                let process = self.ones[*index].process.as_ref().unwrap();
+                process.standing() == Standing::Member && *process.view() == view && self.ones[*index].state == state
+            })
+    }
+}
+
+/// The step of a view change that stands in a datagram, and its ballot.
+pub fn ballot_step(datagram: &[u8]) -> Option<(u16, u64)> {
+    let datagram = Datagram::parse(datagram, GROUP).ok()?;
+    let frame = datagram.frames().find(|frame| frame.kind() == Some(Kind::Ballot))?;
+    let (record, _) = BallotStep::read(frame.body)?;
+    Some((record.step.get(), record.ballot.get()))
+}
+
+/// The step of a state transfer that stands in a datagram.
+pub fn transfer_step(datagram: &[u8]) -> Option<u16> {
+    let datagram = Datagram::parse(datagram, GROUP).ok()?;
+    let frame = datagram.frames().find(|frame| frame.kind() == Some(Kind::Transfer))?;
+    Some(Transfer::read(frame.body)?.0.step.get())
+}
