@@ -30,6 +30,9 @@ pub(crate) fn transport_name(settings: &Settings) -> String {
     }
 }
 
+/// A publisher not heard for so long is gone: longer than any stall of a loaded host.
+const PUBLISHER_LOST: Duration = Duration::from_secs(5);
+
 /// The far end: delivers `count` messages and checks that each is the next.
 pub(crate) fn sink(spec: &Spec) -> Result<(), Failure> {
     let observer = spec.role == Part::Observer;

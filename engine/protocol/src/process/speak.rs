@@ -171,13 +171,6 @@ impl Process {
     }
 
     fn acknowledge(&mut self, now: Instant) {
-        // An acknowledgement after a promise would count what the promise did not say is held.
-        if self.data.end != Ending::Open && self.config.mutant != Some(Mutant::AckAfterPromise) {
-            if let Some(outbound) = &mut self.data.outbound {
-                outbound.ack.sent();
-            }
-            return;
-        }
         self.write_row();
         let parts = [&self.row[..], &[]];
         self.outbox.record(now, Destination::Group, Kind::Row, parts, &mut self.counters);
