@@ -4,6 +4,7 @@
 //! talk to stderr, and the exit code is 0 (good), 1 (the check it makes failed, or what it ran broke) or 2 (bad usage,
 //! input or environment, with what to do on stderr).
 
+mod admin;
 mod demo;
 mod exit;
 mod node;
@@ -12,6 +13,8 @@ mod publish;
 mod sim;
 mod stat;
 mod subscribe;
+mod sync;
+mod view;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -36,6 +39,10 @@ enum Command {
     Node(node::Args),
     /// Show the counters of the nodes running on this host
     Stat(stat::Args),
+    /// Show who is in the group, as each node on this host has it
+    View(view::Args),
+    /// Wait until everything sent before has been delivered everywhere
+    Sync(sync::Args),
     /// Run seeded groups in the simulator and check every guarantee
     Sim(sim::Args),
     /// One process of a demo; the demo starts these itself
@@ -51,6 +58,8 @@ fn main() -> ExitCode {
         Command::Subscribe(args) => subscribe::run(args),
         Command::Node(args) => node::run(args),
         Command::Stat(args) => stat::run(args),
+        Command::View(args) => view::run(args),
+        Command::Sync(args) => sync::run(args),
         Command::Sim(args) => sim::run(args),
         Command::DemoProcess => demo::process::run(),
     };

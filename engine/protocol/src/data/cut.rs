@@ -64,6 +64,9 @@ impl Pipeline {
         self.close_early(wall_ns);
         if let Some(outbound) = &mut self.outbound {
             outbound.packer.settle();
+            if self.config.mutant != Some(Mutant::AckAfterPromise) {
+                outbound.ack.sent(); // none is due any more
+            }
         }
         self.end = Ending::Wedged;
     }

@@ -1,0 +1,47 @@
+//! `bourdon sync GROUP`: returns once everything that was sent before has been delivered everywhere.
+//!
+//! A barrier is asked for by a member, so one of this user's must run on this host; any will do.
+
+use crate::admin::{Which, ask, find};
+use crate::exit::{Failure, print};
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The group's name
+    group: String,
+    /// Where the nodes keep their counters, if threads.directory says so
+    #[arg(long, value_name = "DIR")]
+    directory: Option<PathBuf>,
+    /// How many seconds to wait
+    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: u64,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    let which = Which { group: Some(args.group.clone()), directory: args.directory };
+    let members = find(&which)?.into_iter().filter(|node| node.description.role == "member");
+    let Some(member) = members.min_by_key(|node| node.description.rank) else {
+        let group = &args.group;
+        return Err(Failure::unusable(format!(
+            "no member of group {group:?} runs here, only observers: run this beside a member"
+        )));
+    };
+    let asked_at = Instant::now();
+    let synced = ask(&member, "sync", "synced", Duration::from_secs(args.timeout))?;
+    let wall_ns = asked_at.elapsed().as_nanos() as u64;
+    let (group, rank, phase) = (&args.group, member.description.rank, &synced["phase"]);
+    print(&if args.json {
+        format!("{}\n", json!({ "group": group, "rank": rank, "phase": phase, "wall_ns": wall_ns }))
+    } else {
+        let took_ms = wall_ns as f64 / 1e6;
+        format!(
+            "{group}: barrier {phase} is complete: everything sent before it has been delivered everywhere ({took_ms:.2} ms)\n"
+        )
+    })
+}
