@@ -390,6 +390,11 @@ impl Process {
         if Some(header.rank()) != self.config.rank() {
             return false;
         }
+        if self.standing == Standing::Following
+            && self.data.view.incarnation(header.rank()) == Some(header.incarnation())
+        {
+            return false; // an earlier life of ours is in the view that we follow: its messages are part of it
+        }
         if header.incarnation() == self.config.incarnation {
             self.counters.add(Counter::DiscardedOwn, 1);
         } else {
