@@ -41,9 +41,25 @@ fn who_hears_a_marker_sets_its_own() {
 fn the_sequencer_ends_its_phase_after_all_that_it_has_to_order() {
     let mut bench = Bench::member(Order::Total, 2, 0).formed();
     bench.process.sync(bench.now, None).unwrap();
-    assert_eq!(bench.news(), [], "what 1 has sent before is not known yet");
+    // What 1 has sent before is not known yet: nothing ends here, but 1 is asked to say where it stands.
+    assert_eq!(bench.news(), [sends(0, &["asks for marker 0"])]);
+    assert_eq!(bench.news(), [], "once");
     bench.take(&data(1, 0, 0, 0, &[message(b"x"), marker(0, 1, None)]));
-    assert_eq!(bench.news()[0], sends(0, &["run 1:0x1", "marker 0"]));
+    assert_eq!(bench.news()[0], sends(1, &["run 1:0x1", "marker 0"]));
+}
+
+/// The sequencer waited for markers that nobody had been asked for.
+#[test]
+fn issue_a_barrier_of_the_sequencers_own_never_ends() {
+    let mut net = Net::new(3, 1, |_| {});
+    net.run(100 * MS);
+    net.publish(1, b"before").unwrap();
+    let now = net.now;
+    net.process(0).sync(now, None).unwrap();
+    net.run(20 * MS);
+    for index in 0..4 {
+        assert!(net.ones[index].shown.contains(&Shown::Synced(1)), "{:?}", net.ones[index].shown);
+    }
 }
 
 #[test]
