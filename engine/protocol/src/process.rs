@@ -237,7 +237,7 @@ impl Process {
             self.counters.add(Counter::RefusedWindow, 1);
             self.heartbeat.hasten(now, &self.config.timing);
             // While a member's window is not known, the group is not ready for messages.
-            if self.presence.missing(&self.data.view).first().is_some() && self.data.view.epoch == Epoch(1) {
+            if !self.presence.missing(&self.data.view).is_empty() && self.data.view.epoch == Epoch(1) {
                 return Refusal::Forming;
             }
         } else {

@@ -408,9 +408,9 @@ impl Pipeline {
     pub(crate) fn collect_missing(&mut self, now: Instant, rank: Rank) -> Option<u8> {
         let (timing, budget) = (&self.config.timing, own_window(&self.config));
         let stream = &mut self.streams[rank.index()];
-        let (window, log) = (&stream.window, &stream.log);
+        let received = (&stream.window, &stream.log);
         let wanted = self.end.wanted(rank);
-        let attempts = stream.asker.collect(now, window, log, wanted, timing, budget, &mut self.ranges);
+        let attempts = stream.asker.collect(now, received, wanted, timing, budget, &mut self.ranges);
         if self.config.mutant == Some(Mutant::AskWithoutPause) {
             stream.asker.forget(now);
         }
