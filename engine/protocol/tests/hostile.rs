@@ -145,6 +145,28 @@ proptest! {
     }
 }
 
+/// A ballot that asked a process whose address nobody knew kept a timer due for ever; so did one that was taken over.
+#[test]
+fn issue_a_ballot_of_anothers_keeps_a_timer_due() {
+    for formed in [false, true] {
+        let mut bench = Bench::member(Order::Fifo, 3, 1);
+        if formed {
+            bench = bench.formed();
+        }
+        bench.take(&Step::of(PREPARE, (1, 0)).from(0));
+        for _ in 0..200 {
+            bench.now = bench.now + 1_000_000;
+            let mut timers = 0;
+            while bench.process.next_deadline() <= bench.now {
+                bench.process.on_timer(bench.now);
+                timers += 1;
+                assert!(timers < 64, "due for ever");
+            }
+            bench.effects();
+        }
+    }
+}
+
 /// A stranger that knows everything about a stream but its future: the largest numbers there are.
 #[test]
 fn the_largest_numbers_there_are() {

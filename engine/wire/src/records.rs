@@ -103,7 +103,7 @@ record!(
 pub mod heartbeat_flags {
     /// The sender waits for acknowledgements: answer with a row at once.
     pub const SOLICIT: u16 = 1;
-    /// The sender is in a view, or follows one.
+    /// The sender is a member of a view: that of the header's epoch.
     pub const FORMED: u16 = 2;
     /// The sender waits to be taken into the next view and has caught up.
     pub const READY: u16 = 4;
