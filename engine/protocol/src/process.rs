@@ -237,7 +237,7 @@ impl Process {
             self.counters.add(Counter::RefusedWindow, 1);
             self.heartbeat.hasten(now, &self.config.timing);
             // While a member's window is not known, the group is not ready for messages.
-            if self.presence.missing(&self.data.view).first().is_some() && self.data.view.epoch == Epoch(1) {
+            if !self.presence.missing(&self.data.view).is_empty() && self.data.view.epoch == Epoch(1) {
                 return Refusal::Forming;
             }
         } else {
@@ -389,6 +389,11 @@ impl Process {
     fn is_own(&mut self, header: &DatagramHeader) -> bool {
         if Some(header.rank()) != self.config.rank() {
             return false;
+        }
+        if self.standing == Standing::Following
+            && self.data.view.incarnation(header.rank()) == Some(header.incarnation())
+        {
+            return false; // an earlier life of ours is in the view that we follow: its messages are part of it
         }
         if header.incarnation() == self.config.incarnation {
             self.counters.add(Counter::DiscardedOwn, 1);

@@ -3,9 +3,10 @@
 mod common;
 
 use bourdon_protocol::{Client, ClientEvent, Order};
+use bourdon_wire::records::ballot_steps::PREPARE;
 use bourdon_wire::records::{ClientAnswer, ClientRequest, refusals, request_flags};
-use bourdon_wire::{ClientId, Instant, Kind, Rank, Sequence, TopicId};
-use common::{Bench, Effect, GROUP, MTU, To, address, control, says, sends};
+use bourdon_wire::{ClientId, ClientTag, Instant, Kind, Rank, Sequence, TopicId, flags};
+use common::{Bench, Effect, GROUP, MTU, Step, To, address, control, data, row, says, sends};
 use zerocopy::IntoBytes;
 
 fn request(client: u64, sequence: u64, request_flags: u16, payload: &[u8]) -> Vec<u8> {
@@ -59,6 +60,47 @@ fn a_member_that_cannot_publish_says_busy_and_an_observer_nothing() {
     let mut bench = Bench::new(Order::Fifo, 1, bourdon_protocol::Role::Observer);
     bench.effects();
     assert_eq!(answered(&mut bench, &request(5, 0, 0, b"abc")), []);
+}
+
+#[test]
+fn the_answer_waits_until_a_quorum_holds_the_message() {
+    let mut bench = Bench::member(Order::Fifo, 5, 1).formed();
+    assert_eq!(answered(&mut bench, &request(5, 0, 0, b"abc"))[0], sends(0, &["3 bytes"]));
+    assert_eq!(answered(&mut bench, &request(5, 0, 0, b"abc")), [answer(0, refusals::NONE)], "not yet");
+    let entries = |n: u64| [(0, 0), (n, 0), (0, 0), (0, 0), (0, 0)];
+    bench.take(&row(2, &entries(1)));
+    assert_eq!(bench.news(), [], "two of five");
+    bench.take(&row(3, &entries(1)));
+    assert_eq!(bench.news(), [answer(1, refusals::NONE)]);
+    bench.take(&row(4, &entries(1)));
+    assert_eq!(bench.news(), [], "said once");
+}
+
+/// The member that took it died before it answered, and the client has turned to this one.
+#[test]
+fn what_another_member_carried_is_delivered_once() {
+    let tagged = |sequence: u64, payload: &[u8]| {
+        let tag = ClientTag::new(ClientId(5), Sequence(sequence));
+        (flags::WHOLE | flags::CLIENT, [tag.as_bytes(), payload].concat())
+    };
+    let mut bench = Bench::member(Order::Fifo, 3, 1).formed();
+    bench.take(&data(0, 0, 0, 0, &[tagged(0, b"a"), tagged(1, b"b")]));
+    assert_eq!(bench.news(), [common::deliver("0:0"), common::deliver("0:1")]);
+    bench.take(&data(2, 0, 0, 0, &[tagged(1, b"b"), tagged(2, b"c"), tagged(u64::MAX, b"?")]));
+    assert_eq!(bench.delivered(), ["2:1", "2:2"], "1 was delivered before, whoever carried it");
+    let mut bench = Bench::member(Order::Fifo, 3, 1).formed();
+    bench.take(&data(0, 0, 0, 0, &[tagged(0, b"a"), tagged(1, b"b")]));
+    bench.news();
+    assert_eq!(answered(&mut bench, &request(5, 1, 0, b"b")), [answer(2, refusals::NONE)]);
+    assert_eq!(answered(&mut bench, &request(5, 2, 0, b"c"))[0], sends(0, &["1 bytes"]), "the next");
+}
+
+#[test]
+fn who_is_about_to_change_views_says_busy() {
+    let mut bench = Bench::member(Order::Fifo, 3, 1).formed();
+    bench.take(&Step::of(PREPARE, (1, 0)).from(0));
+    bench.news();
+    assert_eq!(answered(&mut bench, &request(5, 0, 0, b"abc")), [answer(0, refusals::BUSY)]);
 }
 
 #[test]

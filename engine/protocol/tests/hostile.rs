@@ -3,9 +3,15 @@
 mod common;
 
 use bourdon_protocol::{Order, Role, Start};
-use bourdon_wire::{Rank, checksum};
-use common::{Bench, MTU, after, data, message, nak, piece, row, run, unavailable};
+use bourdon_wire::records::ballot_steps::{ACCEPT, DECIDE, PREPARE, PROPOSE, REFUSE};
+use bourdon_wire::records::{Ping, Transfer, ViewAsk, ViewEntry, ViewInfo, transfer_steps};
+use bourdon_wire::{Kind, Rank, checksum};
+use common::{
+    Bench, MTU, Step, Value, address, after, control, data, in_epoch, marker, message, nak, piece, row, run,
+    unavailable,
+};
 use proptest::prelude::*;
+use zerocopy::IntoBytes;
 
 /// One of everything that a member may hear.
 fn valid(bench: &Bench) -> Vec<Vec<u8>> {
@@ -22,7 +28,51 @@ fn valid(bench: &Bench) -> Vec<Vec<u8>> {
         nak(0, 100, 1, &[(0, 3), (7, 100)]),
         nak(2, 102, 0, &[(0, 3)]),
         unavailable(0, 0, 2),
+        Step::of(PREPARE, (1, 0)).from(0),
+        Step::state((1, 1), &[1, 1, 1]).from(2),
+        Step::with(PROPOSE, (1, 2), Value(&[1, 2], 1, &[1, 0, 1])).from(2),
+        Step::of(ACCEPT, (1, 1)).from(0),
+        Step::of(REFUSE, (9, 2)).from(0),
+        Step::with(DECIDE, (1, 0), Value(&[0, 2], 0, &[1, 0, 1])).from(0),
+        data(0, 4, 4, 3, &[marker(0, 4, Some(b"between"))]),
+        in_epoch(&view(), 2),
+        in_epoch(&bench.heartbeat(0, |heartbeat| heartbeat.flags = 2.into()), 2),
+        control(0, Kind::Ping, &[Ping { nonce: 1.into(), reply_to: address(100), answer: 0.into() }.as_bytes()]),
+        control(0, Kind::ViewAsk, &[ViewAsk { reply_to: address(100) }.as_bytes()]),
+        transfer(transfer_steps::ASK),
+        transfer(transfer_steps::PART),
     ]
+}
+
+fn view() -> Vec<u8> {
+    let entry = |rank: u16| ViewEntry { rank: rank.into(), incarnation: 1.into(), first_sequence: 1.into() };
+    let info = ViewInfo {
+        entries: 3.into(),
+        members: 2.into(),
+        sequencer: 0.into(),
+        reserved: 0.into(),
+        first_order: 3.into(),
+        phase: 0.into(),
+        configuration: bench(0).process.config().fingerprint().into(),
+    };
+    control(0, Kind::View, &[info.as_bytes(), [entry(0), entry(2), entry(1)].as_bytes()])
+}
+
+fn transfer(step: u16) -> Vec<u8> {
+    let record = Transfer {
+        step: step.into(),
+        donor: 1.into(),
+        ticket: 1.into(),
+        reply_to: address(102),
+        part: 0.into(),
+        count: 1.into(),
+        total_bytes: 40.into(),
+        part_bytes: 1144.into(),
+        checksum: 0.into(),
+        reserved: 0.into(),
+        reserved_too: 0.into(),
+    };
+    control(2, Kind::Transfer, &[record.as_bytes(), &[0; 40]])
 }
 
 fn bench(kind: u8) -> Bench {
@@ -30,6 +80,10 @@ fn bench(kind: u8) -> Bench {
     let order = [Order::Unordered, Order::Fifo, Order::Causal, Order::Total][usize::from(kind >> 1 & 3)];
     let mut config = Bench::config(order, 3, role);
     config.start = if kind & 8 == 0 { Start::Live } else { Start::Oldest };
+    if kind & 32 != 0 {
+        config.view = None;
+    }
+    config.snapshots = kind & 64 != 0;
     config.limits.receivers = if kind & 16 == 0 { 3 } else { 30 };
     config.limits.receive_log_bytes = 16 * MTU;
     Bench::with(config)
@@ -47,7 +101,7 @@ struct Lie {
 fn lie() -> impl Strategy<Value = Lie> {
     let byte = prop_oneof![Just(0u8), Just(1), Just(0x7F), Just(0xFF), any::<u8>()];
     let changes = prop::collection::vec((8usize..160, byte), 0..5);
-    (0usize..12, changes, 0u64..2_000_000, any::<bool>()).prop_map(|(which, changes, wait_ns, publish)| Lie {
+    (0usize..25, changes, 0u64..2_000_000, any::<bool>()).prop_map(|(which, changes, wait_ns, publish)| Lie {
         which,
         changes,
         wait_ns,
@@ -56,7 +110,7 @@ fn lie() -> impl Strategy<Value = Lie> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn lies_cost_nothing_but_their_bytes(kind in any::<u8>(), lies in prop::collection::vec(lie(), 1..60)) {
@@ -86,6 +140,29 @@ proptest! {
             let held = bench.process.held();
             prop_assert!(held.outbox_bytes == 0 && held.events == 0 && held.early_datagrams <= 48, "{:?}", held);
             prop_assert!(held.assembly_bytes <= 3 * 8 * MTU && held.clients <= 60, "{:?}", held);
+            prop_assert!(held.unsettled <= 60 && held.snapshot_bytes <= 4096, "{:?}", held);
+        }
+    }
+}
+
+/// A ballot that asked a process whose address nobody knew kept a timer due for ever; so did one that was taken over.
+#[test]
+fn issue_a_ballot_of_anothers_keeps_a_timer_due() {
+    for formed in [false, true] {
+        let mut bench = Bench::member(Order::Fifo, 3, 1);
+        if formed {
+            bench = bench.formed();
+        }
+        bench.take(&Step::of(PREPARE, (1, 0)).from(0));
+        for _ in 0..200 {
+            bench.now = bench.now + 1_000_000;
+            let mut timers = 0;
+            while bench.process.next_deadline() <= bench.now {
+                bench.process.on_timer(bench.now);
+                timers += 1;
+                assert!(timers < 64, "due for ever");
+            }
+            bench.effects();
         }
     }
 }
@@ -93,7 +170,7 @@ proptest! {
 /// A stranger that knows everything about a stream but its future: the largest numbers there are.
 #[test]
 fn the_largest_numbers_there_are() {
-    for kind in 0..32 {
+    for kind in 0..=255 {
         let mut bench = bench(kind);
         let most = (1 << 63) - 1;
         bench.take(&bench.heartbeat(0, |heartbeat| {

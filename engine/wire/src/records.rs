@@ -103,7 +103,7 @@ record!(
 pub mod heartbeat_flags {
     /// The sender waits for acknowledgements: answer with a row at once.
     pub const SOLICIT: u16 = 1;
-    /// The sender is in a view, or follows one.
+    /// The sender is a member of a view: that of the header's epoch.
     pub const FORMED: u16 = 2;
     /// The sender waits to be taken into the next view and has caught up.
     pub const READY: u16 = 4;
@@ -342,7 +342,8 @@ record!(
         phase: U64,
         /// The sequence of the sender's next message: all below belong to this phase or an earlier one.
         sequence: U64,
-        /// 1 if a payload follows.
+        /// 1 if a payload follows. With [`Marker::ASKS`] nothing ends here: the sequencer, whose own marker stands last,
+        /// asks the others for theirs.
         carries: U64,
     }
 );
@@ -442,6 +443,16 @@ impl ViewInfo {
         let fits = entries.len() == all && all <= usize::from(Rank::MAX.0) + 1 && usize::from(members) <= all;
         let honest = entries.iter().all(|entry| entry.first_sequence.get() < NUMBERS_END);
         (fits && honest && info.first_order.get().max(info.phase.get()) < NUMBERS_END).then_some((info, entries))
+    }
+}
+
+impl Marker {
+    /// What [`Marker::carries`] says where no phase ends.
+    pub const ASKS: u64 = 2;
+
+    /// Whether a phase ends here.
+    pub fn ends_phase(&self) -> bool {
+        self.carries.get() != Self::ASKS
     }
 }
 

@@ -250,6 +250,7 @@ fn view_ask_and_ping() {
 fn marker() {
     let record = Marker { phase: 1.into(), sequence: 2.into(), carries: 3.into() };
     assert_golden(record.as_bytes(), "0100000000000000 0200000000000000 0300000000000000");
+    assert_eq!(Marker::ASKS, 2);
 }
 
 #[test]

@@ -112,12 +112,15 @@ pub struct Wish {
     pub sequencer: Option<Rank>,
 }
 
+/// Who promised, what it holds, and what it has accepted.
+type Promise = (Member, Cut, Option<(Ballot, Value)>);
+
 /// A ballot of our own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Leading {
     ballot: Ballot,
     wish: Wish,
-    states: Vec<(Member, Cut, Option<(Ballot, Value)>)>,
+    states: Vec<Promise>,
     value: Option<Value>,
     accepts: u64,
 }

@@ -11,6 +11,7 @@
 //! lost. A marker may carry a message, delivered between the phases: ISIS's GBCAST, ordered against everything.
 //!
 //! The sequencer of a total order sets its marker last: the order of what the others sent before stands in its stream.
+//! Where it is the one that wants a barrier, it asks the others for their markers first, in its stream as well.
 //!
 //! If a view change comes in between, whoever had completed the phase has it in its `STATE`, and all complete it at the
 //! cut; if nobody had, the markers are set again in the next view.
@@ -54,6 +55,8 @@ pub(crate) struct Barrier {
     own_reached: u64,
     /// Up to where this process has set its markers.
     placed: u64,
+    /// Up to where it has asked the others for theirs, as the sequencer.
+    asked_others: u64,
     /// What the application asked for: the payload of each, if it has one.
     asked: VecDeque<Option<Vec<u8>>>,
     /// Whether the first of them stands in the marker that was set.
@@ -69,6 +72,7 @@ impl Barrier {
             reached: vec![0; members],
             own_reached: phase,
             placed: phase,
+            asked_others: phase,
             asked: VecDeque::new(),
             carried: false,
         }
@@ -111,12 +115,22 @@ impl Barrier {
         self.heard > self.phase || !self.asked.is_empty() || self.placed > self.phase
     }
 
-    /// A marker came in a datagram of this stream.
-    pub(crate) fn note_marker(&mut self, stream: Rank, phase: u64, number: DatagramNumber) {
+    /// A marker came in this datagram of a stream, or in none where it only asks for ours.
+    pub(crate) fn note_marker(&mut self, stream: Rank, phase: u64, number: Option<DatagramNumber>) {
         self.heard = self.heard.max(phase.saturating_add(1));
-        if let Some(marker) = self.markers.get_mut(stream.index()) {
+        if let (Some(marker), Some(number)) = (self.markers.get_mut(stream.index()), number) {
             *marker = Some((phase, number));
         }
+    }
+
+    /// Whether the others have to be asked for their markers: only the sequencer's application wants this barrier.
+    pub(crate) fn must_ask(&self) -> bool {
+        self.heard <= self.phase && self.asked_others <= self.phase
+    }
+
+    /// They were asked.
+    pub(crate) fn has_asked(&mut self) {
+        self.asked_others = self.phase + 1;
     }
 
     /// Whether the others' streams are complete up to their markers: in total order, what they sent before has to be put

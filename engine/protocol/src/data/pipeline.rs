@@ -333,7 +333,7 @@ impl Pipeline {
         }
         if datagram.has(Kind::Marker)
             && self.outbound.is_some()
-            && !markers(datagram).all(|phase| self.barrier.is_plausible(phase))
+            && !markers(datagram).all(|(phase, _)| self.barrier.is_plausible(phase))
         {
             return counters.add(Counter::DiscardedMalformed, 1);
         }
@@ -361,7 +361,9 @@ impl Pipeline {
                     unordered.early.push_back((rank, number));
                 }
                 if datagram.has(Kind::Marker) {
-                    markers(datagram).for_each(|phase| self.barrier.note_marker(rank, phase, number));
+                    markers(datagram).for_each(|(phase, ends)| {
+                        self.barrier.note_marker(rank, phase, Some(number).filter(|_| ends));
+                    });
                 }
                 self.stops_stale = true;
                 if acknowledges && let Some(outbound) = &mut self.outbound {
@@ -406,9 +408,9 @@ impl Pipeline {
     pub(crate) fn collect_missing(&mut self, now: Instant, rank: Rank) -> Option<u8> {
         let (timing, budget) = (&self.config.timing, own_window(&self.config));
         let stream = &mut self.streams[rank.index()];
-        let (window, log) = (&stream.window, &stream.log);
+        let received = (&stream.window, &stream.log);
         let wanted = self.end.wanted(rank);
-        let attempts = stream.asker.collect(now, window, log, wanted, timing, budget, &mut self.ranges);
+        let attempts = stream.asker.collect(now, received, wanted, timing, budget, &mut self.ranges);
         if self.config.mutant == Some(Mutant::AskWithoutPause) {
             stream.asker.forget(now);
         }
@@ -446,12 +448,16 @@ impl Pipeline {
     /// Sets this process's marker, if a barrier is due and the window has room.
     pub(crate) fn place_marker(&mut self, wall_ns: u64) {
         let Some(outbound) = &mut self.outbound else { return };
-        let Some(payload) = self.barrier.to_place() else { return };
+        let Some(mut payload) = self.barrier.to_place() else { return };
+        let mut asks = false;
         if let Some(sequencer) = &outbound.sequencer
             && (!self.barrier.others_have_ended(&self.streams, &self.view, outbound.rank)
                 || sequencer.has_work(&self.streams))
         {
-            return;
+            if !self.barrier.must_ask() {
+                return;
+            }
+            (asks, payload) = (true, None);
         }
         let log = &mut self.streams[outbound.rank.index()].log;
         let body_bytes = Marker::BYTES + payload.map_or(0, <[u8]>::len);
@@ -462,13 +468,17 @@ impl Pipeline {
         let marker = Marker {
             phase: self.barrier.phase.into(),
             sequence: outbound.packer.next_sequence.0.into(),
-            carries: u64::from(payload.is_some()).into(),
+            carries: if asks { Marker::ASKS } else { u64::from(payload.is_some()) }.into(),
         };
         let body = outbound.packer.frame(log, TopicId(0), Kind::Marker, 0, body_bytes, wall_ns);
         let (head, rest) = body.split_at_mut(Marker::BYTES);
         head.copy_from_slice(marker.as_bytes());
         rest.copy_from_slice(payload.unwrap_or_default());
-        self.barrier.set();
+        if asks {
+            self.barrier.has_asked();
+        } else {
+            self.barrier.set();
+        }
     }
 
     /// How far a quorum holds a stream.
@@ -736,10 +746,11 @@ impl Ack {
     }
 }
 
-/// The phases that end in a datagram.
-fn markers(datagram: &Datagram<'_>) -> impl Iterator<Item = u64> {
+/// The phases that end in a datagram, or are asked to end.
+fn markers(datagram: &Datagram<'_>) -> impl Iterator<Item = (u64, bool)> {
     let frames = datagram.frames().filter(|frame| frame.kind() == Some(Kind::Marker));
-    frames.filter_map(|frame| Some(Marker::read(frame.body)?.0.phase.get()))
+    let read = |frame: bourdon_wire::Frame<'_>| Marker::read(frame.body).map(|(m, _)| (m.phase.get(), m.ends_phase()));
+    frames.filter_map(read)
 }
 
 /// The datagrams of one stream that can be under way to this process: what its socket and its log can hold.

@@ -148,8 +148,7 @@ impl Asker {
     pub(crate) fn collect(
         &mut self,
         now: Instant,
-        window: &Window,
-        log: &Log,
+        (window, log): (&Window, &Log),
         wanted: Wanted<'_>,
         timing: &Timing,
         mut budget: u64,

@@ -140,7 +140,7 @@ impl Stream {
     pub(crate) fn marker(&mut self) -> Option<(u64, Option<&[u8]>)> {
         let end = self.end();
         let frame = self.cursor.frame(&self.log, end).filter(|frame| frame.kind() == Some(Kind::Marker))?;
-        let (marker, payload) = Marker::read(frame.body)?;
+        let (marker, payload) = Marker::read(frame.body).filter(|(marker, _)| marker.ends_phase())?;
         Some((marker.phase.get(), (marker.carries.get() != 0).then_some(payload)))
     }
 
@@ -148,7 +148,8 @@ impl Stream {
     #[inline]
     pub(crate) fn is_stopped_by(&self, frame: &Frame<'_>) -> bool {
         frame.kind() == Some(Kind::Marker)
-            && Marker::read(frame.body).is_some_and(|(marker, _)| marker.phase.get() >= self.passes)
+            && Marker::read(frame.body)
+                .is_some_and(|(marker, _)| marker.ends_phase() && marker.phase.get() >= self.passes)
     }
 
     /// Whether messages from beyond the marker at which delivery stands have come: a later datagram that has any.

@@ -385,10 +385,10 @@ impl Process {
         if standing == AtBarrier::Before {
             return 0;
         }
-        if standing == AtBarrier::Reached {
-            if let Some(outbound) = data.outbound.as_mut().filter(|_| data.end == Ending::Open) {
-                outbound.ack.due = now; // say so at once
-            }
+        if standing == AtBarrier::Reached
+            && let Some(outbound) = data.outbound.as_mut().filter(|_| data.end == Ending::Open)
+        {
+            outbound.ack.due = now; // say so at once
         }
         let may = match &data.end {
             Ending::Decided(cut) => cut.phase > data.barrier.phase,

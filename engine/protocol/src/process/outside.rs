@@ -10,7 +10,7 @@
 use super::{Process, Standing, header};
 use crate::config::{Role, Start};
 use crate::control::detector::Path;
-use crate::control::view_change::{Step, Value};
+use crate::control::view_change::{Step, Value, ViewChange};
 use crate::counters::Counter;
 use crate::data::cut::Ending;
 use crate::data::pipeline::Pipeline;
@@ -40,6 +40,8 @@ pub(super) struct Search {
     /// Not before this may it come back.
     not_before: Instant,
     asked_at: Instant,
+    /// When somebody was last heard who is in a view.
+    formed_at: Instant,
     /// When a member of the view being followed was last heard.
     heard_at: Instant,
     /// When the current view was entered, or its end was decided.
@@ -52,7 +54,7 @@ pub(super) struct Search {
 impl Process {
     /// Comes back, not before the given time.
     pub(super) fn search_again(&mut self, not_before: Instant) {
-        self.search = Search { not_before, ..Search::default() };
+        self.search = Search { not_before, formed_at: self.search.formed_at, ..Search::default() };
         self.transfer.forget();
     }
 
@@ -81,6 +83,9 @@ impl Process {
             }
         }
         let formed = said.flags.get() & heartbeat_flags::FORMED != 0;
+        if formed {
+            self.search.formed_at = now;
+        }
         let other = self.presence.hear(now, from, epoch, said);
         match self.standing {
             // The group has formed: with this process, if the decision was missed, or without.
@@ -97,13 +102,16 @@ impl Process {
                 self.lose_view();
                 self.ask_for_view(now, said.address);
             }
+            Standing::Outside | Standing::Following if now.since(self.search.formed_at) > LOST_NS => {
+                self.form_again(now)
+            }
             _ => {}
         }
     }
 
     fn on_own_views_heartbeat(&mut self, now: Instant, from: Member, epoch: Epoch, said: &Heartbeat) {
         let rank = from.rank;
-        self.search.heard_at = now;
+        (self.search.heard_at, self.search.formed_at) = (now, now);
         self.detector.heard(rank, now, Path::Multicast);
         self.detector.heartbeat(rank, now);
         let before = self.presence.get(rank).map(|peer| (peer.heard_from, peer.flags, peer.epoch));
@@ -153,6 +161,19 @@ impl Process {
     pub(super) fn start_over(&mut self) {
         self.config.incarnation = Incarnation(self.config.incarnation.0.wrapping_add(1));
         self.lose_view();
+    }
+
+    /// There is no view any more to come back to: whoever was in it is gone. The first is formed anew, by all: who is in a view takes no part in it.
+    fn form_again(&mut self, now: Instant) {
+        if let Some(rank) = self.config.rank() {
+            self.start_over();
+            self.search.formed_at = now;
+            self.standing = Standing::Forming;
+            let own = Member { rank, incarnation: self.config.incarnation };
+            let view = View::forming(self.config.members, self.config.sequencer);
+            self.change = Some(ViewChange::new(own, view, self.config.mutant));
+            self.clock.look_due = now;
+        }
     }
 
     fn lose_view(&mut self) {
@@ -309,7 +330,7 @@ impl Process {
 
     /// Enters a view as one who follows it.
     pub(super) fn follow(&mut self, now: Instant, view: View, beginning: &Beginning) {
-        self.search = Search { since: now, heard_at: now, ..Search::default() };
+        self.search = Search { since: now, heard_at: now, formed_at: now, ..Search::default() };
         self.enter(now, view, beginning);
         self.search.since = now;
     }
@@ -357,7 +378,7 @@ impl Process {
 
     /// The next view in which every stream is received from its first datagram.
     fn enter_from_start(&mut self, now: Instant, view: View, beginning: &Beginning) {
-        self.search = Search { since: now, heard_at: now, ..Search::default() };
+        self.search = Search { since: now, heard_at: now, formed_at: now, ..Search::default() };
         self.enter(now, view, beginning);
         self.data.streams.iter_mut().for_each(|stream| stream.window.started = true);
     }

@@ -120,7 +120,9 @@ impl Process {
             }
             return self.want_snapshot(now); // the application was asked before; perhaps it could not answer
         }
-        let busy = self.transfer.donor.as_ref().is_some_and(|donor| !donor.is_idle(now));
+        // Whoever begins anew no longer wants what it asked for before.
+        let busy = |donor: &Donor| donor.reply_to != reply_to && !donor.is_idle(now);
+        let busy = self.transfer.donor.as_ref().is_some_and(busy);
         if busy || epoch != self.data.view.epoch {
             return self.answer_transfer(now, reply_to, transfer_steps::REFUSE, ticket, 0);
         }
@@ -206,11 +208,12 @@ impl Process {
         if self.transfer.asker.is_some() || self.transfer.arrived.is_some() {
             return;
         }
-        // Not an earlier life of ours; nor the sequencer, if there is anybody else: it has the most to do.
+        // Not an earlier life of ours; the sequencer last: it has the most to do.
         let own = self.config.rank();
         let others = view.members.iter().map(|member| member.rank).filter(|rank| Some(*rank) != own);
-        let donors: Vec<Rank> = others.filter(|rank| *rank != view.sequencer).collect();
-        let donor = if donors.is_empty() { view.sequencer } else { donors[self.transfer.turn % donors.len()] };
+        let mut donors: Vec<Rank> = others.collect();
+        donors.sort_by_key(|rank| *rank == view.sequencer);
+        let donor = donors.get(self.transfer.turn % donors.len().max(1)).copied().unwrap_or(view.sequencer);
         self.transfer.tickets = self.transfer.tickets.wrapping_add(1);
         let ticket = self.config.incarnation.0 ^ self.transfer.tickets << 24 ^ self.config.seed as u32;
         self.transfer.asker = Some(Asker::new(now, ticket, donor));

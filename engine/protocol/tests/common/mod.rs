@@ -224,7 +224,11 @@ fn word(kind: Kind, frame: &bourdon_wire::Frame<'_>) -> String {
         Kind::View => "view".into(),
         Kind::ViewAsk => "which view".into(),
         Kind::Ping => "ping".into(),
-        Kind::Marker => format!("marker {}", records::Marker::read(frame.body).unwrap().0.phase),
+        Kind::Marker => {
+            let (marker, _) = Marker::read(frame.body).unwrap();
+            let asks = if marker.ends_phase() { "" } else { "asks for " };
+            format!("{asks}marker {}", marker.phase)
+        }
         Kind::Transfer => format!("transfer step {}", records::Transfer::read(frame.body).unwrap().0.step),
     }
 }

@@ -28,6 +28,8 @@ pub struct One {
     pub state: Vec<u8>,
 }
 
+type Alter = Box<dyn FnMut(usize, usize, &mut Vec<u8>) -> usize>;
+
 pub struct Net {
     pub now: Instant,
     pub ones: Vec<One>,
@@ -35,7 +37,7 @@ pub struct Net {
     /// From, to: whether it gets lost.
     pub lose: Box<dyn FnMut(usize, usize) -> bool>,
     /// From, to, datagram: may change it, and says how many copies arrive.
-    pub alter: Box<dyn FnMut(usize, usize, &mut Vec<u8>) -> usize>,
+    pub alter: Alter,
     pub configure: fn(&mut Config),
 }
 

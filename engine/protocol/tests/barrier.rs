@@ -1,0 +1,156 @@
+//! Barriers, case by case.
+
+mod common;
+
+use bourdon_protocol::{Counter, Event, Order, Outgoing, Refusal, Role, Start};
+use bourdon_wire::Rank;
+use common::net::{Net, Shown};
+use common::{Bench, Effect, MS, MTU, data, deliver, marker, message, row_at, sends};
+
+fn synced(phase: u64, asked: bool) -> Effect {
+    Effect::Event(Event::Synced { phase, asked })
+}
+
+#[test]
+fn who_has_set_its_marker_publishes_again_once_everybody_has_reached_it() {
+    let mut bench = Bench::member(Order::Fifo, 2, 0).formed();
+    bench.publish(b"before");
+    bench.process.sync(bench.now, None).unwrap();
+    assert_eq!(bench.news(), [sends(0, &["6 bytes", "marker 0"]), deliver("0:0")]);
+    assert_eq!(bench.process.try_publish(bench.now, &Outgoing::default(), b"x"), Err(Refusal::Barrier));
+    bench.take(&data(1, 0, 0, 0, &[message(b"x"), marker(0, 1, None)]));
+    assert_eq!(bench.news(), [deliver("1:0")], "everything is here, but is it there?");
+    bench.take(&row_at(1, 1, &[(1, 0), (1, 0)]));
+    assert_eq!(bench.news(), [synced(1, true)]);
+    bench.publish(b"after");
+    assert_eq!(bench.news(), [sends(1, &["5 bytes"]), deliver("0:1")]);
+}
+
+#[test]
+fn who_hears_a_marker_sets_its_own() {
+    let mut bench = Bench::member(Order::Fifo, 2, 0).formed();
+    bench.take(&data(1, 0, 0, 0, &[marker(0, 0, None)]));
+    assert_eq!(bench.news(), [sends(0, &["marker 0"])]);
+    // The other's row was lost, but it has gone on: then everybody had reached the barrier.
+    bench.take(&data(1, 1, 0, 0, &[message(b"after")]));
+    assert_eq!(bench.news(), [synced(1, false)]);
+    assert_eq!(bench.delivered(), ["1:0"]);
+}
+
+#[test]
+fn the_sequencer_ends_its_phase_after_all_that_it_has_to_order() {
+    let mut bench = Bench::member(Order::Total, 2, 0).formed();
+    bench.process.sync(bench.now, None).unwrap();
+    // What 1 has sent before is not known yet: nothing ends here, but 1 is asked to say where it stands.
+    assert_eq!(bench.news(), [sends(0, &["asks for marker 0"])]);
+    assert_eq!(bench.news(), [], "once");
+    bench.take(&data(1, 0, 0, 0, &[message(b"x"), marker(0, 1, None)]));
+    assert_eq!(bench.news()[0], sends(1, &["run 1:0x1", "marker 0"]));
+}
+
+/// The sequencer waited for markers that nobody had been asked for.
+#[test]
+fn issue_a_barrier_of_the_sequencers_own_never_ends() {
+    let mut net = Net::new(3, 1, |_| {});
+    net.run(100 * MS);
+    net.publish(1, b"before").unwrap();
+    let now = net.now;
+    net.process(0).sync(now, None).unwrap();
+    net.run(20 * MS);
+    for index in 0..4 {
+        assert!(net.ones[index].shown.contains(&Shown::Synced(1)), "{:?}", net.ones[index].shown);
+    }
+}
+
+#[test]
+fn a_barrier_has_a_message_that_stands_between_the_phases() {
+    let mut bench = Bench::member(Order::Fifo, 2, 0).formed();
+    bench.take(&data(1, 0, 0, 0, &[message(b"x"), marker(0, 1, Some(b"between"))]));
+    bench.news();
+    bench.take(&row_at(1, 1, &[(1, 0), (1, 0)]));
+    let mut shown = Vec::new();
+    bench.process.deliver(bench.now, usize::MAX, |d| shown.push((d.barrier, d.sender, d.payload.to_vec())));
+    assert_eq!(shown, [(Some(0), Rank(1), b"between".to_vec())]);
+}
+
+#[test]
+fn what_can_not_be_asked_for_is_refused_and_said_why() {
+    let mut bench = Bench::member(Order::Fifo, 2, 0).formed();
+    let most = MTU - 64 - 8 - 24;
+    let large = bench.process.sync(bench.now, Some(&vec![0; most + 1]));
+    assert_eq!(large, Err(Refusal::TooLarge { limit_bytes: most }));
+    (0..64).for_each(|_| bench.process.sync(bench.now, Some(&vec![0; most])).unwrap());
+    assert_eq!(bench.process.sync(bench.now, None), Err(Refusal::Barrier));
+    let mut observer = Bench::new(Order::Fifo, 2, Role::Observer);
+    assert_eq!(observer.process.sync(observer.now, None), Err(Refusal::Observer));
+    let mut config = Bench::config(Order::Fifo, 2, Role::Member(Rank(0)));
+    config.view = None;
+    let mut forming = Bench::with(config);
+    assert_eq!(forming.process.sync(forming.now, None), Err(Refusal::Forming));
+}
+
+/// An observer that came after two barriers waited at the third for ever: it took it for one of a phase to come.
+#[test]
+fn issue_an_observer_that_comes_after_a_barrier_stops_at_the_next() {
+    let mut config = Bench::config(Order::Fifo, 2, Role::Observer);
+    config.start = Start::Live;
+    let mut bench = Bench::with(config);
+    // Of rank 0 it begins before the third marker, of rank 1 after it.
+    bench.take(&data(0, 5, 5, 0, &[message(b"x"), marker(2, 6, None)]));
+    bench.take(&data(1, 8, 8, 0, &[message(b"y")]));
+    bench.effects();
+    bench.take(&data(0, 6, 6, 0, &[message(b"y"), marker(3, 7, None)]));
+    assert_eq!(bench.news(), [], "of the next phase, in one stream");
+    bench.take(&data(1, 9, 9, 0, &[marker(3, 9, None)]));
+    let news: Vec<_> = (0..4).flat_map(|_| bench.news()).collect();
+    assert_eq!(news, [synced(3, false), deliver("0:6"), synced(4, false)]);
+}
+
+/// A marker of a phase that nobody can be in made every member run through barriers until it was reached.
+#[test]
+fn issue_a_marker_from_the_future_starts_barriers_without_end() {
+    let mut bench = Bench::member(Order::Fifo, 2, 0).formed();
+    bench.take(&data(1, 0, 0, 0, &[marker(1 << 62, 0, None)]));
+    assert_eq!(bench.news(), []);
+    assert_eq!(bench.process.counters().get(Counter::DiscardedMalformed), 1);
+    // A phase ahead is what one hears who was the last to be told.
+    bench.take(&data(1, 0, 0, 0, &[marker(0, 0, None)]));
+    bench.take(&data(1, 1, 0, 0, &[message(b"x"), marker(1, 1, None)]));
+    let news: Vec<_> = (0..4).flat_map(|_| bench.news()).collect();
+    assert!(news.contains(&synced(1, false)), "{news:?}");
+}
+
+#[test]
+fn a_barrier_that_a_view_change_meets_is_completed_after_it() {
+    for at_us in [0, 200, 400, 600, 1000] {
+        for victim in 0..3 {
+            let mut net = Net::new(3, 1, |_| {});
+            net.run(100 * MS);
+            let asker = (victim + 1) % 3;
+            for member in 0..3 {
+                net.publish(member, b"before").unwrap();
+            }
+            let now = net.now;
+            net.process(asker).sync(now, Some(b"between")).unwrap();
+            net.run(at_us * 1000);
+            net.kill(victim);
+            net.run(400 * MS);
+            let survivors = [(victim + 1) % 3, (victim + 2) % 3];
+            for member in survivors {
+                net.publish(member, b"after").unwrap();
+            }
+            net.run(50 * MS);
+            for index in [survivors[0], survivors[1], 3] {
+                assert_eq!(net.ones[index].shown, net.ones[asker].shown, "{victim} after {at_us} us: {index}");
+            }
+            let shown = &net.ones[asker].shown;
+            let count = shown.iter().filter(|shown| matches!(shown, Shown::Synced(_))).count();
+            assert!(count >= 1, "{victim} after {at_us} us: {shown:?}");
+            assert!(
+                shown.contains(&Shown::Barrier(0, b"between".to_vec()))
+                    || shown.contains(&Shown::Barrier(1, b"between".to_vec())),
+                "{shown:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Coming, going and coming back, with everything that can be wrong about it: each has an outcome that is named.
+
+mod common;
+
+use bourdon_protocol::{Counter, Event, Order, Refusal, Reliability, Standing};
+use bourdon_wire::records::ballot_steps::{DECIDE, PREPARE, PROPOSE};
+use bourdon_wire::{Epoch, Incarnation, Rank};
+use common::net::{Net, ballot_step};
+use common::{Bench, Effect, MS, altered, as_life};
+use std::cell::Cell;
+use std::rc::Rc;
+
+#[test]
+fn two_processes_with_one_identity_are_named() {
+    let mut bench = Bench::member(Order::Fifo, 2, 0).formed();
+    let twin = as_life(&bench.heartbeat(0, |_| {}), 9);
+    bench.take(&twin);
+    bench.take(&twin);
+    assert_eq!(bench.news(), [Effect::Event(Event::IdentityConflict(Rank(0)))]);
+    // An earlier life of ours may still be under way.
+    bench.take(&as_life(&bench.heartbeat(0, |_| {}), 0));
+    assert_eq!(bench.news(), []);
+}
+
+#[test]
+fn another_version_is_named_once_and_taken_for_nothing() {
+    let mut bench = Bench::member(Order::Fifo, 2, 0).formed();
+    let old = altered(&bench.heartbeat(1, |beat| beat.next_number = 9.into()), 2, &[1]);
+    bench.take(&old);
+    bench.take(&old);
+    bench.timers();
+    assert_eq!(bench.news(), [Effect::Event(Event::OtherVersion(1))]);
+    assert_eq!(bench.process.counters().get(Counter::DiscardedVersion), 2);
+}
+
+#[test]
+fn one_configured_otherwise_never_gets_in_and_everybody_knows_why() {
+    let mut net = Net::new(3, 0, |_| {});
+    net.run(100 * MS);
+    net.kill(2);
+    net.run(300 * MS);
+    net.configure = |config| config.reliability = Reliability::Uniform;
+    net.start(2, 2);
+    net.run(1000 * MS);
+    assert_eq!(net.process(2).standing(), Standing::Forming);
+    assert!(net.heard(0, Event::ConfigurationDiffers(Rank(2))) && net.heard(2, Event::ConfigurationDiffers(Rank(0))));
+    assert_eq!(net.publish(2, b"x"), Err(Refusal::Forming));
+    assert!(net.agree(&[0, 1], 2));
+    net.configure = |_| {};
+    net.start(2, 3);
+    net.run(1000 * MS);
+    assert!(net.agree(&[0, 1, 2], 3), "{:?}", net.ones[2].events);
+}
+
+#[test]
+fn one_that_restarts_before_it_was_missed_comes_back_as_somebody_else() {
+    for victim in 0..3 {
+        let mut net = Net::new(3, 0, |_| {});
+        net.run(100 * MS);
+        for i in 0..20u32 {
+            net.publish(victim, &i.to_le_bytes()).unwrap();
+            net.run(MS / 2);
+        }
+        net.kill(victim);
+        net.run(5 * MS);
+        net.start(victim, 2);
+        net.run(1500 * MS);
+        assert!(
+            net.agree(&[0, 1, 2], 3),
+            "{victim}: {:?} {:?}",
+            net.ones[victim].events,
+            net.ones[(victim + 1) % 3].events
+        );
+        let restarted = Event::Restarted { rank: Rank(victim as u16), incarnation: Incarnation(2) };
+        assert!(net.heard((victim + 1) % 3, restarted));
+        assert_eq!(net.publish(victim, b"on").unwrap(), 20, "its messages are numbered on");
+    }
+}
+
+/// A process that was stopped for so long that two views have come and gone.
+#[test]
+fn one_that_slept_through_two_views_finds_out_and_comes_back() {
+    let mut net = Net::new(5, 0, |_| {});
+    net.run(100 * MS);
+    let cut_off = Rc::new(Cell::new(true));
+    let off = cut_off.clone();
+    net.lose = Box::new(move |from, to| off.get() && (from == 4) != (to == 4));
+    net.run(400 * MS);
+    net.kill(3);
+    net.run(400 * MS);
+    assert_eq!(net.views(0).last(), Some(&(3, 0b00111)));
+    cut_off.set(false);
+    net.run(2000 * MS);
+    let removed = |event: &Event| matches!(event, Event::Removed(_));
+    assert!(net.ones[4].events.iter().any(removed), "{:?}", net.ones[4].events);
+    assert!(net.agree(&[0, 1, 2, 4], 4), "{:?}", net.ones[4].events);
+}
+
+#[test]
+fn a_majority_lost_for_good_is_said_and_nothing_is_decided_without_it() {
+    let mut net = Net::new(3, 1, |_| {});
+    net.run(100 * MS);
+    net.kill(1);
+    net.kill(2);
+    net.run(1000 * MS);
+    assert!(net.heard(0, Event::NoMajority), "{:?}", net.ones[0].events);
+    assert_eq!(net.publish(0, b"x"), Err(Refusal::NoMajority));
+    assert_eq!(net.views(0), [(1, 0b111)]);
+    // They come back as others, who can't decide for those they were: the group waits for one of the lives it knows.
+    net.start(1, 2);
+    net.start(2, 2);
+    net.run(1000 * MS);
+    assert_eq!(net.views(0), [(1, 0b111)]);
+    assert_eq!(net.publish(0, b"x"), Err(Refusal::NoMajority));
+    // Restarting who is left as well begins another group.
+    net.start(0, 2);
+    net.run(3000 * MS);
+    assert!(net.agree(&[0, 1, 2], 3), "{:?}", net.ones[0].events);
+}
+
+#[test]
+fn a_group_of_which_everybody_restarts_at_once_forms_anew_and_observers_follow() {
+    let mut net = Net::new(3, 1, |_| {});
+    net.run(100 * MS);
+    net.publish(0, b"x").unwrap();
+    net.run(20 * MS);
+    (0..3).for_each(|index| net.start(index, 2));
+    net.run(3000 * MS);
+    assert!(net.agree(&[0, 1, 2], 3), "{:?}", net.ones[0].events);
+    net.publish(1, b"y").unwrap();
+    net.run(20 * MS);
+    let last = |net: &Net, index: usize| net.messages(index).last().copied();
+    assert_eq!((last(&net, 0), last(&net, 3)), (Some((1, 0)), Some((1, 0))), "{:?}", net.ones[3].events);
+}
+
+/// The proposer dies having said a step to nobody but one, or to nobody at all, of each phase of a view change.
+#[test]
+fn a_proposer_killed_in_any_phase_leaves_one_view_behind() {
+    for step in [PREPARE, PROPOSE, DECIDE] {
+        for told in [None, Some(1), Some(3)] {
+            for reliability in [Reliability::Reliable, Reliability::Uniform] {
+                let mut net = Net::new(5, 1, |_| {});
+                if reliability == Reliability::Uniform {
+                    net.configure = |config| config.reliability = Reliability::Uniform;
+                    (0..6).for_each(|index| net.start(index, 1));
+                }
+                net.run(100 * MS);
+                let dead = Rc::new(Cell::new(false));
+                let dies = dead.clone();
+                net.alter = Box::new(move |from, to, datagram| {
+                    if from == 0 && ballot_step(datagram).is_some_and(|(of, _)| of == step) {
+                        dies.set(true);
+                        return usize::from(Some(to) == told);
+                    }
+                    usize::from(!dies.get() || from != 0 && to != 0)
+                });
+                for i in 0..20u32 {
+                    for member in 0..5 {
+                        net.publish(member, &i.to_le_bytes()).ok();
+                    }
+                    net.run(MS / 5);
+                }
+                net.kill(4);
+                for _ in 0..2000 {
+                    net.run(MS / 5);
+                    if dead.get() && net.ones[0].process.is_some() {
+                        net.kill(0);
+                    }
+                }
+                net.run(1000 * MS);
+                assert!(dead.get(), "step {step} was never said");
+                let case = format!("step {step} told to {told:?}, {reliability:?}: {:?}", net.ones[1].events);
+                assert!(net.agree(&[1, 2, 3], 3), "{case}");
+                for index in [2, 3, 5] {
+                    assert_eq!(net.ones[index].shown, net.ones[1].shown, "{case}");
+                }
+                net.publish(1, b"on").unwrap();
+                net.run(50 * MS);
+                assert_eq!(net.messages(3).last(), net.messages(1).last(), "{case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_member_hands_the_order_over_and_leaves() {
+    let mut net = Net::new(3, 1, |_| {});
+    net.run(100 * MS);
+    let now = net.now;
+    net.process(0).hand_over(now, Rank(2));
+    net.run(50 * MS);
+    assert_eq!(net.process(1).view().sequencer, Rank(2));
+    let now = net.now;
+    net.process(2).leave(now);
+    net.run(100 * MS);
+    assert!(net.heard(2, Event::Left(Epoch(3))), "{:?}", net.ones[2].events);
+    assert_eq!(net.publish(2, b"x"), Err(Refusal::Outside));
+    assert!(net.agree(&[0, 1], 2));
+    // Nobody is left to suspect or to wait for.
+    let suspected = |event: &Event| matches!(event, Event::Suspected(..));
+    assert!(!net.ones[0].events.iter().any(suspected), "{:?}", net.ones[0].events);
+}

@@ -1,0 +1,150 @@
+//! One that comes late and what it is given, through every kind of trouble.
+
+mod common;
+
+use bourdon_protocol::{Event, Standing};
+use bourdon_wire::records::transfer_steps::{ASK, PART, REFUSE};
+use common::MS;
+use common::net::{Net, transfer_step};
+use std::cell::Cell;
+use std::rc::Rc;
+
+/// Three members with a state of some 200 KB, of which the last is gone.
+fn group() -> Net {
+    let mut net = Net::new(3, 0, |_| {});
+    net.run(100 * MS);
+    for one in &mut net.ones {
+        one.state = (0..200_000u32).map(|i| (i * 7 >> 3) as u8).collect();
+    }
+    net.publish(0, b"x").unwrap();
+    net.kill(2);
+    net.run(300 * MS);
+    net
+}
+
+/// Brings the third back while the others go on.
+fn bring_back(net: &mut Net, ms: u64) {
+    net.start(2, 2);
+    for i in 0..ms {
+        if i < ms / 2 {
+            net.publish(0, &i.to_le_bytes()).ok();
+        }
+        net.run(MS);
+    }
+}
+
+#[test]
+fn parts_that_are_lost_and_come_twice_are_put_together_all_the_same() {
+    let mut net = group();
+    let mut dice = fastrand::Rng::with_seed(3);
+    net.alter = Box::new(move |_, _, datagram| match transfer_step(datagram) {
+        Some(_) => dice.usize(0..3),
+        None => 1,
+    });
+    bring_back(&mut net, 2000);
+    assert!(net.agree(&[0, 1, 2], 3), "{:?}", net.ones[2].events);
+}
+
+#[test]
+fn a_damaged_part_is_noticed() {
+    let mut net = group();
+    let mut left = 40;
+    net.alter = Box::new(move |_, _, datagram| {
+        if transfer_step(datagram) == Some(PART) && left > 0 {
+            left -= 1;
+            // Damage that the datagram's own checksum does not show: as if the donor's memory were at fault.
+            *datagram = common::altered(datagram, 64 + 8 + 56 + 5, &[0xAA]);
+        }
+        1
+    });
+    bring_back(&mut net, 3000);
+    assert!(net.agree(&[0, 1, 2], 3), "{:?}", net.ones[2].events);
+}
+
+#[test]
+fn a_donor_that_dies_half_way_is_replaced() {
+    let mut net = Net::new(5, 0, |_| {});
+    net.run(100 * MS);
+    net.ones.iter_mut().for_each(|one| one.state = vec![9; 300_000]);
+    net.publish(0, b"x").unwrap();
+    net.kill(4);
+    net.run(300 * MS);
+    let (count, donor) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(None)));
+    let (counts, donors) = (count.clone(), donor.clone());
+    net.alter = Box::new(move |from, to, datagram| {
+        if transfer_step(datagram) == Some(PART) && to == 4 && donors.get().is_none_or(|donor| donor == from) {
+            donors.set(Some(from));
+            counts.set(counts.get() + 1);
+        }
+        usize::from(counts.get() < 100 || donors.get() != Some(from)) // silent from then on
+    });
+    net.start(4, 2);
+    while count.get() < 100 {
+        net.run(MS);
+        assert!(net.now.0 < 10_000 * MS, "no transfer: {:?}", net.ones[4].events);
+    }
+    let donor = donor.get().unwrap();
+    net.kill(donor);
+    for i in 0..6000u32 {
+        net.publish(if donor == 0 { 1 } else { 0 }, &i.to_le_bytes()).ok();
+        net.run(MS);
+        if net.process(4).standing() == Standing::Member {
+            break;
+        }
+    }
+    net.run(50 * MS);
+    let rest: Vec<usize> = (0..5).filter(|index| *index != donor).collect();
+    assert!(net.agree(&rest, 4), "{:?}", net.ones[4].events);
+}
+
+#[test]
+fn a_snapshot_beyond_the_limit_is_refused_by_name_and_nobody_is_harmed() {
+    let mut net = group();
+    net.configure = |config| config.limits.max_snapshot_bytes = 100_000;
+    bring_back(&mut net, 1500);
+    assert_eq!(net.process(2).standing(), Standing::Outside);
+    let too_large = |event: &Event| matches!(event, Event::SnapshotTooLarge { limit_bytes: 100_000, .. });
+    assert!(net.ones[2].events.iter().any(too_large), "{:?}", net.ones[2].events);
+    assert!(net.agree(&[0, 1], 2));
+}
+
+#[test]
+fn a_donor_that_may_not_give_so_much_says_so() {
+    let mut net = Net::new(3, 0, |config| config.limits.max_snapshot_bytes = 100_000);
+    net.run(100 * MS);
+    net.ones.iter_mut().for_each(|one| one.state = vec![9; 200_000]);
+    net.kill(2);
+    net.run(300 * MS);
+    bring_back(&mut net, 1000);
+    assert_eq!(net.process(2).standing(), Standing::Outside);
+    let too_large = |event: &Event| matches!(event, Event::SnapshotTooLarge { bytes: 0, limit_bytes: 100_000 });
+    assert!(net.ones[2].events.iter().any(too_large), "{:?}", net.ones[2].events);
+}
+
+#[test]
+fn one_who_is_refused_asks_another() {
+    let mut net = Net::new(4, 0, |_| {});
+    net.run(100 * MS);
+    net.ones.iter_mut().for_each(|one| one.state = vec![9; 50_000]);
+    net.publish(0, b"x").unwrap();
+    net.kill(3);
+    net.run(300 * MS);
+    let asked = Rc::new(Cell::new(0u64));
+    let asks = asked.clone();
+    net.alter = Box::new(move |from, to, datagram| {
+        match transfer_step(datagram) {
+            // Whoever is asked first turns out to be busy.
+            Some(ASK) if from == 3 && asks.get() & (1 << to) == 0 && asks.get() == 0 => asks.set(1 << to),
+            Some(ASK) if from == 3 => asks.set(asks.get() | 1 << to),
+            Some(PART) if asks.get() & (1 << from) != 0 && asks.get().count_ones() == 1 => {
+                *datagram = common::altered(datagram, 64 + 8, &REFUSE.to_le_bytes());
+            }
+            _ => {}
+        }
+        1
+    });
+    net.start(3, 2);
+    net.run(2000 * MS);
+    assert!(asked.get().count_ones() >= 2, "{:b}", asked.get());
+    assert!(net.agree(&[0, 1, 2, 3], 4), "{:?}", net.ones[3].events);
+}
