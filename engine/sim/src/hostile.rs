@@ -91,6 +91,8 @@ impl Script<'_> {
             window_bytes: (self.number() as u32).into(),
             flags: u16::from(self.byte()).into(),
             address: address(u16::from(self.byte())),
+            heard_from: u64::from(self.byte()).into(),
+            link_port: 0.into(),
         };
         record.as_bytes().to_vec()
     }
@@ -116,6 +118,7 @@ fn config(kind: u8) -> Config {
         receivers: if kind & 32 == 0 { 3 } else { 30 },
         repairs_per_s: 1000,
         prefault: false,
+        max_snapshot_bytes: 1 << 16,
     };
     config
 }

@@ -25,6 +25,7 @@ fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         Mutant::AskWithoutPause => &["repair"],
         Mutant::VectorNeverWhole => &["causal"],
         Mutant::ShortRuns | Mutant::AskTwice => &[],
+        _ => &[],
     }
 }
 

@@ -1,4 +1,4 @@
-//! Watermarks never fall, whatever arrives late, twice or damaged.
+//! Watermarks never fall, whatever arrives late, twice or damaged; within one view of one life, which number anew.
 //!
 //! DESIGN §7: 14.
 
@@ -8,9 +8,13 @@ use bourdon_wire::Rank;
 
 pub(super) const NAME: &str = "watermarks";
 
-/// By process: every watermark it shows, in one fixed order.
+/// By process: every watermark it shows, in one fixed order, and in which life, view and standing.
 #[derive(Debug, Default)]
-pub(super) struct Watermarks(Vec<Vec<u64>>);
+pub(super) struct Watermarks(Vec<(Vec<u64>, Vec<u64>)>);
+
+fn place(process: &Process) -> [u64; 3] {
+    [u64::from(process.incarnation().0), process.view().epoch.0, process.standing() as u64]
+}
 
 fn read(process: &Process, into: &mut Vec<u64>) {
     let members = process.config().members;
@@ -23,19 +27,22 @@ fn read(process: &Process, into: &mut Vec<u64>) {
 }
 
 impl Watermarks {
-    pub(super) fn stepped(&mut self, processes: &[&Process], stepped: usize) -> Verdict {
-        if self.0.len() < processes.len() {
-            self.0.resize(processes.len(), Vec::new());
+    pub(super) fn stepped(&mut self, process: &Process, stepped: usize, processes: usize) -> Verdict {
+        self.0.resize(processes, Default::default());
+        let (before, after) = &mut self.0[stepped];
+        std::mem::swap(before, after);
+        after.clear();
+        after.extend(place(process));
+        let places = after.len();
+        read(process, after);
+        if before.len() != after.len() || before[..places] != after[..places] {
+            return Ok(());
         }
-        let mut now = Vec::with_capacity(self.0[stepped].len());
-        read(processes[stepped], &mut now);
-        let before = std::mem::replace(&mut self.0[stepped], now);
-        let fell = before.iter().zip(&self.0[stepped]).position(|(before, now)| now < before);
-        match fell {
+        match before.iter().zip(&*after).position(|(before, now)| now < before) {
             None => Ok(()),
             Some(which) => {
-                let (before, now) = (before[which], self.0[stepped][which]);
-                let detail = format!("process {stepped}: watermark {which} fell from {before} to {now}");
+                let (before, now) = (before[which], after[which]);
+                let detail = format!("process {stepped}: watermark {} fell from {before} to {now}", which - places);
                 Err(Violation::new(NAME, detail))
             }
         }
