@@ -352,7 +352,9 @@ impl Pipeline {
                     phases.for_each(|phase| self.barrier.note_marker(rank, phase, number));
                 }
                 self.stops_stale = true;
-                if let Some(outbound) = &mut self.outbound {
+                // After a promise nothing more is acknowledged: what has come since is not in our state.
+                let mute = self.end != Ending::Open && self.config.mutant != Some(Mutant::AckAfterPromise);
+                if let Some(outbound) = self.outbound.as_mut().filter(|_| !mute) {
                     outbound.ack.received(now, &self.config, outbound.flow.window());
                 }
             }
@@ -554,7 +556,7 @@ impl Pipeline {
             counters.add(Counter::Delivered, count as u64);
             counters.add(Counter::DeliveredBytes, bytes);
             self.flow_stale = true;
-            if let Some(outbound) = &mut self.outbound {
+            if let Some(outbound) = self.outbound.as_mut().filter(|_| self.end == Ending::Open) {
                 outbound.ack.delivered(now, &self.config);
             }
         }
