@@ -3,7 +3,7 @@
 //! DESIGN §7: 14.
 
 use super::{Verdict, Violation};
-use bourdon_protocol::Process;
+use bourdon_protocol::{Process, Standing};
 use bourdon_wire::Rank;
 
 pub(super) const NAME: &str = "watermarks";
@@ -21,7 +21,10 @@ fn read(process: &Process, into: &mut Vec<u64>) {
     into.push(process.delivered_order().0);
     into.push(process.window().map_or(0, |(_, limit, _)| limit.0));
     for rank in (0..members).map(Rank) {
-        into.extend([process.delivered(rank).0, process.received(rank).0, process.released(rank).0]);
+        // Where it comes late, what it has been shown counts from the first datagram on.
+        let begun = process.standing() == Standing::Member || process.received(rank).0 > 0;
+        let delivered = if begun { process.delivered(rank).0 } else { 0 };
+        into.extend([delivered, process.received(rank).0, process.released(rank).0]);
         into.extend((0..members).map(|member| process.acknowledged(Rank(member), rank).0));
     }
 }
