@@ -1,28 +1,35 @@
 //! The judges: one family of invariants a file, and not a line shared with the protocol.
 //!
 //! A checker that uses the protocol's own bookkeeping agrees with the protocol's mistakes. So these keep their own: what
-//! was published is what the applications published, what happened before what follows from what they had been shown.
-//! The cheap ones judge every delivery and every step, so that a failure is found where it happens; completeness and the
-//! cost of repair are judged when the run is over.
+//! was published is what the applications published, what happened before what follows from what they had been shown,
+//! who decided what follows from who had stopped. The cheap ones judge every delivery, every step and every view, so that
+//! a failure is found where it happens; completeness and the cost of repair are judged when the run is over.
 
 mod acknowledgement;
+mod agreement;
+mod barrier;
 mod causal;
 mod completeness;
 mod fifo;
 mod integrity;
 mod memory;
+mod progress;
 mod repair;
+mod snapshot;
 mod total;
+mod views;
 mod watermarks;
 mod window;
 
-pub(crate) use completeness::{Completeness, Start};
-pub(crate) use integrity::Sent;
+pub(crate) use completeness::Completeness;
+pub(crate) use progress::{Progress, is_lost};
 pub(crate) use repair::Cost;
+pub(crate) use views::Installed;
 
-use crate::history::History;
+use crate::history::{History, Lineage, Shown};
 use crate::plan::{OrderPlan, Plan};
 use bourdon_protocol::{Delivery, Process};
+use std::rc::Rc;
 
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,13 +48,33 @@ impl Violation {
 
 pub(crate) type Verdict = Result<(), Violation>;
 
+/// A client's message, when the client takes it: some member publishes it then or later.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent {
+    pub(crate) client: (u64, u64),
+    pub(crate) topic: u16,
+    pub(crate) payload: Rc<[u8]>,
+    pub(crate) at_ns: u64,
+}
+
 /// Every invariant: its number in DESIGN §7, its name, and what it says.
 pub const INVARIANTS: &[(&str, &str, &str)] = &[
-    ("1, 2", integrity::NAME, "delivered at most once, only if sent, bytes as sent"),
+    ("1", integrity::NAME, "delivered at most once, only if sent, bytes as sent"),
+    (
+        "3, 4, 5",
+        views::NAME,
+        "epochs grow; one membership and beginning an epoch; a quorum of the old view had stopped",
+    ),
+    ("6, 7, 24, 25", agreement::NAME, "who goes on to the next view was shown the same in this one"),
+    ("11", agreement::UNIFORM, "shown to anybody, even one that crashed, means shown to all, in the same view"),
     ("9", fifo::NAME, "a sender's messages in the order it sent them"),
     ("10", causal::NAME, "no message before what its sender had been shown when it sent it"),
-    ("7, 8", total::NAME, "one message a number, the same at all, without gaps at members"),
-    ("2, 7", completeness::NAME, "faults frozen, everything published is delivered everywhere or reported as a gap"),
+    ("8", total::NAME, "one message a number, the same at all, without gaps at members"),
+    ("16", barrier::NAME, "no message crosses a barrier"),
+    ("19", snapshot::NAME, "a snapshot stands where it says"),
+    ("2, 20", completeness::NAME, "faults frozen, everything published is delivered everywhere or reported as a gap"),
+    ("20", progress::NAME, "faults frozen, a majority of the last view brings everybody who lives into one view"),
+    ("21", views::CALM, "where nothing goes wrong no view changes"),
     ("13", acknowledgement::NAME, "nobody is believed to have received what it has not"),
     ("14", watermarks::NAME, "watermarks never fall"),
     ("15", window::NAME, "no window is exceeded, nothing is forgotten before all have it"),
@@ -59,10 +86,13 @@ pub const INVARIANTS: &[(&str, &str, &str)] = &[
 /// All checkers of one run.
 #[derive(Debug)]
 pub(crate) struct Checkers {
-    integrity: integrity::Integrity,
-    fifo: Option<fifo::Fifo>,
+    ordered: bool,
+    /// A client's message may be carried by two members; then one is passed over.
+    skips: bool,
     causal: Option<causal::Causal>,
     total: total::Total,
+    pub(crate) views: views::Views,
+    agreement: agreement::Agreement,
     watermarks: watermarks::Watermarks,
     window: window::Window,
     memory: memory::Memory,
@@ -70,72 +100,97 @@ pub(crate) struct Checkers {
 
 impl Checkers {
     pub(crate) fn new(plan: &Plan) -> Self {
-        let ordered = plan.order != OrderPlan::Unordered;
         let causal = matches!(plan.order, OrderPlan::Causal | OrderPlan::Total);
         Self {
-            integrity: integrity::Integrity::default(),
-            fifo: ordered.then(|| fifo::Fifo::new(plan)),
-            causal: causal.then(|| causal::Causal::new(plan.members)),
+            ordered: plan.order != OrderPlan::Unordered,
+            skips: plan.clients > 0 && !plan.is_calm(),
+            causal: causal.then(causal::Causal::default),
             total: total::Total::new(plan),
+            views: views::Views::new(plan),
+            agreement: agreement::Agreement::new(plan),
             watermarks: watermarks::Watermarks::default(),
             window: window::Window::new(plan),
             memory: memory::Memory::new(plan),
         }
     }
 
-    /// A client is about to send; what it sends may be published by a member at any time.
-    pub(crate) fn client_sends(&mut self, sent: Sent) {
-        self.integrity.client_sends(sent);
-    }
-
     /// Judges one delivery, its place only for `safety`, and notes it.
     pub(crate) fn delivered(
         &mut self,
         history: &mut History,
-        process: usize,
+        lineage: usize,
         delivery: &Delivery<'_>,
         safety: bool,
     ) -> Verdict {
-        self.integrity.delivered(history, process, delivery)?;
+        let shown = integrity::delivered(history, lineage, delivery)?;
         if safety {
-            self.ordered(history, process, delivery)?;
+            self.agreement.delivered(history, shown.id, delivery.epoch.0)?;
+            barrier::delivered(history, lineage, shown.id, delivery.barrier)?;
+            if delivery.barrier.is_none() {
+                self.total.delivered(history, lineage, shown.id, delivery, self.skips)?;
+                if self.ordered {
+                    fifo::delivered(history, lineage, &shown, self.skips)?;
+                }
+            }
+            if let Some(causal) = &mut self.causal {
+                causal.delivered(history, lineage, shown.id)?;
+            }
         }
-        history.deliver(process, delivery.sender.0, delivery.sequence.0);
+        let after = &mut history.lineages[lineage];
+        if delivery.barrier.is_none() {
+            let next = &mut after.next[usize::from(shown.sender)];
+            *next = (*next).max(shown.sequence + 1);
+            after.order = delivery.order.map_or(after.order, |order| order.0 + 1);
+        }
+        history.deliver(lineage, shown);
         Ok(())
     }
 
-    fn ordered(&mut self, history: &History, process: usize, delivery: &Delivery<'_>) -> Verdict {
-        let (sender, sequence) = (delivery.sender.0, delivery.sequence.0);
-        self.total.delivered(process, (sender, sequence), delivery.order.map(|order| order.0))?;
-        if let Some(fifo) = &mut self.fifo {
-            fifo.delivered(process, sender, sequence)?;
-        }
-        if let Some(causal) = &mut self.causal {
-            causal.delivered(history, process, sender, sequence)?;
+    /// Judges a view that a process has just entered. `moved`: it comes from the one before, and was shown all of it.
+    pub(crate) fn installed(
+        &mut self,
+        history: &History,
+        lineage: usize,
+        process: &Process,
+        moved: bool,
+        safety: bool,
+    ) -> Verdict {
+        self.views.installed(&history.lineages[lineage], process, moved, safety)?;
+        let shown = &history.lineages[lineage];
+        let epoch = process.view().epoch.0;
+        if safety && moved && epoch > 1 && shown.whole {
+            self.agreement.closed(history, shown, epoch - 1)?;
         }
         Ok(())
+    }
+
+    /// Judges what a process's application took over from another's.
+    pub(crate) fn resumed(lineage: &Lineage, process: &Process) -> Verdict {
+        snapshot::resumed(lineage, process)
     }
 
     /// Judges a process that has just made a step.
-    pub(crate) fn stepped(&mut self, processes: &[&Process], stepped: usize) -> Verdict {
-        acknowledgement::stepped(processes, stepped)?;
-        self.watermarks.stepped(processes, stepped)?;
-        self.window.stepped(processes, stepped)?;
-        self.memory.stepped(processes[stepped])
+    pub(crate) fn stepped(&mut self, processes: &[Option<&Process>], stepped: usize) -> Verdict {
+        let Some(process) = processes[stepped] else { return Ok(()) };
+        self.views.stepped(process);
+        acknowledgement::stepped(processes, process)?;
+        self.watermarks.stepped(process, stepped, processes.len())?;
+        self.window.stepped(processes, process)?;
+        self.memory.stepped(process)
     }
 
     /// Judges what applications were shown, when the run is over.
-    pub(crate) fn end(&self, history: &History, plan: &Plan) -> Verdict {
-        self.integrity.end(history, plan)
-    }
-
-    /// Whether every client's message that the group allows was published, and no other.
-    pub(crate) fn clients_done(&self, plan: &Plan) -> Verdict {
-        self.integrity.clients_done(plan)
+    pub(crate) fn end(&self, history: &History) -> Verdict {
+        if self.ordered { integrity::end(history) } else { Ok(()) }
     }
 
     /// Judges what repair cost.
     pub(crate) fn cost(cost: &Cost) -> Verdict {
         repair::end(cost)
     }
+}
+
+/// What tells one delivery from another in a report.
+fn describe(history: &History, shown: &Shown) -> String {
+    format!("{} (as {}:{})", history.name(shown.id), shown.sender, shown.sequence)
 }

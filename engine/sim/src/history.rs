@@ -1,6 +1,18 @@
 //! What happened, as an onlooker wrote it down: the only thing the checkers judge by.
+//!
+//! A message has a name, its sender's rank and its number; but a sender that was removed may have used numbers for
+//! messages that nobody else was ever shown, and its next life uses them again. So what was published is kept by rank,
+//! life and number, and a delivery is matched with it by its bytes.
+//!
+//! What one application was shown is a *lineage*: it begins with nothing, or with a snapshot, and ends when the process
+//! ends or takes another snapshot.
 
+use bourdon_protocol::Delivery;
+use std::collections::BTreeMap;
 use std::rc::Rc;
+
+/// A message, by when it was published.
+pub(crate) type Id = u32;
 
 /// A message somebody published.
 #[derive(Clone, Debug)]
@@ -9,10 +21,18 @@ pub(crate) struct Message {
     pub(crate) topic: u16,
     /// When, by the world's clock.
     pub(crate) at_ns: u64,
-    /// How many messages its publisher had delivered by then; unknown where a client sent it.
-    pub(crate) after: Option<usize>,
+    /// Who: rank and life; unknown where a client sent it.
+    pub(crate) publisher: Option<(u16, u32)>,
+    /// Its number there; barriers' messages count for themselves.
+    pub(crate) sequence: u64,
+    /// The publisher's lineage, and how many messages it had been shown by then.
+    pub(crate) after: Option<(usize, usize)>,
+    /// How many barriers were complete at its publisher.
+    pub(crate) phase: Option<u64>,
     /// The client and its number for it, where one sent it.
     pub(crate) client: Option<(u64, u64)>,
+    /// Whether it is a barrier's own message.
+    pub(crate) at_barrier: bool,
 }
 
 /// Messages of one sender given up.
@@ -23,83 +43,198 @@ pub(crate) struct Gap {
     pub(crate) to: u64,
 }
 
-/// What one process showed its application.
-#[derive(Debug, Default)]
+/// A message as it was delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shown {
-    /// Sender and sequence, in order of delivery.
-    pub(crate) delivered: Vec<(u16, u64)>,
-    /// By sender: which sequences.
-    has: Vec<Vec<bool>>,
+    pub(crate) id: Id,
+    pub(crate) sender: u16,
+    pub(crate) sequence: u64,
+}
+
+/// What one application was shown.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lineage {
+    pub(crate) process: usize,
+    /// Whether it is a member's: it is shown everything.
+    pub(crate) member: bool,
+    /// Whether it began with the group or a snapshot and has lost nothing since.
+    pub(crate) whole: bool,
+    pub(crate) delivered: Vec<Shown>,
+    has: Vec<bool>,
+    /// By sender: the lowest number that may come.
+    pub(crate) next: Vec<u64>,
+    /// The lowest order number that may come.
+    pub(crate) order: u64,
+    /// Barriers complete.
+    pub(crate) phase: u64,
+    /// The view it is in; none before the first and after a removal.
+    pub(crate) epoch: Option<u64>,
     pub(crate) gaps: Vec<Gap>,
     /// When it had heard every member.
     pub(crate) formed_at_ns: Option<u64>,
 }
 
-impl Shown {
-    pub(crate) fn has(&self, sender: u16, sequence: u64) -> bool {
-        let of_sender = self.has.get(usize::from(sender));
-        of_sender.is_some_and(|has| has.get(sequence as usize).copied().unwrap_or(false))
+impl Lineage {
+    pub(crate) fn has(&self, id: Id) -> bool {
+        self.has.get(id as usize).copied().unwrap_or(false)
+    }
+
+    fn set(&mut self, id: Id, has: bool) {
+        if self.has.len() <= id as usize {
+            self.has.resize(id as usize + 1, false);
+        }
+        self.has[id as usize] = has;
     }
 
     pub(crate) fn gave_up(&self, sender: u16, sequence: u64) -> bool {
         self.gaps.iter().any(|gap| gap.sender == sender && (gap.from..gap.to).contains(&sequence))
     }
+
+    /// What was delivered and is void.
+    pub(crate) fn retract(&mut self, void: Gap) {
+        let is_void = |shown: &Shown| shown.sender == void.sender && (void.from..void.to).contains(&shown.sequence);
+        for shown in self.delivered.iter().filter(|shown| is_void(shown)) {
+            self.has[shown.id as usize] = false;
+        }
+        self.delivered.retain(|shown| !is_void(shown));
+        self.next[usize::from(void.sender)] = void.from;
+    }
+
+    /// The application's state, as bytes for another.
+    pub(crate) fn snapshot(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let words = [self.order, self.phase, self.next.len() as u64];
+        words.iter().chain(&self.next).for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+        for shown in &self.delivered {
+            bytes.extend_from_slice(&shown.id.to_le_bytes());
+            bytes.extend_from_slice(&shown.sender.to_le_bytes());
+            bytes.extend_from_slice(&shown.sequence.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Begins with a snapshot; `None` if it can't be read.
+    pub(crate) fn resume(process: usize, member: bool, bytes: &[u8]) -> Option<Self> {
+        let mut rest = bytes;
+        let mut word = || {
+            let (word, after) = rest.split_first_chunk()?;
+            rest = after;
+            Some(u64::from_le_bytes(*word))
+        };
+        let (order, phase, senders) = (word()?, word()?, word()?);
+        let next = (0..senders).map(|_| word()).collect::<Option<Vec<_>>>()?;
+        let mut lineage = Self { process, member, whole: true, next, order, phase, ..Self::default() };
+        for entry in rest.chunks(14) {
+            let (id, entry) = entry.split_first_chunk()?;
+            let (sender, entry) = entry.split_first_chunk()?;
+            let (sequence, _) = entry.split_first_chunk()?;
+            let id = Id::from_le_bytes(*id);
+            lineage.set(id, true);
+            let (sender, sequence) = (u16::from_le_bytes(*sender), u64::from_le_bytes(*sequence));
+            lineage.delivered.push(Shown { id, sender, sequence });
+        }
+        Some(lineage)
+    }
+}
+
+/// Of a life's messages all below were delivered, as it was told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settled {
+    pub(crate) rank: u16,
+    pub(crate) incarnation: u32,
+    pub(crate) delivered: u64,
 }
 
 /// The whole run.
 #[derive(Debug, Default)]
 pub(crate) struct History {
-    /// By sender and sequence; `None` where a client's message has not shown up yet.
-    published: Vec<Vec<Option<Message>>>,
-    /// By process.
-    pub(crate) shown: Vec<Shown>,
+    pub(crate) messages: Vec<Message>,
+    /// By sender and number: lives that used it, and for what.
+    names: Vec<Vec<Vec<(u32, Id)>>>,
+    clients: BTreeMap<(u64, u64), Id>,
+    barriers: BTreeMap<Rc<[u8]>, Id>,
+    pub(crate) lineages: Vec<Lineage>,
+    pub(crate) settled: Vec<Settled>,
     pub(crate) delivered: u64,
-    pub(crate) published_count: u64,
 }
 
 impl History {
     pub(crate) fn new(members: u16) -> Self {
-        Self { published: vec![Vec::new(); usize::from(members)], ..Self::default() }
+        Self { names: vec![Vec::new(); usize::from(members)], ..Self::default() }
     }
 
-    pub(crate) fn join(&mut self) {
-        let has = vec![Vec::new(); self.published.len()];
-        self.shown.push(Shown { has, ..Shown::default() });
+    /// An application that has been shown nothing; says its place.
+    pub(crate) fn begin(&mut self, process: usize, member: bool) -> usize {
+        let next = vec![0; self.names.len()];
+        self.enter(Lineage { process, member, whole: member, next, ..Lineage::default() })
     }
 
-    /// Says whether the name was free.
-    pub(crate) fn publish(&mut self, sender: u16, sequence: u64, message: Message) -> bool {
-        let Some(of_sender) = self.published.get_mut(usize::from(sender)) else { return false };
-        if of_sender.len() as u64 <= sequence {
-            of_sender.resize(sequence as usize + 1, None);
+    pub(crate) fn enter(&mut self, lineage: Lineage) -> usize {
+        self.lineages.push(lineage);
+        self.lineages.len() - 1
+    }
+
+    /// Notes a message; says whether its name was free.
+    pub(crate) fn publish(&mut self, message: Message) -> bool {
+        let id = self.messages.len() as Id;
+        let mut free = true;
+        if let Some(client) = message.client {
+            free = self.clients.insert(client, id).is_none();
+        } else if message.at_barrier {
+            free = self.barriers.insert(Rc::clone(&message.payload), id).is_none();
+        } else if let Some((rank, incarnation)) = message.publisher {
+            let of_sender = &mut self.names[usize::from(rank)];
+            if of_sender.len() as u64 <= message.sequence {
+                of_sender.resize(message.sequence as usize + 1, Vec::new());
+            }
+            let lives = &mut of_sender[message.sequence as usize];
+            free = lives.iter().all(|(life, _)| *life != incarnation);
+            lives.push((incarnation, id));
         }
-        self.published_count += 1;
-        of_sender[sequence as usize].replace(message).is_none()
+        self.messages.push(message);
+        free
     }
 
-    pub(crate) fn message(&self, sender: u16, sequence: u64) -> Option<&Message> {
-        self.published.get(usize::from(sender))?.get(sequence as usize)?.as_ref()
-    }
-
-    /// A sender's messages and their sequences.
-    pub(crate) fn messages(&self, sender: u16) -> impl Iterator<Item = (u64, &Message)> {
-        let of_sender = self.published.get(usize::from(sender)).map_or(&[][..], Vec::as_slice);
-        of_sender.iter().enumerate().filter_map(|(sequence, message)| Some((sequence as u64, message.as_ref()?)))
-    }
-
-    pub(crate) fn senders(&self) -> u16 {
-        self.published.len() as u16
-    }
-
-    /// Notes a delivery of a published message; the caller has made sure that it is new.
-    pub(crate) fn deliver(&mut self, process: usize, sender: u16, sequence: u64) {
-        let shown = &mut self.shown[process];
-        let has = &mut shown.has[usize::from(sender)];
-        if has.len() as u64 <= sequence {
-            has.resize(sequence as usize + 1, false);
+    /// Which message a delivery is of.
+    pub(crate) fn resolve(&self, delivery: &Delivery<'_>) -> Result<Id, String> {
+        let same = |id: &Id| {
+            let message = &self.messages[*id as usize];
+            *message.payload == *delivery.payload && message.topic == delivery.topic.0
+        };
+        let candidates: Vec<Id> = if let Some(tag) = delivery.client {
+            self.clients.get(&(tag.client().0, tag.sequence().0)).copied().into_iter().collect()
+        } else if delivery.barrier.is_some() {
+            self.barriers.get(delivery.payload).copied().into_iter().collect()
+        } else {
+            let of_sender = self.names.get(delivery.sender.index());
+            let lives = of_sender.and_then(|names| names.get(delivery.sequence.0 as usize));
+            lives.into_iter().flatten().map(|(_, id)| *id).collect()
+        };
+        // The latest life's: an earlier one's would be told apart by its bytes, or was never delivered.
+        match candidates.iter().rev().find(|id| same(id)) {
+            Some(id) => Ok(*id),
+            None if candidates.is_empty() => Err("which nobody published".into()),
+            None => Err(format!("with other bytes or under another topic: {} bytes came", delivery.payload.len())),
         }
-        has[sequence as usize] = true;
-        shown.delivered.push((sender, sequence));
+    }
+
+    /// Notes a delivery; the caller has made sure that it is new.
+    pub(crate) fn deliver(&mut self, lineage: usize, shown: Shown) {
+        let lineage = &mut self.lineages[lineage];
+        lineage.set(shown.id, true);
+        lineage.delivered.push(shown);
         self.delivered += 1;
+    }
+
+    /// A message in words.
+    pub(crate) fn name(&self, id: Id) -> String {
+        let message = &self.messages[id as usize];
+        match (message.publisher, message.client) {
+            (Some((rank, life)), _) if message.at_barrier => {
+                format!("barrier message {} of {rank}/{life}", message.sequence)
+            }
+            (Some((rank, life)), _) => format!("{rank}/{life}:{}", message.sequence),
+            (None, client) => format!("client message {client:?}"),
+        }
     }
 }

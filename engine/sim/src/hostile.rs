@@ -83,8 +83,6 @@ impl Script<'_> {
             return self.bytes();
         }
         let record = records::Heartbeat {
-            heard_from: u64::MAX.into(),
-            link_port: 0.into(),
             next_number: self.number().into(),
             oldest_number: self.number().into(),
             next_sequence: self.number().into(),
@@ -93,6 +91,8 @@ impl Script<'_> {
             window_bytes: (self.number() as u32).into(),
             flags: u16::from(self.byte()).into(),
             address: address(u16::from(self.byte())),
+            heard_from: u64::from(self.byte()).into(),
+            link_port: 0.into(),
         };
         record.as_bytes().to_vec()
     }
@@ -110,7 +110,6 @@ fn config(kind: u8) -> Config {
     config.sequencer = Rank(u16::from(kind >> 4 & 1));
     config.address = address(999);
     config.limits = Limits {
-        max_snapshot_bytes: 1 << 16,
         mtu_bytes: MTU_BYTES,
         log_bytes: LOG_SLOTS * MTU_BYTES,
         receive_log_bytes: LOG_SLOTS * MTU_BYTES,
@@ -119,6 +118,7 @@ fn config(kind: u8) -> Config {
         receivers: if kind & 32 == 0 { 3 } else { 30 },
         repairs_per_s: 1000,
         prefault: false,
+        max_snapshot_bytes: 1 << 16,
     };
     config
 }

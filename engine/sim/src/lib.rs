@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod checkers;
+mod clock;
 mod history;
 pub mod hostile;
 mod mutation;
@@ -27,7 +28,9 @@ mod world;
 pub use bourdon_protocol::Mutant;
 pub use mutation::check_mutants;
 pub use network::Faults;
-pub use plan::{FaultPlan, ObserverPlan, OrderPlan, Plan, StartPlan};
+pub use plan::{
+    DetectorPlan, EventPlan, FaultPlan, Happening, ObserverPlan, OrderPlan, Plan, ReliabilityPlan, StartPlan,
+};
 pub use report::{Failure, Report};
 pub use runner::{Options, run, run_plan};
 pub use world::{Mode, Outcome, play};

@@ -24,6 +24,7 @@ fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         Mutant::RowsOverwrite => &["watermarks"],
         Mutant::AskWithoutPause => &["repair"],
         Mutant::VectorNeverWhole => &["causal"],
+        Mutant::ShortRuns | Mutant::AskTwice => &[],
         _ => &[],
     }
 }

@@ -24,6 +24,15 @@ pub struct Faults {
     pub overflow: u64,
     pub pause: u64,
     pub cut: u64,
+    pub partition: u64,
+    pub crash: u64,
+    pub restart: u64,
+    pub leave: u64,
+    pub hand_over: u64,
+    pub evidence: u64,
+    pub clock_jump: u64,
+    /// Clocks that ran too fast or too slow.
+    pub drift: u64,
     /// The sender's socket took only part of what it was offered.
     pub refuse: u64,
 }
@@ -31,15 +40,26 @@ pub struct Faults {
 impl Faults {
     /// Adds another run's.
     pub fn add(&mut self, other: &Self) {
-        self.drop += other.drop;
-        self.duplicate += other.duplicate;
-        self.reorder += other.reorder;
-        self.delay += other.delay;
-        self.corrupt += other.corrupt;
-        self.overflow += other.overflow;
-        self.pause += other.pause;
-        self.cut += other.cut;
-        self.refuse += other.refuse;
+        let pairs = [
+            (&mut self.drop, other.drop),
+            (&mut self.duplicate, other.duplicate),
+            (&mut self.reorder, other.reorder),
+            (&mut self.delay, other.delay),
+            (&mut self.corrupt, other.corrupt),
+            (&mut self.overflow, other.overflow),
+            (&mut self.pause, other.pause),
+            (&mut self.cut, other.cut),
+            (&mut self.partition, other.partition),
+            (&mut self.crash, other.crash),
+            (&mut self.restart, other.restart),
+            (&mut self.leave, other.leave),
+            (&mut self.hand_over, other.hand_over),
+            (&mut self.evidence, other.evidence),
+            (&mut self.clock_jump, other.clock_jump),
+            (&mut self.drift, other.drift),
+            (&mut self.refuse, other.refuse),
+        ];
+        pairs.into_iter().for_each(|(sum, count)| *sum += count);
     }
 }
 
@@ -54,6 +74,8 @@ pub(crate) struct Arrival {
 #[derive(Debug)]
 pub(crate) struct Network {
     latency_ns: u64,
+    /// The way to a process that comes earlier in the list.
+    latency_back_ns: u64,
     jitter_ns: u64,
     plan: FaultPlan,
     pub(crate) faults: Faults,
@@ -68,6 +90,7 @@ impl Network {
     pub(crate) fn new(plan: &Plan, ends: usize) -> Self {
         Self {
             latency_ns: plan.latency_ns,
+            latency_back_ns: if plan.latency_back_ns == 0 { plan.latency_ns } else { plan.latency_back_ns },
             jitter_ns: plan.jitter_ns,
             plan: plan.faults.clone(),
             faults: Faults::default(),
@@ -83,9 +106,10 @@ impl Network {
         self.cut_until_ns.iter_mut().flatten().for_each(|until| *until = 0);
     }
 
+    /// Nothing passes one way until then.
     pub(crate) fn cut(&mut self, from: usize, to: usize, until_ns: u64) {
-        self.cut_until_ns[from][to] = until_ns;
-        self.faults.cut += 1;
+        let until = &mut self.cut_until_ns[from][to];
+        *until = until_ns.max(*until);
     }
 
     /// Sends one datagram to one receiver.
@@ -111,7 +135,8 @@ impl Network {
     }
 
     fn arrival_ns(&mut self, now_ns: u64, from: usize, to: usize, rng: &mut Rng) -> u64 {
-        let at_ns = now_ns + self.latency_ns + rng.u64(0..=self.jitter_ns);
+        let latency_ns = if to < from { self.latency_back_ns } else { self.latency_ns };
+        let at_ns = now_ns + latency_ns + rng.u64(0..=self.jitter_ns);
         if hits(rng, self.plan.delay_permille) {
             self.faults.delay += 1;
             self.trouble[to] += 1;
@@ -120,7 +145,7 @@ impl Network {
         if hits(rng, self.plan.reorder_permille) {
             self.faults.reorder += 1;
             self.trouble[to] += 1;
-            return at_ns + rng.u64(0..=4 * self.latency_ns);
+            return at_ns + rng.u64(0..=4 * latency_ns);
         }
         let last_ns = &mut self.last_ns[from][to];
         *last_ns = at_ns.max(*last_ns + 1);

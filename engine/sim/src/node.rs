@@ -1,13 +1,15 @@
 //! One process and the application around it; one client and its.
 //!
 //! Applications are wilful: they publish in bursts, messages of every length there can be, sometimes by a claim in place
-//! that they then drop; when they are refused they come again.
+//! that they then drop; when they are refused they come again. What they were shown is their state, which they give and
+//! take as a snapshot.
 
-use crate::checkers::{Sent, Start, Violation};
-use crate::history::{Gap, History, Message, Shown};
+use crate::checkers::{Sent, Violation};
+use crate::clock::Clock;
+use crate::history::{History, Message};
 use crate::network::hits;
-use crate::plan::{GROUP, Plan};
-use bourdon_protocol::{Client, ClientEvent, Event, Outgoing, Process, Refusal};
+use crate::plan::{GROUP, Plan, StartPlan};
+use bourdon_protocol::{Client, ClientEvent, Counter, Outgoing, Process, Refusal};
 use bourdon_wire::{Address, ClientId, Instant, TopicId};
 use fastrand::Rng;
 use std::collections::VecDeque;
@@ -18,9 +20,11 @@ const CLAIM_PART: usize = 2;
 
 #[derive(Debug)]
 pub(crate) struct Node {
-    pub(crate) process: Process,
-    pub(crate) start: Start,
-    pub(crate) offset_ns: u64,
+    /// None before it has come, and after a crash.
+    pub(crate) process: Option<Process>,
+    pub(crate) clock: Clock,
+    /// Where an observer begins.
+    pub(crate) start: Option<StartPlan>,
     pub(crate) socket: VecDeque<Rc<[u8]>>,
     pub(crate) socket_bytes: usize,
     pub(crate) paused_until_ns: u64,
@@ -29,46 +33,104 @@ pub(crate) struct Node {
     /// Messages the application will want to publish later, and wants to now.
     pub(crate) quota: u32,
     pub(crate) wanted: u32,
+    /// Barriers it wants to ask for: whether with a message.
+    pub(crate) syncs: VecDeque<bool>,
+    /// Barriers asked for in this life and not complete.
+    pub(crate) asked: u64,
+    /// What its application was shown.
+    pub(crate) lineage: usize,
+    /// It left for good, or was told to.
+    pub(crate) left: bool,
+    /// The last life it lived.
+    pub(crate) incarnation: u32,
+    /// What its earlier lives counted.
+    pub(crate) naks_before: u64,
+    pub(crate) ballots: u64,
 }
 
 impl Node {
-    pub(crate) fn new(process: Process, offset_ns: u64, start: Start) -> Self {
+    pub(crate) fn new(clock: Clock, start: Option<StartPlan>) -> Self {
         Self {
-            process,
+            process: None,
+            clock,
             start,
-            offset_ns,
             socket: VecDeque::new(),
             socket_bytes: 0,
             paused_until_ns: 0,
             wakes_at_ns: u64::MAX,
             quota: 0,
             wanted: 0,
+            syncs: VecDeque::new(),
+            asked: 0,
+            lineage: 0,
+            left: false,
+            incarnation: 0,
+            naks_before: 0,
+            ballots: 0,
         }
+    }
+
+    /// Its process, and all that waited for it, is gone.
+    pub(crate) fn crash(&mut self) -> Option<Process> {
+        self.socket.clear();
+        (self.socket_bytes, self.wakes_at_ns, self.paused_until_ns, self.asked) = (0, u64::MAX, 0, 0);
+        let process = self.process.take()?;
+        self.naks_before += process.counters().get(Counter::NaksSent);
+        self.incarnation = process.incarnation().0;
+        Some(process)
+    }
+
+    /// Whether this member takes part, or will.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.process.is_some() && !self.left
     }
 
     /// Takes in what has arrived and what is due; says whether something is left.
     pub(crate) fn take_in(&mut self, now_ns: u64, batch: usize) -> bool {
-        let now = Instant(now_ns + self.offset_ns);
+        let now = self.clock.read(now_ns);
+        let Some(process) = &mut self.process else { return false };
         for _ in 0..batch {
             let Some(bytes) = self.socket.pop_front() else { break };
             self.socket_bytes -= bytes.len();
-            self.process.on_datagram(now, &bytes, Some(now_ns));
+            process.on_datagram(now, &bytes, Some(now_ns));
         }
-        if now >= self.process.next_deadline() {
-            self.process.on_timer(now);
+        if now >= process.next_deadline() {
+            process.on_timer(now);
         }
         !self.socket.is_empty()
     }
 
-    pub(crate) fn hear_events(&mut self, shown: &mut Shown, now_ns: u64) {
-        while let Some(event) = self.process.poll_event() {
-            if let Event::Gap { sender, from, to } = event {
-                shown.gaps.push(Gap { sender: sender.0, from: from.0, to: to.0 });
+    /// Asks for the barriers that are wanted; says whether it was refused.
+    pub(crate) fn sync(&mut self, rank: u16, now_ns: u64, rng: &mut Rng, history: &mut History) -> bool {
+        let now = self.clock.read(now_ns);
+        let Some(process) = &mut self.process else { return false };
+        while let Some(with_message) = self.syncs.front().copied() {
+            let sequence = history.messages.len() as u64;
+            let mut payload = sequence.to_le_bytes().to_vec();
+            payload.resize(rng.usize(8..60), 7);
+            if process.sync(now, with_message.then_some(&payload[..])).is_err() {
+                return true;
+            }
+            self.syncs.pop_front();
+            self.asked += 1;
+            if with_message {
+                let (publisher, at_ns) = (Some((rank, process.incarnation().0)), now_ns);
+                let (after, phase, client) = (None, None, None);
+                let payload = payload.into();
+                history.publish(Message {
+                    payload,
+                    topic: 0,
+                    at_ns,
+                    publisher,
+                    sequence,
+                    after,
+                    phase,
+                    client,
+                    at_barrier: true,
+                });
             }
         }
-        if self.process.is_formed() {
-            shown.formed_at_ns.get_or_insert(now_ns);
-        }
+        false
     }
 
     /// Publishes what is wanted; says whether something was refused.
@@ -80,50 +142,58 @@ impl Node {
         rng: &mut Rng,
         history: &mut History,
     ) -> Result<bool, Violation> {
-        let now = Instant(now_ns + self.offset_ns);
+        let now = self.clock.read(now_ns);
+        let Some(process) = &mut self.process else { return Ok(false) };
         while self.wanted > 0 {
             let payload = draw_payload(plan, plan.max_message_bytes, rng);
             let intended_send_ns = hits(rng, 200).then(|| rng.u64(..));
             let outgoing = Outgoing { topic: TopicId(rng.u16(0..4)), intended_send_ns, client: None };
-            let published = self.offer(now, plan, &outgoing, &payload, rng);
-            let sequence = match published {
+            let sequence = match offer(process, now, plan, &outgoing, &payload, rng) {
                 Ok(Some(sequence)) => sequence,
                 Ok(None) => continue, // claimed and dropped
-                Err(Refusal::Window | Refusal::Forming | Refusal::ViewChange) => return Ok(true),
-                Err(refusal) => {
+                Err(refusal @ (Refusal::TooLarge { .. } | Refusal::Observer)) => {
                     let detail = format!("member {rank} was refused {} bytes: {refusal}", payload.len());
                     return Err(Violation::new("completeness", detail));
                 }
+                Err(_) => return Ok(true),
             };
             self.wanted -= 1;
-            let after = Some(history.shown[usize::from(rank)].delivered.len());
-            let message =
-                Message { payload: payload.into(), topic: outgoing.topic.0, at_ns: now_ns, after, client: None };
-            if !history.publish(rank, sequence, message) {
+            let message = Message {
+                payload: payload.into(),
+                topic: outgoing.topic.0,
+                at_ns: now_ns,
+                publisher: Some((rank, process.incarnation().0)),
+                sequence,
+                after: Some((self.lineage, history.lineages[self.lineage].delivered.len())),
+                phase: Some(process.phase()),
+                client: None,
+                at_barrier: false,
+            };
+            if !history.publish(message) {
                 return Err(Violation::new("integrity", format!("{rank}:{sequence} names two messages")));
             }
         }
         Ok(false)
     }
+}
 
-    fn offer(
-        &mut self,
-        now: Instant,
-        plan: &Plan,
-        outgoing: &Outgoing,
-        payload: &[u8],
-        rng: &mut Rng,
-    ) -> Result<Option<u64>, Refusal> {
-        if payload.len() > plan.frame_bytes() / CLAIM_PART || !hits(rng, 300) {
-            return self.process.try_publish(now, outgoing, payload).map(|sequence| Some(sequence.0));
-        }
-        let mut claim = self.process.try_claim(now, outgoing, payload.len())?;
-        if hits(rng, 100) {
-            return Ok(None);
-        }
-        claim.copy_from_slice(payload);
-        Ok(Some(claim.commit().0))
+fn offer(
+    process: &mut Process,
+    now: Instant,
+    plan: &Plan,
+    outgoing: &Outgoing,
+    payload: &[u8],
+    rng: &mut Rng,
+) -> Result<Option<u64>, Refusal> {
+    if payload.len() > plan.frame_bytes() / CLAIM_PART || !hits(rng, 300) {
+        return process.try_publish(now, outgoing, payload).map(|sequence| Some(sequence.0));
     }
+    let mut claim = process.try_claim(now, outgoing, payload.len())?;
+    if hits(rng, 100) {
+        return Ok(None);
+    }
+    claim.copy_from_slice(payload);
+    Ok(Some(claim.commit().0))
 }
 
 fn draw_payload(plan: &Plan, most: usize, rng: &mut Rng) -> Vec<u8> {
@@ -170,7 +240,7 @@ impl ClientNode {
             let payload = draw_payload(plan, Client::max_message_bytes(plan.mtu_bytes), rng);
             let topic = TopicId(rng.u16(0..4));
             let sequence = self.client.publish(topic, &payload).0;
-            sends(Sent { client: self.id, sequence, topic: topic.0, payload: payload.into(), at_ns: now_ns });
+            sends(Sent { client: (self.id, sequence), topic: topic.0, payload: payload.into(), at_ns: now_ns });
             self.sequence = sequence;
             self.quota -= 1;
         }

@@ -1,20 +1,22 @@
 //! What one run is: drawn from a seed, or read from a file.
 //!
-//! Bugs hide where two rare things meet: a window of sixteen datagrams and a message of four, a late observer and a log
-//! that has just wrapped. A plan drawn evenly over everything meets them never, so most draws here choose between the
-//! extremes and a few ordinary values. Everything a seed decides about the group stands in the plan; the network's dice
-//! are thrown during the run, from the same seed.
+//! Everything a seed decides about the group stands in the plan; the network's dice are thrown during the run, from the
+//! same seed. What happens to whole processes (crashes, cuts, barriers, …) is a list of events with their times, so that a
+//! plan that fails can be made smaller event by event (`shrink.rs`).
 //!
 //! Invariant: [`Plan::config`] gives configurations that [`Config::check`] accepts.
 
-use bourdon_protocol::{Config, Limits, Mutant, Order, Role, Start, Timing};
+mod draw;
+
+use bourdon_protocol::{Config, Limits, Mutant, Order, Reliability, Role, Start, Timing};
 use bourdon_wire::{Address, GroupId, HEADER_BYTES, Incarnation, Rank};
-use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
 /// The group every run is about.
 pub(crate) const GROUP: GroupId = GroupId::of("simulated");
+/// The longest snapshot: far more than any run's application has to say.
+pub(crate) const SNAPSHOT_BYTES: usize = 1 << 20;
 const MS: u64 = 1_000_000;
 
 /// The order of delivery, by its name on the command line.
@@ -28,6 +30,17 @@ pub enum OrderPlan {
     Total,
 }
 
+/// When messages are delivered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)] // the names say it
+pub enum ReliabilityPlan {
+    #[default]
+    Reliable,
+    Uniform,
+    Stable,
+}
+
 /// Where an observer begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -35,6 +48,71 @@ pub enum OrderPlan {
 pub enum StartPlan {
     Live,
     Oldest,
+    Snapshot,
+}
+
+/// How failures are noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DetectorPlan {
+    /// The profile for hosts with cores to spare.
+    pub fast: bool,
+    /// Silence.
+    pub push: bool,
+    /// Pings that go unanswered.
+    pub pull: bool,
+    /// Heartbeats late by their own measure.
+    pub phi: bool,
+    /// How long after a crash the others hear for certain, at most; 0 if they never do.
+    pub evidence_after_ns: u64,
+}
+
+impl Default for DetectorPlan {
+    fn default() -> Self {
+        Self { fast: false, push: true, pull: true, phi: true, evidence_after_ns: 0 }
+    }
+}
+
+/// What happens to a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Happening {
+    /// It is gone, with all it knew.
+    Crash,
+    /// It begins anew, in another life.
+    Restart,
+    /// It leaves the group.
+    Leave,
+    /// It asks for a barrier; `other` is 1 if that carries a message.
+    Sync,
+    /// `other` is to be the sequencer.
+    HandOver,
+    /// It stands still for `for_ns`.
+    Pause,
+    /// It hears nothing of `other` for `for_ns`.
+    Cut,
+    /// Nothing passes between those in the bitmap `other` and the rest for `for_ns`; `process` means nothing.
+    Partition,
+    /// Its clock jumps forward by `for_ns`.
+    ClockJump,
+}
+
+/// One thing that happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventPlan {
+    /// When.
+    pub at_ns: u64,
+    /// What.
+    pub what: Happening,
+    /// To whom: members first, then observers.
+    pub process: u16,
+    /// Who or what else.
+    #[serde(default)]
+    pub other: u64,
+    /// For how long, or how far.
+    #[serde(default)]
+    pub for_ns: u64,
 }
 
 /// One observer.
@@ -71,10 +149,6 @@ pub struct FaultPlan {
     pub pause_permille: u32,
     /// The longest pause.
     pub pause_max_ns: u64,
-    /// Of all steps: the process hears nothing of one other for `cut_max_ns` at most.
-    pub cut_permille: u32,
-    /// The longest cut.
-    pub cut_max_ns: u64,
     /// Of all sends: the network takes only a part of what it is offered.
     pub refuse_permille: u32,
 }
@@ -103,8 +177,6 @@ pub struct Plan {
     pub repairs_per_s: u32,
     /// How long a gap may be mere reordering.
     pub reorder_grace_ns: u64,
-    /// When a member counts as silent.
-    pub silent_after_ns: u64,
     /// Messages of all publishers together.
     pub messages: u32,
     /// The most messages published in one go.
@@ -138,64 +210,27 @@ pub struct Plan {
     /// Whether a process orders and delivers what it received before it publishes and sends, as the inline node does.
     #[serde(default)]
     pub order_early: bool,
-}
-
-fn pick<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
-    choices[rng.usize(0..choices.len())]
+    /// When messages are delivered.
+    #[serde(default)]
+    pub reliability: ReliabilityPlan,
+    /// How failures are noticed.
+    #[serde(default)]
+    pub detector: DetectorPlan,
+    /// The way from a process to one that comes earlier in the list, if it is another.
+    #[serde(default)]
+    pub latency_back_ns: u64,
+    /// By process: how much too fast its clock runs, in millionths.
+    #[serde(default)]
+    pub drift_ppm: Vec<i32>,
+    /// Whoever begins a ballot is cut off, so that nothing is ever decided until the faults freeze.
+    #[serde(default)]
+    pub adversary: bool,
+    /// What happens to processes, the earliest first.
+    #[serde(default)]
+    pub events: Vec<EventPlan>,
 }
 
 impl Plan {
-    /// What a seed draws.
-    pub fn draw(seed: u64) -> Self {
-        let rng = &mut Rng::with_seed(seed);
-        let order = pick(rng, &[OrderPlan::Unordered, OrderPlan::Fifo, OrderPlan::Causal, OrderPlan::Total]);
-        let members = if rng.u8(0..16) == 0 { rng.u16(6..=9) } else { rng.u16(1..=5) };
-        let observers = rng.u16(0..=4);
-        let log_slots = pick(rng, &[16, 16, 32, 64, 256]);
-        let receive_log_slots = pick(rng, &[16, 16, 32, 64, 256]);
-        let mtu_bytes = pick(rng, &[1280, 1408, 1408, 1500, 4000]);
-        let window_slots = (0..members).map(|_| rng.u32(16..=receive_log_slots.max(17))).collect::<Vec<_>>();
-        let smallest = window_slots.iter().copied().min().unwrap_or(16).min(log_slots).min(receive_log_slots);
-        let most = smallest as usize * mtu_bytes / 4;
-        let messages = pick(rng, &[20, 60, 150, 400]);
-        let burst: u32 = pick(rng, &[1, 4, 30]);
-        let faults = FaultPlan::draw(rng);
-        let publishers = draw_publishers(rng, members);
-        let bursts = (messages / burst.div_ceil(2)).max(1) / publishers.len().max(1) as u32 + 1;
-        let interval_ns = faults.until_ns / u64::from(bursts) / pick(rng, &[1, 2, 10]);
-        let latency_ns = pick(rng, &[2_000, 20_000, 200_000, MS]);
-        let processes = members + observers;
-        Self {
-            order,
-            members,
-            sequencer: rng.u16(0..members),
-            receivers: if rng.bool() { u32::from(processes) } else { pick(rng, &[2, 9, 30, 1000]) },
-            mtu_bytes,
-            log_slots,
-            receive_log_slots,
-            max_message_bytes: pick(rng, &[most, most, most / 3, 200]),
-            repairs_per_s: pick(rng, &[50_000, 50_000, 1000]),
-            reorder_grace_ns: pick(rng, &[0, 0, latency_ns / 2]),
-            silent_after_ns: pick(rng, &[3000, 3000, 200]) * MS,
-            messages,
-            burst,
-            interval_ns: interval_ns.max(1000),
-            large_permille: pick(rng, &[0, 50, 500]),
-            latency_ns,
-            jitter_ns: pick(rng, &[0, latency_ns / 4, latency_ns]),
-            socket_bytes: pick(rng, &[20_000, 100_000, 1_000_000]),
-            batch: pick(rng, &[1, 8, 64]),
-            echo_permille: pick(rng, &[0, 0, 1000, 300]),
-            clients: pick(rng, &[0, 0, 0, 1, 2]),
-            window_slots,
-            clock_offsets_ns: (0..processes).map(|_| pick(rng, &[0, 1, 1 << 40, 1 << 62])).collect(),
-            publishers,
-            observers: draw_observers(rng, observers, faults.until_ns),
-            faults,
-            order_early: rng.bool(),
-        }
-    }
-
     /// Whether it can be played.
     ///
     /// # Errors
@@ -214,7 +249,10 @@ impl Plan {
         if self.publishers.is_empty() || self.batch == 0 {
             return Err("nobody publishes, or takes anything in".into());
         }
-        for index in 0..usize::from(self.members) + self.observers.len() {
+        if self.events.iter().any(|event| usize::from(event.process) >= self.processes()) {
+            return Err("something happens to a process that does not exist".into());
+        }
+        for index in 0..self.processes() {
             self.config(index, address(index), 0, None).check().map_err(|error| error.to_string())?;
         }
         Ok(())
@@ -234,18 +272,24 @@ impl Plan {
         };
         config.start = match observer.map(|observer| observer.start) {
             Some(StartPlan::Oldest) => Start::Oldest,
+            Some(StartPlan::Snapshot) => Start::Snapshot,
             _ => Start::Live,
         };
+        config.reliability = match self.reliability {
+            ReliabilityPlan::Reliable => Reliability::Reliable,
+            ReliabilityPlan::Uniform => Reliability::Uniform,
+            ReliabilityPlan::Stable => Reliability::Stable,
+        };
+        config.snapshots = true;
         config.sequencer = Rank(self.sequencer);
         config.incarnation = Incarnation(index as u32 + 1);
         config.address = address;
         config.seed = seed ^ (index as u64) << 32;
         config.mutant = mutant;
-        config.timing = Timing { reorder_grace_ns: self.reorder_grace_ns, ..Timing::default() };
+        config.timing = self.timing();
         let receive_log_slots = observer.map_or(self.receive_log_slots, |observer| observer.receive_log_slots);
         let window_slots = self.window_slots.get(index).copied().unwrap_or(16);
         config.limits = Limits {
-            max_snapshot_bytes: 1 << 16,
             mtu_bytes: self.mtu_bytes,
             log_bytes: self.log_slots as usize * self.mtu_bytes,
             receive_log_bytes: receive_log_slots as usize * self.mtu_bytes,
@@ -254,8 +298,34 @@ impl Plan {
             receivers: self.receivers,
             repairs_per_s: self.repairs_per_s,
             prefault: false,
+            max_snapshot_bytes: SNAPSHOT_BYTES,
         };
         config
+    }
+
+    /// What takes how long before something is done about it.
+    pub(crate) fn timing(&self) -> Timing {
+        let mut timing = if self.detector.fast { Timing::fast() } else { Timing::default() };
+        timing.reorder_grace_ns = self.reorder_grace_ns;
+        let detector = &mut timing.detector;
+        (detector.push, detector.pull, detector.phi) = (self.detector.push, self.detector.pull, self.detector.phi);
+        detector.evidence = self.detector.evidence_after_ns > 0;
+        // Soon enough that one who was left out comes back within the run.
+        let scale = if self.detector.fast { 1 } else { 4 };
+        timing.membership.rejoin_min_ns = 20 * MS * scale;
+        timing.membership.rejoin_max_ns = 200 * MS * scale;
+        timing
+    }
+
+    /// Members and observers.
+    pub(crate) fn processes(&self) -> usize {
+        usize::from(self.members) + self.observers.len()
+    }
+
+    /// Whether nothing at all goes wrong that could make one process doubt another.
+    pub(crate) fn is_calm(&self) -> bool {
+        let doubtless = |event: &EventPlan| matches!(event.what, Happening::Sync);
+        self.faults.is_calm() && !self.adversary && self.events.iter().all(doubtless)
     }
 
     /// Datagrams of one stream that can be under way to a member: computed here once more, for the checkers.
@@ -271,25 +341,6 @@ impl Plan {
 }
 
 impl FaultPlan {
-    fn draw(rng: &mut Rng) -> Self {
-        let calm = rng.u8(0..8) == 0;
-        let mut rate = |choices: &[u32]| if calm { 0 } else { pick(rng, choices) };
-        Self {
-            drop_permille: rate(&[0, 5, 20, 100, 300]),
-            duplicate_permille: rate(&[0, 0, 20, 300]),
-            reorder_permille: rate(&[0, 0, 20, 300]),
-            delay_permille: rate(&[0, 0, 5, 50]),
-            corrupt_permille: rate(&[0, 0, 10]),
-            pause_permille: rate(&[0, 0, 1, 5]),
-            cut_permille: rate(&[0, 0, 1]),
-            refuse_permille: rate(&[0, 0, 100]),
-            until_ns: pick(rng, &[50, 200, 600]) * MS,
-            delay_max_ns: pick(rng, &[1, 30]) * MS,
-            pause_max_ns: pick(rng, &[2, 20, 20, 400]) * MS,
-            cut_max_ns: pick(rng, &[5, 50, 400]) * MS,
-        }
-    }
-
     /// Nothing goes wrong.
     pub fn none(until_ns: u64) -> Self {
         Self {
@@ -302,29 +353,14 @@ impl FaultPlan {
             corrupt_permille: 0,
             pause_permille: 0,
             pause_max_ns: 0,
-            cut_permille: 0,
-            cut_max_ns: 0,
             refuse_permille: 0,
         }
     }
-}
 
-fn draw_publishers(rng: &mut Rng, members: u16) -> Vec<u16> {
-    let mut publishers: Vec<u16> = (0..members).collect();
-    rng.shuffle(&mut publishers);
-    publishers.truncate(rng.usize(1..=publishers.len()));
-    publishers
-}
-
-fn draw_observers(rng: &mut Rng, count: u16, until_ns: u64) -> Vec<ObserverPlan> {
-    let draw = |_| ObserverPlan {
-        joins_at_ns: if rng.bool() { 0 } else { rng.u64(0..until_ns) },
-        start: pick(rng, &[StartPlan::Live, StartPlan::Oldest]),
-        receive_log_slots: pick(rng, &[16, 64, 256]),
-    };
-    let mut observers: Vec<_> = (0..count).map(draw).collect();
-    observers.sort_by_key(|observer| observer.joins_at_ns);
-    observers
+    fn is_calm(&self) -> bool {
+        let rates = [self.drop_permille, self.delay_permille, self.corrupt_permille, self.pause_permille];
+        rates.iter().chain([&self.reorder_permille, &self.refuse_permille]).all(|rate| *rate == 0)
+    }
 }
 
 /// Where process or client number `index` is reached.

@@ -4,34 +4,28 @@
 //! thing in the queue. Two things at one moment happen in the order in which they were put there. All chance comes from
 //! one generator, seeded once.
 //!
-//! A process is stepped when something has arrived, when its deadline has come or when its application wants something,
-//! and then does what a node does: take in a batch, keep time, publish, transmit, deliver. Between steps it may be
-//! paused, while its socket fills and overflows.
-//!
-//! When the faults freeze, everything must drain in bounded time ([`DRAIN_NS`]); after that, nobody may ask for anything.
+//! This file has the queue and the beginning. Beside it: `steps.rs` steps processes and their applications, `trouble.rs`
+//! does to them what the plan says, `ending.rs` asks what became of it all once the faults are frozen.
 
-use crate::checkers::{Checkers, Completeness, Cost, Start, Verdict, Violation};
-use crate::history::History;
-use crate::network::{Arrival, Faults, Network, hits};
+mod ending;
+mod steps;
+mod trouble;
+
+use crate::checkers::{Checkers, Sent, Verdict, Violation};
+use crate::clock::Clock;
+use crate::history::{History, Message};
+use crate::network::{Arrival, Faults, Network};
 use crate::node::{ClientNode, Node};
-use crate::plan::{Plan, StartPlan, address};
-use bourdon_protocol::{Counter, Destination, Mutant, Process};
-use bourdon_wire::{Instant, Rank};
+use crate::plan::{Plan, address};
+use bourdon_protocol::{Mutant, Process};
+use bourdon_wire::{Incarnation, Instant, Rank};
 use fastrand::Rng;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::rc::Rc;
 
-/// How long everything may take to arrive once nothing goes wrong any more. The slowest plans need some seconds: windows
-/// of sixteen datagrams, a round trip of milliseconds, hundreds of messages of several datagrams.
-const DRAIN_NS: u64 = 60_000_000_000;
-/// A run that takes more steps than this has no end: the longest of thousands take a tenth.
-const STEPS_MAX: u64 = 1_000_000;
-/// How often it is asked whether everything has arrived.
-const LOOK_NS: u64 = 5_000_000;
-/// When everything has, requests for repair must cease: nobody has asked for anything for so long. Longer than a few
-/// heartbeats and the longest retry.
-const SETTLE_NS: u64 = 400_000_000;
+/// A run that takes more steps than this has no end: the longest of thousands take a third.
+const STEPS_MAX: u64 = 2_000_000;
 
 /// What is asked of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,6 +61,10 @@ enum What {
     Publish(usize),
     Client(usize),
     Join(usize),
+    /// The plan's event of this number.
+    Happen(usize),
+    /// A process hears for certain that this life of a member is gone.
+    Evidence(usize, Rank, Incarnation),
     Freeze,
     Look,
 }
@@ -124,6 +122,8 @@ struct World<'p> {
     digest: u64,
     naks_when_done: u64,
     idle_trouble: u64,
+    /// Whether everything is asked that is asked of a group that has not lost its majority.
+    lost: bool,
 }
 
 /// Plays a plan to its end, or to the first broken invariant.
@@ -133,14 +133,12 @@ struct World<'p> {
 pub fn play(plan: &Plan, seed: u64, mode: Mode, mutant: Option<Mutant>) -> Outcome {
     let mut world = World::new(plan, seed, mode, mutant);
     let violation = world.run().err();
-    let Outcome { steps, delivered, digest, .. } = world.outcome();
-    Outcome { steps, delivered, faults: world.network.faults, violation, digest }
+    Outcome { violation, ..world.outcome() }
 }
 
 impl<'p> World<'p> {
     fn new(plan: &'p Plan, seed: u64, mode: Mode, mutant: Option<Mutant>) -> Self {
-        let processes = usize::from(plan.members) + plan.observers.len();
-        let ends = processes + usize::from(plan.clients);
+        let processes = plan.processes();
         let mut world = Self {
             plan,
             mode,
@@ -152,7 +150,7 @@ impl<'p> World<'p> {
             queue: BinaryHeap::new(),
             nodes: Vec::new(),
             clients: Vec::new(),
-            network: Network::new(plan, ends),
+            network: Network::new(plan, processes + usize::from(plan.clients)),
             arrivals: Vec::new(),
             history: History::new(plan.members),
             checkers: Checkers::new(plan),
@@ -161,28 +159,38 @@ impl<'p> World<'p> {
             digest: 0xcbf2_9ce4_8422_2325,
             naks_when_done: 0,
             idle_trouble: 0,
+            lost: false,
         };
-        world.set_up(processes);
+        world.set_up();
         world
     }
 
-    fn set_up(&mut self, processes: usize) {
+    fn set_up(&mut self) {
         let plan = self.plan;
-        for member in 0..usize::from(plan.members) {
-            self.join(member, Start::Member);
+        let members = usize::from(plan.members);
+        for index in 0..plan.processes() {
+            let offset_ns = plan.clock_offsets_ns.get(index).copied().unwrap_or(0);
+            let drift_ppm = plan.drift_ppm.get(index).copied().unwrap_or(0);
+            self.network.faults.drift += u64::from(drift_ppm != 0);
+            let start = index.checked_sub(members).map(|observer| plan.observers[observer].start);
+            self.nodes.push(Node::new(Clock::new(offset_ns, drift_ppm), start));
         }
+        (0..members).for_each(|member| self.begin(member));
         for (index, observer) in plan.observers.iter().enumerate() {
-            self.push(observer.joins_at_ns, What::Join(index));
+            self.push(observer.joins_at_ns, What::Join(members + index));
         }
         for index in 0..usize::from(plan.clients) {
             let quota = plan.messages / 4 + 1;
-            self.clients.push(ClientNode::new(index as u64, address(processes + index), quota));
+            self.clients.push(ClientNode::new(index as u64, address(plan.processes() + index), quota));
             self.push(0, What::Client(index));
         }
         for (place, publisher) in plan.publishers.iter().enumerate() {
             let share = plan.messages / plan.publishers.len() as u32 + u32::from(place == 0);
             self.nodes[usize::from(*publisher)].quota = share;
             self.push(plan.latency_ns, What::Publish(usize::from(*publisher)));
+        }
+        for (index, event) in plan.events.iter().enumerate().filter(|(_, event)| event.at_ns < plan.faults.until_ns) {
+            self.push(event.at_ns, What::Happen(index));
         }
         self.push(plan.faults.until_ns, What::Freeze);
     }
@@ -192,12 +200,23 @@ impl<'p> World<'p> {
         self.queue.push(Reverse(Event { at_ns: at_ns.max(self.now_ns), tie: self.tie, what }));
     }
 
-    fn join(&mut self, index: usize, start: Start) {
-        let offset_ns = self.plan.clock_offsets_ns.get(index).copied().unwrap_or(0);
-        let config = self.plan.config(index, address(index), self.seed, self.mutant);
-        let process = Process::new(Instant(self.now_ns + offset_ns), config).expect("the plan was checked");
-        self.nodes.push(Node::new(process, offset_ns, start));
-        self.history.join();
+    /// A process begins a life, its first or a later one.
+    fn begin(&mut self, index: usize) {
+        let mut config = self.plan.config(index, address(index), self.seed, self.mutant);
+        let node = &mut self.nodes[index];
+        node.incarnation = if node.incarnation == 0 { config.incarnation.0 } else { node.incarnation + 1 };
+        config.incarnation = Incarnation(node.incarnation);
+        config.seed ^= u64::from(node.incarnation) << 48;
+        let process = Process::new(node.clock.read(self.now_ns), config).expect("the plan was checked");
+        self.live(index, process);
+    }
+
+    fn live(&mut self, index: usize, process: Process) {
+        let member = index < usize::from(self.plan.members);
+        let node = &mut self.nodes[index];
+        node.process = Some(process);
+        (node.left, node.ballots) = (false, 0);
+        node.lineage = self.history.begin(index, member);
         self.wake(index, self.now_ns);
     }
 
@@ -219,7 +238,9 @@ impl<'p> World<'p> {
                 What::Step(index) => self.step(index, event.at_ns)?,
                 What::Publish(member) => self.want_to_publish(member),
                 What::Client(index) => self.step_client(index),
-                What::Join(index) => self.join_observer(index),
+                What::Join(index) => self.begin(index),
+                What::Happen(index) => self.happen(self.plan.events[index]),
+                What::Evidence(index, rank, life) => self.give_evidence(index, rank, life),
                 What::Freeze => self.freeze(),
                 What::Look => self.look()?,
             }
@@ -227,23 +248,17 @@ impl<'p> World<'p> {
         self.end()
     }
 
-    fn join_observer(&mut self, index: usize) {
-        let start = match self.plan.observers[index].start {
-            StartPlan::Live => Start::Live,
-            StartPlan::Oldest => Start::Oldest,
-        };
-        self.join(usize::from(self.plan.members) + index, start);
-    }
-
     // ---- the network ----------------------------------------------------------------------------------------------
 
     fn arrive(&mut self, arrival: Arrival) {
-        let processes = usize::from(self.plan.members) + self.plan.observers.len();
-        if let Some(client) = arrival.to.checked_sub(processes) {
+        if let Some(client) = arrival.to.checked_sub(self.plan.processes()) {
             self.clients[client].client.on_datagram(Instant(self.now_ns), &arrival.bytes);
             return self.step_client(client);
         }
-        let Some(node) = self.nodes.get_mut(arrival.to) else { return }; // not here yet
+        let node = &mut self.nodes[arrival.to];
+        if node.process.is_none() {
+            return;
+        }
         if node.socket_bytes + arrival.bytes.len() > self.plan.socket_bytes {
             self.network.faults.overflow += 1;
             self.network.trouble[arrival.to] += 1;
@@ -255,117 +270,11 @@ impl<'p> World<'p> {
     }
 
     fn launch(&mut self) {
-        for arrival in std::mem::take(&mut self.arrivals) {
+        let mut arrivals = std::mem::take(&mut self.arrivals);
+        for arrival in arrivals.drain(..) {
             self.push(arrival.at_ns, What::Arrive(arrival));
         }
-    }
-
-    // ---- processes ------------------------------------------------------------------------------------------------
-
-    fn step(&mut self, index: usize, at_ns: u64) -> Verdict {
-        if self.nodes[index].wakes_at_ns != at_ns {
-            return Ok(()); // it was stepped earlier than this, and has said anew when
-        }
-        self.nodes[index].wakes_at_ns = u64::MAX;
-        if self.trip(index) {
-            self.wake(index, self.nodes[index].paused_until_ns);
-            return Ok(());
-        }
-        self.steps += 1;
-        if self.steps > STEPS_MAX {
-            return Err(Violation::new("steps", format!("{STEPS_MAX} steps, and no end")));
-        }
-        self.mix(index as u64);
-        let busy = self.nodes[index].take_in(self.now_ns, self.plan.batch);
-        if self.plan.order_early {
-            let node = &mut self.nodes[index];
-            node.process.order(Instant(self.now_ns + node.offset_ns));
-            self.deliver(index)?;
-        }
-        let wants = self.publish(index)?;
-        let all_sent = self.transmit(index);
-        let more = self.deliver(index)?;
-        let all_sent = self.transmit(index) && all_sent;
-        self.hear_events(index);
-        self.launch();
-        let processes: Vec<&Process> = self.nodes.iter().map(|node| &node.process).collect();
-        if self.mode != Mode::Liveness {
-            self.checkers.stepped(&processes, index)?;
-        }
-        let node = &self.nodes[index];
-        let deadline_ns = node.process.next_deadline().0.saturating_sub(node.offset_ns);
-        let soon_ns = self.now_ns + self.rng.u64(500..5000);
-        let next_ns = if busy || more || !all_sent { soon_ns } else { deadline_ns.max(self.now_ns + 1) };
-        let next_ns = if wants { next_ns.min(self.now_ns + self.rng.u64(20_000..200_000)) } else { next_ns };
-        self.wake(index, next_ns);
-        Ok(())
-    }
-
-    /// Whether the process is paused instead; cuts it off now and then.
-    fn trip(&mut self, index: usize) -> bool {
-        if self.phase != Phase::Faulty {
-            return false;
-        }
-        let faults = &self.plan.faults;
-        if hits(&mut self.rng, faults.cut_permille) && self.nodes.len() > 1 {
-            let from = self.rng.usize(0..self.nodes.len());
-            self.network.cut(from, index, self.now_ns + self.rng.u64(0..=faults.cut_max_ns));
-        }
-        if !hits(&mut self.rng, faults.pause_permille) {
-            return false;
-        }
-        let pause_ns = self.rng.u64(0..=faults.pause_max_ns);
-        self.nodes[index].paused_until_ns = self.now_ns + pause_ns;
-        self.network.faults.pause += 1;
-        // Others may ask it in vain meanwhile, at least every retry.
-        self.idle_trouble += 1 + pause_ns / 1_000_000;
-        true
-    }
-
-    /// Offers what the process has to send to the network; says whether it took all.
-    fn transmit(&mut self, index: usize) -> bool {
-        let Self { nodes, network, rng, arrivals, plan, now_ns, .. } = self;
-        let processes = usize::from(plan.members) + plan.observers.len();
-        let ends = processes + usize::from(plan.clients);
-        let node = &mut nodes[index];
-        let now = Instant(*now_ns + node.offset_ns);
-        node.process.transmit(now, |to, bytes, segment_bytes| {
-            let offered = bytes.len().div_ceil(segment_bytes);
-            let taken = network.takes(offered, rng);
-            for datagram in bytes.chunks(segment_bytes).take(taken) {
-                let datagram: Rc<[u8]> = datagram.into();
-                for end in 0..ends {
-                    let wanted = match to {
-                        Destination::Group => end != index || hits(rng, plan.echo_permille),
-                        Destination::Peer(peer) => peer == address(end),
-                    };
-                    if wanted {
-                        network.send(*now_ns, (index, end), &datagram, rng, arrivals);
-                    }
-                }
-            }
-            taken
-        })
-    }
-
-    /// Shows the application what is due; says whether there is more.
-    fn deliver(&mut self, index: usize) -> Result<bool, Violation> {
-        let limit = if hits(&mut self.rng, 200) { self.rng.usize(1..5) } else { usize::MAX };
-        let Self { nodes, history, checkers, now_ns, mode, digest, .. } = self;
-        let node = &mut nodes[index];
-        let mut verdict = Ok(());
-        let count = node.process.deliver(Instant(*now_ns + node.offset_ns), limit, |delivery| {
-            *digest = mixed(*digest, delivery.sequence.0 << 16 | u64::from(delivery.sender.0));
-            if verdict.is_ok() {
-                verdict = checkers.delivered(history, index, &delivery, *mode != Mode::Liveness);
-            }
-        });
-        verdict.map(|()| count >= limit)
-    }
-
-    fn hear_events(&mut self, index: usize) {
-        let node = &mut self.nodes[index];
-        node.hear_events(&mut self.history.shown[index], self.now_ns);
+        self.arrivals = arrivals;
     }
 
     // ---- applications ---------------------------------------------------------------------------------------------
@@ -382,21 +291,29 @@ impl<'p> World<'p> {
         self.wake(member, self.now_ns);
     }
 
-    /// Publishes what the application wants; says whether it wants more.
-    fn publish(&mut self, index: usize) -> Result<bool, Violation> {
-        let Self { nodes, plan, rng, history, now_ns, .. } = self;
-        nodes[index].publish(index as u16, plan, *now_ns, rng, history)
-    }
-
     fn step_client(&mut self, index: usize) {
-        let Self { clients, network, rng, arrivals, plan, now_ns, checkers, .. } = self;
-        let processes = usize::from(plan.members) + plan.observers.len();
+        let Self { clients, network, rng, arrivals, plan, now_ns, history, .. } = self;
         let client = &mut clients[index];
-        let sends = client.step(*now_ns, plan, rng, |sent| checkers.client_sends(sent));
+        let sends = client.step(*now_ns, plan, rng, |sent| {
+            let Sent { client, topic, payload, at_ns } = sent;
+            let (publisher, after, phase) = (None, None, None);
+            let client = Some(client);
+            history.publish(Message {
+                payload,
+                topic,
+                at_ns,
+                publisher,
+                sequence: 0,
+                after,
+                phase,
+                client,
+                at_barrier: false,
+            });
+        });
         for (to, bytes) in sends {
             let bytes: Rc<[u8]> = bytes.into();
             for end in (0..usize::from(plan.members)).filter(|end| address(*end) == to) {
-                network.send(*now_ns, (processes + index, end), &bytes, rng, arrivals);
+                network.send(*now_ns, (plan.processes() + index, end), &bytes, rng, arrivals);
             }
         }
         let deadline_ns = client.client.next_deadline().0;
@@ -405,83 +322,6 @@ impl<'p> World<'p> {
             self.push(deadline_ns, What::Client(index));
         }
         self.launch();
-    }
-
-    // ---- the end --------------------------------------------------------------------------------------------------
-
-    fn freeze(&mut self) {
-        if self.mode == Mode::Safety {
-            self.phase = Phase::Over;
-            return;
-        }
-        self.network.freeze();
-        self.phase = Phase::Draining { until_ns: self.now_ns + DRAIN_NS };
-        self.push(self.now_ns + LOOK_NS, What::Look);
-    }
-
-    fn look(&mut self) -> Verdict {
-        match self.phase {
-            Phase::Draining { until_ns } => match self.drained() {
-                Ok(()) => self.phase = Phase::Settling { until_ns, naks: 0, since_ns: self.now_ns },
-                Err(missing) if self.now_ns >= until_ns => return Err(missing),
-                Err(_) => {}
-            },
-            Phase::Settling { until_ns, naks, since_ns } => {
-                let now_naks = self.count(Counter::NaksSent);
-                if now_naks == naks && self.now_ns - since_ns >= SETTLE_NS {
-                    self.phase = Phase::Over;
-                } else if self.now_ns >= until_ns {
-                    self.naks_when_done = now_naks - naks;
-                    self.phase = Phase::Over;
-                } else if now_naks != naks {
-                    self.phase = Phase::Settling { until_ns, naks: now_naks, since_ns: self.now_ns };
-                }
-            }
-            _ => {}
-        }
-        self.push(self.now_ns + LOOK_NS, What::Look);
-        Ok(())
-    }
-
-    fn drained(&self) -> Verdict {
-        if let Some(member) = self.nodes.iter().position(|node| node.quota + node.wanted > 0) {
-            return Err(Violation::new("completeness", format!("member {member} could not publish all it wanted")));
-        }
-        if let Some(client) = self.clients.iter().position(|client| client.is_busy()) {
-            return Err(Violation::new("completeness", format!("client {client} could not publish all it wanted")));
-        }
-        let starts: Vec<Start> = self.nodes.iter().map(|node| node.start).collect();
-        let datagrams: Vec<u64> = self.datagrams();
-        let judge = Completeness { plan: self.plan, history: &self.history, starts: &starts, datagrams: &datagrams };
-        judge.check()?;
-        self.checkers.clients_done(self.plan)
-    }
-
-    /// By member: datagrams of its stream.
-    fn datagrams(&self) -> Vec<u64> {
-        let members = self.nodes.iter().take(usize::from(self.plan.members));
-        members.enumerate().map(|(rank, node)| node.process.received(Rank(rank as u16)).0).collect()
-    }
-
-    fn count(&self, counter: Counter) -> u64 {
-        self.nodes.iter().map(|node| node.process.counters().get(counter)).sum()
-    }
-
-    fn end(&self) -> Verdict {
-        if self.mode != Mode::Liveness {
-            self.checkers.end(&self.history, self.plan)?;
-        }
-        let fetched: u64 = self.datagrams().iter().sum::<u64>() * self.plan.observers.len() as u64;
-        Checkers::cost(&Cost {
-            processes: self.nodes.len() as u64,
-            naks: self.count(Counter::NaksSent),
-            repairs: self.count(Counter::RepairsSent),
-            trouble: self.network.trouble.iter().sum::<u64>()
-                + self.count(Counter::DiscardedWindow)
-                + self.idle_trouble
-                + fetched,
-            naks_when_done: self.naks_when_done,
-        })
     }
 
     fn mix(&mut self, value: u64) {

@@ -1,27 +1,28 @@
 //! Acknowledgements never run ahead: nobody is believed to have received what it has not.
 //!
-//! A sender forgets what it believes everybody has. The belief is compared with the other process itself, which no real
-//! process could do.
+//! A sender forgets what it believes everybody has, and shows what it believes enough have. The belief is compared with
+//! the other process itself, which no real process could do; where both are in the same view.
 //!
 //! DESIGN §7: 13 (its half about acknowledgements; the other is in `window`).
 
 use super::{Verdict, Violation};
 use bourdon_protocol::Process;
-use bourdon_wire::Rank;
 
 pub(super) const NAME: &str = "acknowledgement";
 
-pub(super) fn stepped(processes: &[&Process], stepped: usize) -> Verdict {
-    let believer = processes[stepped];
-    let members = believer.config().members;
-    for member in (0..members).filter(|member| usize::from(*member) != stepped) {
-        for stream in 0..members {
-            let believed = believer.acknowledged(Rank(member), Rank(stream));
-            let received = processes[usize::from(member)].received(Rank(stream));
+pub(super) fn stepped(processes: &[Option<&Process>], believer: &Process) -> Verdict {
+    let view = believer.view();
+    for member in view.members.iter().filter(|member| Some(member.rank) != believer.config().rank()) {
+        let Some(other) = processes.get(member.rank.index()).copied().flatten() else { continue };
+        if other.incarnation() != member.incarnation || other.view().epoch != view.epoch {
+            continue;
+        }
+        for stream in view.members.iter().map(|member| member.rank) {
+            let (believed, received) = (believer.acknowledged(member.rank, stream), other.received(stream));
             if believed > received {
-                let detail = format!(
-                    "process {stepped} believes member {member} has {believed} datagrams of {stream}; it has {received}"
-                );
+                let (own, rank) = (believer.config().role, member.rank);
+                let detail =
+                    format!("{own:?} believes member {rank} has {believed} datagrams of {stream}; it has {received}");
                 return Err(Violation::new(NAME, detail));
             }
         }

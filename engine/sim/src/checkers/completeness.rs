@@ -1,97 +1,137 @@
 //! Completeness: once faults are frozen, everything published is shown everywhere, or said to be lost.
 //!
-//! Members lose nothing. An observer may: it owes what was published after it had heard every member, less the gaps it
-//! reported. An observer that began at the oldest owes everything, as long as every log still held everything. A gap in
-//! the sequencer's stream may hide where the last messages of others stood; these the observer can't know of.
+//! Members were all shown the same in the end. It has everything that was published by lives that are still members, and
+//! everything a client was told was taken. Of a life that was removed it has exactly what that life was told.
 //!
-//! A gap is an excuse only if there was need for it: where the sender had never overwritten anything, there was none.
+//! An observer may lose messages: it owes what was published after it had heard every member, less the gaps it reported.
+//! One that began at the oldest owes everything, as long as there was one view and every log still held everything. A gap
+//! in the sequencer's stream may hide where the last messages of others stood; these the observer can't know of. A gap is
+//! an excuse only if there was need for it: where the sender had never overwritten anything, there was none.
 //!
-//! DESIGN §7: 2 and 7, and liveness.
+//! DESIGN §7: 2 and 20.
 
-use super::{Verdict, Violation};
-use crate::history::{Gap, History, Shown};
-use crate::plan::{OrderPlan, Plan};
+use super::{Verdict, Violation, agreement};
+use crate::history::{Gap, History, Lineage, Settled, Shown};
+use crate::node::Node;
+use crate::plan::{OrderPlan, Plan, StartPlan};
 
 pub(super) const NAME: &str = "completeness";
-
-/// Where a process began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Start {
-    Member,
-    Live,
-    Oldest,
-}
 
 /// Judges whether everything has arrived.
 #[derive(Debug)]
 pub(crate) struct Completeness<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) history: &'a History,
-    pub(crate) starts: &'a [Start],
-    /// By member: datagrams of its stream so far.
-    pub(crate) datagrams: &'a [u64],
+    pub(crate) nodes: &'a [Node],
+    /// By member: datagrams of its stream so far, if there was only one view.
+    pub(crate) datagrams: Option<&'a [u64]>,
+}
+
+fn missing(detail: String) -> Verdict {
+    Err(Violation::new(NAME, detail))
 }
 
 impl Completeness<'_> {
     /// The first thing that is missing.
     pub(crate) fn check(&self) -> Verdict {
-        for (process, shown) in self.history.shown.iter().enumerate() {
-            self.gaps(process, shown)?;
-            for sender in 0..self.history.senders() {
-                let owed = self.history.messages(sender);
-                let missing = owed.filter(|(sequence, message)| {
-                    self.owes(process, sender, message.at_ns) && !shown.has(sender, *sequence)
-                });
-                if let Some((sequence, _)) =
-                    missing.into_iter().find(|(sequence, _)| !self.excused(process, sender, *sequence))
-                {
-                    let detail = format!("process {process} was never shown {sender}:{sequence}");
-                    return Err(Violation::new(NAME, detail));
-                }
+        let members = &self.nodes[..usize::from(self.plan.members)];
+        let Some(first) = members.iter().find(|node| node.is_alive()) else { return Ok(()) };
+        let first = &self.history.lineages[first.lineage];
+        for node in members.iter().filter(|node| node.is_alive()) {
+            let lineage = &self.history.lineages[node.lineage];
+            let total = self.plan.order == OrderPlan::Total;
+            agreement::compare(
+                self.history,
+                (&first.delivered, first.process),
+                lineage,
+                lineage.epoch.unwrap_or(0),
+                total,
+            )?;
+            if node.asked > 0 {
+                return missing(format!(
+                    "process {} asked for {} barriers that never came",
+                    lineage.process, node.asked
+                ));
+            }
+        }
+        self.published(first)?;
+        self.history.settled.iter().try_for_each(|settled| self.settled(first, settled))?;
+        let observers = self.nodes[members.len()..].iter().filter(|node| node.process.is_some());
+        { observers }.try_for_each(|node| self.observer(first, node))
+    }
+
+    fn published(&self, first: &Lineage) -> Verdict {
+        for (id, message) in (0..).zip(&self.history.messages) {
+            let lives = message.publisher.is_none_or(|(rank, life)| {
+                let node = &self.nodes[usize::from(rank)];
+                node.is_alive() && node.process.as_ref().is_some_and(|process| process.incarnation().0 == life)
+            });
+            let allowed = message.client.is_none() || message.payload.len() <= self.plan.max_message_bytes;
+            if lives && allowed && !first.has(id) {
+                return missing(format!("process {} was never shown {}", first.process, self.history.name(id)));
+            }
+            if !allowed && first.has(id) {
+                return missing(format!("{} is too long and was delivered", self.history.name(id)));
             }
         }
         Ok(())
     }
 
-    fn owes(&self, process: usize, sender: u16, published_at_ns: u64) -> bool {
-        match self.starts[process] {
-            Start::Member => true,
-            Start::Oldest if self.retained(usize::from(sender)) && self.retained(usize::from(self.plan.sequencer)) => {
-                true
+    fn settled(&self, first: &Lineage, settled: &Settled) -> Verdict {
+        for (id, message) in (0..).zip(&self.history.messages) {
+            let theirs = message.publisher == Some((settled.rank, settled.incarnation)) && !message.at_barrier;
+            if theirs && (message.sequence < settled.delivered) != first.has(id) {
+                let (name, shown) = (self.history.name(id), first.has(id));
+                return missing(format!("{name} was shown: {shown}, but its sender was told {settled:?}"));
             }
-            _ => self.history.shown[process].formed_at_ns.is_some_and(|formed| published_at_ns > formed),
         }
+        Ok(())
+    }
+
+    fn observer(&self, first: &Lineage, node: &Node) -> Verdict {
+        let lineage = &self.history.lineages[node.lineage];
+        self.gaps(lineage)?;
+        let owes = |shown: &&Shown| {
+            let published_at_ns = self.history.messages[shown.id as usize].at_ns;
+            let oldest = node.start == Some(StartPlan::Oldest) && self.is_all_retained();
+            oldest || lineage.whole || lineage.formed_at_ns.is_some_and(|formed| published_at_ns > formed)
+        };
+        let excused =
+            |shown: &Shown| lineage.gave_up(shown.sender, shown.sequence) || self.is_tail_of_lost_order(lineage, shown);
+        match first.delivered.iter().filter(owes).find(|shown| !lineage.has(shown.id) && !excused(shown)) {
+            None => Ok(()),
+            Some(lost) => {
+                missing(format!("observer {} was never shown {}", lineage.process, super::describe(self.history, lost)))
+            }
+        }
+    }
+
+    fn is_all_retained(&self) -> bool {
+        (0..usize::from(self.plan.members)).all(|member| self.retained(member))
     }
 
     /// Whether a member's log still holds its first datagram.
     fn retained(&self, member: usize) -> bool {
-        self.datagrams[member] < u64::from(self.plan.log_slots)
+        self.datagrams.is_some_and(|datagrams| datagrams[member] < u64::from(self.plan.log_slots))
     }
 
-    fn excused(&self, process: usize, sender: u16, sequence: u64) -> bool {
-        let shown = &self.history.shown[process];
-        self.starts[process] != Start::Member
-            && (shown.gave_up(sender, sequence) || self.is_tail_of_lost_order(shown, sender, sequence))
-    }
-
-    fn is_tail_of_lost_order(&self, shown: &Shown, sender: u16, sequence: u64) -> bool {
+    fn is_tail_of_lost_order(&self, lineage: &Lineage, lost: &Shown) -> bool {
         self.plan.order == OrderPlan::Total
-            && shown.gaps.iter().any(|gap| gap.sender == self.plan.sequencer)
-            && !shown.delivered.iter().any(|name| name.0 == sender && name.1 > sequence)
+            && lineage.gaps.iter().any(|gap| self.datagrams.is_none() || gap.sender == self.plan.sequencer)
+            && !lineage.delivered.iter().any(|shown| shown.sender == lost.sender && shown.sequence > lost.sequence)
     }
 
-    fn gaps(&self, process: usize, shown: &Shown) -> Verdict {
-        let needless = |gap: &Gap| {
+    fn gaps(&self, lineage: &Lineage) -> Verdict {
+        if self.datagrams.is_none() {
+            return Ok(()); // a view that ends takes what was retained with it
+        }
+        let needless = |gap: &&Gap| {
             let order = self.plan.order == OrderPlan::Total && !self.retained(usize::from(self.plan.sequencer));
-            self.starts[process] == Start::Member || (self.retained(usize::from(gap.sender)) && !order)
+            self.retained(usize::from(gap.sender)) && !order
         };
-        match shown.gaps.iter().find(|gap| needless(gap)) {
+        match lineage.gaps.iter().find(needless) {
             None => Ok(()),
-            Some(gap) => {
-                let Gap { sender, from, to } = gap;
-                let detail = format!("process {process} gave up {sender}:{from}..{to} though nothing was forgotten");
-                Err(Violation::new(NAME, detail))
-            }
+            Some(gap) => missing(format!("process {} gave up {gap:?} though nothing was forgotten", lineage.process)),
         }
     }
 }

@@ -1,36 +1,24 @@
 //! FIFO: one sender's messages in the order it sent them.
 //!
-//! A member is shown all of them, so its next one of each sender is always known; an observer may come late and lose
-//! some, but never goes back.
+//! A member is shown all of them, whatever lives the sender lives, so its next one of each sender is always known; an
+//! observer may come late and lose some, but never goes back. Only a client's message that another member had carried
+//! before is passed over.
 //!
 //! DESIGN §7: 9.
 
 use super::{Verdict, Violation};
-use crate::plan::Plan;
+use crate::history::{History, Shown};
 
 pub(super) const NAME: &str = "fifo";
 
-#[derive(Debug)]
-pub(super) struct Fifo {
-    members: usize,
-    /// By process, then sender: the lowest sequence that may come.
-    next: Vec<Vec<u64>>,
-}
-
-impl Fifo {
-    pub(super) fn new(plan: &Plan) -> Self {
-        let members = usize::from(plan.members);
-        Self { members, next: vec![vec![0; members]; members + plan.observers.len()] }
+pub(super) fn delivered(history: &History, lineage: usize, shown: &Shown, skips: bool) -> Verdict {
+    let lineage = &history.lineages[lineage];
+    let next = lineage.next[usize::from(shown.sender)];
+    let skipped = shown.sequence != next && lineage.member && !skips;
+    if shown.sequence < next || skipped {
+        let (process, name) = (lineage.process, super::describe(history, shown));
+        let detail = format!("process {process} delivered {name}, where {next} was due");
+        return Err(Violation::new(NAME, detail));
     }
-
-    pub(super) fn delivered(&mut self, process: usize, sender: u16, sequence: u64) -> Verdict {
-        let next = &mut self.next[process][usize::from(sender)];
-        let skipped = sequence != *next && process < self.members;
-        if sequence < *next || skipped {
-            let detail = format!("process {process} delivered {sender}:{sequence}, where {sender}:{next} was due");
-            return Err(Violation::new(NAME, detail));
-        }
-        *next = sequence + 1;
-        Ok(())
-    }
+    Ok(())
 }

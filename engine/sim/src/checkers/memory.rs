@@ -3,7 +3,7 @@
 //! DESIGN §7: 23.
 
 use super::{Verdict, Violation};
-use crate::plan::Plan;
+use crate::plan::{Plan, SNAPSHOT_BYTES};
 use bourdon_protocol::{Held, Process};
 
 pub(super) const NAME: &str = "memory";
@@ -18,7 +18,13 @@ pub(super) struct Memory {
     assembly_bytes: usize,
     early_datagrams: usize,
     clients: usize,
+    unsettled: usize,
 }
+
+/// Snapshots on their way: one made, one fetched, one not taken yet.
+const SNAPSHOTS: usize = 3;
+/// What stands in front of an application's state: positions.
+const POSITIONS_BYTES: usize = 1 << 16;
 
 impl Memory {
     pub(super) fn new(plan: &Plan) -> Self {
@@ -29,6 +35,8 @@ impl Memory {
             assembly_bytes: members * plan.max_message_bytes,
             early_datagrams: members * slots.next_power_of_two(),
             clients: usize::from(plan.clients),
+            // Each is published once, however often it is published again.
+            unsettled: (plan.messages + u32::from(plan.clients) * (plan.messages / 4 + 1)) as usize + 1,
         }
     }
 
@@ -41,7 +49,9 @@ impl Memory {
             && held.events <= EVENTS
             && held.early_datagrams <= self.early_datagrams
             && held.assembly_bytes <= self.assembly_bytes
-            && held.clients <= self.clients;
+            && held.clients <= self.clients
+            && held.unsettled <= self.unsettled
+            && held.snapshot_bytes <= SNAPSHOTS * (SNAPSHOT_BYTES + POSITIONS_BYTES);
         if within { Ok(()) } else { Err(Violation::new(NAME, format!("a process keeps {held:?}"))) }
     }
 }
@@ -54,12 +64,14 @@ mod tests {
     fn every_queue_has_its_bound() {
         let memory = Memory::new(&Plan::draw(0));
         assert_eq!(memory.judge(&Held::default()), Ok(()));
-        let over: [fn(&mut Held); 5] = [
+        let over: [fn(&mut Held); 7] = [
             |held| held.outbox_bytes = OUTBOX_BYTES + 1,
             |held| held.events = EVENTS + 1,
             |held| held.early_datagrams = usize::MAX,
             |held| held.assembly_bytes = usize::MAX,
             |held| held.clients = usize::MAX,
+            |held| held.unsettled = usize::MAX,
+            |held| held.snapshot_bytes = usize::MAX,
         ];
         for exceed in over {
             let mut held = Held::default();

@@ -1,13 +1,15 @@
 //! Total order: one message a number, the same at every process, without gaps at members.
 //!
-//! The first process to show a number binds it to a message for everybody. If numbers only rise at each process, and at
-//! members by one, then any two processes' deliveries are prefixes of one sequence. In the other orders there must be no
-//! numbers at all.
+//! The first process to show a number binds it to a message for everybody in that view; numbers beyond the cut are given
+//! out again in the next. If numbers only rise at each process, and at members by one, then any two processes' deliveries
+//! are prefixes of one sequence. In the other orders there must be no numbers at all.
 //!
-//! DESIGN §7: 7 and 8.
+//! DESIGN §7: 8.
 
 use super::{Verdict, Violation};
+use crate::history::{History, Id};
 use crate::plan::{OrderPlan, Plan};
+use bourdon_protocol::Delivery;
 use std::collections::BTreeMap;
 
 pub(super) const NAME: &str = "total";
@@ -15,10 +17,8 @@ pub(super) const NAME: &str = "total";
 #[derive(Debug)]
 pub(super) struct Total {
     total: bool,
-    members: usize,
-    bound: BTreeMap<u64, (u16, u64)>,
-    /// By process: the lowest number that may come.
-    next: Vec<u64>,
+    /// By epoch and number.
+    bound: BTreeMap<(u64, u64), Id>,
 }
 
 fn broken(detail: String) -> Verdict {
@@ -27,29 +27,34 @@ fn broken(detail: String) -> Verdict {
 
 impl Total {
     pub(super) fn new(plan: &Plan) -> Self {
-        let members = usize::from(plan.members);
-        Self {
-            total: plan.order == OrderPlan::Total,
-            members,
-            bound: BTreeMap::new(),
-            next: vec![0; members + plan.observers.len()],
-        }
+        Self { total: plan.order == OrderPlan::Total, bound: BTreeMap::new() }
     }
 
-    pub(super) fn delivered(&mut self, process: usize, name: (u16, u64), number: Option<u64>) -> Verdict {
-        let number = match (number, self.total) {
+    pub(super) fn delivered(
+        &mut self,
+        history: &History,
+        lineage: usize,
+        id: Id,
+        delivery: &Delivery<'_>,
+        skips: bool,
+    ) -> Verdict {
+        let lineage = &history.lineages[lineage];
+        let (process, name) = (lineage.process, || history.name(id));
+        let number = match (delivery.order.map(|order| order.0), self.total) {
             (Some(number), true) => number,
             (None, false) => return Ok(()),
-            _ => return broken(format!("process {process} delivered {name:?} with number {number:?}")),
+            (number, _) => return broken(format!("process {process} delivered {} with number {number:?}", name())),
         };
-        let next = &mut self.next[process];
-        if number < *next || (number > *next && process < self.members) {
-            return broken(format!("process {process} delivered number {number}, where {next} was due"));
+        let next = lineage.order;
+        if number < next || (number > next && lineage.member && !skips) {
+            return broken(format!("process {process} delivered {} as number {number}, where {next} was due", name()));
         }
-        *next = number + 1;
-        match *self.bound.entry(number).or_insert(name) {
-            bound if bound == name => Ok(()),
-            bound => broken(format!("number {number} is {name:?} at process {process} and {bound:?} at another")),
+        match *self.bound.entry((delivery.epoch.0, number)).or_insert(id) {
+            bound if bound == id => Ok(()),
+            bound => {
+                let other = history.name(bound);
+                broken(format!("number {number} is {} at process {process} and {other} at another", name()))
+            }
         }
     }
 }

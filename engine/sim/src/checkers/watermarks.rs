@@ -1,41 +1,51 @@
-//! Watermarks never fall, whatever arrives late, twice or damaged.
+//! Watermarks never fall, whatever arrives late, twice or damaged; within one view of one life, which number anew.
 //!
 //! DESIGN §7: 14.
 
 use super::{Verdict, Violation};
-use bourdon_protocol::Process;
+use bourdon_protocol::{Process, Standing};
 use bourdon_wire::Rank;
 
 pub(super) const NAME: &str = "watermarks";
 
-/// By process: every watermark it shows, in one fixed order.
+/// By process: every watermark it shows, in one fixed order, and in which life, view and standing.
 #[derive(Debug, Default)]
-pub(super) struct Watermarks(Vec<Vec<u64>>);
+pub(super) struct Watermarks(Vec<(Vec<u64>, Vec<u64>)>);
+
+fn place(process: &Process) -> [u64; 3] {
+    [u64::from(process.incarnation().0), process.view().epoch.0, process.standing() as u64]
+}
 
 fn read(process: &Process, into: &mut Vec<u64>) {
     let members = process.config().members;
     into.push(process.delivered_order().0);
     into.push(process.window().map_or(0, |(_, limit, _)| limit.0));
     for rank in (0..members).map(Rank) {
-        into.extend([process.delivered(rank).0, process.received(rank).0, process.released(rank).0]);
+        // Where it comes late, what it has been shown counts from the first datagram on.
+        let begun = process.standing() == Standing::Member || process.received(rank).0 > 0;
+        let delivered = if begun { process.delivered(rank).0 } else { 0 };
+        into.extend([delivered, process.received(rank).0, process.released(rank).0]);
         into.extend((0..members).map(|member| process.acknowledged(Rank(member), rank).0));
     }
 }
 
 impl Watermarks {
-    pub(super) fn stepped(&mut self, processes: &[&Process], stepped: usize) -> Verdict {
-        if self.0.len() < processes.len() {
-            self.0.resize(processes.len(), Vec::new());
+    pub(super) fn stepped(&mut self, process: &Process, stepped: usize, processes: usize) -> Verdict {
+        self.0.resize(processes, Default::default());
+        let (before, after) = &mut self.0[stepped];
+        std::mem::swap(before, after);
+        after.clear();
+        after.extend(place(process));
+        let places = after.len();
+        read(process, after);
+        if before.len() != after.len() || before[..places] != after[..places] {
+            return Ok(());
         }
-        let mut now = Vec::with_capacity(self.0[stepped].len());
-        read(processes[stepped], &mut now);
-        let before = std::mem::replace(&mut self.0[stepped], now);
-        let fell = before.iter().zip(&self.0[stepped]).position(|(before, now)| now < before);
-        match fell {
+        match before.iter().zip(&*after).position(|(before, now)| now < before) {
             None => Ok(()),
             Some(which) => {
-                let (before, now) = (before[which], self.0[stepped][which]);
-                let detail = format!("process {stepped}: watermark {which} fell from {before} to {now}");
+                let (before, now) = (before[which], after[which]);
+                let detail = format!("process {stepped}: watermark {} fell from {before} to {now}", which - places);
                 Err(Violation::new(NAME, detail))
             }
         }

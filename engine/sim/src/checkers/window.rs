@@ -9,7 +9,6 @@
 use super::{Verdict, Violation};
 use crate::plan::Plan;
 use bourdon_protocol::Process;
-use bourdon_wire::Rank;
 
 pub(super) const NAME: &str = "window";
 
@@ -26,26 +25,29 @@ impl Window {
         Self { windows, log_slots: u64::from(plan.log_slots) }
     }
 
-    pub(super) fn stepped(&self, processes: &[&Process], stepped: usize) -> Verdict {
-        let Some((open, limit, _)) = processes[stepped].window() else { return Ok(()) };
-        let own = Rank(stepped as u16);
+    pub(super) fn stepped(&self, processes: &[Option<&Process>], process: &Process) -> Verdict {
+        let (Some((open, limit, _)), Some(own)) = (process.window(), process.config().rank()) else { return Ok(()) };
+        let broken = |detail: String| Err(Violation::new(NAME, detail));
         if open > limit {
-            let detail = format!("member {stepped} has opened {open} datagrams, its limit is {limit}");
-            return Err(Violation::new(NAME, detail));
+            return broken(format!("member {own} has opened {open} datagrams, its limit is {limit}"));
         }
-        for (member, window) in self.windows.iter().enumerate() {
-            let process = processes[member];
-            let released = process.released(own).0;
-            if open.0 > released + self.log_slots {
-                let detail =
-                    format!("member {stepped} has opened {open} datagrams, member {member} still needs {released}");
-                return Err(Violation::new(NAME, detail));
+        let view = process.view();
+        for member in &view.members {
+            let index = member.rank.index();
+            let (Some(Some(other)), window) = (processes.get(index), self.windows[index]) else { continue };
+            if other.incarnation() != member.incarnation || other.view().epoch > view.epoch {
+                continue; // gone, or beyond this view
             }
-            if member != stepped && open.0 > released + window {
-                let detail = format!(
-                    "member {stepped} has opened {open} datagrams, member {member} needs {released} and takes {window} more"
-                );
-                return Err(Violation::new(NAME, detail));
+            let released = if other.view().epoch == view.epoch { other.released(own).0 } else { 0 };
+            if open.0 > released + self.log_slots {
+                return broken(format!(
+                    "member {own} has opened {open} datagrams, member {index} still needs {released}"
+                ));
+            }
+            if member.rank != own && open.0 > released + window {
+                return broken(format!(
+                    "member {own} has opened {open} datagrams, member {index} needs {released} and takes {window} more"
+                ));
             }
         }
         Ok(())

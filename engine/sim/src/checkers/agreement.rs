@@ -1,0 +1,116 @@
+//! Agreement: who goes on together was shown the same.
+//!
+//! At the moment a process enters view e + 1 its application has been shown everything of e and nothing beyond. The first
+//! to get there says what that is: the whole of it, from the group's beginning on, joiners' snapshots included. Everybody
+//! who gets there later must have been shown the same messages; in total order in the same sequence. As no application is
+//! shown a message twice, each message belongs to one epoch, the same at all, and nothing of the cut is missing.
+//!
+//! At `uniform` and `stable` this holds for those as well who never got there: what anybody was shown in e, crashed or
+//! not, must be in what the first says, and nothing may be shown in e later that is not.
+//!
+//! DESIGN §7: 6, 7, 24, 25 and, under a name of its own, 11.
+
+use super::{Verdict, Violation, describe};
+use crate::history::{History, Id, Lineage, Shown};
+use crate::plan::{OrderPlan, Plan, ReliabilityPlan};
+use std::collections::BTreeMap;
+
+pub(super) const NAME: &str = "agreement";
+pub(super) const UNIFORM: &str = "uniform";
+
+#[derive(Debug)]
+struct End {
+    process: usize,
+    delivered: Vec<Shown>,
+    /// By message: whether it is among them.
+    has: Vec<bool>,
+}
+
+#[derive(Debug)]
+pub(super) struct Agreement {
+    total: bool,
+    uniform: bool,
+    ends: BTreeMap<u64, End>,
+    /// By message: the epoch in which somebody was shown it, at `uniform` and `stable`.
+    shown_in: Vec<Option<u64>>,
+}
+
+impl Agreement {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let (total, uniform) = (plan.order == OrderPlan::Total, plan.reliability != ReliabilityPlan::Reliable);
+        Self { total, uniform, ends: BTreeMap::new(), shown_in: Vec::new() }
+    }
+
+    pub(super) fn delivered(&mut self, history: &History, id: Id, epoch: u64) -> Verdict {
+        if !self.uniform {
+            return Ok(());
+        }
+        if self.shown_in.len() <= id as usize {
+            self.shown_in.resize(id as usize + 1, None);
+        }
+        let known = *self.shown_in[id as usize].get_or_insert(epoch);
+        if known != epoch {
+            let detail = format!("{} was shown in epoch {known}, and in {epoch}", history.name(id));
+            return Err(Violation::new(UNIFORM, detail));
+        }
+        match self.ends.get(&epoch) {
+            Some(end) if !end.has.get(id as usize).copied().unwrap_or(false) => {
+                let name = history.name(id);
+                let detail =
+                    format!("{name} was shown in epoch {epoch}, which ended without it at process {}", end.process);
+                Err(Violation::new(UNIFORM, detail))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A process has been shown all of an epoch.
+    pub(super) fn closed(&mut self, history: &History, lineage: &Lineage, epoch: u64) -> Verdict {
+        let total = self.total;
+        if let Some(end) = self.ends.get(&epoch) {
+            return compare(history, (&end.delivered, end.process), lineage, epoch, total);
+        }
+        let has = (0..history.messages.len()).map(|id| lineage.has(id as Id)).collect::<Vec<_>>();
+        let lost = (0..).zip(&self.shown_in).find(|(id, shown)| **shown == Some(epoch) && !has[*id as usize]);
+        if let Some((id, _)) = lost {
+            let name = history.name(id);
+            let detail =
+                format!("{name} was shown in epoch {epoch}, which ended without it at process {}", lineage.process);
+            return Err(Violation::new(UNIFORM, detail));
+        }
+        let (process, delivered) = (lineage.process, lineage.delivered.clone());
+        self.ends.insert(epoch, End { process, delivered, has });
+        Ok(())
+    }
+}
+
+/// Whether two applications were shown the same.
+pub(super) fn compare(
+    history: &History,
+    (first, process): (&[Shown], usize),
+    lineage: &Lineage,
+    epoch: u64,
+    total: bool,
+) -> Verdict {
+    let differs = |which: &str, shown: &Shown| {
+        let other = lineage.process;
+        let detail = format!(
+            "by the end of epoch {epoch} {which} of processes {process} and {other} was shown {}",
+            describe(history, shown)
+        );
+        Err(Violation::new(NAME, detail))
+    };
+    if let Some(missing) = first.iter().find(|shown| !lineage.has(shown.id)) {
+        return differs("only the first", missing);
+    }
+    if first.len() != lineage.delivered.len() {
+        let has = |id: Id| first.iter().any(|shown| shown.id == id);
+        let more = lineage.delivered.iter().find(|shown| !has(shown.id)).unwrap_or(&lineage.delivered[0]);
+        return differs("only the second", more);
+    }
+    let place = first.iter().zip(&lineage.delivered).position(|(a, b)| a.id != b.id);
+    match place.filter(|_| total) {
+        Some(place) => differs("in another order than the second, the first", &first[place]),
+        None => Ok(()),
+    }
+}

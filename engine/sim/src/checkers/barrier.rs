@@ -1,0 +1,41 @@
+//! Barriers: no message crosses one.
+//!
+//! A message is published between two barriers of its publisher's, and must be delivered between the same two at every
+//! member, whatever views come and go. A barrier's own message is delivered at that barrier. One process's barriers are
+//! complete in the order in which it asked.
+//!
+//! Judged where an application knows how many barriers there were before it came.
+//!
+//! DESIGN §7: 16.
+
+use super::{Verdict, Violation};
+use crate::history::{History, Id};
+
+pub(super) const NAME: &str = "barrier";
+
+pub(super) fn delivered(history: &History, lineage: usize, id: Id, at: Option<u64>) -> Verdict {
+    let lineage = &history.lineages[lineage];
+    if !lineage.whole {
+        return Ok(());
+    }
+    let message = &history.messages[id as usize];
+    let (here, process) = (lineage.phase, lineage.process);
+    let due = at.or(message.phase).unwrap_or(here);
+    if due != here {
+        let name = history.name(id);
+        let detail = format!("process {process} delivered {name} of phase {due} in phase {here}");
+        return Err(Violation::new(NAME, detail));
+    }
+    if at.is_none() {
+        return Ok(());
+    }
+    let earlier = lineage.delivered.iter().rev().map(|shown| &history.messages[shown.id as usize]);
+    let mut own = earlier.filter(|other| other.at_barrier && other.publisher == message.publisher);
+    match own.next() {
+        Some(other) if other.sequence > message.sequence => {
+            let detail = format!("process {process} delivered {} after {}", history.name(id), other.sequence);
+            Err(Violation::new(NAME, detail))
+        }
+        _ => Ok(()),
+    }
+}

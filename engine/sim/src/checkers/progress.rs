@@ -1,0 +1,60 @@
+//! Progress: once faults are frozen, everybody who lives ends up in one view.
+//!
+//! Only if the group can go on at all: it needs a quorum of its latest view, in the very lives that are in it. Who has
+//! lost that has lost the group, and is asked for nothing more.
+//!
+//! DESIGN §7: 20.
+
+use super::views::is_quorum;
+use super::{Installed, Verdict, Violation};
+use crate::node::Node;
+use bourdon_protocol::Standing;
+
+pub(super) const NAME: &str = "progress";
+
+/// Judges whether everybody is where it should be.
+#[derive(Debug)]
+pub(crate) struct Progress<'a> {
+    /// Members first, then observers.
+    pub(crate) nodes: &'a [Node],
+    pub(crate) members: usize,
+    pub(crate) latest: Option<&'a Installed>,
+}
+
+/// Whether too few are left of the latest view for it ever to go on.
+pub(crate) fn is_lost(nodes: &[Node], members: usize, latest: Option<&Installed>) -> bool {
+    let Some(latest) = latest else {
+        // The first view needs everybody.
+        return !nodes[..members].iter().all(Node::is_alive);
+    };
+    let lives = |member: &bourdon_protocol::Member| {
+        let node = &nodes[member.rank.index()];
+        node.process
+            .as_ref()
+            .is_some_and(|process| process.incarnation() == member.incarnation && process.standing() != Standing::Gone)
+    };
+    !is_quorum(&latest.view, lives)
+}
+
+impl Progress<'_> {
+    pub(crate) fn check(&self) -> Verdict {
+        let missing = |what: String| Err(Violation::new(NAME, what));
+        let Some(latest) = self.latest else { return missing("no view was ever entered".into()) };
+        for (index, node) in self.nodes.iter().enumerate() {
+            let Some(process) = node.process.as_ref().filter(|_| !node.left) else { continue };
+            let due = if index < self.members { Standing::Member } else { Standing::Following };
+            let (standing, view) = (process.standing(), process.view());
+            if standing != due || view.epoch != latest.view.epoch || process.is_wedged() {
+                let wedged = if process.is_wedged() { ", wedged" } else { "" };
+                let (epoch, last) = (view.epoch, &latest.view);
+                return missing(format!(
+                    "process {index} is {standing:?} in view {epoch}{wedged}; the last is {last:?}"
+                ));
+            }
+            if index < self.members && view.incarnation(bourdon_wire::Rank(index as u16)).is_none() {
+                return missing(format!("process {index} is not in the last view"));
+            }
+        }
+        Ok(())
+    }
+}

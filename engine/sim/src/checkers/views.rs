@@ -1,0 +1,119 @@
+//! Views: agreed once, each decided by a quorum of the one before.
+//!
+//! The first process to enter an epoch says what it is: who is in it, who gives the order, where the streams begin.
+//! Everybody else must find the same. When it is first entered, a quorum of the view before must have stopped in it: who
+//! has promised says so ([`Process::is_wedged`]). A life that is out of a view never comes back, only a later life does.
+//!
+//! Where nothing goes wrong at all, there is no reason for a second view.
+//!
+//! DESIGN §7: 3, 4, 5 and, under a name of its own, 21.
+
+use super::{Verdict, Violation};
+use crate::history::Lineage;
+use crate::plan::Plan;
+use bourdon_protocol::{Member, Process, Standing, View};
+use bourdon_wire::Rank;
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(super) const NAME: &str = "views";
+pub(super) const CALM: &str = "no-eviction";
+
+/// A view, as it was first seen.
+#[derive(Clone, Debug)]
+pub(crate) struct Installed {
+    pub(crate) view: View,
+    /// Order number, phase, and each sender's first message; known from the first who came from the view before.
+    beginning: Option<(u64, u64, Vec<u64>)>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Views {
+    calm: bool,
+    epochs: BTreeMap<u64, Installed>,
+    /// Who has stopped in which epoch.
+    stopped: BTreeSet<(u64, Member)>,
+}
+
+impl Views {
+    pub(super) fn new(plan: &Plan) -> Self {
+        Self { calm: plan.is_calm(), epochs: BTreeMap::new(), stopped: BTreeSet::new() }
+    }
+
+    /// The latest view that anybody has entered.
+    pub(crate) fn latest(&self) -> Option<&Installed> {
+        self.epochs.values().next_back()
+    }
+
+    pub(super) fn stepped(&mut self, process: &Process) {
+        if process.standing() == Standing::Member && process.is_wedged() {
+            self.stop(process.view().epoch.0, process);
+        }
+    }
+
+    fn stop(&mut self, epoch: u64, process: &Process) {
+        if let Some(rank) = process.config().rank() {
+            self.stopped.insert((epoch, Member { rank, incarnation: process.incarnation() }));
+        }
+    }
+
+    pub(super) fn installed(&mut self, lineage: &Lineage, process: &Process, moved: bool, safety: bool) -> Verdict {
+        let view = process.view();
+        let epoch = view.epoch.0;
+        let broken = |what: String| Err(Violation::new(NAME, format!("process {}: {what}", lineage.process)));
+        if lineage.epoch.is_some_and(|before| before >= epoch) {
+            return broken(format!("epoch {epoch} follows {:?}", lineage.epoch));
+        }
+        if epoch > 1 && self.calm {
+            let detail = format!("process {} entered view {epoch} though nothing went wrong", lineage.process);
+            return Err(Violation::new(CALM, detail));
+        }
+        if moved && process.standing() == Standing::Member {
+            self.stop(epoch - 1, process);
+        }
+        if !self.epochs.contains_key(&epoch) {
+            if safety {
+                self.decided(view)?;
+            }
+            self.epochs.insert(epoch, Installed { view: view.clone(), beginning: None });
+        }
+        let Some(known) = self.epochs.get_mut(&epoch).filter(|_| safety) else { return Ok(()) };
+        if known.view != *view {
+            return broken(format!("{view:?}, where others have {:?}", known.view));
+        }
+        if moved && lineage.whole {
+            let first = (0..process.config().members).map(|rank| process.delivered(Rank(rank)).0).collect();
+            let beginning = (process.delivered_order().0, process.phase(), first);
+            let agreed = known.beginning.get_or_insert_with(|| beginning.clone());
+            if *agreed != beginning {
+                return broken(format!("view {epoch} begins at {beginning:?}, elsewhere at {agreed:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a view may follow those known.
+    fn decided(&self, view: &View) -> Verdict {
+        let epoch = view.epoch.0;
+        let Some(before) = self.epochs.get(&(epoch - 1)) else { return Ok(()) };
+        let old = &before.view;
+        let stopped: Vec<_> =
+            old.members.iter().filter(|member| self.stopped.contains(&(epoch - 1, **member))).collect();
+        if !is_quorum(old, |member| stopped.contains(&member)) {
+            let detail = format!("view {epoch} was entered when only {stopped:?} had stopped in {old:?}");
+            return Err(Violation::new(NAME, detail));
+        }
+        let is_new = |member: &&Member| !old.contains(**member);
+        let known = |member: &Member| self.epochs.values().any(|earlier| earlier.view.contains(*member));
+        match view.members.iter().filter(is_new).find(|member| known(member)) {
+            Some(back) => Err(Violation::new(NAME, format!("{back:?} is back in view {epoch}, in the same life"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// More than half, or half with the first.
+pub(super) fn is_quorum(view: &View, mut votes: impl FnMut(&Member) -> bool) -> bool {
+    let count = view.members.iter().filter(|member| votes(member)).count();
+    let first = view.members.first().is_some_and(&mut votes);
+    2 * count > view.members.len() || (2 * count == view.members.len() && first)
+}

@@ -1,0 +1,216 @@
+//! What a seed draws.
+//!
+//! Bugs hide where two rare things meet: a window of sixteen datagrams and a message of four, a crash and a ballot under
+//! way. A plan drawn evenly over everything meets them never, so most draws here choose between the extremes and a few
+//! ordinary values.
+//!
+//! What happens to processes keeps a majority alive at any time, save in one plan of twelve, which may lose the group; and
+//! one member never crashes and never leaves, because a group that has lost everybody would form again from nothing.
+
+use super::{
+    DetectorPlan, EventPlan, FaultPlan, Happening, MS, ObserverPlan, OrderPlan, Plan, ReliabilityPlan, StartPlan,
+};
+use fastrand::Rng;
+
+fn pick<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
+    choices[rng.usize(0..choices.len())]
+}
+
+impl Plan {
+    /// What a seed draws.
+    pub fn draw(seed: u64) -> Self {
+        let rng = &mut Rng::with_seed(seed);
+        let order = pick(rng, &[OrderPlan::Unordered, OrderPlan::Fifo, OrderPlan::Causal, OrderPlan::Total]);
+        let members = match rng.u8(0..16) {
+            0 => rng.u16(6..=9),
+            1..6 => 5,
+            _ => rng.u16(1..=5),
+        };
+        let observers = pick(rng, &[0, 0, 1, 1, 2, 3]);
+        let log_slots = pick(rng, &[16, 16, 32, 64, 256]);
+        let receive_log_slots = pick(rng, &[16, 16, 32, 64, 256]);
+        let mtu_bytes = pick(rng, &[1280, 1408, 1408, 1500, 4000]);
+        let window_slots = (0..members).map(|_| rng.u32(16..=receive_log_slots.max(17))).collect::<Vec<_>>();
+        let smallest = window_slots.iter().copied().min().unwrap_or(16).min(log_slots).min(receive_log_slots);
+        let most = smallest as usize * mtu_bytes / 4;
+        let messages = pick(rng, &[20, 60, 150, 400]);
+        let burst: u32 = pick(rng, &[1, 4, 30]);
+        let fast = rng.u8(0..4) != 0;
+        let faults = FaultPlan::draw(rng, fast);
+        let publishers = draw_publishers(rng, members);
+        let bursts = (messages / burst.div_ceil(2)).max(1) / publishers.len().max(1) as u32 + 1;
+        let interval_ns = faults.until_ns / u64::from(bursts) / pick(rng, &[1, 2, 10]);
+        let latency_ns = pick(rng, &[2_000, 20_000, 200_000, if fast { 200_000 } else { MS }]);
+        let processes = members + observers;
+        let mut plan = Self {
+            order,
+            members,
+            sequencer: rng.u16(0..members),
+            receivers: if rng.bool() { u32::from(processes) } else { pick(rng, &[2, 9, 30, 1000]) },
+            mtu_bytes,
+            log_slots,
+            receive_log_slots,
+            max_message_bytes: pick(rng, &[most, most, most / 3, 200]),
+            repairs_per_s: pick(rng, &[50_000, 50_000, 1000]),
+            reorder_grace_ns: pick(rng, &[0, 0, latency_ns / 2]),
+            messages,
+            burst,
+            interval_ns: interval_ns.max(1000),
+            large_permille: pick(rng, &[0, 50, 500]),
+            latency_ns,
+            jitter_ns: pick(rng, &[0, latency_ns / 4, latency_ns]),
+            socket_bytes: pick(rng, &[20_000, 100_000, 1_000_000]),
+            batch: pick(rng, &[1, 8, 64]),
+            echo_permille: pick(rng, &[0, 0, 1000, 300]),
+            clients: pick(rng, &[0, 0, 0, 1, 2]),
+            window_slots,
+            clock_offsets_ns: (0..processes).map(|_| pick(rng, &[0, 1, 1 << 40, 1 << 62])).collect(),
+            publishers,
+            observers: draw_observers(rng, observers, faults.until_ns),
+            faults,
+            order_early: rng.bool(),
+            reliability: pick(rng, &[ReliabilityPlan::Reliable, ReliabilityPlan::Uniform, ReliabilityPlan::Stable]),
+            detector: DetectorPlan { fast, ..DetectorPlan::default() },
+            latency_back_ns: pick(rng, &[0, 0, 0, latency_ns * 3]),
+            drift_ppm: if rng.bool() { Vec::new() } else { (0..processes).map(|_| rng.i32(-500..=500)).collect() },
+            adversary: false,
+            events: Vec::new(),
+        };
+        if members > 1 && rng.u8(0..10) >= 3 {
+            plan.detector.draw(rng);
+            plan.adversary = rng.u8(0..12) == 0;
+            Drawn::new(rng, &mut plan).draw();
+        }
+        plan.draw_syncs(rng);
+        plan.events.sort_by_key(|event| event.at_ns);
+        plan
+    }
+
+    fn draw_syncs(&mut self, rng: &mut Rng) {
+        for _ in 0..pick(rng, &[0, 0, 1, 3]) {
+            let (process, other) = (rng.u16(0..self.members), rng.u64(0..2));
+            self.happens(rng.u64(0..self.faults.until_ns), Happening::Sync, process, other, 0);
+        }
+    }
+
+    pub(crate) fn happens(&mut self, at_ns: u64, what: Happening, process: u16, other: u64, for_ns: u64) {
+        self.events.push(EventPlan { at_ns, what, process, other, for_ns });
+    }
+}
+
+impl DetectorPlan {
+    fn draw(&mut self, rng: &mut Rng) {
+        self.evidence_after_ns = pick(rng, &[0, 0, MS, 10 * MS]);
+        let sets = [(true, true, true), (true, false, false), (false, true, false), (false, false, true)];
+        (self.push, self.pull, self.phi) = pick(rng, &sets);
+    }
+}
+
+/// Draws what happens to processes.
+struct Drawn<'a> {
+    rng: &'a mut Rng,
+    plan: &'a mut Plan,
+    /// Never crashes, never leaves.
+    rock: u16,
+    reckless: bool,
+    /// From when until when somebody is not there.
+    away: Vec<(u64, u64, u16)>,
+}
+
+impl<'a> Drawn<'a> {
+    fn new(rng: &'a mut Rng, plan: &'a mut Plan) -> Self {
+        let (rock, reckless) = (rng.u16(0..plan.members), rng.u8(0..12) == 0);
+        Self { rng, plan, rock, reckless, away: Vec::new() }
+    }
+
+    fn draw(mut self) {
+        let count = pick(self.rng, &[1, 2, 2, 4, 8]);
+        let until_ns = self.plan.faults.until_ns;
+        // What takes long enough to be noticed.
+        let unit_ns = self.plan.timing().detector.suspect_after_ns;
+        for _ in 0..count {
+            let at_ns = self.rng.u64(0..until_ns);
+            let for_ns = pick(self.rng, &[unit_ns / 4, unit_ns, 2 * unit_ns, 4 * unit_ns]);
+            let process = self.rng.u16(0..self.plan.members);
+            let anybody = self.rng.usize(0..self.plan.processes()) as u16;
+            match self.rng.u8(0..18) {
+                0..6 => self.go_away(at_ns, Happening::Crash, process, unit_ns),
+                6 => self.go_away(at_ns, Happening::Leave, process, unit_ns),
+                7 => self.plan.happens(at_ns, Happening::ClockJump, anybody, 0, for_ns),
+                8 | 9 => self.plan.happens(at_ns, Happening::Pause, anybody, 0, for_ns),
+                10..13 => {
+                    let other = self.rng.u64(0..u64::from(self.plan.members));
+                    self.plan.happens(at_ns, Happening::Cut, anybody, other, for_ns);
+                    if self.rng.bool() {
+                        self.plan.happens(at_ns, Happening::Cut, other as u16, anybody.into(), for_ns);
+                    }
+                }
+                13..16 => {
+                    let set = self.rng.u64(1..1 << self.plan.members);
+                    self.plan.happens(at_ns, Happening::Partition, 0, set, for_ns);
+                }
+                _ => {
+                    let to = self.rng.u64(0..u64::from(self.plan.members));
+                    (0..self.plan.members).for_each(|m| self.plan.happens(at_ns, Happening::HandOver, m, to, 0));
+                }
+            }
+        }
+    }
+
+    fn go_away(&mut self, at_ns: u64, how: Happening, process: u16, unit_ns: u64) {
+        let comes_back = self.rng.u8(0..4) != 0;
+        let back_ns =
+            at_ns + if self.rng.bool() { self.rng.u64(1..unit_ns) } else { self.rng.u64(unit_ns..4 * unit_ns) };
+        let until_ns = if comes_back { back_ns } else { u64::MAX };
+        // One who is back takes a while to be let in.
+        let settled_ns = until_ns.saturating_add(3 * unit_ns);
+        let meanwhile = self.away.iter().filter(|(from, to, _)| *from <= settled_ns && at_ns <= *to);
+        let minority = (self.plan.members as usize - 1) / 2;
+        let twice = self.away.iter().any(|(from, to, who)| *who == process && *from <= until_ns && at_ns <= *to);
+        if process == self.rock || twice || (meanwhile.count() >= minority && !self.reckless) {
+            return;
+        }
+        self.away.push((at_ns, settled_ns, process));
+        self.plan.happens(at_ns, how, process, 0, 0);
+        if comes_back {
+            self.plan.happens(back_ns, Happening::Restart, process, 0, 0);
+        }
+    }
+}
+
+impl FaultPlan {
+    fn draw(rng: &mut Rng, fast: bool) -> Self {
+        let calm = rng.u8(0..5) == 0;
+        let mut rate = |choices: &[u32]| if calm { 0 } else { pick(rng, choices) };
+        Self {
+            drop_permille: rate(&[0, 5, 20, 100, 300]),
+            duplicate_permille: rate(&[0, 0, 20, 300]),
+            reorder_permille: rate(&[0, 0, 20, 300]),
+            delay_permille: rate(&[0, 0, 5, 50]),
+            corrupt_permille: rate(&[0, 0, 10]),
+            pause_permille: rate(&[0, 0, 1, 5]),
+            refuse_permille: rate(&[0, 0, 100]),
+            until_ns: pick(rng, &[50, 150, 300]) * MS * if fast { 1 } else { 3 },
+            delay_max_ns: pick(rng, &[1, 30]) * MS,
+            pause_max_ns: pick(rng, &[2, 20, 20, 100]) * MS,
+        }
+    }
+}
+
+fn draw_publishers(rng: &mut Rng, members: u16) -> Vec<u16> {
+    let mut publishers: Vec<u16> = (0..members).collect();
+    rng.shuffle(&mut publishers);
+    publishers.truncate(rng.usize(1..=publishers.len()));
+    publishers
+}
+
+fn draw_observers(rng: &mut Rng, count: u16, until_ns: u64) -> Vec<ObserverPlan> {
+    let draw = |_| ObserverPlan {
+        joins_at_ns: if rng.bool() { 0 } else { rng.u64(0..until_ns) },
+        start: pick(rng, &[StartPlan::Live, StartPlan::Oldest, StartPlan::Snapshot]),
+        receive_log_slots: pick(rng, &[16, 64, 256]),
+    };
+    let mut observers: Vec<_> = (0..count).map(draw).collect();
+    observers.sort_by_key(|observer| observer.joins_at_ns);
+    observers
+}

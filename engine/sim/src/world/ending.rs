@@ -1,0 +1,104 @@
+//! What became of it all: once nothing goes wrong any more everything must arrive and everybody come together, in
+//! bounded time; after that, nobody may ask for anything.
+
+use super::{Mode, Phase, What, World};
+use crate::checkers::{Checkers, Completeness, Cost, Progress, Verdict, Violation, is_lost};
+use bourdon_protocol::Counter;
+use bourdon_wire::Rank;
+
+/// How long everything may take to arrive once nothing goes wrong any more. The slowest plans need some seconds: windows
+/// of sixteen datagrams, a round trip of milliseconds, hundreds of messages of several datagrams.
+const DRAIN_NS: u64 = 30_000_000_000;
+/// How often it is asked whether everything has arrived.
+const LOOK_NS: u64 = 5_000_000;
+/// When everything has, requests for repair must cease: nobody has asked for anything for so long. Longer than a few
+/// heartbeats and the longest retry.
+const SETTLE_NS: u64 = 60_000_000;
+
+impl World<'_> {
+    pub(super) fn freeze(&mut self) {
+        if self.mode == Mode::Safety {
+            self.phase = Phase::Over;
+            return;
+        }
+        self.calm_down();
+        self.phase = Phase::Draining { until_ns: self.now_ns + DRAIN_NS };
+        self.push(self.now_ns + LOOK_NS, What::Look);
+    }
+
+    pub(super) fn look(&mut self) -> Verdict {
+        let members = usize::from(self.plan.members);
+        if is_lost(&self.nodes, members, self.checkers.views.latest()) {
+            (self.lost, self.phase) = (true, Phase::Over);
+            return Ok(());
+        }
+        match self.phase {
+            Phase::Draining { until_ns } => match self.drained() {
+                Ok(()) => self.phase = Phase::Settling { until_ns, naks: 0, since_ns: self.now_ns },
+                Err(missing) if self.now_ns >= until_ns => return Err(missing),
+                Err(_) => {}
+            },
+            Phase::Settling { until_ns, naks, since_ns } => {
+                let now_naks = self.count(Counter::NaksSent);
+                if now_naks == naks && self.now_ns - since_ns >= SETTLE_NS {
+                    self.phase = Phase::Over;
+                } else if self.now_ns >= until_ns {
+                    self.naks_when_done = now_naks - naks;
+                    self.phase = Phase::Over;
+                } else if now_naks != naks {
+                    self.phase = Phase::Settling { until_ns, naks: now_naks, since_ns: self.now_ns };
+                }
+            }
+            _ => {}
+        }
+        self.push(self.now_ns + LOOK_NS, What::Look);
+        Ok(())
+    }
+
+    fn drained(&self) -> Verdict {
+        let (members, latest) = (usize::from(self.plan.members), self.checkers.views.latest());
+        Progress { nodes: &self.nodes, members, latest }.check()?;
+        let wants = |node: &crate::node::Node| node.is_alive() && node.quota + node.wanted > 0;
+        if let Some(member) = self.nodes.iter().position(wants) {
+            return Err(Violation::new("completeness", format!("member {member} could not publish all it wanted")));
+        }
+        if let Some(client) = self.clients.iter().position(|client| client.is_busy()) {
+            return Err(Violation::new("completeness", format!("client {client} could not publish all it wanted")));
+        }
+        let datagrams = self.datagrams();
+        let (plan, history, nodes) = (self.plan, &self.history, &self.nodes[..]);
+        Completeness { plan, history, nodes, datagrams: datagrams.as_deref() }.check()
+    }
+
+    /// By member: datagrams of its stream, where there has been one view only, and nobody ever went.
+    fn datagrams(&self) -> Option<Vec<u64>> {
+        let only = self.checkers.views.latest().is_some_and(|latest| latest.view.epoch.0 == 1);
+        let members = self.nodes.iter().take(usize::from(self.plan.members));
+        let received =
+            members.enumerate().map(|(rank, node)| Some(node.process.as_ref()?.received(Rank(rank as u16)).0));
+        received.collect::<Option<Vec<_>>>().filter(|_| only)
+    }
+
+    fn count(&self, counter: Counter) -> u64 {
+        let processes = self.nodes.iter().filter_map(|node| node.process.as_ref());
+        processes.map(|process| process.counters().get(counter)).sum()
+    }
+
+    pub(super) fn end(&self) -> Verdict {
+        if self.mode != Mode::Liveness {
+            self.checkers.end(&self.history)?;
+        }
+        let (processes, naks_when_done) = (self.nodes.len() as u64, self.naks_when_done);
+        let Some(datagrams) = self.datagrams() else {
+            // What is asked of the dead, and fetched of views gone by, is not in proportion to anything.
+            return Checkers::cost(&Cost { processes, naks_when_done, ..Cost::default() });
+        };
+        let fetched: u64 = datagrams.iter().sum::<u64>() * self.plan.observers.len() as u64;
+        let trouble = self.network.trouble.iter().sum::<u64>()
+            + self.count(Counter::DiscardedWindow)
+            + self.idle_trouble
+            + fetched;
+        let (naks, repairs) = (self.count(Counter::NaksSent), self.count(Counter::RepairsSent));
+        Checkers::cost(&Cost { processes, naks, repairs, trouble, naks_when_done })
+    }
+}

@@ -1,0 +1,239 @@
+//! Steps of processes: what a node does, in the order in which it does it.
+//!
+//! A process is stepped when something has arrived, when its deadline has come or when its application wants something:
+//! it takes in a batch, keeps time, publishes, transmits, delivers, hears the news. Between steps it may be paused, while
+//! its socket fills and overflows.
+
+use super::{Phase, STEPS_MAX, World, mixed};
+use crate::checkers::{Checkers, Verdict, Violation};
+use crate::history::{Gap, Lineage, Settled};
+use crate::network::hits;
+use crate::plan::address;
+use bourdon_protocol::{Counter, Destination, Event, Process, Standing};
+use std::rc::Rc;
+
+impl World<'_> {
+    pub(super) fn step(&mut self, index: usize, at_ns: u64) -> Verdict {
+        if self.nodes[index].wakes_at_ns != at_ns || self.nodes[index].process.is_none() {
+            return Ok(()); // it was stepped earlier than this, and has said anew when; or it is gone
+        }
+        self.nodes[index].wakes_at_ns = u64::MAX;
+        if self.trip(index) {
+            self.wake(index, self.nodes[index].paused_until_ns);
+            return Ok(());
+        }
+        self.steps += 1;
+        if self.steps > STEPS_MAX {
+            return Err(Violation::new("steps", format!("{STEPS_MAX} steps, and no end")));
+        }
+        self.mix(index as u64);
+        let busy = self.nodes[index].take_in(self.now_ns, self.plan.batch);
+        self.hinder(index);
+        if self.plan.order_early {
+            let node = &mut self.nodes[index];
+            let now = node.clock.read(self.now_ns);
+            if let Some(process) = &mut node.process {
+                process.order(now);
+            }
+            self.deliver(index)?;
+        }
+        let wants = self.publish(index)?;
+        let all_sent = self.transmit(index);
+        let more = self.deliver(index)?;
+        let all_sent = self.transmit(index) && all_sent;
+        self.launch();
+        if self.mode != super::Mode::Liveness {
+            let processes: Vec<Option<&Process>> = self.nodes.iter().map(|node| node.process.as_ref()).collect();
+            self.checkers.stepped(&processes, index)?;
+        }
+        let node = &self.nodes[index];
+        let Some(process) = &node.process else { return Ok(()) };
+        let deadline_ns = node.clock.when(process.next_deadline());
+        let soon_ns = self.now_ns + self.rng.u64(500..5000);
+        let next_ns = if busy || more || !all_sent { soon_ns } else { deadline_ns.max(self.now_ns + 1) };
+        let next_ns = if wants { next_ns.min(self.now_ns + self.rng.u64(20_000..200_000)) } else { next_ns };
+        self.wake(index, next_ns);
+        Ok(())
+    }
+
+    /// Whether the process is paused instead.
+    fn trip(&mut self, index: usize) -> bool {
+        let faults = &self.plan.faults;
+        if self.phase != Phase::Faulty || !hits(&mut self.rng, faults.pause_permille) {
+            return false;
+        }
+        let pause_ns = self.rng.u64(0..=faults.pause_max_ns);
+        self.pause(index, pause_ns);
+        true
+    }
+
+    /// Publishes what the application wants; says whether it wants more.
+    fn publish(&mut self, index: usize) -> Result<bool, Violation> {
+        let Self { nodes, plan, rng, history, now_ns, .. } = self;
+        let wants_sync = nodes[index].sync(index as u16, *now_ns, rng, history);
+        Ok(nodes[index].publish(index as u16, plan, *now_ns, rng, history)? || wants_sync)
+    }
+
+    /// Offers what the process has to send to the network; says whether it took all.
+    fn transmit(&mut self, index: usize) -> bool {
+        let Self { nodes, network, rng, arrivals, plan, now_ns, .. } = self;
+        let ends = plan.processes() + usize::from(plan.clients);
+        let node = &mut nodes[index];
+        let now = node.clock.read(*now_ns);
+        let Some(process) = &mut node.process else { return true };
+        process.transmit(now, |to, bytes, segment_bytes| {
+            let offered = bytes.len().div_ceil(segment_bytes);
+            let taken = network.takes(offered, rng);
+            for datagram in bytes.chunks(segment_bytes).take(taken) {
+                let datagram: Rc<[u8]> = datagram.into();
+                for end in 0..ends {
+                    let wanted = match to {
+                        Destination::Group => end != index || hits(rng, plan.echo_permille),
+                        Destination::Peer(peer) => peer == address(end),
+                    };
+                    if wanted {
+                        network.send(*now_ns, (index, end), &datagram, rng, arrivals);
+                    }
+                }
+            }
+            taken
+        })
+    }
+
+    /// Shows the application what is due, and the news between; says whether there is more.
+    fn deliver(&mut self, index: usize) -> Result<bool, Violation> {
+        let mut limit = if hits(&mut self.rng, 200) { self.rng.usize(1..5) } else { usize::MAX };
+        loop {
+            self.hear_events(index)?;
+            let Self { nodes, history, checkers, now_ns, mode, digest, .. } = self;
+            let node = &mut nodes[index];
+            let (now, lineage) = (node.clock.read(*now_ns), node.lineage);
+            let Some(process) = &mut node.process else { return Ok(false) };
+            let mut verdict = Ok(());
+            let count = process.deliver(now, limit, |delivery| {
+                *digest = mixed(*digest, delivery.sequence.0 << 16 | u64::from(delivery.sender.0));
+                if verdict.is_ok() {
+                    verdict = checkers.delivered(history, lineage, &delivery, *mode != super::Mode::Liveness);
+                }
+            });
+            verdict?;
+            self.hear_events(index)?;
+            if count == 0 || count >= limit {
+                return Ok(count > 0);
+            }
+            limit -= count;
+        }
+    }
+
+    fn hear_events(&mut self, index: usize) -> Verdict {
+        while let Some(event) = self.nodes[index].process.as_mut().and_then(Process::poll_event) {
+            self.hear(index, event)?;
+        }
+        let node = &self.nodes[index];
+        let lineage = &mut self.history.lineages[node.lineage];
+        if lineage.formed_at_ns.is_none() && node.process.as_ref().is_some_and(Process::is_formed) {
+            lineage.formed_at_ns = Some(self.now_ns);
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, index: usize, event: Event) -> Verdict {
+        let node = &mut self.nodes[index];
+        let now = node.clock.read(self.now_ns);
+        let Some(process) = &mut node.process else { return Ok(()) };
+        let lineage = &mut self.history.lineages[node.lineage];
+        match event {
+            Event::View { .. } => return self.enter(index),
+            Event::Synced { phase, asked } => {
+                lineage.phase = phase;
+                node.asked = node.asked.saturating_sub(u64::from(asked));
+            }
+            Event::SnapshotWanted => {
+                if process.give_snapshot(now, &lineage.snapshot()).is_err() {
+                    return Err(Violation::new("snapshot", "too long, though it can't be"));
+                }
+            }
+            Event::SnapshotReady => return self.take_snapshot(index),
+            Event::Removed(_) => (lineage.epoch, node.asked) = (None, 0),
+            Event::Left(_) => (lineage.epoch, node.left) = (None, true),
+            Event::Settled { incarnation, delivered } => {
+                let (rank, incarnation, delivered) = (index as u16, incarnation.0, delivered.0);
+                self.history.settled.push(Settled { rank, incarnation, delivered });
+            }
+            Event::Gap { sender, from, to } => {
+                let gap = Gap { sender: sender.0, from: from.0, to: to.0 };
+                if lineage.member {
+                    return Err(Violation::new("completeness", format!("member {index} gave up {gap:?}")));
+                }
+                lineage.gaps.push(gap);
+                lineage.whole = false;
+            }
+            Event::Retracted { sender, from, to } => {
+                lineage.retract(Gap { sender: sender.0, from: from.0, to: to.0 });
+                lineage.order = 0;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A process has entered a view.
+    fn enter(&mut self, index: usize) -> Verdict {
+        let Self { nodes, history, checkers, mode, .. } = self;
+        let node = &nodes[index];
+        let Some(process) = &node.process else { return Ok(()) };
+        let view = process.view().clone();
+        let shown = &history.lineages[node.lineage];
+        let before = shown.epoch.map_or(0, |epoch| epoch + 1);
+        let first = shown.epoch.is_none() && view.epoch.0 == 1 && process.standing() == Standing::Member;
+        let moved = before == view.epoch.0 || first;
+        checkers.installed(history, node.lineage, process, moved, *mode != super::Mode::Liveness)?;
+        let phase = process.phase();
+        let lineage = &mut history.lineages[node.lineage];
+        lineage.epoch = Some(view.epoch.0);
+        if !moved {
+            // It begins in the middle, or missed a view.
+            (lineage.whole, lineage.formed_at_ns, lineage.phase, lineage.order) = (false, None, phase, 0);
+        }
+        for member in view.members {
+            let other = &self.nodes[member.rank.index()];
+            if other.process.is_none() && other.incarnation == member.incarnation.0 {
+                self.evidence(index, member.rank, member.incarnation);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_snapshot(&mut self, index: usize) -> Verdict {
+        let node = &mut self.nodes[index];
+        let member = index < usize::from(self.plan.members);
+        let Some(process) = &mut node.process else { return Ok(()) };
+        let Some(bytes) = process.take_snapshot() else {
+            return Err(Violation::new("snapshot", format!("process {index} was promised a snapshot and has none")));
+        };
+        let Some(mut lineage) = Lineage::resume(index, member, &bytes) else {
+            return Err(Violation::new("snapshot", format!("process {index} got one that can't be read")));
+        };
+        lineage.epoch = Some(process.view().epoch.0);
+        Checkers::resumed(&lineage, process)?;
+        node.lineage = self.history.enter(lineage);
+        Ok(())
+    }
+
+    /// In a plan of adversity, cuts off whoever has begun a ballot: before anybody hears of it, or before it is decided.
+    fn hinder(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        let Some(process) = node.process.as_ref().filter(|_| self.plan.adversary) else { return };
+        let ballots = process.counters().get(Counter::Ballots);
+        if ballots == std::mem::replace(&mut node.ballots, ballots) || self.phase != Phase::Faulty {
+            return;
+        }
+        let deaf = self.rng.bool();
+        let until_ns = self.now_ns + self.rng.u64(1..=4 * self.plan.timing().membership.takeover_after_ns);
+        for other in (0..usize::from(self.plan.members)).filter(|other| *other != index) {
+            let (from, to) = if deaf { (other, index) } else { (index, other) };
+            self.network.cut(from, to, until_ns);
+        }
+        self.network.faults.cut += 1;
+    }
+}

@@ -1,0 +1,130 @@
+//! What the plan does to processes: crashes and new lives, cuts, pauses, clocks.
+
+use super::{Phase, What, World};
+use crate::plan::{EventPlan, Happening};
+use bourdon_protocol::Mutant;
+use bourdon_wire::{Incarnation, Rank};
+
+impl World<'_> {
+    pub(super) fn happen(&mut self, event: EventPlan) {
+        let index = usize::from(event.process);
+        let until_ns = self.now_ns + event.for_ns;
+        match event.what {
+            Happening::Crash => self.crash(index),
+            Happening::Restart => self.restart(index),
+            Happening::Leave => self.leave(index),
+            Happening::Sync => {
+                self.nodes[index].syncs.push_back(event.other != 0);
+                self.wake(index, self.now_ns);
+            }
+            Happening::HandOver => {
+                let now = self.nodes[index].clock.read(self.now_ns);
+                if let Some(process) = &mut self.nodes[index].process {
+                    process.hand_over(now, Rank(event.other as u16));
+                    self.network.faults.hand_over += 1;
+                    self.wake(index, self.now_ns);
+                }
+            }
+            Happening::Pause => self.pause(index, event.for_ns),
+            Happening::Cut => {
+                self.network.cut(event.other as usize % self.nodes.len(), index, until_ns);
+                self.network.faults.cut += 1;
+            }
+            Happening::Partition => self.part(event.other, until_ns),
+            Happening::ClockJump => {
+                self.nodes[index].clock.jump(self.now_ns, event.for_ns);
+                self.network.faults.clock_jump += 1;
+                self.wake(index, self.now_ns);
+            }
+        }
+    }
+
+    fn crash(&mut self, index: usize) {
+        let Some(process) = self.nodes[index].crash() else { return };
+        self.network.faults.crash += 1;
+        if self.mutant == Some(Mutant::Amnesia) {
+            self.revive(index, &process);
+        } else if let Some(rank) = process.config().rank() {
+            let others = (0..usize::from(self.plan.members)).filter(|other| *other != index);
+            others.for_each(|other| self.evidence(other, rank, process.incarnation()));
+        }
+    }
+
+    /// For the mutation check: in the same life, knowing nothing of what it had promised, acknowledged and held.
+    fn revive(&mut self, index: usize, process: &bourdon_protocol::Process) {
+        let mut config = process.config().clone();
+        config.view = Some(process.view().clone()).filter(|view| !view.members.is_empty());
+        let now = self.nodes[index].clock.read(self.now_ns);
+        let process = bourdon_protocol::Process::new(now, config).expect("it was right before");
+        self.live(index, process);
+    }
+
+    fn restart(&mut self, index: usize) {
+        if let Some(process) = &self.nodes[index].process {
+            if !self.nodes[index].left || process.standing() != bourdon_protocol::Standing::Gone {
+                return; // it never went
+            }
+            self.nodes[index].crash();
+        }
+        self.network.faults.restart += 1;
+        self.begin(index);
+    }
+
+    fn leave(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        let now = node.clock.read(self.now_ns);
+        let Some(process) = node.process.as_mut().filter(|_| !node.left) else { return };
+        process.leave(now);
+        node.left = true;
+        self.network.faults.leave += 1;
+        self.wake(index, self.now_ns);
+    }
+
+    pub(super) fn pause(&mut self, index: usize, pause_ns: u64) {
+        let node = &mut self.nodes[index];
+        node.paused_until_ns = node.paused_until_ns.max(self.now_ns + pause_ns);
+        self.network.faults.pause += 1;
+        // Others may ask it in vain meanwhile, at least every retry.
+        self.idle_trouble += 1 + pause_ns / 1_000_000;
+        if node.wakes_at_ns != u64::MAX {
+            node.wakes_at_ns = u64::MAX;
+            let until_ns = node.paused_until_ns;
+            self.wake(index, until_ns);
+        }
+    }
+
+    fn part(&mut self, set: u64, until_ns: u64) {
+        let side = |process: usize| set & 1 << process != 0;
+        let processes = self.nodes.len();
+        for from in 0..processes {
+            for to in (0..processes).filter(|to| side(*to) != side(from)) {
+                self.network.cut(from, to, until_ns);
+            }
+        }
+        self.network.faults.partition += 1;
+    }
+
+    /// Soon a process hears for certain that a life of a member is gone, if anybody ever does.
+    pub(super) fn evidence(&mut self, index: usize, rank: Rank, life: Incarnation) {
+        let within_ns = self.plan.detector.evidence_after_ns;
+        if within_ns > 0 {
+            let at_ns = self.now_ns + self.rng.u64(0..=within_ns);
+            self.push(at_ns, What::Evidence(index, rank, life));
+        }
+    }
+
+    pub(super) fn give_evidence(&mut self, index: usize, rank: Rank, life: Incarnation) {
+        let now = self.nodes[index].clock.read(self.now_ns);
+        if let Some(process) = &mut self.nodes[index].process {
+            process.on_evidence(now, rank, life);
+            self.network.faults.evidence += 1;
+            self.wake(index, self.now_ns);
+        }
+    }
+
+    /// Nothing goes wrong from now on.
+    pub(super) fn calm_down(&mut self) {
+        self.network.freeze();
+        debug_assert!(self.phase == Phase::Faulty);
+    }
+}
