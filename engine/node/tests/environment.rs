@@ -152,6 +152,7 @@ fn the_admin_socket_answers_and_survives_what_comes() {
     read(&mut subscription, 1);
     assert_eq!(ask(&stream, b"{\"request\":\"stop\"}\n")["stopping"], true);
     until("it to stop", || !node.is_running());
+    assert!(matches!(node.poll_event(), Some(NodeEvent::Group(bourdon::Event::View { .. }))));
     assert_eq!(node.poll_event(), None);
     drop(node);
     assert_eq!(world.names(), Vec::<String>::new());

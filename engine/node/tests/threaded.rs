@@ -8,7 +8,7 @@ use common::{PATIENCE, TOPIC, World, cell, read, until};
 use std::time::{Duration, Instant};
 
 fn formed(node: &mut ThreadedNode) {
-    until("the group to form", || node.poll_event() == Some(NodeEvent::Group(bourdon::Event::Formed)));
+    until("the group to form", || matches!(node.poll_event(), Some(NodeEvent::Group(bourdon::Event::View { .. }))));
 }
 
 #[test]

@@ -176,11 +176,14 @@ impl Process {
             self.enter(now, view, &Beginning { order: OrderNumber(0), first, phase: 0 });
         } else if let Some(rank) = self.config.rank() {
             let own = Member { rank, incarnation: self.config.incarnation };
+            if members == 1 {
+                // There is nobody to agree with.
+                let view = View::of_all(Epoch(1), 1, own.incarnation, own.rank);
+                let beginning = Beginning { order: OrderNumber(0), first: alloc::vec![Sequence(0)], phase: 0 };
+                return self.enter(now, view, &beginning);
+            }
             let view = View::forming(members, self.config.sequencer);
             self.change = Some(ViewChange::new(own, view, self.config.mutant));
-            if members == 1 {
-                self.lead_forming(now);
-            }
         }
     }
 

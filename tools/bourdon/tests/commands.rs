@@ -124,7 +124,7 @@ fn what_is_published_is_what_subscribers_get() {
     let configs = [0, 1].map(|rank| world.configure(&format!("{rank}.toml"), 2, rank, ""));
     let (_first, mut events, _) = world.node(&configs[0]);
     let (_second, ..) = world.node(&configs[1]);
-    assert_eq!(next(&mut events)["event"], "formed");
+    assert_eq!(next(&mut events)["members"], serde_json::json!([0, 1]));
     let lines: String = (0..1000).map(|number| format!("line {number} {}\n", "x".repeat(number % 200))).collect();
     let place = ["--group-address", &world.address, "--interface", "lo"];
     let by_config = ["--config", &configs[0], "--count", "1000"];
@@ -167,6 +167,7 @@ fn a_node_shows_itself_and_leaves_nothing() {
         assert!(shown["counters"]["delivered"].is_u64() && shown["admin_socket"] == started["admin_socket"]);
         let table = run(&["stat", "--all", "--directory", &world.runtime()], b"");
         assert!(String::from_utf8_lossy(&table.stdout).contains("longest_cycle_ns"));
+        assert_eq!(next(&mut events)["event"], "view");
         signal(&node.0, name);
         assert_eq!(next(&mut events)["event"], "stopped");
         assert_eq!(node.0.wait().expect("it ends").code(), Some(0));
@@ -187,6 +188,7 @@ fn an_administrator_stops_a_node() {
     let (mut node, mut events, started) = world.node(&world.configure("node.toml", 1, 0, ""));
     let path = started["admin_socket"].as_str().expect("a path");
     let mut socket = std::os::unix::net::UnixStream::connect(path).expect("it listens");
+    assert_eq!(next(&mut events)["event"], "view");
     socket.write_all(b"{\"request\":\"stop\"}\n").expect("it is read");
     assert_eq!(next(&mut events)["event"], "stopped");
     assert!(node.0.wait().expect("it ends").success());
@@ -276,4 +278,40 @@ fn a_smaller_receive_buffer_than_asked_is_a_warning() {
     assert!(text.contains("the group is open"), "{text}");
     signal(&node.0, "TERM");
     assert!(node.0.wait().expect("it ends").success());
+}
+
+#[test]
+fn a_view_is_shown_a_barrier_waited_for_and_a_dead_member_missed() {
+    let world = World::new();
+    let configs = [0, 1, 2].map(|rank| world.configure(&format!("{rank}.toml"), 3, rank, ""));
+    let (_first, mut events, _) = world.node(&configs[0]);
+    let (_second, ..) = world.node(&configs[1]);
+    let (mut third, ..) = world.node(&configs[2]);
+    assert_eq!(next(&mut events)["members"], serde_json::json!([0, 1, 2]));
+    let directory = ["--directory", &world.runtime()];
+    for phase in 1..=2 {
+        let synced = run(&[&["sync", "prices", "--json"], &directory[..]].concat(), b"");
+        let synced: Value = serde_json::from_slice(&synced.stdout).expect("one object");
+        assert_eq!((&synced["phase"], &synced["rank"]), (&phase.into(), &0.into()));
+        assert_eq!(next(&mut events)["event"], "synced");
+    }
+    third.0.kill().expect("it runs");
+    third.0.wait().expect("it ends");
+    let mut told = Value::Null;
+    while told["event"] != "view" {
+        told = next(&mut events);
+    }
+    assert_eq!((&told["epoch"], &told["members"]), (&2.into(), &serde_json::json!([0, 1])));
+    let view = run(&[&["view", "prices", "--json"], &directory[..]].concat(), b"");
+    let view: Value = serde_json::from_slice(&view.stdout).expect("one object");
+    let nodes = view["nodes"].as_array().expect("a list");
+    assert_eq!(nodes.len(), 2);
+    for node in nodes {
+        assert_eq!((&node["view"]["epoch"], &node["view"]["majority"]), (&2.into(), &true.into()), "{node}");
+        let present: Vec<_> = (0..3).map(|rank| node["view"]["members"][rank]["in_view"] == true).collect();
+        assert_eq!(present, [true, true, false], "{node}");
+    }
+    let nobody = run(&[&["view", "nobody"], &directory[..]].concat(), b"");
+    assert_eq!(nobody.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&nobody.stderr).contains("bourdon node"));
 }
