@@ -59,6 +59,21 @@ fn issue_a_row_in_front_of_a_marker_holds_the_barrier_up() {
     assert!(news.contains(&synced(1, false)), "{news:?}");
 }
 
+/// Nor across the marker before, where nothing was published between the two.
+#[test]
+fn issue_two_barriers_with_nothing_between_them_never_end() {
+    let mut net = Net::new(3, 1, |_| {});
+    net.run(100 * MS);
+    for phase in 1..=3 {
+        let now = net.now;
+        net.process(1).sync(now, None).unwrap();
+        net.run(20 * MS);
+        for index in 0..4 {
+            assert!(net.ones[index].shown.contains(&Shown::Synced(phase)), "{index}: {:?}", net.ones[index].shown);
+        }
+    }
+}
+
 /// The sequencer waited for markers that nobody had been asked for.
 #[test]
 fn issue_a_barrier_of_the_sequencers_own_never_ends() {

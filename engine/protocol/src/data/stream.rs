@@ -142,10 +142,9 @@ impl Stream {
         // What rides along and means nothing to delivery may stand before it, and in total order no run leads across.
         while let Some(frame) = self.cursor.frame(&self.log, end) {
             let body_bytes = frame.body.len();
-            let asks = || Marker::read(frame.body).is_some_and(|(marker, _)| !marker.ends_phase());
             let passed = match frame.kind() {
                 Some(Kind::Data | Kind::OrderRun) => false,
-                Some(Kind::Marker) => asks(),
+                Some(Kind::Marker) => !self.is_stopped_by(&frame), // of a phase that is over, or a mere request
                 _ => true,
             };
             if !passed {
