@@ -48,6 +48,32 @@ fn the_sequencer_ends_its_phase_after_all_that_it_has_to_order() {
     assert_eq!(bench.news()[0], sends(1, &["run 1:0x1", "marker 0"]));
 }
 
+/// In total order nothing led across an acknowledgement that stood before a marker.
+#[test]
+fn issue_a_row_in_front_of_a_marker_holds_the_barrier_up() {
+    let mut bench = Bench::member(Order::Total, 2, 0).formed();
+    let row = (bourdon_wire::Kind::Row as u16, vec![0; 32 + 2 * 16]);
+    bench.take(&data(1, 0, 0, 0, &[row, marker(0, 0, None)]));
+    bench.take(&row_at(1, 1, &[(1, 0), (1, 0)]));
+    let news: Vec<_> = (0..3).flat_map(|_| bench.news()).collect();
+    assert!(news.contains(&synced(1, false)), "{news:?}");
+}
+
+/// Nor across the marker before, where nothing was published between the two.
+#[test]
+fn issue_two_barriers_with_nothing_between_them_never_end() {
+    let mut net = Net::new(3, 1, |_| {});
+    net.run(100 * MS);
+    for phase in 1..=3 {
+        let now = net.now;
+        net.process(1).sync(now, None).unwrap();
+        net.run(20 * MS);
+        for index in 0..4 {
+            assert!(net.ones[index].shown.contains(&Shown::Synced(phase)), "{index}: {:?}", net.ones[index].shown);
+        }
+    }
+}
+
 /// The sequencer waited for markers that nobody had been asked for.
 #[test]
 fn issue_a_barrier_of_the_sequencers_own_never_ends() {

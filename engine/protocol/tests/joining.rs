@@ -200,3 +200,79 @@ fn a_member_hands_the_order_over_and_leaves() {
     let suspected = |event: &Event| matches!(event, Event::Suspected(..));
     assert!(!net.ones[0].events.iter().any(suspected), "{:?}", net.ones[0].events);
 }
+
+/// Whether more than half of the newest view are left without this process.
+fn spares(net: &mut Net, index: usize) -> bool {
+    let members = net.ones.iter().filter_map(|one| one.process.as_ref());
+    let members: Vec<_> = members.filter(|process| process.standing() == Standing::Member).collect();
+    let Some(newest) = members.iter().map(|process| process.view()).max_by_key(|view| view.epoch) else { return false };
+    let left = members.iter().filter(|process| {
+        let rank = process.config().rank().unwrap();
+        process.view() == newest
+            && usize::from(rank.0) != index
+            && newest.incarnation(rank) == Some(process.incarnation())
+    });
+    2 * left.count() > newest.members.len()
+}
+
+/// Members die and come back at random on a network that loses, barriers among it all; then all is quiet, and everybody
+/// is there with the same state.
+#[test]
+fn whatever_has_happened_everybody_is_back_once_it_is_quiet() {
+    let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(6);
+    for seed in 0..seeds {
+        let mut dice = fastrand::Rng::with_seed(seed);
+        let mut net = Net::new(5, 1, |_| {});
+        if seed % 2 == 1 {
+            net.configure = |config| config.reliability = Reliability::Uniform;
+            (0..6).for_each(|index| net.start(index, 1));
+        }
+        net.run(100 * MS);
+        let mut loss = fastrand::Rng::with_seed(seed + 1000);
+        net.lose = Box::new(move |_, _| loss.u32(0..20) == 0);
+        let mut life = [1u32; 5];
+        for _ in 0..60 {
+            let index = dice.usize(0..5);
+            let down = net.ones.iter().filter(|one| one.process.is_none()).count();
+            let is_up = net.ones[index].process.is_some();
+            match dice.u32(0..3) {
+                0 if is_up && down < 2 && spares(&mut net, index) => net.kill(index),
+                1 if !is_up => {
+                    // A life beyond any that the process may have gone through by itself.
+                    life[index] += 1000;
+                    net.start(index, life[index]);
+                }
+                2 if is_up => {
+                    let now = net.now;
+                    net.process(index).sync(now, None).ok();
+                }
+                _ => {}
+            }
+            for _ in 0..20 {
+                let member = dice.usize(0..5);
+                if net.ones[member].process.is_some() {
+                    net.publish(member, b"x").ok();
+                }
+                net.run(dice.u64(1..4) * MS);
+            }
+        }
+        net.lose = Box::new(|_, _| false);
+        let up: Vec<bool> = net.ones.iter().map(|one| one.process.is_some()).collect();
+        for (index, life) in life.iter().enumerate().filter(|(index, _)| !up[*index]) {
+            net.start(index, life + 1000);
+        }
+        let mut waited = 0;
+        while !net.agree(&[0, 1, 2, 3, 4], 5) && waited < 400 {
+            net.run(50 * MS);
+            waited += 1;
+        }
+        let standings: Vec<_> = (0..5).map(|i| (net.process(i).standing(), net.process(i).view().clone())).collect();
+        assert!(waited < 400, "seed {seed}: {standings:?}");
+        net.run(200 * MS); // a barrier that a view change had put off may still be under way
+        assert!(net.publish(1, b"on").is_ok(), "seed {seed}: {:?}", net.publish(1, b"on"));
+        net.run(50 * MS);
+        assert!(net.agree(&[0, 1, 2, 3, 4], 5), "seed {seed}");
+        let last = net.messages(0).last().copied();
+        assert_eq!(net.messages(5).last().copied(), last, "seed {seed}: the observer");
+    }
+}

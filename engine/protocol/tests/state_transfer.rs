@@ -14,7 +14,7 @@ fn group() -> Net {
     let mut net = Net::new(3, 0, |_| {});
     net.run(100 * MS);
     for one in &mut net.ones {
-        one.state = (0..200_000u32).map(|i| (i * 7 >> 3) as u8).collect();
+        one.state = (0..200_000u32).map(|i| ((i * 7) >> 3) as u8).collect();
     }
     net.publish(0, b"x").unwrap();
     net.kill(2);

@@ -139,6 +139,19 @@ impl Stream {
     /// The marker at which delivery stands, if it stands at one.
     pub(crate) fn marker(&mut self) -> Option<(u64, Option<&[u8]>)> {
         let end = self.end();
+        // What rides along and means nothing to delivery may stand before it, and in total order no run leads across.
+        while let Some(frame) = self.cursor.frame(&self.log, end) {
+            let body_bytes = frame.body.len();
+            let passed = match frame.kind() {
+                Some(Kind::Data | Kind::OrderRun) => false,
+                Some(Kind::Marker) => !self.is_stopped_by(&frame), // of a phase that is over, or a mere request
+                _ => true,
+            };
+            if !passed {
+                break;
+            }
+            self.cursor.step(body_bytes, false);
+        }
         let frame = self.cursor.frame(&self.log, end).filter(|frame| frame.kind() == Some(Kind::Marker))?;
         let (marker, payload) = Marker::read(frame.body).filter(|(marker, _)| marker.ends_phase())?;
         Some((marker.phase.get(), (marker.carries.get() != 0).then_some(payload)))
