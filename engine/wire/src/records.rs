@@ -164,8 +164,8 @@ record!(
         reply_to: Address,
         /// Bits of [`request_flags`].
         flags: U16,
-        /// Zero.
-        reserved: U32,
+        /// How many of the client's messages before this one are still under way.
+        under_way: U32,
     }
 );
 

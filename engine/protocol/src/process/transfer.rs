@@ -77,7 +77,7 @@ impl Process {
             self.transfer.donor = None; // it asks again
             return Ok(());
         };
-        position.clients = self.clients.watermarks();
+        position.clients = self.clients.runs();
         if self.config.mutant == Some(Mutant::SnapshotAhead) {
             position.streams.iter_mut().for_each(|place| place.sequence = place.sequence.next());
             position.order = position.order.next();
