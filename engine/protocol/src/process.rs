@@ -450,7 +450,8 @@ impl Process {
         }
         let (client, sequence) = (ClientId(request.client.get()), Sequence(request.sequence.get()));
         let skip = request.flags.get() & request_flags::SKIP != 0;
-        let answer = match self.clients.request(now, client, sequence, request.reply_to) {
+        let oldest = Sequence(sequence.0.saturating_sub(u64::from(request.under_way.get())));
+        let answer = match self.clients.request(now, client, (oldest, sequence), request.reply_to) {
             Request::Answer(taken) => ClientAnswer::new(client, taken, refusals::NONE),
             Request::TooMany => ClientAnswer::new(client, Sequence(0), refusals::TOO_MANY_CLIENTS),
             Request::Publish if skip => ClientAnswer::new(client, self.clients.skip(client), refusals::NONE),
@@ -541,6 +542,7 @@ impl Process {
         });
         if self.data.outbound.as_ref().is_some_and(|outbound| outbound.packer.sent != before) {
             self.heartbeat.sent(now, &self.config.timing);
+            self.settle_clients(now); // where this process alone is a quorum
         }
         (self.outbox.is_empty() || self.outbox.drain(&mut send)) && all
     }
