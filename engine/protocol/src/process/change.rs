@@ -81,6 +81,9 @@ impl Process {
     /// Looks whether the view should change, and keeps a ballot going.
     pub(super) fn tend_view(&mut self, now: Instant) {
         self.clock.look_due = Instant::NEVER;
+        if now >= self.clock.again_at {
+            self.clock.again_at = Instant::NEVER; // whoever still leads sets it anew
+        }
         let Some(change) = &self.change else { return };
         if change.decided().is_some() {
             return; // the rest is up to delivery
@@ -208,10 +211,10 @@ impl Process {
             }
             return self.propose(now, reachable);
         }
-        if now >= self.clock.again_at {
-            if let Some((ballot, step)) = change.again() {
-                self.say(now, Destination::Group, ballot, &step);
-            }
+        if self.clock.again_at == Instant::NEVER
+            && let Some((ballot, step)) = change.again()
+        {
+            self.say(now, Destination::Group, ballot, &step);
         }
         self.advance(now);
     }
@@ -244,7 +247,9 @@ impl Process {
             let keep = self.data.view.bits() & !suspects;
             return self.propose(now, keep);
         }
-        self.clock.look_due = patient_until;
+        if now < patient_until {
+            self.clock.look_due = patient_until;
+        }
     }
 
     fn say(&mut self, now: Instant, to: Destination, ballot: Ballot, step: &Step) {
