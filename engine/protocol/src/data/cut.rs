@@ -88,7 +88,7 @@ impl Pipeline {
         let ends = self.streams.iter().map(|stream| stream.window.next).collect();
         let unordered = matches!(self.ordering, Ordering::Unordered(_));
         let ranges = self.streams.iter().filter(|_| unordered).flat_map(early_ranges).collect();
-        Cut { ends, ranges, phase: self.barrier.phase }
+        Cut { ends, ranges, phase: self.barrier.own_reached() }
     }
 
     /// Sets out to get a cut that was proposed.

@@ -376,6 +376,9 @@ impl Process {
     /// Completes a barrier if that is due; says how many messages it delivered.
     pub(super) fn pass_barrier(&mut self, now: Instant, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
         let data = &mut self.data;
+        if matches!(data.end, Ending::Wedged | Ending::Fetching(_)) {
+            return 0; // what was promised stands in our state; the cut says whether it is complete
+        }
         let standing = data.barrier.look(&mut data.streams, &data.view);
         if standing == AtBarrier::Before {
             return 0;
