@@ -359,7 +359,8 @@ impl Process {
 
     /// The group is more than a view ahead of one who follows: what lies between is lost to it.
     fn leap(&mut self, now: Instant, view: View, beginning: Beginning) {
-        if matches!(self.config.role, Role::Member(_)) {
+        // A snapshot that was not taken yet would be taken for a later one.
+        if matches!(self.config.role, Role::Member(_)) || self.transfer.holds_back() {
             self.lose_view();
             return self.found(now, view, beginning);
         }
