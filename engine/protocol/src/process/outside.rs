@@ -148,8 +148,13 @@ impl Process {
         }
     }
 
-    fn lose_view(&mut self) {
+    /// Forgets the view it follows. Who was to be a member may have been let in and out again without hearing of it, so it
+    /// comes back as somebody else.
+    pub(super) fn lose_view(&mut self) {
         let own = matches!(self.config.role, Role::Member(_));
+        if own {
+            self.config.incarnation = Incarnation(self.config.incarnation.0.wrapping_add(1));
+        }
         self.data = Pipeline::idle(self.config.clone(), Epoch(0));
         self.standing = Standing::Outside;
         self.search_again(Instant(0));
