@@ -265,6 +265,8 @@ impl Process {
         self.outbox.record_as(header, now, to, Kind::Unavailable, parts, &mut self.counters);
     }
 
+    /// A sender has forgotten what this process still misses. An observer gives it up; a member to be begins again with
+    /// another snapshot, because a member lacks nothing.
     pub(super) fn on_unavailable(&mut self, from: Rank, body: &[u8]) {
         let Some((record, _)) = records::Unavailable::read(body) else { return };
         let rank = Rank(record.rank.get());
@@ -272,7 +274,11 @@ impl Process {
             let stream = &mut self.data.streams[rank.index()];
             // A sender can't have forgotten what nobody has heard of.
             let oldest = DatagramNumber(record.oldest_number.get().min(stream.window.known_end.0));
-            stream.give_up_before(oldest);
+            if matches!(self.config.role, Role::Observer) {
+                stream.give_up_before(oldest);
+            } else if oldest > stream.window.next {
+                self.lose_view();
+            }
         }
     }
 
