@@ -120,7 +120,10 @@ impl Process {
 
     /// The sender first; then, every other time, another member. Who is suspected is not asked at all.
     fn holder_to_ask(&self, rank: Rank, attempts: u8) -> Rank {
-        let alive = self.data.view.bits() & !self.detector.suspects() & !own_bit(&self.config);
+        let others = self.data.view.bits() & !own_bit(&self.config);
+        let alive = others & !self.detector.suspects();
+        // Those who have gone on to the next view are not heard in this one, and have what is missing.
+        let alive = if alive == 0 { others } else { alive };
         let cut = self.data.end != Ending::Open;
         let early = attempts <= ATTEMPTS_AT_SENDER && !cut || attempts.is_multiple_of(2);
         if early && alive & bit(rank) != 0 {
