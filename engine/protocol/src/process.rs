@@ -592,8 +592,10 @@ impl Process {
 
     /// Whether it is in a view, or follows one, and has heard every member of it.
     pub fn is_formed(&self) -> bool {
+        let begun = |member: &Member| self.data.streams[member.rank.index()].window.started;
         matches!(self.standing, Standing::Member | Standing::Following)
             && self.presence.missing(&self.data.view).is_empty()
+            && self.data.view.members.iter().all(begun)
     }
 
     /// The members not heard yet: of the view, or before the first of all that the configuration names.
