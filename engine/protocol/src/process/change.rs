@@ -497,7 +497,7 @@ impl Process {
         self.membership = Membership::new();
         (self.clock, self.no_majority) = (Clock::default(), false);
         self.clock.look_due = now;
-        self.outbox.enter(header(&self.config, if own.is_some() { view.epoch } else { Epoch(0) }));
+        self.outbox.enter(header(&self.config, view.epoch));
         for rank in (0..self.config.members).map(Rank) {
             let (was, is) = (before.incarnation(rank), view.incarnation(rank));
             match (was, is) {

@@ -139,7 +139,7 @@ impl Process {
         if self.data.view.contains(from) && now.since(self.search.since) < late_ns {
             self.detector.heard(from.rank, now, Path::Multicast);
         }
-        if epoch == Epoch(0) && !self.data.view.contains(from) {
+        if (epoch == Epoch(0) || epoch == self.data.view.epoch) && !self.data.view.contains(from) {
             self.clock.look_due = now; // it may be ready to come in
             return;
         }
