@@ -120,16 +120,16 @@ impl Process {
 
     /// The sender first; then, every other time, another member. Who is suspected is not asked at all.
     fn holder_to_ask(&self, rank: Rank, attempts: u8) -> Rank {
+        let cut = self.data.end != Ending::Open;
         let others = self.data.view.bits() & !own_bit(&self.config);
         let alive = others & !self.detector.suspects();
         // Those who have gone on to the next view are not heard in this one, and have what is missing.
-        let alive = if alive == 0 { others } else { alive };
-        let cut = self.data.end != Ending::Open;
+        let alive = if alive == 0 || (cut && attempts > ATTEMPTS_AT_SENDER) { others } else { alive };
         let early = attempts <= ATTEMPTS_AT_SENDER && !cut || attempts.is_multiple_of(2);
         if early && alive & bit(rank) != 0 {
             return rank;
         }
-        let others = alive & !bit(rank);
+        let others = others & alive & !bit(rank);
         let count = others.count_ones() as usize;
         let turn = usize::from(attempts / 2) + usize::from(rank.0);
         ranks(others).nth(if count == 0 { 0 } else { turn % count }).unwrap_or(rank)
