@@ -131,6 +131,9 @@ impl Pipeline {
         for stream in &mut self.streams {
             stream.stop = cut.ends.get(stream.rank.index()).copied().unwrap_or_default();
         }
+        if let Ordering::Unordered(unordered) = &mut self.ordering {
+            unordered.early.clear(); // what has not run ahead yet is delivered if the cut names it
+        }
         self.end = Ending::Decided(cut.clone());
         self.ask_for(now, cut);
     }

@@ -340,7 +340,9 @@ impl Pipeline {
                 if had_gap && stream.asker.repaired(now, number, &self.config.timing) {
                     counters.add(Counter::RepairsReceived, 1);
                 }
-                if early
+                // What too few may hold does not run ahead: others acknowledge it only once the gap is closed.
+                let ahead = early && self.config.reliability == Reliability::Reliable;
+                if ahead
                     && datagram.header.is_of_phase(self.barrier.phase)
                     && let Ordering::Unordered(unordered) = &mut self.ordering
                 {
