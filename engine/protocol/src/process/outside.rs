@@ -124,7 +124,10 @@ impl Process {
             let (next, oldest) = (said.next_number.get(), said.oldest_number.get());
             let sequence = Sequence(said.next_sequence.get());
             match self.config.start {
-                Start::Oldest => stream.start_at_oldest(DatagramNumber(oldest.min(next)), sequence),
+                Start::Oldest => {
+                    let first = self.data.beginning.first.get(rank.index()).copied().unwrap_or_default();
+                    stream.start_at_oldest(DatagramNumber(oldest.min(next)), first, sequence);
+                }
                 Start::Live | Start::Snapshot => stream.start_at(DatagramNumber(next), sequence),
             }
         }
