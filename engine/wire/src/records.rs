@@ -113,6 +113,8 @@ pub mod heartbeat_flags {
     pub const WEDGED: u16 = 16;
     /// The sender takes no part in deciding: it learns, or it watches.
     pub const LEARNER: u16 = 32;
+    /// The sender waits at a barrier for the others' markers: the sequencer sets its own last.
+    pub const BARRIER: u16 = 64;
 }
 
 record!(
@@ -291,8 +293,8 @@ record!(
         members: U16,
         /// Who gives the order.
         sequencer: U16,
-        /// Zero.
-        reserved: U16,
+        /// How many barriers have been completed in it so far.
+        barriers: U16,
         /// The number of the first message of this view in total order.
         first_order: U64,
         /// The barrier phase it began in.

@@ -10,7 +10,9 @@
 //! marker. A member that hears data from beyond another's marker knows that everybody has reached it, whoever's row was
 //! lost. A marker may carry a message, delivered between the phases: ISIS's GBCAST, ordered against everything.
 //!
-//! The sequencer of a total order sets its marker last: the order of what the others sent before stands in its stream.
+//! The sequencer of a total order sets its marker last: the order of what the others sent before stands in its stream. If
+//! it is the one who was asked, it says in its heartbeats that it waits. One that comes late means a barrier more, which
+//! harms nobody.
 //!
 //! If a view change comes in between, whoever had reached the barrier has it in its `STATE`, and all complete it at the
 //! cut, which then holds every marker; if nobody had, the markers are set again in the next view. Reached, not completed:
@@ -18,6 +20,7 @@
 //!
 //! Invariant 16. Sources: Birman and Joseph, "Exploiting virtual synchrony" (1987); JGroups' FLUSH.
 
+use super::pipeline::Outbound;
 use super::stream::Stream;
 use crate::mutant::Mutant;
 use crate::view::{View, bit, ranks};
@@ -104,6 +107,17 @@ impl Barrier {
     #[inline]
     pub(crate) fn is_active(&self) -> bool {
         self.heard > self.phase || !self.asked.is_empty() || self.placed > self.phase
+    }
+
+    /// Whether this process is the sequencer and waits for the others' markers: they must hear of the barrier otherwise
+    /// than by its own.
+    pub(crate) fn awaits_others(&self, outbound: Option<&Outbound>) -> bool {
+        outbound.is_some_and(|outbound| outbound.sequencer.is_some()) && self.to_place().is_some()
+    }
+
+    /// The sequencer waits for markers.
+    pub(crate) fn note_wanted(&mut self) {
+        self.heard = self.heard.max(self.phase.saturating_add(1));
     }
 
     /// A marker came in a datagram of this stream.

@@ -566,6 +566,7 @@ impl Process {
         flag(heartbeat_flags::FORMED, self.standing == Standing::Member)
             | flag(heartbeat_flags::WEDGED, self.data.end != Ending::Open)
             | flag(heartbeat_flags::LEAVING, self.leaving)
+            | flag(heartbeat_flags::BARRIER, self.data.barrier.awaits_others(self.data.outbound.as_ref()))
             | flag(heartbeat_flags::LEARNER, learner)
             | flag(heartbeat_flags::READY, learner && self.is_caught_up())
     }

@@ -119,6 +119,10 @@ impl Process {
             }
         }
         self.data.update_flow();
+        let waits = said.flags.get() & heartbeat_flags::BARRIER != 0 && rank == self.data.view.sequencer;
+        if waits && self.data.end == Ending::Open && self.data.outbound.is_some() {
+            self.data.barrier.note_wanted();
+        }
         let stream = &mut self.data.streams[rank.index()];
         if !stream.window.started {
             let (next, oldest) = (said.next_number.get(), said.oldest_number.get());
@@ -221,7 +225,7 @@ impl Process {
             entries: (entries.len() as u16).into(),
             members: (view.members.len() as u16).into(),
             sequencer: view.sequencer.0.into(),
-            reserved: 0.into(),
+            barriers: (self.data.barrier.phase.wrapping_sub(beginning.phase).min(u64::from(u16::MAX)) as u16).into(),
             first_order: beginning.order.0.into(),
             phase: beginning.phase.into(),
             configuration: self.config.fingerprint().into(),
@@ -238,6 +242,8 @@ impl Process {
         let Some((view, beginning)) = self.read_view(header.epoch(), info, entries) else {
             return self.counters.add(Counter::DiscardedMalformed, 1);
         };
+        // Who comes late comes after the barriers that are complete; who was there from the start passes them itself.
+        let late = Beginning { phase: beginning.phase.saturating_add(info.barriers.get().into()), ..beginning.clone() };
         let (ahead, next) = (view.epoch > self.data.view.epoch, view.epoch == self.data.view.epoch.next());
         match self.standing {
             Standing::Gone => {}
@@ -245,12 +251,12 @@ impl Process {
             Standing::Forming if self.is_in(&view) => {}
             Standing::Forming => {
                 (self.standing, self.change) = (Standing::Outside, None);
-                self.found(now, view, beginning);
+                self.found(now, view, late);
             }
-            Standing::Outside if now >= self.search.not_before => self.found(now, view, beginning),
+            Standing::Outside if now >= self.search.not_before => self.found(now, view, late),
             Standing::Outside => {}
             Standing::Following if next => self.search.next = Some((view, beginning)),
-            Standing::Following if ahead => self.leap(now, view, beginning),
+            Standing::Following if ahead => self.leap(now, view, late),
             Standing::Following => {}
             // A member that finds itself in the next view is waiting for the decision, which comes with this.
             Standing::Member if ahead && !self.is_in(&view) => self.find_out_removed(now, view.epoch),
