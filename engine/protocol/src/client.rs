@@ -4,11 +4,14 @@
 //! a lost request or answer is healed by sending again from the watermark (go-back-N). The window is small: a client is
 //! a convenience, who needs speed is a member.
 //!
+//! A member that falls silent is left for another one that was heard lately. What it had taken and not answered is sent
+//! again through the other; the group delivers it once (`control/clients.rs`).
+//!
 //! Pure like [`Process`](crate::Process): bytes and time in, bytes and events out.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use bourdon_wire::records::{ClientAnswer, ClientRequest, Heartbeat, refusals, request_flags};
+use bourdon_wire::records::{ClientAnswer, ClientRequest, Heartbeat, heartbeat_flags, refusals, request_flags};
 use bourdon_wire::{
     Address, CONTROL_CHANNEL, ClientId, Datagram, DatagramHeader, Epoch, FRAME_HEADER_BYTES, FrameHeader, GroupId,
     HEADER_BYTES, Incarnation, Instant, Kind, Rank, Sequence, TopicId, seal,
@@ -21,7 +24,9 @@ const WINDOW: usize = 32;
 const RETRY_NS: u64 = 20_000_000;
 /// News the application has not fetched: twice what a full window can say.
 const EVENTS_MAX: usize = 2 * WINDOW;
-/// How long without any answer before the member is given up.
+/// How long without any answer before another member is tried: several retries, so that a lost answer costs no detour.
+const SWITCH_AFTER_NS: u64 = 200_000_000;
+/// How long without any answer before the application is told.
 const GIVE_UP_NS: u64 = 5_000_000_000;
 
 /// What became of a client's messages.
@@ -33,7 +38,7 @@ pub enum ClientEvent {
     TooLarge(Sequence),
     /// The member serves as many clients as it can.
     TooManyClients,
-    /// Nothing was heard from the member for 5 s.
+    /// Nothing was heard from any member for 5 s.
     NoAnswer,
 }
 
@@ -53,6 +58,10 @@ pub struct Client {
     id: ClientId,
     reply_to: Address,
     member: Option<Address>,
+    /// Another one, heard last.
+    other: Option<Address>,
+    /// Since when this member has not answered.
+    silent_since: Instant,
     epoch: Epoch,
     pending: VecDeque<Pending>,
     /// The sequence of the first pending message.
@@ -74,6 +83,8 @@ impl Client {
             id,
             reply_to,
             member: None,
+            other: None,
+            silent_since: now,
             epoch: Epoch(0),
             pending: VecDeque::new(),
             first: Sequence(0),
@@ -118,7 +129,11 @@ impl Client {
                     let Some((heartbeat, _)) = Heartbeat::read(frame.body) else { continue };
                     if self.member.is_none() && heartbeat.address.is_reachable() {
                         (self.member, self.epoch) = (Some(heartbeat.address), datagram.header.epoch());
-                        (self.heard_at, self.retry_at) = (now, now);
+                        (self.heard_at, self.silent_since, self.retry_at) = (now, now, now);
+                    }
+                    let formed = heartbeat.flags.get() & heartbeat_flags::FORMED != 0;
+                    if formed && heartbeat.address.is_reachable() && self.member != Some(heartbeat.address) {
+                        self.other = Some(heartbeat.address);
                     }
                 }
                 Some(Kind::ClientAnswer) => {
@@ -135,7 +150,7 @@ impl Client {
         if answer.client.get() != self.id.0 {
             return;
         }
-        self.heard_at = now;
+        (self.heard_at, self.silent_since) = (now, now);
         let taken = Sequence(answer.taken.get()).since(self.first).min(self.sent as u64);
         self.pending.drain(..taken as usize);
         self.first = self.first + taken;
@@ -169,18 +184,26 @@ impl Client {
 
     /// Hands out what must be sent now: datagrams for the member.
     pub fn transmit(&mut self, now: Instant, mut send: impl FnMut(Address, &[u8]) -> bool) {
-        let Some(member) = self.member else { return };
+        if self.member.is_none() {
+            return;
+        }
         if self.pending.is_empty() {
-            self.heard_at = now;
+            (self.heard_at, self.silent_since) = (now, now);
             return;
         }
         if now >= self.retry_at {
+            if now.since(self.silent_since) >= SWITCH_AFTER_NS
+                && let Some(other) = self.other.take()
+            {
+                (self.member, self.silent_since) = (Some(other), now);
+            }
             (self.sent, self.retry_at) = (0, now + RETRY_NS);
             if now.since(self.heard_at) >= GIVE_UP_NS {
                 self.event(ClientEvent::NoAnswer);
                 self.heard_at = now;
             }
         }
+        let Some(member) = self.member else { return };
         while self.sent < self.pending.len() {
             self.write(self.sent, now);
             if !send(member, &self.datagram) {
@@ -197,7 +220,7 @@ impl Client {
             sequence: (self.first + index as u64).0.into(),
             reply_to: self.reply_to,
             flags: if *skipped { request_flags::SKIP } else { 0 }.into(),
-            reserved: 0.into(),
+            under_way: (index as u32).into(),
         };
         let length = ClientRequest::BYTES + payload.len();
         self.datagram.resize(HEADER_BYTES + FRAME_HEADER_BYTES + length, 0);

@@ -461,7 +461,8 @@ impl Process {
         }
         let (client, sequence) = (ClientId(request.client.get()), Sequence(request.sequence.get()));
         let skip = request.flags.get() & request_flags::SKIP != 0;
-        let answer = match self.clients.request(now, client, sequence, request.reply_to) {
+        let oldest = Sequence(sequence.0.saturating_sub(u64::from(request.under_way.get())));
+        let answer = match self.clients.request(now, client, (oldest, sequence), request.reply_to) {
             Request::Answer(taken) => ClientAnswer::new(client, taken, refusals::NONE),
             Request::TooMany => ClientAnswer::new(client, Sequence(0), refusals::TOO_MANY_CLIENTS),
             Request::Publish if skip => ClientAnswer::new(client, self.clients.skip(client), refusals::NONE),
@@ -602,8 +603,10 @@ impl Process {
 
     /// Whether it is in a view, or follows one, and has heard every member of it.
     pub fn is_formed(&self) -> bool {
+        let begun = |member: &Member| self.data.streams[member.rank.index()].window.started;
         matches!(self.standing, Standing::Member | Standing::Following)
             && self.presence.missing(&self.data.view).is_empty()
+            && self.data.view.members.iter().all(begun)
     }
 
     /// The members not heard yet: of the view, or before the first of all that the configuration names.

@@ -50,7 +50,7 @@ fn view() -> Vec<u8> {
         entries: 3.into(),
         members: 2.into(),
         sequencer: 0.into(),
-        reserved: 0.into(),
+        barriers: 0.into(),
         first_order: 3.into(),
         phase: 0.into(),
         configuration: bench(0).process.config().fingerprint().into(),

@@ -164,8 +164,8 @@ record!(
         reply_to: Address,
         /// Bits of [`request_flags`].
         flags: U16,
-        /// Zero.
-        reserved: U32,
+        /// How many of the client's messages before this one are still under way.
+        under_way: U32,
     }
 );
 
@@ -291,8 +291,8 @@ record!(
         members: U16,
         /// Who gives the order.
         sequencer: U16,
-        /// Zero.
-        reserved: U16,
+        /// How many barriers have been completed in it so far.
+        barriers: U16,
         /// The number of the first message of this view in total order.
         first_order: U64,
         /// The barrier phase it began in.

@@ -160,7 +160,7 @@ fn client_request_and_answer() {
         sequence: 2.into(),
         reply_to: address(),
         flags: request_flags::SKIP.into(),
-        reserved: 0.into(),
+        under_way: 0.into(),
     };
     assert_golden(record.as_bytes(), &format!("0100000000000000 0200000000000000 {ADDRESS} 0100 00000000"));
     let record = ClientAnswer::new(ClientId(1), Sequence(2), 3);
@@ -222,7 +222,7 @@ fn view_info_and_entries() {
         entries: 2.into(),
         members: 1.into(),
         sequencer: 3.into(),
-        reserved: 0.into(),
+        barriers: 0.into(),
         first_order: 4.into(),
         phase: 5.into(),
         configuration: 6.into(),

@@ -2,11 +2,16 @@
 //!
 //! A client's request may be lost, and so may the answer; or the member that took it dies. It then sends again, perhaps
 //! to another member, and the message must not be delivered twice. The client's id and its own sequence travel with the
-//! message; every process keeps, for each client, the next sequence it will *deliver* and passes over earlier ones,
-//! whichever member carried them. A member takes exactly the next sequence it has neither delivered nor published, and
+//! message; every process keeps, for each client, which sequences it has *delivered* and passes over those, whichever
+//! member carried them. That is a watermark and, where orders weaker than causal let later ones overtake, the runs beyond
+//! it. A member takes exactly the next sequence it has neither delivered nor published, and
 //! answers only once a quorum holds the message: what a client was told is delivered, whoever dies.
 //!
-//! Invariant: a client's messages are delivered once, in its order. Bound: [`CLIENTS_MAX`] clients at a time, those under
+//! A client says with each request how many before it are still under way. What lies below has been dealt with: taken by
+//! another member, or given up as too long, which only that member knows.
+//!
+//! Invariant: a client's messages are delivered once; in its order as well, where the group's order is causal or total.
+//! Bound: [`CLIENTS_MAX`] clients at a time, those under
 //! way of each in [`UNDER_WAY_MAX`]; the one that has been quiet longest gives way once it has been quiet for
 //! [`QUIET_NS`].
 //!
@@ -20,6 +25,9 @@ use bourdon_wire::{Address, ClientId, ClientTag, DatagramNumber, Instant, Sequen
 const CLIENTS_MAX: usize = 1024;
 /// Messages of one client that were published here and that no quorum holds yet; twice what a client has under way.
 const UNDER_WAY_MAX: usize = 64;
+/// Runs of one client's messages delivered beyond what is missing. Each gap is a message that some member has published
+/// and this process has not delivered, or one that was given up: more than so many can only be of the latter kind.
+const BEYOND_MAX: usize = 256;
 /// A client not heard for so long may be forgotten: longer than any client goes on trying.
 const QUIET_NS: u64 = 60_000_000_000;
 
@@ -28,8 +36,10 @@ struct Known {
     client: ClientId,
     /// The next sequence to publish here.
     next: Sequence,
-    /// The next sequence to deliver here.
+    /// Everything below was delivered here, or given up by the client.
     delivered: Sequence,
+    /// What was delivered beyond, in order: first and one past the last of each run.
+    beyond: Vec<(Sequence, Sequence)>,
     /// Everything below is held by a quorum.
     taken: Sequence,
     /// Published here: the sequence after, and the datagram that it ends in.
@@ -58,10 +68,39 @@ impl Known {
             client,
             next: delivered,
             delivered,
+            beyond: Vec::new(),
             taken: delivered,
             under_way: VecDeque::new(),
             reply_to: Address::default(),
             heard_at: now,
+        }
+    }
+
+    /// Notes a delivery; false if there was one before.
+    fn deliver(&mut self, sequence: Sequence) -> bool {
+        let place = self.beyond.partition_point(|(_, end)| *end < sequence);
+        let has = |(first, end): &(Sequence, Sequence)| *first <= sequence && sequence < *end;
+        if sequence < self.delivered || self.beyond[place..].iter().take(2).any(has) {
+            return false;
+        }
+        self.beyond.insert(place, (sequence, sequence.next()));
+        self.tidy();
+        true
+    }
+
+    /// Joins runs that meet, and takes those into the watermark that follow it.
+    fn tidy(&mut self) {
+        self.beyond.sort_unstable();
+        self.beyond.dedup_by(|next, before| {
+            let meets = next.0 <= before.1;
+            before.1 = if meets { before.1.max(next.1) } else { before.1 };
+            meets
+        });
+        while let Some((first, end)) = self.beyond.first().copied()
+            && (first <= self.delivered || self.beyond.len() > BEYOND_MAX)
+        {
+            self.delivered = self.delivered.max(end);
+            self.beyond.remove(0);
         }
     }
 }
@@ -71,11 +110,18 @@ impl Clients {
         self.0.iter_mut().find(|known| known.client == client)
     }
 
-    pub(crate) fn request(&mut self, now: Instant, client: ClientId, sequence: Sequence, reply_to: Address) -> Request {
+    /// A client wants `sequence` published; everything below `oldest` has been dealt with.
+    pub(crate) fn request(
+        &mut self,
+        now: Instant,
+        client: ClientId,
+        (oldest, sequence): (Sequence, Sequence),
+        reply_to: Address,
+    ) -> Request {
         let index = self.0.iter().position(|known| known.client == client).or_else(|| self.enter(now, client));
         let Some(known) = index.map(|index| &mut self.0[index]) else { return Request::TooMany };
         (known.heard_at, known.reply_to) = (now, reply_to);
-        known.next = known.next.max(known.delivered);
+        known.next = known.next.max(known.delivered).max(oldest);
         if sequence == known.next && known.under_way.len() < UNDER_WAY_MAX {
             return Request::Publish;
         }
@@ -116,7 +162,7 @@ impl Clients {
         match known.under_way.back_mut() {
             // Not before what was published ahead of it.
             Some(last) => last.0 = known.next,
-            None => (known.taken, known.delivered) = (known.next, known.delivered.max(known.next)),
+            None => known.taken = known.next,
         }
         known.taken
     }
@@ -165,23 +211,36 @@ impl Clients {
             self.0.push(Known::new(Instant(0), client, Sequence(0)));
         }
         let Some(known) = self.get(client) else { return true };
-        if sequence < known.delivered {
+        if !known.deliver(sequence) {
             return false;
         }
-        known.delivered = sequence.next();
         if known.under_way.is_empty() {
             known.taken = known.taken.max(known.delivered);
         }
         true
     }
 
-    /// What has been delivered of each, for one who joins.
-    pub(crate) fn watermarks(&self) -> Vec<(ClientId, Sequence)> {
-        self.0.iter().map(|known| (known.client, known.delivered)).collect()
+    /// What has been delivered of each, for one who joins: client, first and one past the last of each run.
+    pub(crate) fn runs(&self) -> Vec<(ClientId, Sequence, Sequence)> {
+        let below = |known: &Known| (known.client, Sequence(0), known.delivered);
+        let beyond = |known: &Known| -> Vec<_> {
+            known.beyond.iter().map(|(first, end)| (known.client, *first, *end)).collect()
+        };
+        self.0.iter().flat_map(|known| core::iter::once(below(known)).chain(beyond(known))).collect()
     }
 
-    /// Begins with another process's watermarks.
-    pub(crate) fn take_over(&mut self, watermarks: &[(ClientId, Sequence)]) {
-        self.0 = watermarks.iter().take(CLIENTS_MAX).map(|(client, at)| Known::new(Instant(0), *client, *at)).collect();
+    /// Begins with what another process has delivered.
+    pub(crate) fn take_over(&mut self, runs: &[(ClientId, Sequence, Sequence)]) {
+        self.0.clear();
+        for (client, first, end) in runs {
+            if self.get(*client).is_none() && self.0.len() < CLIENTS_MAX {
+                self.0.push(Known::new(Instant(0), *client, Sequence(0)));
+            }
+            if let Some(known) = self.get(*client) {
+                known.beyond.push((*first, *end));
+                known.tidy();
+                (known.next, known.taken) = (known.delivered, known.delivered);
+            }
+        }
     }
 }

@@ -106,7 +106,7 @@ impl Presence {
     pub(crate) fn joiners(&self, now: Instant, view: &View, fresh_ns: u64) -> Vec<Member> {
         let ready = |(rank, peer): (usize, &Peer)| {
             let rank = Rank(rank as u16);
-            let wants = peer.flags & heartbeat_flags::READY != 0 && peer.epoch <= view.epoch;
+            let wants = peer.flags & heartbeat_flags::READY != 0 && peer.epoch == view.epoch;
             let fresh = peer.introduced && !peer.differs && now.since(peer.said_at) < fresh_ns;
             let member = Member { rank, incarnation: peer.incarnation? };
             (wants && fresh && view.incarnation(rank).is_none()).then_some(member)

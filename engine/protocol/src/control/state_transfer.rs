@@ -46,7 +46,8 @@ pub(crate) struct Position {
     pub(crate) phase: u64,
     /// By rank.
     pub(crate) streams: Vec<Place>,
-    pub(crate) clients: Vec<(ClientId, Sequence)>,
+    /// What has been delivered of each client: first and one past the last of each run.
+    pub(crate) clients: Vec<(ClientId, Sequence, Sequence)>,
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -66,7 +67,7 @@ impl Position {
         let head = [self.epoch.0, self.order.0, u64::from(run.rank.0), run.first.0, u64::from(run.count), self.phase];
         let counts = [self.streams.len() as u64, self.clients.len() as u64];
         let streams = self.streams.iter().flat_map(|p| [p.number.0, u64::from(p.walked), p.sequence.0]);
-        let clients = self.clients.iter().flat_map(|(client, next)| [client.0, next.0]);
+        let clients = self.clients.iter().flat_map(|(client, first, end)| [client.0, first.0, end.0]);
         let words = head.into_iter().chain(counts).chain(streams).chain(clients);
         words.for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
     }
@@ -81,7 +82,7 @@ impl Position {
         let [epoch, order, run_rank, run_first, run_count, phase, streams, clients] = head;
         let run = Run { rank: Rank(run_rank as u16), first: Sequence(run_first), count: run_count as u32 };
         let honest = [epoch, order, run_first, phase].iter().all(|number| *number < NUMBERS_END);
-        if !honest || streams > u64::from(Rank::MAX.0) + 1 || clients > bytes.len() as u64 / 16 {
+        if !honest || streams > u64::from(Rank::MAX.0) + 1 || clients > bytes.len() as u64 / 24 {
             return None;
         }
         let mut places = Vec::with_capacity(streams as usize);
@@ -92,7 +93,7 @@ impl Position {
         }
         let mut known = Vec::with_capacity(clients as usize);
         for _ in 0..clients {
-            known.push((ClientId(reader.word()?), Sequence(reader.word()?)));
+            known.push((ClientId(reader.word()?), Sequence(reader.word()?), Sequence(reader.word()?)));
         }
         let position = Self {
             epoch: Epoch(epoch),

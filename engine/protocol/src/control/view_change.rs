@@ -64,7 +64,7 @@ pub struct Cut {
     pub ends: Vec<DatagramNumber>,
     /// And these, where messages are delivered unordered.
     pub ranges: Vec<Range>,
-    /// How many barriers have been completed.
+    /// How many barriers have been reached, and so are complete at the cut.
     pub phase: u64,
 }
 

@@ -88,7 +88,7 @@ impl Pipeline {
         let ends = self.streams.iter().map(|stream| stream.window.next).collect();
         let unordered = matches!(self.ordering, Ordering::Unordered(_));
         let ranges = self.streams.iter().filter(|_| unordered).flat_map(early_ranges).collect();
-        Cut { ends, ranges, phase: self.barrier.phase }
+        Cut { ends, ranges, phase: self.barrier.own_reached() }
     }
 
     /// Sets out to get a cut that was proposed.
@@ -130,6 +130,9 @@ impl Pipeline {
     pub(crate) fn conclude(&mut self, now: Instant, cut: &Cut) {
         for stream in &mut self.streams {
             stream.stop = cut.ends.get(stream.rank.index()).copied().unwrap_or_default();
+        }
+        if let Ordering::Unordered(unordered) = &mut self.ordering {
+            unordered.early.clear(); // what has not run ahead yet is delivered if the cut names it
         }
         self.end = Ending::Decided(cut.clone());
         self.ask_for(now, cut);

@@ -354,7 +354,9 @@ impl Pipeline {
                 if had_gap && stream.asker.repaired(now, number, &self.config.timing) {
                     counters.add(Counter::RepairsReceived, 1);
                 }
-                if early
+                // What too few may hold does not run ahead: others acknowledge it only once the gap is closed.
+                let ahead = early && self.config.reliability == Reliability::Reliable;
+                if ahead
                     && datagram.header.is_of_phase(self.barrier.phase)
                     && let Ordering::Unordered(unordered) = &mut self.ordering
                 {
@@ -490,7 +492,7 @@ impl Pipeline {
     /// Exactly what has been delivered; unknown in the middle of a message or of a view change.
     pub(crate) fn position(&self) -> Option<Position> {
         let settled =
-            |stream: &Stream| !stream.assembly.is_begun() && super::unordered::early_ranges(stream).next().is_none();
+            |stream: &Stream| !stream.assembly.is_begun() && !super::unordered::has_run_ahead(stream);
         if self.end != Ending::Open || !self.streams.iter().all(settled) {
             return None;
         }

@@ -86,9 +86,9 @@ impl Stream {
     }
 
     /// Begins at an old datagram; only when it is here will it be known which message that is. The next message to be
-    /// published is `next`.
-    pub(crate) fn start_at_oldest(&mut self, number: DatagramNumber, next: Sequence) {
-        self.start_at(number, Sequence(0));
+    /// published is `next`, the first of this view was `first`.
+    pub(crate) fn start_at_oldest(&mut self, number: DatagramNumber, first: Sequence, next: Sequence) {
+        self.start_at(number, if number.0 == 0 { first } else { Sequence(0) });
         self.awaits_anchor = Some(next).filter(|_| number.0 > 0);
     }
 

@@ -66,6 +66,12 @@ pub(crate) fn early_ranges(stream: &Stream) -> impl Iterator<Item = Range> {
     })
 }
 
+/// Whether something was delivered ahead of its turn that the cursor has not passed.
+pub(crate) fn has_run_ahead(stream: &Stream) -> bool {
+    let is_early = |number: u64| stream.log.slot(DatagramNumber(number)).is_some_and(|slot| slot.delivered_early);
+    (stream.floor().0..stream.window.known_end.0).any(is_early)
+}
+
 fn may_run_ahead(streams: &[Stream], rank: Rank, number: DatagramNumber, ranges_max: usize) -> bool {
     let extends = |range: &Range| range.rank == rank && (range.has(rank, number.next()) || range.end() == number);
     let mut count = 0;

@@ -381,6 +381,9 @@ impl Process {
     /// Completes a barrier if that is due; says how many messages it delivered.
     pub(super) fn pass_barrier(&mut self, now: Instant, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
         let data = &mut self.data;
+        if matches!(data.end, Ending::Wedged | Ending::Fetching(_)) {
+            return 0; // what was promised stands in our state; the cut says whether it is complete
+        }
         let standing = data.barrier.look(&mut data.streams, &data.view);
         if standing == AtBarrier::Before {
             return 0;
@@ -499,7 +502,7 @@ impl Process {
         self.membership = Membership::new();
         (self.clock, self.no_majority) = (Clock::default(), false);
         self.clock.look_due = now;
-        self.outbox.enter(header(&self.config, if own.is_some() { view.epoch } else { Epoch(0) }));
+        self.outbox.enter(header(&self.config, view.epoch));
         for rank in (0..self.config.members).map(Rank) {
             let (was, is) = (before.incarnation(rank), view.incarnation(rank));
             match (was, is) {

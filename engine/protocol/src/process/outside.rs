@@ -132,7 +132,10 @@ impl Process {
             let (next, oldest) = (said.next_number.get(), said.oldest_number.get());
             let sequence = Sequence(said.next_sequence.get());
             match self.config.start {
-                Start::Oldest => stream.start_at_oldest(DatagramNumber(oldest.min(next)), sequence),
+                Start::Oldest => {
+                    let first = self.data.beginning.first.get(rank.index()).copied().unwrap_or_default();
+                    stream.start_at_oldest(DatagramNumber(oldest.min(next)), first, sequence);
+                }
                 Start::Live | Start::Snapshot => stream.start_at(DatagramNumber(next), sequence),
             }
         }
@@ -147,7 +150,7 @@ impl Process {
         if self.data.view.contains(from) && now.since(self.search.since) < late_ns {
             self.detector.heard(from.rank, now, Path::Multicast);
         }
-        if epoch == Epoch(0) && !self.data.view.contains(from) {
+        if (epoch == Epoch(0) || epoch == self.data.view.epoch) && !self.data.view.contains(from) {
             self.clock.look_due = now; // it may be ready to come in
             return;
         }
@@ -156,17 +159,10 @@ impl Process {
         }
     }
 
-    /// One that was to become a member has missed something that the members have: it begins anew, with another
-    /// snapshot, as somebody else, because the others may have taken it in meanwhile.
-    pub(super) fn start_over(&mut self) {
-        self.config.incarnation = Incarnation(self.config.incarnation.0.wrapping_add(1));
-        self.lose_view();
-    }
-
     /// There is no view any more to come back to: whoever was in it is gone. The first is formed anew, by all: who is in a view takes no part in it.
     fn form_again(&mut self, now: Instant) {
         if let Some(rank) = self.config.rank() {
-            self.start_over();
+            self.lose_view();
             self.search.formed_at = now;
             self.standing = Standing::Forming;
             let own = Member { rank, incarnation: self.config.incarnation };
@@ -176,8 +172,13 @@ impl Process {
         }
     }
 
-    fn lose_view(&mut self) {
+    /// Forgets the view it follows. Who was to be a member may have been let in and out again without hearing of it, so it
+    /// comes back as somebody else.
+    pub(super) fn lose_view(&mut self) {
         let own = matches!(self.config.role, Role::Member(_));
+        if own {
+            self.config.incarnation = Incarnation(self.config.incarnation.0.wrapping_add(1));
+        }
         self.data = Pipeline::idle(self.config.clone(), Epoch(0));
         self.standing = Standing::Outside;
         self.search_again(Instant(0));
@@ -241,7 +242,7 @@ impl Process {
             entries: (entries.len() as u16).into(),
             members: (view.members.len() as u16).into(),
             sequencer: view.sequencer.0.into(),
-            reserved: 0.into(),
+            barriers: (self.data.barrier.phase.wrapping_sub(beginning.phase).min(u64::from(u16::MAX)) as u16).into(),
             first_order: beginning.order.0.into(),
             phase: beginning.phase.into(),
             configuration: self.config.fingerprint().into(),
@@ -261,6 +262,8 @@ impl Process {
         if !view.contains(Member { rank: header.rank(), incarnation: header.incarnation() }) {
             return self.counters.add(Counter::DiscardedSender, 1);
         }
+        // Who comes late comes after the barriers that are complete; who was there from the start passes them itself.
+        let late = Beginning { phase: beginning.phase.saturating_add(info.barriers.get().into()), ..beginning.clone() };
         let (ahead, next) = (view.epoch > self.data.view.epoch, view.epoch == self.data.view.epoch.next());
         match self.standing {
             Standing::Gone => {}
@@ -268,12 +271,12 @@ impl Process {
             Standing::Forming if self.is_in(&view) => {}
             Standing::Forming => {
                 (self.standing, self.change) = (Standing::Outside, None);
-                self.found(now, view, beginning);
+                self.found(now, view, late);
             }
-            Standing::Outside if now >= self.search.not_before => self.found(now, view, beginning),
+            Standing::Outside if now >= self.search.not_before => self.found(now, view, late),
             Standing::Outside => {}
             Standing::Following if next => self.search.next = Some((view, beginning)),
-            Standing::Following if ahead => self.leap(now, view, beginning),
+            Standing::Following if ahead => self.leap(now, view, late),
             Standing::Following => {}
             // A member that finds itself in the next view is waiting for the decision, which comes with this.
             Standing::Member if ahead && !self.is_in(&view) => self.find_out_removed(now, view.epoch),
@@ -365,7 +368,7 @@ impl Process {
         let Some((view, mut beginning)) = self.search.next.take() else { return 0 };
         let ahead = |rank: Rank| self.data.streams[rank.index()].delivered > beginning.first[rank.index()];
         if joins && (!holds || present.clone().any(ahead)) {
-            self.start_over();
+            self.lose_view();
             self.found(now, view, beginning);
             return 0;
         }
@@ -401,8 +404,9 @@ impl Process {
 
     /// The group is more than a view ahead of one who follows: what lies between is lost to it.
     fn leap(&mut self, now: Instant, view: View, beginning: Beginning) {
-        if matches!(self.config.role, Role::Member(_)) {
-            self.start_over();
+        // A snapshot that was not taken yet would be taken for a later one.
+        if matches!(self.config.role, Role::Member(_)) || self.transfer.holds_back() {
+            self.lose_view();
             return self.found(now, view, beginning);
         }
         self.reconcile(&beginning, false);

@@ -121,13 +121,16 @@ impl Process {
 
     /// The sender first; then, every other time, another member. Who is suspected is not asked at all.
     fn holder_to_ask(&self, rank: Rank, attempts: u8) -> Rank {
-        let alive = self.data.view.bits() & !self.detector.suspects() & !own_bit(&self.config);
         let cut = self.data.end != Ending::Open;
+        let others = self.data.view.bits() & !own_bit(&self.config);
+        let alive = others & !self.detector.suspects();
+        // Those who have gone on to the next view are not heard in this one, and have what is missing.
+        let alive = if alive == 0 || (cut && attempts > ATTEMPTS_AT_SENDER) { others } else { alive };
         let early = attempts <= ATTEMPTS_AT_SENDER && !cut || attempts.is_multiple_of(2);
         if early && alive & bit(rank) != 0 {
             return rank;
         }
-        let others = alive & !bit(rank);
+        let others = others & alive & !bit(rank);
         let count = others.count_ones() as usize;
         let turn = usize::from(attempts / 2) + usize::from(rank.0);
         ranks(others).nth(if count == 0 { 0 } else { turn % count }).unwrap_or(rank)
@@ -266,20 +269,26 @@ impl Process {
         self.outbox.record_as(header, now, to, Kind::Unavailable, parts, &mut self.counters);
     }
 
+    /// A sender has forgotten what this process still misses. An observer gives it up; a member to be begins again with
+    /// another snapshot, because a member lacks nothing.
     pub(super) fn on_unavailable(&mut self, from: Rank, body: &[u8]) {
         let Some((record, _)) = records::Unavailable::read(body) else { return };
         let rank = Rank(record.rank.get());
         if rank == from && self.standing == Standing::Following && self.data.streams[rank.index()].window.started {
             if matches!(self.config.role, Role::Member(_)) {
                 if DatagramNumber(record.oldest_number.get()) > self.data.streams[rank.index()].window.next {
-                    self.start_over(); // a member has no gaps
+                    self.lose_view(); // a member has no gaps
                 }
                 return;
             }
             let stream = &mut self.data.streams[rank.index()];
             // A sender can't have forgotten what nobody has heard of.
             let oldest = DatagramNumber(record.oldest_number.get().min(stream.window.known_end.0));
-            stream.give_up_before(oldest);
+            if matches!(self.config.role, Role::Observer) {
+                stream.give_up_before(oldest);
+            } else if oldest > stream.window.next {
+                self.lose_view();
+            }
         }
     }
 

@@ -66,6 +66,9 @@ impl Process {
     /// If it is longer than `max_snapshot_bytes`: whoever wants to join is told, and can't.
     pub fn give_snapshot(&mut self, now: Instant, state: &[u8]) -> Result<(), Refusal> {
         let limit_bytes = self.config.limits.max_snapshot_bytes;
+        if self.standing != Standing::Member {
+            self.transfer.donor = None; // removed since it was asked
+        }
         let Some(donor) = self.transfer.donor.as_mut().filter(|donor| donor.bytes.is_none()) else { return Ok(()) };
         let (ticket, reply_to) = (donor.ticket, donor.reply_to);
         if state.len() > limit_bytes {
@@ -77,7 +80,7 @@ impl Process {
             self.transfer.donor = None; // it asks again
             return Ok(());
         };
-        position.clients = self.clients.watermarks();
+        position.clients = self.clients.runs();
         if self.config.mutant == Some(Mutant::SnapshotAhead) {
             position.streams.iter_mut().for_each(|place| place.sequence = place.sequence.next());
             position.order = position.order.next();
