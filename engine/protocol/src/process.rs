@@ -331,8 +331,10 @@ impl Process {
                 return;
             }
             self.data.receive(now, &datagram, kernel_receive_ns.unwrap_or(0), &mut self.counters);
-            if matches!(self.data.end, Ending::Fetching(_)) {
-                self.try_accept(now);
+            match self.data.end {
+                Ending::Fetching(_) => self.try_accept(now),
+                Ending::Open if self.standing == Standing::Following => self.accept_invitation(now),
+                _ => {}
             }
             if datagram.has(Kind::Row) {
                 let rows = datagram.frames().filter(|frame| frame.kind() == Some(Kind::Row));

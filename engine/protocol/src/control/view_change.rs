@@ -11,8 +11,10 @@
 //! 3. With the states of a quorum of e the proposer chooses. A value accepted before is taken unchanged, the one of the
 //!    highest ballot; only if there is none does it make one: of those who answered, those it wishes for, and joiners;
 //!    the cut is the *union* of what those who answered hold.
-//! 4. `ACCEPT` answers `PROPOSE` only once the whole cut is here. A quorum of e *and* a quorum of e + 1 decide; joiners
-//!    count for neither.
+//! 4. `ACCEPT` answers `PROPOSE` only once the whole cut is here. A quorum of e *and* a quorum of e + 1 decide. That of e
+//!    makes the value the only one; that of e + 1 keeps the cut among those who go on. So a joiner, which follows e and
+//!    holds the cut like anybody, counts for e + 1, and never for e: else one crash could leave a group that had accepted
+//!    a joiner with too few of e + 1 to go on for ever.
 //!
 //! Uniform delivery is safe at a majority because of the union: whatever a majority held is held by one of any quorum
 //! that answers. Each stream's part of the cut is what some member holds of it *without a gap*: what stands beyond a gap
@@ -326,7 +328,7 @@ impl ViewChange {
                 2 * votes as usize > self.view.members.len()
             }
             _ => {
-                let enough = self.quorum(leading.accepts) && next.is_quorum(leading.accepts & continuing);
+                let enough = self.quorum(leading.accepts) && next.is_quorum(leading.accepts);
                 enough && (!all || by_all)
             }
         }
@@ -338,6 +340,12 @@ impl ViewChange {
         let value = leading.value.clone()?;
         self.decided = Some(value.clone());
         Some((leading.ballot, Step::Decide(value)))
+    }
+
+    /// Whether our ballot's value takes a joiner in, which may then accept it.
+    pub fn invites(&self, joiner: Member) -> bool {
+        let value = self.leading.as_ref().and_then(|leading| leading.value.as_ref());
+        value.is_some_and(|value| value.members.contains(&joiner))
     }
 
     /// What our ballot needs said again: `PREPARE`, `PROPOSE` or `DECIDE`.
@@ -372,7 +380,10 @@ impl ViewChange {
             Step::Propose(value) => self.on_propose(ballot, value),
             Step::Accept => {
                 let Some(leading) = self.leading.as_mut().filter(|l| l.ballot == ballot) else { return Reaction::None };
-                leading.accepts |= bit(from.rank);
+                let invited = leading.value.as_ref().is_some_and(|value| value.members.contains(&from));
+                if invited || self.view.contains(from) || self.view.epoch == Epoch(0) {
+                    leading.accepts |= bit(from.rank);
+                }
                 Reaction::Progress
             }
             Step::Refuse => {

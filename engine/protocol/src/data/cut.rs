@@ -99,7 +99,8 @@ impl Pipeline {
         }
     }
 
-    fn ask_for(&mut self, now: Instant, cut: &Cut) {
+    /// Asks for what is missing of a cut.
+    pub(crate) fn ask_for(&mut self, now: Instant, cut: &Cut) {
         for index in 0..self.streams.len() {
             let rank = Rank(index as u16);
             let beyond = cut.ranges.iter().filter(|range| range.rank == rank).map(Range::end).max();

@@ -274,15 +274,12 @@ impl Process {
             return self.counters.add(Counter::DiscardedMalformed, 1);
         };
         if self.standing == Standing::Following {
-            if let Step::Decide(value) = step
-                && self.data.view.contains(from)
-            {
-                self.follow_decision(now, value);
-            }
-            return;
+            return self.follow_step(now, from, ballot, step);
         }
         let forming = self.standing == Standing::Forming;
-        if forming && !self.presence.knows(from) || !forming && !self.data.view.contains(from) {
+        // Joiners accept as well; what else they may say is discarded by the ballot.
+        let invited = step == Step::Accept && self.change.as_ref().is_some_and(|change| change.invites(from));
+        if forming && !self.presence.knows(from) || !forming && !self.data.view.contains(from) && !invited {
             return self.counters.add(Counter::DiscardedSender, 1);
         }
         self.detector.heard(from.rank, now, Path::Unicast);

@@ -10,7 +10,7 @@
 use super::{Process, Standing, header};
 use crate::config::{Role, Start};
 use crate::control::detector::Path;
-use crate::control::view_change::{Step, Value, ViewChange};
+use crate::control::view_change::{Ballot, Cut, Step, Value, ViewChange};
 use crate::counters::Counter;
 use crate::data::cut::Ending;
 use crate::data::pipeline::Pipeline;
@@ -49,6 +49,8 @@ pub(super) struct Search {
     /// The view that follows the one being followed.
     next: Option<(View, Beginning)>,
     decision: Option<Value>,
+    /// The ballot whose value takes this process in, and the cut to hold before it is accepted.
+    invitation: Option<(Ballot, Cut)>,
 }
 
 impl Process {
@@ -336,6 +338,42 @@ impl Process {
         self.search = Search { since: now, heard_at: now, formed_at: now, ..Search::default() };
         self.enter(now, view, beginning);
         self.search.since = now;
+    }
+
+    /// What members of the view being followed say of its end.
+    pub(super) fn follow_step(&mut self, now: Instant, from: Member, ballot: Ballot, step: Step) {
+        if !self.data.view.contains(from) {
+            return self.counters.add(Counter::DiscardedSender, 1);
+        }
+        match step {
+            Step::Decide(value) => self.follow_decision(now, value),
+            Step::Propose(value) if ballot.proposer() == from.rank && self.is_among(&value.members) => {
+                self.data.ask_for(now, &value.cut);
+                self.search.invitation = Some((ballot, value.cut));
+                self.accept_invitation(now);
+            }
+            _ => {}
+        }
+    }
+
+    fn is_among(&self, members: &[Member]) -> bool {
+        let own = self.config.rank().map(|rank| Member { rank, incarnation: self.config.incarnation });
+        own.is_some_and(|own| members.contains(&own))
+    }
+
+    /// A member to be accepts the view that takes it in, once it holds the cut as its members do.
+    pub(super) fn accept_invitation(&mut self, now: Instant) {
+        let open = self.standing == Standing::Following && self.data.end == Ending::Open;
+        if !open || self.search.invitation.as_ref().is_none_or(|(_, cut)| !self.data.holds_cut(cut)) {
+            return;
+        }
+        let Some((ballot, _)) = self.search.invitation.take() else { return };
+        if let Some(address) = self.presence.address(ballot.proposer()) {
+            let header = super::header(&self.config, self.data.view.epoch);
+            let bytes = super::steps::encode(ballot, &Step::Accept);
+            let to = Destination::Peer(address);
+            self.outbox.record_as(header, now, to, Kind::Ballot, [&bytes, &[]], &mut self.counters);
+        }
     }
 
     /// How the view being followed ends.
