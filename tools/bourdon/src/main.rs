@@ -6,6 +6,8 @@
 
 mod demo;
 mod exit;
+mod history;
+mod lab_member;
 mod node;
 mod place;
 mod publish;
@@ -41,6 +43,9 @@ enum Command {
     /// One process of a demo; the demo starts these itself
     #[command(hide = true)]
     DemoProcess,
+    /// One member of a group in the lab; `bourdon-lab rounds` starts these
+    #[command(hide = true)]
+    LabMember(lab_member::Args),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +57,7 @@ fn main() -> ExitCode {
         Command::Node(args) => node::run(args),
         Command::Stat(args) => stat::run(args),
         Command::Sim(args) => sim::run(args),
+        Command::LabMember(args) => lab_member::run(args),
         Command::DemoProcess => demo::process::run(),
     };
     exit::code(outcome)
