@@ -56,6 +56,9 @@ pub(crate) struct Args {
     /// default or fast
     #[arg(long, default_value = "default", value_parser = named::<Profile>)]
     profile: Profile,
+    /// Say on stderr what happens
+    #[arg(long)]
+    talk: bool,
 }
 
 /// A value by the name it has in a configuration.
@@ -171,8 +174,11 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let ended = ending(signals, &node);
     let shown = Shown { history, lines: Vec::new(), last: None, foreign: 0 };
     let interval_ns = 1_000_000_000 / args.rate;
-    let mut member = LabMember { own, node, shown, published: 0, interval_ns, due_ns: 0, has_state: false };
+    let talk = args.talk;
+    let mut member = LabMember { own, node, shown, published: 0, interval_ns, due_ns: 0, has_state: false, talk };
+    member.say(format_args!("begins"));
     while ended.try_recv() == Err(TryRecvError::Empty) && member.step()? {}
+    member.say(format_args!("ends"));
     Ok(())
 }
 
@@ -215,9 +221,16 @@ struct LabMember {
     due_ns: u64,
     /// It began with a member's state.
     has_state: bool,
+    talk: bool,
 }
 
 impl LabMember {
+    fn say(&self, what: fmt::Arguments<'_>) {
+        if self.talk {
+            eprintln!("{} {}: {what}", self.node.clock().wall_ns() / 1_000_000 % 1_000_000, self.own);
+        }
+    }
+
     /// Publishes, delivers, hears the news; false if this life is over.
     fn step(&mut self) -> Result<bool, Failure> {
         self.publish()?;
@@ -273,6 +286,7 @@ impl LabMember {
 
     fn hear(&mut self) -> Result<bool, Failure> {
         while let Some(event) = self.node.poll_event() {
+            self.say(format_args!("{}", NodeEvent::Group(event)));
             match event {
                 Event::View { epoch, .. } => self.enter(epoch.0),
                 Event::SnapshotWanted => {
