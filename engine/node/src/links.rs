@@ -30,8 +30,11 @@ use std::time::{Duration, Instant};
 const LINKS_MAX: usize = 64;
 /// Room for evidence nobody has taken: more than a view has members.
 const EVIDENCE_RING_BYTES: usize = 4096;
-/// How long a connection that could not be made waits before the next attempt.
-const RETRY: Duration = Duration::from_millis(20);
+/// How long a connection that could not be made waits before the next attempt: twice as long each time, up to the
+/// longest. The first wait is short, because a process that is ending may still accept what it then resets, and only the
+/// attempt after that is refused.
+const RETRY_MIN: Duration = Duration::from_millis(1);
+const RETRY_MAX: Duration = Duration::from_millis(20);
 /// How long an attempt may take before another is made.
 const CONNECT_MAX: Duration = Duration::from_secs(1);
 /// Bytes thrown away at a time.
@@ -168,6 +171,8 @@ struct Link {
     state: State,
     /// It was connected once: a refusal means something.
     known: bool,
+    /// How long the next wait is.
+    retry: Duration,
 }
 
 struct LinksThread {
@@ -231,6 +236,7 @@ impl LinksThread {
                 stream: None,
                 state: State::Idle(Instant::now()),
                 known: false,
+                retry: RETRY_MIN,
             });
             link.target = *target;
             self.made.push(link);
@@ -292,7 +298,8 @@ impl LinksThread {
 
     fn retry_later(&mut self, index: usize) {
         let link = &mut self.made[index];
-        (link.stream, link.state) = (None, State::Idle(Instant::now() + RETRY));
+        (link.stream, link.state) = (None, State::Idle(Instant::now() + link.retry));
+        link.retry = (2 * link.retry).min(RETRY_MAX);
     }
 
     /// Something happened to a connection of ours.

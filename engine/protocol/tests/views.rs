@@ -103,6 +103,21 @@ fn one_that_restarts_takes_the_state_over_and_comes_back() {
 }
 
 #[test]
+fn a_donor_whose_asker_has_joined_serves_the_next_at_once() {
+    let mut net = Net::new(3, 0, |_| {});
+    net.run(100 * MS);
+    // Rank 0 gives the order, so rank 1 is asked each time.
+    for life in 2..5u32 {
+        net.publish(0, &life.to_le_bytes()).unwrap();
+        net.kill(2);
+        net.run(200 * MS);
+        net.start(2, life);
+        net.run(200 * MS);
+        assert!(net.agree(&[0, 1, 2], 3), "life {life}: {:?} {:?}", net.ones[2].events, net.ones[0].events);
+    }
+}
+
+#[test]
 fn a_barrier_stands_between_the_same_messages_everywhere() {
     for order in [Order::Fifo, Order::Total, Order::Causal, Order::Unordered] {
         let mut net = Net::new(3, 2, |_| {});

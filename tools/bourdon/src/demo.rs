@@ -5,7 +5,6 @@
 //! they prove to have delivered with the input and with each other (`conduct.rs`), and shows it (`report.rs`).
 
 mod conduct;
-mod history;
 mod input;
 mod link;
 pub(crate) mod process;

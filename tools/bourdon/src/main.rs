@@ -7,6 +7,8 @@
 mod admin;
 mod demo;
 mod exit;
+mod history;
+mod lab_member;
 mod node;
 mod place;
 mod publish;
@@ -48,6 +50,9 @@ enum Command {
     /// One process of a demo; the demo starts these itself
     #[command(hide = true)]
     DemoProcess,
+    /// One member of a group in the lab; `bourdon-lab rounds` starts these
+    #[command(hide = true)]
+    LabMember(lab_member::Args),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +66,7 @@ fn main() -> ExitCode {
         Command::View(args) => view::run(args),
         Command::Sync(args) => sync::run(args),
         Command::Sim(args) => sim::run(args),
+        Command::LabMember(args) => lab_member::run(args),
         Command::DemoProcess => demo::process::run(),
     };
     exit::code(outcome)

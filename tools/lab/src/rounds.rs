@@ -6,8 +6,8 @@
 //! until the group is whole again. At the end the histories are judged.
 //!
 //! Nothing is known of the program but its history file and these rules: it delivers or publishes by itself; one that
-//! learns that it was removed ends, and is started again as its next life; on SIGTERM it ends. It takes part by a line
-//! for the shell in which `{rank}`, `{life}` (nothing, then `.2`, `.3` …), `{dir}`, `{members}` and `{address}` are filled
+//! learns that it was removed ends, and is started again as its next life; on SIGTERM it ends. One that ends with another
+//! exit code than 0 is broken, and ends the campaign. It takes part by a line for the shell in which `{rank}`, `{life}` (nothing, then `.2`, `.3` …), `{dir}`, `{members}` and `{address}` are filled
 //! in.
 //!
 //! Every wait ends: with what it waited for, or after [`Plan::patience`] with a failure that says what did not come.
@@ -150,6 +150,7 @@ pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Report, RoundsError> {
         failed = Some(format!("member {late} did not end when asked to"));
     }
     let (false_evictions, restarts) = (campaign.false_evictions, campaign.restarts);
+    failed = campaign.broken.take().or(failed);
     drop(campaign); // nobody writes any more
     let histories = history::read(&plan.folder).map_err(|error| match error {
         ReadError::Empty(_) => RoundsError::Silent(plan.folder.clone()),
@@ -174,6 +175,8 @@ struct Campaign<'a> {
     lab: Lab,
     false_evictions: usize,
     restarts: u32,
+    /// What a member that ended by itself should not have said in ending.
+    broken: Option<String>,
 }
 
 impl<'a> Campaign<'a> {
@@ -187,7 +190,7 @@ impl<'a> Campaign<'a> {
                 return Err(RoundsError::Used(plan.folder.clone()));
             }
         }
-        let mut campaign = Self { plan, members: Vec::new(), lab, false_evictions: 0, restarts: 0 };
+        let mut campaign = Self { plan, members: Vec::new(), lab, false_evictions: 0, restarts: 0, broken: None };
         for rank in 0..plan.members {
             let member = campaign.begin(rank, 1)?;
             campaign.members.push(member);
@@ -296,11 +299,12 @@ impl<'a> Campaign<'a> {
     /// Starts the next life of whoever has ended; false if one ends again and again.
     fn start_ended(&mut self) -> Result<bool, RoundsError> {
         for rank in 0..self.members.len() {
-            if self.members[rank].process.ended()?.is_none() {
-                continue;
+            let Some(status) = self.members[rank].process.ended()? else { continue };
+            if status.code().is_some_and(|code| code != 0) {
+                self.broken.get_or_insert_with(|| format!("member {rank} broke: {status}"));
             }
             let (life, starts) = (self.members[rank].life + 1, self.members[rank].starts + 1);
-            if starts > STARTS_MAX {
+            if starts > STARTS_MAX || self.broken.is_some() {
                 return Ok(false);
             }
             self.members[rank] = Member { starts, ..self.begin(rank, life)? };
@@ -345,7 +349,7 @@ impl<'a> Campaign<'a> {
                 let taken = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
                 return Ok(Some((found, taken)));
             }
-            if begun.elapsed() > self.plan.patience {
+            if begun.elapsed() > self.plan.patience || self.broken.is_some() {
                 return Ok(None);
             }
             std::thread::sleep(LOOK_EVERY);

@@ -32,8 +32,8 @@ pub const MAY_KNOW: &[(&str, &[&str])] = &[
         ],
     ),
     ("bourdon-bench", &["bourdon", "bourdon-ring", "bourdon-udp"]), // the last for raw sockets with the same options
-    ("bourdon-cli", &["bourdon", "bourdon-sim"]),
-    ("bourdon-lab", &[]), // its judge must not agree with our mistakes
+    ("bourdon-cli", &["bourdon", "bourdon-lab", "bourdon-sim"]),    // the lab for tests
+    ("bourdon-lab", &[]),                                           // its judge must not agree with our mistakes
     ("bourdon-perf", &["bourdon-port", "bourdon-protocol", "bourdon-ring", "bourdon-wire"]),
     ("bourdon-tidy", &[]),
 ];

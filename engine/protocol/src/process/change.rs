@@ -514,6 +514,7 @@ impl Process {
         if own.is_some() {
             self.rejoin.joined(now);
             self.transfer.joined();
+            self.release_donor();
             self.clients.renumber();
         }
         self.heartbeat.due = now;

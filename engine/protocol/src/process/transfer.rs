@@ -133,6 +133,15 @@ impl Process {
         self.want_snapshot(now);
     }
 
+    /// Drops the snapshot of one that has become a member, so that the next asker need not wait.
+    pub(super) fn release_donor(&mut self) {
+        let Some(donor) = &self.transfer.donor else { return };
+        let mut members = self.data.view.members.iter();
+        if members.any(|member| self.presence.address(member.rank) == Some(donor.reply_to)) {
+            self.transfer.donor = None;
+        }
+    }
+
     /// Drops a snapshot that nobody has asked about for long.
     pub(super) fn tend_donor(&mut self, now: Instant) {
         if self.transfer.donor.as_ref().is_some_and(|donor| donor.is_idle(now)) {

@@ -8,13 +8,13 @@
 //! sequence is a prefix of the longest, at `uniform` and `stable` those of killed processes too, by what they wrote down;
 //! with one publisher the payloads, hashed in delivery order, are the input's.
 
-use super::history::names;
 use super::input::{Record, Source};
 use super::link::{Assignment, Order, Said, Tally};
 use super::process::hex;
 use super::proof;
 use super::schedule::{Rate, Schedule};
 use crate::exit::Failure;
+use crate::history::names;
 use bourdon::settings::{Order as DeliveryOrder, Reliability, Role, Settings, Start};
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};

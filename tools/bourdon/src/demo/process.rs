@@ -5,12 +5,12 @@
 //! itself at an exact message; a second life of it, or one that the others had given up, takes the state over from a
 //! member and goes on from there.
 
-use super::history::History;
 use super::link::{Assignment, Order, Said, Tally};
 use super::proof::Proof;
 use super::schedule::Schedule;
 use super::share::Shares;
 use crate::exit::Failure;
+use crate::history::History;
 use bourdon::settings::Role;
 use bourdon::{Counter, Event, Node, NodeEvent, Outgoing, Port, Rank, Refusal};
 use sha2::Digest;
@@ -346,7 +346,9 @@ fn begin_proof(assignment: &Assignment, life: u32) -> Result<Proof, String> {
         Role::Member => format!("member-{}", settings.process.rank),
         Role::Observer => format!("observer-{}", settings.process.rank),
     };
-    let history = assignment.history.as_ref().map(|directory| History::create(directory, &name, life)).transpose()?;
+    let life = if life > 1 { format!(".{life}") } else { String::new() };
+    let file = assignment.history.as_ref().map(|directory| directory.join(format!("{name}{life}.tsv")));
+    let history = file.map(|path| History::create(&path)).transpose()?;
     let (members, keeps) = (settings.group.members, settings.process.snapshots);
     Ok(Proof::new(members, assignment.publishers, assignment.messages, keeps, history))
 }

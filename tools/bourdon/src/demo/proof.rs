@@ -1,11 +1,25 @@
 //! What one process of a demo can prove to have delivered, and the state it hands to one that joins.
 
-use super::history::{History, Shown};
 use super::link::LATENCY_MAX_NS;
 use super::share::{self, Owners};
+use crate::history::{Delivered, History, hash};
 use bourdon::{Delivery, Rank};
 use hdrhistogram::Histogram;
 use sha2::{Digest, Sha256};
+
+/// One delivery, as a proof and a snapshot have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shown<'a> {
+    pub(crate) view: u64,
+    pub(crate) order: Option<u64>,
+    pub(crate) publisher: u16,
+    pub(crate) sequence: u64,
+    /// The message it answers.
+    pub(crate) after: Option<(u16, u64)>,
+    /// Whose records it is one of.
+    pub(crate) share: u16,
+    pub(crate) payload: &'a [u8],
+}
 
 /// What has been delivered.
 pub(crate) struct Proof {
@@ -77,7 +91,8 @@ impl Proof {
         }
         self.last = Some((rank, sequence));
         if let Some(history) = &mut self.history {
-            history.delivery(shown);
+            let Shown { view, order, publisher, sequence, after, payload, .. } = *shown;
+            history.delivery(&Delivered { view, order, publisher, sequence, after, hash: hash(payload) });
         }
         if let Some(kept) = &mut self.kept {
             write(kept, shown);

@@ -1,8 +1,8 @@
 //! 9: each publisher's messages in the order it sent them.
 //!
 //! From `reliable` on none is left out either, as long as the publisher stays: one that was removed may lose its last
-//! messages and come back with later ones, and a client that gives up is nobody's member. An observer names what it
-//! gave up.
+//! messages and come back with later ones, and a client that gives up is nobody's member. A publisher that is named after
+//! a life (`0.2`) never comes back. An observer names what it gave up.
 
 use super::{Case, Verdict};
 use crate::history::{Life, SNAPSHOT};
@@ -41,9 +41,11 @@ pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
 /// Whether a publisher was a member, without a break, in all of a life's views from one to another.
 fn stays(case: &Case<'_>, life: &Life, publisher: u32, from: u32, to: u32) -> bool {
     let name = &case.histories.publishers[publisher as usize];
-    let rank = name.strip_prefix("member:").unwrap_or(name);
+    let name = name.strip_prefix("member:").unwrap_or(name);
+    let (rank, of_one_life) = name.split_once('.').map_or((name, false), |(rank, _)| (rank, true));
     let process = format!("member:{rank}");
-    if from == SNAPSHOT || case.histories.lives.iter().any(|other| other.name == process && other.number > 1) {
+    let comes_back = || case.histories.lives.iter().any(|other| other.name == process && other.number > 1);
+    if from == SNAPSHOT || (!of_one_life && comes_back()) {
         return false;
     }
     life.views[from as usize..=to as usize].iter().all(|view| view.members.iter().any(|member| member == rank))

@@ -96,12 +96,14 @@ fn gaps_at_members(case: &Case<'_>, verdict: &mut Verdict) {
 
 fn snapshots(case: &Case<'_>, verdict: &mut Verdict) {
     let begins_with_one =
-        |life: &&Life| life.member && life.number > 1 && life.kept().any(|delivery| delivery.segment == SNAPSHOT);
-    for life in case.histories.lives.iter().filter(begins_with_one) {
+        |life: &Life| life.member && life.number > 1 && life.kept().any(|delivery| delivery.segment == SNAPSHOT);
+    for life in case.histories.lives.iter().filter(|life| begins_with_one(life)) {
         let Some(first) = life.views.first().map(|view| view.number) else { continue };
-        // Anyone who was there from the beginning and installed this view.
+        // Anyone who was there before this view and has everything from the beginning: by itself, or by a snapshot that is
+        // held to the same.
         let model = case.histories.lives.iter().find(|other| {
-            other.member && other.number == 1 && other.views.iter().skip(1).any(|view| view.number == first)
+            let has_all = other.number == 1 || begins_with_one(other);
+            other.member && has_all && other.views.iter().skip(1).any(|view| view.number == first)
         });
         let Some(model) = model else { continue };
         let mut had: Vec<u32> = model.kept().filter(|delivery| delivery.view < first).map(|d| d.message).collect();

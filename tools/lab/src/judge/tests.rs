@@ -210,6 +210,14 @@ fn nine_one_that_was_restarted_may_leave_some_out() {
     let files = [("member-0", "V 1 1,2,0"), restarted, ("member-1", other), ("member-2", other)];
     assert_eq!(broken(FIFO, &files, "member:0"), [0; 0]);
     assert_eq!(broken(FIFO, &files[2..], ""), [9]);
+    // Named after its life, it has no such excuse, unless it was out of the view meanwhile.
+    let named = |text: &str| text.replace(" - 0 ", " - 0.1 ");
+    let (stayed, left) =
+        (named(other), named(&other.replace("V 2 1,2,0", "V 2 1,2 / V 3 1,2,0").replace("D 2", "D 3")));
+    let again = named(restarted.1);
+    let same = [files[0], ("member-0.2", &again), ("member-1", &stayed), ("member-2", &stayed)];
+    assert_eq!(broken(FIFO, &same, "member:0"), [9]);
+    assert_eq!(broken(FIFO, &[files[0], ("member-1", &left), ("member-2", &left)], "member:0"), [0; 0]);
 }
 
 /// The textbook's case: 0 asks, 1 answers, and 2 must not see the answer first, although each is a first message.
@@ -276,6 +284,13 @@ fn nineteen_a_snapshot_holds_what_the_others_had() {
         [0; 0],
         "without a snapshot none is judged"
     );
+    // When nobody is left from the beginning, one that began with a snapshot is what others are held to.
+    let model = "D 1 0 0 0 - / V 2 0,1 / D 2 1 0 1 - / V 3 0,1,2";
+    let (all, less) = ("D 1 0 0 0 - / D 2 1 0 1 - / V 3 0,1,2", "D 2 1 0 1 - / V 3 0,1,2");
+    let files =
+        |later| [("member-0", "V 1 0,2"), ("member-0.2", model), ("member-2", "V 1 0,2"), ("member-2.2", later)];
+    assert_eq!(broken(TOTAL, &files(all), "member:0 member:2"), [0; 0]);
+    assert_eq!(broken(TOTAL, &files(less), "member:0 member:2"), [19]);
 }
 
 #[test]

@@ -6,8 +6,8 @@
 //! Lines are written out before anything that follows from them leaves the process: at the end of each batch, before
 //! acknowledgements go out, and before the process kills itself. A SIGKILL loses nothing that was shown.
 
-use super::process::hex;
 use sha2::{Digest, Sha256};
+use std::fmt::Display;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -15,18 +15,22 @@ use std::path::Path;
 /// Lines collected before they are written, at the least.
 const BATCH_BYTES: usize = 1 << 16;
 
-/// One delivery, as a history and a snapshot have it.
+/// One delivery, as a line tells it. A publisher is whatever gives its messages names that no other message has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shown<'a> {
+pub(crate) struct Delivered<P> {
     pub(crate) view: u64,
     pub(crate) order: Option<u64>,
-    pub(crate) publisher: u16,
+    pub(crate) publisher: P,
     pub(crate) sequence: u64,
     /// The message it answers.
-    pub(crate) after: Option<(u16, u64)>,
-    /// Whose records it is one of.
-    pub(crate) share: u16,
-    pub(crate) payload: &'a [u8],
+    pub(crate) after: Option<(P, u64)>,
+    pub(crate) hash: u64,
+}
+
+/// What a line tells of a payload: the first eight bytes of its SHA-256.
+pub(crate) fn hash(payload: &[u8]) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = <[u8; 32]>::from(Sha256::digest(payload));
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// A file that is being written.
@@ -38,11 +42,9 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// `name` is the process's, such as `member-0`; later lives have a number behind it.
-    pub(crate) fn create(directory: &Path, name: &str, life: u32) -> Result<Self, String> {
-        let life = if life > 1 { format!(".{life}") } else { String::new() };
-        let path = directory.join(format!("{name}{life}.tsv"));
-        let file = File::create(&path).map_err(|error| format!("can't write {}: {error}", path.display()))?;
+    /// Begins a new file.
+    pub(crate) fn create(path: &Path) -> Result<Self, String> {
+        let file = File::create(path).map_err(|error| format!("can't write {}: {error}", path.display()))?;
         Ok(Self { file, lines: Vec::new(), failed: None })
     }
 
@@ -54,12 +56,12 @@ impl History {
         }
     }
 
-    pub(crate) fn delivery(&mut self, shown: &Shown<'_>) {
-        let order = shown.order.map_or_else(|| "-".to_owned(), |order| order.to_string());
-        let after = shown.after.map_or_else(|| "-".to_owned(), |(rank, sequence)| format!("{rank}:{sequence}"));
-        let hash = hex(&Sha256::digest(shown.payload)[..8]);
-        let Shown { view, publisher, sequence, .. } = shown;
-        self.line(format_args!("D\t{view}\t{order}\t{publisher}\t{sequence}\t{after}\t{hash}"));
+    pub(crate) fn delivery(&mut self, delivered: &Delivered<impl Display>) {
+        let Delivered { view, order, publisher, sequence, after, hash } = delivered;
+        let order = order.map_or_else(|| "-".to_owned(), |order| order.to_string());
+        let after =
+            after.as_ref().map_or_else(|| "-".to_owned(), |(publisher, sequence)| format!("{publisher}:{sequence}"));
+        self.line(format_args!("D\t{view}\t{order}\t{publisher}\t{sequence}\t{after}\t{hash:016x}"));
     }
 
     pub(crate) fn view(&mut self, epoch: u64, members: &[u16]) {
@@ -114,22 +116,16 @@ mod tests {
     #[test]
     fn what_was_written_is_read_back_and_a_cut_line_is_none() {
         let directory = tempfile::tempdir().unwrap();
-        let mut history = History::create(directory.path(), "member-3", 2).unwrap();
+        let path = directory.path().join("member-3.tsv");
+        let mut history = History::create(&path).unwrap();
         history.view(4, &[2, 0]);
-        let shown = Shown {
-            view: 4,
-            order: Some(9),
-            publisher: 2,
-            sequence: 7,
-            after: Some((0, 5)),
-            share: 2,
-            payload: b"abc",
-        };
-        history.delivery(&shown);
-        history.delivery(&Shown { order: None, after: None, sequence: 8, ..shown });
+        let hash = hash(b"abc");
+        let first = Delivered { view: 4, order: Some(9), publisher: 2, sequence: 7, after: Some((0, 5)), hash };
+        history.delivery(&first);
+        history.delivery(&Delivered { order: None, after: None, sequence: 8, ..first });
         history.barrier(1);
         history.flush();
-        let text = std::fs::read_to_string(directory.path().join("member-3.2.tsv")).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
         let first = "V\t4\t2,0\nD\t4\t9\t2\t7\t0:5\tba7816bf8f01cfea\nD\t4\t-\t2\t8\t-\tba7816bf8f01cfea\nB\t1\n";
         assert_eq!(text, first);
         assert_eq!(names(&text).collect::<Vec<_>>(), [(2, 7), (2, 8)]);

@@ -1,0 +1,59 @@
+//! Groups on hosts of their own, with trouble of every kind, before a judge that shares no code with them.
+//!
+//! A few rounds of each: that it works at all. `docs/lab.md` has the campaign. Without root there is no lab, and nothing
+//! to see here.
+
+use bourdon_lab::hosts::Lab;
+use bourdon_lab::judge::{Order, Reliability, Rules};
+use bourdon_lab::rounds::{Plan, Trouble, run};
+use std::time::Duration;
+
+const MEMBERS: usize = 3;
+const ROUNDS: usize = 3;
+/// Every wait of a round: no figure is looked at here, and the host may be busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn campaign(trouble: Trouble, reliability: Reliability, name: &str) {
+    if let Err(why) = Lab::new(1) {
+        println!("skipped: {why}");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = env!("CARGO_BIN_EXE_bourdon");
+    let file = "{dir}/member-{rank}{life}.tsv";
+    let plan = Plan {
+        members: MEMBERS,
+        rounds: ROUNDS,
+        trouble,
+        member: format!("{program} lab-member --members {{members}} --reliability {name} --history {file}"),
+        folder: folder.path().to_owned(),
+        patience: PATIENCE,
+        rules: Rules { order: Order::Total, reliability, allow_skips: false, running: true },
+    };
+    let report = run(&plan, &|line| println!("{line}")).expect("it can be run");
+    assert_eq!(report.failed, None, "{report:?}");
+    assert_eq!(report.verdict.violations, [], "{report:?}");
+    assert!(report.rounds.len() == ROUNDS && report.restarts as usize >= ROUNDS, "{report:?}");
+    assert!(report.verdict.deliveries > 0 && report.verdict.last_view > Some(ROUNDS as u64), "{report:?}");
+}
+
+#[test]
+fn the_killed_are_replaced() {
+    campaign(Trouble::Kill, Reliability::Reliable, "reliable");
+    campaign(Trouble::Kill, Reliability::Uniform, "uniform");
+}
+
+#[test]
+fn the_stopped_are_left_out_and_come_back() {
+    campaign(Trouble::Stop, Reliability::Uniform, "uniform");
+}
+
+#[test]
+fn those_cut_off_are_left_out_and_come_back() {
+    campaign(Trouble::Cut, Reliability::Uniform, "uniform");
+}
+
+#[test]
+fn of_two_that_hear_each_other_one_way_only_one_is_left_out() {
+    campaign(Trouble::CutOneWay, Reliability::Reliable, "reliable");
+}
