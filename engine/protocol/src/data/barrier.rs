@@ -11,8 +11,7 @@
 //! lost. A marker may carry a message, delivered between the phases: ISIS's GBCAST, ordered against everything.
 //!
 //! The sequencer of a total order sets its marker last: the order of what the others sent before stands in its stream. If
-//! it is the one who was asked, it says in its heartbeats that it waits. One that comes late means a barrier more, which
-//! harms nobody.
+//! it is the one who was asked, it says in its heartbeats that it waits at this barrier.
 //!
 //! If a view change comes in between and the cut has every marker, all complete the barrier at the cut; if not, nobody had
 //! completed it, and the markers are set again in the next view. Who completed it may be gone: then every member had

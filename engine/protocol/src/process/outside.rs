@@ -69,6 +69,10 @@ impl Process {
         }
         let known = self.data.view.incarnation(rank);
         if epoch == self.data.view.epoch && known == Some(from.incarnation) {
+            let waits = said.flags.get() & heartbeat_flags::BARRIER != 0 && rank == self.data.view.sequencer;
+            if waits && self.data.end == Ending::Open && header.is_of_phase(self.data.barrier.phase) {
+                self.data.barrier.note_wanted();
+            }
             return self.on_own_views_heartbeat(now, from, epoch, said);
         }
         if known.is_some_and(|incarnation| incarnation != from.incarnation) {
@@ -119,10 +123,6 @@ impl Process {
             }
         }
         self.data.update_flow();
-        let waits = said.flags.get() & heartbeat_flags::BARRIER != 0 && rank == self.data.view.sequencer;
-        if waits && self.data.end == Ending::Open && self.data.outbound.is_some() {
-            self.data.barrier.note_wanted();
-        }
         let stream = &mut self.data.streams[rank.index()];
         if !stream.window.started {
             let (next, oldest) = (said.next_number.get(), said.oldest_number.get());

@@ -164,7 +164,14 @@ impl Process {
             link_port: config.link_port.into(),
         };
         let parts = [record.as_bytes(), &[]];
-        self.outbox.record(now, Destination::Group, Kind::Heartbeat, parts, &mut self.counters);
+        if beat_flags & heartbeat_flags::BARRIER != 0 {
+            // For this barrier only: one that comes late must not ask for another.
+            let header = super::header(&self.config, self.data.view.epoch).in_phase(self.data.barrier.phase);
+            let to = Destination::Group;
+            self.outbox.record_as(header, now, to, Kind::Heartbeat, parts, &mut self.counters);
+        } else {
+            self.outbox.record(now, Destination::Group, Kind::Heartbeat, parts, &mut self.counters);
+        }
         let settled = self.standing == Standing::Member && self.missing().next().is_none();
         self.heartbeat.beat(now, &self.config.timing, settled);
         if blocked {
