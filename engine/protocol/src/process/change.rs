@@ -21,7 +21,7 @@ use crate::outbox::Destination;
 use crate::view::{Beginning, Member, View, bit, ranks};
 use alloc::vec::Vec;
 use bourdon_wire::records::{BallotStep, heartbeat_flags};
-use bourdon_wire::{DatagramHeader, Epoch, Incarnation, Instant, Kind, Rank};
+use bourdon_wire::{DatagramHeader, Epoch, Instant, Kind, Rank};
 
 /// How many takeovers a proposer waits for those who are not suspected and do not answer.
 const PATIENCE: u64 = 4;
@@ -549,10 +549,7 @@ impl Process {
             self.standing = Standing::Gone;
             return self.event(Event::Left(epoch));
         }
-        // Whoever comes back is somebody else: what this life promised or owed is over.
-        self.config.incarnation = Incarnation(self.config.incarnation.0.wrapping_add(1));
-        self.data.config.incarnation = self.config.incarnation;
-        self.outbox.enter(header(&self.config, Epoch(0)));
+        self.live_anew();
         self.standing = Standing::Outside;
         let may_rejoin_at = self.rejoin.left_out(now, &self.config.timing.membership);
         self.search_again(may_rejoin_at);
