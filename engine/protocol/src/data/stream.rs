@@ -140,7 +140,13 @@ impl Stream {
     pub(crate) fn marker(&mut self) -> Option<(u64, Option<&[u8]>)> {
         let end = self.end();
         // In total order nobody walks what stands behind a stream's last message.
-        while let Some(frame) = self.cursor.frame(&self.log, end).filter(|frame| frame.kind() == Some(Kind::Row)) {
+        let passes = self.passes;
+        let passed = |frame: &Frame<'_>| match frame.kind() {
+            Some(Kind::Row) => true,
+            Some(Kind::Marker) => Marker::read(frame.body).is_none_or(|(marker, _)| marker.phase.get() < passes),
+            _ => false,
+        };
+        while let Some(frame) = self.cursor.frame(&self.log, end).filter(passed) {
             let body_bytes = frame.body.len();
             self.cursor.step(body_bytes, false);
         }
