@@ -60,7 +60,11 @@ pub(crate) struct Sent {
 /// Every invariant: its number in DESIGN §7, its name, and what it says.
 pub const INVARIANTS: &[(&str, &str, &str)] = &[
     ("1", integrity::NAME, "delivered at most once, only if sent, bytes as sent"),
-    ("3, 4, 5", views::NAME, "epochs grow; one membership and beginning an epoch; a quorum of the old view had stopped"),
+    (
+        "3, 4, 5",
+        views::NAME,
+        "epochs grow; one membership and beginning an epoch; a quorum of the old view had stopped",
+    ),
     ("6, 7, 24, 25", agreement::NAME, "who goes on to the next view was shown the same in this one"),
     ("11", agreement::UNIFORM, "shown to anybody, even one that crashed, means shown to all, in the same view"),
     ("9", fifo::NAME, "a sender's messages in the order it sent them"),

@@ -230,7 +230,9 @@ impl History {
     pub(crate) fn name(&self, id: Id) -> String {
         let message = &self.messages[id as usize];
         match (message.publisher, message.client) {
-            (Some((rank, life)), _) if message.at_barrier => format!("barrier message {} of {rank}/{life}", message.sequence),
+            (Some((rank, life)), _) if message.at_barrier => {
+                format!("barrier message {} of {rank}/{life}", message.sequence)
+            }
             (Some((rank, life)), _) => format!("{rank}/{life}:{}", message.sequence),
             (None, client) => format!("client message {client:?}"),
         }

@@ -471,8 +471,7 @@ impl Pipeline {
 
     /// Exactly what has been delivered; unknown in the middle of a message or of a view change.
     pub(crate) fn position(&self) -> Option<Position> {
-        let settled =
-            |stream: &Stream| !stream.assembly.is_begun() && !super::unordered::has_run_ahead(stream);
+        let settled = |stream: &Stream| !stream.assembly.is_begun() && !super::unordered::has_run_ahead(stream);
         if self.end != Ending::Open || !self.streams.iter().all(settled) {
             return None;
         }

@@ -56,7 +56,8 @@ impl Agreement {
         match self.ends.get(&epoch) {
             Some(end) if !end.has.get(id as usize).copied().unwrap_or(false) => {
                 let name = history.name(id);
-                let detail = format!("{name} was shown in epoch {epoch}, which ended without it at process {}", end.process);
+                let detail =
+                    format!("{name} was shown in epoch {epoch}, which ended without it at process {}", end.process);
                 Err(Violation::new(UNIFORM, detail))
             }
             _ => Ok(()),
@@ -73,7 +74,8 @@ impl Agreement {
         let lost = (0..).zip(&self.shown_in).find(|(id, shown)| **shown == Some(epoch) && !has[*id as usize]);
         if let Some((id, _)) = lost {
             let name = history.name(id);
-            let detail = format!("{name} was shown in epoch {epoch}, which ended without it at process {}", lineage.process);
+            let detail =
+                format!("{name} was shown in epoch {epoch}, which ended without it at process {}", lineage.process);
             return Err(Violation::new(UNIFORM, detail));
         }
         let (process, delivered) = (lineage.process, lineage.delivered.clone());
@@ -92,7 +94,10 @@ pub(super) fn compare(
 ) -> Verdict {
     let differs = |which: &str, shown: &Shown| {
         let other = lineage.process;
-        let detail = format!("by the end of epoch {epoch} {which} of processes {process} and {other} was shown {}", describe(history, shown));
+        let detail = format!(
+            "by the end of epoch {epoch} {which} of processes {process} and {other} was shown {}",
+            describe(history, shown)
+        );
         Err(Violation::new(NAME, detail))
     };
     if let Some(missing) = first.iter().find(|shown| !lineage.has(shown.id)) {

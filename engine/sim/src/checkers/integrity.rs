@@ -6,7 +6,7 @@
 //!
 //! DESIGN §7: 1.
 
-use super::{Violation, Verdict};
+use super::{Verdict, Violation};
 use crate::history::{History, Shown};
 use bourdon_protocol::Delivery;
 

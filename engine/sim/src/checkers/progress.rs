@@ -29,9 +29,9 @@ pub(crate) fn is_lost(nodes: &[Node], members: usize, latest: Option<&Installed>
     };
     let lives = |member: &bourdon_protocol::Member| {
         let node = &nodes[member.rank.index()];
-        node.process.as_ref().is_some_and(|process| {
-            process.incarnation() == member.incarnation && process.standing() != Standing::Gone
-        })
+        node.process
+            .as_ref()
+            .is_some_and(|process| process.incarnation() == member.incarnation && process.standing() != Standing::Gone)
     };
     !is_quorum(&latest.view, lives)
 }
@@ -47,7 +47,9 @@ impl Progress<'_> {
             if standing != due || view.epoch != latest.view.epoch || process.is_wedged() {
                 let wedged = if process.is_wedged() { ", wedged" } else { "" };
                 let (epoch, last) = (view.epoch, &latest.view);
-                return missing(format!("process {index} is {standing:?} in view {epoch}{wedged}; the last is {last:?}"));
+                return missing(format!(
+                    "process {index} is {standing:?} in view {epoch}{wedged}; the last is {last:?}"
+                ));
             }
             if index < self.members && view.incarnation(bourdon_wire::Rank(index as u16)).is_none() {
                 return missing(format!("process {index} is not in the last view"));

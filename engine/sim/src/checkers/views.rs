@@ -60,7 +60,9 @@ impl Views {
         let view = process.view();
         let epoch = view.epoch.0;
         let broken = |what: String| Err(Violation::new(NAME, format!("process {}: {what}", lineage.process)));
-        if lineage.epoch.is_some_and(|before| before >= epoch) {
+        // Who follows may lose a view and find it again.
+        let least = epoch + u64::from(process.standing() == Standing::Following);
+        if lineage.epoch.is_some_and(|before| before >= least) {
             return broken(format!("epoch {epoch} follows {:?}", lineage.epoch));
         }
         if epoch > 1 && self.calm {
@@ -96,7 +98,8 @@ impl Views {
         let epoch = view.epoch.0;
         let Some(before) = self.epochs.get(&(epoch - 1)) else { return Ok(()) };
         let old = &before.view;
-        let stopped: Vec<_> = old.members.iter().filter(|member| self.stopped.contains(&(epoch - 1, **member))).collect();
+        let stopped: Vec<_> =
+            old.members.iter().filter(|member| self.stopped.contains(&(epoch - 1, **member))).collect();
         if !is_quorum(old, |member| stopped.contains(&member)) {
             let detail = format!("view {epoch} was entered when only {stopped:?} had stopped in {old:?}");
             return Err(Violation::new(NAME, detail));

@@ -7,7 +7,9 @@
 //! What happens to processes keeps a majority alive at any time, save in one plan of twelve, which may lose the group; and
 //! one member never crashes and never leaves, because a group that has lost everybody would form again from nothing.
 
-use super::{DetectorPlan, EventPlan, FaultPlan, Happening, MS, ObserverPlan, OrderPlan, Plan, ReliabilityPlan, StartPlan};
+use super::{
+    DetectorPlan, EventPlan, FaultPlan, Happening, MS, ObserverPlan, OrderPlan, Plan, ReliabilityPlan, StartPlan,
+};
 use fastrand::Rng;
 
 fn pick<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
@@ -157,7 +159,8 @@ impl<'a> Drawn<'a> {
 
     fn go_away(&mut self, at_ns: u64, how: Happening, process: u16, unit_ns: u64) {
         let comes_back = self.rng.u8(0..4) != 0;
-        let back_ns = at_ns + if self.rng.bool() { self.rng.u64(1..unit_ns) } else { self.rng.u64(unit_ns..4 * unit_ns) };
+        let back_ns =
+            at_ns + if self.rng.bool() { self.rng.u64(1..unit_ns) } else { self.rng.u64(unit_ns..4 * unit_ns) };
         let until_ns = if comes_back { back_ns } else { u64::MAX };
         // One who is back takes a while to be let in.
         let settled_ns = until_ns.saturating_add(3 * unit_ns);

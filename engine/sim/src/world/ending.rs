@@ -74,7 +74,8 @@ impl World<'_> {
     fn datagrams(&self) -> Option<Vec<u64>> {
         let only = self.checkers.views.latest().is_some_and(|latest| latest.view.epoch.0 == 1);
         let members = self.nodes.iter().take(usize::from(self.plan.members));
-        let received = members.enumerate().map(|(rank, node)| Some(node.process.as_ref()?.received(Rank(rank as u16)).0));
+        let received =
+            members.enumerate().map(|(rank, node)| Some(node.process.as_ref()?.received(Rank(rank as u16)).0));
         received.collect::<Option<Vec<_>>>().filter(|_| only)
     }
 
