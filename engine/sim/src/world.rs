@@ -223,7 +223,7 @@ impl<'p> World<'p> {
     fn wake(&mut self, index: usize, at_ns: u64) {
         let node = &mut self.nodes[index];
         let at_ns = at_ns.max(node.paused_until_ns);
-        if at_ns < node.wakes_at_ns {
+        if at_ns < node.wakes_at_ns && node.process.is_some() {
             node.wakes_at_ns = at_ns;
             self.push(at_ns, What::Step(index));
         }

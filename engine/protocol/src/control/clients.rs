@@ -122,6 +122,7 @@ impl Clients {
         let Some(known) = index.map(|index| &mut self.0[index]) else { return Request::TooMany };
         (known.heard_at, known.reply_to) = (now, reply_to);
         known.next = known.next.max(known.delivered).max(oldest);
+        known.taken = known.taken.max(oldest);
         if sequence == known.next && known.under_way.len() < UNDER_WAY_MAX {
             return Request::Publish;
         }
@@ -155,14 +156,14 @@ impl Clients {
         }
     }
 
-    /// A message was refused for good: its sequence is used up. Says what the client may be told.
+    /// A message was refused for good: its sequence is used up, once everything before it is settled. Until then the client
+    /// says so again: what is to be published anew in another view is not under way and may yet be lost. Says what the
+    /// client may be told.
     pub(crate) fn skip(&mut self, client: ClientId) -> Sequence {
         let Some(known) = self.get(client) else { return Sequence(0) };
-        known.next = known.next.next();
-        match known.under_way.back_mut() {
-            // Not before what was published ahead of it.
-            Some(last) => last.0 = known.next,
-            None => known.taken = known.next,
+        if known.taken == known.next {
+            known.next = known.next.next();
+            known.taken = known.next;
         }
         known.taken
     }

@@ -13,9 +13,9 @@
 //! The sequencer of a total order sets its marker last: the order of what the others sent before stands in its stream.
 //! Where it is the one that wants a barrier, it asks the others for their markers first, in its stream as well.
 //!
-//! If a view change comes in between, whoever had reached the barrier has it in its `STATE`, and all complete it at the
-//! cut, which then holds every marker; if nobody had, the markers are set again in the next view. Reached, not completed:
-//! who completed it may be gone, but then every member had reached it, one of any quorum among them.
+//! If a view change comes in between and the cut has every marker, all complete the barrier at the cut; if not, nobody had
+//! completed it, and the markers are set again in the next view. Who completed it may be gone: then every member had
+//! reached it, one of any quorum among them, and the cut has what that one held.
 //!
 //! Invariant 16. Sources: Birman and Joseph, "Exploiting virtual synchrony" (1987); JGroups' FLUSH.
 

@@ -21,7 +21,7 @@ use crate::outbox::Destination;
 use crate::view::{Beginning, Member, View, bit, ranks};
 use alloc::vec::Vec;
 use bourdon_wire::records::{BallotStep, heartbeat_flags};
-use bourdon_wire::{DatagramHeader, Epoch, Incarnation, Instant, Kind, Rank};
+use bourdon_wire::{DatagramHeader, Epoch, Instant, Kind, Rank};
 
 /// How many takeovers a proposer waits for those who are not suspected and do not answer.
 const PATIENCE: u64 = 4;
@@ -391,7 +391,8 @@ impl Process {
             outbound.ack.due = now; // say so at once
         }
         let may = match &data.end {
-            Ending::Decided(cut) => cut.phase > data.barrier.phase,
+            // All have the same cut: where it has every marker, all complete the barrier at it.
+            Ending::Decided(_) => true,
             _ => data.barrier.may_pass(&data.streams, &data.view, data.own(), self.config.mutant),
         };
         if !may {
@@ -551,10 +552,7 @@ impl Process {
             self.standing = Standing::Gone;
             return self.event(Event::Left(epoch));
         }
-        // Whoever comes back is somebody else: what this life promised or owed is over.
-        self.config.incarnation = Incarnation(self.config.incarnation.0.wrapping_add(1));
-        self.data.config.incarnation = self.config.incarnation;
-        self.outbox.enter(header(&self.config, Epoch(0)));
+        self.live_anew();
         self.standing = Standing::Outside;
         let may_rejoin_at = self.rejoin.left_out(now, &self.config.timing.membership);
         self.search_again(may_rejoin_at);

@@ -179,14 +179,18 @@ impl Process {
     pub(super) fn lose_view(&mut self) {
         let own = matches!(self.config.role, Role::Member(_));
         if own {
-            self.config.incarnation = Incarnation(self.config.incarnation.0.wrapping_add(1));
+            self.live_anew();
         }
         self.data = Pipeline::idle(self.config.clone(), Epoch(0));
         self.standing = Standing::Outside;
         self.search_again(Instant(0));
-        if own {
-            self.outbox.enter(header(&self.config, Epoch(0)));
-        }
+    }
+
+    /// Whoever comes back is somebody else: what this life promised or owed is over.
+    pub(super) fn live_anew(&mut self) {
+        self.config.incarnation = Incarnation(self.config.incarnation.0.wrapping_add(1));
+        self.data.config.incarnation = self.config.incarnation;
+        self.outbox.enter(header(&self.config, Epoch(0)));
     }
 
     // ---- asking and telling ---------------------------------------------------------------------------------------
@@ -273,6 +277,7 @@ impl Process {
             Standing::Forming if self.is_in(&view) => {}
             Standing::Forming => {
                 (self.standing, self.change) = (Standing::Outside, None);
+                self.live_anew(); // it may have been in the first view, and out of it, without hearing of it
                 self.found(now, view, late);
             }
             Standing::Outside if now >= self.search.not_before => self.found(now, view, late),

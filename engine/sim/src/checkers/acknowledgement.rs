@@ -6,7 +6,7 @@
 //! DESIGN §7: 13 (its half about acknowledgements; the other is in `window`).
 
 use super::{Verdict, Violation};
-use bourdon_protocol::Process;
+use bourdon_protocol::{Process, Standing};
 
 pub(super) const NAME: &str = "acknowledgement";
 
@@ -14,7 +14,8 @@ pub(super) fn stepped(processes: &[Option<&Process>], believer: &Process) -> Ver
     let view = believer.view();
     for member in view.members.iter().filter(|member| Some(member.rank) != believer.config().rank()) {
         let Some(other) = processes.get(member.rank.index()).copied().flatten() else { continue };
-        if other.incarnation() != member.incarnation || other.view().epoch != view.epoch {
+        let there = other.standing() == Standing::Member && other.view().epoch == view.epoch;
+        if !there || other.incarnation() != member.incarnation {
             continue;
         }
         for stream in view.members.iter().map(|member| member.rank) {

@@ -60,7 +60,9 @@ impl Views {
         let view = process.view();
         let epoch = view.epoch.0;
         let broken = |what: String| Err(Violation::new(NAME, format!("process {}: {what}", lineage.process)));
-        if lineage.epoch.is_some_and(|before| before >= epoch) {
+        // Who follows may lose a view and find it again.
+        let least = epoch + u64::from(process.standing() == Standing::Following);
+        if lineage.epoch.is_some_and(|before| before >= least) {
             return broken(format!("epoch {epoch} follows {:?}", lineage.epoch));
         }
         if epoch > 1 && self.calm {

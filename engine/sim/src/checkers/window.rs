@@ -8,7 +8,7 @@
 
 use super::{Verdict, Violation};
 use crate::plan::Plan;
-use bourdon_protocol::Process;
+use bourdon_protocol::{Process, Standing};
 
 pub(super) const NAME: &str = "window";
 
@@ -35,7 +35,8 @@ impl Window {
         for member in &view.members {
             let index = member.rank.index();
             let (Some(Some(other)), window) = (processes.get(index), self.windows[index]) else { continue };
-            if other.incarnation() != member.incarnation || other.view().epoch > view.epoch {
+            let gone = other.incarnation() != member.incarnation || other.standing() != Standing::Member;
+            if gone || other.view().epoch > view.epoch {
                 continue; // gone, or beyond this view
             }
             let released = if other.view().epoch == view.epoch { other.released(own).0 } else { 0 };
