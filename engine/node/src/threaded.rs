@@ -182,17 +182,9 @@ impl ThreadedNode {
             stop: stop.clone(),
         };
         let (ready, stands) = sync_channel(1);
-        let (ended, end_waker) = (Flag::new(), events.waker.clone());
-        let has_ended = ended.clone();
-        let data = Builder::new()
-            .name("bourdon-data".to_owned())
-            .spawn(move || {
-                let outcome = run_agent(given, ready);
-                has_ended.set();
-                end_waker.wake();
-                outcome
-            })
-            .map_err(io("starting the data agent"))?;
+        let ended = Flag::new();
+        let data =
+            spawn_agent(given, ready, ended.clone(), events.waker.clone()).map_err(io("starting the data agent"))?;
         let Ok(Ready { info, waker, counters, cells }) = stands.recv() else {
             let outcome = data.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             return Err(outcome.expect_err("an agent that ends before it stands says why"));
@@ -289,6 +281,20 @@ impl Drop for ThreadedNode {
     fn drop(&mut self) {
         let _ = self.end(); // `stop` is for those who want to know
     }
+}
+
+fn spawn_agent(
+    given: Given,
+    ready: SyncSender<Ready>,
+    ended: Flag,
+    waker: Waker,
+) -> std::io::Result<JoinHandle<Result<(), NodeError>>> {
+    Builder::new().name("bourdon-data".to_owned()).spawn(move || {
+        let outcome = run_agent(given, ready);
+        ended.set();
+        waker.wake();
+        outcome
+    })
 }
 
 /// The data agent's thread, from its first line to its last.
