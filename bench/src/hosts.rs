@@ -8,11 +8,16 @@
 //! as long as a process in it does. A holder process sits in each and ends when its standard input does, which is when
 //! this process does, however it ends. Making a namespace needs root.
 //!
+//! Cables can be pulled (`hosts/switch.rs`).
+//!
 //! Invariant: [`Hosts::make`] returns only when every interface is up, and all of it is gone after the drop.
+
+mod switch;
 
 use crate::Failure;
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
+use switch::Switch;
 
 /// The interface of each host.
 pub(crate) const INTERFACE: &str = "bd0";
@@ -81,7 +86,9 @@ impl Namespace {
 /// Some hosts on a bridge.
 pub(crate) struct Hosts {
     hosts: Vec<Namespace>,
-    _bridge: Namespace,
+    /// Started when the first cable is pulled.
+    switch: Option<Switch>,
+    bridge: Namespace,
 }
 
 impl Hosts {
@@ -104,12 +111,41 @@ impl Hosts {
             ))?;
             hosts.push(host);
         }
-        Ok(Self { hosts, _bridge: bridge })
+        Ok(Self { hosts, switch: None, bridge })
     }
 
     /// A command that runs on a host.
     pub(crate) fn enter(&self, index: u16) -> Command {
         self.hosts[usize::from(index)].enter()
+    }
+
+    /// Makes ready to pull cables.
+    pub(crate) fn watch_cables(&mut self) -> Result<(), Failure> {
+        if self.switch.is_none() {
+            self.switch = Some(Switch::start(&self.bridge)?);
+        }
+        Ok(())
+    }
+
+    /// Pulls a host's cable, or one way only: `to` then hears nothing of it.
+    pub(crate) fn cut(&mut self, host: u16, to: Option<u16>) -> Result<(), Failure> {
+        self.set_cable("add", host, to)
+    }
+
+    /// Puts it back.
+    pub(crate) fn restore(&mut self, host: u16, to: Option<u16>) -> Result<(), Failure> {
+        self.set_cable("delete", host, to)
+    }
+
+    fn set_cable(&mut self, verb: &str, host: u16, to: Option<u16>) -> Result<(), Failure> {
+        self.watch_cables()?;
+        let port = |host: u16| format!("port{}", host + 1);
+        let (set, element) = match to {
+            None => ("cut", port(host)),
+            Some(to) => ("one_way", format!("{} . {}", port(host), port(to))),
+        };
+        let switch = self.switch.as_mut().expect("it has just been started");
+        switch.tell(&format!("{verb} element bridge cuts {set} {{ {element} }}\n"))
     }
 }
 

@@ -8,6 +8,7 @@
 //! The two ends of a measurement are processes of their own, one pinned to each core (`part.rs`).
 
 mod corosync;
+mod detect;
 mod fanout;
 mod hosts;
 mod latency;
@@ -41,11 +42,16 @@ enum Command {
     Fanout(Settings),
     /// Three members on three hosts, one order, beside Corosync
     TotalOrder(Settings),
+    /// From a fault to a view without its victim, by each detector
+    Detect(detect::Settings),
     /// The rings between threads
     Ring(Settings),
     /// One end of a measurement; the harness starts these itself
     #[command(hide = true)]
     Part,
+    /// A member whose failures are measured; the harness starts these itself
+    #[command(hide = true)]
+    DetectMember,
 }
 
 /// What is measured and how
@@ -171,6 +177,8 @@ fn main() -> ExitCode {
         Command::Fanout(settings) => fanout::run(&settings),
         Command::TotalOrder(settings) => total_order::run(&settings),
         Command::Ring(settings) => ring::run(&settings),
+        Command::Detect(settings) => detect::run(&settings),
+        Command::DetectMember => detect::member(),
         Command::Part => part::run(play),
     };
     let (why, code) = match outcome {

@@ -60,7 +60,7 @@ mod threaded;
 mod transport;
 
 pub use bourdon_port::{Port, PortError};
-pub use bourdon_protocol::control::detector::{Figures, Why};
+pub use bourdon_protocol::control::detector::{Figures, Gaps, Why};
 pub use bourdon_protocol::{
     Claim, Client, ClientEvent, Counter, Counters, Delivery, Event, Member, Outgoing, Process, Refusal, Standing, View,
 };

@@ -291,3 +291,15 @@ fn the_fast_profile_finds_a_crash_within_ten_milliseconds() {
     let (at, _, change) = watch.changes()[0];
     assert!(at <= 20_010 && change != Change::Trusted, "{at}");
 }
+
+#[test]
+fn gaps_are_counted_by_the_phi_they_reached() {
+    let mut watch = Watch::new(2, &only(Why::Phi));
+    watch.wait(100, beat);
+    let before = watch.detector.gaps();
+    assert_eq!((before.count, before.reached), (9, [0; 3]), "the first heartbeat ends no gap");
+    watch.wait(50, |_| {});
+    watch.wait(10, beat);
+    let after = watch.detector.gaps();
+    assert_eq!((after.count, after.reached, after.reached_unfloored), (10, [1; 3], [1; 3]));
+}

@@ -151,6 +151,29 @@ pub struct Figures {
     pub false_negatives: u64,
 }
 
+/// What phi had reached when heartbeats came after all: a healthy gap should reach k once in 10^k.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gaps {
+    /// How many gaps ended.
+    pub count: u64,
+    /// In how many of them phi had reached 1, 2 and 3.
+    pub reached: [u64; 3],
+    /// The same without the floor on the deviation, which makes phi smaller where heartbeats are regular.
+    pub reached_unfloored: [u64; 3],
+}
+
+impl Gaps {
+    fn note(&mut self, phi: &Phi, gap_ns: u64, timing: &DetectorTiming) {
+        let unfloored = DetectorTiming { phi_deviation_min_ns: 0, ..*timing };
+        let (floored, unfloored) = (phi.phi(gap_ns, timing), phi.phi(gap_ns, &unfloored));
+        self.count += 1;
+        for k in 0..self.reached.len() {
+            self.reached[k] += u64::from(floored >= (k + 1) as f64);
+            self.reached_unfloored[k] += u64::from(unfloored >= (k + 1) as f64);
+        }
+    }
+}
+
 /// How long a peer has been silent, less what was this process's own fault.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Silence {
@@ -243,6 +266,7 @@ pub struct Detector {
     /// Until then what arrives may have waited for us: its spacing says nothing of the peer.
     backlog_until: Instant,
     figures: [Figures; Why::ALL.len()],
+    gaps: Gaps,
 }
 
 impl Detector {
@@ -258,6 +282,7 @@ impl Detector {
             ping_due: Instant::NEVER,
             backlog_until: Instant(0),
             figures: [Figures::default(); Why::ALL.len()],
+            gaps: Gaps::default(),
         };
         (0..peers.min(PEERS_MAX)).for_each(|rank| detector.watch(Rank(rank as u16), now));
         detector
@@ -319,6 +344,9 @@ impl Detector {
         self.notice_stall(now);
         let backlog = now < self.backlog_until;
         let Some(Some(peer)) = self.peers.get_mut(rank.index()) else { return };
+        if let Some(gap_ns) = peer.phi.gap_ns(now).filter(|_| !backlog) {
+            self.gaps.note(&peer.phi, gap_ns, &self.timing);
+        }
         peer.phi.heartbeat(now, !backlog);
         self.heard_suspect(rank, now, Why::Phi);
     }
@@ -480,5 +508,10 @@ impl Detector {
     /// How well one detector did so far.
     pub fn figures(&self, why: Why) -> Figures {
         self.figures[why as usize]
+    }
+
+    /// What phi had reached when heartbeats came, of all peers.
+    pub fn gaps(&self) -> Gaps {
+        self.gaps
     }
 }

@@ -53,10 +53,15 @@ impl Phi {
         Self { ln_rises, silence: Silence::new(now), begun: false }
     }
 
+    /// How long the gap is that a heartbeat would end now, if there is one and it says something of the peer.
+    pub fn gap_ns(&self, now: Instant) -> Option<u64> {
+        (self.begun && !self.silence.forgiven).then(|| self.silence.ns(now))
+    }
+
     /// A heartbeat came; `spaced` if the time since the last one is that between their sendings, and not chance.
     pub fn heartbeat(&mut self, now: Instant, spaced: bool) {
-        if spaced && self.begun && !self.silence.forgiven {
-            let ln_gap_ns = libm::log(self.silence.ns(now).max(1) as f64);
+        if let Some(gap_ns) = self.gap_ns(now).filter(|_| spaced) {
+            let ln_gap_ns = libm::log(gap_ns.max(1) as f64);
             let mut tracked = 0.0;
             for k in 0..SHARES.len() {
                 tracked += self.ln_rises[k];

@@ -1,0 +1,410 @@
+//! From a fault to a view without its victim.
+//!
+//! Whoever waits for a failed member is not interested in when somebody began to suspect it, but in when the group went
+//! on. So a group of three is hit again and again: a member is killed, stopped, or cut off from the others, in both
+//! directions or in one; by turns one that gives the order and one that does not. What counts is the time until all who
+//! stay have installed a view without the victim, and the outage: the longest gap between two deliveries at a survivor,
+//! while every member publishes each millisecond.
+//!
+//! Each detector is measured alone, the others switched off: with hard evidence on, nothing else would ever be the first
+//! to notice a kill. Two more rows say what a threshold costs: how often healthy heartbeats were as late as each φ says
+//! (`phi`), and how often somebody healthy was left out on a host whose cores are all busy (`--load`).
+
+mod group;
+mod member;
+
+pub(crate) use member::run as member;
+
+use crate::hosts::{Hosts, INTERFACE};
+use crate::{Failure, Idle};
+use bourdon::settings::{Profile, Settings as NodeSettings};
+use clap::{Args, ValueEnum};
+use group::{Group, MEMBERS, Sample, Trouble, now_ns};
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+use std::sync::mpsc::{Sender, TryRecvError, channel};
+use std::time::Duration;
+
+/// Faults of each kind: a p99 that is not the maximum needs more than 100, and then the whole takes 20 minutes.
+const COUNT: u32 = 50;
+/// How long a group is whole before it is hit: heartbeats are regular again, and φ has learned some gaps.
+const CALM: Duration = Duration::from_millis(200);
+/// And at most that much longer, so that faults come at any time between two heartbeats.
+const CALM_SPREAD_NS: u64 = 20_000_000;
+/// How long φ is looked at: some thousand gaps.
+const PHI: Duration = Duration::from_secs(15);
+/// How often a long run says that it still runs.
+const SAY_EVERY: Duration = Duration::from_secs(30);
+
+/// What to measure
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Settings {
+    /// Only these faults
+    #[arg(long, value_enum, value_delimiter = ',')]
+    fault: Vec<Fault>,
+    /// Only these detectors
+    #[arg(long, value_enum, value_delimiter = ',')]
+    detector: Vec<Detector>,
+    /// Only these profiles
+    #[arg(long, value_enum, value_delimiter = ',')]
+    profile: Vec<ProfileName>,
+    /// Faults of each kind
+    #[arg(long, value_name = "K", default_value_t = COUNT, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    count: u32,
+    /// Instead of faults: load every core for so many seconds and count who is left out without one
+    #[arg(long, value_name = "SECONDS", conflicts_with_all = ["fault", "detector", "count"], value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    load: Option<u64>,
+    /// What a member does while nothing comes
+    #[arg(long, value_enum, default_value = "park")]
+    idle: Idle,
+    /// One JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Fault {
+    /// SIGKILL
+    Kill,
+    /// SIGSTOP
+    Stop,
+    /// Nothing passes its cable
+    Cut,
+    /// One other member hears nothing of it
+    CutOneWay,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Detector {
+    /// Its process is gone
+    Evidence,
+    /// Nothing heard
+    Push,
+    /// Pings unanswered
+    Pull,
+    /// Heartbeats overdue by their own measure
+    Phi,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum ProfileName {
+    /// No false eviction on a loaded host
+    Default,
+    /// For hosts with cores to spare
+    Fast,
+}
+
+/// One row's worth of faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cell {
+    fault: Fault,
+    detector: Detector,
+    profile: ProfileName,
+}
+
+impl Settings {
+    fn profiles(&self) -> impl Iterator<Item = ProfileName> {
+        let all = [ProfileName::Default, ProfileName::Fast];
+        all.into_iter().filter(|profile| self.profile.is_empty() || self.profile.contains(profile))
+    }
+
+    /// What there is to measure: a kill leaves evidence, the other faults leave none.
+    fn cells(&self) -> Vec<Cell> {
+        let mut cells = Vec::new();
+        for fault in [Fault::Kill, Fault::Stop, Fault::Cut, Fault::CutOneWay] {
+            let detectors: &[Detector] = match fault {
+                Fault::Kill => &[Detector::Evidence],
+                _ => &[Detector::Push, Detector::Pull, Detector::Phi],
+            };
+            for detector in detectors {
+                cells.extend(self.profiles().map(|profile| Cell { fault, detector: *detector, profile }));
+            }
+        }
+        let wants = |cell: &Cell| {
+            (self.fault.is_empty() || self.fault.contains(&cell.fault))
+                && (self.detector.is_empty() || self.detector.contains(&cell.detector))
+        };
+        cells.retain(wants);
+        cells
+    }
+}
+
+/// Measures and shows.
+pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
+    let mut cells = settings.cells();
+    let phi = settings.fault.is_empty() && (settings.detector.is_empty() || settings.detector.contains(&Detector::Phi));
+    if cells.is_empty() {
+        return Err(Failure::Unusable(
+            "a kill is measured by evidence, any other fault by push, pull and phi; choose one that goes with the other"
+                .into(),
+        ));
+    }
+    let mut hosts = match Hosts::make(MEMBERS).and_then(|mut hosts| hosts.watch_cables().map(|()| hosts)) {
+        Ok(hosts) => Some(hosts),
+        Err(Failure::Unusable(why)) => {
+            let needs_hosts = |fault: &Fault| matches!(fault, Fault::Cut | Fault::CutOneWay);
+            if let Some(fault) = settings.fault.iter().find(|fault| needs_hosts(fault)) {
+                return Err(Failure::Unusable(format!("a {fault:?} needs hosts of its own: {why}")));
+            }
+            eprintln!("all members are on lo, and no cable is cut: {why}");
+            cells.retain(|cell| !needs_hosts(&cell.fault));
+            None
+        }
+        Err(failure) => return Err(failure),
+    };
+    let mut rows = Vec::new();
+    if let Some(seconds) = settings.load {
+        for profile in settings.profiles().take(if settings.profile.is_empty() { 1 } else { 2 }) {
+            let (row, hosts_again) = under_load(settings, hosts, profile, seconds)?;
+            (hosts, _) = (hosts_again, rows.push(row));
+        }
+    } else {
+        for cell in cells {
+            let (row, hosts_again) = measure(settings, hosts, cell)?;
+            (hosts, _) = (hosts_again, rows.push(row));
+        }
+        for profile in settings.profiles().filter(|_| phi) {
+            let (row, hosts_again) = healthy_gaps(settings, hosts, profile)?;
+            (hosts, _) = (hosts_again, rows.push(row));
+        }
+    }
+    show(settings, &rows)
+}
+
+/// How a group of this row is configured.
+fn configure(settings: &Settings, hosts: Option<&Hosts>, profile: ProfileName, only: Option<Detector>) -> NodeSettings {
+    let id = std::process::id().wrapping_mul(0x9E37_79B9);
+    let mut node = NodeSettings::default();
+    node.group.name = format!("detect-{id}-{}", now_ns());
+    node.group.address = ([239, 254, (id >> 24) as u8, 3], 20_000 + (id >> 8) as u16 % 12_000).into();
+    node.group.members = MEMBERS;
+    node.network.interface = if hosts.is_some() { INTERFACE } else { "lo" }.to_owned();
+    node.threads.idle = settings.idle.into();
+    node.detector.profile = match profile {
+        ProfileName::Default => Profile::Default,
+        ProfileName::Fast => Profile::Fast,
+    };
+    if let Some(only) = only {
+        node.detector.evidence = only == Detector::Evidence;
+        node.detector.push = only == Detector::Push;
+        node.detector.pull = only == Detector::Pull;
+        node.detector.phi = only == Detector::Phi;
+    }
+    node
+}
+
+fn described(settings: &Settings, node: &NodeSettings, more: Value) -> Value {
+    let detector = &node.detector;
+    let mut all = json!({
+        "members": MEMBERS,
+        "order": node.group.order,
+        "reliability": node.group.reliability,
+        "interface": node.network.interface,
+        "hosts": if node.network.interface == INTERFACE { "a network namespace each, on a bridge" } else { "one" },
+        "idle": settings.idle,
+        "mode": "inline",
+        "detectors": { "evidence": detector.evidence, "push": detector.push, "pull": detector.pull, "phi": detector.phi },
+    });
+    if let (Some(all), Value::Object(more)) = (all.as_object_mut(), more) {
+        all.extend(more);
+    }
+    all
+}
+
+type Measured = Result<(Value, Option<Hosts>), Failure>;
+
+/// The same fault again and again.
+fn measure(settings: &Settings, hosts: Option<Hosts>, cell: Cell) -> Measured {
+    let Cell { fault, detector, profile } = cell;
+    let node = configure(settings, hosts.as_ref(), profile, Some(detector));
+    let mut group = Group::start(hosts, &node, false)?;
+    let mut dice = fastrand_like(now_ns());
+    let mut samples = Vec::new();
+    for index in 0..settings.count {
+        group.listen_for(CALM + Duration::from_nanos(dice() % CALM_SPREAD_NS))?;
+        let victim = group.victim(index % 2 == 1);
+        let other = (victim + 1 + (index / 2 % 2) as u16) % MEMBERS;
+        let trouble = match fault {
+            Fault::Kill => Trouble::Kill,
+            Fault::Stop => Trouble::Stop,
+            Fault::Cut => Trouble::Cut,
+            Fault::CutOneWay => Trouble::CutOneWay(other),
+        };
+        samples.push(group.sample(trouble, victim)?);
+    }
+    let over = |figure: fn(&Sample) -> Option<u64>| {
+        let mut histogram = crate::row::histogram();
+        samples.iter().filter_map(figure).for_each(|ns| histogram.saturating_record(ns));
+        quantiles(&histogram)
+    };
+    let row = json!({
+        "what": "detect",
+        "system": "bourdon",
+        "fault": fault,
+        "detector": detector,
+        "profile": profile,
+        "count": samples.len(),
+        "fault_to_view_ns": over(|sample| Some(sample.fault_to_view_ns)),
+        "fault_to_suspicion_ns": over(|sample| sample.fault_to_suspicion_ns),
+        "outage_ns": over(|sample| Some(sample.outage_ns)),
+        "false_evictions": samples.iter().map(|sample| sample.false_evictions).sum::<u64>(),
+        "settings": described(settings, &node, json!({
+            "publish_every_ns": 1_000_000,
+            "victim": "one that does not give the order, then the one that does",
+            "until": "the last survivor has installed the view",
+        })),
+    });
+    eprintln!("{}", line(&row));
+    Ok((row, group.end()))
+}
+
+/// How late healthy heartbeats are, by φ.
+fn healthy_gaps(settings: &Settings, hosts: Option<Hosts>, profile: ProfileName) -> Measured {
+    let node = configure(settings, hosts.as_ref(), profile, Some(Detector::Phi));
+    let mut group = Group::start(hosts, &node, false)?;
+    group.listen_for(PHI)?;
+    let (figures, (left_out, _)) = (group.figures()?, group.left_out());
+    let share = |count: u64| count as f64 / figures.gaps.max(1) as f64;
+    let row = json!({
+        "what": "phi",
+        "system": "bourdon",
+        "fault": null,
+        "detector": Detector::Phi,
+        "profile": profile,
+        "count": figures.gaps,
+        "gaps": figures.gaps,
+        "share_1": share(figures.reached[0]),
+        "share_2": share(figures.reached[1]),
+        "share_3": share(figures.reached[2]),
+        "unfloored_share_1": share(figures.reached_unfloored[0]),
+        "unfloored_share_2": share(figures.reached_unfloored[1]),
+        "unfloored_share_3": share(figures.reached_unfloored[2]),
+        "false_evictions": left_out,
+        "settings": described(settings, &node, json!({ "seconds": PHI.as_secs(), "publish_every_ns": 1_000_000 })),
+    });
+    eprintln!("{}", line(&row));
+    Ok((row, group.end()))
+}
+
+/// Everybody publishes as much as goes while every core is busy with something else.
+fn under_load(settings: &Settings, hosts: Option<Hosts>, profile: ProfileName, seconds: u64) -> Measured {
+    let node = configure(settings, hosts.as_ref(), profile, None);
+    let mut group = Group::start(hosts, &node, true)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let busy: Vec<Sender<()>> = (0..cores).map(|_| keep_a_core_busy()).collect();
+    let mut left = Duration::from_secs(seconds);
+    while !left.is_zero() {
+        let part = left.min(SAY_EVERY);
+        group.listen_for(part)?;
+        left -= part;
+        let (left_out, views) = group.left_out();
+        eprintln!("{} s left: {views} views, {left_out} left out", left.as_secs());
+    }
+    drop(busy);
+    let (figures, (left_out, views)) = (group.figures()?, group.left_out());
+    let [evidence, push, pull, phi] = figures.suspicions;
+    let row = json!({
+        "what": "false-evictions",
+        "system": "bourdon",
+        "fault": null,
+        "detector": "all",
+        "profile": profile,
+        "count": left_out,
+        "false_evictions": left_out,
+        "views": views,
+        "seconds": seconds,
+        "rate_per_s": figures.delivered / u64::from(MEMBERS) / seconds,
+        "suspicions": { "evidence": evidence, "push": push, "pull": pull, "phi": phi },
+        "settings": described(settings, &node, json!({ "busy_loops": cores, "publish": "as much as goes" })),
+    });
+    Ok((row, group.end()))
+}
+
+/// A thread that does nothing, as fast as it can, until what is returned is dropped.
+fn keep_a_core_busy() -> Sender<()> {
+    let (sender, stop) = channel();
+    std::thread::spawn(move || while stop.try_recv() == Err(TryRecvError::Empty) {});
+    sender
+}
+
+/// Numbers good enough to spread faults in time.
+fn fastrand_like(seed: u64) -> impl FnMut() -> u64 {
+    let mut state = seed | 1;
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    }
+}
+
+fn quantiles(histogram: &Histogram<u64>) -> Value {
+    if histogram.is_empty() {
+        return Value::Null;
+    }
+    json!({ "p50": histogram.value_at_quantile(0.5), "p99": histogram.value_at_quantile(0.99), "max": histogram.max() })
+}
+
+const HEAD: &str = "what             fault        detector  profile   count  view p50 ms     p99     max  outage p50     p99     max  left out falsely";
+
+fn line(row: &Value) -> String {
+    let text = |key: &str| row[key].as_str().unwrap_or("-").to_owned();
+    let mut line = format!("{:<16} {:<12} {:<9} {:<9}", text("what"), text("fault"), text("detector"), text("profile"));
+    line.push_str(&format!(" {:>5}", row["count"]));
+    for (key, width) in [("fault_to_view_ns", 12), ("outage_ns", 11)] {
+        for (quantile, width) in [("p50", width), ("p99", 7), ("max", 7)] {
+            let ns = row[key][quantile].as_u64();
+            let ms = ns.map_or("-".to_owned(), |ns| format!("{:.2}", ns as f64 / 1e6));
+            line.push_str(&format!(" {ms:>width$}"));
+        }
+    }
+    line.push_str(&format!(" {:>17}", row["false_evictions"]));
+    for k in 1..=3 {
+        if let (Some(share), Some(bare)) =
+            (row[format!("share_{k}")].as_f64(), row[format!("unfloored_share_{k}")].as_f64())
+        {
+            line.push_str(&format!("  φ≥{k}: {share:.5} ({bare:.5} without the floor)"));
+        }
+    }
+    line
+}
+
+fn show(settings: &Settings, rows: &[Value]) -> Result<(), Failure> {
+    if settings.json {
+        println!("{}", json!({ "rows": rows }));
+    } else {
+        println!("{HEAD}");
+        rows.iter().for_each(|row| println!("{}", line(row)));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(fault: &[Fault], detector: &[Detector], profile: &[ProfileName]) -> Settings {
+        Settings {
+            fault: fault.to_vec(),
+            detector: detector.to_vec(),
+            profile: profile.to_vec(),
+            count: 1,
+            load: None,
+            idle: Idle::Park,
+            json: false,
+        }
+    }
+
+    #[test]
+    fn a_kill_goes_with_evidence_and_any_other_fault_with_the_rest() {
+        let all = settings(&[], &[], &[]).cells();
+        assert_eq!(all.len(), 2 * (1 + 3 * 3));
+        assert!(all.iter().all(|cell| (cell.fault == Fault::Kill) == (cell.detector == Detector::Evidence)));
+        let one = settings(&[Fault::Cut], &[Detector::Phi], &[ProfileName::Fast]).cells();
+        assert_eq!(one, [Cell { fault: Fault::Cut, detector: Detector::Phi, profile: ProfileName::Fast }]);
+        assert_eq!(settings(&[Fault::Kill], &[Detector::Phi], &[]).cells(), []);
+    }
+}

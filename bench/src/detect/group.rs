@@ -1,0 +1,323 @@
+//! The group whose failures are measured: starts its members, makes trouble, and notes when the survivors had a view
+//! without the victim.
+//!
+//! All processes share one host's monotonic clock, so the time of a fault, read just before it is made, and the times at
+//! which survivors installed a view can be subtracted. A sample begins with a group that is whole; after it the victim
+//! comes back, restarted, continued or reconnected, by the way it would in use.
+//!
+//! Invariants: every wait is for something that a member says, or ends after [`PATIENCE`]; every process is reaped.
+
+use super::member::{Figures, Installed, Order, Said, Task};
+use crate::Failure;
+use crate::hosts::Hosts;
+use bourdon::settings::Settings;
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// How many members: the least that can lose one and go on.
+pub(super) const MEMBERS: u16 = 3;
+/// What any wait may take: longer than the slowest rejoining.
+const PATIENCE: Duration = Duration::from_secs(30);
+const WHOLE: u64 = (1 << MEMBERS) - 1;
+
+/// What is done to a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    Kill,
+    Stop,
+    Cut,
+    /// This one hears nothing of it.
+    CutOneWay(u16),
+}
+
+/// What came of one fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sample {
+    /// Until all who stayed had installed a view without the victim.
+    pub(super) fault_to_view_ns: u64,
+    /// Until somebody first suspected the victim.
+    pub(super) fault_to_suspicion_ns: Option<u64>,
+    /// The longest gap between two deliveries at a survivor.
+    pub(super) outage_ns: u64,
+    /// Members that went without a fault.
+    pub(super) false_evictions: u64,
+}
+
+struct Member {
+    child: Child,
+    /// Which process of this rank: what earlier ones still say is of no interest.
+    life: u32,
+    view: Option<Installed>,
+    marked: bool,
+    outage: Option<(u64, u64)>,
+    figures: Option<Figures>,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A running group.
+pub(super) struct Group {
+    // Before the hosts, so that processes end before their hosts do.
+    members: Vec<Member>,
+    hosts: Option<Hosts>,
+    task: Task,
+    sender: Sender<(u16, u32, Option<Said>)>,
+    said: Receiver<(u16, u32, Option<Said>)>,
+    /// By epoch: its members.
+    views: BTreeMap<u64, u64>,
+    /// Who suspected whom when, since the last mark.
+    suspected: Vec<(u16, u64)>,
+}
+
+/// The monotonic clock that all members read.
+pub(super) fn now_ns() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+fn broken(error: impl std::fmt::Display) -> Failure {
+    Failure::Broken(error.to_string())
+}
+
+impl Group {
+    /// Starts all members, on hosts of their own if there are any, and waits until the group is whole.
+    pub(super) fn start(hosts: Option<Hosts>, settings: &Settings, flat_out: bool) -> Result<Self, Failure> {
+        let (sender, said) = channel();
+        let task = Task { settings: settings.clone(), flat_out };
+        let (views, suspected) = (BTreeMap::new(), Vec::new());
+        let mut group = Self { members: Vec::new(), hosts, task, sender, said, views, suspected };
+        for rank in 0..MEMBERS {
+            let member = group.begin(rank, 1)?;
+            group.members.push(member);
+        }
+        group.until_whole()?;
+        Ok(group)
+    }
+
+    /// Ends the group; the hosts are still good.
+    pub(super) fn end(mut self) -> Option<Hosts> {
+        self.members.clear();
+        self.hosts.take()
+    }
+
+    fn begin(&self, rank: u16, life: u32) -> Result<Member, Failure> {
+        let unusable = |error: std::io::Error| Failure::Unusable(format!("can't start a member: {error}"));
+        let program = std::env::current_exe().map_err(unusable)?;
+        let mut command = match &self.hosts {
+            None => Command::new(program),
+            Some(hosts) => {
+                let mut command = hosts.enter(rank);
+                command.arg(program);
+                command
+            }
+        };
+        let mut task = self.task.clone();
+        task.settings.process.rank = rank;
+        let mut child =
+            command.arg("detect-member").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(unusable)?;
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let sender = self.sender.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines() {
+                let said = line.ok().and_then(|line| serde_json::from_str(&line).ok());
+                let ends = said.is_none();
+                if sender.send((rank, life, said)).is_err() || ends {
+                    return;
+                }
+            }
+            let _ = sender.send((rank, life, None)); // nobody listens any more when the group ends
+        });
+        let mut member = Member { child, life, view: None, marked: false, outage: None, figures: None };
+        tell(&mut member.child, &task)?;
+        Ok(member)
+    }
+
+    // ---- listening ------------------------------------------------------------------------------------------------
+
+    fn hear(&mut self, rank: u16, life: u32, said: Option<Said>) -> Result<(), Failure> {
+        let member = &mut self.members[usize::from(rank)];
+        if member.life != life {
+            return Ok(());
+        }
+        match said {
+            None => return Err(Failure::Broken(format!("member {rank} ended by itself"))),
+            Some(Said::Unusable(why)) => return Err(Failure::Unusable(why)),
+            Some(Said::Broken(why)) => return Err(Failure::Broken(why)),
+            Some(Said::View(view)) => {
+                member.view = Some(view);
+                self.views.insert(view.epoch, view.members);
+            }
+            Some(Said::Suspected { rank, at_ns }) => self.suspected.push((rank, at_ns)),
+            Some(Said::Marked) => member.marked = true,
+            Some(Said::Outage { epoch, longest_ns }) => member.outage = Some((epoch, longest_ns)),
+            Some(Said::Figures(figures)) => member.figures = Some(figures),
+        }
+        Ok(())
+    }
+
+    /// Listens until something is there.
+    fn until<T>(&mut self, what: &str, found: impl Fn(&Self) -> Option<T>) -> Result<T, Failure> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = found(self) {
+                return Ok(found);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok((rank, life, said)) = self.said.recv_timeout(left) else {
+                let seen: Vec<_> = self.members.iter().map(|member| member.view).collect();
+                return Err(broken(format!("{what} did not come within {PATIENCE:?}: {seen:?}")));
+            };
+            self.hear(rank, life, said)?;
+        }
+    }
+
+    /// Listens for a while.
+    pub(super) fn listen_for(&mut self, while_: Duration) -> Result<(), Failure> {
+        let deadline = Instant::now() + while_;
+        while let Ok((rank, life, said)) = self.said.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            self.hear(rank, life, said)?;
+        }
+        Ok(())
+    }
+
+    fn until_whole(&mut self) -> Result<Installed, Failure> {
+        self.until("a view of all", |group| {
+            let first = group.members[0].view?;
+            let same = |member: &Member| member.view.is_some_and(|view| view.epoch == first.epoch);
+            (first.members == WHOLE && group.members.iter().all(same)).then_some(first)
+        })
+    }
+
+    /// What all members count, summed up.
+    pub(super) fn figures(&mut self) -> Result<Figures, Failure> {
+        for member in &mut self.members {
+            member.figures = None;
+            tell(&mut member.child, &Order::Tell)?;
+        }
+        let all = self.until("everybody's figures", |group| {
+            group.members.iter().map(|member| member.figures).collect::<Option<Vec<_>>>()
+        })?;
+        let add = |one: [u64; 3], other: [u64; 3]| [0, 1, 2].map(|k| one[k] + other[k]);
+        Ok(all.into_iter().fold(Figures::default(), |sum, figures| Figures {
+            delivered: sum.delivered + figures.delivered,
+            gaps: sum.gaps + figures.gaps,
+            reached: add(sum.reached, figures.reached),
+            reached_unfloored: add(sum.reached_unfloored, figures.reached_unfloored),
+            suspicions: [0, 1, 2, 3].map(|k| sum.suspicions[k] + figures.suspicions[k]),
+        }))
+    }
+
+    /// How many members views have left out, and how many views there were.
+    pub(super) fn left_out(&self) -> (u64, u64) {
+        let views = self.views.values();
+        let pairs = views.clone().zip(views.clone().skip(1));
+        let left_out = pairs.map(|(before, after)| u64::from((before & !after).count_ones())).sum();
+        (left_out, self.views.len() as u64)
+    }
+
+    // ---- trouble --------------------------------------------------------------------------------------------------
+
+    /// Whom trouble hits next: one that does not give the order, or the one that does.
+    pub(super) fn victim(&self, sequencer: bool) -> u16 {
+        let view = self.members[0].view.expect("the group is whole");
+        if sequencer { view.sequencer } else { (view.sequencer + 1) % MEMBERS }
+    }
+
+    /// Makes trouble for a member of a group that is whole, and waits until it is whole again.
+    pub(super) fn sample(&mut self, trouble: Trouble, victim: u16) -> Result<Sample, Failure> {
+        self.mark()?;
+        let (left_out, _) = self.left_out();
+        let before = self.until_whole()?;
+        let victims = 1 << victim | if let Trouble::CutOneWay(to) = trouble { 1 << to } else { 0 };
+        let at_ns = now_ns();
+        self.make(trouble, victim)?;
+        let view = self.until("a view without the victim", |group| {
+            let candidates = group.members.iter().filter_map(|member| member.view);
+            let mut without = candidates.filter(|view| view.epoch > before.epoch && view.members & victims != victims);
+            without.find(|view| group.installed_by_its_members(view))
+        })?;
+        let survivors = || (0..MEMBERS).filter(|rank| view.members >> rank & 1 == 1).map(usize::from);
+        let installed_ns = survivors().filter_map(|rank| self.members[rank].view.map(|view| view.at_ns)).max();
+        let suspects = self.suspected.iter().filter(|(rank, at)| victims >> rank & 1 == 1 && *at >= at_ns);
+        let suspected_ns = suspects.map(|(_, at)| *at).min();
+        let outage_ns = self.until("a delivery in the new view", |group| {
+            let outage = |rank: usize| group.members[rank].outage.filter(|(epoch, _)| *epoch >= view.epoch);
+            let all: Option<Vec<_>> = survivors().map(outage).collect();
+            all.and_then(|all| all.into_iter().map(|(_, longest_ns)| longest_ns).max())
+        })?;
+        self.end_of(trouble, victim)?;
+        self.until_whole()?;
+        let (left_out_since, _) = self.left_out();
+        Ok(Sample {
+            fault_to_view_ns: installed_ns.unwrap_or(at_ns).saturating_sub(at_ns),
+            fault_to_suspicion_ns: suspected_ns.map(|suspected_ns| suspected_ns.saturating_sub(at_ns)),
+            outage_ns,
+            false_evictions: (left_out_since - left_out).saturating_sub(1),
+        })
+    }
+
+    fn installed_by_its_members(&self, view: &Installed) -> bool {
+        let members = self.members.iter().enumerate().filter(|(rank, _)| view.members >> rank & 1 == 1);
+        let mut installed = members.map(|(_, member)| member.view.is_some_and(|shown| shown.epoch == view.epoch));
+        installed.all(|installed| installed)
+    }
+
+    fn mark(&mut self) -> Result<(), Failure> {
+        self.suspected.clear();
+        for member in &mut self.members {
+            (member.marked, member.outage) = (false, None);
+            tell(&mut member.child, &Order::Mark)?;
+        }
+        self.until("everybody's mark", |group| group.members.iter().all(|member| member.marked).then_some(()))
+    }
+
+    fn signal(&self, rank: u16, signal: Signal) -> Result<(), Failure> {
+        // Not reaped, so the id is still its own.
+        kill_process(Pid::from_child(&self.members[usize::from(rank)].child), signal).map_err(broken)
+    }
+
+    fn hosts(&mut self) -> &mut Hosts {
+        self.hosts.as_mut().expect("cables are pulled only where there are hosts")
+    }
+
+    fn make(&mut self, trouble: Trouble, victim: u16) -> Result<(), Failure> {
+        match trouble {
+            Trouble::Kill => {
+                self.members[usize::from(victim)].life += 1; // its end is no surprise
+                self.signal(victim, Signal::KILL)
+            }
+            Trouble::Stop => self.signal(victim, Signal::STOP),
+            Trouble::Cut => self.hosts().cut(victim, None),
+            Trouble::CutOneWay(to) => self.hosts().cut(victim, Some(to)),
+        }
+    }
+
+    fn end_of(&mut self, trouble: Trouble, victim: u16) -> Result<(), Failure> {
+        match trouble {
+            Trouble::Kill => {
+                let life = self.members[usize::from(victim)].life + 1;
+                self.members[usize::from(victim)] = self.begin(victim, life)?;
+                Ok(())
+            }
+            Trouble::Stop => self.signal(victim, Signal::CONT),
+            Trouble::Cut => self.hosts().restore(victim, None),
+            Trouble::CutOneWay(to) => self.hosts().restore(victim, Some(to)),
+        }
+    }
+}
+
+fn tell(child: &mut Child, what: &impl serde::Serialize) -> Result<(), Failure> {
+    let mut line = serde_json::to_string(what).expect("plain data becomes JSON");
+    line.push('\n');
+    let stdin = child.stdin.as_mut().expect("stdin is piped");
+    stdin.write_all(line.as_bytes()).map_err(broken)
+}

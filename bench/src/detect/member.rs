@@ -1,0 +1,250 @@
+//! A member of the group whose failures are measured, in a process of its own.
+//!
+//! It publishes every millisecond, and says which views it installs and when, by the monotonic clock that all processes
+//! of a host share. It says whom it suspects as well, so that a slow change can be laid at the right door, and the longest
+//! gap between two deliveries. One that learns that it was removed begins anew, as a restarted process would: without the
+//! delay that grows with each removal.
+
+use crate::Failure;
+use bourdon::settings::Settings;
+use bourdon::{Event, Gaps, Idler, Node, Standing, TopicId, Why};
+use serde::{Deserialize, Serialize};
+use std::io::{BufRead, Write};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::time::Duration;
+
+/// How often a message is published, unless as many as go.
+const PUBLISH_EVERY_NS: u64 = 1_000_000;
+/// Messages published between two looks at the network, when as many as go.
+const BURST: usize = 64;
+/// Bytes of a message.
+const PAYLOAD: [u8; 64] = [7; 64];
+
+/// What a member is to do: the first line it reads.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Task {
+    pub(super) settings: Settings,
+    /// Publish as much as the group takes.
+    pub(super) flat_out: bool,
+}
+
+/// Said by the harness, a line each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Order {
+    /// Something will happen: the longest gap counts from now on.
+    Mark,
+    /// Say your figures.
+    Tell,
+}
+
+/// A view, installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Installed {
+    pub(super) epoch: u64,
+    /// Bit r: rank r is a member.
+    pub(super) members: u64,
+    pub(super) sequencer: u16,
+    pub(super) at_ns: u64,
+}
+
+/// What a member found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Figures {
+    pub(super) delivered: u64,
+    pub(super) gaps: u64,
+    pub(super) reached: [u64; 3],
+    pub(super) reached_unfloored: [u64; 3],
+    /// By evidence, push, pull, phi: how often it suspected a peer.
+    pub(super) suspicions: [u64; 4],
+}
+
+/// Said by a member, a line each.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Said {
+    View(Installed),
+    Suspected {
+        rank: u16,
+        at_ns: u64,
+    },
+    Marked,
+    /// The first delivery in this view came: the longest gap between two deliveries since the mark.
+    Outage {
+        epoch: u64,
+        longest_ns: u64,
+    },
+    Figures(Figures),
+    Unusable(String),
+    Broken(String),
+}
+
+fn say(said: &Said) {
+    let line = serde_json::to_string(said).expect("plain data becomes JSON");
+    // A harness that is gone has closed stdin too.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Plays a member until stdin ends.
+pub(crate) fn run() -> Result<(), Failure> {
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    let mut line = String::new();
+    let task = std::io::stdin().read_line(&mut line).ok().and_then(|_| serde_json::from_str::<Task>(&line).ok());
+    let Some(task) = task else {
+        return Err(Failure::Unusable("this command is part of the harness, which starts it itself".into()));
+    };
+    let played = Member::new(task).and_then(|mut member| {
+        let orders = listen();
+        while member.step(&orders)? {}
+        Ok(())
+    });
+    match played {
+        Ok(()) => {}
+        Err(Failure::Unusable(why)) => say(&Said::Unusable(why)),
+        Err(Failure::Broken(why)) => say(&Said::Broken(why)),
+    }
+    Ok(())
+}
+
+fn listen() -> Receiver<Order> {
+    let (sender, orders) = channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            let Some(order) = line.ok().and_then(|line| serde_json::from_str(&line).ok()) else { break };
+            if sender.send(order).is_err() {
+                break;
+            }
+        }
+    });
+    orders
+}
+
+fn join(settings: &Settings) -> Result<Node, Failure> {
+    Node::join(settings).map_err(|error| Failure::Unusable(error.to_string()))
+}
+
+fn broken(error: impl std::fmt::Display) -> Failure {
+    Failure::Broken(error.to_string())
+}
+
+/// When deliveries came.
+#[derive(Debug, Default)]
+struct Deliveries {
+    count: u64,
+    last_ns: u64,
+    longest_ns: u64,
+    since_view: u64,
+}
+
+impl Deliveries {
+    fn note(&mut self, at_ns: u64) {
+        if self.count > 0 {
+            self.longest_ns = self.longest_ns.max(at_ns.saturating_sub(self.last_ns));
+        }
+        self.last_ns = at_ns;
+        self.count += 1;
+        self.since_view += 1;
+    }
+}
+
+struct Member {
+    task: Task,
+    node: Node,
+    idler: Idler,
+    publish_at_ns: u64,
+    deliveries: Deliveries,
+    /// A view in which nothing has been delivered yet.
+    entered: Option<u64>,
+    /// Of lives before.
+    before: Figures,
+}
+
+impl Member {
+    fn new(task: Task) -> Result<Self, Failure> {
+        let (node, idler) = (join(&task.settings)?, Idler::new(task.settings.threads.idle));
+        let (deliveries, before) = (Deliveries::default(), Figures::default());
+        Ok(Self { task, node, idler, publish_at_ns: 0, deliveries, entered: None, before })
+    }
+
+    /// One round; false when stdin has ended.
+    fn step(&mut self, orders: &Receiver<Order>) -> Result<bool, Failure> {
+        match orders.try_recv() {
+            Ok(Order::Mark) => {
+                self.deliveries.longest_ns = 0;
+                say(&Said::Marked);
+            }
+            Ok(Order::Tell) => say(&Said::Figures(self.figures())),
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => return Ok(false),
+        }
+        self.publish();
+        let deliveries = &mut self.deliveries;
+        let work = self.node.poll(|delivery| deliveries.note(delivery.delivered_at.0)).map_err(broken)?;
+        if let Some(epoch) = self.entered.filter(|_| self.deliveries.since_view > 0) {
+            self.entered = None;
+            say(&Said::Outage { epoch, longest_ns: self.deliveries.longest_ns });
+        }
+        self.hear()?;
+        let until_due = Duration::from_nanos(self.publish_at_ns.saturating_sub(self.node.clock().now().0));
+        let node = &mut self.node;
+        self.idler.idle(work, |sleep| node.wait(sleep.min(until_due))).map_err(broken)?;
+        Ok(true)
+    }
+
+    fn publish(&mut self) {
+        let now_ns = self.node.clock().now().0;
+        let topic = TopicId(1);
+        if self.task.flat_out {
+            // Refused for now: the window is full, or the view changes.
+            for _ in 0..BURST {
+                if self.node.try_publish(topic, &PAYLOAD).is_err() {
+                    break;
+                }
+            }
+        }
+        if now_ns >= self.publish_at_ns {
+            self.publish_at_ns = (self.publish_at_ns + PUBLISH_EVERY_NS).max(now_ns);
+            let _ = self.node.try_publish(topic, &PAYLOAD);
+        }
+    }
+
+    fn hear(&mut self) -> Result<(), Failure> {
+        while let Some(event) = self.node.poll_event() {
+            let at_ns = self.node.clock().now().0;
+            match event {
+                Event::View { epoch, members, sequencer } => {
+                    let process = self.node.process();
+                    if process.standing() == Standing::Member && process.view().epoch == epoch {
+                        let (epoch, sequencer) = (epoch.0, sequencer.0);
+                        say(&Said::View(Installed { epoch, members, sequencer, at_ns }));
+                        (self.entered, self.deliveries.since_view) = (Some(epoch), 0);
+                    }
+                }
+                Event::Suspected(rank, _) => say(&Said::Suspected { rank: rank.0, at_ns }),
+                Event::Removed(_) => {
+                    self.before = self.figures();
+                    self.node = join(&self.task.settings)?;
+                    return Ok(());
+                }
+                Event::ConfigurationDiffers(_) | Event::IdentityConflict(_) => {
+                    return Err(broken(bourdon::NodeEvent::Group(event)));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn figures(&self) -> Figures {
+        let detector = self.node.process().detector();
+        let Gaps { count, reached, reached_unfloored } = detector.gaps();
+        let before = &self.before;
+        let add = |before: [u64; 3], now: [u64; 3]| [0, 1, 2].map(|k| before[k] + now[k]);
+        let suspicions = Why::ALL.map(|why| detector.figures(why).suspicions);
+        Figures {
+            delivered: self.deliveries.count,
+            gaps: before.gaps + count,
+            reached: add(before.reached, reached),
+            reached_unfloored: add(before.reached_unfloored, reached_unfloored),
+            suspicions: [0, 1, 2, 3].map(|k| before.suspicions[k] + suspicions[k]),
+        }
+    }
+}
