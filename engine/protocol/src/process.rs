@@ -387,11 +387,18 @@ impl Process {
         if Some(header.rank()) != self.config.rank() {
             return false;
         }
+        // Whoever follows a view that has an earlier life of it needs what that life had sent.
+        let own = Member { rank: header.rank(), incarnation: header.incarnation() };
+        if self.standing == Standing::Following
+            && own.incarnation != self.config.incarnation
+            && self.data.view.contains(own)
+        {
+            return false;
+        }
         if header.incarnation() == self.config.incarnation {
             self.counters.add(Counter::DiscardedOwn, 1);
         } else {
             self.counters.add(Counter::DiscardedSender, 1);
-            let own = Member { rank: header.rank(), incarnation: header.incarnation() };
             // An earlier life of ours may still be under way, or be repaired.
             let older = header.incarnation() < self.config.incarnation || header.is_retransmitted();
             if !older && self.presence.refuse(own) {
