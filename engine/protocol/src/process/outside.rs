@@ -343,7 +343,9 @@ impl Process {
         let Some((_, beginning)) = &self.search.next else { return 0 };
         let present = self.data.view.members.iter().map(|member| member.rank);
         let behind = |rank: &Rank| self.data.streams[rank.index()].delivered < beginning.first[rank.index()];
-        if present.clone().any(|rank| behind(&rank)) && !holds && now.since(self.search.since) < CUT_WAIT_NS {
+        // A barrier's own messages have no numbers: they are behind as long as the barrier is.
+        let at_barrier = self.data.barrier.phase < beginning.phase;
+        if (at_barrier || present.clone().any(|rank| behind(&rank))) && !holds && now.since(self.search.since) < CUT_WAIT_NS {
             return 0;
         }
         let Some((view, mut beginning)) = self.search.next.take() else { return 0 };
