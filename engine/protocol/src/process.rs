@@ -597,6 +597,12 @@ impl Process {
         self.data.end != Ending::Open
     }
 
+    /// The members of the view that it has accepted to follow this one: whoever decides must take it, if no other was
+    /// accepted in a higher ballot.
+    pub fn accepted_members(&self) -> Option<&[Member]> {
+        self.change.as_ref().and_then(ViewChange::accepted).map(|value| &value.members[..])
+    }
+
     /// Whether it is in a view, or follows one, and has heard every member of it.
     pub fn is_formed(&self) -> bool {
         let begun = |member: &Member| self.data.streams[member.rank.index()].window.started;
