@@ -395,16 +395,18 @@ impl Process {
         if Some(header.rank()) != self.config.rank() {
             return false;
         }
+        // Whoever follows a view that has an earlier life of it needs what that life had sent.
+        let own = Member { rank: header.rank(), incarnation: header.incarnation() };
         if self.standing == Standing::Following
-            && self.data.view.incarnation(header.rank()) == Some(header.incarnation())
+            && own.incarnation != self.config.incarnation
+            && self.data.view.contains(own)
         {
-            return false; // an earlier life of ours is in the view that we follow: its messages are part of it
+            return false;
         }
         if header.incarnation() == self.config.incarnation {
             self.counters.add(Counter::DiscardedOwn, 1);
         } else {
             self.counters.add(Counter::DiscardedSender, 1);
-            let own = Member { rank: header.rank(), incarnation: header.incarnation() };
             // An earlier life of ours may still be under way, or be repaired.
             let older = header.incarnation() < self.config.incarnation || header.is_retransmitted();
             if !older && self.presence.refuse(own) {
@@ -601,6 +603,12 @@ impl Process {
     /// Whether the view is about to change: a ballot has been promised.
     pub fn is_wedged(&self) -> bool {
         self.data.end != Ending::Open
+    }
+
+    /// The members of the view that it has accepted to follow this one: whoever decides must take it, if no other was
+    /// accepted in a higher ballot.
+    pub fn accepted_members(&self) -> Option<&[Member]> {
+        self.change.as_ref().and_then(ViewChange::accepted).map(|value| &value.members[..])
     }
 
     /// Whether it is in a view, or follows one, and has heard every member of it.

@@ -173,6 +173,11 @@ impl ViewChange {
         self.decided.as_ref()
     }
 
+    /// The value accepted in the highest ballot so far.
+    pub fn accepted(&self) -> Option<&Value> {
+        self.accepted.as_ref().map(|(_, value)| value)
+    }
+
     /// The highest ballot promised.
     pub fn promised(&self) -> Ballot {
         self.promised

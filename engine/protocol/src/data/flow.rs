@@ -85,4 +85,10 @@ impl Flow {
         self.data_limit = DatagramNumber(self.limit.0.saturating_sub(reserved));
         self.slowest = slowest;
     }
+
+    /// For the mutation check: goes as far as the log allows when only what stands from here on is kept.
+    pub(crate) fn forget_below(&mut self, held: DatagramNumber, log: &Log) {
+        self.limit = self.limit.max(held + log.capacity());
+        self.data_limit = self.data_limit.max(self.limit);
+    }
 }

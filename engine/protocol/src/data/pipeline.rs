@@ -667,6 +667,11 @@ impl Pipeline {
         if let Some(outbound) = &mut self.outbound {
             let own = &self.streams[outbound.rank.index()];
             outbound.flow.update(&self.stability, own.floor(), &own.log);
+            if self.config.mutant == Some(Mutant::ForgetAtMajority) {
+                let (own, quorum) = (&self.streams[outbound.rank.index()], Enough::Quorum);
+                let held = self.stability.held_by_enough(outbound.rank, own.window.next, &self.view, quorum);
+                outbound.flow.forget_below(held, &own.log);
+            }
         }
     }
 

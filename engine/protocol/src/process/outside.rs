@@ -404,7 +404,9 @@ impl Process {
         let present = self.data.view.members.iter().map(|member| member.rank);
         let behind = |rank: &Rank| self.data.streams[rank.index()].delivered < beginning.first[rank.index()];
         let joins = matches!(self.config.role, Role::Member(_));
-        let waits = joins || present.clone().any(|rank| behind(&rank));
+        // A barrier's own messages have no numbers: they are behind as long as the barrier is.
+        let at_barrier = self.data.barrier.phase < beginning.phase;
+        let waits = joins || at_barrier || present.clone().any(|rank| behind(&rank));
         if waits && !holds && now.since(self.search.since) < CUT_WAIT_NS {
             return 0;
         }
