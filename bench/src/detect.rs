@@ -221,7 +221,7 @@ fn measure(settings: &Settings, hosts: Option<Hosts>, cell: Cell) -> Measured {
     let Cell { fault, detector, profile } = cell;
     let node = configure(settings, hosts.as_ref(), profile, Some(detector));
     let mut group = Group::start(hosts, &node, false)?;
-    let mut dice = fastrand_like(now_ns());
+    let mut dice = xorshift(now_ns());
     let mut samples = Vec::new();
     for index in 0..settings.count {
         group.listen_for(CALM + Duration::from_nanos(dice() % CALM_SPREAD_NS))?;
@@ -331,7 +331,7 @@ fn keep_a_core_busy() -> Sender<()> {
 }
 
 /// Numbers good enough to spread faults in time.
-fn fastrand_like(seed: u64) -> impl FnMut() -> u64 {
+fn xorshift(seed: u64) -> impl FnMut() -> u64 {
     let mut state = seed | 1;
     move || {
         state ^= state << 13;
