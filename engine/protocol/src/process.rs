@@ -379,7 +379,7 @@ impl Process {
         if self.is_own(header) {
             return true;
         }
-        if self.data.view.incarnation(rank) == Some(header.incarnation()) {
+        if self.data.life(rank) == Some(header.incarnation()) {
             if !header.is_retransmitted() {
                 self.detector.heard(rank, now, Path::Multicast);
             }
@@ -507,7 +507,7 @@ impl Process {
             let emit = &mut |delivery: Delivery<'_>| show(clients, delivery, &mut emit);
             count += self.data.deliver(now, limit - count, counters, emit);
         }
-        if self.data.end != Ending::Open || self.data.barrier.is_active() {
+        if !self.data.end.is_open() || self.data.barrier.is_active() {
             count += self.deliver_ends(now, limit - count.min(limit), &mut emit);
         }
         count
@@ -547,7 +547,7 @@ impl Process {
         if self.data.sequence(wall_ns, &mut self.counters) == Sequenced::WindowFull {
             self.heartbeat.hasten(now, &self.config.timing);
         }
-        if self.data.barrier.is_active() && self.unsettled.is_empty() && self.data.end == Ending::Open {
+        if self.data.barrier.is_active() && self.unsettled.is_empty() && self.data.end.is_open() {
             self.data.place_marker(wall_ns);
         }
         self.piggyback(now, wall_ns);
@@ -602,7 +602,7 @@ impl Process {
 
     /// Whether the view is about to change: a ballot has been promised.
     pub fn is_wedged(&self) -> bool {
-        self.data.end != Ending::Open
+        !self.data.end.is_open()
     }
 
     /// The members of the view that it has accepted to follow this one: whoever decides must take it, if no other was
@@ -674,7 +674,7 @@ impl Process {
     /// How many sealed datagrams of the own stream wait for the network.
     #[inline]
     pub fn backlog(&self) -> u64 {
-        if self.data.end != Ending::Open {
+        if !self.data.end.is_open() {
             return 0; // what was not sent before the promise is fetched, or published again
         }
         self.data.outbound.as_ref().map_or(0, |outbound| outbound.packer.open.since(outbound.packer.sent))

@@ -36,6 +36,12 @@ pub(crate) enum Ending {
 }
 
 impl Ending {
+    /// Whether it goes on: asked for every datagram and message.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self, Self::Open)
+    }
+
     /// What is worth asking for of a stream.
     pub(crate) fn wanted(&self, rank: Rank) -> Wanted<'_> {
         match self {
@@ -58,7 +64,7 @@ impl Pipeline {
     /// Stops everything for good, as a promise demands. What stands in the open datagram is sealed, so that it counts as
     /// held.
     pub(crate) fn wedge(&mut self, wall_ns: u64) {
-        if self.end != Ending::Open {
+        if !self.end.is_open() {
             return;
         }
         self.close_early(wall_ns);

@@ -32,8 +32,8 @@ use crate::view::{Beginning, View, bit};
 use alloc::vec::Vec;
 use bourdon_wire::records::{Marker, NakRange, OrderRun};
 use bourdon_wire::{
-    ChannelId, Datagram, DatagramHeader, DatagramNumber, Epoch, FRAME_HEADER_BYTES, Instant, Kind, OrderNumber, Rank,
-    Sequence, TopicId,
+    ChannelId, Datagram, DatagramHeader, DatagramNumber, Epoch, FRAME_HEADER_BYTES, Incarnation, Instant, Kind,
+    OrderNumber, Rank, Sequence, TopicId,
 };
 use zerocopy::IntoBytes;
 
@@ -81,6 +81,8 @@ pub(crate) struct Pipeline {
     pub(crate) config: Config,
     /// The view whose messages these are.
     pub(crate) view: View,
+    /// By rank: which life of it is in the view. Asked for every datagram.
+    lives: Vec<Option<Incarnation>>,
     /// Where it began.
     pub(crate) beginning: Beginning,
     pub(crate) streams: Vec<Stream>,
@@ -159,6 +161,7 @@ impl Pipeline {
             stops_stale: true,
             end: Ending::Open,
             suspected: 0,
+            lives: (0..config.members).map(|rank| view.incarnation(Rank(rank))).collect(),
             config,
             view,
             beginning: beginning.clone(),
@@ -192,10 +195,16 @@ impl Pipeline {
         self.outbound.as_ref().map(|outbound| outbound.rank)
     }
 
+    /// Which life of a rank is in the view, if one is.
+    #[inline]
+    pub(crate) fn life(&self, rank: Rank) -> Option<Incarnation> {
+        self.lives.get(rank.index()).copied().flatten()
+    }
+
     /// Whether a rank is in the view.
     #[inline]
     pub(crate) fn is_present(&self, rank: Rank) -> bool {
-        self.view.bits() & bit(rank) != 0
+        self.life(rank).is_some()
     }
 
     /// Whether messages wait for others to hold them before they are delivered.
@@ -207,7 +216,7 @@ impl Pipeline {
     /// the acknowledgement may deliver what the cut, made of what was promised, does not have.
     #[inline]
     fn acknowledges(&self) -> bool {
-        self.end == Ending::Open || self.config.mutant == Some(Mutant::AckAfterPromise)
+        self.end.is_open() || self.config.mutant == Some(Mutant::AckAfterPromise)
     }
 
     // ---- publish ------------------------------------------------------------------------------------------------
@@ -215,7 +224,7 @@ impl Pipeline {
     /// Whether a message of this length can be taken now. `whole`: only in one frame.
     #[inline]
     pub(crate) fn admit(&mut self, outgoing: &Outgoing, length: usize, whole: bool) -> Result<(), Refusal> {
-        if self.end != Ending::Open {
+        if !self.end.is_open() {
             return Err(Refusal::ViewChange);
         }
         let Some(outbound) = &mut self.outbound else { return Err(Refusal::Observer) };
@@ -262,7 +271,7 @@ impl Pipeline {
         if !outgoing.is_plain()
             || payload.len() > self.config.limits.max_message_bytes
             || matches!(self.ordering, Ordering::Causal(_))
-            || self.end != Ending::Open
+            || !self.end.is_open()
             || self.barrier.is_placed()
         {
             return None;
@@ -424,7 +433,7 @@ impl Pipeline {
     /// Packs order runs for what has been received, as far as the window allows.
     #[inline]
     pub(crate) fn sequence(&mut self, wall_ns: u64, counters: &mut Counters) -> Sequenced {
-        if self.end != Ending::Open {
+        if !self.end.is_open() {
             return Sequenced::All;
         }
         let Some(outbound) = &mut self.outbound else { return Sequenced::All };
@@ -492,7 +501,7 @@ impl Pipeline {
     /// Exactly what has been delivered; unknown in the middle of a message or of a view change.
     pub(crate) fn position(&self) -> Option<Position> {
         let settled = |stream: &Stream| !stream.assembly.is_begun() && !super::unordered::has_run_ahead(stream);
-        if self.end != Ending::Open || !self.streams.iter().all(settled) {
+        if !self.end.is_open() || !self.streams.iter().all(settled) {
             return None;
         }
         let place = |stream: &Stream| {
@@ -527,7 +536,7 @@ impl Pipeline {
     #[inline]
     pub(crate) fn has_order_to_give(&self) -> bool {
         let sequencer = self.outbound.as_ref().and_then(|outbound| outbound.sequencer.as_ref());
-        self.end == Ending::Open && sequencer.is_some_and(|sequencer| sequencer.has_work(&self.streams))
+        self.end.is_open() && sequencer.is_some_and(|sequencer| sequencer.has_work(&self.streams))
     }
 
     /// Makes what was just put in order deliverable here, before it is sent.
@@ -642,7 +651,7 @@ impl Pipeline {
     /// Lets delivery go as far as enough members hold each stream.
     #[inline]
     fn update_stops(&mut self) {
-        if core::mem::take(&mut self.stops_stale) && self.waits_for_others() && self.end == Ending::Open {
+        if core::mem::take(&mut self.stops_stale) && self.waits_for_others() && self.end.is_open() {
             self.raise_stops();
         }
     }
@@ -685,7 +694,7 @@ impl Pipeline {
         counters: &mut Counters,
         send: &mut impl FnMut(&[u8], usize) -> usize,
     ) -> bool {
-        if self.end != Ending::Open && self.config.mutant != Some(Mutant::SendAfterPromise) {
+        if !self.end.is_open() && self.config.mutant != Some(Mutant::SendAfterPromise) {
             return true;
         }
         let Some(outbound) = &mut self.outbound else { return true };

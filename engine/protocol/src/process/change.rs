@@ -386,7 +386,7 @@ impl Process {
             return 0;
         }
         if standing == AtBarrier::Reached
-            && let Some(outbound) = data.outbound.as_mut().filter(|_| data.end == Ending::Open)
+            && let Some(outbound) = data.outbound.as_mut().filter(|_| data.end.is_open())
         {
             outbound.ack.due = now; // say so at once
         }
@@ -565,7 +565,7 @@ impl Process {
         let learner = matches!(self.config.role, Role::Member(_))
             && matches!(self.standing, Standing::Outside | Standing::Following);
         flag(heartbeat_flags::FORMED, self.standing == Standing::Member)
-            | flag(heartbeat_flags::WEDGED, self.data.end != Ending::Open)
+            | flag(heartbeat_flags::WEDGED, !self.data.end.is_open())
             | flag(heartbeat_flags::LEAVING, self.leaving)
             | flag(heartbeat_flags::LEARNER, learner)
             | flag(heartbeat_flags::READY, learner && self.is_caught_up())

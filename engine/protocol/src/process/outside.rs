@@ -124,7 +124,7 @@ impl Process {
         let mtu = self.config.limits.mtu_bytes as u64;
         if let Some(outbound) = &mut self.data.outbound {
             outbound.flow.announce(rank, u64::from(said.window_bytes.get()) / mtu);
-            if said.flags.get() & heartbeat_flags::SOLICIT != 0 && self.data.end == Ending::Open {
+            if said.flags.get() & heartbeat_flags::SOLICIT != 0 && self.data.end.is_open() {
                 outbound.ack.due = now;
             }
         }
@@ -368,7 +368,7 @@ impl Process {
 
     /// A member to be accepts the view that takes it in, once it holds the cut as its members do.
     pub(super) fn accept_invitation(&mut self, now: Instant) {
-        let open = self.standing == Standing::Following && self.data.end == Ending::Open;
+        let open = self.standing == Standing::Following && self.data.end.is_open();
         if !open || self.search.invitation.as_ref().is_none_or(|(_, cut)| !self.data.holds_cut(cut)) {
             return;
         }
@@ -463,9 +463,7 @@ impl Process {
     pub(super) fn is_caught_up(&self) -> bool {
         let near = crate::data::pipeline::own_window(&self.config) / 4;
         let members = self.data.view.members.iter().map(|member| &self.data.streams[member.rank.index()]);
-        self.standing == Standing::Following && !self.transfer.holds_back() && self.data.end == Ending::Open && {
-            members
-        }
-        .all(|stream| stream.window.started && stream.window.known_end.since(stream.floor()) <= near)
+        self.standing == Standing::Following && !self.transfer.holds_back() && self.data.end.is_open() && { members }
+            .all(|stream| stream.window.started && stream.window.known_end.since(stream.floor()) <= near)
     }
 }

@@ -5,7 +5,6 @@ use super::{Process, Standing, own_bit};
 use crate::config::Role;
 use crate::counters::Counter;
 use crate::counters::Counters;
-use crate::data::cut::Ending;
 use crate::data::pipeline::{DATA_CHANNEL, Pipeline, own_window};
 use crate::data::repair::{ATTEMPTS_AT_SENDER, Answer};
 use crate::data::stability;
@@ -55,7 +54,7 @@ impl Process {
         if self.speaks() && now >= self.heartbeat.due {
             self.beat(now);
             self.tend_donor(now);
-            if let Some(outbound) = self.data.outbound.as_mut().filter(|_| self.data.end == Ending::Open) {
+            if let Some(outbound) = self.data.outbound.as_mut().filter(|_| self.data.end.is_open()) {
                 outbound.ack.due = now;
             }
         }
@@ -121,7 +120,7 @@ impl Process {
 
     /// The sender first; then, every other time, another member. Who is suspected is not asked at all.
     fn holder_to_ask(&self, rank: Rank, attempts: u8) -> Rank {
-        let cut = self.data.end != Ending::Open;
+        let cut = !self.data.end.is_open();
         let others = self.data.view.bits() & !own_bit(&self.config);
         let alive = others & !self.detector.suspects();
         // Those who have gone on to the next view are not heard in this one, and have what is missing.
@@ -208,7 +207,7 @@ impl Process {
             .outbound
             .as_ref()
             .is_some_and(|outbound| outbound.packer.is_open() && outbound.ack.is_worthwhile(now, &self.config));
-        if !worthwhile || self.data.end != Ending::Open {
+        if !worthwhile || !self.data.end.is_open() {
             return;
         }
         self.write_row();
@@ -238,7 +237,7 @@ impl Process {
             let suppressed = stream.asker.suppress(now, &stream.window, &stream.log, ranges);
             self.counters.add(Counter::NaksSuppressed, suppressed);
             let sender_lives = self.data.is_present(rank) && !self.detector.is_suspected(rank);
-            if sender_lives && self.data.end == Ending::Open {
+            if sender_lives && self.data.end.is_open() {
                 return;
             }
         }
@@ -296,7 +295,7 @@ impl Process {
 
     /// Publishes again what an earlier view did not deliver, before anything new.
     pub(super) fn resubmit(&mut self, now: Instant) {
-        if self.data.end != Ending::Open || self.standing != Standing::Member {
+        if !self.data.end.is_open() || self.standing != Standing::Member {
             return;
         }
         let wall_ns = self.wall(now);
@@ -355,7 +354,7 @@ fn answer(
     let own = Some(rank) == data.own();
     let newest = match &data.outbound {
         // Once nothing more is sent, what was packed and not sent is to be had as well.
-        Some(outbound) if own && data.end == Ending::Open => outbound.packer.sent.0,
+        Some(outbound) if own && data.end.is_open() => outbound.packer.sent.0,
         _ => data.streams[rank.index()].window.known_end.0,
     };
     let stream = &data.streams[rank.index()];
