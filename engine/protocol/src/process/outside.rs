@@ -348,6 +348,12 @@ impl Process {
         if (at_barrier || present.clone().any(|rank| behind(&rank))) && !holds && now.since(self.search.since) < CUT_WAIT_NS {
             return 0;
         }
+        let differs = |rank: Rank| self.data.streams[rank.index()].delivered != beginning.first[rank.index()];
+        if matches!(self.config.role, Role::Member(_)) && present.clone().any(differs) {
+            // It ran ahead of the cut, or lacks something of it: its state is nobody's.
+            self.lose_view();
+            return 1;
+        }
         let Some((view, mut beginning)) = self.search.next.take() else { return 0 };
         self.reconcile(&beginning);
         beginning.phase = beginning.phase.max(self.data.barrier.phase);
