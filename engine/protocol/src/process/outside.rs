@@ -345,7 +345,10 @@ impl Process {
         let behind = |rank: &Rank| self.data.streams[rank.index()].delivered < beginning.first[rank.index()];
         // A barrier's own messages have no numbers: they are behind as long as the barrier is.
         let at_barrier = self.data.barrier.phase < beginning.phase;
-        if (at_barrier || present.clone().any(|rank| behind(&rank))) && !holds && now.since(self.search.since) < CUT_WAIT_NS {
+        if (at_barrier || present.clone().any(|rank| behind(&rank)))
+            && !holds
+            && now.since(self.search.since) < CUT_WAIT_NS
+        {
             return 0;
         }
         let differs = |rank: Rank| self.data.streams[rank.index()].delivered != beginning.first[rank.index()];
