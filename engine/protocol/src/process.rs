@@ -482,7 +482,10 @@ impl Process {
                         self.clients.published(client, sequence, open);
                         return; // answered once a quorum holds it
                     }
-                    Err(Refusal::TooLarge { .. }) => ClientAnswer::new(client, sequence, refusals::TOO_LARGE),
+                    // Only once everything before it is settled: the answer says so too.
+                    Err(Refusal::TooLarge { .. }) if self.clients.taken(client) == sequence => {
+                        ClientAnswer::new(client, sequence, refusals::TOO_LARGE)
+                    }
                     Err(_) => ClientAnswer::new(client, self.clients.taken(client), refusals::BUSY),
                 }
             }

@@ -14,18 +14,40 @@ const BATCH: u64 = 16;
 /// The invariants that a planted bug breaks.
 fn broken_by(mutant: Mutant) -> &'static [&'static str] {
     match mutant {
-        Mutant::DeliverBeforeOrdered => &["total"],
-        Mutant::ForgetNak | Mutant::ForgetTail => &["completeness"],
-        Mutant::AckBeforeReceived => &["acknowledgement"],
-        Mutant::IgnoreCausalDependency => &["causal"],
+        Mutant::DeliverBeforeOrdered => &["total", "fifo", "agreement"],
+        Mutant::ForgetNak | Mutant::ForgetTail => &["completeness", "progress"],
+        Mutant::AckBeforeReceived | Mutant::AcksAcrossEpochs => &["acknowledgement"],
+        Mutant::IgnoreCausalDependency | Mutant::VectorNeverWhole => &["causal"],
         Mutant::DeliverDuplicate => &["integrity"],
         Mutant::OrderRunsBackwards => &["fifo"],
-        Mutant::IgnoreWindow => &["window"],
+        Mutant::IgnoreWindow | Mutant::ForgetAtMajority => &["window"],
         Mutant::RowsOverwrite => &["watermarks"],
         Mutant::AskWithoutPause => &["repair"],
-        Mutant::VectorNeverWhole => &["causal"],
-        Mutant::ShortRuns | Mutant::AskTwice => &[],
-        _ => &[],
+        // What one epoch's members have in common.
+        Mutant::CutIntersection
+        | Mutant::CutLongestHolder
+        | Mutant::ViewBeyondResponders
+        | Mutant::AcceptedNotAdopted
+        | Mutant::LowestBallotAdopted
+        | Mutant::CutRecomputed
+        | Mutant::AcceptBelowPromise
+        | Mutant::StaleState
+        | Mutant::StateFromAny
+        | Mutant::AcceptFromAny
+        | Mutant::HalfIsQuorum
+        | Mutant::JoinerCounted
+        | Mutant::InstallWithHole
+        | Mutant::DeliverAfterPromise => &["views", "agreement", "uniform", "completeness"],
+        Mutant::DecideByAll | Mutant::AcceptBeforeFetch | Mutant::CutNotRetained => &["progress"],
+        Mutant::Amnesia => &["acknowledgement", "agreement", "uniform", "views", "watermarks"],
+        Mutant::AckAfterPromise | Mutant::UniformAtOne | Mutant::AllButSuspected => &["uniform"],
+        Mutant::DataAcrossEpochs | Mutant::ResubmitAll => {
+            &["integrity", "fifo", "total", "agreement", "uniform", "barrier", "acknowledgement"]
+        }
+        Mutant::AppendUnordered | Mutant::SkipAtCut | Mutant::ReuseNumbers => &["total", "fifo", "agreement", "views"],
+        Mutant::MarkerIgnored => &["barrier"],
+        Mutant::SnapshotAhead => &["snapshot", "agreement", "fifo", "total"],
+        Mutant::ShortRuns | Mutant::AskTwice | Mutant::WedgedUniform | Mutant::SendAfterPromise => &[],
     }
 }
 

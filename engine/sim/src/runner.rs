@@ -30,7 +30,9 @@ pub fn run(seeds: Range<u64>, options: Options, progress: &(dyn Fn(u64) + Sync))
     let work = |thread: u64| {
         let mut report = Report::default();
         for seed in seeds.clone().skip(thread as usize).step_by(threads as usize) {
-            report.merge(run_plan(&Plan::draw(seed), seed, options));
+            let turbulent = options.mutate.is_some() && seed % 2 == 1;
+            let plan = if turbulent { Plan::turbulent(seed) } else { Plan::draw(seed) };
+            report.merge(run_plan(&plan, seed, options));
             progress(seed);
         }
         report

@@ -65,6 +65,8 @@ enum What {
     Happen(usize),
     /// A process hears for certain that this life of a member is gone.
     Evidence(usize, Rank, Incarnation),
+    /// Whoever leads a ballot is cut off.
+    Hinder(usize),
     Freeze,
     Look,
 }
@@ -241,6 +243,7 @@ impl<'p> World<'p> {
                 What::Join(index) => self.begin(index),
                 What::Happen(index) => self.happen(self.plan.events[index]),
                 What::Evidence(index, rank, life) => self.give_evidence(index, rank, life),
+                What::Hinder(index) => self.hinder(index),
                 What::Freeze => self.freeze(),
                 What::Look => self.look()?,
             }

@@ -92,7 +92,8 @@ pub(crate) fn deliver_early(
     emit: &mut impl FnMut(Delivery<'_>),
 ) -> usize {
     // The gap may have closed meanwhile and the cursor may stand in this very datagram: then it is not early.
-    if number < stream.end() {
+    // Or it was delivered in turn, and lies beyond where the cut stops this stream.
+    if number < stream.end() || number < stream.cursor.floor() {
         return 0;
     }
     let Some(slot) = stream.log.slot_mut(number).filter(|slot| !slot.delivered_early) else { return 0 };

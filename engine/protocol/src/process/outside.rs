@@ -411,8 +411,9 @@ impl Process {
             return 0;
         }
         let Some((view, mut beginning)) = self.search.next.take() else { return 0 };
-        let ahead = |rank: Rank| self.data.streams[rank.index()].delivered > beginning.first[rank.index()];
-        if joins && (!holds || present.clone().any(ahead)) {
+        // Who ran ahead of the cut, or lacks something of it, has a state that is nobody's.
+        let differs = |rank: Rank| self.data.streams[rank.index()].delivered != beginning.first[rank.index()];
+        if joins && (!holds || present.clone().any(differs)) {
             self.lose_view();
             self.found(now, view, beginning);
             return 0;

@@ -1,14 +1,14 @@
 //! Progress: once faults are frozen, everybody who lives ends up in one view.
 //!
-//! Only if the group can go on at all: it needs a quorum of its latest view, in the very lives that are in it. Who has
-//! lost that has lost the group, and is asked for nothing more.
+//! Only if the group can go on at all: it needs a quorum of its latest view, in the very lives that are in it, and of any
+//! view that somebody has accepted to follow it. Who has lost that has lost the group, and is asked for nothing more.
 //!
 //! DESIGN §7: 20.
 
 use super::views::is_quorum;
 use super::{Installed, Verdict, Violation};
 use crate::node::Node;
-use bourdon_protocol::Standing;
+use bourdon_protocol::{Member, Standing, View};
 
 pub(super) const NAME: &str = "progress";
 
@@ -27,13 +27,20 @@ pub(crate) fn is_lost(nodes: &[Node], members: usize, latest: Option<&Installed>
         // The first view needs everybody.
         return !nodes[..members].iter().all(Node::is_alive);
     };
-    let lives = |member: &bourdon_protocol::Member| {
+    let lives = |member: &Member| {
         let node = &nodes[member.rank.index()];
         node.process
             .as_ref()
             .is_some_and(|process| process.incarnation() == member.incarnation && process.standing() != Standing::Gone)
     };
-    !is_quorum(&latest.view, lives)
+    // What somebody has accepted to follow it may have been decided, and has to go on as well.
+    let next = nodes[..members].iter().filter_map(|node| {
+        let process = node.process.as_ref().filter(|process| process.view().epoch == latest.view.epoch)?;
+        let members = process.accepted_members()?.to_vec();
+        Some(View { members, ..latest.view.clone() })
+    });
+    let continues = |member: &Member| latest.view.contains(*member) && lives(member);
+    !is_quorum(&latest.view, lives) || { next }.any(|view| !is_quorum(&view, continues))
 }
 
 impl Progress<'_> {

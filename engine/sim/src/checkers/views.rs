@@ -32,11 +32,13 @@ pub(crate) struct Views {
     epochs: BTreeMap<u64, Installed>,
     /// Who has stopped in which epoch.
     stopped: BTreeSet<(u64, Member)>,
+    /// Who has entered the first view.
+    entered: BTreeSet<Member>,
 }
 
 impl Views {
     pub(super) fn new(plan: &Plan) -> Self {
-        Self { calm: plan.is_calm(), epochs: BTreeMap::new(), stopped: BTreeSet::new() }
+        Self { calm: plan.is_calm(), epochs: BTreeMap::new(), stopped: BTreeSet::new(), entered: BTreeSet::new() }
     }
 
     /// The latest view that anybody has entered.
@@ -71,6 +73,14 @@ impl Views {
         }
         if moved && process.standing() == Standing::Member {
             self.stop(epoch - 1, process);
+        }
+        // The first view is decided by all together. Whoever was the only one to hear of it and is gone has left no trace.
+        let again = self.epochs.get(&1).is_some_and(|known| epoch == 1 && known.view != *view);
+        if again && !is_quorum(&self.epochs[&1].view, |member| self.entered.contains(member)) {
+            self.epochs.remove(&1);
+        }
+        if let Some(rank) = process.config().rank().filter(|_| epoch == 1) {
+            self.entered.insert(Member { rank, incarnation: process.incarnation() });
         }
         if !self.epochs.contains_key(&epoch) {
             if safety {

@@ -86,6 +86,34 @@ impl Plan {
         plan
     }
 
+    /// A plan in which views change all the time while everybody publishes and everybody misses something else: what a bug
+    /// in changing views needs to show. Ballots are hindered, members are lost in quick succession.
+    pub fn turbulent(seed: u64) -> Self {
+        let rng = &mut Rng::with_seed(seed ^ 0x7ab1e);
+        let mut plan = Self::draw(seed);
+        let members = pick(rng, &[3, 4, 5, 5]);
+        (plan.members, plan.sequencer, plan.clients) = (members, rng.u16(0..members), 0);
+        plan.observers.clear();
+        (plan.publishers, plan.events) = ((0..members).collect(), Vec::new());
+        (plan.mtu_bytes, plan.log_slots, plan.receive_log_slots) = (1408, 64, 64);
+        (plan.max_message_bytes, plan.window_slots) = (2000, vec![32; usize::from(members)]);
+        (plan.messages, plan.burst, plan.batch) = (300, pick(rng, &[1, 4]), 64);
+        plan.faults = FaultPlan { drop_permille: pick(rng, &[20, 100, 300]), ..FaultPlan::none(150 * MS) };
+        plan.interval_ns = MS;
+        (plan.latency_ns, plan.jitter_ns) = (pick(rng, &[50_000, 200_000]), pick(rng, &[0, 200_000, 1_000_000]));
+        plan.detector = DetectorPlan { fast: true, evidence_after_ns: MS, ..DetectorPlan::default() };
+        plan.adversary = rng.bool();
+        let mut drawn = Drawn { reckless: rng.u8(0..4) == 0, ..Drawn::new(rng, &mut plan) };
+        for _ in 0..8 {
+            let at_ns = drawn.rng.u64(0..130 * MS);
+            drawn.trouble(at_ns);
+        }
+        plan.draw_syncs(rng);
+        plan.draw_syncs(rng);
+        plan.events.sort_by_key(|event| event.at_ns);
+        plan
+    }
+
     fn draw_syncs(&mut self, rng: &mut Rng) {
         for _ in 0..pick(rng, &[0, 0, 1, 3]) {
             let (process, other) = (rng.u16(0..self.members), rng.u64(0..2));
@@ -154,6 +182,24 @@ impl<'a> Drawn<'a> {
                     (0..self.plan.members).for_each(|m| self.plan.happens(at_ns, Happening::HandOver, m, to, 0));
                 }
             }
+        }
+    }
+
+    /// Something that changes the view: somebody goes, another one right after, or the network parts.
+    fn trouble(&mut self, at_ns: u64) {
+        let (process, next) = (self.rng.u16(0..self.plan.members), self.rng.u16(0..self.plan.members));
+        let for_ns = self.rng.u64(5 * MS..40 * MS);
+        match self.rng.u8(0..4) {
+            0 | 1 => {
+                self.go_away(at_ns, Happening::Crash, process, 5 * MS);
+                let soon_ns = at_ns + self.rng.u64(0..3 * MS);
+                self.go_away(soon_ns, Happening::Crash, next, 5 * MS);
+            }
+            2 => {
+                let set = self.rng.u64(1..1 << self.plan.members);
+                self.plan.happens(at_ns, Happening::Partition, 0, set, for_ns);
+            }
+            _ => self.plan.happens(at_ns, Happening::Cut, process, next.into(), for_ns),
         }
     }
 

@@ -4,7 +4,7 @@
 //! it takes in a batch, keeps time, publishes, transmits, delivers, hears the news. Between steps it may be paused, while
 //! its socket fills and overflows.
 
-use super::{Phase, STEPS_MAX, World, mixed};
+use super::{Phase, STEPS_MAX, What, World, mixed};
 use crate::checkers::{Checkers, Verdict, Violation};
 use crate::history::{Gap, Lineage, Settled};
 use crate::network::hits;
@@ -28,7 +28,7 @@ impl World<'_> {
         }
         self.mix(index as u64);
         let busy = self.nodes[index].take_in(self.now_ns, self.plan.batch);
-        self.hinder(index);
+        self.watch_ballots(index);
         if self.plan.order_early {
             let node = &mut self.nodes[index];
             let now = node.clock.read(self.now_ns);
@@ -225,17 +225,25 @@ impl World<'_> {
         Ok(())
     }
 
-    /// In a plan of adversity, cuts off whoever has begun a ballot: before anybody hears of it, or before it is decided.
-    fn hinder(&mut self, index: usize) {
+    /// In a plan of adversity, whoever has begun a ballot is soon cut off: before anybody hears of it, or at any time until
+    /// it is decided.
+    fn watch_ballots(&mut self, index: usize) {
         let node = &mut self.nodes[index];
         let Some(process) = node.process.as_ref().filter(|_| self.plan.adversary) else { return };
         let ballots = process.counters().get(Counter::Ballots);
-        if ballots == std::mem::replace(&mut node.ballots, ballots) || self.phase != Phase::Faulty {
+        if ballots != std::mem::replace(&mut node.ballots, ballots) && self.phase == Phase::Faulty {
+            let soon_ns = self.rng.u64(0..=6 * (self.plan.latency_ns + self.plan.jitter_ns));
+            self.push(self.now_ns + soon_ns, What::Hinder(index));
+        }
+    }
+
+    pub(super) fn hinder(&mut self, index: usize) {
+        if self.phase != Phase::Faulty {
             return;
         }
-        let deaf = self.rng.bool();
+        let (deaf, some) = (self.rng.bool(), self.rng.u64(..));
         let until_ns = self.now_ns + self.rng.u64(1..=4 * self.plan.timing().membership.takeover_after_ns);
-        for other in (0..usize::from(self.plan.members)).filter(|other| *other != index) {
+        for other in (0..usize::from(self.plan.members)).filter(|other| *other != index && some & 3 << other != 0) {
             let (from, to) = if deaf { (other, index) } else { (index, other) };
             self.network.cut(from, to, until_ns);
         }
