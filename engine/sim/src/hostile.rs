@@ -127,7 +127,7 @@ fn config(kind: u8) -> Config {
 pub fn datagram(data: &[u8]) {
     let mut resealed = data.to_vec();
     if resealed.len() >= HEADER_BYTES {
-        resealed[..4].copy_from_slice(b"Bd\x01\0");
+        resealed[..4].copy_from_slice(b"Bd\x02\0");
         resealed[8..12].copy_from_slice(&GROUP.0.to_le_bytes());
         let sum = checksum(&resealed);
         resealed[4..8].copy_from_slice(&sum.to_le_bytes());

@@ -23,6 +23,7 @@ mod node;
 mod plan;
 mod report;
 mod runner;
+mod shrink;
 mod world;
 
 pub use bourdon_protocol::Mutant;

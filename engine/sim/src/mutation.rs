@@ -37,7 +37,7 @@ fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         | Mutant::HalfIsQuorum
         | Mutant::JoinerCounted
         | Mutant::InstallWithHole
-        | Mutant::DeliverAfterPromise => &["views", "agreement", "uniform", "completeness"],
+        | Mutant::DeliverAfterPromise => &["views", "agreement", "uniform"],
         Mutant::DecideByAll | Mutant::AcceptBeforeFetch | Mutant::CutNotRetained => &["progress"],
         Mutant::Amnesia => &["acknowledgement", "agreement", "uniform", "views", "watermarks"],
         Mutant::AckAfterPromise | Mutant::UniformAtOne | Mutant::AllButSuspected => &["uniform"],

@@ -1,6 +1,7 @@
 //! What a run, or many, came to: the object behind `bourdon sim --json`.
 
 use crate::network::Faults;
+use crate::plan::Plan;
 use serde::Serialize;
 
 /// A seed that broke something.
@@ -14,6 +15,9 @@ pub struct Failure {
     pub replay: String,
     /// How, in words.
     pub detail: String,
+    /// A plan that shows it as well, made smaller than what the seed drew: `bourdon sim --plan FILE --seed S`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Box<Plan>>,
 }
 
 /// What many seeds came to.

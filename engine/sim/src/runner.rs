@@ -8,6 +8,7 @@ use crate::checkers::Violation;
 use crate::network::Faults;
 use crate::plan::Plan;
 use crate::report::{Failure, Report};
+use crate::shrink::shrink;
 use crate::world::{Mode, Outcome, play};
 use bourdon_protocol::Mutant;
 use std::ops::Range;
@@ -50,18 +51,15 @@ pub fn run(seeds: Range<u64>, options: Options, progress: &(dyn Fn(u64) + Sync))
 
 /// Runs one plan; the seed throws the network's dice.
 pub fn run_plan(plan: &Plan, seed: u64, options: Options) -> Report {
-    let outcome = catch_unwind(AssertUnwindSafe(|| play(plan, seed, options.mode, options.mutate)));
-    let outcome = outcome.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        let violation = Some(Violation { invariant: "panic", detail: format!("panic: {text}") });
-        Outcome { steps: 0, delivered: 0, faults: Faults::default(), violation, digest: 0 }
-    });
-    let failure = outcome.violation.map(|violation| Failure {
-        seed,
-        invariant: violation.invariant.into(),
-        replay: replay(seed, options),
-        detail: violation.detail,
+    let outcome = attempt(plan, seed, options);
+    let failure = outcome.violation.map(|violation| {
+        let same = |smaller: &Plan| {
+            let found = attempt(smaller, seed, options).violation;
+            found.is_some_and(|found| found.invariant == violation.invariant)
+        };
+        let plan = options.mutate.is_none().then(|| Box::new(shrink(plan, same)));
+        let (invariant, replay) = (violation.invariant.into(), replay(seed, options));
+        Failure { seed, invariant, replay, detail: violation.detail, plan }
     });
     Report {
         seeds: 1,
@@ -72,6 +70,17 @@ pub fn run_plan(plan: &Plan, seed: u64, options: Options) -> Report {
         digest: outcome.digest ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
         ..Report::default()
     }
+}
+
+/// Plays a plan; a panic is a violation.
+fn attempt(plan: &Plan, seed: u64, options: Options) -> Outcome {
+    let outcome = catch_unwind(AssertUnwindSafe(|| play(plan, seed, options.mode, options.mutate)));
+    outcome.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        let violation = Some(Violation { invariant: "panic", detail: format!("panic: {text}") });
+        Outcome { steps: 0, delivered: 0, faults: Faults::default(), violation, digest: 0 }
+    })
 }
 
 /// The command that runs a seed again.

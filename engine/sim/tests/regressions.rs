@@ -4,6 +4,21 @@
 
 use bourdon_sim::{Mode, Options, Plan, run_plan};
 
+/// Seeds of turbulent plans.
+fn assert_turbulent(seeds: &[u64]) {
+    for seed in seeds {
+        let report = run_plan(&Plan::turbulent(*seed), *seed, Options { mode: Mode::Both, ..Options::default() });
+        assert!(report.failures.is_empty(), "{:#?}", report.failures);
+    }
+}
+
+fn assert_drawn(seeds: &[u64]) {
+    for seed in seeds {
+        let report = run_plan(&Plan::draw(*seed), *seed, Options { mode: Mode::Both, ..Options::default() });
+        assert!(report.failures.is_empty(), "{:#?}", report.failures);
+    }
+}
+
 fn assert_seeds(seeds: &[u64]) {
     for seed in seeds {
         // The order of a step in which they were found.
@@ -72,4 +87,85 @@ fn issue_message_longer_than_the_observers_log() {
 #[test]
 fn issue_loss_before_the_first_message_goes_unreported() {
     assert_seeds(&[1718, 1900, 2406, 2755]);
+}
+
+/// A member acknowledged what came after it had promised a ballot: too few of those who answered held it.
+#[test]
+fn issue_acknowledged_after_the_promise() {
+    assert_drawn(&[61, 110]);
+}
+
+/// A time that had passed was waited for again and again: a ballot's, at who led none any more or waited for the first view.
+#[test]
+fn issue_looked_at_without_end() {
+    assert_drawn(&[25, 65, 112, 123, 215]);
+}
+
+/// A client of a group of one was never answered.
+#[test]
+fn issue_client_of_a_group_of_one() {
+    assert_drawn(&[16, 26, 43]);
+}
+
+/// A client's message that another had overtaken was taken for delivered.
+#[test]
+fn issue_overtaken_client_message_is_passed_over() {
+    assert_drawn(&[12, 37, 52, 62, 80]);
+}
+
+/// A client was told that a message to be published anew was taken, because the next one was too long.
+#[test]
+fn issue_client_told_too_much_after_a_skip() {
+    assert_drawn(&[1005]);
+}
+
+/// A barrier was completed by some after their promise; or was shown by one that crashed, and not at the cut.
+#[test]
+fn issue_barrier_across_a_view_change() {
+    assert_drawn(&[65, 257, 298, 195, 513, 541]);
+}
+
+/// Barriers in total order: the sequencer told nobody that it waited; an acknowledgement, or a marker passed before, stood
+/// in front of a marker that nobody walked to.
+#[test]
+fn issue_barrier_in_total_order_never_came() {
+    assert_drawn(&[147, 150, 177, 252]);
+}
+
+/// A member to be gave up what it could not have; ran ahead of a cut; came back in the life that had been let in and out.
+#[test]
+fn issue_member_to_be_with_a_state_of_its_own() {
+    assert_drawn(&[21, 377, 506]);
+    assert_turbulent(&[877, 981]);
+}
+
+/// A donor that had been removed gave a snapshot of nothing.
+#[test]
+fn issue_snapshot_of_one_removed() {
+    assert_drawn(&[248]);
+}
+
+/// Who heard nobody of its view any more asked only the dead for what it missed of the cut.
+#[test]
+fn issue_cut_asked_of_the_dead() {
+    assert_drawn(&[85]);
+}
+
+/// Unordered delivery ran ahead of a cut, of a quorum, of a snapshot, and came back to what it had delivered.
+#[test]
+fn issue_unordered_runs_ahead() {
+    assert_drawn(&[359, 389]);
+    assert_turbulent(&[787, 832]);
+}
+
+/// An observer that began at the oldest of a later view counted from zero.
+#[test]
+fn issue_oldest_observer_of_a_later_view() {
+    assert_drawn(&[167]);
+}
+
+/// A member that came back took nothing in of what its earlier life had sent, and did not wait for a barrier's message.
+#[test]
+fn issue_own_earlier_life_is_not_heard() {
+    assert_turbulent(&[209, 243, 410, 828, 831, 510, 937]);
 }

@@ -27,7 +27,10 @@ pub(super) fn delivered(history: &History, lineage: usize, delivery: &Delivery<'
 /// delivered before the gap was given up.
 pub(super) fn end(history: &History) -> Verdict {
     for lineage in &history.lineages {
-        if let Some(both) = lineage.delivered.iter().find(|shown| lineage.gave_up(shown.sender, shown.sequence)) {
+        // A barrier's own message has no number of its own.
+        let numbered = |shown: &&Shown| !history.messages[shown.id as usize].at_barrier;
+        let given_up = |shown: &&Shown| lineage.gave_up(shown.sender, shown.sequence);
+        if let Some(both) = lineage.delivered.iter().filter(numbered).find(given_up) {
             let (process, name) = (lineage.process, super::describe(history, both));
             return Err(Violation::new(NAME, format!("process {process} delivered {name} and gave it up")));
         }
