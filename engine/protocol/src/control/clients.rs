@@ -42,10 +42,40 @@ struct Known {
     beyond: Vec<(Sequence, Sequence)>,
     /// Everything below is held by a quorum.
     taken: Sequence,
-    /// Published here: the sequence after, and the datagram that it ends in.
-    under_way: VecDeque<(Sequence, DatagramNumber)>,
+    under_way: VecDeque<UnderWay>,
     reply_to: Address,
     heard_at: Instant,
+}
+
+/// A message published here.
+#[derive(Clone, Copy, Debug)]
+struct UnderWay {
+    /// The sequence after it.
+    next: Sequence,
+    /// The datagram that it ends in.
+    datagram: DatagramNumber,
+    /// Where its order stands in the sequencer's stream at the latest, once that is known.
+    ordered: Option<DatagramNumber>,
+}
+
+/// What a quorum holds, for those who wait for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeldByQuorum {
+    /// Of the own stream.
+    pub(crate) own: DatagramNumber,
+    /// Where another puts messages in order: of its stream, and how far that has been walked here.
+    pub(crate) order: Option<(DatagramNumber, DatagramNumber)>,
+}
+
+impl UnderWay {
+    /// Whether the message survives whoever dies: a quorum holds it and, where it needs one, its order.
+    fn is_settled(&mut self, held: HeldByQuorum, delivered: Sequence) -> bool {
+        let Some((order, walked)) = held.order else { return self.datagram < held.own };
+        if self.ordered.is_none() && delivered >= self.next {
+            self.ordered = Some(walked);
+        }
+        self.datagram < held.own && self.ordered.is_some_and(|ordered| ordered <= order)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -152,7 +182,7 @@ impl Clients {
     pub(crate) fn published(&mut self, client: ClientId, sequence: Sequence, open: DatagramNumber) {
         if let Some(known) = self.get(client) {
             known.next = known.next.max(sequence.next());
-            known.under_way.push_back((sequence.next(), open));
+            known.under_way.push_back(UnderWay { next: sequence.next(), datagram: open, ordered: None });
         }
     }
 
@@ -178,14 +208,16 @@ impl Clients {
         self.0.iter().any(|known| !known.under_way.is_empty())
     }
 
-    /// A quorum holds the own stream up to here: says whom to tell what.
-    pub(crate) fn settle(&mut self, held: DatagramNumber, mut tell: impl FnMut(ClientId, Sequence, Address)) {
+    /// A quorum holds more than before: says whom to tell what.
+    pub(crate) fn settle(&mut self, held: HeldByQuorum, mut tell: impl FnMut(ClientId, Sequence, Address)) {
         for known in &mut self.0 {
             let before = known.taken;
-            while let Some((next, datagram)) = known.under_way.front().copied().filter(|(_, d)| *d < held) {
-                debug_assert!(datagram < held);
+            let delivered = known.delivered;
+            while let Some(first) = known.under_way.front_mut()
+                && first.is_settled(held, delivered)
+            {
+                known.taken = known.taken.max(first.next);
                 known.under_way.pop_front();
-                known.taken = known.taken.max(next);
             }
             if known.taken > before {
                 tell(known.client, known.taken, known.reply_to);

@@ -406,7 +406,7 @@ impl Process {
             if data.view.incarnation(rank).is_none() {
                 continue;
             }
-            if let Some((_, Some(payload))) = data.streams[index].marker() {
+            if let Some((_, Some(payload))) = data.streams[index].marker().filter(|(of, _)| *of == phase) {
                 count += 1;
                 emit(Delivery::at_barrier(rank, sequence, epoch, phase, now, payload));
             }

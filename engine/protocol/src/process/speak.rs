@@ -2,7 +2,8 @@
 //! for repair, repairs, and what it had published in an earlier view.
 
 use super::{Process, Standing, own_bit};
-use crate::config::Role;
+use crate::config::{Order, Role};
+use crate::control::clients::HeldByQuorum;
 use crate::counters::Counter;
 use crate::counters::Counters;
 use crate::data::pipeline::{DATA_CHANNEL, Pipeline, own_window};
@@ -329,7 +330,15 @@ impl Process {
             return;
         }
         let Some(own) = self.data.own() else { return };
-        let held = self.data.held_by_quorum(own);
+        let sequencer = self.data.view.sequencer;
+        let total = self.config.order == Order::Total && sequencer != own;
+        let held = HeldByQuorum {
+            own: self.data.held_by_quorum(own),
+            // What no order was given for is dropped with its sender.
+            order: total.then(|| {
+                (self.data.held_by_quorum(sequencer), self.data.streams[sequencer.index()].cursor.position().0.next())
+            }),
+        };
         let (outbox, counters) = (&mut self.outbox, &mut self.counters);
         self.clients.settle(held, |client, taken, to| {
             let answer = ClientAnswer::new(client, taken, records::refusals::NONE);
