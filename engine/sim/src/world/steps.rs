@@ -149,9 +149,8 @@ impl World<'_> {
                 node.asked = node.asked.saturating_sub(u64::from(asked));
             }
             Event::SnapshotWanted => {
-                if process.give_snapshot(now, &lineage.snapshot()).is_err() {
-                    return Err(Violation::new("snapshot", "too long, though it can't be"));
-                }
+                let given = process.give_snapshot(now, &lineage.snapshot());
+                return given.map_err(|_| Violation::new("snapshot", "too long, though it can't be"));
             }
             Event::SnapshotReady => return self.take_snapshot(index),
             Event::Removed(_) => (lineage.epoch, node.asked) = (None, 0),
