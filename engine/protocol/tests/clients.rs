@@ -14,7 +14,7 @@ fn request(client: u64, sequence: u64, request_flags: u16, payload: &[u8]) -> Ve
         sequence: sequence.into(),
         reply_to: address(700),
         flags: request_flags.into(),
-        under_way: 0.into(),
+        under_way: (sequence as u32).into(),
     };
     control(Rank::CLIENT.0, Kind::ClientRequest, &[record.as_bytes(), payload])
 }
