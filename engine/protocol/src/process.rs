@@ -504,6 +504,9 @@ impl Process {
         }
         let (clients, counters) = (&mut self.clients, &mut self.counters);
         let mut count = self.data.deliver(now, limit, counters, &mut |delivery| show(clients, delivery, &mut emit));
+        if count > 0 {
+            self.settle_clients(now); // a message that has its order now may be held by enough
+        }
         // What a hole held back is due as soon as the hole has been crossed.
         while self.standing == Standing::Following && self.cross_holes() && count < limit {
             let (clients, counters) = (&mut self.clients, &mut self.counters);
