@@ -149,7 +149,7 @@ mod tests {
         owners.view(0b101);
         assert_eq!(owners.0, [0, 0, 2], "who came back may get them again");
         shares.own(&owners, 1, &[4, 3, 1]);
-        assert_eq!(publish_all(&mut shares), []);
+        assert_eq!(publish_all(&mut shares), [0; 0]);
     }
 
     #[test]
