@@ -135,7 +135,7 @@ impl std::fmt::Display for NodeEvent {
             Event::Suspected(rank, why) => write!(f, "member {rank} is suspected, by {why:?}"),
             Event::Trusted(rank) => write!(f, "member {rank} was heard again"),
             Event::NoMajority => f.write_str(
-                "no majority of the view can be reached: restore the network, or restart the members that are gone; if a majority is gone for good, stop all members and start the group anew",
+                "no majority of the view can be reached: restore the network, or let members that are paused go on; members that were restarted have forgotten what they promised and do not count, so if a majority is gone for good, stop all members and start the group anew",
             ),
             Event::Majority => f.write_str("a majority of the view can be reached again"),
             Event::Removed(epoch) => write!(

@@ -108,7 +108,8 @@ impl Reporter {
 
     fn event(&self, event: NodeEvent) {
         let text = event.to_string();
-        let mut object = json!({ "event": name(event), "rank": Value::Null, "text": text });
+        let at_ns = bourdon::Clock::start().wall_ns();
+        let mut object = json!({ "event": name(event), "at_ns": at_ns, "rank": Value::Null, "text": text });
         let NodeEvent::Group(event) = event else { return self.say(&text, &object) };
         match event {
             Event::Suspected(rank, _)

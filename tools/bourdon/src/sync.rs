@@ -4,6 +4,7 @@
 
 use crate::admin::{Which, ask, find};
 use crate::exit::{Failure, print};
+use bourdon::counters::Found;
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -33,7 +34,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         )));
     };
     let asked_at = Instant::now();
-    let synced = ask(&member, "sync", "synced", Duration::from_secs(args.timeout))?;
+    let limit = Duration::from_secs(args.timeout);
+    let synced = ask(&member, "sync", "synced", limit).map_err(|failure| explain(&member, failure))?;
     let wall_ns = asked_at.elapsed().as_nanos() as u64;
     let (group, rank, phase) = (&args.group, member.description.rank, &synced["phase"]);
     print(&if args.json {
@@ -44,4 +46,15 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             "{group}: barrier {phase} is complete: everything sent before it has been delivered everywhere ({took_ms:.2} ms)\n"
         )
     })
+}
+
+/// Why there was no answer, if the member's view tells.
+fn explain(member: &Found, failure: Failure) -> Failure {
+    let view = ask(member, "view", "view", Duration::from_secs(2));
+    match (failure, view) {
+        (Failure::Broken(why), Ok(view)) if view["majority"] == false => {
+            Failure::Broken(format!("{why}: it reaches no majority of view {}; see `bourdon view`", view["epoch"]))
+        }
+        (failure, _) => failure,
+    }
 }

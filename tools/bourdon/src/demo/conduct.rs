@@ -447,7 +447,7 @@ impl<'a> Performance<'a> {
                     self.outcome.rows[index].delivered = delivered;
                     last_progress = Instant::now();
                 }
-                Some((index, Word::Said(Said::News { what }))) => self.outcome.rows[index].news = Some(what),
+                Some((index, Word::Said(Said::News { what }))) => self.note_news(index, what),
                 Some((index, Word::Said(Said::Stuck { why } | Said::Unusable { why }))) => {
                     let failure = format!("{}: {why}", self.outcome.rows[index].name());
                     return self.outcome.failures.push(failure);
@@ -459,6 +459,10 @@ impl<'a> Performance<'a> {
                 Some(_) => {}
                 None if last_progress.elapsed() > STALL_LIMIT + recorded_gap => return self.note_stall(),
                 None => {}
+            }
+            let members = self.outcome.rows.iter().filter(|row| row.role == Role::Member);
+            if { members }.all(Row::is_out) && !self.is_complete() {
+                return self.outcome.failures.push("every member is gone: nobody can go on".to_owned());
             }
             if let Err(failure) = self.restart_due(cast) {
                 return self.outcome.failures.push(format!("{failure:?}"));
@@ -488,6 +492,14 @@ impl<'a> Performance<'a> {
         } else if let Some(delay) = self.plan.restart_after {
             (row.restarts, row.delivered) = (true, 0);
             self.restarts.push((index, Instant::now() + delay));
+        }
+    }
+
+    /// Keeps what a process said last; that it lacks a majority explains more than whom it suspects.
+    fn note_news(&mut self, index: usize, what: String) {
+        let news = &mut self.outcome.rows[index].news;
+        if !news.as_ref().is_some_and(|known| known.contains("majority") && what.contains("suspected")) {
+            *news = Some(what);
         }
     }
 
@@ -581,19 +593,19 @@ impl<'a> Performance<'a> {
         self.outcome.failures.extend(failures);
     }
 
-    /// What killed processes were shown, by what they wrote down; only where that must agree with the others'.
-    fn killed_chains(&mut self) -> Vec<(usize, u64, u64)> {
+    /// What killed processes were shown, by what they wrote down, as chains; only where that must agree with the others'.
+    fn killed_chains(&mut self) -> Vec<Vec<u64>> {
         let Some(directory) = self.history().map(Path::to_owned) else { return Vec::new() };
         let mut chains = Vec::new();
-        for (index, row) in self.outcome.rows.iter_mut().enumerate().filter(|(_, row)| row.killed) {
+        for row in self.outcome.rows.iter_mut().filter(|row| row.killed) {
             let file = directory.join(format!("{}.tsv", row.name().replace(':', "-")));
             let Ok(text) = std::fs::read_to_string(&file) else { continue };
-            let mut count = 0;
-            let chain = names(&text).inspect(|_| count += 1).fold(0, |last, (rank, n)| proof::link(last, rank, n));
+            let mut chain = vec![0];
+            names(&text).for_each(|(rank, n)| chain.push(proof::link(*chain.last().unwrap_or(&0), rank, n)));
             if row.is_out() {
-                row.delivered = count;
+                row.delivered = chain.len() as u64 - 1;
             }
-            chains.push((index, count, chain));
+            chains.push(chain);
         }
         let judged = self.plan.settings.group.reliability != Reliability::Reliable;
         chains.retain(|_| judged);
@@ -605,32 +617,31 @@ impl<'a> Performance<'a> {
         let killed = self.killed_chains();
         let told: Vec<usize> =
             (0..self.outcome.rows.len()).filter(|index| self.outcome.rows[*index].tally.is_some()).collect();
-        let delivered = |index: &usize| self.outcome.rows[*index].delivered;
-        let Some(longest) = told.iter().copied().max_by_key(delivered) else { return false };
-        let mut counts: Vec<u64> = told.iter().map(delivered).collect();
-        counts.extend(killed.iter().map(|(_, count, _)| *count));
-        cast.order(longest, &Order::Chain { counts: counts.clone() });
-        for (index, count) in told.iter().zip(&counts) {
-            cast.order(*index, &Order::Chain { counts: vec![*count] });
+        let counts: Vec<u64> = told.iter().map(|index| self.outcome.rows[*index].delivered).collect();
+        // Each is asked where its chain stands at every length that another has come to.
+        let mut lengths = counts.clone();
+        lengths.extend(killed.iter().map(|chain| chain.len() as u64 - 1));
+        for index in &told {
+            cast.order(*index, &Order::Chain { counts: lengths.clone() });
         }
-        let mut expected = None;
-        let mut own = vec![None; self.outcome.rows.len()];
+        let mut answers = vec![None; self.outcome.rows.len()];
         let deadline = Instant::now() + ANSWER_LIMIT;
-        while expected.is_none() || told.iter().any(|index| own[*index].is_none()) {
+        while told.iter().any(|index| answers[*index].is_none()) {
             match cast.hear(deadline.saturating_duration_since(Instant::now())) {
-                // The longest one is asked first for all counts, then for its own.
-                Some((index, Word::Said(Said::Chain { hashes }))) if index == longest && expected.is_none() => {
-                    expected = Some(hashes);
-                }
-                Some((index, Word::Said(Said::Chain { hashes }))) => own[index] = hashes.first().copied(),
+                Some((index, Word::Said(Said::Chain { hashes }))) => answers[index] = Some(hashes),
                 Some(_) => {}
                 None => return false,
             }
         }
-        let expected = expected.unwrap_or_default();
-        let alive = told.iter().zip(&expected).all(|(index, hash)| hash.is_some() && own[*index] == Some(*hash));
-        let dead = killed.iter().zip(&expected[told.len().min(expected.len())..]);
-        alive && { dead }.all(|((.., chain), hash)| *hash == Some(*chain))
+        let answers = told.iter().map(|index| answers[*index].take().unwrap_or_default());
+        let dead = killed.iter().map(|chain| lengths.iter().map(|n| chain.get(*n as usize).copied()).collect());
+        let chains: Vec<Vec<Option<u64>>> = answers.chain(dead).collect();
+        // At each length, whoever has come so far has come there the same way.
+        (0..lengths.len()).all(|place| {
+            let mut hashes = chains.iter().filter_map(|chain| chain.get(place).copied().flatten());
+            let first = hashes.next();
+            hashes.all(|hash| Some(hash) == first)
+        })
     }
 }
 

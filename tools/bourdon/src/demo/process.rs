@@ -198,20 +198,27 @@ impl DemoProcess {
 
     /// Hears what the group says.
     fn hear(&mut self) -> Result<(), String> {
-        while let Some(event) = self.node.poll_event() {
+        let mut events: Vec<Event> = std::iter::from_fn(|| self.node.poll_event()).collect();
+        // A snapshot's messages come before the view that its taker follows from there.
+        for place in 1..events.len() {
+            if events[place] == Event::SnapshotReady && matches!(events[place - 1], Event::View { .. }) {
+                events.swap(place - 1, place);
+            }
+        }
+        for event in events {
             match event {
                 Event::View { epoch, members, .. } => self.enter(epoch.0, members),
                 Event::Synced { phase, .. } => self.on_history(|history| history.barrier(phase)),
                 Event::Gap { sender, from, to } => self.on_history(|h| h.gap(sender.0, from.0, to.0)),
-                Event::Retracted { sender, from, to } => self.on_history(|h| h.retraction(sender.0, from.0, to.0)),
+                Event::Retracted { sender, from, to } => {
+                    self.on_history(|history| history.retraction(sender.0, from.0, to.0));
+                    self.proof.retract(sender.0, from.0..to.0);
+                }
                 Event::SnapshotWanted => {
                     let state = self.proof.snapshot();
                     self.node.give_snapshot(&state).map_err(|refusal| format!("somebody can't join: {refusal}"))?;
                 }
-                Event::SnapshotReady => {
-                    let state = self.node.take_snapshot().unwrap_or_default();
-                    self.proof.restore(&state)?;
-                }
+                Event::SnapshotReady => self.take_state()?,
                 Event::Removed(_) => self.begin_again(event)?,
                 Event::SnapshotTooLarge { .. } => return Err(NodeEvent::Group(event).to_string()),
                 // Once the group has formed, a stranger who says such things is none of ours.
@@ -260,6 +267,19 @@ impl DemoProcess {
             return Err(NodeEvent::Group(event).to_string());
         }
         say(&Said::News { what: NodeEvent::Group(event).to_string() });
+        self.live_anew()
+    }
+
+    /// A member's state replaces what was delivered here, if anything was: one that joins may have to begin again.
+    fn take_state(&mut self) -> Result<(), String> {
+        let state = self.node.take_snapshot().unwrap_or_default();
+        if self.proof.count() > 0 {
+            self.live_anew()?;
+        }
+        self.proof.restore(&state)
+    }
+
+    fn live_anew(&mut self) -> Result<(), String> {
         self.life += 1;
         self.restarted = true;
         self.said_progress = (0, 0);

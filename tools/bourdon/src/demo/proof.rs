@@ -99,6 +99,25 @@ impl Proof {
         }
     }
 
+    /// Takes back what belongs to no view: as if it had never been delivered. Possible as long as everything is kept.
+    pub(crate) fn retract(&mut self, publisher: u16, sequences: std::ops::Range<u64>) {
+        let Some(kept) = self.kept.take() else { return };
+        let (members, publishers) = (self.seen.len() as u16, self.done.len() as u16);
+        let messages = self.seen.first().map_or(0, |bits| 64 * (bits.len() as u64 - 1));
+        let mut again = Self::new(members, publishers, messages, true, None);
+        let mut rest = &kept[..];
+        while let Some((shown, after)) = read(rest) {
+            if shown.publisher != publisher || !sequences.contains(&shown.sequence) {
+                again.show(&shown);
+            }
+            rest = after;
+        }
+        again.owners = self.owners.clone();
+        again.history = self.history.take();
+        std::mem::swap(&mut again.latency_ns, &mut self.latency_ns);
+        *self = again;
+    }
+
     /// Everything delivered so far, for one who joins.
     pub(crate) fn snapshot(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -164,6 +183,21 @@ fn read(bytes: &[u8]) -> Option<(Shown<'_>, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_retracted_was_never_delivered() {
+        let show = |proof: &mut Proof, sequence: u64| {
+            let payload = &[sequence as u8; 3][..];
+            proof.show(&Shown { view: 1, order: None, publisher: 1, sequence, after: None, share: 0, payload });
+        };
+        let (mut ahead, mut other) = (Proof::new(2, 1, 100, true, None), Proof::new(2, 1, 100, true, None));
+        (0..9).for_each(|sequence| show(&mut ahead, sequence));
+        (0..5).for_each(|sequence| show(&mut other, sequence));
+        ahead.retract(1, 5..9);
+        assert_eq!((ahead.chain.clone(), ahead.done.clone(), ahead.duplicates), (other.chain.clone(), vec![5], 0));
+        show(&mut ahead, 5);
+        assert_eq!(ahead.duplicates, 0, "it may come again");
+    }
 
     #[test]
     fn a_snapshot_proves_the_same_as_its_giver() {
