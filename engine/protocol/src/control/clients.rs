@@ -69,9 +69,9 @@ pub(crate) struct HeldByQuorum {
 
 impl UnderWay {
     /// Whether the message survives whoever dies: a quorum holds it and, where it needs one, its order.
-    fn is_settled(&mut self, held: HeldByQuorum, delivered: Sequence) -> bool {
+    fn is_settled(&mut self, held: HeldByQuorum, is_delivered: bool) -> bool {
         let Some((order, walked)) = held.order else { return self.datagram < held.own };
-        if self.ordered.is_none() && delivered >= self.next {
+        if self.ordered.is_none() && is_delivered {
             self.ordered = Some(walked);
         }
         self.datagram < held.own && self.ordered.is_some_and(|ordered| ordered <= order)
@@ -93,6 +93,11 @@ pub(crate) enum Request {
 }
 
 impl Known {
+    /// Whether the message before `next` was delivered here.
+    fn has_delivered(&self, next: Sequence) -> bool {
+        next <= self.delivered || self.beyond.iter().any(|(first, end)| *first < next && next <= *end)
+    }
+
     fn new(now: Instant, client: ClientId, delivered: Sequence) -> Self {
         Self {
             client,
@@ -212,10 +217,14 @@ impl Clients {
     pub(crate) fn settle(&mut self, held: HeldByQuorum, mut tell: impl FnMut(ClientId, Sequence, Address)) {
         for known in &mut self.0 {
             let before = known.taken;
-            let delivered = known.delivered;
-            while let Some(first) = known.under_way.front_mut()
-                && first.is_settled(held, delivered)
-            {
+            while let Some(mut first) = known.under_way.front().copied() {
+                let settled = first.is_settled(held, known.has_delivered(first.next));
+                if let Some(front) = known.under_way.front_mut() {
+                    *front = first;
+                }
+                if !settled {
+                    break;
+                }
                 known.taken = known.taken.max(first.next);
                 known.under_way.pop_front();
             }
