@@ -69,8 +69,8 @@ impl Default for DetectorTiming {
             evidence: true,
             heartbeat_ns: 10_000_000,
             suspect_after_ns: 80_000_000,
-            ping_interval_ns: 20_000_000,
-            pull_after_ns: 80_000_000,
+            ping_interval_ns: 10_000_000,
+            pull_after_ns: 70_000_000,
             phi_threshold: 8.0,
             phi_deviation_min_ns: 8_000_000,
         }

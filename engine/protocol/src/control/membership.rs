@@ -52,7 +52,7 @@ pub struct MembershipTiming {
 impl Default for MembershipTiming {
     fn default() -> Self {
         Self {
-            confirm_after_ns: 20_000_000,
+            confirm_after_ns: 12_000_000,
             takeover_after_ns: 50_000_000,
             asymmetric_after_ns: 1_000_000_000,
             rejoin_min_ns: 100_000_000,
