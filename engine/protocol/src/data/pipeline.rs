@@ -364,7 +364,8 @@ impl Pipeline {
                     counters.add(Counter::RepairsReceived, 1);
                 }
                 // What too few may hold does not run ahead: others acknowledge it only once the gap is closed.
-                let ahead = early && self.config.reliability == Reliability::Reliable;
+                // And once the epoch ends, only what the cut names does.
+                let ahead = early && self.config.reliability == Reliability::Reliable && self.end.is_open();
                 if ahead
                     && datagram.header.is_of_phase(self.barrier.phase)
                     && let Ordering::Unordered(unordered) = &mut self.ordering
