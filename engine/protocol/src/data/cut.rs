@@ -145,6 +145,19 @@ impl Pipeline {
         self.ask_for(now, cut);
     }
 
+    /// Whether something of a stream was delivered that the cut does not name. The messages' numbers alone do not tell:
+    /// what a cut has beyond a gap counts as far as it goes, gap included.
+    pub(crate) fn ran_ahead_of_cut(&self, rank: Rank) -> bool {
+        let Ending::Decided(cut) = &self.end else { return false };
+        let stream = &self.streams[rank.index()];
+        let named = |number| cut.ranges.iter().any(|range| range.has(rank, number));
+        let end = cut.ends.get(rank.index()).copied().unwrap_or_default();
+        let passed = (end.0..stream.cursor.floor().0).map(DatagramNumber);
+        let early = super::unordered::early_ranges(stream);
+        { passed }.any(|number| !named(number))
+            || { early }.flat_map(|range| range.numbers_from(end).collect::<Vec<_>>()).any(|number| !named(number))
+    }
+
     /// Delivers what the cut has beyond gaps.
     pub(crate) fn deliver_ranges(&mut self, now: Instant, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
         let Ending::Decided(cut) = &self.end else { return 0 };

@@ -412,7 +412,10 @@ impl Process {
         }
         let Some((view, mut beginning)) = self.search.next.take() else { return 0 };
         // Who ran ahead of the cut, or lacks something of it, has a state that is nobody's.
-        let differs = |rank: Rank| self.data.streams[rank.index()].delivered != beginning.first[rank.index()];
+        let differs = |rank: Rank| {
+            self.data.streams[rank.index()].delivered != beginning.first[rank.index()]
+                || self.data.ran_ahead_of_cut(rank)
+        };
         if joins && (!holds || present.clone().any(differs)) {
             self.lose_view();
             self.found(now, view, beginning);
