@@ -116,9 +116,10 @@ fn pull_suspects_who_does_not_answer() {
 
 #[test]
 fn a_ping_goes_to_every_peer_and_only_its_answer_counts() {
-    let mut watch = Watch::new(3, &only(Why::Pull));
+    let timing = DetectorTiming { ping_interval_ns: 20 * MS, pull_after_ns: 80 * MS, ..only(Why::Pull) };
+    let mut watch = Watch::new(3, &timing);
     watch.run();
-    watch.wait(29, |_| {});
+    watch.wait(59, |_| {});
     let to: Vec<_> = watch.pings.iter().map(|(rank, _)| *rank).collect();
     assert_eq!(to, [1, 2, 1, 2, 1, 2]);
     let (nonces, others): (Vec<_>, Vec<_>) = watch.pings.iter().map(|(_, nonce)| *nonce).partition(|nonce| {

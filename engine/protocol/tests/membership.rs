@@ -26,7 +26,7 @@ impl World {
             dead: 0,
             evidence: 0,
             members: vec![Membership::new(); 64],
-            timing: MembershipTiming::default(),
+            timing: MembershipTiming { confirm_after_ns: 20 * MS, ..MembershipTiming::default() },
             now: Instant(0),
         }
     }

@@ -169,3 +169,10 @@ fn issue_oldest_observer_of_a_later_view() {
 fn issue_own_earlier_life_is_not_heard() {
     assert_turbulent(&[209, 243, 410, 828, 831, 510, 937]);
 }
+
+/// A joiner had delivered all of a stream of which the cut named only what lay beyond a gap: as the numbers were equal, it
+/// entered the view with what nobody else had.
+#[test]
+fn issue_joiner_ahead_of_a_cut_with_gaps() {
+    assert_drawn(&[377]);
+}

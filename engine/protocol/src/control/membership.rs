@@ -37,7 +37,7 @@ const MEMBERS_MAX: usize = Rank::MAX.index() + 1;
 /// How long a choice must stand before it is acted upon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MembershipTiming {
-    /// Most others not hearing a member must last this long: two heartbeats, so that reports of a common cause are in.
+    /// Most others not hearing a member must last longer than a heartbeat: reports of one cause are in then.
     pub confirm_after_ns: u64,
     /// Each member waits this long for the one before it to propose: several ballots' worth.
     pub takeover_after_ns: u64,
