@@ -154,8 +154,9 @@ impl Pipeline {
         let end = cut.ends.get(rank.index()).copied().unwrap_or_default();
         let passed = (end.0..stream.cursor.floor().0).map(DatagramNumber);
         let early = super::unordered::early_ranges(stream);
-        { passed }.any(|number| !named(number))
-            || { early }.flat_map(|range| range.numbers_from(end).collect::<Vec<_>>()).any(|number| !named(number))
+        { passed }.any(|number| !named(number)) || { early }
+            .flat_map(|range| range.numbers_from(end).collect::<Vec<_>>())
+            .any(|number| !named(number))
     }
 
     /// Delivers what the cut has beyond gaps.
