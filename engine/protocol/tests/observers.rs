@@ -3,8 +3,13 @@
 mod common;
 
 use bourdon_protocol::{Event, Order, Role, Start};
-use bourdon_wire::{DatagramNumber, Epoch, Rank, Sequence};
-use common::{Bench, Effect, MTU, To, data, deliver, message, ordered, port, run, says, unavailable};
+use bourdon_wire::records::{ViewEntry, ViewInfo, ballot_steps};
+use bourdon_wire::{DatagramNumber, Epoch, Kind, Rank, Sequence};
+use common::{
+    Bench, Effect, MTU, Step, To, Value, control, data, deliver, in_epoch, message, ordered, port, run, says,
+    unavailable,
+};
+use zerocopy::IntoBytes;
 
 fn observer(order: Order, members: u16, start: Start) -> Bench {
     let mut config = Bench::config(order, members, Role::Observer);
@@ -104,4 +109,42 @@ fn messages_whose_order_was_lost_are_reported() {
     bench.process.deliver(bench.now, usize::MAX, |_| {});
     let told = bench.process.poll_event().map(Effect::Event).into_iter().chain(news).any(|e| e == Effect::Event(lost));
     assert!(told);
+}
+
+/// The cut delivers 0 and 3 of five messages of a sender that died; the observer has been shown all five.
+#[test]
+fn what_ran_ahead_of_a_cut_with_gaps_is_retracted() {
+    let mut bench = observer(Order::Unordered, 3, Start::Oldest).formed();
+    for number in 0..5 {
+        bench.take(&data(1, number, number, 0, &[message(b"x")]));
+    }
+    assert_eq!(bench.delivered(), ["1:0", "1:1", "1:2", "1:3", "1:4"]);
+    let decided =
+        Step { ranges: &[(1, 3, 1)], ..Step::with(ballot_steps::DECIDE, (1, 0), Value(&[0, 2], 0, &[0, 1, 0])) };
+    bench.take(&decided.from(0));
+    let entry = |rank: u16, first: u64| ViewEntry {
+        rank: rank.into(),
+        incarnation: u32::from(rank != 1).into(),
+        first_sequence: first.into(),
+    };
+    let info = ViewInfo {
+        entries: 3.into(),
+        members: 2.into(),
+        sequencer: 0.into(),
+        barriers: 0.into(),
+        first_order: 0.into(),
+        phase: 0.into(),
+        configuration: bench.process.config().fingerprint().into(),
+    };
+    let entries = [entry(0, 0), entry(2, 0), entry(1, 4)];
+    bench.take(&in_epoch(&control(0, Kind::View, &[info.as_bytes(), entries.as_bytes()]), 2));
+    bench.timers();
+    let news = bench.news();
+    let retracted = |from: u64, to: u64| {
+        Effect::Event(Event::Retracted { sender: Rank(1), from: Sequence(from), to: Sequence(to) })
+    };
+    assert_eq!(news.iter().filter(|effect| matches!(effect, Effect::Deliver(..))).count(), 0, "{news:?}");
+    let events: Vec<_> = news.into_iter().filter(|effect| matches!(effect, Effect::Event(_))).collect();
+    let next = Event::View { epoch: Epoch(2), members: 0b101, sequencer: Rank(0) };
+    assert_eq!(events, [retracted(1, 3), retracted(4, 5), Effect::Event(next)]);
 }

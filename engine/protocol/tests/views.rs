@@ -183,6 +183,18 @@ fn one_that_leaves_is_missed_by_nobody() {
 }
 
 #[test]
+fn all_leave_at_once() {
+    let mut net = Net::new(3, 0, |_| {});
+    net.run(100 * MS);
+    let now = net.now;
+    (0..3).for_each(|index| net.process(index).leave(now));
+    net.run(300 * MS);
+    for index in 0..3 {
+        assert_eq!(net.process(index).standing(), Standing::Gone, "{index} {:?}", net.ones[index].events);
+    }
+}
+
+#[test]
 fn a_minority_stops_and_says_so_and_comes_back() {
     let mut net = Net::new(5, 0, |_| {});
     net.run(100 * MS);

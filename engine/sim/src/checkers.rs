@@ -164,6 +164,11 @@ impl Checkers {
         Ok(())
     }
 
+    /// Judges that a process was told that a barrier is complete; `others` are the members that share its view.
+    pub(crate) fn synced(history: &History, lineage: usize, others: impl Iterator<Item = usize>) -> Verdict {
+        barrier::complete(history, lineage, others)
+    }
+
     /// Judges what a process's application took over from another's.
     pub(crate) fn resumed(lineage: &Lineage, process: &Process) -> Verdict {
         snapshot::resumed(lineage, process)

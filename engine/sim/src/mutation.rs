@@ -35,9 +35,10 @@ fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         | Mutant::StateFromAny
         | Mutant::AcceptFromAny
         | Mutant::HalfIsQuorum
-        | Mutant::JoinerCounted
         | Mutant::InstallWithHole
         | Mutant::DeliverAfterPromise => &["views", "agreement", "uniform"],
+        // And what is decided without a quorum of those who go on, their cut may be lost with who held it.
+        Mutant::JoinerCounted => &["views", "agreement", "uniform", "progress"],
         Mutant::DecideByAll | Mutant::AcceptBeforeFetch | Mutant::CutNotRetained => &["progress"],
         Mutant::Amnesia => &["acknowledgement", "agreement", "uniform", "views", "watermarks"],
         Mutant::AckAfterPromise | Mutant::UniformAtOne | Mutant::AllButSuspected => &["uniform"],

@@ -225,6 +225,9 @@ pub struct Plan {
     /// Whoever begins a ballot is cut off, so that nothing is ever decided until the faults freeze.
     #[serde(default)]
     pub adversary: bool,
+    /// Each step of a ballot reaches only some of those it is for, so that ballots compete.
+    #[serde(default)]
+    pub duels: bool,
     /// What happens to processes, the earliest first.
     #[serde(default)]
     pub events: Vec<EventPlan>,
@@ -325,7 +328,7 @@ impl Plan {
     /// Whether nothing at all goes wrong that could make one process doubt another.
     pub(crate) fn is_calm(&self) -> bool {
         let doubtless = |event: &EventPlan| matches!(event.what, Happening::Sync);
-        self.faults.is_calm() && !self.adversary && self.events.iter().all(doubtless)
+        self.faults.is_calm() && !self.adversary && !self.duels && self.events.iter().all(doubtless)
     }
 
     /// Datagrams of one stream that can be under way to a member: computed here once more, for the checkers.

@@ -31,9 +31,7 @@ pub fn run(seeds: Range<u64>, options: Options, progress: &(dyn Fn(u64) + Sync))
     let work = |thread: u64| {
         let mut report = Report::default();
         for seed in seeds.clone().skip(thread as usize).step_by(threads as usize) {
-            let turbulent = options.mutate.is_some() && seed % 2 == 1;
-            let plan = if turbulent { Plan::turbulent(seed) } else { Plan::draw(seed) };
-            report.merge(run_plan(&plan, seed, options));
+            report.merge(run_plan(&plan_of(seed, options), seed, options));
             progress(seed);
         }
         report
@@ -47,6 +45,15 @@ pub fn run(seeds: Range<u64>, options: Options, progress: &(dyn Fn(u64) + Sync))
         }
     });
     report
+}
+
+/// A seed's plan: one in sixteen is of competing ballots. To catch planted bugs every fourth is, and every fourth turbulent.
+fn plan_of(seed: u64, options: Options) -> Plan {
+    match (options.mutate.is_some(), seed % 16) {
+        (true, 3 | 7 | 11 | 15) | (false, 15) => Plan::duel(seed),
+        (true, 1 | 5 | 9 | 13) => Plan::turbulent(seed),
+        _ => Plan::draw(seed),
+    }
 }
 
 /// Runs one plan; the seed throws the network's dice.

@@ -62,4 +62,5 @@ const SIMPLER: &[fn(&mut Plan)] = &[
     |plan| plan.echo_permille = 0,
     |plan| plan.publishers.truncate(1),
     |plan| plan.adversary = false,
+    |plan| plan.duels = false,
 ];

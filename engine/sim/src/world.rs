@@ -7,6 +7,7 @@
 //! This file has the queue and the beginning. Beside it: `steps.rs` steps processes and their applications, `trouble.rs`
 //! does to them what the plan says, `ending.rs` asks what became of it all once the faults are frozen.
 
+mod duel;
 mod ending;
 mod steps;
 mod trouble;
@@ -116,6 +117,7 @@ struct World<'p> {
     nodes: Vec<Node>,
     clients: Vec<ClientNode>,
     network: Network,
+    duels: Option<duel::Duels>,
     arrivals: Vec<Arrival>,
     history: History,
     checkers: Checkers,
@@ -152,6 +154,7 @@ impl<'p> World<'p> {
             queue: BinaryHeap::new(),
             nodes: Vec::new(),
             clients: Vec::new(),
+            duels: plan.duels.then(|| duel::Duels::new(plan)),
             network: Network::new(plan, processes + usize::from(plan.clients)),
             arrivals: Vec::new(),
             history: History::new(plan.members),

@@ -12,6 +12,14 @@ fn assert_turbulent(seeds: &[u64]) {
     }
 }
 
+/// Seeds of competing ballots.
+fn assert_duels(seeds: &[u64]) {
+    for seed in seeds {
+        let report = run_plan(&Plan::duel(*seed), *seed, Options { mode: Mode::Both, ..Options::default() });
+        assert!(report.failures.is_empty(), "{:#?}", report.failures);
+    }
+}
+
 fn assert_drawn(seeds: &[u64]) {
     for seed in seeds {
         let report = run_plan(&Plan::draw(*seed), *seed, Options { mode: Mode::Both, ..Options::default() });
@@ -175,4 +183,38 @@ fn issue_own_earlier_life_is_not_heard() {
 #[test]
 fn issue_joiner_ahead_of_a_cut_with_gaps() {
     assert_drawn(&[377]);
+}
+
+/// Who followed had entered a datagram that the cut left out, and went on in it: to messages and markers that nobody else
+/// was shown.
+#[test]
+fn issue_went_on_in_a_datagram_beyond_the_cut() {
+    assert_duels(&[871, 2715, 11378]);
+}
+
+/// Who followed had completed a barrier by a marker that the cut left out, and came in a phase ahead.
+#[test]
+fn issue_joiner_a_barrier_ahead_of_the_cut() {
+    assert_duels(&[11126]);
+}
+
+/// A joiner's snapshot held what the cut left out, of datagrams that it had never had itself.
+#[test]
+fn issue_snapshot_from_beyond_the_cut() {
+    assert_duels(&[12133]);
+}
+
+/// The only one who knew a decision was left out by it, or by the next, and told nobody; who came in with a view knew how
+/// the one before had ended, and was not believed.
+#[test]
+fn issue_decision_known_only_to_one_left_out() {
+    assert_duels(&[3783]);
+}
+
+/// The last member left, and waited for ever for a view without members.
+#[test]
+fn issue_last_member_leaves() {
+    let liveness = Options { mode: Mode::Liveness, ..Options::default() };
+    let report = run_plan(&Plan::draw(1324), 1324, liveness);
+    assert!(report.failures.is_empty(), "{:#?}", report.failures);
 }

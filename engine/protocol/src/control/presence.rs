@@ -114,6 +114,12 @@ impl Presence {
         self.peers.iter().enumerate().filter_map(ready).collect()
     }
 
+    /// Whether somebody is about to come in, and has not caught up yet.
+    pub(crate) fn learns(&self, now: Instant, fresh_ns: u64) -> bool {
+        let learns = |peer: &Peer| peer.flags & heartbeat_flags::LEARNER != 0 && !peer.differs;
+        self.peers.iter().any(|peer| peer.introduced && learns(peer) && now.since(peer.said_at) < fresh_ns)
+    }
+
     /// The members that want to be left out.
     pub(crate) fn leavers(&self, view: &View) -> u64 {
         let leaves = |member: &&Member| {

@@ -127,6 +127,13 @@ impl Cursor {
         self.offset == HEADER_BYTES
     }
 
+    /// Goes no further if it has entered this datagram or a later one: they are not to be delivered after all.
+    pub(crate) fn stop_before(&mut self, number: DatagramNumber) {
+        if self.offset != 0 && self.number >= number {
+            (self.left, self.walked) = (0, u16::MAX);
+        }
+    }
+
     /// Gives up everything before `number`.
     pub(crate) fn jump(&mut self, number: DatagramNumber) {
         debug_assert!(number >= self.floor());

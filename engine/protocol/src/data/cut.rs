@@ -20,7 +20,7 @@ use crate::event::Delivery;
 use crate::mutant::Mutant;
 use crate::view::{Beginning, bit};
 use alloc::vec::Vec;
-use bourdon_wire::{DatagramNumber, Instant, Kind, Rank, Sequence};
+use bourdon_wire::{DatagramHeader, DatagramNumber, Frames, HEADER_BYTES, Instant, Kind, Rank, Sequence, flags};
 
 /// How far an epoch is from its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +58,15 @@ impl Ending {
 pub(crate) struct Unsettled {
     pub(crate) outgoing: Outgoing,
     pub(crate) payload: Vec<u8>,
+}
+
+/// What was delivered of a stream and belongs to no view.
+#[derive(Debug, Default)]
+pub(crate) struct Void {
+    /// From message to message.
+    pub(crate) runs: Vec<(Sequence, Sequence)>,
+    /// There may be more: what came with a snapshot, or before this process did, is not here to be looked at.
+    pub(crate) nameless: bool,
 }
 
 impl Pipeline {
@@ -137,6 +146,7 @@ impl Pipeline {
     pub(crate) fn conclude(&mut self, now: Instant, cut: &Cut) {
         for stream in &mut self.streams {
             stream.stop = cut.ends.get(stream.rank.index()).copied().unwrap_or_default();
+            stream.cursor.stop_before(stream.stop);
         }
         if let Ordering::Unordered(unordered) = &mut self.ordering {
             unordered.early.clear(); // what has not run ahead yet is delivered if the cut names it
@@ -145,18 +155,45 @@ impl Pipeline {
         self.ask_for(now, cut);
     }
 
-    /// Whether something of a stream was delivered that the cut does not name. The messages' numbers alone do not tell:
-    /// what a cut has beyond a gap counts as far as it goes, gap included.
-    pub(crate) fn ran_ahead_of_cut(&self, rank: Rank) -> bool {
-        let Ending::Decided(cut) = &self.end else { return false };
+    /// What was delivered of a stream and the cut does not deliver. The next view's first number alone does not tell: what
+    /// a cut has beyond a gap counts as far as it goes, gap included. Of a datagram named there, only what is whole in one
+    /// frame is delivered.
+    pub(crate) fn void(&self, rank: Rank) -> Void {
+        let mut void = Void::default();
+        let Ending::Decided(cut) = &self.end else { return void };
         let stream = &self.streams[rank.index()];
-        let named = |number| cut.ranges.iter().any(|range| range.has(rank, number));
         let end = cut.ends.get(rank.index()).copied().unwrap_or_default();
-        let passed = (end.0..stream.cursor.floor().0).map(DatagramNumber);
-        let early = super::unordered::early_ranges(stream);
-        { passed }.any(|number| !named(number)) || { early }
-            .flat_map(|range| range.numbers_from(end).collect::<Vec<_>>())
-            .any(|number| !named(number))
+        let (at, walked) = stream.cursor.position();
+        let passed_end = if walked > 0 { at.next() } else { stream.cursor.floor() };
+        let all_end = passed_end.max(stream.window.known_end);
+        // A log's worth at most: what is older is not here.
+        let from = end.max(DatagramNumber(all_end.0.saturating_sub(stream.log.capacity())));
+        void.nameless = from > end && passed_end > end;
+        for number in (from.0..all_end.0).map(DatagramNumber) {
+            let passed = number < passed_end;
+            let named = cut.ranges.iter().any(|range| range.has(rank, number));
+            let Some(bytes) = stream.log.get(number) else {
+                void.nameless |= passed && !named;
+                continue;
+            };
+            if !passed && !stream.log.slot(number).is_some_and(|slot| slot.delivered_early) {
+                continue;
+            }
+            let header = DatagramHeader::of_checked(bytes);
+            let mut sequence = header.first_sequence();
+            for frame in Frames::new(&bytes[HEADER_BYTES..], header.count()) {
+                let whole = frame.flags & flags::WHOLE == flags::WHOLE;
+                let reached = if passed { number != at || sequence < stream.cursor.sequence } else { whole };
+                if frame.ends_message() && reached && !(named && whole) {
+                    match void.runs.last_mut().filter(|(_, to)| *to == sequence) {
+                        Some((_, to)) => *to = sequence.next(),
+                        None => void.runs.push((sequence, sequence.next())),
+                    }
+                }
+                sequence = Sequence(sequence.0 + u64::from(frame.ends_message()));
+            }
+        }
+        void
     }
 
     /// Delivers what the cut has beyond gaps.

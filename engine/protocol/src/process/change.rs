@@ -149,8 +149,23 @@ impl Process {
         let fresh_ns = FRESH * self.config.timing.detector.suspect_after_ns;
         let joins = !self.presence.joiners(now, view, fresh_ns).is_empty();
         self.hand_over = self.hand_over.filter(|to| *to != view.sequencer && view.bits() & bit(*to) != 0);
+        let bits = view.bits();
+        let stay = match bits & !leavers {
+            // A view has members. Whoever waits comes in first; then all go but this one; then it goes as well.
+            0 if joins => bits,
+            0 if self.presence.learns(now, fresh_ns) => {
+                self.clock.look_due = now + fresh_ns;
+                return;
+            }
+            0 if bits == own_bit(&self.config) => {
+                let epoch = view.epoch.next();
+                return self.removed(now, None, epoch);
+            }
+            0 => own_bit(&self.config),
+            stay => stay,
+        };
         if joins || leavers != 0 || self.hand_over.is_some() {
-            self.propose(now, view.bits() & !leavers);
+            self.propose(now, stay);
         }
     }
 
@@ -279,10 +294,18 @@ impl Process {
         let forming = self.standing == Standing::Forming;
         // Joiners accept as well; what else they may say is discarded by the ballot.
         let invited = step == Step::Accept && self.change.as_ref().is_some_and(|change| change.invites(from));
-        if forming && !self.presence.knows(from) || !forming && !self.data.view.contains(from) && !invited {
+        // Who came in with the next view knows the decision as well, and may be the only one left who does.
+        let went_on = |value: &Value| {
+            value.members.contains(&from) && value.members.iter().any(|member| self.data.view.contains(*member))
+        };
+        let told = matches!(&step, Step::Decide(value) if went_on(value));
+        let known = if forming { self.presence.knows(from) } else { self.data.view.contains(from) };
+        if !known && (forming || !invited && !told) {
             return self.counters.add(Counter::DiscardedSender, 1);
         }
-        self.detector.heard(from.rank, now, Path::Unicast);
+        if known || invited {
+            self.detector.heard(from.rank, now, Path::Unicast);
+        }
         if forming
             && matches!(&step, Step::Decide(value) if self.own_member().is_none_or(|own| !value.members.contains(&own)))
         {
@@ -367,10 +390,8 @@ impl Process {
 
     /// The decision of this epoch, for somebody who has missed it.
     pub(super) fn decision_of(&self, epoch: Epoch) -> Option<&Value> {
-        if epoch == self.data.view.epoch {
-            return self.change.as_ref().and_then(ViewChange::decided);
-        }
-        self.past.as_ref().filter(|past| past.data.view.epoch == epoch).map(|past| &past.value)
+        let current = self.change.as_ref().filter(|_| epoch == self.data.view.epoch).and_then(ViewChange::decided);
+        current.or_else(|| self.past.as_ref().filter(|past| past.data.view.epoch == epoch).map(|past| &past.value))
     }
 
     // ---- from epoch to epoch --------------------------------------------------------------------------------------
@@ -457,7 +478,7 @@ impl Process {
             View { epoch: self.data.view.epoch.next(), members: value.members.clone(), sequencer: value.sequencer };
         let own = self.own_member().filter(|own| view.contains(*own));
         if own.is_none() {
-            return self.removed(now, value, view.epoch);
+            return self.removed(now, Some(value), view.epoch);
         }
         let asked = self.data.barrier.take_asked();
         let later = core::mem::take(&mut self.unsettled);
@@ -538,13 +559,14 @@ impl Process {
         self.data.update_flow();
     }
 
-    /// The next view is without this process.
-    pub(super) fn removed(&mut self, now: Instant, value: Value, epoch: Epoch) {
+    /// The next view is without this process; `value` is what was decided, if it knows.
+    pub(super) fn removed(&mut self, now: Instant, value: Option<Value>, epoch: Epoch) {
         let published = self.data.outbound.as_ref().map(|outbound| outbound.packer.next_sequence);
         let published = published.unwrap_or_default() + self.unsettled.len() as u64;
         self.doubt = Some(Doubt { incarnation: self.config.incarnation, published });
         self.unsettled.clear();
-        self.retire(Some(value));
+        self.transfer.removed();
+        self.retire(value);
         self.change = None;
         (self.clock, self.no_majority) = (Clock::default(), false);
         (0..self.config.members).for_each(|rank| self.detector.left(Rank(rank)));

@@ -100,6 +100,8 @@ impl Process {
             }
             _ if epoch > self.data.view.epoch && formed => self.ask_for_view(now, said.address),
             Standing::Member => self.on_earlier_heartbeat(now, from, epoch, said.address),
+            // Who was left out by a decision of its own may be the only one who knows it.
+            Standing::Outside if self.decision_of(epoch).is_some() => self.tell_decision(now, epoch, said.address),
             Standing::Following if formed && now.since(self.search.heard_at) > LOST_NS => {
                 self.lose_view();
                 self.ask_for_view(now, said.address);
@@ -218,16 +220,16 @@ impl Process {
 
     /// Tells somebody who is in this epoch how it ended, if that is known.
     fn tell_decision(&mut self, now: Instant, epoch: Epoch, to: Address) {
-        if epoch == self.data.view.epoch {
-            return;
-        }
         match self.decision_of(epoch).cloned() {
             Some(value) => {
                 let bytes = super::steps::encode(Default::default(), &Step::Decide(value));
-                let header = super::header(&self.config, epoch);
+                // In the life that took part.
+                let past = self.past.as_ref().filter(|past| past.data.view.epoch == epoch);
+                let header = super::header(past.map_or(&self.config, |past| &past.data.config), epoch);
                 let to = Destination::Peer(to);
                 self.outbox.record_as(header, now, to, Kind::Ballot, [&bytes, &[]], &mut self.counters);
             }
+            None if epoch == self.data.view.epoch => {}
             None => self.tell_view(now, Destination::Peer(to)),
         }
     }
@@ -321,10 +323,7 @@ impl Process {
                 return;
             }
         }
-        let members = self.data.view.members.iter().filter(|member| Some(member.rank) != self.config.rank());
-        let members: Vec<_> = members.copied().collect();
-        let sequencer = members.first().map_or(Rank(0), |member| member.rank);
-        self.removed(now, Value { members, sequencer, cut: self.data.held() }, epoch);
+        self.removed(now, None, epoch);
     }
 
     // ---- following ------------------------------------------------------------------------------------------------
@@ -411,19 +410,30 @@ impl Process {
             return 0;
         }
         let Some((view, mut beginning)) = self.search.next.take() else { return 0 };
+        let void = |rank: Rank| self.data.void(rank);
         // Who ran ahead of the cut, or lacks something of it, has a state that is nobody's.
         let differs = |rank: Rank| {
-            self.data.streams[rank.index()].delivered != beginning.first[rank.index()]
-                || self.data.ran_ahead_of_cut(rank)
+            let void = void(rank);
+            let first = beginning.first[rank.index()];
+            self.data.streams[rank.index()].delivered != first || void.nameless || !void.runs.is_empty()
         };
-        if joins && (!holds || present.clone().any(differs)) {
+        // Nor has it, if a barrier that it completed with a marker beyond the cut is set again.
+        let past_barrier = self.data.barrier.phase > beginning.phase;
+        let begins_anew = if joins {
+            !holds || past_barrier || present.clone().any(differs)
+        } else {
+            self.config.start == Start::Snapshot && present.clone().any(|rank| void(rank).nameless)
+        };
+        if begins_anew {
             self.lose_view();
             self.found(now, view, beginning);
             return 0;
         }
         self.reconcile(&beginning, holds);
         beginning.phase = beginning.phase.max(self.data.barrier.phase);
-        self.retire(None);
+        // Who comes in holds the cut, and may be asked for it and for the decision like any other member.
+        let decision = self.search.decision.take().filter(|_| joins);
+        self.retire(decision);
         self.enter_from_start(now, view, &beginning);
         1
     }
@@ -441,10 +451,13 @@ impl Process {
         for (index, delivered) in self.data.delivered().into_iter().enumerate() {
             let first = beginning.first.get(index).copied().unwrap_or(delivered);
             let sender = Rank(index as u16);
-            if delivered > first {
-                self.counters.add(Counter::Retracted, delivered.since(first));
-                self.event(Event::Retracted { sender, from: first, to: delivered });
-            } else if !all && delivered < first && self.data.streams[index].is_anchored() {
+            let within = self.data.void(sender).runs.into_iter().map(|(from, to)| (from, to.min(first)));
+            let beyond = core::iter::once((first, delivered));
+            for (from, to) in { within }.chain(beyond).filter(|(from, to)| from < to) {
+                self.counters.add(Counter::Retracted, to.since(from));
+                self.event(Event::Retracted { sender, from, to });
+            }
+            if !all && delivered < first && self.data.streams[index].is_anchored() {
                 self.counters.add(Counter::Gaps, first.since(delivered));
                 self.event(Event::Gap { sender, from: delivered, to: first });
             }

@@ -231,7 +231,7 @@ impl Process {
         }
         self.counters.add(Counter::NaksReceived, 1);
         let asks_all = self.data.asks_all();
-        let current = epoch == self.data.view.epoch;
+        let current = epoch == self.data.view.epoch && self.standing != Standing::Outside;
         if current && asks_all && Some(rank) != self.data.own() {
             // Multicast to all: its repair will reach us too.
             let stream = &mut self.data.streams[rank.index()];
@@ -284,11 +284,7 @@ impl Process {
             let stream = &mut self.data.streams[rank.index()];
             // A sender can't have forgotten what nobody has heard of.
             let oldest = DatagramNumber(record.oldest_number.get().min(stream.window.known_end.0));
-            if matches!(self.config.role, Role::Observer) {
-                stream.give_up_before(oldest);
-            } else if oldest > stream.window.next {
-                self.lose_view();
-            }
+            stream.give_up_before(oldest);
         }
     }
 

@@ -44,6 +44,11 @@ impl Transfer {
         (self.asker, self.target, self.arrived) = (None, None, None);
     }
 
+    /// Who is no member gives none.
+    pub(super) fn removed(&mut self) {
+        self.donor = None;
+    }
+
     /// A member needs no snapshot.
     pub(super) fn joined(&mut self) {
         (self.asker, self.target) = (None, None);

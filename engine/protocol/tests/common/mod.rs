@@ -6,8 +6,8 @@ pub mod net;
 
 use bourdon_protocol::{Config, Destination, Event, Order, Outgoing, Process, Role, View};
 use bourdon_wire::records::{
-    self, BallotStep, End, Heartbeat, Marker, MemberEntry, Nak, NakRange, OrderRun, Row, RowEntry, Unavailable,
-    ballot_steps, heartbeat_flags,
+    self, BallotStep, End, Heartbeat, HeldRange, Marker, MemberEntry, Nak, NakRange, OrderRun, Row, RowEntry,
+    Unavailable, ballot_steps, heartbeat_flags,
 };
 use bourdon_wire::{
     Address, CONTROL_CHANNEL, CausalEntry, ChannelId, Datagram, DatagramHeader, DatagramNumber, Epoch, FrameHeader,
@@ -267,11 +267,13 @@ pub struct Step<'a> {
     pub held: &'a [u64],
     pub accepted: (u64, u16),
     pub value: Option<Value<'a>>,
+    /// Of the value's cut, beyond its ends: stream, first datagram, how many.
+    pub ranges: &'a [(u16, u64, u16)],
 }
 
 impl<'a> Step<'a> {
     pub fn of(step: u16, round: (u64, u16)) -> Self {
-        Self { step, round, held: &[], accepted: (0, 0), value: None }
+        Self { step, round, held: &[], accepted: (0, 0), value: None, ranges: &[] }
     }
 
     pub fn with(step: u16, round: (u64, u16), value: Value<'a>) -> Self {
@@ -292,7 +294,7 @@ impl<'a> Step<'a> {
             held: (self.held.len() as u16).into(),
             held_ranges: 0.into(),
             cut: (cut.len() as u16).into(),
-            cut_ranges: 0.into(),
+            cut_ranges: (self.ranges.len() as u16).into(),
             sequencer: sequencer.into(),
             reserved: 0.into(),
             ballot: number(self.round).into(),
@@ -304,7 +306,13 @@ impl<'a> Step<'a> {
         let members: Vec<_> = members.iter().map(entry).collect();
         let ends = |ends: &[u64]| ends.iter().map(|end| End::new(DatagramNumber(*end))).collect::<Vec<_>>();
         let (held, cut) = (ends(self.held), ends(cut));
-        let parts = [record.as_bytes(), members.as_bytes(), held.as_bytes(), cut.as_bytes()];
+        let range = |(rank, first, count): &(u16, u64, u16)| HeldRange {
+            rank: (*rank).into(),
+            count: (*count).into(),
+            first: End::new(DatagramNumber(*first)),
+        };
+        let ranges: Vec<_> = self.ranges.iter().map(range).collect();
+        let parts = [record.as_bytes(), members.as_bytes(), held.as_bytes(), cut.as_bytes(), ranges.as_bytes()];
         control(rank, Kind::Ballot, &parts)
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! A message is published between two barriers of its publisher's, and must be delivered between the same two at every
 //! member, whatever views come and go. A barrier's own message is delivered at that barrier. One process's barriers are
-//! complete in the order in which it asked.
+//! complete in the order in which it asked. Who is told that a barrier is complete may rely on it: every member that is
+//! still in the view has been shown all that the one who was told has been shown. Not so where a view ends with the
+//! barrier: then everybody completes it at the cut, each in its own time.
 //!
 //! Judged at members: they know how many barriers there were before they came, and lose none.
 //!
@@ -38,4 +40,19 @@ pub(super) fn delivered(history: &History, lineage: usize, id: Id, at: Option<u6
         }
         _ => Ok(()),
     }
+}
+
+/// `lineage` was told that a barrier is complete; `others` are the members that share its view.
+pub(super) fn complete(history: &History, lineage: usize, others: impl Iterator<Item = usize>) -> Verdict {
+    let told = &history.lineages[lineage];
+    for other in others.map(|other| &history.lineages[other]).filter(|other| other.whole && told.whole) {
+        let before = told.delivered.iter().filter(|shown| !history.messages[shown.id as usize].at_barrier);
+        if let Some(ahead) = { before }.rev().find(|shown| !other.has(shown.id)) {
+            let (process, behind) = (told.process, other.process);
+            let name = history.name(ahead.id);
+            let detail = format!("process {process} completed barrier {}, and {behind} lacks {name}", told.phase);
+            return Err(Violation::new(NAME, detail));
+        }
+    }
+    Ok(())
 }

@@ -24,7 +24,9 @@ fn read(process: &Process, into: &mut Vec<u64>) {
         // Where it comes late, what it has been shown counts from the first datagram on.
         let begun = process.standing() == Standing::Member || process.received(rank).0 > 0;
         let delivered = if begun { process.delivered(rank).0 } else { 0 };
-        into.extend([delivered, process.received(rank).0, process.released(rank).0]);
+        // What it is still filling it may have delivered, and may then fill further: nobody else has it yet.
+        let released = if process.config().rank() == Some(rank) { 0 } else { process.released(rank).0 };
+        into.extend([delivered, process.received(rank).0, released]);
         into.extend((0..members).map(|member| process.acknowledged(Rank(member), rank).0));
     }
 }

@@ -74,6 +74,7 @@ impl Plan {
             latency_back_ns: pick(rng, &[0, 0, 0, latency_ns * 3]),
             drift_ppm: if rng.bool() { Vec::new() } else { (0..processes).map(|_| rng.i32(-500..=500)).collect() },
             adversary: false,
+            duels: false,
             events: Vec::new(),
         };
         if members > 1 && rng.u8(0..10) >= 3 {
@@ -109,6 +110,26 @@ impl Plan {
             drawn.trouble(at_ns);
         }
         plan.draw_syncs(rng);
+        plan.draw_syncs(rng);
+        plan.events.sort_by_key(|event| event.at_ns);
+        plan
+    }
+
+    /// A plan of competing ballots (`world/duel.rs`): small groups that hand the order over again and again, so that there is
+    /// always something to decide. Nobody crashes: one who has decided alone comes back and says what.
+    pub fn duel(seed: u64) -> Self {
+        let rng = &mut Rng::with_seed(seed ^ 0xd0e1);
+        let mut plan = Self::turbulent(seed);
+        let members = pick(rng, &[3, 3, 5]);
+        (plan.members, plan.sequencer) = (members, rng.u16(0..members));
+        (plan.publishers, plan.window_slots) = ((0..members).collect(), vec![32; usize::from(members)]);
+        (plan.messages, plan.interval_ns) = (100, 10 * MS);
+        plan.faults = FaultPlan { drop_permille: pick(rng, &[0, 100, 300]), ..FaultPlan::none(600 * MS) };
+        (plan.adversary, plan.duels, plan.events) = (false, true, Vec::new());
+        for _ in 0..30 {
+            let (at_ns, to) = (rng.u64(0..600 * MS), rng.u64(0..u64::from(members)));
+            (0..members).for_each(|member| plan.happens(at_ns, Happening::HandOver, member, to, 0));
+        }
         plan.draw_syncs(rng);
         plan.events.sort_by_key(|event| event.at_ns);
         plan

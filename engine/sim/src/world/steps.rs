@@ -76,7 +76,8 @@ impl World<'_> {
 
     /// Offers what the process has to send to the network; says whether it took all.
     fn transmit(&mut self, index: usize) -> bool {
-        let Self { nodes, network, rng, arrivals, plan, now_ns, .. } = self;
+        let Self { nodes, network, rng, arrivals, plan, now_ns, duels, phase, .. } = self;
+        let mut duels = duels.as_mut().filter(|_| *phase == Phase::Faulty);
         let ends = plan.processes() + usize::from(plan.clients);
         let node = &mut nodes[index];
         let now = node.clock.read(*now_ns);
@@ -85,6 +86,9 @@ impl World<'_> {
             let offered = bytes.len().div_ceil(segment_bytes);
             let taken = network.takes(offered, rng);
             for datagram in bytes.chunks(segment_bytes).take(taken) {
+                if let Some(duels) = &mut duels {
+                    duels.hinder(*now_ns, index, datagram, rng, network);
+                }
                 let datagram: Rc<[u8]> = datagram.into();
                 for end in 0..ends {
                     let wanted = match to {
@@ -147,6 +151,7 @@ impl World<'_> {
             Event::Synced { phase, asked } => {
                 lineage.phase = phase;
                 node.asked = node.asked.saturating_sub(u64::from(asked));
+                return self.synced(index);
             }
             Event::SnapshotWanted if process.give_snapshot(now, &lineage.snapshot()).is_err() => {
                 return Err(Violation::new("snapshot", "too long, though it can't be"));
@@ -177,6 +182,26 @@ impl World<'_> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// A barrier is complete; unless its view ends with it, all members that share the view have got there.
+    fn synced(&self, index: usize) -> Verdict {
+        let node = &self.nodes[index];
+        let epoch = self.history.lineages[node.lineage].epoch;
+        let Some(process) = node.process.as_ref().filter(|process| !process.is_wedged()) else { return Ok(()) };
+        // Who follows has no say, and goes on once every stream stands at its marker.
+        if process.standing() != Standing::Member {
+            return Ok(());
+        }
+        if self.mode == super::Mode::Liveness || Some(process.view().epoch.0) != epoch {
+            return Ok(());
+        }
+        let alive = process.view().members.iter().filter_map(|member| {
+            let other = self.nodes.get(member.rank.index())?;
+            (other.process.is_some() && other.incarnation == member.incarnation.0).then_some(other.lineage)
+        });
+        let sharing = alive.filter(|other| self.history.lineages[*other].epoch == epoch);
+        Checkers::synced(&self.history, node.lineage, sharing)
     }
 
     /// A process has entered a view.
