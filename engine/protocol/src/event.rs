@@ -99,7 +99,8 @@ pub enum Event {
         /// The first one delivered again.
         to: Sequence,
     },
-    /// An observer had run ahead: these messages, delivered here, belong to no view and are void.
+    /// An observer had run ahead: these messages, delivered or given up here, belong to no view and are void. They may come
+    /// in the next.
     Retracted {
         /// Whose.
         sender: Rank,

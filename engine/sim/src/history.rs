@@ -90,7 +90,7 @@ impl Lineage {
         self.gaps.iter().any(|gap| gap.sender == sender && (gap.from..gap.to).contains(&sequence))
     }
 
-    /// What was delivered and is void.
+    /// What was delivered, or given up, and is void.
     pub(crate) fn retract(&mut self, void: Gap) {
         let is_void = |shown: &Shown| shown.sender == void.sender && (void.from..void.to).contains(&shown.sequence);
         for shown in self.delivered.iter().filter(|shown| is_void(shown)) {
@@ -98,6 +98,12 @@ impl Lineage {
         }
         self.delivered.retain(|shown| !is_void(shown));
         self.next[usize::from(void.sender)] = void.from;
+        let parts = |gap: &Gap| {
+            let (before, after) =
+                (Gap { to: gap.to.min(void.from), ..*gap }, Gap { from: gap.from.max(void.to), ..*gap });
+            if gap.sender == void.sender { [before, after] } else { [*gap, Gap { to: gap.from, ..*gap }] }
+        };
+        self.gaps = self.gaps.iter().flat_map(parts).filter(|gap| gap.from < gap.to).collect();
     }
 
     /// The application's state, as bytes for another.

@@ -127,10 +127,10 @@ impl Cursor {
         self.offset == HEADER_BYTES
     }
 
-    /// Goes no further if it has entered this datagram or a later one: they are not to be delivered after all.
+    /// Steps out of this datagram or a later one, if it stands inside: what is left of it may not be due after all.
     pub(crate) fn stop_before(&mut self, number: DatagramNumber) {
-        if self.offset != 0 && self.number >= number {
-            (self.left, self.walked) = (0, u16::MAX);
+        if self.left > 0 && self.number >= number {
+            *self = Self { skip: self.walked, sequence: self.sequence, ..Self::at(self.number) };
         }
     }
 

@@ -96,6 +96,9 @@ pub(crate) fn deliver_early(
     if number < stream.end() || number < stream.cursor.floor() {
         return 0;
     }
+    // What was passed of it, here or where a snapshot came from, is not early either.
+    let (at, walked) = stream.cursor.position();
+    let passed = if at == number { walked } else { 0 };
     let Some(slot) = stream.log.slot_mut(number).filter(|slot| !slot.delivered_early) else { return 0 };
     slot.delivered_early = true;
     let kernel_receive_ns = Some(slot.kernel_receive_ns).filter(|ns| *ns != 0);
@@ -103,8 +106,8 @@ pub(crate) fn deliver_early(
     let header = DatagramHeader::of_checked(bytes);
     let mut sequence = header.first_sequence();
     let mut count = 0;
-    for frame in Frames::new(&bytes[HEADER_BYTES..], header.count()) {
-        let whole = frame.kind() == Some(Kind::Data) && frame.flags & flags::WHOLE == flags::WHOLE;
+    for (place, frame) in (0..).zip(Frames::new(&bytes[HEADER_BYTES..], header.count())) {
+        let whole = place >= passed && frame.kind() == Some(Kind::Data) && frame.flags & flags::WHOLE == flags::WHOLE;
         if whole && let Some(head) = frame.data() {
             emit(Delivery {
                 sender: stream.rank,

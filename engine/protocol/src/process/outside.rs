@@ -123,6 +123,14 @@ impl Process {
         if before != Some((said.heard_from.get(), said.flags.get(), epoch)) {
             self.clock.look_due = now;
         }
+        // Who comes in and knows how this view ends may be the only one left who does.
+        let wedged = said.flags.get() & heartbeat_flags::WEDGED != 0 && said.address.is_reachable();
+        if let Some(value) = self.search.decision.as_ref().filter(|value| wedged && self.is_among(&value.members)) {
+            let bytes = super::steps::encode(Default::default(), &Step::Decide(value.clone()));
+            let header = super::header(&self.config, epoch);
+            let to = Destination::Peer(said.address);
+            self.outbox.record_as(header, now, to, Kind::Ballot, [&bytes, &[]], &mut self.counters);
+        }
         let mtu = self.config.limits.mtu_bytes as u64;
         if let Some(outbound) = &mut self.data.outbound {
             outbound.flow.announce(rank, u64::from(said.window_bytes.get()) / mtu);

@@ -1,14 +1,15 @@
 //! Progress: once faults are frozen, everybody who lives ends up in one view.
 //!
-//! Only if the group can go on at all: it needs a quorum of its latest view, in the very lives that are in it, and of any
-//! view that somebody has accepted to follow it. Who has lost that has lost the group, and is asked for nothing more.
+//! Only if the group can go on at all: it needs a quorum of its latest view, in the very lives that are in it, of any view
+//! that somebody has accepted to follow it, and of the latest that anybody who lives has entered: whoever went on from there
+//! may be gone, and nobody else know. Who has lost that has lost the group, and is asked for nothing more.
 //!
 //! DESIGN §7: 20.
 
 use super::views::is_quorum;
 use super::{Installed, Verdict, Violation};
 use crate::node::Node;
-use bourdon_protocol::{Member, Standing, View};
+use bourdon_protocol::{Member, Process, Standing, View};
 
 pub(super) const NAME: &str = "progress";
 
@@ -40,7 +41,10 @@ pub(crate) fn is_lost(nodes: &[Node], members: usize, latest: Option<&Installed>
         Some(View { members, ..latest.view.clone() })
     });
     let continues = |member: &Member| latest.view.contains(*member) && lives(member);
-    !is_quorum(&latest.view, lives) || { next }.any(|view| !is_quorum(&view, continues))
+    let members = nodes[..members].iter().filter_map(|node| node.process.as_ref());
+    let entered = members.filter(|process| process.standing() == Standing::Member).map(Process::view);
+    let Some(known) = entered.max_by_key(|view| view.epoch) else { return true };
+    !is_quorum(&latest.view, lives) || !is_quorum(known, lives) || { next }.any(|view| !is_quorum(&view, continues))
 }
 
 impl Progress<'_> {

@@ -32,18 +32,23 @@ pub(crate) struct Views {
     epochs: BTreeMap<u64, Installed>,
     /// Who has stopped in which epoch.
     stopped: BTreeSet<(u64, Member)>,
-    /// Who has entered the first view.
-    entered: BTreeSet<Member>,
 }
 
 impl Views {
     pub(super) fn new(plan: &Plan) -> Self {
-        Self { calm: plan.is_calm(), epochs: BTreeMap::new(), stopped: BTreeSet::new(), entered: BTreeSet::new() }
+        Self { calm: plan.is_calm(), epochs: BTreeMap::new(), stopped: BTreeSet::new() }
     }
 
     /// The latest view that anybody has entered.
     pub(crate) fn latest(&self) -> Option<&Installed> {
         self.epochs.values().next_back()
+    }
+
+    /// Whether a first view begins another group: whoever was in a view of the one before is gone, so that it has left no
+    /// trace, and those who are left have formed the first view anew.
+    pub(crate) fn is_founded_anew<'p>(&self, view: &View, mut others: impl Iterator<Item = &'p Process>) -> bool {
+        let other = self.epochs.get(&1).is_some_and(|known| view.epoch.0 == 1 && known.view != *view);
+        other && !others.any(|other| other.standing() == Standing::Member)
     }
 
     pub(super) fn stepped(&mut self, process: &Process) {
@@ -73,14 +78,6 @@ impl Views {
         }
         if moved && process.standing() == Standing::Member {
             self.stop(epoch - 1, process);
-        }
-        // The first view is decided by all together. Whoever was the only one to hear of it and is gone has left no trace.
-        let again = self.epochs.get(&1).is_some_and(|known| epoch == 1 && known.view != *view);
-        if again && !is_quorum(&self.epochs[&1].view, |member| self.entered.contains(member)) {
-            self.epochs.remove(&1);
-        }
-        if let Some(rank) = process.config().rank().filter(|_| epoch == 1) {
-            self.entered.insert(Member { rank, incarnation: process.incarnation() });
         }
         if !self.epochs.contains_key(&epoch) {
             if safety {

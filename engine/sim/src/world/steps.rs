@@ -109,6 +109,9 @@ impl World<'_> {
         let mut limit = if hits(&mut self.rng, 200) { self.rng.usize(1..5) } else { usize::MAX };
         loop {
             self.hear_events(index)?;
+            if self.lost {
+                return Ok(false);
+            }
             let Self { nodes, history, checkers, now_ns, mode, digest, .. } = self;
             let node = &mut nodes[index];
             let (now, lineage) = (node.clock.read(*now_ns), node.lineage);
@@ -206,6 +209,13 @@ impl World<'_> {
 
     /// A process has entered a view.
     fn enter(&mut self, index: usize) -> Verdict {
+        let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != index);
+        let others = others.filter_map(|(_, node)| node.process.as_ref());
+        let entered = self.nodes[index].process.as_ref().map(Process::view);
+        if entered.is_some_and(|view| self.checkers.views.is_founded_anew(view, others)) {
+            (self.lost, self.phase) = (true, Phase::Over);
+            return Ok(());
+        }
         let Self { nodes, history, checkers, mode, .. } = self;
         let node = &mut nodes[index];
         let Some(process) = &node.process else { return Ok(()) };
