@@ -92,6 +92,7 @@ impl Script<'_> {
             flags: u16::from(self.byte()).into(),
             address: address(u16::from(self.byte())),
             heard_from: u64::from(self.byte()).into(),
+            reached_phase: self.number().into(),
             link_port: 0.into(),
         };
         record.as_bytes().to_vec()

@@ -218,3 +218,34 @@ fn issue_last_member_leaves() {
     let report = run_plan(&Plan::draw(1324), 1324, liveness);
     assert!(report.failures.is_empty(), "{:#?}", report.failures);
 }
+
+/// A joiner knew how the view ends, and those who were in it did not, because whoever had told it was gone.
+#[test]
+fn issue_decision_known_only_to_a_joiner() {
+    assert_turbulent(&[3195]);
+    assert_drawn(&[23325]);
+}
+
+/// A snapshot stood in the middle of a datagram that the cut then named beyond a gap: its first messages came again.
+#[test]
+fn issue_snapshot_in_the_middle_of_a_range() {
+    assert_turbulent(&[14464]);
+}
+
+/// A client's message was delivered through another member, with one before it given up: nobody told the client.
+#[test]
+fn issue_client_not_told_after_one_was_given_up() {
+    assert_drawn(&[6181, 9181, 9591, 11407, 15469]);
+}
+
+/// An observer went on from a barrier before the members did, and was ahead of a cut that left a marker out.
+#[test]
+fn issue_observer_a_barrier_ahead_of_the_cut() {
+    assert_drawn(&[9607, 11530, 13280]);
+}
+
+/// What an observer had given up, or had been shown ahead of a gap, beyond the cut was not retracted.
+#[test]
+fn issue_given_up_or_early_beyond_the_cut() {
+    assert_drawn(&[2185, 6717, 17831]);
+}

@@ -75,7 +75,7 @@ record!(
 
 record!(
     /// How far a stream has come (so that a lost tail is missed) and where its sender can be reached.
-    Heartbeat, 74 {
+    Heartbeat, 82 {
         /// The number the next datagram will have.
         next_number: U64,
         /// The oldest datagram that can still be asked for.
@@ -94,6 +94,8 @@ record!(
         address: Address,
         /// Bit r: the sender hears the member with rank r.
         heard_from: U64,
+        /// How many barriers the sender has reached, as in its rows, for whoever missed the last of them.
+        reached_phase: U64,
         /// The TCP port of the sender's links, or 0: who is connected there learns at once when the process is gone.
         link_port: U16,
     }

@@ -98,6 +98,18 @@ impl Known {
         next <= self.delivered || self.beyond.iter().any(|(first, end)| *first < next && next <= *end)
     }
 
+    /// With nothing under way from here, what was delivered was taken: whoever carried it, and whatever was given up before.
+    fn take_delivered(&mut self) {
+        if !self.under_way.is_empty() {
+            return;
+        }
+        self.taken = self.taken.max(self.delivered);
+        while self.has_delivered(self.taken.next()) {
+            self.taken = self.taken.next();
+        }
+        self.next = self.next.max(self.taken);
+    }
+
     fn new(now: Instant, client: ClientId, delivered: Sequence) -> Self {
         Self {
             client,
@@ -158,6 +170,7 @@ impl Clients {
         (known.heard_at, known.reply_to) = (now, reply_to);
         known.next = known.next.max(known.delivered).max(oldest);
         known.taken = known.taken.max(oldest);
+        known.take_delivered();
         if sequence == known.next && known.under_way.len() < UNDER_WAY_MAX {
             return Request::Publish;
         }
@@ -238,7 +251,7 @@ impl Clients {
     pub(crate) fn renumber(&mut self) {
         for known in &mut self.0 {
             known.under_way.clear();
-            known.taken = known.taken.max(known.delivered);
+            known.take_delivered();
         }
     }
 
@@ -256,9 +269,7 @@ impl Clients {
         if !known.deliver(sequence) {
             return false;
         }
-        if known.under_way.is_empty() {
-            known.taken = known.taken.max(known.delivered);
-        }
+        known.take_delivered();
         true
     }
 

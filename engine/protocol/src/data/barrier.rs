@@ -6,9 +6,9 @@
 //! view changes: it is a flush that waits.
 //!
 //! A marker stands in the stream like a message, so it is repaired and retained like one, and delivery stops at it by
-//! itself: there the walk waits until the phase goes up. Observers, who have no say, go on once every stream stands at its
-//! marker. A member that hears data from beyond another's marker knows that everybody has reached it, whoever's row was
-//! lost. A marker may carry a message, delivered between the phases: ISIS's GBCAST, ordered against everything.
+//! itself: there the walk waits until the phase goes up. Observers have no say, and wait for the members like a member: one
+//! that went on as soon as it had every marker would be ahead of a cut that leaves one out. Who hears data from beyond
+//! another's marker knows that everybody has reached it; who missed a row hears the same with the next heartbeat. A marker may carry a message, delivered between the phases: ISIS's GBCAST, ordered against everything.
 //!
 //! The sequencer of a total order sets its marker last: the order of what the others sent before stands in its stream.
 //! Where it is the one that wants a barrier, it asks the others for their markers first, in its stream as well.
@@ -162,7 +162,7 @@ impl Barrier {
         self.own_reached
     }
 
-    /// A member's row came.
+    /// A member's row or heartbeat came.
     pub(crate) fn note_row(&mut self, from: Rank, reached_phase: u64) {
         if let Some(reached) = self.reached.get_mut(from.index()) {
             *reached = (*reached).max(reached_phase);
@@ -191,12 +191,12 @@ impl Barrier {
 
     /// Whether the phase may go up, now that this process has got there. `own` is none at an observer.
     pub(crate) fn may_pass(&self, streams: &[Stream], view: &View, own: Option<Rank>, mutant: Option<Mutant>) -> bool {
-        let Some(own) = own else { return true };
         if mutant == Some(Mutant::MarkerIgnored) {
             return true;
         }
-        let said = |rank: Rank| rank == own || self.reached[rank.index()] > self.phase;
-        ranks(view.bits()).all(said) || streams.iter().any(|stream| stream.rank != own && stream.has_beyond_marker())
+        let said = |rank: Rank| Some(rank) == own || self.reached[rank.index()] > self.phase;
+        let others = || streams.iter().filter(|stream| Some(stream.rank) != own);
+        ranks(view.bits()).all(said) || others().any(Stream::has_beyond_marker)
     }
 
     /// The phase goes up; whether one that the application asked for is complete.

@@ -294,8 +294,8 @@ impl Pipeline {
         count
     }
 
-    /// How far each stream has been delivered, by rank.
-    pub(crate) fn delivered(&self) -> Vec<Sequence> {
-        self.streams.iter().map(|stream| stream.delivered).collect()
+    /// How far each stream has been delivered or given up, by rank.
+    pub(crate) fn passed(&self) -> Vec<Sequence> {
+        self.streams.iter().map(|stream| stream.delivered.max(stream.excused)).collect()
     }
 }

@@ -294,11 +294,7 @@ impl Process {
         let forming = self.standing == Standing::Forming;
         // Joiners accept as well; what else they may say is discarded by the ballot.
         let invited = step == Step::Accept && self.change.as_ref().is_some_and(|change| change.invites(from));
-        // Who came in with the next view knows the decision as well, and may be the only one left who does.
-        let went_on = |value: &Value| {
-            value.members.contains(&from) && value.members.iter().any(|member| self.data.view.contains(*member))
-        };
-        let told = matches!(&step, Step::Decide(value) if went_on(value));
+        let told = matches!(&step, Step::Decide(value) if self.goes_on(from, value));
         let known = if forming { self.presence.knows(from) } else { self.data.view.contains(from) };
         if !known && (forming || !invited && !told) {
             return self.counters.add(Counter::DiscardedSender, 1);
@@ -340,6 +336,12 @@ impl Process {
             Reaction::Progress => self.advance(now),
             Reaction::Decided => self.decided(now),
         }
+    }
+
+    /// Whether somebody comes into the view that is said to follow this one: who does knows the decision as well as those who
+    /// took it, and may be the only one left.
+    pub(super) fn goes_on(&self, from: Member, value: &Value) -> bool {
+        value.members.contains(&from) && value.members.iter().any(|member| self.data.view.contains(*member))
     }
 
     fn answer(&mut self, now: Instant, to: Rank, ballot: Ballot, step: &Step) {

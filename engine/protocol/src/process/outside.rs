@@ -139,6 +139,7 @@ impl Process {
             }
         }
         self.data.update_flow();
+        self.data.barrier.note_row(rank, said.reached_phase.get());
         let stream = &mut self.data.streams[rank.index()];
         if !stream.window.started {
             let (next, oldest) = (said.next_number.get(), said.oldest_number.get());
@@ -354,7 +355,8 @@ impl Process {
 
     /// What members of the view being followed say of its end.
     pub(super) fn follow_step(&mut self, now: Instant, from: Member, ballot: Ballot, step: Step) {
-        if !self.data.view.contains(from) {
+        let told = matches!(&step, Step::Decide(value) if self.goes_on(from, value));
+        if !self.data.view.contains(from) && !told {
             return self.counters.add(Counter::DiscardedSender, 1);
         }
         match step {
@@ -453,21 +455,24 @@ impl Process {
         self.data.streams.iter_mut().for_each(|stream| stream.window.started = true);
     }
 
-    /// Says what was delivered beyond where the next view begins, and, unless all of it is here, what was not delivered
-    /// before it.
+    /// Says what was delivered or given up beyond where the next view begins, and, unless all of it is here, what was not
+    /// delivered before it.
     fn reconcile(&mut self, beginning: &Beginning, all: bool) {
-        for (index, delivered) in self.data.delivered().into_iter().enumerate() {
-            let first = beginning.first.get(index).copied().unwrap_or(delivered);
+        for (index, passed) in self.data.passed().into_iter().enumerate() {
+            let first = beginning.first.get(index).copied().unwrap_or(passed);
             let sender = Rank(index as u16);
-            let within = self.data.void(sender).runs.into_iter().map(|(from, to)| (from, to.min(first)));
-            let beyond = core::iter::once((first, delivered));
-            for (from, to) in { within }.chain(beyond).filter(|(from, to)| from < to) {
+            let void = self.data.void(sender).runs;
+            let below = void.iter().map(|(from, to)| (*from, (*to).min(first)));
+            let beyond = core::iter::once((first, passed));
+            // Some of it may have run ahead of a gap.
+            let early = void.iter().map(|(from, to)| ((*from).max(first).max(passed), *to));
+            for (from, to) in { below }.chain(beyond).chain(early).filter(|(from, to)| from < to) {
                 self.counters.add(Counter::Retracted, to.since(from));
                 self.event(Event::Retracted { sender, from, to });
             }
-            if !all && delivered < first && self.data.streams[index].is_anchored() {
-                self.counters.add(Counter::Gaps, first.since(delivered));
-                self.event(Event::Gap { sender, from: delivered, to: first });
+            if !all && passed < first && self.data.streams[index].is_anchored() {
+                self.counters.add(Counter::Gaps, first.since(passed));
+                self.event(Event::Gap { sender, from: passed, to: first });
             }
         }
     }

@@ -162,6 +162,7 @@ impl Process {
             flags: beat_flags.into(),
             address: config.address,
             heard_from: (self.data.view.bits() & !self.detector.suspects()).into(),
+            reached_phase: self.data.barrier.own_reached().into(),
             link_port: config.link_port.into(),
         };
         let parts = [record.as_bytes(), &[]];

@@ -114,6 +114,7 @@ impl Bench {
             flags: heartbeat_flags::FORMED.into(),
             address: address(port(rank)),
             heard_from: u64::MAX.into(),
+            reached_phase: 0.into(),
             link_port: 0.into(),
         };
         change(&mut record);
