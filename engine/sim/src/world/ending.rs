@@ -32,13 +32,6 @@ impl World<'_> {
             (self.lost, self.phase) = (true, Phase::Over);
             return Ok(());
         }
-        if std::env::var_os("BTRACE").is_some() && self.now_ns % 10_000_000_000 < 5_000_000 {
-            for (i, n) in self.nodes.iter().enumerate() {
-                if let Some(p) = &n.process {
-                    eprintln!("LOOK {} p{i} left {} {}", self.now_ns / 1000, n.left, p.debug());
-                }
-            }
-            eprintln!("CLIENTS {:?}", self.clients);
         match self.phase {
             Phase::Draining { until_ns } => match self.drained() {
                 Ok(()) => self.phase = Phase::Settling { until_ns, naks: 0, since_ns: self.now_ns },

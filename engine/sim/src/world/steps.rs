@@ -149,20 +149,6 @@ impl World<'_> {
         let now = node.clock.read(self.now_ns);
         let Some(process) = &mut node.process else { return Ok(()) };
         let lineage = &mut self.history.lineages[node.lineage];
-        if std::env::var_os("BTRACE").is_some() {
-            eprintln!(
-                "{} p{index} {event:?} epoch {:?}/{} phase {}/{} wedged {} {:?} shown {} whole {} order {}",
-                self.now_ns / 1000,
-                lineage.epoch,
-                process.view().epoch.0,
-                lineage.phase,
-                process.phase(),
-                process.is_wedged(),
-                process.standing(),
-                lineage.delivered.len(),
-                lineage.whole,
-                lineage.order
-            );
         match event {
             Event::View { .. } => return self.enter(index),
             Event::Synced { phase, asked } => {

@@ -8,8 +8,6 @@ use bourdon_wire::{Incarnation, Rank};
 impl World<'_> {
     pub(super) fn happen(&mut self, event: EventPlan) {
         let index = usize::from(event.process);
-        if std::env::var_os("BTRACE").is_some() && !matches!(event.what, Happening::HandOver) {
-            eprintln!("{} HAPPEN {event:?}", self.now_ns / 1000);
         let until_ns = self.now_ns + event.for_ns;
         match event.what {
             Happening::Crash => self.crash(index),
