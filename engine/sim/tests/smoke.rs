@@ -5,7 +5,7 @@ use bourdon_sim::{Mode, Options, Plan, Report, check_mutants, play, run, run_pla
 
 /// The seeds of this file: few enough for every build.
 const SEEDS: std::ops::Range<u64> = 0..200;
-/// The rarest of those asked for here shows about once in a hundred seeds.
+/// The rarest of those asked for here shows within 250 seeds.
 const MUTANT_SEEDS: std::ops::Range<u64> = 0..600;
 
 fn options(mode: Mode) -> Options {
@@ -51,23 +51,8 @@ fn faults_without_end_break_no_promise_of_safety() {
 }
 
 /// Those that show so rarely that `bourdon sim --mutate` has to look for them.
-const RARE: [Mutant; 15] = [
-    Mutant::ViewBeyondResponders,
-    Mutant::HalfIsQuorum,
-    Mutant::InstallWithHole,
-    Mutant::AckAfterPromise,
-    Mutant::VectorNeverWhole,
-    Mutant::AcceptedNotAdopted,
-    Mutant::LowestBallotAdopted,
-    Mutant::CutRecomputed,
-    Mutant::AcceptBelowPromise,
-    Mutant::StaleState,
-    Mutant::StateFromAny,
-    Mutant::AcceptFromAny,
-    Mutant::JoinerCounted,
-    Mutant::DeliverAfterPromise,
-    Mutant::MarkerIgnored,
-];
+const RARE: [Mutant; 4] =
+    [Mutant::DeliverAfterPromise, Mutant::CutRecomputed, Mutant::AcceptBeforeFetch, Mutant::StaleState];
 
 #[test]
 fn planted_bugs_are_caught() {
@@ -80,7 +65,7 @@ fn planted_bugs_are_caught() {
 #[test]
 fn harmless_changes_are_not_flagged() {
     let harmless: Vec<Mutant> = Mutant::ALL.into_iter().filter(|mutant| mutant.is_harmless()).collect();
-    let report = check_mutants(0..48, options(Mode::Both), &harmless, &|_| {});
+    let report = check_mutants(0..160, options(Mode::Both), &harmless, &|_| {});
     assert_eq!(report.flagged, Some(vec![]), "{:#?}", report.failures);
 }
 

@@ -83,6 +83,9 @@ impl Pipeline {
                 outbound.ack.sent(); // none is due any more
             }
         }
+        if self.config.mutant == Some(Mutant::WedgedUniform) && self.waits_for_others() {
+            self.raise_stops(); // for the last time
+        }
         self.end = Ending::Wedged;
     }
 

@@ -657,7 +657,7 @@ impl Pipeline {
         }
     }
 
-    fn raise_stops(&mut self) {
+    pub(crate) fn raise_stops(&mut self) {
         let (view, stability) = (&self.view, &self.stability);
         let suspected = if self.config.mutant == Some(Mutant::AllButSuspected) { self.suspected } else { 0 };
         let enough = match self.config.reliability {
