@@ -104,8 +104,10 @@ impl Known {
             return;
         }
         self.taken = self.taken.max(self.delivered);
-        while self.has_delivered(self.taken.next()) {
-            self.taken = self.taken.next();
+        for (first, end) in &self.beyond {
+            if *first <= self.taken {
+                self.taken = self.taken.max(*end);
+            }
         }
         self.next = self.next.max(self.taken);
     }

@@ -126,10 +126,8 @@ impl Process {
         // Who comes in and knows how this view ends may be the only one left who does.
         let wedged = said.flags.get() & heartbeat_flags::WEDGED != 0 && said.address.is_reachable();
         if let Some(value) = self.search.decision.as_ref().filter(|value| wedged && self.is_among(&value.members)) {
-            let bytes = super::steps::encode(Default::default(), &Step::Decide(value.clone()));
-            let header = super::header(&self.config, epoch);
-            let to = Destination::Peer(said.address);
-            self.outbox.record_as(header, now, to, Kind::Ballot, [&bytes, &[]], &mut self.counters);
+            let (header, value) = (super::header(&self.config, epoch), value.clone());
+            self.say_decision(now, header, said.address, value);
         }
         let mtu = self.config.limits.mtu_bytes as u64;
         if let Some(outbound) = &mut self.data.outbound {
@@ -231,16 +229,20 @@ impl Process {
     fn tell_decision(&mut self, now: Instant, epoch: Epoch, to: Address) {
         match self.decision_of(epoch).cloned() {
             Some(value) => {
-                let bytes = super::steps::encode(Default::default(), &Step::Decide(value));
                 // In the life that took part.
                 let past = self.past.as_ref().filter(|past| past.data.view.epoch == epoch);
                 let header = super::header(past.map_or(&self.config, |past| &past.data.config), epoch);
-                let to = Destination::Peer(to);
-                self.outbox.record_as(header, now, to, Kind::Ballot, [&bytes, &[]], &mut self.counters);
+                self.say_decision(now, header, to, value);
             }
             None if epoch == self.data.view.epoch => {}
             None => self.tell_view(now, Destination::Peer(to)),
         }
+    }
+
+    fn say_decision(&mut self, now: Instant, header: DatagramHeader, to: Address, value: Value) {
+        let bytes = super::steps::encode(Default::default(), &Step::Decide(value));
+        let to = Destination::Peer(to);
+        self.outbox.record_as(header, now, to, Kind::Ballot, [&bytes, &[]], &mut self.counters);
     }
 
     /// Says which view this is and where it began.
