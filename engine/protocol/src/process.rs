@@ -77,6 +77,9 @@ pub enum Standing {
     Gone,
 }
 
+/// How long the last member waits for who is about to come in: some snapshots' and rejoin delays' time.
+const LEAVE_WAIT_NS: u64 = 5_000_000_000;
+
 /// The epoch before this one, as long as somebody may want something of it.
 #[derive(Debug)]
 struct Past {
@@ -110,6 +113,10 @@ pub struct Process {
     no_majority: bool,
     hand_over: Option<Rank>,
     leaving: bool,
+    /// Until when it waits for somebody who is about to come in, if nobody else would be left.
+    leave_by: Instant,
+    /// The first epoch without this process, and when it goes at the latest: until then it tells who has missed that.
+    farewell: Option<(Epoch, Instant)>,
     rejoin: RejoinDelay,
     doubt: Option<Doubt>,
     search: outside::Search,
@@ -148,6 +155,8 @@ impl Process {
             no_majority: false,
             hand_over: None,
             leaving: false,
+            leave_by: Instant::NEVER,
+            farewell: None,
             rejoin: RejoinDelay::new(),
             doubt: None,
             search: outside::Search::default(),
@@ -276,6 +285,9 @@ impl Process {
 
     /// Leaves the group: the next view is without this process; [`Event::Left`] says when.
     pub fn leave(&mut self, now: Instant) {
+        if !self.leaving {
+            self.leave_by = now + LEAVE_WAIT_NS;
+        }
         self.leaving = true;
         self.heartbeat.due = now;
         self.clock.look_due = now;

@@ -276,3 +276,21 @@ fn whatever_has_happened_everybody_is_back_once_it_is_quiet() {
         assert_eq!(net.messages(5).last().copied(), last, "seed {seed}: the observer");
     }
 }
+
+/// The leaver decides that it leaves, and nobody hears the decision: those who stay are no quorum without it.
+#[test]
+fn issue_a_leaver_alone_knows_that_it_left() {
+    let mut net = Net::new(2, 0, |_| {});
+    net.run(100 * MS);
+    let now = net.now;
+    net.process(0).leave(now);
+    let mut lost = 0;
+    net.alter = Box::new(move |from, _, datagram| {
+        let decides = from == 0 && ballot_step(datagram).is_some_and(|(step, _)| step == DECIDE);
+        lost += u32::from(decides);
+        usize::from(!decides || lost > 1)
+    });
+    net.run(300 * MS);
+    assert_eq!(net.views(1).last(), Some(&(2, 0b10)), "{:?}", net.ones[1].events);
+    assert!(net.heard(0, Event::Left(Epoch(2))), "{:?}", net.ones[0].events);
+}

@@ -162,8 +162,15 @@ impl Pipeline {
     /// a cut has beyond a gap counts as far as it goes, gap included. Of a datagram named there, only what is whole in one
     /// frame is delivered.
     pub(crate) fn void(&self, rank: Rank) -> Void {
+        match &self.end {
+            Ending::Decided(cut) => self.beyond(cut, rank),
+            _ => Void::default(),
+        }
+    }
+
+    /// Likewise, if this were the cut.
+    pub(crate) fn beyond(&self, cut: &Cut, rank: Rank) -> Void {
         let mut void = Void::default();
-        let Ending::Decided(cut) = &self.end else { return void };
         let stream = &self.streams[rank.index()];
         let end = cut.ends.get(rank.index()).copied().unwrap_or_default();
         let (at, walked) = stream.cursor.position();
@@ -179,14 +186,16 @@ impl Pipeline {
                 void.nameless |= passed && !named;
                 continue;
             };
-            if !passed && !stream.log.slot(number).is_some_and(|slot| slot.delivered_early) {
+            let early = stream.log.slot(number).is_some_and(|slot| slot.delivered_early);
+            if !passed && !early {
                 continue;
             }
             let header = DatagramHeader::of_checked(bytes);
             let mut sequence = header.first_sequence();
             for frame in Frames::new(&bytes[HEADER_BYTES..], header.count()) {
                 let whole = frame.flags & flags::WHOLE == flags::WHOLE;
-                let reached = if passed { number != at || sequence < stream.cursor.sequence } else { whole };
+                let walked = passed && (number != at || sequence < stream.cursor.sequence);
+                let reached = walked || early && whole;
                 if frame.ends_message() && reached && !(named && whole) {
                     match void.runs.last_mut().filter(|(_, to)| *to == sequence) {
                         Some((_, to)) => *to = sequence.next(),
@@ -235,6 +244,13 @@ impl Pipeline {
         });
         let phase = self.barrier.phase;
         Beginning { order: self.delivered_order(), first: first.collect(), phase }
+    }
+
+    /// Whether this process has been shown all that it has published.
+    pub(crate) fn has_delivered_own(&self) -> bool {
+        self.outbound.as_ref().is_none_or(|outbound| {
+            !outbound.packer.is_open() && self.streams[outbound.rank.index()].floor() >= outbound.packer.open
+        })
     }
 
     /// What this process published and the cut did not deliver, in order.

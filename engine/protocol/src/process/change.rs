@@ -25,6 +25,8 @@ use bourdon_wire::{DatagramHeader, Epoch, Instant, Kind, Rank};
 
 /// How many takeovers a proposer waits for those who are not suspected and do not answer.
 const PATIENCE: u64 = 4;
+/// Who has left goes on telling for so many suspicion times at most that it has, until somebody is heard who went on.
+const FAREWELL: u64 = 10;
 /// A report of whom somebody hears counts for so many suspicion times.
 const FRESH: u64 = 2;
 
@@ -53,7 +55,8 @@ impl Process {
 
     /// When something about the view is due.
     pub(super) fn change_due(&self) -> Instant {
-        self.clock.look_due.min(self.clock.again_at)
+        let farewell = self.farewell.filter(|_| self.standing == Standing::Gone);
+        self.clock.look_due.min(self.clock.again_at).min(farewell.map_or(Instant::NEVER, |(_, at)| at))
     }
 
     // ---- who is there ---------------------------------------------------------------------------------------------
@@ -81,6 +84,9 @@ impl Process {
     /// Looks whether the view should change, and keeps a ballot going.
     pub(super) fn tend_view(&mut self, now: Instant) {
         self.clock.look_due = Instant::NEVER;
+        if self.farewell.is_some_and(|(_, at)| now >= at) && self.standing == Standing::Gone {
+            self.part();
+        }
         let again = now >= self.clock.again_at;
         if again {
             self.clock.again_at = Instant::NEVER; // who still leads says it again, and sets the next time
@@ -153,19 +159,36 @@ impl Process {
         let stay = match bits & !leavers {
             // A view has members. Whoever waits comes in first; then all go but this one; then it goes as well.
             0 if joins => bits,
-            0 if self.presence.learns(now, fresh_ns) => {
-                self.clock.look_due = now + fresh_ns;
+            0 if self.presence.learns(now, fresh_ns) && now < self.leave_by => {
+                self.clock.look_due = (now + fresh_ns).min(self.leave_by);
                 return;
             }
-            0 if bits == own_bit(&self.config) => {
-                let epoch = view.epoch.next();
-                return self.removed(now, None, epoch);
-            }
+            0 if bits == own_bit(&self.config) => return self.close(now),
             0 => own_bit(&self.config),
             stay => stay,
         };
         if joins || leavers != 0 || self.hand_over.is_some() {
             self.propose(now, stay);
+        }
+    }
+
+    /// The last member goes, once it has been shown all that it published, and those who left before have had time to hear
+    /// that they are out.
+    fn close(&mut self, now: Instant) {
+        let epoch = self.data.view.epoch.next();
+        let due = now + self.config.timing.detector.suspect_after_ns;
+        let (_, at) = *self.farewell.get_or_insert((epoch, due));
+        if now >= at && self.unsettled.is_empty() && self.data.has_delivered_own() {
+            self.farewell = None;
+            return self.removed(now, None, epoch);
+        }
+        self.clock.look_due = at.max(now + self.config.timing.heartbeat_min_ns);
+    }
+
+    /// It has left, and somebody has gone on without it.
+    pub(super) fn part(&mut self) {
+        if let Some((epoch, _)) = self.farewell.take() {
+            self.event(Event::Left(epoch));
         }
     }
 
@@ -568,13 +591,19 @@ impl Process {
         self.doubt = Some(Doubt { incarnation: self.config.incarnation, published });
         self.unsettled.clear();
         self.transfer.removed();
+        let knows = value.is_some();
         self.retire(value);
         self.change = None;
         (self.clock, self.no_majority) = (Clock::default(), false);
         (0..self.config.members).for_each(|rank| self.detector.left(Rank(rank)));
         if self.leaving {
             self.standing = Standing::Gone;
-            return self.event(Event::Left(epoch));
+            let wait_ns = if knows { FAREWELL * self.config.timing.detector.suspect_after_ns } else { 0 };
+            self.farewell = Some((epoch, now + wait_ns));
+            if !knows {
+                self.part();
+            }
+            return;
         }
         self.live_anew();
         self.standing = Standing::Outside;

@@ -89,7 +89,17 @@ impl Process {
             self.search.formed_at = now;
         }
         let other = self.presence.hear(now, from, epoch, said);
+        // Who is in no view may be the only one who knows how this one ended.
+        let outside = !matches!(self.standing, Standing::Member | Standing::Forming);
+        if outside && self.decision_of(epoch).is_some() {
+            if said.address.is_reachable() {
+                self.tell_decision(now, epoch, said.address);
+            }
+            return;
+        }
         match self.standing {
+            Standing::Gone if formed && self.farewell.is_some_and(|(without, _)| epoch >= without) => self.part(),
+            Standing::Gone => {}
             // The group has formed: with this process, if the decision was missed, or without.
             Standing::Forming if formed => self.ask_for_view(now, said.address),
             Standing::Forming if epoch == Epoch(0) => {
@@ -100,8 +110,6 @@ impl Process {
             }
             _ if epoch > self.data.view.epoch && formed => self.ask_for_view(now, said.address),
             Standing::Member => self.on_earlier_heartbeat(now, from, epoch, said.address),
-            // Who was left out by a decision of its own may be the only one who knows it.
-            Standing::Outside if self.decision_of(epoch).is_some() => self.tell_decision(now, epoch, said.address),
             Standing::Following if formed && now.since(self.search.heard_at) > LOST_NS => {
                 self.lose_view();
                 self.ask_for_view(now, said.address);
@@ -334,7 +342,8 @@ impl Process {
                 return;
             }
         }
-        self.removed(now, None, epoch);
+        let value = self.decision_of(self.data.view.epoch).cloned();
+        self.removed(now, value, epoch);
     }
 
     // ---- following ------------------------------------------------------------------------------------------------
@@ -380,7 +389,16 @@ impl Process {
     /// A member to be accepts the view that takes it in, once it holds the cut as its members do.
     pub(super) fn accept_invitation(&mut self, now: Instant) {
         let open = self.standing == Standing::Following && self.data.end.is_open();
-        if !open || self.search.invitation.as_ref().is_none_or(|(_, cut)| !self.data.holds_cut(cut)) {
+        // One that ran ahead of the cut will begin anew, in another life, and must not be counted on.
+        let is_void = |cut: &Cut, rank: Rank| {
+            let void = self.data.beyond(cut, rank);
+            void.nameless || !void.runs.is_empty()
+        };
+        let fits = |cut: &Cut| {
+            let mut present = self.data.view.members.iter();
+            self.data.holds_cut(cut) && !present.any(|member| is_void(cut, member.rank))
+        };
+        if !open || self.search.invitation.as_ref().is_none_or(|(_, cut)| !fits(cut)) {
             return;
         }
         let Some((ballot, _)) = self.search.invitation.take() else { return };

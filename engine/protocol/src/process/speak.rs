@@ -232,7 +232,8 @@ impl Process {
         }
         self.counters.add(Counter::NaksReceived, 1);
         let asks_all = self.data.asks_all();
-        let current = epoch == self.data.view.epoch && self.standing != Standing::Outside;
+        let inside = !matches!(self.standing, Standing::Outside | Standing::Gone);
+        let current = inside && epoch == self.data.view.epoch;
         if current && asks_all && Some(rank) != self.data.own() {
             // Multicast to all: its repair will reach us too.
             let stream = &mut self.data.streams[rank.index()];
