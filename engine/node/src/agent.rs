@@ -398,6 +398,7 @@ mod tests {
             sequence: Sequence(sequence),
             order: None,
             epoch: Epoch(1),
+            late: false,
             topic: TopicId(0),
             send_time_ns: 0,
             kernel_receive_ns: None,

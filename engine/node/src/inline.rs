@@ -178,7 +178,7 @@ impl<P: Port> Engine<P> {
         if received > 0 {
             self.process.order(self.now);
         }
-        if received > 0 || self.may_deliver || self.process.is_wedged() {
+        if received > 0 || self.may_deliver || self.process.is_wedged() || self.now >= self.process.delivery_due() {
             delivered = self.process.deliver(self.now, limit, on_delivery);
             self.may_deliver = delivered > 0;
         }

@@ -56,6 +56,7 @@ mod has {
     pub(super) const CLIENT: u32 = 4;
     /// A barrier's own message: its phase stands where the order number would.
     pub(super) const BARRIER: u32 = 8;
+    pub(super) const LATE: u32 = 16;
 }
 
 impl Delivered {
@@ -77,7 +78,8 @@ impl Delivered {
             has: flag(has::ORDER, delivery.order.is_some())
                 | flag(has::KERNEL_RECEIVE, delivery.kernel_receive_ns.is_some())
                 | flag(has::CLIENT, delivery.client.is_some())
-                | flag(has::BARRIER, delivery.barrier.is_some()),
+                | flag(has::BARRIER, delivery.barrier.is_some())
+                | flag(has::LATE, delivery.late),
         }
     }
 
@@ -91,6 +93,7 @@ impl Delivered {
             sequence: Sequence(head.sequence),
             order: has(has::ORDER).then_some(OrderNumber(head.order)),
             epoch: Epoch(head.epoch),
+            late: has(has::LATE),
             topic: TopicId(head.topic),
             send_time_ns: head.send_time_ns,
             kernel_receive_ns: has(has::KERNEL_RECEIVE).then_some(head.kernel_receive_ns),
@@ -330,6 +333,7 @@ mod tests {
             sequence: Sequence(1 << 40),
             order: Some(OrderNumber(7)),
             epoch: Epoch(2),
+            late: true,
             topic: TopicId(9),
             send_time_ns: 11,
             kernel_receive_ns: None,

@@ -44,6 +44,12 @@ pub struct GroupSettings {
     pub order: Order,
     /// How much may be lost.
     pub reliability: Reliability,
+    /// Whether every member sends on what it receives for the first time.
+    pub relay: bool,
+    /// At best effort: after so long a gap is given up though its sender lives. 0 for never.
+    pub deadline_ns: u64,
+    /// Whether every receiver acknowledges every datagram at once, to compare.
+    pub ack_each: bool,
     /// The rank of the member that puts messages in order.
     pub sequencer: u16,
     /// The topics in use, if they are to be checked.
@@ -60,12 +66,17 @@ pub enum Order {
     Causal,
     Total,
     TotalCausal,
+    Realtime,
 }
 
-/// The levels of reliability there are so far.
+/// The levels of reliability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reliability {
+    /// Nothing is repaired and nothing waits; each loss is told.
+    Unreliable,
+    /// What is missing is repaired as long as its sender lives; each loss is told.
+    BestEffort,
     /// Everything reaches all members that stay in the group.
     Reliable,
     /// A message is delivered once a majority of the view holds it: what anybody was shown survives, whoever crashes.
@@ -250,6 +261,9 @@ impl Default for GroupSettings {
             members: 1,
             order: Order::Total,
             reliability: Reliability::Reliable,
+            relay: false,
+            deadline_ns: 0,
+            ack_each: false,
             sequencer: 0,
             topics: Vec::new(),
         }
@@ -475,13 +489,18 @@ impl Settings {
             Order::Unordered => p::Order::Unordered,
             Order::Fifo => p::Order::Fifo,
             Order::Causal => p::Order::Causal,
-            Order::Total | Order::TotalCausal => p::Order::Total,
+            Order::Total | Order::TotalCausal => p::Order::Total, // total order is causal as it is
+            Order::Realtime => p::Order::RealTime,
         };
         config.reliability = match self.group.reliability {
+            Reliability::Unreliable => p::Reliability::Unreliable,
+            Reliability::BestEffort => p::Reliability::BestEffort,
             Reliability::Reliable => p::Reliability::Reliable,
             Reliability::Uniform => p::Reliability::Uniform,
             Reliability::Stable => p::Reliability::Stable,
         };
+        (config.relay, config.deadline_ns) = (self.group.relay, self.group.deadline_ns);
+        config.feedback = if self.group.ack_each { p::Feedback::AckEach } else { p::Feedback::Nak };
         config.sequencer = Rank(self.group.sequencer);
         config.start = match self.process.start {
             Start::Live => p::Start::Live,

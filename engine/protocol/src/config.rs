@@ -16,17 +16,45 @@ pub enum Order {
     Causal,
     /// All in one order, the same everywhere; implies FIFO and causal order (see `data/total.rs`).
     Total,
+    /// By the time of sending, on clocks that are kept together; what comes too late for that is flagged.
+    RealTime,
 }
 
-/// When a message may be delivered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// When a message may be delivered, and what may be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reliability {
+    /// When it is here. What is missing is never asked for and holds nothing up; each loss is told.
+    Unreliable,
+    /// When it is here. What is missing is repaired as long as its sender lives; a loss is told.
+    BestEffort,
     /// When it is here: agreed among those who stay in the group.
     Reliable,
     /// When a quorum of the view holds it: nothing that anybody was shown is lost, even if all who were shown it crash.
     Uniform,
     /// When every member of the view holds it.
     Stable,
+}
+
+impl Reliability {
+    /// Whether messages may be lost: nothing is agreed on, every loss is told.
+    pub fn is_lossy(self) -> bool {
+        self < Self::Reliable
+    }
+
+    /// Whether messages wait for others to hold them before they are delivered.
+    pub fn waits_for_others(self) -> bool {
+        self > Self::Reliable
+    }
+}
+
+/// How receivers tell a sender what came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feedback {
+    /// They ask for what is missing, and members say now and then how far they have come.
+    Nak,
+    /// Every receiver, observers too, acknowledges every datagram to its sender at once: what drowns a sender of many
+    /// receivers, here to be compared with.
+    AckEach,
 }
 
 /// What this process is to the group.
@@ -160,6 +188,13 @@ pub struct Config {
     pub order: Order,
     /// When a message may be delivered.
     pub reliability: Reliability,
+    /// Whether every member sends on what it receives for the first time: the textbook's reliable multicast, which needs
+    /// nobody to notice that a sender died, at n datagrams for one.
+    pub relay: bool,
+    /// At best effort: after so long a gap is given up though its sender lives. 0 for never.
+    pub deadline_ns: u64,
+    /// How receivers tell a sender what came.
+    pub feedback: Feedback,
     /// Who numbers the messages, in total order.
     pub sequencer: Rank,
     /// Where an observer begins.
@@ -196,6 +231,8 @@ pub enum ConfigError {
     Sequencer { rank: Rank, members: u16 },
     #[error("mtu is {0} bytes; it must be {MTU_MIN_BYTES} to 65507")]
     Mtu(usize),
+    #[error("a deadline is for best effort: at other levels a gap is skipped at once, or never")]
+    Deadline,
     #[error("{what} is {bytes} bytes; with this mtu it must be at least {least}")]
     TooSmall { what: &'static str, bytes: usize, least: usize },
 }
@@ -211,6 +248,9 @@ impl Config {
             incarnation: Incarnation(1),
             order: Order::Total,
             reliability: Reliability::Reliable,
+            relay: false,
+            deadline_ns: 0,
+            feedback: Feedback::Nak,
             sequencer: Rank(0),
             start: Start::Live,
             snapshots: false,
@@ -239,7 +279,7 @@ impl Config {
         let parts = [
             u64::from(self.members),
             self.order as u64,
-            self.reliability as u64,
+            self.reliability as u64 | u64::from(self.relay) << 8 | (self.feedback as u64) << 9,
             u64::from(self.sequencer.0),
             limits.mtu_bytes as u64,
             limits.max_message_bytes as u64,
@@ -264,6 +304,9 @@ impl Config {
         }
         if self.sequencer.0 >= members {
             return Err(ConfigError::Sequencer { rank: self.sequencer, members });
+        }
+        if self.deadline_ns > 0 && self.reliability != Reliability::BestEffort {
+            return Err(ConfigError::Deadline);
         }
         let limits = &self.limits;
         if !(MTU_MIN_BYTES..=65_507).contains(&limits.mtu_bytes) {

@@ -1,6 +1,7 @@
 //! The control plane: rare decisions. It meets the data plane only in `process.rs`.
 
 pub(crate) mod clients;
+pub(crate) mod clock_sync;
 pub mod detector;
 pub(crate) mod heartbeat;
 pub mod membership;

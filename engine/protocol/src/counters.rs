@@ -40,12 +40,13 @@ counters! {
     RepairsSent = "repairs_sent", "datagrams sent again";
     RepairsRefused = "repairs_refused", "repairs not sent because the repair budget was used up or one was under way";
     RepairsReceived = "repairs_received", "missing datagrams received as repairs";
+    Relayed = "relayed", "datagrams of other members sent on when they came for the first time";
     Views = "views", "views installed or followed";
     Ballots = "ballots", "ballots begun by this process to change the view";
     Resubmitted = "resubmitted", "messages published again because the view changed before they were delivered";
     Retracted = "retracted", "messages an observer delivered that the view change voided";
     SnapshotsTaken = "snapshots_taken", "snapshots fetched from a member";
-    Gaps = "gaps", "messages given up because nobody retained them";
+    Gaps = "gaps", "messages given up: nobody retained them, or the group allows losses";
     DiscardedForeign = "discarded_foreign", "datagrams that are not Bourdon's";
     DiscardedVersion = "discarded_version", "datagrams of another version";
     DiscardedGroup = "discarded_group", "datagrams of another group on this address";

@@ -14,6 +14,8 @@ pub struct Delivery<'a> {
     pub order: Option<OrderNumber>,
     /// The view it was sent and delivered in.
     pub epoch: Epoch,
+    /// Whether it came too late to stand where its time of sending belongs, in real-time order.
+    pub late: bool,
     /// Its topic.
     pub topic: TopicId,
     /// When the application sent it (or meant to, if it said so), in nanoseconds since the UNIX epoch by the sender's
@@ -46,6 +48,7 @@ impl<'a> Delivery<'a> {
             sequence,
             order: None,
             epoch,
+            late: false,
             topic: TopicId(0),
             send_time_ns: 0,
             kernel_receive_ns: None,

@@ -39,7 +39,7 @@ mod process;
 pub mod view;
 
 pub use client::{Client, ClientEvent};
-pub use config::{Config, ConfigError, Limits, Order, Reliability, Role, Start, Timing};
+pub use config::{Config, ConfigError, Feedback, Limits, Order, Reliability, Role, Start, Timing};
 pub use counters::{Counter, Counters};
 pub use data::pack::{Claim, Outgoing};
 pub use event::{Delivery, Event, Refusal};

@@ -88,6 +88,14 @@ pub enum Mutant {
     SkipAtCut,
     /// The next view begins at order numbers that were given out before.
     ReuseNumbers,
+    /// What was given up is not told.
+    GapUntold,
+    /// Nobody sends on what it receives, though all are told to.
+    RelayForgets,
+    /// Times of sending are each sender's own.
+    ClockUncorrected,
+    /// What comes too late for its place is passed off as in time.
+    LateUnflagged,
     /// A barrier is completed without waiting for the others.
     MarkerIgnored,
     /// A snapshot says a position beyond what it holds.
@@ -102,7 +110,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 49] = [
         Self::DeliverBeforeOrdered,
         Self::ForgetNak,
         Self::AckBeforeReceived,
@@ -143,6 +151,10 @@ impl Mutant {
         Self::AppendUnordered,
         Self::SkipAtCut,
         Self::ReuseNumbers,
+        Self::GapUntold,
+        Self::RelayForgets,
+        Self::ClockUncorrected,
+        Self::LateUnflagged,
         Self::MarkerIgnored,
         Self::SnapshotAhead,
         Self::WedgedUniform,
@@ -198,6 +210,10 @@ impl Mutant {
             Self::AppendUnordered => "append-unordered",
             Self::SkipAtCut => "skip-at-cut",
             Self::ReuseNumbers => "reuse-numbers",
+            Self::GapUntold => "gap-untold",
+            Self::RelayForgets => "relay-forgets",
+            Self::ClockUncorrected => "clock-uncorrected",
+            Self::LateUnflagged => "late-unflagged",
             Self::MarkerIgnored => "marker-ignored",
             Self::SnapshotAhead => "snapshot-ahead",
             Self::WedgedUniform => "wedged-uniform",

@@ -43,6 +43,11 @@ impl Outbox {
         Self { bytes: Vec::new(), entries: VecDeque::new(), header, wall_offset_ns }
     }
 
+    /// What to add to `now` for the times in headers from now on.
+    pub(crate) fn set_wall_offset(&mut self, wall_offset_ns: u64) {
+        self.wall_offset_ns = wall_offset_ns;
+    }
+
     /// What stands in front of records from now on.
     pub(crate) fn enter(&mut self, header: DatagramHeader) {
         debug_assert_eq!(header.channel(), CONTROL_CHANNEL);
@@ -78,18 +83,18 @@ impl Outbox {
         body[..8].copy_from_slice(FrameHeader::new(length, TopicId(0), kind, 0).as_bytes());
         body[8..8 + parts[0].len()].copy_from_slice(parts[0]);
         body[8 + parts[0].len()..].copy_from_slice(parts[1]);
-        let wall_ns = now.0.saturating_add(self.wall_offset_ns);
+        let wall_ns = now.0.wrapping_add(self.wall_offset_ns);
         let start = self.entries.back().map_or(0, |entry| entry.start);
         seal(&mut self.bytes[start..], header, 1, frames, wall_ns);
         counters.add(Counter::ControlSent, 1);
     }
 
-    /// Queues a retained datagram to be sent again.
-    pub(crate) fn repair(&mut self, to: Destination, bytes: &[u8], counters: &mut Counters) {
+    /// Queues a stream's datagram as it stands: a repair, or one sent on.
+    pub(crate) fn again(&mut self, to: Destination, bytes: &[u8], why: Counter, counters: &mut Counters) {
         if let Some(datagram) = self.reserve(to, bytes.len(), counters) {
             datagram.copy_from_slice(bytes);
             bourdon_wire::mark_retransmitted(datagram);
-            counters.add(Counter::RepairsSent, 1);
+            counters.add(why, 1);
         }
     }
 

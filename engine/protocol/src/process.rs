@@ -13,8 +13,9 @@ mod speak;
 mod steps;
 mod transfer;
 
-use crate::config::{Config, ConfigError, Role};
+use crate::config::{Config, ConfigError, Feedback, Role};
 use crate::control::clients::{Clients, Request};
+use crate::control::clock_sync::ClockSync;
 use crate::control::detector::{Detector, Path};
 use crate::control::heartbeat::Heartbeat;
 use crate::control::membership::{Membership, RejoinDelay};
@@ -102,6 +103,8 @@ pub struct Process {
     /// The current epoch's messages.
     data: Pipeline,
     past: Option<Past>,
+    /// The view that was entered last.
+    before: View,
     /// Logs of views gone by, to be used again.
     spare: Vec<Log>,
     /// How the current epoch is to end, at those who decide it.
@@ -124,6 +127,7 @@ pub struct Process {
     unsettled: VecDeque<Unsettled>,
     transfer: transfer::Transfer,
     heartbeat: Heartbeat,
+    clock_sync: ClockSync,
     clients: Clients,
     outbox: Outbox,
     counters: Counters,
@@ -146,6 +150,7 @@ impl Process {
         let mut process = Self {
             data: Pipeline::idle(config.clone(), Epoch(0)),
             past: None,
+            before: View { epoch: Epoch(0), members: Vec::new(), sequencer: config.sequencer },
             spare: Vec::new(),
             change: None,
             clock: change::Clock::default(),
@@ -163,6 +168,7 @@ impl Process {
             unsettled: VecDeque::new(),
             transfer: transfer::Transfer::default(),
             heartbeat: Heartbeat::new(now),
+            clock_sync: ClockSync::new(),
             clients: Clients::default(),
             outbox: Outbox::new(header(&config, Epoch(0)), config.wall_offset_ns),
             counters: Counters::default(),
@@ -229,13 +235,14 @@ impl Process {
 
     #[inline]
     fn admit(&mut self, now: Instant, outgoing: &Outgoing, length: usize, whole: bool) -> Result<(), Refusal> {
-        if self.standing == Standing::Member && self.unsettled.is_empty() && !self.no_majority {
+        if self.standing == Standing::Member && self.unsettled.is_empty() && !self.no_majority && self.tells_time() {
             return self.data.admit(outgoing, length, whole).map_err(|refusal| self.refused(now, refusal));
         }
         let refusal = match self.standing {
             _ if matches!(self.config.role, Role::Observer) => Refusal::Observer,
             Standing::Forming => Refusal::Forming,
             Standing::Member if self.no_majority => Refusal::NoMajority,
+            Standing::Member if !self.tells_time() => Refusal::Forming,
             Standing::Member => Refusal::ViewChange,
             Standing::Outside | Standing::Following | Standing::Gone => Refusal::Outside,
         };
@@ -342,7 +349,10 @@ impl Process {
             if self.is_stranger(now, &datagram) {
                 return;
             }
-            self.data.receive(now, &datagram, kernel_receive_ns.unwrap_or(0), &mut self.counters);
+            let is_new = self.data.receive(now, &datagram, kernel_receive_ns.unwrap_or(0), &mut self.counters);
+            if is_new && (self.config.relay || self.config.feedback == Feedback::AckEach) {
+                self.respond(now, rank, bytes);
+            }
             match self.data.end {
                 Ending::Fetching(_) => self.try_accept(now),
                 Ending::Open if self.standing == Standing::Following => self.accept_invitation(now),
@@ -437,6 +447,7 @@ impl Process {
             Some(Kind::ClientRequest) => return self.on_client(now, frame),
             Some(Kind::ViewAsk) => return self.on_view_ask(now, header.epoch(), frame.body),
             Some(Kind::Transfer) => return self.on_transfer(now, header.epoch(), frame.body),
+            Some(Kind::Ping) if self.is_follower(header) => return self.answer_ping(now, frame.body),
             _ if !ranked => return self.counters.add(Counter::DiscardedSender, 1),
             _ if self.is_own(header) => return,
             Some(Kind::Heartbeat) => return self.on_heartbeat(now, header, frame.body),
@@ -453,7 +464,7 @@ impl Process {
                 self.detector.heard(rank, now, Path::Multicast);
                 self.on_row(now, rank, frame.body);
             }
-            Some(Kind::Ping) => self.on_ping(now, from, frame.body),
+            Some(Kind::Ping) => self.on_ping(now, from, header.send_time_ns(), frame.body),
             Some(Kind::Unavailable) if current => self.on_unavailable(rank, frame.body),
             Some(Kind::Row | Kind::Unavailable) => self.counters.add(Counter::DiscardedEpoch, 1),
             _ => {}
@@ -514,29 +525,30 @@ impl Process {
         if self.transfer.holds_back() {
             return 0;
         }
+        self.set_clock(now);
         let (clients, counters) = (&mut self.clients, &mut self.counters);
         let mut count = self.data.deliver(now, limit, counters, &mut |delivery| show(clients, delivery, &mut emit));
         if count > 0 {
             self.settle_clients(now); // a message that has its order now may be held by enough
         }
         // What a hole held back is due as soon as the hole has been crossed.
-        while self.standing == Standing::Following && self.cross_holes() && count < limit {
+        while self.crosses(now) && count < limit {
             let (clients, counters) = (&mut self.clients, &mut self.counters);
             let emit = &mut |delivery: Delivery<'_>| show(clients, delivery, &mut emit);
             count += self.data.deliver(now, limit - count, counters, emit);
         }
         if !self.data.end.is_open() || self.data.barrier.is_active() {
-            count += self.deliver_ends(now, limit - count.min(limit), &mut emit);
+            count += self.deliver_ends(now, limit - count.min(limit), count == 0, &mut emit);
         }
         count
     }
 
     /// What is due at a barrier or at the end of an epoch.
     #[cold]
-    fn deliver_ends(&mut self, now: Instant, limit: usize, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
+    fn deliver_ends(&mut self, now: Instant, limit: usize, is_all: bool, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
         let mut count = 0;
         if self.data.barrier.is_active() {
-            count += self.pass_barrier(now, emit);
+            count += self.pass_barrier(now, is_all, emit);
         }
         if count == 0 && limit > 0 && matches!(self.data.end, Ending::Decided(_)) {
             count += self.finish_epoch(now, emit);
@@ -544,9 +556,22 @@ impl Process {
         count
     }
 
+    /// Crosses what holes there are; says whether there were any. A member has none, unless messages may be lost.
+    #[inline]
+    fn crosses(&mut self, now: Instant) -> bool {
+        if self.data.is_lossy() {
+            self.data.give_up(now);
+        }
+        (self.standing == Standing::Following || self.data.is_lossy()) && self.cross_holes()
+    }
+
     fn cross_holes(&mut self) -> bool {
+        let (is_lossy, mutant) = (self.data.is_lossy(), self.config.mutant);
         let (events, counters) = (&mut self.events, &mut self.counters);
         self.data.cross_holes(|sender, from, to| {
+            if is_lossy && (from == to || mutant == Some(Mutant::GapUntold)) {
+                return; // nothing but records stood there
+            }
             counters.add(Counter::Gaps, to.since(from));
             push_event(events, counters, Event::Gap { sender, from, to });
         })
@@ -593,7 +618,7 @@ impl Process {
 
     #[inline]
     fn wall(&self, now: Instant) -> u64 {
-        now.0.wrapping_add(self.config.wall_offset_ns)
+        now.0.wrapping_add(self.config.wall_offset_ns).wrapping_add_signed(self.clock_sync.offset_ns())
     }
 
     // ---- looking in -----------------------------------------------------------------------------------------------
@@ -677,6 +702,12 @@ impl Process {
         };
         let own = self.config.rank();
         self.data.view.members.iter().filter(move |member| Some(member.rank) != own).filter_map(known)
+    }
+
+    /// In real-time order: how far this process's group time may be off, if that is known, and how long a message is held
+    /// after it was sent, in nanoseconds. See `data/realtime.rs`.
+    pub fn real_time_bounds(&self, now: Instant) -> Option<(Option<u64>, u64)> {
+        self.data.real_time().map(|real_time| (self.clock_sync.bound_ns(now), real_time.hold_ns()))
     }
 
     /// How many barriers are complete.

@@ -124,6 +124,7 @@ fn a_barrier_stands_between_the_same_messages_everywhere() {
         net.configure = match order {
             Order::Fifo => |config| config.order = Order::Fifo,
             Order::Total => |config| config.order = Order::Total,
+            Order::RealTime => |config| config.order = Order::RealTime,
             Order::Causal => |config| config.order = Order::Causal,
             Order::Unordered => |config| config.order = Order::Unordered,
         };

@@ -14,6 +14,8 @@ mod fifo;
 mod integrity;
 mod memory;
 mod progress;
+mod realtime;
+mod relay;
 mod repair;
 mod snapshot;
 mod total;
@@ -70,6 +72,8 @@ pub const INVARIANTS: &[(&str, &str, &str)] = &[
     ("9", fifo::NAME, "a sender's messages in the order it sent them"),
     ("10", causal::NAME, "no message before what its sender had been shown when it sent it"),
     ("8", total::NAME, "one message a number, the same at all, without gaps at members"),
+    ("12", realtime::NAME, "what is shown in time stands in one order, that of sending within the clocks' bounds"),
+    ("9", relay::NAME, "what a member receives it sends on, where it is told to"),
     ("16", barrier::NAME, "no message crosses a barrier"),
     ("19", snapshot::NAME, "a snapshot stands where it says"),
     ("2, 20", completeness::NAME, "faults frozen, everything published is delivered everywhere or reported as a gap"),
@@ -89,7 +93,11 @@ pub(crate) struct Checkers {
     ordered: bool,
     /// A client's message may be carried by two members; then one is passed over.
     skips: bool,
+    /// Messages may be lost, and each loss is told.
+    lossy: bool,
     causal: Option<causal::Causal>,
+    realtime: realtime::RealTime,
+    relay: relay::Relay,
     total: total::Total,
     pub(crate) views: views::Views,
     agreement: agreement::Agreement,
@@ -103,8 +111,11 @@ impl Checkers {
         let causal = matches!(plan.order, OrderPlan::Causal | OrderPlan::Total);
         Self {
             ordered: plan.order != OrderPlan::Unordered,
-            skips: plan.clients > 0 && !plan.is_calm(),
-            causal: causal.then(causal::Causal::default),
+            skips: plan.clients > 0 && !plan.is_calm() || plan.is_lossy(),
+            lossy: plan.is_lossy(),
+            causal: causal.then(|| causal::Causal::new(plan.is_lossy())),
+            realtime: realtime::RealTime::new(plan),
+            relay: relay::Relay::new(plan.relay),
             total: total::Total::new(plan),
             views: views::Views::new(plan),
             agreement: agreement::Agreement::new(plan),
@@ -124,7 +135,9 @@ impl Checkers {
     ) -> Verdict {
         let shown = integrity::delivered(history, lineage, delivery)?;
         if safety {
-            self.agreement.delivered(history, shown.id, delivery.epoch.0)?;
+            if !self.lossy {
+                self.agreement.delivered(history, shown.id, delivery.epoch.0)?;
+            }
             barrier::delivered(history, lineage, shown.id, delivery.barrier)?;
             if delivery.barrier.is_none() {
                 self.total.delivered(history, lineage, shown.id, delivery, self.skips)?;
@@ -137,6 +150,10 @@ impl Checkers {
             }
         }
         let after = &mut history.lineages[lineage];
+        // A client's message may be carried by two members, sent at different times.
+        if !delivery.late && delivery.barrier.is_none() && delivery.client.is_none() {
+            after.timely.push((delivery.epoch.0, shown.id));
+        }
         if delivery.barrier.is_none() {
             let next = &mut after.next[usize::from(shown.sender)];
             *next = (*next).max(shown.sequence + 1);
@@ -158,7 +175,7 @@ impl Checkers {
         self.views.installed(&history.lineages[lineage], process, moved, safety)?;
         let shown = &history.lineages[lineage];
         let epoch = process.view().epoch.0;
-        if safety && moved && epoch > 1 && shown.whole {
+        if safety && moved && epoch > 1 && shown.whole && !self.lossy {
             self.agreement.closed(history, shown, epoch - 1)?;
         }
         Ok(())
@@ -184,8 +201,19 @@ impl Checkers {
         self.memory.stepped(process)
     }
 
+    /// A process offered a datagram to everybody.
+    pub(crate) fn offered(&mut self, index: usize, datagram: &[u8]) {
+        self.relay.offered(index, datagram);
+    }
+
+    /// Judges a process that has just sent all it had to send.
+    pub(crate) fn sent(&self, process: &Process, index: usize) -> Verdict {
+        self.relay.stepped(process, index)
+    }
+
     /// Judges what applications were shown, when the run is over.
     pub(crate) fn end(&self, history: &History) -> Verdict {
+        self.realtime.end(history)?;
         if self.ordered { integrity::end(history) } else { Ok(()) }
     }
 

@@ -27,6 +27,8 @@ pub(crate) struct Message {
     pub(crate) sequence: u64,
     /// The publisher's lineage, and how many messages it had been shown by then.
     pub(crate) after: Option<(usize, usize)>,
+    /// How far its publisher's clock might be off by its own account, where it had one.
+    pub(crate) bound_ns: Option<u64>,
     /// How many barriers were complete at its publisher.
     pub(crate) phase: Option<u64>,
     /// The client and its number for it, where one sent it.
@@ -60,6 +62,8 @@ pub(crate) struct Lineage {
     /// Whether it began with the group or a snapshot and has lost nothing since.
     pub(crate) whole: bool,
     pub(crate) delivered: Vec<Shown>,
+    /// In real-time order: those that were not flagged as late, each with its epoch.
+    pub(crate) timely: Vec<(u64, Id)>,
     has: Vec<bool>,
     /// By sender: the lowest number that may come.
     pub(crate) next: Vec<u64>,

@@ -94,6 +94,7 @@ impl Script<'_> {
             heard_from: u64::from(self.byte()).into(),
             reached_phase: self.number().into(),
             link_port: 0.into(),
+            first_sequence: self.number().into(),
         };
         record.as_bytes().to_vec()
     }

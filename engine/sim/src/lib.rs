@@ -15,6 +15,7 @@
 
 pub mod checkers;
 mod clock;
+mod guarantee;
 mod history;
 pub mod hostile;
 mod mutation;
@@ -27,6 +28,7 @@ mod shrink;
 mod world;
 
 pub use bourdon_protocol::Mutant;
+pub use guarantee::{Cell, Guarantee, matrix};
 pub use mutation::check_mutants;
 pub use network::Faults;
 pub use plan::{

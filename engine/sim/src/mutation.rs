@@ -46,6 +46,9 @@ fn broken_by(mutant: Mutant) -> &'static [&'static str] {
             &["integrity", "fifo", "total", "agreement", "uniform", "barrier", "acknowledgement"]
         }
         Mutant::AppendUnordered | Mutant::SkipAtCut | Mutant::ReuseNumbers => &["total", "fifo", "agreement", "views"],
+        Mutant::GapUntold => &["completeness"],
+        Mutant::RelayForgets => &["relay"],
+        Mutant::ClockUncorrected | Mutant::LateUnflagged => &["realtime"],
         Mutant::MarkerIgnored => &["barrier"],
         Mutant::SnapshotAhead => &["snapshot", "agreement", "fifo", "total"],
         Mutant::ShortRuns | Mutant::AskTwice | Mutant::WedgedUniform | Mutant::SendAfterPromise => &[],

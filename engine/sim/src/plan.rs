@@ -28,13 +28,16 @@ pub enum OrderPlan {
     Fifo,
     Causal,
     Total,
+    Realtime,
 }
 
 /// When messages are delivered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[allow(missing_docs)] // the names say it
 pub enum ReliabilityPlan {
+    Unreliable,
+    BestEffort,
     #[default]
     Reliable,
     Uniform,
@@ -213,6 +216,12 @@ pub struct Plan {
     /// When messages are delivered.
     #[serde(default)]
     pub reliability: ReliabilityPlan,
+    /// Whether members send on what they receive.
+    #[serde(default)]
+    pub relay: bool,
+    /// At best effort: how long a gap is waited for, or 0.
+    #[serde(default)]
+    pub deadline_ns: u64,
     /// How failures are noticed.
     #[serde(default)]
     pub detector: DetectorPlan,
@@ -272,6 +281,7 @@ impl Plan {
             OrderPlan::Fifo => Order::Fifo,
             OrderPlan::Causal => Order::Causal,
             OrderPlan::Total => Order::Total,
+            OrderPlan::Realtime => Order::RealTime,
         };
         config.start = match observer.map(|observer| observer.start) {
             Some(StartPlan::Oldest) => Start::Oldest,
@@ -279,10 +289,13 @@ impl Plan {
             _ => Start::Live,
         };
         config.reliability = match self.reliability {
+            ReliabilityPlan::Unreliable => Reliability::Unreliable,
+            ReliabilityPlan::BestEffort => Reliability::BestEffort,
             ReliabilityPlan::Reliable => Reliability::Reliable,
             ReliabilityPlan::Uniform => Reliability::Uniform,
             ReliabilityPlan::Stable => Reliability::Stable,
         };
+        (config.relay, config.deadline_ns) = (self.relay, self.deadline_ns);
         config.snapshots = true;
         config.sequencer = Rank(self.sequencer);
         config.incarnation = Incarnation(index as u32 + 1);
@@ -318,6 +331,11 @@ impl Plan {
         timing.membership.rejoin_min_ns = 20 * MS * scale;
         timing.membership.rejoin_max_ns = 200 * MS * scale;
         timing
+    }
+
+    /// Whether messages may be lost.
+    pub(crate) fn is_lossy(&self) -> bool {
+        self.reliability < ReliabilityPlan::Reliable
     }
 
     /// Members and observers.

@@ -5,6 +5,7 @@
 //! of no other.
 
 use crate::checkers::Violation;
+use crate::guarantee::Guarantee;
 use crate::network::Faults;
 use crate::plan::Plan;
 use crate::report::{Failure, Report};
@@ -21,6 +22,8 @@ pub struct Options {
     pub mode: Mode,
     /// A bug to plant.
     pub mutate: Option<Mutant>,
+    /// The one cell of the matrix that is played; without, whatever the seeds draw.
+    pub guarantee: Option<Guarantee>,
     /// Threads to run seeds on; 0 counts as 1.
     pub threads: usize,
 }
@@ -49,9 +52,13 @@ pub fn run(seeds: Range<u64>, options: Options, progress: &(dyn Fn(u64) + Sync))
 
 /// A seed's plan: one in sixteen is of competing ballots. To catch planted bugs every fourth is, and every fourth turbulent.
 fn plan_of(seed: u64, options: Options) -> Plan {
+    if let Some(guarantee) = options.guarantee {
+        return Plan::guarantee(seed, guarantee);
+    }
     match (options.mutate.is_some(), seed % 16) {
         (true, 3 | 7 | 11 | 15) | (false, 15) => Plan::duel(seed),
         (true, 1 | 5 | 9 | 13) => Plan::turbulent(seed),
+        _ if seed % 8 == 4 => Plan::any_guarantee(seed),
         _ => Plan::draw(seed),
     }
 }
@@ -98,5 +105,6 @@ fn replay(seed: u64, options: Options) -> String {
         Mode::Both => "",
     };
     let mutate = options.mutate.map_or_else(String::new, |mutant| format!(" --mutate {}", mutant.name()));
-    format!("bourdon sim --seed {seed} --seeds 1{mode}{mutate}")
+    let guarantee = options.guarantee.map_or_else(String::new, |guarantee| format!(" --guarantee {guarantee}"));
+    format!("bourdon sim --seed {seed} --seeds 1{mode}{mutate}{guarantee}")
 }

@@ -75,7 +75,7 @@ record!(
 
 record!(
     /// How far a stream has come (so that a lost tail is missed) and where its sender can be reached.
-    Heartbeat, 82 {
+    Heartbeat, 90 {
         /// The number the next datagram will have.
         next_number: U64,
         /// The oldest datagram that can still be asked for.
@@ -98,6 +98,8 @@ record!(
         reached_phase: U64,
         /// The TCP port of the sender's links, or 0: who is connected there learns at once when the process is gone.
         link_port: U16,
+        /// The sequence of the sender's first message in this view: whoever missed the beginning knows what it missed.
+        first_sequence: U64,
     }
 );
 
@@ -115,6 +117,8 @@ pub mod heartbeat_flags {
     pub const WEDGED: u16 = 16;
     /// The sender takes no part in deciding: it learns, or it watches.
     pub const LEARNER: u16 = 32;
+    /// A barrier is under way that the sender has not got to: that of the phase it has reached.
+    pub const BARRIER: u16 = 64;
 }
 
 record!(

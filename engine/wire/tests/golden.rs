@@ -134,11 +134,15 @@ fn heartbeat() {
         heard_from: 0x0102.into(),
         reached_phase: 0x0506.into(),
         link_port: 0x0304.into(),
+        first_sequence: 0x0708.into(),
     };
     let golden = "0100000000000000 0200000000000000 0300000000000000 0400000000000000 0500000000000000 06000000 0300";
-    assert_golden(record.as_bytes(), &format!("{golden} {ADDRESS} 0201000000000000 0605000000000000 0403"));
-    use heartbeat_flags::{FORMED, LEARNER, LEAVING, READY, SOLICIT, WEDGED};
-    assert_eq!([SOLICIT, FORMED, READY, LEAVING, WEDGED, LEARNER], [1, 2, 4, 8, 16, 32]);
+    assert_golden(
+        record.as_bytes(),
+        &format!("{golden} {ADDRESS} 0201000000000000 0605000000000000 0403 0807000000000000"),
+    );
+    use heartbeat_flags::{BARRIER, FORMED, LEARNER, LEAVING, READY, SOLICIT, WEDGED};
+    assert_eq!([SOLICIT, FORMED, READY, LEAVING, WEDGED, LEARNER, BARRIER], [1, 2, 4, 8, 16, 32, 64]);
 }
 
 #[test]

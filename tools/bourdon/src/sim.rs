@@ -1,7 +1,9 @@
 //! `bourdon sim`: seeded groups in the simulator, every guarantee checked, and planted bugs that must be caught.
 
 use crate::exit::Failure;
-use bourdon_sim::{Mode, Mutant, Options, Plan, Report, check_mutants, run as run_seeds, run_plan};
+use bourdon_sim::{
+    Cell, Guarantee, Mode, Mutant, Options, Plan, Report, check_mutants, matrix, run as run_seeds, run_plan,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -30,6 +32,12 @@ pub(crate) struct Args {
     /// Plant this bug, or all in turn, and want it caught
     #[arg(long, value_name = "NAME|all")]
     mutate: Option<String>,
+    /// Play only this guarantee: LEVEL/ORDER or LEVEL/ORDER/barriers
+    #[arg(long, value_name = "CELL", conflicts_with = "plan")]
+    guarantee: Option<Guarantee>,
+    /// Play the seeds in every cell of the matrix: each order at each level, without barriers and with
+    #[arg(long, conflicts_with_all = ["plan", "mutate", "guarantee"])]
+    matrix: bool,
     /// One JSON object on stdout
     #[arg(long)]
     json: bool,
@@ -47,13 +55,19 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         _ => Mode::Both,
     };
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let options = Options { mode, mutate: None, threads };
+    let options = Options { mode, mutate: None, guarantee: args.guarantee, threads };
     // A panic within a run is reported as that seed's failure; its backtrace would drown the report.
     std::panic::set_hook(Box::new(|_| {}));
-    let bar = ProgressBar::new(count * mutants.as_ref().map_or(1, |mutants| mutants.len() as u64));
+    let cells = if args.matrix { Guarantee::all().count() as u64 } else { 1 };
+    let bar = ProgressBar::new(cells * count * mutants.as_ref().map_or(1, |mutants| mutants.len() as u64));
     let style = ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} seeds, {elapsed}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let progress = |_| bar.inc(1);
+    if args.matrix {
+        let cells = matrix(&seeds, options, &progress);
+        bar.finish_and_clear();
+        return show_matrix(&args, &cells);
+    }
     let report = match (&mutants, &plan) {
         (Some(mutants), None) => check_mutants(seeds, options, mutants, &progress),
         (None, None) => run_seeds(seeds, options, &progress),
@@ -112,6 +126,45 @@ fn text(args: &Args, report: &Report) -> String {
     for failure in report.failures.iter().filter(|_| report.caught.is_none()) {
         let _ = writeln!(out, "seed {}: {}: {}", failure.seed, failure.invariant, failure.detail);
         let _ = writeln!(out, "  again: {}", failure.replay);
+    }
+    out
+}
+
+fn show_matrix(args: &Args, cells: &[Cell]) -> Result<(), Failure> {
+    let failed: u64 = cells.iter().map(|cell| cell.report.failures.len() as u64).sum();
+    if args.json {
+        let row = |cell: &Cell| {
+            serde_json::json!({
+                "reliability": cell.guarantee.level(),
+                "order": cell.guarantee.order(),
+                "barriers": cell.guarantee.barriers,
+                "seeds": cell.report.seeds,
+                "steps": cell.report.steps,
+                "delivered": cell.report.delivered,
+                "failures": cell.report.failures,
+            })
+        };
+        let cells: Vec<_> = cells.iter().map(row).collect();
+        crate::exit::print(&format!("{}\n", serde_json::json!({ "cells": cells })))?;
+    } else {
+        crate::exit::print(&matrix_text(cells))?;
+    }
+    if failed == 0 { Ok(()) } else { Err(Failure::broken(format!("{failed} runs failed"))) }
+}
+
+fn matrix_text(cells: &[Cell]) -> String {
+    let mut out = format!(
+        "{:<24} {:<10} {:<8} {:>7} {:>10} {:>10}  failed\n",
+        "reliability", "order", "barriers", "seeds", "steps", "delivered"
+    );
+    for Cell { guarantee, report } in cells {
+        let barriers = if guarantee.barriers { "yes" } else { "no" };
+        let (level, order, failed) = (guarantee.level(), guarantee.order(), report.failures.len());
+        let Report { seeds, steps, delivered, .. } = report;
+        let _ = writeln!(out, "{level:<24} {order:<10} {barriers:<8} {seeds:>7} {steps:>10} {delivered:>10}  {failed}");
+    }
+    for failure in cells.iter().flat_map(|cell| &cell.report.failures).take(20) {
+        let _ = writeln!(out, "{}: {}\n  again: {}", failure.invariant, failure.detail, failure.replay);
     }
     out
 }

@@ -199,6 +199,11 @@ impl Barrier {
         ranks(view.bits()).all(said) || others().any(Stream::has_beyond_marker)
     }
 
+    /// Whether a barrier is under way that this process has not got to: the others must hear of it.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.is_active() && self.own_reached == self.phase
+    }
+
     /// The phase goes up; whether one that the application asked for is complete.
     pub(crate) fn pass(&mut self, streams: &mut [Stream]) -> bool {
         self.phase += 1;

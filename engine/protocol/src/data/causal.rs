@@ -84,6 +84,9 @@ impl Causal {
 /// Whether the next message of a stream depends on nothing that has not been delivered.
 fn is_due(streams: &mut [Stream], index: usize, mutant: Option<Mutant>) -> bool {
     let stream = &mut streams[index];
+    if stream.is_loose && stream.look_ahead() {
+        return false; // told first
+    }
     let end = stream.end();
     // Records between messages depend on nothing.
     loop {

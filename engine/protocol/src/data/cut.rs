@@ -109,16 +109,17 @@ impl Pipeline {
         Cut { ends, ranges, phase: self.barrier.own_reached() }
     }
 
-    /// Sets out to get a cut that was proposed.
-    pub(crate) fn fetch(&mut self, now: Instant, cut: &Cut) {
+    /// Sets out to get a cut that was proposed; those in `stay` go on to the next view.
+    pub(crate) fn fetch(&mut self, now: Instant, cut: &Cut, stay: u64) {
         if !matches!(self.end, Ending::Decided(_)) {
             self.end = Ending::Fetching(cut.clone());
-            self.ask_for(now, cut);
+            self.ask_for(now, cut, stay);
         }
     }
 
     /// Asks for what is missing of a cut.
-    pub(crate) fn ask_for(&mut self, now: Instant, cut: &Cut) {
+    pub(crate) fn ask_for(&mut self, now: Instant, cut: &Cut, stay: u64) {
+        self.stays = stay;
         for index in 0..self.streams.len() {
             let rank = Rank(index as u16);
             let beyond = cut.ranges.iter().filter(|range| range.rank == rank).map(Range::end).max();
@@ -133,6 +134,9 @@ impl Pipeline {
     }
 
     fn holds(&self, cut: &Cut, rank: Rank) -> bool {
+        if self.may_lack(rank) {
+            return true;
+        }
         let stream = &self.streams[rank.index()];
         let ranges = cut.ranges.iter().filter(|range| range.rank == rank);
         let held = |range: &Range| range.numbers_from(stream.window.next).all(|number| stream.log.holds(number));
@@ -146,7 +150,7 @@ impl Pipeline {
     }
 
     /// The cut was decided: delivery goes on up to it. An observer that was never wedged ends the epoch by this as well.
-    pub(crate) fn conclude(&mut self, now: Instant, cut: &Cut) {
+    pub(crate) fn conclude(&mut self, now: Instant, cut: &Cut, stay: u64) {
         for stream in &mut self.streams {
             stream.stop = cut.ends.get(stream.rank.index()).copied().unwrap_or_default();
             stream.cursor.stop_before(stream.stop);
@@ -155,7 +159,7 @@ impl Pipeline {
             unordered.early.clear(); // what has not run ahead yet is delivered if the cut names it
         }
         self.end = Ending::Decided(cut.clone());
-        self.ask_for(now, cut);
+        self.ask_for(now, cut, stay);
     }
 
     /// What was delivered of a stream and the cut does not deliver. The next view's first number alone does not tell: what
@@ -163,6 +167,7 @@ impl Pipeline {
     /// frame is delivered.
     pub(crate) fn void(&self, rank: Rank) -> Void {
         match &self.end {
+            Ending::Decided(_) if self.is_lossy() => Void::default(), // nothing was agreed on that it could lie beyond
             Ending::Decided(cut) => self.beyond(cut, rank),
             _ => Void::default(),
         }
@@ -215,6 +220,7 @@ impl Pipeline {
             now,
             epoch: self.view.epoch,
             max_message_bytes: self.config.limits.max_message_bytes,
+            late: false,
         };
         let mut count = 0;
         for range in &cut.ranges {
@@ -294,6 +300,7 @@ impl Pipeline {
             now,
             epoch: self.view.epoch,
             max_message_bytes: self.config.limits.max_message_bytes,
+            late: false,
         };
         let (sequencer, bits) = (self.view.sequencer, self.view.bits());
         let Ordering::Total(total) = &mut self.ordering else { return 0 };

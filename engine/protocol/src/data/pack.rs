@@ -48,6 +48,8 @@ pub(crate) struct Packer {
     pub(crate) next_order: OrderNumber,
     /// Everything below this has gone to the network.
     pub(crate) sent: DatagramNumber,
+    /// When the last datagram was closed: a stream's times never fall, whatever clocks do.
+    closed_at_ns: u64,
     /// The datagram before the open one, if it was closed early and may be filled further.
     early: Option<Early>,
 }
@@ -78,6 +80,7 @@ impl Packer {
             next_sequence,
             next_order,
             sent: DatagramNumber(0),
+            closed_at_ns: 0,
             early: None,
         }
     }
@@ -198,7 +201,8 @@ impl Packer {
         debug_assert!(self.count > 0);
         let header = self.header.at(self.open, self.first_sequence, self.first_order);
         let length = if padded { log.mtu() } else { HEADER_BYTES + self.used };
-        seal(&mut log.space(self.open)[..length], header, self.count, self.used, wall_ns);
+        self.closed_at_ns = self.closed_at_ns.max(wall_ns);
+        seal(&mut log.space(self.open)[..length], header, self.count, self.used, self.closed_at_ns);
         log.fill(self.open, length, self.messages, 0);
         self.open = self.open.next();
         (self.used, self.count, self.messages, self.begun) = (0, 0, 0, false);

@@ -16,6 +16,7 @@ use super::cut::Ending;
 use super::flow::Flow;
 use super::log::Log;
 use super::pack::{Claim, Outgoing, Packer, extension_bytes};
+use super::realtime::RealTime;
 use super::repair::{Answerer, Asker};
 use super::sequencer::Sequencer;
 use super::stability::{Enough, Stability};
@@ -65,6 +66,7 @@ pub(crate) enum Ordering {
     Unordered(Unordered),
     Causal(Causal),
     Total(TotalOrder),
+    RealTime(RealTime),
 }
 
 impl Ordering {
@@ -102,6 +104,12 @@ pub(crate) struct Pipeline {
     stops_stale: bool,
     /// How this epoch ends.
     pub(crate) end: Ending,
+    /// When a gap is given up next.
+    pub(crate) gap_due: Instant,
+    /// Whether a part of the order was lost.
+    pub(crate) order_lost: bool,
+    /// Who goes on to the next view, as far as that has been proposed.
+    pub(crate) stays: u64,
     /// Bits of suspected members, for the mutant that leaves them out.
     pub(crate) suspected: u64,
 }
@@ -128,7 +136,9 @@ impl Pipeline {
             let log = reuse(spare, limits, bytes);
             let started = own.is_some() || present & bit(rank) == 0;
             let window = if started { Window::from_the_start() } else { Window::default() };
-            Stream::new(rank, log, window, first(rank), beginning.phase)
+            let mut stream = Stream::new(rank, log, window, first(rank), beginning.phase);
+            stream.is_loose = config.reliability.is_lossy();
+            stream
         });
         let streams: Vec<Stream> = streams.collect();
         let total = config.order == Order::Total;
@@ -149,6 +159,7 @@ impl Pipeline {
             Order::Unordered => Ordering::Unordered(Unordered::default()),
             Order::Fifo => Ordering::Fifo,
             Order::Causal => Ordering::Causal(Causal::new(members)),
+            Order::RealTime => Ordering::RealTime(RealTime::new(members)),
             Order::Total => Ordering::Total(TotalOrder::new(view.sequencer, beginning.order)),
         };
         let mut pipeline = Self {
@@ -160,6 +171,9 @@ impl Pipeline {
             flow_stale: true,
             stops_stale: true,
             end: Ending::Open,
+            gap_due: Instant::NEVER,
+            order_lost: false,
+            stays: 0,
             suspected: 0,
             lives: (0..config.members).map(|rank| view.incarnation(Rank(rank))).collect(),
             config,
@@ -209,7 +223,7 @@ impl Pipeline {
 
     /// Whether messages wait for others to hold them before they are delivered.
     pub(crate) fn waits_for_others(&self) -> bool {
-        self.config.reliability != Reliability::Reliable
+        self.config.reliability.waits_for_others()
     }
 
     /// Whether what is received and delivered may still be acknowledged: a promise ends that too, since whoever counts
@@ -322,7 +336,7 @@ impl Pipeline {
 
     // ---- receive ------------------------------------------------------------------------------------------------
 
-    /// Takes a datagram of another member's stream into its window.
+    /// Takes a datagram of another member's stream into its window; says whether it is new.
     #[inline]
     pub(crate) fn receive(
         &mut self,
@@ -330,13 +344,13 @@ impl Pipeline {
         datagram: &Datagram<'_>,
         kernel_receive_ns: u64,
         counters: &mut Counters,
-    ) {
+    ) -> bool {
         let (rank, number) = (datagram.header.rank(), datagram.header.number());
         let acknowledges = self.acknowledges();
         let stream = &mut self.streams[rank.index()];
         if !stream.window.started {
             if self.config.start == Start::Oldest {
-                return; // where the oldest stands is said by a heartbeat; this one will be asked for again
+                return false; // where the oldest stands is said by a heartbeat; this one will be asked for again
             }
             stream.start_at(number, datagram.header.first_sequence());
         }
@@ -344,7 +358,8 @@ impl Pipeline {
             && self.outbound.is_some()
             && !markers(datagram).all(|(phase, _)| self.barrier.is_plausible(phase))
         {
-            return counters.add(Counter::DiscardedMalformed, 1);
+            counters.add(Counter::DiscardedMalformed, 1);
+            return false;
         }
         let floor = stream.floor();
         let (had_gap, known_end) = (stream.window.has_gap(), stream.window.known_end);
@@ -365,7 +380,7 @@ impl Pipeline {
                 }
                 // What too few may hold does not run ahead: others acknowledge it only once the gap is closed.
                 // And once the epoch ends, only what the cut names does.
-                let ahead = early && self.config.reliability == Reliability::Reliable && self.end.is_open();
+                let ahead = early && !self.config.reliability.waits_for_others() && self.end.is_open();
                 if ahead
                     && datagram.header.is_of_phase(self.barrier.phase)
                     && let Ordering::Unordered(unordered) = &mut self.ordering
@@ -378,6 +393,10 @@ impl Pipeline {
                     });
                 }
                 self.stops_stale = true;
+                if number == DatagramNumber(0) && stream.is_loose {
+                    let sequencer = self.outbound.as_mut().and_then(|outbound| outbound.sequencer.as_mut());
+                    sequencer.into_iter().for_each(|s| s.begin_at(rank, datagram.header.first_sequence()));
+                }
                 if acknowledges && let Some(outbound) = &mut self.outbound {
                     outbound.ack.received(now, &self.config, outbound.flow.window());
                 }
@@ -388,6 +407,7 @@ impl Pipeline {
         if number > known_end {
             self.watch_gap(now, rank);
         }
+        matches!(acceptance, Acceptance::New { .. })
     }
 
     /// Hears how far a stream goes.
@@ -404,8 +424,9 @@ impl Pipeline {
     /// If a gap has just been opened or widened, sets the time to ask for it.
     #[inline]
     fn watch_gap(&mut self, now: Instant, rank: Rank) {
+        let repairs = self.repairs();
         let stream = &mut self.streams[rank.index()];
-        if stream.window.has_gap() && self.config.mutant != Some(Mutant::ForgetNak) {
+        if repairs && stream.window.has_gap() && self.config.mutant != Some(Mutant::ForgetNak) {
             let delay = stream.asker.backoff_ns(&self.config.timing, self.config.limits.receivers, &mut self.rng);
             stream.asker.arm(now, delay);
         }
@@ -567,7 +588,7 @@ impl Pipeline {
         }
         self.update_stops();
         let max_message_bytes = self.config.limits.max_message_bytes;
-        let step = Step { now, epoch: self.view.epoch, max_message_bytes };
+        let step = Step { now, epoch: self.view.epoch, max_message_bytes, late: false };
         let mutant = self.config.mutant;
         let ranges_max = early_ranges_max(self.config.members);
         let (streams, turn) = (&mut self.streams[..], self.turn);
@@ -582,6 +603,7 @@ impl Pipeline {
             Ordering::Unordered(unordered) => unordered.deliver(streams, turn, limit, ranges_max, &step, emit),
             Ordering::Causal(_) => Causal::deliver(streams, turn, limit, &step, mutant, emit),
             Ordering::Total(total) => total.deliver(streams, limit, &step, mutant, counters, emit),
+            Ordering::RealTime(real_time) => real_time.deliver(streams, limit, &step, mutant, emit),
         };
         if count > 0 {
             counters.add(Counter::Delivered, count as u64);
@@ -599,8 +621,9 @@ impl Pipeline {
     pub(crate) fn cross_holes(&mut self, mut lost: impl FnMut(Rank, Sequence, Sequence)) -> bool {
         let (mut crossed, mut order_lost) = (false, false);
         for stream in &mut self.streams {
-            if let Some((from, to)) = stream.skipped.take() {
+            for (from, to) in stream.skipped.drain(..) {
                 lost(stream.rank, from, to);
+                crossed |= stream.is_loose; // what follows it is due
             }
             if stream.hole.is_some()
                 && let Some((from, to)) = stream.cross_hole()
@@ -613,6 +636,7 @@ impl Pipeline {
         if order_lost {
             // The order of some messages was lost with it: those that a later run passes over are lost as well.
             self.streams.iter_mut().for_each(|stream| stream.ordered = true);
+            self.order_lost = true;
         }
         crossed
     }
@@ -622,6 +646,22 @@ impl Pipeline {
         match &self.ordering {
             Ordering::Unordered(unordered) => unordered.early.len(),
             _ => 0,
+        }
+    }
+
+    /// When [`Pipeline::deliver`] has something to do though nothing comes.
+    pub(crate) fn delivery_due(&self) -> Instant {
+        if !self.may_deliver() {
+            return Instant::NEVER;
+        }
+        self.gap_due.min(self.real_time().map_or(Instant::NEVER, |real_time| real_time.due))
+    }
+
+    /// What is to be known of real-time order, where that is the order.
+    pub(crate) fn real_time(&self) -> Option<&RealTime> {
+        match &self.ordering {
+            Ordering::RealTime(real_time) => Some(real_time),
+            _ => None,
         }
     }
 
@@ -695,7 +735,8 @@ impl Pipeline {
         counters: &mut Counters,
         send: &mut impl FnMut(&[u8], usize) -> usize,
     ) -> bool {
-        if !self.end.is_open() && self.config.mutant != Some(Mutant::SendAfterPromise) {
+        // Where nothing is agreed on, what was packed goes out in any case: nobody will ask for it.
+        if !self.end.is_open() && !self.is_lossy() && self.config.mutant != Some(Mutant::SendAfterPromise) {
             return true;
         }
         let Some(outbound) = &mut self.outbound else { return true };
@@ -739,7 +780,7 @@ impl Ack {
     fn received(&mut self, now: Instant, config: &Config, window: u64) {
         self.delivered(now, config);
         self.datagrams += 1;
-        if config.reliability != Reliability::Reliable || self.datagrams >= window / 8 {
+        if config.reliability.waits_for_others() || self.datagrams >= window / 8 {
             self.due = now;
         }
     }

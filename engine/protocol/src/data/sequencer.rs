@@ -74,6 +74,11 @@ impl Sequencer {
         None
     }
 
+    /// Where messages may be lost, the stream itself says with which one it begins.
+    pub(crate) fn begin_at(&mut self, rank: Rank, first: Sequence) {
+        self.ordered[rank.index()] = first;
+    }
+
     /// Whether any member's messages wait.
     #[inline]
     pub(crate) fn has_work(&self, streams: &[Stream]) -> bool {

@@ -2,9 +2,11 @@
 
 use super::cursor::{Assembly, Cursor};
 use super::log::Log;
+use super::loss::Loose;
 use super::repair::Asker;
 use super::window::Window;
 use crate::event::Delivery;
+use alloc::vec::Vec;
 use bourdon_wire::records::Marker;
 use bourdon_wire::{
     DatagramHeader, DatagramNumber, Epoch, Frame, Frames, HEADER_BYTES, Instant, Kind, OrderNumber, Rank, Sequence,
@@ -17,6 +19,8 @@ pub(crate) struct Step {
     pub(crate) now: Instant,
     pub(crate) epoch: Epoch,
     pub(crate) max_message_bytes: usize,
+    /// What is delivered comes too late for its place.
+    pub(crate) late: bool,
 }
 
 /// A hole that nobody can fill any more.
@@ -45,8 +49,12 @@ pub(crate) struct Stream {
     pub(crate) ordered: bool,
     /// Messages below this may be missing here for a good reason: we came later, or they were lost in a hole.
     pub(crate) excused: Sequence,
-    /// Messages given up because nobody can say any more where in the total order they stood.
-    pub(crate) skipped: Option<(Sequence, Sequence)>,
+    /// Messages given up and not told yet, from message to message: those of which nobody can say any more where in the
+    /// total order they stood, and at lossy levels those that headers say there were.
+    pub(crate) skipped: Vec<(Sequence, Sequence)>,
+    /// Whether messages may be lost.
+    pub(crate) is_loose: bool,
+    pub(crate) loose: Loose,
     /// While the first datagram is still awaited that says which message we begin at: the first message that was
     /// published after we came.
     awaits_anchor: Option<Sequence>,
@@ -72,7 +80,9 @@ impl Stream {
             passes: phase,
             ordered: false,
             excused: first,
-            skipped: None,
+            skipped: Vec::new(),
+            is_loose: false,
+            loose: Loose::default(),
             awaits_anchor: None,
         }
     }
@@ -80,6 +90,7 @@ impl Stream {
     /// Begins in the middle, for who comes late.
     pub(crate) fn start_at(&mut self, number: DatagramNumber, sequence: Sequence) {
         self.window.start_at(number, sequence);
+        self.loose.unnumbered = false; // what was before is no loss
         self.cursor = Cursor::at(number);
         self.cursor.sequence = sequence;
         (self.delivered, self.excused) = (sequence, sequence);
@@ -139,6 +150,9 @@ impl Stream {
     /// The marker at which delivery stands, if it stands at one.
     pub(crate) fn marker(&mut self) -> Option<(u64, Option<&[u8]>)> {
         let end = self.end();
+        if self.is_loose {
+            self.look_ahead();
+        }
         // What rides along and means nothing to delivery may stand before it, and in total order no run leads across.
         while let Some(frame) = self.cursor.frame(&self.log, end) {
             let body_bytes = frame.body.len();
@@ -151,6 +165,9 @@ impl Stream {
                 break;
             }
             self.cursor.step(body_bytes, false);
+            if self.is_loose {
+                self.look_ahead();
+            }
         }
         let frame = self.cursor.frame(&self.log, end).filter(|frame| frame.kind() == Some(Kind::Marker))?;
         let (marker, payload) = Marker::read(frame.body).filter(|(marker, _)| marker.ends_phase())?;
@@ -204,9 +221,8 @@ impl Stream {
         step: &Step,
         emit: &mut impl FnMut(Delivery<'_>),
     ) -> usize {
-        let Some((mut rest, left)) = self.cursor.rest(&self.log).filter(|_| !self.cursor.delivered_early) else {
-            return 0;
-        };
+        let is_due = !self.cursor.delivered_early && self.cursor.sequence == self.delivered;
+        let Some((mut rest, left)) = self.cursor.rest(&self.log).filter(|_| is_due) else { return 0 };
         let (before, mut count) = (rest.len(), 0);
         let most = left.min(u16::try_from(limit).unwrap_or(u16::MAX));
         while count < most
@@ -217,6 +233,7 @@ impl Stream {
                 sequence: self.cursor.sequence + u64::from(count),
                 order: order.map(|order| order + u64::from(count)),
                 epoch: step.epoch,
+                late: step.late,
                 topic,
                 send_time_ns: self.cursor.send_time_ns,
                 kernel_receive_ns: Some(self.cursor.kernel_receive_ns).filter(|ns| *ns != 0),
@@ -243,21 +260,28 @@ impl Stream {
         emit: &mut impl FnMut(Delivery<'_>),
     ) -> bool {
         let end = self.end();
-        while let Some(frame) = self.cursor.frame(&self.log, end) {
+        loop {
+            if self.is_loose && self.look_ahead() {
+                return false; // told first
+            }
+            let Some(frame) = self.cursor.frame(&self.log, end) else { return false };
             let (body_bytes, ends) = (frame.body.len(), frame.ends_message());
             if self.is_stopped_by(&frame) {
                 return false;
             }
             let early = self.cursor.delivered_early && frame.flags & flags::FIRST != 0 && ends;
+            let mut cut = frame.kind() == Some(Kind::Data) && ends && self.loose.may_be_cut;
             if frame.kind() == Some(Kind::Data)
                 && !early
                 && let Some(message) = self.assembly.add(&frame, step.max_message_bytes)
             {
+                cut = false;
                 emit(Delivery {
                     sender: self.rank,
                     sequence: self.cursor.sequence,
                     order,
                     epoch: step.epoch,
+                    late: step.late,
                     topic: message.topic,
                     send_time_ns: message.intended_send_ns.unwrap_or(self.cursor.send_time_ns),
                     kernel_receive_ns: Some(self.cursor.kernel_receive_ns).filter(|ns| *ns != 0),
@@ -267,26 +291,39 @@ impl Stream {
                     payload: message.payload,
                 });
             }
+            let sequence = self.cursor.sequence;
             self.cursor.step(body_bytes, ends);
             if ends {
                 self.delivered = self.cursor.sequence;
+                self.loose.may_be_cut = false;
+                if cut && !early {
+                    self.lose(sequence, sequence.next()); // it began in a hole
+                    return false;
+                }
                 if !early {
                     return true;
                 }
             }
         }
-        false
     }
 
     /// Steps over a hole once everything before it has been delivered and what follows it is here. Says which messages
     /// were lost in it; one whose end stands behind the hole and whose beginning does not is among them.
     pub(crate) fn cross_hole(&mut self) -> Option<(Sequence, Sequence)> {
-        let hole = self.hole.filter(|hole| self.cursor.floor() >= hole.from && self.log.holds(hole.to))?;
-        let bytes = self.log.get(hole.to)?;
-        let header = DatagramHeader::of_checked(bytes);
-        let cut = begins_inside_a_message(bytes, &header);
-        let first = header.first_sequence();
+        let hole = self.hole.filter(|hole| self.cursor.floor() >= hole.from)?;
+        let (first, cut) = match self.log.get(hole.to) {
+            Some(bytes) => {
+                let header = DatagramHeader::of_checked(bytes);
+                (header.first_sequence(), begins_inside_a_message(bytes, &header))
+            }
+            None => {
+                let first = self.far_side(hole.to)?;
+                self.loose.may_be_cut = true;
+                (first, false)
+            }
+        };
         // What was published before we came was never promised.
+        self.begin_numbering(first);
         let from = self.awaits_anchor.take().map_or(self.delivered, |came| came.min(first));
         self.cursor.jump(hole.to);
         self.cursor.sequence = first;

@@ -95,7 +95,12 @@ impl TotalOrder {
             Some(Kind::Data) => {
                 let mut count = stream.deliver_plain(Some(self.next), limit, step, emit);
                 if count == 0 {
+                    let before = stream.cursor.sequence;
                     count = usize::from(stream.deliver_one(Some(self.next), step, emit));
+                    if count == 0 {
+                        // One that began in a hole was stepped over; it had a number too.
+                        self.next = self.next + stream.cursor.sequence.since(before);
+                    }
                 }
                 self.next = self.next + count as u64;
                 if count > 0 { Walk::Delivered(count) } else { Walk::Waits }
@@ -139,7 +144,7 @@ impl TotalOrder {
         if run.first < stream.delivered {
             return self.step_over(run, stream, counters);
         }
-        if !stream.reach(run.first, step, counters) {
+        if !stream.reach(run.first, step) {
             return Walk::Waits;
         }
         stream.ordered = true;
@@ -183,16 +188,17 @@ impl TotalOrder {
 impl Stream {
     /// Moves to the message `sequence`, giving up those before it that will never be put in order. False while the
     /// stream is not complete that far.
-    fn reach(&mut self, sequence: Sequence, step: &Step, counters: &mut Counters) -> bool {
+    fn reach(&mut self, sequence: Sequence, step: &Step) -> bool {
         while self.delivered < sequence {
+            if self.is_loose && (self.look_ahead() || self.delivered >= sequence) {
+                return self.delivered == sequence && self.skipped.is_empty();
+            }
             let before = self.delivered;
             if !self.deliver_one(None, step, &mut |_| {}) {
                 return false;
             }
-            if self.ordered {
-                counters.add(Counter::Gaps, self.delivered.since(before));
-                let from = self.skipped.map_or(before, |(from, _)| from);
-                self.skipped = Some((from, self.delivered));
+            if self.ordered || self.is_loose {
+                self.lose(before, self.delivered);
             }
         }
         true

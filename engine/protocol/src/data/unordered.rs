@@ -114,6 +114,7 @@ pub(crate) fn deliver_early(
                 sequence,
                 order: None,
                 epoch: step.epoch,
+                late: step.late,
                 topic: frame.topic,
                 send_time_ns: head.intended_send_ns.unwrap_or(header.send_time_ns()),
                 kernel_receive_ns,

@@ -14,6 +14,7 @@ use crate::control::view_change::{Ballot, Reaction, Step, Value, ViewChange, Wis
 use crate::counters::Counter;
 use crate::data::barrier::Standing as AtBarrier;
 use crate::data::cut::Ending;
+use crate::data::loss::numbers_ahead;
 use crate::data::pipeline::Pipeline;
 use crate::event::{Delivery, Event};
 use crate::mutant::Mutant;
@@ -372,11 +373,17 @@ impl Process {
         self.say(now, to, ballot, step);
     }
 
+    /// Who of this view goes on to the next, in the same life.
+    pub(super) fn stay(&self, value: &Value) -> u64 {
+        let staying = value.members.iter().filter(|member| self.data.view.contains(**member));
+        staying.fold(0, |all, member| all | bit(member.rank))
+    }
+
     /// Begins to fetch the cut that was proposed.
     fn set_out(&mut self, now: Instant) {
         let Some(value) = self.change.as_ref().and_then(ViewChange::wanted) else { return };
-        let cut = value.cut.clone();
-        self.data.fetch(now, &cut);
+        let (cut, stay) = (value.cut.clone(), self.stay(value));
+        self.data.fetch(now, &cut, stay);
         self.clock.look_due = self.clock.look_due.min(now + self.config.timing.membership.takeover_after_ns);
     }
 
@@ -406,10 +413,10 @@ impl Process {
         if matches!(self.data.end, Ending::Decided(_)) {
             return;
         }
-        let cut = value.cut.clone();
+        let (cut, stay) = (value.cut.clone(), self.stay(value));
         let wall_ns = self.wall(now);
         self.data.wedge(wall_ns);
-        self.data.conclude(now, &cut);
+        self.data.conclude(now, &cut, stay);
         self.clock = Clock::default();
     }
 
@@ -421,14 +428,20 @@ impl Process {
 
     // ---- from epoch to epoch --------------------------------------------------------------------------------------
 
-    /// Completes a barrier if that is due; says how many messages it delivered.
-    pub(super) fn pass_barrier(&mut self, now: Instant, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
+    /// Completes a barrier if that is due; says how many messages it delivered. `is_all`: nothing else can be delivered.
+    pub(super) fn pass_barrier(&mut self, now: Instant, is_all: bool, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
         let data = &mut self.data;
         if matches!(data.end, Ending::Wedged | Ending::Fetching(_)) {
             return 0; // what was promised stands in our state; the cut says whether it is complete
         }
+        // Nobody has the same there: what was agreed on is whether somebody had got to it. Then nothing from beyond can be
+        // lost by going on; else the markers are set again in the next view.
+        let agreed = match &data.end {
+            Ending::Decided(cut) if data.is_lossy() => Some(cut.phase > data.barrier.phase),
+            _ => None,
+        };
         let standing = data.barrier.look(&mut data.streams, &data.view);
-        if standing == AtBarrier::Before {
+        if agreed == Some(false) || standing == AtBarrier::Before && !(agreed.is_some() && is_all) {
             return 0;
         }
         if standing == AtBarrier::Reached
@@ -495,7 +508,16 @@ impl Process {
     }
 
     fn install(&mut self, now: Instant, value: Value) {
+        if !self.data.publishes_again()
+            && let Some((sender, from, to)) = self.data.abandon_own()
+        {
+            self.counters.add(Counter::Gaps, to.since(from));
+            self.event(Event::Gap { sender, from, to });
+        }
         let mut beginning = self.data.next_beginning();
+        if self.data.is_lossy() && self.config.rank() == Some(value.sequencer) {
+            beginning.order = self.data.order_ahead(beginning.order);
+        }
         if self.config.mutant == Some(Mutant::ReuseNumbers) {
             beginning.order.0 = beginning.order.0.saturating_sub(1);
         }
@@ -507,7 +529,9 @@ impl Process {
         }
         let asked = self.data.barrier.take_asked();
         let later = core::mem::take(&mut self.unsettled);
-        self.unsettled.extend(self.data.unsettled());
+        if self.data.publishes_again() {
+            self.unsettled.extend(self.data.unsettled());
+        }
         self.unsettled.extend(later);
         let leads = self.change.as_ref().is_some_and(|change| change.leads().is_some());
         self.retire(Some(value));
@@ -540,7 +564,17 @@ impl Process {
         let before = old.view.clone();
         old.into_logs(&mut self.spare);
         let rank = own.map(|own| own.rank);
+        let is_lossy = self.config.reliability.is_lossy();
+        let earlier = core::mem::replace(&mut self.before, view.clone());
+        let mut ahead = beginning.clone();
+        if let Some(own) = own.filter(|own| is_lossy && view.epoch > Epoch(1) && !earlier.contains(*own)) {
+            // It knows how far others were served as far as one of them told it.
+            ahead.first[own.rank.index()] = ahead.first[own.rank.index()] + numbers_ahead(&self.config);
+            ahead.order = ahead.order + if own.rank == view.sequencer { numbers_ahead(&self.config) } else { 0 };
+        }
+        let beginning = &ahead;
         self.data = Pipeline::new(self.config.clone(), view.clone(), rank, beginning, &mut self.spare);
+        self.begin_time(now);
         self.standing = if own.is_some() { Standing::Member } else { Standing::Following };
         self.change = own.map(|own| ViewChange::new(own, view.clone(), self.config.mutant));
         self.membership = Membership::new();
@@ -555,6 +589,10 @@ impl Process {
                 (_, Some(_)) => self.detector.watch(rank, now),
                 (_, None) => self.detector.forget(rank),
             }
+        }
+        for stream in self.data.streams.iter_mut().filter(|_| is_lossy) {
+            let renewed = earlier.incarnation(stream.rank) != view.incarnation(stream.rank);
+            stream.loose.unnumbered = renewed && view.epoch > Epoch(1);
         }
         self.data.suspected = self.detector.suspects();
         self.announce_windows();

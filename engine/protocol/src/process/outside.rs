@@ -146,6 +146,10 @@ impl Process {
         }
         self.data.update_flow();
         self.data.barrier.note_row(rank, said.reached_phase.get());
+        if said.flags.get() & heartbeat_flags::BARRIER != 0 && self.data.barrier.is_plausible(said.reached_phase.get())
+        {
+            self.data.barrier.note_marker(rank, said.reached_phase.get(), None);
+        }
         let stream = &mut self.data.streams[rank.index()];
         if !stream.window.started {
             let (next, oldest) = (said.next_number.get(), said.oldest_number.get());
@@ -159,7 +163,14 @@ impl Process {
             }
         }
         if matches!(self.data.end, Ending::Open) {
-            self.data.note_end(now, rank, DatagramNumber(said.next_number.get()));
+            let end = DatagramNumber(said.next_number.get());
+            if stream.is_loose {
+                stream.hear_bounds(Sequence(said.first_sequence.get()), end, Sequence(said.next_sequence.get()));
+            }
+            self.data.note_end(now, rank, end);
+            if rank == self.data.view.sequencer && self.data.is_lossy() {
+                self.data.doubt_order(now, end);
+            }
         }
     }
 
@@ -373,7 +384,8 @@ impl Process {
         match step {
             Step::Decide(value) => self.follow_decision(now, value),
             Step::Propose(value) if ballot.proposer() == from.rank && self.is_among(&value.members) => {
-                self.data.ask_for(now, &value.cut);
+                let stay = self.stay(&value);
+                self.data.ask_for(now, &value.cut, stay);
                 self.search.invitation = Some((ballot, value.cut));
                 self.accept_invitation(now);
             }
@@ -392,7 +404,7 @@ impl Process {
         // One that ran ahead of the cut will begin anew, in another life, and must not be counted on.
         let is_void = |cut: &Cut, rank: Rank| {
             let void = self.data.beyond(cut, rank);
-            void.nameless || !void.runs.is_empty()
+            !self.data.is_lossy() && (void.nameless || !void.runs.is_empty())
         };
         let fits = |cut: &Cut| {
             let mut present = self.data.view.members.iter();
@@ -413,7 +425,8 @@ impl Process {
     /// How the view being followed ends.
     pub(super) fn follow_decision(&mut self, now: Instant, value: Value) {
         if !matches!(self.data.end, Ending::Decided(_)) {
-            self.data.conclude(now, &value.cut);
+            let stay = self.stay(&value);
+            self.data.conclude(now, &value.cut, stay);
             self.search.decision = Some(value);
             self.search.since = now;
         }
@@ -449,7 +462,9 @@ impl Process {
         };
         // Nor has it, if a barrier that it completed with a marker beyond the cut is set again.
         let past_barrier = self.data.barrier.phase > beginning.phase;
-        let begins_anew = if joins {
+        let begins_anew = if self.data.is_lossy() {
+            false // nobody's state is anybody else's
+        } else if joins {
             !holds || past_barrier || present.clone().any(differs)
         } else {
             self.config.start == Start::Snapshot && present.clone().any(|rank| void(rank).nameless)
@@ -459,7 +474,7 @@ impl Process {
             self.found(now, view, beginning);
             return 0;
         }
-        self.reconcile(&beginning, holds);
+        self.reconcile(&mut beginning, holds);
         beginning.phase = beginning.phase.max(self.data.barrier.phase);
         // Who comes in holds the cut, and may be asked for it and for the decision like any other member.
         let decision = self.search.decision.take().filter(|_| joins);
@@ -477,7 +492,11 @@ impl Process {
 
     /// Says what was delivered or given up beyond where the next view begins, and, unless all of it is here, what was not
     /// delivered before it.
-    fn reconcile(&mut self, beginning: &Beginning, all: bool) {
+    fn reconcile(&mut self, beginning: &mut Beginning, all: bool) {
+        if self.data.is_lossy() {
+            // It goes on where it stands; the next view's headers say what it has missed.
+            return beginning.first = self.data.passed();
+        }
         for (index, passed) in self.data.passed().into_iter().enumerate() {
             let first = beginning.first.get(index).copied().unwrap_or(passed);
             let sender = Rank(index as u16);
@@ -498,13 +517,13 @@ impl Process {
     }
 
     /// The group is more than a view ahead of one who follows: what lies between is lost to it.
-    fn leap(&mut self, now: Instant, view: View, beginning: Beginning) {
+    fn leap(&mut self, now: Instant, view: View, mut beginning: Beginning) {
         // A snapshot that was not taken yet would be taken for a later one.
         if matches!(self.config.role, Role::Member(_)) || self.transfer.holds_back() {
             self.lose_view();
             return self.found(now, view, beginning);
         }
-        self.reconcile(&beginning, false);
+        self.reconcile(&mut beginning, false);
         self.retire(None);
         self.enter_from_start(now, view, &beginning);
     }

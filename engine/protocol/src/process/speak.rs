@@ -2,18 +2,19 @@
 //! for repair, repairs, and what it had published in an earlier view.
 
 use super::{Process, Standing, own_bit};
-use crate::config::{Order, Role};
+use crate::config::{Feedback, Order, Role};
 use crate::control::clients::HeldByQuorum;
 use crate::counters::Counter;
 use crate::counters::Counters;
-use crate::data::pipeline::{DATA_CHANNEL, Pipeline, own_window};
+use crate::data::pipeline::{DATA_CHANNEL, Ordering, Pipeline, own_window};
+use crate::data::realtime::GroupTime;
 use crate::data::repair::{ATTEMPTS_AT_SENDER, Answer};
 use crate::data::stability;
 use crate::mutant::Mutant;
 use crate::outbox::{Destination, Outbox};
 use crate::view::{Member, bit, ranks};
 use bourdon_wire::records::{self, ClientAnswer, heartbeat_flags};
-use bourdon_wire::{Address, DatagramNumber, Epoch, Instant, Kind, OrderNumber, Rank, Sequence};
+use bourdon_wire::{Address, DatagramHeader, DatagramNumber, Epoch, Instant, Kind, OrderNumber, Rank, Sequence};
 use zerocopy::IntoBytes;
 
 impl Process {
@@ -22,7 +23,7 @@ impl Process {
     /// When [`Process::on_timer`] must be called, at the latest.
     #[inline]
     pub fn next_deadline(&self) -> Instant {
-        let mut deadline = self.change_due().min(self.transfer.due());
+        let mut deadline = self.change_due().min(self.transfer.due()).min(self.clock_sync.due);
         if self.speaks() {
             deadline = deadline.min(self.heartbeat.due);
         }
@@ -32,7 +33,14 @@ impl Process {
         if let Some(outbound) = &self.data.outbound {
             deadline = deadline.min(outbound.ack.due);
         }
+        deadline = deadline.min(self.delivery_due());
         self.data.streams.iter().fold(deadline, |deadline, stream| deadline.min(stream.asker.due))
+    }
+
+    /// When [`Process::deliver`] must be called though nothing has come: a message was held, or a gap is given up.
+    #[inline]
+    pub fn delivery_due(&self) -> Instant {
+        if self.transfer.holds_back() { Instant::NEVER } else { self.data.delivery_due() }
     }
 
     /// Does what is due.
@@ -51,6 +59,9 @@ impl Process {
         }
         if now >= self.transfer.due() {
             self.ask_for_parts(now);
+        }
+        if now >= self.clock_sync.due {
+            self.ask_the_time(now);
         }
         if self.speaks() && now >= self.heartbeat.due {
             self.beat(now);
@@ -81,17 +92,79 @@ impl Process {
         });
     }
 
-    pub(super) fn on_ping(&mut self, now: Instant, from: Member, body: &[u8]) {
+    // ---- group time -----------------------------------------------------------------------------------------------
+
+    /// Whether this process knows the group's time, if that matters.
+    #[inline]
+    pub(super) fn tells_time(&self) -> bool {
+        self.clock_sync.is_known() || self.config.order != Order::RealTime
+    }
+
+    /// A view begins: its sequencer's clock is the group's from now on.
+    pub(super) fn begin_time(&mut self, now: Instant) {
+        if self.config.order == Order::RealTime && self.config.mutant != Some(Mutant::ClockUncorrected) {
+            self.clock_sync.enter(now, Some(self.data.view.sequencer) == self.data.own());
+        } else if self.config.order == Order::RealTime {
+            self.clock_sync.enter(now, true);
+        }
+    }
+
+    fn ask_the_time(&mut self, now: Instant) {
+        let nonce = self.clock_sync.ask(now, self.data.rng.u64(..));
+        let record = records::Ping { nonce: nonce.into(), reply_to: self.config.address, answer: 0.into() };
+        if let Some(address) = self.presence.address(self.data.view.sequencer) {
+            let (to, parts) = (Destination::Peer(address), [record.as_bytes(), &[]]);
+            self.outbox.record(now, to, Kind::Ping, parts, &mut self.counters);
+        }
+    }
+
+    /// Says delivery what time it is.
+    #[inline]
+    pub(super) fn set_clock(&mut self, now: Instant) {
+        let offset_ns = self.wall(now).wrapping_sub(now.0);
+        let is_over = !self.data.end.is_open();
+        if let Ordering::RealTime(real_time) = &mut self.data.ordering {
+            let bound_ns = self.clock_sync.bound_ns(now).unwrap_or(0);
+            let is_known = self.clock_sync.is_known();
+            real_time.time = GroupTime { offset_ns, bound_ns, is_known, is_over };
+        }
+    }
+
+    /// Whether somebody follows this view without being in it, and may have to ask what time it is.
+    pub(super) fn is_follower(&self, header: &DatagramHeader) -> bool {
+        let member = self.data.view.incarnation(header.rank()) == Some(header.incarnation());
+        self.config.order == Order::RealTime && header.epoch() == self.data.view.epoch && !member
+    }
+
+    /// A ping of a process that is no member.
+    pub(super) fn answer_ping(&mut self, now: Instant, body: &[u8]) {
+        let Some((ping, _)) = records::Ping::read(body) else { return };
+        if ping.answer.get() == 0 && ping.reply_to.is_reachable() && self.standing == Standing::Member {
+            self.pong(now, ping);
+        }
+    }
+
+    fn pong(&mut self, now: Instant, ping: &records::Ping) {
+        let record = records::Ping { answer: 1.into(), reply_to: self.config.address, ..*ping };
+        let (to, parts) = (Destination::Peer(ping.reply_to), [record.as_bytes(), &[]]);
+        self.outbox.record(now, to, Kind::Ping, parts, &mut self.counters);
+    }
+
+    pub(super) fn on_ping(&mut self, now: Instant, from: Member, sent_ns: u64, body: &[u8]) {
         let Some((ping, _)) = records::Ping::read(body) else { return };
         if self.data.view.incarnation(from.rank) != Some(from.incarnation) {
             return;
         }
         if ping.answer.get() != 0 {
-            self.detector.pong(from.rank, now, ping.nonce.get());
+            let own_ns = now.0.wrapping_add(self.config.wall_offset_ns);
+            let tells = from.rank == self.data.view.sequencer;
+            if !(tells && self.clock_sync.answer(now, ping.nonce.get(), sent_ns, own_ns)) {
+                self.detector.pong(from.rank, now, ping.nonce.get());
+            } else {
+                self.outbox.set_wall_offset(self.wall(now).wrapping_sub(now.0));
+            }
         } else if ping.reply_to.is_reachable() {
-            let record = records::Ping { answer: 1.into(), reply_to: self.config.address, ..*ping };
-            let (to, parts) = (Destination::Peer(ping.reply_to), [record.as_bytes(), &[]]);
-            self.outbox.record(now, to, Kind::Ping, parts, &mut self.counters);
+            self.pong(now, ping);
         }
     }
 
@@ -141,8 +214,9 @@ impl Process {
         let mut beat_flags = self.standing_flags();
         let window_bytes = own_window(config) * config.limits.mtu_bytes as u64;
         let (mut next_number, mut next_sequence, mut next_order) = (DatagramNumber(0), Sequence(0), OrderNumber(0));
-        let mut blocked = false;
+        let (mut blocked, mut first_sequence) = (false, Sequence(0));
         if let Some(outbound) = &self.data.outbound {
+            first_sequence = self.data.beginning.first[outbound.rank.index()];
             let log = &self.data.streams[outbound.rank.index()].log;
             (next_sequence, next_order) = outbound.packer.unsent(log);
             next_number = outbound.packer.sent;
@@ -150,6 +224,15 @@ impl Process {
         }
         if blocked {
             beat_flags |= heartbeat_flags::SOLICIT;
+        }
+        // Where what is missing may be given up, a marker is said again until the barrier is complete: until then the stream is said to
+        // end before it.
+        let marker = self.marker_to_repeat();
+        if let Some((number, sequence)) = marker {
+            (next_number, next_sequence) = (number, sequence);
+        }
+        if self.data.barrier.is_wanted() && self.data.is_lossy() {
+            beat_flags |= heartbeat_flags::BARRIER;
         }
         let forget = config.mutant == Some(Mutant::ForgetTail);
         let record = records::Heartbeat {
@@ -164,13 +247,52 @@ impl Process {
             heard_from: (self.data.view.bits() & !self.detector.suspects()).into(),
             reached_phase: self.data.barrier.own_reached().into(),
             link_port: config.link_port.into(),
+            first_sequence: first_sequence.0.into(),
         };
         let parts = [record.as_bytes(), &[]];
         self.outbox.record(now, Destination::Group, Kind::Heartbeat, parts, &mut self.counters);
         let settled = self.standing == Standing::Member && self.missing().next().is_none();
         self.heartbeat.beat(now, &self.config.timing, settled);
-        if blocked {
+        if let Some((number, _)) = marker {
+            self.repeat(number);
+        }
+        if blocked || self.data.barrier.is_active() && self.data.is_lossy() {
             self.heartbeat.hasten(now, &self.config.timing);
+        }
+    }
+
+    /// The datagram with this process's marker, and the first message in it, while a barrier waits for somebody who may have
+    /// missed it and can't ask.
+    fn marker_to_repeat(&self) -> Option<(DatagramNumber, Sequence)> {
+        if !self.data.is_lossy() || !self.data.barrier.is_placed() || !self.data.end.is_open() {
+            return None;
+        }
+        let outbound = self.data.outbound.as_ref()?;
+        let number = DatagramNumber(outbound.packer.sent.0.checked_sub(1)?);
+        let bytes = self.data.streams[outbound.rank.index()].log.get(number)?;
+        Some((number, DatagramHeader::of_checked(bytes).first_sequence()))
+    }
+
+    fn repeat(&mut self, number: DatagramNumber) {
+        let Some(outbound) = &self.data.outbound else { return };
+        if let Some(bytes) = self.data.streams[outbound.rank.index()].log.get(number) {
+            self.outbox.again(Destination::Group, bytes, Counter::ControlSent, &mut self.counters);
+        }
+    }
+
+    /// Sends on what has just come for the first time, or acknowledges it by itself, where the configuration says so.
+    #[cold]
+    pub(super) fn respond(&mut self, now: Instant, rank: Rank, bytes: &[u8]) {
+        if self.config.relay && self.data.outbound.is_some() && self.config.mutant != Some(Mutant::RelayForgets) {
+            self.outbox.again(Destination::Group, bytes, Counter::Relayed, &mut self.counters);
+        }
+        if self.config.feedback == Feedback::AckEach
+            && let Some(address) = self.presence.address(rank)
+        {
+            self.write_row();
+            let (to, parts) = (Destination::Peer(address), [&self.row[..], &[]]);
+            self.outbox.record(now, to, Kind::Row, parts, &mut self.counters);
+            self.row_sent();
         }
     }
 
@@ -276,8 +398,9 @@ impl Process {
     pub(super) fn on_unavailable(&mut self, from: Rank, body: &[u8]) {
         let Some((record, _)) = records::Unavailable::read(body) else { return };
         let rank = Rank(record.rank.get());
-        if rank == from && self.standing == Standing::Following && self.data.streams[rank.index()].window.started {
-            if matches!(self.config.role, Role::Member(_)) {
+        let may_lack = self.standing == Standing::Following || self.data.is_lossy();
+        if rank == from && may_lack && self.data.streams[rank.index()].window.started {
+            if matches!(self.config.role, Role::Member(_)) && !self.data.is_lossy() {
                 if DatagramNumber(record.oldest_number.get()) > self.data.streams[rank.index()].window.next {
                     self.lose_view(); // a member has no gaps
                 }
@@ -390,7 +513,7 @@ fn answer(
                     continue;
                 }
             };
-            outbox.repair(to, bytes, counters);
+            outbox.again(to, bytes, Counter::RepairsSent, counters);
         }
     }
     gone

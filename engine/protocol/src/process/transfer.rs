@@ -293,6 +293,7 @@ impl Process {
         };
         self.counters.add(Counter::SnapshotsTaken, 1);
         if let Some(doubt) = self.doubt.take()
+            && !self.config.reliability.is_lossy()
             && let Some(own) = self.config.rank()
         {
             let delivered = position.streams[own.index()].sequence.min(doubt.published);

@@ -116,6 +116,7 @@ impl Bench {
             heard_from: u64::MAX.into(),
             reached_phase: 0.into(),
             link_port: 0.into(),
+            first_sequence: 0.into(),
         };
         change(&mut record);
         control(rank, Kind::Heartbeat, &[record.as_bytes()])

@@ -37,7 +37,7 @@ pub(super) struct Agreement {
 
 impl Agreement {
     pub(super) fn new(plan: &Plan) -> Self {
-        let (total, uniform) = (plan.order == OrderPlan::Total, plan.reliability != ReliabilityPlan::Reliable);
+        let (total, uniform) = (plan.order == OrderPlan::Total, plan.reliability > ReliabilityPlan::Reliable);
         Self { total, uniform, ends: BTreeMap::new(), shown_in: Vec::new() }
     }
 

@@ -47,7 +47,9 @@ pub(super) fn complete(history: &History, lineage: usize, others: impl Iterator<
     let told = &history.lineages[lineage];
     for other in others.map(|other| &history.lineages[other]).filter(|other| other.whole && told.whole) {
         let before = told.delivered.iter().filter(|shown| !history.messages[shown.id as usize].at_barrier);
-        if let Some(ahead) = { before }.rev().find(|shown| !other.has(shown.id)) {
+        if let Some(ahead) =
+            { before }.rev().find(|shown| !other.has(shown.id) && !other.gave_up(shown.sender, shown.sequence))
+        {
             let (process, behind) = (told.process, other.process);
             let name = history.name(ahead.id);
             let detail = format!("process {process} completed barrier {}, and {behind} lacks {name}", told.phase);

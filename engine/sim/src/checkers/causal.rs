@@ -21,9 +21,15 @@ pub(super) struct Causal {
     compared: BTreeMap<(usize, usize), usize>,
     /// What may no longer be delivered, because something that came after it has been.
     late: BTreeSet<(usize, Id)>,
+    /// Members may lose messages too.
+    lossy: bool,
 }
 
 impl Causal {
+    pub(super) fn new(lossy: bool) -> Self {
+        Self { lossy, ..Self::default() }
+    }
+
     pub(super) fn delivered(&mut self, history: &History, lineage: usize, id: Id) -> Verdict {
         let here = &history.lineages[lineage];
         // An observer that lost a marker waits at the others, and is shown their barrier's message late.
@@ -42,7 +48,7 @@ impl Causal {
             if here.has(cause.id) {
                 continue;
             }
-            if here.member {
+            if here.member && !self.lossy {
                 let (process, name, before) = (here.process, history.name(id), history.name(cause.id));
                 let detail = format!("process {process} delivered {name} before {before}, which caused it");
                 return Err(Violation::new(NAME, detail));

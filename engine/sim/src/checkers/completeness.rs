@@ -39,6 +39,10 @@ impl Completeness<'_> {
         let first = &self.history.lineages[first.lineage];
         for node in members.iter().filter(|node| node.is_alive()) {
             let lineage = &self.history.lineages[node.lineage];
+            if self.plan.is_lossy() {
+                self.told(lineage)?;
+                continue;
+            }
             let total = self.plan.order == OrderPlan::Total;
             agreement::compare(
                 self.history,
@@ -47,17 +51,42 @@ impl Completeness<'_> {
                 lineage.epoch.unwrap_or(0),
                 total,
             )?;
-            if node.asked > 0 {
-                return missing(format!(
-                    "process {} asked for {} barriers that never came",
-                    lineage.process, node.asked
-                ));
-            }
+            self.synced(node)?;
+        }
+        if self.plan.is_lossy() {
+            return members.iter().filter(|node| node.is_alive()).try_for_each(|node| self.synced(node));
         }
         self.published(first)?;
         self.history.settled.iter().try_for_each(|settled| self.settled(first, settled))?;
         let observers = self.nodes[members.len()..].iter().filter(|node| node.process.is_some());
         { observers }.try_for_each(|node| self.observer(first, node))
+    }
+
+    fn synced(&self, node: &Node) -> Verdict {
+        let process = self.history.lineages[node.lineage].process;
+        if node.asked > 0 {
+            return missing(format!("process {process} asked for {} barriers that never came", node.asked));
+        }
+        Ok(())
+    }
+
+    /// Where messages may be lost: what was published by lives that are still members was shown, or said to be lost, to each
+    /// member that was there.
+    fn told(&self, lineage: &Lineage) -> Verdict {
+        for (id, message) in (0..).zip(&self.history.messages).filter(|(_, message)| !message.at_barrier) {
+            let Some((rank, life)) = message.publisher else { continue };
+            let node = &self.nodes[usize::from(rank)];
+            let lives = node.is_alive() && node.process.as_ref().is_some_and(|process| process.incarnation().0 == life);
+            let was_there = lineage.formed_at_ns.is_some_and(|formed| message.at_ns > formed);
+            if lives && was_there && !lineage.has(id) && !lineage.gave_up(rank, message.sequence) {
+                let name = self.history.name(id);
+                return missing(format!(
+                    "process {} was neither shown {name} nor told that it is lost",
+                    lineage.process
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn published(&self, first: &Lineage) -> Verdict {

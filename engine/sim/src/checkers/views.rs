@@ -29,6 +29,7 @@ pub(crate) struct Installed {
 #[derive(Debug)]
 pub(crate) struct Views {
     calm: bool,
+    lossy: bool,
     epochs: BTreeMap<u64, Installed>,
     /// Who has stopped in which epoch.
     stopped: BTreeSet<(u64, Member)>,
@@ -36,7 +37,7 @@ pub(crate) struct Views {
 
 impl Views {
     pub(super) fn new(plan: &Plan) -> Self {
-        Self { calm: plan.is_calm(), epochs: BTreeMap::new(), stopped: BTreeSet::new() }
+        Self { calm: plan.is_calm(), lossy: plan.is_lossy(), epochs: BTreeMap::new(), stopped: BTreeSet::new() }
     }
 
     /// The latest view that anybody has entered.
@@ -91,7 +92,9 @@ impl Views {
         }
         if moved && lineage.whole {
             let first = (0..process.config().members).map(|rank| process.delivered(Rank(rank)).0).collect();
-            let beginning = (process.delivered_order().0, process.phase(), first);
+            // Where messages may be lost, only the barriers are agreed on.
+            let (order, first) = if self.lossy { (0, Vec::new()) } else { (process.delivered_order().0, first) };
+            let beginning = (order, process.phase(), first);
             let agreed = known.beginning.get_or_insert_with(|| beginning.clone());
             if *agreed != beginning {
                 return broken(format!("view {epoch} begins at {beginning:?}, elsewhere at {agreed:?}"));

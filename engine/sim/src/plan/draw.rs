@@ -10,6 +10,7 @@
 use super::{
     DetectorPlan, EventPlan, FaultPlan, Happening, MS, ObserverPlan, OrderPlan, Plan, ReliabilityPlan, StartPlan,
 };
+use crate::guarantee::Guarantee;
 use fastrand::Rng;
 
 fn pick<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
@@ -70,6 +71,8 @@ impl Plan {
             faults,
             order_early: rng.bool(),
             reliability: pick(rng, &[ReliabilityPlan::Reliable, ReliabilityPlan::Uniform, ReliabilityPlan::Stable]),
+            relay: false,
+            deadline_ns: 0,
             detector: DetectorPlan { fast, ..DetectorPlan::default() },
             latency_back_ns: pick(rng, &[0, 0, 0, latency_ns * 3]),
             drift_ppm: if rng.bool() { Vec::new() } else { (0..processes).map(|_| rng.i32(-500..=500)).collect() },
@@ -83,6 +86,31 @@ impl Plan {
             Drawn::new(rng, &mut plan).draw();
         }
         plan.draw_syncs(rng);
+        plan.events.sort_by_key(|event| event.at_ns);
+        plan
+    }
+
+    /// A plan of one cell of the matrix: what a seed draws, with this guarantee.
+    pub fn guarantee(seed: u64, cell: Guarantee) -> Self {
+        let Guarantee { order, reliability, relay, barriers } = cell;
+        let rng = &mut Rng::with_seed(seed ^ 0x9a12);
+        let mut plan = Self::draw(seed);
+        (plan.order, plan.reliability, plan.relay) = (order, reliability, relay);
+        if plan.is_lossy() {
+            plan.clients = 0; // a client's message is kept once a quorum holds it, which nobody waits for here
+        }
+        if reliability == ReliabilityPlan::BestEffort {
+            plan.deadline_ns = pick(rng, &[0, 0, MS, 20 * MS]);
+        }
+        if order == OrderPlan::Realtime {
+            // Clocks as there are: what drifts further is broken.
+            plan.drift_ppm.iter_mut().for_each(|ppm| *ppm /= 5);
+        }
+        plan.events.retain(|event| event.what != Happening::Sync);
+        for _ in 0..if barriers { rng.u8(1..=4) } else { 0 } {
+            let (process, other) = (rng.u16(0..plan.members), rng.u64(0..2));
+            plan.happens(rng.u64(0..plan.faults.until_ns), Happening::Sync, process, other, 0);
+        }
         plan.events.sort_by_key(|event| event.at_ns);
         plan
     }

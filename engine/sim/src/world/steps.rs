@@ -42,6 +42,9 @@ impl World<'_> {
         let more = self.deliver(index)?;
         let all_sent = self.transmit(index) && all_sent;
         self.launch();
+        if all_sent && let Some(process) = &self.nodes[index].process {
+            self.checkers.sent(process, index)?;
+        }
         if self.mode != super::Mode::Liveness {
             let processes: Vec<Option<&Process>> = self.nodes.iter().map(|node| node.process.as_ref()).collect();
             self.checkers.stepped(&processes, index)?;
@@ -76,7 +79,7 @@ impl World<'_> {
 
     /// Offers what the process has to send to the network; says whether it took all.
     fn transmit(&mut self, index: usize) -> bool {
-        let Self { nodes, network, rng, arrivals, plan, now_ns, duels, phase, .. } = self;
+        let Self { nodes, network, rng, arrivals, plan, now_ns, duels, phase, checkers, .. } = self;
         let mut duels = duels.as_mut().filter(|_| *phase == Phase::Faulty);
         let ends = plan.processes() + usize::from(plan.clients);
         let node = &mut nodes[index];
@@ -88,6 +91,9 @@ impl World<'_> {
             for datagram in bytes.chunks(segment_bytes).take(taken) {
                 if let Some(duels) = &mut duels {
                     duels.hinder(*now_ns, index, datagram, rng, network);
+                }
+                if to == Destination::Group {
+                    checkers.offered(index, datagram);
                 }
                 let datagram: Rc<[u8]> = datagram.into();
                 for end in 0..ends {
@@ -168,6 +174,13 @@ impl World<'_> {
             }
             Event::Gap { sender, from, to } => {
                 let gap = Gap { sender: sender.0, from: from.0, to: to.0 };
+                if self.plan.is_lossy() {
+                    let next = &mut lineage.next[usize::from(sender.0)];
+                    *next = (*next).max(to.0);
+                    lineage.gaps.push(gap);
+                    lineage.whole &= lineage.member; // a member of such a group is told all there is to tell
+                    return Ok(());
+                }
                 if lineage.member {
                     return Err(Violation::new("completeness", format!("member {index} gave up {gap:?}")));
                 }
@@ -251,7 +264,10 @@ impl World<'_> {
             return Err(Violation::new("snapshot", format!("process {index} got one that can't be read")));
         };
         lineage.epoch = Some(process.view().epoch.0);
-        Checkers::resumed(&lineage, process)?;
+        lineage.whole &= !self.plan.is_lossy(); // it does not know what its donor had been told is lost
+        if !self.plan.is_lossy() {
+            Checkers::resumed(&lineage, process)?;
+        }
         node.lineage = self.history.enter(lineage);
         Ok(())
     }

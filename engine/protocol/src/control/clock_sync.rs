@@ -1,0 +1,179 @@
+//! Clock synchronisation: one time for the group, and how far this process's may be off.
+//!
+//! Clocks of machines differ by more than a message takes, and even where a service keeps them together nobody says how
+//! well. So the group keeps its own time: that of one member, the reference (the view's sequencer). The others ask it and
+//! halve the round trip: the answer's time was the reference's somewhere between asking and hearing, so the middle is off by
+//! half the round trip at most, however uneven the ways were. Of the last few samples the one counts whose bound is smallest
+//! now: a bound grows with its age, because clocks drift.
+//!
+//! When the reference changes, group time goes on: the new one keeps the offset it had. What it knew that offset to is no
+//! error of anybody's from then on, because all go by it.
+//!
+//! Invariants: group time and bound are pure functions of what was sampled; a sample counts only if it answers a question of
+//! ours. Sources: Cristian, "Probabilistic clock synchronization" (1989); RFC 5905 (the clock filter).
+
+use bourdon_wire::Instant;
+
+/// The best of so many samples counts: a sixth of a second's worth, so that one good round trip in a while is enough.
+const SAMPLES: usize = 8;
+/// Between two questions: the bound grows by a few microseconds meanwhile.
+const ASK_NS: u64 = 20_000_000;
+/// Before the first answer.
+const ASK_FIRST_NS: u64 = 2_000_000;
+/// How far two clocks may drift apart, in parts of a million: quartz is off by 100 at worst, and two may err in opposite
+/// directions.
+const DRIFT_PPM: u64 = 200;
+
+/// A measured difference to group time.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    /// What to add to this process's time.
+    offset_ns: i64,
+    /// How far that may be off, when it was taken.
+    error_ns: u64,
+    at: Instant,
+}
+
+impl Sample {
+    fn error_at(&self, now: Instant) -> u64 {
+        self.error_ns + now.since(self.at) / 1_000_000 * DRIFT_PPM + DRIFT_PPM
+    }
+}
+
+/// What one process knows of group time.
+#[derive(Debug)]
+pub(crate) struct ClockSync {
+    samples: [Option<Sample>; SAMPLES],
+    next: usize,
+    /// What to add to this process's time, and how far that may be off; unknown before the first answer.
+    offset_ns: i64,
+    is_known: bool,
+    is_reference: bool,
+    /// The last questions, which may still be answered: a round trip may be longer than the time between two.
+    asked: [Option<(u64, Instant)>; SAMPLES],
+    pub(crate) due: Instant,
+}
+
+impl ClockSync {
+    pub(crate) fn new() -> Self {
+        Self {
+            samples: [None; SAMPLES],
+            next: 0,
+            offset_ns: 0,
+            is_known: false,
+            is_reference: false,
+            asked: [None; SAMPLES],
+            due: Instant::NEVER,
+        }
+    }
+
+    /// A view begins; this process is its reference, or asks another.
+    pub(crate) fn enter(&mut self, now: Instant, is_reference: bool) {
+        (self.is_reference, self.asked) = (is_reference, [None; SAMPLES]);
+        self.is_known |= is_reference;
+        self.due = if is_reference { Instant::NEVER } else { now };
+        self.samples.iter_mut().for_each(|sample| *sample = sample.filter(|_| !is_reference));
+    }
+
+    /// The question to ask now.
+    pub(crate) fn ask(&mut self, now: Instant, nonce: u64) -> u64 {
+        self.asked.rotate_right(1);
+        self.asked[0] = Some((nonce, now));
+        self.due = now + if self.is_known { ASK_NS } else { ASK_FIRST_NS };
+        nonce
+    }
+
+    /// An answer came, by which it was `group_ns` when it was given; `own_ns` is this process's time now. Says whether it
+    /// answers the question.
+    pub(crate) fn answer(&mut self, now: Instant, nonce: u64, group_ns: u64, own_ns: u64) -> bool {
+        let place = self.asked.iter().position(|asked| asked.is_some_and(|(asked, _)| asked == nonce));
+        let Some((_, asked_at)) = place.and_then(|place| self.asked[place].take()) else { return false };
+        let half_ns = now.since(asked_at) / 2;
+        let middle_ns = own_ns.wrapping_sub(half_ns);
+        let sample = Sample { offset_ns: group_ns.wrapping_sub(middle_ns) as i64, error_ns: half_ns + 1, at: now };
+        self.samples[self.next] = Some(sample);
+        self.next = (self.next + 1) % SAMPLES;
+        if let Some(best) = self.best(now) {
+            (self.offset_ns, self.is_known) = (best.offset_ns, true);
+        }
+        true
+    }
+
+    fn best(&self, now: Instant) -> Option<Sample> {
+        self.samples.iter().flatten().copied().min_by_key(|sample| sample.error_at(now))
+    }
+
+    /// Whether group time is known at all.
+    pub(crate) fn is_known(&self) -> bool {
+        self.is_known
+    }
+
+    /// What to add to this process's time to get group time.
+    pub(crate) fn offset_ns(&self) -> i64 {
+        self.offset_ns
+    }
+
+    /// How far this process's group time may be from the reference's, if that is known.
+    pub(crate) fn bound_ns(&self, now: Instant) -> Option<u64> {
+        if self.is_reference {
+            return Some(0);
+        }
+        self.best(now).map(|sample| sample.error_at(now)).filter(|_| self.is_known)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OFFSET: u64 = 5_000_000;
+
+    /// Asks, and is answered after these ways there and back, by a reference that is ahead by [`OFFSET`].
+    fn exchange(sync: &mut ClockSync, at: u64, there: u64, back: u64) {
+        let nonce = sync.ask(Instant(at), at);
+        let now = at + there + back;
+        assert!(sync.answer(Instant(now), nonce, at + there + OFFSET, now));
+    }
+
+    fn error(sync: &ClockSync) -> u64 {
+        sync.offset_ns().abs_diff(OFFSET as i64)
+    }
+
+    #[test]
+    fn the_error_is_within_the_bound_however_uneven_the_ways() {
+        for (there, back) in [(0, 0), (10_000, 10_000), (100, 900_000), (900_000, 100)] {
+            let mut sync = ClockSync::new();
+            sync.enter(Instant(0), false);
+            exchange(&mut sync, 1_000, there, back);
+            let bound = sync.bound_ns(Instant(1_000 + there + back)).expect("it was answered");
+            assert!(error(&sync) <= bound, "{} > {bound}", error(&sync));
+        }
+    }
+
+    #[test]
+    fn the_best_sample_counts_until_it_is_too_old() {
+        let mut sync = ClockSync::new();
+        sync.enter(Instant(0), false);
+        exchange(&mut sync, 0, 1_000, 1_000);
+        exchange(&mut sync, 1_000_000, 10, 400_000);
+        assert_eq!(error(&sync), 0, "the even one");
+        let bounds = [2_000_000, 2_000_000_000].map(|now| sync.bound_ns(Instant(now)).expect("it is known"));
+        assert!(bounds[0] < 2_000 && bounds[1] > 200_000, "{bounds:?}");
+        exchange(&mut sync, 3_000_000_000, 10_000, 14_000);
+        assert_eq!(error(&sync), 2_000, "the old one may have drifted further than that");
+    }
+
+    #[test]
+    fn an_answer_counts_once_and_the_reference_asks_nobody() {
+        let mut sync = ClockSync::new();
+        sync.enter(Instant(0), false);
+        let (old, new) = (sync.ask(Instant(0), 1), sync.ask(Instant(10), 2));
+        assert!(!sync.answer(Instant(20), 3, 500, 20), "nobody asked that");
+        assert!(sync.bound_ns(Instant(20)).is_none());
+        assert!(sync.answer(Instant(20), old, 500, 20) && !sync.answer(Instant(20), old, 500, 20));
+        assert!(sync.answer(Instant(20), new, 500, 20));
+        let offset = sync.offset_ns();
+        sync.enter(Instant(30), true);
+        assert_eq!((sync.offset_ns(), sync.bound_ns(Instant(99)), sync.due), (offset, Some(0), Instant::NEVER));
+    }
+}

@@ -1,0 +1,244 @@
+//! Loss: what happens where messages may be lost.
+//!
+//! Below reliable nobody agrees on anything, and a stream that waits for what will never come is worse than one with a
+//! hole: one feed's late repair turned a third of a per cent of loss into stalls of seconds. So a gap is *given up*: at
+//! once where nothing is repaired (unreliable), else when its sender is gone or its deadline has passed (best effort).
+//! What was given up is told, message by message, so that whoever must not miss anything knows that it has.
+//!
+//! Nobody walks the same datagrams here, so nothing can be concluded from how far somebody has come: where a stream goes
+//! on, and under which number, is read off each datagram's header, or off a heartbeat if nothing follows the gap. What
+//! a header says was there before and has not been delivered is lost.
+//!
+//! For the same reason a message that its sender was not shown before the view changed is not published again, as it would
+//! be above: others may have been shown it, and it would stand in two places. It counts as lost, and that is told as well. Only
+//! where the sequencer goes on and everything is repaired, all who go on know what it had ordered, and what it had not.
+//!
+//! If the order is what was lost, messages that are here wait for a place that was given out already. Nobody can tell them
+//! from those whose order is still to come, so they are given up after a few heartbeats of the sequencer.
+//!
+//! Numbers must still name one message each. Who comes into a view knows how far others were served only as far as one
+//! of them told it, so it begins a log's worth of messages further on; so does a new sequencer with the order.
+//!
+//! Invariants: 1 (at most once: numbers never fall), 2 (each loss is told: from where delivery stood
+//! to where it goes on). Source for the stalls: aeron#1946.
+
+use super::pipeline::Pipeline;
+use super::stream::{Step, Stream};
+use crate::config::{Config, Reliability};
+use crate::view::bit;
+use bourdon_wire::{DatagramHeader, DatagramNumber, FRAME_HEADER_BYTES, Instant, OrderNumber, Rank, Sequence};
+
+/// So many heartbeats of the sequencer must pass over a message that has no place before it is given up: its order may be
+/// under way when the first comes, and one may have overtaken another.
+const HEARTBEATS: usize = 3;
+
+/// What a lossy stream knows besides.
+#[derive(Debug, Default)]
+pub(crate) struct Loose {
+    /// The end of the stream as its sender last stated it: the next datagram, and the first message in it.
+    pub(crate) stated: Option<(DatagramNumber, Sequence)>,
+    /// Another life's stream: a header or a heartbeat says where it begins, and what was before is no loss.
+    pub(crate) unnumbered: bool,
+    /// A header did: the heartbeat may know of something before it.
+    began_at: Option<Sequence>,
+    /// How far it had come here at the sequencer's last heartbeats, the last first.
+    seen: [DatagramNumber; HEARTBEATS],
+    /// With which message it began in this view, once a heartbeat has said so.
+    pub(crate) first: Option<Sequence>,
+    /// A hole ended where nothing stands yet: what comes there may be the rest of a message that began in the hole.
+    pub(crate) may_be_cut: bool,
+    /// Since when the gap before this datagram has been there.
+    gap: Option<(DatagramNumber, Instant)>,
+}
+
+impl Loose {
+    /// Since when there has been a gap before `next`.
+    fn gap_since(&mut self, next: DatagramNumber, now: Instant) -> Instant {
+        match self.gap.filter(|(number, _)| *number == next) {
+            Some((_, since)) => since,
+            None => {
+                self.gap = Some((next, now));
+                now
+            }
+        }
+    }
+}
+
+/// How far beyond what it knows a newcomer begins to count: no log holds more messages than this, and nobody was
+/// served more than a log ahead of anybody.
+pub(crate) fn numbers_ahead(config: &Config) -> u64 {
+    let limits = &config.limits;
+    let slots = limits.slots(limits.receive_log_bytes).max(limits.slots(limits.log_bytes));
+    (slots * limits.mtu_bytes / FRAME_HEADER_BYTES) as u64
+}
+
+impl Pipeline {
+    /// Whether messages may be lost.
+    #[inline]
+    pub(crate) fn is_lossy(&self) -> bool {
+        self.config.reliability.is_lossy()
+    }
+
+    /// Whether what is missing of a sender's stream is asked for.
+    #[inline]
+    pub(crate) fn repairs(&self) -> bool {
+        self.config.reliability != Reliability::Unreliable
+    }
+
+    /// Whether a view may change before all of its cut is here: nothing is repaired, or its sender is gone.
+    pub(crate) fn may_lack(&self, rank: Rank) -> bool {
+        self.is_lossy() && (!self.repairs() || self.stays & bit(rank) == 0)
+    }
+
+    /// From where this process, the next view's sequencer, gives out order numbers: none that anybody was shown.
+    pub(crate) fn order_ahead(&self, order: OrderNumber) -> OrderNumber {
+        match &self.outbound {
+            Some(outbound) if outbound.sequencer.is_some() => order.max(outbound.packer.next_order),
+            _ if self.view.members.is_empty() => order, // the first view
+            _ => order + numbers_ahead(&self.config),
+        }
+    }
+
+    /// Whether what the view's end leaves undelivered is published again in the next.
+    pub(crate) fn publishes_again(&self) -> bool {
+        let all_know = self.repairs() && self.config.deadline_ns == 0 && self.stays & bit(self.view.sequencer) != 0;
+        !self.is_lossy() || all_know
+    }
+
+    /// Gives up what this process published and was not shown; says which messages.
+    pub(crate) fn abandon_own(&mut self) -> Option<(Rank, Sequence, Sequence)> {
+        let outbound = self.outbound.as_ref()?;
+        let (rank, end) = (outbound.rank, outbound.packer.next_sequence);
+        let delivered = core::mem::replace(&mut self.streams[rank.index()].delivered, end);
+        (delivered < end).then_some((rank, delivered, end))
+    }
+
+    /// The sequencer was heard, and `end` is where its stream ends. What is here, and was before its last few heartbeats, and
+    /// has no place though all it sent has been walked, waits in vain once a part of the order was lost.
+    pub(crate) fn doubt_order(&mut self, now: Instant, end: DatagramNumber) {
+        let sequencer = self.view.sequencer;
+        if !self.order_lost || self.streams[sequencer.index()].cursor.floor() < end {
+            return;
+        }
+        let max_message_bytes = self.config.limits.max_message_bytes;
+        let step = Step { now, epoch: self.view.epoch, max_message_bytes, late: false };
+        for stream in self.streams.iter_mut().filter(|stream| stream.rank != sequencer) {
+            stream.loose.seen.rotate_right(1);
+            let doubtful = core::mem::replace(&mut stream.loose.seen[0], stream.window.next);
+            while stream.cursor.floor() < doubtful {
+                let before = stream.delivered;
+                if !stream.deliver_one(None, &step, &mut |_| {}) {
+                    break;
+                }
+                stream.lose(before, stream.delivered);
+                stream.excused = stream.delivered;
+            }
+        }
+    }
+
+    /// How long a gap of a stream is waited for, if not for ever.
+    fn patience_ns(&self, rank: Rank) -> Option<u64> {
+        match self.config.reliability {
+            _ if !self.end.is_open() => self.may_lack(rank).then_some(0),
+            Reliability::Unreliable => Some(self.config.timing.reorder_grace_ns),
+            _ => Some(self.config.deadline_ns).filter(|ns| *ns > 0),
+        }
+    }
+
+    /// Gives up the gaps that are not waited for any longer.
+    pub(crate) fn give_up(&mut self, now: Instant) {
+        self.gap_due = Instant::NEVER;
+        for index in 0..self.streams.len() {
+            let stream = &self.streams[index];
+            if !stream.window.started || !stream.window.has_gap() {
+                continue;
+            }
+            let Some(patience_ns) = self.patience_ns(stream.rank) else { continue };
+            let stream = &mut self.streams[index];
+            let due = stream.loose.gap_since(stream.window.next, now) + patience_ns;
+            if now >= due {
+                let is_beginning = stream.window.next == DatagramNumber(0);
+                let first = stream.skip_gap().filter(|_| is_beginning);
+                let sequencer = self.outbound.as_mut().and_then(|outbound| outbound.sequencer.as_mut());
+                if let (Some(first), Some(sequencer)) = (first, sequencer) {
+                    // Others may have what is given up here: it has a place as well, if it is known where the stream begins.
+                    sequencer.begin_at(stream.rank, stream.loose.first.unwrap_or(first));
+                }
+            } else {
+                self.gap_due = self.gap_due.min(due);
+            }
+        }
+    }
+}
+
+impl Stream {
+    /// Gives up what is missing up to the next datagram that is here, or to the end if that is known. Says with which message
+    /// the stream goes on.
+    fn skip_gap(&mut self) -> Option<Sequence> {
+        let missing = self.window.next.0..self.window.known_end.0;
+        let held = missing.map(DatagramNumber).find(|number| self.log.holds(*number));
+        let first = |number| self.log.get(number).map(|bytes| DatagramHeader::of_checked(bytes).first_sequence());
+        let held = held.and_then(|number| Some((number, first(number)?)));
+        let stated = self.loose.stated.filter(|(end, _)| *end > self.window.next);
+        let (number, sequence) = held.or(stated)?;
+        self.give_up_before(number); // unless an earlier hole has not been reached
+        // What it held up can be put in order all the same: else that hole might never be reached.
+        self.window.complete = self.window.complete.max(sequence);
+        Some(sequence)
+    }
+
+    /// Its sender states with which message it began in this view, and where it ends. Where that is how far it has come here,
+    /// what is missing of the view before shows.
+    pub(crate) fn hear_bounds(&mut self, first: Sequence, end: DatagramNumber, sequence: Sequence) {
+        (self.loose.stated, self.loose.first) = (Some((end, sequence)), Some(first));
+        if core::mem::take(&mut self.loose.unnumbered) {
+            (self.delivered, self.excused, self.cursor.sequence) = (first, first, first);
+        } else if let Some(began) = self.loose.began_at.take().filter(|began| first < *began) {
+            self.lose(first, began);
+        }
+        let is_there = end == self.window.next && self.cursor.floor() >= end && self.hole.is_none();
+        if is_there && sequence > self.delivered && !self.assembly.is_begun() {
+            self.lose(self.delivered, sequence);
+            (self.delivered, self.excused, self.cursor.sequence) = (sequence, sequence, sequence);
+        }
+    }
+
+    /// The first header of another life's stream says where it is.
+    pub(crate) fn begin_numbering(&mut self, first: Sequence) {
+        if core::mem::take(&mut self.loose.unnumbered) {
+            (self.delivered, self.excused) = (first, first);
+            self.loose.began_at = Some(first);
+        }
+    }
+
+    /// Where a hole ends: the message with which the stream goes on, and whether the one before it may end there.
+    pub(crate) fn far_side(&self, to: DatagramNumber) -> Option<Sequence> {
+        let (_, sequence) = self.loose.stated.filter(|(end, _)| *end == to)?;
+        Some(sequence)
+    }
+
+    /// At the first frame of a datagram: takes the numbering that its header states. Says whether messages were lost before
+    /// it.
+    pub(crate) fn look_ahead(&mut self) -> bool {
+        let end = self.end();
+        if self.cursor.frame(&self.log, end).is_none() || !self.cursor.is_first_frame() {
+            return false;
+        }
+        let first = self.cursor.sequence;
+        self.begin_numbering(first);
+        let lost = first > self.delivered;
+        if lost {
+            self.lose(self.delivered, first);
+            (self.delivered, self.excused) = (first, self.excused.max(first));
+        }
+        lost
+    }
+
+    /// Notes messages as given up.
+    pub(crate) fn lose(&mut self, from: Sequence, to: Sequence) {
+        match self.skipped.last_mut().filter(|(_, end)| *end == from) {
+            Some((_, end)) => *end = to,
+            None => self.skipped.push((from, to)),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The matrix: every order at every level of reliability, with barriers and without.
+//!
+//! Any reliability is promised with any order, and what is promised of sixty combinations and tried with six is broken in
+//! the others. So each is a cell that can be played by itself, from the same seeds, and the table says of each what it
+//! came to.
+
+use crate::plan::{OrderPlan, Plan, ReliabilityPlan};
+use crate::report::Report;
+use crate::runner::{Options, run};
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+
+/// Every order.
+pub(crate) const ORDERS: [OrderPlan; 5] =
+    [OrderPlan::Unordered, OrderPlan::Fifo, OrderPlan::Causal, OrderPlan::Total, OrderPlan::Realtime];
+
+/// Every level, and whether it relays.
+pub(crate) const LEVELS: [(ReliabilityPlan, bool); 6] = [
+    (ReliabilityPlan::Unreliable, false),
+    (ReliabilityPlan::BestEffort, false),
+    (ReliabilityPlan::Reliable, false),
+    (ReliabilityPlan::Reliable, true),
+    (ReliabilityPlan::Uniform, false),
+    (ReliabilityPlan::Stable, false),
+];
+
+/// One cell of the matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guarantee {
+    /// The order of delivery.
+    pub order: OrderPlan,
+    /// What may be lost.
+    pub reliability: ReliabilityPlan,
+    /// Whether members send on what they receive.
+    pub relay: bool,
+    /// Whether there are barriers.
+    pub barriers: bool,
+}
+
+impl OrderPlan {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Unordered => "unordered",
+            Self::Fifo => "fifo",
+            Self::Causal => "causal",
+            Self::Total => "total",
+            Self::Realtime => "realtime",
+        }
+    }
+}
+
+impl ReliabilityPlan {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Unreliable => "unreliable",
+            Self::BestEffort => "best-effort",
+            Self::Reliable => "reliable",
+            Self::Uniform => "uniform",
+            Self::Stable => "stable",
+        }
+    }
+}
+
+impl Guarantee {
+    /// All cells, row by row: a level's orders, each without barriers and with.
+    pub fn all() -> impl Iterator<Item = Self> {
+        LEVELS.into_iter().flat_map(|(reliability, relay)| {
+            ORDERS
+                .into_iter()
+                .flat_map(move |order| [false, true].map(|barriers| Self { order, reliability, relay, barriers }))
+        })
+    }
+
+    /// The level by its name, relay included.
+    pub fn level(&self) -> String {
+        format!("{}{}", self.reliability.name(), if self.relay { "+relay" } else { "" })
+    }
+
+    /// The order by its name.
+    pub fn order(&self) -> &'static str {
+        self.order.name()
+    }
+}
+
+impl fmt::Display for Guarantee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}{}", self.level(), self.order(), if self.barriers { "/barriers" } else { "" })
+    }
+}
+
+impl FromStr for Guarantee {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::all().find(|guarantee| guarantee.to_string() == text);
+        found.ok_or_else(|| {
+            let levels: Vec<_> = LEVELS
+                .map(|(reliability, relay)| {
+                    Self { order: OrderPlan::Fifo, reliability, relay, barriers: false }.level()
+                })
+                .into();
+            let orders: Vec<_> = ORDERS.map(OrderPlan::name).into();
+            format!(
+                "{text:?} is no cell: write LEVEL/ORDER or LEVEL/ORDER/barriers; levels: {}; orders: {}",
+                levels.join(", "),
+                orders.join(", ")
+            )
+        })
+    }
+}
+
+/// What a cell came to.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    /// Which.
+    pub guarantee: Guarantee,
+    /// Its seeds' report.
+    pub report: Report,
+}
+
+/// Plays the same seeds in every cell. `progress` hears of each seed done.
+pub fn matrix(seeds: &Range<u64>, options: Options, progress: &(dyn Fn(u64) + Sync)) -> Vec<Cell> {
+    let play = |guarantee| {
+        let options = Options { guarantee: Some(guarantee), ..options };
+        Cell { guarantee, report: run(seeds.clone(), options, progress) }
+    };
+    Guarantee::all().map(play).collect()
+}
+
+impl Plan {
+    /// A plan of a guarantee that the seed draws as well.
+    pub fn any_guarantee(seed: u64) -> Self {
+        let cells: Vec<Guarantee> = Guarantee::all().collect();
+        let cell = fastrand::Rng::with_seed(seed ^ 0xa11).usize(0..cells.len());
+        Self::guarantee(seed, cells[cell])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cell_has_a_name_of_its_own_that_finds_it() {
+        let names: std::collections::BTreeSet<String> = Guarantee::all().map(|cell| cell.to_string()).collect();
+        assert_eq!(names.len(), 60);
+        assert!(Guarantee::all().all(|cell| cell.to_string().parse() == Ok(cell)));
+        assert!("uniform/sideways".parse::<Guarantee>().is_err_and(|why| why.contains("best-effort")));
+    }
+}
