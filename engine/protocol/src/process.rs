@@ -547,7 +547,11 @@ impl Process {
     #[cold]
     fn deliver_ends(&mut self, now: Instant, limit: usize, is_all: bool, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
         let mut count = 0;
-        if self.data.barrier.is_active() {
+        let completes = self.data.agreed_barrier() == Some(true);
+        if completes && !is_all {
+            return 0; // the rest first
+        }
+        if self.data.barrier.is_active() || completes {
             count += self.pass_barrier(now, is_all, emit);
         }
         if count == 0 && limit > 0 && matches!(self.data.end, Ending::Decided(_)) {
@@ -559,10 +563,9 @@ impl Process {
     /// Crosses what holes there are; says whether there were any. A member has none, unless messages may be lost.
     #[inline]
     fn crosses(&mut self, now: Instant) -> bool {
-        if self.data.is_lossy() {
-            self.data.give_up(now);
-        }
-        (self.standing == Standing::Following || self.data.is_lossy()) && self.cross_holes()
+        let is_lossy = self.data.is_lossy();
+        let any_over = is_lossy && self.data.give_up(now);
+        (self.standing == Standing::Following || is_lossy) && self.cross_holes() || any_over
     }
 
     fn cross_holes(&mut self) -> bool {
@@ -707,7 +710,11 @@ impl Process {
     /// In real-time order: how far this process's group time may be off, if that is known, and how long a message is held
     /// after it was sent, in nanoseconds. See `data/realtime.rs`.
     pub fn real_time_bounds(&self, now: Instant) -> Option<(Option<u64>, u64)> {
-        self.data.real_time().map(|real_time| (self.clock_sync.bound_ns(now), real_time.hold_ns()))
+        // A better estimate may say that stamps were ahead: they wait for the clock then, because they never fall.
+        let stamped_ns = self.data.outbound.as_ref().map_or(0, |outbound| outbound.packer.closed_at_ns);
+        let ahead_ns = stamped_ns.saturating_sub(self.wall(now));
+        let bound_ns = self.clock_sync.bound_ns(now).map(|bound_ns| bound_ns + ahead_ns);
+        self.data.real_time().map(|real_time| (bound_ns, real_time.hold_ns()))
     }
 
     /// How many barriers are complete.

@@ -30,7 +30,8 @@ pub(crate) use views::Installed;
 
 use crate::history::{History, Lineage, Shown};
 use crate::plan::{OrderPlan, Plan};
-use bourdon_protocol::{Delivery, Process};
+use bourdon_protocol::{Delivery, Process, View};
+use bourdon_wire::{Incarnation, Rank};
 use std::rc::Rc;
 
 /// A broken invariant.
@@ -182,8 +183,18 @@ impl Checkers {
     }
 
     /// Judges that a process was told that a barrier is complete; `others` are the members that share its view.
-    pub(crate) fn synced(history: &History, lineage: usize, others: impl Iterator<Item = usize>) -> Verdict {
-        barrier::complete(history, lineage, others)
+    pub(crate) fn synced(
+        &self,
+        history: &History,
+        lineage: usize,
+        others: impl Iterator<Item = usize>,
+        view: &View,
+    ) -> Verdict {
+        // Where messages may be lost, what a sender that is gone had sent is not told.
+        let is_gone = |publisher: Option<(u16, u32)>| {
+            self.lossy && publisher.is_some_and(|(rank, life)| view.incarnation(Rank(rank)) != Some(Incarnation(life)))
+        };
+        barrier::complete(history, lineage, others, is_gone)
     }
 
     /// Judges what a process's application took over from another's.

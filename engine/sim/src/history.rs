@@ -27,8 +27,8 @@ pub(crate) struct Message {
     pub(crate) sequence: u64,
     /// The publisher's lineage, and how many messages it had been shown by then.
     pub(crate) after: Option<(usize, usize)>,
-    /// How far its publisher's clock might be off by its own account, where it had one.
-    pub(crate) bound_ns: Option<u64>,
+    /// In which view it was first sent, and how far its publisher's clock might be off by its own account.
+    pub(crate) sent: Option<(u64, u64)>,
     /// How many barriers were complete at its publisher.
     pub(crate) phase: Option<u64>,
     /// The client and its number for it, where one sent it.
@@ -160,7 +160,7 @@ pub(crate) struct Settled {
 pub(crate) struct History {
     pub(crate) messages: Vec<Message>,
     /// By sender and number: lives that used it, and for what.
-    names: Vec<Vec<Vec<(u32, Id)>>>,
+    names: Vec<BTreeMap<u64, Vec<(u32, Id)>>>,
     clients: BTreeMap<(u64, u64), Id>,
     barriers: BTreeMap<Rc<[u8]>, Id>,
     pub(crate) lineages: Vec<Lineage>,
@@ -170,7 +170,7 @@ pub(crate) struct History {
 
 impl History {
     pub(crate) fn new(members: u16) -> Self {
-        Self { names: vec![Vec::new(); usize::from(members)], ..Self::default() }
+        Self { names: vec![BTreeMap::new(); usize::from(members)], ..Self::default() }
     }
 
     /// An application that has been shown nothing; says its place.
@@ -193,11 +193,7 @@ impl History {
         } else if message.at_barrier {
             free = self.barriers.insert(Rc::clone(&message.payload), id).is_none();
         } else if let Some((rank, incarnation)) = message.publisher {
-            let of_sender = &mut self.names[usize::from(rank)];
-            if of_sender.len() as u64 <= message.sequence {
-                of_sender.resize(message.sequence as usize + 1, Vec::new());
-            }
-            let lives = &mut of_sender[message.sequence as usize];
+            let lives = self.names[usize::from(rank)].entry(message.sequence).or_default();
             free = lives.iter().all(|(life, _)| *life != incarnation);
             lives.push((incarnation, id));
         }
@@ -217,7 +213,7 @@ impl History {
             self.barriers.get(delivery.payload).copied().into_iter().collect()
         } else {
             let of_sender = self.names.get(delivery.sender.index());
-            let lives = of_sender.and_then(|names| names.get(delivery.sequence.0 as usize));
+            let lives = of_sender.and_then(|names| names.get(&delivery.sequence.0));
             lives.into_iter().flatten().map(|(_, id)| *id).collect()
         };
         // The latest life's: an earlier one's would be told apart by its bytes, or was never delivered.

@@ -115,7 +115,7 @@ impl Node {
             self.asked += 1;
             if with_message {
                 let (publisher, at_ns) = (Some((rank, process.incarnation().0)), now_ns);
-                let (after, phase, client, bound_ns) = (None, None, None, None);
+                let (after, phase, client, sent) = (None, None, None, None);
                 let payload = payload.into();
                 history.publish(Message {
                     payload,
@@ -124,7 +124,7 @@ impl Node {
                     publisher,
                     sequence,
                     after,
-                    bound_ns,
+                    sent,
                     phase,
                     client,
                     at_barrier: true,
@@ -166,7 +166,7 @@ impl Node {
                 publisher: Some((rank, process.incarnation().0)),
                 sequence,
                 after: Some((self.lineage, history.lineages[self.lineage].delivered.len())),
-                bound_ns: process.real_time_bounds(now).and_then(|(bound_ns, _)| bound_ns),
+                sent: process.real_time_bounds(now).and_then(|(bound_ns, _)| Some((process.view().epoch.0, bound_ns?))),
                 phase: Some(process.phase()),
                 client: None,
                 at_barrier: false,

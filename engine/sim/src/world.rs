@@ -302,7 +302,7 @@ impl<'p> World<'p> {
         let client = &mut clients[index];
         let sends = client.step(*now_ns, plan, rng, |sent| {
             let Sent { client, topic, payload, at_ns } = sent;
-            let (publisher, after, phase, bound_ns) = (None, None, None, None);
+            let (publisher, after, phase, sent) = (None, None, None, None);
             let client = Some(client);
             history.publish(Message {
                 payload,
@@ -311,7 +311,7 @@ impl<'p> World<'p> {
                 publisher,
                 sequence: 0,
                 after,
-                bound_ns,
+                sent,
                 phase,
                 client,
                 at_barrier: false,

@@ -6,8 +6,8 @@
 //! half the round trip at most, however uneven the ways were. Of the last few samples the one counts whose bound is smallest
 //! now: a bound grows with its age, because clocks drift.
 //!
-//! When the reference changes, group time goes on: the new one keeps the offset it had. What it knew that offset to is no
-//! error of anybody's from then on, because all go by it.
+//! When the reference changes, group time goes on: the new one keeps the offset it had. How well it knew that offset is no
+//! error of anybody's from then on, because all go by it; so the others measure anew, and know no bound until they have.
 //!
 //! Invariants: group time and bound are pure functions of what was sampled; a sample counts only if it answers a question of
 //! ours. Sources: Cristian, "Probabilistic clock synchronization" (1989); RFC 5905 (the clock filter).
@@ -72,14 +72,14 @@ impl ClockSync {
         (self.is_reference, self.asked) = (is_reference, [None; SAMPLES]);
         self.is_known |= is_reference;
         self.due = if is_reference { Instant::NEVER } else { now };
-        self.samples.iter_mut().for_each(|sample| *sample = sample.filter(|_| !is_reference));
+        self.samples = [None; SAMPLES]; // they were of another's time
     }
 
     /// The question to ask now.
     pub(crate) fn ask(&mut self, now: Instant, nonce: u64) -> u64 {
         self.asked.rotate_right(1);
         self.asked[0] = Some((nonce, now));
-        self.due = now + if self.is_known { ASK_NS } else { ASK_FIRST_NS };
+        self.due = now + if self.best(now).is_some() { ASK_NS } else { ASK_FIRST_NS };
         nonce
     }
 

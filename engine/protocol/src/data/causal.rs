@@ -108,6 +108,9 @@ fn is_due(streams: &mut [Stream], index: usize, mutant: Option<Mutant>) -> bool 
     let entries = frame.data().map_or(&[][..], |head| head.causal);
     entries.iter().all(|entry| {
         // A rank outside the view can't be waited for.
-        streams.get(entry.rank().index()).is_none_or(|stream| stream.delivered >= entry.delivered())
+        streams
+            .get(entry.rank().index())
+            .filter(|stream| stream.is_present)
+            .is_none_or(|s| s.delivered >= entry.delivered())
     })
 }

@@ -16,17 +16,18 @@
 //! If the order is what was lost, messages that are here wait for a place that was given out already. Nobody can tell them
 //! from those whose order is still to come, so they are given up after a few heartbeats of the sequencer.
 //!
-//! Numbers must still name one message each. Who comes into a view knows how far others were served only as far as one
-//! of them told it, so it begins a log's worth of messages further on; so does a new sequencer with the order.
+//! Numbers must still name one message each. Who comes into a view does not know what an earlier life of it was heard to
+//! say, nor a new sequencer how far another's order was heard; so each begins where only this view's numbers are.
 //!
 //! Invariants: 1 (at most once: numbers never fall), 2 (each loss is told: from where delivery stood
 //! to where it goes on). Source for the stalls: aeron#1946.
 
+use super::cut::Ending;
 use super::pipeline::Pipeline;
 use super::stream::{Step, Stream};
-use crate::config::{Config, Reliability};
+use crate::config::{Order, Reliability};
 use crate::view::bit;
-use bourdon_wire::{DatagramHeader, DatagramNumber, FRAME_HEADER_BYTES, Instant, OrderNumber, Rank, Sequence};
+use bourdon_wire::{DatagramHeader, DatagramNumber, Epoch, Instant, Kind, OrderNumber, Rank, Sequence};
 
 /// So many heartbeats of the sequencer must pass over a message that has no place before it is given up: its order may be
 /// under way when the first comes, and one may have overtaken another.
@@ -37,14 +38,12 @@ const HEARTBEATS: usize = 3;
 pub(crate) struct Loose {
     /// The end of the stream as its sender last stated it: the next datagram, and the first message in it.
     pub(crate) stated: Option<(DatagramNumber, Sequence)>,
-    /// Another life's stream: a header or a heartbeat says where it begins, and what was before is no loss.
-    pub(crate) unnumbered: bool,
-    /// A header did: the heartbeat may know of something before it.
-    began_at: Option<Sequence>,
     /// How far it had come here at the sequencer's last heartbeats, the last first.
     seen: [DatagramNumber; HEARTBEATS],
     /// With which message it began in this view, once a heartbeat has said so.
     pub(crate) first: Option<Sequence>,
+    /// What is missing at its end will never come: its sender is gone, and the view ends.
+    pub(crate) is_over: bool,
     /// A hole ended where nothing stands yet: what comes there may be the rest of a message that began in the hole.
     pub(crate) may_be_cut: bool,
     /// Since when the gap before this datagram has been there.
@@ -64,13 +63,16 @@ impl Loose {
     }
 }
 
-/// How far beyond what it knows a newcomer begins to count: no log holds more messages than this, and nobody was
-/// served more than a log ahead of anybody.
-pub(crate) fn numbers_ahead(config: &Config) -> u64 {
-    let limits = &config.limits;
-    let slots = limits.slots(limits.receive_log_bytes).max(limits.slots(limits.log_bytes));
-    (slots * limits.mtu_bytes / FRAME_HEADER_BYTES) as u64
+/// Where newcomers begin to count, and new sequencers, in a view: no view sends so many messages, and no number is given
+/// out twice.
+pub(crate) fn numbers_of(epoch: Epoch) -> u64 {
+    epoch.0.min(EPOCHS_MAX) << NUMBERS_BITS
 }
+
+/// 10^12 messages: a day at ten million a second.
+const NUMBERS_BITS: u32 = 40;
+/// Numbers end below 2^63; nobody changes the view so often.
+const EPOCHS_MAX: u64 = 1 << 22;
 
 impl Pipeline {
     /// Whether messages may be lost.
@@ -91,11 +93,11 @@ impl Pipeline {
     }
 
     /// From where this process, the next view's sequencer, gives out order numbers: none that anybody was shown.
-    pub(crate) fn order_ahead(&self, order: OrderNumber) -> OrderNumber {
+    pub(crate) fn next_order(&self, order: OrderNumber) -> OrderNumber {
         match &self.outbound {
             Some(outbound) if outbound.sequencer.is_some() => order.max(outbound.packer.next_order),
             _ if self.view.members.is_empty() => order, // the first view
-            _ => order + numbers_ahead(&self.config),
+            _ => order.max(OrderNumber(numbers_of(self.view.epoch.next()))),
         }
     }
 
@@ -103,6 +105,15 @@ impl Pipeline {
     pub(crate) fn publishes_again(&self) -> bool {
         let all_know = self.repairs() && self.config.deadline_ns == 0 && self.stays & bit(self.view.sequencer) != 0;
         !self.is_lossy() || all_know
+    }
+
+    /// Whether the view's end completes a barrier, where not everybody has the markers: what was agreed on is whether somebody
+    /// had got to it. If so, nothing from beyond can be lost by going on; else the markers are set again in the next view.
+    pub(crate) fn agreed_barrier(&self) -> Option<bool> {
+        match &self.end {
+            Ending::Decided(cut) if self.is_lossy() => Some(cut.phase > self.barrier.phase && self.holds_cut(cut)),
+            _ => None,
+        }
     }
 
     /// Gives up what this process published and was not shown; says which messages.
@@ -139,14 +150,16 @@ impl Pipeline {
     /// How long a gap of a stream is waited for, if not for ever.
     fn patience_ns(&self, rank: Rank) -> Option<u64> {
         match self.config.reliability {
-            _ if !self.end.is_open() => self.may_lack(rank).then_some(0),
+            _ if matches!(self.end, Ending::Decided(_)) => self.may_lack(rank).then_some(0),
+            _ if !self.end.is_open() => None, // what is here then is what was promised
             Reliability::Unreliable => Some(self.config.timing.reorder_grace_ns),
             _ => Some(self.config.deadline_ns).filter(|ns| *ns > 0),
         }
     }
 
-    /// Gives up the gaps that are not waited for any longer.
-    pub(crate) fn give_up(&mut self, now: Instant) {
+    /// Gives up the gaps that are not waited for any longer. Says whether a stream has thereby come to its end.
+    pub(crate) fn give_up(&mut self, now: Instant) -> bool {
+        let mut any_over = false;
         self.gap_due = Instant::NEVER;
         for index in 0..self.streams.len() {
             let stream = &self.streams[index];
@@ -155,59 +168,67 @@ impl Pipeline {
             }
             let Some(patience_ns) = self.patience_ns(stream.rank) else { continue };
             let stream = &mut self.streams[index];
+            if self.config.order == Order::Total {
+                stream.collect_up_to_hole(self.config.limits.max_message_bytes);
+            }
             let due = stream.loose.gap_since(stream.window.next, now) + patience_ns;
             if now >= due {
                 let is_beginning = stream.window.next == DatagramNumber(0);
-                let first = stream.skip_gap().filter(|_| is_beginning);
                 let sequencer = self.outbound.as_mut().and_then(|outbound| outbound.sequencer.as_mut());
-                if let (Some(first), Some(sequencer)) = (first, sequencer) {
-                    // Others may have what is given up here: it has a place as well, if it is known where the stream begins.
-                    sequencer.begin_at(stream.rank, stream.loose.first.unwrap_or(first));
+                if is_beginning && let Some(sequencer) = sequencer {
+                    // Others may have what is given up here, so it has a place as well: from where a heartbeat says.
+                    let Some(first) = stream.loose.first else { continue };
+                    sequencer.begin_at(stream.rank, first);
                 }
+                let goes_on = stream.skip_gap();
+                any_over |= !goes_on && !self.end.is_open() && !core::mem::replace(&mut stream.loose.is_over, true);
             } else {
                 self.gap_due = self.gap_due.min(due);
             }
         }
+        any_over
     }
 }
 
 impl Stream {
-    /// Gives up what is missing up to the next datagram that is here, or to the end if that is known. Says with which message
-    /// the stream goes on.
-    fn skip_gap(&mut self) -> Option<Sequence> {
+    /// Gives up what is missing up to the next datagram that is here, or to the end if that is known; says whether there is
+    /// one.
+    fn skip_gap(&mut self) -> bool {
         let missing = self.window.next.0..self.window.known_end.0;
         let held = missing.map(DatagramNumber).find(|number| self.log.holds(*number));
         let first = |number| self.log.get(number).map(|bytes| DatagramHeader::of_checked(bytes).first_sequence());
         let held = held.and_then(|number| Some((number, first(number)?)));
         let stated = self.loose.stated.filter(|(end, _)| *end > self.window.next);
-        let (number, sequence) = held.or(stated)?;
+        let Some((number, sequence)) = held.or(stated) else { return false };
         self.give_up_before(number); // unless an earlier hole has not been reached
         // What it held up can be put in order all the same: else that hole might never be reached.
         self.window.complete = self.window.complete.max(sequence);
-        Some(sequence)
+        true
+    }
+
+    /// Takes in the pieces of a message that stand before a hole: it will never be whole, so no order will come for it, and
+    /// the hole must be reached all the same.
+    fn collect_up_to_hole(&mut self, max_message_bytes: usize) {
+        let end = self.end();
+        while self.hole.is_some()
+            && let Some(frame) = self.cursor.frame(&self.log, end)
+            && frame.kind() == Some(Kind::Data)
+            && !frame.ends_message()
+        {
+            let body_bytes = frame.body.len();
+            self.assembly.add(&frame, max_message_bytes);
+            self.cursor.step(body_bytes, false);
+        }
     }
 
     /// Its sender states with which message it began in this view, and where it ends. Where that is how far it has come here,
     /// what is missing of the view before shows.
     pub(crate) fn hear_bounds(&mut self, first: Sequence, end: DatagramNumber, sequence: Sequence) {
         (self.loose.stated, self.loose.first) = (Some((end, sequence)), Some(first));
-        if core::mem::take(&mut self.loose.unnumbered) {
-            (self.delivered, self.excused, self.cursor.sequence) = (first, first, first);
-        } else if let Some(began) = self.loose.began_at.take().filter(|began| first < *began) {
-            self.lose(first, began);
-        }
         let is_there = end == self.window.next && self.cursor.floor() >= end && self.hole.is_none();
         if is_there && sequence > self.delivered && !self.assembly.is_begun() {
             self.lose(self.delivered, sequence);
             (self.delivered, self.excused, self.cursor.sequence) = (sequence, sequence, sequence);
-        }
-    }
-
-    /// The first header of another life's stream says where it is.
-    pub(crate) fn begin_numbering(&mut self, first: Sequence) {
-        if core::mem::take(&mut self.loose.unnumbered) {
-            (self.delivered, self.excused) = (first, first);
-            self.loose.began_at = Some(first);
         }
     }
 
@@ -217,21 +238,25 @@ impl Stream {
         Some(sequence)
     }
 
-    /// At the first frame of a datagram: takes the numbering that its header states. Says whether messages were lost before
-    /// it.
+    /// At the first frame of a datagram: takes the numbering that its header states. Passes over what was given up before and
+    /// comes again. Says whether messages were lost before what comes next.
     pub(crate) fn look_ahead(&mut self) -> bool {
         let end = self.end();
-        if self.cursor.frame(&self.log, end).is_none() || !self.cursor.is_first_frame() {
-            return false;
+        while let Some(frame) = self.cursor.frame(&self.log, end) {
+            let (kind, body_bytes, ends) = (frame.kind(), frame.body.len(), frame.ends_message());
+            let first = self.cursor.sequence;
+            if first > self.delivered {
+                self.lose(self.delivered, first);
+                (self.delivered, self.excused) = (first, self.excused.max(first));
+                return true;
+            }
+            if first == self.delivered || kind != Some(Kind::Data) {
+                return false;
+            }
+            self.assembly.abandon();
+            self.cursor.step(body_bytes, ends);
         }
-        let first = self.cursor.sequence;
-        self.begin_numbering(first);
-        let lost = first > self.delivered;
-        if lost {
-            self.lose(self.delivered, first);
-            (self.delivered, self.excused) = (first, self.excused.max(first));
-        }
-        lost
+        false
     }
 
     /// Notes messages as given up.

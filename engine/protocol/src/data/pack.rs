@@ -49,7 +49,7 @@ pub(crate) struct Packer {
     /// Everything below this has gone to the network.
     pub(crate) sent: DatagramNumber,
     /// When the last datagram was closed: a stream's times never fall, whatever clocks do.
-    closed_at_ns: u64,
+    pub(crate) closed_at_ns: u64,
     /// The datagram before the open one, if it was closed early and may be filled further.
     early: Option<Early>,
 }

@@ -137,6 +137,7 @@ impl Pipeline {
             let started = own.is_some() || present & bit(rank) == 0;
             let window = if started { Window::from_the_start() } else { Window::default() };
             let mut stream = Stream::new(rank, log, window, first(rank), beginning.phase);
+            stream.is_present = present & bit(rank) != 0;
             stream.is_loose = config.reliability.is_lossy();
             stream
         });

@@ -52,6 +52,8 @@ pub(crate) struct Stream {
     /// Messages given up and not told yet, from message to message: those of which nobody can say any more where in the
     /// total order they stood, and at lossy levels those that headers say there were.
     pub(crate) skipped: Vec<(Sequence, Sequence)>,
+    /// Whether its sender is in the view.
+    pub(crate) is_present: bool,
     /// Whether messages may be lost.
     pub(crate) is_loose: bool,
     pub(crate) loose: Loose,
@@ -81,6 +83,7 @@ impl Stream {
             ordered: false,
             excused: first,
             skipped: Vec::new(),
+            is_present: true,
             is_loose: false,
             loose: Loose::default(),
             awaits_anchor: None,
@@ -90,7 +93,6 @@ impl Stream {
     /// Begins in the middle, for who comes late.
     pub(crate) fn start_at(&mut self, number: DatagramNumber, sequence: Sequence) {
         self.window.start_at(number, sequence);
-        self.loose.unnumbered = false; // what was before is no loss
         self.cursor = Cursor::at(number);
         self.cursor.sequence = sequence;
         (self.delivered, self.excused) = (sequence, sequence);
@@ -294,7 +296,7 @@ impl Stream {
             let sequence = self.cursor.sequence;
             self.cursor.step(body_bytes, ends);
             if ends {
-                self.delivered = self.cursor.sequence;
+                self.delivered = self.delivered.max(self.cursor.sequence);
                 self.loose.may_be_cut = false;
                 if cut && !early {
                     self.lose(sequence, sequence.next()); // it began in a hole
@@ -323,14 +325,16 @@ impl Stream {
             }
         };
         // What was published before we came was never promised.
-        self.begin_numbering(first);
-        let from = self.awaits_anchor.take().map_or(self.delivered, |came| came.min(first));
+        let told = if self.is_loose { self.delivered.max(self.excused) } else { self.delivered };
+        let from = self.awaits_anchor.take().map_or(told, |came| came.min(first));
         self.cursor.jump(hole.to);
         self.cursor.sequence = first;
         self.assembly.abandon();
-        (self.delivered, self.excused) = (first, first + u64::from(cut));
-        self.hole = None;
-        Some((from, first + u64::from(cut)))
+        // A lossy stream may say again what was given up before.
+        let first = if self.is_loose { first.max(self.delivered) } else { first };
+        let to = first + u64::from(cut);
+        (self.delivered, self.excused, self.hole) = (first, to, None);
+        Some((from.min(to), to))
     }
 
     /// Hears that nothing before `oldest` can be had any more.

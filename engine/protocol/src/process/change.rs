@@ -14,7 +14,7 @@ use crate::control::view_change::{Ballot, Reaction, Step, Value, ViewChange, Wis
 use crate::counters::Counter;
 use crate::data::barrier::Standing as AtBarrier;
 use crate::data::cut::Ending;
-use crate::data::loss::numbers_ahead;
+use crate::data::loss::numbers_of;
 use crate::data::pipeline::Pipeline;
 use crate::event::{Delivery, Event};
 use crate::mutant::Mutant;
@@ -22,7 +22,7 @@ use crate::outbox::Destination;
 use crate::view::{Beginning, Member, View, bit, ranks};
 use alloc::vec::Vec;
 use bourdon_wire::records::{BallotStep, heartbeat_flags};
-use bourdon_wire::{DatagramHeader, Epoch, Instant, Kind, Rank};
+use bourdon_wire::{DatagramHeader, Epoch, Instant, Kind, OrderNumber, Rank, Sequence};
 
 /// How many takeovers a proposer waits for those who are not suspected and do not answer.
 const PATIENCE: u64 = 4;
@@ -434,12 +434,7 @@ impl Process {
         if matches!(data.end, Ending::Wedged | Ending::Fetching(_)) {
             return 0; // what was promised stands in our state; the cut says whether it is complete
         }
-        // Nobody has the same there: what was agreed on is whether somebody had got to it. Then nothing from beyond can be
-        // lost by going on; else the markers are set again in the next view.
-        let agreed = match &data.end {
-            Ending::Decided(cut) if data.is_lossy() => Some(cut.phase > data.barrier.phase),
-            _ => None,
-        };
+        let agreed = data.agreed_barrier();
         let standing = data.barrier.look(&mut data.streams, &data.view);
         if agreed == Some(false) || standing == AtBarrier::Before && !(agreed.is_some() && is_all) {
             return 0;
@@ -516,7 +511,7 @@ impl Process {
         }
         let mut beginning = self.data.next_beginning();
         if self.data.is_lossy() && self.config.rank() == Some(value.sequencer) {
-            beginning.order = self.data.order_ahead(beginning.order);
+            beginning.order = self.data.next_order(beginning.order);
         }
         if self.config.mutant == Some(Mutant::ReuseNumbers) {
             beginning.order.0 = beginning.order.0.saturating_sub(1);
@@ -567,10 +562,16 @@ impl Process {
         let is_lossy = self.config.reliability.is_lossy();
         let earlier = core::mem::replace(&mut self.before, view.clone());
         let mut ahead = beginning.clone();
-        if let Some(own) = own.filter(|own| is_lossy && view.epoch > Epoch(1) && !earlier.contains(*own)) {
-            // It knows how far others were served as far as one of them told it.
-            ahead.first[own.rank.index()] = ahead.first[own.rank.index()] + numbers_ahead(&self.config);
-            ahead.order = ahead.order + if own.rank == view.sequencer { numbers_ahead(&self.config) } else { 0 };
+        if is_lossy && view.epoch > Epoch(1) {
+            // Nobody knows how far an earlier life was heard; nor a newcomer how far the order was.
+            let from = numbers_of(view.epoch);
+            for member in view.members.iter().filter(|member| !earlier.contains(**member)) {
+                let first = &mut ahead.first[member.rank.index()];
+                *first = (*first).max(Sequence(from));
+                if member.rank == view.sequencer {
+                    ahead.order = ahead.order.max(OrderNumber(from));
+                }
+            }
         }
         let beginning = &ahead;
         self.data = Pipeline::new(self.config.clone(), view.clone(), rank, beginning, &mut self.spare);
@@ -589,10 +590,6 @@ impl Process {
                 (_, Some(_)) => self.detector.watch(rank, now),
                 (_, None) => self.detector.forget(rank),
             }
-        }
-        for stream in self.data.streams.iter_mut().filter(|_| is_lossy) {
-            let renewed = earlier.incarnation(stream.rank) != view.incarnation(stream.rank);
-            stream.loose.unnumbered = renewed && view.epoch > Epoch(1);
         }
         self.data.suspected = self.detector.suspects();
         self.announce_windows();

@@ -168,7 +168,9 @@ impl Process {
                 stream.hear_bounds(Sequence(said.first_sequence.get()), end, Sequence(said.next_sequence.get()));
             }
             self.data.note_end(now, rank, end);
-            if rank == self.data.view.sequencer && self.data.is_lossy() {
+            // Who has promised a ballot orders nothing.
+            let orders = rank == self.data.view.sequencer && said.flags.get() & heartbeat_flags::WEDGED == 0;
+            if orders && self.data.is_lossy() {
                 self.data.doubt_order(now, end);
             }
         }

@@ -11,7 +11,7 @@
 //! DESIGN §7: 16.
 
 use super::{Verdict, Violation};
-use crate::history::{History, Id};
+use crate::history::{History, Id, Shown};
 
 pub(super) const NAME: &str = "barrier";
 
@@ -43,10 +43,17 @@ pub(super) fn delivered(history: &History, lineage: usize, id: Id, at: Option<u6
 }
 
 /// `lineage` was told that a barrier is complete; `others` are the members that share its view.
-pub(super) fn complete(history: &History, lineage: usize, others: impl Iterator<Item = usize>) -> Verdict {
+pub(super) fn complete(
+    history: &History,
+    lineage: usize,
+    others: impl Iterator<Item = usize>,
+    is_gone: impl Fn(Option<(u16, u32)>) -> bool,
+) -> Verdict {
     let told = &history.lineages[lineage];
     for other in others.map(|other| &history.lineages[other]).filter(|other| other.whole && told.whole) {
-        let before = told.delivered.iter().filter(|shown| !history.messages[shown.id as usize].at_barrier);
+        let message = |shown: &Shown| &history.messages[shown.id as usize];
+        let counts = |shown: &&Shown| !message(shown).at_barrier && !is_gone(message(shown).publisher);
+        let before = told.delivered.iter().filter(counts);
         if let Some(ahead) =
             { before }.rev().find(|shown| !other.has(shown.id) && !other.gave_up(shown.sender, shown.sequence))
         {

@@ -54,7 +54,8 @@ fn in_order_of_sending(history: &History, lineage: &Lineage) -> Verdict {
     let (mut view, mut latest) = (0, (0, 0));
     for (epoch, id) in timely(lineage) {
         let message = &history.messages[id as usize];
-        let Some(bound_ns) = message.bound_ns else { continue };
+        // Published again after a view change, it was sent again.
+        let Some((_, bound_ns)) = message.sent.filter(|(sent_in, _)| *sent_in == epoch) else { continue };
         if epoch != view {
             (view, latest) = (epoch, (0, 0));
         }

@@ -213,7 +213,7 @@ impl World<'_> {
             (other.process.is_some() && other.incarnation == member.incarnation.0).then_some(other.lineage)
         });
         let sharing = alive.filter(|other| self.history.lineages[*other].epoch == epoch);
-        Checkers::synced(&self.history, node.lineage, sharing)
+        self.checkers.synced(&self.history, node.lineage, sharing, process.view())
     }
 
     /// A process has entered a view.
