@@ -207,7 +207,7 @@ impl Agent {
             taken += consumer.read_while(TAKE_LIMIT, |topic, frame| {
                 let (head, payload) = Published::read_from_prefix(frame).expect("a publication begins with its head");
                 let outgoing =
-                    Outgoing { topic: TopicId(topic as u16), intended_send_ns: head.intended(), client: None };
+                    Outgoing { topic: TopicId(topic as u16), intended_send_ns: head.intended(), client: None, name: None };
                 match node.try_publish_with(&outgoing, payload) {
                     Ok(_) => true,
                     Err(refusal @ (Refusal::TooLarge { .. } | Refusal::Observer)) => {
@@ -399,6 +399,7 @@ mod tests {
             order: None,
             epoch: Epoch(1),
             topic: TopicId(0),
+            name: None,
             send_time_ns: 0,
             kernel_receive_ns: None,
             delivered_at: Instant(0),

@@ -16,6 +16,8 @@ pub struct Delivery<'a> {
     pub epoch: Epoch,
     /// Its topic.
     pub topic: TopicId,
+    /// Its topic's name, if it was published by name.
+    pub name: Option<&'a str>,
     /// When the application sent it (or meant to, if it said so), in nanoseconds since the UNIX epoch by the sender's
     /// clock.
     pub send_time_ns: u64,
@@ -47,6 +49,7 @@ impl<'a> Delivery<'a> {
             order: None,
             epoch,
             topic: TopicId(0),
+            name: None,
             send_time_ns: 0,
             kernel_receive_ns: None,
             delivered_at: now,

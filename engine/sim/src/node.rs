@@ -147,7 +147,7 @@ impl Node {
         while self.wanted > 0 {
             let payload = draw_payload(plan, plan.max_message_bytes, rng);
             let intended_send_ns = hits(rng, 200).then(|| rng.u64(..));
-            let outgoing = Outgoing { topic: TopicId(rng.u16(0..4)), intended_send_ns, client: None };
+            let outgoing = Outgoing { topic: TopicId(rng.u16(0..4)), intended_send_ns, ..Outgoing::default() };
             let sequence = match offer(process, now, plan, &outgoing, &payload, rng) {
                 Ok(Some(sequence)) => sequence,
                 Ok(None) => continue, // claimed and dropped

@@ -115,6 +115,7 @@ pub(crate) fn deliver_early(
                 order: None,
                 epoch: step.epoch,
                 topic: frame.topic,
+                name: head.name,
                 send_time_ns: head.intended_send_ns.unwrap_or(header.send_time_ns()),
                 kernel_receive_ns,
                 delivered_at: step.now,
