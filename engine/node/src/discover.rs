@@ -3,15 +3,15 @@
 //! An observer must know how many members there are and who orders what, or it delivers something else than the
 //! members do. Asking its user to repeat the members' configuration invites mistakes; heartbeats don't carry it, only
 //! a 64-bit fingerprint of it, by which processes tell whether they agree. But few configurations are possible: members,
-//! order and sequencer make some eight thousand, and a fingerprint can be computed for each in a millisecond. The one
-//! that fits is the group's; that another fits by chance has a probability of 2^-50.
+//! order, reliability and sequencer make some 25,000, and a fingerprint can be computed for each in milliseconds. The one
+//! that fits is the group's; that another fits by chance has a probability of 2^-49.
 //!
 //! What can't be learned: an mtu or a message size that is not the default, of which there are too many. Then a
 //! configuration file is needed, and the error says so.
 
 use crate::clock::Clock;
 use crate::inline::NodeError;
-use crate::settings::{Order, Role, Settings};
+use crate::settings::{Order, Reliability, Role, Settings};
 use crate::transport::pick;
 use bourdon_port::{Echo, Port};
 use bourdon_wire::records::Heartbeat;
@@ -29,7 +29,7 @@ pub enum Discovery {
     Unknown,
 }
 
-/// Listens for a member's heartbeat, at most for `longest`, and fills in members, order and sequencer.
+/// Listens for a member's heartbeat, at most for `longest`, and fills in members, order, reliability and sequencer.
 ///
 /// # Errors
 /// If the network can't be used.
@@ -61,18 +61,23 @@ fn heartbeat_fingerprint(bytes: &[u8], group: GroupId) -> Option<u64> {
     Some(Heartbeat::read(frame.body)?.0.configuration.get())
 }
 
-/// Sets the members, order and sequencer that have this fingerprint; says whether there are any.
+/// Sets the members, order, reliability and sequencer that have this fingerprint; says whether there are any.
 fn search(settings: &mut Settings, fingerprint: u64) -> bool {
     let mut candidate = settings.clone();
     candidate.process.role = Role::Observer;
     for members in 1..=Rank::MAX.0 + 1 {
         for order in [Order::Total, Order::Fifo, Order::Causal, Order::Unordered] {
-            for sequencer in 0..members {
+            for reliability in [Reliability::Reliable, Reliability::Uniform, Reliability::Stable] {
                 let group = &mut candidate.group;
-                (group.members, group.order, group.sequencer) = (members, order, sequencer);
-                if candidate.protocol(usize::MAX).fingerprint() == fingerprint {
-                    settings.group = candidate.group;
-                    return true;
+                (group.members, group.order, group.reliability) = (members, order, reliability);
+                let mut config = candidate.protocol(usize::MAX);
+                for sequencer in 0..members {
+                    config.sequencer = Rank(sequencer);
+                    if config.fingerprint() == fingerprint {
+                        candidate.group.sequencer = sequencer;
+                        settings.group = candidate.group;
+                        return true;
+                    }
                 }
             }
         }
@@ -88,12 +93,13 @@ mod tests {
     fn every_configuration_is_found_and_a_strange_one_is_not() {
         let mut members = Settings::default();
         (members.group.members, members.group.order, members.group.sequencer) = (64, Order::Unordered, 63);
+        members.group.reliability = Reliability::Stable;
         let fingerprint = members.protocol(usize::MAX).fingerprint();
         let mut settings = Settings::default();
         assert!(search(&mut settings, fingerprint));
         assert_eq!(
-            (settings.group.members, settings.group.order, settings.group.sequencer),
-            (64, Order::Unordered, 63)
+            (settings.group.members, settings.group.order, settings.group.sequencer, settings.group.reliability),
+            (64, Order::Unordered, 63, Reliability::Stable)
         );
         assert!(!search(&mut settings, fingerprint ^ 1));
     }

@@ -43,6 +43,7 @@
 
 mod admin;
 mod agent;
+pub mod channels;
 mod client_node;
 mod clock;
 mod control;
@@ -57,6 +58,7 @@ mod messages;
 pub mod placement;
 pub mod settings;
 mod threaded;
+mod topics;
 mod transport;
 
 pub use bourdon_port::{Port, PortError};
@@ -64,7 +66,10 @@ pub use bourdon_protocol::control::detector::{Figures, Gaps, Why};
 pub use bourdon_protocol::{
     Claim, Client, ClientEvent, Counter, Counters, Delivery, Event, Member, Outgoing, Process, Refusal, Standing, View,
 };
-pub use bourdon_wire::{ClientId, Epoch, GroupId, Incarnation, Instant, OrderNumber, Rank, Sequence, TopicId};
+pub use bourdon_wire::{
+    ClientId, Epoch, GroupId, Incarnation, Instant, NameError, OrderNumber, Rank, Sequence, TopicId, TopicName,
+};
+pub use channels::Channels;
 pub use client_node::ClientNode;
 pub use clock::Clock;
 pub use discover::{Discovery, discover};
@@ -74,4 +79,5 @@ pub use inline::{Engine, Node, NodeError};
 pub use messages::NodeEvent;
 pub use settings::{Settings, SettingsError};
 pub use threaded::{Handles, Info, ThreadedNode};
+pub use topics::{Filter, Pattern, PatternError, Verdict};
 pub use transport::AnyPort;

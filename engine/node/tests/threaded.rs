@@ -159,7 +159,7 @@ fn a_parked_agent_sleeps_until_it_is_needed() {
 fn several_publications_and_subscriptions_share_a_node() {
     let world = World::new(1);
     let (es, nq) = (TopicId::of("es"), TopicId::of("nq"));
-    let handles = Handles { publications: 2, subscriptions: vec![vec![es], vec![nq], vec![]] };
+    let handles = Handles { publications: 2, subscriptions: vec![vec![es.into()], vec![nq.into()], vec![]] };
     let (node, mut publications, mut subscriptions) =
         ThreadedNode::start_with(&world.member(0), &handles).expect("it starts");
     let threads: Vec<_> = [es, nq]
