@@ -1,4 +1,4 @@
-//! `bourdon node`: runs a member or observer until it is told to stop.
+//! `bourdon node`: runs a member or observer, and its part in the group's channels, until it is told to stop.
 //!
 //! It delivers to nobody: it keeps a group going, orders, acknowledges, serves clients, and is looked at by its counters
 //! and its admin socket. A signal only makes a descriptor readable, and the one loop that waits for events ends
@@ -19,6 +19,10 @@ pub(crate) struct Args {
     /// The node's configuration
     #[arg(long, value_name = "FILE", default_value = "bourdon.toml")]
     config: PathBuf,
+    /// Run this channel only, and no more of the group; may be given several times [default: the group and every
+    /// channel that this process is a member of]
+    #[arg(long, value_name = "NAME")]
+    channel: Vec<String>,
     /// Write events to stdout as JSON objects
     #[arg(long)]
     json: bool,
@@ -29,28 +33,65 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     // Before the first thread, so that no signal is missed.
     let signals = signals().map_err(Failure::unusable)?;
     let handles = Handles { publications: 0, subscriptions: Vec::new() };
-    let (mut node, ..) = ThreadedNode::start_with(&settings, &handles).map_err(Failure::unusable)?;
-    let reporter = Reporter { json: args.json };
-    reporter.started(&settings, &node);
+    let mut running = Vec::new();
+    for (channel, settings) in parts(&settings, &args.channel)? {
+        let (node, ..) = ThreadedNode::start_with(&settings, &handles).map_err(Failure::unusable)?;
+        let reporter = Reporter { json: args.json, channel };
+        reporter.started(&settings, &node);
+        running.push((reporter, node));
+    }
+    let outcome = serve(&mut running, &signals);
+    let stopped = stop(running);
+    Reporter { json: args.json, channel: None }.say("the node has stopped", &mut json!({ "event": "stopped" }));
+    outcome.and(stopped)
+}
+
+/// What is to be run: each channel's name, if it is one, and settings.
+fn parts(settings: &Settings, wanted: &[String]) -> Result<Vec<(Option<String>, Settings)>, Failure> {
+    let part = |name: &String| Ok((Some(name.clone()), settings.for_channel(name).map_err(Failure::unusable)?));
+    if !wanted.is_empty() {
+        return wanted.iter().map(part).collect();
+    }
+    let mut parts = vec![(None, settings.clone())];
+    for channel in &settings.channels {
+        let part = part(&channel.name)?;
+        if part.1.process.role == settings.process.role {
+            parts.push(part);
+        }
+    }
+    Ok(parts)
+}
+
+/// Tells what happens until a signal comes or one of them ends.
+fn serve(running: &mut [(Reporter, ThreadedNode)], signals: &UnixStream) -> Result<(), Failure> {
     loop {
-        node.clear_events();
-        while let Some(event) = node.poll_event() {
-            reporter.event(event);
+        for (reporter, node) in &mut *running {
+            node.clear_events();
+            while let Some(event) = node.poll_event() {
+                reporter.event(event);
+            }
         }
-        if !node.is_running() {
-            break;
+        if running.iter().any(|(_, node)| !node.is_running()) {
+            return Ok(());
         }
-        let events = node.events_fd();
-        let mut fds = [PollFd::new(&signals, PollFlags::IN), PollFd::new(&events, PollFlags::IN)];
+        let events: Vec<_> = running.iter().map(|(_, node)| node.events_fd()).collect();
+        let mut fds = vec![PollFd::new(signals, PollFlags::IN)];
+        fds.extend(events.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
         match poll(&mut fds, None) {
-            Ok(_) if !fds[0].revents().is_empty() => break,
+            Ok(_) if !fds[0].revents().is_empty() => return Ok(()),
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(Failure::broken(format!("waiting for events: {error}"))),
         }
     }
-    node.stop().map_err(Failure::broken)?;
-    reporter.say("the node has stopped", &json!({ "event": "stopped" }));
-    Ok(())
+}
+
+/// Stops all of them at once: each waits a while for others.
+fn stop(running: Vec<(Reporter, ThreadedNode)>) -> Result<(), Failure> {
+    std::thread::scope(|scope| {
+        let ending: Vec<_> = running.into_iter().map(|(_, node)| scope.spawn(|| node.stop())).collect();
+        let ended = ending.into_iter().map(|ending| ending.join().expect("ending a node does not panic"));
+        ended.collect::<Result<Vec<()>, _>>().map(drop).map_err(Failure::broken)
+    })
 }
 
 /// A descriptor that becomes readable with SIGTERM or SIGINT.
@@ -64,12 +105,15 @@ pub(crate) fn signals() -> std::io::Result<UnixStream> {
 
 struct Reporter {
     json: bool,
+    channel: Option<String>,
 }
 
 impl Reporter {
-    fn say(&self, text: &str, object: &Value) {
-        eprintln!("bourdon: {text}");
+    fn say(&self, text: &str, object: &mut Value) {
+        let channel = self.channel.as_ref().map(|name| format!("channel {name}: ")).unwrap_or_default();
+        eprintln!("bourdon: {channel}{text}");
         if self.json {
+            object["channel"] = self.channel.clone().into();
             let mut out = std::io::stdout().lock();
             // Nobody reads any more: the node goes on.
             let _ = writeln!(out, "{object}").and_then(|()| out.flush());
@@ -88,7 +132,7 @@ impl Reporter {
         let (at, io) = (info.local_address, &info.io);
         let text = format!("{who} of group {name:?} on {address} over {interface}: at {at} by {io}, idle {idle:?}");
         let granted_bytes = info.receive_buffer_bytes / 2; // the kernel says twice what one can ask
-        let object = json!({
+        let mut object = json!({
             "event": "started", "group": name, "group_address": address, "rank": rank, "address": at, "io": io,
             "fallback": info.fallback, "receive_buffer_bytes": granted_bytes,
             "counters": info.counters_path, "admin_socket": info.socket_path, "pid": std::process::id(),
@@ -103,14 +147,14 @@ impl Reporter {
             );
         }
         eprintln!("bourdon: the group is open: there is no key, so whoever reaches {address} can read and publish");
-        self.say(&text, &object);
+        self.say(&text, &mut object);
     }
 
     fn event(&self, event: NodeEvent) {
         let text = event.to_string();
         let at_ns = bourdon::Clock::start().wall_ns();
         let mut object = json!({ "event": name(event), "at_ns": at_ns, "rank": Value::Null, "text": text });
-        let NodeEvent::Group(event) = event else { return self.say(&text, &object) };
+        let NodeEvent::Group(event) = event else { return self.say(&text, &mut object) };
         match event {
             Event::Suspected(rank, _)
             | Event::Trusted(rank)
@@ -128,7 +172,7 @@ impl Reporter {
             Event::Synced { phase, .. } => object["phase"] = phase.into(),
             _ => {}
         }
-        self.say(&text, &object);
+        self.say(&text, &mut object);
     }
 }
 
