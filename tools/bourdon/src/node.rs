@@ -2,14 +2,16 @@
 //!
 //! It delivers to nobody: it keeps a group going, orders, acknowledges, serves clients, and is looked at by its counters
 //! and its admin socket. A signal only makes a descriptor readable, and the one loop that waits for events ends
-//! the node: no work is done where a signal strikes.
+//! the node, or joins and leaves channels: no work is done where a signal strikes.
+
+mod parts;
 
 use crate::exit::Failure;
-use crate::place::load;
 use bourdon::settings::Role;
-use bourdon::{Event, Handles, NodeEvent, Settings, ThreadedNode};
-use rustix::event::{PollFd, PollFlags, poll};
+use bourdon::{Event, NodeEvent, Settings, ThreadedNode};
+use parts::Parts;
 use serde_json::{Value, json};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -29,76 +31,27 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    let settings = load(&args.config)?;
     // Before the first thread, so that no signal is missed.
     let signals = signals().map_err(Failure::unusable)?;
-    let handles = Handles { publications: 0, subscriptions: Vec::new() };
-    let mut running = Vec::new();
-    for (channel, settings) in parts(&settings, &args.channel)? {
-        let (node, ..) = ThreadedNode::start_with(&settings, &handles).map_err(Failure::unusable)?;
-        let reporter = Reporter { json: args.json, channel };
-        reporter.started(&settings, &node);
-        running.push((reporter, node));
-    }
-    let outcome = serve(&mut running, &signals);
-    let stopped = stop(running);
-    Reporter { json: args.json, channel: None }.say("the node has stopped", &mut json!({ "event": "stopped" }));
-    outcome.and(stopped)
-}
-
-/// What is to be run: each channel's name, if it is one, and settings.
-fn parts(settings: &Settings, wanted: &[String]) -> Result<Vec<(Option<String>, Settings)>, Failure> {
-    let part = |name: &String| Ok((Some(name.clone()), settings.for_channel(name).map_err(Failure::unusable)?));
-    if !wanted.is_empty() {
-        return wanted.iter().map(part).collect();
-    }
-    let mut parts = vec![(None, settings.clone())];
-    for channel in &settings.channels {
-        let part = part(&channel.name)?;
-        if part.1.process.role == settings.process.role {
-            parts.push(part);
-        }
-    }
-    Ok(parts)
-}
-
-/// Tells what happens until a signal comes or one of them ends.
-fn serve(running: &mut [(Reporter, ThreadedNode)], signals: &UnixStream) -> Result<(), Failure> {
-    loop {
-        for (reporter, node) in &mut *running {
-            node.clear_events();
-            while let Some(event) = node.poll_event() {
-                reporter.event(event);
-            }
-        }
-        if running.iter().any(|(_, node)| !node.is_running()) {
-            return Ok(());
-        }
-        let events: Vec<_> = running.iter().map(|(_, node)| node.events_fd()).collect();
-        let mut fds = vec![PollFd::new(signals, PollFlags::IN)];
-        fds.extend(events.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
-        match poll(&mut fds, None) {
-            Ok(_) if !fds[0].revents().is_empty() => return Ok(()),
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(Failure::broken(format!("waiting for events: {error}"))),
-        }
-    }
-}
-
-/// Stops all of them at once: each waits a while for others.
-fn stop(running: Vec<(Reporter, ThreadedNode)>) -> Result<(), Failure> {
-    std::thread::scope(|scope| {
-        let ending: Vec<_> = running.into_iter().map(|(_, node)| scope.spawn(|| node.stop())).collect();
-        let ended = ending.into_iter().map(|ending| ending.join().expect("ending a node does not panic"));
-        ended.collect::<Result<Vec<()>, _>>().map(drop).map_err(Failure::broken)
-    })
+    let hangups = readable_with(&[SIGHUP]).map_err(Failure::unusable)?;
+    let mut parts = Parts::start(args.config, args.channel, args.json)?;
+    let outcome = parts.serve(&signals, &hangups);
+    let stopped = parts.stop();
+    outcome.and(stopped)?;
+    let reporter = Reporter { json: args.json, channel: None };
+    reporter.say("the node has stopped", &mut json!({ "event": "stopped" }));
+    Ok(())
 }
 
 /// A descriptor that becomes readable with SIGTERM or SIGINT.
 pub(crate) fn signals() -> std::io::Result<UnixStream> {
+    readable_with(&[SIGTERM, SIGINT])
+}
+
+fn readable_with(signals: &[i32]) -> std::io::Result<UnixStream> {
     let (reader, writer) = UnixStream::pair()?;
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+    for signal in signals {
+        signal_hook::low_level::pipe::register(*signal, writer.try_clone()?)?;
     }
     Ok(reader)
 }
