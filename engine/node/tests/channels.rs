@@ -7,11 +7,14 @@ use bourdon::{Channels, Counter, Event, Node, Refusal, Settings, Standing, Topic
 use common::{World, fresh_address, poll_until, until};
 use std::collections::HashMap;
 
+/// Sender, sequence, order, payload.
+type Got = (u16, u64, Option<u64>, String);
+
 /// One process: its channels, and what it was shown of each.
 struct Party {
     channels: Channels,
-    /// Channel: sender, sequence, order, payload.
-    got: HashMap<String, Vec<(u16, u64, Option<u64>, String)>>,
+    /// By channel.
+    got: HashMap<String, Vec<Got>>,
     events: Vec<(String, Event)>,
 }
 
