@@ -102,14 +102,6 @@ impl Pattern {
             _ => None,
         }
     }
-
-    /// The id that it names, if it names one.
-    fn id(&self) -> Option<TopicId> {
-        match &self.0 {
-            Kind::Id(id) | Kind::Exact(_, id) => Some(*id),
-            Kind::Wild(_) => None,
-        }
-    }
 }
 
 /// Whatever has this id, whatever its name.
@@ -172,7 +164,7 @@ impl Filter {
         Self {
             patterns: patterns.to_vec(),
             known: topics.iter().map(|name| (TopicId::of(name), name.clone())).collect(),
-            has_wild: patterns.iter().any(|pattern| pattern.id().is_none()),
+            has_wild: patterns.iter().any(|pattern| matches!(pattern.0, Kind::Wild(_))),
         }
     }
 
@@ -190,15 +182,15 @@ impl Filter {
 
     /// Whether a message is wanted, and what the subscriber should know if not.
     pub fn judge(&self, delivery: &Delivery<'_>) -> Verdict {
-        let mut by_id = self.patterns.iter().filter(|pattern| pattern.id() == Some(delivery.topic));
+        let by_id = |pattern: &Pattern| pattern.0 == Kind::Id(delivery.topic);
+        if self.patterns.is_empty() || self.patterns.iter().any(by_id) {
+            return Verdict::Wanted;
+        }
         match self.name(delivery) {
-            _ if self.patterns.is_empty() => Verdict::Wanted,
             Some(name) if self.patterns.iter().any(|pattern| pattern.matches(name)) => Verdict::Wanted,
-            Some(_) if by_id.next().is_some() => Verdict::Namesake,
-            Some(_) => Verdict::Unwanted,
-            None if by_id.next().is_some() => Verdict::Wanted, // asked for by id
+            Some(_) if self.patterns.iter().any(|pattern| pattern.exact(delivery.topic).is_some()) => Verdict::Namesake,
             None if self.has_wild => Verdict::Nameless,
-            None => Verdict::Unwanted,
+            _ => Verdict::Unwanted,
         }
     }
 }
@@ -246,7 +238,7 @@ mod tests {
                 prop_assert_eq!(pattern.to_string(), text.clone());
                 // A pattern without wildcards is a name and means itself only.
                 let is_name = check_name(&text).is_ok();
-                prop_assert_eq!(is_name, pattern.id().is_some());
+                prop_assert_eq!(is_name, matches!(pattern.0, Kind::Exact(..)));
                 prop_assert!(!is_name || pattern.matches(&text));
             }
         }

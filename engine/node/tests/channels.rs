@@ -106,10 +106,20 @@ fn three_channels(world: &World) -> Vec<ChannelSettings> {
 
 #[test]
 fn each_gets_exactly_the_channels_it_has_joined() {
+    come_and_go(0.0);
+}
+
+#[test]
+fn what_is_lost_on_the_way_is_repaired_in_its_channel() {
+    come_and_go(3.0);
+}
+
+fn come_and_go(drop_percent: f64) {
     let world = World::new(3);
     let settings = |rank: Option<u16>| {
         let mut settings = rank.map_or_else(|| world.observer(), |rank| world.member(rank));
         settings.channels = three_channels(&world);
+        settings.faults.drop_percent = drop_percent;
         settings
     };
     let mut parties = [

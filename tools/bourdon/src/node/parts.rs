@@ -82,7 +82,11 @@ impl Parts {
             None => settings,
         };
         let handles = Handles { publications: 0, subscriptions: Vec::new() };
-        let (node, ..) = ThreadedNode::start_with(own, &handles).map_err(Failure::unusable)?;
+        let started = ThreadedNode::start_with(own, &handles);
+        let (node, ..) = started.map_err(|error| match &channel {
+            Some(name) => Failure::unusable(format!("channel {name:?}: {error}")),
+            None => Failure::unusable(error),
+        })?;
         let reporter = Reporter { json: self.json, channel };
         reporter.started(own, &node);
         let is_member = own.process.role == Role::Member;
