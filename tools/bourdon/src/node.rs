@@ -11,7 +11,7 @@ use bourdon::settings::Role;
 use bourdon::{Event, NodeEvent, Settings, ThreadedNode};
 use parts::Parts;
 use serde_json::{Value, json};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -33,9 +33,9 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     // Before the first thread, so that no signal is missed.
     let signals = signals().map_err(Failure::unusable)?;
-    let hangups = readable_with(&[SIGHUP]).map_err(Failure::unusable)?;
+    let requests = readable_with(&[SIGUSR1]).map_err(Failure::unusable)?;
     let mut parts = Parts::start(args.config, args.channel, args.json)?;
-    let outcome = parts.serve(&signals, &hangups);
+    let outcome = parts.serve(&signals, &requests);
     let stopped = parts.stop();
     outcome.and(stopped)?;
     let reporter = Reporter { json: args.json, channel: None };

@@ -146,7 +146,7 @@ fn a_channel_is_left_and_joined_while_the_node_runs() {
     };
     some(0);
     world.configure("1.toml", 2, 1, "");
-    signal(&second.0, "HUP");
+    signal(&second.0, "USR1");
     let left = until(&mut others, |event| event["event"] == "left");
     assert!(of_channel(&left), "{left}");
     assert!(of_channel(&until(&mut others, |event| event["event"] == "stopped")));
@@ -159,7 +159,7 @@ fn a_channel_is_left_and_joined_while_the_node_runs() {
     groups.sort_by_key(Value::to_string);
     assert_eq!(groups, ["prices", "prices", "prices/trades"], "who left the channel is still in the group");
     world.configure("1.toml", 2, 1, &channel);
-    signal(&second.0, "HUP");
+    signal(&second.0, "USR1");
     until(&mut events, |event| of_channel(event) && event["members"] == json!([0, 1]));
     until(&mut others, |event| of_channel(event) && event["members"] == json!([0, 1]));
     some(COUNT / 3 * 2);

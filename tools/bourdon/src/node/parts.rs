@@ -1,9 +1,10 @@
 //! What one `bourdon node` runs: the group's own stream and channels, each a threaded node, joined and left as the
 //! configuration says.
 //!
-//! A process that must be restarted to join a channel leaves all its others for that long. So SIGHUP makes it read its
+//! A process that must be restarted to join a channel leaves all its others for that long. So SIGUSR1 makes it read its
 //! configuration again: channels that are new in it are joined, those that are gone are left, and everything else goes on
-//! undisturbed. A configuration that can't be used changes nothing and says why.
+//! undisturbed. A configuration that can't be used changes nothing and says why. (Not SIGHUP: a node whose terminal is closed
+//! shall end.)
 //!
 //! Invariant: the process ends with the group's own stream, or with its last channel.
 
@@ -95,23 +96,23 @@ impl Parts {
     }
 
     /// Tells what happens until a signal comes or what runs has ended.
-    pub(super) fn serve(&mut self, signals: &UnixStream, hangups: &UnixStream) -> Result<(), Failure> {
+    pub(super) fn serve(&mut self, signals: &UnixStream, requests: &UnixStream) -> Result<(), Failure> {
         loop {
             self.running.iter_mut().for_each(Part::tell);
             if self.stop_ended()? {
                 return Ok(());
             }
-            match self.sleep(signals, hangups)? {
+            match self.sleep(signals, requests)? {
                 Woken::ToEnd => return Ok(()),
-                Woken::ToReadAgain => self.read_again(hangups),
+                Woken::ToReadAgain => self.read_again(requests),
                 Woken::ByEvents => {}
             }
         }
     }
 
-    fn sleep(&self, signals: &UnixStream, hangups: &UnixStream) -> Result<Woken, Failure> {
+    fn sleep(&self, signals: &UnixStream, requests: &UnixStream) -> Result<Woken, Failure> {
         let events: Vec<_> = self.running.iter().map(|part| part.node.events_fd()).collect();
-        let mut fds = vec![PollFd::new(signals, PollFlags::IN), PollFd::new(hangups, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(signals, PollFlags::IN), PollFd::new(requests, PollFlags::IN)];
         fds.extend(events.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
         let is_leaving = self.running.iter().any(|part| part.leave_by.is_some());
         match poll(&mut fds, is_leaving.then_some(&LOOK)) {
@@ -143,8 +144,8 @@ impl Parts {
     }
 
     /// Reads the configuration again, joins what is new and leaves what is gone.
-    fn read_again(&mut self, mut hangups: &UnixStream) {
-        let _ = hangups.read(&mut [0; 64]);
+    fn read_again(&mut self, mut requests: &UnixStream) {
+        let _ = requests.read(&mut [0; 64]);
         let read = load(&self.config).and_then(|settings| Ok((self.channels(&settings)?, settings)));
         let (channels, settings) = match read {
             Ok(read) => read,
