@@ -11,7 +11,8 @@ use crate::transport::{AnyPort, pick};
 use bourdon_port::{Echo, Port, PortError, To, Waker};
 use bourdon_protocol::{Client, ClientEvent};
 use bourdon_wire::{
-    CONTROL_CHANNEL, ClientId, ECHO_OFFSET, GroupId, Incarnation, Instant, Rank, Sequence, TopicId, echo_bytes,
+    CONTROL_CHANNEL, ClientId, ECHO_OFFSET, GroupId, Incarnation, Instant, Rank, Sequence, TopicId, TopicName,
+    echo_bytes,
 };
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -83,6 +84,16 @@ impl ClientNode {
     pub fn publish(&mut self, topic: TopicId, payload: &[u8]) -> Sequence {
         assert!(payload.len() <= self.max_message_bytes, "a client's message fits one datagram");
         self.client.publish(topic, payload)
+    }
+
+    /// Queues a message that carries its topic's name; call only while [`ClientNode::has_room`].
+    ///
+    /// # Panics
+    /// If message and name together are longer than [`ClientNode::max_message_bytes`].
+    pub fn publish_named(&mut self, name: &TopicName, payload: &[u8]) -> Sequence {
+        let length = name.wire_bytes() + payload.len();
+        assert!(length <= self.max_message_bytes, "a client's message fits one datagram");
+        self.client.publish_named(name, payload)
     }
 
     /// Sends, receives, keeps time.

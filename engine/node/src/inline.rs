@@ -15,7 +15,7 @@ use crate::settings::{Settings, SettingsError};
 use crate::transport::{AnyPort, pick};
 use bourdon_port::{Echo, Port, PortError, To};
 use bourdon_protocol::{Claim, Config, Counters, Delivery, Destination, Event, Outgoing, Process, Refusal};
-use bourdon_wire::{ChannelId, ECHO_OFFSET, Incarnation, Instant, Rank, Sequence, TopicId, echo_bytes};
+use bourdon_wire::{ChannelId, ECHO_OFFSET, Incarnation, Instant, Rank, Sequence, TopicId, TopicName, echo_bytes};
 use bourdon_wrap::{Faults, Faulty};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -98,6 +98,15 @@ impl<P: Port> Engine<P> {
         self.try_publish_with(&Outgoing { topic, ..Outgoing::default() }, payload)
     }
 
+    /// Publishes a message that carries its topic's name, for who subscribes by patterns.
+    ///
+    /// # Errors
+    /// As [`Engine::try_publish`].
+    #[inline]
+    pub fn try_publish_named(&mut self, name: &TopicName, payload: &[u8]) -> Result<Sequence, Refusal> {
+        self.try_publish_with(&Outgoing::named(*name), payload)
+    }
+
     /// Publishes a message with all that can go with it.
     ///
     /// # Errors
@@ -119,11 +128,20 @@ impl<P: Port> Engine<P> {
     /// As [`Engine::try_publish`].
     #[inline]
     pub fn try_claim(&mut self, topic: TopicId, length: usize) -> Result<Claim<'_>, Refusal> {
+        self.try_claim_with(&Outgoing { topic, ..Outgoing::default() }, length)
+    }
+
+    /// Claims space for a message with all that can go with it.
+    ///
+    /// # Errors
+    /// As [`Engine::try_publish`].
+    #[inline]
+    pub fn try_claim_with(&mut self, outgoing: &Outgoing, length: usize) -> Result<Claim<'_>, Refusal> {
         self.begin_burst();
         if self.process.backlog() >= BACKLOG_SEND {
             let _ = self.transmit();
         }
-        self.process.try_claim(self.now, &Outgoing { topic, ..Outgoing::default() }, length)
+        self.process.try_claim(self.now, outgoing, length)
     }
 
     #[inline]

@@ -6,11 +6,12 @@
 //! Invariant: every frame that is written can be read back; one that can't is a bug, and panics.
 
 use bourdon_protocol::control::detector::Why;
-use bourdon_protocol::{Delivery, Event, Refusal, Standing};
-use bourdon_wire::{ClientId, ClientTag, Epoch, Incarnation, Instant, OrderNumber, Rank, Sequence, TopicId};
+use bourdon_protocol::{Delivery, Event, Outgoing, Refusal, Standing};
+use bourdon_wire::{ClientId, ClientTag, Epoch, Incarnation, Instant, OrderNumber, Rank, Sequence, TopicId, TopicName};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// In front of each published payload.
+/// In front of each published payload, and of the topic's name if it carries one: the frame's tag is the topic, and
+/// the name's length in its upper half.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct Published {
@@ -24,12 +25,35 @@ pub(crate) const UNTIMED: u64 = u64::MAX;
 pub(crate) const PUBLISHED_BYTES: usize = size_of::<Published>();
 
 impl Published {
+    /// The tag of a message's frame.
+    pub(crate) fn tag(topic: TopicId, name: Option<&TopicName>) -> u32 {
+        u32::from(topic.0) | (name.map_or(0, |name| name.as_str().len()) as u32) << 16
+    }
+
+    /// A whole frame, as what was to be published.
+    pub(crate) fn read(tag: u32, frame: &[u8]) -> (Outgoing, &[u8]) {
+        let (head, rest) = Self::read_from_prefix(frame).expect("a publication begins with its head");
+        let (name, payload) = split_name(rest, tag >> 16);
+        let name = name.map(|name| TopicName::new(name).expect("it was one"));
+        let (topic, intended_send_ns) = (TopicId(tag as u16), head.intended());
+        (Outgoing { topic, intended_send_ns, client: None, name }, payload)
+    }
+
     pub(crate) fn intended(self) -> Option<u64> {
         (self.intended_send_ns != UNTIMED).then_some(self.intended_send_ns)
     }
 }
 
-/// In front of each delivered payload.
+/// A name of so many bytes in front of a payload, if there is one.
+fn split_name(rest: &[u8], name_bytes: u32) -> (Option<&str>, &[u8]) {
+    if name_bytes == 0 {
+        return (None, rest);
+    }
+    let (name, payload) = rest.split_at(name_bytes as usize);
+    (Some(std::str::from_utf8(name).expect("it was text")), payload)
+}
+
+/// In front of each delivered payload, and of the topic's name if it came with one.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct Delivered {
@@ -57,6 +81,8 @@ mod has {
     /// A barrier's own message: its phase stands where the order number would.
     pub(super) const BARRIER: u32 = 8;
     pub(super) const LATE: u32 = 16;
+    /// From this bit on: how many bytes of a name follow.
+    pub(super) const NAME_SHIFT: u32 = 16;
 }
 
 impl Delivered {
@@ -79,14 +105,16 @@ impl Delivered {
                 | flag(has::KERNEL_RECEIVE, delivery.kernel_receive_ns.is_some())
                 | flag(has::CLIENT, delivery.client.is_some())
                 | flag(has::BARRIER, delivery.barrier.is_some())
-                | flag(has::LATE, delivery.late),
+                | flag(has::LATE, delivery.late)
+                | (delivery.name.map_or(0, str::len) as u32) << has::NAME_SHIFT,
         }
     }
 
     /// A whole frame, as the delivery it was.
     #[inline]
     pub(crate) fn read(frame: &[u8]) -> Delivery<'_> {
-        let (head, payload) = Self::read_from_prefix(frame).expect("a delivered frame begins with its head");
+        let (head, rest) = Self::read_from_prefix(frame).expect("a delivered frame begins with its head");
+        let (name, payload) = split_name(rest, head.has >> has::NAME_SHIFT);
         let has = |bit| head.has & bit != 0;
         Delivery {
             sender: Rank(head.sender),
@@ -95,6 +123,7 @@ impl Delivered {
             epoch: Epoch(head.epoch),
             late: has(has::LATE),
             topic: TopicId(head.topic),
+            name,
             send_time_ns: head.send_time_ns,
             kernel_receive_ns: has(has::KERNEL_RECEIVE).then_some(head.kernel_receive_ns),
             delivered_at: Instant(head.delivered_at),
@@ -335,6 +364,7 @@ mod tests {
             epoch: Epoch(2),
             late: true,
             topic: TopicId(9),
+            name: None,
             send_time_ns: 11,
             kernel_receive_ns: None,
             delivered_at: Instant(13),
@@ -344,8 +374,10 @@ mod tests {
         };
         let bare = Delivery { order: None, kernel_receive_ns: Some(12), client: None, ..delivery };
         let between = Delivery { barrier: Some(3), ..bare };
-        for delivery in [delivery, bare, between] {
+        let named = Delivery { name: Some("md.es"), ..bare };
+        for delivery in [delivery, bare, between, named] {
             let mut frame = Delivered::new(&delivery).as_bytes().to_vec();
+            frame.extend_from_slice(delivery.name.unwrap_or_default().as_bytes());
             frame.extend_from_slice(delivery.payload);
             assert_eq!(format!("{:?}", Delivered::read(&frame)), format!("{delivery:?}"));
         }

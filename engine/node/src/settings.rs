@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 pub struct Settings {
     /// What must be the same at every process of the group.
     pub group: GroupSettings,
+    /// Its channels besides the group's own stream.
+    #[serde(rename = "channel")]
+    pub channels: Vec<ChannelSettings>,
     /// What this process is.
     pub process: ProcessSettings,
     /// How it reaches the others.
@@ -54,6 +57,22 @@ pub struct GroupSettings {
     pub sequencer: u16,
     /// The topics in use, if they are to be checked.
     pub topics: Vec<String>,
+}
+
+/// A channel: a stream of its own, with its own view, address and guarantee. See `channels.rs`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChannelSettings {
+    /// The channel's name; on the network and in tools it is `group/name`.
+    pub name: String,
+    /// Its multicast address and port.
+    pub address: SocketAddr,
+    /// The order of delivery; the group's, if left out.
+    pub order: Option<Order>,
+    /// How much may be lost; the group's, if left out.
+    pub reliability: Option<Reliability>,
+    /// The ranks of the group's members that are members of it, by which they are numbered in it; all, if left out.
+    pub members: Option<Vec<u16>>,
 }
 
 /// The orders of delivery.
@@ -358,6 +377,12 @@ pub enum SettingsError {
     Malformed { path: PathBuf, source: Box<toml::de::Error> },
     #[error("topics {first:?} and {second:?} have the same 16-bit id: rename one of them")]
     TopicsCollide { first: String, second: String },
+    #[error("group.topics: {name:?}: {source}")]
+    Topic { name: String, source: bourdon_wire::NameError },
+    #[error("channel {channel:?}: {what}")]
+    Channel { channel: String, what: String },
+    #[error("there is no channel {channel:?} of group {group:?}: {}", known(.channels))]
+    NoChannel { group: String, channel: String, channels: Vec<String> },
     #[error("{0} names no port: write it as 239.255.74.1:7401, with a port from 1 to 65535")]
     NoPort(SocketAddr),
     #[error("{what} is {value} %: a percentage is between 0 and 100")]
@@ -394,7 +419,9 @@ impl Settings {
         if self.group.address.port() == 0 {
             return Err(SettingsError::NoPort(self.group.address));
         }
+        crate::channels::check(self)?;
         for (index, second) in self.group.topics.iter().enumerate() {
+            bourdon_wire::check_name(second).map_err(|source| SettingsError::Topic { name: second.clone(), source })?;
             let collides = |first: &&String| TopicId::of(first) == TopicId::of(second) && *first != second;
             if let Some(first) = self.group.topics[..index].iter().find(collides) {
                 return Err(SettingsError::TopicsCollide { first: first.clone(), second: second.clone() });
@@ -523,6 +550,13 @@ impl Settings {
         config.timing = self.timing();
         config.snapshots = self.process.snapshots;
         config
+    }
+}
+
+fn known(channels: &[String]) -> String {
+    match channels {
+        [] => "the configuration names none (in a [[channel]] section)".to_owned(),
+        names => format!("the configuration names {}", names.join(", ")),
     }
 }
 

@@ -22,11 +22,11 @@ use crate::inline::{Node, NodeError};
 use crate::messages::{self, NodeEvent};
 use crate::placement::place_current_thread;
 use crate::settings::{Role, Settings};
+use crate::topics::{Filter, Pattern};
 use bourdon_port::{Port, Waker};
 use bourdon_ring::counters as cells;
 use bourdon_ring::signal::{Bell, Flag, Sleeper, doorbell, watermark};
 use bourdon_ring::spsc;
-use bourdon_wire::TopicId;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -44,8 +44,8 @@ const COMMAND_RING_BYTES: usize = 8192;
 pub struct Handles {
     /// How many threads publish, each with a [`Publication`].
     pub publications: usize,
-    /// The topics of each [`Subscription`]; none means all.
-    pub subscriptions: Vec<Vec<TopicId>>,
+    /// The topics of each [`Subscription`], by patterns; none means all.
+    pub subscriptions: Vec<Vec<Pattern>>,
 }
 
 /// A running node.
@@ -155,7 +155,7 @@ impl ThreadedNode {
         let ring_bytes = settings.threads.publication_ring_bytes;
         let (producers, publications): (Vec<_>, _) =
             (0..handles.publications).map(|_| spsc::channel(ring_bytes)).unzip();
-        let pairs = handles.subscriptions.iter().map(|topics| subscribe(settings, topics));
+        let pairs = handles.subscriptions.iter().map(|patterns| subscribe(settings, patterns));
         let pairs: Vec<_> = pairs.collect::<Result<_, _>>().map_err(io("making an eventfd"))?;
         let (outlets, inlets): (_, Vec<_>) = pairs.into_iter().unzip();
         let (event_producer, consumer) = spsc::channel(EVENT_RING_BYTES);
@@ -338,14 +338,14 @@ fn run_agent(given: Given, ready: SyncSender<Ready>) -> Result<(), NodeError> {
     Ok(outcome?)
 }
 
-fn subscribe(settings: &Settings, topics: &[TopicId]) -> std::io::Result<(Outlet, Inlet)> {
+fn subscribe(settings: &Settings, patterns: &[Pattern]) -> std::io::Result<(Outlet, Inlet)> {
     let (producer, consumer) = spsc::channel(settings.threads.subscription_ring_bytes);
     let (sleeper, bell) = doorbell();
     let (overruns, overrun_count) = watermark(0);
     let waker = Waker::new()?;
     let outlet = Outlet {
         producer,
-        topics: topics.to_vec(),
+        filter: Filter::new(patterns, &settings.group.topics),
         overflow: VecDeque::new(),
         overruns,
         bell,

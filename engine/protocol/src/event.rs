@@ -18,6 +18,8 @@ pub struct Delivery<'a> {
     pub late: bool,
     /// Its topic.
     pub topic: TopicId,
+    /// Its topic's name, if it was published by name.
+    pub name: Option<&'a str>,
     /// When the application sent it (or meant to, if it said so), in nanoseconds since the UNIX epoch by the sender's
     /// clock.
     pub send_time_ns: u64,
@@ -50,6 +52,7 @@ impl<'a> Delivery<'a> {
             epoch,
             late: false,
             topic: TopicId(0),
+            name: None,
             send_time_ns: 0,
             kernel_receive_ns: None,
             delivered_at: now,

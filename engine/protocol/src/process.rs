@@ -35,7 +35,7 @@ use alloc::vec::Vec;
 use bourdon_wire::records::{self, ClientAnswer, refusals, request_flags};
 use bourdon_wire::{
     CONTROL_CHANNEL, ClientId, ClientTag, Datagram, DatagramHeader, DatagramNumber, Discard, Epoch, Frame, Incarnation,
-    Instant, Kind, OrderNumber, Rank, Sequence,
+    Instant, Kind, OrderNumber, Rank, Sequence, TopicName,
 };
 
 /// Events the application has not fetched; more are counted and dropped. Each names a rank or a rare fault, so a full
@@ -482,7 +482,7 @@ impl Process {
     }
 
     fn on_client(&mut self, now: Instant, frame: &Frame<'_>) {
-        let Some((request, payload)) = records::ClientRequest::read(frame.body) else { return };
+        let Some((request, name, payload)) = records::ClientRequest::read_all(frame.body) else { return };
         if self.standing != Standing::Member || !request.reply_to.is_reachable() {
             return;
         }
@@ -498,6 +498,7 @@ impl Process {
                     topic: frame.topic,
                     intended_send_ns: None,
                     client: Some(ClientTag::new(client, sequence)),
+                    name: name.and_then(|name| TopicName::new(name).ok()),
                 };
                 match self.try_publish(now, &outgoing, payload) {
                     Ok(_) => {

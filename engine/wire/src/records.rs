@@ -5,7 +5,8 @@
 //! version's and is passed over, except behind those that end in a list.
 
 use crate::datagram::NUMBERS_END;
-use crate::{Address, ChannelId, ClientId, DatagramNumber, Kind, OrderNumber, Rank, Sequence};
+use crate::topic::{is_honest, split_name};
+use crate::{Address, ChannelId, ClientId, DatagramNumber, Frame, Kind, OrderNumber, Rank, Sequence};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -160,7 +161,8 @@ record!(
 );
 
 record!(
-    /// A client's message, to be published by the member it is sent to; the payload follows.
+    /// A client's message, to be published by the member it is sent to; the payload follows, behind the topic's name if
+    /// [`request_flags::NAMED`] says so.
     ClientRequest, 40 {
         /// The client.
         client: U64,
@@ -179,6 +181,8 @@ record!(
 pub mod request_flags {
     /// The message was refused for good: use its sequence up and publish nothing.
     pub const SKIP: u16 = 1;
+    /// The topic's name stands in front of the payload.
+    pub const NAMED: u16 = 2;
 }
 
 record!(
@@ -500,6 +504,18 @@ impl NakRange {
     }
 }
 
+impl ClientRequest {
+    /// A request, the name of its message's topic if it has one, and the payload.
+    pub fn read_all(body: &[u8]) -> Option<(&Self, Option<&str>, &[u8])> {
+        let (request, rest) = Self::read(body)?;
+        if request.flags.get() & request_flags::NAMED == 0 {
+            return Some((request, None, rest));
+        }
+        let (name, payload) = split_name(rest)?;
+        Some((request, Some(name), payload))
+    }
+}
+
 impl ClientAnswer {
     /// An answer.
     pub fn new(client: ClientId, taken: Sequence, refusal: u64) -> Self {
@@ -514,8 +530,9 @@ impl Heartbeat {
     }
 }
 
-/// Whether a record of this kind can be read from a frame's body.
-pub(crate) fn check(kind: Kind, body: &[u8]) -> Option<()> {
+/// Whether a record of this kind can be read from a frame.
+pub(crate) fn check(kind: Kind, frame: &Frame<'_>) -> Option<()> {
+    let body = frame.body;
     match kind {
         Kind::Data => {}
         Kind::OrderRun => drop(OrderRun::read(body)?),
@@ -528,7 +545,12 @@ pub(crate) fn check(kind: Kind, body: &[u8]) -> Option<()> {
         }
         Kind::Nak => drop(Nak::read_all(body)?),
         Kind::Unavailable => drop(Unavailable::read(body)?),
-        Kind::ClientRequest => drop(ClientRequest::read(body)?),
+        Kind::ClientRequest => {
+            let (_, name, _) = ClientRequest::read_all(body)?;
+            if name.is_some_and(|name| !is_honest(name, frame.topic)) {
+                return None;
+            }
+        }
         Kind::ClientAnswer => drop(ClientAnswer::read(body)?),
         Kind::Ballot => drop(BallotStep::read_all(body)?),
         Kind::View => drop(ViewInfo::read_all(body)?),

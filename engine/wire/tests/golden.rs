@@ -10,7 +10,8 @@ use bourdon_wire::records::{
 };
 use bourdon_wire::{
     Address, CausalEntry, ChannelId, ClientId, ClientTag, Datagram, DatagramHeader, DatagramNumber, Epoch, FrameHeader,
-    Frames, GroupId, HEADER_BYTES, Incarnation, Kind, OrderNumber, Rank, Sequence, TopicId, echo_bytes, flags, seal,
+    Frames, GroupId, HEADER_BYTES, Incarnation, Kind, OrderNumber, Rank, Sequence, TopicId, TopicName, echo_bytes,
+    flags, seal,
 };
 use std::net::SocketAddr;
 use zerocopy::IntoBytes;
@@ -85,8 +86,8 @@ fn frame_header_and_kinds() {
     for (number, kind) in kinds.into_iter().enumerate() {
         assert_golden(FrameHeader::new(0, TopicId(0), kind, 0).as_bytes(), &format!("00000000 0000 {number:02x}00"));
     }
-    let bits = [flags::FIRST, flags::LAST, flags::TIMED, flags::CLIENT, flags::CAUSAL];
-    assert_eq!(bits, [0x10, 0x20, 0x40, 0x80, 0x100]);
+    let bits = [flags::FIRST, flags::LAST, flags::TIMED, flags::CLIENT, flags::CAUSAL, flags::NAMED];
+    assert_eq!(bits, [0x10, 0x20, 0x40, 0x80, 0x100, 0x200]);
 }
 
 #[test]
@@ -104,6 +105,32 @@ fn data_frame_with_every_extension() {
     assert_eq!(head.client, Some(ClientTag::new(ClientId(2), Sequence(3))));
     assert_eq!(head.causal, [CausalEntry::new(Rank(5), Sequence(6)), CausalEntry::new(Rank(7), Sequence(8))]);
     assert_eq!(head.payload, b"hi");
+}
+
+#[test]
+fn a_message_that_carries_its_topics_name() {
+    // Length 8, the topic's id, kind data, whole, named; the name behind its length, two bytes of payload.
+    let name = TopicName::new("md.es").unwrap();
+    assert_eq!(name.id(), TopicId::of("md.es"));
+    let mut space = [0xAA; 8];
+    name.write(&mut space);
+    assert_golden(&space, "05 6d642e6573 aaaa");
+    let bytes = hex(&format!("08000000 {:04x} 3002 05 6d642e6573 6869", name.id().0.swap_bytes()));
+    assert_eq!(Frames::new(&bytes, 1).check(), Some((1, 0)));
+    let head = Frames::new(&bytes, 1).next().unwrap().data().unwrap();
+    assert_eq!((head.name, head.payload), (Some("md.es"), &b"hi"[..]));
+    // The name of another id, and none at all.
+    for wrong in ["08000000 0100 3002 05 6d642e6573 6869", "01000000 0100 3002 00", "02000000 0100 3002 05 61"] {
+        assert_eq!(Frames::new(&hex(wrong), 1).check(), None, "{wrong}");
+    }
+    // A client's: behind the record.
+    let mut bytes = hex("30000000 0000 0600").to_vec();
+    bytes[4..6].copy_from_slice(&name.id().0.to_le_bytes());
+    bytes.extend(hex(&format!("0100000000000000 0200000000000000 {ADDRESS} 0200 00000000 05 6d642e6573 6869")));
+    assert_eq!(Frames::new(&bytes, 1).check(), Some((0, 1 << Kind::ClientRequest as u16)));
+    let body = Frames::new(&bytes, 1).next().unwrap().body;
+    let (_, name, payload) = ClientRequest::read_all(body).unwrap();
+    assert_eq!((name, payload), (Some("md.es"), &b"hi"[..]));
 }
 
 #[test]

@@ -4,22 +4,20 @@
 //! longer than the group takes is refused before it is read into memory.
 
 use crate::exit::Failure;
-use bourdon::{Settings, TopicId};
+use bourdon::Settings;
 use std::io::{BufRead, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-/// The group, the topic, and where the group is.
+/// The group or one of its channels, and where that is.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Place {
-    /// The group's name
+    /// The group's name, or GROUP/CHANNEL
     pub(crate) group: String,
-    /// The topic's name
-    pub(crate) topic: String,
     /// The group's configuration [default: bourdon.toml]
     #[arg(long, value_name = "FILE", conflicts_with_all = ["group_address", "interface"])]
     config: Option<PathBuf>,
-    /// The group's multicast address and port, instead of a configuration
+    /// The group's or channel's multicast address and port, instead of a configuration
     #[arg(long, value_name = "A:P")]
     group_address: Option<SocketAddr>,
     /// The interface its traffic uses [default: lo]
@@ -36,14 +34,19 @@ impl Place {
         let Some(address) = self.group_address else {
             let path = self.config.as_deref().unwrap_or(Path::new("bourdon.toml"));
             let settings = load(path)?;
-            if settings.group.name != self.group {
-                let (path, name) = (path.display(), &settings.group.name);
+            let name = &settings.group.name;
+            if *name == self.group {
+                return Ok((settings, true));
+            }
+            let channel = self.group.strip_prefix(name.as_str()).and_then(|rest| rest.strip_prefix('/'));
+            let Some(channel) = channel else {
+                let path = path.display();
                 return Err(Failure::unusable(format!(
                     "{path} is about group {name:?}, not {:?}: name another file with --config, or an address with --group-address",
                     self.group
                 )));
-            }
-            return Ok((settings, true));
+            };
+            return Ok((settings.for_channel(channel).map_err(Failure::unusable)?, true));
         };
         let mut settings = Settings::default();
         settings.group.name.clone_from(&self.group);
@@ -52,10 +55,6 @@ impl Place {
             settings.network.interface.clone_from(interface);
         }
         Ok((settings, false))
-    }
-
-    pub(crate) fn topic(&self) -> TopicId {
-        TopicId::of(&self.topic)
     }
 }
 
