@@ -203,6 +203,7 @@ impl<P: Port> Engine<P> {
             let to = match to {
                 Destination::Group => To::Group,
                 Destination::Peer(address) => To::Peer(address.into()),
+                Destination::Broadcast => To::Broadcast,
             };
             port.send(to, bytes, segment_bytes).unwrap_or_else(|error| {
                 failed = Some(error);

@@ -2,6 +2,7 @@
 
 pub(crate) mod clients;
 pub mod detector;
+pub(crate) mod direct;
 pub(crate) mod heartbeat;
 pub mod membership;
 pub(crate) mod presence;

@@ -245,6 +245,10 @@ impl<P: Port> Port for Faulty<P> {
         self.port.waker()
     }
 
+    fn can_broadcast(&self) -> bool {
+        self.port.can_broadcast()
+    }
+
     fn limits(&self) -> Limits {
         self.port.limits()
     }
