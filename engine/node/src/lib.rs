@@ -46,6 +46,7 @@ mod agent;
 mod client_node;
 mod clock;
 mod control;
+mod direct;
 pub mod counters;
 pub mod directory;
 mod discover;
@@ -62,11 +63,13 @@ mod transport;
 pub use bourdon_port::{Port, PortError};
 pub use bourdon_protocol::control::detector::{Figures, Gaps, Why};
 pub use bourdon_protocol::{
-    Claim, Client, ClientEvent, Counter, Counters, Delivery, Event, Member, Outgoing, Process, Refusal, Standing, View,
+    CallId, Claim, Client, ClientEvent, Counter, Counters, Delivery, DirectFailure, DirectMessage, DirectOutcome,
+    DirectRefusal, Event, Member, Outgoing, Process, Refusal, Standing, View,
 };
-pub use bourdon_wire::{ClientId, Epoch, GroupId, Incarnation, Instant, OrderNumber, Rank, Sequence, TopicId};
+pub use bourdon_wire::{Address, ClientId, Epoch, GroupId, Incarnation, Instant, OrderNumber, Rank, Sequence, TopicId};
 pub use client_node::ClientNode;
 pub use clock::Clock;
+pub use direct::{DirectNews, DirectTo};
 pub use discover::{Discovery, discover};
 pub use handles::{Publication, PublicationClaim, PublishError, Subscription};
 pub use idle::Idler;

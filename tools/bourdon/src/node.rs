@@ -1,13 +1,14 @@
 //! `bourdon node`: runs a member or observer until it is told to stop.
 //!
-//! It delivers to nobody: it keeps a group going, orders, acknowledges, serves clients, and is looked at by its counters
+//! It delivers to nobody but shows direct messages sent to it on stdout: it keeps a group going, orders, acknowledges, serves clients, and is looked at by its counters
 //! and its admin socket. A signal only makes a descriptor readable, and the one loop that waits for events ends
 //! the node: no work is done where a signal strikes.
 
 use crate::exit::Failure;
 use crate::place::load;
 use bourdon::settings::Role;
-use bourdon::{Event, Handles, NodeEvent, Settings, ThreadedNode};
+use crate::send::{received, received_object};
+use bourdon::{DirectMessage, DirectNews, Event, Handles, NodeEvent, Settings, ThreadedNode};
 use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -36,6 +37,11 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         node.clear_events();
         while let Some(event) = node.poll_event() {
             reporter.event(event);
+        }
+        while let Some(news) = node.poll_direct() {
+            if let DirectNews::Received(message) = news {
+                reporter.direct(&message);
+            }
         }
         if !node.is_running() {
             break;
@@ -74,6 +80,13 @@ impl Reporter {
             // Nobody reads any more: the node goes on.
             let _ = writeln!(out, "{object}").and_then(|()| out.flush());
         }
+    }
+
+    /// A direct message is what somebody meant for this node: data, and so on stdout.
+    fn direct(&self, message: &DirectMessage) {
+        let line = if self.json { received_object(message).to_string() } else { received(message) };
+        let mut out = std::io::stdout().lock();
+        let _ = writeln!(out, "{line}").and_then(|()| out.flush()); // as in `say`
     }
 
     fn started(&self, settings: &Settings, node: &ThreadedNode) {

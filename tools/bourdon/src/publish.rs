@@ -4,7 +4,7 @@
 //! messages over a bounded queue, waking the one that keeps the protocol going.
 
 use crate::exit::Failure;
-use crate::place::{Messages, Place, unheard};
+use crate::place::{Messages, Place, Where, unheard};
 use bourdon::{ClientEvent, ClientNode};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    let (settings, _) = args.place.settings()?;
+    let (settings, _) = args.place.at.settings()?;
     let mut node = ClientNode::open(&settings).map_err(Failure::unusable)?;
     if let Some(why) = node.fallback() {
         eprintln!("bourdon: {why}");
@@ -73,7 +73,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         }
     }
     if args.json {
-        let Place { group, topic, .. } = &args.place;
+        let Place { at: Where { group, .. }, topic, .. } = &args.place;
         let report = serde_json::json!({
             "group": group, "topic": topic, "messages": published, "bytes": bytes, "io": node.io(),
         });
