@@ -15,8 +15,8 @@ use crate::settings::{Settings, SettingsError};
 use crate::transport::{AnyPort, pick};
 use bourdon_port::{Echo, Port, PortError, To};
 use bourdon_protocol::{
-    CallId, Claim, Config, Counters, Delivery, Destination, DirectMessage, DirectOutcome, DirectRefusal, Event, Outgoing,
-    Process, Refusal,
+    CallId, Claim, Config, Counters, Delivery, Destination, DirectMessage, DirectOutcome, DirectRefusal, Event,
+    Outgoing, Process, Refusal,
 };
 use bourdon_wire::{Address, ChannelId, ECHO_OFFSET, Incarnation, Instant, Rank, Sequence, TopicId, echo_bytes};
 use bourdon_wrap::{Faults, Faulty};
@@ -428,7 +428,7 @@ impl Node {
         let mut fallback = picked.fallback;
         let wanted = settings.network.links && settings.detector.evidence && rank != Rank::OBSERVER;
         let links = if wanted && config.members > 1 {
-            let opened = Links::open(port.local_address().ip(), &settings.network.interface, port.waker());
+            let opened = Links::open(port.local_address(), &settings.network.interface, port.waker());
             opened.map_err(|error| fallback = Some(without_links(fallback.take(), &error))).ok()
         } else {
             None

@@ -6,8 +6,8 @@
 
 use crate::exit::Failure;
 use crate::place::load;
-use bourdon::settings::Role;
 use crate::send::{received, received_object};
+use bourdon::settings::Role;
 use bourdon::{DirectMessage, DirectNews, Event, Handles, NodeEvent, Settings, ThreadedNode};
 use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::{Value, json};

@@ -17,6 +17,8 @@ const LOOK: Duration = Duration::from_secs(5);
 const GATHER: Duration = Duration::from_millis(150);
 /// The longest sleep.
 const SLEEP: Duration = Duration::from_millis(100);
+/// No datagram is longer; what a group allows is found out when a line is sent.
+const LINE_MAX_BYTES: usize = 1 << 16;
 /// Messages read ahead.
 const READ_AHEAD: usize = 32;
 
@@ -56,19 +58,24 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let input = messages(&args, &node);
     let mut sender = Sender { args: &args, node, next: None, failed: 0 };
     let (mut is_open, mut under_way) = (true, 0);
-    while is_open || under_way > 0 {
+    while is_open || sender.next.is_some() || under_way > 0 {
         let mut took = false;
-        while is_open && sender.next.is_none() {
-            match input.try_recv() {
-                Ok(message) => sender.next = Some(message?),
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => is_open = false,
+        loop {
+            if sender.next.is_none() {
+                match input.try_recv() {
+                    Ok(message) => sender.next = Some(message?),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => {
+                        is_open = false;
+                        break;
+                    }
+                }
             }
-            if sender.send(&mut under_way)? {
-                took = true;
+            if !sender.send(&mut under_way)? {
+                break;
             }
+            took = true;
         }
-        took |= sender.next.is_some() && sender.send(&mut under_way)?;
         sender.node.poll().map_err(Failure::broken)?;
         while let Some(outcome) = sender.node.poll_outcome() {
             under_way -= 1;
@@ -78,7 +85,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         while let Some(message) = sender.node.poll_direct() {
             eprintln!("bourdon: {}", received(&message));
         }
-        if !took && (is_open || under_way > 0) {
+        if !took {
             sender.node.wait(SLEEP).map_err(Failure::broken)?;
         }
     }
@@ -156,24 +163,29 @@ impl Sender<'_> {
 
     fn report(&mut self, outcome: DirectOutcome) -> Result<(), Failure> {
         match outcome {
-            DirectOutcome::Done { call: CallId(call), by, address, rtt_ns, attempts } => {
+            DirectOutcome::Done { call, by, address, rtt_ns, attempts } => {
+                let number = number(call);
                 let at = SocketAddr::from(address);
                 let copies = if attempts == 1 { "1 copy".to_owned() } else { format!("{attempts} copies") };
-                let text = format!("{call} taken by member {by} at {at} in {:.3} ms, {copies}", rtt_ns as f64 / 1e6);
+                let text = format!(
+                    "message {number} was taken by member {by} at {at} in {:.3} ms, {copies}",
+                    rtt_ns as f64 / 1e6
+                );
                 self.say(
                     &text,
-                    &json!({ "message": call, "taken_by": by.0, "address": at, "rtt_ns": rtt_ns, "attempts": attempts, "failed": null }),
+                    &json!({ "message": number, "taken_by": by.0, "address": at, "rtt_ns": rtt_ns, "attempts": attempts, "failed": null }),
                 )
             }
-            DirectOutcome::Failed { call: CallId(call), why, attempts } => {
+            DirectOutcome::Failed { call, why, attempts } => {
+                let number = number(call);
                 self.failed += 1;
-                eprintln!("bourdon: message {call} was not taken: {why}");
+                eprintln!("bourdon: message {number} was not taken: {why}");
                 if !self.args.json {
                     return Ok(());
                 }
                 self.say(
                     "",
-                    &json!({ "message": call, "taken_by": null, "address": null, "rtt_ns": null, "attempts": attempts, "failed": why.to_string() }),
+                    &json!({ "message": number, "taken_by": null, "address": null, "rtt_ns": null, "attempts": attempts, "failed": why.to_string() }),
                 )
             }
         }
@@ -184,6 +196,11 @@ impl Sender<'_> {
     }
 }
 
+/// People count from one.
+fn number(call: CallId) -> u64 {
+    call.0 + 1
+}
+
 /// The message given, or the lines of stdin as they come.
 fn messages(args: &Args, node: &ClientNode) -> Receiver<Result<Vec<u8>, Failure>> {
     let (sender, receiver) = sync_channel(READ_AHEAD);
@@ -191,10 +208,9 @@ fn messages(args: &Args, node: &ClientNode) -> Receiver<Result<Vec<u8>, Failure>
         let _ = sender.send(Ok(message.clone().into_bytes()));
         return receiver;
     }
-    // Anything longer is refused when it is sent, with the limit of the day.
-    let (max_bytes, waker) = (node.max_message_bytes(), node.waker());
+    let waker = node.waker();
     std::thread::spawn(move || {
-        let mut lines = Messages::new(std::io::stdin().lock(), false, max_bytes);
+        let mut lines = Messages::new(std::io::stdin().lock(), false, LINE_MAX_BYTES);
         while let Some(line) = lines.next().transpose() {
             let is_last = line.is_err();
             if sender.send(line).is_err() || is_last {
@@ -241,7 +257,9 @@ fn who(rank: Rank, address: Address) -> String {
 /// Text as it is, but for what would act on a terminal; bytes that are none in hexadecimal.
 fn text(payload: &[u8]) -> String {
     match std::str::from_utf8(payload) {
-        Ok(text) => text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect(),
+        Ok(text) => {
+            text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+        }
         Err(_) => payload.iter().map(|byte| format!("{byte:02x}")).collect(),
     }
 }
