@@ -4,7 +4,7 @@ mod common;
 
 use bourdon_protocol::{Bystander, CallId, Destination, DirectFailure, DirectMessage, DirectOutcome, DirectRefusal};
 use bourdon_wire::records::{Direct, Heartbeat, direct_steps, heartbeat_flags};
-use bourdon_wire::{Address, ClientId, Datagram, Instant, Kind, Rank};
+use bourdon_wire::{Address, ClientId, Datagram, Incarnation, Instant, Kind, Rank};
 use common::net::{Net, address};
 use common::{GROUP, MS, MTU, control};
 use std::collections::BTreeMap;
@@ -94,6 +94,20 @@ fn who_is_gone_is_told_of_and_the_next_nearest_takes_it() {
     net.run(5001 * MS);
     let failed = outcome(&mut net, 3).unwrap();
     assert!(matches!(failed, DirectOutcome::Failed { why: DirectFailure::NoAnswer, .. }), "{failed:?}");
+}
+
+#[test]
+fn a_suspicion_is_not_waited_for() {
+    let mut net = formed(3, 0);
+    net.kill(1);
+    let now = net.now;
+    net.process(0).send_any(now, &[Rank(1), Rank(2)], b"job").unwrap();
+    net.run(5 * MS);
+    assert_eq!(outcome(&mut net, 0), None, "it is with the first of equals, who is dead");
+    let now = net.now;
+    net.process(0).on_evidence(now, Rank(1), Incarnation(1));
+    net.run(30 * MS);
+    assert!(matches!(outcome(&mut net, 0), Some(DirectOutcome::Done { by: Rank(2), .. })));
 }
 
 #[test]
@@ -242,6 +256,16 @@ fn the_nearest_is_found_by_probes_and_left_when_it_is_silent() {
     let rtt_ns = 100 * MS;
     assert_eq!(done, Some(DirectOutcome::Done { call, by: Rank(1), address: address(1), rtt_ns, attempts: 5 }));
     assert_eq!(beside.client.poll_outcome(), None);
+}
+
+#[test]
+fn who_is_named_twice_gets_it_once() {
+    let mut net = formed(3, 0);
+    net.lose = Box::new(|from, _| from == 1);
+    let now = net.now;
+    net.process(0).send_any(now, &[Rank(1), Rank(1), Rank(1)], b"job").unwrap();
+    net.run(5001 * MS);
+    assert_eq!(texts(&mut net, 1), ["job"], "its answers are lost");
 }
 
 #[test]

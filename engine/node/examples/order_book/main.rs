@@ -39,6 +39,8 @@ const EVENTS: usize = 50_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 const TOPIC: TopicId = TopicId::of("orders");
 
+/// A process's number, and what it said.
+type Line = (usize, String);
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> ExitCode {
@@ -167,7 +169,9 @@ struct Stage {
     count: usize,
     file: Option<String>,
     children: Vec<Child>,
-    said: (Sender<(usize, String)>, Receiver<(usize, String)>),
+    /// Who said what.
+    lines: Sender<Line>,
+    said: Receiver<Line>,
 }
 
 impl Stage {
@@ -175,7 +179,7 @@ impl Stage {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["process", &number.to_string(), &self.address, &self.count.to_string()]).args(&self.file);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let (lines, said) = (child.stdout.take().ok_or("no stdout")?, self.said.0.clone());
+        let (lines, said) = (child.stdout.take().ok_or("no stdout")?, self.lines.clone());
         std::thread::spawn(move || {
             for line in BufReader::new(lines).lines().map_while(Result::ok) {
                 let _ = said.send((number, line)); // at the end nobody asks any more
@@ -185,8 +189,8 @@ impl Stage {
     }
 
     /// The next line of any process.
-    fn hear(&self) -> Outcome<(usize, String)> {
-        self.said.1.recv_timeout(PATIENCE).map_err(|_| "no process has said anything for a minute".into())
+    fn hear(&self) -> Outcome<Line> {
+        self.said.recv_timeout(PATIENCE).map_err(|_| "no process has said anything for a minute".into())
     }
 
     fn wait_for(&self, number: usize, word: &str) -> Outcome<String> {
@@ -219,7 +223,8 @@ fn conduct(count: usize, file: Option<&str>) -> Outcome<()> {
     let count = load(count, file)?.len();
     let pid = std::process::id();
     let address = format!("239.255.{}.{}:{}", pid >> 8 & 0xff, pid & 0xff, 20_000 + pid % 10_000);
-    let mut stage = Stage { address, count, file: file.map(str::to_owned), children: Vec::new(), said: channel() };
+    let (lines, said) = channel();
+    let mut stage = Stage { address, count, file: file.map(str::to_owned), children: Vec::new(), lines, said };
     let all = usize::from(MEMBERS + OBSERVERS);
     for number in 0..all {
         let child = stage.start(number)?;

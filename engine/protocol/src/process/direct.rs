@@ -10,13 +10,15 @@ use crate::view::Member;
 use alloc::vec;
 use alloc::vec::Vec;
 use bourdon_wire::{Address, Instant, Rank};
+use zerocopy::IntoBytes;
 
 /// The direct messages of a process that begins: in a life of its own, whatever becomes of its place in the view.
 pub(super) fn begin(config: &Config) -> Direct {
     let rank = config.rank().unwrap_or(Rank::OBSERVER);
-    let mut rng = fastrand::Rng::with_seed(config.seed ^ u64::from(config.incarnation.0).rotate_left(32));
-    rng.u64(..);
-    let life = rng.u64(..) ^ u64::from(rank.0) << 48;
+    // Whatever tells two processes apart tells their lives apart: where they are, when they began, what they are.
+    let words = config.address.as_bytes().iter().map(|byte| u64::from(*byte));
+    let words = words.chain([config.seed, u64::from(config.incarnation.0), u64::from(rank.0)]);
+    let life = words.fold(0, |seed, word| fastrand::Rng::with_seed(seed ^ word).u64(..));
     Direct::new(life, config.address, config.limits.frame_bytes())
 }
 

@@ -129,6 +129,9 @@ impl Caller {
         if self.calls.len() + self.outcomes.len() >= CALLS_MAX {
             return Err(DirectRefusal::TooMany { limit: CALLS_MAX });
         }
+        // Whoever is named twice would get it twice.
+        targets.sort_by_key(|target| target.member.map(|(rank, _)| rank));
+        targets.dedup_by_key(|target| target.address);
         targets.truncate(PEERS_MAX / 2);
         let mut unknown = false;
         for target in &targets {
@@ -204,7 +207,8 @@ impl Caller {
             let rtt_ns = target.rtt_ns.or_else(|| self.rtt_ns(target.address)).unwrap_or(u64::MAX);
             (health(target) != Health::Well, rtt_ns)
         };
-        targets.sort_by_key(|target| core::cmp::Reverse(far(target)));
+        targets.sort_by_key(far);
+        targets.reverse(); // of equals the first one named
         let next = targets.pop();
         if let Some((before, leg)) = self.calls[index].current.take() {
             self.calls[index].before.push(leg);
