@@ -12,10 +12,16 @@ use common::{TOPIC, World, until};
 fn formed(world: &World) -> Vec<Node> {
     let mut nodes: Vec<_> = (0..world.members).map(|rank| Node::join(&world.member(rank)).expect("it joins")).collect();
     until("the group to form", || {
-        nodes.iter_mut().for_each(|node| drop(node.poll(|_| {}).expect("the port works")));
+        poll_all(&mut nodes);
         nodes.iter().all(|node| node.process().is_formed())
     });
     nodes
+}
+
+fn poll_all(nodes: &mut [Node]) {
+    for node in nodes {
+        node.poll(|_| {}).expect("the port works");
+    }
 }
 
 fn received(node: &mut Node) -> Vec<DirectMessage> {
@@ -30,7 +36,7 @@ fn members_observers_and_clients_reach_each_other() {
     let mut client = ClientNode::open(&world.member(0)).expect("it opens");
     let mut all = |done: &mut dyn FnMut(&mut Vec<Node>, &mut ClientNode) -> bool| {
         until("a direct message", || {
-            nodes.iter_mut().for_each(|node| drop(node.poll(|_| {}).expect("the port works")));
+            poll_all(&mut nodes);
             client.poll().expect("the port works");
             done(&mut nodes, &mut client)
         });
@@ -71,7 +77,7 @@ fn a_broadcast_is_heard_once_by_all_others() {
     let mut nodes = formed(&world);
     nodes.push(Node::join(&world.observer()).expect("it joins"));
     until("a spectator", || {
-        nodes.iter_mut().for_each(|node| drop(node.poll(|_| {}).expect("the port works")));
+        poll_all(&mut nodes);
         nodes[2].process().is_formed()
     });
     nodes[0].broadcast(b"to whom it may concern").expect("lo can");
@@ -144,7 +150,7 @@ fn a_node_hears_the_sources_it_names_while_it_runs() {
     let mut observer = world.observer();
     observer.network.sources = vec![source];
     let mut observer = Node::join(&observer).expect("it joins");
-    let mut both = |member: &mut Node, observer: &mut Node, wanted: usize| {
+    let both = |member: &mut Node, observer: &mut Node, wanted: usize| {
         let mut heard = 0;
         until("the observer to hear", || {
             member.poll(|_| {}).expect("the port works");
