@@ -140,6 +140,7 @@ impl Direct {
     }
 
     /// When [`Direct::tend`] must be called, at the latest.
+    #[inline]
     pub(crate) fn due(&self) -> Instant {
         self.caller.due()
     }

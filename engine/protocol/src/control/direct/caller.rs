@@ -323,15 +323,18 @@ impl Caller {
         &mut self.peers[index]
     }
 
+    #[inline]
     pub(crate) fn due(&self) -> Instant {
+        if self.calls.is_empty() { Instant::NEVER } else { self.next_due() }
+    }
+
+    #[cold]
+    fn next_due(&self) -> Instant {
         let of_call = |call: &Call| {
             let waits = if call.current.is_none() { call.probed_until } else { Instant::NEVER };
             call.give_up_at.min(call.fail_over_at).min(waits)
         };
         let calls = self.calls.iter().map(of_call).min().unwrap_or(Instant::NEVER);
-        if self.calls.is_empty() {
-            return calls;
-        }
         let with = |call: &Call, peer: &Peer| call.current.is_some_and(|(_, leg)| leg.address == peer.address);
         let live = self.peers.iter().filter(|peer| self.calls.iter().any(|call| with(call, peer)));
         live.map(|peer| peer.retry_at).fold(calls, Instant::min)
