@@ -14,6 +14,7 @@
 //! receive logs held.
 
 use crate::counters::{AgentFigures, CountersWriter};
+use crate::direct::Post;
 use crate::idle::Idler;
 use crate::inline::{DELIVER_LIMIT, Node};
 use crate::messages::{
@@ -138,6 +139,8 @@ pub(crate) struct Agent {
     /// The application's, which are answered by events.
     pub(crate) orders: spsc::Consumer,
     pub(crate) answers: Listener,
+    /// The application's direct messages.
+    pub(crate) post: Post,
     /// Why publications are held up: cell 0, for the application to read.
     pub(crate) held_up: cells::Writer,
     /// Rung by publishers and the control thread.
@@ -199,6 +202,7 @@ impl Agent {
             work_count += 1;
             self.tell(event.into());
         }
+        work_count += self.post.collect(&mut self.node);
         Ok(work_count + self.obey())
     }
 
@@ -258,7 +262,11 @@ impl Agent {
 
     fn obey(&mut self) -> usize {
         let mut ordered = Vec::new();
-        let mut count = self.orders.read(usize::MAX, |tag, _| ordered.push(tag));
+        let (post, node) = (&mut self.post, &mut self.node);
+        let mut count = self.orders.read(usize::MAX, |tag, frame| match tag {
+            tag if tag == Command::Direct as u32 => post.send(node, frame),
+            _ => ordered.push(tag),
+        });
         for tag in ordered {
             match tag {
                 tag if tag == Command::Leave as u32 => self.node.leave(),

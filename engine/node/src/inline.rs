@@ -14,10 +14,15 @@ use crate::placement::PlacementError;
 use crate::settings::{Settings, SettingsError};
 use crate::transport::{AnyPort, pick};
 use bourdon_port::{Echo, Port, PortError, To};
-use bourdon_protocol::{Claim, Config, Counters, Delivery, Destination, Event, Outgoing, Process, Refusal};
-use bourdon_wire::{ChannelId, ECHO_OFFSET, Incarnation, Instant, Rank, Sequence, TopicId, TopicName, echo_bytes};
+use bourdon_protocol::{
+    CallId, Claim, Config, Counters, Delivery, Destination, DirectMessage, DirectOutcome, DirectRefusal, Event,
+    Outgoing, Process, Refusal,
+};
+use bourdon_wire::{
+    Address, ChannelId, ECHO_OFFSET, Incarnation, Instant, Rank, Sequence, TopicId, TopicName, echo_bytes,
+};
 use bourdon_wrap::{Faults, Faulty};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// The most datagrams one call to [`Node::poll`] takes from the network: several full segmentation runs, and few enough
@@ -221,6 +226,7 @@ impl<P: Port> Engine<P> {
             let to = match to {
                 Destination::Group => To::Group,
                 Destination::Peer(address) => To::Peer(address.into()),
+                Destination::Broadcast => To::Broadcast,
             };
             port.send(to, bytes, segment_bytes).unwrap_or_else(|error| {
                 failed = Some(error);
@@ -257,6 +263,62 @@ impl<P: Port> Engine<P> {
         self.now = self.clock.now();
         self.owes = true;
         self.process.sync(self.now, payload)
+    }
+
+    /// Sends a message of at most one datagram to one member, beside the stream. [`Engine::poll_outcome`] says whether it
+    /// was taken.
+    ///
+    /// # Errors
+    /// If it is too long, too many are under way, or the member was not heard.
+    pub fn send_to(&mut self, rank: Rank, payload: &[u8]) -> Result<CallId, DirectRefusal> {
+        self.begin_direct();
+        self.process.send_to(self.now, rank, payload)
+    }
+
+    /// The same to any process of the group by its address, as it stood in a [`DirectMessage`].
+    ///
+    /// # Errors
+    /// If it is too long, too many are under way, or nothing can be sent there.
+    pub fn send_to_address(&mut self, to: Address, payload: &[u8]) -> Result<CallId, DirectRefusal> {
+        self.begin_direct();
+        self.process.send_to_address(self.now, to, payload)
+    }
+
+    /// Sends a message to the nearest of some members, and to the next nearest if that one does not take it in time. None
+    /// named means all others of the view.
+    ///
+    /// # Errors
+    /// If it is too long, too many are under way, or none of them was heard.
+    pub fn send_any(&mut self, among: &[Rank], payload: &[u8]) -> Result<CallId, DirectRefusal> {
+        self.begin_direct();
+        self.process.send_any(self.now, among, payload)
+    }
+
+    /// Sends a message to all processes of the group that hear the network, once and unanswered.
+    ///
+    /// # Errors
+    /// If it is too long, or the port can't broadcast.
+    pub fn broadcast(&mut self, payload: &[u8]) -> Result<(), DirectRefusal> {
+        if !self.port.can_broadcast() {
+            return Err(DirectRefusal::NoBroadcast);
+        }
+        self.begin_direct();
+        self.process.broadcast(self.now, payload)
+    }
+
+    fn begin_direct(&mut self) {
+        self.now = self.clock.now();
+        self.owes = true;
+    }
+
+    /// The next direct message received. Whoever never fetches them lets 256 wait, and refuses the others.
+    pub fn poll_direct(&mut self) -> Option<DirectMessage> {
+        self.process.poll_direct()
+    }
+
+    /// How the next of the direct messages sent did.
+    pub fn poll_outcome(&mut self) -> Option<DirectOutcome> {
+        self.process.poll_outcome()
     }
 
     /// Leaves the group; [`Event::Left`] says when the others have gone on without this process.
@@ -386,7 +448,7 @@ impl Node {
         let mut fallback = picked.fallback;
         let wanted = settings.network.links && settings.detector.evidence && rank != Rank::OBSERVER;
         let links = if wanted && config.members > 1 {
-            let opened = Links::open(port.local_address().ip(), &settings.network.interface, port.waker());
+            let opened = Links::open(port.local_address(), &settings.network.interface, port.waker());
             opened.map_err(|error| fallback = Some(without_links(fallback.take(), &error))).ok()
         } else {
             None
@@ -425,6 +487,22 @@ impl Node {
     /// Why the node runs on another transport than asked for, if it does.
     pub fn fallback(&self) -> Option<&str> {
         self.fallback.as_deref()
+    }
+
+    /// Hears one more source of the group, if `network.sources` names some.
+    ///
+    /// # Errors
+    /// If it names none, or the kernel refuses.
+    pub fn join_source(&self, source: IpAddr) -> Result<(), PortError> {
+        self.engine.port.inner().join_source(source)
+    }
+
+    /// Hears a source no longer; without the last one, nobody.
+    ///
+    /// # Errors
+    /// If the source was not joined.
+    pub fn leave_source(&self, source: IpAddr) -> Result<(), PortError> {
+        self.engine.port.inner().leave_source(source)
     }
 
     /// What moves the bytes.

@@ -51,6 +51,7 @@ mod client_node;
 mod clock;
 mod control;
 pub mod counters;
+mod direct;
 pub mod directory;
 mod discover;
 mod handles;
@@ -67,14 +68,16 @@ mod transport;
 pub use bourdon_port::{Port, PortError};
 pub use bourdon_protocol::control::detector::{Figures, Gaps, Why};
 pub use bourdon_protocol::{
-    Claim, Client, ClientEvent, Counter, Counters, Delivery, Event, Member, Outgoing, Process, Refusal, Standing, View,
+    CallId, Claim, Client, ClientEvent, Counter, Counters, Delivery, DirectFailure, DirectMessage, DirectOutcome,
+    DirectRefusal, Event, Member, Outgoing, Process, Refusal, Standing, View,
 };
 pub use bourdon_wire::{
-    ClientId, Epoch, GroupId, Incarnation, Instant, NameError, OrderNumber, Rank, Sequence, TopicId, TopicName,
+    Address, ClientId, Epoch, GroupId, Incarnation, Instant, NameError, OrderNumber, Rank, Sequence, TopicId, TopicName,
 };
 pub use channels::Channels;
 pub use client_node::ClientNode;
 pub use clock::Clock;
+pub use direct::{DirectNews, DirectTo};
 pub use discover::{Discovery, discover};
 pub use handles::{Publication, PublicationClaim, PublishError, Subscription};
 pub use idle::Idler;

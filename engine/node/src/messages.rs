@@ -300,7 +300,7 @@ pub(crate) fn refusal_of(word: u64) -> Option<Refusal> {
     })
 }
 
-/// What the control thread asks of the data agent: the tag of a frame without content.
+/// What the control thread and the application ask of the data agent: the tag of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Command {
@@ -310,6 +310,8 @@ pub(crate) enum Command {
     Sync = 2,
     /// Leave the group; the answer is an event.
     Leave = 3,
+    /// Send a direct message; the frame is the order.
+    Direct = 4,
 }
 
 /// The view as the data agent knows it.

@@ -5,7 +5,7 @@
 
 use bourdon_wire::TopicId;
 use serde::{Deserialize, Serialize};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// A node's whole configuration. `docs/configuration.md` lists the keys.
@@ -145,6 +145,8 @@ pub struct NetworkSettings {
     pub transport: Transport,
     /// The one interface that traffic uses.
     pub interface: String,
+    /// Whose multicasts are received; everybody's if none is named.
+    pub sources: Vec<IpAddr>,
     /// How many routers a multicast may cross, plus one.
     pub ttl: u32,
     /// What to ask of the kernel as a receive buffer.
@@ -300,6 +302,7 @@ impl Default for NetworkSettings {
         Self {
             transport: Transport::Udp,
             interface: "lo".to_owned(),
+            sources: Vec::new(),
             ttl: 1,
             receive_buffer_bytes: 8 << 20,
             offload: true,

@@ -7,7 +7,7 @@ use crate::settings::{IdleStrategy, Settings, Transport};
 use bourdon_port::{Arrival, Echo, Idle, Limits, Port, PortError, To, Waker};
 use bourdon_portable::PortablePort;
 use bourdon_udp::{UdpOptions, UdpPort};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// The transports a node can run on.
@@ -37,6 +37,7 @@ pub(crate) struct Picked {
 pub(crate) fn pick(settings: &Settings, echo: Echo) -> Result<Picked, PortError> {
     let options = UdpOptions {
         interface: settings.network.interface.clone(),
+        sources: settings.network.sources.clone(),
         ttl: settings.network.ttl,
         receive_buffer_bytes: settings.network.receive_buffer_bytes,
         idle: match settings.threads.idle {
@@ -71,6 +72,24 @@ macro_rules! each {
     };
 }
 
+impl AnyPort {
+    /// Hears one more source of the group, which was opened with some.
+    ///
+    /// # Errors
+    /// If the group was joined without sources, or the kernel refuses.
+    pub fn join_source(&self, source: IpAddr) -> Result<(), PortError> {
+        each!(self, port => port.join_source(source))
+    }
+
+    /// Hears a source no longer; without the last one, nobody.
+    ///
+    /// # Errors
+    /// If the source was not joined.
+    pub fn leave_source(&self, source: IpAddr) -> Result<(), PortError> {
+        each!(self, port => port.leave_source(source))
+    }
+}
+
 impl Port for AnyPort {
     #[inline]
     fn send(&mut self, to: To, bytes: &[u8], segment_bytes: usize) -> Result<usize, PortError> {
@@ -88,6 +107,10 @@ impl Port for AnyPort {
 
     fn waker(&self) -> Waker {
         each!(self, port => port.waker())
+    }
+
+    fn can_broadcast(&self) -> bool {
+        each!(self, port => port.can_broadcast())
     }
 
     fn limits(&self) -> Limits {

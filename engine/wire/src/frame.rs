@@ -90,6 +90,8 @@ pub enum Kind {
     Marker = 12,
     /// [`records::Transfer`].
     Transfer = 13,
+    /// [`records::Direct`].
+    Direct = 14,
 }
 
 /// Bits of a data frame's flags.
@@ -207,6 +209,7 @@ impl<'a> Frame<'a> {
             11 => Kind::Ping,
             12 => Kind::Marker,
             13 => Kind::Transfer,
+            14 => Kind::Direct,
             _ => return None,
         })
     }

@@ -1,7 +1,7 @@
 //! What the protocol says to itself: one struct a record, each defined here and nowhere else.
 //!
-//! Most are of fixed size; [`Row`], [`Nak`], [`ClientRequest`], [`BallotStep`], [`ViewInfo`], [`Marker`] and [`Transfer`]
-//! carry lists or a payload behind the struct. A record may be longer than this version knows: what follows is a later
+//! Most are of fixed size; [`Row`], [`Nak`], [`ClientRequest`], [`BallotStep`], [`ViewInfo`], [`Marker`], [`Transfer`]
+//! and [`Direct`] carry lists or a payload behind the struct. A record may be longer than this version knows: what follows is a later
 //! version's and is passed over, except behind those that end in a list.
 
 use crate::datagram::NUMBERS_END;
@@ -398,6 +398,41 @@ pub mod transfer_steps {
     pub const TOO_LARGE: u16 = 4;
 }
 
+record!(
+    /// One step of a message outside the stream: to one process, to the nearest of several, or to all that hear the
+    /// network. With [`direct_steps::SEND`] and [`direct_steps::BROADCAST`] the payload follows.
+    Direct, 52 {
+        /// One of [`direct_steps`].
+        step: U16,
+        /// Which life of a process sends the message; comes back in the answer.
+        life: U64,
+        /// The message's number: consecutive for each receiver, and for all broadcasts together; comes back in the answer.
+        sequence: U64,
+        /// The oldest message to this receiver that is still under way: none below comes again.
+        oldest: U64,
+        /// When this copy was sent, by its sender's clock; comes back in the answer.
+        sent_ns: U64,
+        /// Where to answer; in an answer, who answers.
+        reply_to: Address,
+    }
+);
+
+/// Values of [`Direct::step`].
+pub mod direct_steps {
+    /// A message to one process.
+    pub const SEND: u16 = 1;
+    /// It was taken, now or before.
+    pub const TAKEN: u16 = 2;
+    /// There is no room for it just now: send again.
+    pub const BUSY: u16 = 3;
+    /// How far away are you?
+    pub const PROBE: u16 = 4;
+    /// The answer.
+    pub const ECHO: u16 = 5;
+    /// A message to all that hear the network.
+    pub const BROADCAST: u16 = 6;
+}
+
 /// The lists behind a [`BallotStep`].
 #[derive(Clone, Copy, Debug)]
 pub struct BallotLists<'a> {
@@ -563,6 +598,12 @@ pub(crate) fn check(kind: Kind, frame: &Frame<'_>) -> Option<()> {
             }
         }
         Kind::Transfer => drop(Transfer::read(body)?),
+        Kind::Direct => {
+            let (direct, _) = Direct::read(body)?;
+            if direct.sequence.get().max(direct.oldest.get()) >= NUMBERS_END {
+                return None;
+            }
+        }
     }
     Some(())
 }

@@ -4,9 +4,9 @@
 //! with the same code can't see it. Each field here carries a value of its own, so that a moved or swapped field shows.
 
 use bourdon_wire::records::{
-    BallotStep, ClientAnswer, ClientRequest, End, Heartbeat, HeldRange, Marker, MemberEntry, Nak, NakRange, OrderRun,
-    Ping, Row, RowEntry, Transfer, Unavailable, ViewAsk, ViewEntry, ViewInfo, ballot_steps, heartbeat_flags,
-    request_flags, transfer_steps,
+    BallotStep, ClientAnswer, ClientRequest, Direct, End, Heartbeat, HeldRange, Marker, MemberEntry, Nak, NakRange,
+    OrderRun, Ping, Row, RowEntry, Transfer, Unavailable, ViewAsk, ViewEntry, ViewInfo, ballot_steps, direct_steps,
+    heartbeat_flags, request_flags, transfer_steps,
 };
 use bourdon_wire::{
     Address, CausalEntry, ChannelId, ClientId, ClientTag, Datagram, DatagramHeader, DatagramNumber, Epoch, FrameHeader,
@@ -82,6 +82,7 @@ fn frame_header_and_kinds() {
         Kind::Ping,
         Kind::Marker,
         Kind::Transfer,
+        Kind::Direct,
     ];
     for (number, kind) in kinds.into_iter().enumerate() {
         assert_golden(FrameHeader::new(0, TopicId(0), kind, 0).as_bytes(), &format!("00000000 0000 {number:02x}00"));
@@ -305,6 +306,22 @@ fn transfer() {
     assert_golden(record.as_bytes(), &golden);
     use transfer_steps::{ASK, PART, REFUSE, TOO_LARGE};
     assert_eq!([ASK, PART, REFUSE, TOO_LARGE], [1, 2, 3, 4]);
+}
+
+#[test]
+fn direct() {
+    let record = Direct {
+        step: direct_steps::SEND.into(),
+        life: 2.into(),
+        sequence: 3.into(),
+        oldest: 4.into(),
+        sent_ns: 5.into(),
+        reply_to: address(),
+    };
+    let golden = format!("0100 0200000000000000 0300000000000000 0400000000000000 0500000000000000 {ADDRESS}");
+    assert_golden(record.as_bytes(), &golden);
+    use direct_steps::{BROADCAST, BUSY, ECHO, PROBE, SEND, TAKEN};
+    assert_eq!([SEND, TAKEN, BUSY, PROBE, ECHO, BROADCAST], [1, 2, 3, 4, 5, 6]);
 }
 
 #[test]

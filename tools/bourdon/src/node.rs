@@ -1,14 +1,15 @@
 //! `bourdon node`: runs a member or observer, and its part in the group's channels, until it is told to stop.
 //!
-//! It delivers to nobody: it keeps a group going, orders, acknowledges, serves clients, and is looked at by its counters
-//! and its admin socket. A signal only makes a descriptor readable, and the one loop that waits for events ends
+//! It keeps a group going, orders, acknowledges, serves clients, and is looked at by its counters and its admin socket. It
+//! delivers to nobody, but shows direct messages that were sent to it on stdout. A signal only makes a descriptor readable, and the one loop that waits for events ends
 //! the node, or joins and leaves channels: no work is done where a signal strikes.
 
 mod parts;
 
 use crate::exit::Failure;
+use crate::send::{received, received_object};
 use bourdon::settings::Role;
-use bourdon::{Event, NodeEvent, Settings, ThreadedNode};
+use bourdon::{DirectMessage, Event, NodeEvent, Settings, ThreadedNode};
 use parts::Parts;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
@@ -62,15 +63,32 @@ struct Reporter {
 }
 
 impl Reporter {
+    /// The channel's name, as lines of it begin.
+    fn prefix(&self) -> String {
+        self.channel.as_ref().map(|name| format!("channel {name}: ")).unwrap_or_default()
+    }
+
     fn say(&self, text: &str, object: &mut Value) {
-        let channel = self.channel.as_ref().map(|name| format!("channel {name}: ")).unwrap_or_default();
-        eprintln!("bourdon: {channel}{text}");
+        eprintln!("bourdon: {}{text}", self.prefix());
         if self.json {
             object["channel"] = self.channel.clone().into();
             let mut out = std::io::stdout().lock();
             // Nobody reads any more: the node goes on.
             let _ = writeln!(out, "{object}").and_then(|()| out.flush());
         }
+    }
+
+    /// A direct message is what somebody meant for this node: data, and so on stdout.
+    fn direct(&self, message: &DirectMessage) {
+        let line = if self.json {
+            let mut object = received_object(message);
+            object["channel"] = self.channel.clone().into();
+            object.to_string()
+        } else {
+            self.prefix() + &received(message)
+        };
+        let mut out = std::io::stdout().lock();
+        let _ = writeln!(out, "{line}").and_then(|()| out.flush()); // as in `say`
     }
 
     fn started(&self, settings: &Settings, node: &ThreadedNode) {

@@ -1,4 +1,4 @@
-//! Where a group is, as `publish` and `subscribe` are told: a configuration file, or an address and an interface.
+//! Where a group is, as `publish`, `subscribe` and `send` are told: a configuration file, or an address and an interface.
 //!
 //! Also how messages stand in a stream of bytes: one a line, or each behind its length. A line or a length that is
 //! longer than the group takes is refused before it is read into memory.
@@ -6,12 +6,12 @@
 use crate::exit::Failure;
 use bourdon::Settings;
 use std::io::{BufRead, Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// The group or one of its channels, and where that is.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Place {
+pub(crate) struct Where {
     /// The group's name, or GROUP/CHANNEL
     pub(crate) group: String,
     /// The group's configuration [default: bourdon.toml]
@@ -23,17 +23,30 @@ pub(crate) struct Place {
     /// The interface its traffic uses [default: lo]
     #[arg(long, value_name = "NAME", requires = "group_address")]
     interface: Option<String>,
+    /// Hear only what this address sends to the group; may be given several times
+    #[arg(long, value_name = "A")]
+    source: Vec<IpAddr>,
+}
+
+/// As well, how messages stand in a stream of bytes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Place {
+    #[command(flatten)]
+    pub(crate) at: Where,
     /// Messages are framed: a length (u32, little-endian), then that many bytes
     #[arg(long)]
     pub(crate) frames: bool,
 }
 
-impl Place {
+impl Where {
     /// The settings, and whether they are the members' own rather than guessed from the address.
     pub(crate) fn settings(&self) -> Result<(Settings, bool), Failure> {
         let Some(address) = self.group_address else {
             let path = self.config.as_deref().unwrap_or(Path::new("bourdon.toml"));
-            let settings = load(path)?;
+            let mut settings = load(path)?;
+            if !self.source.is_empty() {
+                settings.network.sources.clone_from(&self.source);
+            }
             let name = &settings.group.name;
             if *name == self.group {
                 return Ok((settings, true));
@@ -54,6 +67,7 @@ impl Place {
         if let Some(interface) = &self.interface {
             settings.network.interface.clone_from(interface);
         }
+        settings.network.sources.clone_from(&self.source);
         Ok((settings, false))
     }
 }

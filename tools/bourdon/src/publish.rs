@@ -29,7 +29,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    let (settings, _) = args.place.settings()?;
+    let (settings, _) = args.place.at.settings()?;
     let mut node = ClientNode::open(&settings).map_err(Failure::unusable)?;
     if let Some(why) = node.fallback() {
         eprintln!("bourdon: {why}");
@@ -75,7 +75,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         }
     }
     if args.json {
-        let (group, topic) = (&args.place.group, args.topic.as_str());
+        let (group, topic) = (&args.place.at.group, args.topic.as_str());
         let report = serde_json::json!({
             "group": group, "topic": topic, "messages": published, "bytes": bytes, "io": node.io(),
         });

@@ -7,6 +7,7 @@
 use crate::exit::Failure;
 use crate::node::signals;
 use crate::place::{Place, unheard, write_message};
+use crate::send::received;
 use bourdon::settings::Role;
 use bourdon::{Delivery, Discovery, Event, Filter, Node, NodeEvent, Pattern, Settings, TopicId, Verdict, discover};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -40,7 +41,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    let (mut settings, are_the_members) = args.place.settings()?;
+    let (mut settings, are_the_members) = args.place.at.settings()?;
     settings.process.role = Role::Observer;
     if !are_the_members {
         learn(&mut settings)?;
@@ -62,6 +63,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             })
             .map_err(Failure::broken)?;
         report(&mut node, &settings)?;
+        while let Some(message) = node.poll_direct() {
+            eprintln!("bourdon: {}", received(&message));
+        }
         if work_count == 0 {
             output.flush();
             node.wait(SLEEP).map_err(Failure::broken)?;
@@ -170,7 +174,7 @@ impl Output<'_> {
         let text = std::str::from_utf8(message.payload).ok();
         let hex = || message.payload.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         json!({
-            "group": self.args.place.group,
+            "group": self.args.place.at.group,
             "topic": topic,
             "sender": message.sender.0,
             "sequence": message.sequence.0,

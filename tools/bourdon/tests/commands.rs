@@ -4,8 +4,8 @@ mod common;
 
 use common::{Running, World, bourdon, fails, next, output, run, signal};
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{ChildStdout, Command, Stdio};
 
 /// Starts a subscriber to the one topic and waits until it observes the group.
 fn subscribe(arguments: &[&str]) -> Running {
@@ -210,4 +210,77 @@ fn a_view_is_shown_a_barrier_waited_for_and_a_dead_member_missed() {
     let nobody = run(&[&["view", "nobody"], &directory[..]].concat(), b"");
     assert_eq!(nobody.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&nobody.stderr).contains("bourdon node"));
+}
+
+#[test]
+fn direct_messages_reach_one_the_nearest_and_all() {
+    let world = World::new();
+    let configs: Vec<_> = (0..3).map(|rank| world.configure(&format!("{rank}.toml"), 3, rank, "")).collect();
+    let mut nodes: Vec<_> = configs.iter().map(|config| world.node(config)).collect();
+    // A member's line of stdout with this text; others come in between.
+    let shows = |node: &mut (Running, BufReader<ChildStdout>, Value), text: &str| {
+        loop {
+            let line = next(&mut node.1);
+            if line["event"] == "direct" {
+                assert_eq!(line["payload"], text);
+                return line;
+            }
+        }
+    };
+    let place = ["--group-address", &world.address];
+    let send = |whom: &[&str], stdin: &[u8]| {
+        let output = run(&[&["send", "prices", "--json"], &place[..], whom].concat(), stdin);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let rows =
+            text.lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect::<Vec<Value>>();
+        (output.status.code(), rows, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, rows, talk) = send(&["--to", "1", "hello"], b"");
+    assert_eq!((code, rows.len()), (Some(0), 1), "{talk}");
+    assert_eq!((&rows[0]["taken_by"], &rows[0]["failed"]), (&Value::from(1), &Value::Null));
+    assert!(rows[0]["rtt_ns"].as_u64() > Some(0) && rows[0]["attempts"].as_u64() > Some(0), "{rows:?}");
+    let shown = shows(&mut nodes[1], "hello");
+    assert_eq!((&shown["broadcast"], &shown["rank"]), (&Value::from(false), &Value::Null));
+    let (code, rows, talk) = send(&["--all-hosts"], b"one\ntwo\n");
+    assert_eq!((code, rows.len()), (Some(0), 2), "{talk}");
+    for node in &mut nodes {
+        assert_eq!(shows(node, "one")["broadcast"], true);
+        shows(node, "two");
+    }
+    // The nearest takes it, and the next nearest when that one is gone in the middle.
+    let mut child = bourdon(&[&["send", "prices", "--json", "--any"], &place[..]].concat()).spawn().expect("it runs");
+    let mut rows = BufReader::new(child.stdout.take().expect("piped"));
+    let mut stdin = child.stdin.take().expect("piped");
+    writeln!(stdin, "first").expect("it reads");
+    let nearest = next(&mut rows)["taken_by"].as_u64().expect("somebody took it");
+    signal(&nodes[nearest as usize].0.0, "KILL");
+    writeln!(stdin, "second").expect("it reads");
+    let second = next(&mut rows)["taken_by"].as_u64().expect("somebody took it");
+    assert_ne!(second, nearest);
+    shows(&mut nodes[second as usize], "second");
+    drop(stdin);
+    assert!(child.wait().expect("it ends").success());
+    let long = "x".repeat(1285);
+    let at = ["send", "prices", "--group-address", &world.address];
+    fails(&[&at[..], &["--any", &long]].concat(), b"", 2, "at most 1284 bytes");
+    fails(&[&at[..], &["hello"]].concat(), b"", 2, "--all-hosts");
+    fails(&[&at[..], &["--to", "9", "hello"]].concat(), b"", 2, "member 9 was not heard");
+}
+
+#[test]
+fn a_source_specific_group_is_joined_by_source() {
+    let mut world = World::new();
+    world.address = world.address.replacen("239", "232", 1);
+    let config = world.configure("node.toml", 1, 0, "[network]\nsources = [\"127.0.0.1\"]\n");
+    let _node = world.node(&config);
+    let place = ["--group-address", &world.address, "--source", "127.0.0.1"];
+    let mut subscriber = subscribe(&[&place[..], &["--count", "2"]].concat());
+    let published = run(&[&["publish", "prices", "es"], &place[..]].concat(), b"one\ntwo\n");
+    assert!(published.status.success(), "{}", String::from_utf8_lossy(&published.stderr));
+    let mut text = String::new();
+    subscriber.0.stdout.take().expect("piped").read_to_string(&mut text).expect("text");
+    assert_eq!(text, "one\ntwo\n");
+    let at = ["subscribe", "prices", "es", "--group-address", &world.address];
+    fails(&at, b"", 2, "--source");
+    fails(&[&at[..], &["--source", "127.0.0.2"]].concat(), b"", 2, "no member of group");
 }

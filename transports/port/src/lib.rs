@@ -30,6 +30,9 @@ pub enum To {
     Group,
     /// The unicast address of one process.
     Peer(SocketAddr),
+    /// Every process on the network whose group has the same port number, whichever group it joined, this one included.
+    /// A port without [`Port::can_broadcast`] takes it and drops it.
+    Broadcast,
 }
 
 /// One datagram as it came in; the bytes are the port's and go back to it when the callback returns.
@@ -108,6 +111,11 @@ pub trait Port {
     /// Ends a [`Port::wait`] from another thread.
     fn waker(&self) -> Waker;
 
+    /// Whether [`To::Broadcast`] reaches anybody.
+    fn can_broadcast(&self) -> bool {
+        false
+    }
+
     /// What this port can carry.
     fn limits(&self) -> Limits;
 
@@ -133,6 +141,27 @@ pub enum PortError {
         name: String,
         /// What is wrong with it.
         why: String,
+    },
+    /// The group's address takes senders by name only.
+    #[error(
+        "{0} is a source-specific address: name who may send with network.sources or --source, or choose an address in 239.0.0.0/8 (IPv6: ff15::)"
+    )]
+    SourcesWanted(SocketAddr),
+    /// The group's scope can't work on this interface.
+    #[error("{group}: {why}")]
+    Scope {
+        /// The group.
+        group: SocketAddr,
+        /// What is wrong, and what to do.
+        why: String,
+    },
+    /// A source can't be joined or left.
+    #[error("source {address}: {why}")]
+    Source {
+        /// The source.
+        address: std::net::IpAddr,
+        /// Why not, and what to do.
+        why: &'static str,
     },
     /// Another socket holds the port without sharing it.
     #[error("{address} is in use by another program: choose another port with --group-address")]

@@ -128,6 +128,11 @@ impl<P: Port> Faulty<P> {
         Self { port, is_harmless: faults.are_none(), state }
     }
 
+    /// The port below.
+    pub fn inner(&self) -> &P {
+        &self.port
+    }
+
     /// What was injected so far; all zero without faults, since nothing is counted then.
     pub fn injected(&self) -> Injected {
         self.state.injected
@@ -243,6 +248,10 @@ impl<P: Port> Port for Faulty<P> {
 
     fn waker(&self) -> Waker {
         self.port.waker()
+    }
+
+    fn can_broadcast(&self) -> bool {
+        self.port.can_broadcast()
     }
 
     fn limits(&self) -> Limits {

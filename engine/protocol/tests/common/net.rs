@@ -105,7 +105,7 @@ impl Net {
         for (from, to, datagram) in wire {
             for target in 0..self.ones.len() {
                 let wanted = match to {
-                    Destination::Group => target != from,
+                    Destination::Group | Destination::Broadcast => target != from,
                     Destination::Peer(peer) => peer == address(target),
                 };
                 if wanted

@@ -13,7 +13,7 @@ use crate::exit::Failure;
 use crate::place::load;
 use bourdon::channels::LEAVE_MAX_NS;
 use bourdon::settings::Role;
-use bourdon::{Event, Handles, NodeEvent, Settings, ThreadedNode};
+use bourdon::{DirectNews, Event, Handles, NodeEvent, Settings, ThreadedNode};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 use std::io::Read;
@@ -185,6 +185,11 @@ impl Part {
                 self.leave_by = Some(Instant::now());
             }
             self.reporter.event(event);
+        }
+        while let Some(news) = self.node.poll_direct() {
+            if let DirectNews::Received(message) = news {
+                self.reporter.direct(&message);
+            }
         }
     }
 
