@@ -135,10 +135,20 @@ pub enum PortError {
         why: String,
     },
     /// Another socket holds the port without sharing it.
-    #[error("{address} is in use by another program: choose another port with --group-address")]
+    #[error(
+        "{address} is in use by another program: choose another port with --group-address (over tcp with network.peers or network.listen)"
+    )]
     AddressInUse {
         /// The address that could not be bound.
         address: SocketAddr,
+    },
+    /// Nobody can listen there.
+    #[error("can't listen at {address}: {source}; network.listen, or this rank's place in network.peers, must be an address of this host")]
+    Listen {
+        /// The address as asked for.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: std::io::Error,
     },
     /// The interface takes no multicast.
     #[error(

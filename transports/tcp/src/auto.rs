@@ -1,0 +1,5 @@
+//! stub
+use crate::TcpPort;
+/// stub
+#[derive(Debug)]
+pub struct AutoPort { _mesh: TcpPort }
