@@ -32,18 +32,17 @@ use std::time::{Duration, Instant};
 
 use bourdon_port::{Arrival, Idle, Limits, Port, PortError, To, Waker};
 
-pub use auto::AutoPort;
+pub use auto::{AutoPort, Reach};
 pub use options::TcpOptions;
 
 use epoll::Epoll;
 use frame::{Head, PREFIX_BYTES, frame};
 use mesh::Mesh;
+use options::STRANGERS_MAX;
 use ring::Ring;
 
 /// Of so many receives of a spinning thread, one looks for new connections.
 const ACCEPT_EVERY: u32 = 8;
-/// Connections taken in by one look: the rest waits for the next, so that a flood of them starves nobody.
-const ACCEPTS_MAX: usize = 128;
 /// Rounds of one look: accept, ask for the hello, get it, and what that brought about.
 const ROUNDS_MAX: u32 = 4;
 
@@ -118,6 +117,11 @@ impl TcpPort {
         self.broken
     }
 
+    /// Connections whose other end has not said who it is.
+    pub fn strangers(&self) -> usize {
+        self.mesh.strangers()
+    }
+
     /// The processes of this group that are connected.
     pub fn peers(&self) -> impl Iterator<Item = SocketAddr> {
         self.mesh.connections().filter(|it| it.is_greeted && it.in_group && !it.is_broken).filter_map(|it| it.address)
@@ -145,9 +149,14 @@ impl TcpPort {
     /// there already, or if this port does not sleep in `epoll`.
     pub(crate) fn sleeper(&self) -> Option<BorrowedFd<'_>> {
         match &self.waiting {
-            Waiting::Epoll(epoll) if !self.may_have && !epoll.is_woken => Some(epoll.as_fd()),
+            Waiting::Epoll(epoll) if !self.may_have && !epoll.is_woken && !epoll.may_accept => Some(epoll.as_fd()),
             _ => None,
         }
+    }
+
+    /// When this port must be called again though nothing has come.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.mesh.next_due()
     }
 
     /// Takes in what has happened, waiting at most so long if nothing has.
@@ -176,7 +185,8 @@ impl TcpPort {
     fn accept(&mut self) -> bool {
         let mut any = false;
         if let Waiting::Ring(ring) = &mut self.waiting {
-            for accepted in ring.accepted.drain(..) {
+            let too_many = ring.accepted.len().saturating_sub(STRANGERS_MAX);
+            for accepted in ring.accepted.drain(..).skip(too_many) {
                 self.mesh.admit(accepted);
                 any = true;
             }
@@ -185,13 +195,13 @@ impl TcpPort {
         if matches!(&self.waiting, Waiting::Epoll(epoll) if !epoll.may_accept) {
             return false;
         }
-        for _ in 0..ACCEPTS_MAX {
+        for _ in 0..STRANGERS_MAX {
             match self.mesh.listener.accept() {
                 Ok((socket, _)) => self.mesh.admit(OwnedFd::from(socket)),
                 Err(error) => {
                     if let Waiting::Epoll(epoll) = &mut self.waiting {
-                        // Anything but "nobody waits", such as too many open files, is tried again.
-                        epoll.may_accept = error.raw_os_error() != Some(libc::EAGAIN);
+                        // Also with too many open files: the next who connects is an edge again.
+                        epoll.may_accept = socket::is_interrupted(&error);
                     }
                     return any;
                 }
@@ -312,11 +322,13 @@ impl Port for TcpPort {
         }
         self.mesh.upkeep();
         self.mesh.flush();
-        if !self.may_have && !self.is_woken() {
+        if !self.may_have && !self.is_woken() && !self.may_accept() {
             let until_due = self.mesh.next_due().map(|due| due.saturating_duration_since(Instant::now()));
             self.look(until_due.map_or(timeout, |due| due.min(timeout)))?;
             self.mesh.upkeep();
             self.mesh.flush();
+        } else {
+            self.look(Duration::ZERO)?;
         }
         if self.is_woken() {
             self.waker.clear();
@@ -355,6 +367,11 @@ impl Port for TcpPort {
 }
 
 impl TcpPort {
+    /// Somebody may have connected whom no edge will tell of again.
+    fn may_accept(&self) -> bool {
+        matches!(&self.waiting, Waiting::Epoll(epoll) if epoll.may_accept)
+    }
+
     fn is_woken(&self) -> bool {
         match &self.waiting {
             Waiting::Spin => false,

@@ -111,14 +111,18 @@ impl Mesh {
         if socket::set_up(&socket).is_err() {
             return; // it has ended already
         }
-        let strangers = self.connections().filter(|it| !it.is_greeted && it.origin == Origin::Accepted && !it.is_broken);
-        if strangers.count() >= STRANGERS_MAX {
-            let stranger = |it: &&mut Connection| !it.is_greeted && it.origin == Origin::Accepted && !it.is_broken;
-            if let Some(oldest) = self.connections_mut().filter(stranger).min_by_key(|it| it.since) {
+        if self.strangers() >= STRANGERS_MAX {
+            let strangers = self.connections_mut().filter(|it| is_stranger(it));
+            if let Some(oldest) = strangers.min_by_key(|it| it.since) {
                 oldest.is_broken = true;
             }
         }
         self.insert(socket, Origin::Accepted);
+    }
+
+    /// Connections made to us whose other end has not said who it is.
+    pub(crate) fn strangers(&self) -> usize {
+        self.connections().filter(|it| is_stranger(it)).count()
     }
 
     fn insert(&mut self, socket: Socket, origin: Origin) -> usize {
@@ -205,9 +209,10 @@ impl Mesh {
 
     /// The open or beginning connection with this process; dials it if there is none.
     pub(crate) fn peer(&mut self, address: SocketAddr) -> Option<&mut Connection> {
-        let place = self.places.iter().position(|it| {
-            it.as_ref().is_some_and(|it| it.address == Some(address) && !it.is_broken)
-        });
+        let place = self
+            .places
+            .iter()
+            .position(|it| it.as_ref().is_some_and(|it| it.address == Some(address) && !it.is_broken));
         let place = place.or_else(|| self.run_errand(address))?;
         self.places[place].as_deref_mut()
     }
@@ -328,6 +333,10 @@ impl Dial {
     fn new(address: SocketAddr, is_errand: bool, now: Instant) -> Self {
         Self { address, known_as: None, place: None, is_errand, next: now, retry: RETRY_MIN }
     }
+}
+
+fn is_stranger(connection: &Connection) -> bool {
+    !connection.is_greeted && connection.origin == Origin::Accepted && !connection.is_broken
 }
 
 /// Of two ends that dialled each other, whether ours keeps its connection.

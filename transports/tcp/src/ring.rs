@@ -23,7 +23,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bourdon_port::{PortError, Waker};
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
@@ -40,6 +40,8 @@ const COMPLETIONS: u32 = 1024;
 const ENTER_GETEVENTS: u32 = 1;
 /// Waits are cut to this, which the kernel's clock can count; a wait may return early.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
+/// How long nobody is accepted once there are too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a ring that ends waits for its requests to end, in steps.
 const CANCEL_STEP: Duration = Duration::from_millis(10);
 const CANCEL_STEPS_MAX: u32 = 100;
@@ -56,6 +58,8 @@ pub(crate) struct Ring {
     ring: IoUring,
     is_enabled: bool,
     is_accepting: bool,
+    /// No earlier than this.
+    accept_after: Option<Instant>,
     is_waking: bool,
     pub(crate) is_woken: bool,
     /// Connections accepted and not taken in yet.
@@ -67,7 +71,9 @@ impl Ring {
     pub(crate) fn open() -> Result<Self, PortError> {
         let refused = |error: io::Error| PortError::Unavailable {
             mechanism: "io_uring",
-            why: format!("{error}: the kernel lacks it (it takes Linux 6.1), or a seccomp filter or `sysctl kernel.io_uring_disabled` forbids it"),
+            why: format!(
+                "{error}: the kernel lacks it (it takes Linux 6.1), or a seccomp filter or `sysctl kernel.io_uring_disabled` forbids it"
+            ),
         };
         let ring = IoUring::builder()
             .setup_single_issuer()
@@ -90,7 +96,8 @@ impl Ring {
             Ok(_) => unreachable!("a disabled ring can't be entered"),
         }
         let (is_enabled, is_accepting, is_waking, is_woken) = (false, false, false, false);
-        Ok(Self { ring, is_enabled, is_accepting, is_waking, is_woken, accepted: Vec::new() })
+        let (accept_after, accepted) = (None, Vec::new());
+        Ok(Self { ring, is_enabled, is_accepting, accept_after, is_waking, is_woken, accepted })
     }
 
     /// Collects what has completed and requests what is wanted, waiting at most so long if there is nothing; says
@@ -139,7 +146,7 @@ impl Ring {
             self.ring.submitter().register_enable_rings().map_err(entering)?;
             self.is_enabled = true;
         }
-        if !self.is_accepting {
+        if !self.is_accepting && self.accept_after.is_none_or(|after| after <= Instant::now()) {
             let accept = opcode::AcceptMulti::new(Fd(mesh.listener.as_raw_fd()));
             self.push(accept.flags(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK).build().user_data(ACCEPT))?;
             self.is_accepting = true;
@@ -207,6 +214,8 @@ impl Ring {
                     if result >= 0 {
                         // SAFETY: the completion gives a new descriptor that nobody else has.
                         self.accepted.push(unsafe { OwnedFd::from_raw_fd(result) });
+                    } else if matches!(-result, libc::EMFILE | libc::ENFILE | libc::ENOMEM) {
+                        self.accept_after = Some(Instant::now() + ACCEPT_PAUSE);
                     }
                 }
                 WAKE => {
@@ -224,7 +233,7 @@ impl Ring {
         Ok(any)
     }
 
-    /// Ends all requests, so that no buffer stays lent. Says whether that was done.
+    /// Ends all requests, so that no buffer stays lent.
     pub(crate) fn cancel(&mut self, mesh: &mut Mesh) {
         if !self.is_enabled || self.ring.submitter().register_sync_cancel(None, CancelBuilder::any()).is_err() {
             return; // nothing was requested, or this is not the ring's thread: then the kernel clears up by itself

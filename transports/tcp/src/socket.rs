@@ -82,6 +82,10 @@ pub(crate) fn is_passing(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM))
 }
 
+pub(crate) fn is_interrupted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINTR | libc::ECONNABORTED))
+}
+
 pub(crate) fn receive(socket: &Socket, room: &mut [u8]) -> Got {
     // SAFETY: initialised bytes are also bytes that may be uninitialised, and `recv` only ever writes initialised ones.
     let room = unsafe { &mut *(std::ptr::from_mut(room) as *mut [MaybeUninit<u8>]) };

@@ -1,0 +1,57 @@
+//! Where multicast does not reach, the mesh takes over, and only there.
+//!
+//! Two ports on different multicast groups with one mesh do not hear each other by multicast: a black hole without root.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process;
+use std::time::{Duration, Instant};
+
+use bourdon_port::conformance::PATIENCE;
+use bourdon_port::{Idle, Port, To};
+use bourdon_tcp::{AutoPort, TcpOptions};
+use bourdon_udp::UdpOptions;
+
+fn open(idle: Idle, hole: u8, dial: &[SocketAddr]) -> AutoPort {
+    let [.., high, low] = process::id().to_be_bytes();
+    let port = if idle == Idle::Spin { 19_001 } else { 19_002 };
+    let group = SocketAddr::from((Ipv4Addr::new(239, 249 + hole, high, low), port));
+    let mesh = TcpOptions { dial: dial.to_vec(), idle, ..TcpOptions::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))) };
+    AutoPort::open(&UdpOptions { idle, ..UdpOptions::new(group) }, &mesh).expect("it opens").0
+}
+
+/// Lets all run until `done`, and says what each got.
+fn run(ports: &mut [AutoPort], mut done: impl FnMut(&[AutoPort], &[Vec<Vec<u8>>]) -> bool) -> Vec<Vec<Vec<u8>>> {
+    let started = Instant::now();
+    let mut got = vec![Vec::new(); ports.len()];
+    while !done(ports, &got) {
+        for (port, got) in ports.iter_mut().zip(&mut got) {
+            port.wait(Duration::from_millis(1)).expect("a wait that works");
+            port.receive(usize::MAX, |it| got.push(it.bytes.to_vec())).expect("a receive that works");
+        }
+        assert!(started.elapsed() < PATIENCE, "{:?}", ports.iter().map(AutoPort::reach).collect::<Vec<_>>());
+    }
+    got
+}
+
+#[test]
+fn each_pair_goes_its_own_way() {
+    for idle in [Idle::Park, Idle::Spin] {
+        let zero = open(idle, 0, &[]);
+        let one = open(idle, 0, &[zero.local_address()]);
+        let two = open(idle, 1, &[zero.local_address(), one.local_address()]);
+        let mut ports = [zero, one, two];
+        run(&mut ports, |ports, _| {
+            let reach = |port: &AutoPort| (port.reach().by_multicast, port.reach().by_mesh);
+            [reach(&ports[0]), reach(&ports[1]), reach(&ports[2])] == [(1, 1), (1, 1), (0, 2)]
+        });
+        for sender in 0..3 {
+            let datagram = [sender as u8; 100];
+            ports[sender].send(To::Group, &datagram, 100).expect("a send that works");
+            let others = |got: &[Vec<Vec<u8>>]| (0..3).filter(|it| *it != sender && !got[*it].is_empty()).count();
+            let got = run(&mut ports, |_, got| others(got) == 2);
+            for (place, got) in got.iter().enumerate().filter(|(place, _)| *place != sender) {
+                assert_eq!(got, &[datagram.to_vec()], "{place} from {sender}: once, and as it was");
+            }
+        }
+    }
+}
