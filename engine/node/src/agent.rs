@@ -20,6 +20,7 @@ use crate::messages::{
     Command, DELIVERED_BYTES, Delivered, EventWords, NodeEvent, PUBLISHED_BYTES, Published, STANDINGS, ViewRecord,
     event_words, refusal_word,
 };
+use crate::transport::Reach;
 use bourdon_port::{PortError, Waker};
 use bourdon_protocol::{Delivery, Outgoing, Refusal};
 use bourdon_ring::counters as cells;
@@ -146,6 +147,8 @@ pub(crate) struct Agent {
     pub(crate) stop: Flag,
     pub(crate) counters: CountersWriter,
     pub(crate) figures: AgentFigures,
+    /// What was last told about it.
+    pub(crate) reach: Option<Reach>,
     pub(crate) is_member: bool,
 }
 
@@ -197,6 +200,11 @@ impl Agent {
         while let Some(event) = self.node.poll_event() {
             work_count += 1;
             self.tell(event.into());
+        }
+        let reach = self.node.reach();
+        if reach != self.reach {
+            self.reach = reach;
+            reach.into_iter().for_each(|reach| self.tell(NodeEvent::Reached(reach)));
         }
         Ok(work_count + self.obey())
     }

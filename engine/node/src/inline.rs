@@ -11,8 +11,8 @@ use crate::counters::{CountersFile, CountersWriter, Description};
 use crate::directory::{Directory, DirectoryError};
 use crate::links::Links;
 use crate::placement::PlacementError;
-use crate::settings::{Settings, SettingsError};
-use crate::transport::{AnyPort, pick};
+use crate::settings::{Settings, SettingsError, Transport};
+use crate::transport::{AnyPort, Reach, pick};
 use bourdon_port::{Echo, Port, PortError, To};
 use bourdon_protocol::{Claim, Config, Counters, Delivery, Destination, Event, Outgoing, Process, Refusal};
 use bourdon_wire::{ChannelId, ECHO_OFFSET, Incarnation, Instant, Rank, Sequence, TopicId, echo_bytes};
@@ -368,7 +368,9 @@ impl Node {
         let mut fallback = picked.fallback;
         let wanted = settings.network.links && settings.detector.evidence && rank != Rank::OBSERVER;
         let links = if wanted && config.members > 1 {
-            let opened = Links::open(port.local_address().ip(), &settings.network.interface, port.waker());
+            // Over tcp the address says which way the traffic goes, not an interface.
+            let interface = Some(&*settings.network.interface).filter(|_| settings.network.transport != Transport::Tcp);
+            let opened = Links::open(port.local_address().ip(), interface, port.waker());
             opened.map_err(|error| fallback = Some(without_links(fallback.take(), &error))).ok()
         } else {
             None
@@ -412,6 +414,16 @@ impl Node {
     /// What moves the bytes.
     pub fn io(&self) -> &str {
         self.engine.port.io()
+    }
+
+    /// Over the transport `auto`: how many peers multicast reaches, and how many TCP.
+    pub fn reach(&self) -> Option<Reach> {
+        self.engine.port.inner().reach()
+    }
+
+    /// Ends one TCP connection of the transport `tcp` or `auto` abruptly, as a fault would; says whether there was one.
+    pub fn break_one_link(&mut self) -> bool {
+        self.engine.port.inner_mut().break_one_link()
     }
 
     /// Where others reach this process.

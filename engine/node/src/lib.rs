@@ -74,4 +74,4 @@ pub use inline::{Engine, Node, NodeError};
 pub use messages::NodeEvent;
 pub use settings::{Settings, SettingsError};
 pub use threaded::{Handles, Info, ThreadedNode};
-pub use transport::AnyPort;
+pub use transport::{AnyPort, Reach};

@@ -143,7 +143,9 @@ pub enum PortError {
         address: SocketAddr,
     },
     /// Nobody can listen there.
-    #[error("can't listen at {address}: {source}; network.listen, or this rank's place in network.peers, must be an address of this host")]
+    #[error(
+        "can't listen at {address}: {source}; network.listen, or this rank's place in network.peers, must be an address of this host"
+    )]
     Listen {
         /// The address as asked for.
         address: SocketAddr,

@@ -77,7 +77,8 @@ pub struct AutoPort {
     peers: Vec<Peer>,
     /// Those on the mesh that do not hear us, as of the last look.
     deaf: Vec<SocketAddr>,
-    reach: Reach,
+    reach: Option<Reach>,
+    opened: Instant,
     next_probe: Instant,
     next_look: Instant,
     multicast_first: bool,
@@ -102,7 +103,8 @@ impl AutoPort {
             mesh,
             peers: Vec::new(),
             deaf: Vec::new(),
-            reach: Reach::default(),
+            reach: None,
+            opened: Instant::now(),
             next_probe: Instant::now(),
             next_look: Instant::now(),
             multicast_first: false,
@@ -110,8 +112,8 @@ impl AutoPort {
         Ok((port, refused))
     }
 
-    /// Who is reached how, now.
-    pub fn reach(&self) -> Reach {
+    /// Who is reached how; unknown in the first second, while probes and reports are on their way.
+    pub fn reach(&self) -> Option<Reach> {
         self.reach
     }
 
@@ -140,6 +142,11 @@ impl AutoPort {
             }
             self.peers.retain(|peer| is_fresh(peer.heard, now) || known.contains(&peer.address));
             self.look_who_is_deaf();
+            let (connected, by_mesh) = (known.len(), self.deaf.len());
+            if now.saturating_duration_since(self.opened) > FORGET_AFTER + 2 * PROBE_EVERY {
+                let by_multicast = connected.saturating_sub(by_mesh) as u16;
+                self.reach = Some(Reach { by_multicast, by_mesh: by_mesh as u16 });
+            }
         }
         Ok(())
     }
@@ -151,19 +158,11 @@ impl AutoPort {
             return;
         }
         self.next_look = now + LOOK_EVERY;
-        let (peers, deaf) = (&self.peers, &mut self.deaf);
-        deaf.clear();
+        let peers = &self.peers;
         let hears =
             |address: &SocketAddr| peers.iter().any(|peer| peer.address == *address && is_fresh(peer.hears_us, now));
-        let mut by_multicast = 0;
-        for address in self.mesh.peers() {
-            if hears(&address) {
-                by_multicast += 1;
-            } else {
-                deaf.push(address);
-            }
-        }
-        self.reach = Reach { by_multicast, by_mesh: deaf.len() as u16 };
+        self.deaf.clear();
+        self.deaf.extend(self.mesh.peers().filter(|address| !hears(address)));
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bourdon_port::conformance::PATIENCE;
 use bourdon_port::{Idle, Port, To};
-use bourdon_tcp::{AutoPort, TcpOptions};
+use bourdon_tcp::{AutoPort, Reach, TcpOptions};
 use bourdon_udp::UdpOptions;
 
 fn open(idle: Idle, hole: u8, dial: &[SocketAddr]) -> AutoPort {
@@ -43,8 +43,9 @@ fn each_pair_goes_its_own_way() {
         let two = open(idle, 1, &[zero.local_address(), one.local_address()]);
         let mut ports = [zero, one, two];
         run(&mut ports, |ports, _| {
-            let reach = |port: &AutoPort| (port.reach().by_multicast, port.reach().by_mesh);
-            [reach(&ports[0]), reach(&ports[1]), reach(&ports[2])] == [(1, 1), (1, 1), (0, 2)]
+            let reach = |by_multicast, by_mesh| Some(Reach { by_multicast, by_mesh });
+            let found = ports.iter().map(AutoPort::reach);
+            found.eq([reach(1, 1), reach(1, 1), reach(0, 2)])
         });
         for sender in 0..3 {
             let datagram = [sender as u8; 100];

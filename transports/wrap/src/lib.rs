@@ -128,6 +128,16 @@ impl<P: Port> Faulty<P> {
         Self { port, is_harmless: faults.are_none(), state }
     }
 
+    /// The port within.
+    pub fn inner(&self) -> &P {
+        &self.port
+    }
+
+    /// The port within, to do to it what only it can.
+    pub fn inner_mut(&mut self) -> &mut P {
+        &mut self.port
+    }
+
     /// What was injected so far; all zero without faults, since nothing is counted then.
     pub fn injected(&self) -> Injected {
         self.state.injected
