@@ -42,6 +42,7 @@ fn object(plan: &Plan, names: &Names, outcome: &Outcome) -> Value {
         "io": outcome.io,
         "rate": names.rate,
         "input_sha256": outcome.input_sha256,
+        "links_broken": outcome.rows.iter().filter_map(|row| Some(row.tally.as_ref()?.links_broken)).sum::<u64>(),
         "gaps_shortened": outcome.gaps_shortened,
         "wall_ns": outcome.wall_ns,
         "processes": outcome.rows.iter().map(row_object).collect::<Vec<_>>(),
