@@ -5,19 +5,24 @@
 //! anew on one way for all would take a protocol of its own, and punish all for one.
 //!
 //! Nothing needs to be agreed here. Each process multicasts a *probe* every [`PROBE_EVERY`] and tells each peer over the
-//! mesh, as often, whether it hears that peer's probes. What is for the group goes out by multicast, and by TCP also to
-//! those who did not say lately that they hear us: a matter between two processes, in one direction. Somebody who gets
-//! both discards one, as any duplicate. What is for one peer goes over the mesh always.
+//! mesh whether it hears that peer's probes: at once when that changes, and every [`REPORT_EVERY`]. What is for the group
+//! goes out by multicast, and by TCP also to those who did not say lately that they hear us: a matter between two
+//! processes, in one direction. Somebody who gets both discards one, as any duplicate. What is for one peer goes over the
+//! mesh always.
 //!
 //! ```text
-//!          ──── probe by multicast ────▶        every 200 ms
-//!      A   ◀─── "I hear you" by TCP ────   B    every 200 ms: yes if a probe came within 600 ms
-//!          ──── datagrams by TCP ──────▶        unless "yes" came within 600 ms
+//!          ──── probe by multicast ────▶        every 10 ms
+//!      A   ◀─── "I hear you" by TCP ────   B    yes if a probe came within 50 ms
+//!          ──── datagrams by TCP ──────▶        unless the last word was "yes", and is younger than 600 ms
 //! ```
 //!
+//! Probes are as frequent as heartbeats and forgotten sooner than failure detectors suspect (80 ms), so that a hole that
+//! opens is taken up before anybody is left out for it. A host that stalls longer than that looks deaf for a moment, and
+//! gets duplicates: that costs nothing but their bytes.
+//!
 //! Invariants: a peer on the mesh that does not say it hears us gets everything over the mesh; a hole that opens is taken
-//! up within [`FORGET_AFTER`] and one [`PROBE_EVERY`], well below a second, and until then NAKs and repairs, which are
-//! for one peer, pass; probes never reach the caller.
+//! up within [`FORGET_AFTER`] and one [`PROBE_EVERY`]; until then NAKs and repairs, which are for one peer, pass; probes
+//! never reach the caller.
 //!
 //! Unlike any other port this one may hand a datagram out twice; protocols over multicast expect that. A thread that
 //! sleeps here does so on two `epoll`s, since one thread can't sleep in two `io_uring`s.
@@ -34,10 +39,16 @@ use crate::TcpPort;
 use crate::frame::{HELLO_BYTES, Hello};
 use crate::options::{CONNECTIONS_MAX, TcpOptions};
 
-/// Between two probes, and between two reports: what a second holds several of.
-const PROBE_EVERY: Duration = Duration::from_millis(200);
-/// For how long one that came holds: two more may be lost on the way without a meaning.
-const FORGET_AFTER: Duration = Duration::from_millis(600);
+/// Between two probes: a heartbeat's time.
+const PROBE_EVERY: Duration = Duration::from_millis(10);
+/// For how long one that came holds: a few may be lost on the way without a meaning.
+const FORGET_AFTER: Duration = Duration::from_millis(50);
+/// Between two reports without news.
+const REPORT_EVERY: Duration = Duration::from_millis(200);
+/// For how long a report holds.
+const BELIEVE_FOR: Duration = Duration::from_millis(600);
+/// How often is noted who is reached how, for people to read: what held for two such times is told.
+const NOTE_EVERY: Duration = Duration::from_millis(400);
 
 /// How often is looked who is deaf: a datagram must not cost a walk over all peers.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -56,6 +67,8 @@ struct Peer {
     heard: Option<Instant>,
     /// When it last said that it hears us.
     hears_us: Option<Instant>,
+    /// What we told it last, and when.
+    told: Option<(bool, Instant)>,
 }
 
 /// Who is reached how.
@@ -77,8 +90,10 @@ pub struct AutoPort {
     peers: Vec<Peer>,
     /// Those on the mesh that do not hear us, as of the last look.
     deaf: Vec<SocketAddr>,
+    /// What was noted last, and what was noted twice.
+    noted: Option<Reach>,
     reach: Option<Reach>,
-    opened: Instant,
+    next_note: Instant,
     next_probe: Instant,
     next_look: Instant,
     multicast_first: bool,
@@ -96,6 +111,7 @@ impl AutoPort {
             Ok(port) => (Some(port), None),
             Err(error) => (None, Some(error)),
         };
+        let now = Instant::now();
         let port = Self {
             multicast,
             idle: options.idle,
@@ -103,10 +119,11 @@ impl AutoPort {
             mesh,
             peers: Vec::new(),
             deaf: Vec::new(),
+            noted: None,
             reach: None,
-            opened: Instant::now(),
-            next_probe: Instant::now(),
-            next_look: Instant::now(),
+            next_note: now + NOTE_EVERY,
+            next_probe: now,
+            next_look: now,
             multicast_first: false,
         };
         Ok((port, refused))
@@ -122,31 +139,44 @@ impl AutoPort {
         &mut self.mesh
     }
 
-    /// Probes and reports when that is due.
+    /// Probes, reports and notes when that is due. Called when what has come is taken in: own stalls are nobody's silence.
     fn probe(&mut self) -> Result<(), PortError> {
         let now = Instant::now();
-        if now >= self.next_probe {
-            self.next_probe = now + PROBE_EVERY;
-            let hello = self.hello.to_bytes();
-            if let Some(multicast) = &mut self.multicast {
-                let probe: [u8; PROBE_BYTES] = joined(&PROBE, &hello);
-                // Whatever is wrong with multicast shows at those who do not hear it.
-                let _ = multicast.send(To::Group, &probe, PROBE_BYTES);
+        if now < self.next_probe {
+            return Ok(());
+        }
+        self.next_probe = now + PROBE_EVERY;
+        let hello = self.hello.to_bytes();
+        if let Some(multicast) = &mut self.multicast {
+            let probe: [u8; PROBE_BYTES] = joined(&PROBE, &hello);
+            // Whatever is wrong with multicast shows at those who do not hear it.
+            let _ = multicast.send(To::Group, &probe, PROBE_BYTES);
+        }
+        let connected: Vec<SocketAddr> = self.mesh.peers().collect();
+        self.peers.retain(|peer| is_within(FORGET_AFTER, peer.heard, now) || connected.contains(&peer.address));
+        for address in &connected {
+            if self.peers.iter().all(|peer| peer.address != *address) && self.peers.len() < CONNECTIONS_MAX {
+                self.peers.push(Peer::new(*address));
             }
-            let mut report: [u8; REPORT_BYTES] = joined(&REPORT, &hello);
-            let known: Vec<SocketAddr> = self.mesh.peers().collect();
-            for address in &known {
-                let heard = self.peers.iter().find(|peer| peer.address == *address).and_then(|peer| peer.heard);
-                report[REPORT_BYTES - 1] = is_fresh(heard, now).into();
-                self.mesh.send(To::Peer(*address), &report, REPORT_BYTES)?;
+        }
+        let mut report: [u8; REPORT_BYTES] = joined(&REPORT, &hello);
+        for peer in self.peers.iter_mut().filter(|peer| connected.contains(&peer.address)) {
+            let hears = is_within(FORGET_AFTER, peer.heard, now);
+            if peer.told.is_none_or(|(told, at)| told != hears || now >= at + REPORT_EVERY) {
+                peer.told = Some((hears, now));
+                report[REPORT_BYTES - 1] = hears.into();
+                self.mesh.send(To::Peer(peer.address), &report, REPORT_BYTES)?;
             }
-            self.peers.retain(|peer| is_fresh(peer.heard, now) || known.contains(&peer.address));
+        }
+        if now >= self.next_note {
+            self.next_note = now + NOTE_EVERY;
             self.look_who_is_deaf();
-            let (connected, by_mesh) = (known.len(), self.deaf.len());
-            if now.saturating_duration_since(self.opened) > FORGET_AFTER + 2 * PROBE_EVERY {
-                let by_multicast = connected.saturating_sub(by_mesh) as u16;
-                self.reach = Some(Reach { by_multicast, by_mesh: by_mesh as u16 });
+            let (all, by_mesh) = (connected.len() as u16, self.deaf.len() as u16);
+            let note = Some(Reach { by_multicast: all.saturating_sub(by_mesh), by_mesh });
+            if note == self.noted {
+                self.reach = note;
             }
+            self.noted = note;
         }
         Ok(())
     }
@@ -159,16 +189,23 @@ impl AutoPort {
         }
         self.next_look = now + LOOK_EVERY;
         let peers = &self.peers;
-        let hears =
-            |address: &SocketAddr| peers.iter().any(|peer| peer.address == *address && is_fresh(peer.hears_us, now));
+        let hears = |address: &SocketAddr| {
+            peers.iter().any(|peer| peer.address == *address && is_within(BELIEVE_FOR, peer.hears_us, now))
+        };
         self.deaf.clear();
         self.deaf.extend(self.mesh.peers().filter(|address| !hears(address)));
     }
 }
 
-/// Whether what happened then still holds.
-fn is_fresh(at: Option<Instant>, now: Instant) -> bool {
-    at.is_some_and(|at| now.saturating_duration_since(at) < FORGET_AFTER)
+impl Peer {
+    fn new(address: SocketAddr) -> Self {
+        Self { address, heard: None, hears_us: None, told: None }
+    }
+}
+
+/// Whether that was no longer ago.
+fn is_within(longest: Duration, at: Option<Instant>, now: Instant) -> bool {
+    at.is_some_and(|at| now.saturating_duration_since(at) < longest)
 }
 
 fn joined<const N: usize>(head: &[u8], tail: &[u8]) -> [u8; N] {
@@ -190,7 +227,7 @@ fn take_in(peers: &mut Vec<Peer>, own: Hello, bytes: &[u8]) -> bool {
     let peer = match peers.iter().position(|peer| peer.address == hello.address) {
         Some(place) => &mut peers[place],
         None if peers.len() < CONNECTIONS_MAX => {
-            peers.push(Peer { address: hello.address, heard: None, hears_us: None });
+            peers.push(Peer::new(hello.address));
             peers.last_mut().unwrap_or_else(|| unreachable!("one was pushed"))
         }
         None => return true,
@@ -222,7 +259,6 @@ impl Port for AutoPort {
     }
 
     fn receive(&mut self, limit: usize, mut on_datagram: impl FnMut(Arrival<'_>)) -> Result<usize, PortError> {
-        self.probe()?;
         let (peers, own) = (&mut self.peers, self.hello);
         let mut count = 0;
         let mut sort = |arrival: Arrival<'_>| {
@@ -245,6 +281,7 @@ impl Port for AutoPort {
             };
             left = left.saturating_sub(came);
         }
+        self.probe()?;
         Ok(count)
     }
 

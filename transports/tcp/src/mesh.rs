@@ -26,7 +26,8 @@ use socket2::Socket;
 use crate::connection::{Connection, Origin};
 use crate::frame::{HELLO_BYTES, Hello};
 use crate::options::{
-    CONNECT_MAX, CONNECTIONS_MAX, ERRANDS_MAX, HELLO_MAX, OPEN_MAX, RETRY_MAX, RETRY_MIN, STRANGERS_MAX, TcpOptions,
+    CONNECT_MAX, CONNECTIONS_MAX, ERRANDS_MAX, HELLO_MAX, OPEN_MAX, RETRY_GREETED_MAX, RETRY_MAX, RETRY_MIN,
+    STRANGERS_MAX, TcpOptions,
 };
 use crate::socket;
 
@@ -312,6 +313,9 @@ impl Mesh {
                 // One that held was good: it is tried at once. One that did not waits longer each time.
                 if connection.is_greeted && now.saturating_duration_since(connection.since) > RETRY_MAX {
                     (dial.retry, dial.next) = (RETRY_MIN, now);
+                } else if connection.is_greeted {
+                    dial.retry = dial.retry.min(RETRY_GREETED_MAX);
+                    dial.next = dial.next.min(now + RETRY_GREETED_MAX);
                 }
             }
             if !connection.is_greeted {

@@ -20,6 +20,9 @@ pub const CONNECT_MAX: Duration = Duration::from_secs(1);
 pub const RETRY_MIN: Duration = Duration::from_millis(1);
 /// The longest: how late a process that comes back is noticed by those who dial it.
 pub const RETRY_MAX: Duration = Duration::from_millis(100);
+/// The longest where somebody answered the last time: a link that breaks again and again is no process that is gone, and
+/// must not be silent for so long that its peer is suspected (80 ms).
+pub const RETRY_GREETED_MAX: Duration = Duration::from_millis(8);
 /// How long bytes may stay unacknowledged before the connection counts as broken.
 pub const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(2);
 /// Addresses outside the configuration that are dialled because something was sent there.
