@@ -229,6 +229,13 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         rate: args.rate.to_string(),
     };
     let outcome = conduct::run(&plan, &records)?;
+    let broken = report::links_broken(&outcome);
+    if broken < args.break_links {
+        let all = args.break_links;
+        eprintln!(
+            "bourdon: {broken} of {all} connections were closed: at times there was none, or its process was gone"
+        );
+    }
     report::show(&plan, &names, &outcome, args.json)?;
     if outcome.failures.is_empty() { Ok(()) } else { Err(Failure::broken(outcome.failures.join("; "))) }
 }

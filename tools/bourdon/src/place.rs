@@ -4,6 +4,7 @@
 //! longer than the group takes is refused before it is read into memory.
 
 use crate::exit::Failure;
+use bourdon::settings::{Role, Transport};
 use bourdon::{Settings, TopicId};
 use std::io::{BufRead, Read, Write};
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ pub(crate) struct Place {
     /// The topic's name
     pub(crate) topic: String,
     /// The group's configuration [default: bourdon.toml]
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["group_address", "interface"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["group_address", "interface", "peers"])]
     config: Option<PathBuf>,
     /// The group's multicast address and port, instead of a configuration
     #[arg(long, value_name = "A:P")]
@@ -25,6 +26,9 @@ pub(crate) struct Place {
     /// The interface its traffic uses [default: lo]
     #[arg(long, value_name = "NAME", requires = "group_address")]
     interface: Option<String>,
+    /// The members' TCP addresses, where the group has no multicast: one or more, with commas
+    #[arg(long, value_name = "A:P,…", value_delimiter = ',', conflicts_with_all = ["group_address", "interface"])]
+    peers: Vec<SocketAddr>,
     /// Messages are framed: a length (u32, little-endian), then that many bytes
     #[arg(long)]
     pub(crate) frames: bool,
@@ -33,6 +37,14 @@ pub(crate) struct Place {
 impl Place {
     /// The settings, and whether they are the members' own rather than guessed from the address.
     pub(crate) fn settings(&self) -> Result<(Settings, bool), Failure> {
+        let mut settings = Settings::default();
+        settings.group.name.clone_from(&self.group);
+        if !self.peers.is_empty() {
+            settings.network.transport = Transport::Tcp;
+            settings.network.peers.clone_from(&self.peers);
+            settings.process.role = Role::Observer; // it lists as many as it likes
+            return Ok((settings, false));
+        }
         let Some(address) = self.group_address else {
             let path = self.config.as_deref().unwrap_or(Path::new("bourdon.toml"));
             let settings = load(path)?;
@@ -45,8 +57,6 @@ impl Place {
             }
             return Ok((settings, true));
         };
-        let mut settings = Settings::default();
-        settings.group.name.clone_from(&self.group);
         settings.group.address = address;
         if let Some(interface) = &self.interface {
             settings.network.interface.clone_from(interface);
@@ -67,6 +77,13 @@ pub(crate) fn load(path: &Path) -> Result<Settings, Failure> {
 /// That nobody of a group was heard, and where.
 pub(crate) fn unheard(settings: &Settings, seconds: u64) -> Failure {
     let (name, address, interface) = (&settings.group.name, settings.group.address, &settings.network.interface);
+    if settings.network.transport == Transport::Tcp {
+        let peers: Vec<String> = settings.network.peers.iter().map(SocketAddr::to_string).collect();
+        let peers = peers.join(", ");
+        return Failure::unusable(format!(
+            "no member of group {name:?} answered over tcp at {peers} within {seconds} s: check name and addresses, and that a member runs"
+        ));
+    }
     Failure::unusable(format!(
         "no member of group {name:?} was heard on {address} over {interface} within {seconds} s: check name, address and interface, and that a member runs"
     ))
