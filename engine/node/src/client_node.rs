@@ -106,7 +106,7 @@ impl ClientNode {
                 0
             }) > 0
         });
-        failed.map_or(Ok(()), Err)
+        failed.map_or_else(|| port.flush(), Err)
     }
 
     /// Sleeps until something may have come or something is due, at most for `longest`.

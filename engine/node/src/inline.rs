@@ -209,7 +209,7 @@ impl<P: Port> Engine<P> {
                 0
             })
         });
-        failed.map_or(Ok(()), Err)
+        failed.map_or_else(|| self.port.flush(), Err)
     }
 
     /// Sleeps until something may have come or something is due, at most for `longest`. Returns at once where the port

@@ -169,6 +169,11 @@ impl Port for AnyPort {
     }
 
     #[inline]
+    fn flush(&mut self) -> Result<(), PortError> {
+        each!(self, port => port.flush())
+    }
+
+    #[inline]
     fn receive(&mut self, limit: usize, on_datagram: impl FnMut(Arrival<'_>)) -> Result<usize, PortError> {
         each!(self, port => port.receive(limit, on_datagram))
     }

@@ -168,6 +168,7 @@ impl AutoPort {
                 self.mesh.send(To::Peer(peer.address), &report, REPORT_BYTES)?;
             }
         }
+        self.mesh.flush()?;
         if now >= self.next_note {
             self.next_note = now + NOTE_EVERY;
             self.look_who_is_deaf();
@@ -256,6 +257,10 @@ impl Port for AutoPort {
             self.mesh.send(To::Peer(self.deaf[place]), &bytes[..taken_bytes], segment_bytes)?;
         }
         Ok(taken)
+    }
+
+    fn flush(&mut self) -> Result<(), PortError> {
+        self.mesh.flush()
     }
 
     fn receive(&mut self, limit: usize, mut on_datagram: impl FnMut(Arrival<'_>)) -> Result<usize, PortError> {

@@ -1,12 +1,13 @@
 //! One connection: bytes that have come and are not handed out, bytes that are to go.
 //!
 //! What comes is read into one buffer and handed out in place; only a datagram cut off at the buffer's end is moved. What
-//! goes is given to the kernel at once, and only what it does not take is kept here, up to a bound. Datagrams are
-//! dropped whole: one that has gone out by half goes out to its end, or the peer would read garbage.
+//! goes is put together until a burst ends: a call costs some ten microseconds however little it carries, and one
+//! for each of a hundred repairs to each of thirty peers would keep its thread from everything else. What the kernel does
+//! not take is kept, up to a bound; beyond, datagrams are dropped, and only whole ones, or the peer would read garbage.
 //!
 //! Invariants:
 //! - The hello is the first thing in `outgoing`, so nothing goes before it.
-//! - `outgoing` holds at most [`QUEUE_MAX_BYTES`] and the rest of one datagram.
+//! - At most [`QUEUE_MAX_BYTES`] wait in `outgoing`.
 //! - While the kernel has the receive buffer (`is_lent`), nobody here touches its bytes.
 
 use std::net::SocketAddr;
@@ -29,6 +30,9 @@ pub(crate) enum Origin {
     /// We did, as the mesh's dial of this index says.
     Dialled(usize),
 }
+
+/// So much is worth a call: what goes through the kernel in one piece.
+const FLUSH_BYTES: usize = 1 << 16;
 
 /// One end of a connection.
 #[derive(Debug)]
@@ -179,33 +183,20 @@ impl Connection {
         self.outgoing.is_empty()
     }
 
-    /// Sends datagrams of `frame_bytes` each, prefix included, the last perhaps shorter; says how many were dropped.
+    /// Takes datagrams of `frame_bytes` each, prefix included, the last perhaps shorter; says how many were dropped.
     pub(crate) fn send(&mut self, framed: &[u8], frame_bytes: usize) -> usize {
-        let mut rest = framed;
-        if self.flush() {
-            while !rest.is_empty() && self.is_writable && !self.is_broken {
-                match socket::send(&self.socket, rest) {
-                    Got::Bytes(count) => rest = &rest[count..],
-                    Got::Later => self.is_writable = false,
-                    Got::End => self.is_broken = true,
-                }
-            }
-        }
-        if rest.is_empty() {
-            return 0;
-        }
-        // What has begun is kept whatever it takes, then whole datagrams while there is room.
-        let gone = framed.len() - rest.len();
-        let begun = (gone.next_multiple_of(frame_bytes)).min(framed.len()) - gone;
         let waiting = self.outgoing.len() - self.sent;
-        let fit = QUEUE_MAX_BYTES.saturating_sub(waiting + begun) / frame_bytes * frame_bytes;
-        let kept = (begun + fit).min(rest.len());
+        let fit = QUEUE_MAX_BYTES.saturating_sub(waiting) / frame_bytes * frame_bytes;
+        let kept = fit.min(framed.len());
         if self.sent > self.outgoing.len() / 2 {
             self.outgoing.drain(..self.sent);
             self.sent = 0;
         }
-        self.outgoing.extend_from_slice(&rest[..kept]);
-        (rest.len() - kept).div_ceil(frame_bytes)
+        self.outgoing.extend_from_slice(&framed[..kept]);
+        if self.outgoing.len() - self.sent >= FLUSH_BYTES {
+            self.flush();
+        }
+        (framed.len() - kept).div_ceil(frame_bytes)
     }
 
     /// Takes the receive buffer away for good, for a kernel that never gave it back.

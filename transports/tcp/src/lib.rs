@@ -285,6 +285,11 @@ impl Port for TcpPort {
         Ok(bytes.len().div_ceil(segment_bytes))
     }
 
+    fn flush(&mut self) -> Result<(), PortError> {
+        self.mesh.flush();
+        Ok(())
+    }
+
     fn receive(&mut self, limit: usize, mut on_datagram: impl FnMut(Arrival<'_>)) -> Result<usize, PortError> {
         self.mesh.upkeep();
         if matches!(self.waiting, Waiting::Spin) {

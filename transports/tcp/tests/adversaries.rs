@@ -31,7 +31,7 @@ fn heal(from: &mut TcpPort, to: &mut TcpPort) {
     let started = Instant::now();
     let mut got = Vec::new();
     while !got.contains(&b"healed".to_vec()) || from.peers().count() == 0 || to.peers().count() == 0 {
-        from.send(To::Group, b"healed", 64).expect("a send that works");
+        send_all(from, To::Group, b"healed", 64);
         for port in [&mut *from, &mut *to] {
             port.wait(Duration::from_millis(1)).expect("a wait that works");
         }

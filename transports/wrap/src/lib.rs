@@ -228,6 +228,10 @@ impl<P: Port> Port for Faulty<P> {
         self.port.send(to, bytes, segment_bytes)
     }
 
+    fn flush(&mut self) -> Result<(), PortError> {
+        self.port.flush()
+    }
+
     fn receive(&mut self, limit: usize, mut on_datagram: impl FnMut(Arrival<'_>)) -> Result<usize, PortError> {
         if self.is_harmless {
             return self.port.receive(limit, on_datagram);
