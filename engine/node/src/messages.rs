@@ -128,11 +128,10 @@ impl std::fmt::Display for NodeEvent {
             Self::Group(event) => event,
             Self::PublicationDropped(refusal) => return write!(f, "a message was dropped: {refusal}"),
             Self::SyncRefused(refusal) => return write!(f, "there is no barrier: {refusal}"),
-            Self::Reached(Reach { by_multicast, by_mesh: 0 }) => {
-                return write!(f, "multicast reaches all {by_multicast} peers");
-            }
             Self::Reached(Reach { by_multicast, by_mesh }) => {
-                return write!(f, "multicast reaches {by_multicast} peers; {by_mesh} more are reached over tcp");
+                let all = by_multicast + by_mesh;
+                let rest = if *by_mesh == 0 { "" } else { "; the others get everything over tcp" };
+                return write!(f, "multicast reaches {by_multicast} of {all} peers{rest}");
             }
         };
         match event {

@@ -162,8 +162,40 @@ fn a_peer_that_does_not_read_holds_nobody_up() {
             receive_up_to(&mut two, &round.to_le_bytes());
         }
         assert!(one.dropped() >= 1000, "{sent} bytes were sent, {} dropped", one.dropped());
+        read_whole_datagrams(&mut one, &mut lazy, round);
         drop(lazy);
         heal(&mut one, &mut two);
+    });
+}
+
+/// Reads until what was sent last has come; all before it is whole and in order, whatever is missing.
+fn read_whole_datagrams(one: &mut TcpPort, lazy: &mut TcpStream, round: u32) {
+    lazy.set_nonblocking(true).expect("a socket");
+    let (mut bytes, mut at, mut last, mut room) = (Vec::new(), HELLO.len(), 0, vec![0; 1 << 16]);
+    poll_until(one, |one| {
+        send_all(one, To::Group, &(round + 1).to_le_bytes(), 64);
+        one.receive(usize::MAX, |_| {}).expect("a receive that works");
+        while let Ok(count) = lazy.read(&mut room) {
+            assert!(count > 0, "the connection was ended");
+            bytes.extend_from_slice(&room[..count]);
+        }
+        while let Some(prefix) = bytes.get(at..at + 4) {
+            let length = match prefix {
+                [0, 4, 0, 0x80] => 1024,
+                [4, 0, 0, 0x80] => 4,
+                other => panic!("no beginning of a datagram: {other:?}"),
+            };
+            let Some(datagram) = bytes.get(at + 4..at + 4 + length) else { break };
+            if length == 4 {
+                let number = u32::from_le_bytes(datagram.try_into().expect("four bytes"));
+                assert!(number >= last, "{number} after {last}");
+                last = number;
+            } else {
+                assert!(datagram.iter().all(|byte| *byte == 7), "a datagram is whole");
+            }
+            at += 4 + length;
+        }
+        last == round + 1
     });
 }
 
