@@ -32,7 +32,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use crate::connection::Connection;
 use crate::mesh::Mesh;
 
-/// Requests queued between two calls; more make one more call.
+/// Requests queued between two calls; more wait for the call after the next.
 const SUBMISSIONS: u32 = 256;
 /// What does not fit is kept by the kernel.
 const COMPLETIONS: u32 = 1024;
@@ -110,7 +110,8 @@ impl Ring {
         wait: Duration,
     ) -> Result<bool, PortError> {
         let mut any = self.reap(mesh)?;
-        self.arm(mesh, waker, datagram_max_bytes)?;
+        // What had no room is requested by the next look, which must not wait behind a sleep.
+        any |= !self.arm(mesh, waker, datagram_max_bytes)?;
         if !any && !wait.is_zero() {
             let timeout = Timespec::from(wait.min(WAIT_MAX));
             match self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout)) {
@@ -140,64 +141,61 @@ impl Ring {
         }
     }
 
-    /// Queues the requests that are wanted and not under way; the next call submits them.
-    fn arm(&mut self, mesh: &mut Mesh, waker: &Waker, datagram_max_bytes: usize) -> Result<(), PortError> {
+    /// Queues the requests that are wanted and not under way; the next call submits them. Says whether all had room.
+    fn arm(&mut self, mesh: &mut Mesh, waker: &Waker, datagram_max_bytes: usize) -> Result<bool, PortError> {
         if !self.is_enabled {
             self.ring.submitter().register_enable_rings().map_err(entering)?;
             self.is_enabled = true;
         }
         if !self.is_accepting && self.accept_after.is_none_or(|after| after <= Instant::now()) {
             let accept = opcode::AcceptMulti::new(Fd(mesh.listener.as_raw_fd()));
-            self.push(accept.flags(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK).build().user_data(ACCEPT))?;
-            self.is_accepting = true;
+            let accept = accept.flags(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK).build().user_data(ACCEPT);
+            self.is_accepting = self.push(&accept);
         }
         if !self.is_waking {
             let wake = opcode::PollAdd::new(Fd(waker.as_fd().as_raw_fd()), libc::POLLIN as u32);
-            self.push(wake.multi(true).build().user_data(WAKE))?;
-            self.is_waking = true;
+            self.is_waking = self.push(&wake.multi(true).build().user_data(WAKE));
         }
+        let mut all = true;
         for place in 0..mesh.places.len() {
             let Some(connection) = mesh.places[place].as_deref_mut() else { continue };
-            self.arm_connection(place, connection, datagram_max_bytes)?;
+            all &= self.arm_connection(place, connection, datagram_max_bytes);
         }
-        Ok(())
+        Ok(all)
     }
 
-    fn arm_connection(&mut self, place: usize, it: &mut Connection, max_bytes: usize) -> Result<(), PortError> {
+    fn arm_connection(&mut self, place: usize, it: &mut Connection, max_bytes: usize) -> bool {
         let fd = Fd(it.socket.as_raw_fd());
         let data = |kind| (place as u64) << KIND_BITS | kind;
         if it.is_broken {
             if (it.is_lent || it.is_watched) && !it.is_cancelled {
                 let cancel = opcode::AsyncCancel2::new(CancelBuilder::fd(fd).all());
-                self.push(cancel.build().user_data(data(CANCEL)))?;
-                it.is_cancelled = true;
+                it.is_cancelled = self.push(&cancel.build().user_data(data(CANCEL)));
+                return it.is_cancelled;
             }
-            return Ok(());
+            return true;
         }
+        let mut all = true;
         if it.wants_bytes(max_bytes) {
             let room = it.room();
             let receive = opcode::Recv::new(fd, room.as_mut_ptr(), room.len() as u32);
-            self.push(receive.build().user_data(data(RECEIVE)))?;
-            it.is_lent = true;
+            it.is_lent = self.push(&receive.build().user_data(data(RECEIVE)));
+            all &= it.is_lent;
         }
         if it.has_outgoing() && !it.is_writable && !it.is_watched {
-            self.push(opcode::PollAdd::new(fd, libc::POLLOUT as u32).build().user_data(data(WRITABLE)))?;
-            it.is_watched = true;
+            let watch = opcode::PollAdd::new(fd, libc::POLLOUT as u32);
+            it.is_watched = self.push(&watch.build().user_data(data(WRITABLE)));
+            all &= it.is_watched;
         }
-        Ok(())
+        all
     }
 
-    fn push(&mut self, entry: squeue::Entry) -> Result<(), PortError> {
-        loop {
-            // SAFETY: a receive's buffer is the connection's, which neither moves nor is touched nor freed before the
-            // request has completed (`is_lent`; see `leak` for a ring that ends before). No other request has a
-            // buffer. A descriptor that is closed makes its request fail, without harm.
-            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
-                return Ok(());
-            }
-            let queued = self.ring.submission().len() as u32;
-            self.enter(queued)?;
-        }
+    /// Queues a request; says whether there was room.
+    fn push(&mut self, entry: &squeue::Entry) -> bool {
+        // SAFETY: a receive's buffer is the connection's, which neither moves nor is touched nor freed before the request
+        // has completed (`is_lent`; see `leak` for a ring that ends before). No other request has a buffer. A descriptor
+        // that is closed makes its request fail, without harm.
+        unsafe { self.ring.submission().push(entry) }.is_ok()
     }
 
     /// Notes what has completed; says whether anything had.
