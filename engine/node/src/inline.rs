@@ -341,6 +341,7 @@ impl Node {
     /// If the settings contradict themselves or the network can't be used; the text says what to do.
     pub fn join(settings: &Settings) -> Result<Self, NodeError> {
         settings.check()?;
+        settings.check_peers()?;
         let clock = Clock::start();
         // About a millisecond a step: another life of a process differs, and 49 days pass before one returns.
         let incarnation = Incarnation((clock.wall_ns() >> 20) as u32);

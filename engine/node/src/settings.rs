@@ -414,16 +414,25 @@ impl Settings {
         Ok(self.protocol(usize::MAX).check()?)
     }
 
+    /// Whether all members are listed: who takes part must hear each of them. A client needs one.
+    pub(crate) fn check_peers(&self) -> Result<(), SettingsError> {
+        let (listed, members) = (self.network.peers.len(), usize::from(self.group.members));
+        if listed == 0 || listed == members {
+            return Ok(());
+        }
+        Err(SettingsError::Mesh { what: format!("peers has {listed} addresses: list all {members} members, by rank") })
+    }
+
     /// Whether the mesh's addresses are such that everybody is found.
     fn check_mesh(&self) -> Result<(), SettingsError> {
-        let (network, members) = (&self.network, usize::from(self.group.members));
+        let network = &self.network;
         let refused = |what: String| Err(SettingsError::Mesh { what });
         let peers = &network.peers;
         if network.transport == Transport::Tcp && peers.is_empty() {
             return refused("peers is empty: over tcp it lists the members' addresses, by rank".to_owned());
         }
-        if self.process.role == Role::Member && !peers.is_empty() && peers.len() != members {
-            return refused(format!("peers has {} addresses: list all {members} members, by rank", peers.len()));
+        if self.process.role == Role::Member {
+            self.check_peers()?;
         }
         for (rank, address) in peers.iter().chain(&network.listen).enumerate() {
             let nobody = address.port() == 0 || address.ip().is_unspecified() || address.ip().is_multicast();

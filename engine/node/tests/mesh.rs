@@ -145,6 +145,11 @@ fn addresses_that_can_t_work_are_refused_with_what_to_do() {
         let why = refused(&peers, listen);
         assert!(why.contains(says), "{says}: {why}");
     }
+    let mut observer = over_tcp(world.observer(), &free[..1]);
+    let why = Node::join(&observer).expect_err("it would miss what the other member sends").to_string();
+    assert!(why.contains("list all 2 members"), "{why}");
+    observer.network.peers = free.clone();
+    Node::join(&observer).expect("all are listed");
     let _taken = TcpListener::bind(free[0]).expect("it is free");
     assert!(refused(&free, None).contains("in use"));
 }

@@ -26,7 +26,7 @@ pub(crate) struct Place {
     /// The interface its traffic uses [default: lo]
     #[arg(long, value_name = "NAME", requires = "group_address")]
     interface: Option<String>,
-    /// The members' TCP addresses, where the group has no multicast: one or more, with commas
+    /// The members' TCP addresses where the group has no multicast, with commas: all to subscribe, any to publish
     #[arg(long, value_name = "A:P,…", value_delimiter = ',', conflicts_with_all = ["group_address", "interface"])]
     peers: Vec<SocketAddr>,
     /// Messages are framed: a length (u32, little-endian), then that many bytes

@@ -164,6 +164,7 @@ fn a_group_over_tcp_is_found_by_its_members_addresses() {
     assert_eq!(started["address"], peers[0]);
     let (_second, ..) = world.node(&configs[1]);
     assert_eq!(next(&mut events)["members"], serde_json::json!([0, 1]));
+    fails(&["subscribe", "prices", "es", "--peers", &peers[0]], b"", 2, "list all 2 members");
     let mut informed = subscribe(&["--config", &configs[0], "--count", "3"]);
     let mut learned = subscribe(&["--peers", &peers.join(","), "--count", "3"]);
     let published = run(&["publish", "prices", "es", "--peers", &peers[1]], b"one\ntwo\n");

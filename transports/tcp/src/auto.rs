@@ -129,7 +129,7 @@ impl AutoPort {
         Ok((port, refused))
     }
 
-    /// Who is reached how; unknown in the first second, while probes and reports are on their way.
+    /// Who is reached how; unknown while nobody is connected, and in the first second, while probes are on their way.
     pub fn reach(&self) -> Option<Reach> {
         self.reach
     }
@@ -173,7 +173,7 @@ impl AutoPort {
             self.next_note = now + NOTE_EVERY;
             self.look_who_is_deaf();
             let (all, by_mesh) = (connected.len() as u16, self.deaf.len() as u16);
-            let note = Some(Reach { by_multicast: all.saturating_sub(by_mesh), by_mesh });
+            let note = (all > 0).then_some(Reach { by_multicast: all.saturating_sub(by_mesh), by_mesh });
             if note == self.noted {
                 self.reach = note;
             }

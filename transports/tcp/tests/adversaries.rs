@@ -3,7 +3,7 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use bourdon_port::conformance::{PATIENCE, Role, poll_until, receive_into, receive_up_to, send_all};
@@ -240,6 +240,57 @@ fn two_that_dial_each_other_agree_on_one_connection() {
             }
             heal(&mut one, &mut two);
             heal(&mut two, &mut one);
+        }
+    });
+}
+
+/// What a process says that is called so.
+fn hello_of(address: SocketAddr) -> [u8; 32] {
+    let SocketAddr::V4(v4) = address else { panic!("this test speaks IPv4") };
+    let mut hello = HELLO;
+    hello[6..8].copy_from_slice(&v4.port().to_le_bytes());
+    hello[28..].copy_from_slice(&v4.ip().octets());
+    hello
+}
+
+#[test]
+fn the_newer_of_two_connections_from_one_end_stays() {
+    each(|idle, io_uring| {
+        let (mut one, _two) = pair(idle, io_uring);
+        let connect = || {
+            let mut stream = TcpStream::connect(one.local_address()).expect("it listens");
+            stream.write_all(&HELLO).expect("sent");
+            stream
+        };
+        let (mut older, mut newer) = (connect(), connect());
+        assert!(until_closed(&mut one, &mut older) <= HELLO.len());
+        newer.write_all(b"\x05\0\0\0newer").expect("sent");
+        receive_up_to(&mut one, b"newer");
+    });
+}
+
+#[test]
+fn of_two_connections_from_both_ends_the_greater_address_s_stays() {
+    each(|idle, io_uring| {
+        for (own, peer) in [("127.0.0.1:0", "127.0.0.2:0"), ("127.0.0.2:0", "127.0.0.1:0")] {
+            let listener = TcpListener::bind(peer).expect("loopback is there");
+            let peer = listener.local_addr().expect("it is bound");
+            let own =
+                TcpOptions { dial: vec![peer], idle, io_uring, ..TcpOptions::new(own.parse().expect("an address")) };
+            let mut one = TcpPort::open(&own).expect("it opens");
+            let (mut dialled_by_one, _) = listener.accept().expect("it dials");
+            dialled_by_one.write_all(&hello_of(peer)).expect("sent");
+            poll_until(&mut one, |one| one.receive(1, |_| {}).is_ok() && one.peers().count() == 1);
+            let mut dialled_by_peer = TcpStream::connect(one.local_address()).expect("it listens");
+            dialled_by_peer.write_all(&hello_of(peer)).expect("sent");
+            let (stays, goes) = if one.local_address() > peer {
+                (&mut dialled_by_one, &mut dialled_by_peer)
+            } else {
+                (&mut dialled_by_peer, &mut dialled_by_one)
+            };
+            until_closed(&mut one, goes);
+            stays.write_all(b"\x05\0\0\0stays").expect("sent");
+            receive_up_to(&mut one, b"stays");
         }
     });
 }
