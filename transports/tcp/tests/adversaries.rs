@@ -14,6 +14,9 @@ use common::world;
 
 const HELLO: [u8; 32] = *b"bdtm\x01\0\x21\x1d\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\xff\xff\x7f\0\0\x09";
 
+/// The address in it.
+const FOREIGNER: &str = "127.0.0.9:7457";
+
 /// Each way to wait.
 fn each(check: impl Fn(Idle, bool)) {
     for (idle, io_uring) in [(Idle::Park, true), (Idle::Park, false), (Idle::Spin, false)] {
@@ -251,6 +254,25 @@ fn hello_of(address: SocketAddr) -> [u8; 32] {
     hello[6..8].copy_from_slice(&v4.port().to_le_bytes());
     hello[28..].copy_from_slice(&v4.ip().octets());
     hello
+}
+
+#[test]
+fn between_groups_only_datagrams_for_one_peer_pass() {
+    each(|idle, io_uring| {
+        let (mut one, mut two) = pair(idle, io_uring);
+        heal(&mut one, &mut two);
+        let mut foreigner = TcpStream::connect(one.local_address()).expect("it listens");
+        let mut hello = HELLO;
+        hello[8] = 9; // another group's token
+        foreigner.write_all(&[&hello[..], b"\x03\0\0\x80all\x03\0\0\0you"].concat()).expect("sent");
+        assert!(receive_up_to(&mut one, b"you").is_empty(), "what is for the other group");
+        send_all(&mut one, To::Group, b"ours", 64);
+        send_all(&mut one, To::Peer(FOREIGNER.parse().expect("an address")), b"yours", 64);
+        let mut got = [0; HELLO.len() + 9];
+        foreigner.read_exact(&mut got).expect("it comes");
+        assert_eq!(&got[HELLO.len()..], b"\x05\0\0\0yours");
+        receive_up_to(&mut two, b"ours");
+    });
 }
 
 #[test]
