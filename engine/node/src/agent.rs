@@ -22,6 +22,7 @@ use crate::messages::{
     event_words, refusal_word,
 };
 use crate::topics::Filter;
+use crate::transport::Reach;
 use bourdon_port::{PortError, Waker};
 use bourdon_protocol::{Delivery, Refusal};
 use bourdon_ring::counters as cells;
@@ -150,6 +151,8 @@ pub(crate) struct Agent {
     pub(crate) stop: Flag,
     pub(crate) counters: CountersWriter,
     pub(crate) figures: AgentFigures,
+    /// What was last told about it.
+    pub(crate) reach: Option<Reach>,
     pub(crate) is_member: bool,
 }
 
@@ -203,6 +206,11 @@ impl Agent {
             self.tell(event.into());
         }
         work_count += self.post.collect(&mut self.node);
+        let reach = self.node.reach();
+        if reach != self.reach {
+            self.reach = reach;
+            reach.into_iter().for_each(|reach| self.tell(NodeEvent::Reached(reach)));
+        }
         Ok(work_count + self.obey())
     }
 

@@ -12,12 +12,12 @@
 //! [`Channels`] runs those that one thread has joined. A member is numbered in a channel by its place among
 //! `channel.members`; who is not among them observes.
 //!
-//! Invariants: two channels of a group differ in name and in address; a channel that was left is gone, sockets and all,
+//! Invariants: two channels of a group differ in name, in address, and over tcp in every address; a channel that was left is gone, sockets and all,
 //! once its [`Event::Left`] has come, or after [`LEAVE_MAX_NS`] without a majority to let it go; one channel that fails
 //! to open leaves the others as they were.
 
 use crate::inline::{Node, NodeError};
-use crate::settings::{Reliability, Role, Settings, SettingsError};
+use crate::settings::{Reliability, Role, Settings, SettingsError, Transport};
 use bourdon_port::PortError;
 use bourdon_protocol::{Delivery, Event, Standing};
 use bourdon_wire::{Instant, check_name};
@@ -56,6 +56,8 @@ impl Settings {
         if group.reliability != Reliability::BestEffort {
             group.deadline_ns = 0; // the group's own stream may have one all the same
         }
+        settings.network.peers = channel.peers.clone().unwrap_or_default();
+        settings.network.listen = channel.listen;
         if let Some(members) = &channel.members {
             let place = |rank: u16| members.iter().position(|member| *member == rank).map(|place| place as u16);
             group.members = members.len() as u16;
@@ -102,12 +104,43 @@ pub(crate) fn check(settings: &Settings) -> Result<(), SettingsError> {
                 return refuse("members: name each rank once, and at least one".to_owned());
             }
         }
+        check_mesh(settings, index)?;
         let own = settings.for_channel(&channel.name).and_then(|settings| settings.check());
         if let Err(source) = own {
             return refuse(source.to_string());
         }
     }
     Ok(())
+}
+
+/// Whether a channel over tcp has addresses, and they are nobody else's: what came to a port of two would be for one of
+/// them only.
+fn check_mesh(settings: &Settings, index: usize) -> Result<(), SettingsError> {
+    let (network, channel) = (&settings.network, &settings.channels[index]);
+    let refuse = |what: String| Err(SettingsError::Channel { channel: channel.name.clone(), what });
+    let has_mesh = match network.transport {
+        Transport::Tcp => true,
+        Transport::Auto => !network.peers.is_empty(),
+        Transport::Udp | Transport::Portable => false,
+    };
+    let Some(peers) = channel.peers.as_ref().filter(|peers| !peers.is_empty()) else {
+        let why = "peers is missing: over tcp each channel has connections of its own, so it lists addresses of its own, by its members' ranks in it";
+        return if has_mesh { refuse(why.to_owned()) } else { Ok(()) };
+    };
+    let members = channel.members.as_ref().map_or(usize::from(settings.group.members), Vec::len);
+    if peers.len() != members {
+        return refuse(format!(
+            "peers has {} addresses: list all {members} members, by rank in the channel",
+            peers.len()
+        ));
+    }
+    let group = network.peers.iter().chain(&network.listen);
+    let before = settings.channels[..index].iter();
+    let taken = group.chain(before.flat_map(|other| other.peers.iter().flatten().chain(&other.listen)));
+    match taken.into_iter().find(|address| peers.contains(address) || channel.listen == Some(**address)) {
+        Some(address) => refuse(format!("{address} is the group's or another channel's: give it ports of its own")),
+        None => Ok(()),
+    }
 }
 
 /// The channels that one thread has joined.

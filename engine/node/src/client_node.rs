@@ -6,7 +6,7 @@
 
 use crate::clock::Clock;
 use crate::inline::NodeError;
-use crate::settings::Settings;
+use crate::settings::{Role, Settings};
 use crate::transport::{AnyPort, pick};
 use bourdon_port::{Echo, Port, PortError, To, Waker};
 use bourdon_protocol::{
@@ -41,6 +41,12 @@ impl ClientNode {
     /// If the settings contradict themselves or the network can't be used; the text says what to do.
     pub fn open(settings: &Settings) -> Result<Self, NodeError> {
         settings.check()?;
+        // In a mesh a client has no address of its own that others know, whoever's configuration it was given.
+        let settings = &{
+            let mut settings = settings.clone();
+            (settings.process.role, settings.network.listen) = (Role::Observer, None);
+            settings
+        };
         let clock = Clock::start();
         let now = clock.now();
         // Keyed by the operating system's randomness: no two clients alike, on whatever hosts.
@@ -130,7 +136,7 @@ impl ClientNode {
                 0
             }) > 0
         });
-        failed.map_or(Ok(()), Err)
+        failed.map_or_else(|| port.flush(), Err)
     }
 
     /// Sleeps until something may have come or something is due, at most for `longest`.

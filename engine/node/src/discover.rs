@@ -37,6 +37,8 @@ pub enum Discovery {
 pub fn discover(settings: &mut Settings, longest: Duration) -> Result<Discovery, NodeError> {
     let clock = Clock::start();
     let bytes = echo_bytes(Rank::OBSERVER, CONTROL_CHANNEL, Incarnation(0));
+    // Who only listens is no member, and in a mesh dials all of them.
+    settings.process.role = Role::Observer;
     let mut port = pick(settings, Echo { offset: ECHO_OFFSET, bytes })?.port;
     let group = GroupId::of(&settings.group.name);
     let until = clock.now() + longest.as_nanos() as u64;

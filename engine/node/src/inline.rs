@@ -11,8 +11,8 @@ use crate::counters::{CountersFile, CountersWriter, Description};
 use crate::directory::{Directory, DirectoryError};
 use crate::links::Links;
 use crate::placement::PlacementError;
-use crate::settings::{Settings, SettingsError};
-use crate::transport::{AnyPort, pick};
+use crate::settings::{Settings, SettingsError, Transport};
+use crate::transport::{AnyPort, Reach, pick};
 use bourdon_port::{Echo, Port, PortError, To};
 use bourdon_protocol::{
     CallId, Claim, Config, Counters, Delivery, Destination, DirectMessage, DirectOutcome, DirectRefusal, Event,
@@ -233,7 +233,7 @@ impl<P: Port> Engine<P> {
                 0
             })
         });
-        failed.map_or(Ok(()), Err)
+        failed.map_or_else(|| self.port.flush(), Err)
     }
 
     /// Sleeps until something may have come or something is due, at most for `longest`. Returns at once where the port
@@ -421,6 +421,7 @@ impl Node {
     /// If the settings contradict themselves or the network can't be used; the text says what to do.
     pub fn join(settings: &Settings) -> Result<Self, NodeError> {
         settings.check()?;
+        settings.check_peers()?;
         let clock = Clock::start();
         // About a millisecond a step: another life of a process differs, and 49 days pass before one returns.
         let incarnation = Incarnation((clock.wall_ns() >> 20) as u32);
@@ -448,7 +449,9 @@ impl Node {
         let mut fallback = picked.fallback;
         let wanted = settings.network.links && settings.detector.evidence && rank != Rank::OBSERVER;
         let links = if wanted && config.members > 1 {
-            let opened = Links::open(port.local_address(), &settings.network.interface, port.waker());
+            // Over tcp the address says which way the traffic goes, not an interface.
+            let interface = Some(&*settings.network.interface).filter(|_| settings.network.transport != Transport::Tcp);
+            let opened = Links::open(port.local_address(), interface, port.waker());
             opened.map_err(|error| fallback = Some(without_links(fallback.take(), &error))).ok()
         } else {
             None
@@ -508,6 +511,16 @@ impl Node {
     /// What moves the bytes.
     pub fn io(&self) -> &str {
         self.engine.port.io()
+    }
+
+    /// Over the transport `auto`: how many peers multicast reaches, and how many TCP.
+    pub fn reach(&self) -> Option<Reach> {
+        self.engine.port.inner().reach()
+    }
+
+    /// Ends one TCP connection of the transport `tcp` or `auto` abruptly, as a fault would; says whether there was one.
+    pub fn break_one_link(&mut self) -> bool {
+        self.engine.port.inner_mut().break_one_link()
     }
 
     /// Where others reach this process.

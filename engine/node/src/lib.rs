@@ -86,4 +86,4 @@ pub use messages::NodeEvent;
 pub use settings::{Settings, SettingsError};
 pub use threaded::{Handles, Info, ThreadedNode};
 pub use topics::{Filter, Pattern, PatternError, Verdict};
-pub use transport::AnyPort;
+pub use transport::{AnyPort, Reach};

@@ -9,7 +9,7 @@
 //! A thread of its own does this (mio): connecting and closing block nobody who moves messages.
 //!
 //! Invariants: evidence names the life whose port was refused; at most [`LINKS_MAX`] connections are held each way; what
-//! comes in is thrown away; nothing leaves by another interface than the group's.
+//! comes in is thrown away; nothing leaves by another interface, or address, than the group's.
 
 use bourdon_port::Waker;
 use bourdon_protocol::Member;
@@ -75,8 +75,9 @@ impl std::fmt::Debug for Evidence {
 }
 
 impl Links {
-    /// Listens on a port of `own`, the interface's address, and starts the thread. `node` is woken when there is evidence.
-    pub(crate) fn open(own: SocketAddr, interface: &str, node: Waker) -> io::Result<Self> {
+    /// Listens on a port of `own`'s address, of the interface if one is named, and starts the thread. `node` is woken when
+    /// there is evidence.
+    pub(crate) fn open(own: SocketAddr, interface: Option<&str>, node: Waker) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE)?);
         let mut listener = TcpListener::bind(at(own, own.ip(), 0))?;
@@ -91,7 +92,7 @@ impl Links {
             poll,
             listener,
             own,
-            interface: interface.to_owned(),
+            interface: interface.map(str::to_owned),
             made: Vec::new(),
             accepted: (0..LINKS_MAX).map(|_| None).collect(),
             ordered,
@@ -156,11 +157,13 @@ impl Drop for Links {
 }
 
 /// A socket that is not connected yet and whose packets stay on the interface.
-fn socket(own: SocketAddr, interface: &str) -> io::Result<Socket> {
+fn socket(own: SocketAddr, interface: Option<&str>) -> io::Result<Socket> {
     let domain = if own.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
-    socket.bind_device(Some(interface.as_bytes()))?;
+    if let Some(interface) = interface {
+        socket.bind_device(Some(interface.as_bytes()))?;
+    }
     socket.bind(&at(own, own.ip(), 0).into())?;
     Ok(socket)
 }
@@ -191,7 +194,7 @@ struct LinksThread {
     poll: Poll,
     listener: TcpListener,
     own: SocketAddr,
-    interface: String,
+    interface: Option<String>,
     made: Vec<Link>,
     accepted: Vec<Option<TcpStream>>,
     ordered: Receiver<Vec<Target>>,
@@ -275,10 +278,12 @@ impl LinksThread {
 
     fn connect(&mut self, index: usize) {
         let target = self.made[index].target;
-        let begun = socket(self.own, &self.interface).and_then(|socket| match socket.connect(&target.address.into()) {
-            Ok(()) => Ok(socket),
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => Ok(socket),
-            Err(error) => Err(error),
+        let begun = socket(self.own, self.interface.as_deref()).and_then(|socket| {
+            match socket.connect(&target.address.into()) {
+                Ok(()) => Ok(socket),
+                Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => Ok(socket),
+                Err(error) => Err(error),
+            }
         });
         match begun {
             Ok(socket) => {

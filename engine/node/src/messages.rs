@@ -5,6 +5,7 @@
 //!
 //! Invariant: every frame that is written can be read back; one that can't is a bug, and panics.
 
+use crate::transport::Reach;
 use bourdon_protocol::control::detector::Why;
 use bourdon_protocol::{Delivery, Event, Outgoing, Refusal, Standing};
 use bourdon_wire::{ClientId, ClientTag, Epoch, Incarnation, Instant, OrderNumber, Rank, Sequence, TopicId, TopicName};
@@ -143,6 +144,8 @@ pub enum NodeEvent {
     PublicationDropped(Refusal),
     /// A barrier that the application asked for can't be had.
     SyncRefused(Refusal),
+    /// Over the transport `auto`: who is reached how has changed.
+    Reached(Reach),
 }
 
 impl From<Event> for NodeEvent {
@@ -157,6 +160,11 @@ impl std::fmt::Display for NodeEvent {
             Self::Group(event) => event,
             Self::PublicationDropped(refusal) => return write!(f, "a message was dropped: {refusal}"),
             Self::SyncRefused(refusal) => return write!(f, "there is no barrier: {refusal}"),
+            Self::Reached(Reach { by_multicast, by_mesh }) => {
+                let all = by_multicast + by_mesh;
+                let rest = if *by_mesh == 0 { "" } else { "; the others get everything over tcp" };
+                return write!(f, "multicast reaches {by_multicast} of {all} peers{rest}");
+            }
         };
         match event {
             Event::View { epoch, members, sequencer } => {
@@ -219,6 +227,7 @@ pub(crate) fn event_words(event: NodeEvent) -> (u32, EventWords) {
         NodeEvent::Group(event) => event,
         NodeEvent::PublicationDropped(refusal) => return (0, [refusal_word(Some(refusal)), 0, 0]),
         NodeEvent::SyncRefused(refusal) => return (19, [refusal_word(Some(refusal)), 0, 0]),
+        NodeEvent::Reached(reach) => return (20, [reach.by_multicast.into(), reach.by_mesh.into(), 0]),
     };
     match event {
         Event::View { epoch, members, sequencer } => (1, [epoch.0, members, rank(sequencer)]),
@@ -249,6 +258,7 @@ pub(crate) fn event_of(tag: u32, frame: &[u8]) -> NodeEvent {
     NodeEvent::Group(match tag {
         0 => return NodeEvent::PublicationDropped(refusal_of(first).unwrap_or(Refusal::Observer)),
         19 => return NodeEvent::SyncRefused(refusal_of(first).unwrap_or(Refusal::Observer)),
+        20 => return NodeEvent::Reached(Reach { by_multicast: first as u16, by_mesh: second as u16 }),
         1 => Event::View { epoch: Epoch(first), members: second, sequencer: Rank(third as u16) },
         2 => Event::Suspected(rank, why()),
         3 => Event::Trusted(rank),
@@ -419,7 +429,8 @@ mod tests {
         let suspected = Why::ALL.map(|why| Event::Suspected(rank, why));
         let events = named.into_iter().chain(others).chain(suspected).map(NodeEvent::Group);
         let refused = refusals.into_iter().flat_map(|r| [NodeEvent::PublicationDropped(r), NodeEvent::SyncRefused(r)]);
-        for event in events.chain(refused) {
+        let reached = [NodeEvent::Reached(Reach { by_multicast: 3, by_mesh: 4 })];
+        for event in events.chain(refused).chain(reached) {
             let (tag, words) = event_words(event);
             assert_eq!(event_of(tag, words.as_bytes()), event);
             assert!(!event.to_string().is_empty());

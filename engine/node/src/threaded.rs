@@ -363,6 +363,7 @@ fn run_agent(given: Given, ready: SyncSender<Ready>) -> Result<(), NodeError> {
         stop: given.stop,
         counters,
         figures: AgentFigures::default(),
+        reach: None,
         is_member: settings.process.role == Role::Member,
     };
     let outcome = agent.run(idler);

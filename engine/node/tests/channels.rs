@@ -2,10 +2,11 @@
 
 mod common;
 
-use bourdon::settings::{ChannelSettings, Order, Reliability, Role};
+use bourdon::settings::{ChannelSettings, Order, Reliability, Role, Transport};
 use bourdon::{Channels, Counter, Event, Node, Refusal, Settings, Standing, TopicName};
-use common::{World, fresh_address, poll_until, until};
+use common::{World, free_addresses, fresh_address, poll_until, until};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 /// Sender, sequence, order, payload.
 type Got = (u16, u64, Option<u64>, String);
@@ -85,6 +86,8 @@ fn channel(name: &str, port: u16, order: Order, reliability: Reliability, member
         order: Some(order),
         reliability: Some(reliability),
         members: members.map(<[u16]>::to_vec),
+        peers: None,
+        listen: None,
     }
 }
 
@@ -104,22 +107,42 @@ fn three_channels(world: &World) -> Vec<ChannelSettings> {
     channels
 }
 
+/// So many addresses, by rank, from this port on.
+fn ports(count: u16, first: u16) -> Vec<SocketAddr> {
+    (first..first + count).map(|port| ([127, 0, 0, 1], port).into()).collect()
+}
+
 #[test]
 fn each_gets_exactly_the_channels_it_has_joined() {
-    come_and_go(0.0);
+    come_and_go(|_| {});
 }
 
 #[test]
 fn what_is_lost_on_the_way_is_repaired_in_its_channel() {
-    come_and_go(3.0);
+    come_and_go(|settings| settings.faults.drop_percent = 3.0);
 }
 
-fn come_and_go(drop_percent: f64) {
+#[test]
+fn over_tcp_each_channel_has_connections_of_its_own() {
+    let addresses = free_addresses(10, "127.0.0.1");
+    come_and_go(move |settings| {
+        let mut addresses = addresses.iter().copied();
+        let mut take = |count: usize| addresses.by_ref().take(count).collect();
+        settings.network.transport = Transport::Tcp;
+        settings.network.peers = take(3);
+        for channel in &mut settings.channels {
+            channel.peers = Some(take(channel.members.as_ref().map_or(3, Vec::len)));
+        }
+    });
+}
+
+/// Three members and an observer join, leave and come back; `change` is made to the settings of each.
+fn come_and_go(change: impl Fn(&mut Settings)) {
     let world = World::new(3);
     let settings = |rank: Option<u16>| {
         let mut settings = rank.map_or_else(|| world.observer(), |rank| world.member(rank));
         settings.channels = three_channels(&world);
-        settings.faults.drop_percent = drop_percent;
+        change(&mut settings);
         settings
     };
     let mut parties = [
@@ -310,6 +333,28 @@ fn channels_that_do_not_fit_together_are_refused() {
     ];
     for (change, says) in cases {
         let text = refused(&change);
+        assert!(text.contains(says), "{says:?}: {text}");
+    }
+    let over_tcp = |change: Change| {
+        refused(&|settings| {
+            settings.network.transport = Transport::Tcp;
+            settings.network.peers = ports(3, 7000);
+            settings.channels.truncate(2);
+            settings.channels[0].peers = Some(ports(3, 7010));
+            settings.channels[1].peers = Some(ports(2, 7020));
+            settings.check().expect("they fit");
+            change(settings);
+        })
+    };
+    let cases: [(Change, &str); 5] = [
+        (|s| s.channels[0].peers = None, "\"trades\": peers is missing"),
+        (|s| s.channels[1].peers = Some(ports(3, 7020)), "all 2 members"),
+        (|s| s.channels[1].peers = Some(ports(2, 7012)), "127.0.0.1:7012 is the group's or another"),
+        (|s| s.channels[0].peers = Some(ports(3, 7002)), "127.0.0.1:7002 is the group's or another"),
+        (|s| s.network.sources = vec![[127, 0, 0, 1].into()], "chooses among multicasts"),
+    ];
+    for (change, says) in cases {
+        let text = over_tcp(change);
         assert!(text.contains(says), "{says:?}: {text}");
     }
     let mut settings = world.member(1);

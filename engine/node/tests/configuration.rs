@@ -19,6 +19,8 @@ fn defaults() -> BTreeMap<String, String> {
         order: None,
         reliability: None,
         members: None,
+        peers: None,
+        listen: None,
     };
     let mut settings = serde_json::to_value(Settings::default()).expect("settings are plain data");
     assert_eq!(settings["channel"], Value::Array(Vec::new()));

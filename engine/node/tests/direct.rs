@@ -2,11 +2,11 @@
 
 mod common;
 
-use bourdon::settings::IdleStrategy;
+use bourdon::settings::{IdleStrategy, Transport};
 use bourdon::{
     ClientNode, DirectMessage, DirectNews, DirectOutcome, DirectRefusal, DirectTo, Node, Rank, ThreadedNode,
 };
-use common::{TOPIC, World, until};
+use common::{TOPIC, World, free_addresses, until};
 
 /// Members that have formed.
 fn formed(world: &World) -> Vec<Node> {
@@ -30,8 +30,16 @@ fn received(node: &mut Node) -> Vec<DirectMessage> {
 
 #[test]
 fn members_observers_and_clients_reach_each_other() {
-    let world = World::new(2);
-    let mut nodes = formed(&world);
+    reach_each_other(&World::new(2));
+}
+
+#[test]
+fn members_observers_and_clients_reach_each_other_over_tcp() {
+    reach_each_other(&World::new(2).over(Transport::Tcp, free_addresses(2, "127.0.0.1")));
+}
+
+fn reach_each_other(world: &World) {
+    let mut nodes = formed(world);
     nodes.push(Node::join(&world.observer()).expect("it joins"));
     let mut client = ClientNode::open(&world.member(0)).expect("it opens");
     let mut all = |done: &mut dyn FnMut(&mut Vec<Node>, &mut ClientNode) -> bool| {
@@ -73,8 +81,18 @@ fn members_observers_and_clients_reach_each_other() {
 
 #[test]
 fn a_broadcast_is_heard_once_by_all_others() {
-    let world = World::new(2);
-    let mut nodes = formed(&world);
+    is_heard_by_all(&World::new(2));
+}
+
+#[test]
+fn a_broadcast_goes_by_multicasts_side_of_auto_and_not_over_tcp() {
+    is_heard_by_all(&World::new(2).over(Transport::Auto, free_addresses(2, "127.0.0.1")));
+    let world = World::new(2).over(Transport::Tcp, free_addresses(2, "127.0.0.1"));
+    assert_eq!(formed(&world)[0].broadcast(b"hello"), Err(DirectRefusal::NoBroadcast));
+}
+
+fn is_heard_by_all(world: &World) {
+    let mut nodes = formed(world);
     nodes.push(Node::join(&world.observer()).expect("it joins"));
     until("a spectator", || {
         poll_all(&mut nodes);

@@ -1,14 +1,15 @@
 //! `bourdon node`: runs a member or observer, and its part in the group's channels, until it is told to stop.
 //!
 //! It keeps a group going, orders, acknowledges, serves clients, and is looked at by its counters and its admin socket. It
-//! delivers to nobody, but shows direct messages that were sent to it on stdout. A signal only makes a descriptor readable, and the one loop that waits for events ends
-//! the node, or joins and leaves channels: no work is done where a signal strikes.
+//! delivers to nobody, but shows direct messages that were sent to it on stdout. A signal only makes a descriptor readable,
+//! and the one loop that waits for events ends the node, or joins and leaves channels: no work is done where a signal
+//! strikes.
 
 mod parts;
 
 use crate::exit::Failure;
 use crate::send::{received, received_object};
-use bourdon::settings::Role;
+use bourdon::settings::{Role, Transport};
 use bourdon::{DirectMessage, Event, NodeEvent, Settings, ThreadedNode};
 use parts::Parts;
 use serde_json::{Value, json};
@@ -101,7 +102,12 @@ impl Reporter {
         };
         let (name, address, interface) = (&group.name, group.address, &settings.network.interface);
         let (at, io) = (info.local_address, &info.io);
-        let text = format!("{who} of group {name:?} on {address} over {interface}: at {at} by {io}, idle {idle:?}");
+        let place = match settings.network.transport {
+            Transport::Tcp => "over tcp".to_owned(),
+            Transport::Auto => format!("on {address} over {interface}, and over tcp"),
+            Transport::Udp | Transport::Portable => format!("on {address} over {interface}"),
+        };
+        let text = format!("{who} of group {name:?} {place}: at {at} by {io}, idle {idle:?}");
         let granted_bytes = info.receive_buffer_bytes / 2; // the kernel says twice what one can ask
         let mut object = json!({
             "event": "started", "group": name, "group_address": address, "rank": rank, "address": at, "io": io,
@@ -112,12 +118,12 @@ impl Reporter {
             eprintln!("bourdon: {why}");
         }
         let asked_bytes = settings.network.receive_buffer_bytes;
-        if granted_bytes < asked_bytes {
+        if granted_bytes < asked_bytes && settings.network.transport != Transport::Tcp {
             eprintln!(
                 "bourdon: warning: {granted_bytes} bytes of receive buffer instead of {asked_bytes}, so the window is smaller: `sysctl -w net.core.rmem_max={asked_bytes}` allows it"
             );
         }
-        eprintln!("bourdon: the group is open: there is no key, so whoever reaches {address} can read and publish");
+        eprintln!("bourdon: the group is open: there is no key, so whoever reaches it can read and publish");
         self.say(&text, &mut object);
     }
 
@@ -125,6 +131,10 @@ impl Reporter {
         let text = event.to_string();
         let at_ns = bourdon::Clock::start().wall_ns();
         let mut object = json!({ "event": name(event), "at_ns": at_ns, "rank": Value::Null, "text": text });
+        if let NodeEvent::Reached(reach) = event {
+            object["by_multicast"] = reach.by_multicast.into();
+            object["by_tcp"] = reach.by_mesh.into();
+        }
         let NodeEvent::Group(event) = event else { return self.say(&text, &mut object) };
         match event {
             Event::Suspected(rank, _)
@@ -152,6 +162,7 @@ fn name(event: NodeEvent) -> &'static str {
         NodeEvent::Group(event) => event,
         NodeEvent::PublicationDropped(_) => return "publication_dropped",
         NodeEvent::SyncRefused(_) => return "sync_refused",
+        NodeEvent::Reached(_) => return "reached",
     };
     match event {
         Event::View { .. } => "view",

@@ -5,6 +5,7 @@
 
 use crate::exit::Failure;
 use bourdon::Settings;
+use bourdon::settings::{Role, Transport};
 use std::io::{BufRead, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ pub(crate) struct Where {
     /// The group's name, or GROUP/CHANNEL
     pub(crate) group: String,
     /// The group's configuration [default: bourdon.toml]
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["group_address", "interface"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["group_address", "interface", "peers"])]
     config: Option<PathBuf>,
     /// The group's or channel's multicast address and port, instead of a configuration
     #[arg(long, value_name = "A:P")]
@@ -24,8 +25,11 @@ pub(crate) struct Where {
     #[arg(long, value_name = "NAME", requires = "group_address")]
     interface: Option<String>,
     /// Hear only what this address sends to the group; may be given several times
-    #[arg(long, value_name = "A")]
+    #[arg(long, value_name = "A", conflicts_with = "peers")]
     source: Vec<IpAddr>,
+    /// The members' TCP addresses where the group has no multicast, with commas: all to subscribe, any to publish or send
+    #[arg(long, value_name = "A:P,…", value_delimiter = ',', conflicts_with_all = ["group_address", "interface"])]
+    peers: Vec<SocketAddr>,
 }
 
 /// As well, how messages stand in a stream of bytes.
@@ -41,6 +45,14 @@ pub(crate) struct Place {
 impl Where {
     /// The settings, and whether they are the members' own rather than guessed from the address.
     pub(crate) fn settings(&self) -> Result<(Settings, bool), Failure> {
+        let mut settings = Settings::default();
+        settings.group.name.clone_from(&self.group);
+        if !self.peers.is_empty() {
+            settings.network.transport = Transport::Tcp;
+            settings.network.peers.clone_from(&self.peers);
+            settings.process.role = Role::Observer; // it lists as many as it likes
+            return Ok((settings, false));
+        }
         let Some(address) = self.group_address else {
             let path = self.config.as_deref().unwrap_or(Path::new("bourdon.toml"));
             let mut settings = load(path)?;
@@ -61,8 +73,6 @@ impl Where {
             };
             return Ok((settings.for_channel(channel).map_err(Failure::unusable)?, true));
         };
-        let mut settings = Settings::default();
-        settings.group.name.clone_from(&self.group);
         settings.group.address = address;
         if let Some(interface) = &self.interface {
             settings.network.interface.clone_from(interface);
@@ -80,6 +90,13 @@ pub(crate) fn load(path: &Path) -> Result<Settings, Failure> {
 /// That nobody of a group was heard, and where.
 pub(crate) fn unheard(settings: &Settings, seconds: u64) -> Failure {
     let (name, address, interface) = (&settings.group.name, settings.group.address, &settings.network.interface);
+    if settings.network.transport == Transport::Tcp {
+        let peers: Vec<String> = settings.network.peers.iter().map(SocketAddr::to_string).collect();
+        let peers = peers.join(", ");
+        return Failure::unusable(format!(
+            "no member of group {name:?} answered over tcp at {peers} within {seconds} s: check name and addresses, and that a member runs"
+        ));
+    }
     Failure::unusable(format!(
         "no member of group {name:?} was heard on {address} over {interface} within {seconds} s: check name, address and interface, and that a member runs"
     ))

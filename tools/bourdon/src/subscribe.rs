@@ -8,7 +8,7 @@ use crate::exit::Failure;
 use crate::node::signals;
 use crate::place::{Place, unheard, write_message};
 use crate::send::received;
-use bourdon::settings::Role;
+use bourdon::settings::{Role, Transport};
 use bourdon::{Delivery, Discovery, Event, Filter, Node, NodeEvent, Pattern, Settings, TopicId, Verdict, discover};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
@@ -96,10 +96,11 @@ fn report(node: &mut Node, settings: &Settings) -> Result<(), Failure> {
             Event::ConfigurationDiffers(_) => return Err(Failure::unusable(text)),
             Event::View { members, .. } => {
                 let (group, io, count) = (&settings.group, node.io(), members.count_ones());
-                eprintln!(
-                    "bourdon: observing {count} members of {:?} on {} by {io}: {text}",
-                    group.name, group.address
-                );
+                let place = match settings.network.transport {
+                    Transport::Tcp => "over tcp".to_owned(),
+                    _ => format!("on {}", group.address),
+                };
+                eprintln!("bourdon: observing {count} members of {:?} {place} by {io}: {text}", group.name);
             }
             _ => eprintln!("bourdon: {text}"),
         }

@@ -50,6 +50,29 @@ fn what_is_published_is_what_subscribers_get() {
 }
 
 #[test]
+fn a_group_over_tcp_is_found_by_its_members_addresses() {
+    let world = World::new();
+    let free = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").expect("loopback is there"));
+    let peers = free.map(|listener| listener.local_addr().expect("it is bound").to_string());
+    let more = format!("[network]\ntransport = \"tcp\"\npeers = {peers:?}\n");
+    let configs = [0, 1].map(|rank| world.configure(&format!("{rank}.toml"), 2, rank, &more));
+    let (_first, mut events, started) = world.node(&configs[0]);
+    assert_eq!(started["address"], peers[0]);
+    let (_second, ..) = world.node(&configs[1]);
+    assert_eq!(next(&mut events)["members"], serde_json::json!([0, 1]));
+    fails(&["subscribe", "prices", "es", "--peers", &peers[0]], b"", 2, "list all 2 members");
+    let mut informed = subscribe(&["--config", &configs[0], "--count", "3"]);
+    let mut learned = subscribe(&["--peers", &peers.join(","), "--count", "3"]);
+    let published = run(&["publish", "prices", "es", "--peers", &peers[1]], b"one\ntwo\n");
+    assert!(published.status.success(), "{}", String::from_utf8_lossy(&published.stderr));
+    let published = run(&["publish", "prices", "es", "--config", &configs[1]], b"three\n");
+    assert!(published.status.success(), "{}", String::from_utf8_lossy(&published.stderr));
+    for subscriber in [&mut informed, &mut learned] {
+        assert_eq!(String::from_utf8_lossy(&output(subscriber)), "one\ntwo\nthree\n");
+    }
+}
+
+#[test]
 fn a_node_shows_itself_and_leaves_nothing() {
     let world = World::new();
     let config = world.configure("node.toml", 1, 0, "");

@@ -135,6 +135,7 @@ pub fn send_all<P: Port>(port: &mut P, to: To, bytes: &[u8], segment_bytes: usiz
         let segments = rest.len().div_ceil(segment_bytes);
         assert!(taken <= segments, "took {taken} of {segments} segments");
         rest = &rest[(taken * segment_bytes).min(rest.len())..];
+        port.flush().expect("a flush that works");
         assert!(started.elapsed() < PATIENCE, "{} bytes were never taken", rest.len());
     }
 }

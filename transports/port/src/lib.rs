@@ -89,7 +89,8 @@ pub enum Idle {
 /// that it took fewer datagrams, `receive` that nothing came.
 pub trait Port {
     /// Sends `bytes` as datagrams of `segment_bytes` each (the last may be shorter) and says how many of them it took,
-    /// counted from the first. Less than all: try the rest again later. Never blocks.
+    /// counted from the first. Less than all: try the rest again later. What was taken goes out with the next
+    /// [`Port::flush`] at the latest. Never blocks.
     ///
     /// Any number of segments may be given, none included. That a datagram was taken does not say that it arrives.
     /// A port with an [`Echo`] may judge a whole run by its first segment, so either all of a run carries the echo's
@@ -98,6 +99,12 @@ pub trait Port {
     /// # Panics
     /// When `segment_bytes` is 0 or more than [`Limits::datagram_max_bytes`]: that is a bug in the caller.
     fn send(&mut self, to: To, bytes: &[u8], segment_bytes: usize) -> Result<usize, PortError>;
+
+    /// Sends what [`Port::send`] took and held back to go together; to be called after a burst of sends. A port may send
+    /// at once, and most do. Never blocks.
+    fn flush(&mut self) -> Result<(), PortError> {
+        Ok(())
+    }
 
     /// Hands out what has come for the group and for this process, in order of arrival per source, and says how many
     /// datagrams that were. Stops at the end of the system call in which `limit` was reached, so that one busy group
@@ -164,10 +171,22 @@ pub enum PortError {
         why: &'static str,
     },
     /// Another socket holds the port without sharing it.
-    #[error("{address} is in use by another program: choose another port with --group-address")]
+    #[error(
+        "{address} is in use by another program: choose another port with --group-address (over tcp with network.peers or network.listen)"
+    )]
     AddressInUse {
         /// The address that could not be bound.
         address: SocketAddr,
+    },
+    /// Nobody can listen there.
+    #[error(
+        "can't listen at {address}: {source}; network.listen, or this rank's place in network.peers, must be an address of this host"
+    )]
+    Listen {
+        /// The address as asked for.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: std::io::Error,
     },
     /// The interface takes no multicast.
     #[error(

@@ -12,10 +12,11 @@
 //! - mio counts timeouts in milliseconds and rounds up: a wait of less than one is one. `io_uring` is exact.
 //!
 //! Source: epoll(7), "Level-triggered and edge-triggered"; mio's `Poll`, "Portability".
+#![allow(unsafe_code)] // lends out a descriptor
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use bourdon_port::{Arrival, Idle, Limits, Port, PortError, To, Waker};
@@ -87,6 +88,16 @@ impl PortablePort {
     /// If the source was not joined.
     pub fn leave_source(&self, source: IpAddr) -> Result<(), PortError> {
         self.sockets.leave_source(source)
+    }
+
+    /// What becomes readable when something comes, for who waits for several ports; none if something may be there
+    /// already, or if this port never sleeps.
+    pub fn sleeper(&self) -> Option<BorrowedFd<'_>> {
+        if self.idle == Idle::Spin || self.is_readable {
+            return None;
+        }
+        // SAFETY: the descriptor is the poll's own, open as long as it, which outlives the borrow.
+        Some(unsafe { BorrowedFd::borrow_raw(self.poll.as_raw_fd()) })
     }
 }
 

@@ -128,9 +128,14 @@ impl<P: Port> Faulty<P> {
         Self { port, is_harmless: faults.are_none(), state }
     }
 
-    /// The port below.
+    /// The port within.
     pub fn inner(&self) -> &P {
         &self.port
+    }
+
+    /// The port within, to do to it what only it can.
+    pub fn inner_mut(&mut self) -> &mut P {
+        &mut self.port
     }
 
     /// What was injected so far; all zero without faults, since nothing is counted then.
@@ -221,6 +226,10 @@ impl State {
 impl<P: Port> Port for Faulty<P> {
     fn send(&mut self, to: To, bytes: &[u8], segment_bytes: usize) -> Result<usize, PortError> {
         self.port.send(to, bytes, segment_bytes)
+    }
+
+    fn flush(&mut self) -> Result<(), PortError> {
+        self.port.flush()
     }
 
     fn receive(&mut self, limit: usize, mut on_datagram: impl FnMut(Arrival<'_>)) -> Result<usize, PortError> {
