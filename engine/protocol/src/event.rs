@@ -270,7 +270,7 @@ pub enum DirectRefusal {
     #[error("nobody that it may go to has been heard")]
     Nobody,
     /// Its transport reaches the group and nobody else.
-    #[error("the transport can't broadcast: use udp or portable, on a port that no other program has to itself")]
+    #[error("the transport can't broadcast: use udp, portable or auto, on a port that no other program has to itself")]
     NoBroadcast,
     /// Nothing can be sent there.
     #[error("that address can't be sent to: it must be one process's, with a port")]
