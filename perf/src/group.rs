@@ -84,6 +84,7 @@ impl Member {
             let to = match to {
                 Destination::Group => To::Group,
                 Destination::Peer(address) => To::Peer(address.into()),
+                Destination::Broadcast => To::Broadcast,
             };
             port.send(to, bytes, segment_bytes).unwrap_or_else(|error| {
                 failed = Some(error);

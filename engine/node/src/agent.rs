@@ -14,21 +14,24 @@
 //! receive logs held.
 
 use crate::counters::{AgentFigures, CountersWriter};
+use crate::direct::Post;
 use crate::idle::Idler;
 use crate::inline::{DELIVER_LIMIT, Node};
 use crate::messages::{
     Command, DELIVERED_BYTES, Delivered, EventWords, NodeEvent, PUBLISHED_BYTES, Published, STANDINGS, ViewRecord,
     event_words, refusal_word,
 };
+use crate::topics::Filter;
+use crate::transport::Reach;
 use bourdon_port::{PortError, Waker};
-use bourdon_protocol::{Delivery, Outgoing, Refusal};
+use bourdon_protocol::{Delivery, Refusal};
 use bourdon_ring::counters as cells;
 use bourdon_ring::signal::{Bell, Flag, Sleeper, WatermarkWriter};
 use bourdon_ring::spsc::{self, ClaimError};
-use bourdon_wire::{Instant, TopicId};
+use bourdon_wire::Instant;
 use std::collections::VecDeque;
 use std::time::Duration;
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::IntoBytes;
 
 /// The most messages taken from one publication ring a round, so that one publisher can't starve the network.
 const TAKE_LIMIT: usize = 256;
@@ -42,8 +45,8 @@ const LINGER_SLEEP: Duration = Duration::from_millis(1);
 /// Where delivered messages of some topics go: one subscription's ring.
 pub(crate) struct Outlet {
     pub(crate) producer: spsc::Producer,
-    /// The topics; all if there are none.
-    pub(crate) topics: Vec<TopicId>,
+    /// Which those are.
+    pub(crate) filter: Filter,
     /// What the ring had no room for, whole frames; a member's only.
     pub(crate) overflow: VecDeque<Vec<u8>>,
     /// Messages an observer's ring had no room for.
@@ -55,10 +58,6 @@ pub(crate) struct Outlet {
 }
 
 impl Outlet {
-    fn wants(&self, topic: TopicId) -> bool {
-        self.topics.is_empty() || self.topics.contains(&topic)
-    }
-
     /// Moves what was kept into the ring; says whether all of it fitted.
     fn drain(&mut self) -> bool {
         if self.overflow.is_empty() {
@@ -92,21 +91,25 @@ impl Outlet {
 
     #[inline]
     fn put(&mut self, delivery: &Delivery<'_>, is_member: bool) {
-        let length = DELIVERED_BYTES + delivery.payload.len();
+        let name = delivery.name.unwrap_or_default();
+        let length = DELIVERED_BYTES + name.len() + delivery.payload.len();
         self.longest_bytes = self.longest_bytes.max(length.next_multiple_of(8));
         let head = Delivered::new(delivery);
         if self.overflow.is_empty()
             && let Ok(mut claim) = self.producer.try_claim(0, length)
         {
-            claim[..DELIVERED_BYTES].copy_from_slice(head.as_bytes());
-            claim[DELIVERED_BYTES..].copy_from_slice(delivery.payload);
+            let (front, rest) = claim.split_at_mut(DELIVERED_BYTES);
+            front.copy_from_slice(head.as_bytes());
+            let (front, rest) = rest.split_at_mut(name.len());
+            front.copy_from_slice(name.as_bytes());
+            rest.copy_from_slice(delivery.payload);
             return claim.stage();
         }
         if self.producer.is_abandoned() {
             return;
         }
         if is_member {
-            self.overflow.push_back([head.as_bytes(), delivery.payload].concat());
+            self.overflow.push_back([head.as_bytes(), name.as_bytes(), delivery.payload].concat());
         } else {
             self.overruns.advance(self.overruns.get() + 1);
         }
@@ -137,6 +140,8 @@ pub(crate) struct Agent {
     /// The application's, which are answered by events.
     pub(crate) orders: spsc::Consumer,
     pub(crate) answers: Listener,
+    /// The application's direct messages.
+    pub(crate) post: Post,
     /// Why publications are held up: cell 0, for the application to read.
     pub(crate) held_up: cells::Writer,
     /// Rung by publishers and the control thread.
@@ -146,6 +151,8 @@ pub(crate) struct Agent {
     pub(crate) stop: Flag,
     pub(crate) counters: CountersWriter,
     pub(crate) figures: AgentFigures,
+    /// What was last told about it.
+    pub(crate) reach: Option<Reach>,
     pub(crate) is_member: bool,
 }
 
@@ -186,7 +193,7 @@ impl Agent {
         let mut shown = false;
         work_count += self.node.poll_at_most(limit, |delivery| {
             shown = true;
-            for outlet in outlets.iter_mut().filter(|outlet| outlet.wants(delivery.topic)) {
+            for outlet in outlets.iter_mut().filter(|outlet| outlet.filter.wants(&delivery)) {
                 outlet.put(&delivery, is_member);
             }
         })?;
@@ -198,16 +205,20 @@ impl Agent {
             work_count += 1;
             self.tell(event.into());
         }
+        work_count += self.post.collect(&mut self.node);
+        let reach = self.node.reach();
+        if reach != self.reach {
+            self.reach = reach;
+            reach.into_iter().for_each(|reach| self.tell(NodeEvent::Reached(reach)));
+        }
         Ok(work_count + self.obey())
     }
 
     fn take_publications(&mut self) -> usize {
         let (node, mut held_up, mut dropped, mut taken) = (&mut self.node, None, None, 0);
         for consumer in &mut self.publications {
-            taken += consumer.read_while(TAKE_LIMIT, |topic, frame| {
-                let (head, payload) = Published::read_from_prefix(frame).expect("a publication begins with its head");
-                let outgoing =
-                    Outgoing { topic: TopicId(topic as u16), intended_send_ns: head.intended(), client: None };
+            taken += consumer.read_while(TAKE_LIMIT, |tag, frame| {
+                let (outgoing, payload) = Published::read(tag, frame);
                 match node.try_publish_with(&outgoing, payload) {
                     Ok(_) => true,
                     Err(refusal @ (Refusal::TooLarge { .. } | Refusal::Observer)) => {
@@ -259,7 +270,11 @@ impl Agent {
 
     fn obey(&mut self) -> usize {
         let mut ordered = Vec::new();
-        let mut count = self.orders.read(usize::MAX, |tag, _| ordered.push(tag));
+        let (post, node) = (&mut self.post, &mut self.node);
+        let mut count = self.orders.read(usize::MAX, |tag, frame| match tag {
+            tag if tag == Command::Direct as u32 => post.send(node, frame),
+            _ => ordered.push(tag),
+        });
         for tag in ordered {
             match tag {
                 tag if tag == Command::Leave as u32 => self.node.leave(),
@@ -376,13 +391,13 @@ pub(crate) const fn frame_guess_bytes() -> usize {
 mod tests {
     use super::*;
     use bourdon_ring::signal::{doorbell, watermark};
-    use bourdon_wire::{Epoch, Rank, Sequence};
+    use bourdon_wire::{Epoch, Rank, Sequence, TopicId};
 
     fn outlet() -> (Outlet, spsc::Consumer) {
         let (producer, consumer) = spsc::channel(1 << 16);
         let outlet = Outlet {
             producer,
-            topics: Vec::new(),
+            filter: Filter::default(),
             overflow: VecDeque::new(),
             overruns: watermark(0).0,
             bell: doorbell().1,
@@ -400,6 +415,7 @@ mod tests {
             epoch: Epoch(1),
             late: false,
             topic: TopicId(0),
+            name: None,
             send_time_ns: 0,
             kernel_receive_ns: None,
             delivered_at: Instant(0),

@@ -6,12 +6,15 @@
 
 use crate::clock::Clock;
 use crate::inline::NodeError;
-use crate::settings::Settings;
+use crate::settings::{Role, Settings};
 use crate::transport::{AnyPort, pick};
 use bourdon_port::{Echo, Port, PortError, To, Waker};
-use bourdon_protocol::{Client, ClientEvent};
+use bourdon_protocol::{
+    Bystander, CallId, Client, ClientEvent, Destination, DirectMessage, DirectOutcome, DirectRefusal,
+};
 use bourdon_wire::{
-    CONTROL_CHANNEL, ClientId, ECHO_OFFSET, GroupId, Incarnation, Instant, Rank, Sequence, TopicId, echo_bytes,
+    Address, CONTROL_CHANNEL, ClientId, ECHO_OFFSET, GroupId, Incarnation, Instant, Rank, Sequence, TopicId, TopicName,
+    echo_bytes,
 };
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -23,6 +26,7 @@ const RECEIVE_LIMIT: usize = 128;
 #[derive(Debug)]
 pub struct ClientNode {
     client: Client,
+    bystander: Bystander,
     port: AnyPort,
     clock: Clock,
     started_at: Instant,
@@ -37,6 +41,12 @@ impl ClientNode {
     /// If the settings contradict themselves or the network can't be used; the text says what to do.
     pub fn open(settings: &Settings) -> Result<Self, NodeError> {
         settings.check()?;
+        // In a mesh a client has no address of its own that others know, whoever's configuration it was given.
+        let settings = &{
+            let mut settings = settings.clone();
+            (settings.process.role, settings.network.listen) = (Role::Observer, None);
+            settings
+        };
         let clock = Clock::start();
         let now = clock.now();
         // Keyed by the operating system's randomness: no two clients alike, on whatever hosts.
@@ -47,6 +57,7 @@ impl ClientNode {
         let group = GroupId::of(&settings.group.name);
         Ok(Self {
             client: Client::new(now, group, id, reply_to),
+            bystander: Bystander::new(group, id, reply_to, settings.limits.mtu_bytes),
             port: picked.port,
             clock,
             started_at: now,
@@ -85,14 +96,39 @@ impl ClientNode {
         self.client.publish(topic, payload)
     }
 
+    /// Queues a message that carries its topic's name; call only while [`ClientNode::has_room`].
+    ///
+    /// # Panics
+    /// If message and name together are longer than [`ClientNode::max_message_bytes`].
+    pub fn publish_named(&mut self, name: &TopicName, payload: &[u8]) -> Sequence {
+        let length = name.wire_bytes() + payload.len();
+        assert!(length <= self.max_message_bytes, "a client's message fits one datagram");
+        self.client.publish_named(name, payload)
+    }
+
     /// Sends, receives, keeps time.
     ///
     /// # Errors
     /// If the port is broken.
     pub fn poll(&mut self) -> Result<(), PortError> {
         let (client, port, now) = (&mut self.client, &mut self.port, self.clock.now());
-        port.receive(RECEIVE_LIMIT, |arrival| client.on_datagram(now, arrival.bytes))?;
+        let bystander = &mut self.bystander;
+        port.receive(RECEIVE_LIMIT, |arrival| {
+            client.on_datagram(now, arrival.bytes);
+            bystander.on_datagram(now, arrival.bytes);
+        })?;
         let mut failed = None;
+        bystander.transmit(now, |to, bytes, segment_bytes| {
+            let to = match to {
+                Destination::Group => To::Group,
+                Destination::Peer(address) => To::Peer(address.into()),
+                Destination::Broadcast => To::Broadcast,
+            };
+            port.send(to, bytes, segment_bytes).unwrap_or_else(|error| {
+                failed = Some(error);
+                0
+            })
+        });
         client.transmit(now, |member, bytes| {
             let taken = port.send(To::Peer(member.into()), bytes, bytes.len());
             taken.unwrap_or_else(|error| {
@@ -100,7 +136,7 @@ impl ClientNode {
                 0
             }) > 0
         });
-        failed.map_or(Ok(()), Err)
+        failed.map_or_else(|| port.flush(), Err)
     }
 
     /// Sleeps until something may have come or something is due, at most for `longest`.
@@ -108,8 +144,60 @@ impl ClientNode {
     /// # Errors
     /// If the port is broken.
     pub fn wait(&mut self, longest: Duration) -> Result<(), PortError> {
-        let until_due = Duration::from_nanos(self.client.next_deadline().since(self.clock.now()));
+        let until_due = Duration::from_nanos(
+            self.client.next_deadline().min(self.bystander.next_deadline()).since(self.clock.now()),
+        );
         self.port.wait(longest.min(until_due))
+    }
+
+    /// The members heard lately.
+    pub fn members(&self) -> Vec<Rank> {
+        self.bystander.members(self.clock.now()).collect()
+    }
+
+    /// As [`Engine::send_to`](crate::Engine::send_to), from beside the group.
+    ///
+    /// # Errors
+    /// If it is too long, too many are under way, or the member was not heard.
+    pub fn send_to(&mut self, rank: Rank, payload: &[u8]) -> Result<CallId, DirectRefusal> {
+        self.bystander.send_to(self.clock.now(), rank, payload)
+    }
+
+    /// As [`Engine::send_to_address`](crate::Engine::send_to_address).
+    ///
+    /// # Errors
+    /// If it is too long, too many are under way, or nothing can be sent there.
+    pub fn send_to_address(&mut self, to: Address, payload: &[u8]) -> Result<CallId, DirectRefusal> {
+        self.bystander.send_to_address(self.clock.now(), to, payload)
+    }
+
+    /// As [`Engine::send_any`](crate::Engine::send_any); none named means all members heard lately.
+    ///
+    /// # Errors
+    /// If it is too long, too many are under way, or none of them was heard.
+    pub fn send_any(&mut self, among: &[Rank], payload: &[u8]) -> Result<CallId, DirectRefusal> {
+        self.bystander.send_any(self.clock.now(), among, payload)
+    }
+
+    /// As [`Engine::broadcast`](crate::Engine::broadcast).
+    ///
+    /// # Errors
+    /// If it is too long, or the port can't broadcast.
+    pub fn broadcast(&mut self, payload: &[u8]) -> Result<(), DirectRefusal> {
+        if !self.port.can_broadcast() {
+            return Err(DirectRefusal::NoBroadcast);
+        }
+        self.bystander.broadcast(self.clock.now(), payload)
+    }
+
+    /// The next direct message received.
+    pub fn poll_direct(&mut self) -> Option<DirectMessage> {
+        self.bystander.poll_direct()
+    }
+
+    /// How the next of the direct messages sent did.
+    pub fn poll_outcome(&mut self) -> Option<DirectOutcome> {
+        self.bystander.poll_outcome()
     }
 
     /// Ends a [`ClientNode::wait`] from another thread.

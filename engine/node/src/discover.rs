@@ -3,15 +3,15 @@
 //! An observer must know how many members there are and who orders what, or it delivers something else than the
 //! members do. Asking its user to repeat the members' configuration invites mistakes; heartbeats don't carry it, only
 //! a 64-bit fingerprint of it, by which processes tell whether they agree. But few configurations are possible: members,
-//! order and sequencer make some eight thousand, and a fingerprint can be computed for each in a millisecond. The one
-//! that fits is the group's; that another fits by chance has a probability of 2^-50.
+//! order, reliability, relay, acknowledgement and sequencer make some 210,000, and a fingerprint can be computed for each
+//! in milliseconds. The one that fits is the group's; that another fits by chance has a probability of 2^-46.
 //!
 //! What can't be learned: an mtu or a message size that is not the default, of which there are too many. Then a
 //! configuration file is needed, and the error says so.
 
 use crate::clock::Clock;
 use crate::inline::NodeError;
-use crate::settings::{Order, Role, Settings};
+use crate::settings::{Order, Reliability, Role, Settings};
 use crate::transport::pick;
 use bourdon_port::{Echo, Port};
 use bourdon_wire::records::Heartbeat;
@@ -29,13 +29,16 @@ pub enum Discovery {
     Unknown,
 }
 
-/// Listens for a member's heartbeat, at most for `longest`, and fills in members, order and sequencer.
+/// Listens for a member's heartbeat, at most for `longest`, and fills in members, order, reliability, relay, acknowledgement and
+/// sequencer.
 ///
 /// # Errors
 /// If the network can't be used.
 pub fn discover(settings: &mut Settings, longest: Duration) -> Result<Discovery, NodeError> {
     let clock = Clock::start();
     let bytes = echo_bytes(Rank::OBSERVER, CONTROL_CHANNEL, Incarnation(0));
+    // Who only listens is no member, and in a mesh dials all of them.
+    settings.process.role = Role::Observer;
     let mut port = pick(settings, Echo { offset: ECHO_OFFSET, bytes })?.port;
     let group = GroupId::of(&settings.group.name);
     let until = clock.now() + longest.as_nanos() as u64;
@@ -61,16 +64,20 @@ fn heartbeat_fingerprint(bytes: &[u8], group: GroupId) -> Option<u64> {
     Some(Heartbeat::read(frame.body)?.0.configuration.get())
 }
 
-/// Sets the members, order and sequencer that have this fingerprint; says whether there are any.
+/// Sets what [`discover`] fills in to what has this fingerprint; says whether there is any.
 fn search(settings: &mut Settings, fingerprint: u64) -> bool {
     let mut candidate = settings.clone();
     candidate.process.role = Role::Observer;
-    for members in 1..=Rank::MAX.0 + 1 {
-        for order in [Order::Total, Order::Fifo, Order::Causal, Order::Unordered] {
+    for (order, reliability, relay, ack_each) in guarantees() {
+        let group = &mut candidate.group;
+        (group.order, group.reliability, group.relay, group.ack_each) = (order, reliability, relay, ack_each);
+        for members in 1..=Rank::MAX.0 + 1 {
+            candidate.group.members = members;
+            let mut config = candidate.protocol(usize::MAX);
             for sequencer in 0..members {
-                let group = &mut candidate.group;
-                (group.members, group.order, group.sequencer) = (members, order, sequencer);
-                if candidate.protocol(usize::MAX).fingerprint() == fingerprint {
+                config.sequencer = Rank(sequencer);
+                if config.fingerprint() == fingerprint {
+                    candidate.group.sequencer = sequencer;
                     settings.group = candidate.group;
                     return true;
                 }
@@ -80,21 +87,41 @@ fn search(settings: &mut Settings, fingerprint: u64) -> bool {
     false
 }
 
+/// Every order at every level, without relay and with, with each way to acknowledge: the usual ones first.
+fn guarantees() -> impl Iterator<Item = (Order, Reliability, bool, bool)> {
+    let orders = [Order::Total, Order::Fifo, Order::Causal, Order::Unordered, Order::Realtime];
+    let levels = [
+        Reliability::Reliable,
+        Reliability::Uniform,
+        Reliability::Stable,
+        Reliability::BestEffort,
+        Reliability::Unreliable,
+    ];
+    let rare = [(false, false), (true, false), (false, true), (true, true)];
+    rare.into_iter().flat_map(move |(relay, ack_each)| {
+        orders.into_iter().flat_map(move |order| levels.map(|level| (order, level, relay, ack_each)))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_configuration_is_found_and_a_strange_one_is_not() {
-        let mut members = Settings::default();
-        (members.group.members, members.group.order, members.group.sequencer) = (64, Order::Unordered, 63);
-        let fingerprint = members.protocol(usize::MAX).fingerprint();
-        let mut settings = Settings::default();
-        assert!(search(&mut settings, fingerprint));
-        assert_eq!(
-            (settings.group.members, settings.group.order, settings.group.sequencer),
-            (64, Order::Unordered, 63)
-        );
-        assert!(!search(&mut settings, fingerprint ^ 1));
+        let of = |group: &crate::settings::GroupSettings| {
+            (group.members, group.sequencer, group.order, group.reliability, group.relay, group.ack_each)
+        };
+        for (order, reliability, relay, ack_each) in guarantees() {
+            let mut members = Settings::default();
+            let group = &mut members.group;
+            (group.members, group.sequencer) = (64, 63);
+            (group.order, group.reliability, group.relay, group.ack_each) = (order, reliability, relay, ack_each);
+            let fingerprint = members.protocol(usize::MAX).fingerprint();
+            let mut settings = Settings::default();
+            assert!(search(&mut settings, fingerprint), "{:?}", members.group);
+            assert_eq!(of(&settings.group), of(&members.group));
+        }
+        assert!(!search(&mut Settings::default(), 1));
     }
 }

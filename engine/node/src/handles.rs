@@ -13,7 +13,7 @@ use bourdon_protocol::{Delivery, Refusal};
 use bourdon_ring::counters as cells;
 use bourdon_ring::signal::{Bell, Sleeper, WatermarkReader};
 use bourdon_ring::spsc;
-use bourdon_wire::TopicId;
+use bourdon_wire::{TopicId, TopicName};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -65,6 +65,42 @@ impl Publication {
     /// As [`Publication::try_publish`].
     #[inline]
     pub fn try_claim(&mut self, topic: TopicId, payload_bytes: usize) -> Result<PublicationClaim<'_>, PublishError> {
+        self.claim(topic, None, payload_bytes)
+    }
+
+    /// Publishes a message that carries its topic's name, for who subscribes by patterns.
+    ///
+    /// # Errors
+    /// As [`Publication::try_publish`].
+    #[inline]
+    pub fn try_publish_named(&mut self, name: &TopicName, payload: &[u8]) -> Result<(), PublishError> {
+        let mut claim = self.try_claim_named(name, payload.len())?;
+        claim.copy_from_slice(payload);
+        claim.commit();
+        Ok(())
+    }
+
+    /// Claims space for a message that carries its topic's name.
+    ///
+    /// # Errors
+    /// As [`Publication::try_publish`].
+    #[inline]
+    pub fn try_claim_named(
+        &mut self,
+        name: &TopicName,
+        payload_bytes: usize,
+    ) -> Result<PublicationClaim<'_>, PublishError> {
+        self.claim(name.id(), Some(name), payload_bytes)
+    }
+
+    #[inline]
+    fn claim(
+        &mut self,
+        topic: TopicId,
+        name: Option<&TopicName>,
+        payload_bytes: usize,
+    ) -> Result<PublicationClaim<'_>, PublishError> {
+        let text = name.map_or("", TopicName::as_str);
         let Some(limit_bytes) = self.max_message_bytes else {
             return Err(PublishError::Refused(Refusal::Observer));
         };
@@ -74,11 +110,13 @@ impl Publication {
         if self.producer.is_abandoned() {
             return Err(PublishError::Ended);
         }
-        match self.producer.try_claim(topic.0.into(), published_bytes(payload_bytes)) {
+        match self.producer.try_claim(Published::tag(topic, name), published_bytes(text.len() + payload_bytes)) {
             Ok(mut ring) => {
                 let head = Published { intended_send_ns: UNTIMED };
+                let front_bytes = published_bytes(text.len());
                 ring[..PUBLISHED_BYTES].copy_from_slice(head.as_bytes());
-                Ok(PublicationClaim { ring, bell: &mut self.bell, waker: &self.waker })
+                ring[PUBLISHED_BYTES..front_bytes].copy_from_slice(text.as_bytes());
+                Ok(PublicationClaim { ring, front_bytes, bell: &mut self.bell, waker: &self.waker })
             }
             Err(_) => {
                 let held_up_by = messages::refusal_of(self.held_up_by.get(0));
@@ -97,6 +135,8 @@ impl Publication {
 #[must_use = "a claim that is not committed publishes nothing"]
 pub struct PublicationClaim<'a> {
     ring: spsc::Claim<'a>,
+    /// What stands before the payload.
+    front_bytes: usize,
     bell: &'a mut Bell,
     waker: &'a Waker,
 }
@@ -123,14 +163,14 @@ impl Deref for PublicationClaim<'_> {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        &self.ring[PUBLISHED_BYTES..]
+        &self.ring[self.front_bytes..]
     }
 }
 
 impl DerefMut for PublicationClaim<'_> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.ring[PUBLISHED_BYTES..]
+        &mut self.ring[self.front_bytes..]
     }
 }
 

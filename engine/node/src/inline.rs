@@ -11,13 +11,18 @@ use crate::counters::{CountersFile, CountersWriter, Description};
 use crate::directory::{Directory, DirectoryError};
 use crate::links::Links;
 use crate::placement::PlacementError;
-use crate::settings::{Settings, SettingsError};
-use crate::transport::{AnyPort, pick};
+use crate::settings::{Settings, SettingsError, Transport};
+use crate::transport::{AnyPort, Reach, pick};
 use bourdon_port::{Echo, Port, PortError, To};
-use bourdon_protocol::{Claim, Config, Counters, Delivery, Destination, Event, Outgoing, Process, Refusal};
-use bourdon_wire::{ChannelId, ECHO_OFFSET, Incarnation, Instant, Rank, Sequence, TopicId, echo_bytes};
+use bourdon_protocol::{
+    CallId, Claim, Config, Counters, Delivery, Destination, DirectMessage, DirectOutcome, DirectRefusal, Event,
+    Outgoing, Process, Refusal,
+};
+use bourdon_wire::{
+    Address, ChannelId, ECHO_OFFSET, Incarnation, Instant, Rank, Sequence, TopicId, TopicName, echo_bytes,
+};
 use bourdon_wrap::{Faults, Faulty};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// The most datagrams one call to [`Node::poll`] takes from the network: several full segmentation runs, and few enough
@@ -98,6 +103,15 @@ impl<P: Port> Engine<P> {
         self.try_publish_with(&Outgoing { topic, ..Outgoing::default() }, payload)
     }
 
+    /// Publishes a message that carries its topic's name, for who subscribes by patterns.
+    ///
+    /// # Errors
+    /// As [`Engine::try_publish`].
+    #[inline]
+    pub fn try_publish_named(&mut self, name: &TopicName, payload: &[u8]) -> Result<Sequence, Refusal> {
+        self.try_publish_with(&Outgoing::named(*name), payload)
+    }
+
     /// Publishes a message with all that can go with it.
     ///
     /// # Errors
@@ -119,11 +133,20 @@ impl<P: Port> Engine<P> {
     /// As [`Engine::try_publish`].
     #[inline]
     pub fn try_claim(&mut self, topic: TopicId, length: usize) -> Result<Claim<'_>, Refusal> {
+        self.try_claim_with(&Outgoing { topic, ..Outgoing::default() }, length)
+    }
+
+    /// Claims space for a message with all that can go with it.
+    ///
+    /// # Errors
+    /// As [`Engine::try_publish`].
+    #[inline]
+    pub fn try_claim_with(&mut self, outgoing: &Outgoing, length: usize) -> Result<Claim<'_>, Refusal> {
         self.begin_burst();
         if self.process.backlog() >= BACKLOG_SEND {
             let _ = self.transmit();
         }
-        self.process.try_claim(self.now, &Outgoing { topic, ..Outgoing::default() }, length)
+        self.process.try_claim(self.now, outgoing, length)
     }
 
     #[inline]
@@ -203,13 +226,14 @@ impl<P: Port> Engine<P> {
             let to = match to {
                 Destination::Group => To::Group,
                 Destination::Peer(address) => To::Peer(address.into()),
+                Destination::Broadcast => To::Broadcast,
             };
             port.send(to, bytes, segment_bytes).unwrap_or_else(|error| {
                 failed = Some(error);
                 0
             })
         });
-        failed.map_or(Ok(()), Err)
+        failed.map_or_else(|| self.port.flush(), Err)
     }
 
     /// Sleeps until something may have come or something is due, at most for `longest`. Returns at once where the port
@@ -239,6 +263,62 @@ impl<P: Port> Engine<P> {
         self.now = self.clock.now();
         self.owes = true;
         self.process.sync(self.now, payload)
+    }
+
+    /// Sends a message of at most one datagram to one member, beside the stream. [`Engine::poll_outcome`] says whether it
+    /// was taken.
+    ///
+    /// # Errors
+    /// If it is too long, too many are under way, or the member was not heard.
+    pub fn send_to(&mut self, rank: Rank, payload: &[u8]) -> Result<CallId, DirectRefusal> {
+        self.begin_direct();
+        self.process.send_to(self.now, rank, payload)
+    }
+
+    /// The same to any process of the group by its address, as it stood in a [`DirectMessage`].
+    ///
+    /// # Errors
+    /// If it is too long, too many are under way, or nothing can be sent there.
+    pub fn send_to_address(&mut self, to: Address, payload: &[u8]) -> Result<CallId, DirectRefusal> {
+        self.begin_direct();
+        self.process.send_to_address(self.now, to, payload)
+    }
+
+    /// Sends a message to the nearest of some members, and to the next nearest if that one does not take it in time. None
+    /// named means all others of the view.
+    ///
+    /// # Errors
+    /// If it is too long, too many are under way, or none of them was heard.
+    pub fn send_any(&mut self, among: &[Rank], payload: &[u8]) -> Result<CallId, DirectRefusal> {
+        self.begin_direct();
+        self.process.send_any(self.now, among, payload)
+    }
+
+    /// Sends a message to all processes of the group that hear the network, once and unanswered.
+    ///
+    /// # Errors
+    /// If it is too long, or the port can't broadcast.
+    pub fn broadcast(&mut self, payload: &[u8]) -> Result<(), DirectRefusal> {
+        if !self.port.can_broadcast() {
+            return Err(DirectRefusal::NoBroadcast);
+        }
+        self.begin_direct();
+        self.process.broadcast(self.now, payload)
+    }
+
+    fn begin_direct(&mut self) {
+        self.now = self.clock.now();
+        self.owes = true;
+    }
+
+    /// The next direct message received. Whoever never fetches them lets 256 wait, and refuses the others.
+    pub fn poll_direct(&mut self) -> Option<DirectMessage> {
+        self.process.poll_direct()
+    }
+
+    /// How the next of the direct messages sent did.
+    pub fn poll_outcome(&mut self) -> Option<DirectOutcome> {
+        self.process.poll_outcome()
     }
 
     /// Leaves the group; [`Event::Left`] says when the others have gone on without this process.
@@ -341,6 +421,7 @@ impl Node {
     /// If the settings contradict themselves or the network can't be used; the text says what to do.
     pub fn join(settings: &Settings) -> Result<Self, NodeError> {
         settings.check()?;
+        settings.check_peers()?;
         let clock = Clock::start();
         // About a millisecond a step: another life of a process differs, and 49 days pass before one returns.
         let incarnation = Incarnation((clock.wall_ns() >> 20) as u32);
@@ -368,7 +449,9 @@ impl Node {
         let mut fallback = picked.fallback;
         let wanted = settings.network.links && settings.detector.evidence && rank != Rank::OBSERVER;
         let links = if wanted && config.members > 1 {
-            let opened = Links::open(port.local_address().ip(), &settings.network.interface, port.waker());
+            // Over tcp the address says which way the traffic goes, not an interface.
+            let interface = Some(&*settings.network.interface).filter(|_| settings.network.transport != Transport::Tcp);
+            let opened = Links::open(port.local_address(), interface, port.waker());
             opened.map_err(|error| fallback = Some(without_links(fallback.take(), &error))).ok()
         } else {
             None
@@ -409,9 +492,35 @@ impl Node {
         self.fallback.as_deref()
     }
 
+    /// Hears one more source of the group, if `network.sources` names some.
+    ///
+    /// # Errors
+    /// If it names none, or the kernel refuses.
+    pub fn join_source(&self, source: IpAddr) -> Result<(), PortError> {
+        self.engine.port.inner().join_source(source)
+    }
+
+    /// Hears a source no longer; without the last one, nobody.
+    ///
+    /// # Errors
+    /// If the source was not joined.
+    pub fn leave_source(&self, source: IpAddr) -> Result<(), PortError> {
+        self.engine.port.inner().leave_source(source)
+    }
+
     /// What moves the bytes.
     pub fn io(&self) -> &str {
         self.engine.port.io()
+    }
+
+    /// Over the transport `auto`: how many peers multicast reaches, and how many TCP.
+    pub fn reach(&self) -> Option<Reach> {
+        self.engine.port.inner().reach()
+    }
+
+    /// Ends one TCP connection of the transport `tcp` or `auto` abruptly, as a fault would; says whether there was one.
+    pub fn break_one_link(&mut self) -> bool {
+        self.engine.port.inner_mut().break_one_link()
     }
 
     /// Where others reach this process.

@@ -38,15 +38,20 @@
 //! # }
 //! ```
 //!
+//! Subscribers choose by [`Pattern`]s where messages are published by name (`docs/topics.md`). A group may have channels,
+//! streams with an address and a guarantee of their own ([`Channels`], `docs/channels.md`).
+//!
 //! A [`ClientNode`] publishes through a member without being one. Every node leaves its figures in a [`counters`] file
 //! that any tool of the same user can read. `docs/architecture.md` is the map of the whole.
 
 mod admin;
 mod agent;
+pub mod channels;
 mod client_node;
 mod clock;
 mod control;
 pub mod counters;
+mod direct;
 pub mod directory;
 mod discover;
 mod handles;
@@ -57,16 +62,22 @@ mod messages;
 pub mod placement;
 pub mod settings;
 mod threaded;
+mod topics;
 mod transport;
 
 pub use bourdon_port::{Port, PortError};
 pub use bourdon_protocol::control::detector::{Figures, Gaps, Why};
 pub use bourdon_protocol::{
-    Claim, Client, ClientEvent, Counter, Counters, Delivery, Event, Member, Outgoing, Process, Refusal, Standing, View,
+    CallId, Claim, Client, ClientEvent, Counter, Counters, Delivery, DirectFailure, DirectMessage, DirectOutcome,
+    DirectRefusal, Event, Member, Outgoing, Process, Refusal, Standing, View,
 };
-pub use bourdon_wire::{ClientId, Epoch, GroupId, Incarnation, Instant, OrderNumber, Rank, Sequence, TopicId};
+pub use bourdon_wire::{
+    Address, ClientId, Epoch, GroupId, Incarnation, Instant, NameError, OrderNumber, Rank, Sequence, TopicId, TopicName,
+};
+pub use channels::Channels;
 pub use client_node::ClientNode;
 pub use clock::Clock;
+pub use direct::{DirectNews, DirectTo};
 pub use discover::{Discovery, discover};
 pub use handles::{Publication, PublicationClaim, PublishError, Subscription};
 pub use idle::Idler;
@@ -74,4 +85,5 @@ pub use inline::{Engine, Node, NodeError};
 pub use messages::NodeEvent;
 pub use settings::{Settings, SettingsError};
 pub use threaded::{Handles, Info, ThreadedNode};
-pub use transport::AnyPort;
+pub use topics::{Filter, Pattern, PatternError, Verdict};
+pub use transport::{AnyPort, Reach};

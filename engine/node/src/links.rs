@@ -9,7 +9,7 @@
 //! A thread of its own does this (mio): connecting and closing block nobody who moves messages.
 //!
 //! Invariants: evidence names the life whose port was refused; at most [`LINKS_MAX`] connections are held each way; what
-//! comes in is thrown away; nothing leaves by another interface than the group's.
+//! comes in is thrown away; nothing leaves by another interface, or address, than the group's.
 
 use bourdon_port::Waker;
 use bourdon_protocol::Member;
@@ -20,7 +20,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, ErrorKind, Read};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{Builder, JoinHandle};
@@ -55,6 +55,7 @@ struct Target {
 /// The node's end of it.
 #[derive(Debug)]
 pub(crate) struct Links {
+    own: SocketAddr,
     port: u16,
     evidence: Evidence,
     orders: Sender<Vec<Target>>,
@@ -74,23 +75,24 @@ impl std::fmt::Debug for Evidence {
 }
 
 impl Links {
-    /// Listens on a port of the interface's address and starts the thread. `node` is woken when there is evidence.
-    pub(crate) fn open(ip: IpAddr, interface: &str, node: Waker) -> io::Result<Self> {
+    /// Listens on a port of `own`'s address, of the interface if one is named, and starts the thread. `node` is woken when
+    /// there is evidence.
+    pub(crate) fn open(own: SocketAddr, interface: Option<&str>, node: Waker) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE)?);
-        let mut listener = TcpListener::bind(SocketAddr::new(ip, 0))?;
+        let mut listener = TcpListener::bind(at(own, own.ip(), 0))?;
         let port = listener.local_addr()?.port();
         poll.registry().register(&mut listener, LISTEN, Interest::READABLE)?;
         // Whether connections can be kept on the interface is found out now, not when one is lost.
-        drop(socket(ip, interface)?);
+        drop(socket(own, interface)?);
         let (producer, consumer) = spsc::channel(EVIDENCE_RING_BYTES);
         let (orders, ordered) = channel();
         let end = Flag::new();
         let thread = LinksThread {
             poll,
             listener,
-            ip,
-            interface: interface.to_owned(),
+            own,
+            interface: interface.map(str::to_owned),
             made: Vec::new(),
             accepted: (0..LINKS_MAX).map(|_| None).collect(),
             ordered,
@@ -100,7 +102,7 @@ impl Links {
         };
         let thread = Builder::new().name("bourdon-links".to_owned()).spawn(move || thread.run())?;
         let (targets, thread) = (Vec::new(), Some(thread));
-        Ok(Self { port, evidence: Evidence(consumer), orders, targets, end, waker, thread })
+        Ok(Self { own, port, evidence: Evidence(consumer), orders, targets, end, waker, thread })
     }
 
     /// Where the others connect to.
@@ -121,15 +123,26 @@ impl Links {
 
     /// Watches these members.
     pub(crate) fn watch(&mut self, members: impl Iterator<Item = (Member, Address, u16)>) {
+        let own = self.own;
         let target = |(member, address, port)| {
             let ip = SocketAddr::from(address).ip();
-            Target { member, address: SocketAddr::new(ip, port) }
+            Target { member, address: at(own, ip, port) }
         };
         let targets: Vec<_> = members.map(target).collect();
         if targets != self.targets && self.orders.send(targets.clone()).is_ok() {
             self.targets = targets;
             let _ = self.waker.wake();
         }
+    }
+}
+
+/// A place on the network that `own` is on: link-local addresses mean something only together with the link.
+fn at(own: SocketAddr, ip: IpAddr, port: u16) -> SocketAddr {
+    match (own, ip) {
+        (SocketAddr::V6(own), IpAddr::V6(v6)) if v6.is_unicast_link_local() => {
+            SocketAddrV6::new(v6, port, 0, own.scope_id()).into()
+        }
+        _ => SocketAddr::new(ip, port),
     }
 }
 
@@ -144,12 +157,14 @@ impl Drop for Links {
 }
 
 /// A socket that is not connected yet and whose packets stay on the interface.
-fn socket(ip: IpAddr, interface: &str) -> io::Result<Socket> {
-    let domain = if ip.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+fn socket(own: SocketAddr, interface: Option<&str>) -> io::Result<Socket> {
+    let domain = if own.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
-    socket.bind_device(Some(interface.as_bytes()))?;
-    socket.bind(&SocketAddr::new(ip, 0).into())?;
+    if let Some(interface) = interface {
+        socket.bind_device(Some(interface.as_bytes()))?;
+    }
+    socket.bind(&at(own, own.ip(), 0).into())?;
     Ok(socket)
 }
 
@@ -178,8 +193,8 @@ struct Link {
 struct LinksThread {
     poll: Poll,
     listener: TcpListener,
-    ip: IpAddr,
-    interface: String,
+    own: SocketAddr,
+    interface: Option<String>,
     made: Vec<Link>,
     accepted: Vec<Option<TcpStream>>,
     ordered: Receiver<Vec<Target>>,
@@ -263,10 +278,12 @@ impl LinksThread {
 
     fn connect(&mut self, index: usize) {
         let target = self.made[index].target;
-        let begun = socket(self.ip, &self.interface).and_then(|socket| match socket.connect(&target.address.into()) {
-            Ok(()) => Ok(socket),
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => Ok(socket),
-            Err(error) => Err(error),
+        let begun = socket(self.own, self.interface.as_deref()).and_then(|socket| {
+            match socket.connect(&target.address.into()) {
+                Ok(()) => Ok(socket),
+                Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => Ok(socket),
+                Err(error) => Err(error),
+            }
         });
         match begun {
             Ok(socket) => {

@@ -5,12 +5,14 @@
 //!
 //! Invariant: every frame that is written can be read back; one that can't is a bug, and panics.
 
+use crate::transport::Reach;
 use bourdon_protocol::control::detector::Why;
-use bourdon_protocol::{Delivery, Event, Refusal, Standing};
-use bourdon_wire::{ClientId, ClientTag, Epoch, Incarnation, Instant, OrderNumber, Rank, Sequence, TopicId};
+use bourdon_protocol::{Delivery, Event, Outgoing, Refusal, Standing};
+use bourdon_wire::{ClientId, ClientTag, Epoch, Incarnation, Instant, OrderNumber, Rank, Sequence, TopicId, TopicName};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// In front of each published payload.
+/// In front of each published payload, and of the topic's name if it carries one: the frame's tag is the topic, and
+/// the name's length in its upper half.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct Published {
@@ -24,12 +26,35 @@ pub(crate) const UNTIMED: u64 = u64::MAX;
 pub(crate) const PUBLISHED_BYTES: usize = size_of::<Published>();
 
 impl Published {
+    /// The tag of a message's frame.
+    pub(crate) fn tag(topic: TopicId, name: Option<&TopicName>) -> u32 {
+        u32::from(topic.0) | (name.map_or(0, |name| name.as_str().len()) as u32) << 16
+    }
+
+    /// A whole frame, as what was to be published.
+    pub(crate) fn read(tag: u32, frame: &[u8]) -> (Outgoing, &[u8]) {
+        let (head, rest) = Self::read_from_prefix(frame).expect("a publication begins with its head");
+        let (name, payload) = split_name(rest, tag >> 16);
+        let name = name.map(|name| TopicName::new(name).expect("it was one"));
+        let (topic, intended_send_ns) = (TopicId(tag as u16), head.intended());
+        (Outgoing { topic, intended_send_ns, client: None, name }, payload)
+    }
+
     pub(crate) fn intended(self) -> Option<u64> {
         (self.intended_send_ns != UNTIMED).then_some(self.intended_send_ns)
     }
 }
 
-/// In front of each delivered payload.
+/// A name of so many bytes in front of a payload, if there is one.
+fn split_name(rest: &[u8], name_bytes: u32) -> (Option<&str>, &[u8]) {
+    if name_bytes == 0 {
+        return (None, rest);
+    }
+    let (name, payload) = rest.split_at(name_bytes as usize);
+    (Some(std::str::from_utf8(name).expect("it was text")), payload)
+}
+
+/// In front of each delivered payload, and of the topic's name if it came with one.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct Delivered {
@@ -57,6 +82,8 @@ mod has {
     /// A barrier's own message: its phase stands where the order number would.
     pub(super) const BARRIER: u32 = 8;
     pub(super) const LATE: u32 = 16;
+    /// From this bit on: how many bytes of a name follow.
+    pub(super) const NAME_SHIFT: u32 = 16;
 }
 
 impl Delivered {
@@ -79,14 +106,16 @@ impl Delivered {
                 | flag(has::KERNEL_RECEIVE, delivery.kernel_receive_ns.is_some())
                 | flag(has::CLIENT, delivery.client.is_some())
                 | flag(has::BARRIER, delivery.barrier.is_some())
-                | flag(has::LATE, delivery.late),
+                | flag(has::LATE, delivery.late)
+                | (delivery.name.map_or(0, str::len) as u32) << has::NAME_SHIFT,
         }
     }
 
     /// A whole frame, as the delivery it was.
     #[inline]
     pub(crate) fn read(frame: &[u8]) -> Delivery<'_> {
-        let (head, payload) = Self::read_from_prefix(frame).expect("a delivered frame begins with its head");
+        let (head, rest) = Self::read_from_prefix(frame).expect("a delivered frame begins with its head");
+        let (name, payload) = split_name(rest, head.has >> has::NAME_SHIFT);
         let has = |bit| head.has & bit != 0;
         Delivery {
             sender: Rank(head.sender),
@@ -95,6 +124,7 @@ impl Delivered {
             epoch: Epoch(head.epoch),
             late: has(has::LATE),
             topic: TopicId(head.topic),
+            name,
             send_time_ns: head.send_time_ns,
             kernel_receive_ns: has(has::KERNEL_RECEIVE).then_some(head.kernel_receive_ns),
             delivered_at: Instant(head.delivered_at),
@@ -114,6 +144,8 @@ pub enum NodeEvent {
     PublicationDropped(Refusal),
     /// A barrier that the application asked for can't be had.
     SyncRefused(Refusal),
+    /// Over the transport `auto`: who is reached how has changed.
+    Reached(Reach),
 }
 
 impl From<Event> for NodeEvent {
@@ -128,6 +160,11 @@ impl std::fmt::Display for NodeEvent {
             Self::Group(event) => event,
             Self::PublicationDropped(refusal) => return write!(f, "a message was dropped: {refusal}"),
             Self::SyncRefused(refusal) => return write!(f, "there is no barrier: {refusal}"),
+            Self::Reached(Reach { by_multicast, by_mesh }) => {
+                let all = by_multicast + by_mesh;
+                let rest = if *by_mesh == 0 { "" } else { "; the others get everything over tcp" };
+                return write!(f, "multicast reaches {by_multicast} of {all} peers{rest}");
+            }
         };
         match event {
             Event::View { epoch, members, sequencer } => {
@@ -190,6 +227,7 @@ pub(crate) fn event_words(event: NodeEvent) -> (u32, EventWords) {
         NodeEvent::Group(event) => event,
         NodeEvent::PublicationDropped(refusal) => return (0, [refusal_word(Some(refusal)), 0, 0]),
         NodeEvent::SyncRefused(refusal) => return (19, [refusal_word(Some(refusal)), 0, 0]),
+        NodeEvent::Reached(reach) => return (20, [reach.by_multicast.into(), reach.by_mesh.into(), 0]),
     };
     match event {
         Event::View { epoch, members, sequencer } => (1, [epoch.0, members, rank(sequencer)]),
@@ -220,6 +258,7 @@ pub(crate) fn event_of(tag: u32, frame: &[u8]) -> NodeEvent {
     NodeEvent::Group(match tag {
         0 => return NodeEvent::PublicationDropped(refusal_of(first).unwrap_or(Refusal::Observer)),
         19 => return NodeEvent::SyncRefused(refusal_of(first).unwrap_or(Refusal::Observer)),
+        20 => return NodeEvent::Reached(Reach { by_multicast: first as u16, by_mesh: second as u16 }),
         1 => Event::View { epoch: Epoch(first), members: second, sequencer: Rank(third as u16) },
         2 => Event::Suspected(rank, why()),
         3 => Event::Trusted(rank),
@@ -271,7 +310,7 @@ pub(crate) fn refusal_of(word: u64) -> Option<Refusal> {
     })
 }
 
-/// What the control thread asks of the data agent: the tag of a frame without content.
+/// What the control thread and the application ask of the data agent: the tag of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Command {
@@ -281,6 +320,8 @@ pub(crate) enum Command {
     Sync = 2,
     /// Leave the group; the answer is an event.
     Leave = 3,
+    /// Send a direct message; the frame is the order.
+    Direct = 4,
 }
 
 /// The view as the data agent knows it.
@@ -335,6 +376,7 @@ mod tests {
             epoch: Epoch(2),
             late: true,
             topic: TopicId(9),
+            name: None,
             send_time_ns: 11,
             kernel_receive_ns: None,
             delivered_at: Instant(13),
@@ -344,8 +386,10 @@ mod tests {
         };
         let bare = Delivery { order: None, kernel_receive_ns: Some(12), client: None, ..delivery };
         let between = Delivery { barrier: Some(3), ..bare };
-        for delivery in [delivery, bare, between] {
+        let named = Delivery { name: Some("md.es"), ..bare };
+        for delivery in [delivery, bare, between, named] {
             let mut frame = Delivered::new(&delivery).as_bytes().to_vec();
+            frame.extend_from_slice(delivery.name.unwrap_or_default().as_bytes());
             frame.extend_from_slice(delivery.payload);
             assert_eq!(format!("{:?}", Delivered::read(&frame)), format!("{delivery:?}"));
         }
@@ -385,7 +429,8 @@ mod tests {
         let suspected = Why::ALL.map(|why| Event::Suspected(rank, why));
         let events = named.into_iter().chain(others).chain(suspected).map(NodeEvent::Group);
         let refused = refusals.into_iter().flat_map(|r| [NodeEvent::PublicationDropped(r), NodeEvent::SyncRefused(r)]);
-        for event in events.chain(refused) {
+        let reached = [NodeEvent::Reached(Reach { by_multicast: 3, by_mesh: 4 })];
+        for event in events.chain(refused).chain(reached) {
             let (tag, words) = event_words(event);
             assert_eq!(event_of(tag, words.as_bytes()), event);
             assert!(!event.to_string().is_empty());

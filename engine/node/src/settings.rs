@@ -5,7 +5,7 @@
 
 use bourdon_wire::TopicId;
 use serde::{Deserialize, Serialize};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// A node's whole configuration. `docs/configuration.md` lists the keys.
@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 pub struct Settings {
     /// What must be the same at every process of the group.
     pub group: GroupSettings,
+    /// Its channels besides the group's own stream.
+    #[serde(rename = "channel")]
+    pub channels: Vec<ChannelSettings>,
     /// What this process is.
     pub process: ProcessSettings,
     /// How it reaches the others.
@@ -54,6 +57,26 @@ pub struct GroupSettings {
     pub sequencer: u16,
     /// The topics in use, if they are to be checked.
     pub topics: Vec<String>,
+}
+
+/// A channel: a stream of its own, with its own view, address and guarantee. See `channels.rs`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChannelSettings {
+    /// The channel's name; on the network and in tools it is `group/name`.
+    pub name: String,
+    /// Its multicast address and port.
+    pub address: SocketAddr,
+    /// The order of delivery; the group's, if left out.
+    pub order: Option<Order>,
+    /// How much may be lost; the group's, if left out.
+    pub reliability: Option<Reliability>,
+    /// The ranks of the group's members that are members of it, by which they are numbered in it; all, if left out.
+    pub members: Option<Vec<u16>>,
+    /// Over tcp: its members' addresses, by their ranks in it; connections of its own need addresses of its own.
+    pub peers: Option<Vec<SocketAddr>>,
+    /// Over tcp: where this process listens for it; left out, at its own place in `peers`.
+    pub listen: Option<SocketAddr>,
 }
 
 /// The orders of delivery.
@@ -126,6 +149,8 @@ pub struct NetworkSettings {
     pub transport: Transport,
     /// The one interface that traffic uses.
     pub interface: String,
+    /// Whose multicasts are received; everybody's if none is named.
+    pub sources: Vec<IpAddr>,
     /// How many routers a multicast may cross, plus one.
     pub ttl: u32,
     /// What to ask of the kernel as a receive buffer.
@@ -136,6 +161,10 @@ pub struct NetworkSettings {
     pub receive_timestamps: bool,
     /// Whether members hold TCP connections to each other, which tell at once when a process is gone.
     pub links: bool,
+    /// Over tcp: the members' addresses, by rank.
+    pub peers: Vec<SocketAddr>,
+    /// Over tcp: where this process listens; left out, at its own place in `peers`.
+    pub listen: Option<SocketAddr>,
 }
 
 /// The transports there are so far.
@@ -146,6 +175,10 @@ pub enum Transport {
     Udp,
     /// UDP multicast by mio.
     Portable,
+    /// A mesh of TCP connections.
+    Tcp,
+    /// UDP multicast, and TCP for those whom it does not reach.
+    Auto,
 }
 
 /// How much of everything there may be; see `bourdon_protocol::Limits`.
@@ -281,11 +314,14 @@ impl Default for NetworkSettings {
         Self {
             transport: Transport::Udp,
             interface: "lo".to_owned(),
+            sources: Vec::new(),
             ttl: 1,
             receive_buffer_bytes: 8 << 20,
             offload: true,
             receive_timestamps: false,
             links: true,
+            peers: Vec::new(),
+            listen: None,
         }
     }
 }
@@ -358,8 +394,16 @@ pub enum SettingsError {
     Malformed { path: PathBuf, source: Box<toml::de::Error> },
     #[error("topics {first:?} and {second:?} have the same 16-bit id: rename one of them")]
     TopicsCollide { first: String, second: String },
+    #[error("group.topics: {name:?}: {source}")]
+    Topic { name: String, source: bourdon_wire::NameError },
+    #[error("channel {channel:?}: {what}")]
+    Channel { channel: String, what: String },
+    #[error("there is no channel {channel:?} of group {group:?}: {}", known(.channels))]
+    NoChannel { group: String, channel: String, channels: Vec<String> },
     #[error("{0} names no port: write it as 239.255.74.1:7401, with a port from 1 to 65535")]
     NoPort(SocketAddr),
+    #[error("network.{what}")]
+    Mesh { what: String },
     #[error("{what} is {value} %: a percentage is between 0 and 100")]
     Percent { what: &'static str, value: f64 },
     #[error("detector.{what} is {value}: it must be more than 0 and less than a day (or, for phi_threshold, 300)")]
@@ -394,7 +438,9 @@ impl Settings {
         if self.group.address.port() == 0 {
             return Err(SettingsError::NoPort(self.group.address));
         }
+        crate::channels::check(self)?;
         for (index, second) in self.group.topics.iter().enumerate() {
+            bourdon_wire::check_name(second).map_err(|source| SettingsError::Topic { name: second.clone(), source })?;
             let collides = |first: &&String| TopicId::of(first) == TopicId::of(second) && *first != second;
             if let Some(first) = self.group.topics[..index].iter().find(collides) {
                 return Err(SettingsError::TopicsCollide { first: first.clone(), second: second.clone() });
@@ -410,9 +456,47 @@ impl Settings {
                 return Err(SettingsError::Percent { what, value });
             }
         }
+        self.check_mesh()?;
         self.check_detector()?;
         self.check_rings()?;
         Ok(self.protocol(usize::MAX).check()?)
+    }
+
+    /// Whether all members are listed: who takes part must hear each of them. A client needs one.
+    pub(crate) fn check_peers(&self) -> Result<(), SettingsError> {
+        let (listed, members) = (self.network.peers.len(), usize::from(self.group.members));
+        if listed == 0 || listed == members {
+            return Ok(());
+        }
+        Err(SettingsError::Mesh { what: format!("peers has {listed} addresses: list all {members} members, by rank") })
+    }
+
+    /// Whether the mesh's addresses are such that everybody is found.
+    fn check_mesh(&self) -> Result<(), SettingsError> {
+        let network = &self.network;
+        let refused = |what: String| Err(SettingsError::Mesh { what });
+        let peers = &network.peers;
+        if network.transport == Transport::Tcp && peers.is_empty() {
+            return refused("peers is empty: over tcp it lists the members' addresses, by rank".to_owned());
+        }
+        if network.transport == Transport::Tcp && !network.sources.is_empty() {
+            return refused("sources chooses among multicasts: over tcp network.peers says who takes part".to_owned());
+        }
+        if self.process.role == Role::Member {
+            self.check_peers()?;
+        }
+        for (rank, address) in peers.iter().chain(&network.listen).enumerate() {
+            let nobody = address.port() == 0 || address.ip().is_unspecified() || address.ip().is_multicast();
+            if nobody || address.is_ipv4() != peers.first().unwrap_or(address).is_ipv4() {
+                return refused(format!(
+                    "peers or listen names {address}: each is one host's address and port, all IPv4 or all IPv6"
+                ));
+            }
+            if peers.iter().take(rank.min(peers.len())).any(|other| other == address) && rank < peers.len() {
+                return refused(format!("peers lists {address} twice: each member has one of its own"));
+            }
+        }
+        Ok(())
     }
 
     fn check_detector(&self) -> Result<(), SettingsError> {
@@ -475,6 +559,11 @@ impl Settings {
         Ok(())
     }
 
+    /// How many members' streams come through one receive buffer: over tcp each has its own.
+    fn streams_a_buffer(&self) -> u16 {
+        if self.network.transport == Transport::Tcp { 1 } else { self.group.members }
+    }
+
     /// The protocol's share of it, given the receive buffer that was really granted.
     pub(crate) fn protocol(&self, granted_bytes: usize) -> bourdon_protocol::Config {
         use bourdon_protocol as p;
@@ -511,7 +600,7 @@ impl Settings {
             mtu_bytes: limits.mtu_bytes,
             log_bytes: limits.log_bytes,
             receive_log_bytes: limits.receive_log_bytes,
-            window_bytes: window_bytes(granted_bytes, limits.mtu_bytes, self.group.members)
+            window_bytes: window_bytes(granted_bytes, limits.mtu_bytes, self.streams_a_buffer())
                 .min(limits.receive_log_bytes / 2)
                 .min(limits.log_bytes / 2),
             max_message_bytes: limits.max_message_bytes,
@@ -526,10 +615,17 @@ impl Settings {
     }
 }
 
+fn known(channels: &[String]) -> String {
+    match channels {
+        [] => "the configuration names none (in a [[channel]] section)".to_owned(),
+        names => format!("the configuration names {}", names.join(", ")),
+    }
+}
+
 /// How many bytes of one stream a receive buffer holds: the kernel charges each datagram the power of two it allocates
 /// for it and its own 256 bytes of bookkeeping, gives freed space back late (so a quarter stays unused), and every
-/// member may send at once.
-fn window_bytes(granted_bytes: usize, mtu_bytes: usize, members: u16) -> usize {
+/// stream that shares it may come at once.
+fn window_bytes(granted_bytes: usize, mtu_bytes: usize, streams: u16) -> usize {
     let charged_bytes = (mtu_bytes + 448).next_power_of_two() + 256;
-    granted_bytes / 4 * 3 / charged_bytes / usize::from(members.max(1)) * mtu_bytes
+    granted_bytes / 4 * 3 / charged_bytes / usize::from(streams.max(1)) * mtu_bytes
 }

@@ -16,23 +16,26 @@
 use crate::agent::{Agent, Listener, Outlet, frame_guess_bytes};
 use crate::control::{self, Control};
 use crate::counters::{AgentFigures, CountersFile};
+use crate::direct::{DirectNews, DirectOrder, DirectTo, NEWS_MAX, Post};
 use crate::handles::{Inlet, Publication, Subscription};
 use crate::idle::Idler;
 use crate::inline::{Node, NodeError};
 use crate::messages::{self, NodeEvent};
 use crate::placement::place_current_thread;
 use crate::settings::{Role, Settings};
+use crate::topics::{Filter, Pattern};
 use bourdon_port::{Port, Waker};
+use bourdon_protocol::CallId;
 use bourdon_ring::counters as cells;
 use bourdon_ring::signal::{Bell, Flag, Sleeper, doorbell, watermark};
 use bourdon_ring::spsc;
-use bourdon_wire::TopicId;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
+use zerocopy::IntoBytes;
 
 /// Room for events nobody has fetched: as many as the protocol itself keeps.
 const EVENT_RING_BYTES: usize = 256 * 40;
@@ -44,8 +47,8 @@ const COMMAND_RING_BYTES: usize = 8192;
 pub struct Handles {
     /// How many threads publish, each with a [`Publication`].
     pub publications: usize,
-    /// The topics of each [`Subscription`]; none means all.
-    pub subscriptions: Vec<Vec<TopicId>>,
+    /// The topics of each [`Subscription`], by patterns; none means all.
+    pub subscriptions: Vec<Vec<Pattern>>,
 }
 
 /// A running node.
@@ -62,6 +65,9 @@ pub struct ThreadedNode {
     events: Events,
     counters: CountersFile,
     orders: Orders,
+    news: Receiver<DirectNews>,
+    /// Direct messages ordered so far.
+    tickets: u64,
 }
 
 /// How the application tells the data agent what to do.
@@ -121,6 +127,7 @@ struct Given {
     commands: spsc::Consumer,
     orders: spsc::Consumer,
     answers: Listener,
+    post: Post,
     held_up: cells::Writer,
     sleeper: Sleeper,
     gate: Sleeper,
@@ -155,7 +162,7 @@ impl ThreadedNode {
         let ring_bytes = settings.threads.publication_ring_bytes;
         let (producers, publications): (Vec<_>, _) =
             (0..handles.publications).map(|_| spsc::channel(ring_bytes)).unzip();
-        let pairs = handles.subscriptions.iter().map(|topics| subscribe(settings, topics));
+        let pairs = handles.subscriptions.iter().map(|patterns| subscribe(settings, patterns));
         let pairs: Vec<_> = pairs.collect::<Result<_, _>>().map_err(io("making an eventfd"))?;
         let (outlets, inlets): (_, Vec<_>) = pairs.into_iter().unzip();
         let (event_producer, consumer) = spsc::channel(EVENT_RING_BYTES);
@@ -163,7 +170,8 @@ impl ThreadedNode {
         let event_waker = events.waker.clone();
         let seats =
             control::prepare(EVENT_RING_BYTES, COMMAND_RING_BYTES).map_err(io("preparing the control thread"))?;
-        let (order_producer, orders) = spsc::channel(COMMAND_RING_BYTES);
+        let (order_producer, orders) = spsc::channel(COMMAND_RING_BYTES.max(4 * settings.limits.mtu_bytes));
+        let (news_sender, news) = sync_channel(NEWS_MAX);
         let stop = Flag::new();
         let given = Given {
             settings: settings.clone(),
@@ -176,6 +184,7 @@ impl ThreadedNode {
             commands: seats.commands,
             orders,
             answers: seats.answers,
+            post: Post::new(news_sender, events.waker.clone()),
             held_up,
             sleeper,
             gate,
@@ -190,7 +199,8 @@ impl ThreadedNode {
             return Err(outcome.expect_err("an agent that ends before it stands says why"));
         };
         let orders = Orders { producer: order_producer, bell: bell.clone() };
-        let mut node = Self { info, stop, waker, data: Some(data), ended, control: None, events, counters, orders };
+        let (data, control, tickets) = (Some(data), None, 0);
+        let mut node = Self { info, stop, waker, data, ended, control, events, counters, orders, news, tickets };
         let asker = control::Asker { bell: bell.clone(), waker: node.waker.clone(), stop: node.stop.clone() };
         let control = seats.control.start(&node.counters, cells, asker).map_err(io("opening the admin socket"))?;
         node.info.socket_path = control.path();
@@ -209,8 +219,8 @@ impl ThreadedNode {
         Ok((node, publications, subscriptions))
     }
 
-    fn command(&mut self, command: messages::Command) -> bool {
-        let taken = self.orders.producer.try_push(command as u32, &[]).is_ok();
+    fn command(&mut self, command: messages::Command, content: &[u8]) -> bool {
+        let taken = self.orders.producer.try_push(command as u32, content).is_ok();
         if taken && self.orders.bell.must_ring() {
             self.waker.wake();
         }
@@ -219,12 +229,33 @@ impl ThreadedNode {
 
     /// Asks for a barrier, as [`Engine::sync`](crate::Engine::sync) does; false if too much waits already.
     pub fn sync(&mut self) -> bool {
-        self.command(messages::Command::Sync)
+        self.command(messages::Command::Sync, &[])
     }
 
     /// Leaves the group, as [`Engine::leave`](crate::Engine::leave) does.
     pub fn leave(&mut self) -> bool {
-        self.command(messages::Command::Leave)
+        self.command(messages::Command::Leave, &[])
+    }
+
+    /// Sends a message of at most one datagram beside the stream; [`ThreadedNode::poll_direct`] says how it did, by this
+    /// name. `None` if too much waits already, or it is longer than any datagram.
+    pub fn send_direct(&mut self, to: DirectTo<'_>, payload: &[u8]) -> Option<CallId> {
+        let order = DirectOrder::new(self.tickets, to);
+        let call = CallId(self.tickets);
+        self.command(messages::Command::Direct, &[order.as_bytes(), payload].concat()).then(|| {
+            self.tickets += 1;
+            call
+        })
+    }
+
+    /// The next direct message received, or what became of one sent. [`ThreadedNode::events_fd`] is readable for these as
+    /// well.
+    pub fn poll_direct(&mut self) -> Option<DirectNews> {
+        let news = self.news.try_recv().ok();
+        if news.is_some() && self.orders.bell.must_ring() {
+            self.waker.wake(); // there is room for what had to wait
+        }
+        news
     }
 
     /// What it chose.
@@ -325,12 +356,14 @@ fn run_agent(given: Given, ready: SyncSender<Ready>) -> Result<(), NodeError> {
         commands: given.commands,
         orders: given.orders,
         answers: given.answers,
+        post: given.post,
         held_up: given.held_up,
         sleeper: given.sleeper,
         gate: given.gate,
         stop: given.stop,
         counters,
         figures: AgentFigures::default(),
+        reach: None,
         is_member: settings.process.role == Role::Member,
     };
     let outcome = agent.run(idler);
@@ -338,14 +371,14 @@ fn run_agent(given: Given, ready: SyncSender<Ready>) -> Result<(), NodeError> {
     Ok(outcome?)
 }
 
-fn subscribe(settings: &Settings, topics: &[TopicId]) -> std::io::Result<(Outlet, Inlet)> {
+fn subscribe(settings: &Settings, patterns: &[Pattern]) -> std::io::Result<(Outlet, Inlet)> {
     let (producer, consumer) = spsc::channel(settings.threads.subscription_ring_bytes);
     let (sleeper, bell) = doorbell();
     let (overruns, overrun_count) = watermark(0);
     let waker = Waker::new()?;
     let outlet = Outlet {
         producer,
-        topics: topics.to_vec(),
+        filter: Filter::new(patterns, &settings.group.topics),
         overflow: VecDeque::new(),
         overruns,
         bell,

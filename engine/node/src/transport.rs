@@ -3,11 +3,13 @@
 //! A user names what is wanted and a host decides what is possible: containers forbid `io_uring`, old kernels lack it.
 //! The pick falls back to what does the same job on any kernel and says why, instead of failing or keeping quiet.
 
-use crate::settings::{IdleStrategy, Settings, Transport};
+use crate::settings::{IdleStrategy, Role, Settings, Transport};
 use bourdon_port::{Arrival, Echo, Idle, Limits, Port, PortError, To, Waker};
 use bourdon_portable::PortablePort;
+use bourdon_tcp::{AutoPort, TcpOptions, TcpPort};
 use bourdon_udp::{UdpOptions, UdpPort};
-use std::net::SocketAddr;
+use bourdon_wire::GroupId;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 /// The transports a node can run on.
@@ -19,6 +21,37 @@ pub enum AnyPort {
     Udp(UdpPort),
     /// UDP multicast by mio.
     Portable(PortablePort),
+    /// A mesh of TCP connections.
+    Tcp(TcpPort),
+    /// UDP multicast by mio, and a mesh for those whom it does not reach.
+    Auto(AutoPort),
+}
+
+/// Who is reached how, where that can change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Peers that multicast reaches.
+    pub by_multicast: u16,
+    /// Peers that get everything over TCP.
+    pub by_mesh: u16,
+}
+
+impl AnyPort {
+    /// Over `auto`: who is reached how.
+    pub(crate) fn reach(&self) -> Option<Reach> {
+        let Self::Auto(port) = self else { return None };
+        let bourdon_tcp::Reach { by_multicast, by_mesh } = port.reach()?;
+        Some(Reach { by_multicast, by_mesh })
+    }
+
+    /// Ends one TCP connection abruptly, to see what becomes of it; says whether there was one.
+    pub(crate) fn break_one_link(&mut self) -> bool {
+        match self {
+            Self::Tcp(port) => port.break_one_link(),
+            Self::Auto(port) => port.mesh().break_one_link(),
+            Self::Udp(_) | Self::Portable(_) => false,
+        }
+    }
 }
 
 /// A port, and why it is not the one that was asked for, if it is not.
@@ -37,6 +70,7 @@ pub(crate) struct Picked {
 pub(crate) fn pick(settings: &Settings, echo: Echo) -> Result<Picked, PortError> {
     let options = UdpOptions {
         interface: settings.network.interface.clone(),
+        sources: settings.network.sources.clone(),
         ttl: settings.network.ttl,
         receive_buffer_bytes: settings.network.receive_buffer_bytes,
         idle: match settings.threads.idle {
@@ -49,17 +83,78 @@ pub(crate) fn pick(settings: &Settings, echo: Echo) -> Result<Picked, PortError>
         datagram_max_bytes: settings.limits.mtu_bytes,
         ..UdpOptions::new(settings.group.address)
     };
+    let udp = |options: &UdpOptions| match UdpPort::open(options) {
+        Ok(port) => Ok(Picked { port: AnyPort::Udp(port), fallback: None }),
+        Err(why @ PortError::Unavailable { .. }) => {
+            let port = AnyPort::Portable(PortablePort::open(options)?);
+            Ok(Picked { port, fallback: Some(format!("{why}; using the portable transport instead")) })
+        }
+        Err(error) => Err(error),
+    };
     match settings.network.transport {
         Transport::Portable => Ok(Picked { port: AnyPort::Portable(PortablePort::open(&options)?), fallback: None }),
-        Transport::Udp => match UdpPort::open(&options) {
-            Ok(port) => Ok(Picked { port: AnyPort::Udp(port), fallback: None }),
-            Err(why @ PortError::Unavailable { .. }) => {
-                let port = AnyPort::Portable(PortablePort::open(&options)?);
-                Ok(Picked { port, fallback: Some(format!("{why}; using the portable transport instead")) })
-            }
-            Err(error) => Err(error),
-        },
+        Transport::Udp => udp(&options),
+        Transport::Tcp => tcp(&mesh(settings, options.idle)?),
+        Transport::Auto if settings.network.peers.is_empty() => {
+            let why = "without network.peers there is multicast only: nobody is reached where it is blocked";
+            udp(&options).map(|picked| Picked { fallback: picked.fallback.or_else(|| Some(why.to_owned())), ..picked })
+        }
+        Transport::Auto => {
+            let (port, refused) = AutoPort::open(&options, &mesh(settings, options.idle)?)?;
+            let fallback = refused.map(|why| format!("{why}; using tcp only instead"));
+            Ok(Picked { port: AnyPort::Auto(port), fallback })
+        }
     }
+}
+
+fn tcp(options: &TcpOptions) -> Result<Picked, PortError> {
+    match TcpPort::open(options) {
+        Ok(port) => Ok(Picked { port: AnyPort::Tcp(port), fallback: None }),
+        Err(why @ PortError::Unavailable { .. }) => {
+            let port = AnyPort::Tcp(TcpPort::open(&TcpOptions { io_uring: false, ..options.clone() })?);
+            Ok(Picked { port, fallback: Some(format!("{why}; using epoll instead")) })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whom this process dials, and where it listens: a member dials those of lower rank, so that each pair has one
+/// connection; who is none dials all members, and needs no address that they know beforehand.
+fn mesh(settings: &Settings, idle: Idle) -> Result<TcpOptions, PortError> {
+    let (network, rank) = (&settings.network, usize::from(settings.process.rank));
+    let (own, dial) = match settings.process.role {
+        Role::Member => (network.peers.get(rank).copied(), &network.peers[..rank.min(network.peers.len())]),
+        Role::Observer => (None, &network.peers[..]),
+    };
+    let listen = match (network.listen, own) {
+        (Some(address), Some(_)) | (None, Some(address)) => address,
+        (listen, None) => {
+            let ip = listen.map(|address| Ok(address.ip())).unwrap_or_else(|| address_towards(network.peers[0]))?;
+            SocketAddr::new(ip, 0)
+        }
+    };
+    Ok(TcpOptions {
+        dial: dial.to_vec(),
+        token: u64::from(GroupId::of(&settings.group.name).0),
+        idle,
+        datagram_max_bytes: settings.limits.mtu_bytes,
+        ..TcpOptions::new(listen)
+    })
+}
+
+/// The address by which this host reaches `peer`. A socket that only says whom it would send to sends nothing.
+fn address_towards(peer: SocketAddr) -> Result<IpAddr, PortError> {
+    let any: SocketAddr = if peer.is_ipv4() { ([0; 4], 0).into() } else { ([0; 16], 0).into() };
+    let found = UdpSocket::bind(any).and_then(|socket| {
+        socket.connect(peer)?;
+        socket.local_addr()
+    });
+    found.map(|address| address.ip()).map_err(|source| PortError::Io { doing: "looking for the way to a peer", source })
+}
+
+/// That there is no multicast whose sources could be chosen.
+fn no_sources(address: IpAddr) -> PortError {
+    PortError::Source { address, why: "over tcp nobody is heard by multicast: network.peers says who takes part" }
 }
 
 macro_rules! each {
@@ -67,14 +162,49 @@ macro_rules! each {
         match $self {
             AnyPort::Udp($port) => $call,
             AnyPort::Portable($port) => $call,
+            AnyPort::Tcp($port) => $call,
+            AnyPort::Auto($port) => $call,
         }
     };
+}
+
+impl AnyPort {
+    /// Hears one more source of the group, which was opened with some.
+    ///
+    /// # Errors
+    /// If the group was joined without sources, or the kernel refuses.
+    pub fn join_source(&self, source: IpAddr) -> Result<(), PortError> {
+        match self {
+            Self::Udp(port) => port.join_source(source),
+            Self::Portable(port) => port.join_source(source),
+            Self::Auto(port) => port.multicast().map_or(Err(no_sources(source)), |port| port.join_source(source)),
+            Self::Tcp(_) => Err(no_sources(source)),
+        }
+    }
+
+    /// Hears a source no longer; without the last one, nobody.
+    ///
+    /// # Errors
+    /// If the source was not joined.
+    pub fn leave_source(&self, source: IpAddr) -> Result<(), PortError> {
+        match self {
+            Self::Udp(port) => port.leave_source(source),
+            Self::Portable(port) => port.leave_source(source),
+            Self::Auto(port) => port.multicast().map_or(Err(no_sources(source)), |port| port.leave_source(source)),
+            Self::Tcp(_) => Err(no_sources(source)),
+        }
+    }
 }
 
 impl Port for AnyPort {
     #[inline]
     fn send(&mut self, to: To, bytes: &[u8], segment_bytes: usize) -> Result<usize, PortError> {
         each!(self, port => port.send(to, bytes, segment_bytes))
+    }
+
+    #[inline]
+    fn flush(&mut self) -> Result<(), PortError> {
+        each!(self, port => port.flush())
     }
 
     #[inline]
@@ -88,6 +218,10 @@ impl Port for AnyPort {
 
     fn waker(&self) -> Waker {
         each!(self, port => port.waker())
+    }
+
+    fn can_broadcast(&self) -> bool {
+        each!(self, port => port.can_broadcast())
     }
 
     fn limits(&self) -> Limits {

@@ -1,6 +1,7 @@
 //! `docs/configuration.md` lists every key with its default, and the example is a configuration.
 
 use bourdon::Settings;
+use bourdon::settings::ChannelSettings;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,12 +12,28 @@ fn docs() -> PathBuf {
 
 /// Every key of the settings with its default as it would stand in a file.
 fn defaults() -> BTreeMap<String, String> {
-    let Value::Object(sections) = serde_json::to_value(Settings::default()).expect("settings are plain data") else {
-        panic!("settings are sections")
+    // A channel has no default: what must be given says so.
+    let channel = ChannelSettings {
+        name: "required".to_owned(),
+        address: ([0, 0, 0, 0], 0).into(),
+        order: None,
+        reliability: None,
+        members: None,
+        peers: None,
+        listen: None,
     };
+    let mut settings = serde_json::to_value(Settings::default()).expect("settings are plain data");
+    assert_eq!(settings["channel"], Value::Array(Vec::new()));
+    settings["channel"] = serde_json::to_value(channel).expect("settings are plain data");
+    settings["channel"]["address"] = "required".into();
+    let Value::Object(sections) = settings else { panic!("settings are sections") };
     let section = |(section, keys): (String, Value)| {
         let Value::Object(keys) = keys else { panic!("{section} is a section") };
-        let text = |value: Value| if value.is_null() { "none".to_owned() } else { value.to_string() };
+        let text = |value: Value| match value {
+            Value::Null => "none".to_owned(),
+            Value::String(text) if text == "required" => text,
+            value => value.to_string(),
+        };
         keys.into_iter().map(move |(key, value)| (format!("{section}.{key}"), text(value))).collect::<Vec<_>>()
     };
     sections.into_iter().flat_map(section).collect()
@@ -44,4 +61,5 @@ fn the_page_lists_every_key_and_its_default() {
 fn the_example_is_a_configuration() {
     let settings = Settings::load(&docs().join("examples/bourdon.toml")).expect("the example works");
     assert_eq!((settings.group.name.as_str(), settings.group.members), ("prices", 3));
+    assert_eq!(settings.for_channel("trades").expect("it has one").group.name, "prices/trades");
 }

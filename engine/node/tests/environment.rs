@@ -268,6 +268,13 @@ fn without_io_uring_it_falls_back_and_says_so() {
         assert_eq!(node.info().io, "epoll");
         publication.try_publish(TOPIC, b"all the same").expect("there is room");
         assert_eq!(read(&mut subscription, 1)[0].3, b"all the same");
+        drop(node);
+        let mut settings = world.member(0);
+        settings.network.transport = bourdon::settings::Transport::Tcp;
+        settings.network.peers = vec![SocketAddr::from(([127, 0, 0, 1], world.address.port()))];
+        let node = Node::join(&settings).expect("it starts");
+        assert!(node.fallback().is_some_and(|why| why.contains("io_uring") && why.contains("epoll")));
+        assert_eq!(node.io(), "epoll");
     });
     case.join().expect("the case passes");
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use bourdon::settings::IdleStrategy;
-use bourdon::{Handles, NodeEvent, PublishError, Refusal, ThreadedNode, TopicId};
+use bourdon::{Handles, NodeEvent, Pattern, PublishError, Refusal, ThreadedNode, TopicId, TopicName};
 use common::{PATIENCE, TOPIC, World, cell, read, until};
 use std::time::{Duration, Instant};
 
@@ -159,7 +159,7 @@ fn a_parked_agent_sleeps_until_it_is_needed() {
 fn several_publications_and_subscriptions_share_a_node() {
     let world = World::new(1);
     let (es, nq) = (TopicId::of("es"), TopicId::of("nq"));
-    let handles = Handles { publications: 2, subscriptions: vec![vec![es], vec![nq], vec![]] };
+    let handles = Handles { publications: 2, subscriptions: vec![vec![es.into()], vec![nq.into()], vec![]] };
     let (node, mut publications, mut subscriptions) =
         ThreadedNode::start_with(&world.member(0), &handles).expect("it starts");
     let threads: Vec<_> = [es, nq]
@@ -221,4 +221,34 @@ fn before_the_group_is_formed_the_ring_says_what_it_waits_for() {
     assert!(began.elapsed() < PATIENCE / 4, "it waited for members that never were");
     assert_eq!(publication.try_publish(TOPIC, b"x"), Err(PublishError::Ended));
     assert_eq!(world.names(), Vec::<String>::new());
+}
+
+#[test]
+fn subscriptions_choose_by_patterns() {
+    let world = World::new(1);
+    let mut settings = world.member(0);
+    settings.group.topics = vec!["md.nq.trades".to_owned()];
+    let pattern = |text: &str| Pattern::new(text).expect("it is one");
+    let subscriptions =
+        vec![vec![pattern("md.es.trades")], vec![pattern("md.*.trades")], vec![pattern("md.**"), pattern("x")], vec![]];
+    let handles = Handles { publications: 1, subscriptions };
+    let (node, mut publications, subscriptions) = ThreadedNode::start_with(&settings, &handles).expect("it starts");
+    let publication = &mut publications[0];
+    let name = |text: &str| TopicName::new(text).expect("it is one");
+    until("the group to form", || publication.try_publish_named(&name("md.es.trades"), b"0").is_ok());
+    // Written in place; by its id, which group.topics names; by an id that nobody names; nothing at all.
+    let mut claim = publication.try_claim_named(&name("md.es.quotes"), 1).expect("there is room");
+    claim.copy_from_slice(b"1");
+    claim.set_intended_send_ns(7);
+    claim.commit();
+    publication.try_publish(TopicId::of("md.nq.trades"), b"2").expect("there is room");
+    publication.try_publish(TopicId::of("md.gc.trades"), b"3").expect("there is room");
+    publication.try_publish_named(&name("md.gc.trades"), b"").expect("there is room");
+    let expected = [&["0"][..], &["0", "2", ""], &["0", "1", "2", ""], &["0", "1", "2", "3", ""]];
+    for (mut subscription, expected) in subscriptions.into_iter().zip(expected) {
+        let read = read(&mut subscription, expected.len());
+        let read: Vec<_> = read.iter().map(|(.., payload)| String::from_utf8_lossy(payload)).collect();
+        assert_eq!(read, expected);
+    }
+    drop(node);
 }

@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use bourdon_wire::records::{ClientAnswer, ClientRequest, Heartbeat, heartbeat_flags, refusals, request_flags};
 use bourdon_wire::{
     Address, CONTROL_CHANNEL, ClientId, Datagram, DatagramHeader, Epoch, FRAME_HEADER_BYTES, FrameHeader, GroupId,
-    HEADER_BYTES, Incarnation, Instant, Kind, Rank, Sequence, TopicId, seal,
+    HEADER_BYTES, Incarnation, Instant, Kind, Rank, Sequence, TopicId, TopicName, seal,
 };
 use zerocopy::IntoBytes;
 
@@ -45,6 +45,7 @@ pub enum ClientEvent {
 #[derive(Debug)]
 struct Pending {
     topic: TopicId,
+    name: Option<TopicName>,
     payload: Vec<u8>,
     /// It was refused for good: its sequence is used up with nothing under it, so that no other message ever gets a
     /// sequence that an old request of this one's may still claim.
@@ -113,7 +114,16 @@ impl Client {
 
     /// Queues a message; call only while [`Client::has_room`].
     pub fn publish(&mut self, topic: TopicId, payload: &[u8]) -> Sequence {
-        self.pending.push_back(Pending { topic, payload: payload.into(), skipped: false });
+        self.push(Pending { topic, name: None, payload: payload.into(), skipped: false })
+    }
+
+    /// Queues a message that carries its topic's name; call only while [`Client::has_room`].
+    pub fn publish_named(&mut self, name: &TopicName, payload: &[u8]) -> Sequence {
+        self.push(Pending { topic: name.id(), name: Some(*name), payload: payload.into(), skipped: false })
+    }
+
+    fn push(&mut self, pending: Pending) -> Sequence {
+        self.pending.push_back(pending);
         self.first + (self.pending.len() as u64 - 1)
     }
 
@@ -168,7 +178,7 @@ impl Client {
 
     fn skip_first(&mut self) {
         if let Some(first) = self.pending.front_mut().filter(|first| !first.skipped) {
-            (first.skipped, first.payload) = (true, Vec::new());
+            (first.skipped, first.name, first.payload) = (true, None, Vec::new());
             self.sent = 0;
             self.event(ClientEvent::TooLarge(self.first));
         }
@@ -214,21 +224,28 @@ impl Client {
     }
 
     fn write(&mut self, index: usize, now: Instant) {
-        let Pending { topic, payload, skipped } = &self.pending[index];
+        let Pending { topic, name, payload, skipped } = &self.pending[index];
+        let skip = if *skipped { request_flags::SKIP } else { 0 };
+        let named = if name.is_some() { request_flags::NAMED } else { 0 };
+        let name_bytes = name.as_ref().map_or(0, TopicName::wire_bytes);
         let request = ClientRequest {
             client: self.id.0.into(),
             sequence: (self.first + index as u64).0.into(),
             reply_to: self.reply_to,
-            flags: if *skipped { request_flags::SKIP } else { 0 }.into(),
+            flags: (skip | named).into(),
             under_way: (index as u32).into(),
         };
-        let length = ClientRequest::BYTES + payload.len();
+        let length = ClientRequest::BYTES + name_bytes + payload.len();
         self.datagram.resize(HEADER_BYTES + FRAME_HEADER_BYTES + length, 0);
         let frame = &mut self.datagram[HEADER_BYTES..];
         frame[..FRAME_HEADER_BYTES]
             .copy_from_slice(FrameHeader::new(length, *topic, Kind::ClientRequest, 0).as_bytes());
         frame[FRAME_HEADER_BYTES..][..ClientRequest::BYTES].copy_from_slice(request.as_bytes());
-        frame[FRAME_HEADER_BYTES + ClientRequest::BYTES..].copy_from_slice(payload);
+        let (space, rest) = frame[FRAME_HEADER_BYTES + ClientRequest::BYTES..].split_at_mut(name_bytes);
+        if let Some(name) = name {
+            name.write(space);
+        }
+        rest.copy_from_slice(payload);
         let incarnation = Incarnation(self.id.0 as u32);
         let header = DatagramHeader::new(self.group, self.epoch, Rank::CLIENT, incarnation, CONTROL_CHANNEL);
         seal(&mut self.datagram, header, 1, FRAME_HEADER_BYTES + length, now.0);
@@ -244,7 +261,7 @@ impl Client {
         self.events.pop_front()
     }
 
-    /// The longest message that fits a client's datagram.
+    /// The longest message that fits a client's datagram, with its topic's name if it carries one.
     pub fn max_message_bytes(mtu_bytes: usize) -> usize {
         mtu_bytes - HEADER_BYTES - FRAME_HEADER_BYTES - ClientRequest::BYTES
     }

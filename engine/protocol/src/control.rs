@@ -3,6 +3,7 @@
 pub(crate) mod clients;
 pub(crate) mod clock_sync;
 pub mod detector;
+pub(crate) mod direct;
 pub(crate) mod heartbeat;
 pub mod membership;
 pub(crate) mod presence;

@@ -61,6 +61,9 @@ counters! {
     OrderFaults = "order_faults", "messages the sequencer ordered twice or out of place";
     RefusedWindow = "refused_window", "publications refused because the window was full";
     RefusedOther = "refused_other", "publications refused for other reasons";
+    DirectTaken = "direct_taken", "direct messages taken for the application";
+    DirectRefused = "direct_refused", "direct messages refused because the application's queue or the table of senders was full";
+    DirectDuplicates = "direct_duplicates", "direct messages received before, or given up by their sender";
     EventsLost = "events_lost", "events the application did not fetch in time";
 }
 

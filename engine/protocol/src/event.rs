@@ -1,7 +1,8 @@
 //! What a process tells its application: messages, news, refusals.
 
 use crate::control::detector::Why;
-use bourdon_wire::{ClientTag, Epoch, Incarnation, Instant, OrderNumber, Rank, Sequence, TopicId};
+use alloc::vec::Vec;
+use bourdon_wire::{Address, ClientTag, Epoch, Incarnation, Instant, OrderNumber, Rank, Sequence, TopicId};
 
 /// One message, delivered.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +19,8 @@ pub struct Delivery<'a> {
     pub late: bool,
     /// Its topic.
     pub topic: TopicId,
+    /// Its topic's name, if it was published by name.
+    pub name: Option<&'a str>,
     /// When the application sent it (or meant to, if it said so), in nanoseconds since the UNIX epoch by the sender's
     /// clock.
     pub send_time_ns: u64,
@@ -50,6 +53,7 @@ impl<'a> Delivery<'a> {
             epoch,
             late: false,
             topic: TopicId(0),
+            name: None,
             send_time_ns: 0,
             kernel_receive_ns: None,
             delivered_at: now,
@@ -179,4 +183,96 @@ pub enum Refusal {
     /// An observer can't publish: be a member or a client.
     #[error("an observer can't publish: join as a member, or publish as a client")]
     Observer,
+}
+
+/// Names a direct message that was sent, at its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(pub u64);
+
+/// A direct message, received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectMessage {
+    /// The sender's rank; [`Rank::OBSERVER`] or [`Rank::CLIENT`] if it has none.
+    pub from: Rank,
+    /// Where the sender is.
+    pub address: Address,
+    /// Whether it was sent to all that hear the network, rather than to this process.
+    pub broadcast: bool,
+    /// The application's bytes.
+    pub payload: Vec<u8>,
+}
+
+/// How a direct message did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DirectOutcome {
+    /// It was taken.
+    Done {
+        /// Which message.
+        call: CallId,
+        /// Who took it.
+        by: Rank,
+        /// And where that is.
+        address: Address,
+        /// How long the copy that was answered took there and back.
+        rtt_ns: u64,
+        /// How many copies were sent.
+        attempts: u32,
+    },
+    /// Nobody said in time that he took it. Somebody may have all the same.
+    Failed {
+        /// Which message.
+        call: CallId,
+        /// Why not.
+        why: DirectFailure,
+        /// How many copies were sent.
+        attempts: u32,
+    },
+}
+
+/// Why a direct message failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DirectFailure {
+    /// Nobody answered.
+    #[error("nobody answered within 5 s: see whether the process runs, with `bourdon view`")]
+    NoAnswer,
+    /// The last answer was that there is no room.
+    #[error("its application takes no direct messages, or not fast enough: its queue was full for 5 s")]
+    Busy,
+    /// The member is no longer in the view, or was restarted.
+    #[error("that life of the member is gone: it left, failed or was restarted")]
+    Gone,
+}
+
+/// Why a direct message was not taken to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DirectRefusal {
+    /// It does not fit one datagram.
+    #[error(
+        "a direct message is at most {limit_bytes} bytes long, what one datagram has room for: split it, publish it, or raise limits.mtu_bytes"
+    )]
+    TooLarge {
+        /// The limit.
+        limit_bytes: usize,
+    },
+    /// Too many are under way, or their outcomes were not fetched.
+    #[error("{limit} direct messages are under way already: fetch their outcomes first")]
+    TooMany {
+        /// The limit.
+        limit: usize,
+    },
+    /// The rank was not heard.
+    #[error("member {0} has not been heard: it does not run, or is not reachable from here")]
+    Unheard(Rank),
+    /// It would go to this process itself.
+    #[error("rank {0} is this process itself")]
+    Own(Rank),
+    /// None of those it may go to is there.
+    #[error("nobody that it may go to has been heard")]
+    Nobody,
+    /// Its transport reaches the group and nobody else.
+    #[error("the transport can't broadcast: use udp, portable or auto, on a port that no other program has to itself")]
+    NoBroadcast,
+    /// Nothing can be sent there.
+    #[error("that address can't be sent to: it must be one process's, with a port")]
+    Unreachable,
 }

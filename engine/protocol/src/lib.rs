@@ -27,6 +27,7 @@
 
 extern crate alloc;
 
+mod bystander;
 mod client;
 mod config;
 pub mod control;
@@ -38,11 +39,12 @@ mod outbox;
 mod process;
 pub mod view;
 
+pub use bystander::Bystander;
 pub use client::{Client, ClientEvent};
 pub use config::{Config, ConfigError, Feedback, Limits, Order, Reliability, Role, Start, Timing};
 pub use counters::{Counter, Counters};
 pub use data::pack::{Claim, Outgoing};
-pub use event::{Delivery, Event, Refusal};
+pub use event::{CallId, Delivery, DirectFailure, DirectMessage, DirectOutcome, DirectRefusal, Event, Refusal};
 pub use mutant::Mutant;
 pub use outbox::Destination;
 pub use process::{Held, Process, Standing};

@@ -20,6 +20,8 @@ pub enum Destination {
     Group,
     /// One process.
     Peer(Address),
+    /// Everybody that hears the network, whichever groups it joined.
+    Broadcast,
 }
 
 #[derive(Debug)]

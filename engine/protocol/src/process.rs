@@ -5,9 +5,11 @@
 //! counted. See the crate's page for the step contract.
 //!
 //! This file has what an application calls and the way of a datagram. Beside it: `change.rs` drives the change from one
-//! view to the next, `outside.rs` finds the group and follows it, `speak.rs` says what is due, `transfer.rs` moves state.
+//! view to the next, `outside.rs` finds the group and follows it, `speak.rs` says what is due, `transfer.rs` moves state, `direct.rs`
+//! sends and takes what goes beside the streams.
 
 mod change;
+mod direct;
 mod outside;
 mod speak;
 mod steps;
@@ -17,6 +19,7 @@ use crate::config::{Config, ConfigError, Feedback, Role};
 use crate::control::clients::{Clients, Request};
 use crate::control::clock_sync::ClockSync;
 use crate::control::detector::{Detector, Path};
+use crate::control::direct::Direct;
 use crate::control::heartbeat::Heartbeat;
 use crate::control::membership::{Membership, RejoinDelay};
 use crate::control::presence::Presence;
@@ -35,7 +38,7 @@ use alloc::vec::Vec;
 use bourdon_wire::records::{self, ClientAnswer, refusals, request_flags};
 use bourdon_wire::{
     CONTROL_CHANNEL, ClientId, ClientTag, Datagram, DatagramHeader, DatagramNumber, Discard, Epoch, Frame, Incarnation,
-    Instant, Kind, OrderNumber, Rank, Sequence,
+    Instant, Kind, OrderNumber, Rank, Sequence, TopicName,
 };
 
 /// Events the application has not fetched; more are counted and dropped. Each names a rank or a rare fault, so a full
@@ -61,6 +64,8 @@ pub struct Held {
     pub unsettled: usize,
     /// Bytes of snapshots made or fetched.
     pub snapshot_bytes: usize,
+    /// Direct messages waiting to be fetched.
+    pub direct_messages: usize,
 }
 
 /// What a process is to the group just now.
@@ -129,6 +134,7 @@ pub struct Process {
     heartbeat: Heartbeat,
     clock_sync: ClockSync,
     clients: Clients,
+    direct: Direct,
     outbox: Outbox,
     counters: Counters,
     events: VecDeque<Event>,
@@ -170,6 +176,7 @@ impl Process {
             heartbeat: Heartbeat::new(now),
             clock_sync: ClockSync::new(),
             clients: Clients::default(),
+            direct: direct::begin(&config),
             outbox: Outbox::new(header(&config, Epoch(0)), config.wall_offset_ns),
             counters: Counters::default(),
             events: VecDeque::new(),
@@ -446,6 +453,7 @@ impl Process {
             Some(Kind::Nak) => return self.on_nak(now, header.epoch(), frame.body),
             Some(Kind::ClientRequest) => return self.on_client(now, frame),
             Some(Kind::ViewAsk) => return self.on_view_ask(now, header.epoch(), frame.body),
+            Some(Kind::Direct) => return self.on_direct(now, rank, frame.body),
             Some(Kind::Transfer) => return self.on_transfer(now, header.epoch(), frame.body),
             Some(Kind::Ping) if self.is_follower(header) => return self.answer_ping(now, frame.body),
             _ if !ranked => return self.counters.add(Counter::DiscardedSender, 1),
@@ -482,7 +490,7 @@ impl Process {
     }
 
     fn on_client(&mut self, now: Instant, frame: &Frame<'_>) {
-        let Some((request, payload)) = records::ClientRequest::read(frame.body) else { return };
+        let Some((request, name, payload)) = records::ClientRequest::read_all(frame.body) else { return };
         if self.standing != Standing::Member || !request.reply_to.is_reachable() {
             return;
         }
@@ -498,6 +506,7 @@ impl Process {
                     topic: frame.topic,
                     intended_send_ns: None,
                     client: Some(ClientTag::new(client, sequence)),
+                    name: name.and_then(|name| TopicName::new(name).ok()),
                 };
                 match self.try_publish(now, &outgoing, payload) {
                     Ok(_) => {
@@ -768,6 +777,7 @@ impl Process {
             clients: self.clients.len(),
             unsettled: self.unsettled.len(),
             snapshot_bytes: self.transfer.held_bytes(),
+            direct_messages: self.direct.held(),
         }
     }
 

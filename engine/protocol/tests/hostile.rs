@@ -4,7 +4,7 @@ mod common;
 
 use bourdon_protocol::{Order, Role, Start};
 use bourdon_wire::records::ballot_steps::{ACCEPT, DECIDE, PREPARE, PROPOSE, REFUSE};
-use bourdon_wire::records::{Ping, Transfer, ViewAsk, ViewEntry, ViewInfo, transfer_steps};
+use bourdon_wire::records::{Direct, Ping, Transfer, ViewAsk, ViewEntry, ViewInfo, direct_steps, transfer_steps};
 use bourdon_wire::{Kind, Rank, checksum};
 use common::{
     Bench, MTU, Step, Value, address, after, control, data, in_epoch, marker, message, nak, piece, row, run,
@@ -41,6 +41,9 @@ fn valid(bench: &Bench) -> Vec<Vec<u8>> {
         control(0, Kind::ViewAsk, &[ViewAsk { reply_to: address(100) }.as_bytes()]),
         transfer(transfer_steps::ASK),
         transfer(transfer_steps::PART),
+        direct(direct_steps::SEND),
+        direct(direct_steps::TAKEN),
+        direct(direct_steps::BROADCAST),
     ]
 }
 
@@ -56,6 +59,12 @@ fn view() -> Vec<u8> {
         configuration: bench(0).process.config().fingerprint().into(),
     };
     control(0, Kind::View, &[info.as_bytes(), [entry(0), entry(2), entry(1)].as_bytes()])
+}
+
+fn direct(step: u16) -> Vec<u8> {
+    let (life, sequence, oldest, sent_ns) = (7.into(), 1.into(), 1.into(), 5.into());
+    let record = Direct { step: step.into(), life, sequence, oldest, sent_ns, reply_to: address(102) };
+    control(2, Kind::Direct, &[record.as_bytes(), b"hello"])
 }
 
 fn transfer(step: u16) -> Vec<u8> {
@@ -101,7 +110,7 @@ struct Lie {
 fn lie() -> impl Strategy<Value = Lie> {
     let byte = prop_oneof![Just(0u8), Just(1), Just(0x7F), Just(0xFF), any::<u8>()];
     let changes = prop::collection::vec((8usize..160, byte), 0..5);
-    (0usize..25, changes, 0u64..2_000_000, any::<bool>()).prop_map(|(which, changes, wait_ns, publish)| Lie {
+    (0usize..28, changes, 0u64..2_000_000, any::<bool>()).prop_map(|(which, changes, wait_ns, publish)| Lie {
         which,
         changes,
         wait_ns,

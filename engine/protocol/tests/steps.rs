@@ -45,7 +45,7 @@ impl Net {
                 for datagram in bytes.chunks(segment_bytes) {
                     for target in 0..count {
                         let wanted = match to {
-                            Destination::Group => target != index,
+                            Destination::Group | Destination::Broadcast => target != index,
                             Destination::Peer(peer) => peer == address(target),
                         };
                         if wanted {

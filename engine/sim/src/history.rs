@@ -7,6 +7,7 @@
 //! What one application was shown is a *lineage*: it begins with nothing, or with a snapshot, and ends when the process
 //! ends or takes another snapshot.
 
+use crate::node::name_of;
 use bourdon_protocol::Delivery;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -205,7 +206,8 @@ impl History {
     pub(crate) fn resolve(&self, delivery: &Delivery<'_>) -> Result<Id, String> {
         let same = |id: &Id| {
             let message = &self.messages[*id as usize];
-            *message.payload == *delivery.payload && message.topic == delivery.topic.0
+            let is_its_topic = message.topic == delivery.topic.0 && delivery.name == name_of(message.topic);
+            is_its_topic && *message.payload == *delivery.payload
         };
         let candidates: Vec<Id> = if let Some(tag) = delivery.client {
             self.clients.get(&(tag.client().0, tag.sequence().0)).copied().into_iter().collect()
@@ -220,7 +222,9 @@ impl History {
         match candidates.iter().rev().find(|id| same(id)) {
             Some(id) => Ok(*id),
             None if candidates.is_empty() => Err("which nobody published".into()),
-            None => Err(format!("with other bytes or under another topic: {} bytes came", delivery.payload.len())),
+            None => {
+                Err(format!("with other bytes or under another topic or name: {} bytes came", delivery.payload.len()))
+            }
         }
     }
 

@@ -10,10 +10,13 @@ use crate::history::{History, Message};
 use crate::network::hits;
 use crate::plan::{GROUP, Plan, StartPlan};
 use bourdon_protocol::{Client, ClientEvent, Counter, Outgoing, Process, Refusal};
-use bourdon_wire::{Address, ClientId, Instant, TopicId};
+use bourdon_wire::{Address, ClientId, Instant, NAME_MAX_BYTES, TopicId, TopicName};
 use fastrand::Rng;
 use std::collections::VecDeque;
 use std::rc::Rc;
+
+/// The topics that have names, in plans that publish by name.
+const NAMES: [&str; 3] = ["md.es.trades", "md.es.quotes", "a"];
 
 /// A message claimed in place stays well below a datagram, whatever stands in front of it.
 const CLAIM_PART: usize = 2;
@@ -148,7 +151,8 @@ impl Node {
         while self.wanted > 0 {
             let payload = draw_payload(plan, plan.max_message_bytes, rng);
             let intended_send_ns = hits(rng, 200).then(|| rng.u64(..));
-            let outgoing = Outgoing { topic: TopicId(rng.u16(0..4)), intended_send_ns, client: None };
+            let (topic, name) = draw_topic(plan, rng);
+            let outgoing = Outgoing { topic, intended_send_ns, client: None, name };
             let sequence = match offer(process, now, plan, &outgoing, &payload, rng) {
                 Ok(Some(sequence)) => sequence,
                 Ok(None) => continue, // claimed and dropped
@@ -198,6 +202,17 @@ fn offer(
     Ok(Some(claim.commit().0))
 }
 
+fn draw_topic(plan: &Plan, rng: &mut Rng) -> (TopicId, Option<TopicName>) {
+    let number = rng.u16(0..4);
+    let name = NAMES.get(usize::from(number)).filter(|_| plan.named).and_then(|name| TopicName::new(name).ok());
+    (name.map_or(TopicId(number), |name| name.id()), name)
+}
+
+/// The name that a message of this topic carries.
+pub(crate) fn name_of(topic: u16) -> Option<&'static str> {
+    NAMES.into_iter().find(|name| TopicId::of(name).0 == topic)
+}
+
 fn draw_payload(plan: &Plan, most: usize, rng: &mut Rng) -> Vec<u8> {
     let length = if !hits(rng, plan.large_permille) {
         rng.usize(0..=64)
@@ -239,9 +254,13 @@ impl ClientNode {
         mut sends: impl FnMut(Sent),
     ) -> Vec<(Address, Vec<u8>)> {
         while self.quota > 0 && self.client.has_room() && hits(rng, 700) {
-            let payload = draw_payload(plan, Client::max_message_bytes(plan.mtu_bytes), rng);
-            let topic = TopicId(rng.u16(0..4));
-            let sequence = self.client.publish(topic, &payload).0;
+            let room = if plan.named { NAME_MAX_BYTES + 1 } else { 0 };
+            let payload = draw_payload(plan, Client::max_message_bytes(plan.mtu_bytes) - room, rng);
+            let (topic, name) = draw_topic(plan, rng);
+            let sequence = match name {
+                Some(name) => self.client.publish_named(&name, &payload).0,
+                None => self.client.publish(topic, &payload).0,
+            };
             sends(Sent { client: (self.id, sequence), topic: topic.0, payload: payload.into(), at_ns: now_ns });
             self.sequence = sequence;
             self.quota -= 1;

@@ -237,6 +237,9 @@ pub struct Plan {
     /// Each step of a ballot reaches only some of those it is for, so that ballots compete.
     #[serde(default)]
     pub duels: bool,
+    /// Whether most messages carry their topic's name.
+    #[serde(default)]
+    pub named: bool,
     /// What happens to processes, the earliest first.
     #[serde(default)]
     pub events: Vec<EventPlan>,

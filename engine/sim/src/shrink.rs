@@ -63,4 +63,5 @@ const SIMPLER: &[fn(&mut Plan)] = &[
     |plan| plan.publishers.truncate(1),
     |plan| plan.adversary = false,
     |plan| plan.duels = false,
+    |plan| plan.named = false,
 ];

@@ -1,14 +1,15 @@
 //! What stands in a datagram: messages, fragments and records, each behind 8 bytes.
 //!
 //! Most frames are small messages, so the header is as small as it can be (length, topic, flags) and everything rarer is
-//! an extension that a flag announces, in this order: fragment, intended send time, client tag, causal vector. All but
-//! the fragment extension stand in the first fragment only.
+//! an extension that a flag announces, in this order: fragment, intended send time, client tag, causal vector, name. All
+//! but the fragment extension stand in the first fragment only.
 //!
 //! Invariants: [`Frames::check`] accepts a datagram's frames only if each one, and each extension, lies within its
 //! bounds; after that [`Frame::data`] can't fail. Frames of an unknown kind are stepped over, so that the next version
 //! may add some.
 
 use crate::records;
+use crate::topic::{is_honest, split_name};
 use crate::{ClientId, Rank, Sequence, TopicId};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -89,6 +90,8 @@ pub enum Kind {
     Marker = 12,
     /// [`records::Transfer`].
     Transfer = 13,
+    /// [`records::Direct`].
+    Direct = 14,
 }
 
 /// Bits of a data frame's flags.
@@ -105,6 +108,8 @@ pub mod flags {
     pub const CLIENT: u16 = 0x0080;
     /// A causal vector stands in front.
     pub const CAUSAL: u16 = 0x0100;
+    /// The topic's name stands in front.
+    pub const NAMED: u16 = 0x0200;
     /// A whole message in one frame.
     pub const WHOLE: u16 = FIRST | LAST;
 }
@@ -179,6 +184,8 @@ pub struct DataHead<'a> {
     pub client: Option<ClientTag>,
     /// What its sender had delivered before it, where that changed.
     pub causal: &'a [CausalEntry],
+    /// The name of its topic, where it was published by name.
+    pub name: Option<&'a str>,
     /// The application's bytes.
     pub payload: &'a [u8],
 }
@@ -202,6 +209,7 @@ impl<'a> Frame<'a> {
             11 => Kind::Ping,
             12 => Kind::Marker,
             13 => Kind::Transfer,
+            14 => Kind::Direct,
             _ => return None,
         })
     }
@@ -239,6 +247,10 @@ impl<'a> Frame<'a> {
         }
         if self.flags & flags::CAUSAL != 0 {
             (head.causal, rest) = causal_entries(rest)?;
+        }
+        if self.flags & flags::NAMED != 0 {
+            let (name, after) = split_name(rest)?;
+            (head.name, rest) = (Some(name), after);
         }
         head.payload = rest;
         match head.fragment {
@@ -281,11 +293,14 @@ impl<'a> Frames<'a> {
             let frame = self.next()?;
             match frame.kind() {
                 Some(Kind::Data) => {
-                    frame.data()?;
+                    let head = frame.data()?;
+                    if head.name.is_some_and(|name| !is_honest(name, frame.topic)) {
+                        return None;
+                    }
                     messages += u16::from(frame.ends_message());
                 }
                 Some(kind) => {
-                    records::check(kind, frame.body)?;
+                    records::check(kind, &frame)?;
                     kinds |= 1 << kind as u16;
                 }
                 None => {}

@@ -22,6 +22,7 @@ mod frame;
 mod ids;
 pub mod records;
 mod time;
+mod topic;
 
 pub use address::Address;
 pub use datagram::{
@@ -34,3 +35,4 @@ pub use frame::{
 };
 pub use ids::{ChannelId, ClientId, DatagramNumber, Epoch, GroupId, Incarnation, OrderNumber, Rank, Sequence, TopicId};
 pub use time::Instant;
+pub use topic::{NAME_MAX_BYTES, NameError, TopicName, check_name, split_name};

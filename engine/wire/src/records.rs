@@ -1,11 +1,12 @@
 //! What the protocol says to itself: one struct a record, each defined here and nowhere else.
 //!
-//! Most are of fixed size; [`Row`], [`Nak`], [`ClientRequest`], [`BallotStep`], [`ViewInfo`], [`Marker`] and [`Transfer`]
-//! carry lists or a payload behind the struct. A record may be longer than this version knows: what follows is a later
+//! Most are of fixed size; [`Row`], [`Nak`], [`ClientRequest`], [`BallotStep`], [`ViewInfo`], [`Marker`], [`Transfer`]
+//! and [`Direct`] carry lists or a payload behind the struct. A record may be longer than this version knows: what follows is a later
 //! version's and is passed over, except behind those that end in a list.
 
 use crate::datagram::NUMBERS_END;
-use crate::{Address, ChannelId, ClientId, DatagramNumber, Kind, OrderNumber, Rank, Sequence};
+use crate::topic::{is_honest, split_name};
+use crate::{Address, ChannelId, ClientId, DatagramNumber, Frame, Kind, OrderNumber, Rank, Sequence};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -160,7 +161,8 @@ record!(
 );
 
 record!(
-    /// A client's message, to be published by the member it is sent to; the payload follows.
+    /// A client's message, to be published by the member it is sent to; the payload follows, behind the topic's name if
+    /// [`request_flags::NAMED`] says so.
     ClientRequest, 40 {
         /// The client.
         client: U64,
@@ -179,6 +181,8 @@ record!(
 pub mod request_flags {
     /// The message was refused for good: use its sequence up and publish nothing.
     pub const SKIP: u16 = 1;
+    /// The topic's name stands in front of the payload.
+    pub const NAMED: u16 = 2;
 }
 
 record!(
@@ -394,6 +398,41 @@ pub mod transfer_steps {
     pub const TOO_LARGE: u16 = 4;
 }
 
+record!(
+    /// One step of a message outside the stream: to one process, to the nearest of several, or to all that hear the
+    /// network. With [`direct_steps::SEND`] and [`direct_steps::BROADCAST`] the payload follows.
+    Direct, 52 {
+        /// One of [`direct_steps`].
+        step: U16,
+        /// Which life of a process sends the message; comes back in the answer.
+        life: U64,
+        /// The message's number: consecutive for each receiver, and for all broadcasts together; comes back in the answer.
+        sequence: U64,
+        /// The oldest message to this receiver that is still under way: none below comes again.
+        oldest: U64,
+        /// When this copy was sent, by its sender's clock; comes back in the answer.
+        sent_ns: U64,
+        /// Where to answer; in an answer, who answers.
+        reply_to: Address,
+    }
+);
+
+/// Values of [`Direct::step`].
+pub mod direct_steps {
+    /// A message to one process.
+    pub const SEND: u16 = 1;
+    /// It was taken, now or before.
+    pub const TAKEN: u16 = 2;
+    /// There is no room for it just now: send again.
+    pub const BUSY: u16 = 3;
+    /// How far away are you?
+    pub const PROBE: u16 = 4;
+    /// The answer.
+    pub const ECHO: u16 = 5;
+    /// A message to all that hear the network.
+    pub const BROADCAST: u16 = 6;
+}
+
 /// The lists behind a [`BallotStep`].
 #[derive(Clone, Copy, Debug)]
 pub struct BallotLists<'a> {
@@ -500,6 +539,18 @@ impl NakRange {
     }
 }
 
+impl ClientRequest {
+    /// A request, the name of its message's topic if it has one, and the payload.
+    pub fn read_all(body: &[u8]) -> Option<(&Self, Option<&str>, &[u8])> {
+        let (request, rest) = Self::read(body)?;
+        if request.flags.get() & request_flags::NAMED == 0 {
+            return Some((request, None, rest));
+        }
+        let (name, payload) = split_name(rest)?;
+        Some((request, Some(name), payload))
+    }
+}
+
 impl ClientAnswer {
     /// An answer.
     pub fn new(client: ClientId, taken: Sequence, refusal: u64) -> Self {
@@ -514,8 +565,9 @@ impl Heartbeat {
     }
 }
 
-/// Whether a record of this kind can be read from a frame's body.
-pub(crate) fn check(kind: Kind, body: &[u8]) -> Option<()> {
+/// Whether a record of this kind can be read from a frame.
+pub(crate) fn check(kind: Kind, frame: &Frame<'_>) -> Option<()> {
+    let body = frame.body;
     match kind {
         Kind::Data => {}
         Kind::OrderRun => drop(OrderRun::read(body)?),
@@ -528,7 +580,12 @@ pub(crate) fn check(kind: Kind, body: &[u8]) -> Option<()> {
         }
         Kind::Nak => drop(Nak::read_all(body)?),
         Kind::Unavailable => drop(Unavailable::read(body)?),
-        Kind::ClientRequest => drop(ClientRequest::read(body)?),
+        Kind::ClientRequest => {
+            let (_, name, _) = ClientRequest::read_all(body)?;
+            if name.is_some_and(|name| !is_honest(name, frame.topic)) {
+                return None;
+            }
+        }
         Kind::ClientAnswer => drop(ClientAnswer::read(body)?),
         Kind::Ballot => drop(BallotStep::read_all(body)?),
         Kind::View => drop(ViewInfo::read_all(body)?),
@@ -541,6 +598,12 @@ pub(crate) fn check(kind: Kind, body: &[u8]) -> Option<()> {
             }
         }
         Kind::Transfer => drop(Transfer::read(body)?),
+        Kind::Direct => {
+            let (direct, _) = Direct::read(body)?;
+            if direct.sequence.get().max(direct.oldest.get()) >= NUMBERS_END {
+                return None;
+            }
+        }
     }
     Some(())
 }

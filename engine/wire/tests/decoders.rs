@@ -3,8 +3,8 @@
 use bourdon_wire::records::{self, Heartbeat, NAK_RANGES_MAX, Nak, NakRange, Row, RowEntry};
 use bourdon_wire::{
     Address, ChannelId, ClientId, ClientTag, Datagram, DatagramHeader, DatagramNumber, Discard, Epoch, FrameHeader,
-    Frames, GroupId, HEADER_BYTES, Incarnation, Kind, OrderNumber, Rank, Sequence, TopicId, checksum, flags,
-    mark_retransmitted, seal,
+    Frames, GroupId, HEADER_BYTES, Incarnation, Kind, OrderNumber, Rank, Sequence, TopicId, TopicName, checksum, flags,
+    mark_retransmitted, seal, split_name,
 };
 use proptest::prelude::*;
 use zerocopy::IntoBytes;
@@ -39,13 +39,16 @@ fn walk(bytes: &[u8]) -> Result<usize, Discard> {
     for frame in datagram.frames() {
         seen += 1;
         match frame.kind() {
-            Some(Kind::Data) => drop(frame.data().expect("checked")),
+            Some(Kind::Data) => {
+                let head = frame.data().expect("checked");
+                assert!(head.name.is_none_or(|name| TopicName::new(name).is_ok_and(|name| name.id() == frame.topic)));
+            }
             Some(Kind::Row) => drop(Row::read_all(frame.body).expect("checked")),
             Some(Kind::Nak) => drop(Nak::read_all(frame.body).expect("checked")),
             Some(Kind::Heartbeat) => drop(Heartbeat::read(frame.body).expect("checked")),
             Some(Kind::OrderRun) => drop(records::OrderRun::read(frame.body).expect("checked")),
             Some(Kind::Unavailable) => drop(records::Unavailable::read(frame.body).expect("checked")),
-            Some(Kind::ClientRequest) => drop(records::ClientRequest::read(frame.body).expect("checked")),
+            Some(Kind::ClientRequest) => drop(records::ClientRequest::read_all(frame.body).expect("checked")),
             Some(Kind::ClientAnswer) => drop(records::ClientAnswer::read(frame.body).expect("checked")),
             Some(Kind::Ballot) => {
                 let (_, lists) = records::BallotStep::read_all(frame.body).expect("checked");
@@ -61,6 +64,7 @@ fn walk(bytes: &[u8]) -> Result<usize, Discard> {
             Some(Kind::Ping) => drop(records::Ping::read(frame.body).expect("checked")),
             Some(Kind::Marker) => drop(records::Marker::read(frame.body).expect("checked")),
             Some(Kind::Transfer) => drop(records::Transfer::read(frame.body).expect("checked")),
+            Some(Kind::Direct) => drop(records::Direct::read(frame.body).expect("checked")),
             None => {}
         }
     }
@@ -293,4 +297,35 @@ fn extensions_that_do_not_fit_are_malformed() {
     assert_eq!(check(flags::FIRST, &[3, 0, 0, 0, 2, 0, 0, 0, 9, 9]), Err(Discard::Malformed));
     assert_eq!(check(flags::FIRST, &[3, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF]), Err(Discard::Malformed));
     assert!(Frames::new(&[], 1).check().is_none());
+}
+
+#[test]
+fn names_are_what_they_promise() {
+    let long = "x".repeat(64);
+    for good in ["a", "md.es.trades", "Größe.é", "a-b_c/d:e", &long] {
+        let name = TopicName::new(good).unwrap();
+        assert_eq!((name.as_str(), name.id()), (good, TopicId::of(good)));
+        let mut space = [0; 65];
+        name.write(&mut space);
+        assert_eq!(split_name(&space[..name.wire_bytes()]), Some((good, &[][..])));
+    }
+    for bad in ["", ".", "a.", ".a", "a..b", "a b", "a\n", "md.*", "md.>", "a*b", &format!("{long}x")] {
+        assert!(TopicName::new(bad).is_err(), "{bad:?}");
+    }
+    assert_eq!((split_name(&[]), split_name(&[2, b'a']), split_name(&[1, 0xff])), (None, None, None));
+}
+
+proptest! {
+    #[test]
+    fn a_named_message_comes_back_or_is_refused(name in ".{0,20}", payload in prop::collection::vec(any::<u8>(), 0..20)) {
+        let good = TopicName::new(&name);
+        let body = [&[name.len() as u8], name.as_bytes(), &payload[..]].concat();
+        let head = FrameHeader::new(body.len(), TopicId::of(&name), Kind::Data, flags::WHOLE | flags::NAMED);
+        let bytes = [head.as_bytes(), &body[..]].concat();
+        prop_assert_eq!(Frames::new(&bytes, 1).check().is_some(), good.is_ok());
+        if good.is_ok() {
+            let head = Frames::new(&bytes, 1).next().unwrap().data().unwrap();
+            prop_assert_eq!((head.name, head.payload), (Some(&name[..]), &payload[..]));
+        }
+    }
 }

@@ -4,13 +4,14 @@
 //! with the same code can't see it. Each field here carries a value of its own, so that a moved or swapped field shows.
 
 use bourdon_wire::records::{
-    BallotStep, ClientAnswer, ClientRequest, End, Heartbeat, HeldRange, Marker, MemberEntry, Nak, NakRange, OrderRun,
-    Ping, Row, RowEntry, Transfer, Unavailable, ViewAsk, ViewEntry, ViewInfo, ballot_steps, heartbeat_flags,
-    request_flags, transfer_steps,
+    BallotStep, ClientAnswer, ClientRequest, Direct, End, Heartbeat, HeldRange, Marker, MemberEntry, Nak, NakRange,
+    OrderRun, Ping, Row, RowEntry, Transfer, Unavailable, ViewAsk, ViewEntry, ViewInfo, ballot_steps, direct_steps,
+    heartbeat_flags, request_flags, transfer_steps,
 };
 use bourdon_wire::{
     Address, CausalEntry, ChannelId, ClientId, ClientTag, Datagram, DatagramHeader, DatagramNumber, Epoch, FrameHeader,
-    Frames, GroupId, HEADER_BYTES, Incarnation, Kind, OrderNumber, Rank, Sequence, TopicId, echo_bytes, flags, seal,
+    Frames, GroupId, HEADER_BYTES, Incarnation, Kind, OrderNumber, Rank, Sequence, TopicId, TopicName, echo_bytes,
+    flags, seal,
 };
 use std::net::SocketAddr;
 use zerocopy::IntoBytes;
@@ -81,12 +82,13 @@ fn frame_header_and_kinds() {
         Kind::Ping,
         Kind::Marker,
         Kind::Transfer,
+        Kind::Direct,
     ];
     for (number, kind) in kinds.into_iter().enumerate() {
         assert_golden(FrameHeader::new(0, TopicId(0), kind, 0).as_bytes(), &format!("00000000 0000 {number:02x}00"));
     }
-    let bits = [flags::FIRST, flags::LAST, flags::TIMED, flags::CLIENT, flags::CAUSAL];
-    assert_eq!(bits, [0x10, 0x20, 0x40, 0x80, 0x100]);
+    let bits = [flags::FIRST, flags::LAST, flags::TIMED, flags::CLIENT, flags::CAUSAL, flags::NAMED];
+    assert_eq!(bits, [0x10, 0x20, 0x40, 0x80, 0x100, 0x200]);
 }
 
 #[test]
@@ -104,6 +106,32 @@ fn data_frame_with_every_extension() {
     assert_eq!(head.client, Some(ClientTag::new(ClientId(2), Sequence(3))));
     assert_eq!(head.causal, [CausalEntry::new(Rank(5), Sequence(6)), CausalEntry::new(Rank(7), Sequence(8))]);
     assert_eq!(head.payload, b"hi");
+}
+
+#[test]
+fn a_message_that_carries_its_topics_name() {
+    // Length 8, the topic's id, kind data, whole, named; the name behind its length, two bytes of payload.
+    let name = TopicName::new("md.es").unwrap();
+    assert_eq!(name.id(), TopicId::of("md.es"));
+    let mut space = [0xAA; 8];
+    name.write(&mut space);
+    assert_golden(&space, "05 6d642e6573 aaaa");
+    let bytes = hex(&format!("08000000 {:04x} 3002 05 6d642e6573 6869", name.id().0.swap_bytes()));
+    assert_eq!(Frames::new(&bytes, 1).check(), Some((1, 0)));
+    let head = Frames::new(&bytes, 1).next().unwrap().data().unwrap();
+    assert_eq!((head.name, head.payload), (Some("md.es"), &b"hi"[..]));
+    // The name of another id, and none at all.
+    for wrong in ["08000000 0100 3002 05 6d642e6573 6869", "01000000 0100 3002 00", "02000000 0100 3002 05 61"] {
+        assert_eq!(Frames::new(&hex(wrong), 1).check(), None, "{wrong}");
+    }
+    // A client's: behind the record.
+    let mut bytes = hex("30000000 0000 0600").to_vec();
+    bytes[4..6].copy_from_slice(&name.id().0.to_le_bytes());
+    bytes.extend(hex(&format!("0100000000000000 0200000000000000 {ADDRESS} 0200 00000000 05 6d642e6573 6869")));
+    assert_eq!(Frames::new(&bytes, 1).check(), Some((0, 1 << Kind::ClientRequest as u16)));
+    let body = Frames::new(&bytes, 1).next().unwrap().body;
+    let (_, name, payload) = ClientRequest::read_all(body).unwrap();
+    assert_eq!((name, payload), (Some("md.es"), &b"hi"[..]));
 }
 
 #[test]
@@ -278,6 +306,22 @@ fn transfer() {
     assert_golden(record.as_bytes(), &golden);
     use transfer_steps::{ASK, PART, REFUSE, TOO_LARGE};
     assert_eq!([ASK, PART, REFUSE, TOO_LARGE], [1, 2, 3, 4]);
+}
+
+#[test]
+fn direct() {
+    let record = Direct {
+        step: direct_steps::SEND.into(),
+        life: 2.into(),
+        sequence: 3.into(),
+        oldest: 4.into(),
+        sent_ns: 5.into(),
+        reply_to: address(),
+    };
+    let golden = format!("0100 0200000000000000 0300000000000000 0400000000000000 0500000000000000 {ADDRESS}");
+    assert_golden(record.as_bytes(), &golden);
+    use direct_steps::{BROADCAST, BUSY, ECHO, PROBE, SEND, TAKEN};
+    assert_eq!([SEND, TAKEN, BUSY, PROBE, ECHO, BROADCAST], [1, 2, 3, 4, 5, 6]);
 }
 
 #[test]

@@ -15,21 +15,22 @@ use std::time::Duration;
 /// Which node to ask.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Which {
-    /// The group's name [default: every group of this user on this host]
+    /// The group's name, or GROUP/CHANNEL [default: every group of this user on this host]
     pub(crate) group: Option<String>,
     /// Where the nodes keep their counters, if threads.directory says so
     #[arg(long, value_name = "DIR")]
     pub(crate) directory: Option<PathBuf>,
 }
 
-/// The nodes of a group, or of all.
+/// The nodes of a group and its channels, of one channel, or of all.
 pub(crate) fn find(which: &Which) -> Result<Vec<Found>, Failure> {
     let mut found = Vec::new();
     for directory in Directory::existing(which.directory.as_deref()).map_err(Failure::unusable)? {
         found.extend(list(&directory).map_err(Failure::unusable)?);
     }
     if let Some(group) = &which.group {
-        found.retain(|node| node.description.group == *group);
+        let is_channel = |name: &str| name.strip_prefix(group.as_str()).is_some_and(|rest| rest.starts_with('/'));
+        found.retain(|node| node.description.group == *group || is_channel(&node.description.group));
     }
     if found.is_empty() {
         let of = which.group.as_ref().map(|group| format!(" of group {group:?}")).unwrap_or_default();

@@ -16,7 +16,8 @@ mod share;
 use crate::exit::Failure;
 use bourdon::settings::{IdleStrategy, Order, Profile, Reliability, Role, Settings, Start, Transport};
 use clap::ValueEnum;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -53,7 +54,7 @@ pub(crate) struct Args {
     /// What may be lost
     #[arg(long, value_enum, default_value = "reliable", help_heading = "Group")]
     reliability: ReliabilityArg,
-    /// The group's multicast address and port [default: one of its own]
+    /// The group's multicast address and port [default: one of its own]; over tcp only its family counts
     #[arg(long, value_name = "A:P", help_heading = "Group")]
     group_address: Option<SocketAddr>,
     /// What moves the datagrams
@@ -77,6 +78,9 @@ pub(crate) struct Args {
     /// What decides which ones
     #[arg(long, value_name = "S", default_value_t = 1, help_heading = "Trouble")]
     fault_seed: u64,
+    /// Close so many TCP connections, spread evenly over messages and processes
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=100_000), help_heading = "Trouble")]
+    break_links: u64,
     /// Let a process kill itself (SIGKILL) once it has delivered K messages: member:0@20000; may be given several times
     #[arg(long, value_name = "ROLE:RANK@K", help_heading = "Trouble")]
     kill: Vec<conduct::Kill>,
@@ -132,11 +136,12 @@ enum ProfileArg {
     Fast,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum TransportArg {
     Udp,
     Portable,
     Tcp,
+    Auto,
     Shm,
     Xdp,
 }
@@ -158,9 +163,33 @@ fn not_yet(flag: &str, value: impl ValueEnum, instead: &str) -> Failure {
     Failure::unusable(format!("--{flag} {} is not available in this version; use {instead}", name(value)))
 }
 
+/// Whether the trouble that is asked for can be made on this transport.
+fn check_trouble(args: &Args) -> Result<(), Failure> {
+    let has_links = matches!(args.transport, TransportArg::Tcp | TransportArg::Auto);
+    let transport = name(args.transport);
+    if args.break_links > 0 && !has_links {
+        return Err(Failure::unusable(format!(
+            "--break-links closes TCP connections, of which {transport} has none: use --transport tcp, or --drop"
+        )));
+    }
+    if args.transport == TransportArg::Tcp && [args.drop, args.duplicate, args.reorder].iter().any(|it| *it > 0.0) {
+        return Err(Failure::unusable(
+            "--drop, --duplicate and --reorder act on UDP datagrams: over tcp use --break-links, which loses what is on its way",
+        ));
+    }
+    if args.transport == TransportArg::Tcp && args.interface != "lo" {
+        return Err(Failure::unusable(
+            "--interface is about multicast: over tcp the demo's processes meet on loopback",
+        ));
+    }
+    Ok(())
+}
+
 /// Runs the demo.
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    check_trouble(&args)?;
     let mut settings = settings(&args)?;
+    choose_addresses(&mut settings, args.group_address, 0)?;
     settings.check().map_err(Failure::unusable)?;
     if args.publishers > args.members {
         let (publishers, members) = (args.publishers, args.members);
@@ -191,6 +220,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         barrier_every: args.barrier_every,
         history: args.history.clone(),
         retry_address: args.group_address.is_none(),
+        break_links: args.break_links,
     };
     let names = report::Names {
         order: name(args.order),
@@ -199,6 +229,13 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         rate: args.rate.to_string(),
     };
     let outcome = conduct::run(&plan, &records)?;
+    let broken = report::links_broken(&outcome);
+    if broken < args.break_links {
+        let all = args.break_links;
+        eprintln!(
+            "bourdon: {broken} of {all} connections were closed: at times there was none, or its process was gone"
+        );
+    }
     report::show(&plan, &names, &outcome, args.json)?;
     if outcome.failures.is_empty() { Ok(()) } else { Err(Failure::broken(outcome.failures.join("; "))) }
 }
@@ -207,7 +244,6 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
     let mut settings = Settings::default();
     let group = &mut settings.group;
     group.name = format!("demo-{}-{}", std::process::id(), bourdon::Clock::start().wall_ns());
-    group.address = args.group_address.unwrap_or_else(|| own_address(std::process::id(), 0));
     group.members = args.members;
     group.order = match args.order {
         OrderArg::Unordered => Order::Unordered,
@@ -226,7 +262,9 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
     settings.network.transport = match args.transport {
         TransportArg::Udp => Transport::Udp,
         TransportArg::Portable => Transport::Portable,
-        other => return Err(not_yet("transport", other, "udp or portable")),
+        TransportArg::Tcp => Transport::Tcp,
+        TransportArg::Auto => Transport::Auto,
+        other => return Err(not_yet("transport", other, "udp, portable, tcp or auto")),
     };
     settings.network.interface.clone_from(&args.interface);
     settings.process.role = Role::Member;
@@ -248,9 +286,30 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
     Ok(settings)
 }
 
+/// Gives the group an address that is most likely its own, and over tcp each member one; `attempt` gives others.
+fn choose_addresses(settings: &mut Settings, given: Option<SocketAddr>, attempt: u32) -> Result<(), Failure> {
+    let own = own_address(std::process::id(), attempt);
+    settings.group.address = given.unwrap_or(own);
+    if matches!(settings.network.transport, Transport::Tcp | Transport::Auto) {
+        let is_ipv6 = settings.group.address.is_ipv6();
+        let ip: IpAddr = if is_ipv6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+        // Whoever takes one of them before its member does makes the demo try others.
+        let ports = (own.port()..PORTS.end).chain(PORTS.start..own.port());
+        let free = ports.map(|port| SocketAddr::new(ip, port)).filter(|address| TcpListener::bind(address).is_ok());
+        settings.network.peers = free.take(settings.group.members.into()).collect();
+        if settings.network.peers.len() < settings.group.members.into() {
+            return Err(Failure::unusable(format!("no ports are free on {ip} from {} on", PORTS.start)));
+        }
+    }
+    Ok(())
+}
+
+/// Ports below the range that kernels hand out themselves.
+const PORTS: Range<u16> = 20_000..32_000;
+
 /// An address that two demos on one host are unlikely to share; `attempt` gives another.
 fn own_address(pid: u32, attempt: u32) -> SocketAddr {
     let mixed = (pid.wrapping_add(attempt << 16)).wrapping_mul(0x9E37_79B9);
-    let port = 20_000 + (mixed >> 8) as u16 % 12_000; // below the range that kernels hand out themselves
+    let port = PORTS.start + (mixed >> 8) as u16 % (PORTS.end - PORTS.start);
     SocketAddr::from((Ipv4Addr::new(239, 255, (mixed >> 24) as u8, mixed as u8), port))
 }

@@ -13,10 +13,11 @@
 use crate::exit::Failure;
 use crate::history::{Delivered, History, hash};
 use crate::node::signals;
-use bourdon::settings::{Order, Profile, Reliability, Settings};
-use bourdon::{Delivery, Event, Node, NodeEvent, Port, Refusal, Standing, TopicId};
+use bourdon::settings::{Order, Profile, Reliability, Settings, Transport};
+use bourdon::{Delivery, Event, Node, NodeEvent, Port, Reach, Refusal, Standing, TopicId};
 use std::fmt;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
@@ -44,6 +45,12 @@ pub(crate) struct Args {
     /// The interface that all traffic uses
     #[arg(long, default_value = "eth0")]
     interface: String,
+    /// udp, portable, tcp or auto
+    #[arg(long, default_value = "udp", value_parser = named::<Transport>)]
+    transport: Transport,
+    /// Over tcp or auto: the members' addresses, by rank
+    #[arg(long, value_delimiter = ',')]
+    peers: Vec<SocketAddr>,
     /// How many messages to publish a second
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     rate: u64,
@@ -166,6 +173,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     settings.process.rank = own.rank;
     settings.process.snapshots = true;
     settings.network.interface.clone_from(&args.interface);
+    settings.network.transport = args.transport;
+    settings.network.peers.clone_from(&args.peers);
     settings.detector.profile = args.profile;
     // Before the first thread, so that no signal is missed.
     let signals = signals().map_err(Failure::unusable)?;
@@ -175,7 +184,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let shown = Shown { history, lines: Vec::new(), last: None, foreign: 0 };
     let interval_ns = 1_000_000_000 / args.rate;
     let talk = args.talk;
-    let mut member = LabMember { own, node, shown, published: 0, interval_ns, due_ns: 0, has_state: false, talk };
+    let mut member =
+        LabMember { own, node, shown, published: 0, interval_ns, due_ns: 0, has_state: false, reach: None, talk };
     member.say(format_args!("begins"));
     while ended.try_recv() == Err(TryRecvError::Empty) && member.step()? {}
     member.say(format_args!("ends"));
@@ -221,6 +231,8 @@ struct LabMember {
     due_ns: u64,
     /// It began with a member's state.
     has_state: bool,
+    /// What was last said about it.
+    reach: Option<Reach>,
     talk: bool,
 }
 
@@ -244,6 +256,10 @@ impl LabMember {
         let work = work.map_err(Failure::broken)?;
         self.check()?;
         let goes_on = self.hear()?;
+        if self.reach != self.node.reach() {
+            self.reach = self.node.reach();
+            self.reach.iter().for_each(|reach| self.say(format_args!("{}", NodeEvent::Reached(*reach))));
+        }
         self.shown.history.flush();
         if work == 0 && goes_on {
             let until_due = Duration::from_nanos(self.due_ns.saturating_sub(self.node.clock().now().0));

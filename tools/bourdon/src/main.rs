@@ -12,6 +12,7 @@ mod lab_member;
 mod node;
 mod place;
 mod publish;
+mod send;
 mod sim;
 mod stat;
 mod subscribe;
@@ -37,6 +38,8 @@ enum Command {
     Publish(publish::Args),
     /// Write what is published on a topic to stdout, as an observer of the group
     Subscribe(subscribe::Args),
+    /// Send a message to one member, to the nearest, or to all that hear the network
+    Send(send::Args),
     /// Run a member or observer from a configuration file
     Node(node::Args),
     /// Show the counters of the nodes running on this host
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(*args),
         Command::Publish(args) => publish::run(args),
         Command::Subscribe(args) => subscribe::run(args),
+        Command::Send(args) => send::run(args),
         Command::Node(args) => node::run(args),
         Command::Stat(args) => stat::run(args),
         Command::View(args) => view::run(args),

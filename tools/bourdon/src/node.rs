@@ -1,15 +1,19 @@
-//! `bourdon node`: runs a member or observer until it is told to stop.
+//! `bourdon node`: runs a member or observer, and its part in the group's channels, until it is told to stop.
 //!
-//! It delivers to nobody: it keeps a group going, orders, acknowledges, serves clients, and is looked at by its counters
-//! and its admin socket. A signal only makes a descriptor readable, and the one loop that waits for events ends
-//! the node: no work is done where a signal strikes.
+//! It keeps a group going, orders, acknowledges, serves clients, and is looked at by its counters and its admin socket. It
+//! delivers to nobody, but shows direct messages that were sent to it on stdout. A signal only makes a descriptor readable,
+//! and the one loop that waits for events ends the node, or joins and leaves channels: no work is done where a signal
+//! strikes.
+
+mod parts;
 
 use crate::exit::Failure;
-use crate::place::load;
-use bourdon::settings::Role;
-use bourdon::{Event, Handles, NodeEvent, Settings, ThreadedNode};
-use rustix::event::{PollFd, PollFlags, poll};
+use crate::send::{received, received_object};
+use bourdon::settings::{Role, Transport};
+use bourdon::{DirectMessage, Event, NodeEvent, Settings, ThreadedNode};
+use parts::Parts;
 use serde_json::{Value, json};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -19,61 +23,73 @@ pub(crate) struct Args {
     /// The node's configuration
     #[arg(long, value_name = "FILE", default_value = "bourdon.toml")]
     config: PathBuf,
+    /// Run this channel only, and no more of the group; may be given several times [default: the group and every
+    /// channel that this process is a member of]
+    #[arg(long, value_name = "NAME")]
+    channel: Vec<String>,
     /// Write events to stdout as JSON objects
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    let settings = load(&args.config)?;
     // Before the first thread, so that no signal is missed.
     let signals = signals().map_err(Failure::unusable)?;
-    let handles = Handles { publications: 0, subscriptions: Vec::new() };
-    let (mut node, ..) = ThreadedNode::start_with(&settings, &handles).map_err(Failure::unusable)?;
-    let reporter = Reporter { json: args.json };
-    reporter.started(&settings, &node);
-    loop {
-        node.clear_events();
-        while let Some(event) = node.poll_event() {
-            reporter.event(event);
-        }
-        if !node.is_running() {
-            break;
-        }
-        let events = node.events_fd();
-        let mut fds = [PollFd::new(&signals, PollFlags::IN), PollFd::new(&events, PollFlags::IN)];
-        match poll(&mut fds, None) {
-            Ok(_) if !fds[0].revents().is_empty() => break,
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(Failure::broken(format!("waiting for events: {error}"))),
-        }
-    }
-    node.stop().map_err(Failure::broken)?;
-    reporter.say("the node has stopped", &json!({ "event": "stopped" }));
+    let requests = readable_with(&[SIGUSR1]).map_err(Failure::unusable)?;
+    let mut parts = Parts::start(args.config, args.channel, args.json)?;
+    let outcome = parts.serve(&signals, &requests);
+    let stopped = parts.stop();
+    outcome.and(stopped)?;
+    let reporter = Reporter { json: args.json, channel: None };
+    reporter.say("the node has stopped", &mut json!({ "event": "stopped" }));
     Ok(())
 }
 
 /// A descriptor that becomes readable with SIGTERM or SIGINT.
 pub(crate) fn signals() -> std::io::Result<UnixStream> {
+    readable_with(&[SIGTERM, SIGINT])
+}
+
+fn readable_with(signals: &[i32]) -> std::io::Result<UnixStream> {
     let (reader, writer) = UnixStream::pair()?;
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+    for signal in signals {
+        signal_hook::low_level::pipe::register(*signal, writer.try_clone()?)?;
     }
     Ok(reader)
 }
 
 struct Reporter {
     json: bool,
+    channel: Option<String>,
 }
 
 impl Reporter {
-    fn say(&self, text: &str, object: &Value) {
-        eprintln!("bourdon: {text}");
+    /// The channel's name, as lines of it begin.
+    fn prefix(&self) -> String {
+        self.channel.as_ref().map(|name| format!("channel {name}: ")).unwrap_or_default()
+    }
+
+    fn say(&self, text: &str, object: &mut Value) {
+        eprintln!("bourdon: {}{text}", self.prefix());
         if self.json {
+            object["channel"] = self.channel.clone().into();
             let mut out = std::io::stdout().lock();
             // Nobody reads any more: the node goes on.
             let _ = writeln!(out, "{object}").and_then(|()| out.flush());
         }
+    }
+
+    /// A direct message is what somebody meant for this node: data, and so on stdout.
+    fn direct(&self, message: &DirectMessage) {
+        let line = if self.json {
+            let mut object = received_object(message);
+            object["channel"] = self.channel.clone().into();
+            object.to_string()
+        } else {
+            self.prefix() + &received(message)
+        };
+        let mut out = std::io::stdout().lock();
+        let _ = writeln!(out, "{line}").and_then(|()| out.flush()); // as in `say`
     }
 
     fn started(&self, settings: &Settings, node: &ThreadedNode) {
@@ -86,9 +102,14 @@ impl Reporter {
         };
         let (name, address, interface) = (&group.name, group.address, &settings.network.interface);
         let (at, io) = (info.local_address, &info.io);
-        let text = format!("{who} of group {name:?} on {address} over {interface}: at {at} by {io}, idle {idle:?}");
+        let place = match settings.network.transport {
+            Transport::Tcp => "over tcp".to_owned(),
+            Transport::Auto => format!("on {address} over {interface}, and over tcp"),
+            Transport::Udp | Transport::Portable => format!("on {address} over {interface}"),
+        };
+        let text = format!("{who} of group {name:?} {place}: at {at} by {io}, idle {idle:?}");
         let granted_bytes = info.receive_buffer_bytes / 2; // the kernel says twice what one can ask
-        let object = json!({
+        let mut object = json!({
             "event": "started", "group": name, "group_address": address, "rank": rank, "address": at, "io": io,
             "fallback": info.fallback, "receive_buffer_bytes": granted_bytes,
             "counters": info.counters_path, "admin_socket": info.socket_path, "pid": std::process::id(),
@@ -97,20 +118,24 @@ impl Reporter {
             eprintln!("bourdon: {why}");
         }
         let asked_bytes = settings.network.receive_buffer_bytes;
-        if granted_bytes < asked_bytes {
+        if granted_bytes < asked_bytes && settings.network.transport != Transport::Tcp {
             eprintln!(
                 "bourdon: warning: {granted_bytes} bytes of receive buffer instead of {asked_bytes}, so the window is smaller: `sysctl -w net.core.rmem_max={asked_bytes}` allows it"
             );
         }
-        eprintln!("bourdon: the group is open: there is no key, so whoever reaches {address} can read and publish");
-        self.say(&text, &object);
+        eprintln!("bourdon: the group is open: there is no key, so whoever reaches it can read and publish");
+        self.say(&text, &mut object);
     }
 
     fn event(&self, event: NodeEvent) {
         let text = event.to_string();
         let at_ns = bourdon::Clock::start().wall_ns();
         let mut object = json!({ "event": name(event), "at_ns": at_ns, "rank": Value::Null, "text": text });
-        let NodeEvent::Group(event) = event else { return self.say(&text, &object) };
+        if let NodeEvent::Reached(reach) = event {
+            object["by_multicast"] = reach.by_multicast.into();
+            object["by_tcp"] = reach.by_mesh.into();
+        }
+        let NodeEvent::Group(event) = event else { return self.say(&text, &mut object) };
         match event {
             Event::Suspected(rank, _)
             | Event::Trusted(rank)
@@ -128,7 +153,7 @@ impl Reporter {
             Event::Synced { phase, .. } => object["phase"] = phase.into(),
             _ => {}
         }
-        self.say(&text, &object);
+        self.say(&text, &mut object);
     }
 }
 
@@ -137,6 +162,7 @@ fn name(event: NodeEvent) -> &'static str {
         NodeEvent::Group(event) => event,
         NodeEvent::PublicationDropped(_) => return "publication_dropped",
         NodeEvent::SyncRefused(_) => return "sync_refused",
+        NodeEvent::Reached(_) => return "reached",
     };
     match event {
         Event::View { .. } => "view",

@@ -1,61 +1,84 @@
-//! Where a group is, as `publish` and `subscribe` are told: a configuration file, or an address and an interface.
+//! Where a group is, as `publish`, `subscribe` and `send` are told: a configuration file, or an address and an interface.
 //!
 //! Also how messages stand in a stream of bytes: one a line, or each behind its length. A line or a length that is
 //! longer than the group takes is refused before it is read into memory.
 
 use crate::exit::Failure;
-use bourdon::{Settings, TopicId};
+use bourdon::Settings;
+use bourdon::settings::{Role, Transport};
 use std::io::{BufRead, Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-/// The group, the topic, and where the group is.
+/// The group or one of its channels, and where that is.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Place {
-    /// The group's name
+pub(crate) struct Where {
+    /// The group's name, or GROUP/CHANNEL
     pub(crate) group: String,
-    /// The topic's name
-    pub(crate) topic: String,
     /// The group's configuration [default: bourdon.toml]
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["group_address", "interface"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["group_address", "interface", "peers"])]
     config: Option<PathBuf>,
-    /// The group's multicast address and port, instead of a configuration
+    /// The group's or channel's multicast address and port, instead of a configuration
     #[arg(long, value_name = "A:P")]
     group_address: Option<SocketAddr>,
     /// The interface its traffic uses [default: lo]
     #[arg(long, value_name = "NAME", requires = "group_address")]
     interface: Option<String>,
+    /// Hear only what this address sends to the group; may be given several times
+    #[arg(long, value_name = "A", conflicts_with = "peers")]
+    source: Vec<IpAddr>,
+    /// The members' TCP addresses where the group has no multicast, with commas: all to subscribe, any to publish or send
+    #[arg(long, value_name = "A:P,…", value_delimiter = ',', conflicts_with_all = ["group_address", "interface"])]
+    peers: Vec<SocketAddr>,
+}
+
+/// As well, how messages stand in a stream of bytes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Place {
+    #[command(flatten)]
+    pub(crate) at: Where,
     /// Messages are framed: a length (u32, little-endian), then that many bytes
     #[arg(long)]
     pub(crate) frames: bool,
 }
 
-impl Place {
+impl Where {
     /// The settings, and whether they are the members' own rather than guessed from the address.
     pub(crate) fn settings(&self) -> Result<(Settings, bool), Failure> {
+        let mut settings = Settings::default();
+        settings.group.name.clone_from(&self.group);
+        if !self.peers.is_empty() {
+            settings.network.transport = Transport::Tcp;
+            settings.network.peers.clone_from(&self.peers);
+            settings.process.role = Role::Observer; // it lists as many as it likes
+            return Ok((settings, false));
+        }
         let Some(address) = self.group_address else {
             let path = self.config.as_deref().unwrap_or(Path::new("bourdon.toml"));
-            let settings = load(path)?;
-            if settings.group.name != self.group {
-                let (path, name) = (path.display(), &settings.group.name);
+            let mut settings = load(path)?;
+            if !self.source.is_empty() {
+                settings.network.sources.clone_from(&self.source);
+            }
+            let name = &settings.group.name;
+            if *name == self.group {
+                return Ok((settings, true));
+            }
+            let channel = self.group.strip_prefix(name.as_str()).and_then(|rest| rest.strip_prefix('/'));
+            let Some(channel) = channel else {
+                let path = path.display();
                 return Err(Failure::unusable(format!(
                     "{path} is about group {name:?}, not {:?}: name another file with --config, or an address with --group-address",
                     self.group
                 )));
-            }
-            return Ok((settings, true));
+            };
+            return Ok((settings.for_channel(channel).map_err(Failure::unusable)?, true));
         };
-        let mut settings = Settings::default();
-        settings.group.name.clone_from(&self.group);
         settings.group.address = address;
         if let Some(interface) = &self.interface {
             settings.network.interface.clone_from(interface);
         }
+        settings.network.sources.clone_from(&self.source);
         Ok((settings, false))
-    }
-
-    pub(crate) fn topic(&self) -> TopicId {
-        TopicId::of(&self.topic)
     }
 }
 
@@ -67,6 +90,13 @@ pub(crate) fn load(path: &Path) -> Result<Settings, Failure> {
 /// That nobody of a group was heard, and where.
 pub(crate) fn unheard(settings: &Settings, seconds: u64) -> Failure {
     let (name, address, interface) = (&settings.group.name, settings.group.address, &settings.network.interface);
+    if settings.network.transport == Transport::Tcp {
+        let peers: Vec<String> = settings.network.peers.iter().map(SocketAddr::to_string).collect();
+        let peers = peers.join(", ");
+        return Failure::unusable(format!(
+            "no member of group {name:?} answered over tcp at {peers} within {seconds} s: check name and addresses, and that a member runs"
+        ));
+    }
     Failure::unusable(format!(
         "no member of group {name:?} was heard on {address} over {interface} within {seconds} s: check name, address and interface, and that a member runs"
     ))

@@ -1,11 +1,12 @@
-//! `bourdon publish`: sends lines or frames of stdin to a group as a client of one of its members.
+//! `bourdon publish`: sends lines or frames of stdin to a group as a client of one of its members. Each message carries
+//! its topic's name, so that subscribers can choose by patterns.
 //!
 //! Reading stdin blocks, and a client that is blocked can't send a lost request again; so a thread reads and hands
 //! messages over a bounded queue, waking the one that keeps the protocol going.
 
 use crate::exit::Failure;
 use crate::place::{Messages, Place, unheard};
-use bourdon::{ClientEvent, ClientNode};
+use bourdon::{ClientEvent, ClientNode, TopicName};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::Duration;
 
@@ -20,18 +21,19 @@ const SLEEP: Duration = Duration::from_millis(100);
 pub(crate) struct Args {
     #[command(flatten)]
     place: Place,
+    /// The topic's name: parts joined by dots
+    topic: TopicName,
     /// Say at the end what was published, as one JSON object
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    let (settings, _) = args.place.settings()?;
+    let (settings, _) = args.place.at.settings()?;
     let mut node = ClientNode::open(&settings).map_err(Failure::unusable)?;
     if let Some(why) = node.fallback() {
         eprintln!("bourdon: {why}");
     }
-    let topic = args.place.topic();
     let (mut published, mut bytes) = (0u64, 0u64);
     let mut input = Some(read_stdin(&args, &node));
     let mut failed = None;
@@ -42,7 +44,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         {
             match messages.try_recv() {
                 Ok(Ok(payload)) => {
-                    node.publish(topic, &payload);
+                    node.publish_named(&args.topic, &payload);
                     (took, published, bytes) = (true, published + 1, bytes + payload.len() as u64);
                 }
                 Ok(Err(failure)) => (failed, input) = (Some(failure), None),
@@ -73,7 +75,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         }
     }
     if args.json {
-        let Place { group, topic, .. } = &args.place;
+        let (group, topic) = (&args.place.at.group, args.topic.as_str());
         let report = serde_json::json!({
             "group": group, "topic": topic, "messages": published, "bytes": bytes, "io": node.io(),
         });
@@ -85,7 +87,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 /// The messages of stdin, and at last why there are no more if they did not just end.
 fn read_stdin(args: &Args, node: &ClientNode) -> Receiver<Result<Vec<u8>, Failure>> {
     let (sender, receiver) = sync_channel(READ_AHEAD);
-    let (frames, max_bytes, waker) = (args.place.frames, node.max_message_bytes(), node.waker());
+    let max_bytes = node.max_message_bytes() - args.topic.wire_bytes();
+    let (frames, waker) = (args.place.frames, node.waker());
     std::thread::spawn(move || {
         let mut messages = Messages::new(std::io::stdin().lock(), frames, max_bytes);
         while let Some(message) = messages.next().transpose() {

@@ -1,4 +1,4 @@
-//! `bourdon subscribe`: writes what is published on a topic to stdout, as an observer of the group.
+//! `bourdon subscribe`: writes what is published on topics to stdout, as an observer of the group.
 //!
 //! An observer never holds the group up, however slowly its output is read: what it can't get any more is reported as
 //! lost on stderr. When stdout is closed there is nobody left to write for, which is a good end, not an error; a pipe
@@ -7,10 +7,12 @@
 use crate::exit::Failure;
 use crate::node::signals;
 use crate::place::{Place, unheard, write_message};
-use bourdon::settings::Role;
-use bourdon::{Delivery, Discovery, Event, Node, NodeEvent, Settings, discover};
+use crate::send::received;
+use bourdon::settings::{Role, Transport};
+use bourdon::{Delivery, Discovery, Event, Filter, Node, NodeEvent, Pattern, Settings, TopicId, Verdict, discover};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
+use std::collections::HashSet;
 use std::io::{BufWriter, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -20,20 +22,26 @@ const LOOK_S: u64 = 5;
 /// The longest sleep: how late a closed stdout or a signal is noticed.
 const SLEEP: Duration = Duration::from_millis(100);
 
+/// Warnings about topics that were passed over: more than anybody reads.
+const DOUBTS_MAX: usize = 100;
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     place: Place,
+    /// Topics: a name, or one in which `*` stands for a part and `**` at the end for all the rest, as in 'md.*.trades'
+    #[arg(required = true, value_name = "PATTERN")]
+    patterns: Vec<Pattern>,
     /// End after so many messages
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// Write each message as a JSON object
+    /// Write each message as a JSON object a line, with its topic, sender and sequence
     #[arg(long, conflicts_with = "frames")]
     json: bool,
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    let (mut settings, are_the_members) = args.place.settings()?;
+    let (mut settings, are_the_members) = args.place.at.settings()?;
     settings.process.role = Role::Observer;
     if !are_the_members {
         learn(&mut settings)?;
@@ -43,17 +51,21 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     if let Some(why) = node.fallback() {
         eprintln!("bourdon: {why}");
     }
+    let filter = Filter::new(&args.patterns, &settings.group.topics);
+    let mut doubts = Doubts::default();
     let mut output = Output { out: BufWriter::new(std::io::stdout().lock()), args: &args, written: 0, failed: None };
     while !output.is_complete() && !is_over(&signals) {
-        let topic = args.place.topic();
         let work_count = node
-            .poll(|message| {
-                if message.topic == topic {
-                    output.write(&message);
-                }
+            .poll(|message| match filter.judge(&message) {
+                Verdict::Wanted => output.write(&message, filter.name(&message)),
+                Verdict::Unwanted => {}
+                doubtful => doubts.tell(doubtful, &message),
             })
             .map_err(Failure::broken)?;
         report(&mut node, &settings)?;
+        while let Some(message) = node.poll_direct() {
+            eprintln!("bourdon: {}", received(&message));
+        }
         if work_count == 0 {
             output.flush();
             node.wait(SLEEP).map_err(Failure::broken)?;
@@ -84,10 +96,11 @@ fn report(node: &mut Node, settings: &Settings) -> Result<(), Failure> {
             Event::ConfigurationDiffers(_) => return Err(Failure::unusable(text)),
             Event::View { members, .. } => {
                 let (group, io, count) = (&settings.group, node.io(), members.count_ones());
-                eprintln!(
-                    "bourdon: observing {count} members of {:?} on {} by {io}: {text}",
-                    group.name, group.address
-                );
+                let place = match settings.network.transport {
+                    Transport::Tcp => "over tcp".to_owned(),
+                    _ => format!("on {}", group.address),
+                };
+                eprintln!("bourdon: observing {count} members of {:?} {place} by {io}: {text}", group.name);
             }
             _ => eprintln!("bourdon: {text}"),
         }
@@ -104,6 +117,29 @@ fn is_over(signals: &UnixStream) -> bool {
     polled.is_ok() && (is_closed || !fds[1].revents().is_empty())
 }
 
+/// What the subscriber should know of messages that were passed over; said once for each topic.
+#[derive(Default)]
+struct Doubts(HashSet<(TopicId, Option<String>)>);
+
+impl Doubts {
+    fn tell(&mut self, verdict: Verdict, message: &Delivery<'_>) {
+        let doubt = (message.topic, message.name.map(str::to_owned));
+        if self.0.len() >= DOUBTS_MAX || !self.0.insert(doubt) {
+            return;
+        }
+        let topic = message.topic;
+        match (verdict, message.name) {
+            (Verdict::Nameless, _) => eprintln!(
+                "bourdon: warning: messages of topic {topic} carry no name, so no pattern can tell whether they are meant: publish them by name, or list it in group.topics"
+            ),
+            (_, Some(name)) => eprintln!(
+                "bourdon: warning: topic {name:?} has the id of a topic that is subscribed to ({topic}): messages that carry no name can't be told apart"
+            ),
+            _ => {}
+        }
+    }
+}
+
 struct Output<'a> {
     out: BufWriter<std::io::StdoutLock<'a>>,
     args: &'a Args,
@@ -116,12 +152,12 @@ impl Output<'_> {
         self.failed.is_some() || self.args.count.is_some_and(|count| self.written >= count)
     }
 
-    fn write(&mut self, message: &Delivery<'_>) {
+    fn write(&mut self, message: &Delivery<'_>, topic: Option<&str>) {
         if self.is_complete() {
             return;
         }
         let written = if self.args.json {
-            writeln!(self.out, "{}", self.row(message))
+            writeln!(self.out, "{}", self.row(message, topic))
         } else {
             write_message(&mut self.out, self.args.place.frames, message.payload)
         };
@@ -135,12 +171,12 @@ impl Output<'_> {
         }
     }
 
-    fn row(&self, message: &Delivery<'_>) -> serde_json::Value {
+    fn row(&self, message: &Delivery<'_>, topic: Option<&str>) -> serde_json::Value {
         let text = std::str::from_utf8(message.payload).ok();
         let hex = || message.payload.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         json!({
-            "group": self.args.place.group,
-            "topic": self.args.place.topic,
+            "group": self.args.place.at.group,
+            "topic": topic,
             "sender": message.sender.0,
             "sequence": message.sequence.0,
             "order": message.order.map(|order| order.0),

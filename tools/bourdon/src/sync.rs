@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The group's name
+    /// The group's name, or GROUP/CHANNEL
     group: String,
     /// Where the nodes keep their counters, if threads.directory says so
     #[arg(long, value_name = "DIR")]
@@ -26,7 +26,9 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let which = Which { group: Some(args.group.clone()), directory: args.directory };
-    let members = find(&which)?.into_iter().filter(|node| node.description.role == "member");
+    let members = find(&which)?
+        .into_iter()
+        .filter(|node| node.description.role == "member" && node.description.group == args.group);
     let Some(member) = members.min_by_key(|node| node.description.rank) else {
         let group = &args.group;
         return Err(Failure::unusable(format!(

@@ -1,121 +1,17 @@
 //! `node`, `stat`, `publish` and `subscribe` as their users run them: processes, sockets, signals, exit codes.
 
+mod common;
+
+use common::{Running, World, bourdon, fails, next, output, run, signal};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
-use tempfile::TempDir;
+use std::process::{ChildStdout, Command, Stdio};
 
-static NEXT: AtomicU16 = AtomicU16::new(0);
-
-/// A group of this test's own, in a directory of its own.
-struct World {
-    directory: TempDir,
-    address: String,
-}
-
-/// Ends its process if the test did not.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl World {
-    fn new() -> Self {
-        let (number, pid) = (NEXT.fetch_add(1, Ordering::Relaxed), std::process::id());
-        let port = 20_000 + pid as u16 % 16_384 + number * 7;
-        let address = format!("239.77.{}.{}:{port}", pid >> 8 & 0xff, pid & 0xff);
-        Self { directory: tempfile::tempdir().expect("a directory can be made"), address }
-    }
-
-    fn path(&self) -> &Path {
-        self.directory.path()
-    }
-
-    fn runtime(&self) -> String {
-        self.path().join("runtime").display().to_string()
-    }
-
-    /// Writes a configuration; `more` is further TOML.
-    fn configure(&self, name: &str, members: u16, rank: u16, more: &str) -> String {
-        let (address, runtime) = (&self.address, self.runtime());
-        let text = format!(
-            "[group]\nname = \"prices\"\naddress = \"{address}\"\nmembers = {members}\n[process]\nrank = {rank}\n[threads]\ndirectory = \"{runtime}\"\n{more}"
-        );
-        let path = self.path().join(name);
-        std::fs::write(&path, text).expect("it can be written");
-        path.display().to_string()
-    }
-
-    /// Starts a node and reads its events up to the first.
-    fn node(&self, config: &str) -> (Running, BufReader<ChildStdout>, Value) {
-        let mut child = bourdon(&["node", "--config", config, "--json"]).spawn().expect("it runs");
-        let mut events = BufReader::new(child.stdout.take().expect("piped"));
-        let node = Running(child);
-        let started = next(&mut events);
-        (node, events, started)
-    }
-
-    fn names(&self) -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(self.runtime()) else { return Vec::new() };
-        entries.map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned()).collect()
-    }
-}
-
-fn bourdon(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bourdon"));
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn next(events: &mut impl BufRead) -> Value {
-    let mut line = String::new();
-    events.read_line(&mut line).expect("readable");
-    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
-}
-
-fn run(arguments: &[&str], stdin: &[u8]) -> Output {
-    let mut child = bourdon(arguments).spawn().expect("it runs");
-    // It may end without reading all.
-    let _ = child.stdin.take().expect("piped").write_all(stdin);
-    child.wait_with_output().expect("it ends")
-}
-
-fn fails(arguments: &[&str], stdin: &[u8], code: i32, says: &str) {
-    let output = run(arguments, stdin);
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
-    assert!(text.contains(says), "{arguments:?} should say {says:?}: {text}");
-    assert!(output.stdout.is_empty());
-}
-
-fn signal(child: &Child, name: &str) {
-    let status = Command::new("kill").args(["-s", name, &child.id().to_string()]).status().expect("kill(1) is there");
-    assert!(status.success());
-}
-
-/// Starts a subscriber and waits until it observes the group.
+/// Starts a subscriber to the one topic and waits until it observes the group.
 fn subscribe(arguments: &[&str]) -> Running {
-    let mut child = bourdon(&[&["subscribe", "prices", "es"], arguments].concat()).spawn().expect("it runs");
-    let mut talk = BufReader::new(child.stderr.take().expect("piped"));
-    let mut text = String::new();
-    while !text.contains("observing") {
-        assert_ne!(talk.read_line(&mut text).expect("readable"), 0, "it ended early: {text}");
-    }
+    let (subscriber, mut talk) = common::subscribe(&[&["prices", "es"], arguments].concat());
     std::thread::spawn(move || std::io::copy(&mut talk, &mut std::io::sink()));
-    Running(child)
-}
-
-fn output(subscriber: &mut Running) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    subscriber.0.stdout.take().expect("piped").read_to_end(&mut bytes).expect("readable");
-    assert!(subscriber.0.wait().expect("it ends").success());
-    bytes
+    subscriber
 }
 
 #[test]
@@ -151,6 +47,29 @@ fn what_is_published_is_what_subscribers_get() {
     // Frames in, another topic: subscribers of the first see nothing of it.
     let published = run(&[&["publish", "prices", "nq", "--frames"], &place[..]].concat(), &framed);
     assert!(published.status.success());
+}
+
+#[test]
+fn a_group_over_tcp_is_found_by_its_members_addresses() {
+    let world = World::new();
+    let free = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").expect("loopback is there"));
+    let peers = free.map(|listener| listener.local_addr().expect("it is bound").to_string());
+    let more = format!("[network]\ntransport = \"tcp\"\npeers = {peers:?}\n");
+    let configs = [0, 1].map(|rank| world.configure(&format!("{rank}.toml"), 2, rank, &more));
+    let (_first, mut events, started) = world.node(&configs[0]);
+    assert_eq!(started["address"], peers[0]);
+    let (_second, ..) = world.node(&configs[1]);
+    assert_eq!(next(&mut events)["members"], serde_json::json!([0, 1]));
+    fails(&["subscribe", "prices", "es", "--peers", &peers[0]], b"", 2, "list all 2 members");
+    let mut informed = subscribe(&["--config", &configs[0], "--count", "3"]);
+    let mut learned = subscribe(&["--peers", &peers.join(","), "--count", "3"]);
+    let published = run(&["publish", "prices", "es", "--peers", &peers[1]], b"one\ntwo\n");
+    assert!(published.status.success(), "{}", String::from_utf8_lossy(&published.stderr));
+    let published = run(&["publish", "prices", "es", "--config", &configs[1]], b"three\n");
+    assert!(published.status.success(), "{}", String::from_utf8_lossy(&published.stderr));
+    for subscriber in [&mut informed, &mut learned] {
+        assert_eq!(String::from_utf8_lossy(&output(subscriber)), "one\ntwo\nthree\n");
+    }
 }
 
 #[test]
@@ -314,4 +233,77 @@ fn a_view_is_shown_a_barrier_waited_for_and_a_dead_member_missed() {
     let nobody = run(&[&["view", "nobody"], &directory[..]].concat(), b"");
     assert_eq!(nobody.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&nobody.stderr).contains("bourdon node"));
+}
+
+#[test]
+fn direct_messages_reach_one_the_nearest_and_all() {
+    let world = World::new();
+    let configs: Vec<_> = (0..3).map(|rank| world.configure(&format!("{rank}.toml"), 3, rank, "")).collect();
+    let mut nodes: Vec<_> = configs.iter().map(|config| world.node(config)).collect();
+    // A member's line of stdout with this text; others come in between.
+    let shows = |node: &mut (Running, BufReader<ChildStdout>, Value), text: &str| {
+        loop {
+            let line = next(&mut node.1);
+            if line["event"] == "direct" {
+                assert_eq!(line["payload"], text);
+                return line;
+            }
+        }
+    };
+    let place = ["--group-address", &world.address];
+    let send = |whom: &[&str], stdin: &[u8]| {
+        let output = run(&[&["send", "prices", "--json"], &place[..], whom].concat(), stdin);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let rows =
+            text.lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect::<Vec<Value>>();
+        (output.status.code(), rows, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, rows, talk) = send(&["--to", "1", "hello"], b"");
+    assert_eq!((code, rows.len()), (Some(0), 1), "{talk}");
+    assert_eq!((&rows[0]["taken_by"], &rows[0]["failed"]), (&Value::from(1), &Value::Null));
+    assert!(rows[0]["rtt_ns"].as_u64() > Some(0) && rows[0]["attempts"].as_u64() > Some(0), "{rows:?}");
+    let shown = shows(&mut nodes[1], "hello");
+    assert_eq!((&shown["broadcast"], &shown["rank"]), (&Value::from(false), &Value::Null));
+    let (code, rows, talk) = send(&["--all-hosts"], b"one\ntwo\n");
+    assert_eq!((code, rows.len()), (Some(0), 2), "{talk}");
+    for node in &mut nodes {
+        assert_eq!(shows(node, "one")["broadcast"], true);
+        shows(node, "two");
+    }
+    // The nearest takes it, and the next nearest when that one is gone in the middle.
+    let mut child = bourdon(&[&["send", "prices", "--json", "--any"], &place[..]].concat()).spawn().expect("it runs");
+    let mut rows = BufReader::new(child.stdout.take().expect("piped"));
+    let mut stdin = child.stdin.take().expect("piped");
+    writeln!(stdin, "first").expect("it reads");
+    let nearest = next(&mut rows)["taken_by"].as_u64().expect("somebody took it");
+    signal(&nodes[nearest as usize].0.0, "KILL");
+    writeln!(stdin, "second").expect("it reads");
+    let second = next(&mut rows)["taken_by"].as_u64().expect("somebody took it");
+    assert_ne!(second, nearest);
+    shows(&mut nodes[second as usize], "second");
+    drop(stdin);
+    assert!(child.wait().expect("it ends").success());
+    let long = "x".repeat(1285);
+    let at = ["send", "prices", "--group-address", &world.address];
+    fails(&[&at[..], &["--any", &long]].concat(), b"", 2, "at most 1284 bytes");
+    fails(&[&at[..], &["hello"]].concat(), b"", 2, "--all-hosts");
+    fails(&[&at[..], &["--to", "9", "hello"]].concat(), b"", 2, "member 9 was not heard");
+}
+
+#[test]
+fn a_source_specific_group_is_joined_by_source() {
+    let mut world = World::new();
+    world.address = world.address.replacen("239", "232", 1);
+    let config = world.configure("node.toml", 1, 0, "[network]\nsources = [\"127.0.0.1\"]\n");
+    let _node = world.node(&config);
+    let place = ["--group-address", &world.address, "--source", "127.0.0.1"];
+    let mut subscriber = subscribe(&[&place[..], &["--count", "2"]].concat());
+    let published = run(&[&["publish", "prices", "es"], &place[..]].concat(), b"one\ntwo\n");
+    assert!(published.status.success(), "{}", String::from_utf8_lossy(&published.stderr));
+    let mut text = String::new();
+    subscriber.0.stdout.take().expect("piped").read_to_string(&mut text).expect("text");
+    assert_eq!(text, "one\ntwo\n");
+    let at = ["subscribe", "prices", "es", "--group-address", &world.address];
+    fails(&at, b"", 2, "--source");
+    fails(&[&at[..], &["--source", "127.0.0.2"]].concat(), b"", 2, "no member of group");
 }

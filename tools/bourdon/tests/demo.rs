@@ -87,6 +87,9 @@ fn every_process_delivers_every_message_in_one_order() {
         &["--publishers", "1"][..],
         &["--publishers", "3"],
         &["--transport", "portable"],
+        &["--transport", "tcp", "--publishers", "2", "--break-links", "20"],
+        &["--transport", "tcp", "--group-address", "[ff15::1]:7401", "--idle", "spin"],
+        &["--transport", "auto", "--break-links", "20"],
         &["--drop", "5", "--duplicate", "2", "--reorder", "5", "--fault-seed", "7"],
         &["--drop", "10", "--publishers", "2", "--transport", "portable"],
     ] {
@@ -94,6 +97,10 @@ fn every_process_delivers_every_message_in_one_order() {
         assert_eq!(output.status.code(), Some(0), "{more:?}: {}", String::from_utf8_lossy(&output.stderr));
         assert_eq!(object["order_agrees"], true, "{more:?}");
         assert_eq!(rows(&object).len(), 6);
+        if more.contains(&"--break-links") {
+            // A process whose links are all being made again when it is to close one closes it later, or not at all.
+            assert!((10..=20).contains(&object["links_broken"].as_u64().unwrap()), "{}", object["links_broken"]);
+        }
         for row in rows(&object) {
             let figures = [&row["delivered"], &row["gaps"], &row["duplicates"]].map(|n| n.as_u64().unwrap());
             assert_eq!(figures, [20_000, 0, 0], "{more:?}: {row}");
@@ -161,6 +168,10 @@ fn bad_input_and_usage_say_what_to_do_and_exit_2() {
         (&["--order", "realtime"], "total"),
         (&["--reliability", "durable"], "reliable"),
         (&["--transport", "xdp"], "udp"),
+        (&["--transport", "tcp", "--drop", "1"], "--break-links"),
+        (&["--break-links", "3"], "--transport tcp"),
+        (&["--transport", "portable", "--break-links", "3"], "--transport tcp"),
+        (&["--transport", "tcp", "--interface", "eth0"], "loopback"),
         (&["--rate", "fast"], "x100"),
         (&["--no-such-flag"], "--help"),
     ] {
@@ -250,6 +261,8 @@ fn the_dead_are_replaced_and_what_they_were_shown_counts_where_that_is_promised(
         &["--kill", "member:1@5000", "--kill", "observer:0@4000", "--drop", "3", "--publishers", "2"],
         &["--kill", "member:0@3000", "--restart-after", "50", "--rate", "x4"],
         &["--kill", "member:2@3000", "--kill", "observer:1@2000", "--restart-after", "50", "--rate", "x4"],
+        &["--kill", "member:0@3000", "--kill", "member:3@7000", "--reliability", "uniform", "--transport", "tcp"],
+        &["--kill", "member:0@3000", "--restart-after", "50", "--rate", "x4", "--transport", "tcp"],
         &["--kill", "member:3@5000", "--order", "fifo", "--publishers", "3", "--barrier-every", "1000"],
         &["--kill", "member:3@5000", "--order", "causal", "--publishers", "5", "--workload", "reply"],
     ] {

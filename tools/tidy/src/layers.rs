@@ -18,6 +18,7 @@ pub const MAY_KNOW: &[(&str, &[&str])] = &[
     ("bourdon-port", &[]),
     ("bourdon-udp", &["bourdon-port"]),
     ("bourdon-portable", &["bourdon-port", "bourdon-udp"]), // the same sockets and options, another way to wait
+    ("bourdon-tcp", &["bourdon-port", "bourdon-portable", "bourdon-udp"]), // multicast beside the mesh, and its options
     ("bourdon-wrap", &["bourdon-port"]),
     (
         "bourdon",
@@ -26,6 +27,7 @@ pub const MAY_KNOW: &[(&str, &[&str])] = &[
             "bourdon-portable",
             "bourdon-protocol",
             "bourdon-ring",
+            "bourdon-tcp",
             "bourdon-udp",
             "bourdon-wire",
             "bourdon-wrap",
@@ -48,6 +50,7 @@ pub const PURE_CRATES: &[&str] = &["bourdon-wire", "bourdon-protocol"];
 const NAMED_IN: &[(&str, &[&str])] = &[
     ("bourdon_udp", &["engine/node/src/transport.rs"]),
     ("bourdon_portable", &["engine/node/src/transport.rs"]),
+    ("bourdon_tcp", &["engine/node/src/transport.rs"]),
     ("bourdon_wrap", &["engine/node/src/transport.rs", "engine/node/src/inline.rs"]),
 ];
 

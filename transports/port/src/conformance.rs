@@ -66,6 +66,7 @@ macro_rules! conformance_tests {
                 addressing::peer_unicast_reaches_only_the_peer,
                 addressing::own_echo_is_known_by_place_and_bytes,
                 addressing::groups_do_not_cross_talk,
+                addressing::a_broadcast_reaches_every_group_on_the_port,
                 addressing::a_peer_that_has_gone_harms_nobody,
                 addressing::a_dropped_port_frees_its_place,
                 addressing::limits_are_real,
@@ -134,6 +135,7 @@ pub fn send_all<P: Port>(port: &mut P, to: To, bytes: &[u8], segment_bytes: usiz
         let segments = rest.len().div_ceil(segment_bytes);
         assert!(taken <= segments, "took {taken} of {segments} segments");
         rest = &rest[(taken * segment_bytes).min(rest.len())..];
+        port.flush().expect("a flush that works");
         assert!(started.elapsed() < PATIENCE, "{} bytes were never taken", rest.len());
     }
 }

@@ -30,6 +30,9 @@ pub enum To {
     Group,
     /// The unicast address of one process.
     Peer(SocketAddr),
+    /// Every process on the network whose group has the same port number, whichever group it joined, this one included.
+    /// A port without [`Port::can_broadcast`] takes it and drops it.
+    Broadcast,
 }
 
 /// One datagram as it came in; the bytes are the port's and go back to it when the callback returns.
@@ -86,7 +89,8 @@ pub enum Idle {
 /// that it took fewer datagrams, `receive` that nothing came.
 pub trait Port {
     /// Sends `bytes` as datagrams of `segment_bytes` each (the last may be shorter) and says how many of them it took,
-    /// counted from the first. Less than all: try the rest again later. Never blocks.
+    /// counted from the first. Less than all: try the rest again later. What was taken goes out with the next
+    /// [`Port::flush`] at the latest. Never blocks.
     ///
     /// Any number of segments may be given, none included. That a datagram was taken does not say that it arrives.
     /// A port with an [`Echo`] may judge a whole run by its first segment, so either all of a run carries the echo's
@@ -95,6 +99,12 @@ pub trait Port {
     /// # Panics
     /// When `segment_bytes` is 0 or more than [`Limits::datagram_max_bytes`]: that is a bug in the caller.
     fn send(&mut self, to: To, bytes: &[u8], segment_bytes: usize) -> Result<usize, PortError>;
+
+    /// Sends what [`Port::send`] took and held back to go together; to be called after a burst of sends. A port may send
+    /// at once, and most do. Never blocks.
+    fn flush(&mut self) -> Result<(), PortError> {
+        Ok(())
+    }
 
     /// Hands out what has come for the group and for this process, in order of arrival per source, and says how many
     /// datagrams that were. Stops at the end of the system call in which `limit` was reached, so that one busy group
@@ -107,6 +117,11 @@ pub trait Port {
 
     /// Ends a [`Port::wait`] from another thread.
     fn waker(&self) -> Waker;
+
+    /// Whether [`To::Broadcast`] reaches anybody.
+    fn can_broadcast(&self) -> bool {
+        false
+    }
 
     /// What this port can carry.
     fn limits(&self) -> Limits;
@@ -134,11 +149,44 @@ pub enum PortError {
         /// What is wrong with it.
         why: String,
     },
+    /// The group's address takes senders by name only.
+    #[error(
+        "{0} is a source-specific address: name who may send with network.sources or --source, or choose an address in 239.0.0.0/8 (IPv6: ff15::)"
+    )]
+    SourcesWanted(SocketAddr),
+    /// The group's scope can't work on this interface.
+    #[error("{group}: {why}")]
+    Scope {
+        /// The group.
+        group: SocketAddr,
+        /// What is wrong, and what to do.
+        why: String,
+    },
+    /// A source can't be joined or left.
+    #[error("source {address}: {why}")]
+    Source {
+        /// The source.
+        address: std::net::IpAddr,
+        /// Why not, and what to do.
+        why: &'static str,
+    },
     /// Another socket holds the port without sharing it.
-    #[error("{address} is in use by another program: choose another port with --group-address")]
+    #[error(
+        "{address} is in use by another program: choose another port with --group-address (over tcp with network.peers or network.listen)"
+    )]
     AddressInUse {
         /// The address that could not be bound.
         address: SocketAddr,
+    },
+    /// Nobody can listen there.
+    #[error(
+        "can't listen at {address}: {source}; network.listen, or this rank's place in network.peers, must be an address of this host"
+    )]
+    Listen {
+        /// The address as asked for.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: std::io::Error,
     },
     /// The interface takes no multicast.
     #[error(

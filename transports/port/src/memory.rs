@@ -187,7 +187,10 @@ impl Port for MemoryPort {
                     member.mailbox.deliver(bytes, segment_bytes, member.echo);
                 }
                 To::Peer(address) if member.address == address => member.mailbox.deliver(bytes, segment_bytes, None),
-                To::Group | To::Peer(_) => {}
+                To::Broadcast if member.group.port() == self.options.group.port() => {
+                    member.mailbox.deliver(bytes, segment_bytes, None);
+                }
+                To::Group | To::Peer(_) | To::Broadcast => {}
             }
         }
         Ok(bytes.len().div_ceil(segment_bytes))
@@ -240,6 +243,10 @@ impl Port for MemoryPort {
 
     fn waker(&self) -> Waker {
         self.mailbox.waker.clone()
+    }
+
+    fn can_broadcast(&self) -> bool {
+        true
     }
 
     fn limits(&self) -> Limits {

@@ -5,17 +5,18 @@
 //! `bourdon-udp`, so that falling back changes the cost of a wake and nothing else.
 //!
 //! mio reports edges: that something has come since the last report, once. A thread that stopped at its limit would
-//! sleep over the rest, so a report holds until a receive has found both sockets empty.
+//! sleep over the rest, so a report holds until a receive has found all sockets empty.
 //!
 //! Invariants:
 //! - A wait returns at once while something may be left from an earlier report, or from before the first one.
 //! - mio counts timeouts in milliseconds and rounds up: a wait of less than one is one. `io_uring` is exact.
 //!
 //! Source: epoll(7), "Level-triggered and edge-triggered"; mio's `Poll`, "Portability".
+#![allow(unsafe_code)] // lends out a descriptor
 
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use bourdon_port::{Arrival, Idle, Limits, Port, PortError, To, Waker};
@@ -23,11 +24,12 @@ use bourdon_udp::{SocketReceiver, SocketSender, Sockets, UdpOptions};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-/// The three descriptors waited for; a report of all fits one call.
+/// The descriptors waited for; a report of all fits one call.
 const GROUP: Token = Token(0);
 const UNICAST: Token = Token(1);
 const WAKE: Token = Token(2);
-const EVENTS_MAX: usize = 3;
+const BROADCAST: Token = Token(3);
+const EVENTS_MAX: usize = 4;
 
 /// A port over UDP sockets that sleeps in `epoll`.
 #[derive(Debug)]
@@ -51,7 +53,8 @@ impl PortablePort {
         let io = |doing| move |source: io::Error| PortError::Io { doing, source };
         let waker = Waker::new().map_err(io("creating an eventfd"))?;
         let poll = Poll::new().map_err(io("creating an epoll"))?;
-        for (token, source) in [(GROUP, sockets.group()), (UNICAST, sockets.unicast()), (WAKE, waker.as_fd())] {
+        let always = [(GROUP, sockets.group()), (UNICAST, sockets.unicast()), (WAKE, waker.as_fd())];
+        for (token, source) in always.into_iter().chain(sockets.broadcast().map(|socket| (BROADCAST, socket))) {
             poll.registry()
                 .register(&mut SourceFd(&source.as_raw_fd()), token, Interest::READABLE)
                 .map_err(io("adding to an epoll"))?;
@@ -69,6 +72,32 @@ impl PortablePort {
             waker,
             is_readable: false,
         })
+    }
+
+    /// As [`UdpPort::join_source`](bourdon_udp::UdpPort::join_source).
+    ///
+    /// # Errors
+    /// If the group was joined without sources, or the kernel refuses.
+    pub fn join_source(&self, source: IpAddr) -> Result<(), PortError> {
+        self.sockets.join_source(source)
+    }
+
+    /// As [`UdpPort::leave_source`](bourdon_udp::UdpPort::leave_source).
+    ///
+    /// # Errors
+    /// If the source was not joined.
+    pub fn leave_source(&self, source: IpAddr) -> Result<(), PortError> {
+        self.sockets.leave_source(source)
+    }
+
+    /// What becomes readable when something comes, for who waits for several ports; none if something may be there
+    /// already, or if this port never sleeps.
+    pub fn sleeper(&self) -> Option<BorrowedFd<'_>> {
+        if self.idle == Idle::Spin || self.is_readable {
+            return None;
+        }
+        // SAFETY: the descriptor is the poll's own, open as long as it, which outlives the borrow.
+        Some(unsafe { BorrowedFd::borrow_raw(self.poll.as_raw_fd()) })
     }
 }
 
@@ -104,6 +133,10 @@ impl Port for PortablePort {
 
     fn waker(&self) -> Waker {
         self.waker.clone()
+    }
+
+    fn can_broadcast(&self) -> bool {
+        self.sockets.broadcast().is_some()
     }
 
     fn limits(&self) -> Limits {

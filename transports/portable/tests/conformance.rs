@@ -13,7 +13,7 @@ fn world(offload: bool) -> impl Fn(Role) -> PortablePort {
     static NEXT: Mutex<u16> = Mutex::new(0);
     let mut next = NEXT.lock().expect("nothing panics while it is held");
     *next += 1;
-    let port = 20_000 + *next;
+    let port = 20_000 + (process::id() % 90) as u16 * 100 + *next;
     let [.., high, low] = process::id().to_be_bytes();
     move |role| {
         let group = SocketAddr::from((Ipv4Addr::new(239, 252 + role.group, high, low), port));

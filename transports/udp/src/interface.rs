@@ -6,7 +6,7 @@
 //! Source: getifaddrs(3), netdevice(7).
 
 use std::ffi::CStr;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ptr;
 
 use bourdon_port::PortError;
@@ -20,6 +20,8 @@ pub(crate) struct Interface {
     /// Port 0; IPv6 link-local addresses with their scope.
     pub(crate) address: SocketAddr,
     pub(crate) mtu_bytes: usize,
+    /// The broadcast address of the IPv4 network it is on, if it has one.
+    pub(crate) broadcast: Option<Ipv4Addr>,
 }
 
 impl Interface {
@@ -34,7 +36,8 @@ impl Interface {
         }
         let index =
             rustix::net::netdevice::name_to_index(&socket, name).map_err(|_| refuse("there is none of this name"))?;
-        let (mut candidates, is_up) = addresses(name, group).map_err(io("listing interfaces"))?;
+        let Addresses { found: mut candidates, is_up, broadcast } =
+            addresses(name, group).map_err(io("listing interfaces"))?;
         if !is_up {
             return Err(refuse("it is down (`ip link set up` brings it up)"));
         }
@@ -44,7 +47,7 @@ impl Interface {
             .first()
             .ok_or_else(|| refuse(if group.is_ipv4() { "it has no IPv4 address" } else { "it has no IPv6 address" }))?;
         let mtu_bytes = mtu(&socket, name).map_err(io("asking for the MTU"))?;
-        Ok(Self { name: name.to_owned(), index, address, mtu_bytes })
+        Ok(Self { name: name.to_owned(), index, address, mtu_bytes, broadcast })
     }
 
     /// `address` with this interface as its scope, where its kind needs one.
@@ -64,14 +67,21 @@ fn needs_scope(ip: Ipv6Addr) -> bool {
     ip.is_unicast_link_local() || (ip.is_multicast() && (ip.segments()[0] & 0xf) <= 2)
 }
 
-/// The addresses of `name` in `group`'s family, with port 0, and whether it is up.
-fn addresses(name: &str, group: SocketAddr) -> std::io::Result<(Vec<SocketAddr>, bool)> {
+/// The addresses of one interface in one family, with port 0.
+struct Addresses {
+    found: Vec<SocketAddr>,
+    is_up: bool,
+    broadcast: Option<Ipv4Addr>,
+}
+
+/// What `name` has in `group`'s family.
+fn addresses(name: &str, group: SocketAddr) -> std::io::Result<Addresses> {
     let mut list: *mut libc::ifaddrs = ptr::null_mut();
     // SAFETY: getifaddrs writes one pointer to `list`, which is a live local, and keeps no reference to it.
     if unsafe { libc::getifaddrs(&mut list) } != 0 {
         return Err(std::io::Error::last_os_error());
     }
-    let (mut found, mut is_up) = (Vec::new(), false);
+    let (mut found, mut is_up, mut broadcast) = (Vec::new(), false, None);
     let mut next = list;
     // SAFETY: `next` is null or one of the entries of `list`, which lives until freeifaddrs below; nothing else knows
     // of the list, so nothing changes it meanwhile.
@@ -82,27 +92,40 @@ fn addresses(name: &str, group: SocketAddr) -> std::io::Result<(Vec<SocketAddr>,
             continue;
         }
         is_up |= entry.ifa_flags & libc::IFF_UP as u32 != 0;
-        // SAFETY: ifa_addr is null or points to a socket address of the length that its family says, alive as long as
-        // the list; `as_ref` reads no more than the generic part, which every family has.
-        let Some(generic) = (unsafe { entry.ifa_addr.as_ref() }) else { continue };
-        let length = match i32::from(generic.sa_family) {
-            libc::AF_INET => size_of::<libc::sockaddr_in>(),
-            libc::AF_INET6 => size_of::<libc::sockaddr_in6>(),
-            _ => continue,
-        };
-        let mut storage = SockAddrStorage::zeroed();
-        // SAFETY: both kinds of address are shorter than the storage, which is made for any of them; the source has
-        // `length` bytes since that is the length of its family, and the two don't overlap.
-        unsafe {
-            ptr::copy_nonoverlapping(entry.ifa_addr.cast::<u8>(), (&raw mut storage).cast::<u8>(), length);
+        // SAFETY: both point to nothing or to an address that lives as long as the list.
+        let (own, of_network) = unsafe { (read(entry.ifa_addr), read(entry.ifa_ifu)) };
+        found.extend(own.filter(|address| address.is_ipv4() == group.is_ipv4()));
+        if entry.ifa_flags & libc::IFF_BROADCAST as u32 != 0
+            && let (Some(SocketAddr::V4(_)), Some(SocketAddr::V4(network))) = (own, of_network)
+        {
+            broadcast = broadcast.or(Some(*network.ip()));
         }
-        // SAFETY: the storage now starts with `length` bytes of a valid address and is zero behind them.
-        let address = unsafe { SockAddr::new(storage, length as libc::socklen_t) };
-        found.extend(address.as_socket().filter(|address| address.is_ipv4() == group.is_ipv4()));
     }
     // SAFETY: `list` came from getifaddrs, is freed once, and nothing borrowed from it is alive any more.
     unsafe { libc::freeifaddrs(list) };
-    Ok((found, is_up))
+    Ok(Addresses { found, is_up, broadcast })
+}
+
+/// The internet address that `address` points to, if it does.
+///
+/// # Safety
+/// It is null, or points to a socket address of the length that its family says.
+unsafe fn read(address: *const libc::sockaddr) -> Option<SocketAddr> {
+    // SAFETY: as above; `as_ref` reads no more than the generic part, which every family has.
+    let generic = unsafe { address.as_ref() }?;
+    let length = match i32::from(generic.sa_family) {
+        libc::AF_INET => size_of::<libc::sockaddr_in>(),
+        libc::AF_INET6 => size_of::<libc::sockaddr_in6>(),
+        _ => return None,
+    };
+    let mut storage = SockAddrStorage::zeroed();
+    // SAFETY: both kinds of address are shorter than the storage, which is made for any of them; the source has
+    // `length` bytes since that is the length of its family, and the two don't overlap.
+    unsafe {
+        ptr::copy_nonoverlapping(address.cast::<u8>(), (&raw mut storage).cast::<u8>(), length);
+    }
+    // SAFETY: the storage now starts with `length` bytes of a valid address and is zero behind them.
+    unsafe { SockAddr::new(storage, length as libc::socklen_t) }.as_socket()
 }
 
 fn mtu(socket: &Socket, name: &str) -> std::io::Result<usize> {

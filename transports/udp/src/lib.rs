@@ -16,14 +16,16 @@
 //! `docs/decisions/udp-mechanisms.md` has the measurements behind these choices.
 #![allow(unsafe_code)] // system calls; each block proves itself
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bourdon_port::{Arrival, Idle, Limits, Port, PortError, To, Waker};
 
+mod broadcast;
 mod buffers;
 mod filter;
 mod interface;
+mod join;
 mod message;
 mod options;
 mod receive;
@@ -31,6 +33,7 @@ mod ring;
 mod send;
 mod sockets;
 
+pub use join::is_source_specific;
 pub use options::{UDP_PAYLOAD_MAX_BYTES, UdpOptions};
 pub use receive::SocketReceiver;
 pub use send::SocketSender;
@@ -69,6 +72,22 @@ impl UdpPort {
         };
         Ok(Self { receiver, sender: SocketSender::new(options, &sockets), sockets, waker })
     }
+
+    /// Hears one more source, of a group that was opened with some.
+    ///
+    /// # Errors
+    /// If the group was joined without sources, or the kernel refuses.
+    pub fn join_source(&self, source: IpAddr) -> Result<(), PortError> {
+        self.sockets.join_source(source)
+    }
+
+    /// Hears a source no longer; without the last one, nobody.
+    ///
+    /// # Errors
+    /// If the source was not joined.
+    pub fn leave_source(&self, source: IpAddr) -> Result<(), PortError> {
+        self.sockets.leave_source(source)
+    }
 }
 
 impl Port for UdpPort {
@@ -93,6 +112,10 @@ impl Port for UdpPort {
 
     fn waker(&self) -> Waker {
         self.waker.clone()
+    }
+
+    fn can_broadcast(&self) -> bool {
+        self.sockets.broadcast().is_some()
     }
 
     fn limits(&self) -> Limits {

@@ -1,7 +1,7 @@
 //! What the ports over UDP sockets can be told; the same for `bourdon-udp` and `bourdon-portable`, so that falling back
 //! from one to the other changes nothing else.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bourdon_port::{Echo, Idle};
 
@@ -14,6 +14,8 @@ pub const UDP_PAYLOAD_MAX_BYTES: usize = 65_507;
 pub struct UdpOptions {
     /// The group's multicast address and port.
     pub group: SocketAddr,
+    /// Whose datagrams to the group are received; everybody's if none is named.
+    pub sources: Vec<IpAddr>,
     /// The one interface that traffic enters and leaves by.
     pub interface: String,
     /// How many networks a multicast may cross: 1 stays in this one, more asks routers along.
@@ -39,6 +41,7 @@ impl UdpOptions {
     pub fn new(group: SocketAddr) -> Self {
         Self {
             group,
+            sources: Vec::new(),
             interface: "lo".to_owned(),
             ttl: 1,
             receive_buffer_bytes: 8 << 20,

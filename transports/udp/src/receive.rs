@@ -6,11 +6,12 @@
 //!
 //! - The unicast socket is asked only every eighth time. That leaves a multicast on average some 10 ns of waiting for
 //!   it, and a unicast some 0.6 µs; it is asked first, so that no busy group can starve it.
+//! - Broadcasts are rare and nobody waits for them: their socket is asked every eighth time that unicast's is.
 //! - After one packet a spinning receiver returns at once, so that its answer need not wait for a call that most
 //!   likely brings nothing. Only when the call before brought something too, it takes all there is, for the sake of
 //!   throughput.
 //!
-//! A receiver that will sleep instead asks both sockets until they are empty, because an edge-triggered wait tells it
+//! A receiver that will sleep instead asks all sockets until they are empty, because an edge-triggered wait tells it
 //! of new datagrams only.
 //!
 //! Invariants: nothing is allocated after construction; after `limit` datagrams no further call is made.
@@ -31,6 +32,8 @@ pub(crate) const PACKET_MAX_BYTES: usize = 1 << 16;
 
 /// Of so many receives of a spinning thread, one asks the unicast socket too.
 const UNICAST_EVERY: u32 = 8;
+/// Of so many receives of a spinning thread, one asks the broadcast socket too.
+const BROADCAST_EVERY: u32 = 64;
 
 /// Receives from [`Sockets`] into a buffer of its own.
 pub struct SocketReceiver {
@@ -40,8 +43,11 @@ pub struct SocketReceiver {
     has_control: bool,
     drains: bool,
     unicast_every: u32,
+    broadcast_every: u32,
     /// Counts receives from one that asked the unicast socket to the next.
     turn: u32,
+    /// And from one that asked the broadcast socket.
+    broadcast_turn: u32,
     /// The call before found something for the group.
     was_busy: bool,
     is_drained: bool,
@@ -56,7 +62,9 @@ impl SocketReceiver {
             has_control: options.offload || options.receive_timestamps,
             drains: false,
             unicast_every: UNICAST_EVERY,
+            broadcast_every: BROADCAST_EVERY,
             turn: 0,
+            broadcast_turn: 0,
             was_busy: false,
             is_drained: false,
         }
@@ -64,10 +72,10 @@ impl SocketReceiver {
 
     /// For a thread that sleeps when nothing is left.
     pub fn draining(options: &UdpOptions) -> Self {
-        Self { drains: true, unicast_every: 1, ..Self::spinning(options) }
+        Self { drains: true, unicast_every: 1, broadcast_every: 1, ..Self::spinning(options) }
     }
 
-    /// Whether the last receive found both sockets empty at its end.
+    /// Whether the last receive found all sockets empty at its end.
     pub fn is_drained(&self) -> bool {
         self.is_drained
     }
@@ -87,7 +95,15 @@ impl SocketReceiver {
             self.turn = 0;
             self.is_drained = self.drain(sockets.unicast(), limit, &mut count, &mut on_datagram)?;
         }
+        self.broadcast_turn += 1;
+        if self.broadcast_turn >= self.broadcast_every
+            && let Some(socket) = sockets.broadcast()
+        {
+            self.broadcast_turn = 0;
+            self.is_drained &= self.drain(socket, limit, &mut count, &mut on_datagram)?;
+        }
         if count >= limit {
+            self.is_drained = false;
             return Ok(count);
         }
         let drain_all = self.drains || self.was_busy;

@@ -8,7 +8,7 @@
 //! receive is two loads and no system call.
 //!
 //! Invariants:
-//! - Each of the three requests (group, unicast, waker) is either with the kernel or armed again before the next call:
+//! - Each of the requests (group, unicast, broadcast, waker) is either with the kernel or armed again before the next call:
 //!   they end when buffers run out or the kernel sees fit, and nothing is lost then, because packets wait in the socket.
 //! - The sockets have buffers of their own, so that a busy group leaves the unicast socket its share.
 //! - A wake seen while receiving is kept for the next wait.
@@ -34,7 +34,9 @@ use crate::sockets::Sockets;
 const GROUP_BUFFERS: u16 = 16;
 /// Buffers for unicast traffic: repairs and control, never the bulk.
 const UNICAST_BUFFERS: u16 = 4;
-/// Three requests are all there ever are.
+/// Buffers for broadcasts, which are rare.
+const BROADCAST_BUFFERS: u16 = 2;
+/// Four requests are all there ever are.
 const SUBMISSIONS: u32 = 4;
 /// A completion for each buffer, and some for wakes; what does not fit is kept by the kernel.
 const COMPLETIONS: u32 = 64;
@@ -49,10 +51,12 @@ const WAIT_MAX: Duration = Duration::from_secs(3600);
 const CANCEL_STEP: Duration = Duration::from_millis(10);
 const CANCEL_STEPS_MAX: u32 = 100;
 
-/// The three requests; also their places in `armed`, their `user_data`, and for the sockets their buffer group.
+/// The requests; also their places in `armed`, their `user_data`, and for the sockets their buffer group.
 const GROUP: usize = 0;
 const UNICAST: usize = 1;
-const WAKE: usize = 2;
+const BROADCAST: usize = 2;
+const WAKE: usize = 3;
+const REQUESTS: usize = 4;
 
 /// What the kernel reads when a receive is set up: no name wanted, room for control messages. All pointers are null.
 struct MessageTemplate(libc::msghdr);
@@ -64,10 +68,10 @@ unsafe impl Send for MessageTemplate {}
 pub(crate) struct Ring {
     // Before the buffers: fields are dropped in order, and the ring must end first.
     ring: IoUring,
-    buffers: [Buffers; 2],
+    buffers: [Buffers; 3],
     /// Boxed, since the kernel is told its address.
     template: Box<MessageTemplate>,
-    armed: [bool; 3],
+    armed: [bool; REQUESTS],
     is_enabled: bool,
     /// A wake was seen that no wait has returned for.
     is_woken: bool,
@@ -96,6 +100,7 @@ impl Ring {
         let buffers = [
             Buffers::register(&ring, GROUP as u16, GROUP_BUFFERS).map_err(refused("io_uring_register"))?,
             Buffers::register(&ring, UNICAST as u16, UNICAST_BUFFERS).map_err(refused("io_uring_register"))?,
+            Buffers::register(&ring, BROADCAST as u16, BROADCAST_BUFFERS).map_err(refused("io_uring_register"))?,
         ];
         // A disabled ring can't be entered yet, and says so. Any other answer means that entering is forbidden.
         // SAFETY: no argument is passed, so there is none to be valid.
@@ -111,7 +116,7 @@ impl Ring {
             ring,
             buffers,
             template: Box::new(MessageTemplate(template)),
-            armed: [false; 3],
+            armed: [false; REQUESTS],
             is_enabled: false,
             is_woken: false,
         })
@@ -172,7 +177,10 @@ impl Ring {
 
     /// Queues the requests that are not with the kernel; the next call submits them.
     fn arm(&mut self, sockets: &Sockets, waker: &Waker) -> Result<(), PortError> {
-        if self.armed == [true; 3] {
+        // Where there is no broadcast socket there is nothing to arm.
+        let broadcast = sockets.broadcast();
+        let wanted = [true, true, broadcast.is_some(), true];
+        if self.armed == wanted {
             return Ok(());
         }
         if !self.is_enabled {
@@ -186,17 +194,18 @@ impl Ring {
         let entries = [
             receive(Fd(sockets.group().as_raw_fd()), GROUP),
             receive(Fd(sockets.unicast().as_raw_fd()), UNICAST),
+            receive(Fd(broadcast.unwrap_or(sockets.unicast()).as_raw_fd()), BROADCAST),
             opcode::PollAdd::new(Fd(waker.as_fd().as_raw_fd()), libc::POLLIN as u32)
                 .multi(true)
                 .build()
                 .user_data(WAKE as u64),
         ];
         let mut queue = self.ring.submission();
-        for (entry, armed) in entries.iter().zip(&mut self.armed) {
-            if !*armed {
+        for ((entry, armed), wanted) in entries.iter().zip(&mut self.armed).zip(wanted) {
+            if wanted && !*armed {
                 // SAFETY: the template lives, unmoved, as long as the ring; the sockets and the waker are open as long
                 // as the port, and a request on a closed one fails without harm.
-                unsafe { queue.push(entry) }.expect("the queue holds all three requests");
+                unsafe { queue.push(entry) }.expect("the queue holds all requests");
                 *armed = true;
             }
         }
@@ -248,7 +257,7 @@ impl Ring {
             for completion in self.ring.completion() {
                 self.armed[completion.user_data() as usize] &= cqueue::more(completion.flags());
             }
-            if self.armed == [false; 3] {
+            if self.armed == [false; REQUESTS] {
                 return;
             }
             let step = Timespec::from(CANCEL_STEP);

@@ -10,6 +10,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 
 use bourdon_port::{Limits, PortError, To};
 use socket2::SockAddr;
@@ -75,26 +76,33 @@ impl SocketSender {
             self.datagram_max_bytes
         );
         match to {
-            To::Group => self.send_run(sockets, None, bytes, segment_bytes),
+            To::Group => self.send_run(sockets.sender(), None, bytes, segment_bytes),
+            To::Broadcast => {
+                let Some(socket) = sockets.broadcast() else { return Ok(bytes.len().div_ceil(segment_bytes)) };
+                let mut least = usize::MAX;
+                for target in sockets.broadcast_targets() {
+                    least = least.min(self.send_run(socket, Some(target), bytes, segment_bytes)?);
+                }
+                Ok(least)
+            }
             To::Peer(address) => {
                 let address = sockets.interface().scoped(address);
                 if address.is_ipv4() != sockets.local_address().is_ipv4() || address.port() == 0 {
                     // Nobody can be there. It came from a frame, and what a frame says must not end the port.
                     return Ok(bytes.len().div_ceil(segment_bytes));
                 }
-                self.send_run(sockets, Some(address), bytes, segment_bytes)
+                self.send_run(sockets.unicast(), Some(address), bytes, segment_bytes)
             }
         }
     }
 
     fn send_run(
         &mut self,
-        sockets: &Sockets,
+        socket: BorrowedFd<'_>,
         peer: Option<SocketAddr>,
         bytes: &[u8],
         segment_bytes: usize,
     ) -> Result<usize, PortError> {
-        let socket = if peer.is_some() { sockets.unicast() } else { sockets.sender() };
         let name = peer.map(SockAddr::from);
         let mut run_segments = if self.offload && segment_bytes <= self.offload_segment_max_bytes {
             SEGMENTS_MAX.min(UDP_PAYLOAD_MAX_BYTES / segment_bytes)

@@ -1,7 +1,8 @@
-//! Opens the three sockets of a port over UDP.
+//! Opens the sockets of a port over UDP.
 //!
 //! One socket bound to the wildcard address would do, and would then hear other groups on its port, send multicast by
-//! the default route, and mix up what is for the group with what is for this process. So there are three:
+//! the default route, and mix up what is for the group with what is for this process. So there are three, and one
+//! for what is for everybody (`broadcast.rs`):
 //!
 //! - *group*: bound to the group's own address, joined on the named interface. Receives the group's multicasts only.
 //! - *unicast*: bound to the interface's address and a port of its own. Sends to peers and receives from them.
@@ -20,14 +21,16 @@
 
 use std::io;
 use std::mem::size_of_val;
-use std::net::{SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use bourdon_port::PortError;
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::broadcast::Broadcast;
 use crate::filter::echo_filter;
 use crate::interface::Interface;
+use crate::join;
 use crate::options::{UDP_PAYLOAD_MAX_BYTES, UdpOptions};
 
 /// A port's sockets, all non-blocking by the flags of each call.
@@ -36,6 +39,10 @@ pub struct Sockets {
     group: Socket,
     unicast: Socket,
     sender: Socket,
+    broadcast: Option<Broadcast>,
+    group_address: SocketAddr,
+    /// The group was joined by source.
+    by_source: bool,
     interface: Interface,
     local_address: SocketAddr,
     receive_buffer_bytes: usize,
@@ -56,11 +63,13 @@ impl Sockets {
             });
         }
         let interface = Interface::find(&options.interface, options.group)?;
+        join::check(options, &interface)?;
         let group_address = interface.scoped(options.group);
 
         let group = open_group(options, group_address, &interface)?;
         let unicast = open_unicast(options, &interface)?;
         let sender = open_sender(options, group_address, &interface)?;
+        let broadcast = Broadcast::open(options, &interface).ok();
         let local_address = unicast
             .local_addr()
             .map_err(io_error("asking for the unicast address"))?
@@ -68,7 +77,18 @@ impl Sockets {
             .expect("a socket of an internet family has an internet address");
         let receive_buffer_bytes =
             group.recv_buffer_size().map_err(io_error("asking for the size of the receive buffer"))?;
-        Ok(Self { group, unicast, sender, interface, local_address, receive_buffer_bytes })
+        let by_source = !options.sources.is_empty();
+        Ok(Self {
+            group,
+            unicast,
+            sender,
+            broadcast,
+            group_address,
+            by_source,
+            interface,
+            local_address,
+            receive_buffer_bytes,
+        })
     }
 
     /// Receives what is sent to the group.
@@ -84,6 +104,36 @@ impl Sockets {
     /// Sends to the group, which it is connected to.
     pub(crate) fn sender(&self) -> BorrowedFd<'_> {
         self.sender.as_fd()
+    }
+
+    /// Receives what is for everybody on the network, where that can be.
+    pub fn broadcast(&self) -> Option<BorrowedFd<'_>> {
+        self.broadcast.as_ref().map(|broadcast| broadcast.socket.as_fd())
+    }
+
+    pub(crate) fn broadcast_targets(&self) -> impl Iterator<Item = SocketAddr> {
+        self.broadcast.iter().flat_map(Broadcast::targets)
+    }
+
+    /// Hears one more source of the group.
+    ///
+    /// # Errors
+    /// If the group was joined without sources, or the kernel refuses.
+    pub fn join_source(&self, source: IpAddr) -> Result<(), PortError> {
+        // The kernel would silently turn a join of all sources into one of this source alone.
+        if !self.by_source {
+            let why = "the group was joined without sources: name one when it is opened";
+            return Err(PortError::Source { address: source, why });
+        }
+        join::change_source(&self.group, self.group_address, &self.interface, source, true)
+    }
+
+    /// Hears a source of the group no longer.
+    ///
+    /// # Errors
+    /// If the source was not joined.
+    pub fn leave_source(&self, source: IpAddr) -> Result<(), PortError> {
+        join::change_source(&self.group, self.group_address, &self.interface, source, false)
     }
 
     pub(crate) fn interface(&self) -> &Interface {
@@ -105,7 +155,7 @@ fn io_error(doing: &'static str) -> impl FnOnce(io::Error) -> PortError {
     move |source| PortError::Io { doing, source }
 }
 
-fn open_socket(address: SocketAddr) -> Result<Socket, PortError> {
+pub(crate) fn open_socket(address: SocketAddr) -> Result<Socket, PortError> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))
         .map_err(io_error("opening a UDP socket"))?;
     if address.is_ipv6() {
@@ -131,11 +181,7 @@ fn open_group(options: &UdpOptions, address: SocketAddr, interface: &Interface) 
         io::ErrorKind::AddrInUse => PortError::AddressInUse { address },
         _ => PortError::Io { doing: "binding to the group's address", source },
     })?;
-    let joined = match address {
-        SocketAddr::V4(v4) => socket.join_multicast_v4_n(v4.ip(), &InterfaceIndexOrAddress::Index(interface.index)),
-        SocketAddr::V6(v6) => socket.join_multicast_v6(v6.ip(), interface.index),
-    };
-    joined.map_err(|source| no_route(options, interface, source))?;
+    join::join(&socket, options, address, interface)?;
     Ok(socket)
 }
 
@@ -160,38 +206,42 @@ fn open_unicast(options: &UdpOptions, interface: &Interface) -> Result<Socket, P
 
 fn open_sender(options: &UdpOptions, group: SocketAddr, interface: &Interface) -> Result<Socket, PortError> {
     let socket = open_socket(group)?;
-    match (group, interface.address) {
-        (SocketAddr::V4(_), SocketAddr::V4(own)) => {
+    multicast_from(&socket, interface, options.ttl).map_err(|source| no_route(options.group, interface, source))?;
+    if let SocketAddr::V6(own) = interface.address {
+        let own = SocketAddrV6::new(*own.ip(), 0, 0, own.scope_id());
+        socket.bind(&SocketAddr::V6(own).into()).map_err(io_error("binding to the interface's address"))?;
+    }
+    socket.connect(&group.into()).map_err(|source| no_route(options.group, interface, source))?;
+    Ok(socket)
+}
+
+/// Multicasts that `socket` sends leave by `interface`, cross at most `ttl` networks, and come back to this host.
+pub(crate) fn multicast_from(socket: &Socket, interface: &Interface, ttl: u32) -> io::Result<()> {
+    match interface.address {
+        SocketAddr::V4(own) => {
             let request = libc::ip_mreqn {
                 imr_multiaddr: libc::in_addr { s_addr: 0 },
                 imr_address: libc::in_addr { s_addr: u32::from_ne_bytes(own.ip().octets()) },
                 imr_ifindex: interface.index as libc::c_int,
             };
-            set_option(&socket, libc::IPPROTO_IP, libc::IP_MULTICAST_IF, &request)
-                .map_err(|source| no_route(options, interface, source))?;
-            socket.set_multicast_ttl_v4(options.ttl).map_err(io_error("setting the multicast TTL"))?;
-            socket.set_multicast_loop_v4(true).map_err(io_error("setting IP_MULTICAST_LOOP"))?;
+            set_option(socket, libc::IPPROTO_IP, libc::IP_MULTICAST_IF, &request)?;
+            socket.set_multicast_ttl_v4(ttl)?;
+            socket.set_multicast_loop_v4(true)
         }
-        (_, own) => {
-            socket.set_multicast_if_v6(interface.index).map_err(|source| no_route(options, interface, source))?;
-            socket.set_multicast_hops_v6(options.ttl).map_err(io_error("setting the multicast hop limit"))?;
-            socket.set_multicast_loop_v6(true).map_err(io_error("setting IPV6_MULTICAST_LOOP"))?;
-            if let SocketAddr::V6(own) = own {
-                let own = SocketAddrV6::new(*own.ip(), 0, 0, own.scope_id());
-                socket.bind(&SocketAddr::V6(own).into()).map_err(io_error("binding to the interface's address"))?;
-            }
+        SocketAddr::V6(_) => {
+            socket.set_multicast_if_v6(interface.index)?;
+            socket.set_multicast_hops_v6(ttl)?;
+            socket.set_multicast_loop_v6(true)
         }
     }
-    socket.connect(&group.into()).map_err(|source| no_route(options, interface, source))?;
-    Ok(socket)
 }
 
-fn no_route(options: &UdpOptions, interface: &Interface, source: io::Error) -> PortError {
-    PortError::NoRoute { group: options.group, interface: interface.name.clone(), source }
+pub(crate) fn no_route(group: SocketAddr, interface: &Interface, source: io::Error) -> PortError {
+    PortError::NoRoute { group, interface: interface.name.clone(), source }
 }
 
-/// What both receiving sockets need: room, offload, timestamps.
-fn prepare_receiver(socket: &Socket, options: &UdpOptions) -> Result<(), PortError> {
+/// What all receiving sockets need: room, offload, timestamps.
+pub(crate) fn prepare_receiver(socket: &Socket, options: &UdpOptions) -> Result<(), PortError> {
     // The kernel grants twice what is asked, since it charges its own overhead to the same account.
     let asked = i32::try_from(options.receive_buffer_bytes).unwrap_or(i32::MAX / 2);
     if set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &asked).is_err() {
@@ -210,10 +260,12 @@ fn prepare_receiver(socket: &Socket, options: &UdpOptions) -> Result<(), PortErr
 }
 
 /// The plain C values that [`set_option`] may hand to the kernel.
-trait OptionValue {}
+pub(crate) trait OptionValue {}
 impl OptionValue for i32 {}
 impl OptionValue for u32 {}
 impl OptionValue for libc::ip_mreqn {}
+/// Made of zeroes and then filled in, so that its padding is initialised as well.
+impl OptionValue for libc::group_source_req {}
 
 /// Makes the kernel hand over runs of datagrams that arrive for `socket` as one (`UDP_GRO`): for measuring the floor
 /// that a port is compared with.
@@ -228,9 +280,9 @@ pub fn segment_sent(socket: impl std::os::fd::AsFd, segment_bytes: u16) -> io::R
     set_option(&socket2::SockRef::from(&socket.as_fd()), libc::SOL_UDP, libc::UDP_SEGMENT, &segment_bytes)
 }
 
-fn set_option<T: OptionValue>(socket: &Socket, level: i32, name: i32, value: &T) -> io::Result<()> {
+pub(crate) fn set_option<T: OptionValue>(socket: &Socket, level: i32, name: i32, value: &T) -> io::Result<()> {
     // SAFETY: the kernel reads `size_of_val(value)` bytes from `value`, which is borrowed through the call and, being
-    // one of the types above, has no padding and no pointers.
+    // one of the types above, has no pointers and no padding that was not written.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),

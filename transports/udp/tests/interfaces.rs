@@ -80,6 +80,50 @@ fn traffic_on_a_named_interface_leaves_by_it_also_without_a_route() {
 }
 
 #[test]
+fn a_broadcast_reaches_the_named_network_and_no_other() {
+    in_a_namespace(|| {
+        // The address has no broadcast address of its own yet: all hosts alone are told.
+        let added = Command::new("ip").args("addr add 198.51.100.1/24 brd + dev right".split(' ')).status();
+        assert!(added.expect("ip").success());
+        let group = fresh_group();
+        for idle in [Idle::Spin, Idle::Park] {
+            let open = |interface: &str| {
+                let options = UdpOptions { idle, interface: interface.to_owned(), ..UdpOptions::new(group) };
+                UdpPort::open(&options).expect("a port")
+            };
+            let (mut sender, mut near, mut elsewhere) = (open("right"), open("right"), open("lo"));
+            assert!(sender.can_broadcast() && near.can_broadcast());
+            let (left, lo) = (sent_packets("left"), sent_packets("lo"));
+            let before = sent_packets("right");
+            send_all(&mut sender, To::Broadcast, &pattern(1, 300), 100);
+            assert!(sent_packets("right") >= before + 2, "all hosts, and 198.51.100.255");
+            // Twice here: whoever asks for delivery once counts.
+            let got = receive_count(&mut near, 6);
+            assert!(pattern(1, 300).chunks(100).all(|one| got.iter().filter(|got| *got == one).count() == 2));
+            assert_eq!((sent_packets("left"), sent_packets("lo")), (left, lo), "it left by another interface");
+            let mut own = open("lo");
+            send_all(&mut own, To::Peer(elsewhere.local_address()), b"last", 64);
+            assert!(receive_up_to(&mut elsewhere, b"last").is_empty(), "heard on another interface");
+            // The broadcast socket is the last to be asked, and not each time.
+            let more: usize = (0..130).map(|_| elsewhere.receive(usize::MAX, |_| {}).expect("received")).sum();
+            assert_eq!(more, 0, "heard on another interface");
+        }
+    });
+}
+
+#[test]
+fn a_group_whose_scope_ends_before_the_interface_is_refused() {
+    in_a_namespace(|| {
+        let added = Command::new("ip").args("-6 addr add fd00:b0::1/64 dev left nodad".split(' ')).status();
+        assert!(added.expect("ip").success());
+        let group = "[ff01::7401]:7401".parse().expect("an address");
+        let options = UdpOptions { interface: "left".to_owned(), ..UdpOptions::new(group) };
+        let error = UdpPort::open(&options).expect_err("nothing would leave");
+        assert!(matches!(&error, PortError::Scope { why, .. } if why.contains("ff02::")), "{error}");
+    });
+}
+
+#[test]
 fn unicast_does_not_follow_a_route_over_another_interface() {
     in_a_namespace(|| {
         // All other networks are behind `left`; the port is on `second`.

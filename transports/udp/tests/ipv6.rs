@@ -21,6 +21,7 @@ fn ipv6_world(first: u16) -> Option<impl Fn(Role) -> UdpPort> {
 
 conformance_tests!(site_local, ipv6_world(0xff15));
 conformance_tests!(link_local, ipv6_world(0xff12));
+conformance_tests!(interface_local, ipv6_world(0xff01));
 
 #[test]
 fn a_missing_route_is_named() {

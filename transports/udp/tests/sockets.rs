@@ -174,6 +174,18 @@ fn more_packets_than_buffers_all_arrive() {
 }
 
 #[test]
+fn broadcasts_work_on_lo_unless_another_program_has_the_port() {
+    let group = fresh_group();
+    let open = || UdpPort::open(&UdpOptions { idle: Idle::Park, ..UdpOptions::new(group) }).expect("a port");
+    assert!(open().can_broadcast());
+    let other = UdpSocket::bind(("127.0.0.1", group.port())).expect("nobody has it");
+    let mut port = open();
+    assert!(!port.can_broadcast(), "the group alone works all the same");
+    send_all(&mut port, To::Broadcast, b"dropped", 64);
+    drop(other);
+}
+
+#[test]
 fn a_busy_group_does_not_starve_unicast() {
     for idle in BOTH {
         let open = world(|_| {});

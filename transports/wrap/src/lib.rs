@@ -128,6 +128,16 @@ impl<P: Port> Faulty<P> {
         Self { port, is_harmless: faults.are_none(), state }
     }
 
+    /// The port within.
+    pub fn inner(&self) -> &P {
+        &self.port
+    }
+
+    /// The port within, to do to it what only it can.
+    pub fn inner_mut(&mut self) -> &mut P {
+        &mut self.port
+    }
+
     /// What was injected so far; all zero without faults, since nothing is counted then.
     pub fn injected(&self) -> Injected {
         self.state.injected
@@ -218,6 +228,10 @@ impl<P: Port> Port for Faulty<P> {
         self.port.send(to, bytes, segment_bytes)
     }
 
+    fn flush(&mut self) -> Result<(), PortError> {
+        self.port.flush()
+    }
+
     fn receive(&mut self, limit: usize, mut on_datagram: impl FnMut(Arrival<'_>)) -> Result<usize, PortError> {
         if self.is_harmless {
             return self.port.receive(limit, on_datagram);
@@ -243,6 +257,10 @@ impl<P: Port> Port for Faulty<P> {
 
     fn waker(&self) -> Waker {
         self.port.waker()
+    }
+
+    fn can_broadcast(&self) -> bool {
+        self.port.can_broadcast()
     }
 
     fn limits(&self) -> Limits {

@@ -1,9 +1,9 @@
 //! Groups of their own for tests that run side by side: an address and a directory each.
 #![allow(dead_code)] // each test file uses its share
 
-use bourdon::settings::{IdleStrategy, Role};
+use bourdon::settings::{IdleStrategy, Role, Transport};
 use bourdon::{Node, Settings, Subscription, ThreadedNode, TopicId};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -22,15 +22,29 @@ pub(crate) fn fresh_address() -> SocketAddr {
     SocketAddr::from(([239, 76, (pid >> 8) as u8, pid as u8], 20_000 + pid as u16 % 16_384 + number * 7))
 }
 
+/// TCP addresses that were free a moment ago, by rank.
+pub(crate) fn free_addresses(count: u16, at: &str) -> Vec<SocketAddr> {
+    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind((at, 0)).expect("loopback is there")).collect();
+    listeners.iter().map(|listener| listener.local_addr().expect("it is bound")).collect()
+}
+
 pub(crate) struct World {
     pub(crate) directory: TempDir,
     pub(crate) address: SocketAddr,
     pub(crate) members: u16,
+    pub(crate) transport: Transport,
+    pub(crate) peers: Vec<SocketAddr>,
 }
 
 impl World {
     pub(crate) fn new(members: u16) -> Self {
-        Self { directory: tempfile::tempdir().expect("a directory can be made"), address: fresh_address(), members }
+        let directory = tempfile::tempdir().expect("a directory can be made");
+        Self { directory, address: fresh_address(), members, transport: Transport::Udp, peers: Vec::new() }
+    }
+
+    /// The same over another transport, with members at these addresses.
+    pub(crate) fn over(self, transport: Transport, peers: Vec<SocketAddr>) -> Self {
+        Self { transport, peers, ..self }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -43,6 +57,7 @@ impl World {
         settings.group.address = self.address;
         settings.group.members = self.members;
         settings.process.rank = rank;
+        (settings.network.transport, settings.network.peers) = (self.transport, self.peers.clone());
         settings.network.receive_buffer_bytes = 1 << 20;
         settings.limits.max_message_bytes = 60_000;
         settings.limits.log_bytes = 4 << 20;

@@ -484,6 +484,11 @@ impl Detector {
         }
     }
 
+    /// The round trip to a peer, as its answers to pings show.
+    pub fn rtt_ns(&self, rank: Rank) -> Option<u64> {
+        self.peers.get(rank.index())?.as_ref()?.pull.rtt_ns()
+    }
+
     /// Whether a peer is watched.
     pub fn is_watching(&self, rank: Rank) -> bool {
         matches!(self.peers.get(rank.index()), Some(Some(_)))

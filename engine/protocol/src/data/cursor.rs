@@ -13,7 +13,7 @@ use super::log::Log;
 use alloc::vec::Vec;
 use bourdon_wire::{
     ClientTag, DataHead, DatagramHeader, DatagramNumber, Frame, Frames, HEADER_BYTES, OrderNumber, Sequence, TopicId,
-    flags,
+    TopicName, flags,
 };
 
 #[derive(Debug, Default)]
@@ -147,6 +147,7 @@ pub(crate) struct Message<'a> {
     pub(crate) topic: TopicId,
     pub(crate) intended_send_ns: Option<u64>,
     pub(crate) client: Option<ClientTag>,
+    pub(crate) name: Option<&'a str>,
     pub(crate) payload: &'a [u8],
 }
 
@@ -156,6 +157,7 @@ pub(crate) struct Assembly {
     bytes: Vec<u8>,
     intended_send_ns: Option<u64>,
     client: Option<ClientTag>,
+    name: Option<TopicName>,
     /// Whether the first fragment was seen; a stream joined in the middle of a message skips the rest of it.
     begun: bool,
 }
@@ -186,6 +188,7 @@ impl Assembly {
                 topic: frame.topic,
                 intended_send_ns: head.intended_send_ns,
                 client: head.client,
+                name: head.name,
                 payload: head.payload,
             });
         }
@@ -197,6 +200,7 @@ impl Assembly {
             self.bytes.clear();
             self.begun = true;
             (self.intended_send_ns, self.client) = (head.intended_send_ns, head.client);
+            self.name = head.name.and_then(|name| TopicName::new(name).ok());
         }
         let offset = head.fragment.map_or(0, |(_, offset)| offset as usize);
         if !self.begun || offset != self.bytes.len() || offset + head.payload.len() > limit {
@@ -209,6 +213,7 @@ impl Assembly {
             topic: frame.topic,
             intended_send_ns: self.intended_send_ns,
             client: self.client,
+            name: self.name.as_ref().map(TopicName::as_str),
             payload: &self.bytes,
         })
     }

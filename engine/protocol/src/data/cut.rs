@@ -20,7 +20,9 @@ use crate::event::Delivery;
 use crate::mutant::Mutant;
 use crate::view::{Beginning, bit};
 use alloc::vec::Vec;
-use bourdon_wire::{DatagramHeader, DatagramNumber, Frames, HEADER_BYTES, Instant, Kind, Rank, Sequence, flags};
+use bourdon_wire::{
+    DatagramHeader, DatagramNumber, Frames, HEADER_BYTES, Instant, Kind, Rank, Sequence, TopicName, flags,
+};
 
 /// How far an epoch is from its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -285,8 +287,12 @@ impl Pipeline {
                 && !settled
             {
                 let intended = message.intended_send_ns.unwrap_or(stream.cursor.send_time_ns);
-                let outgoing =
-                    Outgoing { topic: message.topic, intended_send_ns: Some(intended), client: message.client };
+                let outgoing = Outgoing {
+                    topic: message.topic,
+                    intended_send_ns: Some(intended),
+                    client: message.client,
+                    name: message.name.and_then(|name| TopicName::new(name).ok()),
+                };
                 unsettled.push(Unsettled { outgoing, payload: message.payload.to_vec() });
             }
             stream.cursor.step(body_bytes, ends);

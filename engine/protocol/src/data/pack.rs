@@ -12,7 +12,7 @@ use super::causal::Causal;
 use super::log::Log;
 use bourdon_wire::{
     CausalEntry, ClientTag, DatagramHeader, DatagramNumber, FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, Kind,
-    OrderNumber, Sequence, TopicId, flags, seal,
+    OrderNumber, Sequence, TopicId, TopicName, flags, seal,
 };
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -29,6 +29,8 @@ pub struct Outgoing {
     pub intended_send_ns: Option<u64>,
     /// The client whose message it is.
     pub client: Option<ClientTag>,
+    /// Its topic's name, for who subscribes by patterns; its id is `topic`. Costs its length and a byte on the network.
+    pub name: Option<TopicName>,
 }
 
 /// Packs one process's own stream.
@@ -277,6 +279,7 @@ pub(crate) fn extension_bytes(outgoing: &Outgoing, causal: &[CausalEntry]) -> us
     8 * usize::from(outgoing.intended_send_ns.is_some())
         + size_of::<ClientTag>() * usize::from(outgoing.client.is_some())
         + if causal.is_empty() { 0 } else { 2 + size_of_val(causal) }
+        + outgoing.name.as_ref().map_or(0, TopicName::wire_bytes)
 }
 
 #[inline]
@@ -285,6 +288,7 @@ pub(crate) fn extension_flags(outgoing: &Outgoing, causal: &[CausalEntry]) -> u1
     flag(flags::TIMED, outgoing.intended_send_ns.is_some())
         | flag(flags::CLIENT, outgoing.client.is_some())
         | flag(flags::CAUSAL, !causal.is_empty())
+        | flag(flags::NAMED, outgoing.name.is_some())
 }
 
 #[inline]
@@ -303,6 +307,9 @@ pub(crate) fn write_extensions(mut space: &mut [u8], outgoing: &Outgoing, causal
     if !causal.is_empty() {
         put(U16::new(causal.len() as u16).as_bytes());
         put(causal.as_bytes());
+    }
+    if let Some(name) = &outgoing.name {
+        name.write(space);
     }
 }
 
@@ -355,10 +362,15 @@ impl core::ops::DerefMut for Claim<'_> {
 }
 
 impl Outgoing {
+    /// A message that carries its topic's name.
+    pub fn named(name: TopicName) -> Self {
+        Self { topic: name.id(), name: Some(name), ..Self::default() }
+    }
+
     /// Whether nothing stands in front of the payload.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
-        self.intended_send_ns.is_none() && self.client.is_none()
+        self.intended_send_ns.is_none() && self.client.is_none() && self.name.is_none()
     }
 }
 

@@ -116,6 +116,7 @@ pub(crate) fn deliver_early(
                 epoch: step.epoch,
                 late: step.late,
                 topic: frame.topic,
+                name: head.name,
                 send_time_ns: head.intended_send_ns.unwrap_or(header.send_time_ns()),
                 kernel_receive_ns,
                 delivered_at: step.now,

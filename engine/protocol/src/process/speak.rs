@@ -23,7 +23,7 @@ impl Process {
     /// When [`Process::on_timer`] must be called, at the latest.
     #[inline]
     pub fn next_deadline(&self) -> Instant {
-        let mut deadline = self.change_due().min(self.transfer.due()).min(self.clock_sync.due);
+        let mut deadline = self.change_due().min(self.transfer.due()).min(self.clock_sync.due).min(self.direct.due());
         if self.speaks() {
             deadline = deadline.min(self.heartbeat.due);
         }
@@ -48,6 +48,9 @@ impl Process {
         if self.standing == Standing::Member && now >= self.detector.due() {
             self.ping(now);
             self.look(now);
+        }
+        if self.direct.is_calling() {
+            self.tend_direct(now); // a look may just have found its receiver suspect
         }
         if now >= self.change_due() {
             self.tend_view(now);

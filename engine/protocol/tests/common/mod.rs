@@ -177,7 +177,7 @@ impl Bench {
 fn describe(to: Destination, bytes: &[u8]) -> Effect {
     let datagram = Datagram::parse(bytes, GROUP).unwrap();
     let to = match to {
-        Destination::Group => To::All,
+        Destination::Group | Destination::Broadcast => To::All,
         Destination::Peer(peer) => To::Port(SocketAddr::from(peer).port()),
     };
     let words = || datagram.frames().map(|frame| word(frame.kind().unwrap(), &frame)).collect::<Vec<_>>();
@@ -231,6 +231,7 @@ fn word(kind: Kind, frame: &bourdon_wire::Frame<'_>) -> String {
             let asks = if marker.ends_phase() { "" } else { "asks for " };
             format!("{asks}marker {}", marker.phase)
         }
+        Kind::Direct => format!("direct step {}", records::Direct::read(frame.body).unwrap().0.step),
         Kind::Transfer => format!("transfer step {}", records::Transfer::read(frame.body).unwrap().0.step),
     }
 }

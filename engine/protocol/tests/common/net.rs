@@ -24,6 +24,8 @@ pub struct One {
     pub process: Option<Process>,
     pub shown: Vec<Shown>,
     pub events: Vec<Event>,
+    /// Of each message: its topic, its topic's name, its first byte.
+    pub topics: Vec<(u16, Option<String>, Option<u8>)>,
     /// What the application keeps, and gives and takes as a snapshot.
     pub state: Vec<u8>,
 }
@@ -52,7 +54,13 @@ impl Net {
             configure,
         };
         for index in 0..usize::from(members + observers) {
-            net.ones.push(One { process: None, shown: Vec::new(), events: Vec::new(), state: Vec::new() });
+            net.ones.push(One {
+                process: None,
+                shown: Vec::new(),
+                events: Vec::new(),
+                topics: Vec::new(),
+                state: Vec::new(),
+            });
             net.start(index, 1);
         }
         net
@@ -97,7 +105,7 @@ impl Net {
         for (from, to, datagram) in wire {
             for target in 0..self.ones.len() {
                 let wanted = match to {
-                    Destination::Group => target != from,
+                    Destination::Group | Destination::Broadcast => target != from,
                     Destination::Peer(peer) => peer == address(target),
                 };
                 if wanted
@@ -114,10 +122,11 @@ impl Net {
         for one in &mut self.ones {
             let Some(process) = &mut one.process else { continue };
             loop {
-                let (shown, state) = (&mut one.shown, &mut one.state);
+                let (shown, state, topics) = (&mut one.shown, &mut one.state, &mut one.topics);
                 let count = process.deliver(self.now, usize::MAX, |d| match d.barrier {
                     Some(phase) => shown.push(Shown::Barrier(phase, d.payload.to_vec())),
                     None => {
+                        topics.push((d.topic.0, d.name.map(str::to_owned), d.payload.first().copied()));
                         shown.push(Shown::Message(d.sender.0, d.sequence.0, d.order.map(|o| o.0)));
                         state.extend_from_slice(&d.sequence.0.to_le_bytes());
                     }

@@ -98,7 +98,7 @@ impl World<'_> {
                 let datagram: Rc<[u8]> = datagram.into();
                 for end in 0..ends {
                     let wanted = match to {
-                        Destination::Group => end != index || hits(rng, plan.echo_permille),
+                        Destination::Group | Destination::Broadcast => end != index || hits(rng, plan.echo_permille),
                         Destination::Peer(peer) => peer == address(end),
                     };
                     if wanted {

@@ -15,7 +15,7 @@ use super::proof;
 use super::schedule::{Rate, Schedule};
 use crate::exit::Failure;
 use crate::history::names;
-use bourdon::settings::{Order as DeliveryOrder, Reliability, Role, Settings, Start};
+use bourdon::settings::{Order as DeliveryOrder, Reliability, Role, Settings, Start, Transport};
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 use std::io::{BufRead, BufReader, Write};
@@ -58,6 +58,8 @@ pub(crate) struct Plan {
     pub(crate) history: Option<PathBuf>,
     /// Whether the address was ours to choose.
     pub(crate) retry_address: bool,
+    /// How many connections are to be closed.
+    pub(crate) break_links: u64,
 }
 
 /// A process that is to kill itself.
@@ -252,6 +254,10 @@ fn tell(stdin: &mut ChildStdin, what: &impl serde::Serialize) -> std::io::Result
 fn assignment(plan: &Plan, settings: &Settings, messages: u64, history: Option<&Path>, index: u16) -> Assignment {
     let (role, rank) = part(plan, index);
     let kill = plan.kills.iter().find(|kill| (kill.role, kill.rank) == (role, rank));
+    // In turn, at even distances.
+    let processes = u64::from(plan.settings.group.members + plan.observers);
+    let breaks = (0..plan.break_links).filter(|count| count % processes == u64::from(index));
+    let at = |count: u64| (u128::from(count + 1) * u128::from(messages) / u128::from(plan.break_links + 1)) as u64;
     let mut assignment = Assignment {
         settings: settings.clone(),
         publishers: plan.publishers,
@@ -260,6 +266,7 @@ fn assignment(plan: &Plan, settings: &Settings, messages: u64, history: Option<&
         rate: plan.rate,
         max_gap_ns: plan.max_gap_ns,
         kill_at: kill.map(|kill| kill.at),
+        breaks_at: breaks.map(at).collect(),
         replies: plan.replies,
         barrier_every: plan.barrier_every,
         history: history.map(Path::to_owned),
@@ -369,14 +376,20 @@ impl<'a> Performance<'a> {
             match self.wait_until_ready(&mut cast) {
                 Ok(()) => return Ok(cast),
                 Err(Failure::Unusable(why))
-                    if why.contains("in use") && self.plan.retry_address && attempt < ADDRESS_ATTEMPTS =>
+                    if why.contains("in use") && self.may_move() && attempt < ADDRESS_ATTEMPTS =>
                 {
-                    self.settings.group.address = super::own_address(std::process::id(), attempt);
+                    let given = (!self.plan.retry_address).then_some(self.settings.group.address);
+                    super::choose_addresses(&mut self.settings, given, attempt)?;
                 }
                 Err(failure) => return Err(failure),
             }
         }
         unreachable!("the last attempt returns")
+    }
+
+    /// Whether other addresses can be tried: over tcp they are ours, whatever group was named.
+    fn may_move(&self) -> bool {
+        self.plan.retry_address || self.settings.network.transport == Transport::Tcp
     }
 
     fn wait_until_ready(&mut self, cast: &mut Cast) -> Result<(), Failure> {
@@ -401,11 +414,14 @@ impl<'a> Performance<'a> {
                 None => {
                     let rows = self.outcome.rows.iter().zip(&ready).filter(|(_, ready)| !**ready);
                     let missing: Vec<String> = rows.map(|(row, _)| row.name()).collect();
+                    let interface = &self.plan.settings.network.interface;
+                    let question = match self.settings.network.transport {
+                        Transport::Tcp => "may its processes connect with each other on loopback?".to_owned(),
+                        _ => format!("is multicast working on interface {interface}?"),
+                    };
+                    let (missing, seconds) = (missing.join(", "), FORMING_LIMIT.as_secs());
                     return Err(Failure::broken(format!(
-                        "{} did not hear every member within {} s: is multicast working on interface {}?",
-                        missing.join(", "),
-                        FORMING_LIMIT.as_secs(),
-                        self.plan.settings.network.interface,
+                        "{missing} did not hear every member within {seconds} s: {question}"
                     )));
                 }
             }
@@ -425,7 +441,7 @@ impl<'a> Performance<'a> {
                 eprintln!("bourdon: {why}");
             }
             let asked_bytes = self.plan.settings.network.receive_buffer_bytes;
-            if receive_buffer_bytes < asked_bytes {
+            if receive_buffer_bytes < asked_bytes && self.settings.network.transport != Transport::Tcp {
                 eprintln!(
                     "bourdon: the kernel granted a receive buffer of {receive_buffer_bytes} bytes instead of \
                      {asked_bytes}; for full speed raise net.core.rmem_max"
@@ -522,6 +538,7 @@ impl<'a> Performance<'a> {
             let (index, _) = self.restarts.swap_remove(place);
             let mut again = assignment(self.plan, &self.settings, self.outcome.messages, self.history(), index as u16);
             (again.restarted, again.start_ns, again.kill_at) = (true, Some(self.start_ns), None);
+            again.breaks_at.clear();
             again.settings.process.start = Start::Snapshot;
             cast.children[index] = cast.spawn(&again, index)?;
         }

@@ -24,6 +24,8 @@ pub(crate) struct Assignment {
     pub(crate) max_gap_ns: u64,
     /// Kill yourself once you have delivered so many messages.
     pub(crate) kill_at: Option<u64>,
+    /// Close a TCP connection each time you have delivered so many messages; in order.
+    pub(crate) breaks_at: Vec<u64>,
     /// Every eighth message answers the last delivered one.
     pub(crate) replies: bool,
     /// Ask for a barrier every so many messages.
@@ -82,4 +84,6 @@ pub(crate) struct Tally {
     pub(crate) latency_ns: Vec<(u64, u64)>,
     pub(crate) naks_sent: u64,
     pub(crate) repairs_received: u64,
+    /// TCP connections it closed on purpose.
+    pub(crate) links_broken: u64,
 }

@@ -91,6 +91,8 @@ struct DemoProcess {
     restarted: bool,
     /// How many barriers this process has asked for.
     barriers: u64,
+    /// How many connections it has closed.
+    links_broken: u64,
     said_ready: bool,
     said_progress: (u64, u64),
 }
@@ -120,6 +122,7 @@ impl DemoProcess {
             life,
             restarted,
             barriers: 0,
+            links_broken: 0,
             said_ready: false,
             said_progress: (0, 0),
         })
@@ -149,6 +152,7 @@ impl DemoProcess {
                 history.flush();
                 history.failure().map_or(Ok(()), |why| Err(why.to_owned()))?;
             }
+            self.break_link();
             self.hear()?;
             self.tell();
             if work == 0 {
@@ -157,6 +161,14 @@ impl DemoProcess {
                     self.node.wait(sleep).map_err(|error| error.to_string())?;
                 }
             }
+        }
+    }
+
+    /// Closes a connection when it is time; where there is none just now, the next one that there is.
+    fn break_link(&mut self) {
+        let due = self.assignment.breaks_at.get(self.links_broken as usize);
+        if due.is_some_and(|at| self.proof.count() >= *at) && self.node.break_one_link() {
+            self.links_broken += 1;
         }
     }
 
@@ -356,6 +368,7 @@ impl DemoProcess {
             latency_ns: proof.latency_ns.iter_recorded().map(|v| (v.value_iterated_to(), v.count_at_value())).collect(),
             naks_sent: counters.get(Counter::NaksSent),
             repairs_received: counters.get(Counter::RepairsReceived),
+            links_broken: self.links_broken,
         }
     }
 }

@@ -42,11 +42,17 @@ fn object(plan: &Plan, names: &Names, outcome: &Outcome) -> Value {
         "io": outcome.io,
         "rate": names.rate,
         "input_sha256": outcome.input_sha256,
+        "links_broken": links_broken(outcome),
         "gaps_shortened": outcome.gaps_shortened,
         "wall_ns": outcome.wall_ns,
         "processes": outcome.rows.iter().map(row_object).collect::<Vec<_>>(),
         "failures": outcome.failures,
     })
+}
+
+/// TCP connections that processes closed on purpose.
+pub(super) fn links_broken(outcome: &Outcome) -> u64 {
+    outcome.rows.iter().filter_map(|row| Some(row.tally.as_ref()?.links_broken)).sum()
 }
 
 fn row_object(row: &Row) -> Value {
@@ -91,6 +97,9 @@ fn text(plan: &Plan, names: &Names, outcome: &Outcome) -> String {
         names.transport,
         outcome.io,
     ));
+    if plan.break_links > 0 {
+        line(&format!("{} connections closed", links_broken(outcome)));
+    }
     if outcome.gaps_shortened > 0 {
         line(&format!("{} recorded gaps shortened to {} ms", outcome.gaps_shortened, plan.max_gap_ns / 1_000_000));
     }

@@ -1,6 +1,6 @@
 //! Datagrams reach those they are for and nobody else, and ports come and go without harm to others.
 
-use super::{Role, pattern, receive_count, receive_up_to, send_all};
+use super::{Role, pattern, poll_until, receive_count, receive_into, receive_up_to, send_all};
 use crate::{Echo, Idle, Port, To};
 
 /// A datagram to a peer reaches that peer and no other member of the group.
@@ -68,6 +68,30 @@ pub fn groups_do_not_cross_talk<P: Port>(idle: Idle, open: impl Fn(Role) -> P) {
     // What went astray from the first sender would now stand before this.
     send_all(&mut sender, To::Peer(other_receiver.local_address()), b"last", 64);
     assert!(receive_up_to(&mut other_receiver, b"last").is_empty());
+}
+
+/// A broadcast reaches members of all groups with the port number, and leaves their traffic as it is. Ports that can't
+/// broadcast take it and drop it.
+pub fn a_broadcast_reaches_every_group_on_the_port<P: Port>(idle: Idle, open: impl Fn(Role) -> P) {
+    let role = Role::new(idle);
+    let (mut sender, mut receiver, mut stranger) = (open(role), open(role), open(Role { group: 1, ..role }));
+    for round in 0..20 {
+        let (all, few) = (pattern(round, 300), pattern(round + 100, 200));
+        send_all(&mut sender, To::Broadcast, &all, 100);
+        send_all(&mut sender, To::Group, &few, 200);
+        for port in [&mut receiver, &mut stranger] {
+            let mut got = Vec::new();
+            if port.can_broadcast() {
+                poll_until(port, |port| {
+                    receive_into(port, usize::MAX, &mut got);
+                    all.chunks(100).all(|datagram| got.iter().any(|one| one == datagram))
+                });
+            }
+            send_all(&mut sender, To::Peer(port.local_address()), b"last", 64);
+            got.extend(receive_up_to(port, b"last"));
+            assert!(got.iter().all(|one| *one == few || all.chunks(100).any(|datagram| one == datagram)));
+        }
+    }
 }
 
 /// Sending to an address where nobody is any more neither fails nor disturbs the traffic of others, in both directions.

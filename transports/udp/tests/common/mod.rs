@@ -16,8 +16,9 @@ pub(crate) fn fresh_group() -> SocketAddr {
     let mut next = NEXT.lock().expect("nothing panics while it is held");
     *next += 1;
     let [.., high, low] = process::id().to_be_bytes();
-    // Below the ephemeral ports, which unicast sockets take.
-    SocketAddr::from((Ipv4Addr::new(239, 255, high, low), 10_000 + *next))
+    // Below the ephemeral ports, which unicast sockets take; by program, since broadcasts go to all groups of a port.
+    let first = 10_000 + (process::id() % 150) as u16 * 150;
+    SocketAddr::from((Ipv4Addr::new(239, 255, high, low), first + *next))
 }
 
 /// Opens ports into two groups on one port on `lo`, with options changed by `adjust`.

@@ -22,6 +22,9 @@ pub const OUTSTANDING_MAX: usize = 16;
 pub struct Pull {
     /// The nonce of ping n is at n modulo the length.
     nonces: [u64; OUTSTANDING_MAX],
+    /// And when it was sent.
+    sent_at: [Instant; OUTSTANDING_MAX],
+    rtt_ns: Option<u64>,
     sent: u64,
     /// All pings below this are settled.
     settled: u64,
@@ -32,7 +35,15 @@ pub struct Pull {
 impl Pull {
     /// The first ping is due at once.
     pub fn new(now: Instant) -> Self {
-        Self { nonces: [0; OUTSTANDING_MAX], sent: 0, settled: 0, silence: Silence::new(now), due: now }
+        Self {
+            nonces: [0; OUTSTANDING_MAX],
+            sent_at: [now; OUTSTANDING_MAX],
+            rtt_ns: None,
+            sent: 0,
+            settled: 0,
+            silence: Silence::new(now),
+            due: now,
+        }
     }
 
     /// When the next ping is due.
@@ -49,7 +60,8 @@ impl Pull {
             self.silence = Silence::new(now);
         }
         let nonce = rng.u64(..);
-        self.nonces[self.sent as usize % OUTSTANDING_MAX] = nonce;
+        let slot = self.sent as usize % OUTSTANDING_MAX;
+        (self.nonces[slot], self.sent_at[slot]) = (nonce, now);
         self.sent += 1;
         self.due = now + timing.ping_interval_ns.max(1);
         Some(nonce)
@@ -63,7 +75,14 @@ impl Pull {
         };
         self.settled = ping + 1;
         self.silence = Silence::new(now);
+        let rtt_ns = now.since(self.sent_at[ping as usize % OUTSTANDING_MAX]);
+        self.rtt_ns = Some(self.rtt_ns.map_or(rtt_ns, |before| before - before / 8 + rtt_ns / 8));
         true
+    }
+
+    /// The round trip to the peer, smoothed as RFC 6298 does; none before the first answer.
+    pub fn rtt_ns(&self) -> Option<u64> {
+        self.rtt_ns
     }
 
     fn waits(&self) -> bool {

@@ -1,0 +1,268 @@
+//! A replicated state machine: one order book on five processes, the same on each, whoever is killed meanwhile.
+//!
+//! ```sh
+//! cargo run --release -p bourdon --example order_book                       # synthetic events
+//! cargo run --release -p bourdon --example order_book -- FILE.dbn.zst       # recorded ones (market by order)
+//! ```
+//!
+//! The recipe has three steps. *One*: a state machine that is changed by events only (`book.rs`). *Two*: publish the
+//! events on a group in total order, and apply what is delivered, nothing else; every process then goes through the same
+//! states. *Three*: give the state to members that join, which have missed the events before; what is delivered to
+//! them afterwards follows exactly on that state.
+//!
+//! The group is `uniform`: what is delivered anywhere is held by a majority, so what a process does outside because of an
+//! event (confirm a trade, say) is never undone by a crash. At `reliable` a member might act, die, and be the only
+//! one that ever saw the event.
+//!
+//! This program starts three members and two observers as processes. Member 0 publishes. Half-way member 2 is killed
+//! (`kill -9`) and started again; it takes the book over from another member. The end is good if all books are equal.
+
+mod book;
+mod input;
+
+use book::{Book, Event};
+use bourdon::settings::{Reliability, Role, Start};
+use bourdon::{Node, Refusal, Settings, TopicId};
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::time::Duration;
+
+const MEMBERS: u16 = 3;
+const OBSERVERS: u16 = 2;
+const PUBLISHER: u16 = 0;
+/// The member that is killed.
+const VICTIM: usize = 2;
+const EVENTS: usize = 50_000;
+/// How long the whole may wait for any one process.
+const PATIENCE: Duration = Duration::from_secs(60);
+const TOPIC: TopicId = TopicId::of("orders");
+
+/// A process's number, and what it said.
+type Line = (usize, String);
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["process", number, address, count, ref file @ ..] => replicate(number, address, count, file.first().copied()),
+        ["--events", count, ref file @ ..] => conduct(count.parse().unwrap_or(EVENTS), file.first().copied()),
+        ref file => conduct(EVENTS, file.first().copied()),
+    };
+    if let Err(error) = &done {
+        eprintln!("order_book: {error}");
+    }
+    if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn load(count: usize, file: Option<&str>) -> Outcome<Vec<Event>> {
+    Ok(match file {
+        Some(path) => input::read(&PathBuf::from(path), count)?,
+        None => input::synthetic(count),
+    })
+}
+
+// ---- one process of the group -------------------------------------------------------------------------------------
+
+/// Number 0 to 2 are the members, the others observers.
+fn settings(number: u16, address: &str) -> Outcome<Settings> {
+    let mut settings = Settings::default();
+    settings.group.name = "order-book".into();
+    settings.group.address = address.parse()?;
+    settings.group.members = MEMBERS;
+    settings.group.reliability = Reliability::Uniform;
+    settings.process.snapshots = true; // members that join take the book over
+    if number < MEMBERS {
+        settings.process.rank = number;
+    } else {
+        (settings.process.role, settings.process.start) = (Role::Observer, Start::Oldest);
+    }
+    Ok(settings)
+}
+
+/// Keeps a copy of the book until the events are through and stdin is closed.
+fn replicate(number: &str, address: &str, count: &str, file: Option<&str>) -> Outcome<()> {
+    let (number, count): (u16, usize) = (number.parse()?, count.parse()?);
+    let is_publisher = number == PUBLISHER;
+    let events = if is_publisher { load(count, file)? } else { Vec::new() };
+    let mut node = Node::join(&settings(number, address)?)?;
+    let orders = lines_of_stdin();
+    let (mut book, mut sent, mut may_send, mut said) = (Book::default(), 0, 0, 0);
+    let mut is_ready = false;
+    loop {
+        match orders.try_recv() {
+            Ok(order) => may_send = order.parse::<usize>()?,
+            Err(TryRecvError::Disconnected) => return Ok(()),
+            Err(TryRecvError::Empty) => {}
+        }
+        // Publishing changes nothing here: the publisher, too, applies an event when it is delivered to it.
+        while sent < may_send.min(events.len()) {
+            match node.try_publish(TOPIC, &events[sent].to_bytes()) {
+                Ok(_) => sent += 1,
+                Err(Refusal::Window | Refusal::ViewChange | Refusal::Forming | Refusal::NoMajority) => break,
+                Err(refusal) => return Err(refusal.into()),
+            }
+        }
+        let worked = node.poll(|message| {
+            if let Some(event) = Event::from_bytes(message.payload) {
+                book.apply(event); // here is the place to act outside: the event is uniform
+            }
+        })?;
+        while let Some(event) = node.poll_event() {
+            match event {
+                // The state as it is now, between two deliveries, goes to the one that joins.
+                bourdon::Event::SnapshotWanted => node.give_snapshot(&book.to_bytes())?,
+                // It replaces whatever this process had; the next delivery follows on it.
+                bourdon::Event::SnapshotReady => {
+                    let state = node.take_snapshot().unwrap_or_default();
+                    book = Book::from_bytes(&state).ok_or("the snapshot is no book")?;
+                    say(&format!("restored {}", book.events));
+                }
+                _ => {}
+            }
+        }
+        if !is_ready && node.process().is_formed() {
+            is_ready = true;
+            say("ready");
+        }
+        if said == 0 && book.events as usize >= count / 2 {
+            said = 1;
+            say("half");
+        }
+        if said == 1 && book.events as usize >= count {
+            said = 2;
+            let (bid, offer) = book.best();
+            let price = |price: Option<i64>| price.map_or("-".to_owned(), |price| price.to_string());
+            let (hash, resting, traded) = (book.hash(), book.resting(), book.traded);
+            say(&format!("book {hash:016x} {} {} resting {resting} traded {traded}", price(bid), price(offer)));
+        }
+        if worked == 0 && (sent == may_send.min(events.len()) || !is_publisher) {
+            node.wait(Duration::from_millis(20))?;
+        }
+    }
+}
+
+fn lines_of_stdin() -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+fn say(line: &str) {
+    let mut stdout = std::io::stdout().lock();
+    // Nobody listens any more: stdin will say so as well.
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
+
+// ---- all of them ---------------------------------------------------------------------------------------------------
+
+/// The processes, and what they say.
+struct Stage {
+    address: String,
+    count: usize,
+    file: Option<String>,
+    children: Vec<Child>,
+    /// Who said what.
+    lines: Sender<Line>,
+    said: Receiver<Line>,
+}
+
+impl Stage {
+    fn start(&self, number: usize) -> Outcome<Child> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["process", &number.to_string(), &self.address, &self.count.to_string()]).args(&self.file);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let (lines, said) = (child.stdout.take().ok_or("no stdout")?, self.lines.clone());
+        std::thread::spawn(move || {
+            for line in BufReader::new(lines).lines().map_while(Result::ok) {
+                let _ = said.send((number, line)); // at the end nobody asks any more
+            }
+        });
+        Ok(child)
+    }
+
+    /// The next line of any process.
+    fn hear(&self) -> Outcome<Line> {
+        self.said.recv_timeout(PATIENCE).map_err(|_| "no process has said anything for a minute".into())
+    }
+
+    fn wait_for(&self, number: usize, word: &str) -> Outcome<String> {
+        loop {
+            let (who, line) = self.hear()?;
+            if who == number && line.starts_with(word) {
+                return Ok(line);
+            }
+        }
+    }
+
+    /// Tells the publisher how many events it may have published.
+    fn publish(&mut self, up_to: usize) -> Outcome<()> {
+        let stdin = self.children[usize::from(PUBLISHER)].stdin.as_mut().ok_or("no stdin")?;
+        Ok(writeln!(stdin, "{up_to}")?)
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            drop(child.stdin.take()); // whoever has its stdin closed ends
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn conduct(count: usize, file: Option<&str>) -> Outcome<()> {
+    let count = load(count, file)?.len();
+    let pid = std::process::id();
+    let address = format!("239.255.{}.{}:{}", pid >> 8 & 0xff, pid & 0xff, 20_000 + pid % 10_000);
+    let (lines, said) = channel();
+    let mut stage = Stage { address, count, file: file.map(str::to_owned), children: Vec::new(), lines, said };
+    let all = usize::from(MEMBERS + OBSERVERS);
+    for number in 0..all {
+        let child = stage.start(number)?;
+        stage.children.push(child);
+    }
+    let mut waiting: Vec<usize> = (0..all).collect();
+    while !waiting.is_empty() {
+        let (who, line) = stage.hear()?;
+        waiting.retain(|number| *number != who || line != "ready");
+    }
+    println!("{MEMBERS} members and {OBSERVERS} observers are ready; {count} events, uniform, in total order");
+
+    stage.publish(count * 3 / 4)?;
+    stage.wait_for(VICTIM, "half")?;
+    stage.children[VICTIM].kill()?; // SIGKILL: it has no chance to say goodbye
+    stage.children[VICTIM].wait()?;
+    println!("member {VICTIM} was killed after half of them");
+    stage.children[VICTIM] = stage.start(VICTIM)?;
+    let restored = stage.wait_for(VICTIM, "restored")?;
+    let events = restored.trim_start_matches("restored ");
+    println!("member {VICTIM} is back, with the book as it was after {events} events");
+    stage.publish(count)?;
+
+    let mut books = vec![None; all];
+    while books.iter().any(Option::is_none) {
+        let (who, line) = stage.hear()?;
+        if let Some(book) = line.strip_prefix("book ") {
+            books[who] = Some(book.to_owned());
+        }
+    }
+    for (number, book) in books.iter().enumerate() {
+        let who = if number < usize::from(MEMBERS) { "member" } else { "observer" };
+        let rank = number % usize::from(MEMBERS);
+        println!("{who} {rank}: book, best bid, best offer: {}", book.as_deref().unwrap_or_default());
+    }
+    if books.iter().all(|book| *book == books[0]) {
+        println!("All books are equal.");
+        return Ok(());
+    }
+    Err("the books differ".into())
+}

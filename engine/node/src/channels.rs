@@ -1,0 +1,274 @@
+//! Channels: several streams of one group, each with an address, a guarantee and members of its own.
+//!
+//! Trades must come in one order and survive crashes; quotes are worth nothing once they are late. In one stream the
+//! quotes would wait for the trades, and who wants only one of them would pay for both. So a channel is a stream of its
+//! own *with a view of its own*: one more [`Node`], whose group is called `group/channel`. Then each guarantee keeps its
+//! own windows, flush and walk; who does not join a channel receives, acknowledges and holds up nothing of it; what is
+//! lost in one can't look like a gap in another, whatever they share: another group's datagrams are discarded before
+//! anything is counted by number. `docs/decisions/a-channel-has-its-own-view.md` has the price.
+//!
+//! Nothing is promised about the order of two messages on different channels.
+//!
+//! [`Channels`] runs those that one thread has joined. A member is numbered in a channel by its place among
+//! `channel.members`; who is not among them observes.
+//!
+//! Invariants: two channels of a group differ in name, in address, and over tcp in every address; a channel that was left is gone, sockets and all,
+//! once its [`Event::Left`] has come, or after [`LEAVE_MAX_NS`] without a majority to let it go; one channel that fails
+//! to open leaves the others as they were.
+
+use crate::inline::{Node, NodeError};
+use crate::settings::{Reliability, Role, Settings, SettingsError, Transport};
+use bourdon_port::PortError;
+use bourdon_protocol::{Delivery, Event, Standing};
+use bourdon_wire::{Instant, check_name};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Events nobody has fetched: as many as one node keeps; more are dropped, the oldest first.
+const EVENTS_MAX: usize = 256;
+/// How long a member that leaves waits for the others to let it go: several view changes. Then it is gone like one that
+/// crashed.
+pub const LEAVE_MAX_NS: u64 = 10_000_000_000;
+/// A thread can sleep in one port only. With several channels it sleeps in each in turn, so briefly at first and never
+/// longer than this: what another channel gets meanwhile waits as long.
+const SLICE_MIN: Duration = Duration::from_micros(50);
+const SLICE_MAX: Duration = Duration::from_millis(1);
+
+impl Settings {
+    /// The settings of one channel, for [`Node::join`], [`ThreadedNode`](crate::ThreadedNode) and
+    /// [`ClientNode`](crate::ClientNode): those of a group called `group/channel`.
+    ///
+    /// # Errors
+    /// If there is no such channel.
+    pub fn for_channel(&self, name: &str) -> Result<Self, SettingsError> {
+        let Some(channel) = self.channels.iter().find(|channel| channel.name == name) else {
+            let channels = self.channels.iter().map(|channel| channel.name.clone()).collect();
+            let (group, channel) = (self.group.name.clone(), name.to_owned());
+            return Err(SettingsError::NoChannel { group, channel, channels });
+        };
+        let mut settings = Self { channels: Vec::new(), ..self.clone() };
+        let group = &mut settings.group;
+        group.name = full_name(&self.group.name, name);
+        group.address = channel.address;
+        group.order = channel.order.unwrap_or(group.order);
+        group.reliability = channel.reliability.unwrap_or(group.reliability);
+        if group.reliability != Reliability::BestEffort {
+            group.deadline_ns = 0; // the group's own stream may have one all the same
+        }
+        settings.network.peers = channel.peers.clone().unwrap_or_default();
+        settings.network.listen = channel.listen;
+        if let Some(members) = &channel.members {
+            let place = |rank: u16| members.iter().position(|member| *member == rank).map(|place| place as u16);
+            group.members = members.len() as u16;
+            group.sequencer = place(group.sequencer).unwrap_or(0);
+            match place(settings.process.rank) {
+                Some(rank) => settings.process.rank = rank,
+                None => (settings.process.role, settings.process.rank) = (Role::Observer, 0),
+            }
+        }
+        Ok(settings)
+    }
+}
+
+/// What a channel's group is called.
+pub fn full_name(group: &str, channel: &str) -> String {
+    format!("{group}/{channel}")
+}
+
+/// Whether the channels can stand beside each other, and each by itself.
+pub(crate) fn check(settings: &Settings) -> Result<(), SettingsError> {
+    let mut addresses = vec![("the group itself".to_owned(), settings.group.address)];
+    for (index, channel) in settings.channels.iter().enumerate() {
+        let refuse = |what: String| Err(SettingsError::Channel { channel: channel.name.clone(), what });
+        if let Err(source) = check_name(&channel.name) {
+            return refuse(format!("its name is made like a topic's: {source}"));
+        }
+        if channel.name.contains('/') {
+            return refuse("a name with a slash is a group's and a channel's together".to_owned());
+        }
+        if settings.channels[..index].iter().any(|other| other.name == channel.name) {
+            return refuse("another channel has this name".to_owned());
+        }
+        if let Some((other, address)) = addresses.iter().find(|(_, address)| *address == channel.address) {
+            return refuse(format!("{address} is {other}'s address: give it another address or port"));
+        }
+        addresses.push((format!("channel {:?}", channel.name), channel.address));
+        if let Some(members) = &channel.members {
+            let repeats = (1..members.len()).any(|place| members[..place].contains(&members[place]));
+            let strange = members.iter().find(|rank| **rank >= settings.group.members);
+            if let Some(rank) = strange {
+                return refuse(format!("members: {rank} is no rank of a group of {}", settings.group.members));
+            }
+            if members.is_empty() || repeats {
+                return refuse("members: name each rank once, and at least one".to_owned());
+            }
+        }
+        check_mesh(settings, index)?;
+        let own = settings.for_channel(&channel.name).and_then(|settings| settings.check());
+        if let Err(source) = own {
+            return refuse(source.to_string());
+        }
+    }
+    Ok(())
+}
+
+/// Whether a channel over tcp has addresses, and they are nobody else's: what came to a port of two would be for one of
+/// them only.
+fn check_mesh(settings: &Settings, index: usize) -> Result<(), SettingsError> {
+    let (network, channel) = (&settings.network, &settings.channels[index]);
+    let refuse = |what: String| Err(SettingsError::Channel { channel: channel.name.clone(), what });
+    let has_mesh = match network.transport {
+        Transport::Tcp => true,
+        Transport::Auto => !network.peers.is_empty(),
+        Transport::Udp | Transport::Portable => false,
+    };
+    let Some(peers) = channel.peers.as_ref().filter(|peers| !peers.is_empty()) else {
+        let why = "peers is missing: over tcp each channel has connections of its own, so it lists addresses of its own, by its members' ranks in it";
+        return if has_mesh { refuse(why.to_owned()) } else { Ok(()) };
+    };
+    let members = channel.members.as_ref().map_or(usize::from(settings.group.members), Vec::len);
+    if peers.len() != members {
+        return refuse(format!(
+            "peers has {} addresses: list all {members} members, by rank in the channel",
+            peers.len()
+        ));
+    }
+    let group = network.peers.iter().chain(&network.listen);
+    let before = settings.channels[..index].iter();
+    let taken = group.chain(before.flat_map(|other| other.peers.iter().flatten().chain(&other.listen)));
+    match taken.into_iter().find(|address| peers.contains(address) || channel.listen == Some(**address)) {
+        Some(address) => refuse(format!("{address} is the group's or another channel's: give it ports of its own")),
+        None => Ok(()),
+    }
+}
+
+/// The channels that one thread has joined.
+#[derive(Debug)]
+pub struct Channels {
+    settings: Settings,
+    joined: Vec<Joined>,
+    /// Which is polled first, and slept in next.
+    turn: usize,
+    events: VecDeque<(Arc<str>, Event)>,
+    slice: Duration,
+}
+
+#[derive(Debug)]
+struct Joined {
+    name: Arc<str>,
+    node: Node,
+    /// When it is dropped at the latest, if it leaves.
+    leave_by: Option<Instant>,
+}
+
+impl Channels {
+    /// The channels of a group, none of them joined.
+    ///
+    /// # Errors
+    /// If the settings contradict themselves.
+    pub fn new(settings: &Settings) -> Result<Self, NodeError> {
+        settings.check()?;
+        let (joined, events) = (Vec::new(), VecDeque::new());
+        Ok(Self { settings: settings.clone(), joined, turn: 0, events, slice: SLICE_MIN })
+    }
+
+    /// Joins a channel, as what the configuration says this process is in it.
+    ///
+    /// # Errors
+    /// If there is no such channel, it is joined already or still being left, or the network can't be used.
+    pub fn join(&mut self, name: &str) -> Result<(), NodeError> {
+        if self.get(name).is_some() {
+            let (channel, what) = (name.to_owned(), "it is joined, or being left, already".to_owned());
+            return Err(SettingsError::Channel { channel, what }.into());
+        }
+        let node = Node::join(&self.settings.for_channel(name)?)?;
+        self.joined.push(Joined { name: name.into(), node, leave_by: None });
+        Ok(())
+    }
+
+    /// Leaves a channel. A member goes on until the others have a view without it and [`Event::Left`] says so; an
+    /// observer is gone at once.
+    pub fn leave(&mut self, name: &str) {
+        let Some(index) = self.joined.iter().position(|joined| &*joined.name == name) else { return };
+        let joined = &mut self.joined[index];
+        if joined.node.process().standing() == Standing::Member {
+            joined.node.leave();
+            joined.leave_by = joined.leave_by.or(Some(joined.node.now() + LEAVE_MAX_NS));
+        } else {
+            self.joined.remove(index);
+        }
+    }
+
+    /// The channels joined, in the order of joining, those being left included.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.joined.iter().map(|joined| &*joined.name)
+    }
+
+    /// A channel that was joined, to look at.
+    pub fn get(&self, name: &str) -> Option<&Node> {
+        self.joined.iter().find(|joined| &*joined.name == name).map(|joined| &joined.node)
+    }
+
+    /// A channel that was joined, to publish on.
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut Node> {
+        self.joined.iter_mut().find(|joined| &*joined.name == name).map(|joined| &mut joined.node)
+    }
+
+    /// Polls every channel once, each time another one first; says how much was done.
+    ///
+    /// # Errors
+    /// If a port is broken.
+    pub fn poll(&mut self, mut on_delivery: impl FnMut(&str, Delivery<'_>)) -> Result<usize, PortError> {
+        let mut work_count = 0;
+        let count = self.joined.len();
+        self.turn = (self.turn + 1) % count.max(1);
+        for place in 0..count {
+            let joined = &mut self.joined[(self.turn + place) % count];
+            let name = &joined.name;
+            work_count += joined.node.poll(|delivery| on_delivery(name, delivery))?;
+            while let Some(event) = joined.node.poll_event() {
+                if let Event::Left(_) = event {
+                    joined.leave_by = Some(Instant(0));
+                }
+                if self.events.len() == EVENTS_MAX {
+                    self.events.pop_front();
+                }
+                self.events.push_back((Arc::clone(name), event));
+                work_count += 1;
+            }
+        }
+        self.joined.retain(|joined| joined.leave_by.is_none_or(|by| joined.node.now() < by));
+        if work_count > 0 {
+            self.slice = SLICE_MIN;
+        }
+        Ok(work_count)
+    }
+
+    /// The next event, and of which channel it is.
+    pub fn poll_event(&mut self) -> Option<(Arc<str>, Event)> {
+        self.events.pop_front()
+    }
+
+    /// Sleeps until something may have come or something is due, at most for `longest`. With several channels it comes
+    /// back after a millisecond at the latest: who must sleep longer, or wake sooner, runs a
+    /// [`ThreadedNode`](crate::ThreadedNode) for each.
+    ///
+    /// # Errors
+    /// If a port is broken.
+    pub fn wait(&mut self, longest: Duration) -> Result<(), PortError> {
+        match &mut self.joined[..] {
+            [] => {
+                std::thread::sleep(longest.min(SLICE_MAX));
+                Ok(())
+            }
+            [only] => only.node.wait(longest),
+            several => {
+                self.turn = (self.turn + 1) % several.len();
+                let slice = self.slice.min(longest);
+                self.slice = (self.slice * 2).min(SLICE_MAX);
+                several[self.turn].node.wait(slice)
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Direct messages on real sockets: inline, threaded and client nodes; through loss; by source.
+
+mod common;
+
+use bourdon::settings::{IdleStrategy, Transport};
+use bourdon::{
+    ClientNode, DirectMessage, DirectNews, DirectOutcome, DirectRefusal, DirectTo, Node, Rank, ThreadedNode,
+};
+use common::{TOPIC, World, free_addresses, until};
+
+/// Members that have formed.
+fn formed(world: &World) -> Vec<Node> {
+    let mut nodes: Vec<_> = (0..world.members).map(|rank| Node::join(&world.member(rank)).expect("it joins")).collect();
+    until("the group to form", || {
+        poll_all(&mut nodes);
+        nodes.iter().all(|node| node.process().is_formed())
+    });
+    nodes
+}
+
+fn poll_all(nodes: &mut [Node]) {
+    for node in nodes {
+        node.poll(|_| {}).expect("the port works");
+    }
+}
+
+fn received(node: &mut Node) -> Vec<DirectMessage> {
+    std::iter::from_fn(|| node.poll_direct()).collect()
+}
+
+#[test]
+fn members_observers_and_clients_reach_each_other() {
+    reach_each_other(&World::new(2));
+}
+
+#[test]
+fn members_observers_and_clients_reach_each_other_over_tcp() {
+    reach_each_other(&World::new(2).over(Transport::Tcp, free_addresses(2, "127.0.0.1")));
+}
+
+fn reach_each_other(world: &World) {
+    let mut nodes = formed(world);
+    nodes.push(Node::join(&world.observer()).expect("it joins"));
+    let mut client = ClientNode::open(&world.member(0)).expect("it opens");
+    let mut all = |done: &mut dyn FnMut(&mut Vec<Node>, &mut ClientNode) -> bool| {
+        until("a direct message", || {
+            poll_all(&mut nodes);
+            client.poll().expect("the port works");
+            done(&mut nodes, &mut client)
+        });
+    };
+    all(&mut |nodes, client| nodes[2].process().is_formed() && client.members().len() == 2);
+    // The client asks the member, which answers to the address that stands in the question.
+    all(&mut |_, client| client.send_to(Rank(1), b"question").is_ok());
+    let mut question = None;
+    all(&mut |nodes, _| {
+        question = question.take().or(nodes[1].poll_direct());
+        question.is_some()
+    });
+    let question = question.expect("it came");
+    assert_eq!((question.from, question.broadcast, &question.payload[..]), (Rank::CLIENT, false, &b"question"[..]));
+    all(&mut |nodes, _| nodes[1].send_to_address(question.address, b"answer").is_ok());
+    all(&mut |_, client| client.poll_direct().is_some_and(|message| message.payload == b"answer"));
+    all(&mut |nodes, _| matches!(nodes[1].poll_outcome(), Some(DirectOutcome::Done { by: Rank::CLIENT, .. })));
+    all(&mut |_, client| matches!(client.poll_outcome(), Some(DirectOutcome::Done { by: Rank(1), .. })));
+    // The observer asks any member: exactly one takes it.
+    all(&mut |nodes, _| nodes[2].send_any(&[], b"job").is_ok());
+    let mut by = None;
+    all(&mut |nodes, _| match nodes[2].poll_outcome() {
+        Some(DirectOutcome::Done { by: taker, rtt_ns: 1.., .. }) => by.replace(taker).is_none(),
+        Some(other) => panic!("{other:?}"),
+        None => false,
+    });
+    let mut taken = Vec::new();
+    all(&mut |nodes, _| {
+        (0..2).for_each(|rank| taken.extend(received(&mut nodes[rank]).into_iter().map(|_| Rank(rank as u16))));
+        !taken.is_empty()
+    });
+    assert_eq!(taken, [by.expect("somebody took it")]);
+}
+
+#[test]
+fn a_broadcast_is_heard_once_by_all_others() {
+    is_heard_by_all(&World::new(2));
+}
+
+#[test]
+fn a_broadcast_goes_by_multicasts_side_of_auto_and_not_over_tcp() {
+    is_heard_by_all(&World::new(2).over(Transport::Auto, free_addresses(2, "127.0.0.1")));
+    let world = World::new(2).over(Transport::Tcp, free_addresses(2, "127.0.0.1"));
+    assert_eq!(formed(&world)[0].broadcast(b"hello"), Err(DirectRefusal::NoBroadcast));
+}
+
+fn is_heard_by_all(world: &World) {
+    let mut nodes = formed(world);
+    nodes.push(Node::join(&world.observer()).expect("it joins"));
+    until("a spectator", || {
+        poll_all(&mut nodes);
+        nodes[2].process().is_formed()
+    });
+    nodes[0].broadcast(b"to whom it may concern").expect("lo can");
+    let mut heard = vec![0; 3];
+    until("both to hear", || {
+        for (node, heard) in nodes.iter_mut().zip(&mut heard) {
+            node.poll(|_| {}).expect("the port works");
+            *heard += received(node).iter().filter(|message| message.broadcast && message.from == Rank(0)).count();
+        }
+        heard[1..] == [1, 1]
+    });
+    assert_eq!(heard, [0, 1, 1]);
+    let too_long = vec![0; 1408];
+    assert_eq!(nodes[0].broadcast(&too_long), Err(DirectRefusal::TooLarge { limit_bytes: 1284 }));
+}
+
+#[test]
+fn threaded_nodes_through_loss_and_duplication() {
+    for idle in [IdleStrategy::Park, IdleStrategy::Yield] {
+        let world = World::new(2);
+        let mut nodes: Vec<_> = (0..2)
+            .map(|rank| {
+                let mut settings = world.member(rank);
+                settings.threads.idle = idle;
+                (settings.faults.drop_percent, settings.faults.duplicate_percent) = (10.0, 10.0);
+                ThreadedNode::start(&settings).expect("it starts").0
+            })
+            .collect();
+        until("the group to form", || {
+            matches!(nodes[0].poll_event(), Some(bourdon::NodeEvent::Group(bourdon::Event::View { .. })))
+        });
+        let (mut sent, mut ended, mut got) = (0u32, 0, Vec::new());
+        until("all to be taken", || {
+            // The ring has room for more than the protocol takes at once.
+            while sent < 100 && sent - ended < 16 {
+                match nodes[0].send_direct(DirectTo::Rank(Rank(1)), &sent.to_le_bytes()) {
+                    Some(call) => assert_eq!(call.0, u64::from(sent)),
+                    None => break,
+                }
+                sent += 1;
+            }
+            while let Some(news) = nodes[0].poll_direct() {
+                assert!(matches!(news, DirectNews::Ended(DirectOutcome::Done { by: Rank(1), .. })), "{news:?}");
+                ended += 1;
+            }
+            while let Some(news) = nodes[1].poll_direct() {
+                let DirectNews::Received(message) = news else { panic!("{news:?}") };
+                got.push(u32::from_le_bytes(message.payload.try_into().expect("as sent")));
+            }
+            ended == 100 && got.len() == 100
+        });
+        assert_eq!(got, (0..100).collect::<Vec<_>>(), "{idle:?}: each once, in order");
+        let call = nodes[0].send_direct(DirectTo::Rank(Rank(9)), b"nobody").expect("there is room");
+        until("the refusal", || {
+            nodes[0].poll_direct() == Some(DirectNews::Refused(call, DirectRefusal::Unheard(Rank(9))))
+        });
+    }
+}
+
+#[test]
+fn a_node_hears_the_sources_it_names_while_it_runs() {
+    let mut world = World::new(1);
+    world.address.set_ip(std::net::IpAddr::from([232, 76, world.address.port().to_be_bytes()[0], 9]));
+    let source = std::net::IpAddr::from([127, 0, 0, 1]);
+    let mut settings = world.member(0);
+    let error = Node::join(&settings).expect_err("nobody is named");
+    assert!(error.to_string().contains("network.sources"), "{error}");
+    settings.network.sources = vec![source];
+    let mut member = Node::join(&settings).expect("it joins");
+    let mut observer = world.observer();
+    observer.network.sources = vec![source];
+    let mut observer = Node::join(&observer).expect("it joins");
+    let both = |member: &mut Node, observer: &mut Node, wanted: usize| {
+        let mut heard = 0;
+        until("the observer to hear", || {
+            member.poll(|_| {}).expect("the port works");
+            observer.poll(|_| heard += 1).expect("the port works");
+            observer.process().is_formed() && heard == wanted
+        });
+    };
+    both(&mut member, &mut observer, 0);
+    observer.leave_source(source).expect("it was joined");
+    member.try_publish(TOPIC, b"unheard for now").expect("there is room");
+    // By unicast, which no source filter concerns: when this is here, the multicast before it would have been.
+    let to = observer.local_address().into();
+    let (mut told, mut heard) = (false, 0);
+    until("the unicast", || {
+        member.poll(|_| {}).expect("the port works");
+        told = told || member.send_to_address(to, b"last").is_ok();
+        observer.poll(|_| heard += 1).expect("the port works");
+        observer.poll_direct().is_some()
+    });
+    assert_eq!(heard, 0, "the source was left");
+    observer.join_source(source).expect("it can be joined again");
+    both(&mut member, &mut observer, 1);
+}

@@ -1,0 +1,181 @@
+//! A process that is in no view and follows none, and yet sends and receives direct messages.
+//!
+//! It knows the members by their heartbeats only: where each is, and when it was last heard. How far away they are it
+//! finds out by probes of its own. That is all a client needs to ask one of them something, the nearest or a certain one,
+//! and to be answered.
+//!
+//! Pure like [`Process`](crate::Process): bytes and time in, bytes out.
+
+use crate::control::direct::caller::{Health, Target, Wish};
+use crate::control::direct::{Direct, Out};
+use crate::counters::Counters;
+use crate::event::{CallId, DirectMessage, DirectOutcome, DirectRefusal};
+use crate::outbox::{Destination, Outbox};
+use alloc::vec;
+use alloc::vec::Vec;
+use bourdon_wire::records::{Heartbeat, heartbeat_flags};
+use bourdon_wire::{
+    Address, CONTROL_CHANNEL, ClientId, Datagram, DatagramHeader, Epoch, GroupId, HEADER_BYTES, Incarnation, Instant,
+    Kind, Rank,
+};
+
+/// Who was not heard for so long is not there: members speak every 10 ms, a hundred at the worst.
+const SILENT_NS: u64 = 300_000_000;
+
+/// A member, as its heartbeats tell.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    incarnation: Incarnation,
+    address: Address,
+    heard_at: Instant,
+}
+
+/// A process beside the group.
+#[derive(Debug)]
+pub struct Bystander {
+    group: GroupId,
+    known: Vec<Option<Known>>,
+    direct: Direct,
+    outbox: Outbox,
+    counters: Counters,
+}
+
+impl Bystander {
+    /// One with an id nobody else has, reachable at `address`, sending datagrams of at most `mtu_bytes`.
+    pub fn new(group: GroupId, id: ClientId, address: Address, mtu_bytes: usize) -> Self {
+        let incarnation = Incarnation(id.0 as u32);
+        let header = DatagramHeader::new(group, Epoch(0), Rank::CLIENT, incarnation, CONTROL_CHANNEL);
+        Self {
+            group,
+            known: vec![None; Rank::MAX.index() + 1],
+            direct: Direct::new(id.0, address, mtu_bytes - HEADER_BYTES),
+            outbox: Outbox::new(header, 0),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes a datagram in.
+    pub fn on_datagram(&mut self, now: Instant, bytes: &[u8]) {
+        let Ok(datagram) = Datagram::parse(bytes, self.group) else { return };
+        let (header, rank) = (datagram.header, datagram.header.rank());
+        if header.channel() != CONTROL_CHANNEL {
+            return;
+        }
+        for frame in datagram.frames() {
+            match frame.kind() {
+                Some(Kind::Heartbeat) => {
+                    let Some((said, _)) = Heartbeat::read(frame.body) else { continue };
+                    let formed = said.flags.get() & heartbeat_flags::FORMED != 0;
+                    if let Some(known) =
+                        self.known.get_mut(rank.index()).filter(|_| said.address.is_reachable() && formed)
+                    {
+                        let incarnation = header.incarnation();
+                        *known = Some(Known { incarnation, address: said.address, heard_at: now });
+                    }
+                }
+                Some(Kind::Direct) => {
+                    let mut out = Out { outbox: &mut self.outbox, counters: &mut self.counters };
+                    self.direct.receive(now, rank, frame.body, &mut out);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The members heard lately.
+    pub fn members(&self, now: Instant) -> impl Iterator<Item = Rank> {
+        let lately = move |known: &Known| now.since(known.heard_at) < SILENT_NS;
+        let is_there = move |(rank, known): (usize, &Option<Known>)| {
+            known.as_ref().filter(|known| lately(known)).map(|_| Rank(rank as u16))
+        };
+        self.known.iter().enumerate().filter_map(is_there)
+    }
+
+    /// As [`Process::send_to`](crate::Process::send_to).
+    ///
+    /// # Errors
+    /// If it is too long, too many are under way, or the member was not heard.
+    pub fn send_to(&mut self, now: Instant, rank: Rank, payload: &[u8]) -> Result<CallId, DirectRefusal> {
+        let target = self.target(rank).ok_or(DirectRefusal::Unheard(rank))?;
+        self.call(now, Wish::One, vec![target], payload)
+    }
+
+    /// As [`Process::send_to_address`](crate::Process::send_to_address).
+    ///
+    /// # Errors
+    /// If it is too long, too many are under way, or nothing can be sent there.
+    pub fn send_to_address(&mut self, now: Instant, to: Address, payload: &[u8]) -> Result<CallId, DirectRefusal> {
+        if !to.is_reachable() {
+            return Err(DirectRefusal::Unreachable);
+        }
+        self.call(now, Wish::One, vec![Target { member: None, address: to, rtt_ns: None }], payload)
+    }
+
+    /// As [`Process::send_any`](crate::Process::send_any); none named means all members heard lately.
+    ///
+    /// # Errors
+    /// If it is too long, too many are under way, or none of them was heard.
+    pub fn send_any(&mut self, now: Instant, among: &[Rank], payload: &[u8]) -> Result<CallId, DirectRefusal> {
+        let all: Vec<Rank> = self.members(now).collect();
+        let among = if among.is_empty() { &all[..] } else { among };
+        let targets = among.iter().filter_map(|rank| self.target(*rank)).collect();
+        self.call(now, Wish::Any, targets, payload)
+    }
+
+    /// As [`Process::broadcast`](crate::Process::broadcast).
+    ///
+    /// # Errors
+    /// If it is too long.
+    pub fn broadcast(&mut self, now: Instant, payload: &[u8]) -> Result<(), DirectRefusal> {
+        let mut out = Out { outbox: &mut self.outbox, counters: &mut self.counters };
+        self.direct.broadcast(now, payload, &mut out)
+    }
+
+    fn target(&self, rank: Rank) -> Option<Target> {
+        let known = self.known.get(rank.index())?.as_ref()?;
+        Some(Target { member: Some((rank, Some(known.incarnation))), address: known.address, rtt_ns: None })
+    }
+
+    fn call(
+        &mut self,
+        now: Instant,
+        wish: Wish,
+        targets: Vec<Target>,
+        payload: &[u8],
+    ) -> Result<CallId, DirectRefusal> {
+        self.direct.call(now, wish, targets, payload)
+    }
+
+    /// Does what is due, then hands out what must be sent. `send` says how many datagrams it took: none or one.
+    pub fn transmit(&mut self, now: Instant, mut send: impl FnMut(Destination, &[u8], usize) -> usize) {
+        if self.direct.is_calling() {
+            let known = &self.known;
+            let health = |target: &Target| {
+                let Some((rank, life)) = target.member else { return Health::Well };
+                match known.get(rank.index()).and_then(Option::as_ref) {
+                    Some(known) if Some(known.incarnation) != life => Health::Gone,
+                    Some(known) if now.since(known.heard_at) < SILENT_NS => Health::Well,
+                    _ => Health::Suspected,
+                }
+            };
+            let mut out = Out { outbox: &mut self.outbox, counters: &mut self.counters };
+            self.direct.tend(now, health, &mut out);
+        }
+        self.outbox.drain(&mut send);
+    }
+
+    /// When to call [`Bystander::transmit`] again, at the latest.
+    pub fn next_deadline(&self) -> Instant {
+        if self.outbox.is_empty() { self.direct.due() } else { Instant(0) }
+    }
+
+    /// The next direct message received.
+    pub fn poll_direct(&mut self) -> Option<DirectMessage> {
+        self.direct.poll_message()
+    }
+
+    /// How the next of the direct messages sent did.
+    pub fn poll_outcome(&mut self) -> Option<DirectOutcome> {
+        self.direct.poll_outcome()
+    }
+}

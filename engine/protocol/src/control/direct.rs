@@ -1,0 +1,167 @@
+//! Direct messages: to one process, to the nearest of several, or to all that hear the network, beside the stream.
+//!
+//! Not everything is for everybody. A question to one member, a job for whichever of some equals is nearest, a call to
+//! whoever is out there: the group's stream would carry each to all, in order, and hold it until the slowest has it. So
+//! these go by themselves, one datagram each. A datagram may be lost, so a message to one is sent again until it is
+//! answered; the obvious table of ids seen lately then delivers one twice as soon as it is full.
+//!
+//! Here each sender's life numbers its messages to a receiver consecutively, and says with each which is the oldest it
+//! may still send. A receiver keeps for each sender one number, the next it will take, and takes exactly that one: none
+//! comes twice, and they come in order ([`receiver`]). The caller's half is [`caller`].
+//!
+//! Invariants: within one life of a receiver a message is delivered at most once; messages from one process to another
+//! are delivered in the order of the calls, as far as they are; an answer is never longer than what it answers; every
+//! call ends, with an outcome, after [`caller::GIVE_UP_NS`]. Source: Birrell and Nelson (1984), §3.3,
+//! for a callee that keeps one number a caller; RFC 1546 for anycast, here done by the callers.
+
+pub(crate) mod caller;
+pub(crate) mod receiver;
+
+use crate::counters::Counters;
+use crate::event::{CallId, DirectMessage, DirectOutcome, DirectRefusal};
+use crate::outbox::{Destination, Outbox};
+use alloc::vec::Vec;
+use bourdon_wire::records::{self, direct_steps};
+use bourdon_wire::{Address, FRAME_HEADER_BYTES, Instant, Kind, Rank};
+use caller::{Caller, Health, Target, Wish};
+use receiver::Receiver;
+use zerocopy::IntoBytes;
+
+/// Both halves of one process.
+#[derive(Debug)]
+pub(crate) struct Direct {
+    life: u64,
+    address: Address,
+    /// The longest payload: what one datagram has room for.
+    limit_bytes: usize,
+    caller: Caller,
+    receiver: Receiver,
+    next_broadcast: u64,
+}
+
+/// Where records go.
+pub(crate) struct Out<'a> {
+    pub(crate) outbox: &'a mut Outbox,
+    pub(crate) counters: &'a mut Counters,
+}
+
+impl Out<'_> {
+    fn send(&mut self, now: Instant, to: Destination, record: &records::Direct, payload: &[u8]) {
+        self.outbox.record(now, to, Kind::Direct, [record.as_bytes(), payload], self.counters);
+    }
+}
+
+impl Direct {
+    /// For a process reachable at `address`, whose `life` is nobody else's, with frames of at most `frame_bytes`.
+    pub(crate) fn new(life: u64, address: Address, frame_bytes: usize) -> Self {
+        let limit_bytes = frame_bytes - FRAME_HEADER_BYTES - records::Direct::BYTES;
+        Self { life, address, limit_bytes, caller: Caller::default(), receiver: Receiver::default(), next_broadcast: 0 }
+    }
+
+    /// Begins a call, to the only target or to the nearest of several; [`Direct::tend`] sends it.
+    pub(crate) fn call(
+        &mut self,
+        now: Instant,
+        wish: Wish,
+        targets: Vec<Target>,
+        payload: &[u8],
+    ) -> Result<CallId, DirectRefusal> {
+        self.check(payload)?;
+        self.caller.begin(now, wish, targets, payload)
+    }
+
+    /// Tells all that hear the network, once.
+    pub(crate) fn broadcast(&mut self, now: Instant, payload: &[u8], out: &mut Out<'_>) -> Result<(), DirectRefusal> {
+        self.check(payload)?;
+        let record = self.record(direct_steps::BROADCAST, self.next_broadcast, 0, now);
+        self.next_broadcast += 1;
+        out.send(now, Destination::Broadcast, &record, payload);
+        Ok(())
+    }
+
+    fn check(&self, payload: &[u8]) -> Result<(), DirectRefusal> {
+        let limit_bytes = self.limit_bytes;
+        if payload.len() > limit_bytes { Err(DirectRefusal::TooLarge { limit_bytes }) } else { Ok(()) }
+    }
+
+    fn record(&self, step: u16, sequence: u64, oldest: u64, now: Instant) -> records::Direct {
+        records::Direct {
+            step: step.into(),
+            life: self.life.into(),
+            sequence: sequence.into(),
+            oldest: oldest.into(),
+            sent_ns: now.0.into(),
+            reply_to: self.address,
+        }
+    }
+
+    /// Sends what is due and gives up what is late; `health` says what is known of a target by other means.
+    pub(crate) fn tend(&mut self, now: Instant, health: impl Fn(&Target) -> Health, out: &mut Out<'_>) {
+        self.caller.tend(now, health);
+        while let Some(target) = self.caller.next_probe() {
+            out.send(now, Destination::Peer(target), &self.record(direct_steps::PROBE, 0, 0, now), &[]);
+        }
+        let (life, address) = (self.life, self.address);
+        self.caller.due_copies(now, |to, sequence, oldest, payload| {
+            let record = records::Direct {
+                step: direct_steps::SEND.into(),
+                life: life.into(),
+                sequence: sequence.into(),
+                oldest: oldest.into(),
+                sent_ns: now.0.into(),
+                reply_to: address,
+            };
+            out.send(now, Destination::Peer(to), &record, payload);
+        });
+    }
+
+    /// Takes in a record that `rank` sent.
+    pub(crate) fn receive(&mut self, now: Instant, rank: Rank, body: &[u8], out: &mut Out<'_>) {
+        let Some((record, payload)) = records::Direct::read(body) else { return };
+        let own = record.life.get() == self.life;
+        let answer = match record.step.get() {
+            direct_steps::TAKEN if own => return self.caller.taken(now, rank, record),
+            direct_steps::BUSY if own => return self.caller.busy(record),
+            direct_steps::ECHO if own => return self.caller.echo(now, record),
+            direct_steps::BROADCAST if !own => {
+                return self.receiver.hear(now, rank, record, payload, out.counters);
+            }
+            direct_steps::PROBE if !own => direct_steps::ECHO,
+            direct_steps::SEND if !own => match self.receiver.take(now, rank, record, payload, out.counters) {
+                Some(answer) => answer,
+                None => return,
+            },
+            _ => return,
+        };
+        if record.reply_to.is_reachable() && record.reply_to != self.address {
+            let answer = records::Direct { step: answer.into(), reply_to: self.address, ..*record };
+            out.send(now, Destination::Peer(record.reply_to), &answer, &[]);
+        }
+    }
+
+    /// When [`Direct::tend`] must be called, at the latest.
+    #[inline]
+    pub(crate) fn due(&self) -> Instant {
+        self.caller.due()
+    }
+
+    /// Whether any call is under way.
+    pub(crate) fn is_calling(&self) -> bool {
+        self.caller.is_calling()
+    }
+
+    /// The next message received, oldest first.
+    pub(crate) fn poll_message(&mut self) -> Option<DirectMessage> {
+        self.receiver.poll()
+    }
+
+    /// How the next call that ended did.
+    pub(crate) fn poll_outcome(&mut self) -> Option<DirectOutcome> {
+        self.caller.poll()
+    }
+
+    /// Messages received and not fetched.
+    pub(crate) fn held(&self) -> usize {
+        self.receiver.held()
+    }
+}

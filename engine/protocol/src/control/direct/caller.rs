@@ -1,0 +1,371 @@
+//! The caller's half: sends until somebody says that he took it, nearest first, and says how it ended.
+//!
+//! A message to one process is sent again after [`RETRY_MIN_NS`], then after twice as long each time; everything under
+//! way to that process goes again, in order, since the receiver takes nothing behind a gap. A message to any of several
+//! goes to the nearest by measured round trip. Members measure each other by the detector's pings; who is no member
+//! probes those it knows nothing of and waits [`PROBE_NS`] for the answers, no longer. If the nearest does not answer
+//! within [`FAIL_OVER_NS`], or is suspected, the message goes to the next nearest under its number there.
+//!
+//! Numbers are consecutive for each receiver. A caller that has talked to more receivers than it remembers forgets the
+//! one it talked to longest ago; if it meets that one again it goes on above every number it has ever used, so that none
+//! is used twice.
+//!
+//! After a fail-over two processes may have taken the message: the first may have done so just before it died, or its
+//! answer was lost. Nothing that ends in finite time can rule that out.
+
+use crate::event::{CallId, DirectFailure, DirectOutcome, DirectRefusal};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use bourdon_wire::records;
+use bourdon_wire::{Address, Incarnation, Instant, Rank};
+
+/// The first pause before a message is sent again: several wake-ups of a loaded host.
+pub(crate) const RETRY_MIN_NS: u64 = 10_000_000;
+/// The longest: each pause doubles up to this, so that a receiver that is away for a while is soon found back.
+const RETRY_MAX_NS: u64 = 320_000_000;
+/// How long a call lasts at most.
+pub(crate) const GIVE_UP_NS: u64 = 5_000_000_000;
+/// How long the nearest may take before the next nearest is tried: as long as the detectors take to suspect somebody.
+pub(crate) const FAIL_OVER_NS: u64 = 100_000_000;
+/// How long a caller waits for probes before it takes those for the nearest that have answered.
+const PROBE_NS: u64 = 20_000_000;
+/// A round trip measured longer ago is measured again, beside the calls.
+const FRESH_NS: u64 = 1_000_000_000;
+/// Calls under way, and outcomes not fetched: less than the 64 that a receiver tells apart.
+pub(crate) const CALLS_MAX: usize = 32;
+/// Receivers remembered: a full view's and as many others.
+const PEERS_MAX: usize = 128;
+
+/// Whether a call needs that very target, or any of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    One,
+    Any,
+}
+
+/// Somebody who may take a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// Which member, in which life, if it is known to be one.
+    pub(crate) member: Option<(Rank, Option<Incarnation>)>,
+    pub(crate) address: Address,
+    /// How far away it is, if others know.
+    pub(crate) rtt_ns: Option<u64>,
+}
+
+/// What is known of a target by other means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Health {
+    Well,
+    Suspected,
+    Gone,
+}
+
+/// One receiver.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    address: Address,
+    /// The number of the next message.
+    next: u64,
+    retry_at: Instant,
+    pause_ns: u64,
+    rtt_ns: Option<u64>,
+    measured_at: Instant,
+    /// A probe is to be sent.
+    probe: bool,
+    /// It let a call or a probe go unanswered: nobody waits for its round trip.
+    mute: bool,
+    used_at: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Leg {
+    address: Address,
+    sequence: u64,
+}
+
+#[derive(Debug)]
+struct Call {
+    id: CallId,
+    wish: Wish,
+    payload: Vec<u8>,
+    /// Who has not been tried, the nearest last.
+    targets: Vec<Target>,
+    /// Whom it is with.
+    current: Option<(Target, Leg)>,
+    /// Whom it was with, whose answer may still come.
+    before: Vec<Leg>,
+    probed_until: Instant,
+    fail_over_at: Instant,
+    give_up_at: Instant,
+    attempts: u32,
+    /// Not sent yet to whom it is with.
+    is_fresh: bool,
+    was_busy: bool,
+}
+
+/// All calls of a process.
+#[derive(Debug, Default)]
+pub(crate) struct Caller {
+    calls: Vec<Call>,
+    peers: Vec<Peer>,
+    /// Above every number used with a receiver that was forgotten.
+    first: u64,
+    next_id: u64,
+    outcomes: VecDeque<DirectOutcome>,
+}
+
+impl Caller {
+    pub(crate) fn begin(
+        &mut self,
+        now: Instant,
+        wish: Wish,
+        mut targets: Vec<Target>,
+        payload: &[u8],
+    ) -> Result<CallId, DirectRefusal> {
+        if targets.is_empty() {
+            return Err(DirectRefusal::Nobody);
+        }
+        if self.calls.len() + self.outcomes.len() >= CALLS_MAX {
+            return Err(DirectRefusal::TooMany { limit: CALLS_MAX });
+        }
+        // Whoever is named twice would get it twice.
+        targets.sort_by_key(|target| target.member.map(|(rank, _)| rank));
+        targets.dedup_by_key(|target| target.address);
+        targets.truncate(PEERS_MAX / 2);
+        let mut unknown = false;
+        for target in &targets {
+            let peer = self.peer(now, target.address);
+            let stale = target.rtt_ns.is_none() && (peer.rtt_ns.is_none() || now.since(peer.measured_at) > FRESH_NS);
+            peer.probe |= stale && wish == Wish::Any;
+            unknown |= target.rtt_ns.or(peer.rtt_ns).is_none() && !peer.mute;
+        }
+        let id = CallId(self.next_id);
+        self.next_id += 1;
+        let waits = wish == Wish::Any && unknown && targets.len() > 1;
+        self.calls.push(Call {
+            id,
+            wish,
+            payload: payload.into(),
+            targets,
+            current: None,
+            before: Vec::new(),
+            probed_until: if waits { now + PROBE_NS } else { now },
+            fail_over_at: Instant::NEVER,
+            give_up_at: now + GIVE_UP_NS,
+            attempts: 0,
+            is_fresh: false,
+            was_busy: false,
+        });
+        Ok(id)
+    }
+
+    /// Turns to the next target where the one before failed, and ends what can't go on.
+    pub(crate) fn tend(&mut self, now: Instant, health: impl Fn(&Target) -> Health) {
+        for index in 0..self.calls.len() {
+            let call = &self.calls[index];
+            let late = now >= call.fail_over_at;
+            let ill = |(target, _): &(Target, Leg)| health(target) != Health::Well;
+            let moves = match &call.current {
+                None => call.before.is_empty() && (now >= call.probed_until || self.knows_all(call)),
+                Some(current) => call.wish == Wish::Any && !call.targets.is_empty() && (late || ill(current)),
+            };
+            if moves {
+                self.turn(now, index, late, &health);
+            }
+        }
+        let mut ended = Vec::new();
+        self.calls.retain(|call| {
+            let gone =
+                call.wish == Wish::One && call.current.is_some_and(|(target, _)| health(&target) == Health::Gone);
+            let why = match call.was_busy {
+                _ if gone => DirectFailure::Gone,
+                true => DirectFailure::Busy,
+                false => DirectFailure::NoAnswer,
+            };
+            let ends = gone || now >= call.give_up_at;
+            if ends {
+                ended.push(DirectOutcome::Failed { call: call.id, why, attempts: call.attempts });
+            }
+            !ends
+        });
+        self.outcomes.extend(ended);
+    }
+
+    fn knows_all(&self, call: &Call) -> bool {
+        let knows = |peer: &Peer| peer.rtt_ns.is_some() || peer.mute;
+        let known = |target: &Target| {
+            target.rtt_ns.is_some() || self.peers.iter().any(|peer| peer.address == target.address && knows(peer))
+        };
+        call.targets.iter().all(known)
+    }
+
+    /// Gives a call to the nearest of those not tried, the well before the suspected; a last one keeps it for good.
+    fn turn(&mut self, now: Instant, index: usize, late: bool, health: &impl Fn(&Target) -> Health) {
+        let mut targets = core::mem::take(&mut self.calls[index].targets);
+        let far = |target: &Target| {
+            let rtt_ns = target.rtt_ns.or_else(|| self.rtt_ns(target.address)).unwrap_or(u64::MAX);
+            (health(target) != Health::Well, rtt_ns)
+        };
+        targets.sort_by_key(far);
+        targets.reverse(); // of equals the first one named
+        let next = targets.pop();
+        if let Some((before, leg)) = self.calls[index].current.take() {
+            self.calls[index].before.push(leg);
+            let peer = self.peer(now, before.address);
+            peer.mute |= late;
+            peer.rtt_ns = peer.rtt_ns.filter(|_| !late);
+        }
+        let Some(target) = next else { return };
+        let under_way =
+            self.calls.iter().any(|call| call.current.is_some_and(|(_, leg)| leg.address == target.address));
+        let peer = self.peer(now, target.address);
+        let leg = Leg { address: target.address, sequence: peer.next };
+        peer.next += 1;
+        if !under_way {
+            (peer.pause_ns, peer.retry_at) = (peer.first_pause_ns(), Instant::NEVER);
+        }
+        let call = &mut self.calls[index];
+        (call.targets, call.current, call.is_fresh) = (targets, Some((target, leg)), true);
+        call.fail_over_at = if call.targets.is_empty() { Instant::NEVER } else { now + FAIL_OVER_NS };
+    }
+
+    /// Hands out the copies that are due: to whom, number, the oldest number under way, payload.
+    pub(crate) fn due_copies(&mut self, now: Instant, mut send: impl FnMut(Address, u64, u64, &[u8])) {
+        for peer in &mut self.peers {
+            let is_of = |call: &&mut Call| call.current.is_some_and(|(_, leg)| leg.address == peer.address);
+            let mut calls: Vec<(u64, &mut Call)> = Vec::new();
+            for call in self.calls.iter_mut().filter(is_of) {
+                calls.extend(call.current.map(|(_, leg)| leg.sequence).map(|sequence| (sequence, call)));
+            }
+            calls.sort_by_key(|(sequence, _)| *sequence);
+            let Some((oldest, _)) = calls.first() else { continue };
+            let (oldest, again) = (*oldest, now >= peer.retry_at);
+            for (sequence, call) in calls.iter_mut().filter(|(_, call)| again || call.is_fresh) {
+                call.attempts += 1;
+                call.is_fresh = false;
+                send(peer.address, *sequence, oldest, &call.payload);
+            }
+            if again || peer.retry_at == Instant::NEVER {
+                peer.retry_at = now + peer.pause_ns;
+                peer.pause_ns = (peer.pause_ns * 2).min(RETRY_MAX_NS);
+            }
+        }
+    }
+
+    /// The next receiver to be probed.
+    pub(crate) fn next_probe(&mut self) -> Option<Address> {
+        let peer = self.peers.iter_mut().find(|peer| peer.probe)?;
+        peer.probe = false;
+        Some(peer.address)
+    }
+
+    /// Somebody says that he took a message.
+    pub(crate) fn taken(&mut self, now: Instant, by: Rank, answer: &records::Direct) {
+        let leg = Leg { address: answer.reply_to, sequence: answer.sequence.get() };
+        let is_it = |call: &Call| call.current.is_some_and(|(_, own)| own == leg) || call.before.contains(&leg);
+        let rtt_ns = self.measure(now, answer);
+        let Some(index) = self.calls.iter().position(is_it) else { return };
+        let call = self.calls.remove(index);
+        let peer = self.peer(now, leg.address);
+        (peer.pause_ns, peer.retry_at) = (peer.first_pause_ns(), now + peer.first_pause_ns());
+        let (address, attempts) = (leg.address, call.attempts);
+        self.outcomes.push_back(DirectOutcome::Done { call: call.id, by, address, rtt_ns, attempts });
+    }
+
+    /// Somebody has no room for a message: it goes again when its pause is over.
+    pub(crate) fn busy(&mut self, answer: &records::Direct) {
+        let leg = Leg { address: answer.reply_to, sequence: answer.sequence.get() };
+        for call in &mut self.calls {
+            call.was_busy |= call.current.is_some_and(|(_, own)| own == leg);
+        }
+    }
+
+    /// A probe came back.
+    pub(crate) fn echo(&mut self, now: Instant, answer: &records::Direct) {
+        self.measure(now, answer);
+    }
+
+    /// The round trip that an answer shows; smoothed as RFC 6298 does where there was one before.
+    fn measure(&mut self, now: Instant, answer: &records::Direct) -> u64 {
+        let rtt_ns = now.since(Instant(answer.sent_ns.get()));
+        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.address == answer.reply_to) {
+            peer.rtt_ns = Some(peer.rtt_ns.map_or(rtt_ns, |before| before - before / 8 + rtt_ns / 8));
+            (peer.measured_at, peer.mute) = (now, false);
+        }
+        rtt_ns
+    }
+
+    fn rtt_ns(&self, address: Address) -> Option<u64> {
+        self.peers.iter().find(|peer| peer.address == address)?.rtt_ns
+    }
+
+    /// What is kept of a receiver; the one used longest ago makes room for a new one.
+    fn peer(&mut self, now: Instant, address: Address) -> &mut Peer {
+        let index = self.peers.iter().position(|peer| peer.address == address).unwrap_or_else(|| {
+            if self.peers.len() >= PEERS_MAX {
+                let busy = |peer: &Peer| {
+                    let with = |call: &Call| {
+                        let targets = call.targets.iter().map(|target| target.address);
+                        let legs = call.before.iter().copied().chain(call.current.map(|(_, leg)| leg));
+                        targets.chain(legs.map(|leg| leg.address)).any(|address| address == peer.address)
+                    };
+                    self.calls.iter().any(with)
+                };
+                let idle = (0..self.peers.len()).min_by_key(|i| (busy(&self.peers[*i]), self.peers[*i].used_at));
+                let forgotten = self.peers.swap_remove(idle.unwrap_or(0));
+                self.first = self.first.max(forgotten.next);
+            }
+            self.peers.push(Peer::new(now, address, self.first));
+            self.peers.len() - 1
+        });
+        self.peers[index].used_at = now;
+        &mut self.peers[index]
+    }
+
+    #[inline]
+    pub(crate) fn due(&self) -> Instant {
+        if self.calls.is_empty() { Instant::NEVER } else { self.next_due() }
+    }
+
+    #[cold]
+    fn next_due(&self) -> Instant {
+        let of_call = |call: &Call| {
+            let waits = if call.current.is_none() { call.probed_until } else { Instant::NEVER };
+            call.give_up_at.min(call.fail_over_at).min(waits)
+        };
+        let calls = self.calls.iter().map(of_call).min().unwrap_or(Instant::NEVER);
+        let with = |call: &Call, peer: &Peer| call.current.is_some_and(|(_, leg)| leg.address == peer.address);
+        let live = self.peers.iter().filter(|peer| self.calls.iter().any(|call| with(call, peer)));
+        live.map(|peer| peer.retry_at).fold(calls, Instant::min)
+    }
+
+    pub(crate) fn is_calling(&self) -> bool {
+        !self.calls.is_empty()
+    }
+
+    pub(crate) fn poll(&mut self) -> Option<DirectOutcome> {
+        self.outcomes.pop_front()
+    }
+}
+
+impl Peer {
+    fn new(now: Instant, address: Address, next: u64) -> Self {
+        Self {
+            address,
+            next,
+            retry_at: Instant::NEVER,
+            pause_ns: RETRY_MIN_NS,
+            rtt_ns: None,
+            measured_at: now,
+            probe: false,
+            mute: false,
+            used_at: now,
+        }
+    }
+
+    /// Not before an answer can have come.
+    fn first_pause_ns(&self) -> u64 {
+        self.rtt_ns.map_or(RETRY_MIN_NS, |rtt_ns| rtt_ns.saturating_mul(2).clamp(RETRY_MIN_NS, RETRY_MAX_NS))
+    }
+}

@@ -1,0 +1,151 @@
+//! The receiver's half: takes each message once, in its sender's order, or says that it can't just now.
+//!
+//! A number lower than the next one was taken before, or was given up by its sender; one bit for each of the last 64
+//! tells which, because a caller that turned to somebody else still believes an answer. A higher number waits: its
+//! sender sends everything again that is not answered. That makes order cost nothing but a resend after a loss.
+//!
+//! What the application has not fetched waits in a bounded queue; when it is full the message is refused, not taken, and
+//! comes again. A sender that was quiet for [`FORGET_NS`] may be forgotten for another: by then nothing of it can still
+//! be on its way, since a call ends after a twelfth of that and no network holds a datagram so long.
+
+use crate::counters::{Counter, Counters};
+use crate::event::DirectMessage;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use bourdon_wire::records::{self, direct_steps};
+use bourdon_wire::{Instant, Rank};
+
+/// Messages not fetched: a burst of every member's, at a datagram each less than half a megabyte.
+const INBOX_MAX: usize = 256;
+/// Senders remembered: as many as clients; 48 bytes each.
+const SENDERS_MAX: usize = 1024;
+/// How long a sender must be quiet before it may be forgotten: twelve times as long as any call lasts.
+const FORGET_NS: u64 = 60_000_000_000;
+
+/// One life of a process that has sent something.
+#[derive(Clone, Copy, Debug)]
+struct Sender {
+    life: u64,
+    heard_at: Instant,
+    /// The next message to be taken; none until one was heard.
+    next: Option<u64>,
+    /// Bit n: the message n + 1 before the next was taken, rather than given up by its sender.
+    taken: u64,
+    /// The next broadcast to be delivered.
+    next_broadcast: u64,
+}
+
+impl Sender {
+    /// Goes on to `next`; what is passed over was given up.
+    fn advance(&mut self, next: u64) {
+        let by = next.saturating_sub(self.next.unwrap_or(next));
+        self.taken = u32::try_from(by).ok().and_then(|by| self.taken.checked_shl(by)).unwrap_or(0);
+        self.next = Some(self.next.unwrap_or(next).max(next));
+    }
+
+    fn was_taken(&self, sequence: u64) -> bool {
+        let before = self.next.unwrap_or(0).saturating_sub(sequence);
+        (1..=64).contains(&before) && self.taken >> (before - 1) & 1 == 1
+    }
+}
+
+/// Who sent what, and what the application has not fetched.
+#[derive(Debug, Default)]
+pub(crate) struct Receiver {
+    senders: Vec<Sender>,
+    inbox: VecDeque<DirectMessage>,
+}
+
+impl Receiver {
+    /// Takes a message; the answer's step, if there is one.
+    pub(crate) fn take(
+        &mut self,
+        now: Instant,
+        rank: Rank,
+        record: &records::Direct,
+        payload: &[u8],
+        counters: &mut Counters,
+    ) -> Option<u16> {
+        let has_room = self.inbox.len() < INBOX_MAX;
+        let Some(sender) = find(&mut self.senders, now, record.life.get()) else {
+            counters.add(Counter::DirectRefused, 1);
+            return Some(direct_steps::BUSY);
+        };
+        let sequence = record.sequence.get();
+        sender.advance(record.oldest.get());
+        let next = sender.next.unwrap_or(sequence);
+        if sequence != next {
+            counters.add(Counter::DirectDuplicates, u64::from(sequence < next));
+            return sender.was_taken(sequence).then_some(direct_steps::TAKEN);
+        }
+        if !has_room {
+            counters.add(Counter::DirectRefused, 1);
+            return Some(direct_steps::BUSY);
+        }
+        sender.advance(sequence.saturating_add(1));
+        sender.taken |= 1;
+        counters.add(Counter::DirectTaken, 1);
+        self.inbox.push_back(DirectMessage {
+            from: rank,
+            address: record.reply_to,
+            broadcast: false,
+            payload: payload.into(),
+        });
+        Some(direct_steps::TAKEN)
+    }
+
+    /// Takes a broadcast, which nobody answers: the second copy, and one that was overtaken, are passed over.
+    pub(crate) fn hear(
+        &mut self,
+        now: Instant,
+        rank: Rank,
+        record: &records::Direct,
+        payload: &[u8],
+        counters: &mut Counters,
+    ) {
+        let has_room = self.inbox.len() < INBOX_MAX;
+        let sequence = record.sequence.get();
+        let Some(sender) = find(&mut self.senders, now, record.life.get()).filter(|_| has_room) else {
+            return counters.add(Counter::DirectRefused, 1);
+        };
+        if sequence < sender.next_broadcast {
+            return counters.add(Counter::DirectDuplicates, 1);
+        }
+        sender.next_broadcast = sequence.saturating_add(1);
+        counters.add(Counter::DirectTaken, 1);
+        self.inbox.push_back(DirectMessage {
+            from: rank,
+            address: record.reply_to,
+            broadcast: true,
+            payload: payload.into(),
+        });
+    }
+
+    pub(crate) fn poll(&mut self) -> Option<DirectMessage> {
+        self.inbox.pop_front()
+    }
+
+    pub(crate) fn held(&self) -> usize {
+        self.inbox.len()
+    }
+}
+
+/// What is known of a sender; none if there are too many.
+fn find(senders: &mut Vec<Sender>, now: Instant, life: u64) -> Option<&mut Sender> {
+    let index = match senders.iter().position(|sender| sender.life == life) {
+        Some(index) => index,
+        None => {
+            if senders.len() >= SENDERS_MAX {
+                let quietest = (0..senders.len()).min_by_key(|index| senders[*index].heard_at)?;
+                if now.since(senders[quietest].heard_at) < FORGET_NS {
+                    return None;
+                }
+                senders.swap_remove(quietest);
+            }
+            senders.push(Sender { life, heard_at: now, next: None, taken: 0, next_broadcast: 0 });
+            senders.len() - 1
+        }
+    };
+    senders[index].heard_at = now;
+    Some(&mut senders[index])
+}

@@ -1,0 +1,305 @@
+//! Direct messages: to one, to the nearest, to all that hear the network; through loss, duplication and death.
+
+mod common;
+
+use bourdon_protocol::{Bystander, CallId, Destination, DirectFailure, DirectMessage, DirectOutcome, DirectRefusal};
+use bourdon_wire::records::{Direct, Heartbeat, direct_steps, heartbeat_flags};
+use bourdon_wire::{Address, ClientId, Datagram, Incarnation, Instant, Kind, Rank};
+use common::net::{Net, address};
+use common::{GROUP, MS, MTU, control};
+use std::collections::BTreeMap;
+use zerocopy::IntoBytes;
+
+fn formed(members: u16, observers: u16) -> Net {
+    let mut net = Net::new(members, observers, |_| {});
+    net.run(100 * MS);
+    net
+}
+
+fn received(net: &mut Net, index: usize) -> Vec<DirectMessage> {
+    let process = net.process(index);
+    std::iter::from_fn(|| process.poll_direct()).collect()
+}
+
+fn texts(net: &mut Net, index: usize) -> Vec<String> {
+    received(net, index).into_iter().map(|message| String::from_utf8(message.payload).unwrap()).collect()
+}
+
+fn outcome(net: &mut Net, index: usize) -> Option<DirectOutcome> {
+    net.process(index).poll_outcome()
+}
+
+#[test]
+fn one_is_told_and_nobody_else() {
+    let mut net = formed(3, 1);
+    let now = net.now;
+    let call = net.process(0).send_to(now, Rank(2), b"hello").unwrap();
+    net.run(MS);
+    let message = DirectMessage { from: Rank(0), address: address(0), broadcast: false, payload: b"hello".to_vec() };
+    assert_eq!(received(&mut net, 2), [message]);
+    assert!(received(&mut net, 1).is_empty() && received(&mut net, 3).is_empty());
+    let done = outcome(&mut net, 0).unwrap();
+    assert!(matches!(done, DirectOutcome::Done { call: c, by: Rank(2), attempts: 1, .. } if c == call), "{done:?}");
+    // And the observer, which has no rank, answers by the address that stood in the message.
+    let now = net.now;
+    net.process(3).send_to(now, Rank(1), b"question").unwrap();
+    net.run(MS);
+    let question = received(&mut net, 1).remove(0);
+    assert_eq!(question.from, Rank::OBSERVER);
+    let now = net.now;
+    net.process(1).send_to_address(now, question.address, b"answer").unwrap();
+    net.run(MS);
+    assert_eq!(texts(&mut net, 3), ["answer"]);
+}
+
+#[test]
+fn what_is_lost_comes_and_what_comes_twice_is_one_in_order() {
+    let mut net = formed(2, 0);
+    let mut rng = fastrand::Rng::with_seed(7);
+    net.lose = Box::new(move |_, _| rng.u8(..) < 100);
+    net.alter = Box::new(|_, _, _| 3);
+    let (mut sent, mut got) = (0, Vec::new());
+    let mut done = BTreeMap::new();
+    while done.len() < 200 {
+        let now = net.now;
+        while sent < 200 && net.process(0).send_to(now, Rank(1), sent.to_string().as_bytes()).is_ok() {
+            sent += 1;
+        }
+        net.run(5 * MS);
+        got.extend(texts(&mut net, 1));
+        while let Some(outcome) = outcome(&mut net, 0) {
+            let DirectOutcome::Done { call, .. } = outcome else { panic!("{outcome:?}") };
+            assert_eq!(done.insert(call, ()), None);
+        }
+    }
+    assert_eq!(got, (0..200).map(|n| n.to_string()).collect::<Vec<_>>(), "each once, in order");
+}
+
+#[test]
+fn who_is_gone_is_told_of_and_the_next_nearest_takes_it() {
+    let mut net = formed(3, 1);
+    net.kill(1);
+    let now = net.now;
+    net.process(3).send_to(now, Rank(1), b"lost").unwrap();
+    let any = net.process(0).send_any(now, &[Rank(1), Rank(2)], b"job").unwrap();
+    net.run(300 * MS);
+    let taken = outcome(&mut net, 0).unwrap();
+    assert!(matches!(taken, DirectOutcome::Done { call, by: Rank(2), .. } if call == any), "{taken:?}");
+    assert_eq!(texts(&mut net, 2), ["job"]);
+    net.run(6000 * MS);
+    let failed = outcome(&mut net, 3).unwrap();
+    assert!(matches!(failed, DirectOutcome::Failed { why: DirectFailure::Gone, .. }), "{failed:?}");
+    let now = net.now;
+    net.process(3).send_to_address(now, address(1), b"lost too").unwrap();
+    net.run(5001 * MS);
+    let failed = outcome(&mut net, 3).unwrap();
+    assert!(matches!(failed, DirectOutcome::Failed { why: DirectFailure::NoAnswer, .. }), "{failed:?}");
+}
+
+#[test]
+fn a_suspicion_is_not_waited_for() {
+    let mut net = formed(3, 0);
+    net.kill(1);
+    let now = net.now;
+    net.process(0).send_any(now, &[Rank(1), Rank(2)], b"job").unwrap();
+    net.run(5 * MS);
+    assert_eq!(outcome(&mut net, 0), None, "it is with the first of equals, who is dead");
+    let now = net.now;
+    net.process(0).on_evidence(now, Rank(1), Incarnation(1));
+    net.run(30 * MS);
+    assert!(matches!(outcome(&mut net, 0), Some(DirectOutcome::Done { by: Rank(2), .. })));
+}
+
+#[test]
+fn a_full_queue_refuses_and_what_was_refused_comes_when_there_is_room() {
+    let mut net = formed(2, 0);
+    for sent in 0..257 {
+        let now = net.now;
+        net.process(0).send_to(now, Rank(1), &[sent as u8]).unwrap();
+        net.run(MS);
+        assert_eq!(outcome(&mut net, 0).is_some(), sent < 256, "{sent}");
+    }
+    assert_eq!(net.process(1).held().direct_messages, 256);
+    assert_eq!(received(&mut net, 1).len(), 256);
+    net.run(400 * MS);
+    assert!(matches!(outcome(&mut net, 0), Some(DirectOutcome::Done { attempts: 2.., .. })));
+    assert_eq!(received(&mut net, 1)[0].payload, [0]);
+}
+
+#[test]
+fn who_never_fetches_is_said_to_be_busy_and_what_was_given_up_never_comes() {
+    let mut net = formed(2, 0);
+    for _ in 0..256 {
+        let now = net.now;
+        net.process(0).send_to(now, Rank(1), b"x").unwrap();
+        net.run(MS);
+        outcome(&mut net, 0).unwrap();
+    }
+    let now = net.now;
+    net.process(0).send_to(now, Rank(1), b"given up").unwrap();
+    net.run(5001 * MS);
+    let failed = outcome(&mut net, 0).unwrap();
+    assert!(matches!(failed, DirectOutcome::Failed { why: DirectFailure::Busy, .. }), "{failed:?}");
+    received(&mut net, 1);
+    let now = net.now;
+    net.process(0).send_to(now, Rank(1), b"the next").unwrap();
+    net.run(MS);
+    assert_eq!(texts(&mut net, 1), ["the next"]);
+}
+
+#[test]
+fn a_broadcast_reaches_all_others_once() {
+    let mut net = formed(2, 2);
+    net.alter = Box::new(|_, _, _| 2);
+    for text in ["one", "two"] {
+        let now = net.now;
+        net.process(3).broadcast(now, text.as_bytes()).unwrap();
+        net.run(MS);
+    }
+    for index in 0..3 {
+        let messages = received(&mut net, index);
+        assert!(messages.iter().all(|message| message.broadcast && message.from == Rank::OBSERVER));
+        assert_eq!(messages.len(), 2, "process {index}");
+    }
+    assert!(received(&mut net, 3).is_empty());
+}
+
+#[test]
+fn what_cannot_be_sent_is_refused_with_the_reason() {
+    let mut net = formed(2, 0);
+    let now = net.now;
+    let process = net.process(0);
+    let limit_bytes = process.config().limits.mtu_bytes - 64 - 8 - 52;
+    assert_eq!(process.send_to(now, Rank(1), &vec![0; limit_bytes + 1]), Err(DirectRefusal::TooLarge { limit_bytes }));
+    assert!(process.send_to(now, Rank(1), &vec![0; limit_bytes]).is_ok());
+    assert_eq!(process.send_to(now, Rank(0), b""), Err(DirectRefusal::Own(Rank(0))));
+    assert_eq!(process.send_to(now, Rank(9), b""), Err(DirectRefusal::Unheard(Rank(9))));
+    assert_eq!(process.send_any(now, &[Rank(9)], b""), Err(DirectRefusal::Nobody));
+    assert_eq!(process.send_to_address(now, Address::default(), b""), Err(DirectRefusal::Unreachable));
+    for _ in 1..32 {
+        process.send_to(now, Rank(1), b"").unwrap();
+    }
+    assert_eq!(process.send_to(now, Rank(1), b""), Err(DirectRefusal::TooMany { limit: 32 }));
+}
+
+/// A client beside two members, with datagrams written by hand.
+struct Beside {
+    client: Bystander,
+    now: Instant,
+}
+
+impl Beside {
+    fn new() -> Self {
+        let client = Bystander::new(GROUP, ClientId(77), address(9), MTU);
+        let mut beside = Self { client, now: Instant(1000 * MS) };
+        [0, 1].into_iter().for_each(|rank| beside.beat(rank));
+        beside
+    }
+
+    fn beat(&mut self, rank: u16) {
+        let mut beat = Heartbeat::read(&[0; Heartbeat::BYTES]).unwrap().0.to_owned();
+        beat.flags = heartbeat_flags::FORMED.into();
+        beat.address = address(usize::from(rank));
+        self.client.on_datagram(self.now, &control(rank, Kind::Heartbeat, &[beat.as_bytes()]));
+    }
+
+    /// What it sends now: to whom, and the record.
+    fn sends(&mut self) -> Vec<(Destination, Direct)> {
+        let mut sent = Vec::new();
+        self.client.transmit(self.now, |to, bytes, _| {
+            let datagram = Datagram::parse(bytes, GROUP).unwrap();
+            let frame = datagram.frames().next().unwrap();
+            sent.push((to, *Direct::read(frame.body).unwrap().0));
+            1
+        });
+        sent
+    }
+
+    fn answer(&mut self, rank: u16, step: u16, record: Direct) {
+        let record = Direct { step: step.into(), reply_to: address(usize::from(rank)), ..record };
+        self.client.on_datagram(self.now, &control(rank, Kind::Direct, &[record.as_bytes()]));
+    }
+}
+
+fn to(rank: usize) -> Destination {
+    Destination::Peer(address(rank))
+}
+
+fn steps(sent: &[(Destination, Direct)]) -> Vec<(Destination, u16)> {
+    sent.iter().map(|(to, record)| (*to, record.step.get())).collect()
+}
+
+#[test]
+fn the_nearest_is_found_by_probes_and_left_when_it_is_silent() {
+    let mut beside = Beside::new();
+    let call = beside.client.send_any(beside.now, &[], b"job").unwrap();
+    let probes = beside.sends();
+    assert_eq!(steps(&probes), [(to(0), direct_steps::PROBE), (to(1), direct_steps::PROBE)]);
+    beside.now = beside.now + MS;
+    beside.answer(1, direct_steps::ECHO, probes[1].1);
+    assert_eq!(beside.sends(), [], "0 may still be nearer: its probe went out earlier");
+    beside.now = beside.now + MS;
+    beside.answer(0, direct_steps::ECHO, probes[0].1);
+    let sent = beside.sends();
+    assert_eq!(steps(&sent), [(to(1), direct_steps::SEND)]);
+    let mut copies = 1;
+    for _ in 0..9 {
+        beside.now = beside.now + 10 * MS;
+        copies += steps(&beside.sends()).iter().filter(|sent| **sent == (to(1), direct_steps::SEND)).count();
+    }
+    assert_eq!(copies, 4, "after 10, 30 and 70 ms");
+    beside.now = beside.now + 10 * MS;
+    let over = beside.sends();
+    assert_eq!(steps(&over), [(to(0), direct_steps::SEND)]);
+    // The answer of either will do.
+    beside.answer(1, direct_steps::TAKEN, sent[0].1);
+    beside.answer(0, direct_steps::TAKEN, over[0].1);
+    let done = beside.client.poll_outcome();
+    let rtt_ns = 100 * MS;
+    assert_eq!(done, Some(DirectOutcome::Done { call, by: Rank(1), address: address(1), rtt_ns, attempts: 5 }));
+    assert_eq!(beside.client.poll_outcome(), None);
+}
+
+#[test]
+fn who_is_named_twice_gets_it_once() {
+    let mut net = formed(3, 0);
+    net.lose = Box::new(|from, _| from == 1);
+    let now = net.now;
+    net.process(0).send_any(now, &[Rank(1), Rank(1), Rank(1)], b"job").unwrap();
+    net.run(5001 * MS);
+    assert_eq!(texts(&mut net, 1), ["job"], "its answers are lost");
+}
+
+#[test]
+fn who_answers_no_probe_is_not_waited_for_again() {
+    let mut beside = Beside::new();
+    beside.client.send_any(beside.now, &[], b"job").unwrap();
+    let probes = beside.sends();
+    beside.answer(1, direct_steps::ECHO, probes[1].1);
+    assert_eq!(beside.sends(), []);
+    beside.now = beside.now + 20 * MS;
+    let sent = beside.sends();
+    assert_eq!(steps(&sent), [(to(1), direct_steps::SEND)]);
+    beside.answer(0, direct_steps::TAKEN, sent[0].1);
+    assert_eq!(beside.client.poll_outcome(), None, "0 was not asked");
+    beside.answer(1, direct_steps::TAKEN, sent[0].1);
+    assert!(matches!(beside.client.poll_outcome(), Some(DirectOutcome::Done { call: CallId(0), by: Rank(1), .. })));
+}
+
+#[test]
+fn numbers_are_consecutive_and_the_oldest_under_way_is_said() {
+    let mut beside = Beside::new();
+    for text in [b"a", b"b", b"c"] {
+        beside.client.send_to(beside.now, Rank(0), text).unwrap();
+    }
+    beside.client.send_to(beside.now, Rank(1), b"other").unwrap();
+    let numbers = |sent: &[(Destination, Direct)]| {
+        sent.iter().map(|(to, record)| (*to, record.sequence.get(), record.oldest.get())).collect::<Vec<_>>()
+    };
+    let sent = beside.sends();
+    assert_eq!(numbers(&sent), [(to(0), 0, 0), (to(0), 1, 0), (to(0), 2, 0), (to(1), 0, 0)]);
+    beside.answer(0, direct_steps::TAKEN, sent[0].1);
+    beside.answer(1, direct_steps::TAKEN, sent[3].1);
+    beside.now = beside.now + 10 * MS;
+    assert_eq!(numbers(&beside.sends()), [(to(0), 1, 1), (to(0), 2, 1)]);
+}

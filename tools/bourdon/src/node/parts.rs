@@ -1,0 +1,204 @@
+//! What one `bourdon node` runs: the group's own stream and channels, each a threaded node, joined and left as the
+//! configuration says.
+//!
+//! A process that must be restarted to join a channel leaves all its others for that long. So SIGUSR1 makes it read its
+//! configuration again: channels that are new in it are joined, those that are gone are left, and everything else goes on
+//! undisturbed. A configuration that can't be used changes nothing and says why. (Not SIGHUP: a node whose terminal is closed
+//! shall end.)
+//!
+//! Invariant: the process ends with the group's own stream, or with its last channel.
+
+use super::Reporter;
+use crate::exit::Failure;
+use crate::place::load;
+use bourdon::channels::LEAVE_MAX_NS;
+use bourdon::settings::Role;
+use bourdon::{DirectNews, Event, Handles, NodeEvent, Settings, ThreadedNode};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde_json::json;
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How often those that are being left are looked after.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// One stream.
+struct Part {
+    reporter: Reporter,
+    node: ThreadedNode,
+    is_member: bool,
+    /// When it is stopped at the latest, if it is being left.
+    leave_by: Option<Instant>,
+}
+
+enum Woken {
+    ToEnd,
+    ToReadAgain,
+    ByEvents,
+}
+
+/// All that run.
+pub(super) struct Parts {
+    config: PathBuf,
+    /// The channels named on the command line.
+    wanted: Vec<String>,
+    json: bool,
+    running: Vec<Part>,
+}
+
+impl Parts {
+    /// Starts what is wanted.
+    pub(super) fn start(config: PathBuf, wanted: Vec<String>, json: bool) -> Result<Self, Failure> {
+        let mut parts = Self { config, wanted, json, running: Vec::new() };
+        let settings = load(&parts.config)?;
+        if parts.wanted.is_empty() {
+            parts.run(None, &settings)?;
+        }
+        for channel in parts.channels(&settings)? {
+            parts.run(Some(channel), &settings)?;
+        }
+        Ok(parts)
+    }
+
+    /// The channels to be in: those named, or all that this process is in the role it has in the group.
+    fn channels(&self, settings: &Settings) -> Result<Vec<String>, Failure> {
+        if !self.wanted.is_empty() {
+            return Ok(self.wanted.clone());
+        }
+        let mut channels = Vec::new();
+        for channel in &settings.channels {
+            let own = settings.for_channel(&channel.name).map_err(Failure::unusable)?;
+            if own.process.role == settings.process.role {
+                channels.push(channel.name.clone());
+            }
+        }
+        Ok(channels)
+    }
+
+    fn run(&mut self, channel: Option<String>, settings: &Settings) -> Result<(), Failure> {
+        let own = match &channel {
+            Some(name) => &settings.for_channel(name).map_err(Failure::unusable)?,
+            None => settings,
+        };
+        let handles = Handles { publications: 0, subscriptions: Vec::new() };
+        let started = ThreadedNode::start_with(own, &handles);
+        let (node, ..) = started.map_err(|error| match &channel {
+            Some(name) => Failure::unusable(format!("channel {name:?}: {error}")),
+            None => Failure::unusable(error),
+        })?;
+        let reporter = Reporter { json: self.json, channel };
+        reporter.started(own, &node);
+        let is_member = own.process.role == Role::Member;
+        self.running.push(Part { reporter, node, is_member, leave_by: None });
+        Ok(())
+    }
+
+    /// Tells what happens until a signal comes or what runs has ended.
+    pub(super) fn serve(&mut self, signals: &UnixStream, requests: &UnixStream) -> Result<(), Failure> {
+        loop {
+            self.running.iter_mut().for_each(Part::tell);
+            if self.stop_ended()? {
+                return Ok(());
+            }
+            match self.sleep(signals, requests)? {
+                Woken::ToEnd => return Ok(()),
+                Woken::ToReadAgain => self.read_again(requests),
+                Woken::ByEvents => {}
+            }
+        }
+    }
+
+    fn sleep(&self, signals: &UnixStream, requests: &UnixStream) -> Result<Woken, Failure> {
+        let events: Vec<_> = self.running.iter().map(|part| part.node.events_fd()).collect();
+        let mut fds = vec![PollFd::new(signals, PollFlags::IN), PollFd::new(requests, PollFlags::IN)];
+        fds.extend(events.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        let is_leaving = self.running.iter().any(|part| part.leave_by.is_some());
+        match poll(&mut fds, is_leaving.then_some(&LOOK)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(Failure::broken(format!("waiting for events: {error}"))),
+        }
+        Ok(match (fds[0].revents().is_empty(), fds[1].revents().is_empty()) {
+            (false, _) => Woken::ToEnd,
+            (true, false) => Woken::ToReadAgain,
+            (true, true) => Woken::ByEvents,
+        })
+    }
+
+    /// Stops the channels that have ended or been left; says whether the process ends with them.
+    fn stop_ended(&mut self) -> Result<bool, Failure> {
+        let now = Instant::now();
+        let is_over = |part: &mut Part| !part.node.is_running() || part.leave_by.is_some_and(|by| now >= by);
+        let ended: Vec<_> = self.running.extract_if(.., is_over).collect();
+        let mut ends = false;
+        for Part { reporter, node, .. } in ended {
+            node.stop().map_err(Failure::broken)?;
+            // The end of everything is told last.
+            match reporter.channel {
+                None => ends = true,
+                Some(_) => reporter.say("the channel was left", &mut json!({ "event": "stopped" })),
+            }
+        }
+        Ok(ends || self.running.is_empty())
+    }
+
+    /// Reads the configuration again, joins what is new and leaves what is gone.
+    fn read_again(&mut self, mut requests: &UnixStream) {
+        let _ = requests.read(&mut [0; 64]);
+        let read = load(&self.config).and_then(|settings| Ok((self.channels(&settings)?, settings)));
+        let (channels, settings) = match read {
+            Ok(read) => read,
+            Err(Failure::Broken(why) | Failure::Unusable(why)) => {
+                return eprintln!("bourdon: {why}; everything goes on as it was");
+            }
+        };
+        for part in &mut self.running {
+            if part.reporter.channel.as_ref().is_some_and(|channel| !channels.contains(channel)) {
+                part.leave();
+            }
+        }
+        for channel in channels {
+            if self.running.iter().all(|part| part.reporter.channel.as_ref() != Some(&channel))
+                && let Err(Failure::Broken(why) | Failure::Unusable(why)) = self.run(Some(channel), &settings)
+            {
+                eprintln!("bourdon: {why}; the channel was not joined");
+            }
+        }
+    }
+
+    /// Stops all of them at once: each waits a while for others.
+    pub(super) fn stop(self) -> Result<(), Failure> {
+        std::thread::scope(|scope| {
+            let ending: Vec<_> = self.running.into_iter().map(|part| scope.spawn(|| part.node.stop())).collect();
+            let ended = ending.into_iter().map(|ending| ending.join().expect("ending a node does not panic"));
+            ended.collect::<Result<Vec<()>, _>>().map(drop).map_err(Failure::broken)
+        })
+    }
+}
+
+impl Part {
+    fn tell(&mut self) {
+        self.node.clear_events();
+        while let Some(event) = self.node.poll_event() {
+            if matches!(event, NodeEvent::Group(Event::Left(_))) && self.leave_by.is_some() {
+                self.leave_by = Some(Instant::now());
+            }
+            self.reporter.event(event);
+        }
+        while let Some(news) = self.node.poll_direct() {
+            if let DirectNews::Received(message) = news {
+                self.reporter.direct(&message);
+            }
+        }
+    }
+
+    /// A member waits to be let go.
+    fn leave(&mut self) {
+        if self.leave_by.is_none() {
+            let waits = self.is_member && self.node.leave();
+            let longest = if waits { Duration::from_nanos(LEAVE_MAX_NS) } else { Duration::ZERO };
+            self.leave_by = Some(Instant::now() + longest);
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! `bourdon send`: messages to one member, to the nearest of several, or to all that hear the network, beside the stream.
+//!
+//! It is a client, in no view: it hears the members' heartbeats, measures how far away they are, and says of each message
+//! who took it. Messages to one member arrive in the order given; the next few are sent while the first is under way.
+
+use crate::exit::{Failure, print};
+use crate::place::{Messages, Where, unheard};
+use bourdon::{Address, CallId, ClientNode, DirectMessage, DirectOutcome, DirectRefusal, Rank, Settings};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::time::{Duration, Instant};
+
+/// How long to look for members; they speak at least every 100 ms.
+const LOOK: Duration = Duration::from_secs(5);
+/// How long to go on listening after the first one, so that all that are there are known.
+const GATHER: Duration = Duration::from_millis(150);
+/// The longest sleep.
+const SLEEP: Duration = Duration::from_millis(100);
+/// No datagram is longer; what a group allows is found out when a line is sent.
+const LINE_MAX_BYTES: usize = 1 << 16;
+/// Messages read ahead.
+const READ_AHEAD: usize = 32;
+
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("whom").required(true))]
+pub(crate) struct Args {
+    #[command(flatten)]
+    at: Where,
+    /// The message; left out, each line of stdin is one
+    message: Option<String>,
+    /// To this member: acknowledged, sent again for up to 5 s, delivered at most once
+    #[arg(long, value_name = "RANK", group = "whom")]
+    to: Option<u16>,
+    /// To the nearest member, and to the next nearest if that one does not answer
+    #[arg(long, group = "whom")]
+    any: bool,
+    /// With --any: only to one of these
+    #[arg(long, value_name = "RANK,…", value_delimiter = ',', requires = "any")]
+    among: Vec<u16>,
+    /// To every process of the group that hears the network, once and unacknowledged
+    #[arg(long, group = "whom")]
+    all_hosts: bool,
+    /// Write what became of each message as a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    let (settings, _) = args.at.settings()?;
+    let mut node = ClientNode::open(&settings).map_err(Failure::unusable)?;
+    if let Some(why) = node.fallback() {
+        eprintln!("bourdon: {why}");
+    }
+    if !args.all_hosts {
+        find_members(&args, &settings, &mut node)?;
+    }
+    let input = messages(&args, &node);
+    let mut sender = Sender { args: &args, node, next: None, failed: 0 };
+    let (mut is_open, mut under_way) = (true, 0);
+    while is_open || sender.next.is_some() || under_way > 0 {
+        let mut took = false;
+        loop {
+            if sender.next.is_none() {
+                match input.try_recv() {
+                    Ok(message) => sender.next = Some(message?),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => {
+                        is_open = false;
+                        break;
+                    }
+                }
+            }
+            if !sender.send(&mut under_way)? {
+                break;
+            }
+            took = true;
+        }
+        sender.node.poll().map_err(Failure::broken)?;
+        while let Some(outcome) = sender.node.poll_outcome() {
+            under_way -= 1;
+            sender.report(outcome)?;
+            took = true;
+        }
+        while let Some(message) = sender.node.poll_direct() {
+            eprintln!("bourdon: {}", received(&message));
+        }
+        if !took {
+            sender.node.wait(SLEEP).map_err(Failure::broken)?;
+        }
+    }
+    sender.node.poll().map_err(Failure::broken)?; // what was sent last leaves
+    match sender.failed {
+        0 => Ok(()),
+        failed => Err(Failure::broken(format!("{failed} messages were not taken"))),
+    }
+}
+
+/// Listens until the members that the messages are for have been heard.
+fn find_members(args: &Args, settings: &Settings, node: &mut ClientNode) -> Result<(), Failure> {
+    let began = Instant::now();
+    let mut heard_at = None;
+    let wanted: Vec<u16> = args.to.iter().chain(&args.among).copied().collect();
+    loop {
+        node.poll().map_err(Failure::broken)?;
+        let members = node.members();
+        let has = |rank: &u16| members.contains(&Rank(*rank));
+        if heard_at.is_none() && !members.is_empty() {
+            heard_at = Some(Instant::now());
+        }
+        let gathered = heard_at.is_some_and(|at| at.elapsed() >= GATHER);
+        let complete = if wanted.is_empty() { gathered } else { wanted.iter().all(has) };
+        if complete || (gathered && args.any && wanted.iter().any(has)) {
+            return Ok(());
+        }
+        if began.elapsed() >= LOOK {
+            if members.is_empty() {
+                return Err(unheard(settings, LOOK.as_secs()));
+            }
+            let ranks = |ranks: &[u16]| ranks.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+            let there: Vec<u16> = members.iter().map(|rank| rank.0).collect();
+            return Err(Failure::unusable(format!(
+                "member {} was not heard within {} s, only {}: see who is there with `bourdon view`",
+                ranks(&wanted),
+                LOOK.as_secs(),
+                ranks(&there)
+            )));
+        }
+        node.wait(SLEEP).map_err(Failure::broken)?;
+    }
+}
+
+struct Sender<'a> {
+    args: &'a Args,
+    node: ClientNode,
+    /// Read, and not sent yet.
+    next: Option<Vec<u8>>,
+    failed: u64,
+}
+
+impl Sender<'_> {
+    /// Sends the next message, if it can be now.
+    fn send(&mut self, under_way: &mut u64) -> Result<bool, Failure> {
+        let Some(payload) = &self.next else { return Ok(false) };
+        let among: Vec<Rank> = self.args.among.iter().copied().map(Rank).collect();
+        let sent = match self.args.to {
+            _ if self.args.all_hosts => self.node.broadcast(payload).map(|()| None),
+            Some(rank) => self.node.send_to(Rank(rank), payload).map(Some),
+            None => self.node.send_any(&among, payload).map(Some),
+        };
+        match sent {
+            Ok(Some(_)) => *under_way += 1,
+            Ok(None) => self.say("sent to all hosts of the network", &json!({ "taken_by": null, "sent": true }))?,
+            Err(DirectRefusal::TooMany { .. }) => return Ok(false),
+            Err(DirectRefusal::Nobody | DirectRefusal::Unheard(_)) => {
+                return Err(Failure::broken("the members that it may go to are no longer heard: see `bourdon view`"));
+            }
+            Err(refusal) => return Err(Failure::unusable(refusal)),
+        }
+        self.next = None;
+        Ok(true)
+    }
+
+    fn report(&mut self, outcome: DirectOutcome) -> Result<(), Failure> {
+        match outcome {
+            DirectOutcome::Done { call, by, address, rtt_ns, attempts } => {
+                let number = number(call);
+                let at = SocketAddr::from(address);
+                let copies = if attempts == 1 { "1 copy".to_owned() } else { format!("{attempts} copies") };
+                let text = format!(
+                    "message {number} was taken by member {by} at {at} in {:.3} ms, {copies}",
+                    rtt_ns as f64 / 1e6
+                );
+                self.say(
+                    &text,
+                    &json!({ "message": number, "taken_by": by.0, "address": at, "rtt_ns": rtt_ns, "attempts": attempts, "failed": null }),
+                )
+            }
+            DirectOutcome::Failed { call, why, attempts } => {
+                let number = number(call);
+                self.failed += 1;
+                eprintln!("bourdon: message {number} was not taken: {why}");
+                if !self.args.json {
+                    return Ok(());
+                }
+                self.say(
+                    "",
+                    &json!({ "message": number, "taken_by": null, "address": null, "rtt_ns": null, "attempts": attempts, "failed": why.to_string() }),
+                )
+            }
+        }
+    }
+
+    fn say(&self, text: &str, object: &Value) -> Result<(), Failure> {
+        print(&if self.args.json { format!("{object}\n") } else { format!("{text}\n") })
+    }
+}
+
+/// People count from one.
+fn number(call: CallId) -> u64 {
+    call.0 + 1
+}
+
+/// The message given, or the lines of stdin as they come.
+fn messages(args: &Args, node: &ClientNode) -> Receiver<Result<Vec<u8>, Failure>> {
+    let (sender, receiver) = sync_channel(READ_AHEAD);
+    if let Some(message) = &args.message {
+        let _ = sender.send(Ok(message.clone().into_bytes()));
+        return receiver;
+    }
+    let waker = node.waker();
+    std::thread::spawn(move || {
+        let mut lines = Messages::new(std::io::stdin().lock(), false, LINE_MAX_BYTES);
+        while let Some(line) = lines.next().transpose() {
+            let is_last = line.is_err();
+            if sender.send(line).is_err() || is_last {
+                break;
+            }
+            waker.wake();
+        }
+        drop(sender);
+        waker.wake();
+    });
+    receiver
+}
+
+/// A direct message, as people read it.
+pub(crate) fn received(message: &DirectMessage) -> String {
+    let from = who(message.from, message.address);
+    let how = if message.broadcast { " to all" } else { "" };
+    format!("direct from {from}{how}: {}", text(&message.payload))
+}
+
+/// The same as an object.
+pub(crate) fn received_object(message: &DirectMessage) -> Value {
+    let payload = std::str::from_utf8(&message.payload).ok();
+    let hex = || message.payload.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    json!({
+        "event": "direct",
+        "rank": (message.from <= Rank::MAX).then_some(message.from.0),
+        "address": SocketAddr::from(message.address),
+        "broadcast": message.broadcast,
+        "payload": payload,
+        "payload_hex": payload.is_none().then(hex),
+    })
+}
+
+fn who(rank: Rank, address: Address) -> String {
+    let at = SocketAddr::from(address);
+    match rank {
+        Rank::OBSERVER => format!("an observer at {at}"),
+        Rank::CLIENT => format!("a client at {at}"),
+        rank => format!("member {rank} at {at}"),
+    }
+}
+
+/// Text as it is, but for what would act on a terminal; bytes that are none in hexadecimal.
+fn text(payload: &[u8]) -> String {
+    match std::str::from_utf8(payload) {
+        Ok(text) => {
+            text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+        }
+        Err(_) => payload.iter().map(|byte| format!("{byte:02x}")).collect(),
+    }
+}

@@ -1,0 +1,370 @@
+//! Multicast, and the mesh for exactly those whom multicast does not reach.
+//!
+//! A network that swallows multicast does so without a word, often in one direction or for some hosts only, and not from
+//! the start: a switch forgets a membership, a rule is added. A group that has once chosen its way is then dead. To agree
+//! anew on one way for all would take a protocol of its own, and punish all for one.
+//!
+//! Nothing needs to be agreed here. Each process multicasts a *probe* every [`PROBE_EVERY`] and tells each peer over the
+//! mesh whether it hears that peer's probes: at once when that changes, and every [`REPORT_EVERY`]. What is for the group
+//! goes out by multicast, and by TCP also to those who did not say lately that they hear us: a matter between two
+//! processes, in one direction. Somebody who gets both discards one, as any duplicate. What is for one peer goes over the
+//! mesh always; a call to all on the network, by multicast's side only.
+//!
+//! ```text
+//!          ──── probe by multicast ────▶        every 10 ms
+//!      A   ◀─── "I hear you" by TCP ────   B    yes if a probe came within 50 ms
+//!          ──── datagrams by TCP ──────▶        unless the last word was "yes", and is younger than 600 ms
+//! ```
+//!
+//! Probes are as frequent as heartbeats and forgotten sooner than failure detectors suspect (80 ms), so that a hole that
+//! opens is taken up before anybody is left out for it. A host that stalls longer than that looks deaf for a moment, and
+//! gets duplicates: that costs nothing but their bytes.
+//!
+//! Invariants: a peer on the mesh that does not say it hears us gets everything over the mesh; a hole that opens is taken
+//! up within [`FORGET_AFTER`] and one [`PROBE_EVERY`]; until then NAKs and repairs, which are for one peer, pass; probes
+//! never reach the caller.
+//!
+//! Unlike any other port this one may hand a datagram out twice; protocols over multicast expect that. A thread that
+//! sleeps here does so on two `epoll`s, since one thread can't sleep in two `io_uring`s.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bourdon_port::{Arrival, Idle, Limits, Port, PortError, To, Waker};
+use bourdon_portable::PortablePort;
+use bourdon_udp::UdpOptions;
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use crate::TcpPort;
+use crate::frame::{HELLO_BYTES, Hello};
+use crate::options::{CONNECTIONS_MAX, TcpOptions};
+
+/// Between two probes: a heartbeat's time.
+const PROBE_EVERY: Duration = Duration::from_millis(10);
+/// For how long one that came holds: a few may be lost on the way without a meaning.
+const FORGET_AFTER: Duration = Duration::from_millis(50);
+/// Between two reports without news.
+const REPORT_EVERY: Duration = Duration::from_millis(200);
+/// For how long a report holds.
+const BELIEVE_FOR: Duration = Duration::from_millis(600);
+/// How often is noted who is reached how, for people to read: what held for two such times is told.
+const NOTE_EVERY: Duration = Duration::from_millis(400);
+
+/// How often is looked who is deaf: a datagram must not cost a walk over all peers.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Stand before a hello; the second is followed by whether the peer is heard. No frame begins like this.
+const PROBE: [u8; 8] = *b"bd?probe";
+const REPORT: [u8; 8] = *b"bd!hears";
+const PROBE_BYTES: usize = PROBE.len() + HELLO_BYTES;
+const REPORT_BYTES: usize = REPORT.len() + HELLO_BYTES + 1;
+
+/// A process that was heard of.
+#[derive(Debug)]
+struct Peer {
+    address: SocketAddr,
+    /// When its last probe came.
+    heard: Option<Instant>,
+    /// When it last said that it hears us.
+    hears_us: Option<Instant>,
+    /// What we told it last, and when.
+    told: Option<(bool, Instant)>,
+}
+
+/// Who is reached how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Peers on the mesh that multicast reaches.
+    pub by_multicast: u16,
+    /// Peers that get everything over the mesh.
+    pub by_mesh: u16,
+}
+
+/// A port over UDP multicast and a mesh of TCP connections.
+#[derive(Debug)]
+pub struct AutoPort {
+    multicast: Option<PortablePort>,
+    mesh: TcpPort,
+    idle: Idle,
+    hello: Hello,
+    peers: Vec<Peer>,
+    /// Those on the mesh that do not hear us, as of the last look.
+    deaf: Vec<SocketAddr>,
+    /// What was noted last, and what was noted twice.
+    noted: Option<Reach>,
+    reach: Option<Reach>,
+    next_note: Instant,
+    next_probe: Instant,
+    next_look: Instant,
+    multicast_first: bool,
+}
+
+impl AutoPort {
+    /// Opens both sides; and says why there is the mesh only, if multicast can't even be opened.
+    ///
+    /// # Errors
+    /// If the mesh can't be opened.
+    pub fn open(multicast: &UdpOptions, mesh: &TcpOptions) -> Result<(Self, Option<PortError>), PortError> {
+        let mesh = TcpPort::open(&TcpOptions { io_uring: false, ..mesh.clone() }).map(|port| (port, mesh))?;
+        let (mesh, options) = mesh;
+        let (multicast, refused) = match PortablePort::open(multicast) {
+            Ok(port) => (Some(port), None),
+            Err(error) => (None, Some(error)),
+        };
+        let now = Instant::now();
+        let port = Self {
+            multicast,
+            idle: options.idle,
+            hello: Hello { token: options.token, address: mesh.local_address() },
+            mesh,
+            peers: Vec::new(),
+            deaf: Vec::new(),
+            noted: None,
+            reach: None,
+            next_note: now + NOTE_EVERY,
+            next_probe: now,
+            next_look: now,
+            multicast_first: false,
+        };
+        Ok((port, refused))
+    }
+
+    /// Who is reached how; unknown while nobody is connected, and in the first second, while probes are on their way.
+    pub fn reach(&self) -> Option<Reach> {
+        self.reach
+    }
+
+    /// What is sent by multicast, if it could be opened.
+    pub fn multicast(&self) -> Option<&PortablePort> {
+        self.multicast.as_ref()
+    }
+
+    /// The mesh, to break it.
+    pub fn mesh(&mut self) -> &mut TcpPort {
+        &mut self.mesh
+    }
+
+    /// Probes, reports and notes when that is due. Called when what has come is taken in: own stalls are nobody's silence.
+    fn probe(&mut self) -> Result<(), PortError> {
+        let now = Instant::now();
+        if now < self.next_probe {
+            return Ok(());
+        }
+        self.next_probe = now + PROBE_EVERY;
+        let hello = self.hello.to_bytes();
+        if let Some(multicast) = &mut self.multicast {
+            let probe: [u8; PROBE_BYTES] = joined(&PROBE, &hello);
+            // Whatever is wrong with multicast shows at those who do not hear it.
+            let _ = multicast.send(To::Group, &probe, PROBE_BYTES);
+        }
+        let connected: Vec<SocketAddr> = self.mesh.peers().collect();
+        self.peers.retain(|peer| is_within(FORGET_AFTER, peer.heard, now) || connected.contains(&peer.address));
+        for address in &connected {
+            if self.peers.iter().all(|peer| peer.address != *address) && self.peers.len() < CONNECTIONS_MAX {
+                self.peers.push(Peer::new(*address));
+            }
+        }
+        let mut report: [u8; REPORT_BYTES] = joined(&REPORT, &hello);
+        for peer in self.peers.iter_mut().filter(|peer| connected.contains(&peer.address)) {
+            let hears = is_within(FORGET_AFTER, peer.heard, now);
+            if peer.told.is_none_or(|(told, at)| told != hears || now >= at + REPORT_EVERY) {
+                peer.told = Some((hears, now));
+                report[REPORT_BYTES - 1] = hears.into();
+                self.mesh.send(To::Peer(peer.address), &report, REPORT_BYTES)?;
+            }
+        }
+        self.mesh.flush()?;
+        if now >= self.next_note {
+            self.next_note = now + NOTE_EVERY;
+            self.look_who_is_deaf();
+            let (all, by_mesh) = (connected.len() as u16, self.deaf.len() as u16);
+            let note = (all > 0).then_some(Reach { by_multicast: all.saturating_sub(by_mesh), by_mesh });
+            if note == self.noted {
+                self.reach = note;
+            }
+            self.noted = note;
+        }
+        Ok(())
+    }
+
+    /// Whom multicast does not reach, as far as is known now.
+    fn look_who_is_deaf(&mut self) {
+        let now = Instant::now();
+        if now < self.next_look {
+            return;
+        }
+        self.next_look = now + LOOK_EVERY;
+        let peers = &self.peers;
+        let hears = |address: &SocketAddr| {
+            peers.iter().any(|peer| peer.address == *address && is_within(BELIEVE_FOR, peer.hears_us, now))
+        };
+        self.deaf.clear();
+        self.deaf.extend(self.mesh.peers().filter(|address| !hears(address)));
+    }
+}
+
+impl Peer {
+    fn new(address: SocketAddr) -> Self {
+        Self { address, heard: None, hears_us: None, told: None }
+    }
+}
+
+/// Whether that was no longer ago.
+fn is_within(longest: Duration, at: Option<Instant>, now: Instant) -> bool {
+    at.is_some_and(|at| now.saturating_duration_since(at) < longest)
+}
+
+fn joined<const N: usize>(head: &[u8], tail: &[u8]) -> [u8; N] {
+    let mut bytes = [0; N];
+    bytes[..head.len()].copy_from_slice(head);
+    bytes[head.len()..head.len() + tail.len()].copy_from_slice(tail);
+    bytes
+}
+
+/// Takes a probe or a report in; says whether it was one.
+fn take_in(peers: &mut Vec<Peer>, own: Hello, bytes: &[u8]) -> bool {
+    let probe = bytes.strip_prefix(&PROBE).filter(|_| bytes.len() == PROBE_BYTES);
+    let report = bytes.strip_prefix(&REPORT).filter(|_| bytes.len() == REPORT_BYTES);
+    let Some(rest) = probe.or(report) else { return false };
+    let Some(hello) = Hello::parse(rest).filter(|it| it.token == own.token && it.address != own.address) else {
+        return true;
+    };
+    let now = Instant::now();
+    let peer = match peers.iter().position(|peer| peer.address == hello.address) {
+        Some(place) => &mut peers[place],
+        None if peers.len() < CONNECTIONS_MAX => {
+            peers.push(Peer::new(hello.address));
+            peers.last_mut().unwrap_or_else(|| unreachable!("one was pushed"))
+        }
+        None => return true,
+    };
+    if probe.is_some() {
+        peer.heard = Some(now);
+    } else {
+        peer.hears_us = (rest[HELLO_BYTES] == 1).then_some(now);
+    }
+    true
+}
+
+impl Port for AutoPort {
+    fn send(&mut self, to: To, bytes: &[u8], segment_bytes: usize) -> Result<usize, PortError> {
+        let segments = bytes.len().div_ceil(segment_bytes);
+        match (to, &mut self.multicast) {
+            (To::Group, _) => {}
+            (To::Broadcast, Some(multicast)) => return multicast.send(to, bytes, segment_bytes),
+            (To::Broadcast, None) => return Ok(segments),
+            (To::Peer(_), _) => return self.mesh.send(to, bytes, segment_bytes),
+        }
+        let taken = match &mut self.multicast {
+            Some(multicast) => multicast.send(to, bytes, segment_bytes).unwrap_or(segments),
+            None => segments,
+        };
+        self.look_who_is_deaf();
+        let taken_bytes = bytes.len().min(taken * segment_bytes);
+        for place in 0..self.deaf.len() {
+            self.mesh.send(To::Peer(self.deaf[place]), &bytes[..taken_bytes], segment_bytes)?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> Result<(), PortError> {
+        self.mesh.flush()
+    }
+
+    fn receive(&mut self, limit: usize, mut on_datagram: impl FnMut(Arrival<'_>)) -> Result<usize, PortError> {
+        let (peers, own) = (&mut self.peers, self.hello);
+        let mut count = 0;
+        let mut sort = |arrival: Arrival<'_>| {
+            if !take_in(peers, own, arrival.bytes) {
+                count += 1;
+                on_datagram(arrival);
+            }
+        };
+        // In turns, so that neither side starves the other; a side that brings `limit` leaves the other for the next call.
+        self.multicast_first = !self.multicast_first;
+        let mut left = limit;
+        for is_multicast in [self.multicast_first, !self.multicast_first] {
+            if left == 0 {
+                break;
+            }
+            let came = match &mut self.multicast {
+                Some(multicast) if is_multicast => multicast.receive(left, &mut sort)?,
+                None if is_multicast => 0,
+                _ => self.mesh.receive(left, &mut sort)?,
+            };
+            left = left.saturating_sub(came);
+        }
+        self.probe()?;
+        Ok(count)
+    }
+
+    fn wait(&mut self, timeout: Duration) -> Result<(), PortError> {
+        if self.idle == Idle::Spin {
+            return Ok(());
+        }
+        let due = self.mesh.next_due().map_or(self.next_probe, |due| due.min(self.next_probe));
+        let timeout = timeout.min(due.saturating_duration_since(Instant::now()));
+        let multicast = self.multicast.as_ref().map(PortablePort::sleeper);
+        if let (Some(mesh), Some(Some(_)) | None) = (self.mesh.sleeper(), multicast) {
+            let fds = [Some(mesh), multicast.flatten()];
+            let mut fds: Vec<_> = fds.iter().flatten().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+            let timeout = Timespec::try_from(timeout).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
+            match rustix::event::poll(&mut fds, Some(&timeout)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(PortError::Io { doing: "waiting on two epolls", source: error.into() }),
+            }
+        }
+        if let Some(multicast) = &mut self.multicast {
+            multicast.wait(Duration::ZERO)?;
+        }
+        self.mesh.wait(Duration::ZERO)
+    }
+
+    fn waker(&self) -> Waker {
+        self.mesh.waker()
+    }
+
+    fn can_broadcast(&self) -> bool {
+        self.multicast.as_ref().is_some_and(Port::can_broadcast)
+    }
+
+    fn limits(&self) -> Limits {
+        self.multicast.as_ref().map_or(self.mesh.limits(), Port::limits)
+    }
+
+    fn local_address(&self) -> SocketAddr {
+        self.mesh.local_address()
+    }
+
+    fn io(&self) -> &str {
+        self.mesh.io()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_and_reports_are_told_from_datagrams_and_strangers() {
+        let hello = |port| Hello { token: 7, address: SocketAddr::from(([127, 0, 0, 1], port)) };
+        let (own, other, mut peers) = (hello(1), hello(2), Vec::new());
+        let probe = |hello: Hello| joined::<PROBE_BYTES>(&PROBE, &hello.to_bytes());
+        assert!(!take_in(&mut peers, own, b"bd?probe and more"));
+        assert!(!take_in(&mut peers, own, &probe(other)[1..]));
+        assert!(take_in(&mut peers, own, &probe(own)) && peers.is_empty(), "its own is nobody's");
+        assert!(take_in(&mut peers, own, &probe(Hello { token: 8, ..other })) && peers.is_empty(), "another group's");
+        assert!(take_in(&mut peers, own, &probe(other)));
+        assert!(peers[0].heard.is_some() && peers[0].hears_us.is_none());
+        let mut report: [u8; REPORT_BYTES] = joined(&REPORT, &other.to_bytes());
+        for hears in [1, 0] {
+            report[REPORT_BYTES - 1] = hears;
+            assert!(take_in(&mut peers, own, &report));
+            assert_eq!(peers[0].hears_us.is_some(), hears == 1);
+        }
+        for port in 3..CONNECTIONS_MAX as u16 + 10 {
+            take_in(&mut peers, own, &probe(hello(port)));
+        }
+        assert_eq!(peers.len(), CONNECTIONS_MAX, "bounded");
+    }
+}

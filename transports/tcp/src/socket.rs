@@ -1,0 +1,105 @@
+//! The sockets of a mesh, and the calls made on them.
+//!
+//! Every socket is non-blocking, sends at once (`TCP_NODELAY`: datagrams are packed already), gives up on a silent peer
+//! (`TCP_USER_TIMEOUT`), and leaves by the address the process listens on.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bourdon_port::PortError;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::connection::Connection;
+use crate::options::UNACKNOWLEDGED_MAX;
+
+/// Connections that the kernel accepts before we do; more are tried again by those who dial.
+const BACKLOG: i32 = 1024;
+
+fn new(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Listens, and says where.
+pub(crate) fn listen(address: SocketAddr) -> Result<(Socket, SocketAddr), PortError> {
+    let begun = new(address).and_then(|socket| {
+        socket.set_reuse_address(true)?; // connections of an earlier life may still be ending
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let at = socket.local_addr()?.as_socket().unwrap_or(address);
+        Ok((socket, at))
+    });
+    begun.map_err(|source| match source.raw_os_error() {
+        Some(libc::EADDRINUSE) => PortError::AddressInUse { address },
+        _ => PortError::Listen { address, source },
+    })
+}
+
+/// Begins to connect from `from`'s address.
+pub(crate) fn dial(from: SocketAddr, to: SocketAddr) -> io::Result<Socket> {
+    let socket = new(to)?;
+    set_up(&socket)?;
+    socket.bind(&SocketAddr::new(from.ip(), 0).into())?;
+    match socket.connect(&to.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(socket),
+    }
+}
+
+/// For sockets dialled and accepted.
+pub(crate) fn set_up(socket: &Socket) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))
+}
+
+/// What a call brought.
+pub(crate) enum Got {
+    Bytes(usize),
+    /// Nothing now.
+    Later,
+    /// The connection has ended.
+    End,
+}
+
+impl Got {
+    fn of(result: io::Result<usize>) -> Self {
+        match result {
+            Ok(0) => Self::End,
+            Ok(count) => Self::Bytes(count),
+            Err(error) if is_passing(&error) => Self::Later,
+            Err(_) => Self::End,
+        }
+    }
+}
+
+/// Whether the same may just be tried again later. A connection that is still being made says EAGAIN.
+pub(crate) fn is_passing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM))
+}
+
+pub(crate) fn is_interrupted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINTR | libc::ECONNABORTED))
+}
+
+pub(crate) fn receive(socket: &Socket, room: &mut [u8]) -> Got {
+    // SAFETY: initialised bytes are also bytes that may be uninitialised, and `recv` only ever writes initialised ones.
+    let room = unsafe { &mut *(std::ptr::from_mut(room) as *mut [MaybeUninit<u8>]) };
+    Got::of(socket.recv(room))
+}
+
+pub(crate) fn send(socket: &Socket, bytes: &[u8]) -> Got {
+    Got::of(socket.send_with_flags(bytes, libc::MSG_NOSIGNAL))
+}
+
+/// Waits until one of these connections is made, or refused, at most for `longest`.
+pub(crate) fn wait_writable<'a>(connections: impl Iterator<Item = &'a Connection>, longest: Duration) {
+    let mut fds: Vec<_> = connections.map(|it| PollFd::new(&it.socket, PollFlags::OUT)).collect();
+    let timeout = Timespec::try_from(longest).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 });
+    // Interrupted or not: the caller looks at them all, and at the clock.
+    let _ = rustix::event::poll(&mut fds, Some(&timeout));
+}
