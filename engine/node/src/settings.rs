@@ -108,6 +108,13 @@ pub enum Reliability {
     Stable,
 }
 
+impl Reliability {
+    /// Whether messages may be lost.
+    pub fn is_lossy(self) -> bool {
+        matches!(self, Self::Unreliable | Self::BestEffort)
+    }
+}
+
 /// What this process is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -11,7 +11,8 @@ pub struct Delivery<'a> {
     pub sender: Rank,
     /// The sender's numbering of its messages, from 0.
     pub sequence: Sequence,
-    /// Its place in the total order, where there is one.
+    /// Its place in the total order, where there is one; in real-time order, the group time at which it was sent in
+    /// nanoseconds since the UNIX epoch, unless it is late.
     pub order: Option<OrderNumber>,
     /// The view it was sent and delivered in.
     pub epoch: Epoch,

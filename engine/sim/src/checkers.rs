@@ -158,7 +158,7 @@ impl Checkers {
         if delivery.barrier.is_none() {
             let next = &mut after.next[usize::from(shown.sender)];
             *next = (*next).max(shown.sequence + 1);
-            after.order = delivery.order.map_or(after.order, |order| order.0 + 1);
+            after.order = delivery.order.filter(|_| self.total.applies()).map_or(after.order, |order| order.0 + 1);
         }
         history.deliver(lineage, shown);
         Ok(())

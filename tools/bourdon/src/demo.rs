@@ -54,6 +54,9 @@ pub(crate) struct Args {
     /// What may be lost
     #[arg(long, value_enum, default_value = "reliable", help_heading = "Group")]
     reliability: ReliabilityArg,
+    /// Every member sends on what it receives for the first time
+    #[arg(long, help_heading = "Group")]
+    relay: bool,
     /// The group's multicast address and port [default: one of its own]; over tcp only its family counts
     #[arg(long, value_name = "A:P", help_heading = "Group")]
     group_address: Option<SocketAddr>,
@@ -251,14 +254,17 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
         OrderArg::Causal => Order::Causal,
         OrderArg::Total => Order::Total,
         OrderArg::TotalCausal => Order::TotalCausal,
-        OrderArg::Realtime => return Err(not_yet("order", args.order, "total")),
+        OrderArg::Realtime => Order::Realtime,
     };
     group.reliability = match args.reliability {
         ReliabilityArg::Reliable => Reliability::Reliable,
         ReliabilityArg::Uniform => Reliability::Uniform,
         ReliabilityArg::Stable => Reliability::Stable,
-        other => return Err(not_yet("reliability", other, "reliable, uniform or stable")),
+        ReliabilityArg::Unreliable => Reliability::Unreliable,
+        ReliabilityArg::BestEffort => Reliability::BestEffort,
+        ReliabilityArg::Durable => return Err(not_yet("reliability", args.reliability, "stable")),
     };
+    group.relay = args.relay;
     settings.network.transport = match args.transport {
         TransportArg::Udp => Transport::Udp,
         TransportArg::Portable => Transport::Portable,

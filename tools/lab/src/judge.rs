@@ -18,6 +18,7 @@ mod barrier;
 mod causal;
 mod fifo;
 mod integrity;
+mod realtime;
 mod synchrony;
 mod total;
 mod uniform;
@@ -150,6 +151,7 @@ pub fn judge(histories: &Histories, rules: Rules) -> Verdict {
         total::judge,
         fifo::judge,
         causal::judge,
+        realtime::judge,
         uniform::judge,
         barrier::judge,
     ];

@@ -23,7 +23,7 @@ use crate::event::Delivery;
 use crate::mutant::Mutant;
 use alloc::vec;
 use alloc::vec::Vec;
-use bourdon_wire::{DatagramHeader, DatagramNumber, Instant, Kind, Rank};
+use bourdon_wire::{DatagramHeader, DatagramNumber, Instant, Kind, OrderNumber, Rank};
 
 /// The shortest hold: what a clock reading and a wake-up differ by.
 const HOLD_MIN_NS: u64 = 20_000;
@@ -130,6 +130,8 @@ impl RealTime {
             }
             let stream = &mut streams[rank.index()];
             let step = Step { late: late && mutant != Some(Mutant::LateUnflagged), ..*step };
+            let order = (!late).then_some(OrderNumber(stamp_ns));
+            let emit = &mut |delivery: Delivery<'_>| emit(Delivery { order, ..delivery });
             if !stream.deliver_one(None, &step, emit) {
                 break;
             }

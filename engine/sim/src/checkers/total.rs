@@ -17,6 +17,7 @@ pub(super) const NAME: &str = "total";
 #[derive(Debug)]
 pub(super) struct Total {
     total: bool,
+    realtime: bool,
     /// By epoch and number.
     bound: BTreeMap<(u64, u64), Id>,
 }
@@ -27,7 +28,16 @@ fn broken(detail: String) -> Verdict {
 
 impl Total {
     pub(super) fn new(plan: &Plan) -> Self {
-        Self { total: plan.order == OrderPlan::Total, bound: BTreeMap::new() }
+        Self {
+            total: plan.order == OrderPlan::Total,
+            realtime: plan.order == OrderPlan::Realtime,
+            bound: BTreeMap::new(),
+        }
+    }
+
+    /// Whether order numbers are judged at all.
+    pub(super) fn applies(&self) -> bool {
+        self.total
     }
 
     pub(super) fn delivered(
@@ -42,6 +52,7 @@ impl Total {
         let (process, name) = (lineage.process, || history.name(id));
         let number = match (delivery.order.map(|order| order.0), self.total) {
             (Some(number), true) => number,
+            (_, false) if self.realtime => return Ok(()), // numbers are times there
             (None, false) => return Ok(()),
             (number, _) => return broken(format!("process {process} delivered {} with number {number:?}", name())),
         };

@@ -4,7 +4,8 @@
 //! here is for any process's next word, with a limit; a process that ends, or says that it is stuck, ends the demo with
 //! its name; and whatever happens, dropping the [`Cast`] kills and reaps every process it started.
 //!
-//! Judged: every process that was not killed delivered every message once, with no gap; in total order each delivered
+//! Where messages may be lost, a loss is no fault, and orders are compared by what two processes have in common. Else
+//! judged: every process that was not killed delivered every message once, with no gap; in total order each delivered
 //! sequence is a prefix of the longest, at `uniform` and `stable` those of killed processes too, by what they wrote down;
 //! with one publisher the payloads, hashed in delivery order, are the input's.
 
@@ -18,6 +19,7 @@ use crate::history::names;
 use bourdon::settings::{Order as DeliveryOrder, Reliability, Role, Settings, Start, Transport};
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -31,6 +33,8 @@ use tempfile::TempDir;
 const FORMING_LIMIT: Duration = Duration::from_secs(8);
 /// How long nothing may be delivered anywhere beyond what the recording says; a silent member is named well before.
 const STALL_LIMIT: Duration = Duration::from_secs(8);
+/// Where messages may be lost: how long nothing must come for nothing more to come.
+const QUIET: Duration = Duration::from_millis(1_500);
 /// How often is looked for what is due while nobody says anything.
 const LOOK: Duration = Duration::from_millis(20);
 /// How long an answer to a question may take.
@@ -136,6 +140,10 @@ pub(crate) struct Row {
     pub(crate) role: Role,
     pub(crate) rank: u16,
     pub(crate) delivered: u64,
+    /// Given up so far.
+    lost: u64,
+    /// It has nothing more to publish.
+    published_all: bool,
     pub(crate) tally: Option<Tally>,
     pub(crate) killed: bool,
     /// It is to be started again, or has been.
@@ -324,7 +332,17 @@ impl<'a> Performance<'a> {
         }
         let rows = (0..plan.settings.group.members + plan.observers).map(|index| {
             let (role, rank) = part(plan, index);
-            Row { role, rank, delivered: 0, tally: None, killed: false, restarts: false, news: None }
+            Row {
+                role,
+                rank,
+                delivered: 0,
+                lost: 0,
+                published_all: false,
+                tally: None,
+                killed: false,
+                restarts: false,
+                news: None,
+            }
         });
         let outcome = Outcome {
             messages: records.len() as u64,
@@ -459,8 +477,9 @@ impl<'a> Performance<'a> {
         let mut last_progress = Instant::now();
         while !self.is_complete() {
             match cast.hear(LOOK) {
-                Some((index, Word::Said(Said::Progress { delivered }))) => {
-                    self.outcome.rows[index].delivered = delivered;
+                Some((index, Word::Said(Said::Progress { delivered, lost, published_all }))) => {
+                    let row = &mut self.outcome.rows[index];
+                    (row.delivered, row.lost, row.published_all) = (delivered, lost, published_all);
                     last_progress = Instant::now();
                 }
                 Some((index, Word::Said(Said::News { what }))) => self.note_news(index, what),
@@ -473,6 +492,7 @@ impl<'a> Performance<'a> {
                     last_progress = Instant::now();
                 }
                 Some(_) => {}
+                None if self.is_quiet(last_progress) => return,
                 None if last_progress.elapsed() > STALL_LIMIT + recorded_gap => return self.note_stall(),
                 None => {}
             }
@@ -489,8 +509,21 @@ impl<'a> Performance<'a> {
     }
 
     fn is_complete(&self) -> bool {
-        let waits = |row: &Row| !row.is_out() && row.delivered < self.outcome.messages;
+        let waits = |row: &Row| !row.is_out() && row.delivered + row.lost < self.outcome.messages;
         self.restarts.is_empty() && !self.outcome.rows.iter().any(waits)
+    }
+
+    /// Whether messages may be lost, and all that there still are have come: what was lost with a sender is told by nobody.
+    fn is_quiet(&self, last_progress: Instant) -> bool {
+        let over = |row: &Row| row.is_out() || row.role == Role::Observer || row.published_all;
+        self.is_lossy()
+            && last_progress.elapsed() > QUIET
+            && self.restarts.is_empty()
+            && self.outcome.rows.iter().all(over)
+    }
+
+    fn is_lossy(&self) -> bool {
+        self.plan.settings.group.reliability.is_lossy()
     }
 
     /// A process ended: as planned, or not.
@@ -506,7 +539,7 @@ impl<'a> Performance<'a> {
             let failure = format!("{} {epitaph}", row.name());
             self.outcome.failures.push(failure);
         } else if let Some(delay) = self.plan.restart_after {
-            (row.restarts, row.delivered) = (true, 0);
+            (row.restarts, row.delivered, row.lost, row.published_all) = (true, 0, 0, false);
             self.restarts.push((index, Instant::now() + delay));
         }
     }
@@ -572,7 +605,8 @@ impl<'a> Performance<'a> {
 
     /// Compares what was delivered with the input and with each other.
     fn judge(&mut self, cast: &mut Cast) {
-        self.outcome.order_agrees = self.is_prefix_of_longest(cast);
+        self.outcome.order_agrees =
+            if self.is_lossy() { self.is_one_order(cast) } else { self.is_prefix_of_longest(cast) };
         let total = matches!(self.plan.settings.group.order, DeliveryOrder::Total | DeliveryOrder::TotalCausal);
         let mut failures = Vec::new();
         if total && !self.outcome.order_agrees {
@@ -580,17 +614,18 @@ impl<'a> Performance<'a> {
         }
         for row in &self.outcome.rows {
             let Some(tally) = &row.tally else { continue };
-            if self.outcome.failures.is_empty() && tally.delivered != self.outcome.messages {
+            let lossy = self.is_lossy(); // what is lost is no failure then
+            if !lossy && self.outcome.failures.is_empty() && tally.delivered != self.outcome.messages {
                 let (delivered, messages) = (tally.delivered, self.outcome.messages);
                 failures.push(format!("{} delivered {delivered} of {messages} messages", row.name()));
             }
             if tally.duplicates > 0 {
                 failures.push(format!("{} delivered {} messages twice", row.name(), tally.duplicates));
             }
-            if tally.gaps > 0 {
+            if !lossy && tally.gaps > 0 {
                 failures.push(format!("{} gave up {} messages", row.name(), tally.gaps));
             }
-            let whole = tally.delivered == self.outcome.messages;
+            let whole = !lossy && tally.delivered == self.outcome.messages;
             let ordered =
                 total || matches!(self.plan.settings.group.order, DeliveryOrder::Fifo | DeliveryOrder::Causal);
             let (publishers, messages) = (u64::from(self.plan.publishers), self.outcome.messages);
@@ -624,9 +659,35 @@ impl<'a> Performance<'a> {
             }
             chains.push(chain);
         }
-        let judged = self.plan.settings.group.reliability != Reliability::Reliable;
+        let judged = matches!(self.plan.settings.group.reliability, Reliability::Uniform | Reliability::Stable);
         chains.retain(|_| judged);
         chains
+    }
+
+    /// Whether the messages that any two processes delivered stand in one order at both.
+    fn is_one_order(&mut self, cast: &mut Cast) -> bool {
+        self.killed_chains();
+        let told = |row: &Row| row.tally.is_some();
+        let mut waiting = self.outcome.rows.iter().filter(|row| told(row)).count();
+        (0..self.outcome.rows.len())
+            .filter(|index| told(&self.outcome.rows[*index]))
+            .for_each(|index| cast.order(index, &Order::Names));
+        let (mut all, deadline) = (Vec::new(), Instant::now() + ANSWER_LIMIT);
+        while waiting > 0 {
+            match cast.hear(deadline.saturating_duration_since(Instant::now())) {
+                Some((_, Word::Said(Said::Names { names }))) => {
+                    all.push(names);
+                    waiting -= 1;
+                }
+                Some(_) => {}
+                None => return false,
+            }
+        }
+        all.iter().enumerate().all(|(index, one)| {
+            let places: HashMap<u64, usize> = one.iter().enumerate().map(|(place, name)| (*name, place)).collect();
+            let common = |other: &Vec<u64>| other.iter().filter_map(|name| places.get(name)).is_sorted();
+            all[index + 1..].iter().all(common)
+        })
     }
 
     /// Whether every delivered sequence is a prefix of the longest one.

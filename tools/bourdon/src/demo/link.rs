@@ -47,6 +47,8 @@ pub(crate) enum Order {
     Finish,
     /// Say the chain (see [`Said::Chain`]) at these counts of delivered messages.
     Chain { counts: Vec<u64> },
+    /// Say what was delivered, in order.
+    Names,
 }
 
 /// Said by a process.
@@ -56,14 +58,16 @@ pub(crate) enum Said {
     Ready { io: String, fallback: Option<String>, receive_buffer_bytes: usize },
     /// Something happened in the group that a user should know if all does not go well.
     News { what: String },
-    /// So many messages delivered so far.
-    Progress { delivered: u64 },
+    /// So many messages delivered so far, and so many given up; whether it has published all it is to publish.
+    Progress { delivered: u64, lost: u64, published_all: bool },
     /// It can't go on: a silent member, a broken port.
     Stuck { why: String },
     /// It can't even begin.
     Unusable { why: String },
     /// In answer to [`Order::Finish`].
     Result(Box<Tally>),
+    /// In answer to [`Order::Names`]: the messages' names, where they were to be kept.
+    Names { names: Vec<u64> },
     /// In answer to [`Order::Chain`]: a hash over which messages were delivered in which order, at each count.
     Chain { hashes: Vec<Option<u64>> },
 }

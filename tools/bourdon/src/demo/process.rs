@@ -95,6 +95,7 @@ struct DemoProcess {
     links_broken: u64,
     said_ready: bool,
     said_progress: (u64, u64),
+    said_all: bool,
 }
 
 impl DemoProcess {
@@ -125,6 +126,7 @@ impl DemoProcess {
             links_broken: 0,
             said_ready: false,
             said_progress: (0, 0),
+            said_all: false,
         })
     }
 
@@ -326,11 +328,14 @@ impl DemoProcess {
             });
         }
         let (delivered, now_ns) = (self.proof.count(), self.node.clock().now().0);
-        let (said, said_ns) = self.said_progress;
-        let complete = delivered + self.node.counters().get(Counter::Gaps) >= self.assignment.messages;
-        if delivered > said && (complete || now_ns >= said_ns + PROGRESS_NS) {
-            self.said_progress = (delivered, now_ns);
-            say(&Said::Progress { delivered });
+        let (lost, (said, said_ns)) = (self.node.counters().get(Counter::Gaps), self.said_progress);
+        let complete = delivered + lost >= self.assignment.messages;
+        let published_all =
+            self.start_ns.is_some() && self.shares.as_ref().is_none_or(|shares| shares.next().is_none());
+        let news = delivered + lost > said || published_all != self.said_all;
+        if news && (complete || published_all != self.said_all || now_ns >= said_ns + PROGRESS_NS) {
+            (self.said_progress, self.said_all) = ((delivered + lost, now_ns), published_all);
+            say(&Said::Progress { delivered, lost, published_all });
         }
     }
 
@@ -345,6 +350,7 @@ impl DemoProcess {
         match order {
             Order::Go { .. } => {}
             Order::Finish => say(&Said::Result(Box::new(self.tally()))),
+            Order::Names => say(&Said::Names { names: self.proof.names.clone().unwrap_or_default() }),
             Order::Chain { counts } => {
                 let at = |count: &u64| match *count {
                     0 => Some(0),
@@ -383,7 +389,9 @@ fn begin_proof(assignment: &Assignment, life: u32) -> Result<Proof, String> {
     let file = assignment.history.as_ref().map(|directory| directory.join(format!("{name}{life}.tsv")));
     let history = file.map(|path| History::create(&path)).transpose()?;
     let (members, keeps) = (settings.group.members, settings.process.snapshots);
-    Ok(Proof::new(members, assignment.publishers, assignment.messages, keeps, history))
+    let mut proof = Proof::new(members, assignment.publishers, assignment.messages, keeps, history);
+    proof.names = settings.group.reliability.is_lossy().then(Vec::new);
+    Ok(proof)
 }
 
 /// Dies at once, as a process does that is killed: nothing more is sent, and nothing that was shown is lost.

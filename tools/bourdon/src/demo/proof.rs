@@ -6,6 +6,7 @@ use crate::history::{Delivered, History, hash};
 use bourdon::{Delivery, Rank};
 use hdrhistogram::Histogram;
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
 
 /// One delivery, as a proof and a snapshot have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +27,12 @@ pub(crate) struct Proof {
     pub(crate) payloads: Sha256,
     /// A running hash over the messages' names.
     pub(crate) chain: Vec<u64>,
+    /// The names themselves, where messages may be lost and chains can't be compared.
+    pub(crate) names: Option<Vec<u64>>,
     /// Per sender, a bit a message.
     seen: Vec<Vec<u64>>,
+    /// And those whose numbers lie far beyond: of a member that came back to a group that loses messages.
+    seen_beyond: HashSet<(u16, u64)>,
     pub(crate) duplicates: u64,
     pub(crate) latency_ns: Histogram<u64>,
     /// By share: how many of its records.
@@ -40,9 +45,14 @@ pub(crate) struct Proof {
     kept: Option<Vec<u8>>,
 }
 
+/// A message's name.
+fn name(rank: u16, sequence: u64) -> u64 {
+    (u64::from(rank) << 48) ^ sequence
+}
+
 /// The name of a message in a chain of names.
 pub(crate) fn link(last: u64, rank: u16, sequence: u64) -> u64 {
-    let name = (u64::from(rank) << 48) ^ sequence;
+    let name = name(rank, sequence);
     (last ^ name).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29) ^ name
 }
 
@@ -51,7 +61,9 @@ impl Proof {
         Self {
             payloads: Sha256::new(),
             chain: Vec::with_capacity(messages as usize),
+            names: None,
             seen: vec![vec![0; messages as usize / 64 + 1]; usize::from(members)],
+            seen_beyond: HashSet::new(),
             duplicates: 0,
             latency_ns: Histogram::new_with_max(LATENCY_MAX_NS, 3).expect("the bounds are valid"),
             done: vec![0; usize::from(publishers)],
@@ -84,7 +96,11 @@ impl Proof {
         self.chain.push(link(self.chain.last().copied().unwrap_or(0), rank, sequence));
         match self.seen.get_mut(usize::from(rank)).and_then(|bits| bits.get_mut(sequence as usize / 64)) {
             Some(bits) if *bits & (1 << (sequence % 64)) == 0 => *bits |= 1 << (sequence % 64),
+            None if self.seen_beyond.insert((rank, sequence)) => {}
             _ => self.duplicates += 1,
+        }
+        if let Some(names) = &mut self.names {
+            names.push(name(rank, sequence));
         }
         if let Some(done) = self.done.get_mut(usize::from(shown.share)) {
             *done += 1;
