@@ -5,7 +5,7 @@
 
 use bourdon_lab::judge::{Order, Reliability, Rules, Verdict, judge};
 use bourdon_lab::rounds::{self, Plan, Trouble};
-use bourdon_lab::{history, probe};
+use bourdon_lab::{history, matrix, probe};
 use clap::{Args, Parser, Subcommand};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -26,6 +26,8 @@ enum Command {
     Judge(JudgeArgs),
     /// Run members on hosts of their own, make trouble in rounds, and judge what they delivered
     Rounds(RoundsArgs),
+    /// Run every order at every level on sockets, with trouble, and judge what was delivered
+    Matrix(MatrixArgs),
     /// Send or receive single datagrams
     #[command(subcommand)]
     Probe(Probe),
@@ -64,6 +66,31 @@ struct RoundsArgs {
     patience: u64,
     #[command(flatten)]
     rules: RulesArgs,
+    /// One JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct MatrixArgs {
+    /// The bourdon command [default: the one beside this one]
+    #[arg(long, value_name = "PATH")]
+    bourdon: Option<PathBuf>,
+    /// Over which transports
+    #[arg(long, value_delimiter = ',', default_value = "udp,tcp")]
+    transports: Vec<String>,
+    /// How many messages each cell publishes
+    #[arg(long, value_name = "K", default_value_t = 3_000, value_parser = clap::value_parser!(u64).range(10..))]
+    messages: u64,
+    /// Only these orders
+    #[arg(long, value_enum, value_delimiter = ',')]
+    order: Vec<Order>,
+    /// Only these levels
+    #[arg(long, value_enum, value_delimiter = ',')]
+    reliability: Vec<Reliability>,
+    /// Where histories go [default: a folder that is removed]
+    #[arg(long)]
+    dir: Option<PathBuf>,
     /// One JSON object on stdout
     #[arg(long)]
     json: bool,
@@ -117,6 +144,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Judge(args) => run_judge(&args),
         Command::Rounds(args) => run_rounds(args),
+        Command::Matrix(args) => run_matrix(args),
         Command::Probe(Probe::Receive { to, interface, index }) => probe_outcome(probe::receive(to, interface, index)),
         Command::Probe(Probe::Send { to, text }) => probe_outcome(probe::send(to, &text)),
     };
@@ -147,6 +175,24 @@ fn run_rounds(args: RoundsArgs) -> Result<ExitCode, String> {
         eprintln!("bourdon-lab: {why}");
     }
     Ok(ExitCode::from(u8::from(report.failed.is_some() || !report.verdict.violations.is_empty())))
+}
+
+fn run_matrix(args: MatrixArgs) -> Result<ExitCode, String> {
+    let beside = || std::env::current_exe().ok()?.parent().map(|folder| folder.join("bourdon"));
+    let bourdon = args.bourdon.or_else(beside).filter(|path| path.exists());
+    let bourdon = bourdon.ok_or("there is no bourdon command beside this one: build it, or name it with --bourdon")?;
+    let own = tempfile::tempdir().map_err(|error| format!("can't make a folder: {error}"))?;
+    let folder = args.dir.unwrap_or_else(|| own.path().to_owned());
+    let MatrixArgs { transports, messages, order: orders, reliability: levels, json: as_json, .. } = args;
+    let plan = matrix::Plan { bourdon, transports, messages, orders, levels, folder };
+    let mut tell = |cell: &matrix::Cell| {
+        let verdict = if cell.failures.is_empty() { "kept" } else { "BROKEN" };
+        let barriers = if cell.barriers { " with barriers" } else { "" };
+        eprintln!("{} {} {}{barriers}: {verdict}", cell.transport, cell.reliability, cell.order);
+    };
+    let cells = matrix::run(&plan, &mut tell).map_err(|error| error.to_string())?;
+    print(&if as_json { json(&serde_json::json!({ "cells": cells })) } else { matrix::table(&cells) })?;
+    Ok(ExitCode::from(u8::from(cells.iter().any(|cell| !cell.failures.is_empty()))))
 }
 
 fn json(result: &impl serde::Serialize) -> String {
