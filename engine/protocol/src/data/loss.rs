@@ -212,11 +212,13 @@ impl Stream {
         let end = self.end();
         while self.hole.is_some()
             && let Some(frame) = self.cursor.frame(&self.log, end)
-            && frame.kind() == Some(Kind::Data)
+            && !self.is_stopped_by(&frame)
             && !frame.ends_message()
         {
             let body_bytes = frame.body.len();
-            self.assembly.add(&frame, max_message_bytes);
+            if frame.kind() == Some(Kind::Data) {
+                self.assembly.add(&frame, max_message_bytes);
+            }
             self.cursor.step(body_bytes, false);
         }
     }

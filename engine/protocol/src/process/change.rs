@@ -436,6 +436,10 @@ impl Process {
         }
         let agreed = data.agreed_barrier();
         let standing = data.barrier.look(&mut data.streams, &data.view);
+        if data.is_lossy() {
+            self.cross_holes(); // what the markers' headers say was lost before them is told before the barrier, or the view's end
+        }
+        let data = &mut self.data;
         if agreed == Some(false) || standing == AtBarrier::Before && !(agreed.is_some() && is_all) {
             return 0;
         }
@@ -562,7 +566,7 @@ impl Process {
         let is_lossy = self.config.reliability.is_lossy();
         let earlier = core::mem::replace(&mut self.before, view.clone());
         let mut ahead = beginning.clone();
-        if is_lossy && view.epoch > Epoch(1) {
+        if is_lossy && view.epoch > Epoch(1) && earlier.epoch.next() == view.epoch {
             // Nobody knows how far an earlier life was heard; nor a newcomer how far the order was.
             let from = numbers_of(view.epoch);
             for member in view.members.iter().filter(|member| !earlier.contains(**member)) {
