@@ -249,3 +249,77 @@ fn issue_observer_a_barrier_ahead_of_the_cut() {
 fn issue_given_up_or_early_beyond_the_cut() {
     assert_drawn(&[2185, 6717, 17831]);
 }
+
+/// Seeds of single cells of the matrix.
+fn assert_cells(cells: &[(&str, u64)]) {
+    for (cell, seed) in cells {
+        let plan = Plan::guarantee(*seed, cell.parse().expect("a cell"));
+        let report = run_plan(&plan, *seed, Options { mode: Mode::Both, ..Options::default() });
+        assert!(report.failures.is_empty(), "{cell} {seed}: {:#?}", report.failures);
+    }
+}
+
+/// Gaps were given up while a ballot was under way, and at a view's end what was missing of one who is gone held it up.
+#[test]
+fn issue_gaps_at_the_end_of_a_lossy_view() {
+    assert_cells(&[("best-effort/total", 112), ("best-effort/total/barriers", 493), ("unreliable/fifo", 21)]);
+}
+
+/// A barrier that somebody had got to was completed before the rest of the cut, or not by one who had never heard of it.
+#[test]
+fn issue_barriers_at_the_end_of_a_lossy_view() {
+    assert_cells(&[
+        ("unreliable/fifo/barriers", 54),
+        ("best-effort/unordered/barriers", 52),
+        ("best-effort/fifo/barriers", 112),
+        ("best-effort/total/barriers", 133),
+    ]);
+}
+
+/// Messages whose order was lost waited for ever, or were passed over in silence, or numbered otherwise elsewhere.
+#[test]
+fn issue_the_order_itself_is_lost() {
+    assert_cells(&[
+        ("unreliable/total", 17),
+        ("unreliable/total", 65),
+        ("unreliable/total", 66),
+        ("unreliable/total", 398),
+        ("unreliable/total/barriers", 128),
+        ("unreliable/total/barriers", 305),
+        ("unreliable/total/barriers", 3050),
+    ]);
+}
+
+/// Two sequencers, or two lives of a member, gave out the same numbers; an observer counted from where nobody did.
+#[test]
+fn issue_numbers_are_given_out_twice() {
+    assert_cells(&[("unreliable/total", 1037), ("best-effort/total", 2), ("best-effort/total", 3118)]);
+}
+
+/// What a header said was lost before a view's first message was never told, or only after the barrier.
+#[test]
+fn issue_a_loss_is_not_told() {
+    assert_cells(&[
+        ("unreliable/total/barriers", 188),
+        ("unreliable/unordered/barriers", 1183),
+        ("best-effort/total/barriers", 3289),
+    ]);
+}
+
+/// An answer was delivered because its first piece, which says what it waits for, had been taken in before.
+#[test]
+fn issue_a_cause_is_forgotten_with_the_first_piece() {
+    assert_cells(&[("best-effort/causal", 1098), ("unreliable/causal", 1397), ("unreliable/causal/barriers", 46)]);
+}
+
+/// Clocks: bounds that left out stamps ahead of the clock, and samples of another reference's time.
+#[test]
+fn issue_a_clock_is_further_off_than_it_says() {
+    assert_cells(&[("reliable/realtime", 82), ("stable/realtime", 80), ("unreliable/realtime", 312)]);
+}
+
+/// A question that took longer than the time to the next one was never answered.
+#[test]
+fn issue_a_clock_is_never_known() {
+    assert_cells(&[("stable/realtime", 18), ("uniform/realtime/barriers", 13)]);
+}

@@ -165,8 +165,7 @@ fn bad_input_and_usage_say_what_to_do_and_exit_2() {
         (&["--publishers", "4"], "members"),
         (&["--group-address", "239.255.1.1:0"], "port"),
         (&["--drop", "101"], "between 0 and 100"),
-        (&["--order", "realtime"], "total"),
-        (&["--reliability", "durable"], "reliable"),
+        (&["--reliability", "durable"], "stable"),
         (&["--transport", "xdp"], "udp"),
         (&["--transport", "tcp", "--drop", "1"], "--break-links"),
         (&["--break-links", "3"], "--transport tcp"),
@@ -305,4 +304,35 @@ fn recorded_events_go_through_byte_for_byte() {
     let (output, object) = run(&["--input", &path.to_string_lossy(), "--rate", "max"]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(rows(&object).iter().all(|row| row["payload_sha256"] == object["input_sha256"]));
+}
+
+/// What may be lost is no failure where losses are allowed, and is told; what may not be lost is not.
+#[test]
+fn every_level_keeps_its_promise_through_loss() {
+    for (level, lossy) in [("unreliable", true), ("best-effort", true), ("reliable", false), ("stable", false)] {
+        let (output, object) =
+            run(&["--messages", "2000", "--rate", "max", "--reliability", level, "--drop", "5", "--publishers", "2"]);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{level}: {stderr}");
+        assert_eq!(object["order_agrees"], true, "{level}");
+        let rows = object["processes"].as_array().expect("rows");
+        let sum = |what: &str| rows.iter().filter_map(|row| row[what].as_u64()).sum::<u64>();
+        assert_eq!(sum("gaps") > 0, level == "unreliable", "{level}: {object}");
+        assert_eq!(sum("duplicates"), 0, "{level}");
+        if level == "unreliable" {
+            assert_eq!(sum("naks_sent"), 0, "nothing is asked for");
+        }
+        assert!(lossy || sum("delivered") == 2000 * rows.len() as u64, "{level}: {object}");
+    }
+}
+
+#[test]
+fn relay_and_real_time_order_deliver_everything() {
+    for arguments in [&["--relay"][..], &["--order", "realtime", "--publishers", "3"]] {
+        let (output, object) = run(&[&["--messages", "2000", "--rate", "max", "--drop", "2"], arguments].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {stderr}");
+        let rows = object["processes"].as_array().expect("rows");
+        assert!(rows.iter().all(|row| row["delivered"] == 2000), "{arguments:?}: {object}");
+    }
 }

@@ -300,3 +300,13 @@ fn many_violations_are_counted_and_few_told() {
         verdict(rules((Order::Unordered, Reliability::Unreliable)), &[("member-0", &format!("V 1 0 /{twice}"))], "");
     assert_eq!((verdict.violations.len(), verdict.violations_not_told), (super::TOLD_AN_INVARIANT, 150));
 }
+
+#[test]
+fn twelve_what_is_in_time_stands_by_the_time_of_its_sending() {
+    let promised = (Order::Realtime, Reliability::Reliable);
+    let good = "V 1 0,1 / D 1 100 0 0 - / D 1 200 1 0 - / D 1 300 0 1 -";
+    pair(promised, good, "V 1 0,1 / D 1 100 0 0 - / D 1 300 0 1 - / D 1 200 1 0 -", &[12]);
+    pair(promised, good, "V 1 0,1 / D 1 100 0 0 - / D 1 250 1 0 - / D 1 300 0 1 -", &[12]);
+    // One that is late says so, and may stand anywhere.
+    pair(promised, good, "V 1 0,1 / D 1 100 0 0 - / D 1 300 0 1 - / D 1 - 1 0 -", &[]);
+}
