@@ -34,6 +34,14 @@ fn requests_cost_less_and_suppressed_ones_least() {
 }
 
 #[test]
+fn what_is_lost_for_good_is_told() {
+    let (mode, loss) = (FeedbackMode::Nak, Loss::Independent);
+    let plan = FeedbackPlan { mode, loss, loss_rate: 0.3, observers: OBSERVERS, messages: MESSAGES, seed: 1 };
+    let outcome = play_feedback(&plan);
+    assert!(outcome.is_complete() && outcome.told_lost > 0, "{outcome:?}");
+}
+
+#[test]
 fn one_seed_is_one_run() {
     let (mode, loss) = (FeedbackMode::SuppressedNak, Loss::Independent);
     assert_eq!(play(mode, loss), play(mode, loss));
