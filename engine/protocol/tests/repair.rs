@@ -159,6 +159,28 @@ fn among_many_receivers_requests_wait_and_anothers_keeps_them_quiet() {
 }
 
 #[test]
+fn who_kept_quiet_for_a_repair_that_was_lost_does_not_ask_all_at_one_moment() {
+    const RECEIVERS: u64 = 100;
+    let asked_after_ns = |seed| {
+        let mut bench = one_of_many(seed);
+        bench.take(&datagram(1));
+        bench.take(&nak(2, port(2), 0, &[(0, 1)]));
+        let heard_at = bench.now;
+        while bench.process.counters().get(Counter::NaksSent) == 0 {
+            bench.now = bench.process.next_deadline();
+            bench.timers();
+        }
+        bench.now.since(heard_at)
+    };
+    let mut all: Vec<u64> = (0..RECEIVERS).map(asked_after_ns).collect();
+    all.sort_unstable();
+    // Who asks before the first one's request can have reached him: a few, not all.
+    let (first, one_way_ns) = (all[0], MS / 20);
+    let crossed = all.iter().filter(|at| **at < first + one_way_ns).count();
+    assert!(crossed < 10, "{crossed} of {RECEIVERS} ask at once");
+}
+
+#[test]
 fn others_requests_do_not_keep_a_receiver_quiet_for_ever() {
     let mut bench = one_of_many(2);
     bench.take(&datagram(1));

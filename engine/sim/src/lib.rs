@@ -15,6 +15,7 @@
 
 pub mod checkers;
 mod clock;
+mod feedback;
 mod guarantee;
 mod history;
 pub mod hostile;
@@ -28,6 +29,7 @@ mod shrink;
 mod world;
 
 pub use bourdon_protocol::Mutant;
+pub use feedback::{FeedbackMode, FeedbackOutcome, FeedbackPlan, Loss, play_feedback};
 pub use guarantee::{Cell, Guarantee, matrix};
 pub use mutation::check_mutants;
 pub use network::Faults;

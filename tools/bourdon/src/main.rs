@@ -7,6 +7,7 @@
 mod admin;
 mod demo;
 mod exit;
+mod feedback;
 mod history;
 mod lab_member;
 mod node;

@@ -38,12 +38,24 @@ pub(crate) struct Args {
     /// Play the seeds in every cell of the matrix: each order at each level, without barriers and with
     #[arg(long, conflicts_with_all = ["plan", "mutate", "guarantee"])]
     matrix: bool,
+    /// Count instead what receivers say back to one sender, by how they are told to say it
+    #[arg(long, conflicts_with_all = ["seeds", "plan", "safety", "liveness", "mutate", "guarantee", "matrix"])]
+    feedback: bool,
+    /// With --feedback: how many receive
+    #[arg(long, value_name = "N", default_value_t = 1000, requires = "feedback", value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    observers: u32,
+    /// With --feedback: how many datagrams in a hundred are lost
+    #[arg(long, value_name = "PERCENT", default_value_t = 1.0, requires = "feedback")]
+    loss: f64,
     /// One JSON object on stdout
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    if args.feedback {
+        return crate::feedback::run(args.observers, args.loss, args.seed, args.json);
+    }
     let mutants = args.mutate.as_deref().map(mutants).transpose()?;
     let plan = args.plan.as_deref().map(read_plan).transpose()?;
     let count = args.seeds.unwrap_or(if mutants.is_some() { MUTATION_SEEDS } else { 1 });

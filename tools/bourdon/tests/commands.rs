@@ -137,6 +137,20 @@ fn bad_configurations_end_with_2_and_say_why() {
 }
 
 #[test]
+fn feedback_is_counted_by_loss_and_mode() {
+    let counted = run(&["sim", "--feedback", "--observers", "20", "--json"], b"");
+    assert!(counted.status.success(), "{}", String::from_utf8_lossy(&counted.stderr));
+    let report: Value = serde_json::from_slice(&counted.stdout).expect("one object");
+    let rows = report["rows"].as_array().expect("a list");
+    let named: Vec<_> = rows.iter().map(|row| [&row["loss"], &row["mode"]]).collect();
+    assert_eq!(named.len(), 6, "{named:?}");
+    assert_eq!((&named[5][0], &named[5][1]), (&&"correlated".into(), &&"nak-suppressed".into()));
+    assert!(rows.iter().all(|row| row["delivered"] == row["expected"] && row["expected"] == 40_000), "{rows:?}");
+    fails(&["sim", "--feedback", "--loss", "21"], b"", 2, "it must be 0 to 20");
+    fails(&["sim", "--observers", "20"], b"", 2, "--feedback");
+}
+
+#[test]
 fn clients_say_what_is_wrong() {
     let world = World::new();
     let place = ["prices", "es", "--group-address", &world.address];

@@ -428,14 +428,22 @@ impl Pipeline {
         let repairs = self.repairs();
         let stream = &mut self.streams[rank.index()];
         if repairs && stream.window.has_gap() && self.config.mutant != Some(Mutant::ForgetNak) {
-            let delay = stream.asker.backoff_ns(&self.config.timing, self.config.limits.receivers, &mut self.rng);
-            stream.asker.arm(now, delay);
+            let timing = &self.config.timing;
+            let backoff_ns = stream.asker.backoff_ns(timing, self.config.limits.receivers, &mut self.rng);
+            stream.asker.arm(now, timing.reorder_grace_ns + backoff_ns);
         }
     }
 
     /// Whether requests go to everybody.
     pub(crate) fn asks_all(&self) -> bool {
         Asker::asks_all(self.config.limits.receivers)
+    }
+
+    /// Another receiver asked everybody for these; says how many of ours that covers.
+    pub(crate) fn suppress(&mut self, now: Instant, rank: Rank, ranges: &[NakRange]) -> u64 {
+        let (timing, stream) = (&self.config.timing, &mut self.streams[rank.index()]);
+        let backoff_ns = stream.asker.backoff_ns(timing, self.config.limits.receivers, &mut self.rng);
+        stream.asker.suppress(now, (&stream.window, &stream.log), (timing, backoff_ns), ranges)
     }
 
     /// Collects what to ask for of one stream into `ranges`; how often it was asked for, or `None` if nothing is due.

@@ -13,7 +13,8 @@
 //! The answerer sends to whoever asked; when a third asks for the same datagram within a round trip it goes to all. Where
 //! requests are suppressed it goes to all at once, because those who kept quiet wait for it as well. The same asker is not
 //! answered twice within a round trip, and all repairs together stay within a budget. Another's request keeps a receiver
-//! quiet a few times only: it may have been a stranger's, or have had no answer.
+//! quiet a few times only: it may have been a stranger's, or have had no answer. Who asked asks again without a back-off;
+//! who kept quiet waits a random time longer, because a lost repair finds all of them at one moment.
 //!
 //! Invariant 22: requests and repairs per loss are bounded. Source: RFC 5401 (back-off, suppression), RFC 5740 (NORM).
 
@@ -61,6 +62,8 @@ impl Wanted<'_> {
 struct Asked {
     number: u64,
     at: Instant,
+    /// When it is asked for again.
+    again_at: Instant,
     attempts: u8,
     suppressed: u8,
 }
@@ -77,7 +80,7 @@ pub(crate) struct Asker {
 
 impl Asker {
     pub(crate) fn new(slots: usize) -> Self {
-        let never = Asked { number: u64::MAX, at: Instant(0), attempts: 0, suppressed: 0 };
+        let never = Asked { number: u64::MAX, at: Instant(0), again_at: Instant(0), attempts: 0, suppressed: 0 };
         Self { asked: vec![never; slots], due: Instant::NEVER, round_trip_ns: 0 }
     }
 
@@ -91,8 +94,16 @@ impl Asker {
         self.due = self.due.min(now + delay_ns);
     }
 
-    /// Another receiver asked for these; wait for the repair that it will get. Says how many of ours that covers.
-    pub(crate) fn suppress(&mut self, now: Instant, window: &Window, log: &Log, ranges: &[NakRange]) -> u64 {
+    /// Another receiver asked for these; wait for the repair that it will get, and if that is lost, a random time more:
+    /// all who kept quiet did so at one moment. Says how many of ours that covers.
+    pub(crate) fn suppress(
+        &mut self,
+        now: Instant,
+        (window, log): (&Window, &Log),
+        (timing, backoff_ns): (&Timing, u64),
+        ranges: &[NakRange],
+    ) -> u64 {
+        let patience_ns = |asker: &Self, attempts| asker.retry_ns(timing, attempts) + backoff_ns;
         let (mut suppressed, mut left) = (0, log.capacity());
         for range in ranges {
             let first = range.first.get().max(window.next.0);
@@ -100,19 +111,21 @@ impl Asker {
             let end = end.min(first.saturating_add(left)).max(first);
             left -= end - first; // all ranges together are worth one pass over the log
             for number in first..end {
-                suppressed += u64::from(!log.holds(DatagramNumber(number)) && self.put_off(now, number));
+                suppressed += u64::from(!log.holds(DatagramNumber(number)) && self.put_off(now, number, patience_ns));
             }
         }
         suppressed
     }
 
-    fn put_off(&mut self, now: Instant, number: u64) -> bool {
-        let entry = self.entry(number);
-        let asked = if entry.number == number { *entry } else { Asked { number, at: now, attempts: 1, suppressed: 0 } };
-        if asked.suppressed >= SUPPRESSED_MAX {
+    fn put_off(&mut self, now: Instant, number: u64, patience_ns: impl Fn(&Self, u8) -> u64) -> bool {
+        let before = *self.entry(number);
+        let (attempts, suppressed) =
+            if before.number == number { (before.attempts, before.suppressed) } else { (1, 0) };
+        if suppressed >= SUPPRESSED_MAX {
             return false;
         }
-        *entry = Asked { at: now, suppressed: asked.suppressed + 1, ..asked };
+        let again_at = now + patience_ns(self, attempts);
+        *self.entry(number) = Asked { number, at: now, again_at, attempts, suppressed: suppressed + 1 };
         true
     }
 
@@ -162,11 +175,10 @@ impl Asker {
             let ask = missing && {
                 let asked = *self.entry(number);
                 let fresh = asked.number != number;
-                let again_at = asked.at + self.retry_ns(timing, asked.attempts);
-                if !fresh && now < again_at {
-                    self.due = self.due.min(again_at);
+                if !fresh && now < asked.again_at {
+                    self.due = self.due.min(asked.again_at);
                 }
-                fresh || now >= again_at
+                fresh || now >= asked.again_at
             };
             if !ask {
                 ranges.extend(open.take().map(|(first, count)| NakRange::new(DatagramNumber(first), count)));
@@ -184,9 +196,9 @@ impl Asker {
             let entry = self.entry(number);
             let attempts =
                 if entry.number == number { entry.attempts.checked_add(1).unwrap_or(ATTEMPTS_CYCLE) } else { 1 };
-            *entry = Asked { number, at: now, attempts, suppressed: 0 };
-            stubborn = stubborn.max(attempts);
             let again_at = now + self.retry_ns(timing, attempts);
+            *self.entry(number) = Asked { number, at: now, again_at, attempts, suppressed: 0 };
+            stubborn = stubborn.max(attempts);
             self.due = self.due.min(again_at);
             open = Some(open.map_or((number, 1), |(first, count)| (first, count + 1)));
         }
@@ -194,13 +206,13 @@ impl Asker {
         stubborn
     }
 
-    /// How long to wait before asking for a gap just seen.
+    /// How long to wait before asking, so that few of many receivers ask.
     pub(crate) fn backoff_ns(&self, timing: &Timing, receivers: u32, rng: &mut fastrand::Rng) -> u64 {
         if receivers <= RECEIVERS_QUIET {
-            return timing.reorder_grace_ns;
+            return 0;
         }
         let round_trip_ns = self.round_trip_ns.max(timing.nak_retry_min_ns / 4) as f64;
-        timing.reorder_grace_ns + random_backoff(BACKOFF_ROUND_TRIPS * round_trip_ns, receivers, rng.f64()) as u64
+        random_backoff(BACKOFF_ROUND_TRIPS * round_trip_ns, receivers, rng.f64()) as u64
     }
 
     /// Whether requests go to everybody, so that others can keep quiet.

@@ -361,8 +361,7 @@ impl Process {
         let current = inside && epoch == self.data.view.epoch;
         if current && asks_all && Some(rank) != self.data.own() {
             // Multicast to all: its repair will reach us too.
-            let stream = &mut self.data.streams[rank.index()];
-            let suppressed = stream.asker.suppress(now, &stream.window, &stream.log, ranges);
+            let suppressed = self.data.suppress(now, rank, ranges);
             self.counters.add(Counter::NaksSuppressed, suppressed);
             let sender_lives = self.data.is_present(rank) && !self.detector.is_suspected(rank);
             if sender_lives && self.data.end.is_open() {

@@ -1,0 +1,401 @@
+//! Feedback implosion, counted: what a thousand receivers say back to one sender.
+//!
+//! A multicast costs its sender one datagram, and each receiver's answer costs it one as well. A receiver that says for
+//! each datagram that it came, or all of them that it did not, bury the sender under what comes back. The obvious ways to
+//! learn how bad it is are arithmetic, which knows nothing of timers and of requests that cross on the way, and a large
+//! network, which few have. So the shipped [`Process`] runs here a thousand times on one clock.
+//!
+//! One member publishes at a steady rate to observers. Loss falls on each receiver by itself, on all that arrives there
+//! ([`Loss::Independent`]), or on what the sender sends, for all at once ([`Loss::Correlated`]). Processes take no time
+//! and sockets hold everything: what is counted is what is offered to the sender's socket, not what a sender could bear.
+//! Two things at one moment happen in the order in which they were put into the queue; all chance comes from one seed.
+//!
+//! Invariant: every observer is shown every message, in order, or told that it is lost.
+//!
+//! Source: Pingali, Towsley and Kurose (1994), RFC 5401 section 3.2.
+
+use bourdon_protocol::{Config, Counter, Destination, Event, Feedback, Outgoing, Process, Role, View};
+use bourdon_wire::records::Heartbeat;
+use bourdon_wire::{Address, CONTROL_CHANNEL, Datagram, Epoch, GroupId, Incarnation, Instant, Kind, Rank};
+use fastrand::Rng;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+const GROUP: GroupId = GroupId::of("feedback");
+const MTU_BYTES: usize = 1408;
+/// Each log holds so many datagrams: a thousand times as many have to fit into memory.
+const LOG_SLOTS: usize = 64;
+const MESSAGE_BYTES: usize = 200;
+const INTERVAL_NS: u64 = 1_000_000;
+/// One way through a switch and two kernels.
+const LATENCY_NS: u64 = 50_000;
+const JITTER_NS: u64 = 20_000;
+/// Up to so many receivers requests are not suppressed, whatever [`bourdon_protocol::Limits::receivers`] says.
+const QUIET: u32 = 8;
+/// What is not delivered so long after the last message never is: a hundred of the longest pauses between requests.
+const DRAIN_NS: u64 = 2_000_000_000;
+/// Forming takes a few heartbeats, of which most arrive.
+const FORM_NS: u64 = 10_000_000_000;
+/// The publisher's place among the processes.
+const SENDER: usize = 0;
+
+/// How receivers tell the sender what came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FeedbackMode {
+    /// Each acknowledges each datagram.
+    AckEach,
+    /// Each asks for what it misses, at once.
+    Nak,
+    /// Each asks after a random time, all hear it, and who misses the same keeps quiet.
+    SuppressedNak,
+}
+
+impl FeedbackMode {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::AckEach, Self::Nak, Self::SuppressedNak];
+
+    /// Its name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AckEach => "ack-each",
+            Self::Nak => "nak",
+            Self::SuppressedNak => "nak-suppressed",
+        }
+    }
+}
+
+/// Whom a loss hits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// One receiver, of whatever is sent to it.
+    Independent,
+    /// All receivers, of whatever the publisher sends: its link is bad.
+    Correlated,
+}
+
+impl Loss {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::Independent, Self::Correlated];
+
+    /// Its name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Independent => "independent",
+            Self::Correlated => "correlated",
+        }
+    }
+}
+
+/// One run.
+#[derive(Clone, Copy, Debug)]
+pub struct FeedbackPlan {
+    /// How receivers answer.
+    pub mode: FeedbackMode,
+    /// Whom losses hit.
+    pub loss: Loss,
+    /// How likely a datagram is lost, from 0 to 1.
+    pub loss_rate: f64,
+    /// How many receive.
+    pub observers: u32,
+    /// How many messages are published, one a millisecond and a datagram.
+    pub messages: u64,
+    /// Seeds losses, jitter and back-off.
+    pub seed: u64,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FeedbackOutcome {
+    /// From the first message until all were delivered everywhere.
+    pub elapsed_ns: u64,
+    /// Messages published.
+    pub published: u64,
+    /// Datagrams offered to the sender's socket.
+    pub feedback: u64,
+    /// Of these, requests for repair.
+    pub naks: u64,
+    /// Repairs sent.
+    pub repairs: u64,
+    /// Messages shown to observers, all together.
+    pub delivered: u64,
+    /// Messages that observers were told are lost.
+    pub told_lost: u64,
+    /// What should have been delivered.
+    pub expected: u64,
+    /// Messages shown twice, or out of order.
+    pub misplaced: u64,
+    /// By repaired message, ascending: from when its observer could know that it was missing to its delivery.
+    pub repair_ns: Vec<u64>,
+}
+
+impl FeedbackOutcome {
+    /// Whether each observer was shown each message once, in order, or told that it is lost.
+    pub fn is_complete(&self) -> bool {
+        self.delivered + self.told_lost == self.expected && self.misplaced == 0
+    }
+
+    /// So many a second.
+    pub fn per_s(&self, count: u64) -> u64 {
+        (u128::from(count) * 1_000_000_000 / u128::from(self.elapsed_ns.max(1))) as u64
+    }
+
+    /// The time within which so many hundredths of the repairs came; `None` if there were none.
+    pub fn repair_percentile_ns(&self, percent: usize) -> Option<u64> {
+        let place = (self.repair_ns.len() * percent).div_ceil(100).saturating_sub(1);
+        self.repair_ns.get(place).copied()
+    }
+}
+
+/// Plays one run.
+///
+/// # Panics
+/// If the protocol does, or if the group does not form because nearly everything is lost.
+pub fn play_feedback(plan: &FeedbackPlan) -> FeedbackOutcome {
+    let mut room = Room::new(plan);
+    let formed = room.run(FORM_NS, |room| room.ends.iter().all(|end| end.process.is_formed()));
+    assert!(formed, "with so much lost, not every observer found the group within {} s", FORM_NS / 1_000_000_000);
+    room.publish_all()
+}
+
+/// A datagram under way.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Packet {
+    bytes: Rc<[u8]>,
+    /// Whoever gets it knows of all messages below.
+    tells: u64,
+    /// Whether it has the last of them in it.
+    carries: bool,
+    is_nak: bool,
+}
+
+impl Packet {
+    fn new(bytes: &[u8]) -> Self {
+        let mut packet = Self { bytes: bytes.into(), tells: 0, carries: false, is_nak: false };
+        let Ok(datagram) = Datagram::parse(bytes, GROUP) else { return packet };
+        if datagram.header.channel() != CONTROL_CHANNEL {
+            (packet.tells, packet.carries) = (datagram.header.first_sequence().0 + 1, true);
+        }
+        for frame in datagram.frames() {
+            packet.is_nak |= frame.kind() == Some(Kind::Nak);
+            let beat = Heartbeat::read(frame.body).filter(|_| frame.kind() == Some(Kind::Heartbeat));
+            packet.tells = packet.tells.max(beat.map_or(0, |(beat, _)| beat.next_sequence.get()));
+        }
+        packet
+    }
+}
+
+/// One process, and what its application and its network saw.
+#[derive(Debug)]
+struct End {
+    process: Process,
+    wakes_at_ns: u64,
+    /// The message due next.
+    next: u64,
+    /// It can know of all messages below.
+    told: u64,
+    /// Which of them are missing, and since when.
+    missing: Vec<(u64, u64)>,
+}
+
+impl End {
+    fn hear_of(&mut self, now_ns: u64, packet: &Packet) {
+        if packet.tells > self.told {
+            let missing = self.told..packet.tells - u64::from(packet.carries);
+            self.missing.extend(missing.map(|sequence| (sequence, now_ns)));
+            self.told = packet.tells;
+        }
+    }
+
+    /// Shows its application what is due.
+    fn show(&mut self, now_ns: u64, outcome: &mut FeedbackOutcome) {
+        let Self { process, next, missing, .. } = self;
+        process.deliver(Instant(now_ns), usize::MAX, |delivery| {
+            let sequence = delivery.sequence.0;
+            outcome.delivered += 1;
+            outcome.misplaced += u64::from(sequence < *next); // a gap is told behind the messages that follow it
+            *next = sequence + 1;
+            if let Some(place) = missing.iter().position(|(missed, _)| *missed == sequence) {
+                outcome.repair_ns.push(now_ns - missing.swap_remove(place).1);
+            }
+        });
+        while let Some(event) = process.poll_event() {
+            if let Event::Gap { from, to, .. } = event {
+                outcome.told_lost += to.0 - from.0;
+                *next = to.0.max(*next);
+                missing.retain(|(missed, _)| !(from.0..to.0).contains(missed));
+            }
+        }
+    }
+}
+
+/// Something to come: when, in which order at that moment, where, and what arrives there; a timer if nothing does.
+type Coming = Reverse<(u64, u64, usize, Option<Rc<Packet>>)>;
+
+#[derive(Debug)]
+struct Room<'p> {
+    plan: &'p FeedbackPlan,
+    rng: Rng,
+    now_ns: u64,
+    ties: u64,
+    queue: BinaryHeap<Coming>,
+    ends: Vec<End>,
+    outcome: FeedbackOutcome,
+}
+
+impl<'p> Room<'p> {
+    fn new(plan: &'p FeedbackPlan) -> Self {
+        let end = |index| End {
+            process: Process::new(Instant(0), config(plan, index)).expect("every plan makes a good configuration"),
+            wakes_at_ns: u64::MAX,
+            next: 0,
+            told: 0,
+            missing: Vec::new(),
+        };
+        let ends: Vec<_> = (0..=plan.observers as usize).map(end).collect();
+        let (queue, outcome) = (BinaryHeap::new(), FeedbackOutcome::default());
+        let mut room = Self { plan, rng: Rng::with_seed(plan.seed), now_ns: 0, ties: 0, queue, ends, outcome };
+        (0..room.ends.len()).for_each(|index| room.follow_up(index));
+        room
+    }
+
+    /// Lets things happen until they have led somewhere, or time is up; says whether they have.
+    fn run(&mut self, limit_ns: u64, led: impl Fn(&Self) -> bool) -> bool {
+        let until_ns = self.now_ns + limit_ns;
+        while self.now_ns < until_ns && !led(self) {
+            self.pass(INTERVAL_NS);
+        }
+        led(self)
+    }
+
+    /// Lets so much time pass.
+    fn pass(&mut self, ns: u64) {
+        let until_ns = self.now_ns + ns;
+        while self.queue.peek().is_some_and(|Reverse((at_ns, ..))| *at_ns <= until_ns) {
+            let Some(Reverse((at_ns, _, index, packet))) = self.queue.pop() else { break };
+            self.now_ns = at_ns;
+            let end = &mut self.ends[index];
+            match packet {
+                Some(packet) => {
+                    end.hear_of(at_ns, &packet);
+                    end.process.on_datagram(Instant(at_ns), &packet.bytes, None);
+                }
+                None if end.wakes_at_ns == at_ns => end.wakes_at_ns = u64::MAX,
+                None => continue, // it was woken earlier, and has other plans
+            }
+            self.follow_up(index);
+        }
+        self.now_ns = until_ns;
+    }
+
+    fn publish_all(mut self) -> FeedbackOutcome {
+        let began_ns = self.now_ns;
+        let repairs = self.repairs();
+        self.outcome = FeedbackOutcome::default();
+        for _ in 0..self.plan.messages {
+            let payload = [7; MESSAGE_BYTES];
+            let sender = &mut self.ends[SENDER].process;
+            if sender.try_publish(Instant(self.now_ns), &Outgoing::default(), &payload).is_ok() {
+                self.outcome.published += 1;
+                self.outcome.expected += u64::from(self.plan.observers);
+            }
+            self.follow_up(SENDER);
+            self.pass(INTERVAL_NS);
+        }
+        self.run(DRAIN_NS, |room| room.outcome.is_complete());
+        self.outcome.elapsed_ns = self.now_ns - began_ns;
+        self.outcome.repairs = self.repairs() - repairs;
+        self.outcome.repair_ns.sort_unstable();
+        self.outcome
+    }
+
+    fn repairs(&self) -> u64 {
+        self.ends[SENDER].process.counters().get(Counter::RepairsSent)
+    }
+
+    /// Does what is due at a process, and takes from it what it sends and shows.
+    fn follow_up(&mut self, index: usize) {
+        let now = Instant(self.now_ns);
+        let end = &mut self.ends[index];
+        while now >= end.process.next_deadline() {
+            end.process.on_timer(now);
+        }
+        let mut sent = Vec::new();
+        end.process.transmit(now, |to, bytes, segment_bytes| {
+            let before = sent.len();
+            sent.extend(bytes.chunks(segment_bytes).map(|bytes| (to, Rc::new(Packet::new(bytes)))));
+            sent.len() - before
+        });
+        if index == SENDER {
+            end.process.deliver(now, usize::MAX, |_| {});
+        } else {
+            end.show(self.now_ns, &mut self.outcome);
+        }
+        let due_ns = end.process.next_deadline().0;
+        if due_ns < end.wakes_at_ns {
+            end.wakes_at_ns = due_ns;
+            self.push(due_ns, index, None);
+        }
+        sent.into_iter().for_each(|(to, packet)| self.send(index, to, &packet));
+    }
+
+    fn send(&mut self, from: usize, to: Destination, packet: &Rc<Packet>) {
+        let is_correlated = self.plan.loss == Loss::Correlated;
+        if is_correlated && from == SENDER && self.rng.f64() < self.plan.loss_rate {
+            return;
+        }
+        let receivers = match to {
+            Destination::Peer(address) => {
+                let index = index_of(address);
+                index..index + 1
+            }
+            Destination::Group | Destination::Broadcast => 0..self.ends.len(),
+        };
+        for index in receivers.filter(|index| *index != from) {
+            if index == SENDER {
+                self.outcome.feedback += 1;
+                self.outcome.naks += u64::from(packet.is_nak);
+            }
+            let at_ns = self.now_ns + LATENCY_NS + self.rng.u64(0..=JITTER_NS);
+            if is_correlated || self.rng.f64() >= self.plan.loss_rate {
+                self.push(at_ns, index, Some(Rc::clone(packet)));
+            }
+        }
+    }
+
+    fn push(&mut self, at_ns: u64, index: usize, packet: Option<Rc<Packet>>) {
+        self.ties += 1;
+        self.queue.push(Reverse((at_ns, self.ties, index, packet)));
+    }
+}
+
+fn config(plan: &FeedbackPlan, index: usize) -> Config {
+    let role = if index == SENDER { Role::Member(Rank(0)) } else { Role::Observer };
+    let mut config = Config::new(GROUP, 1, role);
+    config.view = Some(View::of_all(Epoch(1), 1, Incarnation(1), Rank(0)));
+    config.address = address(index);
+    config.seed = plan.seed ^ (index as u64) << 32;
+    if plan.mode == FeedbackMode::AckEach {
+        config.feedback = Feedback::AckEach;
+    }
+    let limits = &mut config.limits;
+    limits.mtu_bytes = MTU_BYTES;
+    limits.log_bytes = LOG_SLOTS * MTU_BYTES;
+    limits.receive_log_bytes = LOG_SLOTS * MTU_BYTES;
+    limits.window_bytes = LOG_SLOTS * MTU_BYTES;
+    limits.max_message_bytes = MTU_BYTES;
+    limits.receivers = if plan.mode == FeedbackMode::SuppressedNak { plan.observers.max(QUIET + 1) } else { QUIET };
+    config
+}
+
+/// Ports begin here.
+const PORT: u16 = 1000;
+
+fn address(index: usize) -> Address {
+    SocketAddr::from(([10, 0, 0, 1], PORT + index as u16)).into()
+}
+
+fn index_of(address: Address) -> usize {
+    usize::from(SocketAddr::from(address).port() - PORT)
+}

@@ -1,0 +1,76 @@
+//! `bourdon sim --feedback`: what receivers say back to one sender, by how they are told to say it.
+
+use crate::exit::Failure;
+use bourdon_sim::{FeedbackMode, FeedbackOutcome, FeedbackPlan, Loss, play_feedback};
+use std::fmt::Write;
+
+/// Two seconds' worth, at one a millisecond.
+const MESSAGES: u64 = 2_000;
+
+/// Plays each mode under each kind of loss and shows them beside each other.
+pub(crate) fn run(observers: u32, loss_percent: f64, seed: u64, json: bool) -> Result<(), Failure> {
+    if !(0.0..=20.0).contains(&loss_percent) {
+        return Err(Failure::unusable(format!("--loss is {loss_percent}; it must be 0 to 20 (percent)")));
+    }
+    let plans = Loss::ALL.into_iter().flat_map(|loss| {
+        let loss_rate = loss_percent / 100.0;
+        let plan = move |mode| FeedbackPlan { mode, loss, loss_rate, observers, messages: MESSAGES, seed };
+        FeedbackMode::ALL.into_iter().map(plan)
+    });
+    let rows: Vec<_> = plans.map(|plan| (plan, play_feedback(&plan))).collect();
+    crate::exit::print(&if json { objects(&rows) } else { table(&rows) })?;
+    match rows.iter().filter(|(_, outcome)| !outcome.is_complete()).count() {
+        0 => Ok(()),
+        failed => Err(Failure::broken(format!("{failed} of {} runs lost messages and did not say so", rows.len()))),
+    }
+}
+
+fn table(rows: &[(FeedbackPlan, FeedbackOutcome)]) -> String {
+    let mut out = format!(
+        "{:<12} {:<15} {:>10} {:>10} {:>10} {:>9} {:>19} {:>6} {:>10} {:>10}\n",
+        "loss", "mode", "messages/s", "feedback/s", "naks/s", "repairs/s", "delivered of", "lost", "p50 us", "p99 us"
+    );
+    for (plan, outcome) in rows {
+        let [published, feedback] = [outcome.published, outcome.feedback].map(|count| outcome.per_s(count));
+        let [naks, repairs] = [outcome.naks, outcome.repairs].map(|count| outcome.per_s(count));
+        let [p50, p99] = [50, 99].map(|percent| {
+            outcome.repair_percentile_ns(percent).map_or_else(|| "-".to_owned(), |ns| (ns / 1000).to_string())
+        });
+        let delivered = format!("{}/{}", outcome.delivered, outcome.expected);
+        let (loss, mode, lost) = (plan.loss.name(), plan.mode.name(), outcome.told_lost);
+        let _ = writeln!(
+            out,
+            "{loss:<12} {mode:<15} {published:>10} {feedback:>10} {naks:>10} {repairs:>9} {delivered:>19} {lost:>6} {p50:>10} {p99:>10}"
+        );
+    }
+    out + "feedback: datagrams offered to the sender's socket; p50, p99: from a loss being seen to the message's delivery\n"
+}
+
+fn objects(rows: &[(FeedbackPlan, FeedbackOutcome)]) -> String {
+    let row = |(plan, outcome): &(FeedbackPlan, FeedbackOutcome)| {
+        serde_json::json!({
+            "loss": plan.loss.name(),
+            "mode": plan.mode.name(),
+            "loss_ppm": (plan.loss_rate * 1e6).round() as u64,
+            "observers": plan.observers,
+            "seed": plan.seed,
+            "elapsed_ns": outcome.elapsed_ns,
+            "published": outcome.published,
+            "published_per_s": outcome.per_s(outcome.published),
+            "feedback": outcome.feedback,
+            "feedback_per_s": outcome.per_s(outcome.feedback),
+            "naks": outcome.naks,
+            "naks_per_s": outcome.per_s(outcome.naks),
+            "repairs": outcome.repairs,
+            "repairs_per_s": outcome.per_s(outcome.repairs),
+            "delivered": outcome.delivered,
+            "told_lost": outcome.told_lost,
+            "expected": outcome.expected,
+            "misplaced": outcome.misplaced,
+            "repair_p50_ns": outcome.repair_percentile_ns(50),
+            "repair_p99_ns": outcome.repair_percentile_ns(99),
+        })
+    };
+    let rows: Vec<_> = rows.iter().map(row).collect();
+    format!("{}\n", serde_json::json!({ "rows": rows }))
+}
