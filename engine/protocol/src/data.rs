@@ -10,6 +10,7 @@ pub(crate) mod log;
 pub(crate) mod loss;
 pub mod pack;
 pub(crate) mod pipeline;
+pub(crate) mod publish;
 pub(crate) mod realtime;
 pub(crate) mod repair;
 pub(crate) mod sequencer;

@@ -97,8 +97,8 @@ pub enum Event {
         /// The first sequence not delivered.
         delivered: Sequence,
     },
-    /// Datagrams of a stream were no longer retained anywhere; what stood in them is lost to this process. Messages
-    /// are counted where the numbers on both sides of the gap tell.
+    /// Datagrams of a stream were no longer retained anywhere, or were given up at a level that allows it; what stood in
+    /// them is lost to this process. Messages are counted where the numbers on both sides of the gap tell.
     Gap {
         /// Whose stream.
         sender: Rank,

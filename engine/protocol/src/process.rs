@@ -6,14 +6,17 @@
 //!
 //! This file has what an application calls and the way of a datagram. Beside it: `change.rs` drives the change from one
 //! view to the next, `outside.rs` finds the group and follows it, `speak.rs` says what is due, `transfer.rs` moves state, `direct.rs`
-//! sends and takes what goes beside the streams.
+//! sends and takes what goes beside the streams, `inspect.rs` shows what stands inside.
 
 mod change;
 mod direct;
+mod inspect;
 mod outside;
 mod speak;
 mod steps;
 mod transfer;
+
+pub use inspect::Held;
 
 use crate::config::{Config, ConfigError, Feedback, Role};
 use crate::control::clients::{Clients, Request};
@@ -44,29 +47,6 @@ use bourdon_wire::{
 /// Events the application has not fetched; more are counted and dropped. Each names a rank or a rare fault, so a full
 /// queue holds every news about a view several times over.
 const EVENTS_MAX: usize = 256;
-
-/// What a process keeps beyond its logs: each of these is bounded, whatever comes from outside.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Held {
-    /// Control datagrams and repairs waiting for the network.
-    pub outbox_datagrams: usize,
-    /// The bytes kept for them.
-    pub outbox_bytes: usize,
-    /// Events waiting to be fetched.
-    pub events: usize,
-    /// Datagrams received beyond a gap that wait to be delivered unordered.
-    pub early_datagrams: usize,
-    /// Fragments put together.
-    pub assembly_bytes: usize,
-    /// Clients known.
-    pub clients: usize,
-    /// Messages published in earlier views and not yet published again.
-    pub unsettled: usize,
-    /// Bytes of snapshots made or fetched.
-    pub snapshot_bytes: usize,
-    /// Direct messages waiting to be fetched.
-    pub direct_messages: usize,
-}
 
 /// What a process is to the group just now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -631,166 +611,6 @@ impl Process {
     #[inline]
     fn wall(&self, now: Instant) -> u64 {
         now.0.wrapping_add(self.config.wall_offset_ns).wrapping_add_signed(self.clock_sync.offset_ns())
-    }
-
-    // ---- looking in -----------------------------------------------------------------------------------------------
-
-    /// What it was told.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
-    /// What it has counted.
-    pub fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    /// What it is to the group.
-    pub fn standing(&self) -> Standing {
-        self.standing
-    }
-
-    /// The view it is in or follows; without members where there is none.
-    pub fn view(&self) -> &View {
-        &self.data.view
-    }
-
-    /// Whether the view is about to change: a ballot has been promised.
-    pub fn is_wedged(&self) -> bool {
-        !self.data.end.is_open()
-    }
-
-    /// The members of the view that it has accepted to follow this one: whoever decides must take it, if no other was
-    /// accepted in a higher ballot.
-    pub fn accepted_members(&self) -> Option<&[Member]> {
-        self.change.as_ref().and_then(ViewChange::accepted).map(|value| &value.members[..])
-    }
-
-    /// Whether it is in a view, or follows one, and has heard every member of it.
-    pub fn is_formed(&self) -> bool {
-        let begun = |member: &Member| self.data.streams[member.rank.index()].window.started;
-        matches!(self.standing, Standing::Member | Standing::Following)
-            && self.presence.missing(&self.data.view).is_empty()
-            && self.data.view.members.iter().all(begun)
-    }
-
-    /// The members not heard yet: of the view, or before the first of all that the configuration names.
-    pub fn missing(&self) -> impl Iterator<Item = Rank> {
-        let forming = View::forming(self.config.members, self.config.sequencer);
-        let none_yet = self.data.view.members.is_empty();
-        self.presence.missing(if none_yet { &forming } else { &self.data.view }).into_iter()
-    }
-
-    /// How well a member is: from 0; suspected from 1 on.
-    pub fn suspicion(&self, rank: Rank, now: Instant) -> f64 {
-        self.detector.level(rank, now)
-    }
-
-    /// The detectors.
-    pub fn detector(&self) -> &Detector {
-        &self.detector
-    }
-
-    /// Bit r: the member of rank r is suspected.
-    pub fn suspects(&self) -> u64 {
-        self.detector.suspects()
-    }
-
-    /// Whether no quorum of the view can be reached.
-    pub fn lacks_majority(&self) -> bool {
-        self.no_majority
-    }
-
-    /// Which life of it this is: another one after each removal.
-    pub fn incarnation(&self) -> Incarnation {
-        self.config.incarnation
-    }
-
-    /// Where the links of the members of the view are: rank, incarnation, address, port.
-    pub fn links(&self) -> impl Iterator<Item = (Member, bourdon_wire::Address, u16)> {
-        let known = |member: &Member| {
-            let peer = self.presence.get(member.rank).filter(|peer| peer.incarnation == Some(member.incarnation))?;
-            Some((*member, peer.address?, peer.link_port)).filter(|(.., port)| *port != 0)
-        };
-        let own = self.config.rank();
-        self.data.view.members.iter().filter(move |member| Some(member.rank) != own).filter_map(known)
-    }
-
-    /// In real-time order: how far this process's group time may be off, if that is known, and how long a message is held
-    /// after it was sent, in nanoseconds. See `data/realtime.rs`.
-    pub fn real_time_bounds(&self, now: Instant) -> Option<(Option<u64>, u64)> {
-        // A better estimate may say that stamps were ahead: they wait for the clock then, because they never fall.
-        let stamped_ns = self.data.outbound.as_ref().map_or(0, |outbound| outbound.packer.closed_at_ns);
-        let ahead_ns = stamped_ns.saturating_sub(self.wall(now));
-        let bound_ns = self.clock_sync.bound_ns(now).map(|bound_ns| bound_ns + ahead_ns);
-        self.data.real_time().map(|real_time| (bound_ns, real_time.hold_ns()))
-    }
-
-    /// How many barriers are complete.
-    pub fn phase(&self) -> u64 {
-        self.data.barrier.phase
-    }
-
-    /// Whether some process was configured otherwise.
-    pub fn configuration_differs(&self) -> bool {
-        self.presence.any_differs()
-    }
-
-    /// How many sealed datagrams of the own stream wait for the network.
-    #[inline]
-    pub fn backlog(&self) -> u64 {
-        if !self.data.end.is_open() {
-            return 0; // what was not sent before the promise is fetched, or published again
-        }
-        self.data.outbound.as_ref().map_or(0, |outbound| outbound.packer.open.since(outbound.packer.sent))
-    }
-
-    /// The number of the next message in total order.
-    pub fn delivered_order(&self) -> OrderNumber {
-        self.data.delivered_order()
-    }
-
-    /// How many messages of a member have been delivered or given up here.
-    pub fn delivered(&self, rank: Rank) -> Sequence {
-        self.data.streams.get(rank.index()).map_or(Sequence(0), |stream| stream.delivered)
-    }
-
-    /// Every datagram of a member's stream below this has been received here, in this view.
-    pub fn received(&self, rank: Rank) -> DatagramNumber {
-        self.data.streams.get(rank.index()).map_or(DatagramNumber(0), |stream| stream.window.next)
-    }
-
-    /// Every datagram of a member's stream below this has been delivered to the last frame, or given up, here.
-    pub fn released(&self, rank: Rank) -> DatagramNumber {
-        self.data.streams.get(rank.index()).map_or(DatagramNumber(0), |stream| stream.floor())
-    }
-
-    /// What it keeps beyond its logs, whose size is fixed.
-    pub fn held(&self) -> Held {
-        let (outbox_datagrams, outbox_bytes) = self.outbox.held();
-        Held {
-            outbox_datagrams,
-            outbox_bytes,
-            events: self.events.len(),
-            early_datagrams: self.data.early(),
-            assembly_bytes: self.data.streams.iter().map(|stream| stream.assembly.held_bytes()).sum(),
-            clients: self.clients.len(),
-            unsettled: self.unsettled.len(),
-            snapshot_bytes: self.transfer.held_bytes(),
-            direct_messages: self.direct.held(),
-        }
-    }
-
-    /// What this process believes `member` has received of `stream`.
-    pub fn acknowledged(&self, member: Rank, stream: Rank) -> DatagramNumber {
-        self.data.stability.acknowledged(member, stream)
-    }
-
-    /// The datagram being filled, the window's limit, and the slowest member: how far this member may go and why.
-    pub fn window(&self) -> Option<(DatagramNumber, DatagramNumber, Option<Rank>)> {
-        let outbound = self.data.outbound.as_ref()?;
-        let open = if outbound.packer.is_open() { outbound.packer.open.next() } else { outbound.packer.open };
-        Some((open, outbound.flow.limit, outbound.flow.slowest))
     }
 }
 

@@ -42,6 +42,13 @@ pub struct Beginning {
     pub phase: u64,
 }
 
+impl Beginning {
+    /// With which message a rank's stream begins.
+    pub(crate) fn first_of(&self, rank: Rank) -> Sequence {
+        self.first.get(rank.index()).copied().unwrap_or_default()
+    }
+}
+
 /// A bitmap with a bit for each rank.
 pub(crate) fn bit(rank: Rank) -> u64 {
     1u64.checked_shl(u32::from(rank.0)).unwrap_or(0)

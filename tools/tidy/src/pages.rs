@@ -5,7 +5,7 @@ use crate::{File, Tree};
 /// Where protocols stand: one protocol, one file, one page.
 const PROTOCOLS: &str = "engine/protocol/src/";
 /// Files beside the protocols that are none: what they share, and where they are joined.
-const NO_PROTOCOL: &[&str] = &["cursor", "log", "pipeline", "stream"];
+const NO_PROTOCOL: &[&str] = &["cursor", "log", "pipeline", "publish", "stream"];
 /// The page of formats.
 const WIRE: &str = "docs/wire.md";
 /// The command that runs all tests, as people and the gate run it.

@@ -1,7 +1,7 @@
 //! The data plane, joined: the one place where the data protocols know of each other.
 //!
 //! ```text
-//! publish ▶ flow ▶ pack ─────────────▶ log ▶ send                     (own stream)
+//! publish ▶ flow ▶ pack ─────────────▶ log ▶ send                     (own stream: `publish.rs`)
 //! receive ▶ window ▶ log ▶ order ▶ deliver                            (every stream, the own one included)
 //!              └▶ repair ▶ ask          └▶ sequencer ▶ order run ▶ pack
 //!              └▶ stability ▶ row       rows of others ▶ stability ▶ flow
@@ -13,12 +13,10 @@
 use super::barrier::Barrier;
 use super::causal::Causal;
 use super::cut::Ending;
-use super::flow::Flow;
 use super::log::Log;
-use super::pack::{Claim, Outgoing, Packer, extension_bytes};
+use super::publish::Outbound;
 use super::realtime::RealTime;
 use super::repair::{Answerer, Asker};
-use super::sequencer::Sequencer;
 use super::stability::{Enough, Stability};
 use super::stream::{Step, Stream};
 use super::total::TotalOrder;
@@ -27,38 +25,18 @@ use super::window::{Acceptance, Window};
 use crate::config::{Config, Limits, Order, Reliability, Start};
 use crate::control::state_transfer::{Place, Position};
 use crate::counters::{Counter, Counters};
-use crate::event::{Delivery, Refusal};
+use crate::event::Delivery;
 use crate::mutant::Mutant;
 use crate::view::{Beginning, View, bit};
 use alloc::vec::Vec;
 use bourdon_wire::records::{Marker, NakRange, OrderRun};
 use bourdon_wire::{
-    ChannelId, Datagram, DatagramHeader, DatagramNumber, Epoch, FRAME_HEADER_BYTES, Incarnation, Instant, Kind,
-    OrderNumber, Rank, Sequence, TopicId,
+    ChannelId, Datagram, DatagramNumber, Epoch, Incarnation, Instant, Kind, OrderNumber, Rank, Sequence, TopicId,
 };
 use zerocopy::IntoBytes;
 
 /// The one channel there is so far.
 pub(crate) const DATA_CHANNEL: ChannelId = ChannelId(0);
-
-/// When to acknowledge.
-#[derive(Debug)]
-pub(crate) struct Ack {
-    pub(crate) due: Instant,
-    /// When the first datagram came that has not been acknowledged.
-    since: Instant,
-    datagrams: u64,
-}
-
-/// A member's sending half.
-#[derive(Debug)]
-pub(crate) struct Outbound {
-    pub(crate) rank: Rank,
-    pub(crate) packer: Packer,
-    pub(crate) flow: Flow,
-    pub(crate) sequencer: Option<Sequencer>,
-    pub(crate) ack: Ack,
-}
 
 #[derive(Debug)]
 pub(crate) enum Ordering {
@@ -70,7 +48,19 @@ pub(crate) enum Ordering {
 }
 
 impl Ordering {
-    fn causal(&mut self) -> Option<&mut Causal> {
+    fn new(config: &Config, view: &View, beginning: &Beginning) -> Self {
+        let members = usize::from(config.members);
+        match config.order {
+            Order::Unordered => Self::Unordered(Unordered::default()),
+            Order::Fifo => Self::Fifo,
+            Order::Causal => Self::Causal(Causal::new(members)),
+            Order::RealTime => Self::RealTime(RealTime::new(members)),
+            Order::Total => Self::Total(TotalOrder::new(view.sequencer, beginning.order)),
+        }
+    }
+
+    #[inline]
+    pub(super) fn causal(&mut self) -> Option<&mut Causal> {
         match self {
             Self::Causal(causal) => Some(causal),
             _ => None,
@@ -99,9 +89,9 @@ pub(crate) struct Pipeline {
     pub(crate) rng: fastrand::Rng,
     pub(crate) ranges: Vec<NakRange>,
     /// Own floor or sequencer's work may have moved since flow was computed.
-    flow_stale: bool,
+    pub(super) flow_stale: bool,
     /// What may be delivered may have changed.
-    stops_stale: bool,
+    pub(super) stops_stale: bool,
     /// How this epoch ends.
     pub(crate) end: Ending,
     /// When a gap is given up next.
@@ -124,47 +114,12 @@ impl Pipeline {
         beginning: &Beginning,
         spare: &mut Vec<Log>,
     ) -> Self {
-        let limits = &config.limits;
-        let (members, present) = (usize::from(config.members), view.bits());
-        let first = |rank: Rank| beginning.first.get(rank.index()).copied().unwrap_or_default();
-        let streams = (0..config.members).map(Rank).map(|rank| {
-            let bytes = match () {
-                () if present & bit(rank) == 0 => 0,
-                () if Some(rank) == own => limits.log_bytes,
-                () => limits.receive_log_bytes,
-            };
-            let log = reuse(spare, limits, bytes);
-            let started = own.is_some() || present & bit(rank) == 0;
-            let window = if started { Window::from_the_start() } else { Window::default() };
-            let mut stream = Stream::new(rank, log, window, first(rank), beginning.phase);
-            stream.is_present = present & bit(rank) != 0;
-            stream.is_loose = config.reliability.is_lossy();
-            stream
-        });
-        let streams: Vec<Stream> = streams.collect();
-        let total = config.order == Order::Total;
-        let own_slots = limits.slots(limits.log_bytes) as u64;
-        let outbound = own.map(|rank| {
-            let header = DatagramHeader::new(config.group, view.epoch, rank, config.incarnation, DATA_CHANNEL);
-            let header = header.in_phase(beginning.phase);
-            let sequences = total && rank == view.sequencer;
-            Outbound {
-                rank,
-                packer: Packer::new(header, first(rank), beginning.order),
-                flow: Flow::new(rank, members, present, own_window(&config).min(own_slots), sequences),
-                sequencer: sequences.then(|| Sequencer::new(rank, &beginning.first)),
-                ack: Ack { due: Instant::NEVER, since: Instant::NEVER, datagrams: 0 },
-            }
-        });
-        let ordering = match config.order {
-            Order::Unordered => Ordering::Unordered(Unordered::default()),
-            Order::Fifo => Ordering::Fifo,
-            Order::Causal => Ordering::Causal(Causal::new(members)),
-            Order::RealTime => Ordering::RealTime(RealTime::new(members)),
-            Order::Total => Ordering::Total(TotalOrder::new(view.sequencer, beginning.order)),
-        };
+        let members = usize::from(config.members);
+        let outbound = own.map(|rank| Outbound::new(&config, &view, rank, beginning));
         let mut pipeline = Self {
-            stability: Stability::new(own, members, present),
+            streams: streams_of(&config, &view, own, beginning, spare),
+            ordering: Ordering::new(&config, &view, beginning),
+            stability: Stability::new(own, members, view.bits()),
             barrier: Barrier::new(beginning.phase, members),
             answerer: Answerer::new(),
             rng: fastrand::Rng::with_seed(config.seed ^ view.epoch.0),
@@ -180,9 +135,7 @@ impl Pipeline {
             config,
             view,
             beginning: beginning.clone(),
-            streams,
             outbound,
-            ordering,
             turn: 0,
         };
         pipeline.stability.overwrites = pipeline.config.mutant == Some(Mutant::RowsOverwrite);
@@ -234,107 +187,6 @@ impl Pipeline {
         self.end.is_open() || self.config.mutant == Some(Mutant::AckAfterPromise)
     }
 
-    // ---- publish ------------------------------------------------------------------------------------------------
-
-    /// Whether a message of this length can be taken now. `whole`: only in one frame.
-    #[inline]
-    pub(crate) fn admit(&mut self, outgoing: &Outgoing, length: usize, whole: bool) -> Result<(), Refusal> {
-        if !self.end.is_open() {
-            return Err(Refusal::ViewChange);
-        }
-        let Some(outbound) = &mut self.outbound else { return Err(Refusal::Observer) };
-        if self.barrier.is_placed() {
-            return Err(Refusal::Barrier);
-        }
-        let vector = match &mut self.ordering {
-            Ordering::Causal(causal) => {
-                let log = &self.streams[outbound.rank.index()].log;
-                causal.prepare(&self.streams, outbound.rank, false);
-                let follows = outbound.packer.continues(log, extension_bytes(outgoing, causal.vector()) + length);
-                if !follows && self.config.mutant != Some(Mutant::VectorNeverWhole) {
-                    causal.prepare(&self.streams, outbound.rank, true);
-                }
-                causal.vector()
-            }
-            _ => &[],
-        };
-        let log = &self.streams[outbound.rank.index()].log;
-        let body_bytes = extension_bytes(outgoing, vector) + length;
-        if length > self.config.limits.max_message_bytes || !Packer::is_whole(log, body_bytes) {
-            let limits = &self.config.limits;
-            let frame_bytes = limits.frame_bytes() - FRAME_HEADER_BYTES - (body_bytes - length);
-            let quarter_bytes = outbound.flow.window() as usize * limits.mtu_bytes / 4;
-            let limit_bytes = limits.max_message_bytes.min(if whole { frame_bytes } else { quarter_bytes });
-            if length > limit_bytes {
-                return Err(Refusal::TooLarge { limit_bytes });
-            }
-        }
-        if outbound.packer.last_datagram(log, body_bytes) >= outbound.flow.data_limit
-            && self.config.mutant != Some(Mutant::IgnoreWindow)
-        {
-            outbound.flow.blocked = true;
-            return Err(Refusal::Window);
-        }
-        Ok(())
-    }
-
-    /// Packs a plain message if the datagram that is open has room for it: the common case, in which nothing need be
-    /// asked.
-    #[inline]
-    pub(crate) fn append(&mut self, outgoing: &Outgoing, payload: &[u8]) -> Option<Sequence> {
-        let outbound = self.outbound.as_mut()?;
-        if !outgoing.is_plain()
-            || payload.len() > self.config.limits.max_message_bytes
-            || matches!(self.ordering, Ordering::Causal(_))
-            || !self.end.is_open()
-            || self.barrier.is_placed()
-        {
-            return None;
-        }
-        outbound.packer.append(&mut self.streams[outbound.rank.index()].log, outgoing.topic, payload)
-    }
-
-    /// Claims space for one admitted message that fits a datagram. `None` for an observer.
-    #[inline]
-    pub(crate) fn claim<'a>(
-        &'a mut self,
-        wall_ns: u64,
-        outgoing: &Outgoing,
-        length: usize,
-        counters: &'a mut Counters,
-    ) -> Option<Claim<'a>> {
-        let outbound = self.outbound.as_mut()?;
-        let log = &mut self.streams[outbound.rank.index()].log;
-        Some(outbound.packer.claim(log, outgoing, self.ordering.causal(), length, wall_ns, counters))
-    }
-
-    /// Packs an admitted message of any length. `None` for an observer.
-    #[inline]
-    pub(crate) fn publish(
-        &mut self,
-        wall_ns: u64,
-        outgoing: &Outgoing,
-        payload: &[u8],
-        counters: &mut Counters,
-    ) -> Option<Sequence> {
-        let body_bytes = payload.len();
-        let outbound = self.outbound.as_mut()?;
-        let log = &mut self.streams[outbound.rank.index()].log;
-        let mut causal = self.ordering.causal();
-        let vector = causal.as_ref().map_or(&[][..], |causal| causal.vector());
-        if Packer::is_whole(log, extension_bytes(outgoing, vector) + body_bytes) {
-            let mut claim = outbound.packer.claim(log, outgoing, causal, body_bytes, wall_ns, counters);
-            claim.copy_from_slice(payload);
-            return Some(claim.commit());
-        }
-        counters.add(Counter::Published, 1);
-        let sequence = outbound.packer.fragments(log, outgoing, vector, payload, wall_ns);
-        if let Some(causal) = &mut causal {
-            causal.sent();
-        }
-        Some(sequence)
-    }
-
     // ---- receive ------------------------------------------------------------------------------------------------
 
     /// Takes a datagram of another member's stream into its window; says whether it is new.
@@ -347,21 +199,10 @@ impl Pipeline {
         counters: &mut Counters,
     ) -> bool {
         let (rank, number) = (datagram.header.rank(), datagram.header.number());
-        let acknowledges = self.acknowledges();
-        let stream = &mut self.streams[rank.index()];
-        if !stream.window.started {
-            if self.config.start == Start::Oldest {
-                return false; // where the oldest stands is said by a heartbeat; this one will be asked for again
-            }
-            stream.start_at(number, datagram.header.first_sequence());
-        }
-        if datagram.has(Kind::Marker)
-            && self.outbound.is_some()
-            && !markers(datagram).all(|(phase, _)| self.barrier.is_plausible(phase))
-        {
-            counters.add(Counter::DiscardedMalformed, 1);
+        if !self.may_take(datagram, counters) {
             return false;
         }
+        let stream = &mut self.streams[rank.index()];
         let floor = stream.floor();
         let (had_gap, known_end) = (stream.window.has_gap(), stream.window.known_end);
         let mut acceptance = stream.window.accept(&mut stream.log, datagram, kernel_receive_ns, floor);
@@ -379,28 +220,7 @@ impl Pipeline {
                 if had_gap && stream.asker.repaired(now, number, &self.config.timing) {
                     counters.add(Counter::RepairsReceived, 1);
                 }
-                // What too few may hold does not run ahead: others acknowledge it only once the gap is closed.
-                // And once the epoch ends, only what the cut names does.
-                let ahead = early && !self.config.reliability.waits_for_others() && self.end.is_open();
-                if ahead
-                    && datagram.header.is_of_phase(self.barrier.phase)
-                    && let Ordering::Unordered(unordered) = &mut self.ordering
-                {
-                    unordered.early.push_back((rank, number));
-                }
-                if datagram.has(Kind::Marker) {
-                    markers(datagram).for_each(|(phase, ends)| {
-                        self.barrier.note_marker(rank, phase, Some(number).filter(|_| ends));
-                    });
-                }
-                self.stops_stale = true;
-                if number == DatagramNumber(0) && stream.is_loose {
-                    let sequencer = self.outbound.as_mut().and_then(|outbound| outbound.sequencer.as_mut());
-                    sequencer.into_iter().for_each(|s| s.begin_at(rank, datagram.header.first_sequence()));
-                }
-                if acknowledges && let Some(outbound) = &mut self.outbound {
-                    outbound.ack.received(now, &self.config, outbound.flow.window());
-                }
+                self.note_new(now, datagram, early);
             }
             Acceptance::Duplicate => counters.add(Counter::DiscardedDuplicate, 1),
             Acceptance::Beyond => counters.add(Counter::DiscardedWindow, 1),
@@ -409,6 +229,58 @@ impl Pipeline {
             self.watch_gap(now, rank);
         }
         matches!(acceptance, Acceptance::New { .. })
+    }
+
+    /// Whether a datagram's stream has begun here, or begins with it, and its markers are of phases that can be.
+    #[inline]
+    fn may_take(&mut self, datagram: &Datagram<'_>, counters: &mut Counters) -> bool {
+        let stream = &mut self.streams[datagram.header.rank().index()];
+        if !stream.window.started {
+            if self.config.start == Start::Oldest {
+                return false; // where the oldest stands is said by a heartbeat; this one will be asked for again
+            }
+            stream.start_at(datagram.header.number(), datagram.header.first_sequence());
+        }
+        if datagram.has(Kind::Marker)
+            && self.outbound.is_some()
+            && !markers(datagram).all(|(phase, _)| self.barrier.is_plausible(phase))
+        {
+            counters.add(Counter::DiscardedMalformed, 1);
+            return false;
+        }
+        true
+    }
+
+    /// What a datagram that is new means to order, barrier, sequencer and acknowledgement. `early`: it stands beyond a gap.
+    #[inline]
+    fn note_new(&mut self, now: Instant, datagram: &Datagram<'_>, early: bool) {
+        let (rank, number) = (datagram.header.rank(), datagram.header.number());
+        // What too few may hold does not run ahead: others acknowledge it only once the gap is closed.
+        // And once the epoch ends, only what the cut names does.
+        let ahead = early && !self.config.reliability.waits_for_others() && self.end.is_open();
+        if ahead
+            && datagram.header.is_of_phase(self.barrier.phase)
+            && let Ordering::Unordered(unordered) = &mut self.ordering
+        {
+            unordered.early.push_back((rank, number));
+        }
+        if datagram.has(Kind::Marker) {
+            markers(datagram).for_each(|(phase, ends)| {
+                self.barrier.note_marker(rank, phase, Some(number).filter(|_| ends));
+            });
+        }
+        self.stops_stale = true;
+        let acknowledges = self.acknowledges();
+        let Some(outbound) = &mut self.outbound else { return };
+        if number == DatagramNumber(0)
+            && self.streams[rank.index()].is_loose
+            && let Some(sequencer) = &mut outbound.sequencer
+        {
+            sequencer.begin_at(rank, datagram.header.first_sequence());
+        }
+        if acknowledges {
+            outbound.ack.received(now, &self.config, outbound.flow.window());
+        }
     }
 
     /// Hears how far a stream goes.
@@ -570,19 +442,6 @@ impl Pipeline {
         self.end.is_open() && sequencer.is_some_and(|sequencer| sequencer.has_work(&self.streams))
     }
 
-    /// Makes what was just put in order deliverable here, before it is sent.
-    #[inline]
-    pub(crate) fn close_early(&mut self, wall_ns: u64) {
-        let Some(outbound) = &mut self.outbound else { return };
-        if outbound.packer.is_open() {
-            let stream = &mut self.streams[outbound.rank.index()];
-            outbound.packer.close_early(&mut stream.log, wall_ns);
-            stream.window.next = outbound.packer.open;
-            stream.window.known_end = outbound.packer.open;
-            stream.window.complete = outbound.packer.next_sequence;
-        }
-    }
-
     /// Delivers what is due, at most `limit` messages (give or take a datagram); says how many.
     #[inline]
     pub(crate) fn deliver(
@@ -684,14 +543,6 @@ impl Pipeline {
 
     // ---- flow ---------------------------------------------------------------------------------------------------
 
-    /// Computes the window anew if anything it depends on moved.
-    #[inline]
-    pub(crate) fn refresh_flow(&mut self) {
-        if self.flow_stale {
-            self.update_flow();
-        }
-    }
-
     /// Rows came: what may be delivered may have changed.
     pub(crate) fn note_rows(&mut self) {
         self.stops_stale = true;
@@ -720,59 +571,6 @@ impl Pipeline {
             stream.stop = if stream.stop.0 == u64::MAX { held } else { stream.stop.max(held) };
         }
     }
-
-    pub(crate) fn update_flow(&mut self) {
-        self.flow_stale = false;
-        if let Some(outbound) = &mut self.outbound {
-            let own = &self.streams[outbound.rank.index()];
-            outbound.flow.update(&self.stability, own.floor(), &own.log);
-            if self.config.mutant == Some(Mutant::ForgetAtMajority) {
-                let (own, quorum) = (&self.streams[outbound.rank.index()], Enough::Quorum);
-                let held = self.stability.held_by_enough(outbound.rank, own.window.next, &self.view, quorum);
-                outbound.flow.forget_below(held, &own.log);
-            }
-        }
-    }
-
-    // ---- send ---------------------------------------------------------------------------------------------------
-
-    /// Offers everything packed to the network; says whether it took all.
-    #[inline]
-    pub(crate) fn transmit(
-        &mut self,
-        wall_ns: u64,
-        counters: &mut Counters,
-        send: &mut impl FnMut(&[u8], usize) -> usize,
-    ) -> bool {
-        // Where nothing is agreed on, what was packed goes out in any case: nobody will ask for it.
-        if !self.end.is_open() && !self.is_lossy() && self.config.mutant != Some(Mutant::SendAfterPromise) {
-            return true;
-        }
-        let Some(outbound) = &mut self.outbound else { return true };
-        let packer = &mut outbound.packer;
-        let stream = &mut self.streams[outbound.rank.index()];
-        if packer.is_open() {
-            packer.close(&mut stream.log, false, wall_ns);
-        }
-        packer.settle();
-        while packer.sent < packer.open {
-            let bytes = stream.log.run(packer.sent, packer.open);
-            let mtu = stream.log.mtu();
-            let offered = bytes.len().div_ceil(mtu);
-            let taken = send(bytes, mtu.min(bytes.len()));
-            packer.sent = packer.sent + taken as u64;
-            counters.add(Counter::DatagramsSent, taken as u64);
-            if taken < offered {
-                break;
-            }
-        }
-        // What has been sealed is delivered here like anybody's; sent or not, it will be.
-        stream.window.next = packer.open;
-        stream.window.known_end = packer.open;
-        stream.window.complete = packer.next_sequence;
-        self.stops_stale = true;
-        packer.sent == packer.open
-    }
 }
 
 /// How far ordering came.
@@ -782,34 +580,6 @@ pub(crate) enum Sequenced {
     All,
     /// The window has no room for another run.
     WindowFull,
-}
-
-impl Ack {
-    #[inline]
-    fn received(&mut self, now: Instant, config: &Config, window: u64) {
-        self.delivered(now, config);
-        self.datagrams += 1;
-        if config.reliability.waits_for_others() || self.datagrams >= window / 8 {
-            self.due = now;
-        }
-    }
-
-    #[inline]
-    fn delivered(&mut self, now: Instant, config: &Config) {
-        if self.due == Instant::NEVER {
-            (self.since, self.due) = (now, now + config.timing.ack_delay_ns);
-        }
-    }
-
-    /// Whether an acknowledgement may as well go along with what is being sent.
-    #[inline]
-    pub(crate) fn is_worthwhile(&self, now: Instant, config: &Config) -> bool {
-        self.due != Instant::NEVER && now.since(self.since) >= config.timing.ack_delay_ns / 2
-    }
-
-    pub(crate) fn sent(&mut self) {
-        (self.due, self.since, self.datagrams) = (Instant::NEVER, Instant::NEVER, 0);
-    }
 }
 
 /// The phases that end in a datagram, or are asked to end.
@@ -824,6 +594,33 @@ pub(crate) fn own_window(config: &Config) -> u64 {
     let limits = &config.limits;
     let log_slots = limits.slots(limits.receive_log_bytes) as u64;
     ((limits.window_bytes / limits.mtu_bytes) as u64).min(log_slots)
+}
+
+/// Everybody's stream, by rank: of who is not in the view the smallest there is.
+fn streams_of(
+    config: &Config,
+    view: &View,
+    own: Option<Rank>,
+    beginning: &Beginning,
+    spare: &mut Vec<Log>,
+) -> Vec<Stream> {
+    let (limits, present) = (&config.limits, view.bits());
+    let streams = (0..config.members).map(Rank).map(|rank| {
+        let is_present = present & bit(rank) != 0;
+        let bytes = match () {
+            () if !is_present => 0,
+            () if Some(rank) == own => limits.log_bytes,
+            () => limits.receive_log_bytes,
+        };
+        let log = reuse(spare, limits, bytes);
+        let started = own.is_some() || !is_present;
+        let window = if started { Window::from_the_start() } else { Window::default() };
+        let mut stream = Stream::new(rank, log, window, beginning.first_of(rank), beginning.phase);
+        stream.is_present = is_present;
+        stream.is_loose = config.reliability.is_lossy();
+        stream
+    });
+    streams.collect()
 }
 
 /// A log of so many bytes: one that is not used any more, if there is one of that size.

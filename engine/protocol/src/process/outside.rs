@@ -156,7 +156,7 @@ impl Process {
             let sequence = Sequence(said.next_sequence.get());
             match self.config.start {
                 Start::Oldest => {
-                    let first = self.data.beginning.first.get(rank.index()).copied().unwrap_or_default();
+                    let first = self.data.beginning.first_of(rank);
                     stream.start_at_oldest(DatagramNumber(oldest.min(next)), first, sequence);
                 }
                 Start::Live | Start::Snapshot => stream.start_at(DatagramNumber(next), sequence),
@@ -269,11 +269,10 @@ impl Process {
     /// Says which view this is and where it began.
     pub(super) fn tell_view(&mut self, now: Instant, to: Destination) {
         let (view, beginning) = (&self.data.view, &self.data.beginning);
-        let first = |rank: Rank| beginning.first.get(rank.index()).copied().unwrap_or_default();
         let entry = |rank: Rank, incarnation: Incarnation| ViewEntry {
             rank: rank.0.into(),
             incarnation: incarnation.0.into(),
-            first_sequence: first(rank).0.into(),
+            first_sequence: beginning.first_of(rank).0.into(),
         };
         let mut entries: Vec<_> = view.members.iter().map(|member| entry(member.rank, member.incarnation)).collect();
         let others = (0..self.config.members).map(Rank).filter(|rank| view.incarnation(*rank).is_none());

@@ -26,6 +26,8 @@ pub struct One {
     pub events: Vec<Event>,
     /// Of each message: its topic, its topic's name, its first byte.
     pub topics: Vec<(u16, Option<String>, Option<u8>)>,
+    /// Of each message that was flagged as late: sender and sequence.
+    pub late: Vec<(u16, u64)>,
     /// What the application keeps, and gives and takes as a snapshot.
     pub state: Vec<u8>,
 }
@@ -59,6 +61,7 @@ impl Net {
                 shown: Vec::new(),
                 events: Vec::new(),
                 topics: Vec::new(),
+                late: Vec::new(),
                 state: Vec::new(),
             });
             net.start(index, 1);
@@ -122,10 +125,11 @@ impl Net {
         for one in &mut self.ones {
             let Some(process) = &mut one.process else { continue };
             loop {
-                let (shown, state, topics) = (&mut one.shown, &mut one.state, &mut one.topics);
+                let (shown, state, topics, late) = (&mut one.shown, &mut one.state, &mut one.topics, &mut one.late);
                 let count = process.deliver(self.now, usize::MAX, |d| match d.barrier {
                     Some(phase) => shown.push(Shown::Barrier(phase, d.payload.to_vec())),
                     None => {
+                        late.extend(Some((d.sender.0, d.sequence.0)).filter(|_| d.late));
                         topics.push((d.topic.0, d.name.map(str::to_owned), d.payload.first().copied()));
                         shown.push(Shown::Message(d.sender.0, d.sequence.0, d.order.map(|o| o.0)));
                         state.extend_from_slice(&d.sequence.0.to_le_bytes());

@@ -1,0 +1,261 @@
+//! The own stream: a message's way from the application's call to the network.
+//!
+//! ```text
+//! publish ▶ flow ▶ pack ▶ log ▶ send
+//! ```
+//!
+//! A message is taken or refused before anything of it is written, because what stands in the log can't be taken back: its
+//! number is given out. What has been sealed is received by this process itself, sent or not: it will be, so delivery here
+//! need not wait for the network to take it.
+//!
+//! Invariants: a refusal leaves nothing behind; the own window ends where the own log does.
+
+use super::flow::Flow;
+use super::pack::{Claim, Outgoing, Packer, extension_bytes};
+use super::pipeline::{DATA_CHANNEL, Ordering, Pipeline, own_window};
+use super::sequencer::Sequencer;
+use super::stability::Enough;
+use crate::config::{Config, Order};
+use crate::counters::{Counter, Counters};
+use crate::event::Refusal;
+use crate::mutant::Mutant;
+use crate::view::{Beginning, View};
+use bourdon_wire::{DatagramHeader, FRAME_HEADER_BYTES, Instant, Rank, Sequence};
+
+/// When to acknowledge.
+#[derive(Debug)]
+pub(crate) struct Ack {
+    pub(crate) due: Instant,
+    /// When the first datagram came that has not been acknowledged.
+    since: Instant,
+    datagrams: u64,
+}
+
+/// A member's sending half.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    pub(crate) rank: Rank,
+    pub(crate) packer: Packer,
+    pub(crate) flow: Flow,
+    pub(crate) sequencer: Option<Sequencer>,
+    pub(crate) ack: Ack,
+}
+
+impl Outbound {
+    /// Of a member of the view.
+    pub(super) fn new(config: &Config, view: &View, rank: Rank, beginning: &Beginning) -> Self {
+        let (limits, members) = (&config.limits, usize::from(config.members));
+        let header = DatagramHeader::new(config.group, view.epoch, rank, config.incarnation, DATA_CHANNEL);
+        let header = header.in_phase(beginning.phase);
+        let sequences = config.order == Order::Total && rank == view.sequencer;
+        let own_slots = limits.slots(limits.log_bytes) as u64;
+        Self {
+            rank,
+            packer: Packer::new(header, beginning.first_of(rank), beginning.order),
+            flow: Flow::new(rank, members, view.bits(), own_window(config).min(own_slots), sequences),
+            sequencer: sequences.then(|| Sequencer::new(rank, &beginning.first)),
+            ack: Ack { due: Instant::NEVER, since: Instant::NEVER, datagrams: 0 },
+        }
+    }
+}
+
+impl Pipeline {
+    /// Whether a message of this length can be taken now. `whole`: only in one frame.
+    #[inline]
+    pub(crate) fn admit(&mut self, outgoing: &Outgoing, length: usize, whole: bool) -> Result<(), Refusal> {
+        if !self.end.is_open() {
+            return Err(Refusal::ViewChange);
+        }
+        let Some(outbound) = &mut self.outbound else { return Err(Refusal::Observer) };
+        if self.barrier.is_placed() {
+            return Err(Refusal::Barrier);
+        }
+        let vector = match &mut self.ordering {
+            Ordering::Causal(causal) => {
+                let log = &self.streams[outbound.rank.index()].log;
+                causal.prepare(&self.streams, outbound.rank, false);
+                let follows = outbound.packer.continues(log, extension_bytes(outgoing, causal.vector()) + length);
+                if !follows && self.config.mutant != Some(Mutant::VectorNeverWhole) {
+                    causal.prepare(&self.streams, outbound.rank, true);
+                }
+                causal.vector()
+            }
+            _ => &[],
+        };
+        let log = &self.streams[outbound.rank.index()].log;
+        let body_bytes = extension_bytes(outgoing, vector) + length;
+        if length > self.config.limits.max_message_bytes || !Packer::is_whole(log, body_bytes) {
+            let limits = &self.config.limits;
+            let frame_bytes = limits.frame_bytes() - FRAME_HEADER_BYTES - (body_bytes - length);
+            let quarter_bytes = outbound.flow.window() as usize * limits.mtu_bytes / 4;
+            let limit_bytes = limits.max_message_bytes.min(if whole { frame_bytes } else { quarter_bytes });
+            if length > limit_bytes {
+                return Err(Refusal::TooLarge { limit_bytes });
+            }
+        }
+        if outbound.packer.last_datagram(log, body_bytes) >= outbound.flow.data_limit
+            && self.config.mutant != Some(Mutant::IgnoreWindow)
+        {
+            outbound.flow.blocked = true;
+            return Err(Refusal::Window);
+        }
+        Ok(())
+    }
+
+    /// Packs a plain message if the datagram that is open has room for it: the common case, in which nothing need be
+    /// asked.
+    #[inline]
+    pub(crate) fn append(&mut self, outgoing: &Outgoing, payload: &[u8]) -> Option<Sequence> {
+        let outbound = self.outbound.as_mut()?;
+        if !outgoing.is_plain()
+            || payload.len() > self.config.limits.max_message_bytes
+            || matches!(self.ordering, Ordering::Causal(_))
+            || !self.end.is_open()
+            || self.barrier.is_placed()
+        {
+            return None;
+        }
+        outbound.packer.append(&mut self.streams[outbound.rank.index()].log, outgoing.topic, payload)
+    }
+
+    /// Claims space for one admitted message that fits a datagram. `None` for an observer.
+    #[inline]
+    pub(crate) fn claim<'a>(
+        &'a mut self,
+        wall_ns: u64,
+        outgoing: &Outgoing,
+        length: usize,
+        counters: &'a mut Counters,
+    ) -> Option<Claim<'a>> {
+        let outbound = self.outbound.as_mut()?;
+        let log = &mut self.streams[outbound.rank.index()].log;
+        Some(outbound.packer.claim(log, outgoing, self.ordering.causal(), length, wall_ns, counters))
+    }
+
+    /// Packs an admitted message of any length. `None` for an observer.
+    #[inline]
+    pub(crate) fn publish(
+        &mut self,
+        wall_ns: u64,
+        outgoing: &Outgoing,
+        payload: &[u8],
+        counters: &mut Counters,
+    ) -> Option<Sequence> {
+        let body_bytes = payload.len();
+        let outbound = self.outbound.as_mut()?;
+        let log = &mut self.streams[outbound.rank.index()].log;
+        let mut causal = self.ordering.causal();
+        let vector = causal.as_ref().map_or(&[][..], |causal| causal.vector());
+        if Packer::is_whole(log, extension_bytes(outgoing, vector) + body_bytes) {
+            let mut claim = outbound.packer.claim(log, outgoing, causal, body_bytes, wall_ns, counters);
+            claim.copy_from_slice(payload);
+            return Some(claim.commit());
+        }
+        counters.add(Counter::Published, 1);
+        let sequence = outbound.packer.fragments(log, outgoing, vector, payload, wall_ns);
+        if let Some(causal) = &mut causal {
+            causal.sent();
+        }
+        Some(sequence)
+    }
+
+    /// Makes what was just put in order deliverable here, before it is sent.
+    #[inline]
+    pub(crate) fn close_early(&mut self, wall_ns: u64) {
+        let Some(outbound) = &mut self.outbound else { return };
+        if outbound.packer.is_open() {
+            let stream = &mut self.streams[outbound.rank.index()];
+            outbound.packer.close_early(&mut stream.log, wall_ns);
+            stream.window.next = outbound.packer.open;
+            stream.window.known_end = outbound.packer.open;
+            stream.window.complete = outbound.packer.next_sequence;
+        }
+    }
+
+    /// Offers everything packed to the network; says whether it took all.
+    #[inline]
+    pub(crate) fn transmit(
+        &mut self,
+        wall_ns: u64,
+        counters: &mut Counters,
+        send: &mut impl FnMut(&[u8], usize) -> usize,
+    ) -> bool {
+        // Where nothing is agreed on, what was packed goes out in any case: nobody will ask for it.
+        if !self.end.is_open() && !self.is_lossy() && self.config.mutant != Some(Mutant::SendAfterPromise) {
+            return true;
+        }
+        let Some(outbound) = &mut self.outbound else { return true };
+        let packer = &mut outbound.packer;
+        let stream = &mut self.streams[outbound.rank.index()];
+        if packer.is_open() {
+            packer.close(&mut stream.log, false, wall_ns);
+        }
+        packer.settle();
+        while packer.sent < packer.open {
+            let bytes = stream.log.run(packer.sent, packer.open);
+            let mtu = stream.log.mtu();
+            let offered = bytes.len().div_ceil(mtu);
+            let taken = send(bytes, mtu.min(bytes.len()));
+            packer.sent = packer.sent + taken as u64;
+            counters.add(Counter::DatagramsSent, taken as u64);
+            if taken < offered {
+                break;
+            }
+        }
+        // What has been sealed is delivered here like anybody's; sent or not, it will be.
+        stream.window.next = packer.open;
+        stream.window.known_end = packer.open;
+        stream.window.complete = packer.next_sequence;
+        self.stops_stale = true;
+        packer.sent == packer.open
+    }
+
+    /// Computes the window anew if anything it depends on moved.
+    #[inline]
+    pub(crate) fn refresh_flow(&mut self) {
+        if self.flow_stale {
+            self.update_flow();
+        }
+    }
+
+    pub(crate) fn update_flow(&mut self) {
+        self.flow_stale = false;
+        if let Some(outbound) = &mut self.outbound {
+            let own = &self.streams[outbound.rank.index()];
+            outbound.flow.update(&self.stability, own.floor(), &own.log);
+            if self.config.mutant == Some(Mutant::ForgetAtMajority) {
+                let (own, quorum) = (&self.streams[outbound.rank.index()], Enough::Quorum);
+                let held = self.stability.held_by_enough(outbound.rank, own.window.next, &self.view, quorum);
+                outbound.flow.forget_below(held, &own.log);
+            }
+        }
+    }
+}
+
+impl Ack {
+    #[inline]
+    pub(super) fn received(&mut self, now: Instant, config: &Config, window: u64) {
+        self.delivered(now, config);
+        self.datagrams += 1;
+        if config.reliability.waits_for_others() || self.datagrams >= window / 8 {
+            self.due = now;
+        }
+    }
+
+    #[inline]
+    pub(super) fn delivered(&mut self, now: Instant, config: &Config) {
+        if self.due == Instant::NEVER {
+            (self.since, self.due) = (now, now + config.timing.ack_delay_ns);
+        }
+    }
+
+    /// Whether an acknowledgement may as well go along with what is being sent.
+    #[inline]
+    pub(crate) fn is_worthwhile(&self, now: Instant, config: &Config) -> bool {
+        self.due != Instant::NEVER && now.since(self.since) >= config.timing.ack_delay_ns / 2
+    }
+
+    pub(crate) fn sent(&mut self) {
+        (self.due, self.since, self.datagrams) = (Instant::NEVER, Instant::NEVER, 0);
+    }
+}

@@ -1,0 +1,67 @@
+//! Relay, case by case: each member sends on what it receives for the first time.
+
+mod common;
+
+use bourdon_protocol::{Config, Counter, Order, Role};
+use bourdon_wire::Rank;
+use common::net::Net;
+use common::{Bench, Effect, MS, To, data, deliver, message};
+
+fn bench(role: Role) -> Bench {
+    let mut config = Bench::config(Order::Fifo, 3, role);
+    config.relay = true;
+    Bench::with(config).formed()
+}
+
+#[test]
+fn what_comes_for_the_first_time_is_sent_on_once() {
+    let mut bench = bench(Role::Member(Rank(1)));
+    let datagram = data(0, 0, 0, 0, &[message(b"x")]);
+    bench.take(&datagram);
+    assert_eq!(bench.news(), [Effect::Repair(0, 0, To::All), deliver("0:0")]);
+    // From the third member, which sends it on as well.
+    let mut relayed = datagram.clone();
+    bourdon_wire::mark_retransmitted(&mut relayed);
+    bench.take(&relayed);
+    bench.take(&datagram);
+    assert_eq!(bench.news(), []);
+    // It may be the relayed one that comes first.
+    let mut relayed = data(0, 1, 1, 0, &[message(b"y")]);
+    bourdon_wire::mark_retransmitted(&mut relayed);
+    bench.take(&relayed);
+    assert_eq!(bench.news(), [Effect::Repair(0, 1, To::All), deliver("0:1")]);
+    assert_eq!(bench.process.counters().get(Counter::Relayed), 2);
+}
+
+#[test]
+fn observers_and_who_was_not_told_to_send_nothing_on() {
+    let mut observer = bench(Role::Observer);
+    let mut plain = Bench::member(Order::Fifo, 3, 1).formed();
+    for bench in [&mut observer, &mut plain] {
+        bench.take(&data(0, 0, 0, 0, &[message(b"x")]));
+        assert_eq!(bench.news(), [deliver("0:0")]);
+    }
+}
+
+/// A group in which member 2 hears nothing of member 0, which dies right after it has sent; what member 2 then gets before
+/// anybody has had time to notice.
+fn after_a_death(configure: fn(&mut Config)) -> (Vec<(u16, u64)>, u64) {
+    let mut net = Net::new(3, 0, configure);
+    net.run(200 * MS);
+    net.lose = Box::new(|from, to| (from, to) == (0, 2));
+    net.publish(0, b"last words").unwrap();
+    net.pump();
+    net.kill(0);
+    assert_eq!((net.messages(1).len(), net.messages(2).len()), (1, 0));
+    net.pump();
+    let asked = net.process(2).counters().get(Counter::NaksSent);
+    (net.messages(2), asked)
+}
+
+#[test]
+fn who_missed_the_original_gets_it_from_another_though_its_sender_died() {
+    let relays = |config: &mut Config| (config.order, config.relay) = (Order::Fifo, true);
+    assert_eq!(after_a_death(relays), (vec![(0, 0)], 0), "without asking");
+    let without = |config: &mut Config| config.order = Order::Fifo;
+    assert_eq!(after_a_death(without), (vec![], 0), "else only when the view changes");
+}
