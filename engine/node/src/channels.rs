@@ -7,7 +7,8 @@
 //! lost in one can't look like a gap in another, whatever they share: another group's datagrams are discarded before
 //! anything is counted by number. `docs/decisions/a-channel-has-its-own-view.md` has the price.
 //!
-//! Nothing is promised about the order of two messages on different channels.
+//! Nothing is promised about the order of two messages on different channels, unless one names the other
+//! ([`Channels::publish_after`]): who has joined both with one [`Channels`] is shown them in that order.
 //!
 //! [`Channels`] runs those that one thread has joined. A member is numbered in a channel by its place among
 //! `channel.members`; who is not among them observes.
@@ -16,11 +17,11 @@
 //! once its [`Event::Left`] has come, or after [`LEAVE_MAX_NS`] without a majority to let it go; one channel that fails
 //! to open leaves the others as they were.
 
-use crate::inline::{Node, NodeError};
+use crate::inline::{DELIVER_LIMIT, Node, NodeError};
 use crate::settings::{Reliability, Role, Settings, SettingsError, Transport};
 use bourdon_port::PortError;
-use bourdon_protocol::{Delivery, Event, Standing};
-use bourdon_wire::{Instant, check_name};
+use bourdon_protocol::{Delivery, Event, Outgoing, Refusal, Standing};
+use bourdon_wire::{GroupId, Instant, MessageName, Sequence, TopicId, check_name};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -215,6 +216,27 @@ impl Channels {
         self.joined.iter_mut().find(|joined| &*joined.name == name).map(|joined| &mut joined.node)
     }
 
+    /// The group that a channel is, for [`Delivery::message_name`].
+    pub fn group(&self, name: &str) -> Option<GroupId> {
+        self.get(name).map(|node| node.process().config().group)
+    }
+
+    /// Publishes a message on a channel that comes after one of another channel, as [`Delivery::message_name`] named it:
+    /// who has joined both is shown it after that one. With a topic's name: `after` of [`Outgoing`].
+    ///
+    /// # Errors
+    /// As [`Engine::try_publish`](crate::Engine::try_publish); [`Refusal::Outside`] if the channel is not joined.
+    pub fn publish_after(
+        &mut self,
+        channel: &str,
+        topic: TopicId,
+        payload: &[u8],
+        after: MessageName,
+    ) -> Result<Sequence, Refusal> {
+        let node = self.get_mut(channel).ok_or(Refusal::Outside)?;
+        node.try_publish_with(&Outgoing { topic, after: Some(after), ..Outgoing::default() }, payload)
+    }
+
     /// Polls every channel once, each time another one first; says how much was done.
     ///
     /// # Errors
@@ -224,9 +246,12 @@ impl Channels {
         let count = self.joined.len();
         self.turn = (self.turn + 1) % count.max(1);
         for place in 0..count {
-            let joined = &mut self.joined[(self.turn + place) % count];
+            let (before, rest) = self.joined.split_at_mut((self.turn + place) % count);
+            let Some((joined, behind)) = rest.split_first_mut() else { break };
             let name = &joined.name;
-            work_count += joined.node.poll(|delivery| on_delivery(name, delivery))?;
+            let others = || before.iter().chain(&*behind).map(|other| other.node.process());
+            let passed = |message: &MessageName| others().all(|process| process.has_passed(message));
+            work_count += joined.node.poll_after(DELIVER_LIMIT, &passed, |delivery| on_delivery(name, delivery))?;
             while let Some(event) = joined.node.poll_event() {
                 if let Event::Left(_) = event {
                     joined.leave_by = Some(Instant(0));

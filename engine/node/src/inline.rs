@@ -16,7 +16,7 @@ use crate::transport::{AnyPort, Reach, pick};
 use bourdon_port::{Echo, Port, PortError, To};
 use bourdon_protocol::{
     CallId, Claim, Config, Counters, Delivery, Destination, DirectMessage, DirectOutcome, DirectRefusal, Event,
-    Outgoing, Process, Refusal,
+    Outgoing, Passed, Process, Refusal,
 };
 use bourdon_wire::{
     Address, ChannelId, ECHO_OFFSET, Incarnation, Instant, Rank, Sequence, TopicId, TopicName, echo_bytes,
@@ -184,6 +184,21 @@ impl<P: Port> Engine<P> {
     /// If the port is broken.
     #[inline]
     pub fn poll_at_most(&mut self, limit: usize, on_delivery: impl FnMut(Delivery<'_>)) -> Result<usize, PortError> {
+        self.poll_after(limit, &|_| true, on_delivery)
+    }
+
+    /// As [`Engine::poll_at_most`], but holds back what comes after a message of another group that has not `passed` there:
+    /// ask the process of that group ([`Process::has_passed`]), if this thread runs one; if not, it has.
+    ///
+    /// # Errors
+    /// If the port is broken.
+    #[inline]
+    pub fn poll_after(
+        &mut self,
+        limit: usize,
+        passed: Passed<'_>,
+        on_delivery: impl FnMut(Delivery<'_>),
+    ) -> Result<usize, PortError> {
         if self.in_burst || self.owes {
             self.flush()?;
         }
@@ -202,8 +217,8 @@ impl<P: Port> Engine<P> {
             self.process.order(self.now);
         }
         if received > 0 || self.may_deliver || self.process.is_wedged() || self.now >= self.process.delivery_due() {
-            delivered = self.process.deliver(self.now, limit, on_delivery);
-            self.may_deliver = delivered > 0;
+            delivered = self.process.deliver_after(self.now, limit, passed, on_delivery);
+            self.may_deliver = delivered > 0 || self.process.waits_elsewhere();
         }
         let timer_due = self.now >= self.process.next_deadline();
         if timer_due {
@@ -476,6 +491,20 @@ impl Node {
     /// If the port is broken.
     #[inline]
     pub fn poll_at_most(&mut self, limit: usize, on_delivery: impl FnMut(Delivery<'_>)) -> Result<usize, PortError> {
+        self.poll_after(limit, &|_| true, on_delivery)
+    }
+
+    /// As [`Engine::poll_after`]; takes in what the links know, too.
+    ///
+    /// # Errors
+    /// If the port is broken.
+    #[inline]
+    pub fn poll_after(
+        &mut self,
+        limit: usize,
+        passed: Passed<'_>,
+        on_delivery: impl FnMut(Delivery<'_>),
+    ) -> Result<usize, PortError> {
         if let Some(links) = &mut self.links {
             let engine = &mut self.engine;
             links.evidence(|rank, incarnation| engine.on_evidence(rank, incarnation));
@@ -484,7 +513,7 @@ impl Node {
                 links.watch(engine.process.links());
             }
         }
-        self.engine.poll_at_most(limit, on_delivery)
+        self.engine.poll_after(limit, passed, on_delivery)
     }
 
     /// Why the node runs on another transport than asked for, if it does.

@@ -72,7 +72,8 @@ pub use bourdon_protocol::{
     DirectRefusal, Event, Member, Outgoing, Process, Refusal, Standing, View,
 };
 pub use bourdon_wire::{
-    Address, ClientId, Epoch, GroupId, Incarnation, Instant, NameError, OrderNumber, Rank, Sequence, TopicId, TopicName,
+    Address, ClientId, Epoch, GroupId, Incarnation, Instant, MessageName, NameError, OrderNumber, Rank, Sequence,
+    TopicId, TopicName,
 };
 pub use channels::Channels;
 pub use client_node::ClientNode;

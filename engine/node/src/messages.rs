@@ -37,7 +37,7 @@ impl Published {
         let (name, payload) = split_name(rest, tag >> 16);
         let name = name.map(|name| TopicName::new(name).expect("it was one"));
         let (topic, intended_send_ns) = (TopicId(tag as u16), head.intended());
-        (Outgoing { topic, intended_send_ns, client: None, name }, payload)
+        (Outgoing { topic, intended_send_ns, client: None, name, after: None }, payload)
     }
 
     pub(crate) fn intended(self) -> Option<u64> {

@@ -1,5 +1,6 @@
 //! The data plane: every message passes here. One protocol, one file; they are joined only in [`pipeline`].
 
+pub mod after;
 pub(crate) mod barrier;
 pub(crate) mod causal;
 pub(crate) mod cursor;

@@ -2,7 +2,9 @@
 
 use crate::control::detector::Why;
 use alloc::vec::Vec;
-use bourdon_wire::{Address, ClientTag, Epoch, Incarnation, Instant, OrderNumber, Rank, Sequence, TopicId};
+use bourdon_wire::{
+    Address, ClientTag, Epoch, GroupId, Incarnation, Instant, MessageName, OrderNumber, Rank, Sequence, TopicId,
+};
 
 /// One message, delivered.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +40,11 @@ pub struct Delivery<'a> {
 }
 
 impl<'a> Delivery<'a> {
+    /// Its name, for a message of another group that comes after it; `group` is the one it was delivered in.
+    pub fn message_name(&self, group: GroupId) -> MessageName {
+        MessageName::new(group, self.epoch, self.sender, self.sequence)
+    }
+
     /// A barrier's own message.
     pub(crate) fn at_barrier(
         sender: Rank,

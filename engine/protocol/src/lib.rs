@@ -43,6 +43,7 @@ pub use bystander::Bystander;
 pub use client::{Client, ClientEvent};
 pub use config::{Config, ConfigError, Feedback, Limits, Order, Reliability, Role, Start, Timing};
 pub use counters::{Counter, Counters};
+pub use data::after::Passed;
 pub use data::pack::{Claim, Outgoing};
 pub use event::{CallId, Delivery, DirectFailure, DirectMessage, DirectOutcome, DirectRefusal, Event, Refusal};
 pub use mutant::Mutant;

@@ -8,6 +8,7 @@
 //! view to the next, `outside.rs` finds the group and follows it, `speak.rs` says what is due, `transfer.rs` moves state, `direct.rs`
 //! sends and takes what goes beside the streams, `inspect.rs` shows what stands inside.
 
+mod across;
 mod change;
 mod direct;
 mod inspect;
@@ -28,6 +29,7 @@ use crate::control::membership::{Membership, RejoinDelay};
 use crate::control::presence::Presence;
 use crate::control::view_change::{Value, ViewChange};
 use crate::counters::{Counter, Counters};
+use crate::data::after::{self, Passed};
 use crate::data::cut::{Ending, Unsettled};
 use crate::data::log::Log;
 use crate::data::pack::{Claim, Outgoing};
@@ -487,6 +489,7 @@ impl Process {
                     intended_send_ns: None,
                     client: Some(ClientTag::new(client, sequence)),
                     name: name.and_then(|name| TopicName::new(name).ok()),
+                    after: None,
                 };
                 match self.try_publish(now, &outgoing, payload) {
                     Ok(_) => {
@@ -510,13 +513,27 @@ impl Process {
     /// Delivers the messages that are due, at most `limit` (give or take one datagram's); says how many. Stops at a new
     /// view and at a barrier, so that the event can be seen between the messages it stands between.
     #[inline]
-    pub fn deliver(&mut self, now: Instant, limit: usize, mut emit: impl FnMut(Delivery<'_>)) -> usize {
+    pub fn deliver(&mut self, now: Instant, limit: usize, emit: impl FnMut(Delivery<'_>)) -> usize {
+        self.deliver_after(now, limit, &after::always, emit)
+    }
+
+    /// As [`Process::deliver`], but holds back what comes after a message of another group that has not `passed` there:
+    /// see [`Process::has_passed`], and `data/after.rs` for what releases it.
+    #[inline]
+    pub fn deliver_after(
+        &mut self,
+        now: Instant,
+        limit: usize,
+        passed: Passed<'_>,
+        mut emit: impl FnMut(Delivery<'_>),
+    ) -> usize {
         if self.transfer.holds_back() {
             return 0;
         }
         self.set_clock(now);
         let (clients, counters) = (&mut self.clients, &mut self.counters);
-        let mut count = self.data.deliver(now, limit, counters, &mut |delivery| show(clients, delivery, &mut emit));
+        let mut count =
+            self.data.deliver(now, limit, passed, counters, &mut |delivery| show(clients, delivery, &mut emit));
         if count > 0 {
             self.settle_clients(now); // a message that has its order now may be held by enough
         }
@@ -524,7 +541,7 @@ impl Process {
         while self.crosses(now) && count < limit {
             let (clients, counters) = (&mut self.clients, &mut self.counters);
             let emit = &mut |delivery: Delivery<'_>| show(clients, delivery, &mut emit);
-            count += self.data.deliver(now, limit - count, counters, emit);
+            count += self.data.deliver(now, limit - count, passed, counters, emit);
         }
         if !self.data.end.is_open() || self.data.barrier.is_active() {
             count += self.deliver_ends(now, limit - count.min(limit), count == 0, &mut emit);

@@ -152,7 +152,7 @@ impl Node {
             let payload = draw_payload(plan, plan.max_message_bytes, rng);
             let intended_send_ns = hits(rng, 200).then(|| rng.u64(..));
             let (topic, name) = draw_topic(plan, rng);
-            let outgoing = Outgoing { topic, intended_send_ns, client: None, name };
+            let outgoing = Outgoing { topic, intended_send_ns, client: None, name, after: None };
             let sequence = match offer(process, now, plan, &outgoing, &payload, rng) {
                 Ok(Some(sequence)) => sequence,
                 Ok(None) => continue, // claimed and dropped

@@ -1,8 +1,8 @@
 //! What stands in a datagram: messages, fragments and records, each behind 8 bytes.
 //!
 //! Most frames are small messages, so the header is as small as it can be (length, topic, flags) and everything rarer is
-//! an extension that a flag announces, in this order: fragment, intended send time, client tag, causal vector, name. All
-//! but the fragment extension stand in the first fragment only.
+//! an extension that a flag announces, in this order: fragment, intended send time, client tag, causal vector, name, the
+//! message of another group that it comes after. All but the fragment extension stand in the first fragment only.
 //!
 //! Invariants: [`Frames::check`] accepts a datagram's frames only if each one, and each extension, lies within its
 //! bounds; after that [`Frame::data`] can't fail. Frames of an unknown kind are stepped over, so that the next version
@@ -10,7 +10,7 @@
 
 use crate::records;
 use crate::topic::{is_honest, split_name};
-use crate::{ClientId, Rank, Sequence, TopicId};
+use crate::{ClientId, Epoch, GroupId, Rank, Sequence, TopicId};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -110,6 +110,8 @@ pub mod flags {
     pub const CAUSAL: u16 = 0x0100;
     /// The topic's name stands in front.
     pub const NAMED: u16 = 0x0200;
+    /// The name of a message of another group stands in front, which comes first.
+    pub const AFTER: u16 = 0x0400;
     /// A whole message in one frame.
     pub const WHOLE: u16 = FIRST | LAST;
 }
@@ -162,6 +164,39 @@ impl CausalEntry {
     }
 }
 
+/// The name of a message, for who speaks of it in another group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct MessageName {
+    group: U32,
+    epoch: U64,
+    rank: U16,
+    sequence: U64,
+}
+
+impl MessageName {
+    /// The message of this sequence that `rank` sent in this epoch of a group.
+    pub fn new(group: GroupId, epoch: Epoch, rank: Rank, sequence: Sequence) -> Self {
+        Self { group: group.0.into(), epoch: epoch.0.into(), rank: rank.0.into(), sequence: sequence.0.into() }
+    }
+    /// In which group.
+    pub fn group(&self) -> GroupId {
+        GroupId(self.group.get())
+    }
+    /// In which view of it.
+    pub fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.get())
+    }
+    /// Whose.
+    pub fn rank(&self) -> Rank {
+        Rank(self.rank.get())
+    }
+    /// Its sender's number for it.
+    pub fn sequence(&self) -> Sequence {
+        Sequence(self.sequence.get())
+    }
+}
+
 /// One frame, borrowed from its datagram.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
@@ -186,6 +221,8 @@ pub struct DataHead<'a> {
     pub causal: &'a [CausalEntry],
     /// The name of its topic, where it was published by name.
     pub name: Option<&'a str>,
+    /// The message of another group that it comes after.
+    pub after: Option<MessageName>,
     /// The application's bytes.
     pub payload: &'a [u8],
 }
@@ -251,6 +288,10 @@ impl<'a> Frame<'a> {
         if self.flags & flags::NAMED != 0 {
             let (name, after) = split_name(rest)?;
             (head.name, rest) = (Some(name), after);
+        }
+        if self.flags & flags::AFTER != 0 {
+            let (first, after) = MessageName::read_from_prefix(rest).ok()?;
+            (head.after, rest) = (Some(first), after);
         }
         head.payload = rest;
         match head.fragment {

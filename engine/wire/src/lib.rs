@@ -30,8 +30,8 @@ pub use datagram::{
     VERSION, checksum, echo_bytes, mark_retransmitted, seal,
 };
 pub use frame::{
-    CausalEntry, ClientTag, DataHead, FRAME_HEADER_BYTES, Frame, FrameHeader, Frames, Kind, causal_entries, flags,
-    plain_header, split_plain,
+    CausalEntry, ClientTag, DataHead, FRAME_HEADER_BYTES, Frame, FrameHeader, Frames, Kind, MessageName,
+    causal_entries, flags, plain_header, split_plain,
 };
 pub use ids::{ChannelId, ClientId, DatagramNumber, Epoch, GroupId, Incarnation, OrderNumber, Rank, Sequence, TopicId};
 pub use time::Instant;

@@ -10,8 +10,8 @@ use bourdon_wire::records::{
 };
 use bourdon_wire::{
     Address, CausalEntry, ChannelId, ClientId, ClientTag, Datagram, DatagramHeader, DatagramNumber, Epoch, FrameHeader,
-    Frames, GroupId, HEADER_BYTES, Incarnation, Kind, OrderNumber, Rank, Sequence, TopicId, TopicName, echo_bytes,
-    flags, seal,
+    Frames, GroupId, HEADER_BYTES, Incarnation, Kind, MessageName, OrderNumber, Rank, Sequence, TopicId, TopicName,
+    echo_bytes, flags, seal,
 };
 use std::net::SocketAddr;
 use zerocopy::IntoBytes;
@@ -87,8 +87,8 @@ fn frame_header_and_kinds() {
     for (number, kind) in kinds.into_iter().enumerate() {
         assert_golden(FrameHeader::new(0, TopicId(0), kind, 0).as_bytes(), &format!("00000000 0000 {number:02x}00"));
     }
-    let bits = [flags::FIRST, flags::LAST, flags::TIMED, flags::CLIENT, flags::CAUSAL, flags::NAMED];
-    assert_eq!(bits, [0x10, 0x20, 0x40, 0x80, 0x100, 0x200]);
+    let bits = [flags::FIRST, flags::LAST, flags::TIMED, flags::CLIENT, flags::CAUSAL, flags::NAMED, flags::AFTER];
+    assert_eq!(bits, [0x10, 0x20, 0x40, 0x80, 0x100, 0x200, 0x400]);
 }
 
 #[test]
@@ -106,6 +106,26 @@ fn data_frame_with_every_extension() {
     assert_eq!(head.client, Some(ClientTag::new(ClientId(2), Sequence(3))));
     assert_eq!(head.causal, [CausalEntry::new(Rank(5), Sequence(6)), CausalEntry::new(Rank(7), Sequence(8))]);
     assert_eq!(head.payload, b"hi");
+}
+
+#[test]
+fn a_message_that_comes_after_one_of_another_group() {
+    // Group, epoch, rank, sequence; the extension stands behind the name.
+    let name = MessageName::new(GroupId(0x0403_0201), Epoch(5), Rank(6), Sequence(7));
+    assert_golden(name.as_bytes(), "01020304 0500000000000000 0600 0700000000000000");
+    assert_eq!((name.group(), name.epoch()), (GroupId(0x0403_0201), Epoch(5)));
+    assert_eq!((name.rank(), name.sequence()), (Rank(6), Sequence(7)));
+    let topic = TopicId::of("a").0.swap_bytes();
+    let after = "01020304 0500000000000000 0600 0700000000000000";
+    let bytes = hex(&format!("1a000000 {topic:04x} 3006 01 61 {after} 6869"));
+    assert_eq!(Frames::new(&bytes, 1).check(), Some((1, 0)));
+    let head = Frames::new(&bytes, 1).next().unwrap().data().unwrap();
+    assert_eq!((head.name, head.after, head.payload), (Some("a"), Some(name), &b"hi"[..]));
+    // A byte too few.
+    let short = hex(&format!("15000000 0000 3004 {}", &after[..after.len() - 2]));
+    assert_eq!(Frames::new(&short, 1).check(), None);
+    let exact = hex(&format!("16000000 0000 3004 {after}"));
+    assert_eq!(Frames::new(&exact, 1).check(), Some((1, 0)));
 }
 
 #[test]

@@ -12,8 +12,8 @@
 use super::log::Log;
 use alloc::vec::Vec;
 use bourdon_wire::{
-    ClientTag, DataHead, DatagramHeader, DatagramNumber, Frame, Frames, HEADER_BYTES, OrderNumber, Sequence, TopicId,
-    TopicName, flags,
+    ClientTag, DataHead, DatagramHeader, DatagramNumber, Frame, Frames, HEADER_BYTES, MessageName, OrderNumber,
+    Sequence, TopicId, TopicName, flags,
 };
 
 #[derive(Debug, Default)]
@@ -148,6 +148,7 @@ pub(crate) struct Message<'a> {
     pub(crate) intended_send_ns: Option<u64>,
     pub(crate) client: Option<ClientTag>,
     pub(crate) name: Option<&'a str>,
+    pub(crate) after: Option<MessageName>,
     pub(crate) payload: &'a [u8],
 }
 
@@ -158,6 +159,7 @@ pub(crate) struct Assembly {
     intended_send_ns: Option<u64>,
     client: Option<ClientTag>,
     name: Option<TopicName>,
+    after: Option<MessageName>,
     /// Whether the first fragment was seen; a stream joined in the middle of a message skips the rest of it.
     begun: bool,
 }
@@ -189,6 +191,7 @@ impl Assembly {
                 intended_send_ns: head.intended_send_ns,
                 client: head.client,
                 name: head.name,
+                after: head.after,
                 payload: head.payload,
             });
         }
@@ -201,6 +204,7 @@ impl Assembly {
             self.begun = true;
             (self.intended_send_ns, self.client) = (head.intended_send_ns, head.client);
             self.name = head.name.and_then(|name| TopicName::new(name).ok());
+            self.after = head.after;
         }
         let offset = head.fragment.map_or(0, |(_, offset)| offset as usize);
         if !self.begun || offset != self.bytes.len() || offset + head.payload.len() > limit {
@@ -214,6 +218,7 @@ impl Assembly {
             intended_send_ns: self.intended_send_ns,
             client: self.client,
             name: self.name.as_ref().map(TopicName::as_str),
+            after: self.after,
             payload: &self.bytes,
         })
     }

@@ -223,6 +223,7 @@ impl Pipeline {
             epoch: self.view.epoch,
             max_message_bytes: self.config.limits.max_message_bytes,
             late: false,
+            passed: &super::after::always, // the view must end
         };
         let mut count = 0;
         for range in &cut.ranges {
@@ -292,6 +293,7 @@ impl Pipeline {
                     intended_send_ns: Some(intended),
                     client: message.client,
                     name: message.name.and_then(|name| TopicName::new(name).ok()),
+                    after: message.after,
                 };
                 unsettled.push(Unsettled { outgoing, payload: message.payload.to_vec() });
             }
@@ -307,6 +309,7 @@ impl Pipeline {
             epoch: self.view.epoch,
             max_message_bytes: self.config.limits.max_message_bytes,
             late: false,
+            passed: &super::after::always,
         };
         let (sequencer, bits) = (self.view.sequencer, self.view.bits());
         let Ordering::Total(total) = &mut self.ordering else { return 0 };

@@ -128,11 +128,12 @@ impl Pipeline {
     /// has no place though all it sent has been walked, waits in vain once a part of the order was lost.
     pub(crate) fn doubt_order(&mut self, now: Instant, end: DatagramNumber) {
         let sequencer = self.view.sequencer;
-        if !self.order_lost || self.streams[sequencer.index()].cursor.floor() < end {
+        let is_behind = self.streams[sequencer.index()].cursor.floor() < end || self.waits_elsewhere();
+        if !self.order_lost || is_behind {
             return;
         }
         let max_message_bytes = self.config.limits.max_message_bytes;
-        let step = Step { now, epoch: self.view.epoch, max_message_bytes, late: false };
+        let step = Step { now, epoch: self.view.epoch, max_message_bytes, late: false, passed: &super::after::always };
         for stream in self.streams.iter_mut().filter(|stream| stream.rank != sequencer) {
             stream.loose.seen.rotate_right(1);
             let doubtful = core::mem::replace(&mut stream.loose.seen[0], stream.window.next);

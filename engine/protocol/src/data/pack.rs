@@ -12,7 +12,7 @@ use super::causal::Causal;
 use super::log::Log;
 use bourdon_wire::{
     CausalEntry, ClientTag, DatagramHeader, DatagramNumber, FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, Kind,
-    OrderNumber, Sequence, TopicId, TopicName, flags, seal,
+    MessageName, OrderNumber, Sequence, TopicId, TopicName, flags, seal,
 };
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -31,6 +31,8 @@ pub struct Outgoing {
     pub client: Option<ClientTag>,
     /// Its topic's name, for who subscribes by patterns; its id is `topic`. Costs its length and a byte on the network.
     pub name: Option<TopicName>,
+    /// The message of another group that it comes after, wherever both are delivered: see `data/after.rs`. 22 bytes.
+    pub after: Option<MessageName>,
 }
 
 /// Packs one process's own stream.
@@ -280,6 +282,7 @@ pub(crate) fn extension_bytes(outgoing: &Outgoing, causal: &[CausalEntry]) -> us
         + size_of::<ClientTag>() * usize::from(outgoing.client.is_some())
         + if causal.is_empty() { 0 } else { 2 + size_of_val(causal) }
         + outgoing.name.as_ref().map_or(0, TopicName::wire_bytes)
+        + size_of::<MessageName>() * usize::from(outgoing.after.is_some())
 }
 
 #[inline]
@@ -289,6 +292,7 @@ pub(crate) fn extension_flags(outgoing: &Outgoing, causal: &[CausalEntry]) -> u1
         | flag(flags::CLIENT, outgoing.client.is_some())
         | flag(flags::CAUSAL, !causal.is_empty())
         | flag(flags::NAMED, outgoing.name.is_some())
+        | flag(flags::AFTER, outgoing.after.is_some())
 }
 
 #[inline]
@@ -309,7 +313,12 @@ pub(crate) fn write_extensions(mut space: &mut [u8], outgoing: &Outgoing, causal
         put(causal.as_bytes());
     }
     if let Some(name) = &outgoing.name {
-        name.write(space);
+        let (here, rest) = core::mem::take(&mut space).split_at_mut(name.wire_bytes());
+        name.write(here);
+        space = rest;
+    }
+    if let Some(after) = &outgoing.after {
+        space.copy_from_slice(after.as_bytes());
     }
 }
 
@@ -370,7 +379,7 @@ impl Outgoing {
     /// Whether nothing stands in front of the payload.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
-        self.intended_send_ns.is_none() && self.client.is_none() && self.name.is_none()
+        self.intended_send_ns.is_none() && self.client.is_none() && self.name.is_none() && self.after.is_none()
     }
 }
 

@@ -10,6 +10,7 @@
 //! The own stream is walked for delivery like any other, so a process delivers its own messages by the same rules as
 //! everybody's.
 
+use super::after::Passed;
 use super::barrier::Barrier;
 use super::causal::Causal;
 use super::cut::Ending;
@@ -448,6 +449,7 @@ impl Pipeline {
         &mut self,
         now: Instant,
         limit: usize,
+        passed: Passed<'_>,
         counters: &mut Counters,
         emit: &mut impl FnMut(Delivery<'_>),
     ) -> usize {
@@ -456,7 +458,9 @@ impl Pipeline {
         }
         self.update_stops();
         let max_message_bytes = self.config.limits.max_message_bytes;
-        let step = Step { now, epoch: self.view.epoch, max_message_bytes, late: false };
+        // The end of a view waits for no other group.
+        let passed = if self.end.is_open() { passed } else { &super::after::always };
+        let step = Step { now, epoch: self.view.epoch, max_message_bytes, late: false, passed };
         let mutant = self.config.mutant;
         let ranges_max = early_ranges_max(self.config.members);
         let (streams, turn) = (&mut self.streams[..], self.turn);

@@ -18,6 +18,7 @@
 //! Source: Cristian, Aghili, Strong and Dolev, "Atomic broadcast: from simple message diffusion to Byzantine agreement"
 //! (1985), with a hold that is measured rather than proved.
 
+use super::after::is_held;
 use super::stream::{Step, Stream};
 use crate::event::Delivery;
 use crate::mutant::Mutant;
@@ -163,6 +164,10 @@ impl Stream {
             let frame = self.cursor.frame(&self.log, end)?;
             if self.is_stopped_by(&frame) {
                 return None;
+            }
+            self.waits_elsewhere = is_held(&frame, step.passed);
+            if self.waits_elsewhere {
+                return None; // others' go on, and it will be late
             }
             let (body_bytes, ends) = (frame.body.len(), frame.ends_message());
             if frame.kind() == Some(Kind::Data) {

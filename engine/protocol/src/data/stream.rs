@@ -1,5 +1,6 @@
 //! All that is kept of one sender's stream, this process's own included.
 
+use super::after::{Passed, is_held};
 use super::cursor::{Assembly, Cursor};
 use super::log::Log;
 use super::loss::Loose;
@@ -14,13 +15,15 @@ use bourdon_wire::{
 };
 
 /// What every delivery of one step has in common.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Step {
+#[derive(Clone, Copy)]
+pub(crate) struct Step<'a> {
     pub(crate) now: Instant,
     pub(crate) epoch: Epoch,
     pub(crate) max_message_bytes: usize,
     /// What is delivered comes too late for its place.
     pub(crate) late: bool,
+    /// Which messages of other groups need not be waited for.
+    pub(crate) passed: Passed<'a>,
 }
 
 /// A hole that nobody can fill any more.
@@ -57,6 +60,8 @@ pub(crate) struct Stream {
     /// Whether messages may be lost.
     pub(crate) is_loose: bool,
     pub(crate) loose: Loose,
+    /// Whether its next message waits for one of another group.
+    pub(crate) waits_elsewhere: bool,
     /// While the first datagram is still awaited that says which message we begin at: the first message that was
     /// published after we came.
     awaits_anchor: Option<Sequence>,
@@ -86,6 +91,7 @@ impl Stream {
             is_present: true,
             is_loose: false,
             loose: Loose::default(),
+            waits_elsewhere: false,
             awaits_anchor: None,
         }
     }
@@ -273,6 +279,10 @@ impl Stream {
                 return false;
             }
             let early = self.cursor.delivered_early && frame.flags & flags::FIRST != 0 && ends;
+            self.waits_elsewhere = !early && is_held(&frame, step.passed);
+            if self.waits_elsewhere {
+                return false;
+            }
             let mut cut = frame.kind() == Some(Kind::Data) && ends && self.loose.may_be_cut;
             if frame.kind() == Some(Kind::Data)
                 && !early

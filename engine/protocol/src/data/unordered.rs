@@ -7,6 +7,7 @@
 //! Invariant 1: the mark is set before the first message of the datagram is handed out, and the cursor honours it, so
 //! nothing is delivered twice.
 
+use super::after::is_held;
 use super::stream::{Step, Stream};
 use crate::control::view_change::Range;
 use crate::event::Delivery;
@@ -99,6 +100,9 @@ pub(crate) fn deliver_early(
     // What was passed of it, here or where a snapshot came from, is not early either.
     let (at, walked) = stream.cursor.position();
     let passed = if at == number { walked } else { 0 };
+    if stream.log.get(number).is_some_and(|bytes| any_held(bytes, step)) {
+        return 0; // nor does it run ahead of another group's message
+    }
     let Some(slot) = stream.log.slot_mut(number).filter(|slot| !slot.delivered_early) else { return 0 };
     slot.delivered_early = true;
     let kernel_receive_ns = Some(slot.kernel_receive_ns).filter(|ns| *ns != 0);
@@ -129,4 +133,10 @@ pub(crate) fn deliver_early(
         sequence = Sequence(sequence.0 + u64::from(frame.ends_message()));
     }
     count
+}
+
+/// Whether a datagram has a message that waits for one of another group.
+fn any_held(bytes: &[u8], step: &Step) -> bool {
+    let count = DatagramHeader::of_checked(bytes).count();
+    Frames::new(&bytes[HEADER_BYTES..], count).any(|frame| is_held(&frame, step.passed))
 }
