@@ -84,8 +84,8 @@ fn exchange(fills: Order, count: u64, is_tied: bool) -> Vec<Got> {
         parties.iter_mut().for_each(Party::poll);
         parties.iter().all(Party::is_formed)
     });
-    let mut next = 0;
-    let mut filled = 0;
+    let mut next = 0u64;
+    let mut filled = 0u64;
     until("all orders and fills", || {
         if next < count {
             let orders = parties[0].channels.get_mut("orders").expect("joined");
