@@ -29,7 +29,7 @@ pub enum GateError {
     #[error("gates are recorded for x86_64 Linux; instructions of another processor can't be compared with them")]
     OtherProcessor,
     #[error("{scenario} under valgrind: {why}")]
-    Run { scenario: &'static str, why: String },
+    Run { scenario: String, why: String },
     #[error("{path}: {why}; run from the top of the repository, or name the file with --file")]
     File { path: String, why: String },
 }
@@ -107,24 +107,33 @@ pub fn rustc() -> String {
 /// # Errors
 /// If valgrind is missing or the workload fails.
 pub fn measure(scenario: Scenario) -> Result<f64, GateError> {
+    difference(scenario.rounds(), &["workload", scenario.name()])
+}
+
+/// Instructions a message of this program's command `workload`, to which the number of rounds is added; it says how many
+/// messages that were.
+///
+/// # Errors
+/// If valgrind is missing or the workload fails.
+pub fn difference(rounds: u64, workload: &[&str]) -> Result<f64, GateError> {
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
         return Err(GateError::OtherProcessor);
     }
-    let rounds = scenario.rounds();
-    let (few, few_messages) = count(scenario, rounds)?;
-    let (many, many_messages) = count(scenario, 2 * rounds)?;
+    let (few, few_messages) = count(workload, rounds)?;
+    let (many, many_messages) = count(workload, 2 * rounds)?;
     Ok((many - few) as f64 / (many_messages - few_messages) as f64)
 }
 
 /// Instructions and messages of so many rounds.
-fn count(scenario: Scenario, rounds: u64) -> Result<(u64, u64), GateError> {
-    let fails = |why: String| GateError::Run { scenario: scenario.name(), why };
+fn count(workload: &[&str], rounds: u64) -> Result<(u64, u64), GateError> {
+    let fails = |why: String| GateError::Run { scenario: workload[1..].join(" "), why };
     let program = std::env::current_exe().map_err(|error| fails(error.to_string()))?;
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(format!("--toggle-collect=*{MEASURED}*"))
         .arg(program)
-        .args(["workload", scenario.name(), &rounds.to_string()])
+        .args(workload)
+        .arg(rounds.to_string())
         .env("GLIBC_TUNABLES", PLAIN_PROCESSOR)
         .output()
         .map_err(GateError::NoValgrind)?;

@@ -1,8 +1,9 @@
-//! Two members of a group, a port in memory between them, and a clock that is a number.
+//! The members of a group, a port in memory between them, and a clock that is a number.
 //!
 //! [`Member`] calls the state machine in the same order as the node does: publish until a full segmentation run stands
 //! ready, then send; receive, deliver, keep time, send. What it leaves out is the reading of the clock, one a burst.
 
+use crate::guarantee::Guarantee;
 use bourdon_port::memory::{Hub, MemoryOptions, MemoryPort};
 use bourdon_port::{Echo, Port, PortError, To};
 use bourdon_protocol::{Config, Delivery, Destination, Outgoing, Process, Refusal, Role};
@@ -25,6 +26,8 @@ pub struct Member {
     port: MemoryPort,
     /// Something was delivered: what it gives rise to goes out on the next call, together with an answer.
     owes: bool,
+    /// It has published since it last looked what it may deliver.
+    published: bool,
 }
 
 /// Why a measurement can't be made.
@@ -44,18 +47,19 @@ pub enum GroupError {
 }
 
 impl Member {
-    fn new(hub: &Hub, rank: Rank, members: u16) -> Result<Self, GroupError> {
+    fn new(hub: &Hub, rank: Rank, members: u16, guarantee: Guarantee) -> Result<Self, GroupError> {
         let incarnation = Incarnation(1);
         let mut options = MemoryOptions::new(SocketAddr::from(([239, 0, 0, 1], 4000)));
         options.echo = Some(Echo { offset: ECHO_OFFSET, bytes: echo_bytes(rank, ChannelId(0), incarnation) });
         options.receive_buffer_bytes = 2 * LOG_BYTES;
         let port = hub.open(options)?;
         let mut config = Config::new(GroupId::of("perf"), members, Role::Member(rank));
+        (config.order, config.reliability, config.relay) = (guarantee.order, guarantee.reliability, guarantee.relay);
         config.incarnation = incarnation;
         config.address = port.local_address().into();
         (config.limits.log_bytes, config.limits.receive_log_bytes) = (LOG_BYTES, LOG_BYTES);
         config.limits.window_bytes = LOG_BYTES / 2;
-        Ok(Self { process: Process::new(Instant(0), config)?, port, owes: false })
+        Ok(Self { process: Process::new(Instant(0), config)?, port, owes: false, published: false })
     }
 
     /// Publishes a message; sends what has been packed once that is a full run.
@@ -66,10 +70,21 @@ impl Member {
     pub fn publish(&mut self, now: Instant, payload: &[u8]) -> Result<Sequence, GroupError> {
         let outgoing = Outgoing { topic: TopicId(7), ..Outgoing::default() };
         let sequence = self.process.try_publish(now, &outgoing, payload).map_err(GroupError::Refused)?;
+        self.published = true;
         if self.process.backlog() >= RUN_DATAGRAMS {
             self.flush(now)?;
         }
         Ok(sequence)
+    }
+
+    /// Whether there is nothing to do before [`Member::due`].
+    pub fn is_idle(&self) -> bool {
+        !self.owes && !self.published && self.port.is_empty() && self.process.backlog() == 0
+    }
+
+    /// When something is to be done though nothing comes.
+    pub fn due(&self) -> Instant {
+        self.process.next_deadline()
     }
 
     /// Sends what has been published.
@@ -110,6 +125,7 @@ impl Member {
         if received > 0 {
             self.process.order(now);
         }
+        self.published = false;
         let delivered = self.process.deliver(now, usize::MAX, on_delivery);
         let timer_due = now >= self.process.next_deadline();
         if timer_due {
@@ -122,6 +138,23 @@ impl Member {
         }
         Ok(delivered)
     }
+}
+
+/// Opens so many members and runs them until each knows the others; says what the clock then says.
+///
+/// # Errors
+/// If the port in memory can't be opened.
+pub fn form(members: u16, guarantee: Guarantee) -> Result<(Vec<Member>, Instant), GroupError> {
+    let (hub, mut now) = (Hub::new(), Instant(0));
+    let open = |rank| Member::new(&hub, Rank(rank), members, guarantee);
+    let mut group: Vec<Member> = (0..members).map(open).collect::<Result<_, _>>()?;
+    for _ in 0..FORMING_STEPS {
+        now = now + 1_000_000;
+        for member in &mut group {
+            member.poll(now, |_| {})?;
+        }
+    }
+    if group.iter().all(|member| member.process.is_formed()) { Ok((group, now)) } else { Err(GroupError::NotFormed) }
 }
 
 /// A formed group of two in total order.
@@ -141,19 +174,11 @@ impl Group {
     /// # Errors
     /// If the port in memory can't be opened.
     pub fn form() -> Result<Self, GroupError> {
-        let hub = Hub::new();
-        let mut group = Self {
-            sequencer: Member::new(&hub, Rank(0), 2)?,
-            follower: Member::new(&hub, Rank(1), 2)?,
-            now: Instant(0),
-        };
-        for _ in 0..FORMING_STEPS {
-            group.now = group.now + 1_000_000;
-            group.sequencer.poll(group.now, |_| {})?;
-            group.follower.poll(group.now, |_| {})?;
+        let (mut members, now) = form(2, Guarantee::default())?;
+        match (members.pop(), members.pop()) {
+            (Some(follower), Some(sequencer)) => Ok(Self { sequencer, follower, now }),
+            _ => Err(GroupError::NotFormed),
         }
-        let formed = group.sequencer.process.is_formed() && group.follower.process.is_formed();
-        if formed { Ok(group) } else { Err(GroupError::NotFormed) }
     }
 
     /// Lets `ns` pass.

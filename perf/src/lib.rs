@@ -5,8 +5,10 @@
 //! port in memory with a clock that is a number: the same work is the same instructions, run after run.
 //!
 //! [`group`] is that group, [`workload`] what it is made to do, [`gates`] counts instructions and compares them with
-//! `gates.toml`. `benches/hot_path.rs` takes wall time over the same group.
+//! `gates.toml`. [`costs`] counts what each [`guarantee`] costs, to be read and not gated. `benches/hot_path.rs` takes wall time over the same group.
 
+pub mod costs;
 pub mod gates;
 pub mod group;
+pub mod guarantee;
 pub mod workload;

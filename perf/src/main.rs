@@ -1,9 +1,13 @@
-//! `bourdon-perf gates`: fails when a message costs more instructions than was agreed on.
+//! `bourdon-perf gates`: fails when a message costs more instructions than was agreed on. `bourdon-perf guarantees` shows
+//! what each level of reliability costs in each order, and compares it with nothing that was agreed on.
 //!
 //! Exit codes: 0 all gates hold, 1 one is exceeded, 2 nothing could be measured (the reason is on stderr). The table, or
 //! one JSON object with `--json`, goes to stdout.
 
+use bourdon_perf::costs::{self, Costs, Publisher};
 use bourdon_perf::gates::{GateError, Gates, Verdict, measure, rustc};
+use bourdon_perf::group::GroupError;
+use bourdon_perf::guarantee::Guarantee;
 use bourdon_perf::workload::Scenario;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -20,9 +24,24 @@ struct Cli {
 enum Command {
     /// Count instructions a message and compare them with the gates
     Gates(GatesArgs),
+    /// Count instructions a message of each level of reliability in each order; a Markdown table
+    Guarantees(GuaranteesArgs),
     /// Do the work that is counted; `gates` runs this under valgrind
     #[command(hide = true)]
     Workload { scenario: String, rounds: u64 },
+    /// Do the work of one cell; `guarantees` runs this under valgrind
+    #[command(hide = true)]
+    WorkloadGuarantee { reliability: String, order: String, publisher: String, burst: u64, rounds: u64 },
+}
+
+#[derive(Debug, clap::Args)]
+struct GuaranteesArgs {
+    /// Write one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Messages published at a time; 1 is one message a datagram
+    #[arg(long, value_name = "N", default_value_t = costs::BURST, value_parser = clap::value_parser!(u64).range(1..=costs::BURST_MAX))]
+    burst: u64,
 }
 
 #[derive(Debug, clap::Args)]
@@ -39,26 +58,50 @@ struct GatesArgs {
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Gates(args) => gates(&args).unwrap_or_else(|error| {
-            eprintln!("bourdon-perf: {error}");
-            ExitCode::from(2)
-        }),
+    let outcome = match Cli::parse().command {
+        Command::Gates(args) => gates(&args),
+        Command::Guarantees(args) => guarantees(&args),
         Command::Workload { scenario, rounds } => {
-            let Some(scenario) = Scenario::named(&scenario) else {
-                eprintln!("bourdon-perf: no scenario {scenario}");
-                return ExitCode::from(2);
-            };
-            match scenario.run(rounds) {
-                Ok(messages) => println!("{messages}"),
-                Err(error) => {
-                    eprintln!("bourdon-perf: {error}");
-                    return ExitCode::FAILURE;
-                }
-            }
+            let scenario = Scenario::named(&scenario);
+            return work(scenario.map(|scenario| scenario.run(rounds)));
+        }
+        Command::WorkloadGuarantee { reliability, order, publisher, burst, rounds } => {
+            let cell = Guarantee::named(&reliability, &order).zip(Publisher::named(&publisher));
+            return work(cell.map(|(guarantee, publisher)| costs::run(guarantee, publisher, burst, rounds)));
+        }
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("bourdon-perf: {error}");
+        ExitCode::from(2)
+    })
+}
+
+/// Says how many messages a workload had; none if there is no such workload.
+fn work(outcome: Option<Result<u64, GroupError>>) -> ExitCode {
+    match outcome {
+        Some(Ok(messages)) => {
+            println!("{messages}");
             ExitCode::SUCCESS
         }
+        Some(Err(error)) => {
+            eprintln!("bourdon-perf: {error}");
+            ExitCode::FAILURE
+        }
+        None => {
+            eprintln!("bourdon-perf: there is no such workload");
+            ExitCode::from(2)
+        }
     }
+}
+
+fn guarantees(args: &GuaranteesArgs) -> Result<ExitCode, GateError> {
+    let costs = Costs::measure(args.burst)?;
+    if args.json {
+        println!("{}", serde_json::json!({ "rustc": rustc(), "costs": costs }));
+    } else {
+        println!("{}", costs.markdown());
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn gates(args: &GatesArgs) -> Result<ExitCode, GateError> {

@@ -171,6 +171,13 @@ pub struct MemoryPort {
     next: usize,
 }
 
+impl MemoryPort {
+    /// Whether nothing has come that was not handed out.
+    pub fn is_empty(&self) -> bool {
+        self.next == self.taken.ends.len() && lock(&self.mailbox.queue).run.ends.is_empty()
+    }
+}
+
 impl Port for MemoryPort {
     fn send(&mut self, to: To, bytes: &[u8], segment_bytes: usize) -> Result<usize, PortError> {
         assert!(
