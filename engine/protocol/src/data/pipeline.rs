@@ -522,7 +522,11 @@ impl Pipeline {
     }
 
     /// When [`Pipeline::deliver`] has something to do though nothing comes.
+    #[inline]
     pub(crate) fn delivery_due(&self) -> Instant {
+        if self.gap_due == Instant::NEVER && self.config.order != Order::RealTime {
+            return Instant::NEVER;
+        }
         if !self.may_deliver() {
             return Instant::NEVER;
         }

@@ -124,6 +124,9 @@ impl Process {
     /// Says delivery what time it is.
     #[inline]
     pub(super) fn set_clock(&mut self, now: Instant) {
+        if self.config.order != Order::RealTime {
+            return;
+        }
         let offset_ns = self.wall(now).wrapping_sub(now.0);
         let is_over = !self.data.end.is_open();
         if let Ordering::RealTime(real_time) = &mut self.data.ordering {

@@ -256,18 +256,22 @@ impl DemoProcess {
     }
 
     fn enter(&mut self, epoch: u64, members: u64) {
-        self.views += 1;
+        let Rank(rank) = self.node.process().config().rank().unwrap_or(Rank::OBSERVER);
+        let is_in = members >> u32::from(rank).min(63) & 1 == 1;
         let view = self.node.process().view();
         let oldest_first: Vec<u16> = if view.epoch.0 == epoch {
             view.members.iter().map(|member| member.rank.0).collect()
         } else {
             (0..64).filter(|rank| members >> rank & 1 == 1).collect()
         };
-        self.on_history(|history| history.view(epoch, &oldest_first));
+        // A view that a member to be only follows is not its own: what it is shown there belongs to what it begins with.
+        if is_in || self.assignment.settings.process.role == Role::Observer {
+            self.views += 1;
+            self.on_history(|history| history.view(epoch, &oldest_first));
+        }
         self.proof.owners.view(members);
-        let Rank(rank) = self.node.process().config().rank().unwrap_or(Rank::OBSERVER);
         if let Some(shares) = &mut self.shares {
-            if members >> rank & 1 == 1 {
+            if is_in {
                 shares.own(&self.proof.owners, rank, &self.proof.done);
             } else {
                 shares.let_go();

@@ -70,12 +70,17 @@ fn share_a_majority(case: &Case<'_>, verdict: &mut Verdict) {
     }
 }
 
+/// Whether it is a member's later life: it begins with what it is given, and the run may end before it is let in.
+fn comes_back(life: &Life) -> bool {
+    life.member && life.number > 1
+}
+
 fn delivered_in_the_installed(case: &Case<'_>, verdict: &mut Verdict) {
     for life in &case.histories.lives {
         let unseen = life.deliveries.first().filter(|first| first.segment == SNAPSHOT);
         if unseen.is_some() && !life.starts_late() {
             verdict.add(6, life, "delivered before it had installed any view".to_owned());
-        } else if unseen.is_some() && life.views.is_empty() && !life.killed {
+        } else if unseen.is_some() && life.views.is_empty() && !life.killed && !comes_back(life) {
             verdict.add(6, life, "delivered, but never installed a view".to_owned());
         }
         for delivery in life.deliveries.iter().filter(|delivery| delivery.segment != SNAPSHOT) {
