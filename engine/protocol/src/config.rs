@@ -1,5 +1,6 @@
 //! What a process is told before its first step, and the bounds that everything else stays within.
 
+use crate::control::coordination::{ElectionKind, MutexKind};
 use crate::control::detector::DetectorTiming;
 use crate::control::membership::MembershipTiming;
 use crate::view::View;
@@ -195,6 +196,10 @@ pub struct Config {
     pub deadline_ns: u64,
     /// How receivers tell a sender what came.
     pub feedback: Feedback,
+    /// Which algorithm grants locks.
+    pub mutex: MutexKind,
+    /// Which algorithm elects leaders.
+    pub election: ElectionKind,
     /// Who numbers the messages, in total order.
     pub sequencer: Rank,
     /// Where an observer begins.
@@ -251,6 +256,8 @@ impl Config {
             relay: false,
             deadline_ns: 0,
             feedback: Feedback::Nak,
+            mutex: MutexKind::default(),
+            election: ElectionKind::default(),
             sequencer: Rank(0),
             start: Start::Live,
             snapshots: false,
@@ -279,7 +286,11 @@ impl Config {
         let parts = [
             u64::from(self.members),
             self.order as u64,
-            self.reliability as u64 | u64::from(self.relay) << 8 | (self.feedback as u64) << 9,
+            self.reliability as u64
+                | u64::from(self.relay) << 8
+                | (self.feedback as u64) << 9
+                | (self.mutex as u64) << 16
+                | (self.election as u64) << 24,
             u64::from(self.sequencer.0),
             limits.mtu_bytes as u64,
             limits.max_message_bytes as u64,

@@ -2,10 +2,14 @@
 
 pub(crate) mod clients;
 pub(crate) mod clock_sync;
+pub mod coordination;
 pub mod detector;
 pub(crate) mod direct;
+pub(crate) mod election;
 pub(crate) mod heartbeat;
 pub mod membership;
+pub(crate) mod mutex;
+pub(crate) mod perfect_link;
 pub(crate) mod presence;
 pub mod quorum;
 pub(crate) mod state_transfer;

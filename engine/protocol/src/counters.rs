@@ -64,6 +64,11 @@ counters! {
     DirectTaken = "direct_taken", "direct messages taken for the application";
     DirectRefused = "direct_refused", "direct messages refused because the application's queue or the table of senders was full";
     DirectDuplicates = "direct_duplicates", "direct messages received before, or given up by their sender";
+    LockMessages = "lock_messages", "messages of the lock algorithm said to other members, commands in the total order included";
+    LockEntries = "lock_entries", "locks granted to this process";
+    ElectionMessages = "election_messages", "messages of the election algorithm said to other members";
+    ElectionsWon = "elections_won", "elections won by this process";
+    LinkOverhead = "link_overhead", "datagrams about locks and leaders that only acknowledged, or said something again";
     EventsLost = "events_lost", "events the application did not fetch in time";
 }
 
@@ -87,6 +92,10 @@ impl Counters {
     #[inline]
     pub(crate) fn add(&mut self, counter: Counter, count: u64) {
         self.0[counter as usize] += count;
+    }
+
+    pub(crate) fn set(&mut self, counter: Counter, value: u64) {
+        self.0[counter as usize] = value;
     }
 
     /// All of them, by number.

@@ -42,6 +42,11 @@ pub mod view;
 pub use bystander::Bystander;
 pub use client::{Client, ClientEvent};
 pub use config::{Config, ConfigError, Feedback, Limits, Order, Reliability, Role, Start, Timing};
+pub use control::coordination::{
+    Coordination, CoordinationRefusal, ElectionKind, FencingToken, Leadership, LockId, LockNews, LockStanding, Loss,
+    MutexKind, Part, Patience,
+};
+pub use control::mutex::replicated::Grant;
 pub use counters::{Counter, Counters};
 pub use data::after::Passed;
 pub use data::pack::{Claim, Outgoing};

@@ -100,6 +100,26 @@ pub enum Mutant {
     MarkerIgnored,
     /// A snapshot says a position beyond what it holds.
     SnapshotAhead,
+    /// A replicated lock is granted as soon as the request is in order.
+    GrantBeforeUniform,
+    /// The coordinator of a new view grants before all have said what they hold.
+    GrantBeforeTold,
+    /// A new view's oldest member makes a token for a lock that another still has.
+    TwoTokens,
+    /// Who has a lock replies to requests as if it had not.
+    ReplyInside,
+    /// The first of the own queue enters without having heard from all.
+    ReplyNotAwaited,
+    /// A view change leaves the requests of the dead in the table.
+    DeadKeepLocks,
+    /// Who can't reach a quorum keeps its locks.
+    HolderNotFenced,
+    /// Every announcement is accepted, whoever leads and whatever its term.
+    StaleCoordinator,
+    /// Who has won an election leads before a quorum has accepted it.
+    LeadBeforeAccepted,
+    /// A leader that is not in the next view is still taken for one.
+    LeaderNotVoided,
     /// Harmless: uniform delivery goes on after a promise, on acknowledgements that came before.
     WedgedUniform,
     /// Harmless: the sequencer puts one message in a run.
@@ -110,7 +130,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 49] = [
+    pub const ALL: [Self; 59] = [
         Self::DeliverBeforeOrdered,
         Self::ForgetNak,
         Self::AckBeforeReceived,
@@ -157,6 +177,16 @@ impl Mutant {
         Self::LateUnflagged,
         Self::MarkerIgnored,
         Self::SnapshotAhead,
+        Self::GrantBeforeUniform,
+        Self::GrantBeforeTold,
+        Self::TwoTokens,
+        Self::ReplyInside,
+        Self::ReplyNotAwaited,
+        Self::DeadKeepLocks,
+        Self::HolderNotFenced,
+        Self::StaleCoordinator,
+        Self::LeadBeforeAccepted,
+        Self::LeaderNotVoided,
         Self::WedgedUniform,
         Self::ShortRuns,
         Self::AskTwice,
@@ -216,6 +246,16 @@ impl Mutant {
             Self::LateUnflagged => "late-unflagged",
             Self::MarkerIgnored => "marker-ignored",
             Self::SnapshotAhead => "snapshot-ahead",
+            Self::GrantBeforeUniform => "grant-before-uniform",
+            Self::GrantBeforeTold => "grant-before-told",
+            Self::TwoTokens => "two-tokens",
+            Self::ReplyInside => "reply-inside",
+            Self::ReplyNotAwaited => "reply-not-awaited",
+            Self::DeadKeepLocks => "dead-keep-locks",
+            Self::HolderNotFenced => "holder-not-fenced",
+            Self::StaleCoordinator => "stale-coordinator",
+            Self::LeadBeforeAccepted => "lead-before-accepted",
+            Self::LeaderNotVoided => "leader-not-voided",
             Self::WedgedUniform => "wedged-uniform",
             Self::ShortRuns => "short-runs",
             Self::AskTwice => "ask-twice",

@@ -6,10 +6,11 @@
 //!
 //! This file has what an application calls and the way of a datagram. Beside it: `change.rs` drives the change from one
 //! view to the next, `outside.rs` finds the group and follows it, `speak.rs` says what is due, `transfer.rs` moves state, `direct.rs`
-//! sends and takes what goes beside the streams, `inspect.rs` shows what stands inside.
+//! sends and takes what goes beside the streams, `coordinate.rs` drives locks and elections, `inspect.rs` shows what stands inside.
 
 mod across;
 mod change;
+mod coordinate;
 mod direct;
 mod inspect;
 mod outside;
@@ -117,6 +118,7 @@ pub struct Process {
     clock_sync: ClockSync,
     clients: Clients,
     direct: Direct,
+    coordination: coordinate::Coordinator,
     outbox: Outbox,
     counters: Counters,
     events: VecDeque<Event>,
@@ -159,6 +161,7 @@ impl Process {
             clock_sync: ClockSync::new(),
             clients: Clients::default(),
             direct: direct::begin(&config),
+            coordination: coordinate::Coordinator::new(&config),
             outbox: Outbox::new(header(&config, Epoch(0)), config.wall_offset_ns),
             counters: Counters::default(),
             events: VecDeque::new(),
@@ -456,7 +459,8 @@ impl Process {
             }
             Some(Kind::Ping) => self.on_ping(now, from, header.send_time_ns(), frame.body),
             Some(Kind::Unavailable) if current => self.on_unavailable(rank, frame.body),
-            Some(Kind::Row | Kind::Unavailable) => self.counters.add(Counter::DiscardedEpoch, 1),
+            Some(Kind::Link) if current => self.on_link(now, rank, frame.body),
+            Some(Kind::Row | Kind::Unavailable | Kind::Link) => self.counters.add(Counter::DiscardedEpoch, 1),
             _ => {}
         }
     }
@@ -468,12 +472,14 @@ impl Process {
         if self.data.stability.merge(from, entries, sent) {
             self.data.note_rows();
             self.settle_clients(now);
+            self.settle_grants();
         }
     }
 
     fn on_client(&mut self, now: Instant, frame: &Frame<'_>) {
         let Some((request, name, payload)) = records::ClientRequest::read_all(frame.body) else { return };
-        if self.standing != Standing::Member || !request.reply_to.is_reachable() {
+        let is_false = request.client.get() == ClientId::GROUP.0;
+        if self.standing != Standing::Member || !request.reply_to.is_reachable() || is_false {
             return;
         }
         let (client, sequence) = (ClientId(request.client.get()), Sequence(request.sequence.get()));
@@ -531,16 +537,17 @@ impl Process {
             return 0;
         }
         self.set_clock(now);
-        let (clients, counters) = (&mut self.clients, &mut self.counters);
+        let (mut own, counters) = ((&mut self.clients, &mut self.coordination), &mut self.counters);
         let mut count =
-            self.data.deliver(now, limit, passed, counters, &mut |delivery| show(clients, delivery, &mut emit));
+            self.data.deliver(now, limit, passed, counters, &mut |delivery| show(&mut own, delivery, &mut emit));
         if count > 0 {
             self.settle_clients(now); // a message that has its order now may be held by enough
+            self.note_commands(now);
         }
         // What a hole held back is due as soon as the hole has been crossed.
         while self.crosses(now) && count < limit {
-            let (clients, counters) = (&mut self.clients, &mut self.counters);
-            let emit = &mut |delivery: Delivery<'_>| show(clients, delivery, &mut emit);
+            let (mut own, counters) = ((&mut self.clients, &mut self.coordination), &mut self.counters);
+            let emit = &mut |delivery: Delivery<'_>| show(&mut own, delivery, &mut emit);
             count += self.data.deliver(now, limit - count, passed, counters, emit);
         }
         if !self.data.end.is_open() || self.data.barrier.is_active() {
@@ -596,6 +603,9 @@ impl Process {
         if !self.unsettled.is_empty() {
             self.resubmit(now);
         }
+        if self.coordination.is_due(now) {
+            self.coordinate(now);
+        }
         if self.data.sequence(wall_ns, &mut self.counters) == Sequenced::WindowFull {
             self.heartbeat.hasten(now, &self.config.timing);
         }
@@ -609,6 +619,7 @@ impl Process {
         });
         if self.data.outbound.as_ref().is_some_and(|outbound| outbound.packer.sent != before) {
             self.heartbeat.sent(now, &self.config.timing);
+            self.settle_grants();
             self.settle_clients(now); // where this process is a quorum by itself
         }
         (self.outbox.is_empty() || self.outbox.drain(&mut send)) && all
@@ -631,11 +642,14 @@ impl Process {
     }
 }
 
-/// Shows a message to the application, unless it is a client's that came by another member before.
+/// Whom a message may be for besides the application.
+type Own<'a> = (&'a mut Clients, &'a mut coordinate::Coordinator);
+
+/// Shows a message to the application, unless it is a client's that came by another member before, or the group's own.
 #[inline]
-fn show(clients: &mut Clients, delivery: Delivery<'_>, emit: &mut impl FnMut(Delivery<'_>)) {
+fn show((clients, coordination): &mut Own<'_>, delivery: Delivery<'_>, emit: &mut impl FnMut(Delivery<'_>)) {
     if let Some(tag) = delivery.client
-        && !clients.deliver(tag)
+        && (coordination.takes(tag, &delivery) || !clients.deliver(tag))
     {
         return;
     }

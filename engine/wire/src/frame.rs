@@ -92,6 +92,8 @@ pub enum Kind {
     Transfer = 13,
     /// [`records::Direct`].
     Direct = 14,
+    /// [`records::Link`].
+    Link = 15,
 }
 
 /// Bits of a data frame's flags.
@@ -247,6 +249,7 @@ impl<'a> Frame<'a> {
             12 => Kind::Marker,
             13 => Kind::Transfer,
             14 => Kind::Direct,
+            15 => Kind::Link,
             _ => return None,
         })
     }

@@ -108,6 +108,12 @@ const fn hash(name: &str) -> u64 {
     hash
 }
 
+impl ClientId {
+    /// Stands in messages that are the group's own commands: they have their place in the order, and no application sees
+    /// them.
+    pub const GROUP: Self = Self(u64::MAX);
+}
+
 impl GroupId {
     /// The id that goes with a group's name. Two names meet by chance once in 4 billion pairs; they would then have to
     /// share address and port as well to hear each other.

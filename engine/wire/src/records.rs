@@ -1,11 +1,11 @@
 //! What the protocol says to itself: one struct a record, each defined here and nowhere else.
 //!
-//! Most are of fixed size; [`Row`], [`Nak`], [`ClientRequest`], [`BallotStep`], [`ViewInfo`], [`Marker`], [`Transfer`]
-//! and [`Direct`] carry lists or a payload behind the struct. A record may be longer than this version knows: what follows is a later
+//! Most are of fixed size; [`Row`], [`Nak`], [`ClientRequest`], [`BallotStep`], [`ViewInfo`], [`Marker`], [`Transfer`],
+//! [`Direct`] and [`Link`] carry lists or a payload behind the struct. A record may be longer than this version knows: what follows is a later
 //! version's and is passed over, except behind those that end in a list.
 
 use crate::datagram::NUMBERS_END;
-use crate::topic::{is_honest, split_name};
+use crate::topic::{check_name, is_honest, split_name};
 use crate::{Address, ChannelId, ClientId, DatagramNumber, Frame, Kind, OrderNumber, Rank, Sequence};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -433,6 +433,71 @@ pub mod direct_steps {
     pub const BROADCAST: u16 = 6;
 }
 
+record!(
+    /// One message between two members of a view about locks and leaders: in the order sent, each once, within the epoch.
+    /// A name follows behind its length, if the step is about one.
+    Link, 44 {
+        /// Its number, from 1; 0 only acknowledges.
+        sequence: U64,
+        /// Every message below this has come the other way.
+        acknowledged: U64,
+        /// One of [`link_steps`].
+        step: U16,
+        /// Which member it is about.
+        rank: U16,
+        /// A request's time, a token's or a term's number.
+        number: U64,
+        /// The epoch that goes with it.
+        epoch: U64,
+        /// What else the step says: a request's name, or ranks as bits.
+        other: U64,
+    }
+);
+
+/// Values of [`Link::step`].
+pub mod link_steps {
+    /// Only acknowledges.
+    pub const NONE: u16 = 0;
+    /// The sender has said all that it brings into this view.
+    pub const TOLD: u16 = 1;
+    /// The sender holds a lock since an earlier view.
+    pub const HOLDS: u16 = 2;
+    /// The sender stands for election.
+    pub const STANDS: u16 = 3;
+    /// The sender leads, by an election in this view or an earlier one.
+    pub const LEADS: u16 = 4;
+    /// Asks for a lock.
+    pub const REQUEST: u16 = 8;
+    /// Asks for a lock, but only if it is free.
+    pub const TRY: u16 = 9;
+    /// The coordinator grants it.
+    pub const GRANT: u16 = 10;
+    /// The sender has done with it, or with waiting for it.
+    pub const RELEASE: u16 = 11;
+    /// The sender lets the other go first.
+    pub const REPLY: u16 = 12;
+    /// It is not free.
+    pub const BUSY: u16 = 13;
+    /// The token.
+    pub const TOKEN: u16 = 14;
+    /// Somebody wants the token.
+    pub const WANT: u16 = 15;
+    /// Who is higher? In a ring: the highest so far.
+    pub const ELECTION: u16 = 16;
+    /// I am higher, and stand.
+    pub const OK: u16 = 17;
+    /// The sender leads from this term on, if a quorum accepts it. In a ring it goes round.
+    pub const COORDINATOR: u16 = 18;
+    /// Accepted.
+    pub const ACCEPTED: u16 = 19;
+    /// Another leads, or was accepted before.
+    pub const REFUSED: u16 = 20;
+    /// The sender no longer leads, nor stands.
+    pub const RESIGNED: u16 = 21;
+    /// One past the last.
+    pub const END: u16 = 22;
+}
+
 /// The lists behind a [`BallotStep`].
 #[derive(Clone, Copy, Debug)]
 pub struct BallotLists<'a> {
@@ -551,6 +616,19 @@ impl ClientRequest {
     }
 }
 
+impl Link {
+    /// A message and the name it is about.
+    pub fn read_all(body: &[u8]) -> Option<(&Self, Option<&str>)> {
+        let (link, rest) = Self::read(body)?;
+        if rest.is_empty() {
+            return Some((link, None));
+        }
+        let (name, _) = split_name(rest)?;
+        check_name(name).ok()?;
+        Some((link, Some(name)))
+    }
+}
+
 impl ClientAnswer {
     /// An answer.
     pub fn new(client: ClientId, taken: Sequence, refusal: u64) -> Self {
@@ -601,6 +679,12 @@ pub(crate) fn check(kind: Kind, frame: &Frame<'_>) -> Option<()> {
         Kind::Direct => {
             let (direct, _) = Direct::read(body)?;
             if direct.sequence.get().max(direct.oldest.get()) >= NUMBERS_END {
+                return None;
+            }
+        }
+        Kind::Link => {
+            let (link, _) = Link::read_all(body)?;
+            if link.sequence.get().max(link.acknowledged.get()).max(link.number.get()) >= NUMBERS_END {
                 return None;
             }
         }

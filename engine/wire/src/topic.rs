@@ -14,8 +14,8 @@ use core::fmt;
 /// The longest name: three or four parts of ordinary length, and small beside a datagram.
 pub const NAME_MAX_BYTES: usize = 64;
 
-/// A topic's name.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+/// A topic's name; locks and elections have names of the same kind.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicName {
     length: u8,
     /// Zero behind the name.
@@ -26,11 +26,11 @@ pub struct TopicName {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)] // the messages say it
 pub enum NameError {
-    #[error("a topic's name has 1 to {NAME_MAX_BYTES} bytes, not {0}")]
+    #[error("a name has 1 to {NAME_MAX_BYTES} bytes, not {0}")]
     Length(usize),
-    #[error("a topic's name is parts joined by dots, and no part is empty: md.es.trades")]
+    #[error("a name is parts joined by dots, and no part is empty: md.es.trades")]
     EmptyPart,
-    #[error("{0:?} can't stand in a topic's name: blanks, control characters, `*` and `>` can't")]
+    #[error("{0:?} can't stand in a name: blanks, control characters, `*` and `>` can't")]
     Character(char),
 }
 

@@ -4,9 +4,9 @@
 //! with the same code can't see it. Each field here carries a value of its own, so that a moved or swapped field shows.
 
 use bourdon_wire::records::{
-    BallotStep, ClientAnswer, ClientRequest, Direct, End, Heartbeat, HeldRange, Marker, MemberEntry, Nak, NakRange,
-    OrderRun, Ping, Row, RowEntry, Transfer, Unavailable, ViewAsk, ViewEntry, ViewInfo, ballot_steps, direct_steps,
-    heartbeat_flags, request_flags, transfer_steps,
+    BallotStep, ClientAnswer, ClientRequest, Direct, End, Heartbeat, HeldRange, Link, Marker, MemberEntry, Nak,
+    NakRange, OrderRun, Ping, Row, RowEntry, Transfer, Unavailable, ViewAsk, ViewEntry, ViewInfo, ballot_steps,
+    direct_steps, heartbeat_flags, request_flags, transfer_steps,
 };
 use bourdon_wire::{
     Address, CausalEntry, ChannelId, ClientId, ClientTag, Datagram, DatagramHeader, DatagramNumber, Epoch, FrameHeader,
@@ -83,6 +83,7 @@ fn frame_header_and_kinds() {
         Kind::Marker,
         Kind::Transfer,
         Kind::Direct,
+        Kind::Link,
     ];
     for (number, kind) in kinds.into_iter().enumerate() {
         assert_golden(FrameHeader::new(0, TopicId(0), kind, 0).as_bytes(), &format!("00000000 0000 {number:02x}00"));
@@ -326,6 +327,27 @@ fn transfer() {
     assert_golden(record.as_bytes(), &golden);
     use transfer_steps::{ASK, PART, REFUSE, TOO_LARGE};
     assert_eq!([ASK, PART, REFUSE, TOO_LARGE], [1, 2, 3, 4]);
+}
+
+#[test]
+fn link() {
+    let record = Link {
+        sequence: 1.into(),
+        acknowledged: 2.into(),
+        step: link_steps::GRANT.into(),
+        rank: 3.into(),
+        number: 4.into(),
+        epoch: 5.into(),
+        other: 6.into(),
+    };
+    let golden = "0100000000000000 0200000000000000 0a00 0300 0400000000000000 0500000000000000 0600000000000000";
+    assert_golden(record.as_bytes(), golden);
+    let named = [record.as_bytes(), b"\x01a"].concat();
+    assert_eq!(Link::read_all(&named), Some((&record, Some("a"))));
+    let cut = [record.as_bytes(), b"\x02a"].concat();
+    assert_eq!(Link::read_all(&cut), None);
+    use link_steps::{ELECTION, END, LEADS, REQUEST, RESIGNED, TOLD, WANT};
+    assert_eq!([TOLD, LEADS, REQUEST, WANT, ELECTION, RESIGNED, END], [1, 4, 8, 15, 16, 21, 22]);
 }
 
 #[test]

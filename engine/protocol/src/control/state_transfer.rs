@@ -48,6 +48,8 @@ pub(crate) struct Position {
     pub(crate) streams: Vec<Place>,
     /// What has been delivered of each client: first and one past the last of each run.
     pub(crate) clients: Vec<(ClientId, Sequence, Sequence)>,
+    /// The table of replicated locks, in its own form.
+    pub(crate) locks: Vec<u8>,
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -69,7 +71,9 @@ impl Position {
         let streams = self.streams.iter().flat_map(|p| [p.number.0, u64::from(p.walked), p.sequence.0]);
         let clients = self.clients.iter().flat_map(|(client, first, end)| [client.0, first.0, end.0]);
         let words = head.into_iter().chain(counts).chain(streams).chain(clients);
+        let words = words.chain([self.locks.len() as u64]);
         words.for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+        bytes.extend_from_slice(&self.locks);
     }
 
     /// From bytes, and what follows.
@@ -95,6 +99,8 @@ impl Position {
         for _ in 0..clients {
             known.push((ClientId(reader.word()?), Sequence(reader.word()?), Sequence(reader.word()?)));
         }
+        let length = usize::try_from(reader.word()?).ok()?;
+        let (locks, rest) = reader.0.split_at_checked(length)?;
         let position = Self {
             epoch: Epoch(epoch),
             order: OrderNumber(order),
@@ -102,8 +108,9 @@ impl Position {
             phase,
             streams: places,
             clients: known,
+            locks: locks.to_vec(),
         };
-        Some((position, reader.0))
+        Some((position, rest))
     }
 }
 

@@ -402,6 +402,22 @@ impl Pipeline {
         self.stability.held_by_enough(rank, own, &self.view, Enough::Quorum)
     }
 
+    /// By rank: the datagrams that what has been delivered stands in end below this.
+    pub(crate) fn marks(&self) -> Vec<DatagramNumber> {
+        let mark = |stream: &Stream| {
+            let (number, walked) = stream.cursor.position();
+            if walked > 0 { number.next() } else { number }
+        };
+        self.streams.iter().map(mark).collect()
+    }
+
+    /// What has been put in order is held by whoever did it: an acknowledgement that needs no row.
+    pub(crate) fn note_sequencer_holds(&mut self, marks: &[DatagramNumber]) {
+        if Some(self.view.sequencer) != self.own() {
+            self.stability.note(self.view.sequencer, marks);
+        }
+    }
+
     /// Exactly what has been delivered; unknown in the middle of a message or of a view change.
     pub(crate) fn position(&self) -> Option<Position> {
         let settled = |stream: &Stream| !stream.assembly.is_begun() && !super::unordered::has_run_ahead(stream);
@@ -418,7 +434,7 @@ impl Pipeline {
         };
         let streams = self.streams.iter().map(place).collect();
         let (epoch, phase) = (self.view.epoch, self.barrier.phase);
-        Some(Position { epoch, order, run, phase, streams, clients: Vec::new() })
+        Some(Position { epoch, order, run, phase, streams, clients: Vec::new(), locks: Vec::new() })
     }
 
     /// Goes on where another process stood.

@@ -74,6 +74,14 @@ impl Stability {
         rose
     }
 
+    /// It is known by other means that a member has received each stream up to here.
+    pub(crate) fn note(&mut self, member: Rank, marks: &[DatagramNumber]) {
+        let base = member.index() * self.members;
+        for (known, mark) in self.received[base..].iter_mut().zip(marks).take(self.members) {
+            *known = (*known).max(*mark);
+        }
+    }
+
     fn others(&self) -> impl Iterator<Item = usize> {
         let (own, present) = (self.own.map(Rank::index), self.present);
         (0..self.members).filter(move |member| Some(*member) != own && present & (1 << member) != 0)

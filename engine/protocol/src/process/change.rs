@@ -8,6 +8,7 @@
 
 use super::{Doubt, Past, Process, Standing, header, own_bit, steps};
 use crate::config::Role;
+use crate::control::coordination::Loss;
 use crate::control::detector::{Change, Path};
 use crate::control::membership::{Membership, Situation, Verdict};
 use crate::control::view_change::{Ballot, Reaction, Step, Value, ViewChange, Wish};
@@ -79,6 +80,7 @@ impl Process {
             self.data.suspected = self.detector.suspects();
             self.heartbeat.due = now;
             self.clock.look_due = now;
+            self.note_suspects();
         }
     }
 
@@ -109,6 +111,9 @@ impl Process {
         let lacks = verdict == Verdict::NoMajority;
         if lacks != self.no_majority {
             self.no_majority = lacks;
+            if lacks {
+                self.fence(Loss::NoMajority);
+            }
             self.event(if lacks { Event::NoMajority } else { Event::Majority });
         }
         match verdict {
@@ -488,8 +493,8 @@ impl Process {
         if !holds {
             return 0;
         }
-        let clients = &mut self.clients;
-        let mut emit = |delivery: Delivery<'_>| super::show(clients, delivery, emit);
+        let mut own = (&mut self.clients, &mut self.coordination);
+        let mut emit = |delivery: Delivery<'_>| super::show(&mut own, delivery, emit);
         let ranges = self.data.deliver_ranges(now, &mut emit);
         self.counters.add(Counter::Delivered, ranges as u64);
         if ranges > 0 {
@@ -603,6 +608,7 @@ impl Process {
             self.release_donor();
             self.clients.renumber();
         }
+        self.begin_coordination(beginning.order);
         self.heartbeat.due = now;
         self.counters.add(Counter::Views, 1);
         self.event(Event::View { epoch: view.epoch, members: view.bits(), sequencer: view.sequencer });
@@ -630,6 +636,7 @@ impl Process {
         self.doubt = Some(Doubt { incarnation: self.config.incarnation, published });
         self.unsettled.clear();
         self.transfer.removed();
+        self.end_coordination();
         let knows = value.is_some();
         self.retire(value);
         self.change = None;

@@ -34,6 +34,8 @@ pub struct Held {
     pub snapshot_bytes: usize,
     /// Direct messages waiting to be fetched.
     pub direct_messages: usize,
+    /// Locks, requests, elections, and what is said about them and not acknowledged.
+    pub coordination: usize,
 }
 
 impl Process {
@@ -180,6 +182,7 @@ impl Process {
             unsettled: self.unsettled.len(),
             snapshot_bytes: self.transfer.held_bytes(),
             direct_messages: self.direct.held(),
+            coordination: self.coordination.held(),
         }
     }
 

@@ -436,8 +436,8 @@ impl Process {
     /// Delivers what is left of the view being followed and goes on with the next; says how many messages.
     pub(super) fn follow_on(&mut self, now: Instant, holds: bool, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
         if holds {
-            let clients = &mut self.clients;
-            let mut emit = |delivery: Delivery<'_>| super::show(clients, delivery, emit);
+            let mut own = (&mut self.clients, &mut self.coordination);
+            let mut emit = |delivery: Delivery<'_>| super::show(&mut own, delivery, emit);
             let ranges = self.data.deliver_ranges(now, &mut emit);
             if ranges > 0 {
                 return ranges;

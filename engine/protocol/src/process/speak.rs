@@ -24,6 +24,7 @@ impl Process {
     #[inline]
     pub fn next_deadline(&self) -> Instant {
         let mut deadline = self.change_due().min(self.transfer.due()).min(self.clock_sync.due).min(self.direct.due());
+        deadline = deadline.min(self.coordination.due());
         if self.speaks() {
             deadline = deadline.min(self.heartbeat.due);
         }
@@ -65,6 +66,9 @@ impl Process {
         }
         if now >= self.clock_sync.due {
             self.ask_the_time(now);
+        }
+        if now >= self.coordination.due() {
+            self.coordination.tend(now);
         }
         if self.speaks() && now >= self.heartbeat.due {
             self.beat(now);

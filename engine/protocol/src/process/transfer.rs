@@ -86,6 +86,7 @@ impl Process {
             return Ok(());
         };
         position.clients = self.clients.runs();
+        position.locks = self.coordination.table();
         if self.config.mutant == Some(Mutant::SnapshotAhead) {
             position.streams.iter_mut().for_each(|place| place.sequence = place.sequence.next());
             position.order = position.order.next();
@@ -265,7 +266,7 @@ impl Process {
         if !fits || !self.is_asking(record.ticket.get()) || self.standing != Standing::Outside {
             return;
         }
-        let limit = self.config.limits.max_snapshot_bytes.saturating_add(1 << 16); // positions stand in front
+        let limit = self.config.limits.max_snapshot_bytes.saturating_add(1 << 20); // positions and locks stand in front
         let Some(asker) = &mut self.transfer.asker else { return };
         let whole = (record.total_bytes.get(), record.part_bytes.get(), record.checksum.get());
         match asker.take(now, record.part.get(), bytes, whole, limit) {
@@ -302,6 +303,7 @@ impl Process {
         self.follow(now, view, &beginning);
         self.data.resume(&position);
         self.clients.take_over(&position.clients);
+        self.coordination.take_over(&position.locks);
         if self.config.snapshots {
             self.transfer.arrived = Some(state.to_vec());
             self.event(Event::SnapshotReady);

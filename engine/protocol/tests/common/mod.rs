@@ -232,6 +232,10 @@ fn word(kind: Kind, frame: &bourdon_wire::Frame<'_>) -> String {
             format!("{asks}marker {}", marker.phase)
         }
         Kind::Direct => format!("direct step {}", records::Direct::read(frame.body).unwrap().0.step),
+        Kind::Link => {
+            let (link, name) = records::Link::read_all(frame.body).unwrap();
+            format!("link {} step {} {}", link.sequence, link.step, name.unwrap_or_default())
+        }
         Kind::Transfer => format!("transfer step {}", records::Transfer::read(frame.body).unwrap().0.step),
     }
 }

@@ -1,0 +1,579 @@
+//! Elections: one leader a term, and everybody can tell an old one from a new one.
+//!
+//! An algorithm of the textbook finds who should lead: [`bully`] and [`ring`]. Alone, both elect two leaders as soon as a
+//! message is late: they take silence for death, and nothing keeps a leader of yesterday from leading on. This file puts
+//! around them what makes them safe; the algorithms only say when a member may announce itself.
+//!
+//! **Announcement.** Who has won says COORDINATOR with a new term to all. A member accepts if it knows of no other leader
+//! in this view, or refuses and says who that is. The winner leads once a quorum has accepted: before that nobody shows it,
+//! itself included. It then says so to all (LEADS), who show it. Two who announce at once are told apart by the refusals:
+//! the lower withdraws, the higher tries again with the next term.
+//!
+//! **Views.** A leader that is not in the next view leads no more, and the view is what says so, the same to all: no timeout.
+//! One that comes along says at the beginning of the view that it leads, like a holder of a lock. No second leader can be
+//! accepted in a view before the first has left it or has resigned.
+//!
+//! **Fencing.** A leadership's token is (epoch, term) of its announcement. A leader that can't reach a quorum of its view is
+//! none from then on.
+//!
+//! Invariants: 18, one leader for each (epoch, term); tokens grow; among members of one view at most one leads.
+//! A leadership that was shown to its leader only may die with it unseen. Bound: [`NAMES_MAX`](super::coordination::NAMES_MAX) elections.
+
+pub(crate) mod bully;
+pub(crate) mod ring;
+
+use super::coordination::{
+    Coordination, CoordinationRefusal, ElectionKind, FencingToken, Leadership, Loss, NAMES_MAX, Part,
+};
+use super::mutex::Seat;
+use super::perfect_link::Letter;
+use super::quorum::is_quorum;
+use crate::mutant::Mutant;
+use crate::view::{View, bit};
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use bourdon_wire::records::link_steps::{ACCEPTED, COORDINATOR, ELECTION, LEADS, OK, REFUSED, RESIGNED, STANDS};
+use bourdon_wire::{Epoch, Rank, TopicName};
+
+/// One election, at one member.
+#[derive(Debug, Default)]
+pub(crate) struct Election {
+    /// This member's part in it.
+    part: Option<Part>,
+    /// Bit r: rank r stands, as far as is known.
+    candidates: u64,
+    /// Who leads or was accepted, and whether a quorum has accepted it.
+    leader: Option<(Leadership, bool)>,
+    /// The highest term heard of in this epoch, and the highest in which somebody led.
+    term: u64,
+    led: u64,
+    /// What this member has announced.
+    announced: Option<Announced>,
+    /// Whom this member would have accepted, had it not accepted another before; and the term.
+    refused: Option<(Rank, u64)>,
+    /// Somebody has begun an election, now or in a view before: who stands is to see to it that there is a leader.
+    called: bool,
+    /// The leader led in the view before, and has not said yet that it still does.
+    unconfirmed: bool,
+    /// The algorithm's own.
+    pub(super) bully: bully::Bully,
+    pub(super) ring: ring::Ring,
+}
+
+/// An announcement under way.
+#[derive(Clone, Copy, Debug)]
+struct Announced {
+    term: u64,
+    /// Bit r: rank r accepted.
+    accepted: u64,
+}
+
+/// What an election brings about.
+pub(crate) type Letters = Vec<(Rank, Letter)>;
+
+/// One process's elections.
+#[derive(Debug)]
+pub(crate) struct Elections {
+    kind: ElectionKind,
+    seat: Seat,
+    /// The view's members, oldest first.
+    members: Vec<Rank>,
+    elections: BTreeMap<TopicName, Election>,
+    is_open: bool,
+    /// Bits of suspected members.
+    suspects: u64,
+    won: u64,
+    pub(crate) news: Vec<Coordination>,
+    letters: Letters,
+}
+
+impl Election {
+    fn stands(&self) -> bool {
+        self.part >= Some(Part::StandBy)
+    }
+
+    /// Nobody leads, nor was anybody accepted who may.
+    fn is_vacant(&self) -> bool {
+        self.leader.is_none()
+    }
+
+    fn shown(&self) -> Option<Leadership> {
+        self.leader.filter(|(_, shown)| *shown).map(|(leadership, _)| leadership)
+    }
+
+    /// Candidates above this member.
+    pub(super) fn above(&self, seat: &Seat) -> u64 {
+        self.candidates & seat.members & !(bit(seat.own) | bit(seat.own).wrapping_sub(1))
+    }
+
+    /// All that stand and are in the view.
+    pub(super) fn standing(&self, seat: &Seat) -> u64 {
+        self.candidates & seat.members
+    }
+}
+
+impl Elections {
+    pub(crate) fn new(kind: ElectionKind) -> Self {
+        Self {
+            kind,
+            seat: Seat::default(),
+            members: Vec::new(),
+            elections: BTreeMap::new(),
+            is_open: false,
+            suspects: 0,
+            won: 0,
+            news: Vec::new(),
+            letters: Vec::new(),
+        }
+    }
+
+    // ---- the application ------------------------------------------------------------------------------------------
+
+    /// Takes part in an election, or changes the part.
+    pub(crate) fn take_part(&mut self, name: TopicName, part: Part) -> Result<(), CoordinationRefusal> {
+        if self.elections.len() >= NAMES_MAX && !self.elections.contains_key(&name) {
+            return Err(CoordinationRefusal::TooMany);
+        }
+        let seat = self.seat.clone();
+        let election = self.elections.entry(name).or_default();
+        let stood = election.stands();
+        election.part = Some(part);
+        let stands = election.stands();
+        if stands && !stood {
+            election.candidates |= bit(seat.own);
+            let letter = Letter { other: u64::from(election.called), rank: seat.own, ..Letter::new(STANDS, name) };
+            self.letters.extend(seat.others().map(|to| (to, letter)));
+        }
+        election.called |= part == Part::Campaign;
+        if stood && !stands {
+            self.resign(name);
+        }
+        self.begin(name);
+        if let Some(leadership) = self.leader(&name) {
+            self.news.push(Coordination::Leader(name, Some(leadership)));
+        }
+        Ok(())
+    }
+
+    /// Leads no more, and does not stand; still hears who leads. Says whether it led.
+    pub(crate) fn resign(&mut self, name: TopicName) {
+        let own = self.seat.own;
+        let Some(election) = self.elections.get_mut(&name) else { return };
+        election.part = election.part.min(Some(Part::Watch));
+        election.candidates &= !bit(own);
+        self.step_down(name);
+        self.say_to_all(name, RESIGNED, 0);
+    }
+
+    /// Has no part in it any more.
+    pub(crate) fn leave(&mut self, name: TopicName) {
+        self.resign(name);
+        if let Some(election) = self.elections.get_mut(&name) {
+            election.part = None;
+        }
+    }
+
+    /// Who leads, as far as this member may say.
+    pub(crate) fn leader(&self, name: &TopicName) -> Option<Leadership> {
+        self.elections.get(name).and_then(Election::shown)
+    }
+
+    /// The elections this member has won.
+    pub(crate) fn won(&self) -> u64 {
+        self.won
+    }
+
+    /// The elections in which this member leads.
+    pub(crate) fn leads(&self) -> impl Iterator<Item = (&TopicName, FencingToken)> {
+        let own = self.seat.own;
+        let of = move |election: &Election| election.shown().filter(|leadership| leadership.leader == own);
+        self.elections.iter().filter_map(move |(name, election)| Some((name, of(election)?.token)))
+    }
+
+    /// The elections it has a part in, and who leads them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&TopicName, Option<Leadership>)> {
+        let has_part = |(_, election): &(&TopicName, &Election)| election.part.is_some();
+        self.elections.iter().filter(has_part).map(|(name, election)| (name, election.shown()))
+    }
+
+    /// What it keeps, in entries.
+    pub(crate) fn held(&self) -> usize {
+        self.elections.len()
+    }
+
+    fn say_to_all(&mut self, name: TopicName, step: u16, number: u64) {
+        let own = self.seat.own;
+        let letter = Letter { rank: own, number, epoch: self.seat.epoch, ..Letter::new(step, name) };
+        self.letters.extend(self.seat.others().map(|to| (to, letter)));
+    }
+
+    /// What must go to the others.
+    pub(crate) fn take_letters(&mut self) -> Letters {
+        core::mem::take(&mut self.letters)
+    }
+
+    // ---- who leads ------------------------------------------------------------------------------------------------
+
+    /// Somebody leads, or nobody does any more.
+    fn set_leader(&mut self, name: TopicName, leader: Option<(Leadership, bool)>) {
+        let Some(election) = self.elections.get_mut(&name) else { return };
+        let before = election.shown();
+        election.leader = leader;
+        election.called |= leader.is_some();
+        if let Some((leadership, shown)) = leader.filter(|(l, _)| l.token.epoch == self.seat.epoch) {
+            election.term = election.term.max(leadership.token.number);
+            election.led = if shown { election.led.max(leadership.token.number) } else { election.led };
+        }
+        let after = election.shown();
+        if before != after && election.part.is_some() {
+            self.news.push(Coordination::Leader(name, after));
+        }
+    }
+
+    /// This member leads no more and has nothing announced.
+    fn step_down(&mut self, name: TopicName) {
+        let own = self.seat.own;
+        let Some(election) = self.elections.get_mut(&name) else { return };
+        election.announced = None;
+        if election.leader.is_some_and(|(leadership, _)| leadership.leader == own) {
+            self.set_leader(name, None);
+        }
+    }
+
+    /// Begins an election, if there is nobody who leads: at the start, or because the leader is suspected.
+    fn begin(&mut self, name: TopicName) {
+        let seat = self.seat.clone();
+        let Some(election) = self.elections.get_mut(&name) else { return };
+        let campaigns = election.part == Some(Part::Campaign) && self.is_open;
+        let leads = election.leader.is_some_and(|(l, _)| self.suspects & bit(l.leader) == 0);
+        if !campaigns || leads || election.announced.is_some() {
+            return;
+        }
+        match self.kind {
+            ElectionKind::Bully => election.bully.begin(&seat, name, election.candidates, &mut self.letters),
+            ElectionKind::Ring => election.ring.begin(&seat, name, &mut self.letters),
+        }
+        self.consider(name);
+    }
+
+    /// Announces this member, if its algorithm says that it has won and nobody else leads.
+    fn consider(&mut self, name: TopicName) {
+        let seat = self.seat.clone();
+        let Some(election) = self.elections.get_mut(&name) else { return };
+        let stands = election.stands() && election.called && self.is_open && election.announced.is_none();
+        if !stands || !election.is_vacant() {
+            return;
+        }
+        let has_won = match self.kind {
+            ElectionKind::Bully => election.bully.has_won(election.above(&seat)),
+            ElectionKind::Ring => election.ring.has_won(),
+        };
+        if has_won {
+            self.announce(name);
+        }
+    }
+
+    fn announce(&mut self, name: TopicName) {
+        let (own, epoch) = (self.seat.own, self.seat.epoch);
+        let Some(election) = self.elections.get_mut(&name) else { return };
+        election.term += 1;
+        let term = election.term;
+        election.announced = Some(Announced { term, accepted: bit(own) });
+        let token = FencingToken { epoch, number: term };
+        self.set_leader(name, Some((Leadership { leader: own, token }, false)));
+        match self.kind {
+            ElectionKind::Bully => self.say_to_all(name, COORDINATOR, term),
+            ElectionKind::Ring if self.seat.successor() != own => {
+                let letter = Letter { rank: own, number: term, epoch, ..Letter::new(COORDINATOR, name) };
+                self.letters.push((self.seat.successor(), letter));
+            }
+            ElectionKind::Ring => {}
+        }
+        self.count(name);
+    }
+
+    /// Leads, if a quorum has accepted.
+    fn count(&mut self, name: TopicName) {
+        let own = self.seat.own;
+        let Some(election) = self.elections.get_mut(&name) else { return };
+        let Some(announced) = election.announced else { return };
+        let early = self.seat.mutant == Some(Mutant::LeadBeforeAccepted);
+        if !is_quorum(&self.members, announced.accepted) && !early {
+            return;
+        }
+        election.announced = None;
+        let term = announced.term;
+        let token = FencingToken { epoch: self.seat.epoch, number: term };
+        self.won += 1;
+        self.set_leader(name, Some((Leadership { leader: own, token }, true)));
+        self.say_to_all(name, LEADS, term);
+    }
+
+    // ---- what the others say --------------------------------------------------------------------------------------
+
+    /// Another member said something.
+    pub(crate) fn receive(&mut self, from: Rank, letter: &Letter) {
+        let Some(name) = letter.name else { return };
+        if !self.elections.contains_key(&name) && self.elections.len() >= 2 * NAMES_MAX {
+            return; // no honest group has more names
+        }
+        let seat = self.seat.clone();
+        let election = self.elections.entry(name).or_default();
+        match letter.step {
+            STANDS => {
+                election.candidates |= bit(from);
+                election.called |= letter.other != 0;
+                self.consider(name);
+            }
+            LEADS => self.on_leads(name, from, letter),
+            RESIGNED => self.on_resigned(name, from, letter.number == 0),
+            ELECTION | OK => self.on_election(name, from, letter),
+            COORDINATOR => self.on_coordinator(name, letter),
+            ACCEPTED => {
+                if let Some(announced) = election.announced.as_mut().filter(|own| own.term == letter.number) {
+                    announced.accepted |= bit(from);
+                    self.count(name);
+                }
+            }
+            REFUSED => {
+                let is_ours = election.announced.is_some_and(|own| own.term == letter.number);
+                // Whoever leads, or is higher, goes first; one that is lower withdraws when it hears of us. What goes round
+                // a ring goes no further.
+                let yields = letter.other != 0 || letter.rank > seat.own || self.kind == ElectionKind::Ring;
+                if is_ours && letter.rank == seat.own {
+                    // Somebody led in that term or a later one, which has come to an end: another term.
+                    election.term = election.term.max(letter.epoch.0);
+                    self.withdraw(name);
+                    self.vacant(name);
+                } else if is_ours && yields {
+                    self.withdraw(name);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes an announcement back: those who accepted it are free again.
+    fn withdraw(&mut self, name: TopicName) {
+        self.step_down(name);
+        self.say_to_all(name, RESIGNED, 1);
+    }
+
+    fn on_election(&mut self, name: TopicName, from: Rank, letter: &Letter) {
+        let seat = self.seat.clone();
+        let Some(election) = self.elections.get_mut(&name) else { return };
+        if let Some((leadership, true)) = election.leader
+            && leadership.leader == seat.own
+        {
+            // There is a leader: this one. In a ring the message goes no further.
+            let (number, epoch) = (leadership.token.number, leadership.token.epoch);
+            let to = if self.kind == ElectionKind::Ring { letter.rank } else { from };
+            if to != seat.own {
+                self.letters.push((to, Letter { rank: seat.own, number, epoch, ..Letter::new(LEADS, name) }));
+            }
+            return;
+        }
+        let stands = election.stands();
+        election.called = true;
+        match (self.kind, letter.step) {
+            (ElectionKind::Bully, ELECTION) => {
+                let begins = election.bully.on_election(&seat, (name, from), stands, &mut self.letters);
+                if begins && self.is_open && election.announced.is_none() {
+                    election.bully.begin(&seat, name, election.candidates, &mut self.letters);
+                }
+            }
+            (ElectionKind::Bully, _) => election.bully.on_ok(from),
+            (ElectionKind::Ring, ELECTION) => {
+                if election.announced.is_some() {
+                    return; // this one has won already
+                }
+                let stands = stands && self.is_open;
+                election.ring.on_election(&seat, name, letter, stands, &mut self.letters);
+            }
+            (ElectionKind::Ring, _) => {}
+        }
+        self.consider(name);
+    }
+
+    fn on_coordinator(&mut self, name: TopicName, letter: &Letter) {
+        let (seat, winner, term) = (self.seat.clone(), letter.rank, letter.number);
+        let Some(election) = self.elections.get_mut(&name) else { return };
+        if winner == seat.own {
+            // It has been all round.
+            if let Some(announced) = election.announced.as_mut().filter(|own| own.term == term) {
+                announced.accepted = seat.members;
+                self.count(name);
+            }
+            return;
+        }
+        let is_rival = election.announced.is_some() && winner > seat.own && self.kind == ElectionKind::Bully;
+        if is_rival {
+            self.withdraw(name); // the higher goes first
+        }
+        let Some(election) = self.elections.get_mut(&name) else { return };
+        let blind = seat.mutant == Some(Mutant::StaleCoordinator);
+        let other = election.leader.filter(|(l, _)| l.leader != winner && seat.members & bit(l.leader) != 0);
+        if blind || other.is_none() && term > election.led {
+            return self.accept(name, winner, term);
+        }
+        election.refused = Some((winner, term));
+        let (rank, leads) = other.map_or((winner, false), |(l, shown)| (l.leader, shown));
+        let (other, epoch) = (u64::from(leads), Epoch(election.led));
+        let refusal = Letter { rank, number: term, other, epoch, ..Letter::new(REFUSED, name) };
+        self.letters.push((winner, refusal));
+    }
+
+    /// Accepts an announcement: for this member nobody else leads until that one withdraws, resigns or leaves the view.
+    fn accept(&mut self, name: TopicName, winner: Rank, term: u64) {
+        let (seat, token) = (self.seat.clone(), FencingToken { epoch: self.seat.epoch, number: term });
+        let Some(election) = self.elections.get_mut(&name) else { return };
+        (election.announced, election.refused) = (None, None);
+        election.bully.is_over();
+        election.ring.is_over();
+        self.set_leader(name, Some((Leadership { leader: winner, token }, false)));
+        if self.kind == ElectionKind::Ring {
+            let on = Letter { rank: winner, number: term, epoch: seat.epoch, ..Letter::new(COORDINATOR, name) };
+            return self.letters.push((seat.successor(), on));
+        }
+        self.letters.push((winner, Letter { number: term, ..Letter::new(ACCEPTED, name) }));
+    }
+
+    fn on_leads(&mut self, name: TopicName, from: Rank, letter: &Letter) {
+        let token = FencingToken { epoch: letter.epoch, number: letter.number };
+        let Some(election) = self.elections.get_mut(&name) else { return };
+        if election.leader.is_some_and(|(known, shown)| (known.token, shown) > (token, true) && known.leader != from) {
+            return; // it will hear of the newer one
+        }
+        (election.announced, election.refused, election.unconfirmed) = (None, None, false);
+        election.bully.is_over();
+        election.ring.is_over();
+        self.set_leader(name, Some((Leadership { leader: from, token }, true)));
+    }
+
+    /// A member leads no more, or has taken its announcement back. `leaves`: it does not stand any more either.
+    fn on_resigned(&mut self, name: TopicName, from: Rank, leaves: bool) {
+        let Some(election) = self.elections.get_mut(&name) else { return };
+        if leaves {
+            election.candidates &= !bit(from);
+            election.bully.forget(from);
+        }
+        election.refused = election.refused.filter(|(winner, _)| *winner != from);
+        if election.leader.is_some_and(|(leadership, _)| leadership.leader == from) {
+            let (next, led) = (election.refused, election.led);
+            self.set_leader(name, None);
+            let is_bully = self.kind == ElectionKind::Bully;
+            if let Some((winner, term)) = next.filter(|(_, term)| is_bully && *term > led) {
+                return self.accept(name, winner, term);
+            }
+        }
+        self.vacant(name);
+    }
+
+    /// Nobody leads any more, and all know: the algorithm begins anew.
+    fn vacant(&mut self, name: TopicName) {
+        let seat = self.seat.clone();
+        let Some(election) = self.elections.get_mut(&name) else { return };
+        if !election.is_vacant() || !election.stands() || !election.called || !self.is_open {
+            return;
+        }
+        let standing = election.standing(&seat);
+        let eldest = self.members.iter().find(|rank| standing & bit(**rank) != 0).copied();
+        if self.kind == ElectionKind::Ring && eldest == Some(seat.own) {
+            election.ring.begin(&seat, name, &mut self.letters);
+        }
+        self.consider(name);
+    }
+
+    // ---- the view -------------------------------------------------------------------------------------------------
+
+    /// A view begins: leaders that are not in it lead no more.
+    pub(crate) fn enter(&mut self, seat: Seat, view: &View) {
+        self.members = view.members.iter().map(|member| member.rank).collect();
+        self.seat = seat;
+        (self.is_open, self.suspects) = (false, 0);
+        self.letters.clear();
+        let own = self.seat.own;
+        self.elections.retain(|_, election| election.part.is_some());
+        let names: Vec<TopicName> = self.elections.keys().copied().collect();
+        for name in names {
+            let members = self.seat.members;
+            let Some(election) = self.elections.get_mut(&name) else { continue };
+            election.candidates = if election.stands() { bit(own) } else { 0 };
+            (election.term, election.led, election.announced, election.refused) = (0, 0, None, None);
+            election.bully.is_over();
+            election.ring.is_over();
+            let keeps = election.leader.filter(|(l, shown)| *shown && members & bit(l.leader) != 0);
+            let keeps = if self.seat.mutant == Some(Mutant::LeaderNotVoided) { election.leader } else { keeps };
+            election.unconfirmed = true;
+            self.set_leader(name, keeps);
+        }
+    }
+
+    /// What this member brings into the view.
+    pub(crate) fn tell(&self) -> Vec<Letter> {
+        let (own, mut letters) = (self.seat.own, Vec::new());
+        for (name, election) in &self.elections {
+            if election.stands() {
+                letters.push(Letter { rank: own, other: u64::from(election.called), ..Letter::new(STANDS, *name) });
+            }
+            if let Some(leadership) = election.shown().filter(|leadership| leadership.leader == own) {
+                let (number, epoch) = (leadership.token.number, leadership.token.epoch);
+                letters.push(Letter { rank: own, number, epoch, ..Letter::new(LEADS, *name) });
+            }
+        }
+        letters
+    }
+
+    /// A member has told all that it brings: what it has not said it leads, it does not.
+    pub(crate) fn told(&mut self, from: Rank) {
+        let silent =
+            |election: &Election| election.unconfirmed && election.leader.is_some_and(|(l, _)| l.leader == from);
+        let names: Vec<TopicName> =
+            self.elections.iter().filter(|(_, election)| silent(election)).map(|(name, _)| *name).collect();
+        names.into_iter().for_each(|name| self.set_leader(name, None));
+    }
+
+    /// Every member has told what it brings.
+    pub(crate) fn open(&mut self) {
+        self.is_open = true;
+        let names: Vec<TopicName> = self.elections.keys().copied().collect();
+        names.into_iter().for_each(|name| self.vacant(name));
+    }
+
+    /// Other members are suspected than before.
+    pub(crate) fn suspect(&mut self, suspects: u64) {
+        let risen = suspects & !self.suspects;
+        self.suspects = suspects;
+        let of_leader = |election: &Election| election.leader.is_some_and(|(l, _)| risen & bit(l.leader) != 0);
+        let names: Vec<TopicName> =
+            self.elections.iter().filter(|(_, election)| of_leader(election)).map(|(name, _)| *name).collect();
+        names.into_iter().for_each(|name| self.begin(name));
+    }
+
+    /// This member leads nothing from now on.
+    pub(crate) fn fence(&mut self, why: Loss) {
+        let names: Vec<TopicName> = self.elections.keys().copied().collect();
+        let own = self.seat.own;
+        for name in names {
+            let Some(election) = self.elections.get(&name) else { continue };
+            if election.leader.is_none_or(|(leadership, _)| leadership.leader != own) && election.announced.is_none() {
+                continue;
+            }
+            let led = election.shown().is_some();
+            self.step_down(name);
+            self.say_to_all(name, RESIGNED, 1);
+            if led {
+                self.news.push(Coordination::Deposed(name, why));
+            }
+        }
+    }
+
+    /// Out of the view: nobody is known to lead.
+    pub(crate) fn removed(&mut self) {
+        self.fence(Loss::Removed);
+        let names: Vec<TopicName> = self.elections.keys().copied().collect();
+        names.into_iter().for_each(|name| self.set_leader(name, None));
+        (self.seat, self.is_open) = (Seat { own: self.seat.own, epoch: Epoch(0), ..Seat::default() }, false);
+        self.letters.clear();
+    }
+}

@@ -1,0 +1,451 @@
+//! Locks: at most one process at a time has each, and each that asks gets it.
+//!
+//! Five algorithms do it, each in its own file behind one trait ([`Exclusion`]). They know members, not requests: this
+//! file keeps the requests of this process in a queue for each name and lets at most one of them at a time ask the others,
+//! so that an algorithm has one request of each member to deal with. It keeps what outlives a view as well: who holds a
+//! lock here, under which token.
+//!
+//! **View changes.** Whatever was said in an epoch is void in the next. Each member begins a view by telling every other
+//! which locks it brings along (HOLDS for each, then TOLD), so nothing said later can overtake that;
+//! what it had asked it asks again. The dead bring nothing: their locks and requests are gone. A grant that came after a
+//! member's promise does no harm, because what a member holds is said when it enters the next view, not when it promised.
+//!
+//! **Fencing.** A token is (epoch, number): numbers grow within an epoch, each algorithm by its own rule, and a later epoch
+//! beats any number. Who can't reach a quorum of its view, or is out of it, holds nothing from then on.
+//!
+//! Invariants: among the members of one view, at most one holds a lock ([17]); tokens grow in the order of grants; every
+//! request ends, by a grant or with the reason why not. Bounds: [`NAMES_MAX`] names, [`WAITING_MAX`] requests for each.
+
+pub(crate) mod central;
+pub(crate) mod lamport;
+pub(crate) mod replicated;
+pub(crate) mod ricart_agrawala;
+pub(crate) mod token_ring;
+
+use super::coordination::{
+    CoordinationRefusal, FencingToken, LockId, LockNews, LockStanding, Loss, MutexKind, NAMES_MAX, Patience,
+    WAITING_MAX,
+};
+use super::perfect_link::Letter;
+use crate::mutant::Mutant;
+use crate::view::{Member, View, ranks};
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use bourdon_wire::{DatagramNumber, Epoch, Instant, Rank, TopicName};
+use core::fmt::Debug;
+use replicated::{Command, Replicated};
+
+/// Where an algorithm sits: the view as this member sees it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seat {
+    pub(crate) own: Rank,
+    pub(crate) epoch: Epoch,
+    /// The oldest member.
+    pub(crate) oldest: Rank,
+    /// Bit r: rank r is a member.
+    pub(crate) members: u64,
+    pub(crate) mutant: Option<Mutant>,
+}
+
+impl Seat {
+    pub(crate) fn new(own: Rank, view: &View, mutant: Option<Mutant>) -> Self {
+        let members = view.bits();
+        Self { own, epoch: view.epoch, oldest: view.oldest(members).unwrap_or(own), members, mutant }
+    }
+
+    /// All members but this one.
+    pub(crate) fn others(&self) -> impl Iterator<Item = Rank> + use<> {
+        let own = self.own;
+        ranks(self.members).filter(move |rank| *rank != own)
+    }
+
+    /// The next in the ring, by rank; itself if it is alone.
+    pub(crate) fn successor(&self) -> Rank {
+        let after = ranks(self.members).find(|rank| *rank > self.own);
+        after.or_else(|| ranks(self.members).next()).unwrap_or(self.own)
+    }
+}
+
+/// What an algorithm brings about.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    pub(crate) letters: Vec<(Rank, Letter)>,
+    /// This member's request for a lock is granted.
+    pub(crate) granted: Vec<(TopicName, FencingToken)>,
+    /// Its request would have to wait, and was not to; or there is no room.
+    pub(crate) busy: Vec<TopicName>,
+}
+
+impl Effects {
+    pub(crate) fn send(&mut self, to: Rank, letter: Letter) {
+        self.letters.push((to, letter));
+    }
+
+    pub(crate) fn grant(&mut self, seat: &Seat, name: TopicName, number: u64) {
+        self.granted.push((name, FencingToken { epoch: seat.epoch, number }));
+    }
+}
+
+/// An algorithm of the textbook: one request at a time of each member for each name.
+pub(crate) trait Exclusion: Debug + Send {
+    /// A view begins; this member brings these locks along.
+    fn enter(&mut self, seat: &Seat, held: &[TopicName]);
+    /// A member has brought a lock along from an earlier view.
+    fn told(&mut self, seat: &Seat, from: Rank, name: TopicName);
+    /// Every member has told.
+    fn open(&mut self, seat: &Seat, effects: &mut Effects);
+    /// This member asks.
+    fn request(&mut self, seat: &Seat, name: TopicName, tries: bool, effects: &mut Effects);
+    /// It has done with it, or with waiting for it.
+    fn release(&mut self, seat: &Seat, name: TopicName, effects: &mut Effects);
+    /// Another member said something.
+    fn receive(&mut self, seat: &Seat, from: Rank, letter: &Letter, effects: &mut Effects);
+    /// How many requests are known to come before this member's.
+    fn ahead(&self, _seat: &Seat, _name: &TopicName) -> usize {
+        0
+    }
+    /// What it keeps, in entries.
+    fn held(&self) -> usize;
+}
+
+#[derive(Debug)]
+enum Algorithm {
+    Replicated(Replicated),
+    Textbook(Box<dyn Exclusion>),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Waiter {
+    id: LockId,
+    patience: Patience,
+}
+
+/// A lock, as this process's requests see it.
+#[derive(Debug, Default)]
+struct Lock {
+    waiting: VecDeque<Waiter>,
+    holder: Option<(LockId, FencingToken)>,
+    /// The first that waits has asked the others.
+    asked: bool,
+}
+
+/// One process's locks.
+#[derive(Debug)]
+pub(crate) struct Mutex {
+    seat: Seat,
+    /// Who is in the view.
+    members: Vec<Member>,
+    algorithm: Algorithm,
+    locks: BTreeMap<TopicName, Lock>,
+    next_id: u64,
+    /// Whether requests may go out.
+    is_open: bool,
+    entries: u64,
+    pub(crate) news: Vec<(LockId, LockNews)>,
+    effects: Effects,
+}
+
+impl Mutex {
+    pub(crate) fn new(kind: MutexKind) -> Self {
+        let algorithm = match kind {
+            MutexKind::Replicated => Algorithm::Replicated(Replicated::default()),
+            MutexKind::Central => Algorithm::Textbook(Box::<central::Central>::default()),
+            MutexKind::Lamport => Algorithm::Textbook(Box::<lamport::Lamport>::default()),
+            MutexKind::RicartAgrawala => Algorithm::Textbook(Box::<ricart_agrawala::RicartAgrawala>::default()),
+            MutexKind::TokenRing => Algorithm::Textbook(Box::<token_ring::TokenRing>::default()),
+        };
+        Self {
+            seat: Seat::default(),
+            members: Vec::new(),
+            algorithm,
+            locks: BTreeMap::new(),
+            next_id: 0,
+            is_open: false,
+            entries: 0,
+            news: Vec::new(),
+            effects: Effects::default(),
+        }
+    }
+
+    // ---- the application ------------------------------------------------------------------------------------------
+
+    /// Asks for a lock.
+    pub(crate) fn lock(&mut self, name: TopicName, patience: Patience) -> Result<LockId, CoordinationRefusal> {
+        let waiting = self.locks.get(&name).map_or(0, |lock| lock.waiting.len());
+        if waiting >= WAITING_MAX || self.locks.len() >= NAMES_MAX && !self.locks.contains_key(&name) {
+            return Err(CoordinationRefusal::TooMany);
+        }
+        let id = LockId(self.next_id);
+        self.next_id += 1;
+        let lock = self.locks.entry(name).or_default();
+        if patience == Patience::Try && (lock.holder.is_some() || !lock.waiting.is_empty()) {
+            self.news.push((id, LockNews::Busy));
+            return Ok(id);
+        }
+        lock.waiting.push_back(Waiter { id, patience });
+        self.ask(name);
+        Ok(id)
+    }
+
+    /// Gives a lock back, or no longer waits for it; says whether there was such a request.
+    pub(crate) fn unlock(&mut self, id: LockId) -> bool {
+        let is_his = |lock: &Lock| {
+            lock.holder.is_some_and(|(holder, _)| holder == id) || lock.waiting.iter().any(|waiter| waiter.id == id)
+        };
+        let Some(name) = self.locks.iter().find(|(_, lock)| is_his(lock)).map(|(name, _)| *name) else { return false };
+        self.end(name, id);
+        true
+    }
+
+    /// A request is over.
+    fn end(&mut self, name: TopicName, id: LockId) {
+        let Some(lock) = self.locks.get_mut(&name) else { return };
+        let is_first = lock.waiting.front().is_some_and(|waiter| waiter.id == id);
+        let releases = if lock.holder.is_some_and(|(holder, _)| holder == id) {
+            lock.holder = None;
+            true
+        } else {
+            lock.waiting.retain(|waiter| waiter.id != id);
+            is_first && core::mem::take(&mut lock.asked)
+        };
+        if releases {
+            self.release(name);
+        }
+        self.ask(name);
+    }
+
+    fn release(&mut self, name: TopicName) {
+        match &mut self.algorithm {
+            Algorithm::Replicated(replicated) => replicated.release(name),
+            Algorithm::Textbook(textbook) => textbook.release(&self.seat, name, &mut self.effects),
+        }
+    }
+
+    /// Lets the first that waits ask the others, if none has.
+    fn ask(&mut self, name: TopicName) {
+        let Some(lock) = self.locks.get_mut(&name) else { return };
+        let Some(first) = lock.waiting.front() else {
+            if lock.holder.is_none() {
+                self.locks.remove(&name);
+            }
+            return;
+        };
+        if lock.asked || lock.holder.is_some() || !self.is_open {
+            return;
+        }
+        lock.asked = true;
+        let tries = first.patience == Patience::Try;
+        match &mut self.algorithm {
+            Algorithm::Replicated(replicated) => replicated.request(name, tries),
+            Algorithm::Textbook(textbook) => textbook.request(&self.seat, name, tries, &mut self.effects),
+        }
+    }
+
+    /// Where a request stands.
+    pub(crate) fn standing(&self, id: LockId) -> Option<LockStanding> {
+        for (name, lock) in &self.locks {
+            if let Some((_, token)) = lock.holder.filter(|(holder, _)| *holder == id) {
+                return Some(LockStanding::Held(token));
+            }
+            let Some(place) = lock.waiting.iter().position(|waiter| waiter.id == id) else { continue };
+            let ahead = match &self.algorithm {
+                Algorithm::Replicated(replicated) => replicated.ahead(&self.seat, name),
+                Algorithm::Textbook(textbook) => textbook.ahead(&self.seat, name),
+            };
+            let here = place + usize::from(lock.holder.is_some());
+            return Some(LockStanding::Waiting { ahead: here + if lock.asked { ahead } else { 0 } });
+        }
+        None
+    }
+
+    /// The locks held here.
+    pub(crate) fn holds(&self) -> impl Iterator<Item = (&TopicName, FencingToken)> {
+        self.locks.iter().filter_map(|(name, lock)| Some((name, lock.holder?.1)))
+    }
+
+    /// Whether any request of this process is under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.locks.is_empty()
+    }
+
+    /// Grants taken here so far.
+    pub(crate) fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    /// When a request has waited long enough.
+    pub(crate) fn due(&self) -> Instant {
+        let until = |waiter: &Waiter| match waiter.patience {
+            Patience::Until(at) => at,
+            _ => Instant::NEVER,
+        };
+        let waiters = self.locks.values().flat_map(|lock| &lock.waiting);
+        waiters.map(until).min().unwrap_or(Instant::NEVER)
+    }
+
+    /// Ends what has waited long enough.
+    pub(crate) fn tend(&mut self, now: Instant) {
+        let mut late = Vec::new();
+        for (name, lock) in &self.locks {
+            let is_late = |waiter: &&Waiter| matches!(waiter.patience, Patience::Until(at) if now >= at);
+            late.extend(lock.waiting.iter().filter(is_late).map(|waiter| (*name, waiter.id)));
+        }
+        for (name, id) in late {
+            self.end(name, id);
+            self.news.push((id, LockNews::TimedOut));
+        }
+        self.settle();
+    }
+
+    // ---- the view -------------------------------------------------------------------------------------------------
+
+    /// A view begins. `order`: the number of its first message in total order. `is_member`: of it, rather than following.
+    pub(crate) fn enter(&mut self, seat: Seat, view: &View, order: u64, is_member: bool) {
+        (self.seat, self.members) = (seat, view.members.clone());
+        self.effects = Effects::default();
+        match &mut self.algorithm {
+            Algorithm::Replicated(replicated) => {
+                replicated.enter(&self.seat, view, order, &mut self.effects);
+                self.is_open = is_member;
+            }
+            Algorithm::Textbook(textbook) => {
+                let held: Vec<TopicName> =
+                    self.locks.iter().filter(|(_, lock)| lock.holder.is_some()).map(|(name, _)| *name).collect();
+                textbook.enter(&self.seat, &held);
+                self.locks.values_mut().for_each(|lock| lock.asked = false);
+                self.is_open = false;
+            }
+        }
+        self.settle();
+    }
+
+    /// A member said at the beginning of the view that it holds this.
+    pub(crate) fn told(&mut self, from: Rank, name: TopicName) {
+        if let Algorithm::Textbook(textbook) = &mut self.algorithm {
+            textbook.told(&self.seat, from, name);
+        }
+    }
+
+    /// Every member has said what it brings into the view: ask for what is waited for here.
+    pub(crate) fn open(&mut self) {
+        self.is_open = true;
+        if let Algorithm::Textbook(textbook) = &mut self.algorithm {
+            textbook.open(&self.seat, &mut self.effects);
+        }
+        let names: Vec<TopicName> = self.locks.keys().copied().collect();
+        names.into_iter().for_each(|name| self.ask(name));
+        self.settle();
+    }
+
+    /// Nothing is held or waited for here from now on.
+    pub(crate) fn fence(&mut self, why: Loss) {
+        for (name, lock) in core::mem::take(&mut self.locks) {
+            let requests = lock.holder.map(|(id, _)| id).into_iter().chain(lock.waiting.iter().map(|waiter| waiter.id));
+            self.news.extend(requests.map(|id| (id, LockNews::Lost(why))));
+            if lock.holder.is_some() || lock.asked {
+                self.release(name);
+            }
+        }
+    }
+
+    /// Out of the view: nothing can be asked for.
+    pub(crate) fn removed(&mut self) {
+        self.fence(Loss::Removed);
+        self.is_open = false;
+        self.effects = Effects::default();
+        if let Algorithm::Replicated(replicated) = &mut self.algorithm {
+            *replicated = Replicated::default();
+        }
+    }
+
+    // ---- the others -----------------------------------------------------------------------------------------------
+
+    /// Another member said something.
+    pub(crate) fn receive(&mut self, from: Rank, letter: &Letter) {
+        if let Algorithm::Textbook(textbook) = &mut self.algorithm {
+            textbook.receive(&self.seat, from, letter, &mut self.effects);
+            self.settle();
+        }
+    }
+
+    /// Does what the algorithm has brought about.
+    fn settle(&mut self) {
+        while !self.effects.granted.is_empty() || !self.effects.busy.is_empty() {
+            for (name, token) in core::mem::take(&mut self.effects.granted) {
+                self.grant(name, token);
+            }
+            for name in core::mem::take(&mut self.effects.busy) {
+                let Some(lock) = self.locks.get_mut(&name).filter(|lock| lock.asked) else { continue };
+                lock.asked = false;
+                if let Some(waiter) = lock.waiting.pop_front() {
+                    let tries = waiter.patience == Patience::Try;
+                    let news = if tries { LockNews::Busy } else { LockNews::Lost(Loss::TooMany) };
+                    self.news.push((waiter.id, news));
+                }
+                self.ask(name);
+            }
+        }
+    }
+
+    fn grant(&mut self, name: TopicName, token: FencingToken) {
+        let asked = self.locks.get_mut(&name).filter(|lock| lock.asked);
+        match asked.and_then(|lock| Some((lock.waiting.pop_front()?, lock))) {
+            Some((waiter, lock)) => {
+                (lock.asked, lock.holder) = (false, Some((waiter.id, token)));
+                self.entries += 1;
+                self.news.push((waiter.id, LockNews::Granted(token)));
+            }
+            None => self.release(name),
+        }
+    }
+
+    /// What must go to the others.
+    pub(crate) fn take_letters(&mut self) -> Vec<(Rank, Letter)> {
+        core::mem::take(&mut self.effects.letters)
+    }
+
+    /// What it keeps, in entries.
+    pub(crate) fn held(&self) -> usize {
+        let kept = match &self.algorithm {
+            Algorithm::Replicated(replicated) => replicated.held(),
+            Algorithm::Textbook(textbook) => textbook.held(),
+        };
+        kept + self.locks.values().map(|lock| 1 + lock.waiting.len()).sum::<usize>()
+    }
+
+    // ---- the total order ------------------------------------------------------------------------------------------
+
+    /// The table that the total order drives, if that is the algorithm.
+    pub(crate) fn replicated(&mut self) -> Option<&mut Replicated> {
+        match &mut self.algorithm {
+            Algorithm::Replicated(replicated) => Some(replicated),
+            Algorithm::Textbook(_) => None,
+        }
+    }
+
+    /// The same, to look at.
+    pub(crate) fn table(&self) -> Option<&Replicated> {
+        match &self.algorithm {
+            Algorithm::Replicated(replicated) => Some(replicated),
+            Algorithm::Textbook(_) => None,
+        }
+    }
+
+    /// A command has its place in the order.
+    pub(crate) fn deliver(&mut self, from: Rank, at: FencingToken, command: &Command) {
+        let Some(by) = self.members.iter().copied().find(|member| member.rank == from) else { return };
+        if let Algorithm::Replicated(replicated) = &mut self.algorithm {
+            replicated.deliver(&self.seat, by, at, command, &mut self.effects);
+            self.settle();
+        }
+    }
+
+    /// A quorum holds more than before: what was granted in it may be shown. `held`: how far a quorum holds each stream.
+    pub(crate) fn show_grants(&mut self, held: impl Fn(usize) -> DatagramNumber) {
+        if let Algorithm::Replicated(replicated) = &mut self.algorithm {
+            replicated.show(held, &mut self.effects);
+            self.settle();
+        }
+    }
+}

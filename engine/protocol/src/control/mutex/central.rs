@@ -1,0 +1,178 @@
+//! The centralized algorithm: the view's oldest member grants.
+//!
+//! Who wants a lock asks the coordinator, who keeps a queue for each and grants to the first: REQUEST, GRANT, RELEASE,
+//! three messages an entry, none for the coordinator's own. What breaks it is the coordinator's death. Here the next view
+//! has another one, and every member tells it at the beginning what it holds: so it grants nothing before all have told
+//! ([`Exclusion::open`]), or it would grant what somebody still has.
+//!
+//! A request has a name of its own (`other`), because a grant may cross the withdrawal of the request it answers: without
+//! it, the grant would be taken for an answer to the next request while the coordinator has already taken it back.
+//!
+//! Tokens: one counter at the coordinator for all locks of an epoch. Invariants: 17; who asked first is served first.
+//! Bound: [`REQUESTS_MAX`] requests at the coordinator, an answer of BUSY beyond.
+//! Source: Coulouris et al., Distributed Systems (2011), §15.2, "the central server algorithm".
+
+use super::{Effects, Exclusion, Seat};
+use crate::control::coordination::NAMES_MAX;
+use crate::control::perfect_link::Letter;
+use crate::mutant::Mutant;
+use alloc::collections::{BTreeMap, VecDeque};
+use bourdon_wire::records::link_steps::{BUSY, GRANT, RELEASE, REQUEST, TRY};
+use bourdon_wire::{Rank, TopicName};
+
+/// Every member's every name: no honest group has more.
+const REQUESTS_MAX: usize = 64 * NAMES_MAX;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Request {
+    from: Rank,
+    /// Its sender's name for it.
+    id: u64,
+}
+
+/// A lock, at the coordinator.
+#[derive(Debug, Default)]
+struct Queue {
+    holder: Option<Request>,
+    waiting: VecDeque<Request>,
+}
+
+/// One member's part of it.
+#[derive(Debug, Default)]
+pub(crate) struct Central {
+    /// At the coordinator.
+    queues: BTreeMap<TopicName, Queue>,
+    granted: u64,
+    is_open: bool,
+    /// What this member asks for or holds, by the request's name.
+    own: BTreeMap<TopicName, u64>,
+    next_id: u64,
+}
+
+impl Central {
+    fn enqueue(&mut self, seat: &Seat, name: TopicName, (request, tries): (Request, bool), effects: &mut Effects) {
+        let count: usize = self.queues.values().map(|queue| queue.waiting.len() + 1).sum();
+        let is_open = self.is_open;
+        let queue = self.queues.entry(name).or_default();
+        let is_free = is_open && queue.holder.is_none() && queue.waiting.is_empty();
+        if count >= REQUESTS_MAX || tries && !is_free {
+            if queue.holder.is_none() && queue.waiting.is_empty() {
+                self.queues.remove(&name);
+            }
+            return self.answer(seat, BUSY, name, request, effects);
+        }
+        queue.waiting.push_back(request);
+        self.serve(seat, name, effects);
+    }
+
+    /// Grants to the first that waits, if the lock is free.
+    fn serve(&mut self, seat: &Seat, name: TopicName, effects: &mut Effects) {
+        let Some(queue) = self.queues.get_mut(&name) else { return };
+        let may_grant = self.is_open || seat.mutant == Some(Mutant::GrantBeforeTold);
+        if queue.holder.is_some() || !may_grant {
+            return;
+        }
+        let Some(next) = queue.waiting.pop_front() else {
+            self.queues.remove(&name);
+            return;
+        };
+        queue.holder = Some(next);
+        self.granted += 1;
+        self.answer(seat, GRANT, name, next, effects);
+    }
+
+    fn answer(&mut self, seat: &Seat, step: u16, name: TopicName, request: Request, effects: &mut Effects) {
+        let letter = Letter { number: self.granted, other: request.id, ..Letter::new(step, name) };
+        if request.from != seat.own {
+            return effects.send(request.from, letter);
+        }
+        self.answered(seat, &letter, effects);
+    }
+
+    /// The coordinator has answered a request of this member's.
+    fn answered(&mut self, seat: &Seat, letter: &Letter, effects: &mut Effects) {
+        let Some(name) = letter.name.filter(|name| self.own.get(name) == Some(&letter.other)) else { return };
+        if letter.step == GRANT {
+            return effects.grant(seat, name, letter.number);
+        }
+        self.own.remove(&name);
+        effects.busy.push(name);
+    }
+
+    /// Whoever held the lock, or waited, does not any more.
+    fn dequeue(&mut self, seat: &Seat, name: TopicName, from: Rank, effects: &mut Effects) {
+        let Some(queue) = self.queues.get_mut(&name) else { return };
+        if queue.holder.is_some_and(|holder| holder.from == from) {
+            queue.holder = None;
+        } else {
+            queue.waiting.retain(|waiting| waiting.from != from);
+        }
+        self.serve(seat, name, effects);
+    }
+}
+
+impl Exclusion for Central {
+    fn enter(&mut self, seat: &Seat, held: &[TopicName]) {
+        *self = Self { next_id: self.next_id, ..Self::default() };
+        for name in held {
+            self.own.insert(*name, 0);
+            self.told(seat, seat.own, *name);
+        }
+    }
+
+    fn told(&mut self, seat: &Seat, from: Rank, name: TopicName) {
+        if seat.oldest == seat.own {
+            self.queues.entry(name).or_default().holder = Some(Request { from, id: 0 });
+        }
+    }
+
+    fn open(&mut self, seat: &Seat, effects: &mut Effects) {
+        self.is_open = true;
+        let names: alloc::vec::Vec<TopicName> = self.queues.keys().copied().collect();
+        names.into_iter().for_each(|name| self.serve(seat, name, effects));
+    }
+
+    fn request(&mut self, seat: &Seat, name: TopicName, tries: bool, effects: &mut Effects) {
+        self.next_id += 1;
+        let id = self.next_id;
+        self.own.insert(name, id);
+        if seat.own == seat.oldest {
+            return self.enqueue(seat, name, (Request { from: seat.own, id }, tries), effects);
+        }
+        let step = if tries { TRY } else { REQUEST };
+        effects.send(seat.oldest, Letter { other: id, ..Letter::new(step, name) });
+    }
+
+    fn release(&mut self, seat: &Seat, name: TopicName, effects: &mut Effects) {
+        if self.own.remove(&name).is_none() {
+            return;
+        }
+        if seat.own == seat.oldest {
+            return self.dequeue(seat, name, seat.own, effects);
+        }
+        effects.send(seat.oldest, Letter::new(RELEASE, name));
+    }
+
+    fn receive(&mut self, seat: &Seat, from: Rank, letter: &Letter, effects: &mut Effects) {
+        let Some(name) = letter.name else { return };
+        match letter.step {
+            GRANT | BUSY if from == seat.oldest => self.answered(seat, letter, effects),
+            REQUEST | TRY if seat.own == seat.oldest => {
+                let request = (Request { from, id: letter.other }, letter.step == TRY);
+                self.enqueue(seat, name, request, effects);
+            }
+            RELEASE if seat.own == seat.oldest => self.dequeue(seat, name, from, effects),
+            _ => {}
+        }
+    }
+
+    fn ahead(&self, seat: &Seat, name: &TopicName) -> usize {
+        let Some(queue) = self.queues.get(name) else { return 0 };
+        let place = queue.waiting.iter().position(|request| request.from == seat.own).unwrap_or(0);
+        place + usize::from(queue.holder.is_some())
+    }
+
+    fn held(&self) -> usize {
+        self.own.len() + self.queues.values().map(|queue| 1 + queue.waiting.len()).sum::<usize>()
+    }
+}

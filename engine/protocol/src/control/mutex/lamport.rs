@@ -1,0 +1,151 @@
+//! Lamport's algorithm: everybody keeps the queue, in the order of logical time.
+//!
+//! Without a coordinator somebody else must order the requests: here their Lamport times do, ties by rank. Who wants a lock
+//! sends REQUEST with its time to all; each enters it in its queue and sends REPLY with a later time. A member has the
+//! lock once its request is the first of its own queue and it has heard something later from everybody: since links keep
+//! the order, nobody can come with an earlier request any more. RELEASE takes it out of all queues: 3(N−1) messages an
+//! entry.
+//!
+//! What breaks it is one death: its reply never comes. The next view has no dead member to wait for. A holder that comes
+//! along from an earlier view stands first in every queue, with time 0: it has told so before it said anything else.
+//!
+//! Tokens: time × 64 + rank, which grows with each grant because grants go in the order of the queue. Invariants: 17; the
+//! queue's order is every member's order. Source: Lamport, Time, Clocks, and the Ordering of Events (CACM 1978).
+
+use super::{Effects, Exclusion, Seat};
+use crate::control::perfect_link::Letter;
+use crate::mutant::Mutant;
+use crate::view::{bit, ranks};
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use bourdon_wire::records::link_steps::{RELEASE, REPLY, REQUEST};
+use bourdon_wire::{Rank, TopicName};
+
+/// A Lamport time and whose it is: their order is total.
+pub(super) type Stamp = (u64, Rank);
+
+/// The stamp as a token's number. A view has at most 64 ranks.
+pub(super) fn number((time, rank): Stamp) -> u64 {
+    time << 6 | u64::from(rank.0 & 63)
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Each member's request, or lock.
+    requests: BTreeMap<Rank, u64>,
+    /// This member asks and has not been granted.
+    asks: bool,
+    tries: bool,
+}
+
+/// One member's part of it.
+#[derive(Debug, Default)]
+pub(crate) struct Lamport {
+    time: u64,
+    /// By rank: the latest time heard. Any message counts, of whichever lock.
+    heard: BTreeMap<Rank, u64>,
+    queues: BTreeMap<TopicName, Queue>,
+}
+
+impl Lamport {
+    /// Takes what this member asks for and may have by now.
+    fn look(&mut self, seat: &Seat, effects: &mut Effects) {
+        let mut given_up = Vec::new();
+        for (name, queue) in &mut self.queues {
+            let Some(time) = queue.requests.get(&seat.own).copied().filter(|_| queue.asks) else { continue };
+            let own = (time, seat.own);
+            let is_later = |rank: Rank| self.heard.get(&rank).is_some_and(|heard| (*heard, rank) > own);
+            let all = seat.others().all(is_later) || seat.mutant == Some(Mutant::ReplyNotAwaited);
+            if !all {
+                continue;
+            }
+            if queue.requests.iter().all(|(rank, time)| (*time, *rank) >= own) {
+                queue.asks = false;
+                effects.grant(seat, *name, number(own));
+            } else if queue.tries {
+                given_up.push(*name);
+            }
+        }
+        for name in given_up {
+            self.release(seat, name, effects);
+            effects.busy.push(name);
+        }
+    }
+}
+
+impl Exclusion for Lamport {
+    fn enter(&mut self, seat: &Seat, held: &[TopicName]) {
+        *self = Self { time: 1, ..Self::default() };
+        held.iter().for_each(|name| self.told(seat, seat.own, *name));
+    }
+
+    fn told(&mut self, _seat: &Seat, from: Rank, name: TopicName) {
+        self.queues.entry(name).or_default().requests.insert(from, 0);
+    }
+
+    fn open(&mut self, _seat: &Seat, _effects: &mut Effects) {}
+
+    fn request(&mut self, seat: &Seat, name: TopicName, tries: bool, effects: &mut Effects) {
+        self.time += 1;
+        let queue = self.queues.entry(name).or_default();
+        (queue.asks, queue.tries) = (true, tries);
+        queue.requests.insert(seat.own, self.time);
+        for to in seat.others() {
+            effects.send(to, Letter { number: self.time, ..Letter::new(REQUEST, name) });
+        }
+        self.look(seat, effects);
+    }
+
+    fn release(&mut self, seat: &Seat, name: TopicName, effects: &mut Effects) {
+        let Some(queue) = self.queues.get_mut(&name) else { return };
+        queue.asks = false;
+        if queue.requests.remove(&seat.own).is_none() {
+            return;
+        }
+        if queue.requests.is_empty() {
+            self.queues.remove(&name);
+        }
+        self.time += 1;
+        for to in seat.others() {
+            effects.send(to, Letter { number: self.time, ..Letter::new(RELEASE, name) });
+        }
+    }
+
+    fn receive(&mut self, seat: &Seat, from: Rank, letter: &Letter, effects: &mut Effects) {
+        let Some(name) = letter.name.filter(|_| matches!(letter.step, REQUEST | REPLY | RELEASE)) else { return };
+        self.time = self.time.max(letter.number) + 1;
+        let heard = self.heard.entry(from).or_default();
+        *heard = (*heard).max(letter.number);
+        match letter.step {
+            REQUEST => {
+                self.queues.entry(name).or_default().requests.insert(from, letter.number);
+                effects.send(from, Letter { number: self.time, ..Letter::new(REPLY, name) });
+            }
+            RELEASE => {
+                if let Some(queue) = self.queues.get_mut(&name) {
+                    queue.requests.remove(&from);
+                    if queue.requests.is_empty() {
+                        self.queues.remove(&name);
+                    }
+                }
+            }
+            _ => {}
+        }
+        self.look(seat, effects);
+    }
+
+    fn ahead(&self, seat: &Seat, name: &TopicName) -> usize {
+        let Some(queue) = self.queues.get(name) else { return 0 };
+        let Some(own) = queue.requests.get(&seat.own) else { return 0 };
+        queue.requests.iter().filter(|(rank, time)| (**time, **rank) < (*own, seat.own)).count()
+    }
+
+    fn held(&self) -> usize {
+        self.queues.values().map(|queue| 1 + queue.requests.len()).sum::<usize>()
+    }
+}
+
+/// A member whose bit is set is one of the view.
+pub(super) fn of_view(seat: &Seat, bits: u64) -> impl Iterator<Item = Rank> + use<> {
+    ranks(bits & seat.members & !bit(seat.own))
+}

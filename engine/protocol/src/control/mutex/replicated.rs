@@ -1,0 +1,341 @@
+//! Replicated locks: a table that every member has, driven by the total order.
+//!
+//! The textbook's algorithms bring their own order about, message by message; a group that has a total order need not. A
+//! request and a release are messages in it. Every member walks the same commands and so keeps the same table: for each
+//! lock its holder and who waits, in the order in which they asked. Nothing is asked twice, nobody is the coordinator, and
+//! a view change finds the same table everywhere: it takes out who is not in the next view, and the next in the queue has
+//! the lock.
+//!
+//! **Shown once uniform.** A grant is told its holder only when a quorum holds everything delivered up to it
+//! ([`Replicated::mark`], [`Replicated::show`]). At `reliable` a command is delivered as soon as it is in order; a member
+//! that acted on it then and was cut off would have acted on what the others never heard of.
+//!
+//! Tokens: the order number of the command that made the request the first; where a view change did, the last number
+//! before the view, which no command of the view has.
+//! Invariants: 11 for grants, 17, 19: who joins gets the table with its snapshot. Bounds: [`REQUESTS_MAX`] requests in the
+//! table, [`RECENT_MAX`] past grants to look at. Source: state machine replication, Schneider (1990).
+
+use super::{Effects, Seat};
+use crate::control::coordination::FencingToken;
+use crate::mutant::Mutant;
+use crate::view::{Member, View};
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use bourdon_wire::{DatagramNumber, Epoch, Incarnation, Rank, TopicName, split_name};
+
+/// Requests in the table: a snapshot carries them all, some hundred kilobytes at most.
+const REQUESTS_MAX: usize = 4096;
+/// Past grants that can be looked at.
+const RECENT_MAX: usize = 256;
+
+/// A message of the table's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Command {
+    what: What,
+    /// The request, by its member's name for it.
+    id: u64,
+    name: TopicName,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum What {
+    Request = 0,
+    Try = 1,
+    Release = 2,
+}
+
+impl Command {
+    /// As a message's bytes.
+    pub(crate) fn write(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(9 + self.name.wire_bytes());
+        bytes.push(self.what as u8);
+        bytes.extend_from_slice(&self.id.to_le_bytes());
+        write_name(&self.name, &mut bytes);
+        bytes
+    }
+
+    /// From a message's bytes.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        let (what, rest) = bytes.split_first()?;
+        let (id, rest) = rest.split_first_chunk()?;
+        let what = match what {
+            0 => What::Request,
+            1 => What::Try,
+            2 => What::Release,
+            _ => return None,
+        };
+        let (name, _) = split_name(rest)?;
+        Some(Self { what, id: u64::from_le_bytes(*id), name: TopicName::new(name).ok()? })
+    }
+}
+
+fn write_name(name: &TopicName, bytes: &mut Vec<u8>) {
+    let start = bytes.len();
+    bytes.resize(start + name.wire_bytes(), 0);
+    name.write(&mut bytes[start..]);
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Request {
+    by: Member,
+    id: u64,
+}
+
+/// A lock: the first request has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Queue {
+    token: FencingToken,
+    requests: VecDeque<Request>,
+}
+
+/// A grant that waits for a quorum to hold what it stands on.
+#[derive(Debug)]
+struct Pending {
+    name: TopicName,
+    token: FencingToken,
+    id: u64,
+    /// By rank: where delivery stood; `None` until the step that delivered it is over.
+    marks: Option<Vec<DatagramNumber>>,
+}
+
+/// A grant, as every member sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Of which lock.
+    pub name: TopicName,
+    /// Under which token.
+    pub token: FencingToken,
+    /// To whom.
+    pub holder: Member,
+}
+
+/// The table, and this member's part of it.
+#[derive(Debug, Default)]
+pub(crate) struct Replicated {
+    table: BTreeMap<TopicName, Queue>,
+    /// This member's requests under way or granted, by name.
+    own: BTreeMap<TopicName, u64>,
+    next_id: u64,
+    pending: VecDeque<Pending>,
+    /// Commands to publish.
+    commands: VecDeque<Command>,
+    recent: VecDeque<Grant>,
+}
+
+impl Replicated {
+    // ---- this member ----------------------------------------------------------------------------------------------
+
+    pub(crate) fn request(&mut self, name: TopicName, tries: bool) {
+        self.next_id += 1;
+        self.own.insert(name, self.next_id);
+        let what = if tries { What::Try } else { What::Request };
+        self.commands.push_back(Command { what, id: self.next_id, name });
+    }
+
+    pub(crate) fn release(&mut self, name: TopicName) {
+        if let Some(id) = self.own.remove(&name) {
+            self.commands.push_back(Command { what: What::Release, id, name });
+        }
+    }
+
+    /// The next command to publish.
+    pub(crate) fn command(&self) -> Option<&Command> {
+        self.commands.front()
+    }
+
+    /// It was published.
+    pub(crate) fn published(&mut self) {
+        self.commands.pop_front();
+    }
+
+    pub(crate) fn ahead(&self, seat: &Seat, name: &TopicName) -> usize {
+        let place = |queue: &Queue| queue.requests.iter().position(|request| request.by.rank == seat.own);
+        self.table.get(name).and_then(place).unwrap_or(0)
+    }
+
+    // ---- the table ------------------------------------------------------------------------------------------------
+
+    /// A command is delivered: `at` has its place in the order.
+    pub(crate) fn deliver(
+        &mut self,
+        seat: &Seat,
+        by: Member,
+        at: FencingToken,
+        command: &Command,
+        effects: &mut Effects,
+    ) {
+        let Command { what, id, name } = *command;
+        let request = Request { by, id };
+        let count: usize = self.table.values().map(|queue| queue.requests.len()).sum();
+        if what == What::Release {
+            let Some(queue) = self.table.get_mut(&name) else { return };
+            let had = queue.requests.front().copied();
+            queue.requests.retain(|waiting| *waiting != request);
+            return self.advance(seat, name, had, at, effects);
+        }
+        let queue = self.table.entry(name).or_default();
+        let is_free = queue.requests.is_empty();
+        if what == What::Try && !is_free || count >= REQUESTS_MAX {
+            let is_own = by.rank == seat.own && self.own.get(&name) == Some(&id);
+            if is_free {
+                self.table.remove(&name);
+            }
+            if is_own {
+                self.own.remove(&name);
+                effects.busy.push(name);
+            }
+            return;
+        }
+        queue.requests.push_back(request);
+        if is_free {
+            self.advance(seat, name, None, at, effects);
+        }
+    }
+
+    /// The first of a queue may be another than it was.
+    fn advance(&mut self, seat: &Seat, name: TopicName, had: Option<Request>, at: FencingToken, effects: &mut Effects) {
+        let Some(queue) = self.table.get_mut(&name) else { return };
+        let Some(first) = queue.requests.front().copied() else {
+            self.table.remove(&name);
+            return;
+        };
+        if had == Some(first) {
+            return;
+        }
+        queue.token = at;
+        if self.recent.len() == RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(Grant { name, token: at, holder: first.by });
+        if first.by.rank != seat.own || self.own.get(&name) != Some(&first.id) {
+            return;
+        }
+        if seat.mutant == Some(Mutant::GrantBeforeUniform) {
+            effects.granted.push((name, at));
+        } else {
+            self.pending.push_back(Pending { name, token: at, id: first.id, marks: None });
+        }
+    }
+
+    /// Whether a grant was delivered since the last [`Replicated::mark`].
+    pub(crate) fn has_unmarked(&self) -> bool {
+        self.pending.back().is_some_and(|pending| pending.marks.is_none())
+    }
+
+    /// Whether a grant waits for a quorum.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// What was granted since the last time stands on everything below these, by rank.
+    pub(crate) fn mark(&mut self, marks: &[DatagramNumber]) {
+        for pending in self.pending.iter_mut().rev().take_while(|pending| pending.marks.is_none()) {
+            pending.marks = Some(marks.to_vec());
+        }
+    }
+
+    /// Shows what a quorum holds by now; `held` says how far it holds each rank's stream.
+    pub(crate) fn show(&mut self, held: impl Fn(usize) -> DatagramNumber, effects: &mut Effects) {
+        while let Some(pending) = self.pending.front() {
+            let is_held =
+                |marks: &Vec<DatagramNumber>| marks.iter().enumerate().all(|(rank, mark)| held(rank) >= *mark);
+            if !pending.marks.as_ref().is_some_and(is_held) {
+                return;
+            }
+            self.show_first(effects);
+        }
+    }
+
+    fn show_first(&mut self, effects: &mut Effects) {
+        let Some(pending) = self.pending.pop_front() else { return };
+        if self.own.get(&pending.name) == Some(&pending.id) {
+            effects.granted.push((pending.name, pending.token));
+        }
+    }
+
+    /// A view begins, whose first message has the number `order`: the same commands were delivered before it everywhere.
+    pub(crate) fn enter(&mut self, seat: &Seat, view: &View, order: u64, effects: &mut Effects) {
+        if view.epoch <= Epoch(1) {
+            self.table.clear();
+        }
+        // What the view before delivered is in the cut: nothing can undo it.
+        while !self.pending.is_empty() {
+            self.show_first(effects);
+        }
+        let at = FencingToken { epoch: view.epoch, number: order.saturating_sub(1) };
+        let names: Vec<TopicName> = self.table.keys().copied().collect();
+        for name in names {
+            let Some(queue) = self.table.get_mut(&name) else { continue };
+            let had = queue.requests.front().copied();
+            if seat.mutant != Some(Mutant::DeadKeepLocks) {
+                queue.requests.retain(|request| view.contains(request.by));
+            }
+            self.advance(seat, name, had, at, effects);
+        }
+        while !self.pending.is_empty() {
+            self.show_first(effects);
+        }
+    }
+
+    /// The latest grants of all locks to all members, the newest last.
+    pub(crate) fn recent(&self) -> impl Iterator<Item = &Grant> {
+        self.recent.iter()
+    }
+
+    /// What it keeps, in entries.
+    pub(crate) fn held(&self) -> usize {
+        let requests: usize = self.table.values().map(|queue| 1 + queue.requests.len()).sum();
+        requests + self.own.len() + self.pending.len() + self.commands.len()
+    }
+
+    // ---- snapshots ------------------------------------------------------------------------------------------------
+
+    /// The table as bytes, for one who joins.
+    pub(crate) fn write(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let word = |bytes: &mut Vec<u8>, word: u64| bytes.extend_from_slice(&word.to_le_bytes());
+        for (name, queue) in &self.table {
+            write_name(name, &mut bytes);
+            let (epoch, number) = (queue.token.epoch.0, queue.token.number);
+            [epoch, number, queue.requests.len() as u64].into_iter().for_each(|value| word(&mut bytes, value));
+            for request in &queue.requests {
+                let by = u64::from(request.by.rank.0) << 32 | u64::from(request.by.incarnation.0);
+                [by, request.id].into_iter().for_each(|value| word(&mut bytes, value));
+            }
+        }
+        bytes
+    }
+
+    /// Begins with another member's table; says whether it made sense.
+    pub(crate) fn take_over(&mut self, mut bytes: &[u8]) -> bool {
+        *self = Self { next_id: self.next_id, ..Self::default() };
+        while !bytes.is_empty() {
+            let Some((name, queue, rest)) = read_queue(bytes) else {
+                self.table.clear();
+                return false;
+            };
+            self.table.insert(name, queue);
+            bytes = rest;
+        }
+        true
+    }
+}
+
+fn read_queue(bytes: &[u8]) -> Option<(TopicName, Queue, &[u8])> {
+    let (name, mut rest) = split_name(bytes)?;
+    let name = TopicName::new(name).ok()?;
+    let mut word = || {
+        let (word, after) = rest.split_first_chunk()?;
+        rest = after;
+        Some(u64::from_le_bytes(*word))
+    };
+    let (epoch, number, count) = (word()?, word()?, word()?);
+    let mut requests = VecDeque::new();
+    for _ in 0..count.min(REQUESTS_MAX as u64) {
+        let (by, id) = (word()?, word()?);
+        let by = Member { rank: Rank((by >> 32) as u16), incarnation: Incarnation(by as u32) };
+        requests.push_back(Request { by, id });
+    }
+    Some((name, Queue { token: FencingToken { epoch: Epoch(epoch), number }, requests }, rest))
+}

@@ -1,0 +1,136 @@
+//! Ricart and Agrawala's algorithm: everybody else must let you go first.
+//!
+//! Lamport's queues all say the same, so most of what keeps them up can be spared. Who wants a lock sends REQUEST with its
+//! Lamport time to all; each answers REPLY at once, unless it has the lock, or wants it and asked earlier (ties by rank):
+//! then it answers when it has done with it. All replies are the permission: 2(N−1) messages an entry, and RELEASE is the
+//! answer that was put off.
+//!
+//! What breaks it is one death, as with Lamport's; the next view has nobody dead to wait for. A holder that comes along from
+//! an earlier view simply does not answer. A reply names the request it answers, because one that was withdrawn may be
+//! answered later.
+//!
+//! Tokens: time × 64 + rank. Each grant's is higher than those before: whoever replied to a request has a later time from
+//! then on. Invariants: 17; requests are served in the order of their times. Source: Ricart and Agrawala (CACM 1981).
+
+use super::lamport::{Stamp, number, of_view};
+use super::{Effects, Exclusion, Seat};
+use crate::control::perfect_link::Letter;
+use crate::mutant::Mutant;
+use crate::view::bit;
+use alloc::collections::BTreeMap;
+use bourdon_wire::records::link_steps::{BUSY, REPLY, REQUEST, TRY};
+use bourdon_wire::{Rank, TopicName};
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Own {
+    /// Neither.
+    #[default]
+    Idle,
+    /// Asks since this time; these have not replied.
+    Asks { time: u64, awaited: u64, tries: bool },
+    /// Has it.
+    Inside,
+}
+
+#[derive(Debug, Default)]
+struct Lock {
+    own: Own,
+    /// Who waits for this member's reply, and the time of the request.
+    deferred: BTreeMap<Rank, u64>,
+}
+
+/// One member's part of it.
+#[derive(Debug, Default)]
+pub(crate) struct RicartAgrawala {
+    time: u64,
+    locks: BTreeMap<TopicName, Lock>,
+}
+
+impl RicartAgrawala {
+    fn look(&mut self, seat: &Seat, name: TopicName, effects: &mut Effects) {
+        let Some(lock) = self.locks.get_mut(&name) else { return };
+        if let Own::Asks { time, awaited: 0, .. } = lock.own {
+            lock.own = Own::Inside;
+            effects.grant(seat, name, number((time, seat.own)));
+        }
+    }
+
+    fn on_request(&mut self, seat: &Seat, name: TopicName, from: Stamp, tries: bool, effects: &mut Effects) {
+        let (time, rank) = from;
+        let reply = Letter { number: time, ..Letter::new(REPLY, name) };
+        let Some(lock) = self.locks.get_mut(&name) else { return effects.send(rank, reply) };
+        let goes_first = match lock.own {
+            Own::Idle => false,
+            Own::Asks { time, .. } => (time, seat.own) < from,
+            Own::Inside => seat.mutant != Some(Mutant::ReplyInside),
+        };
+        match (goes_first, tries) {
+            (false, _) => effects.send(rank, reply),
+            (true, true) => effects.send(rank, Letter { step: BUSY, ..reply }),
+            (true, false) => drop(lock.deferred.insert(rank, time)),
+        }
+    }
+}
+
+impl Exclusion for RicartAgrawala {
+    fn enter(&mut self, _seat: &Seat, held: &[TopicName]) {
+        *self = Self::default();
+        let inside = |name: &TopicName| (*name, Lock { own: Own::Inside, ..Lock::default() });
+        self.locks.extend(held.iter().map(inside));
+    }
+
+    fn told(&mut self, _seat: &Seat, _from: Rank, _name: TopicName) {}
+
+    fn open(&mut self, _seat: &Seat, _effects: &mut Effects) {}
+
+    fn request(&mut self, seat: &Seat, name: TopicName, tries: bool, effects: &mut Effects) {
+        self.time += 1;
+        let awaited = seat.members & !bit(seat.own);
+        self.locks.entry(name).or_default().own = Own::Asks { time: self.time, awaited, tries };
+        let step = if tries { TRY } else { REQUEST };
+        for to in seat.others() {
+            effects.send(to, Letter { number: self.time, ..Letter::new(step, name) });
+        }
+        self.look(seat, name, effects);
+    }
+
+    fn release(&mut self, seat: &Seat, name: TopicName, effects: &mut Effects) {
+        let Some(lock) = self.locks.remove(&name) else { return };
+        let awaiting = lock.deferred.keys().fold(0, |bits, rank| bits | bit(*rank));
+        for to in of_view(seat, awaiting) {
+            let time = lock.deferred.get(&to).copied().unwrap_or_default();
+            effects.send(to, Letter { number: time, ..Letter::new(REPLY, name) });
+        }
+    }
+
+    fn receive(&mut self, seat: &Seat, from: Rank, letter: &Letter, effects: &mut Effects) {
+        let Some(name) = letter.name else { return };
+        match letter.step {
+            REQUEST | TRY => {
+                self.time = self.time.max(letter.number);
+                self.on_request(seat, name, (letter.number, from), letter.step == TRY, effects);
+            }
+            REPLY => {
+                let Some(lock) = self.locks.get_mut(&name) else { return };
+                if let Own::Asks { time, awaited, .. } = &mut lock.own
+                    && *time == letter.number
+                {
+                    *awaited &= !bit(from);
+                    self.look(seat, name, effects);
+                }
+            }
+            BUSY => {
+                let own = self.locks.get(&name).map(|lock| lock.own);
+                if matches!(own, Some(Own::Asks { time, tries: true, .. }) if time == letter.number) {
+                    self.release(seat, name, effects);
+                    effects.busy.push(name);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn held(&self) -> usize {
+        self.locks.values().map(|lock| 1 + lock.deferred.len()).sum::<usize>()
+    }
+}

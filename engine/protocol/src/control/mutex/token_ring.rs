@@ -1,0 +1,192 @@
+//! The token ring: whoever has the token may enter.
+//!
+//! One token for each lock goes round the view, by rank; who gets it and wants the lock keeps it until it has done. Nobody
+//! waits for more than one entry of each other member. The textbook's token circles even when nobody wants it, and is lost
+//! with whoever has it.
+//!
+//! Here it rests where it was used last. Who wants it says WANT to its successor, which says it on, until it comes to the
+//! token; then that moves on round the ring, from member to member, with the set of those who want it. The way of the WANT
+//! and that of the token make up one round, so an entry costs N messages at most, and none while nothing is wanted. A WANT
+//! can't miss the token: both go the same way on links that keep the order. If it comes back to its sender, the token has
+//! been there before it.
+//!
+//! **Regeneration.** A view begins with exactly one token for each lock: with the member that brings the lock along, else
+//! with the oldest member, who waits until all have told what they bring. The one before is void with its epoch.
+//!
+//! Tokens: a count that travels with the token; the oldest member begins a new one where the last it let go had come to.
+//! Invariants: 17; at most N − 1 entries of others between asking and entering.
+//! Source: Le Lann, Distributed Systems: Towards a Formal Approach (1977); Coulouris et al. (2011), §15.2.
+
+use super::{Effects, Exclusion, Seat};
+use crate::control::perfect_link::Letter;
+use crate::mutant::Mutant;
+use crate::view::{bit, ranks};
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use bourdon_wire::records::link_steps::{BUSY, TOKEN, WANT};
+use bourdon_wire::{Rank, TopicName};
+
+#[derive(Clone, Copy, Debug)]
+struct Token {
+    count: u64,
+    /// Bit r: rank r wants it.
+    wants: u64,
+}
+
+#[derive(Debug, Default)]
+struct Lock {
+    token: Option<Token>,
+    /// This member wants it: its request's name, and whether only if it is free.
+    wanted: Option<(u64, bool)>,
+    /// This member has the lock.
+    inside: bool,
+    /// Who wanted it before it was known where the token is.
+    early: u64,
+}
+
+/// One member's part of it.
+#[derive(Debug, Default)]
+pub(crate) struct TokenRing {
+    locks: BTreeMap<TopicName, Lock>,
+    /// No token that begins here counts from less.
+    floor: u64,
+    is_open: bool,
+    next_id: u64,
+}
+
+impl TokenRing {
+    /// The lock as it is known here. At the oldest member a token that is not known to be elsewhere rests.
+    fn lock(&mut self, seat: &Seat, name: TopicName) -> &mut Lock {
+        let rests = self.is_open && seat.own == seat.oldest;
+        let token = rests.then_some(Token { count: self.floor, wants: 0 });
+        self.locks.entry(name).or_insert_with(|| Lock { token, ..Lock::default() })
+    }
+
+    /// Uses the token, passes it on, or lets it rest.
+    fn move_on(&mut self, seat: &Seat, name: TopicName, effects: &mut Effects) {
+        let Some(lock) = self.locks.get_mut(&name) else { return };
+        let Some(token) = lock.token.as_mut().filter(|_| !lock.inside) else { return };
+        token.wants = (token.wants | core::mem::take(&mut lock.early)) & seat.members & !bit(seat.own);
+        if lock.wanted.take().is_some() {
+            lock.inside = true;
+            token.count += 1;
+            return effects.grant(seat, name, token.count);
+        }
+        let token = *token;
+        if token.wants != 0 {
+            lock.token = None;
+            let letter = Letter { number: token.count, other: token.wants, ..Letter::new(TOKEN, name) };
+            effects.send(seat.successor(), letter);
+        } else if seat.own == seat.oldest {
+            // It is here again, as if it had never been away.
+            self.floor = self.floor.max(token.count);
+            self.locks.remove(&name);
+        }
+        self.forget(seat, name);
+    }
+
+    /// Whoever is not the oldest keeps nothing of a lock that is elsewhere.
+    fn forget(&mut self, seat: &Seat, name: TopicName) {
+        let is_blank = |lock: &Lock| lock.token.is_none() && lock.wanted.is_none() && lock.early == 0;
+        if seat.own != seat.oldest && self.locks.get(&name).is_some_and(is_blank) {
+            self.locks.remove(&name);
+        }
+    }
+
+    fn on_want(&mut self, seat: &Seat, name: TopicName, letter: &Letter, effects: &mut Effects) {
+        let asker = letter.rank;
+        if asker == seat.own || seat.members & bit(asker) == 0 {
+            return; // it came round: the token has been here before it
+        }
+        let is_open = self.is_open;
+        let tries = letter.other != 0;
+        let lock = self.lock(seat, name);
+        match &mut lock.token {
+            Some(token) if tries && (lock.inside || token.wants != 0) => {
+                effects.send(asker, Letter { number: letter.number, ..Letter::new(BUSY, name) });
+            }
+            Some(token) => {
+                token.wants |= bit(asker);
+                self.move_on(seat, name, effects);
+            }
+            None if !is_open => lock.early |= bit(asker),
+            None => {
+                effects.send(seat.successor(), *letter);
+                self.forget(seat, name);
+            }
+        }
+    }
+}
+
+impl Exclusion for TokenRing {
+    fn enter(&mut self, _seat: &Seat, held: &[TopicName]) {
+        *self = Self { next_id: self.next_id, ..Self::default() };
+        let here = |name: &TopicName| {
+            (*name, Lock { token: Some(Token { count: 0, wants: 0 }), inside: true, ..Lock::default() })
+        };
+        self.locks.extend(held.iter().map(here));
+    }
+
+    fn told(&mut self, seat: &Seat, _from: Rank, name: TopicName) {
+        if seat.own == seat.oldest && seat.mutant != Some(Mutant::TwoTokens) {
+            self.locks.entry(name).or_default(); // not here
+        }
+    }
+
+    fn open(&mut self, seat: &Seat, effects: &mut Effects) {
+        self.is_open = true;
+        let waiting: Vec<TopicName> = self.locks.iter().filter(|(_, l)| l.early != 0).map(|(name, _)| *name).collect();
+        for name in waiting {
+            let Some(lock) = self.locks.get_mut(&name) else { continue };
+            let early = core::mem::take(&mut lock.early);
+            // What came before all had told goes on its way now.
+            for rank in ranks(early) {
+                self.on_want(seat, name, &Letter { rank, ..Letter::new(WANT, name) }, effects);
+            }
+        }
+    }
+
+    fn request(&mut self, seat: &Seat, name: TopicName, tries: bool, effects: &mut Effects) {
+        self.next_id += 1;
+        let id = self.next_id;
+        let lock = self.lock(seat, name);
+        lock.wanted = Some((id, tries));
+        if lock.token.is_some() {
+            return self.move_on(seat, name, effects);
+        }
+        let want = Letter { rank: seat.own, number: id, other: u64::from(tries), ..Letter::new(WANT, name) };
+        effects.send(seat.successor(), want);
+    }
+
+    fn release(&mut self, seat: &Seat, name: TopicName, effects: &mut Effects) {
+        let Some(lock) = self.locks.get_mut(&name) else { return };
+        (lock.inside, lock.wanted) = (false, None);
+        self.move_on(seat, name, effects);
+        self.forget(seat, name);
+    }
+
+    fn receive(&mut self, seat: &Seat, _from: Rank, letter: &Letter, effects: &mut Effects) {
+        let Some(name) = letter.name else { return };
+        match letter.step {
+            TOKEN => {
+                let lock = self.lock(seat, name);
+                lock.token = Some(Token { count: letter.number, wants: letter.other });
+                self.move_on(seat, name, effects);
+            }
+            WANT => self.on_want(seat, name, letter, effects),
+            BUSY => {
+                let Some(lock) = self.locks.get_mut(&name) else { return };
+                if lock.wanted == Some((letter.number, true)) {
+                    lock.wanted = None;
+                    effects.busy.push(name);
+                    self.forget(seat, name);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn held(&self) -> usize {
+        self.locks.len()
+    }
+}

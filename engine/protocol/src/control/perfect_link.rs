@@ -1,0 +1,225 @@
+//! Perfect links: what one member says to another about locks and leaders arrives, once, in the order it was said.
+//!
+//! The textbook's algorithms for mutual exclusion and election suppose channels that lose nothing, double nothing and keep
+//! the order; Lamport's is wrong without the last. Datagrams promise none of it. The group's own stream would, but at the
+//! price of everybody hearing what is meant for one.
+//!
+//! So each pair of members numbers what it says to each other, from 1 in each epoch. What was not acknowledged is said
+//! again, all of it from the first that is missing, after [`RETRY_NS`] and then ever less often; what comes out of turn is
+//! dropped, because it will come again. An acknowledgement rides along with whatever goes the other way, or goes alone at
+//! the end of the step.
+//!
+//! Invariants: within an epoch a receiver takes a sender's messages in order, without holes and once each; nothing crosses
+//! an epoch, because the datagram's header names it and both ends begin anew with it. Bounds: [`AHEAD`] messages under way
+//! to a peer; what waits behind them is bounded by what is said at all: a few messages for each name.
+//! Source: FIFO perfect point-to-point links, Cachin, Guerraoui and Rodrigues (2011), §2.4 and §3.9.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use bourdon_wire::records::{Link, link_steps};
+use bourdon_wire::{Epoch, Instant, Rank, TopicName};
+
+/// Messages under way to one peer: few enough for any socket buffer, enough to say some names' state at a new view.
+const AHEAD: usize = 64;
+/// When a message is said again for the first time: a local network's round trip many times over, and short beside what a
+/// view change takes, since whoever enters the next view a little later has missed what was said to it.
+const RETRY_NS: u64 = 1_000_000;
+/// And at the latest: a peer that does not answer for so long is about to leave the view.
+const RETRY_MAX_NS: u64 = 32_000_000;
+
+/// One message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Letter {
+    /// One of [`link_steps`].
+    pub(crate) step: u16,
+    pub(crate) rank: Rank,
+    pub(crate) number: u64,
+    pub(crate) epoch: Epoch,
+    pub(crate) other: u64,
+    pub(crate) name: Option<TopicName>,
+}
+
+impl Letter {
+    /// A step about a name, with nothing else in it.
+    pub(crate) fn new(step: u16, name: TopicName) -> Self {
+        Self { name: Some(name), ..Self::bare(step) }
+    }
+
+    /// A step by itself.
+    pub(crate) fn bare(step: u16) -> Self {
+        Self { step, rank: Rank(0), number: 0, epoch: Epoch(0), other: 0, name: None }
+    }
+}
+
+/// Two members' conversation, at one end.
+#[derive(Debug)]
+struct Peer {
+    /// The number of the first message in `unacknowledged`.
+    first: u64,
+    unacknowledged: VecDeque<Letter>,
+    /// How many of them have been said since the last pause.
+    said: usize,
+    retry_at: Instant,
+    retry_ns: u64,
+    /// The number of the next message to take.
+    next: u64,
+    owes_ack: bool,
+}
+
+impl Default for Peer {
+    fn default() -> Self {
+        Self {
+            first: 1,
+            unacknowledged: VecDeque::new(),
+            said: 0,
+            retry_at: Instant::NEVER,
+            retry_ns: RETRY_NS,
+            next: 1,
+            owes_ack: false,
+        }
+    }
+}
+
+/// One member's ends of all its links.
+#[derive(Debug)]
+pub(crate) struct PerfectLinks {
+    peers: Vec<Peer>,
+    /// By step: messages said for the first time.
+    sent: [u64; link_steps::END as usize],
+    /// Said again, or only acknowledged.
+    overhead: u64,
+    is_idle: bool,
+}
+
+impl PerfectLinks {
+    pub(crate) fn new(members: usize) -> Self {
+        let peers = (0..members).map(|_| Peer::default()).collect();
+        Self { peers, sent: [0; link_steps::END as usize], overhead: 0, is_idle: true }
+    }
+
+    /// A new epoch: what was said in the last is void.
+    pub(crate) fn enter(&mut self) {
+        self.peers.iter_mut().for_each(|peer| *peer = Peer::default());
+        self.is_idle = true;
+    }
+
+    /// Messages of a step said so far.
+    pub(crate) fn sent(&self, step: u16) -> u64 {
+        self.sent.get(usize::from(step)).copied().unwrap_or(0)
+    }
+
+    /// Datagrams that only acknowledged, or said again what had been said.
+    pub(crate) fn overhead(&self) -> u64 {
+        self.overhead
+    }
+
+    /// Messages not acknowledged yet.
+    pub(crate) fn held(&self) -> usize {
+        self.peers.iter().map(|peer| peer.unacknowledged.len()).sum()
+    }
+
+    /// Says something to a peer; it goes out with the next [`PerfectLinks::transmit`].
+    pub(crate) fn send(&mut self, to: Rank, letter: Letter) {
+        let Some(peer) = self.peers.get_mut(to.index()) else { return };
+        peer.unacknowledged.push_back(letter);
+        self.is_idle = false;
+        if let Some(count) = self.sent.get_mut(usize::from(letter.step)) {
+            *count += 1;
+        }
+    }
+
+    /// Takes in what a peer said; the message, if it is the next one.
+    pub(crate) fn receive(&mut self, now: Instant, from: Rank, record: &Link, name: Option<&str>) -> Option<Letter> {
+        let peer = self.peers.get_mut(from.index())?;
+        // No more can be acknowledged than was said.
+        let most = peer.first + peer.said as u64;
+        let acknowledged = record.acknowledged.get().min(most);
+        if acknowledged > peer.first {
+            let count = (acknowledged - peer.first) as usize;
+            peer.unacknowledged.drain(..count);
+            (peer.first, peer.said) = (acknowledged, peer.said - count);
+            peer.retry_ns = RETRY_NS;
+            peer.retry_at = if peer.said == 0 { Instant::NEVER } else { now + RETRY_NS };
+            self.is_idle = false; // more may go out now
+        }
+        let sequence = record.sequence.get();
+        if sequence == 0 {
+            return None;
+        }
+        peer.owes_ack = true;
+        self.is_idle = false;
+        if sequence != peer.next {
+            return None;
+        }
+        peer.next += 1;
+        Some(Letter {
+            step: record.step.get(),
+            rank: Rank(record.rank.get()),
+            number: record.number.get(),
+            epoch: Epoch(record.epoch.get()),
+            other: record.other.get(),
+            name: name.and_then(|name| TopicName::new(name).ok()),
+        })
+    }
+
+    /// When something must be said again.
+    pub(crate) fn due(&self) -> Instant {
+        self.peers.iter().map(|peer| peer.retry_at).min().unwrap_or(Instant::NEVER)
+    }
+
+    /// Whether [`PerfectLinks::transmit`] has nothing to do before [`PerfectLinks::due`].
+    #[inline]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.is_idle
+    }
+
+    /// Says what is new, what must be said again, and what came.
+    pub(crate) fn transmit(&mut self, now: Instant, mut say: impl FnMut(Rank, &Link, Option<&TopicName>)) {
+        self.is_idle = true;
+        for (rank, peer) in self.peers.iter_mut().enumerate() {
+            if now >= peer.retry_at {
+                self.overhead += peer.said as u64;
+                peer.said = 0;
+                peer.retry_ns = (2 * peer.retry_ns).min(RETRY_MAX_NS);
+            }
+            let rank = Rank(rank as u16);
+            let fresh = peer.unacknowledged.len().min(AHEAD);
+            for place in peer.said..fresh {
+                let letter = &peer.unacknowledged[place];
+                say(rank, &letter.record(peer.first + place as u64, peer.next), letter.name.as_ref());
+                peer.owes_ack = false;
+            }
+            if fresh > peer.said {
+                (peer.said, peer.retry_at) = (fresh, now + peer.retry_ns);
+            }
+            if core::mem::take(&mut peer.owes_ack) {
+                self.overhead += 1;
+                say(rank, &Link { acknowledged: peer.next.into(), ..NOTHING }, None);
+            }
+        }
+    }
+}
+
+const NOTHING: Link = Link {
+    sequence: zerocopy::little_endian::U64::new(0),
+    acknowledged: zerocopy::little_endian::U64::new(0),
+    step: zerocopy::little_endian::U16::new(link_steps::NONE),
+    rank: zerocopy::little_endian::U16::new(0),
+    number: zerocopy::little_endian::U64::new(0),
+    epoch: zerocopy::little_endian::U64::new(0),
+    other: zerocopy::little_endian::U64::new(0),
+};
+
+impl Letter {
+    fn record(&self, sequence: u64, acknowledged: u64) -> Link {
+        Link {
+            sequence: sequence.into(),
+            acknowledged: acknowledged.into(),
+            step: self.step.into(),
+            rank: self.rank.0.into(),
+            number: self.number.into(),
+            epoch: self.epoch.0.into(),
+            other: self.other.into(),
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! Locks and elections of a process: what `control/mutex.rs` and `control/election.rs` need of views, links and the stream.
+//!
+//! A view begins with everybody telling everybody what it brings along (`begin_coordination`, `on_link`); requests go out
+//! once all have told. Letters go over perfect links, replicated locks' commands as messages of the group's own among the
+//! others. Whoever can't reach a quorum is fenced off, also while a view change stands still.
+
+use super::{Process, Standing};
+use crate::config::{Config, Order};
+use crate::control::coordination::{
+    Coordination, CoordinationRefusal, FencingToken, Leadership, LockId, LockStanding, Loss, MutexKind, NEWS_MAX, Part,
+    Patience,
+};
+use crate::control::election::Elections;
+use crate::control::mutex::replicated::{Command, Grant};
+use crate::control::mutex::{Mutex, Seat};
+use crate::control::perfect_link::{Letter, PerfectLinks};
+use crate::counters::Counter;
+use crate::data::pack::Outgoing;
+use crate::event::Delivery;
+use crate::mutant::Mutant;
+use crate::outbox::Destination;
+use crate::view::bit;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use bourdon_wire::records::{Link, link_steps};
+use bourdon_wire::{ClientId, ClientTag, Instant, Kind, OrderNumber, Rank, Sequence, TopicName};
+use zerocopy::IntoBytes;
+
+/// Everything a process keeps of locks and elections.
+#[derive(Debug)]
+pub(super) struct Coordinator {
+    links: PerfectLinks,
+    mutex: Mutex,
+    elections: Elections,
+    news: VecDeque<Coordination>,
+    /// Bit r: rank r has said all that it brings into this view.
+    told: u64,
+    /// A command was delivered, and others wait to hear that it is held.
+    owes_row: bool,
+    /// Commands published so far.
+    commands: u64,
+}
+
+impl Coordinator {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            links: PerfectLinks::new(usize::from(config.members)),
+            mutex: Mutex::new(config.mutex),
+            elections: Elections::new(config.election),
+            news: VecDeque::new(),
+            told: 0,
+            owes_row: false,
+            commands: 0,
+        }
+    }
+
+    /// Whether there is something to say.
+    #[inline]
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        !self.links.is_idle() || now >= self.links.due() || self.mutex.table().is_some_and(|t| t.command().is_some())
+    }
+
+    pub(super) fn due(&self) -> Instant {
+        self.links.due().min(self.mutex.due())
+    }
+
+    /// Ends what has waited long enough; what must be said again goes out with the next transmission.
+    pub(super) fn tend(&mut self, now: Instant) {
+        if now >= self.mutex.due() {
+            self.mutex.tend(now);
+            self.collect();
+        }
+    }
+
+    /// A message of the group's own is for this, and for nobody else.
+    #[cold]
+    pub(super) fn takes(&mut self, tag: ClientTag, delivery: &Delivery<'_>) -> bool {
+        if tag.client() != ClientId::GROUP {
+            return false;
+        }
+        if let (Some(order), Some(command)) = (delivery.order, Command::read(delivery.payload)) {
+            self.owes_row = true;
+            let at = FencingToken { epoch: delivery.epoch, number: order.0 };
+            self.mutex.deliver(delivery.sender, at, &command);
+            self.collect();
+        }
+        true
+    }
+
+    /// Moves letters and news on.
+    fn collect(&mut self) {
+        for (to, letter) in self.mutex.take_letters().into_iter().chain(self.elections.take_letters()) {
+            self.links.send(to, letter);
+        }
+        let locks = self.mutex.news.drain(..).map(|(id, news)| Coordination::Lock(id, news));
+        self.news.extend(locks.chain(self.elections.news.drain(..)));
+        self.news.truncate(NEWS_MAX);
+    }
+
+    /// The replicated table, for one who joins.
+    pub(super) fn table(&self) -> Vec<u8> {
+        self.mutex.table().map(|table| table.write()).unwrap_or_default()
+    }
+
+    /// Begins with another member's table.
+    pub(super) fn take_over(&mut self, bytes: &[u8]) {
+        if let Some(table) = self.mutex.replicated() {
+            table.take_over(bytes);
+        }
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.links.held() + self.mutex.held() + self.elections.held() + self.news.len()
+    }
+
+    fn fence(&mut self, why: Loss) {
+        self.mutex.fence(why);
+        self.elections.fence(why);
+        self.collect();
+    }
+}
+
+impl Process {
+    // ---- the application ------------------------------------------------------------------------------------------
+
+    /// Asks for a lock; [`Process::poll_coordination`] says when it is granted, or why not, and when it is lost.
+    ///
+    /// # Errors
+    /// If nothing can be asked for now.
+    pub fn lock(&mut self, name: TopicName, patience: Patience) -> Result<LockId, CoordinationRefusal> {
+        self.may_coordinate()?;
+        let is_ordered = self.config.order == Order::Total && !self.config.reliability.is_lossy();
+        if self.config.mutex == MutexKind::Replicated && !is_ordered {
+            return Err(CoordinationRefusal::NeedsTotalOrder);
+        }
+        let id = self.coordination.mutex.lock(name, patience)?;
+        self.coordination.collect();
+        Ok(id)
+    }
+
+    /// Gives a lock back, or no longer waits for it; says whether there was such a request. Nothing more is said of it.
+    pub fn unlock(&mut self, id: LockId) -> bool {
+        let found = self.coordination.mutex.unlock(id);
+        self.coordination.collect();
+        found
+    }
+
+    /// Where a request for a lock stands; `None` once it is over.
+    pub fn lock_standing(&self, id: LockId) -> Option<LockStanding> {
+        self.coordination.mutex.standing(id)
+    }
+
+    /// Takes part in an election; [`Process::poll_coordination`] says who leads, now and whenever that changes.
+    ///
+    /// # Errors
+    /// If it can't be taken part in now.
+    pub fn elect(&mut self, name: TopicName, part: Part) -> Result<(), CoordinationRefusal> {
+        self.may_coordinate()?;
+        self.coordination.elections.take_part(name, part)?;
+        self.coordination.collect();
+        Ok(())
+    }
+
+    /// Leads no more, if it did, and does not stand any more; it still hears who leads.
+    pub fn resign(&mut self, name: TopicName) {
+        self.coordination.elections.resign(name);
+        self.coordination.collect();
+    }
+
+    /// Resigns, and hears no more of an election.
+    pub fn leave_election(&mut self, name: TopicName) {
+        self.coordination.elections.leave(name);
+        self.coordination.collect();
+    }
+
+    /// Who leads an election that this process has a part in, if anybody.
+    pub fn leader(&self, name: &TopicName) -> Option<Leadership> {
+        self.coordination.elections.leader(name)
+    }
+
+    /// The next news of locks and elections, if there is any.
+    #[inline]
+    pub fn poll_coordination(&mut self) -> Option<Coordination> {
+        self.coordination.news.pop_front()
+    }
+
+    fn may_coordinate(&self) -> Result<(), CoordinationRefusal> {
+        match self.standing {
+            Standing::Member if self.no_majority || !self.reaches_quorum() => Err(CoordinationRefusal::NoMajority),
+            Standing::Member => Ok(()),
+            Standing::Forming => Err(CoordinationRefusal::Forming),
+            Standing::Outside | Standing::Following | Standing::Gone => Err(CoordinationRefusal::Outside),
+        }
+    }
+
+    // ---- looking in -----------------------------------------------------------------------------------------------
+
+    /// The locks this process holds.
+    pub fn locks_held(&self) -> impl Iterator<Item = (&TopicName, FencingToken)> {
+        self.coordination.mutex.holds()
+    }
+
+    /// Whether any request of this process for a lock is under way or granted.
+    pub fn has_lock_requests(&self) -> bool {
+        self.coordination.mutex.is_busy()
+    }
+
+    /// The elections this process leads.
+    pub fn leads(&self) -> impl Iterator<Item = (&TopicName, FencingToken)> {
+        self.coordination.elections.leads()
+    }
+
+    /// The elections this process has a part in, and who leads them.
+    pub fn elections(&self) -> impl Iterator<Item = (&TopicName, Option<Leadership>)> {
+        self.coordination.elections.all()
+    }
+
+    /// The latest grants of replicated locks to whomever, the newest last.
+    pub fn lock_grants(&self) -> impl Iterator<Item = &Grant> {
+        self.coordination.mutex.table().into_iter().flat_map(|table| table.recent())
+    }
+
+    /// How many messages of a kind ([`link_steps`]) this process has said to others about locks and elections.
+    pub fn letters_sent(&self, step: u16) -> u64 {
+        self.coordination.links.sent(step)
+    }
+
+    /// How many commands of replicated locks it has published.
+    pub fn lock_commands(&self) -> u64 {
+        self.coordination.commands
+    }
+
+    // ---- the view -------------------------------------------------------------------------------------------------
+
+    /// A view begins, here with what this member brings along.
+    pub(super) fn begin_coordination(&mut self, order: OrderNumber) {
+        let is_member = self.standing == Standing::Member;
+        let Some(own) = self.config.rank() else { return };
+        let (view, coordination) = (&self.data.view, &mut self.coordination);
+        let seat = Seat::new(own, view, self.config.mutant);
+        coordination.links.enter();
+        coordination.told = bit(own);
+        coordination.mutex.enter(seat.clone(), view, order.0, is_member);
+        if !is_member {
+            return coordination.collect();
+        }
+        coordination.elections.enter(seat.clone(), view);
+        let is_replicated = self.config.mutex == MutexKind::Replicated;
+        let held = coordination.mutex.holds().filter(|_| !is_replicated);
+        let mut letters: Vec<Letter> = held.map(|(name, _)| Letter::new(link_steps::HOLDS, *name)).collect();
+        letters.extend(coordination.elections.tell());
+        letters.push(Letter::bare(link_steps::TOLD));
+        for to in seat.others() {
+            letters.iter().for_each(|letter| coordination.links.send(to, *letter));
+        }
+        coordination.collect();
+        coordination.elections.suspect(self.detector.suspects());
+        self.open_coordination();
+    }
+
+    /// Once every member has told what it brings, requests go out.
+    fn open_coordination(&mut self) {
+        let coordination = &mut self.coordination;
+        if coordination.told & self.data.view.bits() == self.data.view.bits() {
+            coordination.mutex.open();
+            coordination.elections.open();
+            coordination.collect();
+        }
+    }
+
+    /// Out of the view.
+    pub(super) fn end_coordination(&mut self) {
+        let coordination = &mut self.coordination;
+        coordination.mutex.removed();
+        coordination.elections.removed();
+        coordination.collect();
+        coordination.links.enter();
+    }
+
+    /// Whether a quorum of the view is not suspected.
+    fn reaches_quorum(&self) -> bool {
+        let view = &self.data.view;
+        let own = self.config.rank().map_or(0, bit);
+        view.is_quorum(view.bits() & (!self.detector.suspects() | own))
+    }
+
+    /// Who can't reach a quorum has no lock and leads nothing, whether a ballot is under way or not.
+    pub(super) fn note_suspects(&mut self) {
+        if self.standing != Standing::Member {
+            return;
+        }
+        if !self.reaches_quorum() {
+            self.fence(Loss::NoMajority);
+        }
+        self.coordination.elections.suspect(self.detector.suspects());
+        self.coordination.collect();
+    }
+
+    pub(super) fn fence(&mut self, why: Loss) {
+        if self.config.mutant != Some(Mutant::HolderNotFenced) {
+            self.coordination.fence(why);
+        }
+    }
+
+    // ---- the others -----------------------------------------------------------------------------------------------
+
+    /// A member of this view said something.
+    pub(super) fn on_link(&mut self, now: Instant, from: Rank, body: &[u8]) {
+        let Some((record, name)) = Link::read_all(body) else { return };
+        if self.standing != Standing::Member {
+            return;
+        }
+        let coordination = &mut self.coordination;
+        let Some(letter) = coordination.links.receive(now, from, record, name) else { return };
+        match (letter.step, letter.name) {
+            (link_steps::TOLD, _) => {
+                coordination.told |= bit(from);
+                coordination.elections.told(from);
+                self.open_coordination();
+            }
+            (link_steps::HOLDS, Some(name)) => coordination.mutex.told(from, name),
+            (link_steps::REQUEST..link_steps::ELECTION, _) => coordination.mutex.receive(from, &letter),
+            _ => coordination.elections.receive(from, &letter),
+        }
+        self.coordination.collect();
+    }
+
+    /// Says what is due.
+    #[cold]
+    pub(super) fn coordinate(&mut self, now: Instant) {
+        self.publish_commands(now);
+        let Self { coordination, presence, outbox, counters, standing, .. } = self;
+        if *standing != Standing::Member {
+            return coordination.links.enter();
+        }
+        let mut space = [0; 1 + bourdon_wire::NAME_MAX_BYTES];
+        coordination.links.transmit(now, |rank, record, name| {
+            let length = name.map_or(0, TopicName::wire_bytes);
+            if let Some(name) = name {
+                name.write(&mut space[..length]);
+            }
+            let to = presence.address(rank).map_or(Destination::Group, Destination::Peer);
+            outbox.record(now, to, Kind::Link, [record.as_bytes(), &space[..length]], counters);
+        });
+        let links = &coordination.links;
+        let sum = |steps: core::ops::Range<u16>| steps.map(|step| links.sent(step)).sum::<u64>();
+        let locks = sum(link_steps::REQUEST..link_steps::ELECTION) + coordination.commands;
+        counters.set(Counter::LockMessages, locks);
+        counters.set(Counter::LockEntries, coordination.mutex.entries());
+        counters.set(Counter::ElectionMessages, sum(link_steps::ELECTION..link_steps::ACCEPTED));
+        counters.set(Counter::ElectionsWon, coordination.elections.won());
+        counters.set(Counter::LinkOverhead, links.overhead());
+    }
+
+    // ---- the total order ------------------------------------------------------------------------------------------
+
+    fn publish_commands(&mut self, now: Instant) {
+        loop {
+            let Some(command) = self.coordination.mutex.table().and_then(|table| table.command()) else { return };
+            let bytes = command.write();
+            let tag = ClientTag::new(ClientId::GROUP, Sequence(0));
+            let outgoing = Outgoing { client: Some(tag), ..Outgoing::default() };
+            if self.try_publish(now, &outgoing, &bytes).is_err() {
+                return;
+            }
+            self.coordination.commands += 1;
+            if let Some(table) = self.coordination.mutex.replicated() {
+                table.published();
+            }
+        }
+    }
+
+    /// Messages were delivered: if commands were among them, what they granted waits for a quorum from here on.
+    #[inline]
+    pub(super) fn note_commands(&mut self, now: Instant) {
+        if core::mem::take(&mut self.coordination.owes_row) {
+            self.mark_commands(now);
+        }
+    }
+
+    #[cold]
+    fn mark_commands(&mut self, now: Instant) {
+        // Whoever waits for a quorum waits for this row, whatever the group's level.
+        let is_open = self.data.end.is_open();
+        if let Some(outbound) = self.data.outbound.as_mut().filter(|_| is_open) {
+            outbound.ack.due = now;
+        }
+        let marks = self.data.marks();
+        self.data.note_sequencer_holds(&marks);
+        if let Some(table) = self.coordination.mutex.replicated().filter(|table| table.has_unmarked()) {
+            table.mark(&marks);
+        }
+        self.settle_grants();
+    }
+
+    /// Shows the grants that a quorum holds by now.
+    #[inline]
+    pub(super) fn settle_grants(&mut self) {
+        if self.coordination.mutex.table().is_some_and(|table| table.is_waiting()) {
+            let data = &self.data;
+            self.coordination.mutex.show_grants(|rank| data.held_by_quorum(Rank(rank as u16)));
+            self.coordination.collect();
+        }
+    }
+}
