@@ -4,7 +4,9 @@
 //! is left out.
 
 use serde_json::Value;
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 fn bench(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bourdon-bench"));
@@ -63,4 +65,45 @@ fn a_peer_that_is_not_installed_is_named_with_its_package() {
         assert_eq!(output.status.code(), Some(2), "{talk}");
         assert!(talk.contains(&format!("apt-get install {package}")) && output.stdout.is_empty(), "{talk}");
     }
+}
+
+/// Waits until something holds; a host that is busy may need a while.
+fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE, "it never came to pass: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Processes that were told of a folder, save those that are still about to become another.
+fn processes_in(folder: &Path) -> usize {
+    let folder = folder.to_string_lossy();
+    let processes = std::fs::read_dir("/proc").expect("there are processes").flatten();
+    let commands = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    let commands = commands.map(|command| String::from_utf8_lossy(&command).into_owned());
+    commands.filter(|command| command.contains(&*folder) && !command.starts_with("setpriv")).count()
+}
+
+#[test]
+fn nothing_is_left_of_a_measurement_that_is_killed() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bourdon-bench"));
+    command.args(["lock", "--peer", "etcd"]).env("TMPDIR", folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut measurement = command.spawn().expect("the bench starts");
+    // Three servers, and who removes their files.
+    let (mut ended, mut begun) = (false, false);
+    while !ended && !begun {
+        (ended, begun) = (measurement.try_wait().expect("it can be asked").is_some(), processes_in(folder.path()) == 4);
+        std::thread::yield_now();
+    }
+    let _ = measurement.kill(); // it may have ended
+    measurement.wait().expect("it ends");
+    if ended {
+        eprintln!("skipped: etcd is not installed, or the folder for temporary files is on no disk");
+        return;
+    }
+    wait_until("its servers are gone", || processes_in(folder.path()) == 0);
+    wait_until("its files are gone", || folder.path().read_dir().is_ok_and(|mut files| files.next().is_none()));
 }

@@ -12,8 +12,7 @@
 use super::{Limits, Round};
 use crate::Failure;
 use crate::row::histogram;
-use std::sync::Barrier;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Barrier, Mutex, PoisonError};
 use std::time::Instant;
 
 /// Entries of each client before any are counted: connections are made, scripts loaded, memory touched.
@@ -36,6 +35,24 @@ struct Entry {
     left_ns: u64,
 }
 
+/// Entries begun so far.
+#[derive(Default)]
+struct Entries(Mutex<u64>);
+
+impl Entries {
+    /// Counts another one.
+    fn one_more(&self) -> u64 {
+        let mut begun = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *begun = begun.saturating_add(1);
+        *begun
+    }
+
+    /// Lets nobody begin one any more.
+    fn end(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = u64::MAX;
+    }
+}
+
 /// Lets clients acquire and release with no pause until there were enough entries or it took long enough.
 pub(crate) fn take_turns<C: Client>(mut clients: Vec<C>, limits: &Limits) -> Result<Round, Failure> {
     for client in &mut clients {
@@ -44,7 +61,7 @@ pub(crate) fn take_turns<C: Client>(mut clients: Vec<C>, limits: &Limits) -> Res
             client.release()?;
         }
     }
-    let (begun, together, epoch) = (AtomicU64::new(0), Barrier::new(clients.len()), Instant::now());
+    let (begun, together, epoch) = (Entries::default(), Barrier::new(clients.len()), Instant::now());
     let entries: Result<Vec<Vec<Entry>>, Failure> = std::thread::scope(|scope| {
         let (begun, together) = (&begun, &together);
         let threads: Vec<_> = clients
@@ -55,7 +72,7 @@ pub(crate) fn take_turns<C: Client>(mut clients: Vec<C>, limits: &Limits) -> Res
                     together.wait();
                     let entries = enter(index, client, limits, begun, epoch);
                     if entries.is_err() {
-                        begun.store(limits.entries, Ordering::Relaxed); // the others need not go on
+                        begun.end(); // the others need not go on
                     }
                     entries
                 })
@@ -71,12 +88,12 @@ fn enter(
     index: usize,
     client: &mut impl Client,
     limits: &Limits,
-    begun: &AtomicU64,
+    begun: &Entries,
     epoch: Instant,
 ) -> Result<Vec<Entry>, Failure> {
     let now_ns = || epoch.elapsed().as_nanos() as u64;
     let (mut entries, deadline) = (Vec::new(), Instant::now() + limits.duration);
-    while begun.fetch_add(1, Ordering::Relaxed) < limits.entries && Instant::now() < deadline {
+    while begun.one_more() <= limits.entries && Instant::now() < deadline {
         let asked_ns = now_ns();
         client.acquire()?;
         let got_ns = now_ns();
@@ -96,8 +113,8 @@ fn judge(mut entries: Vec<Entry>) -> Result<Round, Failure> {
     let mut acquire = histogram();
     entries.iter().for_each(|entry| acquire.saturating_record(entry.got_ns - entry.asked_ns));
     let overtaken = entries.iter().enumerate().map(|(index, entry)| {
-        let between = entries[..index].iter().rev().take_while(|other| other.got_ns > entry.asked_ns);
-        between.filter(|other| other.client != entry.client).count() as u64
+        // None of them is its own: it asks again when it has given back.
+        entries[..index].iter().rev().take_while(|other| other.got_ns > entry.asked_ns).count() as u64
     });
     Ok(Round { max_overtaken: overtaken.max(), acquire, messages_per_entry: None })
 }
