@@ -13,8 +13,8 @@ use crate::scratch::Storage;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// The heartbeat and the election timeout of the tuned cluster, in milliseconds: the smallest with which servers on one
-/// loaded host still keep their leader.
+/// The heartbeat and the election timeout of the tuned cluster, in milliseconds: all a tenth of what is delivered, so that
+/// as many heartbeats must be missed.
 const TUNED_MS: (u32, u32) = (10, 100);
 /// How often a survivor is asked.
 const ASK_EVERY: Duration = Duration::from_millis(1);
