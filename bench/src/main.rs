@@ -9,13 +9,19 @@
 
 mod corosync;
 mod detect;
+mod elect;
+mod etcd;
 mod fanout;
 mod hosts;
 mod latency;
+mod lock;
 mod part;
 mod raw;
+mod redis;
 mod ring;
 mod row;
+mod scratch;
+mod server;
 mod threaded;
 mod throughput;
 mod total_order;
@@ -44,6 +50,10 @@ enum Command {
     TotalOrder(Settings),
     /// From a fault to a view without its victim, by each detector
     Detect(detect::Settings),
+    /// From asking for a lock to having it, beside etcd and Redis
+    Lock(lock::Settings),
+    /// From a leader's death to the next leader, beside etcd
+    Elect(elect::Settings),
     /// The rings between threads
     Ring(Settings),
     /// One end of a measurement; the harness starts these itself
@@ -178,6 +188,8 @@ fn main() -> ExitCode {
         Command::TotalOrder(settings) => total_order::run(&settings),
         Command::Ring(settings) => ring::run(&settings),
         Command::Detect(settings) => detect::run(&settings),
+        Command::Lock(settings) => lock::run(&settings),
+        Command::Elect(settings) => elect::run(&settings),
         Command::DetectMember => detect::member(),
         Command::Part => part::run(play),
     };

@@ -52,7 +52,7 @@ impl Ratio {
         rounds
     }
 
-    fn object(&self) -> Value {
+    pub(crate) fn object(&self) -> Value {
         let rounds = self.sorted();
         json!({
             "what": self.what,
@@ -61,6 +61,13 @@ impl Ratio {
             "max": rounds.last(),
             "rounds": self.rounds,
         })
+    }
+
+    /// A line of it, if there were rounds.
+    pub(crate) fn text(&self) -> Option<String> {
+        let rounds = self.sorted();
+        let (least, most) = (rounds.first()?, rounds.last()?);
+        Some(format!("{}: {:.3}× [{least:.3}..{most:.3}]", self.what, rounds[rounds.len() / 2]))
     }
 }
 
@@ -121,11 +128,7 @@ pub(crate) fn show(settings: &Settings, rows: &[Row], ratios: &[Ratio]) -> Resul
             "what", "system", "count", "lost", "per second", "p50 µs", "p90", "p99", "p99.9", "max", "cpu ns"
         );
         rows.iter().for_each(|row| println!("{}", row.text()));
-        for ratio in ratios {
-            let rounds = ratio.sorted();
-            let (Some(least), Some(most)) = (rounds.first(), rounds.last()) else { continue };
-            println!("{}: {:.3}× [{least:.3}..{most:.3}]", ratio.what, rounds[rounds.len() / 2]);
-        }
+        ratios.iter().filter_map(Ratio::text).for_each(|line| println!("{line}"));
     }
     let bourdon = rows.iter().filter(|row| row.system == "bourdon").find_map(|row| row.latency.as_ref());
     match (&settings.hgrm, bourdon) {

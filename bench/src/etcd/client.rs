@@ -1,0 +1,161 @@
+//! What is said to an etcd server: the few calls that are measured, over one connection that stays open.
+//!
+//! etcd is spoken to by gRPC. Its messages are declared here by hand, with only the fields that are looked at, so that no
+//! compiler for its protocol files is needed; decoding skips the others. The field numbers are those of etcd's public
+//! `rpc.proto` and `v3lock.proto`.
+//!
+//! A client belongs to one thread and runs a single-threaded executor in it: a call begins and ends on the caller's
+//! thread, and no hand-over between threads is measured.
+
+use crate::Failure;
+use prost::Message;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+use tonic::client::Grpc;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use tonic_prost::ProstCodec;
+
+#[derive(Clone, PartialEq, Message)]
+struct Header {
+    #[prost(uint64, tag = "2")]
+    member_id: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Empty {}
+
+/// What a server knows of its cluster.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Standing {
+    #[prost(message, optional, tag = "1")]
+    header: Option<Header>,
+    /// 0 while it knows none.
+    #[prost(uint64, tag = "4")]
+    pub(crate) leader: u64,
+    #[prost(uint64, tag = "5")]
+    pub(crate) log_index: u64,
+    #[prost(uint64, tag = "7")]
+    pub(crate) applied_index: u64,
+}
+
+impl Standing {
+    /// The server that says so.
+    pub(crate) fn id(&self) -> u64 {
+        self.header.as_ref().map_or(0, |header| header.member_id)
+    }
+
+    pub(crate) fn leads(&self) -> bool {
+        self.leader != 0 && self.leader == self.id()
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PutRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LeaseGrantRequest {
+    #[prost(int64, tag = "1")]
+    ttl_s: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LeaseGrantResponse {
+    #[prost(int64, tag = "2")]
+    id: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LockRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    name: Vec<u8>,
+    #[prost(int64, tag = "2")]
+    lease: i64,
+}
+
+/// A lock that is held: what is given back to release it.
+#[derive(Clone, PartialEq, Message)]
+struct LockResponse {
+    #[prost(bytes = "vec", tag = "2")]
+    key: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct UnlockRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    key: Vec<u8>,
+}
+
+/// A connection to one server, with the executor that drives it.
+pub(crate) struct Client {
+    // Before the executor: what is dropped may want to be inside it.
+    grpc: Grpc<Channel>,
+    executor: Runtime,
+}
+
+impl Client {
+    /// A connection that is made at the first call, and again when it was lost.
+    pub(crate) fn new(server: SocketAddr) -> Result<Self, Failure> {
+        let unusable = |error: &dyn std::fmt::Display| Failure::Unusable(format!("no client for etcd: {error}"));
+        let executor = Builder::new_current_thread().enable_all().build().map_err(|error| unusable(&error))?;
+        let endpoint = Endpoint::from_shared(format!("http://{server}")).map_err(|error| unusable(&error))?;
+        let channel = {
+            let _inside = executor.enter();
+            endpoint.connect_lazy()
+        };
+        Ok(Self { grpc: Grpc::new(channel), executor })
+    }
+
+    /// One call, given up after `patience`.
+    fn call<Q, R>(&mut self, path: &'static str, request: Q, patience: Duration) -> Result<R, Status>
+    where
+        Q: Message + 'static,
+        R: Message + Default + 'static,
+    {
+        let grpc = &mut self.grpc;
+        self.executor.block_on(async {
+            let answer = async {
+                grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+                let path = path.parse().expect("the paths are valid");
+                grpc.unary(tonic::Request::new(request), path, ProstCodec::<Q, R>::default()).await
+            };
+            match tokio::time::timeout(patience, answer).await {
+                Ok(answer) => answer.map(tonic::Response::into_inner),
+                Err(_) => Err(Status::new(Code::DeadlineExceeded, format!("{path}: no answer within {patience:?}"))),
+            }
+        })
+    }
+
+    /// What the server knows, without asking others.
+    pub(crate) fn standing(&mut self, patience: Duration) -> Result<Standing, Status> {
+        self.call("/etcdserverpb.Maintenance/Status", Empty {}, patience)
+    }
+
+    /// Writes what a majority must have before it answers.
+    pub(crate) fn put(&mut self, key: &str, value: &str, patience: Duration) -> Result<(), Status> {
+        let request = PutRequest { key: key.into(), value: value.into() };
+        self.call("/etcdserverpb.KV/Put", request, patience).map(|Empty {}| ())
+    }
+
+    /// Begins a lease: what is locked under it is released when it ends.
+    pub(crate) fn lease(&mut self, ttl: Duration, patience: Duration) -> Result<i64, Status> {
+        let request = LeaseGrantRequest { ttl_s: ttl.as_secs() as i64 };
+        self.call("/etcdserverpb.Lease/LeaseGrant", request, patience).map(|granted: LeaseGrantResponse| granted.id)
+    }
+
+    /// Waits for a lock; what is returned releases it.
+    pub(crate) fn lock(&mut self, name: &str, lease: i64, patience: Duration) -> Result<Vec<u8>, Status> {
+        let request = LockRequest { name: name.into(), lease };
+        self.call("/v3lockpb.Lock/Lock", request, patience).map(|held: LockResponse| held.key)
+    }
+
+    pub(crate) fn unlock(&mut self, key: Vec<u8>, patience: Duration) -> Result<(), Status> {
+        self.call("/v3lockpb.Lock/Unlock", UnlockRequest { key }, patience).map(|Empty {}| ())
+    }
+}

@@ -1,0 +1,330 @@
+//! What a lock costs: Bourdon's beside those that others provide, in one run.
+//!
+//! A lock that is fast when nobody else wants it may be slow to hand over, and one that is handed over fast may leave
+//! somebody waiting for ever. So two loads are put on each system: one client that acquires and releases again and again,
+//! and three that do so at once with no pause (`lock/clients.rs`). What counts is the time from asking to having.
+//!
+//! The systems take turns, round by round, each started anew and stopped after its round, so that no idle server costs
+//! another system its cores. A round ends after so many entries or so many seconds: some systems make a hundred thousand
+//! contended entries in the time in which others make a hundred.
+//!
+//! A system is something that implements [`System`]: started, it plays a round of a [`Load`] and says how it went.
+
+mod clients;
+mod peers;
+
+use crate::Failure;
+use crate::row::{Ratio, histogram};
+use crate::scratch::Storage;
+use clap::{Args, ValueEnum};
+use hdrhistogram::Histogram;
+use peers::{Etcd, RedisKey};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Clients that want a lock at one time.
+const CLIENTS: usize = 3;
+/// Entries of a round: a p99 of which some twenty are above.
+const ENTRIES: u64 = 2_000;
+
+/// What to measure
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Settings {
+    /// Measure these beside Bourdon, in turn [default: those that are installed]
+    #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',', conflicts_with = "no_peer")]
+    peer: Vec<Peer>,
+    /// Measure Bourdon alone
+    #[arg(long)]
+    no_peer: bool,
+    /// Entries of a round, at most
+    #[arg(long, value_name = "K", default_value_t = ENTRIES, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    count: u64,
+    /// Seconds of a round, at most
+    #[arg(long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
+    seconds: u64,
+    /// Rounds, each of every system in turn
+    #[arg(long, value_name = "R", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Servers of a system that has several
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=7))]
+    members: u16,
+    /// One JSON object on stdout instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Peer {
+    /// etcd's lock service, its log on a disk
+    Etcd,
+    /// The same, its log on tmpfs
+    EtcdTmpfs,
+    /// A key in Redis, which is no safe lock: the floor
+    Redis,
+}
+
+/// Who wants the lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// One client
+    Uncontended,
+    /// Several at once
+    Contended,
+}
+
+impl Load {
+    const ALL: [Self; 2] = [Self::Uncontended, Self::Contended];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Uncontended => "uncontended",
+            Self::Contended => "contended",
+        }
+    }
+
+    /// How many want it.
+    pub(crate) fn clients(self) -> usize {
+        match self {
+            Self::Uncontended => 1,
+            Self::Contended => CLIENTS,
+        }
+    }
+}
+
+/// When a round ends: whichever comes first.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub(crate) entries: u64,
+    pub(crate) duration: Duration,
+}
+
+/// How one round went.
+#[derive(Clone, Debug)]
+pub(crate) struct Round {
+    /// From asking to having, of every entry.
+    pub(crate) acquire: Histogram<u64>,
+    /// The most entries of others between one client's asking and its getting.
+    pub(crate) max_overtaken: Option<u64>,
+    /// Messages that an entry cost the group, where they can be counted.
+    pub(crate) messages_per_entry: Option<f64>,
+}
+
+/// One system to measure.
+pub(crate) trait System {
+    fn name(&self) -> &'static str;
+    /// How it excludes.
+    fn algorithm(&self) -> &'static str;
+    fn members(&self) -> u16;
+    /// What its rows say of how it was measured.
+    fn settings(&self) -> Value;
+    /// Starts it; what is returned stops it when dropped.
+    fn start(&self) -> Result<Box<dyn Running>, Failure>;
+}
+
+/// A system that runs.
+pub(crate) trait Running {
+    fn round(&mut self, load: Load, limits: &Limits) -> Result<Round, Failure>;
+}
+
+const BOURDON: &str = "bourdon";
+
+/// The systems of a run. A peer that was asked for must be there; of the others those that are.
+fn systems(settings: &Settings) -> Result<Vec<Box<dyn System>>, Failure> {
+    let mut systems: Vec<Box<dyn System>> = Vec::new();
+    for peer in Peer::value_variants().iter().filter(|_| !settings.no_peer) {
+        if !settings.peer.is_empty() && !settings.peer.contains(peer) {
+            continue;
+        }
+        let system: Result<Box<dyn System>, Failure> = match peer {
+            Peer::Etcd => Etcd::new("etcd", settings.members, Storage::Disk).map(|it| Box::new(it) as _),
+            Peer::EtcdTmpfs => Etcd::new("etcd-tmpfs", settings.members, Storage::Tmpfs).map(|it| Box::new(it) as _),
+            Peer::Redis => RedisKey::new().map(|it| Box::new(it) as _),
+        };
+        match system {
+            Ok(system) => systems.push(system),
+            Err(Failure::Unusable(why)) if settings.peer.is_empty() => {
+                let name = peer.to_possible_value().expect("every peer has a name");
+                eprintln!("{} is left out: {why}", name.get_name());
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    if systems.is_empty() {
+        return Err(Failure::Unusable("there is nothing to measure; take --peer etcd,redis".into()));
+    }
+    Ok(systems)
+}
+
+/// Measures locks and shows what they cost.
+pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
+    let systems = systems(settings)?;
+    let limits = Limits { entries: settings.count, duration: Duration::from_secs(settings.seconds) };
+    let mut rounds: Vec<[Vec<Round>; 2]> = systems.iter().map(|_| Default::default()).collect();
+    for index in 1..=settings.rounds {
+        for (system, rounds) in systems.iter().zip(&mut rounds) {
+            let name = format!("{} {}", system.name(), system.algorithm());
+            eprintln!("round {index} of {}: {name}", settings.rounds);
+            let mut running = system.start()?;
+            for (load, rounds) in Load::ALL.into_iter().zip(rounds) {
+                rounds.push(running.round(load, &limits)?);
+            }
+        }
+    }
+    let (mut rows, mut ratios) = (Vec::new(), Vec::new());
+    for (index, load) in Load::ALL.into_iter().enumerate() {
+        let of_load: Vec<&[Round]> = rounds.iter().map(|rounds| &rounds[index][..]).collect();
+        rows.extend(systems.iter().zip(&of_load).map(|(system, rounds)| row(load, &**system, rounds)));
+        ratios.extend(compare(load, &systems, &of_load));
+    }
+    show(settings, &rows, &ratios);
+    Ok(())
+}
+
+fn quantile(round: &Round, quantile: f64) -> f64 {
+    round.acquire.value_at_quantile(quantile) as f64
+}
+
+/// What Bourdon makes of a load, over each peer, round by round.
+fn compare(load: Load, systems: &[Box<dyn System>], rounds: &[&[Round]]) -> Vec<Ratio> {
+    let all = || systems.iter().zip(rounds);
+    let mut ratios = Vec::new();
+    for (ours, our_rounds) in all().filter(|(system, _)| system.name() == BOURDON) {
+        for (peer, its_rounds) in all().filter(|(system, _)| system.name() != BOURDON) {
+            for (figure, q) in [("p50", 0.5), ("p99", 0.99)] {
+                let over = |(ours, its): (&Round, &Round)| quantile(ours, q) / quantile(its, q);
+                ratios.push(Ratio {
+                    what: format!("{}: {BOURDON} {} {figure} over {}", load.name(), ours.algorithm(), peer.name()),
+                    rounds: our_rounds.iter().zip(*its_rounds).map(over).collect(),
+                });
+            }
+        }
+    }
+    ratios
+}
+
+/// A row over rounds: every latency, the worst overtaking, the median round's messages.
+fn row(load: Load, system: &dyn System, rounds: &[Round]) -> Value {
+    let mut acquire = histogram();
+    rounds.iter().for_each(|round| acquire.add(&round.acquire).expect("the bounds are the same"));
+    let mut messages: Vec<f64> = rounds.iter().filter_map(|round| round.messages_per_entry).collect();
+    messages.sort_by(f64::total_cmp);
+    let mut settings = system.settings();
+    settings["clients"] = load.clients().into();
+    settings["rounds"] = rounds.len().into();
+    json!({
+        "what": load.name(),
+        "system": system.name(),
+        "algorithm": system.algorithm(),
+        "members": system.members(),
+        "count": acquire.len(),
+        "messages_per_entry": messages.get(messages.len() / 2),
+        "max_overtaken": rounds.iter().map(|round| round.max_overtaken).max().flatten(),
+        "acquire_ns": {
+            "p50": acquire.value_at_quantile(0.5),
+            "p90": acquire.value_at_quantile(0.9),
+            "p99": acquire.value_at_quantile(0.99),
+            "p999": acquire.value_at_quantile(0.999),
+            "max": acquire.max(),
+        },
+        "settings": settings,
+    })
+}
+
+const QUANTILES: [&str; 5] = ["p50", "p90", "p99", "p999", "max"];
+
+fn line(row: &Value) -> String {
+    let text = |key: &str| row[key].as_str().unwrap_or("-").to_owned();
+    let number = |key: &str| row[key].as_f64().map_or("-".to_owned(), |number| number.to_string());
+    let mut line = format!("{:<12} {:<11} {:<16}", text("what"), text("system"), text("algorithm"));
+    for (key, width) in [("members", 7), ("count", 8), ("messages_per_entry", 14), ("max_overtaken", 10)] {
+        line.push_str(&format!(" {:>width$}", number(key)));
+    }
+    for key in QUANTILES {
+        let ns = row["acquire_ns"][key].as_f64();
+        line.push_str(&format!(" {:>10}", ns.map_or("-".to_owned(), |ns| format!("{:.1}", ns / 1e3))));
+    }
+    line
+}
+
+fn show(settings: &Settings, rows: &[Value], ratios: &[Ratio]) {
+    if settings.json {
+        let ratios: Vec<Value> = ratios.iter().map(Ratio::object).collect();
+        println!("{}", json!({ "rows": rows, "ratios": ratios }));
+        return;
+    }
+    println!(
+        "{:<12} {:<11} {:<16} {:>7} {:>8} {:>14} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}",
+        "what",
+        "system",
+        "algorithm",
+        "members",
+        "count",
+        "messages/entry",
+        "overtaken",
+        "p50 µs",
+        "p90",
+        "p99",
+        "p99.9",
+        "max"
+    );
+    rows.iter().for_each(|row| println!("{}", line(row)));
+    ratios.iter().filter_map(Ratio::text).for_each(|line| println!("{line}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A system that nobody starts.
+    struct Told(&'static str);
+
+    impl System for Told {
+        fn name(&self) -> &'static str {
+            self.0
+        }
+
+        fn algorithm(&self) -> &'static str {
+            "told"
+        }
+
+        fn members(&self) -> u16 {
+            3
+        }
+
+        fn settings(&self) -> Value {
+            json!({})
+        }
+
+        fn start(&self) -> Result<Box<dyn Running>, Failure> {
+            Err(Failure::Unusable("nobody starts it".into()))
+        }
+    }
+
+    fn round(acquire_ns: u64, max_overtaken: Option<u64>) -> Round {
+        let mut acquire = histogram();
+        acquire.record(acquire_ns).expect("it is in range");
+        Round { acquire, max_overtaken, messages_per_entry: None }
+    }
+
+    #[test]
+    fn a_row_is_over_all_rounds() {
+        let rounds = [round(10, Some(2)), round(30, Some(7)), round(20, Some(1))];
+        let row = row(Load::Contended, &Told("peer"), &rounds);
+        assert_eq!(
+            (&row["count"], &row["max_overtaken"], &row["acquire_ns"]["max"]),
+            (&3.into(), &7.into(), &30.into())
+        );
+        assert_eq!((&row["messages_per_entry"], &row["settings"]["clients"]), (&Value::Null, &3.into()));
+    }
+
+    #[test]
+    fn bourdon_is_set_over_every_peer_round_by_round() {
+        let systems: Vec<Box<dyn System>> = vec![Box::new(Told("a")), Box::new(Told(BOURDON)), Box::new(Told("b"))];
+        let (a, ours, b) = ([round(10, None), round(20, None)], [round(20, None), round(20, None)], [round(40, None)]);
+        let ratios = compare(Load::Uncontended, &systems, &[&a, &ours, &b]);
+        let whats: Vec<&str> = ratios.iter().map(|ratio| &ratio.what[..]).collect();
+        assert_eq!(whats[..2], ["uncontended: bourdon told p50 over a", "uncontended: bourdon told p99 over a"]);
+        assert_eq!((&ratios[0].rounds, &ratios[2].rounds), (&vec![2.0, 1.0], &vec![0.5]));
+        assert_eq!(ratios.len(), 4);
+    }
+}

@@ -1,0 +1,102 @@
+//! Folders for a peer's files, gone when the harness is.
+//!
+//! A database's files must lie where it is said that they do: on tmpfs nothing is ever flushed, and a store whose
+//! flushes cost nothing is another store. So who asks for a disk does not get `/tmp` where that is tmpfs.
+//!
+//! A destructor removes nothing when the harness is interrupted or killed, and on tmpfs what is left is memory. So a
+//! keeper removes the folder: a process that sits outside the terminal's process group and ends when its standard input
+//! does, which is when this process does, however it ends (as in `hosts.rs`).
+
+use crate::Failure;
+use rustix::fs::{FsWord, statfs};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use tempfile::TempDir;
+
+/// What `statfs` says of tmpfs (`TMPFS_MAGIC` in `linux/magic.h`).
+const TMPFS: FsWord = 0x0102_1994;
+/// Where the host keeps a tmpfs that anybody may write to.
+const SHARED_MEMORY: &str = "/dev/shm";
+/// Where a disk is if the folder for temporary files is on none.
+const OTHERWISE: &str = "/var/tmp";
+
+/// Where files lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Storage {
+    Disk,
+    Tmpfs,
+}
+
+impl Storage {
+    /// A folder that is on it.
+    pub(crate) fn folder(self) -> Result<PathBuf, Failure> {
+        let (candidates, advice) = match self {
+            Self::Disk => (vec![std::env::temp_dir(), OTHERWISE.into()], "set TMPDIR to a folder on a disk"),
+            Self::Tmpfs => (vec![PathBuf::from(SHARED_MEMORY)], "mount a tmpfs on /dev/shm"),
+        };
+        let fits = |folder: &PathBuf| is_tmpfs(folder).is_some_and(|tmpfs| tmpfs == (self == Self::Tmpfs));
+        candidates
+            .into_iter()
+            .find(fits)
+            .ok_or_else(|| Failure::Unusable(format!("no folder on {}: {advice}", format!("{self:?}").to_lowercase())))
+    }
+}
+
+/// Whether a folder that can be looked at is on tmpfs.
+fn is_tmpfs(folder: &Path) -> Option<bool> {
+    statfs(folder).ok().map(|info| info.f_type == TMPFS)
+}
+
+/// A folder of this run's own, with a keeper that removes it.
+pub(crate) struct Scratch {
+    folder: TempDir,
+    keeper: Child,
+}
+
+impl Scratch {
+    pub(crate) fn make(storage: Storage) -> Result<Self, Failure> {
+        let unusable = |error: std::io::Error| Failure::Unusable(format!("can't make a folder for a peer: {error}"));
+        let folder = tempfile::Builder::new().prefix("bourdon-bench-").tempdir_in(storage.folder()?);
+        let folder = folder.map_err(unusable)?;
+        let mut command = Command::new("sh");
+        command.args(["-c", "cat; rm -rf -- \"$1\"", "sh"]).arg(folder.path()).process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(Self { folder, keeper: command.spawn().map_err(unusable)? })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_where_it_was_asked_for_and_goes() {
+        for storage in [Storage::Disk, Storage::Tmpfs] {
+            let scratch = match Scratch::make(storage) {
+                Ok(scratch) => scratch,
+                Err(why) => {
+                    eprintln!("skipped: {why:?}");
+                    continue;
+                }
+            };
+            let path = scratch.path().to_owned();
+            std::fs::write(path.join("file"), "x").expect("it can be written to");
+            assert_eq!(is_tmpfs(&path), Some(storage == Storage::Tmpfs));
+            drop(scratch);
+            assert!(!path.exists());
+        }
+    }
+}
