@@ -603,7 +603,7 @@ impl Process {
         if !self.unsettled.is_empty() {
             self.resubmit(now);
         }
-        if self.coordination.is_due(now) {
+        if self.coordination.is_due() {
             self.coordinate(now);
         }
         if self.data.sequence(wall_ns, &mut self.counters) == Sequenced::WindowFull {

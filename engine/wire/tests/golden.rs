@@ -6,7 +6,7 @@
 use bourdon_wire::records::{
     BallotStep, ClientAnswer, ClientRequest, Direct, End, Heartbeat, HeldRange, Link, Marker, MemberEntry, Nak,
     NakRange, OrderRun, Ping, Row, RowEntry, Transfer, Unavailable, ViewAsk, ViewEntry, ViewInfo, ballot_steps,
-    direct_steps, heartbeat_flags, request_flags, transfer_steps,
+    direct_steps, heartbeat_flags, link_steps, request_flags, transfer_steps,
 };
 use bourdon_wire::{
     Address, CausalEntry, ChannelId, ClientId, ClientTag, Datagram, DatagramHeader, DatagramNumber, Epoch, FrameHeader,

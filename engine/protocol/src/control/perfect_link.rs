@@ -167,21 +167,26 @@ impl PerfectLinks {
         self.peers.iter().map(|peer| peer.retry_at).min().unwrap_or(Instant::NEVER)
     }
 
-    /// Whether [`PerfectLinks::transmit`] has nothing to do before [`PerfectLinks::due`].
+    /// What has waited too long for its acknowledgement is to be said again.
+    pub(crate) fn tend(&mut self, now: Instant) {
+        for peer in self.peers.iter_mut().filter(|peer| now >= peer.retry_at) {
+            self.overhead += peer.said as u64;
+            (peer.said, peer.retry_at) = (0, Instant::NEVER);
+            peer.retry_ns = (2 * peer.retry_ns).min(RETRY_MAX_NS);
+            self.is_idle = false;
+        }
+    }
+
+    /// Whether [`PerfectLinks::transmit`] has nothing to do.
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
         self.is_idle
     }
 
-    /// Says what is new, what must be said again, and what came.
+    /// Says what is new or must be said again, and acknowledges what came.
     pub(crate) fn transmit(&mut self, now: Instant, mut say: impl FnMut(Rank, &Link, Option<&TopicName>)) {
         self.is_idle = true;
         for (rank, peer) in self.peers.iter_mut().enumerate() {
-            if now >= peer.retry_at {
-                self.overhead += peer.said as u64;
-                peer.said = 0;
-                peer.retry_ns = (2 * peer.retry_ns).min(RETRY_MAX_NS);
-            }
             let rank = Rank(rank as u16);
             let fresh = peer.unacknowledged.len().min(AHEAD);
             for place in peer.said..fresh {

@@ -56,8 +56,8 @@ impl Coordinator {
 
     /// Whether there is something to say.
     #[inline]
-    pub(super) fn is_due(&self, now: Instant) -> bool {
-        !self.links.is_idle() || now >= self.links.due() || self.mutex.table().is_some_and(|t| t.command().is_some())
+    pub(super) fn is_due(&self) -> bool {
+        !self.links.is_idle() || self.mutex.table().is_some_and(|t| t.command().is_some())
     }
 
     pub(super) fn due(&self) -> Instant {
@@ -66,6 +66,7 @@ impl Coordinator {
 
     /// Ends what has waited long enough; what must be said again goes out with the next transmission.
     pub(super) fn tend(&mut self, now: Instant) {
+        self.links.tend(now);
         if now >= self.mutex.due() {
             self.mutex.tend(now);
             self.collect();

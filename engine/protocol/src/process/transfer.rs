@@ -292,6 +292,11 @@ impl Process {
         let Some((position, state)) = position.filter(|(position, _)| position.epoch == view.epoch) else {
             return self.next_donor(now);
         };
+        let limit_bytes = self.config.limits.max_snapshot_bytes as u64;
+        if state.len() as u64 > limit_bytes {
+            self.event(Event::SnapshotTooLarge { bytes: state.len() as u64, limit_bytes });
+            return self.next_donor(now);
+        }
         self.counters.add(Counter::SnapshotsTaken, 1);
         if let Some(doubt) = self.doubt.take()
             && !self.config.reliability.is_lossy()

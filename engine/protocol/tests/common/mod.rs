@@ -163,7 +163,7 @@ impl Bench {
 
     /// The effects without heartbeats and rows, which come and go with time.
     pub fn news(&mut self) -> Vec<Effect> {
-        let quiet = |effect: &Effect| matches!(effect, Effect::Control(what, _) if what == "heartbeat" || what == "row" || what == "ping");
+        let quiet = |effect: &Effect| matches!(effect, Effect::Control(what, _) if what == "heartbeat" || what == "row" || what == "ping" || what.starts_with("link"));
         self.effects().into_iter().filter(|effect| !quiet(effect)).collect()
     }
 
