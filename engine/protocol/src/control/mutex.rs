@@ -185,6 +185,7 @@ impl Mutex {
         }
         lock.waiting.push_back(Waiter { id, patience });
         self.ask(name);
+        self.settle();
         Ok(id)
     }
 
@@ -195,6 +196,7 @@ impl Mutex {
         };
         let Some(name) = self.locks.iter().find(|(_, lock)| is_his(lock)).map(|(name, _)| *name) else { return false };
         self.end(name, id);
+        self.settle();
         true
     }
 
