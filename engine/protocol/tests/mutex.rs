@@ -64,10 +64,11 @@ fn letters(net: &mut Net) -> u64 {
 fn enter_once(net: &mut Net, member: usize) -> (u64, FencingToken) {
     let before = letters(net);
     let id = ask(net, member, "x");
-    net.run(5 * MS);
-    let token = granted(net, member, id).expect("nobody else wants it");
+    net.run(50 * MS);
+    let (kind, all) = (net.process(member).config().mutex, net.ones.len());
+    let token = granted(net, member, id).unwrap_or_else(|| panic!("{kind:?} of {all}: {member} waits"));
     assert!(net.process(member).unlock(id));
-    net.run(5 * MS);
+    net.run(50 * MS);
     (letters(net) - before, token)
 }
 
@@ -186,8 +187,7 @@ fn a_dead_holders_lock_goes_to_the_next_with_the_next_view() {
             let held = ask(&mut net, victim, "x");
             net.run(5 * MS);
             let before = granted(&mut net, victim, held).unwrap();
-            let waiting: Vec<(usize, LockId)> =
-                [1, 3, 4].map(|member| (member, ask(&mut net, member, "x"))).to_vec();
+            let waiting: Vec<(usize, LockId)> = [1, 3, 4].map(|member| (member, ask(&mut net, member, "x"))).to_vec();
             net.run(5 * MS);
             net.kill(victim);
             net.run(3_000 * MS);
