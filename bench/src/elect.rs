@@ -10,10 +10,13 @@
 //!
 //! A system is something that implements [`System`]: started, it loses its leader and says how long it was without one.
 
+mod bourdon;
 mod peers;
 
-use crate::Failure;
 use crate::row::{Ratio, histogram};
+use crate::{Failure, Idle};
+use ::bourdon::settings::ElectionKind;
+use bourdon::Bourdon;
 use clap::{Args, ValueEnum};
 use hdrhistogram::Histogram;
 use peers::Etcd;
@@ -37,6 +40,9 @@ pub(crate) struct Settings {
     /// Members of every system
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(3..=7))]
     members: u16,
+    /// What Bourdon's members do while nothing comes
+    #[arg(long, value_enum, default_value = "park")]
+    idle: Idle,
     /// One JSON object on stdout instead of a table
     #[arg(long)]
     json: bool,
@@ -80,7 +86,9 @@ const BOURDON: &str = "bourdon";
 
 /// The systems of a run. A peer that was asked for must be there; of the others those that are.
 fn systems(settings: &Settings) -> Result<Vec<Box<dyn System>>, Failure> {
-    let mut systems: Vec<Box<dyn System>> = Vec::new();
+    let ours = [ElectionKind::Bully, ElectionKind::Ring];
+    let ours = ours.map(|algorithm| Bourdon::new(algorithm, settings.members, settings.idle));
+    let mut systems: Vec<Box<dyn System>> = ours.into_iter().map(|ours| Box::new(ours) as _).collect();
     for peer in Peer::value_variants().iter().filter(|_| !settings.no_peer) {
         if !settings.peer.is_empty() && !settings.peer.contains(peer) {
             continue;
@@ -97,9 +105,6 @@ fn systems(settings: &Settings) -> Result<Vec<Box<dyn System>>, Failure> {
             }
             Err(failure) => return Err(failure),
         }
-    }
-    if systems.is_empty() {
-        return Err(Failure::Unusable("there is nothing to measure; take --peer etcd".into()));
     }
     Ok(systems)
 }

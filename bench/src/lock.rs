@@ -10,12 +10,15 @@
 //!
 //! A system is something that implements [`System`]: started, it plays a round of a [`Load`] and says how it went.
 
+mod bourdon;
 mod clients;
 mod peers;
 
-use crate::Failure;
 use crate::row::{Ratio, histogram};
 use crate::scratch::Storage;
+use crate::{Failure, Idle};
+use ::bourdon::settings::MutexKind;
+use bourdon::Bourdon;
 use clap::{Args, ValueEnum};
 use hdrhistogram::Histogram;
 use peers::{Etcd, RedisKey};
@@ -45,12 +48,44 @@ pub(crate) struct Settings {
     /// Rounds, each of every system in turn
     #[arg(long, value_name = "R", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
-    /// Servers of a system that has several
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=7))]
+    /// Members of a group, and servers of a peer that has several
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(3..=7))]
     members: u16,
+    /// Only these of Bourdon's algorithms [default: all]
+    #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',')]
+    algorithm: Vec<Algorithm>,
+    /// What Bourdon's members do while nothing comes
+    #[arg(long, value_enum, default_value = "park")]
+    idle: Idle,
     /// One JSON object on stdout instead of a table
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Algorithm {
+    /// A table driven by the total order
+    Replicated,
+    /// The oldest member grants
+    Central,
+    /// Lamport's queues
+    Lamport,
+    /// Ricart and Agrawala's permissions
+    RicartAgrawala,
+    /// A token in a ring
+    TokenRing,
+}
+
+impl From<Algorithm> for MutexKind {
+    fn from(algorithm: Algorithm) -> Self {
+        match algorithm {
+            Algorithm::Replicated => Self::Replicated,
+            Algorithm::Central => Self::Central,
+            Algorithm::Lamport => Self::Lamport,
+            Algorithm::RicartAgrawala => Self::RicartAgrawala,
+            Algorithm::TokenRing => Self::TokenRing,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -130,7 +165,10 @@ const BOURDON: &str = "bourdon";
 
 /// The systems of a run. A peer that was asked for must be there; of the others those that are.
 fn systems(settings: &Settings) -> Result<Vec<Box<dyn System>>, Failure> {
-    let mut systems: Vec<Box<dyn System>> = Vec::new();
+    let wanted = |algorithm: &Algorithm| settings.algorithm.is_empty() || settings.algorithm.contains(algorithm);
+    let ours = Algorithm::value_variants().iter().filter(|algorithm| wanted(algorithm));
+    let ours = ours.map(|algorithm| Bourdon::new((*algorithm).into(), settings.members, settings.idle));
+    let mut systems: Vec<Box<dyn System>> = ours.map(|ours| Box::new(ours) as _).collect();
     for peer in Peer::value_variants().iter().filter(|_| !settings.no_peer) {
         if !settings.peer.is_empty() && !settings.peer.contains(peer) {
             continue;
@@ -148,9 +186,6 @@ fn systems(settings: &Settings) -> Result<Vec<Box<dyn System>>, Failure> {
             }
             Err(failure) => return Err(failure),
         }
-    }
-    if systems.is_empty() {
-        return Err(Failure::Unusable("there is nothing to measure; take --peer etcd,redis".into()));
     }
     Ok(systems)
 }

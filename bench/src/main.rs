@@ -7,6 +7,7 @@
 //!
 //! The two ends of a measurement are processes of their own, one pinned to each core (`part.rs`).
 
+mod coordination;
 mod corosync;
 mod detect;
 mod elect;
@@ -62,6 +63,9 @@ enum Command {
     /// A member whose failures are measured; the harness starts these itself
     #[command(hide = true)]
     DetectMember,
+    /// A member whose locks and elections are measured; the harness starts these itself
+    #[command(hide = true)]
+    CoordinationMember,
 }
 
 /// What is measured and how
@@ -191,6 +195,7 @@ fn main() -> ExitCode {
         Command::Lock(settings) => lock::run(&settings),
         Command::Elect(settings) => elect::run(&settings),
         Command::DetectMember => detect::member(),
+        Command::CoordinationMember => coordination::member(),
         Command::Part => part::run(play),
     };
     let (why, code) = match outcome {

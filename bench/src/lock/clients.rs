@@ -27,12 +27,12 @@ pub(crate) trait Client: Send {
 
 /// One time that a client had the lock, in nanoseconds since the round began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Entry {
-    client: usize,
-    asked_ns: u64,
-    got_ns: u64,
+pub(super) struct Entry {
+    pub(super) client: usize,
+    pub(super) asked_ns: u64,
+    pub(super) got_ns: u64,
     /// When it began to give it back.
-    left_ns: u64,
+    pub(super) left_ns: u64,
 }
 
 /// Entries begun so far.
@@ -105,7 +105,7 @@ fn enter(
 }
 
 /// What the entries of all clients say. Fails where two of them overlap.
-fn judge(mut entries: Vec<Entry>) -> Result<Round, Failure> {
+pub(super) fn judge(mut entries: Vec<Entry>) -> Result<Round, Failure> {
     entries.sort_by_key(|entry| entry.got_ns);
     if let Some([first, second]) = entries.array_windows().find(|[first, second]| second.got_ns < first.left_ns) {
         return Err(Failure::Broken(format!("two clients held the lock at one time: {first:?} and {second:?}")));

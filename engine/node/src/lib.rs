@@ -68,8 +68,9 @@ mod transport;
 pub use bourdon_port::{Port, PortError};
 pub use bourdon_protocol::control::detector::{Figures, Gaps, Why};
 pub use bourdon_protocol::{
-    CallId, Claim, Client, ClientEvent, Counter, Counters, Delivery, DirectFailure, DirectMessage, DirectOutcome,
-    DirectRefusal, Event, Member, Outgoing, Process, Refusal, Standing, View,
+    CallId, Claim, Client, ClientEvent, Coordination, CoordinationRefusal, Counter, Counters, Delivery, DirectFailure,
+    DirectMessage, DirectOutcome, DirectRefusal, Event, FencingToken, Leadership, LockId, LockNews, LockStanding, Loss,
+    Member, Outgoing, Part, Patience, Process, Refusal, Standing, View,
 };
 pub use bourdon_wire::{
     Address, ClientId, Epoch, GroupId, Incarnation, Instant, MessageName, NameError, OrderNumber, Rank, Sequence,

@@ -1,0 +1,233 @@
+//! The group whose locks and elections are measured: members in processes of their own, on `lo`.
+//!
+//! Its members are what a service would run: each joins the group with an inline node and asks for itself. They note times
+//! by the monotonic clock that all processes of a host share, so the harness can lay their entries side by side, and
+//! subtract the time of a kill from the time at which the survivors heard of the next leader.
+//!
+//! Invariants: every wait is for something that a member says, or ends after [`PATIENCE`]; every process is reaped.
+
+mod member;
+
+pub(crate) use member::run as member;
+pub(crate) use member::{Leader, Order, Said, Task};
+
+use crate::{Failure, Idle};
+use bourdon::settings::{ElectionKind, MutexKind, Settings as NodeSettings};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// What any wait may take: longer than the slowest rejoining.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The monotonic clock that all members read.
+pub(crate) fn now_ns() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+fn broken(error: impl std::fmt::Display) -> Failure {
+    Failure::Broken(error.to_string())
+}
+
+struct Member {
+    child: Child,
+    /// Which process of this rank: what earlier ones still say is of no interest.
+    life: u32,
+    view: Option<(u64, u64)>,
+    leader: Option<Leader>,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A running group.
+pub(crate) struct Group {
+    members: Vec<Member>,
+    settings: NodeSettings,
+    sender: Sender<(u16, u32, Option<Said>)>,
+    said: Receiver<(u16, u32, Option<Said>)>,
+}
+
+/// How a group is configured.
+pub(crate) fn settings(members: u16, mutex: MutexKind, election: ElectionKind, idle: Idle) -> NodeSettings {
+    let id = std::process::id().wrapping_mul(0x9E37_79B9);
+    let mut node = NodeSettings::default();
+    node.group.name = format!("coordination-{id}-{}", now_ns());
+    node.group.address = ([239, 254, (id >> 24) as u8, 4], 20_000 + (id >> 8) as u16 % 12_000).into();
+    node.group.members = members;
+    (node.group.mutex, node.group.election) = (mutex, election);
+    node.threads.idle = idle.into();
+    node
+}
+
+impl Group {
+    /// Starts all members and waits until they are in one view.
+    pub(crate) fn start(settings: NodeSettings) -> Result<Self, Failure> {
+        let (sender, said) = channel();
+        let mut group = Self { members: Vec::new(), settings, sender, said };
+        for rank in 0..group.settings.group.members {
+            let member = group.begin(rank, 1)?;
+            group.members.push(member);
+        }
+        group.until_whole()?;
+        Ok(group)
+    }
+
+    fn begin(&self, rank: u16, life: u32) -> Result<Member, Failure> {
+        let unusable = |error: std::io::Error| Failure::Unusable(format!("can't start a member: {error}"));
+        let mut task = Task { settings: self.settings.clone() };
+        task.settings.process.rank = rank;
+        let mut command = Command::new(std::env::current_exe().map_err(unusable)?);
+        command.arg("coordination-member").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().map_err(unusable)?;
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let sender = self.sender.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines() {
+                let said = line.ok().and_then(|line| serde_json::from_str(&line).ok());
+                let ends = said.is_none();
+                if sender.send((rank, life, said)).is_err() || ends {
+                    return;
+                }
+            }
+            let _ = sender.send((rank, life, None)); // nobody listens any more when the group ends
+        });
+        let mut member = Member { child, life, view: None, leader: None };
+        tell(&mut member.child, &task)?;
+        Ok(member)
+    }
+
+    /// Listens until something is there; `take` sees all that is said meanwhile.
+    fn until<T>(
+        &mut self,
+        what: &str,
+        mut take: impl FnMut(u16, &Said),
+        found: impl Fn(&[Member]) -> Option<T>,
+    ) -> Result<T, Failure> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = found(&self.members) {
+                return Ok(found);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok((rank, life, said)) = self.said.recv_timeout(left) else {
+                return Err(broken(format!("{what} did not come within {PATIENCE:?}")));
+            };
+            let member = &mut self.members[usize::from(rank)];
+            match said {
+                _ if member.life != life => {}
+                None => return Err(broken(format!("member {rank} ended by itself"))),
+                Some(Said::Unusable(why)) => return Err(Failure::Unusable(why)),
+                Some(Said::Broken(why)) => return Err(Failure::Broken(why)),
+                Some(said) => {
+                    match &said {
+                        Said::View { epoch, members } => member.view = Some((*epoch, *members)),
+                        Said::Leader(leader) => member.leader = *leader,
+                        _ => {}
+                    }
+                    take(rank, &said);
+                }
+            }
+        }
+    }
+
+    fn until_whole(&mut self) -> Result<(), Failure> {
+        let whole = (1u64 << self.members.len()) - 1;
+        self.until(
+            "a view of all",
+            |_, _| {},
+            |members| {
+                let first = members[0].view.filter(|(_, members)| *members == whole)?;
+                members.iter().all(|member| member.view == Some(first)).then_some(())
+            },
+        )
+    }
+
+    /// Gives every member an order of its own and waits until each has said what it is for.
+    pub(crate) fn play<T>(
+        &mut self,
+        order: impl Fn(u16) -> Order,
+        answer: impl Fn(&Said) -> Option<T>,
+    ) -> Result<Vec<T>, Failure> {
+        for (rank, member) in self.members.iter_mut().enumerate() {
+            tell(&mut member.child, &order(rank as u16))?;
+        }
+        let mut answers: Vec<Option<T>> = self.members.iter().map(|_| None).collect();
+        let all = std::cell::Cell::new(0);
+        let count = self.members.len();
+        let take = |rank: u16, said: &Said| {
+            if let Some(answer) = answer(said) {
+                all.set(all.get() + usize::from(answers[usize::from(rank)].is_none()));
+                answers[usize::from(rank)] = Some(answer);
+            }
+        };
+        self.until("everybody's answer", take, |_| (all.get() == count).then_some(()))?;
+        Ok(answers.into_iter().flatten().collect())
+    }
+
+    /// Waits until all know one leader, later than `before`, who is one of these. Says who, and when the last of them knew.
+    pub(crate) fn until_led(&mut self, before: Option<Leader>, among: &[u16]) -> Result<(Leader, u64), Failure> {
+        self.until(
+            "a leader that all know",
+            |_, _| {},
+            |members| {
+                let known = || among.iter().map(|rank| members[usize::from(*rank)].leader);
+                let first = known().next()??;
+                let later = before.is_none_or(|before| first.token() > before.token());
+                let same = known().all(|leader| leader.is_some_and(|leader| leader.token() == first.token()));
+                let last = known().flatten().map(|leader| leader.at_ns).max()?;
+                (later && same && among.contains(&first.rank)).then_some((first, last))
+            },
+        )
+    }
+
+    /// Kills a member; says when.
+    pub(crate) fn kill(&mut self, rank: u16) -> Result<u64, Failure> {
+        let member = &mut self.members[usize::from(rank)];
+        member.life += 1; // its end is no surprise
+        let at_ns = now_ns();
+        member.child.kill().map_err(broken)?;
+        Ok(at_ns)
+    }
+
+    /// Starts a killed member again and waits until the group is whole.
+    pub(crate) fn restart(&mut self, rank: u16) -> Result<(), Failure> {
+        let life = self.members[usize::from(rank)].life + 1;
+        self.members[usize::from(rank)] = self.begin(rank, life)?;
+        self.until_whole()
+    }
+
+    /// Says something to one member.
+    pub(crate) fn tell(&mut self, rank: u16, order: Order) -> Result<(), Failure> {
+        tell(&mut self.members[usize::from(rank)].child, &order)
+    }
+
+    /// Asks some members for what they count and sums it up.
+    pub(crate) fn messages(&mut self, among: &[u16]) -> Result<u64, Failure> {
+        for rank in among {
+            self.tell(*rank, Order::Count)?;
+        }
+        let (sum, count) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+        let take = |_, said: &Said| {
+            if let Said::Counted { election_messages } = said {
+                sum.set(sum.get() + election_messages);
+                count.set(count.get() + 1);
+            }
+        };
+        self.until("everybody's figures", take, |_| (count.get() == among.len()).then_some(()))?;
+        Ok(sum.get())
+    }
+}
+
+fn tell(child: &mut Child, what: &impl serde::Serialize) -> Result<(), Failure> {
+    let mut line = serde_json::to_string(what).expect("plain data becomes JSON");
+    line.push('\n');
+    let stdin = child.stdin.as_mut().expect("stdin is piped");
+    stdin.write_all(line.as_bytes()).map_err(broken)
+}

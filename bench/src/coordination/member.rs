@@ -1,0 +1,233 @@
+//! A member of the group whose locks and elections are measured, in a process of its own.
+//!
+//! It does what it is told, a line at a time: take the lock again and again for a while, stand for election, say its
+//! figures. Between orders it serves the others, as any member does. One that learns that it was removed begins anew.
+
+use super::now_ns;
+use crate::Failure;
+use bourdon::settings::Settings;
+use bourdon::{Coordination, Counter, Event, Idler, LockId, LockNews, Node, Part, Patience, Standing, TopicName};
+use serde::{Deserialize, Serialize};
+use std::io::{BufRead, Write};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::time::Duration;
+
+/// The lock, and the election.
+const NAME: &str = "bench";
+
+/// What a member is to be: the first line it reads.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Task {
+    pub(crate) settings: Settings,
+}
+
+/// Said by the harness, a line each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// Take the lock and give it back, so often at most, until then at most.
+    Enter { entries: u64, until_ns: u64 },
+    /// Stand for election.
+    Stand,
+    /// Say your figures.
+    Count,
+}
+
+/// Who leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Leader {
+    pub(crate) rank: u16,
+    epoch: u64,
+    number: u64,
+    /// When this member knew.
+    pub(crate) at_ns: u64,
+}
+
+impl Leader {
+    pub(super) fn token(&self) -> (u64, u64) {
+        (self.epoch, self.number)
+    }
+}
+
+/// Said by a member, a line each.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Said {
+    View {
+        epoch: u64,
+        members: u64,
+    },
+    /// The entries that were asked for: when each asked, got it, began to give it back. And the messages since the last
+    /// time.
+    Entered {
+        entries: Vec<[u64; 3]>,
+        messages: u64,
+    },
+    Leader(Option<Leader>),
+    Counted {
+        election_messages: u64,
+    },
+    Unusable(String),
+    Broken(String),
+}
+
+fn say(said: &Said) {
+    let line = serde_json::to_string(said).expect("plain data becomes JSON");
+    // A harness that is gone has closed stdin too.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Plays a member until stdin ends.
+pub(crate) fn run() -> Result<(), Failure> {
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    let mut line = String::new();
+    let task = std::io::stdin().read_line(&mut line).ok().and_then(|_| serde_json::from_str::<Task>(&line).ok());
+    let Some(task) = task else {
+        return Err(Failure::Unusable("this command is part of the harness, which starts it itself".into()));
+    };
+    let played = Member::new(task).and_then(|mut member| {
+        let orders = listen();
+        while member.step(&orders)? {}
+        Ok(())
+    });
+    match played {
+        Ok(()) => {}
+        Err(Failure::Unusable(why)) => say(&Said::Unusable(why)),
+        Err(Failure::Broken(why)) => say(&Said::Broken(why)),
+    }
+    Ok(())
+}
+
+fn listen() -> Receiver<Order> {
+    let (sender, orders) = channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            let Some(order) = line.ok().and_then(|line| serde_json::from_str(&line).ok()) else { break };
+            if sender.send(order).is_err() {
+                break;
+            }
+        }
+    });
+    orders
+}
+
+fn join(settings: &Settings) -> Result<Node, Failure> {
+    Node::join(settings).map_err(|error| Failure::Unusable(error.to_string()))
+}
+
+fn broken(error: impl std::fmt::Display) -> Failure {
+    Failure::Broken(error.to_string())
+}
+
+/// How it enters just now.
+#[derive(Clone, Debug)]
+struct Entering {
+    left: u64,
+    until_ns: u64,
+    asked_ns: u64,
+    asks: Option<LockId>,
+    entries: Vec<[u64; 3]>,
+}
+
+struct Member {
+    settings: Settings,
+    node: Node,
+    idler: Idler,
+    name: TopicName,
+    entering: Option<Entering>,
+    stands: bool,
+    messages: u64,
+}
+
+impl Member {
+    fn new(task: Task) -> Result<Self, Failure> {
+        let (node, idler) = (join(&task.settings)?, Idler::new(task.settings.threads.idle));
+        let name = TopicName::new(NAME).map_err(broken)?;
+        Ok(Self { settings: task.settings, node, idler, name, entering: None, stands: false, messages: 0 })
+    }
+
+    /// One round; false when stdin has ended.
+    fn step(&mut self, orders: &Receiver<Order>) -> Result<bool, Failure> {
+        match orders.try_recv() {
+            Ok(Order::Enter { entries, until_ns }) => {
+                let asks = None;
+                self.entering = Some(Entering { left: entries, until_ns, asked_ns: 0, asks, entries: Vec::new() });
+            }
+            Ok(Order::Stand) => self.stands = true,
+            Ok(Order::Count) => {
+                let election_messages = self.node.counters().get(Counter::ElectionMessages);
+                say(&Said::Counted { election_messages });
+            }
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => return Ok(false),
+        }
+        self.ask()?;
+        let work = self.node.poll(|_| {}).map_err(broken)?;
+        let heard = self.hear()?;
+        let node = &mut self.node;
+        let busy = work + usize::from(heard);
+        self.idler.idle(busy, |sleep| node.wait(sleep.min(Duration::from_millis(5)))).map_err(broken)?;
+        Ok(true)
+    }
+
+    fn ask(&mut self) -> Result<(), Failure> {
+        if core::mem::take(&mut self.stands) && self.node.elect(self.name, Part::Campaign).is_err() {
+            self.stands = true; // not in a view yet
+        }
+        let now_ns = now_ns();
+        let Some(entering) = self.entering.as_mut().filter(|entering| entering.asks.is_none()) else { return Ok(()) };
+        if entering.left == 0 || now_ns >= entering.until_ns {
+            let entries = core::mem::take(&mut entering.entries);
+            self.entering = None;
+            let counters = self.node.counters();
+            let messages = counters.get(Counter::LockMessages) + counters.get(Counter::OrderRunsSent);
+            say(&Said::Entered { entries, messages: messages - core::mem::replace(&mut self.messages, messages) });
+            return Ok(());
+        }
+        entering.asked_ns = now_ns;
+        entering.asks = Some(self.node.lock(self.name, Patience::Forever).map_err(broken)?);
+        Ok(())
+    }
+
+    fn hear(&mut self) -> Result<bool, Failure> {
+        let mut heard = false;
+        while let Some(news) = self.node.poll_coordination() {
+            heard = true;
+            match news {
+                Coordination::Lock(id, LockNews::Granted(_)) => {
+                    let got_ns = now_ns();
+                    let Some(entering) = self.entering.as_mut().filter(|entering| entering.asks == Some(id)) else {
+                        return Err(broken("a lock was granted that nobody asked for"));
+                    };
+                    entering.entries.push([entering.asked_ns, got_ns, now_ns()]);
+                    (entering.asks, entering.left) = (None, entering.left - 1);
+                    self.node.unlock(id);
+                }
+                Coordination::Lock(_, news) => return Err(broken(format!("a lock was refused: {news:?}"))),
+                Coordination::Leader(_, leadership) => {
+                    say(&Said::Leader(leadership.map(|leadership| Leader {
+                        rank: leadership.leader.0,
+                        epoch: leadership.token.epoch.0,
+                        number: leadership.token.number,
+                        at_ns: now_ns(),
+                    })));
+                }
+                Coordination::Deposed(..) => {}
+            }
+        }
+        while let Some(event) = self.node.poll_event() {
+            match event {
+                Event::View { epoch, members, .. } if self.node.process().standing() == Standing::Member => {
+                    say(&Said::View { epoch: epoch.0, members });
+                }
+                Event::Removed(_) => {
+                    self.node = join(&self.settings)?;
+                    self.stands = true;
+                }
+                Event::ConfigurationDiffers(_) | Event::IdentityConflict(_) => {
+                    return Err(broken(bourdon::NodeEvent::Group(event)));
+                }
+                _ => {}
+            }
+        }
+        Ok(heard)
+    }
+}

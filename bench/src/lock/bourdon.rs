@@ -1,0 +1,113 @@
+//! Bourdon's own locks, by each of its algorithms.
+//!
+//! The group's members ask for themselves, each in a process of its own (`coordination.rs`). When one wants the lock it is
+//! the second oldest member, neither coordinator nor sequencer, so that no message is spared.
+
+use super::clients::{Entry, judge};
+use super::{BOURDON, Limits, Load, Round, Running, System};
+use crate::coordination::{Group, Order, Said, now_ns, settings};
+use crate::{Failure, Idle};
+use bourdon::settings::{ElectionKind, MutexKind, Settings as NodeSettings};
+use serde_json::{Value, json};
+
+/// Entries before any are counted.
+const WARM_UP: u64 = 20;
+/// Who wants the lock when one does.
+const ALONE: u16 = 1;
+
+/// One of Bourdon's algorithms, as a system to measure.
+pub(crate) struct Bourdon {
+    algorithm: MutexKind,
+    settings: NodeSettings,
+    idle: Idle,
+}
+
+impl Bourdon {
+    pub(crate) fn new(algorithm: MutexKind, members: u16, idle: Idle) -> Self {
+        Self { algorithm, settings: settings(members, algorithm, ElectionKind::Bully, idle), idle }
+    }
+}
+
+impl System for Bourdon {
+    fn name(&self) -> &'static str {
+        BOURDON
+    }
+
+    fn algorithm(&self) -> &'static str {
+        match self.algorithm {
+            MutexKind::Replicated => "replicated",
+            MutexKind::Central => "central",
+            MutexKind::Lamport => "lamport",
+            MutexKind::RicartAgrawala => "ricart-agrawala",
+            MutexKind::TokenRing => "token-ring",
+        }
+    }
+
+    fn members(&self) -> u16 {
+        self.settings.group.members
+    }
+
+    fn settings(&self) -> Value {
+        json!({
+            "order": self.settings.group.order,
+            "reliability": self.settings.group.reliability,
+            "idle": self.idle,
+            "mode": "inline",
+            "interface": "lo",
+            "asks": "each member for itself; alone, one that is neither coordinator nor sequencer",
+            "storage": "none: what a majority has in memory is agreed",
+        })
+    }
+
+    fn start(&self) -> Result<Box<dyn Running>, Failure> {
+        Ok(Box::new(RunningGroup { group: Group::start(self.settings.clone())?, members: self.members() }))
+    }
+}
+
+struct RunningGroup {
+    group: Group,
+    members: u16,
+}
+
+impl RunningGroup {
+    fn enter(&mut self, load: Load, entries: u64, until_ns: u64) -> Result<Vec<(Vec<[u64; 3]>, u64)>, Failure> {
+        let clients = (load.clients() as u16).min(self.members);
+        let share = entries.div_ceil(u64::from(clients));
+        let plays = |rank: u16| match load {
+            Load::Uncontended => rank == ALONE % self.members,
+            Load::Contended => rank < clients,
+        };
+        let order = |rank| Order::Enter { entries: if plays(rank) { share } else { 0 }, until_ns };
+        self.group.play(order, |said| match said {
+            Said::Entered { entries, messages } => Some((entries.clone(), *messages)),
+            _ => None,
+        })
+    }
+}
+
+impl Running for RunningGroup {
+    fn round(&mut self, load: Load, limits: &Limits) -> Result<Round, Failure> {
+        let until_ns = now_ns() + limits.duration.as_nanos() as u64;
+        self.enter(load, WARM_UP, until_ns)?;
+        // Whoever was done first did not count what it said afterwards.
+        self.enter(load, 0, until_ns)?;
+        let mut found = self.enter(load, limits.entries, now_ns() + limits.duration.as_nanos() as u64)?;
+        let rest = self.enter(load, 0, until_ns)?;
+        found.iter_mut().zip(rest).for_each(|(found, rest)| found.1 += rest.1);
+        let entries: Vec<Entry> = found
+            .iter()
+            .enumerate()
+            .flat_map(|(client, (entries, _))| {
+                entries.iter().map(move |[asked_ns, got_ns, left_ns]| Entry {
+                    client,
+                    asked_ns: *asked_ns,
+                    got_ns: *got_ns,
+                    left_ns: *left_ns,
+                })
+            })
+            .collect();
+        let (count, messages) = (entries.len() as f64, found.iter().map(|(_, messages)| messages).sum::<u64>() as f64);
+        let messages_per_entry = (count > 0.0).then_some(messages / count);
+        Ok(Round { messages_per_entry, ..judge(entries)? })
+    }
+}
