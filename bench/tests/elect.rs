@@ -32,6 +32,20 @@ fn a_peers_leader_is_followed_by_another() {
 }
 
 #[test]
+fn bourdons_leaders_are_followed_by_others() {
+    let output = bench(&["--no-peer", "--count", "2", "--rounds", "1", "--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let shown: Value = serde_json::from_slice(&output.stdout).expect("stdout is one JSON object");
+    let rows = shown["rows"].as_array().expect("there are rows");
+    let algorithms: Vec<&Value> = rows.iter().map(|row| &row["algorithm"]).collect();
+    assert_eq!(algorithms, ["bully", "ring"]);
+    for row in rows {
+        assert_eq!((&row["system"], &row["count"]), (&"bourdon".into(), &2.into()), "{row}");
+        assert!(row["messages"].as_u64() > Some(0) && row["fault_to_leader_ns"]["p50"].as_u64() > Some(0), "{row}");
+    }
+}
+
+#[test]
 fn a_group_that_none_can_lead_after_a_death_is_refused() {
     for members in ["1", "2"] {
         let output = bench(&["--members", members]);

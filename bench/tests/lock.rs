@@ -44,6 +44,22 @@ fn every_peer_has_its_rows() {
 }
 
 #[test]
+fn bourdons_algorithms_cost_what_the_textbook_says() {
+    let output = bench(&["--no-peer", "--count", "30", "--rounds", "1", "--json"]);
+    let rows = rows(&output);
+    for (algorithm, messages) in [("central", 3.0), ("lamport", 6.0), ("ricart-agrawala", 4.0)] {
+        let of = |what: &str| rows.iter().find(|row| row["what"] == what && row["algorithm"] == algorithm);
+        let (alone, together) = (of("uncontended").expect("it was measured"), of("contended").expect("and this"));
+        assert_eq!((&alone["system"], &alone["members"]), (&"bourdon".into(), &3.into()));
+        assert_eq!(alone["messages_per_entry"], messages, "{alone}");
+        assert_eq!((&alone["max_overtaken"], &together["settings"]["clients"]), (&0.into(), &3.into()));
+        assert!(together["count"].as_u64() > Some(0), "{together}");
+    }
+    let names = rows.iter().filter(|row| row["what"] == "uncontended").map(|row| row["algorithm"].clone());
+    assert_eq!(names.collect::<Vec<_>>(), ["replicated", "central", "lamport", "ricart-agrawala", "token-ring"]);
+}
+
+#[test]
 fn what_does_not_go_together_is_refused() {
     for arguments in [&["--peer", "redis", "--no-peer"][..], &["--peer", "raw"], &["--members", "0"]] {
         let output = bench(arguments);
