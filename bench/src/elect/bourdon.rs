@@ -8,6 +8,10 @@ use crate::coordination::{Group, Order, settings};
 use crate::{Failure, Idle};
 use bourdon::settings::{ElectionKind, MutexKind, Settings as NodeSettings};
 use serde_json::{Value, json};
+use std::time::Duration;
+
+/// How long a group is whole before it is hit, as in `detect`: connections stand by then, and heartbeats are regular.
+const CALM: Duration = Duration::from_millis(200);
 
 /// One of Bourdon's algorithms, as a system to measure.
 pub(crate) struct Bourdon {
@@ -45,6 +49,7 @@ impl System for Bourdon {
             "interface": "lo",
             "profile": self.settings.detector.profile,
             "noticed": "by the kernel closing the dead process's connections, as on one host or a live one",
+            "calm_ns": CALM.as_nanos() as u64,
             "fault": "SIGKILL to the leader's process",
             "until": "the last survivor knows the next leader",
             "storage": "none",
@@ -72,6 +77,7 @@ impl Running for RunningGroup {
         let (before, _) = self.group.until_led(None, &self.members)?;
         let victim = before.rank;
         let survivors: Vec<u16> = self.members.iter().copied().filter(|rank| *rank != victim).collect();
+        std::thread::sleep(CALM);
         let said = self.group.messages(&survivors)?;
         let killed_ns = self.group.kill(victim)?;
         let (_, known_ns) = self.group.until_led(Some(before), &survivors)?;
