@@ -36,7 +36,7 @@ pub(crate) struct Args {
     #[arg(long, group = "whom")]
     any: bool,
     /// With --any: only to one of these
-    #[arg(long, value_name = "RANK,…", value_delimiter = ',', requires = "any")]
+    #[arg(long, value_name = "RANK,…", value_delimiter = ',', requires = "any", conflicts_with_all = ["to", "all_hosts"])]
     among: Vec<u16>,
     /// To every process of the group that hears the network, once and unacknowledged
     #[arg(long, group = "whom")]
