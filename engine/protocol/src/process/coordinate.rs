@@ -339,8 +339,11 @@ impl Process {
             if let Some(name) = name {
                 name.write(&mut space[..length]);
             }
-            let to = presence.address(rank).map_or(Destination::Group, Destination::Peer);
-            outbox.record(now, to, Kind::Link, [record.as_bytes(), &space[..length]], counters);
+            // To whoever is not reached yet it is said again; said to all, everybody would take it as said to itself.
+            if let Some(address) = presence.address(rank) {
+                let parts = [record.as_bytes(), &space[..length]];
+                outbox.record(now, Destination::Peer(address), Kind::Link, parts, counters);
+            }
         });
         let links = &coordination.links;
         let sum = |steps: core::ops::Range<u16>| steps.map(|step| links.sent(step)).sum::<u64>();
@@ -384,6 +387,9 @@ impl Process {
         let is_open = self.data.end.is_open();
         if let Some(outbound) = self.data.outbound.as_mut().filter(|_| is_open) {
             outbound.ack.due = now;
+        }
+        if self.standing != Standing::Member {
+            return; // it waits for nothing, and may have begun beyond what the sequencer has
         }
         let marks = self.data.marks();
         self.data.note_sequencer_holds(&marks);
