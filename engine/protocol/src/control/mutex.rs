@@ -185,6 +185,7 @@ impl Mutex {
         }
         lock.waiting.push_back(Waiter { id, patience });
         self.ask(name);
+        self.settle();
         Ok(id)
     }
 
@@ -198,7 +199,8 @@ impl Mutex {
         true
     }
 
-    /// A request is over.
+    /// A request is over. What that grants at once is told before anything else happens: a grant that waited would be taken
+    /// for the answer to a later request.
     fn end(&mut self, name: TopicName, id: LockId) {
         let Some(lock) = self.locks.get_mut(&name) else { return };
         let is_first = lock.waiting.front().is_some_and(|waiter| waiter.id == id);
@@ -213,6 +215,7 @@ impl Mutex {
             self.release(name);
         }
         self.ask(name);
+        self.settle();
     }
 
     fn release(&mut self, name: TopicName) {
@@ -292,10 +295,9 @@ impl Mutex {
             late.extend(lock.waiting.iter().filter(is_late).map(|waiter| (*name, waiter.id)));
         }
         for (name, id) in late {
-            self.end(name, id);
             self.news.push((id, LockNews::TimedOut));
+            self.end(name, id);
         }
-        self.settle();
     }
 
     // ---- the view -------------------------------------------------------------------------------------------------
