@@ -47,6 +47,8 @@ pub(crate) struct Election {
     /// The highest term heard of in this epoch, and the highest in which somebody led.
     term: u64,
     led: u64,
+    /// The latest leadership that was shown here, in whichever view.
+    latest: FencingToken,
     /// What this member has announced.
     announced: Option<Announced>,
     /// Whom this member would have accepted, had it not accepted another before; and the term.
@@ -225,6 +227,7 @@ impl Elections {
             election.led = if shown { election.led.max(leadership.token.number) } else { election.led };
         }
         let after = election.shown();
+        election.latest = election.latest.max(after.map_or(FencingToken::default(), |leadership| leadership.token));
         if before != after && election.part.is_some() {
             self.news.push(Coordination::Leader(name, after));
         }
@@ -441,6 +444,9 @@ impl Elections {
     fn on_leads(&mut self, name: TopicName, from: Rank, letter: &Letter) {
         let token = FencingToken { epoch: letter.epoch, number: letter.number };
         let Some(election) = self.elections.get_mut(&name) else { return };
+        if token < election.latest {
+            return; // another has led since: this one has resigned, and says so next
+        }
         if election.leader.is_some_and(|(known, shown)| (known.token, shown) > (token, true) && known.leader != from) {
             return; // it will hear of the newer one
         }
