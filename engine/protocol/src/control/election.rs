@@ -55,6 +55,8 @@ pub(crate) struct Election {
     refused: Option<(Rank, u64)>,
     /// Somebody has begun an election, now or in a view before: who stands is to see to it that there is a leader.
     called: bool,
+    /// This member began to campaign before all had told what they bring: it begins once they have.
+    begins: bool,
     /// The leader led in the view before, and has not said yet that it still does.
     unconfirmed: bool,
     /// The algorithm's own.
@@ -84,6 +86,8 @@ pub(crate) struct Elections {
     is_open: bool,
     /// Bits of suspected members.
     suspects: u64,
+    /// A quorum of the view can't be reached: nobody who is cut off so announces itself.
+    is_cut: bool,
     won: u64,
     pub(crate) news: Vec<Coordination>,
     letters: Letters,
@@ -123,6 +127,7 @@ impl Elections {
             elections: BTreeMap::new(),
             is_open: false,
             suspects: 0,
+            is_cut: false,
             won: 0,
             news: Vec::new(),
             letters: Vec::new(),
@@ -141,16 +146,18 @@ impl Elections {
         let stood = election.stands();
         election.part = Some(part);
         let stands = election.stands();
+        election.called |= part == Part::Campaign;
+        election.begins = part == Part::Campaign && !self.is_open;
         if stands && !stood {
             election.candidates |= bit(seat.own);
             let letter = Letter { other: u64::from(election.called), rank: seat.own, ..Letter::new(STANDS, name) };
             self.letters.extend(seat.others().map(|to| (to, letter)));
         }
-        election.called |= part == Part::Campaign;
         if stood && !stands {
             self.resign(name);
         }
         self.begin(name);
+        self.vacant(name); // where it was called for before and nobody has been elected
         if let Some(leadership) = self.leader(&name) {
             self.news.push(Coordination::Leader(name, Some(leadership)));
         }
@@ -264,7 +271,7 @@ impl Elections {
         let seat = self.seat.clone();
         let Some(election) = self.elections.get_mut(&name) else { return };
         let stands = election.stands() && election.called && self.is_open && election.announced.is_none();
-        if !stands || !election.is_vacant() {
+        if !stands || !election.is_vacant() || self.is_cut {
             return;
         }
         let has_won = match self.kind {
@@ -496,7 +503,7 @@ impl Elections {
     pub(crate) fn enter(&mut self, seat: Seat, view: &View) {
         self.members = view.members.iter().map(|member| member.rank).collect();
         self.seat = seat;
-        (self.is_open, self.suspects) = (false, 0);
+        (self.is_open, self.suspects, self.is_cut) = (false, 0, false);
         self.letters.clear();
         let own = self.seat.own;
         self.elections.retain(|_, election| election.part.is_some());
@@ -506,6 +513,7 @@ impl Elections {
             let Some(election) = self.elections.get_mut(&name) else { continue };
             election.candidates = if election.stands() { bit(own) } else { 0 };
             (election.term, election.led, election.announced, election.refused) = (0, 0, None, None);
+            election.begins = false; // all are told that it was called for
             election.bully.is_over();
             election.ring.is_over();
             let keeps = election.leader.filter(|(l, shown)| *shown && members & bit(l.leader) != 0);
@@ -543,13 +551,22 @@ impl Elections {
     pub(crate) fn open(&mut self) {
         self.is_open = true;
         let names: Vec<TopicName> = self.elections.keys().copied().collect();
-        names.into_iter().for_each(|name| self.vacant(name));
+        for name in names {
+            self.vacant(name);
+            if self.elections.get_mut(&name).is_some_and(|election| core::mem::take(&mut election.begins)) {
+                self.begin(name);
+            }
+        }
     }
 
-    /// Other members are suspected than before.
-    pub(crate) fn suspect(&mut self, suspects: u64) {
+    /// Other members are suspected than before. `is_cut`: no quorum can be reached.
+    pub(crate) fn suspect(&mut self, suspects: u64, is_cut: bool) {
         let risen = suspects & !self.suspects;
         self.suspects = suspects;
+        if core::mem::replace(&mut self.is_cut, is_cut) && !is_cut {
+            let names: Vec<TopicName> = self.elections.keys().copied().collect();
+            names.into_iter().for_each(|name| self.vacant(name));
+        }
         let of_leader = |election: &Election| election.leader.is_some_and(|(l, _)| risen & bit(l.leader) != 0);
         let names: Vec<TopicName> =
             self.elections.iter().filter(|(_, election)| of_leader(election)).map(|(name, _)| *name).collect();

@@ -254,7 +254,7 @@ impl Process {
             letters.iter().for_each(|letter| coordination.links.send(to, *letter));
         }
         coordination.collect();
-        coordination.elections.suspect(self.detector.suspects());
+        self.note_suspects();
         self.open_coordination();
     }
 
@@ -289,10 +289,11 @@ impl Process {
         if self.standing != Standing::Member {
             return;
         }
-        if !self.reaches_quorum() {
+        let is_cut = !self.reaches_quorum();
+        self.coordination.elections.suspect(self.detector.suspects(), is_cut);
+        if is_cut {
             self.fence(Loss::NoMajority);
         }
-        self.coordination.elections.suspect(self.detector.suspects());
         self.coordination.collect();
     }
 
