@@ -42,6 +42,8 @@ pub(crate) struct Election {
     part: Option<Part>,
     /// Bit r: rank r stands, as far as is known.
     candidates: u64,
+    /// Bit r: rank r has said in this view that it stands no more, and not since that it does.
+    resigned: u64,
     /// Who leads or was accepted, and whether a quorum has accepted it.
     leader: Option<(Leadership, bool)>,
     /// The highest term heard of in this epoch, and the highest in which somebody led.
@@ -332,6 +334,7 @@ impl Elections {
         match letter.step {
             STANDS => {
                 election.candidates |= bit(from);
+                election.resigned &= !bit(from);
                 election.called |= letter.other != 0;
                 self.consider(name);
             }
@@ -356,7 +359,13 @@ impl Elections {
                     self.withdraw(name);
                     self.vacant(name);
                 } else if is_ours && yields {
+                    // If whoever goes first has gone meanwhile, its word was here before the refusal: nobody else says more.
+                    let has_led = letter.other != 0 && election.led >= letter.epoch.0;
+                    let has_gone = letter.other == 0 && election.resigned & bit(letter.rank) != 0;
                     self.withdraw(name);
+                    if has_led || has_gone {
+                        self.vacant(name);
+                    }
                 }
             }
             _ => {}
@@ -468,6 +477,7 @@ impl Elections {
         let Some(election) = self.elections.get_mut(&name) else { return };
         if leaves {
             election.candidates &= !bit(from);
+            election.resigned |= bit(from);
             election.bully.forget(from);
         }
         election.refused = election.refused.filter(|(winner, _)| *winner != from);
@@ -513,6 +523,7 @@ impl Elections {
             let Some(election) = self.elections.get_mut(&name) else { continue };
             election.candidates = if election.stands() { bit(own) } else { 0 };
             (election.term, election.led, election.announced, election.refused) = (0, 0, None, None);
+            election.resigned = 0;
             election.begins = false; // all are told that it was called for
             election.bully.is_over();
             election.ring.is_over();
