@@ -53,8 +53,11 @@ pub(crate) struct Election {
     latest: FencingToken,
     /// What this member has announced.
     announced: Option<Announced>,
-    /// Whom this member would have accepted, had it not accepted another before; and the term.
-    refused: Option<(Rank, u64)>,
+    /// Whom this member would have accepted, had it not accepted another before; and the term. All of them: any may be the
+    /// one that does not withdraw.
+    refused: BTreeMap<Rank, u64>,
+    /// Who leads, though this member has accepted another with a later term: it has if that one withdraws.
+    passed: Option<Leadership>,
     /// Somebody has begun an election, now or in a view before: who stands is to see to it that there is a leader.
     called: bool,
     /// This member began to campaign before all had told what they bring: it begins once they have.
@@ -435,7 +438,7 @@ impl Elections {
         if blind || other.is_none() && term > election.led {
             return self.accept(name, winner, term);
         }
-        election.refused = Some((winner, term));
+        election.refused.insert(winner, term);
         let (rank, leads) = other.map_or((winner, false), |(l, shown)| (l.leader, shown));
         let (other, epoch) = (u64::from(leads), Epoch(election.led));
         let refusal = Letter { rank, number: term, other, epoch, ..Letter::new(REFUSED, name) };
@@ -446,7 +449,8 @@ impl Elections {
     fn accept(&mut self, name: TopicName, winner: Rank, term: u64) {
         let (seat, token) = (self.seat.clone(), FencingToken { epoch: self.seat.epoch, number: term });
         let Some(election) = self.elections.get_mut(&name) else { return };
-        (election.announced, election.refused) = (None, None);
+        election.announced = None;
+        election.refused.remove(&winner);
         election.bully.is_over();
         election.ring.is_over();
         self.set_leader(name, Some((Leadership { leader: winner, token }, false)));
@@ -463,10 +467,13 @@ impl Elections {
         if token < election.latest {
             return; // another has led since: this one has resigned, and says so next
         }
-        if election.leader.is_some_and(|(known, shown)| (known.token, shown) > (token, true) && known.leader != from) {
-            return; // it will hear of the newer one
+        if election.leader.is_some_and(|(known, _)| known.token > token && known.leader != from) {
+            // It will hear of the newer one, whose acceptance here counts; or of the end of that.
+            election.passed = Some(Leadership { leader: from, token });
+            return;
         }
-        (election.announced, election.refused, election.unconfirmed) = (None, None, false);
+        (election.announced, election.passed, election.unconfirmed) = (None, None, false);
+        election.refused.clear();
         election.bully.is_over();
         election.ring.is_over();
         self.set_leader(name, Some((Leadership { leader: from, token }, true)));
@@ -480,11 +487,13 @@ impl Elections {
             election.resigned |= bit(from);
             election.bully.forget(from);
         }
-        election.refused = election.refused.filter(|(winner, _)| *winner != from);
+        election.refused.remove(&from);
+        election.passed = election.passed.filter(|leadership| leadership.leader != from);
         if election.leader.is_some_and(|(leadership, _)| leadership.leader == from) {
-            let (next, led) = (election.refused, election.led);
-            self.set_leader(name, None);
-            let is_bully = self.kind == ElectionKind::Bully;
+            let (passed, led) = (election.passed.take(), election.led);
+            let next = election.refused.iter().next_back().map(|(winner, term)| (*winner, *term));
+            self.set_leader(name, passed.map(|leadership| (leadership, true)));
+            let is_bully = self.kind == ElectionKind::Bully && passed.is_none();
             if let Some((winner, term)) = next.filter(|(_, term)| is_bully && *term > led) {
                 return self.accept(name, winner, term);
             }
@@ -522,7 +531,8 @@ impl Elections {
             let members = self.seat.members;
             let Some(election) = self.elections.get_mut(&name) else { continue };
             election.candidates = if election.stands() { bit(own) } else { 0 };
-            (election.term, election.led, election.announced, election.refused) = (0, 0, None, None);
+            (election.term, election.led, election.announced, election.passed) = (0, 0, None, None);
+            election.refused.clear();
             election.resigned = 0;
             election.begins = false; // all are told that it was called for
             election.bully.is_over();
