@@ -10,9 +10,11 @@ mod agreement;
 mod barrier;
 mod causal;
 mod completeness;
+mod election;
 mod fifo;
 mod integrity;
 mod memory;
+mod mutex;
 mod progress;
 mod realtime;
 mod relay;
@@ -24,13 +26,14 @@ mod watermarks;
 mod window;
 
 pub(crate) use completeness::Completeness;
+pub(crate) use election::{Elections, Voter};
 pub(crate) use progress::{Progress, is_lost};
 pub(crate) use repair::Cost;
 pub(crate) use views::Installed;
 
 use crate::history::{History, Lineage, Shown};
 use crate::plan::{OrderPlan, Plan};
-use bourdon_protocol::{Delivery, Process, View};
+use bourdon_protocol::{Delivery, Process, Standing, View};
 use bourdon_wire::{Incarnation, Rank};
 use std::rc::Rc;
 
@@ -84,6 +87,12 @@ pub const INVARIANTS: &[(&str, &str, &str)] = &[
     ("14", watermarks::NAME, "watermarks never fall"),
     ("15", window::NAME, "no window is exceeded, nothing is forgotten before all have it"),
     ("22", repair::NAME, "requests and repairs in proportion to what was lost, none once all is well"),
+    ("17", mutex::NAME, "at most one valid holder of a lock, tokens that grow, nothing lost at what it guards"),
+    ("11", mutex::UNIFORM, "a replicated lock's grant that was shown is known to all who go on from its view"),
+    ("17, 18", mutex::FENCED, "nobody holds or leads anything without a quorum of its view"),
+    ("17", mutex::WAITING, "faults frozen, every request ends; where nothing goes wrong, soon enough"),
+    ("18", election::NAME, "one leader an (epoch, term); of two that believe it one is out of the other's view"),
+    ("18", election::AGREED, "faults frozen, all agree on a leader that stands"),
     ("20", "steps", "a run takes a bounded number of steps"),
     ("23", memory::NAME, "queues stay within their bounds"),
 ];
@@ -92,7 +101,7 @@ pub const INVARIANTS: &[(&str, &str, &str)] = &[
 #[derive(Debug)]
 pub(crate) struct Checkers {
     ordered: bool,
-    /// A client's message may be carried by two members; then one is passed over.
+    /// A client's message may be carried by two members; then one is passed over. So are commands of replicated locks.
     skips: bool,
     /// Messages may be lost, and each loss is told.
     lossy: bool,
@@ -105,6 +114,8 @@ pub(crate) struct Checkers {
     watermarks: watermarks::Watermarks,
     window: window::Window,
     memory: memory::Memory,
+    pub(crate) mutexes: mutex::Mutexes,
+    pub(crate) elections: Elections,
 }
 
 impl Checkers {
@@ -112,7 +123,7 @@ impl Checkers {
         let causal = matches!(plan.order, OrderPlan::Causal | OrderPlan::Total);
         Self {
             ordered: plan.order != OrderPlan::Unordered,
-            skips: plan.clients > 0 && !plan.is_calm() || plan.is_lossy(),
+            skips: plan.clients > 0 && !plan.is_calm() || plan.is_lossy() || plan.has_commands(),
             lossy: plan.is_lossy(),
             causal: causal.then(|| causal::Causal::new(plan.is_lossy())),
             realtime: realtime::RealTime::new(plan),
@@ -123,6 +134,8 @@ impl Checkers {
             watermarks: watermarks::Watermarks::default(),
             window: window::Window::new(plan),
             memory: memory::Memory::new(plan),
+            mutexes: mutex::Mutexes::new(plan),
+            elections: Elections::default(),
         }
     }
 
@@ -179,6 +192,9 @@ impl Checkers {
         if safety && moved && epoch > 1 && shown.whole && !self.lossy {
             self.agreement.closed(history, shown, epoch - 1)?;
         }
+        if moved && epoch > 1 && process.standing() == Standing::Member {
+            self.mutexes.closed(&self.views, process, shown.process, epoch - 1)?;
+        }
         Ok(())
     }
 
@@ -210,6 +226,17 @@ impl Checkers {
         self.watermarks.stepped(process, stepped, processes.len())?;
         self.window.stepped(processes, process)?;
         self.memory.stepped(process)
+    }
+
+    /// Judges what a process that has just made a step holds.
+    pub(crate) fn coordinated(&self, process: &Process, index: usize) -> Verdict {
+        self.mutexes.stepped(process, index)
+    }
+
+    /// A process and its application are gone.
+    pub(crate) fn crashed(&mut self, index: usize) {
+        self.mutexes.crashed(index);
+        self.elections.crashed(index);
     }
 
     /// A process offered a datagram to everybody.

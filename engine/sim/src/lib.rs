@@ -19,6 +19,7 @@ mod feedback;
 mod guarantee;
 mod history;
 pub mod hostile;
+mod locker;
 mod mutation;
 mod network;
 mod node;
@@ -34,7 +35,8 @@ pub use guarantee::{Cell, Guarantee, matrix};
 pub use mutation::check_mutants;
 pub use network::Faults;
 pub use plan::{
-    DetectorPlan, EventPlan, FaultPlan, Happening, ObserverPlan, OrderPlan, Plan, ReliabilityPlan, StartPlan,
+    DetectorPlan, ElectionPlan, EventPlan, FaultPlan, Happening, Kinds, LockPlan, MutexPlan, ObserverPlan, OrderPlan,
+    Plan, ReliabilityPlan, StartPlan,
 };
 pub use report::{Failure, Report};
 pub use runner::{Options, run, run_plan};

@@ -3,6 +3,7 @@
 //! A bug counts as caught only by an invariant that it breaks: a checker that cries wolf at anything would catch them
 //! all. Harmless changes are planted as well, and must pass every seed.
 
+use crate::plan::{Kinds, MutexPlan};
 use crate::report::Report;
 use crate::runner::{Options, run};
 use bourdon_protocol::Mutant;
@@ -51,7 +52,29 @@ fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         Mutant::ClockUncorrected | Mutant::LateUnflagged => &["realtime"],
         Mutant::MarkerIgnored => &["barrier"],
         Mutant::SnapshotAhead => &["snapshot", "agreement", "fifo", "total"],
+        Mutant::GrantBeforeUniform => &["mutex", "uniform-grant"],
+        Mutant::GrantBeforeTold | Mutant::TwoTokens | Mutant::ReplyInside | Mutant::ReplyNotAwaited => &["mutex"],
+        Mutant::DeadKeepLocks => &["waiting"],
+        Mutant::HolderNotFenced => &["fenced"],
+        Mutant::StaleCoordinator | Mutant::LeadBeforeAccepted => &["election"],
+        Mutant::LeaderNotVoided => &["election", "agreed-leader"],
         Mutant::ShortRuns | Mutant::AskTwice | Mutant::WedgedUniform | Mutant::SendAfterPromise => &[],
+    }
+}
+
+/// The algorithms of locks and elections that a planted bug is in, if it is there.
+pub(crate) fn sabotages(mutant: Mutant) -> Option<Kinds> {
+    let mutex = |kind| Some(Kinds { mutex: Some(kind), election: None });
+    match mutant {
+        Mutant::GrantBeforeUniform | Mutant::DeadKeepLocks => mutex(MutexPlan::Replicated),
+        Mutant::GrantBeforeTold => mutex(MutexPlan::Central),
+        Mutant::TwoTokens => mutex(MutexPlan::TokenRing),
+        Mutant::ReplyInside => mutex(MutexPlan::RicartAgrawala),
+        Mutant::ReplyNotAwaited => mutex(MutexPlan::Lamport),
+        Mutant::HolderNotFenced | Mutant::StaleCoordinator | Mutant::LeadBeforeAccepted | Mutant::LeaderNotVoided => {
+            Some(Kinds::default())
+        }
+        _ => None,
     }
 }
 

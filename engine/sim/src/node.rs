@@ -7,6 +7,7 @@
 use crate::checkers::{Sent, Violation};
 use crate::clock::Clock;
 use crate::history::{History, Message};
+use crate::locker::Locker;
 use crate::network::hits;
 use crate::plan::{GROUP, Plan, StartPlan};
 use bourdon_protocol::{Client, ClientEvent, Counter, Outgoing, Process, Refusal};
@@ -49,6 +50,8 @@ pub(crate) struct Node {
     /// What its earlier lives counted.
     pub(crate) naks_before: u64,
     pub(crate) ballots: u64,
+    /// What its application wants of locks and elections, where there are any.
+    pub(crate) locker: Option<Locker>,
 }
 
 impl Node {
@@ -70,6 +73,7 @@ impl Node {
             incarnation: 0,
             naks_before: 0,
             ballots: 0,
+            locker: None,
         }
     }
 
@@ -77,6 +81,7 @@ impl Node {
     pub(crate) fn crash(&mut self) -> Option<Process> {
         self.socket.clear();
         (self.socket_bytes, self.wakes_at_ns, self.paused_until_ns, self.asked) = (0, u64::MAX, 0, 0);
+        self.locker.iter_mut().for_each(Locker::crash);
         let process = self.process.take()?;
         self.naks_before += process.counters().get(Counter::NaksSent);
         self.incarnation = process.incarnation().0;

@@ -7,6 +7,9 @@
 //! Invariant: [`Plan::config`] gives configurations that [`Config::check`] accepts.
 
 mod draw;
+mod locks;
+
+pub use locks::{ElectionPlan, Kinds, LockPlan, MutexPlan};
 
 use bourdon_protocol::{Config, Limits, Mutant, Order, Reliability, Role, Start, Timing};
 use bourdon_wire::{Address, GroupId, HEADER_BYTES, Incarnation, Rank};
@@ -243,6 +246,9 @@ pub struct Plan {
     /// What happens to processes, the earliest first.
     #[serde(default)]
     pub events: Vec<EventPlan>,
+    /// What applications want of locks and elections, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locks: Option<LockPlan>,
 }
 
 impl Plan {
@@ -267,6 +273,7 @@ impl Plan {
         if self.events.iter().any(|event| usize::from(event.process) >= self.processes()) {
             return Err("something happens to a process that does not exist".into());
         }
+        self.locks.as_ref().map_or(Ok(()), |locks| locks.check(self.members))?;
         for index in 0..self.processes() {
             self.config(index, address(index), 0, None).check().map_err(|error| error.to_string())?;
         }
@@ -300,6 +307,9 @@ impl Plan {
         };
         (config.relay, config.deadline_ns) = (self.relay, self.deadline_ns);
         config.snapshots = true;
+        if let Some(locks) = &self.locks {
+            (config.mutex, config.election) = (locks.mutex.kind(), locks.election.kind());
+        }
         config.sequencer = Rank(self.sequencer);
         config.incarnation = Incarnation(index as u32 + 1);
         config.address = address;
@@ -339,6 +349,11 @@ impl Plan {
     /// Whether messages may be lost.
     pub(crate) fn is_lossy(&self) -> bool {
         self.reliability < ReliabilityPlan::Reliable
+    }
+
+    /// Whether the group's own messages stand among the applications', which see neither them nor their numbers.
+    pub(crate) fn has_commands(&self) -> bool {
+        self.locks.as_ref().is_some_and(|locks| locks.mutex == MutexPlan::Replicated)
     }
 
     /// Members and observers.

@@ -33,6 +33,15 @@ pub struct Report {
     pub faults: Faults,
     /// Seeds that broke something, lowest first; with a planted bug, those that caught it.
     pub failures: Vec<Failure>,
+    /// Grants of locks shown.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub grants: u64,
+    /// Leaderships won.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub leaderships: u64,
+    /// The most entries of other members between a request for a lock and its grant.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub max_overtaken: u64,
     /// Planted bugs that were caught by an invariant they break.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub caught: Option<Vec<String>>,
@@ -53,8 +62,15 @@ impl Report {
         self.steps += other.steps;
         self.delivered += other.delivered;
         self.faults.add(&other.faults);
+        (self.grants, self.leaderships) = (self.grants + other.grants, self.leaderships + other.leaderships);
+        self.max_overtaken = self.max_overtaken.max(other.max_overtaken);
         self.failures.extend(other.failures);
         self.failures.sort_by_key(|failure| failure.seed);
         self.digest = self.digest.wrapping_add(other.digest); // in whatever order the seeds were run
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde wants it
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }

@@ -6,8 +6,8 @@
 
 use crate::checkers::Violation;
 use crate::guarantee::Guarantee;
-use crate::network::Faults;
-use crate::plan::Plan;
+use crate::mutation::sabotages;
+use crate::plan::{Kinds, Plan};
 use crate::report::{Failure, Report};
 use crate::shrink::shrink;
 use crate::world::{Mode, Outcome, play};
@@ -24,6 +24,8 @@ pub struct Options {
     pub mutate: Option<Mutant>,
     /// The one cell of the matrix that is played; without, whatever the seeds draw.
     pub guarantee: Option<Guarantee>,
+    /// Only plans of locks and elections are played, with these algorithms.
+    pub locks: Option<Kinds>,
     /// Threads to run seeds on; 0 counts as 1.
     pub threads: usize,
 }
@@ -50,13 +52,18 @@ pub fn run(seeds: Range<u64>, options: Options, progress: &(dyn Fn(u64) + Sync))
     report
 }
 
-/// A seed's plan: one in sixteen is of competing ballots. To catch planted bugs every fourth is, and every fourth turbulent.
+/// A seed's plan: one in sixteen is of competing ballots, and one of locks and elections. To catch planted bugs every fourth
+/// is of ballots, and every fourth turbulent; or all are of the locks or elections that the bug is in.
 fn plan_of(seed: u64, options: Options) -> Plan {
     if let Some(guarantee) = options.guarantee {
         return Plan::guarantee(seed, guarantee);
     }
+    if let Some(kinds) = options.locks.or_else(|| options.mutate.and_then(sabotages)) {
+        return Plan::locks(seed, kinds);
+    }
     match (options.mutate.is_some(), seed % 16) {
         (true, 3 | 7 | 11 | 15) | (false, 15) => Plan::duel(seed),
+        (false, 7) => Plan::locks(seed, Kinds::default()),
         (true, 1 | 5 | 9 | 13) => Plan::turbulent(seed),
         _ if seed % 8 == 4 => Plan::any_guarantee(seed),
         _ => Plan::draw(seed),
@@ -80,6 +87,9 @@ pub fn run_plan(plan: &Plan, seed: u64, options: Options) -> Report {
         steps: outcome.steps,
         delivered: outcome.delivered,
         faults: outcome.faults,
+        grants: outcome.grants,
+        leaderships: outcome.leaderships,
+        max_overtaken: outcome.max_overtaken,
         failures: failure.into_iter().collect(),
         digest: outcome.digest ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
         ..Report::default()
@@ -93,7 +103,7 @@ fn attempt(plan: &Plan, seed: u64, options: Options) -> Outcome {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
         let violation = Some(Violation { invariant: "panic", detail: format!("panic: {text}") });
-        Outcome { steps: 0, delivered: 0, faults: Faults::default(), violation, digest: 0 }
+        Outcome { violation, ..Outcome::default() }
     })
 }
 
@@ -106,5 +116,6 @@ fn replay(seed: u64, options: Options) -> String {
     };
     let mutate = options.mutate.map_or_else(String::new, |mutant| format!(" --mutate {}", mutant.name()));
     let guarantee = options.guarantee.map_or_else(String::new, |guarantee| format!(" --guarantee {guarantee}"));
-    format!("bourdon sim --seed {seed} --seeds 1{mode}{mutate}{guarantee}")
+    let locks = options.locks.map_or_else(String::new, |kinds| kinds.to_string());
+    format!("bourdon sim --seed {seed} --seeds 1{mode}{mutate}{guarantee}{locks}")
 }

@@ -4,7 +4,7 @@
 //! out in turn, and stays out if the run still fails in the same way: greedy, and good enough to read. The plan changes
 //! the dice that are thrown, so not every failure survives; then the plan stays as it was drawn.
 
-use crate::plan::{FaultPlan, Plan};
+use crate::plan::{FaultPlan, LockPlan, Plan};
 
 /// Runs that are made at most: a fraction of a second for an ordinary plan.
 const ATTEMPTS_MAX: usize = 80;
@@ -64,4 +64,19 @@ const SIMPLER: &[fn(&mut Plan)] = &[
     |plan| plan.adversary = false,
     |plan| plan.duels = false,
     |plan| plan.named = false,
+    |plan| lock_plan(plan, |locks| (locks.campaigners.clear(), locks.standbys.clear()).0),
+    |plan| lock_plan(plan, |locks| locks.askers.clear()),
+    |plan| lock_plan(plan, |locks| locks.names = 1),
+    |plan| lock_plan(plan, |locks| locks.askers.truncate(2)),
+    |plan| lock_plan(plan, |locks| locks.entries = locks.entries.div_ceil(4)),
+    |plan| lock_plan(plan, |locks| locks.resign_ns = 0),
+    |plan| lock_plan(plan, |locks| locks.try_permille = 0),
+    |plan| lock_plan(plan, |locks| locks.deadline_permille = 0),
+    |plan| lock_plan(plan, |locks| locks.cancel_permille = 0),
 ];
+
+fn lock_plan(plan: &mut Plan, simplify: impl Fn(&mut LockPlan)) {
+    if let Some(locks) = &mut plan.locks {
+        simplify(locks);
+    }
+}

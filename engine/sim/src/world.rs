@@ -5,16 +5,18 @@
 //! one generator, seeded once.
 //!
 //! This file has the queue and the beginning. Beside it: `steps.rs` steps processes and their applications, `trouble.rs`
-//! does to them what the plan says, `ending.rs` asks what became of it all once the faults are frozen.
+//! does to them what the plan says, `locks.rs` has them ask for locks, `ending.rs` asks what became of it all once the faults are frozen.
 
 mod duel;
 mod ending;
+mod locks;
 mod steps;
 mod trouble;
 
 use crate::checkers::{Checkers, Sent, Verdict, Violation};
 use crate::clock::Clock;
 use crate::history::{History, Message};
+use crate::locker::Locker;
 use crate::network::{Arrival, Faults, Network};
 use crate::node::{ClientNode, Node};
 use crate::plan::{Plan, address};
@@ -41,7 +43,7 @@ pub enum Mode {
 }
 
 /// What became of one run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Steps of all processes.
     pub steps: u64,
@@ -49,6 +51,12 @@ pub struct Outcome {
     pub delivered: u64,
     /// What went wrong on the network.
     pub faults: Faults,
+    /// Grants of locks shown.
+    pub grants: u64,
+    /// Leaderships won.
+    pub leaderships: u64,
+    /// The most entries of other members between a request for a lock and its grant.
+    pub max_overtaken: u64,
     /// The first invariant that was broken.
     pub violation: Option<Violation>,
     /// Equal for equal runs.
@@ -179,6 +187,9 @@ impl<'p> World<'p> {
             self.network.faults.drift += u64::from(drift_ppm != 0);
             let start = index.checked_sub(members).map(|observer| plan.observers[observer].start);
             self.nodes.push(Node::new(Clock::new(offset_ns, drift_ppm), start));
+        }
+        for (member, locks) in (0..members).zip(std::iter::repeat(plan.locks.as_ref())) {
+            self.nodes[member].locker = locks.map(|locks| Locker::new(locks, member as u16));
         }
         (0..members).for_each(|member| self.begin(member));
         for (index, observer) in plan.observers.iter().enumerate() {
@@ -338,7 +349,9 @@ impl<'p> World<'p> {
 
     fn outcome(&self) -> Outcome {
         let (steps, delivered, digest) = (self.steps, self.history.delivered, self.digest);
-        Outcome { steps, delivered, faults: self.network.faults, violation: None, digest }
+        let (grants, max_overtaken) = (self.checkers.mutexes.grants, self.checkers.mutexes.max_overtaken);
+        let (leaderships, faults) = (self.checkers.elections.count(), self.network.faults);
+        Outcome { steps, delivered, faults, grants, leaderships, max_overtaken, violation: None, digest }
     }
 }
 

@@ -2,7 +2,8 @@
 
 use crate::exit::Failure;
 use bourdon_sim::{
-    Cell, Guarantee, Mode, Mutant, Options, Plan, Report, check_mutants, matrix, run as run_seeds, run_plan,
+    Cell, ElectionPlan, Guarantee, Kinds, Mode, Mutant, MutexPlan, Options, Plan, Report, check_mutants, matrix,
+    run as run_seeds, run_plan,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Write;
@@ -35,11 +36,17 @@ pub(crate) struct Args {
     /// Play only this guarantee: LEVEL/ORDER or LEVEL/ORDER/barriers
     #[arg(long, value_name = "CELL", conflicts_with = "plan")]
     guarantee: Option<Guarantee>,
+    /// Play only plans of locks and elections, with these locks: replicated, central, lamport, ricart-agrawala or token-ring
+    #[arg(long, value_name = "MUTEX", conflicts_with_all = ["plan", "guarantee"])]
+    locks: Option<MutexPlan>,
+    /// Play only plans of locks and elections, with this election: bully or ring
+    #[arg(long, value_name = "ELECTION", conflicts_with_all = ["plan", "guarantee"])]
+    election: Option<ElectionPlan>,
     /// Play the seeds in every cell of the matrix: each order at each level, without barriers and with
-    #[arg(long, conflicts_with_all = ["plan", "mutate", "guarantee"])]
+    #[arg(long, conflicts_with_all = ["plan", "mutate", "guarantee", "locks", "election"])]
     matrix: bool,
     /// Count instead what receivers say back to one sender, by how they are told to say it
-    #[arg(long, conflicts_with_all = ["seeds", "plan", "safety", "liveness", "mutate", "guarantee", "matrix"])]
+    #[arg(long, conflicts_with_all = ["seeds", "plan", "safety", "liveness", "mutate", "guarantee", "matrix", "locks", "election"])]
     feedback: bool,
     /// With --feedback: how many receive
     #[arg(long, value_name = "N", default_value_t = 1000, requires = "feedback", value_parser = clap::value_parser!(u32).range(1..=20_000))]
@@ -67,7 +74,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         _ => Mode::Both,
     };
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let options = Options { mode, mutate: None, guarantee: args.guarantee, threads };
+    let (mutex, election) = (args.locks, args.election);
+    let locks = Some(Kinds { mutex, election }).filter(|kinds| *kinds != Kinds::default());
+    let options = Options { mode, mutate: None, guarantee: args.guarantee, locks, threads };
     // A panic within a run is reported as that seed's failure; its backtrace would drown the report.
     std::panic::set_hook(Box::new(|_| {}));
     let cells = if args.matrix { Guarantee::all().count() as u64 } else { 1 };
@@ -129,6 +138,11 @@ fn text(args: &Args, report: &Report) -> String {
     }
     let mut out = format!("{} seeds, {} steps, {} messages delivered\n", report.seeds, report.steps, report.delivered);
     let _ = writeln!(out, "faults: {}", serde_json::to_string(&report.faults).expect(plain));
+    if report.grants + report.leaderships > 0 {
+        let Report { grants, leaderships, max_overtaken, .. } = report;
+        let most = format!("at most {max_overtaken} entries of others before one's own");
+        let _ = writeln!(out, "locks: {grants} grants, {most}; elections: {leaderships} leaderships");
+    }
     for (what, names) in [("caught", &report.caught), ("missed", &report.missed), ("wrongly flagged", &report.flagged)]
     {
         if let Some(names) = names {

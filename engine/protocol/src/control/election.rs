@@ -42,17 +42,26 @@ pub(crate) struct Election {
     part: Option<Part>,
     /// Bit r: rank r stands, as far as is known.
     candidates: u64,
+    /// Bit r: rank r has said in this view that it stands no more, and not since that it does.
+    resigned: u64,
     /// Who leads or was accepted, and whether a quorum has accepted it.
     leader: Option<(Leadership, bool)>,
     /// The highest term heard of in this epoch, and the highest in which somebody led.
     term: u64,
     led: u64,
+    /// The latest leadership that was shown here, in whichever view.
+    latest: FencingToken,
     /// What this member has announced.
     announced: Option<Announced>,
-    /// Whom this member would have accepted, had it not accepted another before; and the term.
-    refused: Option<(Rank, u64)>,
+    /// Whom this member would have accepted, had it not accepted another before; and the term. All of them: any may be the
+    /// one that does not withdraw.
+    refused: BTreeMap<Rank, u64>,
+    /// Who leads, though this member has accepted another with a later term: it has if that one withdraws.
+    passed: Option<Leadership>,
     /// Somebody has begun an election, now or in a view before: who stands is to see to it that there is a leader.
     called: bool,
+    /// This member began to campaign before all had told what they bring: it begins once they have.
+    begins: bool,
     /// The leader led in the view before, and has not said yet that it still does.
     unconfirmed: bool,
     /// The algorithm's own.
@@ -82,6 +91,8 @@ pub(crate) struct Elections {
     is_open: bool,
     /// Bits of suspected members.
     suspects: u64,
+    /// A quorum of the view can't be reached: nobody who is cut off so announces itself.
+    is_cut: bool,
     won: u64,
     pub(crate) news: Vec<Coordination>,
     letters: Letters,
@@ -121,6 +132,7 @@ impl Elections {
             elections: BTreeMap::new(),
             is_open: false,
             suspects: 0,
+            is_cut: false,
             won: 0,
             news: Vec::new(),
             letters: Vec::new(),
@@ -139,16 +151,18 @@ impl Elections {
         let stood = election.stands();
         election.part = Some(part);
         let stands = election.stands();
+        election.called |= part == Part::Campaign;
+        election.begins = part == Part::Campaign && !self.is_open;
         if stands && !stood {
             election.candidates |= bit(seat.own);
             let letter = Letter { other: u64::from(election.called), rank: seat.own, ..Letter::new(STANDS, name) };
             self.letters.extend(seat.others().map(|to| (to, letter)));
         }
-        election.called |= part == Part::Campaign;
         if stood && !stands {
             self.resign(name);
         }
         self.begin(name);
+        self.vacant(name); // where it was called for before and nobody has been elected
         if let Some(leadership) = self.leader(&name) {
             self.news.push(Coordination::Leader(name, Some(leadership)));
         }
@@ -225,6 +239,7 @@ impl Elections {
             election.led = if shown { election.led.max(leadership.token.number) } else { election.led };
         }
         let after = election.shown();
+        election.latest = election.latest.max(after.map_or(FencingToken::default(), |leadership| leadership.token));
         if before != after && election.part.is_some() {
             self.news.push(Coordination::Leader(name, after));
         }
@@ -261,7 +276,7 @@ impl Elections {
         let seat = self.seat.clone();
         let Some(election) = self.elections.get_mut(&name) else { return };
         let stands = election.stands() && election.called && self.is_open && election.announced.is_none();
-        if !stands || !election.is_vacant() {
+        if !stands || !election.is_vacant() || self.is_cut {
             return;
         }
         let has_won = match self.kind {
@@ -322,6 +337,7 @@ impl Elections {
         match letter.step {
             STANDS => {
                 election.candidates |= bit(from);
+                election.resigned &= !bit(from);
                 election.called |= letter.other != 0;
                 self.consider(name);
             }
@@ -346,7 +362,13 @@ impl Elections {
                     self.withdraw(name);
                     self.vacant(name);
                 } else if is_ours && yields {
+                    // If whoever goes first has gone meanwhile, its word was here before the refusal: nobody else says more.
+                    let has_led = letter.other != 0 && election.led >= letter.epoch.0;
+                    let has_gone = letter.other == 0 && election.resigned & bit(letter.rank) != 0;
                     self.withdraw(name);
+                    if has_led || has_gone {
+                        self.vacant(name);
+                    }
                 }
             }
             _ => {}
@@ -416,7 +438,7 @@ impl Elections {
         if blind || other.is_none() && term > election.led {
             return self.accept(name, winner, term);
         }
-        election.refused = Some((winner, term));
+        election.refused.insert(winner, term);
         let (rank, leads) = other.map_or((winner, false), |(l, shown)| (l.leader, shown));
         let (other, epoch) = (u64::from(leads), Epoch(election.led));
         let refusal = Letter { rank, number: term, other, epoch, ..Letter::new(REFUSED, name) };
@@ -427,7 +449,8 @@ impl Elections {
     fn accept(&mut self, name: TopicName, winner: Rank, term: u64) {
         let (seat, token) = (self.seat.clone(), FencingToken { epoch: self.seat.epoch, number: term });
         let Some(election) = self.elections.get_mut(&name) else { return };
-        (election.announced, election.refused) = (None, None);
+        election.announced = None;
+        election.refused.remove(&winner);
         election.bully.is_over();
         election.ring.is_over();
         self.set_leader(name, Some((Leadership { leader: winner, token }, false)));
@@ -441,10 +464,16 @@ impl Elections {
     fn on_leads(&mut self, name: TopicName, from: Rank, letter: &Letter) {
         let token = FencingToken { epoch: letter.epoch, number: letter.number };
         let Some(election) = self.elections.get_mut(&name) else { return };
-        if election.leader.is_some_and(|(known, shown)| (known.token, shown) > (token, true) && known.leader != from) {
-            return; // it will hear of the newer one
+        if token < election.latest {
+            return; // another has led since: this one has resigned, and says so next
         }
-        (election.announced, election.refused, election.unconfirmed) = (None, None, false);
+        if election.leader.is_some_and(|(known, _)| known.token > token && known.leader != from) {
+            // It will hear of the newer one, whose acceptance here counts; or of the end of that.
+            election.passed = Some(Leadership { leader: from, token });
+            return;
+        }
+        (election.announced, election.passed, election.unconfirmed) = (None, None, false);
+        election.refused.clear();
         election.bully.is_over();
         election.ring.is_over();
         self.set_leader(name, Some((Leadership { leader: from, token }, true)));
@@ -455,13 +484,16 @@ impl Elections {
         let Some(election) = self.elections.get_mut(&name) else { return };
         if leaves {
             election.candidates &= !bit(from);
+            election.resigned |= bit(from);
             election.bully.forget(from);
         }
-        election.refused = election.refused.filter(|(winner, _)| *winner != from);
+        election.refused.remove(&from);
+        election.passed = election.passed.filter(|leadership| leadership.leader != from);
         if election.leader.is_some_and(|(leadership, _)| leadership.leader == from) {
-            let (next, led) = (election.refused, election.led);
-            self.set_leader(name, None);
-            let is_bully = self.kind == ElectionKind::Bully;
+            let (passed, led) = (election.passed.take(), election.led);
+            let next = election.refused.iter().next_back().map(|(winner, term)| (*winner, *term));
+            self.set_leader(name, passed.map(|leadership| (leadership, true)));
+            let is_bully = self.kind == ElectionKind::Bully && passed.is_none();
             if let Some((winner, term)) = next.filter(|(_, term)| is_bully && *term > led) {
                 return self.accept(name, winner, term);
             }
@@ -490,7 +522,7 @@ impl Elections {
     pub(crate) fn enter(&mut self, seat: Seat, view: &View) {
         self.members = view.members.iter().map(|member| member.rank).collect();
         self.seat = seat;
-        (self.is_open, self.suspects) = (false, 0);
+        (self.is_open, self.suspects, self.is_cut) = (false, 0, false);
         self.letters.clear();
         let own = self.seat.own;
         self.elections.retain(|_, election| election.part.is_some());
@@ -499,7 +531,10 @@ impl Elections {
             let members = self.seat.members;
             let Some(election) = self.elections.get_mut(&name) else { continue };
             election.candidates = if election.stands() { bit(own) } else { 0 };
-            (election.term, election.led, election.announced, election.refused) = (0, 0, None, None);
+            (election.term, election.led, election.announced, election.passed) = (0, 0, None, None);
+            election.refused.clear();
+            election.resigned = 0;
+            election.begins = false; // all are told that it was called for
             election.bully.is_over();
             election.ring.is_over();
             let keeps = election.leader.filter(|(l, shown)| *shown && members & bit(l.leader) != 0);
@@ -537,13 +572,22 @@ impl Elections {
     pub(crate) fn open(&mut self) {
         self.is_open = true;
         let names: Vec<TopicName> = self.elections.keys().copied().collect();
-        names.into_iter().for_each(|name| self.vacant(name));
+        for name in names {
+            self.vacant(name);
+            if self.elections.get_mut(&name).is_some_and(|election| core::mem::take(&mut election.begins)) {
+                self.begin(name);
+            }
+        }
     }
 
-    /// Other members are suspected than before.
-    pub(crate) fn suspect(&mut self, suspects: u64) {
+    /// Other members are suspected than before. `is_cut`: no quorum can be reached.
+    pub(crate) fn suspect(&mut self, suspects: u64, is_cut: bool) {
         let risen = suspects & !self.suspects;
         self.suspects = suspects;
+        if core::mem::replace(&mut self.is_cut, is_cut) && !is_cut {
+            let names: Vec<TopicName> = self.elections.keys().copied().collect();
+            names.into_iter().for_each(|name| self.vacant(name));
+        }
         let of_leader = |election: &Election| election.leader.is_some_and(|(l, _)| risen & bit(l.leader) != 0);
         let names: Vec<TopicName> =
             self.elections.iter().filter(|(_, election)| of_leader(election)).map(|(name, _)| *name).collect();

@@ -200,7 +200,8 @@ impl Mutex {
         true
     }
 
-    /// A request is over.
+    /// A request is over. What that grants at once is told before anything else happens: a grant that waited would be taken
+    /// for the answer to a later request.
     fn end(&mut self, name: TopicName, id: LockId) {
         let Some(lock) = self.locks.get_mut(&name) else { return };
         let is_first = lock.waiting.front().is_some_and(|waiter| waiter.id == id);
@@ -215,6 +216,7 @@ impl Mutex {
             self.release(name);
         }
         self.ask(name);
+        self.settle();
     }
 
     fn release(&mut self, name: TopicName) {
@@ -294,10 +296,9 @@ impl Mutex {
             late.extend(lock.waiting.iter().filter(is_late).map(|waiter| (*name, waiter.id)));
         }
         for (name, id) in late {
-            self.end(name, id);
             self.news.push((id, LockNews::TimedOut));
+            self.end(name, id);
         }
-        self.settle();
     }
 
     // ---- the view -------------------------------------------------------------------------------------------------

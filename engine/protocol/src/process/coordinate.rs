@@ -255,7 +255,7 @@ impl Process {
             letters.iter().for_each(|letter| coordination.links.send(to, *letter));
         }
         coordination.collect();
-        coordination.elections.suspect(self.detector.suspects());
+        self.note_suspects();
         self.open_coordination();
     }
 
@@ -290,10 +290,11 @@ impl Process {
         if self.standing != Standing::Member {
             return;
         }
-        if !self.reaches_quorum() {
+        let is_cut = !self.reaches_quorum();
+        self.coordination.elections.suspect(self.detector.suspects(), is_cut);
+        if is_cut {
             self.fence(Loss::NoMajority);
         }
-        self.coordination.elections.suspect(self.detector.suspects());
         self.coordination.collect();
     }
 
@@ -340,8 +341,11 @@ impl Process {
             if let Some(name) = name {
                 name.write(&mut space[..length]);
             }
-            let to = presence.address(rank).map_or(Destination::Group, Destination::Peer);
-            outbox.record(now, to, Kind::Link, [record.as_bytes(), &space[..length]], counters);
+            // To whoever is not reached yet it is said again; said to all, everybody would take it as said to itself.
+            if let Some(address) = presence.address(rank) {
+                let parts = [record.as_bytes(), &space[..length]];
+                outbox.record(now, Destination::Peer(address), Kind::Link, parts, counters);
+            }
         });
         let links = &coordination.links;
         let sum = |steps: core::ops::Range<u16>| steps.map(|step| links.sent(step)).sum::<u64>();
@@ -385,6 +389,9 @@ impl Process {
         let is_open = self.data.end.is_open();
         if let Some(outbound) = self.data.outbound.as_mut().filter(|_| is_open) {
             outbound.ack.due = now;
+        }
+        if self.standing != Standing::Member {
+            return; // it waits for nothing, and may have begun beyond what the sequencer has
         }
         let marks = self.data.marks();
         self.data.note_sequencer_holds(&marks);

@@ -13,6 +13,10 @@ const OUTBOX_BYTES: usize = 1 << 20;
 /// Events an application has not fetched.
 const EVENTS: usize = 256;
 
+/// What a process keeps of locks and elections: some entries for each member of each name, and letters to those who are
+/// slow to answer.
+const COORDINATION: usize = 2048;
+
 #[derive(Debug)]
 pub(super) struct Memory {
     assembly_bytes: usize,
@@ -35,8 +39,10 @@ impl Memory {
             assembly_bytes: members * plan.max_message_bytes,
             early_datagrams: members * slots.next_power_of_two(),
             clients: usize::from(plan.clients),
-            // Each is published once, however often it is published again.
-            unsettled: (plan.messages + u32::from(plan.clients) * (plan.messages / 4 + 1)) as usize + 1,
+            // Each is published once, however often it is published again. A request for a lock is two commands at most.
+            unsettled: 2 * plan.locks.as_ref().map_or(0, |locks| locks.entries as usize)
+                + (plan.messages + u32::from(plan.clients) * (plan.messages / 4 + 1)) as usize
+                + 1,
         }
     }
 
@@ -51,6 +57,7 @@ impl Memory {
             && held.assembly_bytes <= self.assembly_bytes
             && held.clients <= self.clients
             && held.unsettled <= self.unsettled
+            && held.coordination <= COORDINATION
             && held.snapshot_bytes <= SNAPSHOTS * (SNAPSHOT_BYTES + POSITIONS_BYTES);
         if within { Ok(()) } else { Err(Violation::new(NAME, format!("a process keeps {held:?}"))) }
     }
@@ -64,7 +71,8 @@ mod tests {
     fn every_queue_has_its_bound() {
         let memory = Memory::new(&Plan::draw(0));
         assert_eq!(memory.judge(&Held::default()), Ok(()));
-        let over: [fn(&mut Held); 7] = [
+        let over: [fn(&mut Held); 8] = [
+            |held| held.coordination = COORDINATION + 1,
             |held| held.outbox_bytes = OUTBOX_BYTES + 1,
             |held| held.events = EVENTS + 1,
             |held| held.early_datagrams = usize::MAX,

@@ -45,6 +45,11 @@ impl Views {
         self.epochs.values().next_back()
     }
 
+    /// The view of an epoch, once anybody has entered it.
+    pub(crate) fn view(&self, epoch: u64) -> Option<&View> {
+        self.epochs.get(&epoch).map(|installed| &installed.view)
+    }
+
     /// Whether a first view begins another group: whoever was in a view of the one before is gone, so that it has left no
     /// trace, and those who are left have formed the first view anew.
     pub(crate) fn is_founded_anew<'p>(&self, view: &View, mut others: impl Iterator<Item = &'p Process>) -> bool {

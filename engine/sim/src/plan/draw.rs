@@ -8,9 +8,10 @@
 //! one member never crashes and never leaves, because a group that has lost everybody would form again from nothing.
 
 use super::{
-    DetectorPlan, EventPlan, FaultPlan, Happening, MS, ObserverPlan, OrderPlan, Plan, ReliabilityPlan, StartPlan,
+    DetectorPlan, ElectionPlan, EventPlan, FaultPlan, Happening, Kinds, LockPlan, MS, MutexPlan, ObserverPlan,
+    OrderPlan, Plan, ReliabilityPlan, StartPlan,
 };
-use crate::guarantee::Guarantee;
+use crate::guarantee::{Guarantee, LEVELS, ORDERS};
 use fastrand::Rng;
 
 fn pick<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
@@ -79,6 +80,7 @@ impl Plan {
             duels: false,
             named: false, // so that a seed draws the messages that it always drew
             events: Vec::new(),
+            locks: None,
         };
         if members > 1 && rng.u8(0..10) >= 3 {
             plan.detector.draw(rng);
@@ -163,6 +165,63 @@ impl Plan {
         plan
     }
 
+    /// A plan of locks and elections. Few messages go beside them, and everything is large enough for those; what goes wrong
+    /// is drawn as ever, or is a quick succession of crashes and partitions.
+    pub fn locks(seed: u64, kinds: Kinds) -> Self {
+        let rng = &mut Rng::with_seed(seed ^ 0x10c5);
+        let mut plan = Self::draw(seed);
+        let members = pick(rng, &[3, 4, 5, 5, 5, 5, 6, 7]);
+        (plan.members, plan.sequencer) = (members, rng.u16(0..members));
+        (plan.publishers, plan.messages) = (draw_publishers(rng, members), pick(rng, &[10, 40]));
+        (plan.events, plan.clients, plan.adversary) = (Vec::new(), pick(rng, &[0, 0, 0, 1]), false);
+        plan.observers.truncate(1);
+        let processes = plan.processes();
+        plan.clock_offsets_ns.resize(processes, 1 << 40);
+        plan.drift_ppm.truncate(processes);
+        (plan.log_slots, plan.receive_log_slots) = (pick(rng, &[16, 64]), 64);
+        (plan.max_message_bytes, plan.window_slots) = (2000, vec![pick(rng, &[16, 32]); usize::from(members)]);
+        let mutex = kinds.mutex.unwrap_or_else(|| pick(rng, &MutexPlan::ALL));
+        let election = kinds.election.unwrap_or_else(|| pick(rng, &ElectionPlan::ALL));
+        plan.draw_level_for(mutex, rng);
+        match rng.u8(0..10) {
+            0..3 => {}
+            3..7 => {
+                plan.detector.draw(rng);
+                plan.adversary = rng.u8(0..12) == 0;
+                Drawn::new(rng, &mut plan).draw();
+            }
+            _ => {
+                plan.detector = DetectorPlan { fast: true, evidence_after_ns: MS, ..DetectorPlan::default() };
+                let until_ns = plan.faults.until_ns;
+                let mut drawn = Drawn { reckless: rng.u8(0..12) == 0, ..Drawn::new(rng, &mut plan) };
+                for _ in 0..8 {
+                    let at_ns = drawn.rng.u64(0..until_ns);
+                    drawn.trouble(at_ns);
+                }
+            }
+        }
+        plan.events.sort_by_key(|event| event.at_ns);
+        plan.locks = Some(LockPlan::draw(rng, (mutex, election), members, plan.faults.until_ns));
+        plan
+    }
+
+    /// Replicated locks need total order, and nothing lost; most are at `reliable`, where showing a message is not enough to
+    /// show a grant. The others do not use the streams.
+    fn draw_level_for(&mut self, mutex: MutexPlan, rng: &mut Rng) {
+        let is_replicated = mutex == MutexPlan::Replicated;
+        (self.reliability, self.relay) = pick(rng, &LEVELS);
+        self.order = if is_replicated { OrderPlan::Total } else { pick(rng, &ORDERS) };
+        if is_replicated && (self.is_lossy() || rng.u8(0..4) != 0) {
+            self.reliability = ReliabilityPlan::Reliable;
+        }
+        if self.is_lossy() {
+            self.clients = 0;
+        }
+        if self.order == OrderPlan::Realtime {
+            self.drift_ppm.iter_mut().for_each(|ppm| *ppm /= 5);
+        }
+    }
+
     fn draw_syncs(&mut self, rng: &mut Rng) {
         for _ in 0..pick(rng, &[0, 0, 1, 3]) {
             let (process, other) = (rng.u16(0..self.members), rng.u64(0..2));
@@ -172,6 +231,35 @@ impl Plan {
 
     pub(crate) fn happens(&mut self, at_ns: u64, what: Happening, process: u16, other: u64, for_ns: u64) {
         self.events.push(EventPlan { at_ns, what, process, other, for_ns });
+    }
+}
+
+impl LockPlan {
+    fn draw(rng: &mut Rng, (mutex, election): (MutexPlan, ElectionPlan), members: u16, until_ns: u64) -> Self {
+        let some = |rng: &mut Rng, choices: &[u16]| {
+            let mut chosen = draw_publishers(rng, members);
+            chosen.truncate(usize::from(pick(rng, choices).min(members)));
+            chosen
+        };
+        let askers = if rng.u8(0..4) == 0 { some(rng, &[1, 2, 3]) } else { (0..members).collect() };
+        let entries = pick(rng, &[3, 8, 20]);
+        let hold_ns = pick(rng, &[1, 200_000, MS, 10 * MS]);
+        Self {
+            mutex,
+            election,
+            names: pick(rng, &[1, 1, 2]),
+            askers,
+            entries,
+            hold_ns,
+            pause_ns: pick(rng, &[200_000, 2 * until_ns / u64::from(entries), 2 * until_ns / u64::from(entries)]),
+            try_permille: pick(rng, &[0, 100, 500]),
+            deadline_permille: pick(rng, &[0, 100, 300]),
+            cancel_permille: pick(rng, &[0, 100, 300]),
+            patience_ns: pick(rng, &[200_000, 5 * MS, 50 * MS]),
+            campaigners: some(rng, &[0, 1, 2, 7]),
+            standbys: some(rng, &[0, 2, 7]),
+            resign_ns: pick(rng, &[0, 0, 10 * MS, 100 * MS]),
+        }
     }
 }
 

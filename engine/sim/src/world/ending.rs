@@ -65,6 +65,7 @@ impl World<'_> {
         if let Some(client) = self.clients.iter().position(|client| client.is_busy()) {
             return Err(Violation::new("completeness", format!("client {client} could not publish all it wanted")));
         }
+        self.locks_are_settled()?;
         let datagrams = self.datagrams();
         let (plan, history, nodes) = (self.plan, &self.history, &self.nodes[..]);
         Completeness { plan, history, nodes, datagrams: datagrams.as_deref() }.check()

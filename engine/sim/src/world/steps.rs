@@ -37,25 +37,29 @@ impl World<'_> {
             }
             self.deliver(index)?;
         }
+        self.coordinate(index, true)?;
         let wants = self.publish(index)?;
         let all_sent = self.transmit(index);
         let more = self.deliver(index)?;
         let all_sent = self.transmit(index) && all_sent;
         self.launch();
+        self.coordinate(index, false)?;
         if all_sent && let Some(process) = &self.nodes[index].process {
             self.checkers.sent(process, index)?;
         }
         if self.mode != super::Mode::Liveness {
             let processes: Vec<Option<&Process>> = self.nodes.iter().map(|node| node.process.as_ref()).collect();
             self.checkers.stepped(&processes, index)?;
+            self.judge_locks(index)?;
         }
+        let acts_ns = self.locker_due(index);
         let node = &self.nodes[index];
         let Some(process) = &node.process else { return Ok(()) };
         let deadline_ns = node.clock.when(process.next_deadline());
         let soon_ns = self.now_ns + self.rng.u64(500..5000);
         let next_ns = if busy || more || !all_sent { soon_ns } else { deadline_ns.max(self.now_ns + 1) };
         let next_ns = if wants { next_ns.min(self.now_ns + self.rng.u64(20_000..200_000)) } else { next_ns };
-        self.wake(index, next_ns);
+        self.wake(index, next_ns.min(acts_ns.max(self.now_ns + 1)));
         Ok(())
     }
 
@@ -138,7 +142,7 @@ impl World<'_> {
         }
     }
 
-    fn hear_events(&mut self, index: usize) -> Verdict {
+    pub(super) fn hear_events(&mut self, index: usize) -> Verdict {
         while let Some(event) = self.nodes[index].process.as_mut().and_then(Process::poll_event) {
             self.hear(index, event)?;
         }

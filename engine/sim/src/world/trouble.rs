@@ -41,6 +41,7 @@ impl World<'_> {
 
     fn crash(&mut self, index: usize) {
         let Some(process) = self.nodes[index].crash() else { return };
+        self.checkers.crashed(index);
         self.network.faults.crash += 1;
         if self.mutant == Some(Mutant::Amnesia) {
             self.revive(index, &process);
@@ -65,6 +66,7 @@ impl World<'_> {
                 return; // it never went
             }
             self.nodes[index].crash();
+            self.checkers.crashed(index);
         }
         self.network.faults.restart += 1;
         self.begin(index);

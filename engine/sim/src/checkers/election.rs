@@ -1,0 +1,131 @@
+//! Elections: one leader a term, and at the end one that all know.
+//!
+//! An application believes that it leads from when it was told so until it is told otherwise, resigns or crashes. Two may
+//! believe it at once only under tokens of two views, and only if whoever has the older is not in the newer view.
+//! Whatever anybody was told of an (epoch, term) names the same leader, and nobody is told of an older leadership than before.
+//!
+//! DESIGN §7: 18.
+
+use super::views::Views;
+use super::{Verdict, Violation};
+use bourdon_protocol::{FencingToken, Leadership, Member};
+use bourdon_wire::Rank;
+use std::collections::BTreeMap;
+
+pub(super) const NAME: &str = "election";
+pub(super) const AGREED: &str = "agreed-leader";
+
+#[derive(Clone, Copy, Debug)]
+struct Leads {
+    process: usize,
+    life: Member,
+    place: usize,
+    token: FencingToken,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Elections {
+    /// By election and token.
+    leaders: BTreeMap<(usize, FencingToken), Rank>,
+    /// By process and election: the latest leadership it was told of, and whether it still is.
+    told: BTreeMap<(usize, usize), (FencingToken, bool)>,
+    believing: Vec<Leads>,
+}
+
+/// What one who lives has to do with an election, at the end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Voter {
+    pub(crate) process: usize,
+    /// It may lead, and it sees to it that somebody does.
+    pub(crate) stands: bool,
+    pub(crate) campaigns: bool,
+    /// Who leads, as its process says.
+    pub(crate) leader: Option<Leadership>,
+}
+
+fn broken(detail: String) -> Verdict {
+    Err(Violation::new(NAME, detail))
+}
+
+impl Elections {
+    /// How many leaderships anybody was told of.
+    pub(crate) fn count(&self) -> u64 {
+        self.leaders.len() as u64
+    }
+
+    /// An application is told who leads, if anybody.
+    pub(crate) fn told(&mut self, views: &Views, process: usize, place: usize, news: Option<Leadership>) -> Verdict {
+        self.gave_up(process, place);
+        let Some(Leadership { leader, token }) = news else {
+            if let Some((_, is_current)) = self.told.get_mut(&(process, place)) {
+                *is_current = false;
+            }
+            return Ok(());
+        };
+        match self.told.insert((process, place), (token, true)) {
+            Some((before, _)) if before > token => {
+                return broken(format!("process {process} was told of {token:?} of election {place} after {before:?}"));
+            }
+            _ => {}
+        }
+        let known = *self.leaders.entry((place, token)).or_insert(leader);
+        if known != leader {
+            return broken(format!("{token:?} of election {place} is {known}, and at process {process} {leader}"));
+        }
+        if leader.index() != process {
+            return Ok(());
+        }
+        let Some(incarnation) = views.view(token.epoch.0).and_then(|view| view.incarnation(leader)) else {
+            return broken(format!("process {process} leads under {token:?}, of a view that it was not in"));
+        };
+        let own = Leads { process, life: Member { rank: leader, incarnation }, place, token };
+        for other in self.believing.iter().filter(|other| other.place == place) {
+            let (older, newer) = if other.token < own.token { (other, &own) } else { (&own, other) };
+            let knows = views.view(newer.token.epoch.0).is_some_and(|view| view.contains(older.life));
+            if older.token.epoch == newer.token.epoch || knows {
+                return broken(format!("two lead at once: {own:?}, {other:?}"));
+            }
+        }
+        self.believing.push(own);
+        Ok(())
+    }
+
+    /// An application resigns, or is told that it leads no more.
+    pub(crate) fn gave_up(&mut self, process: usize, place: usize) {
+        self.believing.retain(|leads| (leads.process, leads.place) != (process, place));
+    }
+
+    /// A process is gone, and its application.
+    pub(crate) fn crashed(&mut self, process: usize) {
+        self.believing.retain(|leads| leads.process != process);
+        self.told.retain(|(other, _), _| *other != process);
+    }
+
+    /// Judges a process after a step: it says what its application was told.
+    pub(crate) fn stepped(&self, process: usize, place: usize, leader: Option<Leadership>) -> Verdict {
+        let told = self.told.get(&(process, place)).filter(|(_, is_current)| *is_current).map(|(token, _)| *token);
+        if told == leader.map(|leader| leader.token) {
+            return Ok(());
+        }
+        broken(format!("process {process} says {leader:?} of election {place}, its application was told {told:?}"))
+    }
+
+    /// Whether all who live agree on a leader that stands, if somebody sees to it that there is one.
+    pub(crate) fn agreed(place: usize, voters: &[Voter]) -> Verdict {
+        let Some(first) = voters.first() else { return Ok(()) };
+        let wrong = |detail: String| Err(Violation::new(AGREED, detail));
+        if let Some(other) = voters.iter().find(|voter| voter.leader != first.leader) {
+            return wrong(format!("of election {place} {first:?} and {other:?} say otherwise"));
+        }
+        match first.leader {
+            None if voters.iter().any(|voter| voter.campaigns) => {
+                wrong(format!("nobody leads election {place}: {voters:?}"))
+            }
+            None => Ok(()),
+            Some(found) => {
+                let stands = voters.iter().any(|voter| voter.process == found.leader.index() && voter.stands);
+                if stands { Ok(()) } else { wrong(format!("{found:?} of election {place} does not stand: {voters:?}")) }
+            }
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Locks: at most one valid holder, tokens that grow, and everybody's turn comes.
+//!
+//! What counts is what applications were told. One that was told that it has a lock holds it until it gives it back, is
+//! told that it is lost, or crashes; a removed or paused one may believe it for longer than the group does. So two may
+//! believe it at once only under tokens of two views, and only if whoever has the older is not in the newer view. A
+//! resource that both write to takes no token lower than one it has seen: nothing may be lost there.
+//!
+//! A grant of `replicated` is shown only once nothing can undo it: whoever goes on from that view as a member must have
+//! seen it, and all must have seen the same grants.
+//!
+//! How long one waits is counted in entries of others: once its request can have reached everybody, each other member has at
+//! most one request that comes before, whatever the algorithm. That is judged where nothing goes wrong.
+//!
+//! DESIGN §7: 11 and 17.
+
+use super::views::{Views, is_quorum};
+use super::{Verdict, Violation};
+use crate::plan::{LockPlan, Plan};
+use bourdon_protocol::{FencingToken, LockId, Member, Process, Standing};
+use bourdon_wire::Rank;
+use std::collections::BTreeMap;
+
+pub(super) const NAME: &str = "mutex";
+pub(super) const UNIFORM: &str = "uniform-grant";
+pub(super) const FENCED: &str = "fenced";
+pub(super) const WAITING: &str = "waiting";
+
+/// Beyond the way of a request through the whole ring, what steps, windows and acknowledgements take.
+const DOORWAY_NS: u64 = 20_000_000;
+
+/// A grant that somebody was told.
+#[derive(Clone, Copy, Debug)]
+struct Hold {
+    process: usize,
+    life: Member,
+    token: FencingToken,
+    /// What the resource said then; nothing if it took the token for an old one.
+    read: Option<u64>,
+}
+
+/// What a lock guards: it counts entries.
+#[derive(Clone, Copy, Debug, Default)]
+struct Resource {
+    highest: FencingToken,
+    value: u64,
+}
+
+#[derive(Debug, Default)]
+struct Lock {
+    holds: Vec<Hold>,
+    shown: Vec<Hold>,
+    resource: Resource,
+}
+
+#[derive(Debug)]
+struct Wait {
+    process: usize,
+    id: LockId,
+    place: usize,
+    asked_ns: u64,
+    /// Nothing else of this process waited for the lock, or had it.
+    alone: bool,
+    /// Entries of others since then, and since everybody can have heard of it.
+    overtaken: u64,
+    late: u64,
+}
+
+/// A grant, as a table says it.
+type Row = (usize, FencingToken, Member);
+
+#[derive(Debug)]
+pub(crate) struct Mutexes {
+    members: u16,
+    replicated: bool,
+    calm: bool,
+    doorway_ns: u64,
+    locks: Vec<Lock>,
+    waits: Vec<Wait>,
+    /// By epoch: the grants in it, in the tables of those who went on to the next as members.
+    closed: BTreeMap<u64, Vec<(usize, Vec<Row>)>>,
+    pub(crate) grants: u64,
+    pub(crate) max_overtaken: u64,
+}
+
+fn broken(detail: String) -> Verdict {
+    Err(Violation::new(NAME, detail))
+}
+
+impl Resource {
+    /// Lets a token in, or finds it old.
+    fn admits(&mut self, token: FencingToken) -> bool {
+        let admitted = token >= self.highest;
+        self.highest = self.highest.max(token);
+        admitted
+    }
+}
+
+impl Mutexes {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let way_ns = plan.latency_ns.max(plan.latency_back_ns) + plan.jitter_ns;
+        Self {
+            members: plan.members,
+            replicated: plan.has_commands(),
+            calm: plan.is_calm(),
+            doorway_ns: u64::from(plan.members) * way_ns + DOORWAY_NS,
+            locks: std::iter::repeat_with(Lock::default).take(plan.locks.as_ref().map_or(0, |l| l.names)).collect(),
+            waits: Vec::new(),
+            closed: BTreeMap::new(),
+            grants: 0,
+            max_overtaken: 0,
+        }
+    }
+
+    /// An application asks.
+    pub(crate) fn asked(&mut self, process: usize, id: LockId, place: usize, now_ns: u64) {
+        let waits = self.waits.iter().any(|wait| wait.process == process && wait.place == place);
+        let holds = self.locks[place].holds.iter().any(|hold| hold.process == process);
+        let alone = !waits && !holds;
+        self.waits.push(Wait { process, id, place, asked_ns: now_ns, alone, overtaken: 0, late: 0 });
+    }
+
+    /// A request is over without a grant.
+    pub(crate) fn ended(&mut self, process: usize, id: LockId) {
+        self.waits.retain(|wait| (wait.process, wait.id) != (process, id));
+    }
+
+    /// An application is told that it has a lock.
+    pub(crate) fn granted(
+        &mut self,
+        views: &Views,
+        process: usize,
+        id: LockId,
+        (place, token): (usize, FencingToken),
+        now_ns: u64,
+    ) -> Verdict {
+        let rank = Rank(process as u16);
+        let Some(incarnation) = views.view(token.epoch.0).and_then(|view| view.incarnation(rank)) else {
+            return broken(format!("process {process} got {token:?}, of a view that it was not in"));
+        };
+        let mut hold = Hold { process, life: Member { rank, incarnation }, token, read: None };
+        self.is_only(views, place, &hold)?;
+        self.is_held_everywhere(place, &hold)?;
+        let lock = &mut self.locks[place];
+        hold.read = lock.resource.admits(token).then_some(lock.resource.value);
+        lock.holds.push(hold);
+        lock.shown.push(hold);
+        self.grants += 1;
+        self.turn(process, id, place, now_ns)
+    }
+
+    /// Whether nobody else holds the lock, and nobody was told of a later grant who knew of this one.
+    fn is_only(&self, views: &Views, place: usize, hold: &Hold) -> Verdict {
+        let lock = &self.locks[place];
+        let knows = |life: Member, of: FencingToken| views.view(of.epoch.0).is_some_and(|view| view.contains(life));
+        for other in &lock.holds {
+            let (older, newer) = if other.token < hold.token { (other, hold) } else { (hold, other) };
+            if older.token.epoch == newer.token.epoch || knows(older.life, newer.token) {
+                return broken(format!("lock {place} is granted, {hold:?}, while {other:?}"));
+            }
+        }
+        for earlier in &lock.shown {
+            if earlier.token == hold.token {
+                return broken(format!("lock {place} is granted twice under one token: {hold:?}, {earlier:?}"));
+            }
+            let overtaken = earlier.token > hold.token;
+            if overtaken && (earlier.token.epoch == hold.token.epoch || knows(hold.life, earlier.token)) {
+                return broken(format!("tokens of lock {place} fall: {hold:?} after {earlier:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether everybody who has gone on from the view of a grant knows of it.
+    fn is_held_everywhere(&self, place: usize, hold: &Hold) -> Verdict {
+        let row = (place, hold.token, hold.life);
+        let closed = self.closed.get(&hold.token.epoch.0).filter(|_| self.replicated);
+        match closed.into_iter().flatten().find(|(_, rows)| !rows.contains(&row)) {
+            Some((other, _)) => lacks(*other, place, hold),
+            None => Ok(()),
+        }
+    }
+
+    /// A process goes on to the next view as a member, from one that it was in.
+    pub(super) fn closed(&mut self, views: &Views, process: &Process, index: usize, epoch: u64) -> Verdict {
+        let own = Member { rank: Rank(index as u16), incarnation: process.incarnation() };
+        if !self.replicated || !views.view(epoch).is_some_and(|view| view.contains(own)) {
+            return Ok(());
+        }
+        let of_epoch = process.lock_grants().filter(|grant| grant.token.epoch.0 == epoch);
+        let rows: Vec<Row> =
+            of_epoch.filter_map(|grant| Some((LockPlan::place(&grant.name)?, grant.token, grant.holder))).collect();
+        for (place, lock) in self.locks.iter().enumerate() {
+            let shown = lock.shown.iter().filter(|hold| hold.token.epoch.0 == epoch);
+            for hold in shown {
+                if !rows.contains(&(place, hold.token, hold.life)) {
+                    return lacks(index, place, hold);
+                }
+            }
+        }
+        let known = self.closed.entry(epoch).or_default();
+        if let Some((other, _)) = known.iter().find(|(_, others)| *others != rows) {
+            return broken(format!("by the end of epoch {epoch} the tables of {other} and {index} saw other grants"));
+        }
+        known.push((index, rows));
+        Ok(())
+    }
+
+    /// An application gives a lock back: it has counted its entry at the resource.
+    pub(crate) fn released(&mut self, process: usize, place: usize, token: FencingToken) -> Verdict {
+        let lock = &mut self.locks[place];
+        let Some(hold) = lock.holds.iter().find(|hold| (hold.process, hold.token) == (process, token)).copied() else {
+            return broken(format!("process {process} gives back {token:?}, which it was not granted"));
+        };
+        lock.holds.retain(|hold| (hold.process, hold.token) != (process, token));
+        if !lock.resource.admits(token) {
+            return Ok(());
+        }
+        if hold.read != Some(lock.resource.value) {
+            let now = lock.resource.value;
+            return broken(format!("lock {place} guarded nothing: {hold:?}, and the resource is at {now}"));
+        }
+        lock.resource.value += 1;
+        Ok(())
+    }
+
+    /// An application is told that it has a lock no more.
+    pub(crate) fn lost(&mut self, process: usize, place: usize, token: FencingToken) {
+        self.locks[place].holds.retain(|hold| (hold.process, hold.token) != (process, token));
+    }
+
+    /// A process is gone, and its application.
+    pub(crate) fn crashed(&mut self, process: usize) {
+        self.waits.retain(|wait| wait.process != process);
+        self.locks.iter_mut().for_each(|lock| lock.holds.retain(|hold| hold.process != process));
+    }
+
+    /// Counts an entry against those who wait.
+    fn turn(&mut self, process: usize, id: LockId, place: usize, now_ns: u64) -> Verdict {
+        let doorway_ns = self.doorway_ns;
+        for wait in self.waits.iter_mut().filter(|wait| wait.place == place && wait.process != process) {
+            wait.overtaken += 1;
+            wait.late += u64::from(now_ns > wait.asked_ns + doorway_ns);
+        }
+        let Some(at) = self.waits.iter().position(|wait| (wait.process, wait.id) == (process, id)) else {
+            return broken(format!("process {process} is granted {id:?}, which it does not wait for"));
+        };
+        let wait = self.waits.remove(at);
+        if !wait.alone {
+            return Ok(()); // it waited for this process's own requests
+        }
+        self.max_overtaken = self.max_overtaken.max(wait.overtaken);
+        if self.calm && wait.late >= u64::from(self.members) {
+            let detail = format!("{wait:?}: more entries of others than there are others");
+            return Err(Violation::new(WAITING, detail));
+        }
+        Ok(())
+    }
+
+    /// Judges a process after a step: it holds what its application was told, and nothing without a quorum of its view.
+    pub(super) fn stepped(&self, process: &Process, index: usize) -> Verdict {
+        let holds =
+            |place: usize, token| self.locks[place].holds.iter().any(|h| (h.process, h.token) == (index, token));
+        let told = self.locks.iter().map(|lock| lock.holds.iter().filter(|hold| hold.process == index).count()).sum();
+        let held: Vec<_> =
+            process.locks_held().filter_map(|(name, token)| Some((LockPlan::place(name)?, token))).collect();
+        if held.len() != told || held.iter().any(|(place, token)| !holds(*place, *token)) {
+            return broken(format!("process {index} holds {held:?}, its application was told {told} others"));
+        }
+        let view = process.view();
+        let reaches =
+            |member: &Member| member.rank.index() == index || process.suspects() & 1 << member.rank.index() == 0;
+        let may_hold = process.standing() == Standing::Member && is_quorum(view, reaches);
+        if !may_hold && (!held.is_empty() || process.leads().next().is_some()) {
+            let (standing, suspects) = (process.standing(), process.suspects());
+            let detail =
+                format!("process {index}, {standing:?} in {view:?}, suspects {suspects:b} and holds or leads on");
+            return Err(Violation::new(FENCED, detail));
+        }
+        Ok(())
+    }
+
+    /// Whether nobody who lives waits any more, or has a lock.
+    pub(crate) fn is_quiet(&self, lives: impl Fn(usize) -> bool) -> Verdict {
+        if let Some(wait) = self.waits.iter().find(|wait| lives(wait.process)) {
+            return Err(Violation::new(WAITING, format!("nothing became of {wait:?}")));
+        }
+        let mut holds = self.locks.iter().flat_map(|lock| &lock.holds);
+        match holds.find(|hold| lives(hold.process)) {
+            Some(hold) => Err(Violation::new(WAITING, format!("still held: {hold:?}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn lacks(process: usize, place: usize, hold: &Hold) -> Verdict {
+    let epoch = hold.token.epoch;
+    let detail =
+        format!("process {process} went on from view {epoch} without a grant of lock {place} shown in it: {hold:?}");
+    Err(Violation::new(UNIFORM, detail))
+}

@@ -1,0 +1,215 @@
+//! What applications want of locks and elections, in plans that have them.
+//!
+//! Locks are asked for beside the ordinary messages, by applications that hold them for a while, lose patience, resign and
+//! come again. Which algorithm is played is part of the plan, because each member must run the same.
+
+use bourdon_protocol::{ElectionKind, MutexKind, Part};
+use bourdon_wire::TopicName;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// The names of locks and of elections.
+const NAMES: [&str; 2] = ["sim.one", "sim.two"];
+
+/// Who grants locks, by its name on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)] // the names say it
+pub enum MutexPlan {
+    Replicated,
+    Central,
+    Lamport,
+    RicartAgrawala,
+    TokenRing,
+}
+
+/// Who elects leaders, by its name on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)] // the names say it
+pub enum ElectionPlan {
+    Bully,
+    Ring,
+}
+
+/// The algorithms that a run's plan must have; the seed draws what is left open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kinds {
+    /// Who grants locks.
+    pub mutex: Option<MutexPlan>,
+    /// Who elects leaders.
+    pub election: Option<ElectionPlan>,
+}
+
+/// What applications want of locks and elections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockPlan {
+    /// Who grants locks.
+    pub mutex: MutexPlan,
+    /// Who elects leaders.
+    pub election: ElectionPlan,
+    /// How many locks, and how many elections, there are: 1 or 2.
+    pub names: usize,
+    /// Members that ask for locks.
+    pub askers: Vec<u16>,
+    /// How often each of them asks.
+    pub entries: u32,
+    /// How long a lock is held at most.
+    pub hold_ns: u64,
+    /// How long a member waits at most before it asks again.
+    pub pause_ns: u64,
+    /// Of all requests: only if the lock is free.
+    pub try_permille: u32,
+    /// Of all requests: until some moment.
+    pub deadline_permille: u32,
+    /// Of all requests: withdrawn, if they wait too long for it.
+    pub cancel_permille: u32,
+    /// How long such requests wait at most.
+    pub patience_ns: u64,
+    /// Members that campaign.
+    pub campaigners: Vec<u16>,
+    /// Members that stand by. All others watch.
+    pub standbys: Vec<u16>,
+    /// How long one who leads does so at most before it resigns; 0 if it never does.
+    pub resign_ns: u64,
+}
+
+impl MutexPlan {
+    /// Every algorithm.
+    pub const ALL: [Self; 5] = [Self::Replicated, Self::Central, Self::Lamport, Self::RicartAgrawala, Self::TokenRing];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Replicated => "replicated",
+            Self::Central => "central",
+            Self::Lamport => "lamport",
+            Self::RicartAgrawala => "ricart-agrawala",
+            Self::TokenRing => "token-ring",
+        }
+    }
+
+    pub(super) fn kind(self) -> MutexKind {
+        match self {
+            Self::Replicated => MutexKind::Replicated,
+            Self::Central => MutexKind::Central,
+            Self::Lamport => MutexKind::Lamport,
+            Self::RicartAgrawala => MutexKind::RicartAgrawala,
+            Self::TokenRing => MutexKind::TokenRing,
+        }
+    }
+}
+
+impl ElectionPlan {
+    /// Every algorithm.
+    pub const ALL: [Self; 2] = [Self::Bully, Self::Ring];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bully => "bully",
+            Self::Ring => "ring",
+        }
+    }
+
+    pub(super) fn kind(self) -> ElectionKind {
+        match self {
+            Self::Bully => ElectionKind::Bully,
+            Self::Ring => ElectionKind::Ring,
+        }
+    }
+}
+
+impl fmt::Display for MutexPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Display for ElectionPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for MutexPlan {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|kind| kind.name() == text);
+        found.ok_or_else(|| format!("{text:?} grants no locks; there are: {}", Self::ALL.map(Self::name).join(", ")))
+    }
+}
+
+impl FromStr for ElectionPlan {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|kind| kind.name() == text);
+        found.ok_or_else(|| format!("{text:?} elects nobody; there are: {}", Self::ALL.map(Self::name).join(", ")))
+    }
+}
+
+impl fmt::Display for Kinds {
+    /// As options of the command line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.mutex.map_or(Ok(()), |mutex| write!(f, " --locks {mutex}"))?;
+        self.election.map_or(Ok(()), |election| write!(f, " --election {election}"))
+    }
+}
+
+impl LockPlan {
+    /// Whether it can be played by so many members.
+    pub(super) fn check(&self, members: u16) -> Result<(), String> {
+        if !(1..=NAMES.len()).contains(&self.names) {
+            return Err(format!("locks.names is 1 to {}", NAMES.len()));
+        }
+        let named = [&self.askers, &self.campaigners, &self.standbys];
+        if named.into_iter().flatten().any(|member| *member >= members) {
+            return Err("somebody who asks for locks or stands for an election is no member".into());
+        }
+        Ok(())
+    }
+
+    /// The lock, or the election, of this number.
+    pub(crate) fn name(place: usize) -> TopicName {
+        TopicName::new(NAMES[place]).expect("it is one")
+    }
+
+    /// The number of this lock or election.
+    pub(crate) fn place(name: &TopicName) -> Option<usize> {
+        (0..NAMES.len()).find(|place| Self::name(*place) == *name)
+    }
+
+    /// What part a member takes in elections.
+    pub(crate) fn part(&self, member: u16) -> Part {
+        if self.campaigners.contains(&member) {
+            Part::Campaign
+        } else if self.standbys.contains(&member) {
+            Part::StandBy
+        } else {
+            Part::Watch
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_algorithm_has_a_name_that_finds_it() {
+        for mutex in MutexPlan::ALL {
+            assert_eq!(mutex.to_string().parse(), Ok(mutex));
+            assert_eq!(serde_json::to_value(mutex).unwrap(), mutex.name());
+        }
+        for election in ElectionPlan::ALL {
+            assert_eq!(election.to_string().parse(), Ok(election));
+            assert_eq!(serde_json::to_value(election).unwrap(), election.name());
+        }
+        assert!("bakery".parse::<MutexPlan>().is_err_and(|why| why.contains("ricart-agrawala")));
+        assert!("lottery".parse::<ElectionPlan>().is_err_and(|why| why.contains("bully")));
+        let kinds = Kinds { mutex: Some(MutexPlan::Lamport), election: Some(ElectionPlan::Ring) };
+        assert_eq!(kinds.to_string(), " --locks lamport --election ring");
+    }
+}
