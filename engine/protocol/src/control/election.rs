@@ -366,7 +366,7 @@ impl Elections {
                     let has_led = letter.other != 0 && election.led >= letter.epoch.0;
                     let has_gone = letter.other == 0 && election.resigned & bit(letter.rank) != 0;
                     self.withdraw(name);
-                    if has_led || has_gone {
+                    if has_led || has_gone || self.kind == ElectionKind::Ring {
                         self.vacant(name);
                     }
                 }
@@ -378,6 +378,9 @@ impl Elections {
     /// Takes an announcement back: those who accepted it are free again.
     fn withdraw(&mut self, name: TopicName) {
         self.step_down(name);
+        if let Some(election) = self.elections.get_mut(&name) {
+            election.ring.is_over(); // whoever hears of it begins anew
+        }
         self.say_to_all(name, RESIGNED, 1);
     }
 
@@ -486,6 +489,8 @@ impl Elections {
             election.candidates &= !bit(from);
             election.resigned |= bit(from);
             election.bully.forget(from);
+        } else {
+            election.ring.is_over(); // what its round has come to is void
         }
         election.refused.remove(&from);
         election.passed = election.passed.filter(|leadership| leadership.leader != from);
