@@ -63,14 +63,7 @@ impl World<'_> {
             return Err(Violation::new("waiting", detail));
         }
         self.checkers.mutexes.is_quiet(lives)?;
-        (0..plan.names).try_for_each(|place| {
-            Elections::agreed(place, &self.voters(plan, place)).map_err(|mut e| {
-                for n in &self.nodes {
-                    e.detail += &format!("\n    {:?}", n.process.as_ref().map(|p| p.debug_elections()))
-                }
-                e
-            })
-        })
+        (0..plan.names).try_for_each(|place| Elections::agreed(place, &self.voters(plan, place)))
     }
 
     fn voters(&self, plan: &LockPlan, place: usize) -> Vec<Voter> {
