@@ -2,7 +2,7 @@
 //!
 //! A seed that fails is worth more than the explanation of why it can't fail again.
 
-use bourdon_sim::{Mode, Options, Plan, run_plan};
+use bourdon_sim::{ElectionPlan, Kinds, Mode, MutexPlan, Options, Plan, run_plan};
 
 /// Seeds of turbulent plans.
 fn assert_turbulent(seeds: &[u64]) {
@@ -322,4 +322,57 @@ fn issue_a_clock_is_further_off_than_it_says() {
 #[test]
 fn issue_a_clock_is_never_known() {
     assert_cells(&[("stable/realtime", 18), ("uniform/realtime/barriers", 13)]);
+}
+
+/// Seeds of plans of locks and elections.
+fn assert_locks(mutex: MutexPlan, election: ElectionPlan, seeds: &[u64]) {
+    let kinds = Kinds { mutex: Some(mutex), election: Some(election) };
+    for seed in seeds {
+        let report = run_plan(&Plan::locks(*seed, kinds), *seed, Options { mode: Mode::Both, ..Options::default() });
+        assert!(report.failures.is_empty(), "{:#?}", report.failures);
+    }
+}
+
+/// A campaign begun before all had told what they bring was never begun, and nobody was told of it.
+#[test]
+fn issue_campaign_before_all_had_told() {
+    assert_locks(MutexPlan::Central, ElectionPlan::Bully, &[46, 67]);
+    assert_locks(MutexPlan::Central, ElectionPlan::Ring, &[18, 63, 72]);
+}
+
+/// Who was cut off from the quorum after it had been fenced was elected all the same.
+#[test]
+fn issue_leader_without_a_quorum() {
+    assert_locks(MutexPlan::Lamport, ElectionPlan::Bully, &[7, 112]);
+}
+
+/// One that stood by when there was nobody to lead any more was not taken for the winner.
+#[test]
+fn issue_standby_after_the_campaign() {
+    assert_locks(MutexPlan::Lamport, ElectionPlan::Bully, &[145, 124]);
+}
+
+/// A refusal came after the word of whoever went first: the one refused waited for ever.
+#[test]
+fn issue_refused_for_one_who_has_gone() {
+    assert_locks(MutexPlan::Lamport, ElectionPlan::Bully, &[113, 168]);
+}
+
+/// Of several announcements refused only the last was remembered, and it was withdrawn; who led was forgotten where another
+/// had been accepted.
+#[test]
+fn issue_refused_announcement_is_forgotten() {
+    assert_locks(MutexPlan::RicartAgrawala, ElectionPlan::Bully, &[333, 463]);
+}
+
+/// Two announcements in a ring were withdrawn for each other, and nobody began anew.
+#[test]
+fn issue_ring_withdrawn_twice() {
+    assert_locks(MutexPlan::RicartAgrawala, ElectionPlan::Ring, &[124]);
+}
+
+/// A lock that its process had given up was granted to it afterwards.
+#[test]
+fn issue_granted_after_it_was_given_up() {
+    assert_locks(MutexPlan::TokenRing, ElectionPlan::Ring, &[160]);
 }

@@ -51,8 +51,13 @@ fn faults_without_end_break_no_promise_of_safety() {
 }
 
 /// Those that show so rarely that `bourdon sim --mutate` has to look for them.
-const RARE: [Mutant; 4] =
-    [Mutant::DeliverAfterPromise, Mutant::CutRecomputed, Mutant::AcceptBeforeFetch, Mutant::StaleState];
+const RARE: [Mutant; 5] = [
+    Mutant::DeliverAfterPromise,
+    Mutant::CutRecomputed,
+    Mutant::AcceptBeforeFetch,
+    Mutant::StaleState,
+    Mutant::GrantBeforeTold,
+];
 
 #[test]
 fn planted_bugs_are_caught() {

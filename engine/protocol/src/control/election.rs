@@ -62,6 +62,9 @@ pub(crate) struct Election {
     called: bool,
     /// This member began to campaign before all had told what they bring: it begins once they have.
     begins: bool,
+    /// An announcement was withdrawn: in a ring all that stand begin anew, because one that has not heard of it yet ends what
+    /// the eldest alone begins.
+    is_void: bool,
     /// The leader led in the view before, and has not said yet that it still does.
     unconfirmed: bool,
     /// The algorithm's own.
@@ -366,7 +369,7 @@ impl Elections {
                     let has_led = letter.other != 0 && election.led >= letter.epoch.0;
                     let has_gone = letter.other == 0 && election.resigned & bit(letter.rank) != 0;
                     self.withdraw(name);
-                    if has_led || has_gone {
+                    if has_led || has_gone || self.kind == ElectionKind::Ring {
                         self.vacant(name);
                     }
                 }
@@ -378,6 +381,10 @@ impl Elections {
     /// Takes an announcement back: those who accepted it are free again.
     fn withdraw(&mut self, name: TopicName) {
         self.step_down(name);
+        if let Some(election) = self.elections.get_mut(&name) {
+            election.ring.is_over(); // whoever hears of it begins anew
+            election.is_void = true;
+        }
         self.say_to_all(name, RESIGNED, 1);
     }
 
@@ -486,6 +493,9 @@ impl Elections {
             election.candidates &= !bit(from);
             election.resigned |= bit(from);
             election.bully.forget(from);
+        } else {
+            election.ring.is_over(); // what its round has come to is void
+            election.is_void = true;
         }
         election.refused.remove(&from);
         election.passed = election.passed.filter(|leadership| leadership.leader != from);
@@ -509,8 +519,9 @@ impl Elections {
             return;
         }
         let standing = election.standing(&seat);
+        let is_void = core::mem::take(&mut election.is_void);
         let eldest = self.members.iter().find(|rank| standing & bit(**rank) != 0).copied();
-        if self.kind == ElectionKind::Ring && eldest == Some(seat.own) {
+        if self.kind == ElectionKind::Ring && (is_void || eldest == Some(seat.own)) {
             election.ring.begin(&seat, name, &mut self.letters);
         }
         self.consider(name);
@@ -534,6 +545,7 @@ impl Elections {
             (election.term, election.led, election.announced, election.passed) = (0, 0, None, None);
             election.refused.clear();
             election.resigned = 0;
+            election.is_void = false;
             election.begins = false; // all are told that it was called for
             election.bully.is_over();
             election.ring.is_over();

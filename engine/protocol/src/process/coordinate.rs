@@ -143,6 +143,7 @@ impl Process {
     pub fn unlock(&mut self, id: LockId) -> bool {
         let found = self.coordination.mutex.unlock(id);
         self.coordination.collect();
+        self.coordination.news.retain(|news| !matches!(news, Coordination::Lock(of, _) if *of == id));
         found
     }
 

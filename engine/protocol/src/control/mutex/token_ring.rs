@@ -40,6 +40,8 @@ struct Lock {
     wanted: Option<(u64, bool)>,
     /// This member has the lock.
     inside: bool,
+    /// Another member brought the token into the view, or it was sent on from here.
+    is_elsewhere: bool,
     /// Who wanted it before it was known where the token is.
     early: u64,
 }
@@ -74,10 +76,10 @@ impl TokenRing {
         }
         let token = *token;
         if token.wants != 0 {
-            lock.token = None;
+            (lock.token, lock.is_elsewhere) = (None, true);
             let letter = Letter { number: token.count, other: token.wants, ..Letter::new(TOKEN, name) };
             effects.send(seat.successor(), letter);
-        } else if seat.own == seat.oldest {
+        } else if seat.own == seat.oldest && self.is_open {
             // It is here again, as if it had never been away.
             self.floor = self.floor.max(token.count);
             self.locks.remove(&name);
@@ -129,12 +131,20 @@ impl Exclusion for TokenRing {
 
     fn told(&mut self, seat: &Seat, _from: Rank, name: TopicName) {
         if seat.own == seat.oldest && seat.mutant != Some(Mutant::TwoTokens) {
-            self.locks.entry(name).or_default(); // not here
+            // It may have come here by others before its holder's word.
+            let lock = self.locks.entry(name).or_default();
+            lock.is_elsewhere = lock.token.is_none();
         }
     }
 
     fn open(&mut self, seat: &Seat, effects: &mut Effects) {
         self.is_open = true;
+        if seat.own == seat.oldest {
+            // Also where somebody has asked already.
+            let here = |lock: &&mut Lock| lock.token.is_none() && !lock.is_elsewhere;
+            let token = Token { count: self.floor, wants: 0 };
+            self.locks.values_mut().filter(here).for_each(|lock| lock.token = Some(token));
+        }
         let waiting: Vec<TopicName> = self.locks.iter().filter(|(_, l)| l.early != 0).map(|(name, _)| *name).collect();
         for name in waiting {
             let Some(lock) = self.locks.get_mut(&name) else { continue };
