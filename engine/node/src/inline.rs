@@ -15,8 +15,9 @@ use crate::settings::{Settings, SettingsError, Transport};
 use crate::transport::{AnyPort, Reach, pick};
 use bourdon_port::{Echo, Port, PortError, To};
 use bourdon_protocol::{
-    CallId, Claim, Config, Counters, Delivery, Destination, DirectMessage, DirectOutcome, DirectRefusal, Event,
-    Outgoing, Passed, Process, Refusal,
+    CallId, Claim, Config, Coordination, CoordinationRefusal, Counters, Delivery, Destination, DirectMessage,
+    DirectOutcome, DirectRefusal, Event, Leadership, LockId, LockStanding, Outgoing, Part, Passed, Patience, Process,
+    Refusal,
 };
 use bourdon_wire::{
     Address, ChannelId, ECHO_OFFSET, Incarnation, Instant, Rank, Sequence, TopicId, TopicName, echo_bytes,
@@ -334,6 +335,64 @@ impl<P: Port> Engine<P> {
     /// How the next of the direct messages sent did.
     pub fn poll_outcome(&mut self) -> Option<DirectOutcome> {
         self.process.poll_outcome()
+    }
+
+    /// Asks for a lock; [`Engine::poll_coordination`] says when it is granted, or why not, and when it is lost.
+    ///
+    /// # Errors
+    /// If nothing can be asked for now.
+    pub fn lock(&mut self, name: TopicName, patience: Patience) -> Result<LockId, CoordinationRefusal> {
+        self.coordinate(|process| process.lock(name, patience))
+    }
+
+    /// Gives a lock back, or no longer waits for it; says whether there was such a request. Nothing more is said of it.
+    pub fn unlock(&mut self, id: LockId) -> bool {
+        self.owes = true;
+        self.process.unlock(id)
+    }
+
+    /// Where a request for a lock stands; `None` once it is over.
+    pub fn lock_standing(&self, id: LockId) -> Option<LockStanding> {
+        self.process.lock_standing(id)
+    }
+
+    /// Takes part in an election, or changes the part; [`Engine::poll_coordination`] says who leads, now and whenever
+    /// that changes.
+    ///
+    /// # Errors
+    /// If it can't be taken part in now.
+    pub fn elect(&mut self, name: TopicName, part: Part) -> Result<(), CoordinationRefusal> {
+        self.coordinate(|process| process.elect(name, part))
+    }
+
+    /// Leads no more, if it did, and does not stand any more; it still hears who leads.
+    pub fn resign(&mut self, name: TopicName) {
+        self.owes = true;
+        self.process.resign(name);
+    }
+
+    /// Resigns, and hears no more of an election.
+    pub fn leave_election(&mut self, name: TopicName) {
+        self.owes = true;
+        self.process.leave_election(name);
+    }
+
+    /// Who leads an election that this process has a part in, if anybody.
+    pub fn leader(&self, name: &TopicName) -> Option<Leadership> {
+        self.process.leader(name)
+    }
+
+    /// The next news of locks and elections, if there is any: fetch them after each [`Engine::poll`].
+    #[inline]
+    pub fn poll_coordination(&mut self) -> Option<Coordination> {
+        self.process.poll_coordination()
+    }
+
+    /// What was asked for goes out with the next call; what was refused, or was not there, is nothing to send.
+    fn coordinate<T, E>(&mut self, ask: impl FnOnce(&mut Process) -> Result<T, E>) -> Result<T, E> {
+        let asked = ask(&mut self.process);
+        self.owes |= asked.is_ok();
+        asked
     }
 
     /// Leaves the group; [`Event::Left`] says when the others have gone on without this process.

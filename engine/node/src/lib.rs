@@ -58,8 +58,10 @@ mod handles;
 mod idle;
 mod inline;
 mod links;
+mod locks;
 mod messages;
 pub mod placement;
+mod sessions;
 pub mod settings;
 mod threaded;
 mod topics;
@@ -68,8 +70,9 @@ mod transport;
 pub use bourdon_port::{Port, PortError};
 pub use bourdon_protocol::control::detector::{Figures, Gaps, Why};
 pub use bourdon_protocol::{
-    CallId, Claim, Client, ClientEvent, Counter, Counters, Delivery, DirectFailure, DirectMessage, DirectOutcome,
-    DirectRefusal, Event, Member, Outgoing, Process, Refusal, Standing, View,
+    CallId, Claim, Client, ClientEvent, Coordination, CoordinationRefusal, Counter, Counters, Delivery, DirectFailure,
+    DirectMessage, DirectOutcome, DirectRefusal, Event, FencingToken, Leadership, LockId, LockNews, LockStanding, Loss,
+    Member, Outgoing, Part, Patience, Process, Refusal, Standing, View,
 };
 pub use bourdon_wire::{
     Address, ClientId, Epoch, GroupId, Incarnation, Instant, MessageName, NameError, OrderNumber, Rank, Sequence,
@@ -83,6 +86,7 @@ pub use discover::{Discovery, discover};
 pub use handles::{Publication, PublicationClaim, PublishError, Subscription};
 pub use idle::Idler;
 pub use inline::{Engine, Node, NodeError};
+pub use locks::{Candidacy, ElectionState, Guard, LockError, LockRequest, LockState, Locks, Lost, Wait};
 pub use messages::NodeEvent;
 pub use settings::{Settings, SettingsError};
 pub use threaded::{Handles, Info, ThreadedNode};

@@ -55,6 +55,10 @@ pub struct GroupSettings {
     pub ack_each: bool,
     /// The rank of the member that puts messages in order.
     pub sequencer: u16,
+    /// Which algorithm grants locks.
+    pub mutex: MutexKind,
+    /// Which algorithm elects leaders.
+    pub election: ElectionKind,
     /// The topics in use, if they are to be checked.
     pub topics: Vec<String>,
 }
@@ -71,6 +75,10 @@ pub struct ChannelSettings {
     pub order: Option<Order>,
     /// How much may be lost; the group's, if left out.
     pub reliability: Option<Reliability>,
+    /// Which algorithm grants its locks; the group's, if left out.
+    pub mutex: Option<MutexKind>,
+    /// Which algorithm elects its leaders; the group's, if left out.
+    pub election: Option<ElectionKind>,
     /// The ranks of the group's members that are members of it, by which they are numbered in it; all, if left out.
     pub members: Option<Vec<u16>>,
     /// Over tcp: its members' addresses, by their ranks in it; connections of its own need addresses of its own.
@@ -113,6 +121,27 @@ impl Reliability {
     pub fn is_lossy(self) -> bool {
         matches!(self, Self::Unreliable | Self::BestEffort)
     }
+}
+
+/// The algorithms that grant locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)] // see `bourdon_protocol::MutexKind`
+pub enum MutexKind {
+    Replicated,
+    Central,
+    Lamport,
+    RicartAgrawala,
+    TokenRing,
+}
+
+/// The algorithms that elect leaders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)] // see `bourdon_protocol::ElectionKind`
+pub enum ElectionKind {
+    Bully,
+    Ring,
 }
 
 /// What this process is.
@@ -305,6 +334,8 @@ impl Default for GroupSettings {
             deadline_ns: 0,
             ack_each: false,
             sequencer: 0,
+            mutex: MutexKind::Replicated,
+            election: ElectionKind::Bully,
             topics: Vec::new(),
         }
     }
@@ -598,6 +629,17 @@ impl Settings {
         (config.relay, config.deadline_ns) = (self.group.relay, self.group.deadline_ns);
         config.feedback = if self.group.ack_each { p::Feedback::AckEach } else { p::Feedback::Nak };
         config.sequencer = Rank(self.group.sequencer);
+        config.mutex = match self.group.mutex {
+            MutexKind::Replicated => p::MutexKind::Replicated,
+            MutexKind::Central => p::MutexKind::Central,
+            MutexKind::Lamport => p::MutexKind::Lamport,
+            MutexKind::RicartAgrawala => p::MutexKind::RicartAgrawala,
+            MutexKind::TokenRing => p::MutexKind::TokenRing,
+        };
+        config.election = match self.group.election {
+            ElectionKind::Bully => p::ElectionKind::Bully,
+            ElectionKind::Ring => p::ElectionKind::Ring,
+        };
         config.start = match self.process.start {
             Start::Live => p::Start::Live,
             Start::Oldest => p::Start::Oldest,
