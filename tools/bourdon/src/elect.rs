@@ -65,7 +65,11 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
                 eprintln!("bourdon: waiting to take part in {:?}: {}", args.name, why.unwrap_or_default());
                 continue;
             }
-            _ => return Err(Failure::broken(format!("election {:?}: {}", args.name, why.unwrap_or_default()))),
+            state => {
+                let why = format!("election {:?}: {}", args.name, why.unwrap_or_default());
+                let is_unusable = state == Some("refused");
+                return Err(if is_unusable { Failure::unusable(why) } else { Failure::broken(why) });
+            }
         }
         if let Some(why) = why.filter(|_| line["leader"].is_null()) {
             eprintln!("bourdon: {:?}: leads no more: {why}", args.name);

@@ -9,7 +9,7 @@
 //! to must refuse a lower one than it has seen: `BOURDON_TOKEN` sorts as tokens do.
 //!
 //! Exit codes: the command's own, or 128 + the signal that ended it; 1 if the lock was lost, not free or not granted in
-//! time; 2 if there is no member here to ask or nothing to run. With --json, `exit_code` is the command's only.
+//! time; 2 if there is no member here to ask, the group grants no locks, or there is nothing to run. With --json, `exit_code` is the command's only.
 
 use crate::exit::{Failure, print};
 use crate::session::{At, Said, Session, has_come, named, seconds, signals};
@@ -59,6 +59,8 @@ struct Report {
     lost: Option<String>,
     /// Why nothing was run.
     refused: Option<String>,
+    /// The group grants no locks, or not now: something must be done about it first.
+    is_unusable: bool,
 }
 
 /// The signals that mean something here.
@@ -137,6 +139,7 @@ fn wait(name: &str, session: &mut Session, signals: &Signals, report: &mut Repor
                 }
                 state => {
                     let why = line["why"].as_str().or(state).unwrap_or("no word why").to_owned();
+                    report.is_unusable = state == Some("refused");
                     report.lost = (state == Some("lost")).then(|| why.clone());
                     report.refused = Some(why);
                 }
@@ -176,7 +179,9 @@ fn hold(args: &Args, session: &mut Session, signals: &Signals, report: &mut Repo
         }
         if report.lost.is_none() {
             report.lost = match session.next()? {
-                Said::Gone => Some(format!("the node (process {}) is gone: others may have the lock by now", session.pid)),
+                Said::Gone => {
+                    Some(format!("the node (process {}) is gone: others may have the lock by now", session.pid))
+                }
                 Said::Line(line) if line["state"] == "lost" => {
                     Some(line["why"].as_str().unwrap_or("no word why").to_owned())
                 }
@@ -259,6 +264,7 @@ impl Report {
     fn end(self, name: &str) -> Result<(), Failure> {
         let code = self.exit_code();
         match (self.refused, self.lost, code) {
+            (Some(why), ..) if self.is_unusable => Err(Failure::unusable(format!("lock {name:?}: {why}"))),
             (Some(why), ..) => Err(Failure::broken(format!("lock {name:?}: {why}"))),
             (None, Some(_), _) => Err(Failure::broken(format!("lock {name:?} was lost, and the command ended"))),
             (None, None, Some(0) | None) => Ok(()),

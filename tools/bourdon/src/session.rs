@@ -39,8 +39,9 @@ impl At {
         if let Some(path) = &self.config {
             let settings = load(path)?;
             group = group.or(Some(settings.group.name));
-            directory = directory.or(settings.threads.directory);
+            directory = directory.or(settings.threads.directory.filter(|configured| configured.exists()));
         }
+        // A configured directory that is not there yet is made by the first node: none has run.
         let mut members = find(&Which { group: group.clone(), directory })?;
         members.retain(|node| node.description.role == "member");
         if let Some(group) = &group {
@@ -60,7 +61,9 @@ impl At {
             }
             _ => {
                 let groups = groups.into_iter().collect::<Vec<_>>().join(", ");
-                Err(Failure::unusable(format!("members of several groups run here ({groups}): choose one with --group")))
+                Err(Failure::unusable(format!(
+                    "members of several groups run here ({groups}): choose one with --group"
+                )))
             }
         }
     }
