@@ -1,23 +1,27 @@
 //! What can be asked on the admin socket: one JSON object a line, answered by one JSON object a line.
 //!
 //! `{"request":"stat"}`, `{"request":"view"}`, `{"request":"errors"}`, `{"request":"sync"}` (answered once the barrier
-//! is complete), `{"request":"leave"}`, `{"request":"stop"}`. Everything else is answered with `{"error": ...}` and
+//! is complete), `{"request":"leave"}`, `{"request":"stop"}`; and two that turn the connection into a session
+//! (`sessions.rs`): `{"request":"lock","name":…}` and `{"request":"elect","name":…}`. Everything else is answered with `{"error": ...}` and
 //! what to do.
 //!
 //! A list of errors that grows with their number fills memory while nobody looks; so only distinct ones are kept, with
 //! counts and times, and at most [`DISTINCT_MAX`] of them.
 
 use crate::messages::{NodeEvent, STANDINGS, ViewRecord};
+use crate::sessions::{PartName, Wish, WishedWait};
 use bourdon_ring::counters::Reader;
+use bourdon_wire::TopicName;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::fmt::Display;
+use std::time::Duration;
 
 /// Distinct events remembered: every kind for every rank of a small group.
 const DISTINCT_MAX: usize = 64;
 
 /// A request, understood.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
     Stat,
     View,
@@ -25,19 +29,57 @@ pub(crate) enum Request {
     Sync,
     Leave,
     Stop,
+    Session(Wish),
 }
 
+/// A request, as it stands in its line.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Line {
-    request: Request,
+#[serde(tag = "request", rename_all = "lowercase", deny_unknown_fields)]
+enum Line {
+    // With braces, or fields that are none of theirs would be taken in silence.
+    Stat {},
+    View {},
+    Errors {},
+    Sync {},
+    Leave {},
+    Stop {},
+    Lock {
+        name: String,
+        #[serde(default, rename = "try")]
+        tries: bool,
+        timeout_ns: Option<u64>,
+    },
+    Elect {
+        name: String,
+        #[serde(default)]
+        part: PartName,
+    },
 }
 
 /// Understands a line, or says what is wrong with it.
 pub(crate) fn parse(line: &[u8]) -> Result<Request, Value> {
-    serde_json::from_slice::<Line>(line).map(|line| line.request).map_err(|error| {
-        let help = r#"send one line like {"request":"stat"}; requests are stat, view, errors, sync, leave and stop"#;
-        json!({ "error": format!("{error}; {help}") })
+    let wrong = |error: &dyn Display, help: &str| json!({ "error": format!("{error}; {help}") });
+    let line = serde_json::from_slice::<Line>(line).map_err(|error| {
+        let help = r#"send one line like {"request":"stat"}; requests are stat, view, errors, sync, leave, stop, lock and elect, the last two with a name"#;
+        wrong(&error, help)
+    })?;
+    let named = |name: &str| TopicName::new(name).map_err(|error| wrong(&error, "names are made like those of topics"));
+    Ok(match line {
+        Line::Stat {} => Request::Stat,
+        Line::View {} => Request::View,
+        Line::Errors {} => Request::Errors,
+        Line::Sync {} => Request::Sync,
+        Line::Leave {} => Request::Leave,
+        Line::Stop {} => Request::Stop,
+        Line::Lock { name, tries, timeout_ns } => {
+            let wait = match timeout_ns {
+                _ if tries => WishedWait::Try,
+                Some(ns) => WishedWait::For(Duration::from_nanos(ns)),
+                None => WishedWait::Forever,
+            };
+            Request::Session(Wish::Lock { name: named(&name)?, wait })
+        }
+        Line::Elect { name, part } => Request::Session(Wish::Elect { name: named(&name)?, part: part.into() }),
     })
 }
 
@@ -129,6 +171,17 @@ mod tests {
             let error = parse(line).expect_err("this is no request");
             assert!(error["error"].as_str().is_some_and(|text| text.contains("requests are")), "{error}");
         }
+        let named = |name| TopicName::new(name).expect("it is one");
+        let lock = |wait| Ok(Request::Session(Wish::Lock { name: named("a.b"), wait }));
+        assert_eq!(parse(br#"{"request":"lock","name":"a.b"}"#), lock(WishedWait::Forever));
+        assert_eq!(parse(br#"{"request":"lock","name":"a.b","try":true}"#), lock(WishedWait::Try));
+        let timed = parse(br#"{"request":"lock","name":"a.b","timeout_ns":5}"#);
+        assert_eq!(timed, lock(WishedWait::For(Duration::from_nanos(5))));
+        let elect = |part| Ok(Request::Session(Wish::Elect { name: named("x"), part }));
+        assert_eq!(parse(br#"{"request":"elect","name":"x"}"#), elect(bourdon_protocol::Part::Campaign));
+        assert_eq!(parse(br#"{"request":"elect","name":"x","part":"watch"}"#), elect(bourdon_protocol::Part::Watch));
+        let error = parse(br#"{"request":"lock","name":"a b"}"#).expect_err("a space is in no name");
+        assert!(error["error"].as_str().is_some_and(|text| text.contains("like those of topics")), "{error}");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::counters::{AgentFigures, CountersWriter};
 use crate::direct::Post;
 use crate::idle::Idler;
 use crate::inline::{DELIVER_LIMIT, Node};
+use crate::locks::Desk;
 use crate::messages::{
     Command, DELIVERED_BYTES, Delivered, EventWords, NodeEvent, PUBLISHED_BYTES, Published, STANDINGS, ViewRecord,
     event_words, refusal_word,
@@ -142,6 +143,8 @@ pub(crate) struct Agent {
     pub(crate) answers: Listener,
     /// The application's direct messages.
     pub(crate) post: Post,
+    /// Its locks and elections.
+    pub(crate) desk: Desk,
     /// Why publications are held up: cell 0, for the application to read.
     pub(crate) held_up: cells::Writer,
     /// Rung by publishers and the control thread.
@@ -206,6 +209,7 @@ impl Agent {
             self.tell(event.into());
         }
         work_count += self.post.collect(&mut self.node);
+        work_count += self.desk.work(&mut self.node);
         let reach = self.node.reach();
         if reach != self.reach {
             self.reach = reach;
@@ -364,12 +368,12 @@ impl Agent {
         let publishable = self.held_up.get(0) == 0 && self.publications.iter_mut().any(spsc::Consumer::has_frames);
         let stop_is_news = self.stop.is_set() && !stopping;
         let has_room = is_gated && !self.is_gated();
-        let slept = if publishable || stop_is_news || has_room || self.commands.has_frames() || self.orders.has_frames()
-        {
+        let is_ordered = self.commands.has_frames() || self.orders.has_frames() || self.desk.has_orders();
+        let slept = if publishable || stop_is_news || has_room || is_ordered {
             Ok(())
         } else {
             self.figures.sleeps += 1;
-            self.node.wait(longest)
+            self.node.wait(longest.min(self.desk.sleep_max()))
         };
         self.gate.get_up();
         self.sleeper.get_up();

@@ -54,6 +54,8 @@ impl Settings {
         group.address = channel.address;
         group.order = channel.order.unwrap_or(group.order);
         group.reliability = channel.reliability.unwrap_or(group.reliability);
+        group.mutex = channel.mutex.unwrap_or(group.mutex);
+        group.election = channel.election.unwrap_or(group.election);
         if group.reliability != Reliability::BestEffort {
             group.deadline_ns = 0; // the group's own stream may have one all the same
         }

@@ -4,8 +4,9 @@
 //! group going. So this one does it, and asks the data agent by commands over a ring; figures it reads from the
 //! counters without asking at all.
 //!
-//! Invariants: nothing here grows without bound: [`CONNECTIONS_MAX`] connections, each with one request and its answer
-//! in memory, one command under way. A connection that makes no progress for [`IDLE_MAX`] is closed. The socket is
+//! Invariants: nothing here grows without bound: [`CONNECTIONS_MAX`] connections, and [`SESSIONS_MAX`] that hold locks or
+//! take part in elections, each with one request and its answer in memory, one command under way. A connection that makes
+//! no progress for [`IDLE_MAX`] is closed, but a session only by its client or when it is over. The socket is
 //! this user's only from its first moment, and gone when [`Control`] is dropped.
 //!
 //! Source: mio's edge-triggered readiness: every descriptor is driven until it would block.
@@ -14,7 +15,9 @@ use crate::admin::{self, EventLog, Request};
 use crate::agent::Listener;
 use crate::counters::{CountersFile, cells as cell_names};
 use crate::directory::Directory;
+use crate::locks::Locks;
 use crate::messages::{Command, NodeEvent, ViewRecord, event_of, refusal_of};
+use crate::sessions::{Session, Wish};
 use bourdon_port::Waker;
 use bourdon_protocol::Event;
 use bourdon_ring::counters::Reader;
@@ -37,7 +40,9 @@ use zerocopy::FromBytes;
 pub(crate) const SOCKET_SUFFIX: &str = ".sock";
 /// Connections at once: people and monitors, not a service.
 const CONNECTIONS_MAX: usize = 16;
-/// The longest request line; the longest that makes sense is twenty bytes.
+/// Sessions at once, besides: as many as locks that one process takes part in.
+const SESSIONS_MAX: usize = 256;
+/// The longest request line; the longest that makes sense is a lock's with its name.
 const REQUEST_MAX_BYTES: usize = 4096;
 /// How long a connection may neither send nor take anything.
 const IDLE_MAX: Duration = Duration::from_secs(10);
@@ -102,7 +107,7 @@ pub(crate) struct Control {
 
 impl Prepared {
     /// Opens the socket beside the counters file and starts the thread.
-    pub(crate) fn start(self, file: &CountersFile, cells: Reader, asker: Asker) -> io::Result<Control> {
+    pub(crate) fn start(self, file: &CountersFile, cells: Reader, asker: Asker, locks: Locks) -> io::Result<Control> {
         let directory = Arc::clone(file.directory());
         let name = format!("{}{SOCKET_SUFFIX}", file.stem());
         let mut listener = listen(&directory, &name)?;
@@ -112,10 +117,11 @@ impl Prepared {
         let thread = ControlThread {
             rings: self,
             listener,
-            connections: (0..CONNECTIONS_MAX).map(|_| None).collect(),
+            connections: (0..CONNECTIONS_MAX + SESSIONS_MAX).map(|_| None).collect(),
             cells,
             labels,
             asker,
+            locks,
             log: EventLog::default(),
             view_is_asked: false,
             sync_turns: VecDeque::new(),
@@ -162,6 +168,7 @@ struct Connection {
     output: Vec<u8>,
     awaits_view: bool,
     awaits_sync: bool,
+    session: Option<Session>,
     /// No more comes; close once the output is gone.
     is_closing: bool,
     progress_at: Instant,
@@ -181,6 +188,7 @@ struct ControlThread {
     cells: Reader,
     labels: Vec<String>,
     asker: Asker,
+    locks: Locks,
     log: EventLog,
     view_is_asked: bool,
     /// The connections that wait for a barrier, the first to ask first.
@@ -205,11 +213,21 @@ impl ControlThread {
             for event in &ready {
                 match event.token() {
                     LISTEN => self.accept(),
-                    WAKE => {}
+                    WAKE => self.tell_sessions(),
                     Token(index) => self.drive(index),
                 }
             }
             self.close_idle();
+        }
+        self.tell_sessions(); // that the node has ended
+    }
+
+    /// Says what has changed to those whom it concerns.
+    fn tell_sessions(&mut self) {
+        for index in 0..self.connections.len() {
+            if self.connections[index].as_mut().is_some_and(Connection::tell_news) {
+                self.drive(index);
+            }
         }
     }
 
@@ -258,7 +276,9 @@ impl ControlThread {
                 // Out of descriptors or the client is gone: the next connection tries again.
                 Err(_) => return,
             };
-            let Some(index) = self.connections.iter().position(Option::is_none) else {
+            let others = self.connections.iter().flatten().filter(|other| other.session.is_none()).count();
+            let free = self.connections.iter().position(Option::is_none);
+            let Some(index) = free.filter(|_| others < CONNECTIONS_MAX) else {
                 let _ = stream.write(b"{\"error\":\"too many connections: close one and try again\"}\n");
                 continue;
             };
@@ -270,6 +290,7 @@ impl ControlThread {
                     output: Vec::new(),
                     awaits_view: false,
                     awaits_sync: false,
+                    session: None,
                     is_closing: false,
                     progress_at: Instant::now(),
                 });
@@ -290,7 +311,12 @@ impl ControlThread {
     }
 
     fn respond(&mut self, index: usize, line: &[u8]) {
+        let in_session = self.connections[index].as_ref().is_some_and(|connection| connection.session.is_some());
         let answer = match admin::parse(line) {
+            // One that waited for an answer would not be noticed when it ends.
+            Ok(_) if in_session => {
+                json!({ "error": "this connection stands for a lock or an election: close it to give that up, and open another" })
+            }
             Ok(Request::Stat) => admin::stat(&self.labels, &self.cells),
             Ok(Request::Errors) => self.log.answer(),
             Ok(Request::Stop) => {
@@ -319,11 +345,28 @@ impl ControlThread {
                 }
                 return;
             }
+            Ok(Request::Session(wish)) => match self.begin_session(index, &wish) {
+                Ok(()) => return,
+                Err(why) => json!({ "error": why }),
+            },
             Err(error) => error,
         };
         if let Some(connection) = &mut self.connections[index] {
             connection.answer(&answer);
         }
+    }
+
+    fn begin_session(&mut self, index: usize, wish: &Wish) -> Result<(), String> {
+        let sessions = self.connections.iter().flatten().filter(|other| other.session.is_some()).count();
+        if sessions >= SESSIONS_MAX {
+            return Err(format!(
+                "at most {SESSIONS_MAX} locks and elections at a node's socket: end one, or ask another node"
+            ));
+        }
+        let Some(connection) = &mut self.connections[index] else { return Ok(()) };
+        let waker = Arc::clone(&self.rings.waker);
+        connection.session = Some(Session::begin(&self.locks, wish, move || _ = waker.wake()));
+        Ok(())
     }
 
     fn ask_view(&mut self) {
@@ -354,8 +397,8 @@ impl ControlThread {
 
     fn close_idle(&mut self) {
         for slot in &mut self.connections {
-            let idle =
-                |connection: &Connection| !connection.awaits_sync && connection.progress_at.elapsed() >= IDLE_MAX;
+            let may_wait = |connection: &Connection| connection.awaits_sync || connection.session.is_some();
+            let idle = |connection: &Connection| !may_wait(connection) && connection.progress_at.elapsed() >= IDLE_MAX;
             if slot.as_ref().is_some_and(idle) {
                 *slot = None;
             }
@@ -364,6 +407,20 @@ impl ControlThread {
 }
 
 impl Connection {
+    /// Answers with what is new in its session; says whether there was something. A client that has not taken the line
+    /// before hears of the state after it.
+    fn tell_news(&mut self) -> bool {
+        if !self.output.is_empty() {
+            return false;
+        }
+        let Some((line, is_last)) = self.session.as_mut().and_then(Session::news) else { return false };
+        self.answer(&line);
+        if is_last {
+            (self.session, self.is_closing) = (None, true);
+        }
+        true
+    }
+
     fn answer(&mut self, answer: &Value) {
         self.output.extend_from_slice(answer.to_string().as_bytes());
         self.output.push(b'\n');
@@ -382,6 +439,7 @@ impl Connection {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return Next::Close,
             }
+            self.tell_news();
         }
         if self.awaits_view || self.awaits_sync {
             return Next::Wait;

@@ -20,6 +20,7 @@ use crate::direct::{DirectNews, DirectOrder, DirectTo, NEWS_MAX, Post};
 use crate::handles::{Inlet, Publication, Subscription};
 use crate::idle::Idler;
 use crate::inline::{Node, NodeError};
+use crate::locks::{self, Desk, Locks};
 use crate::messages::{self, NodeEvent};
 use crate::placement::place_current_thread;
 use crate::settings::{Role, Settings};
@@ -66,6 +67,7 @@ pub struct ThreadedNode {
     counters: CountersFile,
     orders: Orders,
     news: Receiver<DirectNews>,
+    locks: Locks,
     /// Direct messages ordered so far.
     tickets: u64,
 }
@@ -128,6 +130,7 @@ struct Given {
     orders: spsc::Consumer,
     answers: Listener,
     post: Post,
+    desk: Desk,
     held_up: cells::Writer,
     sleeper: Sleeper,
     gate: Sleeper,
@@ -172,6 +175,8 @@ impl ThreadedNode {
             control::prepare(EVENT_RING_BYTES, COMMAND_RING_BYTES).map_err(io("preparing the control thread"))?;
         let (order_producer, orders) = spsc::channel(COMMAND_RING_BYTES.max(4 * settings.limits.mtu_bytes));
         let (news_sender, news) = sync_channel(NEWS_MAX);
+        let is_member = settings.process.role == Role::Member;
+        let (desk, locks) = locks::desk(is_member);
         let stop = Flag::new();
         let given = Given {
             settings: settings.clone(),
@@ -185,6 +190,7 @@ impl ThreadedNode {
             orders,
             answers: seats.answers,
             post: Post::new(news_sender, events.waker.clone()),
+            desk,
             held_up,
             sleeper,
             gate,
@@ -199,13 +205,16 @@ impl ThreadedNode {
             return Err(outcome.expect_err("an agent that ends before it stands says why"));
         };
         let orders = Orders { producer: order_producer, bell: bell.clone() };
+        let locks = locks(bell.clone(), waker.clone());
         let (data, control, tickets) = (Some(data), None, 0);
-        let mut node = Self { info, stop, waker, data, ended, control, events, counters, orders, news, tickets };
+        let mut node = Self { info, stop, waker, data, ended, control, events, counters, orders, news, locks, tickets };
         let asker = control::Asker { bell: bell.clone(), waker: node.waker.clone(), stop: node.stop.clone() };
-        let control = seats.control.start(&node.counters, cells, asker).map_err(io("opening the admin socket"))?;
+        let control = seats
+            .control
+            .start(&node.counters, cells, asker, node.locks.clone())
+            .map_err(io("opening the admin socket"))?;
         node.info.socket_path = control.path();
         node.control = Some(control);
-        let is_member = settings.process.role == Role::Member;
         let publication = |producer| Publication {
             producer,
             bell: bell.clone(),
@@ -256,6 +265,11 @@ impl ThreadedNode {
             self.waker.wake(); // there is room for what had to wait
         }
         news
+    }
+
+    /// The group's locks and elections, for any thread; it outlives the node, and says then that it has ended.
+    pub fn locks(&self) -> Locks {
+        self.locks.clone()
     }
 
     /// What it chose.
@@ -357,6 +371,7 @@ fn run_agent(given: Given, ready: SyncSender<Ready>) -> Result<(), NodeError> {
         orders: given.orders,
         answers: given.answers,
         post: given.post,
+        desk: given.desk,
         held_up: given.held_up,
         sleeper: given.sleeper,
         gate: given.gate,

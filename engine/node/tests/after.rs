@@ -63,6 +63,8 @@ fn settings(world: &World, rank: u16, fills: Order) -> Settings {
             address,
             order: Some(order),
             reliability: Some(Reliability::Reliable),
+            mutex: None,
+            election: None,
             members: None,
             peers: None,
             listen: None,

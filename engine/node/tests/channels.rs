@@ -85,6 +85,8 @@ fn channel(name: &str, port: u16, order: Order, reliability: Reliability, member
         address,
         order: Some(order),
         reliability: Some(reliability),
+        mutex: None,
+        election: None,
         members: members.map(<[u16]>::to_vec),
         peers: None,
         listen: None,

@@ -18,6 +18,8 @@ fn defaults() -> BTreeMap<String, String> {
         address: ([0, 0, 0, 0], 0).into(),
         order: None,
         reliability: None,
+        mutex: None,
+        election: None,
         members: None,
         peers: None,
         listen: None,

@@ -6,14 +6,18 @@
 
 mod admin;
 mod demo;
+mod elect;
 mod exit;
 mod feedback;
+mod held;
 mod history;
 mod lab_member;
+mod lock;
 mod node;
 mod place;
 mod publish;
 mod send;
+mod session;
 mod sim;
 mod stat;
 mod subscribe;
@@ -49,11 +53,18 @@ enum Command {
     View(view::Args),
     /// Wait until everything sent before has been delivered everywhere
     Sync(sync::Args),
+    /// Run a command while holding a lock of the group
+    Lock(lock::Args),
+    /// Stand in an election of the group, or watch it, and print who leads
+    Elect(elect::Args),
     /// Run seeded groups in the simulator and check every guarantee
     Sim(sim::Args),
     /// One process of a demo; the demo starts these itself
     #[command(hide = true)]
     DemoProcess,
+    /// What `bourdon lock` runs becomes the command
+    #[command(hide = true)]
+    Held(held::Args),
     /// One member of a group in the lab; `bourdon-lab rounds` starts these
     #[command(hide = true)]
     LabMember(lab_member::Args),
@@ -70,6 +81,9 @@ fn main() -> ExitCode {
         Command::Stat(args) => stat::run(args),
         Command::View(args) => view::run(args),
         Command::Sync(args) => sync::run(args),
+        Command::Lock(args) => lock::run(args),
+        Command::Elect(args) => elect::run(args),
+        Command::Held(args) => held::run(args),
         Command::Sim(args) => sim::run(args),
         Command::LabMember(args) => lab_member::run(args),
         Command::DemoProcess => demo::process::run(),

@@ -50,7 +50,8 @@ pub(crate) fn signals() -> std::io::Result<UnixStream> {
     readable_with(&[SIGTERM, SIGINT])
 }
 
-fn readable_with(signals: &[i32]) -> std::io::Result<UnixStream> {
+/// A descriptor that becomes readable with any of these.
+pub(crate) fn readable_with(signals: &[i32]) -> std::io::Result<UnixStream> {
     let (reader, writer) = UnixStream::pair()?;
     for signal in signals {
         signal_hook::low_level::pipe::register(*signal, writer.try_clone()?)?;

@@ -1,0 +1,383 @@
+//! Locks and elections of a threaded node, for any thread of the application.
+//!
+//! The group's locks are the data agent's business: it alone talks to the protocol. A caller wants to sleep until it has
+//! the lock, to hold it as a value, and to be told when it is lost. So a [`Locks`] is a way to leave orders with the agent
+//! (a bounded channel and a doorbell), and each request has a cell that the agent writes its state to (`ticket.rs`); the
+//! agent's part is `desk.rs`.
+//!
+//! **A lock can be lost while it is held.** A member that reaches no majority any more, or was removed, holds nothing,
+//! whatever its application believes; and an application that was paused learns of it late. [`Guard::lost`] says what is
+//! known, [`Guard::token`] is what makes it safe: the resource refuses a token lower than one it has seen
+//! (`docs/locks.md`).
+//!
+//! Invariants: whoever waits is released when the node ends, loses its majority or is removed. Dropping a [`Guard`], a
+//! [`LockRequest`] or a [`Candidacy`] gives up what it stood for. At a node one at most stands in an election: two would
+//! each believe to lead. Bounds: [`ORDERS_MAX`] orders under way; the desk has its own.
+
+mod desk;
+mod ticket;
+
+pub(crate) use desk::Desk;
+
+use bourdon_port::Waker;
+use bourdon_protocol::{CoordinationRefusal, FencingToken, Leadership, Loss, Part};
+use bourdon_ring::signal::{Bell, WatermarkWriter, watermark};
+use bourdon_wire::TopicName;
+use desk::Order;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use ticket::{Answer, State, Ticket, Watcher};
+
+/// Orders that the agent has not taken: it takes all of them each round, so whoever has to wait does so for microseconds.
+const ORDERS_MAX: usize = 256;
+
+/// Why there is no lock, or no part in an election.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LockError {
+    /// It could not be asked for.
+    #[error(transparent)]
+    Refused(#[from] CoordinationRefusal),
+    /// It is not free, and the caller would not wait.
+    #[error("the lock is not free")]
+    Busy,
+    /// It was not granted in time.
+    #[error("the lock was not granted in time")]
+    TimedOut,
+    /// It was lost, or can't be had any more.
+    #[error(transparent)]
+    Lost(#[from] Lost),
+    /// This node stands in that election already.
+    #[error("this node stands in this election already, and leads once at most: watch it, or let the other resign")]
+    Stands,
+}
+
+/// Why a lock or a leadership was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Lost {
+    /// By what happened in the group.
+    #[error(transparent)]
+    Group(#[from] Loss),
+    /// With its node.
+    #[error("the node has ended: others may have the lock by now")]
+    Ended,
+}
+
+/// How long a request waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all.
+    No,
+    /// Until then.
+    Until(Instant),
+    /// Until it is granted or there is no hope.
+    Forever,
+}
+
+/// How a request for a lock stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockState {
+    /// It could not be asked for yet, if this says why; else the agent has not come to it.
+    Pending(Option<CoordinationRefusal>),
+    /// It waits in the group.
+    Waiting {
+        /// The fewest that come before it: see [`LockStanding`](crate::LockStanding).
+        ahead: usize,
+    },
+    /// It has the lock.
+    Held(FencingToken),
+    /// It has none, and will not get it any more.
+    Over(LockError),
+}
+
+impl State for LockState {
+    fn end(&mut self) {
+        if !matches!(self, Self::Over(_)) {
+            *self = Self::Over(Lost::Ended.into());
+        }
+    }
+}
+
+/// How an election stands, as this node knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ElectionState {
+    /// Who leads, if anybody.
+    pub leader: Option<Leadership>,
+    /// Whether that is this candidacy.
+    pub own: bool,
+    /// Why this candidacy leads no more, if it was deposed since it led last.
+    pub deposed: Option<Loss>,
+    /// Why nothing is known yet: the group does not let this node take part so far.
+    pub pending: Option<CoordinationRefusal>,
+    /// Nothing more will come.
+    pub over: Option<LockError>,
+    /// The agent has come to it.
+    known: bool,
+}
+
+impl ElectionState {
+    const NEW: Self = Self { leader: None, own: false, deposed: None, pending: None, over: None, known: false };
+}
+
+impl State for ElectionState {
+    fn end(&mut self) {
+        if self.over.is_none() {
+            *self = Self { leader: None, own: false, over: Some(Lost::Ended.into()), ..*self };
+        }
+    }
+}
+
+struct Sending {
+    orders: SyncSender<Order>,
+    /// Orders sent so far: the agent looks at this, which costs it next to nothing.
+    posted: WatermarkWriter,
+    bell: Bell,
+    waker: Waker,
+}
+
+/// Asks for locks and takes part in elections, from any thread; clones are the same.
+#[derive(Clone)]
+pub struct Locks(Arc<Mutex<Sending>>);
+
+impl std::fmt::Debug for Locks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Locks")
+    }
+}
+
+/// Both ends: the agent's, and what becomes a [`Locks`] once the agent's waker is known.
+pub(crate) fn desk(is_member: bool) -> (Desk, impl FnOnce(Bell, Waker) -> Locks) {
+    let (orders, taken) = sync_channel(ORDERS_MAX);
+    let (posted, seen) = watermark(0);
+    let locks = |bell, waker| Locks(Arc::new(Mutex::new(Sending { orders, posted, bell, waker })));
+    (Desk::new(taken, seen, is_member), locks)
+}
+
+impl Locks {
+    /// Waits for a lock. While the group is still forming or the node outside, it waits for that as well.
+    ///
+    /// # Errors
+    /// If there is no hope: the node ended, was removed, reaches no majority; or the group grants no locks.
+    pub fn lock(&self, name: TopicName) -> Result<Guard, LockError> {
+        self.begin(name, Wait::Forever).wait()
+    }
+
+    /// Takes a lock if it is free.
+    ///
+    /// # Errors
+    /// [`LockError::Busy`] if it is not, or why there are no locks now.
+    pub fn try_lock(&self, name: TopicName) -> Result<Guard, LockError> {
+        self.begin(name, Wait::No).wait()
+    }
+
+    /// As [`Locks::lock`], but not for longer than until then.
+    ///
+    /// # Errors
+    /// [`LockError::TimedOut`], or what the group lacked all the time; else as [`Locks::lock`].
+    pub fn lock_until(&self, name: TopicName, deadline: Instant) -> Result<Guard, LockError> {
+        self.begin(name, Wait::Until(deadline)).wait()
+    }
+
+    /// Asks for a lock and comes back at once.
+    pub fn begin(&self, name: TopicName, wait: Wait) -> LockRequest {
+        self.begin_watched(name, wait, None)
+    }
+
+    /// The same; the data agent calls `watcher` after each change. It must be quick and must not ask for locks itself.
+    pub fn begin_with(&self, name: TopicName, wait: Wait, watcher: impl Fn() + Send + Sync + 'static) -> LockRequest {
+        self.begin_watched(name, wait, Some(Arc::new(watcher)))
+    }
+
+    fn begin_watched(&self, name: TopicName, wait: Wait, watcher: Option<Watcher>) -> LockRequest {
+        let ticket = Ticket::new(LockState::Pending(None), watcher);
+        self.order(Order::Lock(name, wait, Answer::new(&ticket)));
+        LockRequest { claim: Claim { ticket, name, locks: self.clone() }, seen: 0 }
+    }
+
+    /// Takes part in an election. If the group is still forming or the node outside, the part is taken once it can be.
+    ///
+    /// # Errors
+    /// [`LockError::Stands`] if this node stands already, or why it can never take part.
+    pub fn elect(&self, name: TopicName, part: Part) -> Result<Candidacy, LockError> {
+        let candidacy = self.begin_election(name, part, None);
+        let state = candidacy.ticket.wait(None, |state, _| state.known || state.over.is_some());
+        state.over.map_or(Ok(candidacy), Err)
+    }
+
+    /// The same, coming back at once; the data agent calls `watcher` after each change.
+    pub fn elect_with(&self, name: TopicName, part: Part, watcher: impl Fn() + Send + Sync + 'static) -> Candidacy {
+        self.begin_election(name, part, Some(Arc::new(watcher)))
+    }
+
+    fn begin_election(&self, name: TopicName, part: Part, watcher: Option<Watcher>) -> Candidacy {
+        let ticket = Ticket::new(ElectionState::NEW, watcher);
+        self.order(Order::Elect(name, part, Answer::new(&ticket)));
+        Candidacy { ticket, name, locks: self.clone(), seen: 0 }
+    }
+
+    fn order(&self, order: Order) {
+        let mut sending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if sending.orders.send(order).is_err() {
+            return; // the agent is gone, and the order with it: its ticket says so
+        }
+        let posted = sending.posted.get() + 1;
+        sending.posted.advance(posted);
+        if sending.bell.must_ring() {
+            sending.waker.wake();
+        }
+    }
+}
+
+/// What is given up when it is dropped.
+#[derive(Debug)]
+struct Claim {
+    ticket: Arc<Ticket<LockState>>,
+    name: TopicName,
+    locks: Locks,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if !matches!(self.ticket.state(), LockState::Over(_)) {
+            self.locks.order(Order::Unlock(Arc::clone(&self.ticket)));
+        }
+    }
+}
+
+/// A request for a lock that may still be waiting; dropped, it waits no more.
+#[derive(Debug)]
+pub struct LockRequest {
+    claim: Claim,
+    seen: u64,
+}
+
+impl LockRequest {
+    /// How it stands.
+    pub fn state(&self) -> LockState {
+        self.claim.ticket.state()
+    }
+
+    /// How it stands, if that has changed since this was asked last.
+    pub fn news(&mut self) -> Option<LockState> {
+        self.claim.ticket.news(&mut self.seen)
+    }
+
+    /// Sleeps until it is granted, or will not be.
+    ///
+    /// # Errors
+    /// Why it will not be.
+    pub fn wait(self) -> Result<Guard, LockError> {
+        let is_settled = |state: &LockState, _| matches!(state, LockState::Held(_) | LockState::Over(_));
+        match self.claim.ticket.wait(None, is_settled) {
+            LockState::Held(token) => Ok(Guard { claim: self.claim, token }),
+            LockState::Over(error) => Err(error),
+            LockState::Pending(_) | LockState::Waiting { .. } => unreachable!("a wait without end ends when settled"),
+        }
+    }
+}
+
+/// A lock that is held until this is dropped, or until it is lost.
+#[derive(Debug)]
+#[must_use = "dropping it releases the lock"]
+pub struct Guard {
+    claim: Claim,
+    token: FencingToken,
+}
+
+impl Guard {
+    /// The lock's name.
+    pub fn name(&self) -> &TopicName {
+        &self.claim.name
+    }
+
+    /// Higher than those of all who had the lock before: hand it to the resource with each write.
+    pub fn token(&self) -> FencingToken {
+        self.token
+    }
+
+    /// Why it is lost, if that is known.
+    pub fn lost(&self) -> Option<Lost> {
+        lost(&self.claim.ticket.state())
+    }
+
+    /// Sleeps until it is lost, for so long at most.
+    pub fn wait_lost(&self, timeout: Duration) -> Option<Lost> {
+        let until = Instant::now().checked_add(timeout);
+        lost(&self.claim.ticket.wait(until, |state, _| lost(state).is_some()))
+    }
+
+    /// Has the data agent call this when it is lost, or at once if it is. It must be quick and must not ask for locks
+    /// itself; what takes longer belongs to a thread that it wakes.
+    pub fn on_lost(&self, callback: impl Fn(Lost) + Send + Sync + 'static) {
+        let ticket = Arc::downgrade(&self.claim.ticket);
+        self.claim.ticket.watch(Arc::new(move || {
+            if let Some(why) = ticket.upgrade().and_then(|ticket| lost(&ticket.state())) {
+                callback(why);
+            }
+        }));
+    }
+}
+
+fn lost(state: &LockState) -> Option<Lost> {
+    match state {
+        LockState::Over(LockError::Lost(why)) => Some(*why),
+        _ => None,
+    }
+}
+
+/// A part in an election, had until this is dropped.
+#[derive(Debug)]
+pub struct Candidacy {
+    ticket: Arc<Ticket<ElectionState>>,
+    name: TopicName,
+    locks: Locks,
+    seen: u64,
+}
+
+impl Candidacy {
+    /// The election's name.
+    pub fn name(&self) -> &TopicName {
+        &self.name
+    }
+
+    /// How the election stands.
+    pub fn state(&self) -> ElectionState {
+        self.ticket.state()
+    }
+
+    /// Who leads, if anybody.
+    pub fn leader(&self) -> Option<Leadership> {
+        self.state().leader
+    }
+
+    /// The token of this candidacy's leadership, if it leads.
+    pub fn leads(&self) -> Option<FencingToken> {
+        let state = self.state();
+        state.leader.filter(|_| state.own).map(|leadership| leadership.token)
+    }
+
+    /// How the election stands, if that has changed since this or [`Candidacy::wait`] said so last.
+    pub fn news(&mut self) -> Option<ElectionState> {
+        self.ticket.news(&mut self.seen)
+    }
+
+    /// Sleeps until something has changed, for so long at most. Of several changes meanwhile it shows the last.
+    pub fn wait(&mut self, timeout: Duration) -> Option<ElectionState> {
+        let (seen, until) = (self.seen, Instant::now().checked_add(timeout));
+        self.ticket.wait(until, |_, version| version != seen);
+        self.news()
+    }
+
+    /// Leads no more, if it did, and does not stand; it still hears who leads.
+    pub fn resign(&self) {
+        self.locks.order(Order::Resign(self.name, Arc::clone(&self.ticket)));
+    }
+}
+
+impl Drop for Candidacy {
+    fn drop(&mut self) {
+        if self.ticket.state().over.is_none() {
+            self.locks.order(Order::Leave(self.name, Arc::clone(&self.ticket)));
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! The data agent's part in locks and elections: takes orders, asks the protocol, hands its news out.
+//!
+//! The protocol refuses what can't be asked for now (the group is still forming, this process is outside); an application
+//! that starts with its node would have to try again and again. So requests that may wait are kept here until they can be
+//! put to the group. Of an election the protocol knows one part of this process: here it is what the most willing of its
+//! candidacies wants.
+//!
+//! Invariants: every request is in `pending` or in `asked`, and leaves them with its last answer; of the candidacies for
+//! one name at most one stands. Bounds: [`REQUESTS_MAX`], [`SEATS_MAX`], [`PLACES_A_LOOK`].
+
+use super::ticket::{Answer, Ticket};
+use super::{ElectionState, LockError, LockState, Lost, Wait};
+use crate::inline::Node;
+use bourdon_protocol::{
+    Coordination, CoordinationRefusal, LockId, LockNews, LockStanding, Loss, Part, Patience, Standing,
+};
+use bourdon_ring::signal::WatermarkReader;
+use bourdon_wire::{Instant, TopicName};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+/// Requests for locks at a node, waiting or granted: more than an application has threads.
+const REQUESTS_MAX: usize = 4096;
+/// Candidacies at a node, watching ones included.
+const SEATS_MAX: usize = 1024;
+/// How often the places of requests that wait are looked up: as fast as people read.
+const PLACES_NS: u64 = 20_000_000;
+/// How many are looked up at a time: each costs a search.
+const PLACES_A_LOOK: usize = 16;
+
+/// What an application wants of the agent.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// A lock.
+    Lock(TopicName, Wait, Answer<LockState>),
+    /// No lock any more.
+    Unlock(Arc<Ticket<LockState>>),
+    /// A part in an election.
+    Elect(TopicName, Part, Answer<ElectionState>),
+    /// To watch only.
+    Resign(TopicName, Arc<Ticket<ElectionState>>),
+    /// No part in it any more.
+    Leave(TopicName, Arc<Ticket<ElectionState>>),
+}
+
+/// A request that the group does not take yet.
+#[derive(Debug)]
+struct Pending {
+    name: TopicName,
+    wait: Wait,
+    answer: Answer<LockState>,
+}
+
+/// The candidacies for one name.
+#[derive(Debug, Default)]
+struct Race {
+    seats: Vec<(Part, Answer<ElectionState>)>,
+    /// The part that the protocol has taken.
+    taken: Option<Part>,
+}
+
+/// The agent's end.
+pub(crate) struct Desk {
+    orders: Receiver<Order>,
+    posted: WatermarkReader,
+    taken: u64,
+    is_member: bool,
+    pending: Vec<Pending>,
+    asked: BTreeMap<LockId, Answer<LockState>>,
+    races: BTreeMap<TopicName, Race>,
+    /// Some race may want another part than the protocol has taken.
+    is_unsettled: bool,
+    places_due: Instant,
+    /// At which request the next look begins.
+    look_from: LockId,
+}
+
+impl Desk {
+    pub(super) fn new(orders: Receiver<Order>, posted: WatermarkReader, is_member: bool) -> Self {
+        Self {
+            orders,
+            posted,
+            taken: 0,
+            is_member,
+            pending: Vec::new(),
+            asked: BTreeMap::new(),
+            races: BTreeMap::new(),
+            is_unsettled: false,
+            places_due: Instant(0),
+            look_from: LockId(0),
+        }
+    }
+
+    /// Whether the application has ordered something that was not taken.
+    #[inline]
+    pub(crate) fn has_orders(&self) -> bool {
+        self.posted.get() != self.taken
+    }
+
+    /// How long the agent may sleep without missing a deadline of a request that is kept here.
+    pub(crate) fn sleep_max(&self) -> Duration {
+        let left = |pending: &Pending| match pending.wait {
+            Wait::Until(at) => at.saturating_duration_since(std::time::Instant::now()),
+            _ => Duration::MAX,
+        };
+        self.pending.iter().map(left).min().unwrap_or(Duration::MAX)
+    }
+
+    /// Takes orders and hands out news; says how much there was.
+    #[inline]
+    pub(crate) fn work(&mut self, node: &mut Node) -> usize {
+        let mut count = 0;
+        while let Some(news) = node.poll_coordination() {
+            count += 1;
+            self.hand_out(node, news);
+        }
+        if self.has_orders() {
+            count += self.take_orders(node);
+        }
+        if !self.pending.is_empty() || self.is_unsettled {
+            count += self.put_forward(node);
+        }
+        if !self.asked.is_empty() && node.now() >= self.places_due {
+            self.places_due = node.now() + PLACES_NS;
+            self.look_at_places(node);
+        }
+        count
+    }
+
+    #[cold]
+    fn take_orders(&mut self, node: &mut Node) -> usize {
+        let mut count = 0;
+        while let Ok(order) = self.orders.try_recv() {
+            count += 1;
+            match order {
+                Order::Lock(name, wait, answer) => self.lock(node, Pending { name, wait, answer }),
+                Order::Unlock(ticket) => {
+                    self.pending.retain(|pending| !pending.answer.is_of(&ticket));
+                    let id = self.asked.iter().find(|(_, answer)| answer.is_of(&ticket)).map(|(id, _)| *id);
+                    if let Some(id) = id {
+                        self.asked.remove(&id);
+                        node.unlock(id);
+                    }
+                }
+                Order::Elect(name, part, answer) => self.elect(node, name, part, answer),
+                Order::Resign(name, ticket) => {
+                    if let Some(race) = self.races.get_mut(&name) {
+                        let own = race.seats.iter_mut().filter(|(_, answer)| answer.is_of(&ticket));
+                        own.for_each(|(part, _)| *part = Part::Watch);
+                    }
+                }
+                Order::Leave(name, ticket) => {
+                    if let Some(race) = self.races.get_mut(&name) {
+                        race.seats.retain(|(_, answer)| !answer.is_of(&ticket));
+                    }
+                }
+            }
+        }
+        self.taken += count as u64;
+        self.is_unsettled = true;
+        count
+    }
+
+    // ---- locks ----------------------------------------------------------------------------------------------------
+
+    fn lock(&mut self, node: &mut Node, pending: Pending) {
+        let room = self.pending.len() + self.asked.len() < REQUESTS_MAX;
+        if !room {
+            return over(&pending.answer, CoordinationRefusal::TooMany.into());
+        }
+        if let Some(pending) = self.ask(node, pending) {
+            self.pending.push(pending);
+        }
+    }
+
+    /// Puts a request to the group; gives it back if it is to wait for the group itself.
+    fn ask(&mut self, node: &mut Node, pending: Pending) -> Option<Pending> {
+        let now = node.clock().now();
+        let (patience, is_late) = match pending.wait {
+            Wait::No => (Patience::Try, false),
+            Wait::Forever => (Patience::Forever, false),
+            Wait::Until(at) => {
+                let left = at.saturating_duration_since(std::time::Instant::now());
+                let left_ns = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX);
+                (Patience::Until(Instant(now.0.saturating_add(left_ns))), left.is_zero())
+            }
+        };
+        match node.lock(pending.name, patience) {
+            Ok(id) => {
+                if let Some(LockStanding::Waiting { ahead }) = node.lock_standing(id) {
+                    pending.answer.set(|state| *state = LockState::Waiting { ahead });
+                }
+                self.asked.insert(id, pending.answer);
+                None
+            }
+            Err(refusal) if pending.wait == Wait::No || is_late || !self.may_pass(node, refusal) => {
+                over(&pending.answer, refusal.into());
+                None
+            }
+            Err(refusal) => {
+                pending.answer.set(|state| *state = LockState::Pending(Some(refusal)));
+                Some(pending)
+            }
+        }
+    }
+
+    /// Whether what is refused now may be possible later without anybody doing anything about it.
+    fn may_pass(&self, node: &Node, refusal: CoordinationRefusal) -> bool {
+        let waits = matches!(refusal, CoordinationRefusal::Forming | CoordinationRefusal::Outside);
+        waits && self.is_member && node.process().standing() != Standing::Gone
+    }
+
+    fn hand_out(&mut self, node: &Node, news: Coordination) {
+        match news {
+            Coordination::Lock(id, LockNews::Granted(token)) => {
+                if let Some(answer) = self.asked.get(&id) {
+                    answer.set(|state| *state = LockState::Held(token));
+                }
+            }
+            Coordination::Lock(id, news) => {
+                let Some(answer) = self.asked.remove(&id) else { return };
+                let error = match news {
+                    LockNews::Busy => LockError::Busy,
+                    LockNews::Lost(why) => LockError::Lost(Lost::Group(why)),
+                    LockNews::TimedOut | LockNews::Granted(_) => LockError::TimedOut,
+                };
+                over(&answer, error);
+            }
+            Coordination::Leader(name, _) => self.show_leader(node, &name, None),
+            Coordination::Deposed(name, why) => self.show_leader(node, &name, Some(why)),
+        }
+    }
+
+    // ---- elections ------------------------------------------------------------------------------------------------
+
+    fn elect(&mut self, node: &Node, name: TopicName, part: Part, answer: Answer<ElectionState>) {
+        let seats: usize = self.races.values().map(|race| race.seats.len()).sum();
+        let race = self.races.entry(name).or_default();
+        let stands = race.seats.iter().any(|(part, _)| *part > Part::Watch);
+        let refused = if part > Part::Watch && stands {
+            Some(LockError::Stands)
+        } else if seats >= SEATS_MAX {
+            Some(CoordinationRefusal::TooMany.into())
+        } else if !self.is_member {
+            Some(CoordinationRefusal::Outside.into())
+        } else {
+            None
+        };
+        match refused {
+            Some(error) => answer.set(|state| state.over = Some(error)),
+            None => race.seats.push((part, answer)),
+        }
+        if self.race_is_on(name) {
+            self.show_leader(node, &name, None);
+        }
+    }
+
+    fn race_is_on(&self, name: TopicName) -> bool {
+        self.races.get(&name).is_some_and(|race| race.taken.is_some())
+    }
+
+    /// Tells every candidacy for a name how the election stands.
+    fn show_leader(&self, node: &Node, name: &TopicName, deposed: Option<Loss>) {
+        let Some(race) = self.races.get(name) else { return };
+        let leader = node.leader(name);
+        let own_rank = node.process().config().rank();
+        for (part, answer) in &race.seats {
+            let own = *part > Part::Watch && leader.is_some_and(|leadership| Some(leadership.leader) == own_rank);
+            answer.set(|state| {
+                let deposed = deposed.filter(|_| *part > Part::Watch).or(state.deposed.filter(|_| !own));
+                *state = ElectionState { leader, own, deposed, pending: None, over: state.over, known: true };
+            });
+        }
+    }
+
+    // ---- what waits -----------------------------------------------------------------------------------------------
+
+    /// Puts to the group what it may take by now; says how much it took.
+    #[cold]
+    fn put_forward(&mut self, node: &mut Node) -> usize {
+        let mut count = 0;
+        for pending in std::mem::take(&mut self.pending) {
+            match self.ask(node, pending) {
+                Some(pending) => self.pending.push(pending),
+                None => count += 1,
+            }
+        }
+        let names: Vec<TopicName> =
+            self.races.iter().filter(|(_, race)| race.is_due()).map(|(name, _)| *name).collect();
+        count += names.into_iter().filter(|name| self.run(node, *name)).count();
+        self.is_unsettled = self.races.values().any(Race::is_due);
+        count
+    }
+
+    /// Gives the protocol the part that the candidacies want; says whether it took it.
+    fn run(&mut self, node: &mut Node, name: TopicName) -> bool {
+        let Some(race) = self.races.get_mut(&name) else { return false };
+        match (race.wanted(), race.taken) {
+            (None, taken) => {
+                if taken.is_some() {
+                    node.leave_election(name);
+                }
+                self.races.remove(&name);
+                return taken.is_some();
+            }
+            (Some(Part::Watch), Some(_)) => {
+                node.resign(name);
+                race.taken = Some(Part::Watch);
+            }
+            (Some(wanted), _) => match node.elect(name, wanted) {
+                Ok(()) => race.taken = Some(wanted),
+                Err(refusal) => {
+                    self.put_off(node, name, refusal);
+                    return false;
+                }
+            },
+        }
+        self.show_leader(node, &name, None);
+        true
+    }
+
+    /// The protocol does not take a part: not yet, or never.
+    fn put_off(&mut self, node: &Node, name: TopicName, refusal: CoordinationRefusal) {
+        let waits = refusal == CoordinationRefusal::NoMajority || self.may_pass(node, refusal);
+        let Some(race) = self.races.get_mut(&name) else { return };
+        for (_, answer) in &race.seats {
+            answer.set(|state| {
+                (state.pending, state.known) = (Some(refusal), true);
+                state.over = if waits { state.over } else { Some(refusal.into()) };
+            });
+        }
+        if !waits {
+            race.seats.clear();
+        }
+    }
+
+    /// Says to some of those who watch at which place they wait.
+    fn look_at_places(&mut self, node: &Node) {
+        let watched = self.asked.range(self.look_from..).filter(|(_, answer)| answer.is_watched());
+        let (mut count, mut last) = (0, self.look_from);
+        for (id, answer) in watched.take(PLACES_A_LOOK) {
+            (count, last) = (count + 1, *id);
+            if let Some(LockStanding::Waiting { ahead }) = node.lock_standing(*id) {
+                answer.set(|state| *state = LockState::Waiting { ahead });
+            }
+        }
+        // From the front again, unless some are left.
+        self.look_from = if count == PLACES_A_LOOK { LockId(last.0 + 1) } else { LockId(0) };
+    }
+}
+
+impl Race {
+    fn wanted(&self) -> Option<Part> {
+        self.seats.iter().map(|(part, _)| *part).max()
+    }
+
+    fn is_due(&self) -> bool {
+        self.wanted() != self.taken || self.seats.is_empty()
+    }
+}
+
+fn over(answer: &Answer<LockState>, error: LockError) {
+    answer.set(|state| *state = LockState::Over(error));
+}

@@ -1,0 +1,168 @@
+//! What one caller and the data agent share about one request: its state, and a way to sleep until it changes.
+//!
+//! A channel for each request would keep every change, and so grow with a caller that does not look; and who holds a lock
+//! asks "do I still?" without taking the answer away from who asks next. So there is one cell with the latest state: a
+//! change overwrites it, counts, and wakes whoever sleeps. The path is rare, so a mutex that both hold for an assignment
+//! will do.
+//!
+//! Invariants: the agent never waits for anything under the mutex; once nobody is left to answer, the last state says so
+//! ([`Answer`] sees to it when it is dropped).
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// Is called by the data agent after each change: it must be quick, and must not ask for locks itself.
+pub(crate) type Watcher = Arc<dyn Fn() + Send + Sync>;
+
+/// A state that can say that it is over because the node is.
+pub(crate) trait State: Clone + PartialEq {
+    /// The node has ended: says so, unless it was over before.
+    fn end(&mut self);
+}
+
+struct Inner<S> {
+    state: S,
+    version: u64,
+    watcher: Option<Watcher>,
+}
+
+/// The shared cell.
+pub(crate) struct Ticket<S> {
+    inner: Mutex<Inner<S>>,
+    changed: Condvar,
+}
+
+impl<S> std::fmt::Debug for Ticket<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ticket")
+    }
+}
+
+impl<S: State> Ticket<S> {
+    pub(crate) fn new(state: S, watcher: Option<Watcher>) -> Arc<Self> {
+        Arc::new(Self { inner: Mutex::new(Inner { state, version: 0, watcher }), changed: Condvar::new() })
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner<S>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner) // no assignment is left half done
+    }
+
+    pub(crate) fn state(&self) -> S {
+        self.inner().state.clone()
+    }
+
+    pub(crate) fn is_watched(&self) -> bool {
+        self.inner().watcher.is_some()
+    }
+
+    /// Has it called from now on, and once at once: the change may have come before.
+    pub(crate) fn watch(&self, watcher: Watcher) {
+        self.inner().watcher = Some(Arc::clone(&watcher));
+        watcher();
+    }
+
+    /// The state, if it has changed since version `seen`, which is moved on.
+    pub(crate) fn news(&self, seen: &mut u64) -> Option<S> {
+        let inner = self.inner();
+        (std::mem::replace(seen, inner.version) != inner.version).then(|| inner.state.clone())
+    }
+
+    /// Sleeps until the state is as wanted, or until then at the latest.
+    pub(crate) fn wait(&self, until: Option<Instant>, is_wanted: impl Fn(&S, u64) -> bool) -> S {
+        let mut inner = self.inner();
+        while !is_wanted(&inner.state, inner.version) {
+            inner = match until {
+                None => self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner),
+                Some(until) => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        break;
+                    }
+                    self.changed.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        inner.state.clone()
+    }
+
+    pub(crate) fn update(&self, change: impl FnOnce(&mut S)) {
+        let mut inner = self.inner();
+        let before = inner.state.clone();
+        change(&mut inner.state);
+        if inner.state == before {
+            return;
+        }
+        inner.version += 1;
+        let watcher = inner.watcher.clone();
+        drop(inner);
+        self.changed.notify_all();
+        if let Some(watcher) = watcher {
+            watcher();
+        }
+    }
+}
+
+/// The agent's side of a ticket. Dropped with the agent, or with an order that the agent never took, it releases whoever
+/// waits.
+#[derive(Debug)]
+pub(crate) struct Answer<S: State>(Arc<Ticket<S>>);
+
+impl<S: State> Answer<S> {
+    pub(crate) fn new(ticket: &Arc<Ticket<S>>) -> Self {
+        Self(Arc::clone(ticket))
+    }
+
+    pub(crate) fn set(&self, change: impl FnOnce(&mut S)) {
+        self.0.update(change);
+    }
+
+    pub(crate) fn is_watched(&self) -> bool {
+        self.0.is_watched()
+    }
+
+    pub(crate) fn is_of(&self, ticket: &Arc<Ticket<S>>) -> bool {
+        Arc::ptr_eq(&self.0, ticket)
+    }
+}
+
+impl<S: State> Drop for Answer<S> {
+    fn drop(&mut self) {
+        self.0.update(State::end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    impl State for Option<u32> {
+        fn end(&mut self) {
+            self.get_or_insert(u32::MAX);
+        }
+    }
+
+    #[test]
+    fn changes_wake_and_count_and_what_is_the_same_does_not() {
+        let (sender, calls) = channel();
+        let ticket = Ticket::new(None::<u32>, Some(Arc::new(move || sender.send(()).expect("the test listens"))));
+        let answer = Answer::new(&ticket);
+        let mut seen = 0;
+        assert_eq!(ticket.news(&mut seen), None);
+        let sleeper = Arc::clone(&ticket);
+        let sleeper = std::thread::spawn(move || sleeper.wait(None, |state, _| state.is_some()));
+        answer.set(|state| *state = Some(7));
+        assert_eq!(sleeper.join().expect("no panic"), Some(7));
+        answer.set(|state| *state = Some(7));
+        assert_eq!((ticket.news(&mut seen), ticket.news(&mut seen)), (Some(Some(7)), None));
+        assert_eq!(calls.try_iter().count(), 1);
+    }
+
+    #[test]
+    fn an_answer_that_is_dropped_releases_who_waits() {
+        let ticket = Ticket::new(None::<u32>, None);
+        assert_eq!(ticket.wait(Some(Instant::now()), |state, _| state.is_some()), None, "its time is over");
+        drop(Answer::new(&ticket));
+        assert_eq!(ticket.wait(None, |state, _| state.is_some()), Some(u32::MAX));
+    }
+}

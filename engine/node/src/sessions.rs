@@ -1,0 +1,137 @@
+//! Locks and elections on the admin socket: a connection is what holds them.
+//!
+//! A command that is killed can't give its lock back, and a lease that runs out takes the lock from one that lives but is
+//! slow. The kernel knows better: it closes the connection of a process that is gone, however it went. So a request for a
+//! lock or an election turns its connection into a session, told one line for each change, and whoever closes it, or
+//! shuts down its writing side, gives up what it stood for.
+//!
+//! `{"request":"lock","name":"x"}`, with `"try":true` or `"timeout_ns":N` to wait less; answered by lines like
+//! `{"lock":{"name":"x","state":"granted","ahead":null,"token":{"epoch":2,"number":7},"why":null}}`. States are `pending`
+//! (the group is not there yet), `waiting`, `granted`, and those that end the session: `busy`, `timed-out`, `lost` and
+//! `refused`.
+//!
+//! `{"request":"elect","name":"x"}`, with `"part"` one of `watch`, `stand-by` and `campaign` (the default); answered by
+//! lines like `{"elect":{"name":"x","state":"known","leader":1,"token":{…},"own":false,"why":null}}`. States are `pending`,
+//! `known`, and `refused` and `lost`, which end the session.
+//!
+//! Invariant: a client that does not read has one line waiting for it, about the latest state; it skips those between.
+
+use crate::locks::{Candidacy, ElectionState, LockError, LockRequest, LockState, Locks, Wait};
+use bourdon_protocol::{FencingToken, Part};
+use bourdon_wire::TopicName;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+/// What a session asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    Lock { name: TopicName, wait: WishedWait },
+    Elect { name: TopicName, part: Part },
+}
+
+/// How long a lock is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WishedWait {
+    Try,
+    For(Duration),
+    Forever,
+}
+
+/// A part, as a line names it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum PartName {
+    Watch,
+    StandBy,
+    #[default]
+    Campaign,
+}
+
+impl From<PartName> for Part {
+    fn from(name: PartName) -> Self {
+        match name {
+            PartName::Watch => Self::Watch,
+            PartName::StandBy => Self::StandBy,
+            PartName::Campaign => Self::Campaign,
+        }
+    }
+}
+
+/// What a connection stands for.
+#[derive(Debug)]
+pub(crate) enum Session {
+    Lock(TopicName, LockRequest),
+    Elect(Candidacy),
+}
+
+impl Session {
+    /// Begins; `wake` is called after each change.
+    pub(crate) fn begin(locks: &Locks, wish: &Wish, wake: impl Fn() + Send + Sync + 'static) -> Self {
+        match wish {
+            Wish::Lock { name, wait } => {
+                let wait = match wait {
+                    WishedWait::Try => Wait::No,
+                    WishedWait::For(time) => Instant::now().checked_add(*time).map_or(Wait::Forever, Wait::Until),
+                    WishedWait::Forever => Wait::Forever,
+                };
+                Self::Lock(*name, locks.begin_with(*name, wait, wake))
+            }
+            Wish::Elect { name, part } => Self::Elect(locks.elect_with(*name, *part, wake)),
+        }
+    }
+
+    /// The line for what has changed, if anything has, and whether it is the last.
+    pub(crate) fn news(&mut self) -> Option<(Value, bool)> {
+        match self {
+            Self::Lock(name, request) => request.news().map(|state| lock_line(name, state)),
+            Self::Elect(candidacy) => {
+                let state = candidacy.news()?;
+                Some(elect_line(candidacy.name(), &state))
+            }
+        }
+    }
+}
+
+fn token_object(token: FencingToken) -> Value {
+    json!({ "epoch": token.epoch.0, "number": token.number })
+}
+
+/// What an error is called.
+fn end_name(error: LockError) -> &'static str {
+    match error {
+        LockError::Busy => "busy",
+        LockError::TimedOut => "timed-out",
+        LockError::Lost(_) => "lost",
+        LockError::Refused(_) | LockError::Stands => "refused",
+    }
+}
+
+fn lock_line(name: &TopicName, state: LockState) -> (Value, bool) {
+    let (word, ahead, token, why) = match state {
+        LockState::Pending(why) => ("pending", None, None, why.map(|why| why.to_string())),
+        LockState::Waiting { ahead } => ("waiting", Some(ahead), None, None),
+        LockState::Held(token) => ("granted", None, Some(token_object(token)), None),
+        LockState::Over(error) => (end_name(error), None, None, Some(error.to_string())),
+    };
+    let line = json!({ "name": name.as_str(), "state": word, "ahead": ahead, "token": token, "why": why });
+    (json!({ "lock": line }), matches!(state, LockState::Over(_)))
+}
+
+fn elect_line(name: &TopicName, state: &ElectionState) -> (Value, bool) {
+    let (word, why) = match (state.over, state.pending) {
+        (Some(error), _) => (end_name(error), Some(error.to_string())),
+        (None, Some(pending)) => ("pending", Some(pending.to_string())),
+        (None, None) => ("known", state.deposed.map(|why| why.to_string())),
+    };
+    let leader = state.leader.filter(|_| state.over.is_none());
+    let line = json!({
+        "name": name.as_str(),
+        "state": word,
+        "leader": leader.map(|leadership| leadership.leader.0),
+        "token": leader.map(|leadership| token_object(leadership.token)),
+        "own": state.own,
+        "why": why,
+    });
+    (json!({ "elect": line }), state.over.is_some())
+}

@@ -1,0 +1,94 @@
+//! `bourdon elect NAME`: stands in an election of the group, or watches it, and prints who leads whenever that changes.
+//!
+//! The leadership lasts as long as this process, like a lock of `bourdon lock`: it resigns when it ends, however it ends.
+
+use crate::exit::{Failure, print};
+use crate::session::{At, Said, Session, named, seconds, signals};
+use serde_json::{Value, json};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::time::{Duration, Instant};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The election's name, like a topic's: words with dots between
+    name: String,
+    #[command(flatten)]
+    at: At,
+    /// Only watch
+    #[arg(long, conflicts_with = "stand_by")]
+    watch: bool,
+    /// Stand, but leave it to others to begin the first election
+    #[arg(long)]
+    stand_by: bool,
+    /// End after so many seconds
+    #[arg(long = "for", value_name = "S", value_parser = seconds)]
+    limit: Option<Duration>,
+    /// End with 0 once somebody leads; with --for, with 1 if nobody does in time
+    #[arg(long)]
+    until_leader: bool,
+    /// Print each change as a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    let mut request = named(&args.name)?;
+    request["part"] = match (args.watch, args.stand_by) {
+        (true, _) => "watch",
+        (_, true) => "stand-by",
+        _ => "campaign",
+    }
+    .into();
+    let end = signals(&[SIGINT, SIGTERM, SIGHUP])?;
+    let mut session = Session::begin(&args.at, "elect", request)?;
+    let until = args.limit.and_then(|limit| Instant::now().checked_add(limit));
+    let mut shown = Value::Null;
+    loop {
+        let line = match session.next()? {
+            Said::Line(line) => line,
+            Said::Gone => return Err(Failure::broken(format!("the node (process {}) is gone", session.pid))),
+            Said::Nothing if crate::session::has_come(&end) => return Ok(()),
+            Said::Nothing if until.is_some_and(|until| Instant::now() >= until) => {
+                let name = &args.name;
+                let nobody = Failure::broken(format!("nobody leads {name:?} so far"));
+                return if args.until_leader { Err(nobody) } else { Ok(()) };
+            }
+            Said::Nothing => {
+                session.sleep(&[&end], until)?;
+                continue;
+            }
+        };
+        let why = line["why"].as_str();
+        match line["state"].as_str() {
+            Some("known") => {}
+            Some("pending") => {
+                eprintln!("bourdon: waiting to take part in {:?}: {}", args.name, why.unwrap_or_default());
+                continue;
+            }
+            state => {
+                let why = format!("election {:?}: {}", args.name, why.unwrap_or_default());
+                let is_unusable = state == Some("refused");
+                return Err(if is_unusable { Failure::unusable(why) } else { Failure::broken(why) });
+            }
+        }
+        if let Some(why) = why.filter(|_| line["leader"].is_null()) {
+            eprintln!("bourdon: {:?}: leads no more: {why}", args.name);
+        }
+        let row = json!({ "name": args.name, "leader": line["leader"], "token": line["token"], "own": line["own"] });
+        if row != shown {
+            print(&if args.json { format!("{row}\n") } else { text(&row) })?;
+            shown = row;
+        }
+        if args.until_leader && line["leader"].is_u64() {
+            return Ok(());
+        }
+    }
+}
+
+fn text(row: &Value) -> String {
+    let name = row["name"].as_str().unwrap_or_default();
+    let Some(leader) = row["leader"].as_u64() else { return format!("{name}: nobody leads\n") };
+    let own = if row["own"] == true { ", by this command" } else { "" };
+    let token = &row["token"];
+    format!("{name}: member {leader} leads{own}, token {}.{}\n", token["epoch"], token["number"])
+}

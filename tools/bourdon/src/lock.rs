@@ -1,0 +1,274 @@
+//! `bourdon lock NAME -- COMMAND`: runs a command while holding a lock of the group.
+//!
+//! A script that takes a lock, works and gives it back leaves the lock behind when it is killed, and works on when the
+//! lock is lost. Here the lock is a connection to a member on this host: it is given back when this process ends, however
+//! it ends, and the command is ended when the lock is lost. The command can't outlive this process either: before it
+//! begins, `held.rs` asks the kernel to kill it with its parent.
+//!
+//! A command that is being ended may still write while another has the lock. So it is given its token, and what it writes
+//! to must refuse a lower one than it has seen: `BOURDON_TOKEN` sorts as tokens do.
+//!
+//! Exit codes: the command's own, or 128 + the signal that ended it; 1 if the lock was lost, not free or not granted in
+//! time; 2 if there is no member here to ask, the group grants no locks, or there is nothing to run. With --json, `exit_code` is the command's only.
+
+use crate::exit::{Failure, print};
+use crate::session::{At, Said, Session, has_come, named, seconds, signals};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use serde_json::{Value, json};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// How long the lock may take before that is worth a word.
+const PATIENT: Duration = Duration::from_millis(300);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The lock's name, like a topic's: words with dots between
+    name: String,
+    #[command(flatten)]
+    at: At,
+    /// Do not wait: end with 1 if the lock is not free
+    #[arg(long = "try", conflicts_with = "timeout")]
+    tries: bool,
+    /// How many seconds to wait for the lock [default: for ever]
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    timeout: Option<Duration>,
+    /// If the lock is lost: how many seconds the command has to end after SIGTERM before it is killed
+    #[arg(long, value_name = "S", default_value = "5", value_parser = seconds)]
+    grace: Duration,
+    /// Print one JSON object at the end, behind what the command prints
+    #[arg(long)]
+    json: bool,
+    /// What to run
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// How it went.
+#[derive(Debug, Default)]
+struct Report {
+    token: Option<(u64, u64)>,
+    waited: Duration,
+    held: Option<Duration>,
+    exit: Option<ExitStatus>,
+    lost: Option<String>,
+    /// Why nothing was run.
+    refused: Option<String>,
+    /// The group grants no locks, or not now: something must be done about it first.
+    is_unusable: bool,
+}
+
+/// The signals that mean something here.
+struct Signals {
+    interrupt: UnixStream,
+    terminate: UnixStream,
+    hang_up: UnixStream,
+    child: UnixStream,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        Ok(Self {
+            interrupt: signals(&[SIGINT])?,
+            terminate: signals(&[SIGTERM])?,
+            hang_up: signals(&[SIGHUP])?,
+            child: signals(&[SIGCHLD])?,
+        })
+    }
+
+    fn all(&self) -> [&UnixStream; 4] {
+        [&self.interrupt, &self.terminate, &self.hang_up, &self.child]
+    }
+
+    /// The signals to be passed on that have come.
+    fn come(&self) -> impl Iterator<Item = Signal> {
+        let [interrupt, terminate, hang_up, _] = self.all();
+        let pairs = [(interrupt, Signal::INT), (terminate, Signal::TERM), (hang_up, Signal::HUP)];
+        pairs.into_iter().filter(|(signals, _)| has_come(signals)).map(|(_, signal)| signal)
+    }
+}
+
+pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    let mut request = named(&args.name)?;
+    if args.tries {
+        request["try"] = true.into();
+    }
+    if let Some(timeout) = args.timeout {
+        request["timeout_ns"] = (timeout.as_nanos() as u64).into();
+    }
+    let signals = Signals::new()?;
+    let mut session = Session::begin(&args.at, "lock", request)?;
+    let mut report = Report::default();
+    wait(&args.name, &mut session, &signals, &mut report)?;
+    if report.token.is_some() {
+        hold(&args, &mut session, &signals, &mut report)?;
+    }
+    drop(session); // the lock is free before anybody hears that this is over
+    if args.json {
+        print(&format!("{}\n", report.object(&args.name)))?;
+    }
+    report.end(&args.name)
+}
+
+/// Waits until the lock is granted, or will not be.
+fn wait(name: &str, session: &mut Session, signals: &Signals, report: &mut Report) -> Result<(), Failure> {
+    let asked_at = Instant::now();
+    let patient_until = asked_at + PATIENT;
+    let (mut waits, mut said) = (String::new(), String::new());
+    loop {
+        match session.next()? {
+            Said::Gone => report.refused = Some(format!("the node (process {}) is gone", session.pid)),
+            Said::Line(line) => match line["state"].as_str() {
+                Some("granted") => {
+                    let number = |key: &str| line["token"][key].as_u64().unwrap_or_default();
+                    report.token = Some((number("epoch"), number("number")));
+                }
+                Some("waiting") => {
+                    let ahead = line["ahead"].as_u64().unwrap_or_default();
+                    waits = if ahead == 0 { String::new() } else { format!(", at place {} of the queue", ahead + 1) };
+                    continue;
+                }
+                Some("pending") => {
+                    waits = line["why"].as_str().map(|why| format!(": {why}")).unwrap_or_default();
+                    continue;
+                }
+                state => {
+                    let why = line["why"].as_str().or(state).unwrap_or("no word why").to_owned();
+                    report.is_unusable = state == Some("refused");
+                    report.lost = (state == Some("lost")).then(|| why.clone());
+                    report.refused = Some(why);
+                }
+            },
+            Said::Nothing => {
+                if signals.come().next().is_some() {
+                    report.refused = Some("interrupted while it waited".to_owned());
+                } else {
+                    let is_patient = said.is_empty() && Instant::now() < patient_until;
+                    let text = format!("waiting for lock {name:?}{waits}");
+                    if !is_patient && text != said {
+                        eprintln!("bourdon: {text}");
+                        said = text;
+                    }
+                    session.sleep(&signals.all(), is_patient.then_some(patient_until))?;
+                    continue;
+                }
+            }
+        }
+        report.waited = asked_at.elapsed();
+        return Ok(());
+    }
+}
+
+/// Runs the command, and ends it if the lock is lost.
+fn hold(args: &Args, session: &mut Session, signals: &Signals, report: &mut Report) -> Result<(), Failure> {
+    let granted_at = Instant::now();
+    let mut command = Held::start(args, report.token.unwrap_or_default())?;
+    let mut kill_at = None;
+    loop {
+        // Before the child is looked at: what comes after wakes the sleep below.
+        has_come(&signals.child);
+        signals.come().for_each(|signal| command.pass_on(signal));
+        if let Some(status) = command.child.try_wait().map_err(Failure::broken)? {
+            (report.exit, report.held) = (Some(status), Some(granted_at.elapsed()));
+            return Ok(());
+        }
+        if report.lost.is_none() {
+            report.lost = match session.next()? {
+                Said::Gone => {
+                    Some(format!("the node (process {}) is gone: others may have the lock by now", session.pid))
+                }
+                Said::Line(line) if line["state"] == "lost" => {
+                    Some(line["why"].as_str().unwrap_or("no word why").to_owned())
+                }
+                _ => None,
+            };
+            if let Some(why) = &report.lost {
+                eprintln!("bourdon: lock {:?} is lost: {why}; ending the command", args.name);
+                command.end(Signal::TERM);
+                kill_at = Instant::now().checked_add(args.grace);
+            }
+        } else if kill_at.is_some_and(|at| Instant::now() >= at) {
+            command.end(Signal::KILL);
+            kill_at = None;
+        }
+        // A node that is gone is readable for ever: then only signals are listened to.
+        if report.lost.is_none() {
+            session.sleep(&signals.all(), None)?;
+        } else {
+            Session::sleep_without(&signals.all(), kill_at)?;
+        }
+    }
+}
+
+/// The command that runs.
+struct Held {
+    child: Child,
+    pid: Pid,
+    /// It leads a process group of its own.
+    has_group: bool,
+}
+
+impl Held {
+    fn start(args: &Args, (epoch, number): (u64, u64)) -> Result<Self, Failure> {
+        let own = std::env::current_exe().map_err(Failure::unusable)?;
+        let mut command = Command::new(own);
+        command.arg("held").arg(std::process::id().to_string()).arg("--").args(&args.command);
+        command.env("BOURDON_LOCK", &args.name);
+        command.env("BOURDON_LOCK_EPOCH", epoch.to_string()).env("BOURDON_LOCK_NUMBER", number.to_string());
+        command.env("BOURDON_TOKEN", format!("{epoch:016x}{number:016x}"));
+        // In a group of its own it could not read a terminal; there it stays in this one, which gets Ctrl-C as a whole.
+        let has_group = !std::io::stdin().is_terminal();
+        if has_group {
+            command.process_group(0);
+        }
+        let child = command.spawn().map_err(|error| Failure::broken(format!("can't start the command: {error}")))?;
+        let pid = Pid::from_child(&child);
+        Ok(Self { child, pid, has_group })
+    }
+
+    /// Ends it, and what it started if it has a group.
+    fn end(&self, signal: Signal) {
+        // It may have ended by itself.
+        let _ = if self.has_group { kill_process_group(self.pid, signal) } else { kill_process(self.pid, signal) };
+    }
+
+    fn pass_on(&self, signal: Signal) {
+        // A terminal has sent its Ctrl-C to both.
+        if self.has_group || signal != Signal::INT {
+            self.end(signal);
+        }
+    }
+}
+
+impl Report {
+    fn exit_code(&self) -> Option<i32> {
+        self.exit.map(|status| status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()))
+    }
+
+    fn object(&self, name: &str) -> Value {
+        json!({
+            "name": name,
+            "token": self.token.map(|(epoch, number)| json!({ "epoch": epoch, "number": number })),
+            "waited_ns": self.waited.as_nanos() as u64,
+            "held_ns": self.held.map(|held| held.as_nanos() as u64),
+            "exit_code": self.exit_code(),
+            "lost": self.lost,
+        })
+    }
+
+    fn end(self, name: &str) -> Result<(), Failure> {
+        let code = self.exit_code();
+        match (self.refused, self.lost, code) {
+            (Some(why), ..) if self.is_unusable => Err(Failure::unusable(format!("lock {name:?}: {why}"))),
+            (Some(why), ..) => Err(Failure::broken(format!("lock {name:?}: {why}"))),
+            (None, Some(_), _) => Err(Failure::broken(format!("lock {name:?} was lost, and the command ended"))),
+            (None, None, Some(0) | None) => Ok(()),
+            (None, None, Some(code)) => std::process::exit(code),
+        }
+    }
+}

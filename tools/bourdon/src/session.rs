@@ -1,0 +1,183 @@
+//! A session with a node of this host: a lock or an election that lasts as long as the connection to its admin socket.
+//!
+//! Two things are waited for at a time, what the node says and what signals say, so both are descriptors and one poll(2)
+//! waits for all. The node notices by itself when this process is gone, however it went: the kernel closes the connection.
+
+use crate::admin::{Which, find};
+use crate::exit::Failure;
+use crate::place::load;
+use bourdon::counters::Found;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// The longest line a node says; one is about 300 bytes.
+const LINE_MAX_BYTES: usize = 1 << 16;
+
+/// At which node.
+#[derive(Debug, clap::Args)]
+pub(crate) struct At {
+    /// The group's name, or GROUP/CHANNEL [default: the one whose member runs here]
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// Where the nodes keep their counters, if threads.directory says so
+    #[arg(long, value_name = "DIR")]
+    directory: Option<PathBuf>,
+    /// A configuration that names the group and the directory
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl At {
+    /// The members of the one group meant that run here, by rank.
+    fn members(&self) -> Result<Vec<Found>, Failure> {
+        let (mut group, mut directory) = (self.group.clone(), self.directory.clone());
+        if let Some(path) = &self.config {
+            let settings = load(path)?;
+            group = group.or(Some(settings.group.name));
+            directory = directory.or(settings.threads.directory.filter(|configured| configured.exists()));
+        }
+        // A configured directory that is not there yet is made by the first node: none has run.
+        let mut members = find(&Which { group: group.clone(), directory })?;
+        members.retain(|node| node.description.role == "member");
+        if let Some(group) = &group {
+            members.retain(|node| node.description.group == *group);
+        }
+        let groups: BTreeSet<&str> = members.iter().map(|node| node.description.group.as_str()).collect();
+        match groups.len() {
+            0 => {
+                let of = group.map(|group| format!(" of group {group:?}")).unwrap_or_default();
+                Err(Failure::unusable(format!(
+                    "no member{of} of this user runs here, and locks and leaders are for members: start one with `bourdon node`"
+                )))
+            }
+            1 => {
+                members.sort_by_key(|node| node.description.rank);
+                Ok(members)
+            }
+            _ => {
+                let groups = groups.into_iter().collect::<Vec<_>>().join(", ");
+                Err(Failure::unusable(format!(
+                    "members of several groups run here ({groups}): choose one with --group"
+                )))
+            }
+        }
+    }
+}
+
+/// The connection.
+#[derive(Debug)]
+pub(crate) struct Session {
+    stream: UnixStream,
+    input: Vec<u8>,
+    /// What the lines are about.
+    key: &'static str,
+    /// Which process it is with.
+    pub(crate) pid: u32,
+}
+
+/// What a node says.
+#[derive(Debug)]
+pub(crate) enum Said {
+    Line(Value),
+    Nothing,
+    /// And will not any more: its process is gone.
+    Gone,
+}
+
+impl Session {
+    /// Begins with the first member that takes it.
+    pub(crate) fn begin(at: &At, key: &'static str, mut request: Value) -> Result<Self, Failure> {
+        request["request"] = key.into();
+        let mut why = String::new();
+        for member in at.members()? {
+            let path = member.directory.join(format!("{}.sock", member.stem));
+            let open = || {
+                let mut stream = UnixStream::connect(&path)?;
+                stream.write_all(format!("{request}\n").as_bytes())?;
+                stream.set_nonblocking(true)?;
+                Ok::<_, std::io::Error>(stream)
+            };
+            match open() {
+                Ok(stream) => return Ok(Self { stream, input: Vec::new(), key, pid: member.pid }),
+                Err(error) => why = format!("process {} at {}: {error}", member.pid, path.display()),
+            }
+        }
+        Err(Failure::broken(why))
+    }
+
+    /// What the node says next, if it is there already.
+    pub(crate) fn next(&mut self) -> Result<Said, Failure> {
+        loop {
+            if let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.input.drain(..=end).collect();
+                return self.understood(&line);
+            }
+            let mut bytes = [0; 4096];
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return Ok(Said::Gone),
+                Ok(_) if self.input.len() > LINE_MAX_BYTES => return Ok(Said::Gone),
+                Ok(count) => self.input.extend_from_slice(&bytes[..count]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Said::Nothing),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Ok(Said::Gone),
+            }
+        }
+    }
+
+    fn understood(&self, line: &[u8]) -> Result<Said, Failure> {
+        let pid = self.pid;
+        let text = String::from_utf8_lossy(line);
+        let mut answer: Value = serde_json::from_slice(line)
+            .map_err(|error| Failure::broken(format!("process {pid} answered {text:?}: {error}")))?;
+        match answer["error"].as_str() {
+            Some(error) => Err(Failure::broken(format!("process {pid}: {error}"))),
+            None => Ok(Said::Line(answer[self.key].take())),
+        }
+    }
+
+    /// Sleeps until the node says something, one of the signals has come, or then; an earlier end does no harm.
+    pub(crate) fn sleep(&self, signals: &[&UnixStream], until: Option<Instant>) -> Result<(), Failure> {
+        Self::sleep_without(&[signals, &[&self.stream]].concat(), until)
+    }
+
+    /// The same without the node.
+    pub(crate) fn sleep_without(signals: &[&UnixStream], until: Option<Instant>) -> Result<(), Failure> {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let left = left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
+        let mut descriptors: Vec<_> = signals.iter().map(|signals| PollFd::new(*signals, PollFlags::IN)).collect();
+        match poll(&mut descriptors, left.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(Failure::broken(error)),
+        }
+    }
+}
+
+/// A descriptor that becomes readable with any of these signals.
+pub(crate) fn signals(numbers: &[i32]) -> Result<UnixStream, Failure> {
+    let signals = crate::node::readable_with(numbers).map_err(Failure::unusable)?;
+    signals.set_nonblocking(true).map_err(Failure::unusable)?;
+    Ok(signals)
+}
+
+/// Whether a signal has come since this was asked last.
+pub(crate) fn has_come(mut signals: &UnixStream) -> bool {
+    matches!(signals.read(&mut [0; 64]), Ok(count) if count > 0)
+}
+
+/// A time given in seconds.
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
+    let value: f64 = text.parse().map_err(|_| "a number of seconds, like 30 or 0.5".to_owned())?;
+    let is_sane = (0.0..=365.0 * 86_400.0).contains(&value);
+    if is_sane { Ok(Duration::from_secs_f64(value)) } else { Err("0 seconds to a year".to_owned()) }
+}
+
+/// A request for a name.
+pub(crate) fn named(name: &str) -> Result<Value, Failure> {
+    bourdon::TopicName::new(name).map_err(|error| Failure::unusable(format!("{name:?} names nothing: {error}")))?;
+    Ok(json!({ "name": name }))
+}

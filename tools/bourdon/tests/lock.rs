@@ -1,0 +1,183 @@
+//! `bourdon lock` and `bourdon elect` as their users run them: real nodes, real commands, real kills.
+
+mod common;
+
+use common::{Running, World, bourdon, fails, next, run, signal};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{ChildStdout, Stdio};
+
+struct Group {
+    world: World,
+    nodes: Vec<(Running, BufReader<ChildStdout>)>,
+}
+
+impl Group {
+    /// Three members on this host that all know each other.
+    fn new() -> Self {
+        let world = World::new();
+        let configs: Vec<_> = (0..3).map(|rank| world.configure(&format!("{rank}.toml"), 3, rank, "")).collect();
+        let mut nodes: Vec<_> =
+            configs.iter().map(|config| world.node(config)).map(|(node, out, _)| (node, out)).collect();
+        for (_, events) in &mut nodes {
+            while next(events)["event"] != "view" {}
+        }
+        Self { world, nodes }
+    }
+
+    /// `bourdon lock` or `elect` at whichever member comes first.
+    fn start(&self, arguments: &[&str]) -> (Running, BufReader<ChildStdout>) {
+        let (what, rest) = arguments.split_at(1);
+        let mut command = bourdon(&[what, &["--directory", &self.world.runtime()], rest].concat());
+        let mut child = command.stderr(Stdio::inherit()).spawn().expect("it runs");
+        let out = BufReader::new(child.stdout.take().expect("piped"));
+        (Running(child), out)
+    }
+
+    fn kill(&mut self, rank: usize) {
+        self.nodes[rank].0.0.kill().expect("it runs");
+    }
+}
+
+fn line(out: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    out.read_line(&mut line).expect("readable");
+    line.trim_end().to_owned()
+}
+
+fn rest(out: &mut impl Read) -> String {
+    let mut text = String::new();
+    out.read_to_string(&mut text).expect("readable");
+    text
+}
+
+fn code(mut running: Running) -> Option<i32> {
+    running.0.wait().expect("it ends").code()
+}
+
+/// A shell that says who it is and reads its stdin until that ends.
+const HOLD: &str = "echo $BOURDON_TOKEN $$; cat";
+
+#[test]
+fn two_commands_take_turns_and_their_tokens_grow() {
+    let group = Group::new();
+    let (mut first, mut out) = group.start(&["lock", "one", "--", "sh", "-c", HOLD]);
+    let token = line(&mut out);
+    assert_eq!(token.split(' ').next().map(str::len), Some(32));
+    let refused = run(&["lock", "one", "--directory", &group.world.runtime(), "--try", "--", "true"], b"");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("not free"));
+    let refused =
+        run(&["lock", "one", "--directory", &group.world.runtime(), "--timeout", "0.05", "--json", "--", "true"], b"");
+    assert_eq!(refused.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&refused.stdout).expect("one object");
+    assert_eq!((&report["token"], &report["exit_code"]), (&Value::Null, &Value::Null));
+    let mut second =
+        bourdon(&["lock", "one", "--directory", &group.world.runtime(), "--json", "--", "sh", "-c", "env; exit 7"]);
+    let mut second = Running(second.spawn().expect("it runs"));
+    let mut talk = BufReader::new(second.0.stderr.take().expect("piped"));
+    assert_eq!(line(&mut talk), "bourdon: waiting for lock \"one\", at place 2 of the queue");
+    drop(first.0.stdin.take());
+    assert_eq!(code(first), Some(0));
+    let shown = rest(second.0.stdout.as_mut().expect("piped"));
+    let report: Value = serde_json::from_str(shown.lines().last().expect("a line")).expect("one object");
+    assert_eq!((&report["exit_code"], &report["lost"]), (&7.into(), &Value::Null));
+    let number = |key: &str| report["token"][key].as_u64().expect("a number");
+    let own = format!("{:016x}{:016x}", number("epoch"), number("number"));
+    assert!(own.as_str() > &token[..32], "{own} after {token}");
+    for part in [
+        "BOURDON_LOCK=one".to_owned(),
+        format!("BOURDON_TOKEN={own}"),
+        format!("BOURDON_LOCK_NUMBER={}", number("number")),
+    ] {
+        assert!(shown.lines().any(|line| line == part), "{part} in {shown}");
+    }
+    assert_eq!(code(second), Some(7));
+}
+
+#[test]
+fn a_killed_holder_takes_its_command_along_and_leaves_the_lock() {
+    let group = Group::new();
+    let (mut first, mut out) = group.start(&["lock", "one", "--", "sh", "-c", "echo $$; exec sleep 1000"]);
+    line(&mut out);
+    first.0.kill().expect("it runs");
+    let (second, mut after) = group.start(&["lock", "one", "--", "echo", "mine"]);
+    assert_eq!(line(&mut after), "mine");
+    assert_eq!(code(second), Some(0));
+    // The end of its output is the end of the command.
+    assert_eq!(rest(&mut out), "");
+}
+
+#[test]
+fn a_command_ends_when_its_node_is_killed() {
+    let mut group = Group::new();
+    // It takes no notice of SIGTERM, so that the second signal is seen.
+    let stubborn = "trap '' TERM; echo up; while :; do sleep 0.05; done";
+    let (first, mut out) = group.start(&["lock", "one", "--json", "--grace", "0.1", "--", "sh", "-c", stubborn]);
+    assert_eq!(line(&mut out), "up");
+    group.kill(0);
+    let report: Value = serde_json::from_str(&line(&mut out)).expect("one object");
+    assert!(report["lost"].as_str().is_some_and(|why| why.contains("is gone")), "{report}");
+    assert_eq!((&report["exit_code"], code(first)), (&137.into(), Some(1)));
+    let (second, mut after) = group.start(&["lock", "one", "--", "echo", "mine"]);
+    assert_eq!((line(&mut after).as_str(), code(second)), ("mine", Some(0)));
+}
+
+#[test]
+fn signals_are_passed_on() {
+    let group = Group::new();
+    let trap = "trap 'echo got; exit 3' INT; echo up; while :; do sleep 0.05; done";
+    let (first, mut out) = group.start(&["lock", "one", "--", "sh", "-c", trap]);
+    assert_eq!(line(&mut out), "up");
+    signal(&first.0, "INT");
+    assert_eq!(line(&mut out), "got");
+    assert_eq!(code(first), Some(3));
+}
+
+#[test]
+fn leaders_are_shown_and_follow_each_other() {
+    let mut group = Group::new();
+    let (first, mut out) = group.start(&["elect", "one", "--json"]);
+    let mut seen = next(&mut out);
+    while seen["leader"].is_null() {
+        seen = next(&mut out);
+    }
+    assert_eq!((&seen["leader"], &seen["own"], &seen["name"]), (&0.into(), &true.into(), &"one".into()));
+    let (watch, mut watched) = group.start(&["elect", "one", "--watch", "--json", "--until-leader"]);
+    let mut same = next(&mut watched);
+    while same["leader"].is_null() {
+        same = next(&mut watched);
+    }
+    assert_eq!((&same["token"], &same["own"], code(watch)), (&seen["token"], &false.into(), Some(0)));
+    signal(&first.0, "TERM");
+    assert_eq!(code(first), Some(0));
+    let (again, mut out) = group.start(&["elect", "one"]);
+    let mut text = line(&mut out);
+    if text == "one: nobody leads" {
+        text = line(&mut out);
+    }
+    assert!(text.starts_with("one: member 0 leads, by this command, token "), "{text}");
+    group.kill(0);
+    assert_eq!(code(again), Some(1));
+    let nobody = run(
+        &["elect", "none", "--watch", "--for", "0.05", "--until-leader", "--directory", &group.world.runtime()],
+        b"",
+    );
+    assert_eq!(nobody.status.code(), Some(1));
+}
+
+#[test]
+fn what_can_not_be_asked_for_says_what_to_do() {
+    let world = World::new();
+    let config = world.configure("node.toml", 1, 0, "");
+    fails(&["lock", "one", "--config", &config, "--", "true"], b"", 2, "bourdon node");
+    let unordered =
+        std::fs::read_to_string(&config).expect("readable").replace("[process]", "order = \"fifo\"\n[process]");
+    std::fs::write(&config, unordered).expect("it can be written");
+    let (_node, mut events, _) = world.node(&config);
+    while next(&mut events)["event"] != "view" {}
+    fails(&["lock", "one", "--config", &config, "--", "true"], b"", 2, "choose mutex = ");
+    fails(&["lock", "a b", "--config", &config, "--", "true"], b"", 2, "names nothing");
+    fails(&["lock", "one", "--group", "other", "--config", &config, "--", "true"], b"", 2, "\"other\"");
+    fails(&["lock", "one", "--config", &config], b"", 2, "COMMAND");
+}
