@@ -71,6 +71,7 @@ pub use bourdon_protocol::{
     CallId, Claim, Client, ClientEvent, Counter, Counters, Delivery, DirectFailure, DirectMessage, DirectOutcome,
     DirectRefusal, Event, Member, Outgoing, Process, Refusal, Standing, View,
 };
+pub use bourdon_protocol::{Coordination, FencingToken, LockId, LockNews, LockStanding, Loss, Patience};
 pub use bourdon_wire::{
     Address, ClientId, Epoch, GroupId, Incarnation, Instant, MessageName, NameError, OrderNumber, Rank, Sequence,
     TopicId, TopicName,

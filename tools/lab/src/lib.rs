@@ -15,6 +15,7 @@
 pub mod history;
 pub mod hosts;
 pub mod judge;
+pub mod locks;
 pub mod matrix;
 pub mod probe;
 pub mod rounds;
