@@ -42,6 +42,8 @@ struct Lock {
     inside: bool,
     /// Who wanted it before it was known where the token is.
     early: u64,
+    /// At the oldest member: another has brought it along.
+    is_told: bool,
 }
 
 /// One member's part of it.
@@ -129,7 +131,7 @@ impl Exclusion for TokenRing {
 
     fn told(&mut self, seat: &Seat, _from: Rank, name: TopicName) {
         if seat.own == seat.oldest && seat.mutant != Some(Mutant::TwoTokens) {
-            self.locks.entry(name).or_default(); // not here
+            self.locks.entry(name).or_default().is_told = true;
         }
     }
 
@@ -139,6 +141,10 @@ impl Exclusion for TokenRing {
         for name in waiting {
             let Some(lock) = self.locks.get_mut(&name) else { continue };
             let early = core::mem::take(&mut lock.early);
+            // Nobody has brought it along: if this is the oldest member, the token is here after all.
+            if lock.token.is_none() && !lock.is_told {
+                self.locks.remove(&name);
+            }
             // What came before all had told goes on its way now.
             for rank in ranks(early) {
                 self.on_want(seat, name, &Letter { rank, ..Letter::new(WANT, name) }, effects);
@@ -188,5 +194,31 @@ impl Exclusion for TokenRing {
 
     fn held(&self) -> usize {
         self.locks.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opened(told: bool) -> Vec<(Rank, Letter)> {
+        let (own, name) = (Rank(0), TopicName::new("lock").unwrap());
+        let seat = Seat { own, oldest: own, members: 0b111, ..Seat::default() };
+        let (mut ring, mut effects) = (TokenRing::default(), Effects::default());
+        ring.enter(&seat, &[]);
+        ring.receive(&seat, Rank(2), &Letter { rank: Rank(1), ..Letter::new(WANT, name) }, &mut effects);
+        if told {
+            ring.told(&seat, Rank(2), name);
+        }
+        ring.open(&seat, &mut effects);
+        effects.letters
+    }
+
+    /// Members open at different times: the oldest may be asked before it knows that nobody has brought the lock along.
+    #[test]
+    fn a_want_before_all_have_told_finds_the_token_at_the_oldest() {
+        let steps = |letters: Vec<(Rank, Letter)>| letters.iter().map(|(to, l)| (*to, l.step)).collect::<Vec<_>>();
+        assert_eq!(steps(opened(false)), [(Rank(1), TOKEN)]);
+        assert_eq!(steps(opened(true)), [(Rank(1), WANT)]);
     }
 }
