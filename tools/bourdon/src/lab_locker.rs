@@ -3,9 +3,9 @@
 //! Granted, it enters a resource that checks tokens (`bourdon_lab::locks::journal`), works a while, and commits. The first
 //! half of the work goes on between polls, so that the loss of the lock is noticed; the second does not look, as real work
 //! does not: who is stopped there comes back stale and tries to commit all the same. One that the resource refused holds a
-//! lock that others have by now, and waits until its node says so: if it never does, the judge finds that out.
+//! lock that others have by now, and waits until its node says so; if that does not happen, it gives up, and the judge knows what that means.
 //!
-//! It says on stdout, a line each: `joined`, `inside`, `out`. It ends when stdin does, or when it was removed from the
+//! It says on stdout, a line each: `joined`, `inside`, `out`, `gave-up`. It ends when stdin does, or when it was removed from the
 //! group; whoever started it starts its next life.
 
 use crate::exit::Failure;
@@ -24,6 +24,8 @@ use std::time::Duration;
 const LONGEST_SLEEP: Duration = Duration::from_millis(5);
 /// The longest sleep of one that works between polls.
 const WORKING_SLEEP: Duration = Duration::from_micros(100);
+/// Who is stale is told within this, or is not stale: two had the lock. Many view changes long.
+const TOLD_WITHIN_NS: u64 = 5_000_000_000;
 
 /// One member of a group that shares a lock in the lab
 #[derive(Debug, clap::Args)]
@@ -83,6 +85,7 @@ enum Place {
     Stale {
         id: Option<LockId>,
         grant: Grant,
+        since_ns: u64,
     },
 }
 
@@ -219,7 +222,7 @@ impl Locker {
             LockNews::Lost(_) => Kind::Lost,
         };
         match self.place {
-            Place::Inside { id: held, grant, .. } | Place::Stale { id: held, grant } if held == Some(id) => {
+            Place::Inside { id: held, grant, .. } | Place::Stale { id: held, grant, .. } if held == Some(id) => {
                 self.journal.end(grant, how).map_err(Failure::broken)?;
                 self.place = Place::Outside;
             }
@@ -240,7 +243,7 @@ impl Locker {
                 self.place = Place::Inside { id, grant, read, half_ns, until_ns };
                 self.entries += 1;
             }
-            Err(_) => self.place = Place::Stale { id, grant },
+            Err(_) => self.place = Place::Stale { id, grant, since_ns: now_ns() },
         }
         Ok(())
     }
@@ -267,12 +270,19 @@ impl Locker {
                 self.place = Place::Outside;
                 Ok(Duration::ZERO)
             }
+            Place::Stale { id: Some(id), grant, since_ns } if now_ns() - since_ns > TOLD_WITHIN_NS => {
+                self.journal.end(grant, Kind::Abandoned).map_err(Failure::broken)?;
+                say("gave-up");
+                self.node.unlock(id);
+                self.place = Place::Outside;
+                Ok(Duration::ZERO)
+            }
             Place::Stale { .. } => Ok(LONGEST_SLEEP),
             Place::Inside { half_ns, .. } if now_ns() < half_ns => Ok(WORKING_SLEEP),
             Place::Inside { id, grant, read, until_ns, .. } => {
                 std::thread::sleep(Duration::from_nanos(until_ns.saturating_sub(now_ns()))); // the work
                 if !self.journal.commit(grant, read).map_err(Failure::broken)? {
-                    self.place = Place::Stale { id, grant };
+                    self.place = Place::Stale { id, grant, since_ns: now_ns() };
                     return Ok(Duration::ZERO);
                 }
                 say("out");

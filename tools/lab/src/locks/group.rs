@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 /// Who was killed is started again after so long.
 const RESTART_MS: std::ops::Range<u64> = 20..150;
 /// Who was stopped goes on after so long: several times what the slowest detector and a view change take.
-const STOP_MS: std::ops::Range<u64> = 200..600;
+const STOP_MS: std::ops::Range<u64> = 150..400;
 /// How often it is looked whether everybody has been told.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The exit code of a member that can't run here.
@@ -60,6 +60,8 @@ enum Said {
     Joined,
     Inside,
     Out,
+    /// It was refused and not told that it had lost the lock: there is no need to go on.
+    GaveUp,
     /// Its stdout ended.
     Ended,
 }
@@ -98,6 +100,7 @@ struct Group<'a> {
     /// Entries until the next fault.
     until_fault: u64,
     entries: u64,
+    has_failed: bool,
     last_out: Instant,
     outcome: Outcome,
 }
@@ -127,6 +130,7 @@ pub(super) fn play(
         fault: None,
         until_fault: 0,
         entries: 0,
+        has_failed: false,
         last_out: Instant::now(),
         outcome: Outcome::default(),
     };
@@ -171,6 +175,9 @@ impl Group<'_> {
     /// Whether the lock went from hand to hand often enough.
     fn is_enough(&mut self, checked: &mut u64, talk: &dyn Fn(&str)) -> Result<bool, Stop> {
         let step = (self.plan.hand_overs / 20).clamp(1, SAY_EVERY);
+        if self.has_failed {
+            return Ok(true);
+        }
         if self.entries < *checked + step {
             return Ok(false);
         }
@@ -214,6 +221,7 @@ impl Group<'_> {
                 let said = match &*line {
                     "joined" => Said::Joined,
                     "inside" => Said::Inside,
+                    "gave-up" => Said::GaveUp,
                     _ => Said::Out,
                 };
                 if sender.send((own, said)).is_err() {
@@ -247,6 +255,7 @@ impl Group<'_> {
             Said::Joined => member.has_joined = true,
             Said::Inside => self.plan_fault(whose),
             Said::Out => {}
+            Said::GaveUp => self.has_failed = true,
             Said::Ended if matches!(member.state, State::Down { .. }) => {}
             Said::Ended => {
                 let status = member.process.wait().map_err(failed)?;

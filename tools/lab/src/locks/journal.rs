@@ -71,7 +71,7 @@ pub enum Kind {
     Lost,
     /// Its holder was told that it reaches no majority, and so has the lock no more.
     CutOff,
-    /// Its holder was asked to end, and gave up.
+    /// Its holder was asked to end, or waited in vain to be told that it is stale, and gave up.
     Abandoned,
 }
 
