@@ -69,7 +69,7 @@ pub(crate) struct Args {
 }
 
 /// A value by the name it has in a configuration.
-fn named<T: serde::de::DeserializeOwned>(name: &str) -> Result<T, String> {
+pub(crate) fn named<T: serde::de::DeserializeOwned>(name: &str) -> Result<T, String> {
     serde_json::from_value(name.into()).map_err(|error| error.to_string())
 }
 

@@ -11,6 +11,7 @@ mod exit;
 mod feedback;
 mod held;
 mod history;
+mod lab_locker;
 mod lab_member;
 mod lock;
 mod node;
@@ -68,6 +69,9 @@ enum Command {
     /// One member of a group in the lab; `bourdon-lab rounds` starts these
     #[command(hide = true)]
     LabMember(lab_member::Args),
+    /// One member that shares a lock with others; `bourdon-lab locks` starts these
+    #[command(hide = true)]
+    LabLocker(lab_locker::Args),
 }
 
 fn main() -> ExitCode {
@@ -86,6 +90,7 @@ fn main() -> ExitCode {
         Command::Held(args) => held::run(args),
         Command::Sim(args) => sim::run(args),
         Command::LabMember(args) => lab_member::run(args),
+        Command::LabLocker(args) => lab_locker::run(args),
         Command::DemoProcess => demo::process::run(),
     };
     exit::code(outcome)

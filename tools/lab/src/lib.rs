@@ -5,7 +5,8 @@
 //! its own mistakes. So this crate has two rooms, and neither knows a line of the engine:
 //!
 //! - the lab: [`hosts`] are network namespaces on a bridge, to run any program in, stop it, kill it, cut it off;
-//!   [`rounds`] makes one kind of trouble again and again, [`matrix`] runs every guarantee once;
+//!   [`rounds`] makes one kind of trouble again and again, [`matrix`] runs every guarantee once,
+//!   [`locks`] kills whoever holds a lock;
 //! - the judge: [`history`] reads the files in which processes noted what they delivered, [`judge`] holds them to the
 //!   guarantees of an order and a reliability.
 //!
@@ -15,6 +16,7 @@
 pub mod history;
 pub mod hosts;
 pub mod judge;
+pub mod locks;
 pub mod matrix;
 pub mod probe;
 pub mod rounds;

@@ -5,7 +5,7 @@
 
 use bourdon_lab::judge::{Order, Reliability, Rules, Verdict, judge};
 use bourdon_lab::rounds::{self, Plan, Trouble};
-use bourdon_lab::{history, matrix, probe};
+use bourdon_lab::{history, locks, matrix, probe};
 use clap::{Args, Parser, Subcommand};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -28,6 +28,8 @@ enum Command {
     Rounds(RoundsArgs),
     /// Run every order at every level on sockets, with trouble, and judge what was delivered
     Matrix(MatrixArgs),
+    /// Let a lock go from hand to hand while its holders are killed, and check that nobody else had it
+    Locks(LocksArgs),
     /// Send or receive single datagrams
     #[command(subcommand)]
     Probe(Probe),
@@ -96,6 +98,49 @@ struct MatrixArgs {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+struct LocksArgs {
+    /// The bourdon command [default: the one beside this one]
+    #[arg(long, value_name = "PATH")]
+    bourdon: Option<PathBuf>,
+    /// How many members
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(3..=64))]
+    members: u16,
+    /// How often the lock is to change hands
+    #[arg(long, value_name = "K", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
+    hand_overs: u64,
+    /// Which algorithms grant it, one after the other
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "replicated")]
+    algorithm: Vec<locks::Algorithm>,
+    /// Entries between two faults, on average
+    #[arg(long, value_name = "K", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    kill_every: u64,
+    /// How many of the faults are stops (SIGSTOP, and SIGCONT after longer than a detector waits), not kills
+    #[arg(long, value_name = "PERCENT", default_value_t = 25, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pause_share: u8,
+    /// Where all chance comes from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How long a holder stays inside, on average
+    #[arg(long, value_name = "US", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(0..=20_000))]
+    inside: u64,
+    /// By which times members watch each other
+    #[arg(long, value_enum, default_value = "default")]
+    profile: locks::Profile,
+    /// Where the shared file goes [default: a folder that is removed]
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Enter without the lock every so many entries, to see the judge find it out
+    #[arg(long, value_name = "K", default_value_t = 0, hide = true)]
+    cheat: u64,
+    /// Members say on stderr what happens
+    #[arg(long, hide = true)]
+    talk: bool,
+    /// One JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Clone, Copy, Debug, Args)]
 struct RulesArgs {
     /// The order that was promised
@@ -145,6 +190,7 @@ fn main() -> ExitCode {
         Command::Judge(args) => run_judge(&args),
         Command::Rounds(args) => run_rounds(args),
         Command::Matrix(args) => run_matrix(args),
+        Command::Locks(args) => run_locks(args),
         Command::Probe(Probe::Receive { to, interface, index }) => probe_outcome(probe::receive(to, interface, index)),
         Command::Probe(Probe::Send { to, text }) => probe_outcome(probe::send(to, &text)),
     };
@@ -177,10 +223,14 @@ fn run_rounds(args: RoundsArgs) -> Result<ExitCode, String> {
     Ok(ExitCode::from(u8::from(report.failed.is_some() || !report.verdict.violations.is_empty())))
 }
 
-fn run_matrix(args: MatrixArgs) -> Result<ExitCode, String> {
+fn bourdon_command(named: Option<PathBuf>) -> Result<PathBuf, String> {
     let beside = || std::env::current_exe().ok()?.parent().map(|folder| folder.join("bourdon"));
-    let bourdon = args.bourdon.or_else(beside).filter(|path| path.exists());
-    let bourdon = bourdon.ok_or("there is no bourdon command beside this one: build it, or name it with --bourdon")?;
+    let bourdon = named.or_else(beside).filter(|path| path.exists());
+    bourdon.ok_or_else(|| "there is no bourdon command beside this one: build it, or name it with --bourdon".to_owned())
+}
+
+fn run_matrix(args: MatrixArgs) -> Result<ExitCode, String> {
+    let bourdon = bourdon_command(args.bourdon)?;
     let own = tempfile::tempdir().map_err(|error| format!("can't make a folder: {error}"))?;
     let folder = args.dir.unwrap_or_else(|| own.path().to_owned());
     let MatrixArgs { transports, messages, order: orders, reliability: levels, json: as_json, .. } = args;
@@ -193,6 +243,33 @@ fn run_matrix(args: MatrixArgs) -> Result<ExitCode, String> {
     let cells = matrix::run(&plan, &mut tell).map_err(|error| error.to_string())?;
     print(&if as_json { json(&serde_json::json!({ "cells": cells })) } else { matrix::table(&cells) })?;
     Ok(ExitCode::from(u8::from(cells.iter().any(|cell| !cell.failures.is_empty()))))
+}
+
+fn run_locks(args: LocksArgs) -> Result<ExitCode, String> {
+    let bourdon = bourdon_command(args.bourdon)?;
+    let own = tempfile::tempdir().map_err(|error| format!("can't make a folder: {error}"))?;
+    let folder = args.dir.unwrap_or_else(|| own.path().to_owned());
+    let LocksArgs { members, hand_overs, kill_every, pause_share, seed, profile, cheat, talk, .. } = args;
+    let inside = Duration::from_micros(args.inside);
+    let plan = locks::Plan {
+        bourdon,
+        members,
+        hand_overs,
+        kill_every,
+        pause_share,
+        seed,
+        inside,
+        profile,
+        cheat,
+        talk,
+        folder,
+    };
+    let mut runs = Vec::new();
+    for algorithm in args.algorithm {
+        runs.push(locks::run(&plan, algorithm, &|line| eprintln!("{line}")).map_err(|error| error.to_string())?);
+    }
+    print(&if args.json { json(&serde_json::json!({ "runs": runs })) } else { locks::text(&runs) })?;
+    Ok(ExitCode::from(u8::from(!runs.iter().all(locks::Report::is_good))))
 }
 
 fn json(result: &impl serde::Serialize) -> String {

@@ -1,0 +1,307 @@
+//! One member that wants a lock again and again; `bourdon-lab locks` starts, kills, stops and judges these.
+//!
+//! Granted, it enters a resource that checks tokens (`bourdon_lab::locks::journal`), works a while, and commits. The first
+//! half of the work goes on between polls, so that the loss of the lock is noticed; the second does not look, as real work
+//! does not: who is stopped there comes back stale and tries to commit all the same. One that the resource refused holds a
+//! lock that others have by now, and waits until its node says so; if that does not happen, it gives up, and the judge knows what that means.
+//!
+//! It says on stdout, a line each: `joined`, `inside`, `out`, `gave-up`. It ends when stdin does, or when it was removed from the
+//! group; whoever started it starts its next life.
+
+use crate::exit::Failure;
+use bourdon::settings::{MutexKind, Profile, Settings};
+use bourdon::{
+    Coordination, Event, FencingToken, LockId, LockNews, Loss, Node, NodeEvent, Patience, Standing, TopicName,
+};
+use bourdon_lab::locks::journal::{Grant, Journal, Kind, Life, Token, now_ns};
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::time::Duration;
+
+/// The longest sleep: nothing here is in more of a hurry.
+const LONGEST_SLEEP: Duration = Duration::from_millis(5);
+/// The longest sleep of one that works between polls.
+const WORKING_SLEEP: Duration = Duration::from_micros(100);
+/// Who is stale is told within this, or is not stale: two had the lock. Many view changes long.
+const TOLD_WITHIN_NS: u64 = 5_000_000_000;
+
+/// One member of a group that shares a lock in the lab
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// How many members the group has
+    #[arg(long)]
+    members: u16,
+    #[arg(long)]
+    rank: u16,
+    /// How often this member was started, this time included
+    #[arg(long)]
+    life: u32,
+    /// The group's name
+    #[arg(long)]
+    group: String,
+    /// Its multicast address
+    #[arg(long)]
+    address: SocketAddr,
+    /// replicated, central, lamport, ricart-agrawala or token-ring
+    #[arg(long, value_parser = crate::lab_member::named::<MutexKind>)]
+    algorithm: MutexKind,
+    /// default or fast
+    #[arg(long, value_parser = crate::lab_member::named::<Profile>)]
+    profile: Profile,
+    /// The resource
+    #[arg(long)]
+    journal: PathBuf,
+    /// How long to stay inside, on average
+    #[arg(long, value_name = "US")]
+    inside: u64,
+    #[arg(long)]
+    seed: u64,
+    /// Enter every so many entries without the lock, to see it found out
+    #[arg(long, default_value_t = 0)]
+    cheat: u64,
+    /// Say on stderr what happens
+    #[arg(long)]
+    talk: bool,
+}
+
+/// Where this member is.
+#[derive(Debug)]
+enum Place {
+    Outside,
+    Waiting {
+        id: LockId,
+        requested_ns: u64,
+    },
+    Inside {
+        id: Option<LockId>,
+        grant: Grant,
+        read: u64,
+        half_ns: u64,
+        until_ns: u64,
+    },
+    /// The resource says that others have the lock; the node has not said so.
+    Stale {
+        id: Option<LockId>,
+        grant: Grant,
+        since_ns: u64,
+    },
+}
+
+struct Locker {
+    own: Life,
+    node: Node,
+    journal: Journal,
+    lock: TopicName,
+    place: Place,
+    is_member: bool,
+    inside_ns: u64,
+    entries: u64,
+    cheat: u64,
+    rng: fastrand::Rng,
+    talk: bool,
+}
+
+pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    let own = Life { rank: args.rank, life: args.life };
+    let mut settings = Settings::default();
+    settings.group.name = args.group;
+    settings.group.address = args.address;
+    settings.group.members = args.members;
+    settings.group.mutex = args.algorithm;
+    settings.process.rank = args.rank;
+    settings.network.interface = "lo".to_owned();
+    settings.detector.profile = args.profile;
+    let journal = Journal::open(&args.journal).map_err(Failure::unusable)?;
+    let node = Node::join(&settings).map_err(Failure::unusable)?;
+    let ended = ending(&node);
+    let lock = TopicName::new("counter").map_err(Failure::unusable)?;
+    let mut locker = Locker {
+        own,
+        node,
+        journal,
+        lock,
+        place: Place::Outside,
+        is_member: false,
+        inside_ns: args.inside * 1_000,
+        entries: 0,
+        cheat: args.cheat,
+        rng: fastrand::Rng::with_seed(args.seed ^ u64::from(own.rank) << 32 ^ u64::from(own.life)),
+        talk: args.talk,
+    };
+    while ended.try_recv() == Err(TryRecvError::Empty) && locker.step()? {}
+    locker.give_up()
+}
+
+/// Disconnected once stdin ends.
+fn ending(node: &Node) -> Receiver<()> {
+    use bourdon::Port;
+    let (sender, ended) = channel();
+    let waker = node.port().waker();
+    std::thread::spawn(move || {
+        let _ = std::io::stdin().read(&mut [0]); // whatever ends this wait ends the process
+        drop(sender);
+        waker.wake();
+    });
+    ended
+}
+
+/// Whoever started this has gone if it does not listen, and then stdin ends too.
+fn say(what: &str) {
+    let _ = writeln!(std::io::stdout(), "{what}");
+}
+
+fn token(token: FencingToken) -> Token {
+    Token { epoch: token.epoch.0, number: token.number }
+}
+
+impl Locker {
+    fn talk(&self, what: std::fmt::Arguments<'_>) {
+        if self.talk {
+            eprintln!("{} {}: {what}", now_ns() / 1_000 % 100_000_000, self.own);
+        }
+    }
+
+    /// Polls, hears the news, goes on; false if this life is over.
+    fn step(&mut self) -> Result<bool, Failure> {
+        let work = self.node.poll(|_| ()).map_err(Failure::broken)?;
+        while let Some(news) = self.node.poll_coordination() {
+            self.talk(format_args!("{news:?}"));
+            if let Coordination::Lock(id, news) = news {
+                self.on_lock(id, news)?;
+            }
+        }
+        if !self.hear()? {
+            return Ok(false);
+        }
+        let sleep = self.go_on()?;
+        if work == 0 {
+            self.node.wait(sleep).map_err(Failure::broken)?;
+        }
+        Ok(true)
+    }
+
+    fn hear(&mut self) -> Result<bool, Failure> {
+        while let Some(event) = self.node.poll_event() {
+            self.talk(format_args!("{}", NodeEvent::Group(event)));
+            match event {
+                Event::View { epoch, .. } => {
+                    let process = self.node.process();
+                    if process.standing() == Standing::Member && process.view().epoch == epoch && !self.is_member {
+                        self.is_member = true;
+                        say("joined");
+                    }
+                }
+                Event::Removed(_) | Event::Left(_) => return Ok(false),
+                Event::IdentityConflict(_) | Event::ConfigurationDiffers(_) => {
+                    return Err(Failure::broken(NodeEvent::Group(event)));
+                }
+                _ => {}
+            }
+        }
+        Ok(true)
+    }
+
+    fn on_lock(&mut self, id: LockId, news: LockNews) -> Result<(), Failure> {
+        let how = match news {
+            LockNews::Granted(of) => {
+                let Place::Waiting { id: waits, requested_ns } = self.place else {
+                    return Err(Failure::broken(format!("{id:?} was granted, and nobody had asked")));
+                };
+                if waits != id {
+                    return Err(Failure::broken(format!("{id:?} was granted, and {waits:?} had asked")));
+                }
+                return self.enter(Some(id), token(of), requested_ns);
+            }
+            LockNews::Busy | LockNews::TimedOut => {
+                return Err(Failure::broken(format!("{news:?}, and it would have waited for ever")));
+            }
+            LockNews::Lost(Loss::NoMajority) => Kind::CutOff,
+            LockNews::Lost(_) => Kind::Lost,
+        };
+        match self.place {
+            Place::Inside { id: held, grant, .. } | Place::Stale { id: held, grant, .. } if held == Some(id) => {
+                self.journal.end(grant, how).map_err(Failure::broken)?;
+                self.place = Place::Outside;
+            }
+            Place::Waiting { id: waits, .. } if waits == id => self.place = Place::Outside,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, id: Option<LockId>, token: Token, requested_ns: u64) -> Result<(), Failure> {
+        let granted_ns = now_ns();
+        let grant = Grant { holder: self.own, token, requested_ns, granted_ns };
+        match self.journal.begin(grant).map_err(Failure::broken)? {
+            Ok(read) => {
+                say("inside");
+                let half_ns = granted_ns + self.rng.u64(..=self.inside_ns);
+                let until_ns = half_ns + self.rng.u64(..=self.inside_ns);
+                self.place = Place::Inside { id, grant, read, half_ns, until_ns };
+                self.entries += 1;
+            }
+            Err(_) => self.place = Place::Stale { id, grant, since_ns: now_ns() },
+        }
+        Ok(())
+    }
+
+    /// Does what there is to do; says how long there is nothing.
+    fn go_on(&mut self) -> Result<Duration, Failure> {
+        match self.place {
+            Place::Outside if self.cheat > 0 && self.entries % self.cheat == self.cheat - 1 => {
+                self.entries += 1;
+                let highest = self.journal.lines().map_err(Failure::broken)?.last().map(|line| line.highest);
+                let Token { epoch, number } = highest.unwrap_or_default();
+                self.enter(None, Token { epoch, number: number + 1 }, now_ns())?;
+                Ok(Duration::ZERO)
+            }
+            Place::Outside => Ok(match self.node.lock(self.lock, Patience::Forever) {
+                Ok(id) => {
+                    self.place = Place::Waiting { id, requested_ns: now_ns() };
+                    Duration::ZERO
+                }
+                Err(_) => LONGEST_SLEEP, // for now
+            }),
+            Place::Waiting { .. } => Ok(LONGEST_SLEEP),
+            Place::Stale { id: None, .. } => {
+                self.place = Place::Outside;
+                Ok(Duration::ZERO)
+            }
+            Place::Stale { id: Some(id), grant, since_ns } if now_ns() - since_ns > TOLD_WITHIN_NS => {
+                self.journal.end(grant, Kind::Abandoned).map_err(Failure::broken)?;
+                say("gave-up");
+                self.node.unlock(id);
+                self.place = Place::Outside;
+                Ok(Duration::ZERO)
+            }
+            Place::Stale { .. } => Ok(LONGEST_SLEEP),
+            Place::Inside { half_ns, .. } if now_ns() < half_ns => Ok(WORKING_SLEEP),
+            Place::Inside { id, grant, read, until_ns, .. } => {
+                std::thread::sleep(Duration::from_nanos(until_ns.saturating_sub(now_ns()))); // the work
+                if !self.journal.commit(grant, read).map_err(Failure::broken)? {
+                    self.place = Place::Stale { id, grant, since_ns: now_ns() };
+                    return Ok(Duration::ZERO);
+                }
+                say("out");
+                if let Some(id) = id {
+                    self.node.unlock(id);
+                }
+                self.place = Place::Outside;
+                Ok(Duration::ZERO)
+            }
+        }
+    }
+
+    /// Ends in order: nobody is left to wonder whether this one still holds the lock.
+    fn give_up(&mut self) -> Result<(), Failure> {
+        match self.place {
+            Place::Inside { grant, .. } | Place::Stale { grant, .. } => {
+                self.journal.end(grant, Kind::Abandoned).map_err(Failure::broken)
+            }
+            _ => Ok(()),
+        }
+    }
+}

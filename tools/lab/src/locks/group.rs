@@ -1,0 +1,386 @@
+//! The members that share the lock, and the trouble made for them.
+//!
+//! A fault is drawn when somebody says that it is inside: after so many entries, whether a kill or a stop, and how long
+//! until it happens, so that it falls anywhere in the entry or shortly after it. At most a minority is in trouble at a time,
+//! or nobody could go on. Who was killed is started again after a while; who was stopped goes on after longer than any
+//! detector waits, learns that it was removed, ends, and is started again as well.
+//!
+//! Nobody is stopped while the shared file is locked: a stopped process that has it would stop all others, which is the
+//! file's trouble and not the lock's.
+
+use super::journal::{Journal, Life, now_ns};
+use super::judge::{Troubles, is_somebody_untold};
+use super::{PATIENCE, Plan, Unusable};
+use crate::hosts::Process;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// Who was killed is started again after so long.
+const RESTART_MS: std::ops::Range<u64> = 20..150;
+/// Who was stopped goes on after so long: several times what the slowest detector and a view change take.
+const STOP_MS: std::ops::Range<u64> = 150..400;
+/// How often it is looked whether everybody has been told.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// The exit code of a member that can't run here.
+const UNUSABLE: i32 = 2;
+/// Says how it goes every so many entries.
+const SAY_EVERY: u64 = 250;
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    pub(super) troubles: Troubles,
+    pub(super) restarts: u64,
+    pub(super) false_evictions: u64,
+    pub(super) failed: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Up,
+    Down { again: Instant },
+    Stopped { on: Instant },
+}
+
+#[derive(Debug)]
+struct Member {
+    process: Process,
+    life: u32,
+    state: State,
+    has_joined: bool,
+    /// In this life.
+    was_stopped: bool,
+}
+
+#[derive(Debug)]
+enum Said {
+    Joined,
+    Inside,
+    Out,
+    /// It was refused and not told that it had lost the lock: there is no need to go on.
+    GaveUp,
+    /// Its stdout ended.
+    Ended,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Fault {
+    whose: Life,
+    at: Instant,
+    stops: bool,
+}
+
+/// Why a campaign ended early.
+enum Stop {
+    Failed(String),
+    Unusable(Unusable),
+}
+
+impl From<Unusable> for Stop {
+    fn from(why: Unusable) -> Self {
+        Self::Unusable(why)
+    }
+}
+
+struct Group<'a> {
+    plan: &'a Plan,
+    algorithm: &'a str,
+    path: &'a Path,
+    journal: &'a Journal,
+    name: String,
+    address: String,
+    members: Vec<Member>,
+    sender: Sender<(Life, Said)>,
+    said: Receiver<(Life, Said)>,
+    rng: fastrand::Rng,
+    fault: Option<Fault>,
+    /// Entries until the next fault.
+    until_fault: u64,
+    entries: u64,
+    has_failed: bool,
+    last_out: Instant,
+    outcome: Outcome,
+}
+
+/// Plays a whole campaign.
+pub(super) fn play(
+    plan: &Plan,
+    algorithm: &str,
+    (path, journal): (&Path, &Journal),
+    talk: &dyn Fn(&str),
+) -> Result<Outcome, Unusable> {
+    let (sender, said) = channel();
+    // Others on this host have other groups and addresses.
+    let id = std::process::id().wrapping_mul(0x9E37_79B9) ^ now_ns() as u32;
+    let address = format!("239.253.{}.5:{}", id >> 24, 20_000 + (id >> 8) % 12_000);
+    let mut group = Group {
+        plan,
+        algorithm,
+        path,
+        journal,
+        name: format!("locks-{id}"),
+        address,
+        members: Vec::new(),
+        sender,
+        said,
+        rng: fastrand::Rng::with_seed(plan.seed),
+        fault: None,
+        until_fault: 0,
+        entries: 0,
+        has_failed: false,
+        last_out: Instant::now(),
+        outcome: Outcome::default(),
+    };
+    match group.campaign(talk) {
+        Ok(()) => {}
+        Err(Stop::Failed(why)) => group.outcome.failed = Some(why),
+        Err(Stop::Unusable(why)) => return Err(why),
+    }
+    Ok(group.outcome)
+}
+
+fn failed(what: impl std::fmt::Display) -> Stop {
+    Stop::Failed(what.to_string())
+}
+
+impl Group<'_> {
+    fn campaign(&mut self, talk: &dyn Fn(&str)) -> Result<(), Stop> {
+        for rank in 0..self.plan.members {
+            let member = self.start(Life { rank, life: 1 })?;
+            self.members.push(member);
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while !self.members.iter().all(|member| member.has_joined) {
+            self.hear(deadline.min(Instant::now() + LOOK_EVERY), true)?;
+            if Instant::now() >= deadline {
+                return Err(failed("the group never became whole"));
+            }
+        }
+        (self.until_fault, self.last_out) = (self.draw_gap(), Instant::now());
+        let mut checked = 0;
+        while !self.is_enough(&mut checked, talk)? {
+            let due = self.act()?;
+            self.hear(due, false)?;
+            if self.last_out.elapsed() > PATIENCE {
+                let states: Vec<_> = self.members.iter().map(|m| (m.life, m.state, m.has_joined)).collect();
+                return Err(failed(format!("nobody had the lock for {PATIENCE:?}; members: {states:?}")));
+            }
+        }
+        self.end()
+    }
+
+    /// Whether the lock went from hand to hand often enough.
+    fn is_enough(&mut self, checked: &mut u64, talk: &dyn Fn(&str)) -> Result<bool, Stop> {
+        let step = (self.plan.hand_overs / 20).clamp(1, SAY_EVERY);
+        if self.has_failed {
+            return Ok(true);
+        }
+        if self.entries < *checked + step {
+            return Ok(false);
+        }
+        *checked = self.entries;
+        let lines = self.journal.lines().map_err(failed)?;
+        let verdict = super::judge::judge(&lines, &self.outcome.troubles, 0);
+        let Troubles { kills, stops } = &self.outcome.troubles;
+        let (hand_overs, kills, stops) = (verdict.hand_overs, kills.len(), stops.len());
+        if self.entries / SAY_EVERY != (self.entries - step) / SAY_EVERY {
+            talk(&format!("{}: {hand_overs} hand-overs, {kills} kills, {stops} stops", self.algorithm));
+        }
+        Ok(hand_overs >= self.plan.hand_overs)
+    }
+
+    fn start(&mut self, own: Life) -> Result<Member, Stop> {
+        let plan = self.plan;
+        let mut command = Command::new(&plan.bourdon);
+        let profile = clap::ValueEnum::to_possible_value(&plan.profile);
+        let profile = profile.as_ref().map_or("default", |profile| profile.get_name());
+        command.args(["lab-locker", "--group", &self.name, "--address", &self.address, "--profile", profile]);
+        command.args(["--algorithm", self.algorithm, "--journal"]).arg(self.path);
+        for (name, value) in [
+            ("--members", u64::from(plan.members)),
+            ("--rank", u64::from(own.rank)),
+            ("--life", u64::from(own.life)),
+            ("--inside", plan.inside.as_micros() as u64),
+            ("--seed", self.rng.u64(..)),
+            ("--cheat", plan.cheat),
+        ] {
+            command.args([name, &value.to_string()]);
+        }
+        if plan.talk {
+            command.arg("--talk");
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = Process::start(&mut command).map_err(failed)?;
+        let Some(stdout) = process.child().stdout.take() else { return Err(failed("stdout is piped")) };
+        let sender = self.sender.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let said = match &*line {
+                    "joined" => Said::Joined,
+                    "inside" => Said::Inside,
+                    "gave-up" => Said::GaveUp,
+                    _ => Said::Out,
+                };
+                if sender.send((own, said)).is_err() {
+                    return;
+                }
+            }
+            let _ = sender.send((own, Said::Ended)); // nobody listens any more when the group ends
+        });
+        Ok(Member { process, life: own.life, state: State::Up, has_joined: false, was_stopped: false })
+    }
+
+    // ---- listening ------------------------------------------------------------------------------------------------
+
+    /// Listens until somebody says something, or until then.
+    fn hear(&mut self, until: Instant, forms: bool) -> Result<(), Stop> {
+        match self.said.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok((whose, said)) => self.take(whose, &said, forms),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(()),
+        }
+    }
+
+    fn take(&mut self, whose: Life, said: &Said, forms: bool) -> Result<(), Stop> {
+        if matches!(said, Said::Out) {
+            (self.entries, self.last_out) = (self.entries + 1, Instant::now());
+        }
+        let member = &mut self.members[usize::from(whose.rank)];
+        if member.life != whose.life {
+            return Ok(());
+        }
+        match said {
+            Said::Joined => member.has_joined = true,
+            Said::Inside => self.plan_fault(whose),
+            Said::Out => {}
+            Said::GaveUp => self.has_failed = true,
+            Said::Ended if matches!(member.state, State::Down { .. }) => {}
+            Said::Ended => {
+                let status = member.process.wait().map_err(failed)?;
+                if forms && status.code() == Some(UNUSABLE) {
+                    return Err(Unusable::Members.into());
+                }
+                if !status.success() {
+                    return Err(failed(format!("member {whose} broke: {status}")));
+                }
+                self.outcome.false_evictions += u64::from(!member.was_stopped);
+                self.restart(whose.rank)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn restart(&mut self, rank: u16) -> Result<(), Stop> {
+        let life = self.members[usize::from(rank)].life + 1;
+        self.members[usize::from(rank)] = self.start(Life { rank, life })?;
+        self.outcome.restarts += 1;
+        Ok(())
+    }
+
+    // ---- trouble --------------------------------------------------------------------------------------------------
+
+    fn draw_gap(&mut self) -> u64 {
+        self.rng.u64(1..2 * self.plan.kill_every.max(1))
+    }
+
+    /// Somebody is inside: perhaps it is its turn.
+    fn plan_fault(&mut self, whose: Life) {
+        self.until_fault = self.until_fault.saturating_sub(1);
+        let in_trouble = |member: &&Member| member.state != State::Up || !member.has_joined;
+        let most = usize::from(self.plan.members - 1) / 2;
+        let is_too_much = self.members.iter().filter(in_trouble).count() >= most;
+        if self.until_fault > 0 || self.fault.is_some() || is_too_much {
+            return;
+        }
+        let stops = self.rng.u8(0..100) < self.plan.pause_share;
+        let after = self.rng.u64(..=self.plan.inside.as_nanos() as u64);
+        self.fault = Some(Fault { whose, at: Instant::now() + Duration::from_nanos(after), stops });
+        self.until_fault = self.draw_gap();
+    }
+
+    /// Does what is due; says when something is next.
+    fn act(&mut self) -> Result<Instant, Stop> {
+        let now = Instant::now();
+        if let Some(fault) = self.fault.filter(|fault| fault.at <= now) {
+            self.fault = None;
+            self.make(fault)?;
+        }
+        let mut next = now + PATIENCE / 30;
+        next = self.fault.map_or(next, |fault| next.min(fault.at));
+        for rank in 0..self.plan.members {
+            let member = &mut self.members[usize::from(rank)];
+            match member.state {
+                State::Down { again } if again <= now => self.restart(rank)?,
+                State::Stopped { on } if on <= now => {
+                    member.process.resume().map_err(failed)?;
+                    member.state = State::Up;
+                }
+                State::Down { again: due } | State::Stopped { on: due } => next = next.min(due),
+                State::Up => {}
+            }
+        }
+        Ok(next)
+    }
+
+    fn make(&mut self, fault: Fault) -> Result<(), Stop> {
+        let wait = Duration::from_millis(self.rng.u64(if fault.stops { STOP_MS } else { RESTART_MS }));
+        let member = &mut self.members[usize::from(fault.whose.rank)];
+        let is_his = member.life == fault.whose.life && member.state == State::Up;
+        if !is_his || member.process.ended().map_err(failed)?.is_some() {
+            return Ok(()); // it ended meanwhile, and will be heard to have
+        }
+        let troubles = &mut self.outcome.troubles;
+        if fault.stops {
+            let shut = self.journal.shut().map_err(failed)?;
+            troubles.stops.push((fault.whose, now_ns()));
+            member.process.stop().map_err(failed)?;
+            drop(shut);
+            (member.state, member.was_stopped) = (State::Stopped { on: Instant::now() + wait }, true);
+        } else {
+            troubles.kills.push((fault.whose, now_ns()));
+            member.process.kill().map_err(failed)?;
+            member.state = State::Down { again: Instant::now() + wait };
+        }
+        Ok(())
+    }
+
+    // ---- the end --------------------------------------------------------------------------------------------------
+
+    /// No more trouble; everybody who is stale is told; then all end.
+    fn end(&mut self) -> Result<(), Stop> {
+        (self.fault, self.until_fault) = (None, u64::MAX);
+        let deadline = Instant::now() + PATIENCE;
+        let is_settled = |group: &Self| -> Result<bool, Stop> {
+            let runs = group.members.iter().all(|member| member.state == State::Up && member.has_joined);
+            let lines = group.journal.lines().map_err(failed)?;
+            Ok(runs && !is_somebody_untold(&lines, &group.outcome.troubles))
+        };
+        while !is_settled(self)? {
+            let due = self.act()?;
+            self.hear(due.min(Instant::now() + LOOK_EVERY), false)?;
+            if Instant::now() >= deadline {
+                return Err(failed("somebody was not told that it had lost the lock, or did not come back"));
+            }
+        }
+        for member in &mut self.members {
+            drop(member.process.child().stdin.take());
+        }
+        while Instant::now() < deadline {
+            let mut left = 0;
+            for member in &mut self.members {
+                match member.process.ended().map_err(failed)? {
+                    None => left += 1,
+                    Some(status) if !status.success() => return Err(failed(format!("a member broke: {status}"))),
+                    Some(_) => {}
+                }
+            }
+            if left == 0 {
+                return Ok(());
+            }
+            let _ = self.said.recv_timeout(LOOK_EVERY); // whatever is said now
+        }
+        Err(failed("somebody does not end"))
+    }
+}
