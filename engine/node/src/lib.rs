@@ -74,7 +74,6 @@ pub use bourdon_protocol::{
     DirectMessage, DirectOutcome, DirectRefusal, Event, FencingToken, Leadership, LockId, LockNews, LockStanding, Loss,
     Member, Outgoing, Part, Patience, Process, Refusal, Standing, View,
 };
-pub use bourdon_protocol::{Coordination, FencingToken, LockId, LockNews, LockStanding, Loss, Patience};
 pub use bourdon_wire::{
     Address, ClientId, Epoch, GroupId, Incarnation, Instant, MessageName, NameError, OrderNumber, Rank, Sequence,
     TopicId, TopicName,
