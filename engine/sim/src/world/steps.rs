@@ -233,6 +233,9 @@ impl World<'_> {
         let node = &mut nodes[index];
         let Some(process) = &node.process else { return Ok(()) };
         let view = process.view().clone();
+        if view.epoch.0 == 0 {
+            return Ok(()); // it has lost the view again since, and nothing is known of it any more
+        }
         // In another life, or with a snapshot that it has not taken yet, it did not come from the view before.
         let life = std::mem::replace(&mut node.incarnation, process.incarnation().0);
         if life != node.incarnation || process.held().snapshot_bytes > 0 && process.standing() == Standing::Following {
