@@ -684,7 +684,9 @@ pub(crate) fn check(kind: Kind, frame: &Frame<'_>) -> Option<()> {
         }
         Kind::Link => {
             let (link, _) = Link::read_all(body)?;
-            if link.sequence.get().max(link.acknowledged.get()).max(link.number.get()) >= NUMBERS_END {
+            if link.sequence.get().max(link.acknowledged.get()).max(link.number.get()).max(link.epoch.get())
+                >= NUMBERS_END
+            {
                 return None;
             }
         }

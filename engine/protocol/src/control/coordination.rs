@@ -12,10 +12,11 @@ use bourdon_wire::{Epoch, Rank, TopicName};
 /// The most locks, and the most elections, one process takes part in at a time: what a member says of them at each new
 /// view stays a matter of milliseconds.
 pub const NAMES_MAX: usize = 256;
-/// The most requests for one lock that wait at one process.
-pub const WAITING_MAX: usize = 256;
-/// News that the application has not fetched; as many as its requests can bring about several times over.
-pub(crate) const NEWS_MAX: usize = 4096;
+/// The most requests for locks that one process has at a time, waiting or granted.
+pub const REQUESTS_MAX: usize = 1024;
+/// News that the application has not fetched: the end of each request, its grant before it, and some changes of leader in
+/// each election.
+pub(crate) const NEWS_MAX: usize = 2 * REQUESTS_MAX + 8 * NAMES_MAX;
 
 /// Grows with every grant of a lock and with every leadership of an election. First the epoch counts, then the number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -162,6 +163,6 @@ pub enum CoordinationRefusal {
     )]
     NeedsTotalOrder,
     /// Too many names, or too many requests for one.
-    #[error("at most {NAMES_MAX} names at a time at one process, and {WAITING_MAX} requests for one lock")]
+    #[error("at most {NAMES_MAX} names and {REQUESTS_MAX} requests for locks at a time at one process")]
     TooMany,
 }

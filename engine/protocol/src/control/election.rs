@@ -35,6 +35,9 @@ use alloc::vec::Vec;
 use bourdon_wire::records::link_steps::{ACCEPTED, COORDINATOR, ELECTION, LEADS, OK, REFUSED, RESIGNED, STANDS};
 use bourdon_wire::{Epoch, Rank, TopicName};
 
+/// Elections that are known here, by one's own part or by another's: every member's every name.
+const ELECTIONS_MAX: usize = 64 * NAMES_MAX;
+
 /// One election, at one member.
 #[derive(Debug, Default)]
 pub(crate) struct Election {
@@ -146,7 +149,9 @@ impl Elections {
 
     /// Takes part in an election, or changes the part.
     pub(crate) fn take_part(&mut self, name: TopicName, part: Part) -> Result<(), CoordinationRefusal> {
-        if self.elections.len() >= NAMES_MAX && !self.elections.contains_key(&name) {
+        let has_part = |election: &&Election| election.part.is_some();
+        let is_new = self.elections.get(&name).filter(has_part).is_none();
+        if is_new && self.elections.values().filter(has_part).count() >= NAMES_MAX {
             return Err(CoordinationRefusal::TooMany);
         }
         let seat = self.seat.clone();
@@ -294,7 +299,7 @@ impl Elections {
     fn announce(&mut self, name: TopicName) {
         let (own, epoch) = (self.seat.own, self.seat.epoch);
         let Some(election) = self.elections.get_mut(&name) else { return };
-        election.term += 1;
+        election.term = election.term.saturating_add(1);
         let term = election.term;
         election.announced = Some(Announced { term, accepted: bit(own) });
         let token = FencingToken { epoch, number: term };
@@ -332,7 +337,7 @@ impl Elections {
     /// Another member said something.
     pub(crate) fn receive(&mut self, from: Rank, letter: &Letter) {
         let Some(name) = letter.name else { return };
-        if !self.elections.contains_key(&name) && self.elections.len() >= 2 * NAMES_MAX {
+        if !self.elections.contains_key(&name) && self.elections.len() >= ELECTIONS_MAX {
             return; // no honest group has more names
         }
         let seat = self.seat.clone();
@@ -368,8 +373,11 @@ impl Elections {
                     // If whoever goes first has gone meanwhile, its word was here before the refusal: nobody else says more.
                     let has_led = letter.other != 0 && election.led >= letter.epoch.0;
                     let has_gone = letter.other == 0 && election.resigned & bit(letter.rank) != 0;
+                    if has_led && self.kind == ElectionKind::Bully {
+                        return; // it has noted the announcement, and accepts it once it has heard what we have
+                    }
                     self.withdraw(name);
-                    if has_led || has_gone || self.kind == ElectionKind::Ring {
+                    if has_gone || self.kind == ElectionKind::Ring {
                         self.vacant(name);
                     }
                 }
@@ -493,8 +501,10 @@ impl Elections {
             election.candidates &= !bit(from);
             election.resigned |= bit(from);
             election.bully.forget(from);
-        } else {
-            election.ring.is_over(); // what its round has come to is void
+        }
+        let has_led = election.shown().is_some_and(|leadership| leadership.leader == from);
+        if !leaves || !has_led {
+            election.ring.is_over(); // what its round has come to is void, and what ended with it may have to begin anew
             election.is_void = true;
         }
         election.refused.remove(&from);

@@ -14,7 +14,7 @@
 //! beats any number. Who can't reach a quorum of its view, or is out of it, holds nothing from then on.
 //!
 //! Invariants: among the members of one view, at most one holds a lock ([17]); tokens grow in the order of grants; every
-//! request ends, by a grant or with the reason why not. Bounds: [`NAMES_MAX`] names, [`WAITING_MAX`] requests for each.
+//! request ends, by a grant or with the reason why not. Bounds: [`NAMES_MAX`] names, [`REQUESTS_MAX`] requests.
 
 pub(crate) mod central;
 pub(crate) mod lamport;
@@ -24,7 +24,7 @@ pub(crate) mod token_ring;
 
 use super::coordination::{
     CoordinationRefusal, FencingToken, LockId, LockNews, LockStanding, Loss, MutexKind, NAMES_MAX, Patience,
-    WAITING_MAX,
+    REQUESTS_MAX,
 };
 use super::perfect_link::Letter;
 use crate::mutant::Mutant;
@@ -172,8 +172,10 @@ impl Mutex {
 
     /// Asks for a lock.
     pub(crate) fn lock(&mut self, name: TopicName, patience: Patience) -> Result<LockId, CoordinationRefusal> {
-        let waiting = self.locks.get(&name).map_or(0, |lock| lock.waiting.len());
-        if waiting >= WAITING_MAX || self.locks.len() >= NAMES_MAX && !self.locks.contains_key(&name) {
+        let requests = |lock: &Lock| lock.waiting.len() + usize::from(lock.holder.is_some());
+        if self.locks.values().map(requests).sum::<usize>() >= REQUESTS_MAX
+            || self.locks.len() >= NAMES_MAX && !self.locks.contains_key(&name)
+        {
             return Err(CoordinationRefusal::TooMany);
         }
         let id = LockId(self.next_id);

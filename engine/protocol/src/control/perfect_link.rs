@@ -195,7 +195,9 @@ impl PerfectLinks {
                 peer.owes_ack = false;
             }
             if fresh > peer.said {
-                (peer.said, peer.retry_at) = (fresh, now + peer.retry_ns);
+                peer.said = fresh;
+                // What is new does not put off what waits already.
+                peer.retry_at = peer.retry_at.min(now + peer.retry_ns);
             }
             if core::mem::take(&mut peer.owes_ack) {
                 self.overhead += 1;

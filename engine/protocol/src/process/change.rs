@@ -8,7 +8,6 @@
 
 use super::{Doubt, Past, Process, Standing, header, own_bit, steps};
 use crate::config::Role;
-use crate::control::coordination::Loss;
 use crate::control::detector::{Change, Path};
 use crate::control::membership::{Membership, Situation, Verdict};
 use crate::control::view_change::{Ballot, Reaction, Step, Value, ViewChange, Wish};
@@ -111,9 +110,7 @@ impl Process {
         let lacks = verdict == Verdict::NoMajority;
         if lacks != self.no_majority {
             self.no_majority = lacks;
-            if lacks {
-                self.fence(Loss::NoMajority);
-            }
+            self.note_suspects();
             self.event(if lacks { Event::NoMajority } else { Event::Majority });
         }
         match verdict {

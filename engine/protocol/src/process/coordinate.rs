@@ -11,7 +11,7 @@ use crate::control::coordination::{
     Patience,
 };
 use crate::control::election::Elections;
-use crate::control::mutex::replicated::{Command, Grant};
+use crate::control::mutex::replicated::{Command, Grant, Replicated};
 use crate::control::mutex::{Mutex, Seat};
 use crate::control::perfect_link::{Letter, PerfectLinks};
 use crate::counters::Counter;
@@ -101,6 +101,11 @@ impl Coordinator {
     /// The replicated table, for one who joins.
     pub(super) fn table(&self) -> Vec<u8> {
         self.mutex.table().map(|table| table.write()).unwrap_or_default()
+    }
+
+    /// Whether this is a table.
+    pub(super) fn can_take_over(&self, bytes: &[u8]) -> bool {
+        self.mutex.table().is_none() || Replicated::read(bytes).is_some()
     }
 
     /// Begins with another member's table.
@@ -291,7 +296,7 @@ impl Process {
         if self.standing != Standing::Member {
             return;
         }
-        let is_cut = !self.reaches_quorum();
+        let is_cut = self.no_majority || !self.reaches_quorum();
         self.coordination.elections.suspect(self.detector.suspects(), is_cut);
         if is_cut {
             self.fence(Loss::NoMajority);

@@ -292,6 +292,9 @@ impl Process {
         let Some((position, state)) = position.filter(|(position, _)| position.epoch == view.epoch) else {
             return self.next_donor(now);
         };
+        if !self.coordination.can_take_over(&position.locks) {
+            return self.next_donor(now); // its table makes no sense
+        }
         let limit_bytes = self.config.limits.max_snapshot_bytes as u64;
         if state.len() as u64 > limit_bytes {
             self.event(Event::SnapshotTooLarge { bytes: state.len() as u64, limit_bytes });

@@ -21,6 +21,9 @@ use alloc::vec::Vec;
 use bourdon_wire::records::link_steps::{RELEASE, REPLY, REQUEST};
 use bourdon_wire::{Rank, TopicName};
 
+/// No honest time comes near; a token's number has room for it.
+pub(super) const TIMES_END: u64 = 1 << 56;
+
 /// A Lamport time and whose it is: their order is total.
 pub(super) type Stamp = (u64, Rank);
 
@@ -112,7 +115,8 @@ impl Exclusion for Lamport {
     }
 
     fn receive(&mut self, seat: &Seat, from: Rank, letter: &Letter, effects: &mut Effects) {
-        let Some(name) = letter.name.filter(|_| matches!(letter.step, REQUEST | REPLY | RELEASE)) else { return };
+        let is_known = matches!(letter.step, REQUEST | REPLY | RELEASE) && letter.number < TIMES_END;
+        let Some(name) = letter.name.filter(|_| is_known) else { return };
         self.time = self.time.max(letter.number) + 1;
         let heard = self.heard.entry(from).or_default();
         *heard = (*heard).max(letter.number);

@@ -84,7 +84,7 @@ struct Request {
 
 /// A lock: the first request has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Queue {
+pub(crate) struct Queue {
     token: FencingToken,
     requests: VecDeque<Request>,
 }
@@ -307,18 +307,21 @@ impl Replicated {
         bytes
     }
 
-    /// Begins with another member's table; says whether it made sense.
-    pub(crate) fn take_over(&mut self, mut bytes: &[u8]) -> bool {
-        *self = Self { next_id: self.next_id, ..Self::default() };
+    /// Begins with another member's table, if it makes sense.
+    pub(crate) fn take_over(&mut self, bytes: &[u8]) {
+        let table = Self::read(bytes).unwrap_or_default();
+        *self = Self { table, next_id: self.next_id, ..Self::default() };
+    }
+
+    /// A table from bytes.
+    pub(crate) fn read(mut bytes: &[u8]) -> Option<BTreeMap<TopicName, Queue>> {
+        let mut table = BTreeMap::new();
         while !bytes.is_empty() {
-            let Some((name, queue, rest)) = read_queue(bytes) else {
-                self.table.clear();
-                return false;
-            };
-            self.table.insert(name, queue);
+            let (name, queue, rest) = read_queue(bytes)?;
+            table.insert(name, queue);
             bytes = rest;
         }
-        true
+        Some(table)
     }
 }
 

@@ -12,7 +12,7 @@
 //! Tokens: time × 64 + rank. Each grant's is higher than those before: whoever replied to a request has a later time from
 //! then on. Invariants: 17; requests are served in the order of their times. Source: Ricart and Agrawala (CACM 1981).
 
-use super::lamport::{Stamp, number, of_view};
+use super::lamport::{Stamp, TIMES_END, number, of_view};
 use super::{Effects, Exclusion, Seat};
 use crate::control::perfect_link::Letter;
 use crate::mutant::Mutant;
@@ -104,7 +104,7 @@ impl Exclusion for RicartAgrawala {
     }
 
     fn receive(&mut self, seat: &Seat, from: Rank, letter: &Letter, effects: &mut Effects) {
-        let Some(name) = letter.name else { return };
+        let Some(name) = letter.name.filter(|_| letter.number < TIMES_END) else { return };
         match letter.step {
             REQUEST | TRY => {
                 self.time = self.time.max(letter.number);

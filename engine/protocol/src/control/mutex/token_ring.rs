@@ -14,13 +14,14 @@
 //! with the oldest member, who waits until all have told what they bring. The one before is void with its epoch.
 //!
 //! Tokens: a count that travels with the token; the oldest member begins a new one where the last it let go had come to.
-//! Invariants: 17; at most N − 1 entries of others between asking and entering.
+//! Invariants: 17; once a WANT has come to the token, at most N − 1 entries of others go before it. Until then whoever the
+//! token rests with may enter again and again.
 //! Source: Le Lann, Distributed Systems: Towards a Formal Approach (1977); Coulouris et al. (2011), §15.2.
 
 use super::{Effects, Exclusion, Seat};
 use crate::control::perfect_link::Letter;
 use crate::mutant::Mutant;
-use crate::view::{bit, ranks};
+use crate::view::bit;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bourdon_wire::records::link_steps::{BUSY, TOKEN, WANT};
@@ -42,8 +43,8 @@ struct Lock {
     inside: bool,
     /// Another member brought the token into the view, or it was sent on from here.
     is_elsewhere: bool,
-    /// Who wanted it before it was known where the token is.
-    early: u64,
+    /// What was said by those who wanted it before it was known where the token is, the last word of each.
+    early: BTreeMap<Rank, Letter>,
 }
 
 /// One member's part of it.
@@ -68,7 +69,8 @@ impl TokenRing {
     fn move_on(&mut self, seat: &Seat, name: TopicName, effects: &mut Effects) {
         let Some(lock) = self.locks.get_mut(&name) else { return };
         let Some(token) = lock.token.as_mut().filter(|_| !lock.inside) else { return };
-        token.wants = (token.wants | core::mem::take(&mut lock.early)) & seat.members & !bit(seat.own);
+        let early = core::mem::take(&mut lock.early).into_keys().fold(0, |bits, rank| bits | bit(rank));
+        token.wants = (token.wants | early) & seat.members & !bit(seat.own);
         if lock.wanted.take().is_some() {
             lock.inside = true;
             token.count += 1;
@@ -89,7 +91,7 @@ impl TokenRing {
 
     /// Whoever is not the oldest keeps nothing of a lock that is elsewhere.
     fn forget(&mut self, seat: &Seat, name: TopicName) {
-        let is_blank = |lock: &Lock| lock.token.is_none() && lock.wanted.is_none() && lock.early == 0;
+        let is_blank = |lock: &Lock| lock.token.is_none() && lock.wanted.is_none() && lock.early.is_empty();
         if seat.own != seat.oldest && self.locks.get(&name).is_some_and(is_blank) {
             self.locks.remove(&name);
         }
@@ -111,7 +113,7 @@ impl TokenRing {
                 token.wants |= bit(asker);
                 self.move_on(seat, name, effects);
             }
-            None if !is_open => lock.early |= bit(asker),
+            None if !is_open => drop(lock.early.insert(asker, *letter)),
             None => {
                 effects.send(seat.successor(), *letter);
                 self.forget(seat, name);
@@ -145,14 +147,13 @@ impl Exclusion for TokenRing {
             let token = Token { count: self.floor, wants: 0 };
             self.locks.values_mut().filter(here).for_each(|lock| lock.token = Some(token));
         }
-        let waiting: Vec<TopicName> = self.locks.iter().filter(|(_, l)| l.early != 0).map(|(name, _)| *name).collect();
+        let waiting: Vec<TopicName> =
+            self.locks.iter().filter(|(_, l)| !l.early.is_empty()).map(|(name, _)| *name).collect();
         for name in waiting {
             let Some(lock) = self.locks.get_mut(&name) else { continue };
             let early = core::mem::take(&mut lock.early);
             // What came before all had told goes on its way now.
-            for rank in ranks(early) {
-                self.on_want(seat, name, &Letter { rank, ..Letter::new(WANT, name) }, effects);
-            }
+            early.values().for_each(|letter| self.on_want(seat, name, letter, effects));
         }
     }
 
