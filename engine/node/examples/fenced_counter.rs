@@ -85,7 +85,7 @@ mod tests {
         let open = || FencedCounter::open(&directory.path().join("counter")).expect("it can be opened");
         let (mut paused, mut next) = (open(), open());
         let token = |epoch, number| FencingToken { epoch: Epoch(epoch), number };
-        let mut add = |counter: &mut FencedCounter, token| counter.add_one(token).expect("it can be written");
+        let add = |counter: &mut FencedCounter, token| counter.add_one(token).expect("it can be written");
         assert_eq!(add(&mut paused, token(1, 9)), Ok(1));
         assert_eq!(add(&mut next, token(2, 0)), Ok(2));
         assert_eq!(add(&mut paused, token(1, 9)), Err(token(2, 0).as_u128()));
