@@ -171,8 +171,8 @@ impl ThreadedNode {
         let (event_producer, consumer) = spsc::channel(EVENT_RING_BYTES);
         let events = Events { consumer, waker: Waker::new().map_err(io("making an eventfd"))? };
         let event_waker = events.waker.clone();
-        let seats =
-            control::prepare(EVENT_RING_BYTES, COMMAND_RING_BYTES).map_err(io("preparing the control thread"))?;
+        let seats = control::prepare(EVENT_RING_BYTES, COMMAND_RING_BYTES);
+        let seats = seats.map_err(io("preparing the control thread"))?;
         let (order_producer, orders) = spsc::channel(COMMAND_RING_BYTES.max(4 * settings.limits.mtu_bytes));
         let (news_sender, news) = sync_channel(NEWS_MAX);
         let is_member = settings.process.role == Role::Member;
@@ -196,14 +196,9 @@ impl ThreadedNode {
             gate,
             stop: stop.clone(),
         };
-        let (ready, stands) = sync_channel(1);
         let ended = Flag::new();
-        let data =
-            spawn_agent(given, ready, ended.clone(), events.waker.clone()).map_err(io("starting the data agent"))?;
-        let Ok(Ready { info, waker, counters, cells }) = stands.recv() else {
-            let outcome = data.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            return Err(outcome.expect_err("an agent that ends before it stands says why"));
-        };
+        let (data, ready) = stand_up(given, ended.clone(), events.waker.clone())?;
+        let Ready { info, waker, counters, cells } = ready;
         let orders = Orders { producer: order_producer, bell: bell.clone() };
         let locks = locks(bell.clone(), waker.clone());
         let (data, control, tickets) = (Some(data), None, 0);
@@ -325,6 +320,20 @@ impl ThreadedNode {
 impl Drop for ThreadedNode {
     fn drop(&mut self) {
         let _ = self.end(); // `stop` is for those who want to know
+    }
+}
+
+/// Starts the data agent and waits until it stands.
+fn stand_up(given: Given, ended: Flag, waker: Waker) -> Result<(JoinHandle<Result<(), NodeError>>, Ready), NodeError> {
+    let (ready, stands) = sync_channel(1);
+    let io = |source| NodeError::Io { doing: "starting the data agent", source };
+    let data = spawn_agent(given, ready, ended, waker).map_err(io)?;
+    match stands.recv() {
+        Ok(ready) => Ok((data, ready)),
+        Err(_) => {
+            let outcome = data.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            Err(outcome.expect_err("an agent that ends before it stands says why"))
+        }
     }
 }
 

@@ -39,9 +39,12 @@ impl At {
         if let Some(path) = &self.config {
             let settings = load(path)?;
             group = group.or(Some(settings.group.name));
-            directory = directory.or(settings.threads.directory.filter(|configured| configured.exists()));
+            directory = directory.or(settings.threads.directory);
+            // The first node makes it.
+            if directory.as_ref().is_some_and(|directory| !directory.exists()) {
+                return Err(nobody(group.as_deref()));
+            }
         }
-        // A configured directory that is not there yet is made by the first node: none has run.
         let mut members = find(&Which { group: group.clone(), directory })?;
         members.retain(|node| node.description.role == "member");
         if let Some(group) = &group {
@@ -49,12 +52,7 @@ impl At {
         }
         let groups: BTreeSet<&str> = members.iter().map(|node| node.description.group.as_str()).collect();
         match groups.len() {
-            0 => {
-                let of = group.map(|group| format!(" of group {group:?}")).unwrap_or_default();
-                Err(Failure::unusable(format!(
-                    "no member{of} of this user runs here, and locks and leaders are for members: start one with `bourdon node`"
-                )))
-            }
+            0 => Err(nobody(group.as_deref())),
             1 => {
                 members.sort_by_key(|node| node.description.rank);
                 Ok(members)
@@ -67,6 +65,13 @@ impl At {
             }
         }
     }
+}
+
+fn nobody(group: Option<&str>) -> Failure {
+    let of = group.map(|group| format!(" of group {group:?}")).unwrap_or_default();
+    Failure::unusable(format!(
+        "no member{of} of this user runs here, and locks and leaders are for members: start one with `bourdon node`"
+    ))
 }
 
 /// The connection.
