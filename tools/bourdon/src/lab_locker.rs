@@ -266,15 +266,10 @@ impl Locker {
                 Err(_) => LONGEST_SLEEP, // for now
             }),
             Place::Waiting { .. } => Ok(LONGEST_SLEEP),
-            Place::Stale { id: None, .. } => {
-                self.place = Place::Outside;
-                Ok(Duration::ZERO)
-            }
-            Place::Stale { id: Some(id), grant, since_ns } if now_ns() - since_ns > TOLD_WITHIN_NS => {
+            Place::Stale { id, grant, since_ns } if id.is_none() || now_ns() - since_ns > TOLD_WITHIN_NS => {
                 self.journal.end(grant, Kind::Abandoned).map_err(Failure::broken)?;
                 say("gave-up");
-                self.node.unlock(id);
-                self.place = Place::Outside;
+                self.release(id);
                 Ok(Duration::ZERO)
             }
             Place::Stale { .. } => Ok(LONGEST_SLEEP),
@@ -286,13 +281,17 @@ impl Locker {
                     return Ok(Duration::ZERO);
                 }
                 say("out");
-                if let Some(id) = id {
-                    self.node.unlock(id);
-                }
-                self.place = Place::Outside;
+                self.release(id);
                 Ok(Duration::ZERO)
             }
         }
+    }
+
+    fn release(&mut self, id: Option<LockId>) {
+        if let Some(id) = id {
+            self.node.unlock(id);
+        }
+        self.place = Place::Outside;
     }
 
     /// Ends in order: nobody is left to wonder whether this one still holds the lock.

@@ -113,7 +113,7 @@ struct LocksArgs {
     #[arg(long, value_enum, value_delimiter = ',', default_value = "replicated")]
     algorithm: Vec<locks::Algorithm>,
     /// Entries between two faults, on average
-    #[arg(long, value_name = "K", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, value_name = "K", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     kill_every: u64,
     /// How many of the faults are stops (SIGSTOP, and SIGCONT after longer than a detector waits), not kills
     #[arg(long, value_name = "PERCENT", default_value_t = 25, value_parser = clap::value_parser!(u8).range(0..=100))]
@@ -122,7 +122,7 @@ struct LocksArgs {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// How long a holder stays inside, on average
-    #[arg(long, value_name = "US", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(0..=20_000))]
+    #[arg(long, value_name = "US", default_value_t = 3_000, value_parser = clap::value_parser!(u64).range(0..=20_000))]
     inside: u64,
     /// By which times members watch each other
     #[arg(long, value_enum, default_value = "default")]

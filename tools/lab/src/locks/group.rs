@@ -26,8 +26,6 @@ const STOP_MS: std::ops::Range<u64> = 150..400;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The exit code of a member that can't run here.
 const UNUSABLE: i32 = 2;
-/// Says how it goes every so many entries.
-const SAY_EVERY: u64 = 250;
 
 /// What came of it.
 #[derive(Debug, Default)]
@@ -160,8 +158,8 @@ impl Group<'_> {
             }
         }
         (self.until_fault, self.last_out) = (self.draw_gap(), Instant::now());
-        let mut checked = 0;
-        while !self.is_enough(&mut checked, talk)? {
+        let mut next = 0;
+        while !self.is_enough(&mut next, talk)? {
             let due = self.act()?;
             self.hear(due, false)?;
             if self.last_out.elapsed() > PATIENCE {
@@ -172,24 +170,24 @@ impl Group<'_> {
         self.end()
     }
 
-    /// Whether the lock went from hand to hand often enough.
-    fn is_enough(&mut self, checked: &mut u64, talk: &dyn Fn(&str)) -> Result<bool, Stop> {
-        let step = (self.plan.hand_overs / 20).clamp(1, SAY_EVERY);
+    /// Whether the lock went from hand to hand often enough; `next`: how many entries that takes at least.
+    fn is_enough(&mut self, next: &mut u64, talk: &dyn Fn(&str)) -> Result<bool, Stop> {
         if self.has_failed {
             return Ok(true);
         }
-        if self.entries < *checked + step {
+        if self.entries < *next {
             return Ok(false);
         }
-        *checked = self.entries;
         let lines = self.journal.lines().map_err(failed)?;
         let verdict = super::judge::judge(&lines, &self.outcome.troubles, 0);
         let Troubles { kills, stops } = &self.outcome.troubles;
         let (hand_overs, kills, stops) = (verdict.hand_overs, kills.len(), stops.len());
-        if self.entries / SAY_EVERY != (self.entries - step) / SAY_EVERY {
+        if self.entries > 0 {
             talk(&format!("{}: {hand_overs} hand-overs, {kills} kills, {stops} stops", self.algorithm));
         }
-        Ok(hand_overs >= self.plan.hand_overs)
+        let left = self.plan.hand_overs.saturating_sub(hand_overs);
+        *next = self.entries + left.clamp(1, self.plan.hand_overs.div_ceil(4));
+        Ok(left == 0)
     }
 
     fn start(&mut self, own: Life) -> Result<Member, Stop> {
@@ -359,7 +357,10 @@ impl Group<'_> {
         };
         while !is_settled(self)? {
             let due = self.act()?;
-            self.hear(due.min(Instant::now() + LOOK_EVERY), false)?;
+            let look = due.min(Instant::now() + LOOK_EVERY);
+            while Instant::now() < look {
+                self.hear(look, false)?;
+            }
             if Instant::now() >= deadline {
                 return Err(failed("somebody was not told that it had lost the lock, or did not come back"));
             }
