@@ -259,7 +259,9 @@ impl Elections {
         let Some(election) = self.elections.get_mut(&name) else { return };
         election.announced = None;
         if election.leader.is_some_and(|(leadership, _)| leadership.leader == own) {
-            self.set_leader(name, None);
+            // Another may have said meanwhile that it leads.
+            let passed = election.passed.take();
+            self.set_leader(name, passed.map(|leadership| (leadership, true)));
         }
     }
 
