@@ -98,13 +98,16 @@ fn two_commands_take_turns_and_their_tokens_grow() {
 #[test]
 fn a_killed_holder_takes_its_command_along_and_leaves_the_lock() {
     let group = Group::new();
-    let (mut first, mut out) = group.start(&["lock", "one", "--", "sh", "-c", "echo $$; exec sleep 1000"]);
-    line(&mut out);
+    let orphan = "echo up; read -r line; echo survived";
+    let (mut first, mut out) = group.start(&["lock", "one", "--", "sh", "-c", orphan]);
+    assert_eq!(line(&mut out), "up");
+    let stdin = first.0.stdin.take();
     first.0.kill().expect("it runs");
     let (second, mut after) = group.start(&["lock", "one", "--", "echo", "mine"]);
-    assert_eq!(line(&mut after), "mine");
-    assert_eq!(code(second), Some(0));
-    // The end of its output is the end of the command.
+    assert_eq!((line(&mut after).as_str(), code(second)), ("mine", Some(0)));
+    first.0.wait().expect("it ends");
+    // Now it would go on, if it had not been killed when its parent ended.
+    drop(stdin);
     assert_eq!(rest(&mut out), "");
 }
 
