@@ -376,3 +376,14 @@ fn issue_ring_withdrawn_twice() {
 fn issue_granted_after_it_was_given_up() {
     assert_locks(MutexPlan::TokenRing, ElectionPlan::Ring, &[160]);
 }
+
+/// Who had announced itself and gave that up did not show who had said meanwhile that it led.
+#[test]
+fn issue_leader_passed_by_is_not_shown() {
+    for (mutex, seed) in [(MutexPlan::Replicated, 1023), (MutexPlan::Replicated, 10_788), (MutexPlan::Lamport, 10_419)]
+    {
+        let plan = Plan::locks(seed, Kinds { mutex: Some(mutex), election: None });
+        let report = run_plan(&plan, seed, Options { mode: Mode::Both, ..Options::default() });
+        assert!(report.failures.is_empty(), "{:#?}", report.failures);
+    }
+}

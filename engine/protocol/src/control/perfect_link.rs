@@ -230,3 +230,61 @@ impl Letter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    fn letter(number: u64) -> Letter {
+        Letter { number, ..Letter::bare(link_steps::REQUEST) }
+    }
+
+    /// What one end says to rank 1 now.
+    fn said(links: &mut PerfectLinks, now: u64) -> Vec<Link> {
+        let mut said = Vec::new();
+        links.tend(Instant(now));
+        links.transmit(Instant(now), |_, record, _| said.push(*record));
+        said
+    }
+
+    fn sequences(said: &[Link]) -> Vec<u64> {
+        said.iter().map(|record| record.sequence.get()).collect()
+    }
+
+    #[test]
+    fn letters_are_taken_in_order_once_each_and_acknowledged() {
+        let (mut one, mut other) = (PerfectLinks::new(2), PerfectLinks::new(2));
+        (1..=3).for_each(|number| one.send(Rank(1), letter(number)));
+        let records = said(&mut one, 0);
+        assert_eq!(sequences(&records), [1, 2, 3]);
+        let mut take =
+            |index: usize| other.receive(Instant(0), Rank(0), &records[index], None).map(|letter| letter.number);
+        assert_eq!([take(1), take(0), take(0), take(1), take(2)], [None, Some(1), None, Some(2), Some(3)]);
+        let answer = said(&mut other, 0);
+        assert_eq!((sequences(&answer), answer[0].acknowledged.get()), (vec![0], 4));
+        assert!(one.receive(Instant(0), Rank(1), &answer[0], None).is_none());
+        assert_eq!((one.held(), one.due()), (0, Instant::NEVER));
+    }
+
+    #[test]
+    fn issue_new_letters_put_off_a_lost_one() {
+        let mut links = PerfectLinks::new(2);
+        links.send(Rank(1), letter(1));
+        assert_eq!(sequences(&said(&mut links, 0)), [1]); // lost
+        let step_ns = RETRY_NS * 9 / 10;
+        links.send(Rank(1), letter(2));
+        assert_eq!(sequences(&said(&mut links, step_ns)), [2]);
+        links.send(Rank(1), letter(3));
+        assert_eq!(sequences(&said(&mut links, 2 * step_ns)), [1, 2, 3], "the first is overdue");
+    }
+
+    #[test]
+    fn nobody_can_acknowledge_what_was_not_said() {
+        let mut links = PerfectLinks::new(2);
+        links.send(Rank(1), letter(1));
+        let early = Link { acknowledged: 9.into(), ..NOTHING };
+        assert!(links.receive(Instant(0), Rank(1), &early, None).is_none());
+        assert_eq!((links.held(), sequences(&said(&mut links, 0))), (1, vec![1]));
+    }
+}

@@ -32,21 +32,20 @@ impl Plan {
         let [log_slots, receive_log_slots] = [(); 2].map(|()| pick(rng, &[16, 16, 32, 64, 256]));
         let mtu_bytes = pick(rng, &[1280, 1408, 1408, 1500, 4000]);
         let window_slots = (0..members).map(|_| rng.u32(16..=receive_log_slots.max(17))).collect::<Vec<_>>();
-        let smallest = window_slots.iter().copied().min().unwrap_or(16).min(log_slots).min(receive_log_slots);
+        let smallest = window_slots.iter().fold(log_slots.min(receive_log_slots), |least, slots| least.min(*slots));
         let most = smallest as usize * mtu_bytes / 4;
         let messages = pick(rng, &[20, 60, 150, 400]);
         let burst: u32 = pick(rng, &[1, 4, 30]);
         let fast = rng.u8(0..4) != 0;
-        let faults = FaultPlan::draw(rng, fast);
-        let publishers = draw_publishers(rng, members);
-        let bursts = (messages / burst.div_ceil(2)).max(1) / publishers.len().max(1) as u32 + 1;
-        let interval_ns = faults.until_ns / u64::from(bursts) / pick(rng, &[1, 2, 10]);
+        let (faults, publishers) = (FaultPlan::draw(rng, fast), draw_publishers(rng, members));
+        let bursts = u64::from((messages / burst.div_ceil(2)).max(1) / publishers.len().max(1) as u32 + 1);
+        let interval_ns = faults.until_ns / bursts / pick(rng, &[1, 2, 10]);
         let latency_ns = pick(rng, &[2_000, 20_000, 200_000, if fast { 200_000 } else { MS }]);
-        let processes = members + observers;
+        let (processes, sequencer) = (members + observers, rng.u16(0..members));
         let mut plan = Self {
             order,
             members,
-            sequencer: rng.u16(0..members),
+            sequencer,
             receivers: if rng.bool() { u32::from(processes) } else { pick(rng, &[2, 9, 30, 1000]) },
             mtu_bytes,
             log_slots,
