@@ -139,6 +139,8 @@ pub(crate) struct Mutex {
     algorithm: Algorithm,
     locks: BTreeMap<TopicName, Lock>,
     next_id: u64,
+    /// No request has waited long enough before this: asked for at every step.
+    due: Instant,
     /// Whether requests may go out.
     is_open: bool,
     entries: u64,
@@ -161,6 +163,7 @@ impl Mutex {
             algorithm,
             locks: BTreeMap::new(),
             next_id: 0,
+            due: Instant::NEVER,
             is_open: false,
             entries: 0,
             news: Vec::new(),
@@ -186,6 +189,9 @@ impl Mutex {
             return Ok(id);
         }
         lock.waiting.push_back(Waiter { id, patience });
+        if let Patience::Until(at) = patience {
+            self.due = self.due.min(at);
+        }
         self.ask(name);
         self.settle();
         Ok(id)
@@ -280,14 +286,10 @@ impl Mutex {
         self.entries
     }
 
-    /// When a request has waited long enough.
+    /// When to look for requests that have waited long enough.
+    #[inline]
     pub(crate) fn due(&self) -> Instant {
-        let until = |waiter: &Waiter| match waiter.patience {
-            Patience::Until(at) => at,
-            _ => Instant::NEVER,
-        };
-        let waiters = self.locks.values().flat_map(|lock| &lock.waiting);
-        waiters.map(until).min().unwrap_or(Instant::NEVER)
+        self.due
     }
 
     /// Ends what has waited long enough.
@@ -301,6 +303,9 @@ impl Mutex {
             self.news.push((id, LockNews::TimedOut));
             self.end(name, id);
         }
+        let until = |waiter: &Waiter| if let Patience::Until(at) = waiter.patience { at } else { Instant::NEVER };
+        let waiters = self.locks.values().flat_map(|lock| &lock.waiting);
+        self.due = waiters.map(until).min().unwrap_or(Instant::NEVER);
     }
 
     // ---- the view -------------------------------------------------------------------------------------------------

@@ -89,18 +89,20 @@ pub(crate) struct PerfectLinks {
     /// Said again, or only acknowledged.
     overhead: u64,
     is_idle: bool,
+    /// When the first of the peers is due: asked for at every step.
+    due: Instant,
 }
 
 impl PerfectLinks {
     pub(crate) fn new(members: usize) -> Self {
         let peers = (0..members).map(|_| Peer::default()).collect();
-        Self { peers, sent: [0; link_steps::END as usize], overhead: 0, is_idle: true }
+        Self { peers, sent: [0; link_steps::END as usize], overhead: 0, is_idle: true, due: Instant::NEVER }
     }
 
     /// A new epoch: what was said in the last is void.
     pub(crate) fn enter(&mut self) {
         self.peers.iter_mut().for_each(|peer| *peer = Peer::default());
-        self.is_idle = true;
+        (self.is_idle, self.due) = (true, Instant::NEVER);
     }
 
     /// Messages of a step said so far.
@@ -163,8 +165,13 @@ impl PerfectLinks {
     }
 
     /// When something must be said again.
+    #[inline]
     pub(crate) fn due(&self) -> Instant {
-        self.peers.iter().map(|peer| peer.retry_at).min().unwrap_or(Instant::NEVER)
+        self.due
+    }
+
+    fn note_due(&mut self) {
+        self.due = self.peers.iter().map(|peer| peer.retry_at).min().unwrap_or(Instant::NEVER);
     }
 
     /// What has waited too long for its acknowledgement is to be said again.
@@ -175,6 +182,7 @@ impl PerfectLinks {
             peer.retry_ns = (2 * peer.retry_ns).min(RETRY_MAX_NS);
             self.is_idle = false;
         }
+        self.note_due();
     }
 
     /// Whether [`PerfectLinks::transmit`] has nothing to do.
@@ -204,6 +212,7 @@ impl PerfectLinks {
                 say(rank, &Link { acknowledged: peer.next.into(), ..NOTHING }, None);
             }
         }
+        self.note_due();
     }
 }
 
@@ -264,6 +273,7 @@ mod tests {
         let answer = said(&mut other, 0);
         assert_eq!((sequences(&answer), answer[0].acknowledged.get()), (vec![0], 4));
         assert!(one.receive(Instant(0), Rank(1), &answer[0], None).is_none());
+        assert_eq!(said(&mut one, 0), []);
         assert_eq!((one.held(), one.due()), (0, Instant::NEVER));
     }
 
