@@ -11,25 +11,15 @@ mod member;
 pub(crate) use member::run as member;
 pub(crate) use member::{Leader, Order, Said, Task};
 
+use crate::script::{Word, broken, now_ns, start, tell};
 use crate::{Failure, Idle};
 use bourdon::settings::{ElectionKind, MutexKind, Settings as NodeSettings};
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 /// What any wait may take: longer than the slowest rejoining.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The monotonic clock that all members read.
-pub(crate) fn now_ns() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
-fn broken(error: impl std::fmt::Display) -> Failure {
-    Failure::Broken(error.to_string())
-}
 
 struct Member {
     child: Child,
@@ -50,8 +40,8 @@ impl Drop for Member {
 pub(crate) struct Group {
     members: Vec<Member>,
     settings: NodeSettings,
-    sender: Sender<(u16, u32, Option<Said>)>,
-    said: Receiver<(u16, u32, Option<Said>)>,
+    sender: Sender<Word<Said>>,
+    said: Receiver<Word<Said>>,
 }
 
 /// How a group is configured.
@@ -80,24 +70,10 @@ impl Group {
     }
 
     fn begin(&self, rank: u16, life: u32) -> Result<Member, Failure> {
-        let unusable = |error: std::io::Error| Failure::Unusable(format!("can't start a member: {error}"));
         let mut task = Task { settings: self.settings.clone() };
         task.settings.process.rank = rank;
-        let mut command = Command::new(std::env::current_exe().map_err(unusable)?);
-        command.arg("coordination-member").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().map_err(unusable)?;
-        let stdout = child.stdout.take().expect("stdout is piped");
-        let sender = self.sender.clone();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines() {
-                let said = line.ok().and_then(|line| serde_json::from_str(&line).ok());
-                let ends = said.is_none();
-                if sender.send((rank, life, said)).is_err() || ends {
-                    return;
-                }
-            }
-            let _ = sender.send((rank, life, None)); // nobody listens any more when the group ends
-        });
+        let program = std::env::current_exe().map_err(broken)?;
+        let child = start(Command::new(program).arg("coordination-member"), (rank, life), self.sender.clone())?;
         let mut member = Member { child, life, view: None, leader: None };
         tell(&mut member.child, &task)?;
         Ok(member)
@@ -223,11 +199,4 @@ impl Group {
         self.until("everybody's figures", take, |_| (count.get() == among.len()).then_some(()))?;
         Ok(sum.get())
     }
-}
-
-fn tell(child: &mut Child, what: &impl serde::Serialize) -> Result<(), Failure> {
-    let mut line = serde_json::to_string(what).expect("plain data becomes JSON");
-    line.push('\n');
-    let stdin = child.stdin.as_mut().expect("stdin is piped");
-    stdin.write_all(line.as_bytes()).map_err(broken)
 }

@@ -16,10 +16,11 @@ mod member;
 pub(crate) use member::run as member;
 
 use crate::hosts::{Hosts, INTERFACE};
+use crate::script::now_ns;
 use crate::{Failure, Idle};
 use bourdon::settings::{Profile, Settings as NodeSettings};
 use clap::{Args, ValueEnum};
-use group::{Group, MEMBERS, Sample, Trouble, now_ns};
+use group::{Group, MEMBERS, Sample, Trouble};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use std::sync::mpsc::{Sender, TryRecvError, channel};

@@ -22,6 +22,7 @@ mod redis;
 mod ring;
 mod row;
 mod scratch;
+mod script;
 mod server;
 mod threaded;
 mod throughput;

@@ -3,13 +3,12 @@
 //! It does what it is told, a line at a time: take the lock again and again for a while, stand for election, say its
 //! figures. Between orders it serves the others, as any member does. One that learns that it was removed begins anew.
 
-use super::now_ns;
 use crate::Failure;
+use crate::script::{self, broken, now_ns, say};
 use bourdon::settings::Settings;
 use bourdon::{Coordination, Counter, Event, Idler, LockId, LockNews, Node, Part, Patience, Standing, TopicName};
 use serde::{Deserialize, Serialize};
-use std::io::{BufRead, Write};
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
 /// The lock, and the election.
@@ -69,22 +68,11 @@ pub(crate) enum Said {
     Broken(String),
 }
 
-fn say(said: &Said) {
-    let line = serde_json::to_string(said).expect("plain data becomes JSON");
-    // A harness that is gone has closed stdin too.
-    let _ = writeln!(std::io::stdout(), "{line}");
-}
-
 /// Plays a member until stdin ends.
 pub(crate) fn run() -> Result<(), Failure> {
-    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-    let mut line = String::new();
-    let task = std::io::stdin().read_line(&mut line).ok().and_then(|_| serde_json::from_str::<Task>(&line).ok());
-    let Some(task) = task else {
-        return Err(Failure::Unusable("this command is part of the harness, which starts it itself".into()));
-    };
+    let task = script::task()?;
     let played = Member::new(task).and_then(|mut member| {
-        let orders = listen();
+        let orders = script::listen();
         while member.step(&orders)? {}
         Ok(())
     });
@@ -96,25 +84,8 @@ pub(crate) fn run() -> Result<(), Failure> {
     Ok(())
 }
 
-fn listen() -> Receiver<Order> {
-    let (sender, orders) = channel();
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines() {
-            let Some(order) = line.ok().and_then(|line| serde_json::from_str(&line).ok()) else { break };
-            if sender.send(order).is_err() {
-                break;
-            }
-        }
-    });
-    orders
-}
-
 fn join(settings: &Settings) -> Result<Node, Failure> {
     Node::join(settings).map_err(|error| Failure::Unusable(error.to_string()))
-}
-
-fn broken(error: impl std::fmt::Display) -> Failure {
-    Failure::Broken(error.to_string())
 }
 
 /// How it enters just now.

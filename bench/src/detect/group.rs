@@ -10,11 +10,11 @@
 use super::member::{Figures, Installed, Order, Said, Task};
 use crate::Failure;
 use crate::hosts::Hosts;
+use crate::script::{Word, broken, now_ns, start, tell};
 use bourdon::settings::Settings;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -70,22 +70,12 @@ pub(super) struct Group {
     members: Vec<Member>,
     hosts: Option<Hosts>,
     task: Task,
-    sender: Sender<(u16, u32, Option<Said>)>,
-    said: Receiver<(u16, u32, Option<Said>)>,
+    sender: Sender<Word<Said>>,
+    said: Receiver<Word<Said>>,
     /// By epoch: its members.
     views: BTreeMap<u64, u64>,
     /// Who suspected whom when, since the last mark.
     suspected: Vec<(u16, u64)>,
-}
-
-/// The monotonic clock that all members read.
-pub(super) fn now_ns() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
-fn broken(error: impl std::fmt::Display) -> Failure {
-    Failure::Broken(error.to_string())
 }
 
 impl Group {
@@ -122,20 +112,7 @@ impl Group {
         };
         let mut task = self.task.clone();
         task.settings.process.rank = rank;
-        let mut child =
-            command.arg("detect-member").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(unusable)?;
-        let stdout = child.stdout.take().expect("stdout is piped");
-        let sender = self.sender.clone();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines() {
-                let said = line.ok().and_then(|line| serde_json::from_str(&line).ok());
-                let ends = said.is_none();
-                if sender.send((rank, life, said)).is_err() || ends {
-                    return;
-                }
-            }
-            let _ = sender.send((rank, life, None)); // nobody listens any more when the group ends
-        });
+        let child = start(command.arg("detect-member"), (rank, life), self.sender.clone())?;
         let mut member = Member { child, life, view: None, marked: false, outage: None, figures: None };
         tell(&mut member.child, &task)?;
         Ok(member)
@@ -313,11 +290,4 @@ impl Group {
             Trouble::CutOneWay(to) => self.hosts().restore(victim, Some(to)),
         }
     }
-}
-
-fn tell(child: &mut Child, what: &impl serde::Serialize) -> Result<(), Failure> {
-    let mut line = serde_json::to_string(what).expect("plain data becomes JSON");
-    line.push('\n');
-    let stdin = child.stdin.as_mut().expect("stdin is piped");
-    stdin.write_all(line.as_bytes()).map_err(broken)
 }

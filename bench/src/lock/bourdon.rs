@@ -5,7 +5,8 @@
 
 use super::clients::{Entry, judge};
 use super::{BOURDON, Limits, Load, Round, Running, System};
-use crate::coordination::{Group, Order, Said, now_ns, settings};
+use crate::coordination::{Group, Order, Said, settings};
+use crate::script::now_ns;
 use crate::{Failure, Idle};
 use bourdon::settings::{ElectionKind, MutexKind, Settings as NodeSettings};
 use serde_json::{Value, json};
@@ -64,13 +65,16 @@ impl System for Bourdon {
     }
 }
 
+/// A member's entries (asked, got, began to give back) and the messages it said.
+type Played = (Vec<[u64; 3]>, u64);
+
 struct RunningGroup {
     group: Group,
     members: u16,
 }
 
 impl RunningGroup {
-    fn enter(&mut self, load: Load, entries: u64, until_ns: u64) -> Result<Vec<(Vec<[u64; 3]>, u64)>, Failure> {
+    fn enter(&mut self, load: Load, entries: u64, until_ns: u64) -> Result<Vec<Played>, Failure> {
         let clients = (load.clients() as u16).min(self.members);
         let share = entries.div_ceil(u64::from(clients));
         let plays = |rank: u16| match load {
