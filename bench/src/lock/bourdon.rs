@@ -64,13 +64,16 @@ impl System for Bourdon {
     }
 }
 
+/// When a member asked, had it and left, for each entry; and the messages since it was last asked.
+type Played = (Vec<[u64; 3]>, u64);
+
 struct RunningGroup {
     group: Group,
     members: u16,
 }
 
 impl RunningGroup {
-    fn enter(&mut self, load: Load, entries: u64, until_ns: u64) -> Result<Vec<(Vec<[u64; 3]>, u64)>, Failure> {
+    fn enter(&mut self, load: Load, entries: u64, until_ns: u64) -> Result<Vec<Played>, Failure> {
         let clients = (load.clients() as u16).min(self.members);
         let share = entries.div_ceil(u64::from(clients));
         let plays = |rank: u16| match load {
