@@ -269,15 +269,23 @@ const QUANTILES: [&str; 5] = ["p50", "p90", "p99", "p999", "max"];
 
 fn line(row: &Value) -> String {
     let text = |key: &str| row[key].as_str().unwrap_or("-").to_owned();
-    let number = |key: &str| row[key].as_f64().map_or("-".to_owned(), |number| number.to_string());
+    let number = |key: &str, digits| row[key].as_f64().map_or("-".to_owned(), |number| format!("{number:.digits$}"));
     let mut line = format!("{:<12} {:<11} {:<16}", text("what"), text("system"), text("algorithm"));
-    for (key, width) in [("members", 7), ("count", 8), ("messages_per_entry", 14), ("max_overtaken", 10)] {
-        line.push_str(&format!(" {:>width$}", number(key)));
+    let numbers = [("members", 7, 0), ("count", 8, 0), ("messages_per_entry", 14, 2), ("max_overtaken", 10, 0)];
+    for (key, width, digits) in numbers {
+        line.push_str(&format!(" {:>width$}", number(key, digits)));
     }
     for key in QUANTILES {
         let ns = row["acquire_ns"][key].as_f64();
         line.push_str(&format!(" {:>10}", ns.map_or("-".to_owned(), |ns| format!("{:.1}", ns / 1e3))));
     }
+    line
+}
+
+fn heading() -> String {
+    let mut line = format!("{:<12} {:<11} {:<16}", "what", "system", "algorithm");
+    line.push_str(&format!(" {:>7} {:>8} {:>14} {:>10}", "members", "count", "messages/entry", "overtaken"));
+    ["p50 µs", "p90", "p99", "p99.9", "max"].iter().for_each(|text| line.push_str(&format!(" {text:>10}")));
     line
 }
 
@@ -287,21 +295,7 @@ fn show(settings: &Settings, rows: &[Value], ratios: &[Ratio]) {
         println!("{}", json!({ "rows": rows, "ratios": ratios }));
         return;
     }
-    println!(
-        "{:<12} {:<11} {:<16} {:>7} {:>8} {:>14} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}",
-        "what",
-        "system",
-        "algorithm",
-        "members",
-        "count",
-        "messages/entry",
-        "overtaken",
-        "p50 µs",
-        "p90",
-        "p99",
-        "p99.9",
-        "max"
-    );
+    println!("{}", heading());
     rows.iter().for_each(|row| println!("{}", line(row)));
     ratios.iter().filter_map(Ratio::text).for_each(|line| println!("{line}"));
 }
@@ -350,6 +344,14 @@ mod tests {
             (&3.into(), &7.into(), &30.into())
         );
         assert_eq!((&row["messages_per_entry"], &row["settings"]["clients"]), (&Value::Null, &3.into()));
+    }
+
+    #[test]
+    fn a_row_is_as_wide_as_its_heading() {
+        let third = Round { messages_per_entry: Some(8.0 / 3.0), ..round(10, Some(2)) };
+        let line = line(&row(Load::Contended, &Told("peer"), &[third]));
+        assert!(line.contains(" 2.67 "), "{line}");
+        assert_eq!(line.chars().count(), heading().chars().count(), "{line}");
     }
 
     #[test]

@@ -5,8 +5,7 @@
 
 use super::clients::{Entry, judge};
 use super::{BOURDON, Limits, Load, Round, Running, System};
-use crate::coordination::{Group, Order, Said, settings};
-use crate::script::now_ns;
+use crate::coordination::{Group, Order, Said, now_ns, settings};
 use crate::{Failure, Idle};
 use bourdon::settings::{ElectionKind, MutexKind, Settings as NodeSettings};
 use serde_json::{Value, json};
@@ -65,7 +64,7 @@ impl System for Bourdon {
     }
 }
 
-/// A member's entries (asked, got, began to give back) and the messages it said.
+/// When a member asked, had it and left, for each entry; and the messages since it was last asked.
 type Played = (Vec<[u64; 3]>, u64);
 
 struct RunningGroup {

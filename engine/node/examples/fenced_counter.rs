@@ -61,7 +61,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             match counter.add_one(token)? {
                 Ok(value) => println!("{value} by {}.{}", token.epoch.0, token.number),
                 Err(highest) => {
-                    println!("refused: {}.{} is lower than {highest:x}", token.epoch.0, token.number);
+                    let (epoch, number) = (highest >> 64, highest as u64);
+                    println!("refused: {}.{} is lower than {epoch}.{number}", token.epoch.0, token.number);
                     break;
                 }
             }

@@ -175,7 +175,9 @@ pub enum Refusal {
     #[error("a barrier is under way: try again when it is complete")]
     Barrier,
     /// No quorum of the view can be reached.
-    #[error("no majority of the view can be reached: restore the network, or restart the members that are gone")]
+    #[error(
+        "no majority of the view can be reached: restore the network, or let members that are paused go on; where a majority is gone for good, stop all members and start the group anew"
+    )]
     NoMajority,
     /// This process is in no view: it joins, or was removed, or left.
     #[error("this process is in no view yet: it joins, or comes back after it was removed")]

@@ -23,7 +23,8 @@ pub(crate) struct Args {
     /// End after so many seconds
     #[arg(long = "for", value_name = "S", value_parser = seconds)]
     limit: Option<Duration>,
-    /// End with 0 once somebody leads; with --for, with 1 if nobody does in time
+    /// End with 0 once somebody leads, and so resign if it is this command: mostly with --watch; with --for, end with 1
+    /// if nobody does in time
     #[arg(long)]
     until_leader: bool,
     /// Print each change as a JSON object

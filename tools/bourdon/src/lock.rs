@@ -120,6 +120,7 @@ fn wait(name: &str, session: &mut Session, signals: &Signals, report: &mut Repor
     let asked_at = Instant::now();
     let patient_until = asked_at + PATIENT;
     let (mut waits, mut said) = (String::new(), String::new());
+    let mut pending = None;
     loop {
         match session.next()? {
             Said::Gone => report.refused = Some(format!("the node (process {}) is gone", session.pid)),
@@ -134,14 +135,16 @@ fn wait(name: &str, session: &mut Session, signals: &Signals, report: &mut Repor
                     continue;
                 }
                 Some("pending") => {
-                    waits = line["why"].as_str().map(|why| format!(": {why}")).unwrap_or_default();
+                    pending = line["why"].as_str().map(str::to_owned);
+                    waits = pending.iter().map(|why| format!(": {why}")).collect();
                     continue;
                 }
                 state => {
                     let why = line["why"].as_str().or(state).unwrap_or("no word why").to_owned();
-                    report.is_unusable = state == Some("refused");
-                    report.lost = (state == Some("lost")).then(|| why.clone());
-                    report.refused = Some(why);
+                    // What it was waiting for has not come in time: nothing has to be done about that.
+                    let is_late = pending.as_ref() == Some(&why);
+                    report.is_unusable = state == Some("refused") && !is_late;
+                    report.refused = Some(if is_late { format!("not granted in time: {why}") } else { why });
                 }
             },
             Said::Nothing => {
@@ -258,6 +261,7 @@ impl Report {
             "held_ns": self.held.map(|held| held.as_nanos() as u64),
             "exit_code": self.exit_code(),
             "lost": self.lost,
+            "not_granted": self.refused,
         })
     }
 

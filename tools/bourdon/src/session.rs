@@ -6,6 +6,7 @@
 use crate::admin::{Which, find};
 use crate::exit::Failure;
 use crate::place::load;
+use bourdon::Settings;
 use bourdon::counters::Found;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
@@ -27,19 +28,20 @@ pub(crate) struct At {
     /// Where the nodes keep their counters, if threads.directory says so
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
-    /// A configuration that names the group and the directory
+    /// A node's configuration: it names the group and the directory, and of several members here that node is asked
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 impl At {
-    /// The members of the one group meant that run here, by rank.
+    /// The members of the one group meant that run here: the one that --config describes, then the others by rank.
     fn members(&self) -> Result<Vec<Found>, Failure> {
-        let (mut group, mut directory) = (self.group.clone(), self.directory.clone());
+        let (mut group, mut directory, mut own_pid) = (self.group.clone(), self.directory.clone(), None);
         if let Some(path) = &self.config {
             let settings = load(path)?;
+            directory = directory.or_else(|| settings.threads.directory.clone());
+            own_pid = described(&settings, directory.as_ref());
             group = group.or(Some(settings.group.name));
-            directory = directory.or(settings.threads.directory);
             // The first node makes it.
             if directory.as_ref().is_some_and(|directory| !directory.exists()) {
                 return Err(nobody(group.as_deref()));
@@ -54,7 +56,7 @@ impl At {
         match groups.len() {
             0 => Err(nobody(group.as_deref())),
             1 => {
-                members.sort_by_key(|node| node.description.rank);
+                members.sort_by_key(|node| (Some(node.pid) != own_pid, node.description.rank));
                 Ok(members)
             }
             _ => {
@@ -65,6 +67,16 @@ impl At {
             }
         }
     }
+}
+
+/// The process that a configuration describes. A channel may number its members otherwise, but it is in that process as well.
+fn described(settings: &Settings, directory: Option<&PathBuf>) -> Option<u32> {
+    let which = Which { group: Some(settings.group.name.clone()), directory: directory.cloned() };
+    let is_it = |node: &&Found| {
+        let node = &node.description;
+        node.role == "member" && node.group == settings.group.name && node.rank == Some(settings.process.rank)
+    };
+    find(&which).ok()?.iter().find(is_it).map(|node| node.pid)
 }
 
 fn nobody(group: Option<&str>) -> Failure {

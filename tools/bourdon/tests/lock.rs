@@ -72,6 +72,7 @@ fn two_commands_take_turns_and_their_tokens_grow() {
     assert_eq!(refused.status.code(), Some(1));
     let report: Value = serde_json::from_slice(&refused.stdout).expect("one object");
     assert_eq!((&report["token"], &report["exit_code"]), (&Value::Null, &Value::Null));
+    assert_eq!(report["not_granted"], "the lock was not granted in time");
     let mut second =
         bourdon(&["lock", "one", "--directory", &group.world.runtime(), "--json", "--", "sh", "-c", "env; exit 7"]);
     let mut second = Running(second.spawn().expect("it runs"));
@@ -167,6 +168,28 @@ fn leaders_are_shown_and_follow_each_other() {
         b"",
     );
     assert_eq!(nobody.status.code(), Some(1));
+}
+
+#[test]
+fn of_several_members_here_the_configured_one_is_asked() {
+    let group = Group::new();
+    let config = group.world.path().join("2.toml").display().to_string();
+    let leads = run(&["elect", "one", "--config", &config, "--until-leader"], b"");
+    let text = String::from_utf8_lossy(&leads.stdout);
+    assert!(text.contains("one: member 2 leads, by this command"), "{text}");
+}
+
+#[test]
+fn a_group_that_does_not_form_in_time_grants_nothing_in_time() {
+    let world = World::new();
+    let config = world.configure("node.toml", 2, 0, "");
+    let (_node, _events, _) = world.node(&config);
+    let late = run(&["lock", "one", "--config", &config, "--timeout", "0.05", "--json", "--", "true"], b"");
+    assert_eq!(late.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&late.stdout).expect("one object");
+    assert!(report["not_granted"].as_str().is_some_and(|why| why.contains("still forming")), "{report}");
+    // Who does not wait is told what has to be done about it.
+    fails(&["lock", "one", "--config", &config, "--try", "--", "true"], b"", 2, "still forming");
 }
 
 #[test]

@@ -155,7 +155,9 @@ pub enum CoordinationRefusal {
     #[error("the group is still forming: not every member has been heard")]
     Forming,
     /// No quorum of the view can be reached.
-    #[error("no majority of the view can be reached: restore the network, or restart the members that are gone")]
+    #[error(
+        "no majority of the view can be reached: restore the network, or let members that are paused go on; where a majority is gone for good, stop all members and start the group anew"
+    )]
     NoMajority,
     /// The group's messages have no order all agree on.
     #[error(
