@@ -168,11 +168,32 @@ fn a_leader_without_a_majority_is_none() {
         let news: Vec<Coordination> = std::iter::from_fn(|| process.poll_coordination()).collect();
         assert!(news.contains(&Coordination::Deposed(name(), Loss::NoMajority)), "{news:?}");
         assert_eq!(net.process(2).leads().count(), 0);
+        assert_eq!(net.process(2).leader(&name()), None);
         let after = net.process(0).leader(&name()).unwrap();
         assert!(after.leader == Rank(1) && after.token > before.token);
         net.lose = Box::new(|_, _| false);
         net.run(5_000 * MS);
         assert_eq!(leader(&mut net), after, "who comes back does not lead again by itself");
+    }
+}
+
+#[test]
+fn who_reaches_no_majority_does_not_know_who_leads() {
+    for configure in KINDS {
+        let mut net = group(5, configure);
+        (0..5).for_each(|member| stand(&mut net, member, Part::Campaign));
+        net.run(50 * MS);
+        let before = leader(&mut net);
+        while net.process(0).poll_coordination().is_some() {}
+        net.lose = Box::new(|from, to| (from < 1) != (to < 1));
+        net.run(3_000 * MS);
+        assert_eq!(net.process(0).leader(&name()), None, "others may have elected another");
+        let process = net.process(0);
+        let news: Vec<Coordination> = std::iter::from_fn(|| process.poll_coordination()).collect();
+        assert!(news.contains(&Coordination::Leader(name(), None)), "{news:?}");
+        net.lose = Box::new(|_, _| false);
+        net.run(5_000 * MS);
+        assert_eq!(leader(&mut net), before, "it is told again");
     }
 }
 

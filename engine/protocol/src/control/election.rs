@@ -197,7 +197,7 @@ impl Elections {
 
     /// Who leads, as far as this member may say.
     pub(crate) fn leader(&self, name: &TopicName) -> Option<Leadership> {
-        self.elections.get(name).and_then(Election::shown)
+        self.elections.get(name).and_then(Election::shown).filter(|_| !self.is_cut)
     }
 
     /// The elections this member has won.
@@ -215,7 +215,7 @@ impl Elections {
     /// The elections it has a part in, and who leads them.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&TopicName, Option<Leadership>)> {
         let has_part = |(_, election): &(&TopicName, &Election)| election.part.is_some();
-        self.elections.iter().filter(has_part).map(|(name, election)| (name, election.shown()))
+        self.elections.iter().filter(has_part).map(|(name, _)| (name, self.leader(name)))
     }
 
     /// What it keeps, in entries.
@@ -248,7 +248,7 @@ impl Elections {
         }
         let after = election.shown();
         election.latest = election.latest.max(after.map_or(FencingToken::default(), |leadership| leadership.token));
-        if before != after && election.part.is_some() {
+        if before != after && election.part.is_some() && !self.is_cut {
             self.news.push(Coordination::Leader(name, after));
         }
     }
@@ -545,7 +545,10 @@ impl Elections {
     pub(crate) fn enter(&mut self, seat: Seat, view: &View) {
         self.members = view.members.iter().map(|member| member.rank).collect();
         self.seat = seat;
-        (self.is_open, self.suspects, self.is_cut) = (false, 0, false);
+        (self.is_open, self.suspects) = (false, 0);
+        if core::mem::replace(&mut self.is_cut, false) {
+            self.tell_all();
+        }
         self.letters.clear();
         let own = self.seat.own;
         self.elections.retain(|_, election| election.part.is_some());
@@ -604,11 +607,24 @@ impl Elections {
         }
     }
 
+    /// What is known of leaders counts no more, because others may have elected one; or it counts again.
+    fn tell_all(&mut self) {
+        for (name, election) in &self.elections {
+            if let Some(leadership) = election.shown().filter(|_| election.part.is_some()) {
+                self.news.push(Coordination::Leader(*name, Some(leadership).filter(|_| !self.is_cut)));
+            }
+        }
+    }
+
     /// Other members are suspected than before. `is_cut`: no quorum can be reached.
     pub(crate) fn suspect(&mut self, suspects: u64, is_cut: bool) {
         let risen = suspects & !self.suspects;
         self.suspects = suspects;
-        if core::mem::replace(&mut self.is_cut, is_cut) && !is_cut {
+        let was_cut = core::mem::replace(&mut self.is_cut, is_cut);
+        if was_cut != is_cut {
+            self.tell_all();
+        }
+        if was_cut && !is_cut {
             let names: Vec<TopicName> = self.elections.keys().copied().collect();
             names.into_iter().for_each(|name| self.vacant(name));
         }
