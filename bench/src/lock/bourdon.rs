@@ -5,7 +5,8 @@
 
 use super::clients::{Entry, judge};
 use super::{BOURDON, Limits, Load, Round, Running, System};
-use crate::coordination::{Group, Order, Said, now_ns, settings};
+use crate::coordination::{Group, Order, Said, settings};
+use crate::script::now_ns;
 use crate::{Failure, Idle};
 use bourdon::settings::{ElectionKind, MutexKind, Settings as NodeSettings};
 use serde_json::{Value, json};
