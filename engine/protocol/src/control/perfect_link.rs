@@ -11,7 +11,8 @@
 //!
 //! Invariants: within an epoch a receiver takes a sender's messages in order, without holes and once each; nothing crosses
 //! an epoch, because the datagram's header names it and both ends begin anew with it. Bounds: [`AHEAD`] messages under way
-//! to a peer; what waits behind them is bounded by what is said at all: a few messages for each name.
+//! to a peer; what waits behind them is bounded by what is said at all: a few messages for each name, and [`WAITING_MAX`] if
+//! the peer lies.
 //! Source: FIFO perfect point-to-point links, Cachin, Guerraoui and Rodrigues (2011), §2.4 and §3.9.
 
 use alloc::collections::VecDeque;
@@ -21,6 +22,9 @@ use bourdon_wire::{Epoch, Instant, Rank, TopicName};
 
 /// Messages under way to one peer: few enough for any socket buffer, enough to say some names' state at a new view.
 const AHEAD: usize = 64;
+/// Messages that wait for a peer when nothing more is taken from it: each may call for answers, and one that asks without
+/// acknowledging would fill the memory. Many times what an honest conversation comes to.
+const WAITING_MAX: usize = 16_384;
 /// When a message is said again for the first time: a local network's round trip many times over, and short beside what a
 /// view change takes, since whoever enters the next view a little later has missed what was said to it.
 const RETRY_NS: u64 = 1_000_000;
@@ -148,8 +152,8 @@ impl PerfectLinks {
         }
         peer.owes_ack = true;
         self.is_idle = false;
-        if sequence != peer.next {
-            return None;
+        if sequence != peer.next || peer.unacknowledged.len() >= WAITING_MAX {
+            return None; // it comes again
         }
         peer.next += 1;
         Some(Letter {
