@@ -22,8 +22,8 @@ use bourdon_wire::{Epoch, Instant, Rank, TopicName};
 
 /// Messages under way to one peer: few enough for any socket buffer, enough to say some names' state at a new view.
 const AHEAD: usize = 64;
-/// Messages that wait for a peer when nothing more is taken from it: each may call for answers, and one that asks without
-/// acknowledging would fill the memory. Many times what an honest conversation comes to.
+/// Messages that wait for a peer when nothing more is taken from any: each may call for answers or is to be said on, and one
+/// that asks without acknowledging would fill the memory. Many times what an honest conversation comes to.
 const WAITING_MAX: usize = 16_384;
 /// When a message is said again for the first time: a local network's round trip many times over, and short beside what a
 /// view change takes, since whoever enters the next view a little later has missed what was said to it.
@@ -134,6 +134,7 @@ impl PerfectLinks {
 
     /// Takes in what a peer said; the message, if it is the next one.
     pub(crate) fn receive(&mut self, now: Instant, from: Rank, record: &Link, name: Option<&str>) -> Option<Letter> {
+        let is_full = self.peers.iter().any(|peer| peer.unacknowledged.len() >= WAITING_MAX);
         let peer = self.peers.get_mut(from.index())?;
         // No more can be acknowledged than was said.
         let most = peer.first + peer.said as u64;
@@ -152,7 +153,7 @@ impl PerfectLinks {
         }
         peer.owes_ack = true;
         self.is_idle = false;
-        if sequence != peer.next || peer.unacknowledged.len() >= WAITING_MAX {
+        if sequence != peer.next || is_full {
             return None; // it comes again
         }
         peer.next += 1;
