@@ -2,8 +2,8 @@
 //!
 //! The leadership lasts as long as this process, like a lock of `bourdon lock`: it resigns when it ends, however it ends.
 
-use crate::exit::{Failure, print};
-use crate::session::{At, Said, Session, named, seconds, signals};
+use crate::exit::{Failure, note, print};
+use crate::session::{At, Said, Session, may_print, named, seconds, signals};
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::time::{Duration, Instant};
@@ -63,7 +63,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         match line["state"].as_str() {
             Some("known") => {}
             Some("pending") => {
-                eprintln!("bourdon: waiting to take part in {:?}: {}", args.name, why.unwrap_or_default());
+                note(&format!("waiting to take part in {:?}: {}", args.name, why.unwrap_or_default()));
                 continue;
             }
             state => {
@@ -73,10 +73,13 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             }
         }
         if let Some(why) = why.filter(|_| line["leader"].is_null()) {
-            eprintln!("bourdon: {:?}: leads no more: {why}", args.name);
+            note(&format!("{:?}: leads no more: {why}", args.name));
         }
         let row = json!({ "name": args.name, "leader": line["leader"], "token": line["token"], "own": line["own"] });
         if row != shown {
+            if !may_print(&end)? {
+                return Ok(());
+            }
             print(&if args.json { format!("{row}\n") } else { text(&row) })?;
             shown = row;
         }

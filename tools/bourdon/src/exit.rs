@@ -1,5 +1,6 @@
 //! How a command ends: the three exit codes and the one place where a failure is put into words.
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
@@ -34,6 +35,15 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// A word to whoever reads stderr, if anybody does: what holds a lock, or is to give one up, waits for no reader.
+pub(crate) fn note(text: &str) {
+    let mut stderr = std::io::stderr().lock();
+    let takes = poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+    if takes.is_ok_and(|count| count > 0) {
+        let _ = writeln!(stderr, "bourdon: {text}");
+    }
+}
+
 /// Says what went wrong on stderr and turns it into an exit code.
 pub(crate) fn code(outcome: Result<(), Failure>) -> ExitCode {
     let (why, code) = match outcome {
@@ -42,7 +52,7 @@ pub(crate) fn code(outcome: Result<(), Failure>) -> ExitCode {
         Err(Failure::Unusable(why)) => (why, 2),
     };
     if !why.is_empty() {
-        eprintln!("bourdon: {why}");
+        note(&why);
     }
     ExitCode::from(code)
 }

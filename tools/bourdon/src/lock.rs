@@ -11,7 +11,7 @@
 //! Exit codes: the command's own, or 128 + the signal that ended it; 1 if the lock was lost, not free or not granted in
 //! time; 2 if there is no member here to ask, the group grants no locks, or there is nothing to run. With --json, `exit_code` is the command's only.
 
-use crate::exit::{Failure, print};
+use crate::exit::{Failure, note, print};
 use crate::session::{At, Said, Session, has_come, named, seconds, signals};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::{Value, json};
@@ -154,7 +154,7 @@ fn wait(name: &str, session: &mut Session, signals: &Signals, report: &mut Repor
                     let is_patient = said.is_empty() && Instant::now() < patient_until;
                     let text = format!("waiting for lock {name:?}{waits}");
                     if !is_patient && text != said {
-                        eprintln!("bourdon: {text}");
+                        note(&text);
                         said = text;
                     }
                     session.sleep(&signals.all(), is_patient.then_some(patient_until))?;
@@ -191,9 +191,9 @@ fn hold(args: &Args, session: &mut Session, signals: &Signals, report: &mut Repo
                 _ => None,
             };
             if let Some(why) = &report.lost {
-                eprintln!("bourdon: lock {:?} is lost: {why}; ending the command", args.name);
                 command.end(Signal::TERM);
                 kill_at = Instant::now().checked_add(args.grace);
+                note(&format!("lock {:?} is lost: {why}; ending the command", args.name));
             }
         } else if kill_at.is_some_and(|at| Instant::now() >= at) {
             command.end(Signal::KILL);

@@ -174,6 +174,20 @@ impl Session {
     }
 }
 
+/// Whether stdout takes a line now, or will before one of the signals comes: a reader that does not read must not keep this
+/// process from its end.
+pub(crate) fn may_print(signals: &UnixStream) -> Result<bool, Failure> {
+    let stdout = std::io::stdout();
+    let mut descriptors = [PollFd::new(&stdout, PollFlags::OUT), PollFd::new(signals, PollFlags::IN)];
+    loop {
+        match poll(&mut descriptors, None) {
+            Ok(_) => return Ok(!descriptors[0].revents().is_empty()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(Failure::broken(error)),
+        }
+    }
+}
+
 /// A descriptor that becomes readable with any of these signals.
 pub(crate) fn signals(numbers: &[i32]) -> Result<UnixStream, Failure> {
     let signals = crate::node::readable_with(numbers).map_err(Failure::unusable)?;

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Running, World, bourdon, fails, next, run, signal};
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write, pipe};
 use std::process::{ChildStdout, Stdio};
 
 struct Group {
@@ -206,4 +206,41 @@ fn what_can_not_be_asked_for_says_what_to_do() {
     fails(&["lock", "a b", "--config", &config, "--", "true"], b"", 2, "names nothing");
     fails(&["lock", "one", "--group", "other", "--config", &config, "--", "true"], b"", 2, "\"other\"");
     fails(&["lock", "one", "--config", &config], b"", 2, "COMMAND");
+}
+
+/// A pipe that nobody reads and that has no room left.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = pipe().expect("a pipe can be made");
+    rustix::io::ioctl_fionbio(&writer, true).expect("it can be set");
+    while writer.write(&[b'x'; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).expect("it can be set");
+    (reader, writer)
+}
+
+/// The word about the lost lock waited for a reader, and so did the end of the command.
+#[test]
+fn issue_a_command_outlived_its_lock_while_nobody_read_stderr() {
+    let mut group = Group::new();
+    let (_reader, writer) = full_pipe();
+    let runtime = group.world.runtime();
+    let mut command = bourdon(&["lock", "one", "--directory", &runtime, "--", "sh", "-c", "echo up; exec sleep 1000"]);
+    let mut holder = Running(command.stderr(writer).spawn().expect("it runs"));
+    let mut out = BufReader::new(holder.0.stdout.take().expect("piped"));
+    assert_eq!(line(&mut out), "up");
+    group.kill(0);
+    assert_eq!(rest(&mut out), "", "the end of its output is the end of the command");
+}
+
+/// Whoever waited for a reader of stdout noticed no signal.
+#[test]
+fn issue_a_candidate_whose_stdout_is_full_took_no_notice_of_signals() {
+    let group = Group::new();
+    let (_reader, writer) = full_pipe();
+    let runtime = group.world.runtime();
+    let mut command = bourdon(&["elect", "one", "--json", "--directory", &runtime]);
+    let candidate = Running(command.stdout(writer).spawn().expect("it runs"));
+    let (watch, _) = group.start(&["elect", "one", "--watch", "--until-leader"]);
+    assert_eq!(code(watch), Some(0), "it leads, and has a line to print");
+    signal(&candidate.0, "TERM");
+    assert_eq!(code(candidate), Some(0));
 }

@@ -6,10 +6,11 @@
 //! candidacies wants.
 //!
 //! Invariants: every request is in `pending` or in `asked`, and leaves them with its last answer; of the candidacies for
-//! one name at most one stands. Bounds: [`REQUESTS_MAX`], [`SEATS_MAX`], [`PLACES_A_LOOK`].
+//! one name at most one stands. Bounds: [`REQUESTS_MAX`], [`SEATS_MAX`], [`PLACES_A_LOOK`], and [`ORDERS_MAX`] orders a
+//! round.
 
 use super::ticket::{Answer, Ticket};
-use super::{ElectionState, LockError, LockState, Lost, Wait};
+use super::{ElectionState, LockError, LockState, Lost, ORDERS_MAX, Wait};
 use crate::inline::Node;
 use bourdon_protocol::{
     Coordination, CoordinationRefusal, LockId, LockNews, LockStanding, Loss, Part, Patience, Standing,
@@ -132,7 +133,10 @@ impl Desk {
     #[cold]
     fn take_orders(&mut self, node: &mut Node) -> usize {
         let mut count = 0;
-        while let Ok(order) = self.orders.try_recv() {
+        // No more in a round: the group's own work waits meanwhile, and whoever orders may do so faster than this.
+        while count < ORDERS_MAX
+            && let Ok(order) = self.orders.try_recv()
+        {
             count += 1;
             match order {
                 Order::Lock(name, wait, answer) => self.lock(node, Pending { name, wait, answer }),

@@ -342,6 +342,10 @@ impl Elections {
         if !self.elections.contains_key(&name) && self.elections.len() >= ELECTIONS_MAX {
             return; // no honest group has more names
         }
+        let is_about_rank = matches!(letter.step, ELECTION | COORDINATOR);
+        if is_about_rank && self.seat.members & bit(letter.rank) == 0 {
+            return; // what is nobody's would go round a ring for ever
+        }
         let seat = self.seat.clone();
         let election = self.elections.entry(name).or_default();
         match letter.step {

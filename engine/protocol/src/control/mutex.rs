@@ -36,6 +36,14 @@ use bourdon_wire::{DatagramNumber, Epoch, Instant, Rank, TopicName};
 use core::fmt::Debug;
 use replicated::{Command, Replicated};
 
+/// Locks that an algorithm knows of at one member: every member's every name. No honest group has more.
+const NAMES_KNOWN_MAX: usize = 64 * NAMES_MAX;
+
+/// Whether what is kept for each name has room for this one.
+fn has_room<V>(known: &BTreeMap<TopicName, V>, name: &TopicName) -> bool {
+    known.len() < NAMES_KNOWN_MAX || known.contains_key(name)
+}
+
 /// Where an algorithm sits: the view as this member sees it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seat {

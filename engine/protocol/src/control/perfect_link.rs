@@ -11,7 +11,8 @@
 //!
 //! Invariants: within an epoch a receiver takes a sender's messages in order, without holes and once each; nothing crosses
 //! an epoch, because the datagram's header names it and both ends begin anew with it. Bounds: [`AHEAD`] messages under way
-//! to a peer; what waits behind them is bounded by what is said at all: a few messages for each name.
+//! to a peer; what waits behind them is bounded by what is said at all: a few messages for each name, and [`WAITING_MAX`] if
+//! the peer lies.
 //! Source: FIFO perfect point-to-point links, Cachin, Guerraoui and Rodrigues (2011), §2.4 and §3.9.
 
 use alloc::collections::VecDeque;
@@ -21,6 +22,9 @@ use bourdon_wire::{Epoch, Instant, Rank, TopicName};
 
 /// Messages under way to one peer: few enough for any socket buffer, enough to say some names' state at a new view.
 const AHEAD: usize = 64;
+/// Messages that wait for a peer when nothing more is taken from any: each may call for answers or is to be said on, and one
+/// that asks without acknowledging would fill the memory. Many times what an honest conversation comes to.
+const WAITING_MAX: usize = 16_384;
 /// When a message is said again for the first time: a local network's round trip many times over, and short beside what a
 /// view change takes, since whoever enters the next view a little later has missed what was said to it.
 const RETRY_NS: u64 = 1_000_000;
@@ -132,6 +136,7 @@ impl PerfectLinks {
 
     /// Takes in what a peer said; the message, if it is the next one.
     pub(crate) fn receive(&mut self, now: Instant, from: Rank, record: &Link, name: Option<&str>) -> Option<Letter> {
+        let is_full = self.peers.iter().any(|peer| peer.unacknowledged.len() >= WAITING_MAX);
         let peer = self.peers.get_mut(from.index())?;
         // No more can be acknowledged than was said.
         let most = peer.first + peer.said as u64;
@@ -150,8 +155,8 @@ impl PerfectLinks {
         }
         peer.owes_ack = true;
         self.is_idle = false;
-        if sequence != peer.next {
-            return None;
+        if sequence != peer.next || is_full {
+            return None; // it comes again
         }
         peer.next += 1;
         Some(Letter {

@@ -12,7 +12,7 @@
 //! Bound: [`REQUESTS_MAX`] requests at the coordinator, an answer of BUSY beyond.
 //! Source: Coulouris et al., Distributed Systems (2011), §15.2, "the central server algorithm".
 
-use super::{Effects, Exclusion, Seat};
+use super::{Effects, Exclusion, Seat, has_room};
 use crate::control::coordination::NAMES_MAX;
 use crate::control::perfect_link::Letter;
 use crate::mutant::Mutant;
@@ -121,7 +121,7 @@ impl Exclusion for Central {
     }
 
     fn told(&mut self, seat: &Seat, from: Rank, name: TopicName) {
-        if seat.oldest == seat.own {
+        if seat.oldest == seat.own && has_room(&self.queues, &name) {
             self.queues.entry(name).or_default().holder = Some(Request { from, id: 0 });
         }
     }

@@ -12,7 +12,7 @@
 //! Tokens: time × 64 + rank, which grows with each grant because grants go in the order of the queue. Invariants: 17; the
 //! queue's order is every member's order. Source: Lamport, Time, Clocks, and the Ordering of Events (CACM 1978).
 
-use super::{Effects, Exclusion, Seat};
+use super::{Effects, Exclusion, Seat, has_room};
 use crate::control::perfect_link::Letter;
 use crate::mutant::Mutant;
 use crate::view::{bit, ranks};
@@ -83,7 +83,9 @@ impl Exclusion for Lamport {
     }
 
     fn told(&mut self, _seat: &Seat, from: Rank, name: TopicName) {
-        self.queues.entry(name).or_default().requests.insert(from, 0);
+        if has_room(&self.queues, &name) {
+            self.queues.entry(name).or_default().requests.insert(from, 0);
+        }
     }
 
     fn open(&mut self, _seat: &Seat, _effects: &mut Effects) {}
@@ -116,7 +118,8 @@ impl Exclusion for Lamport {
 
     fn receive(&mut self, seat: &Seat, from: Rank, letter: &Letter, effects: &mut Effects) {
         let is_known = matches!(letter.step, REQUEST | REPLY | RELEASE) && letter.number < TIMES_END;
-        let Some(name) = letter.name.filter(|_| is_known) else { return };
+        let has_room = |name: &TopicName| letter.step != REQUEST || has_room(&self.queues, name);
+        let Some(name) = letter.name.filter(|name| is_known && has_room(name)) else { return };
         self.time = self.time.max(letter.number) + 1;
         let heard = self.heard.entry(from).or_default();
         *heard = (*heard).max(letter.number);

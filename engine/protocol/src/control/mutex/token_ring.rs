@@ -18,7 +18,7 @@
 //! token rests with may enter again and again.
 //! Source: Le Lann, Distributed Systems: Towards a Formal Approach (1977); Coulouris et al. (2011), §15.2.
 
-use super::{Effects, Exclusion, Seat};
+use super::{Effects, Exclusion, Seat, has_room};
 use crate::control::perfect_link::Letter;
 use crate::mutant::Mutant;
 use crate::view::bit;
@@ -132,7 +132,7 @@ impl Exclusion for TokenRing {
     }
 
     fn told(&mut self, seat: &Seat, _from: Rank, name: TopicName) {
-        if seat.own == seat.oldest && seat.mutant != Some(Mutant::TwoTokens) {
+        if seat.own == seat.oldest && has_room(&self.locks, &name) && seat.mutant != Some(Mutant::TwoTokens) {
             // It may have come here by others before its holder's word.
             let lock = self.locks.entry(name).or_default();
             lock.is_elsewhere = lock.token.is_none();
@@ -177,7 +177,7 @@ impl Exclusion for TokenRing {
     }
 
     fn receive(&mut self, seat: &Seat, _from: Rank, letter: &Letter, effects: &mut Effects) {
-        let Some(name) = letter.name else { return };
+        let Some(name) = letter.name.filter(|name| has_room(&self.locks, name)) else { return };
         match letter.step {
             TOKEN => {
                 let lock = self.lock(seat, name);
