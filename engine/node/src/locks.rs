@@ -25,7 +25,7 @@ use bourdon_ring::signal::{Bell, WatermarkWriter, watermark};
 use bourdon_wire::TopicName;
 use desk::Order;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 use ticket::{Answer, State, Ticket, Watcher};
 
@@ -309,10 +309,10 @@ impl Guard {
     /// Has the data agent call this when it is lost, or at once if it is. It must be quick and must not ask for locks
     /// itself; what takes longer belongs to a thread that it wakes.
     pub fn on_lost(&self, callback: impl Fn(Lost) + Send + Sync + 'static) {
-        let ticket = Arc::downgrade(&self.claim.ticket);
+        let (ticket, once) = (Arc::downgrade(&self.claim.ticket), Once::new());
         self.claim.ticket.watch(Arc::new(move || {
             if let Some(why) = ticket.upgrade().and_then(|ticket| lost(&ticket.state())) {
-                callback(why);
+                once.call_once(|| callback(why));
             }
         }));
     }
