@@ -98,8 +98,8 @@ pub enum Kind {
 
 /// Bits of a data frame's flags.
 pub mod flags {
-    /// The kind stands in the low four bits.
-    pub const KIND: u16 = 0x000F;
+    /// The kind stands in the low four bits; kinds of later versions have one of the highest four set as well.
+    pub const KIND: u16 = 0xF00F;
     /// The first byte of a message stands in this frame.
     pub const FIRST: u16 = 0x0010;
     /// The last byte of a message stands in this frame.

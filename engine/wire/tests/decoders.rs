@@ -276,10 +276,13 @@ fn a_view_change_of_sixty_four_fits_the_smallest_datagram() {
 
 #[test]
 fn what_a_later_version_adds_is_stepped_over() {
-    let bytes = datagram(&[(0x000F, vec![1, 2, 3]), (flags::WHOLE, b"hi".to_vec())]);
-    let parsed = Datagram::parse(&bytes, GROUP).unwrap();
-    assert_eq!(parsed.messages, 1);
-    assert_eq!(parsed.frames().next().unwrap().kind(), None);
+    for kind in [0x1000, 0x100F, 0x8000 | flags::WHOLE] {
+        let bytes = datagram(&[(kind, vec![1, 2, 3]), (flags::WHOLE, b"hi".to_vec())]);
+        let parsed = Datagram::parse(&bytes, GROUP).unwrap();
+        assert_eq!(parsed.messages, 1);
+        let first = parsed.frames().next().unwrap();
+        assert_eq!((first.kind(), first.ends_message()), (None, false));
+    }
     let mut longer = vec![0; Heartbeat::BYTES + 8];
     longer[0] = 1;
     assert_eq!(walk(&datagram(&[(Kind::Heartbeat as u16, longer)])), Ok(1));
