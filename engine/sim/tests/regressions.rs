@@ -377,6 +377,14 @@ fn issue_granted_after_it_was_given_up() {
     assert_locks(MutexPlan::TokenRing, ElectionPlan::Ring, &[160]);
 }
 
+/// A leadership that had been passed by was shown after a later one.
+#[test]
+fn issue_leader_passed_by_is_shown_late() {
+    let plan = Plan::locks(4214, Kinds { mutex: Some(MutexPlan::Central), election: None });
+    let report = run_plan(&plan, 4214, Options { mode: Mode::Both, ..Options::default() });
+    assert!(report.failures.is_empty(), "{:#?}", report.failures);
+}
+
 /// Who had announced itself and gave that up did not show who had said meanwhile that it led.
 #[test]
 fn issue_leader_passed_by_is_not_shown() {

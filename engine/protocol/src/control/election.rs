@@ -248,6 +248,7 @@ impl Elections {
         }
         let after = election.shown();
         election.latest = election.latest.max(after.map_or(FencingToken::default(), |leadership| leadership.token));
+        election.passed = election.passed.filter(|leadership| leadership.token > election.latest);
         if before != after && election.part.is_some() && !self.is_cut {
             self.news.push(Coordination::Leader(name, after));
         }
