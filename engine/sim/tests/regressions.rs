@@ -377,6 +377,14 @@ fn issue_granted_after_it_was_given_up() {
     assert_locks(MutexPlan::TokenRing, ElectionPlan::Ring, &[160]);
 }
 
+/// A round begun because the leader was suspected ended at it; when it resigned, nobody began another.
+#[test]
+fn issue_ring_round_ended_by_a_leader() {
+    let plan = Plan::locks(552, Kinds { mutex: None, election: Some(ElectionPlan::Ring) });
+    let report = run_plan(&plan, 552, Options { mode: Mode::Both, ..Options::default() });
+    assert!(report.failures.is_empty(), "{:#?}", report.failures);
+}
+
 /// A leadership that had been passed by was shown after a later one.
 #[test]
 fn issue_leader_passed_by_is_shown_late() {

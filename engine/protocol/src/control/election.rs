@@ -513,6 +513,8 @@ impl Elections {
         if !leaves || !has_led {
             election.ring.is_over(); // what its round has come to is void, and what ended with it may have to begin anew
             election.is_void = true;
+        } else {
+            election.ring.renew(); // whoever led may have let a round end that was begun under it
         }
         election.refused.remove(&from);
         election.passed = election.passed.filter(|leadership| leadership.leader != from);

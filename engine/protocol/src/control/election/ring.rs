@@ -59,6 +59,11 @@ impl Ring {
         self.has_won
     }
 
+    /// What it has sent round may have ended on its way.
+    pub(super) fn renew(&mut self) {
+        self.participates = false;
+    }
+
     /// Somebody leads, or a view begins with another ring.
     pub(super) fn is_over(&mut self) {
         *self = Self::default();
