@@ -58,6 +58,16 @@ pub enum Feedback {
     AckEach,
 }
 
+/// Of which members more than half must go on from one view to the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Quorum {
+    /// Of the view before: a group that loses its members one after the other goes on to the last.
+    #[default]
+    View,
+    /// Of the configured members as well: a view never has fewer.
+    Members,
+}
+
 /// What this process is to the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -196,6 +206,8 @@ pub struct Config {
     pub deadline_ns: u64,
     /// How receivers tell a sender what came.
     pub feedback: Feedback,
+    /// Of which members a quorum goes on from one view to the next.
+    pub quorum: Quorum,
     /// Which algorithm grants locks.
     pub mutex: MutexKind,
     /// Which algorithm elects leaders.
@@ -256,6 +268,7 @@ impl Config {
             relay: false,
             deadline_ns: 0,
             feedback: Feedback::Nak,
+            quorum: Quorum::View,
             mutex: MutexKind::default(),
             election: ElectionKind::default(),
             sequencer: Rank(0),
@@ -280,6 +293,14 @@ impl Config {
         }
     }
 
+    /// The fewest members a view may have.
+    pub(crate) fn members_min(&self) -> usize {
+        match self.quorum {
+            Quorum::View => 0,
+            Quorum::Members => usize::from(self.members) / 2 + 1,
+        }
+    }
+
     /// What must be the same at every member, as one number.
     pub fn fingerprint(&self) -> u64 {
         let limits = &self.limits;
@@ -290,7 +311,8 @@ impl Config {
                 | u64::from(self.relay) << 8
                 | (self.feedback as u64) << 9
                 | (self.mutex as u64) << 16
-                | (self.election as u64) << 24,
+                | (self.election as u64) << 24
+                | (self.quorum as u64) << 32,
             u64::from(self.sequencer.0),
             limits.mtu_bytes as u64,
             limits.max_message_bytes as u64,

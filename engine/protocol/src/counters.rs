@@ -52,6 +52,7 @@ counters! {
     DiscardedGroup = "discarded_group", "datagrams of another group on this address";
     DiscardedDamaged = "discarded_damaged", "datagrams with a wrong checksum or cut short";
     DiscardedMalformed = "discarded_malformed", "datagrams with frames that make no sense";
+    DiscardedImplausible = "discarded_implausible", "frames whose numbers or members no process of this group can have sent";
     DiscardedEpoch = "discarded_epoch", "datagrams of another view";
     DiscardedSender = "discarded_sender", "datagrams of a rank, channel or incarnation not in the view";
     DiscardedDuplicate = "discarded_duplicate", "datagrams received before";

@@ -28,7 +28,8 @@ use crate::control::direct::Direct;
 use crate::control::heartbeat::Heartbeat;
 use crate::control::membership::{Membership, RejoinDelay};
 use crate::control::presence::Presence;
-use crate::control::view_change::{Value, ViewChange};
+use crate::control::view_change::Value;
+use crate::control::view_change::driver::Driver;
 use crate::counters::{Counter, Counters};
 use crate::data::after::{self, Passed};
 use crate::data::cut::{Ending, Unsettled};
@@ -96,7 +97,7 @@ pub struct Process {
     /// Logs of views gone by, to be used again.
     spare: Vec<Log>,
     /// How the current epoch is to end, at those who decide it.
-    change: Option<ViewChange>,
+    change: Option<Driver>,
     clock: change::Clock,
     membership: Membership,
     detector: Detector,
@@ -190,7 +191,7 @@ impl Process {
                 return self.enter(now, view, &beginning);
             }
             let view = View::forming(members, self.config.sequencer);
-            self.change = Some(ViewChange::new(own, view, self.config.mutant));
+            self.change = Some(self.driver_of(own, view));
         }
     }
 
@@ -346,7 +347,7 @@ impl Process {
                 self.respond(now, rank, bytes);
             }
             match self.data.end {
-                Ending::Fetching(_) => self.try_accept(now),
+                Ending::Fetching(_) => self.note_fetched(now),
                 Ending::Open if self.standing == Standing::Following => self.accept_invitation(now),
                 _ => {}
             }

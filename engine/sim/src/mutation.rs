@@ -41,6 +41,8 @@ fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         // And what is decided without a quorum of those who go on, their cut may be lost with who held it.
         Mutant::JoinerCounted => &["views", "agreement", "uniform", "progress"],
         Mutant::DecideByAll | Mutant::AcceptBeforeFetch | Mutant::CutNotRetained => &["progress"],
+        Mutant::TakeoverAlone | Mutant::RespondersLeftOut | Mutant::SmallView => &["views", "agreement", "uniform"],
+        Mutant::DecisionForgotten => &["progress"],
         Mutant::Amnesia => &["acknowledgement", "agreement", "uniform", "views", "watermarks"],
         Mutant::AckAfterPromise | Mutant::UniformAtOne | Mutant::AllButSuspected => &["uniform"],
         Mutant::DataAcrossEpochs | Mutant::ResubmitAll => {

@@ -214,7 +214,7 @@ record!(
     /// in this order: `members` of [`MemberEntry`] (the value's view, oldest first), `held` of [`End`] by rank and
     /// `held_ranges` of [`HeldRange`] (what the sender has), `cut` of [`End`] and `cut_ranges` of [`HeldRange`] (the
     /// value's cut).
-    BallotStep, 48 {
+    BallotStep, 56 {
         /// One of [`ballot_steps`].
         step: U16,
         /// How many [`MemberEntry`] follow; none where there is no value.
@@ -239,6 +239,8 @@ record!(
         phase: U64,
         /// The value's barrier phase.
         cut_phase: U64,
+        /// The members that the value leaves out because they asked to leave: bit r is rank r.
+        leavers: U64,
     }
 );
 

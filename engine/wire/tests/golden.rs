@@ -236,9 +236,10 @@ fn ballot_step_and_its_lists() {
         accepted: 9.into(),
         phase: 10.into(),
         cut_phase: 11.into(),
+        leavers: 12.into(),
     };
-    let golden =
-        "0200 0100 0200 0100 0100 0100 0700 0000 0800000000000000 0900000000000000 0a00000000000000 0b00000000000000";
+    let golden = "0200 0100 0200 0100 0100 0100 0700 0000 0800000000000000 0900000000000000 0a00000000000000 \
+                  0b00000000000000 0c00000000000000";
     assert_golden(record.as_bytes(), golden);
     // A member; two ends held and a range beyond; an end of the cut and a range beyond.
     let lists =

@@ -10,7 +10,7 @@
 use super::{Process, Standing, header};
 use crate::config::{Role, Start};
 use crate::control::detector::Path;
-use crate::control::view_change::{Ballot, Cut, Step, Value, ViewChange};
+use crate::control::view_change::{Ballot, Cut, Step, Value};
 use crate::counters::Counter;
 use crate::data::cut::Ending;
 use crate::data::pipeline::Pipeline;
@@ -199,7 +199,7 @@ impl Process {
             self.standing = Standing::Forming;
             let own = Member { rank, incarnation: self.config.incarnation };
             let view = View::forming(self.config.members, self.config.sequencer);
-            self.change = Some(ViewChange::new(own, view, self.config.mutant));
+            self.change = Some(self.driver_of(own, view));
             self.clock.look_due = now;
         }
     }
@@ -381,6 +381,9 @@ impl Process {
         let told = matches!(&step, Step::Decide(value) if self.goes_on(from, value));
         if !self.data.view.contains(from) && !told {
             return self.counters.add(Counter::DiscardedSender, 1);
+        }
+        if matches!(&step, Step::Decide(value) | Step::Propose(value) if !self.may_follow(value)) {
+            return self.counters.add(Counter::DiscardedImplausible, 1);
         }
         match step {
             Step::Decide(value) => self.follow_decision(now, value),

@@ -49,6 +49,7 @@ pub(super) fn encode(ballot: Ballot, step: &Step) -> Vec<u8> {
         cut_ranges: (cut.ranges.len() as u16).into(),
         sequencer: value.map_or(0, |value| value.sequencer.0).into(),
         reserved: 0.into(),
+        leavers: value.map_or(0, |value| value.leavers).into(),
         ballot: ballot.0.into(),
         accepted: accepted.0.into(),
         phase: held.phase.into(),
@@ -81,7 +82,12 @@ pub(super) fn decode(record: &BallotStep, lists: &BallotLists<'_>, ranks: u16) -
         let distinct = (1..members.len()).all(|i| members[..i].iter().all(|other| other.rank != members[i].rank));
         let sound = known && distinct && members.iter().any(|member| member.rank == sequencer);
         let cut = cut(lists.cut, lists.cut_ranges, record.cut_phase.get());
-        (sound && fits(&cut, ranks, EARLY_RANGES_OF_ALL)).then_some(Value { members, sequencer, cut })
+        (sound && fits(&cut, ranks, EARLY_RANGES_OF_ALL)).then_some(Value {
+            members,
+            sequencer,
+            leavers: record.leavers.get(),
+            cut,
+        })
     };
     let step = match record.step.get() {
         ballot_steps::PREPARE => Step::Prepare,

@@ -276,11 +276,13 @@ pub struct Step<'a> {
     pub value: Option<Value<'a>>,
     /// Of the value's cut, beyond its ends: stream, first datagram, how many.
     pub ranges: &'a [(u16, u64, u16)],
+    /// The members that the value leaves out at their wish, as bits.
+    pub leavers: u64,
 }
 
 impl<'a> Step<'a> {
     pub fn of(step: u16, round: (u64, u16)) -> Self {
-        Self { step, round, held: &[], accepted: (0, 0), value: None, ranges: &[] }
+        Self { step, round, held: &[], accepted: (0, 0), value: None, ranges: &[], leavers: 0 }
     }
 
     pub fn with(step: u16, round: (u64, u16), value: Value<'a>) -> Self {
@@ -308,6 +310,7 @@ impl<'a> Step<'a> {
             accepted: number(self.accepted).into(),
             phase: 0.into(),
             cut_phase: 0.into(),
+            leavers: self.leavers.into(),
         };
         let entry = |rank: &u16| MemberEntry { rank: (*rank).into(), incarnation: 1.into() };
         let members: Vec<_> = members.iter().map(entry).collect();
