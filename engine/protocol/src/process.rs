@@ -291,6 +291,9 @@ impl Process {
         self.heartbeat.due = now;
         self.clock.look_due = now;
         if self.standing != Standing::Member {
+            // The members may have let it in by now: it answers them no more, so that they suspect it.
+            self.data = Pipeline::idle(self.config.clone(), Epoch(0));
+            self.search_again(Instant(0));
             self.standing = Standing::Gone;
             self.change = None;
         }

@@ -195,6 +195,28 @@ fn all_leave_at_once() {
     }
 }
 
+/// It was let in while it left: as it answers nothing, the members miss it and go on without it.
+#[test]
+fn one_that_leaves_while_it_is_let_in_is_evicted() {
+    let mut net = Net::new(3, 0, |config| {
+        let detector = &mut config.timing.detector;
+        (detector.push, detector.pull, detector.phi) = (false, true, false);
+    });
+    net.run(100 * MS);
+    net.kill(2);
+    net.run(300 * MS);
+    net.start(2, 2);
+    while !(net.process(0).is_wedged() && net.process(2).standing() == Standing::Following) {
+        net.run(MS / 10);
+        assert!(net.now.0 < 3000 * MS, "{:?}", net.ones[2].events);
+    }
+    let now = net.now;
+    net.process(2).leave(now);
+    assert_eq!(net.process(2).standing(), Standing::Gone);
+    net.run(500 * MS);
+    assert!(net.agree(&[0, 1], 2), "{:?}", net.ones[0].events);
+}
+
 #[test]
 fn a_minority_stops_and_says_so_and_comes_back() {
     let mut net = Net::new(5, 0, |_| {});
