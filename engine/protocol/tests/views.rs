@@ -195,6 +195,19 @@ fn all_leave_at_once() {
     }
 }
 
+/// The member that is to go on alone has crashed: the one that leaves stays until it is evicted, and is the last to go.
+#[test]
+fn a_member_that_leaves_as_the_only_other_one_crashes_gets_away() {
+    let mut net = Net::new(2, 0, |_| {});
+    net.run(100 * MS);
+    net.kill(1);
+    let now = net.now;
+    net.process(0).leave(now);
+    net.run(2000 * MS);
+    assert_eq!(net.views(0), [(1, 0b11), (2, 0b01)], "{:?}", net.ones[0].events);
+    assert_eq!(net.process(0).standing(), Standing::Gone);
+}
+
 /// It was let in while it left: as it answers nothing, the members miss it and go on without it.
 #[test]
 fn one_that_leaves_while_it_is_let_in_is_evicted() {

@@ -271,7 +271,11 @@ impl Process {
         let awaited = change.awaited() & !suspects;
         let patient = awaited != 0 && now < patient_until;
         if !patient && change.may_choose(false) {
-            let Some((ballot, step)) = change.choose() else { return };
+            let Some((ballot, step)) = change.choose() else {
+                // Of the members that were to go on none has answered: those that wished to leave stay for now.
+                let reachable = self.data.view.bits() & !suspects;
+                return self.propose(now, reachable);
+            };
             self.clock.since = now;
             self.say_to_all(now, ballot, &step);
             self.set_out(now);
