@@ -4,7 +4,7 @@ mod common;
 
 use bourdon_protocol::{Config, Order, Refusal, Reliability, Standing};
 use common::MS;
-use common::net::{Net, Shown};
+use common::net::{Net, Shown, ballot_step};
 
 fn uniform(config: &mut Config) {
     config.reliability = Reliability::Uniform;
@@ -206,6 +206,20 @@ fn a_member_that_leaves_as_the_only_other_one_crashes_gets_away() {
     net.run(2000 * MS);
     assert_eq!(net.views(0), [(1, 0b11), (2, 0b01)], "{:?}", net.ones[0].events);
     assert_eq!(net.process(0).standing(), Standing::Gone);
+}
+
+/// A ballot's proposer waits for a member that answers pings and no ballots, and another member would take over before it
+/// has waited long enough, and wait as well.
+#[test]
+fn a_member_that_is_heard_and_answers_no_ballot_is_left_out_in_the_end() {
+    let mut net = Net::new(5, 0, |_| {});
+    net.run(100 * MS);
+    net.alter = Box::new(|_, to, datagram| usize::from(to != 4 || ballot_step(datagram).is_none()));
+    let now = net.now;
+    net.process(0).leave(now);
+    net.run(1000 * MS);
+    assert_eq!(net.views(1).get(1), Some(&(2, 0b01110)), "{:?}", net.ones[1].events);
+    assert!(net.agree(&[1, 2, 3], 3));
 }
 
 /// It was let in while it left: as it answers nothing, the members miss it and go on without it.

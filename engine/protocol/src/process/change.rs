@@ -246,7 +246,10 @@ impl Process {
             let view = &self.data.view;
             let reachable = view.bits() & !self.detector.suspects();
             let place = self.config.rank().map_or(0, |rank| view.seniority(rank, reachable)) as u64 + 1;
-            let takeover_at = self.clock.since + place * timing.membership.takeover_after_ns;
+            // A proposer that is heard may wait for a member that is heard and does not answer: it gets its time first.
+            let is_heard = reachable & bit(change.promised().proposer()) != 0;
+            let takeovers = place + if is_heard { PATIENCE } else { 0 };
+            let takeover_at = self.clock.since + takeovers * timing.membership.takeover_after_ns;
             if now < takeover_at || self.standing == Standing::Forming {
                 self.clock.look_due = takeover_at;
                 return;
@@ -343,7 +346,7 @@ impl Process {
         }
         let wall_ns = self.wall(now);
         let Some(change) = &mut self.change else { return };
-        let before = change.promised();
+        let (before, is_open) = (change.promised(), change.wanted().is_none());
         if demands && change.decided().is_none() && ballot >= before {
             self.data.wedge(wall_ns);
         }
@@ -360,6 +363,9 @@ impl Process {
             Reaction::None => {}
             Reaction::Answer(ballot, step) => self.answer(now, from.rank, ballot, &step),
             Reaction::Fetch => {
+                if is_open {
+                    self.clock.since = now; // the ballot has come further
+                }
                 self.set_out(now);
                 self.try_accept(now);
             }
