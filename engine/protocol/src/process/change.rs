@@ -550,6 +550,7 @@ impl Process {
         self.data.barrier.ask_again(asked);
         if leads {
             self.tell_view(now, Destination::Group);
+            self.announces_view = true;
         }
     }
 
