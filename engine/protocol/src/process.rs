@@ -121,6 +121,8 @@ pub struct Process {
     direct: Direct,
     coordination: coordinate::Coordinator,
     outbox: Outbox,
+    /// The outbox holds the decision that this view follows from, and this process proposed it.
+    announces_view: bool,
     counters: Counters,
     events: VecDeque<Event>,
     version_reported: bool,
@@ -164,6 +166,7 @@ impl Process {
             direct: direct::begin(&config),
             coordination: coordinate::Coordinator::new(&config),
             outbox: Outbox::new(header(&config, Epoch(0)), config.wall_offset_ns),
+            announces_view: false,
             counters: Counters::default(),
             events: VecDeque::new(),
             version_reported: false,
@@ -292,6 +295,9 @@ impl Process {
         self.heartbeat.due = now;
         self.clock.look_due = now;
         if self.standing != Standing::Member {
+            // The members may have let it in by now: it answers them no more, so that they suspect it.
+            self.data = Pipeline::idle(self.config.clone(), Epoch(0));
+            self.search_again(Instant(0));
             self.standing = Standing::Gone;
             self.change = None;
         }
@@ -614,6 +620,13 @@ impl Process {
             self.data.place_marker(wall_ns);
         }
         self.piggyback(now, wall_ns);
+        // Members that have not entered a view discard its data: the decision that begins it goes first.
+        if self.announces_view {
+            if !self.outbox.drain(&mut send) {
+                return false;
+            }
+            self.announces_view = false;
+        }
         let before = self.data.outbound.as_ref().map_or(DatagramNumber(0), |outbound| outbound.packer.sent);
         let all = self.data.transmit(wall_ns, &mut self.counters, &mut |bytes, segment_bytes| {
             send(Destination::Group, bytes, segment_bytes)

@@ -46,12 +46,18 @@ pub(crate) struct Gap {
     pub(crate) to: u64,
 }
 
+/// What one delivered message takes in a snapshot: id, sender, number, and whether it is a barrier's.
+const SHOWN_BYTES: usize = 4 + 2 + 8 + 1;
+
 /// A message as it was delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shown {
     pub(crate) id: Id,
     pub(crate) sender: u16,
+    /// Its number; at a barrier that of the sender's next message.
     pub(crate) sequence: u64,
+    /// Whether it is a barrier's own message, which has no number.
+    pub(crate) at_barrier: bool,
 }
 
 /// What one application was shown.
@@ -97,7 +103,11 @@ impl Lineage {
 
     /// What was delivered, or given up, and is void.
     pub(crate) fn retract(&mut self, void: Gap) {
-        let is_void = |shown: &Shown| shown.sender == void.sender && (void.from..void.to).contains(&shown.sequence);
+        // A barrier's own message has no number: the cut holds its marker, because every member had reached it.
+        let is_void = |shown: &Shown| {
+            let numbered = shown.sender == void.sender && !shown.at_barrier;
+            numbered && (void.from..void.to).contains(&shown.sequence)
+        };
         for shown in self.delivered.iter().filter(|shown| is_void(shown)) {
             self.has[shown.id as usize] = false;
         }
@@ -120,6 +130,7 @@ impl Lineage {
             bytes.extend_from_slice(&shown.id.to_le_bytes());
             bytes.extend_from_slice(&shown.sender.to_le_bytes());
             bytes.extend_from_slice(&shown.sequence.to_le_bytes());
+            bytes.push(u8::from(shown.at_barrier));
         }
         bytes
     }
@@ -135,14 +146,15 @@ impl Lineage {
         let (order, phase, senders) = (word()?, word()?, word()?);
         let next = (0..senders).map(|_| word()).collect::<Option<Vec<_>>>()?;
         let mut lineage = Self { process, member, whole: true, next, order, phase, ..Self::default() };
-        for entry in rest.chunks(14) {
+        for entry in rest.chunks(SHOWN_BYTES) {
             let (id, entry) = entry.split_first_chunk()?;
             let (sender, entry) = entry.split_first_chunk()?;
-            let (sequence, _) = entry.split_first_chunk()?;
+            let (sequence, entry) = entry.split_first_chunk()?;
+            let at_barrier = *entry.first()? != 0;
             let id = Id::from_le_bytes(*id);
             lineage.set(id, true);
             let (sender, sequence) = (u16::from_le_bytes(*sender), u64::from_le_bytes(*sequence));
-            lineage.delivered.push(Shown { id, sender, sequence });
+            lineage.delivered.push(Shown { id, sender, sequence, at_barrier });
         }
         Some(lineage)
     }

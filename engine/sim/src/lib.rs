@@ -24,6 +24,7 @@ mod mutation;
 mod network;
 mod node;
 mod plan;
+mod regression;
 mod report;
 mod runner;
 mod shrink;
@@ -38,6 +39,7 @@ pub use plan::{
     DetectorPlan, ElectionPlan, EventPlan, FaultPlan, Happening, Kinds, LockPlan, MutexPlan, ObserverPlan, OrderPlan,
     Plan, ReliabilityPlan, StartPlan,
 };
+pub use regression::{Regression, RegressionRun};
 pub use report::{Failure, Report};
-pub use runner::{Options, run, run_plan};
+pub use runner::{Options, plan_of, run, run_plan};
 pub use world::{Mode, Outcome, play};

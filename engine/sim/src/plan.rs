@@ -11,6 +11,7 @@ mod locks;
 
 pub use locks::{ElectionPlan, Kinds, LockPlan, MutexPlan};
 
+use crate::report::is_zero;
 use bourdon_protocol::{Config, Limits, Mutant, Order, Reliability, Role, Start, Timing};
 use bourdon_wire::{Address, GroupId, HEADER_BYTES, Incarnation, Rank};
 use serde::{Deserialize, Serialize};
@@ -114,10 +115,10 @@ pub struct EventPlan {
     /// To whom: members first, then observers.
     pub process: u16,
     /// Who or what else.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub other: u64,
     /// For how long, or how far.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub for_ns: u64,
 }
 

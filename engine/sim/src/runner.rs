@@ -54,7 +54,7 @@ pub fn run(seeds: Range<u64>, options: Options, progress: &(dyn Fn(u64) + Sync))
 
 /// A seed's plan: one in sixteen is of competing ballots, and one of locks and elections. To catch planted bugs every fourth
 /// is of ballots, and every fourth turbulent; or all are of the locks or elections that the bug is in.
-fn plan_of(seed: u64, options: Options) -> Plan {
+pub fn plan_of(seed: u64, options: Options) -> Plan {
     if let Some(guarantee) = options.guarantee {
         return Plan::guarantee(seed, guarantee);
     }

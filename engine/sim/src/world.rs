@@ -23,6 +23,7 @@ use crate::plan::{Plan, address};
 use bourdon_protocol::{Mutant, Process};
 use bourdon_wire::{Incarnation, Instant, Rank};
 use fastrand::Rng;
+use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::rc::Rc;
@@ -31,7 +32,8 @@ use std::rc::Rc;
 const STEPS_MAX: u64 = 2_000_000;
 
 /// What is asked of a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Nothing wrong happens, with faults to the end.
     Safety,

@@ -169,7 +169,8 @@ impl Pipeline {
             }
             let Some(patience_ns) = self.patience_ns(stream.rank) else { continue };
             let stream = &mut self.streams[index];
-            if self.config.order == Order::Total {
+            // Not of the sequencer's, whose walk goes as far by itself: order runs stand there, and each counts.
+            if self.config.order == Order::Total && stream.rank != self.view.sequencer {
                 stream.collect_up_to_hole(self.config.limits.max_message_bytes);
             }
             let due = stream.loose.gap_since(stream.window.next, now) + patience_ns;

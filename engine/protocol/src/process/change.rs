@@ -250,7 +250,10 @@ impl Process {
             let view = &self.data.view;
             let reachable = view.bits() & !self.detector.suspects();
             let place = self.config.rank().map_or(0, |rank| view.seniority(rank, reachable)) as u64 + 1;
-            (Timer::Takeover, self.clock.since + place * takeover_after_ns)
+            // A proposer that is heard may wait for a member that is heard and does not answer: it gets its time first.
+            let is_heard = reachable & bit(change.ballots().promised().proposer()) != 0;
+            let takeovers = place + if is_heard { PATIENCE } else { 0 };
+            (Timer::Takeover, self.clock.since + takeovers * takeover_after_ns)
         };
         if repeats {
             self.drive(now, |driver, reports, out| driver.on_timer(Timer::Repeat, reports, out));
@@ -274,7 +277,11 @@ impl Process {
     fn drive(&mut self, now: Instant, input: impl FnOnce(&mut Driver, &Reports, &mut Commands)) {
         let (reports, mut commands) = (self.reports(), Commands::new());
         let Some(driver) = &mut self.change else { return };
+        let led = driver.ballots().leads();
         input(driver, &reports, &mut commands);
+        if driver.ballots().leads() > led {
+            self.counters.add(Counter::Ballots, 1);
+        }
         self.carry_out(now, &reports, commands);
     }
 
@@ -283,9 +290,6 @@ impl Process {
         while let Some(command) = commands.pop_front() {
             match command {
                 Command::Send { to: To::All, ballot, step } => {
-                    if step == Step::Prepare {
-                        self.counters.add(Counter::Ballots, 1);
-                    }
                     self.say(now, Destination::Group, ballot, &step);
                 }
                 Command::Send { to: To::Member(rank), ballot, step } => self.answer(now, rank, ballot, &step),
@@ -524,6 +528,7 @@ impl Process {
         self.data.barrier.ask_again(asked);
         if leads {
             self.tell_view(now, Destination::Group);
+            self.announces_view = true;
         }
     }
 

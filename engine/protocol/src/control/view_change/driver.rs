@@ -180,7 +180,7 @@ impl Driver {
         situation: &Situation,
         out: &mut Commands,
     ) -> Result<(), Implausible> {
-        let before = self.change.promised();
+        let (before, has_value) = (self.change.promised(), self.change.wanted().is_some());
         let reaction = self.change.on_step(from, ballot, step)?;
         if self.change.promised() > before {
             self.pending = None;
@@ -198,7 +198,12 @@ impl Driver {
             Reaction::Refused(promised) => {
                 out.push_back(Command::Send { to: To::Member(from.rank), ballot: promised, step: Step::Refuse });
             }
-            Reaction::Proposed => self.fetch(out),
+            Reaction::Proposed => {
+                if !has_value {
+                    out.push_back(Command::Arm(Timer::Takeover)); // the ballot has come further
+                }
+                self.fetch(out);
+            }
             Reaction::Progress => self.advance(situation, out),
             Reaction::Decided => self.conclude(out),
         }
