@@ -490,6 +490,9 @@ impl Process {
                 return count;
             }
         }
+        if self.change.as_ref().is_none_or(|driver| driver.ballots().decided().is_none()) {
+            return 0; // it takes no part any more
+        }
         self.drive(now, |driver, _, out| driver.on_concluded(out));
         1
     }
