@@ -5,8 +5,8 @@
 //! counted. See the crate's page for the step contract.
 //!
 //! This file has what an application calls and the way of a datagram. Beside it: `change.rs` drives the change from one
-//! view to the next, `outside.rs` finds the group and follows it, `speak.rs` says what is due, `transfer.rs` moves state,
-//! `direct.rs` sends and takes what goes beside the streams, `ahead.rs` keeps what comes of the next view,
+//! view to the next, `outside.rs` finds the group and follows it, `speak.rs` says what is due, `transfer.rs` moves
+//! state, `direct.rs` sends and takes what goes beside the streams, `ahead.rs` keeps what comes of the next view,
 //! `coordinate.rs` drives locks and elections, `inspect.rs` shows what stands inside.
 
 mod across;
