@@ -5,10 +5,12 @@
 //! counted. See the crate's page for the step contract.
 //!
 //! This file has what an application calls and the way of a datagram. Beside it: `change.rs` drives the change from one
-//! view to the next, `outside.rs` finds the group and follows it, `speak.rs` says what is due, `transfer.rs` moves state, `direct.rs`
-//! sends and takes what goes beside the streams, `coordinate.rs` drives locks and elections, `inspect.rs` shows what stands inside.
+//! view to the next, `outside.rs` finds the group and follows it, `speak.rs` says what is due, `transfer.rs` moves
+//! state, `direct.rs` sends and takes what goes beside the streams, `ahead.rs` keeps what comes of the next view,
+//! `coordinate.rs` drives locks and elections, `inspect.rs` shows what stands inside.
 
 mod across;
+mod ahead;
 mod change;
 mod coordinate;
 mod direct;
@@ -129,6 +131,8 @@ pub struct Process {
     progress: u64,
     /// A row of this process's, being written.
     row: Vec<u8>,
+    /// What came of the next view.
+    ahead: ahead::Ahead,
 }
 
 impl Process {
@@ -172,6 +176,7 @@ impl Process {
             version_reported: false,
             progress: 0,
             row: Vec::new(),
+            ahead: ahead::Ahead::default(),
             standing,
             config,
         };
@@ -345,7 +350,7 @@ impl Process {
             if rank.0 >= self.config.members {
                 return self.counters.add(Counter::DiscardedSender, 1);
             }
-            if self.is_stranger(now, &datagram) {
+            if self.is_stranger(now, &datagram, kernel_receive_ns) {
                 return;
             }
             let is_new = self.data.receive(now, &datagram, kernel_receive_ns.unwrap_or(0), &mut self.counters);
@@ -387,12 +392,14 @@ impl Process {
 
     /// Whether a datagram of this epoch is not a member's, in its life of this view; if it is, it was heard.
     #[inline]
-    fn is_stranger(&mut self, now: Instant, datagram: &Datagram<'_>) -> bool {
+    fn is_stranger(&mut self, now: Instant, datagram: &Datagram<'_>, kernel_receive_ns: Option<u64>) -> bool {
         let header = datagram.header;
         if header.epoch() != self.data.view.epoch {
             let across = self.config.mutant == Some(Mutant::DataAcrossEpochs) && header.channel() == DATA_CHANNEL;
             if !(across && header.epoch().next() == self.data.view.epoch) {
-                self.counters.add(Counter::DiscardedEpoch, 1);
+                if !self.keep_ahead(header, datagram.bytes, kernel_receive_ns) {
+                    self.counters.add(Counter::DiscardedEpoch, 1);
+                }
                 return true;
             }
         }

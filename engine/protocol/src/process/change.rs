@@ -533,6 +533,7 @@ impl Process {
             self.tell_view(now, Destination::Group);
             self.announces_view = true;
         }
+        self.receive_ahead(now);
     }
 
     /// The epoch that ends is kept until the next one ends: others may need its messages, or its decision.

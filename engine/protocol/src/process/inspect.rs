@@ -33,6 +33,8 @@ pub struct Held {
     pub snapshot_bytes: usize,
     /// Direct messages waiting to be fetched.
     pub direct_messages: usize,
+    /// Bytes of datagrams of the next view.
+    pub ahead_bytes: usize,
     /// Locks, requests, elections, and what is said about them and not acknowledged.
     pub coordination: usize,
 }
@@ -181,6 +183,7 @@ impl Process {
             unsettled: self.unsettled.len(),
             snapshot_bytes: self.transfer.held_bytes(),
             direct_messages: self.direct.held(),
+            ahead_bytes: self.ahead.held_bytes(),
             coordination: self.coordination.held(),
         }
     }

@@ -492,6 +492,7 @@ impl Process {
         self.search = Search { since: now, heard_at: now, formed_at: now, ..Search::default() };
         self.enter(now, view, beginning);
         self.data.streams.iter_mut().for_each(|stream| stream.window.started = true);
+        self.receive_ahead(now);
     }
 
     /// Says what was delivered or given up beyond where the next view begins, and, unless all of it is here, what was not
