@@ -10,6 +10,7 @@ mod agreement;
 mod barrier;
 mod causal;
 mod completeness;
+mod continuation;
 mod election;
 mod fifo;
 mod integrity;
@@ -31,6 +32,7 @@ pub(crate) use progress::{Progress, is_lost};
 pub(crate) use repair::Cost;
 pub(crate) use views::Installed;
 
+use crate::demand::Demands;
 use crate::history::{History, Lineage, Shown};
 use crate::plan::{OrderPlan, Plan};
 use bourdon_protocol::{Delivery, Process, Standing, View};
@@ -70,6 +72,12 @@ pub const INVARIANTS: &[(&str, &str, &str)] = &[
         "3, 4, 5",
         views::NAME,
         "epochs grow; one membership and beginning an epoch; a quorum of the old view had stopped",
+    ),
+    ("26", continuation::NAME, "the members that continue into a view are a quorum of the one before"),
+    (
+        "11",
+        continuation::SURVIVAL,
+        "at `uniform` and `stable`, no message is lost by the crash of less than a quorum of a view",
     ),
     ("6, 7, 24, 25", agreement::NAME, "who goes on to the next view was shown the same in this one"),
     ("11", agreement::UNIFORM, "shown to anybody, even one that crashed, means shown to all, in the same view"),
@@ -119,7 +127,7 @@ pub(crate) struct Checkers {
 }
 
 impl Checkers {
-    pub(crate) fn new(plan: &Plan) -> Self {
+    pub(crate) fn new(plan: &Plan, demands: Demands) -> Self {
         let causal = matches!(plan.order, OrderPlan::Causal | OrderPlan::Total);
         Self {
             ordered: plan.order != OrderPlan::Unordered,
@@ -129,7 +137,7 @@ impl Checkers {
             realtime: realtime::RealTime::new(plan),
             relay: relay::Relay::new(plan.relay),
             total: total::Total::new(plan),
-            views: views::Views::new(plan),
+            views: views::Views::new(plan, demands),
             agreement: agreement::Agreement::new(plan),
             watermarks: watermarks::Watermarks::default(),
             window: window::Window::new(plan),

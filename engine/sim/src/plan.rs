@@ -7,8 +7,13 @@
 //! Invariant: [`Plan::config`] gives configurations that [`Config::check`] accepts.
 
 mod draw;
+mod family;
+mod links;
 mod locks;
+mod unkind;
 
+pub use family::Family;
+pub use links::StallPlan;
 pub use locks::{ElectionPlan, Kinds, LockPlan, MutexPlan};
 
 use crate::report::is_zero;
@@ -247,6 +252,9 @@ pub struct Plan {
     /// What happens to processes, the earliest first.
     #[serde(default)]
     pub events: Vec<EventPlan>,
+    /// Links that stall as TCP does under loss, in place of links that lose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalls: Option<StallPlan>,
     /// What applications want of locks and elections, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locks: Option<LockPlan>,
@@ -365,7 +373,11 @@ impl Plan {
     /// Whether nothing at all goes wrong that could make one process doubt another.
     pub(crate) fn is_calm(&self) -> bool {
         let doubtless = |event: &EventPlan| matches!(event.what, Happening::Sync);
-        self.faults.is_calm() && !self.adversary && !self.duels && self.events.iter().all(doubtless)
+        self.faults.is_calm()
+            && self.stalls.is_none()
+            && !self.adversary
+            && !self.duels
+            && self.events.iter().all(doubtless)
     }
 
     /// Datagrams of one stream that can be under way to a member: computed here once more, for the checkers.

@@ -15,11 +15,13 @@ mod trouble;
 
 use crate::checkers::{Checkers, Sent, Verdict, Violation};
 use crate::clock::Clock;
+use crate::demand::Demands;
 use crate::history::{History, Message};
 use crate::locker::Locker;
 use crate::network::{Arrival, Faults, Network};
 use crate::node::{ClientNode, Node};
 use crate::plan::{Plan, address};
+use crate::runner::Options;
 use bourdon_protocol::{Mutant, Process};
 use bourdon_wire::{Incarnation, Instant, Rank};
 use fastrand::Rng;
@@ -118,6 +120,7 @@ enum Phase {
 struct World<'p> {
     plan: &'p Plan,
     mode: Mode,
+    demands: Demands,
     seed: u64,
     mutant: Option<Mutant>,
     rng: Rng,
@@ -144,18 +147,20 @@ struct World<'p> {
 ///
 /// # Panics
 /// If the protocol does, or if the plan does not pass [`Plan::check`].
-pub fn play(plan: &Plan, seed: u64, mode: Mode, mutant: Option<Mutant>) -> Outcome {
-    let mut world = World::new(plan, seed, mode, mutant);
+pub fn play(plan: &Plan, seed: u64, options: Options) -> Outcome {
+    let mut world = World::new(plan, seed, options);
     let violation = world.run().err();
     Outcome { violation, ..world.outcome() }
 }
 
 impl<'p> World<'p> {
-    fn new(plan: &'p Plan, seed: u64, mode: Mode, mutant: Option<Mutant>) -> Self {
+    fn new(plan: &'p Plan, seed: u64, options: Options) -> Self {
         let processes = plan.processes();
+        let Options { mode, mutate: mutant, demands, .. } = options;
         let mut world = Self {
             plan,
             mode,
+            demands,
             seed,
             mutant,
             rng: Rng::with_seed(seed ^ 0x5eed),
@@ -165,10 +170,10 @@ impl<'p> World<'p> {
             nodes: Vec::new(),
             clients: Vec::new(),
             duels: plan.duels.then(|| duel::Duels::new(plan)),
-            network: Network::new(plan, processes + usize::from(plan.clients)),
+            network: Network::new(plan, processes + usize::from(plan.clients), seed),
             arrivals: Vec::new(),
             history: History::new(plan.members),
-            checkers: Checkers::new(plan),
+            checkers: Checkers::new(plan, demands),
             phase: Phase::Faulty,
             steps: 0,
             digest: 0xcbf2_9ce4_8422_2325,

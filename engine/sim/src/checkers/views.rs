@@ -8,8 +8,11 @@
 //!
 //! DESIGN §7: 3, 4, 5 and, under a name of its own, 21.
 
+use super::continuation::Continuation;
 use super::{Verdict, Violation};
-use crate::history::Lineage;
+use crate::demand::Demands;
+use crate::history::{History, Lineage};
+use crate::node::Node;
 use crate::plan::Plan;
 use bourdon_protocol::{Member, Process, Standing, View};
 use bourdon_wire::Rank;
@@ -30,14 +33,16 @@ pub(crate) struct Installed {
 pub(crate) struct Views {
     calm: bool,
     lossy: bool,
+    pub(super) continuation: Continuation,
     epochs: BTreeMap<u64, Installed>,
     /// Who has stopped in which epoch.
     stopped: BTreeSet<(u64, Member)>,
 }
 
 impl Views {
-    pub(super) fn new(plan: &Plan) -> Self {
-        Self { calm: plan.is_calm(), lossy: plan.is_lossy(), epochs: BTreeMap::new(), stopped: BTreeSet::new() }
+    pub(super) fn new(plan: &Plan, demands: Demands) -> Self {
+        let (calm, lossy, continuation) = (plan.is_calm(), plan.is_lossy(), Continuation::new(plan, demands));
+        Self { calm, lossy, continuation, epochs: BTreeMap::new(), stopped: BTreeSet::new() }
     }
 
     /// The latest view that anybody has entered.
@@ -48,6 +53,26 @@ impl Views {
     /// The view of an epoch, once anybody has entered it.
     pub(crate) fn view(&self, epoch: u64) -> Option<&View> {
         self.epochs.get(&epoch).map(|installed| &installed.view)
+    }
+
+    /// A life asks to leave.
+    pub(crate) fn left(&mut self, life: Member) {
+        self.continuation.left(life);
+    }
+
+    /// A life crashed.
+    pub(crate) fn ended(&mut self, life: Member) {
+        self.continuation.ended(life);
+    }
+
+    /// Lives that crashed or asked to leave.
+    pub(crate) fn ends(&self) -> Option<&BTreeSet<Member>> {
+        Some(&self.continuation.ended)
+    }
+
+    /// Judges that the group has lost its last view.
+    pub(crate) fn is_lost_rightly(&self, history: &History, members: &[Node]) -> Verdict {
+        self.continuation.lost(history, members)
     }
 
     /// Whether a first view begins another group: whoever was in a view of the one before is gone, so that it has left no
@@ -109,10 +134,11 @@ impl Views {
     }
 
     /// Whether a view may follow those known.
-    fn decided(&self, view: &View) -> Verdict {
+    fn decided(&mut self, view: &View) -> Verdict {
         let epoch = view.epoch.0;
         let Some(before) = self.epochs.get(&(epoch - 1)) else { return Ok(()) };
         let old = &before.view;
+        self.continuation.decided(old, view)?;
         let stopped: Vec<_> =
             old.members.iter().filter(|member| self.stopped.contains(&(epoch - 1, **member))).collect();
         if !is_quorum(old, |member| stopped.contains(&member)) {

@@ -3,6 +3,7 @@
 
 use super::{Mode, Phase, What, World};
 use crate::checkers::{Checkers, Completeness, Cost, Progress, Verdict, Violation, is_lost};
+use crate::demand::Demand;
 use bourdon_protocol::Counter;
 use bourdon_wire::Rank;
 
@@ -28,7 +29,9 @@ impl World<'_> {
 
     pub(super) fn look(&mut self) -> Verdict {
         let members = usize::from(self.plan.members);
-        if is_lost(&self.nodes, members, self.checkers.views.latest()) {
+        let ended = self.checkers.views.ends().filter(|_| self.demands.has(Demand::Decision));
+        if is_lost(&self.nodes, members, self.checkers.views.latest(), ended) {
+            self.checkers.views.is_lost_rightly(&self.history, &self.nodes[..members])?;
             (self.lost, self.phase) = (true, Phase::Over);
             return Ok(());
         }

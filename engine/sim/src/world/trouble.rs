@@ -2,7 +2,7 @@
 
 use super::{Phase, What, World};
 use crate::plan::{EventPlan, Happening};
-use bourdon_protocol::Mutant;
+use bourdon_protocol::{Member, Mutant};
 use bourdon_wire::{Incarnation, Rank};
 
 impl World<'_> {
@@ -42,12 +42,20 @@ impl World<'_> {
     fn crash(&mut self, index: usize) {
         let Some(process) = self.nodes[index].crash() else { return };
         self.checkers.crashed(index);
+        self.life_ends(&process);
         self.network.faults.crash += 1;
         if self.mutant == Some(Mutant::Amnesia) {
             self.revive(index, &process);
         } else if let Some(rank) = process.config().rank() {
             let others = (0..usize::from(self.plan.members)).filter(|other| *other != index);
             others.for_each(|other| self.evidence(other, rank, process.incarnation()));
+        }
+    }
+
+    /// A life is over: by a crash, or because it wants to leave.
+    fn life_ends(&mut self, process: &bourdon_protocol::Process) {
+        if let Some(rank) = process.config().rank() {
+            self.checkers.views.ended(Member { rank, incarnation: process.incarnation() });
         }
     }
 
@@ -78,6 +86,10 @@ impl World<'_> {
         let Some(process) = node.process.as_mut().filter(|_| !node.left) else { return };
         process.leave(now);
         node.left = true;
+        if let Some(rank) = process.config().rank() {
+            let incarnation = process.incarnation();
+            self.checkers.views.left(Member { rank, incarnation });
+        }
         self.network.faults.leave += 1;
         self.wake(index, self.now_ns);
     }
