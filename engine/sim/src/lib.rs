@@ -39,7 +39,7 @@ pub use mutation::check_mutants;
 pub use network::Faults;
 pub use plan::{
     DetectorPlan, ElectionPlan, EventPlan, Family, FaultPlan, Happening, Kinds, LockPlan, MutexPlan, ObserverPlan,
-    OrderPlan, Plan, ReliabilityPlan, StallPlan, StartPlan,
+    OrderPlan, Plan, ReliabilityPlan, ReplayPlan, RestartPlan, StallPlan, StartPlan,
 };
 pub use regression::{Regression, RegressionRun};
 pub use report::{Failure, Report};

@@ -39,6 +39,12 @@ pub struct Faults {
     pub refuse: u64,
     /// Segments that arrived late because one before them was lost.
     pub stall: u64,
+    /// Restarts of the whole group.
+    pub restart_all: u64,
+    /// Steps of processes of an earlier instance of the group.
+    pub zombie: u64,
+    /// Recorded datagrams that arrived again.
+    pub replay: u64,
 }
 
 impl Faults {
@@ -63,6 +69,9 @@ impl Faults {
             (&mut self.drift, other.drift),
             (&mut self.refuse, other.refuse),
             (&mut self.stall, other.stall),
+            (&mut self.restart_all, other.restart_all),
+            (&mut self.zombie, other.zombie),
+            (&mut self.replay, other.replay),
         ];
         pairs.into_iter().for_each(|(sum, count)| *sum += count);
     }

@@ -35,6 +35,8 @@ pub(crate) struct Views {
     lossy: bool,
     pub(super) continuation: Continuation,
     epochs: BTreeMap<u64, Installed>,
+    /// Lives that have entered the first view.
+    first: BTreeSet<Member>,
     /// Who has stopped in which epoch.
     stopped: BTreeSet<(u64, Member)>,
 }
@@ -42,7 +44,7 @@ pub(crate) struct Views {
 impl Views {
     pub(super) fn new(plan: &Plan, demands: Demands) -> Self {
         let (calm, lossy, continuation) = (plan.is_calm(), plan.is_lossy(), Continuation::new(plan, demands));
-        Self { calm, lossy, continuation, epochs: BTreeMap::new(), stopped: BTreeSet::new() }
+        Self { calm, lossy, continuation, epochs: BTreeMap::new(), first: BTreeSet::new(), stopped: BTreeSet::new() }
     }
 
     /// The latest view that anybody has entered.
@@ -68,6 +70,21 @@ impl Views {
     /// Lives that crashed or asked to leave.
     pub(crate) fn ends(&self) -> Option<&BTreeSet<Member>> {
         Some(&self.continuation.ended)
+    }
+
+    /// Whether a life crashed or asked to leave.
+    pub(crate) fn has_ended(&self, life: Member) -> bool {
+        self.continuation.ended.contains(&life)
+    }
+
+    /// Lives that have entered the first view.
+    pub(super) fn entered_first(&self) -> impl Iterator<Item = Member> {
+        self.first.iter().copied()
+    }
+
+    /// Whether a view from this epoch on leaves a life out.
+    pub(super) fn leaves_out(&self, life: Member, epoch: u64) -> bool {
+        self.epochs.range(epoch..).any(|(_, installed)| !installed.view.contains(life))
     }
 
     /// Judges that the group has lost its last view.
@@ -106,6 +123,10 @@ impl Views {
         if epoch > 1 && self.calm {
             let detail = format!("process {} entered view {epoch} though nothing went wrong", lineage.process);
             return Err(Violation::new(CALM, detail));
+        }
+        if epoch == 1 && process.standing() == Standing::Member {
+            let rank = Rank(lineage.process as u16);
+            self.first.insert(Member { rank, incarnation: process.incarnation() });
         }
         if moved && process.standing() == Standing::Member {
             self.stop(epoch - 1, process);

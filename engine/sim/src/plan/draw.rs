@@ -80,6 +80,8 @@ impl Plan {
             named: false, // so that a seed draws the messages that it always drew
             events: Vec::new(),
             stalls: None,
+            restarts: Vec::new(),
+            replay: None,
             locks: None,
         };
         if members > 1 && rng.u8(0..10) >= 3 {
@@ -235,7 +237,12 @@ impl Plan {
 }
 
 impl LockPlan {
-    fn draw(rng: &mut Rng, (mutex, election): (MutexPlan, ElectionPlan), members: u16, until_ns: u64) -> Self {
+    pub(super) fn draw(
+        rng: &mut Rng,
+        (mutex, election): (MutexPlan, ElectionPlan),
+        members: u16,
+        until_ns: u64,
+    ) -> Self {
         let some = |rng: &mut Rng, choices: &[u16]| {
             let mut chosen = draw_publishers(rng, members);
             chosen.truncate(usize::from(pick(rng, choices).min(members)));

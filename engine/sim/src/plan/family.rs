@@ -9,15 +9,27 @@ use std::str::FromStr;
 pub enum Family {
     /// Links that stall as TCP does under loss, and long pauses.
     Stalled,
+    /// Restarts of the whole group, with what comes back from before them.
+    Restarted,
+    /// Members lost in quick succession, with observers that lag behind.
+    Observed,
+    /// Competing ballots.
+    Duels,
+    /// Views that change all the time.
+    Turbulent,
 }
 
 impl Family {
     /// Every family.
-    pub const ALL: [Self; 1] = [Self::Stalled];
+    pub const ALL: [Self; 5] = [Self::Stalled, Self::Restarted, Self::Observed, Self::Duels, Self::Turbulent];
 
     fn name(self) -> &'static str {
         match self {
             Self::Stalled => "stalled",
+            Self::Restarted => "restarted",
+            Self::Observed => "observed",
+            Self::Duels => "duels",
+            Self::Turbulent => "turbulent",
         }
     }
 
@@ -25,6 +37,10 @@ impl Family {
     pub fn draw(self, seed: u64) -> Plan {
         match self {
             Self::Stalled => Plan::stalled(seed),
+            Self::Restarted => Plan::restarted(seed),
+            Self::Observed => Plan::observed(seed),
+            Self::Duels => Plan::duel(seed),
+            Self::Turbulent => Plan::turbulent(seed),
         }
     }
 }

@@ -7,6 +7,9 @@ use bourdon_wire::{Incarnation, Rank};
 
 impl World<'_> {
     pub(super) fn happen(&mut self, event: EventPlan) {
+        if self.is_down {
+            return; // there is nothing for it to happen to
+        }
         let index = usize::from(event.process);
         let until_ns = self.now_ns + event.for_ns;
         match event.what {
@@ -39,14 +42,14 @@ impl World<'_> {
         }
     }
 
-    fn crash(&mut self, index: usize) {
+    pub(super) fn crash(&mut self, index: usize) {
         let Some(process) = self.nodes[index].crash() else { return };
         self.checkers.crashed(index);
         self.life_ends(&process);
         self.network.faults.crash += 1;
-        if self.mutant == Some(Mutant::Amnesia) {
+        if self.mutant == Some(Mutant::Amnesia) && !self.is_down {
             self.revive(index, &process);
-        } else if let Some(rank) = process.config().rank() {
+        } else if let Some(rank) = process.config().rank().filter(|_| !self.is_down) {
             let others = (0..usize::from(self.plan.members)).filter(|other| *other != index);
             others.for_each(|other| self.evidence(other, rank, process.incarnation()));
         }
