@@ -54,6 +54,8 @@ pub(crate) struct Node {
     pub(crate) locker: Option<Locker>,
     /// The highest birth of the group that it has stored: a file, which a crash leaves.
     pub(crate) birth_floor: u64,
+    /// Its process reports that it is out of the group, and ends with this step.
+    pub(crate) is_out: bool,
     /// How far its wall clock has been set back.
     pub(crate) clock_back_ms: u64,
 }
@@ -79,6 +81,7 @@ impl Node {
             ballots: 0,
             locker: None,
             birth_floor: 0,
+            is_out: false,
             clock_back_ms: 0,
         }
     }

@@ -263,6 +263,9 @@ pub struct Plan {
     /// Recorded datagrams that are sent again, later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replay: Option<ReplayPlan>,
+    /// Whether a process ends once it reports that it is out of the group; one that was removed starts again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ends_when_out: bool,
     /// What applications want of locks and elections, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locks: Option<LockPlan>,

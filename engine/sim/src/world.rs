@@ -24,7 +24,7 @@ use crate::history::{History, Message};
 use crate::locker::Locker;
 use crate::network::{Arrival, Faults, Network};
 use crate::node::{ClientNode, Node};
-use crate::plan::{Plan, RestartPlan, address};
+use crate::plan::{EventPlan, Plan, RestartPlan, address};
 use crate::runner::Options;
 use bourdon_protocol::{Mutant, Process};
 use bourdon_wire::{Address, Incarnation, Instant, Rank};
@@ -84,6 +84,8 @@ enum What {
     Evidence(usize, Rank, Incarnation),
     /// Whoever leads a ballot is cut off.
     Hinder(usize),
+    /// Something that follows from what happened.
+    Later(EventPlan),
     /// All members stop.
     GroupStops(RestartPlan),
     /// New processes of the same ranks start.
@@ -303,6 +305,7 @@ impl<'p> World<'p> {
                 What::Join(index) => self.begin(index),
                 What::Happen(index) => self.happen(self.plan.events[index]),
                 What::Evidence(index, rank, life) => self.give_evidence(index, rank, life),
+                What::Later(event) => self.happen(event),
                 What::Hinder(index) => self.hinder(index),
                 What::GroupStops(restart) => self.group_stops(restart),
                 What::GroupStarts(restart) => self.group_starts(restart),

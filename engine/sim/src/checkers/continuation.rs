@@ -26,8 +26,7 @@ pub(super) struct Continuation {
     demands: Demands,
     uniform: bool,
     leaving: BTreeSet<Member>,
-    /// Lives that crashed or asked to leave.
-    pub(super) ended: BTreeSet<Member>,
+    pub(super) crashed: BTreeSet<Member>,
     /// The first view that was no continuation, in words.
     broken: Option<String>,
 }
@@ -35,16 +34,20 @@ pub(super) struct Continuation {
 impl Continuation {
     pub(super) fn new(plan: &Plan, demands: Demands) -> Self {
         let uniform = plan.reliability > ReliabilityPlan::Reliable;
-        Self { demands, uniform, leaving: BTreeSet::new(), ended: BTreeSet::new(), broken: None }
+        Self { demands, uniform, leaving: BTreeSet::new(), crashed: BTreeSet::new(), broken: None }
     }
 
     pub(super) fn left(&mut self, life: Member) {
         self.leaving.insert(life);
-        self.ended.insert(life);
     }
 
-    pub(super) fn ended(&mut self, life: Member) {
-        self.ended.insert(life);
+    pub(super) fn crashed(&mut self, life: Member) {
+        self.crashed.insert(life);
+    }
+
+    /// Whether a life crashed or asked to leave.
+    pub(super) fn has_ended(&self, life: Member) -> bool {
+        self.crashed.contains(&life) || self.leaving.contains(&life)
     }
 
     /// Judges a view by the one before.
@@ -53,7 +56,7 @@ impl Continuation {
             return Ok(());
         }
         let (before, after) = (ranks(old), ranks(new));
-        let alive: Vec<u16> = old.members.iter().filter(|m| !self.ended.contains(m)).map(|m| m.rank.0).collect();
+        let alive: Vec<u16> = old.members.iter().filter(|m| !self.has_ended(**m)).map(|m| m.rank.0).collect();
         let (e, f) = (old.epoch, new.epoch);
         let detail = format!("view {f} of members {after:?} follows view {e} of {before:?}, of which {alive:?} live");
         if self.demands.has(Demand::Continuation) {
@@ -72,7 +75,7 @@ impl Continuation {
         let shown = |id: Id| history.lineages.iter().any(|lineage| lineage.member && lineage.has(id));
         let ids = 0..history.messages.len() as Id;
         let lost = ids.filter(|id| shown(*id) && !alive().any(|lineage| lineage.has(*id))).count();
-        let crashed: Vec<u16> = self.ended.iter().map(|life| life.rank.0).collect();
+        let crashed: Vec<u16> = self.crashed.iter().map(|life| life.rank.0).collect();
         let detail =
             format!("the crashes of {crashed:?} lose the group, and {lost} messages that it had shown: {broken}");
         Err(Violation::new(SURVIVAL, detail))

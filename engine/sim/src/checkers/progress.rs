@@ -25,21 +25,20 @@ pub(crate) struct Progress<'a> {
 
 /// Whether too few are left of the latest view for it ever to go on.
 ///
-/// With `ended`, only a life that crashed or wanted to leave is gone. A life that was removed from a view has a process that
-/// can still answer for what it decided.
+/// With `crashed`, only a life that crashed is gone: one that was removed or has left answered for what it decided before it went.
 pub(crate) fn is_lost(
     nodes: &[Node],
     members: usize,
     latest: Option<&Installed>,
-    ended: Option<&BTreeSet<Member>>,
+    crashed: Option<&BTreeSet<Member>>,
 ) -> bool {
     let Some(latest) = latest else {
         // The first view needs everybody.
         return !nodes[..members].iter().all(Node::is_alive);
     };
     let lives = |member: &Member| {
-        if let Some(ended) = ended {
-            return !ended.contains(member);
+        if let Some(crashed) = crashed {
+            return !crashed.contains(member);
         }
         let node = &nodes[member.rank.index()];
         node.process

@@ -63,18 +63,18 @@ impl Views {
     }
 
     /// A life crashed.
-    pub(crate) fn ended(&mut self, life: Member) {
-        self.continuation.ended(life);
+    pub(crate) fn crashed(&mut self, life: Member) {
+        self.continuation.crashed(life);
     }
 
-    /// Lives that crashed or asked to leave.
-    pub(crate) fn ends(&self) -> Option<&BTreeSet<Member>> {
-        Some(&self.continuation.ended)
+    /// Lives that crashed.
+    pub(crate) fn crashes(&self) -> &BTreeSet<Member> {
+        &self.continuation.crashed
     }
 
     /// Whether a life crashed or asked to leave.
     pub(crate) fn has_ended(&self, life: Member) -> bool {
-        self.continuation.ended.contains(&life)
+        self.continuation.has_ended(life)
     }
 
     /// Lives that have entered the first view.

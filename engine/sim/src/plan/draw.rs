@@ -82,6 +82,7 @@ impl Plan {
             stalls: None,
             restarts: Vec::new(),
             replay: None,
+            ends_when_out: false,
             locks: None,
         };
         if members > 1 && rng.u8(0..10) >= 3 {

@@ -9,6 +9,8 @@ use std::str::FromStr;
 pub enum Family {
     /// Links that stall as TCP does under loss, and long pauses.
     Stalled,
+    /// Members that leave over links that stall, and end.
+    Departed,
     /// Restarts of the whole group, with what comes back from before them.
     Restarted,
     /// Members lost in quick succession, with observers that lag behind.
@@ -21,11 +23,13 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Self; 5] = [Self::Stalled, Self::Restarted, Self::Observed, Self::Duels, Self::Turbulent];
+    pub const ALL: [Self; 6] =
+        [Self::Stalled, Self::Departed, Self::Restarted, Self::Observed, Self::Duels, Self::Turbulent];
 
     fn name(self) -> &'static str {
         match self {
             Self::Stalled => "stalled",
+            Self::Departed => "departed",
             Self::Restarted => "restarted",
             Self::Observed => "observed",
             Self::Duels => "duels",
@@ -37,6 +41,7 @@ impl Family {
     pub fn draw(self, seed: u64) -> Plan {
         match self {
             Self::Stalled => Plan::stalled(seed),
+            Self::Departed => Plan::departed(seed),
             Self::Restarted => Plan::restarted(seed),
             Self::Observed => Plan::observed(seed),
             Self::Duels => Plan::duel(seed),

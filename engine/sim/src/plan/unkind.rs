@@ -42,6 +42,25 @@ impl Plan {
         plan
     }
 
+    /// A plan in which members leave, or are removed, over links that stall, and their processes end.
+    pub fn departed(seed: u64) -> Self {
+        let rng = &mut Rng::with_seed(seed ^ 0xdead);
+        let mut plan = Self::stalled(seed);
+        plan.events.retain(|event| event.what == Happening::Pause);
+        let last = u64::from(plan.members) - 1;
+        for _ in 0..pick(rng, &[1, 2, 2, 3]) {
+            let at_ns = rng.u64(0..plan.faults.until_ns);
+            for _ in 0..rng.u64(1..=last) {
+                let process = rng.u16(1..plan.members);
+                plan.happens(at_ns, Happening::Leave, process, 0, 0);
+                plan.happens(at_ns + rng.u64(300 * MS..900 * MS), Happening::Restart, process, 0, 0);
+            }
+        }
+        plan.ends_when_out = true;
+        plan.events.sort_by_key(|event| event.at_ns);
+        plan
+    }
+
     /// A plan in which the whole group restarts once or twice, while datagrams of before come again, members that froze
     /// resume, and observers and clients live on.
     pub fn restarted(seed: u64) -> Self {

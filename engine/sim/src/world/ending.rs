@@ -30,7 +30,7 @@ impl World<'_> {
 
     pub(super) fn look(&mut self) -> Verdict {
         let members = usize::from(self.plan.members);
-        let ended = self.checkers.views.ends().filter(|_| self.demands.has(Demand::Decision));
+        let ended = self.demands.has(Demand::Decision).then(|| self.checkers.views.crashes());
         if is_lost(&self.nodes, members, self.checkers.views.latest(), ended) {
             self.checkers.views.is_lost_rightly(&self.history, &self.nodes[..members])?;
             (self.lost, self.phase) = (true, Phase::Over);

@@ -54,6 +54,9 @@ impl World<'_> {
             }
             self.judge_locks(index)?;
         }
+        if std::mem::take(&mut self.nodes[index].is_out) {
+            self.end_process(index);
+        }
         let acts_ns = self.locker_due(index);
         let node = &self.nodes[index];
         let Some(process) = &node.process else { return Ok(()) };
@@ -192,11 +195,11 @@ impl World<'_> {
             }
             Event::SnapshotReady => return self.take_snapshot(index),
             Event::Removed(epoch) => {
-                (lineage.epoch, node.asked) = (None, 0);
+                (lineage.epoch, node.asked, node.is_out) = (None, 0, self.plan.ends_when_out);
                 let incarnation = Incarnation(node.incarnation); // as it last entered a view
                 self.instances.removed(Member { rank: Rank(index as u16), incarnation }, epoch.0);
             }
-            Event::Left(_) => (lineage.epoch, node.left) = (None, true),
+            Event::Left(_) => (lineage.epoch, node.left, node.is_out) = (None, true, self.plan.ends_when_out),
             Event::Settled { incarnation, delivered } => {
                 let (rank, incarnation, delivered) = (index as u16, incarnation.0, delivered.0);
                 self.history.settled.push(Settled { rank, incarnation, delivered });

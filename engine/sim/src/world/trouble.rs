@@ -58,7 +58,20 @@ impl World<'_> {
     /// A life is over: by a crash, or because it wants to leave.
     fn life_ends(&mut self, process: &bourdon_protocol::Process) {
         if let Some(rank) = process.config().rank() {
-            self.checkers.views.ended(Member { rank, incarnation: process.incarnation() });
+            self.checkers.views.crashed(Member { rank, incarnation: process.incarnation() });
+        }
+    }
+
+    /// A process is out of the group and ends; that is no fault, and what it owed the group must not end with it.
+    pub(super) fn end_process(&mut self, index: usize) {
+        let is_back = !self.nodes[index].left;
+        if self.nodes[index].crash().is_some() {
+            self.checkers.crashed(index);
+            if is_back {
+                let event =
+                    EventPlan { at_ns: 0, what: Happening::Restart, process: index as u16, other: 0, for_ns: 0 };
+                self.push(self.now_ns + 1_000_000, What::Later(event));
+            }
         }
     }
 
