@@ -10,6 +10,7 @@
 use crate::node::name_of;
 use bourdon_protocol::Delivery;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 /// A message, by when it was published.
@@ -36,6 +37,8 @@ pub(crate) struct Message {
     pub(crate) client: Option<(u64, u64)>,
     /// Whether it is a barrier's own message.
     pub(crate) at_barrier: bool,
+    /// The generations that it may be delivered in.
+    pub(crate) generations: RangeInclusive<u32>,
 }
 
 /// Messages of one sender given up.
@@ -64,6 +67,8 @@ pub(crate) struct Shown {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lineage {
     pub(crate) process: usize,
+    /// How many restarts of the whole group came before it.
+    pub(crate) generation: u32,
     /// Whether it is a member's: it is shown everything.
     pub(crate) member: bool,
     /// Whether it began with the group or a snapshot and has lost nothing since.
@@ -179,6 +184,8 @@ pub(crate) struct History {
     pub(crate) lineages: Vec<Lineage>,
     pub(crate) settled: Vec<Settled>,
     pub(crate) delivered: u64,
+    /// How many restarts of the whole group there have been.
+    pub(crate) generation: u32,
 }
 
 impl History {
@@ -186,10 +193,22 @@ impl History {
         Self { names: vec![BTreeMap::new(); usize::from(members)], ..Self::default() }
     }
 
+    /// What a client has not seen taken it sends again, to the group as it is after a restart.
+    pub(crate) fn free_untaken(&mut self, taken: impl Iterator<Item = (u64, u64)>) {
+        for (client, below) in taken {
+            let untaken = self.clients.range((client, below)..(client + 1, 0));
+            for (_, id) in untaken {
+                let message = &mut self.messages[*id as usize];
+                message.generations = *message.generations.start()..=self.generation;
+            }
+        }
+    }
+
     /// An application that has been shown nothing; says its place.
     pub(crate) fn begin(&mut self, process: usize, member: bool) -> usize {
         let next = vec![0; self.names.len()];
-        self.enter(Lineage { process, member, whole: member, next, ..Lineage::default() })
+        let generation = self.generation;
+        self.enter(Lineage { process, member, generation, whole: member, next, ..Lineage::default() })
     }
 
     pub(crate) fn enter(&mut self, lineage: Lineage) -> usize {
@@ -198,7 +217,8 @@ impl History {
     }
 
     /// Notes a message; says whether its name was free.
-    pub(crate) fn publish(&mut self, message: Message) -> bool {
+    pub(crate) fn publish(&mut self, mut message: Message) -> bool {
+        message.generations = self.generation..=self.generation;
         let id = self.messages.len() as Id;
         let mut free = true;
         if let Some(client) = message.client {

@@ -2,8 +2,8 @@
 
 use crate::exit::Failure;
 use bourdon_sim::{
-    Cell, ElectionPlan, Guarantee, Kinds, Mode, Mutant, MutexPlan, Options, Plan, Regression, Report, check_mutants,
-    matrix, plan_of, run as run_seeds, run_plan,
+    Cell, Demands, ElectionPlan, Family, Guarantee, Kinds, Mode, Mutant, MutexPlan, Options, Plan, Regression, Report,
+    check_mutants, matrix, plan_of, run as run_seeds, run_plan,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Write;
@@ -49,6 +49,12 @@ pub(crate) struct Args {
     /// Play the seeds in every cell of the matrix: each order at each level, without barriers and with
     #[arg(long, conflicts_with_all = ["plan", "mutate", "guarantee", "locks", "election"])]
     matrix: bool,
+    /// Play only plans of this family: stalled
+    #[arg(long, value_name = "FAMILY", conflicts_with_all = ["plan", "guarantee", "locks", "election", "matrix"])]
+    family: Option<Family>,
+    /// Judge by this invariant too, which the protocol does not keep yet, or by all
+    #[arg(long = "demand", value_name = "NAME|all")]
+    demands: Vec<Demands>,
     /// Count instead what receivers say back to one sender, by how they are told to say it
     #[arg(long, conflicts_with_all = ["seeds", "plan", "safety", "liveness", "mutate", "guarantee", "matrix", "locks", "election"])]
     feedback: bool,
@@ -81,7 +87,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let (mutex, election) = (args.locks, args.election);
     let locks = Some(Kinds { mutex, election }).filter(|kinds| *kinds != Kinds::default());
-    let options = Options { mode, mutate: None, guarantee: args.guarantee, locks, threads };
+    let demands = args.demands.iter().fold(Demands::KEPT, |sum, demands| sum | *demands);
+    let (guarantee, family) = (args.guarantee, args.family);
+    let options = Options { mode, mutate: None, guarantee, locks, family, demands, threads };
     if args.print_plan {
         return print_plan(plan, first, options);
     }
