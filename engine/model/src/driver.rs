@@ -11,7 +11,7 @@ use crate::properties::{self, Property};
 use crate::state::{Delivered, Node, Packet, State, kind, rank};
 use bourdon_protocol::Mutant;
 use bourdon_protocol::control::view_change::{Ballot, Reaction, Step, Value, ViewChange, Wish};
-use bourdon_protocol::view::{Member, View};
+use bourdon_protocol::view::Member;
 use bourdon_wire::{Incarnation, Rank};
 use std::sync::Arc;
 
@@ -103,8 +103,7 @@ fn record(state: &mut State, epoch: u8, ballot: Ballot, value: Value) {
     properties::on_decision(state, epoch, ballot, &value);
     let at = usize::from(epoch);
     if state.decided[at].is_empty() {
-        let view =
-            View { epoch: state.view(epoch).epoch.next(), members: value.members.clone(), sequencer: value.sequencer };
+        let view = value.view(state.view(epoch).epoch.next());
         Arc::make_mut(&mut state.views).push(view);
         let ranks = state.nodes.len();
         state.streams.push(Arc::new(vec![Vec::new(); ranks]));

@@ -9,7 +9,7 @@ use crate::state::{Item, Node, Packet, State, Streams, kind, rank};
 use bourdon_protocol::Mutant;
 use bourdon_protocol::control::view_change::{Step, ViewChange, Wish};
 use bourdon_protocol::view::{Member, View};
-use bourdon_wire::{Epoch, Rank};
+use bourdon_wire::{Epoch, InstanceId, Rank};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -105,7 +105,7 @@ impl Group {
     /// The beginning.
     pub fn first(&self) -> State {
         let members: Vec<Member> = (0..self.members).map(driver::life).collect();
-        let view = View { epoch: Epoch(1), members, sequencer: Rank(0) };
+        let view = View { epoch: Epoch(1), members, sequencer: Rank(0), instance: InstanceId(1), birth: 1 };
         let ranks = usize::from(self.all());
         let node = |own: u8| Node {
             alive: true,
@@ -240,7 +240,7 @@ impl Group {
             }
             Action::Lead(own, keep) => {
                 let joiners = (self.members..self.all()).map(driver::life).collect();
-                let wish = Wish { keep: *keep, joiners, sequencer: None };
+                let wish = Wish { keep: *keep, joiners, sequencer: None, origin: None };
                 driver::lead(self, &mut state, *own, wish);
             }
             Action::Hand(own, packet) => driver::hand(self, &mut state, *own, packet),

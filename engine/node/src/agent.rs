@@ -414,6 +414,8 @@ mod tests {
     fn put(outlet: &mut Outlet, sequence: u64, is_member: bool) {
         let delivery = Delivery {
             sender: Rank(0),
+            incarnation: bourdon_wire::Incarnation(1),
+            instance: bourdon_wire::InstanceId(1),
             sequence: Sequence(sequence),
             order: None,
             epoch: Epoch(1),

@@ -8,7 +8,9 @@
 use crate::transport::Reach;
 use bourdon_protocol::control::detector::Why;
 use bourdon_protocol::{Delivery, Event, Outgoing, Refusal, Standing};
-use bourdon_wire::{ClientId, ClientTag, Epoch, Incarnation, Instant, OrderNumber, Rank, Sequence, TopicId, TopicName};
+use bourdon_wire::{
+    ClientId, ClientTag, Epoch, Incarnation, InstanceId, Instant, OrderNumber, Rank, Sequence, TopicId, TopicName,
+};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// In front of each published payload, and of the topic's name if it carries one: the frame's tag is the topic, and
@@ -60,12 +62,14 @@ fn split_name(rest: &[u8], name_bytes: u32) -> (Option<&str>, &[u8]) {
 pub(crate) struct Delivered {
     sequence: u64,
     order: u64,
-    epoch: u64,
+    instance: u64,
     send_time_ns: u64,
     kernel_receive_ns: u64,
     delivered_at: u64,
     client: u64,
     client_sequence: u64,
+    epoch: u32,
+    incarnation: u32,
     sender: u16,
     topic: u16,
     has: u32,
@@ -94,12 +98,14 @@ impl Delivered {
         Self {
             sequence: delivery.sequence.0,
             order: delivery.barrier.or(delivery.order.map(|order| order.0)).unwrap_or(0),
-            epoch: delivery.epoch.0,
+            instance: delivery.instance.0,
             send_time_ns: delivery.send_time_ns,
             kernel_receive_ns: delivery.kernel_receive_ns.unwrap_or(0),
             delivered_at: delivery.delivered_at.0,
             client,
             client_sequence,
+            epoch: delivery.epoch.0 as u32, // as on the wire
+            incarnation: delivery.incarnation.0,
             sender: delivery.sender.0,
             topic: delivery.topic.0,
             has: flag(has::ORDER, delivery.order.is_some())
@@ -119,9 +125,11 @@ impl Delivered {
         let has = |bit| head.has & bit != 0;
         Delivery {
             sender: Rank(head.sender),
+            incarnation: Incarnation(head.incarnation),
+            instance: InstanceId(head.instance),
             sequence: Sequence(head.sequence),
             order: has(has::ORDER).then_some(OrderNumber(head.order)),
-            epoch: Epoch(head.epoch),
+            epoch: Epoch(head.epoch.into()),
             late: has(has::LATE),
             topic: TopicId(head.topic),
             name,
@@ -371,6 +379,8 @@ mod tests {
     fn deliveries_come_back_whole() {
         let delivery = Delivery {
             sender: Rank(3),
+            incarnation: Incarnation(1 << 31),
+            instance: InstanceId(1 << 63),
             sequence: Sequence(1 << 40),
             order: Some(OrderNumber(7)),
             epoch: Epoch(2),

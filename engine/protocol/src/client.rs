@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use bourdon_wire::records::{ClientAnswer, ClientRequest, Heartbeat, heartbeat_flags, refusals, request_flags};
 use bourdon_wire::{
     Address, CONTROL_CHANNEL, ClientId, Datagram, DatagramHeader, Epoch, FRAME_HEADER_BYTES, FrameHeader, GroupId,
-    HEADER_BYTES, Incarnation, Instant, Kind, Rank, Sequence, TopicId, TopicName, seal,
+    HEADER_BYTES, Incarnation, InstanceId, Instant, Kind, Rank, Sequence, TopicId, TopicName, seal,
 };
 use zerocopy::IntoBytes;
 
@@ -247,7 +247,8 @@ impl Client {
         }
         rest.copy_from_slice(payload);
         let incarnation = Incarnation(self.id.0 as u32);
-        let header = DatagramHeader::new(self.group, self.epoch, Rank::CLIENT, incarnation, CONTROL_CHANNEL);
+        let header =
+            DatagramHeader::new(self.group, InstanceId::NONE, self.epoch, Rank::CLIENT, incarnation, CONTROL_CHANNEL);
         seal(&mut self.datagram, header, 1, FRAME_HEADER_BYTES + length, now.0);
     }
 

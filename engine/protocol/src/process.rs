@@ -28,7 +28,7 @@ use crate::control::direct::Direct;
 use crate::control::heartbeat::Heartbeat;
 use crate::control::membership::{Membership, RejoinDelay};
 use crate::control::presence::Presence;
-use crate::control::view_change::{Value, ViewChange};
+use crate::control::view_change::{Value, ViewChange, birth_above};
 use crate::counters::{Counter, Counters};
 use crate::data::after::{self, Passed};
 use crate::data::cut::{Ending, Unsettled};
@@ -44,7 +44,7 @@ use alloc::vec::Vec;
 use bourdon_wire::records::{self, ClientAnswer, refusals, request_flags};
 use bourdon_wire::{
     CONTROL_CHANNEL, ClientId, ClientTag, Datagram, DatagramHeader, DatagramNumber, Discard, Epoch, Frame, Incarnation,
-    Instant, Kind, OrderNumber, Rank, Sequence, TopicName,
+    InstanceId, Instant, Kind, OrderNumber, Rank, Sequence, TopicName,
 };
 
 /// Events the application has not fetched; more are counted and dropped. Each names a rank or a rare fault, so a full
@@ -98,6 +98,8 @@ pub struct Process {
     /// How the current epoch is to end, at those who decide it.
     change: Option<ViewChange>,
     clock: change::Clock,
+    /// Before the first view: the candidate for the instance's name that the ballot under way carries.
+    candidate: InstanceId,
     membership: Membership,
     detector: Detector,
     presence: Presence,
@@ -140,10 +142,11 @@ impl Process {
         let mut process = Self {
             data: Pipeline::idle(config.clone(), Epoch(0)),
             past: None,
-            before: View { epoch: Epoch(0), members: Vec::new(), sequencer: config.sequencer },
+            before: View::none(Epoch(0), config.sequencer),
             spare: Vec::new(),
             change: None,
             clock: change::Clock::default(),
+            candidate: InstanceId::NONE,
             membership: Membership::new(),
             detector: Detector::new(now, rank, 0, &config.timing.detector),
             presence: Presence::new(rank, members),
@@ -162,7 +165,7 @@ impl Process {
             clients: Clients::default(),
             direct: direct::begin(&config),
             coordination: coordinate::Coordinator::new(&config),
-            outbox: Outbox::new(header(&config, Epoch(0)), config.wall_offset_ns),
+            outbox: Outbox::new(header(&config, InstanceId::NONE, Epoch(0)), config.wall_offset_ns),
             counters: Counters::default(),
             events: VecDeque::new(),
             version_reported: false,
@@ -175,6 +178,11 @@ impl Process {
         Ok(process)
     }
 
+    /// When an instance that formed now would be born.
+    fn birth_now(&self, now: Instant) -> u64 {
+        birth_above(self.wall(now) / 1_000_000, self.config.birth_floor)
+    }
+
     /// Enters the view it was given, or prepares for the first.
     fn begin(&mut self, now: Instant) {
         let members = self.config.members;
@@ -185,7 +193,8 @@ impl Process {
             let own = Member { rank, incarnation: self.config.incarnation };
             if members == 1 {
                 // There is nobody to agree with.
-                let view = View::of_all(Epoch(1), 1, own.incarnation, own.rank);
+                let (instance, birth) = (self.config.instance_candidate, self.birth_now(now));
+                let view = View { instance, birth, ..View::of_all(Epoch(1), 1, own.incarnation, own.rank) };
                 let beginning = Beginning { order: OrderNumber(0), first: alloc::vec![Sequence(0)], phase: 0 };
                 return self.enter(now, view, &beginning);
             }
@@ -372,6 +381,7 @@ impl Process {
                 Counter::DiscardedVersion
             }
             Discard::OtherGroup => Counter::DiscardedGroup,
+            Discard::Keyed => Counter::DiscardedForeign,
             Discard::Damaged => Counter::DiscardedDamaged,
             Discard::Malformed => Counter::DiscardedMalformed,
         };
@@ -657,9 +667,9 @@ fn show((clients, coordination): &mut Own<'_>, delivery: Delivery<'_>, emit: &mu
 }
 
 /// In front of this process's control datagrams.
-fn header(config: &Config, epoch: Epoch) -> DatagramHeader {
+fn header(config: &Config, instance: InstanceId, epoch: Epoch) -> DatagramHeader {
     let rank = config.rank().unwrap_or(Rank::OBSERVER);
-    DatagramHeader::new(config.group, epoch, rank, config.incarnation, CONTROL_CHANNEL)
+    DatagramHeader::new(config.group, instance, epoch, rank, config.incarnation, CONTROL_CHANNEL)
 }
 
 fn push_event(events: &mut VecDeque<Event>, counters: &mut Counters, event: Event) {

@@ -31,7 +31,7 @@
 use crate::mutant::Mutant;
 use crate::view::{Member, View, bit};
 use alloc::vec::Vec;
-use bourdon_wire::{DatagramNumber, Epoch, Rank};
+use bourdon_wire::{BIRTHS_END, DatagramNumber, Epoch, InstanceId, Rank};
 
 /// A round and who began it; higher ones win. Zero is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,6 +79,18 @@ pub struct Value {
     pub sequencer: Rank,
     /// What is delivered before it.
     pub cut: Cut,
+    /// The instance of the group: the proposer's candidate in the first view's value, the same ever after.
+    pub instance: InstanceId,
+    /// The instance's birth: made in the first view's value, the same ever after.
+    pub birth: u64,
+}
+
+impl Value {
+    /// The view that follows.
+    pub fn view(&self, epoch: Epoch) -> View {
+        let (instance, birth) = (self.instance, self.birth);
+        View { epoch, members: self.members.clone(), sequencer: self.sequencer, instance, birth }
+    }
 }
 
 /// What one member says to another, or to all, about a ballot.
@@ -92,6 +104,8 @@ pub enum Step {
         held: Cut,
         /// What it has accepted, and in which ballot.
         accepted: Option<(Ballot, Value)>,
+        /// Before the first view: the highest birth of an instance that the sender knows of.
+        birth_floor: u64,
     },
     /// Accept this.
     Propose(Value),
@@ -112,10 +126,17 @@ pub struct Wish {
     pub joiners: Vec<Member>,
     /// Who is to give the order, if it is in the next view; else it stays, or goes to the oldest.
     pub sequencer: Option<Rank>,
+    /// Before the first view: what the instance is to be called, and what time it is, in milliseconds since 1970.
+    pub origin: Option<(InstanceId, u64)>,
 }
 
 /// Who promised, what it holds, and what it has accepted.
 type Promise = (Member, Cut, Option<(Ballot, Value)>);
+
+/// The first view's birth: now, or above every birth that a founding member knows of.
+pub(crate) fn birth_above(now_ms: u64, floor: u64) -> u64 {
+    now_ms.max(floor.saturating_add(1)).min(BIRTHS_END - 1)
+}
 
 /// A ballot of our own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -125,6 +146,8 @@ struct Leading {
     states: Vec<Promise>,
     value: Option<Value>,
     accepts: u64,
+    /// The highest birth that those who promised know of.
+    birth_floor: u64,
 }
 
 /// One member's part in deciding what follows its view.
@@ -138,6 +161,8 @@ pub struct ViewChange {
     proposed: Option<(Ballot, Value)>,
     leading: Option<Leading>,
     decided: Option<Value>,
+    /// Before the first view: the highest birth of an instance that this process knows of.
+    birth_floor: u64,
     mutant: Option<Mutant>,
 }
 
@@ -160,7 +185,7 @@ impl ViewChange {
     /// At the beginning of a view.
     pub fn new(own: Member, view: View, mutant: Option<Mutant>) -> Self {
         let (promised, accepted, proposed) = (Ballot(0), None, None);
-        Self { own, view, promised, accepted, proposed, leading: None, decided: None, mutant }
+        Self { own, view, promised, accepted, proposed, leading: None, decided: None, birth_floor: 0, mutant }
     }
 
     /// Whether a ballot was promised: nothing more is sent, ordered, acknowledged or delivered in this epoch.
@@ -181,6 +206,11 @@ impl ViewChange {
     /// The highest ballot promised.
     pub fn promised(&self) -> Ballot {
         self.promised
+    }
+
+    /// Before the first view: the highest birth of an instance that this process knows of.
+    pub fn note_birth(&mut self, birth: u64) {
+        self.birth_floor = self.birth_floor.max(birth);
     }
 
     /// The value whose cut is to be got: decided, or proposed in the ballot promised last.
@@ -213,7 +243,8 @@ impl ViewChange {
         let mut states = old.map_or_else(Vec::new, |old| old.states);
         states.retain(|(member, ..)| *member != self.own);
         states.push((self.own, held, self.accepted.clone()));
-        self.leading = Some(Leading { ballot, wish, states, value: None, accepts: 0 });
+        let birth_floor = self.birth_floor;
+        self.leading = Some(Leading { ballot, wish, states, value: None, accepts: 0, birth_floor });
         (ballot, Step::Prepare)
     }
 
@@ -294,7 +325,13 @@ impl ViewChange {
         let old = Some(self.view.sequencer);
         let sequencer =
             wish.sequencer.filter(is_in).or(old.filter(is_in)).or(members.first().map(|first| first.rank))?;
-        Some(Value { members, sequencer, cut: self.union(leading) })
+        let (instance, birth) = match leading.wish.origin {
+            Some((candidate, now_ms)) if self.view.epoch == Epoch(0) => {
+                (candidate, birth_above(now_ms, leading.birth_floor))
+            }
+            _ => (self.view.instance, self.view.birth),
+        };
+        Some(Value { members, sequencer, cut: self.union(leading), instance, birth })
     }
 
     fn union(&self, leading: &Leading) -> Cut {
@@ -320,7 +357,7 @@ impl ViewChange {
     pub fn may_decide(&self, all: bool) -> bool {
         let Some(leading) = &self.leading else { return false };
         let Some(value) = &leading.value else { return false };
-        let next = View { epoch: self.view.epoch.next(), members: value.members.clone(), sequencer: value.sequencer };
+        let next = value.view(self.view.epoch.next());
         let continuing = next.members.iter().filter(|member| self.view.incarnation(member.rank).is_some());
         let continuing = continuing.fold(0, |bits, member| bits | bit(member.rank));
         let by_all = continuing & !leading.accepts == 0;
@@ -379,14 +416,22 @@ impl ViewChange {
             Step::Prepare if ballot < self.promised => Reaction::Answer(self.promised, Step::Refuse),
             Step::Prepare => {
                 self.promise(ballot);
-                Reaction::Answer(ballot, Step::State { held: held(), accepted: self.accepted.clone() })
+                // What was accepted before the first view can be dropped: see `adopted`.
+                let accepted = self.accepted.clone().filter(|_| self.view.epoch != Epoch(0));
+                Reaction::Answer(ballot, Step::State { held: held(), accepted, birth_floor: self.birth_floor })
             }
-            Step::State { held, accepted } => self.on_state(from, ballot, held, accepted),
+            Step::State { held, accepted, birth_floor } => {
+                let reaction = self.on_state(from, ballot, held, accepted);
+                if let (Reaction::Progress, Some(leading)) = (&reaction, &mut self.leading) {
+                    leading.birth_floor = leading.birth_floor.max(birth_floor);
+                }
+                reaction
+            }
             Step::Propose(value) => self.on_propose(ballot, value),
             Step::Accept => {
                 let Some(leading) = self.leading.as_mut().filter(|l| l.ballot == ballot) else { return Reaction::None };
                 let invited = leading.value.as_ref().is_some_and(|value| value.members.contains(&from));
-                if invited || self.view.contains(from) || self.view.epoch == Epoch(0) {
+                if invited || self.view.epoch != Epoch(0) && self.view.contains(from) {
                     leading.accepts |= bit(from.rank);
                 }
                 Reaction::Progress

@@ -221,6 +221,7 @@ impl Pipeline {
         let step = super::stream::Step {
             now,
             epoch: self.view.epoch,
+            instance: self.view.instance,
             max_message_bytes: self.config.limits.max_message_bytes,
             late: false,
             passed: &super::after::always, // the view must end
@@ -307,6 +308,7 @@ impl Pipeline {
         let step = super::stream::Step {
             now,
             epoch: self.view.epoch,
+            instance: self.view.instance,
             max_message_bytes: self.config.limits.max_message_bytes,
             late: false,
             passed: &super::after::always,

@@ -21,7 +21,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use bourdon_wire::records::{Heartbeat, ViewAsk, ViewEntry, ViewInfo, heartbeat_flags};
 use bourdon_wire::{
-    Address, DatagramHeader, DatagramNumber, Epoch, Incarnation, Instant, Kind, OrderNumber, Rank, Sequence,
+    Address, DatagramHeader, DatagramNumber, Epoch, Incarnation, InstanceId, Instant, Kind, OrderNumber, Rank, Sequence,
 };
 use zerocopy::IntoBytes;
 
@@ -134,7 +134,8 @@ impl Process {
         // Who comes in and knows how this view ends may be the only one left who does.
         let wedged = said.flags.get() & heartbeat_flags::WEDGED != 0 && said.address.is_reachable();
         if let Some(value) = self.search.decision.as_ref().filter(|value| wedged && self.is_among(&value.members)) {
-            let (header, value) = (super::header(&self.config, epoch), value.clone());
+            let header = super::header(&self.config, self.data.view.instance, epoch);
+            let value = value.clone();
             self.say_decision(now, header, said.address, value);
         }
         let mtu = self.config.limits.mtu_bytes as u64;
@@ -220,7 +221,7 @@ impl Process {
     pub(super) fn live_anew(&mut self) {
         self.config.incarnation = Incarnation(self.config.incarnation.0.wrapping_add(1));
         self.data.config.incarnation = self.config.incarnation;
-        self.outbox.enter(header(&self.config, Epoch(0)));
+        self.outbox.enter(header(&self.config, InstanceId::NONE, Epoch(0)));
     }
 
     // ---- asking and telling ---------------------------------------------------------------------------------------
@@ -231,9 +232,9 @@ impl Process {
             return;
         }
         self.search.asked_at = now;
-        let ask = ViewAsk { reply_to: self.config.address };
+        let ask = ViewAsk { reply_to: self.config.address, nonce: 0.into() };
         // The answer depends on where the asker is.
-        let header = super::header(&self.config, self.data.view.epoch);
+        let header = super::header(&self.config, self.data.view.instance, self.data.view.epoch);
         let to = Destination::Peer(address);
         self.outbox.record_as(header, now, to, Kind::ViewAsk, [ask.as_bytes(), &[]], &mut self.counters);
     }
@@ -252,7 +253,8 @@ impl Process {
             Some(value) => {
                 // In the life that took part.
                 let past = self.past.as_ref().filter(|past| past.data.view.epoch == epoch);
-                let header = super::header(past.map_or(&self.config, |past| &past.data.config), epoch);
+                let instance = past.map_or(self.data.view.instance, |past| past.data.view.instance);
+                let header = super::header(past.map_or(&self.config, |past| &past.data.config), instance, epoch);
                 self.say_decision(now, header, to, value);
             }
             None if epoch == self.data.view.epoch => {}
@@ -285,6 +287,8 @@ impl Process {
             first_order: beginning.order.0.into(),
             phase: beginning.phase.into(),
             configuration: self.config.fingerprint().into(),
+            birth: view.birth.into(),
+            nonce: 0.into(),
         };
         let parts = [info.as_bytes(), entries.as_bytes()];
         self.outbox.record(now, to, Kind::View, parts, &mut self.counters);
@@ -295,7 +299,7 @@ impl Process {
         if info.configuration.get() != self.config.fingerprint() {
             return;
         }
-        let Some((view, beginning)) = self.read_view(header.epoch(), info, entries) else {
+        let Some((view, beginning)) = self.read_view(header, info, entries) else {
             return self.counters.add(Counter::DiscardedMalformed, 1);
         };
         if !view.contains(Member { rank: header.rank(), incarnation: header.incarnation() }) {
@@ -324,7 +328,8 @@ impl Process {
         }
     }
 
-    fn read_view(&self, epoch: Epoch, info: &ViewInfo, entries: &[ViewEntry]) -> Option<(View, Beginning)> {
+    fn read_view(&self, header: &DatagramHeader, info: &ViewInfo, entries: &[ViewEntry]) -> Option<(View, Beginning)> {
+        let (instance, epoch) = (header.instance(), header.epoch());
         let mut first = vec![Sequence(0); usize::from(self.config.members)];
         for entry in entries {
             *first.get_mut(usize::from(entry.rank.get()))? = Sequence(entry.first_sequence.get());
@@ -334,11 +339,12 @@ impl Process {
             incarnation: Incarnation(entry.incarnation.get()),
         };
         let members: Vec<_> = entries.iter().take(usize::from(info.members.get())).map(member).collect();
-        let view = View { epoch, members, sequencer: Rank(info.sequencer.get()) };
+        let view = View { epoch, members, sequencer: Rank(info.sequencer.get()), instance, birth: info.birth.get() };
         let beginning = Beginning { order: OrderNumber(info.first_order.get()), first, phase: info.phase.get() };
         let members = &view.members;
         let distinct = (1..members.len()).all(|i| members[..i].iter().all(|other| other.rank != members[i].rank));
         let sound = distinct && view.incarnation(view.sequencer).is_some() && epoch != Epoch(0);
+        let sound = sound && instance != InstanceId::NONE;
         sound.then_some((view, beginning))
     }
 
@@ -416,7 +422,7 @@ impl Process {
         }
         let Some((ballot, _)) = self.search.invitation.take() else { return };
         if let Some(address) = self.presence.address(ballot.proposer()) {
-            let header = super::header(&self.config, self.data.view.epoch);
+            let header = super::header(&self.config, self.data.view.instance, self.data.view.epoch);
             let bytes = super::steps::encode(ballot, &Step::Accept);
             let to = Destination::Peer(address);
             self.outbox.record_as(header, now, to, Kind::Ballot, [&bytes, &[]], &mut self.counters);
