@@ -218,6 +218,16 @@ impl std::fmt::Display for NodeEvent {
                 f,
                 "member {rank} is configured otherwise: group.members, order, reliability, sequencer, mtu_bytes and max_message_bytes must be the same everywhere"
             ),
+            Event::Superseded { instance } => write!(
+                f,
+                "instance {:016x} of the group formed after the one this member was in, and has a majority: this member was paused or cut off since; it leaves the older instance and joins the newer one",
+                instance.0
+            ),
+            Event::NewInstance { from, to } => write!(
+                f,
+                "instance {:016x} of the group ended, and {:016x} is followed from now on: what the earlier one published after it was last heard is not known here",
+                from.0, to.0
+            ),
             Event::OtherVersion(version) => write!(
                 f,
                 "somebody on the group's address speaks version {version} of the wire format: run the same release everywhere"
@@ -255,6 +265,8 @@ pub(crate) fn event_words(event: NodeEvent) -> (u32, EventWords) {
         Event::IdentityConflict(who) => (15, [rank(who), 0, 0]),
         Event::Restarted { rank: who, incarnation } => (16, [rank(who), incarnation.0.into(), 0]),
         Event::ConfigurationDiffers(who) => (17, [rank(who), 0, 0]),
+        Event::Superseded { instance } => (21, [instance.0, 0, 0]),
+        Event::NewInstance { from, to } => (22, [from.0, to.0, 0]),
         Event::OtherVersion(version) => (18, [version.into(), 0, 0]),
     }
 }
@@ -285,6 +297,8 @@ pub(crate) fn event_of(tag: u32, frame: &[u8]) -> NodeEvent {
         16 => Event::Restarted { rank, incarnation: Incarnation(second as u32) },
         17 => Event::ConfigurationDiffers(rank),
         18 => Event::OtherVersion(first as u8),
+        21 => Event::Superseded { instance: InstanceId(first) },
+        22 => Event::NewInstance { from: InstanceId(first), to: InstanceId(second) },
         _ => unreachable!("events are written by `event_words`"),
     })
 }
@@ -435,6 +449,8 @@ mod tests {
             Event::SnapshotTooLarge { bytes: 1 << 40, limit_bytes: 7 },
             Event::Restarted { rank, incarnation: Incarnation(77) },
             Event::OtherVersion(9),
+            Event::Superseded { instance: InstanceId(1 << 63) },
+            Event::NewInstance { from: InstanceId(1), to: InstanceId(u64::MAX) },
         ];
         let suspected = Why::ALL.map(|why| Event::Suspected(rank, why));
         let events = named.into_iter().chain(others).chain(suspected).map(NodeEvent::Group);

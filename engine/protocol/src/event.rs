@@ -163,6 +163,20 @@ pub enum Event {
     },
     /// A process was configured otherwise: members, order, reliability, mtu or message size differ.
     ConfigurationDiffers(Rank),
+    /// A newer instance of the group is alive with a majority: this process was in an older one, resumed or cut off, and
+    /// has left that. It joins the newer one as a new member.
+    Superseded {
+        /// The newer instance.
+        instance: InstanceId,
+    },
+    /// The instance that this observer followed ended, and it follows another from now on. What the earlier one delivered
+    /// after this observer last heard it is not known here; sequences and order numbers begin anew.
+    NewInstance {
+        /// The one before.
+        from: InstanceId,
+        /// The one followed now.
+        to: InstanceId,
+    },
     /// Somebody on the address speaks another version.
     OtherVersion(u8),
 }

@@ -13,6 +13,7 @@ mod change;
 mod coordinate;
 mod direct;
 mod inspect;
+mod instances;
 mod outside;
 mod speak;
 mod steps;
@@ -25,6 +26,7 @@ use crate::control::clients::{Clients, Request};
 use crate::control::clock_sync::ClockSync;
 use crate::control::detector::{Detector, Path};
 use crate::control::direct::Direct;
+use crate::control::discovery::Discovery;
 use crate::control::heartbeat::Heartbeat;
 use crate::control::membership::{Membership, RejoinDelay};
 use crate::control::presence::Presence;
@@ -113,6 +115,14 @@ pub struct Process {
     rejoin: RejoinDelay,
     doubt: Option<Doubt>,
     search: outside::Search,
+    /// Instances heard of that are not this process's.
+    discovery: Discovery,
+    /// Draws incarnations, candidates and nonces.
+    rng: fastrand::Rng,
+    /// Its own incarnations before this one.
+    earlier: VecDeque<Incarnation>,
+    /// When it began.
+    started_wall_ns: u64,
     /// Published in earlier views, and to be published again before anything else.
     unsettled: VecDeque<Unsettled>,
     transfer: transfer::Transfer,
@@ -158,6 +168,10 @@ impl Process {
             rejoin: RejoinDelay::new(),
             doubt: None,
             search: outside::Search::default(),
+            discovery: Discovery::default(),
+            rng: fastrand::Rng::with_seed(config.seed ^ u64::from(config.incarnation.0) << 32 ^ 0x1d5),
+            earlier: VecDeque::new(),
+            started_wall_ns: now.0.wrapping_add(config.wall_offset_ns),
             unsettled: VecDeque::new(),
             transfer: transfer::Transfer::default(),
             heartbeat: Heartbeat::new(now),
@@ -364,7 +378,12 @@ impl Process {
                 rows.for_each(|frame| self.on_row(now, rank, frame.body));
             }
         } else if header.channel() == CONTROL_CHANNEL {
-            datagram.frames().for_each(|frame| self.on_control(now, &datagram, &frame));
+            for frame in datagram.frames() {
+                let same = header.instance() == self.data.view.instance && header.instance() != InstanceId::NONE;
+                if same || self.admits_instance(header, frame.kind()) {
+                    self.on_control(now, &datagram, &frame);
+                }
+            }
         } else {
             self.counters.add(Counter::DiscardedSender, 1);
         }
@@ -392,6 +411,10 @@ impl Process {
     #[inline]
     fn is_stranger(&mut self, now: Instant, datagram: &Datagram<'_>) -> bool {
         let header = datagram.header;
+        if header.instance() != self.data.view.instance && self.config.mutant != Some(Mutant::OtherInstanceBelieved) {
+            self.counters.add(Counter::DiscardedInstance, 1);
+            return true;
+        }
         if header.epoch() != self.data.view.epoch {
             let across = self.config.mutant == Some(Mutant::DataAcrossEpochs) && header.channel() == DATA_CHANNEL;
             if !(across && header.epoch().next() == self.data.view.epoch) {
@@ -431,9 +454,9 @@ impl Process {
             self.counters.add(Counter::DiscardedOwn, 1);
         } else {
             self.counters.add(Counter::DiscardedSender, 1);
-            // An earlier life of ours may still be under way, or be repaired.
-            let older = header.incarnation() < self.config.incarnation || header.is_retransmitted();
-            if !older && self.presence.refuse(own) {
+            // An earlier life of ours may still be under way, or be repaired; another instance's may have been resumed.
+            let is_ours = header.instance() == self.data.view.instance || header.instance() == InstanceId::NONE;
+            if is_ours && self.is_another_process(header) && self.presence.refuse(own) {
                 self.event(Event::IdentityConflict(header.rank()));
             }
         }
@@ -446,12 +469,13 @@ impl Process {
         let ranked = rank.0 < self.config.members;
         match frame.kind() {
             Some(Kind::Nak) => return self.on_nak(now, header.epoch(), frame.body),
-            Some(Kind::ClientRequest) => return self.on_client(now, frame),
+            Some(Kind::ClientRequest) => return self.on_client(now, header.instance(), frame),
             Some(Kind::ViewAsk) => return self.on_view_ask(now, header.epoch(), frame.body),
             Some(Kind::Direct) => return self.on_direct(now, rank, frame.body),
             Some(Kind::Transfer) => return self.on_transfer(now, header.epoch(), frame.body),
             Some(Kind::Ping) if self.is_follower(header) => return self.answer_ping(now, frame.body),
             _ if !ranked => return self.counters.add(Counter::DiscardedSender, 1),
+            Some(Kind::Heartbeat) if self.has_own_identity(header) => return self.on_own_heartbeat(header, frame.body),
             _ if self.is_own(header) => return,
             Some(Kind::Heartbeat) => return self.on_heartbeat(now, header, frame.body),
             Some(Kind::View) => return self.on_view_info(now, header, frame.body),
@@ -475,6 +499,18 @@ impl Process {
         }
     }
 
+    /// Whether a datagram has this process's rank and incarnation.
+    fn has_own_identity(&self, header: &DatagramHeader) -> bool {
+        Some(header.rank()) == self.config.rank() && header.incarnation() == self.config.incarnation
+    }
+
+    fn on_own_heartbeat(&mut self, header: &DatagramHeader, body: &[u8]) {
+        self.counters.add(Counter::DiscardedOwn, 1);
+        if let Some((said, _)) = records::Heartbeat::read(body) {
+            self.note_collision(header, said);
+        }
+    }
+
     fn on_row(&mut self, now: Instant, from: Rank, body: &[u8]) {
         let sent = self.data.outbound.as_ref().map_or(DatagramNumber(0), |outbound| outbound.packer.sent);
         let Some((row, entries)) = records::Row::read_all(body) else { return };
@@ -486,13 +522,18 @@ impl Process {
         }
     }
 
-    fn on_client(&mut self, now: Instant, frame: &Frame<'_>) {
+    fn on_client(&mut self, now: Instant, instance: InstanceId, frame: &Frame<'_>) {
         let Some((request, name, payload)) = records::ClientRequest::read_all(frame.body) else { return };
         let is_false = request.client.get() == ClientId::GROUP.0;
         if self.standing != Standing::Member || !request.reply_to.is_reachable() || is_false {
             return;
         }
         let (client, sequence) = (ClientId(request.client.get()), Sequence(request.sequence.get()));
+        if instance != self.data.view.instance && self.config.mutant != Some(Mutant::OtherInstanceBelieved) {
+            // Perhaps a recording: answered with this instance, in which a client that lives sends it again.
+            self.counters.add(Counter::DiscardedInstance, 1);
+            return self.answer_client(now, request.reply_to, &ClientAnswer::new(client, Sequence(0), refusals::BUSY));
+        }
         let skip = request.flags.get() & request_flags::SKIP != 0;
         let oldest = Sequence(sequence.0.saturating_sub(u64::from(request.under_way.get())));
         let answer = match self.clients.request(now, client, (oldest, sequence), request.reply_to) {

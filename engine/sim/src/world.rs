@@ -21,7 +21,7 @@ use crate::network::{Arrival, Faults, Network};
 use crate::node::{ClientNode, Node};
 use crate::plan::{Plan, address};
 use bourdon_protocol::{Mutant, Process};
-use bourdon_wire::{Incarnation, Instant, Rank};
+use bourdon_wire::{Incarnation, InstanceId, Instant, Rank};
 use fastrand::Rng;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -220,7 +220,9 @@ impl<'p> World<'p> {
     fn begin(&mut self, index: usize) {
         let mut config = self.plan.config(index, address(index), self.seed, self.mutant);
         let node = &mut self.nodes[index];
-        node.incarnation = if node.incarnation == 0 { config.incarnation.0 } else { node.incarnation + 1 };
+        node.incarnation =
+            if node.incarnation == 0 { config.incarnation.0 } else { node.incarnation.wrapping_add(1).max(1) };
+        config.instance_candidate = InstanceId(self.seed.rotate_left(17) ^ u64::from(node.incarnation) << 8 | 1);
         config.incarnation = Incarnation(node.incarnation);
         config.seed ^= u64::from(node.incarnation) << 48;
         let process = Process::new(node.clock.read(self.now_ns), config).expect("the plan was checked");

@@ -560,7 +560,7 @@ impl Process {
         self.enter(now, view, &beginning);
         self.data.barrier.ask_again(asked);
         if leads {
-            self.tell_view(now, Destination::Group);
+            self.tell_view(now, Destination::Group, 0);
         }
     }
 
@@ -581,6 +581,10 @@ impl Process {
 
     /// Begins a view, as a member if it names this life of this process, else as one who follows it.
     pub(super) fn enter(&mut self, now: Instant, view: View, beginning: &Beginning) {
+        let same = self.data.view.instance == view.instance && self.data.view.epoch != Epoch(0);
+        assert!(view.instance != InstanceId::NONE, "a view names its instance");
+        assert!(!same || self.data.view.birth == view.birth, "an instance has one birth");
+        self.note_birth(view.birth);
         let own = self.own_member().filter(|own| view.contains(*own));
         let old = core::mem::replace(&mut self.data, Pipeline::idle(self.config.clone(), view.epoch));
         let before = old.view.clone();

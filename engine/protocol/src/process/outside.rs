@@ -15,6 +15,7 @@ use crate::counters::Counter;
 use crate::data::cut::Ending;
 use crate::data::pipeline::Pipeline;
 use crate::event::{Delivery, Event};
+use crate::mutant::Mutant;
 use crate::outbox::Destination;
 use crate::view::{Beginning, Member, View};
 use alloc::vec;
@@ -30,13 +31,16 @@ const ASK_NS: u64 = 3_000_000;
 /// How long one who follows tries to get the whole cut before it gives up what is missing.
 const CUT_WAIT_NS: u64 = 2_000_000_000;
 /// How long nothing of a view followed may be heard before another group of that name is believed to have begun.
-const LOST_NS: u64 = 1_000_000_000;
+pub(super) const LOST_NS: u64 = 1_000_000_000;
 /// Who is still in the view before counts as heard for so many suspicion times: it has a cut to fetch.
 const LATE: u64 = 10;
 
 /// What one who is in no view knows of the group.
 #[derive(Debug, Default)]
 pub(super) struct Search {
+    /// What the answer to the last question must repeat, and which instance was asked.
+    nonce: u64,
+    asked_instance: InstanceId,
     /// Not before this may it come back.
     not_before: Instant,
     asked_at: Instant,
@@ -45,7 +49,7 @@ pub(super) struct Search {
     /// When a member of the view being followed was last heard.
     heard_at: Instant,
     /// When the current view was entered, or its end was decided.
-    since: Instant,
+    pub(super) since: Instant,
     /// The view that follows the one being followed.
     next: Option<(View, Beginning)>,
     decision: Option<Value>,
@@ -54,6 +58,17 @@ pub(super) struct Search {
 }
 
 impl Process {
+    /// Another incarnation draws another name, and forms anew if it was forming.
+    pub(super) fn renew_incarnation(&mut self) {
+        let forming = self.standing == Standing::Forming;
+        self.live_anew();
+        if let (true, Some(rank)) = (forming, self.config.rank()) {
+            let own = Member { rank, incarnation: self.config.incarnation };
+            let view = View::forming(self.config.members, self.config.sequencer);
+            self.change = Some(ViewChange::new(own, view, self.config.mutant));
+        }
+    }
+
     /// Comes back, not before the given time.
     pub(super) fn search_again(&mut self, not_before: Instant) {
         self.search = Search { not_before, formed_at: self.search.formed_at, ..Search::default() };
@@ -68,16 +83,20 @@ impl Process {
         if self.presence.note_differs(rank, differs) {
             self.event(Event::ConfigurationDiffers(rank));
         }
-        if differs {
-            return; // not of our group as we understand it
+        if differs || self.note_sighting(now, header, said) {
+            return; // not of our group as we understand it, or of another instance
         }
+        let same =
+            header.instance() == self.data.view.instance || self.config.mutant == Some(Mutant::OtherInstanceBelieved);
         let known = self.data.view.incarnation(rank);
-        if epoch == self.data.view.epoch && known == Some(from.incarnation) {
+        if same && epoch == self.data.view.epoch && known == Some(from.incarnation) {
             return self.on_own_views_heartbeat(now, from, epoch, said);
         }
         if known.is_some_and(|incarnation| incarnation != from.incarnation) {
-            // Another life of a member: it waits until the one in the view is out of it.
-            if from.incarnation > known.unwrap_or_default() && self.presence.refuse(from) {
+            // Another life of a member: it waits until the one in the view is out of it. One that is formed is an earlier
+            // one, late.
+            let formed = said.flags.get() & heartbeat_flags::FORMED != 0;
+            if !formed && self.presence.refuse(from) {
                 self.event(Event::Restarted { rank, incarnation: from.incarnation });
             }
             if self.standing == Standing::Member {
@@ -91,24 +110,31 @@ impl Process {
         let other = self.presence.hear(now, from, epoch, said);
         // Who is in no view may be the only one who knows how this one ended.
         let outside = !matches!(self.standing, Standing::Member | Standing::Forming);
-        if outside && self.decision_of(epoch).is_some() {
+        let past = header.instance() == self.data.view.instance || self.is_past_instance(header.instance());
+        if outside && past && self.decision_of(epoch).is_some() {
             if said.address.is_reachable() {
                 self.tell_decision(now, epoch, said.address);
             }
             return;
         }
         match self.standing {
-            Standing::Gone if formed && self.farewell.is_some_and(|(without, _)| epoch >= without) => self.part(),
+            Standing::Gone if formed && past && self.farewell.is_some_and(|(without, _)| epoch >= without) => {
+                self.part()
+            }
             Standing::Gone => {}
             // The group has formed: with this process, if the decision was missed, or without.
-            Standing::Forming if formed => self.ask_for_view(now, said.address),
+            Standing::Forming if formed => {}
             Standing::Forming if epoch == Epoch(0) => {
                 if other && let Some(change) = &mut self.change {
                     change.replace(from);
                 }
                 self.clock.look_due = now;
             }
-            _ if epoch > self.data.view.epoch && formed => self.ask_for_view(now, said.address),
+            // Whoever is in no view has asked where it found the instance alive.
+            Standing::Member | Standing::Following if epoch > self.data.view.epoch && formed => {
+                self.ask_for_view(now, said.address)
+            }
+            Standing::Outside if formed => {}
             Standing::Member => self.on_earlier_heartbeat(now, from, epoch, said.address),
             Standing::Following if formed && now.since(self.search.heard_at) > LOST_NS => {
                 self.lose_view();
@@ -219,7 +245,7 @@ impl Process {
 
     /// Whoever comes back is somebody else: what this life promised or owed is over.
     pub(super) fn live_anew(&mut self) {
-        self.config.incarnation = Incarnation(self.config.incarnation.0.wrapping_add(1));
+        self.draw_incarnation();
         self.data.config.incarnation = self.config.incarnation;
         self.outbox.enter(header(&self.config, InstanceId::NONE, Epoch(0)));
     }
@@ -227,14 +253,26 @@ impl Process {
     // ---- asking and telling ---------------------------------------------------------------------------------------
 
     fn ask_for_view(&mut self, now: Instant, address: Address) {
+        self.ask_instance(now, self.data.view.instance, address);
+    }
+
+    /// Asks a member of an instance for its view: this process's own, or another, to which it goes as from outside.
+    pub(super) fn ask_instance(&mut self, now: Instant, instance: InstanceId, address: Address) {
         let busy = self.standing == Standing::Outside && (self.transfer.is_asking() || now < self.search.not_before);
         if busy || now.since(self.search.asked_at) < ASK_NS || !address.is_reachable() {
             return;
         }
         self.search.asked_at = now;
-        let ask = ViewAsk { reply_to: self.config.address, nonce: 0.into() };
+        let nonce = self.rng.u64(1..);
+        (self.search.nonce, self.search.asked_instance) = (nonce, instance);
+        let ask = ViewAsk { reply_to: self.config.address, nonce: nonce.into() };
         // The answer depends on where the asker is.
-        let header = super::header(&self.config, self.data.view.instance, self.data.view.epoch);
+        let (own, epoch) = (self.data.view.instance, self.data.view.epoch);
+        let header = if instance == own || own == InstanceId::NONE {
+            super::header(&self.config, own, epoch)
+        } else {
+            super::header(&self.config, InstanceId::NONE, Epoch(0))
+        };
         let to = Destination::Peer(address);
         self.outbox.record_as(header, now, to, Kind::ViewAsk, [ask.as_bytes(), &[]], &mut self.counters);
     }
@@ -243,7 +281,7 @@ impl Process {
         let Some((ask, _)) = ViewAsk::read(body) else { return };
         if self.standing == Standing::Member && ask.reply_to.is_reachable() && ask.reply_to != self.config.address {
             self.tell_decision(now, epoch, ask.reply_to);
-            self.tell_view(now, Destination::Peer(ask.reply_to));
+            self.tell_view(now, Destination::Peer(ask.reply_to), ask.nonce.get());
         }
     }
 
@@ -253,12 +291,12 @@ impl Process {
             Some(value) => {
                 // In the life that took part.
                 let past = self.past.as_ref().filter(|past| past.data.view.epoch == epoch);
-                let instance = past.map_or(self.data.view.instance, |past| past.data.view.instance);
+                let instance = value.instance;
                 let header = super::header(past.map_or(&self.config, |past| &past.data.config), instance, epoch);
                 self.say_decision(now, header, to, value);
             }
             None if epoch == self.data.view.epoch => {}
-            None => self.tell_view(now, Destination::Peer(to)),
+            None => self.tell_view(now, Destination::Peer(to), 0),
         }
     }
 
@@ -269,7 +307,7 @@ impl Process {
     }
 
     /// Says which view this is and where it began.
-    pub(super) fn tell_view(&mut self, now: Instant, to: Destination) {
+    pub(super) fn tell_view(&mut self, now: Instant, to: Destination, nonce: u64) {
         let (view, beginning) = (&self.data.view, &self.data.beginning);
         let entry = |rank: Rank, incarnation: Incarnation| ViewEntry {
             rank: rank.0.into(),
@@ -288,7 +326,7 @@ impl Process {
             phase: beginning.phase.into(),
             configuration: self.config.fingerprint().into(),
             birth: view.birth.into(),
-            nonce: 0.into(),
+            nonce: nonce.into(),
         };
         let parts = [info.as_bytes(), entries.as_bytes()];
         self.outbox.record(now, to, Kind::View, parts, &mut self.counters);
@@ -305,11 +343,23 @@ impl Process {
         if !view.contains(Member { rank: header.rank(), incarnation: header.incarnation() }) {
             return self.counters.add(Counter::DiscardedSender, 1);
         }
+        if view.instance != self.data.view.instance && self.config.mutant != Some(Mutant::OtherInstanceBelieved) {
+            // Only an answer to this process's own question shows that the instance is not a recording.
+            let answers = info.nonce.get() != 0 && info.nonce.get() == self.search.nonce;
+            if !answers || view.instance != self.search.asked_instance {
+                return self.counters.add(Counter::DiscardedInstance, 1);
+            }
+        } else if view.instance == self.data.view.instance && view.birth != self.data.view.birth {
+            return self.counters.add(Counter::DiscardedMalformed, 1);
+        }
         // Who comes late comes after the barriers that are complete; who was there from the start passes them itself.
         let late = Beginning { phase: beginning.phase.saturating_add(info.barriers.get().into()), ..beginning.clone() };
         let (ahead, next) = (view.epoch > self.data.view.epoch, view.epoch == self.data.view.epoch.next());
         match self.standing {
             Standing::Gone => {}
+            Standing::Member | Standing::Following if view.instance != self.data.view.instance => {
+                self.change_instance(now, view, late);
+            }
             // The decision that it is a member comes with this.
             Standing::Forming if self.is_in(&view) => {}
             Standing::Forming => {
@@ -366,7 +416,7 @@ impl Process {
 
     // ---- following ------------------------------------------------------------------------------------------------
 
-    fn found(&mut self, now: Instant, view: View, beginning: Beginning) {
+    pub(super) fn found(&mut self, now: Instant, view: View, beginning: Beginning) {
         let fetches = matches!(self.config.role, Role::Member(_)) || self.config.start == Start::Snapshot;
         if fetches {
             self.begin_transfer(now, view, beginning);
