@@ -55,6 +55,7 @@ mod direct;
 pub mod directory;
 mod discover;
 mod handles;
+mod identity;
 mod idle;
 mod inline;
 mod links;

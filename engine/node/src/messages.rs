@@ -350,6 +350,8 @@ pub(crate) enum Command {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct ViewRecord {
+    pub(crate) instance: u64,
+    pub(crate) birth: u64,
     pub(crate) epoch: u64,
     /// Bit r: rank r is in the view.
     pub(crate) present: u64,
