@@ -343,7 +343,9 @@ impl Process {
         if !view.contains(Member { rank: header.rank(), incarnation: header.incarnation() }) {
             return self.counters.add(Counter::DiscardedSender, 1);
         }
-        if view.instance != self.data.view.instance && self.config.mutant != Some(Mutant::OtherInstanceBelieved) {
+        let is_other =
+            view.instance != self.data.view.instance && self.config.mutant != Some(Mutant::OtherInstanceBelieved);
+        if is_other {
             // Only an answer to this process's own question shows that the instance is not a recording.
             let answers = info.nonce.get() != 0 && info.nonce.get() == self.search.nonce;
             if !answers || view.instance != self.search.asked_instance {
@@ -357,9 +359,7 @@ impl Process {
         let (ahead, next) = (view.epoch > self.data.view.epoch, view.epoch == self.data.view.epoch.next());
         match self.standing {
             Standing::Gone => {}
-            Standing::Member | Standing::Following if view.instance != self.data.view.instance => {
-                self.change_instance(now, view, late);
-            }
+            Standing::Member | Standing::Following if is_other => self.change_instance(now, view, late),
             // The decision that it is a member comes with this.
             Standing::Forming if self.is_in(&view) => {}
             Standing::Forming => {
