@@ -37,7 +37,7 @@ impl World {
         let role = rank.map_or(Role::Observer, |rank| Role::Member(Rank(rank)));
         let mut config = Config::new(GROUP, 3, role);
         config.address = address(place);
-        config.incarnation = Incarnation((self.run as u32) << 16 | place as u32 + 1);
+        config.incarnation = Incarnation(((self.run as u32) << 16) | (place as u32 + 1));
         config.instance_candidate = InstanceId(0xABC0 + self.run);
         config.seed = self.run << 32 | place as u64;
         config.start = Start::Oldest;
@@ -327,7 +327,9 @@ fn requests_of_a_client_recorded_yesterday_deliver_nothing_and_a_living_client_g
         }
         world.run(SECOND / 10);
         assert_eq!(world.ones[0].delivered, [], "a recording was taken");
-        (0..5).for_each(|_| drop(client.publish(TopicId(0), b"order")));
+        for _ in 0..5 {
+            client.publish(TopicId(0), b"order");
+        }
         for _ in 0..100 {
             world.record = Some(Vec::new());
             world.run(SECOND / 100);
