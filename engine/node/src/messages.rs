@@ -162,6 +162,16 @@ impl From<Event> for NodeEvent {
     }
 }
 
+fn write_superseded(f: &mut std::fmt::Formatter<'_>, instance: InstanceId) -> std::fmt::Result {
+    let text = "formed after the one this member was in, and has a majority: this member was paused or cut off since; it leaves the older instance and joins the newer one";
+    write!(f, "instance {:016x} of the group {text}", instance.0)
+}
+
+fn write_new_instance(f: &mut std::fmt::Formatter<'_>, from: InstanceId, to: InstanceId) -> std::fmt::Result {
+    let text = "is followed from now on: what the earlier one published after it was last heard is not known here";
+    write!(f, "instance {:016x} of the group ended, and {:016x} {text}", from.0, to.0)
+}
+
 impl std::fmt::Display for NodeEvent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let event = match self {
@@ -218,16 +228,8 @@ impl std::fmt::Display for NodeEvent {
                 f,
                 "member {rank} is configured otherwise: group.members, order, reliability, sequencer, mtu_bytes and max_message_bytes must be the same everywhere"
             ),
-            Event::Superseded { instance } => write!(
-                f,
-                "instance {:016x} of the group formed after the one this member was in, and has a majority: this member was paused or cut off since; it leaves the older instance and joins the newer one",
-                instance.0
-            ),
-            Event::NewInstance { from, to } => write!(
-                f,
-                "instance {:016x} of the group ended, and {:016x} is followed from now on: what the earlier one published after it was last heard is not known here",
-                from.0, to.0
-            ),
+            Event::Superseded { instance } => write_superseded(f, *instance),
+            Event::NewInstance { from, to } => write_new_instance(f, *from, *to),
             Event::OtherVersion(version) => write!(
                 f,
                 "somebody on the group's address speaks version {version} of the wire format: run the same release everywhere"

@@ -89,13 +89,13 @@ impl Process {
         let same =
             header.instance() == self.data.view.instance || self.config.mutant == Some(Mutant::OtherInstanceBelieved);
         let known = self.data.view.incarnation(rank);
+        let formed = said.flags.get() & heartbeat_flags::FORMED != 0;
         if same && epoch == self.data.view.epoch && known == Some(from.incarnation) {
             return self.on_own_views_heartbeat(now, from, epoch, said);
         }
         if known.is_some_and(|incarnation| incarnation != from.incarnation) {
             // Another life of a member: it waits until the one in the view is out of it. One that is formed is an earlier
             // one, late.
-            let formed = said.flags.get() & heartbeat_flags::FORMED != 0;
             if !formed && self.presence.refuse(from) {
                 self.event(Event::Restarted { rank, incarnation: from.incarnation });
             }
@@ -103,7 +103,6 @@ impl Process {
                 return;
             }
         }
-        let formed = said.flags.get() & heartbeat_flags::FORMED != 0;
         if formed {
             self.search.formed_at = now;
         }
