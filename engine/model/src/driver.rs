@@ -170,8 +170,7 @@ fn record(group: &Group, state: &mut State, epoch: u8, ballot: Ballot, value: Va
     properties::on_decision(group, state, epoch, ballot, &value);
     let at = usize::from(epoch);
     if state.decided[at].is_empty() {
-        let view =
-            View { epoch: state.view(epoch).epoch.next(), members: value.members.clone(), sequencer: value.sequencer };
+        let view = value.view(state.view(epoch).epoch.next());
         Arc::make_mut(&mut state.views).push(view);
         let ranks = state.nodes.len();
         state.streams.push(Arc::new(vec![Vec::new(); ranks]));

@@ -10,7 +10,7 @@ use bourdon_protocol::Mutant;
 use bourdon_protocol::control::view_change::driver::Timer;
 use bourdon_protocol::control::view_change::{Step, Wish};
 use bourdon_protocol::view::{Member, View};
-use bourdon_wire::{Epoch, Rank};
+use bourdon_wire::{Epoch, InstanceId, Rank};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -116,7 +116,7 @@ impl Group {
     /// The beginning.
     pub fn first(&self) -> State {
         let members: Vec<Member> = (0..self.members).map(driver::member).collect();
-        let view = View { epoch: Epoch(1), members, sequencer: Rank(0) };
+        let view = View { epoch: Epoch(1), members, sequencer: Rank(0), instance: InstanceId(1), birth: 1 };
         let ranks = usize::from(self.all());
         let node = |own: u8| Node {
             alive: true,
@@ -277,7 +277,7 @@ impl Group {
             }
             Action::Lead(own, keep, leavers) => {
                 let joiners = (self.members..self.all()).map(driver::member).collect();
-                let wish = Wish { keep: *keep, leavers: *leavers, joiners, sequencer: None };
+                let wish = Wish { keep: *keep, leavers: *leavers, joiners, ..Wish::default() };
                 driver::lead(self, &mut state, *own, wish);
             }
             Action::Expire(own, timer, suspects) => driver::expire(self, &mut state, *own, *timer, *suspects),

@@ -85,7 +85,7 @@ pub fn on_decision(group: &Group, state: &mut State, epoch: u8, ballot: Ballot, 
     let accepts = accepts.filter(|packet| kind(&packet.step) == kind(&Step::Accept));
     let accepts = accepts.fold(0, |bits, packet| bits | 1 << packet.from);
     let view = state.view(epoch);
-    let next = View { epoch: view.epoch.next(), members: value.members.clone(), sequencer: value.sequencer };
+    let next = value.view(view.epoch.next());
     let continuing = accepts & bits(&view.members);
     let decided = is_quorum(view, accepts) && is_quorum(&next, continuing);
     let consenting = bits(&value.members) | value.leavers & group.leaving();

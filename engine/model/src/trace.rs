@@ -17,7 +17,7 @@ fn value(value: &Value) -> String {
 fn step(step: &Step) -> String {
     match step {
         Step::Prepare => "PREPARE".to_owned(),
-        Step::State { held, accepted } => {
+        Step::State { held, accepted, .. } => {
             let ends: Vec<_> = held.ends.iter().map(|end| end.0).collect();
             let accepted = accepted.as_ref().map(|(at, what)| format!(", accepted {} in {}", value(what), ballot(*at)));
             format!("STATE {ends:?}{}", accepted.unwrap_or_default())

@@ -128,6 +128,8 @@ pub enum Mutant {
     LeadBeforeAccepted,
     /// A leader that is not in the next view is still taken for one.
     LeaderNotVoided,
+    /// Frames of another instance of the group are taken for this one's. Not among [`Mutant::ALL`]: unit tests plant it.
+    OtherInstanceBelieved,
     /// Harmless: uniform delivery goes on after a promise, on acknowledgements that came before.
     WedgedUniform,
     /// Harmless: the sequencer puts one message in a run.
@@ -272,6 +274,7 @@ impl Mutant {
             Self::StaleCoordinator => "stale-coordinator",
             Self::LeadBeforeAccepted => "lead-before-accepted",
             Self::LeaderNotVoided => "leader-not-voided",
+            Self::OtherInstanceBelieved => "other-instance-believed",
             Self::WedgedUniform => "wedged-uniform",
             Self::ShortRuns => "short-runs",
             Self::AskTwice => "ask-twice",

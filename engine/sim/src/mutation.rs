@@ -56,6 +56,7 @@ fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         Mutant::SnapshotAhead => &["snapshot", "agreement", "fifo", "total"],
         Mutant::GrantBeforeUniform => &["mutex", "uniform-grant"],
         Mutant::GrantBeforeTold | Mutant::TwoTokens | Mutant::ReplyInside | Mutant::ReplyNotAwaited => &["mutex"],
+        Mutant::OtherInstanceBelieved => &[],
         Mutant::DeadKeepLocks => &["waiting"],
         Mutant::HolderNotFenced => &["fenced"],
         Mutant::StaleCoordinator | Mutant::LeadBeforeAccepted => &["election"],

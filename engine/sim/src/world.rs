@@ -27,7 +27,7 @@ use crate::node::{ClientNode, Node};
 use crate::plan::{EventPlan, Plan, RestartPlan, address};
 use crate::runner::Options;
 use bourdon_protocol::{Mutant, Process};
-use bourdon_wire::{Address, Incarnation, Instant, Rank};
+use bourdon_wire::{Address, Incarnation, InstanceId, Instant, Rank};
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
@@ -268,7 +268,9 @@ impl<'p> World<'p> {
     fn begin(&mut self, index: usize) {
         let mut config = self.plan.config(index, self.ends[index], self.seed, self.mutant);
         let node = &mut self.nodes[index];
-        node.incarnation = if node.incarnation == 0 { config.incarnation.0 } else { node.incarnation + 1 };
+        node.incarnation =
+            if node.incarnation == 0 { config.incarnation.0 } else { node.incarnation.wrapping_add(1).max(1) };
+        config.instance_candidate = InstanceId(self.seed.rotate_left(17) ^ u64::from(node.incarnation) << 8 | 1);
         config.incarnation = Incarnation(node.incarnation);
         config.seed ^= u64::from(node.incarnation) << 48;
         let process = Process::new(node.clock.read(self.now_ns), config).expect("the plan was checked");

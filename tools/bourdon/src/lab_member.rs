@@ -333,6 +333,7 @@ impl LabMember {
         let view = process.view();
         if process.standing() == Standing::Member && view.epoch.0 == epoch {
             let ranks: Vec<u16> = view.members.iter().map(|member| member.rank.0).collect();
+            self.shown.history.instance(view.instance);
             self.shown.history.view(epoch, &ranks);
         }
     }

@@ -40,7 +40,7 @@ pub mod driver;
 use crate::mutant::Mutant;
 use crate::view::{Member, View, bit};
 use alloc::vec::Vec;
-use bourdon_wire::{DatagramNumber, Epoch, Rank};
+use bourdon_wire::{BIRTHS_END, DatagramNumber, Epoch, InstanceId, Rank};
 
 /// A round and who began it; higher ones win. Zero is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,6 +90,18 @@ pub struct Value {
     pub leavers: u64,
     /// What is delivered before it.
     pub cut: Cut,
+    /// The instance of the group: the proposer's candidate in the first view's value, the same ever after.
+    pub instance: InstanceId,
+    /// The instance's birth: made in the first view's value, the same ever after.
+    pub birth: u64,
+}
+
+impl Value {
+    /// The view that follows.
+    pub fn view(&self, epoch: Epoch) -> View {
+        let (instance, birth) = (self.instance, self.birth);
+        View { epoch, members: self.members.clone(), sequencer: self.sequencer, instance, birth }
+    }
 }
 
 /// What one member says to another, or to all, about a ballot.
@@ -103,6 +115,8 @@ pub enum Step {
         held: Cut,
         /// What it has accepted, and in which ballot.
         accepted: Option<(Ballot, Value)>,
+        /// Before the first view: the highest birth of an instance that the sender knows of.
+        birth_floor: u64,
     },
     /// Accept this.
     Propose(Value),
@@ -126,6 +140,8 @@ pub struct Wish {
     pub joiners: Vec<Member>,
     /// The next sequencer, if it is in the next view; else the sequencer stays, or the oldest member becomes it.
     pub sequencer: Option<Rank>,
+    /// Before the first view: what the instance is to be called, and what time it is, in milliseconds since 1970.
+    pub origin: Option<(InstanceId, u64)>,
 }
 
 /// A value that no member of the view can have chosen: it continues without a quorum, or names what there is not.
@@ -142,7 +158,9 @@ pub fn continues(view: &View, value: &Value, members_min: usize) -> bool {
     let in_new_life =
         |member: &Member| view.epoch != Epoch(0) && !view.contains(*member) && present & bit(member.rank) != 0;
     let ranks = value.members.iter().fold(0, |bits, member| bits | bit(member.rank));
-    value.leavers & !present == 0
+    let is_of_instance = view.epoch == Epoch(0) || (value.instance, value.birth) == (view.instance, view.birth);
+    is_of_instance
+        && value.leavers & !present == 0
         && value.leavers & ranks == 0
         && !value.members.iter().any(in_new_life)
         && view.is_quorum(continuing | value.leavers)
@@ -159,6 +177,11 @@ pub fn continuing(view: &View, value: &Value) -> u64 {
 /// Who promised, what it holds, and what it has accepted.
 type Promise = (Member, Cut, Option<(Ballot, Value)>);
 
+/// The first view's birth: now, or above every birth that a founding member knows of.
+pub(crate) fn birth_above(now_ms: u64, floor: u64) -> u64 {
+    now_ms.max(floor.saturating_add(1)).min(BIRTHS_END - 1)
+}
+
 /// A ballot of this member's own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Leading {
@@ -167,6 +190,8 @@ struct Leading {
     states: Vec<Promise>,
     value: Option<Value>,
     accepts: u64,
+    /// The highest birth that those who promised know of.
+    birth_floor: u64,
 }
 
 /// One member's part in deciding what follows its view.
@@ -182,6 +207,8 @@ pub struct ViewChange {
     proposed: Option<(Ballot, Value)>,
     leading: Option<Leading>,
     decided: Option<Value>,
+    /// Before the first view: the highest birth of an instance that this process knows of.
+    birth_floor: u64,
     mutant: Option<Mutant>,
 }
 
@@ -206,7 +233,8 @@ impl ViewChange {
     /// At the beginning of a view.
     pub fn new(own: Member, view: View, members_min: usize, mutant: Option<Mutant>) -> Self {
         let (promised, accepted, proposed) = (Ballot(0), None, None);
-        Self { own, view, members_min, promised, accepted, proposed, leading: None, decided: None, mutant }
+        let (leading, decided) = (None, None);
+        Self { own, view, members_min, promised, accepted, proposed, leading, decided, birth_floor: 0, mutant }
     }
 
     /// Whether a ballot was promised: nothing more is sent, ordered, acknowledged or delivered in this epoch.
@@ -232,6 +260,11 @@ impl ViewChange {
     /// The highest ballot promised.
     pub fn promised(&self) -> Ballot {
         self.promised
+    }
+
+    /// Before the first view: the highest birth of an instance that this process knows of.
+    pub(super) fn note_birth(&mut self, birth: u64) {
+        self.birth_floor = self.birth_floor.max(birth);
     }
 
     /// The value whose cut is to be fetched: decided, or proposed in the ballot promised last.
@@ -273,7 +306,8 @@ impl ViewChange {
         self.proposed = None;
         let mut states = old.map_or_else(Vec::new, |old| old.states);
         states.retain(|(member, ..)| *member != self.own);
-        self.leading = Some(Leading { ballot, wish, states, value: None, accepts: 0 });
+        let birth_floor = self.birth_floor;
+        self.leading = Some(Leading { ballot, wish, states, value: None, accepts: 0, birth_floor });
         ballot
     }
 
@@ -287,7 +321,9 @@ impl ViewChange {
 
     /// The promise of the ballot promised last, to its proposer.
     pub(super) fn state(&self, held: Cut) -> (Ballot, Step) {
-        (self.promised, Step::State { held, accepted: self.accepted.clone() })
+        // What was accepted before the first view can be dropped: see `adopted`.
+        let accepted = self.accepted.clone().filter(|_| self.view.epoch != Epoch(0));
+        (self.promised, Step::State { held, accepted, birth_floor: self.birth_floor })
     }
 
     fn answered(&self) -> u64 {
@@ -385,7 +421,14 @@ impl ViewChange {
         let old = Some(self.view.sequencer);
         let sequencer =
             wish.sequencer.filter(is_in).or(old.filter(is_in)).or(members.first().map(|first| first.rank))?;
-        Some(Value { leavers: leavers & self.view.bits(), members, sequencer, cut: self.union(leading) })
+        let (instance, birth) = match wish.origin {
+            Some((candidate, now_ms)) if self.view.epoch == Epoch(0) => {
+                (candidate, birth_above(now_ms, leading.birth_floor))
+            }
+            _ => (self.view.instance, self.view.birth),
+        };
+        let (leavers, cut) = (leavers & self.view.bits(), self.union(leading));
+        Some(Value { members, sequencer, leavers, cut, instance, birth })
     }
 
     fn union(&self, leading: &Leading) -> Cut {
@@ -411,7 +454,7 @@ impl ViewChange {
     pub fn may_decide(&self) -> bool {
         let Some(leading) = &self.leading else { return false };
         let Some(value) = &leading.value else { return false };
-        let next = View { epoch: self.view.epoch.next(), members: value.members.clone(), sequencer: value.sequencer };
+        let next = value.view(self.view.epoch.next());
         let continuing = continuing(&self.view, value);
         match self.mutant {
             Some(Mutant::AcceptFromAny) => leading.accepts != 0,
@@ -475,7 +518,13 @@ impl ViewChange {
                 self.promise(ballot);
                 Reaction::Promised
             }
-            Step::State { held, accepted } => self.on_state(from, ballot, held, accepted),
+            Step::State { held, accepted, birth_floor } => {
+                let reaction = self.on_state(from, ballot, held, accepted);
+                if let (Reaction::Progress, Some(leading)) = (&reaction, &mut self.leading) {
+                    leading.birth_floor = leading.birth_floor.max(birth_floor);
+                }
+                reaction
+            }
             Step::Propose(value) => self.on_propose(ballot, value),
             Step::Accept => self.on_accept(from, ballot),
             Step::Refuse => {

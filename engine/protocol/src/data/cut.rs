@@ -233,6 +233,7 @@ impl Pipeline {
         let step = super::stream::Step {
             now,
             epoch: self.view.epoch,
+            instance: self.view.instance,
             max_message_bytes: self.config.limits.max_message_bytes,
             late: false,
             passed: &super::after::always, // the view must end
@@ -319,6 +320,7 @@ impl Pipeline {
         let step = super::stream::Step {
             now,
             epoch: self.view.epoch,
+            instance: self.view.instance,
             max_message_bytes: self.config.limits.max_message_bytes,
             late: false,
             passed: &super::after::always,

@@ -133,7 +133,15 @@ impl Pipeline {
             return;
         }
         let max_message_bytes = self.config.limits.max_message_bytes;
-        let step = Step { now, epoch: self.view.epoch, max_message_bytes, late: false, passed: &super::after::always };
+        let instance = self.view.instance;
+        let step = Step {
+            now,
+            epoch: self.view.epoch,
+            instance,
+            max_message_bytes,
+            late: false,
+            passed: &super::after::always,
+        };
         for stream in self.streams.iter_mut().filter(|stream| stream.rank != sequencer) {
             stream.loose.seen.rotate_right(1);
             let doubtful = core::mem::replace(&mut stream.loose.seen[0], stream.window.next);

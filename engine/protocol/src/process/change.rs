@@ -24,7 +24,7 @@ use crate::outbox::Destination;
 use crate::view::{Beginning, Member, View, bit, ranks};
 use alloc::vec::Vec;
 use bourdon_wire::records::{BallotStep, heartbeat_flags};
-use bourdon_wire::{DatagramHeader, Epoch, Instant, Kind, OrderNumber, Rank, Sequence};
+use bourdon_wire::{DatagramHeader, Epoch, InstanceId, Instant, Kind, OrderNumber, Rank, Sequence};
 
 /// How many takeovers a proposer waits for those who are not suspected and do not answer.
 const PATIENCE: u64 = 4;
@@ -214,7 +214,7 @@ impl Process {
         let fresh_ns = FRESH * self.config.timing.detector.suspect_after_ns;
         let joiners = self.presence.joiners(now, &self.data.view, fresh_ns);
         let sequencer = self.hand_over.take();
-        self.lead(now, Wish { keep, leavers, joiners, sequencer });
+        self.lead(now, Wish { keep, leavers, joiners, sequencer, origin: None });
     }
 
     fn lead(&mut self, now: Instant, wish: Wish) {
@@ -223,7 +223,12 @@ impl Process {
 
     pub(super) fn lead_forming(&mut self, now: Instant) {
         let keep = View::forming(self.config.members, self.config.sequencer).bits();
-        self.lead(now, Wish { keep, sequencer: Some(self.config.sequencer), ..Wish::default() });
+        let origin = Some((self.config.instance_candidate, self.wall(now) / 1_000_000));
+        self.candidate = self.config.instance_candidate;
+        if let Some(change) = &mut self.change {
+            change.note_birth(self.config.birth_floor);
+        }
+        self.lead(now, Wish { keep, sequencer: Some(self.config.sequencer), origin, ..Wish::default() });
     }
 
     /// Before the first view the lowest rank proposes, once it has heard all others.
@@ -339,7 +344,10 @@ impl Process {
 
     fn say(&mut self, now: Instant, to: Destination, ballot: Ballot, step: &Step) {
         let bytes = steps::encode(ballot, step);
-        self.outbox.record(now, to, Kind::Ballot, [&bytes, &[]], &mut self.counters);
+        let view = &self.data.view;
+        let instance = if view.epoch == Epoch(0) { self.candidate } else { view.instance };
+        let header = header(&self.config, instance, view.epoch);
+        self.outbox.record_as(header, now, to, Kind::Ballot, [&bytes, &[]], &mut self.counters);
     }
 
     // ---- every member ---------------------------------------------------------------------------------------------
@@ -350,7 +358,7 @@ impl Process {
         if header.epoch() != self.data.view.epoch {
             return self.counters.add(Counter::DiscardedEpoch, 1);
         }
-        let Some((ballot, step)) = steps::decode(record, &lists, self.config.members) else {
+        let Some((ballot, step)) = steps::decode(record, &lists, self.config.members, header.instance()) else {
             return self.counters.add(Counter::DiscardedMalformed, 1);
         };
         if self.standing == Standing::Following {
@@ -376,12 +384,28 @@ impl Process {
         if demands && ballot.proposer() != from.rank {
             return self.counters.add(Counter::DiscardedSender, 1);
         }
+        if forming && !self.is_of_this_forming(header.instance(), demands, &step) {
+            return self.counters.add(Counter::DiscardedInstance, 1);
+        }
         let (reports, mut commands) = (self.reports(), Commands::new());
         let Some(driver) = &mut self.change else { return };
         match driver.on_step(from, ballot, step, &reports, &mut commands) {
             Ok(()) => self.carry_out(now, &reports, commands),
             Err(_) => self.counters.add(Counter::DiscardedImplausible, 1),
         }
+    }
+
+    /// Before the first view: whether a step belongs to this forming. A proposer's steps carry its candidate, which the
+    /// answers repeat, so that an answer to an earlier forming's ballot is none to this one's.
+    fn is_of_this_forming(&mut self, candidate: InstanceId, demands: bool, step: &Step) -> bool {
+        if demands {
+            self.candidate = candidate;
+            if let Some(change) = &mut self.change {
+                change.note_birth(self.config.birth_floor);
+            }
+        }
+        let decides = matches!(step, Step::Decide(_));
+        candidate != InstanceId::NONE && (demands || decides || candidate == self.config.instance_candidate)
     }
 
     /// Whether somebody comes into the view that is said to follow this one: who does knows the decision as well as those who
@@ -448,14 +472,12 @@ impl Process {
         let phase = data.barrier.phase;
         let mut count = 0;
         for index in 0..data.streams.len() {
-            let (epoch, rank) = (data.view.epoch, Rank(index as u16));
+            let (at, rank) = ((data.view.instance, data.view.epoch), Rank(index as u16));
             let sequence = data.streams[index].delivered;
-            if data.view.incarnation(rank).is_none() {
-                continue;
-            }
+            let Some(incarnation) = data.view.incarnation(rank) else { continue };
             if let Some((_, Some(payload))) = data.streams[index].marker().filter(|(of, _)| *of == phase) {
                 count += 1;
-                emit(Delivery::at_barrier(rank, sequence, epoch, phase, now, payload));
+                emit(Delivery::at_barrier(Member { rank, incarnation }, sequence, at, phase, now, payload));
             }
         }
         let asked = data.barrier.pass(&mut data.streams);
@@ -513,8 +535,7 @@ impl Process {
         if self.config.mutant == Some(Mutant::ReuseNumbers) {
             beginning.order.0 = beginning.order.0.saturating_sub(1);
         }
-        let view =
-            View { epoch: self.data.view.epoch.next(), members: value.members.clone(), sequencer: value.sequencer };
+        let view = value.view(self.data.view.epoch.next());
         let own = self.own_member().filter(|own| view.contains(*own));
         if own.is_none() {
             return self.removed(now, Some(value), view.epoch);
@@ -530,7 +551,7 @@ impl Process {
         self.enter(now, view, &beginning);
         self.data.barrier.ask_again(asked);
         if leads {
-            self.tell_view(now, Destination::Group);
+            self.tell_view(now, Destination::Group, 0);
             self.announces_view = true;
         }
         self.receive_ahead(now);
@@ -553,6 +574,10 @@ impl Process {
 
     /// Begins a view, as a member if it names this life of this process, else as one who follows it.
     pub(super) fn enter(&mut self, now: Instant, view: View, beginning: &Beginning) {
+        let same = self.data.view.instance == view.instance && self.data.view.epoch != Epoch(0);
+        assert!(view.instance != InstanceId::NONE, "a view names its instance");
+        assert!(!same || self.data.view.birth == view.birth, "an instance has one birth");
+        self.note_birth(view.birth);
         let own = self.own_member().filter(|own| view.contains(*own));
         let old = core::mem::replace(&mut self.data, Pipeline::idle(self.config.clone(), view.epoch));
         let before = old.view.clone();
@@ -580,7 +605,7 @@ impl Process {
         self.membership = Membership::new();
         (self.clock, self.no_majority) = (Clock::default(), false);
         self.clock.look_due = now;
-        self.outbox.enter(header(&self.config, view.epoch));
+        self.outbox.enter(header(&self.config, view.instance, view.epoch));
         for rank in (0..self.config.members).map(Rank) {
             let (was, is) = (before.incarnation(rank), view.incarnation(rank));
             match (was, is) {

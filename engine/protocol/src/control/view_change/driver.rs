@@ -137,6 +137,11 @@ impl Driver {
         self.change.replace(member);
     }
 
+    /// Before the first view: the highest birth of an instance that this process knows of.
+    pub fn note_birth(&mut self, birth: u64) {
+        self.change.note_birth(birth);
+    }
+
     // ---- inputs ---------------------------------------------------------------------------------------------------
 
     /// Begins a ballot.
