@@ -235,7 +235,7 @@ fn one_that_leaves_while_it_is_let_in_is_evicted() {
     net.run(300 * MS);
     net.start(2, 2);
     while !(net.process(0).is_wedged() && net.process(2).standing() == Standing::Following) {
-        net.run(MS / 10);
+        net.run(MS / 50);
         assert!(net.now.0 < 3000 * MS, "{:?}", net.ones[2].events);
     }
     let now = net.now;
