@@ -23,6 +23,8 @@ use bourdon_wire::{
     Address, ChannelId, ECHO_OFFSET, Incarnation, Instant, Rank, Sequence, TopicId, TopicName, echo_bytes,
 };
 use bourdon_wrap::{Faults, Faulty};
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -488,6 +490,11 @@ pub struct Node {
 /// How often the links are told who is in the view: often enough that a new member is watched before it matters.
 const LINKS_NS: u64 = 5_000_000;
 
+/// Random bits of the operating system's: each of these hash states begins with keys of its own.
+fn random_word() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
 impl Node {
     /// Opens the sockets and begins to join.
     ///
@@ -509,6 +516,7 @@ impl Node {
         let mut config = settings.protocol(granted_bytes);
         config.incarnation = incarnation;
         config.seed = clock.wall_ns();
+        config.secret = [random_word(), random_word()];
         let faults = &settings.faults;
         let port = Faulty::new(
             picked.port,

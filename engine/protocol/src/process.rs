@@ -6,7 +6,8 @@
 //!
 //! This file has what an application calls and the way of a datagram. Beside it: `change.rs` drives the change from one
 //! view to the next, `outside.rs` finds the group and follows it, `speak.rs` says what is due, `transfer.rs` moves state, `direct.rs`
-//! sends and takes what goes beside the streams, `coordinate.rs` drives locks and elections, `inspect.rs` shows what stands inside.
+//! sends and takes what goes beside the streams, `coordinate.rs` drives locks and elections, `inspect.rs` shows what stands inside,
+//! `trust.rs` decides what is believed and which addresses are answered at length.
 
 mod across;
 mod change;
@@ -17,6 +18,7 @@ mod outside;
 mod speak;
 mod steps;
 mod transfer;
+mod trust;
 
 pub use inspect::Held;
 
@@ -116,6 +118,7 @@ pub struct Process {
     /// Published in earlier views, and to be published again before anything else.
     unsettled: VecDeque<Unsettled>,
     transfer: transfer::Transfer,
+    trust: trust::Trust,
     heartbeat: Heartbeat,
     clock_sync: ClockSync,
     clients: Clients,
@@ -160,6 +163,7 @@ impl Process {
             search: outside::Search::default(),
             unsettled: VecDeque::new(),
             transfer: transfer::Transfer::default(),
+            trust: trust::Trust::new(now, &config),
             heartbeat: Heartbeat::new(now),
             clock_sync: ClockSync::new(),
             clients: Clients::default(),
@@ -364,6 +368,7 @@ impl Process {
                 rows.for_each(|frame| self.on_row(now, rank, frame.body));
             }
         } else if header.channel() == CONTROL_CHANNEL {
+            self.trust.received(bytes.len());
             datagram.frames().for_each(|frame| self.on_control(now, &datagram, &frame));
         } else {
             self.counters.add(Counter::DiscardedSender, 1);
@@ -456,6 +461,7 @@ impl Process {
             Some(Kind::Heartbeat) => return self.on_heartbeat(now, header, frame.body),
             Some(Kind::View) => return self.on_view_info(now, header, frame.body),
             Some(Kind::Ballot) => return self.on_ballot(now, header, frame.body),
+            Some(Kind::Challenge) => return self.on_challenge(now, rank, frame.body),
             _ => {}
         }
         let from = Member { rank, incarnation: header.incarnation() };
@@ -493,6 +499,10 @@ impl Process {
             return;
         }
         let (client, sequence) = (ClientId(request.client.get()), Sequence(request.sequence.get()));
+        if request.flags.get() & request_flags::HELLO != 0 {
+            let answer = ClientAnswer::new(client, self.clients.taken(client), refusals::NONE);
+            return self.answer_client(now, request.reply_to, &answer);
+        }
         let skip = request.flags.get() & request_flags::SKIP != 0;
         let oldest = Sequence(sequence.0.saturating_sub(u64::from(request.under_way.get())));
         let answer = match self.clients.request(now, client, (oldest, sequence), request.reply_to) {
