@@ -260,7 +260,8 @@ impl Client {
 
     fn seal(&mut self, length: usize, now: Instant) {
         let incarnation = Incarnation(self.id.0 as u32);
-        let header = DatagramHeader::new(self.group, InstanceId::NONE, self.epoch, Rank::CLIENT, incarnation, CONTROL_CHANNEL);
+        let header =
+            DatagramHeader::new(self.group, InstanceId::NONE, self.epoch, Rank::CLIENT, incarnation, CONTROL_CHANNEL);
         seal(&mut self.datagram, header, 1, length, now.0);
     }
 

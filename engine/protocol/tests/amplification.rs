@@ -8,13 +8,17 @@ use bourdon_wire::records::{
     transfer_steps,
 };
 use bourdon_wire::{Address, ClientId, Epoch, FRAME_HEADER_BYTES, Kind, Rank};
-use common::{Bench, GROUP, MTU, Step, Value, as_life, control, data, in_epoch, message, nak_to};
+use common::{Bench, GROUP, MTU, Step, Value, as_life, control, data, message, nak_to};
 use std::net::SocketAddr;
 use zerocopy::{FromZeros, IntoBytes};
 
 /// The bound.
 const TIMES: usize = 3;
 const QUESTIONS: usize = 10_000;
+
+fn in_epoch(datagram: &[u8], epoch: u64) -> Vec<u8> {
+    common::in_epoch(datagram, u32::try_from(epoch).unwrap())
+}
 
 /// An address that has never received anything of the group's.
 fn stranger() -> Address {
@@ -146,7 +150,7 @@ fn every_question(members: u16) {
     let from = move |turn: usize| (turn % usize::from(members)) as u16;
     for asked in ALL {
         let name = |kind: &str| format!("{kind} to {asked:?} of {members}");
-        let mut each = |kind: &str, question: &mut dyn FnMut(&Bench, usize) -> Vec<u8>| {
+        let each = |kind: &str, question: &mut dyn FnMut(&Bench, usize) -> Vec<u8>| {
             let (bytes_in, bytes_out) = hold(&name(kind), &mut bench(asked, members), question);
             println!("{:40} {:.3}", name(kind), bytes_out as f64 / bytes_in as f64);
         };

@@ -6,7 +6,7 @@ use bourdon_protocol::{Counter, Order, Role, Standing, Start};
 use bourdon_wire::records::ballot_steps::{DECIDE, PREPARE, PROPOSE, REFUSE};
 use bourdon_wire::records::{ViewEntry, ViewInfo, heartbeat_flags};
 use bourdon_wire::{Epoch, Kind, Rank};
-use common::{Bench, Effect, MS, MTU, Step, To, Value, control, data, in_epoch, message, ordered, run};
+use common::{Bench, Effect, MS, MTU, Step, To, Value, control, data, message, ordered, run};
 use zerocopy::IntoBytes;
 
 /// The largest round that a ballot has room for.
@@ -115,6 +115,10 @@ fn order_runs_for_messages_that_cannot_exist_hold_nothing_up() {
     assert_eq!(bench.news(), [ordered("2:0", 0), ordered("0:0", 1)]);
 }
 
+fn in_epoch(datagram: &[u8], epoch: u64) -> Vec<u8> {
+    common::in_epoch(datagram, u32::try_from(epoch).unwrap())
+}
+
 fn view(bench: &Bench, epoch: u64, members: &[u16]) -> Vec<u8> {
     let entry = |rank: u16| ViewEntry { rank: rank.into(), incarnation: 1.into(), first_sequence: 0.into() };
     let others = (0..3).filter(|rank| !members.contains(rank));
@@ -141,7 +145,7 @@ fn an_observer_follows_no_view_that_its_members_have_not_announced() {
     for rank in 0..3 {
         bench.take(&bench.heartbeat(rank, |_| {}));
     }
-    for epoch in [9, 1 << 31] {
+    for epoch in [9, 1 << 20] {
         bench.take(&view(&bench, epoch, &[0, 1, 2]));
         assert_eq!(bench.process.view().epoch, Epoch(1));
     }

@@ -89,7 +89,9 @@ impl Script<'_> {
                 [nak.as_bytes(), range.as_bytes()].concat()
             }
             _ if kind == Kind::ViewAsk as u8 => {
-                records::ViewAsk { reply_to: stranger(), cookie: self.number().into() }.as_bytes().to_vec()
+                records::ViewAsk { reply_to: stranger(), nonce: 0.into(), cookie: self.number().into() }
+                    .as_bytes()
+                    .to_vec()
             }
             _ if kind == Kind::Transfer as u8 => self.transfer(),
             _ if kind == Kind::Ballot as u8 => self.ballot(),
@@ -115,25 +117,25 @@ impl Script<'_> {
 
     /// A step of a ballot whose lists fit the group, with numbers of any size.
     fn ballot(&mut self) -> Vec<u8> {
-        let step = u16::from(self.byte() % 7);
-        let members = u16::from(self.byte() % (MEMBERS as u8 + 1));
+        let (step, members) = (self.byte() % 7, self.byte() % (MEMBERS as u8 + 1));
         let [ballot, accepted, phase, cut_phase] = [0; 4].map(|_: u8| self.number().into());
         let record = records::BallotStep {
-            step: step.into(),
-            members: members.into(),
-            held: MEMBERS.into(),
-            held_ranges: 0.into(),
-            cut: MEMBERS.into(),
-            cut_ranges: 0.into(),
-            sequencer: u16::from(self.byte() % 4).into(),
-            reserved: 0.into(),
+            step,
+            members,
+            held: MEMBERS as u8,
+            held_ranges: 0,
+            cut: MEMBERS as u8,
+            cut_ranges: 0,
+            sequencer: self.byte() % 4,
+            reserved: 0,
             ballot,
             accepted,
             phase,
             cut_phase,
+            birth: self.number().into(),
         };
         let mut bytes = record.as_bytes().to_vec();
-        for rank in 0..members {
+        for rank in 0..u16::from(members) {
             let incarnation = u32::from(self.byte() >> 6).into();
             bytes.extend(records::MemberEntry { rank: rank.into(), incarnation }.as_bytes());
         }

@@ -7,7 +7,7 @@ use bourdon_wire::records::{
 };
 use bourdon_wire::{
     Address, CONTROL_CHANNEL, DatagramHeader, DatagramNumber, Epoch, FRAME_HEADER_BYTES, FrameHeader, GroupId,
-    HEADER_BYTES, Incarnation, Kind, Rank, TopicId, seal,
+    HEADER_BYTES, Incarnation, InstanceId, Kind, Rank, TopicId, seal,
 };
 use std::net::SocketAddr;
 use zerocopy::{FromZeros, IntoBytes};
@@ -16,6 +16,7 @@ use zerocopy::{FromZeros, IntoBytes};
 #[derive(Debug)]
 pub struct Target {
     group: GroupId,
+    instance: InstanceId,
     epoch: Epoch,
     fingerprint: u64,
     /// The process that is asked.
@@ -65,11 +66,11 @@ impl Target {
         let member = member.map_or((Rank(0), Incarnation(0)), |member| (member.rank, member.incarnation));
         let config = asked.config();
         let (group, epoch, fingerprint) = (config.group, view.epoch, config.fingerprint());
-        Self { group, epoch, fingerprint, own: own.0, member, stranger: stranger.into() }
+        Self { group, instance: view.instance, epoch, fingerprint, own: own.0, member, stranger: stranger.into() }
     }
 
     fn datagram(&self, from: (Rank, Incarnation), epoch: Epoch, kind: Kind, parts: &[&[u8]]) -> Vec<u8> {
-        let header = DatagramHeader::new(self.group, epoch, from.0, from.1, CONTROL_CHANNEL);
+        let header = DatagramHeader::new(self.group, self.instance, epoch, from.0, from.1, CONTROL_CHANNEL);
         let body = parts.concat();
         let mut bytes = vec![0; HEADER_BYTES];
         bytes.extend(FrameHeader::new(body.len(), TopicId(0), kind, 0).as_bytes());

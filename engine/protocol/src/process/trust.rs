@@ -170,7 +170,7 @@ impl Process {
             return false;
         }
         let mut cuts = match step {
-            Step::State { held, accepted } => {
+            Step::State { held, accepted, .. } => {
                 [Some(held), accepted.as_ref().map(|(_, value)| &value.cut)].into_iter().flatten()
             }
             Step::Propose(value) | Step::Decide(value) => [Some(&value.cut), None].into_iter().flatten(),
