@@ -5,15 +5,18 @@
 //! counted. See the crate's page for the step contract.
 //!
 //! This file has what an application calls and the way of a datagram. Beside it: `change.rs` drives the change from one
-//! view to the next, `outside.rs` finds the group and follows it, `speak.rs` says what is due, `transfer.rs` moves state, `direct.rs`
+//! view to the next, `outside.rs` finds the group and
+//! follows it, `follower.rs` catches up with it view by view, `retention.rs` retains the epochs that have ended, `speak.rs` says what is due, `transfer.rs` moves state, `direct.rs`
 //! sends and takes what goes beside the streams, `coordinate.rs` drives locks and elections, `inspect.rs` shows what stands inside.
 
 mod across;
 mod change;
 mod coordinate;
 mod direct;
+mod follower;
 mod inspect;
 mod outside;
+mod retention;
 mod speak;
 mod steps;
 mod transfer;
@@ -28,7 +31,7 @@ use crate::control::direct::Direct;
 use crate::control::heartbeat::Heartbeat;
 use crate::control::membership::{Membership, RejoinDelay};
 use crate::control::presence::Presence;
-use crate::control::view_change::{Value, ViewChange};
+use crate::control::view_change::ViewChange;
 use crate::counters::{Counter, Counters};
 use crate::data::after::{self, Passed};
 use crate::data::cut::{Ending, Unsettled};
@@ -66,15 +69,9 @@ pub enum Standing {
     Gone,
 }
 
-/// How long the last member waits for who is about to come in: some snapshots' and rejoin delays' time.
+/// How long the last member waits for a process that is about to come in: some snapshots' and rejoin delays' time. As long
+/// a process that has left goes on to answer those that may not know of it.
 const LEAVE_WAIT_NS: u64 = 5_000_000_000;
-
-/// The epoch before this one, as long as somebody may want something of it.
-#[derive(Debug)]
-struct Past {
-    data: Pipeline,
-    value: Value,
-}
 
 /// What was published in a life before, and not seen delivered.
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +87,8 @@ pub struct Process {
     standing: Standing,
     /// The current epoch's messages.
     data: Pipeline,
-    past: Option<Past>,
+    /// The epochs that have ended.
+    past: retention::Retention,
     /// The view that was entered last.
     before: View,
     /// Logs of views gone by, to be used again.
@@ -139,7 +137,7 @@ impl Process {
         let standing = if rank.is_some() { Standing::Forming } else { Standing::Outside };
         let mut process = Self {
             data: Pipeline::idle(config.clone(), Epoch(0)),
-            past: None,
+            past: retention::Retention::default(),
             before: View { epoch: Epoch(0), members: Vec::new(), sequencer: config.sequencer },
             spare: Vec::new(),
             change: None,
@@ -445,7 +443,7 @@ impl Process {
             _ if self.is_own(header) => return,
             Some(Kind::Heartbeat) => return self.on_heartbeat(now, header, frame.body),
             Some(Kind::View) => return self.on_view_info(now, header, frame.body),
-            Some(Kind::Ballot) => return self.on_ballot(now, header, frame.body),
+            Some(Kind::Ballot) => return self.on_ballot_datagram(now, datagram, frame),
             _ => {}
         }
         let from = Member { rank, incarnation: header.incarnation() };
@@ -584,13 +582,15 @@ impl Process {
     fn cross_holes(&mut self) -> bool {
         let (is_lossy, mutant) = (self.data.is_lossy(), self.config.mutant);
         let (events, counters) = (&mut self.events, &mut self.counters);
-        self.data.cross_holes(|sender, from, to| {
+        let any = self.data.cross_holes(|sender, from, to| {
             if is_lossy && (from == to || mutant == Some(Mutant::GapUntold)) {
                 return; // nothing but records stood there
             }
             counters.add(Counter::Gaps, to.since(from));
             push_event(events, counters, Event::Gap { sender, from, to });
-        })
+        });
+        self.search.chain.is_whole &= !any;
+        any
     }
 
     /// Hands out what must go to the network, in runs of datagrams of the given length (the last of a run may be

@@ -36,6 +36,12 @@ pub struct Held {
     pub direct_messages: usize,
     /// Locks, requests, elections, and what is said about them and not acknowledged.
     pub coordination: usize,
+    /// The logs of epochs that have ended.
+    pub retained_bytes: usize,
+    /// Epochs that have ended and whose datagrams are retained.
+    pub retained_epochs: usize,
+    /// Decisions retained.
+    pub decisions: usize,
 }
 
 impl Process {
@@ -172,6 +178,7 @@ impl Process {
     /// What it keeps beyond its logs, whose size is fixed.
     pub fn held(&self) -> Held {
         let (outbox_datagrams, outbox_bytes) = self.outbox.held();
+        let (retained_epochs, decisions) = self.past.counts();
         Held {
             outbox_datagrams,
             outbox_bytes,
@@ -183,6 +190,9 @@ impl Process {
             snapshot_bytes: self.transfer.held_bytes(),
             direct_messages: self.direct.held(),
             coordination: self.coordination.held(),
+            retained_bytes: self.past.bytes(),
+            retained_epochs,
+            decisions,
         }
     }
 

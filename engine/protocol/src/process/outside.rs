@@ -7,6 +7,7 @@
 //!
 //! An observer at `reliable` may have run ahead of the cut. What it delivered beyond is void, and it says so.
 
+use super::follower::{CUT_WAIT_NS, Chain};
 use super::{Process, Standing, header};
 use crate::config::{Role, Start};
 use crate::control::detector::Path;
@@ -27,8 +28,6 @@ use zerocopy::IntoBytes;
 
 /// How often somebody is asked for the view.
 const ASK_NS: u64 = 3_000_000;
-/// How long one who follows tries to get the whole cut before it gives up what is missing.
-const CUT_WAIT_NS: u64 = 2_000_000_000;
 /// How long nothing of a view followed may be heard before another group of that name is believed to have begun.
 const LOST_NS: u64 = 1_000_000_000;
 /// Who is still in the view before counts as heard for so many suspicion times: it has a cut to fetch.
@@ -44,13 +43,15 @@ pub(super) struct Search {
     formed_at: Instant,
     /// When a member of the view being followed was last heard.
     heard_at: Instant,
-    /// When the current view was entered, or its end was decided.
-    since: Instant,
+    /// When the current view was entered, its end was decided, or its cut last came closer.
+    pub(super) since: Instant,
     /// The view that follows the one being followed.
-    next: Option<(View, Beginning)>,
-    decision: Option<Value>,
+    pub(super) next: Option<(View, Beginning)>,
+    pub(super) decision: Option<Value>,
     /// The ballot whose value takes this process in, and the cut to hold before it is accepted.
     invitation: Option<(Ballot, Cut)>,
+    /// The views between the one being followed and the newest.
+    pub(super) chain: Chain,
 }
 
 impl Process {
@@ -91,14 +92,18 @@ impl Process {
         let other = self.presence.hear(now, from, epoch, said);
         // Who is in no view may be the only one who knows how this one ended.
         let outside = !matches!(self.standing, Standing::Member | Standing::Forming);
-        if outside && self.decision_of(epoch).is_some() {
+        if outside && self.past.is_of(epoch, from) {
             if said.address.is_reachable() {
                 self.tell_decision(now, epoch, said.address);
             }
             return;
         }
         match self.standing {
-            Standing::Gone if formed && self.farewell.is_some_and(|(without, _)| epoch >= without) => self.part(),
+            Standing::Gone
+                if formed && let Some((without, _)) = self.farewell.filter(|(without, _)| epoch >= *without) =>
+            {
+                self.hear_successor(without, epoch, from);
+            }
             Standing::Gone => {}
             // The group has formed: with this process, if the decision was missed, or without.
             Standing::Forming if formed => self.ask_for_view(now, said.address),
@@ -107,6 +112,9 @@ impl Process {
                     change.replace(from);
                 }
                 self.clock.look_due = now;
+            }
+            Standing::Following if epoch > self.data.view.epoch && formed => {
+                self.ask_for_chain(now, rank, said.address)
             }
             _ if epoch > self.data.view.epoch && formed => self.ask_for_view(now, said.address),
             Standing::Member => self.on_earlier_heartbeat(now, from, epoch, said.address),
@@ -133,9 +141,8 @@ impl Process {
         }
         // Who comes in and knows how this view ends may be the only one left who does.
         let wedged = said.flags.get() & heartbeat_flags::WEDGED != 0 && said.address.is_reachable();
-        if let Some(value) = self.search.decision.as_ref().filter(|value| wedged && self.is_among(&value.members)) {
-            let (header, value) = (super::header(&self.config, epoch), value.clone());
-            self.say_decision(now, header, said.address, value);
+        if wedged {
+            self.pass_decision_on(now, epoch, said.address);
         }
         let mtu = self.config.limits.mtu_bytes as u64;
         if let Some(outbound) = &mut self.data.outbound {
@@ -225,7 +232,7 @@ impl Process {
 
     // ---- asking and telling ---------------------------------------------------------------------------------------
 
-    fn ask_for_view(&mut self, now: Instant, address: Address) {
+    pub(super) fn ask_for_view(&mut self, now: Instant, address: Address) {
         let busy = self.standing == Standing::Outside && (self.transfer.is_asking() || now < self.search.not_before);
         if busy || now.since(self.search.asked_at) < ASK_NS || !address.is_reachable() {
             return;
@@ -238,29 +245,7 @@ impl Process {
         self.outbox.record_as(header, now, to, Kind::ViewAsk, [ask.as_bytes(), &[]], &mut self.counters);
     }
 
-    pub(super) fn on_view_ask(&mut self, now: Instant, epoch: Epoch, body: &[u8]) {
-        let Some((ask, _)) = ViewAsk::read(body) else { return };
-        if self.standing == Standing::Member && ask.reply_to.is_reachable() && ask.reply_to != self.config.address {
-            self.tell_decision(now, epoch, ask.reply_to);
-            self.tell_view(now, Destination::Peer(ask.reply_to));
-        }
-    }
-
-    /// Tells somebody who is in this epoch how it ended, if that is known.
-    fn tell_decision(&mut self, now: Instant, epoch: Epoch, to: Address) {
-        match self.decision_of(epoch).cloned() {
-            Some(value) => {
-                // In the life that took part.
-                let past = self.past.as_ref().filter(|past| past.data.view.epoch == epoch);
-                let header = super::header(past.map_or(&self.config, |past| &past.data.config), epoch);
-                self.say_decision(now, header, to, value);
-            }
-            None if epoch == self.data.view.epoch => {}
-            None => self.tell_view(now, Destination::Peer(to)),
-        }
-    }
-
-    fn say_decision(&mut self, now: Instant, header: DatagramHeader, to: Address, value: Value) {
+    pub(super) fn say_decision(&mut self, now: Instant, header: DatagramHeader, to: Address, value: Value) {
         let bytes = super::steps::encode(Default::default(), &Step::Decide(value));
         let to = Destination::Peer(to);
         self.outbox.record_as(header, now, to, Kind::Ballot, [&bytes, &[]], &mut self.counters);
@@ -268,7 +253,19 @@ impl Process {
 
     /// Says which view this is and where it began.
     pub(super) fn tell_view(&mut self, now: Instant, to: Destination) {
-        let (view, beginning) = (&self.data.view, &self.data.beginning);
+        let (view, beginning) = (self.data.view.clone(), self.data.beginning.clone());
+        let barriers = self.data.barrier.phase.wrapping_sub(beginning.phase);
+        self.send_view(now, header(&self.config, view.epoch), (&view, &beginning, barriers), to);
+    }
+
+    /// Sends a view: where it began, and how many barriers have been completed in it.
+    pub(super) fn send_view(
+        &mut self,
+        now: Instant,
+        header: DatagramHeader,
+        (view, beginning, barriers): (&View, &Beginning, u64),
+        to: Destination,
+    ) {
         let entry = |rank: Rank, incarnation: Incarnation| ViewEntry {
             rank: rank.0.into(),
             incarnation: incarnation.0.into(),
@@ -281,13 +278,13 @@ impl Process {
             entries: (entries.len() as u16).into(),
             members: (view.members.len() as u16).into(),
             sequencer: view.sequencer.0.into(),
-            barriers: (self.data.barrier.phase.wrapping_sub(beginning.phase).min(u64::from(u16::MAX)) as u16).into(),
+            barriers: (barriers.min(u64::from(u16::MAX)) as u16).into(),
             first_order: beginning.order.0.into(),
             phase: beginning.phase.into(),
             configuration: self.config.fingerprint().into(),
         };
         let parts = [info.as_bytes(), entries.as_bytes()];
-        self.outbox.record(now, to, Kind::View, parts, &mut self.counters);
+        self.outbox.record_as(header, now, to, Kind::View, parts, &mut self.counters);
     }
 
     pub(super) fn on_view_info(&mut self, now: Instant, header: &DatagramHeader, body: &[u8]) {
@@ -316,7 +313,7 @@ impl Process {
             Standing::Outside if now >= self.search.not_before => self.found(now, view, late),
             Standing::Outside => {}
             Standing::Following if next => self.search.next = Some((view, beginning)),
-            Standing::Following if ahead => self.leap(now, view, late),
+            Standing::Following if ahead => self.hear_later_view(now, header.rank(), view, late),
             Standing::Following => {}
             // A member that finds itself in the next view is waiting for the decision, which comes with this.
             Standing::Member if ahead && !self.is_in(&view) => self.find_out_removed(now, view.epoch),
@@ -443,6 +440,8 @@ impl Process {
                 return ranges;
             }
         }
+        self.note_progress(now);
+        self.seek_next(now, holds);
         let Some((_, beginning)) = &self.search.next else { return 0 };
         let present = self.data.view.members.iter().map(|member| member.rank);
         let behind = |rank: &Rank| self.data.streams[rank.index()].delivered < beginning.first[rank.index()];
@@ -477,10 +476,11 @@ impl Process {
         }
         self.reconcile(&mut beginning, holds);
         beginning.phase = beginning.phase.max(self.data.barrier.phase);
-        // Who comes in holds the cut, and may be asked for it and for the decision like any other member.
-        let decision = self.search.decision.take().filter(|_| joins);
-        self.retire(decision);
+        // A joiner holds the cut, and may be asked for it and for the decision like any other member.
+        let (decision, newest) = (self.search.decision.take(), self.take_newest());
+        self.retire(now, decision);
         self.enter_from_start(now, view, &beginning);
+        self.continue_chain(now, newest);
         1
     }
 
@@ -489,6 +489,7 @@ impl Process {
         self.search = Search { since: now, heard_at: now, formed_at: now, ..Search::default() };
         self.enter(now, view, beginning);
         self.data.streams.iter_mut().for_each(|stream| stream.window.started = true);
+        self.search.chain.is_whole = true;
     }
 
     /// Says what was delivered or given up beyond where the next view begins, and, unless all of it is here, what was not
@@ -518,14 +519,14 @@ impl Process {
     }
 
     /// The group is more than a view ahead of one who follows: what lies between is lost to it.
-    fn leap(&mut self, now: Instant, view: View, mut beginning: Beginning) {
+    pub(super) fn leap(&mut self, now: Instant, view: View, mut beginning: Beginning) {
         // A snapshot that was not taken yet would be taken for a later one.
         if matches!(self.config.role, Role::Member(_)) || self.transfer.holds_back() {
             self.lose_view();
             return self.found(now, view, beginning);
         }
         self.reconcile(&mut beginning, false);
-        self.retire(None);
+        self.retire(now, None);
         self.enter_from_start(now, view, &beginning);
     }
 
