@@ -240,7 +240,9 @@ impl Process {
         self.search.asked_at = now;
         let ask = ViewAsk { reply_to: self.config.address };
         // The answer depends on where the asker is.
-        let header = super::header(&self.config, self.data.view.epoch);
+        // A process that was removed is in no view any more: it needs the newest, not the one after its own.
+        let epoch = if self.standing == Standing::Outside { Epoch(0) } else { self.data.view.epoch };
+        let header = super::header(&self.config, epoch);
         let to = Destination::Peer(address);
         self.outbox.record_as(header, now, to, Kind::ViewAsk, [ask.as_bytes(), &[]], &mut self.counters);
     }
