@@ -122,6 +122,7 @@ impl Retention {
     /// Evicts the oldest epochs beyond the bounds, never the newest; their logs go to `spare`.
     fn evict(&mut self, now: Instant, bytes_max: usize, spare: &mut Vec<Log>) {
         let mut bytes = self.bytes();
+        debug_assert!(self.decisions.len() <= DECISIONS_MAX);
         while self.epochs.len() > 1 {
             let is_old = self.epochs.front().is_some_and(|past| now.since(past.ended_at) > RETAIN_NS);
             if bytes <= bytes_max && !is_old {
