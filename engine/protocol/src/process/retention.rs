@@ -211,26 +211,25 @@ impl Process {
         if !forms && self.decision_of(epoch).is_some() {
             self.tell_decision(now, epoch, ask.reply_to);
         }
-        if !self.tell_next_view(now, epoch, ask.reply_to) {
-            self.tell_view(now, Destination::Peer(ask.reply_to));
-        }
+        self.tell_next_view(now, epoch, ask.reply_to);
+        // A member that can't get the cut any more learns by the newest view that it was removed since.
+        self.tell_view(now, Destination::Peer(ask.reply_to));
     }
 
-    /// Sends the view that followed an epoch, as one of its members; false if that is not retained.
-    fn tell_next_view(&mut self, now: Instant, epoch: Epoch, to: Address) -> bool {
+    /// Sends the view that followed an epoch, as one of its members, if that is retained.
+    fn tell_next_view(&mut self, now: Instant, epoch: Epoch, to: Address) {
         // A process that asks from epoch 0 is in no view: it needs the current one.
-        let Some(decision) = self.past.decision(epoch).filter(|_| epoch != Epoch(0)) else { return false };
+        let Some(decision) = self.past.decision(epoch).filter(|_| epoch != Epoch(0)) else { return };
         let Some((view, beginning)) = decision.next.clone().filter(|(view, _)| view.epoch != self.data.view.epoch)
         else {
-            return false;
+            return;
         };
-        let Some(incarnation) = decision.took_part else { return false };
+        let Some(incarnation) = decision.took_part else { return };
         if !self.config.rank().is_some_and(|rank| view.contains(Member { rank, incarnation })) {
-            return false;
+            return;
         }
         let header = header(&self.config_of(incarnation), view.epoch);
         self.send_view(now, header, (&view, &beginning, 0), Destination::Peer(to));
-        true
     }
 
     /// Tells a process in this epoch how it ended, if that is known, or which view there is.
