@@ -195,6 +195,10 @@ impl Process {
         }
         if address.is_reachable() {
             self.tell_decision(now, epoch, address);
+            if epoch.next() < self.data.view.epoch && self.decision_of(epoch).is_some() {
+                // It may not get the cut any more, and hear only later incarnations, which it does not ask.
+                self.tell_view(now, Destination::Peer(address));
+            }
         }
     }
 
