@@ -21,6 +21,10 @@ pub(super) enum Line<'a> {
         members: &'a str,
     },
     Barrier(u64),
+    State {
+        count: u64,
+        sum: u64,
+    },
     Gap {
         publisher: &'a str,
         from: u64,
@@ -46,9 +50,10 @@ pub(super) fn parse(text: &str) -> Result<Line<'_>, String> {
         },
         "V" => Line::View { number: fields.number("view")?, members: fields.text("members")? },
         "B" => Line::Barrier(fields.number("n")?),
+        "S" => Line::State { count: fields.number("count")?, sum: fields.hash()? },
         "G" => fields.gap()?,
         "R" => Line::Retract { publisher: fields.text("publisher")?, sequence: fields.number("seq")? },
-        other => return Err(format!("a line begins with D, V, B, G or R, not {other:?}")),
+        other => return Err(format!("a line begins with D, V, B, S, G or R, not {other:?}")),
     };
     match fields.rest.next() {
         None => Ok(line),

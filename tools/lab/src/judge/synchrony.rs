@@ -8,7 +8,7 @@
 //! At best effort views promise nothing, but a loss must have been named: at the end, who lacks a message says so.
 
 use super::{Case, Reliability, Verdict, lacking};
-use crate::history::{Life, SNAPSHOT};
+use crate::history::{Life, SNAPSHOT, State};
 use std::collections::HashMap;
 
 /// One process's deliveries in one view, on its way to the next.
@@ -24,6 +24,7 @@ pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
         moved_together(case, verdict);
         gaps_at_members(case, verdict);
         snapshots(case, verdict);
+        states(case, verdict);
     } else if case.rules.reliability == Reliability::BestEffort && !case.rules.running {
         losses_are_named(case, verdict);
     }
@@ -117,6 +118,44 @@ fn snapshots(case: &Case<'_>, verdict: &mut Verdict) {
                     format!("its snapshot before view {first} {verb} {messages}, unlike what {model} delivered");
                 verdict.add(19, life, detail);
             }
+        }
+    }
+}
+
+/// What a life had delivered before a view, as a sum; nothing if it began with neither nothing nor a state.
+fn state_before(life: &Life, view: u64) -> Option<State> {
+    let start = match life.state {
+        Some(state) => state,
+        None if life.number == 1 => State { count: 0, sum: 0 },
+        None => return None,
+    };
+    let before = life.kept().filter(|delivery| delivery.segment != SNAPSHOT && delivery.view < view);
+    Some(
+        before.fold(start, |state, delivery| State {
+            count: state.count + 1,
+            sum: state.sum.wrapping_add(delivery.hash),
+        }),
+    )
+}
+
+/// A state that is a sum is held to what a member, which was there before, had delivered by then.
+fn states(case: &Case<'_>, verdict: &mut Verdict) {
+    for life in case.histories.lives.iter().filter(|life| life.member) {
+        let (Some(state), Some(first)) = (life.state, life.views.first().map(|view| view.number)) else { continue };
+        let models = case
+            .histories
+            .lives
+            .iter()
+            .filter(|other| other.member && other.views.iter().skip(1).any(|view| view.number == first));
+        let Some((model, had)) = models.filter_map(|other| Some((other, state_before(other, first)?))).next() else {
+            continue;
+        };
+        if had != state {
+            let (has, had, model) = (state.count, had.count, model.shown());
+            let detail = format!(
+                "its state before view {first} stands for {has} messages, unlike the {had} that {model} delivered"
+            );
+            verdict.add(19, life, detail);
         }
     }
 }
