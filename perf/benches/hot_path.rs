@@ -6,7 +6,7 @@ use bourdon_perf::group::{Group, Member};
 use bourdon_ring::spsc;
 use bourdon_wire::{
     ChannelId, Datagram, DatagramHeader, Epoch, FRAME_HEADER_BYTES, FrameHeader, GroupId, HEADER_BYTES, Incarnation,
-    Instant, Kind, MTU_DEFAULT_BYTES, Rank, TopicId, flags, seal,
+    InstanceId, Instant, Kind, MTU_DEFAULT_BYTES, Rank, TopicId, flags, seal,
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
@@ -82,7 +82,7 @@ fn total_order(criterion: &mut Criterion) {
 fn full_datagram(group: GroupId) -> Vec<u8> {
     let mut bytes = vec![0; MTU_DEFAULT_BYTES];
     let frame_bytes = FRAME_HEADER_BYTES + PAYLOAD.len();
-    let header = DatagramHeader::new(group, Epoch(1), Rank(0), Incarnation(1), ChannelId(0));
+    let header = DatagramHeader::new(group, InstanceId(1), Epoch(1), Rank(0), Incarnation(1), ChannelId(0));
     for frame in bytes[HEADER_BYTES..].chunks_exact_mut(frame_bytes) {
         let head = FrameHeader::new(PAYLOAD.len(), TopicId(7), Kind::Data, flags::WHOLE);
         frame[..FRAME_HEADER_BYTES].copy_from_slice(head.as_bytes());

@@ -1,110 +1,176 @@
-//! What a process does around `ViewChange`, as `process/change.rs` does it.
+//! Carries out what the shipped driver commands, as `process/change.rs` does it in a process.
 //!
-//! - A step to answer is answered to its sender.
-//! - A value proposed is accepted once its cut is here, at once if it is here already.
-//! - Who leads decides as soon as it may. Waiting for all who go on changes nothing but when, and a message that has not
-//!   been taken in yet is the same wait.
-//! - Who knows the decision installs it once its cut is here, keeps that cut, and begins the next epoch anew.
+//! There is no protocol here: inputs go to the driver, its commands change what a node holds, has promised and has
+//! delivered. A command that asks for a report gets it as soon as it can be given, because a report that is late is an
+//! input that is late, and those are tried anyhow.
 
 use crate::group::{Group, bits};
 use crate::properties::{self, Property};
 use crate::state::{Delivered, Node, Packet, State, kind, rank};
 use bourdon_protocol::Mutant;
-use bourdon_protocol::control::view_change::{Ballot, Reaction, Step, Value, ViewChange, Wish};
+use bourdon_protocol::control::view_change::driver::{Command, Commands, Driver, Situation, Timer, To};
+use bourdon_protocol::control::view_change::{Ballot, Step, Value, Wish};
 use bourdon_protocol::view::{Member, View};
 use bourdon_wire::{Incarnation, Rank};
 use std::sync::Arc;
 
-/// The one life each process has here.
-pub fn life(index: u8) -> Member {
+/// The one incarnation that each process has here.
+pub fn member(index: u8) -> Member {
     Member { rank: rank(index), incarnation: Incarnation(1) }
 }
 
-/// Begins a ballot.
-pub fn lead(group: &Group, state: &mut State, own: u8, wish: Wish) {
-    let node = state.node(own);
-    let epoch = node.epoch;
-    let held = node.held();
-    let (ballot, step) = node.change.lead(wish, held);
-    state.ballots[usize::from(epoch)] += 1;
-    state.post(Packet { epoch, from: own, to: None, ballot, step });
-    settle(group, state, own);
+/// A driver at the beginning of a view.
+pub fn driver(group: &Group, own: u8, view: View) -> Driver {
+    Driver::new(member(own), view, 0, group.mutant)
 }
 
-/// Chooses the value of a ballot that has states enough.
-pub fn choose(group: &Group, state: &mut State, own: u8) {
-    let node = state.node(own);
-    let epoch = node.epoch;
-    if let Some((ballot, step)) = node.change.choose() {
-        state.post(Packet { epoch, from: own, to: None, ballot, step });
-    }
-    settle(group, state, own);
+/// The detectors suspect everybody, so that nothing waits: to wait for more answers is to take them in first.
+const IMPATIENT: Situation = Situation { suspects: u64::MAX, evidence: 0 };
+
+/// Begins a ballot.
+pub fn lead(group: &Group, state: &mut State, own: u8, wish: Wish) {
+    drive(group, state, own, &IMPATIENT, |driver, _, out| driver.lead(wish, out));
+}
+
+/// A timer expires, while the detectors report this.
+pub fn expire(group: &Group, state: &mut State, own: u8, timer: Timer, suspects: u64) {
+    let situation = Situation { suspects, evidence: 0 };
+    drive(group, state, own, &situation, |driver, situation, out| driver.on_timer(timer, situation, out));
 }
 
 /// Takes a step in.
 pub fn hand(group: &Group, state: &mut State, to: u8, packet: &Packet) {
-    let node = state.node(to);
-    let held = node.held();
-    let reaction = node.change.on_step(life(packet.from), packet.ballot, packet.step.clone(), || held);
-    if let Reaction::Answer(ballot, step) = reaction
-        && (group.refusals || step != Step::Refuse)
-    {
-        state.post(Packet { epoch: packet.epoch, from: to, to: Some(packet.from), ballot, step });
-    }
-    settle(group, state, to);
+    let (from, ballot, step) = (member(packet.from), packet.ballot, packet.step.clone());
+    // A value may be chosen with the states of a quorum or with more: the proposer waits until `Patience` expires.
+    let situation = if kind(&step) == kind(&Step::Accept) { IMPATIENT } else { Situation::default() };
+    drive(group, state, to, &situation, |driver, situation, out| {
+        driver.on_step(from, ballot, step, situation, out).expect("only members send here");
+    });
 }
 
 /// Hears what was decided.
 pub fn learn(group: &Group, state: &mut State, own: u8, value: Value) {
-    let node = state.node(own);
-    let reaction =
-        node.change.on_step(life(own), Ballot(0), Step::Decide(value), || unreachable!("a decision asks nothing"));
-    assert_eq!(reaction, Reaction::Decided);
-    settle(group, state, own);
+    drive(group, state, own, &IMPATIENT, |driver, situation, out| {
+        let step = Step::Decide(value);
+        driver.on_step(member(own), Ballot(0), step, situation, out).expect("it was decided");
+    });
 }
 
-/// Does all that a process does without waiting for anybody.
+/// Something was received: the data plane reports what the driver waits for.
 pub fn settle(group: &Group, state: &mut State, own: u8) {
-    let node = state.node(own);
-    let epoch = node.epoch;
-    if node.frozen.is_none() && (node.change.is_wedged() || node.change.decided().is_some()) {
-        node.frozen = Some(node.ends.clone());
+    drive(group, state, own, &IMPATIENT, |_, _, _| {});
+}
+
+/// Gives a node's driver an input, and carries out what it commands.
+fn drive(
+    group: &Group,
+    state: &mut State,
+    own: u8,
+    situation: &Situation,
+    input: impl FnOnce(&mut Driver, &Situation, &mut Commands),
+) {
+    let mut commands = Commands::new();
+    let led = state.nodes[usize::from(own)].ballots().leads();
+    let epoch = state.nodes[usize::from(own)].epoch;
+    input(&mut state.node(own).driver, situation, &mut commands);
+    loop {
+        while let Some(command) = commands.pop_front() {
+            carry_out(group, state, own, situation, command, &mut commands);
+        }
+        report(group, state, own, situation, &mut commands);
+        if commands.is_empty() {
+            break;
+        }
     }
-    if node.change.decided().is_none() {
-        let ready = |cut| group.mutant == Some(Mutant::AcceptBeforeFetch) || node.holds(cut);
-        let members = node.change.wanted().filter(|value| ready(&value.cut)).map(|value| bits(&value.members));
-        if let Some(members) = members
-            && let Some((ballot, step)) = node.change.fetched()
-        {
-            node.accepted = members;
-            let to = Some(ballot.proposer().0 as u8);
+    let node = &state.nodes[usize::from(own)];
+    if node.epoch == epoch && node.ballots().leads().is_some_and(|ballot| Some(ballot) != led) {
+        state.ballots[usize::from(epoch)] += 1;
+    }
+}
+
+fn carry_out(
+    group: &Group,
+    state: &mut State,
+    own: u8,
+    situation: &Situation,
+    command: Command,
+    commands: &mut Commands,
+) {
+    let epoch = state.nodes[usize::from(own)].epoch;
+    match command {
+        Command::Send { to, ballot, step: Step::Decide(value) } => {
+            debug_assert_eq!(to, To::All);
+            record(group, state, epoch, ballot, value); // told to others by `Action::Learn`
+        }
+        Command::Send { step: Step::Refuse, .. } if !group.refusals => {}
+        Command::Send { to, ballot, step } => {
+            let to = match to {
+                To::All => None,
+                To::Member(rank) => Some(rank.0 as u8),
+            };
             state.post(Packet { epoch, from: own, to, ballot, step });
         }
-        let node = state.node(own);
-        if node.change.may_decide(false)
-            && let Some((ballot, Step::Decide(value))) = node.change.decide()
-        {
-            record(state, epoch, ballot, value);
+        Command::Wedge => {
+            let node = state.node(own);
+            if node.frozen.is_none() {
+                node.frozen = Some(node.ends.clone());
+            }
+            node.fetching = None;
+            let held = node.held();
+            node.driver.on_wedged(held, situation, commands);
         }
+        Command::Fetch { cut, .. } => state.node(own).fetching = Some(cut),
+        Command::Conclude { .. } => {
+            let node = state.node(own);
+            if node.frozen.is_none() {
+                node.frozen = Some(node.ends.clone());
+            }
+            node.fetching = None;
+        }
+        Command::Install(value) => {
+            if value.members.contains(&member(own)) {
+                install(group, state, own, &value);
+            }
+        }
+        Command::Arm(_) => {} // every timer may expire at any time
     }
+}
+
+/// Reports a cut that is held, and a decision that is delivered.
+fn report(group: &Group, state: &mut State, own: u8, situation: &Situation, commands: &mut Commands) {
     let node = state.node(own);
-    if let Some(value) = node.change.decided().cloned() {
-        let hole = group.mutant == Some(Mutant::InstallWithHole);
-        if value.members.contains(&life(own)) && (hole || node.holds(&value.cut)) {
-            install(group, state, own, &value);
-        } else {
-            rest(group, state, own, value);
+    let early = group.mutant == Some(Mutant::AcceptBeforeFetch);
+    if node.fetching.as_ref().is_some_and(|cut| early || node.holds(cut)) {
+        node.fetching = None;
+        node.accepted = node.ballots().wanted().map_or(0, |value| bits(&value.members));
+        if let Some(ballot) = node.ballots().leads() {
+            // The driver counts its own acceptance without sending it; the properties count what was sent.
+            state.post(Packet {
+                epoch: state.nodes[usize::from(own)].epoch,
+                from: own,
+                to: Some(own),
+                ballot,
+                step: Step::Accept,
+            });
         }
+        state.node(own).driver.on_cut_held(situation, commands);
+        return;
+    }
+    let Some(value) = node.ballots().decided().cloned() else { return };
+    let hole = group.mutant == Some(Mutant::InstallWithHole);
+    if value.members.contains(&member(own)) && (hole || node.holds(&value.cut)) {
+        node.driver.on_concluded(commands);
+    } else if node.accepted != 0 || node.ballots().is_wedged() {
+        rest(group, state, own, value);
     }
 }
 
 /// Notes a decision and looks at it.
-fn record(state: &mut State, epoch: u8, ballot: Ballot, value: Value) {
-    properties::on_decision(state, epoch, ballot, &value);
+fn record(group: &Group, state: &mut State, epoch: u8, ballot: Ballot, value: Value) {
+    properties::on_decision(group, state, epoch, ballot, &value);
     let at = usize::from(epoch);
     if state.decided[at].is_empty() {
-        let view =
-            View { epoch: state.view(epoch).epoch.next(), members: value.members.clone(), sequencer: value.sequencer };
+        let view = value.view(state.view(epoch).epoch.next());
         Arc::make_mut(&mut state.views).push(view);
         let ranks = state.nodes.len();
         state.streams.push(Arc::new(vec![Vec::new(); ranks]));
@@ -135,7 +201,7 @@ fn install(group: &Group, state: &mut State, own: u8, value: &Value) {
     node.epoch = epoch + 1;
     node.frozen = None;
     node.accepted = 0;
-    node.change = ViewChange::new(life(own), view, group.mutant);
+    node.driver = driver(group, own, view);
     node.history.extend(delivered);
     let twice = |(at, one): (usize, &Delivered)| node.history[..at].contains(one);
     if node.history.iter().enumerate().any(twice) {
@@ -147,30 +213,40 @@ fn install(group: &Group, state: &mut State, own: u8, value: &Value) {
 fn rest(group: &Group, state: &mut State, own: u8, value: Value) {
     let view = state.view(state.nodes[usize::from(own)].epoch).clone();
     let node = state.node(own);
-    node.change = ViewChange::new(life(own), view, group.mutant);
-    node.change.on_step(life(own), Ballot(0), Step::Decide(value), || unreachable!("a decision asks nothing"));
+    node.driver = driver(group, own, view);
+    let (situation, mut commands) = (Situation::default(), Commands::new());
+    let step = Step::Decide(value);
+    node.driver.on_step(member(own), Ballot(0), step, &situation, &mut commands).expect("it was decided");
     node.accepted = 0;
 }
 
-/// Stops for good. What it has acknowledged stays said.
+/// Stops for good. What it has acknowledged stays acknowledged.
 pub fn crash(group: &Group, state: &mut State, own: u8) {
     let view = state.view(state.nodes[usize::from(own)].epoch).clone();
     let node = state.node(own);
     node.alive = false;
-    let said = node.acknowledged().to_vec();
-    node.ends = said.clone();
-    node.frozen = Some(said);
+    let acknowledged = node.acknowledged().to_vec();
+    node.ends = acknowledged.clone();
+    node.frozen = Some(acknowledged);
     node.retained = None;
-    node.accepted = 0;
-    node.change = ViewChange::new(life(own), view, group.mutant);
+    (node.accepted, node.fetching) = (0, None);
+    node.driver = driver(group, own, view);
     state.crashes += 1;
 }
 
-/// Restarts under its old life and remembers no promise.
+/// Knows that it is removed, and goes.
+pub fn go(group: &Group, state: &mut State, own: u8) {
+    crash(group, state, own);
+    state.crashes -= 1;
+    state.node(own).left = true;
+}
+
+/// Restarts under its old incarnation and remembers no promise.
 pub fn forget(group: &Group, state: &mut State, own: u8) {
     let view = state.view(state.nodes[usize::from(own)].epoch).clone();
     let node = state.node(own);
-    node.change = ViewChange::new(life(own), view, group.mutant);
+    node.fetching = None;
+    node.driver = driver(group, own, view);
     state.crashes += 1;
 }
 
@@ -181,7 +257,7 @@ pub fn join(group: &Group, state: &mut State, own: u8, donor: u8) {
     let node = state.node(own);
     (node.member, node.epoch, node.history) = (true, donor.epoch, donor.history);
     node.retained = Some(vec![0; node.ends.len()]);
-    node.change = ViewChange::new(life(own), view, group.mutant);
+    node.driver = driver(group, own, view);
 }
 
 /// Takes away what can have no effect any more, so that states which differ in nothing else are one.
@@ -190,19 +266,19 @@ pub fn sweep(group: &Group, state: &mut State) {
     let nodes = &state.nodes;
     state.packets.retain(|packet| {
         let leader = packet.to.map(|to| &nodes[usize::from(to)]);
-        let leads = |node: &Node| node.votes(packet.epoch) && node.change.leads() == Some(packet.ballot);
+        let leads = |node: &Node| node.votes(packet.epoch) && node.ballots().leads() == Some(packet.ballot);
         match &packet.step {
             Step::State { .. } => leader.is_some_and(|node| {
                 let stale = mutant == Some(Mutant::StaleState) && node.votes(packet.epoch);
-                stale || (leads(node) && node.change.again().is_some_and(|(_, step)| kind(&step) == 0))
+                stale || (leads(node) && node.ballots().again().is_some_and(|(_, step)| kind(&step) == 0))
             }),
             Step::Accept => leader.is_some_and(|node| leads(node)),
             Step::Refuse => {
-                leader.is_some_and(|node| node.votes(packet.epoch) && node.change.promised() < packet.ballot)
+                leader.is_some_and(|node| node.votes(packet.epoch) && node.ballots().promised() < packet.ballot)
             }
             Step::Prepare | Step::Propose(_) => nodes.iter().any(|node| {
                 let late = mutant == Some(Mutant::AcceptBelowPromise);
-                node.votes(packet.epoch) && (late || node.change.promised() <= packet.ballot)
+                node.votes(packet.epoch) && (late || node.ballots().promised() <= packet.ballot)
             }),
             Step::Decide(_) => false,
         }

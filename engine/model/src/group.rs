@@ -7,9 +7,10 @@ use crate::driver;
 use crate::properties::{self, Property};
 use crate::state::{Item, Node, Packet, State, Streams, kind, rank};
 use bourdon_protocol::Mutant;
-use bourdon_protocol::control::view_change::{Step, ViewChange, Wish};
+use bourdon_protocol::control::view_change::driver::Timer;
+use bourdon_protocol::control::view_change::{Step, Wish};
 use bourdon_protocol::view::{Member, View};
-use bourdon_wire::{Epoch, Rank};
+use bourdon_wire::{Epoch, InstanceId, Rank};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,6 +24,8 @@ pub struct Group {
     pub members: u8,
     /// Who would like to come in.
     pub joiners: u8,
+    /// How many of the last ranks ask to leave.
+    pub leavers: u8,
     /// How many ballots may be begun in an epoch.
     pub ballots: u8,
     /// How many may crash.
@@ -33,7 +36,7 @@ pub struct Group {
     pub datagrams: u8,
     /// How many epochs end by a view change.
     pub changes: u8,
-    /// Whether a proposer may wish to go on without one who answers.
+    /// Whether a proposer may have a reason to go on without one that answers: evidence of its death, or the clique rule.
     pub suspects: bool,
     /// Whether a member that has promised still takes in what comes late of its epoch.
     pub late: bool,
@@ -52,18 +55,20 @@ pub enum Action {
     Send(u8, Option<u8>),
     /// Receives the next datagram of a stream.
     Receive(u8, u8),
-    /// Suspects those it does not wish to keep, and begins a ballot.
-    Lead(u8, u64),
+    /// Begins a ballot that is to keep these, and lets those go.
+    Lead(u8, u64, u64),
+    /// A timer expires while the detectors report that these are suspected.
+    Expire(u8, Timer, u64),
     /// Takes in a step.
     Hand(u8, Arc<Packet>),
-    /// Has states enough and chooses.
-    Choose(u8),
     /// Gets what the cut wants of a stream from a living holder.
     Fetch(u8, u8),
     /// Hears what was decided.
     Learn(u8),
     /// Comes in with the state of another.
     Join(u8, u8),
+    /// Knows that it is removed, and goes.
+    Go(u8),
     /// Stops for good.
     Crash(u8),
     /// Restarts and has forgotten what it promised: a bug.
@@ -81,6 +86,7 @@ impl Group {
         Self {
             members: 3,
             joiners: 0,
+            leavers: 0,
             ballots: 2,
             crashes: 1,
             senders: 2,
@@ -98,20 +104,27 @@ impl Group {
         self.members + self.joiners
     }
 
+    /// The ranks that ask to leave, as bits.
+    pub fn leaving(&self) -> u64 {
+        (self.members - self.leavers..self.members).fold(0, |bits, rank| bits | 1 << rank)
+    }
+
     fn is(&self, mutant: Mutant) -> bool {
         self.mutant == Some(mutant)
     }
 
     /// The beginning.
     pub fn first(&self) -> State {
-        let members: Vec<Member> = (0..self.members).map(driver::life).collect();
-        let view = View { epoch: Epoch(1), members, sequencer: Rank(0) };
+        let members: Vec<Member> = (0..self.members).map(driver::member).collect();
+        let view = View { epoch: Epoch(1), members, sequencer: Rank(0), instance: InstanceId(1), birth: 1 };
         let ranks = usize::from(self.all());
         let node = |own: u8| Node {
             alive: true,
+            left: false,
             member: own < self.members,
             epoch: 0,
-            change: ViewChange::new(driver::life(own), view.clone(), self.mutant),
+            driver: driver::driver(self, own, view.clone()),
+            fetching: None,
             ends: vec![0; ranks],
             frozen: None,
             retained: None,
@@ -144,7 +157,7 @@ impl Group {
             } else {
                 let donor = (0u8..).zip(&state.nodes).find(|(_, donor)| {
                     let view = state.view(donor.epoch);
-                    donor.alive && donor.member && view.contains(driver::life(own))
+                    donor.alive && donor.member && view.contains(driver::member(own))
                 });
                 actions.extend(donor.map(|(donor, _)| Action::Join(own, donor)));
             }
@@ -161,7 +174,7 @@ impl Group {
         let streams = &state.streams[epoch];
         let sequencer = state.view(node.epoch).sequencer == rank(own);
         if (!node.is_wedged() || self.is(Mutant::SendAfterPromise))
-            && node.change.decided().is_none()
+            && node.ballots().decided().is_none()
             && streams[at].len() < usize::from(self.datagrams)
         {
             if own < self.senders {
@@ -175,7 +188,7 @@ impl Group {
                 actions.extend((0..self.all()).filter(unordered).map(|other| Action::Send(own, Some(other))));
             }
         }
-        if node.change.decided().is_none() && (self.late || !node.is_wedged()) {
+        if node.ballots().decided().is_none() && (self.late || !node.is_wedged()) {
             let more = |stream: &u8| streams[usize::from(*stream)].len() > usize::from(node.ends[usize::from(*stream)]);
             actions.extend((0..self.all()).filter(more).map(|stream| Action::Receive(own, stream)));
         }
@@ -183,7 +196,7 @@ impl Group {
 
     fn possible_ballot(&self, state: &State, own: u8, node: &Node, actions: &mut Vec<Action>) {
         let epoch = usize::from(node.epoch);
-        if let Some(value) = node.change.wanted() {
+        if let Some(value) = node.ballots().wanted() {
             for (stream, end) in (0u8..).zip(&value.cut.ends) {
                 let at = usize::from(stream);
                 if u64::from(node.ends[at]) < end.0 && state.has_holder(node.epoch, at, end.0) {
@@ -191,22 +204,46 @@ impl Group {
                 }
             }
         }
-        if node.change.decided().is_some() {
+        if let Some(value) = node.ballots().decided() {
+            let gone_on = |other: &&Arc<Node>| other.alive && other.member && other.epoch > node.epoch;
+            let may_go = state.nodes.iter().any(|other| gone_on(&other)) || self.is(Mutant::DecisionForgotten);
+            if may_go && !value.members.contains(&driver::member(own)) && self.leavers > 0 {
+                actions.push(Action::Go(own));
+            }
             return;
         }
         if !state.decided[epoch].is_empty() {
             actions.push(Action::Learn(own));
         }
-        if node.change.may_choose(false) {
-            actions.push(Action::Choose(own));
-        }
-        if state.ballots[epoch] < self.ballots {
-            let everybody = bits(&state.view(node.epoch).members);
-            actions.push(Action::Lead(own, everybody));
-            if self.suspects {
-                let suspects = driver::ranks(everybody & !(1 << own));
-                actions.extend(suspects.map(|suspect| Action::Lead(own, everybody & !(1 << suspect.0))));
+        let everybody = bits(&state.view(node.epoch).members);
+        let others = everybody & !(1 << own);
+        // What a suspicion changes is only whether the proposer waits, save where a bug makes more of it.
+        let believes = self.is(Mutant::TakeoverAlone) || self.is(Mutant::RespondersLeftOut);
+        let reports = [0, others];
+        let reports = if believes { &reports[..] } else { &reports[..1] };
+        let more = state.ballots[epoch] < self.ballots;
+        match node.ballots() {
+            ballots if ballots.leads().is_some() => {
+                if ballots.may_choose() || ballots.may_decide() || more {
+                    actions.extend(reports.iter().map(|suspects| Action::Expire(own, Timer::Patience, *suspects)));
+                }
             }
+            ballots if ballots.is_wedged() => {
+                if more {
+                    actions.extend(reports.iter().map(|suspects| Action::Expire(own, Timer::Takeover, *suspects)));
+                }
+            }
+            _ if more => {
+                actions.push(Action::Lead(own, everybody, 0));
+                if self.leavers > 0 && state.view(node.epoch).epoch == Epoch(1) {
+                    actions.push(Action::Lead(own, everybody & !self.leaving(), self.leaving()));
+                }
+                if self.suspects {
+                    let gone = driver::ranks(others);
+                    actions.extend(gone.map(|gone| Action::Lead(own, everybody & !(1 << gone.0), 0)));
+                }
+            }
+            _ => {}
         }
     }
 
@@ -214,7 +251,7 @@ impl Group {
         for packet in &state.packets {
             for (own, node) in (0u8..).zip(&state.nodes).filter(|(_, node)| node.votes(packet.epoch)) {
                 let late = self.is(Mutant::AcceptBelowPromise);
-                let passed = kind(&packet.step) != kind(&Step::Refuse) && packet.ballot < node.change.promised();
+                let passed = kind(&packet.step) != kind(&Step::Refuse) && packet.ballot < node.ballots().promised();
                 if packet.from != own
                     && packet.to.is_none_or(|to| to == own)
                     && (!passed || late || self.refusals || self.stale(packet))
@@ -238,16 +275,16 @@ impl Group {
                 state.node(*own).ends[usize::from(*stream)] += 1;
                 driver::settle(self, &mut state, *own);
             }
-            Action::Lead(own, keep) => {
-                let joiners = (self.members..self.all()).map(driver::life).collect();
-                let wish = Wish { keep: *keep, joiners, sequencer: None };
+            Action::Lead(own, keep, leavers) => {
+                let joiners = (self.members..self.all()).map(driver::member).collect();
+                let wish = Wish { keep: *keep, leavers: *leavers, joiners, ..Wish::default() };
                 driver::lead(self, &mut state, *own, wish);
             }
+            Action::Expire(own, timer, suspects) => driver::expire(self, &mut state, *own, *timer, *suspects),
             Action::Hand(own, packet) => driver::hand(self, &mut state, *own, packet),
-            Action::Choose(own) => driver::choose(self, &mut state, *own),
             Action::Fetch(own, stream) => {
                 let node = state.node(*own);
-                let end = node.change.wanted().map(|value| value.cut.ends[usize::from(*stream)].0);
+                let end = node.ballots().wanted().map(|value| value.cut.ends[usize::from(*stream)].0);
                 node.ends[usize::from(*stream)] = end.expect("something is wanted") as u8;
                 driver::settle(self, &mut state, *own);
             }
@@ -257,6 +294,7 @@ impl Group {
                 driver::learn(self, &mut state, *own, value);
             }
             Action::Join(own, donor) => driver::join(self, &mut state, *own, *donor),
+            Action::Go(own) => driver::go(self, &mut state, *own),
             Action::Crash(own) => driver::crash(self, &mut state, *own),
             Action::Forget(own) => driver::forget(self, &mut state, *own),
         }
@@ -316,6 +354,7 @@ impl stateright::Model for Group {
             Check::always(Property::OneOrder.name(), |_, state| Property::OneOrder.holds_in(state)),
             Check::always(Property::Uniform.name(), |_, state| Property::Uniform.holds_in(state)),
             Check::always(Property::WholeCut.name(), |_, state| Property::WholeCut.holds_in(state)),
+            Check::always(Property::Continuation.name(), |_, state| Property::Continuation.holds_in(state)),
             // Not one of the group's: the checker's own bound on time is not looked at by a single thread.
             Check::sometimes(OUT_OF_TIME, |group: &Self, _: &State| {
                 group.until.is_some_and(|until| Instant::now() >= until)

@@ -23,6 +23,9 @@ struct Asked {
     /// Processes that would like to come in
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
     joiners: u8,
+    /// Members, the last ones, that ask to leave
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=7))]
+    leavers: u8,
     /// Ballots begun in an epoch, at most
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=4))]
     ballots: u8,
@@ -38,7 +41,7 @@ struct Asked {
     /// View changes in a row
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
     changes: u8,
-    /// Proposers go on with all who answer, suspecting none of them
+    /// Proposers go on with all that answer: none has evidence against another
     #[arg(long)]
     no_suspects: bool,
     /// What comes after a promise is still received
@@ -89,6 +92,7 @@ fn check(asked: &Asked) -> (Value, bool) {
     let group = Group {
         members: asked.members,
         joiners: asked.joiners,
+        leavers: asked.leavers.min(asked.members - 1),
         ballots: asked.ballots,
         crashes: asked.crashes,
         senders: asked.senders,

@@ -50,6 +50,7 @@ pub fn planted() -> Vec<Planted> {
     let late = Group { late: true, ..data.clone() };
     let one = Group { senders: 1, crashes: 1, suspects: false, ..Group::small() }; // one stream, one crash
     let three = Group { ballots: 3, suspects: false, ..bare.clone() };
+    let leaves = Group { leavers: 2, suspects: false, ..bare.clone() }; // two of three ask to leave
     let breaks = [
         (Mutant::CutIntersection, data.clone()),
         (Mutant::CutLongestHolder, data.clone()),
@@ -69,12 +70,16 @@ pub fn planted() -> Vec<Planted> {
         (Mutant::DeliverAfterPromise, late.clone()),
         (Mutant::SendAfterPromise, late),
         (Mutant::ResubmitAll, Group { senders: 1, changes: 2, ..data.clone() }),
-        (Mutant::UniformAtOne, data),
+        (Mutant::UniformAtOne, data.clone()),
+        (Mutant::TakeoverAlone, Group { ballots: 2, datagrams: 0, suspects: false, ..data.clone() }),
+        (Mutant::RespondersLeftOut, Group { datagrams: 0, suspects: false, ..data.clone() }),
+        (Mutant::SmallView, Group { datagrams: 0, suspects: false, ..data }),
     ];
     let blocks = [
         (Mutant::DecideByAll, Group { crashes: 1, suspects: false, ..bare }),
         (Mutant::AcceptBeforeFetch, one.clone()),
         (Mutant::CutNotRetained, one),
+        (Mutant::DecisionForgotten, leaves),
     ];
     let plant =
         |blocks| move |(mutant, group)| Planted { mutant, group: Group { mutant: Some(mutant), ..group }, blocks };

@@ -25,13 +25,15 @@ pub enum Property {
     OneOrder,
     /// 11: what may have been delivered uniformly is in the cut.
     Uniform,
-    /// 24: who installs holds the whole cut.
+    /// 24: a member that installs holds the whole cut.
     WholeCut,
+    /// 26: the continuing members of a view, with those that asked to leave, are a quorum of the view before.
+    Continuation,
 }
 
 impl Property {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::AtMostOnce,
         Self::OneValue,
         Self::DecidingQuorum,
@@ -39,6 +41,7 @@ impl Property {
         Self::OneOrder,
         Self::Uniform,
         Self::WholeCut,
+        Self::Continuation,
     ];
 
     /// Its number and what it says.
@@ -51,6 +54,7 @@ impl Property {
             Self::OneOrder => "8 one order",
             Self::Uniform => "11 uniform",
             Self::WholeCut => "24 whole cut",
+            Self::Continuation => "26 a quorum continues",
         }
     }
 
@@ -72,8 +76,8 @@ pub fn is_quorum(view: &View, votes: u64) -> bool {
     2 * count > view.members.len() || (2 * count == view.members.len() && first)
 }
 
-/// 4 and 5, when a value is decided in a ballot.
-pub fn on_decision(state: &mut State, epoch: u8, ballot: Ballot, value: &Value) {
+/// 4, 5 and 26, when a value is decided in a ballot.
+pub fn on_decision(group: &Group, state: &mut State, epoch: u8, ballot: Ballot, value: &Value) {
     if state.decided[usize::from(epoch)].iter().any(|other| other != value) {
         Property::OneValue.break_in(state);
     }
@@ -81,10 +85,16 @@ pub fn on_decision(state: &mut State, epoch: u8, ballot: Ballot, value: &Value) 
     let accepts = accepts.filter(|packet| kind(&packet.step) == kind(&Step::Accept));
     let accepts = accepts.fold(0, |bits, packet| bits | 1 << packet.from);
     let view = state.view(epoch);
-    let next = View { epoch: view.epoch.next(), members: value.members.clone(), sequencer: value.sequencer };
+    let next = value.view(view.epoch.next());
     let continuing = accepts & bits(&view.members);
-    if !is_quorum(view, accepts) || !is_quorum(&next, continuing) {
+    let decided = is_quorum(view, accepts) && is_quorum(&next, continuing);
+    let consenting = bits(&value.members) | value.leavers & group.leaving();
+    let continued = is_quorum(view, consenting);
+    if !decided {
         Property::DecidingQuorum.break_in(state);
+    }
+    if !continued {
+        Property::Continuation.break_in(state);
     }
 }
 

@@ -129,7 +129,8 @@ fn is_good(group: &Group, state: &State) -> bool {
 /// Whether the living are a quorum of the view and of every next one that one of them has accepted, or that is decided,
 /// and a ballot is left.
 fn must_be_good(group: &Group, state: &State) -> bool {
-    let living = |(at, node): (usize, &Arc<Node>)| u64::from(node.alive) << at;
+    // A member that went when it was removed is no crash: the group must not need it.
+    let living = |(at, node): (usize, &Arc<Node>)| u64::from(node.alive || node.left) << at;
     let living = state.nodes.iter().enumerate().map(living).fold(0, |bits, bit| bits | bit);
     let views = state.views.iter().all(|view| is_quorum(view, living));
     let accepted = state.nodes.iter().filter(|node| node.accepted != 0).all(|node| {
@@ -145,13 +146,13 @@ fn must_be_good(group: &Group, state: &State) -> bool {
 fn needs_no_luck(state: &State, action: &Action) -> bool {
     let lives = |rank: u8| state.nodes[usize::from(rank)].alive;
     match action {
-        Action::Crash(_) | Action::Forget(_) => false,
+        Action::Crash(_) | Action::Forget(_) | Action::Go(_) => false,
         Action::Receive(_, stream) => lives(*stream),
         Action::Hand(_, packet) => lives(packet.from),
         Action::Learn(own) => {
             let epoch = state.nodes[usize::from(*own)].epoch;
             let knows =
-                |node: &&Arc<Node>| node.epoch > epoch || (node.epoch == epoch && node.change.decided().is_some());
+                |node: &&Arc<Node>| node.epoch > epoch || (node.epoch == epoch && node.ballots().decided().is_some());
             state.nodes.iter().filter(|node| node.alive && node.member).any(|node| knows(&node))
         }
         _ => true,

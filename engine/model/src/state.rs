@@ -5,6 +5,7 @@
 //! uniformly from what has been acknowledged. What is on its way is a set: taking a message out of it and leaving it in
 //! is duplication, and never taking it is loss.
 
+use bourdon_protocol::control::view_change::driver::Driver;
 use bourdon_protocol::control::view_change::{Ballot, Cut, Step, Value, ViewChange};
 use bourdon_protocol::view::View;
 use bourdon_wire::{DatagramNumber, Rank};
@@ -45,12 +46,16 @@ pub struct Packet {
 pub struct Node {
     /// Whether it has not crashed.
     pub alive: bool,
+    /// Whether it went because it was removed, and did not crash.
+    pub left: bool,
     /// Whether it is in the view of its epoch; a joiner is not yet.
     pub member: bool,
     /// The index of the epoch it is in.
     pub epoch: u8,
-    /// The shipped code.
-    pub change: ViewChange,
+    /// The shipped driver of the view change, and in it the ballots.
+    pub driver: Driver,
+    /// The cut that the driver has asked for, as long as not all of it is held.
+    pub fetching: Option<Cut>,
     /// What it holds in its epoch, by rank.
     pub ends: Vec<u8>,
     /// What it held when it promised first: what it has acknowledged, and delivered as agreed.
@@ -95,9 +100,14 @@ impl Node {
         self.frozen.is_some()
     }
 
+    /// Its ballots.
+    pub fn ballots(&self) -> &ViewChange {
+        self.driver.ballots()
+    }
+
     /// Whether it takes part in the ballots of this epoch.
     pub fn votes(&self, epoch: u8) -> bool {
-        self.alive && self.member && self.epoch == epoch && self.change.decided().is_none()
+        self.alive && self.member && self.epoch == epoch && self.ballots().decided().is_none()
     }
 
     /// Whether all below these ends is here.

@@ -17,7 +17,7 @@ fn value(value: &Value) -> String {
 fn step(step: &Step) -> String {
     match step {
         Step::Prepare => "PREPARE".to_owned(),
-        Step::State { held, accepted } => {
+        Step::State { held, accepted, .. } => {
             let ends: Vec<_> = held.ends.iter().map(|end| end.0).collect();
             let accepted = accepted.as_ref().map(|(at, what)| format!(", accepted {} in {}", value(what), ballot(*at)));
             format!("STATE {ends:?}{}", accepted.unwrap_or_default())
@@ -35,14 +35,20 @@ impl fmt::Display for Action {
             Self::Send(own, None) => write!(f, "{own} sends a message"),
             Self::Send(own, Some(other)) => write!(f, "{own} orders the next message of {other}"),
             Self::Receive(own, stream) => write!(f, "{own} receives the next datagram of {stream}"),
-            Self::Lead(own, keep) => {
-                let keep: Vec<_> = crate::driver::ranks(*keep).map(|rank| rank.0).collect();
-                write!(f, "{own} begins a ballot and wishes to keep {keep:?}")
+            Self::Lead(own, keep, leavers) => {
+                let ranks = |bits| crate::driver::ranks(bits).map(|rank| rank.0).collect::<Vec<_>>();
+                write!(f, "{own} begins a ballot that is to keep {:?}", ranks(*keep))?;
+                if *leavers != 0 { write!(f, " and lets {:?} go", ranks(*leavers)) } else { Ok(()) }
+            }
+            Self::Expire(own, timer, 0) => write!(f, "{own}: {timer:?} expires"),
+            Self::Expire(own, timer, suspects) => {
+                let suspects: Vec<_> = crate::driver::ranks(*suspects).map(|rank| rank.0).collect();
+                write!(f, "{own}: {timer:?} expires, and it suspects {suspects:?}")
             }
             Self::Hand(own, packet) => {
                 write!(f, "{own} takes in of {}, ballot {}: {}", packet.from, ballot(packet.ballot), step(&packet.step))
             }
-            Self::Choose(own) => write!(f, "{own} chooses"),
+            Self::Go(own) => write!(f, "{own} is removed and goes"),
             Self::Fetch(own, stream) => write!(f, "{own} fetches what is missing of {stream}"),
             Self::Learn(own) => write!(f, "{own} hears the decision"),
             Self::Join(own, donor) => write!(f, "{own} comes in with the state of {donor}"),

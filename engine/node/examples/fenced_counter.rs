@@ -61,7 +61,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             match counter.add_one(token)? {
                 Ok(value) => println!("{value} by {}.{}", token.epoch.0, token.number),
                 Err(highest) => {
-                    let (epoch, number) = (highest >> 64, highest as u64);
+                    let (epoch, number) = (highest >> 48 & 0xFFFF_FFFF, highest & 0xFFFF_FFFF_FFFF);
                     println!("refused: {}.{} is lower than {epoch}.{number}", token.epoch.0, token.number);
                     break;
                 }
@@ -85,7 +85,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory can be made");
         let open = || FencedCounter::open(&directory.path().join("counter")).expect("it can be opened");
         let (mut paused, mut next) = (open(), open());
-        let token = |epoch, number| FencingToken { epoch: Epoch(epoch), number };
+        let token = |epoch, number| FencingToken { birth: 1, epoch: Epoch(epoch), number };
         let add = |counter: &mut FencedCounter, token| counter.add_one(token).expect("it can be written");
         assert_eq!(add(&mut paused, token(1, 9)), Ok(1));
         assert_eq!(add(&mut next, token(2, 0)), Ok(2));

@@ -107,6 +107,8 @@ pub(crate) fn view(record: &ViewRecord) -> Value {
     };
     let standing = STANDINGS.get(record.standing as usize).map(|(_, name)| *name);
     json!({ "view": {
+        "instance": (record.instance != 0).then(|| format!("{:016x}", record.instance)),
+        "birth": (record.birth != 0).then_some(record.birth),
         "epoch": record.epoch,
         "standing": standing,
         "formed": record.is_formed == 1,

@@ -319,6 +319,8 @@ impl Agent {
         let (config, view, now) = (process.config(), process.view(), self.node.now());
         let all = u64::MAX >> (64 - u32::from(config.members.clamp(1, 64)));
         let mut record = ViewRecord {
+            instance: view.instance.0,
+            birth: view.birth,
             epoch: view.epoch.0,
             present: view.bits(),
             heard: process.missing().fold(all, |heard, rank| heard & !(1 << rank.0)),
@@ -414,6 +416,8 @@ mod tests {
     fn put(outlet: &mut Outlet, sequence: u64, is_member: bool) {
         let delivery = Delivery {
             sender: Rank(0),
+            incarnation: bourdon_wire::Incarnation(1),
+            instance: bourdon_wire::InstanceId(1),
             sequence: Sequence(sequence),
             order: None,
             epoch: Epoch(1),

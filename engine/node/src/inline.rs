@@ -9,6 +9,7 @@
 use crate::clock::Clock;
 use crate::counters::{CountersFile, CountersWriter, Description};
 use crate::directory::{Directory, DirectoryError};
+use crate::identity::{BirthFile, Drawn};
 use crate::links::Links;
 use crate::placement::PlacementError;
 use crate::settings::{Settings, SettingsError, Transport};
@@ -483,6 +484,7 @@ pub struct Node {
     links: Option<Links>,
     /// When the links are told next who is in the view.
     links_due: Instant,
+    birth: BirthFile,
 }
 
 /// How often the links are told who is in the view: often enough that a new member is watched before it matters.
@@ -496,9 +498,8 @@ impl Node {
     pub fn join(settings: &Settings) -> Result<Self, NodeError> {
         settings.check()?;
         settings.check_peers()?;
-        let clock = Clock::start();
-        // About a millisecond a step: another life of a process differs, and 49 days pass before one returns.
-        let incarnation = Incarnation((clock.wall_ns() >> 20) as u32);
+        let drawn = Drawn::new();
+        let incarnation = drawn.incarnation;
         let rank = match settings.process.role {
             crate::settings::Role::Member => Rank(settings.process.rank),
             crate::settings::Role::Observer => Rank::OBSERVER,
@@ -508,7 +509,9 @@ impl Node {
         let granted_bytes = picked.port.limits().receive_buffer_bytes;
         let mut config = settings.protocol(granted_bytes);
         config.incarnation = incarnation;
-        config.seed = clock.wall_ns();
+        (config.instance_candidate, config.seed) = (drawn.candidate, drawn.seed);
+        let (birth, problem) = BirthFile::open(settings);
+        config.birth_floor = birth.floor();
         let faults = &settings.faults;
         let port = Faulty::new(
             picked.port,
@@ -521,6 +524,9 @@ impl Node {
             },
         );
         let mut fallback = picked.fallback;
+        if let Some(problem) = problem {
+            fallback = Some(fallback.map_or_else(|| problem.clone(), |why| format!("{why}; {problem}")));
+        }
         let wanted = settings.network.links && settings.detector.evidence && rank != Rank::OBSERVER;
         let links = if wanted && config.members > 1 {
             // Over tcp the address says which way the traffic goes, not an interface.
@@ -532,7 +538,7 @@ impl Node {
         };
         config.link_port = links.as_ref().map_or(0, Links::port);
         let engine = Engine::new(port, config).map_err(|source| NodeError::Buffer { granted_bytes, source })?;
-        Ok(Self { engine, fallback, links, links_due: Instant(0) })
+        Ok(Self { engine, fallback, links, links_due: Instant(0), birth })
     }
 
     /// As [`Engine::poll`]; takes in what the links know, too.
@@ -572,10 +578,11 @@ impl Node {
                 links.watch(engine.process.links());
             }
         }
+        self.birth.note(self.engine.process.birth_floor());
         self.engine.poll_after(limit, passed, on_delivery)
     }
 
-    /// Why the node runs on another transport than asked for, if it does.
+    /// What the node does otherwise than asked for, and why: another transport, no links, no stored birth.
     pub fn fallback(&self) -> Option<&str> {
         self.fallback.as_deref()
     }

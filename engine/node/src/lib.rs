@@ -55,6 +55,7 @@ mod direct;
 pub mod directory;
 mod discover;
 mod handles;
+mod identity;
 mod idle;
 mod inline;
 mod links;
@@ -75,8 +76,8 @@ pub use bourdon_protocol::{
     Member, Outgoing, Part, Patience, Process, Refusal, Standing, View,
 };
 pub use bourdon_wire::{
-    Address, ClientId, Epoch, GroupId, Incarnation, Instant, MessageName, NameError, OrderNumber, Rank, Sequence,
-    TopicId, TopicName,
+    Address, ClientId, Epoch, GroupId, Incarnation, InstanceId, Instant, MessageName, NameError, OrderNumber, Rank,
+    Sequence, TopicId, TopicName,
 };
 pub use channels::Channels;
 pub use client_node::ClientNode;

@@ -8,7 +8,9 @@
 use crate::transport::Reach;
 use bourdon_protocol::control::detector::Why;
 use bourdon_protocol::{Delivery, Event, Outgoing, Refusal, Standing};
-use bourdon_wire::{ClientId, ClientTag, Epoch, Incarnation, Instant, OrderNumber, Rank, Sequence, TopicId, TopicName};
+use bourdon_wire::{
+    ClientId, ClientTag, Epoch, Incarnation, InstanceId, Instant, OrderNumber, Rank, Sequence, TopicId, TopicName,
+};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// In front of each published payload, and of the topic's name if it carries one: the frame's tag is the topic, and
@@ -60,12 +62,14 @@ fn split_name(rest: &[u8], name_bytes: u32) -> (Option<&str>, &[u8]) {
 pub(crate) struct Delivered {
     sequence: u64,
     order: u64,
-    epoch: u64,
+    instance: u64,
     send_time_ns: u64,
     kernel_receive_ns: u64,
     delivered_at: u64,
     client: u64,
     client_sequence: u64,
+    epoch: u32,
+    incarnation: u32,
     sender: u16,
     topic: u16,
     has: u32,
@@ -94,12 +98,14 @@ impl Delivered {
         Self {
             sequence: delivery.sequence.0,
             order: delivery.barrier.or(delivery.order.map(|order| order.0)).unwrap_or(0),
-            epoch: delivery.epoch.0,
+            instance: delivery.instance.0,
             send_time_ns: delivery.send_time_ns,
             kernel_receive_ns: delivery.kernel_receive_ns.unwrap_or(0),
             delivered_at: delivery.delivered_at.0,
             client,
             client_sequence,
+            epoch: delivery.epoch.0 as u32, // as on the wire
+            incarnation: delivery.incarnation.0,
             sender: delivery.sender.0,
             topic: delivery.topic.0,
             has: flag(has::ORDER, delivery.order.is_some())
@@ -119,9 +125,11 @@ impl Delivered {
         let has = |bit| head.has & bit != 0;
         Delivery {
             sender: Rank(head.sender),
+            incarnation: Incarnation(head.incarnation),
+            instance: InstanceId(head.instance),
             sequence: Sequence(head.sequence),
             order: has(has::ORDER).then_some(OrderNumber(head.order)),
-            epoch: Epoch(head.epoch),
+            epoch: Epoch(head.epoch.into()),
             late: has(has::LATE),
             topic: TopicId(head.topic),
             name,
@@ -152,6 +160,16 @@ impl From<Event> for NodeEvent {
     fn from(event: Event) -> Self {
         Self::Group(event)
     }
+}
+
+fn write_superseded(f: &mut std::fmt::Formatter<'_>, instance: InstanceId) -> std::fmt::Result {
+    let text = "formed after the one this member was in, and has a majority: this member was paused or cut off since; it leaves the older instance and joins the newer one";
+    write!(f, "instance {:016x} of the group {text}", instance.0)
+}
+
+fn write_new_instance(f: &mut std::fmt::Formatter<'_>, from: InstanceId, to: InstanceId) -> std::fmt::Result {
+    let text = "is followed from now on: what the earlier one published after it was last heard is not known here";
+    write!(f, "instance {:016x} of the group ended, and {:016x} {text}", from.0, to.0)
 }
 
 impl std::fmt::Display for NodeEvent {
@@ -210,6 +228,8 @@ impl std::fmt::Display for NodeEvent {
                 f,
                 "member {rank} is configured otherwise: group.members, order, reliability, sequencer, mtu_bytes and max_message_bytes must be the same everywhere"
             ),
+            Event::Superseded { instance } => write_superseded(f, *instance),
+            Event::NewInstance { from, to } => write_new_instance(f, *from, *to),
             Event::OtherVersion(version) => write!(
                 f,
                 "somebody on the group's address speaks version {version} of the wire format: run the same release everywhere"
@@ -247,6 +267,8 @@ pub(crate) fn event_words(event: NodeEvent) -> (u32, EventWords) {
         Event::IdentityConflict(who) => (15, [rank(who), 0, 0]),
         Event::Restarted { rank: who, incarnation } => (16, [rank(who), incarnation.0.into(), 0]),
         Event::ConfigurationDiffers(who) => (17, [rank(who), 0, 0]),
+        Event::Superseded { instance } => (21, [instance.0, 0, 0]),
+        Event::NewInstance { from, to } => (22, [from.0, to.0, 0]),
         Event::OtherVersion(version) => (18, [version.into(), 0, 0]),
     }
 }
@@ -277,6 +299,8 @@ pub(crate) fn event_of(tag: u32, frame: &[u8]) -> NodeEvent {
         16 => Event::Restarted { rank, incarnation: Incarnation(second as u32) },
         17 => Event::ConfigurationDiffers(rank),
         18 => Event::OtherVersion(first as u8),
+        21 => Event::Superseded { instance: InstanceId(first) },
+        22 => Event::NewInstance { from: InstanceId(first), to: InstanceId(second) },
         _ => unreachable!("events are written by `event_words`"),
     })
 }
@@ -328,6 +352,8 @@ pub(crate) enum Command {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct ViewRecord {
+    pub(crate) instance: u64,
+    pub(crate) birth: u64,
     pub(crate) epoch: u64,
     /// Bit r: rank r is in the view.
     pub(crate) present: u64,
@@ -371,6 +397,8 @@ mod tests {
     fn deliveries_come_back_whole() {
         let delivery = Delivery {
             sender: Rank(3),
+            incarnation: Incarnation(1 << 31),
+            instance: InstanceId(1 << 63),
             sequence: Sequence(1 << 40),
             order: Some(OrderNumber(7)),
             epoch: Epoch(2),
@@ -425,6 +453,8 @@ mod tests {
             Event::SnapshotTooLarge { bytes: 1 << 40, limit_bytes: 7 },
             Event::Restarted { rank, incarnation: Incarnation(77) },
             Event::OtherVersion(9),
+            Event::Superseded { instance: InstanceId(1 << 63) },
+            Event::NewInstance { from: InstanceId(1), to: InstanceId(u64::MAX) },
         ];
         let suspected = Why::ALL.map(|why| Event::Suspected(rank, why));
         let events = named.into_iter().chain(others).chain(suspected).map(NodeEvent::Group);

@@ -6,7 +6,7 @@
 //! shuts down its writing side, gives up what it stood for.
 //!
 //! `{"request":"lock","name":"x"}`, with `"try":true` or `"timeout_ns":N` to wait less; answered by lines like
-//! `{"lock":{"name":"x","state":"granted","ahead":null,"token":{"epoch":2,"number":7},"why":null}}`. States are `pending`
+//! `{"lock":{"name":"x","state":"granted","ahead":null,"token":{"birth":1764338400000,"epoch":2,"number":7},"why":null}}`. States are `pending`
 //! (the group is not there yet), `waiting`, `granted`, and those that end the session: `busy`, `timed-out`, `lost` and
 //! `refused`.
 //!
@@ -94,7 +94,7 @@ impl Session {
 }
 
 fn token_object(token: FencingToken) -> Value {
-    json!({ "epoch": token.epoch.0, "number": token.number })
+    json!({ "birth": token.birth, "epoch": token.epoch.0, "number": token.number })
 }
 
 /// What an error is called.

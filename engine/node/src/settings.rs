@@ -156,6 +156,8 @@ pub struct ProcessSettings {
     pub start: Start,
     /// Whether the application gives its state to members that join, and takes it when it joins.
     pub snapshots: bool,
+    /// Where the group's highest birth is stored; by default `bourdon` in this user's state directory.
+    pub state_directory: Option<PathBuf>,
 }
 
 /// What a process can be.
@@ -343,7 +345,7 @@ impl Default for GroupSettings {
 
 impl Default for ProcessSettings {
     fn default() -> Self {
-        Self { role: Role::Member, rank: 0, start: Start::Live, snapshots: false }
+        Self { role: Role::Member, rank: 0, start: Start::Live, snapshots: false, state_directory: None }
     }
 }
 

@@ -273,6 +273,8 @@ mod tests {
     fn delivery<'a>(name: Option<&'a str>, topic: TopicId) -> Delivery<'a> {
         Delivery {
             sender: Rank(0),
+            incarnation: bourdon_wire::Incarnation(1),
+            instance: bourdon_wire::InstanceId(1),
             sequence: Sequence(0),
             order: None,
             epoch: Epoch(1),

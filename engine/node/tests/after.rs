@@ -151,8 +151,12 @@ fn a_channel_that_is_not_joined_is_not_waited_for() {
         parties.iter().all(Party::is_formed)
     });
     let group = first.for_channel("orders").expect("there is one").group.name;
-    let name =
-        MessageName::new(bourdon::GroupId::of(&group), bourdon::Epoch(1), bourdon::Rank(0), bourdon::Sequence(9));
+    let name = MessageName::new(
+        bourdon::GroupId::of(&group),
+        (bourdon::InstanceId(1), bourdon::Epoch(1)),
+        (bourdon::Rank(0), bourdon::Incarnation(1)),
+        bourdon::Sequence(9),
+    );
     assert_eq!(parties[0].channels.publish_after("orders", TOPIC, &[0; 8], name), Err(Refusal::Outside));
     until("room", || {
         parties.iter_mut().for_each(Party::poll);

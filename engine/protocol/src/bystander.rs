@@ -15,8 +15,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 use bourdon_wire::records::{Heartbeat, heartbeat_flags};
 use bourdon_wire::{
-    Address, CONTROL_CHANNEL, ClientId, Datagram, DatagramHeader, Epoch, GroupId, HEADER_BYTES, Incarnation, Instant,
-    Kind, Rank,
+    Address, CONTROL_CHANNEL, ClientId, Datagram, DatagramHeader, Epoch, GroupId, HEADER_BYTES, Incarnation,
+    InstanceId, Instant, Kind, Rank,
 };
 
 /// Who was not heard for so long is not there: members speak every 10 ms, a hundred at the worst.
@@ -44,7 +44,7 @@ impl Bystander {
     /// One with an id nobody else has, reachable at `address`, sending datagrams of at most `mtu_bytes`.
     pub fn new(group: GroupId, id: ClientId, address: Address, mtu_bytes: usize) -> Self {
         let incarnation = Incarnation(id.0 as u32);
-        let header = DatagramHeader::new(group, Epoch(0), Rank::CLIENT, incarnation, CONTROL_CHANNEL);
+        let header = DatagramHeader::new(group, InstanceId::NONE, Epoch(0), Rank::CLIENT, incarnation, CONTROL_CHANNEL);
         Self {
             group,
             known: vec![None; Rank::MAX.index() + 1],

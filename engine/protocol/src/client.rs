@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use bourdon_wire::records::{ClientAnswer, ClientRequest, Heartbeat, heartbeat_flags, refusals, request_flags};
 use bourdon_wire::{
     Address, CONTROL_CHANNEL, ClientId, Datagram, DatagramHeader, Epoch, FRAME_HEADER_BYTES, FrameHeader, GroupId,
-    HEADER_BYTES, Incarnation, Instant, Kind, Rank, Sequence, TopicId, TopicName, seal,
+    HEADER_BYTES, Incarnation, InstanceId, Instant, Kind, Rank, Sequence, TopicId, TopicName, seal,
 };
 use zerocopy::IntoBytes;
 
@@ -64,6 +64,8 @@ pub struct Client {
     /// Since when this member has not answered.
     silent_since: Instant,
     epoch: Epoch,
+    /// The instance of the group that its requests are for, as its member names it.
+    instance: InstanceId,
     pending: VecDeque<Pending>,
     /// The sequence of the first pending message.
     first: Sequence,
@@ -87,6 +89,7 @@ impl Client {
             other: None,
             silent_since: now,
             epoch: Epoch(0),
+            instance: InstanceId::NONE,
             pending: VecDeque::new(),
             first: Sequence(0),
             sent: 0,
@@ -139,6 +142,7 @@ impl Client {
                     let Some((heartbeat, _)) = Heartbeat::read(frame.body) else { continue };
                     if self.member.is_none() && heartbeat.address.is_reachable() {
                         (self.member, self.epoch) = (Some(heartbeat.address), datagram.header.epoch());
+                        self.instance = datagram.header.instance();
                         (self.heard_at, self.silent_since, self.retry_at) = (now, now, now);
                     }
                     let formed = heartbeat.flags.get() & heartbeat_flags::FORMED != 0;
@@ -148,7 +152,7 @@ impl Client {
                 }
                 Some(Kind::ClientAnswer) => {
                     if let Some((answer, _)) = ClientAnswer::read(frame.body) {
-                        self.on_answer(now, answer);
+                        self.on_answer(now, datagram.header.instance(), answer);
                     }
                 }
                 _ => {}
@@ -156,8 +160,14 @@ impl Client {
         }
     }
 
-    fn on_answer(&mut self, now: Instant, answer: &ClientAnswer) {
+    fn on_answer(&mut self, now: Instant, instance: InstanceId, answer: &ClientAnswer) {
         if answer.client.get() != self.id.0 {
+            return;
+        }
+        if instance != self.instance {
+            // The member takes no request of another instance than its own: send all of them again, for this one.
+            (self.instance, self.sent, self.retry_at) = (instance, 0, now + RETRY_NS);
+            (self.heard_at, self.silent_since) = (now, now);
             return;
         }
         (self.heard_at, self.silent_since) = (now, now);
@@ -247,7 +257,8 @@ impl Client {
         }
         rest.copy_from_slice(payload);
         let incarnation = Incarnation(self.id.0 as u32);
-        let header = DatagramHeader::new(self.group, self.epoch, Rank::CLIENT, incarnation, CONTROL_CHANNEL);
+        let header =
+            DatagramHeader::new(self.group, self.instance, self.epoch, Rank::CLIENT, incarnation, CONTROL_CHANNEL);
         seal(&mut self.datagram, header, 1, FRAME_HEADER_BYTES + length, now.0);
     }
 

@@ -4,7 +4,9 @@ use crate::control::coordination::{ElectionKind, MutexKind};
 use crate::control::detector::DetectorTiming;
 use crate::control::membership::MembershipTiming;
 use crate::view::View;
-use bourdon_wire::{Address, GroupId, HEADER_BYTES, Incarnation, MTU_DEFAULT_BYTES, MTU_MIN_BYTES, Rank};
+use bourdon_wire::{
+    Address, BIRTHS_END, GroupId, HEADER_BYTES, Incarnation, InstanceId, MTU_DEFAULT_BYTES, MTU_MIN_BYTES, Rank,
+};
 
 /// In which order messages are delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +58,16 @@ pub enum Feedback {
     /// Every receiver, observers too, acknowledges every datagram to its sender at once: what drowns a sender of many
     /// receivers, here to be compared with.
     AckEach,
+}
+
+/// Of which members more than half must go on from one view to the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Quorum {
+    /// Of the view before: a group that loses its members one after the other goes on to the last.
+    #[default]
+    View,
+    /// Of the configured members as well: a view never has fewer.
+    Members,
 }
 
 /// What this process is to the group.
@@ -196,6 +208,8 @@ pub struct Config {
     pub deadline_ns: u64,
     /// How receivers tell a sender what came.
     pub feedback: Feedback,
+    /// Of which members a quorum goes on from one view to the next.
+    pub quorum: Quorum,
     /// Which algorithm grants locks.
     pub mutex: MutexKind,
     /// Which algorithm elects leaders.
@@ -214,6 +228,10 @@ pub struct Config {
     pub wall_offset_ns: u64,
     /// A hash of what must be the same at every member, beyond what this struct knows.
     pub configuration: u64,
+    /// What the instance of the group is called if this process founds it: random, and not 0.
+    pub instance_candidate: InstanceId,
+    /// The highest birth of an instance that this process knows from earlier runs, or 0: the next one's is above it.
+    pub birth_floor: u64,
     /// Seeds the back-off of repair requests.
     pub seed: u64,
     /// Times.
@@ -236,6 +254,12 @@ pub enum ConfigError {
     Sequencer { rank: Rank, members: u16 },
     #[error("mtu is {0} bytes; it must be {MTU_MIN_BYTES} to 65507")]
     Mtu(usize),
+    #[error("an instance's candidate is random and not 0: draw it from the system's randomness")]
+    Candidate,
+    #[error("the birth {0} that was stored is none: births are milliseconds since 1970, below 2^48; remove the file")]
+    BirthFloor(u64),
+    #[error("an incarnation is random and not 0: draw it from the system's randomness")]
+    Incarnation,
     #[error("a deadline is for best effort: at other levels a gap is skipped at once, or never")]
     Deadline,
     #[error("{what} is {bytes} bytes; with this mtu it must be at least {least}")]
@@ -256,6 +280,7 @@ impl Config {
             relay: false,
             deadline_ns: 0,
             feedback: Feedback::Nak,
+            quorum: Quorum::View,
             mutex: MutexKind::default(),
             election: ElectionKind::default(),
             sequencer: Rank(0),
@@ -265,6 +290,8 @@ impl Config {
             link_port: 0,
             wall_offset_ns: 0,
             configuration: 0,
+            instance_candidate: InstanceId(1),
+            birth_floor: 0,
             seed: 0,
             timing: Timing::default(),
             limits: Limits::default(),
@@ -280,6 +307,14 @@ impl Config {
         }
     }
 
+    /// The fewest members a view may have.
+    pub(crate) fn members_min(&self) -> usize {
+        match self.quorum {
+            Quorum::View => 0,
+            Quorum::Members => usize::from(self.members) / 2 + 1,
+        }
+    }
+
     /// What must be the same at every member, as one number.
     pub fn fingerprint(&self) -> u64 {
         let limits = &self.limits;
@@ -290,7 +325,8 @@ impl Config {
                 | u64::from(self.relay) << 8
                 | (self.feedback as u64) << 9
                 | (self.mutex as u64) << 16
-                | (self.election as u64) << 24,
+                | (self.election as u64) << 24
+                | (self.quorum as u64) << 32,
             u64::from(self.sequencer.0),
             limits.mtu_bytes as u64,
             limits.max_message_bytes as u64,
@@ -315,6 +351,15 @@ impl Config {
         }
         if self.sequencer.0 >= members {
             return Err(ConfigError::Sequencer { rank: self.sequencer, members });
+        }
+        if self.instance_candidate == InstanceId::NONE {
+            return Err(ConfigError::Candidate);
+        }
+        if self.birth_floor >= BIRTHS_END {
+            return Err(ConfigError::BirthFloor(self.birth_floor));
+        }
+        if self.incarnation == Incarnation(0) {
+            return Err(ConfigError::Incarnation);
         }
         if self.deadline_ns > 0 && self.reliability != Reliability::BestEffort {
             return Err(ConfigError::Deadline);

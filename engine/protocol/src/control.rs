@@ -5,6 +5,7 @@ pub(crate) mod clock_sync;
 pub mod coordination;
 pub mod detector;
 pub(crate) mod direct;
+pub mod discovery;
 pub(crate) mod election;
 pub(crate) mod heartbeat;
 pub mod membership;

@@ -50,8 +50,10 @@ counters! {
     DiscardedForeign = "discarded_foreign", "datagrams that are not Bourdon's";
     DiscardedVersion = "discarded_version", "datagrams of another version";
     DiscardedGroup = "discarded_group", "datagrams of another group on this address";
+    DiscardedInstance = "discarded_instance", "datagrams of another instance of the group: an earlier or a later formation";
     DiscardedDamaged = "discarded_damaged", "datagrams with a wrong checksum or cut short";
     DiscardedMalformed = "discarded_malformed", "datagrams with frames that make no sense";
+    DiscardedImplausible = "discarded_implausible", "frames whose numbers or members no process of this group can have sent";
     DiscardedEpoch = "discarded_epoch", "datagrams of another view";
     DiscardedSender = "discarded_sender", "datagrams of a rank, channel or incarnation not in the view";
     DiscardedDuplicate = "discarded_duplicate", "datagrams received before";

@@ -1,16 +1,22 @@
 //! What a process tells its application: messages, news, refusals.
 
 use crate::control::detector::Why;
+use crate::view::Member;
 use alloc::vec::Vec;
 use bourdon_wire::{
-    Address, ClientTag, Epoch, GroupId, Incarnation, Instant, MessageName, OrderNumber, Rank, Sequence, TopicId,
+    Address, ClientTag, Epoch, GroupId, Incarnation, InstanceId, Instant, MessageName, OrderNumber, Rank, Sequence,
+    TopicId,
 };
 
 /// One message, delivered.
 #[derive(Clone, Copy, Debug)]
 pub struct Delivery<'a> {
-    /// Who sent it; with `sequence` its name for ever.
+    /// Who sent it; with `instance`, `incarnation` and `sequence` its name for ever.
     pub sender: Rank,
+    /// Which incarnation of the sender sent it.
+    pub incarnation: Incarnation,
+    /// In which instance of the group.
+    pub instance: InstanceId,
     /// The sender's numbering of its messages, from 0.
     pub sequence: Sequence,
     /// Its place in the total order, where there is one; in real-time order, the group time at which it was sent in
@@ -42,20 +48,22 @@ pub struct Delivery<'a> {
 impl<'a> Delivery<'a> {
     /// Its name, for a message of another group that comes after it; `group` is the one it was delivered in.
     pub fn message_name(&self, group: GroupId) -> MessageName {
-        MessageName::new(group, self.epoch, self.sender, self.sequence)
+        MessageName::new(group, (self.instance, self.epoch), (self.sender, self.incarnation), self.sequence)
     }
 
     /// A barrier's own message.
     pub(crate) fn at_barrier(
-        sender: Rank,
+        sender: Member,
         sequence: Sequence,
-        epoch: Epoch,
+        (instance, epoch): (InstanceId, Epoch),
         phase: u64,
         now: Instant,
         payload: &'a [u8],
     ) -> Self {
         Self {
-            sender,
+            sender: sender.rank,
+            incarnation: sender.incarnation,
+            instance,
             sequence,
             order: None,
             epoch,
@@ -155,6 +163,20 @@ pub enum Event {
     },
     /// A process was configured otherwise: members, order, reliability, mtu or message size differ.
     ConfigurationDiffers(Rank),
+    /// A newer instance of the group is alive with a majority: this process was in an older one, resumed or cut off, and
+    /// has left that. It joins the newer one as a new member.
+    Superseded {
+        /// The newer instance.
+        instance: InstanceId,
+    },
+    /// The instance that this observer followed ended, and it follows another from now on. What the earlier one delivered
+    /// after this observer last heard it is not known here; sequences and order numbers begin anew.
+    NewInstance {
+        /// The one before.
+        from: InstanceId,
+        /// The one followed now.
+        to: InstanceId,
+    },
     /// Somebody on the address speaks another version.
     OtherVersion(u8),
 }

@@ -41,7 +41,7 @@ pub mod view;
 
 pub use bystander::Bystander;
 pub use client::{Client, ClientEvent};
-pub use config::{Config, ConfigError, Feedback, Limits, Order, Reliability, Role, Start, Timing};
+pub use config::{Config, ConfigError, Feedback, Limits, Order, Quorum, Reliability, Role, Start, Timing};
 pub use control::coordination::{
     Coordination, CoordinationRefusal, ElectionKind, FencingToken, Leadership, LockId, LockNews, LockStanding, Loss,
     MutexKind, Part, Patience,

@@ -55,6 +55,14 @@ pub enum Mutant {
     JoinerCounted,
     /// Every continuing member must accept before anything is decided.
     DecideByAll,
+    /// A member that takes a ballot over, or begins again, keeps only the members it does not suspect.
+    TakeoverAlone,
+    /// Members that answered a ballot are left out of its value because the proposer suspects them.
+    RespondersLeftOut,
+    /// The next view need not have a quorum of the members before: the proposer goes on alone.
+    SmallView,
+    /// A process that a decision removes forgets it at once.
+    DecisionForgotten,
     /// A value is accepted before its cut is here.
     AcceptBeforeFetch,
     /// The next view is installed though something of the cut is missing.
@@ -120,6 +128,8 @@ pub enum Mutant {
     LeadBeforeAccepted,
     /// A leader that is not in the next view is still taken for one.
     LeaderNotVoided,
+    /// Frames of another instance of the group are taken for this one's. Not among [`Mutant::ALL`]: unit tests plant it.
+    OtherInstanceBelieved,
     /// Harmless: uniform delivery goes on after a promise, on acknowledgements that came before.
     WedgedUniform,
     /// Harmless: the sequencer puts one message in a run.
@@ -130,7 +140,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 59] = [
+    pub const ALL: [Self; 63] = [
         Self::DeliverBeforeOrdered,
         Self::ForgetNak,
         Self::AckBeforeReceived,
@@ -155,6 +165,10 @@ impl Mutant {
         Self::HalfIsQuorum,
         Self::JoinerCounted,
         Self::DecideByAll,
+        Self::TakeoverAlone,
+        Self::RespondersLeftOut,
+        Self::SmallView,
+        Self::DecisionForgotten,
         Self::AcceptBeforeFetch,
         Self::InstallWithHole,
         Self::CutNotRetained,
@@ -224,6 +238,10 @@ impl Mutant {
             Self::HalfIsQuorum => "half-is-quorum",
             Self::JoinerCounted => "joiner-counted",
             Self::DecideByAll => "decide-by-all",
+            Self::TakeoverAlone => "takeover-alone",
+            Self::RespondersLeftOut => "responders-left-out",
+            Self::SmallView => "small-view",
+            Self::DecisionForgotten => "decision-forgotten",
             Self::AcceptBeforeFetch => "accept-before-fetch",
             Self::InstallWithHole => "install-with-hole",
             Self::CutNotRetained => "cut-not-retained",
@@ -256,6 +274,7 @@ impl Mutant {
             Self::StaleCoordinator => "stale-coordinator",
             Self::LeadBeforeAccepted => "lead-before-accepted",
             Self::LeaderNotVoided => "leader-not-voided",
+            Self::OtherInstanceBelieved => "other-instance-believed",
             Self::WedgedUniform => "wedged-uniform",
             Self::ShortRuns => "short-runs",
             Self::AskTwice => "ask-twice",

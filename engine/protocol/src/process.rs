@@ -5,14 +5,17 @@
 //! counted. See the crate's page for the step contract.
 //!
 //! This file has what an application calls and the way of a datagram. Beside it: `change.rs` drives the change from one
-//! view to the next, `outside.rs` finds the group and follows it, `speak.rs` says what is due, `transfer.rs` moves state, `direct.rs`
-//! sends and takes what goes beside the streams, `coordinate.rs` drives locks and elections, `inspect.rs` shows what stands inside.
+//! view to the next, `outside.rs` finds the group and follows it, `speak.rs` says what is due, `transfer.rs` moves
+//! state, `direct.rs` sends and takes what goes beside the streams, `ahead.rs` keeps what comes of the next view,
+//! `coordinate.rs` drives locks and elections, `inspect.rs` shows what stands inside.
 
 mod across;
+mod ahead;
 mod change;
 mod coordinate;
 mod direct;
 mod inspect;
+mod instances;
 mod outside;
 mod speak;
 mod steps;
@@ -25,10 +28,12 @@ use crate::control::clients::{Clients, Request};
 use crate::control::clock_sync::ClockSync;
 use crate::control::detector::{Detector, Path};
 use crate::control::direct::Direct;
+use crate::control::discovery::Discovery;
 use crate::control::heartbeat::Heartbeat;
 use crate::control::membership::{Membership, RejoinDelay};
 use crate::control::presence::Presence;
-use crate::control::view_change::{Value, ViewChange};
+use crate::control::view_change::driver::Driver;
+use crate::control::view_change::{Value, birth_above};
 use crate::counters::{Counter, Counters};
 use crate::data::after::{self, Passed};
 use crate::data::cut::{Ending, Unsettled};
@@ -44,7 +49,7 @@ use alloc::vec::Vec;
 use bourdon_wire::records::{self, ClientAnswer, refusals, request_flags};
 use bourdon_wire::{
     CONTROL_CHANNEL, ClientId, ClientTag, Datagram, DatagramHeader, DatagramNumber, Discard, Epoch, Frame, Incarnation,
-    Instant, Kind, OrderNumber, Rank, Sequence, TopicName,
+    InstanceId, Instant, Kind, OrderNumber, Rank, Sequence, TopicName,
 };
 
 /// Events the application has not fetched; more are counted and dropped. Each names a rank or a rare fault, so a full
@@ -96,8 +101,10 @@ pub struct Process {
     /// Logs of views gone by, to be used again.
     spare: Vec<Log>,
     /// How the current epoch is to end, at those who decide it.
-    change: Option<ViewChange>,
+    change: Option<Driver>,
     clock: change::Clock,
+    /// Before the first view: the candidate for the instance's name that the ballot under way carries.
+    candidate: InstanceId,
     membership: Membership,
     detector: Detector,
     presence: Presence,
@@ -111,6 +118,14 @@ pub struct Process {
     rejoin: RejoinDelay,
     doubt: Option<Doubt>,
     search: outside::Search,
+    /// Instances heard of that are not this process's.
+    discovery: Discovery,
+    /// Draws incarnations, candidates and nonces.
+    rng: fastrand::Rng,
+    /// Its own incarnations before this one.
+    earlier: VecDeque<Incarnation>,
+    /// When it began.
+    started_wall_ns: u64,
     /// Published in earlier views, and to be published again before anything else.
     unsettled: VecDeque<Unsettled>,
     transfer: transfer::Transfer,
@@ -120,12 +135,16 @@ pub struct Process {
     direct: Direct,
     coordination: coordinate::Coordinator,
     outbox: Outbox,
+    /// The outbox holds the decision that this view follows from, and this process proposed it.
+    announces_view: bool,
     counters: Counters,
     events: VecDeque<Event>,
     version_reported: bool,
     progress: u64,
     /// A row of this process's, being written.
     row: Vec<u8>,
+    /// What came of the next view.
+    ahead: ahead::Ahead,
 }
 
 impl Process {
@@ -140,10 +159,11 @@ impl Process {
         let mut process = Self {
             data: Pipeline::idle(config.clone(), Epoch(0)),
             past: None,
-            before: View { epoch: Epoch(0), members: Vec::new(), sequencer: config.sequencer },
+            before: View::none(Epoch(0), config.sequencer),
             spare: Vec::new(),
             change: None,
             clock: change::Clock::default(),
+            candidate: InstanceId::NONE,
             membership: Membership::new(),
             detector: Detector::new(now, rank, 0, &config.timing.detector),
             presence: Presence::new(rank, members),
@@ -155,6 +175,10 @@ impl Process {
             rejoin: RejoinDelay::new(),
             doubt: None,
             search: outside::Search::default(),
+            discovery: Discovery::default(),
+            rng: fastrand::Rng::with_seed(config.seed ^ u64::from(config.incarnation.0) << 32 ^ 0x1d5),
+            earlier: VecDeque::new(),
+            started_wall_ns: now.0.wrapping_add(config.wall_offset_ns),
             unsettled: VecDeque::new(),
             transfer: transfer::Transfer::default(),
             heartbeat: Heartbeat::new(now),
@@ -162,17 +186,24 @@ impl Process {
             clients: Clients::default(),
             direct: direct::begin(&config),
             coordination: coordinate::Coordinator::new(&config),
-            outbox: Outbox::new(header(&config, Epoch(0)), config.wall_offset_ns),
+            outbox: Outbox::new(header(&config, InstanceId::NONE, Epoch(0)), config.wall_offset_ns),
+            announces_view: false,
             counters: Counters::default(),
             events: VecDeque::new(),
             version_reported: false,
             progress: 0,
             row: Vec::new(),
+            ahead: ahead::Ahead::default(),
             standing,
             config,
         };
         process.begin(now);
         Ok(process)
+    }
+
+    /// When an instance that formed now would be born.
+    fn birth_now(&self, now: Instant) -> u64 {
+        birth_above(self.wall(now) / 1_000_000, self.config.birth_floor)
     }
 
     /// Enters the view it was given, or prepares for the first.
@@ -185,12 +216,13 @@ impl Process {
             let own = Member { rank, incarnation: self.config.incarnation };
             if members == 1 {
                 // There is nobody to agree with.
-                let view = View::of_all(Epoch(1), 1, own.incarnation, own.rank);
+                let (instance, birth) = (self.config.instance_candidate, self.birth_now(now));
+                let view = View { instance, birth, ..View::of_all(Epoch(1), 1, own.incarnation, own.rank) };
                 let beginning = Beginning { order: OrderNumber(0), first: alloc::vec![Sequence(0)], phase: 0 };
                 return self.enter(now, view, &beginning);
             }
             let view = View::forming(members, self.config.sequencer);
-            self.change = Some(ViewChange::new(own, view, self.config.mutant));
+            self.change = Some(self.driver_of(own, view));
         }
     }
 
@@ -291,6 +323,9 @@ impl Process {
         self.heartbeat.due = now;
         self.clock.look_due = now;
         if self.standing != Standing::Member {
+            // The members may have let it in by now: it answers them no more, so that they suspect it.
+            self.data = Pipeline::idle(self.config.clone(), Epoch(0));
+            self.search_again(Instant(0));
             self.standing = Standing::Gone;
             self.change = None;
         }
@@ -338,7 +373,7 @@ impl Process {
             if rank.0 >= self.config.members {
                 return self.counters.add(Counter::DiscardedSender, 1);
             }
-            if self.is_stranger(now, &datagram) {
+            if self.is_stranger(now, &datagram, kernel_receive_ns) {
                 return;
             }
             let is_new = self.data.receive(now, &datagram, kernel_receive_ns.unwrap_or(0), &mut self.counters);
@@ -346,7 +381,7 @@ impl Process {
                 self.respond(now, rank, bytes);
             }
             match self.data.end {
-                Ending::Fetching(_) => self.try_accept(now),
+                Ending::Fetching(_) => self.note_fetched(now),
                 Ending::Open if self.standing == Standing::Following => self.accept_invitation(now),
                 _ => {}
             }
@@ -355,7 +390,12 @@ impl Process {
                 rows.for_each(|frame| self.on_row(now, rank, frame.body));
             }
         } else if header.channel() == CONTROL_CHANNEL {
-            datagram.frames().for_each(|frame| self.on_control(now, &datagram, &frame));
+            for frame in datagram.frames() {
+                let same = header.instance() == self.data.view.instance && header.instance() != InstanceId::NONE;
+                if same || self.admits_instance(header, frame.kind()) {
+                    self.on_control(now, &datagram, &frame);
+                }
+            }
         } else {
             self.counters.add(Counter::DiscardedSender, 1);
         }
@@ -372,6 +412,7 @@ impl Process {
                 Counter::DiscardedVersion
             }
             Discard::OtherGroup => Counter::DiscardedGroup,
+            Discard::Keyed => Counter::DiscardedForeign,
             Discard::Damaged => Counter::DiscardedDamaged,
             Discard::Malformed => Counter::DiscardedMalformed,
         };
@@ -380,12 +421,18 @@ impl Process {
 
     /// Whether a datagram of this epoch is not a member's, in its life of this view; if it is, it was heard.
     #[inline]
-    fn is_stranger(&mut self, now: Instant, datagram: &Datagram<'_>) -> bool {
+    fn is_stranger(&mut self, now: Instant, datagram: &Datagram<'_>, kernel_receive_ns: Option<u64>) -> bool {
         let header = datagram.header;
+        if header.instance() != self.data.view.instance && self.config.mutant != Some(Mutant::OtherInstanceBelieved) {
+            self.counters.add(Counter::DiscardedInstance, 1);
+            return true;
+        }
         if header.epoch() != self.data.view.epoch {
             let across = self.config.mutant == Some(Mutant::DataAcrossEpochs) && header.channel() == DATA_CHANNEL;
             if !(across && header.epoch().next() == self.data.view.epoch) {
-                self.counters.add(Counter::DiscardedEpoch, 1);
+                if !self.keep_ahead(header, datagram.bytes, kernel_receive_ns) {
+                    self.counters.add(Counter::DiscardedEpoch, 1);
+                }
                 return true;
             }
         }
@@ -421,9 +468,9 @@ impl Process {
             self.counters.add(Counter::DiscardedOwn, 1);
         } else {
             self.counters.add(Counter::DiscardedSender, 1);
-            // An earlier life of ours may still be under way, or be repaired.
-            let older = header.incarnation() < self.config.incarnation || header.is_retransmitted();
-            if !older && self.presence.refuse(own) {
+            // An earlier life of ours may still be under way, or be repaired; another instance's may have been resumed.
+            let is_ours = header.instance() == self.data.view.instance || header.instance() == InstanceId::NONE;
+            if is_ours && self.is_another_process(header) && self.presence.refuse(own) {
                 self.event(Event::IdentityConflict(header.rank()));
             }
         }
@@ -436,12 +483,13 @@ impl Process {
         let ranked = rank.0 < self.config.members;
         match frame.kind() {
             Some(Kind::Nak) => return self.on_nak(now, header.epoch(), frame.body),
-            Some(Kind::ClientRequest) => return self.on_client(now, frame),
+            Some(Kind::ClientRequest) => return self.on_client(now, header.instance(), frame),
             Some(Kind::ViewAsk) => return self.on_view_ask(now, header.epoch(), frame.body),
             Some(Kind::Direct) => return self.on_direct(now, rank, frame.body),
             Some(Kind::Transfer) => return self.on_transfer(now, header.epoch(), frame.body),
             Some(Kind::Ping) if self.is_follower(header) => return self.answer_ping(now, frame.body),
             _ if !ranked => return self.counters.add(Counter::DiscardedSender, 1),
+            Some(Kind::Heartbeat) if self.has_own_identity(header) => return self.on_own_heartbeat(header, frame.body),
             _ if self.is_own(header) => return,
             Some(Kind::Heartbeat) => return self.on_heartbeat(now, header, frame.body),
             Some(Kind::View) => return self.on_view_info(now, header, frame.body),
@@ -465,6 +513,18 @@ impl Process {
         }
     }
 
+    /// Whether a datagram has this process's rank and incarnation.
+    fn has_own_identity(&self, header: &DatagramHeader) -> bool {
+        Some(header.rank()) == self.config.rank() && header.incarnation() == self.config.incarnation
+    }
+
+    fn on_own_heartbeat(&mut self, header: &DatagramHeader, body: &[u8]) {
+        self.counters.add(Counter::DiscardedOwn, 1);
+        if let Some((said, _)) = records::Heartbeat::read(body) {
+            self.note_collision(header, said);
+        }
+    }
+
     fn on_row(&mut self, now: Instant, from: Rank, body: &[u8]) {
         let sent = self.data.outbound.as_ref().map_or(DatagramNumber(0), |outbound| outbound.packer.sent);
         let Some((row, entries)) = records::Row::read_all(body) else { return };
@@ -476,13 +536,18 @@ impl Process {
         }
     }
 
-    fn on_client(&mut self, now: Instant, frame: &Frame<'_>) {
+    fn on_client(&mut self, now: Instant, instance: InstanceId, frame: &Frame<'_>) {
         let Some((request, name, payload)) = records::ClientRequest::read_all(frame.body) else { return };
         let is_false = request.client.get() == ClientId::GROUP.0;
         if self.standing != Standing::Member || !request.reply_to.is_reachable() || is_false {
             return;
         }
         let (client, sequence) = (ClientId(request.client.get()), Sequence(request.sequence.get()));
+        if instance != self.data.view.instance && self.config.mutant != Some(Mutant::OtherInstanceBelieved) {
+            // Perhaps a recording: answered with this instance, in which a client that lives sends it again.
+            self.counters.add(Counter::DiscardedInstance, 1);
+            return self.answer_client(now, request.reply_to, &ClientAnswer::new(client, Sequence(0), refusals::BUSY));
+        }
         let skip = request.flags.get() & request_flags::SKIP != 0;
         let oldest = Sequence(sequence.0.saturating_sub(u64::from(request.under_way.get())));
         let answer = match self.clients.request(now, client, (oldest, sequence), request.reply_to) {
@@ -613,6 +678,13 @@ impl Process {
             self.data.place_marker(wall_ns);
         }
         self.piggyback(now, wall_ns);
+        // Members that have not entered a view discard its data: the decision that begins it goes first.
+        if self.announces_view {
+            if !self.outbox.drain(&mut send) {
+                return false;
+            }
+            self.announces_view = false;
+        }
         let before = self.data.outbound.as_ref().map_or(DatagramNumber(0), |outbound| outbound.packer.sent);
         let all = self.data.transmit(wall_ns, &mut self.counters, &mut |bytes, segment_bytes| {
             send(Destination::Group, bytes, segment_bytes)
@@ -657,9 +729,9 @@ fn show((clients, coordination): &mut Own<'_>, delivery: Delivery<'_>, emit: &mu
 }
 
 /// In front of this process's control datagrams.
-fn header(config: &Config, epoch: Epoch) -> DatagramHeader {
+fn header(config: &Config, instance: InstanceId, epoch: Epoch) -> DatagramHeader {
     let rank = config.rank().unwrap_or(Rank::OBSERVER);
-    DatagramHeader::new(config.group, epoch, rank, config.incarnation, CONTROL_CHANNEL)
+    DatagramHeader::new(config.group, instance, epoch, rank, config.incarnation, CONTROL_CHANNEL)
 }
 
 fn push_event(events: &mut VecDeque<Event>, counters: &mut Counters, event: Event) {

@@ -9,7 +9,7 @@
 
 use crate::control::quorum::is_quorum;
 use alloc::vec::Vec;
-use bourdon_wire::{Epoch, Incarnation, OrderNumber, Rank, Sequence};
+use bourdon_wire::{Epoch, Incarnation, InstanceId, OrderNumber, Rank, Sequence};
 
 /// One life of one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,6 +29,10 @@ pub struct View {
     pub members: Vec<Member>,
     /// Who numbers the messages, in total order.
     pub sequencer: Rank,
+    /// The instance of the group: drawn when it formed, the same in all its views.
+    pub instance: InstanceId,
+    /// When the instance formed: milliseconds since the UNIX epoch, above every birth that a founding member knew of.
+    pub birth: u64,
 }
 
 /// Where the streams of a view begin: part of the view's state, the same at every member.
@@ -63,13 +67,19 @@ impl View {
     /// Before the first view: everybody that the configuration names, whoever that will be.
     pub fn forming(members: u16, sequencer: Rank) -> Self {
         let unknown = |rank| Member { rank: Rank(rank), incarnation: Incarnation(0) };
-        Self { epoch: Epoch(0), members: (0..members).map(unknown).collect(), sequencer }
+        let members = (0..members).map(unknown).collect();
+        Self { epoch: Epoch(0), members, sequencer, instance: InstanceId::NONE, birth: 0 }
     }
 
-    /// A view in which every configured rank lives its given life.
+    /// No view at all: its process is in none.
+    pub(crate) fn none(epoch: Epoch, sequencer: Rank) -> Self {
+        Self { epoch, members: Vec::new(), sequencer, instance: InstanceId::NONE, birth: 0 }
+    }
+
+    /// A view in which every configured rank lives its given life; of instance 1, born at 1, unless the caller sets others.
     pub fn of_all(epoch: Epoch, members: u16, incarnation: Incarnation, sequencer: Rank) -> Self {
         let member = |rank| Member { rank: Rank(rank), incarnation };
-        Self { epoch, members: (0..members).map(member).collect(), sequencer }
+        Self { epoch, members: (0..members).map(member).collect(), sequencer, instance: InstanceId(1), birth: 1 }
     }
 
     /// The life of a rank that is a member, if one is.

@@ -4,14 +4,14 @@ mod common;
 
 use bourdon_protocol::{Counter, Order, Outgoing, Standing};
 use bourdon_wire::records::ballot_steps;
-use bourdon_wire::{Epoch, GroupId, MessageName, Rank, Sequence, flags};
+use bourdon_wire::{Epoch, GroupId, Incarnation, InstanceId, MessageName, Rank, Sequence, flags};
 use common::{Bench, GROUP, MS, MTU, Part, Step, Value, data, message, piece, run};
 use zerocopy::IntoBytes;
 
 const OTHER: GroupId = GroupId::of("bench/other");
 
 fn name(epoch: u64, rank: u16, sequence: u64) -> MessageName {
-    MessageName::new(OTHER, Epoch(epoch), Rank(rank), Sequence(sequence))
+    MessageName::new(OTHER, (InstanceId(1), Epoch(epoch)), (Rank(rank), Incarnation(1)), Sequence(sequence))
 }
 
 /// A message that comes after another of the other group.
@@ -146,9 +146,10 @@ fn what_is_published_carries_the_name() {
         };
         assert_eq!(delivered_if(&mut receiver, &refuse), [""; 0]);
         assert_eq!(asked.get(), Some(name(1, 0, 4)));
+        let own = MessageName::new(GROUP, (InstanceId(1), Epoch(1)), (Rank(0), Incarnation(1)), Sequence(0));
         receiver.process.deliver_after(receiver.now, usize::MAX, &|_| true, |delivery| {
             assert_eq!((delivery.name, delivery.payload.len()), (Some("md.es"), length));
-            assert_eq!(delivery.message_name(GROUP), MessageName::new(GROUP, Epoch(1), Rank(0), Sequence(0)));
+            assert_eq!(delivery.message_name(GROUP), own);
         });
         assert_eq!(receiver.process.counters().get(Counter::Delivered), 1);
     }
@@ -162,7 +163,8 @@ fn what_cannot_come_has_passed() {
     assert!(!passed(name(2, 0, 0)), "a view that has not begun here");
     assert!(passed(name(0, 0, 0)), "a view that is over");
     assert!(passed(name(1, 7, 0)), "nobody of that rank");
-    assert!(passed(MessageName::new(GROUP, Epoch(1), Rank(0), Sequence(0))), "another group");
+    let other_group = MessageName::new(GROUP, (InstanceId(1), Epoch(1)), (Rank(0), Incarnation(1)), Sequence(0));
+    assert!(passed(other_group), "another group");
     let mut config = Bench::config(Order::Fifo, 2, bourdon_protocol::Role::Observer);
     (config.group, config.view) = (OTHER, None);
     let outside = Bench::with(config);

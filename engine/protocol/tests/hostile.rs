@@ -38,7 +38,7 @@ fn valid(bench: &Bench) -> Vec<Vec<u8>> {
         in_epoch(&view(), 2),
         in_epoch(&bench.heartbeat(0, |heartbeat| heartbeat.flags = 2.into()), 2),
         control(0, Kind::Ping, &[Ping { nonce: 1.into(), reply_to: address(100), answer: 0.into() }.as_bytes()]),
-        control(0, Kind::ViewAsk, &[ViewAsk { reply_to: address(100) }.as_bytes()]),
+        control(0, Kind::ViewAsk, &[ViewAsk { reply_to: address(100), nonce: 1.into() }.as_bytes()]),
         transfer(transfer_steps::ASK),
         transfer(transfer_steps::PART),
         direct(direct_steps::SEND),
@@ -57,6 +57,8 @@ fn view() -> Vec<u8> {
         first_order: 3.into(),
         phase: 0.into(),
         configuration: bench(0).process.config().fingerprint().into(),
+        birth: 1.into(),
+        nonce: 0.into(),
     };
     control(0, Kind::View, &[info.as_bytes(), [entry(0), entry(2), entry(1)].as_bytes()])
 }
@@ -181,17 +183,17 @@ fn issue_a_ballot_of_anothers_keeps_a_timer_due() {
 fn the_largest_numbers_there_are() {
     for kind in 0..=255 {
         let mut bench = bench(kind);
-        let most = (1 << 63) - 1;
+        let (most, last) = ((1 << 63) - 1, (1 << 48) - 1);
         bench.take(&bench.heartbeat(0, |heartbeat| {
-            heartbeat.next_number = most.into();
+            heartbeat.next_number = last.into();
             heartbeat.next_sequence = most.into();
             heartbeat.next_order = u64::MAX.into();
             heartbeat.oldest_number = u64::MAX.into();
             heartbeat.window_bytes = u32::MAX.into();
         }));
-        bench.take(&data(0, most, most, most, &[message(b"x"), run(2, u64::MAX, u32::MAX), message(b"y")]));
+        bench.take(&data(0, last, most, most, &[message(b"x"), run(2, u64::MAX, u32::MAX), message(b"y")]));
         bench.take(&data(2, 0, most, most, &[after(&[(0, u64::MAX)], b"x"), message(b"y")]));
-        bench.take(&data(2, most - 1, most, 0, &[message(b"x")]));
+        bench.take(&data(2, last - 1, most, 0, &[message(b"x")]));
         bench.take(&nak(0, 100, 1, &[(u64::MAX, u32::MAX); 64]));
         bench.take(&nak(0, 100, 0, &[(most, u32::MAX); 64]));
         bench.take(&unavailable(0, 0, u64::MAX));

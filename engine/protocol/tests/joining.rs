@@ -2,7 +2,7 @@
 
 mod common;
 
-use bourdon_protocol::{Counter, Event, Order, Refusal, Reliability, Standing};
+use bourdon_protocol::{Counter, Event, Order, Refusal, Reliability, Role, Standing};
 use bourdon_wire::records::ballot_steps::{DECIDE, PREPARE, PROPOSE};
 use bourdon_wire::{Epoch, Incarnation, Rank};
 use common::net::{Net, ballot_step};
@@ -12,13 +12,16 @@ use std::rc::Rc;
 
 #[test]
 fn two_processes_with_one_identity_are_named() {
-    let mut bench = Bench::member(Order::Fifo, 2, 0).formed();
-    let twin = as_life(&bench.heartbeat(0, |_| {}), 9);
+    let mut config = Bench::config(Order::Fifo, 2, Role::Member(Rank(0)));
+    config.wall_offset_ns = 1_000 * MS;
+    let mut bench = Bench::with(config).formed();
+    let sent_later = |datagram: &[u8]| altered(datagram, 56, &(2_000 * MS).to_le_bytes());
+    let twin = sent_later(&as_life(&bench.heartbeat(0, |_| {}), 9));
     bench.take(&twin);
     bench.take(&twin);
     assert_eq!(bench.news(), [Effect::Event(Event::IdentityConflict(Rank(0)))]);
-    // An earlier life of ours may still be under way.
-    bench.take(&as_life(&bench.heartbeat(0, |_| {}), 0));
+    // What an earlier life of ours sent may still be under way.
+    bench.take(&as_life(&bench.heartbeat(0, |_| {}), 8));
     assert_eq!(bench.news(), []);
 }
 

@@ -72,6 +72,8 @@ impl World {
             heard: &known,
             fresh,
             evidence: self.evidence & !(1 << rank),
+            joiners: 0,
+            members_min: 0,
             timing: &self.timing,
         };
         self.members[rank as usize].update(self.now, &situation)
@@ -118,7 +120,8 @@ fn an_old_report_is_held_against_nobody() {
     world.heard = [0; 64];
     world.heard[2] = u64::MAX;
     let (view, timing) = (&world.view, &world.timing);
-    let situation = Situation { view, own: Rank(2), heard: &world.heard, fresh: 0, evidence: 0, timing };
+    let heard = &world.heard;
+    let situation = Situation { view, own: Rank(2), heard, fresh: 0, evidence: 0, joiners: 0, members_min: 0, timing };
     assert_eq!(Membership::new().update(Instant(0), &situation), Verdict::Content);
 }
 

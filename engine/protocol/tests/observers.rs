@@ -135,6 +135,8 @@ fn what_ran_ahead_of_a_cut_with_gaps_is_retracted() {
         first_order: 0.into(),
         phase: 0.into(),
         configuration: bench.process.config().fingerprint().into(),
+        birth: 1.into(),
+        nonce: 0.into(),
     };
     let entries = [entry(0, 0), entry(2, 0), entry(1, 4)];
     bench.take(&in_epoch(&control(0, Kind::View, &[info.as_bytes(), entries.as_bytes()]), 2));

@@ -4,6 +4,7 @@ mod common;
 
 use bourdon_protocol::control::detector::Why;
 use bourdon_protocol::{Counter, Event, Order, Outgoing, Refusal, Role};
+use bourdon_wire::records::heartbeat_flags;
 use bourdon_wire::{Incarnation, Rank};
 use common::{Bench, Effect, MS, as_life, data, message};
 
@@ -50,13 +51,14 @@ fn another_life_of_a_member_is_reported_once_and_nothing_of_it_is_taken() {
     assert_eq!(bench.process.counters().get(Counter::DiscardedSender), 2);
     assert_eq!(events(&mut bench), []);
     let beat = bench.heartbeat(1, |heartbeat| heartbeat.next_number = 7.into());
-    bench.take(&as_life(&beat, 9));
-    bench.take(&as_life(&beat, 9));
+    let learns = bench.heartbeat(1, |heartbeat| heartbeat.flags = heartbeat_flags::LEARNER.into());
+    bench.take(&as_life(&learns, 9));
+    bench.take(&as_life(&learns, 9));
     assert_eq!(events(&mut bench), [Event::Restarted { rank: Rank(1), incarnation: Incarnation(9) }]);
     bench.timers();
     assert_eq!(bench.news(), [], "what another life has sent is not asked for");
-    // Nor is an earlier one: a datagram of it was late.
-    bench.take(&as_life(&beat, 0));
+    // Nor is an earlier one, that was a member: a datagram of it was late.
+    bench.take(&as_life(&beat, 7));
     assert_eq!(events(&mut bench), []);
 }
 

@@ -219,7 +219,7 @@ fn one_left_out_is_told_so_and_is_somebody_else_from_then_on() {
     let told = bench.process.standing();
     assert_eq!(told, bourdon_protocol::Standing::Outside);
     assert_eq!(bench.process.try_publish(bench.now, &Outgoing::default(), b"x"), Err(Refusal::Outside));
-    assert_eq!(bench.process.incarnation(), Incarnation(2));
+    assert_ne!(bench.process.incarnation(), Incarnation(1));
 }
 
 #[test]

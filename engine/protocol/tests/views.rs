@@ -4,7 +4,7 @@ mod common;
 
 use bourdon_protocol::{Config, Order, Refusal, Reliability, Standing};
 use common::MS;
-use common::net::{Net, Shown};
+use common::net::{Net, Shown, ballot_step};
 
 fn uniform(config: &mut Config) {
     config.reliability = Reliability::Uniform;
@@ -193,6 +193,56 @@ fn all_leave_at_once() {
     for index in 0..3 {
         assert_eq!(net.process(index).standing(), Standing::Gone, "{index} {:?}", net.ones[index].events);
     }
+}
+
+/// The member that is to go on alone has crashed: the one that leaves stays until it is evicted, and is the last to go.
+#[test]
+fn a_member_that_leaves_as_the_only_other_one_crashes_gets_away() {
+    let mut net = Net::new(2, 0, |_| {});
+    net.run(100 * MS);
+    net.kill(1);
+    let now = net.now;
+    net.process(0).leave(now);
+    net.run(2000 * MS);
+    assert_eq!(net.views(0), [(1, 0b11), (2, 0b01)], "{:?}", net.ones[0].events);
+    assert_eq!(net.process(0).standing(), Standing::Gone);
+}
+
+/// A ballot's proposer waits for a member that answers pings and no ballots, and another member would take over before it
+/// has waited long enough, and wait as well.
+#[test]
+fn a_member_that_is_heard_and_answers_no_ballot_is_left_out_in_the_end() {
+    let mut net = Net::new(5, 0, |_| {});
+    net.run(100 * MS);
+    net.alter = Box::new(|_, to, datagram| usize::from(to != 4 || ballot_step(datagram).is_none()));
+    let now = net.now;
+    net.process(0).leave(now);
+    net.run(1000 * MS);
+    for index in 1..4 {
+        assert_eq!(net.views(index).get(1), Some(&(2, 0b01110)), "{index}: {:?}", net.ones[index].events);
+    }
+}
+
+/// It was let in while it left: as it answers nothing, the members miss it and go on without it.
+#[test]
+fn one_that_leaves_while_it_is_let_in_is_evicted() {
+    let mut net = Net::new(3, 0, |config| {
+        let detector = &mut config.timing.detector;
+        (detector.push, detector.pull, detector.phi) = (false, true, false);
+    });
+    net.run(100 * MS);
+    net.kill(2);
+    net.run(300 * MS);
+    net.start(2, 2);
+    while !(net.process(0).is_wedged() && net.process(2).standing() == Standing::Following) {
+        net.run(MS / 50);
+        assert!(net.now.0 < 3000 * MS, "{:?}", net.ones[2].events);
+    }
+    let now = net.now;
+    net.process(2).leave(now);
+    assert_eq!(net.process(2).standing(), Standing::Gone);
+    net.run(500 * MS);
+    assert!(net.agree(&[0, 1], 2), "{:?}", net.ones[0].events);
 }
 
 #[test]

@@ -10,11 +10,14 @@ mod agreement;
 mod barrier;
 mod causal;
 mod completeness;
+mod continuation;
 mod election;
 mod fifo;
+mod instance;
 mod integrity;
 mod memory;
 mod mutex;
+mod observers;
 mod progress;
 mod realtime;
 mod relay;
@@ -27,10 +30,12 @@ mod window;
 
 pub(crate) use completeness::Completeness;
 pub(crate) use election::{Elections, Voter};
+pub(crate) use instance::Instances;
 pub(crate) use progress::{Progress, is_lost};
 pub(crate) use repair::Cost;
 pub(crate) use views::Installed;
 
+use crate::demand::Demands;
 use crate::history::{History, Lineage, Shown};
 use crate::plan::{OrderPlan, Plan};
 use bourdon_protocol::{Delivery, Process, Standing, View};
@@ -70,6 +75,15 @@ pub const INVARIANTS: &[(&str, &str, &str)] = &[
         "3, 4, 5",
         views::NAME,
         "epochs grow; one membership and beginning an epoch; a quorum of the old view had stopped",
+    ),
+    ("26", continuation::NAME, "the members that continue into a view are a quorum of the one before"),
+    ("2", observers::NAME, "a gap or a retraction at an observer has a cause that no retention cures"),
+    ("27", instance::NAME, "nothing of another instance of the group changes any state"),
+    ("28", mutex::TOKENS, "a token granted after a restart of the whole group is greater than all before it"),
+    (
+        "11",
+        continuation::SURVIVAL,
+        "at `uniform` and `stable`, no message is lost by the crash of less than a quorum of a view",
     ),
     ("6, 7, 24, 25", agreement::NAME, "who goes on to the next view was shown the same in this one"),
     ("11", agreement::UNIFORM, "shown to anybody, even one that crashed, means shown to all, in the same view"),
@@ -111,6 +125,7 @@ pub(crate) struct Checkers {
     total: total::Total,
     pub(crate) views: views::Views,
     agreement: agreement::Agreement,
+    pub(crate) observers: observers::Observers,
     watermarks: watermarks::Watermarks,
     window: window::Window,
     memory: memory::Memory,
@@ -119,7 +134,7 @@ pub(crate) struct Checkers {
 }
 
 impl Checkers {
-    pub(crate) fn new(plan: &Plan) -> Self {
+    pub(crate) fn new(plan: &Plan, demands: Demands) -> Self {
         let causal = matches!(plan.order, OrderPlan::Causal | OrderPlan::Total);
         Self {
             ordered: plan.order != OrderPlan::Unordered,
@@ -129,12 +144,13 @@ impl Checkers {
             realtime: realtime::RealTime::new(plan),
             relay: relay::Relay::new(plan.relay),
             total: total::Total::new(plan),
-            views: views::Views::new(plan),
+            views: views::Views::new(plan, demands),
             agreement: agreement::Agreement::new(plan),
+            observers: observers::Observers::new(plan, demands),
             watermarks: watermarks::Watermarks::default(),
             window: window::Window::new(plan),
             memory: memory::Memory::new(plan),
-            mutexes: mutex::Mutexes::new(plan),
+            mutexes: mutex::Mutexes::new(plan, demands),
             elections: Elections::default(),
         }
     }
@@ -148,6 +164,7 @@ impl Checkers {
         safety: bool,
     ) -> Verdict {
         let shown = integrity::delivered(history, lineage, delivery)?;
+        self.observers.delivered(&history.lineages[lineage], shown.id, delivery.epoch.0);
         if safety {
             if !self.lossy {
                 self.agreement.delivered(history, shown.id, delivery.epoch.0)?;
@@ -222,6 +239,7 @@ impl Checkers {
     pub(crate) fn stepped(&mut self, processes: &[Option<&Process>], stepped: usize) -> Verdict {
         let Some(process) = processes[stepped] else { return Ok(()) };
         self.views.stepped(process);
+        self.observers.stepped(process);
         acknowledgement::stepped(processes, process)?;
         self.watermarks.stepped(process, stepped, processes.len())?;
         self.window.stepped(processes, process)?;

@@ -10,6 +10,7 @@
 use crate::node::name_of;
 use bourdon_protocol::Delivery;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 /// A message, by when it was published.
@@ -36,6 +37,8 @@ pub(crate) struct Message {
     pub(crate) client: Option<(u64, u64)>,
     /// Whether it is a barrier's own message.
     pub(crate) at_barrier: bool,
+    /// The generations that it may be delivered in.
+    pub(crate) generations: RangeInclusive<u32>,
 }
 
 /// Messages of one sender given up.
@@ -46,18 +49,26 @@ pub(crate) struct Gap {
     pub(crate) to: u64,
 }
 
+/// What one delivered message takes in a snapshot: id, sender, number, and whether it is a barrier's.
+const SHOWN_BYTES: usize = 4 + 2 + 8 + 1;
+
 /// A message as it was delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shown {
     pub(crate) id: Id,
     pub(crate) sender: u16,
+    /// Its number; at a barrier that of the sender's next message.
     pub(crate) sequence: u64,
+    /// Whether it is a barrier's own message, which has no number.
+    pub(crate) at_barrier: bool,
 }
 
 /// What one application was shown.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lineage {
     pub(crate) process: usize,
+    /// How many restarts of the whole group came before it.
+    pub(crate) generation: u32,
     /// Whether it is a member's: it is shown everything.
     pub(crate) member: bool,
     /// Whether it began with the group or a snapshot and has lost nothing since.
@@ -97,7 +108,11 @@ impl Lineage {
 
     /// What was delivered, or given up, and is void.
     pub(crate) fn retract(&mut self, void: Gap) {
-        let is_void = |shown: &Shown| shown.sender == void.sender && (void.from..void.to).contains(&shown.sequence);
+        // A barrier's own message has no number: the cut holds its marker, because every member had reached it.
+        let is_void = |shown: &Shown| {
+            let numbered = shown.sender == void.sender && !shown.at_barrier;
+            numbered && (void.from..void.to).contains(&shown.sequence)
+        };
         for shown in self.delivered.iter().filter(|shown| is_void(shown)) {
             self.has[shown.id as usize] = false;
         }
@@ -120,6 +135,7 @@ impl Lineage {
             bytes.extend_from_slice(&shown.id.to_le_bytes());
             bytes.extend_from_slice(&shown.sender.to_le_bytes());
             bytes.extend_from_slice(&shown.sequence.to_le_bytes());
+            bytes.push(u8::from(shown.at_barrier));
         }
         bytes
     }
@@ -135,14 +151,15 @@ impl Lineage {
         let (order, phase, senders) = (word()?, word()?, word()?);
         let next = (0..senders).map(|_| word()).collect::<Option<Vec<_>>>()?;
         let mut lineage = Self { process, member, whole: true, next, order, phase, ..Self::default() };
-        for entry in rest.chunks(14) {
+        for entry in rest.chunks(SHOWN_BYTES) {
             let (id, entry) = entry.split_first_chunk()?;
             let (sender, entry) = entry.split_first_chunk()?;
-            let (sequence, _) = entry.split_first_chunk()?;
+            let (sequence, entry) = entry.split_first_chunk()?;
+            let at_barrier = *entry.first()? != 0;
             let id = Id::from_le_bytes(*id);
             lineage.set(id, true);
             let (sender, sequence) = (u16::from_le_bytes(*sender), u64::from_le_bytes(*sequence));
-            lineage.delivered.push(Shown { id, sender, sequence });
+            lineage.delivered.push(Shown { id, sender, sequence, at_barrier });
         }
         Some(lineage)
     }
@@ -167,6 +184,8 @@ pub(crate) struct History {
     pub(crate) lineages: Vec<Lineage>,
     pub(crate) settled: Vec<Settled>,
     pub(crate) delivered: u64,
+    /// How many restarts of the whole group there have been.
+    pub(crate) generation: u32,
 }
 
 impl History {
@@ -174,10 +193,22 @@ impl History {
         Self { names: vec![BTreeMap::new(); usize::from(members)], ..Self::default() }
     }
 
+    /// What a client has not seen taken it sends again, to the group as it is after a restart.
+    pub(crate) fn free_untaken(&mut self, taken: impl Iterator<Item = (u64, u64)>) {
+        for (client, below) in taken {
+            let untaken = self.clients.range((client, below)..(client + 1, 0));
+            for (_, id) in untaken {
+                let message = &mut self.messages[*id as usize];
+                message.generations = *message.generations.start()..=self.generation;
+            }
+        }
+    }
+
     /// An application that has been shown nothing; says its place.
     pub(crate) fn begin(&mut self, process: usize, member: bool) -> usize {
         let next = vec![0; self.names.len()];
-        self.enter(Lineage { process, member, whole: member, next, ..Lineage::default() })
+        let generation = self.generation;
+        self.enter(Lineage { process, member, generation, whole: member, next, ..Lineage::default() })
     }
 
     pub(crate) fn enter(&mut self, lineage: Lineage) -> usize {
@@ -186,7 +217,8 @@ impl History {
     }
 
     /// Notes a message; says whether its name was free.
-    pub(crate) fn publish(&mut self, message: Message) -> bool {
+    pub(crate) fn publish(&mut self, mut message: Message) -> bool {
+        message.generations = self.generation..=self.generation;
         let id = self.messages.len() as Id;
         let mut free = true;
         if let Some(client) = message.client {

@@ -12,7 +12,8 @@ use crate::plan::GROUP;
 use bourdon_protocol::{Client, Config, Held, Limits, Order, Outgoing, Process, Role, Start};
 use bourdon_wire::{
     Address, CONTROL_CHANNEL, ChannelId, ClientId, Datagram, DatagramHeader, DatagramNumber, Epoch, FrameHeader,
-    HEADER_BYTES, Incarnation, Instant, Kind, OrderNumber, Rank, Sequence, TopicId, checksum, records, seal,
+    HEADER_BYTES, Incarnation, InstanceId, Instant, Kind, OrderNumber, Rank, Sequence, TopicId, VERSION, checksum,
+    records, seal,
 };
 use std::net::SocketAddr;
 use zerocopy::IntoBytes;
@@ -58,9 +59,9 @@ impl Script<'_> {
         let channel = if channel & 1 == 0 { ChannelId(u16::from(channel >> 1)) } else { CONTROL_CHANNEL };
         let rank = if rank < 250 { Rank(u16::from(rank)) } else { Rank(0xFF00 | u16::from(rank)) };
         let incarnation = Incarnation(u32::from(self.byte() >> 6));
-        let header = DatagramHeader::new(GROUP, Epoch(1), rank, incarnation, channel);
+        let header = DatagramHeader::new(GROUP, InstanceId(1), Epoch(1), rank, incarnation, channel);
         let (number, sequence, order) = (self.number(), self.number(), self.number());
-        let header = header.at(DatagramNumber(number), Sequence(sequence), OrderNumber(order));
+        let header = header.at(DatagramNumber(number & 0xFFFF_FFFF_FFFF), Sequence(sequence), OrderNumber(order));
         let (frames, padding) = (self.byte() % 8, usize::from(self.byte() % 8));
         let mut datagram = vec![0; HEADER_BYTES];
         for _ in 0..frames {
@@ -95,6 +96,10 @@ impl Script<'_> {
             reached_phase: self.number().into(),
             link_port: 0.into(),
             first_sequence: self.number().into(),
+            birth: u64::from(self.byte() & 3).into(),
+            members: u64::from(self.byte() & 7).into(),
+            version_low: VERSION,
+            version_high: VERSION,
         };
         record.as_bytes().to_vec()
     }

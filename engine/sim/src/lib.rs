@@ -15,6 +15,7 @@
 
 pub mod checkers;
 mod clock;
+mod demand;
 mod feedback;
 mod guarantee;
 mod history;
@@ -24,20 +25,23 @@ mod mutation;
 mod network;
 mod node;
 mod plan;
+mod regression;
 mod report;
 mod runner;
 mod shrink;
 mod world;
 
 pub use bourdon_protocol::Mutant;
+pub use demand::{Demand, Demands};
 pub use feedback::{FeedbackMode, FeedbackOutcome, FeedbackPlan, Loss, play_feedback};
 pub use guarantee::{Cell, Guarantee, matrix};
 pub use mutation::check_mutants;
 pub use network::Faults;
 pub use plan::{
-    DetectorPlan, ElectionPlan, EventPlan, FaultPlan, Happening, Kinds, LockPlan, MutexPlan, ObserverPlan, OrderPlan,
-    Plan, ReliabilityPlan, StartPlan,
+    DetectorPlan, ElectionPlan, EventPlan, Family, FaultPlan, Happening, Kinds, LockPlan, MutexPlan, ObserverPlan,
+    OrderPlan, Plan, ReliabilityPlan, ReplayPlan, RestartPlan, StallPlan, StartPlan,
 };
+pub use regression::{Regression, RegressionRun};
 pub use report::{Failure, Report};
-pub use runner::{Options, run, run_plan};
+pub use runner::{Options, plan_of, run, run_plan};
 pub use world::{Mode, Outcome, play};

@@ -41,6 +41,8 @@ fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         // And what is decided without a quorum of those who go on, their cut may be lost with who held it.
         Mutant::JoinerCounted => &["views", "agreement", "uniform", "progress"],
         Mutant::DecideByAll | Mutant::AcceptBeforeFetch | Mutant::CutNotRetained => &["progress"],
+        Mutant::TakeoverAlone | Mutant::RespondersLeftOut | Mutant::SmallView => &["views", "agreement", "uniform"],
+        Mutant::DecisionForgotten => &["progress"],
         Mutant::Amnesia => &["acknowledgement", "agreement", "uniform", "views", "watermarks"],
         Mutant::AckAfterPromise | Mutant::UniformAtOne | Mutant::AllButSuspected => &["uniform"],
         Mutant::DataAcrossEpochs | Mutant::ResubmitAll => {
@@ -54,6 +56,7 @@ fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         Mutant::SnapshotAhead => &["snapshot", "agreement", "fifo", "total"],
         Mutant::GrantBeforeUniform => &["mutex", "uniform-grant"],
         Mutant::GrantBeforeTold | Mutant::TwoTokens | Mutant::ReplyInside | Mutant::ReplyNotAwaited => &["mutex"],
+        Mutant::OtherInstanceBelieved => &[],
         Mutant::DeadKeepLocks => &["waiting"],
         Mutant::HolderNotFenced => &["fenced"],
         Mutant::StaleCoordinator | Mutant::LeadBeforeAccepted => &["election"],

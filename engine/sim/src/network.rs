@@ -6,6 +6,8 @@
 //!
 //! Invariant: nothing arrives that was not sent, save copies and single flipped bits.
 
+mod stall;
+
 use crate::plan::{FaultPlan, Plan};
 use fastrand::Rng;
 use serde::Serialize;
@@ -35,6 +37,14 @@ pub struct Faults {
     pub drift: u64,
     /// The sender's socket took only part of what it was offered.
     pub refuse: u64,
+    /// Segments that arrived late because one before them was lost.
+    pub stall: u64,
+    /// Restarts of the whole group.
+    pub restart_all: u64,
+    /// Steps of processes of an earlier instance of the group.
+    pub zombie: u64,
+    /// Recorded datagrams that arrived again.
+    pub replay: u64,
 }
 
 impl Faults {
@@ -58,6 +68,10 @@ impl Faults {
             (&mut self.clock_jump, other.clock_jump),
             (&mut self.drift, other.drift),
             (&mut self.refuse, other.refuse),
+            (&mut self.stall, other.stall),
+            (&mut self.restart_all, other.restart_all),
+            (&mut self.zombie, other.zombie),
+            (&mut self.replay, other.replay),
         ];
         pairs.into_iter().for_each(|(sum, count)| *sum += count);
     }
@@ -84,10 +98,11 @@ pub(crate) struct Network {
     /// By sender, then receiver: when the last one arrives, and until when nothing does.
     last_ns: Vec<Vec<u64>>,
     cut_until_ns: Vec<Vec<u64>>,
+    stalls: Option<stall::Stalls>,
 }
 
 impl Network {
-    pub(crate) fn new(plan: &Plan, ends: usize) -> Self {
+    pub(crate) fn new(plan: &Plan, ends: usize, seed: u64) -> Self {
         Self {
             latency_ns: plan.latency_ns,
             latency_back_ns: if plan.latency_back_ns == 0 { plan.latency_ns } else { plan.latency_back_ns },
@@ -97,6 +112,7 @@ impl Network {
             trouble: vec![0; ends],
             last_ns: vec![vec![0; ends]; ends],
             cut_until_ns: vec![vec![0; ends]; ends],
+            stalls: plan.stalls.as_ref().map(|stalls| stall::Stalls::new(stalls, ends, seed)),
         }
     }
 
@@ -104,6 +120,7 @@ impl Network {
     pub(crate) fn freeze(&mut self) {
         self.plan = FaultPlan::none(0);
         self.cut_until_ns.iter_mut().flatten().for_each(|until| *until = 0);
+        self.stalls.iter_mut().for_each(stall::Stalls::freeze);
     }
 
     /// Nothing passes one way until then.
@@ -121,6 +138,9 @@ impl Network {
         rng: &mut Rng,
         arrivals: &mut Vec<Arrival>,
     ) {
+        if self.stalls.is_some() {
+            return self.send_in_order(now_ns, (from, to), bytes, rng, arrivals);
+        }
         if hits(rng, self.plan.drop_permille) || now_ns < self.cut_until_ns[from][to] {
             self.faults.drop += 1;
             self.trouble[to] += 1;
@@ -132,6 +152,28 @@ impl Network {
             let at_ns = self.arrival_ns(now_ns, from, to, rng);
             arrivals.push(Arrival { at_ns, to, bytes: self.perhaps_corrupt(to, bytes, rng) });
         }
+    }
+
+    /// Sends over a link that loses nothing and keeps the order, whatever happens to it: a cut holds everything up.
+    fn send_in_order(
+        &mut self,
+        now_ns: u64,
+        (from, to): (usize, usize),
+        bytes: &Rc<[u8]>,
+        rng: &mut Rng,
+        arrivals: &mut Vec<Arrival>,
+    ) {
+        let Some(stalls) = &mut self.stalls else { return };
+        let latency_ns = if to < from { self.latency_back_ns } else { self.latency_ns };
+        let sent_ns = now_ns.max(self.cut_until_ns[from][to]);
+        let (at_ns, is_late) = stalls.arrival_ns((from, to), sent_ns + latency_ns + rng.u64(0..=self.jitter_ns));
+        if is_late || sent_ns > now_ns {
+            self.faults.stall += 1;
+            self.trouble[to] += 1;
+        }
+        let last_ns = &mut self.last_ns[from][to];
+        *last_ns = at_ns.max(*last_ns + 1);
+        arrivals.push(Arrival { at_ns: *last_ns, to, bytes: Rc::clone(bytes) });
     }
 
     fn arrival_ns(&mut self, now_ns: u64, from: usize, to: usize, rng: &mut Rng) -> u64 {

@@ -52,6 +52,12 @@ pub(crate) struct Node {
     pub(crate) ballots: u64,
     /// What its application wants of locks and elections, where there are any.
     pub(crate) locker: Option<Locker>,
+    /// The highest birth of the group that it has stored: a file, which a crash leaves.
+    pub(crate) birth_floor: u64,
+    /// Its process reports that it is out of the group, and ends with this step.
+    pub(crate) is_out: bool,
+    /// How far its wall clock has been set back.
+    pub(crate) clock_back_ms: u64,
 }
 
 impl Node {
@@ -74,6 +80,9 @@ impl Node {
             naks_before: 0,
             ballots: 0,
             locker: None,
+            birth_floor: 0,
+            is_out: false,
+            clock_back_ms: 0,
         }
     }
 
@@ -136,6 +145,7 @@ impl Node {
                     phase,
                     client,
                     at_barrier: true,
+                    generations: 0..=0,
                 });
             }
         }
@@ -179,6 +189,7 @@ impl Node {
                 phase: Some(process.phase()),
                 client: None,
                 at_barrier: false,
+                generations: 0..=0,
             };
             if !history.publish(message) {
                 return Err(Violation::new("integrity", format!("{rank}:{sequence} names two messages")));
@@ -238,12 +249,19 @@ pub(crate) struct ClientNode {
     id: u64,
     sequence: u64,
     quota: u32,
+    /// Every message below this one was taken.
+    taken: u64,
 }
 
 impl ClientNode {
     pub(crate) fn new(id: u64, address: Address, quota: u32) -> Self {
         let client = Client::new(Instant(0), GROUP, ClientId(id), address);
-        Self { client, wakes_at_ns: u64::MAX, id, sequence: 0, quota }
+        Self { client, wakes_at_ns: u64::MAX, id, sequence: 0, quota, taken: 0 }
+    }
+
+    /// Its id, and below which sequence everything was taken.
+    pub(crate) fn taken(&self) -> (u64, u64) {
+        (self.id, self.taken)
     }
 
     pub(crate) fn is_busy(&self) -> bool {
@@ -277,6 +295,9 @@ impl ClientNode {
         });
         while let Some(event) = self.client.poll_event() {
             debug_assert!(event != ClientEvent::TooManyClients);
+            if let ClientEvent::Taken(below) = event {
+                self.taken = below.0;
+            }
         }
         datagrams
     }

@@ -7,10 +7,18 @@
 //! Invariant: [`Plan::config`] gives configurations that [`Config::check`] accepts.
 
 mod draw;
+mod family;
+mod links;
 mod locks;
+mod restart;
+mod unkind;
 
+pub use family::Family;
+pub use links::StallPlan;
 pub use locks::{ElectionPlan, Kinds, LockPlan, MutexPlan};
+pub use restart::{ReplayPlan, RestartPlan};
 
+use crate::report::is_zero;
 use bourdon_protocol::{Config, Limits, Mutant, Order, Reliability, Role, Start, Timing};
 use bourdon_wire::{Address, GroupId, HEADER_BYTES, Incarnation, Rank};
 use serde::{Deserialize, Serialize};
@@ -114,10 +122,10 @@ pub struct EventPlan {
     /// To whom: members first, then observers.
     pub process: u16,
     /// Who or what else.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub other: u64,
     /// For how long, or how far.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub for_ns: u64,
 }
 
@@ -246,6 +254,18 @@ pub struct Plan {
     /// What happens to processes, the earliest first.
     #[serde(default)]
     pub events: Vec<EventPlan>,
+    /// Links that stall as TCP does under loss, in place of links that lose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalls: Option<StallPlan>,
+    /// Restarts of the whole group.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restarts: Vec<RestartPlan>,
+    /// Recorded datagrams that are sent again, later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<ReplayPlan>,
+    /// Whether a process ends once it reports that it is out of the group; one that was removed starts again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ends_when_out: bool,
     /// What applications want of locks and elections, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locks: Option<LockPlan>,
@@ -364,7 +384,8 @@ impl Plan {
     /// Whether nothing at all goes wrong that could make one process doubt another.
     pub(crate) fn is_calm(&self) -> bool {
         let doubtless = |event: &EventPlan| matches!(event.what, Happening::Sync);
-        self.faults.is_calm() && !self.adversary && !self.duels && self.events.iter().all(doubtless)
+        let is_kind = self.stalls.is_none() && self.restarts.is_empty() && self.replay.is_none();
+        self.faults.is_calm() && is_kind && !self.adversary && !self.duels && self.events.iter().all(doubtless)
     }
 
     /// Datagrams of one stream that can be under way to a member: computed here once more, for the checkers.
@@ -404,5 +425,10 @@ impl FaultPlan {
 
 /// Where process or client number `index` is reached.
 pub(crate) fn address(index: usize) -> Address {
-    SocketAddr::from(([10, 0, 0, 1], 1000 + index as u16)).into()
+    address_in(0, index)
+}
+
+/// Where a member that starts after so many restarts of the whole group is reached: its old process may still live.
+pub(crate) fn address_in(generation: u32, index: usize) -> Address {
+    SocketAddr::from(([10, 0, generation as u8, 1], 1000 + index as u16)).into()
 }

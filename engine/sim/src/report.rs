@@ -71,6 +71,6 @@ impl Report {
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // as serde wants it
-fn is_zero(value: &u64) -> bool {
+pub(crate) fn is_zero(value: &u64) -> bool {
     *value == 0
 }

@@ -5,9 +5,10 @@
 //! of no other.
 
 use crate::checkers::Violation;
+use crate::demand::Demands;
 use crate::guarantee::Guarantee;
 use crate::mutation::sabotages;
-use crate::plan::{Kinds, Plan};
+use crate::plan::{Family, Kinds, Plan};
 use crate::report::{Failure, Report};
 use crate::shrink::shrink;
 use crate::world::{Mode, Outcome, play};
@@ -26,6 +27,10 @@ pub struct Options {
     pub guarantee: Option<Guarantee>,
     /// Only plans of locks and elections are played, with these algorithms.
     pub locks: Option<Kinds>,
+    /// Only plans of this family are played.
+    pub family: Option<Family>,
+    /// What is demanded beyond the invariants that every run is judged by.
+    pub demands: Demands,
     /// Threads to run seeds on; 0 counts as 1.
     pub threads: usize,
 }
@@ -54,9 +59,12 @@ pub fn run(seeds: Range<u64>, options: Options, progress: &(dyn Fn(u64) + Sync))
 
 /// A seed's plan: one in sixteen is of competing ballots, and one of locks and elections. To catch planted bugs every fourth
 /// is of ballots, and every fourth turbulent; or all are of the locks or elections that the bug is in.
-fn plan_of(seed: u64, options: Options) -> Plan {
+pub fn plan_of(seed: u64, options: Options) -> Plan {
     if let Some(guarantee) = options.guarantee {
         return Plan::guarantee(seed, guarantee);
+    }
+    if let Some(family) = options.family {
+        return family.draw(seed);
     }
     if let Some(kinds) = options.locks.or_else(|| options.mutate.and_then(sabotages)) {
         return Plan::locks(seed, kinds);
@@ -98,7 +106,7 @@ pub fn run_plan(plan: &Plan, seed: u64, options: Options) -> Report {
 
 /// Plays a plan; a panic is a violation.
 fn attempt(plan: &Plan, seed: u64, options: Options) -> Outcome {
-    let outcome = catch_unwind(AssertUnwindSafe(|| play(plan, seed, options.mode, options.mutate)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| play(plan, seed, options)));
     outcome.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
@@ -117,5 +125,7 @@ fn replay(seed: u64, options: Options) -> String {
     let mutate = options.mutate.map_or_else(String::new, |mutant| format!(" --mutate {}", mutant.name()));
     let guarantee = options.guarantee.map_or_else(String::new, |guarantee| format!(" --guarantee {guarantee}"));
     let locks = options.locks.map_or_else(String::new, |kinds| kinds.to_string());
-    format!("bourdon sim --seed {seed} --seeds 1{mode}{mutate}{guarantee}{locks}")
+    let demands = options.demands;
+    let family = options.family.map_or_else(String::new, |family| format!(" --family {family}"));
+    format!("bourdon sim --seed {seed} --seeds 1{mode}{mutate}{guarantee}{locks}{family}{demands}")
 }

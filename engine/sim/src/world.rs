@@ -9,20 +9,27 @@
 
 mod duel;
 mod ending;
+mod generations;
 mod locks;
+mod replay;
 mod steps;
 mod trouble;
 
-use crate::checkers::{Checkers, Sent, Verdict, Violation};
+pub(crate) use generations::generation_of;
+
+use crate::checkers::{Checkers, Instances, Sent, Verdict, Violation};
 use crate::clock::Clock;
+use crate::demand::Demands;
 use crate::history::{History, Message};
 use crate::locker::Locker;
 use crate::network::{Arrival, Faults, Network};
 use crate::node::{ClientNode, Node};
-use crate::plan::{Plan, address};
+use crate::plan::{EventPlan, Plan, RestartPlan, address};
+use crate::runner::Options;
 use bourdon_protocol::{Mutant, Process};
-use bourdon_wire::{Incarnation, Instant, Rank};
+use bourdon_wire::{Address, Incarnation, InstanceId, Instant, Rank};
 use fastrand::Rng;
+use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::rc::Rc;
@@ -31,7 +38,8 @@ use std::rc::Rc;
 const STEPS_MAX: u64 = 2_000_000;
 
 /// What is asked of a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Nothing wrong happens, with faults to the end.
     Safety,
@@ -76,6 +84,16 @@ enum What {
     Evidence(usize, Rank, Incarnation),
     /// Whoever leads a ballot is cut off.
     Hinder(usize),
+    /// Something that follows from what happened.
+    Later(EventPlan),
+    /// All members stop.
+    GroupStops(RestartPlan),
+    /// New processes of the same ranks start.
+    GroupStarts(RestartPlan),
+    /// A process of an earlier generation is due.
+    Zombie(usize),
+    /// A recorded datagram arrives again.
+    Replay,
     Freeze,
     Look,
 }
@@ -116,6 +134,7 @@ enum Phase {
 struct World<'p> {
     plan: &'p Plan,
     mode: Mode,
+    demands: Demands,
     seed: u64,
     mutant: Option<Mutant>,
     rng: Rng,
@@ -124,11 +143,23 @@ struct World<'p> {
     queue: BinaryHeap<Reverse<Event>>,
     nodes: Vec<Node>,
     clients: Vec<ClientNode>,
+    /// Processes that froze with an earlier generation.
+    zombies: Vec<Node>,
+    /// Where processes, clients and zombies are reached.
+    ends: Vec<Address>,
+    /// How many restarts of the whole group there have been.
+    generation: u32,
+    /// Between the stop of a group and its start.
+    is_down: bool,
+    recorder: Option<replay::Recorder>,
     network: Network,
     duels: Option<duel::Duels>,
     arrivals: Vec<Arrival>,
     history: History,
+    /// Of this generation, and of the earlier ones.
     checkers: Checkers,
+    past: Vec<Checkers>,
+    instances: Instances,
     phase: Phase,
     steps: u64,
     digest: u64,
@@ -142,18 +173,22 @@ struct World<'p> {
 ///
 /// # Panics
 /// If the protocol does, or if the plan does not pass [`Plan::check`].
-pub fn play(plan: &Plan, seed: u64, mode: Mode, mutant: Option<Mutant>) -> Outcome {
-    let mut world = World::new(plan, seed, mode, mutant);
+pub fn play(plan: &Plan, seed: u64, options: Options) -> Outcome {
+    let mut world = World::new(plan, seed, options);
     let violation = world.run().err();
     Outcome { violation, ..world.outcome() }
 }
 
 impl<'p> World<'p> {
-    fn new(plan: &'p Plan, seed: u64, mode: Mode, mutant: Option<Mutant>) -> Self {
+    fn new(plan: &'p Plan, seed: u64, options: Options) -> Self {
         let processes = plan.processes();
+        let frozen: u32 = plan.restarts.iter().map(|restart| restart.frozen.count_ones()).sum();
+        let ends = processes + usize::from(plan.clients) + frozen as usize;
+        let Options { mode, mutate: mutant, demands, .. } = options;
         let mut world = Self {
             plan,
             mode,
+            demands,
             seed,
             mutant,
             rng: Rng::with_seed(seed ^ 0x5eed),
@@ -162,11 +197,18 @@ impl<'p> World<'p> {
             queue: BinaryHeap::new(),
             nodes: Vec::new(),
             clients: Vec::new(),
+            zombies: Vec::new(),
+            ends: (0..processes + usize::from(plan.clients)).map(address).collect(),
+            generation: 0,
+            is_down: false,
+            recorder: plan.replay.map(|replay| replay::Recorder::new(replay, seed)),
             duels: plan.duels.then(|| duel::Duels::new(plan)),
-            network: Network::new(plan, processes + usize::from(plan.clients)),
+            network: Network::new(plan, ends, seed),
             arrivals: Vec::new(),
             history: History::new(plan.members),
-            checkers: Checkers::new(plan),
+            checkers: Checkers::new(plan, demands),
+            past: Vec::new(),
+            instances: Instances::new(demands),
             phase: Phase::Faulty,
             steps: 0,
             digest: 0xcbf2_9ce4_8422_2325,
@@ -208,6 +250,12 @@ impl<'p> World<'p> {
         for (index, event) in plan.events.iter().enumerate().filter(|(_, event)| event.at_ns < plan.faults.until_ns) {
             self.push(event.at_ns, What::Happen(index));
         }
+        for restart in plan.restarts.iter().filter(|restart| restart.at_ns + restart.down_ns < plan.faults.until_ns) {
+            self.push(restart.at_ns, What::GroupStops(*restart));
+        }
+        if let Some(replay) = &plan.replay {
+            self.push(replay.interval_ns, What::Replay);
+        }
         self.push(plan.faults.until_ns, What::Freeze);
     }
 
@@ -218,9 +266,11 @@ impl<'p> World<'p> {
 
     /// A process begins a life, its first or a later one.
     fn begin(&mut self, index: usize) {
-        let mut config = self.plan.config(index, address(index), self.seed, self.mutant);
+        let mut config = self.plan.config(index, self.ends[index], self.seed, self.mutant);
         let node = &mut self.nodes[index];
-        node.incarnation = if node.incarnation == 0 { config.incarnation.0 } else { node.incarnation + 1 };
+        node.incarnation =
+            if node.incarnation == 0 { config.incarnation.0 } else { node.incarnation.wrapping_add(1).max(1) };
+        config.instance_candidate = InstanceId(self.seed.rotate_left(17) ^ u64::from(node.incarnation) << 8 | 1);
         config.incarnation = Incarnation(node.incarnation);
         config.seed ^= u64::from(node.incarnation) << 48;
         let process = Process::new(node.clock.read(self.now_ns), config).expect("the plan was checked");
@@ -257,7 +307,13 @@ impl<'p> World<'p> {
                 What::Join(index) => self.begin(index),
                 What::Happen(index) => self.happen(self.plan.events[index]),
                 What::Evidence(index, rank, life) => self.give_evidence(index, rank, life),
+                What::Later(event) => self.happen(event),
                 What::Hinder(index) => self.hinder(index),
+                What::GroupStops(restart) => self.group_stops(restart),
+                What::GroupStarts(restart) => self.group_starts(restart),
+                What::Zombie(zombie) if self.is_due(zombie, event.at_ns) => self.step_zombie(zombie)?,
+                What::Zombie(_) => {}
+                What::Replay => self.replay(),
                 What::Freeze => self.freeze(),
                 What::Look => self.look()?,
             }
@@ -269,6 +325,9 @@ impl<'p> World<'p> {
 
     fn arrive(&mut self, arrival: Arrival) {
         if let Some(client) = arrival.to.checked_sub(self.plan.processes()) {
+            if client >= self.clients.len() {
+                return self.arrive_at_zombie(client - self.clients.len(), arrival.bytes);
+            }
             self.clients[client].client.on_datagram(Instant(self.now_ns), &arrival.bytes);
             return self.step_client(client);
         }
@@ -309,7 +368,7 @@ impl<'p> World<'p> {
     }
 
     fn step_client(&mut self, index: usize) {
-        let Self { clients, network, rng, arrivals, plan, now_ns, history, .. } = self;
+        let Self { clients, network, rng, arrivals, plan, now_ns, history, ends, recorder, generation, .. } = self;
         let client = &mut clients[index];
         let sends = client.step(*now_ns, plan, rng, |sent| {
             let Sent { client, topic, payload, at_ns } = sent;
@@ -326,12 +385,19 @@ impl<'p> World<'p> {
                 phase,
                 client,
                 at_barrier: false,
+                generations: 0..=0,
             });
         });
         for (to, bytes) in sends {
             let bytes: Rc<[u8]> = bytes.into();
-            for end in (0..usize::from(plan.members)).filter(|end| address(*end) == to) {
-                network.send(*now_ns, (plan.processes() + index, end), &bytes, rng, arrivals);
+            let from = plan.processes() + index;
+            if let Some(recorder) = recorder {
+                recorder.record(*generation, from, &bytes);
+            }
+            let members = usize::from(plan.members);
+            let is_client = |end: usize| (members..plan.processes() + usize::from(plan.clients)).contains(&end);
+            for (end, _) in ends.iter().enumerate().filter(|(end, address)| **address == to && !is_client(*end)) {
+                network.send(*now_ns, (from, end), &bytes, rng, arrivals);
             }
         }
         let deadline_ns = client.client.next_deadline().0;

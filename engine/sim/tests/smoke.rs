@@ -82,7 +82,7 @@ fn the_same_seed_runs_the_same_on_any_number_of_threads() {
     let other = run(1..41, options(Mode::Both), &|_| {});
     assert_ne!(one.digest, other.digest);
     let plan = Plan::draw(7);
-    assert_eq!(play(&plan, 7, Mode::Both, None), play(&plan, 7, Mode::Both, None));
+    assert_eq!(play(&plan, 7, Options::default()), play(&plan, 7, Options::default()));
 }
 
 #[test]

@@ -1,19 +1,23 @@
 //! The 64 bytes in front of every datagram, and the check of everything behind them.
 //!
 //! A datagram is the unit that networks lose, so it is the unit that is numbered for repair. Its header names the group,
-//! the epoch and the sender, and says where its first message stands in each numbering; the frames behind then need no
+//! the instance, the epoch and the sender, and says where its first message stands in each numbering; the frames behind then need no
 //! numbers of their own, and a datagram can be delivered, retained and sent again byte for byte.
 //!
 //! The checksum (CRC32C) covers everything from byte 8 on. The 8 bytes before it are the magic and the version, which
 //! are compared, the flags, which only inform, and the checksum itself; so a retransmission sets its flag without
 //! computing anything anew.
 //!
+//! How long the frames are is not said: `count` frames are walked, and what follows them is padding.
+//!
 //! Invariants: [`Datagram::parse`] accepts only datagrams whose every frame can be walked to the end, and whose numbers
 //! leave room to count on; whoever holds a parsed datagram's bytes may walk them again without checking.
 
-use crate::{ChannelId, DatagramNumber, Epoch, Frames, GroupId, Incarnation, Kind, OrderNumber, Rank, Sequence};
+use crate::{
+    ChannelId, DatagramNumber, Epoch, Frames, GroupId, Incarnation, InstanceId, Kind, OrderNumber, Rank, Sequence,
+};
 use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Bytes of [`DatagramHeader`].
 pub const HEADER_BYTES: usize = 64;
@@ -23,7 +27,7 @@ pub const MTU_DEFAULT_BYTES: usize = 1408;
 /// The smallest MTU there can be: every record of a full view of 64 members must fit one datagram.
 pub const MTU_MIN_BYTES: usize = 1280;
 /// The version this code speaks.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 /// Datagrams of this channel are in no stream: heartbeats, acknowledgements, requests for repair.
 pub const CONTROL_CHANNEL: ChannelId = ChannelId(0xFFFF);
 /// Where a datagram says who sent it, for ports that drop their own multicasts early: rank, channel and incarnation.
@@ -33,8 +37,22 @@ pub const ECHO_OFFSET: usize = 24;
 /// of a number from the network and a count can overflow.
 pub(crate) const NUMBERS_END: u64 = 1 << 63;
 
+/// No honest epoch comes near: at a view a second it takes 68 years. So the next epoch always fits the header's 32 bits.
+const EPOCHS_END: u32 = 1 << 31;
+/// No honest birth comes near: as milliseconds since the UNIX epoch it is the year 10889.
+pub const BIRTHS_END: u64 = 1 << 48;
+/// Bytes of the tag at a datagram's end that takes the checksum's place where the group has a key. Reserved: this version
+/// has no keys.
+pub const TAG_BYTES: usize = 16;
+
+/// The datagram's number stands in the low 48 bits of a word, the count of its frames in the high 16.
+const COUNT_SHIFT: u32 = 48;
+pub(crate) const NUMBER_MASK: u64 = (1 << COUNT_SHIFT) - 1;
+
 const MAGIC: [u8; 2] = *b"Bd";
 const FLAG_RETRANSMITTED: u8 = 1;
+/// The datagram ends in a tag of [`TAG_BYTES`], and the checksum's place names its key.
+const FLAG_KEYED: u8 = 2;
 /// The barrier phase it was packed in, modulo 16, stands in the high four bits of the flags.
 const PHASE_SHIFT: u32 = 4;
 const CHECKED_FROM: usize = 8;
@@ -48,13 +66,13 @@ pub struct DatagramHeader {
     flags: u8,
     checksum: U32,
     group: U32,
-    count: U16,
-    length: U16,
-    epoch: U64,
+    epoch: U32,
+    instance: U64,
     rank: U16,
     channel: U16,
     incarnation: U32,
-    number: U64,
+    /// Number and count.
+    word: U64,
     first_sequence: U64,
     first_order: U64,
     send_time_ns: U64,
@@ -66,20 +84,29 @@ const _: () = assert!(core::mem::offset_of!(DatagramHeader, group) == CHECKED_FR
 
 impl DatagramHeader {
     /// The header of a sender's datagrams, with the numbers still zero.
-    pub fn new(group: GroupId, epoch: Epoch, rank: Rank, incarnation: Incarnation, channel: ChannelId) -> Self {
+    ///
+    /// # Panics
+    /// If the epoch exceeds 32 bits: a bug of the caller's, since no datagram with half of that is accepted.
+    pub fn new(
+        group: GroupId,
+        instance: InstanceId,
+        epoch: Epoch,
+        rank: Rank,
+        incarnation: Incarnation,
+        channel: ChannelId,
+    ) -> Self {
         Self {
             magic: MAGIC,
             version: VERSION,
             flags: 0,
             checksum: 0.into(),
             group: group.0.into(),
-            count: 0.into(),
-            length: 0.into(),
-            epoch: epoch.0.into(),
+            epoch: u32::try_from(epoch.0).expect("an epoch has 32 bits on the wire").into(),
+            instance: instance.0.into(),
             rank: rank.0.into(),
             channel: channel.0.into(),
             incarnation: incarnation.0.into(),
-            number: 0.into(),
+            word: 0.into(),
             first_sequence: 0.into(),
             first_order: 0.into(),
             send_time_ns: 0.into(),
@@ -89,7 +116,8 @@ impl DatagramHeader {
     /// The same header at these numbers.
     #[inline]
     pub fn at(mut self, number: DatagramNumber, first_sequence: Sequence, first_order: OrderNumber) -> Self {
-        self.number = number.0.into();
+        debug_assert!(number.0 <= NUMBER_MASK, "a datagram's number has 48 bits on the wire");
+        self.word = (self.word.get() & !NUMBER_MASK | number.0 & NUMBER_MASK).into();
         self.first_sequence = first_sequence.0.into();
         self.first_order = first_order.0.into();
         self
@@ -115,17 +143,17 @@ impl DatagramHeader {
     /// How many frames stand behind the header.
     #[inline]
     pub fn count(&self) -> u16 {
-        self.count.get()
+        (self.word.get() >> COUNT_SHIFT) as u16
     }
-    /// How many bytes of frames stand behind the header; anything after them is padding.
+    /// The instance of the group it was sent in, or [`InstanceId::NONE`].
     #[inline]
-    pub fn length(&self) -> usize {
-        usize::from(self.length.get())
+    pub fn instance(&self) -> InstanceId {
+        InstanceId(self.instance.get())
     }
     /// The view it was sent in.
     #[inline]
     pub fn epoch(&self) -> Epoch {
-        Epoch(self.epoch.get())
+        Epoch(u64::from(self.epoch.get()))
     }
     /// Who first sent it (a repair may come from another).
     #[inline]
@@ -145,7 +173,7 @@ impl DatagramHeader {
     /// Its number in its stream.
     #[inline]
     pub fn number(&self) -> DatagramNumber {
-        DatagramNumber(self.number.get())
+        DatagramNumber(self.word.get() & NUMBER_MASK)
     }
     /// The sequence of the first message that ends in it or later.
     #[inline]
@@ -173,8 +201,6 @@ impl DatagramHeader {
     }
 }
 
-use zerocopy::FromZeros;
-
 /// What stands at [`ECHO_OFFSET`] in the datagrams that a sender multicasts on a channel.
 pub fn echo_bytes(rank: Rank, channel: ChannelId, incarnation: Incarnation) -> [u8; 8] {
     let mut bytes = [0; 8];
@@ -191,14 +217,13 @@ pub fn checksum(bytes: &[u8]) -> u32 {
 }
 
 /// Completes a datagram whose frames stand in `datagram[HEADER_BYTES..]`: writes the header, zeroes what follows the
-/// frames (nothing old may leak), and sums it all up.
+/// `length` bytes of frames (nothing old may leak), and sums it all up.
 ///
 /// # Panics
-/// If `datagram` is shorter than header and frames, or longer than 65,535 bytes: a bug of the caller's.
+/// If `datagram` is shorter than header and frames: a bug of the caller's.
 #[inline]
 pub fn seal(datagram: &mut [u8], mut header: DatagramHeader, count: u16, length: usize, send_time_ns: u64) {
-    header.count = count.into();
-    header.length = u16::try_from(length).expect("a datagram is at most 65,535 bytes").into();
+    header.word = (header.word.get() & NUMBER_MASK | u64::from(count) << COUNT_SHIFT).into();
     header.send_time_ns = send_time_ns.into();
     datagram[HEADER_BYTES + length..].fill(0);
     datagram[..HEADER_BYTES].copy_from_slice(header.as_bytes());
@@ -225,6 +250,9 @@ pub enum Discard {
     /// Another group on the same address.
     #[error("another group's datagram")]
     OtherGroup,
+    /// Sealed with a key, where this process has none.
+    #[error("sealed with a key; this group has none")]
+    Keyed,
     /// The checksum is wrong, or it is cut short.
     #[error("damaged or cut short")]
     Damaged,
@@ -260,15 +288,17 @@ impl<'a> Datagram<'a> {
         if header.group() != group {
             return Err(Discard::OtherGroup);
         }
-        let frames = rest.get(..header.length()).ok_or(Discard::Damaged)?;
+        if header.flags & FLAG_KEYED != 0 {
+            return Err(Discard::Keyed);
+        }
         if checksum(bytes) != header.checksum.get() {
             return Err(Discard::Damaged);
         }
-        let numbers = [header.epoch, header.number, header.first_sequence, header.first_order];
-        if numbers.iter().any(|number| number.get() >= NUMBERS_END) {
+        let numbers = [header.first_sequence, header.first_order];
+        if numbers.iter().any(|number| number.get() >= NUMBERS_END) || header.epoch.get() >= EPOCHS_END {
             return Err(Discard::Malformed);
         }
-        let (messages, kinds) = Frames::new(frames, header.count()).check().ok_or(Discard::Malformed)?;
+        let (messages, kinds) = Frames::new(rest, header.count()).check().ok_or(Discard::Malformed)?;
         Ok(Self { header, bytes, messages, kinds })
     }
 
@@ -278,10 +308,9 @@ impl<'a> Datagram<'a> {
         self.kinds & (1 << kind as u16) != 0
     }
 
-    /// Its frames, in the order they were packed.
+    /// Its frames, in the order they were packed; the padding behind them is not walked.
     #[inline]
     pub fn frames(&self) -> Frames<'a> {
-        let end = (HEADER_BYTES + self.header.length()).min(self.bytes.len());
-        Frames::new(&self.bytes[HEADER_BYTES..end], self.header.count())
+        Frames::new(&self.bytes[HEADER_BYTES..], self.header.count())
     }
 }

@@ -10,7 +10,7 @@
 
 use crate::records;
 use crate::topic::{is_honest, split_name};
-use crate::{ClientId, Epoch, GroupId, Rank, Sequence, TopicId};
+use crate::{ClientId, Epoch, GroupId, Incarnation, InstanceId, Rank, Sequence, TopicId};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -166,20 +166,46 @@ impl CausalEntry {
     }
 }
 
-/// The name of a message, for who speaks of it in another group.
+/// The name of a message, unique for ever: group, instance, rank, incarnation and sequence. The epoch says when a process
+/// of that group need no longer wait for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct MessageName {
     group: U32,
+    instance: U64,
     epoch: U64,
     rank: U16,
+    incarnation: U32,
     sequence: U64,
 }
 
 impl MessageName {
-    /// The message of this sequence that `rank` sent in this epoch of a group.
-    pub fn new(group: GroupId, epoch: Epoch, rank: Rank, sequence: Sequence) -> Self {
-        Self { group: group.0.into(), epoch: epoch.0.into(), rank: rank.0.into(), sequence: sequence.0.into() }
+    /// Bytes of it on the wire.
+    pub const BYTES: usize = 34;
+
+    /// The message of this sequence that this incarnation of `rank` sent, in this epoch of an instance of a group.
+    pub fn new(
+        group: GroupId,
+        (instance, epoch): (InstanceId, Epoch),
+        (rank, incarnation): (Rank, Incarnation),
+        sequence: Sequence,
+    ) -> Self {
+        Self {
+            group: group.0.into(),
+            instance: instance.0.into(),
+            epoch: epoch.0.into(),
+            rank: rank.0.into(),
+            incarnation: incarnation.0.into(),
+            sequence: sequence.0.into(),
+        }
+    }
+    /// In which instance of it.
+    pub fn instance(&self) -> InstanceId {
+        InstanceId(self.instance.get())
+    }
+    /// Which incarnation of its sender sent it.
+    pub fn incarnation(&self) -> Incarnation {
+        Incarnation(self.incarnation.get())
     }
     /// In which group.
     pub fn group(&self) -> GroupId {
@@ -198,6 +224,8 @@ impl MessageName {
         Sequence(self.sequence.get())
     }
 }
+
+const _: () = assert!(size_of::<MessageName>() == MessageName::BYTES);
 
 /// One frame, borrowed from its datagram.
 #[derive(Clone, Copy, Debug)]
@@ -325,7 +353,7 @@ impl<'a> Frames<'a> {
     }
 
     /// Walks them all: how many messages end in them, and which kinds of records stand among them (bit k: kind k), or
-    /// `None` if any does not fit.
+    /// `None` if any does not fit. What follows the last is padding.
     #[inline]
     pub fn check(mut self) -> Option<(u16, u16)> {
         let (mut messages, mut kinds) = (0, 0);
@@ -350,7 +378,7 @@ impl<'a> Frames<'a> {
                 None => {}
             }
         }
-        self.rest.is_empty().then_some((messages, kinds))
+        Some((messages, kinds))
     }
 }
 

@@ -53,11 +53,14 @@ macro_rules! number {
 
 id!(/// A group, by a hash of its name; a datagram of another group is discarded.
     GroupId(u32));
+id!(/// One formation of a group: drawn at random when the group forms, the same at all its members until all of them end.
+    /// Zero is none: its sender forms a group, or is in none.
+    InstanceId(u64));
 id!(/// A view's id and nothing else.
     Epoch(u64));
 id!(/// A member's place in its view, from 0. [`Rank::OBSERVER`] and [`Rank::CLIENT`] stand for those who are in no view.
     Rank(u16));
-id!(/// Tells one life of a process from the next at the same rank.
+id!(/// Tells one life of a process from the next at the same rank. Random, so it has no order; zero is none.
     Incarnation(u32));
 id!(/// A channel of a group: streams of different channels share no numbering.
     ChannelId(u16));
@@ -79,6 +82,11 @@ impl Epoch {
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
+}
+
+impl InstanceId {
+    /// No instance: the sender forms a group, or is outside one.
+    pub const NONE: Self = Self(0);
 }
 
 impl Rank {

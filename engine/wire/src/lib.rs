@@ -26,13 +26,15 @@ mod topic;
 
 pub use address::Address;
 pub use datagram::{
-    CONTROL_CHANNEL, Datagram, DatagramHeader, Discard, ECHO_OFFSET, HEADER_BYTES, MTU_DEFAULT_BYTES, MTU_MIN_BYTES,
-    VERSION, checksum, echo_bytes, mark_retransmitted, seal,
+    BIRTHS_END, CONTROL_CHANNEL, Datagram, DatagramHeader, Discard, ECHO_OFFSET, HEADER_BYTES, MTU_DEFAULT_BYTES,
+    MTU_MIN_BYTES, TAG_BYTES, VERSION, checksum, echo_bytes, mark_retransmitted, seal,
 };
 pub use frame::{
     CausalEntry, ClientTag, DataHead, FRAME_HEADER_BYTES, Frame, FrameHeader, Frames, Kind, MessageName,
     causal_entries, flags, plain_header, split_plain,
 };
-pub use ids::{ChannelId, ClientId, DatagramNumber, Epoch, GroupId, Incarnation, OrderNumber, Rank, Sequence, TopicId};
+pub use ids::{
+    ChannelId, ClientId, DatagramNumber, Epoch, GroupId, Incarnation, InstanceId, OrderNumber, Rank, Sequence, TopicId,
+};
 pub use time::Instant;
 pub use topic::{NAME_MAX_BYTES, NameError, TopicName, check_name, split_name};

@@ -4,7 +4,7 @@
 //! [`Direct`] and [`Link`] carry lists or a payload behind the struct. A record may be longer than this version knows: what follows is a later
 //! version's and is passed over, except behind those that end in a list.
 
-use crate::datagram::NUMBERS_END;
+use crate::datagram::{BIRTHS_END, NUMBER_MASK, NUMBERS_END};
 use crate::topic::{check_name, is_honest, split_name};
 use crate::{Address, ChannelId, ClientId, DatagramNumber, Frame, Kind, OrderNumber, Rank, Sequence};
 use zerocopy::little_endian::{U16, U32, U64};
@@ -76,7 +76,7 @@ record!(
 
 record!(
     /// How far a stream has come (so that a lost tail is missed) and where its sender can be reached.
-    Heartbeat, 90 {
+    Heartbeat, 108 {
         /// The number the next datagram will have.
         next_number: U64,
         /// The oldest datagram that can still be asked for.
@@ -101,6 +101,15 @@ record!(
         link_port: U16,
         /// The sequence of the sender's first message in this view: whoever missed the beginning knows what it missed.
         first_sequence: U64,
+        /// When the instance of the group formed: milliseconds since the UNIX epoch, above every birth that a founding
+        /// member knew; 0 outside a view.
+        birth: U64,
+        /// Bit r: the process of rank r is a member of the view that the sender is in; 0 outside a view.
+        members: U64,
+        /// The lowest version of the wire format that the sender receives.
+        version_low: u8,
+        /// And the highest.
+        version_high: u8,
     }
 );
 
@@ -214,23 +223,23 @@ record!(
     /// in this order: `members` of [`MemberEntry`] (the value's view, oldest first), `held` of [`End`] by rank and
     /// `held_ranges` of [`HeldRange`] (what the sender has), `cut` of [`End`] and `cut_ranges` of [`HeldRange`] (the
     /// value's cut).
-    BallotStep, 48 {
+    BallotStep, 56 {
         /// One of [`ballot_steps`].
-        step: U16,
+        step: u8,
         /// How many [`MemberEntry`] follow; none where there is no value.
-        members: U16,
+        members: u8,
         /// How many ends of streams held follow.
-        held: U16,
+        held: u8,
         /// How many ranges held beyond them follow.
-        held_ranges: U16,
+        held_ranges: u8,
         /// How many ends of the cut follow.
-        cut: U16,
+        cut: u8,
         /// How many ranges beyond them belong to the cut.
-        cut_ranges: U16,
+        cut_ranges: u8,
         /// The value's sequencer.
-        sequencer: U16,
+        sequencer: u8,
         /// Zero.
-        reserved: U16,
+        reserved: u8,
         /// The ballot this step belongs to.
         ballot: U64,
         /// The ballot in which the value was accepted, or 0.
@@ -239,23 +248,27 @@ record!(
         phase: U64,
         /// The value's barrier phase.
         cut_phase: U64,
+        /// The value's birth; the highest birth that the sender knows of, in a `STATE` before the first view.
+        birth: U64,
+        /// The members that the value leaves out because they asked to leave: bit r is rank r.
+        leavers: U64,
     }
 );
 
 /// Values of [`BallotStep::step`].
 pub mod ballot_steps {
     /// Promise this ballot, and say what you hold.
-    pub const PREPARE: u16 = 1;
+    pub const PREPARE: u8 = 1;
     /// The promise.
-    pub const STATE: u16 = 2;
+    pub const STATE: u8 = 2;
     /// Accept this value.
-    pub const PROPOSE: u16 = 3;
+    pub const PROPOSE: u8 = 3;
     /// Accepted, and everything up to the cut is here.
-    pub const ACCEPT: u16 = 4;
+    pub const ACCEPT: u8 = 4;
     /// A higher ballot was promised: it is named.
-    pub const REFUSE: u16 = 5;
+    pub const REFUSE: u8 = 5;
     /// The value was decided.
-    pub const DECIDE: u16 = 6;
+    pub const DECIDE: u8 = 6;
 }
 
 record!(
@@ -292,9 +305,9 @@ record!(
 );
 
 record!(
-    /// A view as it was installed: the epoch stands in the datagram's header. `entries` of [`ViewEntry`] follow: the
+    /// A view as it was installed: instance and epoch stand in the datagram's header. `entries` of [`ViewEntry`] follow: the
     /// members, oldest first, then those who were members once.
-    ViewInfo, 32 {
+    ViewInfo, 48 {
         /// How many entries follow.
         entries: U16,
         /// How many of them are members.
@@ -309,6 +322,10 @@ record!(
         phase: U64,
         /// A hash of what must be the same at every member.
         configuration: U64,
+        /// When the instance formed, as in the heartbeats.
+        birth: U64,
+        /// The [`ViewAsk`]'s that it answers, or 0.
+        nonce: U64,
     }
 );
 
@@ -326,9 +343,11 @@ record!(
 
 record!(
     /// Asks who is in the view: sent to one who seems to know.
-    ViewAsk, 18 {
+    ViewAsk, 26 {
         /// Where to answer.
         reply_to: Address,
+        /// Comes back in the answer, which proves that the answer is not a recording.
+        nonce: U64,
     }
 );
 
@@ -520,8 +539,11 @@ impl BallotStep {
         if step.ballot.get().max(step.phase.get()).max(step.cut_phase.get()) >= NUMBERS_END {
             return None;
         }
+        if step.birth.get() >= BIRTHS_END {
+            return None;
+        }
         let most = usize::from(Rank::MAX.0) + 1;
-        let count = |count: U16| Some(usize::from(count.get())).filter(|count| *count <= most);
+        let count = |count: u8| Some(usize::from(count)).filter(|count| *count <= most);
         let (members, rest) = <[MemberEntry]>::ref_from_prefix_with_elems(rest, count(step.members)?).ok()?;
         let (held, rest) = <[End]>::ref_from_prefix_with_elems(rest, count(step.held)?).ok()?;
         let (held_ranges, rest) = <[HeldRange]>::ref_from_prefix_with_elems(rest, count(step.held_ranges)?).ok()?;
@@ -552,7 +574,9 @@ impl ViewInfo {
         let (all, members) = (usize::from(info.entries.get()), info.members.get());
         let fits = entries.len() == all && all <= usize::from(Rank::MAX.0) + 1 && usize::from(members) <= all;
         let honest = entries.iter().all(|entry| entry.first_sequence.get() < NUMBERS_END);
-        (fits && honest && info.first_order.get().max(info.phase.get()) < NUMBERS_END).then_some((info, entries))
+        let born = info.birth.get() < BIRTHS_END;
+        (fits && honest && born && info.first_order.get().max(info.phase.get()) < NUMBERS_END)
+            .then_some((info, entries))
     }
 }
 
@@ -652,7 +676,8 @@ pub(crate) fn check(kind: Kind, frame: &Frame<'_>) -> Option<()> {
         Kind::Row => drop(Row::read_all(body)?),
         Kind::Heartbeat => {
             let (heartbeat, _) = Heartbeat::read(body)?;
-            if heartbeat.next_number.get().max(heartbeat.next_sequence.get()) >= NUMBERS_END {
+            let number_fits = heartbeat.next_number.get() <= NUMBER_MASK;
+            if !number_fits || heartbeat.next_sequence.get() >= NUMBERS_END || heartbeat.birth.get() >= BIRTHS_END {
                 return None;
             }
         }

@@ -3,8 +3,8 @@
 use bourdon_wire::records::{self, Heartbeat, NAK_RANGES_MAX, Nak, NakRange, Row, RowEntry};
 use bourdon_wire::{
     Address, ChannelId, ClientId, ClientTag, Datagram, DatagramHeader, DatagramNumber, Discard, Epoch, FrameHeader,
-    Frames, GroupId, HEADER_BYTES, Incarnation, Kind, OrderNumber, Rank, Sequence, TopicId, TopicName, checksum, flags,
-    mark_retransmitted, seal, split_name,
+    Frames, GroupId, HEADER_BYTES, Incarnation, InstanceId, Kind, OrderNumber, Rank, Sequence, TopicId, TopicName,
+    checksum, flags, mark_retransmitted, seal, split_name,
 };
 use proptest::prelude::*;
 use zerocopy::IntoBytes;
@@ -12,7 +12,7 @@ use zerocopy::IntoBytes;
 const GROUP: GroupId = GroupId(7);
 
 fn header(number: u64) -> DatagramHeader {
-    DatagramHeader::new(GROUP, Epoch(1), Rank(2), Incarnation(3), ChannelId(0)).at(
+    DatagramHeader::new(GROUP, InstanceId(9), Epoch(1), Rank(2), Incarnation(3), ChannelId(0)).at(
         DatagramNumber(number),
         Sequence(number),
         OrderNumber(number),
@@ -170,6 +170,7 @@ fn each_reason_to_discard_has_its_name() {
     assert_eq!(walk(&good), Ok(1));
     assert_eq!(walk(&good[..63]), Err(Discard::Foreign));
     assert_eq!(walk(&good[..70]), Err(Discard::Damaged));
+    assert_eq!(changed(3, 2), Err(Discard::Keyed));
     assert_eq!(changed(0, b'b'), Err(Discard::Foreign));
     assert_eq!(changed(2, 9), Err(Discard::OtherVersion(9)));
     assert_eq!(changed(8, 8), Err(Discard::OtherGroup));
@@ -185,16 +186,19 @@ fn numbers_nobody_can_have_reached_are_malformed() {
         walk(&bytes)
     };
     let most = (1 << 63) - 1;
-    assert_eq!(sealed(header(most)), Ok(0));
-    assert_eq!(sealed(header(most + 1)), Err(Discard::Malformed));
     let zero = (DatagramNumber(0), Sequence(0), OrderNumber(0));
+    let all = |most| header(0).at(DatagramNumber((1 << 48) - 1), Sequence(most), OrderNumber(most));
+    assert_eq!(sealed(all(most)), Ok(0));
+    assert_eq!(sealed(all(most + 1)), Err(Discard::Malformed));
     assert_eq!(sealed(header(0).at(zero.0, Sequence(u64::MAX), zero.2)), Err(Discard::Malformed));
     assert_eq!(sealed(header(0).at(zero.0, zero.1, OrderNumber(u64::MAX))), Err(Discard::Malformed));
-    let late = DatagramHeader::new(GROUP, Epoch(1 << 63), Rank(2), Incarnation(3), ChannelId(0));
+    let late = DatagramHeader::new(GROUP, InstanceId(9), Epoch(1 << 31), Rank(2), Incarnation(3), ChannelId(0));
     assert_eq!(sealed(late), Err(Discard::Malformed));
     let mut heartbeat = [0xFF; Heartbeat::BYTES];
     assert_eq!(walk(&datagram(&[(Kind::Heartbeat as u16, heartbeat.to_vec())])), Err(Discard::Malformed));
     heartbeat[..24].fill(0);
+    assert_eq!(walk(&datagram(&[(Kind::Heartbeat as u16, heartbeat.to_vec())])), Err(Discard::Malformed), "its birth");
+    heartbeat[96..98].fill(0);
     assert_eq!(walk(&datagram(&[(Kind::Heartbeat as u16, heartbeat.to_vec())])), Ok(1));
     let marker = |phase: u64, sequence: u64| {
         let marker = records::Marker { phase: phase.into(), sequence: sequence.into(), carries: 0.into() };
@@ -202,11 +206,10 @@ fn numbers_nobody_can_have_reached_are_malformed() {
     };
     assert_eq!(marker(most, most), Ok(1));
     assert_eq!((marker(most + 1, 0), marker(0, u64::MAX)), (Err(Discard::Malformed), Err(Discard::Malformed)));
-    // Ballot, phase and the cut's phase of a ballot step; first order and phase of a view.
-    for (kind, bytes, places) in [
-        (Kind::Ballot, records::BallotStep::BYTES, &[16, 32, 40][..]),
-        (Kind::View, records::ViewInfo::BYTES, &[8, 16]),
-    ] {
+    // Ballot, phase and the cut's phase of a ballot step; first order and phase of a view; the births of both.
+    for (kind, bytes, places) in
+        [(Kind::Ballot, records::BallotStep::BYTES, &[8, 24, 32][..]), (Kind::View, records::ViewInfo::BYTES, &[8, 16])]
+    {
         for place in places {
             let mut body = vec![0; bytes];
             body[place + 7] = 0x7F;
@@ -214,6 +217,12 @@ fn numbers_nobody_can_have_reached_are_malformed() {
             body[place + 7] = 0x80;
             assert_eq!(walk(&datagram(&[(kind as u16, body)])), Err(Discard::Malformed));
         }
+        let birth = if kind == Kind::Ballot { 40 } else { 32 };
+        let mut body = vec![0; bytes];
+        body[birth + 5] = 0xFF;
+        assert_eq!(walk(&datagram(&[(kind as u16, body.clone())])), Ok(1));
+        body[birth + 6] = 1;
+        assert_eq!(walk(&datagram(&[(kind as u16, body)])), Err(Discard::Malformed));
     }
 }
 
@@ -239,11 +248,11 @@ fn lists_are_as_long_as_they_say_and_bounded() {
 fn the_lists_of_a_view_change_are_as_long_as_they_say_and_bounded() {
     use records::{BallotStep, End, HeldRange, MemberEntry, ViewEntry, ViewInfo};
     // Counts of members, held, held ranges, cut, cut ranges; and how many bytes more or less than they say.
-    let ballot = |counts: [u16; 5], more: isize| {
+    let ballot = |counts: [u8; 5], more: isize| {
         let sizes = [MemberEntry::BYTES, End::BYTES, HeldRange::BYTES, End::BYTES, HeldRange::BYTES];
         let lists: usize = counts.iter().zip(sizes).map(|(count, size)| usize::from(*count) * size).sum();
         let mut body = vec![0; BallotStep::BYTES.saturating_add(lists).saturating_add_signed(more)];
-        counts.iter().enumerate().for_each(|(i, n)| body[2 + 2 * i..4 + 2 * i].copy_from_slice(&n.to_le_bytes()));
+        counts.iter().enumerate().for_each(|(i, n)| body[1 + i] = *n);
         BallotStep::read_all(&body).is_some()
     };
     assert!(ballot([0; 5], 0) && ballot([64; 5], 0) && ballot([1, 2, 3, 4, 5], 0));
@@ -252,7 +261,7 @@ fn the_lists_of_a_view_change_are_as_long_as_they_say_and_bounded() {
         let mut counts = [0; 5];
         counts[list] = 65;
         assert!(!ballot(counts, 0), "no view has 65 members");
-        counts[list] = u16::MAX;
+        counts[list] = u8::MAX;
         assert!(!ballot(counts, 0));
     }
     let view = |entries: u16, members: u16, has: usize| {

@@ -10,8 +10,8 @@ use bourdon_wire::records::{
 };
 use bourdon_wire::{
     Address, CausalEntry, ChannelId, ClientId, ClientTag, Datagram, DatagramHeader, DatagramNumber, Epoch, FrameHeader,
-    Frames, GroupId, HEADER_BYTES, Incarnation, Kind, MessageName, OrderNumber, Rank, Sequence, TopicId, TopicName,
-    echo_bytes, flags, seal,
+    Frames, GroupId, HEADER_BYTES, Incarnation, InstanceId, Kind, MessageName, OrderNumber, Rank, Sequence, TopicId,
+    TopicName, echo_bytes, flags, seal,
 };
 use std::net::SocketAddr;
 use zerocopy::IntoBytes;
@@ -35,30 +35,35 @@ const ADDRESS: &str = "00000000 00000000 0000ffff 0a010203 3412";
 fn datagram_header() {
     let header = DatagramHeader::new(
         GroupId(0x0403_0201),
-        Epoch(0x0807_0605_0403_0201),
+        InstanceId(0x0807_0605_0403_0201),
+        Epoch(0x1413_1211),
         Rank(0x2211),
         Incarnation(0x4433_2211),
         ChannelId(0x6655),
     )
-    .at(DatagramNumber(0x1111), Sequence(0x2222), OrderNumber(0x3333))
+    .at(DatagramNumber(0x1615_1413_1211), Sequence(0x2222), OrderNumber(0x3333))
     .in_phase(0x125);
     let mut datagram = vec![0xAA; HEADER_BYTES + 10 + 2];
     datagram[HEADER_BYTES..HEADER_BYTES + 10].copy_from_slice(&hex("02000000 0700 3000 6869"));
     seal(&mut datagram, header, 1, 10, 0x0102_0304_0506_0708);
-    // Magic, version, flags (the phase modulo 16 in the high four bits); checksum (of everything behind it); group; count; length; epoch.
-    assert_golden(&datagram[..4], "4264 02 50");
-    assert_golden(&datagram[8..24], "01020304 0100 0a00 0102030405060708");
+    // Magic, version, flags (the phase modulo 16 in the high four bits); checksum (of everything behind it); group; epoch;
+    // instance.
+    assert_golden(&datagram[..4], "4264 03 50");
+    assert_golden(&datagram[8..24], "01020304 11121314 0102030405060708");
     // Rank, channel, incarnation: what a port may compare to drop its own multicasts.
     assert_golden(&datagram[24..32], "1122 5566 11223344");
     assert_golden(&echo_bytes(Rank(0x2211), ChannelId(0x6655), Incarnation(0x4433_2211)), "1122 5566 11223344");
-    // Number, first sequence, first order, send time.
-    assert_golden(&datagram[32..64], "1111000000000000 2222000000000000 3333000000000000 0807060504030201");
+    // Number and count in one word, first sequence, first order, send time.
+    assert_golden(&datagram[32..64], "111213141516 0100 2222000000000000 3333000000000000 0807060504030201");
     // The frame, and padding that nothing old leaks through.
     assert_golden(&datagram[64..], "02000000 0700 3000 6869 0000");
     // CRC32C is what RFC 3720 says it is.
     assert_eq!(crc32c::crc32c(b"123456789"), 0xE306_9283);
     assert_golden(&datagram[4..8], &format!("{:08x}", crc32c::crc32c(&datagram[8..]).swap_bytes()));
     let parsed = Datagram::parse(&datagram, GroupId(0x0403_0201)).unwrap();
+    let header = parsed.header;
+    assert_eq!((header.instance(), header.epoch()), (InstanceId(0x0807_0605_0403_0201), Epoch(0x1413_1211)));
+    assert_eq!((header.number(), header.count()), (DatagramNumber(0x1615_1413_1211), 1));
     assert_eq!((parsed.messages, parsed.has(Kind::Row)), (1, false));
     assert!(parsed.header.is_of_phase(0x125) && parsed.header.is_of_phase(5) && !parsed.header.is_of_phase(0x126));
     assert!(!parsed.header.is_retransmitted());
@@ -111,21 +116,22 @@ fn data_frame_with_every_extension() {
 
 #[test]
 fn a_message_that_comes_after_one_of_another_group() {
-    // Group, epoch, rank, sequence; the extension stands behind the name.
-    let name = MessageName::new(GroupId(0x0403_0201), Epoch(5), Rank(6), Sequence(7));
-    assert_golden(name.as_bytes(), "01020304 0500000000000000 0600 0700000000000000");
-    assert_eq!((name.group(), name.epoch()), (GroupId(0x0403_0201), Epoch(5)));
-    assert_eq!((name.rank(), name.sequence()), (Rank(6), Sequence(7)));
+    // Group, instance, epoch, rank, incarnation, sequence; the extension stands behind the name.
+    let at = (InstanceId(4), Epoch(5));
+    let name = MessageName::new(GroupId(0x0403_0201), at, (Rank(6), Incarnation(8)), Sequence(7));
+    let after = "01020304 0400000000000000 0500000000000000 0600 08000000 0700000000000000";
+    assert_golden(name.as_bytes(), after);
+    assert_eq!((name.group(), name.instance(), name.epoch()), (GroupId(0x0403_0201), at.0, at.1));
+    assert_eq!((name.rank(), name.incarnation(), name.sequence()), (Rank(6), Incarnation(8), Sequence(7)));
     let topic = TopicId::of("a").0.swap_bytes();
-    let after = "01020304 0500000000000000 0600 0700000000000000";
-    let bytes = hex(&format!("1a000000 {topic:04x} 3006 01 61 {after} 6869"));
+    let bytes = hex(&format!("26000000 {topic:04x} 3006 01 61 {after} 6869"));
     assert_eq!(Frames::new(&bytes, 1).check(), Some((1, 0)));
     let head = Frames::new(&bytes, 1).next().unwrap().data().unwrap();
     assert_eq!((head.name, head.after, head.payload), (Some("a"), Some(name), &b"hi"[..]));
     // A byte too few.
-    let short = hex(&format!("15000000 0000 3004 {}", &after[..after.len() - 2]));
+    let short = hex(&format!("21000000 0000 3004 {}", &after[..after.len() - 2]));
     assert_eq!(Frames::new(&short, 1).check(), None);
-    let exact = hex(&format!("16000000 0000 3004 {after}"));
+    let exact = hex(&format!("22000000 0000 3004 {after}"));
     assert_eq!(Frames::new(&exact, 1).check(), Some((1, 0)));
 }
 
@@ -184,11 +190,18 @@ fn heartbeat() {
         reached_phase: 0x0506.into(),
         link_port: 0x0304.into(),
         first_sequence: 0x0708.into(),
+        birth: 0x090a.into(),
+        members: 0x0b0c.into(),
+        version_low: 0x0d,
+        version_high: 0x0e,
     };
     let golden = "0100000000000000 0200000000000000 0300000000000000 0400000000000000 0500000000000000 06000000 0300";
     assert_golden(
         record.as_bytes(),
-        &format!("{golden} {ADDRESS} 0201000000000000 0605000000000000 0403 0807000000000000"),
+        &format!(
+            "{golden} {ADDRESS} 0201000000000000 0605000000000000 0403 0807000000000000 {}",
+            "0a09000000000000 0c0b000000000000 0d 0e"
+        ),
     );
     use heartbeat_flags::{BARRIER, FORMED, LEARNER, LEAVING, READY, SOLICIT, WEDGED};
     assert_eq!([SOLICIT, FORMED, READY, LEAVING, WEDGED, LEARNER, BARRIER], [1, 2, 4, 8, 16, 32, 64]);
@@ -224,21 +237,23 @@ fn client_request_and_answer() {
 #[test]
 fn ballot_step_and_its_lists() {
     let record = BallotStep {
-        step: ballot_steps::STATE.into(),
-        members: 1.into(),
-        held: 2.into(),
-        held_ranges: 1.into(),
-        cut: 1.into(),
-        cut_ranges: 1.into(),
-        sequencer: 7.into(),
-        reserved: 0.into(),
+        step: ballot_steps::STATE,
+        members: 1,
+        held: 2,
+        held_ranges: 1,
+        cut: 1,
+        cut_ranges: 1,
+        sequencer: 7,
+        reserved: 0,
         ballot: 8.into(),
         accepted: 9.into(),
         phase: 10.into(),
         cut_phase: 11.into(),
+        birth: 12.into(),
+        leavers: 13.into(),
     };
-    let golden =
-        "0200 0100 0200 0100 0100 0100 0700 0000 0800000000000000 0900000000000000 0a00000000000000 0b00000000000000";
+    let golden = "02 01 02 01 01 01 07 00 0800000000000000 0900000000000000 0a00000000000000 0b00000000000000 \
+                  0c00000000000000 0d00000000000000";
     assert_golden(record.as_bytes(), golden);
     // A member; two ends held and a range beyond; an end of the cut and a range beyond.
     let lists =
@@ -280,8 +295,11 @@ fn view_info_and_entries() {
         first_order: 4.into(),
         phase: 5.into(),
         configuration: 6.into(),
+        birth: 7.into(),
+        nonce: 8.into(),
     };
-    let golden = "0200 0100 0300 0000 0400000000000000 0500000000000000 0600000000000000";
+    let golden = "0200 0100 0300 0000 0400000000000000 0500000000000000 0600000000000000 \
+         0700000000000000 0800000000000000";
     assert_golden(record.as_bytes(), golden);
     let entry = |rank: u16, incarnation: u32, first: u64| ViewEntry {
         rank: rank.into(),
@@ -295,7 +313,8 @@ fn view_info_and_entries() {
 
 #[test]
 fn view_ask_and_ping() {
-    assert_golden(ViewAsk { reply_to: address() }.as_bytes(), ADDRESS);
+    let ask = ViewAsk { reply_to: address(), nonce: 0x0102.into() };
+    assert_golden(ask.as_bytes(), &format!("{ADDRESS} 0201000000000000"));
     let ping = Ping { nonce: 0x0102.into(), reply_to: address(), answer: 1.into() };
     assert_golden(ping.as_bytes(), &format!("0201000000000000 {ADDRESS} 0100"));
 }

@@ -6,6 +6,7 @@
 //! Lines are written out before anything that follows from them leaves the process: at the end of each batch, before
 //! acknowledgements go out, and before the process kills itself. A SIGKILL loses nothing that was shown.
 
+use bourdon::InstanceId;
 use sha2::{Digest, Sha256};
 use std::fmt::Display;
 use std::fs::File;
@@ -38,6 +39,8 @@ pub(crate) fn hash(payload: &[u8]) -> u64 {
 pub(crate) struct History {
     file: File,
     lines: Vec<u8>,
+    /// The instance of the views written last.
+    instance: InstanceId,
     failed: Option<String>,
 }
 
@@ -45,7 +48,15 @@ impl History {
     /// Begins a new file.
     pub(crate) fn create(path: &Path) -> Result<Self, String> {
         let file = File::create(path).map_err(|error| format!("can't write {}: {error}", path.display()))?;
-        Ok(Self { file, lines: Vec::new(), failed: None })
+        Ok(Self { file, lines: Vec::new(), instance: InstanceId::NONE, failed: None })
+    }
+
+    /// The views that follow are of this instance of the group.
+    pub(crate) fn instance(&mut self, instance: InstanceId) {
+        if self.instance != instance {
+            self.instance = instance;
+            self.line(format_args!("I\t{:016x}", instance.0));
+        }
     }
 
     fn line(&mut self, line: std::fmt::Arguments<'_>) {

@@ -301,6 +301,7 @@ impl LabMember {
         let is_in = process.standing() == Standing::Member || !self.is_member;
         if is_in && view.epoch.0 == epoch {
             let ranks: Vec<u16> = view.members.iter().map(|member| member.rank.0).collect();
+            self.shown.history.instance(view.instance);
             self.shown.history.view(epoch, &ranks);
         }
     }

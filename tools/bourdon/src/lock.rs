@@ -52,7 +52,7 @@ pub(crate) struct Args {
 /// How it went.
 #[derive(Debug, Default)]
 struct Report {
-    token: Option<(u64, u64)>,
+    token: Option<[u64; 3]>,
     waited: Duration,
     held: Option<Duration>,
     exit: Option<ExitStatus>,
@@ -127,7 +127,7 @@ fn wait(name: &str, session: &mut Session, signals: &Signals, report: &mut Repor
             Said::Line(line) => match line["state"].as_str() {
                 Some("granted") => {
                     let number = |key: &str| line["token"][key].as_u64().unwrap_or_default();
-                    report.token = Some((number("epoch"), number("number")));
+                    report.token = Some([number("birth"), number("epoch"), number("number")]);
                 }
                 Some("waiting") => {
                     let ahead = line["ahead"].as_u64().unwrap_or_default();
@@ -217,13 +217,13 @@ struct Held {
 }
 
 impl Held {
-    fn start(args: &Args, (epoch, number): (u64, u64)) -> Result<Self, Failure> {
+    fn start(args: &Args, [birth, epoch, number]: [u64; 3]) -> Result<Self, Failure> {
         let own = std::env::current_exe().map_err(Failure::unusable)?;
         let mut command = Command::new(own);
         command.arg("held").arg(std::process::id().to_string()).arg("--").args(&args.command);
         command.env("BOURDON_LOCK", &args.name);
         command.env("BOURDON_LOCK_EPOCH", epoch.to_string()).env("BOURDON_LOCK_NUMBER", number.to_string());
-        command.env("BOURDON_TOKEN", format!("{epoch:016x}{number:016x}"));
+        command.env("BOURDON_TOKEN", format!("{birth:016x}{epoch:016x}{number:016x}"));
         // In a group of its own it could not read a terminal; there it stays in this one, which gets Ctrl-C as a whole.
         let has_group = !std::io::stdin().is_terminal();
         if has_group {
@@ -256,7 +256,7 @@ impl Report {
     fn object(&self, name: &str) -> Value {
         json!({
             "name": name,
-            "token": self.token.map(|(epoch, number)| json!({ "epoch": epoch, "number": number })),
+            "token": self.token.map(|[birth, epoch, number]| json!({ "birth": birth, "epoch": epoch, "number": number })),
             "waited_ns": self.waited.as_nanos() as u64,
             "held_ns": self.held.map(|held| held.as_nanos() as u64),
             "exit_code": self.exit_code(),

@@ -184,5 +184,7 @@ fn name(event: NodeEvent) -> &'static str {
         Event::Restarted { .. } => "restarted",
         Event::ConfigurationDiffers(_) => "configuration_differs",
         Event::OtherVersion(_) => "other_version",
+        Event::Superseded { .. } => "superseded",
+        Event::NewInstance { .. } => "new_instance",
     }
 }

@@ -2,11 +2,12 @@
 
 use crate::exit::Failure;
 use bourdon_sim::{
-    Cell, ElectionPlan, Guarantee, Kinds, Mode, Mutant, MutexPlan, Options, Plan, Report, check_mutants, matrix,
-    run as run_seeds, run_plan,
+    Cell, Demands, ElectionPlan, Family, Guarantee, Kinds, Mode, Mutant, MutexPlan, Options, Plan, Regression, Report,
+    check_mutants, matrix, plan_of, run as run_seeds, run_plan,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Seeds given to each planted bug unless told otherwise: the rarest shows within 3,500.
@@ -18,12 +19,15 @@ pub(crate) struct Args {
     /// How many seeds to run [default: 1; with --mutate 4000 a bug]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     seeds: Option<u64>,
-    /// The first seed
-    #[arg(long, value_name = "S", default_value_t = 0)]
-    seed: u64,
-    /// Play this plan (TOML or JSON) instead of what the seeds draw; they only throw the dice
+    /// The first seed [default: 0; of a regression each run's own]
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// Play this plan or regression (TOML or JSON) instead of what the seeds draw; they only throw the dice
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
+    /// Print the plan of the first seed as a regression (TOML), and play nothing
+    #[arg(long, conflicts_with_all = ["matrix", "feedback"])]
+    print_plan: bool,
     /// Ask only that nothing wrong is delivered
     #[arg(long, conflicts_with = "liveness")]
     safety: bool,
@@ -45,6 +49,12 @@ pub(crate) struct Args {
     /// Play the seeds in every cell of the matrix: each order at each level, without barriers and with
     #[arg(long, conflicts_with_all = ["plan", "mutate", "guarantee", "locks", "election"])]
     matrix: bool,
+    /// Play only plans of this family: stalled
+    #[arg(long, value_name = "FAMILY", conflicts_with_all = ["plan", "guarantee", "locks", "election", "matrix"])]
+    family: Option<Family>,
+    /// Judge by this invariant too, which the protocol does not keep yet, or by all
+    #[arg(long = "demand", value_name = "NAME|all")]
+    demands: Vec<Demands>,
     /// Count instead what receivers say back to one sender, by how they are told to say it
     #[arg(long, conflicts_with_all = ["seeds", "plan", "safety", "liveness", "mutate", "guarantee", "matrix", "locks", "election"])]
     feedback: bool,
@@ -61,13 +71,14 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     if args.feedback {
-        return crate::feedback::run(args.observers, args.loss, args.seed, args.json);
+        return crate::feedback::run(args.observers, args.loss, args.seed.unwrap_or(0), args.json);
     }
     let mutants = args.mutate.as_deref().map(mutants).transpose()?;
     let plan = args.plan.as_deref().map(read_plan).transpose()?;
     let count = args.seeds.unwrap_or(if mutants.is_some() { MUTATION_SEEDS } else { 1 });
-    let end = args.seed.checked_add(count);
-    let seeds = args.seed..end.ok_or_else(|| Failure::unusable("--seed and --seeds go beyond 2^64"))?;
+    let first = args.seed.unwrap_or(0);
+    let seeds =
+        first..first.checked_add(count).ok_or_else(|| Failure::unusable("--seed and --seeds go beyond 2^64"))?;
     let mode = match (args.safety, args.liveness) {
         (true, _) => Mode::Safety,
         (_, true) => Mode::Liveness,
@@ -76,7 +87,12 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let (mutex, election) = (args.locks, args.election);
     let locks = Some(Kinds { mutex, election }).filter(|kinds| *kinds != Kinds::default());
-    let options = Options { mode, mutate: None, guarantee: args.guarantee, locks, threads };
+    let demands = args.demands.iter().fold(Demands::KEPT, |sum, demands| sum | *demands);
+    let (guarantee, family) = (args.guarantee, args.family);
+    let options = Options { mode, mutate: None, guarantee, locks, family, demands, threads };
+    if args.print_plan {
+        return print_plan(plan, first, options);
+    }
     // A panic within a run is reported as that seed's failure; its backtrace would drown the report.
     std::panic::set_hook(Box::new(|_| {}));
     let cells = if args.matrix { Guarantee::all().count() as u64 } else { 1 };
@@ -95,8 +111,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         (mutants, Some(plan)) => {
             let mutate = mutants.as_ref().and_then(|mutants| mutants.first().copied());
             let mut report = Report::default();
-            for seed in seeds {
-                report.merge(run_plan(plan, seed, Options { mutate, ..options }));
+            for (seed, mode, plan) in runs_of(&args, plan, seeds) {
+                report.merge(run_plan(plan, seed, Options { mutate, mode: mode.unwrap_or(options.mode), ..options }));
                 progress(seed);
             }
             report
@@ -119,16 +135,41 @@ fn mutants(name: &str) -> Result<Vec<Mutant>, Failure> {
     Ok(found)
 }
 
-fn read_plan(path: &Path) -> Result<Plan, Failure> {
+/// Reads a regression; a plan alone is a regression of one run.
+fn read_plan(path: &Path) -> Result<Regression, Failure> {
     let unusable = |why: &dyn std::fmt::Display| Failure::unusable(format!("can't use {}: {why}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| unusable(&error))?;
-    let plan: Plan = if text.trim_start().starts_with('{') {
-        serde_json::from_str(&text).map_err(|error| unusable(&error))?
-    } else {
-        toml::from_str(&text).map_err(|error| unusable(&error))?
+    let (json, whole) = (text.trim_start().starts_with('{'), text.contains("[[run]]"));
+    let alone = |plan| Regression::of(String::new(), 0, plan);
+    let regression = match (json, whole) {
+        (true, _) => serde_json::from_str(&text).map(alone).map_err(|error| unusable(&error))?,
+        (_, true) => toml::from_str(&text).map_err(|error| unusable(&error))?,
+        (_, false) => toml::from_str(&text).map(alone).map_err(|error| unusable(&error))?,
     };
-    plan.check().map_err(|why| unusable(&why))?;
-    Ok(plan)
+    regression.check().map_err(|why| unusable(&why))?;
+    Ok(regression)
+}
+
+/// What a file's runs play: its own seeds and modes, unless the command line names others.
+fn runs_of<'r>(args: &Args, file: &'r Regression, seeds: Range<u64>) -> Vec<(u64, Option<Mode>, &'r Plan)> {
+    let own_seeds = args.seed.is_none() && args.seeds.is_none();
+    let own_modes = !args.safety && !args.liveness;
+    let runs = file.runs.iter().flat_map(|run| {
+        let seeds = if own_seeds { run.seed..run.seed + 1 } else { seeds.clone() };
+        seeds.map(move |seed| (seed, own_modes.then_some(run.mode), &run.plan))
+    });
+    runs.collect()
+}
+
+/// Prints the plan that is to be played, as a file of `engine/sim/tests/plans`.
+fn print_plan(plan: Option<Regression>, seed: u64, options: Options) -> Result<(), Failure> {
+    let mut regression =
+        plan.unwrap_or_else(|| Regression::of(format!("What seed {seed} draws."), seed, plan_of(seed, options)));
+    if let ([run], true) = (&mut regression.runs[..], regression.about.is_empty()) {
+        (run.seed, run.mode) = (seed, options.mode); // a plan alone
+    }
+    let text = toml::to_string(&regression);
+    crate::exit::print(&text.map_err(|error| Failure::broken(format!("a plan can't be written as TOML: {error}")))?)
 }
 
 fn text(args: &Args, report: &Report) -> String {

@@ -84,8 +84,8 @@ fn two_commands_take_turns_and_their_tokens_grow() {
     let report: Value = serde_json::from_str(shown.lines().last().expect("a line")).expect("one object");
     assert_eq!((&report["exit_code"], &report["lost"]), (&7.into(), &Value::Null));
     let number = |key: &str| report["token"][key].as_u64().expect("a number");
-    let own = format!("{:016x}{:016x}", number("epoch"), number("number"));
-    assert!(own.as_str() > &token[..32], "{own} after {token}");
+    let own = format!("{:016x}{:016x}{:016x}", number("birth"), number("epoch"), number("number"));
+    assert!(own.as_str() > &token[..48], "{own} after {token}");
     for part in [
         "BOURDON_LOCK=one".to_owned(),
         format!("BOURDON_TOKEN={own}"),

@@ -7,6 +7,7 @@
 //!
 //! Source: fencing tokens as in Chubby's sequencers (Burrows, OSDI 2006) and Kleppmann (2016).
 
+use alloc::string::String;
 use bourdon_wire::{Epoch, Rank, TopicName};
 
 /// The most locks, and the most elections, one process takes part in at a time: what a member says of them at each new
@@ -18,9 +19,12 @@ pub const REQUESTS_MAX: usize = 1024;
 /// each election.
 pub(crate) const NEWS_MAX: usize = 2 * REQUESTS_MAX + 8 * NAMES_MAX;
 
-/// Grows with every grant of a lock and with every leadership of an election. First the epoch counts, then the number.
+/// Grows with every grant of a lock and with every leadership of an election, also when all members end and the group
+/// forms again. First the birth of the group's instance counts, then the epoch, then the number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FencingToken {
+    /// When the instance of the group formed: see [`View::birth`](crate::View::birth).
+    pub birth: u64,
     /// The view in which it was granted.
     pub epoch: Epoch,
     /// Grows within the view.
@@ -28,9 +32,18 @@ pub struct FencingToken {
 }
 
 impl FencingToken {
-    /// As one number, which grows as well.
+    /// As one number, which grows as well: 48 bits of the birth, 32 of the epoch, 48 of the number.
+    ///
+    /// # Panics
+    /// If the number exceeds 48 bits: a bug, since a group orders no 2^48 messages in a view.
     pub fn as_u128(self) -> u128 {
-        u128::from(self.epoch.0) << 64 | u128::from(self.number)
+        assert!(self.birth >> 48 == 0 && self.epoch.0 >> 32 == 0 && self.number >> 48 == 0, "{self:?} is none");
+        u128::from(self.birth) << 80 | u128::from(self.epoch.0) << 48 | u128::from(self.number)
+    }
+
+    /// As 48 hexadecimal digits, 16 for each of its numbers, which sort as tokens do.
+    pub fn to_hex(self) -> String {
+        alloc::format!("{:016x}{:016x}{:016x}", self.birth, self.epoch.0, self.number)
     }
 }
 

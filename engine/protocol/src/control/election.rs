@@ -300,12 +300,12 @@ impl Elections {
     }
 
     fn announce(&mut self, name: TopicName) {
-        let (own, epoch) = (self.seat.own, self.seat.epoch);
+        let (own, epoch, birth) = (self.seat.own, self.seat.epoch, self.seat.birth);
         let Some(election) = self.elections.get_mut(&name) else { return };
         election.term = election.term.saturating_add(1);
         let term = election.term;
         election.announced = Some(Announced { term, accepted: bit(own) });
-        let token = FencingToken { epoch, number: term };
+        let token = FencingToken { birth, epoch, number: term };
         self.set_leader(name, Some((Leadership { leader: own, token }, false)));
         match self.kind {
             ElectionKind::Bully => self.say_to_all(name, COORDINATOR, term),
@@ -329,7 +329,7 @@ impl Elections {
         }
         election.announced = None;
         let term = announced.term;
-        let token = FencingToken { epoch: self.seat.epoch, number: term };
+        let token = FencingToken { birth: self.seat.birth, epoch: self.seat.epoch, number: term };
         self.won += 1;
         self.set_leader(name, Some((Leadership { leader: own, token }, true)));
         self.say_to_all(name, LEADS, term);
@@ -469,7 +469,8 @@ impl Elections {
 
     /// Accepts an announcement: for this member nobody else leads until that one withdraws, resigns or leaves the view.
     fn accept(&mut self, name: TopicName, winner: Rank, term: u64) {
-        let (seat, token) = (self.seat.clone(), FencingToken { epoch: self.seat.epoch, number: term });
+        let seat = self.seat.clone();
+        let token = FencingToken { birth: seat.birth, epoch: seat.epoch, number: term };
         let Some(election) = self.elections.get_mut(&name) else { return };
         election.announced = None;
         election.refused.remove(&winner);
@@ -484,7 +485,7 @@ impl Elections {
     }
 
     fn on_leads(&mut self, name: TopicName, from: Rank, letter: &Letter) {
-        let token = FencingToken { epoch: letter.epoch, number: letter.number };
+        let token = FencingToken { birth: self.seat.birth, epoch: letter.epoch, number: letter.number };
         let Some(election) = self.elections.get_mut(&name) else { return };
         if token < election.latest {
             return; // another has led since: this one has resigned, and says so next

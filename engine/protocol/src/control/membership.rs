@@ -86,6 +86,10 @@ pub struct Situation<'a> {
     pub fresh: u64,
     /// Bit r: this process has hard evidence that r is gone.
     pub evidence: u64,
+    /// How many processes wait to come in.
+    pub joiners: usize,
+    /// The fewest members a view may have, beyond the rule of quorums.
+    pub members_min: usize,
     /// How long things must last.
     pub timing: &'a MembershipTiming,
 }
@@ -244,7 +248,8 @@ fn decide(now: Instant, situation: &Situation, ripe_at: &[Instant; MEMBERS_MAX],
         return Verdict::Wait { until: next };
     }
     let members = view & !evicted;
-    if !is_quorum(situation.view, members) {
+    let remain = members.count_ones() as usize;
+    if !is_quorum(situation.view, members) || remain + situation.joiners.min(remain) < situation.members_min {
         return Verdict::NoMajority;
     }
     let ripe = || bits(evicted).map(|rank| ripe_at[rank]);

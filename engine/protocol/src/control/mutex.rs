@@ -49,6 +49,8 @@ fn has_room<V>(known: &BTreeMap<TopicName, V>, name: &TopicName) -> bool {
 pub(crate) struct Seat {
     pub(crate) own: Rank,
     pub(crate) epoch: Epoch,
+    /// Of the group's instance.
+    pub(crate) birth: u64,
     /// The oldest member.
     pub(crate) oldest: Rank,
     /// Bit r: rank r is a member.
@@ -59,7 +61,7 @@ pub(crate) struct Seat {
 impl Seat {
     pub(crate) fn new(own: Rank, view: &View, mutant: Option<Mutant>) -> Self {
         let members = view.bits();
-        Self { own, epoch: view.epoch, oldest: view.oldest(members).unwrap_or(own), members, mutant }
+        Self { own, epoch: view.epoch, birth: view.birth, oldest: view.oldest(members).unwrap_or(own), members, mutant }
     }
 
     /// All members but this one.
@@ -91,7 +93,7 @@ impl Effects {
     }
 
     pub(crate) fn grant(&mut self, seat: &Seat, name: TopicName, number: u64) {
-        self.granted.push((name, FencingToken { epoch: seat.epoch, number }));
+        self.granted.push((name, FencingToken { birth: seat.birth, epoch: seat.epoch, number }));
     }
 }
 

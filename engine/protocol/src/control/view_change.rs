@@ -5,33 +5,42 @@
 //! view and the *cut* (how far each stream of e is delivered before it) are one value, and the members of e agree on it
 //! by ballots, as in Paxos:
 //!
-//! 1. `PREPARE` asks for a promise. Who promises is *wedged*: it sends, orders, acknowledges and delivers nothing more in
-//!    e, for good, and takes part in no lower ballot. There is no way back but a decision.
+//! 1. `PREPARE` asks for a promise. A member that promises is *wedged*: it sends, orders, acknowledges and delivers
+//!    nothing more in e, for good, and takes part in no lower ballot. There is no way back but a decision.
 //! 2. `STATE` is the promise: what its sender holds of each stream, and the value it has accepted, if any.
 //! 3. With the states of a quorum of e the proposer chooses. A value accepted before is taken unchanged, the one of the
-//!    highest ballot; only if there is none does it make one: of those who answered, those it wishes for, and joiners;
-//!    the cut is the *union* of what those who answered hold.
-//! 4. `ACCEPT` answers `PROPOSE` only once the whole cut is here. A quorum of e *and* a quorum of e + 1 decide. That of e
-//!    makes the value the only one; that of e + 1 keeps the cut among those who go on. So a joiner, which follows e and
-//!    holds the cut like anybody, counts for e + 1, and never for e: else one crash could leave a group that had accepted
-//!    a joiner with too few of e + 1 to go on for ever.
+//!    highest ballot; only if there is none does the proposer make one: the members that answered, less those that the
+//!    [`Wish`] leaves out, and joiners; the cut is the *union* of what those that answered hold.
+//! 4. `ACCEPT` answers `PROPOSE` only once the whole cut is held. A quorum of e *and* a quorum of e + 1 decide. That of e
+//!    makes the value the only one; that of e + 1 keeps the cut among those that go on. So a joiner, which follows e and
+//!    holds the cut like any member, counts for e + 1, and never for e: else one crash could leave a group that had
+//!    accepted a joiner with too few of e + 1 to go on for ever.
+//!
+//! **The continuing members are a quorum of e** ([`continues`]), members that asked to leave counted as consenting. A
+//! ballot needs the answers of a quorum, but a value that then left out those that answered would hand the group to a
+//! few: everything that a quorum holds, and with it what `uniform` has delivered, would rest on them alone, and one crash
+//! would lose it. So a member that answers is left out only for a reason that is not the proposer's own opinion: evidence
+//! of its death, the clique rule (`membership.rs`), or its wish to leave; and where those reasons together would leave
+//! less than a quorum, all that answered stay.
 //!
 //! Uniform delivery is safe at a majority because of the union: whatever a majority held is held by one of any quorum
 //! that answers. Each stream's part of the cut is what some member holds of it *without a gap*: what stands beyond a gap
 //! at every holder can't have been delivered, save in unordered channels, whose ranges beyond gaps are united as well.
 //!
 //! Deviation: the cut counts datagrams of each stream, not order numbers. How far the total order reaches follows from
-//! it: everybody has the same datagrams, walks the order in them and stops at the same message.
+//! it: every member has the same datagrams, walks the order in them and stops at the same message.
 //!
-//! Pure and without time: when to begin, to wait and to try again is its caller's (`process/change.rs`).
+//! Here are the ballots; [`driver`] says when to begin, wait and repeat, and what the data plane is to do.
 //!
-//! Invariants: 4 (one value an epoch), 5, 7, 8, 11 by the union. Sources: Lamport, "The part-time parliament" (1998);
-//! Birman and Joseph, "Exploiting virtual synchrony in distributed systems" (1987).
+//! Invariants: 4 (one value an epoch), 5, 7, 8, 11 by the union, 26 (the continuing members). Sources: Lamport, "The
+//! part-time parliament" (1998); Birman and Joseph, "Exploiting virtual synchrony in distributed systems" (1987).
+
+pub mod driver;
 
 use crate::mutant::Mutant;
 use crate::view::{Member, View, bit};
 use alloc::vec::Vec;
-use bourdon_wire::{DatagramNumber, Epoch, Rank};
+use bourdon_wire::{BIRTHS_END, DatagramNumber, Epoch, InstanceId, Rank};
 
 /// A round and who began it; higher ones win. Zero is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,8 +86,22 @@ pub struct Value {
     pub members: Vec<Member>,
     /// Its sequencer.
     pub sequencer: Rank,
+    /// Members of e that asked to leave and are left out: bit r is rank r. They consent to a view without them.
+    pub leavers: u64,
     /// What is delivered before it.
     pub cut: Cut,
+    /// The instance of the group: the proposer's candidate in the first view's value, the same ever after.
+    pub instance: InstanceId,
+    /// The instance's birth: made in the first view's value, the same ever after.
+    pub birth: u64,
+}
+
+impl Value {
+    /// The view that follows.
+    pub fn view(&self, epoch: Epoch) -> View {
+        let (instance, birth) = (self.instance, self.birth);
+        View { epoch, members: self.members.clone(), sequencer: self.sequencer, instance, birth }
+    }
 }
 
 /// What one member says to another, or to all, about a ballot.
@@ -92,6 +115,8 @@ pub enum Step {
         held: Cut,
         /// What it has accepted, and in which ballot.
         accepted: Option<(Ballot, Value)>,
+        /// Before the first view: the highest birth of an instance that the sender knows of.
+        birth_floor: u64,
     },
     /// Accept this.
     Propose(Value),
@@ -106,18 +131,58 @@ pub enum Step {
 /// What a proposer would like.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Wish {
-    /// The members of e to go on with, those who answer.
+    /// The members of e to go on with, if they answer. Left out are only members with evidence of their death, members
+    /// that the clique rule leaves out, and leavers.
     pub keep: u64,
-    /// Who comes in.
+    /// The members of e that asked to leave.
+    pub leavers: u64,
+    /// The members that come in.
     pub joiners: Vec<Member>,
-    /// Who is to give the order, if it is in the next view; else it stays, or goes to the oldest.
+    /// The next sequencer, if it is in the next view; else the sequencer stays, or the oldest member becomes it.
     pub sequencer: Option<Rank>,
+    /// Before the first view: what the instance is to be called, and what time it is, in milliseconds since 1970.
+    pub origin: Option<(InstanceId, u64)>,
+}
+
+/// A value that no member of the view can have chosen: it continues without a quorum, or names what there is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a value that no member of this view can have chosen")]
+pub struct Implausible;
+
+/// Rule 26: whether a value may follow a view. The members that continue, with those that asked to leave, are a quorum of
+/// the view, and the next view has at least `members_min` members. Checked when a value is chosen, accepted, decided and
+/// installed.
+pub fn continues(view: &View, value: &Value, members_min: usize) -> bool {
+    let continuing = continuing(view, value);
+    let present = view.bits();
+    let in_new_life =
+        |member: &Member| view.epoch != Epoch(0) && !view.contains(*member) && present & bit(member.rank) != 0;
+    let ranks = value.members.iter().fold(0, |bits, member| bits | bit(member.rank));
+    let is_of_instance = view.epoch == Epoch(0) || (value.instance, value.birth) == (view.instance, view.birth);
+    is_of_instance
+        && value.leavers & !present == 0
+        && value.leavers & ranks == 0
+        && !value.members.iter().any(in_new_life)
+        && view.is_quorum(continuing | value.leavers)
+        && value.members.len() >= members_min
+}
+
+/// The members of a view that go on to the next, in the same life; before the first view, by rank.
+pub fn continuing(view: &View, value: &Value) -> u64 {
+    let forming = view.epoch == Epoch(0);
+    let stays = |member: &&Member| view.contains(**member) || forming && view.incarnation(member.rank).is_some();
+    value.members.iter().filter(stays).fold(0, |bits, member| bits | bit(member.rank))
 }
 
 /// Who promised, what it holds, and what it has accepted.
 type Promise = (Member, Cut, Option<(Ballot, Value)>);
 
-/// A ballot of our own.
+/// The first view's birth: now, or above every birth that a founding member knows of.
+pub(crate) fn birth_above(now_ms: u64, floor: u64) -> u64 {
+    now_ms.max(floor.saturating_add(1)).min(BIRTHS_END - 1)
+}
+
+/// A ballot of this member's own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Leading {
     ballot: Ballot,
@@ -125,6 +190,8 @@ struct Leading {
     states: Vec<Promise>,
     value: Option<Value>,
     accepts: u64,
+    /// The highest birth that those who promised know of.
+    birth_floor: u64,
 }
 
 /// One member's part in deciding what follows its view.
@@ -132,40 +199,52 @@ struct Leading {
 pub struct ViewChange {
     own: Member,
     view: View,
+    /// The fewest members the next view may have, beyond the rule of quorums.
+    members_min: usize,
     promised: Ballot,
     accepted: Option<(Ballot, Value)>,
-    /// Proposed to us and not accepted yet: something of its cut may be missing.
+    /// Proposed to this member and not accepted yet: something of its cut may be missing.
     proposed: Option<(Ballot, Value)>,
     leading: Option<Leading>,
     decided: Option<Value>,
+    /// Before the first view: the highest birth of an instance that this process knows of.
+    birth_floor: u64,
     mutant: Option<Mutant>,
 }
 
-/// What to make of a step that came in.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Reaction {
+/// What follows from a step that was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Reaction {
     /// Nothing.
     None,
-    /// Answer its sender.
-    Answer(Ballot, Step),
-    /// A value was proposed: get its cut, then call [`ViewChange::fetched`].
-    Fetch,
-    /// Our ballot came further: see [`ViewChange::may_choose`] and [`ViewChange::may_decide`].
+    /// A ballot was promised: its proposer gets this member's state.
+    Promised,
+    /// A higher ballot was promised before: its number goes to the sender.
+    Refused(Ballot),
+    /// A value was proposed: its cut is to be fetched.
+    Proposed,
+    /// The own ballot came further.
     Progress,
-    /// It is decided.
+    /// A value is decided.
     Decided,
 }
 
 impl ViewChange {
     /// At the beginning of a view.
-    pub fn new(own: Member, view: View, mutant: Option<Mutant>) -> Self {
+    pub fn new(own: Member, view: View, members_min: usize, mutant: Option<Mutant>) -> Self {
         let (promised, accepted, proposed) = (Ballot(0), None, None);
-        Self { own, view, promised, accepted, proposed, leading: None, decided: None, mutant }
+        let (leading, decided) = (None, None);
+        Self { own, view, members_min, promised, accepted, proposed, leading, decided, birth_floor: 0, mutant }
     }
 
     /// Whether a ballot was promised: nothing more is sent, ordered, acknowledged or delivered in this epoch.
     pub fn is_wedged(&self) -> bool {
         self.promised != Ballot(0)
+    }
+
+    /// The view that is to be followed by another.
+    pub fn view(&self) -> &View {
+        &self.view
     }
 
     /// What was decided.
@@ -183,18 +262,23 @@ impl ViewChange {
         self.promised
     }
 
-    /// The value whose cut is to be got: decided, or proposed in the ballot promised last.
+    /// Before the first view: the highest birth of an instance that this process knows of.
+    pub(super) fn note_birth(&mut self, birth: u64) {
+        self.birth_floor = self.birth_floor.max(birth);
+    }
+
+    /// The value whose cut is to be fetched: decided, or proposed in the ballot promised last.
     pub fn wanted(&self) -> Option<&Value> {
         self.decided.as_ref().or(self.proposed.as_ref().map(|(_, value)| value))
     }
 
-    /// The ballot we lead, if we do.
+    /// The ballot this member leads, if it does.
     pub fn leads(&self) -> Option<Ballot> {
         self.leading.as_ref().map(|leading| leading.ballot)
     }
 
-    /// Another life of a process came before the first view: what the one before had promised is void.
-    pub fn replace(&mut self, member: Member) {
+    /// Another incarnation of a process was heard before the first view: what the one before had promised is void.
+    pub(super) fn replace(&mut self, member: Member) {
         debug_assert!(self.view.epoch == Epoch(0));
         for known in self.view.members.iter_mut().filter(|known| known.rank == member.rank) {
             known.incarnation = member.incarnation;
@@ -202,19 +286,44 @@ impl ViewChange {
         self.leading = None;
     }
 
+    /// Rule 26, which the mutants that break it switch off.
+    pub(super) fn allows(&self, value: &Value) -> bool {
+        self.breaks_continuation() || continues(&self.view, value, self.members_min)
+    }
+
+    fn breaks_continuation(&self) -> bool {
+        let mutants = [Mutant::SmallView, Mutant::RespondersLeftOut, Mutant::TakeoverAlone];
+        self.mutant.is_some_and(|mutant| mutants.contains(&mutant))
+    }
+
     // ---- the proposer ---------------------------------------------------------------------------------------------
 
-    /// Begins a ballot higher than any seen; our own state is its first. What to send: `PREPARE`, to all.
-    pub fn lead(&mut self, wish: Wish, held: Cut) -> (Ballot, Step) {
+    /// Begins a ballot higher than any heard. The own state is to follow: [`ViewChange::on_held`].
+    pub(super) fn lead(&mut self, wish: Wish) -> Ballot {
         let ballot = self.promised.after(self.own.rank);
         let old = self.leading.take().filter(|_| self.mutant == Some(Mutant::StaleState));
         self.promised = ballot;
         self.proposed = None;
         let mut states = old.map_or_else(Vec::new, |old| old.states);
         states.retain(|(member, ..)| *member != self.own);
-        states.push((self.own, held, self.accepted.clone()));
-        self.leading = Some(Leading { ballot, wish, states, value: None, accepts: 0 });
-        (ballot, Step::Prepare)
+        let birth_floor = self.birth_floor;
+        self.leading = Some(Leading { ballot, wish, states, value: None, accepts: 0, birth_floor });
+        ballot
+    }
+
+    /// What this member holds is the first state of its own ballot.
+    pub(super) fn on_held(&mut self, held: Cut) {
+        let state = (self.own, held, self.accepted.clone());
+        if let Some(leading) = &mut self.leading {
+            leading.states.push(state);
+        }
+    }
+
+    /// The promise of the ballot promised last, to its proposer.
+    pub(super) fn state(&self, held: Cut) -> (Ballot, Step) {
+        // What was accepted before the first view can be dropped: see `adopted`.
+        let accepted = self.accepted.clone().filter(|_| self.view.epoch != Epoch(0));
+        (self.promised, Step::State { held, accepted, birth_floor: self.birth_floor })
     }
 
     fn answered(&self) -> u64 {
@@ -222,36 +331,34 @@ impl ViewChange {
         states.iter().fold(0, |bits, (member, ..)| bits | bit(member.rank))
     }
 
-    /// Who has not answered our ballot's last step, of those it was meant for.
-    pub fn awaited(&self) -> u64 {
+    /// The members that have not answered the last step of the own ballot, of those it was meant for.
+    pub(super) fn awaited(&self) -> u64 {
         let Some(leading) = &self.leading else { return 0 };
         match &leading.value {
             None => leading.wish.keep & !self.answered(),
-            Some(value) => {
-                let members = value.members.iter().filter(|member| self.view.incarnation(member.rank).is_some());
-                members.fold(0, |bits, member| bits | bit(member.rank)) & !leading.accepts
-            }
+            Some(value) => continuing(&self.view, value) & !leading.accepts,
         }
     }
 
-    /// Whether a value can be chosen; `all` of those wished for have answered, or at least a quorum has.
-    pub fn may_choose(&self, all: bool) -> bool {
-        let Some(leading) = self.leading.as_ref().filter(|leading| leading.value.is_none()) else { return false };
-        let answered = self.answered();
-        let enough = self.quorum(answered) || self.mutant == Some(Mutant::StateFromAny);
-        enough && (!all || leading.wish.keep & !answered == 0)
+    /// Whether a value can be chosen: a quorum has answered.
+    pub fn may_choose(&self) -> bool {
+        let chooses = self.leading.as_ref().is_some_and(|leading| leading.value.is_none());
+        chooses && (self.is_enough(self.answered()) || self.mutant == Some(Mutant::StateFromAny))
     }
 
-    fn quorum(&self, votes: u64) -> bool {
+    /// Whether these are enough of e to decide.
+    fn is_enough(&self, votes: u64) -> bool {
         let half = self.mutant == Some(Mutant::HalfIsQuorum);
         self.view.is_quorum(votes)
             || (half && 2 * (votes & self.view.bits()).count_ones() as usize >= self.view.members.len())
     }
 
-    /// Chooses the value of our ballot. What to send: `PROPOSE`, to all. Call once [`ViewChange::may_choose`] says so.
-    pub fn choose(&mut self) -> Option<(Ballot, Step)> {
-        let leading = self.leading.as_ref()?;
-        let value = self.adopted(leading).or_else(|| self.made(leading))?;
+    /// Chooses the value of the own ballot, if those that answered leave one; `suspects` count for nothing, save in the
+    /// mutant that leaves them out. What to send: `PROPOSE`, to all.
+    pub(super) fn choose(&mut self, suspects: u64) -> Option<(Ballot, Step)> {
+        let leading = self.leading.as_ref().filter(|_| self.may_choose())?;
+        let value = self.adopted(leading).or_else(|| self.made(leading, suspects))?;
+        assert!(self.allows(&value) || self.is_enough_for_a_mutant(), "rule 26: {value:?} after {:?}", self.view);
         let leading = self.leading.as_mut()?;
         leading.value = Some(value.clone());
         let ballot = leading.ballot;
@@ -259,8 +366,14 @@ impl ViewChange {
         Some((ballot, Step::Propose(value)))
     }
 
-    /// The value accepted in the highest ballot that was reported. Before the first view everybody must accept, so a
-    /// value that was not decided can be dropped: whoever it was decided with would have gone on.
+    /// Mutants that choose or decide without a quorum break rule 26 on the way; the checkers are to find them, not an
+    /// assert.
+    fn is_enough_for_a_mutant(&self) -> bool {
+        self.mutant.is_some()
+    }
+
+    /// The value accepted in the highest ballot that was reported. Before the first view every member must accept, so a
+    /// value that was not decided can be dropped: it can have been decided only with all of them.
     fn adopted(&self, leading: &Leading) -> Option<Value> {
         if self.view.epoch == Epoch(0) || self.mutant == Some(Mutant::AcceptedNotAdopted) {
             return None;
@@ -278,15 +391,29 @@ impl ViewChange {
         Some(value)
     }
 
-    fn made(&self, leading: &Leading) -> Option<Value> {
+    /// A new value: without those that the wish leaves out, or, if they are too many, with all that answered.
+    fn made(&self, leading: &Leading, suspects: u64) -> Option<Value> {
+        let keep = match self.mutant {
+            Some(Mutant::RespondersLeftOut) => leading.wish.keep & (!suspects | bit(self.own.rank)),
+            Some(Mutant::SmallView) => bit(self.own.rank),
+            _ => leading.wish.keep,
+        };
+        let value = self.value_of(leading, keep, leading.wish.leavers)?;
+        if self.allows(&value) || self.mutant == Some(Mutant::ViewBeyondResponders) {
+            return Some(value);
+        }
+        self.value_of(leading, self.view.bits(), 0).filter(|value| self.allows(value) || self.is_enough_for_a_mutant())
+    }
+
+    fn value_of(&self, leading: &Leading, keep: u64, leavers: u64) -> Option<Value> {
         let (answered, wish) = (self.answered(), &leading.wish);
         let beyond = self.mutant == Some(Mutant::ViewBeyondResponders);
-        let stays = |rank| wish.keep & bit(rank) != 0 && (beyond || answered & bit(rank) != 0);
-        let life = |member: &Member| {
+        let stays = |rank| keep & bit(rank) != 0 && (beyond || answered & bit(rank) != 0);
+        let as_answered = |member: &Member| {
             let state = leading.states.iter().find(|(from, ..)| from.rank == member.rank);
             state.map_or(*member, |(from, ..)| *from)
         };
-        let mut members: Vec<_> = self.view.members.iter().filter(|m| stays(m.rank)).map(life).collect();
+        let mut members: Vec<_> = self.view.members.iter().filter(|m| stays(m.rank)).map(as_answered).collect();
         let continuing = members.len();
         let is_new = |joiner: &&Member| self.view.incarnation(joiner.rank).is_none();
         members.extend(wish.joiners.iter().filter(is_new).take(continuing));
@@ -294,7 +421,14 @@ impl ViewChange {
         let old = Some(self.view.sequencer);
         let sequencer =
             wish.sequencer.filter(is_in).or(old.filter(is_in)).or(members.first().map(|first| first.rank))?;
-        Some(Value { members, sequencer, cut: self.union(leading) })
+        let (instance, birth) = match wish.origin {
+            Some((candidate, now_ms)) if self.view.epoch == Epoch(0) => {
+                (candidate, birth_above(now_ms, leading.birth_floor))
+            }
+            _ => (self.view.instance, self.view.birth),
+        };
+        let (leavers, cut) = (leavers & self.view.bits(), self.union(leading));
+        Some(Value { members, sequencer, leavers, cut, instance, birth })
     }
 
     fn union(&self, leading: &Leading) -> Cut {
@@ -316,44 +450,40 @@ impl ViewChange {
         cut
     }
 
-    /// Whether our value may be decided; `all` members that go on have accepted, or at least enough have.
-    pub fn may_decide(&self, all: bool) -> bool {
+    /// Whether the own value may be decided: a quorum of e and one of e + 1 have accepted it.
+    pub fn may_decide(&self) -> bool {
         let Some(leading) = &self.leading else { return false };
         let Some(value) = &leading.value else { return false };
-        let next = View { epoch: self.view.epoch.next(), members: value.members.clone(), sequencer: value.sequencer };
-        let continuing = next.members.iter().filter(|member| self.view.incarnation(member.rank).is_some());
-        let continuing = continuing.fold(0, |bits, member| bits | bit(member.rank));
-        let by_all = continuing & !leading.accepts == 0;
+        let next = value.view(self.view.epoch.next());
+        let continuing = continuing(&self.view, value);
         match self.mutant {
             Some(Mutant::AcceptFromAny) => leading.accepts != 0,
-            Some(Mutant::DecideByAll) => by_all,
+            Some(Mutant::DecideByAll) => continuing & !leading.accepts == 0,
             Some(Mutant::JoinerCounted) => {
                 let joiners = (next.members.len() as u32).saturating_sub(continuing.count_ones());
                 let votes = (leading.accepts & self.view.bits()).count_ones() + joiners;
                 2 * votes as usize > self.view.members.len()
             }
-            _ => {
-                let enough = self.quorum(leading.accepts) && next.is_quorum(leading.accepts);
-                enough && (!all || by_all)
-            }
+            _ => self.is_enough(leading.accepts) && next.is_quorum(leading.accepts),
         }
     }
 
-    /// Decides our value. What to send: `DECIDE`, to all. Call once [`ViewChange::may_decide`] says so.
-    pub fn decide(&mut self) -> Option<(Ballot, Step)> {
-        let leading = self.leading.as_ref()?;
+    /// Decides the own value, if it may. What to send: `DECIDE`, to all.
+    pub(super) fn decide(&mut self) -> Option<(Ballot, Step)> {
+        let leading = self.leading.as_ref().filter(|_| self.may_decide())?;
         let value = leading.value.clone()?;
+        assert!(self.allows(&value) || self.is_enough_for_a_mutant(), "rule 26: {value:?} after {:?}", self.view);
         self.decided = Some(value.clone());
         Some((leading.ballot, Step::Decide(value)))
     }
 
-    /// Whether our ballot's value takes a joiner in, which may then accept it.
+    /// Whether the own ballot's value takes a joiner in, which may then accept it.
     pub fn invites(&self, joiner: Member) -> bool {
         let value = self.leading.as_ref().and_then(|leading| leading.value.as_ref());
         value.is_some_and(|value| value.members.contains(&joiner))
     }
 
-    /// What our ballot needs said again: `PREPARE`, `PROPOSE` or `DECIDE`.
+    /// The step of the own ballot that is to be repeated: `PREPARE`, `PROPOSE` or `DECIDE`.
     pub fn again(&self) -> Option<(Ballot, Step)> {
         let leading = self.leading.as_ref()?;
         let step = match (&self.decided, &leading.value) {
@@ -366,40 +496,46 @@ impl ViewChange {
 
     // ---- every member ---------------------------------------------------------------------------------------------
 
-    /// Takes a step of a member of this view in. `held` says what we hold, once wedged.
-    pub fn on_step(&mut self, from: Member, ballot: Ballot, step: Step, held: impl FnOnce() -> Cut) -> Reaction {
+    /// Takes a step of a member of this view in.
+    pub(super) fn on_step(&mut self, from: Member, ballot: Ballot, step: Step) -> Result<Reaction, Implausible> {
+        let value = match &step {
+            Step::Propose(value) | Step::Decide(value) | Step::State { accepted: Some((_, value)), .. } => Some(value),
+            _ => None,
+        };
+        if value.is_some_and(|value| !self.allows(value)) {
+            return Err(Implausible);
+        }
         if let Step::Decide(value) = step {
             self.decided.get_or_insert(value);
-            return Reaction::Decided;
+            return Ok(Reaction::Decided);
         }
         if self.decided.is_some() || ballot == Ballot(0) {
-            return Reaction::None; // whoever asks is answered with the decision, by our caller
+            return Ok(Reaction::None); // a member that asks is answered with the decision, by our caller
         }
-        match step {
-            Step::Prepare if ballot < self.promised => Reaction::Answer(self.promised, Step::Refuse),
+        Ok(match step {
+            Step::Prepare if ballot < self.promised => Reaction::Refused(self.promised),
             Step::Prepare => {
                 self.promise(ballot);
-                Reaction::Answer(ballot, Step::State { held: held(), accepted: self.accepted.clone() })
+                Reaction::Promised
             }
-            Step::State { held, accepted } => self.on_state(from, ballot, held, accepted),
-            Step::Propose(value) => self.on_propose(ballot, value),
-            Step::Accept => {
-                let Some(leading) = self.leading.as_mut().filter(|l| l.ballot == ballot) else { return Reaction::None };
-                let invited = leading.value.as_ref().is_some_and(|value| value.members.contains(&from));
-                if invited || self.view.contains(from) || self.view.epoch == Epoch(0) {
-                    leading.accepts |= bit(from.rank);
+            Step::State { held, accepted, birth_floor } => {
+                let reaction = self.on_state(from, ballot, held, accepted);
+                if let (Reaction::Progress, Some(leading)) = (&reaction, &mut self.leading) {
+                    leading.birth_floor = leading.birth_floor.max(birth_floor);
                 }
-                Reaction::Progress
+                reaction
             }
+            Step::Propose(value) => self.on_propose(ballot, value),
+            Step::Accept => self.on_accept(from, ballot),
             Step::Refuse => {
                 if ballot > self.promised && self.is_wedged() {
-                    // The next ballot of ours goes beyond it.
+                    // The next ballot of this member goes beyond it.
                     self.promise(ballot);
                 }
                 Reaction::None
             }
             Step::Decide(_) => Reaction::Decided,
-        }
+        })
     }
 
     fn promise(&mut self, ballot: Ballot) {
@@ -408,6 +544,18 @@ impl ViewChange {
             self.leading = None;
             self.proposed = None;
         }
+    }
+
+    fn on_accept(&mut self, from: Member, ballot: Ballot) -> Reaction {
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.ballot == ballot) else {
+            return Reaction::None;
+        };
+        let invited = leading.value.as_ref().is_some_and(|value| value.members.contains(&from));
+        // Before the first view only the very incarnations that the value names: others may be of an earlier run.
+        if invited || self.view.epoch != Epoch(0) && self.view.contains(from) {
+            leading.accepts |= bit(from.rank);
+        }
+        Reaction::Progress
     }
 
     fn on_state(&mut self, from: Member, ballot: Ballot, held: Cut, accepted: Option<(Ballot, Value)>) -> Reaction {
@@ -429,25 +577,26 @@ impl ViewChange {
 
     fn on_propose(&mut self, ballot: Ballot, value: Value) -> Reaction {
         if ballot < self.promised && self.mutant != Some(Mutant::AcceptBelowPromise) {
-            return Reaction::Answer(self.promised, Step::Refuse);
+            return Reaction::Refused(self.promised);
         }
         if self.view.epoch == Epoch(0) && !value.members.contains(&self.own) {
-            return Reaction::None; // meant for an earlier life of ours
+            return Reaction::None; // meant for an earlier incarnation of this process
         }
         if ballot > self.promised {
             self.promise(ballot);
         }
         self.proposed = Some((ballot, value));
-        Reaction::Fetch
+        Reaction::Proposed
     }
 
-    /// The whole cut of what was proposed is here: accepts it. What to send: `ACCEPT`, to the ballot's proposer; if that
-    /// is ourselves it has been counted.
-    pub fn fetched(&mut self) -> Option<(Ballot, Step)> {
+    /// The whole cut of what was proposed is held: accepts it. What to send: `ACCEPT`, to the ballot's proposer; if that
+    /// is this member, it has been counted.
+    pub(super) fn accept(&mut self) -> Option<(Ballot, Step)> {
         if self.decided.is_some() {
             return None;
         }
         let (ballot, value) = self.proposed.clone()?;
+        assert!(self.allows(&value) || self.is_enough_for_a_mutant(), "rule 26: {value:?} after {:?}", self.view);
         self.accepted = Some((ballot, value));
         if let Some(leading) = self.leading.as_mut().filter(|leading| leading.ballot == ballot) {
             leading.accepts |= bit(self.own.rank);

@@ -75,6 +75,9 @@ impl Pipeline {
     /// Stops everything for good, as a promise demands. What stands in the open datagram is sealed, so that it counts as
     /// held.
     pub(crate) fn wedge(&mut self, wall_ns: u64) {
+        if matches!(self.end, Ending::Fetching(_)) {
+            self.end = Ending::Wedged; // the ballot of that cut is over
+        }
         if !self.end.is_open() {
             return;
         }
@@ -117,6 +120,15 @@ impl Pipeline {
             self.end = Ending::Fetching(cut.clone());
             self.ask_for(now, cut, stay);
         }
+    }
+
+    /// Whether the cut that was to be fetched is held by now, or is taken for it (`early`): true once.
+    pub(crate) fn has_fetched(&mut self, early: bool) -> bool {
+        let held = matches!(&self.end, Ending::Fetching(cut) if early || self.holds_cut(cut));
+        if held {
+            self.end = Ending::Wedged; // nothing more to do here until the decision, or the next ballot
+        }
+        held
     }
 
     /// Asks for what is missing of a cut.
@@ -221,6 +233,7 @@ impl Pipeline {
         let step = super::stream::Step {
             now,
             epoch: self.view.epoch,
+            instance: self.view.instance,
             max_message_bytes: self.config.limits.max_message_bytes,
             late: false,
             passed: &super::after::always, // the view must end
@@ -307,6 +320,7 @@ impl Pipeline {
         let step = super::stream::Step {
             now,
             epoch: self.view.epoch,
+            instance: self.view.instance,
             max_message_bytes: self.config.limits.max_message_bytes,
             late: false,
             passed: &super::after::always,

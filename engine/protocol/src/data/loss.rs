@@ -133,7 +133,15 @@ impl Pipeline {
             return;
         }
         let max_message_bytes = self.config.limits.max_message_bytes;
-        let step = Step { now, epoch: self.view.epoch, max_message_bytes, late: false, passed: &super::after::always };
+        let instance = self.view.instance;
+        let step = Step {
+            now,
+            epoch: self.view.epoch,
+            instance,
+            max_message_bytes,
+            late: false,
+            passed: &super::after::always,
+        };
         for stream in self.streams.iter_mut().filter(|stream| stream.rank != sequencer) {
             stream.loose.seen.rotate_right(1);
             let doubtful = core::mem::replace(&mut stream.loose.seen[0], stream.window.next);
@@ -169,7 +177,8 @@ impl Pipeline {
             }
             let Some(patience_ns) = self.patience_ns(stream.rank) else { continue };
             let stream = &mut self.streams[index];
-            if self.config.order == Order::Total {
+            // Not of the sequencer's, whose walk goes as far by itself: order runs stand there, and each counts.
+            if self.config.order == Order::Total && stream.rank != self.view.sequencer {
                 stream.collect_up_to_hole(self.config.limits.max_message_bytes);
             }
             let due = stream.loose.gap_since(stream.window.next, now) + patience_ns;

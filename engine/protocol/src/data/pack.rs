@@ -31,7 +31,7 @@ pub struct Outgoing {
     pub client: Option<ClientTag>,
     /// Its topic's name, for who subscribes by patterns; its id is `topic`. Costs its length and a byte on the network.
     pub name: Option<TopicName>,
-    /// The message of another group that it comes after, wherever both are delivered: see `data/after.rs`. 22 bytes.
+    /// The message of another group that it comes after, wherever both are delivered: see `data/after.rs`. 34 bytes.
     pub after: Option<MessageName>,
 }
 

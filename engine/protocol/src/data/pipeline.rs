@@ -146,7 +146,7 @@ impl Pipeline {
 
     /// Before the first view, or outside: nothing is sent or received.
     pub(crate) fn idle(config: Config, epoch: Epoch) -> Self {
-        let view = View { epoch, members: Vec::new(), sequencer: config.sequencer };
+        let view = View::none(epoch, config.sequencer);
         let beginning = Beginning { order: OrderNumber(0), first: Vec::new(), phase: 0 };
         Self::new(config, view, None, &beginning, &mut Vec::new())
     }
@@ -476,7 +476,8 @@ impl Pipeline {
         let max_message_bytes = self.config.limits.max_message_bytes;
         // The end of a view waits for no other group.
         let passed = if self.end.is_open() { passed } else { &super::after::always };
-        let step = Step { now, epoch: self.view.epoch, max_message_bytes, late: false, passed };
+        let instance = self.view.instance;
+        let step = Step { now, epoch: self.view.epoch, instance, max_message_bytes, late: false, passed };
         let mutant = self.config.mutant;
         let ranges_max = early_ranges_max(self.config.members);
         let (streams, turn) = (&mut self.streams[..], self.turn);
@@ -641,6 +642,7 @@ fn streams_of(
         let window = if started { Window::from_the_start() } else { Window::default() };
         let mut stream = Stream::new(rank, log, window, beginning.first_of(rank), beginning.phase);
         stream.is_present = is_present;
+        stream.incarnation = view.incarnation(rank).unwrap_or_default();
         stream.is_loose = config.reliability.is_lossy();
         stream
     });

@@ -45,7 +45,8 @@ impl Outbound {
     /// Of a member of the view.
     pub(super) fn new(config: &Config, view: &View, rank: Rank, beginning: &Beginning) -> Self {
         let (limits, members) = (&config.limits, usize::from(config.members));
-        let header = DatagramHeader::new(config.group, view.epoch, rank, config.incarnation, DATA_CHANNEL);
+        let header =
+            DatagramHeader::new(config.group, view.instance, view.epoch, rank, config.incarnation, DATA_CHANNEL);
         let header = header.in_phase(beginning.phase);
         let sequences = config.order == Order::Total && rank == view.sequencer;
         let own_slots = limits.slots(limits.log_bytes) as u64;

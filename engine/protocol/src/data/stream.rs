@@ -10,8 +10,8 @@ use crate::event::Delivery;
 use alloc::vec::Vec;
 use bourdon_wire::records::Marker;
 use bourdon_wire::{
-    DatagramHeader, DatagramNumber, Epoch, Frame, Frames, HEADER_BYTES, Instant, Kind, OrderNumber, Rank, Sequence,
-    flags,
+    DatagramHeader, DatagramNumber, Epoch, Frame, Frames, HEADER_BYTES, Incarnation, InstanceId, Instant, Kind,
+    OrderNumber, Rank, Sequence, flags,
 };
 
 /// What every delivery of one step has in common.
@@ -19,6 +19,7 @@ use bourdon_wire::{
 pub(crate) struct Step<'a> {
     pub(crate) now: Instant,
     pub(crate) epoch: Epoch,
+    pub(crate) instance: InstanceId,
     pub(crate) max_message_bytes: usize,
     /// What is delivered comes too late for its place.
     pub(crate) late: bool,
@@ -36,6 +37,8 @@ pub(crate) struct Hole {
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) rank: Rank,
+    /// The sender's incarnation in the view; 0 where its rank is not in it.
+    pub(crate) incarnation: Incarnation,
     pub(crate) log: Log,
     pub(crate) window: Window,
     pub(crate) cursor: Cursor,
@@ -76,6 +79,7 @@ impl Stream {
         cursor.sequence = first;
         Self {
             rank,
+            incarnation: Incarnation(0),
             log,
             window,
             asker,
@@ -238,6 +242,8 @@ impl Stream {
         {
             emit(Delivery {
                 sender: self.rank,
+                incarnation: self.incarnation,
+                instance: step.instance,
                 sequence: self.cursor.sequence + u64::from(count),
                 order: order.map(|order| order + u64::from(count)),
                 epoch: step.epoch,
@@ -291,6 +297,8 @@ impl Stream {
                 cut = false;
                 emit(Delivery {
                     sender: self.rank,
+                    incarnation: self.incarnation,
+                    instance: step.instance,
                     sequence: self.cursor.sequence,
                     order,
                     epoch: step.epoch,

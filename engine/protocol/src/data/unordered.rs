@@ -115,6 +115,8 @@ pub(crate) fn deliver_early(
         if whole && let Some(head) = frame.data() {
             emit(Delivery {
                 sender: stream.rank,
+                incarnation: stream.incarnation,
+                instance: step.instance,
                 sequence,
                 order: None,
                 epoch: step.epoch,

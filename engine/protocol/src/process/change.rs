@@ -1,16 +1,18 @@
-//! Drives the change from one view to the next.
+//! Carries out the change from one view to the next.
 //!
-//! `control/view_change.rs` says what may be decided, `control/membership.rs` who should be in the next view; neither
-//! knows of time or of messages' bytes. Here a suspicion becomes a ballot, a ballot is said again until it is answered or
-//! another member takes over, a proposed cut is fetched, and a decided view is entered.
+//! `control/view_change.rs` says what may be decided, its driver which step is due, `control/membership.rs` which members
+//! the next view should have; none of them knows of time or of messages' bytes. Here is what they need of both: verdicts
+//! become wishes, the driver's commands are carried out ([`Process::carry_out`]), its timers kept, and a decided view is
+//! entered.
 //!
-//! Nobody is left out for being slow to answer as long as no detector suspects it, up to [`PATIENCE`] takeovers.
+//! No member is left out for being slow to answer as long as no detector suspects it, up to [`PATIENCE`] takeovers.
 
 use super::{Doubt, Past, Process, Standing, header, own_bit, steps};
 use crate::config::Role;
 use crate::control::detector::{Change, Path};
 use crate::control::membership::{Membership, Situation, Verdict};
-use crate::control::view_change::{Ballot, Reaction, Step, Value, ViewChange, Wish};
+use crate::control::view_change::driver::{Command, Commands, Driver, Situation as Reports, Timer, To};
+use crate::control::view_change::{Ballot, Step, Value, Wish, continues, continuing};
 use crate::counters::Counter;
 use crate::data::barrier::Standing as AtBarrier;
 use crate::data::cut::Ending;
@@ -22,7 +24,7 @@ use crate::outbox::Destination;
 use crate::view::{Beginning, Member, View, bit, ranks};
 use alloc::vec::Vec;
 use bourdon_wire::records::{BallotStep, heartbeat_flags};
-use bourdon_wire::{DatagramHeader, Epoch, Instant, Kind, OrderNumber, Rank, Sequence};
+use bourdon_wire::{DatagramHeader, Epoch, InstanceId, Instant, Kind, OrderNumber, Rank, Sequence};
 
 /// How many takeovers a proposer waits for those who are not suspected and do not answer.
 const PATIENCE: u64 = 4;
@@ -36,9 +38,9 @@ const FRESH: u64 = 2;
 pub(super) struct Clock {
     /// When to look at the situation again.
     pub(super) look_due: Instant,
-    /// Since when the ballot stands where it stands.
+    /// Since when the ballot stands where it stands: `Patience` and `Takeover` count from here.
     since: Instant,
-    /// When its step is said again.
+    /// When `Repeat` expires.
     again_at: Instant,
 }
 
@@ -58,6 +60,11 @@ impl Process {
     pub(super) fn change_due(&self) -> Instant {
         let farewell = self.farewell.filter(|_| self.standing == Standing::Gone);
         self.clock.look_due.min(self.clock.again_at).min(farewell.map_or(Instant::NEVER, |(_, at)| at))
+    }
+
+    /// A driver for the change of a view that this process is a member of.
+    pub(super) fn driver_of(&self, own: Member, view: View) -> Driver {
+        Driver::new(own, view, self.config.members_min(), self.config.mutant)
     }
 
     // ---- who is there ---------------------------------------------------------------------------------------------
@@ -89,17 +96,17 @@ impl Process {
         if self.farewell.is_some_and(|(_, at)| now >= at) && self.standing == Standing::Gone {
             self.part();
         }
-        let again = now >= self.clock.again_at;
-        if again {
-            self.clock.again_at = Instant::NEVER; // who still leads says it again, and sets the next time
+        let repeats = now >= self.clock.again_at;
+        if repeats {
+            self.clock.again_at = Instant::NEVER; // a proposer that still leads repeats its step, and sets the next time
         }
         let Some(change) = &self.change else { return };
-        if change.decided().is_some() {
+        if change.ballots().decided().is_some() {
             return; // the rest is up to delivery
         }
         match self.standing {
-            Standing::Forming => self.tend_forming(now, again),
-            Standing::Member if change.is_wedged() => self.tend_ballot(now, again),
+            Standing::Forming => self.tend_forming(now, repeats),
+            Standing::Member if change.ballots().is_wedged() => self.tend_ballot(now, repeats),
             Standing::Member => self.consider(now),
             _ => {}
         }
@@ -116,7 +123,7 @@ impl Process {
         match verdict {
             Verdict::Content => self.consider_wishes(now),
             Verdict::Wait { until } => self.clock.look_due = until,
-            Verdict::Propose { members } => self.propose(now, members),
+            Verdict::Propose { members } => self.propose(now, members, 0),
             Verdict::NoMajority => {}
         }
     }
@@ -138,10 +145,12 @@ impl Process {
         }
         let bits = self.data.view.bits();
         heard[own.index()] = bits & !self.detector.suspects();
-        let evidence = ranks(bits).filter(|rank| self.detector.has_evidence(*rank));
-        let evidence = evidence.fold(0, |all, rank| all | bit(rank));
+        let evidence = self.reports().evidence;
         let timing = &self.config.timing.membership;
-        self.membership.update(now, &Situation { view: &view, own, heard: &heard, fresh, evidence, timing })
+        let joiners = self.presence.joiners(now, &self.data.view, fresh_ns).len();
+        let members_min = self.config.members_min();
+        let situation = Situation { view: &view, own, heard: &heard, fresh, evidence, joiners, members_min, timing };
+        self.membership.update(now, &situation)
     }
 
     /// Everyone hears everyone: whoever is the oldest takes in who waits and lets go who wants to.
@@ -156,7 +165,8 @@ impl Process {
             return;
         }
         let fresh_ns = FRESH * self.config.timing.detector.suspect_after_ns;
-        let joins = !self.presence.joiners(now, view, fresh_ns).is_empty();
+        let joiners = self.presence.joiners(now, view, fresh_ns).len();
+        let joins = joiners > 0;
         self.hand_over = self.hand_over.filter(|to| *to != view.sequencer && view.bits() & bit(*to) != 0);
         let bits = view.bits();
         let stay = match bits & !leavers {
@@ -170,8 +180,11 @@ impl Process {
             0 => own_bit(&self.config),
             stay => stay,
         };
-        if joins || leavers != 0 || self.hand_over.is_some() {
-            self.propose(now, stay);
+        // The configured majority stays in the view, even if some of it asks to leave.
+        let remain = stay.count_ones() as usize;
+        let stay = if remain + joiners.min(remain) < self.config.members_min() { bits } else { stay };
+        if joins || stay != bits || self.hand_over.is_some() {
+            self.propose(now, stay, bits & !stay);
         }
     }
 
@@ -195,112 +208,146 @@ impl Process {
         }
     }
 
-    // ---- leading a ballot -----------------------------------------------------------------------------------------
+    // ---- the driver -----------------------------------------------------------------------------------------------
 
-    fn propose(&mut self, now: Instant, keep: u64) {
+    fn propose(&mut self, now: Instant, keep: u64, leavers: u64) {
         let fresh_ns = FRESH * self.config.timing.detector.suspect_after_ns;
         let joiners = self.presence.joiners(now, &self.data.view, fresh_ns);
-        let wish = Wish { keep, joiners, sequencer: self.hand_over.take() };
-        self.lead(now, wish);
+        let sequencer = self.hand_over.take();
+        self.lead(now, Wish { keep, leavers, joiners, sequencer, origin: None });
     }
 
     fn lead(&mut self, now: Instant, wish: Wish) {
-        let wall_ns = self.wall(now);
-        self.data.wedge(wall_ns);
-        let held = self.data.held();
-        let Some(change) = &mut self.change else { return };
-        let (ballot, step) = change.lead(wish, held);
-        if !matches!(self.data.end, Ending::Decided(_)) {
-            self.data.end = Ending::Wedged;
-        }
-        self.counters.add(Counter::Ballots, 1);
-        self.clock.since = now;
-        self.say_to_all(now, ballot, &step);
-        self.advance(now);
+        self.drive(now, |driver, _, out| driver.lead(wish, out));
     }
 
     pub(super) fn lead_forming(&mut self, now: Instant) {
         let keep = View::forming(self.config.members, self.config.sequencer).bits();
-        self.lead(now, Wish { keep, joiners: Vec::new(), sequencer: Some(self.config.sequencer) });
+        let origin = Some((self.config.instance_candidate, self.wall(now) / 1_000_000));
+        self.candidate = self.config.instance_candidate;
+        if let Some(change) = &mut self.change {
+            change.note_birth(self.config.birth_floor);
+        }
+        self.lead(now, Wish { keep, sequencer: Some(self.config.sequencer), origin, ..Wish::default() });
     }
 
-    /// Before the first view the lowest rank proposes, once it has heard everybody.
-    fn tend_forming(&mut self, now: Instant, again: bool) {
+    /// Before the first view the lowest rank proposes, once it has heard all others.
+    fn tend_forming(&mut self, now: Instant, repeats: bool) {
         let first = self.config.rank() == Some(Rank(0));
         let Some(change) = &self.change else { return };
         if !first || self.missing().next().is_some() {
             return;
         }
-        match change.leads() {
+        match change.ballots().leads() {
             None => self.lead_forming(now),
-            Some(_) => self.tend_ballot(now, again),
+            Some(_) => self.tend_ballot(now, repeats),
         }
     }
 
-    /// A ballot is under way, ours or another's.
-    fn tend_ballot(&mut self, now: Instant, again: bool) {
-        let timing = self.config.timing;
+    /// A ballot is under way, this member's own or another's.
+    fn tend_ballot(&mut self, now: Instant, repeats: bool) {
+        let takeover_after_ns = self.config.timing.membership.takeover_after_ns;
         let Some(change) = &self.change else { return };
-        if change.leads().is_none() {
-            // The next in line takes over once it has stood still for too long.
+        let (timer, expires_at) = if change.ballots().leads().is_some() {
+            (Timer::Patience, self.clock.since + PATIENCE * takeover_after_ns)
+        } else {
+            // The next in line takes over once the ballot has stood still for too long.
             let view = &self.data.view;
             let reachable = view.bits() & !self.detector.suspects();
             let place = self.config.rank().map_or(0, |rank| view.seniority(rank, reachable)) as u64 + 1;
-            let takeover_at = self.clock.since + place * timing.membership.takeover_after_ns;
-            if now < takeover_at || self.standing == Standing::Forming {
-                self.clock.look_due = takeover_at;
-                return;
-            }
-            return self.propose(now, reachable);
+            // A proposer that is heard may wait for a member that is heard and does not answer: it gets its time first.
+            let is_heard = reachable & bit(change.ballots().promised().proposer()) != 0;
+            let takeovers = place + if is_heard { PATIENCE } else { 0 };
+            (Timer::Takeover, self.clock.since + takeovers * takeover_after_ns)
+        };
+        if repeats {
+            self.drive(now, |driver, reports, out| driver.on_timer(Timer::Repeat, reports, out));
         }
-        if let Some((ballot, step)) = change.again().filter(|_| again) {
-            self.say_to_all(now, ballot, &step);
+        if now >= expires_at {
+            self.drive(now, |driver, reports, out| driver.on_timer(timer, reports, out));
+        } else {
+            self.drive(now, |driver, reports, out| driver.on_situation(reports, out));
+            self.clock.look_due = self.clock.look_due.min(expires_at);
         }
-        self.advance(now);
     }
 
-    /// Takes our ballot as far as the answers allow.
-    fn advance(&mut self, now: Instant) {
-        let forming = self.standing == Standing::Forming;
-        let patient_until = self.clock.since + PATIENCE * self.config.timing.membership.takeover_after_ns;
-        let suspects = self.detector.suspects();
-        let Some(change) = &mut self.change else { return };
-        if change.leads().is_none() {
-            return;
+    /// What the detectors report.
+    fn reports(&self) -> Reports {
+        let evidence = ranks(self.data.view.bits()).filter(|rank| self.detector.has_evidence(*rank));
+        let evidence = evidence.fold(0, |all, rank| all | bit(rank));
+        Reports { suspects: self.detector.suspects(), evidence }
+    }
+
+    /// Gives the driver an input, and carries out what it commands.
+    fn drive(&mut self, now: Instant, input: impl FnOnce(&mut Driver, &Reports, &mut Commands)) {
+        let (reports, mut commands) = (self.reports(), Commands::new());
+        let Some(driver) = &mut self.change else { return };
+        let led = driver.ballots().leads();
+        input(driver, &reports, &mut commands);
+        if driver.ballots().leads() > led {
+            self.counters.add(Counter::Ballots, 1);
         }
-        let awaited = change.awaited() & !suspects;
-        let patient = awaited != 0 && now < patient_until;
-        if !patient && change.may_choose(false) {
-            let Some((ballot, step)) = change.choose() else { return };
-            self.clock.since = now;
-            self.say_to_all(now, ballot, &step);
-            self.set_out(now);
-            return self.try_accept(now);
+        self.carry_out(now, &reports, commands);
+    }
+
+    /// Carries out the driver's commands, and reports to it what the data plane makes of them.
+    fn carry_out(&mut self, now: Instant, reports: &Reports, mut commands: Commands) {
+        while let Some(command) = commands.pop_front() {
+            match command {
+                Command::Send { to: To::All, ballot, step } => {
+                    self.say(now, Destination::Group, ballot, &step);
+                }
+                Command::Send { to: To::Member(rank), ballot, step } => self.answer(now, rank, ballot, &step),
+                Command::Wedge => {
+                    let wall_ns = self.wall(now);
+                    self.data.wedge(wall_ns);
+                    let held = self.data.held();
+                    if let Some(driver) = &mut self.change {
+                        driver.on_wedged(held, reports, &mut commands);
+                    }
+                }
+                Command::Fetch { cut, stay } => {
+                    self.data.fetch(now, &cut, stay);
+                    self.report_cut(reports, &mut commands);
+                }
+                Command::Conclude { cut, stay } => {
+                    let wall_ns = self.wall(now);
+                    self.data.wedge(wall_ns);
+                    self.data.conclude(now, &cut, stay);
+                    self.clock = Clock::default();
+                }
+                Command::Install(value) => self.install(now, value),
+                Command::Arm(Timer::Repeat) => self.clock.again_at = now + self.config.timing.ballot_retry_ns,
+                Command::Arm(Timer::Patience | Timer::Takeover) => {
+                    (self.clock.since, self.clock.look_due) = (now, now);
+                }
+            }
         }
-        if !patient && change.may_decide(false) {
-            let Some((ballot, step)) = change.decide() else { return };
-            self.say_to_all(now, ballot, &step);
-            return self.decided(now);
+    }
+
+    /// Reports to the driver once the cut that was to be fetched is held.
+    fn report_cut(&mut self, reports: &Reports, commands: &mut Commands) {
+        let early = self.config.mutant == Some(Mutant::AcceptBeforeFetch);
+        if self.data.has_fetched(early)
+            && let Some(driver) = &mut self.change
+        {
+            driver.on_cut_held(reports, commands);
         }
-        if !forming && now >= patient_until {
-            // Not even a quorum answers: begin again with whoever is left.
-            let keep = self.data.view.bits() & !suspects;
-            return self.propose(now, keep);
-        }
-        if now < patient_until {
-            self.clock.look_due = patient_until;
-        }
+    }
+
+    /// A datagram came while a cut is being fetched: it may have been the last one missing.
+    pub(super) fn note_fetched(&mut self, now: Instant) {
+        let (reports, mut commands) = (self.reports(), Commands::new());
+        self.report_cut(&reports, &mut commands);
+        self.carry_out(now, &reports, commands);
     }
 
     fn say(&mut self, now: Instant, to: Destination, ballot: Ballot, step: &Step) {
         let bytes = steps::encode(ballot, step);
-        self.outbox.record(now, to, Kind::Ballot, [&bytes, &[]], &mut self.counters);
-    }
-
-    /// Says a step of our own ballot, and will say it again.
-    fn say_to_all(&mut self, now: Instant, ballot: Ballot, step: &Step) {
-        self.say(now, Destination::Group, ballot, step);
-        self.clock.again_at = now + self.config.timing.ballot_retry_ns;
+        let view = &self.data.view;
+        let instance = if view.epoch == Epoch(0) { self.candidate } else { view.instance };
+        let header = header(&self.config, instance, view.epoch);
+        self.outbox.record_as(header, now, to, Kind::Ballot, [&bytes, &[]], &mut self.counters);
     }
 
     // ---- every member ---------------------------------------------------------------------------------------------
@@ -311,18 +358,18 @@ impl Process {
         if header.epoch() != self.data.view.epoch {
             return self.counters.add(Counter::DiscardedEpoch, 1);
         }
-        let Some((ballot, step)) = steps::decode(record, &lists, self.config.members) else {
+        let Some((ballot, step)) = steps::decode(record, &lists, self.config.members, header.instance()) else {
             return self.counters.add(Counter::DiscardedMalformed, 1);
         };
         if self.standing == Standing::Following {
             return self.follow_step(now, from, ballot, step);
         }
         let forming = self.standing == Standing::Forming;
-        // Joiners accept as well; what else they may say is discarded by the ballot.
-        let invited = step == Step::Accept && self.change.as_ref().is_some_and(|change| change.invites(from));
-        let told = matches!(&step, Step::Decide(value) if self.goes_on(from, value));
+        // Joiners accept as well; what else they may send is discarded by the ballot.
+        let invited = step == Step::Accept && self.change.as_ref().is_some_and(|change| change.ballots().invites(from));
+        let announced = matches!(&step, Step::Decide(value) if self.goes_on(from, value));
         let known = if forming { self.presence.knows(from) } else { self.data.view.contains(from) };
-        if !known && (forming || !invited && !told) {
+        if !known && (forming || !invited && !announced) {
             return self.counters.add(Counter::DiscardedSender, 1);
         }
         if known || invited {
@@ -331,37 +378,34 @@ impl Process {
         if forming
             && matches!(&step, Step::Decide(value) if self.own_member().is_none_or(|own| !value.members.contains(&own)))
         {
-            return; // formed without this life of ours
+            return; // formed without this incarnation
         }
         let demands = matches!(step, Step::Prepare | Step::Propose(_));
         if demands && ballot.proposer() != from.rank {
             return self.counters.add(Counter::DiscardedSender, 1);
         }
-        let wall_ns = self.wall(now);
-        let Some(change) = &mut self.change else { return };
-        let before = change.promised();
-        if demands && change.decided().is_none() && ballot >= before {
-            self.data.wedge(wall_ns);
+        if forming && !self.is_of_this_forming(header.instance(), demands, &step) {
+            return self.counters.add(Counter::DiscardedInstance, 1);
         }
-        let data = &self.data;
-        let reaction = change.on_step(from, ballot, step, || data.held());
-        if change.promised() > before {
-            self.clock.since = now;
-            if matches!(self.data.end, Ending::Fetching(_)) {
-                self.data.end = Ending::Wedged;
+        let (reports, mut commands) = (self.reports(), Commands::new());
+        let Some(driver) = &mut self.change else { return };
+        match driver.on_step(from, ballot, step, &reports, &mut commands) {
+            Ok(()) => self.carry_out(now, &reports, commands),
+            Err(_) => self.counters.add(Counter::DiscardedImplausible, 1),
+        }
+    }
+
+    /// Before the first view: whether a step belongs to this forming. A proposer's steps carry its candidate, which the
+    /// answers repeat, so that an answer to an earlier forming's ballot is none to this one's.
+    fn is_of_this_forming(&mut self, candidate: InstanceId, demands: bool, step: &Step) -> bool {
+        if demands {
+            self.candidate = candidate;
+            if let Some(change) = &mut self.change {
+                change.note_birth(self.config.birth_floor);
             }
-            self.clock.look_due = now;
         }
-        match reaction {
-            Reaction::None => {}
-            Reaction::Answer(ballot, step) => self.answer(now, from.rank, ballot, &step),
-            Reaction::Fetch => {
-                self.set_out(now);
-                self.try_accept(now);
-            }
-            Reaction::Progress => self.advance(now),
-            Reaction::Decided => self.decided(now),
-        }
+        let decides = matches!(step, Step::Decide(_));
+        candidate != InstanceId::NONE && (demands || decides || candidate == self.config.instance_candidate)
     }
 
     /// Whether somebody comes into the view that is said to follow this one: who does knows the decision as well as those who
@@ -375,56 +419,23 @@ impl Process {
         self.say(now, to, ballot, step);
     }
 
-    /// Who of this view goes on to the next, in the same life.
+    /// The members of this view that go on to the next, in the same incarnation.
     pub(super) fn stay(&self, value: &Value) -> u64 {
-        let staying = value.members.iter().filter(|member| self.data.view.contains(**member));
-        staying.fold(0, |all, member| all | bit(member.rank))
+        continuing(&self.data.view, value)
     }
 
-    /// Begins to fetch the cut that was proposed.
-    fn set_out(&mut self, now: Instant) {
-        let Some(value) = self.change.as_ref().and_then(ViewChange::wanted) else { return };
-        let (cut, stay) = (value.cut.clone(), self.stay(value));
-        self.data.fetch(now, &cut, stay);
-        self.clock.look_due = self.clock.look_due.min(now + self.config.timing.membership.takeover_after_ns);
-    }
-
-    /// Accepts what was proposed, once its cut is here.
-    pub(super) fn try_accept(&mut self, now: Instant) {
-        let Ending::Fetching(cut) = &self.data.end else { return };
-        if !self.data.holds_cut(cut) && self.config.mutant != Some(Mutant::AcceptBeforeFetch) {
-            return;
-        }
-        let cut = cut.clone();
-        let Some(change) = &mut self.change else { return };
-        if change.wanted().is_none_or(|value| value.cut != cut) {
-            return;
-        }
-        let Some((ballot, step)) = change.fetched() else { return };
-        if change.leads() == Some(ballot) {
-            return self.advance(now);
-        }
-        self.answer(now, ballot.proposer(), ballot, &step);
-        // Accepted: nothing more to do here until the decision, or until another has to take over.
-        self.data.end = Ending::Wedged;
-    }
-
-    /// What follows this view is decided: deliver up to the cut, then enter it.
-    fn decided(&mut self, now: Instant) {
-        let Some(value) = self.change.as_ref().and_then(ViewChange::decided) else { return };
-        if matches!(self.data.end, Ending::Decided(_)) {
-            return;
-        }
-        let (cut, stay) = (value.cut.clone(), self.stay(value));
-        let wall_ns = self.wall(now);
-        self.data.wedge(wall_ns);
-        self.data.conclude(now, &cut, stay);
-        self.clock = Clock::default();
+    /// Whether a value that a member sent may follow the view that this process follows: rule 26.
+    pub(super) fn may_follow(&self, value: &Value) -> bool {
+        self.config.mutant.is_some() || continues(&self.data.view, value, self.config.members_min())
     }
 
     /// The decision of this epoch, for somebody who has missed it.
     pub(super) fn decision_of(&self, epoch: Epoch) -> Option<&Value> {
-        let current = self.change.as_ref().filter(|_| epoch == self.data.view.epoch).and_then(ViewChange::decided);
+        let current = self
+            .change
+            .as_ref()
+            .filter(|_| epoch == self.data.view.epoch)
+            .and_then(|change| change.ballots().decided());
         current.or_else(|| self.past.as_ref().filter(|past| past.data.view.epoch == epoch).map(|past| &past.value))
     }
 
@@ -461,14 +472,12 @@ impl Process {
         let phase = data.barrier.phase;
         let mut count = 0;
         for index in 0..data.streams.len() {
-            let (epoch, rank) = (data.view.epoch, Rank(index as u16));
+            let (at, rank) = ((data.view.instance, data.view.epoch), Rank(index as u16));
             let sequence = data.streams[index].delivered;
-            if data.view.incarnation(rank).is_none() {
-                continue;
-            }
+            let Some(incarnation) = data.view.incarnation(rank) else { continue };
             if let Some((_, Some(payload))) = data.streams[index].marker().filter(|(of, _)| *of == phase) {
                 count += 1;
-                emit(Delivery::at_barrier(rank, sequence, epoch, phase, now, payload));
+                emit(Delivery::at_barrier(Member { rank, incarnation }, sequence, at, phase, now, payload));
             }
         }
         let asked = data.barrier.pass(&mut data.streams);
@@ -503,12 +512,16 @@ impl Process {
                 return count;
             }
         }
-        let Some(value) = self.change.as_ref().and_then(ViewChange::decided).cloned() else { return 0 };
-        self.install(now, value);
+        if self.change.as_ref().is_none_or(|driver| driver.ballots().decided().is_none()) {
+            return 0; // it takes no part any more
+        }
+        self.drive(now, |driver, _, out| driver.on_concluded(out));
         1
     }
 
     fn install(&mut self, now: Instant, value: Value) {
+        let sound = self.change.as_ref().is_some_and(|driver| driver.may_install(&value));
+        assert!(sound, "rule 26: {value:?} is to follow {:?}", self.data.view);
         if !self.data.publishes_again()
             && let Some((sender, from, to)) = self.data.abandon_own()
         {
@@ -522,8 +535,7 @@ impl Process {
         if self.config.mutant == Some(Mutant::ReuseNumbers) {
             beginning.order.0 = beginning.order.0.saturating_sub(1);
         }
-        let view =
-            View { epoch: self.data.view.epoch.next(), members: value.members.clone(), sequencer: value.sequencer };
+        let view = value.view(self.data.view.epoch.next());
         let own = self.own_member().filter(|own| view.contains(*own));
         if own.is_none() {
             return self.removed(now, Some(value), view.epoch);
@@ -534,13 +546,15 @@ impl Process {
             self.unsettled.extend(self.data.unsettled());
         }
         self.unsettled.extend(later);
-        let leads = self.change.as_ref().is_some_and(|change| change.leads().is_some());
+        let leads = self.change.as_ref().is_some_and(|change| change.ballots().leads().is_some());
         self.retire(Some(value));
         self.enter(now, view, &beginning);
         self.data.barrier.ask_again(asked);
         if leads {
-            self.tell_view(now, Destination::Group);
+            self.tell_view(now, Destination::Group, 0);
+            self.announces_view = true;
         }
+        self.receive_ahead(now);
     }
 
     /// The epoch that ends is kept until the next one ends: others may need its messages, or its decision.
@@ -560,6 +574,10 @@ impl Process {
 
     /// Begins a view, as a member if it names this life of this process, else as one who follows it.
     pub(super) fn enter(&mut self, now: Instant, view: View, beginning: &Beginning) {
+        let same = self.data.view.instance == view.instance && self.data.view.epoch != Epoch(0);
+        assert!(view.instance != InstanceId::NONE, "a view names its instance");
+        assert!(!same || self.data.view.birth == view.birth, "an instance has one birth");
+        self.note_birth(view.birth);
         let own = self.own_member().filter(|own| view.contains(*own));
         let old = core::mem::replace(&mut self.data, Pipeline::idle(self.config.clone(), view.epoch));
         let before = old.view.clone();
@@ -583,11 +601,11 @@ impl Process {
         self.data = Pipeline::new(self.config.clone(), view.clone(), rank, beginning, &mut self.spare);
         self.begin_time(now);
         self.standing = if own.is_some() { Standing::Member } else { Standing::Following };
-        self.change = own.map(|own| ViewChange::new(own, view.clone(), self.config.mutant));
+        self.change = own.map(|own| self.driver_of(own, view.clone()));
         self.membership = Membership::new();
         (self.clock, self.no_majority) = (Clock::default(), false);
         self.clock.look_due = now;
-        self.outbox.enter(header(&self.config, view.epoch));
+        self.outbox.enter(header(&self.config, view.instance, view.epoch));
         for rank in (0..self.config.members).map(Rank) {
             let (was, is) = (before.incarnation(rank), view.incarnation(rank));
             match (was, is) {
@@ -634,6 +652,7 @@ impl Process {
         self.unsettled.clear();
         self.transfer.removed();
         self.end_coordination();
+        let value = value.filter(|_| self.config.mutant != Some(Mutant::DecisionForgotten));
         let knows = value.is_some();
         self.retire(value);
         self.change = None;

@@ -30,6 +30,8 @@ use zerocopy::IntoBytes;
 #[derive(Debug)]
 pub(super) struct Coordinator {
     links: PerfectLinks,
+    /// Of the group's instance.
+    birth: u64,
     mutex: Mutex,
     elections: Elections,
     news: VecDeque<Coordination>,
@@ -45,6 +47,7 @@ impl Coordinator {
     pub(super) fn new(config: &Config) -> Self {
         Self {
             links: PerfectLinks::new(usize::from(config.members)),
+            birth: 0,
             mutex: Mutex::new(config.mutex),
             elections: Elections::new(config.election),
             news: VecDeque::new(),
@@ -81,7 +84,7 @@ impl Coordinator {
         }
         if let (Some(order), Some(command)) = (delivery.order, Command::read(delivery.payload)) {
             self.owes_row = true;
-            let at = FencingToken { epoch: delivery.epoch, number: order.0 };
+            let at = FencingToken { birth: self.birth, epoch: delivery.epoch, number: order.0 };
             self.mutex.deliver(delivery.sender, at, &command);
             self.collect();
         }
@@ -244,6 +247,7 @@ impl Process {
         let is_member = self.standing == Standing::Member;
         let Some(own) = self.config.rank() else { return };
         let (view, coordination) = (&self.data.view, &mut self.coordination);
+        coordination.birth = view.birth;
         let seat = Seat::new(own, view, self.config.mutant);
         coordination.links.enter();
         coordination.told = bit(own);

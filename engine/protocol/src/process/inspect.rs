@@ -8,7 +8,6 @@
 use super::{Process, Standing};
 use crate::config::Config;
 use crate::control::detector::Detector;
-use crate::control::view_change::ViewChange;
 use crate::counters::Counters;
 use crate::view::{Member, View};
 use bourdon_wire::{Address, DatagramNumber, Incarnation, Instant, OrderNumber, Rank, Sequence};
@@ -34,6 +33,8 @@ pub struct Held {
     pub snapshot_bytes: usize,
     /// Direct messages waiting to be fetched.
     pub direct_messages: usize,
+    /// Bytes of datagrams of the next view.
+    pub ahead_bytes: usize,
     /// Locks, requests, elections, and what is said about them and not acknowledged.
     pub coordination: usize,
 }
@@ -67,7 +68,7 @@ impl Process {
     /// The members of the view that it has accepted to follow this one: whoever decides must take it, if no other was
     /// accepted in a higher ballot.
     pub fn accepted_members(&self) -> Option<&[Member]> {
-        self.change.as_ref().and_then(ViewChange::accepted).map(|value| &value.members[..])
+        self.change.as_ref().and_then(|change| change.ballots().accepted()).map(|value| &value.members[..])
     }
 
     /// Whether it is in a view, or follows one, and has heard every member of it.
@@ -182,6 +183,7 @@ impl Process {
             unsettled: self.unsettled.len(),
             snapshot_bytes: self.transfer.held_bytes(),
             direct_messages: self.direct.held(),
+            ahead_bytes: self.ahead.held_bytes(),
             coordination: self.coordination.held(),
         }
     }

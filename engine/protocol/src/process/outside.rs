@@ -10,18 +10,19 @@
 use super::{Process, Standing, header};
 use crate::config::{Role, Start};
 use crate::control::detector::Path;
-use crate::control::view_change::{Ballot, Cut, Step, Value, ViewChange};
+use crate::control::view_change::{Ballot, Cut, Step, Value};
 use crate::counters::Counter;
 use crate::data::cut::Ending;
 use crate::data::pipeline::Pipeline;
 use crate::event::{Delivery, Event};
+use crate::mutant::Mutant;
 use crate::outbox::Destination;
 use crate::view::{Beginning, Member, View};
 use alloc::vec;
 use alloc::vec::Vec;
 use bourdon_wire::records::{Heartbeat, ViewAsk, ViewEntry, ViewInfo, heartbeat_flags};
 use bourdon_wire::{
-    Address, DatagramHeader, DatagramNumber, Epoch, Incarnation, Instant, Kind, OrderNumber, Rank, Sequence,
+    Address, DatagramHeader, DatagramNumber, Epoch, Incarnation, InstanceId, Instant, Kind, OrderNumber, Rank, Sequence,
 };
 use zerocopy::IntoBytes;
 
@@ -30,13 +31,16 @@ const ASK_NS: u64 = 3_000_000;
 /// How long one who follows tries to get the whole cut before it gives up what is missing.
 const CUT_WAIT_NS: u64 = 2_000_000_000;
 /// How long nothing of a view followed may be heard before another group of that name is believed to have begun.
-const LOST_NS: u64 = 1_000_000_000;
+pub(super) const LOST_NS: u64 = 1_000_000_000;
 /// Who is still in the view before counts as heard for so many suspicion times: it has a cut to fetch.
 const LATE: u64 = 10;
 
 /// What one who is in no view knows of the group.
 #[derive(Debug, Default)]
 pub(super) struct Search {
+    /// What the answer to the last question must repeat, and which instance was asked.
+    nonce: u64,
+    asked_instance: InstanceId,
     /// Not before this may it come back.
     not_before: Instant,
     asked_at: Instant,
@@ -45,7 +49,7 @@ pub(super) struct Search {
     /// When a member of the view being followed was last heard.
     heard_at: Instant,
     /// When the current view was entered, or its end was decided.
-    since: Instant,
+    pub(super) since: Instant,
     /// The view that follows the one being followed.
     next: Option<(View, Beginning)>,
     decision: Option<Value>,
@@ -54,6 +58,17 @@ pub(super) struct Search {
 }
 
 impl Process {
+    /// Another incarnation draws another name, and forms anew if it was forming.
+    pub(super) fn renew_incarnation(&mut self) {
+        let forming = self.standing == Standing::Forming;
+        self.live_anew();
+        if let (true, Some(rank)) = (forming, self.config.rank()) {
+            let own = Member { rank, incarnation: self.config.incarnation };
+            let view = View::forming(self.config.members, self.config.sequencer);
+            self.change = Some(self.driver_of(own, view));
+        }
+    }
+
     /// Comes back, not before the given time.
     pub(super) fn search_again(&mut self, not_before: Instant) {
         self.search = Search { not_before, formed_at: self.search.formed_at, ..Search::default() };
@@ -68,47 +83,57 @@ impl Process {
         if self.presence.note_differs(rank, differs) {
             self.event(Event::ConfigurationDiffers(rank));
         }
-        if differs {
-            return; // not of our group as we understand it
+        if differs || self.note_sighting(now, header, said) {
+            return; // not of our group as we understand it, or of another instance
         }
+        let same =
+            header.instance() == self.data.view.instance || self.config.mutant == Some(Mutant::OtherInstanceBelieved);
         let known = self.data.view.incarnation(rank);
-        if epoch == self.data.view.epoch && known == Some(from.incarnation) {
+        let formed = said.flags.get() & heartbeat_flags::FORMED != 0;
+        if same && epoch == self.data.view.epoch && known == Some(from.incarnation) {
             return self.on_own_views_heartbeat(now, from, epoch, said);
         }
         if known.is_some_and(|incarnation| incarnation != from.incarnation) {
-            // Another life of a member: it waits until the one in the view is out of it.
-            if from.incarnation > known.unwrap_or_default() && self.presence.refuse(from) {
+            // Another life of a member: it waits until the one in the view is out of it. One that is formed is an earlier
+            // one, late.
+            if !formed && self.presence.refuse(from) {
                 self.event(Event::Restarted { rank, incarnation: from.incarnation });
             }
             if self.standing == Standing::Member {
                 return;
             }
         }
-        let formed = said.flags.get() & heartbeat_flags::FORMED != 0;
         if formed {
             self.search.formed_at = now;
         }
         let other = self.presence.hear(now, from, epoch, said);
         // Who is in no view may be the only one who knows how this one ended.
         let outside = !matches!(self.standing, Standing::Member | Standing::Forming);
-        if outside && self.decision_of(epoch).is_some() {
+        let past = header.instance() == self.data.view.instance || self.is_past_instance(header.instance());
+        if outside && past && self.decision_of(epoch).is_some() {
             if said.address.is_reachable() {
                 self.tell_decision(now, epoch, said.address);
             }
             return;
         }
         match self.standing {
-            Standing::Gone if formed && self.farewell.is_some_and(|(without, _)| epoch >= without) => self.part(),
+            Standing::Gone if formed && past && self.farewell.is_some_and(|(without, _)| epoch >= without) => {
+                self.part()
+            }
             Standing::Gone => {}
             // The group has formed: with this process, if the decision was missed, or without.
-            Standing::Forming if formed => self.ask_for_view(now, said.address),
+            Standing::Forming if formed => {}
             Standing::Forming if epoch == Epoch(0) => {
                 if other && let Some(change) = &mut self.change {
                     change.replace(from);
                 }
                 self.clock.look_due = now;
             }
-            _ if epoch > self.data.view.epoch && formed => self.ask_for_view(now, said.address),
+            // Whoever is in no view has asked where it found the instance alive.
+            Standing::Member | Standing::Following if epoch > self.data.view.epoch && formed => {
+                self.ask_for_view(now, said.address)
+            }
+            Standing::Outside if formed => {}
             Standing::Member => self.on_earlier_heartbeat(now, from, epoch, said.address),
             Standing::Following if formed && now.since(self.search.heard_at) > LOST_NS => {
                 self.lose_view();
@@ -134,7 +159,8 @@ impl Process {
         // Who comes in and knows how this view ends may be the only one left who does.
         let wedged = said.flags.get() & heartbeat_flags::WEDGED != 0 && said.address.is_reachable();
         if let Some(value) = self.search.decision.as_ref().filter(|value| wedged && self.is_among(&value.members)) {
-            let (header, value) = (super::header(&self.config, epoch), value.clone());
+            let header = super::header(&self.config, self.data.view.instance, epoch);
+            let value = value.clone();
             self.say_decision(now, header, said.address, value);
         }
         let mtu = self.config.limits.mtu_bytes as u64;
@@ -199,7 +225,7 @@ impl Process {
             self.standing = Standing::Forming;
             let own = Member { rank, incarnation: self.config.incarnation };
             let view = View::forming(self.config.members, self.config.sequencer);
-            self.change = Some(ViewChange::new(own, view, self.config.mutant));
+            self.change = Some(self.driver_of(own, view));
             self.clock.look_due = now;
         }
     }
@@ -218,22 +244,34 @@ impl Process {
 
     /// Whoever comes back is somebody else: what this life promised or owed is over.
     pub(super) fn live_anew(&mut self) {
-        self.config.incarnation = Incarnation(self.config.incarnation.0.wrapping_add(1));
+        self.draw_incarnation();
         self.data.config.incarnation = self.config.incarnation;
-        self.outbox.enter(header(&self.config, Epoch(0)));
+        self.outbox.enter(header(&self.config, InstanceId::NONE, Epoch(0)));
     }
 
     // ---- asking and telling ---------------------------------------------------------------------------------------
 
     fn ask_for_view(&mut self, now: Instant, address: Address) {
+        self.ask_instance(now, self.data.view.instance, address);
+    }
+
+    /// Asks a member of an instance for its view: this process's own, or another, to which it goes as from outside.
+    pub(super) fn ask_instance(&mut self, now: Instant, instance: InstanceId, address: Address) {
         let busy = self.standing == Standing::Outside && (self.transfer.is_asking() || now < self.search.not_before);
         if busy || now.since(self.search.asked_at) < ASK_NS || !address.is_reachable() {
             return;
         }
         self.search.asked_at = now;
-        let ask = ViewAsk { reply_to: self.config.address };
+        let nonce = self.rng.u64(1..);
+        (self.search.nonce, self.search.asked_instance) = (nonce, instance);
+        let ask = ViewAsk { reply_to: self.config.address, nonce: nonce.into() };
         // The answer depends on where the asker is.
-        let header = super::header(&self.config, self.data.view.epoch);
+        let (own, epoch) = (self.data.view.instance, self.data.view.epoch);
+        let header = if instance == own || own == InstanceId::NONE {
+            super::header(&self.config, own, epoch)
+        } else {
+            super::header(&self.config, InstanceId::NONE, Epoch(0))
+        };
         let to = Destination::Peer(address);
         self.outbox.record_as(header, now, to, Kind::ViewAsk, [ask.as_bytes(), &[]], &mut self.counters);
     }
@@ -242,7 +280,7 @@ impl Process {
         let Some((ask, _)) = ViewAsk::read(body) else { return };
         if self.standing == Standing::Member && ask.reply_to.is_reachable() && ask.reply_to != self.config.address {
             self.tell_decision(now, epoch, ask.reply_to);
-            self.tell_view(now, Destination::Peer(ask.reply_to));
+            self.tell_view(now, Destination::Peer(ask.reply_to), ask.nonce.get());
         }
     }
 
@@ -252,11 +290,12 @@ impl Process {
             Some(value) => {
                 // In the life that took part.
                 let past = self.past.as_ref().filter(|past| past.data.view.epoch == epoch);
-                let header = super::header(past.map_or(&self.config, |past| &past.data.config), epoch);
+                let instance = value.instance;
+                let header = super::header(past.map_or(&self.config, |past| &past.data.config), instance, epoch);
                 self.say_decision(now, header, to, value);
             }
             None if epoch == self.data.view.epoch => {}
-            None => self.tell_view(now, Destination::Peer(to)),
+            None => self.tell_view(now, Destination::Peer(to), 0),
         }
     }
 
@@ -267,7 +306,7 @@ impl Process {
     }
 
     /// Says which view this is and where it began.
-    pub(super) fn tell_view(&mut self, now: Instant, to: Destination) {
+    pub(super) fn tell_view(&mut self, now: Instant, to: Destination, nonce: u64) {
         let (view, beginning) = (&self.data.view, &self.data.beginning);
         let entry = |rank: Rank, incarnation: Incarnation| ViewEntry {
             rank: rank.0.into(),
@@ -285,6 +324,8 @@ impl Process {
             first_order: beginning.order.0.into(),
             phase: beginning.phase.into(),
             configuration: self.config.fingerprint().into(),
+            birth: view.birth.into(),
+            nonce: nonce.into(),
         };
         let parts = [info.as_bytes(), entries.as_bytes()];
         self.outbox.record(now, to, Kind::View, parts, &mut self.counters);
@@ -295,17 +336,29 @@ impl Process {
         if info.configuration.get() != self.config.fingerprint() {
             return;
         }
-        let Some((view, beginning)) = self.read_view(header.epoch(), info, entries) else {
+        let Some((view, beginning)) = self.read_view(header, info, entries) else {
             return self.counters.add(Counter::DiscardedMalformed, 1);
         };
         if !view.contains(Member { rank: header.rank(), incarnation: header.incarnation() }) {
             return self.counters.add(Counter::DiscardedSender, 1);
+        }
+        let is_other =
+            view.instance != self.data.view.instance && self.config.mutant != Some(Mutant::OtherInstanceBelieved);
+        if is_other {
+            // Only an answer to this process's own question shows that the instance is not a recording.
+            let answers = info.nonce.get() != 0 && info.nonce.get() == self.search.nonce;
+            if !answers || view.instance != self.search.asked_instance {
+                return self.counters.add(Counter::DiscardedInstance, 1);
+            }
+        } else if view.instance == self.data.view.instance && view.birth != self.data.view.birth {
+            return self.counters.add(Counter::DiscardedMalformed, 1);
         }
         // Who comes late comes after the barriers that are complete; who was there from the start passes them itself.
         let late = Beginning { phase: beginning.phase.saturating_add(info.barriers.get().into()), ..beginning.clone() };
         let (ahead, next) = (view.epoch > self.data.view.epoch, view.epoch == self.data.view.epoch.next());
         match self.standing {
             Standing::Gone => {}
+            Standing::Member | Standing::Following if is_other => self.change_instance(now, view, late),
             // The decision that it is a member comes with this.
             Standing::Forming if self.is_in(&view) => {}
             Standing::Forming => {
@@ -324,7 +377,8 @@ impl Process {
         }
     }
 
-    fn read_view(&self, epoch: Epoch, info: &ViewInfo, entries: &[ViewEntry]) -> Option<(View, Beginning)> {
+    fn read_view(&self, header: &DatagramHeader, info: &ViewInfo, entries: &[ViewEntry]) -> Option<(View, Beginning)> {
+        let (instance, epoch) = (header.instance(), header.epoch());
         let mut first = vec![Sequence(0); usize::from(self.config.members)];
         for entry in entries {
             *first.get_mut(usize::from(entry.rank.get()))? = Sequence(entry.first_sequence.get());
@@ -334,11 +388,12 @@ impl Process {
             incarnation: Incarnation(entry.incarnation.get()),
         };
         let members: Vec<_> = entries.iter().take(usize::from(info.members.get())).map(member).collect();
-        let view = View { epoch, members, sequencer: Rank(info.sequencer.get()) };
+        let view = View { epoch, members, sequencer: Rank(info.sequencer.get()), instance, birth: info.birth.get() };
         let beginning = Beginning { order: OrderNumber(info.first_order.get()), first, phase: info.phase.get() };
         let members = &view.members;
         let distinct = (1..members.len()).all(|i| members[..i].iter().all(|other| other.rank != members[i].rank));
         let sound = distinct && view.incarnation(view.sequencer).is_some() && epoch != Epoch(0);
+        let sound = sound && instance != InstanceId::NONE;
         sound.then_some((view, beginning))
     }
 
@@ -360,7 +415,7 @@ impl Process {
 
     // ---- following ------------------------------------------------------------------------------------------------
 
-    fn found(&mut self, now: Instant, view: View, beginning: Beginning) {
+    pub(super) fn found(&mut self, now: Instant, view: View, beginning: Beginning) {
         let fetches = matches!(self.config.role, Role::Member(_)) || self.config.start == Start::Snapshot;
         if fetches {
             self.begin_transfer(now, view, beginning);
@@ -381,6 +436,9 @@ impl Process {
         let told = matches!(&step, Step::Decide(value) if self.goes_on(from, value));
         if !self.data.view.contains(from) && !told {
             return self.counters.add(Counter::DiscardedSender, 1);
+        }
+        if matches!(&step, Step::Decide(value) | Step::Propose(value) if !self.may_follow(value)) {
+            return self.counters.add(Counter::DiscardedImplausible, 1);
         }
         match step {
             Step::Decide(value) => self.follow_decision(now, value),
@@ -416,7 +474,7 @@ impl Process {
         }
         let Some((ballot, _)) = self.search.invitation.take() else { return };
         if let Some(address) = self.presence.address(ballot.proposer()) {
-            let header = super::header(&self.config, self.data.view.epoch);
+            let header = super::header(&self.config, self.data.view.instance, self.data.view.epoch);
             let bytes = super::steps::encode(ballot, &Step::Accept);
             let to = Destination::Peer(address);
             self.outbox.record_as(header, now, to, Kind::Ballot, [&bytes, &[]], &mut self.counters);
@@ -489,6 +547,7 @@ impl Process {
         self.search = Search { since: now, heard_at: now, formed_at: now, ..Search::default() };
         self.enter(now, view, beginning);
         self.data.streams.iter_mut().for_each(|stream| stream.window.started = true);
+        self.receive_ahead(now);
     }
 
     /// Says what was delivered or given up beyond where the next view begins, and, unless all of it is here, what was not

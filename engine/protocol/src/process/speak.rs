@@ -14,7 +14,9 @@ use crate::mutant::Mutant;
 use crate::outbox::{Destination, Outbox};
 use crate::view::{Member, bit, ranks};
 use bourdon_wire::records::{self, ClientAnswer, heartbeat_flags};
-use bourdon_wire::{Address, DatagramHeader, DatagramNumber, Epoch, Instant, Kind, OrderNumber, Rank, Sequence};
+use bourdon_wire::{
+    Address, DatagramHeader, DatagramNumber, Epoch, InstanceId, Instant, Kind, OrderNumber, Rank, Sequence, VERSION,
+};
 use zerocopy::IntoBytes;
 
 impl Process {
@@ -193,7 +195,7 @@ impl Process {
             ranges: (self.data.ranges.len() as u16).into(),
         };
         // Who answers looks at the epoch: it may have gone on to the next.
-        let header = super::header(&self.config, self.data.view.epoch);
+        let header = super::header(&self.config, self.data.view.instance, self.data.view.epoch);
         let parts = [nak.as_bytes(), self.data.ranges.as_bytes()];
         let times = if self.config.mutant == Some(Mutant::AskTwice) { 2 } else { 1 };
         for _ in 0..times {
@@ -258,6 +260,10 @@ impl Process {
             reached_phase: self.data.barrier.own_reached().into(),
             link_port: config.link_port.into(),
             first_sequence: first_sequence.0.into(),
+            birth: self.data.view.birth.into(),
+            members: self.data.view.bits().into(),
+            version_low: VERSION,
+            version_high: VERSION,
         };
         let parts = [record.as_bytes(), &[]];
         self.outbox.record(now, Destination::Group, Kind::Heartbeat, parts, &mut self.counters);
@@ -385,19 +391,26 @@ impl Process {
         };
         let gone = answer(data, &mut self.outbox, &mut self.counters, now, nak, ranges);
         if gone {
-            let oldest = oldest_retained(data);
-            self.answer_unavailable(now, epoch, rank, nak.reply_to, oldest);
+            let (oldest, instance) = (oldest_retained(data), data.view.instance);
+            self.answer_unavailable(now, (instance, epoch), rank, nak.reply_to, oldest);
         }
     }
 
-    fn answer_unavailable(&mut self, now: Instant, epoch: Epoch, rank: Rank, to: Address, oldest: DatagramNumber) {
+    fn answer_unavailable(
+        &mut self,
+        now: Instant,
+        (instance, epoch): (InstanceId, Epoch),
+        rank: Rank,
+        to: Address,
+        oldest: DatagramNumber,
+    ) {
         let record = records::Unavailable {
             rank: rank.0.into(),
             channel: DATA_CHANNEL.0.into(),
             reserved: 0.into(),
             oldest_number: oldest.0.into(),
         };
-        let header = super::header(&self.config, epoch);
+        let header = super::header(&self.config, instance, epoch);
         let (to, parts) = (Destination::Peer(to), [record.as_bytes(), &[]]);
         self.outbox.record_as(header, now, to, Kind::Unavailable, parts, &mut self.counters);
     }

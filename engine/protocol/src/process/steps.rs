@@ -5,7 +5,7 @@ use crate::data::unordered::{EARLY_RANGES_OF_ALL, early_ranges_max};
 use crate::view::Member;
 use alloc::vec::Vec;
 use bourdon_wire::records::{BallotLists, BallotStep, End, HeldRange, MemberEntry, ballot_steps};
-use bourdon_wire::{DatagramNumber, Incarnation, Rank};
+use bourdon_wire::{DatagramNumber, Incarnation, InstanceId, Rank};
 use zerocopy::IntoBytes;
 
 fn put_members(bytes: &mut Vec<u8>, members: &[Member]) {
@@ -26,9 +26,11 @@ fn put_cut(bytes: &mut Vec<u8>, cut: &Cut) {
 
 /// A step as a record's bytes, lists behind it.
 pub(super) fn encode(ballot: Ballot, step: &Step) -> Vec<u8> {
+    let mut birth = 0;
     let (kind, held, accepted, value) = match step {
         Step::Prepare => (ballot_steps::PREPARE, None, Ballot(0), None),
-        Step::State { held, accepted } => {
+        Step::State { held, accepted, birth_floor } => {
+            birth = *birth_floor;
             let (accepted, value) = accepted.as_ref().map_or((Ballot(0), None), |(b, value)| (*b, Some(value)));
             (ballot_steps::STATE, Some(held), accepted, value)
         }
@@ -41,18 +43,20 @@ pub(super) fn encode(ballot: Ballot, step: &Step) -> Vec<u8> {
     let (held, cut) = (held.unwrap_or(&none), value.map_or(&none, |value| &value.cut));
     let members = value.map_or(&no_members, |value| &value.members);
     let record = BallotStep {
-        step: kind.into(),
-        members: (members.len() as u16).into(),
-        held: (held.ends.len() as u16).into(),
-        held_ranges: (held.ranges.len() as u16).into(),
-        cut: (cut.ends.len() as u16).into(),
-        cut_ranges: (cut.ranges.len() as u16).into(),
-        sequencer: value.map_or(0, |value| value.sequencer.0).into(),
-        reserved: 0.into(),
+        step: kind,
+        members: members.len() as u8,
+        held: held.ends.len() as u8,
+        held_ranges: held.ranges.len() as u8,
+        cut: cut.ends.len() as u8,
+        cut_ranges: cut.ranges.len() as u8,
+        sequencer: value.map_or(0, |value| value.sequencer.0 as u8),
+        reserved: 0,
         ballot: ballot.0.into(),
         accepted: accepted.0.into(),
         phase: held.phase.into(),
         cut_phase: cut.phase.into(),
+        birth: value.map_or(birth, |value| value.birth).into(),
+        leavers: value.map_or(0, |value| value.leavers).into(),
     };
     let mut bytes = record.as_bytes().to_vec();
     put_members(&mut bytes, members);
@@ -68,22 +72,35 @@ fn cut(ends: &[End], ranges: &[HeldRange], phase: u64) -> Cut {
     Cut { ends, ranges: ranges.iter().map(range).collect(), phase }
 }
 
-/// A record's step; `None` if it makes no sense among so many ranks, or claims more than anybody can.
-pub(super) fn decode(record: &BallotStep, lists: &BallotLists<'_>, ranks: u16) -> Option<(Ballot, Step)> {
+/// A record's step, in the instance that its datagram names; `None` if it makes no sense among so many ranks, or claims
+/// more than anybody can.
+pub(super) fn decode(
+    record: &BallotStep,
+    lists: &BallotLists<'_>,
+    ranks: u16,
+    instance: InstanceId,
+) -> Option<(Ballot, Step)> {
     let member = |entry: &MemberEntry| Member {
         rank: Rank(entry.rank.get()),
         incarnation: Incarnation(entry.incarnation.get()),
     };
     let value = || {
         let members: Vec<Member> = lists.members.iter().map(member).collect();
-        let sequencer = Rank(record.sequencer.get());
+        let sequencer = Rank(record.sequencer.into());
         let known = members.iter().all(|member| member.rank.0 < ranks);
         let distinct = (1..members.len()).all(|i| members[..i].iter().all(|other| other.rank != members[i].rank));
         let sound = known && distinct && members.iter().any(|member| member.rank == sequencer);
         let cut = cut(lists.cut, lists.cut_ranges, record.cut_phase.get());
-        (sound && fits(&cut, ranks, EARLY_RANGES_OF_ALL)).then_some(Value { members, sequencer, cut })
+        (sound && fits(&cut, ranks, EARLY_RANGES_OF_ALL)).then_some(Value {
+            members,
+            sequencer,
+            leavers: record.leavers.get(),
+            cut,
+            instance,
+            birth: record.birth.get(),
+        })
     };
-    let step = match record.step.get() {
+    let step = match record.step {
         ballot_steps::PREPARE => Step::Prepare,
         ballot_steps::STATE => {
             let held = cut(lists.held, lists.held_ranges, record.phase.get());
@@ -92,7 +109,7 @@ pub(super) fn decode(record: &BallotStep, lists: &BallotLists<'_>, ranks: u16) -
             }
             let accepted = Ballot(record.accepted.get());
             let accepted = if accepted == Ballot(0) { None } else { Some((accepted, value()?)) };
-            Step::State { held, accepted }
+            Step::State { held, accepted, birth_floor: record.birth.get() }
         }
         ballot_steps::PROPOSE => Step::Propose(value()?),
         ballot_steps::ACCEPT => Step::Accept,

@@ -251,7 +251,7 @@ impl Process {
         let Some((part, count)) = asker.ask(now) else { return self.next_donor(now) };
         let Some(address) = self.presence.address(donor) else { return };
         let Some((view, _)) = &self.transfer.target else { return };
-        let header = super::header(&self.config, view.epoch);
+        let header = super::header(&self.config, view.instance, view.epoch);
         let record = records::Transfer {
             donor: donor.0.into(),
             ..self.transfer_record(transfer_steps::ASK, ticket, part, count, 0)

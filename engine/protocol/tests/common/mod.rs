@@ -11,7 +11,8 @@ use bourdon_wire::records::{
 };
 use bourdon_wire::{
     Address, CONTROL_CHANNEL, CausalEntry, ChannelId, Datagram, DatagramHeader, DatagramNumber, Epoch, FrameHeader,
-    GroupId, HEADER_BYTES, Incarnation, Instant, Kind, OrderNumber, Rank, Sequence, TopicId, flags, seal,
+    GroupId, HEADER_BYTES, Incarnation, InstanceId, Instant, Kind, OrderNumber, Rank, Sequence, TopicId, VERSION,
+    flags, seal,
 };
 use std::net::SocketAddr;
 use zerocopy::IntoBytes;
@@ -117,6 +118,10 @@ impl Bench {
             reached_phase: 0.into(),
             link_port: 0.into(),
             first_sequence: 0.into(),
+            birth: self.process.view().birth.into(),
+            members: self.process.view().members.iter().fold(0, |bits, member| bits | 1 << member.rank.0).into(),
+            version_low: VERSION,
+            version_high: VERSION,
         };
         change(&mut record);
         control(rank, Kind::Heartbeat, &[record.as_bytes()])
@@ -248,7 +253,7 @@ fn ballot_words(body: &[u8]) -> String {
     let members = lists.members.iter().map(|member| member.rank.to_string()).collect::<Vec<_>>().join("");
     let value = || format!("view {members} led by {} cut {}", record.sequencer, ends(lists.cut));
     let this = name(record.ballot.get());
-    match record.step.get() {
+    match record.step {
         ballot_steps::PREPARE => format!("prepare {this}"),
         ballot_steps::STATE if record.accepted.get() == 0 => format!("state {this} holds {}", ends(lists.held)),
         ballot_steps::STATE => {
@@ -269,21 +274,23 @@ pub struct Value<'a>(pub &'a [u16], pub u16, pub &'a [u64]);
 
 /// A step of a view change in the round of a proposer.
 pub struct Step<'a> {
-    pub step: u16,
+    pub step: u8,
     pub round: (u64, u16),
     pub held: &'a [u64],
     pub accepted: (u64, u16),
     pub value: Option<Value<'a>>,
     /// Of the value's cut, beyond its ends: stream, first datagram, how many.
     pub ranges: &'a [(u16, u64, u16)],
+    /// The members that the value leaves out at their wish, as bits.
+    pub leavers: u64,
 }
 
 impl<'a> Step<'a> {
-    pub fn of(step: u16, round: (u64, u16)) -> Self {
-        Self { step, round, held: &[], accepted: (0, 0), value: None, ranges: &[] }
+    pub fn of(step: u8, round: (u64, u16)) -> Self {
+        Self { step, round, held: &[], accepted: (0, 0), value: None, ranges: &[], leavers: 0 }
     }
 
-    pub fn with(step: u16, round: (u64, u16), value: Value<'a>) -> Self {
+    pub fn with(step: u8, round: (u64, u16), value: Value<'a>) -> Self {
         Self { value: Some(value), ..Self::of(step, round) }
     }
 
@@ -296,18 +303,20 @@ impl<'a> Step<'a> {
         let Value(members, sequencer, cut) = self.value.unwrap_or(Value(&[], 0, &[]));
         let number = |(round, proposer): (u64, u16)| round << 16 | u64::from(proposer);
         let record = BallotStep {
-            step: self.step.into(),
-            members: (members.len() as u16).into(),
-            held: (self.held.len() as u16).into(),
-            held_ranges: 0.into(),
-            cut: (cut.len() as u16).into(),
-            cut_ranges: (self.ranges.len() as u16).into(),
-            sequencer: sequencer.into(),
-            reserved: 0.into(),
+            step: self.step,
+            members: members.len() as u8,
+            held: self.held.len() as u8,
+            held_ranges: 0,
+            cut: cut.len() as u8,
+            cut_ranges: self.ranges.len() as u8,
+            sequencer: sequencer as u8,
+            reserved: 0,
             ballot: number(self.round).into(),
             accepted: number(self.accepted).into(),
             phase: 0.into(),
             cut_phase: 0.into(),
+            birth: 1.into(),
+            leavers: self.leavers.into(),
         };
         let entry = |rank: &u16| MemberEntry { rank: (*rank).into(), incarnation: 1.into() };
         let members: Vec<_> = members.iter().map(entry).collect();
@@ -362,12 +371,12 @@ pub fn marker(phase: u64, sequence: u64, payload: Option<&[u8]>) -> Part {
 
 /// A datagram of a member's stream.
 pub fn data(rank: u16, number: u64, sequence: u64, order: u64, parts: &[Part]) -> Vec<u8> {
-    let header = DatagramHeader::new(GROUP, Epoch(1), Rank(rank), Incarnation(1), ChannelId(0));
+    let header = DatagramHeader::new(GROUP, InstanceId(1), Epoch(1), Rank(rank), Incarnation(1), ChannelId(0));
     sealed(header.at(DatagramNumber(number), Sequence(sequence), OrderNumber(order)), parts)
 }
 
 pub fn control(rank: u16, kind: Kind, parts: &[&[u8]]) -> Vec<u8> {
-    let header = DatagramHeader::new(GROUP, Epoch(1), Rank(rank), Incarnation(1), CONTROL_CHANNEL);
+    let header = DatagramHeader::new(GROUP, InstanceId(1), Epoch(1), Rank(rank), Incarnation(1), CONTROL_CHANNEL);
     sealed(header, &[(kind as u16, parts.concat())])
 }
 
@@ -389,8 +398,13 @@ pub fn as_life(datagram: &[u8], incarnation: u32) -> Vec<u8> {
 }
 
 /// The same datagram, sent in another epoch.
-pub fn in_epoch(datagram: &[u8], epoch: u64) -> Vec<u8> {
-    altered(datagram, 16, &epoch.to_le_bytes())
+pub fn in_epoch(datagram: &[u8], epoch: u32) -> Vec<u8> {
+    altered(datagram, 12, &epoch.to_le_bytes())
+}
+
+/// The same datagram, sent in another instance.
+pub fn in_instance(datagram: &[u8], instance: u64) -> Vec<u8> {
+    altered(datagram, 16, &instance.to_le_bytes())
 }
 
 /// Other bytes at a place, summed up again.

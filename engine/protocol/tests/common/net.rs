@@ -201,11 +201,11 @@ impl Net {
 }
 
 /// The step of a view change that stands in a datagram, and its ballot.
-pub fn ballot_step(datagram: &[u8]) -> Option<(u16, u64)> {
+pub fn ballot_step(datagram: &[u8]) -> Option<(u8, u64)> {
     let datagram = Datagram::parse(datagram, GROUP).ok()?;
     let frame = datagram.frames().find(|frame| frame.kind() == Some(Kind::Ballot))?;
     let (record, _) = BallotStep::read(frame.body)?;
-    Some((record.step.get(), record.ballot.get()))
+    Some((record.step, record.ballot.get()))
 }
 
 /// The step of a state transfer that stands in a datagram.

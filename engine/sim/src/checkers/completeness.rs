@@ -95,6 +95,9 @@ impl Completeness<'_> {
                 let node = &self.nodes[usize::from(rank)];
                 node.is_alive() && node.process.as_ref().is_some_and(|process| process.incarnation().0 == life)
             });
+            if !message.generations.contains(&self.history.generation) {
+                continue;
+            }
             let allowed = message.client.is_none() || message.payload.len() <= self.plan.max_message_bytes;
             if lives && allowed && !first.has(id) {
                 return missing(format!("process {} was never shown {}", first.process, self.history.name(id)));

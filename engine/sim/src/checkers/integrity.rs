@@ -20,7 +20,7 @@ pub(super) fn delivered(history: &History, lineage: usize, delivery: &Delivery<'
     if history.lineages[lineage].has(id) {
         return Err(broken("twice"));
     }
-    Ok(Shown { id, sender, sequence })
+    Ok(Shown { id, sender, sequence, at_barrier: delivery.barrier.is_some() })
 }
 
 /// Nothing both given up and delivered, where deliveries keep an order: else a datagram beyond a gap may have been

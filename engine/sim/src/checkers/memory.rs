@@ -17,12 +17,16 @@ const EVENTS: usize = 256;
 /// slow to answer.
 const COORDINATION: usize = 2048;
 
+/// The window of a process that is no member.
+const OBSERVER_WINDOW_SLOTS: u32 = 16;
+
 #[derive(Debug)]
 pub(super) struct Memory {
     assembly_bytes: usize,
     early_datagrams: usize,
     clients: usize,
     unsettled: usize,
+    ahead_bytes: usize,
 }
 
 /// Snapshots on their way: one made, one fetched, one not taken yet.
@@ -35,10 +39,12 @@ impl Memory {
         let members = usize::from(plan.members);
         let observed = plan.observers.iter().map(|observer| observer.receive_log_slots).max().unwrap_or(0);
         let slots = plan.receive_log_slots.max(observed) as usize;
+        let window_slots = plan.window_slots.iter().copied().max().unwrap_or(0).max(OBSERVER_WINDOW_SLOTS);
         Self {
             assembly_bytes: members * plan.max_message_bytes,
             early_datagrams: members * slots.next_power_of_two(),
             clients: usize::from(plan.clients),
+            ahead_bytes: members * plan.mtu_bytes * window_slots as usize,
             // Each is published once, however often it is published again. A request for a lock is two commands at most.
             unsettled: 2 * plan.locks.as_ref().map_or(0, |locks| locks.entries as usize)
                 + (plan.messages + u32::from(plan.clients) * (plan.messages / 4 + 1)) as usize
@@ -57,6 +63,7 @@ impl Memory {
             && held.assembly_bytes <= self.assembly_bytes
             && held.clients <= self.clients
             && held.unsettled <= self.unsettled
+            && held.ahead_bytes <= self.ahead_bytes
             && held.coordination <= COORDINATION
             && held.snapshot_bytes <= SNAPSHOTS * (SNAPSHOT_BYTES + POSITIONS_BYTES);
         if within { Ok(()) } else { Err(Violation::new(NAME, format!("a process keeps {held:?}"))) }
@@ -71,7 +78,7 @@ mod tests {
     fn every_queue_has_its_bound() {
         let memory = Memory::new(&Plan::draw(0));
         assert_eq!(memory.judge(&Held::default()), Ok(()));
-        let over: [fn(&mut Held); 8] = [
+        let over: [fn(&mut Held); 9] = [
             |held| held.coordination = COORDINATION + 1,
             |held| held.outbox_bytes = OUTBOX_BYTES + 1,
             |held| held.events = EVENTS + 1,
@@ -80,6 +87,7 @@ mod tests {
             |held| held.clients = usize::MAX,
             |held| held.unsettled = usize::MAX,
             |held| held.snapshot_bytes = usize::MAX,
+            |held| held.ahead_bytes = usize::MAX,
         ];
         for exceed in over {
             let mut held = Held::default();

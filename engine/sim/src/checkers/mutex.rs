@@ -15,6 +15,7 @@
 
 use super::views::{Views, is_quorum};
 use super::{Verdict, Violation};
+use crate::demand::{Demand, Demands};
 use crate::plan::{LockPlan, Plan};
 use bourdon_protocol::{FencingToken, LockId, Member, Process, Standing};
 use bourdon_wire::Rank;
@@ -24,6 +25,7 @@ pub(super) const NAME: &str = "mutex";
 pub(super) const UNIFORM: &str = "uniform-grant";
 pub(super) const FENCED: &str = "fenced";
 pub(super) const WAITING: &str = "waiting";
+pub(super) const TOKENS: &str = "tokens";
 
 /// Beyond the way of a request through the whole ring, what steps, windows and acknowledgements take.
 const DOORWAY_NS: u64 = 20_000_000;
@@ -74,6 +76,8 @@ pub(crate) struct Mutexes {
     replicated: bool,
     calm: bool,
     doorway_ns: u64,
+    /// By lock: the highest token of earlier instances of the group, if that is judged.
+    before: Option<Vec<Option<FencingToken>>>,
     locks: Vec<Lock>,
     waits: Vec<Wait>,
     /// By epoch: the grants in it, in the tables of those who went on to the next as members.
@@ -86,6 +90,11 @@ fn broken(detail: String) -> Verdict {
     Err(Violation::new(NAME, detail))
 }
 
+/// By what tokens of any instances compare.
+fn growth(token: &FencingToken) -> FencingToken {
+    *token
+}
+
 impl Resource {
     /// Lets a token in, or finds it old.
     fn admits(&mut self, token: FencingToken) -> bool {
@@ -96,7 +105,7 @@ impl Resource {
 }
 
 impl Mutexes {
-    pub(super) fn new(plan: &Plan) -> Self {
+    pub(super) fn new(plan: &Plan, demands: Demands) -> Self {
         let way_ns = plan.latency_ns.max(plan.latency_back_ns) + plan.jitter_ns;
         Self {
             members: plan.members,
@@ -104,6 +113,7 @@ impl Mutexes {
             calm: plan.is_calm(),
             doorway_ns: u64::from(plan.members) * way_ns + DOORWAY_NS,
             locks: std::iter::repeat_with(Lock::default).take(plan.locks.as_ref().map_or(0, |l| l.names)).collect(),
+            before: demands.has(Demand::Tokens).then(Vec::new),
             waits: Vec::new(),
             closed: BTreeMap::new(),
             grants: 0,
@@ -138,6 +148,7 @@ impl Mutexes {
             return broken(format!("process {process} got {token:?}, of a view that it was not in"));
         };
         let mut hold = Hold { process, life: Member { rank, incarnation }, token, read: None };
+        self.outgrows(place, &hold)?;
         self.is_only(views, place, &hold)?;
         self.is_held_everywhere(place, &hold)?;
         let lock = &mut self.locks[place];
@@ -146,6 +157,29 @@ impl Mutexes {
         lock.shown.push(hold);
         self.grants += 1;
         self.turn(process, id, place, now_ns)
+    }
+
+    /// Takes over the tokens of the instance of the group before this one: a resource outlives both.
+    pub(crate) fn outlives(&mut self, past: &Self) {
+        let Some(before) = &mut self.before else { return };
+        let highest = |lock: &Lock| lock.shown.iter().map(|hold| hold.token).max_by_key(growth);
+        let earlier = past.before.iter().flatten().copied().chain(std::iter::repeat(None));
+        let both = past.locks.iter().map(highest).zip(earlier);
+        *before = both.map(|(last, earlier)| last.into_iter().chain(earlier).max_by_key(growth)).collect();
+    }
+
+    /// Whether a token is greater than all before the restart of the group.
+    fn outgrows(&self, place: usize, hold: &Hold) -> Verdict {
+        let before = self.before.as_ref().and_then(|before| before.get(place).copied().flatten());
+        match before.filter(|before| growth(before) >= growth(&hold.token)) {
+            Some(before) => Err(Violation::new(
+                TOKENS,
+                format!(
+                    "lock {place} is granted, {hold:?}, after a restart of the group; before it {before:?} was granted"
+                ),
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Whether nobody else holds the lock, and nobody was told of a later grant who knew of this one.

@@ -10,6 +10,7 @@ use super::views::is_quorum;
 use super::{Installed, Verdict, Violation};
 use crate::node::Node;
 use bourdon_protocol::{Member, Process, Standing, View};
+use std::collections::BTreeSet;
 
 pub(super) const NAME: &str = "progress";
 
@@ -23,12 +24,22 @@ pub(crate) struct Progress<'a> {
 }
 
 /// Whether too few are left of the latest view for it ever to go on.
-pub(crate) fn is_lost(nodes: &[Node], members: usize, latest: Option<&Installed>) -> bool {
+///
+/// With `crashed`, only a life that crashed is gone: one that was removed or has left answered for what it decided before it went.
+pub(crate) fn is_lost(
+    nodes: &[Node],
+    members: usize,
+    latest: Option<&Installed>,
+    crashed: Option<&BTreeSet<Member>>,
+) -> bool {
     let Some(latest) = latest else {
         // The first view needs everybody.
         return !nodes[..members].iter().all(Node::is_alive);
     };
     let lives = |member: &Member| {
+        if let Some(crashed) = crashed {
+            return !crashed.contains(member);
+        }
         let node = &nodes[member.rank.index()];
         node.process
             .as_ref()

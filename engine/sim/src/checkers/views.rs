@@ -8,8 +8,11 @@
 //!
 //! DESIGN §7: 3, 4, 5 and, under a name of its own, 21.
 
+use super::continuation::Continuation;
 use super::{Verdict, Violation};
-use crate::history::Lineage;
+use crate::demand::Demands;
+use crate::history::{History, Lineage};
+use crate::node::Node;
 use crate::plan::Plan;
 use bourdon_protocol::{Member, Process, Standing, View};
 use bourdon_wire::Rank;
@@ -30,14 +33,18 @@ pub(crate) struct Installed {
 pub(crate) struct Views {
     calm: bool,
     lossy: bool,
+    pub(super) continuation: Continuation,
     epochs: BTreeMap<u64, Installed>,
+    /// Lives that have entered the first view.
+    first: BTreeSet<Member>,
     /// Who has stopped in which epoch.
     stopped: BTreeSet<(u64, Member)>,
 }
 
 impl Views {
-    pub(super) fn new(plan: &Plan) -> Self {
-        Self { calm: plan.is_calm(), lossy: plan.is_lossy(), epochs: BTreeMap::new(), stopped: BTreeSet::new() }
+    pub(super) fn new(plan: &Plan, demands: Demands) -> Self {
+        let (calm, lossy, continuation) = (plan.is_calm(), plan.is_lossy(), Continuation::new(plan, demands));
+        Self { calm, lossy, continuation, epochs: BTreeMap::new(), first: BTreeSet::new(), stopped: BTreeSet::new() }
     }
 
     /// The latest view that anybody has entered.
@@ -48,6 +55,41 @@ impl Views {
     /// The view of an epoch, once anybody has entered it.
     pub(crate) fn view(&self, epoch: u64) -> Option<&View> {
         self.epochs.get(&epoch).map(|installed| &installed.view)
+    }
+
+    /// A life asks to leave.
+    pub(crate) fn left(&mut self, life: Member) {
+        self.continuation.left(life);
+    }
+
+    /// A life crashed.
+    pub(crate) fn crashed(&mut self, life: Member) {
+        self.continuation.crashed(life);
+    }
+
+    /// Lives that crashed.
+    pub(crate) fn crashes(&self) -> &BTreeSet<Member> {
+        &self.continuation.crashed
+    }
+
+    /// Whether a life crashed or asked to leave.
+    pub(crate) fn has_ended(&self, life: Member) -> bool {
+        self.continuation.has_ended(life)
+    }
+
+    /// Lives that have entered the first view.
+    pub(super) fn entered_first(&self) -> impl Iterator<Item = Member> {
+        self.first.iter().copied()
+    }
+
+    /// Whether a view from this epoch on leaves a life out.
+    pub(super) fn leaves_out(&self, life: Member, epoch: u64) -> bool {
+        self.epochs.range(epoch..).any(|(_, installed)| !installed.view.contains(life))
+    }
+
+    /// Judges that the group has lost its last view.
+    pub(crate) fn is_lost_rightly(&self, history: &History, members: &[Node]) -> Verdict {
+        self.continuation.lost(history, members)
     }
 
     /// Whether a first view begins another group: whoever was in a view of the one before is gone, so that it has left no
@@ -82,6 +124,10 @@ impl Views {
             let detail = format!("process {} entered view {epoch} though nothing went wrong", lineage.process);
             return Err(Violation::new(CALM, detail));
         }
+        if epoch == 1 && process.standing() == Standing::Member {
+            let rank = Rank(lineage.process as u16);
+            self.first.insert(Member { rank, incarnation: process.incarnation() });
+        }
         if moved && process.standing() == Standing::Member {
             self.stop(epoch - 1, process);
         }
@@ -109,10 +155,11 @@ impl Views {
     }
 
     /// Whether a view may follow those known.
-    fn decided(&self, view: &View) -> Verdict {
+    fn decided(&mut self, view: &View) -> Verdict {
         let epoch = view.epoch.0;
         let Some(before) = self.epochs.get(&(epoch - 1)) else { return Ok(()) };
         let old = &before.view;
+        self.continuation.decided(old, view)?;
         let stopped: Vec<_> =
             old.members.iter().filter(|member| self.stopped.contains(&(epoch - 1, **member))).collect();
         if !is_quorum(old, |member| stopped.contains(&member)) {

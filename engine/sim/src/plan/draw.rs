@@ -14,7 +14,7 @@ use super::{
 use crate::guarantee::{Guarantee, LEVELS, ORDERS};
 use fastrand::Rng;
 
-fn pick<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
+pub(super) fn pick<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
     choices[rng.usize(0..choices.len())]
 }
 
@@ -79,6 +79,10 @@ impl Plan {
             duels: false,
             named: false, // so that a seed draws the messages that it always drew
             events: Vec::new(),
+            stalls: None,
+            restarts: Vec::new(),
+            replay: None,
+            ends_when_out: false,
             locks: None,
         };
         if members > 1 && rng.u8(0..10) >= 3 {
@@ -221,7 +225,7 @@ impl Plan {
         }
     }
 
-    fn draw_syncs(&mut self, rng: &mut Rng) {
+    pub(super) fn draw_syncs(&mut self, rng: &mut Rng) {
         for _ in 0..pick(rng, &[0, 0, 1, 3]) {
             let (process, other) = (rng.u16(0..self.members), rng.u64(0..2));
             self.happens(rng.u64(0..self.faults.until_ns), Happening::Sync, process, other, 0);
@@ -234,7 +238,12 @@ impl Plan {
 }
 
 impl LockPlan {
-    fn draw(rng: &mut Rng, (mutex, election): (MutexPlan, ElectionPlan), members: u16, until_ns: u64) -> Self {
+    pub(super) fn draw(
+        rng: &mut Rng,
+        (mutex, election): (MutexPlan, ElectionPlan),
+        members: u16,
+        until_ns: u64,
+    ) -> Self {
         let some = |rng: &mut Rng, choices: &[u16]| {
             let mut chosen = draw_publishers(rng, members);
             chosen.truncate(usize::from(pick(rng, choices).min(members)));

@@ -16,7 +16,7 @@ pub(super) struct Duels {
     members: usize,
     takeover_ns: u64,
     /// By member: the ballot and step it said last.
-    said: Vec<(u64, u16)>,
+    said: Vec<(u64, u8)>,
 }
 
 impl Duels {
@@ -57,10 +57,10 @@ impl Duels {
 }
 
 /// The ballot and the step that a proposer says in this datagram.
-fn step(datagram: &[u8]) -> Option<(u64, u16)> {
+fn step(datagram: &[u8]) -> Option<(u64, u8)> {
     let datagram = Datagram::parse(datagram, GROUP).ok().filter(|datagram| datagram.has(Kind::Ballot))?;
     let ballots = datagram.frames().filter(|frame| frame.kind() == Some(Kind::Ballot));
     let steps = ballots.filter_map(|frame| BallotStep::read_all(frame.body).map(|(step, _)| step));
-    let said = steps.map(|step| (step.ballot.get(), step.step.get()));
+    let said = steps.map(|step| (step.ballot.get(), step.step));
     { said }.find(|(_, step)| [ballot_steps::PREPARE, ballot_steps::PROPOSE, ballot_steps::DECIDE].contains(step))
 }

@@ -3,6 +3,8 @@
 
 use super::{Mode, Phase, What, World};
 use crate::checkers::{Checkers, Completeness, Cost, Progress, Verdict, Violation, is_lost};
+use crate::demand::Demand;
+use crate::history::Lineage;
 use bourdon_protocol::Counter;
 use bourdon_wire::Rank;
 
@@ -28,7 +30,9 @@ impl World<'_> {
 
     pub(super) fn look(&mut self) -> Verdict {
         let members = usize::from(self.plan.members);
-        if is_lost(&self.nodes, members, self.checkers.views.latest()) {
+        let ended = self.demands.has(Demand::Decision).then(|| self.checkers.views.crashes());
+        if is_lost(&self.nodes, members, self.checkers.views.latest(), ended) {
+            self.checkers.views.is_lost_rightly(&self.history, &self.nodes[..members])?;
             (self.lost, self.phase) = (true, Phase::Over);
             return Ok(());
         }
@@ -62,6 +66,7 @@ impl World<'_> {
         if let Some(member) = self.nodes.iter().position(wants) {
             return Err(Violation::new("completeness", format!("member {member} could not publish all it wanted")));
         }
+        self.observers_follow()?;
         if let Some(client) = self.clients.iter().position(|client| client.is_busy()) {
             return Err(Violation::new("completeness", format!("client {client} could not publish all it wanted")));
         }
@@ -69,6 +74,21 @@ impl World<'_> {
         let datagrams = self.datagrams();
         let (plan, history, nodes) = (self.plan, &self.history, &self.nodes[..]);
         Completeness { plan, history, nodes, datagrams: datagrams.as_deref() }.check()
+    }
+
+    /// Whether every observer follows the group as it is since the last restart.
+    fn observers_follow(&self) -> Verdict {
+        let observers = self.nodes.iter().skip(usize::from(self.plan.members)).filter(|node| node.process.is_some());
+        let mut lineages = observers.map(|node| &self.history.lineages[node.lineage]);
+        match lineages.find(|lineage| lineage.generation != self.generation) {
+            Some(Lineage { process, generation, .. }) => {
+                let last = self.generation;
+                let detail =
+                    format!("observer {process} follows generation {generation} of the group; the last is {last}");
+                Err(Violation::new("instance", detail))
+            }
+            None => Ok(()),
+        }
     }
 
     /// By member: datagrams of its stream, where there has been one view only, and nobody ever went.
@@ -86,8 +106,15 @@ impl World<'_> {
     }
 
     pub(super) fn end(&self) -> Verdict {
+        if !self.lost {
+            self.instances.end(|generation| self.past.get(generation as usize).unwrap_or(&self.checkers))?;
+        }
         if self.mode != Mode::Liveness {
             self.checkers.end(&self.history)?;
+            if !self.lost {
+                let members = &self.nodes[..usize::from(self.plan.members)];
+                self.checkers.observers.end(&self.history, members, &self.checkers.views)?;
+            }
         }
         let (processes, naks_when_done) = (self.nodes.len() as u64, self.naks_when_done);
         let Some(datagrams) = self.datagrams() else {

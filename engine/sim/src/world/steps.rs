@@ -4,12 +4,12 @@
 //! it takes in a batch, keeps time, publishes, transmits, delivers, hears the news. Between steps it may be paused, while
 //! its socket fills and overflows.
 
-use super::{Phase, STEPS_MAX, What, World, mixed};
+use super::{Phase, STEPS_MAX, What, World, generation_of, mixed};
 use crate::checkers::{Checkers, Verdict, Violation};
 use crate::history::{Gap, Lineage, Settled};
 use crate::network::hits;
-use crate::plan::address;
-use bourdon_protocol::{Counter, Destination, Event, Process, Standing};
+use bourdon_protocol::{Counter, Destination, Event, Member, Process, Standing};
+use bourdon_wire::{Incarnation, Rank};
 use std::rc::Rc;
 
 impl World<'_> {
@@ -49,8 +49,13 @@ impl World<'_> {
         }
         if self.mode != super::Mode::Liveness {
             let processes: Vec<Option<&Process>> = self.nodes.iter().map(|node| node.process.as_ref()).collect();
-            self.checkers.stepped(&processes, index)?;
+            if self.history.lineages[self.nodes[index].lineage].generation == self.generation {
+                self.checkers.stepped(&processes, index)?;
+            }
             self.judge_locks(index)?;
+        }
+        if std::mem::take(&mut self.nodes[index].is_out) {
+            self.end_process(index);
         }
         let acts_ns = self.locker_due(index);
         let node = &self.nodes[index];
@@ -83,9 +88,22 @@ impl World<'_> {
 
     /// Offers what the process has to send to the network; says whether it took all.
     fn transmit(&mut self, index: usize) -> bool {
-        let Self { nodes, network, rng, arrivals, plan, now_ns, duels, phase, checkers, .. } = self;
+        let Self {
+            nodes,
+            network,
+            rng,
+            arrivals,
+            plan,
+            now_ns,
+            duels,
+            phase,
+            checkers,
+            recorder,
+            generation,
+            ends,
+            ..
+        } = self;
         let mut duels = duels.as_mut().filter(|_| *phase == Phase::Faulty);
-        let ends = plan.processes() + usize::from(plan.clients);
         let node = &mut nodes[index];
         let now = node.clock.read(*now_ns);
         let Some(process) = &mut node.process else { return true };
@@ -100,10 +118,13 @@ impl World<'_> {
                     checkers.offered(index, datagram);
                 }
                 let datagram: Rc<[u8]> = datagram.into();
-                for end in 0..ends {
+                if let Some(recorder) = recorder {
+                    recorder.record(*generation, index, &datagram);
+                }
+                for (end, address) in ends.iter().enumerate() {
                     let wanted = match to {
                         Destination::Group | Destination::Broadcast => end != index || hits(rng, plan.echo_permille),
-                        Destination::Peer(peer) => peer == address(end),
+                        Destination::Peer(peer) => peer == *address,
                     };
                     if wanted {
                         network.send(*now_ns, (index, end), &datagram, rng, arrivals);
@@ -122,15 +143,18 @@ impl World<'_> {
             if self.lost {
                 return Ok(false);
             }
-            let Self { nodes, history, checkers, now_ns, mode, digest, .. } = self;
+            let Self { nodes, history, checkers, past, instances, now_ns, mode, digest, .. } = self;
             let node = &mut nodes[index];
             let (now, lineage) = (node.clock.read(*now_ns), node.lineage);
             let Some(process) = &mut node.process else { return Ok(false) };
+            let checkers = past.get_mut(history.lineages[lineage].generation as usize).unwrap_or(checkers);
             let mut verdict = Ok(());
             let count = process.deliver(now, limit, |delivery| {
                 *digest = mixed(*digest, delivery.sequence.0 << 16 | u64::from(delivery.sender.0));
                 if verdict.is_ok() {
-                    verdict = checkers.delivered(history, lineage, &delivery, *mode != super::Mode::Liveness);
+                    let safety = *mode != super::Mode::Liveness;
+                    let judged = checkers.delivered(history, lineage, &delivery, safety);
+                    verdict = judged.and_then(|()| instances.delivered(history, lineage));
                 }
             });
             verdict?;
@@ -170,8 +194,12 @@ impl World<'_> {
                 return Err(Violation::new("snapshot", "too long, though it can't be"));
             }
             Event::SnapshotReady => return self.take_snapshot(index),
-            Event::Removed(_) => (lineage.epoch, node.asked) = (None, 0),
-            Event::Left(_) => (lineage.epoch, node.left) = (None, true),
+            Event::Removed(epoch) => {
+                (lineage.epoch, node.asked, node.is_out) = (None, 0, self.plan.ends_when_out);
+                let incarnation = Incarnation(node.incarnation); // as it last entered a view
+                self.instances.removed(Member { rank: Rank(index as u16), incarnation }, epoch.0);
+            }
+            Event::Left(_) => (lineage.epoch, node.left, node.is_out) = (None, true, self.plan.ends_when_out),
             Event::Settled { incarnation, delivered } => {
                 let (rank, incarnation, delivered) = (index as u16, incarnation.0, delivered.0);
                 self.history.settled.push(Settled { rank, incarnation, delivered });
@@ -188,11 +216,18 @@ impl World<'_> {
                 if lineage.member {
                     return Err(Violation::new("completeness", format!("member {index} gave up {gap:?}")));
                 }
+                if lineage.generation == self.generation {
+                    self.checkers.observers.gave_up(lineage, gap);
+                }
                 lineage.gaps.push(gap);
                 lineage.whole = false;
             }
             Event::Retracted { sender, from, to } => {
-                lineage.retract(Gap { sender: sender.0, from: from.0, to: to.0 });
+                let void = Gap { sender: sender.0, from: from.0, to: to.0 };
+                if lineage.generation == self.generation {
+                    self.checkers.observers.retracted(lineage, void);
+                }
+                lineage.retract(void);
                 lineage.order = 0;
                 if self.plan.clients > 0 {
                     // What a client sent and was retracted counts as delivered to an observer for good.
@@ -222,14 +257,18 @@ impl World<'_> {
 
     /// A process has entered a view.
     fn enter(&mut self, index: usize) -> Verdict {
+        if !self.enters_its_generation(index)? {
+            return Ok(());
+        }
         let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != index);
         let others = others.filter_map(|(_, node)| node.process.as_ref());
         let entered = self.nodes[index].process.as_ref().map(Process::view);
         if entered.is_some_and(|view| self.checkers.views.is_founded_anew(view, others)) {
+            self.instances.founded_anew(self.generation, &self.checkers)?;
             (self.lost, self.phase) = (true, Phase::Over);
             return Ok(());
         }
-        let Self { nodes, history, checkers, mode, .. } = self;
+        let Self { nodes, history, checkers, past, mode, generation, .. } = self;
         let node = &mut nodes[index];
         let Some(process) = &node.process else { return Ok(()) };
         let view = process.view().clone();
@@ -245,7 +284,10 @@ impl World<'_> {
         let before = shown.epoch.map_or(0, |epoch| epoch + 1);
         let first = shown.epoch.is_none() && view.epoch.0 == 1 && process.standing() == Standing::Member;
         let moved = before == view.epoch.0 || first;
-        checkers.installed(history, node.lineage, process, moved, *mode != super::Mode::Liveness)?;
+        let checkers = past.get_mut(shown.generation as usize).unwrap_or(checkers);
+        // What frozen members of an earlier generation decided is not watched.
+        let safety = *mode != super::Mode::Liveness && shown.generation == *generation;
+        checkers.installed(history, node.lineage, process, moved, safety)?;
         let phase = process.phase();
         let lineage = &mut history.lineages[node.lineage];
         lineage.epoch = Some(view.epoch.0);
@@ -253,13 +295,37 @@ impl World<'_> {
             // It begins in the middle, or missed a view.
             (lineage.whole, lineage.formed_at_ns, lineage.phase, lineage.order) = (false, None, phase, 0);
         }
-        for member in view.members {
+        let is_down = self.is_down;
+        for member in view.members.into_iter().filter(|_| !is_down) {
             let other = &self.nodes[member.rank.index()];
             if other.process.is_none() && other.incarnation == member.incarnation.0 {
                 self.evidence(index, member.rank, member.incarnation);
             }
         }
         Ok(())
+    }
+
+    /// Whether a process has entered a view of lives of its own generation. An observer goes over to a later one: its
+    /// application begins with nothing there.
+    fn enters_its_generation(&mut self, index: usize) -> Result<bool, Violation> {
+        if self.plan.restarts.is_empty() {
+            return Ok(true);
+        }
+        let node = &mut self.nodes[index];
+        let Some(view) = node.process.as_ref().map(Process::view).filter(|view| !view.members.is_empty()) else {
+            return Ok(true);
+        };
+        let is_member = index < usize::from(self.plan.members);
+        let from = self.history.lineages[node.lineage].generation;
+        let to = view.members.iter().map(|member| generation_of(member.incarnation)).max().unwrap_or(from);
+        self.instances.entered(index, if is_member { from } else { to }, view)?;
+        if is_member || from == to {
+            return Ok(view.members.iter().all(|member| generation_of(member.incarnation) == from));
+        }
+        self.instances.crossed(index, (from, to), false)?;
+        node.lineage = self.history.begin(index, false);
+        self.history.lineages[node.lineage].generation = to;
+        Ok(true)
     }
 
     fn take_snapshot(&mut self, index: usize) -> Verdict {
@@ -271,12 +337,13 @@ impl World<'_> {
             return Err(Violation::new("snapshot", format!("process {index} got one that can't be read")));
         };
         lineage.epoch = Some(process.view().epoch.0);
+        lineage.generation = self.history.lineages[node.lineage].generation;
         lineage.whole &= !self.plan.is_lossy(); // it does not know what its donor had been told is lost
         if !self.plan.is_lossy() {
             Checkers::resumed(&lineage, process)?;
         }
         node.lineage = self.history.enter(lineage);
-        Ok(())
+        self.instances.resumed(&self.history, node.lineage)
     }
 
     /// In a plan of adversity, whoever has begun a ballot is soon cut off: before anybody hears of it, or at any time until

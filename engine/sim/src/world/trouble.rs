@@ -2,11 +2,14 @@
 
 use super::{Phase, What, World};
 use crate::plan::{EventPlan, Happening};
-use bourdon_protocol::Mutant;
+use bourdon_protocol::{Member, Mutant};
 use bourdon_wire::{Incarnation, Rank};
 
 impl World<'_> {
     pub(super) fn happen(&mut self, event: EventPlan) {
+        if self.is_down {
+            return; // there is nothing for it to happen to
+        }
         let index = usize::from(event.process);
         let until_ns = self.now_ns + event.for_ns;
         match event.what {
@@ -39,15 +42,36 @@ impl World<'_> {
         }
     }
 
-    fn crash(&mut self, index: usize) {
+    pub(super) fn crash(&mut self, index: usize) {
         let Some(process) = self.nodes[index].crash() else { return };
         self.checkers.crashed(index);
+        self.life_ends(&process);
         self.network.faults.crash += 1;
-        if self.mutant == Some(Mutant::Amnesia) {
+        if self.mutant == Some(Mutant::Amnesia) && !self.is_down {
             self.revive(index, &process);
-        } else if let Some(rank) = process.config().rank() {
+        } else if let Some(rank) = process.config().rank().filter(|_| !self.is_down) {
             let others = (0..usize::from(self.plan.members)).filter(|other| *other != index);
             others.for_each(|other| self.evidence(other, rank, process.incarnation()));
+        }
+    }
+
+    /// A life is over: by a crash, or because it wants to leave.
+    fn life_ends(&mut self, process: &bourdon_protocol::Process) {
+        if let Some(rank) = process.config().rank() {
+            self.checkers.views.crashed(Member { rank, incarnation: process.incarnation() });
+        }
+    }
+
+    /// A process is out of the group and ends; that is no fault, and what it owed the group must not end with it.
+    pub(super) fn end_process(&mut self, index: usize) {
+        let is_back = !self.nodes[index].left;
+        if self.nodes[index].crash().is_some() {
+            self.checkers.crashed(index);
+            if is_back {
+                let event =
+                    EventPlan { at_ns: 0, what: Happening::Restart, process: index as u16, other: 0, for_ns: 0 };
+                self.push(self.now_ns + 1_000_000, What::Later(event));
+            }
         }
     }
 
@@ -78,6 +102,10 @@ impl World<'_> {
         let Some(process) = node.process.as_mut().filter(|_| !node.left) else { return };
         process.leave(now);
         node.left = true;
+        if let Some(rank) = process.config().rank() {
+            let incarnation = process.incarnation();
+            self.checkers.views.left(Member { rank, incarnation });
+        }
         self.network.faults.leave += 1;
         self.wake(index, self.now_ns);
     }

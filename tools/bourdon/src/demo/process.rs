@@ -267,7 +267,11 @@ impl DemoProcess {
         // A view that a member to be only follows is not its own: what it is shown there belongs to what it begins with.
         if is_in || self.assignment.settings.process.role == Role::Observer {
             self.views += 1;
-            self.on_history(|history| history.view(epoch, &oldest_first));
+            let instance = self.node.process().view().instance;
+            self.on_history(|history| {
+                history.instance(instance);
+                history.view(epoch, &oldest_first);
+            });
         }
         self.proof.owners.view(members);
         if let Some(shares) = &mut self.shares {

@@ -20,6 +20,8 @@ pub(super) enum Line<'a> {
         number: u64,
         members: &'a str,
     },
+    /// The instance of the group that the views which follow are of.
+    Instance(u64),
     Barrier(u64),
     State {
         count: u64,
@@ -49,11 +51,12 @@ pub(super) fn parse(text: &str) -> Result<Line<'_>, String> {
             hash: fields.hash()?,
         },
         "V" => Line::View { number: fields.number("view")?, members: fields.text("members")? },
+        "I" => Line::Instance(fields.instance()?),
         "B" => Line::Barrier(fields.number("n")?),
         "S" => Line::State { count: fields.number("count")?, sum: fields.hash()? },
         "G" => fields.gap()?,
         "R" => Line::Retract { publisher: fields.text("publisher")?, sequence: fields.number("seq")? },
-        other => return Err(format!("a line begins with D, V, B, S, G or R, not {other:?}")),
+        other => return Err(format!("a line begins with D, V, I, B, S, G or R, not {other:?}")),
     };
     match fields.rest.next() {
         None => Ok(line),
@@ -73,6 +76,13 @@ impl<'a> Fields<'a> {
     fn number(&mut self, what: &str) -> Result<u64, String> {
         let field = self.text(what)?;
         field.parse().map_err(|_| format!("{what} is a number, not {field:?}"))
+    }
+
+    fn instance(&mut self) -> Result<u64, String> {
+        let field = self.text("instance")?;
+        let is_one = field.len() == 16;
+        let number = u64::from_str_radix(field, 16).ok().filter(|_| is_one);
+        number.ok_or_else(|| format!("instance is 16 hexadecimal digits, not {field:?}"))
     }
 
     fn order(&mut self) -> Result<Option<u64>, String> {

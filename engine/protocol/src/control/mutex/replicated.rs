@@ -263,7 +263,7 @@ impl Replicated {
         while !self.pending.is_empty() {
             self.show_first(effects);
         }
-        let at = FencingToken { epoch: view.epoch, number: order.saturating_sub(1) };
+        let at = FencingToken { birth: view.birth, epoch: view.epoch, number: order.saturating_sub(1) };
         let names: Vec<TopicName> = self.table.keys().copied().collect();
         for name in names {
             let Some(queue) = self.table.get_mut(&name) else { continue };
@@ -297,8 +297,8 @@ impl Replicated {
         let word = |bytes: &mut Vec<u8>, word: u64| bytes.extend_from_slice(&word.to_le_bytes());
         for (name, queue) in &self.table {
             write_name(name, &mut bytes);
-            let (epoch, number) = (queue.token.epoch.0, queue.token.number);
-            [epoch, number, queue.requests.len() as u64].into_iter().for_each(|value| word(&mut bytes, value));
+            let FencingToken { birth, epoch, number } = queue.token;
+            [birth, epoch.0, number, queue.requests.len() as u64].into_iter().for_each(|value| word(&mut bytes, value));
             for request in &queue.requests {
                 let by = u64::from(request.by.rank.0) << 32 | u64::from(request.by.incarnation.0);
                 [by, request.id].into_iter().for_each(|value| word(&mut bytes, value));
@@ -333,12 +333,12 @@ fn read_queue(bytes: &[u8]) -> Option<(TopicName, Queue, &[u8])> {
         rest = after;
         Some(u64::from_le_bytes(*word))
     };
-    let (epoch, number, count) = (word()?, word()?, word()?);
+    let (birth, epoch, number, count) = (word()?, word()?, word()?, word()?);
     let mut requests = VecDeque::new();
     for _ in 0..count.min(REQUESTS_MAX as u64) {
         let (by, id) = (word()?, word()?);
         let by = Member { rank: Rank((by >> 32) as u16), incarnation: Incarnation(by as u32) };
         requests.push_back(Request { by, id });
     }
-    Some((name, Queue { token: FencingToken { epoch: Epoch(epoch), number }, requests }, rest))
+    Some((name, Queue { token: FencingToken { birth, epoch: Epoch(epoch), number }, requests }, rest))
 }

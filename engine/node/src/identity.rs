@@ -1,0 +1,172 @@
+//! What makes a node distinct from every other, and a group's instance later than every earlier one.
+//!
+//! The protocol draws nothing from the system. So the node draws its incarnation, its candidate for the instance's name
+//! and its seed from the system's randomness: clock bits repeat when one rank is started twice at a time. And it stores
+//! the highest birth of an instance that it knows, one small file a group, so that fencing tokens grow over a restart of
+//! all members even if their clocks were set back meanwhile (`docs/locks.md`).
+//!
+//! Invariant: the stored birth never falls; a file is replaced whole or not at all.
+
+use crate::settings::Settings;
+use bourdon_wire::{BIRTHS_END, GroupId, Incarnation, InstanceId};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// What a node draws when it starts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Drawn {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) candidate: InstanceId,
+    pub(crate) seed: u64,
+}
+
+impl Drawn {
+    /// Draws from the system's randomness.
+    ///
+    /// # Panics
+    /// If the kernel has no `getrandom`: none this node runs on.
+    pub(crate) fn new() -> Self {
+        let word = || {
+            let mut bytes = [0; 8];
+            let count = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+            assert_eq!(count, Ok(bytes.len()), "the kernel gives 8 random bytes at once");
+            u64::from_ne_bytes(bytes)
+        };
+        // Zero is none.
+        let incarnation = Incarnation((word() as u32).max(1));
+        Self { incarnation, candidate: InstanceId(word().max(1)), seed: word() }
+    }
+}
+
+/// The file with the highest birth known.
+#[derive(Debug)]
+pub(crate) struct BirthFile {
+    path: Option<PathBuf>,
+    /// What it holds.
+    stored: u64,
+}
+
+impl BirthFile {
+    /// Reads the group's file, and writes it to see that this can be done; else the reason, with what is lost by it.
+    pub(crate) fn open(settings: &Settings) -> (Self, Option<String>) {
+        let lost = |path: &Path, error: &dyn std::fmt::Display| {
+            let path = path.display();
+            format!(
+                "can't keep the group's birth in {path}: {error}; fencing tokens may repeat after a restart of all members with clocks set back; name another directory with process.state_directory"
+            )
+        };
+        let Some(directory) = settings.process.state_directory.clone().or_else(default_directory) else {
+            let error = "neither XDG_STATE_HOME nor HOME is set";
+            return (Self { path: None, stored: 0 }, Some(lost(Path::new("a file"), &error)));
+        };
+        let path = directory.join(format!("{:08x}.birth", GroupId::of(&settings.group.name).0));
+        let stored = match read(&path) {
+            Ok(birth) => birth,
+            Err(error) => return (Self { path: None, stored: 0 }, Some(lost(&path, &error))),
+        };
+        let written = fs::create_dir_all(&directory).and_then(|()| write(&path, stored));
+        match written {
+            Ok(()) => (Self { path: Some(path), stored }, None),
+            Err(error) => (Self { path: None, stored }, Some(lost(&path, &error))),
+        }
+    }
+
+    /// The highest birth known from earlier runs.
+    pub(crate) fn floor(&self) -> u64 {
+        self.stored
+    }
+
+    /// Stores a birth if it is higher. A failure is not repeated to the user: the file could be written at the start.
+    #[inline]
+    pub(crate) fn note(&mut self, birth: u64) {
+        if birth > self.stored {
+            self.store(birth);
+        }
+    }
+
+    #[cold]
+    fn store(&mut self, birth: u64) {
+        self.stored = birth;
+        if let Some(path) = &self.path {
+            // Another process of the group on this host may have stored a higher one.
+            let _ = read(path).map(|other| if other < birth { write(path, birth) } else { Ok(()) });
+        }
+    }
+}
+
+fn default_directory() -> Option<PathBuf> {
+    let named = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = named("XDG_STATE_HOME").or_else(|| named("HOME").map(|home| home.join(".local/state")));
+    state.map(|state| state.join("bourdon"))
+}
+
+/// The birth in a file; 0 if there is no file.
+fn read(path: &Path) -> io::Result<u64> {
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        text => text?,
+    };
+    let birth = text.trim_end().parse().ok().filter(|birth| *birth < BIRTHS_END);
+    birth.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it holds no birth; remove it"))
+}
+
+fn write(path: &Path, birth: u64) -> io::Result<()> {
+    let beside = path.with_extension(format!("birth-{}", std::process::id()));
+    let mut file = File::create(&beside)?;
+    writeln!(file, "{birth}")?;
+    file.sync_all()?;
+    fs::rename(&beside, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(directory: &Path) -> Settings {
+        let mut settings = Settings::default();
+        settings.process.state_directory = Some(directory.to_owned());
+        settings
+    }
+
+    #[test]
+    fn a_birth_is_stored_and_never_falls() {
+        let directory = tempfile::tempdir().expect("a directory can be made");
+        let settings = settings(&directory.path().join("state"));
+        let (mut file, problem) = BirthFile::open(&settings);
+        assert_eq!((file.floor(), problem), (0, None));
+        file.note(1_764_338_400_000);
+        file.note(5);
+        let (mut other, problem) = BirthFile::open(&settings);
+        assert_eq!((other.floor(), problem), (1_764_338_400_000, None));
+        other.note(1_764_338_400_001);
+        assert_eq!(BirthFile::open(&settings).0.floor(), 1_764_338_400_001);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_or_written_is_reported_with_what_is_lost() {
+        let directory = tempfile::tempdir().expect("a directory can be made");
+        let settings = settings(directory.path());
+        drop(BirthFile::open(&settings));
+        let path = fs::read_dir(directory.path()).expect("it is there").next().expect("a file").expect("it is there");
+        for damage in ["", "soon", "-1", "18446744073709551615"] {
+            fs::write(path.path(), damage).expect("it can be written");
+            let (file, problem) = BirthFile::open(&settings);
+            assert!(problem.is_some_and(|text| text.contains("tokens may repeat") && text.contains("remove it")));
+            assert_eq!(file.floor(), 0);
+        }
+        // A directory that is a file.
+        let mut elsewhere = settings.clone();
+        elsewhere.process.state_directory = Some(path.path().join("below"));
+        let (_, problem) = BirthFile::open(&elsewhere);
+        assert!(problem.is_some_and(|text| text.contains("process.state_directory")));
+    }
+
+    #[test]
+    fn incarnations_are_drawn_and_not_read_from_a_clock() {
+        let drawn: Vec<u32> = (0..100).map(|_| Drawn::new().incarnation.0).collect();
+        let distinct: std::collections::BTreeSet<_> = drawn.iter().collect();
+        assert_eq!(distinct.len(), drawn.len());
+        assert!(drawn.iter().all(|incarnation| *incarnation != 0));
+    }
+}

@@ -1,0 +1,152 @@
+//! Discovery: which instances of the group are alive, as a process hears that is not one of their members.
+//!
+//! Whoever believes the first heartbeat that names a view may follow a process that was frozen yesterday and resumed
+//! today, or a recording. So heartbeats of another instance change nothing. They are noted here, by instance and by
+//! rank, and an instance is *alive with a majority* while more than half of the members of one of its views announce the
+//! same epoch and the same members within [`FRESH_NS`]. Of those alive the one with the highest birth is the newest; a
+//! process asks only that one for its view, and believes only the answer to its own nonce (`process/outside.rs`).
+//!
+//! Invariants: at most [`INSTANCES_MAX`] instances are noted; an instance that is alive makes room only for one that
+//! is noted already. A single process, whatever it announces, makes no view of two or more members alive.
+
+use crate::view::ranks;
+use alloc::vec::Vec;
+use bourdon_wire::{Epoch, InstanceId, Instant, Rank};
+
+/// Today's, yesterday's resumed, and two that are forged: more than these are never alive at a time.
+pub const INSTANCES_MAX: usize = 4;
+/// A heartbeat counts for so long: members send one every 10 ms, every 100 ms at the worst, and a stalled path delays
+/// some by hundreds.
+pub const FRESH_NS: u64 = 1_000_000_000;
+
+/// What one member announced last.
+#[derive(Clone, Copy, Debug)]
+struct Sighting {
+    rank: Rank,
+    epoch: Epoch,
+    members: u64,
+    at: Instant,
+}
+
+#[derive(Debug)]
+struct Known {
+    instance: InstanceId,
+    birth: u64,
+    /// At most one a rank.
+    sightings: Vec<Sighting>,
+}
+
+/// What a heartbeat of a process in a view announces of its instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    /// The instance.
+    pub instance: InstanceId,
+    /// Its birth.
+    pub birth: u64,
+    /// The sender's view.
+    pub epoch: Epoch,
+    /// The members of that view.
+    pub members: u64,
+}
+
+/// The instances heard of late.
+#[derive(Debug, Default)]
+pub struct Discovery {
+    known: Vec<Known>,
+}
+
+impl Known {
+    fn is_alive(&self, now: Instant) -> bool {
+        let fresh = |sighting: &&Sighting| now.since(sighting.at) < FRESH_NS;
+        self.sightings.iter().filter(fresh).any(|one| {
+            let agrees = |other: &&Sighting| (other.epoch, other.members) == (one.epoch, one.members);
+            let in_view = |other: &&Sighting| ranks(one.members).any(|rank| rank == other.rank);
+            let count = self.sightings.iter().filter(fresh).filter(agrees).filter(in_view).count();
+            2 * count > one.members.count_ones() as usize
+        })
+    }
+
+    fn heard_at(&self) -> Instant {
+        self.sightings.iter().map(|sighting| sighting.at).max().unwrap_or_default()
+    }
+}
+
+impl Discovery {
+    /// Notes what a member announces.
+    pub fn hear(&mut self, now: Instant, rank: Rank, announced: &Announcement) {
+        let Announcement { instance, birth, epoch, members } = *announced;
+        if instance == InstanceId::NONE || rank > Rank::MAX {
+            return;
+        }
+        let is_it = |known: &Known| (known.instance, known.birth) == (instance, birth);
+        let index = self.known.iter().position(is_it).or_else(|| self.make_room(now, instance, birth));
+        let Some(known) = index.and_then(|index| self.known.get_mut(index)) else { return };
+        known.sightings.retain(|sighting| sighting.rank != rank);
+        known.sightings.push(Sighting { rank, epoch, members, at: now });
+    }
+
+    /// A place for another instance, if there is one: the oldest that is not alive makes room.
+    fn make_room(&mut self, now: Instant, instance: InstanceId, birth: u64) -> Option<usize> {
+        let fresh = Known { instance, birth, sightings: Vec::new() };
+        if self.known.len() < INSTANCES_MAX {
+            self.known.push(fresh);
+            return Some(self.known.len() - 1);
+        }
+        let dead = self.known.iter().enumerate().filter(|(_, known)| !known.is_alive(now));
+        let (index, _) = dead.min_by_key(|(_, known)| known.heard_at())?;
+        self.known[index] = fresh;
+        Some(index)
+    }
+
+    /// Whether a majority of a view of this instance is heard.
+    pub fn is_alive(&self, now: Instant, instance: InstanceId, birth: u64) -> bool {
+        self.known.iter().any(|known| (known.instance, known.birth) == (instance, birth) && known.is_alive(now))
+    }
+
+    /// The instance with the highest birth of those alive with a majority.
+    pub fn newest(&self, now: Instant) -> Option<(InstanceId, u64)> {
+        let alive = self.known.iter().filter(|known| known.is_alive(now));
+        alive.map(|known| (known.instance, known.birth)).max_by_key(|(instance, birth)| (*birth, *instance))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn announced(instance: u64, epoch: u64, members: u64) -> Announcement {
+        Announcement { instance: InstanceId(instance), birth: 10 * instance, epoch: Epoch(epoch), members }
+    }
+
+    #[test]
+    fn a_majority_of_one_view_makes_an_instance_alive_and_silence_ends_it() {
+        let mut discovery = Discovery::default();
+        discovery.hear(Instant(0), Rank(0), &announced(1, 1, 0b111));
+        discovery.hear(Instant(1), Rank(0), &announced(1, 1, 0b111));
+        assert_eq!(discovery.newest(Instant(1)), None, "one of three, heard twice");
+        discovery.hear(Instant(1), Rank(1), &announced(1, 2, 0b111));
+        assert_eq!(discovery.newest(Instant(1)), None, "of another epoch");
+        discovery.hear(Instant(2), Rank(3), &announced(1, 1, 0b111));
+        assert_eq!(discovery.newest(Instant(2)), None, "no member");
+        discovery.hear(Instant(2), Rank(2), &announced(1, 1, 0b111));
+        assert_eq!(discovery.newest(Instant(2)), Some((InstanceId(1), 10)));
+        assert!(discovery.is_alive(Instant(2), InstanceId(1), 10) && !discovery.is_alive(Instant(2), InstanceId(1), 9));
+        assert_eq!(discovery.newest(Instant(SECOND + 1)), None);
+    }
+
+    #[test]
+    fn the_newest_is_the_one_with_the_highest_birth_and_the_dead_make_room() {
+        let mut discovery = Discovery::default();
+        for instance in 1..=3 {
+            discovery.hear(Instant(instance), Rank(0), &announced(instance, 1, 1));
+        }
+        assert_eq!(discovery.newest(Instant(3)), Some((InstanceId(3), 30)));
+        for forged in 100..200 {
+            discovery.hear(Instant(4), Rank(0), &announced(forged, 1, 0b11));
+        }
+        assert_eq!(discovery.newest(Instant(4)), Some((InstanceId(3), 30)), "a flood of the dead");
+        assert_eq!(discovery.known.len(), INSTANCES_MAX);
+    }
+}

@@ -1,0 +1,322 @@
+//! The driver of a view change: which step is due, and what the data plane is to do.
+//!
+//! `ViewChange` says what may be promised, chosen, accepted and decided. Left open is when: a proposer waits for slow
+//! members, but not for ever; a ballot that stands still is taken over; a cut is fetched before it is accepted. If each
+//! user of the ballots wrote that down for itself, the model would check one copy and the node run another. So it is
+//! written here once, as a state machine without time, sockets or messages' bytes: inputs are steps, what the data plane
+//! reports, timers and suspicions; outputs are [`Command`]s. The node, the simulator and the model run this code.
+//!
+//! The caller carries out the commands in their order, and reports what comes of them:
+//!
+//! | command | the caller | and then |
+//! |---|---|---|
+//! | [`Command::Send`] | sends the step | |
+//! | [`Command::Wedge`] | stops sending, ordering, acknowledging and delivering in this epoch | [`Driver::on_wedged`] with what it holds |
+//! | [`Command::Fetch`] | fetches what is missing of a cut | [`Driver::on_cut_held`] once all of it is held |
+//! | [`Command::Conclude`] | fetches a decided cut and delivers up to it | [`Driver::on_concluded`] once all is delivered |
+//! | [`Command::Install`] | enters the next view, which gets a driver of its own | |
+//! | [`Command::Arm`] | sets a timer, for good or until it is set again | [`Driver::on_timer`] when it expires |
+//!
+//! Whether the epoch is wedged, and with which cut it ends, stands here; what the data plane knows of it, it knows from
+//! these commands.
+//!
+//! A proposer never leaves a member out because it suspects it: a suspected member is only not waited for. A takeover
+//! keeps every member but those with evidence of their death.
+//!
+//! Invariants: nothing but a decision ends a wedged epoch; `Conclude` and `Install` are given once; every wait ends by a
+//! timer. Timers that come late, twice or for a ballot gone by do no harm.
+
+use super::{Ballot, Cut, Implausible, Reaction, Step, Value, ViewChange, Wish, continuing};
+use crate::mutant::Mutant;
+use crate::view::{Member, View, bit};
+use alloc::collections::VecDeque;
+use bourdon_wire::{Epoch, Rank};
+
+/// What the detectors report of the members of the view.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Situation {
+    /// Bit r: rank r is not heard. It is not waited for.
+    pub suspects: u64,
+    /// Bit r: there is evidence that rank r is gone.
+    pub evidence: u64,
+}
+
+/// What a driver waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Timer {
+    /// Until the step of the own ballot is repeated.
+    Repeat,
+    /// How long a proposer waits for members that are not suspected and do not answer.
+    Patience,
+    /// How long a member lets another's ballot stand still before it takes over. Members differ in it.
+    Takeover,
+}
+
+/// To which members a step goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum To {
+    /// All of the group.
+    All,
+    /// One member.
+    Member(Rank),
+}
+
+/// What the caller is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Send a step.
+    Send {
+        /// To which members.
+        to: To,
+        /// In which ballot.
+        ballot: Ballot,
+        /// The step.
+        step: Step,
+    },
+    /// Stop everything in this epoch, and report what is held.
+    Wedge,
+    /// Fetch what is missing of a proposed cut, from those in `stay` at the latest.
+    Fetch {
+        /// The cut.
+        cut: Cut,
+        /// The members that go on to the next view.
+        stay: u64,
+    },
+    /// The cut is decided: fetch it, deliver up to it and not a message further.
+    Conclude {
+        /// The cut.
+        cut: Cut,
+        /// The members that go on to the next view.
+        stay: u64,
+    },
+    /// Enter the next view.
+    Install(Value),
+    /// Set a timer.
+    Arm(Timer),
+}
+
+/// Commands that are to be carried out, the first first.
+pub type Commands = VecDeque<Command>;
+
+/// What is to be sent once the data plane has reported what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Pending {
+    /// `PREPARE` of the own ballot.
+    Prepare,
+    /// `STATE` for another member's.
+    State,
+}
+
+/// One member's driver of one view's change.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Driver {
+    change: ViewChange,
+    pending: Option<Pending>,
+    /// Whether the own ballot still waits for members that are not suspected.
+    is_patient: bool,
+    /// Whether the decided cut was handed to the data plane.
+    concludes: bool,
+    mutant: Option<Mutant>,
+    own: Member,
+}
+
+impl Driver {
+    /// At the beginning of a view. The next view has at least `members_min` members.
+    pub fn new(own: Member, view: View, members_min: usize, mutant: Option<Mutant>) -> Self {
+        let change = ViewChange::new(own, view, members_min, mutant);
+        Self { change, pending: None, is_patient: true, concludes: false, mutant, own }
+    }
+
+    /// The ballots.
+    pub fn ballots(&self) -> &ViewChange {
+        &self.change
+    }
+
+    /// Before the first view: another incarnation of a process was heard.
+    pub fn replace(&mut self, member: Member) {
+        self.change.replace(member);
+    }
+
+    /// Before the first view: the highest birth of an instance that this process knows of.
+    pub fn note_birth(&mut self, birth: u64) {
+        self.change.note_birth(birth);
+    }
+
+    // ---- inputs ---------------------------------------------------------------------------------------------------
+
+    /// Begins a ballot.
+    pub fn lead(&mut self, wish: Wish, out: &mut Commands) {
+        debug_assert!(wish.keep & bit(self.own.rank) != 0 || wish.leavers & bit(self.own.rank) != 0);
+        if self.change.decided().is_some() {
+            return;
+        }
+        self.change.lead(wish);
+        self.is_patient = true;
+        self.pending = Some(Pending::Prepare);
+        out.push_back(Command::Wedge);
+    }
+
+    /// The data plane is wedged and holds this.
+    pub fn on_wedged(&mut self, held: Cut, situation: &Situation, out: &mut Commands) {
+        match self.pending.take() {
+            Some(Pending::Prepare) => {
+                self.change.on_held(held);
+                self.repeat(out);
+                out.push_back(Command::Arm(Timer::Patience));
+                self.advance(situation, out);
+            }
+            Some(Pending::State) => {
+                let (ballot, step) = self.change.state(held);
+                out.push_back(Command::Send { to: To::Member(ballot.proposer()), ballot, step });
+            }
+            None => {}
+        }
+    }
+
+    /// A step was received from a member of this view, or from a joiner that the own value invites.
+    ///
+    /// # Errors
+    /// If no member can have sent it; nothing has changed then.
+    pub fn on_step(
+        &mut self,
+        from: Member,
+        ballot: Ballot,
+        step: Step,
+        situation: &Situation,
+        out: &mut Commands,
+    ) -> Result<(), Implausible> {
+        let (before, has_value) = (self.change.promised(), self.change.wanted().is_some());
+        let reaction = self.change.on_step(from, ballot, step)?;
+        if self.change.promised() > before {
+            self.pending = None;
+            out.push_back(Command::Wedge);
+            out.push_back(Command::Arm(Timer::Takeover));
+        }
+        match reaction {
+            Reaction::None => {}
+            Reaction::Promised => {
+                self.pending = Some(Pending::State);
+                if self.change.promised() == before {
+                    out.push_back(Command::Wedge); // asked again: what is held may be more by now
+                }
+            }
+            Reaction::Refused(promised) => {
+                out.push_back(Command::Send { to: To::Member(from.rank), ballot: promised, step: Step::Refuse });
+            }
+            Reaction::Proposed => {
+                if !has_value {
+                    out.push_back(Command::Arm(Timer::Takeover)); // the ballot has come further
+                }
+                self.fetch(out);
+            }
+            Reaction::Progress => self.advance(situation, out),
+            Reaction::Decided => self.conclude(out),
+        }
+        Ok(())
+    }
+
+    /// All of the cut that was last to be fetched is held.
+    pub fn on_cut_held(&mut self, situation: &Situation, out: &mut Commands) {
+        let Some((ballot, step)) = self.change.accept() else { return };
+        if self.change.leads() == Some(ballot) {
+            return self.advance(situation, out);
+        }
+        out.push_back(Command::Send { to: To::Member(ballot.proposer()), ballot, step });
+    }
+
+    /// The detectors report otherwise than before.
+    pub fn on_situation(&mut self, situation: &Situation, out: &mut Commands) {
+        self.advance(situation, out);
+    }
+
+    /// A timer has expired.
+    pub fn on_timer(&mut self, timer: Timer, situation: &Situation, out: &mut Commands) {
+        let (leads, forming) = (self.change.leads(), self.change.view().epoch == Epoch(0));
+        if self.change.decided().is_some() || self.pending.is_some() {
+            return;
+        }
+        match timer {
+            Timer::Repeat if leads.is_some() => self.repeat(out),
+            Timer::Patience if leads.is_some() => {
+                let stage = self.change.again();
+                self.is_patient = false;
+                self.advance(situation, out);
+                // Not even a quorum answers: the next ballot reaches members that have been restored since.
+                if self.change.decided().is_none() && self.change.again() == stage && !forming {
+                    self.lead_again(situation, out);
+                }
+            }
+            Timer::Takeover if leads.is_none() && self.change.is_wedged() && !forming => {
+                self.lead_again(situation, out)
+            }
+            Timer::Repeat | Timer::Patience | Timer::Takeover => {}
+        }
+    }
+
+    /// The decided cut has been delivered.
+    pub fn on_concluded(&mut self, out: &mut Commands) {
+        let Some(value) = self.change.decided().cloned() else { return };
+        debug_assert!(self.concludes, "nothing is concluded that was not decided");
+        out.push_back(Command::Install(value));
+    }
+
+    // ---- what follows ---------------------------------------------------------------------------------------------
+
+    /// Begins a ballot that keeps every member but those with evidence of their death: suspicion is one member's opinion.
+    fn lead_again(&mut self, situation: &Situation, out: &mut Commands) {
+        let all = self.change.view().bits();
+        let keep = match self.mutant {
+            Some(Mutant::TakeoverAlone) => all & !situation.suspects,
+            _ => all & !situation.evidence,
+        };
+        self.lead(Wish { keep: keep | bit(self.own.rank), ..Wish::default() }, out);
+    }
+
+    /// Takes the own ballot as far as the answers allow.
+    fn advance(&mut self, situation: &Situation, out: &mut Commands) {
+        if self.change.leads().is_none() || self.change.decided().is_some() || self.pending.is_some() {
+            return;
+        }
+        let awaited = self.change.awaited() & !(situation.suspects | situation.evidence);
+        if self.is_patient && awaited != 0 {
+            return;
+        }
+        if let Some((ballot, step)) = self.change.choose(situation.suspects) {
+            self.is_patient = true;
+            out.push_back(Command::Send { to: To::All, ballot, step });
+            out.push_back(Command::Arm(Timer::Repeat));
+            out.push_back(Command::Arm(Timer::Patience));
+            self.fetch(out);
+        } else if let Some((ballot, step)) = self.change.decide() {
+            out.push_back(Command::Send { to: To::All, ballot, step });
+            self.conclude(out);
+        }
+    }
+
+    fn repeat(&mut self, out: &mut Commands) {
+        let Some((ballot, step)) = self.change.again() else { return };
+        out.push_back(Command::Send { to: To::All, ballot, step });
+        out.push_back(Command::Arm(Timer::Repeat));
+    }
+
+    fn fetch(&mut self, out: &mut Commands) {
+        let Some(value) = self.change.wanted() else { return };
+        out.push_back(Command::Fetch { cut: value.cut.clone(), stay: self.stay(value) });
+    }
+
+    fn conclude(&mut self, out: &mut Commands) {
+        let Some(value) = self.change.decided().filter(|_| !self.concludes) else { return };
+        out.push_back(Command::Conclude { cut: value.cut.clone(), stay: self.stay(value) });
+        self.concludes = true;
+    }
+
+    /// The members of this view that go on to the next, in the same incarnation.
+    fn stay(&self, value: &Value) -> u64 {
+        continuing(self.change.view(), value)
+    }
+
+    /// Whether a value may follow this view: rule 26.
+    pub fn may_install(&self, value: &Value) -> bool {
+        self.change.allows(value) || self.mutant.is_some()
+    }
+}

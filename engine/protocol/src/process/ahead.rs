@@ -1,0 +1,70 @@
+//! Datagrams of the next view, kept until this process enters it.
+//!
+//! A member sends as soon as it has entered a view. The next member reads the decision and that data out of one socket, in
+//! one batch; it enters the view only when the application has been delivered the rest of the view before. If it discarded
+//! the data as of another view, each view would begin with requests for the whole first burst from every member, where
+//! nothing was lost. So a process that knows how its view ends keeps what comes of the next one, and receives it as soon as
+//! it has entered. What goes beyond the bound is discarded, and repaired like any loss.
+
+use super::Process;
+use crate::config::Limits;
+use crate::data::cut::Ending;
+use alloc::vec::Vec;
+use bourdon_wire::{DatagramHeader, Epoch, Instant};
+
+/// What came ahead of one view.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    epoch: Epoch,
+    bytes: Vec<u8>,
+    /// Of each datagram: where it ends in `bytes`, and when the kernel received it.
+    entries: Vec<(usize, Option<u64>)>,
+}
+
+impl Ahead {
+    /// The bytes kept.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn keep(&mut self, epoch: Epoch, datagram: &[u8], kernel_receive_ns: Option<u64>, limit_bytes: usize) -> bool {
+        if self.epoch != epoch {
+            *self = Self { epoch, ..Self::default() };
+        }
+        if self.bytes.len() + datagram.len() > limit_bytes {
+            return false;
+        }
+        self.bytes.extend_from_slice(datagram);
+        self.entries.push((self.bytes.len(), kernel_receive_ns));
+        true
+    }
+}
+
+/// As much as the sockets of a group are made for: a window of each member.
+fn limit_bytes(limits: &Limits, members: u16) -> usize {
+    limits.window_bytes.saturating_mul(usize::from(members))
+}
+
+impl Process {
+    /// Keeps a stream's datagram if it is of the view that this process is about to enter; says whether it did.
+    #[cold]
+    pub(super) fn keep_ahead(&mut self, header: &DatagramHeader, datagram: &[u8], kernel_ns: Option<u64>) -> bool {
+        let epoch = header.epoch();
+        let is_next = epoch == self.data.view.epoch.next() && matches!(self.data.end, Ending::Decided(_));
+        let limit_bytes = limit_bytes(&self.config.limits, self.config.members);
+        is_next && self.ahead.keep(epoch, datagram, kernel_ns, limit_bytes)
+    }
+
+    /// A view was entered: receives what came ahead of it, and forgets what came ahead of another.
+    pub(super) fn receive_ahead(&mut self, now: Instant) {
+        let ahead = core::mem::take(&mut self.ahead);
+        if ahead.epoch != self.data.view.epoch {
+            return;
+        }
+        let mut start = 0;
+        for (end, kernel_receive_ns) in ahead.entries {
+            self.on_datagram(now, &ahead.bytes[start..end], kernel_receive_ns);
+            start = end;
+        }
+    }
+}

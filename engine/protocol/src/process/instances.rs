@@ -1,0 +1,191 @@
+//! Frames of another instance of the group, and what moves a process from one instance to another.
+//!
+//! Nothing of another instance changes any state (invariant 27): such a frame is discarded and counted. Heartbeats of
+//! members are noted as sightings first (`control/discovery.rs`). A process in no view asks the newest instance that is
+//! alive with a majority for its view. A member or follower of an older instance asks it as well, and moves to it once
+//! the answer has come: the answer repeats the question's nonce, so a recording of a newer instance moves no process.
+
+use super::{Process, Standing};
+use crate::config::Role;
+use crate::control::discovery::Announcement;
+use crate::counters::Counter;
+use crate::event::Event;
+use crate::mutant::Mutant;
+use crate::view::{Beginning, Member, View};
+use bourdon_wire::records::{Heartbeat, heartbeat_flags};
+use bourdon_wire::{Address, DatagramHeader, Epoch, Incarnation, InstanceId, Instant, Kind};
+
+/// How many of its own earlier incarnations a process remembers: their datagrams may still be under way.
+const EARLIER_MAX: usize = 16;
+
+impl Process {
+    /// Whether a control frame of another instance than this process's may be looked at: what processes in no view send
+    /// to members and the other way round. Each handler checks the rest.
+    pub(super) fn admits_instance(&mut self, header: &DatagramHeader, kind: Option<Kind>) -> bool {
+        let (own, other) = (self.data.view.instance, header.instance());
+        if own == other && own != InstanceId::NONE || self.config.mutant == Some(Mutant::OtherInstanceBelieved) {
+            return true;
+        }
+        let outside = own == InstanceId::NONE;
+        let admitted = match kind {
+            // Announces its sender; is answered, and never taken; answers a nonce.
+            Some(Kind::Heartbeat | Kind::ClientRequest | Kind::View) => true,
+            Some(Kind::ViewAsk | Kind::Direct) => outside || other == InstanceId::NONE,
+            // The proposer's candidate before the first view; a snapshot's ticket.
+            Some(Kind::Ballot) => self.standing == Standing::Forming && header.epoch() == Epoch(0),
+            Some(Kind::Transfer) => outside,
+            // Of the view that this process was in last.
+            Some(Kind::Nak) => outside && self.is_past_instance(other),
+            _ => false,
+        };
+        if !admitted {
+            self.counters.add(Counter::DiscardedInstance, 1);
+        }
+        admitted
+    }
+
+    /// Whether the epoch that is retained is one of this instance.
+    pub(super) fn is_past_instance(&self, instance: InstanceId) -> bool {
+        self.past.as_ref().is_some_and(|past| past.data.view.instance == instance)
+    }
+
+    /// Notes a member's heartbeat; says whether it is of another instance than this process's, and was dealt with.
+    pub(super) fn note_sighting(&mut self, now: Instant, header: &DatagramHeader, said: &Heartbeat) -> bool {
+        let (own, other) = (self.data.view.instance, header.instance());
+        let formed = said.flags.get() & heartbeat_flags::FORMED != 0;
+        if self.config.mutant == Some(Mutant::OtherInstanceBelieved) {
+            return false;
+        }
+        if other == InstanceId::NONE {
+            // A member names its instance.
+            if formed {
+                self.counters.add(Counter::DiscardedMalformed, 1);
+            }
+            return formed;
+        }
+        let announced = Announcement {
+            instance: other,
+            birth: said.birth.get(),
+            epoch: header.epoch(),
+            members: said.members.get(),
+        };
+        // A member needs no proof that its own instance is alive: it has its detectors.
+        let notes = formed && (other != own || self.standing == Standing::Following);
+        if notes {
+            self.discovery.hear(now, header.rank(), &announced);
+        }
+        if other == own || !formed && self.is_past_instance(other) {
+            return false;
+        }
+        self.counters.add(Counter::DiscardedInstance, u64::from(own != InstanceId::NONE));
+        if notes {
+            self.seek(now, &announced, said.address);
+        }
+        // A process that has been removed tells members of its last view how that ended, and hears the group go on.
+        let outside = matches!(self.standing, Standing::Outside | Standing::Gone);
+        let newest = self.discovery.newest(now) == Some((announced.instance, announced.birth));
+        !(outside && (self.is_past_instance(other) || newest))
+    }
+
+    /// Asks another instance for its view, if this process belongs there.
+    fn seek(&mut self, now: Instant, announced: &Announcement, address: Address) {
+        let (instance, birth) = (announced.instance, announced.birth);
+        if self.standing != Standing::Gone && self.belongs_to(now, instance, birth) {
+            self.note_birth(birth);
+            self.ask_instance(now, instance, address);
+        }
+    }
+
+    /// Whether this process should be in another instance than it is: the newest alive; or, for one that follows an
+    /// instance whose majority is silent, any that is alive.
+    fn belongs_to(&self, now: Instant, instance: InstanceId, birth: u64) -> bool {
+        let view = &self.data.view;
+        let is_newest = self.discovery.newest(now) == Some((instance, birth));
+        match self.standing {
+            Standing::Forming | Standing::Outside => is_newest,
+            Standing::Member => is_newest && birth > view.birth,
+            Standing::Following => {
+                let silent = now.since(self.search.since) > super::outside::LOST_NS
+                    && !self.discovery.is_alive(now, view.instance, view.birth);
+                is_newest && (birth > view.birth || silent)
+            }
+            Standing::Gone => false,
+        }
+    }
+
+    /// The highest birth heard of an instance that is alive with a majority, or stored, or this process's own.
+    pub fn birth_floor(&self) -> u64 {
+        self.config.birth_floor.max(self.data.view.birth)
+    }
+
+    pub(super) fn note_birth(&mut self, birth: u64) {
+        self.config.birth_floor = self.config.birth_floor.max(birth);
+    }
+
+    /// Moves to another instance, whose view came in answer to this process's own question.
+    pub(super) fn change_instance(&mut self, now: Instant, view: View, beginning: Beginning) {
+        if !self.belongs_to(now, view.instance, view.birth) {
+            return self.counters.add(Counter::DiscardedInstance, 1);
+        }
+        let from = self.data.view.instance;
+        debug_assert!(from != view.instance);
+        let event = match self.config.role {
+            Role::Member(_) => Event::Superseded { instance: view.instance },
+            Role::Observer => Event::NewInstance { from, to: view.instance },
+        };
+        if self.standing == Standing::Member {
+            let epoch = self.data.view.epoch;
+            self.unsettled.clear();
+            self.transfer.removed();
+            self.end_coordination();
+            (0..self.config.members).for_each(|rank| self.detector.left(bourdon_wire::Rank(rank)));
+            (self.change, self.no_majority, self.doubt) = (None, false, None);
+            self.clock = Default::default();
+            debug_assert!(epoch != Epoch(0));
+        }
+        self.past = None;
+        self.event(event);
+        self.lose_view();
+        self.found(now, view, beginning);
+    }
+
+    // ---- incarnations ---------------------------------------------------------------------------------------------
+
+    /// Draws another incarnation: random, so that no two processes have the same one, whenever they start.
+    pub(super) fn draw_incarnation(&mut self) {
+        if self.earlier.len() == EARLIER_MAX {
+            self.earlier.pop_front();
+        }
+        self.earlier.push_back(self.config.incarnation);
+        let drawn = loop {
+            let drawn = Incarnation(self.rng.u32(1..));
+            if !self.earlier.contains(&drawn) {
+                break drawn;
+            }
+        };
+        self.config.incarnation = drawn;
+        self.config.instance_candidate = InstanceId(self.rng.u64(1..));
+    }
+
+    /// Whether a datagram with this process's rank and another incarnation comes from another process: not from an
+    /// earlier incarnation of this one, whose datagrams were sent before or are remembered.
+    pub(super) fn is_another_process(&self, header: &DatagramHeader) -> bool {
+        let earlier = self.earlier.contains(&header.incarnation()) || header.is_retransmitted();
+        !earlier && header.send_time_ns() >= self.started_wall_ns
+    }
+
+    /// Two processes have drawn the same incarnation at the same rank: the one that is in no view draws another.
+    pub(super) fn note_collision(&mut self, header: &DatagramHeader, said: &Heartbeat) {
+        let collides = header.incarnation() == self.config.incarnation
+            && said.address != self.config.address
+            && said.address.is_reachable()
+            && self.config.address.is_reachable();
+        if collides && self.standing != Standing::Member {
+            let own = Member { rank: header.rank(), incarnation: header.incarnation() };
+            if self.presence.refuse(own) {
+                self.event(Event::IdentityConflict(header.rank()));
+            }
+            self.renew_incarnation();
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! One group, one instance: nothing of an earlier formation changes anything in today's (invariant 27), and processes that
+//! were paused through a restart of all leave the older instance for the newer one.
+
+mod common;
+
+use bourdon_protocol::{Config, Counter, Destination, Event, Mutant, Outgoing, Process, Role, Standing, Start};
+use bourdon_wire::{ClientId, Datagram, Incarnation, InstanceId, Instant, Kind, Rank, TopicId};
+use common::GROUP;
+use common::net::address;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// A process and where it is: several may share a rank, as yesterday's and today's do.
+struct One {
+    process: Process,
+    address: usize,
+    is_paused: bool,
+    delivered: Vec<(InstanceId, u16, u64)>,
+    events: Vec<Event>,
+}
+
+struct World {
+    now: Instant,
+    ones: Vec<One>,
+    /// Every datagram sent, if it is recorded.
+    record: Option<Vec<(Destination, Vec<u8>)>>,
+    mutant: Option<Mutant>,
+    run: u64,
+}
+
+impl World {
+    fn new(mutant: Option<Mutant>) -> Self {
+        Self { now: Instant(SECOND), ones: Vec::new(), record: None, mutant, run: 0 }
+    }
+
+    fn config(&self, rank: Option<u16>, place: usize) -> Config {
+        let role = rank.map_or(Role::Observer, |rank| Role::Member(Rank(rank)));
+        let mut config = Config::new(GROUP, 3, role);
+        config.address = address(place);
+        config.incarnation = Incarnation(((self.run as u32) << 16) | (place as u32 + 1));
+        config.instance_candidate = InstanceId(0xABC0 + self.run);
+        config.seed = self.run << 32 | place as u64;
+        config.start = Start::Oldest;
+        config.wall_offset_ns = 1_700_000_000 * SECOND;
+        config.limits.log_bytes = 1 << 20;
+        config.limits.receive_log_bytes = 1 << 20;
+        config.limits.window_bytes = 1 << 18;
+        config.mutant = self.mutant;
+        config
+    }
+
+    fn add(&mut self, config: Config, place: usize) -> usize {
+        let process = Process::new(self.now, config).unwrap();
+        self.ones.push(One { process, address: place, is_paused: false, delivered: Vec::new(), events: Vec::new() });
+        self.ones.len() - 1
+    }
+
+    /// Starts all three members, at places of their own.
+    fn start(&mut self, first_place: usize, floor: u64) -> [usize; 3] {
+        self.run += 1;
+        [0, 1, 2].map(|rank| {
+            let place = first_place + usize::from(rank);
+            let mut config = self.config(Some(rank), place);
+            config.birth_floor = floor;
+            self.add(config, place)
+        })
+    }
+
+    fn observe(&mut self, place: usize) -> usize {
+        let config = self.config(None, place);
+        self.add(config, place)
+    }
+
+    fn hand(&mut self, from: Option<usize>, to: Destination, datagram: &[u8]) {
+        for (index, one) in self.ones.iter_mut().enumerate() {
+            let wanted = match to {
+                Destination::Group | Destination::Broadcast => Some(index) != from,
+                Destination::Peer(peer) => peer == address(one.address),
+            };
+            if wanted && !one.is_paused {
+                one.process.on_datagram(self.now, datagram, None);
+            }
+        }
+    }
+
+    fn pump(&mut self) {
+        let mut wire = Vec::new();
+        for (from, one) in self.ones.iter_mut().enumerate().filter(|(_, one)| !one.is_paused) {
+            one.process.transmit(self.now, |to, bytes, segment_bytes| {
+                let chunks: Vec<_> = bytes.chunks(segment_bytes).map(<[u8]>::to_vec).collect();
+                let count = chunks.len();
+                wire.extend(chunks.into_iter().map(|datagram| (from, to, datagram)));
+                count
+            });
+        }
+        for (from, to, datagram) in wire {
+            self.hand(Some(from), to, &datagram);
+            if let Some(record) = &mut self.record {
+                record.push((to, datagram));
+            }
+        }
+        let now = self.now;
+        for one in self.ones.iter_mut().filter(|one| !one.is_paused) {
+            loop {
+                let delivered = &mut one.delivered;
+                let count = one.process.deliver(now, usize::MAX, |delivery| {
+                    delivered.push((delivery.instance, delivery.sender.0, delivery.sequence.0));
+                });
+                while let Some(event) = one.process.poll_event() {
+                    if event == Event::SnapshotWanted {
+                        one.process.give_snapshot(now, &[]).unwrap();
+                    }
+                    one.events.push(event);
+                }
+                if count == 0 {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn run(&mut self, ns: u64) {
+        let end = self.now + ns;
+        while self.now < end {
+            self.pump();
+            self.now = (self.now + 500_000).min(end);
+            let now = self.now;
+            for one in self.ones.iter_mut().filter(|one| !one.is_paused && one.process.next_deadline() <= now) {
+                one.process.on_timer(now);
+            }
+        }
+        self.pump();
+    }
+
+    fn publish(&mut self, index: usize, count: usize) {
+        for _ in 0..count {
+            let now = self.now;
+            self.ones[index].process.try_publish(now, &Outgoing::default(), b"message").unwrap();
+        }
+    }
+
+    fn are_members(&self, indices: &[usize]) -> bool {
+        let first = self.ones[indices[0]].process.view();
+        let is_in = |index: &usize| {
+            let process = &self.ones[*index].process;
+            process.standing() == Standing::Member && process.view() == first
+        };
+        first.members.len() == 3 && indices.iter().all(is_in)
+    }
+
+    fn instance(&self, index: usize) -> InstanceId {
+        self.ones[index].process.view().instance
+    }
+
+    fn heard(&self, index: usize, is_it: impl Fn(&Event) -> bool) -> bool {
+        self.ones[index].events.iter().any(is_it)
+    }
+}
+
+#[test]
+fn a_group_forms_with_the_proposers_candidate_and_a_birth_above_every_floor() {
+    let mut world = World::new(None);
+    let all = world.start(0, 0);
+    world.run(SECOND);
+    assert!(world.are_members(&all));
+    let view = world.ones[0].process.view().clone();
+    assert_eq!(view.instance, InstanceId(0xABC1));
+    assert!(view.birth >= 1_700_000_001_000 && view.birth < 1_700_000_002_000, "{}", view.birth);
+    // One founding member knows of a birth in the future: the next is above it, and so is every token.
+    let mut world = World::new(None);
+    let mut ones = Vec::new();
+    for rank in 0..3 {
+        let mut config = world.config(Some(rank), rank.into());
+        config.birth_floor = if rank == 2 { 2_000_000_000_000 } else { 0 };
+        ones.push(world.add(config, rank.into()));
+    }
+    world.run(SECOND);
+    assert!(world.are_members(&ones));
+    assert_eq!(world.ones[0].process.view().birth, 2_000_000_000_001);
+    assert_eq!(world.ones[1].process.birth_floor(), 2_000_000_000_001);
+}
+
+/// Yesterday's group ran, changed its view, and was recorded; today's runs. Everything recorded comes again.
+fn replayed(mutant: Option<Mutant>) -> (World, [usize; 3]) {
+    let mut world = World::new(mutant);
+    world.record = Some(Vec::new());
+    let yesterday = world.start(0, 0);
+    world.run(SECOND);
+    world.publish(yesterday[0], 5);
+    world.run(SECOND);
+    let now = world.now;
+    world.ones[yesterday[2]].process.leave(now);
+    world.run(SECOND);
+    assert_eq!(world.ones[yesterday[0]].process.view().members.len(), 2);
+    let record = world.record.take().unwrap();
+    world.ones.clear();
+    let today = world.start(0, 0);
+    world.run(SECOND);
+    assert!(world.are_members(&today));
+    world.publish(today[0], 1);
+    world.run(SECOND / 10);
+    for some in record.chunks(20) {
+        // At everybody: an address proves nothing.
+        some.iter().for_each(|(_, datagram)| world.hand(None, Destination::Group, datagram));
+        world.run(5_000_000);
+    }
+    world.run(SECOND);
+    (world, today)
+}
+
+#[test]
+fn frames_recorded_before_the_restart_remove_nobody_and_deliver_nothing() {
+    let (world, today) = replayed(None);
+    assert!(world.are_members(&today));
+    for index in today {
+        assert_eq!(world.ones[index].delivered, [(InstanceId(0xABC2), 0, 0)]);
+        assert!(world.ones[index].process.counters().get(Counter::DiscardedInstance) > 100);
+        assert!(!world.heard(index, |event| matches!(event, Event::Removed(_) | Event::Superseded { .. })));
+    }
+    // The same, where the instance is not looked at.
+    let (world, today) = replayed(Some(Mutant::OtherInstanceBelieved));
+    let removed = |index: &usize| world.heard(*index, |event| matches!(event, Event::Removed(_)));
+    assert!(!world.are_members(&today) || today.iter().any(removed), "the bug does not show");
+}
+
+#[test]
+fn processes_of_yesterday_that_are_resumed_are_superseded_and_take_nothing_over() {
+    let mut world = World::new(None);
+    let yesterday = world.start(0, 0);
+    world.run(SECOND);
+    world.publish(yesterday[1], 5);
+    world.run(SECOND);
+    for index in yesterday {
+        world.ones[index].is_paused = true;
+    }
+    let today = world.start(10, 0);
+    world.run(SECOND);
+    assert!(world.are_members(&today));
+    world.publish(today[0], 500);
+    world.run(SECOND);
+    let new = world.instance(today[0]);
+    for index in &yesterday[1..] {
+        world.ones[*index].is_paused = false;
+    }
+    world.run(3 * SECOND);
+    assert!(world.are_members(&today) && world.instance(today[0]) == new);
+    for index in today {
+        assert_eq!(world.ones[index].delivered.len(), 500);
+        assert!(!world.heard(index, |event| matches!(event, Event::Removed(_) | Event::Superseded { .. })));
+    }
+    for index in &yesterday[1..] {
+        assert!(world.heard(*index, |event| *event == Event::Superseded { instance: new }), "{:?}", {
+            &world.ones[*index].events
+        });
+        assert_ne!(world.ones[*index].process.standing(), Standing::Member);
+    }
+}
+
+#[test]
+fn an_observer_does_not_follow_a_frozen_member_of_a_dead_group_and_reports_the_change() {
+    let mut world = World::new(None);
+    let yesterday = world.start(0, 0);
+    let follower = world.observe(5);
+    world.run(SECOND);
+    world.publish(yesterday[0], 5);
+    world.run(SECOND);
+    assert_eq!(world.ones[follower].delivered.len(), 5);
+    let old = world.instance(follower);
+    for index in yesterday {
+        world.ones[index].is_paused = true;
+    }
+    // One is resumed; an observer that comes now does not follow it.
+    world.ones[yesterday[0]].is_paused = false;
+    let late = world.observe(6);
+    world.run(2 * SECOND);
+    assert_eq!(world.ones[late].process.standing(), Standing::Outside);
+    let today = world.start(10, 0);
+    world.run(3 * SECOND);
+    assert!(world.are_members(&today));
+    let new = world.instance(today[0]);
+    world.publish(today[0], 7);
+    world.run(SECOND);
+    assert!(world.heard(follower, |event| *event == Event::NewInstance { from: old, to: new }));
+    for index in [follower, late] {
+        assert_eq!(world.instance(index), new);
+        let of_today = world.ones[index].delivered.iter().filter(|(instance, ..)| *instance == new);
+        assert_eq!(of_today.count(), 7);
+    }
+    assert!(!world.heard(follower, |event| matches!(event, Event::Retracted { .. })));
+}
+
+#[test]
+fn a_recording_of_a_newer_instance_moves_no_process() {
+    // Yesterday's clocks were ahead: its birth is the higher one, and only its heartbeats are left.
+    let mut world = World::new(None);
+    world.record = Some(Vec::new());
+    let yesterday = world.start(0, 2_000_000_000_000);
+    world.run(2 * SECOND);
+    assert!(world.are_members(&yesterday));
+    let record = world.record.take().unwrap();
+    world.ones.clear();
+    let today = world.start(0, 0);
+    world.run(SECOND);
+    for _ in 0..5 {
+        for (_, datagram) in record.iter().rev().take(400) {
+            world.hand(None, Destination::Group, datagram);
+        }
+        world.run(SECOND / 10);
+    }
+    assert!(world.are_members(&today));
+    assert!(today.iter().all(|index| !world.heard(*index, |event| matches!(event, Event::Superseded { .. }))));
+}
+
+#[test]
+fn requests_of_a_client_recorded_yesterday_deliver_nothing_and_a_living_client_goes_on() {
+    let mut requests: Vec<Vec<u8>> = Vec::new();
+    let mut world = World::new(None);
+    let mut client = bourdon_protocol::Client::new(world.now, GROUP, ClientId(77), address(20));
+    let mut delivered = Vec::new();
+    for _ in 0..2 {
+        world.ones.clear();
+        let all = world.start(0, 0);
+        world.run(SECOND);
+        assert!(world.are_members(&all));
+        for request in &requests {
+            world.hand(None, Destination::Peer(address(0)), request);
+        }
+        world.run(SECOND / 10);
+        assert_eq!(world.ones[0].delivered, [], "a recording was taken");
+        for _ in 0..5 {
+            client.publish(TopicId(0), b"order");
+        }
+        for _ in 0..100 {
+            world.record = Some(Vec::new());
+            world.run(SECOND / 100);
+            for (to, datagram) in world.record.take().unwrap() {
+                if matches!(to, Destination::Group) || to == Destination::Peer(address(20)) {
+                    client.on_datagram(world.now, &datagram);
+                }
+            }
+            let mut out = Vec::new();
+            client.transmit(world.now, |to, bytes| {
+                out.push((to, bytes.to_vec()));
+                true
+            });
+            for (to, request) in out {
+                world.hand(None, Destination::Peer(to), &request);
+                requests.push(request);
+            }
+        }
+        assert!(client.is_idle());
+        delivered.push(world.ones[1].delivered.len());
+    }
+    assert_eq!(delivered, [5, 5]);
+    assert!(requests.iter().all(|bytes| Datagram::parse(bytes, GROUP).unwrap().has(Kind::ClientRequest)));
+}
+
+#[test]
+fn births_grow_over_restarts_of_all_with_a_stored_floor_and_with_the_clock_alone() {
+    let mut births = Vec::new();
+    let mut world = World::new(None);
+    for run in 0..6 {
+        world.ones.clear();
+        // Every other time the clock was set back by a day, and the floor was stored.
+        let floor = births.last().copied().filter(|_| run % 2 == 1).unwrap_or(0);
+        world.run += 1;
+        let all = [0, 1, 2].map(|rank| {
+            let mut config = world.config(Some(rank), rank.into());
+            config.birth_floor = floor;
+            config.wall_offset_ns -= if run % 2 == 1 { 86_400 * SECOND } else { 0 };
+            world.add(config, rank.into())
+        });
+        world.run(SECOND);
+        assert!(world.are_members(&all));
+        births.push(world.ones[0].process.view().birth);
+    }
+    assert!(births.windows(2).all(|pair| pair[0] < pair[1]), "{births:?}");
+}

@@ -1,0 +1,131 @@
+//! Instance: nothing of another instance of the group changes any state.
+//!
+//! After all members have stopped, new processes of the same ranks are another group: it shares a name, addresses, epochs and
+//! sequences with the one before, and not one message or member. The world knows the generation of every process, by how many
+//! restarts of the whole group came before its start; so it judges without a field of the protocol.
+//!
+//! - A view holds lives of one generation, that of every process that enters it; only an observer goes on to a later one.
+//! - A message is delivered in the generation in which it was sent. A client that lives across the restart sends what was
+//!   not acknowledged again: that message belongs to both.
+//! - A life is out of the group only if a view of its own generation leaves it out.
+//! - An observer reports that it follows another instance: what it missed is lost to it.
+//!
+//! DESIGN §9: 27.
+
+use super::{Checkers, Verdict, Violation};
+use crate::demand::{Demand, Demands};
+use crate::history::{History, Id, Shown};
+use crate::world::generation_of;
+use bourdon_protocol::{Delivery, Member, View};
+
+pub(super) const NAME: &str = "instance";
+
+/// A member reports that it was removed.
+#[derive(Clone, Copy, Debug)]
+struct Removal {
+    generation: u32,
+    life: Member,
+    /// The first view that it can be missing from.
+    epoch: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Instances {
+    demanded: bool,
+    removals: Vec<Removal>,
+}
+
+fn broken(detail: String) -> Verdict {
+    Err(Violation::new(NAME, detail))
+}
+
+impl Instances {
+    pub(crate) fn new(demands: Demands) -> Self {
+        Self { demanded: demands.has(Demand::Instance), removals: Vec::new() }
+    }
+
+    /// The one generation of a view's members.
+    pub(crate) fn entered(&self, process: usize, generation: u32, view: &View) -> Verdict {
+        let other = view.members.iter().find(|member| generation_of(member.incarnation) != generation);
+        match other.filter(|_| self.demanded) {
+            Some(other) => broken(format!(
+                "process {process} of generation {generation} entered view {} with {other:?} of generation {}",
+                view.epoch,
+                generation_of(other.incarnation)
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Judges the message that an application has just been given.
+    pub(crate) fn delivered(&self, history: &History, lineage: usize) -> Verdict {
+        let lineage = &history.lineages[lineage];
+        let Some(shown) = lineage.delivered.last().filter(|_| self.demanded) else { return Ok(()) };
+        self.belongs(history, shown.id, lineage.generation, lineage.process)
+    }
+
+    /// Judges a snapshot that an application took.
+    pub(crate) fn resumed(&self, history: &History, lineage: usize) -> Verdict {
+        let lineage = &history.lineages[lineage];
+        let belongs = |shown: &Shown| self.belongs(history, shown.id, lineage.generation, lineage.process);
+        if self.demanded { lineage.delivered.iter().try_for_each(belongs) } else { Ok(()) }
+    }
+
+    /// Judges what a process of an earlier generation delivers.
+    pub(crate) fn delivered_by_zombie(&self, history: &History, lineage: usize, delivery: &Delivery<'_>) -> Verdict {
+        if !self.demanded {
+            return Ok(());
+        }
+        let lineage = &history.lineages[lineage];
+        let Ok(id) = history.resolve(delivery) else { return Ok(()) };
+        self.belongs(history, id, lineage.generation, lineage.process)
+    }
+
+    fn belongs(&self, history: &History, id: Id, generation: u32, process: usize) -> Verdict {
+        let message = &history.messages[id as usize];
+        if message.generations.contains(&generation) {
+            return Ok(());
+        }
+        let (name, of) = (history.name(id), message.generations.end());
+        broken(format!("process {process} of generation {generation} delivered {name} of generation {of}"))
+    }
+
+    /// A member reports that it was removed.
+    pub(crate) fn removed(&mut self, life: Member, epoch: u64) {
+        self.removals.push(Removal { generation: generation_of(life.incarnation), life, epoch });
+    }
+
+    /// A first view was formed by other lives than those that had entered it, though these have not ended.
+    pub(crate) fn founded_anew(&self, generation: u32, checkers: &Checkers) -> Verdict {
+        let alive = checkers.views.entered_first().find(|life| !checkers.views.has_ended(*life));
+        match alive.filter(|_| self.demanded) {
+            Some(life) => broken(format!(
+                "generation {generation} formed another first view, though {life:?} had entered the first and has not died"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Judges the removals: each has a view of its generation without that life.
+    pub(crate) fn end<'c>(&self, checkers: impl Fn(u32) -> &'c Checkers) -> Verdict {
+        let excused = |removal: &&Removal| {
+            let views = &checkers(removal.generation).views;
+            views.leaves_out(removal.life, removal.epoch)
+        };
+        match self.removals.iter().filter(|_| self.demanded).find(|removal| !excused(removal)) {
+            Some(Removal { generation, life, epoch }) => broken(format!(
+                "{life:?} of generation {generation} was removed from the view before {epoch}, and no view of its generation leaves it out"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Judges that an observer goes over to another generation.
+    pub(crate) fn crossed(&self, process: usize, (from, to): (u32, u32), is_reported: bool) -> Verdict {
+        if !self.demanded || to > from && is_reported {
+            return Ok(());
+        }
+        let how = if to > from { "and does not report that it missed the end of the former" } else { "an earlier one" };
+        broken(format!("observer {process} goes over from generation {from} to {to}, {how}"))
+    }
+}

@@ -1,0 +1,66 @@
+//! Families of plans that are as unkind as real hosts, by their names on the command line.
+
+use super::Plan;
+use std::fmt;
+use std::str::FromStr;
+
+/// A family of plans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Links that stall as TCP does under loss, and long pauses.
+    Stalled,
+    /// Members that leave over links that stall, and end.
+    Departed,
+    /// Restarts of the whole group, with what comes back from before them.
+    Restarted,
+    /// Members lost in quick succession, with observers that lag behind.
+    Observed,
+    /// Competing ballots.
+    Duels,
+    /// Views that change all the time.
+    Turbulent,
+}
+
+impl Family {
+    /// Every family.
+    pub const ALL: [Self; 6] =
+        [Self::Stalled, Self::Departed, Self::Restarted, Self::Observed, Self::Duels, Self::Turbulent];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Stalled => "stalled",
+            Self::Departed => "departed",
+            Self::Restarted => "restarted",
+            Self::Observed => "observed",
+            Self::Duels => "duels",
+            Self::Turbulent => "turbulent",
+        }
+    }
+
+    /// What a seed draws of it.
+    pub fn draw(self, seed: u64) -> Plan {
+        match self {
+            Self::Stalled => Plan::stalled(seed),
+            Self::Departed => Plan::departed(seed),
+            Self::Restarted => Plan::restarted(seed),
+            Self::Observed => Plan::observed(seed),
+            Self::Duels => Plan::duel(seed),
+            Self::Turbulent => Plan::turbulent(seed),
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Family {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|family| family.name() == text);
+        found.ok_or_else(|| format!("{text:?} is no family; there are: {}", Self::ALL.map(Self::name).join(", ")))
+    }
+}

@@ -1,0 +1,15 @@
+//! Links that are not merely lossy.
+
+use serde::{Deserialize, Serialize};
+
+/// Links that stall as TCP does under loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StallPlan {
+    /// Of all segments: lost, and sent again.
+    pub loss_permille: u32,
+    /// The shortest time until a lost segment is sent again.
+    pub min_ns: u64,
+    /// The longest.
+    pub max_ns: u64,
+}

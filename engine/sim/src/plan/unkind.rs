@@ -1,0 +1,147 @@
+//! Plans as unkind as real hosts: members that live are silent for as long as members that died.
+
+use super::draw::pick;
+use super::{
+    DetectorPlan, ElectionPlan, FaultPlan, Happening, LockPlan, MS, MutexPlan, ObserverPlan, OrderPlan, Plan,
+    ReplayPlan, RestartPlan, StallPlan, StartPlan,
+};
+use fastrand::Rng;
+
+impl Plan {
+    /// A plan of three to five members over links that stall, with pauses of up to a second: every detector suspects members
+    /// that live.
+    pub fn stalled(seed: u64) -> Self {
+        let rng = &mut Rng::with_seed(seed ^ 0x57a1);
+        let mut plan = Self::turbulent(seed);
+        let members = pick(rng, &[3, 3, 3, 4, 5]);
+        (plan.members, plan.sequencer) = (members, rng.u16(0..members));
+        (plan.publishers, plan.window_slots) = ((0..members).collect(), vec![32; usize::from(members)]);
+        plan.clock_offsets_ns.resize(plan.processes(), 1 << 40);
+        plan.drift_ppm.clear();
+        (plan.adversary, plan.events, plan.socket_bytes) = (false, Vec::new(), 1_000_000);
+        let until_ns = pick(rng, &[1000, 2000]) * MS;
+        plan.faults = FaultPlan::none(until_ns);
+        plan.detector = DetectorPlan { fast: rng.bool(), ..DetectorPlan::default() };
+        plan.detector.evidence_after_ns = pick(rng, &[0, 0, MS]);
+        let loss_permille = pick(rng, &[2, 10, 50]);
+        plan.stalls = Some(StallPlan { loss_permille, min_ns: 20 * MS, max_ns: pick(rng, &[100, 200, 500]) * MS });
+        (plan.messages, plan.interval_ns) = (100, until_ns / 100 * u64::from(members));
+        for _ in 0..pick(rng, &[1, 2, 4]) {
+            let (at_ns, process) = (rng.u64(0..until_ns), rng.u16(0..members));
+            plan.happens(at_ns, Happening::Pause, process, 0, rng.u64(100 * MS..=1000 * MS));
+        }
+        if rng.u8(0..3) == 0 {
+            let (at_ns, process) = (rng.u64(0..until_ns), rng.u16(0..members));
+            plan.happens(at_ns, Happening::Crash, process, 0, 0);
+            if rng.bool() {
+                plan.happens(at_ns + rng.u64(0..500 * MS), Happening::Restart, process, 0, 0);
+            }
+        }
+        plan.draw_syncs(rng);
+        plan.events.sort_by_key(|event| event.at_ns);
+        plan
+    }
+
+    /// A plan in which members leave, or are removed, over links that stall, and their processes end.
+    pub fn departed(seed: u64) -> Self {
+        let rng = &mut Rng::with_seed(seed ^ 0xdead);
+        let mut plan = Self::stalled(seed);
+        plan.events.retain(|event| event.what == Happening::Pause);
+        let last = u64::from(plan.members) - 1;
+        for _ in 0..pick(rng, &[1, 2, 2, 3]) {
+            let at_ns = rng.u64(0..plan.faults.until_ns);
+            for _ in 0..rng.u64(1..=last) {
+                let process = rng.u16(1..plan.members);
+                plan.happens(at_ns, Happening::Leave, process, 0, 0);
+                plan.happens(at_ns + rng.u64(300 * MS..900 * MS), Happening::Restart, process, 0, 0);
+            }
+        }
+        plan.ends_when_out = true;
+        plan.events.sort_by_key(|event| event.at_ns);
+        plan
+    }
+
+    /// A plan in which the whole group restarts once or twice, while datagrams of before come again, members that froze
+    /// resume, and observers and clients live on.
+    pub fn restarted(seed: u64) -> Self {
+        let rng = &mut Rng::with_seed(seed ^ 0x2e57a);
+        let mut plan = Self::turbulent(seed);
+        let members = pick(rng, &[3, 3, 3, 5]);
+        (plan.members, plan.sequencer) = (members, rng.u16(0..members));
+        (plan.publishers, plan.window_slots) = ((0..members).collect(), vec![32; usize::from(members)]);
+        (plan.adversary, plan.events, plan.clients) = (false, Vec::new(), pick(rng, &[0, 1, 2]));
+        let until_ns = pick(rng, &[400, 800]) * MS;
+        plan.faults = FaultPlan { drop_permille: pick(rng, &[0, 5, 50]), ..FaultPlan::none(until_ns) };
+        plan.detector.evidence_after_ns = pick(rng, &[0, MS]);
+        plan.observers = (0..pick(rng, &[0, 1, 2])).map(|_| lasting_observer(rng, until_ns / 2)).collect();
+        plan.observers.sort_by_key(|observer| observer.joins_at_ns);
+        plan.clock_offsets_ns.resize(plan.processes(), 1 << 40);
+        plan.drift_ppm.clear();
+        (plan.messages, plan.interval_ns) = (200, until_ns / 200 * u64::from(members));
+        for restart in 0..pick(rng, &[1, 1, 2]) {
+            let all = (1u64 << members) - 1;
+            let majority = (1u64 << (members / 2 + 1)) - 1;
+            plan.restarts.push(RestartPlan {
+                at_ns: (restart + 1) * until_ns / 4 + rng.u64(0..until_ns / 8),
+                down_ns: rng.u64(MS..20 * MS),
+                frozen: pick(rng, &[0, 1, majority, majority << (members / 2), all]),
+                resume_after_ns: rng.u64(0..until_ns / 4),
+                loses_files: rng.u8(0..4) == 0,
+                clock_back_ms: pick(rng, &[0, 0, 60_000]),
+            });
+        }
+        let interval_ns = pick(rng, &[MS / 2, 5 * MS, 50 * MS]);
+        plan.replay = Some(ReplayPlan { interval_ns, own_permille: pick(rng, &[0, 300]) });
+        if rng.u8(0..3) == 0 {
+            let kinds = (pick(rng, &MutexPlan::ALL), pick(rng, &ElectionPlan::ALL));
+            if kinds.0 == MutexPlan::Replicated {
+                plan.order = OrderPlan::Total;
+            }
+            plan.locks = Some(LockPlan::draw(rng, kinds, members, until_ns));
+        }
+        plan
+    }
+
+    /// A plan in which members are lost in quick succession under load, while observers lose datagrams, lag behind and are
+    /// paused.
+    pub fn observed(seed: u64) -> Self {
+        let rng = &mut Rng::with_seed(seed ^ 0x0b5e);
+        let mut plan = Self::turbulent(seed);
+        (plan.members, plan.sequencer, plan.adversary, plan.events) = (5, rng.u16(0..5), false, Vec::new());
+        (plan.publishers, plan.window_slots) = (vec![0, 1, 2], vec![64; 5]);
+        (plan.log_slots, plan.receive_log_slots, plan.socket_bytes) = (256, 256, 1_000_000);
+        let until_ns = 300 * MS;
+        let (drop_permille, reorder_permille) = (pick(rng, &[20, 50]), pick(rng, &[0, 40]));
+        plan.faults = FaultPlan { drop_permille, reorder_permille, ..FaultPlan::none(until_ns) };
+        plan.detector = DetectorPlan { fast: true, evidence_after_ns: pick(rng, &[0, MS]), ..DetectorPlan::default() };
+        let live = ObserverPlan { joins_at_ns: 0, start: StartPlan::Live, receive_log_slots: 256 };
+        plan.observers = vec![live; 3];
+        plan.clock_offsets_ns.resize(plan.processes(), 1 << 40);
+        plan.drift_ppm.clear();
+        (plan.messages, plan.burst, plan.interval_ns) = (400, 4, MS);
+        let at_ns = rng.u64(20 * MS..120 * MS);
+        let first = rng.u16(0..5);
+        let second = (first + rng.u16(1..5)) % 5;
+        for (process, at_ns) in [(first, at_ns), (second, at_ns + rng.u64(0..40 * MS))] {
+            plan.happens(at_ns, Happening::Crash, process, 0, 0);
+            if rng.bool() {
+                plan.happens(at_ns + rng.u64(MS..100 * MS), Happening::Restart, process, 0, 0);
+            }
+        }
+        for observer in 5..8 {
+            let (at_ns, for_ns) = (at_ns + rng.u64(0..20 * MS), rng.u64(MS..60 * MS));
+            match rng.u8(0..3) {
+                0 => plan.happens(at_ns, Happening::Pause, observer, 0, for_ns),
+                1 => (0..5).for_each(|member| plan.happens(at_ns, Happening::Cut, observer, member, for_ns)),
+                _ => {}
+            }
+        }
+        plan.events.sort_by_key(|event| event.at_ns);
+        plan
+    }
+}
+
+fn lasting_observer(rng: &mut Rng, until_ns: u64) -> ObserverPlan {
+    let start = pick(rng, &[StartPlan::Live, StartPlan::Oldest, StartPlan::Snapshot]);
+    ObserverPlan { joins_at_ns: rng.u64(0..until_ns), start, receive_log_slots: 64 }
+}
