@@ -19,6 +19,8 @@ pub(crate) struct Drawn {
     pub(crate) incarnation: Incarnation,
     pub(crate) candidate: InstanceId,
     pub(crate) seed: u64,
+    /// Keys the cookies that addresses prove themselves with.
+    pub(crate) secret: [u64; 2],
 }
 
 impl Drawn {
@@ -35,7 +37,7 @@ impl Drawn {
         };
         // Zero is none.
         let incarnation = Incarnation((word() as u32).max(1));
-        Self { incarnation, candidate: InstanceId(word().max(1)), seed: word() }
+        Self { incarnation, candidate: InstanceId(word().max(1)), seed: word(), secret: [word(), word()] }
     }
 }
 

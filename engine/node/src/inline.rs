@@ -509,7 +509,7 @@ impl Node {
         let granted_bytes = picked.port.limits().receive_buffer_bytes;
         let mut config = settings.protocol(granted_bytes);
         config.incarnation = incarnation;
-        (config.instance_candidate, config.seed) = (drawn.candidate, drawn.seed);
+        (config.instance_candidate, config.seed, config.secret) = (drawn.candidate, drawn.seed, drawn.secret);
         let (birth, problem) = BirthFile::open(settings);
         config.birth_floor = birth.floor();
         let faults = &settings.faults;

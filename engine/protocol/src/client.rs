@@ -7,6 +7,9 @@
 //! A member that falls silent is left for another one that was heard lately. What it had taken and not answered is sent
 //! again through the other; the group delivers it once (`control/clients.rs`).
 //!
+//! A heartbeat that is not a member's may name any address. So a client first sends a request without a message, one for
+//! each heartbeat that names the address, and messages only once it was answered from there.
+//!
 //! Pure like [`Process`](crate::Process): bytes and time in, bytes and events out.
 
 use alloc::collections::VecDeque;
@@ -59,6 +62,10 @@ pub struct Client {
     id: ClientId,
     reply_to: Address,
     member: Option<Address>,
+    /// Whether it has answered.
+    is_proven: bool,
+    /// A heartbeat of it came since it was last asked whether it is there.
+    may_greet: bool,
     /// Another one, heard last.
     other: Option<Address>,
     /// Since when this member has not answered.
@@ -86,6 +93,8 @@ impl Client {
             id,
             reply_to,
             member: None,
+            is_proven: false,
+            may_greet: false,
             other: None,
             silent_since: now,
             epoch: Epoch(0),
@@ -145,6 +154,7 @@ impl Client {
                         self.instance = datagram.header.instance();
                         (self.heard_at, self.silent_since, self.retry_at) = (now, now, now);
                     }
+                    self.may_greet |= self.member == Some(heartbeat.address);
                     let formed = heartbeat.flags.get() & heartbeat_flags::FORMED != 0;
                     if formed && heartbeat.address.is_reachable() && self.member != Some(heartbeat.address) {
                         self.other = Some(heartbeat.address);
@@ -167,10 +177,10 @@ impl Client {
         if instance != self.instance {
             // The member takes no request of another instance than its own: send all of them again, for this one.
             (self.instance, self.sent, self.retry_at) = (instance, 0, now + RETRY_NS);
-            (self.heard_at, self.silent_since) = (now, now);
+            (self.heard_at, self.silent_since, self.is_proven) = (now, now, true);
             return;
         }
-        (self.heard_at, self.silent_since) = (now, now);
+        (self.heard_at, self.silent_since, self.is_proven) = (now, now, true);
         let taken = Sequence(answer.taken.get()).since(self.first).min(self.sent as u64);
         self.pending.drain(..taken as usize);
         self.first = self.first + taken;
@@ -216,6 +226,7 @@ impl Client {
                 && let Some(other) = self.other.take()
             {
                 (self.member, self.silent_since) = (Some(other), now);
+                (self.is_proven, self.may_greet) = (false, true); // its heartbeat was heard
             }
             (self.sent, self.retry_at) = (0, now + RETRY_NS);
             if now.since(self.heard_at) >= GIVE_UP_NS {
@@ -224,6 +235,13 @@ impl Client {
             }
         }
         let Some(member) = self.member else { return };
+        if !self.is_proven {
+            if core::mem::take(&mut self.may_greet) {
+                self.write_hello(now);
+                self.may_greet = !send(member, &self.datagram);
+            }
+            return;
+        }
         while self.sent < self.pending.len() {
             self.write(self.sent, now);
             if !send(member, &self.datagram) {
@@ -231,6 +249,30 @@ impl Client {
             }
             self.sent += 1;
         }
+    }
+
+    fn write_hello(&mut self, now: Instant) {
+        let request = ClientRequest {
+            client: self.id.0.into(),
+            sequence: self.first.0.into(),
+            reply_to: self.reply_to,
+            flags: request_flags::HELLO.into(),
+            under_way: 0.into(),
+        };
+        let length = FRAME_HEADER_BYTES + ClientRequest::BYTES;
+        self.datagram.resize(HEADER_BYTES + length, 0);
+        let (head, body) = self.datagram[HEADER_BYTES..].split_at_mut(FRAME_HEADER_BYTES);
+        let frame = FrameHeader::new(ClientRequest::BYTES, TopicId(0), Kind::ClientRequest, 0);
+        head.copy_from_slice(frame.as_bytes());
+        body.copy_from_slice(request.as_bytes());
+        self.seal(length, now);
+    }
+
+    fn seal(&mut self, length: usize, now: Instant) {
+        let incarnation = Incarnation(self.id.0 as u32);
+        let header =
+            DatagramHeader::new(self.group, self.instance, self.epoch, Rank::CLIENT, incarnation, CONTROL_CHANNEL);
+        seal(&mut self.datagram, header, 1, length, now.0);
     }
 
     fn write(&mut self, index: usize, now: Instant) {
@@ -256,10 +298,7 @@ impl Client {
             name.write(space);
         }
         rest.copy_from_slice(payload);
-        let incarnation = Incarnation(self.id.0 as u32);
-        let header =
-            DatagramHeader::new(self.group, self.instance, self.epoch, Rank::CLIENT, incarnation, CONTROL_CHANNEL);
-        seal(&mut self.datagram, header, 1, FRAME_HEADER_BYTES + length, now.0);
+        self.seal(FRAME_HEADER_BYTES + length, now);
     }
 
     /// When to call [`Client::transmit`] again, at the latest.

@@ -234,6 +234,8 @@ pub struct Config {
     pub birth_floor: u64,
     /// Seeds the back-off of repair requests.
     pub seed: u64,
+    /// Random bits that no other process knows: what cookies are made with (`control/cookie.rs`).
+    pub secret: [u64; 2],
     /// Times.
     pub timing: Timing,
     /// Bounds.
@@ -293,6 +295,7 @@ impl Config {
             instance_candidate: InstanceId(1),
             birth_floor: 0,
             seed: 0,
+            secret: [0; 2],
             timing: Timing::default(),
             limits: Limits::default(),
             mutant: None,

@@ -2,6 +2,7 @@
 
 pub(crate) mod clients;
 pub(crate) mod clock_sync;
+pub(crate) mod cookie;
 pub mod coordination;
 pub mod detector;
 pub(crate) mod direct;
@@ -11,6 +12,7 @@ pub(crate) mod heartbeat;
 pub mod membership;
 pub(crate) mod mutex;
 pub(crate) mod perfect_link;
+pub(crate) mod plausibility;
 pub(crate) mod presence;
 pub mod quorum;
 pub(crate) mod state_transfer;

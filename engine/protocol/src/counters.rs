@@ -58,6 +58,14 @@ counters! {
     DiscardedSender = "discarded_sender", "datagrams of a rank, channel or incarnation not in the view";
     DiscardedDuplicate = "discarded_duplicate", "datagrams received before";
     DiscardedWindow = "discarded_window", "datagrams beyond the receive window";
+    DiscardedBallot = "discarded_ballot", "ballots with a round that no member can have reached";
+    DiscardedCut = "discarded_cut", "steps of a ballot with a cut beyond what its senders can have sent";
+    DiscardedRun = "discarded_run", "datagrams that put messages in order that cannot exist";
+    DiscardedView = "discarded_view", "views that no majority of their members had announced";
+    DiscardedAddress = "discarded_address", "heartbeats that gave a process another address than it had announced";
+    ChallengesSent = "challenges_sent", "requests answered with a cookie because their reply address had proved nothing";
+    ChallengesTaken = "challenges_taken", "requests repeated with the cookie from a challenge";
+    AnswersRefused = "answers_refused", "answers not sent: too long for an address that had proved nothing";
     DiscardedOwn = "discarded_own", "own multicasts that came back";
     DiscardedOutbox = "discarded_outbox", "control datagrams not sent because the outbox was full";
     OrderFaults = "order_faults", "messages the sequencer ordered twice or out of place";

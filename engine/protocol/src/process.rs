@@ -7,7 +7,8 @@
 //! This file has what an application calls and the way of a datagram. Beside it: `change.rs` drives the change from one
 //! view to the next, `outside.rs` finds the group and follows it, `speak.rs` says what is due, `transfer.rs` moves
 //! state, `direct.rs` sends and takes what goes beside the streams, `ahead.rs` keeps what comes of the next view,
-//! `coordinate.rs` drives locks and elections, `inspect.rs` shows what stands inside.
+//! `coordinate.rs` drives locks and elections, `inspect.rs` shows what stands inside, `trust.rs` decides what is
+//! believed and which addresses are answered at length.
 
 mod across;
 mod ahead;
@@ -20,6 +21,7 @@ mod outside;
 mod speak;
 mod steps;
 mod transfer;
+mod trust;
 
 pub use inspect::Held;
 
@@ -129,6 +131,7 @@ pub struct Process {
     /// Published in earlier views, and to be published again before anything else.
     unsettled: VecDeque<Unsettled>,
     transfer: transfer::Transfer,
+    trust: trust::Trust,
     heartbeat: Heartbeat,
     clock_sync: ClockSync,
     clients: Clients,
@@ -181,6 +184,7 @@ impl Process {
             started_wall_ns: now.0.wrapping_add(config.wall_offset_ns),
             unsettled: VecDeque::new(),
             transfer: transfer::Transfer::default(),
+            trust: trust::Trust::new(now, &config),
             heartbeat: Heartbeat::new(now),
             clock_sync: ClockSync::new(),
             clients: Clients::default(),
@@ -390,6 +394,7 @@ impl Process {
                 rows.for_each(|frame| self.on_row(now, rank, frame.body));
             }
         } else if header.channel() == CONTROL_CHANNEL {
+            self.trust.received(bytes.len());
             for frame in datagram.frames() {
                 let same = header.instance() == self.data.view.instance && header.instance() != InstanceId::NONE;
                 if same || self.admits_instance(header, frame.kind()) {
@@ -494,6 +499,7 @@ impl Process {
             Some(Kind::Heartbeat) => return self.on_heartbeat(now, header, frame.body),
             Some(Kind::View) => return self.on_view_info(now, header, frame.body),
             Some(Kind::Ballot) => return self.on_ballot(now, header, frame.body),
+            Some(Kind::Challenge) => return self.on_challenge(now, rank, frame.body),
             _ => {}
         }
         let from = Member { rank, incarnation: header.incarnation() };
@@ -547,6 +553,10 @@ impl Process {
             // Perhaps a recording: answered with this instance, in which a client that lives sends it again.
             self.counters.add(Counter::DiscardedInstance, 1);
             return self.answer_client(now, request.reply_to, &ClientAnswer::new(client, Sequence(0), refusals::BUSY));
+        }
+        if request.flags.get() & request_flags::HELLO != 0 {
+            let answer = ClientAnswer::new(client, self.clients.taken(client), refusals::NONE);
+            return self.answer_client(now, request.reply_to, &answer);
         }
         let skip = request.flags.get() & request_flags::SKIP != 0;
         let oldest = Sequence(sequence.0.saturating_sub(u64::from(request.under_way.get())));

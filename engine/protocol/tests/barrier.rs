@@ -134,7 +134,8 @@ fn issue_an_observer_that_comes_after_a_barrier_stops_at_the_next() {
     assert_eq!(bench.news(), [], "the other member may not have got there");
     // Whose row was lost: its heartbeat says the same.
     bench.take(&bench.heartbeat(1, |heartbeat| heartbeat.reached_phase = 4.into()));
-    assert_eq!(bench.news(), [synced(4, false)]);
+    let cookie = common::says("which view", common::To::Port(common::port(1)));
+    assert_eq!(bench.news(), [cookie, synced(4, false)]);
 }
 
 /// A marker of a phase that nobody can be in made every member run through barriers until it was reached.

@@ -128,7 +128,9 @@ impl Bank {
         let mut client = Client::new(Instant(0), GROUP, ClientId(5), address(700));
         let member = Bench::member(Order::Fifo, 1, 0);
         client.on_datagram(Instant(0), &member.heartbeat(0, |_| {}));
-        Self { client, now: Instant(0) }
+        let mut bank = Self { client, now: Instant(0) };
+        bank.hears(0, refusals::NONE); // the member is where its heartbeat said
+        bank
     }
 
     fn sends(&mut self) -> Vec<(u64, u16, usize)> {
@@ -192,4 +194,35 @@ fn a_client_without_an_answer_says_so() {
         bank.now = bank.client.next_deadline();
     }
     assert_eq!(bank.client.poll_event(), Some(ClientEvent::NoAnswer));
+}
+
+#[test]
+fn a_client_greets_a_member_before_it_sends_messages() {
+    let mut client = Client::new(Instant(0), GROUP, ClientId(5), address(700));
+    let member = Bench::member(Order::Fifo, 1, 0);
+    let mut bank = Bank {
+        client: {
+            client.publish(TopicId(1), b"abc");
+            client
+        },
+        now: Instant(0),
+    };
+    let heard = |bank: &mut Bank| bank.client.on_datagram(bank.now, &member.heartbeat(0, |_| {}));
+    heard(&mut bank);
+    assert_eq!(bank.sends(), [(0, request_flags::HELLO, 0)]);
+    bank.now = Instant(1_000_000_000);
+    assert_eq!(bank.sends(), [], "one for each heartbeat");
+    heard(&mut bank);
+    assert_eq!(bank.sends(), [(0, request_flags::HELLO, 0)]);
+    bank.hears(0, refusals::NONE);
+    assert_eq!(bank.sends(), [(0, 0, 3)]);
+}
+
+#[test]
+fn a_greeting_is_answered_and_publishes_nothing() {
+    let mut bench = Bench::member(Order::Fifo, 1, 0);
+    bench.settle();
+    assert_eq!(answered(&mut bench, &request(5, 0, request_flags::HELLO, b"")), [answer(0, refusals::NONE)]);
+    assert_eq!(answered(&mut bench, &request(5, 0, 0, b"abc"))[0], sends(0, &["3 bytes"]));
+    assert_eq!(answered(&mut bench, &request(5, 0, request_flags::HELLO, b"")), [answer(1, refusals::NONE)]);
 }

@@ -38,7 +38,7 @@ fn valid(bench: &Bench) -> Vec<Vec<u8>> {
         in_epoch(&view(), 2),
         in_epoch(&bench.heartbeat(0, |heartbeat| heartbeat.flags = 2.into()), 2),
         control(0, Kind::Ping, &[Ping { nonce: 1.into(), reply_to: address(100), answer: 0.into() }.as_bytes()]),
-        control(0, Kind::ViewAsk, &[ViewAsk { reply_to: address(100), nonce: 1.into() }.as_bytes()]),
+        control(0, Kind::ViewAsk, &[ViewAsk { reply_to: address(100), nonce: 1.into(), cookie: 0.into() }.as_bytes()]),
         transfer(transfer_steps::ASK),
         transfer(transfer_steps::PART),
         direct(direct_steps::SEND),
@@ -80,8 +80,7 @@ fn transfer(step: u16) -> Vec<u8> {
         total_bytes: 40.into(),
         part_bytes: 1144.into(),
         checksum: 0.into(),
-        reserved: 0.into(),
-        reserved_too: 0.into(),
+        cookie: 0.into(),
     };
     control(2, Kind::Transfer, &[record.as_bytes(), &[0; 40]])
 }

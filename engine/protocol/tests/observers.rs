@@ -34,7 +34,7 @@ fn beat(bench: &mut Bench, rank: u16, oldest: u64, next: u64, sequence: u64) {
 fn live_begins_with_what_comes_next() {
     let mut bench = observer(Order::Fifo, 1, Start::Live);
     beat(&mut bench, 0, 3, 10, 40);
-    assert_eq!(bench.news(), [Effect::Event(view(0b1))]);
+    assert_eq!(bench.news(), [says("which view", To::Port(port(0))), Effect::Event(view(0b1))], "and so a cookie");
     bench.take(&data(0, 9, 39, 0, &[message(b"old")]));
     bench.take(&data(0, 10, 40, 0, &[message(b"new")]));
     assert_eq!(bench.news(), [deliver("0:40")]);
@@ -46,7 +46,8 @@ fn oldest_waits_for_the_heartbeat_and_fetches_the_past() {
     bench.take(&data(0, 9, 39, 0, &[message(b"first heard")]));
     assert_eq!(bench.news(), [Effect::Event(view(0b1))]);
     beat(&mut bench, 0, 8, 10, 40);
-    assert_eq!(bench.news(), [says("nak 0 8x2", To::Port(port(0)))]);
+    let cookie = says("which view", To::Port(port(0)));
+    assert_eq!(bench.news(), [cookie, says("nak 0 8x2", To::Port(port(0)))]);
     bench.take(&data(0, 8, 37, 0, &[message(b"a"), message(b"b")]));
     assert_eq!(bench.news(), [deliver("0:37"), deliver("0:38")]);
 }

@@ -94,9 +94,21 @@ fn who_was_stopped_itself_does_not_hold_it_against_the_others() {
 
 #[test]
 fn an_address_that_cannot_be_sent_to_is_not_taken() {
-    let mut bench = Bench::member(Order::Fifo, 2, 1).formed();
+    let mut bench = Bench::member(Order::Fifo, 2, 1);
     bench.take(&bench.heartbeat(0, |heartbeat| heartbeat.address = Default::default()));
+    bench.settle();
     bench.take(&data(0, 1, 1, 0, &[message(b"x")]));
     bench.timers();
     assert_eq!(bench.news(), [common::says("nak 0 0x1", common::To::All)], "to the group, for want of a better");
+}
+
+/// A process has one address as long as it lives: a heartbeat with another is forged.
+#[test]
+fn an_address_does_not_move_within_a_life() {
+    let mut bench = Bench::member(Order::Fifo, 2, 1).formed();
+    bench.take(&bench.heartbeat(0, |heartbeat| heartbeat.address = common::address(7)));
+    assert_eq!(bench.process.counters().get(Counter::DiscardedAddress), 1);
+    bench.take(&data(0, 1, 1, 0, &[message(b"x")]));
+    bench.timers();
+    assert_eq!(bench.news(), [common::says("nak 0 0x1", common::To::Port(common::port(0)))]);
 }

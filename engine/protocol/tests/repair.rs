@@ -3,8 +3,13 @@
 mod common;
 
 use bourdon_protocol::{Counter, Event, Order, Role};
-use bourdon_wire::{Rank, Sequence};
-use common::{Bench, Effect, MS, MTU, To, data, deliver, message, nak, port, says, unavailable};
+use bourdon_wire::records::{Challenge, Nak};
+use bourdon_wire::{Datagram, Kind, Rank, Sequence};
+use common::{
+    Bench, Effect, MS, MTU, To, address, control, data, deliver, message, nak, nak_with, port, says, unavailable,
+};
+
+use zerocopy::IntoBytes;
 
 fn datagram(number: u64) -> Vec<u8> {
     data(0, number, number, 0, &[message(b"x")])
@@ -210,7 +215,96 @@ fn what_is_no_longer_retained_is_said_to_be_gone() {
         bench.settle();
     }
     bench.take(&nak(0xFFFF, 900, 0, &[(0, 1)]));
+    assert_eq!(bench.news(), [says("challenge", To::Port(900))], "an observer has not proved that it receives");
+    let cookie = bench.cookie(900);
+    bench.take(&nak_with(0xFFFF, address(900), 0, &[(0, 1)], cookie));
     assert_eq!(bench.news(), [says("gone 0 before 37", To::Port(900))]);
+}
+
+#[test]
+fn an_observer_repeats_its_request_with_the_cookie() {
+    let mut config = Bench::config(Order::Fifo, 1, Role::Observer);
+    config.start = bourdon_protocol::Start::Live;
+    let mut bench = Bench::with(config);
+    bench.take(&data(0, 0, 0, 0, &[message(b"a")]));
+    bench.take(&bench.heartbeat(0, |heartbeat| heartbeat.next_number = 1.into()));
+    bench.effects();
+    bench.take(&data(0, 2, 2, 0, &[message(b"c")]));
+    bench.timers();
+    let cookie_fields = |bench: &mut Bench| {
+        let mut fields = Vec::new();
+        bench.process.transmit(bench.now, |_, bytes, segment_bytes| {
+            let datagram = Datagram::parse(bytes, common::GROUP).unwrap();
+            let naks = datagram.frames().filter(|frame| frame.kind() == Some(Kind::Nak));
+            fields.extend(naks.map(|frame| Nak::read(frame.body).unwrap().0.cookie.get()));
+            bytes.len().div_ceil(segment_bytes)
+        });
+        fields
+    };
+    let nonces = cookie_fields(&mut bench);
+    assert!(nonces.len() == 1 && nonces[0] != 0, "{nonces:?}");
+    let challenge = |asked: u64| {
+        let record = Challenge { asked: asked.into(), cookie: 77.into() };
+        control(0, Kind::Challenge, &[record.as_bytes()])
+    };
+    bench.take(&challenge(nonces[0] + 1));
+    bench.timers();
+    assert_eq!(cookie_fields(&mut bench), [0; 0], "a forged challenge");
+    bench.take(&challenge(nonces[0]));
+    bench.timers();
+    assert_eq!(cookie_fields(&mut bench), [77], "at once");
+    bench.take(&challenge(nonces[0]));
+    bench.timers();
+    assert_eq!(cookie_fields(&mut bench), [0; 0], "a second copy changes nothing");
+}
+
+#[test]
+fn a_cookie_is_for_one_address_and_for_a_while() {
+    let mut bench = sender();
+    let cookie = bench.cookie(900);
+    let asks = |bench: &mut Bench, port: u16, cookie: u64| {
+        bench.take(&nak_with(0xFFFF, address(port), 0, &[(2, 1)], cookie));
+        bench.news()
+    };
+    assert_eq!(asks(&mut bench, 901, cookie), [says("challenge", To::Port(901))]);
+    assert_eq!(asks(&mut bench, 900, cookie), [Effect::Repair(0, 2, To::Port(900))]);
+    bench.now = bench.now + 29_000 * MS;
+    assert_eq!(asks(&mut bench, 900, cookie), [Effect::Repair(0, 2, To::Port(900))]);
+    bench.now = bench.now + 31_000 * MS;
+    assert_eq!(asks(&mut bench, 900, cookie), [says("challenge", To::Port(900))]);
+}
+
+/// One receiver that asks for everything over and over leaves the next its share, and is as fast as if alone.
+#[test]
+fn one_asker_does_not_use_up_anothers_share() {
+    let mut config = Bench::config(Order::Fifo, 3, Role::Member(Rank(0)));
+    config.limits.repairs_per_s = 1000;
+    config.limits.log_bytes = 2048 * MTU;
+    config.limits.receive_log_bytes = 2048 * MTU;
+    config.limits.window_bytes = 2048 * MTU;
+    let mut bench = Bench::with(config);
+    for rank in [1, 2] {
+        bench.take(&bench.heartbeat(rank, |heartbeat| heartbeat.window_bytes = (2048 * MTU as u32).into()));
+    }
+    bench.settle();
+    for _ in 0..1500 {
+        bench.publish(&[1; MTU - 72]);
+    }
+    bench.settle();
+    let sent = |bench: &mut Bench, asker: u16, first: u64| {
+        let before = bench.process.counters().get(Counter::RepairsSent);
+        bench.take(&nak(asker, port(asker), 0, &[(first, 750)]));
+        bench.effects();
+        bench.process.counters().get(Counter::RepairsSent) - before
+    };
+    assert_eq!([sent(&mut bench, 1, 0), sent(&mut bench, 1, 750)], [750, 274], "alone: the whole budget, as before");
+    let mut of_greedy = 0;
+    for turn in 0..1000 {
+        bench.now = bench.now + MS;
+        of_greedy += sent(&mut bench, 1, if turn % 2 == 0 { 0 } else { 750 });
+    }
+    assert!((450..=700).contains(&of_greedy), "{of_greedy} in a second, at first from what is shared out");
+    assert_eq!(sent(&mut bench, 2, 0), 512, "its share is whole");
 }
 
 #[test]

@@ -65,9 +65,15 @@ fn a_message_ordered_twice_is_delivered_once_and_counted() {
     assert_eq!(bench.process.counters().get(Counter::OrderFaults), 1);
 }
 
+/// A datagram with such a run is no honest sequencer's: nothing of it is taken, and the real one still is.
 #[test]
-fn runs_of_nobody_and_of_nothing_are_passed_over() {
+fn runs_of_no_member_and_of_nothing_are_discarded() {
     let mut bench = Bench::member(Order::Total, 2, 1).formed();
-    bench.take(&data(0, 0, 0, 0, &[run(77, 0, 5), run(0, 0, 5), run(1, 0, 0), message(b"own")]));
+    for (count, forged) in [run(77, 0, 5), run(0, 0, 5), run(1, 0, 0)].into_iter().enumerate() {
+        bench.take(&data(0, 0, 0, 0, &[forged, message(b"forged")]));
+        assert_eq!(bench.news(), []);
+        assert_eq!(bench.process.counters().get(Counter::DiscardedRun), 1 + count as u64);
+    }
+    bench.take(&data(0, 0, 0, 0, &[message(b"own")]));
     assert_eq!(bench.news(), [ordered("0:0", 0)]);
 }

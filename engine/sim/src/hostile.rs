@@ -5,11 +5,11 @@
 //! what the process does in between. The fuzz targets in `engine/fuzz` and an ordinary test that replays their corpus
 //! call the same functions.
 //!
-//! Invariants: no panic, no step without end, every queue within its bound, and no more bytes sent than a window and an
-//! outbox hold.
+//! Invariants: no panic, no step without end, every queue within its bound, no more bytes sent than a window and an
+//! outbox hold, and to an address that no heartbeat announced at most three bytes for each byte received.
 
 use crate::plan::GROUP;
-use bourdon_protocol::{Client, Config, Held, Limits, Order, Outgoing, Process, Role, Start};
+use bourdon_protocol::{Client, Config, Destination, Held, Limits, Order, Outgoing, Process, Role, Start};
 use bourdon_wire::{
     Address, CONTROL_CHANNEL, ChannelId, ClientId, Datagram, DatagramHeader, DatagramNumber, Epoch, FrameHeader,
     HEADER_BYTES, Incarnation, InstanceId, Instant, Kind, OrderNumber, Rank, Sequence, TopicId, VERSION, checksum,
@@ -78,11 +78,75 @@ impl Script<'_> {
         datagram
     }
 
-    /// A frame's body; a heartbeat that agrees with us is otherwise out of reach.
+    /// A frame's body; what must agree with us, or with itself, is otherwise out of reach.
     fn body(&mut self, kind: u8) -> Vec<u8> {
-        if kind != Kind::Heartbeat as u8 {
-            return self.bytes();
+        match kind {
+            _ if kind == Kind::Heartbeat as u8 => self.heartbeat(),
+            _ if kind == Kind::Nak as u8 => {
+                let (rank, cookie) = (u16::from(self.byte()).into(), self.number().into());
+                let nak = records::Nak { rank, channel: 0.into(), reply_to: stranger(), cookie, ranges: 1.into() };
+                let range = records::NakRange::new(DatagramNumber(self.number()), self.number() as u32);
+                [nak.as_bytes(), range.as_bytes()].concat()
+            }
+            _ if kind == Kind::ViewAsk as u8 => {
+                records::ViewAsk { reply_to: stranger(), nonce: 0.into(), cookie: self.number().into() }
+                    .as_bytes()
+                    .to_vec()
+            }
+            _ if kind == Kind::Transfer as u8 => self.transfer(),
+            _ if kind == Kind::Ballot as u8 => self.ballot(),
+            _ => self.bytes(),
         }
+    }
+
+    fn transfer(&mut self) -> Vec<u8> {
+        let record = records::Transfer {
+            step: u16::from(self.byte() % 5).into(),
+            donor: u16::from(self.byte() % 4).into(),
+            ticket: u32::from(self.byte()).into(),
+            reply_to: stranger(),
+            part: (self.number() as u32).into(),
+            count: (self.number() as u32).into(),
+            total_bytes: self.number().into(),
+            part_bytes: (self.number() as u32).into(),
+            checksum: 0.into(),
+            cookie: self.number().into(),
+        };
+        [record.as_bytes(), &self.bytes()].concat()
+    }
+
+    /// A step of a ballot whose lists fit the group, with numbers of any size.
+    fn ballot(&mut self) -> Vec<u8> {
+        let (step, members) = (self.byte() % 7, self.byte() % (MEMBERS as u8 + 1));
+        let [ballot, accepted, phase, cut_phase] = [0; 4].map(|_: u8| self.number().into());
+        let record = records::BallotStep {
+            step,
+            members,
+            held: MEMBERS as u8,
+            held_ranges: 0,
+            cut: MEMBERS as u8,
+            cut_ranges: 0,
+            sequencer: self.byte() % 4,
+            reserved: 0,
+            ballot,
+            accepted,
+            phase,
+            cut_phase,
+            leavers: self.number().into(),
+            birth: self.number().into(),
+        };
+        let mut bytes = record.as_bytes().to_vec();
+        for rank in 0..u16::from(members) {
+            let incarnation = u32::from(self.byte() >> 6).into();
+            bytes.extend(records::MemberEntry { rank: rank.into(), incarnation }.as_bytes());
+        }
+        for _ in 0..2 * MEMBERS {
+            bytes.extend(records::End::new(DatagramNumber(self.number())).as_bytes());
+        }
+        bytes
+    }
+
+    fn heartbeat(&mut self) -> Vec<u8> {
         let record = records::Heartbeat {
             next_number: self.number().into(),
             oldest_number: self.number().into(),
@@ -107,6 +171,11 @@ impl Script<'_> {
 
 fn address(port: u16) -> Address {
     SocketAddr::from(([10, 0, 0, 1], port)).into()
+}
+
+/// An address that no heartbeat of a script announces.
+fn stranger() -> Address {
+    address(60_000)
 }
 
 fn config(kind: u8) -> Config {
@@ -159,7 +228,7 @@ pub fn process(data: &[u8]) {
     let config = config(script.byte());
     script.fingerprint = config.fingerprint();
     let mut process = Process::new(Instant(0), config).expect("the configuration is right");
-    let mut now = Instant(0);
+    let (mut now, mut bytes_in, mut bytes_out) = (Instant(0), 0, 0);
     for _ in 0..OPERATIONS_MAX {
         if script.rest.is_empty() {
             break;
@@ -167,6 +236,7 @@ pub fn process(data: &[u8]) {
         match script.byte() % 8 {
             0..4 => {
                 let datagram = script.datagram();
+                bytes_in += datagram.len();
                 process.on_datagram(now, &datagram, None);
             }
             4 => now = now + u64::from(script.byte()) * 100_000,
@@ -175,13 +245,15 @@ pub fn process(data: &[u8]) {
                 let _ = process.try_publish(now, &Outgoing::default(), &vec![7; length]);
             }
             6 => deliver(&mut process, now, 1 + usize::from(script.byte())),
-            _ => transmit(&mut process, now, usize::from(script.byte())),
+            _ => bytes_out += transmit(&mut process, now, usize::from(script.byte())),
         }
+        assert!(bytes_out <= 3 * bytes_in, "{bytes_out} bytes to a stranger's address for {bytes_in}");
         keep_time(&mut process, now);
         assert_bounded(&process.held());
     }
     deliver(&mut process, now, usize::MAX);
-    transmit(&mut process, now, usize::MAX);
+    bytes_out += transmit(&mut process, now, usize::MAX);
+    assert!(bytes_out <= 3 * bytes_in, "{bytes_out} bytes to a stranger's address for {bytes_in}");
 }
 
 fn deliver(process: &mut Process, now: Instant, limit: usize) {
@@ -192,14 +264,17 @@ fn deliver(process: &mut Process, now: Instant, limit: usize) {
     while process.poll_event().is_some() {}
 }
 
-fn transmit(process: &mut Process, now: Instant, most: usize) {
-    let mut taken_bytes = 0;
-    process.transmit(now, |_, bytes, segment_bytes| {
+/// Sends what is due; says how many bytes of it go to the stranger's address.
+fn transmit(process: &mut Process, now: Instant, most: usize) -> usize {
+    let (mut taken_bytes, mut to_stranger) = (0, 0);
+    process.transmit(now, |to, bytes, segment_bytes| {
         let taken = bytes.len().div_ceil(segment_bytes).min(most);
         taken_bytes += bytes.len();
+        to_stranger += if to == Destination::Peer(stranger()) && taken > 0 { bytes.len() } else { 0 };
         taken
     });
     assert!(taken_bytes <= (1 << 20) + 2 * LOG_SLOTS * MTU_BYTES, "{taken_bytes} bytes at once");
+    to_stranger
 }
 
 fn keep_time(process: &mut Process, now: Instant) {

@@ -305,7 +305,7 @@ impl<'a> Datagram<'a> {
     /// Whether a record of this kind stands among its messages.
     #[inline]
     pub fn has(&self, kind: Kind) -> bool {
-        self.kinds & (1 << kind as u16) != 0
+        self.kinds & kind.bit() != 0
     }
 
     /// Its frames, in the order they were packed; the padding behind them is not walked.

@@ -94,6 +94,17 @@ pub enum Kind {
     Direct = 14,
     /// [`records::Link`].
     Link = 15,
+    /// [`records::Challenge`].
+    Challenge = 0x1000,
+}
+
+impl Kind {
+    /// The bit that stands for it among the kinds of a data datagram; none for the kinds that the low four bits can't
+    /// name, which stand in control datagrams only.
+    #[inline]
+    pub(crate) fn bit(self) -> u16 {
+        1u16.checked_shl(self as u32).unwrap_or(0)
+    }
 }
 
 /// Bits of a data frame's flags.
@@ -278,6 +289,7 @@ impl<'a> Frame<'a> {
             13 => Kind::Transfer,
             14 => Kind::Direct,
             15 => Kind::Link,
+            0x1000 => Kind::Challenge,
             _ => return None,
         })
     }
@@ -373,7 +385,7 @@ impl<'a> Frames<'a> {
                 }
                 Some(kind) => {
                     records::check(kind, &frame)?;
-                    kinds |= 1 << kind as u16;
+                    kinds |= kind.bit();
                 }
                 None => {}
             }

@@ -10,7 +10,7 @@ use crate::{Address, ChannelId, ClientId, DatagramNumber, Frame, Kind, OrderNumb
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// The most ranges one [`Nak`] names: 24 + 64 × 12 bytes fit any MTU; what is missing beyond goes into the next one.
+/// The most ranges one [`Nak`] names: 32 + 64 × 12 bytes fit any MTU; what is missing beyond goes into the next one.
 pub const NAK_RANGES_MAX: usize = 64;
 
 macro_rules! record {
@@ -133,13 +133,15 @@ pub mod heartbeat_flags {
 
 record!(
     /// Asks for datagrams of one stream again. At most [`NAK_RANGES_MAX`] of [`NakRange`] follow.
-    Nak, 24 {
+    Nak, 32 {
         /// Whose stream.
         rank: U16,
         /// On which channel.
         channel: U16,
         /// Where to send them.
         reply_to: Address,
+        /// The cookie that the receiver of this request gave out for that address, or a nonce: see [`Challenge`].
+        cookie: U64,
         /// How many ranges follow.
         ranges: U16,
     }
@@ -192,6 +194,8 @@ pub mod request_flags {
     pub const SKIP: u16 = 1;
     /// The topic's name stands in front of the payload.
     pub const NAMED: u16 = 2;
+    /// Publish nothing, only answer: the client asks whether a member is where a heartbeat said.
+    pub const HELLO: u16 = 4;
 }
 
 record!(
@@ -343,11 +347,23 @@ record!(
 
 record!(
     /// Asks who is in the view: sent to one who seems to know.
-    ViewAsk, 26 {
+    ViewAsk, 34 {
         /// Where to answer.
         reply_to: Address,
         /// Comes back in the answer, which proves that the answer is not a recording.
         nonce: U64,
+        /// The cookie that the receiver of this request gave out for that address, or a nonce: see [`Challenge`].
+        cookie: U64,
+    }
+);
+
+record!(
+    /// Answers a request whose reply address has not proved that it receives: the requester repeats it with the cookie.
+    Challenge, 16 {
+        /// The request's cookie field as it came.
+        asked: U64,
+        /// The cookie for the request's reply address; valid for a while, at the sender of this record only.
+        cookie: U64,
     }
 );
 
@@ -379,7 +395,7 @@ record!(
 
 record!(
     /// One step of a state transfer. In an answer with [`transfer_steps::PART`] the bytes follow.
-    Transfer, 56 {
+    Transfer, 58 {
         /// One of [`transfer_steps`].
         step: U16,
         /// The donor's rank.
@@ -398,10 +414,8 @@ record!(
         part_bytes: U32,
         /// CRC32C of the whole snapshot.
         checksum: U32,
-        /// Zero.
-        reserved: U32,
-        /// Zero.
-        reserved_too: U16,
+        /// In a request the cookie that the donor gave out for the reply address, or a nonce: see [`Challenge`]; else 0.
+        cookie: U64,
     }
 );
 
@@ -693,6 +707,7 @@ pub(crate) fn check(kind: Kind, frame: &Frame<'_>) -> Option<()> {
         Kind::Ballot => drop(BallotStep::read_all(body)?),
         Kind::View => drop(ViewInfo::read_all(body)?),
         Kind::ViewAsk => drop(ViewAsk::read(body)?),
+        Kind::Challenge => drop(Challenge::read(body)?),
         Kind::Ping => drop(Ping::read(body)?),
         Kind::Marker => {
             let (marker, _) = Marker::read(body)?;

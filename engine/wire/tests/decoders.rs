@@ -65,6 +65,7 @@ fn walk(bytes: &[u8]) -> Result<usize, Discard> {
             Some(Kind::Marker) => drop(records::Marker::read(frame.body).expect("checked")),
             Some(Kind::Transfer) => drop(records::Transfer::read(frame.body).expect("checked")),
             Some(Kind::Direct) => drop(records::Direct::read(frame.body).expect("checked")),
+            Some(Kind::Challenge) => drop(records::Challenge::read(frame.body).expect("checked")),
             Some(Kind::Link) => drop(records::Link::read_all(frame.body).expect("checked")),
             None => {}
         }
@@ -229,7 +230,13 @@ fn numbers_nobody_can_have_reached_are_malformed() {
 #[test]
 fn lists_are_as_long_as_they_say_and_bounded() {
     let nak = |says: u16, has: usize| {
-        let record = Nak { rank: 0.into(), channel: 0.into(), reply_to: Address::default(), ranges: says.into() };
+        let record = Nak {
+            rank: 0.into(),
+            channel: 0.into(),
+            reply_to: Address::default(),
+            cookie: 0.into(),
+            ranges: says.into(),
+        };
         let mut body = record.as_bytes().to_vec();
         (0..has).for_each(|_| body.extend(NakRange::new(DatagramNumber(1), u32::MAX).as_bytes()));
         Nak::read_all(&body).map(|(_, ranges)| ranges.len())
@@ -285,7 +292,7 @@ fn a_view_change_of_sixty_four_fits_the_smallest_datagram() {
 
 #[test]
 fn what_a_later_version_adds_is_stepped_over() {
-    for kind in [0x1000, 0x100F, 0x8000 | flags::WHOLE] {
+    for kind in [0x1001, 0x100F, 0x8000 | flags::WHOLE] {
         let bytes = datagram(&[(kind, vec![1, 2, 3]), (flags::WHOLE, b"hi".to_vec())]);
         let parsed = Datagram::parse(&bytes, GROUP).unwrap();
         assert_eq!(parsed.messages, 1);

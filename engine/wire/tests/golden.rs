@@ -4,8 +4,8 @@
 //! with the same code can't see it. Each field here carries a value of its own, so that a moved or swapped field shows.
 
 use bourdon_wire::records::{
-    BallotStep, ClientAnswer, ClientRequest, Direct, End, Heartbeat, HeldRange, Link, Marker, MemberEntry, Nak,
-    NakRange, OrderRun, Ping, Row, RowEntry, Transfer, Unavailable, ViewAsk, ViewEntry, ViewInfo, ballot_steps,
+    BallotStep, Challenge, ClientAnswer, ClientRequest, Direct, End, Heartbeat, HeldRange, Link, Marker, MemberEntry,
+    Nak, NakRange, OrderRun, Ping, Row, RowEntry, Transfer, Unavailable, ViewAsk, ViewEntry, ViewInfo, ballot_steps,
     direct_steps, heartbeat_flags, link_steps, request_flags, transfer_steps,
 };
 use bourdon_wire::{
@@ -93,6 +93,7 @@ fn frame_header_and_kinds() {
     for (number, kind) in kinds.into_iter().enumerate() {
         assert_golden(FrameHeader::new(0, TopicId(0), kind, 0).as_bytes(), &format!("00000000 0000 {number:02x}00"));
     }
+    assert_golden(FrameHeader::new(0, TopicId(0), Kind::Challenge, 0).as_bytes(), "00000000 0000 0010");
     let bits = [flags::FIRST, flags::LAST, flags::TIMED, flags::CLIENT, flags::CAUSAL, flags::NAMED, flags::AFTER];
     assert_eq!(bits, [0x10, 0x20, 0x40, 0x80, 0x100, 0x200, 0x400]);
 }
@@ -209,8 +210,9 @@ fn heartbeat() {
 
 #[test]
 fn nak_and_ranges() {
-    let record = Nak { rank: 1.into(), channel: 2.into(), reply_to: address(), ranges: 3.into() };
-    assert_golden(record.as_bytes(), &format!("0100 0200 {ADDRESS} 0300"));
+    let record =
+        Nak { rank: 1.into(), channel: 2.into(), reply_to: address(), cookie: 0x0102.into(), ranges: 3.into() };
+    assert_golden(record.as_bytes(), &format!("0100 0200 {ADDRESS} 0201000000000000 0300"));
     assert_golden(NakRange::new(DatagramNumber(0x0102), 7).as_bytes(), "0201000000000000 07000000");
 }
 
@@ -313,10 +315,16 @@ fn view_info_and_entries() {
 
 #[test]
 fn view_ask_and_ping() {
-    let ask = ViewAsk { reply_to: address(), nonce: 0x0102.into() };
-    assert_golden(ask.as_bytes(), &format!("{ADDRESS} 0201000000000000"));
+    let ask = ViewAsk { reply_to: address(), nonce: 0x0102.into(), cookie: 0x0304.into() };
+    assert_golden(ask.as_bytes(), &format!("{ADDRESS} 0201000000000000 0403000000000000"));
     let ping = Ping { nonce: 0x0102.into(), reply_to: address(), answer: 1.into() };
     assert_golden(ping.as_bytes(), &format!("0201000000000000 {ADDRESS} 0100"));
+}
+
+#[test]
+fn challenge() {
+    let record = Challenge { asked: 0x0102.into(), cookie: 0x0304.into() };
+    assert_golden(record.as_bytes(), "0201000000000000 0403000000000000");
 }
 
 #[test]
@@ -338,11 +346,10 @@ fn transfer() {
         total_bytes: 6.into(),
         part_bytes: 7.into(),
         checksum: 8.into(),
-        reserved: 0.into(),
-        reserved_too: 0.into(),
+        cookie: 9.into(),
     };
     let golden =
-        format!("0200 0100 03000000 {ADDRESS} 04000000 05000000 0600000000000000 07000000 08000000 00000000 0000");
+        format!("0200 0100 03000000 {ADDRESS} 04000000 05000000 0600000000000000 07000000 08000000 0900000000000000");
     assert_golden(record.as_bytes(), &golden);
     use transfer_steps::{ASK, PART, REFUSE, TOO_LARGE};
     assert_eq!([ASK, PART, REFUSE, TOO_LARGE], [1, 2, 3, 4]);

@@ -24,6 +24,7 @@ use super::total::TotalOrder;
 use super::unordered::{Unordered, early_ranges_max};
 use super::window::{Acceptance, Window};
 use crate::config::{Config, Limits, Order, Reliability, Start};
+use crate::control::plausibility::is_run_plausible;
 use crate::control::state_transfer::{Place, Position};
 use crate::counters::{Counter, Counters};
 use crate::event::Delivery;
@@ -32,7 +33,8 @@ use crate::view::{Beginning, View, bit};
 use alloc::vec::Vec;
 use bourdon_wire::records::{Marker, NakRange, OrderRun};
 use bourdon_wire::{
-    ChannelId, Datagram, DatagramNumber, Epoch, Incarnation, Instant, Kind, OrderNumber, Rank, Sequence, TopicId,
+    ChannelId, Datagram, DatagramNumber, Epoch, FRAME_HEADER_BYTES, Incarnation, Instant, Kind, OrderNumber, Rank,
+    Sequence, TopicId,
 };
 use zerocopy::IntoBytes;
 
@@ -242,6 +244,10 @@ impl Pipeline {
             }
             stream.start_at(datagram.header.number(), datagram.header.first_sequence());
         }
+        if datagram.has(Kind::OrderRun) && !self.are_runs_plausible(datagram) {
+            counters.add(Counter::DiscardedRun, 1);
+            return false;
+        }
         if datagram.has(Kind::Marker)
             && self.outbound.is_some()
             && !markers(datagram).all(|(phase, _)| self.barrier.is_plausible(phase))
@@ -250,6 +256,30 @@ impl Pipeline {
             return false;
         }
         true
+    }
+
+    /// Whether every order run of a datagram names messages that there can be.
+    fn are_runs_plausible(&self, datagram: &Datagram<'_>) -> bool {
+        if self.config.order != Order::Total || datagram.header.rank() != self.view.sequencer {
+            return true; // nobody reads them
+        }
+        let limits = &self.config.limits;
+        let slots = limits.slots(limits.log_bytes.max(limits.receive_log_bytes)) as u64;
+        let log_messages = slots * (limits.frame_bytes() / FRAME_HEADER_BYTES) as u64;
+        let follows = self.outbound.is_none();
+        let is_plausible = |run: &OrderRun| {
+            let rank = Rank(run.rank.get());
+            let stream =
+                self.streams.get(rank.index()).filter(|stream| stream.is_present && rank != self.view.sequencer);
+            // Where messages may be lost, a stream goes on under numbers that only its own headers say.
+            let known = |stream: &&Stream| stream.is_anchored() && !stream.is_loose;
+            stream.is_some_and(|stream| {
+                let complete = Some(stream).filter(known).map(|stream| stream.window.complete);
+                is_run_plausible(run, complete, log_messages, follows)
+            })
+        };
+        let mut runs = datagram.frames().filter(|frame| frame.kind() == Some(Kind::OrderRun));
+        runs.all(|frame| OrderRun::read(frame.body).is_some_and(|(run, _)| is_plausible(run)))
     }
 
     /// What a datagram that is new means to order, barrier, sequencer and acknowledgement. `early`: it stands beyond a gap.

@@ -144,6 +144,18 @@ impl Asker {
         true
     }
 
+    /// The holder that was asked wants a cookie with the request: all that is asked for and missing is asked for again now,
+    /// and counts as asked for once.
+    pub(crate) fn repeat(&mut self, now: Instant, window: &Window) {
+        for asked in &mut self.asked {
+            if asked.number >= window.next.0 && asked.number < window.known_end.0 && asked.suppressed == 0 {
+                asked.attempts = asked.attempts.saturating_sub(1);
+                asked.again_at = now;
+                self.due = now;
+            }
+        }
+    }
+
     /// For the mutation check: as if nothing had been asked for.
     pub(crate) fn forget(&mut self, now: Instant) {
         self.asked.iter_mut().for_each(|asked| asked.number = u64::MAX);
@@ -238,12 +250,34 @@ struct Answered {
     askers: u8,
 }
 
+/// Repairs that may go out, now and over time.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    tokens: u64,
+    refilled_at: Instant,
+}
+
+impl Bucket {
+    fn refill(&mut self, now: Instant, per_s: u64, most: u64) {
+        let elapsed_ns = now.since(self.refilled_at).min(1_000_000_000);
+        let earned = elapsed_ns * per_s.max(1) / 1_000_000_000;
+        if earned > 0 {
+            self.tokens = (self.tokens + earned).min(most);
+            self.refilled_at = now;
+        }
+    }
+}
+
 /// The sending side of repair.
 #[derive(Debug)]
 pub(crate) struct Answerer {
     answered: Vec<Answered>,
-    tokens: u64,
-    refilled_at: Instant,
+    /// For all together.
+    all: Bucket,
+    /// The share of each address that asked lately.
+    shares: Vec<(Address, Bucket)>,
+    /// Which of them is spent from.
+    share: usize,
 }
 
 /// How to answer for one datagram.
@@ -261,30 +295,57 @@ pub(crate) enum Answer {
 const ANSWERED_SLOTS: usize = 4096;
 /// Repairs that may go out at once, if few went before.
 const REPAIR_BURST: u64 = 1024;
+/// The last part of the budget, which each address draws from its own share. An address that asks alone draws all the rest
+/// and this, so it is as fast as without shares; the next that asks finds its own share whole.
+const SHARED_OUT: u64 = REPAIR_BURST / 2;
+/// A share grows by this part of the rate: so many addresses that ask without end leave something to one more.
+const SHARE_PART: u64 = 16;
+/// Addresses that have a share; the one that asked longest ago gives way. As many as a view has members.
+const SHARES_MAX: usize = 64;
 
 impl Answerer {
     pub(crate) fn new() -> Self {
         Self {
             answered: vec![Answered { number: u64::MAX, ..Answered::default() }; ANSWERED_SLOTS],
-            tokens: REPAIR_BURST,
-            refilled_at: Instant(0),
+            all: Bucket { tokens: REPAIR_BURST, refilled_at: Instant(0) },
+            shares: Vec::new(),
+            share: 0,
         }
     }
 
-    /// Lets the budget grow with time.
-    pub(crate) fn refill(&mut self, now: Instant, limits: &Limits) {
+    /// Lets the budget grow with time, and the share of the address that asks; addresses that have proved nothing have
+    /// one share together.
+    pub(crate) fn refill(&mut self, now: Instant, limits: &Limits, asker: Option<Address>) {
         let per_s = u64::from(limits.repairs_per_s.max(1));
-        let elapsed_ns = now.since(self.refilled_at).min(1_000_000_000);
-        let earned = elapsed_ns * per_s / 1_000_000_000;
-        if earned > 0 {
-            self.tokens = (self.tokens + earned).min(REPAIR_BURST);
-            self.refilled_at = now;
-        }
+        self.all.refill(now, per_s, REPAIR_BURST);
+        let asker = asker.unwrap_or_default();
+        let known = self.shares.iter().position(|(address, _)| *address == asker);
+        self.share = known.unwrap_or_else(|| {
+            let share = (asker, Bucket { tokens: SHARED_OUT, refilled_at: now });
+            if self.shares.len() < SHARES_MAX {
+                self.shares.push(share);
+                return self.shares.len() - 1;
+            }
+            let oldest = (0..SHARES_MAX).min_by_key(|index| self.shares[*index].1.refilled_at).unwrap_or(0);
+            self.shares[oldest] = share;
+            oldest
+        });
+        self.shares[self.share].1.refill(now, per_s / SHARE_PART, SHARED_OUT);
     }
 
-    /// Whether the budget is used up for now.
+    /// Whether the budget is used up for now, for the address that asks.
     pub(crate) fn is_exhausted(&self) -> bool {
-        self.tokens == 0
+        let own = self.shares.get(self.share).map_or(0, |(_, share)| share.tokens);
+        self.all.tokens <= if own > 0 { 0 } else { SHARED_OUT }
+    }
+
+    fn spend(&mut self) {
+        if self.all.tokens <= SHARED_OUT
+            && let Some((_, share)) = self.shares.get_mut(self.share)
+        {
+            share.tokens -= 1;
+        }
+        self.all.tokens -= 1;
     }
 
     /// Decides how to answer a request for one datagram; what is not `No` must be sent.
@@ -296,15 +357,16 @@ impl Answerer {
         to_all: bool,
         timing: &Timing,
     ) -> Answer {
+        let is_exhausted = self.is_exhausted();
         let entry = &mut self.answered[number.0 as usize & (ANSWERED_SLOTS - 1)];
         let same = entry.rank == rank && entry.number == number.0;
         let recent = same && now.since(entry.at) < timing.nak_retry_min_ns / 2;
-        if recent && (entry.to == asker || entry.askers >= MULTICAST_FROM) || self.tokens == 0 {
+        if recent && (entry.to == asker || entry.askers >= MULTICAST_FROM) || is_exhausted {
             return Answer::No;
         }
-        self.tokens -= 1;
         let askers = if to_all { MULTICAST_FROM } else { 1 + if recent { entry.askers } else { 0 } };
         *entry = Answered { rank, number: number.0, at: now, to: asker, askers };
+        self.spend();
         if askers >= MULTICAST_FROM { Answer::Multicast } else { Answer::Unicast }
     }
 }

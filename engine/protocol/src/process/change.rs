@@ -361,6 +361,9 @@ impl Process {
         let Some((ballot, step)) = steps::decode(record, &lists, self.config.members, header.instance()) else {
             return self.counters.add(Counter::DiscardedMalformed, 1);
         };
+        if !self.is_plausible_step(now, ballot, &step) {
+            return;
+        }
         if self.standing == Standing::Following {
             return self.follow_step(now, from, ballot, step);
         }
@@ -415,8 +418,9 @@ impl Process {
     }
 
     fn answer(&mut self, now: Instant, to: Rank, ballot: Ballot, step: &Step) {
-        let to = self.presence.address(to).map_or(Destination::Group, Destination::Peer);
-        self.say(now, to, ballot, step);
+        let bytes = steps::encode(ballot, step);
+        let to = self.ballot_path(to, bytes.len());
+        self.outbox.record(now, to, Kind::Ballot, [&bytes, &[]], &mut self.counters);
     }
 
     /// The members of this view that go on to the next, in the same incarnation.
@@ -606,6 +610,7 @@ impl Process {
         (self.clock, self.no_majority) = (Clock::default(), false);
         self.clock.look_due = now;
         self.outbox.enter(header(&self.config, view.instance, view.epoch));
+        self.trust.announcements.enter(now);
         for rank in (0..self.config.members).map(Rank) {
             let (was, is) = (before.incarnation(rank), view.incarnation(rank));
             match (was, is) {

@@ -13,7 +13,7 @@ use crate::event::Event;
 use crate::mutant::Mutant;
 use crate::view::{Beginning, Member, View};
 use bourdon_wire::records::{Heartbeat, heartbeat_flags};
-use bourdon_wire::{Address, DatagramHeader, Epoch, Incarnation, InstanceId, Instant, Kind};
+use bourdon_wire::{Address, DatagramHeader, Epoch, Incarnation, InstanceId, Instant, Kind, Rank};
 
 /// How many of its own earlier incarnations a process remembers: their datagrams may still be under way.
 const EARLIER_MAX: usize = 16;
@@ -28,8 +28,8 @@ impl Process {
         }
         let outside = own == InstanceId::NONE;
         let admitted = match kind {
-            // Announces its sender; is answered, and never taken; answers a nonce.
-            Some(Kind::Heartbeat | Kind::ClientRequest | Kind::View) => true,
+            // Announces its sender; is answered, and never taken; answers a nonce or a cookie's word.
+            Some(Kind::Heartbeat | Kind::ClientRequest | Kind::View | Kind::Challenge) => true,
             Some(Kind::ViewAsk | Kind::Direct) => outside || other == InstanceId::NONE,
             // The proposer's candidate before the first view; a snapshot's ticket.
             Some(Kind::Ballot) => self.standing == Standing::Forming && header.epoch() == Epoch(0),
@@ -79,7 +79,7 @@ impl Process {
         }
         self.counters.add(Counter::DiscardedInstance, u64::from(own != InstanceId::NONE));
         if notes {
-            self.seek(now, &announced, said.address);
+            self.seek(now, &announced, header.rank(), said.address);
         }
         // A process that has been removed tells members of its last view how that ended, and hears the group go on.
         let outside = matches!(self.standing, Standing::Outside | Standing::Gone);
@@ -88,11 +88,11 @@ impl Process {
     }
 
     /// Asks another instance for its view, if this process belongs there.
-    fn seek(&mut self, now: Instant, announced: &Announcement, address: Address) {
+    fn seek(&mut self, now: Instant, announced: &Announcement, from: Rank, address: Address) {
         let (instance, birth) = (announced.instance, announced.birth);
         if self.standing != Standing::Gone && self.belongs_to(now, instance, birth) {
             self.note_birth(birth);
-            self.ask_instance(now, instance, address);
+            self.ask_instance(now, instance, from, address);
         }
     }
 
@@ -138,7 +138,7 @@ impl Process {
             self.unsettled.clear();
             self.transfer.removed();
             self.end_coordination();
-            (0..self.config.members).for_each(|rank| self.detector.left(bourdon_wire::Rank(rank)));
+            (0..self.config.members).for_each(|rank| self.detector.left(Rank(rank)));
             (self.change, self.no_majority, self.doubt) = (None, false, None);
             self.clock = Default::default();
             debug_assert!(epoch != Epoch(0));

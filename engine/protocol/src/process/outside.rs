@@ -22,7 +22,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 use bourdon_wire::records::{Heartbeat, ViewAsk, ViewEntry, ViewInfo, heartbeat_flags};
 use bourdon_wire::{
-    Address, DatagramHeader, DatagramNumber, Epoch, Incarnation, InstanceId, Instant, Kind, OrderNumber, Rank, Sequence,
+    Address, DatagramHeader, DatagramNumber, Epoch, FRAME_HEADER_BYTES, HEADER_BYTES, Incarnation, InstanceId, Instant,
+    Kind, OrderNumber, Rank, Sequence,
 };
 use zerocopy::IntoBytes;
 
@@ -88,6 +89,12 @@ impl Process {
         }
         let same =
             header.instance() == self.data.view.instance || self.config.mutant == Some(Mutant::OtherInstanceBelieved);
+        if self.is_moved(from, said.address) {
+            return;
+        }
+        if said.flags.get() & heartbeat_flags::FORMED != 0 {
+            self.trust.announcements.note_formed(now, from, epoch);
+        }
         let known = self.data.view.incarnation(rank);
         let formed = said.flags.get() & heartbeat_flags::FORMED != 0;
         if same && epoch == self.data.view.epoch && known == Some(from.incarnation) {
@@ -131,13 +138,13 @@ impl Process {
             }
             // Whoever is in no view has asked where it found the instance alive.
             Standing::Member | Standing::Following if epoch > self.data.view.epoch && formed => {
-                self.ask_for_view(now, said.address)
+                self.ask_for_view(now, rank, said.address)
             }
             Standing::Outside if formed => {}
             Standing::Member => self.on_earlier_heartbeat(now, from, epoch, said.address),
             Standing::Following if formed && now.since(self.search.heard_at) > LOST_NS => {
                 self.lose_view();
-                self.ask_for_view(now, said.address);
+                self.ask_for_view(now, rank, said.address);
             }
             Standing::Outside | Standing::Following if now.since(self.search.formed_at) > LOST_NS => {
                 self.form_again(now)
@@ -163,6 +170,8 @@ impl Process {
             let value = value.clone();
             self.say_decision(now, header, said.address, value);
         }
+        self.trust.announcements.note_stream(now, rank, DatagramNumber(said.next_number.get()));
+        self.renew_cookie(now, rank, said.address);
         let mtu = self.config.limits.mtu_bytes as u64;
         if let Some(outbound) = &mut self.data.outbound {
             outbound.flow.announce(rank, u64::from(said.window_bytes.get()) / mtu);
@@ -212,7 +221,8 @@ impl Process {
             self.clock.look_due = now; // it may be ready to come in
             return;
         }
-        if address.is_reachable() {
+        // All members hear this. A process that they do not know asks one of them, with a cookie.
+        if address.is_reachable() && self.is_proven(address) {
             self.tell_decision(now, epoch, address);
         }
     }
@@ -251,20 +261,26 @@ impl Process {
 
     // ---- asking and telling ---------------------------------------------------------------------------------------
 
-    fn ask_for_view(&mut self, now: Instant, address: Address) {
-        self.ask_instance(now, self.data.view.instance, address);
+    fn ask_for_view(&mut self, now: Instant, from: Rank, address: Address) {
+        self.ask_instance(now, self.data.view.instance, from, address);
     }
 
     /// Asks a member of an instance for its view: this process's own, or another, to which it goes as from outside.
-    pub(super) fn ask_instance(&mut self, now: Instant, instance: InstanceId, address: Address) {
+    pub(super) fn ask_instance(&mut self, now: Instant, instance: InstanceId, from: Rank, address: Address) {
         let busy = self.standing == Standing::Outside && (self.transfer.is_asking() || now < self.search.not_before);
         if busy || now.since(self.search.asked_at) < ASK_NS || !address.is_reachable() {
             return;
         }
         self.search.asked_at = now;
-        let nonce = self.rng.u64(1..);
-        (self.search.nonce, self.search.asked_instance) = (nonce, instance);
-        let ask = ViewAsk { reply_to: self.config.address, nonce: nonce.into() };
+        (self.search.nonce, self.search.asked_instance) = (self.rng.u64(1..), instance);
+        self.send_view_ask(now, from, address);
+    }
+
+    /// Sends the request for a view, at first or with a cookie.
+    pub(super) fn send_view_ask(&mut self, now: Instant, from: Rank, address: Address) {
+        let (nonce, instance) = (self.search.nonce, self.search.asked_instance);
+        let cookie = self.word_for_view(from, address);
+        let ask = ViewAsk { reply_to: self.config.address, nonce: nonce.into(), cookie: cookie.into() };
         // The answer depends on where the asker is.
         let (own, epoch) = (self.data.view.instance, self.data.view.epoch);
         let header = if instance == own || own == InstanceId::NONE {
@@ -278,7 +294,9 @@ impl Process {
 
     pub(super) fn on_view_ask(&mut self, now: Instant, epoch: Epoch, body: &[u8]) {
         let Some((ask, _)) = ViewAsk::read(body) else { return };
-        if self.standing == Standing::Member && ask.reply_to.is_reachable() && ask.reply_to != self.config.address {
+        let (to, cookie) = (ask.reply_to, ask.cookie.get());
+        let may_answer = self.standing == Standing::Member && to.is_reachable() && to != self.config.address;
+        if may_answer && self.is_proven_by(now, epoch, to, cookie) {
             self.tell_decision(now, epoch, ask.reply_to);
             self.tell_view(now, Destination::Peer(ask.reply_to), ask.nonce.get());
         }
@@ -301,6 +319,9 @@ impl Process {
 
     fn say_decision(&mut self, now: Instant, header: DatagramHeader, to: Address, value: Value) {
         let bytes = super::steps::encode(Default::default(), &Step::Decide(value));
+        if !self.may_tell(to, HEADER_BYTES + FRAME_HEADER_BYTES + bytes.len()) {
+            return;
+        }
         let to = Destination::Peer(to);
         self.outbox.record_as(header, now, to, Kind::Ballot, [&bytes, &[]], &mut self.counters);
     }
@@ -356,6 +377,14 @@ impl Process {
         // Who comes late comes after the barriers that are complete; who was there from the start passes them itself.
         let late = Beginning { phase: beginning.phase.saturating_add(info.barriers.get().into()), ..beginning.clone() };
         let (ahead, next) = (view.epoch > self.data.view.epoch, view.epoch == self.data.view.epoch.next());
+        let believes = match self.standing {
+            Standing::Following => ahead && !next,
+            Standing::Member => ahead && !self.is_in(&view),
+            _ => false,
+        };
+        if believes && !self.is_plausible_view(now, &view) {
+            return;
+        }
         match self.standing {
             Standing::Gone => {}
             Standing::Member | Standing::Following if is_other => self.change_instance(now, view, late),

@@ -182,16 +182,18 @@ impl Process {
 
     fn ask(&mut self, now: Instant, rank: Rank) {
         let Some(attempts) = self.data.collect_missing(now, rank) else { return };
-        let to = if self.data.asks_all() {
-            Destination::Group
+        let (to, cookie) = if self.data.asks_all() {
+            (Destination::Group, 0) // so are the repairs: no address need be proved
         } else {
             let holder = self.holder_to_ask(rank, attempts);
-            self.presence.address(holder).map_or(Destination::Group, Destination::Peer)
+            let to = self.presence.address(holder).map_or(Destination::Group, Destination::Peer);
+            (to, self.word_for_repair(holder, rank))
         };
         let nak = records::Nak {
             rank: rank.0.into(),
             channel: DATA_CHANNEL.0.into(),
             reply_to: self.config.address,
+            cookie: cookie.into(),
             ranges: (self.data.ranges.len() as u16).into(),
         };
         // Who answers looks at the epoch: it may have gone on to the next.
@@ -303,7 +305,7 @@ impl Process {
             self.outbox.again(Destination::Group, bytes, Counter::Relayed, &mut self.counters);
         }
         if self.config.feedback == Feedback::AckEach
-            && let Some(address) = self.presence.address(rank)
+            && let Some(address) = self.presence.address(rank).filter(|address| self.is_proven(*address))
         {
             self.write_row();
             let (to, parts) = (Destination::Peer(address), [&self.row[..], &[]]);
@@ -384,12 +386,22 @@ impl Process {
         if !nak.reply_to.is_reachable() || matches!(self.config.role, Role::Observer) {
             return;
         }
+        // Repairs that go to all flood no stranger; the budget bounds them.
+        let proven = if asks_all {
+            self.is_proven(nak.reply_to)
+        } else {
+            self.is_proven_by(now, epoch, nak.reply_to, nak.cookie.get())
+        };
+        if !proven && !asks_all {
+            return;
+        }
         let data = match &mut self.past {
             _ if current => &mut self.data,
             Some(past) if past.data.view.epoch == epoch => &mut past.data,
             _ => return self.counters.add(Counter::DiscardedEpoch, 1),
         };
-        let gone = answer(data, &mut self.outbox, &mut self.counters, now, nak, ranges);
+        let asker = proven.then_some(nak.reply_to);
+        let gone = answer(data, &mut self.outbox, &mut self.counters, now, (nak, ranges), asker);
         if gone {
             let (oldest, instance) = (oldest_retained(data), data.view.instance);
             self.answer_unavailable(now, (instance, epoch), rank, nak.reply_to, oldest);
@@ -491,18 +503,19 @@ impl Process {
     }
 }
 
-/// Sends again what was asked for and is here; says whether something is gone for good.
+/// Sends again what was asked for and is here; says whether something is gone for good. `asker`: the address that asks, if
+/// it has proved that it receives.
 fn answer(
     data: &mut Pipeline,
     outbox: &mut Outbox,
     counters: &mut Counters,
     now: Instant,
-    nak: &records::Nak,
-    ranges: &[records::NakRange],
+    (nak, ranges): (&records::Nak, &[records::NakRange]),
+    asker: Option<Address>,
 ) -> bool {
     let rank = Rank(nak.rank.get());
     let asks_all = data.asks_all();
-    data.answerer.refill(now, &data.config.limits);
+    data.answerer.refill(now, &data.config.limits, asker);
     let own = Some(rank) == data.own();
     let newest = match &data.outbound {
         // Once nothing more is sent, what was packed and not sent is to be had as well.

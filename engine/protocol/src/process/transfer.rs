@@ -36,6 +36,13 @@ impl Transfer {
         self.asker.is_some()
     }
 
+    /// The donor wanted a cookie first: asks again at once.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        if let Some(asker) = &mut self.asker {
+            asker.due = now;
+        }
+    }
+
     pub(super) fn due(&self) -> Instant {
         self.asker.as_ref().map_or(Instant::NEVER, |asker| asker.due)
     }
@@ -120,6 +127,9 @@ impl Process {
         if Some(Rank(record.donor.get())) != self.data.own() || !reply_to.is_reachable() {
             return;
         }
+        if !self.is_proven_by(now, epoch, reply_to, record.cookie.get()) {
+            return;
+        }
         let matches = |donor: &Donor| donor.ticket == ticket && donor.reply_to == reply_to;
         if let Some(donor) = self.transfer.donor.as_mut().filter(|donor| matches(donor)) {
             donor.asked_at = now;
@@ -185,8 +195,7 @@ impl Process {
                 total_bytes: total.into(),
                 part_bytes: (part_bytes as u32).into(),
                 checksum: donor.checksum.into(),
-                reserved: 0.into(),
-                reserved_too: 0.into(),
+                cookie: 0.into(),
             };
             let (to, parts) = (Destination::Peer(donor.reply_to), [record.as_bytes(), bytes]);
             self.outbox.record(now, to, Kind::Transfer, parts, &mut self.counters);
@@ -210,8 +219,7 @@ impl Process {
             total_bytes: total_bytes.into(),
             part_bytes: 0.into(),
             checksum: 0.into(),
-            reserved: 0.into(),
-            reserved_too: 0.into(),
+            cookie: 0.into(),
         }
     }
 
@@ -254,6 +262,7 @@ impl Process {
         let header = super::header(&self.config, view.instance, view.epoch);
         let record = records::Transfer {
             donor: donor.0.into(),
+            cookie: self.word_for_snapshot(donor).into(),
             ..self.transfer_record(transfer_steps::ASK, ticket, part, count, 0)
         };
         let (to, parts) = (Destination::Peer(address), [record.as_bytes(), &[]]);

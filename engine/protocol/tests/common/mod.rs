@@ -141,6 +141,21 @@ impl Bench {
         }
     }
 
+    /// The cookie that the process gives out for a port.
+    pub fn cookie(&mut self, port: u16) -> u64 {
+        let ask = records::ViewAsk { reply_to: address(port), nonce: 0.into(), cookie: 1.into() };
+        self.take(&control(0xFFFF, Kind::ViewAsk, &[ask.as_bytes()]));
+        let mut cookies = Vec::new();
+        self.process.transmit(self.now, |_, bytes, segment_bytes| {
+            let datagram = Datagram::parse(bytes, GROUP).unwrap();
+            let challenges = datagram.frames().filter(|frame| frame.kind() == Some(Kind::Challenge));
+            cookies.extend(challenges.map(|frame| records::Challenge::read(frame.body).unwrap().0.cookie.get()));
+            bytes.len().div_ceil(segment_bytes)
+        });
+        assert_eq!(cookies.len(), 1, "a request of an unknown address is challenged");
+        cookies[0]
+    }
+
     /// Lets time pass, then does what is due.
     pub fn wait(&mut self, ns: u64) {
         self.now = self.now + ns;
@@ -230,6 +245,7 @@ fn word(kind: Kind, frame: &bourdon_wire::Frame<'_>) -> String {
         Kind::Ballot => ballot_words(frame.body),
         Kind::View => "view".into(),
         Kind::ViewAsk => "which view".into(),
+        Kind::Challenge => "challenge".into(),
         Kind::Ping => "ping".into(),
         Kind::Marker => {
             let (marker, _) = Marker::read(frame.body).unwrap();
@@ -418,10 +434,21 @@ pub fn altered(datagram: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
 
 /// A request of somebody at a port for ranges (first, count) of a member's stream.
 pub fn nak(from: u16, reply_port: u16, stream: u16, ranges: &[(u64, u32)]) -> Vec<u8> {
+    nak_to(from, address(reply_port), stream, ranges)
+}
+
+/// The same from any address.
+pub fn nak_to(from: u16, reply_to: Address, stream: u16, ranges: &[(u64, u32)]) -> Vec<u8> {
+    nak_with(from, reply_to, stream, ranges, 0)
+}
+
+/// The same with a cookie.
+pub fn nak_with(from: u16, reply_to: Address, stream: u16, ranges: &[(u64, u32)], cookie: u64) -> Vec<u8> {
     let record = Nak {
         rank: stream.into(),
         channel: 0.into(),
-        reply_to: address(reply_port),
+        reply_to,
+        cookie: cookie.into(),
         ranges: (ranges.len() as u16).into(),
     };
     let ranges: Vec<_> = ranges.iter().map(|(first, count)| NakRange::new(DatagramNumber(*first), *count)).collect();

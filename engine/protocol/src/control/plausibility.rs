@@ -1,0 +1,127 @@
+//! Plausibility: how large a number in a frame can be before no honest process can have sent it.
+//!
+//! A checksum shows that a frame came as it was sent, and nothing about its sender. One ballot with the largest number
+//! there is promises away every ballot that an honest member could ever begin; one cut that ends where no stream will ever
+//! come is fetched for ever; one order run for messages that do not exist holds up everything behind it; one view with an
+//! epoch far away is followed by observers that then hear of no other. A limit on the size of the numbers alone does not
+//! help, because the largest that fits is as harmful.
+//!
+//! What an honest process can know bounds what it can send, and the receiver knows the same bounds:
+//!
+//! - A ballot's round rises by one with each ballot, and a proposer begins one only after a takeover's time or more. So it
+//!   is bounded by the time since the view began.
+//! - A member's stream goes at most a window beyond what each member of the view has delivered, so a cut ends within a log
+//!   of where the stream has come here; and nobody holds more of this process's own stream than it has sent. An observer
+//!   has no part in that window; there the time since the sender's last heartbeat bounds it.
+//! - An order run names messages that the sequencer holds, which the same window bounds.
+//! - A view is announced by the heartbeats of its members.
+//!
+//! What passes is not therefore true: it is what a member might send. Only keys tell members from strangers.
+//!
+//! Invariant: an honest process's frames are never refused here. Bounds are named below, each with its reason.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use bourdon_wire::records::OrderRun;
+use bourdon_wire::{DatagramNumber, Epoch, Incarnation, Instant, Rank, Sequence};
+
+use super::view_change::Ballot;
+use crate::view::{Member, View};
+
+/// Rounds that there may be at once: what members that entered the view earlier may be ahead.
+const ROUNDS_AT_ONCE: u64 = 1024;
+/// Rounds for each takeover's time: one from each of the most members there can be.
+const ROUNDS_PER_TAKEOVER: u64 = Rank::MAX.0 as u64 + 1;
+/// Datagrams that one member can send in a microsecond, with room to spare: the smallest take 64 ns on a link of 10 Gb/s.
+const DATAGRAMS_PER_US: u64 = 100;
+/// How much further than a member an observer may be behind one sender and not behind the sequencer.
+const OBSERVER_TIMES: u64 = 64;
+/// Epochs that a view may be ahead of what its members' heartbeats announced: those may be a few changes old.
+const EPOCHS_AHEAD: u64 = 4;
+/// A heartbeat counts as an announcement for so long: ten of the slowest, so that loss does not silence a member.
+const ANNOUNCED_NS: u64 = 1_000_000_000;
+
+/// Whether a ballot can have been reached `elapsed_ns` after the view began.
+pub(crate) fn is_ballot_plausible(ballot: Ballot, elapsed_ns: u64, takeover_after_ns: u64) -> bool {
+    let takeovers = elapsed_ns / takeover_after_ns.max(1);
+    ballot.0 >> 16 <= ROUNDS_AT_ONCE + takeovers.saturating_mul(ROUNDS_PER_TAKEOVER)
+}
+
+/// How far an observer believes a stream to have come that its sender announced up to `announced`, so long ago.
+pub(crate) fn observed_end(announced: DatagramNumber, slots: u64, elapsed_ns: u64) -> DatagramNumber {
+    let since = (elapsed_ns / 1_000).saturating_mul(DATAGRAMS_PER_US);
+    DatagramNumber(announced.0.saturating_add(slots).saturating_add(since))
+}
+
+/// Whether an order run can name messages of a stream that has come to `complete` here. `log_messages`: as many as a
+/// log can hold; `follows`: here is an observer, which the window does not wait for.
+pub(crate) fn is_run_plausible(run: &OrderRun, complete: Option<Sequence>, log_messages: u64, follows: bool) -> bool {
+    let count = u64::from(run.count.get());
+    let ahead = log_messages.saturating_mul(if follows { OBSERVER_TIMES } else { 1 });
+    let end = run.first_sequence.get().saturating_add(count);
+    count > 0 && count <= ahead && complete.is_none_or(|complete| end <= complete.0.saturating_add(ahead))
+}
+
+/// What one rank's heartbeats announced last.
+#[derive(Clone, Copy, Debug, Default)]
+struct Announced {
+    /// As a member of a view: in which life, of which epoch, when.
+    formed: Option<(Incarnation, Epoch, Instant)>,
+    /// In the current view: how far its stream goes.
+    stream: Option<(DatagramNumber, Instant)>,
+}
+
+/// What the heartbeats of all ranks announced.
+#[derive(Debug)]
+pub(crate) struct Announcements {
+    ranks: Vec<Announced>,
+    /// When the current view began here.
+    pub(crate) view_since: Instant,
+}
+
+impl Announcements {
+    /// None yet.
+    pub(crate) fn new(now: Instant, ranks: u16) -> Self {
+        Self { ranks: vec![Announced::default(); usize::from(ranks)], view_since: now }
+    }
+
+    /// A view begins here: its streams begin anew.
+    pub(crate) fn enter(&mut self, now: Instant) {
+        self.view_since = now;
+        self.ranks.iter_mut().for_each(|announced| announced.stream = None);
+    }
+
+    /// A heartbeat of a member of some view.
+    pub(crate) fn note_formed(&mut self, now: Instant, from: Member, epoch: Epoch) {
+        if let Some(announced) = self.ranks.get_mut(from.rank.index()) {
+            announced.formed = Some((from.incarnation, epoch, now));
+        }
+    }
+
+    /// A heartbeat of a member of the current view.
+    pub(crate) fn note_stream(&mut self, now: Instant, rank: Rank, end: DatagramNumber) {
+        if let Some(announced) = self.ranks.get_mut(rank.index()) {
+            let before = announced.stream.map_or(end, |(before, _)| before);
+            announced.stream = Some((end.max(before), now));
+        }
+    }
+
+    /// How far a stream was announced, and when: as the view began, if no heartbeat has come since.
+    pub(crate) fn stream(&self, rank: Rank) -> (DatagramNumber, Instant) {
+        let stream = self.ranks.get(rank.index()).and_then(|announced| announced.stream);
+        stream.unwrap_or((DatagramNumber(0), self.view_since))
+    }
+
+    /// Whether a majority of a view's members announced it, or, if `follows`, one not long before.
+    pub(crate) fn announces(&self, now: Instant, view: &View, follows: bool) -> bool {
+        let least = Epoch(view.epoch.0.saturating_sub(if follows { EPOCHS_AHEAD } else { 0 }));
+        let announces = |member: &&Member| {
+            let formed = self.ranks.get(member.rank.index()).and_then(|announced| announced.formed);
+            formed.is_some_and(|(incarnation, epoch, at)| {
+                let same = follows || incarnation == member.incarnation;
+                same && epoch >= least && now.since(at) < ANNOUNCED_NS
+            })
+        };
+        2 * view.members.iter().filter(announces).count() > view.members.len()
+    }
+}

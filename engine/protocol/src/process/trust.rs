@@ -1,0 +1,222 @@
+//! What a process believes, and which addresses it answers at length: `control/plausibility.rs` and `control/cookie.rs`
+//! have the rules, here they meet what the process knows.
+
+use super::{Process, Standing};
+use crate::config::Config;
+use crate::control::cookie::{ANSWER_TIMES, Cookies, Held};
+use crate::control::plausibility::{Announcements, is_ballot_plausible, observed_end};
+use crate::control::view_change::{Ballot, Cut, Step};
+use crate::counters::Counter;
+use crate::outbox::Destination;
+use crate::view::{Member, View, ranks};
+use bourdon_wire::records::{self, Challenge};
+use bourdon_wire::{Address, DatagramNumber, Epoch, FRAME_HEADER_BYTES, HEADER_BYTES, Instant, Kind, Rank};
+use zerocopy::IntoBytes;
+
+/// The shortest ballot that is answered: what a forged one would cost a stranger.
+const BALLOT_BYTES: usize = HEADER_BYTES + FRAME_HEADER_BYTES + records::BallotStep::BYTES;
+
+/// What a process keeps to judge others by.
+#[derive(Debug)]
+pub(super) struct Trust {
+    cookies: Cookies,
+    held: Held,
+    pub(super) announcements: Announcements,
+    /// How many bytes may still be answered to the datagram being taken in, to an address that has proved nothing.
+    allowance: usize,
+}
+
+impl Trust {
+    pub(super) fn new(now: Instant, config: &Config) -> Self {
+        Self {
+            cookies: Cookies::new(config.secret),
+            held: Held::new(config.members),
+            announcements: Announcements::new(now, config.members),
+            allowance: 0,
+        }
+    }
+
+    /// A control datagram of so many bytes came.
+    pub(super) fn received(&mut self, bytes: usize) {
+        self.allowance = ANSWER_TIMES * bytes;
+    }
+}
+
+impl Process {
+    // ---- addresses ------------------------------------------------------------------------------------------------
+
+    /// Whether an address has proved that it receives: a member of this view or of a retained one announced it. A process
+    /// keeps its address as long as it lives, so no later heartbeat moves it (see [`Process::is_moved`]).
+    pub(super) fn is_proven(&self, address: Address) -> bool {
+        let is_there =
+            |member: &Member| self.presence.knows(*member) && self.presence.address(member.rank) == Some(address);
+        let mut past = self.past.iter().flat_map(|past| past.data.view.members.iter());
+        self.data.view.members.iter().any(is_there) || past.any(is_there)
+    }
+
+    /// Whether a heartbeat names another address than the same life of its sender did before: no process moves.
+    pub(super) fn is_moved(&mut self, from: Member, address: Address) -> bool {
+        let known = self.presence.get(from.rank).filter(|peer| peer.introduced);
+        let known = known.filter(|peer| peer.incarnation == Some(from.incarnation));
+        let is_moved = known.is_some_and(|peer| peer.address != Some(address).filter(Address::is_reachable));
+        if is_moved {
+            self.counters.add(Counter::DiscardedAddress, 1);
+        }
+        is_moved
+    }
+
+    /// Whether an answer of so many bytes may go to an address that asked for nothing by itself.
+    pub(super) fn may_tell(&mut self, to: Address, bytes: usize) -> bool {
+        if self.is_proven(to) {
+            return true;
+        }
+        let left = self.trust.allowance.checked_sub(bytes);
+        self.trust.allowance = left.unwrap_or(self.trust.allowance);
+        if left.is_none() {
+            self.counters.add(Counter::AnswersRefused, 1);
+        }
+        left.is_some()
+    }
+
+    /// Whether a request may be answered at length; if not, its sender is challenged.
+    pub(super) fn is_proven_by(&mut self, now: Instant, epoch: Epoch, to: Address, cookie: u64) -> bool {
+        if self.is_proven(to) || self.trust.cookies.is_valid(now, &to, cookie) {
+            self.trust.allowance = usize::MAX;
+            return true;
+        }
+        self.counters.add(Counter::ChallengesSent, 1);
+        let record = Challenge { asked: cookie.into(), cookie: self.trust.cookies.cookie(now, &to).into() };
+        let header = super::header(&self.config, self.data.view.instance, epoch);
+        let (to, parts) = (Destination::Peer(to), [record.as_bytes(), &[]]);
+        self.outbox.record_as(header, now, to, Kind::Challenge, parts, &mut self.counters);
+        false
+    }
+
+    /// Where a ballot's answer goes: to its proposer, or, where that address may be a stranger's and the answer is long, to
+    /// all, the proposer among them.
+    pub(super) fn ballot_path(&self, to: Rank, answer_bytes: usize) -> Destination {
+        let bytes = HEADER_BYTES + FRAME_HEADER_BYTES + answer_bytes;
+        let address = self.presence.address(to);
+        let address = address.filter(|to| bytes <= ANSWER_TIMES * BALLOT_BYTES || self.is_proven(*to));
+        address.map_or(Destination::Group, Destination::Peer)
+    }
+
+    // ---- proving one's own ----------------------------------------------------------------------------------------
+
+    /// The word for a request for repair, to the process that is asked.
+    pub(super) fn word_for_repair(&mut self, to: Rank, stream: Rank) -> u64 {
+        self.trust.held.word(&self.trust.cookies, to, |waiting| waiting.streams |= crate::view::bit(stream))
+    }
+
+    /// The word for a request for the view.
+    pub(super) fn word_for_view(&mut self, to: Rank, address: Address) -> u64 {
+        self.trust.held.word(&self.trust.cookies, to, |waiting| waiting.view = Some(address))
+    }
+
+    /// The word for a request for parts of a snapshot.
+    pub(super) fn word_for_snapshot(&mut self, to: Rank) -> u64 {
+        self.trust.held.word(&self.trust.cookies, to, |waiting| waiting.snapshot = true)
+    }
+
+    /// A process that is no member, and asks single members for repairs, fetches its cookies before it needs them.
+    pub(super) fn renew_cookie(&mut self, now: Instant, member: Rank, address: Address) {
+        let asks = self.standing == Standing::Following && self.data.repairs() && !self.data.asks_all();
+        if !asks || !address.is_reachable() {
+            return;
+        }
+        let Some(nonce) = self.trust.held.renew(&self.trust.cookies, now, member) else { return };
+        // A nonce is no cookie, so this is challenged, and nothing else.
+        let ask = records::ViewAsk { reply_to: self.config.address, nonce: 0.into(), cookie: nonce.into() };
+        let header = super::header(&self.config, self.data.view.instance, self.data.view.epoch);
+        let (to, parts) = (Destination::Peer(address), [ask.as_bytes(), &[]]);
+        self.outbox.record_as(header, now, to, Kind::ViewAsk, parts, &mut self.counters);
+    }
+
+    /// A request was not believed: repeats it with the cookie.
+    pub(super) fn on_challenge(&mut self, now: Instant, from: Rank, body: &[u8]) {
+        let Some((challenge, _)) = Challenge::read(body) else { return };
+        let Some(waiting) = self.trust.held.take(now, from, challenge) else {
+            return self.counters.add(Counter::DiscardedSender, 1);
+        };
+        self.counters.add(Counter::ChallengesTaken, 1);
+        for stream in ranks(waiting.streams) {
+            if let Some(stream) = self.data.streams.get_mut(stream.index()) {
+                stream.asker.repeat(now, &stream.window);
+            }
+        }
+        if let Some(address) = waiting.view {
+            self.send_view_ask(now, from, address);
+        }
+        if waiting.snapshot {
+            self.transfer.hurry(now);
+        }
+    }
+
+    // ---- numbers --------------------------------------------------------------------------------------------------
+
+    /// Whether an honest member can have sent this step of a ballot; counts it if not.
+    pub(super) fn is_plausible_step(&mut self, now: Instant, ballot: Ballot, step: &Step) -> bool {
+        let elapsed_ns = now.since(self.trust.announcements.view_since);
+        let takeover_after_ns = self.config.timing.membership.takeover_after_ns;
+        let fits = |ballot: Ballot| is_ballot_plausible(ballot, elapsed_ns, takeover_after_ns);
+        // A process that only follows has promised nothing, and may have come late.
+        let promises = self.standing != Standing::Following && !matches!(step, Step::Decide(_));
+        let accepted = match step {
+            Step::State { accepted: Some((accepted, _)), .. } => *accepted,
+            _ => Ballot(0),
+        };
+        if promises && !(fits(ballot) && fits(accepted)) {
+            self.counters.add(Counter::DiscardedBallot, 1);
+            return false;
+        }
+        let mut cuts = match step {
+            Step::State { held, accepted, .. } => {
+                [Some(held), accepted.as_ref().map(|(_, value)| &value.cut)].into_iter().flatten()
+            }
+            Step::Propose(value) | Step::Decide(value) => [Some(&value.cut), None].into_iter().flatten(),
+            _ => [None, None].into_iter().flatten(),
+        };
+        let sound = cuts.all(|cut| self.is_plausible_cut(now, cut));
+        if !sound {
+            self.counters.add(Counter::DiscardedCut, 1);
+        }
+        sound
+    }
+
+    fn is_plausible_cut(&self, now: Instant, cut: &Cut) -> bool {
+        let bound = |rank: Rank| self.stream_bound(now, rank);
+        let ends = (0..).map(Rank).zip(&cut.ends);
+        let fits = |rank: Rank, end: DatagramNumber| bound(rank).is_none_or(|bound| end <= bound);
+        let of_members = self.standing == Standing::Following || cut.phase <= self.data.barrier.phase + 2;
+        of_members
+            && { ends }.all(|(rank, end)| fits(rank, *end))
+            && cut.ranges.iter().all(|range| fits(range.rank, range.end()))
+    }
+
+    /// The furthest that a stream of this view can have come, if anything is known of it.
+    fn stream_bound(&self, now: Instant, rank: Rank) -> Option<DatagramNumber> {
+        let stream = self.data.streams.get(rank.index())?;
+        if self.standing == Standing::Following {
+            let limits = &self.config.limits;
+            let slots = limits.slots(limits.log_bytes.max(limits.receive_log_bytes)) as u64;
+            let (announced, at) = self.trust.announcements.stream(rank);
+            let announced = announced.max(stream.window.known_end);
+            return stream.window.started.then(|| observed_end(announced, slots, now.since(at)));
+        }
+        match &self.data.outbound {
+            // What stands in the open datagram counts as held once a ballot is promised.
+            Some(outbound) if outbound.rank == rank => Some(outbound.packer.open.next()),
+            _ => Some(stream.window.next + stream.log.capacity()),
+        }
+    }
+
+    /// Whether the members of a view have announced it; counts it if not.
+    pub(super) fn is_plausible_view(&mut self, now: Instant, view: &View) -> bool {
+        let follows = self.standing != Standing::Member;
+        let announced = self.trust.announcements.announces(now, view, follows);
+        if !announced {
+            self.counters.add(Counter::DiscardedView, 1);
+        }
+        announced
+    }
+}
