@@ -64,7 +64,7 @@ pub(crate) struct Args {
     /// reliable, uniform or stable
     #[arg(long, default_value = "reliable", value_parser = named::<Reliability>)]
     reliability: Reliability,
-    /// default or fast
+    /// default, fast or patient
     #[arg(long, default_value = "default", value_parser = named::<Profile>)]
     profile: Profile,
     /// How often the whole group was started: part of every message's name
@@ -73,7 +73,10 @@ pub(crate) struct Args {
     /// Hand over a count and a sum of what was delivered, not all lines: a state that stays small
     #[arg(long)]
     short_state: bool,
-    /// Take a lock once a member, and append its token to this file: the epoch and the number
+    /// Where the group's highest birth is stored
+    #[arg(long, value_name = "DIRECTORY")]
+    state_directory: Option<PathBuf>,
+    /// Take a lock once a member, and append its token to this file: the birth, the epoch and the number
     #[arg(long, value_name = "FILE")]
     tokens: Option<PathBuf>,
     /// Say on stderr what happens
@@ -107,6 +110,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         is_member: settings.process.role == Role::Member,
         node,
         shown,
+        delivered: Vec::new(),
+        heard_view: 0,
+        entered: Vec::new(),
         published: 0,
         interval_ns,
         due_ns: 0,
@@ -136,6 +142,7 @@ fn settings(args: &Args, role: &str, own: Publisher) -> Result<Settings, Failure
     };
     settings.process.rank = own.rank;
     settings.process.snapshots = true;
+    settings.process.state_directory.clone_from(&args.state_directory);
     settings.network.interface.clone_from(&args.interface);
     settings.network.transport = args.transport;
     settings.network.peers.clone_from(&args.peers);
@@ -182,6 +189,12 @@ struct LabMember {
     is_member: bool,
     node: Node,
     shown: Shown,
+    /// What the current poll delivered.
+    delivered: Vec<Line>,
+    /// The last view whose event was taken.
+    heard_view: u64,
+    /// The members of the last view written down, the most senior first.
+    entered: Vec<u16>,
     published: u64,
     interval_ns: u64,
     /// When the next message is to be published.
@@ -209,19 +222,18 @@ impl LabMember {
     /// Publishes, delivers, hears the news; false if this life is over.
     fn step(&mut self) -> Result<bool, Failure> {
         self.publish()?;
-        let (shown, keeps_lines) = (&mut self.shown, !self.short_state);
+        let (delivered, foreign) = (&mut self.delivered, &mut self.shown.foreign);
         let work = self.node.poll(|delivery| match line(&delivery) {
-            Some(line) => {
-                shown.note(&line);
-                shown.lines.extend(keeps_lines.then(|| write_line(&line)).into_iter().flatten());
-            }
-            None => shown.foreign += 1,
+            Some(line) => delivered.push(line),
+            None => *foreign += 1,
         });
+        // Before anything else: a member that is removed still writes what it delivered.
+        let goes_on = self.note_deliveries()?;
         // What follows from a delivery is sent by the next poll.
         self.shown.history.flush();
         let work = work.map_err(Failure::broken)?;
         self.check()?;
-        let goes_on = self.hear()? && self.take_token()?;
+        let goes_on = goes_on && self.hear(u64::MAX)? && self.take_token()?;
         if self.reach != self.node.reach() {
             self.reach = self.node.reach();
             self.reach.iter().for_each(|reach| self.say(format_args!("{}", NodeEvent::Reached(*reach))));
@@ -231,6 +243,22 @@ impl LabMember {
             let until_due = Duration::from_nanos(self.due_ns.saturating_sub(self.node.clock().now().0));
             self.node.wait(until_due.min(LONGEST_SLEEP)).map_err(Failure::broken)?;
         }
+        Ok(goes_on)
+    }
+
+    /// Writes down what the last poll delivered. An observer that leaps to another view delivers from it in the same poll
+    /// in which it installs it, so each delivery stands after the event of its view.
+    fn note_deliveries(&mut self) -> Result<bool, Failure> {
+        let mut goes_on = true;
+        let mut delivered = std::mem::take(&mut self.delivered);
+        for line in delivered.drain(..) {
+            if line.view > self.heard_view {
+                goes_on &= self.hear(line.view)?;
+            }
+            self.shown.note(&line);
+            self.shown.lines.extend((!self.short_state).then(|| write_line(&line)).into_iter().flatten());
+        }
+        self.delivered = delivered; // its memory is used again
         Ok(goes_on)
     }
 
@@ -266,11 +294,16 @@ impl LabMember {
         Ok(())
     }
 
-    fn hear(&mut self) -> Result<bool, Failure> {
-        while let Some(event) = self.node.poll_event() {
+    /// Takes events up to that of this view, or all; false if this incarnation is over.
+    fn hear(&mut self, view: u64) -> Result<bool, Failure> {
+        while self.heard_view < view {
+            let Some(event) = self.node.poll_event() else { return Ok(true) };
             self.say(format_args!("{}", NodeEvent::Group(event)));
             match event {
-                Event::View { epoch, .. } => self.enter(epoch.0),
+                Event::View { epoch, members, .. } => {
+                    self.heard_view = epoch.0;
+                    self.enter(epoch.0, members);
+                }
                 Event::SnapshotWanted => {
                     let lines = std::mem::take(&mut self.shown.lines);
                     let sums: Vec<u8> = bytes_of([self.shown.count, self.shown.sum]).collect();
@@ -294,15 +327,26 @@ impl LabMember {
         Ok(true)
     }
 
-    /// Writes a view down that this process is in; those that it only follows are others'.
-    fn enter(&mut self, epoch: u64) {
+    /// Writes down a view that this process is in; a process that joins follows views of others before.
+    fn enter(&mut self, epoch: u64, members: u64) {
         let process = self.node.process();
         let view = process.view();
         let is_in = process.standing() == Standing::Member || !self.is_member;
-        if is_in && view.epoch.0 == epoch {
-            let ranks: Vec<u16> = view.members.iter().map(|member| member.rank.0).collect();
+        let ranks: Vec<u16> = if view.epoch.0 == epoch {
+            view.members.iter().map(|member| member.rank.0).collect()
+        } else if self.entered.is_empty() {
+            return; // it followed: the view that it is in comes next
+        } else {
+            // The process has installed the next view already: members that stay keep their places, joiners come last.
+            let is_member = |rank: &u16| members >> rank & 1 == 1;
+            let stayed: Vec<u16> = self.entered.iter().copied().filter(is_member).collect();
+            let joined = (0..64).filter(|rank| is_member(rank) && !stayed.contains(rank));
+            stayed.iter().copied().chain(joined).collect()
+        };
+        if is_in {
             self.shown.history.instance(view.instance);
             self.shown.history.view(epoch, &ranks);
+            self.entered = ranks;
         }
     }
 
@@ -330,9 +374,9 @@ impl LabMember {
             self.node.unlock(id);
             let Some(path) = self.tokens.take() else { continue };
             let file = std::fs::OpenOptions::new().create(true).append(true).open(&path);
-            let noted = file.and_then(|mut file| writeln!(file, "{} {}", token.epoch.0, token.number));
+            let noted = file.and_then(|mut file| writeln!(file, "{} {} {}", token.birth, token.epoch.0, token.number));
             noted.map_err(|error| Failure::unusable(format!("can't write {}: {error}", path.display())))?;
-            self.say(format_args!("has the lock under token {}:{}", token.epoch.0, token.number));
+            self.say(format_args!("has the lock under token {}:{}:{}", token.birth, token.epoch.0, token.number));
         }
         if self.tokens.is_some() && !self.has_asked && self.node.process().standing() == Standing::Member {
             let lock = TopicName::new("lab").map_err(Failure::unusable)?;

@@ -22,6 +22,7 @@ pub use report::{Report, text};
 
 use crate::history::ReadError;
 use crate::hosts::{ProcessError, Unavailable};
+use crate::interrupt::Interrupt;
 use crate::judge::{Order, Reliability, Rules};
 use cast::Cast;
 pub use faults::Fault;
@@ -37,6 +38,18 @@ pub const WHOLE_WITHIN: Duration = Duration::from_secs(10);
 const GIVE_UP: Duration = Duration::from_secs(30);
 /// How often histories are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Times by which members watch each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// The product's default.
+    Default,
+    /// For hosts with cores to spare.
+    Fast,
+    /// For connections that stall when packets are lost.
+    Patient,
+}
 
 /// A campaign.
 #[derive(Clone, Debug)]
@@ -57,6 +70,8 @@ pub struct Plan {
     pub length: Duration,
     /// Where all chance of the faults comes from.
     pub seed: u64,
+    /// The detectors' profile.
+    pub profile: Profile,
     /// What is promised.
     pub reliability: Reliability,
     /// Percent of the packets that are lost.
@@ -67,6 +82,7 @@ pub struct Plan {
     pub restarts: Option<usize>,
     /// Members report on stderr what happens.
     pub talk: bool,
+
     /// Where histories go.
     pub folder: PathBuf,
 }
@@ -97,24 +113,27 @@ pub enum ChaosError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// SIGINT or SIGTERM came.
+    #[error("interrupted: all processes and hosts of the campaign were removed")]
+    Interrupted,
     /// Too few or too many processes.
     #[error("chaos needs 2 to 64 members, at most 63 hosts in all, twice the processes and one; not {0} processes")]
     Size(usize),
 }
 
-/// Runs a campaign; `talk` hears how it goes.
+/// Runs a campaign; its progress goes to `talk`.
 ///
 /// # Errors
-/// If it can't be run at all. What the group failed to do is in the report.
-pub fn run(plan: &Plan, talk: &dyn Fn(&str)) -> Result<Report, ChaosError> {
+/// If it can't be run at all, or is interrupted. What the group failed to do is in the report.
+pub fn run(plan: &Plan, interrupt: &Interrupt, talk: &dyn Fn(&str)) -> Result<Report, ChaosError> {
     let processes = plan.members + plan.observers + plan.clients;
     if plan.members < 2 || 2 * processes + 1 > crate::hosts::HOSTS_MAX {
         return Err(ChaosError::Size(processes));
     }
-    let mut campaign =
-        Campaign { cast: Cast::start(plan)?, draw: Draw::new(plan), tally: Tally::default(), plan, talk };
-    campaign.first()?;
     let began = Instant::now();
+    let cast = Cast::start(plan, interrupt)?;
+    let mut campaign = Campaign { cast, draw: Draw::new(plan), tally: Tally::default(), plan, talk, began };
+    campaign.first()?;
     let mut restarts = 0;
     while match plan.restarts {
         Some(count) => restarts < count,
@@ -133,9 +152,14 @@ struct Campaign<'a> {
     draw: Draw,
     tally: Tally,
     talk: &'a dyn Fn(&str),
+    began: Instant,
 }
 
 impl Campaign<'_> {
+    fn progress(&self, what: &str) {
+        (self.talk)(&format!("{:7.1} s: {what}", self.began.elapsed().as_secs_f64()));
+    }
+
     fn first(&mut self) -> Result<(), ChaosError> {
         self.whole("start")?;
         self.tally.first_use(self.cast.usage());
@@ -145,7 +169,6 @@ impl Campaign<'_> {
     fn fault(&mut self, fault: Fault) -> Result<(), ChaosError> {
         self.cast.sleep(self.draw.gap())?;
         let shown = self.cast.make(fault, &mut self.draw)?;
-        (self.talk)(&shown);
         self.tally.fault(fault);
         self.whole(&shown)?;
         let usage = self.cast.usage();
@@ -162,11 +185,12 @@ impl Campaign<'_> {
             self.tally.broken(self.cast.take_broken());
             if self.cast.is_whole() {
                 self.tally.whole(after, began.elapsed());
-                (self.talk)(&format!("  whole after {} ms", began.elapsed().as_millis()));
+                let (ms, state) = (began.elapsed().as_millis(), self.tally.progress());
+                self.progress(&format!("{after}: whole after {ms} ms; {state}"));
                 return Ok(());
             }
             if began.elapsed() > GIVE_UP {
-                (self.talk)(&format!("  NOT WHOLE after {after}: {}", self.cast.state()));
+                self.progress(&format!("{after}: NOT WHOLE: {}", self.cast.state()));
                 self.tally.not_whole(after, &self.cast.state());
                 self.cast.restart_all(&mut self.draw, false)?;
                 return if after == "restart after a group that was not whole" {

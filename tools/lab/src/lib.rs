@@ -16,6 +16,7 @@
 pub mod chaos;
 pub mod history;
 pub mod hosts;
+pub mod interrupt;
 pub mod judge;
 pub mod locks;
 pub mod matrix;

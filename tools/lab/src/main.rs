@@ -3,7 +3,8 @@
 //! Results go to stdout, talk to stderr; exit 0 (kept), 1 (a guarantee was broken, or what was run broke), 2 (bad usage,
 //! input or environment).
 
-use bourdon_lab::chaos::{self, Fault};
+use bourdon_lab::chaos::{self, Fault, Profile};
+use bourdon_lab::interrupt::Interrupt;
 use bourdon_lab::judge::{Order, Reliability, Rules, Verdict, judge};
 use bourdon_lab::rounds::{self, Plan, Trouble};
 use bourdon_lab::{history, locks, matrix, probe, record};
@@ -172,6 +173,9 @@ struct ChaosArgs {
     /// Where all chance of the faults comes from
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// By which times members watch each other [default: default over udp, patient over tcp and auto]
+    #[arg(long, value_enum)]
+    profile: Option<Profile>,
     /// The reliability that is promised
     #[arg(long, value_enum, default_value = "uniform")]
     reliability: Reliability,
@@ -345,9 +349,9 @@ fn run_chaos(args: ChaosArgs, restarts: bool) -> Result<ExitCode, String> {
     if std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(format!("{} holds something already; name a new or empty folder", folder.display()));
     }
+    let interrupt = Interrupt::watch().map_err(|error| format!("can't watch for signals: {error}"))?;
     let ChaosArgs { transport, members, observers, clients, seed, reliability, loss, faults, talk, .. } = args;
-    let length = Duration::from_secs(args.seconds);
-    let restarts = restarts.then_some(args.count);
+    let by_transport = if transport == "udp" { Profile::Default } else { Profile::Patient };
     let plan = chaos::Plan {
         bourdon,
         lab,
@@ -355,16 +359,17 @@ fn run_chaos(args: ChaosArgs, restarts: bool) -> Result<ExitCode, String> {
         members,
         observers,
         clients,
-        length,
+        length: Duration::from_secs(args.seconds),
         seed,
+        profile: args.profile.unwrap_or(by_transport),
         reliability,
         loss,
         faults,
-        restarts,
+        restarts: restarts.then_some(args.count),
         talk,
         folder,
     };
-    let report = chaos::run(&plan, &|line| eprintln!("{line}")).map_err(|error| error.to_string())?;
+    let report = chaos::run(&plan, &interrupt, &|line| eprintln!("{line}")).map_err(|error| error.to_string())?;
     print(&if args.json { json(&report) } else { chaos::text(&report) })?;
     Ok(ExitCode::from(u8::from(!report.is_good())))
 }

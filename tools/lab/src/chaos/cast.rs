@@ -7,6 +7,7 @@
 use super::faults::{Draw, Fault};
 use super::{ChaosError, Generation, LOOK_EVERY, Plan};
 use crate::hosts::{Lab, Process, ProcessError};
+use crate::interrupt::Interrupt;
 use crate::rounds::tail::Tail;
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -70,6 +71,7 @@ struct Old {
 
 pub(super) struct Cast<'a> {
     plan: &'a Plan,
+    interrupt: &'a Interrupt,
     // Before the lab, so that processes end before their hosts do.
     actors: Vec<Actor>,
     old: Vec<Old>,
@@ -86,7 +88,7 @@ pub(super) struct Cast<'a> {
 }
 
 impl<'a> Cast<'a> {
-    pub(super) fn start(plan: &'a Plan) -> Result<Self, ChaosError> {
+    pub(super) fn start(plan: &'a Plan, interrupt: &'a Interrupt) -> Result<Self, ChaosError> {
         let ranks = |role, count| (0..count).map(move |rank| (role, rank));
         let seats: Vec<_> = ranks(Role::Member, plan.members)
             .chain(ranks(Role::Observer, plan.observers))
@@ -97,6 +99,7 @@ impl<'a> Cast<'a> {
         lab.lose(plan.loss)?;
         let mut cast = Self {
             plan,
+            interrupt,
             actors: Vec::new(),
             old: Vec::new(),
             recorder: None,
@@ -163,6 +166,12 @@ impl<'a> Cast<'a> {
             let level = clap::ValueEnum::to_possible_value(&plan.reliability);
             command.args(["--reliability", level.as_ref().map_or("uniform", |level| level.get_name())]);
         }
+        if role != Role::Client {
+            let state = plan.folder.join("state").join(format!("{}-{rank}", role.name()));
+            let profile = clap::ValueEnum::to_possible_value(&plan.profile);
+            command.args(["--profile", profile.as_ref().map_or("default", |profile| profile.get_name())]);
+            command.arg("--state-directory").arg(state);
+        }
         if role == Role::Member && rank == 0 && life == 1 {
             command.arg("--tokens").arg(plan.folder.join("tokens"));
         }
@@ -184,6 +193,9 @@ impl<'a> Cast<'a> {
 
     /// Reads what was written since the last look, and starts what has ended.
     pub(super) fn look(&mut self) -> Result<(), ChaosError> {
+        if self.interrupt.came() {
+            return Err(ChaosError::Interrupted);
+        }
         for seat in 0..self.seats.len() {
             let folder = self.generation().folder.clone();
             let actor = &mut self.actors[seat];
@@ -416,6 +428,9 @@ impl<'a> Cast<'a> {
                     let name = self.name(seat);
                     self.broken.push(format!("{name} did not end on SIGTERM"));
                     break;
+                }
+                if self.interrupt.came() {
+                    return Err(ChaosError::Interrupted);
                 }
                 std::thread::sleep(LOOK_EVERY);
             }

@@ -146,8 +146,25 @@ impl Tally {
         }
     }
 
+    /// What the campaign came to so far, for people.
+    pub(super) fn progress(&self) -> String {
+        format!(
+            "{} faults, {} violations, {} not whole, {} removed by mistake, {} MiB, {} descriptors",
+            self.faults.values().sum::<u64>(),
+            self.violations.len(),
+            self.not_whole.len(),
+            self.removed,
+            self.rss.last >> 20,
+            self.descriptors.last
+        )
+    }
+
     pub(super) fn report(mut self, plan: &Plan, generations: usize) -> Report {
         self.whole_ns.sort_unstable();
+        if plan.restarts.is_some() && self.removed > 0 {
+            let removed = self.removed;
+            self.violation(format!("{removed} members were removed although no fault had hit them"));
+        }
         let quantile = |share: f64| {
             let place = (self.whole_ns.len() as f64 * share).ceil() as usize;
             self.whole_ns.get(place.saturating_sub(1)).copied()

@@ -4,11 +4,13 @@ use super::report::Tally;
 use super::{ChaosError, Generation, Plan};
 use crate::history::{self, Histories, ReadError};
 use crate::judge;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 /// A client's rank as a publisher begins here.
 const FIRST_CLIENT: usize = 1_000;
+/// Violations of one invariant by one process that are reported one by one: the first few explain.
+const REPORTED_EACH: usize = 3;
 
 /// Judges one generation.
 pub(super) fn judge(plan: &Plan, generation: &Generation, tally: &mut Tally) -> Result<(), ChaosError> {
@@ -20,9 +22,17 @@ pub(super) fn judge(plan: &Plan, generation: &Generation, tally: &mut Tally) -> 
     let verdict = judge::judge(&histories, plan.rules());
     tally.deliveries += verdict.deliveries;
     let number = generation.number;
-    for violation in &verdict.violations {
-        let judge::Violation { invariant, process, detail } = violation;
-        tally.violation(format!("generation {number}: invariant {invariant}: {process}: {detail}"));
+    let mut found: BTreeMap<(u32, &str), usize> = BTreeMap::new();
+    for judge::Violation { invariant, process, detail } in &verdict.violations {
+        let count = found.entry((*invariant, process)).or_default();
+        *count += 1;
+        if *count <= REPORTED_EACH {
+            tally.violation(format!("generation {number}: invariant {invariant}: {process}: {detail}"));
+        }
+    }
+    for ((invariant, process), count) in found.into_iter().filter(|(_, count)| *count > REPORTED_EACH) {
+        let more = count - REPORTED_EACH;
+        tally.violation(format!("generation {number}: invariant {invariant}: {process}: {more} more of the same"));
     }
     for life in &histories.lives {
         let is_foreign = |publisher: &str| publisher.starts_with('g');
