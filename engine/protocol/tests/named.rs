@@ -3,9 +3,11 @@
 mod common;
 
 use bourdon_protocol::{Client, Event, Order, Outgoing, Refusal, Reliability};
-use bourdon_wire::{ClientId, Instant, Rank, TopicId, TopicName, flags};
+use bourdon_wire::records::ClientAnswer;
+use bourdon_wire::{ClientId, Instant, Kind, Rank, Sequence, TopicId, TopicName, flags};
 use common::net::{Net, address};
-use common::{Bench, GROUP, MS, MTU, Part, data, message, piece, run};
+use common::{Bench, GROUP, MS, MTU, Part, control, data, in_instance, message, piece, run};
+use zerocopy::IntoBytes;
 
 const NAMES: [&str; 4] = ["md.es.trades", "md.es.quotes", "a", "news"];
 
@@ -160,6 +162,13 @@ fn a_clients_name_is_the_messages() {
     for (first, name) in NAMES.iter().enumerate() {
         client.publish_named(&TopicName::new(name).unwrap(), &[first as u8]);
     }
+    // The member answers first: that the client is where it says it is, and which instance this is.
+    client.transmit(net.now, |_, _| true);
+    let answer = ClientAnswer::new(ClientId(9), Sequence(0), 0);
+    let instance = net.process(0).view().instance.0;
+    let answer = in_instance(&control(0, Kind::ClientAnswer, &[answer.as_bytes()]), instance);
+    client.on_datagram(net.now, &answer);
+    net.run(100 * MS);
     let (now, mut sent) = (net.now, Vec::new());
     client.transmit(now, |_, bytes| {
         sent.push(bytes.to_vec());

@@ -295,7 +295,7 @@ impl Process {
         while let Some(command) = commands.pop_front() {
             match command {
                 Command::Send { to: To::All, ballot, step } => {
-                    self.say(now, Destination::Group, ballot, &step);
+                    self.send_step(now, Destination::Group, &steps::encode(ballot, &step));
                 }
                 Command::Send { to: To::Member(rank), ballot, step } => self.answer(now, rank, ballot, &step),
                 Command::Wedge => {
@@ -342,12 +342,12 @@ impl Process {
         self.carry_out(now, &reports, commands);
     }
 
-    fn say(&mut self, now: Instant, to: Destination, ballot: Ballot, step: &Step) {
-        let bytes = steps::encode(ballot, step);
+    /// Sends a step of a ballot; before the first view in the name of the instance that the proposer would found.
+    fn send_step(&mut self, now: Instant, to: Destination, bytes: &[u8]) {
         let view = &self.data.view;
         let instance = if view.epoch == Epoch(0) { self.candidate } else { view.instance };
         let header = header(&self.config, instance, view.epoch);
-        self.outbox.record_as(header, now, to, Kind::Ballot, [&bytes, &[]], &mut self.counters);
+        self.outbox.record_as(header, now, to, Kind::Ballot, [bytes, &[]], &mut self.counters);
     }
 
     // ---- every member ---------------------------------------------------------------------------------------------
@@ -420,7 +420,7 @@ impl Process {
     fn answer(&mut self, now: Instant, to: Rank, ballot: Ballot, step: &Step) {
         let bytes = steps::encode(ballot, step);
         let to = self.ballot_path(to, bytes.len());
-        self.outbox.record(now, to, Kind::Ballot, [&bytes, &[]], &mut self.counters);
+        self.send_step(now, to, &bytes);
     }
 
     /// The members of this view that go on to the next, in the same incarnation.
