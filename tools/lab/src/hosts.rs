@@ -138,17 +138,6 @@ impl Lab {
         network::lose(&self.names, percent)
     }
 
-    /// Gives hosts other addresses, as (host, old last byte, new last byte); all forget their neighbours.
-    ///
-    /// # Errors
-    /// If an address can't be taken away or given.
-    pub fn readdress(&self, moves: &[(usize, u8, u8)]) -> Result<(), Unavailable> {
-        for &(host, old, new) in moves {
-            network::readdress(&self.names, host, Ipv4Addr::new(10, 77, 0, old), Ipv4Addr::new(10, 77, 0, new))?;
-        }
-        (0..self.hosts).try_for_each(|rank| network::forget_neighbours(&self.names, rank))
-    }
-
     /// A program to run at the switch, where it sees all traffic.
     pub fn switch_command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         self.command_in(&self.names.switch(), program)

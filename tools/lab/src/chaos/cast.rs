@@ -1,8 +1,9 @@
 //! The processes of a campaign, the hosts that they run on, and what is done to them.
 //!
-//! A *seat* is a place in the group: member 0, observer 1, client 0. It has two hosts, one for the processes of today and
-//! one for a frozen process of the generation before; the address of the seat moves to the host of today's process, as
-//! the address of a service does. So old and new processes live side by side and both are real.
+//! A *seat* is a place in the group: member 0, observer 1, client 0. It has two hosts. When the whole group is restarted,
+//! some processes are killed, and their seats' next processes start on the same hosts, under the same addresses; others
+//! are frozen where they are, and their seats' next processes start on the other hosts. So old and new processes run side
+//! by side, and over TCP an old process still has addresses at which new ones listen.
 
 use super::faults::{Draw, Fault};
 use super::{ChaosError, Generation, LOOK_EVERY, Plan};
@@ -15,8 +16,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The last byte of the address of a host whose seat has moved away, less the seat.
-const AWAY: usize = 101;
 /// The port of a member over TCP.
 const PORT: u16 = 7_402;
 /// A program that ended is started again after so long.
@@ -78,10 +77,8 @@ pub(super) struct Cast<'a> {
     recorder: Option<Process>,
     lab: Lab,
     seats: Vec<(Role, usize)>,
-    /// The last byte of each host's address.
-    addresses: Vec<u8>,
-    /// Which of the two hosts of each seat today's process runs on.
-    set: usize,
+    /// On which of its two hosts each seat's process of today runs: 0 or 1.
+    sides: Vec<usize>,
     generations: Vec<Generation>,
     broken: Vec<String>,
     removed: u64,
@@ -104,9 +101,8 @@ impl<'a> Cast<'a> {
             old: Vec::new(),
             recorder: None,
             lab,
+            sides: vec![0; seats.len()],
             seats,
-            addresses: (1..=hosts as u8).collect(),
-            set: 0,
             generations: Vec::new(),
             broken: Vec::new(),
             removed: 0,
@@ -148,7 +144,7 @@ impl<'a> Cast<'a> {
     }
 
     fn host(&self, seat: usize) -> usize {
-        self.set * self.seats.len() + seat
+        self.sides[seat] * self.seats.len() + seat
     }
 
     /// Starts an incarnation of a seat's process.
@@ -181,7 +177,8 @@ impl<'a> Cast<'a> {
         command.args(["--members", &plan.members.to_string(), "--transport", &plan.transport]);
         command.args(["--generation", &number.to_string()]);
         if plan.transport != "udp" {
-            let peers: Vec<_> = (1..=plan.members).map(|last| format!("10.77.0.{last}:{PORT}")).collect();
+            let address = |member| self.lab.host(self.host(member)).address();
+            let peers: Vec<_> = (0..plan.members).map(|member| format!("{}:{PORT}", address(member))).collect();
             command.args(["--peers", &peers.join(",")]);
         }
         command.stdin(Stdio::null()).stdout(Stdio::null());
@@ -360,19 +357,21 @@ impl<'a> Cast<'a> {
             note_killed(&old.folder, &old.name)?;
         }
         self.recorder = None; // it is killed
-        if !frozen {
-            (0..self.seats.len()).try_for_each(|seat| self.kill(seat))?;
-            self.begin_generation()?;
-            return Ok(());
+        let freezes: Vec<bool> = (0..self.seats.len()).map(|_| frozen && draw.freezes()).collect();
+        for (seat, freezes) in freezes.iter().enumerate() {
+            if *freezes { self.stop(seat)? } else { self.kill(seat)? }
         }
-        (0..self.seats.len()).try_for_each(|seat| self.stop(seat))?;
         let folder = self.generation().folder.clone();
-        for (actor, (role, rank)) in std::mem::take(&mut self.actors).into_iter().zip(&self.seats) {
+        for (seat, actor) in std::mem::take(&mut self.actors).into_iter().enumerate().filter(|(seat, _)| freezes[*seat]) {
+            let (role, rank) = self.seats[seat];
             let name = format!("{}:{rank}", role.name());
             self.old.push(Old { process: actor.process, name, folder: folder.clone() });
+            self.sides[seat] = 1 - self.sides[seat];
         }
-        self.move_seats()?;
         self.begin_generation()?;
+        if !frozen {
+            return Ok(());
+        }
         self.sleep(draw.time(500..2_500))?;
         for index in 0..self.old.len() {
             if_it_runs(self.old[index].process.resume())?;
@@ -380,23 +379,6 @@ impl<'a> Cast<'a> {
         }
         self.replay()?;
         self.sleep(draw.time(200..1_000))
-    }
-
-    /// Gives the seats' addresses to their other hosts.
-    fn move_seats(&mut self) -> Result<(), ChaosError> {
-        let count = self.seats.len();
-        let (today, next) = (self.set * count, (1 - self.set) * count);
-        let mut moves = Vec::new();
-        for (first, base) in [(today, AWAY), (next, 1)] {
-            for seat in 0..count {
-                let (host, new) = (first + seat, (base + seat) as u8);
-                moves.push((host, self.addresses[host], new));
-                self.addresses[host] = new;
-            }
-        }
-        self.lab.readdress(&moves)?;
-        self.set = 1 - self.set;
-        Ok(())
     }
 
     /// Sends what was recorded of the generation before once more; nothing in the first one.

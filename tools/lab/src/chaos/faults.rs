@@ -107,6 +107,12 @@ impl Draw {
         }
     }
 
+    /// Whether a process is frozen, not killed, when the whole group is restarted: three of four, so that often all of
+    /// a majority are.
+    pub(super) fn freezes(&mut self) -> bool {
+        self.rng.u8(0..4) > 0
+    }
+
     /// Two different members.
     pub(super) fn pair(&mut self) -> (usize, usize) {
         let first = self.member();

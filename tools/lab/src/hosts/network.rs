@@ -150,21 +150,6 @@ pub(super) fn no_offload(names: &Names, rank: usize) -> Result<(), Unavailable> 
     run(&["ip", "-n", &names.host(rank), "link", "set", "dev", "eth0", "gso_max_segs", "1"], "")
 }
 
-/// Gives a host this address instead of any other; the route of multicasts stays.
-pub(super) fn readdress(names: &Names, rank: usize, old: Ipv4Addr, new: Ipv4Addr) -> Result<(), Unavailable> {
-    let lines = format!(
-        "address add {new}/24 dev eth0\naddress del {old}/24 dev eth0\nroute replace {subnet}/24 dev eth0 src {new}\n\
-         route replace 224.0.0.0/4 dev eth0\n",
-        subnet = Ipv4Addr::new(10, 77, 0, 0)
-    );
-    run(&["ip", "-n", &names.host(rank), "-batch", "-"], &lines)
-}
-
-/// Lets a host forget which link address its neighbours have.
-pub(super) fn forget_neighbours(names: &Names, rank: usize) -> Result<(), Unavailable> {
-    run(&["ip", "-n", &names.host(rank), "neigh", "flush", "dev", "eth0"], "")
-}
-
 /// Kills what runs in these namespaces and removes them; one that does not exist is passed over.
 pub(super) fn remove(namespaces: &[String]) {
     for namespace in namespaces {
