@@ -16,7 +16,7 @@
 use crate::exit::Failure;
 use crate::history::History;
 use crate::lab_messages::{
-    LINE_BYTES, Line, Name, Publisher, bytes_of, line, named_in, payload, read_line, words_of, write_line,
+    LINE_BYTES, Line, Name, Publisher, bytes_of, line, payload, read_line, words_of, write_line,
 };
 use crate::node::signals;
 use bourdon::settings::{Order, Profile, Reliability, Role, Settings, Transport};
@@ -102,7 +102,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let waker = node.port().waker();
     let ended = ending_of(move || waker.wake(), signals);
     let shown =
-        Shown { history, generation: args.generation, lines: Vec::new(), count: 0, sum: 0, last: None, foreign: 0 };
+        Shown { history, lines: Vec::new(), count: 0, sum: 0, last: None, foreign: 0 };
     let interval_ns = 1_000_000_000 / args.rate;
     let talk = args.talk;
     let mut member = LabMember {
@@ -164,7 +164,6 @@ pub(crate) fn ending_of(wake: impl FnOnce() + Send + 'static, mut signals: impl 
 /// What was delivered here, or before, elsewhere.
 struct Shown {
     history: History,
-    generation: u16,
     lines: Vec<u8>,
     /// How many messages were delivered, here and before.
     count: u64,
@@ -177,7 +176,7 @@ struct Shown {
 
 impl Shown {
     fn note(&mut self, line: &Line) {
-        self.history.delivery(&named_in(line, self.generation));
+        self.history.delivery(line);
         self.last = Some((line.publisher, line.sequence));
         (self.count, self.sum) = (self.count + 1, self.sum.wrapping_add(line.hash));
     }

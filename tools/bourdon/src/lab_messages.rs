@@ -26,32 +26,11 @@ pub(crate) struct Publisher {
 
 impl fmt::Display for Publisher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.generation > 0 {
+            write!(f, "g{}.", self.generation)?;
+        }
         write!(f, "{}.{}", self.rank, self.life)
     }
-}
-
-/// A publisher as a history of one generation names it: one of another generation stands out by its prefix.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct NamedIn {
-    pub(crate) publisher: Publisher,
-    pub(crate) generation: u16,
-}
-
-impl fmt::Display for NamedIn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.publisher.generation != self.generation {
-            write!(f, "g{}.", self.publisher.generation)?;
-        }
-        self.publisher.fmt(f)
-    }
-}
-
-/// A line as a history of this generation holds it.
-pub(crate) fn named_in(line: &Line, generation: u16) -> Delivered<NamedIn> {
-    let named = |publisher| NamedIn { publisher, generation };
-    let Delivered { view, order, publisher, sequence, after, hash } = *line;
-    let after = after.map(|(publisher, sequence)| (named(publisher), sequence));
-    Delivered { view, order, publisher: named(publisher), sequence, after, hash }
 }
 
 impl Publisher {
@@ -143,10 +122,9 @@ mod tests {
     }
 
     #[test]
-    fn a_publisher_of_another_generation_stands_out() {
-        let publisher = Publisher { generation: 2, rank: 1, life: 3 };
-        let shown = |generation| NamedIn { publisher, generation }.to_string();
-        assert_eq!((shown(2).as_str(), shown(3).as_str()), ("1.3", "g2.1.3"));
+    fn a_publisher_is_named_after_its_generation() {
+        let shown = |generation| Publisher { generation, rank: 1, life: 3 }.to_string();
+        assert_eq!((shown(0).as_str(), shown(2).as_str()), ("1.3", "g2.1.3"));
     }
 
     #[test]

@@ -15,6 +15,7 @@
 
 mod cast;
 mod faults;
+mod instances;
 mod report;
 mod verdict;
 
@@ -210,8 +211,18 @@ impl Campaign<'_> {
         self.tally.broken(self.cast.take_broken());
         let generations = self.cast.generations();
         drop(self.cast); // no process writes any more
+        let mut delivered = verdict::Names::new();
+        let instances = instances::lay_out(self.plan, &generations)?;
+        for instance in &instances {
+            verdict::judge(self.plan, instance, &mut delivered, &mut self.tally)?;
+        }
         for generation in &generations {
-            verdict::judge(self.plan, generation, &mut self.tally)?;
+            let formed = instances.iter().filter(|instance| instance.generation == generation.number).count();
+            if formed > 1 {
+                let number = generation.number;
+                self.tally.violation(format!("generation {number}: the group formed {formed} times"));
+            }
+            verdict::acknowledged(self.plan, generation, &delivered, &mut self.tally)?;
         }
         verdict::tokens(self.plan, &mut self.tally)?;
         Ok(self.tally.report(self.plan, generations.len()))

@@ -155,6 +155,12 @@ impl Life {
         self.deliveries.iter().filter(|delivery| !delivery.retracted)
     }
 
+    /// Whether it is what a file of this name, without its extension, holds: `observer-0.2`.
+    pub fn is_of_file(&self, stem: &str) -> bool {
+        let name = self.name.replace(':', "-");
+        stem == format!("{name}.{}", self.number) || (self.number == 1 && stem == name)
+    }
+
     /// Whether it may have begun when others had already delivered something.
     pub fn starts_late(&self) -> bool {
         !self.member || self.number > 1

@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// In a generation's folder: its frozen clients, each as `RANK.LIFE`, and how much each had seen acknowledged.
+pub(super) const FROZEN: &str = "frozen-clients";
 /// The port of a member over TCP.
 const PORT: u16 = 7_402;
 /// A program that ended is started again after so long.
@@ -362,8 +364,16 @@ impl<'a> Cast<'a> {
             if *freezes { self.stop(seat)? } else { self.kill(seat)? }
         }
         let folder = self.generation().folder.clone();
-        for (seat, actor) in std::mem::take(&mut self.actors).into_iter().enumerate().filter(|(seat, _)| freezes[*seat]) {
+        for (seat, mut actor) in std::mem::take(&mut self.actors).into_iter().enumerate() {
+            if !freezes[seat] {
+                continue;
+            }
             let (role, rank) = self.seats[seat];
+            if role == Role::Client {
+                let acked = actor.tail.look().map(|()| actor.tail.delivered);
+                let acked = acked.map_err(|source| ChaosError::Io { path: folder.clone(), source })?;
+                note(&folder.join(FROZEN), &format!("{rank}.{} {acked}", actor.life))?;
+            }
             let name = format!("{}:{rank}", role.name());
             self.old.push(Old { process: actor.process, name, folder: folder.clone() });
             self.sides[seat] = 1 - self.sides[seat];
@@ -435,7 +445,10 @@ fn if_it_runs(outcome: Result<(), ProcessError>) -> Result<(), ChaosError> {
 }
 
 fn note_killed(folder: &Path, name: &str) -> Result<(), ChaosError> {
-    let path = folder.join("killed");
-    let noted = OpenOptions::new().create(true).append(true).open(&path).and_then(|mut file| writeln!(file, "{name}"));
-    noted.map_err(|source| ChaosError::Io { path, source })
+    note(&folder.join("killed"), name)
+}
+
+pub(super) fn note(path: &Path, line: &str) -> Result<(), ChaosError> {
+    let noted = OpenOptions::new().create(true).append(true).open(path).and_then(|mut file| writeln!(file, "{line}"));
+    noted.map_err(|source| ChaosError::Io { path: path.to_owned(), source })
 }
