@@ -21,7 +21,7 @@ use crate::lab_messages::{
 use crate::node::signals;
 use bourdon::settings::{Order, Profile, Reliability, Role, Settings, Transport};
 use bourdon::{
-    Coordination, Event, LockNews, Node, NodeEvent, Patience, Port, Reach, Refusal, Standing, TopicId, TopicName,
+    Coordination, Event, InstanceId, LockNews, Node, NodeEvent, Patience, Port, Reach, Refusal, Standing, TopicId, TopicName,
 };
 use std::fmt;
 use std::io::{Read, Write};
@@ -112,6 +112,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         shown,
         delivered: Vec::new(),
         heard_view: 0,
+        heard_instance: InstanceId::NONE,
         entered: Vec::new(),
         published: 0,
         interval_ns,
@@ -189,9 +190,11 @@ struct LabMember {
     node: Node,
     shown: Shown,
     /// What the current poll delivered.
-    delivered: Vec<Line>,
+    delivered: Vec<(InstanceId, Line)>,
     /// The last view whose event was taken.
     heard_view: u64,
+    /// Its instance.
+    heard_instance: InstanceId,
     /// The members of the last view written down, the most senior first.
     entered: Vec<u16>,
     published: u64,
@@ -223,7 +226,7 @@ impl LabMember {
         self.publish()?;
         let (delivered, foreign) = (&mut self.delivered, &mut self.shown.foreign);
         let work = self.node.poll(|delivery| match line(&delivery) {
-            Some(line) => delivered.push(line),
+            Some(line) => delivered.push((delivery.instance, line)),
             None => *foreign += 1,
         });
         // Before anything else: a member that is removed still writes what it delivered.
@@ -250,8 +253,10 @@ impl LabMember {
     fn note_deliveries(&mut self) -> Result<bool, Failure> {
         let mut goes_on = true;
         let mut delivered = std::mem::take(&mut self.delivered);
-        for line in delivered.drain(..) {
-            if line.view > self.heard_view {
+        for (instance, line) in delivered.drain(..) {
+            if instance != self.heard_instance {
+                goes_on &= self.hear(u64::MAX)?; // views of two instances have no order
+            } else if line.view > self.heard_view {
                 goes_on &= self.hear(line.view)?;
             }
             self.shown.note(&line);
@@ -300,7 +305,7 @@ impl LabMember {
             self.say(format_args!("{}", NodeEvent::Group(event)));
             match event {
                 Event::View { epoch, members, .. } => {
-                    self.heard_view = epoch.0;
+                    (self.heard_view, self.heard_instance) = (epoch.0, self.node.process().view().instance);
                     self.enter(epoch.0, members);
                 }
                 Event::SnapshotWanted => {

@@ -26,10 +26,13 @@ pub(super) struct Instance {
 pub(super) fn lay_out(plan: &Plan, generations: &[Generation]) -> Result<Vec<Instance>, ChaosError> {
     let mut instances: BTreeMap<String, Instance> = BTreeMap::new();
     for generation in generations {
+        found(plan, generation, &mut instances)?;
+    }
+    for generation in generations {
         let mut files: Vec<PathBuf> = list(&generation.folder)?;
         files.sort();
         for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "tsv")) {
-            cut(plan, generation, file, &mut instances)?;
+            cut(generation, file, &mut instances)?;
         }
         let killed = std::fs::read_to_string(generation.folder.join("killed")).unwrap_or_default(); // none was
         for instance in instances.values().filter(|instance| instance.generation == generation.number) {
@@ -41,8 +44,29 @@ pub(super) fn lay_out(plan: &Plan, generations: &[Generation]) -> Result<Vec<Ins
     Ok(instances)
 }
 
-fn cut(
+/// Notes which instances formed in a generation: those in which its members begin.
+fn found(
     plan: &Plan,
+    generation: &Generation,
+    instances: &mut BTreeMap<String, Instance>,
+) -> Result<(), ChaosError> {
+    for file in list(&generation.folder)? {
+        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if !name.starts_with("member-") || !name.ends_with(".tsv") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).map_err(|source| ChaosError::Io { path: file.clone(), source })?;
+        if let Some((id, _)) = pieces(&text).first() {
+            let folder = plan.folder.join(format!("instance-{id}"));
+            std::fs::create_dir_all(&folder).map_err(|source| ChaosError::Io { path: folder.clone(), source })?;
+            let new = Instance { folder, generation: generation.number, left: Vec::new() };
+            instances.entry((*id).to_owned()).or_insert(new);
+        }
+    }
+    Ok(())
+}
+
+fn cut(
     generation: &Generation,
     file: &Path,
     instances: &mut BTreeMap<String, Instance>,
@@ -51,15 +75,8 @@ fn cut(
     let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let mut before: Option<String> = None;
     for (place, (id, piece)) in pieces(&text).into_iter().enumerate() {
-        let instance = match instances.get_mut(id) {
-            Some(instance) => instance,
-            None => {
-                let folder = plan.folder.join(format!("instance-{id}"));
-                std::fs::create_dir_all(&folder).map_err(|source| ChaosError::Io { path: folder.clone(), source })?;
-                let new = Instance { folder, generation: generation.number, left: Vec::new() };
-                instances.entry(id.to_owned()).or_insert(new)
-            }
-        };
+        // Each member that formed it may have been killed before its first line was written.
+        let Some(instance) = instances.get_mut(id) else { continue };
         let mut name = stem.to_owned();
         if place > 0 || instance.generation != generation.number {
             name = crossed(stem, generation.number);
