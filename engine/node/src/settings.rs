@@ -268,6 +268,8 @@ pub enum Profile {
     Default,
     /// Failures show within 20 ms, on hosts with cores to spare.
     Fast,
+    /// Failures show within a second; a connection that retransmits evicts no member: for TCP where packets are lost.
+    Patient,
 }
 
 /// How failures are noticed: any of four detectors suspects; see `bourdon_protocol::control::detector`.
@@ -577,6 +579,7 @@ impl Settings {
         let mut times = match detector.profile {
             Profile::Default => bourdon_protocol::Timing::default(),
             Profile::Fast => bourdon_protocol::Timing::fast(),
+            Profile::Patient => bourdon_protocol::Timing::patient(),
         };
         times.ack_delay_ns = timing.ack_delay_ns;
         times.heartbeat_min_ns = timing.heartbeat_min_ns;
