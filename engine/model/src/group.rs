@@ -222,28 +222,22 @@ impl Group {
         let reports = [0, others];
         let reports = if believes { &reports[..] } else { &reports[..1] };
         let more = state.ballots[epoch] < self.ballots;
-        match node.ballots() {
-            ballots if ballots.leads().is_some() => {
-                if ballots.may_choose() || ballots.may_decide() || more {
-                    actions.extend(reports.iter().map(|suspects| Action::Expire(own, Timer::Patience, *suspects)));
-                }
+        let ballots = node.ballots();
+        let timer = match (ballots.leads(), ballots.is_wedged()) {
+            (Some(_), _) if ballots.may_choose() || ballots.may_decide() || more => Some(Timer::Patience),
+            (None, true) if more => Some(Timer::Takeover),
+            _ => None,
+        };
+        actions.extend(timer.into_iter().flat_map(|timer| reports.iter().map(move |s| Action::Expire(own, timer, *s))));
+        if more && !ballots.is_wedged() {
+            actions.push(Action::Lead(own, everybody, 0));
+            if self.leavers > 0 && state.view(node.epoch).epoch == Epoch(1) {
+                actions.push(Action::Lead(own, everybody & !self.leaving(), self.leaving()));
             }
-            ballots if ballots.is_wedged() => {
-                if more {
-                    actions.extend(reports.iter().map(|suspects| Action::Expire(own, Timer::Takeover, *suspects)));
-                }
+            if self.suspects {
+                let gone = driver::ranks(others);
+                actions.extend(gone.map(|gone| Action::Lead(own, everybody & !(1 << gone.0), 0)));
             }
-            _ if more => {
-                actions.push(Action::Lead(own, everybody, 0));
-                if self.leavers > 0 && state.view(node.epoch).epoch == Epoch(1) {
-                    actions.push(Action::Lead(own, everybody & !self.leaving(), self.leaving()));
-                }
-                if self.suspects {
-                    let gone = driver::ranks(others);
-                    actions.extend(gone.map(|gone| Action::Lead(own, everybody & !(1 << gone.0), 0)));
-                }
-            }
-            _ => {}
         }
     }
 

@@ -128,6 +128,20 @@ impl Process {
             }
             return;
         }
+        self.follow_heartbeat(now, from, epoch, said, (formed, past, other));
+    }
+
+    /// What follows from the heartbeat of a process that is not in this process's view: whether its sender is a member, of
+    /// this instance, and in another incarnation than it was heard in before.
+    fn follow_heartbeat(
+        &mut self,
+        now: Instant,
+        from: Member,
+        epoch: Epoch,
+        said: &Heartbeat,
+        (formed, past, other): (bool, bool, bool),
+    ) {
+        let rank = from.rank;
         match self.standing {
             Standing::Gone
                 if formed

@@ -42,7 +42,7 @@ impl Plan {
         let interval_ns = faults.until_ns / bursts / pick(rng, &[1, 2, 10]);
         let latency_ns = pick(rng, &[2_000, 20_000, 200_000, if fast { 200_000 } else { MS }]);
         let (processes, sequencer) = (members + observers, rng.u16(0..members));
-        let mut plan = Self {
+        let plan = Self {
             order,
             members,
             sequencer,
@@ -85,14 +85,19 @@ impl Plan {
             ends_when_out: false,
             locks: None,
         };
-        if members > 1 && rng.u8(0..10) >= 3 {
-            plan.detector.draw(rng);
-            plan.adversary = rng.u8(0..12) == 0;
-            Drawn::new(rng, &mut plan).draw();
+        plan.with_events(rng)
+    }
+
+    /// With what happens to whole processes, and the barriers they ask for.
+    fn with_events(mut self, rng: &mut Rng) -> Self {
+        if self.members > 1 && rng.u8(0..10) >= 3 {
+            self.detector.draw(rng);
+            self.adversary = rng.u8(0..12) == 0;
+            Drawn::new(rng, &mut self).draw();
         }
-        plan.draw_syncs(rng);
-        plan.events.sort_by_key(|event| event.at_ns);
-        plan
+        self.draw_syncs(rng);
+        self.events.sort_by_key(|event| event.at_ns);
+        self
     }
 
     /// A plan of one cell of the matrix: what a seed draws, with this guarantee.
