@@ -95,6 +95,8 @@ regressions! {
     joiner_left_and_was_let_in,
     order_runs_stepped_over_before_a_hole,
     barrier_message_taken_for_a_number,
+    answer_later_than_the_next_request,
+    marker_lost_in_a_hole,
 }
 
 #[test]

@@ -10,6 +10,9 @@
 //! that went on as soon as it had every marker would be ahead of a cut that leaves one out. Who hears data from beyond
 //! another's marker knows that everybody has reached it; who missed a row hears the same with the next heartbeat. A marker may carry a message, delivered between the phases: ISIS's GBCAST, ordered against everything.
 //!
+//! An observer may lose a marker in a hole that no member can fill any more. The phase in the header of the datagram behind
+//! the hole tells it so; the stream counts as ended there, and is read on once the barrier is complete.
+//!
 //! The sequencer of a total order sets its marker last: the order of what the others sent before stands in its stream.
 //! Where it is the one that wants a barrier, it asks the others for their markers first, in its stream as well.
 //!
@@ -172,7 +175,7 @@ impl Barrier {
     /// Whether every stream of the view stands at its marker. Says once that this process has just got there.
     pub(crate) fn look(&mut self, streams: &mut [Stream], view: &View) -> Standing {
         let present = streams.iter_mut().filter(|stream| view.bits() & bit(stream.rank) != 0);
-        let mut phases = present.map(|stream| stream.marker().map(|(phase, _)| phase));
+        let mut phases = present.map(Stream::ending_phase);
         // An observer may have begun after some barriers, and in some streams before one more: the earliest comes first.
         let earliest = phases.try_fold(u64::MAX, |earliest, phase| phase.map(|phase| phase.min(earliest)));
         let Some(phase) = earliest.filter(|phase| *phase >= self.phase && *phase != u64::MAX) else {
@@ -180,7 +183,7 @@ impl Barrier {
         };
         if phase > self.phase {
             (self.phase, self.own_reached, self.placed) = (phase, phase, self.placed.max(phase));
-            streams.iter_mut().for_each(|stream| stream.passes = phase);
+            streams.iter_mut().for_each(|stream| stream.enter_phase(phase));
         }
         if self.own_reached == phase {
             self.own_reached = phase + 1;
@@ -208,7 +211,7 @@ impl Barrier {
     pub(crate) fn pass(&mut self, streams: &mut [Stream]) -> bool {
         self.phase += 1;
         (self.own_reached, self.placed) = (self.own_reached.max(self.phase), self.placed.max(self.phase));
-        streams.iter_mut().for_each(|stream| stream.passes = self.phase);
+        streams.iter_mut().for_each(|stream| stream.enter_phase(self.phase));
         let asked = core::mem::take(&mut self.carried);
         if asked {
             self.asked.pop_front();

@@ -47,6 +47,9 @@ pub(crate) struct Stream {
     /// Every message below this has been delivered or given up.
     pub(crate) delivered: Sequence,
     pub(crate) hole: Option<Hole>,
+    /// The phase of the datagram behind the last hole, if a marker was lost in that hole: delivery waits at the hole's end
+    /// until the barrier is complete.
+    resumes_in: Option<u64>,
     /// Nothing from this datagram on may be delivered yet: what too few hold, or what lies beyond a cut.
     pub(crate) stop: DatagramNumber,
     /// Markers of phases below this may be passed; at others delivery stops until the barrier is complete.
@@ -87,6 +90,7 @@ impl Stream {
             assembly: Assembly::default(),
             delivered: first,
             hole: None,
+            resumes_in: None,
             stop: DatagramNumber(u64::MAX),
             passes: phase,
             ordered: false,
@@ -184,6 +188,22 @@ impl Stream {
         let frame = self.cursor.frame(&self.log, end).filter(|frame| frame.kind() == Some(Kind::Marker))?;
         let (marker, payload) = Marker::read(frame.body).filter(|(marker, _)| marker.ends_phase())?;
         Some((marker.phase.get(), (marker.carries.get() != 0).then_some(payload)))
+    }
+
+    /// The phase that ends where delivery stands: at a marker, or at the end of a hole in which the marker was lost.
+    pub(crate) fn ending_phase(&mut self) -> Option<u64> {
+        match self.resumes_in {
+            Some(phase) => phase.checked_sub(1),
+            None => self.marker().map(|(phase, _)| phase),
+        }
+    }
+
+    /// The phase goes up: markers of earlier phases are passed, and so is a hole that ends in this phase.
+    pub(crate) fn enter_phase(&mut self, phase: u64) {
+        self.passes = phase;
+        if self.resumes_in.is_some_and(|resumes_in| resumes_in <= phase) {
+            (self.resumes_in, self.hole) = (None, None);
+        }
     }
 
     /// Whether a frame is a marker that may not be passed yet.
@@ -332,10 +352,13 @@ impl Stream {
     /// Steps over a hole once everything before it has been delivered and what follows it is here. Says which messages
     /// were lost in it; one whose end stands behind the hole and whose beginning does not is among them.
     pub(crate) fn cross_hole(&mut self) -> Option<(Sequence, Sequence)> {
-        let hole = self.hole.filter(|hole| self.cursor.floor() >= hole.from)?;
+        let hole = self.hole.filter(|hole| self.cursor.floor() >= hole.from && self.resumes_in.is_none())?;
         let (first, cut) = match self.log.get(hole.to) {
             Some(bytes) => {
                 let header = DatagramHeader::of_checked(bytes);
+                if !self.is_loose {
+                    self.resumes_in = phase_ahead(&header, self.passes);
+                }
                 (header.first_sequence(), begins_inside_a_message(bytes, &header))
             }
             None => {
@@ -353,7 +376,8 @@ impl Stream {
         // A lossy stream may say again what was given up before.
         let first = if self.is_loose { first.max(self.delivered) } else { first };
         let to = first + u64::from(cut);
-        (self.delivered, self.excused, self.hole) = (first, to, None);
+        (self.delivered, self.excused) = (first, to);
+        self.hole = self.resumes_in.map(|_| Hole { from: hole.to, to: hole.to });
         Some((from.min(to), to))
     }
 
@@ -369,6 +393,11 @@ impl Stream {
         }
         self.window.skip_to(&self.log, oldest);
     }
+}
+
+/// The phase of a datagram, if it is ahead of `passes`: only a few phases are, so four bits tell.
+fn phase_ahead(header: &DatagramHeader, passes: u64) -> Option<u64> {
+    (1..8).map(|ahead| passes + ahead).find(|phase| header.is_of_phase(*phase))
 }
 
 /// Whether a datagram's first message began in an earlier one.
