@@ -138,7 +138,7 @@ impl Target {
     }
 
     fn heartbeat_then_nak(&self, turn: u64) -> Vec<u8> {
-        if turn % 2 == 0 {
+        if turn.is_multiple_of(2) {
             self.heartbeat(self.member, self.epoch, heartbeat_flags::FORMED)
         } else {
             self.nak(turn / 2)
@@ -149,7 +149,7 @@ impl Target {
     fn ballot(&self, turn: u64) -> Vec<u8> {
         let ballot = (1 << 40 | turn) << 16 | u64::from(self.member.0.0);
         let step: BallotStep = zeroed(|step: &mut BallotStep| {
-            (step.step, step.ballot) = (ballot_steps::PREPARE.into(), ballot.into());
+            (step.step, step.ballot) = (ballot_steps::PREPARE, ballot.into());
         });
         self.datagram(self.member, self.epoch, Kind::Ballot, &[step.as_bytes()])
     }
