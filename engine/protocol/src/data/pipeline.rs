@@ -564,6 +564,9 @@ impl Pipeline {
             {
                 lost(stream.rank, from, to);
                 crossed = true;
+                if let Some(phase) = stream.lost_marker() {
+                    self.barrier.note_marker(stream.rank, phase, None);
+                }
                 order_lost |= self.config.order == Order::Total && stream.rank == self.view.sequencer;
             }
         }

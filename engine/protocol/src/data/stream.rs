@@ -192,10 +192,12 @@ impl Stream {
 
     /// The phase that ends where delivery stands: at a marker, or at the end of a hole in which the marker was lost.
     pub(crate) fn ending_phase(&mut self) -> Option<u64> {
-        match self.resumes_in {
-            Some(phase) => phase.checked_sub(1),
-            None => self.marker().map(|(phase, _)| phase),
-        }
+        self.lost_marker().or_else(|| self.marker().map(|(phase, _)| phase))
+    }
+
+    /// The phase whose marker was lost in the hole at whose end delivery waits.
+    pub(crate) fn lost_marker(&self) -> Option<u64> {
+        self.resumes_in?.checked_sub(1)
     }
 
     /// The phase goes up: markers of earlier phases are passed, and so is a hole that ends in this phase.
