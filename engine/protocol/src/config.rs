@@ -127,6 +127,19 @@ impl Timing {
     }
 }
 
+impl Timing {
+    /// For connections over networks that lose packets: see [`DetectorTiming::patient`].
+    pub fn patient() -> Self {
+        Self {
+            heartbeat_max_ns: 20_000_000,
+            ballot_retry_ns: 50_000_000,
+            detector: DetectorTiming::patient(),
+            membership: MembershipTiming::patient(),
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Timing {
     fn default() -> Self {
         Self {

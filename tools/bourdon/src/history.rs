@@ -80,6 +80,11 @@ impl History {
         self.line(format_args!("V\t{epoch}\t{}", members.join(",")));
     }
 
+    /// The state that it begins with: how many messages were delivered, and the sum of their hashes.
+    pub(crate) fn state(&mut self, count: u64, sum: u64) {
+        self.line(format_args!("S\t{count}\t{sum:016x}"));
+    }
+
     pub(crate) fn barrier(&mut self, number: u64) {
         self.line(format_args!("B\t{number}"));
     }

@@ -5,20 +5,29 @@
 //! others in its place. So a publisher is a life (`RANK.LIFE`), messages are counted by it, and each payload says whose
 //! it is, which it is and which message it answers, so that what is written down comes from the bytes that came.
 //!
+//! A file named `observer-RANK.tsv` makes it an observer, which only delivers. With `--short-state` a state is a count and
+//! a sum, so that a long campaign over a bad network is not a test of how fast states are sent.
+//!
 //! One that joins first gets a member's state: all lines of that member, which it writes as its own before its first
 //! view. One that gets state twice, or is removed, ends; whoever started it starts its next life.
 //!
 //! Invariant: a line is in the file before anything that follows from it leaves the process.
 
 use crate::exit::Failure;
-use crate::history::{Delivered, History, hash};
+use crate::history::History;
+use crate::lab_messages::{
+    LINE_BYTES, Line, Name, Publisher, bytes_of, line, payload, read_line, words_of, write_line,
+};
 use crate::node::signals;
-use bourdon::settings::{Order, Profile, Reliability, Settings, Transport};
-use bourdon::{Delivery, Event, Node, NodeEvent, Port, Reach, Refusal, Standing, TopicId};
+use bourdon::settings::{Order, Profile, Reliability, Role, Settings, Transport};
+use bourdon::{
+    Coordination, Event, InstanceId, LockNews, Node, NodeEvent, Patience, Port, Reach, Refusal, Standing, TopicId,
+    TopicName,
+};
 use std::fmt;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
 
@@ -28,10 +37,6 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(10);
 const ANSWER_EVERY: u64 = 8;
 /// Most lines: what is handed to one that joins stays below the largest snapshot.
 const LINES_MAX: usize = 4_000_000;
-/// Bytes of a line in a snapshot.
-const LINE_BYTES: usize = 56;
-/// Stands where there is nothing.
-const NONE: u64 = u64::MAX;
 
 /// One member of a lab's group
 #[derive(Debug, clap::Args)]
@@ -60,9 +65,21 @@ pub(crate) struct Args {
     /// reliable, uniform or stable
     #[arg(long, default_value = "reliable", value_parser = named::<Reliability>)]
     reliability: Reliability,
-    /// default or fast
+    /// default, fast or patient
     #[arg(long, default_value = "default", value_parser = named::<Profile>)]
     profile: Profile,
+    /// How often the whole group was started: part of every message's name
+    #[arg(long, default_value_t = 0)]
+    generation: u16,
+    /// Hand over a count and a sum of what was delivered, not all lines: a state that stays small
+    #[arg(long)]
+    short_state: bool,
+    /// Where the group's highest birth is stored
+    #[arg(long, value_name = "DIRECTORY")]
+    state_directory: Option<PathBuf>,
+    /// Take a lock once a member, and append its token to this file: the birth, the epoch and the number
+    #[arg(long, value_name = "FILE")]
+    tokens: Option<PathBuf>,
     /// Say on stderr what happens
     #[arg(long)]
     talk: bool,
@@ -73,133 +90,74 @@ pub(crate) fn named<T: serde::de::DeserializeOwned>(name: &str) -> Result<T, Str
     serde_json::from_value(name.into()).map_err(|error| error.to_string())
 }
 
-/// One life of one member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Publisher {
-    rank: u16,
-    life: u32,
-}
-
-impl fmt::Display for Publisher {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.rank, self.life)
-    }
-}
-
-impl Publisher {
-    /// As a history's file is named after it.
-    fn of(history: &Path) -> Option<Self> {
-        let name = history.file_stem()?.to_str()?.strip_prefix("member-")?;
-        let (rank, life) = name.split_once('.').unwrap_or((name, "1"));
-        Some(Self { rank: rank.parse().ok()?, life: life.parse().ok()? })
-    }
-
-    fn word(self) -> u64 {
-        u64::from(self.rank) << 32 | u64::from(self.life)
-    }
-
-    fn of_word(word: u64) -> Self {
-        Self { rank: (word >> 32) as u16, life: word as u32 }
-    }
-}
-
-type Line = Delivered<Publisher>;
-type Name = (Publisher, u64);
-
-fn name_words(name: Option<Name>) -> [u64; 2] {
-    name.map_or([NONE; 2], |(publisher, number)| [publisher.word(), number])
-}
-
-fn name_of(words: [u64; 2]) -> Option<Name> {
-    (words != [NONE; 2]).then(|| (Publisher::of_word(words[0]), words[1]))
-}
-
-fn bytes_of<const N: usize>(words: [u64; N]) -> impl Iterator<Item = u8> {
-    words.into_iter().flat_map(u64::to_le_bytes)
-}
-
-fn words_of<const N: usize>(bytes: &[u8]) -> Option<[u64; N]> {
-    let mut words = [0; N];
-    if bytes.len() != 8 * N {
-        return None;
-    }
-    for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
-        *word = u64::from_le_bytes(bytes.try_into().ok()?);
-    }
-    Some(words)
-}
-
-fn payload(name: Name, after: Option<Name>) -> Vec<u8> {
-    let ([publisher, number], [after, after_number]) = (name_words(Some(name)), name_words(after));
-    bytes_of([publisher, number, after, after_number]).collect()
-}
-
-/// What to write down of a message, if it is one of ours.
-fn line(delivery: &Delivery<'_>) -> Option<Line> {
-    let [publisher, sequence, after, after_sequence] = words_of(delivery.payload)?;
-    Some(Delivered {
-        view: delivery.epoch.0,
-        order: delivery.order.map(|order| order.0),
-        publisher: Publisher::of_word(publisher),
-        sequence,
-        after: name_of([after, after_sequence]),
-        hash: hash(delivery.payload),
-    })
-}
-
-fn write_line(line: &Line) -> impl Iterator<Item = u8> {
-    let [after, after_sequence] = name_words(line.after);
-    let order = line.order.unwrap_or(NONE);
-    bytes_of([line.view, order, line.publisher.word(), line.sequence, after, after_sequence, line.hash])
-}
-
-fn read_line(bytes: &[u8]) -> Option<Line> {
-    let [view, order, publisher, sequence, after, after_sequence, hash] = words_of(bytes)?;
-    let order = (order != NONE).then_some(order);
-    let (publisher, after) = (Publisher::of_word(publisher), name_of([after, after_sequence]));
-    Some(Delivered { view, order, publisher, sequence, after, hash })
-}
-
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    let Some(own) = Publisher::of(&args.history) else {
+    let Some((role, own)) = Publisher::of(&args.history, args.generation) else {
         let path = args.history.display();
-        return Err(Failure::unusable(format!("{path} is not named member-RANK.tsv or member-RANK.LIFE.tsv")));
+        return Err(Failure::unusable(format!("{path} is not named member-RANK.tsv or observer-RANK.LIFE.tsv")));
     };
-    let mut settings = Settings::default();
-    settings.group.name = "lab".to_owned();
-    settings.group.members = args.members;
-    settings.group.order = args.order;
-    settings.group.reliability = args.reliability;
-    settings.process.rank = own.rank;
-    settings.process.snapshots = true;
-    settings.network.interface.clone_from(&args.interface);
-    settings.network.transport = args.transport;
-    settings.network.peers.clone_from(&args.peers);
-    settings.detector.profile = args.profile;
+    let settings = settings(&args, role, own)?;
     // Before the first thread, so that no signal is missed.
     let signals = signals().map_err(Failure::unusable)?;
     let history = History::create(&args.history).map_err(Failure::unusable)?;
     let node = Node::join(&settings).map_err(Failure::unusable)?;
-    let ended = ending(signals, &node);
-    let shown = Shown { history, lines: Vec::new(), last: None, foreign: 0 };
+    let waker = node.port().waker();
+    let ended = ending_of(move || waker.wake(), signals);
+    let shown = Shown { history, lines: Vec::new(), count: 0, sum: 0, last: None, foreign: 0 };
     let interval_ns = 1_000_000_000 / args.rate;
     let talk = args.talk;
-    let mut member =
-        LabMember { own, node, shown, published: 0, interval_ns, due_ns: 0, has_state: false, reach: None, talk };
+    let mut member = LabMember {
+        own,
+        is_member: settings.process.role == Role::Member,
+        node,
+        shown,
+        delivered: Vec::new(),
+        heard_view: 0,
+        heard_instance: InstanceId::NONE,
+        entered: Vec::new(),
+        published: 0,
+        interval_ns,
+        due_ns: 0,
+        has_state: false,
+        short_state: args.short_state,
+        tokens: args.tokens,
+        has_asked: false,
+        reach: None,
+        talk,
+    };
     member.say(format_args!("begins"));
     while ended.try_recv() == Err(TryRecvError::Empty) && member.step()? {}
     member.say(format_args!("ends"));
     Ok(())
 }
 
+fn settings(args: &Args, role: &str, own: Publisher) -> Result<Settings, Failure> {
+    let mut settings = Settings::default();
+    settings.group.name = "lab".to_owned();
+    settings.group.members = args.members;
+    settings.group.order = args.order;
+    settings.group.reliability = args.reliability;
+    settings.process.role = match role {
+        "member" => Role::Member,
+        "observer" => Role::Observer,
+        _ => return Err(Failure::unusable(format!("a history is a member's or an observer's, not {role:?}'s"))),
+    };
+    settings.process.rank = own.rank;
+    settings.process.snapshots = true;
+    settings.process.state_directory.clone_from(&args.state_directory);
+    settings.network.interface.clone_from(&args.interface);
+    settings.network.transport = args.transport;
+    settings.network.peers.clone_from(&args.peers);
+    settings.detector.profile = args.profile;
+    Ok(settings)
+}
+
 /// Disconnected once this process is asked to end.
-fn ending(mut signals: impl Read + Send + 'static, node: &Node) -> Receiver<()> {
+pub(crate) fn ending_of(wake: impl FnOnce() + Send + 'static, mut signals: impl Read + Send + 'static) -> Receiver<()> {
     let (sender, ended) = channel();
-    let waker = node.port().waker();
     std::thread::spawn(move || {
         let _ = signals.read(&mut [0]); // whatever ends this wait ends the process
         drop(sender);
-        waker.wake();
+        wake();
     });
     ended
 }
@@ -208,6 +166,10 @@ fn ending(mut signals: impl Read + Send + 'static, node: &Node) -> Receiver<()> 
 struct Shown {
     history: History,
     lines: Vec<u8>,
+    /// How many messages were delivered, here and before.
+    count: u64,
+    /// The sum of their hashes.
+    sum: u64,
     last: Option<Name>,
     /// Messages that no lab member published.
     foreign: u64,
@@ -217,20 +179,36 @@ impl Shown {
     fn note(&mut self, line: &Line) {
         self.history.delivery(line);
         self.last = Some((line.publisher, line.sequence));
-        self.lines.extend(write_line(line));
+        (self.count, self.sum) = (self.count + 1, self.sum.wrapping_add(line.hash));
     }
 }
 
 struct LabMember {
     own: Publisher,
+    /// It publishes; an observer does not.
+    is_member: bool,
     node: Node,
     shown: Shown,
+    /// What the current poll delivered.
+    delivered: Vec<(InstanceId, Line)>,
+    /// The last view whose event was taken.
+    heard_view: u64,
+    /// Its instance.
+    heard_instance: InstanceId,
+    /// The members of the last view written down, the most senior first.
+    entered: Vec<u16>,
     published: u64,
     interval_ns: u64,
     /// When the next message is to be published.
     due_ns: u64,
     /// It began with a member's state.
     has_state: bool,
+    /// Its state is [`Shown::count`] and [`Shown::sum`], not all lines.
+    short_state: bool,
+    /// Where the token goes, until it does.
+    tokens: Option<PathBuf>,
+    /// It has asked for the lock.
+    has_asked: bool,
     /// What was last said about it.
     reach: Option<Reach>,
     talk: bool,
@@ -246,16 +224,18 @@ impl LabMember {
     /// Publishes, delivers, hears the news; false if this life is over.
     fn step(&mut self) -> Result<bool, Failure> {
         self.publish()?;
-        let shown = &mut self.shown;
+        let (delivered, foreign) = (&mut self.delivered, &mut self.shown.foreign);
         let work = self.node.poll(|delivery| match line(&delivery) {
-            Some(line) => shown.note(&line),
-            None => shown.foreign += 1,
+            Some(line) => delivered.push((delivery.instance, line)),
+            None => *foreign += 1,
         });
+        // Before anything else: a member that is removed still writes what it delivered.
+        let goes_on = self.note_deliveries()?;
         // What follows from a delivery is sent by the next poll.
         self.shown.history.flush();
         let work = work.map_err(Failure::broken)?;
         self.check()?;
-        let goes_on = self.hear()?;
+        let goes_on = goes_on && self.hear(u64::MAX)? && self.take_token()?;
         if self.reach != self.node.reach() {
             self.reach = self.node.reach();
             self.reach.iter().for_each(|reach| self.say(format_args!("{}", NodeEvent::Reached(*reach))));
@@ -265,6 +245,24 @@ impl LabMember {
             let until_due = Duration::from_nanos(self.due_ns.saturating_sub(self.node.clock().now().0));
             self.node.wait(until_due.min(LONGEST_SLEEP)).map_err(Failure::broken)?;
         }
+        Ok(goes_on)
+    }
+
+    /// Writes down what the last poll delivered. An observer that leaps to another view delivers from it in the same poll
+    /// in which it installs it, so each delivery stands after the event of its view.
+    fn note_deliveries(&mut self) -> Result<bool, Failure> {
+        let mut goes_on = true;
+        let mut delivered = std::mem::take(&mut self.delivered);
+        for (instance, line) in delivered.drain(..) {
+            if instance != self.heard_instance {
+                goes_on &= self.hear(u64::MAX)?; // views of two instances have no order
+            } else if line.view > self.heard_view {
+                goes_on &= self.hear(line.view)?;
+            }
+            self.shown.note(&line);
+            self.shown.lines.extend((!self.short_state).then(|| write_line(&line)).into_iter().flatten());
+        }
+        self.delivered = delivered; // its memory is used again
         Ok(goes_on)
     }
 
@@ -285,7 +283,7 @@ impl LabMember {
 
     fn publish(&mut self) -> Result<(), Failure> {
         let now_ns = self.node.clock().now().0;
-        if now_ns < self.due_ns {
+        if now_ns < self.due_ns || !self.is_member {
             return Ok(());
         }
         // Whoever stood still does not make up for it.
@@ -300,14 +298,20 @@ impl LabMember {
         Ok(())
     }
 
-    fn hear(&mut self) -> Result<bool, Failure> {
-        while let Some(event) = self.node.poll_event() {
+    /// Takes events up to that of this view, or all; false if this incarnation is over.
+    fn hear(&mut self, view: u64) -> Result<bool, Failure> {
+        while self.heard_view < view {
+            let Some(event) = self.node.poll_event() else { return Ok(true) };
             self.say(format_args!("{}", NodeEvent::Group(event)));
             match event {
-                Event::View { epoch, .. } => self.enter(epoch.0),
+                Event::View { epoch, members, .. } => {
+                    (self.heard_view, self.heard_instance) = (epoch.0, self.node.process().view().instance);
+                    self.enter(epoch.0, members);
+                }
                 Event::SnapshotWanted => {
                     let lines = std::mem::take(&mut self.shown.lines);
-                    let given = self.node.give_snapshot(&lines);
+                    let sums: Vec<u8> = bytes_of([self.shown.count, self.shown.sum]).collect();
+                    let given = self.node.give_snapshot(if self.short_state { &sums } else { &lines });
                     self.shown.lines = lines;
                     given.map_err(|refusal| Failure::broken(format!("somebody can't join: {refusal}")))?;
                 }
@@ -327,54 +331,63 @@ impl LabMember {
         Ok(true)
     }
 
-    /// Writes a view down that this process is in; those that it only follows are others'.
-    fn enter(&mut self, epoch: u64) {
+    /// Writes down a view that this process is in; a process that joins follows views of others before.
+    fn enter(&mut self, epoch: u64, members: u64) {
         let process = self.node.process();
         let view = process.view();
-        if process.standing() == Standing::Member && view.epoch.0 == epoch {
-            let ranks: Vec<u16> = view.members.iter().map(|member| member.rank.0).collect();
+        let is_in = process.standing() == Standing::Member || !self.is_member;
+        let ranks: Vec<u16> = if view.epoch.0 == epoch {
+            view.members.iter().map(|member| member.rank.0).collect()
+        } else if self.entered.is_empty() {
+            return; // it followed: the view that it is in comes next
+        } else {
+            // The process has installed the next view already: members that stay keep their places, joiners come last.
+            let is_member = |rank: &u16| members >> rank & 1 == 1;
+            let stayed: Vec<u16> = self.entered.iter().copied().filter(is_member).collect();
+            let joined = (0..64).filter(|rank| is_member(rank) && !stayed.contains(rank));
+            stayed.iter().copied().chain(joined).collect()
+        };
+        if is_in {
             self.shown.history.instance(view.instance);
             self.shown.history.view(epoch, &ranks);
+            self.entered = ranks;
         }
     }
 
     fn restore(&mut self) -> Result<(), Failure> {
         self.has_state = true;
         let state = self.node.take_snapshot().unwrap_or_default();
+        if self.short_state {
+            let [count, sum] = words_of(&state).ok_or_else(|| Failure::broken("a member's state is cut short"))?;
+            (self.shown.count, self.shown.sum) = (count, sum);
+            self.shown.history.state(count, sum);
+            return Ok(());
+        }
         for bytes in state.chunks(LINE_BYTES) {
             let line = read_line(bytes).ok_or_else(|| Failure::broken("a member's state is cut short"))?;
             self.shown.note(&line);
+            self.shown.lines.extend(write_line(&line));
         }
         Ok(())
+    }
+
+    /// Asks for the lock once a member, and notes the token that comes.
+    fn take_token(&mut self) -> Result<bool, Failure> {
+        while let Some(news) = self.node.poll_coordination() {
+            let Coordination::Lock(id, LockNews::Granted(token)) = news else { continue };
+            self.node.unlock(id);
+            let Some(path) = self.tokens.take() else { continue };
+            let file = std::fs::OpenOptions::new().create(true).append(true).open(&path);
+            let noted = file.and_then(|mut file| writeln!(file, "{} {} {}", token.birth, token.epoch.0, token.number));
+            noted.map_err(|error| Failure::unusable(format!("can't write {}: {error}", path.display())))?;
+            self.say(format_args!("has the lock under token {}:{}:{}", token.birth, token.epoch.0, token.number));
+        }
+        if self.tokens.is_some() && !self.has_asked && self.node.process().standing() == Standing::Member {
+            let lock = TopicName::new("lab").map_err(Failure::unusable)?;
+            self.has_asked = self.node.lock(lock, Patience::Forever).is_ok(); // refused for now: asked again
+        }
+        Ok(true)
     }
 }
 
 const _: () = assert!(LINES_MAX * LINE_BYTES < 256 << 20, "below the default max_snapshot_bytes");
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_says_whose_it_is() {
-        let of = |name: &str| Publisher::of(Path::new(name)).map(|publisher| publisher.to_string());
-        assert_eq!(of("/tmp/member-3.tsv").as_deref(), Some("3.1"));
-        assert_eq!(of("member-0.12.tsv").as_deref(), Some("0.12"));
-        for name in ["observer-0.tsv", "member-x.tsv", "member-0.x.tsv", "member-.tsv"] {
-            assert_eq!(of(name), None, "{name}");
-        }
-    }
-
-    #[test]
-    fn lines_and_payloads_are_read_back() {
-        let publisher = Publisher { rank: 4, life: 3 };
-        let line = Delivered { view: 2, order: Some(7), publisher, sequence: 9, after: Some((publisher, 8)), hash: 5 };
-        for line in [line, Delivered { order: None, after: None, ..line }] {
-            let bytes: Vec<u8> = write_line(&line).collect();
-            assert_eq!((read_line(&bytes), bytes.len()), (Some(line), LINE_BYTES));
-            assert_eq!(read_line(&bytes[1..]), None);
-        }
-        let words = words_of(&payload((publisher, 1), None)).unwrap();
-        assert_eq!(words, [publisher.word(), 1, NONE, NONE]);
-    }
-}

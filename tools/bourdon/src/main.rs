@@ -11,8 +11,10 @@ mod exit;
 mod feedback;
 mod held;
 mod history;
+mod lab_client;
 mod lab_locker;
 mod lab_member;
+mod lab_messages;
 mod lock;
 mod node;
 mod place;
@@ -69,6 +71,9 @@ enum Command {
     /// One member of a group in the lab; `bourdon-lab rounds` starts these
     #[command(hide = true)]
     LabMember(lab_member::Args),
+    /// One client of a group in the lab; `bourdon-lab chaos` starts these
+    #[command(hide = true)]
+    LabClient(lab_client::Args),
     /// One member that shares a lock with others; `bourdon-lab locks` starts these
     #[command(hide = true)]
     LabLocker(lab_locker::Args),
@@ -90,6 +95,7 @@ fn main() -> ExitCode {
         Command::Held(args) => held::run(args),
         Command::Sim(args) => sim::run(args),
         Command::LabMember(args) => lab_member::run(args),
+        Command::LabClient(args) => lab_client::run(args),
         Command::LabLocker(args) => lab_locker::run(args),
         Command::DemoProcess => demo::process::run(),
     };

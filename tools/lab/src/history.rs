@@ -106,6 +106,15 @@ pub struct Gap {
     pub to: u64,
 }
 
+/// A state that a life begins with, as a sum instead of all its messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// How many messages had been delivered.
+    pub count: u64,
+    /// The sum of their hashes, modulo 2^64.
+    pub sum: u64,
+}
+
 /// What one process did between its start and its end.
 #[derive(Clone, Debug, Default)]
 pub struct Life {
@@ -117,6 +126,8 @@ pub struct Life {
     pub number: u32,
     /// Whether this life ended by a kill.
     pub killed: bool,
+    /// The state that it began with, where that is a sum.
+    pub state: Option<State>,
     /// Views in the order they were installed.
     pub views: Vec<View>,
     /// Deliveries in their order, those taken back included.
@@ -142,6 +153,12 @@ impl Life {
     /// Deliveries that were not taken back.
     pub fn kept(&self) -> impl Iterator<Item = &Delivery> {
         self.deliveries.iter().filter(|delivery| !delivery.retracted)
+    }
+
+    /// Whether it is what a file of this name, without its extension, holds: `observer-0.2`.
+    pub fn is_of_file(&self, stem: &str) -> bool {
+        let name = self.name.replace(':', "-");
+        stem == format!("{name}.{}", self.number) || (self.number == 1 && stem == name)
     }
 
     /// Whether it may have begun when others had already delivered something.

@@ -127,6 +127,29 @@ impl Lab {
         network::rule(&self.names, "delete", "one_way", &format!("{} . {}", port(from), port(to)))
     }
 
+    /// Drops this share of the packets that leave the switch, in percent, each copy by itself.
+    ///
+    /// # Errors
+    /// If the rule can't be set.
+    pub fn lose(&self, percent: u8) -> Result<(), Unavailable> {
+        for rank in 0..self.hosts {
+            network::no_offload(&self.names, rank)?;
+        }
+        network::lose(&self.names, percent)
+    }
+
+    /// A program to run at the switch, where it sees all traffic.
+    pub fn switch_command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        self.command_in(&self.names.switch(), program)
+    }
+
+    fn command_in(&self, namespace: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "nsenter"]).arg(network::entry(namespace));
+        command.arg("--").arg(program);
+        command
+    }
+
     /// The namespaces that this lab is made of, the switch's last.
     pub fn namespaces(&self) -> Vec<String> {
         self.names.all(self.hosts)
@@ -160,10 +183,7 @@ impl Host<'_> {
     /// It is killed when the thread that starts it ends, and when the lab is dropped. The process id is the program's
     /// own: the helpers that lead into the namespace replace themselves.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "nsenter"]).arg(network::entry(&self.lab.names.host(self.rank)));
-        command.arg("--").arg(program);
-        command
+        self.lab.command_in(&self.lab.names.host(self.rank), program)
     }
 }
 

@@ -6,17 +6,20 @@
 //!
 //! - the lab: [`hosts`] are network namespaces on a bridge, to run any program in, stop it, kill it, cut it off;
 //!   [`rounds`] makes one kind of trouble again and again, [`matrix`] runs every guarantee once,
-//!   [`locks`] kills whoever holds a lock;
+//!   [`locks`] kills whoever holds a lock, [`chaos`] makes every kind of fault on a lossy network;
 //! - the judge: [`history`] reads the files in which processes noted what they delivered, [`judge`] holds them to the
 //!   guarantees of an order and a reliability.
 //!
 //! They meet only in files, so the judge judges a demo's histories just as well.
 #![forbid(unsafe_code)]
 
+pub mod chaos;
 pub mod history;
 pub mod hosts;
+pub mod interrupt;
 pub mod judge;
 pub mod locks;
 pub mod matrix;
 pub mod probe;
+pub mod record;
 pub mod rounds;

@@ -3,9 +3,11 @@
 //! Results go to stdout, talk to stderr; exit 0 (kept), 1 (a guarantee was broken, or what was run broke), 2 (bad usage,
 //! input or environment).
 
+use bourdon_lab::chaos::{self, Fault, Profile};
+use bourdon_lab::interrupt::Interrupt;
 use bourdon_lab::judge::{Order, Reliability, Rules, Verdict, judge};
 use bourdon_lab::rounds::{self, Plan, Trouble};
-use bourdon_lab::{history, locks, matrix, probe};
+use bourdon_lab::{history, locks, matrix, probe, record};
 use clap::{Args, Parser, Subcommand};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -30,6 +32,10 @@ enum Command {
     Matrix(MatrixArgs),
     /// Let a lock go from hand to hand while its holders are killed, and check that nobody else had it
     Locks(LocksArgs),
+    /// Run members, observers and clients on a lossy network, pause, kill, cut, restart, replay, and judge
+    Chaos(ChaosArgs),
+    /// Restart a whole group again and again, with its old traffic and processes coming back, and judge
+    Restarts(ChaosArgs),
     /// Send or receive single datagrams
     #[command(subcommand)]
     Probe(Probe),
@@ -141,6 +147,55 @@ struct LocksArgs {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+struct ChaosArgs {
+    /// The bourdon command [default: the one beside this one]
+    #[arg(long, value_name = "PATH")]
+    bourdon: Option<PathBuf>,
+    /// udp or tcp
+    #[arg(long, default_value = "udp", value_parser = ["udp", "tcp", "auto"])]
+    transport: String,
+    /// How many members
+    #[arg(long, default_value_t = 3)]
+    members: usize,
+    /// How many observers
+    #[arg(long, default_value_t = 1)]
+    observers: usize,
+    /// How many clients
+    #[arg(long, default_value_t = 1)]
+    clients: usize,
+    /// chaos: how long faults are made
+    #[arg(long, value_name = "T", default_value_t = 60)]
+    seconds: u64,
+    /// restarts: how many times
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    count: usize,
+    /// Where all chance of the faults comes from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// By which times members watch each other [default: default over udp, patient over tcp and auto]
+    #[arg(long, value_enum)]
+    profile: Option<Profile>,
+    /// The reliability that is promised
+    #[arg(long, value_enum, default_value = "uniform")]
+    reliability: Reliability,
+    /// How many packets are lost in the network
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=90))]
+    loss: u8,
+    /// Only these kinds of fault
+    #[arg(long, value_enum, value_delimiter = ',')]
+    faults: Vec<Fault>,
+    /// Where histories go: a new or empty folder [default: a folder that is removed]
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Members report on stderr what happens
+    #[arg(long, hide = true)]
+    talk: bool,
+    /// One JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Clone, Copy, Debug, Args)]
 struct RulesArgs {
     /// The order that was promised
@@ -165,6 +220,16 @@ impl From<RulesArgs> for Rules {
 
 #[derive(Debug, Subcommand)]
 enum Probe {
+    /// Record every UDP and TCP packet that passes in this network namespace, until killed
+    Record {
+        /// The file to write
+        file: PathBuf,
+    },
+    /// Send recorded traffic once more, as it was sent
+    Replay {
+        /// The file to read
+        file: PathBuf,
+    },
     /// Print what comes, a line each, after the line `ready`
     Receive {
         /// Address and port; a multicast group is joined
@@ -191,6 +256,10 @@ fn main() -> ExitCode {
         Command::Rounds(args) => run_rounds(args),
         Command::Matrix(args) => run_matrix(args),
         Command::Locks(args) => run_locks(args),
+        Command::Chaos(args) => run_chaos(args, false),
+        Command::Restarts(args) => run_chaos(args, true),
+        Command::Probe(Probe::Record { file }) => probe_outcome(record::record(&file)),
+        Command::Probe(Probe::Replay { file }) => probe_outcome(record::replay(&file)),
         Command::Probe(Probe::Receive { to, interface, index }) => probe_outcome(probe::receive(to, interface, index)),
         Command::Probe(Probe::Send { to, text }) => probe_outcome(probe::send(to, &text)),
     };
@@ -270,6 +339,39 @@ fn run_locks(args: LocksArgs) -> Result<ExitCode, String> {
     }
     print(&if args.json { json(&serde_json::json!({ "runs": runs })) } else { locks::text(&runs) })?;
     Ok(ExitCode::from(u8::from(!runs.iter().all(locks::Report::is_good))))
+}
+
+fn run_chaos(args: ChaosArgs, restarts: bool) -> Result<ExitCode, String> {
+    let bourdon = bourdon_command(args.bourdon)?;
+    let lab = std::env::current_exe().map_err(|error| format!("can't find this command: {error}"))?;
+    let own = tempfile::tempdir().map_err(|error| format!("can't make a folder: {error}"))?;
+    let folder = args.dir.unwrap_or_else(|| own.path().to_owned());
+    if std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(format!("{} holds something already; name a new or empty folder", folder.display()));
+    }
+    let interrupt = Interrupt::watch().map_err(|error| format!("can't watch for signals: {error}"))?;
+    let ChaosArgs { transport, members, observers, clients, seed, reliability, loss, faults, talk, .. } = args;
+    let by_transport = if transport == "udp" { Profile::Default } else { Profile::Patient };
+    let plan = chaos::Plan {
+        bourdon,
+        lab,
+        transport,
+        members,
+        observers,
+        clients,
+        length: Duration::from_secs(args.seconds),
+        seed,
+        profile: args.profile.unwrap_or(by_transport),
+        reliability,
+        loss,
+        faults,
+        restarts: restarts.then_some(args.count),
+        talk,
+        folder,
+    };
+    let report = chaos::run(&plan, &interrupt, &|line| eprintln!("{line}")).map_err(|error| error.to_string())?;
+    print(&if args.json { json(&report) } else { chaos::text(&report) })?;
+    Ok(ExitCode::from(u8::from(!report.is_good())))
 }
 
 fn json(result: &impl serde::Serialize) -> String {

@@ -12,7 +12,7 @@
 //!
 //! Every wait ends: with what it waited for, or after [`Plan::patience`] with a failure that says what did not come.
 
-mod tail;
+pub(crate) mod tail;
 
 use crate::history::{self, ReadError};
 use crate::hosts::{Lab, Process, ProcessError, Unavailable};

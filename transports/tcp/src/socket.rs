@@ -6,7 +6,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bourdon_port::PortError;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -17,6 +17,10 @@ use crate::options::UNACKNOWLEDGED_MAX;
 
 /// Connections that the kernel accepts before we do; more are tried again by those who dial.
 const BACKLOG: i32 = 1024;
+/// How long the kernel may take to close the listener of a killed process: measured at some 50 ms on a busy host.
+const IN_USE_MAX: Duration = Duration::from_secs(1);
+/// Between two tries to listen.
+const IN_USE_RETRY: Duration = Duration::from_millis(5);
 
 fn new(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -24,19 +28,31 @@ fn new(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Listens, and says where.
+/// Listens; returns the socket and the address that it listens at.
+///
+/// The kernel ends the `io_uring` of a killed process after the process: until its accept is cancelled, the listener stays
+/// open, and the next incarnation finds the address in use. So an address in use is tried again for a while.
 pub(crate) fn listen(address: SocketAddr) -> Result<(Socket, SocketAddr), PortError> {
-    let begun = new(address).and_then(|socket| {
-        socket.set_reuse_address(true)?; // connections of an earlier life may still be ending
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        let at = socket.local_addr()?.as_socket().unwrap_or(address);
-        Ok((socket, at))
-    });
-    begun.map_err(|source| match source.raw_os_error() {
-        Some(libc::EADDRINUSE) => PortError::AddressInUse { address },
-        _ => PortError::Listen { address, source },
-    })
+    let until = Instant::now() + IN_USE_MAX;
+    loop {
+        match bind(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) if error.raw_os_error() != Some(libc::EADDRINUSE) => {
+                return Err(PortError::Listen { address, source: error });
+            }
+            Err(_) if Instant::now() >= until => return Err(PortError::AddressInUse { address }),
+            Err(_) => std::thread::sleep(IN_USE_RETRY),
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
+    let socket = new(address)?;
+    socket.set_reuse_address(true)?; // connections of an earlier incarnation may still be ending
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    let at = socket.local_addr()?.as_socket().unwrap_or(address);
+    Ok((socket, at))
 }
 
 /// Begins to connect from `from`'s address.
@@ -102,4 +118,29 @@ pub(crate) fn wait_writable<'a>(connections: impl Iterator<Item = &'a Connection
     let timeout = Timespec::try_from(longest).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 });
     // Interrupted or not: the caller looks at them all, and at the clock.
     let _ = rustix::event::poll(&mut fds, Some(&timeout));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_that_closes_late_only_delays_the_next() {
+        let killed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = killed.local_addr().unwrap();
+        let closes = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(killed);
+        });
+        let (_listener, at) = listen(address).expect("the address is free after 100 ms");
+        assert_eq!(at, address);
+        closes.join().unwrap();
+    }
+
+    #[test]
+    fn a_listener_that_stays_is_reported() {
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = other.local_addr().unwrap();
+        assert!(matches!(listen(address), Err(PortError::AddressInUse { .. })));
+    }
 }

@@ -71,6 +71,17 @@ impl MembershipTiming {
             ..Self::default()
         }
     }
+
+    /// For connections that stall; goes with the detectors' patient profile. A step of a ballot may take a stall, so the
+    /// next proposer waits for more than one, and a member that only some hear may be in the middle of one.
+    pub fn patient() -> Self {
+        Self {
+            confirm_after_ns: 50_000_000,
+            takeover_after_ns: 400_000_000,
+            asymmetric_after_ns: 2_000_000_000,
+            ..Self::default()
+        }
+    }
 }
 
 /// What a member knows when it is asked.

@@ -30,6 +30,9 @@ use zerocopy::IntoBytes;
 
 /// How often somebody is asked for the view.
 const ASK_NS: u64 = 3_000_000;
+/// How long requests for a view carry the same nonce: the path there and back, with a challenge between, takes longer than
+/// [`ASK_NS`], and an answer must still match when the next request is under way. A recording is a valid answer for so long.
+const NONCE_NS: u64 = 1_000_000_000;
 /// How long nothing of a view followed may be heard before another group of that name is believed to have begun.
 pub(super) const LOST_NS: u64 = 1_000_000_000;
 /// Who is still in the view before counts as heard for so many suspicion times: it has a cut to fetch.
@@ -38,8 +41,9 @@ const LATE: u64 = 10;
 /// What one who is in no view knows of the group.
 #[derive(Debug, Default)]
 pub(super) struct Search {
-    /// What the answer to the last question must repeat, and which instance was asked.
+    /// What an answer must repeat, since when, and which instance was asked.
     nonce: u64,
+    nonce_since: Instant,
     asked_instance: InstanceId,
     /// Not before this may it come back.
     not_before: Instant,
@@ -280,7 +284,10 @@ impl Process {
             return;
         }
         self.search.asked_at = now;
-        (self.search.nonce, self.search.asked_instance) = (self.rng.u64(1..), instance);
+        let search = &mut self.search;
+        if search.nonce == 0 || search.asked_instance != instance || now.since(search.nonce_since) >= NONCE_NS {
+            (search.nonce, search.nonce_since, search.asked_instance) = (self.rng.u64(1..), now, instance);
+        }
         self.send_view_ask(now, from, address);
     }
 

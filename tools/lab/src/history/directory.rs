@@ -4,7 +4,7 @@
 //! after them, if any, did not. A life with a later one has ended, whatever the file says of it.
 
 use super::line::{Line, parse};
-use super::{Barrier, Delivery, Gap, Histories, Life, MessageId, ReadError, SNAPSHOT, View};
+use super::{Barrier, Delivery, Gap, Histories, Life, MessageId, ReadError, SNAPSHOT, State, View};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -113,6 +113,7 @@ impl Writer<'_> {
                 self.phase = self.phase.max(Some(number));
                 self.life.barriers.push(Barrier { number, segment, position });
             }
+            Line::State { count, sum } => self.life.state = Some(State { count, sum }),
             Line::Gap { publisher, from, to } => {
                 let publisher = self.histories.publisher_id(publisher);
                 self.life.gaps.push(Gap { publisher, from, to });

@@ -23,6 +23,10 @@ pub(super) enum Line<'a> {
     /// The instance of the group that the views which follow are of.
     Instance(u64),
     Barrier(u64),
+    State {
+        count: u64,
+        sum: u64,
+    },
     Gap {
         publisher: &'a str,
         from: u64,
@@ -49,9 +53,10 @@ pub(super) fn parse(text: &str) -> Result<Line<'_>, String> {
         "V" => Line::View { number: fields.number("view")?, members: fields.text("members")? },
         "I" => Line::Instance(fields.instance()?),
         "B" => Line::Barrier(fields.number("n")?),
+        "S" => Line::State { count: fields.number("count")?, sum: fields.hash()? },
         "G" => fields.gap()?,
         "R" => Line::Retract { publisher: fields.text("publisher")?, sequence: fields.number("seq")? },
-        other => return Err(format!("a line begins with D, V, I, B, G or R, not {other:?}")),
+        other => return Err(format!("a line begins with D, V, I, B, S, G or R, not {other:?}")),
     };
     match fields.rest.next() {
         None => Ok(line),

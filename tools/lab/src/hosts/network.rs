@@ -37,6 +37,7 @@ table bridge lab {
         iifname . oifname @one_way drop
     }
     chain leaving { type filter hook postrouting priority 0; oifname @cut drop; }
+    chain losing { type filter hook postrouting priority 10; }
     chain asking { type filter hook output priority 0; oifname @cut drop; }
 }
 ";
@@ -129,6 +130,24 @@ pub(super) fn build(names: &Names, hosts: usize) -> Result<(), Unavailable> {
 pub(super) fn rule(names: &Names, verb: &str, set: &str, element: &str) -> Result<(), Unavailable> {
     let switch = entry(&names.switch());
     run(&["nsenter", &switch, "nft", "-f", "-"], &format!("{verb} element bridge lab {set} {{ {element} }}\n"))
+}
+
+/// Drops this share of the IP packets that leave the switch, each copy by itself. Reports of memberships pass: a lost one
+/// makes a host deaf until the switch asks again, which is another fault than loss.
+pub(super) fn lose(names: &Names, percent: u8) -> Result<(), Unavailable> {
+    let mut rules = "flush chain bridge lab losing\n".to_owned();
+    if percent > 0 {
+        let _ = writeln!(
+            rules,
+            "add rule bridge lab losing ether type ip ip protocol != igmp numgen random mod 100 < {percent} drop"
+        );
+    }
+    run(&["nsenter", &entry(&names.switch()), "nft", "-f", "-"], &rules)
+}
+
+/// Lets a host send packets no larger than a frame, so that one packet is lost at a time.
+pub(super) fn no_offload(names: &Names, rank: usize) -> Result<(), Unavailable> {
+    run(&["ip", "-n", &names.host(rank), "link", "set", "dev", "eth0", "gso_max_segs", "1"], "")
 }
 
 /// Kills what runs in these namespaces and removes them; one that does not exist is passed over.

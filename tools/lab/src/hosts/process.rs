@@ -46,6 +46,11 @@ impl Process {
         &mut self.child
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends it as a power failure would (SIGKILL), and waits until it is gone.
     ///
     /// # Errors

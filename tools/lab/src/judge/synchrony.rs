@@ -8,7 +8,7 @@
 //! At best effort views promise nothing, but a loss must have been named: at the end, who lacks a message says so.
 
 use super::{Case, Reliability, Verdict, lacking};
-use crate::history::{Life, SNAPSHOT};
+use crate::history::{Life, SNAPSHOT, State};
 use std::collections::HashMap;
 
 /// One process's deliveries in one view, on its way to the next.
@@ -24,6 +24,7 @@ pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
         moved_together(case, verdict);
         gaps_at_members(case, verdict);
         snapshots(case, verdict);
+        states(case, verdict);
     } else if case.rules.reliability == Reliability::BestEffort && !case.rules.running {
         losses_are_named(case, verdict);
     }
@@ -95,14 +96,17 @@ fn gaps_at_members(case: &Case<'_>, verdict: &mut Verdict) {
 }
 
 fn snapshots(case: &Case<'_>, verdict: &mut Verdict) {
-    let begins_with_one =
-        |life: &Life| life.member && life.number > 1 && life.kept().any(|delivery| delivery.segment == SNAPSHOT);
+    // A state that is a sum holds no messages; `states` judges it.
+    let begins_with_one = |life: &Life| {
+        let any = life.kept().any(|delivery| delivery.segment == SNAPSHOT);
+        life.member && life.number > 1 && life.state.is_none() && any
+    };
     for life in case.histories.lives.iter().filter(|life| begins_with_one(life)) {
         let Some(first) = life.views.first().map(|view| view.number) else { continue };
         // Anyone who was there before this view and has everything from the beginning: by itself, or by a snapshot that is
         // held to the same.
         let model = case.histories.lives.iter().find(|other| {
-            let has_all = other.number == 1 || begins_with_one(other);
+            let has_all = (other.number == 1 && other.state.is_none()) || begins_with_one(other);
             other.member && has_all && other.views.iter().skip(1).any(|view| view.number == first)
         });
         let Some(model) = model else { continue };
@@ -117,6 +121,46 @@ fn snapshots(case: &Case<'_>, verdict: &mut Verdict) {
                     format!("its snapshot before view {first} {verb} {messages}, unlike what {model} delivered");
                 verdict.add(19, life, detail);
             }
+        }
+    }
+}
+
+/// The sum of what a life had delivered before a view: its state, what it delivered after the state and before its first
+/// view, and what it delivered in the views before. None if it began with neither nothing nor a state.
+fn state_before(life: &Life, view: u64) -> Option<State> {
+    let start = match life.state {
+        Some(state) => state,
+        None if life.number == 1 => State { count: 0, sum: 0 },
+        None => return None,
+    };
+    let before = life.kept().filter(|delivery| delivery.view < view);
+    Some(
+        before.fold(start, |state, delivery| State {
+            count: state.count + 1,
+            sum: state.sum.wrapping_add(delivery.hash),
+        }),
+    )
+}
+
+/// A state that is a sum is held to what a member, which was there before, had delivered by then.
+fn states(case: &Case<'_>, verdict: &mut Verdict) {
+    for life in case.histories.lives.iter().filter(|life| life.member) {
+        let (Some(_), Some(first)) = (life.state, life.views.first().map(|view| view.number)) else { continue };
+        let Some(state) = state_before(life, first) else { continue };
+        let models = case
+            .histories
+            .lives
+            .iter()
+            .filter(|other| other.member && other.views.iter().skip(1).any(|view| view.number == first));
+        let Some((model, had)) = models.filter_map(|other| Some((other, state_before(other, first)?))).next() else {
+            continue;
+        };
+        if had != state {
+            let (has, had, model) = (state.count, had.count, model.shown());
+            let detail = format!(
+                "its state before view {first} stands for {has} messages, unlike the {had} that {model} delivered"
+            );
+            verdict.add(19, life, detail);
         }
     }
 }

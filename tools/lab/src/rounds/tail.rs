@@ -9,30 +9,30 @@ use std::path::PathBuf;
 
 /// A view as a process shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
-    pub(super) number: u64,
+pub(crate) struct Seen {
+    pub(crate) number: u64,
     /// Ranks; one that is no number is left out, and is then missed.
-    pub(super) members: Vec<usize>,
+    pub(crate) members: Vec<usize>,
 }
 
 /// One growing file.
 #[derive(Debug)]
-pub(super) struct Tail {
+pub(crate) struct Tail {
     path: PathBuf,
     read: u64,
     /// The beginning of a line that has not ended.
     rest: String,
-    pub(super) view: Option<Seen>,
-    pub(super) delivered: u64,
+    pub(crate) view: Option<Seen>,
+    pub(crate) delivered: u64,
 }
 
 impl Tail {
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub(crate) fn new(path: PathBuf) -> Self {
         Self { path, read: 0, rest: String::new(), view: None, delivered: 0 }
     }
 
     /// Takes in what was added; a file that is not there yet is empty.
-    pub(super) fn look(&mut self) -> std::io::Result<()> {
+    pub(crate) fn look(&mut self) -> std::io::Result<()> {
         let mut file = match File::open(&self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -52,6 +52,9 @@ impl Tail {
         for line in std::mem::replace(&mut self.rest, rest).lines() {
             if line.starts_with("D\t") {
                 self.delivered += 1;
+            } else if line.starts_with(|first: char| first.is_ascii_digit()) {
+                // A client's: how many of its messages are acknowledged.
+                self.delivered = line.parse().unwrap_or(self.delivered);
             } else if let Some((number, members)) = line.strip_prefix("V\t").and_then(|view| view.split_once('\t')) {
                 let members = members.split(',').filter_map(|rank| rank.parse().ok()).collect();
                 self.view = number.parse().ok().map(|number| Seen { number, members });

@@ -1,0 +1,121 @@
+//! Which fault comes next, whom it hits and how long it takes: from the seed alone.
+
+use super::Plan;
+use std::time::Duration;
+
+/// What is done to the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// SIGSTOP for at most half a second.
+    Pause,
+    /// SIGSTOP for half a second to a second: longer than any detector waits.
+    LongPause,
+    /// SIGKILL.
+    Kill,
+    /// SIGKILL of one member while another one is stopped.
+    KillDuringPause,
+    /// A cable is pulled.
+    Cut,
+    /// A member receives nothing of what another one sends.
+    CutOneWay,
+    /// All processes are stopped at once and go on.
+    FreezeAll,
+    /// All processes are killed; the group is started again.
+    RestartKilled,
+    /// All processes are stopped; the group is started again, and the old processes are resumed while it runs.
+    RestartFrozen,
+    /// Recorded traffic of the generation before is sent again.
+    Replay,
+}
+
+impl Fault {
+    /// Every kind and how often it is drawn.
+    const WEIGHTS: [(Self, u32); 10] = [
+        (Self::Pause, 12),
+        (Self::LongPause, 5),
+        (Self::Kill, 6),
+        (Self::KillDuringPause, 3),
+        (Self::Cut, 3),
+        (Self::CutOneWay, 3),
+        (Self::FreezeAll, 2),
+        (Self::RestartKilled, 1),
+        (Self::RestartFrozen, 2),
+        (Self::Replay, 3),
+    ];
+
+    pub(super) fn restarts_all(self) -> bool {
+        matches!(self, Self::RestartKilled | Self::RestartFrozen)
+    }
+
+    /// As it stands in the report.
+    pub(super) fn name(self) -> String {
+        clap::ValueEnum::to_possible_value(&self).map_or_else(String::new, |name| name.get_name().to_owned())
+    }
+}
+
+/// All chance.
+pub(super) struct Draw {
+    rng: fastrand::Rng,
+    kinds: Vec<(Fault, u32)>,
+    members: usize,
+    others: usize,
+}
+
+impl Draw {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let is_wanted = |kind: &Fault| match plan.restarts {
+            Some(_) => kind.restarts_all(),
+            None => plan.faults.is_empty() || plan.faults.contains(kind),
+        };
+        let kinds = Fault::WEIGHTS.into_iter().filter(|(kind, _)| is_wanted(kind)).collect();
+        let rng = fastrand::Rng::with_seed(plan.seed);
+        Self { rng, kinds, members: plan.members, others: plan.observers + plan.clients }
+    }
+
+    pub(super) fn fault(&mut self) -> Fault {
+        let total: u32 = self.kinds.iter().map(|(_, weight)| weight).sum();
+        let mut at = self.rng.u32(0..total.max(1));
+        for (kind, weight) in &self.kinds {
+            match at.checked_sub(*weight) {
+                Some(rest) => at = rest,
+                None => return *kind,
+            }
+        }
+        Fault::Pause
+    }
+
+    /// Until the next fault.
+    pub(super) fn gap(&mut self) -> Duration {
+        Duration::from_millis(self.rng.u64(20..400))
+    }
+
+    pub(super) fn time(&mut self, ms: std::ops::Range<u64>) -> Duration {
+        Duration::from_millis(self.rng.u64(ms))
+    }
+
+    pub(super) fn member(&mut self) -> usize {
+        self.rng.usize(0..self.members)
+    }
+
+    /// A member most often; else an observer or client, by its place after the members.
+    pub(super) fn process(&mut self) -> usize {
+        if self.others > 0 && self.rng.u8(0..4) == 0 {
+            self.members + self.rng.usize(0..self.others)
+        } else {
+            self.member()
+        }
+    }
+
+    /// Whether a process is frozen, not killed, when the whole group is restarted: three of four, so that often all of
+    /// a majority are.
+    pub(super) fn freezes(&mut self) -> bool {
+        self.rng.u8(0..4) > 0
+    }
+
+    /// Two different members.
+    pub(super) fn pair(&mut self) -> (usize, usize) {
+        let first = self.member();
+        (first, (first + self.rng.usize(1..self.members)) % self.members)
+    }
+}

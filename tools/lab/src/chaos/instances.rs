@@ -1,0 +1,129 @@
+//! Histories by the instance of the group that they are of.
+//!
+//! An observer or member that is resumed after the whole group was restarted goes on in the next instance, and its history
+//! holds both. Nothing that is promised in one instance binds another, so each history is cut where its instance changes,
+//! and the pieces of one instance are laid into one folder, as if each piece were a process of its own.
+
+use super::cast::note;
+use super::{ChaosError, Generation, Plan};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Added to the rank of a process that comes from another generation, times that generation.
+const CROSSED: usize = 1_000;
+
+/// The histories of one instance.
+#[derive(Debug, Default)]
+pub(super) struct Instance {
+    pub(super) folder: PathBuf,
+    /// The generation in which it formed.
+    pub(super) generation: u16,
+    /// The processes that went on in another instance, by the names of their files without the extension.
+    pub(super) left: Vec<String>,
+}
+
+/// Cuts all histories of a campaign, and lays the pieces out.
+pub(super) fn lay_out(plan: &Plan, generations: &[Generation]) -> Result<Vec<Instance>, ChaosError> {
+    let mut instances: BTreeMap<String, Instance> = BTreeMap::new();
+    for generation in generations {
+        found(plan, generation, &mut instances)?;
+    }
+    for generation in generations {
+        let mut files: Vec<PathBuf> = list(&generation.folder)?;
+        files.sort();
+        for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "tsv")) {
+            cut(generation, file, &mut instances)?;
+        }
+        let killed = std::fs::read_to_string(generation.folder.join("killed")).unwrap_or_default(); // none was
+        for instance in instances.values().filter(|instance| instance.generation == generation.number) {
+            killed.lines().try_for_each(|name| note(&instance.folder.join("killed"), name))?;
+        }
+    }
+    let mut instances: Vec<_> = instances.into_values().collect();
+    instances.sort_by_key(|instance| instance.generation);
+    Ok(instances)
+}
+
+/// Notes which instances formed in a generation: those in which its members begin.
+fn found(plan: &Plan, generation: &Generation, instances: &mut BTreeMap<String, Instance>) -> Result<(), ChaosError> {
+    for file in list(&generation.folder)? {
+        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if !name.starts_with("member-") || !name.ends_with(".tsv") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).map_err(|source| ChaosError::Io { path: file.clone(), source })?;
+        if let Some((id, _)) = pieces(&text).first() {
+            let folder = plan.folder.join(format!("instance-{id}"));
+            std::fs::create_dir_all(&folder).map_err(|source| ChaosError::Io { path: folder.clone(), source })?;
+            let new = Instance { folder, generation: generation.number, left: Vec::new() };
+            instances.entry((*id).to_owned()).or_insert(new);
+        }
+    }
+    Ok(())
+}
+
+fn cut(generation: &Generation, file: &Path, instances: &mut BTreeMap<String, Instance>) -> Result<(), ChaosError> {
+    let text = std::fs::read_to_string(file).map_err(|source| ChaosError::Io { path: file.to_owned(), source })?;
+    let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    let mut before: Option<String> = None;
+    for (place, (id, piece)) in pieces(&text).into_iter().enumerate() {
+        // Each member that formed it may have been killed before its first line was written.
+        let Some(instance) = instances.get_mut(id) else { continue };
+        let mut name = stem.to_owned();
+        if place > 0 || instance.generation != generation.number {
+            name = crossed(stem, generation.number);
+            note(&instance.folder.join("killed"), &process(&name))?;
+        }
+        let path = instance.folder.join(format!("{name}.tsv"));
+        std::fs::write(&path, piece).map_err(|source| ChaosError::Io { path, source })?;
+        if let Some(before) = before.replace(id.to_owned()).and_then(|before| instances.get_mut(&before)) {
+            before.left.push(stem.to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// What stands before the first instance, a state, belongs to that; a history without any is left out.
+fn pieces(text: &str) -> Vec<(&str, &str)> {
+    let mut starts: Vec<usize> = text.match_indices("I\t").map(|(at, _)| at).collect();
+    starts.retain(|at| *at == 0 || text.as_bytes()[at - 1] == b'\n');
+    let ends = starts.iter().skip(1).copied().chain([text.len()]);
+    let piece = |(place, (start, end)): (usize, (&usize, usize))| {
+        let id = text[*start + 2..].lines().next().unwrap_or_default();
+        (id, &text[if place == 0 { 0 } else { *start }..end])
+    };
+    starts.iter().zip(ends).enumerate().map(piece).collect()
+}
+
+/// `observer-0.2` of generation 3 as a process of another: `observer-3000.2`.
+fn crossed(stem: &str, generation: u16) -> String {
+    let (role, rest) = stem.split_once('-').unwrap_or((stem, "0"));
+    let (rank, life) = rest.split_once('.').unwrap_or((rest, "1"));
+    let rank = rank.parse().unwrap_or(0) + CROSSED * usize::from(generation);
+    format!("{role}-{rank}.{life}")
+}
+
+fn process(name: &str) -> String {
+    let rank = name.split_once('.').map_or(name, |(rank, _)| rank);
+    rank.replace('-', ":")
+}
+
+fn list(folder: &Path) -> Result<Vec<PathBuf>, ChaosError> {
+    let io = |source| ChaosError::Io { path: folder.to_owned(), source };
+    let entries = std::fs::read_dir(folder).map_err(io)?;
+    entries.map(|entry| entry.map(|entry| entry.path()).map_err(io)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_is_cut_where_its_instance_changes() {
+        let text = "S\t1\t00\nI\taa\nV\t1\t0\nI\tbb\nV\t1\t0,1\n";
+        assert_eq!(pieces(text), [("aa", "S\t1\t00\nI\taa\nV\t1\t0\n"), ("bb", "I\tbb\nV\t1\t0,1\n")]);
+        assert_eq!(pieces("S\t1\t00\n"), []);
+        let name = crossed("observer-0.2", 3);
+        assert_eq!((name.as_str(), process(&name).as_str()), ("observer-3000.2", "observer:3000"));
+    }
+}

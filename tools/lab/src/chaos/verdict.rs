@@ -1,0 +1,152 @@
+//! What the histories of each generation show, and the tokens of all.
+
+use super::cast::FROZEN;
+use super::instances::Instance;
+use super::report::Tally;
+use super::{ChaosError, Generation, Plan};
+use crate::history::{self, ReadError};
+use crate::judge;
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+
+/// A client's rank as a publisher begins here.
+const FIRST_CLIENT: usize = 1_000;
+/// Violations of one invariant by one process that are reported one by one: the first few explain.
+const REPORTED_EACH: usize = 3;
+
+/// Messages by their names: the publisher, and the number of each.
+pub(super) type Names = HashSet<(String, u64)>;
+
+/// Judges one instance; what it delivered is added to `delivered`.
+pub(super) fn judge(
+    plan: &Plan,
+    instance: &Instance,
+    delivered: &mut Names,
+    tally: &mut Tally,
+) -> Result<(), ChaosError> {
+    let histories = match history::read(&instance.folder) {
+        Ok(histories) => histories,
+        Err(ReadError::Empty(_)) => return Ok(()), // all were killed before the first line
+        Err(error) => return Err(error.into()),
+    };
+    let verdict = judge::judge(&histories, plan.rules());
+    tally.deliveries += verdict.deliveries;
+    let number = instance.generation;
+    let mut found: BTreeMap<(u32, &str), usize> = BTreeMap::new();
+    for judge::Violation { invariant, process, detail } in &verdict.violations {
+        let count = found.entry((*invariant, process)).or_default();
+        *count += 1;
+        if *count <= REPORTED_EACH {
+            tally.violation(format!("generation {number}: invariant {invariant}: {process}: {detail}"));
+        }
+    }
+    for ((invariant, process), count) in found.into_iter().filter(|(_, count)| *count > REPORTED_EACH) {
+        let more = count - REPORTED_EACH;
+        tally.violation(format!("generation {number}: invariant {invariant}: {process}: {more} more of the same"));
+    }
+    let returned = returned(plan, number)?;
+    for life in &histories.lives {
+        let named = |message: u32| {
+            let (publisher, sequence) = histories.messages[message as usize];
+            (histories.publishers[publisher as usize].as_str(), sequence)
+        };
+        let is_foreign = |(publisher, sequence): (&str, u64)| {
+            let is_own = publisher.starts_with(&format!("g{number}."));
+            !is_own && returned.get(publisher).is_none_or(|acked| sequence < *acked)
+        };
+        let mut foreign = life.kept().filter(|delivery| is_foreign(named(delivery.message)));
+        if let Some(delivery) = foreign.next() {
+            let (message, process, more) = (histories.message(delivery.message), life.shown(), foreign.count());
+            tally.violation(format!(
+                "generation {number}: {process} delivered {message} of an earlier generation, and {more} more"
+            ));
+        }
+        delivered.extend(life.kept().map(|delivery| named(delivery.message)).map(|(name, at)| (name.to_owned(), at)));
+        let went_on = instance.left.iter().any(|left| life.is_of_file(left));
+        if !life.member && !life.gaps.is_empty() && !went_on {
+            let gaps = life.gaps.len();
+            tally.violation(format!("generation {number}: {} gave messages up: {gaps} gaps", life.shown()));
+        }
+    }
+    Ok(())
+}
+
+/// The clients of the generation before that were frozen and resumed, as publishers, and how much each had seen
+/// acknowledged when it was frozen: it publishes what follows in this generation.
+fn returned(plan: &Plan, number: u16) -> Result<BTreeMap<String, u64>, ChaosError> {
+    let mut returned = BTreeMap::new();
+    for before in 1..number {
+        let path = plan.folder.join(format!("generation-{before}")).join(FROZEN);
+        for line in read_or_empty(&path)?.lines() {
+            let Some((client, acked)) = line.split_once(' ') else { continue };
+            let Some((rank, life)) = client.split_once('.') else { continue };
+            let rank = FIRST_CLIENT + rank.parse::<usize>().unwrap_or(0);
+            returned.insert(format!("g{before}.{rank}.{life}"), acked.parse().unwrap_or(u64::MAX));
+        }
+    }
+    Ok(returned)
+}
+
+/// Every message that a client saw acknowledged was delivered by a process of some generation.
+pub(super) fn acknowledged(
+    plan: &Plan,
+    generation: &Generation,
+    delivered: &Names,
+    tally: &mut Tally,
+) -> Result<(), ChaosError> {
+    for client in 0..plan.clients {
+        for life in 1.. {
+            let suffix = if life == 1 { String::new() } else { format!(".{life}") };
+            let path = generation.folder.join(format!("client-{client}{suffix}.acked"));
+            let Some(acked) = last_number(&path)? else { break };
+            tally.acknowledged += acked;
+            let number = generation.number;
+            let publisher = format!("g{number}.{}.{life}", FIRST_CLIENT + client);
+            let lost = (0..acked).filter(|sequence| !delivered.contains(&(publisher.clone(), *sequence))).count();
+            if lost > 0 {
+                tally.violation(format!(
+                    "generation {number}: {lost} of {acked} acknowledged messages of client {client}, incarnation {life}, \
+                     are delivered nowhere"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_or_empty(path: &Path) -> Result<String, ChaosError> {
+    match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        outcome => outcome.map_err(|source| ChaosError::Io { path: path.to_owned(), source }),
+    }
+}
+
+/// The last whole line of a file; 0 of an empty one, nothing of none.
+fn last_number(path: &Path) -> Result<Option<u64>, ChaosError> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(ChaosError::Io { path: path.to_owned(), source }),
+    };
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    Ok(Some(whole.lines().last().and_then(|line| line.parse().ok()).unwrap_or(0)))
+}
+
+/// Tokens grow strictly, over all generations.
+pub(super) fn tokens(plan: &Plan, tally: &mut Tally) -> Result<(), ChaosError> {
+    let path = plan.folder.join("tokens");
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(ChaosError::Io { path, source }),
+    };
+    let tokens: Vec<(&str, Vec<u64>)> =
+        text.lines().map(|line| (line, line.split(' ').filter_map(|part| part.parse().ok()).collect())).collect();
+    tally.tokens = tokens.len();
+    let mut falls = tokens.windows(2).filter(|pair| pair[1].1 <= pair[0].1);
+    if let Some(pair) = falls.next() {
+        let more = falls.count();
+        tally.violation(format!("tokens: {:?} was granted after {:?}, and {more} more", pair[1].0, pair[0].0));
+    }
+    Ok(())
+}
