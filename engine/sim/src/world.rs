@@ -318,6 +318,7 @@ impl<'p> World<'p> {
                 What::Hinder(index) => self.hinder(index),
                 What::GroupStops(restart) => self.group_stops(restart),
                 What::GroupStarts(restart) => self.group_starts(restart),
+                What::Zombie(zombie) if !self.has_formed_again() => self.hold(zombie),
                 What::Zombie(zombie) if self.is_due(zombie, event.at_ns) => self.step_zombie(zombie)?,
                 What::Zombie(_) => {}
                 What::Replay => self.replay(),

@@ -91,12 +91,20 @@ impl Instances {
     }
 
     /// Judges what a process of an earlier generation delivers.
-    pub(crate) fn delivered_by_zombie(&self, history: &History, lineage: usize, delivery: &Delivery<'_>) -> Verdict {
+    pub(crate) fn delivered_by_zombie(
+        &self,
+        history: &mut History,
+        lineage: usize,
+        delivery: &Delivery<'_>,
+    ) -> Verdict {
+        let Ok(id) = history.resolve(delivery) else { return Ok(()) };
+        let lineage = &history.lineages[lineage];
+        if delivery.client.is_some() && lineage.generation < history.generation {
+            history.taken_earlier.insert(id);
+        }
         if !self.demanded {
             return Ok(());
         }
-        let lineage = &history.lineages[lineage];
-        let Ok(id) = history.resolve(delivery) else { return Ok(()) };
         self.belongs(history, id, lineage.generation, lineage.process)
     }
 

@@ -16,6 +16,8 @@ use crate::plan::{RestartPlan, address_in};
 use bourdon_protocol::{Destination, Event, Member, Process};
 use std::rc::Rc;
 
+/// How often it is asked whether frozen members may resume.
+const HOLD_NS: u64 = 5_000_000;
 /// Messages that a frozen member's application still wants to publish when it resumes.
 const LATE_MESSAGES: u32 = 3;
 
@@ -196,6 +198,22 @@ impl World<'_> {
         if node.paused_until_ns <= now_ns && due_ns < node.wakes_at_ns && self.phase == Phase::Faulty {
             node.wakes_at_ns = due_ns;
             self.push(due_ns, What::Zombie(zombie));
+        }
+    }
+
+    /// Whether members that froze may resume: once the group has formed again. A majority that resumes earlier is alive, and
+    /// takes in the processes that would have formed it.
+    pub(super) fn has_formed_again(&self) -> bool {
+        !self.is_down && self.checkers.views.has_formed(self.plan.members)
+    }
+
+    /// A member that froze resumes later.
+    pub(super) fn hold(&mut self, zombie: usize) {
+        let again_ns = self.now_ns + HOLD_NS;
+        let node = &mut self.zombies[zombie];
+        if node.paused_until_ns <= self.now_ns && self.phase == Phase::Faulty {
+            (node.paused_until_ns, node.wakes_at_ns) = (again_ns, u64::MAX);
+            self.push(again_ns, What::Zombie(zombie));
         }
     }
 
