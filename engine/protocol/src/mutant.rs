@@ -128,7 +128,7 @@ pub enum Mutant {
     LeadBeforeAccepted,
     /// A leader that is not in the next view is still taken for one.
     LeaderNotVoided,
-    /// Frames of another instance of the group are taken for this one's. Not among [`Mutant::ALL`]: unit tests plant it.
+    /// Frames of another instance of the group are taken for this one's.
     OtherInstanceBelieved,
     /// Harmless: uniform delivery goes on after a promise, on acknowledgements that came before.
     WedgedUniform,
@@ -140,8 +140,9 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 63] = [
+    pub const ALL: [Self; 64] = [
         Self::DeliverBeforeOrdered,
+        Self::OtherInstanceBelieved,
         Self::ForgetNak,
         Self::AckBeforeReceived,
         Self::IgnoreCausalDependency,

@@ -9,7 +9,7 @@
 
 use crate::node::name_of;
 use bourdon_protocol::Delivery;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 
@@ -184,6 +184,8 @@ pub(crate) struct History {
     pub(crate) lineages: Vec<Lineage>,
     pub(crate) settled: Vec<Settled>,
     pub(crate) delivered: u64,
+    /// Clients' messages that members of an earlier generation took after a restart: no later one owes them.
+    pub(crate) taken_earlier: BTreeSet<Id>,
     /// How many restarts of the whole group there have been.
     pub(crate) generation: u32,
 }
@@ -218,7 +220,9 @@ impl History {
 
     /// Notes a message; says whether its name was free.
     pub(crate) fn publish(&mut self, mut message: Message) -> bool {
-        message.generations = self.generation..=self.generation;
+        // A client may still speak with an earlier instance, whose frozen members resumed.
+        let first = if message.client.is_some() { 0 } else { self.generation };
+        message.generations = first..=self.generation;
         let id = self.messages.len() as Id;
         let mut free = true;
         if let Some(client) = message.client {

@@ -3,7 +3,7 @@
 //! A bug counts as caught only by an invariant that it breaks: a checker that cries wolf at anything would catch them
 //! all. Harmless changes are planted as well, and must pass every seed.
 
-use crate::plan::{Kinds, MutexPlan};
+use crate::plan::{Family, Kinds, MutexPlan};
 use crate::report::Report;
 use crate::runner::{Options, run};
 use bourdon_protocol::Mutant;
@@ -41,7 +41,11 @@ fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         // And what is decided without a quorum of those who go on, their cut may be lost with who held it.
         Mutant::JoinerCounted => &["views", "agreement", "uniform", "progress"],
         Mutant::DecideByAll | Mutant::AcceptBeforeFetch | Mutant::CutNotRetained => &["progress"],
-        Mutant::TakeoverAlone | Mutant::RespondersLeftOut | Mutant::SmallView => &["views", "agreement", "uniform"],
+        Mutant::TakeoverAlone | Mutant::RespondersLeftOut => {
+            &["continuation", "survival", "views", "agreement", "uniform"]
+        }
+        // A quorum never continues, so the assertion of rule 26 refuses every value, the first one's too.
+        Mutant::SmallView => &["continuation", "survival", "views", "agreement", "uniform", "progress"],
         Mutant::DecisionForgotten => &["progress"],
         Mutant::Amnesia => &["acknowledgement", "agreement", "uniform", "views", "watermarks"],
         Mutant::AckAfterPromise | Mutant::UniformAtOne | Mutant::AllButSuspected => &["uniform"],
@@ -56,7 +60,7 @@ fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         Mutant::SnapshotAhead => &["snapshot", "agreement", "fifo", "total"],
         Mutant::GrantBeforeUniform => &["mutex", "uniform-grant"],
         Mutant::GrantBeforeTold | Mutant::TwoTokens | Mutant::ReplyInside | Mutant::ReplyNotAwaited => &["mutex"],
-        Mutant::OtherInstanceBelieved => &[],
+        Mutant::OtherInstanceBelieved => &["instance"],
         Mutant::DeadKeepLocks => &["waiting"],
         Mutant::HolderNotFenced => &["fenced"],
         Mutant::StaleCoordinator | Mutant::LeadBeforeAccepted => &["election"],
@@ -77,6 +81,16 @@ pub(crate) fn sabotages(mutant: Mutant) -> Option<Kinds> {
         Mutant::HolderNotFenced | Mutant::StaleCoordinator | Mutant::LeadBeforeAccepted | Mutant::LeaderNotVoided => {
             Some(Kinds::default())
         }
+        _ => None,
+    }
+}
+
+/// The family of plans that a planted bug shows in, if it takes an unkind world.
+pub(crate) fn shows_in(mutant: Mutant) -> Option<Family> {
+    match mutant {
+        Mutant::OtherInstanceBelieved => Some(Family::Restarted),
+        Mutant::TakeoverAlone | Mutant::RespondersLeftOut | Mutant::SmallView => Some(Family::Stalled),
+        Mutant::DecisionForgotten => Some(Family::Departed),
         _ => None,
     }
 }

@@ -58,6 +58,8 @@ pub(crate) struct Node {
     pub(crate) is_out: bool,
     /// How far its wall clock has been set back.
     pub(crate) clock_back_ms: u64,
+    /// Its process has reported, since it last entered a view, that it was removed or follows another instance of the group.
+    pub(crate) has_moved: bool,
 }
 
 impl Node {
@@ -83,6 +85,7 @@ impl Node {
             birth_floor: 0,
             is_out: false,
             clock_back_ms: 0,
+            has_moved: false,
         }
     }
 
@@ -90,10 +93,12 @@ impl Node {
     pub(crate) fn crash(&mut self) -> Option<Process> {
         self.socket.clear();
         (self.socket_bytes, self.wakes_at_ns, self.paused_until_ns, self.asked) = (0, u64::MAX, 0, 0);
+        self.has_moved = false;
         self.locker.iter_mut().for_each(Locker::crash);
         let process = self.process.take()?;
         self.naks_before += process.counters().get(Counter::NaksSent);
         self.incarnation = process.incarnation().0;
+        self.birth_floor = process.birth_floor();
         Some(process)
     }
 

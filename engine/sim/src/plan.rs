@@ -26,6 +26,8 @@ use std::net::SocketAddr;
 
 /// The group every run is about.
 pub(crate) const GROUP: GroupId = GroupId::of("simulated");
+/// What wall clocks say when a process's own clock says 0: far enough from the beginning of time to be set back.
+pub(crate) const WALL_NS: u64 = 1 << 50;
 /// The longest snapshot: far more than any run's application has to say.
 pub(crate) const SNAPSHOT_BYTES: usize = 1 << 20;
 const MS: u64 = 1_000_000;

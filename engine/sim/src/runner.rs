@@ -7,7 +7,7 @@
 use crate::checkers::Violation;
 use crate::demand::Demands;
 use crate::guarantee::Guarantee;
-use crate::mutation::sabotages;
+use crate::mutation::{sabotages, shows_in};
 use crate::plan::{Family, Kinds, Plan};
 use crate::report::{Failure, Report};
 use crate::shrink::shrink;
@@ -58,12 +58,13 @@ pub fn run(seeds: Range<u64>, options: Options, progress: &(dyn Fn(u64) + Sync))
 }
 
 /// A seed's plan: one in sixteen is of competing ballots, and one of locks and elections. To catch planted bugs every fourth
-/// is of ballots, and every fourth turbulent; or all are of the locks or elections that the bug is in.
+/// is of ballots, and every fourth turbulent; or all are of the locks or elections that the bug is in, or three of four of
+/// the family that it shows in.
 pub fn plan_of(seed: u64, options: Options) -> Plan {
     if let Some(guarantee) = options.guarantee {
         return Plan::guarantee(seed, guarantee);
     }
-    if let Some(family) = options.family {
+    if let Some(family) = options.family.or_else(|| options.mutate.and_then(shows_in).filter(|_| seed % 4 != 0)) {
         return family.draw(seed);
     }
     if let Some(kinds) = options.locks.or_else(|| options.mutate.and_then(sabotages)) {

@@ -15,8 +15,6 @@ mod replay;
 mod steps;
 mod trouble;
 
-pub(crate) use generations::generation_of;
-
 use crate::checkers::{Checkers, Instances, Sent, Verdict, Violation};
 use crate::clock::Clock;
 use crate::demand::Demands;
@@ -24,9 +22,9 @@ use crate::history::{History, Message};
 use crate::locker::Locker;
 use crate::network::{Arrival, Faults, Network};
 use crate::node::{ClientNode, Node};
-use crate::plan::{EventPlan, Plan, RestartPlan, address};
+use crate::plan::{EventPlan, Plan, RestartPlan, WALL_NS, address};
 use crate::runner::Options;
-use bourdon_protocol::{Mutant, Process};
+use bourdon_protocol::{Member, Mutant, Process};
 use bourdon_wire::{Address, Incarnation, InstanceId, Instant, Rank};
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
@@ -270,6 +268,15 @@ impl<'p> World<'p> {
         let node = &mut self.nodes[index];
         node.incarnation =
             if node.incarnation == 0 { config.incarnation.0 } else { node.incarnation.wrapping_add(1).max(1) };
+        if let Some(rank) = config.rank() {
+            // A process may have drawn that name itself.
+            let life = |incarnation| Member { rank, incarnation: Incarnation(incarnation) };
+            while !self.instances.begins(life(node.incarnation), self.generation) {
+                node.incarnation = node.incarnation.wrapping_add(1).max(1);
+            }
+        }
+        config.birth_floor = node.birth_floor;
+        config.wall_offset_ns = WALL_NS.saturating_sub(node.clock_back_ms * 1_000_000);
         config.instance_candidate = InstanceId(self.seed.rotate_left(17) ^ u64::from(node.incarnation) << 8 | 1);
         config.incarnation = Incarnation(node.incarnation);
         config.seed ^= u64::from(node.incarnation) << 48;
@@ -311,6 +318,7 @@ impl<'p> World<'p> {
                 What::Hinder(index) => self.hinder(index),
                 What::GroupStops(restart) => self.group_stops(restart),
                 What::GroupStarts(restart) => self.group_starts(restart),
+                What::Zombie(zombie) if !self.has_formed_again() => self.hold(zombie),
                 What::Zombie(zombie) if self.is_due(zombie, event.at_ns) => self.step_zombie(zombie)?,
                 What::Zombie(_) => {}
                 What::Replay => self.replay(),

@@ -97,6 +97,14 @@ regressions! {
     barrier_message_taken_for_a_number,
     answer_later_than_the_next_request,
     marker_lost_in_a_hole,
+    earlier_heartbeat_hides_the_decision,
+    client_request_of_an_earlier_instance,
+    earlier_members_take_the_group_over,
+    observer_crosses_a_restart_silently,
+    observer_gives_up_what_members_hold,
+    one_crash_loses_stable_messages,
+    token_repeats_after_a_restart,
+    view_below_a_quorum,
 }
 
 #[test]

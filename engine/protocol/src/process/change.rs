@@ -369,17 +369,19 @@ impl Process {
         // Joiners accept as well; what else they may send is discarded by the ballot.
         let invited = step == Step::Accept && self.change.as_ref().is_some_and(|change| change.ballots().invites(from));
         let announced = matches!(&step, Step::Decide(value) if self.goes_on(from, value));
-        let known = if forming { self.presence.knows(from) } else { self.data.view.contains(from) };
+        // A heartbeat of an earlier process may have come at that member's rank since: what names this incarnation is of today.
+        let own = self.own_member();
+        let founds = matches!(&step, Step::Decide(value)
+            if value.members.contains(&from) && own.is_some_and(|own| value.members.contains(&own)));
+        let known = if forming { founds || self.presence.knows(from) } else { self.data.view.contains(from) };
         if !known && (forming || !invited && !announced) {
             return self.counters.add(Counter::DiscardedSender, 1);
         }
         if known || invited {
             self.detector.heard(from.rank, now, Path::Unicast);
         }
-        if forming
-            && matches!(&step, Step::Decide(value) if self.own_member().is_none_or(|own| !value.members.contains(&own)))
-        {
-            return; // formed without this incarnation
+        if forming && !founds && matches!(step, Step::Decide(_)) {
+            return; // formed without this incarnation, or announced by a process that is not in it
         }
         let demands = matches!(step, Step::Prepare | Step::Propose(_));
         if demands && ballot.proposer() != from.rank {

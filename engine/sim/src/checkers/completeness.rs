@@ -95,7 +95,8 @@ impl Completeness<'_> {
                 let node = &self.nodes[usize::from(rank)];
                 node.is_alive() && node.process.as_ref().is_some_and(|process| process.incarnation().0 == life)
             });
-            if !message.generations.contains(&self.history.generation) {
+            let earlier = self.history.taken_earlier.contains(&id);
+            if earlier || !message.generations.contains(&self.history.generation) {
                 continue;
             }
             let allowed = message.client.is_none() || message.payload.len() <= self.plan.max_message_bytes;

@@ -1,10 +1,13 @@
 //! Instance: nothing of another instance of the group changes any state.
 //!
 //! After all members have stopped, new processes of the same ranks are another group: it shares a name, addresses, epochs and
-//! sequences with the one before, and not one message or member. The world knows the generation of every process, by how many
-//! restarts of the whole group came before its start; so it judges without a field of the protocol.
+//! sequences with the one before, and not one message or member. The world knows the generation of every incarnation that it
+//! starts: how many restarts of the whole group came before. An incarnation that a process drew itself, because it was out of
+//! the group, belongs nowhere until a view takes it in, and from then on where that view's other members belong. So the
+//! checker judges without a field of the protocol.
 //!
-//! - A view holds lives of one generation, that of every process that enters it; only an observer goes on to a later one.
+//! - The incarnations in a view are of one generation. A process that was in a view goes on to another generation only if
+//!   it reports that, and only to a later one; a member does so in another incarnation.
 //! - A message is delivered in the generation in which it was sent. A client that lives across the restart sends what was
 //!   not acknowledged again: that message belongs to both.
 //! - A life is out of the group only if a view of its own generation leaves it out.
@@ -15,8 +18,8 @@
 use super::{Checkers, Verdict, Violation};
 use crate::demand::{Demand, Demands};
 use crate::history::{History, Id, Shown};
-use crate::world::generation_of;
 use bourdon_protocol::{Delivery, Member, View};
+use std::collections::BTreeMap;
 
 pub(super) const NAME: &str = "instance";
 
@@ -32,6 +35,8 @@ struct Removal {
 #[derive(Debug)]
 pub(crate) struct Instances {
     demanded: bool,
+    /// By incarnation that the world started, or that a view took in.
+    generations: BTreeMap<Member, u32>,
     removals: Vec<Removal>,
 }
 
@@ -41,20 +46,34 @@ fn broken(detail: String) -> Verdict {
 
 impl Instances {
     pub(crate) fn new(demands: Demands) -> Self {
-        Self { demanded: demands.has(Demand::Instance), removals: Vec::new() }
+        Self { demanded: demands.has(Demand::Instance), generations: BTreeMap::new(), removals: Vec::new() }
     }
 
-    /// The one generation of a view's members.
-    pub(crate) fn entered(&self, process: usize, generation: u32, view: &View) -> Verdict {
-        let other = view.members.iter().find(|member| generation_of(member.incarnation) != generation);
-        match other.filter(|_| self.demanded) {
-            Some(other) => broken(format!(
-                "process {process} of generation {generation} entered view {} with {other:?} of generation {}",
-                view.epoch,
-                generation_of(other.incarnation)
-            )),
-            None => Ok(()),
+    /// The world starts an incarnation of a member; says whether no other has that name.
+    pub(crate) fn begins(&mut self, life: Member, generation: u32) -> bool {
+        *self.generations.entry(life).or_insert(generation) == generation
+    }
+
+    /// The generation of an incarnation, once it has one.
+    pub(crate) fn generation(&self, life: Member) -> Option<u32> {
+        self.generations.get(&life).copied()
+    }
+
+    /// The one generation of a view's members, for a process of generation `from` that enters it; none if there are two.
+    pub(crate) fn entered(&mut self, process: usize, from: u32, view: &View) -> Result<Option<u32>, Violation> {
+        let assigned = || view.members.iter().filter_map(|member| Some((*member, self.generation(*member)?)));
+        let to = assigned().map(|(_, generation)| generation).max().unwrap_or(from);
+        if let Some((other, of)) = assigned().find(|(_, generation)| *generation != to) {
+            let detail = format!(
+                "process {process} of generation {from} entered view {} of generation {to} with {other:?} of generation {of}",
+                view.epoch
+            );
+            return if self.demanded { Err(Violation::new(NAME, detail)) } else { Ok(None) };
         }
+        view.members.iter().for_each(|member| {
+            self.generations.entry(*member).or_insert(to);
+        });
+        Ok(Some(to))
     }
 
     /// Judges the message that an application has just been given.
@@ -72,12 +91,20 @@ impl Instances {
     }
 
     /// Judges what a process of an earlier generation delivers.
-    pub(crate) fn delivered_by_zombie(&self, history: &History, lineage: usize, delivery: &Delivery<'_>) -> Verdict {
+    pub(crate) fn delivered_by_zombie(
+        &self,
+        history: &mut History,
+        lineage: usize,
+        delivery: &Delivery<'_>,
+    ) -> Verdict {
+        let Ok(id) = history.resolve(delivery) else { return Ok(()) };
+        let lineage = &history.lineages[lineage];
+        if delivery.client.is_some() && lineage.generation < history.generation {
+            history.taken_earlier.insert(id);
+        }
         if !self.demanded {
             return Ok(());
         }
-        let lineage = &history.lineages[lineage];
-        let Ok(id) = history.resolve(delivery) else { return Ok(()) };
         self.belongs(history, id, lineage.generation, lineage.process)
     }
 
@@ -91,8 +118,8 @@ impl Instances {
     }
 
     /// A member reports that it was removed.
-    pub(crate) fn removed(&mut self, life: Member, epoch: u64) {
-        self.removals.push(Removal { generation: generation_of(life.incarnation), life, epoch });
+    pub(crate) fn removed(&mut self, generation: u32, life: Member, epoch: u64) {
+        self.removals.push(Removal { generation, life, epoch });
     }
 
     /// A first view was formed by other lives than those that had entered it, though these have not ended.
@@ -120,12 +147,12 @@ impl Instances {
         }
     }
 
-    /// Judges that an observer goes over to another generation.
+    /// Judges that a process that was in a view goes on to another generation.
     pub(crate) fn crossed(&self, process: usize, (from, to): (u32, u32), is_reported: bool) -> Verdict {
         if !self.demanded || to > from && is_reported {
             return Ok(());
         }
         let how = if to > from { "and does not report that it missed the end of the former" } else { "an earlier one" };
-        broken(format!("observer {process} goes over from generation {from} to {to}, {how}"))
+        broken(format!("process {process} goes on from generation {from} to {to}, {how}"))
     }
 }

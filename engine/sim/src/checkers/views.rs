@@ -77,6 +77,11 @@ impl Views {
         self.continuation.has_ended(life)
     }
 
+    /// Whether every member has entered the first view.
+    pub(crate) fn has_formed(&self, members: u16) -> bool {
+        self.first.len() >= usize::from(members)
+    }
+
     /// Lives that have entered the first view.
     pub(super) fn entered_first(&self) -> impl Iterator<Item = Member> {
         self.first.iter().copied()

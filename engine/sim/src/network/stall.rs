@@ -32,7 +32,8 @@ impl Stalls {
         let until_ns = &mut self.until_ns[from][to];
         if hits(&mut self.rng, self.plan.loss_permille) {
             let stall_ns = self.rng.u64(self.plan.min_ns..=self.plan.max_ns.max(self.plan.min_ns));
-            *until_ns = at_ns.max(*until_ns) + stall_ns;
+            // It is sent again that long after it was sent, whatever else is held up.
+            *until_ns = (*until_ns).max(at_ns + stall_ns);
         }
         (at_ns.max(*until_ns), *until_ns > at_ns)
     }

@@ -19,7 +19,7 @@ pub struct RestartPlan {
     /// Whether the files in which the members store the highest birth are lost.
     #[serde(default)]
     pub loses_files: bool,
-    /// How far the wall clocks are set back.
+    /// How far behind the time the members' wall clocks are from then on.
     #[serde(default)]
     pub clock_back_ms: u64,
 }

@@ -79,6 +79,7 @@ impl Plan {
         plan.drift_ppm.clear();
         (plan.messages, plan.interval_ns) = (200, until_ns / 200 * u64::from(members));
         for restart in 0..pick(rng, &[1, 1, 2]) {
+            let loses_files = rng.u8(0..4) == 0;
             let all = (1u64 << members) - 1;
             let majority = (1u64 << (members / 2 + 1)) - 1;
             plan.restarts.push(RestartPlan {
@@ -86,8 +87,9 @@ impl Plan {
                 down_ns: rng.u64(MS..20 * MS),
                 frozen: pick(rng, &[0, 1, majority, majority << (members / 2), all]),
                 resume_after_ns: rng.u64(0..until_ns / 4),
-                loses_files: rng.u8(0..4) == 0,
-                clock_back_ms: pick(rng, &[0, 0, 60_000]),
+                loses_files,
+                // One of both says what came before.
+                clock_back_ms: if loses_files { 0 } else { pick(rng, &[0, 0, 60_000]) },
             });
         }
         let interval_ns = pick(rng, &[MS / 2, 5 * MS, 50 * MS]);

@@ -1,17 +1,23 @@
 //! A whole group restarted: all members stop, and new processes of the same ranks form the group again.
 //!
 //! The world numbers the restarts: a process that starts after the n-th belongs to generation n, and so do its messages and its
-//! incarnations. Members that froze keep their addresses and go on when they resume; observers and clients live across the
+//! incarnation. Members that froze keep their addresses and go on when they resume; observers and clients live across the
 //! restart. Nothing in the protocol needs to know a generation: it is how the checkers know what belongs together.
+//!
+//! A member stores the highest birth in a file, which the next process at its rank reads. A frozen member that finds itself
+//! superseded asks the later group to take it in; once that takes the rank from today's process, the frozen one ends.
 
 use super::{Phase, What, World};
 use crate::checkers::{Checkers, Verdict};
+use crate::history::Lineage;
 use crate::locker::Locker;
 use crate::node::Node;
 use crate::plan::{RestartPlan, address_in};
-use bourdon_protocol::{Destination, Event};
+use bourdon_protocol::{Destination, Event, Member, Process};
 use std::rc::Rc;
 
+/// How often it is asked whether frozen members may resume.
+const HOLD_NS: u64 = 5_000_000;
 /// Messages that a frozen member's application still wants to publish when it resumes.
 const LATE_MESSAGES: u32 = 3;
 
@@ -25,7 +31,9 @@ impl World<'_> {
                 let clock = self.nodes[index].clock;
                 let mut fresh = Node::new(clock, None);
                 let old = &mut self.nodes[index];
-                (fresh.quota, fresh.birth_floor) = (old.quota + old.wanted, old.birth_floor);
+                fresh.quota = old.quota + old.wanted;
+                fresh.birth_floor = old.process.as_ref().map_or(old.birth_floor, Process::birth_floor);
+                fresh.clock_back_ms = old.clock_back_ms;
                 fresh.incarnation = old.incarnation;
                 fresh.locker = self.plan.locks.as_ref().map(|locks| Locker::new(locks, index as u16));
                 let mut frozen = std::mem::replace(old, fresh);
@@ -56,7 +64,7 @@ impl World<'_> {
             self.ends[index] = address_in(self.generation, index);
             let node = &mut self.nodes[index];
             node.birth_floor = if restart.loses_files { 0 } else { node.birth_floor };
-            node.clock_back_ms += restart.clock_back_ms;
+            node.clock_back_ms = restart.clock_back_ms;
             node.incarnation = self.generation << GENERATION_SHIFT | index as u32;
             self.begin(index);
         }
@@ -85,6 +93,7 @@ impl World<'_> {
         history.generation = now_generation;
         wants?;
         self.transmit_zombie(zombie);
+        self.hear_zombie(zombie)?;
         self.deliver_zombie(zombie)?;
         self.launch();
         let node = &mut self.zombies[zombie];
@@ -132,18 +141,46 @@ impl World<'_> {
                 verdict = instances.delivered_by_zombie(history, lineage, &delivery);
             }
         });
-        verdict?;
-        while let Some(event) = process.poll_event() {
-            if let Event::View { .. } = event {
-                let generation = self.history.lineages[lineage].generation;
-                self.instances.entered(lineage, generation, process.view())?;
+        verdict
+    }
+
+    fn hear_zombie(&mut self, zombie: usize) -> Verdict {
+        loop {
+            let node = &mut self.zombies[zombie];
+            let (now, lineage) = (node.clock.read(self.now_ns), node.lineage);
+            let Some(process) = &mut node.process else { return Ok(()) };
+            match process.poll_event() {
+                Some(Event::View { .. }) if !process.view().members.is_empty() => self.enter_as_zombie(zombie)?,
+                Some(Event::Removed(_) | Event::Superseded { .. }) => node.has_moved = true,
+                Some(Event::SnapshotWanted) => {
+                    let _ = process.give_snapshot(now, &self.history.lineages[lineage].snapshot());
+                }
+                Some(Event::SnapshotReady) => {
+                    let _ = process.take_snapshot();
+                }
+                Some(_) => {}
+                None => return Ok(()),
             }
-            if event == Event::SnapshotWanted {
-                let _ = process.give_snapshot(now, &self.history.lineages[lineage].snapshot());
-            }
-            if event == Event::SnapshotReady {
-                let _ = process.take_snapshot();
-            }
+        }
+    }
+
+    fn enter_as_zombie(&mut self, zombie: usize) -> Verdict {
+        let node = &mut self.zombies[zombie];
+        let Some(process) = &node.process else { return Ok(()) };
+        let Lineage { generation, process: index, .. } = self.history.lineages[node.lineage];
+        let Some(to) = self.instances.entered(index, generation, process.view())? else { return Ok(()) };
+        if to == generation {
+            return Ok(());
+        }
+        self.instances.crossed(index, (generation, to), node.has_moved)?;
+        let own = process.config().rank().map(|rank| Member { rank, incarnation: process.incarnation() });
+        if let Some(own) = own.filter(|own| process.view().contains(*own)) {
+            self.checkers.views.crashed(own);
+            node.crash();
+        } else {
+            node.lineage = self.history.begin(index, true);
+            self.history.lineages[node.lineage].generation = to;
+            node.has_moved = false;
         }
         Ok(())
     }
@@ -164,6 +201,22 @@ impl World<'_> {
         }
     }
 
+    /// Whether members that froze may resume: once the group has formed again. A majority that resumes earlier is alive, and
+    /// takes in the processes that would have formed it.
+    pub(super) fn has_formed_again(&self) -> bool {
+        !self.is_down && self.checkers.views.has_formed(self.plan.members)
+    }
+
+    /// A member that froze resumes later.
+    pub(super) fn hold(&mut self, zombie: usize) {
+        let again_ns = self.now_ns + HOLD_NS;
+        let node = &mut self.zombies[zombie];
+        if node.paused_until_ns <= self.now_ns && self.phase == Phase::Faulty {
+            (node.paused_until_ns, node.wakes_at_ns) = (again_ns, u64::MAX);
+            self.push(again_ns, What::Zombie(zombie));
+        }
+    }
+
     /// Whether this step of a process of an earlier generation is due.
     pub(super) fn is_due(&self, zombie: usize, at_ns: u64) -> bool {
         let node = &self.zombies[zombie];
@@ -172,10 +225,5 @@ impl World<'_> {
     }
 }
 
-/// An incarnation has its generation above this bit.
-pub(crate) const GENERATION_SHIFT: u32 = 16;
-
-/// The generation of a life.
-pub(crate) fn generation_of(life: bourdon_wire::Incarnation) -> u32 {
-    life.0 >> GENERATION_SHIFT
-}
+/// The incarnations that the world starts in a generation are counted from its number above this bit.
+const GENERATION_SHIFT: u32 = 16;

@@ -4,7 +4,7 @@
 //! it takes in a batch, keeps time, publishes, transmits, delivers, hears the news. Between steps it may be paused, while
 //! its socket fills and overflows.
 
-use super::{Phase, STEPS_MAX, What, World, generation_of, mixed};
+use super::{Phase, STEPS_MAX, What, World, mixed};
 use crate::checkers::{Checkers, Verdict, Violation};
 use crate::history::{Gap, Lineage, Settled};
 use crate::network::hits;
@@ -167,8 +167,21 @@ impl World<'_> {
     }
 
     pub(super) fn hear_events(&mut self, index: usize) -> Verdict {
-        while let Some(event) = self.nodes[index].process.as_mut().and_then(Process::poll_event) {
-            self.hear(index, event)?;
+        let mut events = Vec::new();
+        loop {
+            let process = self.nodes[index].process.iter_mut();
+            events.extend(process.flat_map(|process| std::iter::from_fn(|| process.poll_event())));
+            if events.is_empty() {
+                break;
+            }
+            // Views from before the process went on to another instance can no longer be looked at.
+            let moves = |event: &Event| matches!(event, Event::Superseded { .. } | Event::NewInstance { .. });
+            let moved = events.iter().rposition(moves).unwrap_or(0);
+            for (place, event) in events.drain(..).enumerate() {
+                if place >= moved || !matches!(event, Event::View { .. }) {
+                    self.hear(index, event)?;
+                }
+            }
         }
         let node = &self.nodes[index];
         let lineage = &mut self.history.lineages[node.lineage];
@@ -196,9 +209,12 @@ impl World<'_> {
             Event::SnapshotReady => return self.take_snapshot(index),
             Event::Removed(epoch) => {
                 (lineage.epoch, node.asked, node.is_out) = (None, 0, self.plan.ends_when_out);
+                node.has_moved = true;
                 let incarnation = Incarnation(node.incarnation); // as it last entered a view
-                self.instances.removed(Member { rank: Rank(index as u16), incarnation }, epoch.0);
+                self.instances.removed(lineage.generation, Member { rank: Rank(index as u16), incarnation }, epoch.0);
             }
+            Event::Superseded { .. } => (lineage.epoch, node.asked, node.has_moved) = (None, 0, true),
+            Event::NewInstance { .. } => node.has_moved = true,
             Event::Left(_) => (lineage.epoch, node.left, node.is_out) = (None, true, self.plan.ends_when_out),
             Event::Settled { incarnation, delivered } => {
                 let (rank, incarnation, delivered) = (index as u16, incarnation.0, delivered.0);
@@ -257,7 +273,7 @@ impl World<'_> {
 
     /// A process has entered a view.
     fn enter(&mut self, index: usize) -> Verdict {
-        if !self.enters_its_generation(index)? {
+        if !self.enters_a_generation(index)? {
             return Ok(());
         }
         let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != index);
@@ -305,9 +321,9 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Whether a process has entered a view of lives of its own generation. An observer goes over to a later one: its
-    /// application begins with nothing there.
-    fn enters_its_generation(&mut self, index: usize) -> Result<bool, Violation> {
+    /// Whether a process has entered a view of one generation. Where it goes on to a later one, its application begins with
+    /// nothing there.
+    fn enters_a_generation(&mut self, index: usize) -> Result<bool, Violation> {
         if self.plan.restarts.is_empty() {
             return Ok(true);
         }
@@ -316,15 +332,16 @@ impl World<'_> {
             return Ok(true);
         };
         let is_member = index < usize::from(self.plan.members);
-        let from = self.history.lineages[node.lineage].generation;
-        let to = view.members.iter().map(|member| generation_of(member.incarnation)).max().unwrap_or(from);
-        self.instances.entered(index, if is_member { from } else { to }, view)?;
-        if is_member || from == to {
-            return Ok(view.members.iter().all(|member| generation_of(member.incarnation) == from));
+        let lineage = &self.history.lineages[node.lineage];
+        let (from, was_in_view) = (lineage.generation, lineage.epoch.is_some());
+        let Some(to) = self.instances.entered(index, from, view)? else { return Ok(false) };
+        let has_moved = std::mem::take(&mut node.has_moved);
+        if from != to {
+            // Before its first view a process has missed nothing.
+            self.instances.crossed(index, (from, to), has_moved || !was_in_view)?;
+            node.lineage = self.history.begin(index, is_member);
+            self.history.lineages[node.lineage].generation = to;
         }
-        self.instances.crossed(index, (from, to), false)?;
-        node.lineage = self.history.begin(index, false);
-        self.history.lineages[node.lineage].generation = to;
         Ok(true)
     }
 
