@@ -21,7 +21,8 @@ use crate::lab_messages::{
 use crate::node::signals;
 use bourdon::settings::{Order, Profile, Reliability, Role, Settings, Transport};
 use bourdon::{
-    Coordination, Event, InstanceId, LockNews, Node, NodeEvent, Patience, Port, Reach, Refusal, Standing, TopicId, TopicName,
+    Coordination, Event, InstanceId, LockNews, Node, NodeEvent, Patience, Port, Reach, Refusal, Standing, TopicId,
+    TopicName,
 };
 use std::fmt;
 use std::io::{Read, Write};
@@ -101,8 +102,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let node = Node::join(&settings).map_err(Failure::unusable)?;
     let waker = node.port().waker();
     let ended = ending_of(move || waker.wake(), signals);
-    let shown =
-        Shown { history, lines: Vec::new(), count: 0, sum: 0, last: None, foreign: 0 };
+    let shown = Shown { history, lines: Vec::new(), count: 0, sum: 0, last: None, foreign: 0 };
     let interval_ns = 1_000_000_000 / args.rate;
     let talk = args.talk;
     let mut member = LabMember {

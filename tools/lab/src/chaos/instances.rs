@@ -45,11 +45,7 @@ pub(super) fn lay_out(plan: &Plan, generations: &[Generation]) -> Result<Vec<Ins
 }
 
 /// Notes which instances formed in a generation: those in which its members begin.
-fn found(
-    plan: &Plan,
-    generation: &Generation,
-    instances: &mut BTreeMap<String, Instance>,
-) -> Result<(), ChaosError> {
+fn found(plan: &Plan, generation: &Generation, instances: &mut BTreeMap<String, Instance>) -> Result<(), ChaosError> {
     for file in list(&generation.folder)? {
         let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if !name.starts_with("member-") || !name.ends_with(".tsv") {
@@ -66,11 +62,7 @@ fn found(
     Ok(())
 }
 
-fn cut(
-    generation: &Generation,
-    file: &Path,
-    instances: &mut BTreeMap<String, Instance>,
-) -> Result<(), ChaosError> {
+fn cut(generation: &Generation, file: &Path, instances: &mut BTreeMap<String, Instance>) -> Result<(), ChaosError> {
     let text = std::fs::read_to_string(file).map_err(|source| ChaosError::Io { path: file.to_owned(), source })?;
     let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let mut before: Option<String> = None;
