@@ -55,6 +55,8 @@ pub struct GroupSettings {
     pub ack_each: bool,
     /// The rank of the member that puts messages in order.
     pub sequencer: u16,
+    /// Of which members a quorum goes on from one view to the next.
+    pub quorum: Quorum,
     /// Which algorithm grants locks.
     pub mutex: MutexKind,
     /// Which algorithm elects leaders.
@@ -133,6 +135,15 @@ pub enum MutexKind {
     Lamport,
     RicartAgrawala,
     TokenRing,
+}
+
+/// Of which members a quorum goes on from one view to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)] // see `bourdon_protocol::Quorum`
+pub enum Quorum {
+    View,
+    Members,
 }
 
 /// The algorithms that elect leaders.
@@ -338,6 +349,7 @@ impl Default for GroupSettings {
             deadline_ns: 0,
             ack_each: false,
             sequencer: 0,
+            quorum: Quorum::View,
             mutex: MutexKind::Replicated,
             election: ElectionKind::Bully,
             topics: Vec::new(),
@@ -634,6 +646,10 @@ impl Settings {
         (config.relay, config.deadline_ns) = (self.group.relay, self.group.deadline_ns);
         config.feedback = if self.group.ack_each { p::Feedback::AckEach } else { p::Feedback::Nak };
         config.sequencer = Rank(self.group.sequencer);
+        config.quorum = match self.group.quorum {
+            Quorum::View => p::Quorum::View,
+            Quorum::Members => p::Quorum::Members,
+        };
         config.mutex = match self.group.mutex {
             MutexKind::Replicated => p::MutexKind::Replicated,
             MutexKind::Central => p::MutexKind::Central,

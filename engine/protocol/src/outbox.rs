@@ -100,6 +100,14 @@ impl Outbox {
         }
     }
 
+    /// Queues a datagram as it was received.
+    pub(crate) fn forward(&mut self, to: Destination, bytes: &[u8], why: Counter, counters: &mut Counters) {
+        if let Some(datagram) = self.reserve(to, bytes.len(), counters) {
+            datagram.copy_from_slice(bytes);
+            counters.add(why, 1);
+        }
+    }
+
     fn reserve(&mut self, to: Destination, length: usize, counters: &mut Counters) -> Option<&mut [u8]> {
         let start = self.bytes.len();
         if start + length > OUTBOX_MAX_BYTES {

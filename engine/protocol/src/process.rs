@@ -5,19 +5,21 @@
 //! counted. See the crate's page for the step contract.
 //!
 //! This file has what an application calls and the way of a datagram. Beside it: `change.rs` drives the change from one
-//! view to the next, `outside.rs` finds the group and follows it, `speak.rs` says what is due, `transfer.rs` moves
-//! state, `direct.rs` sends and takes what goes beside the streams, `ahead.rs` keeps what comes of the next view,
-//! `coordinate.rs` drives locks and elections, `inspect.rs` shows what stands inside, `trust.rs` decides what is
-//! believed and which addresses are answered at length.
+//! view to the next, `outside.rs` finds the group, `follower.rs` catches up with it view by view, `retention.rs` retains
+//! the epochs that have ended, `speak.rs` says what is due, `transfer.rs` moves state, `direct.rs` sends and takes what
+//! goes beside the streams, `ahead.rs` keeps what comes of the next view, `coordinate.rs` drives locks and elections,
+//! `inspect.rs` shows what stands inside, `trust.rs` decides what is believed and which addresses are answered at length.
 
 mod across;
 mod ahead;
 mod change;
 mod coordinate;
 mod direct;
+mod follower;
 mod inspect;
 mod instances;
 mod outside;
+mod retention;
 mod speak;
 mod steps;
 mod transfer;
@@ -34,8 +36,8 @@ use crate::control::discovery::Discovery;
 use crate::control::heartbeat::Heartbeat;
 use crate::control::membership::{Membership, RejoinDelay};
 use crate::control::presence::Presence;
+use crate::control::view_change::birth_above;
 use crate::control::view_change::driver::Driver;
-use crate::control::view_change::{Value, birth_above};
 use crate::counters::{Counter, Counters};
 use crate::data::after::{self, Passed};
 use crate::data::cut::{Ending, Unsettled};
@@ -73,15 +75,9 @@ pub enum Standing {
     Gone,
 }
 
-/// How long the last member waits for who is about to come in: some snapshots' and rejoin delays' time.
+/// How long the last member waits for a process that is about to come in: some snapshots' and rejoin delays' time. As long
+/// a process that has left goes on to answer those that may not know of it.
 const LEAVE_WAIT_NS: u64 = 5_000_000_000;
-
-/// The epoch before this one, as long as somebody may want something of it.
-#[derive(Debug)]
-struct Past {
-    data: Pipeline,
-    value: Value,
-}
 
 /// What was published in a life before, and not seen delivered.
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +93,8 @@ pub struct Process {
     standing: Standing,
     /// The current epoch's messages.
     data: Pipeline,
-    past: Option<Past>,
+    /// The epochs that have ended.
+    past: retention::Retention,
     /// The view that was entered last.
     before: View,
     /// Logs of views gone by, to be used again.
@@ -161,7 +158,7 @@ impl Process {
         let standing = if rank.is_some() { Standing::Forming } else { Standing::Outside };
         let mut process = Self {
             data: Pipeline::idle(config.clone(), Epoch(0)),
-            past: None,
+            past: retention::Retention::default(),
             before: View::none(Epoch(0), config.sequencer),
             spare: Vec::new(),
             change: None,
@@ -498,7 +495,7 @@ impl Process {
             _ if self.is_own(header) => return,
             Some(Kind::Heartbeat) => return self.on_heartbeat(now, header, frame.body),
             Some(Kind::View) => return self.on_view_info(now, header, frame.body),
-            Some(Kind::Ballot) => return self.on_ballot(now, header, frame.body),
+            Some(Kind::Ballot) => return self.on_ballot_datagram(now, datagram, frame),
             Some(Kind::Challenge) => return self.on_challenge(now, rank, frame.body),
             _ => {}
         }
@@ -659,13 +656,15 @@ impl Process {
     fn cross_holes(&mut self) -> bool {
         let (is_lossy, mutant) = (self.data.is_lossy(), self.config.mutant);
         let (events, counters) = (&mut self.events, &mut self.counters);
-        self.data.cross_holes(|sender, from, to| {
+        let any = self.data.cross_holes(|sender, from, to| {
             if is_lossy && (from == to || mutant == Some(Mutant::GapUntold)) {
                 return; // nothing but records stood there
             }
             counters.add(Counter::Gaps, to.since(from));
             push_event(events, counters, Event::Gap { sender, from, to });
-        })
+        });
+        self.search.chain.is_whole &= !any;
+        any
     }
 
     /// Hands out what must go to the network, in runs of datagrams of the given length (the last of a run may be

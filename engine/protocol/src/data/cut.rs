@@ -147,6 +147,19 @@ impl Pipeline {
         }
     }
 
+    /// Notes again how far the decided cut goes: what a follower has delivered makes room for more of it than its logs could
+    /// hold when the cut was decided.
+    pub(crate) fn widen(&mut self, now: Instant) {
+        for index in 0..self.streams.len() {
+            let Ending::Decided(cut) = &self.end else { return };
+            let end = cut.ends.get(index).copied().unwrap_or_default();
+            let (rank, window) = (Rank(index as u16), &self.streams[index].window);
+            if window.started && window.known_end < end && self.is_present(rank) {
+                self.note_end(now, rank, end);
+            }
+        }
+    }
+
     fn holds(&self, cut: &Cut, rank: Rank) -> bool {
         if self.may_lack(rank) {
             return true;

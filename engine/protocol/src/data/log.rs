@@ -9,6 +9,7 @@
 //! Invariant: slot `number mod capacity` holds that datagram or an older one of the same residue; asking for a number
 //! never yields the bytes of another.
 
+use crate::config::Limits;
 use alloc::vec;
 use alloc::vec::Vec;
 use bourdon_wire::DatagramNumber;
@@ -118,6 +119,31 @@ impl Log {
             }
         }
         &self.bytes[start * self.mtu..start * self.mtu + bytes]
+    }
+
+    /// The same datagrams in a log that is as small as they allow; `None` if that would not be smaller.
+    pub(crate) fn refit(&self) -> Option<Self> {
+        let numbers = || self.slots.iter().map(|slot| slot.number).filter(|number| *number != u64::MAX);
+        // Room for the one that would have come next: what is retained is counted from there.
+        let span = numbers().max().map_or(0, |newest| newest - numbers().min().unwrap_or(newest) + 3);
+        let slots = usize::try_from(span).unwrap_or(usize::MAX).max(Limits::SLOTS_MIN).checked_next_power_of_two()?;
+        if slots >= self.slots.len() {
+            return None;
+        }
+        let mut log = Self::new(self.mtu, slots, false);
+        for slot in self.slots.iter().filter(|slot| slot.number != u64::MAX) {
+            let number = DatagramNumber(slot.number);
+            let bytes = self.get(number)?;
+            log.space(number)[..bytes.len()].copy_from_slice(bytes);
+            let index = log.index(number);
+            log.slots[index] = *slot;
+        }
+        Some(log)
+    }
+
+    /// The memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.len() + self.slots.len() * size_of::<Slot>()
     }
 
     pub(crate) fn mtu(&self) -> usize {

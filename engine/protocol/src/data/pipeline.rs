@@ -160,6 +160,21 @@ impl Pipeline {
         spare.extend(logs.filter(|log| log.capacity() > Limits::SLOTS_MIN as u64));
     }
 
+    /// The epoch has ended: what is held moves into logs that are as small as it allows; the large ones go to `spare`.
+    pub(crate) fn refit(&mut self, spare: &mut Vec<Log>) {
+        for stream in &mut self.streams {
+            stream.asker = Asker::new(1); // nothing is asked for any more
+            if let Some(small) = stream.log.refit() {
+                spare.push(core::mem::replace(&mut stream.log, small));
+            }
+        }
+    }
+
+    /// What its logs take.
+    pub(crate) fn retained_bytes(&self) -> usize {
+        self.streams.iter().map(|stream| stream.log.bytes()).sum()
+    }
+
     /// This process's rank, if it is a member of the view.
     #[inline]
     pub(crate) fn own(&self) -> Option<Rank> {

@@ -7,7 +7,7 @@
 //!
 //! No member is left out for being slow to answer as long as no detector suspects it, up to [`PATIENCE`] takeovers.
 
-use super::{Doubt, Past, Process, Standing, header, own_bit, steps};
+use super::{Doubt, LEAVE_WAIT_NS, Process, Standing, header, own_bit, steps};
 use crate::config::Role;
 use crate::control::detector::{Change, Path};
 use crate::control::membership::{Membership, Situation, Verdict};
@@ -28,8 +28,6 @@ use bourdon_wire::{DatagramHeader, Epoch, InstanceId, Instant, Kind, OrderNumber
 
 /// How many takeovers a proposer waits for those who are not suspected and do not answer.
 const PATIENCE: u64 = 4;
-/// Who has left goes on telling for so many suspicion times at most that it has, until somebody is heard who went on.
-const FAREWELL: u64 = 10;
 /// A report of whom somebody hears counts for so many suspicion times.
 const FRESH: u64 = 2;
 
@@ -51,7 +49,7 @@ impl Default for Clock {
 }
 
 impl Process {
-    fn own_member(&self) -> Option<Member> {
+    pub(super) fn own_member(&self) -> Option<Member> {
         let rank = self.config.rank()?;
         Some(Member { rank, incarnation: self.config.incarnation })
     }
@@ -435,12 +433,8 @@ impl Process {
 
     /// The decision of this epoch, for somebody who has missed it.
     pub(super) fn decision_of(&self, epoch: Epoch) -> Option<&Value> {
-        let current = self
-            .change
-            .as_ref()
-            .filter(|_| epoch == self.data.view.epoch)
-            .and_then(|change| change.ballots().decided());
-        current.or_else(|| self.past.as_ref().filter(|past| past.data.view.epoch == epoch).map(|past| &past.value))
+        let current = self.change.as_ref().filter(|_| epoch == self.data.view.epoch);
+        current.and_then(|change| change.ballots().decided()).or_else(|| self.past.value_of(epoch))
     }
 
     // ---- from epoch to epoch --------------------------------------------------------------------------------------
@@ -551,7 +545,7 @@ impl Process {
         }
         self.unsettled.extend(later);
         let leads = self.change.as_ref().is_some_and(|change| change.ballots().leads().is_some());
-        self.retire(Some(value));
+        self.retire(now, Some(value));
         self.enter(now, view, &beginning);
         self.data.barrier.ask_again(asked);
         if leads {
@@ -559,21 +553,6 @@ impl Process {
             self.announces_view = true;
         }
         self.receive_ahead(now);
-    }
-
-    /// The epoch that ends is kept until the next one ends: others may need its messages, or its decision.
-    pub(super) fn retire(&mut self, value: Option<Value>) {
-        let epoch = self.data.view.epoch;
-        let data = core::mem::replace(&mut self.data, Pipeline::idle(self.config.clone(), epoch));
-        if let Some(past) = self.past.take() {
-            past.data.into_logs(&mut self.spare);
-        }
-        match value {
-            Some(value) if self.config.mutant != Some(Mutant::CutNotRetained) => self.past = Some(Past { data, value }),
-            _ => data.into_logs(&mut self.spare),
-        }
-        // Two epochs' worth of logs are enough for ever.
-        self.spare.truncate(2 * usize::from(self.config.members));
     }
 
     /// Begins a view, as a member if it names this life of this process, else as one who follows it.
@@ -629,6 +608,7 @@ impl Process {
             self.clients.renumber();
         }
         self.begin_coordination(beginning.order);
+        self.past.note_next(&self.data.view, &self.data.beginning);
         self.heartbeat.due = now;
         self.counters.add(Counter::Views, 1);
         self.event(Event::View { epoch: view.epoch, members: view.bits(), sequencer: view.sequencer });
@@ -659,13 +639,13 @@ impl Process {
         self.end_coordination();
         let value = value.filter(|_| self.config.mutant != Some(Mutant::DecisionForgotten));
         let knows = value.is_some();
-        self.retire(value);
+        self.retire(now, value);
         self.change = None;
         (self.clock, self.no_majority) = (Clock::default(), false);
         (0..self.config.members).for_each(|rank| self.detector.left(Rank(rank)));
         if self.leaving {
             self.standing = Standing::Gone;
-            let wait_ns = if knows { FAREWELL * self.config.timing.detector.suspect_after_ns } else { 0 };
+            let wait_ns = if knows { LEAVE_WAIT_NS } else { 0 };
             self.farewell = Some((epoch, now + wait_ns));
             if !knows {
                 self.part();

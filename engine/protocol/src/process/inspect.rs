@@ -37,6 +37,12 @@ pub struct Held {
     pub ahead_bytes: usize,
     /// Locks, requests, elections, and what is said about them and not acknowledged.
     pub coordination: usize,
+    /// The logs of epochs that have ended.
+    pub retained_bytes: usize,
+    /// Epochs that have ended and whose datagrams are retained.
+    pub retained_epochs: usize,
+    /// Decisions retained.
+    pub decisions: usize,
 }
 
 impl Process {
@@ -173,6 +179,7 @@ impl Process {
     /// What it keeps beyond its logs, whose size is fixed.
     pub fn held(&self) -> Held {
         let (outbox_datagrams, outbox_bytes) = self.outbox.held();
+        let (retained_epochs, decisions) = self.past.counts();
         Held {
             outbox_datagrams,
             outbox_bytes,
@@ -185,6 +192,9 @@ impl Process {
             direct_messages: self.direct.held(),
             ahead_bytes: self.ahead.held_bytes(),
             coordination: self.coordination.held(),
+            retained_bytes: self.past.bytes(),
+            retained_epochs,
+            decisions,
         }
     }
 

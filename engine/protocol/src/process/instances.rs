@@ -46,7 +46,7 @@ impl Process {
 
     /// Whether the epoch that is retained is one of this instance.
     pub(super) fn is_past_instance(&self, instance: InstanceId) -> bool {
-        self.past.as_ref().is_some_and(|past| past.data.view.instance == instance)
+        self.past.is_of_instance(instance)
     }
 
     /// Notes a member's heartbeat; says whether it is of another instance than this process's, and was dealt with.
@@ -143,7 +143,7 @@ impl Process {
             self.clock = Default::default();
             debug_assert!(epoch != Epoch(0));
         }
-        self.past = None;
+        self.past = Default::default();
         self.event(event);
         self.lose_view();
         self.found(now, view, beginning);

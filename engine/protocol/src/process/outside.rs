@@ -7,6 +7,7 @@
 //!
 //! An observer at `reliable` may have run ahead of the cut. What it delivered beyond is void, and it says so.
 
+use super::follower::{CUT_WAIT_NS, Chain};
 use super::{Process, Standing, header};
 use crate::config::{Role, Start};
 use crate::control::detector::Path;
@@ -29,8 +30,9 @@ use zerocopy::IntoBytes;
 
 /// How often somebody is asked for the view.
 const ASK_NS: u64 = 3_000_000;
-/// How long one who follows tries to get the whole cut before it gives up what is missing.
-const CUT_WAIT_NS: u64 = 2_000_000_000;
+/// How long requests for a view carry the same nonce: the path there and back, with a challenge between, takes longer than
+/// [`ASK_NS`], and an answer must still match when the next request is under way. A recording is a valid answer for so long.
+const NONCE_NS: u64 = 1_000_000_000;
 /// How long nothing of a view followed may be heard before another group of that name is believed to have begun.
 pub(super) const LOST_NS: u64 = 1_000_000_000;
 /// Who is still in the view before counts as heard for so many suspicion times: it has a cut to fetch.
@@ -39,8 +41,9 @@ const LATE: u64 = 10;
 /// What one who is in no view knows of the group.
 #[derive(Debug, Default)]
 pub(super) struct Search {
-    /// What the answer to the last question must repeat, and which instance was asked.
+    /// What an answer must repeat, since when, and which instance was asked.
     nonce: u64,
+    nonce_since: Instant,
     asked_instance: InstanceId,
     /// Not before this may it come back.
     not_before: Instant,
@@ -49,13 +52,15 @@ pub(super) struct Search {
     formed_at: Instant,
     /// When a member of the view being followed was last heard.
     heard_at: Instant,
-    /// When the current view was entered, or its end was decided.
+    /// When the current view was entered, its end was decided, or its cut last came closer.
     pub(super) since: Instant,
     /// The view that follows the one being followed.
-    next: Option<(View, Beginning)>,
-    decision: Option<Value>,
+    pub(super) next: Option<(View, Beginning)>,
+    pub(super) decision: Option<Value>,
     /// The ballot whose value takes this process in, and the cut to hold before it is accepted.
     invitation: Option<(Ballot, Cut)>,
+    /// The views between the one being followed and the newest.
+    pub(super) chain: Chain,
 }
 
 impl Process {
@@ -117,15 +122,19 @@ impl Process {
         // Who is in no view may be the only one who knows how this one ended.
         let outside = !matches!(self.standing, Standing::Member | Standing::Forming);
         let past = header.instance() == self.data.view.instance || self.is_past_instance(header.instance());
-        if outside && past && self.decision_of(epoch).is_some() {
+        if outside && past && self.past.is_of(epoch, from) {
             if said.address.is_reachable() {
                 self.tell_decision(now, epoch, said.address);
             }
             return;
         }
         match self.standing {
-            Standing::Gone if formed && past && self.farewell.is_some_and(|(without, _)| epoch >= without) => {
-                self.part()
+            Standing::Gone
+                if formed
+                    && past
+                    && let Some((without, _)) = self.farewell.filter(|(without, _)| epoch >= *without) =>
+            {
+                self.hear_successor(without, epoch, from);
             }
             Standing::Gone => {}
             // The group has formed: with this process, if the decision was missed, or without.
@@ -136,10 +145,11 @@ impl Process {
                 }
                 self.clock.look_due = now;
             }
-            // Whoever is in no view has asked where it found the instance alive.
-            Standing::Member | Standing::Following if epoch > self.data.view.epoch && formed => {
-                self.ask_for_view(now, rank, said.address)
+            Standing::Following if epoch > self.data.view.epoch && formed => {
+                self.ask_for_chain(now, rank, said.address)
             }
+            Standing::Member if epoch > self.data.view.epoch && formed => self.ask_for_view(now, rank, said.address),
+            // A process in no view has asked where it found the instance alive.
             Standing::Outside if formed => {}
             Standing::Member => self.on_earlier_heartbeat(now, from, epoch, said.address),
             Standing::Following if formed && now.since(self.search.heard_at) > LOST_NS => {
@@ -165,10 +175,8 @@ impl Process {
         }
         // Who comes in and knows how this view ends may be the only one left who does.
         let wedged = said.flags.get() & heartbeat_flags::WEDGED != 0 && said.address.is_reachable();
-        if let Some(value) = self.search.decision.as_ref().filter(|value| wedged && self.is_among(&value.members)) {
-            let header = super::header(&self.config, self.data.view.instance, epoch);
-            let value = value.clone();
-            self.say_decision(now, header, said.address, value);
+        if wedged {
+            self.pass_decision_on(now, epoch, said.address);
         }
         self.trust.announcements.note_stream(now, rank, DatagramNumber(said.next_number.get()));
         self.renew_cookie(now, rank, said.address);
@@ -224,6 +232,10 @@ impl Process {
         // All members hear this. A process that they do not know asks one of them, with a cookie.
         if address.is_reachable() && self.is_proven(address) {
             self.tell_decision(now, epoch, address);
+            if epoch.next() < self.data.view.epoch && self.decision_of(epoch).is_some() {
+                // It may not get the cut any more, and hear only later incarnations, which it does not ask.
+                self.tell_view(now, Destination::Peer(address), 0);
+            }
         }
     }
 
@@ -261,7 +273,7 @@ impl Process {
 
     // ---- asking and telling ---------------------------------------------------------------------------------------
 
-    fn ask_for_view(&mut self, now: Instant, from: Rank, address: Address) {
+    pub(super) fn ask_for_view(&mut self, now: Instant, from: Rank, address: Address) {
         self.ask_instance(now, self.data.view.instance, from, address);
     }
 
@@ -272,7 +284,10 @@ impl Process {
             return;
         }
         self.search.asked_at = now;
-        (self.search.nonce, self.search.asked_instance) = (self.rng.u64(1..), instance);
+        let search = &mut self.search;
+        if search.nonce == 0 || search.asked_instance != instance || now.since(search.nonce_since) >= NONCE_NS {
+            (search.nonce, search.nonce_since, search.asked_instance) = (self.rng.u64(1..), now, instance);
+        }
         self.send_view_ask(now, from, address);
     }
 
@@ -283,41 +298,15 @@ impl Process {
         let ask = ViewAsk { reply_to: self.config.address, nonce: nonce.into(), cookie: cookie.into() };
         // The answer depends on where the asker is.
         let (own, epoch) = (self.data.view.instance, self.data.view.epoch);
-        let header = if instance == own || own == InstanceId::NONE {
-            super::header(&self.config, own, epoch)
-        } else {
-            super::header(&self.config, InstanceId::NONE, Epoch(0))
-        };
+        // A process in no view, or of another instance, needs the newest view, not the one after its own.
+        let inside = self.standing != Standing::Outside && instance == own;
+        let (own, epoch) = if inside { (own, epoch) } else { (InstanceId::NONE, Epoch(0)) };
+        let header = super::header(&self.config, own, epoch);
         let to = Destination::Peer(address);
         self.outbox.record_as(header, now, to, Kind::ViewAsk, [ask.as_bytes(), &[]], &mut self.counters);
     }
 
-    pub(super) fn on_view_ask(&mut self, now: Instant, epoch: Epoch, body: &[u8]) {
-        let Some((ask, _)) = ViewAsk::read(body) else { return };
-        let (to, cookie) = (ask.reply_to, ask.cookie.get());
-        let may_answer = self.standing == Standing::Member && to.is_reachable() && to != self.config.address;
-        if may_answer && self.is_proven_by(now, epoch, to, cookie) {
-            self.tell_decision(now, epoch, ask.reply_to);
-            self.tell_view(now, Destination::Peer(ask.reply_to), ask.nonce.get());
-        }
-    }
-
-    /// Tells somebody who is in this epoch how it ended, if that is known.
-    fn tell_decision(&mut self, now: Instant, epoch: Epoch, to: Address) {
-        match self.decision_of(epoch).cloned() {
-            Some(value) => {
-                // In the life that took part.
-                let past = self.past.as_ref().filter(|past| past.data.view.epoch == epoch);
-                let instance = value.instance;
-                let header = super::header(past.map_or(&self.config, |past| &past.data.config), instance, epoch);
-                self.say_decision(now, header, to, value);
-            }
-            None if epoch == self.data.view.epoch => {}
-            None => self.tell_view(now, Destination::Peer(to), 0),
-        }
-    }
-
-    fn say_decision(&mut self, now: Instant, header: DatagramHeader, to: Address, value: Value) {
+    pub(super) fn say_decision(&mut self, now: Instant, header: DatagramHeader, to: Address, value: Value) {
         let bytes = super::steps::encode(Default::default(), &Step::Decide(value));
         if !self.may_tell(to, HEADER_BYTES + FRAME_HEADER_BYTES + bytes.len()) {
             return;
@@ -328,7 +317,21 @@ impl Process {
 
     /// Says which view this is and where it began.
     pub(super) fn tell_view(&mut self, now: Instant, to: Destination, nonce: u64) {
-        let (view, beginning) = (&self.data.view, &self.data.beginning);
+        let (view, beginning) = (self.data.view.clone(), self.data.beginning.clone());
+        let barriers = self.data.barrier.phase.wrapping_sub(beginning.phase);
+        let header = header(&self.config, view.instance, view.epoch);
+        self.send_view(now, header, (&view, &beginning, barriers), to, nonce);
+    }
+
+    /// Sends a view: where it began, and how many barriers have been completed in it.
+    pub(super) fn send_view(
+        &mut self,
+        now: Instant,
+        header: DatagramHeader,
+        (view, beginning, barriers): (&View, &Beginning, u64),
+        to: Destination,
+        nonce: u64,
+    ) {
         let entry = |rank: Rank, incarnation: Incarnation| ViewEntry {
             rank: rank.0.into(),
             incarnation: incarnation.0.into(),
@@ -341,7 +344,7 @@ impl Process {
             entries: (entries.len() as u16).into(),
             members: (view.members.len() as u16).into(),
             sequencer: view.sequencer.0.into(),
-            barriers: (self.data.barrier.phase.wrapping_sub(beginning.phase).min(u64::from(u16::MAX)) as u16).into(),
+            barriers: (barriers.min(u64::from(u16::MAX)) as u16).into(),
             first_order: beginning.order.0.into(),
             phase: beginning.phase.into(),
             configuration: self.config.fingerprint().into(),
@@ -349,7 +352,7 @@ impl Process {
             nonce: nonce.into(),
         };
         let parts = [info.as_bytes(), entries.as_bytes()];
-        self.outbox.record(now, to, Kind::View, parts, &mut self.counters);
+        self.outbox.record_as(header, now, to, Kind::View, parts, &mut self.counters);
     }
 
     pub(super) fn on_view_info(&mut self, now: Instant, header: &DatagramHeader, body: &[u8]) {
@@ -398,7 +401,7 @@ impl Process {
             Standing::Outside if now >= self.search.not_before => self.found(now, view, late),
             Standing::Outside => {}
             Standing::Following if next => self.search.next = Some((view, beginning)),
-            Standing::Following if ahead => self.leap(now, view, late),
+            Standing::Following if ahead => self.hear_later_view(now, header.rank(), view, late),
             Standing::Following => {}
             // A member that finds itself in the next view is waiting for the decision, which comes with this.
             Standing::Member if ahead && !self.is_in(&view) => self.find_out_removed(now, view.epoch),
@@ -530,6 +533,8 @@ impl Process {
                 return ranges;
             }
         }
+        self.note_progress(now);
+        self.seek_next(now, holds);
         let Some((_, beginning)) = &self.search.next else { return 0 };
         let present = self.data.view.members.iter().map(|member| member.rank);
         let behind = |rank: &Rank| self.data.streams[rank.index()].delivered < beginning.first[rank.index()];
@@ -564,10 +569,11 @@ impl Process {
         }
         self.reconcile(&mut beginning, holds);
         beginning.phase = beginning.phase.max(self.data.barrier.phase);
-        // Who comes in holds the cut, and may be asked for it and for the decision like any other member.
-        let decision = self.search.decision.take().filter(|_| joins);
-        self.retire(decision);
+        // A joiner holds the cut, and may be asked for it and for the decision like any other member.
+        let (decision, newest) = (self.search.decision.take(), self.take_newest());
+        self.retire(now, decision);
         self.enter_from_start(now, view, &beginning);
+        self.continue_chain(now, newest);
         1
     }
 
@@ -576,6 +582,7 @@ impl Process {
         self.search = Search { since: now, heard_at: now, formed_at: now, ..Search::default() };
         self.enter(now, view, beginning);
         self.data.streams.iter_mut().for_each(|stream| stream.window.started = true);
+        self.search.chain.is_whole = true;
         self.receive_ahead(now);
     }
 
@@ -606,14 +613,14 @@ impl Process {
     }
 
     /// The group is more than a view ahead of one who follows: what lies between is lost to it.
-    fn leap(&mut self, now: Instant, view: View, mut beginning: Beginning) {
+    pub(super) fn leap(&mut self, now: Instant, view: View, mut beginning: Beginning) {
         // A snapshot that was not taken yet would be taken for a later one.
         if matches!(self.config.role, Role::Member(_)) || self.transfer.holds_back() {
             self.lose_view();
             return self.found(now, view, beginning);
         }
         self.reconcile(&mut beginning, false);
-        self.retire(None);
+        self.retire(now, None);
         self.enter_from_start(now, view, &beginning);
     }
 

@@ -75,6 +75,7 @@ impl Process {
         if self.speaks() && now >= self.heartbeat.due {
             self.beat(now);
             self.tend_donor(now);
+            self.tend_retention(now);
             if let Some(outbound) = self.data.outbound.as_mut().filter(|_| self.data.end.is_open()) {
                 outbound.ack.due = now;
             }
@@ -395,10 +396,11 @@ impl Process {
         if !proven && !asks_all {
             return;
         }
-        let data = match &mut self.past {
+        let earlier = if current { None } else { self.past.data_of(epoch) };
+        let data = match earlier {
             _ if current => &mut self.data,
-            Some(past) if past.data.view.epoch == epoch => &mut past.data,
-            _ => return self.counters.add(Counter::DiscardedEpoch, 1),
+            Some(data) => data,
+            None => return self.counters.add(Counter::DiscardedEpoch, 1),
         };
         let asker = proven.then_some(nak.reply_to);
         let gone = answer(data, &mut self.outbox, &mut self.counters, now, (nak, ranges), asker);

@@ -50,7 +50,7 @@ impl Process {
     pub(super) fn is_proven(&self, address: Address) -> bool {
         let is_there =
             |member: &Member| self.presence.knows(*member) && self.presence.address(member.rank) == Some(address);
-        let mut past = self.past.iter().flat_map(|past| past.data.view.members.iter());
+        let mut past = self.past.members();
         self.data.view.members.iter().any(is_there) || past.any(is_there)
     }
 

@@ -1,0 +1,304 @@
+//! Retains the epochs that have ended: their datagrams, and the chain of decisions that leads from each to the next.
+//!
+//! A process that follows the group may be several views behind: it was descheduled while two members crashed. If members
+//! retained a count of epochs, it would lose the market in the moment in which the market moves. So earlier epochs are
+//! retained like datagrams within an epoch: by bytes, and for a time. A log that is mostly empty moves into a smaller one
+//! when its epoch ends, so that a short epoch costs what it holds and its large logs serve the next epoch at once.
+//!
+//! Decisions are small and are retained longer than datagrams: for each, the view that it ended, the view that it began,
+//! and where that view began. A process that learned a decision, and neither took part in it nor is named by it, forwards
+//! the `DECIDE` datagram that it received, byte for byte: an observer may be the last process that knows it.
+//!
+//! Invariants: the epoch before the current one is always retained; all others together with it fit into
+//! [`Retention::bytes_max`].
+
+use super::{Process, Standing, header};
+use crate::config::{Config, Limits, Role};
+use crate::control::view_change::Value;
+use crate::counters::Counter;
+use crate::data::log::Log;
+use crate::data::pipeline::Pipeline;
+use crate::mutant::Mutant;
+use crate::outbox::Destination;
+use crate::view::{Beginning, Member, View, bit};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use bourdon_wire::records::{BallotStep, ViewAsk, ballot_steps};
+use bourdon_wire::{Address, Datagram, Epoch, Frame, Incarnation, InstanceId, Instant, Rank};
+
+/// Decisions retained: more views than a process misses that comes back without a snapshot, at some kilobytes each.
+const DECISIONS_MAX: usize = 64;
+/// Datagrams of an epoch are retained for so long after its end: a process that follows and has not asked for them by then
+/// has been stopped for longer than any pause that a host survives unnoticed.
+const RETAIN_NS: u64 = 60_000_000_000;
+/// A process that forwards decisions without having taken part does so at most this often: a wedged member repeats its
+/// heartbeat, and its peers answer first.
+const FORWARD_NS: u64 = 20_000_000;
+
+/// The datagrams of an epoch that has ended.
+#[derive(Debug)]
+pub(super) struct Past {
+    pub(super) data: Pipeline,
+    ended_at: Instant,
+}
+
+/// How an epoch ended.
+#[derive(Debug)]
+struct Decision {
+    /// The view that ended.
+    view: View,
+    value: Value,
+    /// The view that began, and where, if this process entered it.
+    next: Option<(View, Beginning)>,
+    /// The incarnation in which this process was a member of the view that ended or of the one that began.
+    took_part: Option<Incarnation>,
+    /// The `DECIDE` datagram, if it was received.
+    datagram: Vec<u8>,
+}
+
+/// What is retained.
+#[derive(Debug, Default)]
+pub(super) struct Retention {
+    /// The oldest first.
+    epochs: VecDeque<Past>,
+    decisions: VecDeque<Decision>,
+    /// The `DECIDE` datagram of the current epoch.
+    received: Option<(Epoch, Vec<u8>)>,
+    forwarded_at: Instant,
+    /// The members of later views that a process has heard since it left.
+    successors: u64,
+}
+
+impl Retention {
+    /// One epoch's worth of logs: as much as the current epoch may hold.
+    pub(super) fn bytes_max(config: &Config) -> usize {
+        let others = usize::from(config.members.saturating_sub(1));
+        config.limits.log_bytes + others * config.limits.receive_log_bytes
+    }
+
+    /// The datagrams of an epoch, if they are retained.
+    pub(super) fn data_of(&mut self, epoch: Epoch) -> Option<&mut Pipeline> {
+        self.epochs.iter_mut().map(|past| &mut past.data).find(|data| data.view.epoch == epoch)
+    }
+
+    fn decision(&self, epoch: Epoch) -> Option<&Decision> {
+        self.decisions.iter().rev().find(|decision| decision.view.epoch == epoch)
+    }
+
+    /// How an epoch ended, if that is retained.
+    pub(super) fn value_of(&self, epoch: Epoch) -> Option<&Value> {
+        self.decision(epoch).map(|decision| &decision.value)
+    }
+
+    /// Whether a process is a member of an epoch whose end is retained.
+    pub(super) fn is_of(&self, epoch: Epoch, member: Member) -> bool {
+        self.decision(epoch).is_some_and(|decision| decision.view.contains(member))
+    }
+
+    /// Whether what is retained is of this instance.
+    pub(super) fn is_of_instance(&self, instance: InstanceId) -> bool {
+        self.decisions.iter().any(|decision| decision.value.instance == instance)
+    }
+
+    /// The members of the views whose end is retained.
+    pub(super) fn members(&self) -> impl Iterator<Item = &Member> {
+        self.decisions.iter().flat_map(|decision| &decision.view.members)
+    }
+
+    /// The bytes of all epochs retained.
+    pub(super) fn bytes(&self) -> usize {
+        self.epochs.iter().map(|past| past.data.retained_bytes()).sum()
+    }
+
+    /// How many epochs' datagrams and how many decisions are retained.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.epochs.len(), self.decisions.len())
+    }
+
+    /// The view began that the last decision names.
+    pub(super) fn note_next(&mut self, view: &View, beginning: &Beginning) {
+        if let Some(last) = self.decisions.back_mut().filter(|last| last.view.epoch.next() == view.epoch) {
+            last.next = Some((view.clone(), beginning.clone()));
+        }
+    }
+
+    fn push(&mut self, decision: Decision) {
+        if self.decisions.len() == DECISIONS_MAX {
+            self.decisions.pop_front();
+        }
+        self.decisions.push_back(decision);
+    }
+
+    /// Evicts the oldest epochs beyond the bounds, never the newest; their logs go to `spare`.
+    fn evict(&mut self, now: Instant, bytes_max: usize, spare: &mut Vec<Log>) {
+        let mut bytes = self.bytes();
+        debug_assert!(self.decisions.len() <= DECISIONS_MAX);
+        while self.epochs.len() > 1 {
+            let is_old = self.epochs.front().is_some_and(|past| now.since(past.ended_at) > RETAIN_NS);
+            if bytes <= bytes_max && !is_old {
+                return;
+            }
+            let Some(past) = self.epochs.pop_front() else { return };
+            bytes -= past.data.retained_bytes();
+            past.data.into_logs(spare);
+        }
+    }
+}
+
+impl Process {
+    // ---- retaining ------------------------------------------------------------------------------------------------
+
+    /// The current epoch ends: its datagrams and its decision are retained, because others may need them.
+    pub(super) fn retire(&mut self, now: Instant, value: Option<Value>) {
+        let epoch = self.data.view.epoch;
+        let mut data = core::mem::replace(&mut self.data, Pipeline::idle(self.config.clone(), epoch));
+        let received = self.past.received.take();
+        let value = value.filter(|_| self.config.mutant != Some(Mutant::CutNotRetained));
+        match value {
+            Some(value) => {
+                let datagram = received.filter(|(of, _)| *of == epoch).map(|(_, datagram)| datagram);
+                let named = self.own_member().filter(|own| data.view.contains(*own) || value.members.contains(own));
+                self.past.push(Decision {
+                    view: data.view.clone(),
+                    value,
+                    next: None,
+                    took_part: named.map(|own| own.incarnation),
+                    datagram: datagram.unwrap_or_default(),
+                });
+                // Observers answer no requests for repair.
+                if matches!(self.config.role, Role::Member(_)) && !data.view.members.is_empty() {
+                    data.refit(&mut self.spare);
+                    self.past.epochs.push_back(Past { data, ended_at: now });
+                } else {
+                    data.into_logs(&mut self.spare);
+                }
+            }
+            None => data.into_logs(&mut self.spare),
+        }
+        self.past.evict(now, Retention::bytes_max(&self.config), &mut self.spare);
+        self.keep_regular_logs();
+    }
+
+    /// Evicts what has been retained for long enough.
+    pub(super) fn tend_retention(&mut self, now: Instant) {
+        self.past.evict(now, Retention::bytes_max(&self.config), &mut self.spare);
+        self.keep_regular_logs();
+    }
+
+    /// Keeps of the logs that are not in use those that another view can use: one epoch's worth.
+    fn keep_regular_logs(&mut self) {
+        let limits = &self.config.limits;
+        let regular = |bytes: usize| limits.slots(bytes) as u64;
+        let sizes = [regular(limits.log_bytes), regular(limits.receive_log_bytes)];
+        self.spare.retain(|log| log.capacity() > Limits::SLOTS_MIN as u64 && sizes.contains(&log.capacity()));
+        self.spare.truncate(2 * usize::from(self.config.members));
+    }
+
+    // ---- learning and passing on decisions ------------------------------------------------------------------------
+
+    /// Takes in a ballot's step, and keeps the datagram by which the decision of this epoch was learned.
+    pub(super) fn on_ballot_datagram(&mut self, now: Instant, datagram: &Datagram<'_>, frame: &Frame<'_>) {
+        let epoch = datagram.header.epoch();
+        let knew = self.knows_decision(epoch);
+        self.on_ballot(now, datagram.header, frame.body);
+        let decides = BallotStep::read_all(frame.body).is_some_and(|(step, _)| step.step == ballot_steps::DECIDE);
+        if decides && !knew && self.knows_decision(epoch) {
+            self.past.received = Some((epoch, datagram.bytes.to_vec()));
+        }
+    }
+
+    fn knows_decision(&self, epoch: Epoch) -> bool {
+        let followed = epoch == self.data.view.epoch && self.search.decision.is_some();
+        followed || self.decision_of(epoch).is_some()
+    }
+
+    pub(super) fn on_view_ask(&mut self, now: Instant, epoch: Epoch, body: &[u8]) {
+        let Some((ask, _)) = ViewAsk::read(body) else { return };
+        let (to, nonce) = (ask.reply_to, ask.nonce.get());
+        let may_answer = self.standing == Standing::Member && to.is_reachable() && to != self.config.address;
+        if !may_answer || !self.is_proven_by(now, epoch, to, ask.cookie.get()) {
+            return;
+        }
+        let forms = epoch == Epoch(0) && self.data.view.epoch != Epoch(1); // it needs the view there is, and no more
+        if !forms && self.decision_of(epoch).is_some() {
+            self.tell_decision(now, epoch, to);
+        }
+        self.tell_next_view(now, epoch, to, nonce);
+        // A member that can't get the cut any more learns by the newest view that it was removed since.
+        self.tell_view(now, Destination::Peer(to), nonce);
+    }
+
+    /// Sends the view that followed an epoch, as one of its members, if that is retained.
+    fn tell_next_view(&mut self, now: Instant, epoch: Epoch, to: Address, nonce: u64) {
+        // A process that asks from epoch 0 is in no view: it needs the current one.
+        let Some(decision) = self.past.decision(epoch).filter(|_| epoch != Epoch(0)) else { return };
+        let Some((view, beginning)) = decision.next.clone().filter(|(view, _)| view.epoch != self.data.view.epoch)
+        else {
+            return;
+        };
+        let Some(incarnation) = decision.took_part else { return };
+        if !self.config.rank().is_some_and(|rank| view.contains(Member { rank, incarnation })) {
+            return;
+        }
+        let header = header(&self.config_of(incarnation), view.instance, view.epoch);
+        self.send_view(now, header, (&view, &beginning, 0), Destination::Peer(to), nonce);
+    }
+
+    /// Tells a process in this epoch how it ended, if that is known, or which view there is.
+    pub(super) fn tell_decision(&mut self, now: Instant, epoch: Epoch, to: Address) {
+        let decision = self.past.decision(epoch);
+        let Some(value) = self.decision_of(epoch).cloned() else {
+            if epoch != self.data.view.epoch {
+                self.tell_view(now, Destination::Peer(to), 0);
+            }
+            return;
+        };
+        match decision.map(|decision| (decision.took_part, decision.datagram.is_empty())) {
+            None => self.say_decision(now, header(&self.config, value.instance, epoch), to, value),
+            // In the incarnation that took part.
+            Some((Some(incarnation), _)) => {
+                let header = header(&self.config_of(incarnation), value.instance, epoch);
+                self.say_decision(now, header, to, value);
+            }
+            Some((None, false)) => self.forward_decision(now, epoch, to),
+            Some((None, true)) => {}
+        }
+    }
+
+    /// Forwards the `DECIDE` datagram of an epoch as it was received, to a member that has not got it.
+    pub(super) fn forward_decision(&mut self, now: Instant, epoch: Epoch, to: Address) {
+        if now.since(self.past.forwarded_at) < FORWARD_NS {
+            return;
+        }
+        let past = &mut self.past;
+        let current = past.received.as_ref().filter(|(of, _)| *of == epoch).map(|(_, datagram)| datagram);
+        let mut earlier = past.decisions.iter().filter(|decision| decision.view.epoch == epoch);
+        let datagram = current.or_else(|| earlier.next().map(|decision| &decision.datagram));
+        let Some(datagram) = datagram.filter(|datagram| !datagram.is_empty()).cloned() else { return };
+        if self.may_tell(to, datagram.len()) {
+            self.past.forwarded_at = now;
+            self.outbox.forward(Destination::Peer(to), &datagram, Counter::ControlSent, &mut self.counters);
+        }
+    }
+
+    fn config_of(&self, incarnation: Incarnation) -> Config {
+        Config { incarnation, ..self.config.clone() }
+    }
+
+    /// A process that has left hears a member of a later view: once a quorum of the view that follows its own has been heard
+    /// there, the decision is safe without it.
+    pub(super) fn hear_successor(&mut self, without: Epoch, epoch: Epoch, from: Member) {
+        self.past.successors |= bit(from.rank);
+        let last = self.past.decisions.back().filter(|last| last.view.epoch.next() == without);
+        let safe = last.filter(|_| epoch == without).is_none_or(|last| {
+            let heard = |member: &&Member| self.past.successors & bit(member.rank) != 0;
+            2 * last.value.members.iter().filter(heard).count() > last.value.members.len()
+        });
+        if safe {
+            self.part();
+        }
+    }
+}
+
+/// A rank has a bit in the members heard.
+const _: () = assert!(Rank::MAX.0 < 64);
