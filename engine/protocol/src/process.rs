@@ -135,6 +135,8 @@ pub struct Process {
     direct: Direct,
     coordination: coordinate::Coordinator,
     outbox: Outbox,
+    /// A view was entered, and its event can't have been fetched yet: nothing of it is delivered before.
+    is_view_new: bool,
     /// The outbox holds the decision that this view follows from, and this process proposed it.
     announces_view: bool,
     counters: Counters,
@@ -188,6 +190,7 @@ impl Process {
             direct: direct::begin(&config),
             coordination: coordinate::Coordinator::new(&config),
             outbox: Outbox::new(header(&config, InstanceId::NONE, Epoch(0)), config.wall_offset_ns),
+            is_view_new: false,
             announces_view: false,
             counters: Counters::default(),
             events: VecDeque::new(),
@@ -199,6 +202,7 @@ impl Process {
             config,
         };
         process.begin(now);
+        process.is_view_new = false;
         Ok(process)
     }
 
@@ -608,6 +612,10 @@ impl Process {
         if self.transfer.holds_back() {
             return 0;
         }
+        if self.is_view_new {
+            self.is_view_new = false;
+            return 1;
+        }
         self.set_clock(now);
         let (mut own, counters) = ((&mut self.clients, &mut self.coordination), &mut self.counters);
         let mut count =
@@ -641,6 +649,7 @@ impl Process {
         }
         if count == 0 && limit > 0 && matches!(self.data.end, Ending::Decided(_)) {
             count += self.finish_epoch(now, emit);
+            self.is_view_new &= count == 0; // it stops here, and the event can be fetched
         }
         count
     }

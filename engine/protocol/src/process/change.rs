@@ -610,6 +610,7 @@ impl Process {
         self.begin_coordination(beginning.order);
         self.past.note_next(&self.data.view, &self.data.beginning);
         self.heartbeat.due = now;
+        self.is_view_new = true;
         self.counters.add(Counter::Views, 1);
         self.event(Event::View { epoch: view.epoch, members: view.bits(), sequencer: view.sequencer });
     }
