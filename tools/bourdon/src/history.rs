@@ -89,11 +89,11 @@ impl History {
         self.line(format_args!("B\t{number}"));
     }
 
-    pub(crate) fn gap(&mut self, publisher: u16, from: u64, to: u64) {
+    pub(crate) fn gap(&mut self, publisher: impl Display, from: u64, to: u64) {
         self.line(format_args!("G\t{publisher}\t{from}\t{to}"));
     }
 
-    pub(crate) fn retraction(&mut self, publisher: u16, from: u64, to: u64) {
+    pub(crate) fn retraction(&mut self, publisher: impl Display, from: u64, to: u64) {
         for sequence in from..to {
             self.line(format_args!("R\t{publisher}\t{sequence}"));
         }

@@ -18,11 +18,12 @@ use crate::history::History;
 use crate::lab_messages::{
     LINE_BYTES, Line, Name, Publisher, bytes_of, line, payload, read_line, words_of, write_line,
 };
+use crate::lab_names::Names;
 use crate::node::signals;
 use bourdon::settings::{Order, Profile, Reliability, Role, Settings, Transport};
 use bourdon::{
-    Coordination, Event, InstanceId, LockNews, Node, NodeEvent, Patience, Port, Reach, Refusal, Standing, TopicId,
-    TopicName,
+    Coordination, Delivery, Event, InstanceId, LockNews, Node, NodeEvent, Patience, Port, Rank, Reach, Refusal,
+    Sequence, Standing, TopicId, TopicName,
 };
 use std::fmt;
 use std::io::{Read, Write};
@@ -102,7 +103,18 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let node = Node::join(&settings).map_err(Failure::unusable)?;
     let waker = node.port().waker();
     let ended = ending_of(move || waker.wake(), signals);
-    let shown = Shown { history, lines: Vec::new(), count: 0, sum: 0, last: None, foreign: 0 };
+    let shown = Shown {
+        history,
+        short_state: args.short_state,
+        lines: Vec::new(),
+        names: Names::default(),
+        instance: InstanceId::NONE,
+        view: 0,
+        count: 0,
+        sum: 0,
+        last: None,
+        foreign: 0,
+    };
     let interval_ns = 1_000_000_000 / args.rate;
     let talk = args.talk;
     let mut member = LabMember {
@@ -110,15 +122,11 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         is_member: settings.process.role == Role::Member,
         node,
         shown,
-        delivered: Vec::new(),
-        heard_view: 0,
-        heard_instance: InstanceId::NONE,
         entered: Vec::new(),
         published: 0,
         interval_ns,
         due_ns: 0,
         has_state: false,
-        short_state: args.short_state,
         tokens: args.tokens,
         has_asked: false,
         reach: None,
@@ -165,7 +173,14 @@ pub(crate) fn ending_of(wake: impl FnOnce() + Send + 'static, mut signals: impl 
 /// What was delivered here, or before, elsewhere.
 struct Shown {
     history: History,
+    /// Its state is [`Shown::count`] and [`Shown::sum`], not all lines.
+    short_state: bool,
     lines: Vec<u8>,
+    /// What the messages of this instance are called.
+    names: Names,
+    instance: InstanceId,
+    /// The last view entered.
+    view: u64,
     /// How many messages were delivered, here and before.
     count: u64,
     /// The sum of their hashes.
@@ -176,6 +191,41 @@ struct Shown {
 }
 
 impl Shown {
+    fn deliver(&mut self, delivery: &Delivery<'_>) {
+        let Some(line) = line(delivery) else {
+            self.foreign += 1;
+            return;
+        };
+        let sender = (delivery.sender.0, delivery.incarnation);
+        self.names.note(sender, delivery.sequence.0, line.view, (line.publisher, line.sequence));
+        self.note(&line);
+        self.lines.extend((!self.short_state).then(|| write_line(&line)).into_iter().flatten());
+    }
+
+    /// A view begins; `instance` is that of the group.
+    fn enter(&mut self, instance: InstanceId, view: u64, members: &[u16]) {
+        if self.instance != instance {
+            self.names.clear();
+        }
+        (self.instance, self.view) = (instance, view);
+        self.history.instance(instance);
+        self.history.view(view, members);
+    }
+
+    fn gap(&mut self, sender: Rank, from: Sequence, to: Sequence) {
+        let missing = self.names.missing(sender.0, from.0..to.0);
+        if missing.is_empty() {
+            self.history.gap(sender.0, from.0, to.0); // the judge is to see that there was one
+        }
+        missing.iter().for_each(|(publisher, numbers)| self.history.gap(publisher, numbers.start, numbers.end));
+    }
+
+    fn retraction(&mut self, sender: Rank, from: Sequence, to: Sequence) {
+        for (publisher, number) in self.names.take(sender.0, from.0..to.0, self.view) {
+            self.history.retraction(publisher, number, number + 1);
+        }
+    }
+
     fn note(&mut self, line: &Line) {
         self.history.delivery(line);
         self.last = Some((line.publisher, line.sequence));
@@ -189,12 +239,6 @@ struct LabMember {
     is_member: bool,
     node: Node,
     shown: Shown,
-    /// What the current poll delivered.
-    delivered: Vec<(InstanceId, Line)>,
-    /// The last view whose event was taken.
-    heard_view: u64,
-    /// Its instance.
-    heard_instance: InstanceId,
     /// The members of the last view written down, the most senior first.
     entered: Vec<u16>,
     published: u64,
@@ -203,8 +247,6 @@ struct LabMember {
     due_ns: u64,
     /// It began with a member's state.
     has_state: bool,
-    /// Its state is [`Shown::count`] and [`Shown::sum`], not all lines.
-    short_state: bool,
     /// Where the token goes, until it does.
     tokens: Option<PathBuf>,
     /// It has asked for the lock.
@@ -224,18 +266,14 @@ impl LabMember {
     /// Publishes, delivers, hears the news; false if this life is over.
     fn step(&mut self) -> Result<bool, Failure> {
         self.publish()?;
-        let (delivered, foreign) = (&mut self.delivered, &mut self.shown.foreign);
-        let work = self.node.poll(|delivery| match line(&delivery) {
-            Some(line) => delivered.push((delivery.instance, line)),
-            None => *foreign += 1,
-        });
+        let shown = &mut self.shown;
         // Before anything else: a member that is removed still writes what it delivered.
-        let goes_on = self.note_deliveries()?;
+        let work = self.node.poll(|delivery| shown.deliver(&delivery));
         // What follows from a delivery is sent by the next poll.
         self.shown.history.flush();
         let work = work.map_err(Failure::broken)?;
         self.check()?;
-        let goes_on = goes_on && self.hear(u64::MAX)? && self.take_token()?;
+        let goes_on = self.hear()? && self.take_token()?;
         if self.reach != self.node.reach() {
             self.reach = self.node.reach();
             self.reach.iter().for_each(|reach| self.say(format_args!("{}", NodeEvent::Reached(*reach))));
@@ -245,24 +283,6 @@ impl LabMember {
             let until_due = Duration::from_nanos(self.due_ns.saturating_sub(self.node.clock().now().0));
             self.node.wait(until_due.min(LONGEST_SLEEP)).map_err(Failure::broken)?;
         }
-        Ok(goes_on)
-    }
-
-    /// Writes down what the last poll delivered. An observer that leaps to another view delivers from it in the same poll
-    /// in which it installs it, so each delivery stands after the event of its view.
-    fn note_deliveries(&mut self) -> Result<bool, Failure> {
-        let mut goes_on = true;
-        let mut delivered = std::mem::take(&mut self.delivered);
-        for (instance, line) in delivered.drain(..) {
-            if instance != self.heard_instance {
-                goes_on &= self.hear(u64::MAX)?; // views of two instances have no order
-            } else if line.view > self.heard_view {
-                goes_on &= self.hear(line.view)?;
-            }
-            self.shown.note(&line);
-            self.shown.lines.extend((!self.short_state).then(|| write_line(&line)).into_iter().flatten());
-        }
-        self.delivered = delivered; // its memory is used again
         Ok(goes_on)
     }
 
@@ -298,20 +318,16 @@ impl LabMember {
         Ok(())
     }
 
-    /// Takes events up to that of this view, or all; false if this incarnation is over.
-    fn hear(&mut self, view: u64) -> Result<bool, Failure> {
-        while self.heard_view < view {
-            let Some(event) = self.node.poll_event() else { return Ok(true) };
+    /// Takes all events; false if this incarnation is over.
+    fn hear(&mut self) -> Result<bool, Failure> {
+        while let Some(event) = self.node.poll_event() {
             self.say(format_args!("{}", NodeEvent::Group(event)));
             match event {
-                Event::View { epoch, members, .. } => {
-                    (self.heard_view, self.heard_instance) = (epoch.0, self.node.process().view().instance);
-                    self.enter(epoch.0, members);
-                }
+                Event::View { epoch, members, .. } => self.enter(epoch.0, members),
                 Event::SnapshotWanted => {
                     let lines = std::mem::take(&mut self.shown.lines);
                     let sums: Vec<u8> = bytes_of([self.shown.count, self.shown.sum]).collect();
-                    let given = self.node.give_snapshot(if self.short_state { &sums } else { &lines });
+                    let given = self.node.give_snapshot(if self.shown.short_state { &sums } else { &lines });
                     self.shown.lines = lines;
                     given.map_err(|refusal| Failure::broken(format!("somebody can't join: {refusal}")))?;
                 }
@@ -323,8 +339,8 @@ impl LabMember {
                     return Err(Failure::broken(NodeEvent::Group(event)));
                 }
                 // A member never may: the judge is to see it.
-                Event::Gap { sender, from, to } => self.shown.history.gap(sender.0, from.0, to.0),
-                Event::Retracted { sender, from, to } => self.shown.history.retraction(sender.0, from.0, to.0),
+                Event::Gap { sender, from, to } => self.shown.gap(sender, from, to),
+                Event::Retracted { sender, from, to } => self.shown.retraction(sender, from, to),
                 _ => {}
             }
         }
@@ -348,8 +364,7 @@ impl LabMember {
             stayed.iter().copied().chain(joined).collect()
         };
         if is_in {
-            self.shown.history.instance(view.instance);
-            self.shown.history.view(epoch, &ranks);
+            self.shown.enter(view.instance, epoch, &ranks);
             self.entered = ranks;
         }
     }
@@ -357,7 +372,7 @@ impl LabMember {
     fn restore(&mut self) -> Result<(), Failure> {
         self.has_state = true;
         let state = self.node.take_snapshot().unwrap_or_default();
-        if self.short_state {
+        if self.shown.short_state {
             let [count, sum] = words_of(&state).ok_or_else(|| Failure::broken("a member's state is cut short"))?;
             (self.shown.count, self.shown.sum) = (count, sum);
             self.shown.history.state(count, sum);

@@ -15,6 +15,7 @@ mod lab_client;
 mod lab_locker;
 mod lab_member;
 mod lab_messages;
+mod lab_names;
 mod lock;
 mod node;
 mod place;

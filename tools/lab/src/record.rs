@@ -156,12 +156,11 @@ pub fn replay(file: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A stream's first sequence number, and its bytes by their distance from it.
-type Parts<'a> = (u32, BTreeMap<u32, &'a [u8]>);
-
 /// Bytes by their place in a stream, from its opening on.
 fn streams<'a>(packets: impl Iterator<Item = &'a Vec<u8>>) -> Vec<(SocketAddrV4, Vec<u8>)> {
-    let mut opened: BTreeMap<(SocketAddrV4, SocketAddrV4), Parts<'_>> = BTreeMap::new();
+    /// The sequence number of a stream's first byte, and its parts by their places.
+    type Parts<'a> = (u32, BTreeMap<u32, &'a [u8]>);
+    let mut opened: BTreeMap<(SocketAddrV4, SocketAddrV4), Parts<'a>> = BTreeMap::new();
     for packet in packets {
         let Some(headers) = headers(packet) else { continue };
         let key = (headers.source, headers.target);

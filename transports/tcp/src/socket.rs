@@ -17,7 +17,7 @@ use crate::options::UNACKNOWLEDGED_MAX;
 
 /// Connections that the kernel accepts before we do; more are tried again by those who dial.
 const BACKLOG: i32 = 1024;
-/// How long the kernel may take to close the listener of a killed process: measured at some 50 ms on a busy host.
+/// How long the kernel may take to close the listener of a killed process.
 const IN_USE_MAX: Duration = Duration::from_secs(1);
 /// Between two tries to listen.
 const IN_USE_RETRY: Duration = Duration::from_millis(5);
