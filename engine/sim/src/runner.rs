@@ -64,7 +64,9 @@ pub fn plan_of(seed: u64, options: Options) -> Plan {
     if let Some(guarantee) = options.guarantee {
         return Plan::guarantee(seed, guarantee);
     }
-    if let Some(family) = options.family.or_else(|| options.mutate.and_then(shows_in).filter(|_| seed % 4 != 0)) {
+    if let Some(family) =
+        options.family.or_else(|| options.mutate.and_then(shows_in).filter(|_| !seed.is_multiple_of(4)))
+    {
         return family.draw(seed);
     }
     if let Some(kinds) = options.locks.or_else(|| options.mutate.and_then(sabotages)) {
