@@ -63,7 +63,7 @@ fn two_commands_take_turns_and_their_tokens_grow() {
     let group = Group::new();
     let (mut first, mut out) = group.start(&["lock", "one", "--", "sh", "-c", HOLD]);
     let token = line(&mut out);
-    assert_eq!(token.split(' ').next().map(str::len), Some(32));
+    assert_eq!(token.split(' ').next().map(str::len), Some(48));
     let refused = run(&["lock", "one", "--directory", &group.world.runtime(), "--try", "--", "true"], b"");
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("not free"));
