@@ -100,7 +100,7 @@ fn carry_out(
     match command {
         Command::Send { to, ballot, step: Step::Decide(value) } => {
             debug_assert_eq!(to, To::All);
-            record(group, state, epoch, ballot, value); // told to others by `Action::Learn`
+            record(group, state, epoch, ballot, value); // other members learn it by `Action::Learn`
         }
         Command::Send { step: Step::Refuse, .. } if !group.refusals => {}
         Command::Send { to, ballot, step } => {

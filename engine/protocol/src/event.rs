@@ -170,7 +170,7 @@ pub enum Event {
         instance: InstanceId,
     },
     /// The instance that this observer followed ended, and it follows another from now on. What the earlier one delivered
-    /// after this observer last heard it is not known here; sequences and order numbers begin anew.
+    /// after this observer last heard it is not known here; sequences and order numbers begin again at 0.
     NewInstance {
         /// The one before.
         from: InstanceId,

@@ -1,6 +1,6 @@
 //! Discovery: which instances of the group are alive, as a process hears that is not one of their members.
 //!
-//! Whoever believes the first heartbeat that names a view may follow a process that was frozen yesterday and resumed
+//! A process that believes the first heartbeat that names a view may follow a process that was frozen yesterday and resumed
 //! today, or a recording. So heartbeats of another instance change nothing. They are noted here, by instance and by
 //! rank, and an instance is *alive with a majority* while more than half of the members of one of its views announce the
 //! same epoch and the same members within [`FRESH_NS`]. Of those alive the one with the highest birth is the newest; a

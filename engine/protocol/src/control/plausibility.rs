@@ -11,7 +11,7 @@
 //! - A ballot's round rises by one with each ballot, and a proposer begins one only after a takeover's time or more. So it
 //!   is bounded by the time since the view began.
 //! - A member's stream goes at most a window beyond what each member of the view has delivered, so a cut ends within a log
-//!   of where the stream has come here; and nobody holds more of this process's own stream than it has sent. An observer
+//!   of where the stream has come here; and no process holds more of this process's own stream than it has sent. An observer
 //!   has no part in that window; there the time since the sender's last heartbeat bounds it.
 //! - An order run names messages that the sequencer holds, which the same window bounds.
 //! - A view is announced by the heartbeats of its members.
@@ -85,7 +85,7 @@ impl Announcements {
         Self { ranks: vec![Announced::default(); usize::from(ranks)], view_since: now }
     }
 
-    /// A view begins here: its streams begin anew.
+    /// A view begins here: its streams begin again at 0.
     pub(crate) fn enter(&mut self, now: Instant) {
         self.view_since = now;
         self.ranks.iter_mut().for_each(|announced| announced.stream = None);

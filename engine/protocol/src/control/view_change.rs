@@ -190,7 +190,7 @@ struct Leading {
     states: Vec<Promise>,
     value: Option<Value>,
     accepts: u64,
-    /// The highest birth that those who promised know of.
+    /// The highest birth known to the members that promised.
     birth_floor: u64,
 }
 

@@ -276,7 +276,7 @@ impl Pipeline {
     /// Whether every order run of a datagram names messages that there can be.
     fn are_runs_plausible(&self, datagram: &Datagram<'_>) -> bool {
         if self.config.order != Order::Total || datagram.header.rank() != self.view.sequencer {
-            return true; // nobody reads them
+            return true; // no process reads them
         }
         let limits = &self.config.limits;
         let slots = limits.slots(limits.log_bytes.max(limits.receive_log_bytes)) as u64;
