@@ -27,7 +27,7 @@ mod views;
 #[cfg(test)]
 mod tests;
 
-use crate::history::{Delivery, Histories, Life, SNAPSHOT};
+use crate::history::{Delivery, Histories, Life, SNAPSHOT, View};
 
 /// Violations of one invariant that are told one by one: the first few explain, the rest are only counted.
 pub const TOLD_AN_INVARIANT: usize = 50;
@@ -200,15 +200,43 @@ impl Case<'_> {
         (first_view && life.starts_late() && before_it_came) || life.gave_up(publisher, sequence)
     }
 
-    /// The lowest sequence that a life delivered of each publisher.
+    /// The lowest sequence from which on a life has each publisher's messages.
+    ///
+    /// A process that starts late receives each member's stream from where that stands. A client's messages come through
+    /// several members, so they may have holes until the last of these streams has begun.
     fn began(&self, life: &Life) -> Vec<Option<u64>> {
         let mut began = vec![None; self.histories.publishers.len()];
-        for delivery in life.kept() {
+        let mut all_begun = 0;
+        let first_view = life.views.first();
+        let is_member = |publisher: u32| first_view.is_some_and(|view| self.is_in(view, publisher));
+        for (place, delivery) in life.kept().enumerate() {
             let (publisher, sequence) = self.histories.messages[delivery.message as usize];
             let first: &mut Option<u64> = &mut began[publisher as usize];
+            if first.is_none() && delivery.segment == 0 && is_member(publisher) {
+                all_begun = place;
+            }
             *first = Some(first.map_or(sequence, |first| first.min(sequence)));
         }
+        if life.starts_late() && all_begun > 0 {
+            let mut later = vec![None; began.len()];
+            for delivery in life.kept().skip(all_begun) {
+                let (publisher, sequence) = self.histories.messages[delivery.message as usize];
+                let first: &mut Option<u64> = &mut later[publisher as usize];
+                *first = Some(first.map_or(sequence, |first| first.min(sequence)));
+            }
+            for (publisher, first) in began.iter_mut().enumerate().filter(|(_, first)| first.is_some()) {
+                if !is_member(publisher as u32) {
+                    *first = later[publisher];
+                }
+            }
+        }
         began
+    }
+
+    /// Whether a publisher is a member of a view: it is named after a rank.
+    fn is_in(&self, view: &View, publisher: u32) -> bool {
+        let rank = rank_of(&self.histories.publishers[publisher as usize]);
+        view.members.iter().any(|member| member == rank)
     }
 
     /// Some messages by name, for people.
@@ -219,6 +247,13 @@ impl Case<'_> {
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         format!("{}{more}", names.join(", "))
     }
+}
+
+/// The rank in a publisher's name: `0`, `member:0`, `0.2` after a life, `g3.0.2` after a generation too.
+fn rank_of(publisher: &str) -> &str {
+    let name = publisher.strip_prefix("member:").unwrap_or(publisher);
+    let name = name.strip_prefix('g').and_then(|name| name.split_once('.')).map_or(name, |(_, name)| name);
+    name.split_once('.').map_or(name, |(rank, _)| rank)
 }
 
 /// The members of `left` that `right` lacks; both are sorted.

@@ -83,16 +83,23 @@ fn cut(generation: &Generation, file: &Path, instances: &mut BTreeMap<String, In
     Ok(())
 }
 
-/// What stands before the first instance, a state, belongs to that; a history without any is left out.
+/// A state belongs to the instance that follows it, as all does that stands between the two; a member that was superseded
+/// and ended before it was in the next instance leaves no piece of that.
 fn pieces(text: &str) -> Vec<(&str, &str)> {
-    let mut starts: Vec<usize> = text.match_indices("I\t").map(|(at, _)| at).collect();
-    starts.retain(|at| *at == 0 || text.as_bytes()[at - 1] == b'\n');
-    let ends = starts.iter().skip(1).copied().chain([text.len()]);
-    let piece = |(place, (start, end)): (usize, (&usize, usize))| {
-        let id = text[*start + 2..].lines().next().unwrap_or_default();
-        (id, &text[if place == 0 { 0 } else { *start }..end])
-    };
-    starts.iter().zip(ends).enumerate().map(piece).collect()
+    let mut pieces = Vec::new();
+    let (mut start, mut id, mut at) = (0, None, 0);
+    for line in text.split_inclusive('\n') {
+        let instance = line.strip_prefix("I\t").map(|rest| rest.trim_end());
+        let ends = id.is_some() && (instance.is_some() || line.starts_with("S\t"));
+        if ends && let Some(id) = id.take() {
+            pieces.push((id, &text[start..at]));
+            start = at;
+        }
+        id = instance.or(id);
+        at += line.len();
+    }
+    pieces.extend(id.map(|id| (id, &text[start..])));
+    pieces
 }
 
 /// `observer-0.2` of generation 3 as a process of another: `observer-3000.2`.
@@ -123,6 +130,10 @@ mod tests {
         let text = "S\t1\t00\nI\taa\nV\t1\t0\nI\tbb\nV\t1\t0,1\n";
         assert_eq!(pieces(text), [("aa", "S\t1\t00\nI\taa\nV\t1\t0\n"), ("bb", "I\tbb\nV\t1\t0,1\n")]);
         assert_eq!(pieces("S\t1\t00\n"), []);
+        let superseded = "I\taa\nV\t1\t0\nS\t9\t00\nD\t1\n";
+        assert_eq!(pieces(superseded), [("aa", "I\taa\nV\t1\t0\n")]);
+        let joined = format!("{superseded}I\tbb\nV\t2\t0\n");
+        assert_eq!(pieces(&joined)[1], ("bb", "S\t9\t00\nD\t1\nI\tbb\nV\t2\t0\n"));
         let name = crossed("observer-0.2", 3);
         assert_eq!((name.as_str(), process(&name).as_str()), ("observer-3000.2", "observer:3000"));
     }

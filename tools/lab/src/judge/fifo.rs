@@ -41,8 +41,7 @@ pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
 /// Whether a publisher was a member, without a break, in all of a life's views from one to another.
 fn stays(case: &Case<'_>, life: &Life, publisher: u32, from: u32, to: u32) -> bool {
     let name = &case.histories.publishers[publisher as usize];
-    let name = name.strip_prefix("member:").unwrap_or(name);
-    let (rank, of_one_life) = name.split_once('.').map_or((name, false), |(rank, _)| (rank, true));
+    let (rank, of_one_life) = (super::rank_of(name), name.contains('.'));
     let process = format!("member:{rank}");
     let comes_back = || case.histories.lives.iter().any(|other| other.name == process && other.number > 1);
     if from == SNAPSHOT || (!of_one_life && comes_back()) {

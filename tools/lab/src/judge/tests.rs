@@ -157,6 +157,26 @@ fn seven_observers_come_late_only_once() {
     assert_eq!(broken("V 1 0 / D 1 - 0 0 - / V 2 0 / D 2 - 0 1 -"), [7]);
 }
 
+/// A client's messages come through both members, and an observer begins to receive these at different places.
+#[test]
+fn seven_a_late_observer_may_lack_clients_messages_until_all_streams_have_begun() {
+    let text = |text: &str| text.replace('c', "g1.1000.1").replace('a', "g1.0.1").replace('b', "g1.1.1");
+    let early = "V 1 0,1 / D 1 - a 0 - / D 1 - c 0 -";
+    let hole = "D 1 - c 2 - / D 1 - b 0 -";
+    let member = text(&format!("{early} / D 1 - c 1 - / {hole} / D 1 - c 3 - / D 1 - c 4 - / V 2 0,1"));
+    let promised = (Order::Fifo, Reliability::Uniform);
+    let broken = |observer: &str| broken(promised, &[("member-0", &member), ("observer-0", &text(observer))], "");
+    assert_eq!(broken(&format!("{early} / {hole} / D 1 - c 3 - / D 1 - c 4 - / V 2 0,1")), [0; 0]);
+    assert_eq!(broken(&format!("{early} / D 1 - c 1 - / {hole} / D 1 - c 3 - / V 2 0,1")), [7, 11]);
+    assert_eq!(broken(&format!("{early} / D 1 - c 1 - / {hole} / D 1 - c 4 - / V 2 0,1")), [0; 0], "not told apart");
+}
+
+#[test]
+fn nine_a_publisher_named_after_its_generation_is_a_member() {
+    let hole = "V 1 0,1 / D 1 - g2.0.1 0 - / D 1 - g2.0.1 2 -";
+    assert_eq!(broken(FIFO, &[("member-0", hole), ("member-1", hole)], ""), [9]);
+}
+
 #[test]
 fn seven_at_best_effort_losses_are_named() {
     let promised = (Order::Fifo, Reliability::BestEffort);
