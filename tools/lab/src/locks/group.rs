@@ -111,8 +111,7 @@ pub(super) fn play(
     talk: &dyn Fn(&str),
 ) -> Result<Outcome, Unusable> {
     let (sender, said) = channel();
-    // Others on this host have other groups and addresses.
-    let id = std::process::id().wrapping_mul(0x9E37_79B9) ^ now_ns() as u32;
+    let id = draw_id();
     let address = format!("239.253.{}.5:{}", id >> 24, 20_000 + (id >> 8) % 12_000);
     let mut group = Group {
         plan,
@@ -138,6 +137,15 @@ pub(super) fn play(
         Err(Stop::Unusable(why)) => return Err(why),
     }
     Ok(group.outcome)
+}
+
+/// Names a campaign's group and address. Drawn from the system's randomness: two campaigns of one process that began at
+/// one reading of the clock had one group.
+fn draw_id() -> u32 {
+    let mut bytes = [0; 4];
+    let count = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    assert_eq!(count, Ok(bytes.len()), "the kernel gives 4 random bytes at once");
+    u32::from_ne_bytes(bytes)
 }
 
 fn failed(what: impl std::fmt::Display) -> Stop {
