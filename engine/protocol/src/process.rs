@@ -327,13 +327,25 @@ impl Process {
         self.leaving = true;
         self.heartbeat.due = now;
         self.clock.look_due = now;
-        if self.standing != Standing::Member {
-            // The members may have let it in by now: it answers them no more, so that they suspect it.
-            self.data = Pipeline::idle(self.config.clone(), Epoch(0));
-            self.search_again(Instant(0));
-            self.standing = Standing::Gone;
-            self.change = None;
+        if self.standing != Standing::Member && !self.may_be_in_the_first_view() {
+            self.go();
         }
+    }
+
+    /// Whether the first view may have been decided with this process in it: then it leaves as a member, because a
+    /// majority that goes without a view change leaves the others without a quorum.
+    fn may_be_in_the_first_view(&self) -> bool {
+        let accepted = self.change.as_ref().and_then(|change| change.ballots().accepted());
+        self.standing == Standing::Forming && accepted.is_some()
+    }
+
+    /// Goes without a view change. The members may have let it in by now: it answers them no more, so that they suspect
+    /// it.
+    fn go(&mut self) {
+        self.data = Pipeline::idle(self.config.clone(), Epoch(0));
+        self.search_again(Instant(0));
+        self.standing = Standing::Gone;
+        self.change = None;
     }
 
     /// Makes another member the sequencer, for instance the one that publishes most: a view change with the same

@@ -41,11 +41,9 @@ fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         // And what is decided without a quorum of those who go on, their cut may be lost with who held it.
         Mutant::JoinerCounted => &["views", "agreement", "uniform", "progress"],
         Mutant::DecideByAll | Mutant::AcceptBeforeFetch | Mutant::CutNotRetained => &["progress"],
-        Mutant::TakeoverAlone | Mutant::RespondersLeftOut => {
+        Mutant::TakeoverAlone | Mutant::RespondersLeftOut | Mutant::SmallView => {
             &["continuation", "survival", "views", "agreement", "uniform"]
         }
-        // A quorum never continues, so the assertion of rule 26 refuses every value, the first one's too.
-        Mutant::SmallView => &["continuation", "survival", "views", "agreement", "uniform", "progress"],
         Mutant::DecisionForgotten => &["progress"],
         Mutant::Amnesia => &["acknowledgement", "agreement", "uniform", "views", "watermarks"],
         Mutant::AckAfterPromise | Mutant::UniformAtOne | Mutant::AllButSuspected => &["uniform"],

@@ -52,8 +52,7 @@ fn faults_without_end_break_no_promise_of_safety() {
 
 /// Those that show so rarely that `bourdon sim --mutate` has to look for them. `DecisionForgotten` is found by the model;
 /// what `StateFromAny` chooses is mostly refused by rule 26.
-const RARE: [Mutant; 7] = [
-    Mutant::StateFromAny,
+const RARE: [Mutant; 6] = [
     Mutant::DecisionForgotten,
     Mutant::DeliverAfterPromise,
     Mutant::CutRecomputed,

@@ -395,7 +395,7 @@ impl ViewChange {
     fn made(&self, leading: &Leading, suspects: u64) -> Option<Value> {
         let keep = match self.mutant {
             Some(Mutant::RespondersLeftOut) => leading.wish.keep & (!suspects | bit(self.own.rank)),
-            Some(Mutant::SmallView) => bit(self.own.rank),
+            Some(Mutant::SmallView) if self.view.epoch > Epoch(0) => bit(self.own.rank),
             _ => leading.wish.keep,
         };
         let value = self.value_of(leading, keep, leading.wish.leavers)?;
@@ -407,7 +407,8 @@ impl ViewChange {
 
     fn value_of(&self, leading: &Leading, keep: u64, leavers: u64) -> Option<Value> {
         let (answered, wish) = (self.answered(), &leading.wish);
-        let beyond = self.mutant == Some(Mutant::ViewBeyondResponders);
+        // With the states of too few, only a view beyond them continues a quorum.
+        let beyond = [Mutant::ViewBeyondResponders, Mutant::StateFromAny].map(Some).contains(&self.mutant);
         let stays = |rank| keep & bit(rank) != 0 && (beyond || answered & bit(rank) != 0);
         let as_answered = |member: &Member| {
             let state = leading.states.iter().find(|(from, ..)| from.rank == member.rank);

@@ -103,6 +103,7 @@ impl Process {
             return; // the rest is up to delivery
         }
         match self.standing {
+            Standing::Forming if self.leaving && now >= self.leave_by => self.go(),
             Standing::Forming => self.tend_forming(now, repeats),
             Standing::Member if change.ballots().is_wedged() => self.tend_ballot(now, repeats),
             Standing::Member => self.consider(now),
@@ -231,6 +232,9 @@ impl Process {
 
     /// Before the first view the lowest rank proposes, once it has heard all others.
     fn tend_forming(&mut self, now: Instant, repeats: bool) {
+        if self.leaving {
+            self.clock.look_due = self.leave_by;
+        }
         let first = self.config.rank() == Some(Rank(0));
         let Some(change) = &self.change else { return };
         if !first || self.missing().next().is_some() {

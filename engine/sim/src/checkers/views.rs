@@ -15,7 +15,7 @@ use crate::history::{History, Lineage};
 use crate::node::Node;
 use crate::plan::Plan;
 use bourdon_protocol::{Member, Process, Standing, View};
-use bourdon_wire::Rank;
+use bourdon_wire::{Epoch, Rank};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const NAME: &str = "views";
@@ -50,6 +50,14 @@ impl Views {
     /// The latest view that anybody has entered.
     pub(crate) fn latest(&self) -> Option<&Installed> {
         self.epochs.values().next_back()
+    }
+
+    /// A life left: as the last member of its view, it closed the group.
+    pub(crate) fn closed(&mut self, life: Member, next: Epoch) {
+        let is_last = |installed: &Installed| installed.view.members == [life] && installed.view.epoch.next() == next;
+        if self.latest().is_some_and(is_last) {
+            self.continuation.crashed(life);
+        }
     }
 
     /// The view of an epoch, once anybody has entered it.

@@ -47,11 +47,19 @@ impl Plan {
         let rng = &mut Rng::with_seed(seed ^ 0xdead);
         let mut plan = Self::stalled(seed);
         plan.events.retain(|event| event.what == Happening::Pause);
+        // Where nothing is lost, every member hears the decision in the end.
+        plan.faults.drop_permille = pick(rng, &[0, 100, 300]);
+        if plan.faults.drop_permille > 0 && rng.bool() {
+            plan.stalls = None;
+        }
         let last = u64::from(plan.members) - 1;
+        let stays = rng.u16(0..plan.members); // any member: the lowest rank proposes, and may leave as well
         for _ in 0..pick(rng, &[1, 2, 2, 3]) {
             let at_ns = rng.u64(0..plan.faults.until_ns);
-            for _ in 0..rng.u64(1..=last) {
-                let process = rng.u16(1..plan.members);
+            let some = (0..rng.u64(1..=last)).map(|_| rng.u16(1..plan.members)).collect();
+            let leavers: Vec<u16> = if rng.bool() { (1..plan.members).collect() } else { some };
+            for after in leavers {
+                let process = (stays + after) % plan.members;
                 plan.happens(at_ns, Happening::Leave, process, 0, 0);
                 plan.happens(at_ns + rng.u64(300 * MS..900 * MS), Happening::Restart, process, 0, 0);
             }

@@ -215,7 +215,11 @@ impl World<'_> {
             }
             Event::Superseded { .. } => (lineage.epoch, node.asked, node.has_moved) = (None, 0, true),
             Event::NewInstance { .. } => node.has_moved = true,
-            Event::Left(_) => (lineage.epoch, node.left, node.is_out) = (None, true, self.plan.ends_when_out),
+            Event::Left(epoch) => {
+                (lineage.epoch, node.left, node.is_out) = (None, true, self.plan.ends_when_out);
+                let life = Member { rank: Rank(index as u16), incarnation: process.incarnation() };
+                self.checkers.views.closed(life, epoch);
+            }
             Event::Settled { incarnation, delivered } => {
                 let (rank, incarnation, delivered) = (index as u16, incarnation.0, delivered.0);
                 self.history.settled.push(Settled { rank, incarnation, delivered });
