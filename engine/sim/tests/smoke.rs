@@ -50,10 +50,8 @@ fn faults_without_end_break_no_promise_of_safety() {
     assert_clean(&run(SEEDS, options(Mode::Safety), &|_| {}));
 }
 
-/// Those that show so rarely that `bourdon sim --mutate` has to look for them. `DecisionForgotten` is found by the model;
-/// what `StateFromAny` chooses is mostly refused by rule 26.
-const RARE: [Mutant; 6] = [
-    Mutant::DecisionForgotten,
+/// Those that show so rarely that `bourdon sim --mutate` has to look for them.
+const RARE: [Mutant; 5] = [
     Mutant::DeliverAfterPromise,
     Mutant::CutRecomputed,
     Mutant::AcceptBeforeFetch,

@@ -112,6 +112,10 @@ impl Process {
                 self.event(Event::Restarted { rank, incarnation: from.incarnation });
             }
             if self.standing == Standing::Member {
+                // In a later view, it may be that all members of this one have ended since: then only it answers.
+                if formed && same && epoch > self.data.view.epoch {
+                    self.ask_for_view(now, rank, said.address);
+                }
                 return;
             }
         }
