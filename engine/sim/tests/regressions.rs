@@ -105,6 +105,8 @@ regressions! {
     one_crash_loses_stable_messages,
     token_repeats_after_a_restart,
     view_below_a_quorum,
+    leavers_while_the_group_forms,
+    only_later_lives_answer,
 }
 
 #[test]

@@ -113,7 +113,8 @@ impl Process {
             }
             if self.standing == Standing::Member {
                 // In a later view, it may be that all members of this one have ended since: then only it answers.
-                if formed && same && epoch > self.data.view.epoch {
+                let is_own = header.instance() == self.data.view.instance;
+                if formed && is_own && epoch > self.data.view.epoch {
                     self.ask_for_view(now, rank, said.address);
                 }
                 return;
