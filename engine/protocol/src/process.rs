@@ -83,6 +83,9 @@ const LEAVE_WAIT_NS: u64 = 5_000_000_000;
 #[derive(Clone, Copy, Debug)]
 struct Doubt {
     incarnation: Incarnation,
+    instance: InstanceId,
+    /// The first view without it.
+    epoch: Epoch,
     published: Sequence,
 }
 

@@ -75,10 +75,11 @@ fn lie() -> impl Strategy<Value = Lie> {
     )
 }
 
-fn letter(from: u16, sequence: u64, step: u16, name: &[u8], (rank, numbers): (u16, [u64; 3])) -> Vec<u8> {
+fn letter((from, to): (u16, u16), sequence: u64, step: u16, name: &[u8], (rank, numbers): (u16, [u64; 3])) -> Vec<u8> {
     let [number, epoch, other] = numbers.map(Into::into);
     let (sequence, acknowledged) = (sequence.into(), 0.into());
-    let record = Link { sequence, acknowledged, step: step.into(), rank: rank.into(), number, epoch, other };
+    let record =
+        Link { sequence, acknowledged, step: step.into(), rank: rank.into(), to: to.into(), number, epoch, other };
     control(from, Kind::Link, &[record.as_bytes(), name])
 }
 
@@ -126,7 +127,7 @@ proptest! {
         let mut ids = Vec::new();
         for (round, lie) in lies.into_iter().enumerate() {
             let sequence = next.get(usize::from(lie.from)).copied().unwrap_or(1).wrapping_add(lie.turn);
-            let mut bytes = letter(lie.from, sequence, lie.step, &lie.name, (lie.rank, lie.numbers));
+            let mut bytes = letter((lie.from, own), sequence, lie.step, &lie.name, (lie.rank, lie.numbers));
             let at = bytes.len() - lie.name.len() - Link::BYTES + 8;
             bytes = common::altered(&bytes, at, &lie.acknowledged.to_le_bytes());
             bench.take(&bytes);
@@ -180,7 +181,13 @@ fn issue_a_flood_of_names_grew_what_the_others_keep() {
                 let mut bench = bench(configure, own);
                 let _ = bench.process.elect(name("mine"), Part::Campaign);
                 for sequence in 2..60_000u64 {
-                    bench.take(&letter(from, sequence, step, &wire(&format!("n{sequence}")), (from, [1, 1, 2])));
+                    bench.take(&letter(
+                        (from, own as u16),
+                        sequence,
+                        step,
+                        &wire(&format!("n{sequence}")),
+                        (from, [1, 1, 2]),
+                    ));
                 }
                 bench.effects();
                 let held = bench.process.held().coordination;
@@ -195,7 +202,7 @@ fn issue_a_flood_of_names_grew_what_the_others_keep() {
 fn issue_a_rank_that_is_nobodys_goes_round_a_ring_for_ever() {
     for step in [steps::ELECTION, steps::COORDINATOR] {
         let mut bench = bench(KINDS[1], 1);
-        bench.take(&letter(0, 2, step, &wire("a"), (9, [1, 1, 0])));
+        bench.take(&letter((0, 1), 2, step, &wire("a"), (9, [1, 1, 0])));
         keep_time(&mut bench);
         assert_eq!(bench.process.letters_sent(step), 0, "step {step}");
     }

@@ -89,6 +89,8 @@ regressions! {
     ring_round_ended_by_a_leader,
     leader_passed_by_is_shown_late,
     leader_passed_by_is_not_shown,
+    letter_taken_by_another_member,
+    settled_by_a_view_before_the_removal,
     data_read_with_the_decision,
     data_before_the_decision,
     leaver_alone_with_a_crashed_member,

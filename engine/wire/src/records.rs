@@ -469,7 +469,7 @@ pub mod direct_steps {
 record!(
     /// One message between two members of a view about locks and leaders: in the order sent, each once, within the epoch.
     /// A name follows behind its length, if the step is about one.
-    Link, 44 {
+    Link, 46 {
         /// Its number, from 1; 0 only acknowledges.
         sequence: U64,
         /// Every message below this has come the other way.
@@ -478,6 +478,8 @@ record!(
         step: U16,
         /// Which member it is about.
         rank: U16,
+        /// The member it is for: numbers count for one pair.
+        to: U16,
         /// A request's time, a token's or a term's number.
         number: U64,
         /// The epoch that goes with it.

@@ -362,11 +362,12 @@ fn link() {
         acknowledged: 2.into(),
         step: link_steps::GRANT.into(),
         rank: 3.into(),
+        to: 7.into(),
         number: 4.into(),
         epoch: 5.into(),
         other: 6.into(),
     };
-    let golden = "0100000000000000 0200000000000000 0a00 0300 0400000000000000 0500000000000000 0600000000000000";
+    let golden = "0100000000000000 0200000000000000 0a00 0300 0700 0400000000000000 0500000000000000 0600000000000000";
     assert_golden(record.as_bytes(), golden);
     let named = [record.as_bytes(), b"\x01a"].concat();
     assert_eq!(Link::read_all(&named), Some((&record, Some("a"))));

@@ -204,7 +204,7 @@ impl PerfectLinks {
             let fresh = peer.unacknowledged.len().min(AHEAD);
             for place in peer.said..fresh {
                 let letter = &peer.unacknowledged[place];
-                say(rank, &letter.record(peer.first + place as u64, peer.next), letter.name.as_ref());
+                say(rank, &letter.record(rank, peer.first + place as u64, peer.next), letter.name.as_ref());
                 peer.owes_ack = false;
             }
             if fresh > peer.said {
@@ -214,7 +214,7 @@ impl PerfectLinks {
             }
             if core::mem::take(&mut peer.owes_ack) {
                 self.overhead += 1;
-                say(rank, &Link { acknowledged: peer.next.into(), ..NOTHING }, None);
+                say(rank, &Link { acknowledged: peer.next.into(), to: rank.0.into(), ..NOTHING }, None);
             }
         }
         self.note_due();
@@ -226,18 +226,20 @@ const NOTHING: Link = Link {
     acknowledged: zerocopy::little_endian::U64::new(0),
     step: zerocopy::little_endian::U16::new(link_steps::NONE),
     rank: zerocopy::little_endian::U16::new(0),
+    to: zerocopy::little_endian::U16::new(0),
     number: zerocopy::little_endian::U64::new(0),
     epoch: zerocopy::little_endian::U64::new(0),
     other: zerocopy::little_endian::U64::new(0),
 };
 
 impl Letter {
-    fn record(&self, sequence: u64, acknowledged: u64) -> Link {
+    fn record(&self, to: Rank, sequence: u64, acknowledged: u64) -> Link {
         Link {
             sequence: sequence.into(),
             acknowledged: acknowledged.into(),
             step: self.step.into(),
             rank: self.rank.0.into(),
+            to: to.0.into(),
             number: self.number.into(),
             epoch: self.epoch.0.into(),
             other: self.other.into(),

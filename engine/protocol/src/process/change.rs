@@ -615,6 +615,7 @@ impl Process {
         }
         self.begin_coordination(beginning.order);
         self.past.note_next(&self.data.view, &self.data.beginning);
+        self.settle_doubt();
         self.heartbeat.due = now;
         self.is_view_new = true;
         self.counters.add(Counter::Views, 1);
@@ -640,7 +641,8 @@ impl Process {
     pub(super) fn removed(&mut self, now: Instant, value: Option<Value>, epoch: Epoch) {
         let published = self.data.outbound.as_ref().map(|outbound| outbound.packer.next_sequence);
         let published = published.unwrap_or_default() + self.unsettled.len() as u64;
-        self.doubt = Some(Doubt { incarnation: self.config.incarnation, published });
+        let (incarnation, instance) = (self.config.incarnation, self.data.view.instance);
+        self.doubt = Some(Doubt { incarnation, instance, epoch, published });
         self.unsettled.clear();
         self.transfer.removed();
         self.end_coordination();

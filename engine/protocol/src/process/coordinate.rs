@@ -322,6 +322,10 @@ impl Process {
         if self.standing != Standing::Member {
             return;
         }
+        // Numbers count for one pair: what is for another member must not be taken for the next letter to this one.
+        if self.config.rank() != Some(Rank(record.to.get())) {
+            return self.counters.add(Counter::DiscardedImplausible, 1);
+        }
         let coordination = &mut self.coordination;
         let Some(letter) = coordination.links.receive(now, from, record, name) else { return };
         match (letter.step, letter.name) {

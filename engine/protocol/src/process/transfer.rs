@@ -310,13 +310,6 @@ impl Process {
             return self.next_donor(now);
         }
         self.counters.add(Counter::SnapshotsTaken, 1);
-        if let Some(doubt) = self.doubt.take()
-            && !self.config.reliability.is_lossy()
-            && let Some(own) = self.config.rank()
-        {
-            let delivered = position.streams[own.index()].sequence.min(doubt.published);
-            self.event(Event::Settled { incarnation: doubt.incarnation, delivered });
-        }
         self.follow(now, view, &beginning);
         self.data.resume(&position);
         self.clients.take_over(&position.clients);
@@ -324,6 +317,20 @@ impl Process {
         if self.config.snapshots {
             self.transfer.arrived = Some(state.to_vec());
             self.event(Event::SnapshotReady);
+        }
+    }
+
+    /// Reports how much was delivered of what this process had published before it was removed: where the view without it, or
+    /// a later one, begins says so. A donor that has not heard of the removal gives a view from before it, which does not.
+    pub(super) fn settle_doubt(&mut self) {
+        let view = &self.data.view;
+        let is_over = |doubt: &super::Doubt| doubt.instance != view.instance || doubt.epoch <= view.epoch;
+        let Some(doubt) = self.doubt.take_if(|doubt| is_over(doubt)) else { return };
+        // What another instance delivered, or one that loses messages, is nowhere agreed on.
+        let is_agreed = doubt.instance == view.instance && !self.config.reliability.is_lossy();
+        if let Some(own) = self.config.rank().filter(|_| is_agreed) {
+            let delivered = self.data.beginning.first_of(own).min(doubt.published);
+            self.event(Event::Settled { incarnation: doubt.incarnation, delivered });
         }
     }
 
