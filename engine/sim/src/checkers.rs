@@ -9,6 +9,7 @@ mod acknowledgement;
 mod agreement;
 mod barrier;
 mod causal;
+mod clients;
 mod completeness;
 mod continuation;
 mod election;
@@ -90,6 +91,7 @@ pub const INVARIANTS: &[(&str, &str, &str)] = &[
     ("9", fifo::NAME, "a sender's messages in the order it sent them"),
     ("10", causal::NAME, "no message before what its sender had been shown when it sent it"),
     ("8", total::NAME, "one message a number, the same at all, without gaps at members"),
+    ("8, 10", clients::NAME, "a client's messages in its order, and at observers where the members delivered them"),
     ("12", realtime::NAME, "what is shown in time stands in one order, that of sending within the clocks' bounds"),
     ("9", relay::NAME, "what a member receives it sends on, where it is told to"),
     ("16", barrier::NAME, "no message crosses a barrier"),
@@ -123,6 +125,7 @@ pub(crate) struct Checkers {
     realtime: realtime::RealTime,
     relay: relay::Relay,
     total: total::Total,
+    clients: clients::Clients,
     pub(crate) views: views::Views,
     agreement: agreement::Agreement,
     pub(crate) observers: observers::Observers,
@@ -144,6 +147,7 @@ impl Checkers {
             realtime: realtime::RealTime::new(plan),
             relay: relay::Relay::new(plan.relay),
             total: total::Total::new(plan),
+            clients: clients::Clients::new(plan),
             views: views::Views::new(plan, demands),
             agreement: agreement::Agreement::new(plan),
             observers: observers::Observers::new(plan, demands),
@@ -172,6 +176,7 @@ impl Checkers {
             barrier::delivered(history, lineage, shown.id, delivery.barrier)?;
             if delivery.barrier.is_none() {
                 self.total.delivered(history, lineage, shown.id, delivery, self.skips)?;
+                self.clients.delivered(history, lineage, shown.id, delivery)?;
                 if self.ordered {
                     fifo::delivered(history, lineage, &shown, self.skips)?;
                 }
@@ -270,6 +275,7 @@ impl Checkers {
     /// Judges what applications were shown, when the run is over.
     pub(crate) fn end(&self, history: &History) -> Verdict {
         self.realtime.end(history)?;
+        self.clients.end(history)?;
         if self.ordered { integrity::end(history) } else { Ok(()) }
     }
 

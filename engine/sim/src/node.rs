@@ -256,17 +256,25 @@ pub(crate) struct ClientNode {
     quota: u32,
     /// Every message below this one was taken.
     taken: u64,
+    /// When it publishes next at the earliest.
+    due_ns: u64,
 }
 
 impl ClientNode {
     pub(crate) fn new(id: u64, address: Address, quota: u32) -> Self {
         let client = Client::new(Instant(0), GROUP, ClientId(id), address);
-        Self { client, wakes_at_ns: u64::MAX, id, sequence: 0, quota, taken: 0 }
+        Self { client, wakes_at_ns: u64::MAX, id, sequence: 0, quota, taken: 0, due_ns: 0 }
     }
 
     /// Its id, and below which sequence everything was taken.
     pub(crate) fn taken(&self) -> (u64, u64) {
         (self.id, self.taken)
+    }
+
+    /// When it has something to do though nothing comes.
+    pub(crate) fn next_deadline(&self, plan: &Plan) -> u64 {
+        let is_paced = plan.client_interval_ns > 0 && self.quota > 0;
+        self.client.next_deadline().0.min(if is_paced { self.due_ns } else { u64::MAX })
     }
 
     pub(crate) fn is_busy(&self) -> bool {
@@ -281,7 +289,8 @@ impl ClientNode {
         rng: &mut Rng,
         mut sends: impl FnMut(Sent),
     ) -> Vec<(Address, Vec<u8>)> {
-        while self.quota > 0 && self.client.has_room() && hits(rng, 700) {
+        while self.quota > 0 && now_ns >= self.due_ns && self.client.has_room() && hits(rng, 700) {
+            self.due_ns = now_ns + plan.client_interval_ns;
             let room = if plan.named { NAME_MAX_BYTES + 1 } else { 0 };
             let payload = draw_payload(plan, Client::max_message_bytes(plan.mtu_bytes) - room, rng);
             let (topic, name) = draw_topic(plan, rng);

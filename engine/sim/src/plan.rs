@@ -73,6 +73,9 @@ pub enum StartPlan {
 pub struct DetectorPlan {
     /// The profile for hosts with cores to spare.
     pub fast: bool,
+    /// Members are suspected only after the silence that the patient profile allows.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub patient: bool,
     /// Silence.
     pub push: bool,
     /// Pings that go unanswered.
@@ -85,7 +88,7 @@ pub struct DetectorPlan {
 
 impl Default for DetectorPlan {
     fn default() -> Self {
-        Self { fast: false, push: true, pull: true, phi: true, evidence_after_ns: 0 }
+        Self { fast: false, patient: false, push: true, pull: true, phi: true, evidence_after_ns: 0 }
     }
 }
 
@@ -256,6 +259,9 @@ pub struct Plan {
     /// What happens to processes, the earliest first.
     #[serde(default)]
     pub events: Vec<EventPlan>,
+    /// How long a client waits between two messages at least; 0: not at all.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub client_interval_ns: u64,
     /// Links that stall as TCP does under loss, in place of links that lose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalls: Option<StallPlan>,
@@ -358,6 +364,9 @@ impl Plan {
     pub(crate) fn timing(&self) -> Timing {
         let mut timing = if self.detector.fast { Timing::fast() } else { Timing::default() };
         timing.reorder_grace_ns = self.reorder_grace_ns;
+        if self.detector.patient {
+            timing = Timing { reorder_grace_ns: timing.reorder_grace_ns, ..Timing::patient() };
+        }
         let detector = &mut timing.detector;
         (detector.push, detector.pull, detector.phi) = (self.detector.push, self.detector.pull, self.detector.phi);
         detector.evidence = self.detector.evidence_after_ns > 0;

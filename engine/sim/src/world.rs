@@ -408,7 +408,9 @@ impl<'p> World<'p> {
                 network.send(*now_ns, (from, end), &bytes, rng, arrivals);
             }
         }
-        let deadline_ns = client.client.next_deadline().0;
+        let deadline_ns = client.next_deadline(plan);
+        let is_late = plan.client_interval_ns > 0 && deadline_ns <= *now_ns;
+        let deadline_ns = if is_late { *now_ns + plan.client_interval_ns } else { deadline_ns };
         if deadline_ns != u64::MAX && client.wakes_at_ns != deadline_ns {
             client.wakes_at_ns = deadline_ns;
             self.push(deadline_ns, What::Client(index));

@@ -103,6 +103,7 @@ regressions! {
     client_request_of_an_earlier_instance,
     earlier_members_take_the_group_over,
     observer_crosses_a_restart_silently,
+    observer_begins_between_two_copies,
     observer_gives_up_what_members_hold,
     one_crash_loses_stable_messages,
     token_repeats_after_a_restart,

@@ -429,6 +429,8 @@ pub mod transfer_steps {
     pub const REFUSE: u16 = 3;
     /// The snapshot is longer than the asker may keep, or the donor may make.
     pub const TOO_LARGE: u16 = 4;
+    /// As `ASK`, for the donor's position alone, without the application's state.
+    pub const ASK_PLACE: u16 = 5;
 }
 
 record!(

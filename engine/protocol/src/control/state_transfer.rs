@@ -9,6 +9,10 @@
 //! The snapshot is pulled in parts, a few at a time, so that a slow joiner holds nobody up and a lost part is asked for
 //! again; a donor that falls silent is replaced by the next, from the beginning.
 //!
+//! An observer that begins live takes the position alone. If it began with what each stream sends next, it would begin at
+//! another place of the order in each stream; and where a client has sent a message through two members, it could not know
+//! that the copy it receives is the second, which all members pass over.
+//!
 //! Invariant 19. Bounds: one snapshot at a time at a donor, of at most `max_snapshot_bytes`; [`PARTS_AHEAD`] parts under
 //! way. Source: state transfer of Birman and Joseph (1987), after a learner's catch-up in Raft (Ongaro, 2014, §4.2.1).
 
@@ -26,6 +30,8 @@ const RETRIES: u32 = 100;
 const NUMBERS_END: u64 = 1 << 63;
 /// A snapshot nobody has asked about for so long is dropped.
 const IDLE_NS: u64 = 5_000_000_000;
+/// A position not asked about for so long gives way to another asker's.
+pub(crate) const PLACE_IDLE_NS: u64 = 100_000_000;
 
 /// Where in a stream delivery stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

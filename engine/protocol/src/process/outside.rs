@@ -278,6 +278,9 @@ impl Process {
         if own {
             self.live_anew();
         }
+        if !self.data.view.members.is_empty() {
+            self.transfer.note_passed(self.data.view.instance, self.data.view.epoch, self.data.passed());
+        }
         self.data = Pipeline::idle(self.config.clone(), Epoch(0));
         self.standing = Standing::Outside;
         self.search_again(Instant(0));
@@ -467,7 +470,7 @@ impl Process {
     // ---- following ------------------------------------------------------------------------------------------------
 
     pub(super) fn found(&mut self, now: Instant, view: View, beginning: Beginning) {
-        let fetches = matches!(self.config.role, Role::Member(_)) || self.config.start == Start::Snapshot;
+        let fetches = matches!(self.config.role, Role::Member(_)) || self.config.start != Start::Oldest;
         if fetches {
             self.begin_transfer(now, view, beginning);
         } else {

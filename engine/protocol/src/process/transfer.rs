@@ -1,7 +1,8 @@
 //! Moves state from a member to one who comes late; `control/state_transfer.rs` has the parts.
 
 use super::{Process, Standing};
-use crate::control::state_transfer::{Asker, Donor, PARTS_AHEAD, Position, Taken};
+use crate::config::{Role, Start};
+use crate::control::state_transfer::{Asker, Donor, PARTS_AHEAD, PLACE_IDLE_NS, Position, Taken};
 use crate::counters::Counter;
 use crate::event::{Event, Refusal};
 use crate::mutant::Mutant;
@@ -9,13 +10,15 @@ use crate::outbox::Destination;
 use crate::view::{Beginning, View};
 use alloc::vec::Vec;
 use bourdon_wire::records::{self, transfer_steps};
-use bourdon_wire::{Address, Epoch, HEADER_BYTES, Instant, Kind, Rank, Sequence};
+use bourdon_wire::{Address, Epoch, HEADER_BYTES, InstanceId, Instant, Kind, Rank, Sequence};
 use zerocopy::IntoBytes;
 
 /// Both sides of it.
 #[derive(Debug, Default)]
 pub(super) struct Transfer {
     donor: Option<Donor>,
+    /// A position that is too long for one part, being handed out.
+    place: Option<Donor>,
     asker: Option<Asker>,
     /// The view a snapshot is awaited for.
     target: Option<(View, Beginning)>,
@@ -23,6 +26,8 @@ pub(super) struct Transfer {
     arrived: Option<Vec<u8>>,
     tickets: u32,
     turn: usize,
+    /// What was passed in the view that was lost last: it is not resumed before that.
+    passed: Option<(InstanceId, Epoch, Vec<Sequence>)>,
 }
 
 impl Transfer {
@@ -53,7 +58,12 @@ impl Transfer {
 
     /// Who is no member gives none.
     pub(super) fn removed(&mut self) {
-        self.donor = None;
+        (self.donor, self.place) = (None, None);
+    }
+
+    /// A view is lost in which so much was passed.
+    pub(super) fn note_passed(&mut self, instance: InstanceId, epoch: Epoch, passed: Vec<Sequence>) {
+        self.passed = Some((instance, epoch, passed));
     }
 
     /// A member needs no snapshot.
@@ -62,7 +72,8 @@ impl Transfer {
     }
 
     pub(super) fn held_bytes(&self) -> usize {
-        let made = self.donor.as_ref().and_then(|donor| donor.bytes.as_ref()).map_or(0, Vec::len);
+        let made = |donor: &Donor| donor.bytes.as_ref().map_or(0, Vec::len);
+        let made = self.donor.iter().chain(&self.place).map(made).sum::<usize>();
         made + self.asker.as_ref().map_or(0, Asker::held_bytes) + self.arrived.as_ref().map_or(0, Vec::len)
     }
 }
@@ -88,12 +99,10 @@ impl Process {
             self.answer_transfer(now, reply_to, transfer_steps::TOO_LARGE, ticket, limit_bytes as u64);
             return Err(Refusal::TooLarge { limit_bytes });
         }
-        let Some(mut position) = self.data.position() else {
+        let Some(mut position) = self.position() else {
             self.transfer.donor = None; // it asks again
             return Ok(());
         };
-        position.clients = self.clients.runs();
-        position.locks = self.coordination.table();
         if self.config.mutant == Some(Mutant::SnapshotAhead) {
             position.streams.iter_mut().for_each(|place| place.sequence = place.sequence.next());
             position.order = position.order.next();
@@ -103,14 +112,23 @@ impl Process {
         bytes.extend_from_slice(state);
         let Some(donor) = &mut self.transfer.donor else { return Ok(()) };
         donor.give(bytes);
-        self.send_parts(now, 0, 1);
+        let Some(donor) = self.transfer.donor.take() else { return Ok(()) };
+        self.send_parts(now, &donor, 0, 1);
+        self.transfer.donor = Some(donor);
         Ok(())
+    }
+
+    /// Exactly what has been delivered, clients' messages and commands of locks included.
+    fn position(&self) -> Option<Position> {
+        let position = self.data.position()?;
+        Some(Position { clients: self.clients.runs(), locks: self.coordination.table(), ..position })
     }
 
     pub(super) fn on_transfer(&mut self, now: Instant, epoch: Epoch, body: &[u8]) {
         let Some((record, bytes)) = records::Transfer::read(body) else { return };
         match record.step.get() {
             transfer_steps::ASK if self.standing == Standing::Member => self.on_ask(now, epoch, record),
+            transfer_steps::ASK_PLACE if self.standing == Standing::Member => self.on_ask_place(now, epoch, record),
             transfer_steps::PART => self.on_part(now, record, bytes),
             transfer_steps::REFUSE if self.is_asking(record.ticket.get()) => self.next_donor(now),
             transfer_steps::TOO_LARGE if self.is_asking(record.ticket.get()) => {
@@ -134,10 +152,13 @@ impl Process {
         if let Some(donor) = self.transfer.donor.as_mut().filter(|donor| matches(donor)) {
             donor.asked_at = now;
             let (part, count) = (record.part.get(), record.count.get().clamp(1, PARTS_AHEAD));
-            if donor.bytes.is_some() {
-                return self.send_parts(now, part, count);
+            if donor.bytes.is_none() {
+                return self.want_snapshot(now); // the application was asked before; perhaps it could not answer
             }
-            return self.want_snapshot(now); // the application was asked before; perhaps it could not answer
+            let Some(donor) = self.transfer.donor.take() else { return };
+            self.send_parts(now, &donor, part, count);
+            self.transfer.donor = Some(donor);
+            return;
         }
         // Whoever begins anew no longer wants what it asked for before.
         let busy = |donor: &Donor| donor.reply_to != reply_to && !donor.is_idle(now);
@@ -147,6 +168,40 @@ impl Process {
         }
         self.transfer.donor = Some(Donor::new(now, ticket, reply_to));
         self.want_snapshot(now);
+    }
+
+    /// An observer that begins live asks where this process stands. What fits in one part is not kept.
+    fn on_ask_place(&mut self, now: Instant, epoch: Epoch, record: &records::Transfer) {
+        let (ticket, reply_to) = (record.ticket.get(), record.reply_to);
+        if Some(Rank(record.donor.get())) != self.data.own() || !reply_to.is_reachable() {
+            return;
+        }
+        if !self.is_proven_by(now, epoch, reply_to, record.cookie.get()) {
+            return;
+        }
+        if epoch != self.data.view.epoch {
+            return self.answer_transfer(now, reply_to, transfer_steps::REFUSE, ticket, 0);
+        }
+        let same = |place: &Donor| place.ticket == ticket && place.reply_to == reply_to;
+        let (part, count) = (record.part.get(), record.count.get().clamp(1, PARTS_AHEAD));
+        let made = self.transfer.place.take_if(|place| same(place));
+        let Some(place) = made.or_else(|| self.make_place(now, ticket, reply_to)) else { return };
+        self.send_parts(now, &place, part, count);
+        if place.part(1, self.part_bytes()).is_some() {
+            self.transfer.place = Some(Donor { asked_at: now, ..place });
+        }
+    }
+
+    /// This process's position, for one that asks; `None` in the middle of a message, or while another is served.
+    fn make_place(&self, now: Instant, ticket: u32, reply_to: Address) -> Option<Donor> {
+        if self.transfer.place.as_ref().is_some_and(|place| now.since(place.asked_at) < PLACE_IDLE_NS) {
+            return None;
+        }
+        let (position, mut bytes) = (self.position()?, Vec::new());
+        position.write(&mut bytes);
+        let mut place = Donor::new(now, ticket, reply_to);
+        place.give(bytes);
+        Some(place)
     }
 
     /// Drops the snapshot of one that has become a member, so that the next asker need not wait.
@@ -160,9 +215,8 @@ impl Process {
 
     /// Drops a snapshot that nobody has asked about for long.
     pub(super) fn tend_donor(&mut self, now: Instant) {
-        if self.transfer.donor.as_ref().is_some_and(|donor| donor.is_idle(now)) {
-            self.transfer.donor = None;
-        }
+        self.transfer.donor.take_if(|donor| donor.is_idle(now));
+        self.transfer.place.take_if(|place| place.is_idle(now));
     }
 
     fn want_snapshot(&mut self, now: Instant) {
@@ -179,9 +233,8 @@ impl Process {
         self.config.limits.frame_bytes() - bourdon_wire::FRAME_HEADER_BYTES - records::Transfer::BYTES
     }
 
-    fn send_parts(&mut self, now: Instant, first: u32, count: u32) {
+    fn send_parts(&mut self, now: Instant, donor: &Donor, first: u32, count: u32) {
         let part_bytes = self.part_bytes();
-        let Some(donor) = &self.transfer.donor else { return };
         let total = donor.bytes.as_ref().map_or(0, Vec::len) as u64;
         for part in first..first.saturating_add(count) {
             let Some(bytes) = donor.part(part, part_bytes) else { break };
@@ -225,6 +278,11 @@ impl Process {
 
     // ---- the asker ------------------------------------------------------------------------------------------------
 
+    /// Whether it begins with another process's state, and not only where that process stands.
+    fn takes_state(&self) -> bool {
+        matches!(self.config.role, Role::Member(_)) || self.config.start == Start::Snapshot
+    }
+
     fn is_asking(&self, ticket: u32) -> bool {
         self.transfer.asker.as_ref().is_some_and(|asker| asker.ticket == ticket)
     }
@@ -260,10 +318,11 @@ impl Process {
         let Some(address) = self.presence.address(donor) else { return };
         let Some((view, _)) = &self.transfer.target else { return };
         let header = super::header(&self.config, view.instance, view.epoch);
+        let step = if self.takes_state() { transfer_steps::ASK } else { transfer_steps::ASK_PLACE };
         let record = records::Transfer {
             donor: donor.0.into(),
             cookie: self.word_for_snapshot(donor).into(),
-            ..self.transfer_record(transfer_steps::ASK, ticket, part, count, 0)
+            ..self.transfer_record(step, ticket, part, count, 0)
         };
         let (to, parts) = (Destination::Peer(address), [record.as_bytes(), &[]]);
         self.outbox.record_as(header, now, to, Kind::Transfer, parts, &mut self.counters);
@@ -309,12 +368,16 @@ impl Process {
             self.event(Event::SnapshotTooLarge { bytes: state.len() as u64, limit_bytes });
             return self.next_donor(now);
         }
-        self.counters.add(Counter::SnapshotsTaken, 1);
+        let takes_state = self.takes_state();
+        if !takes_state && self.is_behind_passed(&view, &position) {
+            return self.next_donor(now);
+        }
+        self.counters.add(Counter::SnapshotsTaken, u64::from(takes_state));
         self.follow(now, view, &beginning);
         self.data.resume(&position);
         self.clients.take_over(&position.clients);
         self.coordination.take_over(&position.locks);
-        if self.config.snapshots {
+        if self.config.snapshots && takes_state {
             self.transfer.arrived = Some(state.to_vec());
             self.event(Event::SnapshotReady);
         }
@@ -332,6 +395,15 @@ impl Process {
             let delivered = self.data.beginning.first_of(own).min(doubt.published);
             self.event(Event::Settled { incarnation: doubt.incarnation, delivered });
         }
+    }
+
+    /// Whether a position in a view lies before what was delivered in it: that would be delivered twice.
+    fn is_behind_passed(&self, view: &View, position: &Position) -> bool {
+        let passed = self.transfer.passed.as_ref();
+        let passed = passed.filter(|(instance, epoch, _)| (*instance, *epoch) == (view.instance, view.epoch));
+        passed.is_some_and(|(_, _, passed)| {
+            position.streams.iter().zip(passed).any(|(place, passed)| place.sequence < *passed)
+        })
     }
 
     /// The application's state at another member, in answer to [`Event::SnapshotReady`]: everything delivered from now on

@@ -81,6 +81,7 @@ impl Plan {
             events: Vec::new(),
             stalls: None,
             restarts: Vec::new(),
+            client_interval_ns: 0,
             replay: None,
             ends_when_out: false,
             locks: None,

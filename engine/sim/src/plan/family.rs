@@ -15,6 +15,8 @@ pub enum Family {
     Restarted,
     /// Members lost in quick succession, with observers that lag behind.
     Observed,
+    /// Observers that begin live while clients change members.
+    Late,
     /// Competing ballots.
     Duels,
     /// Views that change all the time.
@@ -23,8 +25,8 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Self; 6] =
-        [Self::Stalled, Self::Departed, Self::Restarted, Self::Observed, Self::Duels, Self::Turbulent];
+    pub const ALL: [Self; 7] =
+        [Self::Stalled, Self::Departed, Self::Restarted, Self::Observed, Self::Late, Self::Duels, Self::Turbulent];
 
     fn name(self) -> &'static str {
         match self {
@@ -32,6 +34,7 @@ impl Family {
             Self::Departed => "departed",
             Self::Restarted => "restarted",
             Self::Observed => "observed",
+            Self::Late => "late",
             Self::Duels => "duels",
             Self::Turbulent => "turbulent",
         }
@@ -44,6 +47,7 @@ impl Family {
             Self::Departed => Plan::departed(seed),
             Self::Restarted => Plan::restarted(seed),
             Self::Observed => Plan::observed(seed),
+            Self::Late => Plan::late(seed),
             Self::Duels => Plan::duel(seed),
             Self::Turbulent => Plan::turbulent(seed),
         }

@@ -3,7 +3,7 @@
 use super::draw::pick;
 use super::{
     DetectorPlan, ElectionPlan, FaultPlan, Happening, LockPlan, MS, MutexPlan, ObserverPlan, OrderPlan, Plan,
-    ReplayPlan, RestartPlan, StallPlan, StartPlan,
+    ReliabilityPlan, ReplayPlan, RestartPlan, StallPlan, StartPlan,
 };
 use fastrand::Rng;
 
@@ -145,6 +145,41 @@ impl Plan {
                 1 => (0..5).for_each(|member| plan.happens(at_ns, Happening::Cut, observer, member, for_ns)),
                 _ => {}
             }
+        }
+        plan.events.sort_by_key(|event| event.at_ns);
+        plan
+    }
+
+    /// A plan in which observers begin live at any time, while clients change members again and again: every pause and cut
+    /// is longer than a client waits for an answer, so messages of theirs have two copies.
+    pub fn late(seed: u64) -> Self {
+        let rng = &mut Rng::with_seed(seed ^ 0x1a7e);
+        let mut plan = Self::turbulent(seed);
+        let members = pick(rng, &[3, 3, 5]);
+        (plan.members, plan.sequencer, plan.clients) = (members, rng.u16(0..members), 2);
+        (plan.publishers, plan.window_slots) = ((0..members).collect(), vec![32; usize::from(members)]);
+        plan.order = pick(rng, &[OrderPlan::Total, OrderPlan::Total, OrderPlan::Causal]);
+        plan.reliability = pick(rng, &[ReliabilityPlan::Reliable, ReliabilityPlan::Uniform, ReliabilityPlan::Stable]);
+        (plan.adversary, plan.events, plan.relay, plan.deadline_ns) = (false, Vec::new(), false, 0);
+        (plan.log_slots, plan.receive_log_slots, plan.socket_bytes) = (256, 256, 1_000_000);
+        let until_ns = 1500 * MS;
+        let drop_permille = pick(rng, &[10, 50, 100]);
+        plan.faults = FaultPlan { drop_permille, ..FaultPlan::none(until_ns) };
+        plan.detector = DetectorPlan { patient: true, ..DetectorPlan::default() };
+        let late = |rng: &mut Rng| ObserverPlan {
+            joins_at_ns: rng.u64(20 * MS..until_ns),
+            start: StartPlan::Live,
+            receive_log_slots: 256,
+        };
+        plan.observers = (0..3).map(|_| late(rng)).collect();
+        plan.observers.sort_by_key(|observer| observer.joins_at_ns);
+        plan.clock_offsets_ns.resize(plan.processes(), 1 << 40);
+        plan.drift_ppm.clear();
+        (plan.messages, plan.burst, plan.interval_ns) = (400, 1, 4 * MS);
+        plan.client_interval_ns = 10 * MS;
+        for _ in 0..pick(rng, &[2, 4, 8]) {
+            let (at_ns, process) = (rng.u64(0..until_ns), rng.u16(0..members));
+            plan.happens(at_ns, Happening::Pause, process, 0, rng.u64(150 * MS..400 * MS));
         }
         plan.events.sort_by_key(|event| event.at_ns);
         plan
