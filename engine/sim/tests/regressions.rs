@@ -91,6 +91,7 @@ regressions! {
     leader_passed_by_is_not_shown,
     letter_taken_by_another_member,
     settled_by_a_view_before_the_removal,
+    order_lost_at_the_end_of_a_view,
     first_data_read_with_the_first_view,
     removed_member_forms_the_next_group,
     data_read_with_the_decision,
