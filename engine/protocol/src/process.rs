@@ -445,7 +445,9 @@ impl Process {
     fn is_stranger(&mut self, now: Instant, datagram: &Datagram<'_>, kernel_receive_ns: Option<u64>) -> bool {
         let header = datagram.header;
         if header.instance() != self.data.view.instance && self.config.mutant != Some(Mutant::OtherInstanceBelieved) {
-            self.counters.add(Counter::DiscardedInstance, 1);
+            if !self.keep_ahead(header, datagram.bytes, kernel_receive_ns) {
+                self.counters.add(Counter::DiscardedInstance, 1);
+            }
             return true;
         }
         if header.epoch() != self.data.view.epoch {

@@ -5,7 +5,7 @@
 
 mod common;
 
-use bourdon_protocol::{Config, ElectionKind, MutexKind, Part, Patience};
+use bourdon_protocol::{Config, Counter, ElectionKind, MutexKind, Part, Patience};
 use bourdon_wire::records::{Link, link_steps as steps};
 use bourdon_wire::{ClientId, ClientTag, Epoch, Kind, Sequence, TopicName, flags};
 use common::net::Net;
@@ -206,4 +206,16 @@ fn issue_a_rank_that_is_nobodys_goes_round_a_ring_for_ever() {
         keep_time(&mut bench);
         assert_eq!(bench.process.letters_sent(step), 0, "step {step}");
     }
+}
+
+/// Numbers count for one pair: a letter recorded on its way to another member was taken for the next of its sender here.
+#[test]
+fn issue_a_letter_for_another_member_was_taken() {
+    let mut bench = bench(KINDS[2], 1);
+    let held = bench.process.held().coordination;
+    bench.take(&letter((0, 2), 2, steps::REQUEST, &wire("a"), (0, [1, 0, 0])));
+    let counters = bench.process.counters();
+    assert_eq!((bench.process.held().coordination, counters.get(Counter::DiscardedImplausible)), (held, 1));
+    bench.take(&letter((0, 1), 2, steps::REQUEST, &wire("a"), (0, [1, 0, 0])));
+    assert!(bench.process.held().coordination > held);
 }

@@ -10,7 +10,7 @@ use super::Process;
 use crate::config::Limits;
 use crate::data::cut::Ending;
 use alloc::vec::Vec;
-use bourdon_wire::{DatagramHeader, Epoch, Instant};
+use bourdon_wire::{DatagramHeader, Epoch, InstanceId, Instant};
 
 /// What came ahead of one view.
 #[derive(Debug, Default)]
@@ -51,8 +51,15 @@ impl Process {
     pub(super) fn keep_ahead(&mut self, header: &DatagramHeader, datagram: &[u8], kernel_ns: Option<u64>) -> bool {
         let epoch = header.epoch();
         let is_next = epoch == self.data.view.epoch.next() && matches!(self.data.end, Ending::Decided(_));
+        let is_next = is_next && (header.instance() == self.data.view.instance || self.is_first_of(header.instance()));
         let limit_bytes = limit_bytes(&self.config.limits, self.config.members);
         is_next && self.ahead.keep(epoch, datagram, kernel_ns, limit_bytes)
+    }
+
+    /// Whether this is the instance whose first view is about to begin: the value that was decided names it.
+    fn is_first_of(&self, instance: InstanceId) -> bool {
+        let decided = self.change.as_ref().and_then(|driver| driver.ballots().decided());
+        self.data.view.instance == InstanceId::NONE && decided.is_some_and(|value| value.instance == instance)
     }
 
     /// A view was entered: receives what came ahead of it, and forgets what came ahead of another.

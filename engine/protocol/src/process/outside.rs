@@ -9,7 +9,7 @@
 
 use super::follower::{CUT_WAIT_NS, Chain};
 use super::{Process, Standing, header};
-use crate::config::{Role, Start};
+use crate::config::{Order, Role, Start};
 use crate::control::detector::Path;
 use crate::control::view_change::{Ballot, Cut, Step, Value};
 use crate::counters::Counter;
@@ -627,7 +627,10 @@ impl Process {
                 self.counters.add(Counter::Retracted, to.since(from));
                 self.event(Event::Retracted { sender, from, to });
             }
-            if !all && passed < first && self.data.streams[index].is_anchored() {
+            // With the whole cut here, messages may still lack their order, which stood in a hole that was given up. Where they
+            // need none, the next view begins beyond what ran ahead of a gap.
+            let lacks = !all || self.config.order != Order::Unordered;
+            if lacks && passed < first && self.data.streams[index].is_anchored() {
                 self.counters.add(Counter::Gaps, first.since(passed));
                 self.event(Event::Gap { sender, from: passed, to: first });
             }

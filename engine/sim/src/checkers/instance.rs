@@ -122,9 +122,12 @@ impl Instances {
         self.removals.push(Removal { generation, life, epoch });
     }
 
-    /// A first view was formed by other lives than those that had entered it, though these have not ended.
+    /// A first view was formed by other lives than those that had entered it, though these have not ended. A life that a later
+    /// view left out is gone as well: once the members of that view have left, its process forms the group again like any.
     pub(crate) fn founded_anew(&self, generation: u32, checkers: &Checkers) -> Verdict {
-        let alive = checkers.views.entered_first().find(|life| !checkers.views.has_ended(*life));
+        let views = &checkers.views;
+        let is_gone = |life: Member| views.has_ended(life) || views.leaves_out(life, 2);
+        let alive = views.entered_first().find(|life| !is_gone(*life));
         match alive.filter(|_| self.demanded) {
             Some(life) => broken(format!(
                 "generation {generation} formed another first view, though {life:?} had entered the first and has not died"
