@@ -56,6 +56,8 @@ pub(crate) struct Stream {
     pub(crate) passes: u64,
     /// Whether the sequencer has ordered anything of it since we came.
     pub(crate) ordered: bool,
+    /// The first message that was due here in this view.
+    pub(crate) began: Sequence,
     /// Messages below this may be missing here for a good reason: we came later, or they were lost in a hole.
     pub(crate) excused: Sequence,
     /// Messages given up and not told yet, from message to message: those of which nobody can say any more where in the
@@ -94,6 +96,7 @@ impl Stream {
             stop: DatagramNumber(u64::MAX),
             passes: phase,
             ordered: false,
+            began: first,
             excused: first,
             skipped: Vec::new(),
             is_present: true,
@@ -109,7 +112,7 @@ impl Stream {
         self.window.start_at(number, sequence);
         self.cursor = Cursor::at(number);
         self.cursor.sequence = sequence;
-        (self.delivered, self.excused) = (sequence, sequence);
+        (self.delivered, self.excused, self.began) = (sequence, sequence, sequence);
     }
 
     /// Begins at an old datagram; only when it is here will it be known which message that is. The next message to be
@@ -132,7 +135,7 @@ impl Stream {
             let Some(bytes) = self.log.get(self.cursor.floor()) else { return };
             let sequence = DatagramHeader::of_checked(bytes).first_sequence();
             self.cursor.sequence = sequence;
-            (self.delivered, self.excused) = (sequence, sequence);
+            (self.delivered, self.excused, self.began) = (sequence, sequence, sequence);
             self.awaits_anchor = None;
         }
     }

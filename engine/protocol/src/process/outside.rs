@@ -623,7 +623,10 @@ impl Process {
             let beyond = core::iter::once((first, passed));
             // Some of it may have run ahead of a gap.
             let early = void.iter().map(|(from, to)| ((*from).max(first).max(passed), *to));
-            for (from, to) in { below }.chain(beyond).chain(early).filter(|(from, to)| from < to) {
+            // What came before this process did is nothing to it, unless it took another's state.
+            let began = if self.takes_state() { Sequence(0) } else { self.data.streams[index].began };
+            let own = |(from, to): (Sequence, Sequence)| (from.max(began), to);
+            for (from, to) in { below }.chain(beyond).chain(early).map(own).filter(|(from, to)| from < to) {
                 self.counters.add(Counter::Retracted, to.since(from));
                 self.event(Event::Retracted { sender, from, to });
             }

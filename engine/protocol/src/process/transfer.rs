@@ -279,7 +279,7 @@ impl Process {
     // ---- the asker ------------------------------------------------------------------------------------------------
 
     /// Whether it begins with another process's state, and not only where that process stands.
-    fn takes_state(&self) -> bool {
+    pub(super) fn takes_state(&self) -> bool {
         matches!(self.config.role, Role::Member(_)) || self.config.start == Start::Snapshot
     }
 

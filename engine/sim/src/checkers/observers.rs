@@ -6,7 +6,8 @@
 //!
 //! - A message that a member delivered, and that a living member of its view has, is given up only if more datagrams of its
 //!   sender, or of a sequencer, came after it than the smallest log holds.
-//! - A message that members delivered in the epoch in which the observer delivered it is not void.
+//! - A message that a member delivered in the epoch in which the observer delivered it is not void, if that member goes on to
+//!   the next view: what others delivered there may lie beyond the cut.
 //!
 //! DESIGN §2 (the decision outlives its losers).
 
@@ -36,6 +37,8 @@ pub(crate) struct Observers {
     log_slots: u64,
     /// By message: the epoch in which a member delivered it.
     delivered_in: BTreeMap<Id, u64>,
+    /// By message and epoch: the members that delivered it there, as bits.
+    delivered_by: BTreeMap<(Id, u64), u64>,
     /// By epoch and sender: datagrams that a member has received.
     datagrams: BTreeMap<(u64, u16), u64>,
     losses: Vec<Loss>,
@@ -48,6 +51,7 @@ impl Observers {
             total: plan.order == OrderPlan::Total,
             log_slots: u64::from(plan.log_slots.min(plan.receive_log_slots)),
             delivered_in: BTreeMap::new(),
+            delivered_by: BTreeMap::new(),
             datagrams: BTreeMap::new(),
             losses: Vec::new(),
         }
@@ -56,6 +60,7 @@ impl Observers {
     pub(super) fn delivered(&mut self, lineage: &Lineage, id: Id, epoch: u64) {
         if self.is_judged && lineage.member {
             self.delivered_in.insert(id, epoch);
+            *self.delivered_by.entry((id, epoch)).or_default() |= 1 << lineage.process;
         }
     }
 
@@ -92,7 +97,7 @@ impl Observers {
                 self.is_incurable(history, members, views, *observer, *gap, *since_ns)
             }
             Loss::Retracted { observer, epoch, messages } => {
-                match messages.iter().find(|id| self.delivered_in.get(id) == Some(epoch)) {
+                match messages.iter().find(|id| self.is_in_cut(views, **id, *epoch)) {
                     Some(id) => Err(Violation::new(
                         NAME,
                         format!(
@@ -104,6 +109,13 @@ impl Observers {
                 }
             }
         })
+    }
+
+    /// Whether a member that went on to the next view delivered a message in this one.
+    fn is_in_cut(&self, views: &Views, id: Id, epoch: u64) -> bool {
+        let by = self.delivered_by.get(&(id, epoch)).copied().unwrap_or(0);
+        let (Some(view), Some(next)) = (views.view(epoch), views.view(epoch + 1)) else { return false };
+        view.members.iter().any(|member| by & 1 << member.rank.0 != 0 && next.contains(*member))
     }
 
     /// Whether all that was given up had left the logs.

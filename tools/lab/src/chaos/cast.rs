@@ -295,7 +295,9 @@ impl<'a> Cast<'a> {
                 Ok(format!("{name} of {}", self.name(seat)))
             }
             Fault::KillDuringPause => {
-                let ((paused, killed), before, after) = (draw.pair(), draw.time(10..400), draw.time(10..400));
+                // Before any detector suspects the one that is stopped: once the others have gone on without it, the
+                // death of the first of two ends the group, and rightly.
+                let ((paused, killed), before, after) = (draw.pair(), draw.time(1..30), draw.time(100..700));
                 self.stop(paused)?;
                 self.sleep(before)?;
                 self.kill(killed)?;
