@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use bourdon_port::PortError;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::connection::Connection;
-use crate::options::UNACKNOWLEDGED_MAX;
+use crate::options::{PROBE_AFTER, UNACKNOWLEDGED_MAX};
 
 /// Connections that the kernel accepts before we do; more are tried again by those who dial.
 const BACKLOG: i32 = 1024;
@@ -70,6 +70,9 @@ pub(crate) fn dial(from: SocketAddr, to: SocketAddr) -> io::Result<Socket> {
 pub(crate) fn set_up(socket: &Socket) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
+    // A process that only receives has nothing unacknowledged, and the reset of a peer that was killed is lost like any
+    // other packet: without probes it would wait on such a connection for ever.
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_AFTER))?;
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))
 }
 
@@ -142,5 +145,21 @@ mod tests {
         let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = other.local_addr().unwrap();
         assert!(matches!(listen(address), Err(PortError::AddressInUse { .. })));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The reset of a killed peer can be lost; an observer, which sends nothing, must find out all the same.
+    #[test]
+    fn a_connection_that_is_only_received_on_is_probed() {
+        let socket = new(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        set_up(&socket).unwrap();
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), PROBE_AFTER);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), PROBE_AFTER);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED_MAX));
     }
 }
