@@ -146,11 +146,6 @@ mod tests {
         let address = other.local_addr().unwrap();
         assert!(matches!(listen(address), Err(PortError::AddressInUse { .. })));
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     /// The reset of a killed peer can be lost; an observer, which sends nothing, must find out all the same.
     #[test]
