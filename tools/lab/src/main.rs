@@ -7,7 +7,7 @@ use bourdon_lab::chaos::{self, Fault, Profile};
 use bourdon_lab::interrupt::Interrupt;
 use bourdon_lab::judge::{Order, Reliability, Rules, Verdict, judge};
 use bourdon_lab::rounds::{self, Plan, Trouble};
-use bourdon_lab::{history, locks, matrix, probe, record};
+use bourdon_lab::{deaths, history, locks, matrix, probe, record};
 use clap::{Args, Parser, Subcommand};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -30,6 +30,8 @@ enum Command {
     Rounds(RoundsArgs),
     /// Run every order at every level on sockets, with trouble, and judge what was delivered
     Matrix(MatrixArgs),
+    /// Run demos in which members die while observers read on, and want no gap at any observer
+    Deaths(DeathsArgs),
     /// Let a lock go from hand to hand while its holders are killed, and check that nobody else had it
     Locks(LocksArgs),
     /// Run members, observers and clients on a lossy network, pause, kill, cut, restart, replay, and judge
@@ -99,6 +101,25 @@ struct MatrixArgs {
     /// Where histories go [default: a folder that is removed]
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// One JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct DeathsArgs {
+    /// The bourdon command [default: the one beside this one]
+    #[arg(long, value_name = "PATH")]
+    bourdon: Option<PathBuf>,
+    /// How many demos
+    #[arg(long, default_value_t = 36, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// How many messages each publishes
+    #[arg(long, value_name = "K", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(100..))]
+    messages: u64,
+    /// Where all chance comes from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     /// One JSON object on stdout
     #[arg(long)]
     json: bool,
@@ -255,6 +276,7 @@ fn main() -> ExitCode {
         Command::Judge(args) => run_judge(&args),
         Command::Rounds(args) => run_rounds(args),
         Command::Matrix(args) => run_matrix(args),
+        Command::Deaths(args) => run_deaths(args),
         Command::Locks(args) => run_locks(args),
         Command::Chaos(args) => run_chaos(args, false),
         Command::Restarts(args) => run_chaos(args, true),
@@ -312,6 +334,31 @@ fn run_matrix(args: MatrixArgs) -> Result<ExitCode, String> {
     let cells = matrix::run(&plan, &mut tell).map_err(|error| error.to_string())?;
     print(&if as_json { json(&serde_json::json!({ "cells": cells })) } else { matrix::table(&cells) })?;
     Ok(ExitCode::from(u8::from(cells.iter().any(|cell| !cell.failures.is_empty()))))
+}
+
+fn run_deaths(args: DeathsArgs) -> Result<ExitCode, String> {
+    let DeathsArgs { runs, messages, seed, json: as_json, .. } = args;
+    let plan = deaths::Plan { bourdon: bourdon_command(args.bourdon)?, runs: runs as usize, messages, seed };
+    let mut number = 0;
+    let mut show = |run: &deaths::Run| {
+        number += 1;
+        let verdict = if run.is_good() { "no gap" } else { "BROKEN" };
+        eprintln!("{number}/{runs} {} {}: {verdict}", run.reliability, run.order);
+    };
+    let done = deaths::run(&plan, &mut show).map_err(|error| error.to_string())?;
+    let broken: Vec<_> = done.iter().filter(|run| !run.is_good()).collect();
+    if as_json {
+        print(&json(&serde_json::json!({ "runs": done.len(), "broken": broken })))?;
+    } else {
+        let mut lines = format!("{} demos, {} broken\n", done.len(), broken.len());
+        for run in &broken {
+            let failures = run.failures.join("; ");
+            lines +=
+                &format!("{} messages given up by observers; {failures}\n  bourdon {}\n", run.observer_gaps, run.again);
+        }
+        print(&lines)?;
+    }
+    Ok(ExitCode::from(u8::from(!broken.is_empty())))
 }
 
 fn run_locks(args: LocksArgs) -> Result<ExitCode, String> {

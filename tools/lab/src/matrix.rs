@@ -65,10 +65,10 @@ const LEVELS: [(Reliability, bool); 6] = [
     (Reliability::Stable, false),
 ];
 
-const ORDERS: [Order; 6] =
+pub(crate) const ORDERS: [Order; 6] =
     [Order::Unordered, Order::Fifo, Order::Causal, Order::Total, Order::TotalCausal, Order::Realtime];
 
-fn name(value: impl ValueEnum) -> String {
+pub(crate) fn name(value: impl ValueEnum) -> String {
     value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
