@@ -91,15 +91,16 @@ impl DetectorTiming {
     }
 
     /// For connections over networks that lose packets: a connection stalls for the kernel's retransmission timeout, 200 ms
-    /// and more, then for twice that if the retransmission is lost as well. A peer is suspected when both have passed, and
-    /// phi expects gaps of that size from the start.
+    /// and more, then for twice that if the retransmission is lost as well, then for four times that: at 10 % loss, a group of
+    /// three sees the second of these every few seconds and the third about twice a minute. A peer is suspected when all
+    /// three have passed (1.4 s), and phi expects gaps of that size from the start.
     pub fn patient() -> Self {
         Self {
             heartbeat_ns: 20_000_000,
-            suspect_after_ns: 800_000_000,
+            suspect_after_ns: 1_500_000_000,
             ping_interval_ns: 20_000_000,
-            pull_after_ns: 800_000_000,
-            phi_deviation_min_ns: 140_000_000,
+            pull_after_ns: 1_500_000_000,
+            phi_deviation_min_ns: 260_000_000,
             ..Self::default()
         }
     }

@@ -78,7 +78,7 @@ impl MembershipTiming {
         Self {
             confirm_after_ns: 50_000_000,
             takeover_after_ns: 400_000_000,
-            asymmetric_after_ns: 2_000_000_000,
+            asymmetric_after_ns: 3_000_000_000,
             ..Self::default()
         }
     }

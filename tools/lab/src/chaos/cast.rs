@@ -384,7 +384,13 @@ impl<'a> Cast<'a> {
         if !frozen {
             return Ok(());
         }
-        self.sleep(draw.time(500..2_500))?;
+        // A majority that resumes before the new group has formed is still the group, and rightly.
+        let until = Instant::now() + super::WHOLE_WITHIN;
+        self.mark();
+        while !self.is_whole() && Instant::now() < until {
+            self.sleep(LOOK_EVERY)?;
+        }
+        self.sleep(draw.time(0..2_000))?;
         for index in 0..self.old.len() {
             if_it_runs(self.old[index].process.resume())?;
             self.sleep(draw.time(0..100))?;
