@@ -10,7 +10,7 @@
 use crate::node::name_of;
 use bourdon_protocol::Delivery;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::rc::Rc;
 
 /// A message, by when it was published.
@@ -184,7 +184,8 @@ pub(crate) struct History {
     pub(crate) lineages: Vec<Lineage>,
     pub(crate) settled: Vec<Settled>,
     pub(crate) delivered: u64,
-    /// Clients' messages that members of an earlier generation took after a restart: no later one owes them.
+    /// Clients' messages that an earlier generation took, as its members delivered after a restart, or as an answer of it
+    /// said that came after the restart: no later generation owes them.
     pub(crate) taken_earlier: BTreeSet<Id>,
     /// How many restarts of the whole group there have been.
     pub(crate) generation: u32,
@@ -204,6 +205,12 @@ impl History {
                 message.generations = *message.generations.start()..=self.generation;
             }
         }
+    }
+
+    /// A client hears after a restart that an earlier generation took these.
+    pub(crate) fn take_earlier(&mut self, client: u64, sequences: Range<u64>) {
+        let taken = sequences.filter_map(|sequence| self.clients.get(&(client, sequence)));
+        self.taken_earlier.extend(taken);
     }
 
     /// An application that has been shown nothing; says its place.

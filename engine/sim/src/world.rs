@@ -336,8 +336,13 @@ impl<'p> World<'p> {
             if client >= self.clients.len() {
                 return self.arrive_at_zombie(client - self.clients.len(), arrival.bytes);
             }
+            let (id, taken) = self.clients[client].taken();
             self.clients[client].client.on_datagram(Instant(self.now_ns), &arrival.bytes);
-            return self.step_client(client);
+            self.step_client(client);
+            if self.instances.is_of_earlier(&arrival.bytes, self.generation) {
+                self.history.take_earlier(id, taken..self.clients[client].taken().1);
+            }
+            return;
         }
         let node = &mut self.nodes[arrival.to];
         if node.process.is_none() {

@@ -104,6 +104,7 @@ regressions! {
     marker_lost_in_a_hole,
     earlier_heartbeat_hides_the_decision,
     client_request_of_an_earlier_instance,
+    taken_by_the_earlier_instance,
     earlier_members_take_the_group_over,
     observer_crosses_a_restart_silently,
     observer_begins_between_two_copies,

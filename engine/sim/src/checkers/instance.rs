@@ -18,7 +18,9 @@
 use super::{Checkers, Verdict, Violation};
 use crate::demand::{Demand, Demands};
 use crate::history::{History, Id, Shown};
+use crate::plan::GROUP;
 use bourdon_protocol::{Delivery, Member, View};
+use bourdon_wire::Datagram;
 use std::collections::BTreeMap;
 
 pub(super) const NAME: &str = "instance";
@@ -37,6 +39,8 @@ pub(crate) struct Instances {
     demanded: bool,
     /// By incarnation that the world started, or that a view took in.
     generations: BTreeMap<Member, u32>,
+    /// By instance that a process entered.
+    instances: BTreeMap<u64, u32>,
     removals: Vec<Removal>,
 }
 
@@ -46,7 +50,8 @@ fn broken(detail: String) -> Verdict {
 
 impl Instances {
     pub(crate) fn new(demands: Demands) -> Self {
-        Self { demanded: demands.has(Demand::Instance), generations: BTreeMap::new(), removals: Vec::new() }
+        let demanded = demands.has(Demand::Instance);
+        Self { demanded, generations: BTreeMap::new(), instances: BTreeMap::new(), removals: Vec::new() }
     }
 
     /// The world starts an incarnation of a member; says whether no other has that name.
@@ -73,7 +78,15 @@ impl Instances {
         view.members.iter().for_each(|member| {
             self.generations.entry(*member).or_insert(to);
         });
+        self.instances.entry(view.instance.0).or_insert(to);
         Ok(Some(to))
+    }
+
+    /// Whether a datagram was sent in an instance of an earlier generation than this one.
+    pub(crate) fn is_of_earlier(&self, bytes: &[u8], generation: u32) -> bool {
+        let instance = Datagram::parse(bytes, GROUP).map(|datagram| datagram.header.instance());
+        let of = instance.ok().and_then(|instance| self.instances.get(&instance.0));
+        of.is_some_and(|of| *of < generation)
     }
 
     /// Judges the message that an application has just been given.
