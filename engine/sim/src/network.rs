@@ -26,6 +26,8 @@ pub struct Faults {
     pub overflow: u64,
     pub pause: u64,
     pub cut: u64,
+    /// Paths on which long datagrams vanished for a while.
+    pub narrow: u64,
     pub partition: u64,
     pub crash: u64,
     pub restart: u64,
@@ -57,6 +59,7 @@ impl Faults {
             (&mut self.delay, other.delay),
             (&mut self.corrupt, other.corrupt),
             (&mut self.overflow, other.overflow),
+            (&mut self.narrow, other.narrow),
             (&mut self.pause, other.pause),
             (&mut self.cut, other.cut),
             (&mut self.partition, other.partition),
@@ -98,6 +101,8 @@ pub(crate) struct Network {
     /// By sender, then receiver: when the last one arrives, and until when nothing does.
     last_ns: Vec<Vec<u64>>,
     cut_until_ns: Vec<Vec<u64>>,
+    /// By process: the longest datagram that passes, and until when.
+    narrow: Vec<(usize, u64)>,
     stalls: Option<stall::Stalls>,
 }
 
@@ -112,6 +117,7 @@ impl Network {
             trouble: vec![0; ends],
             last_ns: vec![vec![0; ends]; ends],
             cut_until_ns: vec![vec![0; ends]; ends],
+            narrow: vec![(0, 0); ends],
             stalls: plan.stalls.as_ref().map(|stalls| stall::Stalls::new(stalls, ends, seed)),
         }
     }
@@ -120,6 +126,7 @@ impl Network {
     pub(crate) fn freeze(&mut self) {
         self.plan = FaultPlan::none(0);
         self.cut_until_ns.iter_mut().flatten().for_each(|until| *until = 0);
+        self.narrow.iter_mut().for_each(|(_, until)| *until = 0);
         self.stalls.iter_mut().for_each(stall::Stalls::freeze);
     }
 
@@ -127,6 +134,15 @@ impl Network {
     pub(crate) fn cut(&mut self, from: usize, to: usize, until_ns: u64) {
         let until = &mut self.cut_until_ns[from][to];
         *until = until_ns.max(*until);
+    }
+
+    /// Nothing longer passes from or to a process until then.
+    pub(crate) fn narrow(&mut self, process: usize, longest_bytes: usize, until_ns: u64) {
+        self.narrow[process] = (longest_bytes, until_ns);
+    }
+
+    fn is_too_long(&self, now_ns: u64, ends: [usize; 2], bytes: usize) -> bool {
+        ends.iter().any(|end| now_ns < self.narrow[*end].1 && bytes > self.narrow[*end].0)
     }
 
     /// Sends one datagram to one receiver.
@@ -141,7 +157,8 @@ impl Network {
         if self.stalls.is_some() {
             return self.send_in_order(now_ns, (from, to), bytes, rng, arrivals);
         }
-        if hits(rng, self.plan.drop_permille) || now_ns < self.cut_until_ns[from][to] {
+        let is_lost = hits(rng, self.plan.drop_permille) || now_ns < self.cut_until_ns[from][to];
+        if is_lost || self.is_too_long(now_ns, [from, to], bytes.len()) {
             self.faults.drop += 1;
             self.trouble[to] += 1;
             return;

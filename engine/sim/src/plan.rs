@@ -114,6 +114,8 @@ pub enum Happening {
     Partition,
     /// Its clock jumps forward by `for_ns`.
     ClockJump,
+    /// No datagram longer than `other` bytes passes from it or to it for `for_ns`: a path with a smaller MTU.
+    Narrow,
 }
 
 /// One thing that happens.

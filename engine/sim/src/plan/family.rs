@@ -17,6 +17,8 @@ pub enum Family {
     Observed,
     /// Observers that begin live while clients change members.
     Late,
+    /// Paths on which long datagrams vanish and short ones pass.
+    Narrow,
     /// Competing ballots.
     Duels,
     /// Views that change all the time.
@@ -25,8 +27,16 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Self; 7] =
-        [Self::Stalled, Self::Departed, Self::Restarted, Self::Observed, Self::Late, Self::Duels, Self::Turbulent];
+    pub const ALL: [Self; 8] = [
+        Self::Stalled,
+        Self::Departed,
+        Self::Restarted,
+        Self::Observed,
+        Self::Late,
+        Self::Narrow,
+        Self::Duels,
+        Self::Turbulent,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -35,6 +45,7 @@ impl Family {
             Self::Restarted => "restarted",
             Self::Observed => "observed",
             Self::Late => "late",
+            Self::Narrow => "narrow",
             Self::Duels => "duels",
             Self::Turbulent => "turbulent",
         }
@@ -48,6 +59,7 @@ impl Family {
             Self::Restarted => Plan::restarted(seed),
             Self::Observed => Plan::observed(seed),
             Self::Late => Plan::late(seed),
+            Self::Narrow => Plan::narrow(seed),
             Self::Duels => Plan::duel(seed),
             Self::Turbulent => Plan::turbulent(seed),
         }

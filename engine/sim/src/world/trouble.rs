@@ -33,6 +33,10 @@ impl World<'_> {
                 self.network.cut(event.other as usize % self.nodes.len(), index, until_ns);
                 self.network.faults.cut += 1;
             }
+            Happening::Narrow => {
+                self.network.narrow(index, event.other as usize, until_ns);
+                self.network.faults.narrow += 1;
+            }
             Happening::Partition => self.part(event.other, until_ns),
             Happening::ClockJump => {
                 self.nodes[index].clock.jump(self.now_ns, event.for_ns);
