@@ -8,10 +8,13 @@
 //! Invariant: the stored birth never falls; a file is replaced whole or not at all.
 
 use crate::settings::Settings;
-use bourdon_wire::{BIRTHS_END, GroupId, Incarnation, InstanceId};
+use bourdon_wire::{BIRTH_FLOORS_END, GroupId, Incarnation, InstanceId};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+
+/// More than the digits of any birth.
+const BIRTH_TEXT_MAX_BYTES: u64 = 32;
 
 /// What a node draws when it starts.
 #[derive(Clone, Copy, Debug)]
@@ -103,22 +106,34 @@ fn default_directory() -> Option<PathBuf> {
     state.map(|state| state.join("bourdon"))
 }
 
-/// The birth in a file; 0 if there is no file.
+/// The birth in a file; 0 if there is no file. Only a file is opened, and no more than a birth is read of it.
 fn read(path: &Path) -> io::Result<u64> {
-    let text = match fs::read_to_string(path) {
+    let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what);
+    match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        text => text?,
-    };
-    let birth = text.trim_end().parse().ok().filter(|birth| *birth < BIRTHS_END);
-    birth.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it holds no birth; remove it"))
+        Err(error) => return Err(error),
+        Ok(found) if !found.is_file() => return Err(invalid("it is no file; remove it")),
+        Ok(_) => {}
+    }
+    let mut text = Vec::new();
+    File::open(path)?.take(BIRTH_TEXT_MAX_BYTES).read_to_end(&mut text)?;
+    let birth = str::from_utf8(&text).ok().and_then(|text| text.trim_end().parse().ok());
+    birth.filter(|birth| *birth < BIRTH_FLOORS_END).ok_or_else(|| invalid("it holds no birth; remove it"))
 }
 
 fn write(path: &Path, birth: u64) -> io::Result<()> {
     let beside = path.with_extension(format!("birth-{}", std::process::id()));
-    let mut file = File::create(&beside)?;
+    let written = write_whole(&beside, birth).and_then(|()| fs::rename(&beside, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&beside); // what is there on a full disk is worth nothing
+    }
+    written
+}
+
+fn write_whole(path: &Path, birth: u64) -> io::Result<()> {
+    let mut file = File::create(path)?;
     writeln!(file, "{birth}")?;
-    file.sync_all()?;
-    fs::rename(&beside, path)
+    file.sync_all()
 }
 
 #[cfg(test)]
@@ -143,6 +158,24 @@ mod tests {
         assert_eq!((other.floor(), problem), (1_764_338_400_000, None));
         other.note(1_764_338_400_001);
         assert_eq!(BirthFile::open(&settings).0.floor(), 1_764_338_400_001);
+    }
+
+    #[test]
+    fn what_is_no_birth_is_refused_unread() {
+        let directory = tempfile::tempdir().expect("a directory can be made");
+        let settings = settings(directory.path());
+        let (file, _) = BirthFile::open(&settings);
+        let path = file.path.expect("the directory can be written");
+        for text in [&b"281474976710655"[..], b"", b"\xff\xfe", &[b'1'; 1000]] {
+            fs::write(&path, text).unwrap();
+            let (file, problem) = BirthFile::open(&settings);
+            assert!(problem.is_some_and(|problem| problem.contains("remove it")), "{text:?}");
+            assert_eq!((file.floor(), file.path), (0, None));
+        }
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        let (_, problem) = BirthFile::open(&settings);
+        assert!(problem.is_some_and(|problem| problem.contains("no file")));
     }
 
     #[test]

@@ -376,3 +376,38 @@ fn births_grow_over_restarts_of_all_with_a_stored_floor_and_with_the_clock_alone
     }
     assert!(births.windows(2).all(|pair| pair[0] < pair[1]), "{births:?}");
 }
+
+/// Heartbeats alone prove nothing: a recording, or a forgery, of an instance with a later birth must not move the birth that
+/// the next group has to exceed, or its tokens could be brought to their end.
+#[test]
+fn heartbeats_alone_raise_no_birth() {
+    let mut world = World::new(None);
+    world.record = Some(Vec::new());
+    let later = world.start(0, 2_000_000_000_000);
+    world.run(SECOND);
+    assert!(world.are_members(&later));
+    let record = world.record.take().unwrap();
+    world.ones.clear();
+    let today = world.start(0, 0);
+    world.run(SECOND);
+    assert!(world.are_members(&today));
+    let birth = world.ones[today[0]].process.view().birth;
+    for some in record.chunks(20) {
+        some.iter().for_each(|(_, datagram)| world.hand(None, Destination::Group, datagram));
+        world.run(5_000_000);
+    }
+    for index in today {
+        assert_eq!(world.ones[index].process.birth_floor(), birth);
+    }
+}
+
+/// A birth so far in the future that tokens would soon end is believed of no founding member.
+#[test]
+fn an_absurd_birth_is_not_built_upon() {
+    let mut world = World::new(None);
+    let ones = world.start(0, (1 << 48) - 1);
+    world.run(SECOND);
+    assert!(world.are_members(&ones));
+    let birth = world.ones[ones[0]].process.view().birth;
+    assert!(birth < 1_700_000_010_000, "{birth}");
+}

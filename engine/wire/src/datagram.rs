@@ -41,6 +41,9 @@ pub(crate) const NUMBERS_END: u64 = 1 << 63;
 const EPOCHS_END: u32 = 1 << 31;
 /// No honest birth comes near: as milliseconds since the UNIX epoch it is the year 10889.
 pub const BIRTHS_END: u64 = 1 << 48;
+/// The next birth exceeds every one known below this, the year 2248: a clock gives no later one, and building upon a forged
+/// or damaged one would use up what is left to grow by.
+pub const BIRTH_FLOORS_END: u64 = 1 << 43;
 /// Bytes of the tag at a datagram's end that takes the checksum's place where the group has a key. Reserved: this version
 /// has no keys.
 pub const TAG_BYTES: usize = 16;

@@ -26,8 +26,8 @@ mod topic;
 
 pub use address::Address;
 pub use datagram::{
-    BIRTHS_END, CONTROL_CHANNEL, Datagram, DatagramHeader, Discard, ECHO_OFFSET, HEADER_BYTES, MTU_DEFAULT_BYTES,
-    MTU_MIN_BYTES, TAG_BYTES, VERSION, checksum, echo_bytes, mark_retransmitted, seal,
+    BIRTH_FLOORS_END, BIRTHS_END, CONTROL_CHANNEL, Datagram, DatagramHeader, Discard, ECHO_OFFSET, HEADER_BYTES,
+    MTU_DEFAULT_BYTES, MTU_MIN_BYTES, TAG_BYTES, VERSION, checksum, echo_bytes, mark_retransmitted, seal,
 };
 pub use frame::{
     CausalEntry, ClientTag, DataHead, FRAME_HEADER_BYTES, Frame, FrameHeader, Frames, Kind, MessageName,

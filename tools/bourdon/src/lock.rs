@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 
 /// How long the lock may take before that is worth a word.
 const PATIENT: Duration = Duration::from_millis(300);
+/// How long after its timeout the node may take to answer that it was not granted.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -104,7 +106,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let signals = Signals::new()?;
     let mut session = Session::begin(&args.at, "lock", request)?;
     let mut report = Report::default();
-    wait(&args.name, &mut session, &signals, &mut report)?;
+    wait(&args, &mut session, &signals, &mut report)?;
     if report.token.is_some() {
         hold(&args, &mut session, &signals, &mut report)?;
     }
@@ -116,9 +118,11 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 }
 
 /// Waits until the lock is granted, or will not be.
-fn wait(name: &str, session: &mut Session, signals: &Signals, report: &mut Report) -> Result<(), Failure> {
-    let asked_at = Instant::now();
+fn wait(args: &Args, session: &mut Session, signals: &Signals, report: &mut Report) -> Result<(), Failure> {
+    let (name, asked_at) = (&args.name, Instant::now());
     let patient_until = asked_at + PATIENT;
+    // The node keeps the timeout; a node that stands still does not.
+    let answers_until = args.timeout.map(|timeout| asked_at + timeout + ANSWERS_WITHIN);
     let (mut waits, mut said) = (String::new(), String::new());
     let mut pending = None;
     loop {
@@ -150,6 +154,10 @@ fn wait(name: &str, session: &mut Session, signals: &Signals, report: &mut Repor
             Said::Nothing => {
                 if signals.come().next().is_some() {
                     report.refused = Some("interrupted while it waited".to_owned());
+                } else if answers_until.is_some_and(|until| Instant::now() >= until) {
+                    report.is_unusable = true;
+                    report.refused =
+                        Some(format!("the node (process {}) does not answer: is it stopped?", session.pid));
                 } else {
                     let is_patient = said.is_empty() && Instant::now() < patient_until;
                     let text = format!("waiting for lock {name:?}{waits}");
@@ -157,7 +165,8 @@ fn wait(name: &str, session: &mut Session, signals: &Signals, report: &mut Repor
                         note(&text);
                         said = text;
                     }
-                    session.sleep(&signals.all(), is_patient.then_some(patient_until))?;
+                    let look_at = is_patient.then_some(patient_until);
+                    session.sleep(&signals.all(), look_at.into_iter().chain(answers_until).min())?;
                     continue;
                 }
             }

@@ -40,7 +40,7 @@ pub mod driver;
 use crate::mutant::Mutant;
 use crate::view::{Member, View, bit};
 use alloc::vec::Vec;
-use bourdon_wire::{BIRTHS_END, DatagramNumber, Epoch, InstanceId, Rank};
+use bourdon_wire::{BIRTH_FLOORS_END, BIRTHS_END, DatagramNumber, Epoch, InstanceId, Rank};
 
 /// A round and who began it; higher ones win. Zero is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -177,6 +177,11 @@ pub fn continuing(view: &View, value: &Value) -> u64 {
 /// Who promised, what it holds, and what it has accepted.
 type Promise = (Member, Cut, Option<(Ballot, Value)>);
 
+/// A birth to exceed; none, if no clock can have given it.
+pub(crate) fn floor_of(birth: u64) -> u64 {
+    if birth < BIRTH_FLOORS_END { birth } else { 0 }
+}
+
 /// The first view's birth: now, or above every birth that a founding member knows of.
 pub(crate) fn birth_above(now_ms: u64, floor: u64) -> u64 {
     now_ms.max(floor.saturating_add(1)).min(BIRTHS_END - 1)
@@ -264,7 +269,7 @@ impl ViewChange {
 
     /// Before the first view: the highest birth of an instance that this process knows of.
     pub(super) fn note_birth(&mut self, birth: u64) {
-        self.birth_floor = self.birth_floor.max(birth);
+        self.birth_floor = self.birth_floor.max(floor_of(birth));
     }
 
     /// The value whose cut is to be fetched: decided, or proposed in the ballot promised last.
@@ -522,7 +527,7 @@ impl ViewChange {
             Step::State { held, accepted, birth_floor } => {
                 let reaction = self.on_state(from, ballot, held, accepted);
                 if let (Reaction::Progress, Some(leading)) = (&reaction, &mut self.leading) {
-                    leading.birth_floor = leading.birth_floor.max(birth_floor);
+                    leading.birth_floor = leading.birth_floor.max(floor_of(birth_floor));
                 }
                 reaction
             }

@@ -8,6 +8,7 @@
 use super::{Process, Standing};
 use crate::config::Role;
 use crate::control::discovery::Announcement;
+use crate::control::view_change::floor_of;
 use crate::counters::Counter;
 use crate::event::Event;
 use crate::mutant::Mutant;
@@ -91,7 +92,7 @@ impl Process {
     fn seek(&mut self, now: Instant, announced: &Announcement, from: Rank, address: Address) {
         let (instance, birth) = (announced.instance, announced.birth);
         if self.standing != Standing::Gone && self.belongs_to(now, instance, birth) {
-            self.note_birth(birth);
+            // The birth is noted once the answer has come: heartbeats alone prove nothing.
             self.ask_instance(now, instance, from, address);
         }
     }
@@ -119,7 +120,7 @@ impl Process {
     }
 
     pub(super) fn note_birth(&mut self, birth: u64) {
-        self.config.birth_floor = self.config.birth_floor.max(birth);
+        self.config.birth_floor = self.config.birth_floor.max(floor_of(birth));
     }
 
     /// Moves to another instance, whose view came in answer to this process's own question.
