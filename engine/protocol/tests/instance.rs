@@ -411,21 +411,3 @@ fn an_absurd_birth_is_not_built_upon() {
     let birth = world.ones[ones[0]].process.view().birth;
     assert!(birth < 1_700_000_010_000, "{birth}");
 }
-
-/// A majority of an earlier instance that was frozen and resumed is alive; a process that knows of a later one stays out.
-#[test]
-fn a_process_that_knows_a_later_instance_joins_no_earlier_one() {
-    for (floor, joins) in [(0, true), (2_000_000_000_000, false)] {
-        let mut world = World::new(None);
-        let earlier = world.start(0, 0);
-        world.run(SECOND);
-        assert!(world.are_members(&earlier));
-        world.ones[earlier[2]].is_paused = true;
-        world.run(SECOND);
-        let mut config = world.config(Some(2), 7);
-        config.birth_floor = floor;
-        let restarted = world.add(config, 7);
-        world.run(3 * SECOND);
-        assert_eq!(world.are_members(&[earlier[0], earlier[1], restarted]), joins, "a floor of {floor}");
-    }
-}

@@ -100,11 +100,6 @@ impl Process {
     /// Whether this process should be in another instance than it is: the newest alive; or, for one that follows an
     /// instance whose majority is silent, any that is alive.
     fn belongs_to(&self, now: Instant, instance: InstanceId, birth: u64) -> bool {
-        // A process that was in a later instance, or stored its birth, joins none before it: a majority of that one may
-        // have been frozen and resumed.
-        if birth < self.config.birth_floor {
-            return false;
-        }
         let view = &self.data.view;
         let is_newest = self.discovery.newest(now) == Some((instance, birth));
         match self.standing {
