@@ -12,15 +12,6 @@ use common::{
 
 const AFTER_ZERO: Value<'static> = Value(&[1, 2], 1, &[2, 0, 0]);
 
-fn member(rank: u16) -> Bench {
-    let mut bench = Bench::member(Order::Fifo, 3, rank).formed();
-    for other in (0..3).filter(|other| *other != rank) {
-        bench.take(&bench.heartbeat(other, |beat| beat.heard_from = 0b111.into()));
-    }
-    bench.settle();
-    bench
-}
-
 fn x(rank: u16, number: u64) -> Vec<u8> {
     data(rank, number, number, 0, &[message(b"x")])
 }
@@ -31,7 +22,7 @@ fn view(epoch: u64, members: u64, sequencer: u16) -> Effect {
 
 /// Rank 1's bench, which suspects rank 0 for good and has begun a ballot.
 fn proposer() -> Bench {
-    let mut bench = member(1);
+    let mut bench = Bench::one_of_three(1);
     bench.take(&x(0, 0));
     assert_eq!(bench.news(), [deliver("0:0")]);
     bench.process.on_evidence(bench.now, Rank(0), Incarnation(1));
@@ -45,7 +36,7 @@ fn proposer() -> Bench {
 
 #[test]
 fn a_promise_ends_everything_in_this_epoch() {
-    let mut bench = member(1);
+    let mut bench = Bench::one_of_three(1);
     bench.publish(b"packed and not sent");
     bench.take(&x(0, 0));
     bench.take(&Step::of(PREPARE, (1, 0)).from(0));
@@ -73,7 +64,7 @@ fn a_promised_sequencer_gives_no_order() {
 
 #[test]
 fn a_value_is_accepted_once_the_whole_cut_is_here() {
-    let mut bench = member(1);
+    let mut bench = Bench::one_of_three(1);
     bench.take(&x(0, 0));
     bench.take(&Step::of(PREPARE, (1, 2)).from(2));
     bench.news();
@@ -88,7 +79,7 @@ fn a_value_is_accepted_once_the_whole_cut_is_here() {
 
 #[test]
 fn a_decision_needs_no_promise_and_nothing_beyond_the_cut_is_delivered() {
-    let mut bench = member(1);
+    let mut bench = Bench::one_of_three(1);
     (0..4).for_each(|number| bench.take(&x(0, number)));
     bench.take(&Step::with(DECIDE, (7, 2), AFTER_ZERO).from(2));
     assert_eq!(bench.news(), [deliver("0:0"), deliver("0:1"), view(2, 0b110, 1)]);
@@ -124,7 +115,7 @@ fn an_accepted_value_is_adopted_unchanged() {
 
 #[test]
 fn what_was_accepted_is_told_to_the_next_proposer() {
-    let mut bench = member(1);
+    let mut bench = Bench::one_of_three(1);
     (0..2).for_each(|number| bench.take(&x(0, number)));
     bench.news();
     bench.take(&Step::of(PREPARE, (1, 2)).from(2));
@@ -138,7 +129,7 @@ fn what_was_accepted_is_told_to_the_next_proposer() {
 
 #[test]
 fn lower_ballots_are_refused_by_the_name_of_the_higher() {
-    let mut bench = member(1);
+    let mut bench = Bench::one_of_three(1);
     bench.take(&Step::of(PREPARE, (2, 2)).from(2));
     bench.news();
     bench.take(&Step::of(PREPARE, (2, 0)).from(0));
@@ -162,7 +153,7 @@ fn a_refused_proposer_goes_beyond() {
 
 #[test]
 fn a_proposer_that_dies_is_replaced_by_the_next_in_line() {
-    let mut bench = member(1);
+    let mut bench = Bench::one_of_three(1);
     bench.take(&Step::of(PREPARE, (1, 0)).from(0));
     bench.news();
     let mut at_ms = 0;
@@ -212,7 +203,7 @@ fn what_the_cut_does_not_order_is_published_again_under_its_name() {
 
 #[test]
 fn one_left_out_is_told_so_and_is_somebody_else_from_then_on() {
-    let mut bench = member(1);
+    let mut bench = Bench::one_of_three(1);
     bench.publish(b"x");
     bench.take(&Step::with(DECIDE, (1, 0), Value(&[0, 2], 0, &[0, 0, 0])).from(0));
     bench.news();
@@ -224,7 +215,7 @@ fn one_left_out_is_told_so_and_is_somebody_else_from_then_on() {
 
 #[test]
 fn nobody_else_has_a_say() {
-    let mut bench = member(1);
+    let mut bench = Bench::one_of_three(1);
     let prepare = Step::of(PREPARE, (1, 0)).from(0);
     let rank_at = 24;
     for stranger in [
@@ -250,7 +241,7 @@ fn nobody_else_has_a_say() {
 /// A cut beyond what anybody can hold is fetched within bounds, never accepted, and gives way to the next ballot.
 #[test]
 fn a_cut_out_of_reach_holds_nobody_up() {
-    let mut bench = member(1);
+    let mut bench = Bench::one_of_three(1);
     let most = (1 << 48) - 1;
     bench.take(&Step::with(PROPOSE, (1, 0), Value(&[1, 2], 1, &[most; 3])).from(0));
     for _ in 0..10 {

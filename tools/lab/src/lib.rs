@@ -6,7 +6,7 @@
 //!
 //! - the lab: [`hosts`] are network namespaces on a bridge, to run any program in, stop it, kill it, cut it off;
 //!   [`rounds`] makes one kind of trouble again and again, [`matrix`] runs every guarantee once,
-//!   [`deaths`] kills members while observers read on, [`locks`] kills whoever holds a lock, [`chaos`] makes every kind of fault on a lossy network;
+//!   [`deaths`] kills members while observers read on, [`locks`] kills the holder of a lock, [`chaos`] makes every kind of fault on a lossy network;
 //! - the judge: [`history`] reads the files in which processes noted what they delivered, [`judge`] holds them to the
 //!   guarantees of an order and a reliability.
 //!

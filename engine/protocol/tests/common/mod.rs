@@ -98,6 +98,16 @@ impl Bench {
         self
     }
 
+    /// A member of a formed group of three, in which every member hears every member.
+    pub fn one_of_three(rank: u16) -> Self {
+        let mut bench = Self::member(Order::Fifo, 3, rank).formed();
+        for other in (0..3).filter(|other| *other != rank) {
+            bench.take(&bench.heartbeat(other, |beat| beat.heard_from = 0b111.into()));
+        }
+        bench.settle();
+        bench
+    }
+
     /// Lets everything that is due happen, and forgets it.
     pub fn settle(&mut self) {
         self.timers();

@@ -1,4 +1,4 @@
-//! Which fault comes next, whom it hits and how long it takes: from the seed alone.
+//! Which fault comes next, which process it hits and how long it takes: from the seed alone.
 
 use super::Plan;
 use std::time::Duration;

@@ -168,7 +168,7 @@ fn seven_a_late_observer_may_lack_clients_messages_until_all_streams_have_begun(
     let broken = |observer: &str| broken(promised, &[("member-0", &member), ("observer-0", &text(observer))], "");
     assert_eq!(broken(&format!("{early} / {hole} / D 1 - c 3 - / D 1 - c 4 - / V 2 0,1")), [0; 0]);
     assert_eq!(broken(&format!("{early} / D 1 - c 1 - / {hole} / D 1 - c 3 - / V 2 0,1")), [7, 11]);
-    assert_eq!(broken(&format!("{early} / D 1 - c 1 - / {hole} / D 1 - c 4 - / V 2 0,1")), [0; 0], "not told apart");
+    assert_eq!(broken(&format!("{early} / D 1 - c 1 - / {hole} / D 1 - c 4 - / V 2 0,1")), [0; 0], "indistinguishable");
 }
 
 #[test]
