@@ -193,6 +193,17 @@ fn a_group_that_does_not_form_in_time_grants_nothing_in_time() {
 }
 
 #[test]
+fn a_command_does_not_wait_for_a_stopped_node_beyond_its_timeout() {
+    let world = World::new();
+    let config = world.configure("node.toml", 1, 0, "");
+    let (node, mut events, _) = world.node(&config);
+    while next(&mut events)["event"] != "view" {}
+    signal(&node.0, "STOP");
+    fails(&["lock", "one", "--config", &config, "--timeout", "0.05", "--", "true"], b"", 2, "does not answer");
+    signal(&node.0, "CONT");
+}
+
+#[test]
 fn what_can_not_be_asked_for_says_what_to_do() {
     let world = World::new();
     let config = world.configure("node.toml", 1, 0, "");
