@@ -2,12 +2,13 @@
 //!
 //! The protocol draws nothing from the system. So the node draws its incarnation, its candidate for the instance's name
 //! and its seed from the system's randomness: clock bits repeat when one rank is started twice at a time. And it stores
-//! the highest birth of an instance that it knows, one small file a group, so that fencing tokens grow over a restart of
-//! all members even if their clocks were set back meanwhile (`docs/locks.md`).
+//! the highest birth of an instance that it was in, one small file for each group's name and addresses: so fencing tokens
+//! grow over a restart of all members even if their clocks were set back meanwhile (`docs/locks.md`), and a process that
+//! starts again beside an older instance waits for the later one (`docs/protocols/discovery.md`).
 //!
 //! Invariant: the stored birth never falls; a file is replaced whole or not at all.
 
-use crate::settings::Settings;
+use crate::settings::{Settings, Transport};
 use bourdon_wire::{BIRTH_FLOORS_END, GroupId, Incarnation, InstanceId};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -65,7 +66,7 @@ impl BirthFile {
             let error = "neither XDG_STATE_HOME nor HOME is set";
             return (Self { path: None, stored: 0 }, Some(lost(Path::new("a file"), &error)));
         };
-        let path = directory.join(format!("{:08x}.birth", GroupId::of(&settings.group.name).0));
+        let path = directory.join(file_name(settings));
         let stored = match read(&path) {
             Ok(birth) => birth,
             Err(error) => return (Self { path: None, stored: 0 }, Some(lost(&path, &error))),
@@ -98,6 +99,15 @@ impl BirthFile {
             let _ = read(path).map(|other| if other < birth { write(path, birth) } else { Ok(()) });
         }
     }
+}
+
+/// A group is known by its name and its addresses: two groups of one name run side by side on other addresses.
+fn file_name(settings: &Settings) -> String {
+    let addresses = match settings.network.transport {
+        Transport::Tcp => settings.network.peers.iter().map(|peer| format!("{peer},")).collect(),
+        Transport::Udp | Transport::Portable | Transport::Auto => settings.group.address.to_string(),
+    };
+    format!("{:08x}-{:08x}.birth", GroupId::of(&settings.group.name).0, GroupId::of(&addresses).0)
 }
 
 fn default_directory() -> Option<PathBuf> {
@@ -158,6 +168,27 @@ mod tests {
         assert_eq!((other.floor(), problem), (1_764_338_400_000, None));
         other.note(1_764_338_400_001);
         assert_eq!(BirthFile::open(&settings).0.floor(), 1_764_338_400_001);
+    }
+
+    #[test]
+    fn groups_of_one_name_on_other_addresses_have_births_of_their_own() {
+        let directory = tempfile::tempdir().expect("a directory can be made");
+        let multicast = settings(directory.path());
+        BirthFile::open(&multicast).0.note(5);
+        let mut others = vec![multicast.clone()];
+        others[0].group.address.set_port(9_999);
+        for peer in ["127.0.0.1:7400", "127.0.0.2:7400"] {
+            let mut mesh = multicast.clone();
+            mesh.network.transport = Transport::Tcp;
+            mesh.network.peers = vec![peer.parse().expect("it is an address")];
+            others.push(mesh);
+        }
+        for other in others {
+            let (mut file, problem) = BirthFile::open(&other);
+            assert_eq!((file.floor(), problem), (0, None));
+            file.note(7);
+        }
+        assert_eq!(BirthFile::open(&multicast).0.floor(), 5);
     }
 
     #[test]

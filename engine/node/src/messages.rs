@@ -167,6 +167,11 @@ fn write_superseded(f: &mut std::fmt::Formatter<'_>, instance: InstanceId) -> st
     write!(f, "instance {:016x} of the group {text}", instance.0)
 }
 
+fn write_older_instance(f: &mut std::fmt::Formatter<'_>, instance: InstanceId) -> std::fmt::Result {
+    let text = "formed before one that this process was in: it waits up to 10 s for the later one, then joins this one";
+    write!(f, "instance {:016x} of the group {text}", instance.0)
+}
+
 fn write_new_instance(f: &mut std::fmt::Formatter<'_>, from: InstanceId, to: InstanceId) -> std::fmt::Result {
     let text = "is followed from now on: what the earlier one published after it was last heard is not known here";
     write!(f, "instance {:016x} of the group ended, and {:016x} {text}", from.0, to.0)
@@ -229,6 +234,7 @@ impl std::fmt::Display for NodeEvent {
                 "member {rank} is configured otherwise: group.members, order, reliability, sequencer, mtu_bytes and max_message_bytes must be the same everywhere"
             ),
             Event::Superseded { instance } => write_superseded(f, *instance),
+            Event::OlderInstance { instance } => write_older_instance(f, *instance),
             Event::NewInstance { from, to } => write_new_instance(f, *from, *to),
             Event::OtherVersion(version) => write!(
                 f,
@@ -269,6 +275,7 @@ pub(crate) fn event_words(event: NodeEvent) -> (u32, EventWords) {
         Event::ConfigurationDiffers(who) => (17, [rank(who), 0, 0]),
         Event::Superseded { instance } => (21, [instance.0, 0, 0]),
         Event::NewInstance { from, to } => (22, [from.0, to.0, 0]),
+        Event::OlderInstance { instance } => (23, [instance.0, 0, 0]),
         Event::OtherVersion(version) => (18, [version.into(), 0, 0]),
     }
 }
@@ -301,6 +308,7 @@ pub(crate) fn event_of(tag: u32, frame: &[u8]) -> NodeEvent {
         18 => Event::OtherVersion(first as u8),
         21 => Event::Superseded { instance: InstanceId(first) },
         22 => Event::NewInstance { from: InstanceId(first), to: InstanceId(second) },
+        23 => Event::OlderInstance { instance: InstanceId(first) },
         _ => unreachable!("events are written by `event_words`"),
     })
 }
@@ -455,6 +463,7 @@ mod tests {
             Event::OtherVersion(9),
             Event::Superseded { instance: InstanceId(1 << 63) },
             Event::NewInstance { from: InstanceId(1), to: InstanceId(u64::MAX) },
+            Event::OlderInstance { instance: InstanceId(5) },
         ];
         let suspected = Why::ALL.map(|why| Event::Suspected(rank, why));
         let events = named.into_iter().chain(others).chain(suspected).map(NodeEvent::Group);

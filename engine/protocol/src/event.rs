@@ -169,6 +169,12 @@ pub enum Event {
         /// The newer instance.
         instance: InstanceId,
     },
+    /// An instance is alive that formed before one that this process was in. It joins that one only if the later one stays
+    /// silent for 10 s.
+    OlderInstance {
+        /// The older instance.
+        instance: InstanceId,
+    },
     /// The instance that this observer followed ended, and it follows another from now on. What the earlier one delivered
     /// after this observer last heard it is not known here; sequences and order numbers begin again at 0.
     NewInstance {

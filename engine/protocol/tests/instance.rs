@@ -411,3 +411,28 @@ fn an_absurd_birth_is_not_built_upon() {
     let birth = world.ones[ones[0]].process.view().birth;
     assert!(birth < 1_700_000_010_000, "{birth}");
 }
+
+/// A majority of an older instance that was frozen and resumed is alive. A process that was in a later one waits for that,
+/// and joins the older one only when the later one has stayed silent.
+#[test]
+fn a_process_that_was_in_a_later_instance_waits_for_it_beside_an_older_one() {
+    for (floor, waits) in [(0, false), (2_000_000_000_000, true)] {
+        let mut world = World::new(None);
+        let older = world.start(0, 0);
+        world.run(SECOND);
+        assert!(world.are_members(&older));
+        world.ones[older[2]].is_paused = true;
+        world.run(SECOND);
+        let mut config = world.config(Some(2), 7);
+        config.birth_floor = floor;
+        let restarted = world.add(config, 7);
+        world.run(5 * SECOND);
+        assert_eq!(world.are_members(&[older[0], older[1], restarted]), !waits);
+        let event = Event::OlderInstance { instance: world.ones[older[0]].process.view().instance };
+        assert_eq!(world.ones[restarted].events.contains(&event), waits);
+        if waits {
+            world.run(6 * SECOND);
+            assert!(world.are_members(&[older[0], older[1], restarted]), "the later one stayed silent");
+        }
+    }
+}

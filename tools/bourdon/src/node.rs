@@ -185,6 +185,7 @@ fn name(event: NodeEvent) -> &'static str {
         Event::ConfigurationDiffers(_) => "configuration_differs",
         Event::OtherVersion(_) => "other_version",
         Event::Superseded { .. } => "superseded",
+        Event::OlderInstance { .. } => "older_instance",
         Event::NewInstance { .. } => "new_instance",
     }
 }

@@ -54,6 +54,8 @@ pub(super) struct Search {
     heard_at: Instant,
     /// When the current view was entered, its end was decided, or its cut last came closer.
     pub(super) since: Instant,
+    /// Since when this process has waited, beside an older instance that is alive, for the later one it was in; 0 if it does not.
+    pub(super) older_since: Instant,
     /// The view that follows the one being followed.
     pub(super) next: Option<(View, Beginning)>,
     pub(super) decision: Option<Value>,
@@ -77,7 +79,8 @@ impl Process {
 
     /// Comes back, not before the given time.
     pub(super) fn search_again(&mut self, not_before: Instant) {
-        self.search = Search { not_before, formed_at: self.search.formed_at, ..Search::default() };
+        let Search { formed_at, older_since, .. } = self.search;
+        self.search = Search { not_before, formed_at, older_since, ..Search::default() };
         self.transfer.forget();
     }
 
@@ -184,7 +187,7 @@ impl Process {
 
     fn on_own_views_heartbeat(&mut self, now: Instant, from: Member, epoch: Epoch, said: &Heartbeat) {
         let rank = from.rank;
-        (self.search.heard_at, self.search.formed_at) = (now, now);
+        (self.search.heard_at, self.search.formed_at, self.search.older_since) = (now, now, Instant(0));
         self.detector.heard(rank, now, Path::Multicast);
         self.detector.heartbeat(rank, now);
         let before = self.presence.get(rank).map(|peer| (peer.heard_from, peer.flags, peer.epoch));
