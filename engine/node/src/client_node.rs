@@ -115,7 +115,7 @@ impl ClientNode {
         let bystander = &mut self.bystander;
         port.receive(RECEIVE_LIMIT, |arrival| {
             client.on_datagram(now, arrival.bytes);
-            bystander.on_datagram(now, arrival.bytes);
+            bystander.on_datagram(now, arrival.bytes, arrival.to_all);
         })?;
         let mut failed = None;
         bystander.transmit(now, |to, bytes, segment_bytes| {

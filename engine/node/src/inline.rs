@@ -209,7 +209,7 @@ impl<P: Port> Engine<P> {
         let clock = &self.clock;
         let received = self.port.receive(RECEIVE_LIMIT, |arrival| {
             let now = *now.get_or_insert_with(|| clock.now());
-            process.on_datagram(now, arrival.bytes, arrival.kernel_receive_ns);
+            process.take_in(now, arrival.bytes, arrival.kernel_receive_ns, arrival.to_all);
         })?;
         self.port_datagrams += received as u64;
         self.now = now.unwrap_or_else(|| clock.now());

@@ -11,6 +11,7 @@ use crate::control::direct::{Direct, Out};
 use crate::counters::Counters;
 use crate::event::{CallId, DirectMessage, DirectOutcome, DirectRefusal};
 use crate::outbox::{Destination, Outbox};
+use crate::process::is_for_one;
 use alloc::vec;
 use alloc::vec::Vec;
 use bourdon_wire::records::{Heartbeat, heartbeat_flags};
@@ -54,14 +55,14 @@ impl Bystander {
         }
     }
 
-    /// Takes a datagram in.
-    pub fn on_datagram(&mut self, now: Instant, bytes: &[u8]) {
+    /// Takes a datagram in, sent to all or to this process alone.
+    pub fn on_datagram(&mut self, now: Instant, bytes: &[u8], to_all: bool) {
         let Ok(datagram) = Datagram::parse(bytes, self.group) else { return };
         let (header, rank) = (datagram.header, datagram.header.rank());
         if header.channel() != CONTROL_CHANNEL {
             return;
         }
-        for frame in datagram.frames() {
+        for frame in datagram.frames().filter(|frame| !(to_all && is_for_one(frame))) {
             match frame.kind() {
                 Some(Kind::Heartbeat) => {
                     let Some((said, _)) = Heartbeat::read(frame.body) else { continue };

@@ -62,6 +62,7 @@ counters! {
     DiscardedCut = "discarded_cut", "steps of a ballot with a cut beyond what its senders can have sent";
     DiscardedRun = "discarded_run", "datagrams that put messages in order that cannot exist";
     DiscardedView = "discarded_view", "views that no majority of their members had announced";
+    DiscardedMulticast = "discarded_multicast", "frames for one process only that were sent to all";
     DiscardedAddress = "discarded_address", "heartbeats that gave a process another address than it had announced";
     ChallengesSent = "challenges_sent", "requests answered with a cookie because their reply address had proved nothing";
     ChallengesTaken = "challenges_taken", "requests repeated with the cookie from a challenge";

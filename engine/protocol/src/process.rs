@@ -26,6 +26,7 @@ mod transfer;
 mod trust;
 
 pub use inspect::Held;
+pub use trust::is_for_one;
 
 use crate::config::{Config, ConfigError, Feedback, Role};
 use crate::control::clients::{Clients, Request};
@@ -380,9 +381,16 @@ impl Process {
 
     // ---- inputs: the network --------------------------------------------------------------------------------------
 
-    /// Takes in a datagram that was received, by whatever path.
+    /// Takes in a datagram that was sent to this process alone.
     #[inline]
     pub fn on_datagram(&mut self, now: Instant, bytes: &[u8], kernel_receive_ns: Option<u64>) {
+        self.take_in(now, bytes, kernel_receive_ns, false);
+    }
+
+    /// Takes in a datagram, sent to all or to this process alone. All would answer what is asked of one process: so
+    /// that is discarded if it was sent to all.
+    #[inline]
+    pub fn take_in(&mut self, now: Instant, bytes: &[u8], kernel_receive_ns: Option<u64>, to_all: bool) {
         let datagram = match Datagram::parse(bytes, self.config.group) {
             Ok(datagram) => datagram,
             Err(discard) => return self.discard(discard),
@@ -410,8 +418,12 @@ impl Process {
                 rows.for_each(|frame| self.on_row(now, rank, frame.body));
             }
         } else if header.channel() == CONTROL_CHANNEL {
-            self.trust.received(bytes.len());
+            self.trust.received(bytes.len(), to_all);
             for frame in datagram.frames() {
+                if to_all && is_for_one(&frame) {
+                    self.counters.add(Counter::DiscardedMulticast, 1);
+                    continue;
+                }
                 let same = header.instance() == self.data.view.instance && header.instance() != InstanceId::NONE;
                 if same || self.admits_instance(header, frame.kind()) {
                     self.on_control(now, &datagram, &frame);

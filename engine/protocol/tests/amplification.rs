@@ -145,6 +145,31 @@ fn ping() -> Vec<u8> {
     control(0, Kind::Ping, &[ping.as_bytes()])
 }
 
+/// All processes hear what is sent to all, so no process answers a question that came so to an address that has proved
+/// nothing: any number of them would.
+#[test]
+fn nor_by_many_processes_where_a_question_was_sent_to_all() {
+    for asked in ALL {
+        let mut bench = bench(asked, 3);
+        for turn in 0..1_000 {
+            let questions = [
+                nak_to(0xFFFF, stranger(), (turn % 3) as u16, &[(0, u32::MAX)]),
+                view_ask(),
+                transfer_ask(1, turn, 40),
+                ping(),
+                direct(direct_steps::PROBE, turn.into()),
+                direct(direct_steps::SEND, turn.into()),
+                request(u64::from(turn) / 20, u64::from(turn) % 20),
+            ];
+            for (place, question) in questions.iter().enumerate() {
+                bench.process.take_in(bench.now, question, None, true);
+                bench.wait(300_000);
+                assert_eq!(answered(&mut bench), 0, "question {place} to {asked:?} after {turn}");
+            }
+        }
+    }
+}
+
 /// Each kind of question in every form that has another answer.
 fn every_question(members: u16) {
     let from = move |turn: usize| (turn % usize::from(members)) as u16;

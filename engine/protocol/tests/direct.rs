@@ -200,7 +200,7 @@ impl Beside {
         let mut beat = Heartbeat::read(&[0; Heartbeat::BYTES]).unwrap().0.to_owned();
         beat.flags = heartbeat_flags::FORMED.into();
         beat.address = address(usize::from(rank));
-        self.client.on_datagram(self.now, &control(rank, Kind::Heartbeat, &[beat.as_bytes()]));
+        self.client.on_datagram(self.now, &control(rank, Kind::Heartbeat, &[beat.as_bytes()]), true);
     }
 
     /// What it sends now: to whom, and the record.
@@ -217,7 +217,7 @@ impl Beside {
 
     fn answer(&mut self, rank: u16, step: u16, record: Direct) {
         let record = Direct { step: step.into(), reply_to: address(usize::from(rank)), ..record };
-        self.client.on_datagram(self.now, &control(rank, Kind::Direct, &[record.as_bytes()]));
+        self.client.on_datagram(self.now, &control(rank, Kind::Direct, &[record.as_bytes()]), false);
     }
 }
 

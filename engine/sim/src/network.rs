@@ -85,7 +85,15 @@ impl Faults {
 pub(crate) struct Arrival {
     pub(crate) at_ns: u64,
     pub(crate) to: usize,
+    pub(crate) packet: Packet,
+}
+
+/// A datagram under way.
+#[derive(Clone, Debug)]
+pub(crate) struct Packet {
     pub(crate) bytes: Rc<[u8]>,
+    /// It was sent to all, not to one process.
+    pub(crate) to_all: bool,
 }
 
 #[derive(Debug)]
@@ -150,15 +158,15 @@ impl Network {
         &mut self,
         now_ns: u64,
         (from, to): (usize, usize),
-        bytes: &Rc<[u8]>,
+        packet: &Packet,
         rng: &mut Rng,
         arrivals: &mut Vec<Arrival>,
     ) {
         if self.stalls.is_some() {
-            return self.send_in_order(now_ns, (from, to), bytes, rng, arrivals);
+            return self.send_in_order(now_ns, (from, to), packet, rng, arrivals);
         }
         let is_lost = hits(rng, self.plan.drop_permille) || now_ns < self.cut_until_ns[from][to];
-        if is_lost || self.is_too_long(now_ns, [from, to], bytes.len()) {
+        if is_lost || self.is_too_long(now_ns, [from, to], packet.bytes.len()) {
             self.faults.drop += 1;
             self.trouble[to] += 1;
             return;
@@ -167,7 +175,7 @@ impl Network {
         self.faults.duplicate += copies as u64 - 1;
         for _ in 0..copies {
             let at_ns = self.arrival_ns(now_ns, from, to, rng);
-            arrivals.push(Arrival { at_ns, to, bytes: self.perhaps_corrupt(to, bytes, rng) });
+            arrivals.push(Arrival { at_ns, to, packet: self.perhaps_corrupt(to, packet, rng) });
         }
     }
 
@@ -176,7 +184,7 @@ impl Network {
         &mut self,
         now_ns: u64,
         (from, to): (usize, usize),
-        bytes: &Rc<[u8]>,
+        packet: &Packet,
         rng: &mut Rng,
         arrivals: &mut Vec<Arrival>,
     ) {
@@ -190,7 +198,7 @@ impl Network {
         }
         let last_ns = &mut self.last_ns[from][to];
         *last_ns = at_ns.max(*last_ns + 1);
-        arrivals.push(Arrival { at_ns: *last_ns, to, bytes: Rc::clone(bytes) });
+        arrivals.push(Arrival { at_ns: *last_ns, to, packet: packet.clone() });
     }
 
     fn arrival_ns(&mut self, now_ns: u64, from: usize, to: usize, rng: &mut Rng) -> u64 {
@@ -211,16 +219,16 @@ impl Network {
         *last_ns
     }
 
-    fn perhaps_corrupt(&mut self, to: usize, bytes: &Rc<[u8]>, rng: &mut Rng) -> Rc<[u8]> {
+    fn perhaps_corrupt(&mut self, to: usize, packet: &Packet, rng: &mut Rng) -> Packet {
         if !hits(rng, self.plan.corrupt_permille) {
-            return Rc::clone(bytes);
+            return packet.clone();
         }
         self.faults.corrupt += 1;
         self.trouble[to] += 1;
-        let mut damaged = bytes.to_vec();
+        let mut damaged = packet.bytes.to_vec();
         let bit = rng.usize(0..8 * damaged.len());
         damaged[bit / 8] ^= 1 << (bit % 8);
-        damaged.into()
+        Packet { bytes: damaged.into(), to_all: packet.to_all }
     }
 
     /// How many of `offered` datagrams the sender's socket takes.

@@ -8,13 +8,12 @@ use crate::checkers::{Sent, Violation};
 use crate::clock::Clock;
 use crate::history::{History, Message};
 use crate::locker::Locker;
-use crate::network::hits;
+use crate::network::{Packet, hits};
 use crate::plan::{GROUP, Plan, StartPlan};
 use bourdon_protocol::{Client, ClientEvent, Counter, Outgoing, Process, Refusal};
 use bourdon_wire::{Address, ClientId, Instant, NAME_MAX_BYTES, TopicId, TopicName};
 use fastrand::Rng;
 use std::collections::VecDeque;
-use std::rc::Rc;
 
 /// The topics that have names, in plans that publish by name.
 const NAMES: [&str; 3] = ["md.es.trades", "md.es.quotes", "a"];
@@ -29,7 +28,7 @@ pub(crate) struct Node {
     pub(crate) clock: Clock,
     /// Where an observer begins.
     pub(crate) start: Option<StartPlan>,
-    pub(crate) socket: VecDeque<Rc<[u8]>>,
+    pub(crate) socket: VecDeque<Packet>,
     pub(crate) socket_bytes: usize,
     pub(crate) paused_until_ns: u64,
     /// When it is stepped next; `u64::MAX` for not at all.
@@ -112,9 +111,9 @@ impl Node {
         let now = self.clock.read(now_ns);
         let Some(process) = &mut self.process else { return false };
         for _ in 0..batch {
-            let Some(bytes) = self.socket.pop_front() else { break };
+            let Some(Packet { bytes, to_all }) = self.socket.pop_front() else { break };
             self.socket_bytes -= bytes.len();
-            process.on_datagram(now, &bytes, Some(now_ns));
+            process.take_in(now, &bytes, Some(now_ns), to_all);
         }
         if now >= process.next_deadline() {
             process.on_timer(now);

@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::demand::Demands;
 use crate::history::{History, Message};
 use crate::locker::Locker;
-use crate::network::{Arrival, Faults, Network};
+use crate::network::{Arrival, Faults, Network, Packet};
 use crate::node::{ClientNode, Node};
 use crate::plan::{EventPlan, Plan, RestartPlan, WALL_NS, address};
 use crate::runner::Options;
@@ -30,7 +30,6 @@ use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::rc::Rc;
 
 /// A run that takes more steps than this has no end: the longest of thousands take a third.
 const STEPS_MAX: u64 = 2_000_000;
@@ -334,12 +333,12 @@ impl<'p> World<'p> {
     fn arrive(&mut self, arrival: Arrival) {
         if let Some(client) = arrival.to.checked_sub(self.plan.processes()) {
             if client >= self.clients.len() {
-                return self.arrive_at_zombie(client - self.clients.len(), arrival.bytes);
+                return self.arrive_at_zombie(client - self.clients.len(), arrival.packet);
             }
             let (id, taken) = self.clients[client].taken();
-            self.clients[client].client.on_datagram(Instant(self.now_ns), &arrival.bytes);
+            self.clients[client].client.on_datagram(Instant(self.now_ns), &arrival.packet.bytes);
             self.step_client(client);
-            if self.instances.is_of_earlier(&arrival.bytes, self.generation) {
+            if self.instances.is_of_earlier(&arrival.packet.bytes, self.generation) {
                 self.history.take_earlier(id, taken..self.clients[client].taken().1);
             }
             return;
@@ -348,13 +347,13 @@ impl<'p> World<'p> {
         if node.process.is_none() {
             return;
         }
-        if node.socket_bytes + arrival.bytes.len() > self.plan.socket_bytes {
+        if node.socket_bytes + arrival.packet.bytes.len() > self.plan.socket_bytes {
             self.network.faults.overflow += 1;
             self.network.trouble[arrival.to] += 1;
             return;
         }
-        node.socket_bytes += arrival.bytes.len();
-        node.socket.push_back(arrival.bytes);
+        node.socket_bytes += arrival.packet.bytes.len();
+        node.socket.push_back(arrival.packet);
         self.wake(arrival.to, self.now_ns + 500);
     }
 
@@ -402,15 +401,15 @@ impl<'p> World<'p> {
             });
         });
         for (to, bytes) in sends {
-            let bytes: Rc<[u8]> = bytes.into();
+            let packet = Packet { bytes: bytes.into(), to_all: false };
             let from = plan.processes() + index;
             if let Some(recorder) = recorder {
-                recorder.record(*generation, from, &bytes);
+                recorder.record(*generation, from, &packet.bytes);
             }
             let members = usize::from(plan.members);
             let is_client = |end: usize| (members..plan.processes() + usize::from(plan.clients)).contains(&end);
             for (end, _) in ends.iter().enumerate().filter(|(end, address)| **address == to && !is_client(*end)) {
-                network.send(*now_ns, (from, end), &bytes, rng, arrivals);
+                network.send(*now_ns, (from, end), &packet, rng, arrivals);
             }
         }
         let deadline_ns = client.next_deadline(plan);

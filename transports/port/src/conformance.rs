@@ -64,6 +64,7 @@ macro_rules! conformance_tests {
                 delivery::no_segments_send_nothing,
                 delivery::oversized_segments_are_refused,
                 addressing::peer_unicast_reaches_only_the_peer,
+                addressing::each_arrival_says_whether_it_was_sent_to_all,
                 addressing::own_echo_is_known_by_place_and_bytes,
                 addressing::groups_do_not_cross_talk,
                 addressing::a_broadcast_reaches_every_group_on_the_port,

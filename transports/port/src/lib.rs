@@ -42,6 +42,8 @@ pub struct Arrival<'a> {
     pub bytes: &'a [u8],
     /// When the kernel received it, in nanoseconds since the UNIX epoch, where the port was asked to know.
     pub kernel_receive_ns: Option<u64>,
+    /// Whether it was sent to the group, or to all that hear the network, and not to this port alone.
+    pub to_all: bool,
 }
 
 /// What a port can carry. Fixed once the port is open.

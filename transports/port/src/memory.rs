@@ -78,8 +78,8 @@ struct Queue {
 #[derive(Debug)]
 struct Run {
     bytes: Vec<u8>,
-    /// Where each datagram ends in `bytes`.
-    ends: Vec<usize>,
+    /// Where each datagram ends in `bytes`, and whether it was sent to all.
+    ends: Vec<(usize, bool)>,
 }
 
 impl Run {
@@ -90,11 +90,11 @@ impl Run {
         }
     }
 
-    fn push(&mut self, datagram: &[u8], capacity_bytes: usize) {
+    fn push(&mut self, datagram: &[u8], to_all: bool, capacity_bytes: usize) {
         let used_bytes = self.bytes.len() + self.ends.len() * DATAGRAM_OVERHEAD_BYTES;
         if used_bytes + datagram.len() + DATAGRAM_OVERHEAD_BYTES <= capacity_bytes {
             self.bytes.extend_from_slice(datagram);
-            self.ends.push(self.bytes.len());
+            self.ends.push((self.bytes.len(), to_all));
         }
     }
 
@@ -105,11 +105,12 @@ impl Run {
 }
 
 impl Mailbox {
-    fn deliver(&self, bytes: &[u8], segment_bytes: usize, echo: Option<Echo>) {
+    fn deliver(&self, (to, bytes): (To, &[u8]), segment_bytes: usize, echo: Option<Echo>) {
+        let to_all = !matches!(to, To::Peer(_));
         let mut queue = lock(&self.queue);
         for datagram in bytes.chunks(segment_bytes) {
             if !echo.is_some_and(|echo| echo.matches(datagram)) {
-                queue.run.push(datagram, self.capacity_bytes);
+                queue.run.push(datagram, to_all, self.capacity_bytes);
             }
         }
         if queue.parked && !queue.run.ends.is_empty() {
@@ -191,11 +192,13 @@ impl Port for MemoryPort {
         for member in lock(&self.hub.0).iter() {
             match to {
                 To::Group if member.group == self.options.group => {
-                    member.mailbox.deliver(bytes, segment_bytes, member.echo);
+                    member.mailbox.deliver((to, bytes), segment_bytes, member.echo);
                 }
-                To::Peer(address) if member.address == address => member.mailbox.deliver(bytes, segment_bytes, None),
+                To::Peer(address) if member.address == address => {
+                    member.mailbox.deliver((to, bytes), segment_bytes, None);
+                }
                 To::Broadcast if member.group.port() == self.options.group.port() => {
-                    member.mailbox.deliver(bytes, segment_bytes, None);
+                    member.mailbox.deliver((to, bytes), segment_bytes, None);
                 }
                 To::Group | To::Peer(_) | To::Broadcast => {}
             }
@@ -215,11 +218,11 @@ impl Port for MemoryPort {
                 }
                 mem::swap(&mut queue.run, &mut self.taken);
             }
-            let start = if self.next == 0 { 0 } else { self.taken.ends[self.next - 1] };
-            let end = self.taken.ends[self.next];
+            let start = if self.next == 0 { 0 } else { self.taken.ends[self.next - 1].0 };
+            let (end, to_all) = self.taken.ends[self.next];
             self.next += 1;
             count += 1;
-            on_datagram(Arrival { bytes: &self.taken.bytes[start..end], kernel_receive_ns: None });
+            on_datagram(Arrival { bytes: &self.taken.bytes[start..end], kernel_receive_ns: None, to_all });
         }
         Ok(count)
     }

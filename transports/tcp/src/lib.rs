@@ -245,7 +245,7 @@ impl TcpPort {
                 (Head::Datagram(_, for_group), bytes) => {
                     if in_group || !for_group {
                         *count += 1;
-                        on_datagram(Arrival { bytes, kernel_receive_ns: None });
+                        on_datagram(Arrival { bytes, kernel_receive_ns: None, to_all: for_group });
                     }
                 }
                 (Head::Garbage, _) => connection.is_broken = true,

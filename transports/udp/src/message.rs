@@ -75,15 +75,15 @@ impl Notes {
 
     /// Hands out the datagrams of a packet and says how many they were.
     #[inline]
-    pub(crate) fn hand_out(self, bytes: &[u8], on_datagram: &mut impl FnMut(Arrival<'_>)) -> usize {
+    pub(crate) fn hand_out(self, bytes: &[u8], to_all: bool, on_datagram: &mut impl FnMut(Arrival<'_>)) -> usize {
         let kernel_receive_ns = self.kernel_receive_ns;
         if self.segment_bytes == 0 || self.segment_bytes >= bytes.len() {
-            on_datagram(Arrival { bytes, kernel_receive_ns });
+            on_datagram(Arrival { bytes, kernel_receive_ns, to_all });
             return 1;
         }
         let mut count = 0;
         for bytes in bytes.chunks(self.segment_bytes) {
-            on_datagram(Arrival { bytes, kernel_receive_ns });
+            on_datagram(Arrival { bytes, kernel_receive_ns, to_all });
             count += 1;
         }
         count
@@ -204,7 +204,7 @@ mod tests {
         let cut = |segment_bytes, bytes: &[u8]| {
             let mut lengths = Vec::new();
             let notes = Notes { segment_bytes, kernel_receive_ns: None };
-            let count = notes.hand_out(bytes, &mut |arrival| lengths.push(arrival.bytes.len()));
+            let count = notes.hand_out(bytes, true, &mut |arrival| lengths.push(arrival.bytes.len()));
             assert_eq!(count, lengths.len());
             lengths
         };

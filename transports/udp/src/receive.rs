@@ -93,14 +93,14 @@ impl SocketReceiver {
         self.is_drained = self.turn >= self.unicast_every;
         if self.turn >= self.unicast_every {
             self.turn = 0;
-            self.is_drained = self.drain(sockets.unicast(), limit, &mut count, &mut on_datagram)?;
+            self.is_drained = self.drain((sockets.unicast(), false), limit, &mut count, &mut on_datagram)?;
         }
         self.broadcast_turn += 1;
         if self.broadcast_turn >= self.broadcast_every
             && let Some(socket) = sockets.broadcast()
         {
             self.broadcast_turn = 0;
-            self.is_drained &= self.drain(socket, limit, &mut count, &mut on_datagram)?;
+            self.is_drained &= self.drain((socket, true), limit, &mut count, &mut on_datagram)?;
         }
         if count >= limit {
             self.is_drained = false;
@@ -109,16 +109,17 @@ impl SocketReceiver {
         let drain_all = self.drains || self.was_busy;
         let until = if drain_all { limit } else { count + 1 };
         let before = count;
-        self.is_drained &= self.drain(sockets.group(), until, &mut count, &mut on_datagram)?;
+        self.is_drained &= self.drain((sockets.group(), true), until, &mut count, &mut on_datagram)?;
         self.was_busy = count > before;
         Ok(count)
     }
 
-    /// Receives until `count` is `limit`, and says whether the socket was empty before that.
+    /// Receives from a socket, to which datagrams are sent for all or for this port alone, until `count` is `limit`; says
+    /// whether the socket was empty before that.
     #[inline]
     fn drain(
         &mut self,
-        socket: BorrowedFd<'_>,
+        (socket, to_all): (BorrowedFd<'_>, bool),
         limit: usize,
         count: &mut usize,
         on_datagram: &mut impl FnMut(Arrival<'_>),
@@ -130,7 +131,7 @@ impl SocketReceiver {
                 message::receive_plain(socket, &mut self.buffer).map(|length| (length, Notes::default()))
             };
             match received {
-                Ok((length, notes)) => *count += notes.hand_out(&self.buffer[..length], on_datagram),
+                Ok((length, notes)) => *count += notes.hand_out(&self.buffer[..length], to_all, on_datagram),
                 Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => return Ok(true),
                 // Something may be behind it, which the next receive will find.
                 Err(error) if is_passing_receive(&error) => return Ok(false),

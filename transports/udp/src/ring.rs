@@ -229,7 +229,8 @@ impl Ring {
                     let id = cqueue::buffer_select(completion.flags()).expect("a receive that worked used a buffer");
                     let buffers = &mut self.buffers[request];
                     if let Ok(packet) = RecvMsgOut::parse(buffers.filled(id, length), &self.template.0) {
-                        *count += Notes::parse(packet.control_data()).hand_out(packet.payload_data(), on_datagram);
+                        let notes = Notes::parse(packet.control_data());
+                        *count += notes.hand_out(packet.payload_data(), request != UNICAST, on_datagram);
                     }
                     buffers.lend(id);
                 }

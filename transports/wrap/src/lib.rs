@@ -103,6 +103,7 @@ struct State {
 struct Held {
     bytes: Vec<u8>,
     kernel_receive_ns: Option<u64>,
+    to_all: bool,
     release_at: Instant,
     /// Or once so many have arrived.
     release_at_arrival: u64,
@@ -110,7 +111,7 @@ struct Held {
 
 impl Held {
     fn arrival(&self) -> Arrival<'_> {
-        Arrival { bytes: &self.bytes, kernel_receive_ns: self.kernel_receive_ns }
+        Arrival { bytes: &self.bytes, kernel_receive_ns: self.kernel_receive_ns, to_all: self.to_all }
     }
 }
 
@@ -186,7 +187,8 @@ impl State {
         let mut bytes = self.spare.pop().unwrap_or_default();
         bytes.clear();
         bytes.extend_from_slice(arrival.bytes);
-        Held { bytes, kernel_receive_ns: arrival.kernel_receive_ns, release_at, release_at_arrival }
+        let Arrival { kernel_receive_ns, to_all, .. } = arrival;
+        Held { bytes, kernel_receive_ns, to_all, release_at, release_at_arrival }
     }
 
     fn release_overtaken(&mut self, on_datagram: &mut impl FnMut(Arrival<'_>)) -> usize {

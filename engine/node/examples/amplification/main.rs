@@ -2,8 +2,9 @@
 //!
 //! An answer to a question whose reply address is another's is a flood that costs the asker nothing. A protocol test counts
 //! the answers that a process hands out; what arrives at a socket also depends on the node around it. So here a group of
-//! three members and an observer runs on `lo`, has published, and is asked each kind of question by unicast; every question
-//! names the address of a socket that has never sent anything. What arrives there is counted.
+//! three members and an observer runs on `lo`, has published, and is asked each kind of question: each process by unicast,
+//! and all at once by multicast. Every question names the address of a socket that has never sent anything. What arrives
+//! there is counted.
 //!
 //! The questions are as good as a stranger can make them that has read the group's traffic: they name the view, a member's
 //! rank and its incarnation.
@@ -93,7 +94,7 @@ fn arrived(stranger: &UdpSocket) -> u64 {
 }
 
 /// A group that has formed and published, the observer last.
-fn form(directory: &std::path::Path) -> Result<Vec<Node>, Box<dyn Error>> {
+fn form(directory: &std::path::Path) -> Result<(Vec<Node>, SocketAddr), Box<dyn Error>> {
     let pid = std::process::id();
     let port = 20_000 + (pid % 16_384) as u16;
     let address = SocketAddr::from(([239, 77, (pid >> 8) as u8, pid as u8], port));
@@ -117,20 +118,21 @@ fn form(directory: &std::path::Path) -> Result<Vec<Node>, Box<dyn Error>> {
         poll(&mut nodes)?;
     }
     poll_for(&mut nodes, Duration::from_millis(200))?;
-    Ok(nodes)
+    Ok((nodes, address))
 }
 
 fn measure() -> Result<Vec<Row>, Box<dyn Error>> {
     let directory = tempfile::tempdir()?;
-    let mut nodes = form(directory.path())?;
+    let (mut nodes, group) = form(directory.path())?;
     let stranger = UdpSocket::bind("127.0.0.1:0")?;
     stranger.set_nonblocking(true)?;
     let asker = UdpSocket::bind("127.0.0.1:0")?;
     let mut rows = Vec::new();
     for kind in KINDS {
-        for (index, asked) in [(0, "sequencer"), (1, "member"), (2, "donor"), (3, "observer")] {
+        for (index, asked) in [(0, "sequencer"), (1, "member"), (2, "donor"), (3, "observer"), (1, "all at once")] {
             let target = Target::of(nodes[index].process(), nodes[2].process(), stranger.local_addr()?);
-            let to = nodes[index].local_address();
+            // The socket is bound to an address of `lo`, so its multicasts go out there.
+            let to = if asked == "all at once" { group } else { nodes[index].local_address() };
             let (mut bytes_in, mut bytes_out) = (0, 0);
             for turn in 0..QUESTIONS {
                 let question = (kind.question)(&target, turn as u64);
@@ -151,12 +153,12 @@ fn measure() -> Result<Vec<Row>, Box<dyn Error>> {
 
 fn print(rows: &[Row]) {
     println!(
-        "{:24} {:10} {:>9} {:>10} {:>10} {:>6}",
+        "{:24} {:11} {:>9} {:>10} {:>10} {:>6}",
         "question", "asked", "questions", "bytes in", "bytes out", "times"
     );
     for row in rows {
         println!(
-            "{:24} {:10} {:>9} {:>10} {:>10} {:>6.2}",
+            "{:24} {:11} {:>9} {:>10} {:>10} {:>6.2}",
             row.kind, row.asked, row.questions, row.bytes_in, row.bytes_out, row.times
         );
     }

@@ -10,11 +10,24 @@ use crate::counters::Counter;
 use crate::outbox::Destination;
 use crate::view::{Member, View, ranks};
 use bourdon_wire::records::{self, Challenge};
-use bourdon_wire::{Address, DatagramNumber, Epoch, FRAME_HEADER_BYTES, HEADER_BYTES, Instant, Kind, Rank};
+use bourdon_wire::{Address, DatagramNumber, Epoch, FRAME_HEADER_BYTES, Frame, HEADER_BYTES, Instant, Kind, Rank};
 use zerocopy::IntoBytes;
 
 /// The shortest ballot that is answered: what a forged one would cost a stranger.
 const BALLOT_BYTES: usize = HEADER_BYTES + FRAME_HEADER_BYTES + records::BallotStep::BYTES;
+
+/// Whether a frame is only ever sent to one process: a question to it, or its answer.
+pub fn is_for_one(frame: &Frame<'_>) -> bool {
+    match frame.kind() {
+        Some(Kind::ClientRequest | Kind::ClientAnswer | Kind::ViewAsk | Kind::Challenge) => true,
+        Some(Kind::Ping | Kind::Transfer | Kind::Link) => true,
+        Some(Kind::Direct) => {
+            let step = records::Direct::read(frame.body).map(|(record, _)| record.step.get());
+            step != Some(records::direct_steps::BROADCAST)
+        }
+        _ => false,
+    }
+}
 
 /// What a process keeps to judge others by.
 #[derive(Debug)]
@@ -24,6 +37,8 @@ pub(super) struct Trust {
     pub(super) announcements: Announcements,
     /// How many bytes may still be answered to the datagram being taken in, to an address that has proved nothing.
     allowance: usize,
+    /// Whether the datagram being taken in was sent to all.
+    to_all: bool,
 }
 
 impl Trust {
@@ -33,12 +48,15 @@ impl Trust {
             held: Held::new(config.members),
             announcements: Announcements::new(now, config.members),
             allowance: 0,
+            to_all: false,
         }
     }
 
-    /// A control datagram of so many bytes came.
-    pub(super) fn received(&mut self, bytes: usize) {
-        self.allowance = ANSWER_TIMES * bytes;
+    /// A control datagram of so many bytes came. If it was sent to all, others may answer it too, so an address that has
+    /// proved nothing gets no answer from any.
+    pub(super) fn received(&mut self, bytes: usize, to_all: bool) {
+        self.allowance = if to_all { 0 } else { ANSWER_TIMES * bytes };
+        self.to_all = to_all;
     }
 }
 
@@ -83,6 +101,10 @@ impl Process {
         if self.is_proven(to) || self.trust.cookies.is_valid(now, &to, cookie) {
             self.trust.allowance = usize::MAX;
             return true;
+        }
+        if self.trust.to_all {
+            self.counters.add(Counter::AnswersRefused, 1);
+            return false;
         }
         self.counters.add(Counter::ChallengesSent, 1);
         let record = Challenge { asked: cookie.into(), cookie: self.trust.cookies.cookie(now, &to).into() };

@@ -11,10 +11,10 @@ use super::{Phase, What, World};
 use crate::checkers::{Checkers, Verdict};
 use crate::history::Lineage;
 use crate::locker::Locker;
+use crate::network::Packet;
 use crate::node::Node;
 use crate::plan::{RestartPlan, address_in};
 use bourdon_protocol::{Destination, Event, Member, Process};
-use std::rc::Rc;
 
 /// How often it is asked whether frozen members may resume.
 const HOLD_NS: u64 = 5_000_000;
@@ -115,14 +115,14 @@ impl World<'_> {
         let Some(process) = &mut node.process else { return };
         process.transmit(now, |to, bytes, segment_bytes| {
             for datagram in bytes.chunks(segment_bytes) {
-                let datagram: Rc<[u8]> = datagram.into();
+                let packet = Packet { bytes: datagram.into(), to_all: !matches!(to, Destination::Peer(_)) };
                 for (end, address) in ends.iter().enumerate().filter(|(end, _)| *end != from) {
                     let wanted = match to {
                         Destination::Group | Destination::Broadcast => true,
                         Destination::Peer(peer) => peer == *address,
                     };
                     if wanted {
-                        network.send(*now_ns, (from, end), &datagram, rng, arrivals);
+                        network.send(*now_ns, (from, end), &packet, rng, arrivals);
                     }
                 }
             }
@@ -186,14 +186,14 @@ impl World<'_> {
     }
 
     /// Whether a datagram arrives at a process of an earlier generation, which then takes it.
-    pub(super) fn arrive_at_zombie(&mut self, zombie: usize, bytes: Rc<[u8]>) {
+    pub(super) fn arrive_at_zombie(&mut self, zombie: usize, packet: Packet) {
         let now_ns = self.now_ns;
         let Some(node) = self.zombies.get_mut(zombie) else { return };
-        if node.socket_bytes + bytes.len() > self.plan.socket_bytes {
+        if node.socket_bytes + packet.bytes.len() > self.plan.socket_bytes {
             return;
         }
-        node.socket_bytes += bytes.len();
-        node.socket.push_back(bytes);
+        node.socket_bytes += packet.bytes.len();
+        node.socket.push_back(packet);
         let due_ns = now_ns + 500;
         if node.paused_until_ns <= now_ns && due_ns < node.wakes_at_ns && self.phase == Phase::Faulty {
             node.wakes_at_ns = due_ns;

@@ -7,7 +7,7 @@
 //! Invariant: what is sent again was sent before, byte for byte.
 
 use super::{What, World};
-use crate::network::hits;
+use crate::network::{Arrival, Packet, hits};
 use crate::plan::{GROUP, ReplayPlan};
 use bourdon_wire::{Datagram, Kind};
 use fastrand::Rng;
@@ -83,19 +83,17 @@ impl World<'_> {
         let mut towards = Vec::new();
         if let Some(Recorded { from, bytes }) = recorder.draw(generation) {
             let ends = self.ends.len();
-            let all = recorder.rng.bool();
+            let to_all = recorder.rng.bool();
             let only = recorder.rng.usize(0..ends);
-            towards
-                .extend((0..ends).filter(|end| *end != from && (all || *end == only)).map(|end| (end, bytes.clone())));
+            let packet = Packet { bytes, to_all };
+            let wanted = (0..ends).filter(|end| *end != from && (to_all || *end == only));
+            towards.extend(wanted.map(|end| (end, packet.clone())));
         }
         let again_ns = self.now_ns + recorder.rng.u64(0..=2 * recorder.plan.interval_ns);
-        for (to, bytes) in towards {
+        for (to, packet) in towards {
             self.network.faults.replay += 1;
             self.network.trouble[to] += 1;
-            self.push(
-                self.now_ns + self.plan.latency_ns,
-                What::Arrive(crate::network::Arrival { at_ns: 0, to, bytes }),
-            );
+            self.push(self.now_ns + self.plan.latency_ns, What::Arrive(Arrival { at_ns: 0, to, packet }));
         }
         self.push(again_ns, What::Replay);
     }

@@ -7,10 +7,9 @@
 use super::{Phase, STEPS_MAX, What, World, mixed};
 use crate::checkers::{Checkers, Verdict, Violation};
 use crate::history::{Gap, Lineage, Settled};
-use crate::network::hits;
+use crate::network::{Packet, hits};
 use bourdon_protocol::{Counter, Destination, Event, Member, Process, Standing};
 use bourdon_wire::{Incarnation, Rank};
-use std::rc::Rc;
 
 impl World<'_> {
     pub(super) fn step(&mut self, index: usize, at_ns: u64) -> Verdict {
@@ -117,9 +116,9 @@ impl World<'_> {
                 if to == Destination::Group {
                     checkers.offered(index, datagram);
                 }
-                let datagram: Rc<[u8]> = datagram.into();
+                let packet = Packet { bytes: datagram.into(), to_all: !matches!(to, Destination::Peer(_)) };
                 if let Some(recorder) = recorder {
-                    recorder.record(*generation, index, &datagram);
+                    recorder.record(*generation, index, &packet.bytes);
                 }
                 for (end, address) in ends.iter().enumerate() {
                     let wanted = match to {
@@ -127,7 +126,7 @@ impl World<'_> {
                         Destination::Peer(peer) => peer == *address,
                     };
                     if wanted {
-                        network.send(*now_ns, (index, end), &datagram, rng, arrivals);
+                        network.send(*now_ns, (index, end), &packet, rng, arrivals);
                     }
                 }
             }

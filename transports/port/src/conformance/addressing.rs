@@ -20,6 +20,23 @@ pub fn peer_unicast_reaches_only_the_peer<P: Port>(idle: Idle, open: impl Fn(Rol
     assert_eq!(got, [b"for all".to_vec(), b"for the other".to_vec()]);
 }
 
+/// What was sent to the group is told apart from what was sent to one port.
+pub fn each_arrival_says_whether_it_was_sent_to_all<P: Port>(idle: Idle, open: impl Fn(Role) -> P) {
+    let (mut sender, mut receiver) = (open(Role::new(idle)), open(Role::new(idle)));
+    for (to, to_all) in [(To::Group, true), (To::Peer(receiver.local_address()), false)] {
+        for segments in [1, 3] {
+            let bytes = pattern(segments as u64, 100 * segments);
+            send_all(&mut sender, to, &bytes, 100);
+            let mut got = Vec::new();
+            poll_until(&mut receiver, |port| {
+                port.receive(usize::MAX, |arrival| got.push(arrival.to_all)).expect("a receive that works");
+                got.len() >= segments
+            });
+            assert_eq!(got, vec![to_all; segments], "sent to {to:?}");
+        }
+    }
+}
+
 /// A port may drop what carries its echo, and nothing else: not what has the same bytes elsewhere, not what is too
 /// short to say, not what comes by unicast. Others hear all of it.
 pub fn own_echo_is_known_by_place_and_bytes<P: Port>(idle: Idle, open: impl Fn(Role) -> P) {
