@@ -267,6 +267,11 @@ impl Checkers {
         self.relay.offered(index, datagram);
     }
 
+    /// Whether a process has entered this generation's first view.
+    pub(crate) fn has_formed(&self) -> bool {
+        self.views.entered_first().next().is_some()
+    }
+
     /// Judges a process that has just sent all it had to send.
     pub(crate) fn sent(&self, process: &Process, index: usize) -> Verdict {
         self.relay.stepped(process, index)

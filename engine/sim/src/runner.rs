@@ -57,7 +57,7 @@ pub fn run(seeds: Range<u64>, options: Options, progress: &(dyn Fn(u64) + Sync))
     report
 }
 
-/// A seed's plan: one in sixteen is of competing ballots, and one of locks and elections. To catch planted bugs every fourth
+/// A seed's plan: one in sixteen is of competing ballots, and one of locks and elections; one in 32 is of an unkind family. To catch planted bugs every fourth
 /// is of ballots, and every fourth turbulent; or all are of the locks or elections that the bug is in, or three of four of
 /// the family that it shows in.
 pub fn plan_of(seed: u64, options: Options) -> Plan {
@@ -76,6 +76,7 @@ pub fn plan_of(seed: u64, options: Options) -> Plan {
         (true, 3 | 7 | 11 | 15) | (false, 15) => Plan::duel(seed),
         (false, 7) => Plan::locks(seed, Kinds::default()),
         (true, 1 | 5 | 9 | 13) => Plan::turbulent(seed),
+        (false, 11) if seed % 32 == 11 => Family::unkind(seed / 32).draw(seed),
         _ if seed % 8 == 4 => Plan::any_guarantee(seed),
         _ => Plan::draw(seed),
     }

@@ -26,7 +26,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// Every family.
+    /// Every family, the unkind first.
     pub const ALL: [Self; 8] = [
         Self::Stalled,
         Self::Departed,
@@ -37,6 +37,12 @@ impl Family {
         Self::Duels,
         Self::Turbulent,
     ];
+
+    /// The families that are as unkind as real hosts, in turn.
+    pub fn unkind(turn: u64) -> Self {
+        const UNKIND: usize = 6;
+        Self::ALL[turn as usize % UNKIND]
+    }
 
     fn name(self) -> &'static str {
         match self {
