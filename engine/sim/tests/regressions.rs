@@ -120,6 +120,7 @@ regressions! {
     leavers_while_the_group_forms,
     only_later_lives_answer,
     short_epochs_crowd_out_an_earlier_one,
+    client_overtakes_what_another_member_took,
 }
 
 #[test]
