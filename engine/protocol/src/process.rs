@@ -28,7 +28,7 @@ mod trust;
 pub use inspect::Held;
 pub use trust::is_for_one;
 
-use crate::config::{Config, ConfigError, Feedback, Role};
+use crate::config::{Config, ConfigError, Feedback, Order, Role};
 use crate::control::clients::{Clients, Request};
 use crate::control::clock_sync::ClockSync;
 use crate::control::detector::{Detector, Path};
@@ -590,7 +590,8 @@ impl Process {
         }
         let skip = request.flags.get() & request_flags::SKIP != 0;
         let oldest = Sequence(sequence.0.saturating_sub(u64::from(request.under_way.get())));
-        let answer = match self.clients.request(now, client, (oldest, sequence), request.reply_to) {
+        let is_causal = self.config.order == Order::Causal && !self.data.is_lossy();
+        let answer = match self.clients.request(now, client, (oldest, sequence), request.reply_to, is_causal) {
             Request::Answer(taken) => ClientAnswer::new(client, taken, refusals::NONE),
             Request::TooMany => ClientAnswer::new(client, Sequence(0), refusals::TOO_MANY_CLIENTS),
             Request::Publish if skip => ClientAnswer::new(client, self.clients.skip(client), refusals::NONE),

@@ -2,7 +2,7 @@
 //!
 //! A run that failed is worth more than the explanation of why it can't fail again.
 
-use bourdon_sim::{Options, Regression};
+use bourdon_sim::{Demand, Demands, Options, Regression};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -10,14 +10,19 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plans")
 }
 
-/// Plays the runs of one file, and wants every invariant kept.
+/// Plays the runs of one file, and wants every invariant kept that is judged in every run.
 fn assert_mended(name: &str) {
+    assert_kept(name, Demands::KEPT);
+}
+
+/// Plays the runs of one file, and wants every invariant kept that is demanded.
+fn assert_kept(name: &str, demands: Demands) {
     let path = folder().join(format!("{name}.toml"));
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let regression: Regression = toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     assert_eq!(regression.check(), Ok(()), "{name}");
     assert!(!regression.runs.is_empty(), "{name} has no run");
-    let report = regression.play(Options::default());
+    let report = regression.play(Options { demands, ..Options::default() });
     assert!(report.failures.is_empty(), "{name}: {}\n{:#?}", regression.about, report.failures);
 }
 
@@ -115,6 +120,18 @@ regressions! {
     view_below_a_quorum,
     leavers_while_the_group_forms,
     only_later_lives_answer,
+    short_epochs_crowd_out_an_earlier_one,
+    client_overtakes_what_another_member_took,
+}
+
+#[test]
+fn observers_get_an_epoch_that_short_ones_follow() {
+    assert_kept("short-epochs-crowd-out-an-earlier-one", Demands::KEPT.with(Demand::Observers));
+}
+
+#[test]
+fn a_retraction_takes_no_barriers_message() {
+    assert_kept("barrier-message-taken-for-a-number", Demands::KEPT.with(Demand::Observers));
 }
 
 #[test]

@@ -8,7 +8,8 @@
 //! answers only once a quorum holds the message: what a client was told is delivered, whoever dies.
 //!
 //! A client says with each request how many before it are still under way. What lies below has been dealt with: taken by
-//! another member, or given up as too long, which only that member knows.
+//! another member, or given up as too long, which only that member knows. In causal order a member delivers what another
+//! took before it publishes more of that client: otherwise nothing would hold the later message back at other members.
 //!
 //! Invariant: a client's messages are delivered once; in its order as well, where the group's order is causal or total.
 //! Bound: [`CLIENTS_MAX`] clients at a time, those under
@@ -30,6 +31,8 @@ const UNDER_WAY_MAX: usize = 64;
 const BEYOND_MAX: usize = 256;
 /// A client not heard for so long may be forgotten: longer than any client goes on trying.
 const QUIET_NS: u64 = 60_000_000_000;
+/// How long a message waits for those that another member took: longer than any repair and most view changes.
+const OTHERS_WAIT_NS: u64 = 1_000_000_000;
 
 #[derive(Debug)]
 struct Known {
@@ -42,6 +45,8 @@ struct Known {
     beyond: Vec<(Sequence, Sequence)>,
     /// Everything below is held by a quorum.
     taken: Sequence,
+    /// The oldest message that waits for those before it, which another member took, and since when.
+    waiting: Option<(Sequence, Instant)>,
     under_way: VecDeque<UnderWay>,
     reply_to: Address,
     heard_at: Instant,
@@ -98,6 +103,18 @@ impl Known {
         next <= self.delivered || self.beyond.iter().any(|(first, end)| *first < next && next <= *end)
     }
 
+    /// Whether messages before `oldest` that another member took are still to be delivered here. A sequence that was refused
+    /// at another member never is, so the wait ends in any case.
+    fn waits_for_others(&mut self, now: Instant, oldest: Sequence) -> bool {
+        if oldest <= self.next || self.has_delivered(oldest) {
+            self.waiting = None;
+            return false;
+        }
+        let waiting = self.waiting.filter(|(first, _)| *first == oldest);
+        let (_, since) = *self.waiting.insert(waiting.unwrap_or((oldest, now)));
+        now.since(since) < OTHERS_WAIT_NS
+    }
+
     /// With nothing under way from here, what was delivered was taken: whoever carried it, and whatever was given up before.
     fn take_delivered(&mut self) {
         if !self.under_way.is_empty() {
@@ -119,6 +136,7 @@ impl Known {
             delivered,
             beyond: Vec::new(),
             taken: delivered,
+            waiting: None,
             under_way: VecDeque::new(),
             reply_to: Address::default(),
             heard_at: now,
@@ -159,17 +177,22 @@ impl Clients {
         self.0.iter_mut().find(|known| known.client == client)
     }
 
-    /// A client wants `sequence` published; everything below `oldest` has been dealt with.
+    /// A client wants `sequence` published; everything below `oldest` has been dealt with. `is_causal`: what another member
+    /// took of it must be delivered here first.
     pub(crate) fn request(
         &mut self,
         now: Instant,
         client: ClientId,
         (oldest, sequence): (Sequence, Sequence),
         reply_to: Address,
+        is_causal: bool,
     ) -> Request {
         let index = self.0.iter().position(|known| known.client == client).or_else(|| self.enter(now, client));
         let Some(known) = index.map(|index| &mut self.0[index]) else { return Request::TooMany };
         (known.heard_at, known.reply_to) = (now, reply_to);
+        if is_causal && known.waits_for_others(now, oldest) {
+            return Request::Answer(known.taken);
+        }
         known.next = known.next.max(known.delivered).max(oldest);
         known.taken = known.taken.max(oldest);
         known.take_delivered();

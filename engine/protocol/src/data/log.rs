@@ -9,7 +9,6 @@
 //! Invariant: slot `number mod capacity` holds that datagram or an older one of the same residue; asking for a number
 //! never yields the bytes of another.
 
-use crate::config::Limits;
 use alloc::vec;
 use alloc::vec::Vec;
 use bourdon_wire::DatagramNumber;
@@ -126,7 +125,7 @@ impl Log {
         let numbers = || self.slots.iter().map(|slot| slot.number).filter(|number| *number != u64::MAX);
         // Room for the one that would have come next: what is retained is counted from there.
         let span = numbers().max().map_or(0, |newest| newest - numbers().min().unwrap_or(newest) + 3);
-        let slots = usize::try_from(span).unwrap_or(usize::MAX).max(Limits::SLOTS_MIN).checked_next_power_of_two()?;
+        let slots = usize::try_from(span).unwrap_or(usize::MAX).checked_next_power_of_two()?;
         if slots >= self.slots.len() {
             return None;
         }
@@ -143,7 +142,12 @@ impl Log {
 
     /// The memory that it takes.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes.len() + self.slots.len() * size_of::<Slot>()
+        self.bytes.len() + Self::slot_bytes(self.slots.len())
+    }
+
+    /// What the slots of a log take beside the datagrams.
+    pub(crate) const fn slot_bytes(slots: usize) -> usize {
+        slots * size_of::<Slot>()
     }
 
     pub(crate) fn mtu(&self) -> usize {

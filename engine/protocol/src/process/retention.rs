@@ -3,7 +3,9 @@
 //! A process that follows the group may be several views behind: it was descheduled while two members crashed. If members
 //! retained a count of epochs, it would lose the market in the moment in which the market moves. So earlier epochs are
 //! retained like datagrams within an epoch: by bytes, and for a time. A log that is mostly empty moves into a smaller one
-//! when its epoch ends, so that a short epoch costs what it holds and its large logs serve the next epoch at once.
+//! when its epoch ends, so that a short epoch costs what it holds and its large logs serve the next epoch at once. There is no
+//! smallest log: where views change quickly, epochs that hold hardly anything would crowd out an earlier one that an observer
+//! still fetches.
 //!
 //! Decisions are small and are retained longer than datagrams: for each, the view that it ended, the view that it began,
 //! and where that view began. A process that learned a decision, and neither took part in it nor is named by it, forwards
@@ -26,7 +28,8 @@ use alloc::vec::Vec;
 use bourdon_wire::records::{BallotStep, ViewAsk, ballot_steps};
 use bourdon_wire::{Address, Datagram, Epoch, Frame, Incarnation, InstanceId, Instant, Rank};
 
-/// Decisions retained: more views than a process misses that comes back without a snapshot, at some kilobytes each.
+/// Decisions retained: more views than a process misses that comes back without a snapshot, at some kilobytes each. The
+/// datagrams of at most as many epochs are retained: without the decision no follower asks for them.
 const DECISIONS_MAX: usize = 64;
 /// Datagrams of an epoch are retained for so long after its end: a process that follows and has not asked for them by then
 /// has been stopped for longer than any pause that a host survives unnoticed.
@@ -73,7 +76,9 @@ impl Retention {
     /// One epoch's worth of logs: as much as the current epoch may hold.
     pub(super) fn bytes_max(config: &Config) -> usize {
         let others = usize::from(config.members.saturating_sub(1));
-        config.limits.log_bytes + others * config.limits.receive_log_bytes
+        let limits = &config.limits;
+        let with_slots = |bytes: usize| bytes + Log::slot_bytes(limits.slots(bytes));
+        with_slots(limits.log_bytes) + others * with_slots(limits.receive_log_bytes)
     }
 
     /// The datagrams of an epoch, if they are retained.
@@ -135,7 +140,7 @@ impl Retention {
         debug_assert!(self.decisions.len() <= DECISIONS_MAX);
         while self.epochs.len() > 1 {
             let is_old = self.epochs.front().is_some_and(|past| now.since(past.ended_at) > RETAIN_NS);
-            if bytes <= bytes_max && !is_old {
+            if bytes <= bytes_max && !is_old && self.epochs.len() <= DECISIONS_MAX {
                 return;
             }
             let Some(past) = self.epochs.pop_front() else { return };

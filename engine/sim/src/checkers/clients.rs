@@ -1,4 +1,4 @@
-//! Clients' messages in total order: each where all deliver it, and in the client's own order.
+//! Clients' messages in causal and total order: each where all deliver it, and in the client's own order.
 //!
 //! A client that changes members may have two copies of a message in the order; all members pass over the second. An
 //! observer that began between the copies must not deliver the second as the first. So a message that members and an
@@ -37,7 +37,9 @@ impl Clients {
     pub(super) fn new(plan: &Plan) -> Self {
         let observers = plan.observers.iter().map(|observer| observer.start != StartPlan::Oldest);
         Self {
-            is_judged: plan.clients > 0 && !plan.is_lossy() && plan.order == OrderPlan::Total,
+            is_judged: plan.clients > 0
+                && !plan.is_lossy()
+                && matches!(plan.order, OrderPlan::Causal | OrderPlan::Total),
             live: (0..plan.members).map(|_| true).chain(observers).collect(),
             next: BTreeMap::new(),
             places: BTreeMap::new(),

@@ -14,7 +14,7 @@
 use super::views::Views;
 use super::{Verdict, Violation};
 use crate::demand::{Demand, Demands};
-use crate::history::{Gap, History, Id, Lineage};
+use crate::history::{Gap, History, Id, Lineage, Shown};
 use crate::node::Node;
 use crate::plan::{OrderPlan, Plan};
 use bourdon_protocol::{Member, Process, Standing};
@@ -84,8 +84,7 @@ impl Observers {
     /// An observer reports messages as void.
     pub(crate) fn retracted(&mut self, lineage: &Lineage, void: Gap) {
         let Some(epoch) = lineage.epoch.filter(|_| self.is_judged) else { return };
-        let is_void = |sender, sequence| sender == void.sender && (void.from..void.to).contains(&sequence);
-        let shown = lineage.delivered.iter().filter(|shown| is_void(shown.sender, shown.sequence));
+        let shown = lineage.delivered.iter().filter(|shown| is_within(shown, void));
         let messages = shown.map(|shown| shown.id).collect();
         self.losses.push(Loss::Retracted { observer: lineage.process, epoch, messages });
     }
@@ -131,8 +130,7 @@ impl Observers {
         for (rank, node) in (0..).map(Rank).zip(members).filter(|(_, node)| node.is_alive()) {
             let life = Member { rank, incarnation: bourdon_wire::Incarnation(node.incarnation) };
             let lineage = &history.lineages[node.lineage];
-            let given_up = |sender, sequence| sender == gap.sender && (gap.from..gap.to).contains(&sequence);
-            for shown in lineage.delivered.iter().filter(|shown| given_up(shown.sender, shown.sequence)) {
+            for shown in lineage.delivered.iter().filter(|shown| is_within(shown, gap)) {
                 let Some(epoch) = self.delivered_in.get(&shown.id).copied() else { continue };
                 let held = views.view(epoch).is_some_and(|view| view.contains(life));
                 let is_late = history.messages[shown.id as usize].at_ns > since_ns;
@@ -157,4 +155,9 @@ impl Observers {
         since(sender) >= self.log_slots
             || self.total && ranks.max().is_some_and(|most| (0..=most).any(|r| since(r) >= self.log_slots))
     }
+}
+
+/// Whether a gap names a message. A barrier's own message has no number: it stands under the sender's next one.
+fn is_within(shown: &Shown, gap: Gap) -> bool {
+    !shown.at_barrier && shown.sender == gap.sender && (gap.from..gap.to).contains(&shown.sequence)
 }
