@@ -62,7 +62,7 @@ fn in_order_of_sending(history: &History, lineage: &Lineage) -> Verdict {
         if message.at_ns + bound_ns + SLACK_NS < latest.0 {
             let (process, name, before) = (lineage.process, history.name(id), history.name(latest.1));
             let detail = format!(
-                "process {process} delivered {name}, sent at {} ± {bound_ns}, as timely after {before}, sent at {} or later",
+                "process {process} delivered {name}, sent at {} ± {bound_ns}, as timely after {before}, sent at ≥ {}",
                 message.at_ns, latest.0
             );
             return Err(Violation::new(NAME, detail));

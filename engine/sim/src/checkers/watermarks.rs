@@ -1,5 +1,5 @@
-//! Watermarks never fall, whatever arrives late, twice or damaged, within one view of one incarnation. Each view and
-//! each incarnation numbers from zero again.
+//! Watermarks never fall, whatever arrives late, twice or damaged, within one view of one incarnation. A new view
+//! or incarnation starts new numbers.
 //!
 //! DESIGN §7: 14.
 
