@@ -46,7 +46,7 @@ impl fmt::Display for Action {
                 write!(f, "{own}: {timer:?} expires, and it suspects {suspects:?}")
             }
             Self::Hand(own, packet) => {
-                write!(f, "{own} takes in, from {}, ballot {}: {}", packet.from, ballot(packet.ballot), step(&packet.step))
+                write!(f, "{own} hears from {}, ballot {}: {}", packet.from, ballot(packet.ballot), step(&packet.step))
             }
             Self::Go(own) => write!(f, "{own} is removed and goes"),
             Self::Fetch(own, stream) => write!(f, "{own} fetches what is missing of {stream}"),

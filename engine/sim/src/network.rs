@@ -15,7 +15,7 @@ use std::rc::Rc;
 
 /// What went wrong, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[allow(missing_docs)] // the names say it
+#[allow(missing_docs)] // the names explain it
 pub struct Faults {
     pub drop: u64,
     pub duplicate: u64,

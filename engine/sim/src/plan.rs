@@ -35,7 +35,7 @@ const MS: u64 = 1_000_000;
 /// The order of delivery, by its name on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)] // the names say it
+#[allow(missing_docs)] // the names explain it
 pub enum OrderPlan {
     Unordered,
     Fifo,
@@ -47,7 +47,7 @@ pub enum OrderPlan {
 /// When messages are delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)] // the names say it
+#[allow(missing_docs)] // the names explain it
 pub enum ReliabilityPlan {
     Unreliable,
     BestEffort,
@@ -60,7 +60,7 @@ pub enum ReliabilityPlan {
 /// Where an observer begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)] // the names say it
+#[allow(missing_docs)] // the names explain it
 pub enum StartPlan {
     Live,
     Oldest,

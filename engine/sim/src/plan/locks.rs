@@ -15,7 +15,7 @@ const NAMES: [&str; 2] = ["sim.one", "sim.two"];
 /// The algorithm that grants locks, by its name on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)] // the names say it
+#[allow(missing_docs)] // the names explain it
 pub enum MutexPlan {
     Replicated,
     Central,
@@ -27,7 +27,7 @@ pub enum MutexPlan {
 /// The algorithm that elects leaders, by its name on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)] // the names say it
+#[allow(missing_docs)] // the names explain it
 pub enum ElectionPlan {
     Bully,
     Ring,
