@@ -1,4 +1,4 @@
-//! Small groups, whole; and every planted bug that is found quickly.
+//! Every state of small groups; and every planted bug that is found quickly.
 
 use bourdon_model::group::Group;
 use bourdon_model::plan;

@@ -110,7 +110,7 @@ pub const INVARIANTS: &[(&str, &str, &str)] = &[
     ("17, 18", mutex::FENCED, "no process holds or leads anything without a quorum of its view"),
     ("17", mutex::WAITING, "faults frozen, every request ends; where nothing goes wrong, soon enough"),
     ("18", election::NAME, "one leader an (epoch, term); of two that believe they lead one is out of the other's view"),
-    ("18", election::AGREED, "faults frozen, all live processes agree on a leader that is a candidate"),
+    ("18", election::AGREED, "faults frozen, all live processes agree on an eligible leader"),
     ("20", "steps", "a run takes a bounded number of steps"),
     ("23", memory::NAME, "queues stay within their bounds"),
 ];
@@ -161,7 +161,7 @@ impl Checkers {
         }
     }
 
-    /// Judges one delivery and records it. `safety` has only its place judged.
+    /// Judges one delivery and records it; its place is judged only for `safety`.
     pub(crate) fn delivered(
         &mut self,
         history: &mut History,

@@ -100,7 +100,7 @@ pub struct FeedbackPlan {
     pub loss_rate: f64,
     /// How many observers receive.
     pub observers: u32,
-    /// How many messages are published, one a millisecond and a datagram.
+    /// How many messages are published, one per millisecond, each in a datagram of its own.
     pub messages: u64,
     /// Seeds losses, jitter and back-off.
     pub seed: u64,

@@ -165,7 +165,7 @@ impl Lineage {
     }
 }
 
-/// All messages of an incarnation below this number were delivered, as its process reported.
+/// All messages of an incarnation below `delivered` were delivered, as its process reported.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settled {
     pub(crate) rank: u16,

@@ -282,7 +282,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Whether it can be played.
+    /// Checks that it can be played.
     ///
     /// # Errors
     /// What is wrong with it.

@@ -42,7 +42,7 @@ impl Regression {
         Self { about, runs: vec![RegressionRun { seed, mode: Mode::Both, plan }] }
     }
 
-    /// Whether every run can be played.
+    /// Checks that every run can be played.
     ///
     /// # Errors
     /// The first run that can't be played, and why.

@@ -82,7 +82,7 @@ enum What {
     Evidence(usize, Rank, Incarnation),
     /// The member that leads a ballot is cut off.
     Hinder(usize),
-    /// Something that follows from what happened.
+    /// An event that follows from an earlier one.
     Later(EventPlan),
     /// All members stop.
     GroupStops(RestartPlan),

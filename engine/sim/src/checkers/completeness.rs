@@ -130,7 +130,7 @@ impl Completeness<'_> {
         let lineage = &self.history.lineages[node.lineage];
         self.gaps(lineage)?;
         if !lineage.whole && self.plan.events.iter().any(|event| event.what == Happening::Sync) {
-            return Ok(()); // one that came between the markers of a barrier waits at some of them until the next message
+            return Ok(()); // an observer that came between a barrier's markers waits at some until the next message
         }
         let owes = |shown: &&Shown| {
             let published_at_ns = self.history.messages[shown.id as usize].at_ns;

@@ -111,8 +111,7 @@ impl Elections {
         broken(format!("process {process} gives {leader:?} for election {place}; it reported {told:?}"))
     }
 
-    /// Whether all live processes agree on a leader that is a candidate, if a process sees to it that there is a
-    /// leader.
+    /// Whether all live processes agree on an eligible leader, or on none if no process campaigns.
     pub(crate) fn agreed(place: usize, voters: &[Voter]) -> Verdict {
         let Some(first) = voters.first() else { return Ok(()) };
         let wrong = |detail: String| Err(Violation::new(AGREED, detail));
@@ -126,7 +125,7 @@ impl Elections {
             None => Ok(()),
             Some(found) => {
                 let stands = voters.iter().any(|voter| voter.process == found.leader.index() && voter.stands);
-                if stands { Ok(()) } else { wrong(format!("election {place}: {found:?} is no candidate: {voters:?}")) }
+                if stands { Ok(()) } else { wrong(format!("election {place}: {found:?} is not eligible: {voters:?}")) }
             }
         }
     }

@@ -165,7 +165,7 @@ impl Instances {
         }
     }
 
-    /// Judges that a process that was in a view goes on to another generation.
+    /// Judges the move to another generation of a process that was in a view.
     pub(crate) fn crossed(&self, process: usize, (from, to): (u32, u32), is_reported: bool) -> Verdict {
         if !self.demanded || to > from && is_reported {
             return Ok(());

@@ -29,7 +29,7 @@ pub(super) const FENCED: &str = "fenced";
 pub(super) const WAITING: &str = "waiting";
 pub(super) const TOKENS: &str = "tokens";
 
-/// Beyond the way of a request through the whole ring, what steps, windows and acknowledgements take.
+/// The time of steps, windows and acknowledgements, in addition to a request's way through the whole ring.
 const DOORWAY_NS: u64 = 20_000_000;
 
 /// A grant that was reported to an application.
@@ -253,7 +253,7 @@ impl Mutexes {
         }
         if hold.read != Some(lock.resource.value) {
             let now = lock.resource.value;
-            return broken(format!("lock {place} guarded nothing: {hold:?}, and the resource is at {now}"));
+            return broken(format!("lock {place} did not guard its resource: {hold:?}, and that is at {now}"));
         }
         lock.resource.value += 1;
         Ok(())

@@ -102,7 +102,7 @@ impl Views {
         self.epochs.range(epoch..).any(|(_, installed)| !installed.view.contains(life))
     }
 
-    /// Judges that the group has lost its last view.
+    /// Judges the loss of the group's last view.
     pub(crate) fn is_lost_rightly(&self, history: &History, members: &[Node]) -> Verdict {
         self.continuation.lost(history, members)
     }

@@ -159,7 +159,7 @@ impl fmt::Display for Kinds {
 }
 
 impl LockPlan {
-    /// Whether so many members can play it.
+    /// Checks that this many members can play it.
     pub(super) fn check(&self, members: u16) -> Result<(), String> {
         if !(1..=NAMES.len()).contains(&self.names) {
             return Err(format!("locks.names must be 1 to {}", NAMES.len()));
@@ -173,7 +173,7 @@ impl LockPlan {
 
     /// The lock, or the election, of this number.
     pub(crate) fn name(place: usize) -> TopicName {
-        TopicName::new(NAMES[place]).expect("it is one")
+        TopicName::new(NAMES[place]).expect("a valid name")
     }
 
     /// The number of this lock or election.

@@ -1,4 +1,4 @@
-//! Applications that request locks and are candidates in elections, as their processes are stepped; and whether every
+//! Applications that request locks and take part in elections, as their processes are stepped; and whether every
 //! request came to an end.
 
 use super::{Phase, World, mixed};

@@ -85,14 +85,14 @@ impl World<'_> {
         let mut config = process.config().clone();
         config.view = Some(process.view().clone()).filter(|view| !view.members.is_empty());
         let now = self.nodes[index].clock.read(self.now_ns);
-        let process = bourdon_protocol::Process::new(now, config).expect("it was right before");
+        let process = bourdon_protocol::Process::new(now, config).expect("it was valid before");
         self.live(index, process);
     }
 
     fn restart(&mut self, index: usize) {
         if let Some(process) = &self.nodes[index].process {
             if !self.nodes[index].left || process.standing() != bourdon_protocol::Standing::Gone {
-                return; // it never went
+                return; // it has not left
             }
             self.nodes[index].crash();
             self.checkers.crashed(index);
