@@ -57,7 +57,7 @@ pub(crate) struct Node {
     pub(crate) is_out: bool,
     /// How far its wall clock has been set back.
     pub(crate) clock_back_ms: u64,
-    /// Its process has reported, since it last entered a view, that it was removed or follows another instance of the group.
+    /// Its process has reported, since it last entered a view, that it was removed or follows another instance.
     pub(crate) has_moved: bool,
 }
 

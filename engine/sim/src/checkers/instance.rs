@@ -71,7 +71,7 @@ impl Instances {
         let to = assigned().map(|(_, generation)| generation).max().unwrap_or(from);
         if let Some((other, of)) = assigned().find(|(_, generation)| *generation != to) {
             let detail = format!(
-                "process {process} of generation {from} entered view {} of generation {to} with {other:?} of generation {of}",
+                "process {process} of generation {from} entered view {} of generation {to} with {other:?} of {of}",
                 view.epoch
             );
             return if self.demanded { Err(Violation::new(NAME, detail)) } else { Ok(None) };
@@ -145,7 +145,7 @@ impl Instances {
         let alive = views.entered_first().find(|life| !is_gone(*life));
         match alive.filter(|_| self.demanded) {
             Some(life) => broken(format!(
-                "generation {generation} formed another first view, though {life:?} had entered the first and has not died"
+                "generation {generation} formed another first view, though {life:?} entered the first and has not died"
             )),
             None => Ok(()),
         }
@@ -159,7 +159,7 @@ impl Instances {
         };
         match self.removals.iter().filter(|_| self.demanded).find(|removal| !excused(removal)) {
             Some(Removal { generation, life, epoch }) => broken(format!(
-                "{life:?} of generation {generation} was removed from the view before {epoch}, and no view of its generation leaves it out"
+                "{life:?} was removed before view {epoch}, but no view of generation {generation} leaves it out"
             )),
             None => Ok(()),
         }

@@ -112,8 +112,8 @@ impl Plan {
         plan
     }
 
-    /// A plan in which members are lost in quick succession under load, while observers lose datagrams, lag behind and are
-    /// paused.
+    /// A plan in which members are lost in quick succession under load, while observers lose datagrams, lag behind and
+    /// are paused.
     pub fn observed(seed: u64) -> Self {
         let rng = &mut Rng::with_seed(seed ^ 0x0b5e);
         let mut plan = Self::turbulent(seed);
@@ -150,8 +150,8 @@ impl Plan {
         plan
     }
 
-    /// A plan in which the path of a member or observer takes only short datagrams for a while, as after a change of route
-    /// where fragments are lost: heartbeats pass, and data does not.
+    /// A plan in which the path of a member or observer takes only short datagrams for a while, as after a change of
+    /// route where fragments are lost: heartbeats pass, and data does not.
     pub fn narrow(seed: u64) -> Self {
         let rng = &mut Rng::with_seed(seed ^ 0x4a22);
         let mut plan = Self::turbulent(seed);

@@ -8,8 +8,8 @@ use crate::history::Lineage;
 use bourdon_protocol::Counter;
 use bourdon_wire::Rank;
 
-/// How long everything may take to arrive once nothing goes wrong any more. The slowest plans need some seconds: windows
-/// of sixteen datagrams, a round trip of milliseconds, hundreds of messages of several datagrams.
+/// How long everything may take to arrive once nothing goes wrong any more. The slowest plans need some seconds:
+/// windows of sixteen datagrams, a round trip of milliseconds, hundreds of messages of several datagrams.
 const DRAIN_NS: u64 = 30_000_000_000;
 /// How often the world checks whether everything has arrived.
 const LOOK_NS: u64 = 5_000_000;

@@ -203,8 +203,8 @@ impl World<'_> {
         }
     }
 
-    /// Whether members that froze may resume: once the group has formed again. A majority that resumes earlier is alive, and
-    /// takes in the processes that would have formed it.
+    /// Whether members that froze may resume: once the group has formed again. A majority that resumes earlier is
+    /// alive, and takes in the processes that would have formed it.
     pub(super) fn has_formed_again(&self) -> bool {
         !self.is_down && self.checkers.views.has_formed(self.plan.members)
     }

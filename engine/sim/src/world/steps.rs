@@ -340,8 +340,9 @@ impl World<'_> {
         let Some(to) = self.instances.entered(index, from, view)? else { return Ok(false) };
         let has_moved = std::mem::take(&mut node.has_moved);
         if from != to {
-            // Before its first view a process has missed nothing. The earlier group, if its majority is back, is still the group
-            // until the later one has formed; and an observer that was in neither can hear the earlier one first.
+            // Before its first view a process has missed nothing. The earlier group, if its majority is back, is still
+            // the group until the later one has formed; and an observer that was in neither can hear the earlier one
+            // first.
             let may_be_earlier = !was_in_view && (!is_member || !self.checkers.has_formed());
             if !may_be_earlier {
                 self.instances.crossed(index, (from, to), has_moved || !was_in_view)?;
