@@ -2,7 +2,7 @@
 //!
 //! A protocol that reads a clock or a socket can be tested only by waiting and hoping. Here time, bytes and a seed come
 //! in, effects go out, and nothing else happens: the simulator runs a thousand groups a second through every kind of
-//! trouble, and the real node runs the very same code.
+//! failure, and the real node runs the same code.
 //!
 //! # The step contract
 //! One struct, [`Process`], is one group member or observer. Its owner calls, in any order, as often as it likes:
@@ -14,7 +14,7 @@
 //!
 //! Nothing is sent or delivered but through these. A step costs no allocation once the group has settled.
 //!
-//! # The rooms
+//! # The modules
 //! [`data`] is every message: packing, windows, repair, order, stability, flow. [`control`] is rare decisions. They meet
 //! only in `process.rs`.
 //!
