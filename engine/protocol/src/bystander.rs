@@ -20,7 +20,7 @@ use bourdon_wire::{
     InstanceId, Instant, Kind, Rank,
 };
 
-/// A member that was not heard for so long counts as absent: members send every 10 ms, every hundred at the worst.
+/// A member that was not heard for so long counts as absent: a member sends every 10 ms, at the worst every 100 ms.
 const SILENT_NS: u64 = 300_000_000;
 
 /// A member, as its heartbeats describe it.
@@ -148,8 +148,7 @@ impl Bystander {
         self.direct.call(now, wish, targets, payload)
     }
 
-    /// Does what is due, then passes what must be sent to `send`, which returns how many datagrams it took: none or
-    /// one.
+    /// Does what is due, then passes the datagrams to send to `send`, which returns how many it took: none or one.
     pub fn transmit(&mut self, now: Instant, mut send: impl FnMut(Destination, &[u8], usize) -> usize) {
         if self.direct.is_calling() {
             let known = &self.known;

@@ -4,8 +4,8 @@
 //! after a lost request or reply the client sends again from the watermark (go-back-N). The window is small: a client
 //! is a convenience, and an application that needs speed runs a member.
 //!
-//! A client leaves a member that falls silent for another member that was heard lately. It sends the messages that the
-//! first member had taken and not acknowledged again through the other; the group delivers each once
+//! A client leaves a member that falls silent for another member that was heard lately. Through the other member it
+//! sends again the messages that the first member had taken and not confirmed; the group delivers each once
 //! (`control/clients.rs`).
 //!
 //! A heartbeat that is not a member's may name any address. So a client first sends a request without a message, one
@@ -115,7 +115,7 @@ impl Client {
         self.pending.len() < WINDOW
     }
 
-    /// Whether a member has taken everything published.
+    /// Whether members have taken everything published.
     pub fn is_idle(&self) -> bool {
         self.pending.is_empty()
     }
@@ -176,7 +176,8 @@ impl Client {
             return;
         }
         if instance != self.instance {
-            // The member takes no request of another instance than its own: send all of them again, for this one.
+            // The member takes no request of another instance than its own: the client sends all of them again, for
+            // this instance.
             (self.instance, self.sent, self.retry_at) = (instance, 0, now + RETRY_NS);
             (self.heard_at, self.silent_since, self.is_proven) = (now, now, true);
             return;
@@ -213,7 +214,7 @@ impl Client {
         }
     }
 
-    /// Passes on what must be sent now: datagrams for the member.
+    /// Passes the datagrams that must be sent to the member now to `send`.
     pub fn transmit(&mut self, now: Instant, mut send: impl FnMut(Address, &[u8]) -> bool) {
         if self.member.is_none() {
             return;

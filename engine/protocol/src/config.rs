@@ -19,7 +19,8 @@ pub enum Order {
     Causal,
     /// All messages in one order, the same everywhere; implies FIFO and causal order (see `data/total.rs`).
     Total,
-    /// By the time of sending, on synchronized clocks; a message that comes too late for that is flagged.
+    /// By the time of sending, on clocks that the group keeps together; a message that comes too late for that is
+    /// flagged.
     RealTime,
 }
 

@@ -83,7 +83,7 @@ impl<'a> Delivery<'a> {
 /// Events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A view was installed. Everything of the one before has been delivered, and nothing of this one yet.
+    /// A view was installed. Everything of the view before has been delivered, and nothing of this view yet.
     View {
         /// Its id.
         epoch: Epoch,
@@ -149,16 +149,16 @@ pub enum Event {
     SnapshotReady,
     /// The snapshot is longer than `max_snapshot_bytes` here or at its donor: this process can't join.
     SnapshotTooLarge {
-        /// How long it is; 0 if only the donor knows.
+        /// Its length; 0 if only the donor knows it.
         bytes: u64,
         /// The limit that it exceeds.
         limit_bytes: u64,
     },
-    /// Another process uses this one's rank: one of the two has the wrong configuration.
+    /// Another process uses this process's rank: one of the two has the wrong configuration.
     IdentityConflict(Rank),
     /// A member is back in another incarnation; it joins as a new member once the old one is out of the view.
     Restarted {
-        /// Which one.
+        /// The rank.
         rank: Rank,
         /// Its new incarnation.
         incarnation: Incarnation,
@@ -234,7 +234,7 @@ pub struct CallId(pub u64);
 pub struct DirectMessage {
     /// The sender's rank; [`Rank::OBSERVER`] or [`Rank::CLIENT`] if it has none.
     pub from: Rank,
-    /// Where the sender is.
+    /// The sender's address.
     pub address: Address,
     /// Whether it was sent to all that hear the network, rather than to this process.
     pub broadcast: bool,
@@ -300,13 +300,13 @@ pub enum DirectRefusal {
         /// The limit.
         limit: usize,
     },
-    /// No heartbeat of the rank has come.
+    /// No heartbeat of the rank has been received.
     #[error("member {0} has not been heard: it does not run, or is not reachable from here")]
     Unheard(Rank),
     /// It would go to this process itself.
     #[error("rank {0} is this process itself")]
     Own(Rank),
-    /// No eligible member is there.
+    /// None of the members named was heard.
     #[error("no eligible member has been heard from yet")]
     Nobody,
     /// Its transport reaches the group and no other process.

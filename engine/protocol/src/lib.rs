@@ -9,7 +9,7 @@
 //!
 //! - *inputs*: [`Process::on_datagram`] for each datagram received, [`Process::on_timer`] once [`Process::next_deadline`]
 //!   has passed, [`Process::try_publish`] or [`Process::try_claim`] to send a message. `now` never falls.
-//! - *effects*, drained after inputs: [`Process::transmit`] hands out what must go to the network, [`Process::deliver`]
+//! - *effects*, drained after inputs: [`Process::transmit`] passes on what must be sent, [`Process::deliver`]
 //!   the messages due to the application, [`Process::poll_event`] what else it should know.
 //!
 //! Nothing is sent or delivered but through these. A step costs no allocation once the group has settled.
@@ -19,7 +19,7 @@
 //! only in `process.rs`.
 //!
 //! # Errors and panics
-//! What comes from outside is discarded and counted ([`Counter`]); what the caller asks and can't have is a [`Refusal`];
+//! What comes from outside is discarded and counted ([`Counter`]); a call that can't be granted returns a [`Refusal`];
 //! a panic is a bug in this crate.
 
 #![no_std]

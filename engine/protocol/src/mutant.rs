@@ -1,8 +1,8 @@
 //! Bugs that can be planted, to check that the simulator's checkers catch them.
 //!
 //! A checker that has never failed may be unable to. Each mutant is a mistake that was made in a system of this kind.
-//! The code that it changes asks for it by name, on paths that are not hot. Some mutants are no bugs but changes that
-//! break nothing, to check that the checkers accept them.
+//! The code that a mutant changes checks for it by name, on paths that are not hot. Some mutants are not bugs but
+//! changes that break nothing, to check that the checkers accept them.
 
 /// One bug, or harmless change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,7 +41,7 @@ pub enum Mutant {
     LowestBallotAdopted,
     /// The view accepted before is adopted, and its cut is recomputed.
     CutRecomputed,
-    /// A value is accepted in a ballot below the one promised.
+    /// A value is accepted in a ballot below the promised ballot.
     AcceptBelowPromise,
     /// States given for another ballot are used.
     StaleState,
@@ -128,7 +128,7 @@ pub enum Mutant {
     LeadBeforeAccepted,
     /// A leader that is not in the next view still counts as leader.
     LeaderNotVoided,
-    /// Frames of another instance of the group are taken for frames of this instance.
+    /// Frames of another instance of the group are accepted as frames of this instance.
     OtherInstanceBelieved,
     /// Harmless: uniform delivery goes on after a promise, on acknowledgements that came before.
     WedgedUniform,

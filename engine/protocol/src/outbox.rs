@@ -1,6 +1,6 @@
 //! Control datagrams and repairs waiting to be sent.
 //!
-//! They are rare and short-lived, so they are written one behind the other into one buffer that is emptied whenever the
+//! They are rare and short-lived, so they are written one after the other into one buffer that is emptied whenever the
 //! network has taken them all: nothing is allocated once the buffer has grown to its bound.
 
 use crate::counters::{Counter, Counters};
@@ -10,7 +10,7 @@ use bourdon_wire::{Address, CONTROL_CHANNEL, DatagramHeader, FrameHeader, HEADER
 use zerocopy::IntoBytes;
 
 /// The outbox never holds more bytes: one repair budget's worth of a burst. A datagram beyond this is dropped and
-/// counted; everything that goes through here is requested or sent again.
+/// counted; everything that goes through here will be requested or sent again.
 const OUTBOX_MAX_BYTES: usize = 1 << 20;
 
 /// Where a datagram goes.

@@ -115,7 +115,7 @@ fn what_can_not_be_asked_for_is_refused_and_said_why() {
     assert_eq!(forming.process.sync(forming.now, None), Err(Refusal::Forming));
 }
 
-/// An observer that came after two barriers waited at the third for ever: it took it for one of a phase to come.
+/// An observer that came after two barriers waited at the third for ever: it took it for a barrier of a later phase.
 #[test]
 fn issue_an_observer_that_comes_after_a_barrier_stops_at_the_next() {
     let mut config = Bench::config(Order::Fifo, 2, Role::Observer);

@@ -155,8 +155,8 @@ proptest! {
     }
 }
 
-/// A ballot that requested a step of a process whose address no member knew kept a timer due for ever; so did a ballot
-/// that was taken over.
+/// A ballot that had to send to a process of unknown address kept a timer due for ever; so did a ballot that was taken
+/// over.
 #[test]
 fn issue_a_ballot_of_anothers_keeps_a_timer_due() {
     for formed in [false, true] {

@@ -15,7 +15,7 @@
 //! ([`Process::has_passed`](crate::Process::has_passed)). At the end of its own view a message waits for no other
 //! group, because a view change must not hang on another group: there the dependency is given up.
 //!
-//! Invariant: while its view goes on, no message is delivered before one that it names, where both are delivered.
+//! Invariant: while its view goes on, no message is delivered before a message that it names, where both are delivered.
 
 use super::pipeline::Pipeline;
 use bourdon_wire::{Frame, MessageName, flags};

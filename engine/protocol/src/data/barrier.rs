@@ -60,7 +60,7 @@ pub(crate) struct Barrier {
     markers: Vec<Option<(u64, DatagramNumber)>>,
     /// By member: every barrier below was reached, by its rows.
     reached: Vec<u64>,
-    /// By this process.
+    /// The same, by this process.
     own_reached: u64,
     /// Up to where this process has set its markers.
     placed: u64,
@@ -112,8 +112,8 @@ impl Barrier {
         self.placed > self.phase
     }
 
-    /// Whether a member can have sent a marker of this phase: no member gets further ahead than this process, which has
-    /// a vote, has reached.
+    /// Whether a member can have sent a marker of this phase: no member gets further ahead than the phase that this
+    /// process, whose row counts, has reached.
     pub(crate) fn is_plausible(&self, phase: u64) -> bool {
         phase <= self.phase + 1
     }
@@ -177,7 +177,8 @@ impl Barrier {
         }
     }
 
-    /// Whether every stream of the view stands at its marker. Returns once that this process has just reached them all.
+    /// Whether every stream of the view stands at its marker. Returns [`Standing::Reached`] once: when this process has
+    /// just reached them all.
     pub(crate) fn look(&mut self, streams: &mut [Stream], view: &View) -> Standing {
         let present = streams.iter_mut().filter(|stream| view.bits() & bit(stream.rank) != 0);
         let mut phases = present.map(Stream::ending_phase);

@@ -1,7 +1,7 @@
 //! Walks a stream's log frame by frame, and puts fragments together.
 //!
 //! Each order of delivery decides *when* the next frame of a stream may be delivered; none of them should know how
-//! datagrams hold frames. The cursor is placed before the next undelivered frame and knows its sequence.
+//! datagrams hold frames. The cursor points to the next undelivered frame and knows its sequence.
 //!
 //! A fragmented message is delivered when the cursor reaches its last fragment; only then is it assembled, in one
 //! buffer per stream that never exceeds `max_message_bytes`.

@@ -302,7 +302,7 @@ impl Pipeline {
         }
         let mut unsettled = Vec::new();
         stream.assembly.abandon();
-        // A message whose first pieces were passed already begins before the cursor.
+        // A message whose first fragments were already passed begins before the cursor.
         if let Some((number, sequence)) = stream.beginning_of(stream.delivered).filter(|_| !resubmit_all) {
             stream.cursor = Cursor::at(number);
             stream.cursor.sequence = sequence;

@@ -49,7 +49,8 @@ impl Flow {
 
     /// A member announced how much can be under way to it.
     pub(crate) fn announce(&mut self, member: Rank, window: u64) {
-        // A window too small for one message and one run would stop the group for good; no honest member has one.
+        // A window too small for one message and one run would stop the group for good; no honest member has so small a
+        // window.
         if self.present & bit(member) == 0 {
             return;
         }

@@ -6,9 +6,9 @@
 //! effort). What was given up is reported, message by message, so that an application that must not miss anything knows
 //! that it has.
 //!
-//! No two processes walk the same datagrams here, so how far a process has come proves nothing: where a stream goes on,
-//! and under which number, is read from each datagram's header, or from a heartbeat if nothing follows the gap.
-//! Messages that a header counts as sent before and that have not been delivered are lost.
+//! No two processes walk the same datagrams here, so the progress of one process proves nothing about another: where a
+//! stream goes on, and under which number, is read from each datagram's header, or from a heartbeat if nothing follows
+//! the gap. Messages that a header counts as sent before and that have not been delivered are lost.
 //!
 //! For the same reason a message that was not delivered at its sender before the view changed is not published again,
 //! as it would be at the levels above: other members may have delivered it, and it would be in two places. It counts as
@@ -37,12 +37,12 @@ use bourdon_wire::{DatagramHeader, DatagramNumber, Epoch, Instant, Kind, OrderNu
 /// be under way when the first comes, and a heartbeat may have overtaken another.
 const HEARTBEATS: usize = 3;
 
-/// What is known of a lossy stream in addition.
+/// What else is known of a lossy stream.
 #[derive(Debug, Default)]
 pub(crate) struct Loose {
     /// The end of the stream as its sender last stated it: the next datagram, and the first message in it.
     pub(crate) stated: Option<(DatagramNumber, Sequence)>,
-    /// How far it had come here at the sequencer's last heartbeats, the newest first.
+    /// How far it had been received here at the sequencer's last heartbeats, the newest first.
     seen: [DatagramNumber; HEARTBEATS],
     /// The message with which it began in this view, once a heartbeat has stated it.
     pub(crate) first: Option<Sequence>,
@@ -240,8 +240,8 @@ impl Stream {
         }
     }
 
-    /// Its sender states with which message it began in this view, and where it ends. Where its stream here has come
-    /// exactly that far, what is missing of the view before is visible.
+    /// Notes the message with which its sender began in this view, and the end of the stream. Where delivery here has
+    /// reached exactly that end, the messages that the view before left missing become visible, and are lost.
     pub(crate) fn hear_bounds(&mut self, first: Sequence, end: DatagramNumber, sequence: Sequence) {
         (self.loose.stated, self.loose.first) = (Some((end, sequence)), Some(first));
         let is_there = end == self.window.next && self.cursor.floor() >= end && self.hole.is_none();

@@ -20,14 +20,14 @@ use zerocopy::little_endian::{U16, U32, U64};
 /// Bytes of the extension that every fragment has.
 const FRAGMENT_BYTES: usize = 8;
 
-/// What goes with a message besides its bytes.
+/// What is sent with a message besides its bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Outgoing {
     /// Its topic.
     pub topic: TopicId,
     /// When it should have been sent, in nanoseconds since the UNIX epoch, where that differs from the time it is sent.
     pub intended_send_ns: Option<u64>,
-    /// The client whose message it is.
+    /// The client that sent the message.
     pub client: Option<ClientTag>,
     /// Its topic's name, for receivers that subscribe by patterns; its id is `topic`. Costs its length and a byte on
     /// the network.
@@ -90,7 +90,7 @@ impl Packer {
         }
     }
 
-    /// What is packed from now on belongs to this barrier phase.
+    /// Messages packed from now on belong to this barrier phase.
     pub(crate) fn enter_phase(&mut self, phase: u64) {
         self.header = self.header.in_phase(phase);
     }

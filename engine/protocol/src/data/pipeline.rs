@@ -1,4 +1,4 @@
-//! The data plane as a whole: the one place where the data protocols know of each other.
+//! The data plane as a whole: the only place where the data protocols know of each other.
 //!
 //! ```text
 //! publish ▶ flow ▶ pack ─────────────▶ log ▶ send                     (own stream: `publish.rs`)
@@ -38,7 +38,7 @@ use bourdon_wire::{
 };
 use zerocopy::IntoBytes;
 
-/// The one channel there is so far.
+/// The only channel so far.
 pub(crate) const DATA_CHANNEL: ChannelId = ChannelId(0);
 
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl Ordering {
 #[derive(Debug)]
 pub(crate) struct Pipeline {
     pub(crate) config: Config,
-    /// The view whose messages these are.
+    /// The view in which these messages are sent.
     pub(crate) view: View,
     /// By rank: the incarnation that is in the view. Looked up for every datagram.
     lives: Vec<Option<Incarnation>>,
@@ -249,7 +249,7 @@ impl Pipeline {
         matches!(acceptance, Acceptance::New { .. })
     }
 
-    /// Whether a datagram's stream has begun here, or begins with it, and its markers are of phases that can be.
+    /// Whether a datagram's stream has begun here, or begins with it, and its markers are of possible phases.
     #[inline]
     fn may_take(&mut self, datagram: &Datagram<'_>, counters: &mut Counters) -> bool {
         let stream = &mut self.streams[datagram.header.rank().index()];
@@ -357,7 +357,7 @@ impl Pipeline {
         Asker::asks_all(self.config.limits.receivers)
     }
 
-    /// Another receiver requested these datagrams from all; returns how many of this process's missing ones that
+    /// Another receiver requested these datagrams from all; returns how many of this process's missing datagrams that
     /// covers.
     pub(crate) fn suppress(&mut self, now: Instant, rank: Rank, ranges: &[NakRange]) -> u64 {
         let (timing, stream) = (&self.config.timing, &mut self.streams[rank.index()]);
@@ -657,7 +657,7 @@ pub(crate) enum Sequenced {
     WindowFull,
 }
 
-/// The phases that end in a datagram, or are asked to end.
+/// The phases that end in a datagram, or are requested to end.
 fn markers(datagram: &Datagram<'_>) -> impl Iterator<Item = (u64, bool)> {
     let frames = datagram.frames().filter(|frame| frame.kind() == Some(Kind::Marker));
     let read = |frame: bourdon_wire::Frame<'_>| Marker::read(frame.body).map(|(m, _)| (m.phase.get(), m.ends_phase()));

@@ -26,7 +26,7 @@ use bourdon_wire::{DatagramHeader, FRAME_HEADER_BYTES, Instant, Rank, Sequence};
 #[derive(Debug)]
 pub(crate) struct Ack {
     pub(crate) due: Instant,
-    /// When the first datagram came that has not been acknowledged.
+    /// When the first datagram came that is not yet acknowledged.
     since: Instant,
     datagrams: u64,
 }

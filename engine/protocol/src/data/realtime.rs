@@ -8,7 +8,8 @@
 //!
 //! The hold follows what is measured: the greatest age at which a message could first have been delivered, in this
 //! tenth of a second and the one before, and a quarter more. So a repair, or a member that acknowledges slowly, makes
-//! the hold longer, with no configuration; one pause of this process is forgotten after two tenths of a second.
+//! the hold longer, and the longer hold compensates for it; one pause of this process is forgotten after two tenths of
+//! a second.
 //!
 //! Two messages sent more than the sum of their senders' bounds apart are in the order in which they were sent, unless
 //! the later-delivered one is flagged. A sender's messages are in the order it sent them in any case.
@@ -55,9 +56,9 @@ pub(crate) struct RealTime {
     pub(crate) time: GroupTime,
     /// The last message's place.
     last: (u64, Rank),
-    /// By stream: the next datagram whose age has not been looked at.
+    /// By stream: the next datagram whose age has not been measured.
     seen: Vec<DatagramNumber>,
-    /// The greatest age seen in this period, and in the one before.
+    /// The greatest age measured in this period, and in the period before.
     ages_ns: [u64; 2],
     period_ends: Instant,
     /// When the next message is due.

@@ -3,8 +3,8 @@
 //! An acknowledgement for each message from each receiver drowns the sender; a request from each receiver for each loss
 //! also drowns it once a loss hits many receivers. So receivers request only what is missing (NAK), in ranges. With
 //! more than 8 of them they wait a random time first, skewed so that few receivers send early, and a receiver that
-//! hears another request the same datagrams sends no request. Back-off constants made for a wide area cost 10 ms a loss
-//! on a local network, so all times follow the measured round trip.
+//! hears another receiver's request for the same datagrams sends none. Back-off constants made for a wide area cost 10
+//! ms a loss on a local network, so all times follow the measured round trip.
 //!
 //! The requesting receiver remembers for each missing datagram when it sent the last request. It sends the next one
 //! after twice the measured round trip, doubling up to a bound, so that no repair takes seconds. From the third request
@@ -47,7 +47,7 @@ pub(crate) const ATTEMPTS_AT_SENDER: u8 = 2;
 pub(crate) enum Wanted<'a> {
     /// Every missing datagram.
     All,
-    /// Those below the end, and those in the ranges of the rank.
+    /// The datagrams below the end, and those in the ranges of the rank.
     Cut(DatagramNumber, Rank, &'a [Range]),
 }
 
@@ -74,7 +74,7 @@ struct Asked {
 #[derive(Debug)]
 pub(crate) struct Asker {
     asked: Vec<Asked>,
-    /// When to look at the gaps again.
+    /// When to check the gaps again.
     pub(crate) due: Instant,
     /// Smoothed time from request to repair.
     round_trip_ns: u64,
@@ -147,7 +147,7 @@ impl Asker {
         true
     }
 
-    /// The holder that was asked requires a cookie with the request: all requested and still missing datagrams are
+    /// The holder of these datagrams requires a cookie with the request: all requested and still missing datagrams are
     /// requested again now, and that counts as one request.
     pub(crate) fn repeat(&mut self, now: Instant, window: &Window) {
         for asked in &mut self.asked {
@@ -171,7 +171,7 @@ impl Asker {
     }
 
     /// Collects the ranges to request now into `ranges`, at most `budget` datagrams (what the socket can hold of the
-    /// reply), and sets the time of the next look. Returns the highest number of requests that any of these datagrams
+    /// reply), and sets the time of the next check. Returns the highest number of requests that any of these datagrams
     /// has had.
     pub(crate) fn collect(
         &mut self,
@@ -253,7 +253,7 @@ struct Answered {
     askers: u8,
 }
 
-/// Repairs that may go out, now and over time.
+/// Repairs that may be sent, now and over time.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     tokens: u64,
@@ -296,7 +296,7 @@ pub(crate) enum Answer {
 
 /// Remembered replies: as many as datagrams can be requested within a round trip at full speed.
 const ANSWERED_SLOTS: usize = 4096;
-/// Repairs that may go out at once, if few went before.
+/// Repairs that may be sent at once, if few were sent before.
 const REPAIR_BURST: u64 = 1024;
 /// The last part of the budget, which each address draws from its own share. An address that is the only one to send
 /// requests draws all the rest and this, so it is as fast as without shares; the next address that sends one finds its

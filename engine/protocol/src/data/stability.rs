@@ -128,14 +128,14 @@ impl Stability {
         }
     }
 
-    /// Every other member has delivered the stream up to here; `None` where there is no other member.
+    /// Up to where every other member has delivered the stream; `None` where there is no other member.
     pub(crate) fn min_delivered(&self, stream: Rank) -> Option<(DatagramNumber, Rank)> {
         self.others()
             .map(|member| (self.delivered[member * self.members + stream.index()], Rank(member as u16)))
             .min_by_key(|(mark, _)| *mark)
     }
 
-    /// Every other member has received the stream up to here.
+    /// Up to where every other member has received the stream.
     pub(crate) fn min_received(&self, stream: Rank) -> Option<DatagramNumber> {
         self.others().map(|member| self.received[member * self.members + stream.index()]).min()
     }

@@ -177,7 +177,7 @@ impl Stream {
             let body_bytes = frame.body.len();
             let passed = match frame.kind() {
                 Some(Kind::Data | Kind::OrderRun) => false,
-                Some(Kind::Marker) => !self.is_stopped_by(&frame), // of a phase that is over, or a mere request
+                Some(Kind::Marker) => !self.is_stopped_by(&frame), // of a phase that is over, or only a request
                 _ => true,
             };
             if !passed {
@@ -230,8 +230,8 @@ impl Stream {
         Some(DatagramHeader::of_checked(self.log.get(number)?).first_sequence() + u64::from(messages))
     }
 
-    /// The newest datagram in which nothing later than this message begins to end, and the first message that ends
-    /// there or later: a walk from there passes every fragment of it.
+    /// The newest datagram from which on the first message that ends is earlier than this one, and that earlier message:
+    /// a walk from there passes every fragment of this one.
     pub(crate) fn beginning_of(&self, sequence: Sequence) -> Option<(DatagramNumber, Sequence)> {
         let mut number = self.cursor.floor().min(self.window.next);
         loop {

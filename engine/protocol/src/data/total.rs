@@ -33,7 +33,7 @@ enum Walk {
     Delivered(usize),
     /// The walk moved on without delivering.
     Moved,
-    /// Something is missing.
+    /// A message is missing.
     Waits,
 }
 
@@ -176,7 +176,7 @@ impl TotalOrder {
         Walk::Moved
     }
 
-    /// Messages that were delivered before, were lost in a hole, or came before this process did.
+    /// Messages that were delivered before, were lost in a hole, or were sent before this process joined.
     fn step_over(&mut self, run: Run, stream: &Stream, counters: &mut Counters) -> Walk {
         let count = stream.delivered.since(run.first).min(u64::from(run.count));
         let (first, end) = (run.first.max(stream.excused), run.first + count);

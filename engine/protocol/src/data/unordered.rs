@@ -67,7 +67,7 @@ pub(crate) fn early_ranges(stream: &Stream) -> impl Iterator<Item = Range> {
     })
 }
 
-/// Whether something was delivered ahead of its turn that the cursor has not passed.
+/// Whether a message was delivered ahead of its turn that the cursor has not passed.
 pub(crate) fn has_run_ahead(stream: &Stream) -> bool {
     let is_early = |number: u64| stream.log.slot(DatagramNumber(number)).is_some_and(|slot| slot.delivered_early);
     (stream.floor().0..stream.window.known_end.0).any(is_early)

@@ -25,7 +25,7 @@ pub(crate) struct Window {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Acceptance {
-    /// Kept. `early`: something before it is still missing.
+    /// Kept. `early`: an earlier datagram is still missing.
     New { early: bool },
     /// Received before.
     Duplicate,
