@@ -68,7 +68,7 @@ fn bench(asked: Asked, members: u16) -> Bench {
     bench
 }
 
-/// What goes to the stranger now, in bytes.
+/// The bytes that are sent to the stranger now.
 fn answered(bench: &mut Bench) -> usize {
     let mut bytes_out = 0;
     bench.process.transmit(bench.now, |to, bytes, segment_bytes| {
@@ -230,8 +230,8 @@ fn nor_before_the_first_view() {
     });
 }
 
-/// Where each datagram is acknowledged, the acknowledgement goes to its sender's address, not to the one a stranger
-/// gives.
+/// Where each datagram is acknowledged, the acknowledgement goes to its sender's address, not to the address that a
+/// stranger gives.
 #[test]
 fn nor_with_acknowledgements() {
     for asked in [Asked::Member, Asked::Observer] {
@@ -250,7 +250,7 @@ fn nor_with_acknowledgements() {
     }
 }
 
-/// A client that hears a stranger's heartbeat first sends its messages there only once a reply has come.
+/// A client that hears a stranger's heartbeat first sends its messages to that address only once a reply has come.
 #[test]
 fn a_client_sends_no_messages_to_where_nobody_has_answered() {
     let bench = Bench::member(Order::Total, 3, 0);

@@ -145,7 +145,7 @@ fn issue_a_marker_from_the_future_starts_barriers_without_end() {
     bench.take(&data(1, 0, 0, 0, &[marker(1 << 62, 0, None)]));
     assert_eq!(bench.news(), []);
     assert_eq!(bench.process.counters().get(Counter::DiscardedMalformed), 1);
-    // A marker one phase ahead is normal for the member that learns last.
+    // A member that learns last of a barrier receives a marker one phase ahead: this is normal.
     bench.take(&data(1, 0, 0, 0, &[marker(0, 0, None)]));
     bench.take(&data(1, 1, 0, 0, &[message(b"x"), marker(1, 1, None)]));
     let news: Vec<_> = (0..4).flat_map(|_| bench.news()).collect();

@@ -5,7 +5,7 @@ use bourdon_wire::{Instant, Rank};
 
 const MS: u64 = 1_000_000;
 
-/// Rank 0 watches rank 1 (and more), and does what it is due to do every millisecond.
+/// Rank 0 watches rank 1 (and more), and every millisecond does what is due.
 struct Watch {
     detector: Detector,
     now: Instant,
@@ -29,7 +29,7 @@ impl Watch {
         }
     }
 
-    /// Each millisecond for that long.
+    /// Calls `each` every millisecond for that long.
     fn wait(&mut self, ms: u64, mut each: impl FnMut(&mut Self)) {
         for _ in 0..ms {
             self.now = self.now + MS;
@@ -38,7 +38,7 @@ impl Watch {
         }
     }
 
-    /// Not scheduled for that long; then this is the first input.
+    /// The process is not scheduled for that long; `first` is the first input afterwards.
     fn stall(&mut self, ms: u64, first: impl FnOnce(&mut Self)) {
         self.now = self.now + ms * MS;
         first(self);

@@ -377,8 +377,8 @@ fn births_grow_over_restarts_of_all_with_a_stored_floor_and_with_the_clock_alone
     assert!(births.windows(2).all(|pair| pair[0] < pair[1]), "{births:?}");
 }
 
-/// Heartbeats alone prove nothing: a recording, or a forgery, of an instance with a later birth must not move the birth that
-/// the next group has to exceed, or its tokens could be brought to their end.
+/// Heartbeats alone prove nothing: a recording, or a forgery, of an instance with a later birth must not move the birth
+/// that the next group has to exceed, or its tokens could reach their end.
 #[test]
 fn heartbeats_alone_raise_no_birth() {
     let mut world = World::new(None);

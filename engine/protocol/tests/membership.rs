@@ -79,7 +79,7 @@ impl World {
         self.members[rank as usize].update(self.now, &situation)
     }
 
-    /// Asks all living members every millisecond for that long: each verdict once, when it is new.
+    /// Evaluates all living members every millisecond for that long: each verdict once, when it is new.
     fn run(&mut self, ms: u64) -> Vec<(u64, u16, Verdict)> {
         let mut last = [None; 64];
         let mut verdicts = Vec::new();
@@ -295,7 +295,7 @@ fn flapping_of_a_healthy_group_is_no_reason() {
     }
 }
 
-/// Whatever is reported: a proposal is a quorum with its proposer in it and no member that has evidence against it, and
+/// Whatever is reported: a proposal is a quorum that includes its proposer and no member with evidence against it;
 /// opinions that other members did not share, or that did not last, evict no member.
 #[test]
 fn any_reports_lead_to_proposals_that_may_be_made() {

@@ -12,7 +12,7 @@ use zerocopy::IntoBytes;
 
 const NAMES: [&str; 4] = ["md.es.trades", "md.es.quotes", "a", "news"];
 
-/// What a message is published with: by its first byte one of the names, or only an id.
+/// What a message is published with: one of the names, chosen by its first byte, or only an id.
 fn outgoing(first: u8) -> Outgoing {
     match NAMES.get(usize::from(first)) {
         Some(name) => Outgoing::named(TopicName::new(name).unwrap()),

@@ -57,7 +57,7 @@ fn another_life_of_a_member_is_reported_once_and_nothing_of_it_is_taken() {
     assert_eq!(events(&mut bench), [Event::Restarted { rank: Rank(1), incarnation: Incarnation(9) }]);
     bench.timers();
     assert_eq!(bench.news(), [], "what another incarnation has sent is not requested");
-    // Nor is an earlier incarnation, which was a member, reported: a datagram of it was late.
+    // An earlier incarnation, which was a member, is not reported either: a datagram of it was late.
     bench.take(&as_life(&beat, 7));
     assert_eq!(events(&mut bench), []);
 }

@@ -1,4 +1,4 @@
-//! Delivery at a quorum and at all, case by case.
+//! Delivery at a quorum and at all members, case by case.
 
 mod common;
 

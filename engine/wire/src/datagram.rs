@@ -1,4 +1,4 @@
-//! The 64 bytes in front of every datagram, and the check of everything behind them.
+//! The 64 bytes at the start of every datagram, and the check of everything after them.
 //!
 //! A datagram is the unit that networks lose, so it is the unit that is numbered for repair. Its header names the
 //! group, the instance, the epoch and the sender, and gives the place of its first message in each numbering. The
@@ -38,15 +38,16 @@ pub const ECHO_OFFSET: usize = 24;
 /// that no sum of a number from the network and a count can overflow.
 pub(crate) const NUMBERS_END: u64 = 1 << 63;
 
-/// No honest epoch comes near: at a view a second it takes 68 years. So the next epoch always fits the header's 32 bits.
+/// No honest epoch comes near: at a view a second it takes 68 years. So the next epoch always fits the header's 32
+/// bits.
 const EPOCHS_END: u32 = 1 << 31;
 /// No honest birth comes near: as milliseconds since the UNIX epoch it is the year 10889.
 pub const BIRTHS_END: u64 = 1 << 48;
 /// The next birth exceeds every known birth below this, the year 2248: a clock gives no later birth, and one above a
 /// forged or damaged birth would use up what is left to grow by.
 pub const BIRTH_FLOORS_END: u64 = 1 << 43;
-/// Bytes of the tag at a datagram's end that takes the checksum's place where the group has a key. Reserved: this version
-/// has no keys.
+/// Bytes of the tag at a datagram's end that takes the checksum's place where the group has a key. Reserved: this
+/// version has no keys.
 pub const TAG_BYTES: usize = 16;
 
 /// The low 48 bits of a word hold the datagram's number, the high 16 the count of its frames.
@@ -260,7 +261,7 @@ pub enum Discard {
     /// The checksum is wrong, or it is cut short.
     #[error("damaged or cut short")]
     Damaged,
-    /// The checksum is right but the frames make no sense.
+    /// The checksum is right but the frames are malformed.
     #[error("malformed frame")]
     Malformed,
 }

@@ -249,10 +249,10 @@ pub struct Frame<'a> {
     pub body: &'a [u8],
 }
 
-/// A data frame taken apart.
+/// The parts of a data frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DataHead<'a> {
-    /// Whole length of the message and this fragment's offset, when it is one.
+    /// Length of the whole message and this fragment's offset, when it is a fragment.
     pub fragment: Option<(u32, u32)>,
     /// When the application meant to send it, in nanoseconds since the UNIX epoch.
     pub intended_send_ns: Option<u64>,

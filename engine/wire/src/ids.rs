@@ -27,7 +27,7 @@ macro_rules! number {
         id!($(#[$doc])* $name(u64));
 
         impl $name {
-            /// The one after this. Never wraps: 2^64 is out of reach, and a number from the network saturates.
+            /// The next number. Never wraps: 2^64 is out of reach, and a number from the network saturates.
             #[inline]
             pub const fn next(self) -> Self {
                 Self(self.0.saturating_add(1))

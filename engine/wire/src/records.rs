@@ -10,7 +10,7 @@ use crate::{Address, ChannelId, ClientId, DatagramNumber, Frame, Kind, OrderNumb
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// The most ranges one [`Nak`] names: 32 + 64 × 12 bytes fit any MTU; what is missing beyond goes into the next one.
+/// The most ranges one [`Nak`] names: 32 + 64 × 12 bytes fit any MTU; further missing datagrams go into the next one.
 pub const NAK_RANGES_MAX: usize = 64;
 
 macro_rules! record {
@@ -75,7 +75,7 @@ record!(
 );
 
 record!(
-    /// How far a stream has come (so that a lost tail is missed) and where its sender can be reached.
+    /// How far a stream has come (so that a receiver detects a lost tail) and where its sender can be reached.
     Heartbeat, 108 {
         /// The number the next datagram will have.
         next_number: U64,
@@ -110,7 +110,7 @@ record!(
         members: U64,
         /// The lowest version of the wire format that the sender receives.
         version_low: u8,
-        /// And the highest.
+        /// The highest such version.
         version_high: u8,
     }
 );
@@ -501,7 +501,7 @@ pub mod link_steps {
     pub const NONE: u16 = 0;
     /// The sender has sent everything that it brings into this view.
     pub const TOLD: u16 = 1;
-    /// The sender holds a lock since an earlier view.
+    /// The sender has held a lock since an earlier view.
     pub const HOLDS: u16 = 2;
     /// The sender stands for election.
     pub const STANDS: u16 = 3;
@@ -527,7 +527,7 @@ pub mod link_steps {
     pub const ELECTION: u16 = 16;
     /// The sender is higher, and stands.
     pub const OK: u16 = 17;
-    /// The sender leads from this term on, if a quorum accepts it. In a ring it goes round.
+    /// The sender leads from this term on, if a quorum accepts it. In a ring it circulates.
     pub const COORDINATOR: u16 = 18;
     /// Accepted.
     pub const ACCEPTED: u16 = 19;

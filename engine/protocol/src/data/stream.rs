@@ -230,8 +230,8 @@ impl Stream {
         Some(DatagramHeader::of_checked(self.log.get(number)?).first_sequence() + u64::from(messages))
     }
 
-    /// The newest datagram from which on the first message that ends is earlier than this one, and that earlier message:
-    /// a walk from there passes every fragment of this one.
+    /// The newest datagram whose first message to end is earlier than this message, and that earlier message: a walk
+    /// from there passes every fragment of this message.
     pub(crate) fn beginning_of(&self, sequence: Sequence) -> Option<(DatagramNumber, Sequence)> {
         let mut number = self.cursor.floor().min(self.window.next);
         loop {

@@ -374,7 +374,7 @@ pub fn after(entries: &[(u16, u64)], payload: &[u8]) -> Part {
     (flags::WHOLE | flags::CAUSAL, body)
 }
 
-/// A piece of a message of `total` bytes.
+/// A fragment of a message of `total` bytes.
 pub fn piece(total: u32, offset: u32, payload: &[u8]) -> Part {
     let first = if offset == 0 { flags::FIRST } else { 0 };
     let last = if offset as usize + payload.len() == total as usize { flags::LAST } else { 0 };

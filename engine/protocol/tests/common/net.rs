@@ -188,7 +188,7 @@ impl Net {
         self.ones[index].events.contains(&event)
     }
 
-    /// Whether these are all members of one view of that many, and have the same state.
+    /// Whether all of these are members of one view of that many members, and have the same state.
     pub fn agree(&mut self, indices: &[usize], members: u32) -> bool {
         let view = self.process(indices[0]).view().clone();
         let state = self.ones[indices[0]].state.clone();

@@ -102,14 +102,14 @@ impl Shared {
         Header::from_word(self.words[self.index(position)].load(Ordering::Relaxed))
     }
 
-    /// Reads the number of the frame at `start`, with the same reservation.
+    /// Reads the number of the frame at `start`, under the same condition.
     #[inline]
     fn sequence(&self, start: u64) -> u64 {
         // Relaxed: as in `header`.
         self.words[self.index(start + WORD_BYTES as u64)].load(Ordering::Relaxed)
     }
 
-    /// Start and header of the frame of the record at `position`, behind its padding, with the same reservation.
+    /// Start and header of the frame of the record at `position`, behind its padding, under the same condition.
     #[inline]
     fn frame(&self, position: u64) -> (u64, Header) {
         let header = self.header(position);
