@@ -1,8 +1,8 @@
-//! A process that is in no view and follows none, and yet sends and receives direct messages.
+//! A process that is in no view and follows none, but sends and receives direct messages.
 //!
-//! It knows the members by their heartbeats only: where each is, and when it was last heard. How far away they are it
-//! finds out by probes of its own. That is all a client needs to ask one of them something, the nearest or a certain one,
-//! and to be answered.
+//! It knows the members by their heartbeats only: each member's address, and when it was last heard. It measures the
+//! distance to each member with its own probes. That is all a client needs to send a request to the nearest member, or
+//! to a certain one, and to receive a reply.
 //!
 //! Pure like [`Process`](crate::Process): bytes and time in, bytes out.
 
@@ -20,10 +20,10 @@ use bourdon_wire::{
     InstanceId, Instant, Kind, Rank,
 };
 
-/// Who was not heard for so long is not there: members speak every 10 ms, a hundred at the worst.
+/// A member that was not heard for so long counts as absent: a member sends every 10 ms, at the worst every 100 ms.
 const SILENT_NS: u64 = 300_000_000;
 
-/// A member, as its heartbeats tell.
+/// A member, as its heartbeats describe it.
 #[derive(Clone, Copy, Debug)]
 struct Known {
     incarnation: Incarnation,
@@ -31,7 +31,7 @@ struct Known {
     heard_at: Instant,
 }
 
-/// A process beside the group.
+/// A process outside the group.
 #[derive(Debug)]
 pub struct Bystander {
     group: GroupId,
@@ -42,7 +42,8 @@ pub struct Bystander {
 }
 
 impl Bystander {
-    /// One with an id nobody else has, reachable at `address`, sending datagrams of at most `mtu_bytes`.
+    /// A process with an id that no other process has, reachable at `address`, sending datagrams of at most
+    /// `mtu_bytes`.
     pub fn new(group: GroupId, id: ClientId, address: Address, mtu_bytes: usize) -> Self {
         let incarnation = Incarnation(id.0 as u32);
         let header = DatagramHeader::new(group, InstanceId::NONE, Epoch(0), Rank::CLIENT, incarnation, CONTROL_CHANNEL);
@@ -55,7 +56,7 @@ impl Bystander {
         }
     }
 
-    /// Takes a datagram in, sent to all or to this process alone.
+    /// Takes a datagram that was sent to all or to this process alone.
     pub fn on_datagram(&mut self, now: Instant, bytes: &[u8], to_all: bool) {
         let Ok(datagram) = Datagram::parse(bytes, self.group) else { return };
         let (header, rank) = (datagram.header, datagram.header.rank());
@@ -112,7 +113,7 @@ impl Bystander {
         self.call(now, Wish::One, vec![Target { member: None, address: to, rtt_ns: None }], payload)
     }
 
-    /// As [`Process::send_any`](crate::Process::send_any); none named means all members heard lately.
+    /// As [`Process::send_any`](crate::Process::send_any); an empty `among` means all members heard lately.
     ///
     /// # Errors
     /// If it is too long, too many are under way, or none of them was heard.
@@ -147,7 +148,7 @@ impl Bystander {
         self.direct.call(now, wish, targets, payload)
     }
 
-    /// Does what is due, then hands out what must be sent. `send` says how many datagrams it took: none or one.
+    /// Does what is due, then passes the datagrams to send to `send`, which returns how many it took: none or one.
     pub fn transmit(&mut self, now: Instant, mut send: impl FnMut(Destination, &[u8], usize) -> usize) {
         if self.direct.is_calling() {
             let known = &self.known;
@@ -175,7 +176,7 @@ impl Bystander {
         self.direct.poll_message()
     }
 
-    /// How the next of the direct messages sent did.
+    /// The outcome of the next of the direct messages sent.
     pub fn poll_outcome(&mut self) -> Option<DirectOutcome> {
         self.direct.poll_outcome()
     }

@@ -1,14 +1,15 @@
-//! The client's side: publishes through a member without being one.
+//! The client's side: publishes through a member without being a member.
 //!
-//! One message at a time is under way per window slot; the member takes them in order and answers with a watermark, so
-//! a lost request or answer is healed by sending again from the watermark (go-back-N). The window is small: a client is
-//! a convenience, who needs speed is a member.
+//! One message at a time is under way per window slot; the member takes them in order and replies with a watermark, so
+//! after a lost request or reply the client sends again from the watermark (go-back-N). The window is small: a client
+//! is a convenience, and an application that needs speed runs a member.
 //!
-//! A member that falls silent is left for another one that was heard lately. What it had taken and not answered is sent
-//! again through the other; the group delivers it once (`control/clients.rs`).
+//! A client leaves a member that falls silent for another member that was heard lately. Through the other member it
+//! sends again the messages that the first member had taken and not confirmed; the group delivers each once
+//! (`control/clients.rs`).
 //!
-//! A heartbeat that is not a member's may name any address. So a client first sends a request without a message, one for
-//! each heartbeat that names the address, and messages only once it was answered from there.
+//! A heartbeat that is not a member's may name any address. So a client first sends a request without a message, one
+//! for each heartbeat that names the address. It sends messages only once a reply has come from there.
 //!
 //! Pure like [`Process`](crate::Process): bytes and time in, bytes and events out.
 
@@ -23,19 +24,19 @@ use zerocopy::IntoBytes;
 
 /// Requests under way at once: enough to cover a round trip of parked processes, few enough for any socket buffer.
 const WINDOW: usize = 32;
-/// How long a client waits for an answer before it sends again.
+/// How long a client waits for a reply before it sends again.
 const RETRY_NS: u64 = 20_000_000;
-/// News the application has not fetched: twice what a full window can say.
+/// Events the application has not fetched: twice what a full window can cause.
 const EVENTS_MAX: usize = 2 * WINDOW;
-/// How long without any answer before another member is tried: several retries, so that a lost answer costs no detour.
+/// How long without any reply before another member is tried: several retries, so that a lost reply causes no switch.
 const SWITCH_AFTER_NS: u64 = 200_000_000;
-/// How long without any answer before the application is told.
+/// How long without any reply before the application gets an event.
 const GIVE_UP_NS: u64 = 5_000_000_000;
 
-/// What became of a client's messages.
+/// The outcome of a client's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientEvent {
-    /// Every message below this was published, but for those said to be too large.
+    /// Every message below this was published, except those reported as too large.
     Taken(Sequence),
     /// The oldest message not taken is longer than the group allows; it was dropped.
     TooLarge(Sequence),
@@ -50,8 +51,8 @@ struct Pending {
     topic: TopicId,
     name: Option<TopicName>,
     payload: Vec<u8>,
-    /// It was refused for good: its sequence is used up with nothing under it, so that no other message ever gets a
-    /// sequence that an old request of this one's may still claim.
+    /// It was refused for good: its sequence is used up without a message, so that no other message ever gets a
+    /// sequence that an old request of this message may still claim.
     skipped: bool,
 }
 
@@ -62,13 +63,13 @@ pub struct Client {
     id: ClientId,
     reply_to: Address,
     member: Option<Address>,
-    /// Whether it has answered.
+    /// Whether it has replied.
     is_proven: bool,
-    /// A heartbeat of it came since it was last asked whether it is there.
+    /// A heartbeat of it came since the last request without a message.
     may_greet: bool,
-    /// Another one, heard last.
+    /// Another member, heard last.
     other: Option<Address>,
-    /// Since when this member has not answered.
+    /// Since when this member has not replied.
     silent_since: Instant,
     epoch: Epoch,
     /// The instance of the group that its requests are for, as its member names it.
@@ -81,12 +82,12 @@ pub struct Client {
     retry_at: Instant,
     heard_at: Instant,
     datagram: Vec<u8>,
-    /// At most one a message of the window, and the latest watermark.
+    /// At most one event for each message of the window, and the latest watermark.
     events: VecDeque<ClientEvent>,
 }
 
 impl Client {
-    /// A client with an id nobody else uses, reachable at `reply_to`.
+    /// A client with an id that no other client uses, reachable at `reply_to`.
     pub fn new(now: Instant, group: GroupId, id: ClientId, reply_to: Address) -> Self {
         Self {
             group,
@@ -109,17 +110,17 @@ impl Client {
         }
     }
 
-    /// Whether another message can be taken now.
+    /// Whether the client can take another message now.
     pub fn has_room(&self) -> bool {
         self.pending.len() < WINDOW
     }
 
-    /// Whether everything published was taken.
+    /// Whether members have taken everything published.
     pub fn is_idle(&self) -> bool {
         self.pending.is_empty()
     }
 
-    /// The member this client publishes through, once one was heard.
+    /// The member this client publishes through, once a member was heard.
     pub fn member(&self) -> Option<Address> {
         self.member
     }
@@ -139,7 +140,7 @@ impl Client {
         self.first + (self.pending.len() as u64 - 1)
     }
 
-    /// Takes a datagram in: a member's heartbeat says where it is, an answer how far it has come.
+    /// Takes a datagram: a member's heartbeat gives its address, a reply how far the member has come.
     pub fn on_datagram(&mut self, now: Instant, bytes: &[u8]) {
         let Ok(datagram) = Datagram::parse(bytes, self.group) else { return };
         if datagram.header.channel() != CONTROL_CHANNEL {
@@ -175,7 +176,8 @@ impl Client {
             return;
         }
         if instance != self.instance {
-            // The member takes no request of another instance than its own: send all of them again, for this one.
+            // The member takes no request of another instance than its own: the client sends all of them again, for
+            // this instance.
             (self.instance, self.sent, self.retry_at) = (instance, 0, now + RETRY_NS);
             (self.heard_at, self.silent_since, self.is_proven) = (now, now, true);
             return;
@@ -212,7 +214,7 @@ impl Client {
         }
     }
 
-    /// Hands out what must be sent now: datagrams for the member.
+    /// Passes the datagrams that must be sent to the member now to `send`.
     pub fn transmit(&mut self, now: Instant, mut send: impl FnMut(Address, &[u8]) -> bool) {
         if self.member.is_none() {
             return;
@@ -306,7 +308,7 @@ impl Client {
         if self.pending.is_empty() || self.member.is_none() { Instant::NEVER } else { self.retry_at }
     }
 
-    /// What became of the messages since the last call.
+    /// The next outcome of this client's messages.
     pub fn poll_event(&mut self) -> Option<ClientEvent> {
         self.events.pop_front()
     }

@@ -1,4 +1,4 @@
-//! What a process is told before its first step, and the bounds that everything else stays within.
+//! What a process is given before its first step, and the bounds that everything else stays within.
 
 use crate::control::coordination::{ElectionKind, MutexKind};
 use crate::control::detector::DetectorTiming;
@@ -13,69 +13,71 @@ use bourdon_wire::{
 pub enum Order {
     /// As they arrive.
     Unordered,
-    /// Each sender's in the order it sent them.
+    /// The messages of each sender in the order it sent them.
     Fifo,
-    /// None before a message its sender had delivered when it sent it.
+    /// No message before a message that its sender had delivered when it sent it.
     Causal,
-    /// All in one order, the same everywhere; implies FIFO and causal order (see `data/total.rs`).
+    /// All messages in one order, the same everywhere; implies FIFO and causal order (see `data/total.rs`).
     Total,
-    /// By the time of sending, on clocks that are kept together; what comes too late for that is flagged.
+    /// By the time of sending, on clocks that the group keeps together; a message that comes too late for that is
+    /// flagged.
     RealTime,
 }
 
 /// When a message may be delivered, and what may be lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reliability {
-    /// When it is here. What is missing is never asked for and holds nothing up; each loss is told.
+    /// When it is received. What is missing is never requested and delays nothing; each loss is reported.
     Unreliable,
-    /// When it is here. What is missing is repaired as long as its sender lives; a loss is told.
+    /// When it is received. What is missing is repaired as long as its sender lives; a loss is reported.
     BestEffort,
-    /// When it is here: agreed among those who stay in the group.
+    /// When it is received: agreed among the members that stay in the group.
     Reliable,
-    /// When a quorum of the view holds it: nothing that anybody was shown is lost, even if all who were shown it crash.
+    /// When a quorum of the view holds it: no message that any process has delivered is lost, even if all processes
+    /// that delivered it crash.
     Uniform,
     /// When every member of the view holds it.
     Stable,
 }
 
 impl Reliability {
-    /// Whether messages may be lost: nothing is agreed on, every loss is told.
+    /// Whether messages may be lost: nothing is agreed on, every loss is reported.
     pub fn is_lossy(self) -> bool {
         self < Self::Reliable
     }
 
-    /// Whether messages wait for others to hold them before they are delivered.
+    /// Whether messages wait until other members hold them before they are delivered.
     pub fn waits_for_others(self) -> bool {
         self > Self::Reliable
     }
 }
 
-/// How receivers tell a sender what came.
+/// How receivers report to a sender what they have received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feedback {
-    /// They ask for what is missing, and members say now and then how far they have come.
+    /// They request what is missing, and members report from time to time how far they have come.
     Nak,
-    /// Every receiver, observers too, acknowledges every datagram to its sender at once: what drowns a sender of many
-    /// receivers, here to be compared with.
+    /// Every receiver, observers too, acknowledges every datagram to its sender at once: this drowns a sender with many
+    /// receivers, and is here for comparison.
     AckEach,
 }
 
 /// Of which members more than half must go on from one view to the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Quorum {
-    /// Of the view before: a group that loses its members one after the other goes on to the last.
+    /// Of the view before: a group that loses its members one after the other continues down to the last member.
     #[default]
     View,
     /// Of the configured members as well: a view never has fewer.
     Members,
 }
 
-/// What this process is to the group.
+/// The role of this process in the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// In the view: publishes, acknowledges, holds back the group when it falls behind.
     Member(Rank),
-    /// Receives only; never acknowledges, never holds anybody back.
+    /// Receives only; never acknowledges, never holds back the group.
     Observer,
 }
 
@@ -84,13 +86,13 @@ pub enum Role {
 pub enum Start {
     /// With what is published from now on.
     Live,
-    /// With the oldest message that can still be asked for.
+    /// With the oldest message that can still be retransmitted.
     Oldest,
-    /// With a snapshot of a member's, and what followed it.
+    /// With a member's snapshot, and the messages after it.
     Snapshot,
 }
 
-/// How long things take before something is done about them, in nanoseconds.
+/// How long the engine waits before it acts, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timing {
     /// A datagram received is acknowledged at the latest after this. DESIGN's first choice: short against a window at
@@ -100,13 +102,14 @@ pub struct Timing {
     pub heartbeat_min_ns: u64,
     /// The last: each heartbeat doubles the time to the next one up to this.
     pub heartbeat_max_ns: u64,
-    /// A request for repair is not sent again before this, however short the round trip seemed.
+    /// A request for repair is not sent again before this, however short the measured round trip was.
     pub nak_retry_min_ns: u64,
-    /// And is sent again at the latest after this, however often it went unanswered.
+    /// It is sent again at the latest after this, however many requests got no reply.
     pub nak_retry_max_ns: u64,
-    /// How long a gap may be mere reordering before a repair is asked: 0 where there is a single path.
+    /// How long a gap may be mere reordering before a repair is requested: 0 where there is a single path.
     pub reorder_grace_ns: u64,
-    /// When a step of a view change is said again, and when a proposer no longer waits for those who have not answered.
+    /// When a step of a view change is sent again, and when a proposer no longer waits for members that have not
+    /// replied.
     pub ballot_retry_ns: u64,
     /// How failures are noticed.
     pub detector: DetectorTiming,
@@ -115,7 +118,8 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// For hosts with cores to spare: failures show within 20 ms, and so does a host that is merely busy.
+    /// For hosts with idle cores: failures are detected within 20 ms, and a host that is merely busy is suspected as
+    /// well.
     pub fn fast() -> Self {
         Self {
             heartbeat_max_ns: 2_000_000,
@@ -156,28 +160,28 @@ impl Default for Timing {
     }
 }
 
-/// How much of everything there may be.
+/// The bounds of everything that can grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of the longest datagram.
     pub mtu_bytes: usize,
-    /// What this process keeps of its own stream: window, and what observers may still ask for.
+    /// What this process keeps of its own stream: the window, and what observers may still request.
     pub log_bytes: usize,
     /// What this process keeps of each other member's stream: hold-back queue and repair source.
     pub receive_log_bytes: usize,
     /// How many bytes of one stream the receiver's socket can hold: its share of the receive buffer really granted.
     pub window_bytes: usize,
-    /// The longest message. A sender refuses what is longer than a quarter of its window as well, so that one message
-    /// never stalls a stream.
+    /// The longest message. A sender also refuses a message that is longer than a quarter of its window, so that one
+    /// message never stalls a stream.
     pub max_message_bytes: usize,
     /// How many processes receive each multicast, as far as known: beyond 8, requests for repair back off.
     pub receivers: u32,
     /// Repairs a second that this process sends at most, so that a sick receiver can't take the network down.
     pub repairs_per_s: u32,
-    /// The longest snapshot this process makes or takes: it is kept whole.
+    /// The longest snapshot this process makes or accepts: it is kept whole.
     pub max_snapshot_bytes: usize,
-    /// Whether the logs' memory is touched at the start. Else each page costs a fault, a microsecond or several in a
-    /// virtual machine, when a log first comes by: as long as a message takes.
+    /// Whether the logs' memory is touched at the start. Otherwise each page costs a fault, a microsecond or several in
+    /// a virtual machine, when a log first reaches it: as long as a message takes.
     pub prefault: bool,
 }
 
@@ -197,29 +201,29 @@ impl Default for Limits {
     }
 }
 
-/// Everything a process is told.
+/// Everything a process is given.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The group.
     pub group: GroupId,
     /// How many ranks there are, from 0; the first view has them all.
     pub members: u16,
-    /// The view to begin in, where it was agreed elsewhere; else it is formed by all members together.
+    /// The view to begin in, where it was agreed elsewhere; otherwise all members form it together.
     pub view: Option<View>,
-    /// What this process is.
+    /// This process's role.
     pub role: Role,
-    /// Which life of it.
+    /// Its incarnation.
     pub incarnation: Incarnation,
     /// The order of delivery.
     pub order: Order,
     /// When a message may be delivered.
     pub reliability: Reliability,
-    /// Whether every member sends on what it receives for the first time: the textbook's reliable multicast, which needs
-    /// nobody to notice that a sender died, at n datagrams for one.
+    /// Whether every member forwards what it receives for the first time: the textbook's reliable multicast, in which
+    /// no member needs to detect that a sender died, at n datagrams for one.
     pub relay: bool,
-    /// At best effort: after so long a gap is given up though its sender lives. 0 for never.
+    /// At best effort: a gap is given up after so long even if its sender lives. 0 for never.
     pub deadline_ns: u64,
-    /// How receivers tell a sender what came.
+    /// How receivers report to a sender what they have received.
     pub feedback: Feedback,
     /// Of which members a quorum goes on from one view to the next.
     pub quorum: Quorum,
@@ -227,23 +231,23 @@ pub struct Config {
     pub mutex: MutexKind,
     /// Which algorithm elects leaders.
     pub election: ElectionKind,
-    /// Who numbers the messages, in total order.
+    /// Which member numbers the messages, in total order.
     pub sequencer: Rank,
     /// Where an observer begins.
     pub start: Start,
-    /// Whether the application makes and takes snapshots; without, who joins begins with the messages that follow.
+    /// Whether the application makes and takes snapshots; without them a joiner begins with the messages that follow.
     pub snapshots: bool,
-    /// Where others reach this process.
+    /// The address at which other processes reach this process.
     pub address: Address,
     /// The TCP port at which this process's links are, or 0.
     pub link_port: u16,
     /// What to add to [`Instant`](bourdon_wire::Instant) to get nanoseconds since the UNIX epoch.
     pub wall_offset_ns: u64,
-    /// A hash of what must be the same at every member, beyond what this struct knows.
+    /// A hash of what must be the same at every member, besides what is in this struct.
     pub configuration: u64,
-    /// What the instance of the group is called if this process founds it: random, and not 0.
+    /// The candidate instance id, used if this process founds the group: random, and not 0.
     pub instance_candidate: InstanceId,
-    /// The highest birth of an instance that this process knows from earlier runs, or 0: the next one's is above it.
+    /// The highest birth of an instance that this process knows from earlier runs, or 0: the next birth is above it.
     pub birth_floor: u64,
     /// Seeds the back-off of repair requests.
     pub seed: u64,
@@ -253,13 +257,13 @@ pub struct Config {
     pub timing: Timing,
     /// Bounds.
     pub limits: Limits,
-    /// A bug to plant; [`None`] but in the simulator's mutation check.
+    /// A bug to plant; [`None`] except in the simulator's mutation check.
     pub mutant: Option<crate::Mutant>,
 }
 
 /// Why a configuration is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs)] // the messages say it
+#[allow(missing_docs)] // the messages describe them
 pub enum ConfigError {
     #[error("a view has 1 to {} members, not {members}", Rank::MAX.0 + 1)]
     Members { members: u16 },
@@ -271,7 +275,7 @@ pub enum ConfigError {
     Mtu(usize),
     #[error("an instance's candidate is random and not 0: draw it from the system's randomness")]
     Candidate,
-    #[error("the birth {0} that was stored is none: births are milliseconds since 1970, below 2^48; remove the file")]
+    #[error("the stored birth {0} is not valid: births are milliseconds since 1970, below 2^48; remove the file")]
     BirthFloor(u64),
     #[error("an incarnation is random and not 0: draw it from the system's randomness")]
     Incarnation,
@@ -354,7 +358,7 @@ impl Config {
         })
     }
 
-    /// Whether all of it can work together.
+    /// Whether the settings can work together.
     pub fn check(&self) -> Result<(), ConfigError> {
         let members = self.members;
         if members == 0 || members > Rank::MAX.0 + 1 {
@@ -402,13 +406,13 @@ impl Limits {
     /// No log holds fewer datagrams.
     pub(crate) const SLOTS_MIN: usize = 16;
 
-    /// How many datagrams a log of so many bytes keeps: a power of two, so that a number finds its slot by a mask.
+    /// How many datagrams a log of so many bytes keeps: a power of two, so that a mask gives a number's slot.
     pub(crate) fn slots(&self, bytes: usize) -> usize {
         let slots = (bytes / self.mtu_bytes).max(Self::SLOTS_MIN);
         1 << slots.ilog2()
     }
 
-    /// What of a datagram is left for frames.
+    /// The bytes of a datagram that are left for frames.
     pub(crate) fn frame_bytes(&self) -> usize {
         self.mtu_bytes - HEADER_BYTES
     }

@@ -5,7 +5,7 @@ macro_rules! counters {
         /// One counter.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(usize)]
-        #[allow(missing_docs)] // `help` says it
+        #[allow(missing_docs)] // `help` describes it
         pub enum Counter { $($name),+ }
 
         impl Counter {
@@ -36,23 +36,23 @@ counters! {
     OrderRunsSent = "order_runs_sent", "runs of other members' messages put in order";
     NaksSent = "naks_sent", "requests for repair sent";
     NaksReceived = "naks_received", "requests for repair received";
-    NaksSuppressed = "naks_suppressed", "datagrams not asked for because another receiver just had";
-    RepairsSent = "repairs_sent", "datagrams sent again";
+    NaksSuppressed = "naks_suppressed", "datagrams not requested because another receiver had just requested them";
+    RepairsSent = "repairs_sent", "datagrams retransmitted";
     RepairsRefused = "repairs_refused", "repairs not sent because the repair budget was used up or one was under way";
     RepairsReceived = "repairs_received", "missing datagrams received as repairs";
-    Relayed = "relayed", "datagrams of other members sent on when they came for the first time";
+    Relayed = "relayed", "datagrams of other members forwarded when they were first received";
     Views = "views", "views installed or followed";
-    Ballots = "ballots", "ballots begun by this process to change the view";
+    Ballots = "ballots", "ballots started by this process to change the view";
     Resubmitted = "resubmitted", "messages published again because the view changed before they were delivered";
     Retracted = "retracted", "messages an observer delivered that the view change voided";
     SnapshotsTaken = "snapshots_taken", "snapshots fetched from a member";
-    Gaps = "gaps", "messages given up: nobody retained them, or the group allows losses";
+    Gaps = "gaps", "messages given up: no longer retained, or the group allows losses";
     DiscardedForeign = "discarded_foreign", "datagrams that are not Bourdon's";
     DiscardedVersion = "discarded_version", "datagrams of another version";
     DiscardedGroup = "discarded_group", "datagrams of another group on this address";
     DiscardedInstance = "discarded_instance", "datagrams of another instance of the group: an earlier or a later formation";
     DiscardedDamaged = "discarded_damaged", "datagrams with a wrong checksum or cut short";
-    DiscardedMalformed = "discarded_malformed", "datagrams with frames that make no sense";
+    DiscardedMalformed = "discarded_malformed", "datagrams with malformed frames";
     DiscardedImplausible = "discarded_implausible", "frames whose numbers or members no process of this group can have sent";
     DiscardedEpoch = "discarded_epoch", "datagrams of another view";
     DiscardedSender = "discarded_sender", "datagrams of a rank, channel or incarnation not in the view";
@@ -64,9 +64,9 @@ counters! {
     DiscardedView = "discarded_view", "views that no majority of their members had announced";
     DiscardedMulticast = "discarded_multicast", "frames for one process only that were sent to all";
     DiscardedAddress = "discarded_address", "heartbeats that gave a process another address than it had announced";
-    ChallengesSent = "challenges_sent", "requests answered with a cookie because their reply address had proved nothing";
+    ChallengesSent = "challenges_sent", "cookies sent because the reply address of a request had proved nothing";
     ChallengesTaken = "challenges_taken", "requests repeated with the cookie from a challenge";
-    AnswersRefused = "answers_refused", "answers not sent: too long for an address that had proved nothing";
+    AnswersRefused = "answers_refused", "replies not sent: too long for an address that had proved nothing";
     DiscardedOwn = "discarded_own", "own multicasts that came back";
     DiscardedOutbox = "discarded_outbox", "control datagrams not sent because the outbox was full";
     OrderFaults = "order_faults", "messages the sequencer ordered twice or out of place";
@@ -75,11 +75,11 @@ counters! {
     DirectTaken = "direct_taken", "direct messages taken for the application";
     DirectRefused = "direct_refused", "direct messages refused because the application's queue or the table of senders was full";
     DirectDuplicates = "direct_duplicates", "direct messages received before, or given up by their sender";
-    LockMessages = "lock_messages", "messages of the lock algorithm said to other members, commands in the total order included";
+    LockMessages = "lock_messages", "messages of the lock algorithm sent to other members, commands in the total order included";
     LockEntries = "lock_entries", "locks granted to this process";
-    ElectionMessages = "election_messages", "messages of the election algorithm said to other members";
+    ElectionMessages = "election_messages", "messages of the election algorithm sent to other members";
     ElectionsWon = "elections_won", "elections won by this process";
-    LinkOverhead = "link_overhead", "datagrams about locks and leaders that only acknowledged, or said something again";
+    LinkOverhead = "link_overhead", "datagrams about locks and leaders that only acknowledged or repeated";
     EventsLost = "events_lost", "events the application did not fetch in time";
 }
 

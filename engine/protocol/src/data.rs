@@ -1,4 +1,4 @@
-//! The data plane: every message passes here. One protocol, one file; they are joined only in [`pipeline`].
+//! The data plane: every message passes through it. One protocol, one file; only [`pipeline`] connects them.
 
 pub mod after;
 pub(crate) mod barrier;

@@ -1,4 +1,4 @@
-//! What a process tells its application: messages, news, refusals.
+//! What a process gives its application: messages, events, refusals.
 
 use crate::control::detector::Why;
 use crate::view::Member;
@@ -11,11 +11,11 @@ use bourdon_wire::{
 /// One message, delivered.
 #[derive(Clone, Copy, Debug)]
 pub struct Delivery<'a> {
-    /// Who sent it; with `instance`, `incarnation` and `sequence` its name for ever.
+    /// Its sender; with `instance`, `incarnation` and `sequence` its name for ever.
     pub sender: Rank,
-    /// Which incarnation of the sender sent it.
+    /// The incarnation of the sender that sent it.
     pub incarnation: Incarnation,
-    /// In which instance of the group.
+    /// The instance of the group.
     pub instance: InstanceId,
     /// The sender's numbering of its messages, from 0.
     pub sequence: Sequence,
@@ -24,20 +24,20 @@ pub struct Delivery<'a> {
     pub order: Option<OrderNumber>,
     /// The view it was sent and delivered in.
     pub epoch: Epoch,
-    /// Whether it came too late to stand where its time of sending belongs, in real-time order.
+    /// Whether it came too late for the place of its time of sending, in real-time order.
     pub late: bool,
     /// Its topic.
     pub topic: TopicId,
     /// Its topic's name, if it was published by name.
     pub name: Option<&'a str>,
-    /// When the application sent it (or meant to, if it said so), in nanoseconds since the UNIX epoch by the sender's
-    /// clock.
+    /// When the application sent it (or the intended time, if the application gave one), in nanoseconds since the UNIX
+    /// epoch by the sender's clock.
     pub send_time_ns: u64,
     /// When the kernel received it, in nanoseconds since the UNIX epoch, where known.
     pub kernel_receive_ns: Option<u64>,
     /// When it was delivered: one clock reading a burst.
     pub delivered_at: Instant,
-    /// The client that sent it through the member, if one did.
+    /// The client that sent it through the member, if any did.
     pub client: Option<ClientTag>,
     /// The barrier it was delivered at, if it is a barrier's own message: then `sequence` is that of the sender's next.
     pub barrier: Option<u64>,
@@ -46,7 +46,7 @@ pub struct Delivery<'a> {
 }
 
 impl<'a> Delivery<'a> {
-    /// Its name, for a message of another group that comes after it; `group` is the one it was delivered in.
+    /// Its name, for a message of another group that comes after it; `group` is the group in which it was delivered.
     pub fn message_name(&self, group: GroupId) -> MessageName {
         MessageName::new(group, (self.instance, self.epoch), (self.sender, self.incarnation), self.sequence)
     }
@@ -80,66 +80,68 @@ impl<'a> Delivery<'a> {
     }
 }
 
-/// News.
+/// Events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A view was installed. Everything of the one before has been delivered, and nothing of this one yet.
+    /// A view was installed. Everything of the view before has been delivered, and nothing of this view yet.
     View {
         /// Its id.
         epoch: Epoch,
         /// Bit r: the process of rank r is a member.
         members: u64,
-        /// Who gives the order.
+        /// The sequencer.
         sequencer: Rank,
     },
     /// A member is suspected: it may be gone, or slow, or cut off.
     Suspected(Rank, Why),
     /// A suspected member was heard again.
     Trusted(Rank),
-    /// No quorum of the view can be reached: nothing is published or decided until one is.
+    /// No quorum of the view can be reached: nothing is published or decided until a quorum can be reached again.
     NoMajority,
     /// A quorum can be reached again.
     Majority,
-    /// The others went on without this process, in the view with this id: it comes back by itself, as another member.
-    /// What it had published and not seen delivered is in doubt until [`Event::Settled`].
+    /// The other members went on without this process, in the view with this id. It comes back by itself, as a new
+    /// member. The messages that it published and has not delivered are in doubt until [`Event::Settled`].
     Removed(Epoch),
-    /// This process left, as it had been told to.
+    /// This process left, as its application requested.
     Left(Epoch),
-    /// Of this process's messages before it was removed, all below were delivered and no others ever will be.
+    /// Of the messages that this process sent before it was removed, all below were delivered and no others ever will
+    /// be.
     Settled {
-        /// Its life before.
+        /// Its incarnation before.
         incarnation: Incarnation,
         /// The first sequence not delivered.
         delivered: Sequence,
     },
-    /// Datagrams of a stream were no longer retained anywhere, or were given up at a level that allows it; what stood in
-    /// them is lost to this process. Messages are counted where the numbers on both sides of the gap tell.
+    /// Datagrams of a stream were no longer retained anywhere, or were given up at a level that allows it; their
+    /// messages are lost to this process. Messages are counted where the numbers on both sides of the gap show how many
+    /// there are.
     Gap {
-        /// Whose stream.
+        /// The stream's sender.
         sender: Rank,
         /// The first message given up.
         from: Sequence,
-        /// The first one delivered again.
+        /// The next message delivered.
         to: Sequence,
     },
-    /// An observer had run ahead: these messages, delivered or given up here, belong to no view and are void. They may come
-    /// in the next.
+    /// An observer had run ahead: these messages, delivered or given up here, belong to no view and are void. They may
+    /// come in the next view.
     Retracted {
-        /// Whose.
+        /// Their sender.
         sender: Rank,
         /// The first of them.
         from: Sequence,
-        /// The first one that is not.
+        /// The first message after them.
         to: Sequence,
     },
     /// A barrier is complete: everything sent before it has been delivered everywhere.
     Synced {
         /// How many have been completed in this group.
         phase: u64,
-        /// Whether it completes one that this process asked for.
+        /// Whether it completes a barrier that this process requested.
         asked: bool,
     },
-    /// Somebody joins: give it the application's state, as it is between two deliveries, with
+    /// A process joins: give it the application's state, as it is between two deliveries, with
     /// [`Process::give_snapshot`](crate::Process::give_snapshot).
     SnapshotWanted,
     /// The application's state at another member has come: take it with
@@ -147,47 +149,47 @@ pub enum Event {
     SnapshotReady,
     /// The snapshot is longer than `max_snapshot_bytes` here or at its donor: this process can't join.
     SnapshotTooLarge {
-        /// How long it is; 0 if only the donor knows.
+        /// Its length; 0 if only the donor knows it.
         bytes: u64,
         /// The limit that it exceeds.
         limit_bytes: u64,
     },
-    /// Another process uses this one's rank: one of the two has the wrong configuration.
+    /// Another process uses this process's rank: one of the two has the wrong configuration.
     IdentityConflict(Rank),
-    /// A member is back in another life; it joins as a new member once the old one is out of the view.
+    /// A member is back in another incarnation; it joins as a new member once the old one is out of the view.
     Restarted {
-        /// Which one.
+        /// The rank.
         rank: Rank,
         /// Its new incarnation.
         incarnation: Incarnation,
     },
-    /// A process was configured otherwise: members, order, reliability, mtu or message size differ.
+    /// A process has another configuration: members, order, reliability, mtu or message size differ.
     ConfigurationDiffers(Rank),
-    /// A newer instance of the group is alive with a majority: this process was in an older one, resumed or cut off, and
-    /// has left that. It joins the newer one as a new member.
+    /// A newer instance of the group is alive with a majority. This process was in an older instance, resumed or cut
+    /// off, and has left it. It joins the newer instance as a new member.
     Superseded {
         /// The newer instance.
         instance: InstanceId,
     },
-    /// An instance is alive that formed before one that this process was in. It joins that one only if the later one stays
-    /// silent for 10 s.
+    /// An instance is alive that formed before an instance that this process was in. This process joins it only if the
+    /// later instance stays silent for 10 s.
     OlderInstance {
         /// The older instance.
         instance: InstanceId,
     },
-    /// The instance that this observer followed ended, and it follows another from now on. What the earlier one delivered
-    /// after this observer last heard it is not known here; sequences and order numbers begin again at 0.
+    /// The instance that this observer followed ended, and it follows another from now on. This observer does not know
+    /// what the earlier instance delivered after it last heard it; sequences and order numbers begin again at 0.
     NewInstance {
-        /// The one before.
+        /// The instance before.
         from: InstanceId,
-        /// The one followed now.
+        /// The instance followed now.
         to: InstanceId,
     },
-    /// Somebody on the address speaks another version.
+    /// A process on the address uses another version.
     OtherVersion(u8),
 }
 
-/// Why a message was not taken. Nothing of it was sent.
+/// Why a message was refused. Nothing of it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The slowest member has not acknowledged enough yet: try again after the next step.
@@ -204,7 +206,7 @@ pub enum Refusal {
     Barrier,
     /// No quorum of the view can be reached.
     #[error(
-        "no majority of the view can be reached: restore the network, or let members that are paused go on; where a majority is gone for good, stop all members and start the group anew"
+        "no majority of the view can be reached: restore the network, or let members that are paused go on; where a majority is gone for good, stop all members and start the group again"
     )]
     NoMajority,
     /// This process is in no view: it joins, or was removed, or left.
@@ -232,7 +234,7 @@ pub struct CallId(pub u64);
 pub struct DirectMessage {
     /// The sender's rank; [`Rank::OBSERVER`] or [`Rank::CLIENT`] if it has none.
     pub from: Rank,
-    /// Where the sender is.
+    /// The sender's address.
     pub address: Address,
     /// Whether it was sent to all that hear the network, rather than to this process.
     pub broadcast: bool,
@@ -240,23 +242,23 @@ pub struct DirectMessage {
     pub payload: Vec<u8>,
 }
 
-/// How a direct message did.
+/// The outcome of a direct message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DirectOutcome {
     /// It was taken.
     Done {
         /// Which message.
         call: CallId,
-        /// Who took it.
+        /// The member that took it.
         by: Rank,
-        /// And where that is.
+        /// And its address.
         address: Address,
-        /// How long the copy that was answered took there and back.
+        /// The round trip of the copy that was acknowledged.
         rtt_ns: u64,
         /// How many copies were sent.
         attempts: u32,
     },
-    /// Nobody said in time that he took it. Somebody may have all the same.
+    /// No acknowledgement came in time. A receiver may have taken it all the same.
     Failed {
         /// Which message.
         call: CallId,
@@ -270,18 +272,18 @@ pub enum DirectOutcome {
 /// Why a direct message failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DirectFailure {
-    /// Nobody answered.
-    #[error("nobody answered within 5 s: see whether the process runs, with `bourdon view`")]
+    /// No process replied.
+    #[error("no process replied within 5 s: check with `bourdon view` whether the process runs")]
     NoAnswer,
-    /// The last answer was that there is no room.
+    /// The last reply was that there is no room.
     #[error("its application takes no direct messages, or not fast enough: its queue was full for 5 s")]
     Busy,
     /// The member is no longer in the view, or was restarted.
-    #[error("that life of the member is gone: it left, failed or was restarted")]
+    #[error("that incarnation of the member is gone: it left, failed or was restarted")]
     Gone,
 }
 
-/// Why a direct message was not taken to be sent.
+/// Why a direct message was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DirectRefusal {
     /// It does not fit one datagram.
@@ -298,16 +300,16 @@ pub enum DirectRefusal {
         /// The limit.
         limit: usize,
     },
-    /// The rank was not heard.
+    /// No heartbeat of the rank has been received.
     #[error("member {0} has not been heard: it does not run, or is not reachable from here")]
     Unheard(Rank),
     /// It would go to this process itself.
     #[error("rank {0} is this process itself")]
     Own(Rank),
-    /// None of those it may go to is there.
-    #[error("nobody that it may go to has been heard")]
+    /// None of the members named was heard.
+    #[error("no eligible member has been heard from yet")]
     Nobody,
-    /// Its transport reaches the group and nobody else.
+    /// Its transport reaches the group and no other process.
     #[error("the transport can't broadcast: use udp, portable or auto, on a port that no other program has to itself")]
     NoBroadcast,
     /// Nothing can be sent there.

@@ -1,15 +1,15 @@
-//! Bugs that can be planted, to see the simulator's checkers catch them.
+//! Bugs that can be planted, to check that the simulator's checkers catch them.
 //!
-//! A checker that has never failed may be unable to. Each mutant is a mistake that somebody made in a system of this
-//! kind; the code it sabotages asks for it by name, on paths that are not hot. Some are no bugs: changes that break
-//! nothing, to see the checkers keep quiet.
+//! A checker that has never failed may be unable to. Each mutant is a mistake that was made in a system of this kind.
+//! The code that a mutant changes checks for it by name, on paths that are not hot. Some mutants are not bugs but
+//! changes that break nothing, to check that the checkers accept them.
 
 /// One bug, or harmless change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mutant {
     /// Another member's message is delivered when it arrives, before the sequencer has ordered it.
     DeliverBeforeOrdered,
-    /// A gap is seen and never asked for.
+    /// A gap is found and never requested.
     ForgetNak,
     /// What is known to exist is acknowledged, received or not.
     AckBeforeReceived,
@@ -21,27 +21,27 @@ pub enum Mutant {
     OrderRunsBackwards,
     /// The publisher ignores the slowest member.
     IgnoreWindow,
-    /// Heartbeats say nothing of the tail.
+    /// Heartbeats do not give the tail of the stream.
     ForgetTail,
     /// A late row overwrites a newer one.
     RowsOverwrite,
-    /// What was asked for is asked for again at once, and again.
+    /// A datagram that was requested is requested again at once, and again.
     AskWithoutPause,
-    /// A causal vector says only what changed, to those as well who never heard what it was before.
+    /// A causal vector gives only what changed, even to receivers that never received what it was before.
     VectorNeverWhole,
-    /// The cut takes only what everybody holds.
+    /// The cut takes only what every member holds.
     CutIntersection,
-    /// The cut is what the one who holds most holds.
+    /// The cut is what the member that holds most holds.
     CutLongestHolder,
-    /// The next view has members who did not answer the ballot.
+    /// The next view has members that did not reply to the ballot.
     ViewBeyondResponders,
     /// A proposer ignores what may have been accepted before.
     AcceptedNotAdopted,
     /// Of the values accepted before, the one of the lowest ballot is adopted.
     LowestBallotAdopted,
-    /// The view accepted before is adopted, and its cut computed anew.
+    /// The view accepted before is adopted, and its cut is recomputed.
     CutRecomputed,
-    /// A value is accepted in a ballot below the one promised.
+    /// A value is accepted in a ballot below the promised ballot.
     AcceptBelowPromise,
     /// States given for another ballot are used.
     StaleState,
@@ -55,80 +55,80 @@ pub enum Mutant {
     JoinerCounted,
     /// Every continuing member must accept before anything is decided.
     DecideByAll,
-    /// A member that takes a ballot over, or begins again, keeps only the members it does not suspect.
+    /// A member that takes a ballot over, or starts it again, keeps only the members it does not suspect.
     TakeoverAlone,
-    /// Members that answered a ballot are left out of its value because the proposer suspects them.
+    /// Members that replied to a ballot are left out of its value because the proposer suspects them.
     RespondersLeftOut,
     /// The next view need not have a quorum of the members before: the proposer goes on alone.
     SmallView,
     /// A process that a decision removes forgets it at once.
     DecisionForgotten,
-    /// A value is accepted before its cut is here.
+    /// A value is accepted before this process holds its cut.
     AcceptBeforeFetch,
-    /// The next view is installed though something of the cut is missing.
+    /// The next view is installed although something of the cut is missing.
     InstallWithHole,
     /// The cut is dropped as soon as the next view is installed.
     CutNotRetained,
-    /// Who restarts goes on under its old life, without its promises and payloads.
+    /// A process that restarts goes on under its old incarnation, without its promises and payloads.
     Amnesia,
     /// Acknowledgements go on after a promise.
     AckAfterPromise,
     /// Agreed delivery goes on after a promise.
     DeliverAfterPromise,
-    /// Harmless here: data is sent in the old epoch after a promise. The cut is what the others hold, so what they took in
-    /// before their own promise is in it, and what they did not is published again.
+    /// Harmless here: data is sent in the old epoch after a promise. The cut is what the other members hold, so what
+    /// they received before their own promise is in it, and what they did not receive is published again.
     SendAfterPromise,
     /// Acknowledgements of the old epoch count in the new one.
     AcksAcrossEpochs,
-    /// Data of the old epoch is taken in the new one.
+    /// Data of the old epoch is accepted in the new epoch.
     DataAcrossEpochs,
     /// What a sender had published is resubmitted without regard to what was delivered.
     ResubmitAll,
-    /// Uniform delivery waits for nobody's acknowledgement but one's own.
+    /// Uniform delivery waits for no acknowledgement but the process's own.
     UniformAtOne,
-    /// Stable means held by all who are not suspected.
+    /// Stable means held by all members that are not suspected.
     AllButSuspected,
     /// A datagram is forgotten once a majority has it.
     ForgetAtMajority,
-    /// At the cut, what has no order number is delivered too, each process by what it holds.
+    /// At the cut, messages without an order number are delivered too, each process by what it holds.
     AppendUnordered,
     /// At the cut, a number whose payload is missing is skipped.
     SkipAtCut,
-    /// The next view begins at order numbers that were given out before.
+    /// The next view begins at order numbers that were assigned before.
     ReuseNumbers,
-    /// What was given up is not told.
+    /// What was given up is not reported.
     GapUntold,
-    /// Nobody sends on what it receives, though all are told to.
+    /// No member forwards what it receives, although all are configured to.
     RelayForgets,
     /// Times of sending are each sender's own.
     ClockUncorrected,
-    /// What comes too late for its place is passed off as in time.
+    /// A message that comes too late for its place is reported as in time.
     LateUnflagged,
-    /// A barrier is completed without waiting for the others.
+    /// A barrier is completed without waiting for the other members.
     MarkerIgnored,
-    /// A snapshot says a position beyond what it holds.
+    /// A snapshot gives a position beyond what it holds.
     SnapshotAhead,
     /// A replicated lock is granted as soon as the request is in order.
     GrantBeforeUniform,
-    /// The coordinator of a new view grants before all have said what they hold.
+    /// The coordinator of a new view grants before all members have reported what they hold.
     GrantBeforeTold,
-    /// A new view's oldest member makes a token for a lock that another still has.
+    /// A new view's oldest member makes a token for a lock that another member still has.
     TwoTokens,
-    /// Who has a lock replies to requests as if it had not.
+    /// A member that has a lock replies to requests as if it did not have it.
     ReplyInside,
-    /// The first of the own queue enters without having heard from all.
+    /// The first of the own queue enters without having heard from all members.
     ReplyNotAwaited,
-    /// A view change leaves the requests of the dead in the table.
+    /// A view change leaves the requests of removed members in the table.
     DeadKeepLocks,
-    /// Who can't reach a quorum keeps its locks.
+    /// A member that can't reach a quorum keeps its locks.
     HolderNotFenced,
-    /// Every announcement is accepted, whoever leads and whatever its term.
+    /// Every announcement is accepted, whichever member leads and whatever its term.
     StaleCoordinator,
-    /// Who has won an election leads before a quorum has accepted it.
+    /// A member that has won an election leads before a quorum has accepted it.
     LeadBeforeAccepted,
-    /// A leader that is not in the next view is still taken for one.
+    /// A leader that is not in the next view still counts as leader.
     LeaderNotVoided,
-    /// Frames of another instance of the group are taken for this one's.
+    /// Frames of another instance of the group are accepted as frames of this instance.
     OtherInstanceBelieved,
     /// Harmless: uniform delivery goes on after a promise, on acknowledgements that came before.
     WedgedUniform,

@@ -1,6 +1,6 @@
-//! Control datagrams and repairs on their way out.
+//! Control datagrams and repairs waiting to be sent.
 //!
-//! They are rare and short-lived, so they are written one behind the other into one buffer that is emptied whenever the
+//! They are rare and short-lived, so they are written one after the other into one buffer that is emptied whenever the
 //! network has taken them all: nothing is allocated once the buffer has grown to its bound.
 
 use crate::counters::{Counter, Counters};
@@ -9,18 +9,18 @@ use alloc::vec::Vec;
 use bourdon_wire::{Address, CONTROL_CHANNEL, DatagramHeader, FrameHeader, HEADER_BYTES, Instant, Kind, TopicId, seal};
 use zerocopy::IntoBytes;
 
-/// The outbox never holds more bytes: one repair budget's worth of a burst. What comes beyond is dropped and counted;
-/// everything that goes through here is asked for or sent again.
+/// The outbox never holds more bytes: one repair budget's worth of a burst. A datagram beyond this is dropped and
+/// counted; everything that goes through here will be requested or sent again.
 const OUTBOX_MAX_BYTES: usize = 1 << 20;
 
 /// Where a datagram goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination {
-    /// Everybody.
+    /// All processes of the group.
     Group,
     /// One process.
     Peer(Address),
-    /// Everybody that hears the network, whichever groups it joined.
+    /// Every process that hears the network, whichever groups it joined.
     Broadcast,
 }
 
@@ -50,13 +50,13 @@ impl Outbox {
         self.wall_offset_ns = wall_offset_ns;
     }
 
-    /// What stands in front of records from now on.
+    /// The header of records from now on.
     pub(crate) fn enter(&mut self, header: DatagramHeader) {
         debug_assert_eq!(header.channel(), CONTROL_CHANNEL);
         self.header = header;
     }
 
-    /// Queues one record, its list or payload behind it, as a datagram of its own.
+    /// Queues one record, followed by its list or payload, as a datagram of its own.
     pub(crate) fn record(
         &mut self,
         now: Instant,
@@ -68,7 +68,7 @@ impl Outbox {
         self.record_as(self.header, now, to, kind, parts, counters);
     }
 
-    /// The same behind another header: of another epoch.
+    /// The same with another header: of another epoch.
     pub(crate) fn record_as(
         &mut self,
         header: DatagramHeader,
@@ -91,7 +91,7 @@ impl Outbox {
         counters.add(Counter::ControlSent, 1);
     }
 
-    /// Queues a stream's datagram as it stands: a repair, or one sent on.
+    /// Queues a stream's datagram unchanged: a repair, or a forwarded datagram.
     pub(crate) fn again(&mut self, to: Destination, bytes: &[u8], why: Counter, counters: &mut Counters) {
         if let Some(datagram) = self.reserve(to, bytes.len(), counters) {
             datagram.copy_from_slice(bytes);
@@ -128,7 +128,7 @@ impl Outbox {
         self.entries.is_empty()
     }
 
-    /// Offers everything queued; what the network does not take stays. Says whether all was taken.
+    /// Offers everything queued; what the network does not take stays. Returns whether all was taken.
     pub(crate) fn drain(&mut self, send: &mut impl FnMut(Destination, &[u8], usize) -> usize) -> bool {
         while let Some(entry) = self.entries.front() {
             let datagram = &self.bytes[entry.start..entry.end];

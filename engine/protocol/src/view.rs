@@ -1,33 +1,35 @@
-//! Views: who is in the group, as its members agreed.
+//! Views: which processes are in the group, as its members agreed.
 //!
-//! "Who is alive" has no answer that all can see at once; "who is in view 7" has, because its members decided it before
-//! any of them acted on it. A view names its members, oldest first, each by its rank and by which life of it; whoever
-//! restarts is another member. Ranks are the places the configuration gives out, so they stay while views come and go.
+//! "Which processes are alive" has no answer that all processes can see at once; "which processes are in view 7" has,
+//! because its members decided it before any of them acted on it. A view names its members, oldest first, each by its
+//! rank and incarnation; a process that restarts is another member. Ranks are the places that the configuration
+//! assigns, so they stay while views change.
 //!
 //! Invariants: members are distinct by rank; any two quorums of a view meet ([`View::is_quorum`]), a half counting only
-//! with the view's first member. Epoch 0 is before the first view: nothing is sent in it, and its one quorum is everybody.
+//! with the view's first member. Epoch 0 is before the first view: nothing is sent in it, and its one quorum is all
+//! members.
 
 use crate::control::quorum::is_quorum;
 use alloc::vec::Vec;
 use bourdon_wire::{Epoch, Incarnation, InstanceId, OrderNumber, Rank, Sequence};
 
-/// One life of one process.
+/// One incarnation of one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Member {
     /// Its place in the configuration.
     pub rank: Rank,
-    /// Which life of it.
+    /// Its incarnation.
     pub incarnation: Incarnation,
 }
 
-/// Who is in the group.
+/// The members of the group.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct View {
     /// Its id.
     pub epoch: Epoch,
     /// Its members, oldest first.
     pub members: Vec<Member>,
-    /// Who numbers the messages, in total order.
+    /// The member that numbers the messages, in total order.
     pub sequencer: Rank,
     /// The instance of the group: drawn when it formed, the same in all its views.
     pub instance: InstanceId,
@@ -47,7 +49,7 @@ pub struct Beginning {
 }
 
 impl Beginning {
-    /// With which message a rank's stream begins.
+    /// The message with which a rank's stream begins.
     pub(crate) fn first_of(&self, rank: Rank) -> Sequence {
         self.first.get(rank.index()).copied().unwrap_or_default()
     }
@@ -64,7 +66,7 @@ pub(crate) fn ranks(bits: u64) -> impl Iterator<Item = Rank> {
 }
 
 impl View {
-    /// Before the first view: everybody that the configuration names, whoever that will be.
+    /// Before the first view: all members that the configuration names, whatever their incarnations will be.
     pub fn forming(members: u16, sequencer: Rank) -> Self {
         let unknown = |rank| Member { rank: Rank(rank), incarnation: Incarnation(0) };
         let members = (0..members).map(unknown).collect();
@@ -76,19 +78,20 @@ impl View {
         Self { epoch, members: Vec::new(), sequencer, instance: InstanceId::NONE, birth: 0 }
     }
 
-    /// A view in which every configured rank lives its given life; of instance 1, born at 1, unless the caller sets others.
+    /// A view in which every configured rank has the given incarnation; of instance 1, born at 1, unless the caller
+    /// sets others.
     pub fn of_all(epoch: Epoch, members: u16, incarnation: Incarnation, sequencer: Rank) -> Self {
         let member = |rank| Member { rank: Rank(rank), incarnation };
         Self { epoch, members: (0..members).map(member).collect(), sequencer, instance: InstanceId(1), birth: 1 }
     }
 
-    /// The life of a rank that is a member, if one is.
+    /// The incarnation of a rank that is a member, if any is.
     #[inline]
     pub fn incarnation(&self, rank: Rank) -> Option<Incarnation> {
         self.members.iter().find(|member| member.rank == rank).map(|member| member.incarnation)
     }
 
-    /// Whether this life of this process is a member.
+    /// Whether this incarnation of this process is a member.
     pub fn contains(&self, member: Member) -> bool {
         self.members.contains(&member)
     }
@@ -107,7 +110,7 @@ impl View {
             .count()
     }
 
-    /// The oldest of those whose bits are set.
+    /// The oldest of the members whose bits are set.
     pub fn oldest(&self, among: u64) -> Option<Rank> {
         self.members.iter().map(|member| member.rank).find(|rank| among & bit(*rank) != 0)
     }

@@ -1,4 +1,4 @@
-//! Messages that name one of another group: they wait for it, and for nothing else, and not for ever.
+//! Messages that name a message of another group: they wait for it, and for nothing else, and not for ever.
 
 mod common;
 
@@ -31,7 +31,7 @@ fn elsewhere(datagram: &[u8]) -> Vec<u8> {
     common::altered(datagram, 8, &OTHER.0.to_le_bytes())
 }
 
-/// What is delivered while the other group stands where it does.
+/// What is delivered in the present state of the other group.
 fn delivered(bench: &mut Bench, other: &Bench) -> Vec<String> {
     delivered_if(bench, &|name| other.process.has_passed(name))
 }
@@ -44,7 +44,7 @@ fn delivered_if(bench: &mut Bench, passed: &dyn Fn(&MessageName) -> bool) -> Vec
     names
 }
 
-/// In each order: not before, in its place after, and nothing of its sender overtakes it.
+/// In each order: not before the named message, in its place after it, and nothing of its sender overtakes it.
 #[test]
 fn it_is_delivered_after_the_message_it_names() {
     for order in [Order::Fifo, Order::Causal, Order::Total, Order::Unordered] {
@@ -54,7 +54,7 @@ fn it_is_delivered_after_the_message_it_names() {
         assert!(bench.process.waits_elsewhere());
         other.take(&elsewhere(&data(0, 0, 0, 0, &[message(b"x")])));
         assert_eq!(delivered_if(&mut other, &|_| true), ["0:0"]);
-        assert_eq!(delivered(&mut bench, &other), [""; 0], "{order:?}: the one before is not enough");
+        assert_eq!(delivered(&mut bench, &other), [""; 0], "{order:?}: the message before is not enough");
         other.take(&elsewhere(&data(0, 1, 1, 0, &[message(b"y")])));
         assert_eq!(delivered(&mut bench, &other), [""; 0], "{order:?}: received is not delivered");
         assert_eq!(delivered_if(&mut other, &|_| true), ["0:1"]);
@@ -126,7 +126,7 @@ fn a_message_in_pieces_waits_with_its_first() {
     assert_eq!(delivered_if(&mut bench, &|_| true), ["0:0", "0:1"]);
 }
 
-/// Sent by the protocol itself, whole and in pieces, with everything else that may stand in front.
+/// Sent by the protocol itself, whole and in fragments, with every other extension that may precede the payload.
 #[test]
 fn what_is_published_carries_the_name() {
     for length in [3, 2 * MTU] {
@@ -162,7 +162,7 @@ fn what_cannot_come_has_passed() {
     assert!(!passed(name(1, 0, 0)));
     assert!(!passed(name(2, 0, 0)), "a view that has not begun here");
     assert!(passed(name(0, 0, 0)), "a view that is over");
-    assert!(passed(name(1, 7, 0)), "nobody of that rank");
+    assert!(passed(name(1, 7, 0)), "no member of that rank");
     let other_group = MessageName::new(GROUP, (InstanceId(1), Epoch(1)), (Rank(0), Incarnation(1)), Sequence(0));
     assert!(passed(other_group), "another group");
     let mut config = Bench::config(Order::Fifo, 2, bourdon_protocol::Role::Observer);
@@ -172,7 +172,7 @@ fn what_cannot_come_has_passed() {
     assert!(outside.process.has_passed(&name(1, 0, 0)), "it takes no part");
 }
 
-/// The end of a view waits for nobody: the cut is delivered as it was agreed on.
+/// The end of a view waits for no other group: the cut is delivered as it was agreed on.
 #[test]
 fn a_view_change_releases_it() {
     let mut bench = Bench::member(Order::Fifo, 3, 2).formed();

@@ -1,4 +1,4 @@
-//! Bytes answered for bytes asked: each kind of question from a stranger's address, to each kind of process, at most 3.
+//! Bytes sent for bytes received: each kind of request from a stranger's address, to each kind of process, at most 3.
 
 mod common;
 
@@ -25,7 +25,7 @@ fn stranger() -> Address {
     SocketAddr::from(([192, 0, 2, 7], 7)).into()
 }
 
-/// Which process is asked.
+/// Which process gets the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
     Member,
@@ -68,7 +68,7 @@ fn bench(asked: Asked, members: u16) -> Bench {
     bench
 }
 
-/// What goes to the stranger now, in bytes.
+/// The bytes that are sent to the stranger now.
 fn answered(bench: &mut Bench) -> usize {
     let mut bytes_out = 0;
     bench.process.transmit(bench.now, |to, bytes, segment_bytes| {
@@ -86,7 +86,7 @@ fn answered(bench: &mut Bench) -> usize {
     bytes_out
 }
 
-/// Asks so many times, and holds the answers to the bound after each question.
+/// Sends so many requests, and holds the replies to the bound after each request.
 fn hold(name: &str, bench: &mut Bench, mut question: impl FnMut(&Bench, usize) -> Vec<u8>) -> (usize, usize) {
     let (mut bytes_in, mut bytes_out) = (0, 0);
     for turn in 0..QUESTIONS {
@@ -96,7 +96,7 @@ fn hold(name: &str, bench: &mut Bench, mut question: impl FnMut(&Bench, usize) -
         bytes_out += answered(bench);
         bench.wait(300_000);
         bytes_out += answered(bench);
-        assert!(bytes_out <= TIMES * bytes_in, "{name}: {bytes_out} bytes answered to {bytes_in} after {turn}");
+        assert!(bytes_out <= TIMES * bytes_in, "{name}: {bytes_out} bytes sent in reply to {bytes_in} after {turn}");
     }
     (bytes_in, bytes_out)
 }
@@ -145,8 +145,8 @@ fn ping() -> Vec<u8> {
     control(0, Kind::Ping, &[ping.as_bytes()])
 }
 
-/// All processes hear what is sent to all, so no process answers a question that came so to an address that has proved
-/// nothing: any number of them would.
+/// All processes receive what is sent to all, so no process replies to such a request from an address that has proved
+/// nothing: any number of them would reply.
 #[test]
 fn nor_by_many_processes_where_a_question_was_sent_to_all() {
     for asked in ALL {
@@ -170,7 +170,7 @@ fn nor_by_many_processes_where_a_question_was_sent_to_all() {
     }
 }
 
-/// Each kind of question in every form that has another answer.
+/// Each kind of request in every form that has another reply.
 fn every_question(members: u16) {
     let from = move |turn: usize| (turn % usize::from(members)) as u16;
     for asked in ALL {
@@ -218,7 +218,7 @@ fn nor_in_a_view_of_64_whose_records_are_long() {
     every_question(64);
 }
 
-/// Before the first view no address is known by anything but its own word.
+/// Before the first view only an address's own claim is known of it.
 #[test]
 fn nor_before_the_first_view() {
     let mut config = Bench::config(Order::Total, 64, Role::Member(Rank(1)));
@@ -230,7 +230,8 @@ fn nor_before_the_first_view() {
     });
 }
 
-/// Where each datagram is acknowledged, the acknowledgement goes to where its sender is, not to where a stranger says.
+/// Where each datagram is acknowledged, the acknowledgement goes to its sender's address, not to the address that a
+/// stranger gives.
 #[test]
 fn nor_with_acknowledgements() {
     for asked in [Asked::Member, Asked::Observer] {
@@ -249,7 +250,7 @@ fn nor_with_acknowledgements() {
     }
 }
 
-/// A client that hears a stranger's heartbeat first sends its messages there only once it was answered.
+/// A client that hears a stranger's heartbeat first sends its messages to that address only once a reply has come.
 #[test]
 fn a_client_sends_no_messages_to_where_nobody_has_answered() {
     let bench = Bench::member(Order::Total, 3, 0);

@@ -19,7 +19,7 @@ fn who_has_set_its_marker_publishes_again_once_everybody_has_reached_it() {
     assert_eq!(bench.news(), [sends(0, &["6 bytes", "marker 0"]), deliver("0:0")]);
     assert_eq!(bench.process.try_publish(bench.now, &Outgoing::default(), b"x"), Err(Refusal::Barrier));
     bench.take(&data(1, 0, 0, 0, &[message(b"x"), marker(0, 1, None)]));
-    assert_eq!(bench.news(), [deliver("1:0")], "everything is here, but is it there?");
+    assert_eq!(bench.news(), [deliver("1:0")], "everything is here, but it may not be at the other member");
     bench.take(&row_at(1, 1, &[(1, 0), (1, 0)]));
     assert_eq!(bench.news(), [synced(1, true)]);
     bench.publish(b"after");
@@ -31,7 +31,7 @@ fn who_hears_a_marker_sets_its_own() {
     let mut bench = Bench::member(Order::Fifo, 2, 0).formed();
     bench.take(&data(1, 0, 0, 0, &[marker(0, 0, None)]));
     assert_eq!(bench.news(), [sends(0, &["marker 0"])]);
-    // The other's row was lost, but it has gone on: then everybody had reached the barrier.
+    // The other member's row was lost, but that member has gone on: so every member had reached the barrier.
     bench.take(&data(1, 1, 0, 0, &[message(b"after")]));
     assert_eq!(bench.news(), [synced(1, false)]);
     assert_eq!(bench.delivered(), ["1:0"]);
@@ -41,14 +41,14 @@ fn who_hears_a_marker_sets_its_own() {
 fn the_sequencer_ends_its_phase_after_all_that_it_has_to_order() {
     let mut bench = Bench::member(Order::Total, 2, 0).formed();
     bench.process.sync(bench.now, None).unwrap();
-    // What 1 has sent before is not known yet: nothing ends here, but 1 is asked to say where it stands.
+    // What 1 has sent before is not known yet: nothing ends here, but 1 gets a request for its marker.
     assert_eq!(bench.news(), [sends(0, &["asks for marker 0"])]);
     assert_eq!(bench.news(), [], "once");
     bench.take(&data(1, 0, 0, 0, &[message(b"x"), marker(0, 1, None)]));
     assert_eq!(bench.news()[0], sends(1, &["run 1:0x1", "marker 0"]));
 }
 
-/// In total order nothing led across an acknowledgement that stood before a marker.
+/// In total order no run led across an acknowledgement that preceded a marker.
 #[test]
 fn issue_a_row_in_front_of_a_marker_holds_the_barrier_up() {
     let mut bench = Bench::member(Order::Total, 2, 0).formed();
@@ -74,7 +74,7 @@ fn issue_two_barriers_with_nothing_between_them_never_end() {
     }
 }
 
-/// The sequencer waited for markers that nobody had been asked for.
+/// The sequencer waited for markers that it had not requested from any member.
 #[test]
 fn issue_a_barrier_of_the_sequencers_own_never_ends() {
     let mut net = Net::new(3, 1, |_| {});
@@ -115,7 +115,7 @@ fn what_can_not_be_asked_for_is_refused_and_said_why() {
     assert_eq!(forming.process.sync(forming.now, None), Err(Refusal::Forming));
 }
 
-/// An observer that came after two barriers waited at the third for ever: it took it for one of a phase to come.
+/// An observer that came after two barriers waited at the third for ever: it took it for a barrier of a later phase.
 #[test]
 fn issue_an_observer_that_comes_after_a_barrier_stops_at_the_next() {
     let mut config = Bench::config(Order::Fifo, 2, Role::Observer);
@@ -126,26 +126,26 @@ fn issue_an_observer_that_comes_after_a_barrier_stops_at_the_next() {
     bench.take(&data(1, 8, 8, 0, &[message(b"y")]));
     bench.effects();
     bench.take(&data(0, 6, 6, 0, &[message(b"y"), marker(3, 7, None)]));
-    assert_eq!(bench.news(), [], "of the next phase, in one stream");
+    assert_eq!(bench.news(), [], "a marker of the next phase, in one stream");
     bench.take(&data(1, 9, 9, 0, &[marker(3, 9, None)]));
     let news: Vec<_> = (0..4).flat_map(|_| bench.news()).collect();
     assert_eq!(news, [synced(3, false), deliver("0:6")]);
     bench.take(&row_at(0, 4, &[(7, 7), (10, 10)]));
     assert_eq!(bench.news(), [], "the other member may not have got there");
-    // Whose row was lost: its heartbeat says the same.
+    // Its row was lost: its heartbeat gives the same.
     bench.take(&bench.heartbeat(1, |heartbeat| heartbeat.reached_phase = 4.into()));
     let cookie = common::says("which view", common::To::Port(common::port(1)));
     assert_eq!(bench.news(), [cookie, synced(4, false)]);
 }
 
-/// A marker of a phase that nobody can be in made every member run through barriers until it was reached.
+/// A marker of an impossible phase made every member run through barriers until it was reached.
 #[test]
 fn issue_a_marker_from_the_future_starts_barriers_without_end() {
     let mut bench = Bench::member(Order::Fifo, 2, 0).formed();
     bench.take(&data(1, 0, 0, 0, &[marker(1 << 62, 0, None)]));
     assert_eq!(bench.news(), []);
     assert_eq!(bench.process.counters().get(Counter::DiscardedMalformed), 1);
-    // A phase ahead is what one hears who was the last to be told.
+    // A member that learns last of a barrier receives a marker one phase ahead: this is normal.
     bench.take(&data(1, 0, 0, 0, &[marker(0, 0, None)]));
     bench.take(&data(1, 1, 0, 0, &[message(b"x"), marker(1, 1, None)]));
     let news: Vec<_> = (0..4).flat_map(|_| bench.news()).collect();

@@ -5,7 +5,8 @@ mod common;
 use bourdon_protocol::{Order, Outgoing};
 use common::{Bench, Effect, after, data, deliver, message, sends};
 
-/// The textbook's case: process 1 answers what process 0 said, and the answer arrives first: (1,1,0) waits for (1,0,0).
+/// The textbook's case: process 1 replies to a message of process 0, and the reply arrives first: (1,1,0) waits for
+/// (1,0,0).
 #[test]
 fn an_answer_waits_for_its_question() {
     let mut bench = Bench::member(Order::Causal, 3, 2).formed();

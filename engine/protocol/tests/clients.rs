@@ -1,4 +1,4 @@
-//! Clients and the member that carries their messages, case by case.
+//! Clients and the member that publishes their messages, case by case.
 
 mod common;
 
@@ -73,10 +73,10 @@ fn the_answer_waits_until_a_quorum_holds_the_message() {
     bench.take(&row(3, &entries(1)));
     assert_eq!(bench.news(), [answer(1, refusals::NONE)]);
     bench.take(&row(4, &entries(1)));
-    assert_eq!(bench.news(), [], "said once");
+    assert_eq!(bench.news(), [], "reported once");
 }
 
-/// The member that took it died before it answered, and the client has turned to this one.
+/// The member that took it died before it replied, and the client has turned to this member.
 #[test]
 fn what_another_member_carried_is_delivered_once() {
     let tagged = |sequence: u64, payload: &[u8]| {
@@ -87,7 +87,7 @@ fn what_another_member_carried_is_delivered_once() {
     bench.take(&data(0, 0, 0, 0, &[tagged(0, b"a"), tagged(1, b"b")]));
     assert_eq!(bench.news(), [common::deliver("0:0"), common::deliver("0:1")]);
     bench.take(&data(2, 0, 0, 0, &[tagged(1, b"b"), tagged(2, b"c"), tagged(u64::MAX, b"?")]));
-    assert_eq!(bench.delivered(), ["2:1", "2:2"], "1 was delivered before, whoever carried it");
+    assert_eq!(bench.delivered(), ["2:1", "2:2"], "1 was delivered before, whichever member published it");
     let mut bench = Bench::member(Order::Fifo, 3, 1).formed();
     bench.take(&data(0, 0, 0, 0, &[tagged(0, b"a"), tagged(1, b"b")]));
     bench.news();
@@ -114,7 +114,7 @@ fn a_member_serves_so_many_clients_and_no_more() {
     assert_eq!(late, [says("answer 5000 taken 0 refusal 3", To::Port(700))]);
     bench.now = bench.now + 61_000_000_000;
     bench.take(&bench.heartbeat(0, |_| {}));
-    assert_eq!(answered(&mut bench, &request(5000, 0, 0, b"x"))[0], sends(0, &["1 bytes"]), "the quietest gave way");
+    assert_eq!(answered(&mut bench, &request(5000, 0, 0, b"x"))[0], sends(0, &["1 bytes"]), "the quietest is replaced");
 }
 
 /// A client that has heard of its member, and what it sends: sequence, flags, length.
@@ -169,7 +169,7 @@ fn a_client_sends_again_from_the_watermark() {
     assert_eq!(bank.client.poll_event(), Some(ClientEvent::Taken(Sequence(3))));
 }
 
-/// A sequence once given to a message is never given to another: an old copy of the request may still be on its way.
+/// A sequence once given to a message is never given to another: an old copy of the request may still be under way.
 #[test]
 fn a_refused_message_uses_its_sequence_up() {
     let mut bank = Bank::new();
@@ -179,7 +179,7 @@ fn a_refused_message_uses_its_sequence_up() {
     bank.hears(0, refusals::TOO_LARGE);
     bank.hears(0, refusals::TOO_LARGE);
     assert_eq!(bank.client.poll_event(), Some(ClientEvent::TooLarge(Sequence(0))));
-    assert_eq!(bank.client.poll_event(), None, "said once");
+    assert_eq!(bank.client.poll_event(), None, "reported once");
     assert_eq!(bank.sends(), [(0, request_flags::SKIP, 0), (1, 0, 2)]);
     bank.hears(2, refusals::NONE);
     assert!(bank.client.is_idle());
@@ -211,7 +211,7 @@ fn a_client_greets_a_member_before_it_sends_messages() {
     heard(&mut bank);
     assert_eq!(bank.sends(), [(0, request_flags::HELLO, 0)]);
     bank.now = Instant(1_000_000_000);
-    assert_eq!(bank.sends(), [], "one for each heartbeat");
+    assert_eq!(bank.sends(), [], "one request for each heartbeat");
     heard(&mut bank);
     assert_eq!(bank.sends(), [(0, request_flags::HELLO, 0)]);
     bank.hears(0, refusals::NONE);

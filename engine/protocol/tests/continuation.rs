@@ -1,5 +1,5 @@
-//! Rule 26: the members that continue into the next view are a quorum of the view before. Suspicion alone leaves out no member
-//! that answers; a value that breaks the rule changes nothing where it is received.
+//! Rule 26: the members that continue into the next view are a quorum of the view before. Suspicion alone leaves out no
+//! member that replies; a value that breaks the rule changes nothing where it is received.
 
 mod common;
 
@@ -11,7 +11,8 @@ use common::{Bench, Effect, MS, Step, To, Value, port, says};
 
 const PATIENCE_MS: u64 = 4 * 50;
 
-/// A member that was descheduled hears no heartbeats: it suspects all others, takes the ballot over, and they answer.
+/// A member that was descheduled hears no heartbeats: it suspects all other members, takes the ballot over, and they
+/// reply.
 #[test]
 fn a_takeover_keeps_the_members_that_the_proposer_suspects() {
     let mut bench = Bench::one_of_three(1);
@@ -30,7 +31,7 @@ fn a_takeover_keeps_the_members_that_the_proposer_suspects() {
     bench.take(&Step::state((1 + ballot, 1), &[0, 0, 0]).from(0));
     let news = bench.news();
     let proposal = format!("propose {}.1 view 01 led by 0 cut 0,0,0", 1 + ballot);
-    assert!(news.contains(&says(&proposal, To::All)), "the member that answered is in: {news:?}");
+    assert!(news.contains(&says(&proposal, To::All)), "the member that replied is in: {news:?}");
 }
 
 #[test]
@@ -41,13 +42,13 @@ fn a_value_without_a_quorum_of_the_view_is_not_accepted() {
     bench.take(&Step::with(PROPOSE, (1, 0), Value(&[0], 0, &[0, 0, 0])).from(0));
     assert_eq!(bench.news(), [], "one of three is no quorum");
     assert_eq!(bench.process.counters().get(Counter::DiscardedImplausible), 1);
-    // Nor does a process that never asked to leave make the quorum whole, if it is in the view as well.
+    // A process that never requested to leave does not complete the quorum either, if it is in the view as well.
     let both = Step { leavers: 0b011, ..Step::with(PROPOSE, (1, 0), Value(&[0], 0, &[0, 0, 0])) };
     bench.take(&both.from(0));
     assert_eq!(bench.news(), []);
     let leaver = Step { leavers: 0b100, ..Step::with(PROPOSE, (1, 0), Value(&[0], 0, &[0, 0, 0])) };
     bench.take(&leaver.from(0));
-    assert_eq!(bench.news(), [says("accept 1.0", To::Port(port(0)))], "with the one that asked to leave it is");
+    assert_eq!(bench.news(), [says("accept 1.0", To::Port(port(0)))], "with the leaver it is");
 }
 
 #[test]
@@ -85,7 +86,8 @@ fn an_accepted_value_that_breaks_the_rule_is_not_adopted() {
     assert!(news.contains(&says(&proposal, To::All)), "{news:?}");
 }
 
-/// Members one after the other: with `quorum = members` the group stops at the majority of the configured members.
+/// Members crash one after the other: with `quorum = members` the group stops at the majority of the configured
+/// members.
 #[test]
 fn a_view_never_shrinks_below_the_configured_majority() {
     let of_view: fn(&mut Config) = |config| config.reliability = Reliability::Uniform;

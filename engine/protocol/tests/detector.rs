@@ -5,7 +5,7 @@ use bourdon_wire::{Instant, Rank};
 
 const MS: u64 = 1_000_000;
 
-/// Rank 0 watches rank 1 (and more), and does what it is due to do every millisecond.
+/// Rank 0 watches rank 1 (and more), and every millisecond does what is due.
 struct Watch {
     detector: Detector,
     now: Instant,
@@ -29,7 +29,7 @@ impl Watch {
         }
     }
 
-    /// Each millisecond for that long.
+    /// Calls `each` every millisecond for that long.
     fn wait(&mut self, ms: u64, mut each: impl FnMut(&mut Self)) {
         for _ in 0..ms {
             self.now = self.now + MS;
@@ -38,7 +38,7 @@ impl Watch {
         }
     }
 
-    /// Not scheduled for that long, and then this is first.
+    /// The process is not scheduled for that long; `first` is the first input afterwards.
     fn stall(&mut self, ms: u64, first: impl FnOnce(&mut Self)) {
         self.now = self.now + ms * MS;
         first(self);
@@ -107,7 +107,7 @@ fn pull_suspects_who_does_not_answer() {
     watch.wait(100, answer);
     assert_eq!(watch.detector.level(Rank(1), watch.now), 0.0);
     watch.wait(200, beat);
-    assert_eq!(watch.changes(), [(171, 1, Change::Suspected(Why::Pull))], "whatever it sends");
+    assert_eq!(watch.changes(), [(171, 1, Change::Suspected(Why::Pull))], "whatever else it sends");
     answer(&mut watch);
     watch.run();
     assert_eq!(watch.changes(), [(300, 1, Change::Trusted)]);
@@ -130,20 +130,20 @@ fn a_ping_goes_to_every_peer_and_only_its_answer_counts() {
     for nonce in others.iter().chain(&[nonces[0] ^ 1]) {
         watch.detector.pong(Rank(1), watch.now, *nonce);
     }
-    assert!(watch.detector.level(Rank(1), watch.now) > 0.9, "another's answer, and a made up one");
+    assert!(watch.detector.level(Rank(1), watch.now) > 0.9, "the reply of another member, and a forged reply");
     watch.detector.pong(Rank(1), watch.now, nonces[1]);
     assert_eq!(watch.detector.level(Rank(1), watch.now), 0.0);
     watch.wait(5, |_| {});
     watch.detector.pong(Rank(1), watch.now, nonces[1]);
     watch.detector.pong(Rank(1), watch.now, nonces[0]);
-    assert!(watch.detector.level(Rank(1), watch.now) > 0.06, "answered already");
+    assert!(watch.detector.level(Rank(1), watch.now) > 0.06, "replied already");
 }
 
 #[test]
 fn who_is_not_asked_is_not_late() {
     let mut detector = Detector::new(Instant(0), Some(Rank(0)), 2, &only(Why::Pull));
     for ms in 1..1000 {
-        detector.look(Instant(ms * MS), |_, _| panic!("nobody was asked"));
+        detector.look(Instant(ms * MS), |_, _| panic!("no peer was pinged"));
     }
 }
 
@@ -177,9 +177,9 @@ fn evidence_is_final_until_the_peer_is_watched_anew() {
     watch.run();
     watch.wait(20, beat);
     assert_eq!(watch.changes(), [(50, 1, Change::Suspected(Why::Evidence))]);
-    assert_eq!(watch.figures(), [(1, 0, 0), (0, 0, 1), (0, 0, 1), (0, 0, 1)], "the others had seen nothing");
+    assert_eq!(watch.figures(), [(1, 0, 0), (0, 0, 1), (0, 0, 1), (0, 0, 1)], "the other detectors had seen nothing");
     watch.detector.forget(Rank(1));
-    assert_eq!(watch.figures(), [(1, 0, 0), (0, 0, 1), (0, 0, 1), (0, 0, 1)], "and are not blamed twice");
+    assert_eq!(watch.figures(), [(1, 0, 0), (0, 0, 1), (0, 0, 1), (0, 0, 1)], "and do not count twice");
     watch.detector.watch(Rank(1), watch.now);
     watch.run();
     assert!(!watch.detector.is_suspected(Rank(1)) && !watch.detector.has_evidence(Rank(1)));
@@ -223,7 +223,7 @@ fn who_leaves_was_missed_by_nobody() {
     assert_eq!(watch.detector.level(Rank(900), watch.now), 0.0);
 }
 
-/// Whichever input is first after the stall, and though the backlog is read only afterwards.
+/// Whichever input is first after the stall, and although the backlog is read only afterwards.
 #[test]
 fn who_was_stopped_itself_does_not_hold_it_against_the_others() {
     let firsts: [fn(&mut Watch); 3] = [
@@ -245,7 +245,7 @@ fn who_was_stopped_itself_does_not_hold_it_against_the_others() {
     }
 }
 
-/// Neither the gap with the stall in it nor those in the backlog are the peer's.
+/// Neither the gap with the stall in it nor the gaps in the backlog are the peer's.
 #[test]
 fn an_own_stall_teaches_phi_nothing() {
     let level = |watch: &Watch| watch.detector.level_by(Why::Phi, Rank(1), watch.now + 15 * MS);
@@ -260,13 +260,13 @@ fn an_own_stall_teaches_phi_nothing() {
     watch.stall(1000, |_| {});
     watch.wait(12, |_| {});
     watch.detector.heartbeat(Rank(1), watch.now);
-    assert_eq!(level(&watch), before, "the first after the stall, later than the grace");
+    assert_eq!(level(&watch), before, "the first gap after the stall, later than the grace");
     watch.wait(10, |_| {});
     watch.detector.heartbeat(Rank(1), watch.now);
     assert_ne!(level(&watch), before, "and then it learns again");
 }
 
-/// Each stall is taken off; grace is given once.
+/// Each stall is deducted; grace is given once.
 #[test]
 fn who_stalls_all_the_time_still_finds_the_dead() {
     let mut watch = Watch::new(2, &only(Why::Push));

@@ -1,4 +1,4 @@
-//! Direct messages: to one, to the nearest, to all that hear the network; through loss, duplication and death.
+//! Direct messages: to one process, to the nearest, to all that hear the network; through loss, duplication and death.
 
 mod common;
 
@@ -40,7 +40,7 @@ fn one_is_told_and_nobody_else() {
     assert!(received(&mut net, 1).is_empty() && received(&mut net, 3).is_empty());
     let done = outcome(&mut net, 0).unwrap();
     assert!(matches!(done, DirectOutcome::Done { call: c, by: Rank(2), attempts: 1, .. } if c == call), "{done:?}");
-    // And the observer, which has no rank, answers by the address that stood in the message.
+    // The observer, which has no rank, replies to the address in the message.
     let now = net.now;
     net.process(3).send_to(now, Rank(1), b"question").unwrap();
     net.run(MS);
@@ -103,7 +103,7 @@ fn a_suspicion_is_not_waited_for() {
     let now = net.now;
     net.process(0).send_any(now, &[Rank(1), Rank(2)], b"job").unwrap();
     net.run(5 * MS);
-    assert_eq!(outcome(&mut net, 0), None, "it is with the first of equals, who is dead");
+    assert_eq!(outcome(&mut net, 0), None, "it went to the first of equals, which is dead");
     let now = net.now;
     net.process(0).on_evidence(now, Rank(1), Incarnation(1));
     net.run(30 * MS);
@@ -182,7 +182,7 @@ fn what_cannot_be_sent_is_refused_with_the_reason() {
     assert_eq!(process.send_to(now, Rank(1), b""), Err(DirectRefusal::TooMany { limit: 32 }));
 }
 
-/// A client beside two members, with datagrams written by hand.
+/// A client outside a group of two members, with datagrams written by hand.
 struct Beside {
     client: Bystander,
     now: Instant,
@@ -203,7 +203,7 @@ impl Beside {
         self.client.on_datagram(self.now, &control(rank, Kind::Heartbeat, &[beat.as_bytes()]), true);
     }
 
-    /// What it sends now: to whom, and the record.
+    /// What it sends now: destination and record.
     fn sends(&mut self) -> Vec<(Destination, Direct)> {
         let mut sent = Vec::new();
         self.client.transmit(self.now, |to, bytes, _| {
@@ -251,7 +251,7 @@ fn the_nearest_is_found_by_probes_and_left_when_it_is_silent() {
     beside.now = beside.now + 10 * MS;
     let over = beside.sends();
     assert_eq!(steps(&over), [(to(0), direct_steps::SEND)]);
-    // The answer of either will do.
+    // The acknowledgement of either will do.
     beside.answer(1, direct_steps::TAKEN, sent[0].1);
     beside.answer(0, direct_steps::TAKEN, over[0].1);
     let done = beside.client.poll_outcome();
@@ -267,7 +267,7 @@ fn who_is_named_twice_gets_it_once() {
     let now = net.now;
     net.process(0).send_any(now, &[Rank(1), Rank(1), Rank(1)], b"job").unwrap();
     net.run(5001 * MS);
-    assert_eq!(texts(&mut net, 1), ["job"], "its answers are lost");
+    assert_eq!(texts(&mut net, 1), ["job"], "its acknowledgements are lost");
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn who_answers_no_probe_is_not_waited_for_again() {
     let sent = beside.sends();
     assert_eq!(steps(&sent), [(to(1), direct_steps::SEND)]);
     beside.answer(0, direct_steps::TAKEN, sent[0].1);
-    assert_eq!(beside.client.poll_outcome(), None, "0 was not asked");
+    assert_eq!(beside.client.poll_outcome(), None, "0 was not probed");
     beside.answer(1, direct_steps::TAKEN, sent[0].1);
     assert!(matches!(beside.client.poll_outcome(), Some(DirectOutcome::Done { call: CallId(0), by: Rank(1), .. })));
 }

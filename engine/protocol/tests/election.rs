@@ -1,4 +1,4 @@
-//! Elections: who leads, in how many messages, and what becomes of leaders that die, resign or are cut off.
+//! Elections: which member leads, in how many messages, and what happens when leaders die, resign or are cut off.
 
 mod common;
 
@@ -32,19 +32,19 @@ fn live(net: &Net) -> Vec<usize> {
     (0..net.ones.len()).filter(|index| net.ones[*index].process.is_some()).collect()
 }
 
-/// The one leader that all live members show.
+/// The leader that all live members report.
 fn leader(net: &mut Net) -> Leadership {
     let shown: Vec<_> = live(net).into_iter().map(|member| net.process(member).leader(&name())).collect();
     assert!(shown.iter().all(|leadership| *leadership == shown[0]), "{shown:?}");
-    shown[0].expect("somebody leads")
+    shown[0].expect("a member leads")
 }
 
-/// What the members have said so far, of each of these steps.
+/// What the members have sent so far, of each of these steps.
 fn sent<const N: usize>(net: &mut Net, which: [u16; N]) -> [u64; N] {
     which.map(|step| live(net).into_iter().map(|member| net.process(member).letters_sent(step)).sum())
 }
 
-/// Nobody suspects anybody but on evidence, so that one notices before the others.
+/// No member suspects another except on evidence, so that one member notices before the others.
 const EVIDENCE_ONLY: fn(&mut Config) = |config| {
     let detector = &mut config.timing.detector;
     (detector.push, detector.pull, detector.phi, detector.evidence) = (false, false, false, true);
@@ -87,7 +87,7 @@ fn the_ring_costs_what_the_textbook_says() {
         let (n, mut net) = (u64::from(members), group(members, KINDS[1]));
         (1..usize::from(members)).for_each(|member| stand(&mut net, member, Part::StandBy));
         net.run(50 * MS);
-        assert_eq!(sent(&mut net, COUNTED), [0, 0, 0], "who stands by begins nothing");
+        assert_eq!(sent(&mut net, COUNTED), [0, 0, 0], "a member that does not stand starts nothing");
         // The ring goes by rank, so the next after the highest is the lowest.
         stand(&mut net, 0, Part::Campaign);
         net.run(100 * MS);
@@ -126,7 +126,7 @@ fn who_resigns_leads_no_more_and_another_does() {
         net.run(50 * MS);
         let after = leader(&mut net);
         assert!(after.leader == Rank(2) && after.token > before.token, "{after:?}");
-        // It may stand again, and does not push out who leads.
+        // It may stand again, and does not replace the leader.
         stand(&mut net, 3, Part::Campaign);
         net.run(50 * MS);
         assert_eq!(leader(&mut net), after);
@@ -151,7 +151,7 @@ fn a_leader_stays_when_others_come_and_go() {
         net.run(5_000 * MS);
         stand(&mut net, 4, Part::Campaign);
         net.run(50 * MS);
-        assert_eq!(leader(&mut net), before, "who comes back hears who leads");
+        assert_eq!(leader(&mut net), before, "a member that comes back learns the leader");
     }
 }
 
@@ -173,7 +173,7 @@ fn a_leader_without_a_majority_is_none() {
         assert!(after.leader == Rank(1) && after.token > before.token);
         net.lose = Box::new(|_, _| false);
         net.run(5_000 * MS);
-        assert_eq!(leader(&mut net), after, "who comes back does not lead again by itself");
+        assert_eq!(leader(&mut net), after, "a leader that comes back does not lead again by itself");
     }
 }
 
@@ -193,7 +193,7 @@ fn who_reaches_no_majority_does_not_know_who_leads() {
         assert!(news.contains(&Coordination::Leader(name(), None)), "{news:?}");
         net.lose = Box::new(|_, _| false);
         net.run(5_000 * MS);
-        assert_eq!(leader(&mut net), before, "it is told again");
+        assert_eq!(leader(&mut net), before, "it learns the leader again");
     }
 }
 
@@ -212,5 +212,5 @@ fn two_who_announce_themselves_at_once_leave_one_leader() {
 fn leader_of(net: &mut Net, members: &[usize]) -> Leadership {
     let shown: Vec<_> = members.iter().map(|member| net.process(*member).leader(&name())).collect();
     assert!(shown.iter().all(|leadership| *leadership == shown[0]), "{shown:?}");
-    shown[0].expect("somebody leads")
+    shown[0].expect("a member leads")
 }

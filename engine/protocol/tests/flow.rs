@@ -6,7 +6,7 @@ use bourdon_protocol::{Counter, Order, Outgoing, Refusal};
 use bourdon_wire::{DatagramNumber, Rank};
 use common::{Bench, Effect, MTU, data, message, row, sends};
 
-/// Publishes whole datagrams until refused; says how many were taken.
+/// Publishes whole datagrams until refused; returns how many were taken.
 fn fill(bench: &mut Bench) -> u64 {
     let mut taken = 0;
     loop {

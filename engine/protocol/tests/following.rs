@@ -1,4 +1,4 @@
-//! Observers and members to be that are views behind: they go through every view, and lose only what no member retains.
+//! Observers and joiners that are views behind: they go through every view, and lose only what no member retains.
 
 mod common;
 
@@ -11,7 +11,7 @@ use common::{GROUP, MS};
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// What the network does.
+/// The state of the network.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Network {
     Whole,
@@ -67,7 +67,7 @@ const ORDERS: [fn(&mut Config); 4] = [
     |config| (config.order, config.reliability) = (Order::Unordered, Reliability::Stable),
 ];
 
-/// An observer that heard nothing while the group went through `views` views, some of them with nobody in common.
+/// An observer that heard nothing while the group went through `views` views, some of them without a common member.
 fn misses(views: usize, configure: fn(&mut Config)) {
     let mut world = World::new(5, 1, configure);
     world.publish(&[0, 1, 2, 3, 4], 10, 8);
@@ -101,7 +101,7 @@ fn an_observer_that_missed_three_views_delivers_everything() {
     ORDERS.into_iter().for_each(|configure| misses(3, configure));
 }
 
-/// Retained is one epoch's worth of bytes: the third epoch takes all of it, and the first goes.
+/// One epoch's worth of bytes is retained: the third epoch takes all of it, and the first is evicted.
 #[test]
 fn the_oldest_epoch_is_evicted_by_bytes_and_the_observer_reports_what_it_lost() {
     let mut world = World::new(5, 1, |config| {
@@ -140,13 +140,13 @@ fn is_ready(bytes: &[u8]) -> bool {
     })
 }
 
-/// A member to be that misses two views goes through them instead of asking for another snapshot.
+/// A joiner that misses two views goes through them instead of requesting another snapshot.
 #[test]
 fn a_member_to_be_goes_through_every_view() {
     let mut world = World::new(5, 0, |config| config.order = Order::Total);
     world.publish(&[0, 1, 2, 3, 4], 10, 8);
     world.kill(4);
-    // As long as it is not said to be ready, it is not taken in.
+    // As long as it is not announced as ready, it is not taken in.
     let hidden = Rc::new(Cell::new(true));
     let seen = Rc::clone(&hidden);
     world.net.alter = Box::new(move |from, _, bytes| usize::from(!(from == 4 && seen.get() && is_ready(bytes))));
@@ -178,7 +178,7 @@ fn a_decision_that_only_an_observer_knows_reaches_the_member() {
     net.run(100 * MS);
     net.publish(0, b"before").unwrap();
     net.run(20 * MS);
-    // Nobody but the observer hears the decision; its sender crashes at once.
+    // Only the observer hears the decision; its sender crashes at once.
     let decided = Rc::new(Cell::new(false));
     let seen = Rc::clone(&decided);
     net.alter = Box::new(move |_, to, bytes| {
@@ -203,7 +203,7 @@ fn a_decision_that_only_an_observer_knows_reaches_the_member() {
     net.kill(2);
     let last = (0..3).find(|index| net.ones[*index].process.is_some()).unwrap();
     net.run(200 * MS);
-    // One of three: without the decision it could go nowhere.
+    // One of three: without the decision it could not go on.
     let learned = net.process(last).view().clone();
     assert_eq!(learned.epoch.0, 2, "{:?}", net.ones[last].events);
     assert!(learned.incarnation(Rank(2)).is_none());
@@ -219,7 +219,7 @@ fn a_leaver_answers_until_the_others_have_gone_on() {
     net.alter = Box::new(move |_, _, bytes| {
         let decides = ballot_step(bytes).is_some_and(|(step, _)| step == DECIDE);
         if decides && !seen.get() {
-            seen.set(true); // it gets lost, and so does all between the two from now on
+            seen.set(true); // this one is lost, and so is everything between the two from now on
         }
         usize::from(!(decides && seen.get()))
     });
@@ -229,7 +229,7 @@ fn a_leaver_answers_until_the_others_have_gone_on() {
     let left = |net: &Net| net.ones[0].events.iter().any(|event| matches!(event, Event::Left(_)));
     net.run(2000 * MS);
     assert_eq!(net.process(0).standing(), Standing::Gone, "{:?}", net.ones[0].events);
-    assert!(!left(&net) && cut.get(), "it still answers");
+    assert!(!left(&net) && cut.get(), "it still replies");
     assert_eq!((net.process(1).view().epoch.0, net.process(2).view().epoch.0), (1, 1));
     net.alter = Box::new(|_, _, _| 1);
     net.run(50 * MS);

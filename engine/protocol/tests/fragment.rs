@@ -5,7 +5,7 @@ mod common;
 use bourdon_protocol::{Order, Refusal, Role, Start};
 use common::{Bench, Effect, MTU, data, deliver, message, piece, sends};
 
-/// What one frame holds at most: the datagram less its header and the frame's.
+/// The most one frame holds: the datagram less its header and the frame's.
 const FRAME: usize = MTU - 64 - 8;
 
 #[test]
@@ -72,7 +72,7 @@ fn an_old_message_longer_than_allowed_is_not_collected() {
         assert!(bench.process.held().assembly_bytes <= limit as usize);
     }
     bench.take(&data(0, 40, 0, 0, &[piece(u32::MAX, 40_000, &[0; 1000]), message(b"next")]));
-    assert_eq!(bench.delivered(), ["0:0"], "what never ended is no message");
+    assert_eq!(bench.delivered(), ["0:0"], "a message without an end is not delivered");
 }
 
 #[test]

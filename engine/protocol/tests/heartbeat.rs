@@ -7,7 +7,8 @@ use bourdon_wire::records::Heartbeat;
 use bourdon_wire::{CONTROL_CHANNEL, Datagram, Kind};
 use common::{Bench, GROUP, MS};
 
-/// The heartbeats that go out now while the network takes `most` datagrams of data: next number, sequence and order of each.
+/// The heartbeats that go out now while the network takes `most` datagrams of data: next number, sequence and order of
+/// each.
 fn beats(bench: &mut Bench, most: usize) -> Vec<(u64, u64, u64)> {
     let (mut beats, mut left) = (Vec::new(), most);
     bench.process.transmit(bench.now, |_, bytes, segment_bytes| {
@@ -27,7 +28,8 @@ fn beats(bench: &mut Bench, most: usize) -> Vec<(u64, u64, u64)> {
     beats
 }
 
-/// Number and sequence of a heartbeat belong together, or an observer begins with one message under another's name.
+/// Number and sequence of a heartbeat belong together, or an observer begins with a message under another message's
+/// name.
 #[test]
 fn a_heartbeat_speaks_of_what_was_sent_and_not_of_what_waits() {
     let mut bench = Bench::member(Order::Total, 2, 0).formed();

@@ -13,7 +13,7 @@ use common::{
 use proptest::prelude::*;
 use zerocopy::IntoBytes;
 
-/// One of everything that a member may hear.
+/// One datagram of every kind that a member may receive.
 fn valid(bench: &Bench) -> Vec<Vec<u8>> {
     vec![
         bench.heartbeat(0, |_| {}),
@@ -102,7 +102,7 @@ fn bench(kind: u8) -> Bench {
 #[derive(Clone, Debug)]
 struct Lie {
     which: usize,
-    /// Where, and what: bytes behind the flags.
+    /// Where, and what: bytes after the flags.
     changes: Vec<(usize, u8)>,
     wait_ns: u64,
     publish: bool,
@@ -155,7 +155,8 @@ proptest! {
     }
 }
 
-/// A ballot that asked a process whose address nobody knew kept a timer due for ever; so did one that was taken over.
+/// A ballot that had to send to a process of unknown address kept a timer due for ever; so did a ballot that was taken
+/// over.
 #[test]
 fn issue_a_ballot_of_anothers_keeps_a_timer_due() {
     for formed in [false, true] {
@@ -177,7 +178,7 @@ fn issue_a_ballot_of_anothers_keeps_a_timer_due() {
     }
 }
 
-/// A stranger that knows everything about a stream but its future: the largest numbers there are.
+/// A stranger that knows everything about a stream except its future: the largest possible numbers.
 #[test]
 fn the_largest_numbers_there_are() {
     for kind in 0..=255 {

@@ -1,7 +1,7 @@
-//! A member that lies about locks and leaders makes no other panic, hang or grow.
+//! A member that sends false messages about locks and leaders makes no other member panic, hang or grow.
 //!
-//! Letters are taken only in their order, so a change of bytes at random seldom gets past the first. Here each is made with
-//! the number that is next, and any step, name, rank and number behind it.
+//! Letters are taken only in their order, so a random change of bytes seldom gets past the first. Here each letter has
+//! the next number, followed by any step, name, rank and number.
 
 mod common;
 
@@ -26,7 +26,7 @@ const KINDS: [fn(&mut Config); 5] = [
 #[derive(Clone, Debug)]
 struct Lie {
     from: u16,
-    /// How far from the number that is next.
+    /// How far from the next number.
     turn: u64,
     acknowledged: u64,
     step: u16,
@@ -83,7 +83,8 @@ fn letter((from, to): (u16, u16), sequence: u64, step: u16, name: &[u8], (rank, 
     control(from, Kind::Link, &[record.as_bytes(), name])
 }
 
-/// A member of a group of three whose others have said one letter each and say from now on what the test says.
+/// A member of a group of three whose other members have sent one letter each; from now on they send what the test
+/// sends.
 fn bench(configure: fn(&mut Config), own: usize) -> Bench {
     let mut net = Net::new(3, 0, configure);
     net.run(50 * MS);
@@ -147,7 +148,7 @@ proptest! {
         }
     }
 
-    /// Messages of the group's own that are no commands, and commands with any numbers.
+    /// Messages with the group's own topic that are no commands, and commands with any numbers.
     #[test]
     fn garbage_in_the_groups_own_messages_is_passed_over(bodies in prop::collection::vec(command(), 1..40)) {
         let mut bench = bench(KINDS[0], 1);
@@ -172,7 +173,7 @@ fn command() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![1 => any_bytes, 3 => commands]
 }
 
-/// A member that never acknowledges and asks for ever new names.
+/// A member that never acknowledges and requests ever new names.
 #[test]
 fn issue_a_flood_of_names_grew_what_the_others_keep() {
     for (kind, configure) in KINDS.into_iter().enumerate() {
@@ -197,7 +198,8 @@ fn issue_a_flood_of_names_grew_what_the_others_keep() {
     }
 }
 
-/// A candidate's rank that is nobody's came back to nobody, and went round for ever; announced, it was noted for each rank.
+/// A candidate with the rank of no member came back to no member, and went round for ever; announced, it was noted for
+/// each rank.
 #[test]
 fn issue_a_rank_that_is_nobodys_goes_round_a_ring_for_ever() {
     for step in [steps::ELECTION, steps::COORDINATOR] {
@@ -208,7 +210,8 @@ fn issue_a_rank_that_is_nobodys_goes_round_a_ring_for_ever() {
     }
 }
 
-/// Numbers count for one pair: a letter recorded on its way to another member was taken for the next of its sender here.
+/// Each pair has its own numbering: a letter recorded on its way to another member was taken for the next of its sender
+/// here.
 #[test]
 fn issue_a_letter_for_another_member_was_taken() {
     let mut bench = bench(KINDS[2], 1);

@@ -1,5 +1,5 @@
-//! One group, one instance: nothing of an earlier formation changes anything in today's (invariant 27), and processes that
-//! were paused through a restart of all leave the older instance for the newer one.
+//! One group, one instance: nothing of an earlier formation changes anything in today's (invariant 27), and processes
+//! that were paused through a restart of all leave the older instance for the newer instance.
 
 mod common;
 
@@ -10,7 +10,7 @@ use common::net::address;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// A process and where it is: several may share a rank, as yesterday's and today's do.
+/// A process and its place: several may share a rank, as yesterday's and today's do.
 struct One {
     process: Process,
     address: usize,
@@ -55,7 +55,7 @@ impl World {
         self.ones.len() - 1
     }
 
-    /// Starts all three members, at places of their own.
+    /// Starts all three members, each at its own place.
     fn start(&mut self, first_place: usize, floor: u64) -> [usize; 3] {
         self.run += 1;
         [0, 1, 2].map(|rank| {
@@ -166,7 +166,7 @@ fn a_group_forms_with_the_proposers_candidate_and_a_birth_above_every_floor() {
     let view = world.ones[0].process.view().clone();
     assert_eq!(view.instance, InstanceId(0xABC1));
     assert!(view.birth >= 1_700_000_001_000 && view.birth < 1_700_000_002_000, "{}", view.birth);
-    // One founding member knows of a birth in the future: the next is above it, and so is every token.
+    // One founding member knows of a birth in the future: the next birth is above it, and so is every token.
     let mut world = World::new(None);
     let mut ones = Vec::new();
     for rank in 0..3 {
@@ -200,7 +200,7 @@ fn replayed(mutant: Option<Mutant>) -> (World, [usize; 3]) {
     world.publish(today[0], 1);
     world.run(SECOND / 10);
     for some in record.chunks(20) {
-        // At everybody: an address proves nothing.
+        // To every process: an address proves nothing.
         some.iter().for_each(|(_, datagram)| world.hand(None, Destination::Group, datagram));
         world.run(5_000_000);
     }
@@ -217,7 +217,7 @@ fn frames_recorded_before_the_restart_remove_nobody_and_deliver_nothing() {
         assert!(world.ones[index].process.counters().get(Counter::DiscardedInstance) > 100);
         assert!(!world.heard(index, |event| matches!(event, Event::Removed(_) | Event::Superseded { .. })));
     }
-    // The same, where the instance is not looked at.
+    // The same, where the instance is not checked.
     let (world, today) = replayed(Some(Mutant::OtherInstanceBelieved));
     let removed = |index: &usize| world.heard(*index, |event| matches!(event, Event::Removed(_)));
     assert!(!world.are_members(&today) || today.iter().any(removed), "the bug does not show");
@@ -269,7 +269,7 @@ fn an_observer_does_not_follow_a_frozen_member_of_a_dead_group_and_reports_the_c
     for index in yesterday {
         world.ones[index].is_paused = true;
     }
-    // One is resumed; an observer that comes now does not follow it.
+    // One member is resumed; an observer that comes now does not follow it.
     world.ones[yesterday[0]].is_paused = false;
     let late = world.observe(6);
     world.run(2 * SECOND);
@@ -291,7 +291,7 @@ fn an_observer_does_not_follow_a_frozen_member_of_a_dead_group_and_reports_the_c
 
 #[test]
 fn a_recording_of_a_newer_instance_moves_no_process() {
-    // Yesterday's clocks were ahead: its birth is the higher one, and only its heartbeats are left.
+    // Yesterday's clocks were ahead: its birth is higher, and only its heartbeats are left.
     let mut world = World::new(None);
     world.record = Some(Vec::new());
     let yesterday = world.start(0, 2_000_000_000_000);
@@ -377,8 +377,8 @@ fn births_grow_over_restarts_of_all_with_a_stored_floor_and_with_the_clock_alone
     assert!(births.windows(2).all(|pair| pair[0] < pair[1]), "{births:?}");
 }
 
-/// Heartbeats alone prove nothing: a recording, or a forgery, of an instance with a later birth must not move the birth that
-/// the next group has to exceed, or its tokens could be brought to their end.
+/// Heartbeats alone prove nothing: a recording, or a forgery, of an instance with a later birth must not move the birth
+/// that the next group has to exceed, or its tokens could reach their end.
 #[test]
 fn heartbeats_alone_raise_no_birth() {
     let mut world = World::new(None);
@@ -401,7 +401,7 @@ fn heartbeats_alone_raise_no_birth() {
     }
 }
 
-/// A birth so far in the future that tokens would soon end is believed of no founding member.
+/// No founding member's birth is accepted if it is so far in the future that tokens would soon end.
 #[test]
 fn an_absurd_birth_is_not_built_upon() {
     let mut world = World::new(None);
@@ -412,8 +412,8 @@ fn an_absurd_birth_is_not_built_upon() {
     assert!(birth < 1_700_000_010_000, "{birth}");
 }
 
-/// A majority of an older instance that was frozen and resumed is alive. A process that was in a later one waits for that,
-/// and joins the older one only when the later one has stayed silent.
+/// A majority of an older instance that was frozen and resumed is alive. A process that was in a later instance waits
+/// for that one, and joins the older instance only when the later has stayed silent.
 #[test]
 fn a_process_that_was_in_a_later_instance_waits_for_it_beside_an_older_one() {
     for (floor, waits) in [(0, false), (2_000_000_000_000, true)] {
@@ -432,7 +432,7 @@ fn a_process_that_was_in_a_later_instance_waits_for_it_beside_an_older_one() {
         assert_eq!(world.ones[restarted].events.contains(&event), waits);
         if waits {
             world.run(6 * SECOND);
-            assert!(world.are_members(&[older[0], older[1], restarted]), "the later one stayed silent");
+            assert!(world.are_members(&[older[0], older[1], restarted]), "the later instance stayed silent");
         }
     }
 }

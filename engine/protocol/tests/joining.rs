@@ -1,4 +1,4 @@
-//! Coming, going and coming back, with everything that can be wrong about it: each has an outcome that is named.
+//! Joining, leaving and coming back, with everything that can go wrong: each case has a named outcome.
 
 mod common;
 
@@ -20,7 +20,7 @@ fn two_processes_with_one_identity_are_named() {
     bench.take(&twin);
     bench.take(&twin);
     assert_eq!(bench.news(), [Effect::Event(Event::IdentityConflict(Rank(0)))]);
-    // What an earlier life of ours sent may still be under way.
+    // Datagrams of an earlier incarnation of this process may still be under way.
     bench.take(&as_life(&bench.heartbeat(0, |_| {}), 8));
     assert_eq!(bench.news(), []);
 }
@@ -76,7 +76,7 @@ fn one_that_restarts_before_it_was_missed_comes_back_as_somebody_else() {
         );
         let restarted = Event::Restarted { rank: Rank(victim as u16), incarnation: Incarnation(2) };
         assert!(net.heard((victim + 1) % 3, restarted));
-        assert_eq!(net.publish(victim, b"on").unwrap(), 20, "its messages are numbered on");
+        assert_eq!(net.publish(victim, b"on").unwrap(), 20, "its messages continue the numbering");
     }
 }
 
@@ -109,13 +109,14 @@ fn a_majority_lost_for_good_is_said_and_nothing_is_decided_without_it() {
     assert!(net.heard(0, Event::NoMajority), "{:?}", net.ones[0].events);
     assert_eq!(net.publish(0, b"x"), Err(Refusal::NoMajority));
     assert_eq!(net.views(0), [(1, 0b111)]);
-    // They come back as others, who can't decide for those they were: the group waits for one of the lives it knows.
+    // They come back as other members, which can't decide for their earlier incarnations: the group waits for one of
+    // the incarnations that it knows.
     net.start(1, 2);
     net.start(2, 2);
     net.run(1000 * MS);
     assert_eq!(net.views(0), [(1, 0b111)]);
     assert_eq!(net.publish(0, b"x"), Err(Refusal::NoMajority));
-    // Restarting who is left as well begins another group.
+    // A restart of the remaining members as well forms another group.
     net.start(0, 2);
     net.run(3000 * MS);
     assert!(net.agree(&[0, 1, 2], 3), "{:?}", net.ones[0].events);
@@ -136,7 +137,7 @@ fn a_group_of_which_everybody_restarts_at_once_forms_anew_and_observers_follow()
     assert_eq!((last(&net, 0), last(&net, 3)), (Some((1, 0)), Some((1, 0))), "{:?}", net.ones[3].events);
 }
 
-/// The proposer dies having said a step to nobody but one, or to nobody at all, of each phase of a view change.
+/// In each phase of a view change the proposer dies after it has sent a step to one member only, or to no member.
 #[test]
 fn a_proposer_killed_in_any_phase_leaves_one_view_behind() {
     for step in [PREPARE, PROPOSE, DECIDE] {
@@ -171,8 +172,8 @@ fn a_proposer_killed_in_any_phase_leaves_one_view_behind() {
                     }
                 }
                 net.run(1000 * MS);
-                assert!(dead.get(), "step {step} was never said");
-                let case = format!("step {step} told to {told:?}, {reliability:?}: {:?}", net.ones[1].events);
+                assert!(dead.get(), "step {step} was never sent");
+                let case = format!("step {step} sent to {told:?}, {reliability:?}: {:?}", net.ones[1].events);
                 assert!(net.agree(&[1, 2, 3], 3), "{case}");
                 for index in [2, 3, 5] {
                     assert_eq!(net.ones[index].shown, net.ones[1].shown, "{case}");
@@ -199,7 +200,7 @@ fn a_member_hands_the_order_over_and_leaves() {
     assert!(net.heard(2, Event::Left(Epoch(3))), "{:?}", net.ones[2].events);
     assert_eq!(net.publish(2, b"x"), Err(Refusal::Outside));
     assert!(net.agree(&[0, 1], 2));
-    // Nobody is left to suspect or to wait for.
+    // No member is left to suspect or to wait for.
     let suspected = |event: &Event| matches!(event, Event::Suspected(..));
     assert!(!net.ones[0].events.iter().any(suspected), "{:?}", net.ones[0].events);
 }
@@ -218,8 +219,8 @@ fn spares(net: &mut Net, index: usize) -> bool {
     2 * left.count() > newest.members.len()
 }
 
-/// Members die and come back at random on a network that loses, barriers among it all; then all is quiet, and everybody
-/// is there with the same state.
+/// Members die and come back at random on a network that loses datagrams, with barriers in between; then all is quiet,
+/// and every member is there with the same state.
 #[test]
 fn whatever_has_happened_everybody_is_back_once_it_is_quiet() {
     let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(6);
@@ -241,7 +242,7 @@ fn whatever_has_happened_everybody_is_back_once_it_is_quiet() {
             match dice.u32(0..3) {
                 0 if is_up && down < 2 && spares(&mut net, index) => net.kill(index),
                 1 if !is_up => {
-                    // A life beyond any that the process may have gone through by itself.
+                    // An incarnation beyond any that the process may have gone through by itself.
                     life[index] += 1000;
                     net.start(index, life[index]);
                 }
@@ -280,7 +281,8 @@ fn whatever_has_happened_everybody_is_back_once_it_is_quiet() {
     }
 }
 
-/// The leaver decides that it leaves, and nobody hears the decision: those who stay are no quorum without it.
+/// The leaver decides that it leaves, and no other member hears the decision: the members that stay are no quorum
+/// without it.
 #[test]
 fn issue_a_leaver_alone_knows_that_it_left() {
     let mut net = Net::new(2, 0, |_| {});

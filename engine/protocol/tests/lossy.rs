@@ -1,4 +1,4 @@
-//! Levels at which messages may be lost, case by case: what is given up, when, and that it is told.
+//! Levels at which messages may be lost, case by case: what is given up, when, and that it is reported.
 
 mod common;
 
@@ -34,7 +34,7 @@ fn unreliable_skips_a_gap_at_once_and_tells_it() {
         bench.take(&one(3));
         assert_eq!(bench.news(), [deliver("0:3"), gap(1, 3)], "{order:?}");
         bench.take(&one(4));
-        assert_eq!(bench.news(), [deliver("0:4")], "{order:?}: told once");
+        assert_eq!(bench.news(), [deliver("0:4")], "{order:?}: reported once");
         assert_eq!(bench.process.counters().get(Counter::Gaps), 2);
     }
 }
@@ -51,7 +51,7 @@ fn nothing_is_asked_for_at_unreliable() {
         bench.process.counters().get(Counter::NaksSent)
     };
     assert_eq!(asked(Reliability::Unreliable), 0);
-    assert!(asked(Reliability::BestEffort) > 1, "the same is asked for where it is repaired");
+    assert!(asked(Reliability::BestEffort) > 1, "the same is requested where it is repaired");
 }
 
 #[test]
@@ -81,7 +81,8 @@ fn best_effort_gives_up_when_the_deadline_has_passed() {
     assert_eq!(bench.news(), [deliver("0:1"), gap(0, 1)]);
 }
 
-/// The others know that there was a second message: its sender's heartbeat said so. Their requests did not reach it.
+/// The other members know that there was a second message: its sender's heartbeat gave it. Their requests did not reach
+/// it.
 #[test]
 fn best_effort_gives_up_what_went_with_its_sender() {
     let mut net = Net::new(3, 0, |config| {
@@ -123,7 +124,7 @@ fn a_lost_tail_is_told_by_the_heartbeat() {
         ends(&mut bench);
         assert_eq!(bench.news(), [deliver("0:0"), gap(1, 5)], "{order:?}");
         ends(&mut bench);
-        assert_eq!(bench.news(), [], "{order:?}: told once");
+        assert_eq!(bench.news(), [], "{order:?}: reported once");
         bench.take(&data(0, 3, 5, 0, &[message(b"next")]));
         assert_eq!(bench.news(), [deliver("0:5")], "{order:?}");
     }
@@ -152,7 +153,7 @@ fn a_message_that_began_in_a_gap_is_lost_whole() {
     assert_eq!(bench.news(), [deliver("0:0"), deliver("0:2"), gap(1, 2)]);
 }
 
-/// A place that nobody can tell any more: the run that named it was lost with the sequencer's datagram.
+/// No process can assign the place any more: the run that named the message was lost with the sequencer's datagram.
 #[test]
 fn what_waits_for_a_lost_order_is_given_up_after_a_few_heartbeats() {
     let mut bench = bench(Reliability::Unreliable, Order::Total, |config| {

@@ -1,4 +1,4 @@
-//! Whom the next view should have, case by case.
+//! Which members the next view should have, case by case.
 
 use bourdon_protocol::control::membership::{Membership, MembershipTiming, RejoinDelay, Situation, Verdict};
 use bourdon_wire::{Instant, Rank};
@@ -9,7 +9,7 @@ const ALL: [u16; 5] = [0, 1, 2, 3, 4];
 /// All members of a view and what they report; links are cut and members fail.
 struct World {
     view: Vec<Rank>,
-    /// Who hears whom.
+    /// Which member hears which.
     heard: [u64; 64],
     dead: u64,
     evidence: u64,
@@ -63,7 +63,7 @@ impl World {
                 fresh |= 1 << member.index();
                 known[member.index()] = self.heard[member.index()];
             } else {
-                known[member.index()] = 0xDEAD; // stale: of no account
+                known[member.index()] = 0xDEAD; // stale: does not count
             }
         }
         let situation = Situation {
@@ -79,7 +79,7 @@ impl World {
         self.members[rank as usize].update(self.now, &situation)
     }
 
-    /// Asks all living members every millisecond for that long: each verdict once, when it is new.
+    /// Evaluates all living members every millisecond for that long: each verdict once, when it is new.
     fn run(&mut self, ms: u64) -> Vec<(u64, u16, Verdict)> {
         let mut last = [None; 64];
         let mut verdicts = Vec::new();
@@ -125,8 +125,8 @@ fn an_old_report_is_held_against_nobody() {
     assert_eq!(Membership::new().update(Instant(0), &situation), Verdict::Content);
 }
 
-/// Those who are gone were older and, by their last reports, of one mind; they are not what the others choose. 3 and 6 are
-/// not enough by themselves, so 4 is the first to propose.
+/// The members that are gone were older and, by their last reports, agreed; they are not what the others choose. 3 and
+/// 6 are not enough by themselves, so 4 is the first to propose.
 #[test]
 fn the_dead_are_not_waited_for() {
     let mut world = World::new(&[0, 1, 2, 3, 4, 5, 6]);
@@ -258,7 +258,7 @@ fn three_of_five_crash_and_the_others_stop() {
     assert_eq!(world.run(60), [(20, 1, Verdict::NoMajority)]);
 }
 
-/// 3 is dead, and 4 heard by some: the dead one goes, the doubtful one stays until its time is up.
+/// 3 is dead, and some members hear 4: the dead member is evicted, the doubtful member stays until its time is up.
 #[test]
 fn doubt_about_one_does_not_hold_up_the_eviction_of_another() {
     let mut world = World::new(&ALL);
@@ -295,8 +295,8 @@ fn flapping_of_a_healthy_group_is_no_reason() {
     }
 }
 
-/// Whatever is reported: a proposal is a quorum with its proposer in it and none with evidence, and opinions that were
-/// not shared by others, or did not last, evict nobody.
+/// Whatever is reported: a proposal is a quorum that includes its proposer and no member with evidence against it;
+/// opinions that other members did not share, or that did not last, evict no member.
 #[test]
 fn any_reports_lead_to_proposals_that_may_be_made() {
     let mut rng = fastrand::Rng::with_seed(3);

@@ -1,4 +1,4 @@
-//! Locks: who gets them, in how many messages, and what becomes of them when members die.
+//! Locks: which member gets them, in how many messages, and what happens to them when members die.
 
 mod common;
 
@@ -60,7 +60,7 @@ fn letters(net: &mut Net) -> u64 {
     live.map(|process| process.counters().get(Counter::LockMessages)).sum()
 }
 
-/// A member enters and leaves; says how many messages that took, and the token.
+/// A member enters and leaves; returns how many messages that took, and the token.
 fn enter_once(net: &mut Net, member: usize) -> (u64, FencingToken) {
     let before = letters(net);
     let id = ask(net, member, "x");
@@ -196,7 +196,7 @@ fn a_dead_holders_lock_goes_to_the_next_with_the_next_view() {
                 let holder = waiting.iter().find(|(member, id)| {
                     matches!(net.process(*member).lock_standing(*id), Some(LockStanding::Held(_)))
                 });
-                let (member, id) = *holder.unwrap_or_else(|| panic!("{kind:?}, {victim} died: nobody has it"));
+                let (member, id) = *holder.unwrap_or_else(|| panic!("{kind:?}, {victim} died: no member has it"));
                 tokens.extend(granted(&mut net, member, id));
                 net.process(member).unlock(id);
                 net.run(20 * MS);
@@ -244,7 +244,7 @@ fn whoever_loses_the_majority_loses_its_locks() {
         let next = ask(&mut net, 0, "x");
         net.run(20 * MS);
         assert!(granted(&mut net, 0, next).unwrap() > before);
-        // It comes back as another, and waits like anybody.
+        // It comes back as another member, and waits like any other.
         net.lose = Box::new(|_, _| false);
         net.run(5_000 * MS);
         let again = ask(&mut net, 2, "x");
@@ -270,7 +270,7 @@ fn one_who_joins_has_the_table() {
     let next = ask(&mut net, 2, "x");
     net.run(5 * MS);
     assert_eq!(net.process(2).lock_standing(next), Some(LockStanding::Waiting { ahead: 1 }));
-    // Those who were there before die: the newcomer alone knows of the queue, with the one that is left.
+    // The members that were there before die: only the newcomer and the remaining member know the queue.
     net.process(1).unlock(held);
     net.run(5 * MS);
     assert!(granted(&mut net, 2, next).unwrap() > token);

@@ -1,4 +1,5 @@
-//! Messages that carry their topic's name: it comes with them, whatever stands beside them and whatever becomes of them.
+//! Messages that carry their topic's name: it comes with them, whatever other extensions they have and however they
+//! arrive.
 
 mod common;
 
@@ -11,7 +12,7 @@ use zerocopy::IntoBytes;
 
 const NAMES: [&str; 4] = ["md.es.trades", "md.es.quotes", "a", "news"];
 
-/// What a message is published with: by its first byte one of the names, or only an id.
+/// What a message is published with: one of the names, chosen by its first byte, or only an id.
 fn outgoing(first: u8) -> Outgoing {
     match NAMES.get(usize::from(first)) {
         Some(name) => Outgoing::named(TopicName::new(name).unwrap()),
@@ -30,7 +31,7 @@ fn named(name: &str, payload: &[u8]) -> Part {
 }
 
 /// Seventy messages of each of two members, some of them longer than a datagram, through loss, a barrier, and the death
-/// of a third member, which makes the others publish again what was under way.
+/// of a third member, which makes the other members publish again what was under way.
 fn trouble(order: fn(&mut bourdon_protocol::Config), seed: u64) -> u64 {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut losses = fastrand::Rng::with_seed(seed ^ 7);
@@ -67,8 +68,8 @@ fn trouble(order: fn(&mut bourdon_protocol::Config), seed: u64) -> u64 {
         let is_lossy = one.process.as_ref().unwrap().config().reliability.is_lossy();
         let lost: u64 = one.events.iter().map(given_up).sum();
         assert!(is_lossy || lost == 0, "{index} {:?}", one.events);
-        assert!(!is_lossy || one.topics.len() > 70, "{index}: too few to tell");
-        // What an observer received of the dead member alone is void, and comes again.
+        assert!(!is_lossy || one.topics.len() > 70, "{index}: too few for the test");
+        // Messages that an observer alone received of the dead member are void, and come again.
         let retracted: u64 = one.events.iter().map(void).sum();
         let shown = one.topics.len() as u64 - retracted;
         assert!(is_lossy || shown == 140 && (retracted == 0 || index == 3), "{index}: {shown} {:?}", one.events);
@@ -80,7 +81,7 @@ fn trouble(order: fn(&mut bourdon_protocol::Config), seed: u64) -> u64 {
     resubmitted
 }
 
-/// How many messages an event says were lost.
+/// How many messages an event reports as lost.
 fn given_up(event: &Event) -> u64 {
     match event {
         Event::Gap { from, to, .. } => to.since(*from),
@@ -88,7 +89,7 @@ fn given_up(event: &Event) -> u64 {
     }
 }
 
-/// How many messages an event says were void.
+/// How many messages an event reports as void.
 fn void(event: &Event) -> u64 {
     match event {
         Event::Retracted { from, to, .. } => to.since(*from),
@@ -100,7 +101,7 @@ fn void(event: &Event) -> u64 {
 fn names_come_with_their_messages_in_every_order() {
     let mut resubmitted = 0;
     for seed in 0..6 {
-        // What the dead sequencer had not put in order is published again.
+        // Messages that the dead sequencer had not put in order are published again.
         resubmitted += trouble(|config| (config.order, config.sequencer) = (Order::Total, Rank(2)), seed);
         resubmitted += trouble(|config| config.order = Order::Causal, seed);
         resubmitted += trouble(|config| config.order = Order::Fifo, seed);
@@ -118,12 +119,12 @@ fn names_come_with_their_messages_in_every_order() {
             seed,
         );
     }
-    assert!(resubmitted > 0, "nothing was published again: the test misses that way");
+    assert!(resubmitted > 0, "nothing was published again: the test does not cover that path");
 }
 
 #[test]
 fn a_piece_of_a_named_message_needs_no_other_datagram() {
-    // The name stands in the first piece; what runs ahead of a gap has its own.
+    // The name is in the first fragment; a message that runs ahead of a gap has its own.
     let mut bench = Bench::member(Order::Unordered, 2, 1).formed();
     let names = |bench: &mut Bench| {
         let mut shown = Vec::new();
@@ -162,7 +163,7 @@ fn a_clients_name_is_the_messages() {
     for (first, name) in NAMES.iter().enumerate() {
         client.publish_named(&TopicName::new(name).unwrap(), &[first as u8]);
     }
-    // The member answers first: that the client is where it says it is, and which instance this is.
+    // The member replies first: that the client is at the address it gave, and which instance this is.
     client.transmit(net.now, |_, _| true);
     let answer = ClientAnswer::new(ClientId(9), Sequence(0), 0);
     let instance = net.process(0).view().instance.0;

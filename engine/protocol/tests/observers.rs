@@ -87,7 +87,7 @@ fn a_hole_as_wide_as_the_log_is_crossed() {
     for step in 1..=57 {
         bench.take(&unavailable(0, 0, 900));
         beat(&mut bench, 0, 900, 1000, 1000);
-        assert!(bench.process.received(Rank(0)).0 <= 16 * (step + 1), "no lie costs more than a log at a time");
+        assert!(bench.process.received(Rank(0)).0 <= 16 * (step + 1), "no false end costs more than a log at a time");
     }
     assert_eq!(bench.process.received(Rank(0)), DatagramNumber(900));
     bench.take(&data(0, 900, 900, 0, &[message(b"x")]));
@@ -96,7 +96,8 @@ fn a_hole_as_wide_as_the_log_is_crossed() {
     assert!(news.contains(&deliver("0:900")) && news.contains(&Effect::Event(gap)), "{news:?}");
 }
 
-/// The sequencer's datagrams are gone, and with them the place of another's messages: they are lost, and said to be.
+/// The sequencer's datagrams are gone, and with them the place of another member's messages: they are lost, and
+/// reported.
 #[test]
 fn messages_whose_order_was_lost_are_reported() {
     let mut bench = observer(Order::Total, 2, Start::Live).formed();
@@ -112,7 +113,7 @@ fn messages_whose_order_was_lost_are_reported() {
     assert!(told);
 }
 
-/// The cut delivers 0 and 3 of five messages of a sender that died; the observer has been shown all five.
+/// The cut delivers 0 and 3 of five messages of a sender that died; the observer has delivered all five.
 #[test]
 fn what_ran_ahead_of_a_cut_with_gaps_is_retracted() {
     let mut bench = observer(Order::Unordered, 3, Start::Oldest).formed();

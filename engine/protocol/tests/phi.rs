@@ -1,4 +1,4 @@
-//! Phi must mean what it says.
+//! Phi must mean what it claims.
 
 use bourdon_protocol::control::detector::DetectorTiming;
 use bourdon_protocol::control::detector::phi::Phi;

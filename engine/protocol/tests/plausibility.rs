@@ -49,7 +49,7 @@ fn one_ballot_with_the_largest_round_stops_no_group() {
     let mut bench = member();
     bench.take(&Step::with(PROPOSE, (FAR, 2), Value(&[0, 1, 2], 0, &[0, 4, 0])).from(2));
     assert_eq!((count(&bench, Counter::DiscardedBallot), is_open(&mut bench)), (1, true));
-    // Nor one in an answer to a ballot that is under way.
+    // Nor a round in a reply to a ballot that is under way.
     bench.take(&Step::of(PREPARE, (1, 0)).from(0));
     bench.take(&Step::of(REFUSE, (FAR, 2)).from(2));
     bench.take(&Step::of(PREPARE, (2, 0)).from(0));
@@ -81,7 +81,7 @@ fn a_cut_beyond_what_was_sent_is_not_fetched() {
         bench.take(&Step::with(PROPOSE, (1, 2), Value(&[0, 1, 2], 0, cut)).from(2));
         assert_eq!((count(&bench, Counter::DiscardedCut), is_open(&mut bench)), (2, true), "{cut:?}");
     }
-    // What can be is believed.
+    // A plausible cut is accepted.
     let mut bench = member();
     bench.take(&Step::with(PROPOSE, (1, 2), Value(&[0, 1, 2], 0, &[LOG, 4, 0])).from(2));
     assert_eq!((count(&bench, Counter::DiscardedCut), is_open(&mut bench)), (0, false));
@@ -150,7 +150,8 @@ fn an_observer_follows_no_view_that_its_members_have_not_announced() {
         assert_eq!(bench.process.view().epoch, Epoch(1));
     }
     assert_eq!(count(&bench, Counter::DiscardedView), 2);
-    // One heartbeat of the three is no majority; two are. It skips the views between once no member can tell of them.
+    // A heartbeat of one of the three is no majority; heartbeats of two are. It skips the views between once no member
+    // can send them.
     for (ranks, epoch) in [(&[0][..], 1), (&[0, 1], 9)] {
         for _ in 0..25 {
             for rank in ranks {

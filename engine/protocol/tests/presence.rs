@@ -1,4 +1,4 @@
-//! What each process says of itself, case by case.
+//! What each process reports of itself, case by case.
 
 mod common;
 
@@ -56,8 +56,8 @@ fn another_life_of_a_member_is_reported_once_and_nothing_of_it_is_taken() {
     bench.take(&as_life(&learns, 9));
     assert_eq!(events(&mut bench), [Event::Restarted { rank: Rank(1), incarnation: Incarnation(9) }]);
     bench.timers();
-    assert_eq!(bench.news(), [], "what another life has sent is not asked for");
-    // Nor is an earlier one, that was a member: a datagram of it was late.
+    assert_eq!(bench.news(), [], "what another incarnation has sent is not requested");
+    // An earlier incarnation, which was a member, is not reported either: a datagram of it was late.
     bench.take(&as_life(&beat, 7));
     assert_eq!(events(&mut bench), []);
 }
@@ -99,10 +99,10 @@ fn an_address_that_cannot_be_sent_to_is_not_taken() {
     bench.settle();
     bench.take(&data(0, 1, 1, 0, &[message(b"x")]));
     bench.timers();
-    assert_eq!(bench.news(), [common::says("nak 0 0x1", common::To::All)], "to the group, for want of a better");
+    assert_eq!(bench.news(), [common::says("nak 0 0x1", common::To::All)], "to the group: no better address");
 }
 
-/// A process has one address as long as it lives: a heartbeat with another is forged.
+/// A process has one address as long as it lives: a heartbeat with another address is forged.
 #[test]
 fn an_address_does_not_move_within_a_life() {
     let mut bench = Bench::member(Order::Fifo, 2, 1).formed();

@@ -26,10 +26,10 @@ fn run(net: &mut Net, ns: u64) {
     (0..ns / (50 * US)).for_each(|_| net.run(50 * US));
 }
 
-/// A datagram under way: to whom, and its bytes.
+/// A datagram under way: its receiver, and its bytes.
 type Held = Rc<RefCell<Vec<(usize, Vec<u8>)>>>;
 
-/// From now on everything that one process sends is held, as long as the switch says so.
+/// From now on everything that one process sends is held, as long as the switch is on.
 fn hold(net: &mut Net, sender: usize) -> (Held, Rc<Cell<bool>>) {
     let (held, holds) = (Held::default(), Rc::new(Cell::new(true)));
     let (into, until) = (held.clone(), holds.clone());
@@ -43,7 +43,7 @@ fn hold(net: &mut Net, sender: usize) -> (Held, Rc<Cell<bool>>) {
     (held, holds)
 }
 
-/// Member 1 sends first and its datagrams come last; the receivers are shown what each sent in the order of sending.
+/// Member 1 sends first and its datagrams come last; the receivers deliver what each sent in the order of sending.
 #[test]
 fn what_was_sent_first_is_delivered_first_whatever_clocks_and_network_do() {
     for (first, second) in [(1, 2), (2, 1), (0, 1), (1, 0)] {
@@ -56,7 +56,7 @@ fn what_was_sent_first_is_delivered_first_whatever_clocks_and_network_do() {
         net.pump();
         run(&mut net, 100 * US);
         let late_one = 3 - first - second;
-        assert_eq!(net.messages(late_one), [], "the second one is here, and held");
+        assert_eq!(net.messages(late_one), [], "the second message is here, and held");
         holds.set(false);
         let now = net.now;
         for (to, datagram) in held.borrow_mut().drain(..) {
@@ -79,7 +79,7 @@ fn what_comes_later_than_the_hold_is_delivered_and_flagged() {
     run(&mut net, 100 * US);
     net.publish(2, b"second").unwrap();
     run(&mut net, 5 * MS);
-    assert_eq!(net.messages(0), [(2, 0)], "nobody waits for what nobody has heard of");
+    assert_eq!(net.messages(0), [(2, 0)], "no member waits for a message that it has not heard of");
     holds.set(false);
     run(&mut net, 50 * MS);
     for index in [0, 2, 3] {
@@ -90,7 +90,7 @@ fn what_comes_later_than_the_hold_is_delivered_and_flagged() {
     assert_eq!(net.ones[1].late, []);
 }
 
-/// What was repaired late teaches to hold longer, and is forgotten again.
+/// A late repair makes the hold longer, for a while.
 #[test]
 fn the_hold_follows_what_is_seen() {
     let mut net = net();
@@ -122,7 +122,7 @@ fn who_does_not_know_the_time_publishes_nothing_and_says_no_bound() {
     let refused = bench.process.try_publish(bench.now, &bourdon_protocol::Outgoing::default(), b"x");
     assert_eq!(refused, Err(Refusal::Forming));
     let bench = Bench::member(Order::Total, 3, 1).formed();
-    assert_eq!(bench.process.real_time_bounds(bench.now), None, "not the order here");
+    assert_eq!(bench.process.real_time_bounds(bench.now), None, "this group has another order");
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn everybody_publishes_how_far_it_may_be_off() {
     let now = net.now;
     for index in 0..4 {
         let (bound_ns, hold_ns) = net.process(index).real_time_bounds(now).unwrap();
-        let bound_ns = bound_ns.expect("it was told the time");
+        let bound_ns = bound_ns.expect("it knows the time");
         assert!(bound_ns < 200 * US && hold_ns >= bound_ns, "at {index}: {bound_ns} {hold_ns}");
         assert_eq!(bound_ns == 0, index == 0, "the reference is never off, the others may be");
     }

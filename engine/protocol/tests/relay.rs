@@ -1,4 +1,4 @@
-//! Relay, case by case: each member sends on what it receives for the first time.
+//! Relay, case by case: each member forwards what it receives for the first time.
 
 mod common;
 
@@ -19,13 +19,13 @@ fn what_comes_for_the_first_time_is_sent_on_once() {
     let datagram = data(0, 0, 0, 0, &[message(b"x")]);
     bench.take(&datagram);
     assert_eq!(bench.news(), [Effect::Repair(0, 0, To::All), deliver("0:0")]);
-    // From the third member, which sends it on as well.
+    // From the third member, which forwards it as well.
     let mut relayed = datagram.clone();
     bourdon_wire::mark_retransmitted(&mut relayed);
     bench.take(&relayed);
     bench.take(&datagram);
     assert_eq!(bench.news(), []);
-    // It may be the relayed one that comes first.
+    // The relayed copy may come first.
     let mut relayed = data(0, 1, 1, 0, &[message(b"y")]);
     bourdon_wire::mark_retransmitted(&mut relayed);
     bench.take(&relayed);
@@ -43,8 +43,8 @@ fn observers_and_who_was_not_told_to_send_nothing_on() {
     }
 }
 
-/// A group in which member 2 hears nothing of member 0, which dies right after it has sent; what member 2 then gets before
-/// anybody has had time to notice.
+/// A group in which member 2 hears nothing of member 0, which dies right after it has sent; what member 2 then receives
+/// before any member has had time to suspect it.
 fn after_a_death(configure: fn(&mut Config)) -> (Vec<(u16, u64)>, u64) {
     let mut net = Net::new(3, 0, configure);
     net.run(200 * MS);
@@ -61,7 +61,7 @@ fn after_a_death(configure: fn(&mut Config)) -> (Vec<(u16, u64)>, u64) {
 #[test]
 fn who_missed_the_original_gets_it_from_another_though_its_sender_died() {
     let relays = |config: &mut Config| (config.order, config.relay) = (Order::Fifo, true);
-    assert_eq!(after_a_death(relays), (vec![(0, 0)], 0), "without asking");
+    assert_eq!(after_a_death(relays), (vec![(0, 0)], 0), "without a request");
     let without = |config: &mut Config| config.order = Order::Fifo;
-    assert_eq!(after_a_death(without), (vec![], 0), "else only when the view changes");
+    assert_eq!(after_a_death(without), (vec![], 0), "otherwise only when the view changes");
 }

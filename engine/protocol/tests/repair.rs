@@ -41,7 +41,7 @@ fn requests_double_their_patience_and_turn_to_other_holders() {
             }
         }
     }
-    // Retries after 1, 2, 4, 8, 16, then every 20 ms; from the third on every other one goes to another holder.
+    // Retries after 1, 2, 4, 8, 16, then every 20 ms; from the third on every second retry goes to another holder.
     let expected = [(0, 100), (1, 100), (3, 103), (7, 100), (15, 102), (31, 100)];
     assert_eq!(asked[..6], expected);
     assert!(asked.windows(2).all(|pair| pair[1].0 - pair[0].0 <= 20), "{asked:?}");
@@ -86,10 +86,10 @@ fn who_asks_is_answered_alone_until_a_third_asks() {
         bench.news()
     };
     assert_eq!(repairs(&mut bench, 1), [Effect::Repair(0, 2, To::Port(101))]);
-    assert_eq!(repairs(&mut bench, 1), [], "under way already");
+    assert_eq!(repairs(&mut bench, 1), [], "a repair is under way already");
     assert_eq!(repairs(&mut bench, 2), [Effect::Repair(0, 2, To::Port(102))]);
     assert_eq!(repairs(&mut bench, 3), [Effect::Repair(0, 2, To::All)]);
-    assert_eq!(repairs(&mut bench, 1), [], "all will have it");
+    assert_eq!(repairs(&mut bench, 1), [], "the multicast repair reaches all");
     assert_eq!(bench.process.counters().get(Counter::RepairsRefused), 2);
     bench.now = bench.now + MS;
     assert_eq!(repairs(&mut bench, 1), [Effect::Repair(0, 2, To::Port(101))]);
@@ -128,7 +128,7 @@ fn a_request_of_nowhere_is_not_answered() {
     assert_eq!(bench.news(), []);
     broadcast = nak(1, port(0), 0, &[(0, 1)]);
     bench.take(&broadcast);
-    assert_eq!(bench.news(), [], "its own request, come back");
+    assert_eq!(bench.news(), [], "its own request came back");
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn among_many_receivers_requests_wait_and_anothers_keeps_them_quiet() {
         bench.now = bench.process.next_deadline();
         bench.timers();
     }
-    assert!(bench.now.since(heard_at) >= MS, "the other's repair had the time to come");
+    assert!(bench.now.since(heard_at) >= MS, "the other receiver's repair had the time to come");
 }
 
 #[test]
@@ -179,10 +179,10 @@ fn who_kept_quiet_for_a_repair_that_was_lost_does_not_ask_all_at_one_moment() {
     };
     let mut all: Vec<u64> = (0..RECEIVERS).map(asked_after_ns).collect();
     all.sort_unstable();
-    // Who asks before the first one's request can have reached him: a few, not all.
+    // Receivers that send a request before the first receiver's request can have reached them: a few, not all.
     let (first, one_way_ns) = (all[0], MS / 20);
     let crossed = all.iter().filter(|at| **at < first + one_way_ns).count();
-    assert!(crossed < 10, "{crossed} of {RECEIVERS} ask at once");
+    assert!(crossed < 10, "{crossed} of {RECEIVERS} send a request at once");
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn a_cookie_is_for_one_address_and_for_a_while() {
     assert_eq!(asks(&mut bench, 900, cookie), [says("challenge", To::Port(900))]);
 }
 
-/// One receiver that asks for everything over and over leaves the next its share, and is as fast as if alone.
+/// A receiver that requests everything over and over leaves the next receiver its share, and is as fast as if alone.
 #[test]
 fn one_asker_does_not_use_up_anothers_share() {
     let mut config = Bench::config(Order::Fifo, 3, Role::Member(Rank(0)));
@@ -356,6 +356,6 @@ fn a_request_asks_for_no_more_than_the_askers_socket_holds() {
     let rest = bench.news();
     assert!(
         matches!(&rest[..], [Effect::Control(what, _)] if what.starts_with("nak 0 0x32")),
-        "asked again first: {rest:?}"
+        "requested again first: {rest:?}"
     );
 }

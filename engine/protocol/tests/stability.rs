@@ -24,7 +24,7 @@ fn a_late_row_changes_nothing() {
     bench.take(&row(1, &[(1, 1), (6, 6), (4, 4)]));
     let acknowledged = [0, 1, 2].map(|stream| bench.process.acknowledged(Rank(1), Rank(stream)));
     assert_eq!(acknowledged, [DatagramNumber(2), DatagramNumber(7), DatagramNumber(5)]);
-    assert_eq!(bench.process.acknowledged(Rank(2), Rank(0)), DatagramNumber(0), "each speaks for itself");
+    assert_eq!(bench.process.acknowledged(Rank(2), Rank(0)), DatagramNumber(0), "a row counts for its sender");
 }
 
 #[test]
@@ -70,6 +70,6 @@ fn an_acknowledgement_nearly_due_goes_along_with_data() {
     bench.publish(b"later");
     assert_eq!(bench.news()[0], common::sends(1, &["5 bytes", "row"]));
     bench.wait(150_000);
-    assert_eq!(rows(&mut bench), 0, "said already");
+    assert_eq!(rows(&mut bench), 0, "acknowledged already");
     assert_eq!(bench.process.counters().get(Counter::RowsSent), 2);
 }

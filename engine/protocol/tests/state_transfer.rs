@@ -1,4 +1,4 @@
-//! One that comes late and what it is given, through every kind of trouble.
+//! A process that comes late and the state it receives, through every kind of failure.
 
 mod common;
 
@@ -22,7 +22,7 @@ fn group() -> Net {
     net
 }
 
-/// Brings the third back while the others go on.
+/// Brings the third back while the other members go on.
 fn bring_back(net: &mut Net, ms: u64) {
     net.start(2, 2);
     for i in 0..ms {
@@ -52,7 +52,7 @@ fn a_damaged_part_is_noticed() {
     net.alter = Box::new(move |_, _, datagram| {
         if transfer_step(datagram) == Some(PART) && left > 0 {
             left -= 1;
-            // Damage that the datagram's own checksum does not show: as if the donor's memory were at fault.
+            // Damage that the datagram's own checksum does not reveal: as if the donor's memory were at fault.
             *datagram = common::altered(datagram, 64 + 8 + 56 + 5, &[0xAA]);
         }
         1
@@ -133,7 +133,7 @@ fn one_who_is_refused_asks_another() {
     let asks = asked.clone();
     net.alter = Box::new(move |from, to, datagram| {
         match transfer_step(datagram) {
-            // Whoever is asked first turns out to be busy.
+            // The first donor that gets the request is busy.
             Some(ASK) if from == 3 && asks.get() & (1 << to) == 0 && asks.get() == 0 => asks.set(1 << to),
             Some(ASK) if from == 3 => asks.set(asks.get() | 1 << to),
             Some(PART) if asks.get() & (1 << from) != 0 && asks.get().count_ones() == 1 => {

@@ -1,4 +1,4 @@
-//! The step contract from outside: what goes in, what exactly comes out.
+//! The step contract from outside: what goes in, and exactly what comes out.
 
 use bourdon_protocol::{Config, Counter, Destination, Event, Order, Outgoing, Process, Refusal, Role};
 use bourdon_wire::{Address, Epoch, GroupId, Incarnation, Instant, Rank, TopicId};
@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 type Delivered = (u16, u64, Option<u64>, Vec<u8>);
 type Lose = Box<dyn FnMut(usize, &[u8]) -> bool>;
 
-/// Some processes and a network that loses what it is told to.
+/// Some processes and a network that loses what the test wants.
 struct Net {
     processes: Vec<Process>,
     now: Instant,
@@ -162,7 +162,7 @@ fn a_silent_member_is_suspected_and_left_out() {
     let _ = net.processes.iter_mut().map(&mut events).count();
     net.lose = Box::new(|target, _| target == 0);
     net.run(1_000_000_000);
-    // Who hears nobody suspects both others and can't decide alone; these go on without it.
+    // A process that hears no member suspects both others and can't decide alone; these go on without it.
     let told = events(&mut net.processes[0]);
     for rank in [1, 2] {
         assert!(told.iter().any(|event| matches!(event, Event::Suspected(Rank(r), _) if *r == rank)), "{told:?}");
@@ -223,7 +223,7 @@ fn the_sequencer_delivers_before_it_sends_and_answers_in_the_same_datagram() {
         sent.push((to, bytes.to_vec()));
         1
     });
-    assert_eq!(sent.len(), 1, "order and answer share a datagram");
+    assert_eq!(sent.len(), 1, "the order run and the reply share a datagram");
     net.processes[1].on_datagram(now, &sent[0].1, None);
     for process in &mut net.processes {
         process.deliver(now, usize::MAX, |d| delivered.push((d.order.unwrap().0, d.payload.to_vec())));

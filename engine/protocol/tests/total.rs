@@ -46,7 +46,7 @@ fn a_burst_makes_one_run_a_sender_and_own_messages_none() {
     assert_eq!(effects[1..], [ordered("0:0", 0), ordered("1:0", 1), ordered("2:0", 2), ordered("2:1", 3)]);
 }
 
-/// Never k+1 before k: what stands behind a gap gets no number.
+/// Never k+1 before k: a message behind a gap gets no number.
 #[test]
 fn the_sequencer_orders_only_what_is_complete() {
     let mut bench = Bench::member(Order::Total, 2, 0).formed();
@@ -65,7 +65,8 @@ fn a_message_ordered_twice_is_delivered_once_and_counted() {
     assert_eq!(bench.process.counters().get(Counter::OrderFaults), 1);
 }
 
-/// A datagram with such a run is no honest sequencer's: nothing of it is taken, and the real one still is.
+/// A datagram with such a run does not come from an honest sequencer: nothing of it is taken, and the real datagram
+/// still is.
 #[test]
 fn runs_of_no_member_and_of_nothing_are_discarded() {
     let mut bench = Bench::member(Order::Total, 2, 1).formed();

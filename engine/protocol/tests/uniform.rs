@@ -1,4 +1,4 @@
-//! Delivery at a quorum and at all, case by case.
+//! Delivery at a quorum and at all members, case by case.
 
 mod common;
 
@@ -23,7 +23,7 @@ fn a_message_is_due_when_a_quorum_holds_it() {
     bench.take(&data(0, 0, 0, 0, &[message(b"x")]));
     assert_eq!(bench.delivered(), [""; 0], "its sender and this process are two of five");
     bench.take(&row(0, &[(1, 0), (0, 0), (0, 0), (0, 0), (0, 0)]));
-    assert_eq!(bench.delivered(), [""; 0], "who sent it counts once");
+    assert_eq!(bench.delivered(), [""; 0], "its sender counts once");
     bench.take(&row(2, &[(1, 0), (0, 0), (0, 0), (0, 0), (0, 0)]));
     assert_eq!(bench.delivered(), ["0:0"]);
 }
@@ -57,7 +57,7 @@ fn in_total_order_the_order_must_be_held_as_well() {
     bench.take(&data(0, 0, 0, 0, &[run(2, 0, 1)]));
     let row_of = |from: u16, of_0: u64, of_2: u64| row(from, &[(of_0, 0), (0, 0), (of_2, 0), (0, 0), (0, 0)]);
     bench.take(&row_of(3, 0, 1));
-    assert_eq!(bench.news(), [], "a quorum holds the message and not its place");
+    assert_eq!(bench.news(), [], "a quorum holds the message but not its place");
     bench.take(&row_of(4, 1, 0));
     assert_eq!(bench.news(), [ordered("2:0", 0)], "each by a quorum of its own");
 }
@@ -77,7 +77,7 @@ fn stable_means_everybody_suspected_or_not() {
 fn an_observer_waits_for_what_the_members_say() {
     let mut bench = bench(Reliability::Uniform, Order::Fifo, 3, Role::Observer);
     bench.take(&data(0, 0, 0, 0, &[message(b"x")]));
-    assert_eq!(bench.news(), [], "it has no say itself");
+    assert_eq!(bench.news(), [], "it does not count itself");
     bench.take(&row(1, &[(1, 0), (0, 0), (0, 0)]));
     assert_eq!(bench.news(), [deliver("0:0")]);
 }

@@ -1,4 +1,4 @@
-//! The change of a view, step by step: what each process says, and what it no longer does.
+//! The change of a view, step by step: what each process sends, and what it no longer does.
 
 mod common;
 
@@ -70,7 +70,7 @@ fn a_value_is_accepted_once_the_whole_cut_is_here() {
     bench.news();
     bench.take(&Step::with(PROPOSE, (1, 2), AFTER_ZERO).from(2));
     bench.timers();
-    assert_eq!(bench.news(), [says("nak 0 1x1", To::Port(port(2)))], "from one who is alive");
+    assert_eq!(bench.news(), [says("nak 0 1x1", To::Port(port(2)))], "from a live member");
     bench.take(&x(0, 1));
     assert_eq!(bench.news(), [says("accept 1.2", To::Port(port(2)))]);
     bench.take(&Step::with(DECIDE, (1, 2), AFTER_ZERO).from(2));
@@ -84,7 +84,7 @@ fn a_decision_needs_no_promise_and_nothing_beyond_the_cut_is_delivered() {
     bench.take(&Step::with(DECIDE, (7, 2), AFTER_ZERO).from(2));
     assert_eq!(bench.news(), [deliver("0:0"), deliver("0:1"), view(2, 0b110, 1)]);
     bench.take(&x(0, 4));
-    assert_eq!(bench.news(), [], "of the epoch before");
+    assert_eq!(bench.news(), [], "its epoch is over");
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn steps_are_said_again_until_they_are_answered_and_no_longer() {
         count += bench.news().iter().filter(|effect| **effect == says("prepare 1.1", To::All)).count();
     }
     assert!((3..=4).contains(&count), "{count} times in 20 ms");
-    // Another's higher ballot: nothing of ours is due any more.
+    // Another proposer's higher ballot: no step of this process is due any more.
     bench.take(&Step::of(PREPARE, (2, 2)).from(2));
     for _ in 0..20 {
         bench.wait(MS);
@@ -194,8 +194,8 @@ fn what_the_cut_does_not_order_is_published_again_under_its_name() {
     bench.take(&Step::with(DECIDE, (1, 2), Value(&[1, 2], 1, &[1, 2, 0])).from(2));
     assert_eq!(bench.news(), [ordered("1:0", 0), view(2, 0b110, 1)]);
     bench.take(&in_epoch(&bench.heartbeat(2, |_| {}), 2));
-    // The datagrams of the new view count from 0, the messages go on: 1:1 is the second in total order. It goes out with
-    // the time it was first published at: 8 bytes in front.
+    // The datagrams of the new view count from 0, the messages go on: 1:1 is the second in total order. It is sent with
+    // the time at which it was first published: 8 bytes before the payload.
     let news = bench.news();
     assert_eq!(news, [sends(0, &["11 bytes"]), ordered("1:1", 1)]);
     assert_eq!(bench.process.counters().get(Counter::Resubmitted), 1);
@@ -219,15 +219,15 @@ fn nobody_else_has_a_say() {
     let prepare = Step::of(PREPARE, (1, 0)).from(0);
     let rank_at = 24;
     for stranger in [
-        as_life(&prepare, 2),                                                  // another life of a member
+        as_life(&prepare, 2),                                                  // another incarnation of a member
         in_epoch(&prepare, 2),                                                 // of an epoch that is not this one
         altered(&prepare, rank_at, &9u16.to_le_bytes()),                       // no rank of this group
-        Step::of(PREPARE, (1, 2)).from(0),                                     // in another's name
+        Step::of(PREPARE, (1, 2)).from(0),                                     // in another member's name
         Step::of(PREPARE, (0, 0)).from(0),                                     // in no ballot at all
-        Step::of(17, (1, 0)).from(0),                                          // no step there is
+        Step::of(17, (1, 0)).from(0),                                          // an unknown step
         Step::with(PROPOSE, (1, 0), Value(&[1, 1, 2], 1, &[0, 0, 0])).from(0), // a member twice
-        Step::with(PROPOSE, (1, 0), Value(&[1, 2], 0, &[0, 0, 0])).from(0),    // a sequencer who is no member
-        Step::with(PROPOSE, (1, 0), Value(&[1, 9], 1, &[0, 0, 0])).from(0),    // a member there can't be
+        Step::with(PROPOSE, (1, 0), Value(&[1, 2], 0, &[0, 0, 0])).from(0),    // a sequencer that is not a member
+        Step::with(PROPOSE, (1, 0), Value(&[1, 9], 1, &[0, 0, 0])).from(0),    // an impossible member
         Step::with(PROPOSE, (1, 0), Value(&[1, 2], 1, &[0, 0])).from(0),       // a cut that leaves a stream out
     ] {
         bench.take(&stranger);
@@ -238,7 +238,7 @@ fn nobody_else_has_a_say() {
     assert_eq!(bench.news(), [sends(0, &["2 bytes"]), deliver("1:0")]);
 }
 
-/// A cut beyond what anybody can hold is fetched within bounds, never accepted, and gives way to the next ballot.
+/// A cut beyond what any member can hold is fetched within bounds, never accepted, and replaced by the next ballot.
 #[test]
 fn a_cut_out_of_reach_holds_nobody_up() {
     let mut bench = Bench::one_of_three(1);

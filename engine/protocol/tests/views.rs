@@ -62,7 +62,7 @@ fn the_survivors_of_a_crash_deliver_the_same_and_go_on() {
             );
             let first = net.ones[survivors[0]].shown.clone();
             for index in survivors.iter().copied().chain([3, 4]) {
-                assert!(net.ones[index].shown == first, "{victim}: process {index} was shown something else");
+                assert!(net.ones[index].shown == first, "{victim}: process {index} delivered something else");
                 for member in &survivors {
                     let count = net.messages(index).iter().filter(|name| name.0 == *member as u16).count();
                     assert_eq!(count as u64, published[*member], "{victim}: of {member} at {index}");
@@ -97,7 +97,7 @@ fn one_that_restarts_takes_the_state_over_and_comes_back() {
     assert_eq!(net.views(0).last(), Some(&(3, 0b111)));
     assert!(net.ones[1].state == net.ones[0].state && net.ones[2].state == net.ones[0].state);
     let number = net.publish(1, b"back").unwrap();
-    assert_eq!(number, 50, "its messages are numbered on");
+    assert_eq!(number, 50, "its messages continue the numbering");
     net.run(20 * MS);
     assert!(net.ones[1].state == net.ones[0].state);
 }
@@ -106,7 +106,7 @@ fn one_that_restarts_takes_the_state_over_and_comes_back() {
 fn a_donor_whose_asker_has_joined_serves_the_next_at_once() {
     let mut net = Net::new(3, 0, |_| {});
     net.run(100 * MS);
-    // Rank 0 gives the order, so rank 1 is asked each time.
+    // Rank 0 is the sequencer, so each request goes to rank 1.
     for life in 2..5u32 {
         net.publish(0, &life.to_le_bytes()).unwrap();
         net.kill(2);
@@ -195,7 +195,7 @@ fn all_leave_at_once() {
     }
 }
 
-/// The member that is to go on alone has crashed: the one that leaves stays until it is evicted, and is the last to go.
+/// The member that is to go on alone has crashed: the leaver stays until it is evicted, and is the last to go.
 #[test]
 fn a_member_that_leaves_as_the_only_other_one_crashes_gets_away() {
     let mut net = Net::new(2, 0, |_| {});
@@ -208,8 +208,8 @@ fn a_member_that_leaves_as_the_only_other_one_crashes_gets_away() {
     assert_eq!(net.process(0).standing(), Standing::Gone);
 }
 
-/// A ballot's proposer waits for a member that answers pings and no ballots, and another member would take over before it
-/// has waited long enough, and wait as well.
+/// A ballot's proposer waits for a member that replies to pings and to no ballots, and another member would take over
+/// before the proposer has waited long enough, and wait as well.
 #[test]
 fn a_member_that_is_heard_and_answers_no_ballot_is_left_out_in_the_end() {
     let mut net = Net::new(5, 0, |_| {});
@@ -223,7 +223,7 @@ fn a_member_that_is_heard_and_answers_no_ballot_is_left_out_in_the_end() {
     }
 }
 
-/// It was let in while it left: as it answers nothing, the members miss it and go on without it.
+/// It was admitted while it left: as it replies to nothing, the members suspect it and go on without it.
 #[test]
 fn one_that_leaves_while_it_is_let_in_is_evicted() {
     let mut net = Net::new(3, 0, |config| {

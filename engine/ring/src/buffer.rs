@@ -1,7 +1,7 @@
 //! The memory of the SPSC ring: plain bytes that two threads use in turn.
 //!
-//! **Problem.** Producer and consumer touch disjoint parts of one allocation at the same time, and which
-//! part is whose changes with every frame.
+//! **Problem.** Producer and consumer touch disjoint parts of one allocation at the same time, and the owner of a part
+//! changes with every frame.
 //! **Why the obvious way fails.** A `&mut [u8]` to the whole is aliasing; a lock for each part is the cost
 //! the ring exists to avoid. And no tool sees a wrong hand-over of plain bytes on x86.
 //! **What this does.** Words in `UnsafeCell`, reached by offset through raw pointers. Under loom each
@@ -118,7 +118,7 @@ impl Buffer {
     }
 }
 
-/// Bytes that nobody writes while this lives; promised when it is made.
+/// Bytes that no thread writes while this lives; promised when it is made.
 pub(crate) struct Span {
     start: *const u8,
     len: usize,
@@ -134,7 +134,7 @@ impl Span {
     }
 }
 
-/// Bytes that nobody else uses while this lives; promised when it is made.
+/// Bytes that nothing else uses while this lives; promised when it is made.
 pub(crate) struct SpanMut {
     start: *mut u8,
     len: usize,
@@ -145,7 +145,7 @@ pub(crate) struct SpanMut {
 impl SpanMut {
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: `Buffer::span_mut`'s caller promised that the bytes are in bounds, alive and ours;
+        // SAFETY: `Buffer::span_mut`'s caller promised that the bytes are in bounds, alive and exclusive to this span;
         // the borrow of `self` keeps a mutable slice away.
         unsafe { std::slice::from_raw_parts(self.start, self.len) }
     }

@@ -1,17 +1,17 @@
 //! Counters with one writer each, which any thread and any process may read while they run.
 //!
-//! **Problem.** Agents count everything, in the middle of the data path; the command line looks in from another
+//! **Problem.** Agents count everything, in the middle of the data path; the command line reads the counts from another
 //! process.
-//! **Why the obvious way fails.** `fetch_add` locks the cache line for some twenty cycles for a guarantee nobody
-//! needs; a lock or a message for each reading disturbs what is measured; handing out `&mut u64` into a mapped
-//! file is a data race with the other process.
-//! **What this does.** A region of `u64` cells, in memory or in a mapped file. `add` is a relaxed load and a
-//! relaxed store. Who may write is in the types: a [`Writer`] owns a range of cells, may move to another thread but
-//! not be shared, and may be split. A [`Reader`] sees all cells.
-//! **Invariants.** A cell has one writer. A reader sees whole values, each cell's in the order it was written, and
-//! nothing about the order of different cells: counters are not for synchronising. Mapped memory is touched by
-//! atomics only, whatever other processes do to the file. Shrinking a mapped file ends in a signal, not in
-//! undefined behaviour.
+//! **Why the obvious way fails.** `fetch_add` locks the cache line for some twenty cycles for a guarantee that no
+//! reader needs; a lock or a message for each reading disturbs what is measured; passing `&mut u64` into a mapped file
+//! is a data race with the other process.
+//! **What this does.** A region of `u64` cells, in memory or in a mapped file. `add` is a relaxed load and a relaxed
+//! store. The types determine which thread may write: a [`Writer`] owns a range of cells, may move to another thread
+//! but not be shared, and may be split. A [`Reader`] reads all cells.
+//! **Invariants.** A cell has one writer. A reader gets whole values, each cell's in the order it was written, and
+//! learns nothing about the order of different cells: counters are not for synchronising. Mapped memory is touched by
+//! atomics only, whatever other processes do to the file. Shrinking a mapped file ends in a signal, not in undefined
+//! behaviour.
 //! **Source.** Aeron's counters file (`CountersManager`); for atomic loads of read-only memory, the section of that
 //! name in `std::sync::atomic`.
 
@@ -48,7 +48,7 @@ pub fn map_file(file: &File, offset_bytes: usize, count: usize) -> io::Result<(W
     Ok(pair(Region::Mapped(Mapped { cells, count, _map: Map::Writable(map) }), count))
 }
 
-/// Maps `count` cells of `file` from `offset_bytes` on, to read: how another process looks in.
+/// Maps `count` cells of `file` from `offset_bytes` on, to read: the way in for another process.
 #[cfg(not(loom))]
 pub fn map_file_read_only(file: &File, offset_bytes: usize, count: usize) -> io::Result<Reader> {
     let length_bytes = checked_length(file, offset_bytes, count)?;
@@ -153,7 +153,7 @@ impl Writer {
     #[inline]
     pub fn add(&self, index: usize, amount: u64) {
         let cell = self.cell(index);
-        // Relaxed both: no other thread writes this cell, so the load sees our last store; a cell orders
+        // Relaxed both: no other thread writes this cell, so the load returns this thread's last store; a cell orders
         // nothing else.
         cell.store(cell.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
     }
@@ -174,7 +174,7 @@ impl Writer {
     /// If `index` is not in the range.
     #[inline]
     pub fn get(&self, index: usize) -> u64 {
-        // Relaxed: our own last store.
+        // Relaxed: this thread's own last store.
         self.cell(index).load(Ordering::Relaxed)
     }
 

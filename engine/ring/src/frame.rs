@@ -1,11 +1,11 @@
-//! How a frame lies in a ring: one header word, then its bytes, up to the next word boundary.
+//! The layout of a frame in a ring: one header word, then its bytes, up to the next word boundary.
 //!
-//! **Problem.** Frames differ in length, yet a reader must be handed one contiguous slice.
+//! **Problem.** Frames differ in length, yet a reader must get one contiguous slice.
 //! **Why the obvious way fails.** Letting a frame wrap around the end of the buffer gives two slices,
 //! or a copy; mapping the buffer twice in a row needs the kernel and page-sized rings.
-//! **What this does.** Frames are multiples of eight bytes. One that does not fit before the end is
-//! preceded by a padding record that fills the rest. What is left before the end is a multiple of
-//! eight too, so there is always room for the padding's header.
+//! **What this does.** Frames are multiples of eight bytes. A frame that does not fit before the end is preceded by a
+//! padding record that fills the rest. What is left before the end is a multiple of eight too, so there is always room
+//! for the padding's header.
 //! **Invariants.** A length in a header is below [`PADDING_LEN`]. A padding record and the frame behind it
 //! are published together: a reader that meets padding finds a frame after it.
 //! **Source.** Aeron's ring buffers (`OneToOneRingBuffer`).
@@ -54,7 +54,7 @@ pub(crate) const fn align(len_bytes: usize) -> usize {
     (len_bytes + WORD_BYTES - 1) & !(WORD_BYTES - 1)
 }
 
-/// The size of a ring asked for: a power of two, so that a position becomes an offset by a mask.
+/// The size of a requested ring: a power of two, so that a mask turns a position into an offset.
 pub(crate) fn capacity(asked_bytes: usize, min_bytes: usize) -> usize {
     assert!(asked_bytes <= MAX_CAPACITY_BYTES, "ring of {asked_bytes} bytes, at most {MAX_CAPACITY_BYTES}");
     asked_bytes.max(min_bytes).next_power_of_two()

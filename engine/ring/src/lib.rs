@@ -1,18 +1,18 @@
 //! Everything lock-free in Bourdon, and every raw atomic.
 //!
-//! **Problem.** Threads of a node hand each other frames and figures millions of times a second. A
-//! lock or a channel of boxed messages costs more than the message.
+//! **Problem.** The threads of a node pass frames and figures to each other millions of times a second. A lock or a
+//! channel of boxed messages costs more than the message.
 //!
-//! **Why the obvious way fails.** Atomics sprinkled where they are needed cannot be reviewed or
-//! model-checked: an ordering bug is a line that looks right and fails once a month on another CPU.
+//! **Why the obvious way fails.** Atomics placed wherever they are needed cannot be reviewed or model-checked: an
+//! ordering bug is a line that looks right and fails once a month on another CPU.
 //!
 //! **What is here instead.** A few structures, each with one writer for each word, each model-checked:
 //!
 //! | module | what it carries | when the receiver is slow |
 //! |---|---|---|
 //! | [`spsc`] | frames from one thread to one other, in place | the producer gets `Full` |
-//! | [`broadcast`] | frames from one thread to any number | it loses frames and is told how many, or gates |
-//! | [`counters`] | figures for anyone to read, other processes too | nothing is queued |
+//! | [`broadcast`] | frames from one thread to any number | it loses frames and gets their number, or gates |
+//! | [`counters`] | figures for any thread to read, other processes too | nothing is queued |
 //! | [`signal`] | a stop flag; a watermark that publishes what lies below it; a doorbell | nothing is queued |
 //!
 //! **Invariants.** No word has two writers, so there is no compare-and-swap and no locked instruction

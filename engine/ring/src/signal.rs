@@ -1,19 +1,21 @@
-//! Words threads signal each other with: a flag, a watermark, and a doorbell.
+//! Words that threads use to signal each other: a flag, a watermark, and a doorbell.
 //!
-//! **Problem.** "Stop" and "everything below this position is ready" are said by one thread and read by
-//! others, without a queue.
+//! **Problem.** One thread announces "stop" or "everything below this position is ready", and other threads read it,
+//! without a queue.
 //! **Why the obvious way fails.** A bare atomic in each place means choosing an ordering in each place; a relaxed
 //! watermark announces data that is not yet visible.
-//! **What this does.** The orderings are chosen here: release when saying, acquire when asking. Who may write is
-//! in the types: a flag is set by anyone and never cleared; a watermark has one [`WatermarkWriter`].
+//! **What this does.** The orderings are chosen here: release in the writer, acquire in the reader. The types determine
+//! which thread may write: any thread may set a flag, and none clears it; a watermark has one [`WatermarkWriter`].
 //!
-//! The doorbell is for a thread that sleeps in a system call while others leave work for it. Waking it always costs
-//! each of them a system call; waking it only when a flag says "asleep" loses the wake if flag and work pass each other
-//! in the store buffers. So sleeper and ringer each write, fence, and then look at what the other wrote (Dekker): at least
-//! one sees the other. Sleeps are numbered, so that who has rung for one does not ring for it again.
+//! The doorbell is for a thread that sleeps in a system call while other threads leave work for it. A wake for every
+//! item costs each of them a system call; a wake only when a flag is "asleep" is lost if flag and work pass each other
+//! in the store buffers. So sleeper and ringer each write, fence, and then read what the other wrote (Dekker): at least
+//! one of them sees the other's write. Sleeps are numbered, so that a ringer that has rung for a sleep does not ring
+//! for it again.
 //!
 //! **Invariants.** A flag goes from clear to set once. A watermark never falls. Of a sleeper that looked for work after
-//! [`Sleeper::lie_down`] and a ringer that asked [`Bell::must_ring`] after leaving work, one has seen the other.
+//! [`Sleeper::lie_down`] and a ringer that called [`Bell::must_ring`] after leaving work, at least one has seen the
+//! other's write.
 //!
 //! **Source.** Dekker, in Dijkstra, EWD 123 (1965); for fences, section 32.4 of the C++ standard ([atomics.fences]).
 
@@ -30,7 +32,7 @@ impl Flag {
         Self(Arc::new(CachePadded::new(AtomicBool::new(false))))
     }
 
-    /// Raises the flag. What this thread wrote before is visible to who sees it up.
+    /// Raises the flag. What this thread wrote before is visible to a thread that reads the flag as up.
     pub fn set(&self) {
         // Release: pairs with the acquire load in `is_set`.
         self.0.store(true, Ordering::Release);
@@ -56,20 +58,20 @@ impl Default for Flag {
     }
 }
 
-/// Makes a watermark that stands at `start`.
+/// Makes a watermark at `start`.
 pub fn watermark(start: u64) -> (WatermarkWriter, WatermarkReader) {
     let cell = Arc::new(CachePadded::new(AtomicU64::new(start)));
     (WatermarkWriter { cell: Arc::clone(&cell), value: start }, WatermarkReader { cell })
 }
 
-/// The one who raises a watermark.
+/// The end that raises a watermark.
 pub struct WatermarkWriter {
     cell: Arc<CachePadded<AtomicU64>>,
     value: u64,
 }
 
 impl WatermarkWriter {
-    /// Raises the watermark. What this thread wrote before is visible to who sees it there.
+    /// Raises the watermark. What this thread wrote before is visible to a thread that reads the new value.
     ///
     /// # Panics
     /// If it would fall.
@@ -83,7 +85,7 @@ impl WatermarkWriter {
         }
     }
 
-    /// Where the watermark stands.
+    /// The watermark's value.
     #[inline]
     pub fn get(&self) -> u64 {
         self.value
@@ -95,14 +97,14 @@ impl WatermarkWriter {
     }
 }
 
-/// One of those who watch a watermark.
+/// An end that reads a watermark.
 #[derive(Clone)]
 pub struct WatermarkReader {
     cell: Arc<CachePadded<AtomicU64>>,
 }
 
 impl WatermarkReader {
-    /// Where the watermark stands, at least; all that was written before it got there is visible.
+    /// The watermark's value, at least; all that was written before it rose to that is visible.
     #[inline]
     pub fn get(&self) -> u64 {
         // Acquire: pairs with the release store in `WatermarkWriter::advance`.
@@ -116,7 +118,7 @@ pub fn doorbell() -> (Sleeper, Bell) {
     (Sleeper { sleeps: Arc::clone(&sleeps), number: 0 }, Bell { sleeps, rung: 0 })
 }
 
-/// The one who sleeps.
+/// The end of the thread that sleeps.
 pub struct Sleeper {
     /// Odd while asleep or about to be. Written here only.
     sleeps: Arc<CachePadded<AtomicU64>>,
@@ -138,16 +140,16 @@ impl Sleeper {
     #[inline]
     pub fn get_up(&mut self) {
         self.number += self.number & 1;
-        // Relaxed: a ringer that still sees the old value wakes somebody who is awake, which costs it a system call.
+        // Relaxed: a ringer that still reads the old value wakes a sleeper that is awake, which costs a system call.
         self.sleeps.store(self.number, Ordering::Relaxed);
     }
 }
 
-/// One of those who may have to wake the sleeper; a clone is another one.
+/// The end of a thread that may have to wake the sleeper; a clone is another end.
 #[derive(Clone)]
 pub struct Bell {
     sleeps: Arc<CachePadded<AtomicU64>>,
-    /// The last sleep this one has rung for.
+    /// The last sleep this end has rung for.
     rung: u64,
 }
 

@@ -1,22 +1,22 @@
 //! A bounded ring of variable-length frames from one thread to one other, written and read in place.
 //!
-//! **Problem.** An agent and its neighbour (application, control plane) exchange frames of different
-//! lengths with no copy beyond the application's own write and no wait on either side.
+//! **Problem.** An agent and its neighbour (application, control plane) exchange frames of different lengths with no
+//! copy beyond the application's own write and no wait on either side.
 //!
-//! **Why the obvious way fails.** A queue of boxed messages allocates for each and scatters them in
-//! memory. A ring of fixed slots wastes the difference to the longest. And in either, reading the other
-//! side's position for each message moves a cache line between cores each time: the whole cost.
+//! **Why the obvious way fails.** A queue of boxed messages allocates each of them and scatters them in memory. A ring
+//! of fixed slots wastes the difference to the longest. And in either, reading the other side's position for each
+//! message moves a cache line between cores each time, which is the whole cost.
 //!
-//! **Algorithm.** One byte buffer, two positions. The producer *claims* space behind `tail`, the user
-//! fills it, *commit* writes the header and stores `tail`. The consumer hands out slices between `head` and
-//! `tail` and stores `head` once for the batch. Each side keeps the other's position as it last
-//! saw it and loads the real one only when the copy says full (or empty). Each position has its own cache
-//! line. `stage` commits without publishing, so that one store publishes many frames.
+//! **Algorithm.** One byte buffer, two positions. The producer *claims* space behind `tail`, the user fills it,
+//! *commit* writes the header and stores `tail`. The consumer passes slices between `head` and `tail` to its handler
+//! and stores `head` once for the batch. Each side keeps the other's position as it last read it and loads the real one
+//! only when the copy means full (or empty). Each position has its own cache line. `stage` commits without publishing,
+//! so that one store publishes many frames.
 //!
-//! **Invariants.** `head <= published <= staged <= head + capacity`. Bytes in `head..tail` are the consumer's
-//! to read, all others the producer's to write. A frame never wraps (see `frame.rs`), and with its header
-//! is at most half the ring: then even the worst padding leaves room for it in an empty ring, so `Full`
-//! always means "later", never "not ever". A claim that is dropped leaves no trace.
+//! **Invariants.** `head <= published <= staged <= head + capacity`. The consumer reads the bytes in `head..tail`, and
+//! the producer writes all others. A frame never wraps (see `frame.rs`), and with its header is at most half the ring:
+//! then even the worst padding leaves room for it in an empty ring, so `Full` always means "later", never "not ever". A
+//! claim that is dropped leaves no trace.
 //!
 //! **Source.** Lamport, "Specifying Concurrent Program Modules" (1983); cached positions from Lee et al.,
 //! "MCRingBuffer" (IPDPS 2010), as in rtrb; claim, commit and padding from Aeron's `OneToOneRingBuffer`, from which
@@ -34,7 +34,7 @@ pub const MIN_CAPACITY_BYTES: usize = 64;
 /// Largest ring: more is seconds of backlog, and lengths must fit the header.
 pub const MAX_CAPACITY_BYTES: usize = frame::MAX_CAPACITY_BYTES;
 
-/// Bytes a frame takes beside its payload, which is rounded up to a multiple of eight.
+/// Bytes a frame takes besides its payload, which is rounded up to a multiple of eight.
 pub const HEADER_BYTES: usize = WORD_BYTES;
 
 struct Shared {
@@ -67,13 +67,13 @@ pub fn channel(capacity_bytes: usize) -> (Producer, Consumer) {
 /// Why no space was claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimError {
-    /// The consumer has not yet freed enough: come again later.
-    #[error("ring full: come again when the consumer has read on")]
+    /// The consumer has not yet freed enough: try again later.
+    #[error("ring full: try again when the consumer has read more")]
     Full,
     /// No frame of this length ever fits this ring.
     #[error("frame of {len_bytes} bytes, but this ring takes at most {max_bytes}: enlarge it or split the frame")]
     TooLong {
-        /// Length asked for.
+        /// The requested length.
         len_bytes: usize,
         /// Longest this ring takes.
         max_bytes: usize,
@@ -85,9 +85,9 @@ pub struct Producer {
     shared: Arc<Shared>,
     /// End of the frames committed or staged; `published..=cached_head + capacity`.
     staged: u64,
-    /// What `shared.tail` says; at most `staged`.
+    /// The value of `shared.tail`; at most `staged`.
     published: u64,
-    /// The consumer's position as last seen; at most the true one.
+    /// The consumer's position as last read; at most the true one.
     cached_head: u64,
 }
 
@@ -107,11 +107,11 @@ impl Producer {
         let padding = frame::padding(capacity, offset, size);
         let end = self.staged + (padding + size) as u64;
         if end - self.cached_head > capacity as u64 {
-            // Acquire: pairs with the release store of `head` in `Batch::drop`; the consumer's reads of the
-            // bytes it freed happen before we overwrite them.
+            // Acquire: pairs with the release store of `head` in `Batch::drop`; the consumer's reads of the bytes it
+            // freed happen before the producer overwrites them.
             self.cached_head = self.shared.head.load(Ordering::Acquire);
             if end - self.cached_head > capacity as u64 {
-                // The consumer cannot make room by reading what it does not see.
+                // The consumer cannot make room by reading frames that are not published.
                 self.publish();
                 return Err(ClaimError::Full);
             }
@@ -119,14 +119,14 @@ impl Producer {
         let start = if padding == 0 {
             offset
         } else {
-            // SAFETY: `offset` is a masked multiple of eight; the space up to `end` is free as checked above
-            // and not published, so the consumer does not look at it.
+            // SAFETY: `offset` is a masked multiple of eight; the space up to `end` is free as checked above and not
+            // published, so the consumer does not read it.
             unsafe { self.shared.buffer.set_word(offset, Header::PADDING.to_word()) };
             0
         };
-        // SAFETY: `start + size` is at most the capacity by the padding rule; the bytes lie behind
-        // `published` and before `cached_head + capacity`, so they are ours until published; the claim's
-        // mutable borrow keeps the buffer alive and a second claim away.
+        // SAFETY: `start + size` is at most the capacity by the padding rule; the bytes lie behind `published` and
+        // before `cached_head + capacity`, so they are the producer's until published; the claim's mutable borrow keeps
+        // the buffer alive and a second claim away.
         let span = unsafe { self.shared.buffer.span_mut(start + HEADER_BYTES, len_bytes) };
         let header = Header { len: len_bytes as u32, tag };
         Ok(Claim { producer: self, span, header, start, end })
@@ -170,26 +170,26 @@ impl Producer {
         self.shared.buffer.capacity_bytes()
     }
 
-    /// Whether the consumer is gone: what is written now, nobody reads.
+    /// Whether the consumer is gone: then no reader gets what is written now.
     pub fn is_abandoned(&self) -> bool {
-        // Acquire: pairs with the release store in `Consumer::drop`; what the consumer did before it
-        // left is visible to who acts on it.
+        // Acquire: pairs with the release store in `Consumer::drop`; what the consumer did before it left is visible to
+        // the thread that acts on it.
         self.shared.consumer_gone.load(Ordering::Acquire)
     }
 }
 
 impl Drop for Producer {
-    /// Publishes what is staged, then says goodbye.
+    /// Publishes what is staged, then marks the producer as gone.
     fn drop(&mut self) {
         self.publish();
-        // Release: pairs with the acquire load in `Consumer::is_abandoned`; the last `tail` is visible
-        // to a consumer that has seen us gone.
+        // Release: pairs with the acquire load in `Consumer::is_abandoned`; the last `tail` is visible to a consumer
+        // that has seen the producer gone.
         self.shared.producer_gone.store(true, Ordering::Release);
     }
 }
 
-/// Space for one frame, as bytes to fill. Dropped without [`commit`](Self::commit) or
-/// [`stage`](Self::stage), it never was.
+/// Space for one frame, as bytes to fill. Dropping it without [`commit`](Self::commit) or [`stage`](Self::stage)
+/// discards the frame.
 #[must_use = "a claim that is not committed publishes nothing"]
 pub struct Claim<'a> {
     producer: &'a mut Producer,
@@ -215,7 +215,7 @@ impl<'a> Claim<'a> {
 
     #[inline]
     fn finish(self) -> &'a mut Producer {
-        // SAFETY: `start` is a multiple of eight below the capacity, in space that is ours until published.
+        // SAFETY: `start` is a multiple of eight below the capacity, in space that is the producer's until published.
         unsafe { self.producer.shared.buffer.set_word(self.start, self.header.to_word()) };
         self.producer.staged = self.end;
         self.producer
@@ -242,12 +242,12 @@ pub struct Consumer {
     shared: Arc<Shared>,
     /// Start of the next frame; ahead of `shared.head` only within a batch.
     head: u64,
-    /// The producer's position as last seen; `head..=true tail`.
+    /// The producer's position as last read; `head..=true tail`.
     cached_tail: u64,
 }
 
 impl Consumer {
-    /// Hands up to `limit` frames, tag and bytes in place, to `on_frame`; then frees them with one store.
+    /// Passes up to `limit` frames, tag and bytes in place, to `on_frame`; then frees them with one store.
     ///
     /// Returns how many. It may be fewer than there are, but zero (of a `limit` above zero) means that
     /// the ring was empty. A frame whose handler panics counts as read.
@@ -315,8 +315,8 @@ impl Consumer {
         self.shared.buffer.capacity_bytes()
     }
 
-    /// Whether the producer is gone. If so, and a [`read`](Self::read) *after* this answer returns
-    /// zero, nothing will ever come again.
+    /// Whether the producer is gone. If so, and a [`read`](Self::read) *after* this call returns zero, nothing will
+    /// ever come again.
     pub fn is_abandoned(&self) -> bool {
         // Acquire: pairs with the release store in `Producer::drop`; the producer's last `tail` is visible.
         self.shared.producer_gone.load(Ordering::Acquire)
@@ -339,8 +339,8 @@ struct Batch<'a> {
 impl Drop for Batch<'_> {
     #[inline]
     fn drop(&mut self) {
-        // Release: pairs with the acquire load of `head` in `Producer::try_claim`; our reads of the
-        // freed bytes happen before they are overwritten.
+        // Release: pairs with the acquire load of `head` in `Producer::try_claim`; the consumer's reads of the freed
+        // bytes happen before they are overwritten.
         self.shared.head.store(*self.head, Ordering::Release);
     }
 }

@@ -1,4 +1,4 @@
-//! The one door to atomics, so that a model checker can stand in it.
+//! The only access to atomics, so that a model checker can replace them.
 //!
 //! **Problem.** A test on one machine sees only the interleavings and reorderings that machine makes.
 //! **Why the obvious way fails.** Stress tests pass for weeks on x86 with an ordering that is wrong,

@@ -150,7 +150,7 @@ fn overrun_counts_and_both_ways_on() {
         producer.try_push(number, &[number as u8; 48]).unwrap();
     }
     let overrun = careful.read(1, |_, _| ()).unwrap_err();
-    assert_eq!(careful.read(1, |_, _| ()), Err(overrun), "again and again until it resumes");
+    assert_eq!(careful.read(1, |_, _| ()), Err(overrun), "on each call until it resumes");
     assert_eq!(careful.resume(Resume::Oldest), overrun.missed_frames);
     let kept = careful.read(100, |_, _| ()).unwrap() as u64;
     assert_eq!(overrun.missed_frames + kept, 100);
@@ -178,7 +178,7 @@ fn gating_places_are_bounded_and_come_back() {
     assert_eq!(producer.gating_lag_bytes(), None);
 }
 
-/// A frame whose every word names it, so that a mixture shows.
+/// A frame whose every word names it, so that a mixture is visible.
 fn fill(frame: &mut [u8], number: u64) {
     for (index, byte) in frame.iter_mut().enumerate() {
         *byte = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (index % 8 * 8)) as u8;

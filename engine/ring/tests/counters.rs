@@ -1,4 +1,4 @@
-//! Counters and signals: who may write, what a reader of the same file sees, which files are refused.
+//! Counters and signals: which thread may write, what a reader of the same file reads, which files are refused.
 #![cfg(not(loom))]
 
 use bourdon_ring::{counters, signal};

@@ -1,7 +1,7 @@
 //! Every structure under loom: all interleavings up to a few preemptions, and every value the memory model lets
 //! a load return. Run by `RUSTFLAGS="--cfg loom" cargo test -p bourdon-ring --release --test loom`.
 //!
-//! Rings are as small as they get and frames as few as reach the interesting place: the state space grows
+//! Rings are as small as possible, and frames as few as reach the interesting place: the state space grows
 //! exponentially with both. A writer that waits yields, so that loom runs the other side.
 #![cfg(loom)]
 
@@ -19,7 +19,7 @@ fn model(preemptions: usize, run: impl Fn() + Sync + Send + 'static) {
     builder.check(run);
 }
 
-/// A payload that shows any mixture with another frame's.
+/// A payload that reveals any mixture with another frame's.
 fn payload(number: u64) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&number.to_ne_bytes());

@@ -1,7 +1,7 @@
 //! Where a process can be reached by unicast, as it travels in frames.
 //!
 //! Transports do not report where a datagram came from: behind a TCP mesh or shared memory there is nothing to report.
-//! Who wants an answer says where.
+//! A process that needs a reply gives its address.
 
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use zerocopy::little_endian::U16;
@@ -32,8 +32,8 @@ impl From<Address> for SocketAddr {
 }
 
 impl Address {
-    /// Whether anything can be sent there: a unicast address and a port. What a stranger writes into a frame must not
-    /// make us multicast or broadcast.
+    /// Whether anything can be sent there: a unicast address and a port. An address that a stranger writes into a frame
+    /// must not make this process multicast or broadcast.
     pub fn is_reachable(&self) -> bool {
         let address = SocketAddr::from(*self);
         let unicast = match address.ip() {

@@ -1,17 +1,18 @@
-//! The 64 bytes in front of every datagram, and the check of everything behind them.
+//! The 64 bytes at the start of every datagram, and the check of everything after them.
 //!
-//! A datagram is the unit that networks lose, so it is the unit that is numbered for repair. Its header names the group,
-//! the instance, the epoch and the sender, and says where its first message stands in each numbering; the frames behind then need no
-//! numbers of their own, and a datagram can be delivered, retained and sent again byte for byte.
+//! A datagram is the unit that networks lose, so it is the unit that is numbered for repair. Its header names the
+//! group, the instance, the epoch and the sender, and gives the place of its first message in each numbering. The
+//! frames behind it then need no numbers of their own, and a datagram can be delivered, retained and retransmitted byte
+//! for byte.
 //!
 //! The checksum (CRC32C) covers everything from byte 8 on. The 8 bytes before it are the magic and the version, which
-//! are compared, the flags, which only inform, and the checksum itself; so a retransmission sets its flag without
-//! computing anything anew.
+//! are compared, the flags, which only inform, and the checksum itself; so a retransmission sets its flag without a new
+//! checksum.
 //!
-//! How long the frames are is not said: `count` frames are walked, and what follows them is padding.
+//! The length of the frames is not given: `count` frames are walked, and what follows them is padding.
 //!
 //! Invariants: [`Datagram::parse`] accepts only datagrams whose every frame can be walked to the end, and whose numbers
-//! leave room to count on; whoever holds a parsed datagram's bytes may walk them again without checking.
+//! leave room to count on; the holder of a parsed datagram's bytes may walk them again without checking.
 
 use crate::{
     ChannelId, DatagramNumber, Epoch, Frames, GroupId, Incarnation, InstanceId, Kind, OrderNumber, Rank, Sequence,
@@ -21,34 +22,35 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligne
 
 /// Bytes of [`DatagramHeader`].
 pub const HEADER_BYTES: usize = 64;
-/// What a datagram holds unless told otherwise: fits an Ethernet MTU of 1,500 behind IPv6, UDP and a tunnel, and is a
-/// whole number of cache lines.
+/// A datagram's size by default: fits an Ethernet MTU of 1,500 with IPv6, UDP and a tunnel, and is a whole number of
+/// cache lines.
 pub const MTU_DEFAULT_BYTES: usize = 1408;
-/// The smallest MTU there can be: every record of a full view of 64 members must fit one datagram.
+/// The smallest allowed MTU: every record of a full view of 64 members must fit one datagram.
 pub const MTU_MIN_BYTES: usize = 1280;
-/// The version this code speaks.
+/// The version this code sends and receives.
 pub const VERSION: u8 = 3;
 /// Datagrams of this channel are in no stream: heartbeats, acknowledgements, requests for repair.
 pub const CONTROL_CHANNEL: ChannelId = ChannelId(0xFFFF);
-/// Where a datagram says who sent it, for ports that drop their own multicasts early: rank, channel and incarnation.
+/// The offset of a datagram's sender, for ports that drop their own multicasts early: rank, channel and incarnation.
 pub const ECHO_OFFSET: usize = 24;
 
-/// No honest number comes near: at a billion a second it takes 292 years. What claims more is malformed, so that no sum
-/// of a number from the network and a count can overflow.
+/// No honest number comes near: at a billion a second it takes 292 years. A datagram that claims more is malformed, so
+/// that no sum of a number from the network and a count can overflow.
 pub(crate) const NUMBERS_END: u64 = 1 << 63;
 
-/// No honest epoch comes near: at a view a second it takes 68 years. So the next epoch always fits the header's 32 bits.
+/// No honest epoch comes near: at a view a second it takes 68 years. So the next epoch always fits the header's 32
+/// bits.
 const EPOCHS_END: u32 = 1 << 31;
 /// No honest birth comes near: as milliseconds since the UNIX epoch it is the year 10889.
 pub const BIRTHS_END: u64 = 1 << 48;
-/// The next birth exceeds every one known below this, the year 2248: a clock gives no later one, and building upon a forged
-/// or damaged one would use up what is left to grow by.
+/// The next birth exceeds every known birth below this, the year 2248: a clock gives no later birth, and one above a
+/// forged or damaged birth would use up what is left to grow by.
 pub const BIRTH_FLOORS_END: u64 = 1 << 43;
-/// Bytes of the tag at a datagram's end that takes the checksum's place where the group has a key. Reserved: this version
-/// has no keys.
+/// Bytes of the tag at a datagram's end that takes the checksum's place where the group has a key. Reserved: this
+/// version has no keys.
 pub const TAG_BYTES: usize = 16;
 
-/// The datagram's number stands in the low 48 bits of a word, the count of its frames in the high 16.
+/// The low 48 bits of a word hold the datagram's number, the high 16 the count of its frames.
 const COUNT_SHIFT: u32 = 48;
 pub(crate) const NUMBER_MASK: u64 = (1 << COUNT_SHIFT) - 1;
 
@@ -56,11 +58,11 @@ const MAGIC: [u8; 2] = *b"Bd";
 const FLAG_RETRANSMITTED: u8 = 1;
 /// The datagram ends in a tag of [`TAG_BYTES`], and the checksum's place names its key.
 const FLAG_KEYED: u8 = 2;
-/// The barrier phase it was packed in, modulo 16, stands in the high four bits of the flags.
+/// The high four bits of the flags hold the barrier phase in which it was packed, modulo 16.
 const PHASE_SHIFT: u32 = 4;
 const CHECKED_FROM: usize = 8;
 
-/// In front of every datagram.
+/// The header of every datagram.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct DatagramHeader {
@@ -89,7 +91,7 @@ impl DatagramHeader {
     /// The header of a sender's datagrams, with the numbers still zero.
     ///
     /// # Panics
-    /// If the epoch exceeds 32 bits: a bug of the caller's, since no datagram with half of that is accepted.
+    /// If the epoch exceeds 32 bits: a bug of the caller, since no datagram with half of that is accepted.
     pub fn new(
         group: GroupId,
         instance: InstanceId,
@@ -133,7 +135,7 @@ impl DatagramHeader {
         self
     }
 
-    /// Whether it was packed in this barrier phase, as far as four bits tell.
+    /// Whether it was packed in this barrier phase, as far as four bits distinguish phases.
     #[inline]
     pub fn is_of_phase(&self, phase: u64) -> bool {
         self.flags >> PHASE_SHIFT == phase as u8 & 0xF
@@ -143,7 +145,7 @@ impl DatagramHeader {
     pub fn group(&self) -> GroupId {
         GroupId(self.group.get())
     }
-    /// How many frames stand behind the header.
+    /// How many frames follow the header.
     #[inline]
     pub fn count(&self) -> u16 {
         (self.word.get() >> COUNT_SHIFT) as u16
@@ -158,7 +160,7 @@ impl DatagramHeader {
     pub fn epoch(&self) -> Epoch {
         Epoch(u64::from(self.epoch.get()))
     }
-    /// Who first sent it (a repair may come from another).
+    /// Its first sender (a repair may come from another process).
     #[inline]
     pub fn rank(&self) -> Rank {
         Rank(self.rank.get())
@@ -193,7 +195,7 @@ impl DatagramHeader {
     pub fn send_time_ns(&self) -> u64 {
         self.send_time_ns.get()
     }
-    /// Whether it was sent again.
+    /// Whether it was retransmitted.
     pub fn is_retransmitted(&self) -> bool {
         self.flags & FLAG_RETRANSMITTED != 0
     }
@@ -204,7 +206,7 @@ impl DatagramHeader {
     }
 }
 
-/// What stands at [`ECHO_OFFSET`] in the datagrams that a sender multicasts on a channel.
+/// The bytes at [`ECHO_OFFSET`] in the datagrams that a sender multicasts on a channel.
 pub fn echo_bytes(rank: Rank, channel: ChannelId, incarnation: Incarnation) -> [u8; 8] {
     let mut bytes = [0; 8];
     bytes[..2].copy_from_slice(&rank.0.to_le_bytes());
@@ -219,11 +221,11 @@ pub fn checksum(bytes: &[u8]) -> u32 {
     bytes.get(CHECKED_FROM..).map_or(0, crc32c::crc32c)
 }
 
-/// Completes a datagram whose frames stand in `datagram[HEADER_BYTES..]`: writes the header, zeroes what follows the
-/// `length` bytes of frames (nothing old may leak), and sums it all up.
+/// Completes a datagram whose frames are in `datagram[HEADER_BYTES..]`: writes the header, zeroes what follows the
+/// `length` bytes of frames (no old bytes may leak), and computes the checksum.
 ///
 /// # Panics
-/// If `datagram` is shorter than header and frames: a bug of the caller's.
+/// If `datagram` is shorter than header and frames: a bug of the caller.
 #[inline]
 pub fn seal(datagram: &mut [u8], mut header: DatagramHeader, count: u16, length: usize, send_time_ns: u64) {
     header.word = (header.word.get() & NUMBER_MASK | u64::from(count) << COUNT_SHIFT).into();
@@ -234,21 +236,21 @@ pub fn seal(datagram: &mut [u8], mut header: DatagramHeader, count: u16, length:
     datagram[4..8].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// Marks a sealed datagram as sent again.
+/// Marks a sealed datagram as retransmitted.
 pub fn mark_retransmitted(datagram: &mut [u8]) {
     if let Some(flags) = datagram.get_mut(3) {
         *flags |= FLAG_RETRANSMITTED;
     }
 }
 
-/// Why a datagram was discarded before anybody looked at what it says.
+/// Why a datagram was discarded before its content was used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Discard {
-    /// Not even a header, or not ours at all.
-    #[error("no Bourdon datagram")]
+    /// Not even a header, or not a Bourdon datagram at all.
+    #[error("not a Bourdon datagram")]
     Foreign,
     /// Another version of Bourdon.
-    #[error("version {0} of the wire format; this process speaks version {VERSION}")]
+    #[error("version {0} of the wire format; this process uses version {VERSION}")]
     OtherVersion(u8),
     /// Another group on the same address.
     #[error("another group's datagram")]
@@ -259,7 +261,7 @@ pub enum Discard {
     /// The checksum is wrong, or it is cut short.
     #[error("damaged or cut short")]
     Damaged,
-    /// The checksum is right but the frames make no sense.
+    /// The checksum is right but the frames are malformed.
     #[error("malformed frame")]
     Malformed,
 }
@@ -273,7 +275,7 @@ pub struct Datagram<'a> {
     pub bytes: &'a [u8],
     /// How many messages end in it.
     pub messages: u16,
-    /// Which kinds of records stand among its messages: bit k for kind k.
+    /// Which kinds of records are among its messages: bit k for kind k.
     kinds: u16,
 }
 
@@ -305,7 +307,7 @@ impl<'a> Datagram<'a> {
         Ok(Self { header, bytes, messages, kinds })
     }
 
-    /// Whether a record of this kind stands among its messages.
+    /// Whether a record of this kind is among its messages.
     #[inline]
     pub fn has(&self, kind: Kind) -> bool {
         self.kinds & kind.bit() != 0

@@ -1,8 +1,8 @@
-//! What stands in a datagram: messages, fragments and records, each behind 8 bytes.
+//! The content of a datagram: messages, fragments and records, each with an 8-byte header.
 //!
-//! Most frames are small messages, so the header is as small as it can be (length, topic, flags) and everything rarer is
-//! an extension that a flag announces, in this order: fragment, intended send time, client tag, causal vector, name, the
-//! message of another group that it comes after. All but the fragment extension stand in the first fragment only.
+//! Most frames are small messages, so the header is as small as possible (length, topic, flags) and everything rarer is
+//! an extension that a flag announces, in this order: fragment, intended send time, client tag, causal vector, name,
+//! the message of another group that it comes after. All but the fragment extension are in the first fragment only.
 //!
 //! Invariants: [`Frames::check`] accepts a datagram's frames only if each one, and each extension, lies within its
 //! bounds; after that [`Frame::data`] can't fail. Frames of an unknown kind are stepped over, so that the next version
@@ -17,7 +17,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// Bytes of [`FrameHeader`].
 pub const FRAME_HEADER_BYTES: usize = 8;
 
-/// In front of every frame.
+/// The header of every frame.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct FrameHeader {
@@ -36,7 +36,7 @@ impl FrameHeader {
     }
 }
 
-/// The first frame of `bytes` if it is a whole message with nothing in front of its payload, as most are: its topic, its
+/// The first frame of `bytes` if it is a whole message with nothing before its payload, as most are: its topic, its
 /// payload, and what follows it.
 #[inline]
 pub fn split_plain(bytes: &[u8]) -> Option<(TopicId, &[u8], &[u8])> {
@@ -49,7 +49,7 @@ pub fn split_plain(bytes: &[u8]) -> Option<(TopicId, &[u8], &[u8])> {
     Some((TopicId((word >> 32) as u16), payload, rest))
 }
 
-/// The header of a frame that [`split_plain`] takes.
+/// The header of a frame that [`split_plain`] accepts.
 #[inline]
 pub fn plain_header(topic: TopicId, length: u32) -> [u8; FRAME_HEADER_BYTES] {
     (u64::from(length) | u64::from(topic.0) << 32 | PLAIN << 48).to_le_bytes()
@@ -58,11 +58,11 @@ pub fn plain_header(topic: TopicId, length: u32) -> [u8; FRAME_HEADER_BYTES] {
 /// Kind and flags of a plain message.
 const PLAIN: u64 = Kind::Data as u64 | flags::WHOLE as u64;
 
-/// What a frame is.
+/// The kind of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Kind {
-    /// A message or a fragment of one.
+    /// A message or a fragment of a message.
     Data = 0,
     /// [`records::OrderRun`].
     OrderRun = 1,
@@ -99,8 +99,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The bit that stands for it among the kinds of a data datagram; none for the kinds that the low four bits can't
-    /// name, which stand in control datagrams only.
+    /// The bit that marks it among the kinds of a data datagram; none for the kinds that the low four bits can't name,
+    /// which are in control datagrams only.
     #[inline]
     pub(crate) fn bit(self) -> u16 {
         1u16.checked_shl(self as u32).unwrap_or(0)
@@ -109,27 +109,27 @@ impl Kind {
 
 /// Bits of a data frame's flags.
 pub mod flags {
-    /// The kind stands in the low four bits; kinds of later versions have one of the highest four set as well.
+    /// The low four bits hold the kind; kinds of later versions have one of the highest four set as well.
     pub const KIND: u16 = 0xF00F;
-    /// The first byte of a message stands in this frame.
+    /// The first byte of a message is in this frame.
     pub const FIRST: u16 = 0x0010;
-    /// The last byte of a message stands in this frame.
+    /// The last byte of a message is in this frame.
     pub const LAST: u16 = 0x0020;
-    /// The intended send time stands in front.
+    /// The intended send time precedes the payload.
     pub const TIMED: u16 = 0x0040;
-    /// A client's tag stands in front.
+    /// A client's tag precedes the payload.
     pub const CLIENT: u16 = 0x0080;
-    /// A causal vector stands in front.
+    /// A causal vector precedes the payload.
     pub const CAUSAL: u16 = 0x0100;
-    /// The topic's name stands in front.
+    /// The topic's name precedes the payload.
     pub const NAMED: u16 = 0x0200;
-    /// The name of a message of another group stands in front, which comes first.
+    /// The name of a message of another group, which must be delivered first, precedes the payload.
     pub const AFTER: u16 = 0x0400;
     /// A whole message in one frame.
     pub const WHOLE: u16 = FIRST | LAST;
 }
 
-/// Which client sent a message through a member, and the client's own sequence.
+/// The client that sent a message through a member, and the client's own sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct ClientTag {
@@ -165,7 +165,7 @@ impl CausalEntry {
     pub fn new(rank: Rank, delivered: Sequence) -> Self {
         Self { rank: rank.0.into(), delivered: delivered.0.into() }
     }
-    /// Whose messages.
+    /// The sender of these messages.
     #[inline]
     pub fn rank(&self) -> Rank {
         Rank(self.rank.get())
@@ -177,8 +177,8 @@ impl CausalEntry {
     }
 }
 
-/// The name of a message, unique for ever: group, instance, rank, incarnation and sequence. The epoch says when a process
-/// of that group need no longer wait for it.
+/// The name of a message, unique for ever: group, instance, rank, incarnation and sequence. The epoch shows when a
+/// process of that group need no longer wait for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct MessageName {
@@ -210,23 +210,23 @@ impl MessageName {
             sequence: sequence.0.into(),
         }
     }
-    /// In which instance of it.
+    /// The instance of the group.
     pub fn instance(&self) -> InstanceId {
         InstanceId(self.instance.get())
     }
-    /// Which incarnation of its sender sent it.
+    /// The incarnation of its sender.
     pub fn incarnation(&self) -> Incarnation {
         Incarnation(self.incarnation.get())
     }
-    /// In which group.
+    /// The group.
     pub fn group(&self) -> GroupId {
         GroupId(self.group.get())
     }
-    /// In which view of it.
+    /// The view of the group.
     pub fn epoch(&self) -> Epoch {
         Epoch(self.epoch.get())
     }
-    /// Whose.
+    /// Its sender.
     pub fn rank(&self) -> Rank {
         Rank(self.rank.get())
     }
@@ -243,16 +243,16 @@ const _: () = assert!(size_of::<MessageName>() == MessageName::BYTES);
 pub struct Frame<'a> {
     /// Its topic; zero in records.
     pub topic: TopicId,
-    /// Kind and flags as they came.
+    /// Kind and flags as received.
     pub flags: u16,
-    /// What stands behind the frame's header, extensions included.
+    /// What follows the frame's header, extensions included.
     pub body: &'a [u8],
 }
 
-/// A data frame taken apart.
+/// The parts of a data frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DataHead<'a> {
-    /// Whole length of the message and this fragment's offset, when it is one.
+    /// Length of the whole message and this fragment's offset, when it is a fragment.
     pub fragment: Option<(u32, u32)>,
     /// When the application meant to send it, in nanoseconds since the UNIX epoch.
     pub intended_send_ns: Option<u64>,
@@ -269,7 +269,7 @@ pub struct DataHead<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// What it is; `None` for kinds of a later version.
+    /// Its kind; `None` for kinds of a later version.
     #[inline]
     pub fn kind(&self) -> Option<Kind> {
         Some(match self.flags & flags::KIND {
@@ -303,7 +303,7 @@ impl<'a> Frame<'a> {
     /// A data frame's parts; `None` when they do not fit its length.
     #[inline]
     pub fn data(&self) -> Option<DataHead<'a>> {
-        // The common case first: nothing but a payload.
+        // The common case first: only a payload.
         if self.flags & !flags::KIND == flags::WHOLE {
             return Some(DataHead { payload: self.body, ..DataHead::default() });
         }
@@ -344,13 +344,13 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// A causal vector in front of `bytes`, and what follows it.
+/// A causal vector at the start of `bytes`, and what follows it.
 pub fn causal_entries(bytes: &[u8]) -> Option<(&[CausalEntry], &[u8])> {
     let (count, rest) = U16::read_from_prefix(bytes).ok()?;
     <[CausalEntry]>::ref_from_prefix_with_elems(rest, usize::from(count.get())).ok()
 }
 
-/// Walks the frames of a datagram; ends early where they make no sense.
+/// Walks the frames of a datagram; ends early at a malformed frame.
 #[derive(Clone, Debug)]
 pub struct Frames<'a> {
     rest: &'a [u8],
@@ -364,7 +364,7 @@ impl<'a> Frames<'a> {
         Self { rest: bytes, left: count }
     }
 
-    /// Walks them all: how many messages end in them, and which kinds of records stand among them (bit k: kind k), or
+    /// Walks them all: how many messages end in them, and which kinds of records are among them (bit k: kind k), or
     /// `None` if any does not fit. What follows the last is padding.
     #[inline]
     pub fn check(mut self) -> Option<(u16, u16)> {

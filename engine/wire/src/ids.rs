@@ -27,7 +27,7 @@ macro_rules! number {
         id!($(#[$doc])* $name(u64));
 
         impl $name {
-            /// The one after this. Never wraps: 2^64 is out of reach, and a number from the network saturates.
+            /// The next number. Never wraps: 2^64 is out of reach, and a number from the network saturates.
             #[inline]
             pub const fn next(self) -> Self {
                 Self(self.0.saturating_add(1))
@@ -54,13 +54,13 @@ macro_rules! number {
 id!(/// A group, by a hash of its name; a datagram of another group is discarded.
     GroupId(u32));
 id!(/// One formation of a group: drawn at random when the group forms, the same at all its members until all of them end.
-    /// Zero is none: its sender forms a group, or is in none.
+    /// Zero means none: its sender forms a group, or is outside one.
     InstanceId(u64));
 id!(/// A view's id and nothing else.
     Epoch(u64));
-id!(/// A member's place in its view, from 0. [`Rank::OBSERVER`] and [`Rank::CLIENT`] stand for those who are in no view.
+id!(/// A member's place in its view, from 0. [`Rank::OBSERVER`] and [`Rank::CLIENT`] mark processes in no view.
     Rank(u16));
-id!(/// Tells one life of a process from the next at the same rank. Random, so it has no order; zero is none.
+id!(/// Distinguishes the incarnations of a process at the same rank. Random, so it has no order; zero is none.
     Incarnation(u32));
 id!(/// A channel of a group: streams of different channels share no numbering.
     ChannelId(u16));
@@ -69,7 +69,7 @@ id!(/// A topic, by a hash of its name.
 id!(/// A client that publishes through a member.
     ClientId(u64));
 
-number!(/// Counts the datagrams of one stream: what can be lost, asked for again and retained.
+number!(/// Counts the datagrams of one stream: what can be lost, requested again and retained.
     DatagramNumber);
 number!(/// Counts the messages of one sender on one channel; with the sender it names a message for ever.
     Sequence);
@@ -90,11 +90,11 @@ impl InstanceId {
 }
 
 impl Rank {
-    /// Stands in the header of a datagram whose sender observes only.
+    /// The rank in the header of a datagram whose sender observes only.
     pub const OBSERVER: Self = Self(0xFFFF);
-    /// Stands in the header of a datagram whose sender is a client.
+    /// The rank in the header of a datagram whose sender is a client.
     pub const CLIENT: Self = Self(0xFFFE);
-    /// The highest rank a member can have: what the bitmaps of 64 bits can say.
+    /// The highest rank a member can have: the bitmaps have 64 bits.
     pub const MAX: Self = Self(63);
 
     /// As an index into what is kept per member.
@@ -117,14 +117,14 @@ const fn hash(name: &str) -> u64 {
 }
 
 impl ClientId {
-    /// Stands in messages that are the group's own commands: they have their place in the order, and no application sees
-    /// them.
+    /// The topic of messages that are the group's own commands: they have their place in the order, and no application
+    /// receives them.
     pub const GROUP: Self = Self(u64::MAX);
 }
 
 impl GroupId {
-    /// The id that goes with a group's name. Two names meet by chance once in 4 billion pairs; they would then have to
-    /// share address and port as well to hear each other.
+    /// The id of a group's name. Two names have the same id by chance once in 4 billion pairs; the groups would then
+    /// have to share address and port as well to hear each other.
     pub const fn of(name: &str) -> Self {
         let hash = hash(name);
         Self((hash ^ (hash >> 32)) as u32)
@@ -132,8 +132,8 @@ impl GroupId {
 }
 
 impl TopicId {
-    /// The id that goes with a topic's name. Sixteen bits meet by chance: a configuration that declares two topics
-    /// with one id is refused where it is read.
+    /// The id of a topic's name. Sixteen bits collide by chance: a configuration that declares two topics with the same
+    /// id is refused when it is read.
     pub const fn of(name: &str) -> Self {
         let hash = hash(name);
         let half = (hash ^ (hash >> 32)) as u32;

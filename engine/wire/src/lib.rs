@@ -1,13 +1,13 @@
 //! Every frame Bourdon puts on a network, defined once.
 //!
-//! A group that disagrees about one byte disagrees about everything, and every byte here may come from a stranger. So
+//! Two members that disagree about one byte disagree about everything, and every byte here may come from a stranger. So
 //! each header and record is one zerocopy struct with a const-asserted size, little-endian and without alignment; each
-//! decoder is total: whatever it is given, it answers with a value or with the reason for discarding, never with a
-//! panic, a loop without end or memory in proportion to a number it was told.
+//! decoder is total: for any input it returns a value or the reason for discarding, and it never panics, loops without
+//! end or allocates memory in proportion to a number from the network.
 //!
 //! - [`DatagramHeader`]: the 64 bytes in front of everything; [`Datagram::parse`] checks them and every frame behind.
 //! - [`Frame`]: a message, a fragment of one, or a protocol record, behind an 8-byte header.
-//! - [`records`]: what the protocol says to itself.
+//! - [`records`]: the records of the protocol itself.
 //!
 //! Three numberings, never mixed up because each is a type of its own: a [`DatagramNumber`] counts what can be lost and
 //! repaired on a stream, a [`Sequence`] counts the messages of one sender, an [`OrderNumber`] counts the messages of the

@@ -1,8 +1,8 @@
-//! What the protocol says to itself: one struct a record, each defined here and nowhere else.
+//! The records of the protocol: one struct a record, each defined here and nowhere else.
 //!
 //! Most are of fixed size; [`Row`], [`Nak`], [`ClientRequest`], [`BallotStep`], [`ViewInfo`], [`Marker`], [`Transfer`],
-//! [`Direct`] and [`Link`] carry lists or a payload behind the struct. A record may be longer than this version knows: what follows is a later
-//! version's and is passed over, except behind those that end in a list.
+//! [`Direct`] and [`Link`] carry lists or a payload behind the struct. A record may be longer than this version knows:
+//! what follows belongs to a later version and is passed over, except behind the records that end in a list.
 
 use crate::datagram::{BIRTHS_END, NUMBER_MASK, NUMBERS_END};
 use crate::topic::{check_name, is_honest, split_name};
@@ -10,7 +10,7 @@ use crate::{Address, ChannelId, ClientId, DatagramNumber, Frame, Kind, OrderNumb
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// The most ranges one [`Nak`] names: 32 + 64 × 12 bytes fit any MTU; what is missing beyond goes into the next one.
+/// The most ranges one [`Nak`] names: 32 + 64 × 12 bytes fit any MTU; further missing datagrams go into the next one.
 pub const NAK_RANGES_MAX: usize = 64;
 
 macro_rules! record {
@@ -26,7 +26,7 @@ macro_rules! record {
             /// Bytes of the record itself.
             pub const BYTES: usize = $bytes;
 
-            /// The record in front of a frame's body, and what follows it.
+            /// The record at the start of a frame's body, and what follows it.
             #[inline]
             pub fn read(body: &[u8]) -> Option<(&Self, &[u8])> {
                 Self::ref_from_prefix(body).ok()
@@ -36,16 +36,16 @@ macro_rules! record {
 }
 
 record!(
-    /// Puts `count` messages of one sender next in the total order. Stands in the sequencer's stream, among the
-    /// sequencer's own messages: the place where it stands is the order.
+    /// Puts `count` messages of one sender next in the total order. It is in the sequencer's stream, among the
+    /// sequencer's own messages: its place there is the order.
     OrderRun, 16 {
-        /// Whose messages.
+        /// The sender of the messages.
         rank: U16,
-        /// On which channel.
+        /// Their channel.
         channel: U16,
         /// How many of them.
         count: U32,
-        /// The first one's sequence.
+        /// The sequence of the first.
         first_sequence: U64,
     }
 );
@@ -57,7 +57,7 @@ record!(
         reached_phase: U64,
         /// Every order number below this has been delivered.
         delivered_order: U64,
-        /// Bit r: the member with rank r was heard of late.
+        /// Bit r: the member with rank r was heard lately.
         heard_from: U64,
         /// Grows as long as the data path runs.
         progress: U64,
@@ -75,11 +75,11 @@ record!(
 );
 
 record!(
-    /// How far a stream has come (so that a lost tail is missed) and where its sender can be reached.
+    /// How far a stream has come (so that a receiver detects a lost tail) and where its sender can be reached.
     Heartbeat, 108 {
         /// The number the next datagram will have.
         next_number: U64,
-        /// The oldest datagram that can still be asked for.
+        /// The oldest datagram that can still be requested.
         oldest_number: U64,
         /// The sequence the next message will have.
         next_sequence: U64,
@@ -95,11 +95,13 @@ record!(
         address: Address,
         /// Bit r: the sender hears the member with rank r.
         heard_from: U64,
-        /// How many barriers the sender has reached, as in its rows, for whoever missed the last of them.
+        /// How many barriers the sender has reached, as in its rows, for receivers that missed the last row.
         reached_phase: U64,
-        /// The TCP port of the sender's links, or 0: who is connected there learns at once when the process is gone.
+        /// The TCP port of the sender's links, or 0: a process that is connected there learns at once when the sender
+        /// is gone.
         link_port: U16,
-        /// The sequence of the sender's first message in this view: whoever missed the beginning knows what it missed.
+        /// The sequence of the sender's first message in this view: a receiver that missed the beginning knows what it
+        /// missed.
         first_sequence: U64,
         /// When the instance of the group formed: milliseconds since the UNIX epoch, above every birth that a founding
         /// member knew; 0 outside a view.
@@ -108,14 +110,14 @@ record!(
         members: U64,
         /// The lowest version of the wire format that the sender receives.
         version_low: u8,
-        /// And the highest.
+        /// The highest such version.
         version_high: u8,
     }
 );
 
 /// Bits of [`Heartbeat::flags`].
 pub mod heartbeat_flags {
-    /// The sender waits for acknowledgements: answer with a row at once.
+    /// The sender waits for acknowledgements: reply with a row at once.
     pub const SOLICIT: u16 = 1;
     /// The sender is a member of a view: that of the header's epoch.
     pub const FORMED: u16 = 2;
@@ -125,22 +127,22 @@ pub mod heartbeat_flags {
     pub const LEAVING: u16 = 8;
     /// The sender has promised a ballot and sends nothing of this epoch any more.
     pub const WEDGED: u16 = 16;
-    /// The sender takes no part in deciding: it learns, or it watches.
+    /// The sender takes no part in decisions: it learns them, or it observes.
     pub const LEARNER: u16 = 32;
-    /// A barrier is under way that the sender has not got to: that of the phase it has reached.
+    /// A barrier is under way that the sender has not reached: that of the phase it has reached.
     pub const BARRIER: u16 = 64;
 }
 
 record!(
-    /// Asks for datagrams of one stream again. At most [`NAK_RANGES_MAX`] of [`NakRange`] follow.
+    /// Requests datagrams of one stream again. At most [`NAK_RANGES_MAX`] of [`NakRange`] follow.
     Nak, 32 {
-        /// Whose stream.
+        /// The stream's sender.
         rank: U16,
-        /// On which channel.
+        /// The channel.
         channel: U16,
         /// Where to send them.
         reply_to: Address,
-        /// The cookie that the receiver of this request gave out for that address, or a nonce: see [`Challenge`].
+        /// The cookie that the receiver of this request issued for that address, or a nonce: see [`Challenge`].
         cookie: U64,
         /// How many ranges follow.
         ranges: U16,
@@ -158,28 +160,28 @@ record!(
 );
 
 record!(
-    /// Answers a [`Nak`] for what is no longer retained.
+    /// Replies to a [`Nak`] for datagrams that are no longer retained.
     Unavailable, 16 {
-        /// Whose stream.
+        /// The stream's sender.
         rank: U16,
-        /// On which channel.
+        /// The channel.
         channel: U16,
         /// Zero.
         reserved: U32,
-        /// The oldest datagram that can still be asked for.
+        /// The oldest datagram that can still be requested.
         oldest_number: U64,
     }
 );
 
 record!(
     /// A client's message, to be published by the member it is sent to; the payload follows, behind the topic's name if
-    /// [`request_flags::NAMED`] says so.
+    /// the flag [`request_flags::NAMED`] is set.
     ClientRequest, 40 {
         /// The client.
         client: U64,
         /// The client's own sequence, from 0; accepted only in order.
         sequence: U64,
-        /// Where to send the answer.
+        /// Where to send the reply.
         reply_to: Address,
         /// Bits of [`request_flags`].
         flags: U16,
@@ -192,14 +194,14 @@ record!(
 pub mod request_flags {
     /// The message was refused for good: use its sequence up and publish nothing.
     pub const SKIP: u16 = 1;
-    /// The topic's name stands in front of the payload.
+    /// The topic's name precedes the payload.
     pub const NAMED: u16 = 2;
-    /// Publish nothing, only answer: the client asks whether a member is where a heartbeat said.
+    /// Publish nothing, only reply: the client checks whether a member is at the address that a heartbeat gave.
     pub const HELLO: u16 = 4;
 }
 
 record!(
-    /// Answers [`ClientRequest`]s.
+    /// Replies to [`ClientRequest`]s.
     ClientAnswer, 24 {
         /// The client.
         client: U64,
@@ -223,8 +225,8 @@ pub mod refusals {
 }
 
 record!(
-    /// One step of a view change, by ballots among the members of the epoch in the datagram's header. Behind it stand,
-    /// in this order: `members` of [`MemberEntry`] (the value's view, oldest first), `held` of [`End`] by rank and
+    /// One step of a view change, by ballots among the members of the epoch in the datagram's header. These follow, in
+    /// this order: `members` of [`MemberEntry`] (the value's view, oldest first), `held` of [`End`] by rank and
     /// `held_ranges` of [`HeldRange`] (what the sender has), `cut` of [`End`] and `cut_ranges` of [`HeldRange`] (the
     /// value's cut).
     BallotStep, 56 {
@@ -254,22 +256,22 @@ record!(
         cut_phase: U64,
         /// The value's birth; the highest birth that the sender knows of, in a `STATE` before the first view.
         birth: U64,
-        /// The members that the value leaves out because they asked to leave: bit r is rank r.
+        /// The members that the value leaves out because they requested to leave: bit r is rank r.
         leavers: U64,
     }
 );
 
 /// Values of [`BallotStep::step`].
 pub mod ballot_steps {
-    /// Promise this ballot, and say what you hold.
+    /// Promise this ballot, and report what you hold.
     pub const PREPARE: u8 = 1;
     /// The promise.
     pub const STATE: u8 = 2;
     /// Accept this value.
     pub const PROPOSE: u8 = 3;
-    /// Accepted, and everything up to the cut is here.
+    /// Accepted; the sender holds everything up to the cut.
     pub const ACCEPT: u8 = 4;
-    /// A higher ballot was promised: it is named.
+    /// A higher ballot was promised: this step names it.
     pub const REFUSE: u8 = 5;
     /// The value was decided.
     pub const DECIDE: u8 = 6;
@@ -278,9 +280,9 @@ pub mod ballot_steps {
 record!(
     /// One member of a view.
     MemberEntry, 6 {
-        /// Which one.
+        /// Its rank.
         rank: U16,
-        /// Which life of it.
+        /// Its incarnation.
         incarnation: U32,
     }
 );
@@ -299,7 +301,7 @@ record!(
 record!(
     /// A run of datagrams of one stream held beyond a gap.
     HeldRange, 10 {
-        /// Whose stream.
+        /// The stream's sender.
         rank: U16,
         /// How many.
         count: U16,
@@ -309,14 +311,14 @@ record!(
 );
 
 record!(
-    /// A view as it was installed: instance and epoch stand in the datagram's header. `entries` of [`ViewEntry`] follow: the
-    /// members, oldest first, then those who were members once.
+    /// A view as it was installed: instance and epoch are in the datagram's header. `entries` of [`ViewEntry`] follow:
+    /// the members, oldest first, then the former members.
     ViewInfo, 48 {
         /// How many entries follow.
         entries: U16,
         /// How many of them are members.
         members: U16,
-        /// Who gives the order.
+        /// The sequencer.
         sequencer: U16,
         /// How many barriers have been completed in it so far.
         barriers: U16,
@@ -328,17 +330,17 @@ record!(
         configuration: U64,
         /// When the instance formed, as in the heartbeats.
         birth: U64,
-        /// The [`ViewAsk`]'s that it answers, or 0.
+        /// The nonce of the [`ViewAsk`] that it replies to, or 0.
         nonce: U64,
     }
 );
 
 record!(
-    /// One who is, or was, a member.
+    /// A member or former member.
     ViewEntry, 14 {
-        /// Which one.
+        /// Its rank.
         rank: U16,
-        /// Which life of it.
+        /// Its incarnation.
         incarnation: U32,
         /// The sequence of its first message in this view: all below have been delivered.
         first_sequence: U64,
@@ -346,21 +348,22 @@ record!(
 );
 
 record!(
-    /// Asks who is in the view: sent to one who seems to know.
+    /// Requests the current view; sent to a process that seems to know it.
     ViewAsk, 34 {
-        /// Where to answer.
+        /// Where to send the reply.
         reply_to: Address,
-        /// Comes back in the answer, which proves that the answer is not a recording.
+        /// Comes back in the reply, which proves that the reply is not a recording.
         nonce: U64,
-        /// The cookie that the receiver of this request gave out for that address, or a nonce: see [`Challenge`].
+        /// The cookie that the receiver of this request issued for that address, or a nonce: see [`Challenge`].
         cookie: U64,
     }
 );
 
 record!(
-    /// Answers a request whose reply address has not proved that it receives: the requester repeats it with the cookie.
+    /// Replies to a request whose reply address has not proved that it receives: the requester repeats it with the
+    /// cookie.
     Challenge, 16 {
-        /// The request's cookie field as it came.
+        /// The request's cookie field as received.
         asked: U64,
         /// The cookie for the request's reply address; valid for a while, at the sender of this record only.
         cookie: U64,
@@ -368,45 +371,45 @@ record!(
 );
 
 record!(
-    /// Are you there? The answer is the same with another flag.
+    /// Checks that a process is alive. The reply is the same with another flag.
     Ping, 28 {
-        /// Comes back in the answer.
+        /// Comes back in the reply.
         nonce: U64,
-        /// Where to answer.
+        /// Where to send the reply.
         reply_to: Address,
-        /// 0 asks, 1 answers.
+        /// 0 in a request, 1 in a reply.
         answer: U16,
     }
 );
 
 record!(
-    /// Ends a phase of its sender's stream: stands in it, among its messages. The payload of a barrier message follows,
-    /// if it carries one.
+    /// Ends a phase of its sender's stream: it is in the stream, among its messages. The payload of a barrier message
+    /// follows, if it carries one.
     Marker, 24 {
         /// The phase that ends here.
         phase: U64,
         /// The sequence of the sender's next message: all below belong to this phase or an earlier one.
         sequence: U64,
-        /// 1 if a payload follows. With [`Marker::ASKS`] nothing ends here: the sequencer, whose own marker stands last,
-        /// asks the others for theirs.
+        /// 1 if a payload follows. With [`Marker::ASKS`] nothing ends here: the sequencer, whose own marker comes last,
+        /// requests the markers of the other members.
         carries: U64,
     }
 );
 
 record!(
-    /// One step of a state transfer. In an answer with [`transfer_steps::PART`] the bytes follow.
+    /// One step of a state transfer. In a reply with [`transfer_steps::PART`] the bytes follow.
     Transfer, 58 {
         /// One of [`transfer_steps`].
         step: U16,
         /// The donor's rank.
         donor: U16,
-        /// The asker's choice: parts of another transfer are not taken.
+        /// The requester's choice: parts of another transfer are discarded.
         ticket: U32,
-        /// Where to answer.
+        /// Where to send the reply.
         reply_to: Address,
-        /// The first part asked for, or this part's number.
+        /// The first part requested, or this part's number.
         part: U32,
-        /// How many are asked for.
+        /// How many parts are requested.
         count: U32,
         /// Bytes of the whole snapshot; 0 while it is not known. With `REFUSE`, the donor's limit.
         total_bytes: U64,
@@ -414,7 +417,7 @@ record!(
         part_bytes: U32,
         /// CRC32C of the whole snapshot.
         checksum: U32,
-        /// In a request the cookie that the donor gave out for the reply address, or a nonce: see [`Challenge`]; else 0.
+        /// In a request the cookie that the donor issued for the reply address, or a nonce: see [`Challenge`]; else 0.
         cookie: U64,
     }
 );
@@ -425,9 +428,9 @@ pub mod transfer_steps {
     pub const ASK: u16 = 1;
     /// A part.
     pub const PART: u16 = 2;
-    /// Not here, not now: another donor must be asked.
+    /// Not here, not now: request it from another donor.
     pub const REFUSE: u16 = 3;
-    /// The snapshot is longer than the asker may keep, or the donor may make.
+    /// The snapshot is longer than the requester may keep, or the donor may make.
     pub const TOO_LARGE: u16 = 4;
     /// As `ASK`, for the donor's position alone, without the application's state.
     pub const ASK_PLACE: u16 = 5;
@@ -439,15 +442,16 @@ record!(
     Direct, 52 {
         /// One of [`direct_steps`].
         step: U16,
-        /// Which life of a process sends the message; comes back in the answer.
+        /// The incarnation of the process that sends the message; comes back in the reply.
         life: U64,
-        /// The message's number: consecutive for each receiver, and for all broadcasts together; comes back in the answer.
+        /// The message's number: consecutive for each receiver, and for all broadcasts together; comes back in the
+        /// reply.
         sequence: U64,
-        /// The oldest message to this receiver that is still under way: none below comes again.
+        /// The oldest message to this receiver that is still under way: no earlier message comes again.
         oldest: U64,
-        /// When this copy was sent, by its sender's clock; comes back in the answer.
+        /// When this copy was sent, by its sender's clock; comes back in the reply.
         sent_ns: U64,
-        /// Where to answer; in an answer, who answers.
+        /// Where to send the reply; in a reply, the address of its sender.
         reply_to: Address,
     }
 );
@@ -458,35 +462,35 @@ pub mod direct_steps {
     pub const SEND: u16 = 1;
     /// It was taken, now or before.
     pub const TAKEN: u16 = 2;
-    /// There is no room for it just now: send again.
+    /// There is no room for it now: send again.
     pub const BUSY: u16 = 3;
-    /// How far away are you?
+    /// Measures the distance to a process.
     pub const PROBE: u16 = 4;
-    /// The answer.
+    /// The reply.
     pub const ECHO: u16 = 5;
     /// A message to all that hear the network.
     pub const BROADCAST: u16 = 6;
 }
 
 record!(
-    /// One message between two members of a view about locks and leaders: in the order sent, each once, within the epoch.
-    /// A name follows behind its length, if the step is about one.
+    /// One message between two members of a view about locks and leaders: in the order sent, each once, within the
+    /// epoch. A name follows behind its length, if the step is about a name.
     Link, 46 {
         /// Its number, from 1; 0 only acknowledges.
         sequence: U64,
-        /// Every message below this has come the other way.
+        /// Every message below this has been received in the other direction.
         acknowledged: U64,
         /// One of [`link_steps`].
         step: U16,
-        /// Which member it is about.
+        /// The rank of the member it is about.
         rank: U16,
-        /// The member it is for: numbers count for one pair.
+        /// The member it is for: each pair has its own numbering.
         to: U16,
         /// A request's time, a token's or a term's number.
         number: U64,
-        /// The epoch that goes with it.
+        /// The epoch that belongs to it.
         epoch: U64,
-        /// What else the step says: a request's name, or ranks as bits.
+        /// Further data of the step: a request's name, or ranks as bits.
         other: U64,
     }
 );
@@ -495,39 +499,39 @@ record!(
 pub mod link_steps {
     /// Only acknowledges.
     pub const NONE: u16 = 0;
-    /// The sender has said all that it brings into this view.
+    /// The sender has sent everything that it brings into this view.
     pub const TOLD: u16 = 1;
-    /// The sender holds a lock since an earlier view.
+    /// The sender has held a lock since an earlier view.
     pub const HOLDS: u16 = 2;
     /// The sender stands for election.
     pub const STANDS: u16 = 3;
     /// The sender leads, by an election in this view or an earlier one.
     pub const LEADS: u16 = 4;
-    /// Asks for a lock.
+    /// Requests a lock.
     pub const REQUEST: u16 = 8;
-    /// Asks for a lock, but only if it is free.
+    /// Requests a lock, but only if it is free.
     pub const TRY: u16 = 9;
     /// The coordinator grants it.
     pub const GRANT: u16 = 10;
-    /// The sender has done with it, or with waiting for it.
+    /// The sender releases the lock, or withdraws its request.
     pub const RELEASE: u16 = 11;
-    /// The sender lets the other go first.
+    /// The sender lets the other member go first.
     pub const REPLY: u16 = 12;
     /// It is not free.
     pub const BUSY: u16 = 13;
     /// The token.
     pub const TOKEN: u16 = 14;
-    /// Somebody wants the token.
+    /// A member wants the token.
     pub const WANT: u16 = 15;
-    /// Who is higher? In a ring: the highest so far.
+    /// Asks for higher candidates. In a ring: the highest candidate so far.
     pub const ELECTION: u16 = 16;
-    /// I am higher, and stand.
+    /// The sender is higher, and stands.
     pub const OK: u16 = 17;
-    /// The sender leads from this term on, if a quorum accepts it. In a ring it goes round.
+    /// The sender leads from this term on, if a quorum accepts it. In a ring it circulates.
     pub const COORDINATOR: u16 = 18;
     /// Accepted.
     pub const ACCEPTED: u16 = 19;
-    /// Another leads, or was accepted before.
+    /// Another member leads, or was accepted before.
     pub const REFUSED: u16 = 20;
     /// The sender no longer leads, nor stands.
     pub const RESIGNED: u16 = 21;
@@ -542,11 +546,11 @@ pub struct BallotLists<'a> {
     pub members: &'a [MemberEntry],
     /// What the sender has of each stream.
     pub held: &'a [End],
-    /// What it has beyond.
+    /// What the sender has beyond them.
     pub held_ranges: &'a [HeldRange],
     /// The value's cut.
     pub cut: &'a [End],
-    /// What of beyond belongs to it.
+    /// The ranges beyond the ends that belong to the cut.
     pub cut_ranges: &'a [HeldRange],
 }
 
@@ -599,7 +603,7 @@ impl ViewInfo {
 }
 
 impl Marker {
-    /// What [`Marker::carries`] says where no phase ends.
+    /// The value of [`Marker::carries`] where no phase ends.
     pub const ASKS: u64 = 2;
 
     /// Whether a phase ends here.
@@ -672,7 +676,7 @@ impl Link {
 }
 
 impl ClientAnswer {
-    /// An answer.
+    /// A reply.
     pub fn new(client: ClientId, taken: Sequence, refusal: u64) -> Self {
         Self { client: client.0.into(), taken: taken.0.into(), refusal: refusal.into() }
     }

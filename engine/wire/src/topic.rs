@@ -1,12 +1,13 @@
 //! Names of topics, as they travel with messages.
 //!
-//! A topic is sent as 16 bits of its name's hash: enough to pick what one knows the name of, useless to who wants every
-//! name of a kind, and two names may share it. So a message may carry its name. Every message by itself: then a late
-//! joiner, a lost datagram, a repair and a fragment need no table, no question and no bound
-//! (`docs/decisions/names-travel-with-messages.md`).
+//! A topic is sent as 16 bits of its name's hash. That is enough to select a topic whose name the receiver knows, and
+//! useless to a receiver that selects names by a pattern, and two names may share it. So a message may carry its name.
+//! Every message carries it by itself: then a late joiner, a lost datagram, a repair and a fragment need no table, no
+//! request and no bound (`docs/decisions/names-travel-with-messages.md`).
 //!
 //! Invariants: a [`TopicName`] is 1 to [`NAME_MAX_BYTES`] bytes of parts joined by dots; no part is empty; no character
-//! is a blank, a control character, or one that patterns need. [`Frames::check`](crate::Frames::check) accepts no other.
+//! is a blank, a control character, or a character that patterns use. [`Frames::check`](crate::Frames::check) accepts
+//! no other.
 
 use crate::TopicId;
 use core::fmt;
@@ -18,13 +19,13 @@ pub const NAME_MAX_BYTES: usize = 64;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicName {
     length: u8,
-    /// Zero behind the name.
+    /// Zero after the name.
     bytes: [u8; NAME_MAX_BYTES],
 }
 
-/// Why a name is none.
+/// Why a name is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs)] // the messages say it
+#[allow(missing_docs)] // the messages describe them
 pub enum NameError {
     #[error("a name has 1 to {NAME_MAX_BYTES} bytes, not {0}")]
     Length(usize),
@@ -35,7 +36,7 @@ pub enum NameError {
 }
 
 impl TopicName {
-    /// A name, if it is one.
+    /// A name, if the text is valid.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -52,20 +53,20 @@ impl TopicName {
         core::str::from_utf8(bytes).unwrap_or_default() // made from a str
     }
 
-    /// The id that goes with it.
+    /// The id of the name.
     pub fn id(&self) -> TopicId {
         TopicId::of(self.as_str())
     }
 
-    /// How much longer a message is that carries it.
+    /// How much longer a message is with the name.
     pub fn wire_bytes(&self) -> usize {
         1 + usize::from(self.length)
     }
 
-    /// Writes it where it is read by [`split_name`]: [`TopicName::wire_bytes`] of them.
+    /// Writes it as [`split_name`] reads it: [`TopicName::wire_bytes`] bytes.
     ///
     /// # Panics
-    /// If there is no room: a bug of the caller's.
+    /// If there is no room: a bug of the caller.
     pub fn write(&self, space: &mut [u8]) {
         let (length, rest) = space.split_at_mut(1);
         length[0] = self.length;
@@ -108,7 +109,7 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
     if name.split('.').any(str::is_empty) { Err(NameError::EmptyPart) } else { Ok(()) }
 }
 
-/// The name in front of `bytes`, behind its length, and what follows it. Whether it is a good one is another question.
+/// The name at the start of `bytes`, behind its length, and what follows it. Whether the name is valid is not checked.
 #[inline]
 pub fn split_name(bytes: &[u8]) -> Option<(&str, &[u8])> {
     let (length, rest) = bytes.split_first()?;
@@ -116,7 +117,7 @@ pub fn split_name(bytes: &[u8]) -> Option<(&str, &[u8])> {
     Some((core::str::from_utf8(name).ok()?, rest))
 }
 
-/// Whether a name that came with a message may be shown to anybody: it is one, and its id is the message's.
+/// Whether a name that came with a message may be delivered: it is valid, and its id is the message's.
 pub(crate) fn is_honest(name: &str, topic: TopicId) -> bool {
     check_name(name).is_ok() && TopicId::of(name) == topic
 }

@@ -1,4 +1,4 @@
-//! Decoders are total: any bytes at all get a value or a reason, never a panic, and valid ones come back as they were.
+//! Decoders are total: any bytes give a value or a reason, never a panic, and valid ones come back as they were.
 
 use bourdon_wire::records::{self, Heartbeat, NAK_RANGES_MAX, Nak, NakRange, Row, RowEntry};
 use bourdon_wire::{
@@ -254,7 +254,7 @@ fn lists_are_as_long_as_they_say_and_bounded() {
 #[test]
 fn the_lists_of_a_view_change_are_as_long_as_they_say_and_bounded() {
     use records::{BallotStep, End, HeldRange, MemberEntry, ViewEntry, ViewInfo};
-    // Counts of members, held, held ranges, cut, cut ranges; and how many bytes more or less than they say.
+    // Counts of members, held, held ranges, cut, cut ranges; and how many bytes more or less than the counts require.
     let ballot = |counts: [u8; 5], more: isize| {
         let sizes = [MemberEntry::BYTES, End::BYTES, HeldRange::BYTES, End::BYTES, HeldRange::BYTES];
         let lists: usize = counts.iter().zip(sizes).map(|(count, size)| usize::from(*count) * size).sum();
@@ -312,7 +312,7 @@ fn extensions_that_do_not_fit_are_malformed() {
     assert_eq!(check(flags::WHOLE | flags::CLIENT, &tag.as_bytes()[1..]), Err(Discard::Malformed));
     assert_eq!(check(flags::WHOLE | flags::TIMED, &[0; 7]), Err(Discard::Malformed));
     assert_eq!(check(flags::WHOLE | flags::CAUSAL, &[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), Err(Discard::Malformed));
-    // A fragment that reaches beyond the message it is of.
+    // A fragment that reaches beyond its message.
     assert_eq!(check(flags::FIRST, &[3, 0, 0, 0, 1, 0, 0, 0, 9, 9]), Ok(1));
     assert_eq!(check(flags::FIRST, &[3, 0, 0, 0, 2, 0, 0, 0, 9, 9]), Err(Discard::Malformed));
     assert_eq!(check(flags::FIRST, &[3, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF]), Err(Discard::Malformed));

@@ -1,7 +1,8 @@
-//! Golden bytes: every header and record as it stands on the wire, written out by hand.
+//! Golden bytes: every header and record as it is on the wire, written out by hand.
 //!
 //! Two versions of a program that disagree about a byte disagree about everything, and a test that encodes and decodes
-//! with the same code can't see it. Each field here carries a value of its own, so that a moved or swapped field shows.
+//! with the same code can't detect it. Each field here carries a value of its own, so that a moved or swapped field is
+//! visible.
 
 use bourdon_wire::records::{
     BallotStep, Challenge, ClientAnswer, ClientRequest, Direct, End, Heartbeat, HeldRange, Link, Marker, MemberEntry,
@@ -57,7 +58,7 @@ fn datagram_header() {
     assert_golden(&datagram[32..64], "111213141516 0100 2222000000000000 3333000000000000 0807060504030201");
     // The frame, and padding that nothing old leaks through.
     assert_golden(&datagram[64..], "02000000 0700 3000 6869 0000");
-    // CRC32C is what RFC 3720 says it is.
+    // The CRC32C value of RFC 3720.
     assert_eq!(crc32c::crc32c(b"123456789"), 0xE306_9283);
     assert_golden(&datagram[4..8], &format!("{:08x}", crc32c::crc32c(&datagram[8..]).swap_bytes()));
     let parsed = Datagram::parse(&datagram, GroupId(0x0403_0201)).unwrap();
@@ -117,7 +118,7 @@ fn data_frame_with_every_extension() {
 
 #[test]
 fn a_message_that_comes_after_one_of_another_group() {
-    // Group, instance, epoch, rank, incarnation, sequence; the extension stands behind the name.
+    // Group, instance, epoch, rank, incarnation, sequence; the extension comes after the name.
     let at = (InstanceId(4), Epoch(5));
     let name = MessageName::new(GroupId(0x0403_0201), at, (Rank(6), Incarnation(8)), Sequence(7));
     let after = "01020304 0400000000000000 0500000000000000 0600 08000000 0700000000000000";
@@ -148,11 +149,11 @@ fn a_message_that_carries_its_topics_name() {
     assert_eq!(Frames::new(&bytes, 1).check(), Some((1, 0)));
     let head = Frames::new(&bytes, 1).next().unwrap().data().unwrap();
     assert_eq!((head.name, head.payload), (Some("md.es"), &b"hi"[..]));
-    // The name of another id, and none at all.
+    // The name of another id, and no name at all.
     for wrong in ["08000000 0100 3002 05 6d642e6573 6869", "01000000 0100 3002 00", "02000000 0100 3002 05 61"] {
         assert_eq!(Frames::new(&hex(wrong), 1).check(), None, "{wrong}");
     }
-    // A client's: behind the record.
+    // A client's: after the record.
     let mut bytes = hex("30000000 0000 0600").to_vec();
     bytes[4..6].copy_from_slice(&name.id().0.to_le_bytes());
     bytes.extend(hex(&format!("0100000000000000 0200000000000000 {ADDRESS} 0200 00000000 05 6d642e6573 6869")));
@@ -283,7 +284,7 @@ fn member_entry_end_and_held_range() {
     assert_golden(End::new(DatagramNumber(0x0102_0304_0506)).as_bytes(), "06050403 0201");
     let range = HeldRange { rank: 0x0102.into(), count: 0x0304.into(), first: End::new(DatagramNumber(5)) };
     assert_golden(range.as_bytes(), "0201 0403 05000000 0000");
-    // What does not fit 48 bits is the most that does.
+    // A number that does not fit 48 bits becomes the highest that does.
     assert_eq!(End::new(DatagramNumber(u64::MAX)).get(), DatagramNumber((1 << 48) - 1));
 }
 

@@ -1,24 +1,28 @@
 //! Barriers: what was sent before is delivered everywhere before anything that is sent after.
 //!
-//! Orders say in which sequence messages are delivered, not that everybody has got so far. A barrier does: each member
-//! ends the phase of its own stream with a *marker* and publishes nothing more; who has delivered every stream up to its
-//! marker says so in its row; when all members have, the phase goes up and everybody goes on. Nothing is dropped and no
-//! view changes: it is a flush that waits.
+//! Orders define in which sequence messages are delivered, not that all members have delivered them. A barrier does the
+//! latter: each member ends the phase of its own stream with a *marker* and publishes nothing more; a member that has
+//! delivered every stream up to its marker reports that in its row; when all members have, the phase goes up and all
+//! members continue. Nothing is dropped and no view changes: it is a flush that waits.
 //!
-//! A marker stands in the stream like a message, so it is repaired and retained like one, and delivery stops at it by
-//! itself: there the walk waits until the phase goes up. Observers have no say, and wait for the members like a member: one
-//! that went on as soon as it had every marker would be ahead of a cut that leaves one out. Who hears data from beyond
-//! another's marker knows that everybody has reached it; who missed a row hears the same with the next heartbeat. A marker may carry a message, delivered between the phases: ISIS's GBCAST, ordered against everything.
+//! A marker is in the stream like a message, so it is repaired and retained like one, and delivery stops at it by
+//! itself: the walk waits there until the phase goes up. Observers have no vote, and wait for the members as a member
+//! does: an observer that went on as soon as it had every marker would be ahead of a cut that leaves a marker out. A
+//! member that receives data from beyond another member's marker knows that all members have reached the marker; a
+//! member that missed a row gets the same from the next heartbeat. A marker may carry a message, delivered between the
+//! phases: ISIS's GBCAST, ordered against everything.
 //!
-//! An observer may lose a marker in a hole that no member can fill any more. The phase in the header of the datagram behind
-//! the hole tells it so; the stream counts as ended there, and is read on once the barrier is complete.
+//! An observer may lose a marker in a hole that no member can fill any more. The phase in the header of the datagram
+//! behind the hole shows that; the stream counts as ended there, and delivery continues once the barrier is complete.
 //!
-//! The sequencer of a total order sets its marker last: the order of what the others sent before stands in its stream.
-//! Where it is the one that wants a barrier, it asks the others for their markers first, in its stream as well.
+//! The sequencer of a total order sets its marker last: its stream holds the order of what the other members sent
+//! before. Where the sequencer itself requests a barrier, it first requests the other members' markers, in its stream
+//! as well.
 //!
-//! If a view change comes in between and the cut has every marker, all complete the barrier at the cut; if not, nobody had
-//! completed it, and the markers are set again in the next view. Who completed it may be gone: then every member had
-//! reached it, one of any quorum among them, and the cut has what that one held.
+//! If a view change comes in between and the cut has every marker, all members complete the barrier at the cut. If the
+//! cut lacks a marker, no member had completed the barrier, and the markers are set again in the next view. A member
+//! that completed it may be gone: then every member had reached it, at least one member of any quorum among them, and
+//! the cut has what that member held.
 //!
 //! Invariant 16. Sources: Birman and Joseph, "Exploiting virtual synchrony" (1987); JGroups' FLUSH.
 
@@ -30,40 +34,41 @@ use alloc::vec;
 use alloc::vec::Vec;
 use bourdon_wire::{DatagramNumber, Rank};
 
-/// Barriers asked for and not complete: an application that asks faster than the group answers is refused.
+/// Barriers requested and not complete: an application that requests them faster than the group completes them is
+/// refused.
 const ASKED_MAX: usize = 64;
 
-/// Where this process stands at a barrier.
+/// The state of this process at a barrier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// Some stream has not been delivered up to its marker.
     Before,
-    /// It has just got there.
+    /// It has just reached all markers.
     Reached,
-    /// It is there, and waits for the others.
+    /// It has reached all markers, and waits for the other members.
     Waits,
 }
 
-/// Where the group stands between its barriers.
+/// The state of the group between its barriers.
 #[derive(Debug)]
 pub(crate) struct Barrier {
     /// How many are complete.
     pub(crate) phase: u64,
-    /// Markers of all phases below this have been heard.
+    /// Markers of all phases below this have been received.
     heard: u64,
     /// By stream: the last marker that came, and in which datagram.
     markers: Vec<Option<(u64, DatagramNumber)>>,
     /// By member: every barrier below was reached, by its rows.
     reached: Vec<u64>,
-    /// By this process.
+    /// The same, by this process.
     own_reached: u64,
     /// Up to where this process has set its markers.
     placed: u64,
-    /// Up to where it has asked the others for theirs, as the sequencer.
+    /// Up to where it has requested the other members' markers, as the sequencer.
     asked_others: u64,
-    /// What the application asked for: the payload of each, if it has one.
+    /// The barriers that the application requested: the payload of each, if it has one.
     asked: VecDeque<Option<Vec<u8>>>,
-    /// Whether the first of them stands in the marker that was set.
+    /// Whether the marker that was set carries the first of them.
     carried: bool,
 }
 
@@ -82,7 +87,7 @@ impl Barrier {
         }
     }
 
-    /// The application wants one; false if too many wait.
+    /// The application requests a barrier; false if too many wait.
     pub(crate) fn ask(&mut self, payload: Option<&[u8]>) -> bool {
         let room = self.asked.len() < ASKED_MAX;
         if room {
@@ -91,12 +96,12 @@ impl Barrier {
         room
     }
 
-    /// What was asked for and is not complete, for the next view.
+    /// The requested barriers that are not complete, for the next view.
     pub(crate) fn take_asked(&mut self) -> VecDeque<Option<Vec<u8>>> {
         core::mem::take(&mut self.asked)
     }
 
-    /// Goes on asking in the next view.
+    /// Requests them again in the next view.
     pub(crate) fn ask_again(&mut self, asked: VecDeque<Option<Vec<u8>>>) {
         self.asked = asked;
     }
@@ -107,19 +112,19 @@ impl Barrier {
         self.placed > self.phase
     }
 
-    /// Whether a member can have sent a marker of this phase: nobody gets further ahead than this process, who has a say,
-    /// has reached.
+    /// Whether a member can have sent a marker of this phase: no member gets further ahead than the phase that this
+    /// process, whose row counts, has reached.
     pub(crate) fn is_plausible(&self, phase: u64) -> bool {
         phase <= self.phase + 1
     }
 
-    /// Whether anything is to be done about barriers at all.
+    /// Whether there is anything to do about barriers.
     #[inline]
     pub(crate) fn is_active(&self) -> bool {
         self.heard > self.phase || !self.asked.is_empty() || self.placed > self.phase
     }
 
-    /// A marker came in this datagram of a stream, or in none where it only asks for ours.
+    /// A marker came in this datagram of a stream, or in none where it only requests this process's marker.
     pub(crate) fn note_marker(&mut self, stream: Rank, phase: u64, number: Option<DatagramNumber>) {
         self.heard = self.heard.max(phase.saturating_add(1));
         if let (Some(marker), Some(number)) = (self.markers.get_mut(stream.index()), number) {
@@ -127,18 +132,18 @@ impl Barrier {
         }
     }
 
-    /// Whether the others have to be asked for their markers: only the sequencer's application wants this barrier.
+    /// Whether the other members' markers must be requested: only the sequencer's application requests this barrier.
     pub(crate) fn must_ask(&self) -> bool {
         self.heard <= self.phase && self.asked_others <= self.phase
     }
 
-    /// They were asked.
+    /// They were requested.
     pub(crate) fn has_asked(&mut self) {
         self.asked_others = self.phase + 1;
     }
 
-    /// Whether the others' streams are complete up to their markers: in total order, what they sent before has to be put
-    /// in order ahead of the sequencer's own marker.
+    /// Whether the other members' streams are complete up to their markers: in total order, what they sent before must
+    /// be put in order ahead of the sequencer's own marker.
     pub(crate) fn others_have_ended(&self, streams: &[Stream], view: &View, own: Rank) -> bool {
         let ended = |stream: &Stream| {
             let marker = self.markers.get(stream.rank.index()).copied().flatten();
@@ -160,7 +165,7 @@ impl Barrier {
         self.carried = !self.asked.is_empty();
     }
 
-    /// What this process says in its row.
+    /// What this process reports in its row.
     pub(crate) fn own_reached(&self) -> u64 {
         self.own_reached
     }
@@ -172,11 +177,13 @@ impl Barrier {
         }
     }
 
-    /// Whether every stream of the view stands at its marker. Says once that this process has just got there.
+    /// Whether every stream of the view stands at its marker. Returns [`Standing::Reached`] once: when this process has
+    /// just reached them all.
     pub(crate) fn look(&mut self, streams: &mut [Stream], view: &View) -> Standing {
         let present = streams.iter_mut().filter(|stream| view.bits() & bit(stream.rank) != 0);
         let mut phases = present.map(Stream::ending_phase);
-        // An observer may have begun after some barriers, and in some streams before one more: the earliest comes first.
+        // An observer may have begun after some barriers, and in some streams before one more barrier: the earliest
+        // comes first.
         let earliest = phases.try_fold(u64::MAX, |earliest, phase| phase.map(|phase| phase.min(earliest)));
         let Some(phase) = earliest.filter(|phase| *phase >= self.phase && *phase != u64::MAX) else {
             return Standing::Before;
@@ -192,7 +199,7 @@ impl Barrier {
         Standing::Waits
     }
 
-    /// Whether the phase may go up, now that this process has got there. `own` is none at an observer.
+    /// Whether the phase may go up, now that this process has reached all markers. `own` is none at an observer.
     pub(crate) fn may_pass(&self, streams: &[Stream], view: &View, own: Option<Rank>, mutant: Option<Mutant>) -> bool {
         if mutant == Some(Mutant::MarkerIgnored) {
             return true;
@@ -202,12 +209,12 @@ impl Barrier {
         ranks(view.bits()).all(said) || others().any(Stream::has_beyond_marker)
     }
 
-    /// Whether a barrier is under way that this process has not got to: the others must hear of it.
+    /// Whether a barrier is under way that this process has not reached: the other members must hear of it.
     pub(crate) fn is_wanted(&self) -> bool {
         self.is_active() && self.own_reached == self.phase
     }
 
-    /// The phase goes up; whether one that the application asked for is complete.
+    /// The phase goes up; returns whether a barrier that the application requested is complete.
     pub(crate) fn pass(&mut self, streams: &mut [Stream]) -> bool {
         self.phase += 1;
         (self.own_reached, self.placed) = (self.own_reached.max(self.phase), self.placed.max(self.phase));

@@ -1,12 +1,12 @@
-//! Causal: no message before what its sender had delivered when it sent it.
+//! Causal: no message before the messages that its sender had delivered when it sent it.
 //!
-//! FIFO keeps each sender's order, but an answer may overtake the question it answers when the two come from different
-//! senders. Each message therefore says how many messages of each other member its sender had delivered; a receiver
+//! FIFO keeps each sender's order, but a reply may overtake the message it replies to when the two come from different
+//! senders. Each message therefore states how many messages of each other member its sender had delivered; a receiver
 //! holds it back until it has delivered as many. Since a sender's messages arrive in order, only entries that changed
-//! since its last message are sent (Singhal and Kshemkalyani 1992, "An efficient implementation of vector clocks"): what
-//! an earlier message waited for need not be waited for again. The first message of each datagram says everything all
-//! the same, because an observer that came late, or lost the datagrams before, has not waited for what they said.
-//! Vectors are indexed by rank and die with the epoch.
+//! since its last message are sent (Singhal and Kshemkalyani 1992, "An efficient implementation of vector clocks"): a
+//! message need not wait again for what an earlier message waited for. The first message of each datagram still carries
+//! the whole vector, because an observer that came late, or lost the earlier datagrams, has not waited for what they
+//! stated. Vectors are indexed by rank and end with the epoch.
 //!
 //! Invariant 10: a message is delivered only when, for each entry (rank, n) of its vector, n messages of that rank have
 //! been delivered here. Deviation: entries count messages delivered, not events, as in Birman, Schiper and Stephenson's
@@ -21,7 +21,7 @@ use bourdon_wire::{CausalEntry, Kind, Rank, Sequence, flags};
 
 #[derive(Debug)]
 pub(crate) struct Causal {
-    /// What the last message sent said of each rank.
+    /// The entry of each rank in the last message sent.
     said: Vec<Sequence>,
     /// The vector of the message being sent.
     vector: Vec<CausalEntry>,
@@ -32,7 +32,7 @@ impl Causal {
         Self { said: vec![Sequence(0); members], vector: Vec::with_capacity(members) }
     }
 
-    /// Computes the vector of the next message of `own`: the entries that changed, or `all` there are.
+    /// Computes the vector of the next message of `own`: the entries that changed, or `all` entries.
     pub(crate) fn prepare(&mut self, streams: &[Stream], own: Rank, all: bool) {
         self.vector.clear();
         for stream in streams.iter().filter(|stream| stream.rank != own) {
@@ -55,7 +55,7 @@ impl Causal {
         }
     }
 
-    /// Delivers at most `limit` messages; says how many.
+    /// Delivers at most `limit` messages; returns how many.
     pub(crate) fn deliver(
         streams: &mut [Stream],
         turn: usize,
@@ -65,7 +65,7 @@ impl Causal {
         emit: &mut impl FnMut(Delivery<'_>),
     ) -> usize {
         let mut count = 0;
-        // A delivery may release messages of streams already passed, so go round until nothing moves.
+        // A delivery may release messages of streams already passed, so the loop repeats until nothing moves.
         loop {
             let before = count;
             for place in 0..streams.len() {
@@ -85,7 +85,7 @@ impl Causal {
 fn is_due(streams: &mut [Stream], index: usize, mutant: Option<Mutant>) -> bool {
     let stream = &mut streams[index];
     if stream.is_loose && stream.look_ahead() {
-        return false; // told first
+        return false; // reported first
     }
     let end = stream.end();
     // Records between messages depend on nothing.
@@ -107,7 +107,7 @@ fn is_due(streams: &mut [Stream], index: usize, mutant: Option<Mutant>) -> bool 
     }
     let entries = frame.data().map_or(&[][..], |head| head.causal);
     entries.iter().all(|entry| {
-        // A rank outside the view can't be waited for.
+        // No message waits for a rank outside the view.
         streams
             .get(entry.rank().index())
             .filter(|stream| stream.is_present)

@@ -1,10 +1,10 @@
 //! Walks a stream's log frame by frame, and puts fragments together.
 //!
 //! Each order of delivery decides *when* the next frame of a stream may be delivered; none of them should know how
-//! datagrams hold frames. The cursor stands before the next undelivered frame and knows its sequence.
+//! datagrams hold frames. The cursor points to the next undelivered frame and knows its sequence.
 //!
-//! A fragmented message is delivered when its last fragment is reached; only then is it copied together, into one buffer
-//! per stream that never exceeds `max_message_bytes`.
+//! A fragmented message is delivered when the cursor reaches its last fragment; only then is it assembled, in one
+//! buffer per stream that never exceeds `max_message_bytes`.
 //!
 //! Invariants: the cursor only moves forward; [`Cursor::floor`] is the oldest datagram it still needs, so a window that
 //! never lets a newer datagram into that slot never loses an undelivered one.
@@ -19,16 +19,16 @@ use bourdon_wire::{
 #[derive(Debug, Default)]
 pub(crate) struct Cursor {
     number: DatagramNumber,
-    /// Where the next frame begins; 0 before the datagram has been entered.
+    /// The offset of the next frame; 0 before the datagram has been entered.
     offset: usize,
     left: u16,
     /// Frames of this datagram already passed.
     walked: u16,
-    /// Frames to pass in the next datagram entered: where another process stood.
+    /// Frames to pass in the next datagram entered: the position of another process.
     pub(crate) skip: u16,
     /// The sequence of the next message to end.
     pub(crate) sequence: Sequence,
-    /// Where the datagram stands in the total order, by its header.
+    /// The datagram's place in the total order, by its header.
     pub(crate) first_order: OrderNumber,
     pub(crate) send_time_ns: u64,
     pub(crate) kernel_receive_ns: u64,
@@ -40,7 +40,7 @@ impl Cursor {
         Self { number, ..Self::default() }
     }
 
-    /// Where it stands: the datagram, and how many of its frames have been passed.
+    /// Its position: the datagram, and how many of its frames have been passed.
     pub(crate) fn position(&self) -> (DatagramNumber, u16) {
         (self.number, self.walked.max(self.skip))
     }
@@ -94,7 +94,7 @@ impl Cursor {
         Some(())
     }
 
-    /// Steps over the frame that [`Cursor::frame`] gave.
+    /// Steps over the frame that [`Cursor::frame`] returned.
     #[inline]
     pub(crate) fn step(&mut self, body_bytes: usize, ends_message: bool) {
         self.offset += bourdon_wire::FRAME_HEADER_BYTES + body_bytes;
@@ -102,7 +102,7 @@ impl Cursor {
         self.sequence.0 += u64::from(ends_message);
     }
 
-    /// The frame that [`Cursor::frame`] gave last, once more.
+    /// The frame that [`Cursor::frame`] returned last, once more.
     pub(crate) fn peek<'l>(&self, log: &'l Log) -> Option<Frame<'l>> {
         Frames::new(log.get(self.number)?.get(self.offset..)?, 1).next()
     }
@@ -127,7 +127,7 @@ impl Cursor {
         self.offset == HEADER_BYTES
     }
 
-    /// Steps out of this datagram or a later one, if it stands inside: what is left of it may not be due after all.
+    /// Leaves this datagram or a later one, if it is inside: what is left of it may not be due after all.
     pub(crate) fn stop_before(&mut self, number: DatagramNumber) {
         if self.left > 0 && self.number >= number {
             *self = Self { skip: self.walked, sequence: self.sequence, ..Self::at(self.number) };
@@ -160,7 +160,7 @@ pub(crate) struct Assembly {
     client: Option<ClientTag>,
     name: Option<TopicName>,
     after: Option<MessageName>,
-    /// Whether the first fragment was seen; a stream joined in the middle of a message skips the rest of it.
+    /// Whether the first fragment was received; a stream joined in the middle of a message skips the rest of it.
     begun: bool,
 }
 
@@ -181,7 +181,8 @@ impl Assembly {
         self.bytes.len()
     }
 
-    /// Adds a data frame; the message, if this was all of it. `limit_bytes` bounds what a stranger can make us keep.
+    /// Adds a data frame; returns the message if this completed it. `limit_bytes` bounds what a stranger can make this
+    /// process keep.
     #[inline]
     pub(crate) fn add<'a>(&'a mut self, frame: &Frame<'a>, limit_bytes: usize) -> Option<Message<'a>> {
         let head = frame.data()?;

@@ -1,9 +1,10 @@
-//! How an epoch ends: what is held of it, what is still to be got, what was never delivered.
+//! How an epoch ends: what is held of it, what must still be fetched, what was never delivered.
 //!
-//! When a ballot is promised the epoch is *wedged*: what has come stays, nothing more is sent, ordered, acknowledged or
-//! delivered. What this process then holds goes into its `STATE`. A proposed cut is fetched from whoever holds it; once
-//! it is decided, delivery goes on up to it and not a message further. What this process had published and the cut does
-//! not deliver is taken out of its own log, to be published again in the next view under the same sequences.
+//! When a ballot is promised the epoch is *wedged*: this process keeps what it has received; it sends, orders,
+//! acknowledges and delivers nothing more. It reports what it then holds in its `STATE`. Members fetch a proposed cut
+//! from the members that hold it. Once the cut is decided, delivery goes on up to it and not a message further. The
+//! messages that this process published and the cut does not deliver are taken out of its own log, to be published
+//! again in the next view under the same sequences.
 //!
 //! Every member has the same datagrams up to the cut, so every walk over them (`total.rs`, `causal.rs`, …) stops at the
 //! same message: where the next view begins need not be sent.
@@ -24,10 +25,10 @@ use bourdon_wire::{
     DatagramHeader, DatagramNumber, Frames, HEADER_BYTES, Instant, Kind, Rank, Sequence, TopicName, flags,
 };
 
-/// How far an epoch is from its end.
+/// How close an epoch is to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// It goes on.
+    /// It continues.
     Open,
     /// A ballot was promised.
     Wedged,
@@ -38,13 +39,13 @@ pub(crate) enum Ending {
 }
 
 impl Ending {
-    /// Whether it goes on: asked for every datagram and message.
+    /// Whether it continues: checked for every datagram and message.
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
         matches!(self, Self::Open)
     }
 
-    /// What is worth asking for of a stream.
+    /// Which datagrams of a stream are requested if missing.
     pub(crate) fn wanted(&self, rank: Rank) -> Wanted<'_> {
         match self {
             Self::Open | Self::Wedged => Wanted::All,
@@ -67,12 +68,12 @@ pub(crate) struct Unsettled {
 pub(crate) struct Void {
     /// From message to message.
     pub(crate) runs: Vec<(Sequence, Sequence)>,
-    /// There may be more: what came with a snapshot, or before this process did, is not here to be looked at.
+    /// There may be more: what came with a snapshot, or before this process joined, is not here to be examined.
     pub(crate) nameless: bool,
 }
 
 impl Pipeline {
-    /// Stops everything for good, as a promise demands. What stands in the open datagram is sealed, so that it counts as
+    /// Stops everything for good, as a promise requires. The open datagram is sealed, so that its messages count as
     /// held.
     pub(crate) fn wedge(&mut self, wall_ns: u64) {
         if matches!(self.end, Ending::Fetching(_)) {
@@ -114,7 +115,7 @@ impl Pipeline {
         Cut { ends, ranges, phase: self.barrier.own_reached() }
     }
 
-    /// Sets out to get a cut that was proposed; those in `stay` go on to the next view.
+    /// Starts to fetch a proposed cut; the members in `stay` go on to the next view.
     pub(crate) fn fetch(&mut self, now: Instant, cut: &Cut, stay: u64) {
         if !matches!(self.end, Ending::Decided(_)) {
             self.end = Ending::Fetching(cut.clone());
@@ -122,7 +123,7 @@ impl Pipeline {
         }
     }
 
-    /// Whether the cut that was to be fetched is held by now, or is taken for it (`early`): true once.
+    /// Whether the cut to be fetched is held by now, or is treated as held (`early`): true once.
     pub(crate) fn has_fetched(&mut self, early: bool) -> bool {
         let held = matches!(&self.end, Ending::Fetching(cut) if early || self.holds_cut(cut));
         if held {
@@ -131,7 +132,7 @@ impl Pipeline {
         held
     }
 
-    /// Asks for what is missing of a cut.
+    /// Requests what is missing of a cut.
     pub(crate) fn ask_for(&mut self, now: Instant, cut: &Cut, stay: u64) {
         self.stays = stay;
         for index in 0..self.streams.len() {
@@ -147,8 +148,8 @@ impl Pipeline {
         }
     }
 
-    /// Notes again how far the decided cut goes: what a follower has delivered makes room for more of it than its logs could
-    /// hold when the cut was decided.
+    /// Notes again how far the decided cut goes: what a follower has delivered makes room for more of it than its logs
+    /// could hold when the cut was decided.
     pub(crate) fn widen(&mut self, now: Instant) {
         for index in 0..self.streams.len() {
             let Ending::Decided(cut) = &self.end else { return };
@@ -170,13 +171,13 @@ impl Pipeline {
         stream.window.next >= cut.ends.get(rank.index()).copied().unwrap_or_default() && { ranges }.all(held)
     }
 
-    /// Whether the whole cut is here.
+    /// Whether this process holds the whole cut.
     pub(crate) fn holds_cut(&self, cut: &Cut) -> bool {
         let present = self.view.members.iter().map(|member| member.rank);
         { present }.all(|rank| self.holds(cut, rank))
     }
 
-    /// The cut was decided: delivery goes on up to it. An observer that was never wedged ends the epoch by this as well.
+    /// The cut was decided: delivery goes on up to it. This also ends the epoch of an observer that was never wedged.
     pub(crate) fn conclude(&mut self, now: Instant, cut: &Cut, stay: u64) {
         for stream in &mut self.streams {
             stream.stop = cut.ends.get(stream.rank.index()).copied().unwrap_or_default();
@@ -189,18 +190,18 @@ impl Pipeline {
         self.ask_for(now, cut, stay);
     }
 
-    /// What was delivered of a stream and the cut does not deliver. The next view's first number alone does not tell: what
-    /// a cut has beyond a gap counts as far as it goes, gap included. Of a datagram named there, only what is whole in one
-    /// frame is delivered.
+    /// What was delivered of a stream and is not in the cut. The next view's first number alone does not show it: the
+    /// messages that a cut has beyond a gap count up to the last of them, gap included. Of a datagram named there, only
+    /// messages that are whole in one frame are delivered.
     pub(crate) fn void(&self, rank: Rank) -> Void {
         match &self.end {
-            Ending::Decided(_) if self.is_lossy() => Void::default(), // nothing was agreed on that it could lie beyond
+            Ending::Decided(_) if self.is_lossy() => Void::default(), // no cut was agreed on
             Ending::Decided(cut) => self.beyond(cut, rank),
             _ => Void::default(),
         }
     }
 
-    /// Likewise, if this were the cut.
+    /// The same, if this were the cut.
     pub(crate) fn beyond(&self, cut: &Cut, rank: Rank) -> Void {
         let mut void = Void::default();
         let stream = &self.streams[rank.index()];
@@ -208,7 +209,7 @@ impl Pipeline {
         let (at, walked) = stream.cursor.position();
         let passed_end = if walked > 0 { at.next() } else { stream.cursor.floor() };
         let all_end = passed_end.max(stream.window.known_end);
-        // A log's worth at most: what is older is not here.
+        // A log's worth at most: older datagrams are not here.
         let from = end.max(DatagramNumber(all_end.0.saturating_sub(stream.log.capacity())));
         void.nameless = from > end && passed_end > end;
         for number in (from.0..all_end.0).map(DatagramNumber) {
@@ -281,7 +282,7 @@ impl Pipeline {
         Beginning { order: self.delivered_order(), first: first.collect(), phase }
     }
 
-    /// Whether this process has been shown all that it has published.
+    /// Whether this process has delivered everything that it has published.
     pub(crate) fn has_delivered_own(&self) -> bool {
         self.outbound.as_ref().is_none_or(|outbound| {
             !outbound.packer.is_open() && self.streams[outbound.rank.index()].floor() >= outbound.packer.open
@@ -301,7 +302,7 @@ impl Pipeline {
         }
         let mut unsettled = Vec::new();
         stream.assembly.abandon();
-        // A message whose first pieces were passed already begins before the cursor.
+        // A message whose first fragments were already passed begins before the cursor.
         if let Some((number, sequence)) = stream.beginning_of(stream.delivered).filter(|_| !resubmit_all) {
             stream.cursor = Cursor::at(number);
             stream.cursor.sequence = sequence;

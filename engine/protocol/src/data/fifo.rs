@@ -1,15 +1,15 @@
 //! FIFO: each sender's messages in the order it sent them.
 //!
-//! Delivering as datagrams arrive would let a repair overtake what it repairs. Each stream is delivered by itself, up to
-//! the first datagram that is missing; nothing is promised between streams.
+//! Delivering as datagrams arrive would let a repair overtake what it repairs. Each stream is delivered by itself, up
+//! to the first datagram that is missing; there is no order between streams.
 //!
 //! Invariant 9: a sender's message is delivered only after all its earlier ones.
 
 use super::stream::{Step, Stream};
 use crate::event::Delivery;
 
-/// Delivers at most `limit` messages, each stream in turn, another first each time, so that none starves behind a busy
-/// one; says how many.
+/// Delivers at most `limit` messages, each stream in turn, starting with a different stream each time, so that no
+/// stream starves behind a busy one; returns how many.
 pub(crate) fn deliver(
     streams: &mut [Stream],
     turn: usize,

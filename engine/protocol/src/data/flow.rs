@@ -2,9 +2,9 @@
 //!
 //! Without it a fast sender overruns a receiver's socket buffer and pays for each loss twice; with credits, one lost
 //! credit starves it for ever. So the limit is absolute and computed from watermarks: the slowest member's delivered
-//! mark, plus the smallest window any member announced, which begins from the receive buffer the kernel really granted
-//! it; until every member has announced its own, nothing may be opened at all. Observers have no say: they repair from
-//! what is retained, or skip.
+//! mark, plus the smallest window any member announced, which begins from the receive buffer that the kernel really
+//! granted it; until every member has announced its own, nothing may be opened at all. Observers do not count: they
+//! repair from what is retained, or skip.
 //!
 //! Invariant 15: no datagram at or beyond the limit is ever opened. Some of the window is kept back from data, so that
 //! a sequencer whose own messages fill it can still order the others'.
@@ -22,9 +22,9 @@ const RESERVE_PART: u64 = 16;
 #[derive(Debug)]
 pub(crate) struct Flow {
     own: Rank,
-    /// Who is in the view.
+    /// The members in the view.
     present: u64,
-    /// By member: the datagrams that can be under way to it, once it has said so.
+    /// By member: the datagrams that can be under way to it, once it has announced them.
     windows: Vec<Option<u64>>,
     /// The smallest of them, this process's own included.
     window: u64,
@@ -32,7 +32,7 @@ pub(crate) struct Flow {
     pub(crate) limit: DatagramNumber,
     /// The first datagram that data may not open.
     pub(crate) data_limit: DatagramNumber,
-    /// Who sets the limit.
+    /// The member that sets the limit.
     pub(crate) slowest: Option<Rank>,
     reserve: bool,
     /// A publication was refused since the window last moved.
@@ -47,9 +47,10 @@ impl Flow {
         Self { own, present, windows, window, limit, data_limit: limit, slowest: None, reserve, blocked: false }
     }
 
-    /// A member said how much can be under way to it.
+    /// A member announced how much can be under way to it.
     pub(crate) fn announce(&mut self, member: Rank, window: u64) {
-        // A window too small for one message and one run would stop the group for good; no honest member has one.
+        // A window too small for one message and one run would stop the group for good; no honest member has so small a
+        // window.
         if self.present & bit(member) == 0 {
             return;
         }
@@ -62,7 +63,7 @@ impl Flow {
         self.window
     }
 
-    /// Computes the limits anew; `own_floor` is the oldest own datagram not delivered here.
+    /// Recomputes the limits; `own_floor` is the oldest own datagram not delivered here.
     pub(crate) fn update(&mut self, stability: &Stability, own_floor: DatagramNumber, log: &Log) {
         let unknown = |(member, window): (usize, &Option<u64>)| window.is_none() && self.present & (1 << member) != 0;
         if self.windows.iter().enumerate().any(unknown) {
@@ -86,7 +87,7 @@ impl Flow {
         self.slowest = slowest;
     }
 
-    /// For the mutation check: goes as far as the log allows when only what stands from here on is kept.
+    /// For the mutation check: goes as far as the log allows when only datagrams from here on are kept.
     pub(crate) fn forget_below(&mut self, held: DatagramNumber, log: &Log) {
         self.limit = self.limit.max(held + log.capacity());
         self.data_limit = self.data_limit.max(self.limit);

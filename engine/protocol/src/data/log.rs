@@ -1,13 +1,13 @@
 //! One stream's datagrams, kept where they were written.
 //!
-//! The same bytes are needed many times: to send, to send again, to hold back until their turn, to deliver. Copying them
-//! from queue to queue costs more than everything else the engine does. So a stream has one log, a ring of slots as long
-//! as a datagram: the sender packs messages straight into its slot, the receiver copies a datagram once from the kernel's
-//! buffer into its slot, and every later use borrows it from there. Slots lie back to back, so that a run of them is one
-//! piece of memory that segmentation offload takes as it is.
+//! The same bytes are needed many times: to send, to retransmit, to hold back until their turn, to deliver. Copying
+//! them from queue to queue costs more than everything else the engine does. So a stream has one log, a ring of slots
+//! as long as a datagram: the sender packs messages straight into its slot, the receiver copies a datagram once from
+//! the kernel's buffer into its slot, and every later use borrows it from there. Slots are adjacent, so that a run of
+//! them is one piece of memory that segmentation offload takes as it is.
 //!
-//! Invariant: slot `number mod capacity` holds that datagram or an older one of the same residue; asking for a number
-//! never yields the bytes of another.
+//! Invariant: slot `number mod capacity` holds that datagram or an older one of the same residue; a lookup of a number
+//! never returns the bytes of another.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -26,7 +26,7 @@ pub(crate) struct Slot {
     pub(crate) delivered_early: bool,
 }
 
-/// The smallest page there is: touching one byte in each brings all of them in.
+/// The smallest page size: touching one byte in each page maps all of them.
 const PAGE_BYTES: usize = 4096;
 
 #[derive(Debug)]
@@ -43,13 +43,13 @@ impl Log {
         let empty = Slot { number: u64::MAX, kernel_receive_ns: 0, length: 0, messages: 0, delivered_early: false };
         let mut bytes = vec![0; mtu * slots];
         if prefault {
-            // The allocator hands out zeroed memory that is not there yet.
+            // The allocator returns zeroed memory that is not mapped yet.
             bytes.chunks_mut(PAGE_BYTES).for_each(|page| page[0] = core::hint::black_box(0));
         }
         Self { bytes, slots: vec![empty; slots], mtu }
     }
 
-    /// Forgets everything: the same memory for another stream.
+    /// Clears everything: the same memory for another stream.
     pub(crate) fn clear(&mut self) {
         self.slots.iter_mut().for_each(|slot| slot.number = u64::MAX);
     }
@@ -95,7 +95,7 @@ impl Log {
         &mut self.bytes[start..start + self.mtu]
     }
 
-    /// Says what now stands in a number's slot.
+    /// Records what a number's slot now holds.
     #[inline]
     pub(crate) fn fill(&mut self, number: DatagramNumber, length: usize, messages: u16, kernel_receive_ns: u64) {
         let index = self.index(number);
@@ -104,8 +104,8 @@ impl Log {
             Slot { number: number.0, kernel_receive_ns, length: length as u16, messages, delivered_early: false };
     }
 
-    /// The datagrams from `first` up to `end` that one send can take: a run of full ones, the last perhaps shorter,
-    /// back to back in memory.
+    /// The datagrams from `first` up to `end` that one send can take: a run of full datagrams, the last one perhaps
+    /// shorter, adjacent in memory.
     #[inline]
     pub(crate) fn run(&self, first: DatagramNumber, end: DatagramNumber) -> &[u8] {
         let start = self.index(first);
@@ -123,7 +123,7 @@ impl Log {
     /// The same datagrams in a log that is as small as they allow; `None` if that would not be smaller.
     pub(crate) fn refit(&self) -> Option<Self> {
         let numbers = || self.slots.iter().map(|slot| slot.number).filter(|number| *number != u64::MAX);
-        // Room for the one that would have come next: what is retained is counted from there.
+        // Room for the next datagram: what is retained is counted from there.
         let span = numbers().max().map_or(0, |newest| newest - numbers().min().unwrap_or(newest) + 3);
         let slots = usize::try_from(span).unwrap_or(usize::MAX).checked_next_power_of_two()?;
         if slots >= self.slots.len() {
@@ -140,12 +140,12 @@ impl Log {
         Some(log)
     }
 
-    /// The memory that it takes.
+    /// The bytes that it takes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.len() + Self::slot_bytes(self.slots.len())
     }
 
-    /// What the slots of a log take beside the datagrams.
+    /// The bytes that the slots of a log take besides the datagrams.
     pub(crate) const fn slot_bytes(slots: usize) -> usize {
         slots * size_of::<Slot>()
     }

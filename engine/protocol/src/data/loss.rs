@@ -1,26 +1,30 @@
 //! Loss: what happens where messages may be lost.
 //!
-//! Below reliable nobody agrees on anything, and a stream that waits for what will never come is worse than one with a
-//! hole: one feed's late repair turned a third of a per cent of loss into stalls of seconds. So a gap is *given up*: at
-//! once where nothing is repaired (unreliable), else when its sender is gone or its deadline has passed (best effort).
-//! What was given up is told, message by message, so that whoever must not miss anything knows that it has.
+//! Below reliable the members agree on nothing, and a stream that waits for what will never come is worse than a stream
+//! with a hole: one feed's late repair turned a third of a per cent of loss into stalls of seconds. So a gap is *given
+//! up*: at once where nothing is repaired (unreliable), else when its sender is gone or its deadline has passed (best
+//! effort). What was given up is reported, message by message, so that an application that must not miss anything knows
+//! that it has.
 //!
-//! Nobody walks the same datagrams here, so nothing can be concluded from how far somebody has come: where a stream goes
-//! on, and under which number, is read off each datagram's header, or off a heartbeat if nothing follows the gap. What
-//! a header says was there before and has not been delivered is lost.
+//! No two processes walk the same datagrams here, so the progress of one process proves nothing about another: where a
+//! stream goes on, and under which number, is read from each datagram's header, or from a heartbeat if nothing follows
+//! the gap. Messages that a header counts as sent before and that have not been delivered are lost.
 //!
-//! For the same reason a message that its sender was not shown before the view changed is not published again, as it would
-//! be above: others may have been shown it, and it would stand in two places. It counts as lost, and that is told as well. Only
-//! where the sequencer goes on and everything is repaired, all who go on know what it had ordered, and what it had not.
+//! For the same reason a message that was not delivered at its sender before the view changed is not published again,
+//! as it would be at the levels above: other members may have delivered it, and it would be in two places. It counts as
+//! lost, and that is reported as well. Only where the sequencer goes on and everything is repaired, all members that go
+//! on know what it had ordered, and what it had not.
 //!
-//! If the order is what was lost, messages that are here wait for a place that was given out already. Nobody can tell them
-//! from those whose order is still to come, so they are given up after a few heartbeats of the sequencer.
+//! If the order itself was lost, messages that are here wait for a place that was assigned already. No process can
+//! distinguish them from messages whose order is still to come, so they are given up after a few heartbeats of the
+//! sequencer.
 //!
-//! Numbers must still name one message each. Who comes into a view does not know what an earlier life of it was heard to
-//! say, nor a new sequencer how far another's order was heard; so each begins where only this view's numbers are.
+//! Numbers must still name one message each. A process that comes into a view does not know up to which number other
+//! members heard an earlier incarnation of it, and a new sequencer does not know how far another sequencer's order was
+//! heard. So each begins where only this view's numbers are.
 //!
-//! Invariants: 1 (at most once: numbers never fall), 2 (each loss is told: from where delivery stood
-//! to where it goes on). Source for the stalls: aeron#1946.
+//! Invariants: 1 (at most once: numbers never fall), 2 (each loss is reported: from where delivery stood to where it
+//! goes on). Source for the stalls: aeron#1946.
 
 use super::cut::Ending;
 use super::pipeline::Pipeline;
@@ -29,24 +33,24 @@ use crate::config::{Order, Reliability};
 use crate::view::bit;
 use bourdon_wire::{DatagramHeader, DatagramNumber, Epoch, Instant, Kind, OrderNumber, Rank, Sequence};
 
-/// So many heartbeats of the sequencer must pass over a message that has no place before it is given up: its order may be
-/// under way when the first comes, and one may have overtaken another.
+/// So many heartbeats of the sequencer must pass over a message that has no place before it is given up: its order may
+/// be under way when the first comes, and a heartbeat may have overtaken another.
 const HEARTBEATS: usize = 3;
 
-/// What a lossy stream knows besides.
+/// What else is known of a lossy stream.
 #[derive(Debug, Default)]
 pub(crate) struct Loose {
     /// The end of the stream as its sender last stated it: the next datagram, and the first message in it.
     pub(crate) stated: Option<(DatagramNumber, Sequence)>,
-    /// How far it had come here at the sequencer's last heartbeats, the last first.
+    /// How far it had been received here at the sequencer's last heartbeats, the newest first.
     seen: [DatagramNumber; HEARTBEATS],
-    /// With which message it began in this view, once a heartbeat has said so.
+    /// The message with which it began in this view, once a heartbeat has stated it.
     pub(crate) first: Option<Sequence>,
     /// What is missing at its end will never come: its sender is gone, and the view ends.
     pub(crate) is_over: bool,
-    /// A hole ended where nothing stands yet: what comes there may be the rest of a message that began in the hole.
+    /// A hole ended where nothing is yet: what comes there may be the rest of a message that began in the hole.
     pub(crate) may_be_cut: bool,
-    /// Since when the gap before this datagram has been there.
+    /// Since when the gap before this datagram has existed.
     gap: Option<(DatagramNumber, Instant)>,
 }
 
@@ -63,15 +67,15 @@ impl Loose {
     }
 }
 
-/// Where newcomers begin to count, and new sequencers, in a view: no view sends so many messages, and no number is given
-/// out twice.
+/// Where newcomers and new sequencers begin to count in a view: no view sends so many messages, and no number is
+/// assigned twice.
 pub(crate) fn numbers_of(epoch: Epoch) -> u64 {
     epoch.0.min(EPOCHS_MAX) << NUMBERS_BITS
 }
 
 /// 10^12 messages: a day at ten million a second.
 const NUMBERS_BITS: u32 = 40;
-/// Numbers end below 2^63; nobody changes the view so often.
+/// Numbers end below 2^63; no group changes the view so often.
 const EPOCHS_MAX: u64 = 1 << 22;
 
 impl Pipeline {
@@ -81,7 +85,7 @@ impl Pipeline {
         self.config.reliability.is_lossy()
     }
 
-    /// Whether what is missing of a sender's stream is asked for.
+    /// Whether what is missing of a sender's stream is requested.
     #[inline]
     pub(crate) fn repairs(&self) -> bool {
         self.config.reliability != Reliability::Unreliable
@@ -92,7 +96,7 @@ impl Pipeline {
         self.is_lossy() && (!self.repairs() || self.stays & bit(rank) == 0)
     }
 
-    /// From where this process, the next view's sequencer, gives out order numbers: none that anybody was shown.
+    /// From where this process, the next view's sequencer, assigns order numbers: above any that was delivered.
     pub(crate) fn next_order(&self, order: OrderNumber) -> OrderNumber {
         match &self.outbound {
             Some(outbound) if outbound.sequencer.is_some() => order.max(outbound.packer.next_order),
@@ -107,8 +111,9 @@ impl Pipeline {
         !self.is_lossy() || all_know
     }
 
-    /// Whether the view's end completes a barrier, where not everybody has the markers: what was agreed on is whether somebody
-    /// had got to it. If so, nothing from beyond can be lost by going on; else the markers are set again in the next view.
+    /// Whether the view's end completes a barrier, where not all members have the markers. The members agreed on
+    /// whether any of them had reached it. If one had, nothing from beyond can be lost by going on; else the markers
+    /// are set again in the next view.
     pub(crate) fn agreed_barrier(&self) -> Option<bool> {
         match &self.end {
             Ending::Decided(cut) if self.is_lossy() => Some(cut.phase > self.barrier.phase && self.holds_cut(cut)),
@@ -116,7 +121,7 @@ impl Pipeline {
         }
     }
 
-    /// Gives up what this process published and was not shown; says which messages.
+    /// Gives up what this process published and did not deliver; returns which messages.
     pub(crate) fn abandon_own(&mut self) -> Option<(Rank, Sequence, Sequence)> {
         let outbound = self.outbound.as_ref()?;
         let (rank, end) = (outbound.rank, outbound.packer.next_sequence);
@@ -124,8 +129,9 @@ impl Pipeline {
         (delivered < end).then_some((rank, delivered, end))
     }
 
-    /// The sequencer was heard, and `end` is where its stream ends. What is here, and was before its last few heartbeats, and
-    /// has no place though all it sent has been walked, waits in vain once a part of the order was lost.
+    /// A heartbeat of the sequencer came, and `end` is where its stream ends. A message that was here before its last
+    /// few heartbeats, and has no place although everything the sequencer sent has been walked, waits in vain once a
+    /// part of the order was lost.
     pub(crate) fn doubt_order(&mut self, now: Instant, end: DatagramNumber) {
         let sequencer = self.view.sequencer;
         let is_behind = self.streams[sequencer.index()].cursor.floor() < end || self.waits_elsewhere();
@@ -166,7 +172,7 @@ impl Pipeline {
         }
     }
 
-    /// Gives up the gaps that are not waited for any longer. Says whether a stream has thereby come to its end.
+    /// Gives up the gaps that are not waited for any longer. Returns whether a stream has thereby come to its end.
     pub(crate) fn give_up(&mut self, now: Instant) -> bool {
         let mut any_over = false;
         self.gap_due = Instant::NEVER;
@@ -177,7 +183,8 @@ impl Pipeline {
             }
             let Some(patience_ns) = self.patience_ns(stream.rank) else { continue };
             let stream = &mut self.streams[index];
-            // Not of the sequencer's, whose walk goes as far by itself: order runs stand there, and each counts.
+            // Not those of the sequencer, whose walk goes as far by itself: its stream holds order runs, and each
+            // counts.
             if self.config.order == Order::Total && stream.rank != self.view.sequencer {
                 stream.collect_up_to_hole(self.config.limits.max_message_bytes);
             }
@@ -186,7 +193,7 @@ impl Pipeline {
                 let is_beginning = stream.window.next == DatagramNumber(0);
                 let sequencer = self.outbound.as_mut().and_then(|outbound| outbound.sequencer.as_mut());
                 if is_beginning && let Some(sequencer) = sequencer {
-                    // Others may have what is given up here, so it has a place as well: from where a heartbeat says.
+                    // Other members may have what is given up here, so it has a place as well: a heartbeat gives it.
                     let Some(first) = stream.loose.first else { continue };
                     sequencer.begin_at(stream.rank, first);
                 }
@@ -201,8 +208,8 @@ impl Pipeline {
 }
 
 impl Stream {
-    /// Gives up what is missing up to the next datagram that is here, or to the end if that is known; says whether there is
-    /// one.
+    /// Gives up what is missing up to the next datagram that is here, or to the end if that is known; returns whether
+    /// there is such a point.
     fn skip_gap(&mut self) -> bool {
         let missing = self.window.next.0..self.window.known_end.0;
         let held = missing.map(DatagramNumber).find(|number| self.log.holds(*number));
@@ -211,13 +218,13 @@ impl Stream {
         let stated = self.loose.stated.filter(|(end, _)| *end > self.window.next);
         let Some((number, sequence)) = held.or(stated) else { return false };
         self.give_up_before(number); // unless an earlier hole has not been reached
-        // What it held up can be put in order all the same: else that hole might never be reached.
+        // The messages behind the gap can still be put in order: else that hole might never be reached.
         self.window.complete = self.window.complete.max(sequence);
         true
     }
 
-    /// Takes in the pieces of a message that stand before a hole: it will never be whole, so no order will come for it, and
-    /// the hole must be reached all the same.
+    /// Takes the fragments of a message that precede a hole: it will never be whole, so no order will come for it, and
+    /// the hole must still be reached.
     fn collect_up_to_hole(&mut self, max_message_bytes: usize) {
         let end = self.end();
         while self.hole.is_some()
@@ -233,8 +240,8 @@ impl Stream {
         }
     }
 
-    /// Its sender states with which message it began in this view, and where it ends. Where that is how far it has come here,
-    /// what is missing of the view before shows.
+    /// Notes the message with which its sender began in this view, and the end of the stream. Where delivery here has
+    /// reached exactly that end, the messages that the view before left missing become visible, and are lost.
     pub(crate) fn hear_bounds(&mut self, first: Sequence, end: DatagramNumber, sequence: Sequence) {
         (self.loose.stated, self.loose.first) = (Some((end, sequence)), Some(first));
         let is_there = end == self.window.next && self.cursor.floor() >= end && self.hole.is_none();
@@ -244,14 +251,14 @@ impl Stream {
         }
     }
 
-    /// Where a hole ends: the message with which the stream goes on, and whether the one before it may end there.
+    /// Where a hole ends: the message with which the stream goes on, and whether the message before it may end there.
     pub(crate) fn far_side(&self, to: DatagramNumber) -> Option<Sequence> {
         let (_, sequence) = self.loose.stated.filter(|(end, _)| *end == to)?;
         Some(sequence)
     }
 
-    /// At the first frame of a datagram: takes the numbering that its header states. Passes over what was given up before and
-    /// comes again. Says whether messages were lost before what comes next.
+    /// At the first frame of a datagram: takes the numbering that its header states. Passes over messages that were
+    /// given up before and come again. Returns whether messages were lost before what comes next.
     pub(crate) fn look_ahead(&mut self) -> bool {
         let end = self.end();
         while let Some(frame) = self.cursor.frame(&self.log, end) {

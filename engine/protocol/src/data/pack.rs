@@ -1,12 +1,12 @@
 //! Packs messages into datagrams, and cuts those that do not fit.
 //!
 //! A kernel traversal costs a hundred times what a small message costs the engine, so messages share datagrams. Waiting
-//! for more of them would cost latency, so nothing waits: what has been claimed when the node comes round is sealed and
-//! goes out. A datagram that is closed because the next message did not fit is padded to the full length, because a run
-//! of equal datagrams goes to the network in one call; only the last of a burst is shorter.
+//! for more of them would cost latency, so nothing waits: when the node polls the process, it seals and sends what has
+//! been claimed by then. A datagram that is closed because the next message did not fit is padded to the full length,
+//! because a run of equal datagrams goes to the network in one call; only the last of a burst is shorter.
 //!
-//! Invariants: sequences and order numbers are given out without holes, in the order of packing; a message's fragments
-//! stand back to back; what has been sent never changes.
+//! Invariants: sequences and order numbers are assigned without holes, in the order of packing; a message's fragments
+//! are adjacent; what has been sent never changes.
 
 use super::causal::Causal;
 use super::log::Log;
@@ -20,16 +20,17 @@ use zerocopy::little_endian::{U16, U32, U64};
 /// Bytes of the extension that every fragment has.
 const FRAGMENT_BYTES: usize = 8;
 
-/// What goes with a message besides its bytes.
+/// What is sent with a message besides its bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Outgoing {
     /// Its topic.
     pub topic: TopicId,
-    /// When it should have been sent, in nanoseconds since the UNIX epoch, where that differs from when it is.
+    /// When it should have been sent, in nanoseconds since the UNIX epoch, where that differs from the time it is sent.
     pub intended_send_ns: Option<u64>,
-    /// The client whose message it is.
+    /// The client that sent the message.
     pub client: Option<ClientTag>,
-    /// Its topic's name, for who subscribes by patterns; its id is `topic`. Costs its length and a byte on the network.
+    /// Its topic's name, for receivers that subscribe by patterns; its id is `topic`. Costs its length and a byte on
+    /// the network.
     pub name: Option<TopicName>,
     /// The message of another group that it comes after, wherever both are delivered: see `data/after.rs`. 34 bytes.
     pub after: Option<MessageName>,
@@ -52,7 +53,7 @@ pub(crate) struct Packer {
     pub(crate) next_order: OrderNumber,
     /// Everything below this has gone to the network.
     pub(crate) sent: DatagramNumber,
-    /// When the last datagram was closed: a stream's times never fall, whatever clocks do.
+    /// When the last datagram was closed: a stream's times never fall, even if the clock does.
     pub(crate) closed_at_ns: u64,
     /// The datagram before the open one, if it was closed early and may be filled further.
     early: Option<Early>,
@@ -89,7 +90,7 @@ impl Packer {
         }
     }
 
-    /// What is packed from now on belongs to this barrier phase.
+    /// Messages packed from now on belong to this barrier phase.
     pub(crate) fn enter_phase(&mut self, phase: u64) {
         self.header = self.header.in_phase(phase);
     }
@@ -99,13 +100,13 @@ impl Packer {
         log.mtu() - HEADER_BYTES - self.used
     }
 
-    /// Whether anything stands in the open datagram.
+    /// Whether the open datagram holds any frame.
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
         self.count > 0
     }
 
-    /// Whether a frame with such a body fits the open datagram without another one being begun.
+    /// Whether a frame with such a body fits the open datagram, so that no other datagram has to be opened.
     #[inline]
     pub(crate) fn fits_open(&self, log: &Log, body_bytes: usize) -> bool {
         self.count > 0 && FRAME_HEADER_BYTES + body_bytes <= self.room(log) && self.count < u16::MAX
@@ -129,7 +130,7 @@ impl Packer {
         }
     }
 
-    /// The last datagram that a message of so many bytes (extensions included) would reach into.
+    /// The last datagram that a message of so many bytes (extensions included) would reach.
     #[inline]
     pub(crate) fn last_datagram(&self, log: &Log, body_bytes: usize) -> DatagramNumber {
         if self.fits_open(log, body_bytes) {
@@ -143,8 +144,8 @@ impl Packer {
         first + (body_bytes.div_ceil(per_datagram - FRAGMENT_BYTES) - 1) as u64
     }
 
-    /// Writes a frame header and hands out its body, beginning another datagram if need be. The caller has made sure
-    /// that the frame fits an empty datagram and that the window allows it.
+    /// Writes a frame header and returns the space of its body, opening another datagram if needed. The caller has made
+    /// sure that the frame fits an empty datagram and that the window allows it.
     #[inline]
     pub(crate) fn frame<'l>(
         &mut self,
@@ -172,7 +173,7 @@ impl Packer {
         body
     }
 
-    /// Packs a message with nothing in front of its payload, if it fits the datagram that is open already: that one has
+    /// Packs a message with nothing before its payload, if it fits the datagram that is already open: that datagram has
     /// passed flow control.
     #[inline]
     pub(crate) fn append(&mut self, log: &mut Log, topic: TopicId, payload: &[u8]) -> Option<Sequence> {
@@ -199,7 +200,7 @@ impl Packer {
         sequence
     }
 
-    /// Seals the open datagram; `padded` to the full length when another follows at once.
+    /// Seals the open datagram, `padded` to the full length when another follows at once.
     #[inline]
     pub(crate) fn close(&mut self, log: &mut Log, padded: bool, wall_ns: u64) {
         debug_assert!(self.count > 0);
@@ -213,8 +214,8 @@ impl Packer {
         self.early = None;
     }
 
-    /// Closes the open datagram so that what stands in it can be delivered here before it is sent. What is packed until
-    /// then still goes into it.
+    /// Closes the open datagram so that its messages can be delivered here before it is sent. Messages packed before it
+    /// is sent still go into it.
     #[inline]
     pub(crate) fn close_early(&mut self, log: &mut Log, wall_ns: u64) {
         let Self { used, count, messages, begun, first_sequence, first_order, .. } = *self;
@@ -222,7 +223,7 @@ impl Packer {
         self.early = Some(Early { used, count, messages, begun, first_sequence, first_order });
     }
 
-    /// Goes on filling a datagram that was closed early and has not been sent.
+    /// Continues to fill a datagram that was closed early and has not been sent.
     #[inline]
     fn reopen(&mut self) {
         if let Some(early) = self.early.take()
@@ -235,7 +236,7 @@ impl Packer {
         }
     }
 
-    /// What has been closed is sent as it stands.
+    /// Closed datagrams are sent unchanged.
     #[inline]
     pub(crate) fn settle(&mut self) {
         self.early = None;
@@ -275,7 +276,7 @@ impl Packer {
     }
 }
 
-/// Bytes that stand before a message's payload in its first frame.
+/// Bytes before a message's payload in its first frame.
 #[inline]
 pub(crate) fn extension_bytes(outgoing: &Outgoing, causal: &[CausalEntry]) -> usize {
     8 * usize::from(outgoing.intended_send_ns.is_some())
@@ -322,7 +323,8 @@ pub(crate) fn write_extensions(mut space: &mut [u8], outgoing: &Outgoing, causal
     }
 }
 
-/// Space for one message in the stream's log, to be written in place. Dropped without [`Claim::commit`], it never was.
+/// Space for one message in the stream's log, to be written in place. Dropping it without [`Claim::commit`] discards
+/// the message.
 #[derive(Debug)]
 pub struct Claim<'a> {
     pub(crate) packer: &'a mut Packer,
@@ -334,7 +336,7 @@ pub struct Claim<'a> {
 }
 
 impl Claim<'_> {
-    /// Publishes what was written, and says under which sequence.
+    /// Publishes the written message, and returns its sequence.
     #[inline]
     pub fn commit(mut self) -> Sequence {
         self.committed = true;
@@ -376,7 +378,7 @@ impl Outgoing {
         Self { topic: name.id(), name: Some(name), ..Self::default() }
     }
 
-    /// Whether nothing stands in front of the payload.
+    /// Whether nothing precedes the payload.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
         self.intended_send_ns.is_none() && self.client.is_none() && self.name.is_none() && self.after.is_none()
@@ -412,7 +414,7 @@ impl Packer {
         Claim { packer: self, body, undo, causal, counters, committed: false }
     }
 
-    /// Whether a message goes into one frame, given what stands before its payload.
+    /// Whether a message fits one frame, given the bytes before its payload.
     #[inline]
     pub(crate) fn is_whole(log: &Log, body_bytes: usize) -> bool {
         FRAME_HEADER_BYTES + body_bytes <= log.mtu() - HEADER_BYTES

@@ -1,4 +1,4 @@
-//! The data plane, joined: the one place where the data protocols know of each other.
+//! The data plane as a whole: the only place where the data protocols know of each other.
 //!
 //! ```text
 //! publish ▶ flow ▶ pack ─────────────▶ log ▶ send                     (own stream: `publish.rs`)
@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The own stream is walked for delivery like any other, so a process delivers its own messages by the same rules as
-//! everybody's.
+//! those of other members.
 
 use super::after::Passed;
 use super::barrier::Barrier;
@@ -38,7 +38,7 @@ use bourdon_wire::{
 };
 use zerocopy::IntoBytes;
 
-/// The one channel there is so far.
+/// The only channel so far.
 pub(crate) const DATA_CHANNEL: ChannelId = ChannelId(0);
 
 #[derive(Debug)]
@@ -74,9 +74,9 @@ impl Ordering {
 #[derive(Debug)]
 pub(crate) struct Pipeline {
     pub(crate) config: Config,
-    /// The view whose messages these are.
+    /// The view in which these messages are sent.
     pub(crate) view: View,
-    /// By rank: which life of it is in the view. Asked for every datagram.
+    /// By rank: the incarnation that is in the view. Looked up for every datagram.
     lives: Vec<Option<Incarnation>>,
     /// Where it began.
     pub(crate) beginning: Beginning,
@@ -91,7 +91,7 @@ pub(crate) struct Pipeline {
     pub(crate) answerer: Answerer,
     pub(crate) rng: fastrand::Rng,
     pub(crate) ranges: Vec<NakRange>,
-    /// Own floor or sequencer's work may have moved since flow was computed.
+    /// The own floor or the sequencer's work may have moved since flow was computed.
     pub(super) flow_stale: bool,
     /// What may be delivered may have changed.
     pub(super) stops_stale: bool,
@@ -101,15 +101,15 @@ pub(crate) struct Pipeline {
     pub(crate) gap_due: Instant,
     /// Whether a part of the order was lost.
     pub(crate) order_lost: bool,
-    /// Who goes on to the next view, as far as that has been proposed.
+    /// Which members go on to the next view, as far as that has been proposed.
     pub(crate) stays: u64,
     /// Bits of suspected members, for the mutant that leaves them out.
     pub(crate) suspected: u64,
 }
 
 impl Pipeline {
-    /// The messages of one view. `own` is this process's rank if it is a member of the view; `spare` has logs of earlier
-    /// views, to be used again.
+    /// The messages of one view. `own` is this process's rank if it is a member of the view; `spare` has logs of
+    /// earlier views, for reuse.
     pub(crate) fn new(
         config: Config,
         view: View,
@@ -146,7 +146,7 @@ impl Pipeline {
         pipeline
     }
 
-    /// Before the first view, or outside: nothing is sent or received.
+    /// Before the first view, or outside the group: nothing is sent or received.
     pub(crate) fn idle(config: Config, epoch: Epoch) -> Self {
         let view = View::none(epoch, config.sequencer);
         let beginning = Beginning { order: OrderNumber(0), first: Vec::new(), phase: 0 };
@@ -155,7 +155,7 @@ impl Pipeline {
 
     /// Its logs, for another view.
     pub(crate) fn into_logs(self, spare: &mut Vec<Log>) {
-        // The smallest stand for ranks that are not in the view.
+        // Ranks that are not in the view have the smallest logs.
         let logs = self.streams.into_iter().map(|stream| stream.log);
         spare.extend(logs.filter(|log| log.capacity() > Limits::SLOTS_MIN as u64));
     }
@@ -163,14 +163,14 @@ impl Pipeline {
     /// The epoch has ended: what is held moves into logs that are as small as it allows; the large ones go to `spare`.
     pub(crate) fn refit(&mut self, spare: &mut Vec<Log>) {
         for stream in &mut self.streams {
-            stream.asker = Asker::new(1); // nothing is asked for any more
+            stream.asker = Asker::new(1); // nothing is requested any more
             if let Some(small) = stream.log.refit() {
                 spare.push(core::mem::replace(&mut stream.log, small));
             }
         }
     }
 
-    /// What its logs take.
+    /// The bytes that its logs take.
     pub(crate) fn retained_bytes(&self) -> usize {
         self.streams.iter().map(|stream| stream.log.bytes()).sum()
     }
@@ -181,7 +181,7 @@ impl Pipeline {
         self.outbound.as_ref().map(|outbound| outbound.rank)
     }
 
-    /// Which life of a rank is in the view, if one is.
+    /// Which incarnation of a rank is in the view, if any is.
     #[inline]
     pub(crate) fn life(&self, rank: Rank) -> Option<Incarnation> {
         self.lives.get(rank.index()).copied().flatten()
@@ -193,13 +193,13 @@ impl Pipeline {
         self.life(rank).is_some()
     }
 
-    /// Whether messages wait for others to hold them before they are delivered.
+    /// Whether messages wait until other members hold them before they are delivered.
     pub(crate) fn waits_for_others(&self) -> bool {
         self.config.reliability.waits_for_others()
     }
 
-    /// Whether what is received and delivered may still be acknowledged: a promise ends that too, since whoever counts
-    /// the acknowledgement may deliver what the cut, made of what was promised, does not have.
+    /// Whether what is received and delivered may still be acknowledged. A promise ends that too: a member that counts
+    /// the acknowledgement may deliver a message that is missing in the cut, because the cut is made of the promises.
     #[inline]
     fn acknowledges(&self) -> bool {
         self.end.is_open() || self.config.mutant == Some(Mutant::AckAfterPromise)
@@ -207,7 +207,7 @@ impl Pipeline {
 
     // ---- receive ------------------------------------------------------------------------------------------------
 
-    /// Takes a datagram of another member's stream into its window; says whether it is new.
+    /// Takes a datagram of another member's stream into its window; returns whether it is new.
     #[inline]
     pub(crate) fn receive(
         &mut self,
@@ -249,13 +249,13 @@ impl Pipeline {
         matches!(acceptance, Acceptance::New { .. })
     }
 
-    /// Whether a datagram's stream has begun here, or begins with it, and its markers are of phases that can be.
+    /// Whether a datagram's stream has begun here, or begins with it, and its markers are of possible phases.
     #[inline]
     fn may_take(&mut self, datagram: &Datagram<'_>, counters: &mut Counters) -> bool {
         let stream = &mut self.streams[datagram.header.rank().index()];
         if !stream.window.started {
             if self.config.start == Start::Oldest {
-                return false; // where the oldest stands is said by a heartbeat; this one will be asked for again
+                return false; // a heartbeat gives the oldest datagram; this one will be requested again
             }
             stream.start_at(datagram.header.number(), datagram.header.first_sequence());
         }
@@ -273,7 +273,7 @@ impl Pipeline {
         true
     }
 
-    /// Whether every order run of a datagram names messages that there can be.
+    /// Whether every order run of a datagram names messages that can exist.
     fn are_runs_plausible(&self, datagram: &Datagram<'_>) -> bool {
         if self.config.order != Order::Total || datagram.header.rank() != self.view.sequencer {
             return true; // no process reads them
@@ -286,7 +286,7 @@ impl Pipeline {
             let rank = Rank(run.rank.get());
             let stream =
                 self.streams.get(rank.index()).filter(|stream| stream.is_present && rank != self.view.sequencer);
-            // Where messages may be lost, a stream goes on under numbers that only its own headers say.
+            // Where messages may be lost, only a stream's own headers give the numbers under which it goes on.
             let known = |stream: &&Stream| stream.is_anchored() && !stream.is_loose;
             stream.is_some_and(|stream| {
                 let complete = Some(stream).filter(known).map(|stream| stream.window.complete);
@@ -297,12 +297,12 @@ impl Pipeline {
         runs.all(|frame| OrderRun::read(frame.body).is_some_and(|(run, _)| is_plausible(run)))
     }
 
-    /// What a datagram that is new means to order, barrier, sequencer and acknowledgement. `early`: it stands beyond a gap.
+    /// What a new datagram means to order, barrier, sequencer and acknowledgement. `early`: it lies beyond a gap.
     #[inline]
     fn note_new(&mut self, now: Instant, datagram: &Datagram<'_>, early: bool) {
         let (rank, number) = (datagram.header.rank(), datagram.header.number());
-        // What too few may hold does not run ahead: others acknowledge it only once the gap is closed.
-        // And once the epoch ends, only what the cut names does.
+        // A datagram that too few members may hold does not run ahead: other members acknowledge it only once the gap
+        // is closed. And once the epoch ends, only what the cut names runs ahead.
         let ahead = early && !self.config.reliability.waits_for_others() && self.end.is_open();
         if ahead
             && datagram.header.is_of_phase(self.barrier.phase)
@@ -329,7 +329,7 @@ impl Pipeline {
         }
     }
 
-    /// Hears how far a stream goes.
+    /// Notes how far a stream goes.
     pub(crate) fn note_end(&mut self, now: Instant, rank: Rank, end: DatagramNumber) {
         let stream = &mut self.streams[rank.index()];
         let (capacity, floor) = (stream.log.capacity(), stream.floor());
@@ -340,7 +340,7 @@ impl Pipeline {
         }
     }
 
-    /// If a gap has just been opened or widened, sets the time to ask for it.
+    /// If a gap has just been opened or widened, sets the time to request it.
     #[inline]
     fn watch_gap(&mut self, now: Instant, rank: Rank) {
         let repairs = self.repairs();
@@ -352,19 +352,21 @@ impl Pipeline {
         }
     }
 
-    /// Whether requests go to everybody.
+    /// Whether requests go to all members.
     pub(crate) fn asks_all(&self) -> bool {
         Asker::asks_all(self.config.limits.receivers)
     }
 
-    /// Another receiver asked everybody for these; says how many of ours that covers.
+    /// Another receiver requested these datagrams from all; returns how many of this process's missing datagrams that
+    /// covers.
     pub(crate) fn suppress(&mut self, now: Instant, rank: Rank, ranges: &[NakRange]) -> u64 {
         let (timing, stream) = (&self.config.timing, &mut self.streams[rank.index()]);
         let backoff_ns = stream.asker.backoff_ns(timing, self.config.limits.receivers, &mut self.rng);
         stream.asker.suppress(now, (&stream.window, &stream.log), (timing, backoff_ns), ranges)
     }
 
-    /// Collects what to ask for of one stream into `ranges`; how often it was asked for, or `None` if nothing is due.
+    /// Collects what to request of one stream into `ranges`. Returns how often it was requested, or `None` if nothing
+    /// is due.
     pub(crate) fn collect_missing(&mut self, now: Instant, rank: Rank) -> Option<u8> {
         let (timing, budget) = (&self.config.timing, own_window(&self.config));
         let stream = &mut self.streams[rank.index()];
@@ -447,7 +449,7 @@ impl Pipeline {
         self.stability.held_by_enough(rank, own, &self.view, Enough::Quorum)
     }
 
-    /// By rank: the datagrams that what has been delivered stands in end below this.
+    /// By rank: every datagram that holds a delivered message is below this.
     pub(crate) fn marks(&self) -> Vec<DatagramNumber> {
         let mark = |stream: &Stream| {
             let (number, walked) = stream.cursor.position();
@@ -456,7 +458,7 @@ impl Pipeline {
         self.streams.iter().map(mark).collect()
     }
 
-    /// What has been put in order is held by whoever did it: an acknowledgement that needs no row.
+    /// The sequencer holds every message that it has put in order: an acknowledgement that needs no row.
     pub(crate) fn note_sequencer_holds(&mut self, marks: &[DatagramNumber]) {
         if Some(self.view.sequencer) != self.own() {
             self.stability.note(self.view.sequencer, marks);
@@ -482,7 +484,7 @@ impl Pipeline {
         Some(Position { epoch, order, run, phase, streams, clients: Vec::new(), locks: Vec::new() })
     }
 
-    /// Goes on where another process stood.
+    /// Goes on from the position of another process.
     pub(crate) fn resume(&mut self, position: &Position) {
         let bits = self.view.bits();
         for (stream, place) in self.streams.iter_mut().zip(&position.streams) {
@@ -497,14 +499,14 @@ impl Pipeline {
         self.barrier = Barrier::new(position.phase, self.streams.len());
     }
 
-    /// Whether this process is the sequencer and others' messages wait for their order.
+    /// Whether this process is the sequencer and other members' messages wait for their order.
     #[inline]
     pub(crate) fn has_order_to_give(&self) -> bool {
         let sequencer = self.outbound.as_ref().and_then(|outbound| outbound.sequencer.as_ref());
         self.end.is_open() && sequencer.is_some_and(|sequencer| sequencer.has_work(&self.streams))
     }
 
-    /// Delivers what is due, at most `limit` messages (give or take a datagram); says how many.
+    /// Delivers what is due, at most `limit` messages (give or take a datagram); returns how many.
     #[inline]
     pub(crate) fn deliver(
         &mut self,
@@ -551,7 +553,7 @@ impl Pipeline {
         count
     }
 
-    /// Steps over holes that have been reached, and says what was lost; says whether there was one.
+    /// Steps over holes that have been reached and reports what was lost; returns whether there was one.
     pub(crate) fn cross_holes(&mut self, mut lost: impl FnMut(Rank, Sequence, Sequence)) -> bool {
         let (mut crossed, mut order_lost) = (false, false);
         for stream in &mut self.streams {
@@ -571,14 +573,14 @@ impl Pipeline {
             }
         }
         if order_lost {
-            // The order of some messages was lost with it: those that a later run passes over are lost as well.
+            // The order of some messages was lost with it: messages that a later run passes over are lost as well.
             self.streams.iter_mut().for_each(|stream| stream.ordered = true);
             self.order_lost = true;
         }
         crossed
     }
 
-    /// What has been delivered ahead of its turn or waits to be, in entries.
+    /// What has been delivered ahead of its turn or waits for that, in entries.
     pub(crate) fn early(&self) -> usize {
         match &self.ordering {
             Ordering::Unordered(unordered) => unordered.early.len(),
@@ -586,7 +588,7 @@ impl Pipeline {
         }
     }
 
-    /// When [`Pipeline::deliver`] has something to do though nothing comes.
+    /// The time at which [`Pipeline::deliver`] has something to do even if nothing comes.
     #[inline]
     pub(crate) fn delivery_due(&self) -> Instant {
         if self.gap_due == Instant::NEVER && self.config.order != Order::RealTime {
@@ -598,7 +600,7 @@ impl Pipeline {
         self.gap_due.min(self.real_time().map_or(Instant::NEVER, |real_time| real_time.due))
     }
 
-    /// What is to be known of real-time order, where that is the order.
+    /// The state of real-time order, where that is the order.
     pub(crate) fn real_time(&self) -> Option<&RealTime> {
         match &self.ordering {
             Ordering::RealTime(real_time) => Some(real_time),
@@ -622,7 +624,7 @@ impl Pipeline {
         self.update_flow();
     }
 
-    /// Lets delivery go as far as enough members hold each stream.
+    /// Moves each stream's stop to where enough members hold it.
     #[inline]
     fn update_stops(&mut self) {
         if core::mem::take(&mut self.stops_stale) && self.waits_for_others() && self.end.is_open() {
@@ -646,7 +648,7 @@ impl Pipeline {
     }
 }
 
-/// How far ordering came.
+/// How far ordering has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sequenced {
     /// Everything that waited is in order.
@@ -655,7 +657,7 @@ pub(crate) enum Sequenced {
     WindowFull,
 }
 
-/// The phases that end in a datagram, or are asked to end.
+/// The phases that end in a datagram, or are requested to end.
 fn markers(datagram: &Datagram<'_>) -> impl Iterator<Item = (u64, bool)> {
     let frames = datagram.frames().filter(|frame| frame.kind() == Some(Kind::Marker));
     let read = |frame: bourdon_wire::Frame<'_>| Marker::read(frame.body).map(|(m, _)| (m.phase.get(), m.ends_phase()));
@@ -669,7 +671,7 @@ pub(crate) fn own_window(config: &Config) -> u64 {
     ((limits.window_bytes / limits.mtu_bytes) as u64).min(log_slots)
 }
 
-/// Everybody's stream, by rank: of who is not in the view the smallest there is.
+/// The stream of each member, by rank; for a rank that is not in the view the smallest there is.
 fn streams_of(
     config: &Config,
     view: &View,
@@ -697,7 +699,7 @@ fn streams_of(
     streams.collect()
 }
 
-/// A log of so many bytes: one that is not used any more, if there is one of that size.
+/// A log of so many bytes: an unused one, if there is one of that size.
 fn reuse(spare: &mut Vec<Log>, limits: &Limits, bytes: usize) -> Log {
     let slots = limits.slots(bytes);
     let fits = spare.iter().position(|log| log.capacity() == slots as u64 && log.mtu() == limits.mtu_bytes);

@@ -4,9 +4,9 @@
 //! publish ▶ flow ▶ pack ▶ log ▶ send
 //! ```
 //!
-//! A message is taken or refused before anything of it is written, because what stands in the log can't be taken back: its
-//! number is given out. What has been sealed is received by this process itself, sent or not: it will be, so delivery here
-//! need not wait for the network to take it.
+//! A message is accepted or refused before any of it is written, because what is in the log can't be taken back: its
+//! number is assigned. This process itself receives every sealed datagram, sent or not: it will be sent, so delivery
+//! here need not wait for the network to take it.
 //!
 //! Invariants: a refusal leaves nothing behind; the own window ends where the own log does.
 
@@ -26,7 +26,7 @@ use bourdon_wire::{DatagramHeader, FRAME_HEADER_BYTES, Instant, Rank, Sequence};
 #[derive(Debug)]
 pub(crate) struct Ack {
     pub(crate) due: Instant,
-    /// When the first datagram came that has not been acknowledged.
+    /// When the first datagram came that is not yet acknowledged.
     since: Instant,
     datagrams: u64,
 }
@@ -103,8 +103,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Packs a plain message if the datagram that is open has room for it: the common case, in which nothing need be
-    /// asked.
+    /// Packs a plain message if the open datagram has room for it: the common case, in which nothing need be checked.
     #[inline]
     pub(crate) fn append(&mut self, outgoing: &Outgoing, payload: &[u8]) -> Option<Sequence> {
         let outbound = self.outbound.as_mut()?;
@@ -160,7 +159,7 @@ impl Pipeline {
         Some(sequence)
     }
 
-    /// Makes what was just put in order deliverable here, before it is sent.
+    /// Makes the messages that were just put in order deliverable here, before they are sent.
     #[inline]
     pub(crate) fn close_early(&mut self, wall_ns: u64) {
         let Some(outbound) = &mut self.outbound else { return };
@@ -173,7 +172,7 @@ impl Pipeline {
         }
     }
 
-    /// Offers everything packed to the network; says whether it took all.
+    /// Offers everything packed to the network; returns whether it took all.
     #[inline]
     pub(crate) fn transmit(
         &mut self,
@@ -181,7 +180,7 @@ impl Pipeline {
         counters: &mut Counters,
         send: &mut impl FnMut(&[u8], usize) -> usize,
     ) -> bool {
-        // Where nothing is agreed on, what was packed goes out in any case: nobody will ask for it.
+        // Where nothing is agreed on, what was packed goes out in any case: no receiver will request it.
         if !self.end.is_open() && !self.is_lossy() && self.config.mutant != Some(Mutant::SendAfterPromise) {
             return true;
         }
@@ -203,7 +202,7 @@ impl Pipeline {
                 break;
             }
         }
-        // What has been sealed is delivered here like anybody's; sent or not, it will be.
+        // A sealed datagram is delivered here like that of any other member; sent or not, it will be sent.
         stream.window.next = packer.open;
         stream.window.known_end = packer.open;
         stream.window.complete = packer.next_sequence;
@@ -211,7 +210,7 @@ impl Pipeline {
         packer.sent == packer.open
     }
 
-    /// Computes the window anew if anything it depends on moved.
+    /// Recomputes the window if anything it depends on has moved.
     #[inline]
     pub(crate) fn refresh_flow(&mut self) {
         if self.flow_stale {
@@ -250,7 +249,7 @@ impl Ack {
         }
     }
 
-    /// Whether an acknowledgement may as well go along with what is being sent.
+    /// Whether an acknowledgement is worth sending along with what is being sent.
     #[inline]
     pub(crate) fn is_worthwhile(&self, now: Instant, config: &Config) -> bool {
         self.due != Instant::NEVER && now.since(self.since) >= config.timing.ack_delay_ns / 2

@@ -1,19 +1,20 @@
 //! Real time: messages in the order in which they were sent, by the group's clock.
 //!
-//! Total order is the order in which one member heard of messages; who was quicker to send may come second. Here each
-//! datagram is stamped with group time (`control/clock_sync.rs`), and messages are delivered by (stamp, sender): the same
-//! order everywhere, without a sequencer. What was sent earlier may still be under way, so a message is held until group time
-//! has passed its stamp by the *hold*: as long as messages have lately taken to come by, own error of the clock
-//! included. One that comes later than that is delivered all the same, at once, and flagged.
+//! Total order is the order in which the sequencer received messages; the member that sent first may come second. Here
+//! each datagram is stamped with group time (`control/clock_sync.rs`), and messages are delivered by (stamp, sender):
+//! the same order everywhere, without a sequencer. A message that was sent earlier may still be under way, so a message
+//! is held until group time has passed its stamp by the *hold*: as long as messages have lately taken to arrive, own
+//! error of the clock included. A message that comes later than that is still delivered, at once, and flagged.
 //!
-//! The hold follows what is seen: the greatest age at which a message could first have been delivered, in this tenth of a
-//! second and the one before, and a quarter more. So a repair, or a member that acknowledges slowly, makes the hold longer
-//! and is made up for by itself; one pause of this process is forgotten after two tenths of a second.
+//! The hold follows what is measured: the greatest age at which a message could first have been delivered, in this
+//! tenth of a second and the one before, and a quarter more. So a repair, or a member that acknowledges slowly, makes
+//! the hold longer, and the longer hold compensates for it; one pause of this process is forgotten after two tenths of
+//! a second.
 //!
-//! Two messages sent more than the sum of their senders' bounds apart stand in the order in which they were sent, unless the
-//! later-delivered one is flagged. A sender's messages stand in the order it sent them in any case.
+//! Two messages sent more than the sum of their senders' bounds apart are in the order in which they were sent, unless
+//! the later-delivered one is flagged. A sender's messages are in the order it sent them in any case.
 //!
-//! At the end of a view nothing is held any longer: what is there is all there will be.
+//! At the end of a view nothing is held any longer: no further messages will come.
 //!
 //! Source: Cristian, Aghili, Strong and Dolev, "Atomic broadcast: from simple message diffusion to Byzantine agreement"
 //! (1985), with a hold that is measured rather than proved.
@@ -26,18 +27,18 @@ use alloc::vec;
 use alloc::vec::Vec;
 use bourdon_wire::{DatagramHeader, DatagramNumber, Instant, Kind, OrderNumber, Rank};
 
-/// The shortest hold: what a clock reading and a wake-up differ by.
+/// The shortest hold: the difference between a clock reading and a wake-up.
 const HOLD_MIN_NS: u64 = 20_000;
-/// The longest: a process that stood still must not make everything late for long.
+/// The longest: a process that was paused must not delay everything for long.
 const HOLD_MAX_NS: u64 = 20_000_000;
-/// What is seen counts for one to two times as long.
+/// A measured age counts for one to two times this.
 const SEEN_NS: u64 = 100_000_000;
-/// What is expected of a view of which nothing has been seen.
+/// The age that is assumed in a view in which nothing has been measured.
 const AGE_FIRST_NS: u64 = 500_000;
-/// Who stamps its messages so far ahead has a broken clock: nobody waits for that.
+/// A sender that stamps its messages so far ahead has a broken clock: no message waits for that.
 const AHEAD_MAX_NS: u64 = 1_000_000_000;
 
-/// What time it is.
+/// The group's time as this process knows it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct GroupTime {
     /// What to add to this process's clock.
@@ -55,9 +56,9 @@ pub(crate) struct RealTime {
     pub(crate) time: GroupTime,
     /// The last message's place.
     last: (u64, Rank),
-    /// By stream: the next datagram whose age has not been looked at.
+    /// By stream: the next datagram whose age has not been measured.
     seen: Vec<DatagramNumber>,
-    /// The greatest age seen in this period, and in the one before.
+    /// The greatest age measured in this period, and in the period before.
     ages_ns: [u64; 2],
     period_ends: Instant,
     /// When the next message is due.
@@ -93,8 +94,8 @@ impl RealTime {
         self.ages_ns[0] = self.ages_ns[0].max(age_ns);
     }
 
-    /// Looks how old the oldest of what can be delivered since the last look is: not what was held, or the hold would
-    /// grow by itself.
+    /// Measures the age of the oldest message that has become deliverable since the last call: not of held messages, or
+    /// the hold would grow by itself.
     fn note_ages(&mut self, streams: &[Stream], now: Instant, group_ns: u64) {
         for stream in streams {
             let seen = core::mem::replace(&mut self.seen[stream.rank.index()], stream.end());
@@ -104,7 +105,7 @@ impl RealTime {
         }
     }
 
-    /// Delivers at most `limit` messages; says how many.
+    /// Delivers at most `limit` messages; returns how many.
     pub(crate) fn deliver(
         &mut self,
         streams: &mut [Stream],
@@ -154,12 +155,12 @@ fn earliest(streams: &mut [Stream], step: &Step) -> Option<(u64, Rank)> {
 }
 
 impl Stream {
-    /// When the next message that is whole was sent; puts fragments together on the way.
+    /// When the next message that is whole was sent; assembles fragments on the way.
     fn next_stamp(&mut self, step: &Step) -> Option<u64> {
         let end = self.end();
         loop {
             if self.is_loose && self.look_ahead() {
-                return None; // told first
+                return None; // reported first
             }
             let frame = self.cursor.frame(&self.log, end)?;
             if self.is_stopped_by(&frame) {
@@ -167,7 +168,7 @@ impl Stream {
             }
             self.waits_elsewhere = is_held(&frame, step.passed);
             if self.waits_elsewhere {
-                return None; // others' go on, and it will be late
+                return None; // the other streams go on, and this message will be late
             }
             let (body_bytes, ends) = (frame.body.len(), frame.ends_message());
             if frame.kind() == Some(Kind::Data) {

@@ -1,20 +1,22 @@
-//! Repair: asking for what is missing, and sending it again.
+//! Repair: requesting missing datagrams, and retransmitting them.
 //!
 //! An acknowledgement for each message from each receiver drowns the sender; a request from each receiver for each loss
-//! drowns it as well once a loss hits many. So receivers ask only for what is missing (NAK), in ranges; with more than 8
-//! of them they wait a random time first, skewed so that few go early, and whoever hears another ask for the same keeps
-//! quiet. Back-off constants made for a wide area cost 10 ms a loss on a local one, so all times follow the measured
-//! round trip.
+//! also drowns it once a loss hits many receivers. So receivers request only what is missing (NAK), in ranges. With
+//! more than 8 of them they wait a random time first, skewed so that few receivers send early, and a receiver that
+//! hears another receiver's request for the same datagrams sends none. Back-off constants made for a wide area cost 10
+//! ms a loss on a local network, so all times follow the measured round trip.
 //!
-//! The asker remembers per missing datagram when it asked last, and asks again after twice the measured round trip,
-//! doubling up to a bound: never so patient that a repair takes seconds. From the third request on it turns to other
-//! members in turn, who answer from their receive logs.
+//! The requesting receiver remembers for each missing datagram when it sent the last request. It sends the next one
+//! after twice the measured round trip, doubling up to a bound, so that no repair takes seconds. From the third request
+//! on it sends to the other members in turn, which reply from their receive logs.
 //!
-//! The answerer sends to whoever asked; when a third asks for the same datagram within a round trip it goes to all. Where
-//! requests are suppressed it goes to all at once, because those who kept quiet wait for it as well. The same asker is not
-//! answered twice within a round trip, and all repairs together stay within a budget. Another's request keeps a receiver
-//! quiet a few times only: it may have been a stranger's, or have had no answer. Who asked asks again without a back-off;
-//! who kept quiet waits a random time longer, because a lost repair finds all of them at one moment.
+//! The holder retransmits to the receiver that sent the request; when a third receiver requests the same datagram
+//! within a round trip, it retransmits to all. Where requests are suppressed it retransmits to all at once, because the
+//! receivers that sent no request wait for it as well. The same receiver gets no second reply within a round trip, and
+//! all repairs together stay within a budget. Another receiver's request suppresses a receiver's own a few times only:
+//! the other may be a stranger, or may have had no reply. A receiver that sent a request repeats it without a back-off;
+//! a receiver that was suppressed waits a random time longer, because a lost repair affects all suppressed receivers at
+//! the same moment.
 //!
 //! Invariant 22: requests and repairs per loss are bounded. Source: RFC 5401 (back-off, suppression), RFC 5740 (NORM).
 
@@ -27,25 +29,25 @@ use alloc::vec::Vec;
 use bourdon_wire::records::{NAK_RANGES_MAX, NakRange};
 use bourdon_wire::{Address, DatagramNumber, Instant, Rank};
 
-/// Up to this many receivers, everyone asks at once and by unicast: their requests can't drown a sender.
+/// Up to this many receivers, all of them send requests at once and by unicast: their requests can't drown a sender.
 const RECEIVERS_QUIET: u32 = 8;
 /// RFC 5401's K: the back-off is spread over this many round trips.
 const BACKOFF_ROUND_TRIPS: f64 = 4.0;
-/// The n-th asker for one datagram within a round trip makes its repair a multicast.
+/// The n-th receiver that requests one datagram within a round trip makes its repair a multicast.
 const MULTICAST_FROM: u8 = 3;
-/// How often another's request makes us put off our own for one datagram.
+/// How often another receiver's request postpones this process's own request for one datagram.
 const SUPPRESSED_MAX: u8 = 3;
-/// Where the count of requests goes on when it is full, so that the holders are asked in turn for ever.
+/// Where the count of requests continues when it is full, so that the requests go on to all holders in turn.
 const ATTEMPTS_CYCLE: u8 = 128;
 /// Requests that go to the sender before other holders are tried.
 pub(crate) const ATTEMPTS_AT_SENDER: u8 = 2;
 
-/// Which datagrams of a stream are worth asking for: all, or only those of a cut.
+/// Which datagrams of a stream are requested if missing: all, or only those of a cut.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Wanted<'a> {
-    /// Whatever is missing.
+    /// Every missing datagram.
     All,
-    /// Those below the end, and those in the ranges of the rank.
+    /// The datagrams below the end, and those in the ranges of the rank.
     Cut(DatagramNumber, Rank, &'a [Range]),
 }
 
@@ -62,7 +64,7 @@ impl Wanted<'_> {
 struct Asked {
     number: u64,
     at: Instant,
-    /// When it is asked for again.
+    /// When the next request for it is due.
     again_at: Instant,
     attempts: u8,
     suppressed: u8,
@@ -72,7 +74,7 @@ struct Asked {
 #[derive(Debug)]
 pub(crate) struct Asker {
     asked: Vec<Asked>,
-    /// When to look at the gaps again.
+    /// When to check the gaps again.
     pub(crate) due: Instant,
     /// Smoothed time from request to repair.
     round_trip_ns: u64,
@@ -89,13 +91,14 @@ impl Asker {
         &mut self.asked[index]
     }
 
-    /// A gap was seen.
+    /// A gap was found.
     pub(crate) fn arm(&mut self, now: Instant, delay_ns: u64) {
         self.due = self.due.min(now + delay_ns);
     }
 
-    /// Another receiver asked for these; wait for the repair that it will get, and if that is lost, a random time more:
-    /// all who kept quiet did so at one moment. Says how many of ours that covers.
+    /// Another receiver requested these datagrams. This process waits for the repair that the other will get, and, as
+    /// that repair may be lost, a random time more: all suppressed receivers were suppressed at the same moment.
+    /// Returns how many of this process's missing datagrams the request covers.
     pub(crate) fn suppress(
         &mut self,
         now: Instant,
@@ -109,7 +112,7 @@ impl Asker {
             let first = range.first.get().max(window.next.0);
             let end = range.first.get().saturating_add(u64::from(range.count.get())).min(window.known_end.0);
             let end = end.min(first.saturating_add(left)).max(first);
-            left -= end - first; // all ranges together are worth one pass over the log
+            left -= end - first; // all ranges together may take one pass over the log
             for number in first..end {
                 suppressed += u64::from(!log.holds(DatagramNumber(number)) && self.put_off(now, number, patience_ns));
             }
@@ -136,7 +139,7 @@ impl Asker {
             return false;
         }
         if asked.attempts == 1 {
-            // Who was paused measures its own pause; it must not wait as long for the next repair.
+            // A process that was paused measures its own pause; it must not wait as long for the next repair.
             let sample = now.since(asked.at).min(timing.nak_retry_max_ns);
             self.round_trip_ns =
                 if self.round_trip_ns == 0 { sample } else { self.round_trip_ns - self.round_trip_ns / 8 + sample / 8 };
@@ -144,8 +147,8 @@ impl Asker {
         true
     }
 
-    /// The holder that was asked wants a cookie with the request: all that is asked for and missing is asked for again now,
-    /// and counts as asked for once.
+    /// The holder of these datagrams requires a cookie with the request: all requested and still missing datagrams are
+    /// requested again now, and that counts as one request.
     pub(crate) fn repeat(&mut self, now: Instant, window: &Window) {
         for asked in &mut self.asked {
             if asked.number >= window.next.0 && asked.number < window.known_end.0 && asked.suppressed == 0 {
@@ -156,7 +159,7 @@ impl Asker {
         }
     }
 
-    /// For the mutation check: as if nothing had been asked for.
+    /// For the mutation check: as if nothing had been requested.
     pub(crate) fn forget(&mut self, now: Instant) {
         self.asked.iter_mut().for_each(|asked| asked.number = u64::MAX);
         self.due = if self.due == Instant::NEVER { self.due } else { now + 20_000 };
@@ -167,9 +170,9 @@ impl Asker {
         (first << attempts.saturating_sub(1).min(8)).min(timing.nak_retry_max_ns)
     }
 
-    /// Collects the ranges to ask for now into `ranges`, at most `budget` datagrams (what the socket can hold of the
-    /// answer), sets the next look, and says how often the most stubborn of
-    /// them has been asked for.
+    /// Collects the ranges to request now into `ranges`, at most `budget` datagrams (what the socket can hold of the
+    /// reply), and sets the time of the next check. Returns the highest number of requests that any of these datagrams
+    /// has had.
     pub(crate) fn collect(
         &mut self,
         now: Instant,
@@ -218,7 +221,7 @@ impl Asker {
         stubborn
     }
 
-    /// How long to wait before asking, so that few of many receivers ask.
+    /// How long to wait before a request, so that few of many receivers send one.
     pub(crate) fn backoff_ns(&self, timing: &Timing, receivers: u32, rng: &mut fastrand::Rng) -> u64 {
         if receivers <= RECEIVERS_QUIET {
             return 0;
@@ -227,7 +230,7 @@ impl Asker {
         random_backoff(BACKOFF_ROUND_TRIPS * round_trip_ns, receivers, rng.f64()) as u64
     }
 
-    /// Whether requests go to everybody, so that others can keep quiet.
+    /// Whether requests go to all members, so that other receivers can suppress theirs.
     pub(crate) fn asks_all(receivers: u32) -> bool {
         receivers > RECEIVERS_QUIET
     }
@@ -250,7 +253,7 @@ struct Answered {
     askers: u8,
 }
 
-/// Repairs that may go out, now and over time.
+/// Repairs that may be sent, now and over time.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     tokens: u64,
@@ -272,35 +275,37 @@ impl Bucket {
 #[derive(Debug)]
 pub(crate) struct Answerer {
     answered: Vec<Answered>,
-    /// For all together.
+    /// The budget of all addresses together.
     all: Bucket,
-    /// The share of each address that asked lately.
+    /// The share of each address that sent a request lately.
     shares: Vec<(Address, Bucket)>,
-    /// Which of them is spent from.
+    /// The share that is spent from.
     share: usize,
 }
 
-/// How to answer for one datagram.
+/// How to reply to a request for one datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// To who asked.
+    /// To the receiver that sent the request.
     Unicast,
-    /// To everybody.
+    /// To all members.
     Multicast,
     /// Not now.
     No,
 }
 
-/// Remembered answers: as many as datagrams can be asked for within a round trip at full speed.
+/// Remembered replies: as many as datagrams can be requested within a round trip at full speed.
 const ANSWERED_SLOTS: usize = 4096;
-/// Repairs that may go out at once, if few went before.
+/// Repairs that may be sent at once, if few were sent before.
 const REPAIR_BURST: u64 = 1024;
-/// The last part of the budget, which each address draws from its own share. An address that asks alone draws all the rest
-/// and this, so it is as fast as without shares; the next that asks finds its own share whole.
+/// The last part of the budget, which each address draws from its own share. An address that is the only one to send
+/// requests draws all the rest and this, so it is as fast as without shares; the next address that sends one finds its
+/// own share whole.
 const SHARED_OUT: u64 = REPAIR_BURST / 2;
-/// A share grows by this part of the rate: so many addresses that ask without end leave something to one more.
+/// A share grows by this part of the rate: so many addresses with endless requests still leave something to one more.
 const SHARE_PART: u64 = 16;
-/// Addresses that have a share; the one that asked longest ago gives way. As many as a view has members.
+/// Addresses that have a share; a new address replaces the one whose last request is the oldest. As many as a view has
+/// members.
 const SHARES_MAX: usize = 64;
 
 impl Answerer {
@@ -313,8 +318,8 @@ impl Answerer {
         }
     }
 
-    /// Lets the budget grow with time, and the share of the address that asks; addresses that have proved nothing have
-    /// one share together.
+    /// Lets the budget grow with time, and the share of the address that sent the request; all addresses that have
+    /// proved nothing have one share together.
     pub(crate) fn refill(&mut self, now: Instant, limits: &Limits, asker: Option<Address>) {
         let per_s = u64::from(limits.repairs_per_s.max(1));
         self.all.refill(now, per_s, REPAIR_BURST);
@@ -333,7 +338,7 @@ impl Answerer {
         self.shares[self.share].1.refill(now, per_s / SHARE_PART, SHARED_OUT);
     }
 
-    /// Whether the budget is used up for now, for the address that asks.
+    /// Whether the budget is used up for now, for the address that sent the request.
     pub(crate) fn is_exhausted(&self) -> bool {
         let own = self.shares.get(self.share).map_or(0, |(_, share)| share.tokens);
         self.all.tokens <= if own > 0 { 0 } else { SHARED_OUT }
@@ -348,7 +353,7 @@ impl Answerer {
         self.all.tokens -= 1;
     }
 
-    /// Decides how to answer a request for one datagram; what is not `No` must be sent.
+    /// Decides how to reply to a request for one datagram; anything but `No` must be sent.
     pub(crate) fn answer(
         &mut self,
         now: Instant,

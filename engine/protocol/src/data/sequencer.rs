@@ -1,12 +1,14 @@
-//! The sequencer: puts the others' messages in order.
+//! The sequencer: puts the other members' messages in order.
 //!
-//! One member's stream is the order. Its own messages are ordered by standing in it, at no cost; for another member's
-//! messages it packs an order run, "the next n messages of rank r", among its own. Payload crosses the network once. A
-//! whole burst received makes one run a sender, and nothing waits for more.
+//! The sequencer's stream is the order. The sequencer's own messages are ordered by their place in that stream, at no
+//! cost; for another member's messages it packs an order run, "the next n messages of rank r", among its own. Payload
+//! crosses the network once. A burst of received messages needs one run per sender, and the sequencer waits for no
+//! further messages.
 //!
-//! Invariants: a message is put in order once, and only when all of it and everything its sender sent before it is here
-//! (so never k+1 before k, and whoever delivers up to a run can get its payload from the sequencer); a run is packed only
-//! where the window has room, so that the order is repaired and retained like any message.
+//! Invariants: a message is put in order once, and only when the sequencer holds all of it and everything its sender
+//! sent before it (so never k+1 before k, and a process that delivers up to a run can get the run's payload from the
+//! sequencer); a run is packed only where the window has room, so that the order is repaired and retained like any
+//! message.
 //!
 //! Source: the fixed sequencer of Défago, Schiper and Urbán, "Total order broadcast and multicast algorithms" (2004),
 //! variant BB (broadcast-broadcast) of Kaashoek's Amoeba, with the sequencer's own messages ordered inline.
@@ -16,7 +18,7 @@ use crate::mutant::Mutant;
 use alloc::vec::Vec;
 use bourdon_wire::{Rank, Sequence};
 
-/// The most messages one run names; what is beyond goes into the next run.
+/// The most messages one run names; further messages go into the next run.
 const RUN_MAX: u64 = u32::MAX as u64;
 
 #[derive(Debug)]
@@ -24,7 +26,7 @@ pub(crate) struct Sequencer {
     own: Rank,
     /// Per rank: every message below this has been put in order.
     ordered: Vec<Sequence>,
-    /// Where the search for the next run begins, so that no sender is served last for ever.
+    /// Where the search for the next run begins, so that no sender is always served last.
     turn: usize,
     /// What the mutant puts in order too late.
     late: Option<Run>,
@@ -44,7 +46,7 @@ impl Sequencer {
         Self { own, ordered: first.to_vec(), turn: 0, late: None }
     }
 
-    /// The next run to pack, if any member's messages wait for one.
+    /// The next run to pack, if messages of any member wait for one.
     #[inline]
     pub(crate) fn next_run(&mut self, streams: &[Stream], mutant: Option<Mutant>) -> Option<Run> {
         if let Some(late) = self.late.take() {
@@ -74,7 +76,7 @@ impl Sequencer {
         None
     }
 
-    /// Where messages may be lost, the stream itself says with which one it begins.
+    /// Where messages may be lost, the stream itself states with which message it begins.
     pub(crate) fn begin_at(&mut self, rank: Rank, first: Sequence) {
         self.ordered[rank.index()] = first;
     }

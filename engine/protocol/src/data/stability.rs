@@ -1,15 +1,16 @@
-//! Stability: who has what.
+//! Stability: which member holds which datagrams.
 //!
-//! A sender may forget a datagram only when every member has it, and may go on only when every member has room. Counting
-//! acknowledgements one by one breaks when one is lost; credits handed out break when a view changes. So each member
-//! repeats how far it has come, as watermarks that never fall: a lost row is healed by the next, an old one changes
-//! nothing.
+//! A sender may forget a datagram only when every member has it, and may go on only when every member has room.
+//! Counting acknowledgements one by one breaks when one is lost; credits break when a view changes. So each member
+//! repeats how far it has come, as watermarks that never fall: the next row makes up for a lost row, and an old row
+//! changes nothing.
 //!
-//! The same rows say what may be delivered uniformly: a datagram that a quorum holds is held by one of any quorum that
-//! answers a ballot, so the cut of a view change takes it in (`control/view_change.rs`). It is asked of each datagram,
-//! order runs included, so it serves every order of delivery; a message is due once all it stands on are held by enough.
+//! The same rows determine what may be delivered uniformly: a datagram that a quorum holds is held by at least one
+//! member of any quorum that replies to a ballot, so the cut of a view change includes it (`control/view_change.rs`).
+//! This is checked for each datagram, order runs included, so it serves every order of delivery; a message is due once
+//! enough members hold every datagram it depends on.
 //!
-//! Invariants: 13 (nothing is forgotten before the minimum), 14 (watermarks never fall, whatever a row says).
+//! Invariants: 13 (nothing is forgotten before the minimum), 14 (watermarks never fall, whatever a row states).
 //! Source: the stability matrix of Birman and Joseph (ISIS, 1987); all-to-all rows as in Derecho's SST (2019).
 
 use super::stream::Stream;
@@ -19,7 +20,7 @@ use alloc::vec::Vec;
 use bourdon_wire::records::{Row, RowEntry};
 use bourdon_wire::{DatagramNumber, OrderNumber, Rank};
 
-/// How many must hold a datagram before it is delivered.
+/// How many members must hold a datagram before it is delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Enough {
     /// A quorum of the view.
@@ -33,7 +34,7 @@ pub(crate) struct Stability {
     own: Option<Rank>,
     /// How many ranks there are, in the view or not.
     members: usize,
-    /// Who is in the view.
+    /// The members in the view.
     present: u64,
     /// By member, then stream.
     received: Vec<DatagramNumber>,
@@ -54,9 +55,8 @@ impl Stability {
         }
     }
 
-    /// Takes a member's row in; says whether anything rose.
-    /// `own_end` is the first datagram of our own that nobody can have: a row that claims more must not open the
-    /// window for good.
+    /// Merges a member's row; returns whether any entry rose. `own_end` is the first datagram of the own stream that no
+    /// member can have: a row that claims more must not open the window for good.
     pub(crate) fn merge(&mut self, from: Rank, entries: &[RowEntry], own_end: DatagramNumber) -> bool {
         let base = from.index() * self.members;
         let overwrites = self.overwrites;
@@ -74,7 +74,7 @@ impl Stability {
         rose
     }
 
-    /// It is known by other means that a member has received each stream up to here.
+    /// Another source has shown that a member has received each stream up to here.
     pub(crate) fn note(&mut self, member: Rank, marks: &[DatagramNumber]) {
         let base = member.index() * self.members;
         for (known, mark) in self.received[base..].iter_mut().zip(marks).take(self.members) {
@@ -87,8 +87,8 @@ impl Stability {
         (0..self.members).filter(move |member| Some(*member) != own && present & (1 << member) != 0)
     }
 
-    /// Up to where enough members hold a stream for it to be delivered. `own` is how far this process, if it is a member,
-    /// holds it itself. Who sent a datagram holds it, so its sender counts without a row.
+    /// Up to where enough members hold a stream for it to be delivered. `own` is how far this process, if it is a
+    /// member, holds it itself. The sender of a datagram holds it, so the sender counts without a row.
     pub(crate) fn held_by_enough(
         &self,
         stream: Rank,
@@ -117,7 +117,7 @@ impl Stability {
         }
         match enough {
             Enough::Quorum => {
-                // Half of an even view is enough where the first member is among them.
+                // Half of an even view is enough where the first member is in that half.
                 let first = view.members.first().map_or(DatagramNumber(0), |first| mark(first.rank));
                 marks.sort_unstable_by(|a, b| b.cmp(a));
                 let majority = marks[view.quorum_count() - 1];
@@ -128,14 +128,14 @@ impl Stability {
         }
     }
 
-    /// Every other member has delivered the stream up to here; `None` where there is no other member.
+    /// Up to where every other member has delivered the stream; `None` where there is no other member.
     pub(crate) fn min_delivered(&self, stream: Rank) -> Option<(DatagramNumber, Rank)> {
         self.others()
             .map(|member| (self.delivered[member * self.members + stream.index()], Rank(member as u16)))
             .min_by_key(|(mark, _)| *mark)
     }
 
-    /// Every other member has received the stream up to here.
+    /// Up to where every other member has received the stream.
     pub(crate) fn min_received(&self, stream: Rank) -> Option<DatagramNumber> {
         self.others().map(|member| self.received[member * self.members + stream.index()]).min()
     }

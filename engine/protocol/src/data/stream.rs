@@ -1,4 +1,4 @@
-//! All that is kept of one sender's stream, this process's own included.
+//! Everything that is kept of one sender's stream, this process's own included.
 
 use super::after::{Passed, is_held};
 use super::cursor::{Assembly, Cursor};
@@ -21,13 +21,13 @@ pub(crate) struct Step<'a> {
     pub(crate) epoch: Epoch,
     pub(crate) instance: InstanceId,
     pub(crate) max_message_bytes: usize,
-    /// What is delivered comes too late for its place.
+    /// The message is delivered too late for its place.
     pub(crate) late: bool,
     /// Which messages of other groups need not be waited for.
     pub(crate) passed: Passed<'a>,
 }
 
-/// A hole that nobody can fill any more.
+/// A hole that no member can fill any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hole {
     pub(crate) from: DatagramNumber,
@@ -47,31 +47,31 @@ pub(crate) struct Stream {
     /// Every message below this has been delivered or given up.
     pub(crate) delivered: Sequence,
     pub(crate) hole: Option<Hole>,
-    /// The phase of the datagram behind the last hole, if a marker was lost in that hole: delivery waits at the hole's end
-    /// until the barrier is complete.
+    /// The phase of the datagram behind the last hole, if a marker was lost in that hole: delivery waits at the hole's
+    /// end until the barrier is complete.
     resumes_in: Option<u64>,
-    /// Nothing from this datagram on may be delivered yet: what too few hold, or what lies beyond a cut.
+    /// Nothing from this datagram on may be delivered yet: too few members hold it, or it lies beyond a cut.
     pub(crate) stop: DatagramNumber,
     /// Markers of phases below this may be passed; at others delivery stops until the barrier is complete.
     pub(crate) passes: u64,
-    /// Whether the sequencer has ordered anything of it since we came.
+    /// Whether the sequencer has ordered any of its messages since this process came.
     pub(crate) ordered: bool,
     /// The first message that was due here in this view.
     pub(crate) began: Sequence,
-    /// Messages below this may be missing here for a good reason: we came later, or they were lost in a hole.
+    /// Messages below this may be missing here for a good reason: this process came later, or they were lost in a hole.
     pub(crate) excused: Sequence,
-    /// Messages given up and not told yet, from message to message: those of which nobody can say any more where in the
-    /// total order they stood, and at lossy levels those that headers say there were.
+    /// Messages given up and not reported yet, from message to message: messages whose place in the total order no
+    /// process can give any more, and at lossy levels the messages that headers counted.
     pub(crate) skipped: Vec<(Sequence, Sequence)>,
     /// Whether its sender is in the view.
     pub(crate) is_present: bool,
     /// Whether messages may be lost.
     pub(crate) is_loose: bool,
     pub(crate) loose: Loose,
-    /// Whether its next message waits for one of another group.
+    /// Whether its next message waits for a message of another group.
     pub(crate) waits_elsewhere: bool,
-    /// While the first datagram is still awaited that says which message we begin at: the first message that was
-    /// published after we came.
+    /// While the first datagram, which gives the message at which this process begins, is still awaited: the first
+    /// message that was published after this process came.
     awaits_anchor: Option<Sequence>,
 }
 
@@ -107,7 +107,7 @@ impl Stream {
         }
     }
 
-    /// Begins in the middle, for who comes late.
+    /// Begins in the middle, for a process that comes late.
     pub(crate) fn start_at(&mut self, number: DatagramNumber, sequence: Sequence) {
         self.window.start_at(number, sequence);
         self.cursor = Cursor::at(number);
@@ -115,7 +115,7 @@ impl Stream {
         (self.delivered, self.excused, self.began) = (sequence, sequence, sequence);
     }
 
-    /// Begins at an old datagram; only when it is here will it be known which message that is. The next message to be
+    /// Begins at an old datagram; only when it arrives is it known which message that is. The next message to be
     /// published is `next`, the first of this view was `first`.
     pub(crate) fn start_at_oldest(&mut self, number: DatagramNumber, first: Sequence, next: Sequence) {
         self.start_at(number, if number.0 == 0 { first } else { Sequence(0) });
@@ -128,7 +128,7 @@ impl Stream {
         self.window.started && self.awaits_anchor.is_none()
     }
 
-    /// A datagram came: if it is the one awaited, learns from it which message comes next.
+    /// A datagram came: if it is the awaited one, it gives the message that comes next.
     #[inline]
     pub(crate) fn anchor(&mut self) {
         if self.awaits_anchor.is_some() && self.hole.is_none() && self.window.next > self.cursor.floor() {
@@ -140,7 +140,7 @@ impl Stream {
         }
     }
 
-    /// The oldest datagram still needed here: what stands in a hole is not, once the hole has been reached.
+    /// The oldest datagram still needed here: datagrams in a hole are not needed once the hole has been reached.
     #[inline]
     pub(crate) fn floor(&self) -> DatagramNumber {
         let floor = self.cursor.floor();
@@ -160,24 +160,24 @@ impl Stream {
         complete.min(self.stop)
     }
 
-    /// Goes on exactly where another process stands: before the frame that many frames into a datagram.
+    /// Goes on exactly at the position of another process: before the frame that many frames into a datagram.
     pub(crate) fn resume(&mut self, number: DatagramNumber, walked: u16, sequence: Sequence) {
         self.start_at(number, sequence);
         self.cursor.skip = walked;
     }
 
-    /// The marker at which delivery stands, if it stands at one.
+    /// The marker at which delivery stands, if there is one.
     pub(crate) fn marker(&mut self) -> Option<(u64, Option<&[u8]>)> {
         let end = self.end();
         if self.is_loose {
             self.look_ahead();
         }
-        // What rides along and means nothing to delivery may stand before it, and in total order no run leads across.
+        // Frames that mean nothing to delivery may precede it, and in total order no run leads across it.
         while let Some(frame) = self.cursor.frame(&self.log, end) {
             let body_bytes = frame.body.len();
             let passed = match frame.kind() {
                 Some(Kind::Data | Kind::OrderRun) => false,
-                Some(Kind::Marker) => !self.is_stopped_by(&frame), // of a phase that is over, or a mere request
+                Some(Kind::Marker) => !self.is_stopped_by(&frame), // of a phase that is over, or only a request
                 _ => true,
             };
             if !passed {
@@ -230,14 +230,14 @@ impl Stream {
         Some(DatagramHeader::of_checked(self.log.get(number)?).first_sequence() + u64::from(messages))
     }
 
-    /// The newest datagram in which nothing later than this message begins to end, and the first that ends there or
-    /// later: walking from there passes every piece of it.
+    /// The newest datagram whose first message to end is earlier than this message, and that earlier message: a walk
+    /// from there passes every fragment of this message.
     pub(crate) fn beginning_of(&self, sequence: Sequence) -> Option<(DatagramNumber, Sequence)> {
         let mut number = self.cursor.floor().min(self.window.next);
         loop {
             if let Some(bytes) = self.log.get(number) {
                 let first = DatagramHeader::of_checked(bytes).first_sequence();
-                // With `first == sequence` its first pieces may stand in the datagram before.
+                // With `first == sequence` its first fragments may be in the datagram before.
                 if first < sequence || number.0 == 0 {
                     return Some((number, first));
                 }
@@ -248,8 +248,8 @@ impl Stream {
         }
     }
 
-    /// Delivers what follows in the datagram that the cursor has entered, up to the first frame that is no plain
-    /// message, at most `limit`; says how many. The common case, in which nothing is looked up between two messages.
+    /// Delivers what follows in the datagram that the cursor has entered, up to the first frame that is not a plain
+    /// message, at most `limit`; returns how many. The common case, in which nothing is looked up between two messages.
     #[inline]
     pub(crate) fn deliver_plain(
         &mut self,
@@ -291,7 +291,7 @@ impl Stream {
         usize::from(count)
     }
 
-    /// Delivers the next message, if all of it is here, and says whether there was one.
+    /// Delivers the next message, if all of it is here, and returns whether there was one.
     #[inline]
     pub(crate) fn deliver_one(
         &mut self,
@@ -302,7 +302,7 @@ impl Stream {
         let end = self.end();
         loop {
             if self.is_loose && self.look_ahead() {
-                return false; // told first
+                return false; // reported first
             }
             let Some(frame) = self.cursor.frame(&self.log, end) else { return false };
             let (body_bytes, ends) = (frame.body.len(), frame.ends_message());
@@ -354,8 +354,8 @@ impl Stream {
         }
     }
 
-    /// Steps over a hole once everything before it has been delivered and what follows it is here. Says which messages
-    /// were lost in it; one whose end stands behind the hole and whose beginning does not is among them.
+    /// Steps over a hole once everything before it has been delivered and what follows it is here. Returns which
+    /// messages were lost in it; a message that ends behind the hole and does not begin there is among them.
     pub(crate) fn cross_hole(&mut self) -> Option<(Sequence, Sequence)> {
         let hole = self.hole.filter(|hole| self.cursor.floor() >= hole.from && self.resumes_in.is_none())?;
         let (first, cut) = match self.log.get(hole.to) {
@@ -372,13 +372,13 @@ impl Stream {
                 (first, false)
             }
         };
-        // What was published before we came was never promised.
+        // Messages published before this process came were never promised.
         let told = if self.is_loose { self.delivered.max(self.excused) } else { self.delivered };
         let from = self.awaits_anchor.take().map_or(told, |came| came.min(first));
         self.cursor.jump(hole.to);
         self.cursor.sequence = first;
         self.assembly.abandon();
-        // A lossy stream may say again what was given up before.
+        // A lossy stream may repeat messages that were given up before.
         let first = if self.is_loose { first.max(self.delivered) } else { first };
         let to = first + u64::from(cut);
         (self.delivered, self.excused) = (first, to);
@@ -386,7 +386,7 @@ impl Stream {
         Some((from.min(to), to))
     }
 
-    /// Hears that nothing before `oldest` can be had any more.
+    /// Notes that nothing before `oldest` can be retransmitted any more.
     pub(crate) fn give_up_before(&mut self, oldest: DatagramNumber) {
         if oldest <= self.window.next {
             return;
@@ -394,13 +394,13 @@ impl Stream {
         match &mut self.hole {
             None => self.hole = Some(Hole { from: self.window.next, to: oldest }),
             Some(hole) if hole.to == self.window.next => hole.to = oldest,
-            Some(_) => return, // asked again once the first hole has been crossed
+            Some(_) => return, // repeated once the first hole has been crossed
         }
         self.window.skip_to(&self.log, oldest);
     }
 }
 
-/// The phase of a datagram, if it is ahead of `passes`: only a few phases are, so four bits tell.
+/// The phase of a datagram, if it is ahead of `passes`: only a few phases are, so four bits identify it.
 fn phase_ahead(header: &DatagramHeader, passes: u64) -> Option<u64> {
     (1..8).map(|ahead| passes + ahead).find(|phase| header.is_of_phase(*phase))
 }

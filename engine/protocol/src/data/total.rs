@@ -1,12 +1,12 @@
-//! Total: one order for all, read off the sequencer's stream.
+//! Total: one order for all, read from the sequencer's stream.
 //!
 //! Two senders' messages reach two receivers in different orders, whatever the network promises. Here the sequencer's
-//! stream *is* the order (see `sequencer.rs`): every process, the sequencer too, walks it frame by frame. A message
-//! standing in it is delivered when the walk reaches it; an order run sends the walk over to the named stream for so many
-//! messages. If one of them is missing the walk waits there, and everything behind it waits too.
+//! stream *is* the order (see `sequencer.rs`): every process, the sequencer too, walks it frame by frame. The walk
+//! delivers a message of that stream when it reaches it. An order run sends the walk to the named stream for so many
+//! messages. If one of them is missing, the walk waits there, and everything behind it waits too.
 //!
-//! Order numbers count messages. A datagram says at which number it begins, and the walk must agree: that catches a
-//! receiver that lost its place and tells a late observer where it came in.
+//! Order numbers count messages. A datagram states at which number it begins, and the walk must agree: that catches a
+//! receiver that lost its place, and gives a late observer the number at which it starts.
 //!
 //! The order is causal as well: a message sent after another was delivered at its sender was put in order after it.
 //!
@@ -33,7 +33,7 @@ enum Walk {
     Delivered(usize),
     /// The walk moved on without delivering.
     Moved,
-    /// Something is missing.
+    /// A message is missing.
     Waits,
 }
 
@@ -43,7 +43,7 @@ impl TotalOrder {
         Self { sequencer, next, run: None }
     }
 
-    /// Delivers at most `limit` messages; says how many.
+    /// Delivers at most `limit` messages; returns how many.
     pub(crate) fn deliver(
         &mut self,
         streams: &mut [Stream],
@@ -75,7 +75,7 @@ impl TotalOrder {
         count
     }
 
-    /// The walk stands in the sequencer's own stream.
+    /// The walk is in the sequencer's own stream.
     #[inline]
     fn in_order_stream(
         &mut self,
@@ -91,21 +91,21 @@ impl TotalOrder {
             self.agree(stream.cursor.first_order, counters);
         }
         match frame.kind() {
-            // Told as lost before, and published again by one who knew better: see `loss.rs`.
+            // Reported as lost before, and published again by a process that knew it was not delivered: see `loss.rs`.
             Some(Kind::Data) if stream.is_loose && stream.cursor.sequence < stream.delivered => {
                 let (body_bytes, ends) = (frame.body.len(), frame.ends_message());
                 stream.cursor.step(body_bytes, ends);
                 self.next = self.next + u64::from(ends);
                 Walk::Moved
             }
-            // A fragmented message is collected as it comes: it may be longer than an observer's log.
+            // A fragmented message is collected as its fragments come: it may be longer than an observer's log.
             Some(Kind::Data) => {
                 let mut count = stream.deliver_plain(Some(self.next), limit, step, emit);
                 if count == 0 {
                     let before = stream.cursor.sequence;
                     count = usize::from(stream.deliver_one(Some(self.next), step, emit));
                     if count == 0 {
-                        // One that began in a hole was stepped over; it had a number too.
+                        // A message that began in a hole was stepped over; it had a number too.
                         self.next = self.next + stream.cursor.sequence.since(before);
                     }
                 }
@@ -142,7 +142,7 @@ impl TotalOrder {
     ) -> Walk {
         let stream = streams.get_mut(run.rank.index()).filter(|_| run.rank != self.sequencer);
         let Some(stream) = stream.filter(|_| run.count > 0) else {
-            self.run = None; // empty, or of nobody in the view
+            self.run = None; // empty, or of a rank that is not in the view
             return Walk::Moved;
         };
         if !stream.is_anchored() {
@@ -164,7 +164,7 @@ impl TotalOrder {
         Walk::Delivered(count)
     }
 
-    /// What will never come is passed over; anything else is waited for.
+    /// Passes over messages that will never come; waits for any other.
     fn give_up(&mut self, run: Run, stream: &mut Stream) -> Walk {
         if !stream.loose.is_over || stream.hole.is_some() || !stream.skipped.is_empty() {
             return Walk::Waits;
@@ -176,7 +176,7 @@ impl TotalOrder {
         Walk::Moved
     }
 
-    /// Messages that were delivered before, were lost in a hole, or came before this process did.
+    /// Messages that were delivered before, were lost in a hole, or were sent before this process joined.
     fn step_over(&mut self, run: Run, stream: &Stream, counters: &mut Counters) -> Walk {
         let count = stream.delivered.since(run.first).min(u64::from(run.count));
         let (first, end) = (run.first.max(stream.excused), run.first + count);
@@ -195,7 +195,7 @@ impl TotalOrder {
 
     fn agree(&mut self, first_order: OrderNumber, counters: &mut Counters) {
         if first_order != self.next {
-            // Behind: messages were given up, or this process came late. Ahead can't be unless somebody erred.
+            // Behind: messages were given up, or this process came late. Ahead is impossible unless a process erred.
             if first_order < self.next {
                 counters.add(Counter::OrderFaults, 1);
             }
@@ -205,15 +205,15 @@ impl TotalOrder {
 }
 
 impl Stream {
-    /// Moves to the message `sequence`, giving up those before it that will never be put in order. False while the
-    /// stream is not complete that far.
+    /// Moves to the message `sequence`, giving up the earlier messages that will never be put in order. Returns false
+    /// while the stream is not complete that far.
     fn reach(&mut self, sequence: Sequence, step: &Step) -> bool {
         while self.delivered < sequence {
             if self.is_loose && (self.look_ahead() || self.delivered >= sequence) {
                 return self.delivered == sequence && self.skipped.is_empty();
             }
             let before = self.delivered;
-            // What nobody is shown waits for nothing.
+            // A message that is delivered nowhere waits for no other group.
             let step = Step { passed: &super::after::always, ..*step };
             if !self.deliver_one(None, &step, &mut |_| {}) {
                 return false;

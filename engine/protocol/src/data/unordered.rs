@@ -1,10 +1,10 @@
-//! Unordered: a message is delivered as soon as it is here, whatever is missing before it.
+//! Unordered: a message is delivered as soon as it is received, whatever is missing before it.
 //!
-//! Holding back costs a round trip for every loss, and some applications do not care. A datagram that arrives beyond a
-//! gap is delivered at once and marked, so that the cursor passes over it when it comes by. Only messages that are whole
-//! in one frame can run ahead; a fragmented one is delivered when the cursor reaches it.
+//! Holding messages back costs a round trip for every loss, and some applications do not need it. A datagram that
+//! arrives beyond a gap is delivered at once and marked, so that the cursor passes over it when it reaches it. Only
+//! messages that are whole in one frame can run ahead; a fragmented message is delivered when the cursor reaches it.
 //!
-//! Invariant 1: the mark is set before the first message of the datagram is handed out, and the cursor honours it, so
+//! Invariant 1: the mark is set before the first message of the datagram is delivered, and the cursor respects it, so
 //! nothing is delivered twice.
 
 use super::after::is_held;
@@ -21,7 +21,7 @@ pub(crate) struct Unordered {
 }
 
 impl Unordered {
-    /// Delivers at most `limit` messages and the rest of the last datagram; says how many.
+    /// Delivers at most `limit` messages and the rest of the last datagram; returns how many.
     pub(crate) fn deliver(
         &mut self,
         streams: &mut [Stream],
@@ -35,7 +35,7 @@ impl Unordered {
         while count < limit
             && let Some((rank, number)) = self.early.pop_front()
         {
-            // What does not get a place among the ranges waits for its turn.
+            // A datagram without a place among the ranges waits for its turn.
             if may_run_ahead(streams, rank, number, ranges_max) {
                 count += deliver_early(&mut streams[rank.index()], number, step, emit);
             }
@@ -44,8 +44,8 @@ impl Unordered {
     }
 }
 
-/// How many runs of datagrams beyond gaps a process may have delivered: they are reported in a view change, where those
-/// of all members together must fit one datagram.
+/// How many runs of datagrams beyond gaps a process may have delivered. They are reported in a view change, where the
+/// runs of all members together must fit one datagram.
 pub(crate) fn early_ranges_max(members: u16) -> usize {
     EARLY_RANGES_OF_ALL / usize::from(members.max(1))
 }
@@ -53,7 +53,7 @@ pub(crate) fn early_ranges_max(members: u16) -> usize {
 /// The runs of all members together: 320 bytes.
 pub(crate) const EARLY_RANGES_OF_ALL: usize = 32;
 
-/// No run grows longer, so that two of them and what joins them can still be counted in 16 bits.
+/// No run grows longer, so that two runs and what joins them can still be counted in 16 bits.
 const EARLY_RUN_MAX: u16 = u16::MAX / 2;
 
 /// The runs of a stream's datagrams that were delivered ahead of their turn.
@@ -67,7 +67,7 @@ pub(crate) fn early_ranges(stream: &Stream) -> impl Iterator<Item = Range> {
     })
 }
 
-/// Whether something was delivered ahead of its turn that the cursor has not passed.
+/// Whether a message was delivered ahead of its turn that the cursor has not passed.
 pub(crate) fn has_run_ahead(stream: &Stream) -> bool {
     let is_early = |number: u64| stream.log.slot(DatagramNumber(number)).is_some_and(|slot| slot.delivered_early);
     (stream.floor().0..stream.window.known_end.0).any(is_early)
@@ -85,19 +85,19 @@ fn may_run_ahead(streams: &[Stream], rank: Rank, number: DatagramNumber, ranges_
     count < ranges_max
 }
 
-/// Delivers a datagram beyond a gap, as a cut demands; says how many messages.
+/// Delivers a datagram beyond a gap, as a cut requires; returns how many messages.
 pub(crate) fn deliver_early(
     stream: &mut Stream,
     number: DatagramNumber,
     step: &Step,
     emit: &mut impl FnMut(Delivery<'_>),
 ) -> usize {
-    // The gap may have closed meanwhile and the cursor may stand in this very datagram: then it is not early.
-    // Or it was delivered in turn, and lies beyond where the cut stops this stream.
+    // The gap may have closed in the meantime and the cursor may be inside this very datagram: then it is not early. Or
+    // it was delivered in turn, and lies beyond the point where the cut stops this stream.
     if number < stream.end() || number < stream.cursor.floor() {
         return 0;
     }
-    // What was passed of it, here or where a snapshot came from, is not early either.
+    // Messages that were already passed, here or where a snapshot came from, are not early either.
     let (at, walked) = stream.cursor.position();
     let passed = if at == number { walked } else { 0 };
     if stream.log.get(number).is_some_and(|bytes| any_held(bytes, step)) {
@@ -137,7 +137,7 @@ pub(crate) fn deliver_early(
     count
 }
 
-/// Whether a datagram has a message that waits for one of another group.
+/// Whether a datagram has a message that waits for a message of another group.
 fn any_held(bytes: &[u8], step: &Step) -> bool {
     let count = DatagramHeader::of_checked(bytes).count();
     Frames::new(&bytes[HEADER_BYTES..], count).any(|frame| is_held(&frame, step.passed))

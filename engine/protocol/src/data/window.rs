@@ -1,11 +1,12 @@
-//! What of another's stream has been received, and what is known to be missing.
+//! What of another member's stream has been received, and what is known to be missing.
 //!
-//! Datagrams arrive late, twice, or not at all. The window takes each number once, as long as it is neither delivered
+//! Datagrams arrive late, twice, or not at all. The window accepts each number once, as long as it is neither delivered
 //! nor so far ahead that its slot still holds something undelivered, and keeps two watermarks: below `next` everything
-//! has been received; `known_end` is the first number nobody has spoken of yet. Between the two lie the gaps.
+//! has been received; `known_end` is the first number that no datagram or heartbeat has named yet. The gaps are between
+//! the two.
 //!
-//! Invariants: `next` and `known_end` never fall; `next <= known_end <= floor + capacity`, so that a lie about the end of
-//! a stream costs no more than a window of requests.
+//! Invariants: `next` and `known_end` never fall; `next <= known_end <= floor + capacity`, so that a false end of a
+//! stream costs no more than a window of requests.
 
 use super::log::Log;
 use bourdon_wire::{Datagram, DatagramNumber, Sequence};
@@ -18,13 +19,13 @@ pub(crate) struct Window {
     pub(crate) known_end: DatagramNumber,
     /// Every message below this has been received to the last byte.
     pub(crate) complete: Sequence,
-    /// Whether it is known where this stream begins for us.
+    /// Whether it is known where this stream begins for this process.
     pub(crate) started: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Acceptance {
-    /// Kept. `early`: something before it is still missing.
+    /// Kept. `early`: an earlier datagram is still missing.
     New { early: bool },
     /// Received before.
     Duplicate,
@@ -38,12 +39,12 @@ impl Window {
         Self { started: true, ..Self::default() }
     }
 
-    /// Begins a stream at `number`, for who comes late.
+    /// Begins a stream at `number`, for a process that comes late.
     pub(crate) fn start_at(&mut self, number: DatagramNumber, sequence: Sequence) {
         *self = Self { next: number, known_end: number, complete: sequence, started: true };
     }
 
-    /// Takes a datagram in. `floor` is the oldest one not wholly delivered.
+    /// Accepts a datagram. `floor` is the oldest datagram not wholly delivered.
     #[inline]
     pub(crate) fn accept(
         &mut self,
@@ -81,7 +82,7 @@ impl Window {
         }
     }
 
-    /// Hears that the stream goes up to `end`.
+    /// Notes that the stream goes up to `end`.
     #[inline]
     pub(crate) fn note_end(&mut self, end: DatagramNumber, capacity: u64, floor: DatagramNumber) {
         self.known_end = self.known_end.max(end.min(floor + capacity));

@@ -21,18 +21,18 @@ pub const GROUP: GroupId = GroupId::of("bench");
 pub const MS: u64 = 1_000_000;
 pub const MTU: usize = 1280;
 
-/// What a process did.
+/// An effect of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Sent a datagram of its own stream: its number, and its frames in words.
     Data(u64, Vec<String>),
-    /// Sent a datagram again: whose, which number, and to whom.
+    /// Retransmitted a datagram: its stream, its number, and the receiver.
     Repair(u16, u64, To),
     /// Sent a control frame, in words.
     Control(String, To),
     /// Delivered `sender:sequence`, with its number in the total order.
     Deliver(String, Option<u64>),
-    /// Told the application something.
+    /// Gave the application an event.
     Event(Event),
 }
 
@@ -86,7 +86,7 @@ impl Bench {
         Self::new(order, members, Role::Member(Rank(rank)))
     }
 
-    /// Introduces every other member and forgets what came of it.
+    /// Introduces every other member and discards the effects.
     pub fn formed(mut self) -> Self {
         let members = self.process.config().members;
         let own = self.process.config().rank();
@@ -108,7 +108,7 @@ impl Bench {
         bench
     }
 
-    /// Lets everything that is due happen, and forgets it.
+    /// Lets everything that is due happen, and discards the effects.
     pub fn settle(&mut self) {
         self.timers();
         self.effects();
@@ -151,7 +151,7 @@ impl Bench {
         }
     }
 
-    /// The cookie that the process gives out for a port.
+    /// The cookie that the process issues for a port.
     pub fn cookie(&mut self, port: u16) -> u64 {
         let ask = records::ViewAsk { reply_to: address(port), nonce: 0.into(), cookie: 1.into() };
         self.take(&control(0xFFFF, Kind::ViewAsk, &[ask.as_bytes()]));
@@ -172,7 +172,7 @@ impl Bench {
         self.timers();
     }
 
-    /// Everything the process does now: sent, delivered, told, in this order.
+    /// Everything the process does now: sent, delivered, reported, in this order.
     pub fn effects(&mut self) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.process.transmit(self.now, |to, bytes, segment_bytes| {
@@ -294,7 +294,7 @@ fn ballot_words(body: &[u8]) -> String {
     }
 }
 
-/// A value: ranks of the next view's members (all in their first life), its sequencer, the cut's ends.
+/// A value: ranks of the next view's members (all in their first incarnation), its sequencer, the cut's ends.
 #[derive(Clone, Copy)]
 pub struct Value<'a>(pub &'a [u16], pub u16, pub &'a [u64]);
 
@@ -307,7 +307,7 @@ pub struct Step<'a> {
     pub value: Option<Value<'a>>,
     /// Of the value's cut, beyond its ends: stream, first datagram, how many.
     pub ranges: &'a [(u16, u64, u16)],
-    /// The members that the value leaves out at their wish, as bits.
+    /// The members that the value leaves out at their request, as bits.
     pub leavers: u64,
 }
 
@@ -366,7 +366,7 @@ pub fn message(payload: &[u8]) -> Part {
     (flags::WHOLE, payload.to_vec())
 }
 
-/// A message whose sender had delivered so many of others: rank and count.
+/// A message whose sender had delivered so many of other members: rank and count.
 pub fn after(entries: &[(u16, u64)], payload: &[u8]) -> Part {
     let mut body = (entries.len() as u16).to_le_bytes().to_vec();
     entries.iter().for_each(|(rank, n)| body.extend(CausalEntry::new(Rank(*rank), Sequence(*n)).as_bytes()));
@@ -374,7 +374,7 @@ pub fn after(entries: &[(u16, u64)], payload: &[u8]) -> Part {
     (flags::WHOLE | flags::CAUSAL, body)
 }
 
-/// A piece of a message of `total` bytes.
+/// A fragment of a message of `total` bytes.
 pub fn piece(total: u32, offset: u32, payload: &[u8]) -> Part {
     let first = if offset == 0 { flags::FIRST } else { 0 };
     let last = if offset as usize + payload.len() == total as usize { flags::LAST } else { 0 };
@@ -418,7 +418,7 @@ fn sealed(header: DatagramHeader, parts: &[Part]) -> Vec<u8> {
     bytes
 }
 
-/// The same datagram, sent by another life of its sender.
+/// The same datagram, sent by another incarnation of its sender.
 pub fn as_life(datagram: &[u8], incarnation: u32) -> Vec<u8> {
     altered(datagram, 28, &incarnation.to_le_bytes())
 }
@@ -433,7 +433,7 @@ pub fn in_instance(datagram: &[u8], instance: u64) -> Vec<u8> {
     altered(datagram, 16, &instance.to_le_bytes())
 }
 
-/// Other bytes at a place, summed up again.
+/// Other bytes at a place, with a new checksum.
 pub fn altered(datagram: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
     let mut datagram = datagram.to_vec();
     datagram[at..at + bytes.len()].copy_from_slice(bytes);
@@ -442,7 +442,7 @@ pub fn altered(datagram: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
     datagram
 }
 
-/// A request of somebody at a port for ranges (first, count) of a member's stream.
+/// A request of a process at a port for ranges (first, count) of a member's stream.
 pub fn nak(from: u16, reply_port: u16, stream: u16, ranges: &[(u64, u32)]) -> Vec<u8> {
     nak_to(from, address(reply_port), stream, ranges)
 }

@@ -1,5 +1,5 @@
-//! Groups in one thread on a clock that is a number: what each process delivers and hears, whatever happens to it and to
-//! the network.
+//! Groups in one thread on a clock that is a number: what each process delivers and hears, whatever happens to it and
+//! to the network.
 
 use super::GROUP;
 use bourdon_protocol::{Config, Destination, Event, Outgoing, Process, Refusal, Role, Standing, Start};
@@ -11,7 +11,7 @@ pub fn address(index: usize) -> Address {
     SocketAddr::from(([10, 0, 0, 1], 100 + index as u16)).into()
 }
 
-/// What a process showed its application, in order.
+/// What a process delivered to its application, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shown {
     Message(u16, u64, Option<u64>),
@@ -38,9 +38,9 @@ pub struct Net {
     pub now: Instant,
     pub ones: Vec<One>,
     pub members: usize,
-    /// From, to: whether it gets lost.
+    /// From, to: whether it is lost.
     pub lose: Box<dyn FnMut(usize, usize) -> bool>,
-    /// From, to, datagram: may change it, and says how many copies arrive.
+    /// From, to, datagram: may change it, and returns how many copies arrive.
     pub alter: Alter,
     pub configure: fn(&mut Config),
 }
@@ -183,12 +183,12 @@ impl Net {
         self.ones[index].shown.iter().filter_map(view).collect()
     }
 
-    /// Whether a process was told this.
+    /// Whether a process got this event.
     pub fn heard(&self, index: usize, event: Event) -> bool {
         self.ones[index].events.contains(&event)
     }
 
-    /// Whether these are all members of one view of that many, and have the same state.
+    /// Whether all of these are members of one view of that many members, and have the same state.
     pub fn agree(&mut self, indices: &[usize], members: u32) -> bool {
         let view = self.process(indices[0]).view().clone();
         let state = self.ones[indices[0]].state.clone();
@@ -200,7 +200,7 @@ impl Net {
     }
 }
 
-/// The step of a view change that stands in a datagram, and its ballot.
+/// The step of a view change in a datagram, and its ballot.
 pub fn ballot_step(datagram: &[u8]) -> Option<(u8, u64)> {
     let datagram = Datagram::parse(datagram, GROUP).ok()?;
     let frame = datagram.frames().find(|frame| frame.kind() == Some(Kind::Ballot))?;
@@ -208,7 +208,7 @@ pub fn ballot_step(datagram: &[u8]) -> Option<(u8, u64)> {
     Some((record.step, record.ballot.get()))
 }
 
-/// The step of a state transfer that stands in a datagram.
+/// The step of a state transfer in a datagram.
 pub fn transfer_step(datagram: &[u8]) -> Option<u16> {
     let datagram = Datagram::parse(datagram, GROUP).ok()?;
     let frame = datagram.frames().find(|frame| frame.kind() == Some(Kind::Transfer))?;

@@ -5,7 +5,7 @@ use crate::frame::{Header, WORD_BYTES};
 use crate::sync::{Arc, Ordering, fence};
 use zerocopy::IntoBytes;
 
-/// Frames were overwritten before they were read: choose where to go on with [`Consumer::resume`].
+/// Frames were overwritten before they were read: choose where to continue with [`Consumer::resume`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("overrun: {missed_frames} frames were overwritten before they were read")]
 pub struct Overrun {
@@ -13,7 +13,7 @@ pub struct Overrun {
     pub missed_frames: u64,
 }
 
-/// Where to go on after an overrun.
+/// Where to continue after an overrun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resume {
     /// At the oldest frame still there: lose least, and stay far behind.
@@ -59,7 +59,7 @@ pub struct Consumer {
     position: u64,
     /// Number of the next frame to read.
     sequence: u64,
-    /// The producer's position as last seen; at least `position`.
+    /// The producer's position as last read; at least `position`.
     cached_tail: u64,
     /// Copies of frames; as long as the longest.
     scratch: Box<[u64]>,
@@ -73,11 +73,11 @@ impl Consumer {
         Self { shared, position, sequence, cached_tail: position, scratch, gating }
     }
 
-    /// Hands copies of up to `limit` frames, tag and bytes, to `on_frame`, and returns how many; zero (of a
-    /// `limit` above zero) means that there was none. A frame whose handler panics counts as read.
+    /// Passes copies of up to `limit` frames, tag and bytes, to `on_frame`, and returns how many; zero (of a `limit`
+    /// above zero) means that there was none. A frame whose handler panics counts as read.
     ///
-    /// When overrun it returns the error, again and again, until [`resume`](Self::resume). A gating consumer is
-    /// never overrun.
+    /// When overrun it returns the error on each call until [`resume`](Self::resume). A gating consumer is never
+    /// overrun.
     #[inline]
     pub fn read(&mut self, limit: usize, mut on_frame: impl FnMut(u32, &[u8])) -> Result<usize, Overrun> {
         if self.position == self.cached_tail {
@@ -93,7 +93,7 @@ impl Consumer {
         while count < limit && batch.consumer.position != batch.consumer.cached_tail {
             let Some((header, sequence, end)) = batch.consumer.copy_next() else {
                 if count > 0 {
-                    break; // the next call tells
+                    break; // the next call returns the error
                 }
                 return Err(batch.consumer.overrun());
             };
@@ -106,8 +106,8 @@ impl Consumer {
         Ok(count)
     }
 
-    /// Goes on at `place`, and returns how many frames that skips: all that were lost, and for
-    /// [`Resume::Latest`] those given up. Without an overrun, `Oldest` skips nothing.
+    /// Continues at `place`, and returns how many frames that skips: all that were lost, and for [`Resume::Latest`] the
+    /// frames given up. Without an overrun, `Oldest` skips nothing.
     pub fn resume(&mut self, place: Resume) -> u64 {
         let found = match place {
             Resume::Oldest => Some(self.oldest()),
@@ -117,7 +117,8 @@ impl Consumer {
         let skipped = found.sequence - self.sequence;
         self.position = found.position;
         self.sequence = found.sequence;
-        // Acquire: as in `read`. It is above `position`: who told us that position had stored such a tail before.
+        // Acquire: as in `read`. It is above `position`: the thread that gave that position had stored such a tail
+        // before.
         self.cached_tail = self.shared.tail.load(Ordering::Acquire);
         self.publish_position();
         skipped
@@ -128,8 +129,8 @@ impl Consumer {
         self.sequence
     }
 
-    /// Whether the producer is gone. If so, and a [`read`](Self::read) *after* this answer returns zero,
-    /// nothing will ever come again.
+    /// Whether the producer is gone. If so, and a [`read`](Self::read) *after* this call returns zero, nothing will
+    /// ever come again.
     pub fn is_abandoned(&self) -> bool {
         // Acquire: pairs with the release store in `Producer::drop`; the producer's last `tail` is visible.
         self.shared.producer_gone.load(Ordering::Acquire)
@@ -142,8 +143,8 @@ impl Consumer {
         let shared = &*self.shared;
         let (start, header) = shared.frame(self.position);
         let sequence = shared.sequence(start);
-        // What was read may be part of another frame by now: length and place are clamped to the memory, and the
-        // check below says whether they meant anything.
+        // The words read may be part of another frame by now: length and place are clamped to the memory, and the check
+        // below shows whether they were valid.
         let first = (shared.index(start) + HEADER_BYTES / WORD_BYTES).min(shared.words.len());
         let count = (header.len as usize).div_ceil(WORD_BYTES);
         for (copy, word) in self.scratch.iter_mut().zip(&shared.words[first..]).take(count) {
@@ -185,7 +186,7 @@ impl Consumer {
                 return Some(found);
             }
             // Acquire fence: pairs with the release store of `oldest` in `Producer::make_room`. `find` saw `oldest`
-            // beyond `latest`; now we see the newer `latest` that was stored before. For progress only.
+            // beyond `latest`; now the newer `latest` that was stored before is visible. For progress only.
             fence(Ordering::Acquire);
         }
     }
@@ -201,8 +202,8 @@ impl Consumer {
     #[inline]
     fn publish_position(&self) {
         if let Some(slot) = self.gating {
-            // Release: pairs with the acquire loads in `Producer::slowest_gating`; our loads of what lies below
-            // happen before it is overwritten.
+            // Release: pairs with the acquire loads in `Producer::slowest_gating`; the consumer's loads of what lies
+            // below happen before it is overwritten.
             self.shared.gating[slot].store(self.position, Ordering::Release);
         }
     }
@@ -227,7 +228,7 @@ impl Drop for Consumer {
     }
 }
 
-/// Tells the producer where a gating consumer is when a batch ends, also if a handler panics.
+/// Publishes a gating consumer's position to the producer when a batch ends, also if a handler panics.
 struct Batch<'a> {
     consumer: &'a mut Consumer,
 }

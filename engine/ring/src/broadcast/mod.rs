@@ -1,24 +1,24 @@
-//! A ring of frames from one thread to any number of others, who may join while it runs and may be slow.
+//! A ring of frames from one thread to any number of other threads, which may join while it runs and may be slow.
 //!
 //! **Problem.** Delivered messages go to every subscriber of a node. A subscriber that stalls must not stall the
 //! node (an observer), or must do so knowingly (a member, whose watermark stops).
 //!
 //! **Why the obvious way fails.** One SPSC ring for each subscriber copies each frame n times. A shared ring whose
-//! producer waits for all lets one sleeping reader stop everyone. A shared ring whose producer does not wait lets a
-//! reader copy bytes while they are overwritten; checking afterwards that it was not, as with a seqlock over plain
-//! memory, is a data race in the memory model even if the copy is thrown away, and compilers may exploit it.
+//! producer waits for all lets one sleeping reader stop every reader. A shared ring whose producer does not wait lets a
+//! reader copy bytes while they are overwritten. A later check that they were not, as with a seqlock over plain memory,
+//! is a data race in the memory model even if the copy is discarded, and compilers may exploit it.
 //!
-//! **Algorithm.** Payloads are copied in and out as words by relaxed atomics, which is as fast as plain words
-//! and races with nothing. Before it overwrites frames the producer raises `oldest` past them, then a release fence,
-//! then writes. A reader copies a frame to its scratch memory, then an acquire fence, then loads
-//! `oldest`: if that has not passed the frame, no word of the copy was overwritten. If it has, the copy is discarded
-//! and the reader told that it was overrun, and by how many frames; it chooses where to [`resume`](Consumer::resume).
-//! `oldest` is raised in steps of a part of the ring, so that readers find it in their own cache nearly always;
-//! the producer remembers where the first record of each part starts, so it never walks old frames.
+//! **Algorithm.** Payloads are copied in and out as words by relaxed atomics, which is as fast as plain words and races
+//! with nothing. Before it overwrites frames the producer raises `oldest` past them, then a release fence, then writes.
+//! A reader copies a frame to its scratch memory, then an acquire fence, then loads `oldest`: if that has not passed
+//! the frame, no word of the copy was overwritten. If it has, the copy is discarded and the reader gets an overrun
+//! error with the number of frames missed; it chooses where to [`resume`](Consumer::resume). `oldest` is raised in
+//! steps of a part of the ring, so that readers nearly always find it in their own cache; the producer remembers where
+//! the first record of each part starts, so it never walks old frames.
 //!
-//! A consumer can instead be *gating*: its position limits `oldest`, and the producer gets `Full`. It copies
-//! in the same way. Only the producer makes these, since one that came from another thread could be overrun between
-//! choosing its position and being seen.
+//! A consumer can instead be *gating*: its position limits `oldest`, and the producer gets `Full`. It copies in the
+//! same way. Only the producer makes gating consumers, since a gating consumer made by another thread could be overrun
+//! between the choice of its position and its publication.
 //!
 //! **Invariants.**
 //! - A record is a frame and the padding before it, if any. All positions are at the start of a record.
@@ -49,25 +49,25 @@ pub const MIN_CAPACITY_BYTES: usize = 128;
 /// Largest ring: more is seconds of backlog, and lengths must fit the header.
 pub const MAX_CAPACITY_BYTES: usize = frame::MAX_CAPACITY_BYTES;
 
-/// Bytes a frame takes beside its payload, which is rounded up to a multiple of eight: lengths, tag and number.
+/// Bytes a frame takes besides its payload, which is rounded up to a multiple of eight: lengths, tag and number.
 pub const HEADER_BYTES: usize = 2 * WORD_BYTES;
 
-/// Most gating consumers at a time. The producer looks at all when the ring seems full, so they must be few; they are
-/// a node's own member threads, and machines with more cores run more groups, not more members of one ring.
+/// Most gating consumers at a time. The producer checks all of them when the ring seems full, so they must be few; they
+/// are a node's own member threads, and machines with more cores run more groups, not more members of one ring.
 pub const MAX_GATING: usize = 16;
 
 /// Parts of the ring by which `oldest` is raised, if nothing stands in the way: a reader's cached copy of it survives
 /// that many bytes, at the price of retaining that much less. A power of two.
 const SEGMENTS: usize = 16;
 
-/// A gating slot that nobody uses.
+/// An unused gating slot.
 const UNUSED: u64 = u64::MAX;
 
 struct Shared {
     /// End of what readers may read. Written by the producer only.
     tail: CachePadded<AtomicU64>,
     /// Start of the newest published record; 0, which the first record's is, before there is one. Written by the
-    /// producer only; apart from `tail`, since nobody polls it.
+    /// producer only; apart from `tail`, since no thread polls it.
     latest: CachePadded<AtomicU64>,
     /// Start of the oldest record that is whole. Written by the producer only, rarely.
     oldest: CachePadded<AtomicU64>,
@@ -95,21 +95,21 @@ impl Shared {
         (position as usize / WORD_BYTES) & (self.words.len() - 1)
     }
 
-    /// Reads the header at `position`; worth something only if the frame was not overwritten meanwhile.
+    /// Reads the header at `position`; valid only if the frame was not overwritten in the meantime.
     #[inline]
     fn header(&self, position: u64) -> Header {
         // Relaxed: ordered by the load of `tail` or `oldest` before, and checked by the fence after.
         Header::from_word(self.words[self.index(position)].load(Ordering::Relaxed))
     }
 
-    /// Reads the number of the frame at `start`, with the same reservation.
+    /// Reads the number of the frame at `start`, under the same condition.
     #[inline]
     fn sequence(&self, start: u64) -> u64 {
         // Relaxed: as in `header`.
         self.words[self.index(start + WORD_BYTES as u64)].load(Ordering::Relaxed)
     }
 
-    /// Start and header of the frame of the record at `position`, behind its padding, with the same reservation.
+    /// Start and header of the frame of the record at `position`, behind its padding, under the same condition.
     #[inline]
     fn frame(&self, position: u64) -> (u64, Header) {
         let header = self.header(position);

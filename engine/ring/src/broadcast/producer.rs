@@ -4,7 +4,7 @@ use super::{Consumer, HEADER_BYTES, MAX_GATING, SEGMENTS, Shared, UNUSED, frame_
 use crate::frame::{self, Header, WORD_BYTES};
 use crate::sync::{Arc, Ordering, fence};
 
-/// Why a frame was not taken.
+/// Why a frame was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PushError {
     /// A gating consumer has not read far enough; never without gating consumers.
@@ -13,7 +13,7 @@ pub enum PushError {
     /// No frame of this length ever fits this ring.
     #[error("frame of {len_bytes} bytes, but this ring takes at most {max_bytes}: enlarge it or split the frame")]
     TooLong {
-        /// Length asked for.
+        /// The requested length.
         len_bytes: usize,
         /// Longest this ring takes.
         max_bytes: usize,
@@ -30,13 +30,13 @@ pub struct Producer {
     shared: Arc<Shared>,
     /// End of the frames written; at least `published`.
     staged: u64,
-    /// What `tail.end` says.
+    /// The value of `tail.end`.
     published: u64,
     /// Start of the newest record written, that is of its frame or the padding before it.
     latest: u64,
     /// Number of the next frame.
     sequence: u64,
-    /// What `shared.oldest` says.
+    /// The value of `shared.oldest`.
     oldest: u64,
     /// Where the first record of each segment of the ring starts, in the lap it was last written.
     marks: [u64; SEGMENTS],
@@ -121,7 +121,7 @@ impl Producer {
         let is_unused = |slot: &usize| self.shared.gating[*slot].load(Ordering::Acquire) == UNUSED;
         let slot = (0..MAX_GATING).find(is_unused).ok_or(TooManyGating)?;
         self.publish();
-        // Relaxed: we are the only one to read it, until the consumer is handed to its thread, which synchronises.
+        // Relaxed: only the producer reads it, until the consumer is passed to its thread, which synchronises.
         self.shared.gating[slot].store(self.staged, Ordering::Relaxed);
         self.gating_end = self.gating_end.max(slot + 1);
         self.slowest = self.slowest.min(self.staged);
@@ -153,8 +153,8 @@ impl Producer {
     /// Raises `oldest` to `needed` at least, so that what lies below may be overwritten.
     #[cold]
     fn make_room(&mut self, needed: u64) -> Result<(), PushError> {
-        // A reader cannot make room by reading what it does not see; what is unpublished must not be evicted; and
-        // `latest` must stay readable, which the newest record is: it and the next fit in the ring.
+        // A reader cannot make room by reading frames that are not published; unpublished frames must not be evicted;
+        // and `latest` must stay readable, which the newest record is: it and the next fit in the ring.
         self.publish();
         if needed > self.slowest {
             self.slowest = self.slowest_gating();
@@ -168,7 +168,7 @@ impl Producer {
         assert!(self.oldest >= needed, "room for the next record");
         // Release: pairs with the acquire load of `oldest` in `Consumer::oldest`; the frame there is visible.
         self.shared.oldest.store(self.oldest, Ordering::Release);
-        // Release fence: pairs with the acquire fence in `Consumer::is_whole`. A reader that copied any word we write
+        // Release fence: pairs with the acquire fence in `Consumer::is_whole`. A reader that copied any word written
         // from here on sees `oldest` as just stored.
         fence(Ordering::Release);
         Ok(())
@@ -176,7 +176,7 @@ impl Producer {
 
     fn slowest_gating(&self) -> u64 {
         // Acquire: pairs with the release stores in `Consumer::read` and `drop`; the consumer's loads of what lies
-        // below its position happen before we overwrite it.
+        // below its position happen before the producer overwrites it.
         let positions = self.shared.gating[..self.gating_end].iter().map(|slot| slot.load(Ordering::Acquire));
         positions.min().unwrap_or(UNUSED)
     }
@@ -195,7 +195,7 @@ impl Producer {
     fn marked_from(&self, needed: u64) -> u64 {
         for segment in needed / self.segment_bytes()..=self.marked {
             let mark = self.marks[segment as usize % SEGMENTS];
-            // A segment in which no record starts holds the mark of an earlier lap, or later marks took its place.
+            // A segment in which no record starts holds the mark of an earlier lap, or later marks replaced it.
             if mark / self.segment_bytes() == segment && mark >= needed {
                 return mark;
             }
@@ -210,8 +210,8 @@ impl Producer {
 
     #[inline]
     fn write_frame(&self, start: u64, size: usize, tag: u32, payload: &[u8]) {
-        // All stores relaxed: published by the release store of `tail`; readers who come too late are warned by the
-        // fence in `make_room`.
+        // All stores relaxed: published by the release store of `tail`; the fence in `make_room` warns readers that
+        // come too late.
         let first = self.shared.index(start);
         let cells = &self.shared.words[first..first + size / WORD_BYTES];
         cells[0].store(Header { len: payload.len() as u32, tag }.to_word(), Ordering::Relaxed);
@@ -230,7 +230,7 @@ impl Producer {
 }
 
 impl Drop for Producer {
-    /// Publishes what is staged, then says goodbye.
+    /// Publishes what is staged, then marks the producer as gone.
     fn drop(&mut self) {
         self.publish();
         // Release: pairs with the acquire load in `Consumer::is_abandoned`; the last `tail` is visible.
