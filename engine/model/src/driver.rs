@@ -1,8 +1,8 @@
 //! Carries out what the shipped driver commands, as `process/change.rs` does it in a process.
 //!
 //! There is no protocol here: inputs go to the driver, its commands change what a node holds, has promised and has
-//! delivered. A command that asks for a report gets it as soon as it can be given, because a report that is late is an
-//! input that is late, and those are tried anyhow.
+//! delivered. A command that asks for a report gets it as soon as it can be given, because a late report is a late
+//! input, and the model tries those anyhow.
 
 use crate::group::{Group, bits};
 use crate::properties::{self, Property};
@@ -24,7 +24,7 @@ pub fn driver(group: &Group, own: u8, view: View) -> Driver {
     Driver::new(member(own), view, 0, group.mutant)
 }
 
-/// The detectors suspect everybody, so that nothing waits: to wait for more answers is to take them in first.
+/// The detectors suspect all members, so that nothing waits: to wait for more answers is to take them in first.
 const IMPATIENT: Situation = Situation { suspects: u64::MAX, evidence: 0 };
 
 /// Begins a ballot.
@@ -32,7 +32,7 @@ pub fn lead(group: &Group, state: &mut State, own: u8, wish: Wish) {
     drive(group, state, own, &IMPATIENT, |driver, _, out| driver.lead(wish, out));
 }
 
-/// A timer expires, while the detectors report this.
+/// A timer expires while the detectors report these suspects.
 pub fn expire(group: &Group, state: &mut State, own: u8, timer: Timer, suspects: u64) {
     let situation = Situation { suspects, evidence: 0 };
     drive(group, state, own, &situation, |driver, situation, out| driver.on_timer(timer, situation, out));
@@ -50,7 +50,7 @@ pub fn hand(group: &Group, state: &mut State, to: u8, packet: &Packet) {
     });
 }
 
-/// Hears what was decided.
+/// A member hears what was decided.
 pub fn learn(group: &Group, state: &mut State, own: u8, value: Value) {
     drive(group, state, own, &IMPATIENT, |driver, situation, out| {
         let step = Step::Decide(value);
@@ -63,7 +63,7 @@ pub fn settle(group: &Group, state: &mut State, own: u8) {
     drive(group, state, own, &IMPATIENT, |_, _, _| {});
 }
 
-/// Gives a node's driver an input, and carries out what it commands.
+/// Gives an input to a node's driver, and carries out what the driver commands.
 fn drive(
     group: &Group,
     state: &mut State,
@@ -167,7 +167,7 @@ fn report(group: &Group, state: &mut State, own: u8, situation: &Situation, comm
     }
 }
 
-/// Notes a decision and looks at it.
+/// Records a decision and checks it.
 fn record(group: &Group, state: &mut State, epoch: u8, ballot: Ballot, value: Value) {
     properties::on_decision(group, state, epoch, ballot, &value);
     let at = usize::from(epoch);
@@ -211,7 +211,8 @@ fn install(group: &Group, state: &mut State, own: u8, value: &Value) {
     }
 }
 
-/// Knows the decision, and is removed by it or still lacks something: nothing else of its ballots matters any more.
+/// The member knows the decision, and is removed by it or still lacks something: nothing else of its ballots matters
+/// any more.
 fn rest(group: &Group, state: &mut State, own: u8, value: Value) {
     let view = state.view(state.nodes[usize::from(own)].epoch).clone();
     let node = state.node(own);
@@ -222,7 +223,7 @@ fn rest(group: &Group, state: &mut State, own: u8, value: Value) {
     node.accepted = 0;
 }
 
-/// Stops for good. What it has acknowledged stays acknowledged.
+/// A member stops for good. What it has acknowledged stays acknowledged.
 pub fn crash(group: &Group, state: &mut State, own: u8) {
     let view = state.view(state.nodes[usize::from(own)].epoch).clone();
     let node = state.node(own);
@@ -236,14 +237,14 @@ pub fn crash(group: &Group, state: &mut State, own: u8) {
     state.crashes += 1;
 }
 
-/// Knows that it is removed, and goes.
+/// A member knows that it is removed, and goes.
 pub fn go(group: &Group, state: &mut State, own: u8) {
     crash(group, state, own);
     state.crashes -= 1;
     state.node(own).left = true;
 }
 
-/// Restarts under its old incarnation and remembers no promise.
+/// A member restarts as its old incarnation and remembers no promise.
 pub fn forget(group: &Group, state: &mut State, own: u8) {
     let view = state.view(state.nodes[usize::from(own)].epoch).clone();
     let node = state.node(own);
@@ -262,7 +263,7 @@ pub fn join(group: &Group, state: &mut State, own: u8, donor: u8) {
     node.driver = driver(group, own, view);
 }
 
-/// Takes away what can have no effect any more, so that states which differ in nothing else are one.
+/// Takes away what can have no effect any more, so that states that differ in nothing else are equal.
 pub fn sweep(group: &Group, state: &mut State) {
     let mutant = group.mutant;
     let nodes = &state.nodes;

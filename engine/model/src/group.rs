@@ -1,7 +1,8 @@
 //! What may happen next in a group.
 //!
-//! Time is absent: whoever could act may act, or not, so every delay, loss and false suspicion is among what is tried.
-//! Bounded are the ballots begun in an epoch, the crashes, the datagrams of a sender and the view changes.
+//! Time is absent: every process that could act may act, or not, so the model tries every delay, loss and false
+//! suspicion. The bounds are on the ballots begun in an epoch, the crashes, the datagrams of a sender and the view
+//! changes.
 
 use crate::driver;
 use crate::properties::{self, Property};
@@ -14,7 +15,7 @@ use bourdon_wire::{Epoch, InstanceId, Rank};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What ends a search that takes too long.
+/// The property that ends a search that takes too long.
 pub const OUT_OF_TIME: &str = "out of time";
 
 /// A group and its bounds.
@@ -22,13 +23,13 @@ pub const OUT_OF_TIME: &str = "out of time";
 pub struct Group {
     /// The members of the first view.
     pub members: u8,
-    /// Who would like to come in.
+    /// The number of joiners.
     pub joiners: u8,
     /// How many of the last ranks ask to leave.
     pub leavers: u8,
     /// How many ballots may be begun in an epoch.
     pub ballots: u8,
-    /// How many may crash.
+    /// How many members may crash.
     pub crashes: u8,
     /// How many of the first ranks send.
     pub senders: u8,
@@ -36,11 +37,12 @@ pub struct Group {
     pub datagrams: u8,
     /// How many epochs end by a view change.
     pub changes: u8,
-    /// Whether a proposer may have a reason to go on without one that answers: evidence of its death, or the clique rule.
+    /// Whether a proposer may have a reason to go on without a member that answers: evidence of its death, or the
+    /// clique rule.
     pub suspects: bool,
     /// Whether a member that has promised still takes in what comes late of its epoch.
     pub late: bool,
-    /// Whether a proposer is told of higher ballots: nothing that their `PREPARE` does not tell.
+    /// Whether a proposer gets a `REFUSE` for higher ballots: it holds nothing that their `PREPARE` does not hold.
     pub refusals: bool,
     /// When a search gives up; the one use of a clock.
     pub until: Option<Instant>,
@@ -48,16 +50,16 @@ pub struct Group {
     pub mutant: Option<Mutant>,
 }
 
-/// One thing that may happen.
+/// One thing that may happen. The first field is the process that it happens to.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Sends a datagram: the next message of its own, or the place of another's.
+    /// Sends a datagram: the next message of its own, or the place of another member's message.
     Send(u8, Option<u8>),
     /// Receives the next datagram of a stream.
     Receive(u8, u8),
-    /// Begins a ballot that is to keep these, and lets those go.
+    /// Begins a ballot that is to keep the first set of members, and lets the second go.
     Lead(u8, u64, u64),
-    /// A timer expires while the detectors report that these are suspected.
+    /// A timer expires while the detectors suspect these members.
     Expire(u8, Timer, u64),
     /// Takes in a step.
     Hand(u8, Arc<Packet>),
@@ -65,7 +67,7 @@ pub enum Action {
     Fetch(u8, u8),
     /// Hears what was decided.
     Learn(u8),
-    /// Comes in with the state of another.
+    /// Joins with the state of another member.
     Join(u8, u8),
     /// Knows that it is removed, and goes.
     Go(u8),
@@ -81,7 +83,7 @@ pub fn bits(members: &[Member]) -> u64 {
 }
 
 impl Group {
-    /// Three members of whom two send a datagram, two ballots, one crash, one change.
+    /// Three members, of which two send a datagram; two ballots, one crash, one change.
     pub fn small() -> Self {
         Self {
             members: 3,
@@ -113,7 +115,7 @@ impl Group {
         self.mutant == Some(mutant)
     }
 
-    /// The beginning.
+    /// The first state.
     pub fn first(&self) -> State {
         let members: Vec<Member> = (0..self.members).map(driver::member).collect();
         let view = View { epoch: Epoch(1), members, sequencer: Rank(0), instance: InstanceId(1), birth: 1 };
@@ -217,7 +219,7 @@ impl Group {
         }
         let everybody = bits(&state.view(node.epoch).members);
         let others = everybody & !(1 << own);
-        // What a suspicion changes is only whether the proposer waits, save where a bug makes more of it.
+        // A suspicion changes only whether the proposer waits, except where a bug makes more of it.
         let believes = self.is(Mutant::TakeoverAlone) || self.is(Mutant::RespondersLeftOut);
         let reports = [0, others];
         let reports = if believes { &reports[..] } else { &reports[..1] };
@@ -260,7 +262,7 @@ impl Group {
         self.is(Mutant::StaleState) && matches!(packet.step, Step::State { .. })
     }
 
-    /// What comes of it.
+    /// The state after an action.
     pub fn next(&self, before: &State, action: &Action) -> State {
         let mut state = before.clone();
         match action {
@@ -279,7 +281,7 @@ impl Group {
             Action::Fetch(own, stream) => {
                 let node = state.node(*own);
                 let end = node.ballots().wanted().map(|value| value.cut.ends[usize::from(*stream)].0);
-                node.ends[usize::from(*stream)] = end.expect("something is wanted") as u8;
+                node.ends[usize::from(*stream)] = end.expect("the fetch wants an end of this stream") as u8;
                 driver::settle(self, &mut state, *own);
             }
             Action::Learn(own) => {
@@ -306,11 +308,11 @@ impl Group {
         let node = state.node(own);
         node.ends[at] += 1;
         if let Some(frozen) = &mut node.frozen {
-            frozen[at] += 1; // only who ignores its promise: it delivers its own as it sends
+            frozen[at] += 1; // only a member that ignores its promise: it delivers its own as it sends
         }
     }
 
-    /// The next message of a sender: the first it has neither seen delivered nor sent again in this epoch.
+    /// The next message of a sender: the first that it has neither seen delivered nor sent again in this epoch.
     fn sequence(&self, state: &State, own: u8) -> u8 {
         let node = &state.nodes[usize::from(own)];
         let again = &state.streams[usize::from(node.epoch)][usize::from(own)];
@@ -318,7 +320,7 @@ impl Group {
             let delivered = !self.is(Mutant::ResubmitAll) && node.history.contains(&(own, *sequence));
             !delivered && !again.contains(&Item::Message(*sequence))
         };
-        (0..u8::MAX).find(free).expect("few are sent")
+        (0..u8::MAX).find(free).expect("a group sends fewer than 255 messages")
     }
 }
 
@@ -349,7 +351,7 @@ impl stateright::Model for Group {
             Check::always(Property::Uniform.name(), |_, state| Property::Uniform.holds_in(state)),
             Check::always(Property::WholeCut.name(), |_, state| Property::WholeCut.holds_in(state)),
             Check::always(Property::Continuation.name(), |_, state| Property::Continuation.holds_in(state)),
-            // Not one of the group's: the checker's own bound on time is not looked at by a single thread.
+            // Not a property of the group: with a single thread the checker does not check its own bound on time.
             Check::sometimes(OUT_OF_TIME, |group: &Self, _: &State| {
                 group.until.is_some_and(|until| Instant::now() >= until)
             }),

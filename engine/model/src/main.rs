@@ -13,14 +13,14 @@ use std::time::Duration;
 
 /// Visits every state of a small group that changes its view, and checks the shipped ballots in each.
 ///
-/// Exit code: 0 if nothing broke (or every planted bug was caught), 1 if something did, 2 if it was asked wrongly.
+/// Exit code: 0 if nothing broke (or every planted bug was caught), 1 if something did, 2 if the arguments are wrong.
 #[derive(Debug, Parser)]
 #[command(name = "bourdon-model", version)]
 struct Asked {
     /// Members of the first view
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
     members: u8,
-    /// Processes that would like to come in
+    /// Processes that want to join
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
     joiners: u8,
     /// Members, the last ones, that ask to leave
@@ -47,10 +47,10 @@ struct Asked {
     /// What comes after a promise is still received
     #[arg(long)]
     late: bool,
-    /// Proposers are told of higher ballots
+    /// Proposers get a REFUSE for higher ballots
     #[arg(long)]
     refusals: bool,
-    /// Look for a way on from every state instead, with the last ballot kept for it
+    /// Search for a way on from every state instead, with the last ballot kept for it
     #[arg(long)]
     reach: bool,
     /// Plant this bug, or each of `all`, in the smallest group that shows it
@@ -59,7 +59,7 @@ struct Asked {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Stop after so long
+    /// Stop after this many seconds
     #[arg(long, default_value_t = 600)]
     seconds: u64,
 }
@@ -133,7 +133,7 @@ fn check(asked: &Asked) -> (Value, bool) {
     (found, broken.is_none())
 }
 
-/// Plants bugs and looks whether they are caught; nothing if none is called that.
+/// Plants bugs and checks whether they are caught; returns nothing if no bug has that name.
 fn mutate(asked: &Asked, name: &str) -> Option<(Value, bool)> {
     let mut planted = plan::planted();
     planted.retain(|planted| name == "all" || planted.mutant.name() == name);

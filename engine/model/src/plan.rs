@@ -1,7 +1,7 @@
 //! The planted bugs, and for each the smallest group that shows it.
 //!
-//! A model that finds nothing may be unable to. Each bug of the ballots, and each of the process around them that the
-//! model knows, must break a property in the group named here, or leave the group stuck.
+//! A model that finds nothing may be unable to. Each bug of the ballots that the model knows, and each bug of the
+//! process around them, must break a property in the group named here, or leave the group stuck.
 
 use crate::group::{Action, Group};
 use crate::reach;
@@ -9,14 +9,14 @@ use crate::search;
 use bourdon_protocol::Mutant;
 use std::time::Duration;
 
-/// A bug and where it shows.
+/// A bug and the group that shows it.
 #[derive(Clone, Debug)]
 pub struct Planted {
-    /// Which.
+    /// The bug.
     pub mutant: Mutant,
-    /// Where.
+    /// The group.
     pub group: Group,
-    /// Whether it breaks nothing and blocks.
+    /// Whether it breaks no property and blocks the group.
     pub blocks: bool,
 }
 
@@ -25,15 +25,15 @@ pub struct Planted {
 pub struct Caught {
     /// The property it breaks.
     pub by: &'static str,
-    /// The shortest way there.
+    /// The shortest trace to it.
     pub trace: Vec<Action>,
 }
 
-/// What a group that is stuck breaks.
+/// The property that a stuck group breaks.
 pub const STUCK: &str = "20 a way on";
 
 impl Planted {
-    /// Looks for it.
+    /// Searches for the bug.
     pub fn look(&self, limit: Duration) -> Option<Caught> {
         if self.blocks {
             return reach::reach(&self.group, limit).stuck.map(|trace| Caught { by: STUCK, trace });

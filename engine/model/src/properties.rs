@@ -1,8 +1,9 @@
-//! What must hold, said without the help of the code that is checked. Numbers are those of the invariants.
+//! What must hold, stated without the help of the code that is checked. The numbers are those of the invariants.
 //!
-//! What may have been delivered is taken at its worst. Agreed: a member that has not promised has delivered all it holds.
-//! Uniform: whatever a quorum has acknowledged, somebody has delivered, and crashed. Both count each stream by itself, as
-//! FIFO channels do; in total order less is delivered, and what is, is a prefix of the same walk.
+//! The properties take what may have been delivered at its worst. Agreed: a member that has not promised has delivered
+//! all it holds. Uniform: whatever a quorum has acknowledged, some member has delivered, and has crashed. Both count
+//! each stream by itself, as FIFO channels do; in total order less is delivered, and what is delivered is a prefix of
+//! the same walk.
 
 use crate::group::{Group, bits};
 use crate::state::{Node, State, kind};
@@ -10,7 +11,7 @@ use bourdon_protocol::Mutant;
 use bourdon_protocol::control::view_change::{Ballot, Step, Value};
 use bourdon_protocol::view::View;
 
-/// One of them.
+/// One property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Property {
     /// 1: delivered at most once.
@@ -19,9 +20,9 @@ pub enum Property {
     OneValue,
     /// 5: a quorum of the view and one of the next accepted what was decided.
     DecidingQuorum,
-    /// 7: those who move on together delivered the same.
+    /// 7: members that move on together delivered the same.
     SameSet,
-    /// 8: one order, of which everybody delivered a beginning.
+    /// 8: one order, of which every member delivered a beginning.
     OneOrder,
     /// 11: what may have been delivered uniformly is in the cut.
     Uniform,
@@ -32,7 +33,7 @@ pub enum Property {
 }
 
 impl Property {
-    /// All of them.
+    /// All properties.
     pub const ALL: [Self; 8] = [
         Self::AtMostOnce,
         Self::OneValue,
@@ -44,7 +45,7 @@ impl Property {
         Self::Continuation,
     ];
 
-    /// Its number and what it says.
+    /// Its number and name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::AtMostOnce => "1 at most once",
@@ -58,7 +59,7 @@ impl Property {
         }
     }
 
-    /// Notes that it did not hold.
+    /// Records that it did not hold.
     pub fn break_in(self, state: &mut State) {
         state.broken |= 1 << self as u16;
     }

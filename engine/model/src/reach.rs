@@ -1,12 +1,12 @@
-//! Whether the group can always go on: invariant 20, as far as a model without time can say it.
+//! Whether the group can always go on: invariant 20, as far as a model without time can state it.
 //!
-//! Liveness in general asks for fair schedules. Asked here is less, and enough to find what blocks for good: from every
-//! state in which a majority lives there is *some* way to a state in which all living members of the next view have
-//! installed it, if one more ballot may be begun. The way must not count on luck: what a crashed process had sent is
-//! taken as lost, and what only it knew as unknown.
+//! Liveness in general asks for fair schedules. This search asks for less, which is enough to find what blocks for
+//! good: from every state in which a majority lives there is *some* way to a state in which all living members of the
+//! next view have installed it, if one more ballot may be begun. The way must not count on luck: what a crashed process
+//! had sent is taken as lost, and what only that process knew as unknown.
 //!
-//! All states are visited forwards, remembering whence each was reached by an edge that needs no luck; then backwards
-//! from the states that are good. A state that must be good and was not met is stuck.
+//! All states are visited forwards, and the search records from which states each was reached by an edge that needs no
+//! luck; then it goes backwards from the states that are good. A state that must be good and was not met is stuck.
 
 use crate::driver::ranks;
 use crate::group::{Action, Group, bits};
@@ -18,16 +18,16 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What was found.
+/// The result.
 #[derive(Debug)]
 pub struct Reach {
     /// How many states were visited.
     pub states: usize,
     /// How many of them had to be good.
     pub judged: usize,
-    /// Whether all were visited.
+    /// Whether all states were visited.
     pub exhausted: bool,
-    /// The way to the nearest state from which there is none on.
+    /// The trace to the nearest state from which there is no way on.
     pub stuck: Option<Vec<Action>>,
 }
 
@@ -82,7 +82,7 @@ fn fingerprint(state: &State) -> u64 {
     hasher.finish()
 }
 
-/// The first state that must be good and from which no good one is reached.
+/// The first state that must be good and from which no good state is reached.
 fn nearest_stuck(states: usize, mut edges: Vec<(u32, u32)>, good: &[u32], judged: &[u32]) -> Option<u32> {
     edges.sort_unstable();
     let mut met = vec![false; states];
@@ -98,7 +98,7 @@ fn nearest_stuck(states: usize, mut edges: Vec<(u32, u32)>, good: &[u32], judged
     judged.iter().copied().find(|at| !met[*at as usize])
 }
 
-/// The actions that lead to a state, by walking again the shortest way there.
+/// The actions that lead to a state, found by walking the shortest way there a second time.
 fn way(group: &Group, known: &HashMap<u64, u32>, came: &[u32], at: u32) -> Vec<Action> {
     let mut path = vec![at];
     while let Some(last) = path.last().filter(|last| **last != 0) {
@@ -126,8 +126,8 @@ fn is_good(group: &Group, state: &State) -> bool {
     })
 }
 
-/// Whether the living are a quorum of the view and of every next one that one of them has accepted, or that is decided,
-/// and a ballot is left.
+/// Whether the living members are a quorum of the view and of every next view that a living member has accepted, or
+/// that is decided, and a ballot is left.
 fn must_be_good(group: &Group, state: &State) -> bool {
     // A member that went when it was removed is no crash: the group must not need it.
     let living = |(at, node): (usize, &Arc<Node>)| u64::from(node.alive || node.left) << at;
@@ -142,7 +142,7 @@ fn must_be_good(group: &Group, state: &State) -> bool {
     views && accepted && ballots
 }
 
-/// Whether the living can bring it about by themselves.
+/// Whether the living processes can take the action by themselves.
 fn needs_no_luck(state: &State, action: &Action) -> bool {
     let lives = |rank: u8| state.nodes[usize::from(rank)].alive;
     match action {

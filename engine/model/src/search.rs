@@ -8,22 +8,22 @@ use stateright::{Checker, HasDiscoveries, Model};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// What was found.
+/// The result.
 #[derive(Debug)]
 pub struct Search {
-    /// How many states were generated, those met before among them.
+    /// How many states were generated, including those met before.
     pub generated: usize,
-    /// How many there are.
+    /// How many different states there are.
     pub states: usize,
     /// How many steps the longest of the shortest ways has.
     pub depth: usize,
-    /// Whether all were visited.
+    /// Whether all states were visited.
     pub exhausted: bool,
-    /// What did not hold, and how.
+    /// The property that did not hold, and the trace to it.
     pub broken: Option<(Property, Vec<Action>)>,
 }
 
-/// Says once in a while how far it came.
+/// Reports at intervals how far the search came.
 struct Talk(Instant);
 
 impl Reporter<Group> for Talk {
@@ -41,7 +41,7 @@ impl Reporter<Group> for Talk {
     }
 }
 
-/// Searches a group, talking or not.
+/// Searches a group; with `talk` it reports its progress.
 pub fn search(group: &Group, limit: Duration, talk: bool) -> Search {
     let began = Instant::now();
     let bounded = Group { until: Some(began + limit), ..group.clone() };
@@ -71,7 +71,7 @@ fn failure(checker: &impl Checker<Group>) -> Option<(Property, Vec<Action>)> {
     found.min_by_key(|(_, actions)| actions.len())
 }
 
-/// The search looks at its finds in batches, so the first it names need not be the nearest: look again below it.
+/// The search checks its finds in batches, so the first that it names need not be the nearest: search again below it.
 fn shortest(group: &Group, mut found: (Property, Vec<Action>)) -> (Property, Vec<Action>) {
     loop {
         // The first state is at depth 1, and states at the bound itself are left out.

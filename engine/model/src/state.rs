@@ -1,9 +1,9 @@
 //! One moment of the group: what each member holds and has promised, and what is on its way.
 //!
-//! The fewer states differ only in what can't matter, the more of those that matter can be visited. So nothing is kept
-//! that follows from something else: what has been delivered follows from what is held, and what may have been delivered
-//! uniformly from what has been acknowledged. What is on its way is a set: taking a message out of it and leaving it in
-//! is duplication, and never taking it is loss.
+//! The fewer states differ only in what cannot matter, the more of the states that matter can be visited. So nothing is
+//! kept that follows from something else: what has been delivered follows from what is held, and what may have been
+//! delivered uniformly from what has been acknowledged. The messages under way are a set: taking a message out of it
+//! and leaving it in is duplication, and never taking it is loss.
 
 use bourdon_protocol::control::view_change::driver::Driver;
 use bourdon_protocol::control::view_change::{Ballot, Cut, Step, Value, ViewChange};
@@ -23,21 +23,21 @@ pub enum Item {
 /// The datagrams sent in one epoch, by rank.
 pub type Streams = Vec<Vec<Item>>;
 
-/// A message in the order of delivery: whose, and its sequence.
+/// A message in the order of delivery: its sender, and its sequence.
 pub type Delivered = (u8, u8);
 
-/// One step of a ballot on its way.
+/// One step of a ballot under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Packet {
     /// The index of the epoch it is about.
     pub epoch: u8,
-    /// Who said it.
+    /// Its sender.
     pub from: u8,
-    /// To whom; to all if to nobody.
+    /// Its receiver; none if it is for all.
     pub to: Option<u8>,
-    /// In which ballot.
+    /// Its ballot.
     pub ballot: Ballot,
-    /// What it says.
+    /// Its content.
     pub step: Step,
 }
 
@@ -60,7 +60,7 @@ pub struct Node {
     pub ends: Vec<u8>,
     /// What it held when it promised first: what it has acknowledged, and delivered as agreed.
     pub frozen: Option<Vec<u8>>,
-    /// The cut of the epoch before, kept for those who have not installed yet.
+    /// The cut of the epoch before, retained for the members that have not installed yet.
     pub retained: Option<Vec<u8>>,
     /// What it delivered in the epochs before.
     pub history: Vec<Delivered>,
@@ -73,11 +73,11 @@ pub struct Node {
 pub struct State {
     /// By rank.
     pub nodes: Vec<Arc<Node>>,
-    /// By epoch: who is in it.
+    /// By epoch: its view.
     pub views: Arc<Vec<View>>,
     /// By epoch: what was sent.
     pub streams: Vec<Arc<Streams>>,
-    /// On their way, in some fixed order.
+    /// Steps under way, in a fixed order.
     pub packets: Vec<Arc<Packet>>,
     /// By epoch: each value that was decided, of which there may be one.
     pub decided: Vec<Arc<Vec<Value>>>,
@@ -115,7 +115,7 @@ impl Node {
         self.ends.iter().zip(&cut.ends).all(|(end, wanted)| u64::from(*end) >= wanted.0)
     }
 
-    /// What it says it holds.
+    /// What it reports as held.
     pub fn held(&self) -> Cut {
         let ends = self.ends.iter().map(|end| DatagramNumber(u64::from(*end))).collect();
         Cut { ends, ..Cut::default() }
@@ -133,20 +133,20 @@ impl State {
         &self.views[usize::from(epoch)]
     }
 
-    /// Puts a step on its way, once.
+    /// Puts a step under way, once.
     pub fn post(&mut self, packet: Packet) {
         let key = |packet: &Packet| (packet.epoch, packet.ballot, kind(&packet.step), packet.from);
         let at = self.packets.partition_point(|known| key(known) < key(&packet));
         let same = self.packets[at..].iter().take_while(|known| key(known) == key(&packet));
         if !same.clone().any(|known| **known == packet) {
-            // Two that differ only in what they say stand in the order of what they say.
+            // Two packets that differ only in their step are in the order of its text.
             let text = |packet: &Packet| format!("{:?}", packet.step);
             let after = same.filter(|known| text(known) < text(&packet)).count();
             self.packets.insert(at + after, Arc::new(packet));
         }
     }
 
-    /// What of an epoch's messages is delivered in total order by who holds these ends and nothing more.
+    /// The messages of an epoch that a member which holds these ends and nothing more delivers in total order.
     pub fn walk(&self, epoch: u8, ends: &[u8]) -> Vec<Delivered> {
         let streams = &self.streams[usize::from(epoch)];
         let sequencer = self.view(epoch).sequencer;
@@ -170,7 +170,7 @@ impl State {
         delivered
     }
 
-    /// Those of a rank that are alive and hold a datagram that is wanted from an epoch.
+    /// Whether a process is alive and holds this datagram, which is wanted from this epoch.
     pub fn has_holder(&self, epoch: u8, stream: usize, end: u64) -> bool {
         self.nodes.iter().filter(|node| node.alive && node.member).any(|node| {
             let kept = if node.epoch == epoch {
@@ -183,7 +183,7 @@ impl State {
     }
 }
 
-/// A step's place among steps.
+/// A step's index among the kinds of steps.
 pub fn kind(step: &Step) -> u8 {
     match step {
         Step::Prepare => 0,

@@ -46,12 +46,12 @@ impl fmt::Display for Action {
                 write!(f, "{own}: {timer:?} expires, and it suspects {suspects:?}")
             }
             Self::Hand(own, packet) => {
-                write!(f, "{own} takes in of {}, ballot {}: {}", packet.from, ballot(packet.ballot), step(&packet.step))
+                write!(f, "{own} hears from {}, ballot {}: {}", packet.from, ballot(packet.ballot), step(&packet.step))
             }
             Self::Go(own) => write!(f, "{own} is removed and goes"),
             Self::Fetch(own, stream) => write!(f, "{own} fetches what is missing of {stream}"),
             Self::Learn(own) => write!(f, "{own} hears the decision"),
-            Self::Join(own, donor) => write!(f, "{own} comes in with the state of {donor}"),
+            Self::Join(own, donor) => write!(f, "{own} joins with the state of {donor}"),
             Self::Crash(own) => write!(f, "{own} crashes"),
             Self::Forget(own) => write!(f, "{own} restarts and forgets its promises"),
         }

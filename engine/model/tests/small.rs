@@ -1,4 +1,4 @@
-//! Small groups, whole; and every planted bug that is found quickly.
+//! Every state of small groups; and every planted bug that is found quickly.
 
 use bourdon_model::group::Group;
 use bourdon_model::plan;
@@ -19,13 +19,13 @@ fn whole(group: &Group) -> usize {
 #[test]
 fn two_ballots_without_data_hold_in_every_state() {
     let states = whole(&Group { datagrams: 0, suspects: false, ..Group::small() });
-    assert!(states > 5_000, "only {states}: something no longer happens");
+    assert!(states > 5_000, "only {states} states: some action no longer happens");
 }
 
 #[test]
 fn one_ballot_over_two_streams_holds_in_every_state() {
     let states = whole(&Group { ballots: 1, suspects: false, ..Group::small() });
-    assert!(states > 5_000, "only {states}: something no longer happens");
+    assert!(states > 5_000, "only {states} states: some action no longer happens");
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn from_every_state_there_is_a_way_on() {
     assert!(found.stuck.is_none(), "{:?}", found.stuck);
 }
 
-/// Those with few states before them; `bourdon-model --mutate all` looks for the rest.
+/// The bugs with few states before them; `bourdon-model --mutate all` searches for the rest.
 #[test]
 fn planted_bugs_are_caught() {
     for planted in plan::planted().iter().filter(|planted| planted.group.ballots == 1 && planted.group.changes == 1) {

@@ -1,8 +1,10 @@
-//! The judges: one family of invariants a file, and not a line shared with the protocol.
+//! The checkers: one family of invariants a file. They share no line with the protocol.
 //!
-//! A checker that uses the protocol's own bookkeeping agrees with the protocol's mistakes. So these keep their own: what
-//! was published is what the applications published, what happened before what follows from what they had been shown,
-//! who decided what follows from who had stopped. The cheap ones judge every delivery, every step and every view, so that
+//! A checker that uses the protocol's own bookkeeping agrees with the protocol's mistakes. So the checkers keep their
+//! own: what was published is what the applications published, what happened before what follows from what had been
+//! delivered to them, and the members that decided follow from the members that had stopped. The cheap checkers judge
+//! every delivery, every step and every view, so that a failure is found where it happens. Completeness and the cost of
+//! repair are judged when the run is over.
 //! a failure is found where it happens; completeness and the cost of repair are judged when the run is over.
 
 mod acknowledgement;
@@ -48,7 +50,7 @@ use std::rc::Rc;
 pub struct Violation {
     /// Its name.
     pub invariant: &'static str,
-    /// What was seen.
+    /// The evidence.
     pub detail: String,
 }
 
@@ -60,7 +62,7 @@ impl Violation {
 
 pub(crate) type Verdict = Result<(), Violation>;
 
-/// A client's message, when the client takes it: some member publishes it then or later.
+/// A client's message at the moment the client takes it: some member publishes it then or later.
 #[derive(Clone, Debug)]
 pub(crate) struct Sent {
     pub(crate) client: (u64, u64),
@@ -69,7 +71,7 @@ pub(crate) struct Sent {
     pub(crate) at_ns: u64,
 }
 
-/// Every invariant: its number in DESIGN §7, its name, and what it says.
+/// Every invariant: its number in DESIGN §7, its name, and its statement.
 pub const INVARIANTS: &[(&str, &str, &str)] = &[
     ("1", integrity::NAME, "delivered at most once, only if sent, bytes as sent"),
     (
@@ -86,29 +88,29 @@ pub const INVARIANTS: &[(&str, &str, &str)] = &[
         continuation::SURVIVAL,
         "at `uniform` and `stable`, no message is lost by the crash of less than a quorum of a view",
     ),
-    ("6, 7, 24, 25", agreement::NAME, "who goes on to the next view was shown the same in this one"),
-    ("11", agreement::UNIFORM, "shown to anybody, even one that crashed, means shown to all, in the same view"),
+    ("6, 7, 24, 25", agreement::NAME, "members that go on to the next view delivered the same in this one"),
+    ("11", agreement::UNIFORM, "delivered at one member, even a crashed one, means delivered at all, in the same view"),
     ("9", fifo::NAME, "a sender's messages in the order it sent them"),
-    ("10", causal::NAME, "no message before what its sender had been shown when it sent it"),
+    ("10", causal::NAME, "no message before what its sender had delivered when it sent it"),
     ("8", total::NAME, "one message a number, the same at all, without gaps at members"),
     ("8, 10", clients::NAME, "a client's messages in its order, and at observers where the members delivered them"),
-    ("12", realtime::NAME, "what is shown in time stands in one order, that of sending within the clocks' bounds"),
-    ("9", relay::NAME, "what a member receives it sends on, where it is told to"),
+    ("12", realtime::NAME, "what is delivered in time has one order, that of sending within the clocks' bounds"),
+    ("9", relay::NAME, "a member sends on what it receives, where the plan asks for it"),
     ("16", barrier::NAME, "no message crosses a barrier"),
-    ("19", snapshot::NAME, "a snapshot stands where it says"),
+    ("19", snapshot::NAME, "a joiner goes on at the positions in its snapshot"),
     ("2, 20", completeness::NAME, "faults frozen, everything published is delivered everywhere or reported as a gap"),
-    ("20", progress::NAME, "faults frozen, a majority of the last view brings everybody who lives into one view"),
+    ("20", progress::NAME, "faults frozen, a majority of the last view brings every live process into one view"),
     ("21", views::CALM, "where nothing goes wrong no view changes"),
-    ("13", acknowledgement::NAME, "nobody is believed to have received what it has not"),
+    ("13", acknowledgement::NAME, "no member is believed to have received what it has not"),
     ("14", watermarks::NAME, "watermarks never fall"),
     ("15", window::NAME, "no window is exceeded, nothing is forgotten before all have it"),
     ("22", repair::NAME, "requests and repairs in proportion to what was lost, none once all is well"),
     ("17", mutex::NAME, "at most one valid holder of a lock, tokens that grow, nothing lost at what it guards"),
-    ("11", mutex::UNIFORM, "a replicated lock's grant that was shown is known to all who go on from its view"),
-    ("17, 18", mutex::FENCED, "nobody holds or leads anything without a quorum of its view"),
+    ("11", mutex::UNIFORM, "a reported grant of a replicated lock is known to all members that go on from its view"),
+    ("17, 18", mutex::FENCED, "no process holds or leads anything without a quorum of its view"),
     ("17", mutex::WAITING, "faults frozen, every request ends; where nothing goes wrong, soon enough"),
-    ("18", election::NAME, "one leader an (epoch, term); of two that believe it one is out of the other's view"),
-    ("18", election::AGREED, "faults frozen, all agree on a leader that stands"),
+    ("18", election::NAME, "one leader an (epoch, term); of two that believe they lead one is out of the other's view"),
+    ("18", election::AGREED, "faults frozen, all live processes agree on an eligible leader"),
     ("20", "steps", "a run takes a bounded number of steps"),
     ("23", memory::NAME, "queues stay within their bounds"),
 ];
@@ -117,9 +119,9 @@ pub const INVARIANTS: &[(&str, &str, &str)] = &[
 #[derive(Debug)]
 pub(crate) struct Checkers {
     ordered: bool,
-    /// A client's message may be carried by two members; then one is passed over. So are commands of replicated locks.
+    /// Two members may carry a client's message; then one copy is passed over. So are commands of replicated locks.
     skips: bool,
-    /// Messages may be lost, and each loss is told.
+    /// Messages may be lost, and each loss is reported.
     lossy: bool,
     causal: Option<causal::Causal>,
     realtime: realtime::RealTime,
@@ -159,7 +161,7 @@ impl Checkers {
         }
     }
 
-    /// Judges one delivery, its place only for `safety`, and notes it.
+    /// Judges one delivery and records it; its place is judged only for `safety`.
     pub(crate) fn delivered(
         &mut self,
         history: &mut History,
@@ -186,7 +188,7 @@ impl Checkers {
             }
         }
         let after = &mut history.lineages[lineage];
-        // A client's message may be carried by two members, sent at different times.
+        // Two members may carry a client's message and send it at different times.
         if !delivery.late && delivery.barrier.is_none() && delivery.client.is_none() {
             after.timely.push((delivery.epoch.0, shown.id));
         }
@@ -199,7 +201,8 @@ impl Checkers {
         Ok(())
     }
 
-    /// Judges a view that a process has just entered. `moved`: it comes from the one before, and was shown all of it.
+    /// Judges a view that a process has just entered. `moved`: it comes from the view before, and all of that was
+    /// delivered.
     pub(crate) fn installed(
         &mut self,
         history: &History,
@@ -220,7 +223,7 @@ impl Checkers {
         Ok(())
     }
 
-    /// Judges that a process was told that a barrier is complete; `others` are the members that share its view.
+    /// Judges a report to a process that a barrier is complete; `others` are the members that share its view.
     pub(crate) fn synced(
         &self,
         history: &History,
@@ -228,7 +231,7 @@ impl Checkers {
         others: impl Iterator<Item = usize>,
         view: &View,
     ) -> Verdict {
-        // Where messages may be lost, what a sender that is gone had sent is not told.
+        // Where messages may be lost, what a sender that is gone had sent is not reported as lost.
         let is_gone = |publisher: Option<(u16, u32)>| {
             self.lossy && publisher.is_some_and(|(rank, life)| view.incarnation(Rank(rank)) != Some(Incarnation(life)))
         };
@@ -262,7 +265,7 @@ impl Checkers {
         self.elections.crashed(index);
     }
 
-    /// A process offered a datagram to everybody.
+    /// A process sent a datagram to all.
     pub(crate) fn offered(&mut self, index: usize, datagram: &[u8]) {
         self.relay.offered(index, datagram);
     }
@@ -277,7 +280,7 @@ impl Checkers {
         self.relay.stepped(process, index)
     }
 
-    /// Judges what applications were shown, when the run is over.
+    /// Judges what was delivered to the applications, when the run is over.
     pub(crate) fn end(&self, history: &History) -> Verdict {
         self.realtime.end(history)?;
         self.clients.end(history)?;
@@ -290,7 +293,7 @@ impl Checkers {
     }
 }
 
-/// What tells one delivery from another in a report.
+/// Distinguishes one delivery from another in a report.
 fn describe(history: &History, shown: &Shown) -> String {
     format!("{} (as {}:{})", history.name(shown.id), shown.sender, shown.sequence)
 }

@@ -6,9 +6,9 @@ const MILLION: i128 = 1_000_000;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
-    /// At this time of the world …
+    /// At this time of the world,
     world_ns: u64,
-    /// … it showed this.
+    /// the clock read this.
     own_ns: u64,
     drift_ppm: i32,
 }
@@ -22,13 +22,13 @@ impl Clock {
         MILLION + i128::from(self.drift_ppm)
     }
 
-    /// What it shows at a time of the world.
+    /// What it reads at a time of the world.
     pub(crate) fn read(&self, world_ns: u64) -> Instant {
         let passed = i128::from(world_ns.saturating_sub(self.world_ns));
         Instant(self.own_ns + (passed * self.rate() / MILLION) as u64)
     }
 
-    /// When it will show at least this.
+    /// When it will read at least this.
     pub(crate) fn when(&self, own: Instant) -> u64 {
         if own == Instant::NEVER {
             return u64::MAX;

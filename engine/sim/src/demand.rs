@@ -1,9 +1,8 @@
-//! Invariants that are written down before the protocol keeps them, each under a name that asks for it.
+//! Invariants that are written down before the protocol keeps them. Each is judged on demand, by its name.
 //!
-//! A checker that fails on every third seed hides all other failures; a checker that waits in a branch is lost. So a new
-//! invariant is judged where `--demand` names it, until the change that keeps it puts it into [`Demands::KEPT`]. From
-//! then on every run is judged by it. Today that is so for all but
-//! one, which seeds still break: `observers`.
+//! A checker that fails on every third seed hides all other failures; a checker that waits in a branch is lost. So a
+//! new invariant is judged where `--demand` names it, until the change that keeps it puts it into [`Demands::KEPT`].
+//! From then on every run is judged by it. Today every demand is kept except one, which seeds still break: `observers`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,9 +12,10 @@ use std::str::FromStr;
 pub enum Demand {
     /// The members that continue into a view are a quorum of the view before; voluntary leavers count as consenting.
     Continuation,
-    /// A group that is lost lost a quorum of a view, and not only of a view that itself was no quorum of the one before.
+    /// A group that is lost has lost a quorum of a view, not merely of a view that itself was no quorum of the view
+    /// before.
     Survival,
-    /// A life that is removed from a view has not died: the group that needs its decision goes on.
+    /// An incarnation that is removed from a view has not died: the group that needs its decision goes on.
     Decision,
     /// A gap or a retraction at an observer has a cause that no retention could cure.
     Observers,

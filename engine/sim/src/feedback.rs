@@ -1,16 +1,17 @@
-//! Feedback implosion, counted: what a thousand receivers say back to one sender.
+//! Feedback implosion, counted: what a thousand receivers send back to one sender.
 //!
-//! A multicast costs its sender one datagram, and each receiver's answer costs it one as well. A receiver that says for
-//! each datagram that it came, or all of them that it did not, bury the sender under what comes back. The obvious ways to
-//! learn how bad it is are arithmetic, which knows nothing of timers and of requests that cross on the way, and a large
-//! network, which few have. So the shipped [`Process`] runs here a thousand times on one clock.
+//! A multicast costs its sender one datagram, and each receiver's answer costs it one as well. If all receivers
+//! acknowledge each datagram, or all report that it did not arrive, their answers bury the sender. There are two
+//! obvious ways to learn how bad that is. Arithmetic knows nothing of timers and of requests that cross on the way; a
+//! large network is something few have. So the shipped [`Process`] runs here a thousand times on one clock.
 //!
-//! One member publishes at a steady rate to observers. Loss falls on each receiver by itself, on all that arrives there
-//! ([`Loss::Independent`]), or on what the sender sends, for all at once ([`Loss::Correlated`]). Processes take no time
-//! and sockets hold everything: what is counted is what is offered to the sender's socket, not what a sender could bear.
-//! Two things at one moment happen in the order in which they were put into the queue; all chance comes from one seed.
+//! One member publishes at a steady rate to observers. Loss hits each receiver by itself, in all that arrives there
+//! ([`Loss::Independent`]), or it hits what the sender sends, for all receivers at once ([`Loss::Correlated`]).
+//! Processes take no time and sockets hold everything: what is counted is what is offered to the sender's socket, not
+//! what a sender could bear. Two things at one moment happen in the order in which they were put into the queue; all
+//! chance comes from one seed.
 //!
-//! Invariant: every observer is shown every message, in order, or told that it is lost.
+//! Invariant: every message is delivered to every observer, in order, or reported to it as lost.
 //!
 //! Source: Pingali, Towsley and Kurose (1994), RFC 5401 section 3.2.
 
@@ -25,30 +26,30 @@ use std::rc::Rc;
 
 const GROUP: GroupId = GroupId::of("feedback");
 const MTU_BYTES: usize = 1408;
-/// Each log holds so many datagrams: a thousand times as many have to fit into memory.
+/// Datagrams in each log: a thousand times as many have to fit into memory.
 const LOG_SLOTS: usize = 64;
 const MESSAGE_BYTES: usize = 200;
 const INTERVAL_NS: u64 = 1_000_000;
-/// One way through a switch and two kernels.
+/// The latency through a switch and two kernels.
 const LATENCY_NS: u64 = 50_000;
 const JITTER_NS: u64 = 20_000;
-/// Up to so many receivers requests are not suppressed, whatever [`bourdon_protocol::Limits::receivers`] says.
+/// With this many receivers or fewer, requests are not suppressed, whatever [`bourdon_protocol::Limits::receivers`] is.
 const QUIET: u32 = 8;
-/// What is not delivered so long after the last message never is: a hundred of the longest pauses between requests.
+/// What is not delivered this long after the last message never is: a hundred of the longest pauses between requests.
 const DRAIN_NS: u64 = 2_000_000_000;
 /// Forming takes a few heartbeats, of which most arrive.
 const FORM_NS: u64 = 10_000_000_000;
-/// The publisher's place among the processes.
+/// The publisher's index among the processes.
 const SENDER: usize = 0;
 
-/// How receivers tell the sender what came.
+/// How receivers report to the sender what came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FeedbackMode {
-    /// Each acknowledges each datagram.
+    /// Each receiver acknowledges each datagram.
     AckEach,
-    /// Each asks for what it misses, at once.
+    /// Each receiver sends a NAK for what it misses, at once.
     Nak,
-    /// Each asks after a random time, all hear it, and who misses the same keeps quiet.
+    /// Each receiver sends a NAK after a random time; all hear it, and a receiver that misses the same stays silent.
     SuppressedNak,
 }
 
@@ -66,12 +67,12 @@ impl FeedbackMode {
     }
 }
 
-/// Whom a loss hits.
+/// Which receivers a loss hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// One receiver, of whatever is sent to it.
+    /// One receiver, in whatever is sent to it.
     Independent,
-    /// All receivers, of whatever the publisher sends: its link is bad.
+    /// All receivers, in whatever the publisher sends: its link is bad.
     Correlated,
 }
 
@@ -93,19 +94,19 @@ impl Loss {
 pub struct FeedbackPlan {
     /// How receivers answer.
     pub mode: FeedbackMode,
-    /// Whom losses hit.
+    /// Which receivers losses hit.
     pub loss: Loss,
     /// How likely a datagram is lost, from 0 to 1.
     pub loss_rate: f64,
-    /// How many receive.
+    /// How many observers receive.
     pub observers: u32,
-    /// How many messages are published, one a millisecond and a datagram.
+    /// How many messages are published, one per millisecond, each in a datagram of its own.
     pub messages: u64,
     /// Seeds losses, jitter and back-off.
     pub seed: u64,
 }
 
-/// What came of it.
+/// The result of one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeedbackOutcome {
     /// From the first message until all were delivered everywhere.
@@ -118,30 +119,30 @@ pub struct FeedbackOutcome {
     pub naks: u64,
     /// Repairs sent.
     pub repairs: u64,
-    /// Messages shown to observers, all together.
+    /// Messages delivered to observers, all together.
     pub delivered: u64,
-    /// Messages that observers were told are lost.
+    /// Messages that were reported to observers as lost.
     pub told_lost: u64,
     /// What should have been delivered.
     pub expected: u64,
-    /// Messages shown twice, or out of order.
+    /// Messages delivered twice, or out of order.
     pub misplaced: u64,
-    /// By repaired message, ascending: from when its observer could know that it was missing to its delivery.
+    /// By repaired message, ascending: the time from when its observer could know that it was missing to its delivery.
     pub repair_ns: Vec<u64>,
 }
 
 impl FeedbackOutcome {
-    /// Whether each observer was shown each message once, in order, or told that it is lost.
+    /// Whether each message was delivered to each observer once, in order, or reported to it as lost.
     pub fn is_complete(&self) -> bool {
         self.delivered + self.told_lost == self.expected && self.misplaced == 0
     }
 
-    /// So many a second.
+    /// The rate of a count, per second.
     pub fn per_s(&self, count: u64) -> u64 {
         (u128::from(count) * 1_000_000_000 / u128::from(self.elapsed_ns.max(1))) as u64
     }
 
-    /// The time within which so many hundredths of the repairs came; `None` if there were none.
+    /// The time within which this percentage of the repairs came; `None` if there were none.
     pub fn repair_percentile_ns(&self, percent: usize) -> Option<u64> {
         let place = (self.repair_ns.len() * percent).div_ceil(100).saturating_sub(1);
         self.repair_ns.get(place).copied()
@@ -163,7 +164,7 @@ pub fn play_feedback(plan: &FeedbackPlan) -> FeedbackOutcome {
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Packet {
     bytes: Rc<[u8]>,
-    /// Whoever gets it knows of all messages below.
+    /// Its receiver knows of all messages below.
     tells: u64,
     /// Whether it has the last of them in it.
     carries: bool,
@@ -186,14 +187,14 @@ impl Packet {
     }
 }
 
-/// One process, and what its application and its network saw.
+/// One process, and what its application and its network have seen.
 #[derive(Debug)]
 struct End {
     process: Process,
     wakes_at_ns: u64,
     /// The message due next.
     next: u64,
-    /// It can know of all messages below.
+    /// The process can know of all messages below.
     told: u64,
     /// Which of them are missing, and since when.
     missing: Vec<(u64, u64)>,
@@ -208,13 +209,13 @@ impl End {
         }
     }
 
-    /// Shows its application what is due.
+    /// Delivers what is due to its application.
     fn show(&mut self, now_ns: u64, outcome: &mut FeedbackOutcome) {
         let Self { process, next, missing, .. } = self;
         process.deliver(Instant(now_ns), usize::MAX, |delivery| {
             let sequence = delivery.sequence.0;
             outcome.delivered += 1;
-            outcome.misplaced += u64::from(sequence < *next); // a gap is told behind the messages that follow it
+            outcome.misplaced += u64::from(sequence < *next); // a gap is reported after the messages that follow it
             *next = sequence + 1;
             if let Some(place) = missing.iter().position(|(missed, _)| *missed == sequence) {
                 outcome.repair_ns.push(now_ns - missing.swap_remove(place).1);
@@ -230,7 +231,8 @@ impl End {
     }
 }
 
-/// Something to come: when, in which order at that moment, where, and what arrives there; a timer if nothing does.
+/// An event to come: its time, its place in the order at that time, its process, and the packet that arrives; a timer
+/// if there is none.
 type Coming = Reverse<(u64, u64, usize, Option<Rc<Packet>>)>;
 
 #[derive(Debug)]
@@ -260,7 +262,8 @@ impl<'p> Room<'p> {
         room
     }
 
-    /// Lets things happen until they have led somewhere, or time is up; says whether they have.
+    /// Lets time pass until the condition `led` holds, or the time limit is reached. Returns whether the condition
+    /// holds.
     fn run(&mut self, limit_ns: u64, led: impl Fn(&Self) -> bool) -> bool {
         let until_ns = self.now_ns + limit_ns;
         while self.now_ns < until_ns && !led(self) {
@@ -282,7 +285,7 @@ impl<'p> Room<'p> {
                     end.process.on_datagram(Instant(at_ns), &packet.bytes, None);
                 }
                 None if end.wakes_at_ns == at_ns => end.wakes_at_ns = u64::MAX,
-                None => continue, // it was woken earlier, and has other plans
+                None => continue, // it was woken earlier and has another deadline now
             }
             self.follow_up(index);
         }
@@ -314,7 +317,7 @@ impl<'p> Room<'p> {
         self.ends[SENDER].process.counters().get(Counter::RepairsSent)
     }
 
-    /// Does what is due at a process, and takes from it what it sends and shows.
+    /// Does what is due at a process, and takes from it what it sends and delivers.
     fn follow_up(&mut self, index: usize) {
         let now = Instant(self.now_ns);
         let end = &mut self.ends[index];

@@ -1,8 +1,8 @@
 //! The matrix: every order at every level of reliability, with barriers and without.
 //!
-//! Any reliability is promised with any order, and what is promised of sixty combinations and tried with six is broken in
-//! the others. So each is a cell that can be played by itself, from the same seeds, and the table says of each what it
-//! came to.
+//! Any reliability is promised with any order. If sixty combinations are promised and six are tried, the others are
+//! broken. So each combination is a cell that can be played by itself, from the same seeds, and the table gives the
+//! result of each.
 
 use crate::plan::{OrderPlan, Plan, ReliabilityPlan};
 use crate::report::Report;
@@ -110,16 +110,16 @@ impl FromStr for Guarantee {
     }
 }
 
-/// What a cell came to.
+/// The result of a cell.
 #[derive(Clone, Debug)]
 pub struct Cell {
-    /// Which.
+    /// The cell.
     pub guarantee: Guarantee,
     /// Its seeds' report.
     pub report: Report,
 }
 
-/// Plays the same seeds in every cell. `progress` hears of each seed done.
+/// Plays the same seeds in every cell. `progress` is called for each seed done.
 pub fn matrix(seeds: &Range<u64>, options: Options, progress: &(dyn Fn(u64) + Sync)) -> Vec<Cell> {
     let play = |guarantee| {
         let options = Options { guarantee: Some(guarantee), ..options };

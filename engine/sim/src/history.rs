@@ -1,11 +1,11 @@
-//! What happened, as an onlooker wrote it down: the only thing the checkers judge by.
+//! What happened, as recorded by an outside observer: the only thing that the checkers judge by.
 //!
-//! A message has a name, its sender's rank and its number; but a sender that was removed may have used numbers for
-//! messages that nobody else was ever shown, and its next life uses them again. So what was published is kept by rank,
-//! life and number, and a delivery is matched with it by its bytes.
+//! A message has a name: its sender's rank and its number. But a sender that was removed may have used numbers for
+//! messages that were never delivered at any other process, and its next incarnation uses them again. So what was
+//! published is kept by rank, incarnation and number, and a delivery is matched with it by its bytes.
 //!
-//! What one application was shown is a *lineage*: it begins with nothing, or with a snapshot, and ends when the process
-//! ends or takes another snapshot.
+//! The deliveries to one application are a *lineage*: it begins with nothing, or with a snapshot, and ends when the
+//! process ends or takes another snapshot.
 
 use crate::node::name_of;
 use bourdon_protocol::Delivery;
@@ -13,27 +13,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Range, RangeInclusive};
 use std::rc::Rc;
 
-/// A message, by when it was published.
+/// The index of a message, in the order of publishing.
 pub(crate) type Id = u32;
 
-/// A message somebody published.
+/// A published message.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
     pub(crate) payload: Rc<[u8]>,
     pub(crate) topic: u16,
     /// When, by the world's clock.
     pub(crate) at_ns: u64,
-    /// Who: rank and life; unknown where a client sent it.
+    /// The publisher: its rank and incarnation; unknown for a client's message.
     pub(crate) publisher: Option<(u16, u32)>,
-    /// Its number there; barriers' messages count for themselves.
+    /// Its number there; barriers' messages have a count of their own.
     pub(crate) sequence: u64,
-    /// The publisher's lineage, and how many messages it had been shown by then.
+    /// The publisher's lineage, and how many messages it had delivered by then.
     pub(crate) after: Option<(usize, usize)>,
-    /// In which view it was first sent, and how far its publisher's clock might be off by its own account.
+    /// The view in which it was first sent, and how far its publisher's clock might be off by its own account.
     pub(crate) sent: Option<(u64, u64)>,
     /// How many barriers were complete at its publisher.
     pub(crate) phase: Option<u64>,
-    /// The client and its number for it, where one sent it.
+    /// The client and its number for it, for a client's message.
     pub(crate) client: Option<(u64, u64)>,
     /// Whether it is a barrier's own message.
     pub(crate) at_barrier: bool,
@@ -63,18 +63,18 @@ pub(crate) struct Shown {
     pub(crate) at_barrier: bool,
 }
 
-/// What one application was shown.
+/// The deliveries to one application.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lineage {
     pub(crate) process: usize,
     /// How many restarts of the whole group came before it.
     pub(crate) generation: u32,
-    /// Whether it is a member's: it is shown everything.
+    /// Whether it is a member's: everything is delivered to it.
     pub(crate) member: bool,
     /// Whether it began with the group or a snapshot and has lost nothing since.
     pub(crate) whole: bool,
     pub(crate) delivered: Vec<Shown>,
-    /// In real-time order: those that were not flagged as late, each with its epoch.
+    /// In real-time order: the messages that were not flagged as late, each with its epoch.
     pub(crate) timely: Vec<(u64, Id)>,
     has: Vec<bool>,
     /// By sender: the lowest number that may come.
@@ -106,7 +106,7 @@ impl Lineage {
         self.gaps.iter().any(|gap| gap.sender == sender && (gap.from..gap.to).contains(&sequence))
     }
 
-    /// What was delivered, or given up, and is void.
+    /// What was delivered, or given up, and is void now.
     pub(crate) fn retract(&mut self, void: Gap) {
         // A barrier's own message has no number: the cut holds its marker, because every member had reached it.
         let is_void = |shown: &Shown| {
@@ -126,7 +126,7 @@ impl Lineage {
         self.gaps = self.gaps.iter().flat_map(parts).filter(|gap| gap.from < gap.to).collect();
     }
 
-    /// The application's state, as bytes for another.
+    /// The application's state, as bytes for another application.
     pub(crate) fn snapshot(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let words = [self.order, self.phase, self.next.len() as u64];
@@ -165,7 +165,7 @@ impl Lineage {
     }
 }
 
-/// Of a life's messages all below were delivered, as it was told.
+/// All messages of an incarnation below `delivered` were delivered, as its process reported.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settled {
     pub(crate) rank: u16,
@@ -177,15 +177,15 @@ pub(crate) struct Settled {
 #[derive(Debug, Default)]
 pub(crate) struct History {
     pub(crate) messages: Vec<Message>,
-    /// By sender and number: lives that used it, and for what.
+    /// By sender and number: the incarnations that used it, and for what.
     names: Vec<BTreeMap<u64, Vec<(u32, Id)>>>,
     clients: BTreeMap<(u64, u64), Id>,
     barriers: BTreeMap<Rc<[u8]>, Id>,
     pub(crate) lineages: Vec<Lineage>,
     pub(crate) settled: Vec<Settled>,
     pub(crate) delivered: u64,
-    /// Clients' messages that an earlier generation took, as its members delivered after a restart, or as an answer of it
-    /// said that came after the restart: no later generation owes them.
+    /// Clients' messages that an earlier generation took: after a restart its members delivered them, or its answer to
+    /// the client arrived. No later generation owes them.
     pub(crate) taken_earlier: BTreeSet<Id>,
     /// How many restarts of the whole group there have been.
     pub(crate) generation: u32,
@@ -196,7 +196,7 @@ impl History {
         Self { names: vec![BTreeMap::new(); usize::from(members)], ..Self::default() }
     }
 
-    /// What a client has not seen taken it sends again, to the group as it is after a restart.
+    /// After a restart a client retransmits what it has not seen acknowledged, to the group as it is then.
     pub(crate) fn free_untaken(&mut self, taken: impl Iterator<Item = (u64, u64)>) {
         for (client, below) in taken {
             let untaken = self.clients.range((client, below)..(client + 1, 0));
@@ -213,7 +213,7 @@ impl History {
         self.taken_earlier.extend(taken);
     }
 
-    /// An application that has been shown nothing; says its place.
+    /// Adds an application to which nothing has been delivered. Returns its index.
     pub(crate) fn begin(&mut self, process: usize, member: bool) -> usize {
         let next = vec![0; self.names.len()];
         let generation = self.generation;
@@ -225,9 +225,9 @@ impl History {
         self.lineages.len() - 1
     }
 
-    /// Notes a message; says whether its name was free.
+    /// Records a message. Returns whether its name was free.
     pub(crate) fn publish(&mut self, mut message: Message) -> bool {
-        // A client may still speak with an earlier instance, whose frozen members resumed.
+        // A client may still be connected to an earlier instance, whose frozen members resumed.
         let first = if message.client.is_some() { 0 } else { self.generation };
         message.generations = first..=self.generation;
         let id = self.messages.len() as Id;
@@ -245,7 +245,7 @@ impl History {
         free
     }
 
-    /// Which message a delivery is of.
+    /// Finds the message of a delivery.
     pub(crate) fn resolve(&self, delivery: &Delivery<'_>) -> Result<Id, String> {
         let same = |id: &Id| {
             let message = &self.messages[*id as usize];
@@ -261,17 +261,17 @@ impl History {
             let lives = of_sender.and_then(|names| names.get(&delivery.sequence.0));
             lives.into_iter().flatten().map(|(_, id)| *id).collect()
         };
-        // The latest life's: an earlier one's would be told apart by its bytes, or was never delivered.
+        // The latest incarnation's message: an earlier incarnation's differs in its bytes, or was never delivered.
         match candidates.iter().rev().find(|id| same(id)) {
             Some(id) => Ok(*id),
-            None if candidates.is_empty() => Err("which nobody published".into()),
+            None if candidates.is_empty() => Err("which no process published".into()),
             None => {
                 Err(format!("with other bytes or under another topic or name: {} bytes came", delivery.payload.len()))
             }
         }
     }
 
-    /// Notes a delivery; the caller has made sure that it is new.
+    /// Records a delivery; the caller has made sure that it is new.
     pub(crate) fn deliver(&mut self, lineage: usize, shown: Shown) {
         let lineage = &mut self.lineages[lineage];
         lineage.set(shown.id, true);

@@ -1,12 +1,11 @@
 //! Hostile input: what any bytes at all can do to a process, as functions of bytes.
 //!
-//! A fuzzer that must guess a checksum and eight headers before it gets anywhere gets nowhere. So the bytes are read as a
-//! script: which datagrams a stranger sends, with headers and frames it makes up and a checksum that is right, and
-//! what the process does in between. The fuzz targets in `engine/fuzz` and an ordinary test that replays their corpus
-//! call the same functions.
+//! A fuzzer that must guess a checksum and eight headers never gets past them. So the bytes are read as a script: which
+//! datagrams a stranger sends, with headers and frames it makes up and a correct checksum, and what the process does in
+//! between. The fuzz targets in `engine/fuzz` and an ordinary test that replays their corpus call the same functions.
 //!
 //! Invariants: no panic, no step without end, every queue within its bound, no more bytes sent than a window and an
-//! outbox hold, and to an address that no heartbeat announced at most three bytes for each byte received.
+//! outbox hold. To an address that no heartbeat announced, at most three bytes are sent for each byte received.
 
 use crate::plan::GROUP;
 use bourdon_protocol::{Client, Config, Destination, Held, Limits, Order, Outgoing, Process, Role, Start};
@@ -21,7 +20,7 @@ use zerocopy::IntoBytes;
 const MTU_BYTES: usize = 1280;
 const LOG_SLOTS: usize = 16;
 const MEMBERS: u16 = 3;
-/// A script that goes on longer adds nothing.
+/// A longer script adds nothing.
 const OPERATIONS_MAX: usize = 400;
 /// Timers that may be due at one moment: every stream's whole log, in requests of 64 ranges, and some.
 const TIMERS_MAX: usize = 64;
@@ -29,7 +28,7 @@ const TIMERS_MAX: usize = 64;
 /// Reads a script byte by byte; zeroes when it has ended.
 struct Script<'a> {
     rest: &'a [u8],
-    /// What a heartbeat must say to be believed.
+    /// The fingerprint that makes a heartbeat acceptable.
     fingerprint: u64,
 }
 
@@ -40,7 +39,7 @@ impl Script<'_> {
         *first
     }
 
-    /// Small numbers in one byte, any at all behind 255.
+    /// A small number in one byte, any number behind 255.
     fn number(&mut self) -> u64 {
         match self.byte() {
             255 => (0..8).fold(0, |number, _| number << 8 | u64::from(self.byte())),
@@ -53,7 +52,7 @@ impl Script<'_> {
         (0..length).map(|_| self.byte()).collect()
     }
 
-    /// A datagram with a right checksum and otherwise whatever the script says.
+    /// A datagram with a correct checksum; the script gives the rest.
     fn datagram(&mut self) -> Vec<u8> {
         let (rank, channel) = (self.byte(), self.byte());
         let channel = if channel & 1 == 0 { ChannelId(u16::from(channel >> 1)) } else { CONTROL_CHANNEL };
@@ -78,7 +77,8 @@ impl Script<'_> {
         datagram
     }
 
-    /// A frame's body; what must agree with us, or with itself, is otherwise out of reach.
+    /// A frame's body. Fields that must agree with the process, or with each other, are filled in: the bytes would
+    /// never hit them.
     fn body(&mut self, kind: u8) -> Vec<u8> {
         match kind {
             _ if kind == Kind::Heartbeat as u8 => self.heartbeat(),
@@ -199,7 +199,7 @@ fn config(kind: u8) -> Config {
     config
 }
 
-/// Whatever stands in a datagram: it is walked to the end or refused.
+/// Whatever a datagram contains: it is walked to the end or refused.
 pub fn datagram(data: &[u8]) {
     let mut resealed = data.to_vec();
     if resealed.len() >= HEADER_BYTES {
@@ -215,7 +215,7 @@ pub fn datagram(data: &[u8]) {
             frames += 1;
             messages += u16::from(frame.ends_message());
             if frame.kind() == Some(Kind::Data) {
-                assert!(frame.data().is_some(), "a checked frame can be taken apart");
+                assert!(frame.data().is_some(), "a checked frame can be parsed");
             }
         }
         assert_eq!((frames, messages), (datagram.header.count(), datagram.messages));
@@ -258,13 +258,13 @@ pub fn process(data: &[u8]) {
 
 fn deliver(process: &mut Process, now: Instant, limit: usize) {
     process.deliver(now, limit, |delivery| {
-        // One frame may hold more than a message may be long, as long as it fits a datagram.
+        // One frame may be longer than a message may be, as long as it fits a datagram.
         assert!(delivery.payload.len() <= 4000 && delivery.sender.0 < MEMBERS);
     });
     while process.poll_event().is_some() {}
 }
 
-/// Sends what is due; says how many bytes of it go to the stranger's address.
+/// Sends what is due. Returns how many bytes of it go to the stranger's address.
 fn transmit(process: &mut Process, now: Instant, most: usize) -> usize {
     let (mut taken_bytes, mut to_stranger) = (0, 0);
     process.transmit(now, |to, bytes, segment_bytes| {
@@ -284,7 +284,7 @@ fn keep_time(process: &mut Process, now: Instant) {
         }
         process.on_timer(now);
     }
-    panic!("timers that are due for ever");
+    panic!("timers stay due after {TIMERS_MAX} calls");
 }
 
 fn assert_bounded(held: &Held) {

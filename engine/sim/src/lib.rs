@@ -1,13 +1,13 @@
 //! A deterministic world for the shipped protocol code.
 //!
-//! A protocol that has only met a quiet network has not been tested, and a failure that can't be repeated can't be
-//! mended. So whole groups run here in one thread on a clock that is a number: a seed draws a [`Plan`] (who takes part,
-//! how large everything is, what goes wrong), the [`world`] plays it with the very [`Process`](bourdon_protocol::Process)
-//! that the real node runs, and the [`checkers`] judge what came out without sharing a line with the protocol. The same
-//! seed gives the same run, event for event.
+//! A protocol that has only met a quiet network has not been tested, and a failure that cannot be repeated cannot be
+//! mended. So whole groups run here in one thread on a clock that is a number: a seed draws a [`Plan`] (which members
+//! take part, how large everything is, what goes wrong), the [`world`] plays it with the very
+//! [`Process`](bourdon_protocol::Process) that the real node runs, and the [`checkers`] judge the result without
+//! sharing a line with the protocol. The same seed gives the same run, event for event.
 //!
-//! Checkers that have never failed may be unable to, so [`check_mutants`] plants known bugs and wants each one caught,
-//! by the invariant that it breaks; harmless changes must pass.
+//! Checkers that have never failed may be unable to, so [`check_mutants`] plants known bugs and requires that each one
+//! is caught, by the invariant that it breaks; harmless changes must pass.
 //!
 //! `docs/simulator.md` is the page to this crate.
 

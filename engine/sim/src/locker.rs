@@ -1,7 +1,8 @@
-//! The application that asks for locks and stands for elections.
+//! The application that requests locks and takes part in elections.
 //!
-//! It does what such applications do: asks, holds for a while, gives back, loses patience, resigns and stands again. Now and then
-//! it asks twice at a time. What it had asked and held it forgets with its process; how often it will ask yet it does not.
+//! It does what such applications do: requests, holds for a while, gives back, loses patience, resigns and comes again.
+//! At times it makes two requests at once. When its process ends it forgets what it has requested and holds, but not
+//! how many requests it still has to make.
 
 use crate::checkers::{Checkers, Verdict, Violation};
 use crate::network::hits;
@@ -14,7 +15,7 @@ use fastrand::Rng;
 
 /// Requests of one application at a time.
 const WISHES_MAX: usize = 2;
-/// How long one who was refused waits at most before it asks again.
+/// How long an application that was refused waits at most before it asks again.
 const AGAIN_NS: u64 = 5_000_000;
 
 /// A request under way or granted.
@@ -28,7 +29,7 @@ struct Wish {
     until_ns: u64,
 }
 
-/// An election, to this application.
+/// An election, as this application sees it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Stake {
     taken: bool,
@@ -37,10 +38,10 @@ struct Stake {
     leads: bool,
 }
 
-/// What one application has to do with locks and elections.
+/// One application's part in locks and elections.
 #[derive(Debug, Default)]
 pub(crate) struct Locker {
-    /// How often it will ask yet.
+    /// How many requests it still has to make.
     left: u32,
     next_ns: u64,
     wishes: Vec<Wish>,
@@ -54,7 +55,7 @@ pub(crate) struct Scene<'a> {
     pub(crate) now_ns: u64,
     /// By the process's clock.
     pub(crate) now: Instant,
-    /// Nobody resigns any more.
+    /// No application resigns any more.
     pub(crate) is_ending: bool,
     pub(crate) rng: &'a mut Rng,
     pub(crate) checkers: &'a mut Checkers,
@@ -90,7 +91,7 @@ impl Locker {
         self.wishes.iter().map(|wish| wish.until_ns).chain(stakes).fold(asks_ns, u64::min)
     }
 
-    /// Asks, gives back, withdraws, stands and resigns, as it is time to.
+    /// Requests, gives back, withdraws, takes part and resigns, each when it is due.
     pub(crate) fn act(&mut self, process: &mut Process, scene: &mut Scene<'_>) -> Verdict {
         self.give_back(process, scene)?;
         if process.standing() != Standing::Member {
@@ -114,7 +115,7 @@ impl Locker {
                 None => mutexes.ended(scene.index, wish.id),
             }
             if !process.unlock(wish.id) {
-                return Err(odd(scene, format!("does not know of {wish:?}")));
+                return Err(odd(scene, format!("does not know {wish:?}")));
             }
         }
         Ok(())
@@ -138,7 +139,7 @@ impl Locker {
                 let until_ns = if cancels { scene.now_ns + patient_ns } else { u64::MAX };
                 self.wishes.push(Wish { id, place, patience, held: None, until_ns });
                 self.left -= 1;
-                // Some ask again at once.
+                // Some applications ask again at once.
                 let pause_ns = if hits(rng, 100) { 0 } else { rng.u64(0..=plan.pause_ns) };
                 self.next_ns = scene.now_ns + pause_ns;
                 Ok(())
@@ -178,7 +179,7 @@ impl Locker {
         Ok(())
     }
 
-    /// Hears what there is to hear.
+    /// Takes in what the process reports.
     pub(crate) fn hear(&mut self, news: Coordination, scene: &mut Scene<'_>) -> Verdict {
         match news {
             Coordination::Lock(id, news) => self.hear_lock(id, news, scene),
@@ -206,7 +207,7 @@ impl Locker {
 
     fn hear_lock(&mut self, id: LockId, news: LockNews, scene: &mut Scene<'_>) -> Verdict {
         let Some(at) = self.wishes.iter().position(|wish| wish.id == id) else {
-            return Err(odd(scene, format!("says {news:?} of {id:?}, which is over")));
+            return Err(odd(scene, format!("reports {news:?} of {id:?}, which is over")));
         };
         let wish = self.wishes[at];
         let is_right = match news {
@@ -218,7 +219,7 @@ impl Locker {
             LockNews::Lost(why) => why != Loss::TooMany,
         };
         if !is_right {
-            return Err(odd(scene, format!("says {news:?} of {wish:?}")));
+            return Err(odd(scene, format!("reports {news:?} of {wish:?}")));
         }
         let Checkers { views, mutexes, .. } = &mut *scene.checkers;
         if let LockNews::Granted(token) = news {
@@ -234,14 +235,14 @@ impl Locker {
         Ok(())
     }
 
-    /// Whether its part is that of one who may lead, and who sees to it that somebody does.
+    /// Whether a member may lead, and whether it sees to it that there is a leader.
     pub(crate) fn parts(plan: &LockPlan, member: usize) -> (bool, bool) {
         let part = plan.part(member as u16);
         (part >= Part::StandBy, part == Part::Campaign)
     }
 }
 
-/// A refusal that a run may bring about.
+/// Passes a refusal that a run may bring about.
 fn reasonable(scene: &Scene<'_>, refusal: CoordinationRefusal) -> Verdict {
     match refusal {
         CoordinationRefusal::Outside | CoordinationRefusal::Forming | CoordinationRefusal::NoMajority => Ok(()),

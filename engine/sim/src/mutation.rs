@@ -1,7 +1,7 @@
 //! The mutation check: known bugs are planted, and the checkers must find them.
 //!
-//! A bug counts as caught only by an invariant that it breaks: a checker that cries wolf at anything would catch them
-//! all. Harmless changes are planted as well, and must pass every seed.
+//! A bug counts as caught only by an invariant that it breaks: a checker that reports everything would catch them all.
+//! Harmless changes are planted as well, and must pass every seed.
 
 use crate::plan::{Family, Kinds, MutexPlan};
 use crate::report::Report;
@@ -24,7 +24,7 @@ fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         Mutant::IgnoreWindow | Mutant::ForgetAtMajority => &["window"],
         Mutant::RowsOverwrite => &["watermarks"],
         Mutant::AskWithoutPause => &["repair"],
-        // What one epoch's members have in common.
+        // What the members of one epoch have in common.
         Mutant::CutIntersection
         | Mutant::CutLongestHolder
         | Mutant::ViewBeyondResponders
@@ -38,7 +38,7 @@ fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         | Mutant::HalfIsQuorum
         | Mutant::InstallWithHole
         | Mutant::DeliverAfterPromise => &["views", "agreement", "uniform"],
-        // And what is decided without a quorum of those who go on, their cut may be lost with who held it.
+        // In addition, a cut that is decided without a quorum of the members that go on may be lost with its holders.
         Mutant::JoinerCounted => &["views", "agreement", "uniform", "progress"],
         Mutant::DecideByAll | Mutant::AcceptBeforeFetch | Mutant::CutNotRetained => &["progress"],
         Mutant::TakeoverAlone | Mutant::RespondersLeftOut | Mutant::SmallView => {
@@ -83,7 +83,7 @@ pub(crate) fn sabotages(mutant: Mutant) -> Option<Kinds> {
     }
 }
 
-/// The family of plans that a planted bug shows in, if it takes an unkind world.
+/// The family of plans that a planted bug shows in, if it needs an unkind world.
 pub(crate) fn shows_in(mutant: Mutant) -> Option<Family> {
     match mutant {
         Mutant::OtherInstanceBelieved => Some(Family::Restarted),

@@ -1,10 +1,10 @@
 //! The network between processes: late, lossy, and the same for the same seed.
 //!
-//! What a multicast does to one receiver it need not do to the next, so every datagram meets its fate at each receiver
-//! by itself, whatever stands in it. Left alone, datagrams from one process to another keep their order; overtaking is a
-//! fault like any other, so that runs without it stay without it.
+//! A multicast may be lost at one receiver and arrive at the next. So the network decides the fate of every datagram at
+//! each receiver separately, whatever the datagram contains. Without faults, datagrams from one process to another keep
+//! their order; overtaking is a fault like any other, so that runs without it stay without it.
 //!
-//! Invariant: nothing arrives that was not sent, save copies and single flipped bits.
+//! Invariant: nothing arrives that was not sent, except copies and single flipped bits.
 
 mod stall;
 
@@ -15,7 +15,7 @@ use std::rc::Rc;
 
 /// What went wrong, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[allow(missing_docs)] // the names say it
+#[allow(missing_docs)] // the names explain it
 pub struct Faults {
     pub drop: u64,
     pub duplicate: u64,
@@ -80,7 +80,7 @@ impl Faults {
     }
 }
 
-/// A datagram on its way.
+/// A datagram under way to one receiver.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrival {
     pub(crate) at_ns: u64,
@@ -99,14 +99,14 @@ pub(crate) struct Packet {
 #[derive(Debug)]
 pub(crate) struct Network {
     latency_ns: u64,
-    /// The way to a process that comes earlier in the list.
+    /// The latency to a process that comes earlier in the list.
     latency_back_ns: u64,
     jitter_ns: u64,
     plan: FaultPlan,
     pub(crate) faults: Faults,
     /// By receiver: datagrams that did not arrive as they should have.
     pub(crate) trouble: Vec<u64>,
-    /// By sender, then receiver: when the last one arrives, and until when nothing does.
+    /// By sender, then receiver: when the last datagram arrives, and until when none does.
     last_ns: Vec<Vec<u64>>,
     cut_until_ns: Vec<Vec<u64>>,
     /// By process: the longest datagram that passes, and until when.
@@ -138,7 +138,7 @@ impl Network {
         self.stalls.iter_mut().for_each(stall::Stalls::freeze);
     }
 
-    /// Nothing passes one way until then.
+    /// Nothing passes in this direction until then.
     pub(crate) fn cut(&mut self, from: usize, to: usize, until_ns: u64) {
         let until = &mut self.cut_until_ns[from][to];
         *until = until_ns.max(*until);
@@ -179,7 +179,7 @@ impl Network {
         }
     }
 
-    /// Sends over a link that loses nothing and keeps the order, whatever happens to it: a cut holds everything up.
+    /// Sends over a link that loses nothing and keeps the order, whatever happens to it: a cut delays everything.
     fn send_in_order(
         &mut self,
         now_ns: u64,

@@ -1,8 +1,8 @@
-//! One process and the application around it; one client and its.
+//! One process and the application around it; one client and its application.
 //!
-//! Applications are wilful: they publish in bursts, messages of every length there can be, sometimes by a claim in place
-//! that they then drop; when they are refused they come again. What they were shown is their state, which they give and
-//! take as a snapshot.
+//! Applications are wilful: they publish in bursts, messages of every possible length, sometimes by a claim in place
+//! that they then drop; when they are refused they come again. What was delivered to them is their state, which they
+//! give and take as a snapshot.
 
 use crate::checkers::{Sent, Violation};
 use crate::clock::Clock;
@@ -18,12 +18,12 @@ use std::collections::VecDeque;
 /// The topics that have names, in plans that publish by name.
 const NAMES: [&str; 3] = ["md.es.trades", "md.es.quotes", "a"];
 
-/// A message claimed in place stays well below a datagram, whatever stands in front of it.
+/// A message claimed in place stays well below a datagram, whatever headers precede it.
 const CLAIM_PART: usize = 2;
 
 #[derive(Debug)]
 pub(crate) struct Node {
-    /// None before it has come, and after a crash.
+    /// None before the process has come, and after a crash.
     pub(crate) process: Option<Process>,
     pub(crate) clock: Clock,
     /// Where an observer begins.
@@ -38,26 +38,26 @@ pub(crate) struct Node {
     pub(crate) wanted: u32,
     /// Barriers it wants to ask for: whether with a message.
     pub(crate) syncs: VecDeque<bool>,
-    /// Barriers asked for in this life and not complete.
+    /// Barriers asked for in this incarnation and not complete.
     pub(crate) asked: u64,
-    /// What its application was shown.
+    /// The deliveries to its application.
     pub(crate) lineage: usize,
-    /// It left for good, or was told to.
+    /// It left for good, or was asked to.
     pub(crate) left: bool,
-    /// The last life it lived.
+    /// Its last incarnation.
     pub(crate) incarnation: u32,
-    /// What its earlier lives counted.
+    /// The NAKs of its earlier incarnations.
     pub(crate) naks_before: u64,
     pub(crate) ballots: u64,
-    /// What its application wants of locks and elections, where there are any.
+    /// What its application does with locks and elections, where there are any.
     pub(crate) locker: Option<Locker>,
-    /// The highest birth of the group that it has stored: a file, which a crash leaves.
+    /// The highest birth of the group that it has stored: a file, which survives a crash.
     pub(crate) birth_floor: u64,
     /// Its process reports that it is out of the group, and ends with this step.
     pub(crate) is_out: bool,
     /// How far its wall clock has been set back.
     pub(crate) clock_back_ms: u64,
-    /// Its process has reported, since it last entered a view, that it was removed or follows another instance of the group.
+    /// Its process has reported, since it last entered a view, that it was removed or follows another instance.
     pub(crate) has_moved: bool,
 }
 
@@ -88,7 +88,7 @@ impl Node {
         }
     }
 
-    /// Its process, and all that waited for it, is gone.
+    /// Its process is gone, and all that waited for it.
     pub(crate) fn crash(&mut self) -> Option<Process> {
         self.socket.clear();
         (self.socket_bytes, self.wakes_at_ns, self.paused_until_ns, self.asked) = (0, u64::MAX, 0, 0);
@@ -106,7 +106,7 @@ impl Node {
         self.process.is_some() && !self.left
     }
 
-    /// Takes in what has arrived and what is due; says whether something is left.
+    /// Takes in what has arrived and what is due. Returns whether something is left.
     pub(crate) fn take_in(&mut self, now_ns: u64, batch: usize) -> bool {
         let now = self.clock.read(now_ns);
         let Some(process) = &mut self.process else { return false };
@@ -121,7 +121,7 @@ impl Node {
         !self.socket.is_empty()
     }
 
-    /// Asks for the barriers that are wanted; says whether it was refused.
+    /// Asks for the barriers that are wanted. Returns whether it was refused.
     pub(crate) fn sync(&mut self, rank: u16, now_ns: u64, rng: &mut Rng, history: &mut History) -> bool {
         let now = self.clock.read(now_ns);
         let Some(process) = &mut self.process else { return false };
@@ -156,7 +156,7 @@ impl Node {
         false
     }
 
-    /// Publishes what is wanted; says whether something was refused.
+    /// Publishes what is wanted. Returns whether something was refused.
     pub(crate) fn publish(
         &mut self,
         rank: u16,
@@ -176,7 +176,7 @@ impl Node {
                 Ok(Some(sequence)) => sequence,
                 Ok(None) => continue, // claimed and dropped
                 Err(refusal @ (Refusal::TooLarge { .. } | Refusal::Observer)) => {
-                    let detail = format!("member {rank} was refused {} bytes: {refusal}", payload.len());
+                    let detail = format!("member {rank} could not publish {} bytes: {refusal}", payload.len());
                     return Err(Violation::new("completeness", detail));
                 }
                 Err(_) => return Ok(true),
@@ -253,7 +253,7 @@ pub(crate) struct ClientNode {
     id: u64,
     sequence: u64,
     quota: u32,
-    /// Every message below this one was taken.
+    /// Every message below this one was acknowledged.
     taken: u64,
     /// When it publishes next at the earliest.
     due_ns: u64,
@@ -265,12 +265,12 @@ impl ClientNode {
         Self { client, wakes_at_ns: u64::MAX, id, sequence: 0, quota, taken: 0, due_ns: 0 }
     }
 
-    /// Its id, and below which sequence everything was taken.
+    /// Its id, and the sequence below which everything was acknowledged.
     pub(crate) fn taken(&self) -> (u64, u64) {
         (self.id, self.taken)
     }
 
-    /// When it has something to do though nothing comes.
+    /// When it has something to do even if nothing arrives.
     pub(crate) fn next_deadline(&self, plan: &Plan) -> u64 {
         let is_paced = plan.client_interval_ns > 0 && self.quota > 0;
         self.client.next_deadline().0.min(if is_paced { self.due_ns } else { u64::MAX })
@@ -280,7 +280,7 @@ impl ClientNode {
         self.quota > 0 || !self.client.is_idle()
     }
 
-    /// Publishes what fits and says what goes to the network. Some messages are longer than the group allows.
+    /// Publishes what fits and returns what goes to the network. Some messages are longer than the group allows.
     pub(crate) fn step(
         &mut self,
         now_ns: u64,

@@ -1,8 +1,8 @@
 //! What one run is: drawn from a seed, or read from a file.
 //!
-//! Everything a seed decides about the group stands in the plan; the network's dice are thrown during the run, from the
-//! same seed. What happens to whole processes (crashes, cuts, barriers, …) is a list of events with their times, so that a
-//! plan that fails can be made smaller event by event (`shrink.rs`).
+//! The plan has everything that a seed decides about the group; the network's dice are thrown during the run, from the
+//! same seed. What happens to whole processes (crashes, cuts, barriers, …) is a list of events with their times, so
+//! that a plan that fails can be made smaller event by event (`shrink.rs`).
 //!
 //! Invariant: [`Plan::config`] gives configurations that [`Config::check`] accepts.
 
@@ -26,16 +26,16 @@ use std::net::SocketAddr;
 
 /// The group every run is about.
 pub(crate) const GROUP: GroupId = GroupId::of("simulated");
-/// What wall clocks say when a process's own clock says 0: far enough from the beginning of time to be set back.
+/// The reading of wall clocks when a process's own clock reads 0: far enough from the beginning of time to be set back.
 pub(crate) const WALL_NS: u64 = 1 << 50;
-/// The longest snapshot: far more than any run's application has to say.
+/// The longest snapshot: far more than any run's application needs.
 pub(crate) const SNAPSHOT_BYTES: usize = 1 << 20;
 const MS: u64 = 1_000_000;
 
 /// The order of delivery, by its name on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)] // the names say it
+#[allow(missing_docs)] // the names explain it
 pub enum OrderPlan {
     Unordered,
     Fifo,
@@ -47,7 +47,7 @@ pub enum OrderPlan {
 /// When messages are delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)] // the names say it
+#[allow(missing_docs)] // the names explain it
 pub enum ReliabilityPlan {
     Unreliable,
     BestEffort,
@@ -60,7 +60,7 @@ pub enum ReliabilityPlan {
 /// Where an observer begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)] // the names say it
+#[allow(missing_docs)] // the names explain it
 pub enum StartPlan {
     Live,
     Oldest,
@@ -82,7 +82,7 @@ pub struct DetectorPlan {
     pub pull: bool,
     /// Heartbeats late by their own measure.
     pub phi: bool,
-    /// How long after a crash the others hear for certain, at most; 0 if they never do.
+    /// How long after a crash the others hear evidence of it, at most; 0 if they never do.
     pub evidence_after_ns: u64,
 }
 
@@ -98,7 +98,7 @@ impl Default for DetectorPlan {
 pub enum Happening {
     /// It is gone, with all it knew.
     Crash,
-    /// It begins anew, in another life.
+    /// It begins again, as another incarnation.
     Restart,
     /// It leaves the group.
     Leave,
@@ -106,11 +106,11 @@ pub enum Happening {
     Sync,
     /// `other` is to be the sequencer.
     HandOver,
-    /// It stands still for `for_ns`.
+    /// It stops for `for_ns`.
     Pause,
     /// It hears nothing of `other` for `for_ns`.
     Cut,
-    /// Nothing passes between those in the bitmap `other` and the rest for `for_ns`; `process` means nothing.
+    /// Nothing passes between the processes in the bitmap `other` and the rest for `for_ns`; `process` means nothing.
     Partition,
     /// Its clock jumps forward by `for_ns`.
     ClockJump,
@@ -118,7 +118,7 @@ pub enum Happening {
     Narrow,
 }
 
-/// One thing that happens.
+/// One event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EventPlan {
@@ -126,9 +126,9 @@ pub struct EventPlan {
     pub at_ns: u64,
     /// What.
     pub what: Happening,
-    /// To whom: members first, then observers.
+    /// The process that it happens to: members first, then observers.
     pub process: u16,
-    /// Who or what else.
+    /// The other process, or what else the event needs.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub other: u64,
     /// For how long, or how far.
@@ -164,7 +164,7 @@ pub struct FaultPlan {
     pub delay_permille: u32,
     /// The longest delay.
     pub delay_max_ns: u64,
-    /// One bit of it flipped.
+    /// Delivered with one bit flipped.
     pub corrupt_permille: u32,
     /// Of all steps: the process stops for `pause_max_ns` at most.
     pub pause_permille: u32,
@@ -182,9 +182,9 @@ pub struct Plan {
     pub order: OrderPlan,
     /// How many members.
     pub members: u16,
-    /// Who puts messages in order.
+    /// The member that gives the order.
     pub sequencer: u16,
-    /// How many receivers everybody thinks there are.
+    /// How many receivers every process is configured with.
     pub receivers: u32,
     /// Bytes of the longest datagram.
     pub mtu_bytes: usize,
@@ -206,9 +206,9 @@ pub struct Plan {
     pub interval_ns: u64,
     /// Of all messages: of any length up to the longest, rather than small.
     pub large_permille: u32,
-    /// The way from process to process.
+    /// The latency from process to process.
     pub latency_ns: u64,
-    /// What comes on top of it, at random.
+    /// What is added to it, at random.
     pub jitter_ns: u64,
     /// Bytes that each process's socket holds.
     pub socket_bytes: usize,
@@ -220,11 +220,11 @@ pub struct Plan {
     pub clients: u16,
     /// By member: datagrams of one stream that can be under way to it.
     pub window_slots: Vec<u32>,
-    /// By process: what its clock is ahead of the world's.
+    /// By process: how far its clock is ahead of the world's.
     pub clock_offsets_ns: Vec<u64>,
     /// Members that publish.
     pub publishers: Vec<u16>,
-    /// Trouble.
+    /// What goes wrong.
     pub faults: FaultPlan,
     /// Observers, the earliest first.
     pub observers: Vec<ObserverPlan>,
@@ -243,16 +243,16 @@ pub struct Plan {
     /// How failures are noticed.
     #[serde(default)]
     pub detector: DetectorPlan,
-    /// The way from a process to one that comes earlier in the list, if it is another.
+    /// The latency from a process to another that comes earlier in the list, if it differs.
     #[serde(default)]
     pub latency_back_ns: u64,
     /// By process: how much too fast its clock runs, in millionths.
     #[serde(default)]
     pub drift_ppm: Vec<i32>,
-    /// Whoever begins a ballot is cut off, so that nothing is ever decided until the faults freeze.
+    /// A member that begins a ballot is cut off, so that nothing is ever decided until the faults freeze.
     #[serde(default)]
     pub adversary: bool,
-    /// Each step of a ballot reaches only some of those it is for, so that ballots compete.
+    /// Each step of a ballot reaches only some of the members that it is for, so that ballots compete.
     #[serde(default)]
     pub duels: bool,
     /// Whether most messages carry their topic's name.
@@ -273,35 +273,35 @@ pub struct Plan {
     /// Recorded datagrams that are sent again, later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replay: Option<ReplayPlan>,
-    /// Whether a process ends once it reports that it is out of the group; one that was removed starts again.
+    /// Whether a process ends once it reports that it is out of the group; a removed process starts again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ends_when_out: bool,
-    /// What applications want of locks and elections, if anything.
+    /// What applications do with locks and elections, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locks: Option<LockPlan>,
 }
 
 impl Plan {
-    /// Whether it can be played.
+    /// Checks that it can be played.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn check(&self) -> Result<(), String> {
         let slots = self.observers.iter().map(|observer| observer.receive_log_slots);
         if slots.chain([self.log_slots, self.receive_log_slots]).any(|slots| !slots.is_power_of_two()) {
-            return Err("logs hold a power of two of datagrams".into());
+            return Err("a log does not hold a power of two of datagrams: change the plan's log slots".into());
         }
         if self.window_slots.len() != usize::from(self.members) {
-            return Err(format!("window_slots names {} members of {}", self.window_slots.len(), self.members));
+            return Err(format!("window_slots has {} entries for {} members", self.window_slots.len(), self.members));
         }
         if self.publishers.iter().any(|publisher| *publisher >= self.members) {
-            return Err("a publisher is no member".into());
+            return Err("a publisher is no member: name members only".into());
         }
         if self.publishers.is_empty() || self.batch == 0 {
-            return Err("nobody publishes, or takes anything in".into());
+            return Err("no member publishes, or batch is 0: name a publisher and a batch".into());
         }
         if self.events.iter().any(|event| usize::from(event.process) >= self.processes()) {
-            return Err("something happens to a process that does not exist".into());
+            return Err("an event names a process that does not exist".into());
         }
         self.locks.as_ref().map_or(Ok(()), |locks| locks.check(self.members))?;
         for index in 0..self.processes() {
@@ -310,7 +310,7 @@ impl Plan {
         Ok(())
     }
 
-    /// What process number `index` is told: members first, then observers.
+    /// The configuration of process number `index`: members first, then observers.
     pub(crate) fn config(&self, index: usize, address: Address, seed: u64, mutant: Option<Mutant>) -> Config {
         let members = usize::from(self.members);
         let observer = index.checked_sub(members).and_then(|i| self.observers.get(i));
@@ -362,7 +362,7 @@ impl Plan {
         config
     }
 
-    /// What takes how long before something is done about it.
+    /// How long each thing takes before a process acts on it.
     pub(crate) fn timing(&self) -> Timing {
         let mut timing = if self.detector.fast { Timing::fast() } else { Timing::default() };
         timing.reorder_grace_ns = self.reorder_grace_ns;
@@ -372,7 +372,7 @@ impl Plan {
         let detector = &mut timing.detector;
         (detector.push, detector.pull, detector.phi) = (self.detector.push, self.detector.pull, self.detector.phi);
         detector.evidence = self.detector.evidence_after_ns > 0;
-        // Soon enough that one who was left out comes back within the run.
+        // Soon enough that a member that was left out comes back within the run.
         let scale = if self.detector.fast { 1 } else { 4 };
         timing.membership.rejoin_min_ns = 20 * MS * scale;
         timing.membership.rejoin_max_ns = 200 * MS * scale;
@@ -384,7 +384,7 @@ impl Plan {
         self.reliability < ReliabilityPlan::Reliable
     }
 
-    /// Whether the group's own messages stand among the applications', which see neither them nor their numbers.
+    /// Whether the group's own messages stand between the applications', which see neither them nor their numbers.
     pub(crate) fn has_commands(&self) -> bool {
         self.locks.as_ref().is_some_and(|locks| locks.mutex == MutexPlan::Replicated)
     }
@@ -394,20 +394,20 @@ impl Plan {
         usize::from(self.members) + self.observers.len()
     }
 
-    /// Whether nothing at all goes wrong that could make one process doubt another.
+    /// Whether nothing at all goes wrong that could make one process suspect another.
     pub(crate) fn is_calm(&self) -> bool {
         let doubtless = |event: &EventPlan| matches!(event.what, Happening::Sync);
         let is_kind = self.stalls.is_none() && self.restarts.is_empty() && self.replay.is_none();
         self.faults.is_calm() && is_kind && !self.adversary && !self.duels && self.events.iter().all(doubtless)
     }
 
-    /// Datagrams of one stream that can be under way to a member: computed here once more, for the checkers.
+    /// Datagrams of one stream that can be under way to a member: computed here a second time, for the checkers.
     pub(crate) fn window(&self, member: usize) -> u64 {
         let slots = self.window_slots.get(member).copied().unwrap_or(16).min(self.receive_log_slots);
         u64::from(slots)
     }
 
-    /// What goes into one frame without extensions.
+    /// The bytes that fit into one frame without extensions.
     pub(crate) fn frame_bytes(&self) -> usize {
         self.mtu_bytes - HEADER_BYTES - bourdon_wire::FRAME_HEADER_BYTES
     }
@@ -436,12 +436,12 @@ impl FaultPlan {
     }
 }
 
-/// Where process or client number `index` is reached.
+/// The address of process or client number `index`.
 pub(crate) fn address(index: usize) -> Address {
     address_in(0, index)
 }
 
-/// Where a member that starts after so many restarts of the whole group is reached: its old process may still live.
+/// The address of a member that starts after so many restarts of the whole group: its old process may still live.
 pub(crate) fn address_in(generation: u32, index: usize) -> Address {
     SocketAddr::from(([10, 0, generation as u8, 1], 1000 + index as u16)).into()
 }

@@ -1,7 +1,7 @@
 //! A bug that was found once, as a file: whole plans and the seeds of their dice.
 //!
-//! A seed of the draw means another plan as soon as the draw changes, so a regression pinned as a seed stops testing what
-//! it was pinned for, and nothing reports that. A file in `engine/sim/tests/plans` therefore carries each plan in full, and is
+//! As soon as the draw changes, a seed means another plan. So a regression pinned as a seed stops testing what it was
+//! pinned for, and nothing reports that. A file in `engine/sim/tests/plans` therefore carries each plan in full, and is
 //! named after the bug.
 //!
 //! Invariant: a file read and written again holds the same runs.
@@ -42,7 +42,7 @@ impl Regression {
         Self { about, runs: vec![RegressionRun { seed, mode: Mode::Both, plan }] }
     }
 
-    /// Whether every run can be played.
+    /// Checks that every run can be played.
     ///
     /// # Errors
     /// The first run that can't be played, and why.

@@ -1,4 +1,4 @@
-//! What a run, or many, came to: the object behind `bourdon sim --json`.
+//! The result of a run, or of many: the object behind `bourdon sim --json`.
 
 use crate::network::Faults;
 use crate::plan::Plan;
@@ -7,20 +7,20 @@ use serde::Serialize;
 /// A seed that broke something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failure {
-    /// Which seed.
+    /// The seed.
     pub seed: u64,
     /// What it broke: a name of `docs/simulator.md`'s table, or `panic`.
     pub invariant: String,
-    /// The command that shows it again.
+    /// The command that reproduces it.
     pub replay: String,
-    /// How, in words.
+    /// The evidence, in words.
     pub detail: String,
-    /// A plan that shows it as well, made smaller than what the seed drew: `bourdon sim --plan FILE --seed S`.
+    /// A plan that reproduces it as well, made smaller than what the seed drew: `bourdon sim --plan FILE --seed S`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<Box<Plan>>,
 }
 
-/// What many seeds came to.
+/// The result of many seeds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// How many seeds were run.
@@ -33,7 +33,7 @@ pub struct Report {
     pub faults: Faults,
     /// Seeds that broke something, lowest first; with a planted bug, those that caught it.
     pub failures: Vec<Failure>,
-    /// Grants of locks shown.
+    /// Grants of locks reported to applications.
     #[serde(skip_serializing_if = "is_zero")]
     pub grants: u64,
     /// Leaderships won.
@@ -45,7 +45,7 @@ pub struct Report {
     /// Planted bugs that were caught by an invariant they break.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub caught: Option<Vec<String>>,
-    /// Planted bugs that were not.
+    /// Planted bugs that were not caught.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missed: Option<Vec<String>>,
     /// Harmless changes reported as bugs.
@@ -56,7 +56,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Takes in another report of other seeds.
+    /// Merges another report, of other seeds.
     pub fn merge(&mut self, other: Self) {
         self.seeds += other.seeds;
         self.steps += other.steps;

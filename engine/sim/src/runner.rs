@@ -1,8 +1,8 @@
-//! Runs many seeds, on as many threads as there are to use.
+//! Runs many seeds, on as many threads as the caller asks for.
 //!
-//! A world is single-threaded, so that it can be repeated; seeds know nothing of each other, so they may run side by
-//! side. This is the one file of the crate that starts threads. A panic within a step is a failure of that seed and
-//! of no other.
+//! A world is single-threaded, so that it can be repeated; seeds are independent of each other, so they may run side by
+//! side. This is the one file of the crate that starts threads. A panic within a step is a failure of that seed and of
+//! no other.
 
 use crate::checkers::Violation;
 use crate::demand::Demands;
@@ -19,11 +19,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// How to run seeds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// What is asked of each run.
+    /// What is judged in each run.
     pub mode: Mode,
     /// A bug to plant.
     pub mutate: Option<Mutant>,
-    /// The one cell of the matrix that is played; without, whatever the seeds draw.
+    /// The one cell of the matrix that is played; without it, whatever the seeds draw.
     pub guarantee: Option<Guarantee>,
     /// Only plans of locks and elections are played, with these algorithms.
     pub locks: Option<Kinds>,
@@ -35,7 +35,7 @@ pub struct Options {
     pub threads: usize,
 }
 
-/// Runs seeds and says what became of them. `progress` hears of each seed done, from any thread.
+/// Runs seeds and returns the result. `progress` is called for each seed done, from any thread.
 pub fn run(seeds: Range<u64>, options: Options, progress: &(dyn Fn(u64) + Sync)) -> Report {
     let threads = options.threads.max(1) as u64;
     let work = |thread: u64| {
@@ -57,9 +57,9 @@ pub fn run(seeds: Range<u64>, options: Options, progress: &(dyn Fn(u64) + Sync))
     report
 }
 
-/// A seed's plan: one in sixteen is of competing ballots, and one of locks and elections; one in 32 is of an unkind family. To catch planted bugs every fourth
-/// is of ballots, and every fourth turbulent; or all are of the locks or elections that the bug is in, or three of four of
-/// the family that it shows in.
+/// A seed's plan: one in sixteen is of competing ballots, and one of locks and elections; one in 32 is of an unkind
+/// family. To catch planted bugs every fourth is of ballots, and every fourth turbulent; or all are of the locks or
+/// elections that the bug is in, or three of four of the family that it shows in.
 pub fn plan_of(seed: u64, options: Options) -> Plan {
     if let Some(guarantee) = options.guarantee {
         return Plan::guarantee(seed, guarantee);

@@ -1,8 +1,8 @@
 //! Makes a plan that fails smaller, for as long as it breaks the same invariant.
 //!
-//! What a seed draws has a dozen things going on, most of which have nothing to do with the failure. Each thing is left
-//! out in turn, and stays out if the run still fails in the same way: greedy, and good enough to read. The plan changes
-//! the dice that are thrown, so not every failure survives; then the plan stays as it was drawn.
+//! A drawn plan has a dozen things going on, most of which have nothing to do with the failure. Each thing is left out
+//! in turn, and stays out if the run still fails in the same way: greedy, and good enough to read. The plan changes the
+//! dice that are thrown, so not every failure survives; then the plan stays as it was drawn.
 
 use crate::plan::{FaultPlan, LockPlan, Plan};
 

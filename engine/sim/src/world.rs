@@ -1,11 +1,12 @@
 //! The world: one clock, one queue of things to come, and the processes between them.
 //!
-//! Threads and real clocks make a run that can't be repeated; so there is one thread, and time is the moment of the next
-//! thing in the queue. Two things at one moment happen in the order in which they were put there. All chance comes from
-//! one generator, seeded once.
+//! Threads and real clocks make a run that cannot be repeated. So there is one thread, and time is the moment of the
+//! next thing in the queue. Two things at one moment happen in the order in which they were queued. All chance comes
+//! from one generator, seeded once.
 //!
-//! This file has the queue and the beginning. Beside it: `steps.rs` steps processes and their applications, `trouble.rs`
-//! does to them what the plan says, `locks.rs` has them ask for locks, `ending.rs` asks what became of it all once the faults are frozen.
+//! This file has the queue and the beginning. Beside it: `steps.rs` steps processes and their applications,
+//! `trouble.rs` applies the plan's events to them, `locks.rs` has them request locks, and `ending.rs` judges the result
+//! once the faults are frozen.
 
 mod duel;
 mod ending;
@@ -31,10 +32,10 @@ use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// A run that takes more steps than this has no end: the longest of thousands take a third.
+/// A run that takes more steps than this has no end: the longest of thousands of runs take a third.
 const STEPS_MAX: u64 = 2_000_000;
 
-/// What is asked of a run.
+/// What is judged in a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
@@ -47,7 +48,7 @@ pub enum Mode {
     Both,
 }
 
-/// What became of one run.
+/// The result of one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Steps of all processes.
@@ -56,7 +57,7 @@ pub struct Outcome {
     pub delivered: u64,
     /// What went wrong on the network.
     pub faults: Faults,
-    /// Grants of locks shown.
+    /// Grants of locks reported to applications.
     pub grants: u64,
     /// Leaderships won.
     pub leaderships: u64,
@@ -77,11 +78,11 @@ enum What {
     Join(usize),
     /// The plan's event of this number.
     Happen(usize),
-    /// A process hears for certain that this life of a member is gone.
+    /// A process receives evidence that this incarnation of a member is gone.
     Evidence(usize, Rank, Incarnation),
-    /// Whoever leads a ballot is cut off.
+    /// The member that leads a ballot is cut off.
     Hinder(usize),
-    /// Something that follows from what happened.
+    /// An event that follows from an earlier one.
     Later(EventPlan),
     /// All members stop.
     GroupStops(RestartPlan),
@@ -142,7 +143,7 @@ struct World<'p> {
     clients: Vec<ClientNode>,
     /// Processes that froze with an earlier generation.
     zombies: Vec<Node>,
-    /// Where processes, clients and zombies are reached.
+    /// The addresses of processes, clients and zombies.
     ends: Vec<Address>,
     /// How many restarts of the whole group there have been.
     generation: u32,
@@ -153,7 +154,7 @@ struct World<'p> {
     duels: Option<duel::Duels>,
     arrivals: Vec<Arrival>,
     history: History,
-    /// Of this generation, and of the earlier ones.
+    /// Of this generation; those of the earlier ones are in `past`.
     checkers: Checkers,
     past: Vec<Checkers>,
     instances: Instances,
@@ -261,14 +262,14 @@ impl<'p> World<'p> {
         self.queue.push(Reverse(Event { at_ns: at_ns.max(self.now_ns), tie: self.tie, what }));
     }
 
-    /// A process begins a life, its first or a later one.
+    /// A process begins an incarnation, its first or a later one.
     fn begin(&mut self, index: usize) {
         let mut config = self.plan.config(index, self.ends[index], self.seed, self.mutant);
         let node = &mut self.nodes[index];
         node.incarnation =
             if node.incarnation == 0 { config.incarnation.0 } else { node.incarnation.wrapping_add(1).max(1) };
         if let Some(rank) = config.rank() {
-            // A process may have drawn that name itself.
+            // A process may have drawn that incarnation itself.
             let life = |incarnation| Member { rank, incarnation: Incarnation(incarnation) };
             while !self.instances.begins(life(node.incarnation), self.generation) {
                 node.incarnation = node.incarnation.wrapping_add(1).max(1);

@@ -1,4 +1,5 @@
-//! What fuzzing found worth keeping, replayed on every build, with the very functions that the fuzz targets run.
+//! The inputs that fuzzing found worth keeping, replayed on every build, with the very functions that the fuzz targets
+//! run.
 
 use bourdon_sim::hostile;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What receivers say back to one sender: the order of magnitude that each way of saying it has.
+//! What receivers send back to one sender: the order of magnitude of each feedback mode.
 
 use bourdon_sim::{FeedbackMode, FeedbackOutcome, FeedbackPlan, Loss, play_feedback};
 

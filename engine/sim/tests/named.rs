@@ -1,4 +1,4 @@
-//! Messages that carry their topic's name, through everything that seeds think up: the name is judged with the bytes.
+//! Messages that carry their topic's name, through everything that seeds draw: the name is judged with the bytes.
 
 use bourdon_sim::{Mode, Options, Plan, run_plan};
 

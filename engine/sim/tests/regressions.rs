@@ -1,6 +1,7 @@
-//! Bugs that were found once. Each is a file in `plans`: the whole plan of each run that showed it, and the seed of its dice.
+//! Bugs that were found once. Each is a file in `plans`: the whole plan of each run that showed it, and the seed of its
+//! dice.
 //!
-//! A run that failed is worth more than the explanation of why it can't fail again.
+//! A run that failed is worth more than the explanation of why it cannot fail again.
 
 use bourdon_sim::{Demand, Demands, Options, Regression};
 use std::collections::BTreeSet;
@@ -10,12 +11,12 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plans")
 }
 
-/// Plays the runs of one file, and wants every invariant kept that is judged in every run.
+/// Plays the runs of one file, and asserts every invariant that is judged in every run.
 fn assert_mended(name: &str) {
     assert_kept(name, Demands::KEPT);
 }
 
-/// Plays the runs of one file, and wants every invariant kept that is demanded.
+/// Plays the runs of one file, and asserts every invariant that is demanded.
 fn assert_kept(name: &str, demands: Demands) {
     let path = folder().join(format!("{name}.toml"));
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

@@ -5,7 +5,7 @@ use bourdon_sim::{Mode, Options, Plan, Report, check_mutants, play, run, run_pla
 
 /// The seeds of this file: few enough for every build.
 const SEEDS: std::ops::Range<u64> = 0..200;
-/// The rarest of those asked for here shows within 250 seeds.
+/// The rarest bug that a test here plants shows within 250 seeds.
 const MUTANT_SEEDS: std::ops::Range<u64> = 0..600;
 
 fn options(mode: Mode) -> Options {
@@ -50,7 +50,7 @@ fn faults_without_end_break_no_promise_of_safety() {
     assert_clean(&run(SEEDS, options(Mode::Safety), &|_| {}));
 }
 
-/// Those that show so rarely that `bourdon sim --mutate` has to look for them.
+/// The bugs that show so rarely that `bourdon sim --mutate` has to find them.
 const RARE: [Mutant; 5] = [
     Mutant::DeliverAfterPromise,
     Mutant::CutRecomputed,

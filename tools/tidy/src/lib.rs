@@ -5,17 +5,21 @@
 //! places that break it; `tests/tree.rs` runs them all with the ordinary tests, and each says what to do. Rules have
 //! tests of their own with planted violations: a rule that has never failed may be unable to.
 //!
+//! - [`circles`]: no circle of files inside a crate, and none between the planes of the protocols.
 //! - [`layers`]: who may depend on whom, and where transports may be named.
 //! - [`purity`]: no clock, thread, socket or randomness in the protocols.
 //! - [`safety`]: raw atomics and unsafe code stay in their rooms, with a proof.
+//! - [`words`]: no words that hide which process does what.
 //! - [`shape`]: headers, file and function sizes, lints.
 //! - [`pages`]: every protocol and frame has its page, every link a target, no text what it shouldn't.
 
+pub mod circles;
 pub mod layers;
 pub mod pages;
 pub mod purity;
 pub mod safety;
 pub mod shape;
+pub mod words;
 mod source;
 mod tree;
 

@@ -1,6 +1,7 @@
 //! Pages that exist, say what the code says, and lead somewhere.
 
 use crate::{File, Tree};
+use std::collections::BTreeSet;
 
 /// Where protocols stand: one protocol, one file, one page.
 const PROTOCOLS: &str = "engine/protocol/src/";
@@ -8,6 +9,8 @@ const PROTOCOLS: &str = "engine/protocol/src/";
 const NO_PROTOCOL: &[&str] = &["cursor", "log", "pipeline", "publish", "stream"];
 /// The page of formats.
 const WIRE: &str = "docs/wire.md";
+/// The list of pages.
+const PAGES: &str = "docs/README.md";
 /// The command that runs all tests, as people and the gate run it.
 const TEST_COMMAND: &str = "cargo test --workspace";
 /// Pieces of words that no text of the project has: told apart here, so that this file has none either.
@@ -63,6 +66,44 @@ pub fn wire(tree: &Tree) -> Vec<String> {
         .filter(|(_, row)| !page.contains(row))
         .map(|(name, row)| format!("{name}: {WIRE} has no \"{row}\""))
         .collect()
+}
+
+/// Pages that the list of pages does not name.
+pub fn unlisted(tree: &Tree) -> Vec<String> {
+    let list = tree.file(PAGES).map_or("", |file| &file.text);
+    let pages = tree.files.iter().filter_map(|file| file.path.strip_prefix("docs/")).filter(|page| page.ends_with(".md"));
+    let missing = pages.filter(|page| !PAGES.ends_with(page) && !list.contains(&format!("]({page})")));
+    missing.map(|page| format!("{PAGES} has no link to {page}")).collect()
+}
+
+/// Tests, plans and bugs to plant that a page names under "Held by" and that are not there.
+pub fn held_by(tree: &Tree) -> Vec<String> {
+    let names: BTreeSet<&str> = tree.rust().flat_map(|file| words(&file.code)).collect();
+    let mutants = tree.file("engine/protocol/src/mutant.rs").map_or("", |file| &file.text);
+    let is_there = |name: &str| {
+        if name.contains('/') || name.ends_with(".rs") {
+            tree.has(name) || tree.rust().any(|file| file.path.ends_with(&format!("/{name}")))
+        } else if name.contains('_') {
+            names.contains(name)
+        } else {
+            !name.contains('-') || mutants.contains(&format!("\"{name}\""))
+        }
+    };
+    let mut missing = Vec::new();
+    for file in tree.files.iter().filter(|file| file.path.ends_with(".md")) {
+        for rest in file.text.split("**Held by**").skip(1) {
+            let paragraph = rest.split("\n\n").next().unwrap_or_default();
+            let quoted = paragraph.split('`').skip(1).step_by(2).filter(|name| !name.contains(' '));
+            missing.extend(quoted.filter(|name| !is_there(name)).map(|name| {
+                format!("{} names `{name}` under \"Held by\", and there is no such test, file or bug", file.path)
+            }));
+        }
+    }
+    missing
+}
+
+fn words(code: &str) -> impl Iterator<Item = &str> {
+    code.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| word.contains('_'))
 }
 
 /// Links that lead to no file, in pages and in comments.
@@ -182,5 +223,20 @@ mod tests {
             test_command(&tree(&[("README.md", good), (".ci/run", "cargo test --workspace --release")])).len(),
             1
         );
+    }
+
+    #[test]
+    fn a_page_that_is_not_listed_is_found() {
+        let files = [("docs/README.md", "[a](a.md)"), ("docs/a.md", ""), ("docs/b/c.md", "")];
+        let files = files.iter().map(|(path, text)| File::new(path, text)).collect();
+        assert_eq!(unlisted(&Tree { files, ..Tree::default() }), ["docs/README.md has no link to b/c.md"]);
+    }
+
+    #[test]
+    fn a_test_that_is_gone_is_missed() {
+        let page = "**Held by** `a_b` and\n`c_d`, `engine/x.rs`; the bug `e-f`.\n\n`g_h` is no test.";
+        let files = [("docs/a.md", page), ("a/tests/b.rs", "fn a_b() {}"), ("engine/protocol/src/mutant.rs", "\"x-y\"")];
+        let files = files.iter().map(|(path, text)| File::new(path, text)).collect();
+        assert_eq!(held_by(&Tree { files, ..Tree::default() }).len(), 3);
     }
 }

@@ -4,6 +4,8 @@ use crate::{File, Tree};
 
 /// A file longer than this holds two things.
 const FILE_LINES: usize = 800;
+/// A line longer than this is cut off where two files stand side by side.
+const LINE_CHARACTERS: usize = 120;
 /// Half of all files are shorter than this.
 const MEDIAN_LINES: usize = 350;
 /// A function longer than this does not fit a screen.
@@ -30,6 +32,16 @@ pub fn too_long(tree: &Tree) -> Vec<String> {
     let median = all.get(all.len() / 2).copied().unwrap_or(0);
     if median >= MEDIAN_LINES {
         violations.push(format!("half of all sources have {median} lines or more; it should be under {MEDIAN_LINES}"));
+    }
+    violations
+}
+
+/// Lines of sources that are too long.
+pub fn long_lines(tree: &Tree) -> Vec<String> {
+    let mut violations = Vec::new();
+    for file in tree.rust() {
+        let lines = file.text.lines().enumerate().filter(|(_, line)| line.chars().count() > LINE_CHARACTERS);
+        violations.extend(lines.map(|(index, _)| format!("{}:{} is too long", file.path, index + 1)));
     }
     violations
 }
@@ -130,6 +142,7 @@ mod tests {
         assert_eq!(long_functions(&tree(&[("a.rs", &long)])), ["a.rs:2 fn long has 72 lines, more than 70"]);
         assert_eq!(too_long(&tree(&[("a.rs", &"\n".repeat(801)), ("b.rs", ""), ("c.rs", "")])).len(), 1);
         assert_eq!(too_long(&tree(&[("a.rs", &"\n".repeat(350))])).len(), 1);
+        assert_eq!(long_lines(&tree(&[("a.rs", &format!("// {}", "x".repeat(118)))])).len(), 1);
     }
 
     #[test]

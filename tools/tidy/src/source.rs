@@ -7,7 +7,16 @@
 
 /// The code in a Rust text: comments and what stands in literals become blanks, line for line.
 pub fn code(text: &str) -> String {
-    let mut code = String::with_capacity(text.len());
+    parts(text).0
+}
+
+/// The rest of a Rust text: its comments and literals, line for line.
+pub fn prose(text: &str) -> String {
+    parts(text).1
+}
+
+fn parts(text: &str) -> (String, String) {
+    let (mut code, mut prose) = (String::with_capacity(text.len()), String::new());
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
         let in_word = code.chars().next_back().is_some_and(|c| c.is_alphanumeric() || c == '_');
@@ -19,15 +28,17 @@ pub fn code(text: &str) -> String {
             '\'' if character(rest).is_some() => (character(rest).unwrap_or(1), "' '"),
             _ => {
                 code.push(first);
+                prose.push(if first == '\n' { first } else { ' ' });
                 rest = &rest[first.len_utf8()..];
                 continue;
             }
         };
         code.push_str(keep);
         code.extend(rest[..skipped].chars().filter(|c| *c == '\n'));
+        prose.push_str(&rest[..skipped]);
         rest = &rest[skipped..];
     }
-    code
+    (code, prose)
 }
 
 /// Length of the block comment in front; they nest.
@@ -79,7 +90,12 @@ fn character(text: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::code;
+    use super::{code, prose};
+
+    #[test]
+    fn comments_and_literals_are_kept_alone() {
+        assert_eq!(prose("f('a'); // b\ng(\"c\")").replace(' ', ""), "'a'//b\n\"c\"");
+    }
 
     #[test]
     fn text_is_left_out_and_lines_stay() {

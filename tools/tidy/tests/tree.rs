@@ -1,6 +1,6 @@
 //! The rules, held against the tree as it is. Each failure lists the places and says what to do.
 
-use bourdon_tidy::{Tree, layers, pages, purity, safety, shape};
+use bourdon_tidy::{Tree, circles, layers, pages, purity, safety, shape, words};
 
 fn hold(violations: &[String], advice: &str) {
     assert!(violations.is_empty(), "\n\n  {}\n\n{advice}\n", violations.join("\n  "));
@@ -18,6 +18,30 @@ fn crates_know_only_what_their_room_allows() {
 #[test]
 fn every_crate_has_a_line_on_the_architecture_page() {
     hold(&layers::rooms_without_a_line(&Tree::read()), "Add the room, what it is and what it may know.");
+}
+
+#[test]
+fn no_circle_of_files() {
+    hold(
+        &circles::circles(&Tree::read()),
+        "Move what both need into a file below both, or hand it in as a value: then each can be read without the other.",
+    );
+}
+
+#[test]
+fn the_planes_know_nothing_of_each_other() {
+    hold(
+        &circles::across_planes(&Tree::read()),
+        "Move the value that both planes exchange to the bottom (docs/architecture.md), or join them in process.rs.",
+    );
+}
+
+#[test]
+fn the_text_names_its_actors() {
+    hold(
+        &words::refused(&Tree::read()),
+        "Name the process (member, observer, sequencer, the application) and use the field's verb (send, deliver, report).",
+    );
 }
 
 #[test]
@@ -67,6 +91,11 @@ fn sources_are_short() {
 }
 
 #[test]
+fn lines_are_short() {
+    hold(&shape::long_lines(&Tree::read()), "Break the line; a comment is wrapped by hand.");
+}
+
+#[test]
 fn functions_are_short() {
     hold(&shape::long_functions(&Tree::read()), "Give a part of it a name.");
 }
@@ -88,6 +117,16 @@ fn every_protocol_has_its_page() {
 #[test]
 fn every_frame_stands_on_the_page_of_formats() {
     hold(&pages::wire(&Tree::read()), "Add its row and its layout, and think about the version number.");
+}
+
+#[test]
+fn what_holds_a_rule_is_there() {
+    hold(&pages::held_by(&Tree::read()), "Name the test, plan or bug as it is called now, or write it.");
+}
+
+#[test]
+fn every_page_is_listed() {
+    hold(&pages::unlisted(&Tree::read()), "Add a link, under what the page is for.");
 }
 
 #[test]

@@ -1,7 +1,8 @@
-//! Acknowledgements never run ahead: nobody is believed to have received what it has not.
+//! Acknowledgements never run ahead: no member is believed to have received what it has not.
 //!
-//! A sender forgets what it believes everybody has, and shows what it believes enough have. The belief is compared with
-//! the other process itself, which no real process could do; where both are in the same view.
+//! A sender forgets what it believes all members have, and delivers what it believes enough members have. The checker
+//! compares this belief with the other process itself, which no real process could do; it does so where both are in the
+//! same view.
 //!
 //! DESIGN §7: 13 (its half about acknowledgements; the other is in `window`).
 

@@ -1,12 +1,14 @@
-//! Agreement: who goes on together was shown the same.
+//! Agreement: members that go on together have delivered the same.
 //!
-//! At the moment a process enters view e + 1 its application has been shown everything of e and nothing beyond. The first
-//! to get there says what that is: the whole of it, from the group's beginning on, joiners' snapshots included. Everybody
-//! who gets there later must have been shown the same messages; in total order in the same sequence. As no application is
-//! shown a message twice, each message belongs to one epoch, the same at all, and nothing of the cut is missing.
+//! At the moment a process enters view e + 1, everything of e and nothing beyond has been delivered to its application.
+//! The first process to get there defines what that is: the whole of it, from the group's beginning on, joiners'
+//! snapshots included. Every process that gets there later must have delivered the same messages; in total order in the
+//! same sequence. As a message is delivered to an application at most once, each message belongs to one epoch, the same
+//! at all, and nothing of the cut is missing.
 //!
-//! At `uniform` and `stable` this holds for those as well who never got there: what anybody was shown in e, crashed or
-//! not, must be in what the first says, and nothing may be shown in e later that is not.
+//! At `uniform` and `stable` this holds for the processes that never got there as well: what was delivered in e at any
+//! process, crashed or not, must be among what the first process had delivered, and nothing else may be delivered in e
+//! later.
 //!
 //! DESIGN §7: 6, 7, 24, 25 and, under a name of its own, 11.
 
@@ -31,7 +33,7 @@ pub(super) struct Agreement {
     total: bool,
     uniform: bool,
     ends: BTreeMap<u64, End>,
-    /// By message: the epoch in which somebody was shown it, at `uniform` and `stable`.
+    /// By message: the epoch in which it was first delivered, at `uniform` and `stable`.
     shown_in: Vec<Option<u64>>,
 }
 
@@ -50,21 +52,21 @@ impl Agreement {
         }
         let known = *self.shown_in[id as usize].get_or_insert(epoch);
         if known != epoch {
-            let detail = format!("{} was shown in epoch {known}, and in {epoch}", history.name(id));
+            let detail = format!("{} was delivered in epoch {known}, and in {epoch}", history.name(id));
             return Err(Violation::new(UNIFORM, detail));
         }
         match self.ends.get(&epoch) {
             Some(end) if !end.has.get(id as usize).copied().unwrap_or(false) => {
                 let name = history.name(id);
                 let detail =
-                    format!("{name} was shown in epoch {epoch}, which ended without it at process {}", end.process);
+                    format!("{name} was delivered in epoch {epoch}, which ended without it at process {}", end.process);
                 Err(Violation::new(UNIFORM, detail))
             }
             _ => Ok(()),
         }
     }
 
-    /// A process has been shown all of an epoch.
+    /// A process has delivered all of an epoch.
     pub(super) fn closed(&mut self, history: &History, lineage: &Lineage, epoch: u64) -> Verdict {
         let total = self.total;
         if let Some(end) = self.ends.get(&epoch) {
@@ -75,7 +77,7 @@ impl Agreement {
         if let Some((id, _)) = lost {
             let name = history.name(id);
             let detail =
-                format!("{name} was shown in epoch {epoch}, which ended without it at process {}", lineage.process);
+                format!("{name} was delivered in epoch {epoch}, which ended without it at process {}", lineage.process);
             return Err(Violation::new(UNIFORM, detail));
         }
         let (process, delivered) = (lineage.process, lineage.delivered.clone());
@@ -84,7 +86,7 @@ impl Agreement {
     }
 }
 
-/// Whether two applications were shown the same.
+/// Whether the same was delivered to two applications.
 pub(super) fn compare(
     history: &History,
     (first, process): (&[Shown], usize),
@@ -95,7 +97,7 @@ pub(super) fn compare(
     let differs = |which: &str, shown: &Shown| {
         let other = lineage.process;
         let detail = format!(
-            "by the end of epoch {epoch} {which} of processes {process} and {other} was shown {}",
+            "by the end of epoch {epoch} {which} of processes {process} and {other} delivered {}",
             describe(history, shown)
         );
         Err(Violation::new(NAME, detail))

@@ -2,9 +2,9 @@
 //!
 //! A message is published between two barriers of its publisher's, and must be delivered between the same two at every
 //! member, whatever views come and go. A barrier's own message is delivered at that barrier. One process's barriers are
-//! complete in the order in which it asked. Who is told that a barrier is complete may rely on it: every member that is
-//! still in the view has been shown all that the one who was told has been shown. Not so where a view ends with the
-//! barrier: then everybody completes it at the cut, each in its own time.
+//! complete in the order in which it asked for them. A process that gets the report that a barrier is complete may rely
+//! on it: every member that is still in the view has delivered all that this process has delivered. Not so where a view
+//! ends with the barrier: then every member completes it at the cut, each in its own time.
 //!
 //! Judged at members: they know how many barriers there were before they came, and lose none.
 //!
@@ -42,7 +42,7 @@ pub(super) fn delivered(history: &History, lineage: usize, id: Id, at: Option<u6
     }
 }
 
-/// `lineage` was told that a barrier is complete; `others` are the members that share its view.
+/// `lineage` got the report that a barrier is complete; `others` are the members that share its view.
 pub(super) fn complete(
     history: &History,
     lineage: usize,

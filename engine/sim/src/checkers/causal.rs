@@ -1,11 +1,13 @@
-//! Causal: nothing is shown before what its sender had been shown when it sent it.
+//! Causal: nothing is delivered before what its sender had delivered when it sent it.
 //!
-//! What happened before a message: everything its publisher had been shown by then, everything it had published itself,
-//! and so on from there. It is taken from the deliveries as they were shown, not from anything that was on the wire.
+//! What happened before a message: everything that had been delivered to its publisher by then, everything it had
+//! published itself, and so on from there. The checker takes it from the deliveries themselves, not from anything that
+//! was on the wire.
 //!
-//! For each lineage and publisher's lineage the checker remembers how much of the publisher's deliveries it has compared.
-//! Before a message is delivered, the rest up to the moment of publishing is compared: what has not been delivered here
-//! must never be. A member loses nothing, so for it that is a failure at once; an observer may have come too late for it.
+//! For each lineage and publisher's lineage the checker remembers how much of the publisher's deliveries it has
+//! compared. Before a message is delivered, the checker compares the rest, up to the moment of publishing: what has not
+//! been delivered here must never be. A member loses nothing, so for it that is a failure at once; an observer may have
+//! come too late for it.
 //!
 //! DESIGN §7: 10. Total order is held to it as well.
 
@@ -19,7 +21,7 @@ pub(super) const NAME: &str = "causal";
 pub(super) struct Causal {
     /// By lineage and publisher's lineage: how many of the publisher's deliveries have been compared.
     compared: BTreeMap<(usize, usize), usize>,
-    /// What may no longer be delivered, because something that came after it has been.
+    /// What may no longer be delivered, because something that it came before has been.
     late: BTreeSet<(usize, Id)>,
     /// Members may lose messages too.
     lossy: bool,
@@ -32,7 +34,7 @@ impl Causal {
 
     pub(super) fn delivered(&mut self, history: &History, lineage: usize, id: Id) -> Verdict {
         let here = &history.lineages[lineage];
-        // An observer that lost a marker waits at the others, and is shown their barrier's message late.
+        // An observer that lost a marker waits at the others, and delivers their barrier's message late.
         let lost_a_marker = !here.member && history.messages[id as usize].at_barrier;
         if self.late.contains(&(lineage, id)) && !lost_a_marker {
             let (process, name) = (here.process, history.name(id));

@@ -1,11 +1,11 @@
 //! Clients' messages in causal and total order: each where all deliver it, and in the client's own order.
 //!
-//! A client that changes members may have two copies of a message in the order; all members pass over the second. An
-//! observer that began between the copies must not deliver the second as the first. So a message that members and an
-//! observer delivered stands, at the observer, in a view and under a number at which a member delivered it.
+//! When a client changes members, the order may hold two copies of a message; all members pass over the second. An
+//! observer that began between the copies must not deliver the second as the first. So, at an observer, a message that
+//! members and the observer delivered is in a view and under a number at which a member delivered it.
 //!
-//! An observer that reported a gap may have lost the first copy with it, and one that begins with the oldest datagrams that
-//! are retained does not know what came before them: of these neither is demanded.
+//! An observer that reported a gap may have lost the first copy with it, and an observer that begins with the oldest
+//! datagrams that are retained does not know what came before them: the checker demands neither.
 //!
 //! DESIGN §7: 8, 10.
 

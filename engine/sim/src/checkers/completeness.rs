@@ -1,12 +1,14 @@
-//! Completeness: once faults are frozen, everything published is shown everywhere, or said to be lost.
+//! Completeness: once faults are frozen, everything published is delivered everywhere, or reported as lost.
 //!
-//! Members were all shown the same in the end. It has everything that was published by lives that are still members, and
-//! everything a client was told was taken. Of a life that was removed it has exactly what that life was told.
+//! At the end all members have delivered the same. It has everything that was published by incarnations that are still
+//! members, and everything that was acknowledged to a client. Of an incarnation that was removed it has exactly what
+//! was reported to that incarnation.
 //!
-//! An observer may lose messages: it owes what was published after it had heard every member, less the gaps it reported.
-//! One that began at the oldest owes everything, as long as there was one view and every log still held everything. A gap
-//! in the sequencer's stream may hide where the last messages of others stood; these the observer can't know of. A gap is
-//! an excuse only if there was need for it: where the sender had never overwritten anything, there was none.
+//! An observer may lose messages: it owes what was published after it had heard every member, less the gaps it
+//! reported. An observer that began at the oldest owes everything, as long as there was one view and every log still
+//! held everything. A gap in the sequencer's stream may hide the order of other members' last messages; the observer
+//! cannot know of these. A gap is an excuse only if there was need for it: where the sender had never overwritten
+//! anything, there was none.
 //!
 //! DESIGN §7: 2 and 20.
 
@@ -70,8 +72,8 @@ impl Completeness<'_> {
         Ok(())
     }
 
-    /// Where messages may be lost: what was published by lives that are still members was shown, or said to be lost, to each
-    /// member that was there.
+    /// Where messages may be lost: what was published by incarnations that are still members was delivered, or reported
+    /// as lost, to each member that was there.
     fn told(&self, lineage: &Lineage) -> Verdict {
         for (id, message) in (0..).zip(&self.history.messages).filter(|(_, message)| !message.at_barrier) {
             let Some((rank, life)) = message.publisher else { continue };
@@ -81,7 +83,7 @@ impl Completeness<'_> {
             if lives && was_there && !lineage.has(id) && !lineage.gave_up(rank, message.sequence) {
                 let name = self.history.name(id);
                 return missing(format!(
-                    "process {} was neither shown {name} nor told that it is lost",
+                    "process {} neither delivered {name} nor reported that it is lost",
                     lineage.process
                 ));
             }
@@ -101,7 +103,7 @@ impl Completeness<'_> {
             }
             let allowed = message.client.is_none() || message.payload.len() <= self.plan.max_message_bytes;
             if lives && allowed && !first.has(id) {
-                return missing(format!("process {} was never shown {}", first.process, self.history.name(id)));
+                return missing(format!("process {} never delivered {}", first.process, self.history.name(id)));
             }
             if !allowed && first.has(id) {
                 return missing(format!("{} is too long and was delivered", self.history.name(id)));
@@ -114,11 +116,11 @@ impl Completeness<'_> {
         for (id, message) in (0..).zip(&self.history.messages) {
             let theirs = message.publisher == Some((settled.rank, settled.incarnation)) && !message.at_barrier;
             let below = message.sequence < settled.delivered;
-            // Delivered as they come, messages may be lost in a gap below: the cut has what stands beyond it.
+            // With unordered delivery, messages in a gap below may be lost: the cut has what stands beyond it.
             let lost = below && self.plan.order == OrderPlan::Unordered;
             if theirs && !lost && below != first.has(id) {
                 let (name, shown) = (self.history.name(id), first.has(id));
-                return missing(format!("{name} was shown: {shown}, but its sender was told {settled:?}"));
+                return missing(format!("{name} was delivered: {shown}, but its sender got {settled:?}"));
             }
         }
         Ok(())
@@ -128,7 +130,7 @@ impl Completeness<'_> {
         let lineage = &self.history.lineages[node.lineage];
         self.gaps(lineage)?;
         if !lineage.whole && self.plan.events.iter().any(|event| event.what == Happening::Sync) {
-            return Ok(()); // one that came between the markers of a barrier waits at some of them until the next message
+            return Ok(()); // an observer that came between a barrier's markers waits at some until the next message
         }
         let owes = |shown: &&Shown| {
             let published_at_ns = self.history.messages[shown.id as usize].at_ns;
@@ -140,7 +142,7 @@ impl Completeness<'_> {
         match first.delivered.iter().filter(owes).find(|shown| !lineage.has(shown.id) && !excused(shown)) {
             None => Ok(()),
             Some(lost) => {
-                missing(format!("observer {} was never shown {}", lineage.process, super::describe(self.history, lost)))
+                missing(format!("observer {} never delivered {}", lineage.process, super::describe(self.history, lost)))
             }
         }
     }

@@ -1,11 +1,11 @@
 //! Continuation: a group never shrinks below a quorum of itself in one step.
 //!
-//! Whoever accepts a value only proves that it knows the value; a view of one member can be accepted by the three that it
-//! replaces. So what is judged is who is in the new view: the lives of the old view that continue, with those that asked
-//! to leave counted as consenting, are a quorum of the old view.
+//! A member that accepts a value only proves that it knows the value; a view of one member can be accepted by the three
+//! that it replaces. So the checker judges the members of the new view: the incarnations of the old view that continue,
+//! with the leavers counted as consenting, are a quorum of the old view.
 //!
 //! Where a view broke that, the loss of the group is no excuse: a crash of one member of three then loses messages that
-//! `uniform` and `stable` had shown to the application.
+//! `uniform` and `stable` had delivered to the application.
 //!
 //! DESIGN §9: 26; §7: 11.
 
@@ -45,7 +45,7 @@ impl Continuation {
         self.crashed.insert(life);
     }
 
-    /// Whether a life crashed or asked to leave.
+    /// Whether an incarnation crashed or asked to leave.
     pub(super) fn has_ended(&self, life: Member) -> bool {
         self.crashed.contains(&life) || self.leaving.contains(&life)
     }
@@ -77,7 +77,7 @@ impl Continuation {
         let lost = ids.filter(|id| shown(*id) && !alive().any(|lineage| lineage.has(*id))).count();
         let crashed: Vec<u16> = self.crashed.iter().map(|life| life.rank.0).collect();
         let detail =
-            format!("the crashes of {crashed:?} lose the group, and {lost} messages that it had shown: {broken}");
+            format!("the crashes of {crashed:?} lose the group, and {lost} messages that it had delivered: {broken}");
         Err(Violation::new(SURVIVAL, detail))
     }
 }

@@ -1,8 +1,9 @@
-//! Elections: one leader a term, and at the end one that all know.
+//! Elections: one leader a term, and at the end one leader that all know.
 //!
-//! An application believes that it leads from when it was told so until it is told otherwise, resigns or crashes. Two may
-//! believe it at once only under tokens of two views, and only if whoever has the older is not in the newer view.
-//! Whatever anybody was told of an (epoch, term) names the same leader, and nobody is told of an older leadership than before.
+//! An application believes that it leads from the report that it does until a report that it does not, its resignation
+//! or its crash. Two may believe it at once only under tokens of two views, and only if the holder of the older token
+//! is not in the newer view. All reports of an (epoch, term) name the same leader, and no application gets a report of
+//! an older leadership than before.
 //!
 //! DESIGN §7: 18.
 
@@ -27,19 +28,19 @@ struct Leads {
 pub(crate) struct Elections {
     /// By election and token.
     leaders: BTreeMap<(usize, FencingToken), Rank>,
-    /// By process and election: the latest leadership it was told of, and whether it still is.
+    /// By process and election: the latest leadership reported to it, and whether it is still current.
     told: BTreeMap<(usize, usize), (FencingToken, bool)>,
     believing: Vec<Leads>,
 }
 
-/// What one who lives has to do with an election, at the end.
+/// A live process's part in an election, at the end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Voter {
     pub(crate) process: usize,
-    /// It may lead, and it sees to it that somebody does.
+    /// It may lead, and it sees to it that there is a leader.
     pub(crate) stands: bool,
     pub(crate) campaigns: bool,
-    /// Who leads, as its process says.
+    /// The leader, as its process reports it.
     pub(crate) leader: Option<Leadership>,
 }
 
@@ -48,12 +49,12 @@ fn broken(detail: String) -> Verdict {
 }
 
 impl Elections {
-    /// How many leaderships anybody was told of.
+    /// Counts the leaderships that were reported to any application.
     pub(crate) fn count(&self) -> u64 {
         self.leaders.len() as u64
     }
 
-    /// An application is told who leads, if anybody.
+    /// A process reports the leader, if there is any, to its application.
     pub(crate) fn told(&mut self, views: &Views, process: usize, place: usize, news: Option<Leadership>) -> Verdict {
         self.gave_up(process, place);
         let Some(Leadership { leader, token }) = news else {
@@ -64,7 +65,7 @@ impl Elections {
         };
         match self.told.insert((process, place), (token, true)) {
             Some((before, _)) if before > token => {
-                return broken(format!("process {process} was told of {token:?} of election {place} after {before:?}"));
+                return broken(format!("process {process} reported {token:?} of election {place} after {before:?}"));
             }
             _ => {}
         }
@@ -90,7 +91,7 @@ impl Elections {
         Ok(())
     }
 
-    /// An application resigns, or is told that it leads no more.
+    /// An application resigns, or gets the report that it leads no more.
     pub(crate) fn gave_up(&mut self, process: usize, place: usize) {
         self.believing.retain(|leads| (leads.process, leads.place) != (process, place));
     }
@@ -101,30 +102,30 @@ impl Elections {
         self.told.retain(|(other, _), _| *other != process);
     }
 
-    /// Judges a process after a step: it says what its application was told.
+    /// Judges a process after a step: the leader it gives is the last one it reported to its application.
     pub(crate) fn stepped(&self, process: usize, place: usize, leader: Option<Leadership>) -> Verdict {
         let told = self.told.get(&(process, place)).filter(|(_, is_current)| *is_current).map(|(token, _)| *token);
         if told == leader.map(|leader| leader.token) {
             return Ok(());
         }
-        broken(format!("process {process} says {leader:?} of election {place}, its application was told {told:?}"))
+        broken(format!("process {process} gives {leader:?} for election {place}; it reported {told:?}"))
     }
 
-    /// Whether all who live agree on a leader that stands, if somebody sees to it that there is one.
+    /// Whether all live processes agree on an eligible leader, or on none if no process campaigns.
     pub(crate) fn agreed(place: usize, voters: &[Voter]) -> Verdict {
         let Some(first) = voters.first() else { return Ok(()) };
         let wrong = |detail: String| Err(Violation::new(AGREED, detail));
         if let Some(other) = voters.iter().find(|voter| voter.leader != first.leader) {
-            return wrong(format!("of election {place} {first:?} and {other:?} say otherwise"));
+            return wrong(format!("of election {place}, {first:?} and {other:?} know different leaders"));
         }
         match first.leader {
             None if voters.iter().any(|voter| voter.campaigns) => {
-                wrong(format!("nobody leads election {place}: {voters:?}"))
+                wrong(format!("election {place} has no leader: {voters:?}"))
             }
             None => Ok(()),
             Some(found) => {
                 let stands = voters.iter().any(|voter| voter.process == found.leader.index() && voter.stands);
-                if stands { Ok(()) } else { wrong(format!("{found:?} of election {place} does not stand: {voters:?}")) }
+                if stands { Ok(()) } else { wrong(format!("election {place}: {found:?} is not eligible: {voters:?}")) }
             }
         }
     }

@@ -1,8 +1,8 @@
 //! FIFO: one sender's messages in the order it sent them.
 //!
-//! A member is shown all of them, whatever lives the sender lives, so its next one of each sender is always known; an
-//! observer may come late and lose some, but never goes back. Only a client's message that another member had carried
-//! before is passed over.
+//! A member delivers all of them, whatever incarnations the sender has, so its next message of each sender is always
+//! known; an observer may come late and lose some, but never goes back. The only message that is passed over is a
+//! client's that another member had carried before.
 //!
 //! DESIGN §7: 9.
 

@@ -1,16 +1,16 @@
 //! Instance: nothing of another instance of the group changes any state.
 //!
-//! After all members have stopped, new processes of the same ranks are another group: it shares a name, addresses, epochs and
-//! sequences with the one before, and not one message or member. The world knows the generation of every incarnation that it
-//! starts: how many restarts of the whole group came before. An incarnation that a process drew itself, because it was out of
-//! the group, belongs nowhere until a view takes it in, and from then on where that view's other members belong. So the
-//! checker judges without a field of the protocol.
+//! After all members have stopped, new processes of the same ranks are another group: it shares a name, addresses,
+//! epochs and sequences with the group before, but no message and no member. The world knows the generation of every
+//! incarnation that it starts: how many restarts of the whole group came before. An incarnation that a process drew
+//! itself, because it was out of the group, belongs to no generation until a view takes it in, and from then on to that
+//! of the view's other members. So the checker judges without a field of the protocol.
 //!
-//! - The incarnations in a view are of one generation. A process that was in a view goes on to another generation only if
-//!   it reports that, and only to a later one; a member does so in another incarnation.
-//! - A message is delivered in the generation in which it was sent. A client that lives across the restart sends what was
-//!   not acknowledged again: that message belongs to both.
-//! - A life is out of the group only if a view of its own generation leaves it out.
+//! - The incarnations in a view are of one generation. A process that was in a view goes on to another generation only
+//!   if it reports that, and only to a later one; a member does so in another incarnation.
+//! - A message is delivered in the generation in which it was sent. A client that lives across the restart sends again
+//!   what was not acknowledged: that message belongs to both.
+//! - An incarnation is out of the group only if a view of its own generation leaves it out.
 //! - An observer reports that it follows another instance: what it missed is lost to it.
 //!
 //! DESIGN §9: 27.
@@ -54,7 +54,7 @@ impl Instances {
         Self { demanded, generations: BTreeMap::new(), instances: BTreeMap::new(), removals: Vec::new() }
     }
 
-    /// The world starts an incarnation of a member; says whether no other has that name.
+    /// The world starts an incarnation of a member. Returns whether no other member has that name.
     pub(crate) fn begins(&mut self, life: Member, generation: u32) -> bool {
         *self.generations.entry(life).or_insert(generation) == generation
     }
@@ -64,13 +64,14 @@ impl Instances {
         self.generations.get(&life).copied()
     }
 
-    /// The one generation of a view's members, for a process of generation `from` that enters it; none if there are two.
+    /// The common generation of a view's members, for a process of generation `from` that enters it; none if there are
+    /// two.
     pub(crate) fn entered(&mut self, process: usize, from: u32, view: &View) -> Result<Option<u32>, Violation> {
         let assigned = || view.members.iter().filter_map(|member| Some((*member, self.generation(*member)?)));
         let to = assigned().map(|(_, generation)| generation).max().unwrap_or(from);
         if let Some((other, of)) = assigned().find(|(_, generation)| *generation != to) {
             let detail = format!(
-                "process {process} of generation {from} entered view {} of generation {to} with {other:?} of generation {of}",
+                "process {process} of generation {from} entered view {} of generation {to} with {other:?} of {of}",
                 view.epoch
             );
             return if self.demanded { Err(Violation::new(NAME, detail)) } else { Ok(None) };
@@ -89,7 +90,7 @@ impl Instances {
         of.is_some_and(|of| *of < generation)
     }
 
-    /// Judges the message that an application has just been given.
+    /// Judges the message that an application has just received.
     pub(crate) fn delivered(&self, history: &History, lineage: usize) -> Verdict {
         let lineage = &history.lineages[lineage];
         let Some(shown) = lineage.delivered.last().filter(|_| self.demanded) else { return Ok(()) };
@@ -135,21 +136,22 @@ impl Instances {
         self.removals.push(Removal { generation, life, epoch });
     }
 
-    /// A first view was formed by other lives than those that had entered it, though these have not ended. A life that a later
-    /// view left out is gone as well: once the members of that view have left, its process forms the group again like any.
+    /// A first view was formed by other incarnations than those that had entered it, though these have not ended. An
+    /// incarnation that a later view left out is gone as well: once the members of that view have left, its process
+    /// forms the group again like any other.
     pub(crate) fn founded_anew(&self, generation: u32, checkers: &Checkers) -> Verdict {
         let views = &checkers.views;
         let is_gone = |life: Member| views.has_ended(life) || views.leaves_out(life, 2);
         let alive = views.entered_first().find(|life| !is_gone(*life));
         match alive.filter(|_| self.demanded) {
             Some(life) => broken(format!(
-                "generation {generation} formed another first view, though {life:?} had entered the first and has not died"
+                "generation {generation} formed another first view, though {life:?} entered the first and has not died"
             )),
             None => Ok(()),
         }
     }
 
-    /// Judges the removals: each has a view of its generation without that life.
+    /// Judges the removals: for each there is a view of its generation without that incarnation.
     pub(crate) fn end<'c>(&self, checkers: impl Fn(u32) -> &'c Checkers) -> Verdict {
         let excused = |removal: &&Removal| {
             let views = &checkers(removal.generation).views;
@@ -157,13 +159,13 @@ impl Instances {
         };
         match self.removals.iter().filter(|_| self.demanded).find(|removal| !excused(removal)) {
             Some(Removal { generation, life, epoch }) => broken(format!(
-                "{life:?} of generation {generation} was removed from the view before {epoch}, and no view of its generation leaves it out"
+                "{life:?} was removed before view {epoch}, but no view of generation {generation} leaves it out"
             )),
             None => Ok(()),
         }
     }
 
-    /// Judges that a process that was in a view goes on to another generation.
+    /// Judges the move to another generation of a process that was in a view.
     pub(crate) fn crossed(&self, process: usize, (from, to): (u32, u32), is_reported: bool) -> Verdict {
         if !self.demanded || to > from && is_reported {
             return Ok(());

@@ -1,8 +1,8 @@
 //! Integrity: what is delivered was sent, as it was sent, once.
 //!
-//! Everything else builds on names, so this is judged first: a delivery names a sender and a number, and under that name
-//! a message was published with these bytes and this topic. A client's message is known by the client's name for it,
-//! whoever carried it.
+//! Everything else builds on names, so this is judged first: a delivery names a sender and a number, and under that
+//! name a message was published with these bytes and this topic. A client's message is known by the client's name for
+//! it, whichever member carried it.
 //!
 //! DESIGN §7: 1.
 
@@ -23,8 +23,8 @@ pub(super) fn delivered(history: &History, lineage: usize, delivery: &Delivery<'
     Ok(Shown { id, sender, sequence, at_barrier: delivery.barrier.is_some() })
 }
 
-/// Nothing both given up and delivered, where deliveries keep an order: else a datagram beyond a gap may have been
-/// delivered before the gap was given up.
+/// Nothing is both given up and delivered, where deliveries keep an order. Without an order a datagram beyond a gap may
+/// have been delivered before the gap was given up.
 pub(super) fn end(history: &History) -> Verdict {
     for lineage in &history.lineages {
         // A barrier's own message has no number of its own.

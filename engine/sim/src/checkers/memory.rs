@@ -1,4 +1,4 @@
-//! Memory is bounded: what a process keeps beyond its logs stays within bounds that are known beforehand.
+//! Memory is bounded: what a process keeps beyond its logs stays within bounds that are known in advance.
 //!
 //! DESIGN §7: 23.
 
@@ -13,8 +13,8 @@ const OUTBOX_BYTES: usize = 1 << 20;
 /// Events an application has not fetched.
 const EVENTS: usize = 256;
 
-/// What a process keeps of locks and elections: some entries for each member of each name, and letters to those who are
-/// slow to answer.
+/// What a process keeps of locks and elections: some entries for each member of each name, and letters to members that
+/// are slow to answer.
 const COORDINATION: usize = 2048;
 
 /// The window of a process that is no member.
@@ -29,9 +29,9 @@ pub(super) struct Memory {
     ahead_bytes: usize,
 }
 
-/// Snapshots on their way: one made, one fetched, one not taken yet.
+/// Snapshots under way: one made, one fetched, one not taken yet.
 const SNAPSHOTS: usize = 3;
-/// What stands in front of an application's state: positions.
+/// The positions in front of an application's state.
 const POSITIONS_BYTES: usize = 1 << 16;
 
 impl Memory {
@@ -45,7 +45,8 @@ impl Memory {
             early_datagrams: members * slots.next_power_of_two(),
             clients: usize::from(plan.clients),
             ahead_bytes: members * plan.mtu_bytes * window_slots as usize,
-            // Each is published once, however often it is published again. A request for a lock is two commands at most.
+            // Each message is published once, however often it is published again. A request for a lock is two commands
+            // at most.
             unsettled: 2 * plan.locks.as_ref().map_or(0, |locks| locks.entries as usize)
                 + (plan.messages + u32::from(plan.clients) * (plan.messages / 4 + 1)) as usize
                 + 1,

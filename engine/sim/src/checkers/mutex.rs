@@ -1,15 +1,17 @@
-//! Locks: at most one valid holder, tokens that grow, and everybody's turn comes.
+//! Locks: at most one valid holder, tokens that grow, and every request gets its turn.
 //!
-//! What counts is what applications were told. One that was told that it has a lock holds it until it gives it back, is
-//! told that it is lost, or crashes; a removed or paused one may believe it for longer than the group does. So two may
-//! believe it at once only under tokens of two views, and only if whoever has the older is not in the newer view. A
-//! resource that both write to takes no token lower than one it has seen: nothing may be lost there.
+//! The checker counts what was reported to the applications. An application that got the report that it has a lock
+//! holds it until it gives it back, gets the report that it is lost, or crashes; a removed or paused one may believe
+//! that it holds the lock for longer than the group does. So two may believe it at once only under tokens of two views,
+//! and only if the holder of the older token is not in the newer view. A resource that both write to takes no token
+//! lower than one it has seen: nothing may be lost there.
 //!
-//! A grant of `replicated` is shown only once nothing can undo it: whoever goes on from that view as a member must have
-//! seen it, and all must have seen the same grants.
+//! A grant of `replicated` is reported only once nothing can undo it: every process that goes on from that view as a
+//! member must have seen it, and all must have seen the same grants.
 //!
-//! How long one waits is counted in entries of others: once its request can have reached everybody, each other member has at
-//! most one request that comes before, whatever the algorithm. That is judged where nothing goes wrong.
+//! The length of a wait is counted in entries of other members: once a request can have reached all members, each other
+//! member has at most one request that comes before it, whatever the algorithm. That is judged where nothing goes
+//! wrong.
 //!
 //! DESIGN §7: 11 and 17.
 
@@ -27,20 +29,20 @@ pub(super) const FENCED: &str = "fenced";
 pub(super) const WAITING: &str = "waiting";
 pub(super) const TOKENS: &str = "tokens";
 
-/// Beyond the way of a request through the whole ring, what steps, windows and acknowledgements take.
+/// The time of steps, windows and acknowledgements, in addition to a request's way through the whole ring.
 const DOORWAY_NS: u64 = 20_000_000;
 
-/// A grant that somebody was told.
+/// A grant that was reported to an application.
 #[derive(Clone, Copy, Debug)]
 struct Hold {
     process: usize,
     life: Member,
     token: FencingToken,
-    /// What the resource said then; nothing if it took the token for an old one.
+    /// The resource's count at that moment; nothing if it took the token for an old one.
     read: Option<u64>,
 }
 
-/// What a lock guards: it counts entries.
+/// The resource that a lock guards: it counts entries.
 #[derive(Clone, Copy, Debug, Default)]
 struct Resource {
     highest: FencingToken,
@@ -60,14 +62,14 @@ struct Wait {
     id: LockId,
     place: usize,
     asked_ns: u64,
-    /// Nothing else of this process waited for the lock, or had it.
+    /// Nothing else of this process waited for the lock, or held it.
     alone: bool,
-    /// Entries of others since then, and since everybody can have heard of it.
+    /// Entries of others since then, and since all members can have heard of it.
     overtaken: u64,
     late: u64,
 }
 
-/// A grant, as a table says it.
+/// A grant, as a row of a table.
 type Row = (usize, FencingToken, Member);
 
 #[derive(Debug)]
@@ -80,7 +82,7 @@ pub(crate) struct Mutexes {
     before: Option<Vec<Option<FencingToken>>>,
     locks: Vec<Lock>,
     waits: Vec<Wait>,
-    /// By epoch: the grants in it, in the tables of those who went on to the next as members.
+    /// By epoch: the grants in it, in the tables of the processes that went on to the next as members.
     closed: BTreeMap<u64, Vec<(usize, Vec<Row>)>>,
     pub(crate) grants: u64,
     pub(crate) max_overtaken: u64,
@@ -90,13 +92,13 @@ fn broken(detail: String) -> Verdict {
     Err(Violation::new(NAME, detail))
 }
 
-/// By what tokens of any instances compare.
+/// The order by which tokens of any instances compare.
 fn growth(token: &FencingToken) -> FencingToken {
     *token
 }
 
 impl Resource {
-    /// Lets a token in, or finds it old.
+    /// Admits a token, or finds it old.
     fn admits(&mut self, token: FencingToken) -> bool {
         let admitted = token >= self.highest;
         self.highest = self.highest.max(token);
@@ -121,7 +123,7 @@ impl Mutexes {
         }
     }
 
-    /// An application asks.
+    /// An application requests a lock.
     pub(crate) fn asked(&mut self, process: usize, id: LockId, place: usize, now_ns: u64) {
         let waits = self.waits.iter().any(|wait| wait.process == process && wait.place == place);
         let holds = self.locks[place].holds.iter().any(|hold| hold.process == process);
@@ -134,7 +136,7 @@ impl Mutexes {
         self.waits.retain(|wait| (wait.process, wait.id) != (process, id));
     }
 
-    /// An application is told that it has a lock.
+    /// A process reports to its application that it has a lock.
     pub(crate) fn granted(
         &mut self,
         views: &Views,
@@ -182,14 +184,14 @@ impl Mutexes {
         }
     }
 
-    /// Whether nobody else holds the lock, and nobody was told of a later grant who knew of this one.
+    /// Whether no other process holds the lock, and no process that knew of this grant got the report of a later one.
     fn is_only(&self, views: &Views, place: usize, hold: &Hold) -> Verdict {
         let lock = &self.locks[place];
         let knows = |life: Member, of: FencingToken| views.view(of.epoch.0).is_some_and(|view| view.contains(life));
         for other in &lock.holds {
             let (older, newer) = if other.token < hold.token { (other, hold) } else { (hold, other) };
             if older.token.epoch == newer.token.epoch || knows(older.life, newer.token) {
-                return broken(format!("lock {place} is granted, {hold:?}, while {other:?}"));
+                return broken(format!("lock {place} is granted, {hold:?}, while {other:?} holds"));
             }
         }
         for earlier in &lock.shown {
@@ -204,7 +206,7 @@ impl Mutexes {
         Ok(())
     }
 
-    /// Whether everybody who has gone on from the view of a grant knows of it.
+    /// Whether every process that has gone on from the view of a grant knows of it.
     fn is_held_everywhere(&self, place: usize, hold: &Hold) -> Verdict {
         let row = (place, hold.token, hold.life);
         let closed = self.closed.get(&hold.token.epoch.0).filter(|_| self.replicated);
@@ -251,13 +253,13 @@ impl Mutexes {
         }
         if hold.read != Some(lock.resource.value) {
             let now = lock.resource.value;
-            return broken(format!("lock {place} guarded nothing: {hold:?}, and the resource is at {now}"));
+            return broken(format!("lock {place} did not guard its resource: {hold:?}, and that is at {now}"));
         }
         lock.resource.value += 1;
         Ok(())
     }
 
-    /// An application is told that it has a lock no more.
+    /// A process reports to its application that it no longer has a lock.
     pub(crate) fn lost(&mut self, process: usize, place: usize, token: FencingToken) {
         self.locks[place].holds.retain(|hold| (hold.process, hold.token) != (process, token));
     }
@@ -268,7 +270,7 @@ impl Mutexes {
         self.locks.iter_mut().for_each(|lock| lock.holds.retain(|hold| hold.process != process));
     }
 
-    /// Counts an entry against those who wait.
+    /// Counts an entry against the processes that wait.
     fn turn(&mut self, process: usize, id: LockId, place: usize, now_ns: u64) -> Verdict {
         let doorway_ns = self.doorway_ns;
         for wait in self.waits.iter_mut().filter(|wait| wait.place == place && wait.process != process) {
@@ -290,7 +292,8 @@ impl Mutexes {
         Ok(())
     }
 
-    /// Judges a process after a step: it holds what its application was told, and nothing without a quorum of its view.
+    /// Judges a process after a step: it holds what it reported to its application, and nothing without a quorum of its
+    /// view.
     pub(super) fn stepped(&self, process: &Process, index: usize) -> Verdict {
         let holds =
             |place: usize, token| self.locks[place].holds.iter().any(|h| (h.process, h.token) == (index, token));
@@ -299,7 +302,7 @@ impl Mutexes {
         let held: Vec<_> =
             process.locks_held().filter_map(|(name, token)| Some((LockPlan::place(name)?, token))).collect();
         if held.len() != told || held.iter().any(|(place, token)| !holds(*place, *token)) {
-            return broken(format!("process {index} holds {held:?}, its application was told {told} others"));
+            return broken(format!("process {index} holds {held:?}, but reported {told} other grants"));
         }
         let view = process.view();
         let reaches =
@@ -314,10 +317,10 @@ impl Mutexes {
         Ok(())
     }
 
-    /// Whether nobody who lives waits any more, or has a lock.
+    /// Whether no live process waits or holds a lock any more.
     pub(crate) fn is_quiet(&self, lives: impl Fn(usize) -> bool) -> Verdict {
         if let Some(wait) = self.waits.iter().find(|wait| lives(wait.process)) {
-            return Err(Violation::new(WAITING, format!("nothing became of {wait:?}")));
+            return Err(Violation::new(WAITING, format!("a request was never granted or ended: {wait:?}")));
         }
         let mut holds = self.locks.iter().flat_map(|lock| &lock.holds);
         match holds.find(|hold| lives(hold.process)) {
@@ -330,6 +333,6 @@ impl Mutexes {
 fn lacks(process: usize, place: usize, hold: &Hold) -> Verdict {
     let epoch = hold.token.epoch;
     let detail =
-        format!("process {process} went on from view {epoch} without a grant of lock {place} shown in it: {hold:?}");
+        format!("process {process} went on from view {epoch} without a grant of lock {place} made in it: {hold:?}");
     Err(Violation::new(UNIFORM, detail))
 }

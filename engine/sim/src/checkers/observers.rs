@@ -1,13 +1,13 @@
-//! Observers go through every view: what a member could still have given them, they do not give up.
+//! Observers go through every view: they do not give up what a member could still have given them.
 //!
-//! An observer that reports a gap keeps its contract by the letter; an observer that reports one for a market's most important
-//! seconds, while every member that survived holds the messages, is of no use. So from `reliable` on a gap needs a cause that
-//! no retention cures, and a retraction needs a message that is in no view:
+//! An observer that reports a gap keeps its contract by the letter. But an observer is of no use if it reports a gap
+//! for a market's most important seconds, while every member that survived holds the messages. So from `reliable` on a
+//! gap needs a cause that no retention cures, and a retraction needs a message that is in no view:
 //!
-//! - A message that a member delivered, and that a living member of its view has, is given up only if more datagrams of its
-//!   sender, or of a sequencer, came after it than the smallest log holds.
-//! - A message that a member delivered in the epoch in which the observer delivered it is not void, if that member goes on to
-//!   the next view: what others delivered there may lie beyond the cut.
+//! - A message that a member delivered, and that a living member of its view has, is given up only if more datagrams of
+//!   its sender, or of a sequencer, came after it than the smallest log holds.
+//! - A message that a member delivered in the epoch in which the observer delivered it is not void, if that member goes
+//!   on to the next view. A message that only other members delivered there may lie beyond the cut.
 //!
 //! DESIGN §2 (the decision outlives its losers).
 
@@ -146,7 +146,7 @@ impl Observers {
         Ok(())
     }
 
-    /// Whether more came after it than a log holds.
+    /// Whether more datagrams came after it than a log holds.
     fn is_overwritten(&self, epoch: u64, sender: u16) -> bool {
         let since = |rank: u16| {
             self.datagrams.range((epoch, 0)..).filter(|((_, r), _)| *r == rank).map(|(_, n)| n).sum::<u64>()
@@ -157,7 +157,7 @@ impl Observers {
     }
 }
 
-/// Whether a gap names a message. A barrier's own message has no number: it stands under the sender's next one.
+/// Whether a gap names a message. A barrier's own message has no number: it has the sender's next one.
 fn is_within(shown: &Shown, gap: Gap) -> bool {
     !shown.at_barrier && shown.sender == gap.sender && (gap.from..gap.to).contains(&shown.sequence)
 }

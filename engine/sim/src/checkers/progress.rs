@@ -1,8 +1,9 @@
-//! Progress: once faults are frozen, everybody who lives ends up in one view.
+//! Progress: once faults are frozen, every live process ends up in one view.
 //!
-//! Only if the group can go on at all: it needs a quorum of its latest view, in the very lives that are in it, of any view
-//! that somebody has accepted to follow it, and of the latest that anybody who lives has entered: whoever went on from there
-//! may be gone, and nobody else know. Who has lost that has lost the group, and is asked for nothing more.
+//! Only if the group can go on at all: it needs a quorum, in the very incarnations that are in it, of its latest view,
+//! of any view that a member has accepted to follow it, and of the latest view that any live process has entered. The
+//! members that went on from there may be gone, and no other process may know of it. A group that has lost that quorum
+//! is lost, and nothing more is asked of it.
 //!
 //! DESIGN §7: 20.
 
@@ -14,7 +15,7 @@ use std::collections::BTreeSet;
 
 pub(super) const NAME: &str = "progress";
 
-/// Judges whether everybody is where it should be.
+/// Judges whether every process is where it should be.
 #[derive(Debug)]
 pub(crate) struct Progress<'a> {
     /// Members first, then observers.
@@ -23,9 +24,10 @@ pub(crate) struct Progress<'a> {
     pub(crate) latest: Option<&'a Installed>,
 }
 
-/// Whether too few are left of the latest view for it ever to go on.
+/// Whether too few members are left of the latest view for it ever to go on.
 ///
-/// With `crashed`, only a life that crashed is gone: one that was removed or has left answered for what it decided before it went.
+/// With `crashed`, only an incarnation that crashed is gone: an incarnation that was removed or has left answered for
+/// what it decided before it went.
 pub(crate) fn is_lost(
     nodes: &[Node],
     members: usize,
@@ -33,7 +35,7 @@ pub(crate) fn is_lost(
     crashed: Option<&BTreeSet<Member>>,
 ) -> bool {
     let Some(latest) = latest else {
-        // The first view needs everybody.
+        // The first view needs every member.
         return !nodes[..members].iter().all(Node::is_alive);
     };
     let lives = |member: &Member| {
@@ -45,7 +47,7 @@ pub(crate) fn is_lost(
             .as_ref()
             .is_some_and(|process| process.incarnation() == member.incarnation && process.standing() != Standing::Gone)
     };
-    // What somebody has accepted to follow it may have been decided, and has to go on as well.
+    // What a member has accepted to follow it may have been decided, and has to go on as well.
     let next = nodes[..members].iter().filter_map(|node| {
         let process = node.process.as_ref().filter(|process| process.view().epoch == latest.view.epoch)?;
         let members = process.accepted_members()?.to_vec();

@@ -1,11 +1,11 @@
-//! Real time: messages in the order in which they were sent, but for those that are flagged.
+//! Real time: messages in the order in which they were sent, except those that are flagged.
 //!
-//! Two things are promised, and both are judged without the stamps that the protocol went by. What was shown in time stands
-//! in one order: the messages that two applications were both shown in time, they were shown in the same order. And that is
-//! the order of sending by the world's clock, wherever two messages of one view were sent further apart than both
-//! senders said their clocks may be off.
+//! Two things are promised, and both are judged without the protocol's own stamps. First, what was delivered in time
+//! has one order: two applications that both delivered two messages in time delivered them in the same order. Second,
+//! that is the order of sending by the world's clock, wherever two messages of one view were sent further apart than
+//! the sum of both senders' clock bounds.
 //!
-//! The second is not asked of runs in which a clock jumps: no bound holds for that.
+//! The second is not required in runs in which a clock jumps: no bound holds for that.
 //!
 //! FEATURES: 12, real-time.
 
@@ -44,7 +44,7 @@ impl RealTime {
     }
 }
 
-/// What was shown in time, view by view.
+/// What was delivered in time, view by view.
 fn timely(lineage: &Lineage) -> impl Iterator<Item = (u64, Id)> {
     lineage.timely.iter().copied()
 }
@@ -54,7 +54,7 @@ fn in_order_of_sending(history: &History, lineage: &Lineage) -> Verdict {
     let (mut view, mut latest) = (0, (0, 0));
     for (epoch, id) in timely(lineage) {
         let message = &history.messages[id as usize];
-        // Published again after a view change, it was sent again.
+        // A message published again after a view change was sent again.
         let Some((_, bound_ns)) = message.sent.filter(|(sent_in, _)| *sent_in == epoch) else { continue };
         if epoch != view {
             (view, latest) = (epoch, (0, 0));
@@ -62,7 +62,7 @@ fn in_order_of_sending(history: &History, lineage: &Lineage) -> Verdict {
         if message.at_ns + bound_ns + SLACK_NS < latest.0 {
             let (process, name, before) = (lineage.process, history.name(id), history.name(latest.1));
             let detail = format!(
-                "process {process} was shown {name}, sent at {} ± {bound_ns}, after {before}, sent at {} or later, and not told that it is late",
+                "process {process} delivered {name}, sent at {} ± {bound_ns}, as timely after {before}, sent at ≥ {}",
                 message.at_ns, latest.0
             );
             return Err(Violation::new(NAME, detail));
@@ -84,7 +84,7 @@ fn same_order(history: &History, first: &Lineage, second: &Lineage) -> Verdict {
             let (one, other) = (first.process, second.process);
             let _ = before;
             let (name, earlier) = (history.name(id), history.name(earlier));
-            let detail = format!("{name} was shown after {earlier} at process {one} and before it at {other}");
+            let detail = format!("{name} was delivered after {earlier} at process {one} and before it at {other}");
             return Err(Violation::new(NAME, detail));
         }
         last = Some((place, id));

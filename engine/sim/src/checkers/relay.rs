@@ -1,7 +1,8 @@
 //! Relay: every member sends on what it receives for the first time.
 //!
-//! It is the whole of the textbook's algorithm, and a group that flushes would not miss it. So it is judged at the network:
-//! whatever a member has received of another's stream in this view, it must have offered to everybody itself.
+//! Relaying is the whole of the textbook's algorithm, but a group that flushes would not miss it. So it is judged at
+//! the network: whatever a member has received of another member's stream in this view, it must have sent to all
+//! itself.
 //!
 //! FEATURES: 9, relay.
 
@@ -12,7 +13,7 @@ use std::collections::BTreeSet;
 
 pub(super) const NAME: &str = "relay";
 
-/// What each process has sent on: its place, then epoch, rank and number.
+/// What each process has sent on: its index, then epoch, rank and number.
 #[derive(Debug, Default)]
 pub(super) struct Relay {
     applies: bool,
@@ -24,7 +25,7 @@ impl Relay {
         Self { applies, ..Self::default() }
     }
 
-    /// A process offered a datagram to everybody.
+    /// A process sent a datagram to all.
     pub(super) fn offered(&mut self, index: usize, datagram: &[u8]) {
         if self.applies {
             let header = DatagramHeader::of_checked(datagram);
@@ -42,7 +43,7 @@ impl Relay {
             let Rank(rank) = member.rank;
             let Some(last) = process.received(member.rank).0.checked_sub(1) else { continue };
             let epoch = process.view().epoch.0;
-            // The last is enough: each was the last once.
+            // The last datagram is enough: each was the last once.
             if !self.sent_on.contains(&(index, epoch, rank, last)) {
                 let detail =
                     format!("process {index} has {rank}'s datagram {last} of epoch {epoch} and did not send it on");

@@ -1,9 +1,9 @@
 //! Repair is bounded: requests and repairs in proportion to what went wrong, and none once all is well.
 //!
-//! A protocol can deliver everything and still take the network down doing it. So what was sent for repair is counted
+//! A protocol can deliver everything and still overload the network with repair. So what was sent for repair is counted
 //! against what was lost, late, damaged or refused on the way; what a late observer fetches from the past counts as
-//! lost. The factors are wide, because a request or its answer may be lost as well, and time passes while a process
-//! is paused; a storm is wider.
+//! lost. The factors are wide, because a request or its answer may be lost as well, and time passes while a process is
+//! paused; a storm exceeds them.
 //!
 //! DESIGN §7: 22.
 
@@ -11,11 +11,11 @@ use super::{Verdict, Violation};
 
 pub(super) const NAME: &str = "repair";
 
-/// Requests that may go unexplained: heartbeats that overtake data, a few a process.
+/// Requests that may go unexplained: heartbeats that overtake data, a few per process.
 const SLACK: u64 = 16;
 /// Requests for each thing that went wrong: twenty thousand seeds stay below it.
 const NAKS_PER_TROUBLE: u64 = 1;
-/// Datagrams sent again for each: one request may name many, and two holders may answer.
+/// Datagrams retransmitted for each: one request may name many, and two holders may answer.
 const REPAIRS_PER_TROUBLE: u64 = 4;
 
 /// What repair cost a run.

@@ -1,8 +1,8 @@
-//! Snapshots: a joiner goes on exactly where its donor stood.
+//! Snapshots: a joiner goes on exactly at its donor's positions.
 //!
-//! An application writes into its snapshot how far it had come: the next order number, the next number of each sender, the
-//! barriers. The joiner's process must stand there, neither a message before nor one beyond. That its state is the
-//! donor's, and stays everybody's, is judged at the end of the view (`agreement`).
+//! An application writes its positions into its snapshot: the next order number, the next number of each sender, the
+//! barriers. The joiner's process must be at the same positions, neither a message before nor a message beyond. That
+//! its state is the donor's, and stays the same at all, is judged at the end of the view (`agreement`).
 //!
 //! DESIGN §7: 19.
 
@@ -22,7 +22,7 @@ pub(super) fn resumed(lineage: &Lineage, process: &Process) -> Verdict {
         return differs("phase", lineage.phase, process.phase());
     }
     for (rank, said) in (0..).map(Rank).zip(&lineage.next) {
-        // Numbers passed over, a client's message that had come before, are not known to the application.
+        // The application does not know the numbers passed over: a client's message that had come before.
         let is = process.delivered(rank).0;
         if process.view().incarnation(rank).is_some() && is < *said {
             return differs("a sender's", *said, is);

@@ -1,8 +1,9 @@
 //! Views: agreed once, each decided by a quorum of the one before.
 //!
-//! The first process to enter an epoch says what it is: who is in it, who gives the order, where the streams begin.
-//! Everybody else must find the same. When it is first entered, a quorum of the view before must have stopped in it: who
-//! has promised says so ([`Process::is_wedged`]). A life that is out of a view never comes back, only a later life does.
+//! The first process to enter an epoch defines it: the members, the sequencer, the beginnings of the streams. Every
+//! other process must find the same. When it is first entered, a quorum of the view before must have stopped in it: a
+//! process reports its promise ([`Process::is_wedged`]). An incarnation that is out of a view never comes back, only a
+//! later incarnation does.
 //!
 //! Where nothing goes wrong at all, there is no reason for a second view.
 //!
@@ -25,7 +26,8 @@ pub(super) const CALM: &str = "no-eviction";
 #[derive(Clone, Debug)]
 pub(crate) struct Installed {
     pub(crate) view: View,
-    /// Order number, phase, and each sender's first message; known from the first who came from the view before.
+    /// Order number, phase, and each sender's first message; known from the first process that came from the view
+    /// before.
     beginning: Option<(u64, u64, Vec<u64>)>,
 }
 
@@ -35,9 +37,9 @@ pub(crate) struct Views {
     lossy: bool,
     pub(super) continuation: Continuation,
     epochs: BTreeMap<u64, Installed>,
-    /// Lives that have entered the first view.
+    /// Incarnations that have entered the first view.
     first: BTreeSet<Member>,
-    /// Who has stopped in which epoch.
+    /// The members that have stopped, each with its epoch.
     stopped: BTreeSet<(u64, Member)>,
 }
 
@@ -47,12 +49,12 @@ impl Views {
         Self { calm, lossy, continuation, epochs: BTreeMap::new(), first: BTreeSet::new(), stopped: BTreeSet::new() }
     }
 
-    /// The latest view that anybody has entered.
+    /// The latest view that any process has entered.
     pub(crate) fn latest(&self) -> Option<&Installed> {
         self.epochs.values().next_back()
     }
 
-    /// A life left: as the last member of its view, it closed the group.
+    /// An incarnation left: as the last member of its view, it closed the group.
     pub(crate) fn closed(&mut self, life: Member, next: Epoch) {
         let is_last = |installed: &Installed| installed.view.members == [life] && installed.view.epoch.next() == next;
         if self.latest().is_some_and(is_last) {
@@ -60,27 +62,27 @@ impl Views {
         }
     }
 
-    /// The view of an epoch, once anybody has entered it.
+    /// The view of an epoch, once any process has entered it.
     pub(crate) fn view(&self, epoch: u64) -> Option<&View> {
         self.epochs.get(&epoch).map(|installed| &installed.view)
     }
 
-    /// A life asks to leave.
+    /// An incarnation asks to leave.
     pub(crate) fn left(&mut self, life: Member) {
         self.continuation.left(life);
     }
 
-    /// A life crashed.
+    /// An incarnation crashed.
     pub(crate) fn crashed(&mut self, life: Member) {
         self.continuation.crashed(life);
     }
 
-    /// Lives that crashed.
+    /// Incarnations that crashed.
     pub(crate) fn crashes(&self) -> &BTreeSet<Member> {
         &self.continuation.crashed
     }
 
-    /// Whether a life crashed or asked to leave.
+    /// Whether an incarnation crashed or asked to leave.
     pub(crate) fn has_ended(&self, life: Member) -> bool {
         self.continuation.has_ended(life)
     }
@@ -90,23 +92,23 @@ impl Views {
         self.first.len() >= usize::from(members)
     }
 
-    /// Lives that have entered the first view.
+    /// Incarnations that have entered the first view.
     pub(super) fn entered_first(&self) -> impl Iterator<Item = Member> {
         self.first.iter().copied()
     }
 
-    /// Whether a view from this epoch on leaves a life out.
+    /// Whether a view from this epoch on leaves an incarnation out.
     pub(super) fn leaves_out(&self, life: Member, epoch: u64) -> bool {
         self.epochs.range(epoch..).any(|(_, installed)| !installed.view.contains(life))
     }
 
-    /// Judges that the group has lost its last view.
+    /// Judges the loss of the group's last view.
     pub(crate) fn is_lost_rightly(&self, history: &History, members: &[Node]) -> Verdict {
         self.continuation.lost(history, members)
     }
 
-    /// Whether a first view begins another group: whoever was in a view of the one before is gone, so that it has left no
-    /// trace, and those who are left have formed the first view anew.
+    /// Whether a first view begins another group: every member that was in a view of the group before is gone, so that
+    /// it has left no trace, and the members that are left have formed the first view again.
     pub(crate) fn is_founded_anew<'p>(&self, view: &View, mut others: impl Iterator<Item = &'p Process>) -> bool {
         let other = self.epochs.get(&1).is_some_and(|known| view.epoch.0 == 1 && known.view != *view);
         other && !others.any(|other| other.standing() == Standing::Member)
@@ -128,7 +130,7 @@ impl Views {
         let view = process.view();
         let epoch = view.epoch.0;
         let broken = |what: String| Err(Violation::new(NAME, format!("process {}: {what}", lineage.process)));
-        // Who follows may lose a view and find it again.
+        // A follower may lose a view and find it again.
         let least = epoch + u64::from(process.standing() == Standing::Following);
         if lineage.epoch.is_some_and(|before| before >= least) {
             return broken(format!("epoch {epoch} follows {:?}", lineage.epoch));
@@ -152,7 +154,7 @@ impl Views {
         }
         let Some(known) = self.epochs.get_mut(&epoch).filter(|_| safety) else { return Ok(()) };
         if known.view != *view {
-            return broken(format!("{view:?}, where others have {:?}", known.view));
+            return broken(format!("it has {view:?}, where others have {:?}", known.view));
         }
         if moved && lineage.whole {
             let first = (0..process.config().members).map(|rank| process.delivered(Rank(rank)).0).collect();
@@ -167,7 +169,7 @@ impl Views {
         Ok(())
     }
 
-    /// Whether a view may follow those known.
+    /// Whether a view may follow the known views.
     fn decided(&mut self, view: &View) -> Verdict {
         let epoch = view.epoch.0;
         let Some(before) = self.epochs.get(&(epoch - 1)) else { return Ok(()) };
@@ -182,13 +184,13 @@ impl Views {
         let is_new = |member: &&Member| !old.contains(**member);
         let known = |member: &Member| self.epochs.values().any(|earlier| earlier.view.contains(*member));
         match view.members.iter().filter(is_new).find(|member| known(member)) {
-            Some(back) => Err(Violation::new(NAME, format!("{back:?} is back in view {epoch}, in the same life"))),
+            Some(back) => Err(Violation::new(NAME, format!("{back:?} is in view {epoch} again, not restarted"))),
             None => Ok(()),
         }
     }
 }
 
-/// More than half, or half with the first.
+/// More than half, or half with the first member.
 pub(super) fn is_quorum(view: &View, mut votes: impl FnMut(&Member) -> bool) -> bool {
     let count = view.members.iter().filter(|member| votes(member)).count();
     let first = view.members.first().is_some_and(&mut votes);

@@ -1,4 +1,5 @@
-//! Watermarks never fall, whatever arrives late, twice or damaged; within one view of one life, which number anew.
+//! Watermarks never fall, whatever arrives late, twice or damaged, within one view of one incarnation. A new view
+//! or incarnation starts new numbers.
 //!
 //! DESIGN §7: 14.
 
@@ -8,7 +9,7 @@ use bourdon_wire::Rank;
 
 pub(super) const NAME: &str = "watermarks";
 
-/// By process: every watermark it shows, in one fixed order, and in which life, view and standing.
+/// By process: its incarnation, view and standing, and every watermark it reports, in one fixed order.
 #[derive(Debug, Default)]
 pub(super) struct Watermarks(Vec<(Vec<u64>, Vec<u64>)>);
 
@@ -21,10 +22,11 @@ fn read(process: &Process, into: &mut Vec<u64>) {
     into.push(process.delivered_order().0);
     into.push(process.window().map_or(0, |(_, limit, _)| limit.0));
     for rank in (0..members).map(Rank) {
-        // Where it comes late, what it has been shown counts from the first datagram on.
+        // Where it comes late, its deliveries count from the first datagram on.
         let begun = process.standing() == Standing::Member || process.received(rank).0 > 0;
         let delivered = if begun { process.delivered(rank).0 } else { 0 };
-        // What it is still filling it may have delivered, and may then fill further: nobody else has it yet.
+        // A process may have delivered the datagram that it is still filling, and may then fill it further: no other
+        // has it yet.
         let released = if process.config().rank() == Some(rank) { 0 } else { process.released(rank).0 };
         into.extend([delivered, process.received(rank).0, released]);
         into.extend((0..members).map(|member| process.acknowledged(Rank(member), rank).0));

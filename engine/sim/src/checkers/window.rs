@@ -1,6 +1,6 @@
 //! Windows are never exceeded, and nothing is forgotten before every member has it.
 //!
-//! The limit that a sender reports is compared with where it stands, and then computed anew from the other members
+//! The limit that a sender reports is compared with its position, and then computed again from the other members
 //! themselves: what each has really delivered, plus what it can really take; what each has really received, plus what
 //! the sender's log can hold.
 //!
@@ -14,7 +14,7 @@ pub(super) const NAME: &str = "window";
 
 #[derive(Debug)]
 pub(super) struct Window {
-    /// By member: datagrams of one stream that can be under way to it.
+    /// By member: how many datagrams of one stream can be under way to it.
     windows: Vec<u64>,
     log_slots: u64,
 }

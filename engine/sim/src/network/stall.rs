@@ -1,7 +1,8 @@
 //! Links that stall as TCP does under loss: everything arrives, in order, and hundreds of milliseconds late.
 //!
-//! A lost datagram is gone and the next one arrives; a lost segment holds up everything behind it until it is sent again.
-//! Detectors that were tried with lost datagrams only have never seen a live member silent for as long as a dead one.
+//! A lost datagram is gone and the next one arrives; a lost segment holds up everything behind it until it is
+//! retransmitted. Detectors that were tried with lost datagrams only have never seen a live member silent for as long
+//! as a dead one.
 //!
 //! Invariant: what is sent on a link arrives once, in the order in which it was sent.
 
@@ -32,7 +33,7 @@ impl Stalls {
         let until_ns = &mut self.until_ns[from][to];
         if hits(&mut self.rng, self.plan.loss_permille) {
             let stall_ns = self.rng.u64(self.plan.min_ns..=self.plan.max_ns.max(self.plan.min_ns));
-            // It is sent again that long after it was sent, whatever else is held up.
+            // It is retransmitted that long after it was sent, whatever else is held up.
             *until_ns = (*until_ns).max(at_ns + stall_ns);
         }
         (at_ns.max(*until_ns), *until_ns > at_ns)

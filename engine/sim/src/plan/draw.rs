@@ -1,11 +1,12 @@
 //! What a seed draws.
 //!
-//! Bugs hide where two rare things meet: a window of sixteen datagrams and a message of four, a crash and a ballot under
-//! way. A plan drawn evenly over everything meets them never, so most draws here choose between the extremes and a few
-//! ordinary values.
+//! Bugs hide where two rare things meet: a window of sixteen datagrams and a message of four, a crash and a ballot
+//! under way. In a plan drawn evenly over everything they never meet, so most draws here choose between the extremes
+//! and a few ordinary values.
 //!
-//! What happens to processes keeps a majority alive at any time, save in one plan of twelve, which may lose the group; and
-//! one member never crashes and never leaves, because a group that has lost everybody would form again from nothing.
+//! What happens to processes keeps a majority alive at any time, except in one plan of twelve, which may lose the
+//! group; and one member never crashes and never leaves, because a group that has lost all members would form again
+//! from nothing.
 
 use super::{
     DetectorPlan, ElectionPlan, EventPlan, FaultPlan, Happening, Kinds, LockPlan, MS, MutexPlan, ObserverPlan,
@@ -89,7 +90,7 @@ impl Plan {
         plan.with_events(rng)
     }
 
-    /// With what happens to whole processes, and the barriers they ask for.
+    /// Adds what happens to whole processes, and the barriers they ask for.
     fn with_events(mut self, rng: &mut Rng) -> Self {
         if self.members > 1 && rng.u8(0..10) >= 3 {
             self.detector.draw(rng);
@@ -108,13 +109,13 @@ impl Plan {
         let mut plan = Self::draw(seed);
         (plan.order, plan.reliability, plan.relay) = (order, reliability, relay);
         if plan.is_lossy() {
-            plan.clients = 0; // a client's message is kept once a quorum holds it, which nobody waits for here
+            plan.clients = 0; // a client's message is kept once a quorum holds it; no process waits for that here
         }
         if reliability == ReliabilityPlan::BestEffort {
             plan.deadline_ns = pick(rng, &[0, 0, MS, 20 * MS]);
         }
         if order == OrderPlan::Realtime {
-            // Clocks as there are: what drifts further is broken.
+            // Clocks as in real hosts: a clock that drifts further is broken.
             plan.drift_ppm.iter_mut().for_each(|ppm| *ppm /= 5);
         }
         plan.events.retain(|event| event.what != Happening::Sync);
@@ -126,8 +127,9 @@ impl Plan {
         plan
     }
 
-    /// A plan in which views change all the time while everybody publishes and everybody misses something else: what a bug
-    /// in changing views needs to show. Ballots are hindered, members are lost in quick succession.
+    /// A plan in which views change all the time while all publish and each process misses something else: the
+    /// conditions under which a bug in view changes shows. Ballots are hindered, and members are lost in quick
+    /// succession.
     pub fn turbulent(seed: u64) -> Self {
         let rng = &mut Rng::with_seed(seed ^ 0x7ab1e);
         let mut plan = Self::draw(seed);
@@ -154,8 +156,9 @@ impl Plan {
         plan
     }
 
-    /// A plan of competing ballots (`world/duel.rs`): small groups that hand the order over again and again, so that there is
-    /// always something to decide. Nobody crashes: one who has decided alone comes back and says what.
+    /// A plan of competing ballots (`world/duel.rs`): small groups that hand the order over again and again, so that
+    /// there is always something to decide. No process crashes: a member that has decided alone comes back and
+    /// announces the decision.
     pub fn duel(seed: u64) -> Self {
         let rng = &mut Rng::with_seed(seed ^ 0xd0e1);
         let mut plan = Self::turbulent(seed);
@@ -174,8 +177,8 @@ impl Plan {
         plan
     }
 
-    /// A plan of locks and elections. Few messages go beside them, and everything is large enough for those; what goes wrong
-    /// is drawn as ever, or is a quick succession of crashes and partitions.
+    /// A plan of locks and elections. Few messages go beside them, and all limits are large enough for those. What goes
+    /// wrong is drawn as in other plans, or is a quick succession of crashes and partitions.
     pub fn locks(seed: u64, kinds: Kinds) -> Self {
         let rng = &mut Rng::with_seed(seed ^ 0x10c5);
         let mut plan = Self::draw(seed);
@@ -214,8 +217,8 @@ impl Plan {
         plan
     }
 
-    /// Replicated locks need total order, and nothing lost; most are at `reliable`, where showing a message is not enough to
-    /// show a grant. The others do not use the streams.
+    /// Replicated locks need total order and no losses; most are at `reliable`, where delivering a message is not
+    /// enough to report a grant. The others do not use the streams.
     fn draw_level_for(&mut self, mutex: MutexPlan, rng: &mut Rng) {
         let is_replicated = mutex == MutexPlan::Replicated;
         (self.reliability, self.relay) = pick(rng, &LEVELS);
@@ -292,7 +295,7 @@ struct Drawn<'a> {
     /// Never crashes, never leaves.
     rock: u16,
     reckless: bool,
-    /// From when until when somebody is not there.
+    /// From when until when a process is away.
     away: Vec<(u64, u64, u16)>,
 }
 
@@ -305,7 +308,7 @@ impl<'a> Drawn<'a> {
     fn draw(mut self) {
         let count = pick(self.rng, &[1, 2, 2, 4, 8]);
         let until_ns = self.plan.faults.until_ns;
-        // What takes long enough to be noticed.
+        // Long enough to be noticed.
         let unit_ns = self.plan.timing().detector.suspect_after_ns;
         for _ in 0..count {
             let at_ns = self.rng.u64(0..until_ns);
@@ -336,7 +339,7 @@ impl<'a> Drawn<'a> {
         }
     }
 
-    /// Something that changes the view: somebody goes, another one right after, or the network parts.
+    /// Something that changes the view: a member goes, another goes right after it, or the network parts.
     fn trouble(&mut self, at_ns: u64) {
         let (process, next) = (self.rng.u16(0..self.plan.members), self.rng.u16(0..self.plan.members));
         let for_ns = self.rng.u64(5 * MS..40 * MS);
@@ -359,7 +362,7 @@ impl<'a> Drawn<'a> {
         let back_ns =
             at_ns + if self.rng.bool() { self.rng.u64(1..unit_ns) } else { self.rng.u64(unit_ns..4 * unit_ns) };
         let until_ns = if comes_back { back_ns } else { u64::MAX };
-        // One who is back takes a while to be let in.
+        // A member that is back takes a while to be let in.
         let settled_ns = until_ns.saturating_add(3 * unit_ns);
         let meanwhile = self.away.iter().filter(|(from, to, _)| *from <= settled_ns && at_ns <= *to);
         let minority = (self.plan.members as usize - 1) / 2;

@@ -11,7 +11,7 @@ pub enum Family {
     Stalled,
     /// Members that leave over links that stall, and end.
     Departed,
-    /// Restarts of the whole group, with what comes back from before them.
+    /// Restarts of the whole group, and datagrams and members that come back from before them.
     Restarted,
     /// Members lost in quick succession, with observers that lag behind.
     Observed,
@@ -57,7 +57,7 @@ impl Family {
         }
     }
 
-    /// What a seed draws of it.
+    /// What a seed draws of this family.
     pub fn draw(self, seed: u64) -> Plan {
         match self {
             Self::Stalled => Plan::stalled(seed),

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StallPlan {
-    /// Of all segments: lost, and sent again.
+    /// Of all segments: lost, and retransmitted.
     pub loss_permille: u32,
-    /// The shortest time until a lost segment is sent again.
+    /// The shortest time until a lost segment is retransmitted.
     pub min_ns: u64,
-    /// The longest.
+    /// The longest time until then.
     pub max_ns: u64,
 }

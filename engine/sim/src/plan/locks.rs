@@ -1,7 +1,7 @@
-//! What applications want of locks and elections, in plans that have them.
+//! What applications do with locks and elections, in plans that have them.
 //!
-//! Locks are asked for beside the ordinary messages, by applications that hold them for a while, lose patience, resign and
-//! come again. Which algorithm is played is part of the plan, because each member must run the same.
+//! Applications request locks beside the ordinary messages. They hold them for a while, lose patience, resign and come
+//! again. The algorithm is part of the plan, because each member must run the same.
 
 use bourdon_protocol::{ElectionKind, MutexKind, Part};
 use bourdon_wire::TopicName;
@@ -12,10 +12,10 @@ use std::str::FromStr;
 /// The names of locks and of elections.
 const NAMES: [&str; 2] = ["sim.one", "sim.two"];
 
-/// Who grants locks, by its name on the command line.
+/// The algorithm that grants locks, by its name on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)] // the names say it
+#[allow(missing_docs)] // the names explain it
 pub enum MutexPlan {
     Replicated,
     Central,
@@ -24,31 +24,31 @@ pub enum MutexPlan {
     TokenRing,
 }
 
-/// Who elects leaders, by its name on the command line.
+/// The algorithm that elects leaders, by its name on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)] // the names say it
+#[allow(missing_docs)] // the names explain it
 pub enum ElectionPlan {
     Bully,
     Ring,
 }
 
-/// The algorithms that a run's plan must have; the seed draws what is left open.
+/// The algorithms that a run's plan must have; the seed draws those that are left open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kinds {
-    /// Who grants locks.
+    /// The algorithm that grants locks.
     pub mutex: Option<MutexPlan>,
-    /// Who elects leaders.
+    /// The algorithm that elects leaders.
     pub election: Option<ElectionPlan>,
 }
 
-/// What applications want of locks and elections.
+/// What applications do with locks and elections.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LockPlan {
-    /// Who grants locks.
+    /// The algorithm that grants locks.
     pub mutex: MutexPlan,
-    /// Who elects leaders.
+    /// The algorithm that elects leaders.
     pub election: ElectionPlan,
     /// How many locks, and how many elections, there are: 1 or 2.
     pub names: usize,
@@ -62,17 +62,17 @@ pub struct LockPlan {
     pub pause_ns: u64,
     /// Of all requests: only if the lock is free.
     pub try_permille: u32,
-    /// Of all requests: until some moment.
+    /// Of all requests: with a deadline.
     pub deadline_permille: u32,
-    /// Of all requests: withdrawn, if they wait too long for it.
+    /// Of all requests: withdrawn, if the application waits too long for the lock.
     pub cancel_permille: u32,
     /// How long such requests wait at most.
     pub patience_ns: u64,
     /// Members that campaign.
     pub campaigners: Vec<u16>,
-    /// Members that stand by. All others watch.
+    /// Members that stand by. All others only watch.
     pub standbys: Vec<u16>,
-    /// How long one who leads does so at most before it resigns; 0 if it never does.
+    /// How long a leader leads at most before it resigns; 0 if it never does.
     pub resign_ns: u64,
 }
 
@@ -146,7 +146,7 @@ impl FromStr for ElectionPlan {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|kind| kind.name() == text);
-        found.ok_or_else(|| format!("{text:?} elects nobody; there are: {}", Self::ALL.map(Self::name).join(", ")))
+        found.ok_or_else(|| format!("{text:?} elects no leader; there are: {}", Self::ALL.map(Self::name).join(", ")))
     }
 }
 
@@ -159,21 +159,21 @@ impl fmt::Display for Kinds {
 }
 
 impl LockPlan {
-    /// Whether it can be played by so many members.
+    /// Checks that this many members can play it.
     pub(super) fn check(&self, members: u16) -> Result<(), String> {
         if !(1..=NAMES.len()).contains(&self.names) {
-            return Err(format!("locks.names is 1 to {}", NAMES.len()));
+            return Err(format!("locks.names must be 1 to {}", NAMES.len()));
         }
         let named = [&self.askers, &self.campaigners, &self.standbys];
         if named.into_iter().flatten().any(|member| *member >= members) {
-            return Err("somebody who asks for locks or stands for an election is no member".into());
+            return Err("askers, campaigners and standbys must be members".into());
         }
         Ok(())
     }
 
     /// The lock, or the election, of this number.
     pub(crate) fn name(place: usize) -> TopicName {
-        TopicName::new(NAMES[place]).expect("it is one")
+        TopicName::new(NAMES[place]).expect("a valid name")
     }
 
     /// The number of this lock or election.
@@ -181,7 +181,7 @@ impl LockPlan {
         (0..NAMES.len()).find(|place| Self::name(*place) == *name)
     }
 
-    /// What part a member takes in elections.
+    /// The part a member takes in elections.
     pub(crate) fn part(&self, member: u16) -> Part {
         if self.campaigners.contains(&member) {
             Part::Campaign

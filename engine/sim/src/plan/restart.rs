@@ -1,4 +1,4 @@
-//! Restarts of the whole group, and what comes back from before them.
+//! Restarts of the whole group, and the datagrams and members that come back from before them.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! Plans as unkind as real hosts: members that live are silent for as long as members that died.
+//! Plans as unkind as real hosts: live members are silent for as long as dead ones.
 
 use super::draw::pick;
 use super::{
@@ -8,8 +8,8 @@ use super::{
 use fastrand::Rng;
 
 impl Plan {
-    /// A plan of three to five members over links that stall, with pauses of up to a second: every detector suspects members
-    /// that live.
+    /// A plan of three to five members over links that stall, with pauses of up to a second: every detector suspects
+    /// live members.
     pub fn stalled(seed: u64) -> Self {
         let rng = &mut Rng::with_seed(seed ^ 0x57a1);
         let mut plan = Self::turbulent(seed);
@@ -69,8 +69,8 @@ impl Plan {
         plan
     }
 
-    /// A plan in which the whole group restarts once or twice, while datagrams of before come again, members that froze
-    /// resume, and observers and clients live on.
+    /// A plan in which the whole group restarts once or twice, while datagrams from before the restart come again,
+    /// members that froze resume, and observers and clients live on.
     pub fn restarted(seed: u64) -> Self {
         let rng = &mut Rng::with_seed(seed ^ 0x2e57a);
         let mut plan = Self::turbulent(seed);
@@ -96,7 +96,7 @@ impl Plan {
                 frozen: pick(rng, &[0, 1, majority, majority << (members / 2), all]),
                 resume_after_ns: rng.u64(0..until_ns / 4),
                 loses_files,
-                // One of both says what came before.
+                // Either the files or the clock must give what came before.
                 clock_back_ms: if loses_files { 0 } else { pick(rng, &[0, 0, 60_000]) },
             });
         }
@@ -112,8 +112,8 @@ impl Plan {
         plan
     }
 
-    /// A plan in which members are lost in quick succession under load, while observers lose datagrams, lag behind and are
-    /// paused.
+    /// A plan in which members are lost in quick succession under load, while observers lose datagrams, lag behind and
+    /// are paused.
     pub fn observed(seed: u64) -> Self {
         let rng = &mut Rng::with_seed(seed ^ 0x0b5e);
         let mut plan = Self::turbulent(seed);
@@ -150,8 +150,8 @@ impl Plan {
         plan
     }
 
-    /// A plan in which the path of a member or observer takes only short datagrams for a while, as after a change of route
-    /// where fragments are lost: heartbeats pass, and data does not.
+    /// A plan in which the path of a member or observer takes only short datagrams for a while, as after a change of
+    /// route where fragments are lost: heartbeats pass, and data does not.
     pub fn narrow(seed: u64) -> Self {
         let rng = &mut Rng::with_seed(seed ^ 0x4a22);
         let mut plan = Self::turbulent(seed);
@@ -165,8 +165,8 @@ impl Plan {
         plan
     }
 
-    /// A plan in which observers begin live at any time, while clients change members again and again: every pause and cut
-    /// is longer than a client waits for an answer, so messages of theirs have two copies.
+    /// A plan in which observers begin live at any time, while clients change members again and again: every pause and
+    /// cut is longer than a client waits for an answer, so the clients' messages have two copies.
     pub fn late(seed: u64) -> Self {
         let rng = &mut Rng::with_seed(seed ^ 0x1a7e);
         let mut plan = Self::turbulent(seed);

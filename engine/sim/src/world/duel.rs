@@ -1,9 +1,10 @@
-//! Duels: every step of a ballot reaches only some of those it is meant for.
+//! Duels: every step of a ballot reaches only some of the members that it is meant for.
 //!
-//! A mistake with ballots shows where one member has accepted a value, a second decides another without hearing of it and
-//! falls silent, and a third has to find out what was decided. Cuts at random moments meet that never. So in a plan of
-//! duels the network looks at what it carries: when a `PREPARE`, `PROPOSE` or `DECIDE` is said for the first time, whoever
-//! says it is cut off from some of the others, or from all, for about as long as it takes another to take over.
+//! A mistake with ballots shows where one member has accepted a value, a second decides another without hearing of it
+//! and falls silent, and a third has to find out what was decided. Cuts at random moments never produce this. So in a
+//! plan of duels the network reads the datagrams it carries: when a `PREPARE`, `PROPOSE` or `DECIDE` is sent for the
+//! first time, its sender is cut off from some of the others, or from all, for about as long as it takes another to
+//! take over.
 
 use crate::network::Network;
 use crate::plan::{GROUP, Plan};
@@ -15,7 +16,7 @@ use fastrand::Rng;
 pub(super) struct Duels {
     members: usize,
     takeover_ns: u64,
-    /// By member: the ballot and step it said last.
+    /// By member: the ballot and step that it sent last.
     said: Vec<(u64, u8)>,
 }
 
@@ -25,13 +26,13 @@ impl Duels {
         Self { members, takeover_ns: plan.timing().membership.takeover_after_ns, said: vec![(0, 0); members] }
     }
 
-    /// Cuts off the sender of a datagram that says something new of a ballot.
+    /// Cuts off the sender of a datagram that holds a new step of a ballot.
     pub(super) fn hinder(&mut self, now_ns: u64, from: usize, datagram: &[u8], rng: &mut Rng, network: &mut Network) {
         let Some(step) = step(datagram).filter(|step| from < self.members && self.said[from] != *step) else {
             return;
         };
         self.said[from] = step;
-        // By thousandths: nobody is cut off, everybody is; else each is or is not.
+        // By thousandths: the sender is cut off from no other, from all; else from each or not, at random.
         let (none, all) = match step.1 {
             ballot_steps::PREPARE => (500, 0),
             ballot_steps::PROPOSE => (250, 350),
@@ -56,7 +57,7 @@ impl Duels {
     }
 }
 
-/// The ballot and the step that a proposer says in this datagram.
+/// The ballot and the step that a proposer sends in this datagram.
 fn step(datagram: &[u8]) -> Option<(u64, u8)> {
     let datagram = Datagram::parse(datagram, GROUP).ok().filter(|datagram| datagram.has(Kind::Ballot))?;
     let ballots = datagram.frames().filter(|frame| frame.kind() == Some(Kind::Ballot));

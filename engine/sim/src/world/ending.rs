@@ -1,5 +1,5 @@
-//! What became of it all: once nothing goes wrong any more everything must arrive and everybody come together, in
-//! bounded time; after that, nobody may ask for anything.
+//! The end of a run. Once nothing goes wrong any more, everything must arrive and all processes come together, in
+//! bounded time; after that, no process may ask for anything.
 
 use super::{Mode, Phase, What, World};
 use crate::checkers::{Checkers, Completeness, Cost, Progress, Verdict, Violation, is_lost};
@@ -8,13 +8,13 @@ use crate::history::Lineage;
 use bourdon_protocol::Counter;
 use bourdon_wire::Rank;
 
-/// How long everything may take to arrive once nothing goes wrong any more. The slowest plans need some seconds: windows
-/// of sixteen datagrams, a round trip of milliseconds, hundreds of messages of several datagrams.
+/// How long everything may take to arrive once nothing goes wrong any more. The slowest plans need some seconds:
+/// windows of sixteen datagrams, a round trip of milliseconds, hundreds of messages of several datagrams.
 const DRAIN_NS: u64 = 30_000_000_000;
-/// How often it is asked whether everything has arrived.
+/// How often the world checks whether everything has arrived.
 const LOOK_NS: u64 = 5_000_000;
-/// When everything has, requests for repair must cease: nobody has asked for anything for so long. Longer than a few
-/// heartbeats and the longest retry.
+/// When everything has arrived, requests for repair must cease: no process has sent a request for so long. Longer than
+/// a few heartbeats and the longest retry.
 const SETTLE_NS: u64 = 60_000_000;
 
 impl World<'_> {
@@ -64,11 +64,11 @@ impl World<'_> {
         Progress { nodes: &self.nodes, members, latest }.check()?;
         let wants = |node: &crate::node::Node| node.is_alive() && node.quota + node.wanted > 0;
         if let Some(member) = self.nodes.iter().position(wants) {
-            return Err(Violation::new("completeness", format!("member {member} could not publish all it wanted")));
+            return Err(Violation::new("completeness", format!("member {member} has messages left to publish")));
         }
         self.observers_follow()?;
         if let Some(client) = self.clients.iter().position(|client| client.is_busy()) {
-            return Err(Violation::new("completeness", format!("client {client} could not publish all it wanted")));
+            return Err(Violation::new("completeness", format!("client {client} has messages left to publish")));
         }
         self.locks_are_settled()?;
         let datagrams = self.datagrams();
@@ -91,7 +91,7 @@ impl World<'_> {
         }
     }
 
-    /// By member: datagrams of its stream, where there has been one view only, and nobody ever went.
+    /// By member: datagrams of its stream, where there has been one view only, and no member ever went.
     fn datagrams(&self) -> Option<Vec<u64>> {
         let only = self.checkers.views.latest().is_some_and(|latest| latest.view.epoch.0 == 1);
         let members = self.nodes.iter().take(usize::from(self.plan.members));
@@ -118,7 +118,7 @@ impl World<'_> {
         }
         let (processes, naks_when_done) = (self.nodes.len() as u64, self.naks_when_done);
         let Some(datagrams) = self.datagrams() else {
-            // What is asked of the dead, and fetched of views gone by, is not in proportion to anything.
+            // What is asked of dead members, and fetched of past views, is not in proportion to anything.
             return Checkers::cost(&Cost { processes, naks_when_done, ..Cost::default() });
         };
         let fetched: u64 = datagrams.iter().sum::<u64>() * self.plan.observers.len() as u64;

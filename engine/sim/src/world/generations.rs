@@ -1,11 +1,13 @@
 //! A whole group restarted: all members stop, and new processes of the same ranks form the group again.
 //!
-//! The world numbers the restarts: a process that starts after the n-th belongs to generation n, and so do its messages and its
-//! incarnation. Members that froze keep their addresses and go on when they resume; observers and clients live across the
-//! restart. Nothing in the protocol needs to know a generation: it is how the checkers know what belongs together.
+//! The world numbers the restarts: a process that starts after the n-th belongs to generation n, and so do its messages
+//! and its incarnation. Members that froze keep their addresses and go on when they resume; observers and clients live
+//! across the restart. Nothing in the protocol needs to know a generation: by generations the checkers know what
+//! belongs together.
 //!
-//! A member stores the highest birth in a file, which the next process at its rank reads. A frozen member that finds itself
-//! superseded asks the later group to take it in; once that takes the rank from today's process, the frozen one ends.
+//! A member stores the highest birth in a file, which the next process at its rank reads. A frozen member that finds
+//! itself superseded asks the later group to take it in; once that group admits it in place of the current process at
+//! that rank, the frozen one ends.
 
 use super::{Phase, What, World};
 use crate::checkers::{Checkers, Verdict};
@@ -16,7 +18,7 @@ use crate::node::Node;
 use crate::plan::{RestartPlan, address_in};
 use bourdon_protocol::{Destination, Event, Member, Process};
 
-/// How often it is asked whether frozen members may resume.
+/// How often the world checks whether frozen members may resume.
 const HOLD_NS: u64 = 5_000_000;
 /// Messages that a frozen member's application still wants to publish when it resumes.
 const LATE_MESSAGES: u32 = 3;
@@ -201,8 +203,8 @@ impl World<'_> {
         }
     }
 
-    /// Whether members that froze may resume: once the group has formed again. A majority that resumes earlier is alive, and
-    /// takes in the processes that would have formed it.
+    /// Whether members that froze may resume: once the group has formed again. A majority that resumes earlier is
+    /// alive, and takes in the processes that would have formed it.
     pub(super) fn has_formed_again(&self) -> bool {
         !self.is_down && self.checkers.views.has_formed(self.plan.members)
     }

@@ -1,5 +1,5 @@
-//! Applications that ask for locks and stand for elections, as the steps of their processes come; and whether all that came
-//! to an end.
+//! Applications that request locks and take part in elections, as their processes are stepped; and whether every
+//! request came to an end.
 
 use super::{Phase, World, mixed};
 use crate::checkers::{Elections, Verdict, Violation, Voter};
@@ -8,12 +8,12 @@ use crate::plan::LockPlan;
 use bourdon_protocol::Coordination;
 
 impl World<'_> {
-    /// Lets the application of a process act and hear. `acts`: only hear else.
+    /// Steps the application of a process: it acts and takes events in. Without `acts` it only takes events in.
     pub(super) fn coordinate(&mut self, index: usize, acts: bool) -> Verdict {
         if self.plan.locks.is_none() {
             return Ok(());
         }
-        self.hear_events(index)?; // news may be of a view that begins
+        self.hear_events(index)?; // an event may be of a view that begins
         let Self { plan, nodes, rng, checkers, now_ns, phase, digest, .. } = self;
         let (Some(plan), Some(node)) = (&plan.locks, nodes.get_mut(index)) else { return Ok(()) };
         let (Some(process), Some(locker)) = (&mut node.process, &mut node.locker) else { return Ok(()) };
@@ -53,13 +53,13 @@ impl World<'_> {
             .try_for_each(|place| self.checkers.elections.stepped(index, place, process.leader(&LockPlan::name(place))))
     }
 
-    /// Whether every request has come to its end, and all agree who leads.
+    /// Whether every request has come to its end, and all agree on the leaders.
     pub(super) fn locks_are_settled(&self) -> Verdict {
         let Some(plan) = &self.plan.locks else { return Ok(()) };
         let lives = |index: usize| self.nodes[index].is_alive();
         let lockers = self.nodes.iter().enumerate().filter_map(|(index, node)| Some((index, node.locker.as_ref()?)));
         if let Some((index, _)) = lockers.filter(|(index, _)| lives(*index)).find(|(_, locker)| locker.is_busy()) {
-            let detail = format!("the application of process {index} could not ask all it wanted");
+            let detail = format!("the application of process {index} has requests left to make");
             return Err(Violation::new("waiting", detail));
         }
         self.checkers.mutexes.is_quiet(lives)?;

@@ -1,8 +1,8 @@
 //! Recorded datagrams that arrive again, at any later time.
 //!
-//! A switch that holds a frame back, a host that was suspended with a full queue, an attacker with a packet capture: a datagram
-//! with a right checksum arrives once more, in the instance in which it was sent or in a later one. The rare kinds do the
-//! harm, so a few of each kind are kept.
+//! A switch holds a frame back, a host was suspended with a full queue, or an attacker has a packet capture: a datagram
+//! with a correct checksum arrives once more, in the instance in which it was sent or in a later one. The rare kinds do
+//! the harm, so a few of each kind are kept.
 //!
 //! Invariant: what is sent again was sent before, byte for byte.
 

@@ -1,8 +1,8 @@
 //! Steps of processes: what a node does, in the order in which it does it.
 //!
 //! A process is stepped when something has arrived, when its deadline has come or when its application wants something:
-//! it takes in a batch, keeps time, publishes, transmits, delivers, hears the news. Between steps it may be paused, while
-//! its socket fills and overflows.
+//! it takes in a batch, keeps time, publishes, transmits, delivers, takes the events. Between steps it may be paused,
+//! while its socket fills and overflows.
 
 use super::{Phase, STEPS_MAX, What, World, mixed};
 use crate::checkers::{Checkers, Verdict, Violation};
@@ -14,7 +14,7 @@ use bourdon_wire::{Incarnation, Rank};
 impl World<'_> {
     pub(super) fn step(&mut self, index: usize, at_ns: u64) -> Verdict {
         if self.nodes[index].wakes_at_ns != at_ns || self.nodes[index].process.is_none() {
-            return Ok(()); // it was stepped earlier than this, and has said anew when; or it is gone
+            return Ok(()); // it was stepped earlier and has another deadline now; or it is gone
         }
         self.nodes[index].wakes_at_ns = u64::MAX;
         if self.trip(index) {
@@ -23,7 +23,7 @@ impl World<'_> {
         }
         self.steps += 1;
         if self.steps > STEPS_MAX {
-            return Err(Violation::new("steps", format!("{STEPS_MAX} steps, and no end")));
+            return Err(Violation::new("steps", format!("the run did not end in {STEPS_MAX} steps")));
         }
         self.mix(index as u64);
         let busy = self.nodes[index].take_in(self.now_ns, self.plan.batch);
@@ -67,7 +67,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Whether the process is paused instead.
+    /// Whether the process is paused instead of stepped.
     fn trip(&mut self, index: usize) -> bool {
         let faults = &self.plan.faults;
         if self.phase != Phase::Faulty || !hits(&mut self.rng, faults.pause_permille) {
@@ -78,14 +78,14 @@ impl World<'_> {
         true
     }
 
-    /// Publishes what the application wants; says whether it wants more.
+    /// Publishes what the application wants. Returns whether it wants more.
     fn publish(&mut self, index: usize) -> Result<bool, Violation> {
         let Self { nodes, plan, rng, history, now_ns, .. } = self;
         let wants_sync = nodes[index].sync(index as u16, *now_ns, rng, history);
         Ok(nodes[index].publish(index as u16, plan, *now_ns, rng, history)? || wants_sync)
     }
 
-    /// Offers what the process has to send to the network; says whether it took all.
+    /// Offers what the process has to send to the network. Returns whether the network took all.
     fn transmit(&mut self, index: usize) -> bool {
         let Self {
             nodes,
@@ -134,7 +134,7 @@ impl World<'_> {
         })
     }
 
-    /// Shows the application what is due, and the news between; says whether there is more.
+    /// Delivers what is due to the application, and the events between. Returns whether there is more.
     fn deliver(&mut self, index: usize) -> Result<bool, Violation> {
         let mut limit = if hits(&mut self.rng, 200) { self.rng.usize(1..5) } else { usize::MAX };
         loop {
@@ -173,7 +173,7 @@ impl World<'_> {
             if events.is_empty() {
                 break;
             }
-            // Views from before the process went on to another instance can no longer be looked at.
+            // Views from before the process went on to another instance can no longer be read.
             let moves = |event: &Event| matches!(event, Event::Superseded { .. } | Event::NewInstance { .. });
             let moved = events.iter().rposition(moves).unwrap_or(0);
             for (place, event) in events.drain(..).enumerate() {
@@ -203,13 +203,13 @@ impl World<'_> {
                 return self.synced(index);
             }
             Event::SnapshotWanted if process.give_snapshot(now, &lineage.snapshot()).is_err() => {
-                return Err(Violation::new("snapshot", "too long, though it can't be"));
+                return Err(Violation::new("snapshot", "a snapshot is refused as too long, though none can be"));
             }
             Event::SnapshotReady => return self.take_snapshot(index),
             Event::Removed(epoch) => {
                 (lineage.epoch, node.asked, node.is_out) = (None, 0, self.plan.ends_when_out);
                 node.has_moved = true;
-                let incarnation = Incarnation(node.incarnation); // as it last entered a view
+                let incarnation = Incarnation(node.incarnation); // the one with which it last entered a view
                 self.instances.removed(lineage.generation, Member { rank: Rank(index as u16), incarnation }, epoch.0);
             }
             Event::Superseded { .. } => (lineage.epoch, node.asked, node.has_moved) = (None, 0, true),
@@ -229,7 +229,7 @@ impl World<'_> {
                     let next = &mut lineage.next[usize::from(sender.0)];
                     *next = (*next).max(to.0);
                     lineage.gaps.push(gap);
-                    lineage.whole &= lineage.member; // a member of such a group is told all there is to tell
+                    lineage.whole &= lineage.member; // a member of such a group gets a report of every loss
                     return Ok(());
                 }
                 if lineage.member {
@@ -249,7 +249,7 @@ impl World<'_> {
                 lineage.retract(void);
                 lineage.order = 0;
                 if self.plan.clients > 0 {
-                    // What a client sent and was retracted counts as delivered to an observer for good.
+                    // A client's message that was retracted counts as delivered to an observer for good.
                     (lineage.whole, lineage.formed_at_ns) = (false, None);
                 }
             }
@@ -258,7 +258,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A barrier is complete; unless its view ends with it, all members that share the view have got there.
+    /// A barrier is complete. Unless its view ends with it, all members that share the view have reached it.
     fn synced(&self, index: usize) -> Verdict {
         let node = &self.nodes[index];
         let epoch = self.history.lineages[node.lineage].epoch;
@@ -292,9 +292,9 @@ impl World<'_> {
         let Some(process) = &node.process else { return Ok(()) };
         let view = process.view().clone();
         if view.epoch.0 == 0 {
-            return Ok(()); // it has lost the view again since, and nothing is known of it any more
+            return Ok(()); // it has lost the view again since, and knows nothing of it any more
         }
-        // In another life, or with a snapshot that it has not taken yet, it did not come from the view before.
+        // As another incarnation, or with a snapshot that it has not taken yet, it did not come from the view before.
         let life = std::mem::replace(&mut node.incarnation, process.incarnation().0);
         if life != node.incarnation || process.held().snapshot_bytes > 0 && process.standing() == Standing::Following {
             history.lineages[node.lineage].epoch = None;
@@ -304,7 +304,7 @@ impl World<'_> {
         let first = shown.epoch.is_none() && view.epoch.0 == 1 && process.standing() == Standing::Member;
         let moved = before == view.epoch.0 || first;
         let checkers = past.get_mut(shown.generation as usize).unwrap_or(checkers);
-        // What frozen members of an earlier generation decided is not watched.
+        // Decisions of frozen members of an earlier generation are not judged.
         let safety = *mode != super::Mode::Liveness && shown.generation == *generation;
         checkers.installed(history, node.lineage, process, moved, safety)?;
         let phase = process.phase();
@@ -324,8 +324,8 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Whether a process has entered a view of one generation. Where it goes on to a later one, its application begins with
-    /// nothing there.
+    /// Whether a process has entered a view of one generation. Where it goes on to a later generation, its application
+    /// begins with nothing there.
     fn enters_a_generation(&mut self, index: usize) -> Result<bool, Violation> {
         if self.plan.restarts.is_empty() {
             return Ok(true);
@@ -340,8 +340,9 @@ impl World<'_> {
         let Some(to) = self.instances.entered(index, from, view)? else { return Ok(false) };
         let has_moved = std::mem::take(&mut node.has_moved);
         if from != to {
-            // Before its first view a process has missed nothing. The earlier group, if its majority is back, is still the group
-            // until the later one has formed; and an observer that was in neither can hear the earlier one first.
+            // Before its first view a process has missed nothing. The earlier group, if its majority is back, is still
+            // the group until the later one has formed; and an observer that was in neither can hear the earlier one
+            // first.
             let may_be_earlier = !was_in_view && (!is_member || !self.checkers.has_formed());
             if !may_be_earlier {
                 self.instances.crossed(index, (from, to), has_moved || !was_in_view)?;
@@ -356,13 +357,13 @@ impl World<'_> {
         let node = &mut self.nodes[index];
         let member = index < usize::from(self.plan.members);
         let Some(process) = &mut node.process else { return Ok(()) };
-        let Some(bytes) = process.take_snapshot() else { return Ok(()) }; // it has lost the view again meanwhile
+        let Some(bytes) = process.take_snapshot() else { return Ok(()) }; // it has lost the view again
         let Some(mut lineage) = Lineage::resume(index, member, &bytes) else {
-            return Err(Violation::new("snapshot", format!("process {index} got one that can't be read")));
+            return Err(Violation::new("snapshot", format!("process {index} got a snapshot that cannot be read")));
         };
         lineage.epoch = Some(process.view().epoch.0);
         lineage.generation = self.history.lineages[node.lineage].generation;
-        lineage.whole &= !self.plan.is_lossy(); // it does not know what its donor had been told is lost
+        lineage.whole &= !self.plan.is_lossy(); // it does not know which losses were reported to its donor
         if !self.plan.is_lossy() {
             Checkers::resumed(&lineage, process)?;
         }
@@ -370,8 +371,8 @@ impl World<'_> {
         self.instances.resumed(&self.history, node.lineage)
     }
 
-    /// In a plan of adversity, whoever has begun a ballot is soon cut off: before anybody hears of it, or at any time until
-    /// it is decided.
+    /// In a plan of adversity, a member that has begun a ballot is soon cut off: before any member hears of it, or at
+    /// any time until it is decided.
     fn watch_ballots(&mut self, index: usize) {
         let node = &mut self.nodes[index];
         let Some(process) = node.process.as_ref().filter(|_| self.plan.adversary) else { return };

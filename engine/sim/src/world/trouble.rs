@@ -1,4 +1,4 @@
-//! What the plan does to processes: crashes and new lives, cuts, pauses, clocks.
+//! The events of the plan for processes: crashes and new incarnations, cuts, pauses, clocks.
 
 use super::{Phase, What, World};
 use crate::plan::{EventPlan, Happening};
@@ -8,7 +8,7 @@ use bourdon_wire::{Incarnation, Rank};
 impl World<'_> {
     pub(super) fn happen(&mut self, event: EventPlan) {
         if self.is_down {
-            return; // there is nothing for it to happen to
+            return; // no process of the group is running
         }
         let index = usize::from(event.process);
         let until_ns = self.now_ns + event.for_ns;
@@ -59,14 +59,14 @@ impl World<'_> {
         }
     }
 
-    /// A life is over: by a crash, or because it wants to leave.
+    /// An incarnation ends: by a crash, or because it wants to leave.
     fn life_ends(&mut self, process: &bourdon_protocol::Process) {
         if let Some(rank) = process.config().rank() {
             self.checkers.views.crashed(Member { rank, incarnation: process.incarnation() });
         }
     }
 
-    /// A process is out of the group and ends; that is no fault, and what it owed the group must not end with it.
+    /// A process is out of the group and ends. That is no fault, and what it owed the group must not be lost with it.
     pub(super) fn end_process(&mut self, index: usize) {
         let is_back = !self.nodes[index].left;
         if self.nodes[index].crash().is_some() {
@@ -79,19 +79,20 @@ impl World<'_> {
         }
     }
 
-    /// For the mutation check: in the same life, knowing nothing of what it had promised, acknowledged and held.
+    /// For the mutation check: the process starts as the same incarnation, without what it had promised, acknowledged
+    /// and held.
     fn revive(&mut self, index: usize, process: &bourdon_protocol::Process) {
         let mut config = process.config().clone();
         config.view = Some(process.view().clone()).filter(|view| !view.members.is_empty());
         let now = self.nodes[index].clock.read(self.now_ns);
-        let process = bourdon_protocol::Process::new(now, config).expect("it was right before");
+        let process = bourdon_protocol::Process::new(now, config).expect("it was valid before");
         self.live(index, process);
     }
 
     fn restart(&mut self, index: usize) {
         if let Some(process) = &self.nodes[index].process {
             if !self.nodes[index].left || process.standing() != bourdon_protocol::Standing::Gone {
-                return; // it never went
+                return; // it has not left
             }
             self.nodes[index].crash();
             self.checkers.crashed(index);
@@ -118,7 +119,7 @@ impl World<'_> {
         let node = &mut self.nodes[index];
         node.paused_until_ns = node.paused_until_ns.max(self.now_ns + pause_ns);
         self.network.faults.pause += 1;
-        // Others may ask it in vain meanwhile, at least every retry.
+        // Others may send it requests in vain meanwhile, at least every retry.
         self.idle_trouble += 1 + pause_ns / 1_000_000;
         if node.wakes_at_ns != u64::MAX {
             node.wakes_at_ns = u64::MAX;
@@ -138,7 +139,7 @@ impl World<'_> {
         self.network.faults.partition += 1;
     }
 
-    /// Soon a process hears for certain that a life of a member is gone, if anybody ever does.
+    /// A process soon hears evidence that an incarnation of a member is gone, if the plan has evidence.
     pub(super) fn evidence(&mut self, index: usize, rank: Rank, life: Incarnation) {
         let within_ns = self.plan.detector.evidence_after_ns;
         if within_ns > 0 {
