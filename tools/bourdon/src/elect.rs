@@ -51,7 +51,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             Said::Nothing if crate::session::has_come(&end) => return Ok(()),
             Said::Nothing if until.is_some_and(|until| Instant::now() >= until) => {
                 let name = &args.name;
-                let nobody = Failure::broken(format!("nobody leads {name:?} so far"));
+                let nobody = Failure::broken(format!("{name:?} has no leader so far"));
                 return if args.until_leader { Err(nobody) } else { Ok(()) };
             }
             Said::Nothing => {
@@ -91,7 +91,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 
 fn text(row: &Value) -> String {
     let name = row["name"].as_str().unwrap_or_default();
-    let Some(leader) = row["leader"].as_u64() else { return format!("{name}: nobody leads\n") };
+    let Some(leader) = row["leader"].as_u64() else { return format!("{name}: no leader\n") };
     let own = if row["own"] == true { ", by this command" } else { "" };
     let token = &row["token"];
     format!("{name}: member {leader} leads{own}, token {}.{}\n", token["epoch"], token["number"])
