@@ -372,7 +372,7 @@ impl Process {
     }
 
     /// Orders what has been received, so that the sequencer can deliver it before it sends the order. An application
-    /// that replies to a delivery so saves the wait for one send. Optional: [`Process::transmit`] orders as well.
+    /// that replies to a delivery then waits for one send less. Optional: [`Process::transmit`] orders as well.
     #[inline]
     pub fn order(&mut self, now: Instant) {
         if self.data.has_order_to_give() {

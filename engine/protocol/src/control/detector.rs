@@ -10,7 +10,7 @@
 //! - *evidence*: its process is known to be gone.
 //!
 //! A peer is suspected while any of them suspects it, and trusted again as soon as none does; only evidence is final.
-//! Suspicion is local: it evicts nobody (see `control/membership.rs`).
+//! Suspicion is local: it evicts no member (see `control/membership.rs`).
 //!
 //! A member that was descheduled hears no heartbeats. [`Detector::look`] is called at [`Detector::due`]; when it, or
 //! any other input, comes late, the lateness is subtracted from every peer's silence, and each peer gets one more

@@ -126,7 +126,7 @@ mod tests {
         let mut discovery = Discovery::default();
         discovery.hear(Instant(0), Rank(0), &announced(1, 1, 0b111));
         discovery.hear(Instant(1), Rank(0), &announced(1, 1, 0b111));
-        assert_eq!(discovery.newest(Instant(1)), None, "one of three, heard twice");
+        assert_eq!(discovery.newest(Instant(1)), None, "a single member of three, heard twice");
         discovery.hear(Instant(1), Rank(1), &announced(1, 2, 0b111));
         assert_eq!(discovery.newest(Instant(1)), None, "of another epoch");
         discovery.hear(Instant(2), Rank(3), &announced(1, 1, 0b111));
@@ -147,7 +147,7 @@ mod tests {
         for forged in 100..200 {
             discovery.hear(Instant(4), Rank(0), &announced(forged, 1, 0b11));
         }
-        assert_eq!(discovery.newest(Instant(4)), Some((InstanceId(3), 30)), "a flood of the dead");
+        assert_eq!(discovery.newest(Instant(4)), Some((InstanceId(3), 30)), "a flood of dead instances");
         assert_eq!(discovery.known.len(), INSTANCES_MAX);
     }
 }

@@ -348,7 +348,7 @@ impl Elections {
         }
         let is_about_rank = matches!(letter.step, ELECTION | COORDINATOR);
         if is_about_rank && self.seat.members & bit(letter.rank) == 0 {
-            return; // a letter of no member would go round a ring for ever
+            return; // a letter about no member would go round a ring for ever
         }
         let seat = self.seat.clone();
         let election = self.elections.entry(name).or_default();

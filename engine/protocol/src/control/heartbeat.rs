@@ -1,4 +1,4 @@
-//! Heartbeats: when to announce how far the own stream has come.
+//! Heartbeats: when a sender announces how far its stream has come.
 //!
 //! No receiver notices the loss of a stream's last datagram, because nothing comes after it; so a sender that has
 //! stopped announces where it stopped. It does so soon, because until then a receiver does not know; then ever less

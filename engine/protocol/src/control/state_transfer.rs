@@ -7,7 +7,7 @@
 //! like any observer; nothing in between is missing or comes twice.
 //!
 //! The snapshot is pulled in parts, a few at a time, so that a slow joiner delays no other process and requests a lost
-//! part again; the next donor replaces a donor that falls silent, and the transfer starts from the beginning.
+//! part again; if a donor falls silent, the next donor replaces it and the transfer starts from the beginning.
 //!
 //! An observer that begins live takes only the position. If it began with what each stream sends next, it would begin
 //! at a different place of the order in each stream; and if a client has sent a message through two members, it could

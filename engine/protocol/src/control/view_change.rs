@@ -225,7 +225,7 @@ pub(super) enum Reaction {
     None,
     /// A ballot was promised: its proposer must get this member's state.
     Promised,
-    /// A higher ballot was promised before: its number goes to the sender.
+    /// A higher ballot was promised before: the sender must get its number.
     Refused(Ballot),
     /// A value was proposed: its cut must be fetched.
     Proposed,
@@ -339,7 +339,7 @@ impl ViewChange {
         states.iter().fold(0, |bits, (member, ..)| bits | bit(member.rank))
     }
 
-    /// Of the members that the last step of the own ballot was sent to, those that have not answered.
+    /// The members that the last step of this member's own ballot was sent to and that have not answered.
     pub(super) fn awaited(&self) -> u64 {
         let Some(leading) = &self.leading else { return 0 };
         match &leading.value {
@@ -361,8 +361,8 @@ impl ViewChange {
             || (half && 2 * (votes & self.view.bits()).count_ones() as usize >= self.view.members.len())
     }
 
-    /// Chooses the value of the own ballot, if the answers allow one; `suspects` count for nothing, except in the
-    /// mutant that leaves them out. What to send: `PROPOSE`, to all.
+    /// Chooses the value of this member's own ballot, if the answers allow a value; `suspects` count for nothing,
+    /// except in the mutant that leaves them out. What to send: `PROPOSE`, to all.
     pub(super) fn choose(&mut self, suspects: u64) -> Option<(Ballot, Step)> {
         let leading = self.leading.as_ref().filter(|_| self.may_choose())?;
         let value = self.adopted(leading).or_else(|| self.made(leading, suspects))?;
@@ -459,7 +459,7 @@ impl ViewChange {
         cut
     }
 
-    /// Whether the own value may be decided: a quorum of e and one of e + 1 have accepted it.
+    /// Whether this member's own value may be decided: a quorum of e and a quorum of e + 1 have accepted it.
     pub fn may_decide(&self) -> bool {
         let Some(leading) = &self.leading else { return false };
         let Some(value) = &leading.value else { return false };
@@ -477,7 +477,7 @@ impl ViewChange {
         }
     }
 
-    /// Decides the own value, if it may. What to send: `DECIDE`, to all.
+    /// Decides this member's own value, if it may be decided. What to send: `DECIDE`, to all.
     pub(super) fn decide(&mut self) -> Option<(Ballot, Step)> {
         let leading = self.leading.as_ref().filter(|_| self.may_decide())?;
         let value = leading.value.clone()?;
@@ -486,13 +486,13 @@ impl ViewChange {
         Some((leading.ballot, Step::Decide(value)))
     }
 
-    /// Whether the own ballot's value adds a joiner, which may then accept it.
+    /// Whether the value of this member's own ballot adds a joiner, which may then accept it.
     pub fn invites(&self, joiner: Member) -> bool {
         let value = self.leading.as_ref().and_then(|leading| leading.value.as_ref());
         value.is_some_and(|value| value.members.contains(&joiner))
     }
 
-    /// The step of the own ballot that must be repeated: `PREPARE`, `PROPOSE` or `DECIDE`.
+    /// The step of this member's own ballot that must be repeated: `PREPARE`, `PROPOSE` or `DECIDE`.
     pub fn again(&self) -> Option<(Ballot, Step)> {
         let leading = self.leading.as_ref()?;
         let step = match (&self.decided, &leading.value) {

@@ -247,7 +247,7 @@ impl Process {
         }
     }
 
-    /// A ballot is under way, this member's own or another's.
+    /// Continues a ballot in progress, this member's own or another's.
     fn tend_ballot(&mut self, now: Instant, repeats: bool) {
         let takeover_after_ns = self.config.timing.membership.takeover_after_ns;
         let Some(change) = &self.change else { return };
@@ -459,7 +459,7 @@ impl Process {
         let agreed = data.agreed_barrier();
         let standing = data.barrier.look(&mut data.streams, &data.view);
         if data.is_lossy() {
-            // Messages that the markers' headers show as lost are reported before the barrier, or the view's end.
+            // Messages that are lost by the markers' headers are reported before the barrier, or the view's end.
             self.cross_holes();
         }
         let data = &mut self.data;

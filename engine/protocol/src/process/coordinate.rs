@@ -213,7 +213,7 @@ impl Process {
         self.coordination.mutex.holds()
     }
 
-    /// Whether any request of this process for a lock is under way or granted.
+    /// Whether any request of this process for a lock is pending or granted.
     pub fn has_lock_requests(&self) -> bool {
         self.coordination.mutex.is_busy()
     }

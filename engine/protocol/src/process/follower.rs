@@ -89,7 +89,7 @@ impl Process {
         }
     }
 
-    /// The next view has been entered; the newest that is known stands beyond it.
+    /// The next view has been entered; the newest known view lies beyond it.
     pub(super) fn continue_chain(&mut self, now: Instant, newest: Option<(View, Beginning)>) {
         let later = newest.filter(|(view, _)| view.epoch > self.data.view.epoch.next());
         let Some((view, beginning)) = later.filter(|_| self.standing == Standing::Following) else { return };

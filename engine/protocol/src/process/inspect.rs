@@ -72,7 +72,7 @@ impl Process {
     }
 
     /// The members of the view that it has accepted as the successor of this one: a proposer must choose that view, if
-    /// no other was accepted in a higher ballot.
+    /// no other view was accepted in a higher ballot.
     pub fn accepted_members(&self) -> Option<&[Member]> {
         self.change.as_ref().and_then(|change| change.ballots().accepted()).map(|value| &value.members[..])
     }

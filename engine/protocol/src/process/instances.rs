@@ -2,9 +2,9 @@
 //!
 //! Nothing of another instance changes any state (invariant 27): such a frame is discarded and counted. Heartbeats of
 //! members are noted as sightings first (`control/discovery.rs`). A process in no view asks the newest instance that is
-//! alive with a majority for its view; if that instance is older than one it was in, it first waits for the later one.
-//! A member or follower of an older instance asks it as well, and moves to it once the answer has come: the answer
-//! repeats the request's nonce, so a recording of a newer instance moves no process.
+//! alive with a majority for its view; if that instance is older than an instance it was in, it first waits for the
+//! later one. A member or follower of an older instance asks it as well, and moves to it once the answer has come: the
+//! answer repeats the request's nonce, so a recording of a newer instance moves no process.
 
 use super::{Process, Standing};
 use crate::config::Role;
@@ -192,7 +192,7 @@ impl Process {
     }
 
     /// Whether a datagram with this process's rank and another incarnation comes from another process: not from an
-    /// earlier incarnation of this one, whose datagrams were sent before or are remembered.
+    /// earlier incarnation of this process, whose datagrams were sent before or which it remembers.
     pub(super) fn is_another_process(&self, header: &DatagramHeader) -> bool {
         let earlier = self.earlier.contains(&header.incarnation()) || header.is_retransmitted();
         !earlier && header.send_time_ns() >= self.started_wall_ns

@@ -52,19 +52,19 @@ pub(super) struct Search {
     asked_at: Instant,
     /// When a process that is in a view was last heard.
     formed_at: Instant,
-    /// When a member of the view being followed was last heard.
+    /// When a member of the followed view was last heard.
     heard_at: Instant,
     /// When the current view was entered, its end was decided, or a datagram of its cut last arrived.
     pub(super) since: Instant,
     /// Since when this process has waited, beside an older instance that is alive, for the later instance that it was
     /// in; 0 if it does not.
     pub(super) older_since: Instant,
-    /// The view that follows the one being followed.
+    /// The view that comes after the followed view.
     pub(super) next: Option<(View, Beginning)>,
     pub(super) decision: Option<Value>,
     /// The ballot whose value takes this process in, and the cut to hold before it is accepted.
     invitation: Option<(Ballot, Cut)>,
-    /// The views between the one being followed and the newest.
+    /// The views between the followed view and the newest.
     pub(super) chain: Chain,
 }
 
@@ -143,8 +143,8 @@ impl Process {
         self.follow_heartbeat(now, from, epoch, said, (formed, past, other));
     }
 
-    /// Acts on the heartbeat of a process that is not in this process's view: whether its sender is a member, of this
-    /// instance, and in another incarnation than it was heard in before.
+    /// Acts on the heartbeat of a process that is not in this process's view. What follows depends on whether its
+    /// sender is a member, of this instance, and in another incarnation than it was heard in before.
     fn follow_heartbeat(
         &mut self,
         now: Instant,

@@ -1,7 +1,7 @@
 //! Retains the epochs that have ended: their datagrams, and the chain of decisions that leads from each to the next.
 //!
 //! A process that follows the group may be several views behind: it was descheduled while two members crashed. If
-//! members retained a count of epochs, it would lose the market in the moment in which the market moves. So earlier
+//! members retained a fixed number of epochs, it would lose market data exactly when the market moves. So earlier
 //! epochs are retained as datagrams within an epoch are: by bytes, and for a time. A log that is mostly empty moves
 //! into a smaller one when its epoch ends, so that a short epoch costs what it holds and its large logs serve the next
 //! epoch at once. There is no smallest log: where views change quickly, epochs that hold hardly anything would

@@ -170,7 +170,7 @@ impl Process {
         self.want_snapshot(now);
     }
 
-    /// An observer that begins live asks where this process stands. What fits in one part is not kept.
+    /// An observer that begins live asks for this process's position. A position that fits in one part is not kept.
     fn on_ask_place(&mut self, now: Instant, epoch: Epoch, record: &records::Transfer) {
         let (ticket, reply_to) = (record.ticket.get(), record.reply_to);
         if Some(Rank(record.donor.get())) != self.data.own() || !reply_to.is_reachable() {

@@ -30,7 +30,7 @@ use bourdon_wire::{Rank, TopicName};
 #[derive(Clone, Copy, Debug)]
 struct Token {
     count: u64,
-    /// Bit r: rank r wants it.
+    /// Bit r: rank r wants the lock.
     wants: u64,
 }
 

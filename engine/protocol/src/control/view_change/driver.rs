@@ -45,7 +45,7 @@ pub struct Situation {
 /// What a driver waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Timer {
-    /// Until the step of the own ballot is repeated.
+    /// Until this member repeats the step of its own ballot.
     Repeat,
     /// How long a proposer waits for members that are not suspected and do not answer.
     Patience,
@@ -102,7 +102,7 @@ pub type Commands = VecDeque<Command>;
 /// What must be sent once the data plane has reported what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Pending {
-    /// `PREPARE` of the own ballot.
+    /// `PREPARE` of this member's own ballot.
     Prepare,
     /// `STATE` for another member's ballot.
     State,
@@ -113,7 +113,7 @@ enum Pending {
 pub struct Driver {
     change: ViewChange,
     pending: Option<Pending>,
-    /// Whether the own ballot still waits for members that are not suspected.
+    /// Whether this member's own ballot still waits for members that are not suspected.
     is_patient: bool,
     /// Whether the decided cut was handed to the data plane.
     concludes: bool,
@@ -174,7 +174,7 @@ impl Driver {
         }
     }
 
-    /// A step was received from a member of this view, or from a joiner that the own value invites.
+    /// A step was received from a member of this view, or from a joiner that this member's own value invites.
     ///
     /// # Errors
     /// If no member can have sent it; nothing has changed then.
@@ -274,7 +274,7 @@ impl Driver {
         self.lead(Wish { keep: keep | bit(self.own.rank), ..Wish::default() }, out);
     }
 
-    /// Takes the own ballot as far as the answers allow.
+    /// Takes this member's own ballot as far as the answers allow.
     fn advance(&mut self, situation: &Situation, out: &mut Commands) {
         if self.change.leads().is_none() || self.change.decided().is_some() || self.pending.is_some() {
             return;
