@@ -508,8 +508,8 @@ impl Process {
             self.counters.add(Counter::DiscardedOwn, 1);
         } else {
             self.counters.add(Counter::DiscardedSender, 1);
-            // Datagrams of our earlier incarnation may still be in flight or be retransmitted; that of another instance
-            // may have been resumed.
+            // Datagrams of our earlier incarnation may still be in flight or be retransmitted; an earlier incarnation
+            // of ours in another instance may have been resumed.
             let is_ours = header.instance() == self.data.view.instance || header.instance() == InstanceId::NONE;
             if is_ours && self.is_another_process(header) && self.presence.refuse(own) {
                 self.event(Event::IdentityConflict(header.rank()));
@@ -732,7 +732,7 @@ impl Process {
             self.data.place_marker(wall_ns);
         }
         self.piggyback(now, wall_ns);
-        // Members that have not entered a view discard its data: so the decision that begins it is sent first.
+        // Members that have not entered a view discard its data, so the decision that begins it is sent first.
         if self.announces_view {
             if !self.outbox.drain(&mut send) {
                 return false;
