@@ -1,14 +1,15 @@
-//! One process of a group, pure: what the simulator and the node both run.
+//! One process of a group, without I/O: the simulator and the node both run it.
 //!
-//! Here, and only here, the data plane and the control plane meet. Everything received is checked, attributed to a
-//! member of this view and this life, and handed to the protocol it belongs to; everything else is discarded and
-//! counted. See the crate's page for the step contract.
+//! Only here do the data plane and the control plane meet. Each datagram received is checked, attributed to a member of
+//! this view in its incarnation, and handed to the protocol it belongs to; everything else is discarded and counted.
+//! See the crate's page for the step contract.
 //!
-//! This file has what an application calls and the way of a datagram. Beside it: `change.rs` drives the change from one
-//! view to the next, `outside.rs` finds the group, `follower.rs` catches up with it view by view, `retention.rs` retains
-//! the epochs that have ended, `speak.rs` says what is due, `transfer.rs` moves state, `direct.rs` sends and takes what
-//! goes beside the streams, `ahead.rs` keeps what comes of the next view, `coordinate.rs` drives locks and elections,
-//! `inspect.rs` shows what stands inside, `trust.rs` decides what is believed and which addresses are answered at length.
+//! This file has the functions that an application calls and the path of a datagram. Beside it: `change.rs` drives the
+//! change from one view to the next, `outside.rs` finds the group, `follower.rs` catches up with it view by view,
+//! `retention.rs` retains the epochs that have ended, `speak.rs` sends what is due, `transfer.rs` moves state,
+//! `direct.rs` sends and receives direct messages beside the streams, `ahead.rs` keeps datagrams of the next view,
+//! `coordinate.rs` drives locks and elections, `inspect.rs` reads the state, `trust.rs` decides which claims are
+//! accepted and which addresses get long answers.
 
 mod across;
 mod ahead;
@@ -57,18 +58,18 @@ use bourdon_wire::{
     InstanceId, Instant, Kind, OrderNumber, Rank, Sequence, TopicName,
 };
 
-/// Events the application has not fetched; more are counted and dropped. Each names a rank or a rare fault, so a full
-/// queue holds every news about a view several times over.
+/// Events that the application has not fetched; further events are counted and dropped. Each event names a rank or a
+/// rare fault, so a full queue holds all events of a view several times over.
 const EVENTS_MAX: usize = 256;
 
-/// What a process is to the group just now.
+/// The current role of a process in the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// Configured as a member, before the first view.
     Forming,
-    /// In no view, and following none: it looks for the group.
+    /// In no view, and following none: it searches for the group.
     Outside,
-    /// Receives what a view sends, without being in it: an observer, or a member to be.
+    /// Receives what a view sends, without being in it: an observer or a joiner.
     Following,
     /// A member of the view.
     Member,
@@ -76,16 +77,16 @@ pub enum Standing {
     Gone,
 }
 
-/// How long the last member waits for a process that is about to come in: some snapshots' and rejoin delays' time. As long
-/// a process that has left goes on to answer those that may not know of it.
+/// How long the last member waits for a joiner: the time of several snapshots and rejoin delays. A leaver also answers
+/// for so long the processes that may not know of its leave.
 const LEAVE_WAIT_NS: u64 = 5_000_000_000;
 
-/// What was published in a life before, and not seen delivered.
+/// Messages that an earlier incarnation published and did not see delivered.
 #[derive(Clone, Copy, Debug)]
 struct Doubt {
     incarnation: Incarnation,
     instance: InstanceId,
-    /// The first view without it.
+    /// The first view without that incarnation.
     epoch: Epoch,
     published: Sequence,
 }
@@ -99,14 +100,14 @@ pub struct Process {
     data: Pipeline,
     /// The epochs that have ended.
     past: retention::Retention,
-    /// The view that was entered last.
+    /// The view that this process entered last.
     before: View,
-    /// Logs of views gone by, to be used again.
+    /// Logs of earlier views, to be reused.
     spare: Vec<Log>,
-    /// How the current epoch is to end, at those who decide it.
+    /// How the current epoch ends; only a process that takes part in that decision has a driver.
     change: Option<Driver>,
     clock: change::Clock,
-    /// Before the first view: the candidate for the instance's name that the ballot under way carries.
+    /// Before the first view: the candidate for the instance's name in the current ballot.
     candidate: InstanceId,
     membership: Membership,
     detector: Detector,
@@ -114,22 +115,23 @@ pub struct Process {
     no_majority: bool,
     hand_over: Option<Rank>,
     leaving: bool,
-    /// Until when it waits for somebody who is about to come in, if nobody else would be left.
+    /// Until when it waits for a joiner, if no other member would be left.
     leave_by: Instant,
-    /// The first epoch without this process, and when it goes at the latest: until then it tells who has missed that.
+    /// The first epoch without this process, and when it stops at the latest: until then it answers processes that have
+    /// missed its leave.
     farewell: Option<(Epoch, Instant)>,
     rejoin: RejoinDelay,
     doubt: Option<Doubt>,
     search: outside::Search,
-    /// Instances heard of that are not this process's.
+    /// Other instances that this process has heard of.
     discovery: Discovery,
     /// Draws incarnations, candidates and nonces.
     rng: fastrand::Rng,
     /// Its own incarnations before this one.
     earlier: VecDeque<Incarnation>,
-    /// When it began.
+    /// When it started.
     started_wall_ns: u64,
-    /// Published in earlier views, and to be published again before anything else.
+    /// Messages published in earlier views, to be published again before anything else.
     unsettled: VecDeque<Unsettled>,
     transfer: transfer::Transfer,
     trust: trust::Trust,
@@ -139,22 +141,23 @@ pub struct Process {
     direct: Direct,
     coordination: coordinate::Coordinator,
     outbox: Outbox,
-    /// A view was entered, and its event can't have been fetched yet: nothing of it is delivered before.
+    /// A view was entered, and the application can't have fetched its event yet: nothing of that view is delivered
+    /// before.
     is_view_new: bool,
-    /// The outbox holds the decision that this view follows from, and this process proposed it.
+    /// The outbox holds the decision that begins this view, and this process proposed it.
     announces_view: bool,
     counters: Counters,
     events: VecDeque<Event>,
     version_reported: bool,
     progress: u64,
-    /// A row of this process's, being written.
+    /// A buffer in which this process writes its row.
     row: Vec<u8>,
-    /// What came of the next view.
+    /// Datagrams received of the next view.
     ahead: ahead::Ahead,
 }
 
 impl Process {
-    /// A process that begins to look for its group, or in the view it was given.
+    /// Creates a process that searches for its group, or starts in the view of its configuration.
     ///
     /// # Errors
     /// If the configuration contradicts itself.
@@ -210,12 +213,12 @@ impl Process {
         Ok(process)
     }
 
-    /// When an instance that formed now would be born.
+    /// The birth of an instance that would form now.
     fn birth_now(&self, now: Instant) -> u64 {
         birth_above(self.wall(now) / 1_000_000, self.config.birth_floor)
     }
 
-    /// Enters the view it was given, or prepares for the first.
+    /// Enters the configured view, or prepares for the first.
     fn begin(&mut self, now: Instant) {
         let members = self.config.members;
         if let Some(view) = self.config.view.clone() {
@@ -224,7 +227,7 @@ impl Process {
         } else if let Some(rank) = self.config.rank() {
             let own = Member { rank, incarnation: self.config.incarnation };
             if members == 1 {
-                // There is nobody to agree with.
+                // There is no other member to agree with.
                 let (instance, birth) = (self.config.instance_candidate, self.birth_now(now));
                 let view = View { instance, birth, ..View::of_all(Epoch(1), 1, own.incarnation, own.rank) };
                 let beginning = Beginning { order: OrderNumber(0), first: alloc::vec![Sequence(0)], phase: 0 };
@@ -240,7 +243,7 @@ impl Process {
     /// Publishes a message.
     ///
     /// # Errors
-    /// The reason why it can't be taken now; nothing of it was sent.
+    /// The reason why the message can't be accepted now; nothing of it was sent.
     #[inline]
     pub fn try_publish(&mut self, now: Instant, outgoing: &Outgoing, payload: &[u8]) -> Result<Sequence, Refusal> {
         if self.unsettled.is_empty()
@@ -255,10 +258,11 @@ impl Process {
         self.data.publish(wall_ns, outgoing, payload, &mut self.counters).ok_or(Refusal::Observer)
     }
 
-    /// Claims space for a message in the log itself, to be written in place: for messages that fit one datagram.
+    /// Claims space for a message in the log itself, so that the caller writes it in place: for messages that fit one
+    /// datagram.
     ///
     /// # Errors
-    /// As [`Process::try_publish`]; `TooLarge` already beyond one datagram.
+    /// As [`Process::try_publish`]; `TooLarge` if it does not fit one datagram.
     #[inline]
     pub fn try_claim(&mut self, now: Instant, outgoing: &Outgoing, length: usize) -> Result<Claim<'_>, Refusal> {
         self.admit(now, outgoing, length, true)?;
@@ -298,12 +302,12 @@ impl Process {
         refusal
     }
 
-    /// Asks for a barrier: once [`Event::Synced`] says so, everything that any member sent before has been delivered
-    /// everywhere. A `payload` of at most one datagram is delivered at every process between what was before and what
-    /// comes after.
+    /// Requests a barrier: once [`Event::Synced`] arrives, everything that any member sent before has been delivered
+    /// everywhere. A `payload` of at most one datagram is delivered at every process between the messages before the
+    /// barrier and those after it.
     ///
     /// # Errors
-    /// If this process is no member, too many barriers wait, or the payload is too long.
+    /// If this process is not a member, too many barriers wait, or the payload is too long.
     pub fn sync(&mut self, now: Instant, payload: Option<&[u8]>) -> Result<(), Refusal> {
         if self.standing != Standing::Member {
             return Err(match self.config.role {
@@ -323,7 +327,7 @@ impl Process {
         Ok(())
     }
 
-    /// Leaves the group: the next view is without this process; [`Event::Left`] says when.
+    /// Leaves the group: the next view is without this process. [`Event::Left`] reports when it begins.
     pub fn leave(&mut self, now: Instant) {
         if !self.leaving {
             self.leave_by = now + LEAVE_WAIT_NS;
@@ -336,15 +340,15 @@ impl Process {
         }
     }
 
-    /// Whether the first view may have been decided with this process in it: then it leaves as a member, because a
-    /// majority that goes without a view change leaves the others without a quorum.
+    /// Whether the first view may have been decided with this process in it. If so it leaves as a member, because a
+    /// majority that leaves without a view change leaves the others without a quorum.
     fn may_be_in_the_first_view(&self) -> bool {
         let accepted = self.change.as_ref().and_then(|change| change.ballots().accepted());
         self.standing == Standing::Forming && accepted.is_some()
     }
 
-    /// Goes without a view change. The members may have let it in by now: it answers them no more, so that they suspect
-    /// it.
+    /// Leaves without a view change. The members may have added it to a view by now: it no longer answers them, so that
+    /// they suspect it.
     fn go(&mut self) {
         self.data = Pipeline::idle(self.config.clone(), Epoch(0));
         self.search_again(Instant(0));
@@ -352,14 +356,14 @@ impl Process {
         self.change = None;
     }
 
-    /// Makes another member the sequencer, for instance the one that publishes most: a view change with the same
-    /// members. Honoured by the oldest member; call it there or everywhere.
+    /// Makes another member the sequencer, for instance the member that publishes most: a view change with the same
+    /// members. Only the oldest member acts on it; call it there or everywhere.
     pub fn hand_over(&mut self, now: Instant, to: Rank) {
         self.hand_over = Some(to);
         self.clock.look_due = now;
     }
 
-    /// Hard evidence from outside: this life of a process is gone, its connections were reset.
+    /// Hard evidence from outside: this incarnation of a process has ended, its connections were reset.
     pub fn on_evidence(&mut self, now: Instant, rank: Rank, incarnation: Incarnation) {
         if self.standing == Standing::Member && self.data.view.incarnation(rank) == Some(incarnation) {
             self.detector.evidence(rank, now);
@@ -367,8 +371,8 @@ impl Process {
         }
     }
 
-    /// Puts in order what has been received, so that the sequencer can deliver it before it sends the order: for who
-    /// answers what is delivered, one send less on the way. Optional: [`Process::transmit`] does it as well.
+    /// Orders what has been received, so that the sequencer can deliver it before it sends the order. An application
+    /// that replies to a delivery then waits for one send less. Optional: [`Process::transmit`] orders as well.
     #[inline]
     pub fn order(&mut self, now: Instant) {
         if self.data.has_order_to_give() {
@@ -381,14 +385,14 @@ impl Process {
 
     // ---- inputs: the network --------------------------------------------------------------------------------------
 
-    /// Takes in a datagram that was sent to this process alone.
+    /// Receives a datagram that was sent to this process alone.
     #[inline]
     pub fn on_datagram(&mut self, now: Instant, bytes: &[u8], kernel_receive_ns: Option<u64>) {
         self.take_in(now, bytes, kernel_receive_ns, false);
     }
 
-    /// Takes in a datagram, sent to all or to this process alone. All would answer what is asked of one process: so
-    /// that is discarded if it was sent to all.
+    /// Receives a datagram, sent to all or to this process alone. A request meant for one process is discarded if it
+    /// was sent to all: otherwise all would answer it.
     #[inline]
     pub fn take_in(&mut self, now: Instant, bytes: &[u8], kernel_receive_ns: Option<u64>, to_all: bool) {
         let datagram = match Datagram::parse(bytes, self.config.group) {
@@ -452,7 +456,8 @@ impl Process {
         self.counters.add(counter, 1);
     }
 
-    /// Whether a datagram of this epoch is not a member's, in its life of this view; if it is, it was heard.
+    /// Whether a datagram of this epoch does not come from a member in its incarnation of this view. If it does, the
+    /// member is marked as heard.
     #[inline]
     fn is_stranger(&mut self, now: Instant, datagram: &Datagram<'_>, kernel_receive_ns: Option<u64>) -> bool {
         let header = datagram.header;
@@ -485,13 +490,13 @@ impl Process {
         true
     }
 
-    /// Whether a datagram carries this process's rank: an echo, or somebody who took it.
+    /// Whether a datagram carries this process's rank: an echo, or another process with the same rank.
     #[inline]
     fn is_own(&mut self, header: &DatagramHeader) -> bool {
         if Some(header.rank()) != self.config.rank() {
             return false;
         }
-        // Whoever follows a view that has an earlier life of it needs what that life had sent.
+        // A follower of a view that has an earlier incarnation of itself needs what that incarnation sent.
         let own = Member { rank: header.rank(), incarnation: header.incarnation() };
         if self.standing == Standing::Following
             && own.incarnation != self.config.incarnation
@@ -503,7 +508,8 @@ impl Process {
             self.counters.add(Counter::DiscardedOwn, 1);
         } else {
             self.counters.add(Counter::DiscardedSender, 1);
-            // An earlier life of ours may still be under way, or be repaired; another instance's may have been resumed.
+            // Datagrams of our earlier incarnation may still be in flight or be retransmitted; an earlier incarnation
+            // of ours in another instance may have been resumed.
             let is_ours = header.instance() == self.data.view.instance || header.instance() == InstanceId::NONE;
             if is_ours && self.is_another_process(header) && self.presence.refuse(own) {
                 self.event(Event::IdentityConflict(header.rank()));
@@ -580,7 +586,7 @@ impl Process {
         }
         let (client, sequence) = (ClientId(request.client.get()), Sequence(request.sequence.get()));
         if instance != self.data.view.instance && self.config.mutant != Some(Mutant::OtherInstanceBelieved) {
-            // Perhaps a recording: answered with this instance, in which a client that lives sends it again.
+            // Perhaps a recording. The answer names this instance, and a live client sends the message again in it.
             self.counters.add(Counter::DiscardedInstance, 1);
             return self.answer_client(now, request.reply_to, &ClientAnswer::new(client, Sequence(0), refusals::BUSY));
         }
@@ -609,7 +615,7 @@ impl Process {
                         self.clients.published(client, sequence, open);
                         return; // answered once a quorum holds it
                     }
-                    // Only once everything before it is settled: the answer says so too.
+                    // Only once everything before it is settled: the answer acknowledges that too.
                     Err(Refusal::TooLarge { .. }) if self.clients.taken(client) == sequence => {
                         ClientAnswer::new(client, sequence, refusals::TOO_LARGE)
                     }
@@ -622,15 +628,15 @@ impl Process {
 
     // ---- effects --------------------------------------------------------------------------------------------------
 
-    /// Delivers the messages that are due, at most `limit` (give or take one datagram's); says how many. Stops at a new
-    /// view and at a barrier, so that the event can be seen between the messages it stands between.
+    /// Delivers the messages that are due, at most `limit` (give or take one datagram's); returns how many. It stops at
+    /// a new view and at a barrier, so that the application can fetch the event at its place between the messages.
     #[inline]
     pub fn deliver(&mut self, now: Instant, limit: usize, emit: impl FnMut(Delivery<'_>)) -> usize {
         self.deliver_after(now, limit, &after::always, emit)
     }
 
-    /// As [`Process::deliver`], but holds back what comes after a message of another group that has not `passed` there:
-    /// see [`Process::has_passed`], and `data/after.rs` for what releases it.
+    /// As [`Process::deliver`], but holds back messages that come after a message of another group that has not
+    /// `passed` there: see [`Process::has_passed`], and `data/after.rs` for what releases them.
     #[inline]
     pub fn deliver_after(
         &mut self,
@@ -651,10 +657,10 @@ impl Process {
         let mut count =
             self.data.deliver(now, limit, passed, counters, &mut |delivery| show(&mut own, delivery, &mut emit));
         if count > 0 {
-            self.settle_clients(now); // a message that has its order now may be held by enough
+            self.settle_clients(now); // a quorum may hold a message that has its order now
             self.note_commands(now);
         }
-        // What a hole held back is due as soon as the hole has been crossed.
+        // Messages behind a hole are due as soon as the hole has been crossed.
         while self.crosses(now) && count < limit {
             let (mut own, counters) = ((&mut self.clients, &mut self.coordination), &mut self.counters);
             let emit = &mut |delivery: Delivery<'_>| show(&mut own, delivery, &mut emit);
@@ -666,25 +672,25 @@ impl Process {
         count
     }
 
-    /// What is due at a barrier or at the end of an epoch.
+    /// Delivers what is due at a barrier or at the end of an epoch.
     #[cold]
     fn deliver_ends(&mut self, now: Instant, limit: usize, is_all: bool, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
         let mut count = 0;
         let completes = self.data.agreed_barrier() == Some(true);
         if completes && !is_all {
-            return 0; // the rest first
+            return 0; // the remaining messages first
         }
         if self.data.barrier.is_active() || completes {
             count += self.pass_barrier(now, is_all, emit);
         }
         if count == 0 && limit > 0 && matches!(self.data.end, Ending::Decided(_)) {
             count += self.finish_epoch(now, emit);
-            self.is_view_new &= count == 0; // it stops here, and the event can be fetched
+            self.is_view_new &= count == 0; // it stops here, so that the event can be fetched
         }
         count
     }
 
-    /// Crosses what holes there are; says whether there were any. A member has none, unless messages may be lost.
+    /// Crosses all holes; returns whether there were any. A member has none, unless messages may be lost.
     #[inline]
     fn crosses(&mut self, now: Instant) -> bool {
         let is_lossy = self.data.is_lossy();
@@ -697,7 +703,7 @@ impl Process {
         let (events, counters) = (&mut self.events, &mut self.counters);
         let any = self.data.cross_holes(|sender, from, to| {
             if is_lossy && (from == to || mutant == Some(Mutant::GapUntold)) {
-                return; // nothing but records stood there
+                return; // only records stood there
             }
             counters.add(Counter::Gaps, to.since(from));
             push_event(events, counters, Event::Gap { sender, from, to });
@@ -706,9 +712,9 @@ impl Process {
         any
     }
 
-    /// Hands out what must go to the network, in runs of datagrams of the given length (the last of a run may be
-    /// shorter). `send` says how many datagrams it took; what it did not take is offered again next time. Says whether
-    /// everything was taken.
+    /// Passes to `send` what must go to the network, in runs of datagrams of the given length (the last of a run may be
+    /// shorter). `send` returns how many datagrams it accepted; the rest is offered again next time. Returns whether
+    /// everything was accepted.
     #[inline]
     pub fn transmit(&mut self, now: Instant, mut send: impl FnMut(Destination, &[u8], usize) -> usize) -> bool {
         let wall_ns = self.wall(now);
@@ -726,7 +732,7 @@ impl Process {
             self.data.place_marker(wall_ns);
         }
         self.piggyback(now, wall_ns);
-        // Members that have not entered a view discard its data: the decision that begins it goes first.
+        // Members that have not entered a view discard its data, so the decision that begins it is sent first.
         if self.announces_view {
             if !self.outbox.drain(&mut send) {
                 return false;
@@ -740,7 +746,7 @@ impl Process {
         if self.data.outbound.as_ref().is_some_and(|outbound| outbound.packer.sent != before) {
             self.heartbeat.sent(now, &self.config.timing);
             self.settle_grants();
-            self.settle_clients(now); // where this process is a quorum by itself
+            self.settle_clients(now); // for a process that is a quorum by itself
         }
         (self.outbox.is_empty() || self.outbox.drain(&mut send)) && all
     }
@@ -762,10 +768,11 @@ impl Process {
     }
 }
 
-/// Whom a message may be for besides the application.
+/// The parts that a message may be for besides the application.
 type Own<'a> = (&'a mut Clients, &'a mut coordinate::Coordinator);
 
-/// Shows a message to the application, unless it is a client's that came by another member before, or the group's own.
+/// Delivers a message to the application, unless it is the group's own, or a client's that was delivered before through
+/// another member.
 #[inline]
 fn show((clients, coordination): &mut Own<'_>, delivery: Delivery<'_>, emit: &mut impl FnMut(Delivery<'_>)) {
     if let Some(tag) = delivery.client
@@ -776,7 +783,7 @@ fn show((clients, coordination): &mut Own<'_>, delivery: Delivery<'_>, emit: &mu
     emit(delivery);
 }
 
-/// In front of this process's control datagrams.
+/// The header of this process's control datagrams.
 fn header(config: &Config, instance: InstanceId, epoch: Epoch) -> DatagramHeader {
     let rank = config.rank().unwrap_or(Rank::OBSERVER);
     DatagramHeader::new(config.group, instance, epoch, rank, config.incarnation, CONTROL_CHANNEL)

@@ -1,37 +1,37 @@
 //! Clients: processes in no view that publish through a member, any member.
 //!
-//! A client's request may be lost, and so may the answer; or the member that took it dies. It then sends again, perhaps
-//! to another member, and the message must not be delivered twice. The client's id and its own sequence travel with the
-//! message; every process keeps, for each client, which sequences it has *delivered* and passes over those, whichever
-//! member carried them. That is a watermark and, where orders weaker than causal let later ones overtake, the runs beyond
-//! it. A member takes exactly the next sequence it has neither delivered nor published, and
-//! answers only once a quorum holds the message: what a client was told is delivered, whoever dies.
+//! A client's request may be lost, and so may the answer; or the member that accepted it crashes. The client then sends
+//! again, perhaps to another member, and the message must not be delivered twice. The client's id and its own sequence
+//! travel with the message; every process keeps, for each client, which sequences it has *delivered* and skips those,
+//! whichever member carried them. That is a watermark and, where orders weaker than causal let later messages overtake,
+//! the runs beyond it. A member accepts exactly the next sequence it has neither delivered nor published, and answers
+//! only once a quorum holds the message: what was acknowledged to a client is delivered, whichever member crashes.
 //!
-//! A client says with each request how many before it are still under way. What lies below has been dealt with: taken by
-//! another member, or given up as too long, which only that member knows. In causal order a member delivers what another
-//! took before it publishes more of that client: otherwise nothing would hold the later message back at other members.
+//! A client sends with each request how many before it are still pending. Sequences below those are settled: accepted
+//! by another member, or given up as too long, which only that member knows. In causal order a member delivers what
+//! another member accepted before it publishes more of that client: otherwise nothing would hold the later message back
+//! at other members.
 //!
 //! Invariant: a client's messages are delivered once; in its order as well, where the group's order is causal or total.
-//! Bound: [`CLIENTS_MAX`] clients at a time, those under
-//! way of each in [`UNDER_WAY_MAX`]; the one that has been quiet longest gives way once it has been quiet for
-//! [`QUIET_NS`].
+//! Bound: [`CLIENTS_MAX`] clients at a time, with at most [`UNDER_WAY_MAX`] pending messages each; the client that has
+//! been quiet longest is evicted once it has been quiet for [`QUIET_NS`].
 //!
-//! At `reliable`, a message that another member carried counts as taken once it is delivered here.
+//! At `reliable`, a message that another member carried counts as accepted once it is delivered here.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bourdon_wire::{Address, ClientId, ClientTag, DatagramNumber, Instant, Sequence};
 
-/// How many clients one member serves, few enough to look through.
+/// How many clients one member serves: few enough for a linear search.
 const CLIENTS_MAX: usize = 1024;
-/// Messages of one client that were published here and that no quorum holds yet; twice what a client has under way.
+/// Messages of one client that were published here and that no quorum holds yet; twice what a client has pending.
 const UNDER_WAY_MAX: usize = 64;
 /// Runs of one client's messages delivered beyond what is missing. Each gap is a message that some member has published
 /// and this process has not delivered, or one that was given up: more than so many can only be of the latter kind.
 const BEYOND_MAX: usize = 256;
 /// A client not heard for so long may be forgotten: longer than any client goes on trying.
 const QUIET_NS: u64 = 60_000_000_000;
-/// How long a message waits for those that another member took: longer than any repair and most view changes.
+/// How long a message waits for those that another member accepted: longer than any repair and most view changes.
 const OTHERS_WAIT_NS: u64 = 1_000_000_000;
 
 #[derive(Debug)]
@@ -43,9 +43,9 @@ struct Known {
     delivered: Sequence,
     /// What was delivered beyond, in order: first and one past the last of each run.
     beyond: Vec<(Sequence, Sequence)>,
-    /// Everything below is held by a quorum.
+    /// A quorum holds everything below.
     taken: Sequence,
-    /// The oldest message that waits for those before it, which another member took, and since when.
+    /// The oldest message that waits for those before it, which another member accepted, and since when.
     waiting: Option<(Sequence, Instant)>,
     under_way: VecDeque<UnderWay>,
     reply_to: Address,
@@ -59,21 +59,22 @@ struct UnderWay {
     next: Sequence,
     /// The datagram that it ends in.
     datagram: DatagramNumber,
-    /// Where its order stands in the sequencer's stream at the latest, once that is known.
+    /// The last datagram of the sequencer's stream that may hold its order, once that is known.
     ordered: Option<DatagramNumber>,
 }
 
-/// What a quorum holds, for those who wait for it.
+/// What a quorum holds, for the clients that wait for it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HeldByQuorum {
-    /// Of the own stream.
+    /// How far it holds this member's own stream.
     pub(crate) own: DatagramNumber,
-    /// Where another puts messages in order: of its stream, and how far that has been walked here.
+    /// If another member orders messages: how far a quorum holds its stream, and how far this member has walked that
+    /// stream.
     pub(crate) order: Option<(DatagramNumber, DatagramNumber)>,
 }
 
 impl UnderWay {
-    /// Whether the message survives whoever dies: a quorum holds it and, where it needs one, its order.
+    /// Whether the message survives any crash: a quorum holds it and, if it needs one, its order.
     fn is_settled(&mut self, held: HeldByQuorum, is_delivered: bool) -> bool {
         let Some((order, walked)) = held.order else { return self.datagram < held.own };
         if self.ordered.is_none() && is_delivered {
@@ -89,9 +90,9 @@ pub(crate) struct Clients(Vec<Known>);
 /// What to do with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
-    /// Publish it, then say [`Clients::published`].
+    /// Publish it, then call [`Clients::published`].
     Publish,
-    /// Only answer: everything below this was taken.
+    /// Only answer: everything below this was accepted.
     Answer(Sequence),
     /// No room for another client.
     TooMany,
@@ -103,8 +104,8 @@ impl Known {
         next <= self.delivered || self.beyond.iter().any(|(first, end)| *first < next && next <= *end)
     }
 
-    /// Whether messages before `oldest` that another member took are still to be delivered here. A sequence that was refused
-    /// at another member never is, so the wait ends in any case.
+    /// Whether messages before `oldest` that another member accepted are still to be delivered here. A sequence that
+    /// another member refused is never delivered, so the wait ends in any case.
     fn waits_for_others(&mut self, now: Instant, oldest: Sequence) -> bool {
         if oldest <= self.next || self.has_delivered(oldest) {
             self.waiting = None;
@@ -115,7 +116,8 @@ impl Known {
         now.since(since) < OTHERS_WAIT_NS
     }
 
-    /// With nothing under way from here, what was delivered was taken: whoever carried it, and whatever was given up before.
+    /// If nothing published here is pending, what was delivered counts as accepted: whichever member carried it, and
+    /// whatever was given up before.
     fn take_delivered(&mut self) {
         if !self.under_way.is_empty() {
             return;
@@ -143,7 +145,7 @@ impl Known {
         }
     }
 
-    /// Notes a delivery; false if there was one before.
+    /// Notes a delivery; returns false if the message was delivered before.
     fn deliver(&mut self, sequence: Sequence) -> bool {
         let place = self.beyond.partition_point(|(_, end)| *end < sequence);
         let has = |(first, end): &(Sequence, Sequence)| *first <= sequence && sequence < *end;
@@ -155,7 +157,7 @@ impl Known {
         true
     }
 
-    /// Joins runs that meet, and takes those into the watermark that follow it.
+    /// Joins runs that meet, and moves the watermark over the runs that follow it.
     fn tidy(&mut self) {
         self.beyond.sort_unstable();
         self.beyond.dedup_by(|next, before| {
@@ -177,8 +179,8 @@ impl Clients {
         self.0.iter_mut().find(|known| known.client == client)
     }
 
-    /// A client wants `sequence` published; everything below `oldest` has been dealt with. `is_causal`: what another member
-    /// took of it must be delivered here first.
+    /// A client requests that `sequence` be published; everything below `oldest` is settled. `is_causal`: what another
+    /// member accepted from the client must be delivered here first.
     pub(crate) fn request(
         &mut self,
         now: Instant,
@@ -229,9 +231,9 @@ impl Clients {
         }
     }
 
-    /// A message was refused for good: its sequence is used up, once everything before it is settled. Until then the client
-    /// says so again: what is to be published anew in another view is not under way and may yet be lost. Says what the
-    /// client may be told.
+    /// A message was refused for good: its sequence is used up, once everything before it is settled. Until then the
+    /// client repeats the request: a message that is to be published again in another view is not pending and may yet
+    /// be lost. Returns the sequence to acknowledge to the client.
     pub(crate) fn skip(&mut self, client: ClientId) -> Sequence {
         let Some(known) = self.get(client) else { return Sequence(0) };
         if known.taken == known.next {
@@ -241,7 +243,7 @@ impl Clients {
         known.taken
     }
 
-    /// What a client may be told.
+    /// The sequence to acknowledge to a client.
     pub(crate) fn taken(&mut self, client: ClientId) -> Sequence {
         self.get(client).map_or(Sequence(0), |known| known.taken)
     }
@@ -251,7 +253,7 @@ impl Clients {
         self.0.iter().any(|known| !known.under_way.is_empty())
     }
 
-    /// A quorum holds more than before: says whom to tell what.
+    /// A quorum holds more than before: passes to `tell` the clients to answer and what to acknowledge.
     pub(crate) fn settle(&mut self, held: HeldByQuorum, mut tell: impl FnMut(ClientId, Sequence, Address)) {
         for known in &mut self.0 {
             let before = known.taken;
@@ -272,7 +274,7 @@ impl Clients {
         }
     }
 
-    /// A new view numbers datagrams anew: what was under way has been delivered, or will be published again.
+    /// A new view numbers datagrams from the start: what was pending has been delivered, or will be published again.
     pub(crate) fn renumber(&mut self) {
         for known in &mut self.0 {
             known.under_way.clear();
@@ -280,7 +282,7 @@ impl Clients {
         }
     }
 
-    /// A message of a client is due: whether it has not been delivered before.
+    /// A message of a client is due: returns whether it has not been delivered before.
     pub(crate) fn deliver(&mut self, tag: ClientTag) -> bool {
         let (client, sequence) = (tag.client(), tag.sequence());
         if self.get(client).is_none() {
@@ -298,7 +300,7 @@ impl Clients {
         true
     }
 
-    /// What has been delivered of each, for one who joins: client, first and one past the last of each run.
+    /// What has been delivered of each client, for a joiner: client, first and one past the last of each run.
     pub(crate) fn runs(&self) -> Vec<(ClientId, Sequence, Sequence)> {
         let below = |known: &Known| (known.client, Sequence(0), known.delivered);
         let beyond = |known: &Known| -> Vec<_> {
@@ -307,7 +309,7 @@ impl Clients {
         self.0.iter().flat_map(|known| core::iter::once(below(known)).chain(beyond(known))).collect()
     }
 
-    /// Begins with what another process has delivered.
+    /// Starts with what another process has delivered.
     pub(crate) fn take_over(&mut self, runs: &[(ClientId, Sequence, Sequence)]) {
         self.0.clear();
         for (client, first, end) in runs {

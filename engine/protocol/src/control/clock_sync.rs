@@ -1,27 +1,28 @@
-//! Clock synchronisation: one time for the group, and how far this process's may be off.
+//! Clock synchronisation: one time for the group, and how far this process's estimate of it may be off.
 //!
-//! Clocks of machines differ by more than a message takes, and even where a service keeps them together nobody says how
-//! well. So the group keeps its own time: that of one member, the reference (the view's sequencer). The others ask it and
-//! halve the round trip: the answer's time was the reference's somewhere between asking and hearing, so the middle is off by
-//! half the round trip at most, however uneven the ways were. Of the last few samples the one counts whose bound is smallest
-//! now: a bound grows with its age, because clocks drift.
+//! Clocks of machines differ by more than a message takes, and even where a service keeps them together it reports no
+//! bound. So the group keeps its own time: that of one member, the reference (the view's sequencer). The other members
+//! ask it and halve the round trip: the reference read the answer's time somewhere between request and receipt, so the
+//! middle is off by half the round trip at most, however uneven the two paths were. Of the last few samples the sample
+//! with the smallest bound now counts: a bound grows with its age, because clocks drift.
 //!
-//! When the reference changes, group time goes on: the new one keeps the offset it had. How well it knew that offset is no
-//! error of anybody's from then on, because all go by it; so the others measure anew, and know no bound until they have.
+//! When the reference changes, group time goes on: the new reference keeps the offset it had. From then on the
+//! uncertainty of that offset is no error, because all members follow the new reference; so the other members measure
+//! again, and have no bound until they have done so.
 //!
-//! Invariants: group time and bound are pure functions of what was sampled; a sample counts only if it answers a question of
-//! ours. Sources: Cristian, "Probabilistic clock synchronization" (1989); RFC 5905 (the clock filter).
+//! Invariants: group time and bound are pure functions of what was sampled; a sample counts only if it answers a
+//! request of ours. Sources: Cristian, "Probabilistic clock synchronization" (1989); RFC 5905 (the clock filter).
 
 use bourdon_wire::Instant;
 
-/// The best of so many samples counts: a sixth of a second's worth, so that one good round trip in a while is enough.
+/// The best of so many samples counts: those of a sixth of a second, so that a good round trip now and then is enough.
 const SAMPLES: usize = 8;
-/// Between two questions: the bound grows by a few microseconds meanwhile.
+/// The time between two requests: the bound grows by a few microseconds meanwhile.
 const ASK_NS: u64 = 20_000_000;
-/// Before the first answer.
+/// The time between two requests before the first answer.
 const ASK_FIRST_NS: u64 = 2_000_000;
-/// How far two clocks may drift apart, in parts of a million: quartz is off by 100 at worst, and two may err in opposite
-/// directions.
+/// How far two clocks may drift apart, in parts of a million: quartz is off by 100 at worst, and two may err in
+/// opposite directions.
 const DRIFT_PPM: u64 = 200;
 
 /// A measured difference to group time.
@@ -29,7 +30,7 @@ const DRIFT_PPM: u64 = 200;
 struct Sample {
     /// What to add to this process's time.
     offset_ns: i64,
-    /// How far that may be off, when it was taken.
+    /// How far that may be off at the time of the sample.
     error_ns: u64,
     at: Instant,
 }
@@ -49,7 +50,7 @@ pub(crate) struct ClockSync {
     offset_ns: i64,
     is_known: bool,
     is_reference: bool,
-    /// The last questions, which may still be answered: a round trip may be longer than the time between two.
+    /// The last requests, which may still be answered: a round trip may be longer than the time between two requests.
     asked: [Option<(u64, Instant)>; SAMPLES],
     pub(crate) due: Instant,
 }
@@ -67,15 +68,15 @@ impl ClockSync {
         }
     }
 
-    /// A view begins; this process is its reference, or asks another.
+    /// A view begins; this process is its reference, or asks another member.
     pub(crate) fn enter(&mut self, now: Instant, is_reference: bool) {
         (self.is_reference, self.asked) = (is_reference, [None; SAMPLES]);
         self.is_known |= is_reference;
         self.due = if is_reference { Instant::NEVER } else { now };
-        self.samples = [None; SAMPLES]; // they were of another's time
+        self.samples = [None; SAMPLES]; // they measured another reference
     }
 
-    /// The question to ask now.
+    /// The nonce of the request to send now.
     pub(crate) fn ask(&mut self, now: Instant, nonce: u64) -> u64 {
         self.asked.rotate_right(1);
         self.asked[0] = Some((nonce, now));
@@ -83,8 +84,8 @@ impl ClockSync {
         nonce
     }
 
-    /// An answer came, by which it was `group_ns` when it was given; `own_ns` is this process's time now. Says whether it
-    /// answers the question.
+    /// An answer came, which was given at group time `group_ns`; `own_ns` is this process's time now. Returns whether
+    /// it answers a request.
     pub(crate) fn answer(&mut self, now: Instant, nonce: u64, group_ns: u64, own_ns: u64) -> bool {
         let place = self.asked.iter().position(|asked| asked.is_some_and(|(asked, _)| asked == nonce));
         let Some((_, asked_at)) = place.and_then(|place| self.asked[place].take()) else { return false };
@@ -128,7 +129,8 @@ mod tests {
 
     const OFFSET: u64 = 5_000_000;
 
-    /// Asks, and is answered after these ways there and back, by a reference that is ahead by [`OFFSET`].
+    /// Sends a request, and gets an answer after these times there and back, from a reference that is ahead by
+    /// [`OFFSET`].
     fn exchange(sync: &mut ClockSync, at: u64, there: u64, back: u64) {
         let nonce = sync.ask(Instant(at), at);
         let now = at + there + back;
@@ -156,11 +158,11 @@ mod tests {
         sync.enter(Instant(0), false);
         exchange(&mut sync, 0, 1_000, 1_000);
         exchange(&mut sync, 1_000_000, 10, 400_000);
-        assert_eq!(error(&sync), 0, "the even one");
+        assert_eq!(error(&sync), 0, "the sample with even paths");
         let bounds = [2_000_000, 2_000_000_000].map(|now| sync.bound_ns(Instant(now)).expect("it is known"));
         assert!(bounds[0] < 2_000 && bounds[1] > 200_000, "{bounds:?}");
         exchange(&mut sync, 3_000_000_000, 10_000, 14_000);
-        assert_eq!(error(&sync), 2_000, "the old one may have drifted further than that");
+        assert_eq!(error(&sync), 2_000, "the old sample may have drifted further than that");
     }
 
     #[test]
@@ -168,7 +170,7 @@ mod tests {
         let mut sync = ClockSync::new();
         sync.enter(Instant(0), false);
         let (old, new) = (sync.ask(Instant(0), 1), sync.ask(Instant(10), 2));
-        assert!(!sync.answer(Instant(20), 3, 500, 20), "nobody asked that");
+        assert!(!sync.answer(Instant(20), 3, 500, 20), "no request has that nonce");
         assert!(sync.bound_ns(Instant(20)).is_none());
         assert!(sync.answer(Instant(20), old, 500, 20) && !sync.answer(Instant(20), old, 500, 20));
         assert!(sync.answer(Instant(20), new, 500, 20));

@@ -1,21 +1,21 @@
-//! Cookies: an address proves that it receives before it is answered at length.
+//! Cookies: an address proves that it receives before it gets long answers.
 //!
-//! A request names the address to answer to, because the network layer below shows none. A stranger that names another's
-//! address makes the group flood it: one request for repair of a whole log is worth a thousand datagrams. To believe the
-//! source address of a datagram would not help, since UDP lets everybody write it.
+//! A request names the address to answer to, because the network layer below shows none. A stranger that names another
+//! process's address makes the group flood it: one request for repair of a whole log causes a thousand datagrams. The
+//! source address of a datagram would not help, since with UDP any sender can forge it.
 //!
-//! So a process answers an address that it does not know with a [`Challenge`](bourdon_wire::records::Challenge), which is
-//! no longer than the request, and the requester repeats its request with the cookie from it. The cookie is a keyed hash of
-//! the address and the time in coarse steps, so the process that gives it out keeps nothing of the requester: a million
-//! requests cost no memory. A cookie is valid in the step in which it was given out and in the next.
+//! So a process answers an address that it does not know with a [`Challenge`](bourdon_wire::records::Challenge), which
+//! is no longer than the request, and the requester repeats its request with the cookie from it. The cookie is a keyed
+//! hash of the address and the time in coarse steps, so the process that issues it keeps nothing of the requester: a
+//! million requests cost no memory. A cookie is valid in the step in which it was issued and in the next.
 //!
 //! The requester keeps one word for each rank: the cookie it holds, or a nonce as long as it holds none. A challenge
-//! repeats the word; one that does not is forged or late, and is discarded. An observer fetches its cookies before it needs
-//! them and renews them in time, so that no repair waits for a round trip more.
+//! repeats the word; a challenge that does not is forged or late, and is discarded. An observer fetches its cookies
+//! before it needs them and renews them in time, so that no repair waits for an extra round trip.
 //!
-//! Invariant 31: an address that has proved nothing is sent at most three bytes for each byte received. Source: the
-//! cookies of DTLS (RFC 6347, §4.2.1) and QUIC's address validation (RFC 9000, §8.1), whose factor of three this is.
-//! SipHash: Aumasson and Bernstein (2012).
+//! Invariant 31: an address that has not proved that it receives is sent at most three bytes for each byte received.
+//! Source: the cookies of DTLS (RFC 6347, §4.2.1) and QUIC's address validation (RFC 9000, §8.1), whose factor of three
+//! this is. SipHash: Aumasson and Bernstein (2012).
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -33,17 +33,17 @@ const RENEW_NS: u64 = 20_000_000_000;
 /// How long a requester waits for a challenge that renews before it asks again.
 const RENEW_RETRY_NS: u64 = 1_000_000_000;
 
-/// Bytes answered for each byte of a request, to an address that has proved nothing.
+/// Bytes answered for each byte of a request, to an address that has not proved that it receives.
 pub(crate) const ANSWER_TIMES: usize = 3;
 
-/// Gives out cookies and checks them.
+/// Issues cookies and checks them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cookies {
     secret: [u64; 2],
 }
 
 impl Cookies {
-    /// With a secret that no other process knows.
+    /// Creates them with a secret that no other process knows.
     pub(crate) fn new(secret: [u64; 2]) -> Self {
         Self { secret }
     }
@@ -60,7 +60,7 @@ impl Cookies {
         self.hash([0, now.0 / STEP_NS], address)
     }
 
-    /// Whether this process gave this cookie out for that address, lately.
+    /// Whether this process issued this cookie for that address recently.
     pub(crate) fn is_valid(&self, now: Instant, address: &Address, cookie: u64) -> bool {
         let step = now.0 / STEP_NS;
         [step, step.wrapping_sub(1)].iter().any(|step| self.hash([0, *step], address) == cookie)
@@ -72,7 +72,7 @@ impl Cookies {
     }
 }
 
-/// What is repeated once the cookie is there.
+/// The requests to repeat once the cookie is here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Waiting {
     /// Bit r: a request for repair of rank r's stream.
@@ -87,14 +87,14 @@ pub(crate) struct Waiting {
 #[derive(Clone, Copy, Debug, Default)]
 struct Word {
     value: u64,
-    /// When it was given out, if it is a cookie.
+    /// When it was issued, if it is a cookie.
     cookie_at: Option<Instant>,
     /// The nonce of the last request for another cookie, and when it was sent.
     renewal: Option<(u64, Instant)>,
     waiting: Waiting,
 }
 
-/// The cookies that this process holds, by the rank of the process that gave them out.
+/// The cookies that this process holds, by the rank of the process that issued them.
 #[derive(Debug)]
 pub(crate) struct Held {
     words: Vec<Word>,
@@ -102,12 +102,12 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// None yet, for requests to so many ranks.
+    /// No cookies yet, for requests to so many ranks.
     pub(crate) fn new(ranks: u16) -> Self {
         Self { words: vec![Word::default(); usize::from(ranks)], nonces: 0 }
     }
 
-    /// The word for a request to a rank; `wait` notes what is to be repeated if a challenge comes.
+    /// The word for a request to a rank; `wait` notes what to repeat if a challenge comes.
     pub(crate) fn word(&mut self, cookies: &Cookies, to: Rank, wait: impl FnOnce(&mut Waiting)) -> u64 {
         let Some(word) = self.words.get_mut(to.index()) else { return 0 };
         if word.value == 0 {
@@ -118,7 +118,7 @@ impl Held {
         word.value
     }
 
-    /// If a cookie of this rank must be asked for before it is missed: the nonce to ask with.
+    /// If this process must request a cookie of this rank before it needs it: the nonce for the request.
     pub(crate) fn renew(&mut self, cookies: &Cookies, now: Instant, from: Rank) -> Option<u64> {
         let word = self.words.get_mut(from.index())?;
         let is_fresh = word.cookie_at.is_some_and(|at| now.since(at) < RENEW_NS);
@@ -131,7 +131,7 @@ impl Held {
         Some(nonce)
     }
 
-    /// Takes a challenge of a rank in; what is to be repeated, unless it answers no request of ours.
+    /// Receives a challenge of a rank; returns what to repeat, unless it answers no request of ours.
     pub(crate) fn take(&mut self, now: Instant, from: Rank, challenge: &Challenge) -> Option<Waiting> {
         let asked = challenge.asked.get();
         let word = self.words.get_mut(from.index())?;

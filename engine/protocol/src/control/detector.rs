@@ -1,24 +1,25 @@
-//! Failure detection: who is suspected, by whom, and how often that was wrong.
+//! Failure detection: which peers are suspected, by which detector, and how often that was wrong.
 //!
-//! Whether a process that is silent is dead or slow can't be told from outside. One timeout for everything is either too
-//! short for a loaded host or too long for a crash, and it sees one path only: a node whose control thread still answers
-//! while its data path stands looks healthy to it. So several detectors watch each peer, each usable alone:
+//! No other process can know whether a silent process has crashed or is slow. A single timeout for everything is either
+//! too short for a loaded host or too long for a crash, and it watches a single path: a node whose control thread still
+//! answers while its data path is stopped looks healthy to it. So several detectors watch each peer, each usable alone:
 //!
 //! - [`push`]: nothing came by multicast for too long. Any packet counts.
-//! - [`pull`]: it was asked by unicast and did not answer.
-//! - [`phi`]: its heartbeats are later than they ever are, by how they came before.
+//! - [`pull`]: it was pinged by unicast and did not answer.
+//! - [`phi`]: its heartbeats are later than its earlier heartbeats make likely.
 //! - *evidence*: its process is known to be gone.
 //!
 //! A peer is suspected while any of them suspects it, and trusted again as soon as none does; only evidence is final.
-//! Suspicion is local: it evicts nobody (see `control/membership.rs`).
+//! Suspicion is local: it evicts no member (see `control/membership.rs`).
 //!
-//! Who was not scheduled itself hears nobody. [`Detector::look`] is called at [`Detector::due`]; when it, or any other
-//! input, comes late, the lateness is taken off every peer's silence, and each gets one heartbeat interval more to be
-//! heard from what has piled up meanwhile. That interval is given once until the peer is heard: on a host that stalls all
-//! the time, a dead peer would have grace for ever otherwise.
+//! A member that was descheduled hears no heartbeats. [`Detector::look`] is called at [`Detector::due`]; when it, or
+//! any other input, comes late, the lateness is subtracted from every peer's silence, and each peer gets one more
+//! heartbeat interval, in which the datagrams that have piled up are read. It gets that interval only once until it is
+//! heard: otherwise, on a host that stalls all the time, a crashed peer would never be suspected.
 //!
-//! Invariants: suspicion changes only in `look`; who has evidence stays suspected until it is watched anew; silence
-//! grows at most as fast as this process runs. Source: Chandra and Toueg (1996), class ◇P; phi: Hayashibara et al. (2004).
+//! Invariants: suspicion changes only in `look`; a peer with evidence stays suspected until it is watched again;
+//! silence grows at most as fast as this process runs. Source: Chandra and Toueg (1996), class ◇P; phi: Hayashibara et
+//! al. (2004).
 
 pub mod phi;
 pub mod pull;
@@ -33,29 +34,29 @@ use push::Push;
 /// As many peers as a bitmap of 64 bits can name.
 const PEERS_MAX: usize = Rank::MAX.index() + 1;
 
-/// Which detectors run, and how long things take before they are held against a peer.
+/// Which detectors run, and how long each waits before it suspects a peer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DetectorTiming {
-    /// Suspect who is not heard by multicast.
+    /// Suspect a peer that is not heard by multicast.
     pub push: bool,
-    /// Ping, and suspect who does not answer.
+    /// Ping, and suspect a peer that does not answer.
     pub pull: bool,
-    /// Suspect whose heartbeats are overdue by their own measure.
+    /// Suspect a peer whose heartbeats are overdue by their own measure.
     pub phi: bool,
-    /// Believe hard evidence.
+    /// Accept hard evidence.
     pub evidence: bool,
-    /// How often the peers' regular heartbeats come: what is expected of them before anything was measured, how often to
-    /// look, and the grace after an own stall.
+    /// How often the peers' regular heartbeats come: the expectation before anything was measured, how often to look,
+    /// and the grace after a stall of this process.
     pub heartbeat_ns: u64,
-    /// Nothing heard by multicast for this long is suspect.
+    /// A peer that is not heard by multicast for this long is suspected.
     pub suspect_after_ns: u64,
-    /// A ping goes out this often.
+    /// A ping is sent this often.
     pub ping_interval_ns: u64,
-    /// No pong for this long while pings went out is suspect.
+    /// A peer that sends no pong for this long while pings are sent is suspected.
     pub pull_after_ns: u64,
-    /// The phi at which a peer is suspected: one healthy gap in 10^phi is taken for a failure.
+    /// The phi at which a peer is suspected: one healthy gap in 10^phi counts as a failure.
     pub phi_threshold: f64,
-    /// Heartbeats are never taken to be more regular than this.
+    /// Heartbeats never count as more regular than this.
     pub phi_deviation_min_ns: u64,
 }
 
@@ -78,7 +79,7 @@ impl Default for DetectorTiming {
 }
 
 impl DetectorTiming {
-    /// For hosts with cores to spare: a crash is seen within about 10 ms, and so is any stall of that length.
+    /// For hosts with cores to spare: a crash is detected within about 10 ms, and so is any stall of that length.
     pub fn fast() -> Self {
         Self {
             heartbeat_ns: 2_000_000,
@@ -90,10 +91,10 @@ impl DetectorTiming {
         }
     }
 
-    /// For connections over networks that lose packets: a connection stalls for the kernel's retransmission timeout, 200 ms
-    /// and more, then for twice that if the retransmission is lost as well, then for four times that: at 10 % loss, a group of
-    /// three sees the second of these every few seconds and the third about twice a minute. A peer is suspected when all
-    /// three have passed (1.4 s), and phi expects gaps of that size from the start.
+    /// For connections over networks that lose packets: a connection stalls for the kernel's retransmission timeout,
+    /// 200 ms and more, then for twice that if the retransmission is lost as well, then for four times that: at 10 %
+    /// loss, a group of three sees the second of these every few seconds and the third about twice a minute. A peer is
+    /// suspected when all three have passed (1.4 s), and phi expects gaps of that size from the start.
     pub fn patient() -> Self {
         Self {
             heartbeat_ns: 20_000_000,
@@ -115,7 +116,7 @@ impl DetectorTiming {
     }
 }
 
-/// The way a packet came.
+/// The path by which a packet came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
     /// By the group's address: the data path.
@@ -146,10 +147,10 @@ impl Why {
     }
 }
 
-/// What a look found.
+/// The result of a look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It is suspected from now on; said again when evidence joins another reason.
+    /// It is suspected from now on; reported again when evidence joins another reason.
     Suspected(Why),
     /// It was heard again.
     Trusted,
@@ -162,11 +163,11 @@ pub struct Figures {
     pub suspicions: u64,
     /// How often the peer was heard again.
     pub false_positives: u64,
-    /// How often a peer was found gone, by evidence or by its removal, that it did not suspect at that moment.
+    /// How often a peer that it did not suspect was found gone, by evidence or by its removal.
     pub false_negatives: u64,
 }
 
-/// What phi had reached when heartbeats came after all: a healthy gap should reach k once in 10^k.
+/// The phi reached when heartbeats came after all: a healthy gap should reach k once in 10^k.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gaps {
     /// How many gaps ended.
@@ -189,7 +190,7 @@ impl Gaps {
     }
 }
 
-/// How long a peer has been silent, less what was this process's own fault.
+/// How long a peer has been silent, without this process's own stalls.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Silence {
     since: Instant,
@@ -219,9 +220,9 @@ struct Peer {
     phi: Phi,
     unicast_at: Instant,
     evidence_at: Option<Instant>,
-    /// It was heard long after its evidence, and that was counted.
+    /// It was heard long after its evidence, and this has been counted.
     refuted: bool,
-    /// Bit by [`Why`]: who suspects it, as of the last look.
+    /// Bit by [`Why`]: the detectors that suspect it, as of the last look.
     raised: u8,
 }
 
@@ -248,7 +249,8 @@ impl Peer {
         }
     }
 
-    /// Who suspects it now. What the others think once there is evidence is frozen: its last packets may still come.
+    /// The detectors that suspect it now. Once there is evidence, the other detectors' opinions are frozen: the peer's
+    /// last packets may still come.
     fn suspecting(&self, now: Instant, timing: &DetectorTiming) -> u8 {
         if self.evidence_at.is_some() {
             return self.raised | Why::Evidence.bit();
@@ -256,7 +258,7 @@ impl Peer {
         Why::ALL.iter().filter(|why| self.level(**why, now, timing) >= 1.0).fold(0, |bits, why| bits | why.bit())
     }
 
-    /// When the first detector that does not suspect it yet will, if nothing is heard.
+    /// When the first detector that does not suspect it yet will suspect it, if nothing is heard.
     fn deadline(&self, timing: &DetectorTiming) -> Instant {
         let deadline = |why: &Why| match why {
             _ if self.evidence_at.is_some() || !timing.enables(*why) || self.raised & why.bit() != 0 => Instant::NEVER,
@@ -278,14 +280,14 @@ pub struct Detector {
     suspects: u64,
     look_due: Instant,
     ping_due: Instant,
-    /// Until then what arrives may have waited for us: its spacing says nothing of the peer.
+    /// Packets that arrive before this may have waited for us: their spacing shows nothing about the peer.
     backlog_until: Instant,
     figures: [Figures; Why::ALL.len()],
     gaps: Gaps,
 }
 
 impl Detector {
-    /// Watches the ranks below `peers`, save this process's own.
+    /// Watches the ranks below `peers`, except this process's own.
     pub fn new(now: Instant, own: Option<Rank>, peers: usize, timing: &DetectorTiming) -> Self {
         let look_due = now + timing.heartbeat_ns.max(1);
         let mut detector = Self {
@@ -303,7 +305,7 @@ impl Detector {
         detector
     }
 
-    /// Watches a peer from now on, as if it had just been heard; what was known of it is forgotten, evidence too.
+    /// Watches a peer from now on, as if it had just been heard; what was known of it is forgotten, including evidence.
     pub fn watch(&mut self, rank: Rank, now: Instant) {
         if Some(rank) != self.own && rank <= Rank::MAX {
             self.drop_peer(rank);
@@ -312,7 +314,7 @@ impl Detector {
         }
     }
 
-    /// A peer was removed because it failed. Who did not suspect it missed that.
+    /// A peer was removed because it failed. Detectors that did not suspect it missed the failure.
     pub fn forget(&mut self, rank: Rank) {
         if let Some(peer) = self.drop_peer(rank)
             && peer.evidence_at.is_none()
@@ -321,7 +323,7 @@ impl Detector {
         }
     }
 
-    /// A peer went of its own will: no detector should have noticed.
+    /// A peer left voluntarily: no detector should have suspected it.
     pub fn left(&mut self, rank: Rank) {
         self.drop_peer(rank);
     }
@@ -332,7 +334,7 @@ impl Detector {
         Some(peer)
     }
 
-    /// Counts against all detectors that had not `raised` their hand.
+    /// Counts a false negative for all detectors that are not in `raised`.
     fn missed(&mut self, raised: u8) {
         let silent = |why: &&Why| self.timing.enables(**why) && raised & why.bit() == 0;
         for why in Why::ALL.iter().filter(silent) {
@@ -340,7 +342,7 @@ impl Detector {
         }
     }
 
-    /// A packet came that the peer sent itself.
+    /// A packet arrived that the peer itself sent.
     #[inline]
     pub fn heard(&mut self, rank: Rank, now: Instant, path: Path) {
         self.notice_stall(now);
@@ -354,7 +356,7 @@ impl Detector {
         }
     }
 
-    /// One of its regular heartbeats came. Its packet is to be passed to [`Self::heard`] as well.
+    /// One of its regular heartbeats came. The caller must pass its packet to [`Self::heard`] as well.
     pub fn heartbeat(&mut self, rank: Rank, now: Instant) {
         self.notice_stall(now);
         let backlog = now < self.backlog_until;
@@ -376,12 +378,12 @@ impl Detector {
         }
     }
 
-    /// A suspect gave a sign of life: look soon if that may clear it, and count if it had been declared gone.
+    /// A suspected peer was heard: looks soon if that may clear it, and counts it if there was evidence against it.
     fn heard_suspect(&mut self, rank: Rank, now: Instant, clears: Why) {
         let Some(Some(peer)) = self.peers.get_mut(rank.index()) else { return };
         match peer.evidence_at {
             None if peer.raised & clears.bit() != 0 => self.look_due = self.look_due.min(now),
-            // What was under way when it went is not held against the evidence.
+            // Packets that were in flight when it went do not contradict the evidence.
             Some(at) if !peer.refuted && now.since(at) >= self.timing.suspect_after_ns => {
                 peer.refuted = true;
                 self.figures[Why::Evidence as usize].false_positives += 1;
@@ -408,7 +410,7 @@ impl Detector {
         self.look_due.min(self.ping_due)
     }
 
-    /// The first input after a stall, whichever it is, takes the stall off everybody's silence.
+    /// The first input after a stall, whichever it is, subtracts the stall from every peer's silence.
     #[inline]
     fn notice_stall(&mut self, now: Instant) {
         let late_ns = now.since(self.look_due);
@@ -428,7 +430,7 @@ impl Detector {
         (self.backlog_until, self.look_due) = (now + grace_ns, now);
     }
 
-    /// Looks who has become suspect, or is so no longer.
+    /// Finds the peers that have become suspected, or no longer are.
     pub fn look(&mut self, now: Instant, mut changed: impl FnMut(Rank, Change)) {
         self.notice_stall(now);
         self.look_due = now + self.timing.heartbeat_ns.max(1);
@@ -452,8 +454,8 @@ impl Detector {
         }
     }
 
-    /// The pings due now: to whom, and with which nonce. Who can't be reached yet is not to be watched by pull: a ping
-    /// handed out here counts as sent.
+    /// Passes to `send` the pings due now: the peer and the nonce. Pull must not watch a peer that can't be reached
+    /// yet: a ping passed here counts as sent.
     pub fn pings(&mut self, now: Instant, rng: &mut fastrand::Rng, mut send: impl FnMut(Rank, u64)) {
         self.notice_stall(now);
         if now < self.ping_due {
@@ -473,24 +475,24 @@ impl Detector {
             }
             self.ping_due = self.ping_due.min(peer.pull.due());
         }
-        // A first ping may have to be missed sooner than the next look.
+        // A first ping may be overdue before the next look.
         let deadlines = self.peers.iter().flatten().map(|peer| peer.deadline(&self.timing).max(now + 1));
         self.look_due = deadlines.fold(self.look_due, Instant::min);
     }
 
-    /// How suspect a peer is: from 0, suspected from 1 on, infinite with evidence.
+    /// The suspicion level of a peer: from 0, suspected from 1 on, infinite with evidence.
     pub fn level(&self, rank: Rank, now: Instant) -> f64 {
         let Some(Some(peer)) = self.peers.get(rank.index()) else { return 0.0 };
         Why::ALL.iter().map(|why| peer.level(*why, now, &self.timing)).fold(0.0, f64::max)
     }
 
-    /// How suspect one detector finds a peer.
+    /// The suspicion level of a peer by one detector.
     pub fn level_by(&self, why: Why, rank: Rank, now: Instant) -> f64 {
         let Some(Some(peer)) = self.peers.get(rank.index()) else { return 0.0 };
         peer.level(why, now, &self.timing)
     }
 
-    /// How long nothing came from a peer by one path, own stalls not taken off unicast.
+    /// How long nothing came from a peer by one path; for unicast, own stalls are not subtracted.
     pub fn silence_ns(&self, rank: Rank, now: Instant, path: Path) -> u64 {
         let Some(Some(peer)) = self.peers.get(rank.index()) else { return 0 };
         match path {
@@ -525,12 +527,12 @@ impl Detector {
         matches!(self.peers.get(rank.index()), Some(Some(peer)) if peer.evidence_at.is_some())
     }
 
-    /// How well one detector did so far.
+    /// The figures of one detector so far.
     pub fn figures(&self, why: Why) -> Figures {
         self.figures[why as usize]
     }
 
-    /// What phi had reached when heartbeats came, of all peers.
+    /// The phi reached when heartbeats came, of all peers.
     pub fn gaps(&self) -> Gaps {
         self.gaps
     }

@@ -1,17 +1,19 @@
 //! Direct messages: to one process, to the nearest of several, or to all that hear the network, beside the stream.
 //!
-//! Not everything is for everybody. A question to one member, a job for whichever of some equals is nearest, a call to
-//! whoever is out there: the group's stream would carry each to all, in order, and hold it until the slowest has it. So
-//! these go by themselves, one datagram each. A datagram may be lost, so a message to one is sent again until it is
-//! answered; the obvious table of ids seen lately then delivers one twice as soon as it is full.
+//! Not every message is for all members: a question to one member, a job for the nearest of several equal members, a
+//! call to all processes that hear it. The group's stream would carry each of them to all, in order, and hold it until
+//! the slowest member has it. So these messages go beside the stream, one datagram each. A datagram may be lost, so a
+//! message to one process is sent again until it is answered; a simple table of recently seen ids would deliver a
+//! message twice as soon as the table is full.
 //!
-//! Here each sender's life numbers its messages to a receiver consecutively, and says with each which is the oldest it
-//! may still send. A receiver keeps for each sender one number, the next it will take, and takes exactly that one: none
-//! comes twice, and they come in order ([`receiver`]). The caller's half is [`caller`].
+//! Here each sender numbers, in each incarnation, its messages to a receiver consecutively, and names with each message
+//! the oldest that it may still send. A receiver keeps one number for each sender, the next that it will accept, and
+//! accepts exactly that number: no message is delivered twice, and all are delivered in order ([`receiver`]). The
+//! caller's half is [`caller`].
 //!
-//! Invariants: within one life of a receiver a message is delivered at most once; messages from one process to another
-//! are delivered in the order of the calls, as far as they are; an answer is never longer than what it answers; every
-//! call ends, with an outcome, after [`caller::GIVE_UP_NS`]. Source: Birrell and Nelson (1984), §3.3,
+//! Invariants: within one incarnation of a receiver a message is delivered at most once; the messages from one process
+//! to another that are delivered are delivered in the order of the calls; an answer is never longer than what it
+//! answers; every call ends, with an outcome, after [`caller::GIVE_UP_NS`]. Source: Birrell and Nelson (1984), §3.3,
 //! for a callee that keeps one number a caller; RFC 1546 for anycast, here done by the callers.
 
 pub(crate) mod caller;
@@ -27,19 +29,19 @@ use caller::{Caller, Health, Target, Wish};
 use receiver::Receiver;
 use zerocopy::IntoBytes;
 
-/// Both halves of one process.
+/// Both halves, caller and receiver, of one process.
 #[derive(Debug)]
 pub(crate) struct Direct {
     life: u64,
     address: Address,
-    /// The longest payload: what one datagram has room for.
+    /// The longest payload that fits one datagram.
     limit_bytes: usize,
     caller: Caller,
     receiver: Receiver,
     next_broadcast: u64,
 }
 
-/// Where records go.
+/// Where records are sent.
 pub(crate) struct Out<'a> {
     pub(crate) outbox: &'a mut Outbox,
     pub(crate) counters: &'a mut Counters,
@@ -52,7 +54,7 @@ impl Out<'_> {
 }
 
 impl Direct {
-    /// For a process reachable at `address`, whose `life` is nobody else's, with frames of at most `frame_bytes`.
+    /// For a process reachable at `address`, whose `life` no other process has, with frames of at most `frame_bytes`.
     pub(crate) fn new(life: u64, address: Address, frame_bytes: usize) -> Self {
         let limit_bytes = frame_bytes - FRAME_HEADER_BYTES - records::Direct::BYTES;
         Self { life, address, limit_bytes, caller: Caller::default(), receiver: Receiver::default(), next_broadcast: 0 }
@@ -70,7 +72,7 @@ impl Direct {
         self.caller.begin(now, wish, targets, payload)
     }
 
-    /// Tells all that hear the network, once.
+    /// Sends a message once to all processes that hear the network.
     pub(crate) fn broadcast(&mut self, now: Instant, payload: &[u8], out: &mut Out<'_>) -> Result<(), DirectRefusal> {
         self.check(payload)?;
         let record = self.record(direct_steps::BROADCAST, self.next_broadcast, 0, now);
@@ -95,7 +97,7 @@ impl Direct {
         }
     }
 
-    /// Sends what is due and gives up what is late; `health` says what is known of a target by other means.
+    /// Sends what is due and gives up what is late; `health` returns what is known of a target by other means.
     pub(crate) fn tend(&mut self, now: Instant, health: impl Fn(&Target) -> Health, out: &mut Out<'_>) {
         self.caller.tend(now, health);
         while let Some(target) = self.caller.next_probe() {
@@ -115,7 +117,7 @@ impl Direct {
         });
     }
 
-    /// Takes in a record that `rank` sent.
+    /// Receives a record that `rank` sent.
     pub(crate) fn receive(&mut self, now: Instant, rank: Rank, body: &[u8], out: &mut Out<'_>) {
         let Some((record, payload)) = records::Direct::read(body) else { return };
         let own = record.life.get() == self.life;
@@ -145,7 +147,7 @@ impl Direct {
         self.caller.due()
     }
 
-    /// Whether any call is under way.
+    /// Whether any call is pending.
     pub(crate) fn is_calling(&self) -> bool {
         self.caller.is_calling()
     }
@@ -155,7 +157,7 @@ impl Direct {
         self.receiver.poll()
     }
 
-    /// How the next call that ended did.
+    /// The outcome of the next call that ended.
     pub(crate) fn poll_outcome(&mut self) -> Option<DirectOutcome> {
         self.caller.poll()
     }

@@ -1,25 +1,26 @@
-//! Discovery: which instances of the group are alive, as a process hears that is not one of their members.
+//! Discovery: which instances of the group are alive, as heard by a process that is not one of their members.
 //!
-//! A process that believes the first heartbeat that names a view may follow a process that was frozen yesterday and resumed
-//! today, or a recording. So heartbeats of another instance change nothing. They are noted here, by instance and by
-//! rank, and an instance is *alive with a majority* while more than half of the members of one of its views announce the
-//! same epoch and the same members within [`FRESH_NS`]. Of those alive the one with the highest birth is the newest; a
-//! process asks only that one for its view, and believes only the answer to its own nonce (`process/outside.rs`).
+//! A process that trusts the first heartbeat that names a view may follow a process that was frozen yesterday and
+//! resumed today, or a recording. So heartbeats of another instance change nothing. They are noted here, by instance
+//! and by rank, and an instance is *alive with a majority* while more than half of the members of one of its views
+//! announce the same epoch and the same members within [`FRESH_NS`]. Of the instances that are alive, the instance with
+//! the highest birth is the newest; a process asks only that instance for its view, and accepts only the answer to its
+//! own nonce (`process/outside.rs`).
 //!
-//! Invariants: at most [`INSTANCES_MAX`] instances are noted; an instance that is alive makes room only for one that
-//! is noted already. A single process, whatever it announces, makes no view of two or more members alive.
+//! Invariants: at most [`INSTANCES_MAX`] instances are noted; an instance that is alive gives up its place only to an
+//! instance that is noted already. A single process, whatever it announces, makes no view of two or more members alive.
 
 use crate::view::ranks;
 use alloc::vec::Vec;
 use bourdon_wire::{Epoch, InstanceId, Instant, Rank};
 
-/// Today's, yesterday's resumed, and two that are forged: more than these are never alive at a time.
+/// Today's instance, yesterday's resumed, and two forged: more than these are never alive at a time.
 pub const INSTANCES_MAX: usize = 4;
 /// A heartbeat counts for so long: members send one every 10 ms, every 100 ms at the worst, and a stalled path delays
 /// some by hundreds.
 pub const FRESH_NS: u64 = 1_000_000_000;
 
-/// What one member announced last.
+/// The last announcement of one member.
 #[derive(Clone, Copy, Debug)]
 struct Sighting {
     rank: Rank,
@@ -32,7 +33,7 @@ struct Sighting {
 struct Known {
     instance: InstanceId,
     birth: u64,
-    /// At most one a rank.
+    /// At most one for each rank.
     sightings: Vec<Sighting>,
 }
 
@@ -49,7 +50,7 @@ pub struct Announcement {
     pub members: u64,
 }
 
-/// The instances heard of late.
+/// The instances heard of recently.
 #[derive(Debug, Default)]
 pub struct Discovery {
     known: Vec<Known>,
@@ -85,7 +86,7 @@ impl Discovery {
         known.sightings.push(Sighting { rank, epoch, members, at: now });
     }
 
-    /// A place for another instance, if there is one: the oldest that is not alive makes room.
+    /// A place for another instance, if there is one: the oldest instance that is not alive is evicted.
     fn make_room(&mut self, now: Instant, instance: InstanceId, birth: u64) -> Option<usize> {
         let fresh = Known { instance, birth, sightings: Vec::new() };
         if self.known.len() < INSTANCES_MAX {
@@ -125,7 +126,7 @@ mod tests {
         let mut discovery = Discovery::default();
         discovery.hear(Instant(0), Rank(0), &announced(1, 1, 0b111));
         discovery.hear(Instant(1), Rank(0), &announced(1, 1, 0b111));
-        assert_eq!(discovery.newest(Instant(1)), None, "one of three, heard twice");
+        assert_eq!(discovery.newest(Instant(1)), None, "a single member of three, heard twice");
         discovery.hear(Instant(1), Rank(1), &announced(1, 2, 0b111));
         assert_eq!(discovery.newest(Instant(1)), None, "of another epoch");
         discovery.hear(Instant(2), Rank(3), &announced(1, 1, 0b111));
@@ -146,7 +147,7 @@ mod tests {
         for forged in 100..200 {
             discovery.hear(Instant(4), Rank(0), &announced(forged, 1, 0b11));
         }
-        assert_eq!(discovery.newest(Instant(4)), Some((InstanceId(3), 30)), "a flood of the dead");
+        assert_eq!(discovery.newest(Instant(4)), Some((InstanceId(3), 30)), "a flood of dead instances");
         assert_eq!(discovery.known.len(), INSTANCES_MAX);
     }
 }

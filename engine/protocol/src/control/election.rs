@@ -1,23 +1,24 @@
-//! Elections: one leader a term, and everybody can tell an old one from a new one.
+//! Elections: one leader a term, and every process can distinguish an old leader from a new one.
 //!
-//! An algorithm of the textbook finds who should lead: [`bully`] and [`ring`]. Alone, both elect two leaders as soon as a
-//! message is late: they take silence for death, and nothing keeps a leader of yesterday from leading on. This file puts
-//! around them what makes them safe; the algorithms only say when a member may announce itself.
+//! A textbook algorithm finds the member that should lead: [`bully`] or [`ring`]. Alone, both elect two leaders as soon
+//! as a message is late: they take silence for a crash, and nothing stops an old leader from leading on. This file adds
+//! what makes them safe; the algorithms only decide when a member may announce itself.
 //!
-//! **Announcement.** Who has won says COORDINATOR with a new term to all. A member accepts if it knows of no other leader
-//! in this view, or refuses and says who that is. The winner leads once a quorum has accepted: before that nobody shows it,
-//! itself included. It then says so to all (LEADS), who show it. Two who announce at once are told apart by the refusals:
-//! the lower withdraws, the higher tries again with the next term.
+//! **Announcement.** The winner sends COORDINATOR with a new term to all. A member accepts if it knows of no other
+//! leader in this view; otherwise it refuses and names that leader. The winner leads once a quorum has accepted: before
+//! that no member reports it as leader, itself included. It then sends LEADS to all, which report it. If two members
+//! announce at once, the refusals decide: the lower withdraws, the higher tries again with the next term.
 //!
-//! **Views.** A leader that is not in the next view leads no more, and the view is what says so, the same to all: no timeout.
-//! One that comes along says at the beginning of the view that it leads, like a holder of a lock. No second leader can be
-//! accepted in a view before the first has left it or has resigned.
+//! **Views.** A leader that is not in the next view no longer leads. The view decides this, in the same way for all: no
+//! timeout does. A leader that is in the next view announces at its beginning that it leads, like a holder of a lock.
+//! No second leader can be accepted in a view before the first has left it or has resigned.
 //!
-//! **Fencing.** A leadership's token is (epoch, term) of its announcement. A leader that can't reach a quorum of its view is
-//! none from then on.
+//! **Fencing.** A leadership's token is (epoch, term) of its announcement. A leader that can't reach a quorum of its
+//! view is no longer a leader from then on.
 //!
-//! Invariants: 18, one leader for each (epoch, term); tokens grow; among members of one view at most one leads.
-//! A leadership that was shown to its leader only may die with it unseen. Bound: [`NAMES_MAX`](super::coordination::NAMES_MAX) elections.
+//! Invariants: 18, one leader for each (epoch, term); tokens grow; among members of one view at most one leads. A
+//! leadership that was reported only at its leader may end with that leader's crash, unseen by others. Bound:
+//! [`NAMES_MAX`](super::coordination::NAMES_MAX) elections.
 
 pub(crate) mod bully;
 pub(crate) mod ring;
@@ -35,47 +36,49 @@ use alloc::vec::Vec;
 use bourdon_wire::records::link_steps::{ACCEPTED, COORDINATOR, ELECTION, LEADS, OK, REFUSED, RESIGNED, STANDS};
 use bourdon_wire::{Epoch, Rank, TopicName};
 
-/// Elections that are known here, by one's own part or by another's: every member's every name.
+/// Elections that are known here, through this member's own part or another member's: all names of all members.
 const ELECTIONS_MAX: usize = 64 * NAMES_MAX;
 
 /// One election, at one member.
 #[derive(Debug, Default)]
 pub(crate) struct Election {
-    /// This member's part in it.
+    /// How this member takes part.
     part: Option<Part>,
-    /// Bit r: rank r stands, as far as is known.
+    /// Bit r: rank r is a candidate, as far as is known.
     candidates: u64,
-    /// Bit r: rank r has said in this view that it stands no more, and not since that it does.
+    /// Bit r: rank r has announced in this view that it is no longer a candidate, and has not announced a candidacy
+    /// since.
     resigned: u64,
-    /// Who leads or was accepted, and whether a quorum has accepted it.
+    /// The member that leads or was accepted, and whether a quorum has accepted it.
     leader: Option<(Leadership, bool)>,
-    /// The highest term heard of in this epoch, and the highest in which somebody led.
+    /// The highest term heard of in this epoch, and the highest in which a member led.
     term: u64,
     led: u64,
-    /// The latest leadership that was shown here, in whichever view.
+    /// The latest leadership that was reported here, in any view.
     latest: FencingToken,
-    /// What this member has announced.
+    /// This member's own announcement.
     announced: Option<Announced>,
-    /// Whom this member would have accepted, had it not accepted another before; and the term. All of them: any may be the
-    /// one that does not withdraw.
+    /// The members that this member would have accepted, had it not accepted another before, with their terms. It keeps
+    /// all of them: any may be the member that does not withdraw.
     refused: BTreeMap<Rank, u64>,
-    /// Who leads, though this member has accepted another with a later term: it has if that one withdraws.
+    /// A leadership that this member heard of after it had accepted another member with a later term: it counts if that
+    /// member withdraws.
     passed: Option<Leadership>,
-    /// Somebody has begun an election, now or in a view before: who stands is to see to it that there is a leader.
+    /// A member has begun an election, now or in an earlier view: the candidates must make sure that there is a leader.
     called: bool,
-    /// This member began to campaign before all had told what they bring: it begins once they have.
+    /// This member began to campaign before all members had announced what they hold: it begins once they have.
     begins: bool,
-    /// An announcement was withdrawn: in a ring all that stand begin anew, because one that has not heard of it yet ends what
-    /// the eldest alone begins.
+    /// An announcement was withdrawn: in a ring all candidates begin again, because a member that has not heard of the
+    /// withdrawal yet ends a round that the oldest begins alone.
     is_void: bool,
-    /// The leader led in the view before, and has not said yet that it still does.
+    /// The leader led in the previous view, and has not announced yet that it still does.
     unconfirmed: bool,
-    /// The algorithm's own.
+    /// The state of the algorithms.
     pub(super) bully: bully::Bully,
     pub(super) ring: ring::Ring,
 }
 
-/// An announcement under way.
+/// A pending announcement.
 #[derive(Clone, Copy, Debug)]
 struct Announced {
     term: u64,
@@ -83,7 +86,7 @@ struct Announced {
     accepted: u64,
 }
 
-/// What an election brings about.
+/// The letters that an election sends.
 pub(crate) type Letters = Vec<(Rank, Letter)>;
 
 /// One process's elections.
@@ -97,7 +100,7 @@ pub(crate) struct Elections {
     is_open: bool,
     /// Bits of suspected members.
     suspects: u64,
-    /// A quorum of the view can't be reached: nobody who is cut off so announces itself.
+    /// This member can't reach a quorum of the view: while it is cut off it does not announce itself.
     is_cut: bool,
     won: u64,
     pub(crate) news: Vec<Coordination>,
@@ -109,7 +112,7 @@ impl Election {
         self.part >= Some(Part::StandBy)
     }
 
-    /// Nobody leads, nor was anybody accepted who may.
+    /// No member leads, and none is accepted that may come to lead.
     fn is_vacant(&self) -> bool {
         self.leader.is_none()
     }
@@ -123,7 +126,7 @@ impl Election {
         self.candidates & seat.members & !(bit(seat.own) | bit(seat.own).wrapping_sub(1))
     }
 
-    /// All that stand and are in the view.
+    /// All candidates in the view.
     pub(super) fn standing(&self, seat: &Seat) -> u64 {
         self.candidates & seat.members
     }
@@ -147,7 +150,7 @@ impl Elections {
 
     // ---- the application ------------------------------------------------------------------------------------------
 
-    /// Takes part in an election, or changes the part.
+    /// Takes part in an election, or changes how this member takes part.
     pub(crate) fn take_part(&mut self, name: TopicName, part: Part) -> Result<(), CoordinationRefusal> {
         let has_part = |election: &&Election| election.part.is_some();
         let is_new = self.elections.get(&name).filter(has_part).is_none();
@@ -170,14 +173,14 @@ impl Elections {
             self.resign(name);
         }
         self.begin(name);
-        self.vacant(name); // where it was called for before and nobody has been elected
+        self.vacant(name); // if the election was begun before and no member has been elected
         if let Some(leadership) = self.leader(&name) {
             self.news.push(Coordination::Leader(name, Some(leadership)));
         }
         Ok(())
     }
 
-    /// Leads no more, and does not stand; still hears who leads. Says whether it led.
+    /// Gives up leadership and candidacy; still receives news of the leader. Returns whether it led.
     pub(crate) fn resign(&mut self, name: TopicName) {
         let own = self.seat.own;
         let Some(election) = self.elections.get_mut(&name) else { return };
@@ -187,7 +190,7 @@ impl Elections {
         self.say_to_all(name, RESIGNED, 0);
     }
 
-    /// Has no part in it any more.
+    /// No longer takes part in the election.
     pub(crate) fn leave(&mut self, name: TopicName) {
         self.resign(name);
         if let Some(election) = self.elections.get_mut(&name) {
@@ -195,7 +198,7 @@ impl Elections {
         }
     }
 
-    /// Who leads, as far as this member may say.
+    /// The leader, as far as this member may report it.
     pub(crate) fn leader(&self, name: &TopicName) -> Option<Leadership> {
         self.elections.get(name).and_then(Election::shown).filter(|_| !self.is_cut)
     }
@@ -212,13 +215,13 @@ impl Elections {
         self.elections.iter().filter_map(move |(name, election)| Some((name, of(election)?.token)))
     }
 
-    /// The elections it has a part in, and who leads them.
+    /// The elections that it takes part in, and their leaders.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&TopicName, Option<Leadership>)> {
         let has_part = |(_, election): &(&TopicName, &Election)| election.part.is_some();
         self.elections.iter().filter(has_part).map(|(name, _)| (name, self.leader(name)))
     }
 
-    /// What it keeps, in entries.
+    /// The number of entries kept.
     pub(crate) fn held(&self) -> usize {
         self.elections.len()
     }
@@ -229,14 +232,14 @@ impl Elections {
         self.letters.extend(self.seat.others().map(|to| (to, letter)));
     }
 
-    /// What must go to the others.
+    /// The letters to be sent to other members.
     pub(crate) fn take_letters(&mut self) -> Letters {
         core::mem::take(&mut self.letters)
     }
 
-    // ---- who leads ------------------------------------------------------------------------------------------------
+    // ---- the leader -----------------------------------------------------------------------------------------------
 
-    /// Somebody leads, or nobody does any more.
+    /// Sets the leader, or that there is none.
     fn set_leader(&mut self, name: TopicName, leader: Option<(Leadership, bool)>) {
         let Some(election) = self.elections.get_mut(&name) else { return };
         let before = election.shown();
@@ -254,19 +257,19 @@ impl Elections {
         }
     }
 
-    /// This member leads no more and has nothing announced.
+    /// This member no longer leads, and its announcement is void.
     fn step_down(&mut self, name: TopicName) {
         let own = self.seat.own;
         let Some(election) = self.elections.get_mut(&name) else { return };
         election.announced = None;
         if election.leader.is_some_and(|(leadership, _)| leadership.leader == own) {
-            // Another may have said meanwhile that it leads.
+            // Another member may have announced meanwhile that it leads.
             let passed = election.passed.take();
             self.set_leader(name, passed.map(|leadership| (leadership, true)));
         }
     }
 
-    /// Begins an election, if there is nobody who leads: at the start, or because the leader is suspected.
+    /// Begins an election if there is no leader, at the start, or if the leader is suspected.
     fn begin(&mut self, name: TopicName) {
         let seat = self.seat.clone();
         let Some(election) = self.elections.get_mut(&name) else { return };
@@ -282,7 +285,7 @@ impl Elections {
         self.consider(name);
     }
 
-    /// Announces this member, if its algorithm says that it has won and nobody else leads.
+    /// Announces this member, if it has won by its algorithm and no other member leads.
     fn consider(&mut self, name: TopicName) {
         let seat = self.seat.clone();
         let Some(election) = self.elections.get_mut(&name) else { return };
@@ -335,9 +338,9 @@ impl Elections {
         self.say_to_all(name, LEADS, term);
     }
 
-    // ---- what the others say --------------------------------------------------------------------------------------
+    // ---- letters of other members ---------------------------------------------------------------------------------
 
-    /// Another member said something.
+    /// Receives a letter of another member.
     pub(crate) fn receive(&mut self, from: Rank, letter: &Letter) {
         let Some(name) = letter.name else { return };
         if !self.elections.contains_key(&name) && self.elections.len() >= ELECTIONS_MAX {
@@ -345,7 +348,7 @@ impl Elections {
         }
         let is_about_rank = matches!(letter.step, ELECTION | COORDINATOR);
         if is_about_rank && self.seat.members & bit(letter.rank) == 0 {
-            return; // what is nobody's would go round a ring for ever
+            return; // a letter about no member would go round a ring for ever
         }
         let seat = self.seat.clone();
         let election = self.elections.entry(name).or_default();
@@ -368,20 +371,22 @@ impl Elections {
             }
             REFUSED => {
                 let is_ours = election.announced.is_some_and(|own| own.term == letter.number);
-                // Whoever leads, or is higher, goes first; one that is lower withdraws when it hears of us. What goes round
-                // a ring goes no further.
+                // A member that leads, or is higher, has priority; a lower member withdraws when it hears of us. In a
+                // ring a refused announcement goes no further.
                 let yields = letter.other != 0 || letter.rank > seat.own || self.kind == ElectionKind::Ring;
                 if is_ours && letter.rank == seat.own {
-                    // Somebody led in that term or a later one, which has come to an end: another term.
+                    // A member led in that term or a later one, and that leadership has ended: this member needs
+                    // another term.
                     election.term = election.term.max(letter.epoch.0);
                     self.withdraw(name);
                     self.vacant(name);
                 } else if is_ours && yields {
-                    // If whoever goes first has gone meanwhile, its word was here before the refusal: nobody else says more.
+                    // If the member with priority has resigned meanwhile, its resignation came before the refusal: no
+                    // other message will follow.
                     let has_led = letter.other != 0 && election.led >= letter.epoch.0;
                     let has_gone = letter.other == 0 && election.resigned & bit(letter.rank) != 0;
                     if has_led && self.kind == ElectionKind::Bully {
-                        return; // it has noted the announcement, and accepts it once it has heard what we have
+                        return; // it has noted our announcement, and accepts it once it has heard what we have
                     }
                     self.withdraw(name);
                     if has_gone || self.kind == ElectionKind::Ring {
@@ -393,11 +398,11 @@ impl Elections {
         }
     }
 
-    /// Takes an announcement back: those who accepted it are free again.
+    /// Withdraws an announcement: the members that accepted it are free again.
     fn withdraw(&mut self, name: TopicName) {
         self.step_down(name);
         if let Some(election) = self.elections.get_mut(&name) {
-            election.ring.is_over(); // whoever hears of it begins anew
+            election.ring.is_over(); // every candidate that hears of it begins again
             election.is_void = true;
         }
         self.say_to_all(name, RESIGNED, 1);
@@ -409,7 +414,7 @@ impl Elections {
         if let Some((leadership, true)) = election.leader
             && leadership.leader == seat.own
         {
-            // There is a leader: this one. In a ring the message goes no further.
+            // There is a leader: this member. In a ring the message goes no further.
             let (number, epoch) = (leadership.token.number, leadership.token.epoch);
             let to = if self.kind == ElectionKind::Ring { letter.rank } else { from };
             if to != seat.own {
@@ -429,7 +434,7 @@ impl Elections {
             (ElectionKind::Bully, _) => election.bully.on_ok(from),
             (ElectionKind::Ring, ELECTION) => {
                 if election.announced.is_some() {
-                    return; // this one has won already
+                    return; // this member has won already
                 }
                 let stands = stands && self.is_open;
                 election.ring.on_election(&seat, name, letter, stands, &mut self.letters);
@@ -443,7 +448,7 @@ impl Elections {
         let (seat, winner, term) = (self.seat.clone(), letter.rank, letter.number);
         let Some(election) = self.elections.get_mut(&name) else { return };
         if winner == seat.own {
-            // It has been all round.
+            // The announcement has been round the whole ring.
             if let Some(announced) = election.announced.as_mut().filter(|own| own.term == term) {
                 announced.accepted = seat.members;
                 self.count(name);
@@ -452,7 +457,7 @@ impl Elections {
         }
         let is_rival = election.announced.is_some() && winner > seat.own && self.kind == ElectionKind::Bully;
         if is_rival {
-            self.withdraw(name); // the higher goes first
+            self.withdraw(name); // the higher rank has priority
         }
         let Some(election) = self.elections.get_mut(&name) else { return };
         let blind = seat.mutant == Some(Mutant::StaleCoordinator);
@@ -467,7 +472,8 @@ impl Elections {
         self.letters.push((winner, refusal));
     }
 
-    /// Accepts an announcement: for this member nobody else leads until that one withdraws, resigns or leaves the view.
+    /// Accepts an announcement: this member accepts no other leader until the winner withdraws, resigns or leaves the
+    /// view.
     fn accept(&mut self, name: TopicName, winner: Rank, term: u64) {
         let seat = self.seat.clone();
         let token = FencingToken { birth: seat.birth, epoch: seat.epoch, number: term };
@@ -488,10 +494,10 @@ impl Elections {
         let token = FencingToken { birth: self.seat.birth, epoch: letter.epoch, number: letter.number };
         let Some(election) = self.elections.get_mut(&name) else { return };
         if token < election.latest {
-            return; // another has led since: this one has resigned, and says so next
+            return; // another member has led since: the sender has resigned, and announces that next
         }
         if election.leader.is_some_and(|(known, _)| known.token > token && known.leader != from) {
-            // It will hear of the newer one, whose acceptance here counts; or of the end of that.
+            // The sender will hear of the newer leader, whose acceptance here counts; or of its withdrawal.
             election.passed = Some(Leadership { leader: from, token });
             return;
         }
@@ -502,7 +508,7 @@ impl Elections {
         self.set_leader(name, Some((Leadership { leader: from, token }, true)));
     }
 
-    /// A member leads no more, or has taken its announcement back. `leaves`: it does not stand any more either.
+    /// A member no longer leads, or has withdrawn its announcement. `leaves`: it is no longer a candidate either.
     fn on_resigned(&mut self, name: TopicName, from: Rank, leaves: bool) {
         let Some(election) = self.elections.get_mut(&name) else { return };
         if leaves {
@@ -512,10 +518,10 @@ impl Elections {
         }
         let has_led = election.shown().is_some_and(|leadership| leadership.leader == from);
         if !leaves || !has_led {
-            election.ring.is_over(); // what its round has come to is void, and what ended with it may have to begin anew
+            election.ring.is_over(); // its round is void, and rounds that ended at it may have to begin again
             election.is_void = true;
         } else {
-            election.ring.renew(); // whoever led may have let a round end that was begun under it
+            election.ring.renew(); // the former leader may have ended a round that began while it led
         }
         election.refused.remove(&from);
         election.passed = election.passed.filter(|leadership| leadership.leader != from);
@@ -531,7 +537,7 @@ impl Elections {
         self.vacant(name);
     }
 
-    /// Nobody leads any more, and all know: the algorithm begins anew.
+    /// There is no leader any more, and all members know: the algorithm begins again.
     fn vacant(&mut self, name: TopicName) {
         let seat = self.seat.clone();
         let Some(election) = self.elections.get_mut(&name) else { return };
@@ -549,7 +555,7 @@ impl Elections {
 
     // ---- the view -------------------------------------------------------------------------------------------------
 
-    /// A view begins: leaders that are not in it lead no more.
+    /// A view begins: leaders that are not in it no longer lead.
     pub(crate) fn enter(&mut self, seat: Seat, view: &View) {
         self.members = view.members.iter().map(|member| member.rank).collect();
         self.seat = seat;
@@ -569,7 +575,7 @@ impl Elections {
             election.refused.clear();
             election.resigned = 0;
             election.is_void = false;
-            election.begins = false; // all are told that it was called for
+            election.begins = false; // STANDS announces to all that the election was begun
             election.bully.is_over();
             election.ring.is_over();
             let keeps = election.leader.filter(|(l, shown)| *shown && members & bit(l.leader) != 0);
@@ -579,7 +585,7 @@ impl Elections {
         }
     }
 
-    /// What this member brings into the view.
+    /// What this member announces at the beginning of a view.
     pub(crate) fn tell(&self) -> Vec<Letter> {
         let (own, mut letters) = (self.seat.own, Vec::new());
         for (name, election) in &self.elections {
@@ -594,7 +600,7 @@ impl Elections {
         letters
     }
 
-    /// A member has told all that it brings: what it has not said it leads, it does not.
+    /// A member has announced all that it holds: elections that it did not name it does not lead.
     pub(crate) fn told(&mut self, from: Rank) {
         let silent =
             |election: &Election| election.unconfirmed && election.leader.is_some_and(|(l, _)| l.leader == from);
@@ -603,7 +609,7 @@ impl Elections {
         names.into_iter().for_each(|name| self.set_leader(name, None));
     }
 
-    /// Every member has told what it brings.
+    /// Every member has announced what it holds.
     pub(crate) fn open(&mut self) {
         self.is_open = true;
         let names: Vec<TopicName> = self.elections.keys().copied().collect();
@@ -615,7 +621,8 @@ impl Elections {
         }
     }
 
-    /// What is known of leaders counts no more, because others may have elected one; or it counts again.
+    /// Reports that the known leaders no longer count, because other members may have elected one; or that they count
+    /// again.
     fn tell_all(&mut self) {
         for (name, election) in &self.elections {
             if let Some(leadership) = election.shown().filter(|_| election.part.is_some()) {
@@ -624,7 +631,7 @@ impl Elections {
         }
     }
 
-    /// Other members are suspected than before. `is_cut`: no quorum can be reached.
+    /// The set of suspected members has changed. `is_cut`: this member can reach no quorum.
     pub(crate) fn suspect(&mut self, suspects: u64, is_cut: bool) {
         let risen = suspects & !self.suspects;
         self.suspects = suspects;
@@ -642,7 +649,7 @@ impl Elections {
         names.into_iter().for_each(|name| self.begin(name));
     }
 
-    /// This member leads nothing from now on.
+    /// From now on this member leads nothing.
     pub(crate) fn fence(&mut self, why: Loss) {
         let names: Vec<TopicName> = self.elections.keys().copied().collect();
         let own = self.seat.own;
@@ -660,7 +667,7 @@ impl Elections {
         }
     }
 
-    /// Out of the view: nobody is known to lead.
+    /// This process is no longer in the view: it knows of no leader.
     pub(crate) fn removed(&mut self) {
         self.fence(Loss::Removed);
         let names: Vec<TopicName> = self.elections.keys().copied().collect();

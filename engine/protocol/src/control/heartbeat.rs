@@ -1,14 +1,15 @@
-//! Heartbeats: when to say how far the own stream has come.
+//! Heartbeats: when a sender announces how far its stream has come.
 //!
-//! The loss of a stream's last datagram shows to nobody, because nothing comes after it; so a sender that has stopped
-//! says where it stopped. Soon, because until then a receiver is in the dark; then ever less often, because everybody
-//! knows. A sender that never stops says so all the same now and then, because newcomers and clients find it by that. A
-//! sender whose window is full asks for acknowledgements with it.
+//! No receiver notices the loss of a stream's last datagram, because nothing comes after it; so a sender that has
+//! stopped announces where it stopped. It does so soon, because until then a receiver does not know; then ever less
+//! often, because all receivers know. A sender that never stops still sends a heartbeat now and then, because newcomers
+//! and clients find it by that. A sender whose window is full requests acknowledgements in its heartbeat.
 
 use crate::config::Timing;
 use bourdon_wire::Instant;
 
-/// While the group forms, everybody speaks up this often: soon enough that nobody waits for a newcomer.
+/// While the group forms, every process sends a heartbeat this often: often enough that no process waits for a
+/// newcomer.
 const FORMING_NS: u64 = 20_000_000;
 
 #[derive(Debug)]
@@ -23,20 +24,20 @@ impl Heartbeat {
         Self { due: now, interval_ns: FORMING_NS, last: now }
     }
 
-    /// Something was sent: its end will have to be told.
+    /// Something was sent: the end of the stream must be announced.
     #[inline]
     pub(crate) fn sent(&mut self, now: Instant, timing: &Timing) {
         self.interval_ns = timing.heartbeat_min_ns;
         self.due = (now + timing.heartbeat_min_ns).min(self.last + timing.heartbeat_max_ns);
     }
 
-    /// The window is full: ask for acknowledgements soon.
+    /// The window is full: the next heartbeat, which requests acknowledgements, is due soon.
     pub(crate) fn hasten(&mut self, now: Instant, timing: &Timing) {
         self.interval_ns = timing.heartbeat_min_ns;
         self.due = self.due.min(now + timing.heartbeat_min_ns);
     }
 
-    /// One was sent; sets the next.
+    /// A heartbeat was sent; sets when the next is due.
     pub(crate) fn beat(&mut self, now: Instant, timing: &Timing, formed: bool) {
         let interval_ns = if formed { self.interval_ns } else { FORMING_NS.min(timing.heartbeat_max_ns) };
         (self.due, self.last) = (now + interval_ns, now);

@@ -1,26 +1,28 @@
-//! Membership: whom the next view should have, when, and who says so.
+//! Membership: which members the next view should have, when, and which member proposes it.
 //!
-//! Suspicion is one process's opinion. If it evicted, a bad observer would evict everybody; if all opinions were added
-//! up, one bad observer would still do. If a link fails in one direction only, the two ends blame each other for ever,
-//! and whoever tries to please both loops. So everybody reports whom it hears, and everybody draws the same conclusion
-//! from the same reports.
+//! Suspicion is one process's opinion. If it evicted, a member that hears badly would evict every other member; if all
+//! opinions were added up, a single such member would still do so. If a link fails in one direction only, the two ends
+//! suspect each other for ever, and a rule that tries to satisfy both loops. So every member reports which members it
+//! hears, and every member draws the same conclusion from the same reports.
 //!
-//! 1. *Choice.* The largest set in which everyone hears everyone, older members preferred ([`clique`]). Somebody whose
-//!    report is not fresh is taken to hear all: whether the others hear it decides. Never in the set: who has evidence,
-//!    and whom more than half of the others don't hear.
-//! 2. *Eviction.* Who is not in the set goes only for a reason: evidence, at once; not heard by more than half of the
-//!    other members (itself and those with evidence not counted), after `confirm_after_ns`; left out for
-//!    `asymmetric_after_ns` whatever the reason. Until then it stays in the view. Several who fall within one
-//!    `confirm_after_ns` go together.
-//! 3. *Proposer.* The most senior of the set proposes at once, the next after `takeover_after_ns`, and so on. Who is not
-//!    in the set that the others will choose comes after them all, with the largest set it is in itself.
-//! 4. *Majority.* Who can't reach a quorum of the view proposes nothing, and can only stop: after `confirm_after_ns`,
-//!    or `asymmetric_after_ns` if those it reaches do reach one. So does who would be left with none.
+//! 1. *Choice.* The largest set in which all members hear each other, older members preferred ([`clique`]). A member
+//!    whose report is not fresh is assumed to hear all: whether the others hear it decides. Never in the set: a member
+//!    with evidence against it, and a member that more than half of the others don't hear.
+//! 2. *Eviction.* A member that is not in the set is evicted only for a reason: evidence, at once; not heard by more
+//!    than half of the other members (itself and members with evidence not counted), after `confirm_after_ns`; left out
+//!    for `asymmetric_after_ns`, whatever the reason. Until then it stays in the view. Members that fail within one
+//!    `confirm_after_ns` are evicted together.
+//! 3. *Proposer.* The most senior member of the set proposes at once, the next after `takeover_after_ns`, and so on. A
+//!    member that is not in the set that the others will choose comes after them all, with the largest set that
+//!    contains itself.
+//! 4. *Majority.* A member that can't reach a quorum of the view proposes nothing, and can only stop: after
+//!    `confirm_after_ns`, or `asymmetric_after_ns` if the members it reaches do reach a quorum. A member that would be
+//!    left without a quorum also stops.
 //!
 //! All this is opinion and may differ between members; what becomes the view is decided with ballots.
 //!
-//! Invariants: a proposal contains the proposer and is a quorum of the view; nobody is left out of it without a reason;
-//! each wait is bounded, flapping or not.
+//! Invariants: a proposal contains the proposer and is a quorum of the view; no member is left out of it without a
+//! reason; each wait is bounded, even if links flap.
 
 pub mod clique;
 pub mod rejoin;
@@ -34,18 +36,19 @@ use clique::bits;
 /// As many members as a bitmap of 64 bits can name.
 const MEMBERS_MAX: usize = Rank::MAX.index() + 1;
 
-/// How long a choice must stand before it is acted upon.
+/// How long a choice must stand before a member acts on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MembershipTiming {
-    /// Most others not hearing a member must last longer than a heartbeat: reports of one cause are in then.
+    /// For how long most others must not hear a member. It is longer than a heartbeat: by then all reports of one cause
+    /// have arrived.
     pub confirm_after_ns: u64,
-    /// Each member waits this long for the one before it to propose: several ballots' worth.
+    /// Each member waits this long for the member before it to propose: the time of several ballots.
     pub takeover_after_ns: u64,
-    /// A member that some hear and some don't is left out after this: long, because half of them hold it for healthy.
+    /// A member that some hear and some don't is left out after this: long, because half of them consider it healthy.
     pub asymmetric_after_ns: u64,
-    /// Who was left out may rejoin after this.
+    /// A member that was left out may rejoin after this.
     pub rejoin_min_ns: u64,
-    /// And at the latest after this, however often it was left out.
+    /// It may rejoin at the latest after this, however often it was left out.
     pub rejoin_max_ns: u64,
 }
 
@@ -62,7 +65,7 @@ impl Default for MembershipTiming {
 }
 
 impl MembershipTiming {
-    /// For hosts with cores to spare; goes with the detectors' fast profile.
+    /// For hosts with cores to spare; belongs to the detectors' fast profile.
     pub fn fast() -> Self {
         Self {
             confirm_after_ns: 4_000_000,
@@ -72,8 +75,9 @@ impl MembershipTiming {
         }
     }
 
-    /// For connections that stall; goes with the detectors' patient profile. A step of a ballot may take a stall, so the
-    /// next proposer waits for more than one, and a member that only some hear may be in the middle of one.
+    /// For connections that stall; belongs to the detectors' patient profile. A step of a ballot may take as long as a
+    /// stall, so the next proposer waits for more than one stall, and a member that only some hear may be in the middle
+    /// of a stall.
     pub fn patient() -> Self {
         Self {
             confirm_after_ns: 50_000_000,
@@ -84,35 +88,35 @@ impl MembershipTiming {
     }
 }
 
-/// What a member knows when it is asked.
+/// What a member knows when it decides.
 #[derive(Clone, Copy, Debug)]
 pub struct Situation<'a> {
     /// The view's members, the most senior first.
     pub view: &'a [Rank],
     /// This process, one of them.
     pub own: Rank,
-    /// Bit r of `heard[m]`: member m says that it hears r. This process's own is what its detectors say.
+    /// Bit r of `heard[m]`: member m reports that it hears r. This process's own entry is what its detectors report.
     pub heard: &'a [u64; MEMBERS_MAX],
     /// Bit m: m's report is fresh. This process's own always is.
     pub fresh: u64,
     /// Bit r: this process has hard evidence that r is gone.
     pub evidence: u64,
-    /// How many processes wait to come in.
+    /// How many processes wait to join.
     pub joiners: usize,
     /// The fewest members a view may have, beyond the rule of quorums.
     pub members_min: usize,
-    /// How long things must last.
+    /// How long each condition must last.
     pub timing: &'a MembershipTiming,
 }
 
-/// What is to be done about the view.
+/// What this member must do about the view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing: everyone hears everyone.
+    /// Nothing: all members hear each other.
     Content,
-    /// Nothing yet; ask again when something changes, at the latest then.
+    /// Nothing yet; update again when something changes, at the latest at this time.
     Wait {
-        /// When the situation as it is calls for something else.
+        /// When the unchanged situation requires something else.
         until: Instant,
     },
     /// Propose a view of these members of the old one, as a bitmap of ranks.
@@ -120,11 +124,11 @@ pub enum Verdict {
         /// Bit r: rank r stays.
         members: u64,
     },
-    /// Stop and say so: no quorum of the view can be reached.
+    /// Stop and report it: this member can reach no quorum of the view.
     NoMajority,
 }
 
-/// Since when things are as they are.
+/// Since when each condition holds.
 #[derive(Clone, Debug)]
 pub struct Membership {
     evidence: [Option<Instant>; MEMBERS_MAX],
@@ -140,7 +144,7 @@ fn note(since: &mut Option<Instant>, holds: bool, now: Instant) -> Option<Instan
 }
 
 impl Situation<'_> {
-    /// Whether one member says that it hears another; who has not reported lately is believed to.
+    /// Whether one member reports that it hears another; a member without a recent report is assumed to hear it.
     fn hears(&self, one: Rank, other: Rank) -> bool {
         let reported = one == self.own || self.fresh & 1 << one.index() != 0;
         one == other || !reported || self.heard[one.index()] & 1 << other.index() != 0
@@ -153,7 +157,7 @@ impl Situation<'_> {
         2 * deaf > all
     }
 
-    /// By place in the view: who hears each other, both ways and as themselves.
+    /// By place in the view: which members hear each other, in both directions; each hears itself.
     fn links(&self) -> [u64; MEMBERS_MAX] {
         let mut links = [0; MEMBERS_MAX];
         for (i, one) in self.view.iter().enumerate() {
@@ -171,8 +175,8 @@ impl Situation<'_> {
         self.view.iter().position(|rank| *rank == self.own).expect("own rank is in the view")
     }
 
-    /// By place: the set that everybody with these reports would choose, and the largest one with this process. `gone`,
-    /// by rank, are in neither.
+    /// By place: the set that every member with these reports would choose, and the largest set with this process.
+    /// Members in `gone`, by rank, are in neither.
     fn choose(&self, links: &[u64; MEMBERS_MAX], gone: u64) -> (u64, u64) {
         let candidates = self.places(|rank| gone & 1 << rank.index() == 0);
         let own = 1 << self.own_place();
@@ -180,8 +184,8 @@ impl Situation<'_> {
         (common, if common & own != 0 { common } else { clique::largest(links, own, candidates) })
     }
 
-    /// For how long this process may hope for a quorum, if not for ever: not for long when it has none even by way of
-    /// others, and for as long as an asymmetry may last when it only has none by itself.
+    /// For how long this process may wait for a quorum, if not for ever: briefly if it reaches none even through
+    /// others, and for as long as an asymmetry may last if it only reaches none directly.
     fn patience_ns(&self, links: &[u64; MEMBERS_MAX]) -> Option<u64> {
         let alive = self.places(|rank| self.evidence & 1 << rank.index() == 0) | 1 << self.own_place();
         let near = links[self.own_place()] & alive;
@@ -209,13 +213,13 @@ impl Default for Membership {
 }
 
 impl Membership {
-    /// For a view just installed: whatever was wrong in the one before has to last anew.
+    /// For a view just installed: any trouble of the previous view must last for its whole time again.
     pub fn new() -> Self {
         let never = [None; MEMBERS_MAX];
         Self { evidence: never, unheard: never, left_out: never, unreachable: None }
     }
 
-    /// Decides what to do. To be asked whenever the situation may have changed, and when a wait is over.
+    /// Decides what to do. Call it whenever the situation may have changed, and when a wait is over.
     pub fn update(&mut self, now: Instant, situation: &Situation) -> Verdict {
         let (view, timing) = (bitmap(situation.view), situation.timing);
         let others = || situation.view.iter().filter(|rank| **rank != situation.own);
@@ -223,7 +227,7 @@ impl Membership {
         let links = situation.links();
         let (common, chosen) = situation.choose(&links, situation.evidence | unheard);
         let members = situation.ranks(chosen);
-        // When each of those not chosen may be evicted.
+        // When each member that is not chosen may be evicted.
         let mut ripe_at = [Instant::NEVER; MEMBERS_MAX];
         for rank in others().map(|rank| rank.index()) {
             let bit = 1 << rank;
@@ -243,14 +247,14 @@ impl Membership {
         if members == view {
             return Verdict::Content;
         }
-        // Who is not in the set that the others choose comes after all of that.
+        // A member that is not in the set that the others choose comes after all of that set.
         let before = |set: u64| u64::from((set & ((1 << situation.own_place()) - 1)).count_ones());
         let place = before(chosen) + if common == chosen { 0 } else { u64::from(common.count_ones()) };
         decide(now, situation, &ripe_at, place)
     }
 }
 
-/// Whether those who are ripe are to be evicted now, by who is at this `place` among the proposers.
+/// Whether the member at this `place` among the proposers must now evict the members whose time has come.
 fn decide(now: Instant, situation: &Situation, ripe_at: &[Instant; MEMBERS_MAX], place: u64) -> Verdict {
     let (view, timing) = (bitmap(situation.view), situation.timing);
     let evicted = bits(view).filter(|rank| ripe_at[*rank] <= now).fold(0, |set, rank| set | 1 << rank);
@@ -265,7 +269,8 @@ fn decide(now: Instant, situation: &Situation, ripe_at: &[Instant; MEMBERS_MAX],
     }
     let ripe = || bits(evicted).map(|rank| ripe_at[rank]);
     let (first, last) = (ripe().min().unwrap_or(now), ripe().max().unwrap_or(now));
-    // Whoever is about to follow goes along, but nobody is waited for longer than that.
+    // Members that are to be evicted soon are evicted in the same step, but the proposer waits for them no longer than
+    // that.
     let together = first + timing.confirm_after_ns;
     let batched = if now < together && next <= together { next } else { last };
     let until = batched + place * timing.takeover_after_ns;

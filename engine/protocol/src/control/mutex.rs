@@ -1,20 +1,21 @@
-//! Locks: at most one process at a time has each, and each that asks gets it.
+//! Locks: at most one process at a time holds each, and each process that requests it gets it.
 //!
-//! Five algorithms do it, each in its own file behind one trait ([`Exclusion`]). They know members, not requests: this
-//! file keeps the requests of this process in a queue for each name and lets at most one of them at a time ask the others,
-//! so that an algorithm has one request of each member to deal with. It keeps what outlives a view as well: who holds a
-//! lock here, under which token.
+//! Five algorithms provide this, each in its own file behind one trait ([`Exclusion`]). They know members, not
+//! requests: this file keeps the requests of this process in a queue for each name and sends at most one of them at a
+//! time to the other members, so that an algorithm handles one request of each member. This file also keeps what
+//! outlives a view: which request holds a lock here, under which token.
 //!
-//! **View changes.** Whatever was said in an epoch is void in the next. Each member begins a view by telling every other
-//! which locks it brings along (HOLDS for each, then TOLD), so nothing said later can overtake that;
-//! what it had asked it asks again. The dead bring nothing: their locks and requests are gone. A grant that came after a
-//! member's promise does no harm, because what a member holds is said when it enters the next view, not when it promised.
+//! **View changes.** Messages of an epoch are void in the next. Each member begins a view by announcing to every other
+//! member which locks it holds (HOLDS for each, then TOLD), so no later message can overtake that; then it repeats its
+//! requests. Crashed members announce nothing: their locks and requests are gone. A grant that came after a member's
+//! promise does no harm, because a member announces what it holds when it enters the next view, not when it promises.
 //!
-//! **Fencing.** A token is (epoch, number): numbers grow within an epoch, each algorithm by its own rule, and a later epoch
-//! beats any number. Who can't reach a quorum of its view, or is out of it, holds nothing from then on.
+//! **Fencing.** A token is (epoch, number): numbers grow within an epoch, each algorithm by its own rule, and a later
+//! epoch beats any number. A member that can't reach a quorum of its view, or is out of it, holds nothing from then on.
 //!
-//! Invariants: among the members of one view, at most one holds a lock ([17]); tokens grow in the order of grants; every
-//! request ends, by a grant or with the reason why not. Bounds: [`NAMES_MAX`] names, [`REQUESTS_MAX`] requests.
+//! Invariants: among the members of one view, at most one holds a lock ([17]); tokens grow in the order of grants;
+//! every request ends, with a grant or with the reason why it is not granted. Bounds: [`NAMES_MAX`] names,
+//! [`REQUESTS_MAX`] requests.
 
 pub(crate) mod central;
 pub(crate) mod lamport;
@@ -36,20 +37,20 @@ use bourdon_wire::{DatagramNumber, Epoch, Instant, Rank, TopicName};
 use core::fmt::Debug;
 use replicated::{Command, Replicated};
 
-/// Locks that an algorithm knows of at one member: every member's every name. No honest group has more.
+/// Locks that an algorithm knows at one member: all names of all members. No honest group has more.
 const NAMES_KNOWN_MAX: usize = 64 * NAMES_MAX;
 
-/// Whether what is kept for each name has room for this one.
+/// Whether the map of names has room for this name.
 fn has_room<V>(known: &BTreeMap<TopicName, V>, name: &TopicName) -> bool {
     known.len() < NAMES_KNOWN_MAX || known.contains_key(name)
 }
 
-/// Where an algorithm sits: the view as this member sees it.
+/// The position of an algorithm: the view as this member sees it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seat {
     pub(crate) own: Rank,
     pub(crate) epoch: Epoch,
-    /// Of the group's instance.
+    /// The birth of the group's instance.
     pub(crate) birth: u64,
     /// The oldest member.
     pub(crate) oldest: Rank,
@@ -70,20 +71,20 @@ impl Seat {
         ranks(self.members).filter(move |rank| *rank != own)
     }
 
-    /// The next in the ring, by rank; itself if it is alone.
+    /// The next member in the ring, by rank; itself if it is alone.
     pub(crate) fn successor(&self) -> Rank {
         let after = ranks(self.members).find(|rank| *rank > self.own);
         after.or_else(|| ranks(self.members).next()).unwrap_or(self.own)
     }
 }
 
-/// What an algorithm brings about.
+/// The effects of an algorithm's step.
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
     pub(crate) letters: Vec<(Rank, Letter)>,
     /// This member's request for a lock is granted.
     pub(crate) granted: Vec<(TopicName, FencingToken)>,
-    /// Its request would have to wait, and was not to; or there is no room.
+    /// This member's request would have to wait, and must not; or there is no room.
     pub(crate) busy: Vec<TopicName>,
 }
 
@@ -97,25 +98,25 @@ impl Effects {
     }
 }
 
-/// An algorithm of the textbook: one request at a time of each member for each name.
+/// A textbook algorithm: one request at a time of each member for each name.
 pub(crate) trait Exclusion: Debug + Send {
-    /// A view begins; this member brings these locks along.
+    /// A view begins; this member holds these locks.
     fn enter(&mut self, seat: &Seat, held: &[TopicName]);
-    /// A member has brought a lock along from an earlier view.
+    /// A member announces a lock that it holds from an earlier view.
     fn told(&mut self, seat: &Seat, from: Rank, name: TopicName);
-    /// Every member has told.
+    /// Every member has announced its locks.
     fn open(&mut self, seat: &Seat, effects: &mut Effects);
-    /// This member asks.
+    /// This member requests a lock.
     fn request(&mut self, seat: &Seat, name: TopicName, tries: bool, effects: &mut Effects);
-    /// It has done with it, or with waiting for it.
+    /// This member releases a lock, or no longer waits for it.
     fn release(&mut self, seat: &Seat, name: TopicName, effects: &mut Effects);
-    /// Another member said something.
+    /// Receives a letter of another member.
     fn receive(&mut self, seat: &Seat, from: Rank, letter: &Letter, effects: &mut Effects);
-    /// How many requests are known to come before this member's.
+    /// How many requests are known to precede this member's.
     fn ahead(&self, _seat: &Seat, _name: &TopicName) -> usize {
         0
     }
-    /// What it keeps, in entries.
+    /// The number of entries kept.
     fn held(&self) -> usize;
 }
 
@@ -136,7 +137,7 @@ struct Waiter {
 struct Lock {
     waiting: VecDeque<Waiter>,
     holder: Option<(LockId, FencingToken)>,
-    /// The first that waits has asked the others.
+    /// The first waiting request has been sent to the other members.
     asked: bool,
 }
 
@@ -144,14 +145,14 @@ struct Lock {
 #[derive(Debug)]
 pub(crate) struct Mutex {
     seat: Seat,
-    /// Who is in the view.
+    /// The members of the view.
     members: Vec<Member>,
     algorithm: Algorithm,
     locks: BTreeMap<TopicName, Lock>,
     next_id: u64,
-    /// No request has waited long enough before this: asked for at every step.
+    /// No request times out before this; read at every step.
     due: Instant,
-    /// Whether requests may go out.
+    /// Whether requests may be sent.
     is_open: bool,
     entries: u64,
     pub(crate) news: Vec<(LockId, LockNews)>,
@@ -183,7 +184,7 @@ impl Mutex {
 
     // ---- the application ------------------------------------------------------------------------------------------
 
-    /// Asks for a lock.
+    /// Requests a lock.
     pub(crate) fn lock(&mut self, name: TopicName, patience: Patience) -> Result<LockId, CoordinationRefusal> {
         let requests = |lock: &Lock| lock.waiting.len() + usize::from(lock.holder.is_some());
         if self.locks.values().map(requests).sum::<usize>() >= REQUESTS_MAX
@@ -207,7 +208,7 @@ impl Mutex {
         Ok(id)
     }
 
-    /// Gives a lock back, or no longer waits for it; says whether there was such a request.
+    /// Releases a lock, or no longer waits for it; returns whether there was such a request.
     pub(crate) fn unlock(&mut self, id: LockId) -> bool {
         let is_his = |lock: &Lock| {
             lock.holder.is_some_and(|(holder, _)| holder == id) || lock.waiting.iter().any(|waiter| waiter.id == id)
@@ -218,8 +219,8 @@ impl Mutex {
         true
     }
 
-    /// A request is over. What that grants at once is told before anything else happens: a grant that waited would be taken
-    /// for the answer to a later request.
+    /// A request is over. A grant that this causes at once is reported before anything else happens: if it waited, it
+    /// would count as the answer to a later request.
     fn end(&mut self, name: TopicName, id: LockId) {
         let Some(lock) = self.locks.get_mut(&name) else { return };
         let is_first = lock.waiting.front().is_some_and(|waiter| waiter.id == id);
@@ -244,7 +245,7 @@ impl Mutex {
         }
     }
 
-    /// Lets the first that waits ask the others, if none has.
+    /// Sends the first waiting request to the other members, if none has been sent.
     fn ask(&mut self, name: TopicName) {
         let Some(lock) = self.locks.get_mut(&name) else { return };
         let Some(first) = lock.waiting.front() else {
@@ -264,7 +265,7 @@ impl Mutex {
         }
     }
 
-    /// Where a request stands.
+    /// The state of a request.
     pub(crate) fn standing(&self, id: LockId) -> Option<LockStanding> {
         for (name, lock) in &self.locks {
             if let Some((_, token)) = lock.holder.filter(|(holder, _)| *holder == id) {
@@ -286,23 +287,23 @@ impl Mutex {
         self.locks.iter().filter_map(|(name, lock)| Some((name, lock.holder?.1)))
     }
 
-    /// Whether any request of this process is under way.
+    /// Whether any request of this process is pending.
     pub(crate) fn is_busy(&self) -> bool {
         !self.locks.is_empty()
     }
 
-    /// Grants taken here so far.
+    /// The number of grants to this process so far.
     pub(crate) fn entries(&self) -> u64 {
         self.entries
     }
 
-    /// When to look for requests that have waited long enough.
+    /// When to check for requests that have waited long enough.
     #[inline]
     pub(crate) fn due(&self) -> Instant {
         self.due
     }
 
-    /// Ends what has waited long enough.
+    /// Ends requests that have waited long enough.
     pub(crate) fn tend(&mut self, now: Instant) {
         let mut late = Vec::new();
         for (name, lock) in &self.locks {
@@ -320,7 +321,8 @@ impl Mutex {
 
     // ---- the view -------------------------------------------------------------------------------------------------
 
-    /// A view begins. `order`: the number of its first message in total order. `is_member`: of it, rather than following.
+    /// A view begins. `order`: the number of its first message in total order. `is_member`: this process is a member of
+    /// it, not a follower.
     pub(crate) fn enter(&mut self, seat: Seat, view: &View, order: u64, is_member: bool) {
         (self.seat, self.members) = (seat, view.members.clone());
         self.effects = Effects::default();
@@ -340,14 +342,14 @@ impl Mutex {
         self.settle();
     }
 
-    /// A member said at the beginning of the view that it holds this.
+    /// A member announced at the beginning of the view that it holds this lock.
     pub(crate) fn told(&mut self, from: Rank, name: TopicName) {
         if let Algorithm::Textbook(textbook) = &mut self.algorithm {
             textbook.told(&self.seat, from, name);
         }
     }
 
-    /// Every member has said what it brings into the view: ask for what is waited for here.
+    /// Every member has announced what it holds: sends the requests that wait here.
     pub(crate) fn open(&mut self) {
         self.is_open = true;
         if let Algorithm::Textbook(textbook) = &mut self.algorithm {
@@ -358,7 +360,7 @@ impl Mutex {
         self.settle();
     }
 
-    /// Nothing is held or waited for here from now on.
+    /// From now on this process holds no lock and waits for none.
     pub(crate) fn fence(&mut self, why: Loss) {
         for (name, lock) in core::mem::take(&mut self.locks) {
             let requests = lock.holder.map(|(id, _)| id).into_iter().chain(lock.waiting.iter().map(|waiter| waiter.id));
@@ -369,7 +371,7 @@ impl Mutex {
         }
     }
 
-    /// Out of the view: nothing can be asked for.
+    /// This process is no longer in the view: it can request nothing.
     pub(crate) fn removed(&mut self) {
         self.fence(Loss::Removed);
         self.is_open = false;
@@ -379,9 +381,9 @@ impl Mutex {
         }
     }
 
-    // ---- the others -----------------------------------------------------------------------------------------------
+    // ---- other members --------------------------------------------------------------------------------------------
 
-    /// Another member said something.
+    /// Receives a letter of another member.
     pub(crate) fn receive(&mut self, from: Rank, letter: &Letter) {
         if let Algorithm::Textbook(textbook) = &mut self.algorithm {
             textbook.receive(&self.seat, from, letter, &mut self.effects);
@@ -389,7 +391,7 @@ impl Mutex {
         }
     }
 
-    /// Does what the algorithm has brought about.
+    /// Applies the effects of the algorithm.
     fn settle(&mut self) {
         while !self.effects.granted.is_empty() || !self.effects.busy.is_empty() {
             for (name, token) in core::mem::take(&mut self.effects.granted) {
@@ -420,12 +422,12 @@ impl Mutex {
         }
     }
 
-    /// What must go to the others.
+    /// The letters to be sent to other members.
     pub(crate) fn take_letters(&mut self) -> Vec<(Rank, Letter)> {
         core::mem::take(&mut self.effects.letters)
     }
 
-    /// What it keeps, in entries.
+    /// The number of entries kept.
     pub(crate) fn held(&self) -> usize {
         let kept = match &self.algorithm {
             Algorithm::Replicated(replicated) => replicated.held(),
@@ -444,7 +446,7 @@ impl Mutex {
         }
     }
 
-    /// The same, to look at.
+    /// The same, read-only.
     pub(crate) fn table(&self) -> Option<&Replicated> {
         match &self.algorithm {
             Algorithm::Replicated(replicated) => Some(replicated),
@@ -461,7 +463,8 @@ impl Mutex {
         }
     }
 
-    /// A quorum holds more than before: what was granted in it may be shown. `held`: how far a quorum holds each stream.
+    /// A quorum holds more than before: grants in that part may be reported. `held`: how far a quorum holds each
+    /// stream.
     pub(crate) fn show_grants(&mut self, held: impl Fn(usize) -> DatagramNumber) {
         if let Algorithm::Replicated(replicated) = &mut self.algorithm {
             replicated.show(held, &mut self.effects);

@@ -1,34 +1,37 @@
-//! Perfect links: what one member says to another about locks and leaders arrives, once, in the order it was said.
+//! Perfect links: what a member sends to another about locks and leaders arrives once, in the order in which it was
+//! sent.
 //!
-//! The textbook's algorithms for mutual exclusion and election suppose channels that lose nothing, double nothing and keep
-//! the order; Lamport's is wrong without the last. Datagrams promise none of it. The group's own stream would, but at the
-//! price of everybody hearing what is meant for one.
+//! The textbook algorithms for mutual exclusion and election assume channels that lose nothing, duplicate nothing and
+//! keep the order; Lamport's is wrong without the last. Datagrams promise none of this. The group's own stream would,
+//! but then every member would receive what is meant for a single member.
 //!
-//! So each pair of members numbers what it says to each other, from 1 in each epoch. What was not acknowledged is said
-//! again, all of it from the first that is missing, after [`RETRY_NS`] and then ever less often; what comes out of turn is
-//! dropped, because it will come again. An acknowledgement rides along with whatever goes the other way, or goes alone at
-//! the end of the step.
+//! So each pair of members numbers the messages between them, from 1 in each epoch. The sender retransmits what was not
+//! acknowledged, all of it from the first missing message, after [`RETRY_NS`] and then ever less often. The receiver
+//! drops a message out of turn, because it will come again. An acknowledgement travels with any message in the other
+//! direction, or alone at the end of the step.
 //!
-//! Invariants: within an epoch a receiver takes a sender's messages in order, without holes and once each; nothing crosses
-//! an epoch, because the datagram's header names it and both ends begin anew with it. Bounds: [`AHEAD`] messages under way
-//! to a peer; what waits behind them is bounded by what is said at all: a few messages for each name, and [`WAITING_MAX`] if
-//! the peer lies.
-//! Source: FIFO perfect point-to-point links, Cachin, Guerraoui and Rodrigues (2011), §2.4 and §3.9.
+//! Invariants: within an epoch a receiver takes a sender's messages in order, without holes and once each; nothing
+//! crosses an epoch, because the datagram's header names the epoch and both ends start again with it. Bounds: [`AHEAD`]
+//! unacknowledged messages to a peer; what waits behind them is bounded by what the algorithms send at all: a few
+//! messages for each name, and [`WAITING_MAX`] if the peer lies. Source: FIFO perfect point-to-point links, Cachin,
+//! Guerraoui and Rodrigues (2011), §2.4 and §3.9.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bourdon_wire::records::{Link, link_steps};
 use bourdon_wire::{Epoch, Instant, Rank, TopicName};
 
-/// Messages under way to one peer: few enough for any socket buffer, enough to say some names' state at a new view.
+/// Unacknowledged messages to one peer: few enough for any socket buffer, enough to announce the state of some names at
+/// a new view.
 const AHEAD: usize = 64;
-/// Messages that wait for a peer when nothing more is taken from any: each may call for answers or is to be said on, and one
-/// that asks without acknowledging would fill the memory. Many times what an honest conversation comes to.
+/// If so many messages wait for a peer, nothing more is accepted from any peer: each message may require answers or
+/// must be forwarded, and a peer that asks without acknowledging would fill the memory. This is many times what an
+/// honest conversation needs.
 const WAITING_MAX: usize = 16_384;
-/// When a message is said again for the first time: a local network's round trip many times over, and short beside what a
-/// view change takes, since whoever enters the next view a little later has missed what was said to it.
+/// When a message is retransmitted for the first time: many round trips of a local network, but short compared with a
+/// view change, since a member that enters the next view a little later has missed what was sent to it.
 const RETRY_NS: u64 = 1_000_000;
-/// And at the latest: a peer that does not answer for so long is about to leave the view.
+/// The longest pause before a retransmission: a peer that does not answer for so long is about to leave the view.
 const RETRY_MAX_NS: u64 = 32_000_000;
 
 /// One message.
@@ -49,23 +52,23 @@ impl Letter {
         Self { name: Some(name), ..Self::bare(step) }
     }
 
-    /// A step by itself.
+    /// A step without a name.
     pub(crate) fn bare(step: u16) -> Self {
         Self { step, rank: Rank(0), number: 0, epoch: Epoch(0), other: 0, name: None }
     }
 }
 
-/// Two members' conversation, at one end.
+/// One end of the link between two members.
 #[derive(Debug)]
 struct Peer {
     /// The number of the first message in `unacknowledged`.
     first: u64,
     unacknowledged: VecDeque<Letter>,
-    /// How many of them have been said since the last pause.
+    /// How many of them have been sent since the last pause.
     said: usize,
     retry_at: Instant,
     retry_ns: u64,
-    /// The number of the next message to take.
+    /// The number of the next message to accept.
     next: u64,
     owes_ack: bool,
 }
@@ -88,12 +91,12 @@ impl Default for Peer {
 #[derive(Debug)]
 pub(crate) struct PerfectLinks {
     peers: Vec<Peer>,
-    /// By step: messages said for the first time.
+    /// By step: messages sent for the first time.
     sent: [u64; link_steps::END as usize],
-    /// Said again, or only acknowledged.
+    /// Datagrams that were retransmitted, or only acknowledged.
     overhead: u64,
     is_idle: bool,
-    /// When the first of the peers is due: asked for at every step.
+    /// When the first of the peers is due; read at every step.
     due: Instant,
 }
 
@@ -103,18 +106,18 @@ impl PerfectLinks {
         Self { peers, sent: [0; link_steps::END as usize], overhead: 0, is_idle: true, due: Instant::NEVER }
     }
 
-    /// A new epoch: what was said in the last is void.
+    /// A new epoch begins: messages of the last are void.
     pub(crate) fn enter(&mut self) {
         self.peers.iter_mut().for_each(|peer| *peer = Peer::default());
         (self.is_idle, self.due) = (true, Instant::NEVER);
     }
 
-    /// Messages of a step said so far.
+    /// Messages of a step sent so far.
     pub(crate) fn sent(&self, step: u16) -> u64 {
         self.sent.get(usize::from(step)).copied().unwrap_or(0)
     }
 
-    /// Datagrams that only acknowledged, or said again what had been said.
+    /// Datagrams that only acknowledged, or were retransmitted.
     pub(crate) fn overhead(&self) -> u64 {
         self.overhead
     }
@@ -124,7 +127,7 @@ impl PerfectLinks {
         self.peers.iter().map(|peer| peer.unacknowledged.len()).sum()
     }
 
-    /// Says something to a peer; it goes out with the next [`PerfectLinks::transmit`].
+    /// Queues a message to a peer; the next [`PerfectLinks::transmit`] sends it.
     pub(crate) fn send(&mut self, to: Rank, letter: Letter) {
         let Some(peer) = self.peers.get_mut(to.index()) else { return };
         peer.unacknowledged.push_back(letter);
@@ -134,11 +137,11 @@ impl PerfectLinks {
         }
     }
 
-    /// Takes in what a peer said; the message, if it is the next one.
+    /// Receives a record of a peer; returns its message, if it is the next in order.
     pub(crate) fn receive(&mut self, now: Instant, from: Rank, record: &Link, name: Option<&str>) -> Option<Letter> {
         let is_full = self.peers.iter().any(|peer| peer.unacknowledged.len() >= WAITING_MAX);
         let peer = self.peers.get_mut(from.index())?;
-        // No more can be acknowledged than was said.
+        // A peer can't acknowledge more than was sent.
         let most = peer.first + peer.said as u64;
         let acknowledged = record.acknowledged.get().min(most);
         if acknowledged > peer.first {
@@ -147,7 +150,7 @@ impl PerfectLinks {
             (peer.first, peer.said) = (acknowledged, peer.said - count);
             peer.retry_ns = RETRY_NS;
             peer.retry_at = if peer.said == 0 { Instant::NEVER } else { now + RETRY_NS };
-            self.is_idle = false; // more may go out now
+            self.is_idle = false; // more may be sent now
         }
         let sequence = record.sequence.get();
         if sequence == 0 {
@@ -169,7 +172,7 @@ impl PerfectLinks {
         })
     }
 
-    /// When something must be said again.
+    /// When something must be retransmitted.
     #[inline]
     pub(crate) fn due(&self) -> Instant {
         self.due
@@ -179,7 +182,7 @@ impl PerfectLinks {
         self.due = self.peers.iter().map(|peer| peer.retry_at).min().unwrap_or(Instant::NEVER);
     }
 
-    /// What has waited too long for its acknowledgement is to be said again.
+    /// Marks messages that have waited too long for their acknowledgement to be retransmitted.
     pub(crate) fn tend(&mut self, now: Instant) {
         for peer in self.peers.iter_mut().filter(|peer| now >= peer.retry_at) {
             self.overhead += peer.said as u64;
@@ -196,7 +199,7 @@ impl PerfectLinks {
         self.is_idle
     }
 
-    /// Says what is new or must be said again, and acknowledges what came.
+    /// Sends what is new or must be retransmitted, and acknowledges what came.
     pub(crate) fn transmit(&mut self, now: Instant, mut say: impl FnMut(Rank, &Link, Option<&TopicName>)) {
         self.is_idle = true;
         for (rank, peer) in self.peers.iter_mut().enumerate() {
@@ -209,7 +212,7 @@ impl PerfectLinks {
             }
             if fresh > peer.said {
                 peer.said = fresh;
-                // What is new does not put off what waits already.
+                // New messages do not delay the retransmission of earlier ones.
                 peer.retry_at = peer.retry_at.min(now + peer.retry_ns);
             }
             if core::mem::take(&mut peer.owes_ack) {
@@ -256,7 +259,7 @@ mod tests {
         Letter { number, ..Letter::bare(link_steps::REQUEST) }
     }
 
-    /// What one end says to rank 1 now.
+    /// What one end sends to rank 1 now.
     fn said(links: &mut PerfectLinks, now: u64) -> Vec<Link> {
         let mut said = Vec::new();
         links.tend(Instant(now));

@@ -1,22 +1,23 @@
 //! Plausibility: how large a number in a frame can be before no honest process can have sent it.
 //!
-//! A checksum shows that a frame came as it was sent, and nothing about its sender. One ballot with the largest number
-//! there is promises away every ballot that an honest member could ever begin; one cut that ends where no stream will ever
-//! come is fetched for ever; one order run for messages that do not exist holds up everything behind it; one view with an
-//! epoch far away is followed by observers that then hear of no other. A limit on the size of the numbers alone does not
-//! help, because the largest that fits is as harmful.
+//! A checksum shows that a frame came as it was sent, and nothing about its sender. A single ballot with the largest
+//! number voids every ballot that an honest member could ever begin; members fetch for ever a cut that ends where no
+//! stream will ever come; an order run for messages that do not exist blocks everything behind it; observers follow a
+//! view with an epoch far ahead and then hear of no other view. A limit on the size of the numbers alone does not help,
+//! because the largest that fits is as harmful.
 //!
-//! What an honest process can know bounds what it can send, and the receiver knows the same bounds:
+//! What an honest process can know limits what it can send, and the receiver knows the same limits:
 //!
-//! - A ballot's round rises by one with each ballot, and a proposer begins one only after a takeover's time or more. So it
-//!   is bounded by the time since the view began.
-//! - A member's stream goes at most a window beyond what each member of the view has delivered, so a cut ends within a log
-//!   of where the stream has come here; and no process holds more of this process's own stream than it has sent. An observer
-//!   has no part in that window; there the time since the sender's last heartbeat bounds it.
+//! - A ballot's round rises by one with each ballot, and a proposer begins one only after a takeover's time or more. So
+//!   it is bounded by the time since the view began.
+//! - A member's stream goes at most a window beyond what each member of the view has delivered, so a cut ends within
+//!   one log of the end of the stream here; and no process holds more of this process's own stream than this process
+//!   has sent. An observer has no part in that window; there the time since the sender's last heartbeat is the bound.
 //! - An order run names messages that the sequencer holds, which the same window bounds.
 //! - A view is announced by the heartbeats of its members.
 //!
-//! What passes is not therefore true: it is what a member might send. Only keys tell members from strangers.
+//! A frame that passes need not be true: it is only what a member might send. Only keys distinguish members from
+//! strangers.
 //!
 //! Invariant: an honest process's frames are never refused here. Bounds are named below, each with its reason.
 
@@ -28,15 +29,16 @@ use bourdon_wire::{DatagramNumber, Epoch, Incarnation, Instant, Rank, Sequence};
 use super::view_change::Ballot;
 use crate::view::{Member, View};
 
-/// Rounds that there may be at once: what members that entered the view earlier may be ahead.
+/// Rounds allowed at once: so far members that entered the view earlier may be ahead.
 const ROUNDS_AT_ONCE: u64 = 1024;
-/// Rounds for each takeover's time: one from each of the most members there can be.
+/// Rounds for each takeover's time: one from each member of the largest view.
 const ROUNDS_PER_TAKEOVER: u64 = Rank::MAX.0 as u64 + 1;
-/// Datagrams that one member can send in a microsecond, with room to spare: the smallest take 64 ns on a link of 10 Gb/s.
+/// Datagrams that one member can send in a microsecond, with room to spare: the smallest take 64 ns on a link of 10
+/// Gb/s.
 const DATAGRAMS_PER_US: u64 = 100;
-/// How much further than a member an observer may be behind one sender and not behind the sequencer.
+/// How many times further than a member an observer may be behind a sender while it is not behind the sequencer.
 const OBSERVER_TIMES: u64 = 64;
-/// Epochs that a view may be ahead of what its members' heartbeats announced: those may be a few changes old.
+/// Epochs that a view may be ahead of what its members' heartbeats announced: the heartbeats may be a few changes old.
 const EPOCHS_AHEAD: u64 = 4;
 /// A heartbeat counts as an announcement for so long: ten of the slowest, so that loss does not silence a member.
 const ANNOUNCED_NS: u64 = 1_000_000_000;
@@ -47,14 +49,14 @@ pub(crate) fn is_ballot_plausible(ballot: Ballot, elapsed_ns: u64, takeover_afte
     ballot.0 >> 16 <= ROUNDS_AT_ONCE + takeovers.saturating_mul(ROUNDS_PER_TAKEOVER)
 }
 
-/// How far an observer believes a stream to have come that its sender announced up to `announced`, so long ago.
+/// How far a stream can have come, for an observer, if its sender announced it up to `announced` so long ago.
 pub(crate) fn observed_end(announced: DatagramNumber, slots: u64, elapsed_ns: u64) -> DatagramNumber {
     let since = (elapsed_ns / 1_000).saturating_mul(DATAGRAMS_PER_US);
     DatagramNumber(announced.0.saturating_add(slots).saturating_add(since))
 }
 
 /// Whether an order run can name messages of a stream that has come to `complete` here. `log_messages`: as many as a
-/// log can hold; `follows`: here is an observer, which the window does not wait for.
+/// log can hold; `follows`: this process is an observer, for which the window does not wait.
 pub(crate) fn is_run_plausible(run: &OrderRun, complete: Option<Sequence>, log_messages: u64, follows: bool) -> bool {
     let count = u64::from(run.count.get());
     let ahead = log_messages.saturating_mul(if follows { OBSERVER_TIMES } else { 1 });
@@ -65,9 +67,9 @@ pub(crate) fn is_run_plausible(run: &OrderRun, complete: Option<Sequence>, log_m
 /// What one rank's heartbeats announced last.
 #[derive(Clone, Copy, Debug, Default)]
 struct Announced {
-    /// As a member of a view: in which life, of which epoch, when.
+    /// As a member of a view: its incarnation, the epoch, and when.
     formed: Option<(Incarnation, Epoch, Instant)>,
-    /// In the current view: how far its stream goes.
+    /// In the current view: the end of its stream, and when.
     stream: Option<(DatagramNumber, Instant)>,
 }
 
@@ -80,7 +82,7 @@ pub(crate) struct Announcements {
 }
 
 impl Announcements {
-    /// None yet.
+    /// No announcements yet.
     pub(crate) fn new(now: Instant, ranks: u16) -> Self {
         Self { ranks: vec![Announced::default(); usize::from(ranks)], view_since: now }
     }
@@ -106,13 +108,13 @@ impl Announcements {
         }
     }
 
-    /// How far a stream was announced, and when: as the view began, if no heartbeat has come since.
+    /// How far a stream was announced, and when: the beginning of the view, if no heartbeat has come since.
     pub(crate) fn stream(&self, rank: Rank) -> (DatagramNumber, Instant) {
         let stream = self.ranks.get(rank.index()).and_then(|announced| announced.stream);
         stream.unwrap_or((DatagramNumber(0), self.view_since))
     }
 
-    /// Whether a majority of a view's members announced it, or, if `follows`, one not long before.
+    /// Whether a majority of a view's members announced it, or, if `follows`, a view not long before it.
     pub(crate) fn announces(&self, now: Instant, view: &View, follows: bool) -> bool {
         let least = Epoch(view.epoch.0.saturating_sub(if follows { EPOCHS_AHEAD } else { 0 }));
         let announces = |member: &&Member| {

@@ -1,9 +1,10 @@
-//! Presence: what each process last said of itself: which life it lives, where it is, whom it hears, what it wants.
+//! Presence: what each process last announced of itself: its incarnation, its address, the members it hears, its
+//! wishes.
 //!
-//! Views say who belongs; they say nothing of addresses, windows or wishes, which change without anybody's decision. All
-//! of that comes with heartbeats and is only ever as good as the last one, so it is kept apart from what was agreed.
+//! A view names its members; it has no addresses, windows or wishes, which change without a decision. All of those come
+//! with heartbeats and are only as good as the last heartbeat, so they are kept apart from what was agreed.
 //!
-//! Invariants: nothing here decides anything; a rank has one life at a time here, the one heard last.
+//! Invariants: nothing here decides anything; a rank has one incarnation at a time here, the one heard last.
 
 use crate::view::{Member, View, bit};
 use alloc::vec;
@@ -11,29 +12,29 @@ use alloc::vec::Vec;
 use bourdon_wire::records::{Heartbeat, heartbeat_flags};
 use bourdon_wire::{Address, Epoch, Incarnation, Instant, Rank};
 
-/// What one process said.
+/// What one process announced.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Peer {
-    /// Which life of it spoke last.
+    /// Its incarnation that was heard last.
     pub(crate) incarnation: Option<Incarnation>,
-    /// In which epoch it was then.
+    /// The epoch that it was in then.
     pub(crate) epoch: Epoch,
     pub(crate) address: Option<Address>,
     pub(crate) link_port: u16,
     pub(crate) window_bytes: u32,
-    /// Whom it heard.
+    /// The members that it heard.
     pub(crate) heard_from: u64,
     /// Bits of [`heartbeat_flags`].
     pub(crate) flags: u16,
     pub(crate) said_at: Instant,
-    /// It has said where it is, and that it is configured as we are.
+    /// It has announced its address, and that it is configured as we are.
     pub(crate) introduced: bool,
     pub(crate) differs: bool,
-    /// The life of a rank of the view that is not the view's, once reported.
+    /// For a rank of the view: another incarnation than the view's, once reported.
     refused: Option<Incarnation>,
 }
 
-/// What every process said.
+/// What every process announced.
 #[derive(Debug)]
 pub(crate) struct Presence {
     own: Option<Rank>,
@@ -49,7 +50,7 @@ impl Presence {
         self.peers.get(rank.index())
     }
 
-    /// Takes in what a process says of itself. True if this is another life than the one heard before.
+    /// Notes what a process announces of itself. True if this is another incarnation than the one heard before.
     pub(crate) fn hear(&mut self, now: Instant, from: Member, epoch: Epoch, said: &Heartbeat) -> bool {
         let Some(peer) = self.peers.get_mut(from.rank.index()) else { return false };
         let other = peer.incarnation != Some(from.incarnation);
@@ -67,13 +68,13 @@ impl Presence {
         other
     }
 
-    /// Notes whether a process is configured otherwise; true the first time it is seen to be.
+    /// Notes whether a process is configured otherwise; true the first time that is seen.
     pub(crate) fn note_differs(&mut self, rank: Rank, differs: bool) -> bool {
         let Some(peer) = self.peers.get_mut(rank.index()) else { return false };
         differs && !core::mem::replace(&mut peer.differs, differs)
     }
 
-    /// Another life of a member than the view's spoke: true the first time.
+    /// Another incarnation of a member than the view's was heard: true the first time.
     pub(crate) fn refuse(&mut self, from: Member) -> bool {
         let Some(peer) = self.peers.get_mut(from.rank.index()) else { return false };
         peer.refused.replace(from.incarnation) != Some(from.incarnation)
@@ -87,7 +88,7 @@ impl Presence {
         self.get(rank).and_then(|peer| peer.address)
     }
 
-    /// Whether this life of it is the one heard last, and is known well enough to talk to.
+    /// Whether this incarnation is the one heard last, and its address and configuration are known.
     pub(crate) fn knows(&self, member: Member) -> bool {
         self.get(member.rank).is_some_and(|peer| peer.introduced && peer.incarnation == Some(member.incarnation))
     }
@@ -102,7 +103,7 @@ impl Presence {
         view.members.iter().filter(unheard).map(|member| member.rank).collect()
     }
 
-    /// Those outside the view that have caught up and want to come in, heard lately.
+    /// The processes outside the view that have caught up, want to join, and were heard recently.
     pub(crate) fn joiners(&self, now: Instant, view: &View, fresh_ns: u64) -> Vec<Member> {
         let ready = |(rank, peer): (usize, &Peer)| {
             let rank = Rank(rank as u16);
@@ -114,13 +115,13 @@ impl Presence {
         self.peers.iter().enumerate().filter_map(ready).collect()
     }
 
-    /// Whether somebody is about to come in, and has not caught up yet.
+    /// Whether a joiner is about to come in, and has not caught up yet.
     pub(crate) fn learns(&self, now: Instant, fresh_ns: u64) -> bool {
         let learns = |peer: &Peer| peer.flags & heartbeat_flags::LEARNER != 0 && !peer.differs;
         self.peers.iter().any(|peer| peer.introduced && learns(peer) && now.since(peer.said_at) < fresh_ns)
     }
 
-    /// The members that want to be left out.
+    /// The members that want to leave.
     pub(crate) fn leavers(&self, view: &View) -> u64 {
         let leaves = |member: &&Member| {
             self.knows(**member) && self.get(member.rank).is_some_and(|peer| peer.flags & heartbeat_flags::LEAVING != 0)

@@ -1,11 +1,11 @@
-//! Quorum: when so many agree that nobody else can have agreed on anything different.
+//! Quorum: so many members agree that no others can have agreed on anything different.
 //!
 //! More than half of a view is a quorum, because two such sets share a member. With an even number of members an even
 //! split would then stop both sides, and of two members neither could ever survive the other. So a half is a quorum
 //! too, but only with the view's first member, which can be on one side only.
 //!
-//! Invariants: any two quorums of a view share a member; of any two halves of a view that have all its members between
-//! them, exactly one is a quorum. The rule is the same everywhere a view is asked anything.
+//! Invariants: any two quorums of a view share a member; of any two halves of a view that together have all its
+//! members, exactly one is a quorum. Every decision of a view uses the same rule.
 
 use bourdon_wire::Rank;
 
@@ -14,19 +14,19 @@ pub fn bitmap(ranks: &[Rank]) -> u64 {
     ranks.iter().fold(0, |bits, rank| bits | 1 << rank.index())
 }
 
-/// Whether those who voted decide for the view, which is in the order of seniority. Votes of others don't count.
+/// Whether the members that voted decide for the view, which is in the order of seniority. Votes of others don't count.
 pub fn is_quorum(view: &[Rank], votes: u64) -> bool {
     let Some(first) = view.first() else { return false };
     let with_first = votes & 1 << first.index() != 0;
     (votes & bitmap(view)).count_ones() as usize >= threshold(view.len(), with_first)
 }
 
-/// How many votes make a quorum of so many members, the first of them among those votes or not.
+/// How many votes make a quorum of so many members, with or without the vote of the first member.
 pub const fn threshold(members: usize, with_first: bool) -> usize {
     if with_first { members.div_ceil(2) } else { members / 2 + 1 }
 }
 
-/// How many members can be lost with the view still going on; one less if the first is among them and members are even.
+/// How many members a view can lose and still go on; one less if the first is lost and the number of members is even.
 pub const fn tolerated(members: usize) -> usize {
     members - threshold(members, true)
 }

@@ -1,43 +1,44 @@
-//! State transfer: how one who comes late gets what all the others have.
+//! State transfer: how a process that comes late gets what all the others have.
 //!
-//! A joiner that begins with the messages of now lacks the state they change; one that is sent the whole history waits
-//! for ever. So a *donor* (a member, the sequencer last of all) writes down the application's state together with the
-//! exact *position* at which it was taken: where in each stream delivery stands, the next order number, each client's
-//! watermark. The joiner takes the state, resumes every stream at that position and receives what follows like any
-//! observer; nothing in between is missing or comes twice.
+//! A joiner that begins with the current messages lacks the state that they change; a joiner that is sent the whole
+//! history waits for ever. So a *donor* (a member, the sequencer last of all) records the application's state together
+//! with the exact *position* at which it was taken: how far delivery has come in each stream, the next order number,
+//! each client's watermark. The joiner takes the state, resumes every stream at that position and receives what follows
+//! like any observer; nothing in between is missing or comes twice.
 //!
-//! The snapshot is pulled in parts, a few at a time, so that a slow joiner holds nobody up and a lost part is asked for
-//! again; a donor that falls silent is replaced by the next, from the beginning.
+//! The snapshot is pulled in parts, a few at a time, so that a slow joiner delays no other process and requests a lost
+//! part again; if a donor falls silent, the next donor replaces it and the transfer starts from the beginning.
 //!
-//! An observer that begins live takes the position alone. If it began with what each stream sends next, it would begin at
-//! another place of the order in each stream; and where a client has sent a message through two members, it could not know
-//! that the copy it receives is the second, which all members pass over.
+//! An observer that begins live takes only the position. If it began with what each stream sends next, it would begin
+//! at a different place of the order in each stream; and if a client has sent a message through two members, it could
+//! not know that the copy it receives is the second, which all members skip.
 //!
-//! Invariant 19. Bounds: one snapshot at a time at a donor, of at most `max_snapshot_bytes`; [`PARTS_AHEAD`] parts under
-//! way. Source: state transfer of Birman and Joseph (1987), after a learner's catch-up in Raft (Ongaro, 2014, §4.2.1).
+//! Invariant 19. Bounds: one snapshot at a time at a donor, of at most `max_snapshot_bytes`; [`PARTS_AHEAD`] parts
+//! requested ahead. Source: state transfer of Birman and Joseph (1987), after a learner's catch-up in Raft (Ongaro,
+//! 2014, §4.2.1).
 
 use crate::data::sequencer::Run;
 use alloc::vec::Vec;
 use bourdon_wire::{Address, ClientId, DatagramNumber, Epoch, Instant, OrderNumber, Rank, Sequence};
 
-/// Parts asked for at once: some 40 KB, which fit any socket buffer.
+/// Parts requested at once: some 40 KB, which fit any socket buffer.
 pub(crate) const PARTS_AHEAD: u32 = 32;
 /// How long an asker waits before it asks again.
 const RETRY_NS: u64 = 20_000_000;
-/// How often before it turns to another donor: the donor's application may take its time.
+/// How often it asks before it turns to another donor: the donor's application may need time.
 const RETRIES: u32 = 100;
-/// No honest number comes near, as everywhere (`docs/wire.md`).
+/// No honest number comes near this, as everywhere (`docs/wire.md`).
 const NUMBERS_END: u64 = 1 << 63;
-/// A snapshot nobody has asked about for so long is dropped.
+/// A snapshot that no asker has asked about for so long is dropped.
 const IDLE_NS: u64 = 5_000_000_000;
-/// A position not asked about for so long gives way to another asker's.
+/// A position that was not asked about for so long is replaced by another asker's.
 pub(crate) const PLACE_IDLE_NS: u64 = 100_000_000;
 
-/// Where in a stream delivery stands.
+/// How far delivery has come in a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) number: DatagramNumber,
-    /// Frames of it already passed.
+    /// Frames of that datagram already passed.
     pub(crate) walked: u16,
     /// The next message.
     pub(crate) sequence: Sequence,
@@ -69,7 +70,7 @@ impl Reader<'_> {
 }
 
 impl Position {
-    /// As bytes, in front of the application's.
+    /// Encodes it as bytes, in front of the application's.
     pub(crate) fn write(&self, bytes: &mut Vec<u8>) {
         let run = self.run.unwrap_or(Run { rank: Rank::OBSERVER, first: Sequence(0), count: 0 });
         let head = [self.epoch.0, self.order.0, u64::from(run.rank.0), run.first.0, u64::from(run.count), self.phase];
@@ -82,7 +83,7 @@ impl Position {
         bytes.extend_from_slice(&self.locks);
     }
 
-    /// From bytes, and what follows.
+    /// Decodes it from bytes; returns also the bytes that follow.
     pub(crate) fn read(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let mut reader = Reader(bytes);
         let mut head = [0; 8];
@@ -120,7 +121,7 @@ impl Position {
     }
 }
 
-/// A snapshot being handed out.
+/// A snapshot that this process sends.
 #[derive(Debug)]
 pub(crate) struct Donor {
     pub(crate) ticket: u32,
@@ -155,7 +156,7 @@ impl Donor {
     }
 }
 
-/// A snapshot being fetched.
+/// A snapshot that this process fetches.
 #[derive(Debug)]
 pub(crate) struct Asker {
     pub(crate) ticket: u32,
@@ -169,22 +170,22 @@ pub(crate) struct Asker {
     have: Vec<bool>,
     /// Every part below is here.
     first_missing: usize,
-    /// Parts asked for and not come yet.
+    /// Parts requested that have not arrived yet.
     under_way: u32,
 }
 
-/// What to make of a part.
+/// The result of taking a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
-    /// Nothing of ours, or a part that is here already.
+    /// Not part of our transfer, or a part that is here already.
     Nothing,
-    /// Ask on.
+    /// More parts are needed.
     More,
-    /// That was the last.
+    /// That was the last part.
     Whole,
-    /// What came is not what was sent: begin again.
+    /// What came is not what was sent: the transfer must begin again.
     Damaged,
-    /// Longer than may be kept.
+    /// The snapshot is longer than may be kept.
     TooLarge(u64),
 }
 
@@ -205,8 +206,8 @@ impl Asker {
         }
     }
 
-    /// What to ask for now: the first part and how many; none of none asks for a snapshot to be made. `None` if this
-    /// donor is to be given up.
+    /// What to request now: the first part and how many; a count of zero asks the donor to make a snapshot. `None` if
+    /// this donor must be given up.
     pub(crate) fn ask(&mut self, now: Instant) -> Option<(u32, u32)> {
         self.tries += 1;
         self.due = now + RETRY_NS;
@@ -220,7 +221,7 @@ impl Asker {
         Some((self.first_missing as u32, self.under_way))
     }
 
-    /// Takes a part in: its number, its bytes, and what it says of the whole.
+    /// Receives a part: its number, its bytes, and the length that it gives for the whole.
     pub(crate) fn take(
         &mut self,
         now: Instant,
@@ -265,12 +266,12 @@ impl Asker {
         if crc32c::crc32c(&self.bytes) == self.checksum { Taken::Whole } else { Taken::Damaged }
     }
 
-    /// All of it.
+    /// The bytes of the whole snapshot.
     pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
-    /// What is kept for it.
+    /// The bytes kept for it.
     pub(crate) fn held_bytes(&self) -> usize {
         self.bytes.len()
     }

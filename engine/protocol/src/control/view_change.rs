@@ -1,36 +1,37 @@
 //! View change: from epoch e to e + 1 by one decision among the members of e.
 //!
-//! When a member dies, the others have received different things of it. If each simply went on without it, they would
-//! deliver different messages; if one of them decided alone and died, two of them might decide differently. So the next
-//! view and the *cut* (how far each stream of e is delivered before it) are one value, and the members of e agree on it
-//! by ballots, as in Paxos:
+//! When a member crashes, the others have received different parts of its stream. If each simply went on without it,
+//! they would deliver different messages; if one member decided alone and crashed, two members might decide
+//! differently. So the next view and the *cut* (how far each stream of e is delivered before it) are one value, and the
+//! members of e agree on it by ballots, as in Paxos:
 //!
 //! 1. `PREPARE` asks for a promise. A member that promises is *wedged*: it sends, orders, acknowledges and delivers
-//!    nothing more in e, for good, and takes part in no lower ballot. There is no way back but a decision.
+//!    nothing more in e, for good, and takes part in no lower ballot. Only a decision ends this state.
 //! 2. `STATE` is the promise: what its sender holds of each stream, and the value it has accepted, if any.
-//! 3. With the states of a quorum of e the proposer chooses. A value accepted before is taken unchanged, the one of the
-//!    highest ballot; only if there is none does the proposer make one: the members that answered, less those that the
-//!    [`Wish`] leaves out, and joiners; the cut is the *union* of what those that answered hold.
-//! 4. `ACCEPT` answers `PROPOSE` only once the whole cut is held. A quorum of e *and* a quorum of e + 1 decide. That of e
-//!    makes the value the only one; that of e + 1 keeps the cut among those that go on. So a joiner, which follows e and
-//!    holds the cut like any member, counts for e + 1, and never for e: else one crash could leave a group that had
-//!    accepted a joiner with too few of e + 1 to go on for ever.
+//! 3. With the states of a quorum of e the proposer chooses. If a value was accepted before, it takes the value of the
+//!    highest ballot unchanged. Only if there is none does it make a value: the members that answered, less those that
+//!    the [`Wish`] leaves out, and joiners; the cut is the *union* of what the members that answered hold.
+//! 4. A member answers `PROPOSE` with `ACCEPT` only once it holds the whole cut. A quorum of e *and* a quorum of e + 1
+//!    decide. The quorum of e makes the value unique; the quorum of e + 1 keeps the cut among the members that go on.
+//!    So a joiner, which follows e and holds the cut like any member, counts for e + 1, and never for e: otherwise a
+//!    single crash could leave a group that had accepted a joiner for ever with too few members of e + 1 to go on.
 //!
 //! **The continuing members are a quorum of e** ([`continues`]), members that asked to leave counted as consenting. A
-//! ballot needs the answers of a quorum, but a value that then left out those that answered would hand the group to a
-//! few: everything that a quorum holds, and with it what `uniform` has delivered, would rest on them alone, and one crash
-//! would lose it. So a member that answers is left out only for a reason that is not the proposer's own opinion: evidence
-//! of its death, the clique rule (`membership.rs`), or its wish to leave; and where those reasons together would leave
-//! less than a quorum, all that answered stay.
+//! ballot needs the answers of a quorum, but a value that then left out members that answered would hand the group to a
+//! few: only those few would hold what a quorum held, and with it what `uniform` has delivered, and a single crash
+//! would lose it. So a member that answers is left out only for a reason that is not the proposer's own opinion:
+//! evidence of its crash, the clique rule (`membership.rs`), or its wish to leave; and if those reasons together would
+//! leave less than a quorum, all members that answered stay.
 //!
-//! Uniform delivery is safe at a majority because of the union: whatever a majority held is held by one of any quorum
-//! that answers. Each stream's part of the cut is what some member holds of it *without a gap*: what stands beyond a gap
-//! at every holder can't have been delivered, save in unordered channels, whose ranges beyond gaps are united as well.
+//! Uniform delivery is safe at a majority because of the union: of any quorum that answers, at least one member holds
+//! what a majority held. Each stream's part of the cut is what some member holds of it *without a gap*: what lies
+//! beyond a gap at every holder can't have been delivered, except in unordered channels, whose ranges beyond gaps are
+//! united as well.
 //!
 //! Deviation: the cut counts datagrams of each stream, not order numbers. How far the total order reaches follows from
 //! it: every member has the same datagrams, walks the order in them and stops at the same message.
 //!
-//! Here are the ballots; [`driver`] says when to begin, wait and repeat, and what the data plane is to do.
+//! This file has the ballots; [`driver`] decides when to begin, wait and repeat, and what the data plane must do.
 //!
 //! Invariants: 4 (one value an epoch), 5, 7, 8, 11 by the union, 26 (the continuing members). Sources: Lamport, "The
 //! part-time parliament" (1998); Birman and Joseph, "Exploiting virtual synchrony in distributed systems" (1987).
@@ -42,7 +43,7 @@ use crate::view::{Member, View, bit};
 use alloc::vec::Vec;
 use bourdon_wire::{BIRTH_FLOORS_END, BIRTHS_END, DatagramNumber, Epoch, InstanceId, Rank};
 
-/// A round and who began it; higher ones win. Zero is none.
+/// A round and the member that began it; higher ballots win. Zero is no ballot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ballot(pub u64);
 
@@ -51,7 +52,7 @@ impl Ballot {
         Self(((self.0 >> 16) + 1) << 16 | u64::from(own.0))
     }
 
-    /// Who began it.
+    /// The member that began it.
     pub fn proposer(self) -> Rank {
         Rank(self.0 as u16)
     }
@@ -64,22 +65,22 @@ pub struct Range {
     pub rank: Rank,
     /// The first of them.
     pub first: DatagramNumber,
-    /// How many.
+    /// How many there are.
     pub count: u16,
 }
 
-/// Datagrams of all streams of an epoch: what somebody holds, or what is to be delivered before the next view.
+/// Datagrams of all streams of an epoch: what a member holds, or what must be delivered before the next view.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Cut {
     /// By rank: every datagram below.
     pub ends: Vec<DatagramNumber>,
-    /// And these, where messages are delivered unordered.
+    /// Also these, if messages are delivered unordered.
     pub ranges: Vec<Range>,
-    /// How many barriers have been reached, and so are complete at the cut.
+    /// How many barriers have been reached, and are therefore complete at the cut.
     pub phase: u64,
 }
 
-/// What is decided.
+/// The value that is decided.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Value {
     /// The next view's members, oldest first.
@@ -90,9 +91,9 @@ pub struct Value {
     pub leavers: u64,
     /// What is delivered before it.
     pub cut: Cut,
-    /// The instance of the group: the proposer's candidate in the first view's value, the same ever after.
+    /// The instance of the group: the proposer's candidate in the first view's value, the same in all later values.
     pub instance: InstanceId,
-    /// The instance's birth: made in the first view's value, the same ever after.
+    /// The instance's birth: set in the first view's value, the same in all later values.
     pub birth: u64,
 }
 
@@ -104,12 +105,12 @@ impl Value {
     }
 }
 
-/// What one member says to another, or to all, about a ballot.
+/// A message of one member to another, or to all, about a ballot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Promise this ballot.
     Prepare,
-    /// Promised.
+    /// The ballot was promised.
     State {
         /// What the sender holds.
         held: Cut,
@@ -118,21 +119,21 @@ pub enum Step {
         /// Before the first view: the highest birth of an instance that the sender knows of.
         birth_floor: u64,
     },
-    /// Accept this.
+    /// Accept this value.
     Propose(Value),
-    /// Accepted.
+    /// The value was accepted.
     Accept,
     /// A higher ballot, the one named, was promised.
     Refuse,
-    /// This was decided.
+    /// This value was decided.
     Decide(Value),
 }
 
 /// What a proposer would like.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Wish {
-    /// The members of e to go on with, if they answer. Left out are only members with evidence of their death, members
-    /// that the clique rule leaves out, and leavers.
+    /// The members of e to keep, if they answer. It leaves out only members with evidence of their crash, members that
+    /// the clique rule leaves out, and leavers.
     pub keep: u64,
     /// The members of e that asked to leave.
     pub leavers: u64,
@@ -140,18 +141,18 @@ pub struct Wish {
     pub joiners: Vec<Member>,
     /// The next sequencer, if it is in the next view; else the sequencer stays, or the oldest member becomes it.
     pub sequencer: Option<Rank>,
-    /// Before the first view: what the instance is to be called, and what time it is, in milliseconds since 1970.
+    /// Before the first view: the name of the instance, and the time in milliseconds since 1970.
     pub origin: Option<(InstanceId, u64)>,
 }
 
-/// A value that no member of the view can have chosen: it continues without a quorum, or names what there is not.
+/// A value that no member of the view can have chosen: it continues without a quorum, or names what does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a value that no member of this view can have chosen")]
 pub struct Implausible;
 
-/// Rule 26: whether a value may follow a view. The members that continue, with those that asked to leave, are a quorum of
-/// the view, and the next view has at least `members_min` members. Checked when a value is chosen, accepted, decided and
-/// installed.
+/// Rule 26: whether a value may follow a view. The members that continue, with those that asked to leave, are a quorum
+/// of the view, and the next view has at least `members_min` members. Checked when a value is chosen, accepted, decided
+/// and installed.
 pub fn continues(view: &View, value: &Value, members_min: usize) -> bool {
     let continuing = continuing(view, value);
     let present = view.bits();
@@ -167,17 +168,17 @@ pub fn continues(view: &View, value: &Value, members_min: usize) -> bool {
         && value.members.len() >= members_min
 }
 
-/// The members of a view that go on to the next, in the same life; before the first view, by rank.
+/// The members of a view that go on to the next, in the same incarnation; before the first view, by rank.
 pub fn continuing(view: &View, value: &Value) -> u64 {
     let forming = view.epoch == Epoch(0);
     let stays = |member: &&Member| view.contains(**member) || forming && view.incarnation(member.rank).is_some();
     value.members.iter().filter(stays).fold(0, |bits, member| bits | bit(member.rank))
 }
 
-/// Who promised, what it holds, and what it has accepted.
+/// The member that promised, what it holds, and what it has accepted.
 type Promise = (Member, Cut, Option<(Ballot, Value)>);
 
-/// A birth to exceed; none, if no clock can have given it.
+/// A birth to exceed; 0 if no clock can have given it.
 pub(crate) fn floor_of(birth: u64) -> u64 {
     if birth < BIRTH_FLOORS_END { birth } else { 0 }
 }
@@ -187,7 +188,7 @@ pub(crate) fn birth_above(now_ms: u64, floor: u64) -> u64 {
     now_ms.max(floor.saturating_add(1)).min(BIRTHS_END - 1)
 }
 
-/// A ballot of this member's own.
+/// A ballot that this member leads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Leading {
     ballot: Ballot,
@@ -199,7 +200,7 @@ struct Leading {
     birth_floor: u64,
 }
 
-/// One member's part in deciding what follows its view.
+/// One member's part in the decision of what follows its view.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ViewChange {
     own: Member,
@@ -208,7 +209,7 @@ pub struct ViewChange {
     members_min: usize,
     promised: Ballot,
     accepted: Option<(Ballot, Value)>,
-    /// Proposed to this member and not accepted yet: something of its cut may be missing.
+    /// Proposed to this member and not accepted yet: a part of its cut may be missing.
     proposed: Option<(Ballot, Value)>,
     leading: Option<Leading>,
     decided: Option<Value>,
@@ -217,25 +218,25 @@ pub struct ViewChange {
     mutant: Option<Mutant>,
 }
 
-/// What follows from a step that was received.
+/// The reaction to a step that was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Reaction {
     /// Nothing.
     None,
-    /// A ballot was promised: its proposer gets this member's state.
+    /// A ballot was promised: its proposer must get this member's state.
     Promised,
-    /// A higher ballot was promised before: its number goes to the sender.
+    /// A higher ballot was promised before: the sender must get its number.
     Refused(Ballot),
-    /// A value was proposed: its cut is to be fetched.
+    /// A value was proposed: its cut must be fetched.
     Proposed,
-    /// The own ballot came further.
+    /// This member's own ballot made progress.
     Progress,
     /// A value is decided.
     Decided,
 }
 
 impl ViewChange {
-    /// At the beginning of a view.
+    /// The state at the beginning of a view.
     pub fn new(own: Member, view: View, members_min: usize, mutant: Option<Mutant>) -> Self {
         let (promised, accepted, proposed) = (Ballot(0), None, None);
         let (leading, decided) = (None, None);
@@ -247,12 +248,12 @@ impl ViewChange {
         self.promised != Ballot(0)
     }
 
-    /// The view that is to be followed by another.
+    /// The view that this change ends.
     pub fn view(&self) -> &View {
         &self.view
     }
 
-    /// What was decided.
+    /// The decided value.
     pub fn decided(&self) -> Option<&Value> {
         self.decided.as_ref()
     }
@@ -272,7 +273,7 @@ impl ViewChange {
         self.birth_floor = self.birth_floor.max(floor_of(birth));
     }
 
-    /// The value whose cut is to be fetched: decided, or proposed in the ballot promised last.
+    /// The value whose cut must be fetched: decided, or proposed in the ballot promised last.
     pub fn wanted(&self) -> Option<&Value> {
         self.decided.as_ref().or(self.proposed.as_ref().map(|(_, value)| value))
     }
@@ -282,7 +283,8 @@ impl ViewChange {
         self.leading.as_ref().map(|leading| leading.ballot)
     }
 
-    /// Another incarnation of a process was heard before the first view: what the one before had promised is void.
+    /// Another incarnation of a process was heard before the first view: the promises of the earlier incarnation are
+    /// void.
     pub(super) fn replace(&mut self, member: Member) {
         debug_assert!(self.view.epoch == Epoch(0));
         for known in self.view.members.iter_mut().filter(|known| known.rank == member.rank) {
@@ -303,7 +305,8 @@ impl ViewChange {
 
     // ---- the proposer ---------------------------------------------------------------------------------------------
 
-    /// Begins a ballot higher than any heard. The own state is to follow: [`ViewChange::on_held`].
+    /// Begins a ballot higher than any heard. The caller must then report this member's own state:
+    /// [`ViewChange::on_held`].
     pub(super) fn lead(&mut self, wish: Wish) -> Ballot {
         let ballot = self.promised.after(self.own.rank);
         let old = self.leading.take().filter(|_| self.mutant == Some(Mutant::StaleState));
@@ -326,7 +329,7 @@ impl ViewChange {
 
     /// The promise of the ballot promised last, to its proposer.
     pub(super) fn state(&self, held: Cut) -> (Ballot, Step) {
-        // What was accepted before the first view can be dropped: see `adopted`.
+        // A value accepted before the first view can be dropped: see `adopted`.
         let accepted = self.accepted.clone().filter(|_| self.view.epoch != Epoch(0));
         (self.promised, Step::State { held, accepted, birth_floor: self.birth_floor })
     }
@@ -336,7 +339,7 @@ impl ViewChange {
         states.iter().fold(0, |bits, (member, ..)| bits | bit(member.rank))
     }
 
-    /// The members that have not answered the last step of the own ballot, of those it was meant for.
+    /// The members that the last step of this member's own ballot was sent to and that have not answered.
     pub(super) fn awaited(&self) -> u64 {
         let Some(leading) = &self.leading else { return 0 };
         match &leading.value {
@@ -351,15 +354,15 @@ impl ViewChange {
         chooses && (self.is_enough(self.answered()) || self.mutant == Some(Mutant::StateFromAny))
     }
 
-    /// Whether these are enough of e to decide.
+    /// Whether these votes are enough members of e to decide.
     fn is_enough(&self, votes: u64) -> bool {
         let half = self.mutant == Some(Mutant::HalfIsQuorum);
         self.view.is_quorum(votes)
             || (half && 2 * (votes & self.view.bits()).count_ones() as usize >= self.view.members.len())
     }
 
-    /// Chooses the value of the own ballot, if those that answered leave one; `suspects` count for nothing, save in the
-    /// mutant that leaves them out. What to send: `PROPOSE`, to all.
+    /// Chooses the value of this member's own ballot, if the answers allow a value; `suspects` count for nothing,
+    /// except in the mutant that leaves them out. What to send: `PROPOSE`, to all.
     pub(super) fn choose(&mut self, suspects: u64) -> Option<(Ballot, Step)> {
         let leading = self.leading.as_ref().filter(|_| self.may_choose())?;
         let value = self.adopted(leading).or_else(|| self.made(leading, suspects))?;
@@ -371,8 +374,7 @@ impl ViewChange {
         Some((ballot, Step::Propose(value)))
     }
 
-    /// Mutants that choose or decide without a quorum break rule 26 on the way; the checkers are to find them, not an
-    /// assert.
+    /// Mutants that choose or decide without a quorum also break rule 26; the checkers must find them, not an assert.
     fn is_enough_for_a_mutant(&self) -> bool {
         self.mutant.is_some()
     }
@@ -396,7 +398,8 @@ impl ViewChange {
         Some(value)
     }
 
-    /// A new value: without those that the wish leaves out, or, if they are too many, with all that answered.
+    /// A new value: without the members that the wish leaves out, or, if those are too many, with all members that
+    /// answered.
     fn made(&self, leading: &Leading, suspects: u64) -> Option<Value> {
         let keep = match self.mutant {
             Some(Mutant::RespondersLeftOut) => leading.wish.keep & (!suspects | bit(self.own.rank)),
@@ -412,7 +415,7 @@ impl ViewChange {
 
     fn value_of(&self, leading: &Leading, keep: u64, leavers: u64) -> Option<Value> {
         let (answered, wish) = (self.answered(), &leading.wish);
-        // With the states of too few, only a view beyond them continues a quorum.
+        // With the states of too few members, only a view that goes beyond them continues a quorum.
         let beyond = [Mutant::ViewBeyondResponders, Mutant::StateFromAny].map(Some).contains(&self.mutant);
         let stays = |rank| keep & bit(rank) != 0 && (beyond || answered & bit(rank) != 0);
         let as_answered = |member: &Member| {
@@ -456,7 +459,7 @@ impl ViewChange {
         cut
     }
 
-    /// Whether the own value may be decided: a quorum of e and one of e + 1 have accepted it.
+    /// Whether this member's own value may be decided: a quorum of e and a quorum of e + 1 have accepted it.
     pub fn may_decide(&self) -> bool {
         let Some(leading) = &self.leading else { return false };
         let Some(value) = &leading.value else { return false };
@@ -474,7 +477,7 @@ impl ViewChange {
         }
     }
 
-    /// Decides the own value, if it may. What to send: `DECIDE`, to all.
+    /// Decides this member's own value, if it may be decided. What to send: `DECIDE`, to all.
     pub(super) fn decide(&mut self) -> Option<(Ballot, Step)> {
         let leading = self.leading.as_ref().filter(|_| self.may_decide())?;
         let value = leading.value.clone()?;
@@ -483,13 +486,13 @@ impl ViewChange {
         Some((leading.ballot, Step::Decide(value)))
     }
 
-    /// Whether the own ballot's value takes a joiner in, which may then accept it.
+    /// Whether the value of this member's own ballot adds a joiner, which may then accept it.
     pub fn invites(&self, joiner: Member) -> bool {
         let value = self.leading.as_ref().and_then(|leading| leading.value.as_ref());
         value.is_some_and(|value| value.members.contains(&joiner))
     }
 
-    /// The step of the own ballot that is to be repeated: `PREPARE`, `PROPOSE` or `DECIDE`.
+    /// The step of this member's own ballot that must be repeated: `PREPARE`, `PROPOSE` or `DECIDE`.
     pub fn again(&self) -> Option<(Ballot, Step)> {
         let leading = self.leading.as_ref()?;
         let step = match (&self.decided, &leading.value) {
@@ -502,7 +505,7 @@ impl ViewChange {
 
     // ---- every member ---------------------------------------------------------------------------------------------
 
-    /// Takes a step of a member of this view in.
+    /// Receives a step of a member of this view.
     pub(super) fn on_step(&mut self, from: Member, ballot: Ballot, step: Step) -> Result<Reaction, Implausible> {
         let value = match &step {
             Step::Propose(value) | Step::Decide(value) | Step::State { accepted: Some((_, value)), .. } => Some(value),
@@ -535,7 +538,7 @@ impl ViewChange {
             Step::Accept => self.on_accept(from, ballot),
             Step::Refuse => {
                 if ballot > self.promised && self.is_wedged() {
-                    // The next ballot of this member goes beyond it.
+                    // The next ballot of this member is higher than it.
                     self.promise(ballot);
                 }
                 Reaction::None
@@ -557,7 +560,7 @@ impl ViewChange {
             return Reaction::None;
         };
         let invited = leading.value.as_ref().is_some_and(|value| value.members.contains(&from));
-        // Before the first view only the very incarnations that the value names: others may be of an earlier run.
+        // Before the first view only exactly the incarnations that the value names: others may be of an earlier run.
         if invited || self.view.epoch != Epoch(0) && self.view.contains(from) {
             leading.accepts |= bit(from.rank);
         }
@@ -595,8 +598,8 @@ impl ViewChange {
         Reaction::Proposed
     }
 
-    /// The whole cut of what was proposed is held: accepts it. What to send: `ACCEPT`, to the ballot's proposer; if that
-    /// is this member, it has been counted.
+    /// This member holds the whole cut of the proposed value: accepts the value. What to send: `ACCEPT`, to the
+    /// ballot's proposer; if that is this member, it has been counted.
     pub(super) fn accept(&mut self) -> Option<(Ballot, Step)> {
         if self.decided.is_some() {
             return None;
@@ -617,19 +620,19 @@ impl Range {
         self.first + u64::from(self.count)
     }
 
-    /// Each of them that is not below a number.
+    /// The datagrams of the range that are not below a number.
     pub(crate) fn numbers_from(&self, least: DatagramNumber) -> impl Iterator<Item = DatagramNumber> + use<> {
         (self.first.max(least).0..self.end().0).map(DatagramNumber)
     }
 
-    /// Whether a datagram of a stream is in it.
+    /// Whether a datagram of a stream is in the cut.
     pub(crate) fn has(&self, rank: Rank, number: DatagramNumber) -> bool {
         self.rank == rank && number >= self.first && number < self.end()
     }
 }
 
 impl Cut {
-    /// Joins ranges that meet, and takes those into the ends that follow them without a gap.
+    /// Joins ranges that meet, and moves the ends over ranges that follow them without a gap.
     fn unite(&mut self) {
         self.ranges.sort_unstable();
         let mut united: Vec<Range> = Vec::with_capacity(self.ranges.len());
@@ -644,7 +647,7 @@ impl Cut {
                 None => continue,
             }
             match united.last_mut() {
-                // What can't be counted in one range stays two.
+                // Datagrams that can't be counted in one range stay in two.
                 Some(last)
                     if last.rank == range.rank
                         && range.first <= last.end()

@@ -1,13 +1,14 @@
-//! What a process knows for another group's sake: see `data/after.rs`.
+//! What another group needs to know of this process: see `data/after.rs`.
 
 use super::{Process, Standing};
 use bourdon_wire::MessageName;
 
 impl Process {
-    /// Whether a message of this group need not be waited for in another: it was delivered or given up here, as was
-    /// everything before it of its sender; or it will not come in its place. That is so where this process is in no view and
-    /// not about to form the first, or has lost the majority; where a later view than the message's has begun, and the
-    /// earlier one with all its messages is over; and where nobody of that rank is in the view. A message of any other group has passed.
+    /// Whether another group need not wait for a message of this group: this process has delivered it or given it up,
+    /// with all earlier messages of its sender; or the message will not come in its place. It will not come if this
+    /// process is in no view and not about to form the first, or has lost the majority; if a later view than the
+    /// message's has begun, so that the earlier view with all its messages is over; or if no member of that rank is in
+    /// the view. A message of any other group has passed.
     pub fn has_passed(&self, name: &MessageName) -> bool {
         let takes_part = match self.standing {
             Standing::Forming => true,

@@ -1,10 +1,11 @@
 //! Datagrams of the next view, kept until this process enters it.
 //!
-//! A member sends as soon as it has entered a view. The next member reads the decision and that data out of one socket, in
-//! one batch; it enters the view only when the application has been delivered the rest of the view before. If it discarded
-//! the data as of another view, each view would begin with requests for the whole first burst from every member, where
-//! nothing was lost. So a process that knows how its view ends keeps what comes of the next one, and receives it as soon as
-//! it has entered. What goes beyond the bound is discarded, and repaired like any loss.
+//! A member sends as soon as it has entered a view. The next member reads the decision and that data out of one socket,
+//! in one batch; it enters the view only when the rest of the view before has been delivered to the application. If it
+//! discarded the data as belonging to another view, each view would begin with requests for the whole first burst from
+//! every member, though nothing was lost. So a process that knows how its view ends keeps the datagrams of the next
+//! view, and receives them as soon as it has entered. Datagrams beyond the bound are discarded, and retransmitted like
+//! any loss.
 
 use super::Process;
 use crate::config::Limits;
@@ -12,12 +13,12 @@ use crate::data::cut::Ending;
 use alloc::vec::Vec;
 use bourdon_wire::{DatagramHeader, Epoch, InstanceId, Instant};
 
-/// What came ahead of one view.
+/// The datagrams that came ahead of one view.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
     epoch: Epoch,
     bytes: Vec<u8>,
-    /// Of each datagram: where it ends in `bytes`, and when the kernel received it.
+    /// For each datagram: where it ends in `bytes`, and when the kernel received it.
     entries: Vec<(usize, Option<u64>)>,
 }
 
@@ -40,13 +41,13 @@ impl Ahead {
     }
 }
 
-/// As much as the sockets of a group are made for: a window of each member.
+/// As much as a group's sockets are sized for: one window per member.
 fn limit_bytes(limits: &Limits, members: u16) -> usize {
     limits.window_bytes.saturating_mul(usize::from(members))
 }
 
 impl Process {
-    /// Keeps a stream's datagram if it is of the view that this process is about to enter; says whether it did.
+    /// Keeps a stream's datagram if it is of the view that this process is about to enter; returns whether it did.
     #[cold]
     pub(super) fn keep_ahead(&mut self, header: &DatagramHeader, datagram: &[u8], kernel_ns: Option<u64>) -> bool {
         let epoch = header.epoch();
@@ -56,13 +57,13 @@ impl Process {
         is_next && self.ahead.keep(epoch, datagram, kernel_ns, limit_bytes)
     }
 
-    /// Whether this is the instance whose first view is about to begin: the value that was decided names it.
+    /// Whether the first view of this instance is about to begin: the decided value names the instance.
     fn is_first_of(&self, instance: InstanceId) -> bool {
         let decided = self.change.as_ref().and_then(|driver| driver.ballots().decided());
         self.data.view.instance == InstanceId::NONE && decided.is_some_and(|value| value.instance == instance)
     }
 
-    /// A view was entered: receives what came ahead of it, and forgets what came ahead of another.
+    /// A view was entered: receives the datagrams that came ahead of it, and forgets those that came ahead of another.
     pub(super) fn receive_ahead(&mut self, now: Instant) {
         let ahead = core::mem::take(&mut self.ahead);
         if ahead.epoch != self.data.view.epoch {

@@ -1,11 +1,11 @@
 //! Carries out the change from one view to the next.
 //!
-//! `control/view_change.rs` says what may be decided, its driver which step is due, `control/membership.rs` which members
-//! the next view should have; none of them knows of time or of messages' bytes. Here is what they need of both: verdicts
-//! become wishes, the driver's commands are carried out ([`Process::carry_out`]), its timers kept, and a decided view is
-//! entered.
+//! `control/view_change.rs` defines what may be decided, its driver which step is due, `control/membership.rs` which
+//! members the next view should have; none of them knows of time or of messages' bytes. This file supplies both: it
+//! turns verdicts into wishes, carries out the driver's commands ([`Process::carry_out`]), keeps its timers, and enters
+//! a decided view.
 //!
-//! No member is left out for being slow to answer as long as no detector suspects it, up to [`PATIENCE`] takeovers.
+//! No member is left out because it answers slowly, as long as no detector suspects it, up to [`PATIENCE`] takeovers.
 
 use super::{Doubt, LEAVE_WAIT_NS, Process, Standing, header, own_bit, steps};
 use crate::config::Role;
@@ -26,17 +26,17 @@ use alloc::vec::Vec;
 use bourdon_wire::records::{BallotStep, heartbeat_flags};
 use bourdon_wire::{DatagramHeader, Epoch, InstanceId, Instant, Kind, OrderNumber, Rank, Sequence};
 
-/// How many takeovers a proposer waits for those who are not suspected and do not answer.
+/// For how many takeovers a proposer waits for members that are not suspected and do not answer.
 const PATIENCE: u64 = 4;
-/// A report of whom somebody hears counts for so many suspicion times.
+/// A member's report of the members that it hears counts for so many suspicion times.
 const FRESH: u64 = 2;
 
 /// When something about the view is due.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
-    /// When to look at the situation again.
+    /// When to check the situation again.
     pub(super) look_due: Instant,
-    /// Since when the ballot stands where it stands: `Patience` and `Takeover` count from here.
+    /// When the ballot last made progress: `Patience` and `Takeover` count from here.
     since: Instant,
     /// When `Repeat` expires.
     again_at: Instant,
@@ -65,9 +65,9 @@ impl Process {
         Driver::new(own, view, self.config.members_min(), self.config.mutant)
     }
 
-    // ---- who is there ---------------------------------------------------------------------------------------------
+    // ---- membership -----------------------------------------------------------------------------------------------
 
-    /// Lets the detectors look, and does what follows from it.
+    /// Updates the detectors, and acts on the result.
     pub(super) fn look(&mut self, now: Instant) {
         let (events, counters) = (&mut self.events, &mut self.counters);
         let mut changed = false;
@@ -80,7 +80,7 @@ impl Process {
             super::push_event(events, counters, event);
         });
         if changed {
-            // The others should know at once whom we no longer hear, or hear again.
+            // The others should know at once which members we no longer hear, or hear again.
             self.data.suspected = self.detector.suspects();
             self.heartbeat.due = now;
             self.clock.look_due = now;
@@ -88,7 +88,7 @@ impl Process {
         }
     }
 
-    /// Looks whether the view should change, and keeps a ballot going.
+    /// Checks whether the view should change, and keeps a ballot going.
     pub(super) fn tend_view(&mut self, now: Instant) {
         self.clock.look_due = Instant::NEVER;
         if self.farewell.is_some_and(|(_, at)| now >= at) && self.standing == Standing::Gone {
@@ -96,11 +96,11 @@ impl Process {
         }
         let repeats = now >= self.clock.again_at;
         if repeats {
-            self.clock.again_at = Instant::NEVER; // a proposer that still leads repeats its step, and sets the next time
+            self.clock.again_at = Instant::NEVER; // a proposer that still leads repeats its step, and sets a new time
         }
         let Some(change) = &self.change else { return };
         if change.ballots().decided().is_some() {
-            return; // the rest is up to delivery
+            return; // delivery does the rest
         }
         match self.standing {
             Standing::Forming if self.leaving && now >= self.leave_by => self.go(),
@@ -152,7 +152,7 @@ impl Process {
         self.membership.update(now, &situation)
     }
 
-    /// Everyone hears everyone: whoever is the oldest takes in who waits and lets go who wants to.
+    /// All members hear each other: the oldest member adds the joiners that wait and releases the leavers.
     fn consider_wishes(&mut self, now: Instant) {
         let view = &self.data.view;
         let mut leavers = self.presence.leavers(view);
@@ -169,7 +169,8 @@ impl Process {
         self.hand_over = self.hand_over.filter(|to| *to != view.sequencer && view.bits() & bit(*to) != 0);
         let bits = view.bits();
         let stay = match bits & !leavers {
-            // A view has members. Whoever waits comes in first; then all go but this one; then it goes as well.
+            // A view is never empty. The joiners that wait come in first; then all leavers go but this member; then it
+            // leaves as well.
             0 if joins => bits,
             0 if self.presence.learns(now, fresh_ns) && now < self.leave_by => {
                 self.clock.look_due = (now + fresh_ns).min(self.leave_by);
@@ -187,8 +188,8 @@ impl Process {
         }
     }
 
-    /// The last member goes, once it has been shown all that it published, and those who left before have had time to hear
-    /// that they are out.
+    /// The last member leaves, once all that it published has been delivered here, and the members that left before
+    /// have had time to hear that they are out.
     fn close(&mut self, now: Instant) {
         let epoch = self.data.view.epoch.next();
         let due = now + self.config.timing.detector.suspect_after_ns;
@@ -200,7 +201,7 @@ impl Process {
         self.clock.look_due = at.max(now + self.config.timing.heartbeat_min_ns);
     }
 
-    /// It has left, and somebody has gone on without it.
+    /// It has left, and another member has gone on without it.
     pub(super) fn part(&mut self) {
         if let Some((epoch, _)) = self.farewell.take() {
             self.event(Event::Left(epoch));
@@ -246,18 +247,19 @@ impl Process {
         }
     }
 
-    /// A ballot is under way, this member's own or another's.
+    /// Continues a ballot in progress, this member's own or another's.
     fn tend_ballot(&mut self, now: Instant, repeats: bool) {
         let takeover_after_ns = self.config.timing.membership.takeover_after_ns;
         let Some(change) = &self.change else { return };
         let (timer, expires_at) = if change.ballots().leads().is_some() {
             (Timer::Patience, self.clock.since + PATIENCE * takeover_after_ns)
         } else {
-            // The next in line takes over once the ballot has stood still for too long.
+            // The next member in seniority takes over once the ballot has made no progress for too long.
             let view = &self.data.view;
             let reachable = view.bits() & !self.detector.suspects();
             let place = self.config.rank().map_or(0, |rank| view.seniority(rank, reachable)) as u64 + 1;
-            // A proposer that is heard may wait for a member that is heard and does not answer: it gets its time first.
+            // A proposer that is heard may wait for a member that is heard and does not answer: its patience must
+            // expire first.
             let is_heard = reachable & bit(change.ballots().promised().proposer()) != 0;
             let takeovers = place + if is_heard { PATIENCE } else { 0 };
             (Timer::Takeover, self.clock.since + takeovers * takeover_after_ns)
@@ -327,7 +329,7 @@ impl Process {
         }
     }
 
-    /// Reports to the driver once the cut that was to be fetched is held.
+    /// Reports to the driver once this process holds the cut that it had to fetch.
     fn report_cut(&mut self, reports: &Reports, commands: &mut Commands) {
         let early = self.config.mutant == Some(Mutant::AcceptBeforeFetch);
         if self.data.has_fetched(early)
@@ -337,14 +339,15 @@ impl Process {
         }
     }
 
-    /// A datagram came while a cut is being fetched: it may have been the last one missing.
+    /// A datagram came while a cut is being fetched: it may be the last missing datagram.
     pub(super) fn note_fetched(&mut self, now: Instant) {
         let (reports, mut commands) = (self.reports(), Commands::new());
         self.report_cut(&reports, &mut commands);
         self.carry_out(now, &reports, commands);
     }
 
-    /// Sends a step of a ballot; before the first view in the name of the instance that the proposer would found.
+    /// Sends a step of a ballot; before the first view it carries the name of the instance that the proposer would
+    /// found.
     fn send_step(&mut self, now: Instant, to: Destination, bytes: &[u8]) {
         let view = &self.data.view;
         let instance = if view.epoch == Epoch(0) { self.candidate } else { view.instance };
@@ -373,7 +376,8 @@ impl Process {
         // Joiners accept as well; what else they may send is discarded by the ballot.
         let invited = step == Step::Accept && self.change.as_ref().is_some_and(|change| change.ballots().invites(from));
         let announced = matches!(&step, Step::Decide(value) if self.goes_on(from, value));
-        // A heartbeat of an earlier process may have come at that member's rank since: what names this incarnation is of today.
+        // A heartbeat of an earlier process at that member's rank may have arrived since: a step that names this
+        // incarnation is current.
         let own = self.own_member();
         let founds = matches!(&step, Step::Decide(value)
             if value.members.contains(&from) && own.is_some_and(|own| value.members.contains(&own)));
@@ -403,7 +407,7 @@ impl Process {
     }
 
     /// Before the first view: whether a step belongs to this forming. A proposer's steps carry its candidate, which the
-    /// answers repeat, so that an answer to an earlier forming's ballot is none to this one's.
+    /// answers repeat, so that an answer to a ballot of an earlier forming does not count for this ballot.
     fn is_of_this_forming(&mut self, candidate: InstanceId, demands: bool, step: &Step) -> bool {
         if demands {
             self.candidate = candidate;
@@ -415,8 +419,8 @@ impl Process {
         candidate != InstanceId::NONE && (demands || decides || candidate == self.config.instance_candidate)
     }
 
-    /// Whether somebody comes into the view that is said to follow this one: who does knows the decision as well as those who
-    /// took it, and may be the only one left.
+    /// Whether the sender is a member of the view that `value` begins after this one: such a member knows the decision
+    /// as well as the members that took it, and may be the only process left that does.
     pub(super) fn goes_on(&self, from: Member, value: &Value) -> bool {
         value.members.contains(&from) && value.members.iter().any(|member| self.data.view.contains(*member))
     }
@@ -437,7 +441,7 @@ impl Process {
         self.config.mutant.is_some() || continues(&self.data.view, value, self.config.members_min())
     }
 
-    /// The decision of this epoch, for somebody who has missed it.
+    /// The decision of this epoch, for a process that has missed it.
     pub(super) fn decision_of(&self, epoch: Epoch) -> Option<&Value> {
         let current = self.change.as_ref().filter(|_| epoch == self.data.view.epoch);
         current.and_then(|change| change.ballots().decided()).or_else(|| self.past.value_of(epoch))
@@ -445,16 +449,18 @@ impl Process {
 
     // ---- from epoch to epoch --------------------------------------------------------------------------------------
 
-    /// Completes a barrier if that is due; says how many messages it delivered. `is_all`: nothing else can be delivered.
+    /// Completes a barrier if that is due; returns how many messages it delivered. `is_all`: nothing else can be
+    /// delivered.
     pub(super) fn pass_barrier(&mut self, now: Instant, is_all: bool, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
         let data = &mut self.data;
         if matches!(data.end, Ending::Wedged | Ending::Fetching(_)) {
-            return 0; // what was promised stands in our state; the cut says whether it is complete
+            return 0; // our state reports what was promised; the cut decides whether the barrier is complete
         }
         let agreed = data.agreed_barrier();
         let standing = data.barrier.look(&mut data.streams, &data.view);
         if data.is_lossy() {
-            self.cross_holes(); // what the markers' headers say was lost before them is told before the barrier, or the view's end
+            // Messages that are lost by the markers' headers are reported before the barrier, or the view's end.
+            self.cross_holes();
         }
         let data = &mut self.data;
         if agreed == Some(false) || standing == AtBarrier::Before && !(agreed.is_some() && is_all) {
@@ -463,10 +469,10 @@ impl Process {
         if standing == AtBarrier::Reached
             && let Some(outbound) = data.outbound.as_mut().filter(|_| data.end.is_open())
         {
-            outbound.ack.due = now; // say so at once
+            outbound.ack.due = now; // acknowledge it at once
         }
         let may = match &data.end {
-            // All have the same cut: where it has every marker, all complete the barrier at it.
+            // All members have the same cut: if it has every marker, all of them complete the barrier at it.
             Ending::Decided(_) => true,
             _ => data.barrier.may_pass(&data.streams, &data.view, data.own(), self.config.mutant),
         };
@@ -493,7 +499,7 @@ impl Process {
         count.max(1)
     }
 
-    /// Delivers what is left of a decided epoch and, once that is all, enters the next; says how many messages.
+    /// Delivers what is left of a decided epoch and, once nothing is left, enters the next; returns how many messages.
     pub(super) fn finish_epoch(&mut self, now: Instant, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
         let Ending::Decided(cut) = &self.data.end else { return 0 };
         let holds = self.data.holds_cut(cut) || self.config.mutant == Some(Mutant::InstallWithHole);
@@ -517,7 +523,7 @@ impl Process {
             }
         }
         if self.change.as_ref().is_none_or(|driver| driver.ballots().decided().is_none()) {
-            return 0; // it takes no part any more
+            return 0; // it no longer takes part
         }
         self.drive(now, |driver, _, out| driver.on_concluded(out));
         1
@@ -561,7 +567,7 @@ impl Process {
         self.receive_ahead(now);
     }
 
-    /// Begins a view, as a member if it names this life of this process, else as one who follows it.
+    /// Begins a view, as a member if it names this incarnation of this process, else as a follower.
     pub(super) fn enter(&mut self, now: Instant, view: View, beginning: &Beginning) {
         let same = self.data.view.instance == view.instance && self.data.view.epoch != Epoch(0);
         assert!(view.instance != InstanceId::NONE, "a view names its instance");
@@ -576,7 +582,8 @@ impl Process {
         let earlier = core::mem::replace(&mut self.before, view.clone());
         let mut ahead = beginning.clone();
         if is_lossy && view.epoch > Epoch(1) && earlier.epoch.next() == view.epoch {
-            // Nobody knows how far an earlier life was heard; nor a newcomer how far the order was.
+            // No member knows how far an earlier incarnation was heard; a newcomer does not know how far the order has
+            // come.
             let from = numbers_of(view.epoch);
             for member in view.members.iter().filter(|member| !earlier.contains(**member)) {
                 let first = &mut ahead.first[member.rank.index()];
@@ -622,7 +629,7 @@ impl Process {
         self.event(Event::View { epoch: view.epoch, members: view.bits(), sequencer: view.sequencer });
     }
 
-    /// Windows that members said earlier hold in the new view too.
+    /// Windows that members announced earlier hold in the new view too.
     pub(super) fn announce_windows(&mut self) {
         let mtu = self.config.limits.mtu_bytes as u64;
         if let Some(outbound) = &mut self.data.outbound {
@@ -637,7 +644,7 @@ impl Process {
         self.data.update_flow();
     }
 
-    /// The next view is without this process; `value` is what was decided, if it knows.
+    /// The next view is without this process; `value` is the decision, if this process knows it.
     pub(super) fn removed(&mut self, now: Instant, value: Option<Value>, epoch: Epoch) {
         let published = self.data.outbound.as_ref().map(|outbound| outbound.packer.next_sequence);
         let published = published.unwrap_or_default() + self.unsettled.len() as u64;
@@ -668,7 +675,7 @@ impl Process {
         self.event(Event::Removed(epoch));
     }
 
-    /// What this process says of itself in its heartbeats.
+    /// The flags about itself that this process sends in its heartbeats.
     pub(super) fn standing_flags(&self) -> u16 {
         let flag = |flag: u16, set: bool| if set { flag } else { 0 };
         let learner = matches!(self.config.role, Role::Member(_))

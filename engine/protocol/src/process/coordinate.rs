@@ -1,8 +1,10 @@
-//! Locks and elections of a process: what `control/mutex.rs` and `control/election.rs` need of views, links and the stream.
+//! Locks and elections of a process: what `control/mutex.rs` and `control/election.rs` need of views, links and the
+//! stream.
 //!
-//! A view begins with everybody telling everybody what it brings along (`begin_coordination`, `on_link`); requests go out
-//! once all have told. Letters go over perfect links, replicated locks' commands as messages of the group's own among the
-//! others. Whoever can't reach a quorum is fenced off, also while a view change stands still.
+//! When a view begins, each member announces to all others what it holds (`begin_coordination`, `on_link`); requests
+//! are sent once all members have announced. Letters go over perfect links, commands of replicated locks as the group's
+//! own messages in the stream. A member that can't reach a quorum is fenced off, also while a view change makes no
+//! progress.
 
 use super::{Process, Standing};
 use crate::config::{Config, Order};
@@ -30,14 +32,14 @@ use zerocopy::IntoBytes;
 #[derive(Debug)]
 pub(super) struct Coordinator {
     links: PerfectLinks,
-    /// Of the group's instance.
+    /// The birth of the group's instance.
     birth: u64,
     mutex: Mutex,
     elections: Elections,
     news: VecDeque<Coordination>,
-    /// Bit r: rank r has said all that it brings into this view.
+    /// Bit r: rank r has announced all that it holds in this view.
     told: u64,
-    /// A command was delivered, and others wait to hear that it is held.
+    /// A command was delivered, and other members wait for the row that acknowledges it.
     owes_row: bool,
     /// Commands published so far.
     commands: u64,
@@ -57,7 +59,7 @@ impl Coordinator {
         }
     }
 
-    /// Whether there is something to say.
+    /// Whether there is something to send.
     #[inline]
     pub(super) fn is_due(&self) -> bool {
         !self.links.is_idle() || self.mutex.table().is_some_and(|t| t.command().is_some())
@@ -67,7 +69,7 @@ impl Coordinator {
         self.links.due().min(self.mutex.due())
     }
 
-    /// Ends what has waited long enough; what must be said again goes out with the next transmission.
+    /// Ends requests that have waited long enough; what must be repeated is sent with the next transmission.
     pub(super) fn tend(&mut self, now: Instant) {
         self.links.tend(now);
         if now >= self.mutex.due() {
@@ -76,7 +78,7 @@ impl Coordinator {
         }
     }
 
-    /// A message of the group's own is for this, and for nobody else.
+    /// Whether this takes the message: the group's own messages are for this part only, not for the application.
     #[cold]
     pub(super) fn takes(&mut self, tag: ClientTag, delivery: &Delivery<'_>) -> bool {
         if tag.client() != ClientId::GROUP {
@@ -91,7 +93,7 @@ impl Coordinator {
         true
     }
 
-    /// Moves letters and news on.
+    /// Passes letters to the links, and collects news.
     fn collect(&mut self) {
         for (to, letter) in self.mutex.take_letters().into_iter().chain(self.elections.take_letters()) {
             self.links.send(to, letter);
@@ -101,17 +103,17 @@ impl Coordinator {
         self.news.truncate(NEWS_MAX);
     }
 
-    /// The replicated table, for one who joins.
+    /// The replicated table, for a joiner.
     pub(super) fn table(&self) -> Vec<u8> {
         self.mutex.table().map(|table| table.write()).unwrap_or_default()
     }
 
-    /// Whether this is a table.
+    /// Whether these bytes are a table.
     pub(super) fn can_take_over(&self, bytes: &[u8]) -> bool {
         self.mutex.table().is_none() || Replicated::read(bytes).is_some()
     }
 
-    /// Begins with another member's table.
+    /// Starts with another member's table.
     pub(super) fn take_over(&mut self, bytes: &[u8]) {
         if let Some(table) = self.mutex.replicated() {
             table.take_over(bytes);
@@ -132,10 +134,10 @@ impl Coordinator {
 impl Process {
     // ---- the application ------------------------------------------------------------------------------------------
 
-    /// Asks for a lock; [`Process::poll_coordination`] says when it is granted, or why not, and when it is lost.
+    /// Requests a lock; [`Process::poll_coordination`] reports when it is granted, or why not, and when it is lost.
     ///
     /// # Errors
-    /// If nothing can be asked for now.
+    /// If no lock can be requested now.
     pub fn lock(&mut self, name: TopicName, patience: Patience) -> Result<LockId, CoordinationRefusal> {
         self.may_coordinate()?;
         let is_ordered = self.config.order == Order::Total && !self.config.reliability.is_lossy();
@@ -147,7 +149,8 @@ impl Process {
         Ok(id)
     }
 
-    /// Gives a lock back, or no longer waits for it; says whether there was such a request. Nothing more is said of it.
+    /// Releases a lock, or no longer waits for it; returns whether there was such a request. No further news of it
+    /// follows.
     pub fn unlock(&mut self, id: LockId) -> bool {
         let found = self.coordination.mutex.unlock(id);
         self.coordination.collect();
@@ -155,15 +158,15 @@ impl Process {
         found
     }
 
-    /// Where a request for a lock stands; `None` once it is over.
+    /// The state of a request for a lock; `None` once it is over.
     pub fn lock_standing(&self, id: LockId) -> Option<LockStanding> {
         self.coordination.mutex.standing(id)
     }
 
-    /// Takes part in an election; [`Process::poll_coordination`] says who leads, now and whenever that changes.
+    /// Takes part in an election; [`Process::poll_coordination`] reports the leader, now and whenever it changes.
     ///
     /// # Errors
-    /// If it can't be taken part in now.
+    /// If this process can't take part in it now.
     pub fn elect(&mut self, name: TopicName, part: Part) -> Result<(), CoordinationRefusal> {
         self.may_coordinate()?;
         self.coordination.elections.take_part(name, part)?;
@@ -171,19 +174,19 @@ impl Process {
         Ok(())
     }
 
-    /// Leads no more, if it did, and does not stand any more; it still hears who leads.
+    /// Gives up leadership and candidacy; the process still receives news of the leader.
     pub fn resign(&mut self, name: TopicName) {
         self.coordination.elections.resign(name);
         self.coordination.collect();
     }
 
-    /// Resigns, and hears no more of an election.
+    /// Resigns, and receives no more news of an election.
     pub fn leave_election(&mut self, name: TopicName) {
         self.coordination.elections.leave(name);
         self.coordination.collect();
     }
 
-    /// Who leads an election that this process has a part in, if anybody.
+    /// The leader of an election that this process takes part in, if there is one.
     pub fn leader(&self, name: &TopicName) -> Option<Leadership> {
         self.coordination.elections.leader(name)
     }
@@ -203,14 +206,14 @@ impl Process {
         }
     }
 
-    // ---- looking in -----------------------------------------------------------------------------------------------
+    // ---- inspection -----------------------------------------------------------------------------------------------
 
     /// The locks this process holds.
     pub fn locks_held(&self) -> impl Iterator<Item = (&TopicName, FencingToken)> {
         self.coordination.mutex.holds()
     }
 
-    /// Whether any request of this process for a lock is under way or granted.
+    /// Whether any request of this process for a lock is pending or granted.
     pub fn has_lock_requests(&self) -> bool {
         self.coordination.mutex.is_busy()
     }
@@ -220,17 +223,17 @@ impl Process {
         self.coordination.elections.leads()
     }
 
-    /// The elections this process has a part in, and who leads them.
+    /// The elections that this process takes part in, and their leaders.
     pub fn elections(&self) -> impl Iterator<Item = (&TopicName, Option<Leadership>)> {
         self.coordination.elections.all()
     }
 
-    /// The latest grants of replicated locks to whomever, the newest last.
+    /// The latest grants of replicated locks to any member, the newest last.
     pub fn lock_grants(&self) -> impl Iterator<Item = &Grant> {
         self.coordination.mutex.table().into_iter().flat_map(|table| table.recent())
     }
 
-    /// How many messages of a kind ([`link_steps`]) this process has said to others about locks and elections.
+    /// How many messages of a kind ([`link_steps`]) this process has sent to others about locks and elections.
     pub fn letters_sent(&self, step: u16) -> u64 {
         self.coordination.links.sent(step)
     }
@@ -242,7 +245,7 @@ impl Process {
 
     // ---- the view -------------------------------------------------------------------------------------------------
 
-    /// A view begins, here with what this member brings along.
+    /// A view begins: this member announces what it holds.
     pub(super) fn begin_coordination(&mut self, order: OrderNumber) {
         let is_member = self.standing == Standing::Member;
         let Some(own) = self.config.rank() else { return };
@@ -269,7 +272,7 @@ impl Process {
         self.open_coordination();
     }
 
-    /// Once every member has told what it brings, requests go out.
+    /// Once every member has announced what it holds, requests are sent.
     fn open_coordination(&mut self) {
         let coordination = &mut self.coordination;
         if coordination.told & self.data.view.bits() == self.data.view.bits() {
@@ -279,7 +282,7 @@ impl Process {
         }
     }
 
-    /// Out of the view.
+    /// This process is no longer in the view.
     pub(super) fn end_coordination(&mut self) {
         let coordination = &mut self.coordination;
         coordination.mutex.removed();
@@ -295,7 +298,7 @@ impl Process {
         view.is_quorum(view.bits() & (!self.detector.suspects() | own))
     }
 
-    /// Who can't reach a quorum has no lock and leads nothing, whether a ballot is under way or not.
+    /// A member that can't reach a quorum holds no lock and leads nothing, whether or not a ballot is in progress.
     pub(super) fn note_suspects(&mut self) {
         if self.standing != Standing::Member {
             return;
@@ -314,15 +317,16 @@ impl Process {
         }
     }
 
-    // ---- the others -----------------------------------------------------------------------------------------------
+    // ---- other members --------------------------------------------------------------------------------------------
 
-    /// A member of this view said something.
+    /// Receives a link message from a member of this view.
     pub(super) fn on_link(&mut self, now: Instant, from: Rank, body: &[u8]) {
         let Some((record, name)) = Link::read_all(body) else { return };
         if self.standing != Standing::Member {
             return;
         }
-        // Numbers count for one pair: what is for another member must not be taken for the next letter to this one.
+        // Each pair of members has its own numbers: a letter for another member must not count as the next letter to
+        // this one.
         if self.config.rank() != Some(Rank(record.to.get())) {
             return self.counters.add(Counter::DiscardedImplausible, 1);
         }
@@ -341,7 +345,7 @@ impl Process {
         self.coordination.collect();
     }
 
-    /// Says what is due.
+    /// Sends what is due.
     #[cold]
     pub(super) fn coordinate(&mut self, now: Instant) {
         self.publish_commands(now);
@@ -355,7 +359,8 @@ impl Process {
             if let Some(name) = name {
                 name.write(&mut space[..length]);
             }
-            // To whoever is not reached yet it is said again; said to all, everybody would take it as said to itself.
+            // A letter to a member without a known address is repeated later. It is never sent to all, because each
+            // receiver would take it as its own.
             if let Some(address) = presence.address(rank) {
                 let parts = [record.as_bytes(), &space[..length]];
                 outbox.record(now, Destination::Peer(address), Kind::Link, parts, counters);
@@ -389,7 +394,7 @@ impl Process {
         }
     }
 
-    /// Messages were delivered: if commands were among them, what they granted waits for a quorum from here on.
+    /// Messages were delivered: if commands were among them, their grants now wait for a quorum.
     #[inline]
     pub(super) fn note_commands(&mut self, now: Instant) {
         if core::mem::take(&mut self.coordination.owes_row) {
@@ -399,7 +404,7 @@ impl Process {
 
     #[cold]
     fn mark_commands(&mut self, now: Instant) {
-        // Whoever waits for a quorum waits for this row, whatever the group's level.
+        // A member that waits for a quorum waits for this row, whatever the group's level.
         let is_open = self.data.end.is_open();
         if let Some(outbound) = self.data.outbound.as_mut().filter(|_| is_open) {
             outbound.ack.due = now;
@@ -415,7 +420,7 @@ impl Process {
         self.settle_grants();
     }
 
-    /// Shows the grants that a quorum holds by now.
+    /// Reports the grants that a quorum holds by now.
     #[inline]
     pub(super) fn settle_grants(&mut self) {
         if self.coordination.mutex.table().is_some_and(|table| table.is_waiting()) {

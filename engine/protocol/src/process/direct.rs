@@ -1,4 +1,5 @@
-//! Direct messages of a process: whom a rank is, who is nearest, who is ill. The protocol is `control/direct.rs`.
+//! Direct messages of a process: which process has a rank, which members are nearest, which are suspected. The protocol
+//! is `control/direct.rs`.
 
 use super::{Process, Standing};
 use crate::config::Config;
@@ -12,10 +13,11 @@ use alloc::vec::Vec;
 use bourdon_wire::{Address, Instant, Rank};
 use zerocopy::IntoBytes;
 
-/// The direct messages of a process that begins: in a life of its own, whatever becomes of its place in the view.
+/// The direct messages of a process that starts: with an incarnation of its own, which does not depend on its place in
+/// the view.
 pub(super) fn begin(config: &Config) -> Direct {
     let rank = config.rank().unwrap_or(Rank::OBSERVER);
-    // Whatever tells two processes apart tells their lives apart: where they are, when they began, what they are.
+    // What distinguishes two processes distinguishes their incarnations: their address, their start time, their role.
     let words = config.address.as_bytes().iter().map(|byte| u64::from(*byte));
     let words = words.chain([config.seed, u64::from(config.incarnation.0), u64::from(rank.0)]);
     let life = words.fold(0, |seed, word| fastrand::Rng::with_seed(seed ^ word).u64(..));
@@ -23,19 +25,20 @@ pub(super) fn begin(config: &Config) -> Direct {
 }
 
 impl Process {
-    /// Sends a message of at most one datagram to one member. [`Process::poll_outcome`] says whether it was taken.
+    /// Sends a message of at most one datagram to one member. [`Process::poll_outcome`] returns whether it was
+    /// accepted.
     ///
     /// # Errors
-    /// If it is too long, too many are under way, or the member was not heard.
+    /// If it is too long, too many are pending, or the member was not heard.
     pub fn send_to(&mut self, now: Instant, rank: Rank, payload: &[u8]) -> Result<CallId, DirectRefusal> {
         let target = self.target(rank)?;
         self.call(now, Wish::One, vec![target], payload)
     }
 
-    /// The same to any process of the group by its address: an observer's or a client's, as it stood in a message.
+    /// The same to any process of the group by its address: an observer's or a client's, as given in a message.
     ///
     /// # Errors
-    /// If it is too long, too many are under way, or nothing can be sent there.
+    /// If it is too long, too many are pending, or nothing can be sent there.
     pub fn send_to_address(&mut self, now: Instant, to: Address, payload: &[u8]) -> Result<CallId, DirectRefusal> {
         if !to.is_reachable() || to == self.config.address {
             return Err(DirectRefusal::Unreachable);
@@ -43,11 +46,11 @@ impl Process {
         self.call(now, Wish::One, vec![Target { member: None, address: to, rtt_ns: None }], payload)
     }
 
-    /// Sends a message to the nearest of some members, by measured round trip; if that one does not take it in time or
-    /// is suspected, to the next nearest. None named means all other members of the view.
+    /// Sends a message to the nearest of some members, by measured round trip; if that member does not accept it in
+    /// time or is suspected, to the next nearest. An empty list means all other members of the view.
     ///
     /// # Errors
-    /// If it is too long, too many are under way, or none of them was heard.
+    /// If it is too long, too many are pending, or none of them was heard.
     pub fn send_any(&mut self, now: Instant, among: &[Rank], payload: &[u8]) -> Result<CallId, DirectRefusal> {
         let view: Vec<Rank> = self.data.view.members.iter().map(|member| member.rank).collect();
         let among = if among.is_empty() { &view[..] } else { among };
@@ -55,7 +58,7 @@ impl Process {
         self.call(now, Wish::Any, targets, payload)
     }
 
-    /// Sends a message to all processes of the group that hear the network, once and unanswered.
+    /// Sends a message once to all processes of the group that hear the network, without an acknowledgement.
     ///
     /// # Errors
     /// If it is too long.
@@ -64,12 +67,12 @@ impl Process {
         self.direct.broadcast(now, payload, &mut out)
     }
 
-    /// The next direct message received. Whoever never fetches them lets 256 wait, and refuses the others.
+    /// The next direct message received. At most 256 wait to be fetched; further messages are refused.
     pub fn poll_direct(&mut self) -> Option<DirectMessage> {
         self.direct.poll_message()
     }
 
-    /// How the next of the direct messages sent did, in the order in which they ended.
+    /// The outcome of the next direct message sent, in the order in which they ended.
     pub fn poll_outcome(&mut self) -> Option<DirectOutcome> {
         self.direct.poll_outcome()
     }

@@ -1,13 +1,13 @@
 //! Follows the group through every view, however far it is behind.
 //!
-//! A follower that was descheduled while the group went through three views hears only heartbeats of the last. If it went on
-//! there, all that lies between would be lost to it, though every member has it. So it asks the members in turn how *its*
-//! view ended; they retain the chain of decisions and the datagrams of earlier epochs (`retention.rs`). With the decision it
-//! fetches the cut, delivers it, enters the next view, and asks again, until it has caught up.
+//! A follower that was descheduled while the group went through three views hears only heartbeats of the last. If it
+//! went on there, it would lose all that lies between, though every member has it. So it asks the members in turn how
+//! *its* view ended; they retain the chain of decisions and the datagrams of earlier epochs (`retention.rs`). With the
+//! decision it fetches the cut, delivers it, enters the next view, and asks again, until it has caught up.
 //!
-//! It gives up only what no member can supply: it skips views when every member of the newest one has answered that it does
-//! not retain the decision, or when none has answered with it for [`CHAIN_WAIT_NS`]; it gives up a part of a cut when no
-//! datagram of it has come for [`CUT_WAIT_NS`].
+//! It gives up only what no member can supply: it skips views when every member of the newest one has answered that it
+//! does not retain the decision, or when none has answered with it for [`CHAIN_WAIT_NS`]; it gives up a part of a cut
+//! when no datagram of it has come for [`CUT_WAIT_NS`].
 //!
 //! If no member sends the view that comes next, and the whole cut is here, the follower computes it as the members do.
 
@@ -31,7 +31,7 @@ const NEXT_WAIT_NS: u64 = 50_000_000;
 pub(super) struct Chain {
     /// The newest view beyond the next one, and where it begins for a process that enters it there.
     newest: Option<(View, Beginning)>,
-    /// Since when it is known that there is one.
+    /// Since when this process knows that there is such a view.
     behind_since: Instant,
     /// The members that have answered without the decision.
     lacking: u64,
@@ -42,10 +42,11 @@ pub(super) struct Chain {
 }
 
 impl Process {
-    /// A member answers with a view beyond the next: it does not retain how this one ended, if it does not say that too.
+    /// A member answers with a view beyond the next: unless it also sends the decision that ended this view, it does
+    /// not retain that decision.
     pub(super) fn hear_later_view(&mut self, now: Instant, from: Rank, view: View, beginning: Beginning) {
         if self.data.is_lossy() || self.data.view.members.is_empty() {
-            return self.leap(now, view, beginning); // nothing is retained for a follower that may lose messages
+            return self.leap(now, view, beginning); // members retain nothing for a follower that may lose messages
         }
         let chain = &mut self.search.chain;
         if self.search.decision.is_none() {
@@ -76,8 +77,8 @@ impl Process {
         }
     }
 
-    /// A follower hears a member of a later view: it asks that member how its own view ended, unless it knows all of it or
-    /// the member has answered already.
+    /// A follower hears a member of a later view: it asks that member how its own view ended, unless it knows all of it
+    /// or the member has answered already.
     pub(super) fn ask_for_chain(&mut self, now: Instant, from: Rank, address: Address) {
         self.consider_leap(now);
         let chain = &self.search.chain;
@@ -88,7 +89,7 @@ impl Process {
         }
     }
 
-    /// The next view has been entered; the newest that is known stands beyond it.
+    /// The next view has been entered; the newest known view lies beyond it.
     pub(super) fn continue_chain(&mut self, now: Instant, newest: Option<(View, Beginning)>) {
         let later = newest.filter(|(view, _)| view.epoch > self.data.view.epoch.next());
         let Some((view, beginning)) = later.filter(|_| self.standing == Standing::Following) else { return };
@@ -106,7 +107,7 @@ impl Process {
         self.search.chain.newest.take()
     }
 
-    /// As long as the cut comes closer, it is waited for.
+    /// As long as datagrams of the cut arrive, the follower waits for it.
     pub(super) fn note_progress(&mut self, now: Instant) {
         let received = self.counters.get(Counter::DatagramsReceived);
         if core::mem::replace(&mut self.search.chain.received, received) == received {
@@ -130,7 +131,7 @@ impl Process {
         }
     }
 
-    /// The next view as its members compute it; `None` if this process has not all that they had.
+    /// The next view as its members compute it; `None` if this process does not have all that they had.
     fn compute_next(&self) -> Option<(View, Beginning)> {
         let value = self.search.decision.as_ref()?;
         let exact = |member: &Member| {
@@ -145,7 +146,7 @@ impl Process {
         Some((value.view(self.data.view.epoch.next()), self.data.next_beginning()))
     }
 
-    /// A wedged member of the view being followed does not know how that ended: a member to be answers for itself, any
+    /// A wedged member of the followed view does not know how that view ended: a joiner answers in its own name, any
     /// other follower forwards what it received.
     pub(super) fn pass_decision_on(&mut self, now: Instant, epoch: Epoch, to: Address) {
         let Some(value) = &self.search.decision else { return };

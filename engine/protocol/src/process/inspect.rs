@@ -1,9 +1,9 @@
-//! Looking in: what a process shows of itself to who runs it, measures it or checks it.
+//! Inspection: what a process shows to the user that runs it, to measurements and to checkers.
 //!
-//! Status lines, counters files, the simulator's checkers and tests all need to see inside. Public fields would let them
-//! change what they see; so each thing shown is a function that reads and nothing more.
+//! Status lines, counters files, the simulator's checkers and tests all need to read the state. Public fields would let
+//! them change it; so each value is behind a function that only reads.
 //!
-//! Invariant: nothing here changes anything, so who looks and who does not run the same.
+//! Invariant: nothing here changes any state, so a process runs the same whether it is inspected or not.
 
 use super::{Process, Standing};
 use crate::config::Config;
@@ -12,7 +12,7 @@ use crate::counters::Counters;
 use crate::view::{Member, View};
 use bourdon_wire::{Address, DatagramNumber, Incarnation, Instant, OrderNumber, Rank, Sequence};
 
-/// What a process keeps beyond its logs: each of these is bounded, whatever comes from outside.
+/// What a process keeps beyond its logs: each of these is bounded, whatever it receives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Held {
     /// Control datagrams and repairs waiting for the network.
@@ -35,7 +35,7 @@ pub struct Held {
     pub direct_messages: usize,
     /// Bytes of datagrams of the next view.
     pub ahead_bytes: usize,
-    /// Locks, requests, elections, and what is said about them and not acknowledged.
+    /// Locks, requests, elections, and messages about them that are not acknowledged.
     pub coordination: usize,
     /// The logs of epochs that have ended.
     pub retained_bytes: usize,
@@ -46,22 +46,22 @@ pub struct Held {
 }
 
 impl Process {
-    /// What it was told.
+    /// Its configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// What it has counted.
+    /// Its counters.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// What it is to the group.
+    /// Its role in the group.
     pub fn standing(&self) -> Standing {
         self.standing
     }
 
-    /// The view it is in or follows; without members where there is none.
+    /// The view it is in or follows; a view without members if there is none.
     pub fn view(&self) -> &View {
         &self.data.view
     }
@@ -71,8 +71,8 @@ impl Process {
         !self.data.end.is_open()
     }
 
-    /// The members of the view that it has accepted to follow this one: whoever decides must take it, if no other was
-    /// accepted in a higher ballot.
+    /// The members of the view that it has accepted as the successor of this one: a proposer must choose that view, if
+    /// no other view was accepted in a higher ballot.
     pub fn accepted_members(&self) -> Option<&[Member]> {
         self.change.as_ref().and_then(|change| change.ballots().accepted()).map(|value| &value.members[..])
     }
@@ -85,14 +85,14 @@ impl Process {
             && self.data.view.members.iter().all(begun)
     }
 
-    /// The members not heard yet: of the view, or before the first of all that the configuration names.
+    /// The members not heard yet: of the view, or, before the first view, of all that the configuration names.
     pub fn missing(&self) -> impl Iterator<Item = Rank> {
         let forming = View::forming(self.config.members, self.config.sequencer);
         let none_yet = self.data.view.members.is_empty();
         self.presence.missing(if none_yet { &forming } else { &self.data.view }).into_iter()
     }
 
-    /// How well a member is: from 0; suspected from 1 on.
+    /// The suspicion level of a member: from 0; suspected from 1 on.
     pub fn suspicion(&self, rank: Rank, now: Instant) -> f64 {
         self.detector.level(rank, now)
     }
@@ -107,12 +107,12 @@ impl Process {
         self.detector.suspects()
     }
 
-    /// Whether no quorum of the view can be reached.
+    /// Whether this process reaches no quorum of the view.
     pub fn lacks_majority(&self) -> bool {
         self.no_majority
     }
 
-    /// Which life of it this is: another one after each removal.
+    /// Its current incarnation: another one after each removal.
     pub fn incarnation(&self) -> Incarnation {
         self.config.incarnation
     }
@@ -127,10 +127,10 @@ impl Process {
         self.data.view.members.iter().filter(move |member| Some(member.rank) != own).filter_map(known)
     }
 
-    /// In real-time order: how far this process's group time may be off, if that is known, and how long a message is held
-    /// after it was sent, in nanoseconds. See `data/realtime.rs`.
+    /// In real-time order: how far this process's group time may be off, if that is known, and how long a message is
+    /// held after it was sent, in nanoseconds. See `data/realtime.rs`.
     pub fn real_time_bounds(&self, now: Instant) -> Option<(Option<u64>, u64)> {
-        // A better estimate may say that stamps were ahead: they wait for the clock then, because they never fall.
+        // A better estimate may show that stamps were ahead: then they wait for the clock, because they never decrease.
         let stamped_ns = self.data.outbound.as_ref().map_or(0, |outbound| outbound.packer.closed_at_ns);
         let ahead_ns = stamped_ns.saturating_sub(self.wall(now));
         let bound_ns = self.clock_sync.bound_ns(now).map(|bound_ns| bound_ns + ahead_ns);
@@ -147,11 +147,11 @@ impl Process {
         self.presence.any_differs()
     }
 
-    /// How many sealed datagrams of the own stream wait for the network.
+    /// How many sealed datagrams of its own stream wait for the network.
     #[inline]
     pub fn backlog(&self) -> u64 {
         if !self.data.end.is_open() {
-            return 0; // what was not sent before the promise is fetched, or published again
+            return 0; // after the promise, what was not sent is fetched, or published again
         }
         self.data.outbound.as_ref().map_or(0, |outbound| outbound.packer.open.since(outbound.packer.sent))
     }
@@ -161,7 +161,7 @@ impl Process {
         self.data.delivered_order()
     }
 
-    /// How many messages of a member have been delivered or given up here.
+    /// How many messages of a member this process has delivered or given up.
     pub fn delivered(&self, rank: Rank) -> Sequence {
         self.data.streams.get(rank.index()).map_or(Sequence(0), |stream| stream.delivered)
     }

@@ -2,8 +2,9 @@
 //!
 //! Nothing of another instance changes any state (invariant 27): such a frame is discarded and counted. Heartbeats of
 //! members are noted as sightings first (`control/discovery.rs`). A process in no view asks the newest instance that is
-//! alive with a majority for its view; beside one that is older than one it was in, it waits for the later one first. A member or follower of an older instance asks it as well, and moves to it once
-//! the answer has come: the answer repeats the question's nonce, so a recording of a newer instance moves no process.
+//! alive with a majority for its view; if that instance is older than an instance it was in, it first waits for the
+//! later one. A member or follower of an older instance asks it as well, and moves to it once the answer has come: the
+//! answer repeats the request's nonce, so a recording of a newer instance moves no process.
 
 use super::{Process, Standing};
 use crate::config::Role;
@@ -16,15 +17,15 @@ use crate::view::{Beginning, Member, View};
 use bourdon_wire::records::{Heartbeat, heartbeat_flags};
 use bourdon_wire::{Address, DatagramHeader, Epoch, Incarnation, InstanceId, Instant, Kind, Rank};
 
-/// How many of its own earlier incarnations a process remembers: their datagrams may still be under way.
+/// How many of its own earlier incarnations a process remembers: their datagrams may still be in flight.
 const EARLIER_MAX: usize = 16;
-/// How long a process waits for a later instance that it was in before it joins an older one: over TCP with 10 % loss the
-/// first connection to its members takes up to 7 s, four requests for it, in all but one of 1,000 cases.
+/// How long a process waits for a later instance that it was in before it joins an older one: over TCP with 10 % loss
+/// the first connection to its members takes up to 7 s, four requests for it, in all but one of 1,000 cases.
 const OLDER_WAIT_NS: u64 = 10_000_000_000;
 
 impl Process {
-    /// Whether a control frame of another instance than this process's may be looked at: what processes in no view send
-    /// to members and the other way round. Each handler checks the rest.
+    /// Whether a control frame of another instance than this process's may be handled: frames that processes in no view
+    /// send to members, and frames in the opposite direction. Each handler checks the rest.
     pub(super) fn admits_instance(&mut self, header: &DatagramHeader, kind: Option<Kind>) -> bool {
         let (own, other) = (self.data.view.instance, header.instance());
         if own == other && own != InstanceId::NONE || self.config.mutant == Some(Mutant::OtherInstanceBelieved) {
@@ -32,7 +33,8 @@ impl Process {
         }
         let outside = own == InstanceId::NONE;
         let admitted = match kind {
-            // Announces its sender; is answered, and never taken; answers a nonce or a cookie's word.
+            // A heartbeat announces its sender; a client's request is answered and never accepted; the others answer a
+            // nonce or a cookie's word.
             Some(Kind::Heartbeat | Kind::ClientRequest | Kind::View | Kind::Challenge) => true,
             Some(Kind::ViewAsk | Kind::Direct) => outside || other == InstanceId::NONE,
             // The proposer's candidate before the first view; a snapshot's ticket.
@@ -48,12 +50,12 @@ impl Process {
         admitted
     }
 
-    /// Whether the epoch that is retained is one of this instance.
+    /// Whether the retained epoch belongs to this instance.
     pub(super) fn is_past_instance(&self, instance: InstanceId) -> bool {
         self.past.is_of_instance(instance)
     }
 
-    /// Notes a member's heartbeat; says whether it is of another instance than this process's, and was dealt with.
+    /// Notes a member's heartbeat; returns whether it is of another instance than this process's and has been handled.
     pub(super) fn note_sighting(&mut self, now: Instant, header: &DatagramHeader, said: &Heartbeat) -> bool {
         let (own, other) = (self.data.view.instance, header.instance());
         let formed = said.flags.get() & heartbeat_flags::FORMED != 0;
@@ -85,7 +87,8 @@ impl Process {
         if notes {
             self.seek(now, &announced, header.rank(), said.address);
         }
-        // A process that has been removed tells members of its last view how that ended, and hears the group go on.
+        // A process that has been removed sends members of its last view the decision that ended it, and hears the
+        // group go on.
         let outside = matches!(self.standing, Standing::Outside | Standing::Gone);
         let newest = self.discovery.newest(now) == Some((announced.instance, announced.birth));
         !(outside && (self.is_past_instance(other) || newest))
@@ -103,8 +106,8 @@ impl Process {
         }
     }
 
-    /// Whether this process should be in another instance than it is: the newest alive; or, for one that follows an
-    /// instance whose majority is silent, any that is alive.
+    /// Whether this process should be in another instance than it is: the newest that is alive; or, for a follower of
+    /// an instance whose majority is silent, any that is alive.
     fn belongs_to(&self, now: Instant, instance: InstanceId, birth: u64) -> bool {
         let view = &self.data.view;
         let is_newest = self.discovery.newest(now) == Some((instance, birth));
@@ -120,8 +123,8 @@ impl Process {
         }
     }
 
-    /// Whether this process waits for a later instance that it was in, beside an older one: a majority of the older one may
-    /// have been frozen and resumed, and where processes hear only the addresses that they know it may be heard first.
+    /// Whether this process waits for a later instance that it was in, beside an older one: a majority of the older one
+    /// may have been frozen and resumed, and may be heard first where processes hear only the addresses that they know.
     fn awaits_later(&mut self, now: Instant, older: &Announcement) -> bool {
         if older.birth >= self.config.birth_floor {
             self.search.older_since = Instant(0);
@@ -143,7 +146,7 @@ impl Process {
         self.config.birth_floor = self.config.birth_floor.max(floor_of(birth));
     }
 
-    /// Moves to another instance, whose view came in answer to this process's own question.
+    /// Moves to another instance, whose view came in answer to this process's own request.
     pub(super) fn change_instance(&mut self, now: Instant, view: View, beginning: Beginning) {
         if !self.belongs_to(now, view.instance, view.birth) {
             return self.counters.add(Counter::DiscardedInstance, 1);
@@ -172,7 +175,7 @@ impl Process {
 
     // ---- incarnations ---------------------------------------------------------------------------------------------
 
-    /// Draws another incarnation: random, so that no two processes have the same one, whenever they start.
+    /// Draws another incarnation at random, so that no two processes have the same incarnation, whenever they start.
     pub(super) fn draw_incarnation(&mut self) {
         if self.earlier.len() == EARLIER_MAX {
             self.earlier.pop_front();
@@ -189,13 +192,13 @@ impl Process {
     }
 
     /// Whether a datagram with this process's rank and another incarnation comes from another process: not from an
-    /// earlier incarnation of this one, whose datagrams were sent before or are remembered.
+    /// earlier incarnation of this process, whose datagrams were sent before or which it remembers.
     pub(super) fn is_another_process(&self, header: &DatagramHeader) -> bool {
         let earlier = self.earlier.contains(&header.incarnation()) || header.is_retransmitted();
         !earlier && header.send_time_ns() >= self.started_wall_ns
     }
 
-    /// Two processes have drawn the same incarnation at the same rank: the one that is in no view draws another.
+    /// Two processes have drawn the same incarnation at the same rank: the process that is in no view draws another.
     pub(super) fn note_collision(&mut self, header: &DatagramHeader, said: &Heartbeat) {
         let collides = header.incarnation() == self.config.incarnation
             && said.address != self.config.address

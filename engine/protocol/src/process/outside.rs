@@ -1,11 +1,12 @@
 //! Finds the group, follows it, and comes back to it.
 //!
-//! Who is in no view hears heartbeats of one and asks their sender what it is: members, and where each stream begins. An
-//! observer then receives from there; a member to be first gets a snapshot (`transfer.rs`), follows like an observer
-//! until it has caught up, and says that it is ready. Whoever follows is told each decision, delivers up to its cut, and
-//! goes on with the next view: an observer as one, a member to be as a member if the view names it.
+//! A process in no view hears heartbeats of a view and asks their sender for it: its members, and where each stream
+//! begins. An observer then receives from there. A joiner first gets a snapshot (`transfer.rs`), follows like an
+//! observer until it has caught up, and announces that it is ready. A follower receives each decision, delivers up to
+//! its cut, and goes on with the next view: an observer as an observer, a joiner as a member if the view names it.
 //!
-//! An observer at `reliable` may have run ahead of the cut. What it delivered beyond is void, and it says so.
+//! An observer at `reliable` may have run ahead of the cut. What it delivered beyond the cut is void, and it reports
+//! that.
 
 use super::follower::{CUT_WAIT_NS, Chain};
 use super::{Process, Standing, header};
@@ -28,45 +29,47 @@ use bourdon_wire::{
 };
 use zerocopy::IntoBytes;
 
-/// How often somebody is asked for the view.
+/// How often a member is asked for the view.
 const ASK_NS: u64 = 3_000_000;
-/// How long requests for a view carry the same nonce: the path there and back, with a challenge between, takes longer than
-/// [`ASK_NS`], and an answer must still match when the next request is under way. A recording is a valid answer for so long.
+/// How long requests for a view carry the same nonce: the path there and back, with a challenge between, takes longer
+/// than [`ASK_NS`], and an answer must still match when the next request has been sent. A recorded answer is valid for
+/// so long.
 const NONCE_NS: u64 = 1_000_000_000;
-/// How long nothing of a view followed may be heard before another group of that name is believed to have begun.
+/// How long a follower may hear nothing of its view before it accepts that another group of that name has begun.
 pub(super) const LOST_NS: u64 = 1_000_000_000;
-/// Who is still in the view before counts as heard for so many suspicion times: it has a cut to fetch.
+/// A member that is still in the view before counts as heard for so many suspicion times: it has a cut to fetch.
 const LATE: u64 = 10;
 
-/// What one who is in no view knows of the group.
+/// What a process in no view knows of the group.
 #[derive(Debug, Default)]
 pub(super) struct Search {
-    /// What an answer must repeat, since when, and which instance was asked.
+    /// The nonce that an answer must repeat, since when it is in use, and which instance was asked.
     nonce: u64,
     nonce_since: Instant,
     asked_instance: InstanceId,
-    /// Not before this may it come back.
+    /// It may not come back before this time.
     not_before: Instant,
     asked_at: Instant,
-    /// When somebody was last heard who is in a view.
+    /// When a process that is in a view was last heard.
     formed_at: Instant,
-    /// When a member of the view being followed was last heard.
+    /// When a member of the followed view was last heard.
     heard_at: Instant,
-    /// When the current view was entered, its end was decided, or its cut last came closer.
+    /// When the current view was entered, its end was decided, or a datagram of its cut last arrived.
     pub(super) since: Instant,
-    /// Since when this process has waited, beside an older instance that is alive, for the later one it was in; 0 if it does not.
+    /// Since when this process has waited, beside an older instance that is alive, for the later instance that it was
+    /// in; 0 if it does not.
     pub(super) older_since: Instant,
-    /// The view that follows the one being followed.
+    /// The view that comes after the followed view.
     pub(super) next: Option<(View, Beginning)>,
     pub(super) decision: Option<Value>,
     /// The ballot whose value takes this process in, and the cut to hold before it is accepted.
     invitation: Option<(Ballot, Cut)>,
-    /// The views between the one being followed and the newest.
+    /// The views between the followed view and the newest.
     pub(super) chain: Chain,
 }
 
 impl Process {
-    /// Another incarnation draws another name, and forms anew if it was forming.
+    /// Another incarnation draws another name, and starts forming again if it was forming.
     pub(super) fn renew_incarnation(&mut self) {
         let forming = self.standing == Standing::Forming;
         self.live_anew();
@@ -93,7 +96,7 @@ impl Process {
             self.event(Event::ConfigurationDiffers(rank));
         }
         if differs || self.note_sighting(now, header, said) {
-            return; // not of our group as we understand it, or of another instance
+            return; // configured otherwise than we are, or of another instance
         }
         let same =
             header.instance() == self.data.view.instance || self.config.mutant == Some(Mutant::OtherInstanceBelieved);
@@ -109,13 +112,14 @@ impl Process {
             return self.on_own_views_heartbeat(now, from, epoch, said);
         }
         if known.is_some_and(|incarnation| incarnation != from.incarnation) {
-            // Another life of a member: it waits until the one in the view is out of it. One that is formed is an earlier
-            // one, late.
+            // Another incarnation of a member: it waits until the incarnation in the view is out of it. A formed
+            // incarnation is an earlier one whose heartbeat is late.
             if !formed && self.presence.refuse(from) {
                 self.event(Event::Restarted { rank, incarnation: from.incarnation });
             }
             if self.standing == Standing::Member {
-                // In a later view, it may be that all members of this one have ended since: then only it answers.
+                // If the sender is in a later view, all members of this view may have ended since: then only it
+                // answers.
                 let is_own = header.instance() == self.data.view.instance;
                 if formed && is_own && epoch > self.data.view.epoch {
                     self.ask_for_view(now, rank, said.address);
@@ -127,7 +131,7 @@ impl Process {
             self.search.formed_at = now;
         }
         let other = self.presence.hear(now, from, epoch, said);
-        // Who is in no view may be the only one who knows how this one ended.
+        // A process in no view may be the only process that knows how this view ended.
         let outside = !matches!(self.standing, Standing::Member | Standing::Forming);
         let past = header.instance() == self.data.view.instance || self.is_past_instance(header.instance());
         if outside && past && self.past.is_of(epoch, from) {
@@ -139,8 +143,8 @@ impl Process {
         self.follow_heartbeat(now, from, epoch, said, (formed, past, other));
     }
 
-    /// What follows from the heartbeat of a process that is not in this process's view: whether its sender is a member, of
-    /// this instance, and in another incarnation than it was heard in before.
+    /// Acts on the heartbeat of a process that is not in this process's view. What follows depends on whether its
+    /// sender is a member, of this instance, and in another incarnation than it was heard in before.
     fn follow_heartbeat(
         &mut self,
         now: Instant,
@@ -159,7 +163,7 @@ impl Process {
                 self.hear_successor(without, epoch, from);
             }
             Standing::Gone => {}
-            // The group has formed: with this process, if the decision was missed, or without.
+            // The group has formed: with this process, if it missed the decision, or without it.
             Standing::Forming if formed => {}
             Standing::Forming if epoch == Epoch(0) => {
                 if other && let Some(change) = &mut self.change {
@@ -171,7 +175,7 @@ impl Process {
                 self.ask_for_chain(now, rank, said.address)
             }
             Standing::Member if epoch > self.data.view.epoch && formed => self.ask_for_view(now, rank, said.address),
-            // A process in no view has asked where it found the instance alive.
+            // A process in no view has already asked the member at which it found the instance alive.
             Standing::Outside if formed => {}
             Standing::Member => self.on_earlier_heartbeat(now, from, epoch, said.address),
             Standing::Following if formed && now.since(self.search.heard_at) > LOST_NS => {
@@ -195,7 +199,7 @@ impl Process {
         if before != Some((said.heard_from.get(), said.flags.get(), epoch)) {
             self.clock.look_due = now;
         }
-        // Who comes in and knows how this view ends may be the only one left who does.
+        // A joiner that knows how this view ends may be the only process left that does.
         let wedged = said.flags.get() & heartbeat_flags::WEDGED != 0 && said.address.is_reachable();
         if wedged {
             self.pass_decision_on(now, epoch, said.address);
@@ -233,7 +237,7 @@ impl Process {
                 stream.hear_bounds(Sequence(said.first_sequence.get()), end, Sequence(said.next_sequence.get()));
             }
             self.data.note_end(now, rank, end);
-            // Who has promised a ballot orders nothing.
+            // A member that has promised a ballot orders nothing.
             let orders = rank == self.data.view.sequencer && said.flags.get() & heartbeat_flags::WEDGED == 0;
             if orders && self.data.is_lossy() {
                 self.data.doubt_order(now, end);
@@ -241,7 +245,7 @@ impl Process {
         }
     }
 
-    /// A member hears somebody from before its view.
+    /// A member hears a process of an earlier epoch than its view.
     fn on_earlier_heartbeat(&mut self, now: Instant, from: Member, epoch: Epoch, address: Address) {
         let late_ns = LATE * self.config.timing.detector.suspect_after_ns;
         if self.data.view.contains(from) && now.since(self.search.since) < late_ns {
@@ -251,17 +255,19 @@ impl Process {
             self.clock.look_due = now; // it may be ready to come in
             return;
         }
-        // All members hear this. A process that they do not know asks one of them, with a cookie.
+        // All members hear this. A process that they do not know asks a single member, with a cookie.
         if address.is_reachable() && self.is_proven(address) {
             self.tell_decision(now, epoch, address);
             if epoch.next() < self.data.view.epoch && self.decision_of(epoch).is_some() {
-                // It may not get the cut any more, and hear only later incarnations, which it does not ask.
+                // It may be unable to get the cut any more, and may hear only later incarnations, which it does not
+                // ask.
                 self.tell_view(now, Destination::Peer(address), 0);
             }
         }
     }
 
-    /// There is no view any more to come back to: whoever was in it is gone. The first is formed anew, by all: who is in a view takes no part in it.
+    /// No view is left to come back to: its members are gone. All processes form the first view again; a process that
+    /// is in a view takes no part in that.
     fn form_again(&mut self, now: Instant) {
         if let Some(rank) = self.config.rank() {
             self.lose_view();
@@ -274,8 +280,8 @@ impl Process {
         }
     }
 
-    /// Forgets the view it follows. Who was to be a member may have been let in and out again without hearing of it, so it
-    /// comes back as somebody else.
+    /// Forgets the view it follows. A joiner may have been added and removed without hearing of it, so it comes back as
+    /// another incarnation.
     pub(super) fn lose_view(&mut self) {
         let own = matches!(self.config.role, Role::Member(_));
         if own {
@@ -289,20 +295,21 @@ impl Process {
         self.search_again(Instant(0));
     }
 
-    /// Whoever comes back is somebody else: what this life promised or owed is over.
+    /// A process comes back as another incarnation: what this incarnation promised or owed no longer counts.
     pub(super) fn live_anew(&mut self) {
         self.draw_incarnation();
         self.data.config.incarnation = self.config.incarnation;
         self.outbox.enter(header(&self.config, InstanceId::NONE, Epoch(0)));
     }
 
-    // ---- asking and telling ---------------------------------------------------------------------------------------
+    // ---- requests and answers -------------------------------------------------------------------------------------
 
     pub(super) fn ask_for_view(&mut self, now: Instant, from: Rank, address: Address) {
         self.ask_instance(now, self.data.view.instance, from, address);
     }
 
-    /// Asks a member of an instance for its view: this process's own, or another, to which it goes as from outside.
+    /// Asks a member of an instance for its view: of this process's own instance, or of another, which it would enter
+    /// from outside.
     pub(super) fn ask_instance(&mut self, now: Instant, instance: InstanceId, from: Rank, address: Address) {
         let busy = self.standing == Standing::Outside && (self.transfer.is_asking() || now < self.search.not_before);
         if busy || now.since(self.search.asked_at) < ASK_NS || !address.is_reachable() {
@@ -316,14 +323,14 @@ impl Process {
         self.send_view_ask(now, from, address);
     }
 
-    /// Sends the request for a view, at first or with a cookie.
+    /// Sends the request for a view, the first time or again with a cookie.
     pub(super) fn send_view_ask(&mut self, now: Instant, from: Rank, address: Address) {
         let (nonce, instance) = (self.search.nonce, self.search.asked_instance);
         let cookie = self.word_for_view(from, address);
         let ask = ViewAsk { reply_to: self.config.address, nonce: nonce.into(), cookie: cookie.into() };
-        // The answer depends on where the asker is.
+        // The answer depends on the instance and the epoch that the request names.
         let (own, epoch) = (self.data.view.instance, self.data.view.epoch);
-        // A process in no view, or of another instance, needs the newest view, not the one after its own.
+        // A process in no view, or of another instance, needs the newest view, not the view after its own.
         let inside = self.standing != Standing::Outside && instance == own;
         let (own, epoch) = if inside { (own, epoch) } else { (InstanceId::NONE, Epoch(0)) };
         let header = super::header(&self.config, own, epoch);
@@ -340,7 +347,7 @@ impl Process {
         self.outbox.record_as(header, now, to, Kind::Ballot, [&bytes, &[]], &mut self.counters);
     }
 
-    /// Says which view this is and where it began.
+    /// Sends this view and where it began.
     pub(super) fn tell_view(&mut self, now: Instant, to: Destination, nonce: u64) {
         let (view, beginning) = (self.data.view.clone(), self.data.beginning.clone());
         let barriers = self.data.barrier.phase.wrapping_sub(beginning.phase);
@@ -394,7 +401,7 @@ impl Process {
         let is_other =
             view.instance != self.data.view.instance && self.config.mutant != Some(Mutant::OtherInstanceBelieved);
         if is_other {
-            // Only an answer to this process's own question shows that the instance is not a recording.
+            // Only an answer to this process's own request proves that the instance is not a recording.
             let answers = info.nonce.get() != 0 && info.nonce.get() == self.search.nonce;
             if !answers || view.instance != self.search.asked_instance {
                 return self.counters.add(Counter::DiscardedInstance, 1);
@@ -402,7 +409,8 @@ impl Process {
         } else if view.instance == self.data.view.instance && view.birth != self.data.view.birth {
             return self.counters.add(Counter::DiscardedMalformed, 1);
         }
-        // Who comes late comes after the barriers that are complete; who was there from the start passes them itself.
+        // A process that comes late begins after the barriers that are complete; a process that was there from the
+        // start passes them itself.
         let late = Beginning { phase: beginning.phase.saturating_add(info.barriers.get().into()), ..beginning.clone() };
         let (ahead, next) = (view.epoch > self.data.view.epoch, view.epoch == self.data.view.epoch.next());
         let believes = match self.standing {
@@ -416,7 +424,7 @@ impl Process {
         match self.standing {
             Standing::Gone => {}
             Standing::Member | Standing::Following if is_other => self.change_instance(now, view, late),
-            // The decision that it is a member comes with this.
+            // The decision that makes it a member comes together with this.
             Standing::Forming if self.is_in(&view) => {}
             Standing::Forming => {
                 (self.standing, self.change) = (Standing::Outside, None);
@@ -428,7 +436,7 @@ impl Process {
             Standing::Following if next => self.search.next = Some((view, beginning)),
             Standing::Following if ahead => self.hear_later_view(now, header.rank(), view, late),
             Standing::Following => {}
-            // A member that finds itself in the next view is waiting for the decision, which comes with this.
+            // A member that finds itself in the next view waits for the decision, which comes together with this.
             Standing::Member if ahead && !self.is_in(&view) => self.find_out_removed(now, view.epoch),
             Standing::Member => {}
         }
@@ -458,10 +466,10 @@ impl Process {
         self.config.rank().is_some_and(|rank| view.incarnation(rank) == Some(self.config.incarnation))
     }
 
-    /// A member learns that the others went on without it, and not how: that is no longer known.
+    /// A member learns that the others went on without it, but not with which decision: the others no longer retain it.
     fn find_out_removed(&mut self, now: Instant, epoch: Epoch) {
         if epoch == self.data.view.epoch.next() && self.search.decision.is_none() {
-            // The decision may still come; it says more. It was asked for together with this.
+            // The decision may still come, and has more information. It was requested together with this.
             if now.since(self.search.asked_at) < ASK_NS {
                 return;
             }
@@ -481,14 +489,14 @@ impl Process {
         }
     }
 
-    /// Enters a view as one who follows it.
+    /// Enters a view as a follower.
     pub(super) fn follow(&mut self, now: Instant, view: View, beginning: &Beginning) {
         self.search = Search { since: now, heard_at: now, formed_at: now, ..Search::default() };
         self.enter(now, view, beginning);
         self.search.since = now;
     }
 
-    /// What members of the view being followed say of its end.
+    /// Receives ballot steps from members of the followed view about its end.
     pub(super) fn follow_step(&mut self, now: Instant, from: Member, ballot: Ballot, step: Step) {
         let told = matches!(&step, Step::Decide(value) if self.goes_on(from, value));
         if !self.data.view.contains(from) && !told {
@@ -514,10 +522,11 @@ impl Process {
         own.is_some_and(|own| members.contains(&own))
     }
 
-    /// A member to be accepts the view that takes it in, once it holds the cut as its members do.
+    /// A joiner accepts the view that adds it, once it holds the cut as its members do.
     pub(super) fn accept_invitation(&mut self, now: Instant) {
         let open = self.standing == Standing::Following && self.data.end.is_open();
-        // One that ran ahead of the cut will begin anew, in another life, and must not be counted on.
+        // A joiner that ran ahead of the cut will start again in another incarnation, and the ballot must not count on
+        // it.
         let is_void = |cut: &Cut, rank: Rank| {
             let void = self.data.beyond(cut, rank);
             !self.data.is_lossy() && (void.nameless || !void.runs.is_empty())
@@ -538,7 +547,7 @@ impl Process {
         }
     }
 
-    /// How the view being followed ends.
+    /// Receives the decision that ends the followed view.
     pub(super) fn follow_decision(&mut self, now: Instant, value: Value) {
         if !matches!(self.data.end, Ending::Decided(_)) {
             let stay = self.stay(&value);
@@ -548,7 +557,7 @@ impl Process {
         }
     }
 
-    /// Delivers what is left of the view being followed and goes on with the next; says how many messages.
+    /// Delivers what is left of the followed view and goes on with the next; returns how many messages.
     pub(super) fn follow_on(&mut self, now: Instant, holds: bool, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
         if holds {
             let mut own = (&mut self.clients, &mut self.coordination);
@@ -564,7 +573,7 @@ impl Process {
         let present = self.data.view.members.iter().map(|member| member.rank);
         let behind = |rank: &Rank| self.data.streams[rank.index()].delivered < beginning.first[rank.index()];
         let joins = matches!(self.config.role, Role::Member(_));
-        // A barrier's own messages have no numbers: they are behind as long as the barrier is.
+        // A barrier's own messages have no numbers: they are missing as long as the barrier is.
         let at_barrier = self.data.barrier.phase < beginning.phase;
         let waits = joins || at_barrier || present.clone().any(|rank| behind(&rank));
         if waits && !holds && now.since(self.search.since) < CUT_WAIT_NS {
@@ -572,16 +581,16 @@ impl Process {
         }
         let Some((view, mut beginning)) = self.search.next.take() else { return 0 };
         let void = |rank: Rank| self.data.void(rank);
-        // Who ran ahead of the cut, or lacks something of it, has a state that is nobody's.
+        // A joiner that ran ahead of the cut, or lacks a part of it, has a state that no member has.
         let differs = |rank: Rank| {
             let void = void(rank);
             let first = beginning.first[rank.index()];
             self.data.streams[rank.index()].delivered != first || void.nameless || !void.runs.is_empty()
         };
-        // Nor has it, if a barrier that it completed with a marker beyond the cut is set again.
+        // The same holds if a barrier that it completed with a marker beyond the cut is set again.
         let past_barrier = self.data.barrier.phase > beginning.phase;
         let begins_anew = if self.data.is_lossy() {
-            false // nobody's state is anybody else's
+            false // no two processes have the same state
         } else if joins {
             !holds || past_barrier || present.clone().any(differs)
         } else {
@@ -602,7 +611,7 @@ impl Process {
         1
     }
 
-    /// The next view in which every stream is received from its first datagram.
+    /// Enters the next view, in which every stream is received from its first datagram.
     fn enter_from_start(&mut self, now: Instant, view: View, beginning: &Beginning) {
         self.search = Search { since: now, heard_at: now, formed_at: now, ..Search::default() };
         self.enter(now, view, beginning);
@@ -611,11 +620,11 @@ impl Process {
         self.receive_ahead(now);
     }
 
-    /// Says what was delivered or given up beyond where the next view begins, and, unless all of it is here, what was not
-    /// delivered before it.
+    /// Reports what was delivered or given up beyond where the next view begins, and, unless the whole cut is here,
+    /// what was not delivered before it.
     fn reconcile(&mut self, beginning: &mut Beginning, all: bool) {
         if self.data.is_lossy() {
-            // It goes on where it stands; the next view's headers say what it has missed.
+            // It goes on at its position; the next view's headers show what it has missed.
             return beginning.first = self.data.passed();
         }
         for (index, passed) in self.data.passed().into_iter().enumerate() {
@@ -626,15 +635,15 @@ impl Process {
             let beyond = core::iter::once((first, passed));
             // Some of it may have run ahead of a gap.
             let early = void.iter().map(|(from, to)| ((*from).max(first).max(passed), *to));
-            // What came before this process did is nothing to it, unless it took another's state.
+            // Messages from before this process began do not concern it, unless it took another process's state.
             let began = if self.takes_state() { Sequence(0) } else { self.data.streams[index].began };
             let own = |(from, to): (Sequence, Sequence)| (from.max(began), to);
             for (from, to) in { below }.chain(beyond).chain(early).map(own).filter(|(from, to)| from < to) {
                 self.counters.add(Counter::Retracted, to.since(from));
                 self.event(Event::Retracted { sender, from, to });
             }
-            // With the whole cut here, messages may still lack their order, which stood in a hole that was given up. Where they
-            // need none, the next view begins beyond what ran ahead of a gap.
+            // With the whole cut here, messages may still lack their order, which was in a hole that was given up.
+            // Where they need no order, the next view begins beyond what ran ahead of a gap.
             let lacks = !all || self.config.order != Order::Unordered;
             if lacks && passed < first && self.data.streams[index].is_anchored() {
                 self.counters.add(Counter::Gaps, first.since(passed));
@@ -643,9 +652,9 @@ impl Process {
         }
     }
 
-    /// The group is more than a view ahead of one who follows: what lies between is lost to it.
+    /// The group is more than a view ahead of a follower: the follower loses what lies between.
     pub(super) fn leap(&mut self, now: Instant, view: View, mut beginning: Beginning) {
-        // A snapshot that was not taken yet would be taken for a later one.
+        // A snapshot that the application has not taken yet would be mistaken for a later one.
         if matches!(self.config.role, Role::Member(_)) || self.transfer.holds_back() {
             self.lose_view();
             return self.found(now, view, beginning);
@@ -655,7 +664,7 @@ impl Process {
         self.enter_from_start(now, view, &beginning);
     }
 
-    /// Whether a member to be has nearly everything that the members have.
+    /// Whether a joiner has nearly everything that the members have.
     pub(super) fn is_caught_up(&self) -> bool {
         let near = crate::data::pipeline::own_window(&self.config) / 4;
         let members = self.data.view.members.iter().map(|member| &self.data.streams[member.rank.index()]);

@@ -1,15 +1,15 @@
 //! Retains the epochs that have ended: their datagrams, and the chain of decisions that leads from each to the next.
 //!
-//! A process that follows the group may be several views behind: it was descheduled while two members crashed. If members
-//! retained a count of epochs, it would lose the market in the moment in which the market moves. So earlier epochs are
-//! retained like datagrams within an epoch: by bytes, and for a time. A log that is mostly empty moves into a smaller one
-//! when its epoch ends, so that a short epoch costs what it holds and its large logs serve the next epoch at once. There is no
-//! smallest log: where views change quickly, epochs that hold hardly anything would crowd out an earlier one that an observer
-//! still fetches.
+//! A process that follows the group may be several views behind: it was descheduled while two members crashed. If
+//! members retained a fixed number of epochs, it would lose market data exactly when the market moves. So earlier
+//! epochs are retained as datagrams within an epoch are: by bytes, and for a time. A log that is mostly empty moves
+//! into a smaller one when its epoch ends, so that a short epoch costs what it holds and its large logs serve the next
+//! epoch at once. There is no smallest log: where views change quickly, epochs that hold hardly anything would
+//! otherwise evict an earlier epoch that an observer still fetches.
 //!
-//! Decisions are small and are retained longer than datagrams: for each, the view that it ended, the view that it began,
-//! and where that view began. A process that learned a decision, and neither took part in it nor is named by it, forwards
-//! the `DECIDE` datagram that it received, byte for byte: an observer may be the last process that knows it.
+//! Decisions are small and are retained longer than datagrams: for each, the view that it ended, the view that it
+//! began, and where that view began. A process that learned a decision, and neither took part in it nor is named by it,
+//! forwards the `DECIDE` datagram that it received, byte for byte: an observer may be the last process that knows it.
 //!
 //! Invariants: the epoch before the current one is always retained; all others together with it fit into
 //! [`Retention::bytes_max`].
@@ -28,14 +28,14 @@ use alloc::vec::Vec;
 use bourdon_wire::records::{BallotStep, ViewAsk, ballot_steps};
 use bourdon_wire::{Address, Datagram, Epoch, Frame, Incarnation, InstanceId, Instant, Rank};
 
-/// Decisions retained: more views than a process misses that comes back without a snapshot, at some kilobytes each. The
-/// datagrams of at most as many epochs are retained: without the decision no follower asks for them.
+/// The number of decisions retained, at some kilobytes each: a process that comes back without a snapshot misses fewer
+/// views. The datagrams of at most as many epochs are retained: without the decision no follower asks for them.
 const DECISIONS_MAX: usize = 64;
-/// Datagrams of an epoch are retained for so long after its end: a process that follows and has not asked for them by then
-/// has been stopped for longer than any pause that a host survives unnoticed.
+/// Datagrams of an epoch are retained for so long after its end: a follower that has not asked for them by then has
+/// been stopped for longer than any pause that a host survives unnoticed.
 const RETAIN_NS: u64 = 60_000_000_000;
-/// A process that forwards decisions without having taken part does so at most this often: a wedged member repeats its
-/// heartbeat, and its peers answer first.
+/// A process that took no part in decisions forwards them at most this often: a wedged member repeats its heartbeat,
+/// and its peers answer first.
 const FORWARD_NS: u64 = 20_000_000;
 
 /// The datagrams of an epoch that has ended.
@@ -51,7 +51,7 @@ struct Decision {
     /// The view that ended.
     view: View,
     value: Value,
-    /// The view that began, and where, if this process entered it.
+    /// The view that began, and where it began, if this process entered it.
     next: Option<(View, Beginning)>,
     /// The incarnation in which this process was a member of the view that ended or of the one that began.
     took_part: Option<Incarnation>,
@@ -73,7 +73,7 @@ pub(super) struct Retention {
 }
 
 impl Retention {
-    /// One epoch's worth of logs: as much as the current epoch may hold.
+    /// The logs of one epoch: as much as the current epoch may hold.
     pub(super) fn bytes_max(config: &Config) -> usize {
         let others = usize::from(config.members.saturating_sub(1));
         let limits = &config.limits;
@@ -120,7 +120,7 @@ impl Retention {
         (self.epochs.len(), self.decisions.len())
     }
 
-    /// The view began that the last decision names.
+    /// The view that the last decision names has begun.
     pub(super) fn note_next(&mut self, view: &View, beginning: &Beginning) {
         if let Some(last) = self.decisions.back_mut().filter(|last| last.view.epoch.next() == view.epoch) {
             last.next = Some((view.clone(), beginning.clone()));
@@ -153,7 +153,7 @@ impl Retention {
 impl Process {
     // ---- retaining ------------------------------------------------------------------------------------------------
 
-    /// The current epoch ends: its datagrams and its decision are retained, because others may need them.
+    /// The current epoch ends: its datagrams and its decision are retained, because other processes may need them.
     pub(super) fn retire(&mut self, now: Instant, value: Option<Value>) {
         let epoch = self.data.view.epoch;
         let mut data = core::mem::replace(&mut self.data, Pipeline::idle(self.config.clone(), epoch));
@@ -190,7 +190,7 @@ impl Process {
         self.keep_regular_logs();
     }
 
-    /// Keeps of the logs that are not in use those that another view can use: one epoch's worth.
+    /// Of the unused logs, keeps those that another view can use: the logs of one epoch.
     fn keep_regular_logs(&mut self) {
         let limits = &self.config.limits;
         let regular = |bytes: usize| limits.slots(bytes) as u64;
@@ -199,9 +199,9 @@ impl Process {
         self.spare.truncate(2 * usize::from(self.config.members));
     }
 
-    // ---- learning and passing on decisions ------------------------------------------------------------------------
+    // ---- decisions: receiving and forwarding ----------------------------------------------------------------------
 
-    /// Takes in a ballot's step, and keeps the datagram by which the decision of this epoch was learned.
+    /// Receives a ballot's step, and keeps the datagram that carried the decision of this epoch.
     pub(super) fn on_ballot_datagram(&mut self, now: Instant, datagram: &Datagram<'_>, frame: &Frame<'_>) {
         let epoch = datagram.header.epoch();
         let knew = self.knows_decision(epoch);
@@ -224,12 +224,12 @@ impl Process {
         if !may_answer || !self.is_proven_by(now, epoch, to, ask.cookie.get()) {
             return;
         }
-        let forms = epoch == Epoch(0) && self.data.view.epoch != Epoch(1); // it needs the view there is, and no more
+        let forms = epoch == Epoch(0) && self.data.view.epoch != Epoch(1); // it needs only the current view
         if !forms && self.decision_of(epoch).is_some() {
             self.tell_decision(now, epoch, to);
         }
         self.tell_next_view(now, epoch, to, nonce);
-        // A member that can't get the cut any more learns by the newest view that it was removed since.
+        // A member that can no longer get the cut learns from the newest view that it has been removed since.
         self.tell_view(now, Destination::Peer(to), nonce);
     }
 
@@ -249,7 +249,7 @@ impl Process {
         self.send_view(now, header, (&view, &beginning, 0), Destination::Peer(to), nonce);
     }
 
-    /// Tells a process in this epoch how it ended, if that is known, or which view there is.
+    /// Sends a process in this epoch the decision that ended it, if that is known, or the current view.
     pub(super) fn tell_decision(&mut self, now: Instant, epoch: Epoch, to: Address) {
         let decision = self.past.decision(epoch);
         let Some(value) = self.decision_of(epoch).cloned() else {
@@ -260,7 +260,7 @@ impl Process {
         };
         match decision.map(|decision| (decision.took_part, decision.datagram.is_empty())) {
             None => self.say_decision(now, header(&self.config, value.instance, epoch), to, value),
-            // In the incarnation that took part.
+            // Sent in the incarnation that took part.
             Some((Some(incarnation), _)) => {
                 let header = header(&self.config_of(incarnation), value.instance, epoch);
                 self.say_decision(now, header, to, value);
@@ -270,7 +270,7 @@ impl Process {
         }
     }
 
-    /// Forwards the `DECIDE` datagram of an epoch as it was received, to a member that has not got it.
+    /// Forwards the `DECIDE` datagram of an epoch, as it was received, to a member that does not have it.
     pub(super) fn forward_decision(&mut self, now: Instant, epoch: Epoch, to: Address) {
         if now.since(self.past.forwarded_at) < FORWARD_NS {
             return;
@@ -290,8 +290,8 @@ impl Process {
         Config { incarnation, ..self.config.clone() }
     }
 
-    /// A process that has left hears a member of a later view: once a quorum of the view that follows its own has been heard
-    /// there, the decision is safe without it.
+    /// A process that has left hears a member of a later view: once a quorum of the view that follows its own has been
+    /// heard there, the decision is safe without it.
     pub(super) fn hear_successor(&mut self, without: Epoch, epoch: Epoch, from: Member) {
         self.past.successors |= bit(from.rank);
         let last = self.past.decisions.back().filter(|last| last.view.epoch.next() == without);
@@ -305,5 +305,5 @@ impl Process {
     }
 }
 
-/// A rank has a bit in the members heard.
+/// Each rank has a bit in the set of members heard.
 const _: () = assert!(Rank::MAX.0 < 64);

@@ -1,5 +1,5 @@
-//! What a process says because it is time to, or because somebody asked: heartbeats, acknowledgements, pings, requests
-//! for repair, repairs, and what it had published in an earlier view.
+//! What a process sends when a timer expires or in answer to a request: heartbeats, acknowledgements, pings, requests
+//! for repair, repairs, and messages that it published in an earlier view.
 
 use super::{Process, Standing, own_bit};
 use crate::config::{Feedback, Order, Role};
@@ -40,7 +40,7 @@ impl Process {
         self.data.streams.iter().fold(deadline, |deadline, stream| deadline.min(stream.asker.due))
     }
 
-    /// When [`Process::deliver`] must be called though nothing has come: a message was held, or a gap is given up.
+    /// When [`Process::deliver`] must be called even if nothing has arrived: a message was held, or a gap is given up.
     #[inline]
     pub fn delivery_due(&self) -> Instant {
         if self.transfer.holds_back() { Instant::NEVER } else { self.data.delivery_due() }
@@ -53,7 +53,7 @@ impl Process {
             self.look(now);
         }
         if self.direct.is_calling() {
-            self.tend_direct(now); // a look may just have found its receiver suspect
+            self.tend_direct(now); // the detectors may just have suspected its receiver
         }
         if now >= self.change_due() {
             self.tend_view(now);
@@ -85,7 +85,7 @@ impl Process {
         }
     }
 
-    /// Whether this process says that it is there: observers and who has left do not.
+    /// Whether this process sends heartbeats: observers and leavers that have left do not.
     fn speaks(&self) -> bool {
         matches!(self.config.role, Role::Member(_)) && self.standing != Standing::Gone
     }
@@ -104,13 +104,13 @@ impl Process {
 
     // ---- group time -----------------------------------------------------------------------------------------------
 
-    /// Whether this process knows the group's time, if that matters.
+    /// Whether this process knows the group's time, or does not need it.
     #[inline]
     pub(super) fn tells_time(&self) -> bool {
         self.clock_sync.is_known() || self.config.order != Order::RealTime
     }
 
-    /// A view begins: its sequencer's clock is the group's from now on.
+    /// A view begins: from now on its sequencer's clock is the group's clock.
     pub(super) fn begin_time(&mut self, now: Instant) {
         if self.config.order == Order::RealTime && self.config.mutant != Some(Mutant::ClockUncorrected) {
             self.clock_sync.enter(now, Some(self.data.view.sequencer) == self.data.own());
@@ -128,7 +128,7 @@ impl Process {
         }
     }
 
-    /// Says delivery what time it is.
+    /// Passes the group's time to delivery.
     #[inline]
     pub(super) fn set_clock(&mut self, now: Instant) {
         if self.config.order != Order::RealTime {
@@ -143,13 +143,13 @@ impl Process {
         }
     }
 
-    /// Whether somebody follows this view without being in it, and may have to ask what time it is.
+    /// Whether the sender follows this view without being in it, and may have to ask for the time.
     pub(super) fn is_follower(&self, header: &DatagramHeader) -> bool {
         let member = self.data.view.incarnation(header.rank()) == Some(header.incarnation());
         self.config.order == Order::RealTime && header.epoch() == self.data.view.epoch && !member
     }
 
-    /// A ping of a process that is no member.
+    /// Answers the ping of a process that is not a member.
     pub(super) fn answer_ping(&mut self, now: Instant, body: &[u8]) {
         let Some((ping, _)) = records::Ping::read(body) else { return };
         if ping.answer.get() == 0 && ping.reply_to.is_reachable() && self.standing == Standing::Member {
@@ -184,7 +184,7 @@ impl Process {
     fn ask(&mut self, now: Instant, rank: Rank) {
         let Some(attempts) = self.data.collect_missing(now, rank) else { return };
         let (to, cookie) = if self.data.asks_all() {
-            (Destination::Group, 0) // so are the repairs: no address need be proved
+            (Destination::Group, 0) // repairs go to all as well: no address need be proved
         } else {
             let holder = self.holder_to_ask(rank, attempts);
             let to = self.presence.address(holder).map_or(Destination::Group, Destination::Peer);
@@ -197,7 +197,7 @@ impl Process {
             cookie: cookie.into(),
             ranges: (self.data.ranges.len() as u16).into(),
         };
-        // Who answers looks at the epoch: it may have gone on to the next.
+        // The receiver checks the epoch: it may have gone on to the next.
         let header = super::header(&self.config, self.data.view.instance, self.data.view.epoch);
         let parts = [nak.as_bytes(), self.data.ranges.as_bytes()];
         let times = if self.config.mutant == Some(Mutant::AskTwice) { 2 } else { 1 };
@@ -207,12 +207,12 @@ impl Process {
         }
     }
 
-    /// The sender first; then, every other time, another member. Who is suspected is not asked at all.
+    /// The sender first; then, every other time, another member. A suspected member is never asked.
     fn holder_to_ask(&self, rank: Rank, attempts: u8) -> Rank {
         let cut = !self.data.end.is_open();
         let others = self.data.view.bits() & !own_bit(&self.config);
         let alive = others & !self.detector.suspects();
-        // Those who have gone on to the next view are not heard in this one, and have what is missing.
+        // Members that have gone on to the next view are not heard in this view, but have what is missing.
         let alive = if alive == 0 || (cut && attempts > ATTEMPTS_AT_SENDER) { others } else { alive };
         let early = attempts <= ATTEMPTS_AT_SENDER && !cut || attempts.is_multiple_of(2);
         if early && alive & bit(rank) != 0 {
@@ -240,8 +240,8 @@ impl Process {
         if blocked {
             beat_flags |= heartbeat_flags::SOLICIT;
         }
-        // Where what is missing may be given up, a marker is said again until the barrier is complete: until then the stream is said to
-        // end before it.
+        // Where receivers may give up what is missing, the marker is repeated until the barrier is complete: until then
+        // the heartbeat announces a stream that ends before the marker.
         let marker = self.marker_to_repeat();
         if let Some((number, sequence)) = marker {
             (next_number, next_sequence) = (number, sequence);
@@ -280,8 +280,8 @@ impl Process {
         }
     }
 
-    /// The datagram with this process's marker, and the first message in it, while a barrier waits for somebody who may have
-    /// missed it and can't ask.
+    /// The datagram with this process's marker, and the first message in it, while a barrier waits for a member that
+    /// may have missed it and can't request it.
     fn marker_to_repeat(&self) -> Option<(DatagramNumber, Sequence)> {
         if !self.data.is_lossy() || !self.data.barrier.is_placed() || !self.data.end.is_open() {
             return None;
@@ -299,7 +299,8 @@ impl Process {
         }
     }
 
-    /// Sends on what has just come for the first time, or acknowledges it by itself, where the configuration says so.
+    /// Relays a datagram that has just come for the first time, or acknowledges it alone, if the configuration requires
+    /// it.
     #[cold]
     pub(super) fn respond(&mut self, now: Instant, rank: Rank, bytes: &[u8]) {
         if self.config.relay && self.data.outbound.is_some() && self.config.mutant != Some(Mutant::RelayForgets) {
@@ -342,7 +343,7 @@ impl Process {
 
     // ---- what rides along -----------------------------------------------------------------------------------------
 
-    /// Puts an acknowledgement that is nearly due into a datagram that goes out anyway.
+    /// Puts an acknowledgement that is nearly due into a datagram that is sent anyway.
     #[inline]
     pub(super) fn piggyback(&mut self, now: Instant, wall_ns: u64) {
         let worthwhile = self
@@ -376,7 +377,7 @@ impl Process {
         let inside = !matches!(self.standing, Standing::Outside | Standing::Gone);
         let current = inside && epoch == self.data.view.epoch;
         if current && asks_all && Some(rank) != self.data.own() {
-            // Multicast to all: its repair will reach us too.
+            // This request was multicast to all: its repair will reach us too.
             let suppressed = self.data.suppress(now, rank, ranges);
             self.counters.add(Counter::NaksSuppressed, suppressed);
             let sender_lives = self.data.is_present(rank) && !self.detector.is_suspected(rank);
@@ -387,7 +388,7 @@ impl Process {
         if !nak.reply_to.is_reachable() || matches!(self.config.role, Role::Observer) {
             return;
         }
-        // Repairs that go to all flood no stranger; the budget bounds them.
+        // Repairs that go to all can't flood a stranger; the budget bounds them.
         let proven = if asks_all {
             self.is_proven(nak.reply_to)
         } else {
@@ -429,8 +430,8 @@ impl Process {
         self.outbox.record_as(header, now, to, Kind::Unavailable, parts, &mut self.counters);
     }
 
-    /// A sender has forgotten what this process still misses. An observer gives it up; a member to be begins again with
-    /// another snapshot, because a member lacks nothing.
+    /// A sender no longer retains what this process still misses. An observer gives it up; a joiner starts again with
+    /// another snapshot, because a member may lack nothing.
     pub(super) fn on_unavailable(&mut self, from: Rank, body: &[u8]) {
         let Some((record, _)) = records::Unavailable::read(body) else { return };
         let rank = Rank(record.rank.get());
@@ -438,20 +439,20 @@ impl Process {
         if rank == from && may_lack && self.data.streams[rank.index()].window.started {
             if matches!(self.config.role, Role::Member(_)) && !self.data.is_lossy() {
                 if DatagramNumber(record.oldest_number.get()) > self.data.streams[rank.index()].window.next {
-                    self.lose_view(); // a member has no gaps
+                    self.lose_view(); // a member may have no gaps
                 }
                 return;
             }
             let stream = &mut self.data.streams[rank.index()];
-            // A sender can't have forgotten what nobody has heard of.
+            // A sender can't have evicted what it has not announced.
             let oldest = DatagramNumber(record.oldest_number.get().min(stream.window.known_end.0));
             stream.give_up_before(oldest);
         }
     }
 
-    // ---- again ----------------------------------------------------------------------------------------------------
+    // ---- publishing again -----------------------------------------------------------------------------------------
 
-    /// Publishes again what an earlier view did not deliver, before anything new.
+    /// Publishes what an earlier view did not deliver again, before anything new.
     pub(super) fn resubmit(&mut self, now: Instant) {
         if !self.data.end.is_open() || self.standing != Standing::Member {
             return;
@@ -491,7 +492,7 @@ impl Process {
         let total = self.config.order == Order::Total && sequencer != own;
         let held = HeldByQuorum {
             own: self.data.held_by_quorum(own),
-            // What no order was given for is dropped with its sender.
+            // A message without an order is dropped with its sender.
             order: total.then(|| {
                 (self.data.held_by_quorum(sequencer), self.data.streams[sequencer.index()].cursor.position().0.next())
             }),
@@ -505,8 +506,8 @@ impl Process {
     }
 }
 
-/// Sends again what was asked for and is here; says whether something is gone for good. `asker`: the address that asks, if
-/// it has proved that it receives.
+/// Retransmits what was requested and is retained here; returns whether a part is gone for good. `asker`: the
+/// requesting address, if it has proved that it receives.
 fn answer(
     data: &mut Pipeline,
     outbox: &mut Outbox,
@@ -520,7 +521,7 @@ fn answer(
     data.answerer.refill(now, &data.config.limits, asker);
     let own = Some(rank) == data.own();
     let newest = match &data.outbound {
-        // Once nothing more is sent, what was packed and not sent is to be had as well.
+        // Once nothing more is sent, what was packed and not sent can be requested as well.
         Some(outbound) if own && data.end.is_open() => outbound.packer.sent.0,
         _ => data.streams[rank.index()].window.known_end.0,
     };
@@ -530,7 +531,7 @@ fn answer(
         let end = range.first.get().saturating_add(u64::from(range.count.get())).min(newest);
         let first = range.first.get().min(end);
         gone |= own && end - first > left;
-        // All ranges together are worth one pass over the log.
+        // All ranges together cost at most one pass over the log.
         let first = first.max(end.saturating_sub(left));
         left -= end - first;
         for number in first..end {
@@ -545,7 +546,7 @@ fn answer(
                 Answer::No => {
                     counters.add(Counter::RepairsRefused, 1);
                     if data.answerer.is_exhausted() {
-                        return gone; // no use in walking the rest: who still misses it asks again
+                        return gone; // the rest need not be walked: a receiver that still misses it asks again
                     }
                     continue;
                 }
@@ -556,7 +557,7 @@ fn answer(
     gone
 }
 
-/// The oldest datagram of the own stream that can still be sent again.
+/// The oldest datagram of its own stream that this process can still retransmit.
 fn oldest_retained(data: &Pipeline) -> DatagramNumber {
     let Some(outbound) = &data.outbound else { return DatagramNumber(0) };
     let capacity = data.streams[outbound.rank.index()].log.capacity();

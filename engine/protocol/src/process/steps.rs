@@ -1,4 +1,4 @@
-//! Ballot steps as they travel: `control/view_change.rs` knows no bytes, `bourdon-wire` knows no ballots.
+//! Encodes and decodes ballot steps: `control/view_change.rs` knows no bytes, `bourdon-wire` knows no ballots.
 
 use crate::control::view_change::{Ballot, Cut, Range, Step, Value};
 use crate::data::unordered::{EARLY_RANGES_OF_ALL, early_ranges_max};
@@ -24,7 +24,7 @@ fn put_cut(bytes: &mut Vec<u8>, cut: &Cut) {
     }
 }
 
-/// A step as a record's bytes, lists behind it.
+/// A step as a record's bytes, followed by its lists.
 pub(super) fn encode(ballot: Ballot, step: &Step) -> Vec<u8> {
     let mut birth = 0;
     let (kind, held, accepted, value) = match step {
@@ -72,8 +72,8 @@ fn cut(ends: &[End], ranges: &[HeldRange], phase: u64) -> Cut {
     Cut { ends, ranges: ranges.iter().map(range).collect(), phase }
 }
 
-/// A record's step, in the instance that its datagram names; `None` if it makes no sense among so many ranks, or claims
-/// more than anybody can.
+/// A record's step, in the instance that its datagram names; `None` if it is invalid for so many ranks, or claims more
+/// than any member can.
 pub(super) fn decode(
     record: &BallotStep,
     lists: &BallotLists<'_>,
@@ -118,11 +118,11 @@ pub(super) fn decode(
         _ => return None,
     };
     let ballot = Ballot(record.ballot.get());
-    // The decision alone stands for itself, whatever ballot it was taken in.
+    // Only a decision is valid without its ballot.
     (ballot != Ballot(0) || matches!(step, Step::Decide(_))).then_some((ballot, step))
 }
 
-/// Whether a cut has an end for each rank, and no more ranges than those who hold them are allowed, none of them empty.
+/// Whether a cut has an end for each rank, and no more ranges than its holders may report, none of them empty.
 fn fits(cut: &Cut, ranks: u16, ranges_max: usize) -> bool {
     let sound = |range: &Range| range.rank.0 < ranks && range.count > 0;
     cut.ends.len() == usize::from(ranks) && cut.ranges.len() <= ranges_max && cut.ranges.iter().all(sound)

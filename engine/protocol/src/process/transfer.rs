@@ -1,4 +1,4 @@
-//! Moves state from a member to one who comes late; `control/state_transfer.rs` has the parts.
+//! Moves state from a member to a process that comes late; `control/state_transfer.rs` has the parts.
 
 use super::{Process, Standing};
 use crate::config::{Role, Start};
@@ -13,20 +13,20 @@ use bourdon_wire::records::{self, transfer_steps};
 use bourdon_wire::{Address, Epoch, HEADER_BYTES, InstanceId, Instant, Kind, Rank, Sequence};
 use zerocopy::IntoBytes;
 
-/// Both sides of it.
+/// Both sides of a transfer.
 #[derive(Debug, Default)]
 pub(super) struct Transfer {
     donor: Option<Donor>,
-    /// A position that is too long for one part, being handed out.
+    /// A position that is too long for one part, while it is being sent.
     place: Option<Donor>,
     asker: Option<Asker>,
-    /// The view a snapshot is awaited for.
+    /// The view for which a snapshot is awaited.
     target: Option<(View, Beginning)>,
-    /// A snapshot that came and the application has not taken.
+    /// A snapshot that has arrived and that the application has not taken.
     arrived: Option<Vec<u8>>,
     tickets: u32,
     turn: usize,
-    /// What was passed in the view that was lost last: it is not resumed before that.
+    /// How far this process had come in the view that it lost last: it does not resume before that.
     passed: Option<(InstanceId, Epoch, Vec<Sequence>)>,
 }
 
@@ -41,7 +41,7 @@ impl Transfer {
         self.asker.is_some()
     }
 
-    /// The donor wanted a cookie first: asks again at once.
+    /// The donor asked for a cookie first: asks again at once.
     pub(super) fn hurry(&mut self, now: Instant) {
         if let Some(asker) = &mut self.asker {
             asker.due = now;
@@ -56,12 +56,12 @@ impl Transfer {
         (self.asker, self.target, self.arrived) = (None, None, None);
     }
 
-    /// Who is no member gives none.
+    /// A process that is not a member gives no snapshot.
     pub(super) fn removed(&mut self) {
         (self.donor, self.place) = (None, None);
     }
 
-    /// A view is lost in which so much was passed.
+    /// A view is lost; notes how far this process had come in it.
     pub(super) fn note_passed(&mut self, instance: InstanceId, epoch: Epoch, passed: Vec<Sequence>) {
         self.passed = Some((instance, epoch, passed));
     }
@@ -81,16 +81,16 @@ impl Transfer {
 impl Process {
     // ---- the donor ------------------------------------------------------------------------------------------------
 
-    /// Gives the application's state, as it is after everything delivered so far, to whoever waits for it; in answer to
-    /// [`Event::SnapshotWanted`]. Can't be done in the middle of a message of several datagrams or of a view change: then
-    /// the event comes again.
+    /// Gives the application's state, as it is after everything delivered so far, to the process that waits for it; in
+    /// answer to [`Event::SnapshotWanted`]. This is impossible in the middle of a message of several datagrams or of a
+    /// view change: then the event comes again.
     ///
     /// # Errors
-    /// If it is longer than `max_snapshot_bytes`: whoever wants to join is told, and can't.
+    /// If it is longer than `max_snapshot_bytes`: the joiner is notified, and can't join.
     pub fn give_snapshot(&mut self, now: Instant, state: &[u8]) -> Result<(), Refusal> {
         let limit_bytes = self.config.limits.max_snapshot_bytes;
         if self.standing != Standing::Member {
-            self.transfer.donor = None; // removed since it was asked
+            self.transfer.donor = None; // this process was removed since the request
         }
         let Some(donor) = self.transfer.donor.as_mut().filter(|donor| donor.bytes.is_none()) else { return Ok(()) };
         let (ticket, reply_to) = (donor.ticket, donor.reply_to);
@@ -100,7 +100,7 @@ impl Process {
             return Err(Refusal::TooLarge { limit_bytes });
         }
         let Some(mut position) = self.position() else {
-            self.transfer.donor = None; // it asks again
+            self.transfer.donor = None; // the joiner asks again
             return Ok(());
         };
         if self.config.mutant == Some(Mutant::SnapshotAhead) {
@@ -160,7 +160,7 @@ impl Process {
             self.transfer.donor = Some(donor);
             return;
         }
-        // Whoever begins anew no longer wants what it asked for before.
+        // A process that starts again no longer needs what it asked for before.
         let busy = |donor: &Donor| donor.reply_to != reply_to && !donor.is_idle(now);
         let busy = self.transfer.donor.as_ref().is_some_and(busy);
         if busy || epoch != self.data.view.epoch {
@@ -170,7 +170,7 @@ impl Process {
         self.want_snapshot(now);
     }
 
-    /// An observer that begins live asks where this process stands. What fits in one part is not kept.
+    /// An observer that begins live asks for this process's position. A position that fits in one part is not kept.
     fn on_ask_place(&mut self, now: Instant, epoch: Epoch, record: &records::Transfer) {
         let (ticket, reply_to) = (record.ticket.get(), record.reply_to);
         if Some(Rank(record.donor.get())) != self.data.own() || !reply_to.is_reachable() {
@@ -192,7 +192,8 @@ impl Process {
         }
     }
 
-    /// This process's position, for one that asks; `None` in the middle of a message, or while another is served.
+    /// This process's position, for a process that asks; `None` in the middle of a message, or while another process is
+    /// served.
     fn make_place(&self, now: Instant, ticket: u32, reply_to: Address) -> Option<Donor> {
         if self.transfer.place.as_ref().is_some_and(|place| now.since(place.asked_at) < PLACE_IDLE_NS) {
             return None;
@@ -204,7 +205,7 @@ impl Process {
         Some(place)
     }
 
-    /// Drops the snapshot of one that has become a member, so that the next asker need not wait.
+    /// Drops the snapshot for a joiner that has become a member, so that the next asker need not wait.
     pub(super) fn release_donor(&mut self) {
         let Some(donor) = &self.transfer.donor else { return };
         let mut members = self.data.view.members.iter();
@@ -213,7 +214,7 @@ impl Process {
         }
     }
 
-    /// Drops a snapshot that nobody has asked about for long.
+    /// Drops a snapshot that no process has asked about for long.
     pub(super) fn tend_donor(&mut self, now: Instant) {
         self.transfer.donor.take_if(|donor| donor.is_idle(now));
         self.transfer.place.take_if(|place| place.is_idle(now));
@@ -278,7 +279,7 @@ impl Process {
 
     // ---- the asker ------------------------------------------------------------------------------------------------
 
-    /// Whether it begins with another process's state, and not only where that process stands.
+    /// Whether it begins with another process's state, and not only at that process's position.
     pub(super) fn takes_state(&self) -> bool {
         matches!(self.config.role, Role::Member(_)) || self.config.start == Start::Snapshot
     }
@@ -287,12 +288,12 @@ impl Process {
         self.transfer.asker.as_ref().is_some_and(|asker| asker.ticket == ticket)
     }
 
-    /// Sets out to get a snapshot taken in this view.
+    /// Begins to fetch a snapshot taken in this view.
     pub(super) fn begin_transfer(&mut self, now: Instant, view: View, beginning: Beginning) {
         if self.transfer.asker.is_some() || self.transfer.arrived.is_some() {
             return;
         }
-        // Not an earlier life of ours; the sequencer last: it has the most to do.
+        // Never an earlier incarnation of ours; the sequencer last, because it has the most to do.
         let own = self.config.rank();
         let others = view.members.iter().map(|member| member.rank).filter(|rank| Some(*rank) != own);
         let mut donors: Vec<Rank> = others.collect();
@@ -307,7 +308,7 @@ impl Process {
     fn next_donor(&mut self, now: Instant) {
         self.transfer.turn += 1;
         self.transfer.forget();
-        // After a pause: whoever refused is busy, or in another view. The view is asked for anew with it.
+        // After a pause: a donor that refused is busy, or in another view. The view is requested again as well.
         self.search_again(now + self.config.timing.membership.rejoin_min_ns / 4);
     }
 
@@ -329,12 +330,12 @@ impl Process {
     }
 
     fn on_part(&mut self, now: Instant, record: &records::Transfer, bytes: &[u8]) {
-        // The MTU is the same everywhere, and so is what a part holds of the whole.
+        // All processes have the same MTU, so all parts but the last have the same length.
         let fits = record.part_bytes.get() as usize == self.part_bytes();
         if !fits || !self.is_asking(record.ticket.get()) || self.standing != Standing::Outside {
             return;
         }
-        let limit = self.config.limits.max_snapshot_bytes.saturating_add(1 << 20); // positions and locks stand in front
+        let limit = self.config.limits.max_snapshot_bytes.saturating_add(1 << 20); // positions and locks come first
         let Some(asker) = &mut self.transfer.asker else { return };
         let whole = (record.total_bytes.get(), record.part_bytes.get(), record.checksum.get());
         match asker.take(now, record.part.get(), bytes, whole, limit) {
@@ -349,7 +350,7 @@ impl Process {
         }
     }
 
-    /// All of it is here: go on where the donor stood.
+    /// The whole snapshot is here: goes on at the donor's position.
     fn arrive(&mut self, now: Instant) {
         let (Some(asker), Some((view, beginning))) = (self.transfer.asker.take(), self.transfer.target.take()) else {
             return;
@@ -361,7 +362,7 @@ impl Process {
             return self.next_donor(now);
         };
         if !self.coordination.can_take_over(&position.locks) {
-            return self.next_donor(now); // its table makes no sense
+            return self.next_donor(now); // its table is invalid
         }
         let limit_bytes = self.config.limits.max_snapshot_bytes as u64;
         if state.len() as u64 > limit_bytes {
@@ -383,13 +384,14 @@ impl Process {
         }
     }
 
-    /// Reports how much was delivered of what this process had published before it was removed: where the view without it, or
-    /// a later one, begins says so. A donor that has not heard of the removal gives a view from before it, which does not.
+    /// Reports how much was delivered of what this process had published before it was removed: the beginning of the
+    /// view without it, or of a later one, gives that. A donor that has not heard of the removal gives a view from
+    /// before it, which does not give that.
     pub(super) fn settle_doubt(&mut self) {
         let view = &self.data.view;
         let is_over = |doubt: &super::Doubt| doubt.instance != view.instance || doubt.epoch <= view.epoch;
         let Some(doubt) = self.doubt.take_if(|doubt| is_over(doubt)) else { return };
-        // What another instance delivered, or one that loses messages, is nowhere agreed on.
+        // Processes do not agree on what another instance delivered, or an instance that loses messages.
         let is_agreed = doubt.instance == view.instance && !self.config.reliability.is_lossy();
         if let Some(own) = self.config.rank().filter(|_| is_agreed) {
             let delivered = self.data.beginning.first_of(own).min(doubt.published);
@@ -397,7 +399,7 @@ impl Process {
         }
     }
 
-    /// Whether a position in a view lies before what was delivered in it: that would be delivered twice.
+    /// Whether a position in a view lies before what was delivered in it: messages between would be delivered twice.
     fn is_behind_passed(&self, view: &View, position: &Position) -> bool {
         let passed = self.transfer.passed.as_ref();
         let passed = passed.filter(|(instance, epoch, _)| (*instance, *epoch) == (view.instance, view.epoch));
@@ -406,8 +408,8 @@ impl Process {
         })
     }
 
-    /// The application's state at another member, in answer to [`Event::SnapshotReady`]: everything delivered from now on
-    /// came after it.
+    /// The application's state at another member, in answer to [`Event::SnapshotReady`]: everything delivered from now
+    /// on came after it.
     pub fn take_snapshot(&mut self) -> Option<Vec<u8>> {
         self.transfer.arrived.take()
     }

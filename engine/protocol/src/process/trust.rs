@@ -1,5 +1,5 @@
-//! What a process believes, and which addresses it answers at length: `control/plausibility.rs` and `control/cookie.rs`
-//! have the rules, here they meet what the process knows.
+//! Which claims a process accepts, and to which addresses it sends long answers: `control/plausibility.rs` and
+//! `control/cookie.rs` have the rules, this file applies them to the process's state.
 
 use super::{Process, Standing};
 use crate::config::Config;
@@ -13,10 +13,10 @@ use bourdon_wire::records::{self, Challenge};
 use bourdon_wire::{Address, DatagramNumber, Epoch, FRAME_HEADER_BYTES, Frame, HEADER_BYTES, Instant, Kind, Rank};
 use zerocopy::IntoBytes;
 
-/// The shortest ballot that is answered: what a forged one would cost a stranger.
+/// The shortest ballot that is answered: a forger must send at least so much.
 const BALLOT_BYTES: usize = HEADER_BYTES + FRAME_HEADER_BYTES + records::BallotStep::BYTES;
 
-/// Whether a frame is only ever sent to one process: a question to it, or its answer.
+/// Whether a frame is only ever sent to a single process: a request to it, or its answer.
 pub fn is_for_one(frame: &Frame<'_>) -> bool {
     match frame.kind() {
         Some(Kind::ClientRequest | Kind::ClientAnswer | Kind::ViewAsk | Kind::Challenge) => true,
@@ -29,15 +29,16 @@ pub fn is_for_one(frame: &Frame<'_>) -> bool {
     }
 }
 
-/// What a process keeps to judge others by.
+/// What a process keeps to check the claims of others.
 #[derive(Debug)]
 pub(super) struct Trust {
     cookies: Cookies,
     held: Held,
     pub(super) announcements: Announcements,
-    /// How many bytes may still be answered to the datagram being taken in, to an address that has proved nothing.
+    /// How many bytes may still be sent in answer to the current datagram, to an address that has not proved that it
+    /// receives.
     allowance: usize,
-    /// Whether the datagram being taken in was sent to all.
+    /// Whether the current datagram was sent to all.
     to_all: bool,
 }
 
@@ -52,8 +53,8 @@ impl Trust {
         }
     }
 
-    /// A control datagram of so many bytes came. If it was sent to all, others may answer it too, so an address that has
-    /// proved nothing gets no answer from any.
+    /// A control datagram of so many bytes came. If it was sent to all, others may answer it too, so no process answers
+    /// an address that has not proved that it receives.
     pub(super) fn received(&mut self, bytes: usize, to_all: bool) {
         self.allowance = if to_all { 0 } else { ANSWER_TIMES * bytes };
         self.to_all = to_all;
@@ -63,8 +64,8 @@ impl Trust {
 impl Process {
     // ---- addresses ------------------------------------------------------------------------------------------------
 
-    /// Whether an address has proved that it receives: a member of this view or of a retained one announced it. A process
-    /// keeps its address as long as it lives, so no later heartbeat moves it (see [`Process::is_moved`]).
+    /// Whether an address has proved that it receives: a member of this view or of a retained one announced it. A
+    /// process keeps its address as long as it lives, so no later heartbeat moves it (see [`Process::is_moved`]).
     pub(super) fn is_proven(&self, address: Address) -> bool {
         let is_there =
             |member: &Member| self.presence.knows(*member) && self.presence.address(member.rank) == Some(address);
@@ -72,7 +73,7 @@ impl Process {
         self.data.view.members.iter().any(is_there) || past.any(is_there)
     }
 
-    /// Whether a heartbeat names another address than the same life of its sender did before: no process moves.
+    /// Whether a heartbeat names another address than the same incarnation of its sender did before: no process moves.
     pub(super) fn is_moved(&mut self, from: Member, address: Address) -> bool {
         let known = self.presence.get(from.rank).filter(|peer| peer.introduced);
         let known = known.filter(|peer| peer.incarnation == Some(from.incarnation));
@@ -83,7 +84,7 @@ impl Process {
         is_moved
     }
 
-    /// Whether an answer of so many bytes may go to an address that asked for nothing by itself.
+    /// Whether an answer of so many bytes may go to an address that has sent no request.
     pub(super) fn may_tell(&mut self, to: Address, bytes: usize) -> bool {
         if self.is_proven(to) {
             return true;
@@ -96,7 +97,7 @@ impl Process {
         left.is_some()
     }
 
-    /// Whether a request may be answered at length; if not, its sender is challenged.
+    /// Whether a request may get a long answer; if not, its sender is challenged.
     pub(super) fn is_proven_by(&mut self, now: Instant, epoch: Epoch, to: Address, cookie: u64) -> bool {
         if self.is_proven(to) || self.trust.cookies.is_valid(now, &to, cookie) {
             self.trust.allowance = usize::MAX;
@@ -114,8 +115,8 @@ impl Process {
         false
     }
 
-    /// Where a ballot's answer goes: to its proposer, or, where that address may be a stranger's and the answer is long, to
-    /// all, the proposer among them.
+    /// Where a ballot's answer goes: to its proposer, or, if that address may be a stranger's and the answer is long,
+    /// to all, including the proposer.
     pub(super) fn ballot_path(&self, to: Rank, answer_bytes: usize) -> Destination {
         let bytes = HEADER_BYTES + FRAME_HEADER_BYTES + answer_bytes;
         let address = self.presence.address(to);
@@ -140,21 +141,21 @@ impl Process {
         self.trust.held.word(&self.trust.cookies, to, |waiting| waiting.snapshot = true)
     }
 
-    /// A process that is no member, and asks single members for repairs, fetches its cookies before it needs them.
+    /// A process that is not a member, and asks single members for repairs, fetches its cookies before it needs them.
     pub(super) fn renew_cookie(&mut self, now: Instant, member: Rank, address: Address) {
         let asks = self.standing == Standing::Following && self.data.repairs() && !self.data.asks_all();
         if !asks || !address.is_reachable() {
             return;
         }
         let Some(nonce) = self.trust.held.renew(&self.trust.cookies, now, member) else { return };
-        // A nonce is no cookie, so this is challenged, and nothing else.
+        // A nonce is not a cookie, so the only answer is a challenge.
         let ask = records::ViewAsk { reply_to: self.config.address, nonce: 0.into(), cookie: nonce.into() };
         let header = super::header(&self.config, self.data.view.instance, self.data.view.epoch);
         let (to, parts) = (Destination::Peer(address), [ask.as_bytes(), &[]]);
         self.outbox.record_as(header, now, to, Kind::ViewAsk, parts, &mut self.counters);
     }
 
-    /// A request was not believed: repeats it with the cookie.
+    /// A request was challenged: repeats it with the cookie.
     pub(super) fn on_challenge(&mut self, now: Instant, from: Rank, body: &[u8]) {
         let Some((challenge, _)) = Challenge::read(body) else { return };
         let Some(waiting) = self.trust.held.take(now, from, challenge) else {
@@ -181,7 +182,7 @@ impl Process {
         let elapsed_ns = now.since(self.trust.announcements.view_since);
         let takeover_after_ns = self.config.timing.membership.takeover_after_ns;
         let fits = |ballot: Ballot| is_ballot_plausible(ballot, elapsed_ns, takeover_after_ns);
-        // A process that only follows has promised nothing, and may have come late.
+        // A follower has promised nothing, and may have come late.
         let promises = self.standing != Standing::Following && !matches!(step, Step::Decide(_));
         let accepted = match step {
             Step::State { accepted: Some((accepted, _)), .. } => *accepted,
@@ -215,7 +216,7 @@ impl Process {
             && cut.ranges.iter().all(|range| fits(range.rank, range.end()))
     }
 
-    /// The furthest that a stream of this view can have come, if anything is known of it.
+    /// The furthest number that a stream of this view can have reached, if anything is known of it.
     fn stream_bound(&self, now: Instant, rank: Rank) -> Option<DatagramNumber> {
         let stream = self.data.streams.get(rank.index())?;
         if self.standing == Standing::Following {
@@ -226,7 +227,7 @@ impl Process {
             return stream.window.started.then(|| observed_end(announced, slots, now.since(at)));
         }
         match &self.data.outbound {
-            // What stands in the open datagram counts as held once a ballot is promised.
+            // The content of the open datagram counts as held once a ballot is promised.
             Some(outbound) if outbound.rank == rank => Some(outbound.packer.open.next()),
             _ => Some(stream.window.next + stream.log.capacity()),
         }

@@ -1,39 +1,39 @@
-//! Phi accrual: how surprising a peer's silence is, by how its heartbeats came before.
+//! Phi accrual: how improbable a peer's silence is, given its earlier heartbeats.
 //!
 //! A fixed timeout knows nothing of the host it runs on. Phi does: P(a healthy gap exceeds the silence) = 10^-phi, so
-//! that a threshold says how many false suspicions to expect and nothing else. The original fits a normal distribution
-//! to a window of gaps. Gaps on a loaded host are not normal: one in a hundred is ten times as long, the fit takes that
-//! for impossible, and phi 3 is passed not once in a thousand gaps but once in a hundred. Nor can any window of some
-//! hundred gaps say what happens once in a thousand: whenever it holds no stall, it does not believe in stalls.
+//! that a threshold gives how many false suspicions to expect and nothing else. The original fits a normal distribution
+//! to a window of gaps. Gaps on a loaded host are not normal: one in a hundred is ten times as long, the fit treats
+//! that as impossible, and gaps exceed phi 3 not once in a thousand but once in a hundred. Nor can a window of some
+//! hundred gaps show what happens once in a thousand: if it holds no stall, it expects none.
 //!
 //! So phi 1 to 3 are not fitted but tracked, each as the gap that one in 10, 100, 1000 gaps exceeds. A gap beyond the
-//! k-th raises it by a step times 1 − 10^-k, any other lowers it by a step times 10^-k. It neither rises nor falls where
-//! exactly 10^-k of the gaps exceed it; and since it stays within the range of the gaps, that is their share in the long
-//! run, whatever their distribution and however it changes. Steps are relative (logarithms are tracked), so that no
-//! scale need be known. Each is kept as its distance from the one before, or the noise of the first would now and then
-//! pass the others where gaps are regular. Going up takes a few gaps, going down thousands: a host that has become slow
-//! is believed at once.
+//! k-th raises it by a step times 1 − 10^-k, any other lowers it by a step times 10^-k. It neither rises nor falls
+//! where exactly 10^-k of the gaps exceed it; and since it stays within the range of the gaps, that is their share in
+//! the long run, whatever their distribution and however it changes. Steps are relative (logarithms are tracked), so
+//! that no scale need be known. Each is kept as its distance from the previous one; otherwise the noise of the first
+//! would sometimes exceed the others where gaps are regular. Rising takes a few gaps, falling thousands: phi adapts at
+//! once to a host that has become slow.
 //!
 //! Between the tracked points phi is linear; beyond phi 3 it goes on by the widest decade seen, the tail of an
 //! exponential distribution. A floor on the deviation keeps a phase of perfectly regular heartbeats from making the
 //! first hiccup a failure.
 //!
 //! Only regular heartbeats count: data comes when the application likes. Gaps in which this process itself stalled, and
-//! those between heartbeats that piled up meanwhile, teach nothing.
+//! gaps between heartbeats that piled up meanwhile, are ignored.
 //!
 //! Invariants: phi grows with silence; three numbers per peer. Source: Hayashibara, Défago, Yared, Katayama (2004); the
-//! tracking is Robbins and Monro (1951), its guarantee for any sequence Gibbs and Candès (2021). *Deviation:* no window,
-//! no normal distribution.
+//! tracking is Robbins and Monro (1951), its guarantee for any sequence Gibbs and Candès (2021). *Deviation:* no
+//! window, no normal distribution.
 
 use super::{DetectorTiming, Silence};
 use bourdon_wire::Instant;
 
 /// The share of healthy gaps beyond each tracked one: phi 1, 2 and 3. Phi 4 would take minutes to learn.
 const SHARES: [f64; 3] = [0.1, 0.01, 0.001];
-/// Where a normal distribution has them, in deviations from its mean: what the floor on the deviation means.
+/// The same points of a normal distribution, in deviations from its mean: they define the floor on the deviation.
 const NORMAL: [f64; 3] = [1.281_6, 2.326_3, 3.090_2];
-/// How far a gap moves each of them, as a logarithm: the rarer what is tracked, the more each case must say. Ten times as
-/// slow is believed within some 10 gaps; the rarest is unlearned by a factor e in 5,000.
+/// How far a gap moves each of them, as a logarithm: the rarer the tracked gap, the more each case must count. Phi
+/// adapts to gaps ten times as long within some 10 gaps; the rarest point falls by a factor e in 5,000.
 const STEPS: [f64; 3] = [0.05, 0.1, 0.2];
 
 /// What phi knows of one peer.
@@ -42,23 +42,25 @@ pub struct Phi {
     /// The logarithm of the first gap tracked, and by how much that of each other exceeds the one before.
     ln_rises: [f64; 3],
     silence: Silence,
-    /// A heartbeat came: from now on there are gaps.
+    /// A heartbeat has come: from then on there are gaps.
     begun: bool,
 }
 
 impl Phi {
-    /// Until gaps have been seen, those of a peer that misses one heartbeat in ten, two in a hundred, three in a thousand.
+    /// Until gaps have been seen, assumes the gaps of a peer that misses one heartbeat in ten, two in a hundred, three
+    /// in a thousand.
     pub fn new(now: Instant, heartbeat_ns: u64) -> Self {
         let ln_rises = [2.0 * heartbeat_ns.max(1) as f64, 3.0 / 2.0, 4.0 / 3.0].map(libm::log);
         Self { ln_rises, silence: Silence::new(now), begun: false }
     }
 
-    /// How long the gap is that a heartbeat would end now, if there is one and it says something of the peer.
+    /// The length of the gap that a heartbeat would end now, if there is a gap and it depends on the peer only.
     pub fn gap_ns(&self, now: Instant) -> Option<u64> {
         (self.begun && !self.silence.forgiven).then(|| self.silence.ns(now))
     }
 
-    /// A heartbeat came; `spaced` if the time since the last one is that between their sendings, and not chance.
+    /// A heartbeat came; `spaced` if the time since the last heartbeat is the time between their sendings, and not
+    /// chance.
     pub fn heartbeat(&mut self, now: Instant, spaced: bool) {
         if let Some(gap_ns) = self.gap_ns(now).filter(|_| spaced) {
             let ln_gap_ns = libm::log(gap_ns.max(1) as f64);

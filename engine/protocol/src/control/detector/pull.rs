@@ -1,20 +1,21 @@
-//! Pull: a peer is asked, and suspected when it does not answer.
+//! Pull: a peer is pinged, and suspected when it does not answer.
 //!
-//! A heartbeat shows that a peer can send; only an answer shows that it also receives, and by unicast, the path that
-//! repairs and control take. An answer must echo the random nonce of a ping not answered yet, or one that was delayed,
-//! duplicated or made up would count as life.
+//! A heartbeat shows that a peer can send; only an answer shows that it also receives, and by unicast, the path of
+//! repairs and control. An answer must echo the random nonce of a ping not answered yet; otherwise a delayed,
+//! duplicated or forged answer would count as a sign of life.
 //!
-//! The clock runs only while a ping is unanswered, from the first such ping or the last answer, whichever is later: who
-//! is not asked can't be late. An answer settles all earlier pings, because a lost one must not be missed for ever.
+//! The clock runs only while a ping is unanswered, from the first such ping or the last answer, whichever is later: a
+//! peer that was not pinged can't be late. An answer settles all earlier pings, because a lost ping must not count as
+//! missed for ever.
 //!
-//! Invariants: one answer per ping counts; at most [`OUTSTANDING_MAX`] pings can still be answered, so a round trip
-//! longer than that many intervals counts as none.
+//! Invariants: one answer per ping counts; at most [`OUTSTANDING_MAX`] pings can still be answered, so an answer after
+//! more than that many intervals does not count.
 
 use super::{DetectorTiming, Silence};
 use bourdon_wire::Instant;
 
 /// Pings that can still be answered: several times as many as are missed before suspicion (four in both profiles), so
-/// that the answer of one who comes back late still counts.
+/// that the late answer of a peer that comes back still counts.
 pub const OUTSTANDING_MAX: usize = 16;
 
 /// What pull knows of one peer.
@@ -22,7 +23,7 @@ pub const OUTSTANDING_MAX: usize = 16;
 pub struct Pull {
     /// The nonce of ping n is at n modulo the length.
     nonces: [u64; OUTSTANDING_MAX],
-    /// And when it was sent.
+    /// When ping n was sent, at the same index.
     sent_at: [Instant; OUTSTANDING_MAX],
     rtt_ns: Option<u64>,
     sent: u64,
@@ -67,7 +68,7 @@ impl Pull {
         Some(nonce)
     }
 
-    /// Takes an answer; says whether it answers a ping.
+    /// Receives an answer; returns whether it answers a ping.
     pub fn pong(&mut self, now: Instant, nonce: u64) -> bool {
         let first = self.settled.max(self.sent.saturating_sub(OUTSTANDING_MAX as u64));
         let Some(ping) = (first..self.sent).find(|n| self.nonces[*n as usize % OUTSTANDING_MAX] == nonce) else {
@@ -80,7 +81,7 @@ impl Pull {
         true
     }
 
-    /// The round trip to the peer, smoothed as RFC 6298 does; none before the first answer.
+    /// The round trip to the peer, smoothed as in RFC 6298; none before the first answer.
     pub fn rtt_ns(&self) -> Option<u64> {
         self.rtt_ns
     }

@@ -1,17 +1,18 @@
-//! The caller's half: sends until somebody says that he took it, nearest first, and says how it ended.
+//! The caller's half: sends a message until a receiver acknowledges it, nearest first, and reports the outcome.
 //!
-//! A message to one process is sent again after [`RETRY_MIN_NS`], then after twice as long each time; everything under
-//! way to that process goes again, in order, since the receiver takes nothing behind a gap. A message to any of several
-//! goes to the nearest by measured round trip. Members measure each other by the detector's pings; who is no member
-//! probes those it knows nothing of and waits [`PROBE_NS`] for the answers, no longer. If the nearest does not answer
-//! within [`FAIL_OVER_NS`], or is suspected, the message goes to the next nearest under its number there.
+//! A message to one process is sent again after [`RETRY_MIN_NS`], then after twice as long each time; all pending
+//! messages to that process are sent again, in order, since the receiver accepts nothing behind a gap. A message to any
+//! of several goes to the nearest by measured round trip. Members measure each other by the detector's pings; a process
+//! that is not a member probes the targets that it knows nothing of and waits [`PROBE_NS`] for the answers, no longer.
+//! If the nearest does not answer within [`FAIL_OVER_NS`], or is suspected, the message goes to the next nearest under
+//! its number there.
 //!
-//! Numbers are consecutive for each receiver. A caller that has talked to more receivers than it remembers forgets the
-//! one it talked to longest ago; if it meets that one again it goes on above every number it has ever used, so that none
-//! is used twice.
+//! Numbers are consecutive for each receiver. A caller that has called more receivers than it remembers forgets the
+//! receiver that it called longest ago; if it calls that receiver again it goes on above every number it has ever used,
+//! so that no number is used twice.
 //!
-//! After a fail-over two processes may have taken the message: the first may have done so just before it died, or its
-//! answer was lost. Nothing that ends in finite time can rule that out.
+//! After a fail-over two processes may have accepted the message: the first may have done so just before it crashed, or
+//! its answer was lost. No protocol that ends in finite time can rule that out.
 
 use crate::event::{CallId, DirectFailure, DirectOutcome, DirectRefusal};
 use alloc::collections::VecDeque;
@@ -25,31 +26,31 @@ pub(crate) const RETRY_MIN_NS: u64 = 10_000_000;
 const RETRY_MAX_NS: u64 = 320_000_000;
 /// How long a call lasts at most.
 pub(crate) const GIVE_UP_NS: u64 = 5_000_000_000;
-/// How long the nearest may take before the next nearest is tried: as long as the detectors take to suspect somebody.
+/// How long the nearest may take before the next nearest is tried: as long as the detectors take to suspect a member.
 pub(crate) const FAIL_OVER_NS: u64 = 100_000_000;
-/// How long a caller waits for probes before it takes those for the nearest that have answered.
+/// How long a caller waits for probes before it chooses the nearest of the targets that have answered.
 const PROBE_NS: u64 = 20_000_000;
 /// A round trip measured longer ago is measured again, beside the calls.
 const FRESH_NS: u64 = 1_000_000_000;
-/// Calls under way, and outcomes not fetched: less than the 64 that a receiver tells apart.
+/// Pending calls, and outcomes not fetched: fewer than the 64 messages that a receiver distinguishes.
 pub(crate) const CALLS_MAX: usize = 32;
-/// Receivers remembered: a full view's and as many others.
+/// Receivers remembered: those of a full view and as many others.
 const PEERS_MAX: usize = 128;
 
-/// Whether a call needs that very target, or any of them.
+/// Whether a call needs a given target, or any of several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wish {
     One,
     Any,
 }
 
-/// Somebody who may take a message.
+/// A process that may accept a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
-    /// Which member, in which life, if it is known to be one.
+    /// The member and its incarnation, if the target is known to be a member.
     pub(crate) member: Option<(Rank, Option<Incarnation>)>,
     pub(crate) address: Address,
-    /// How far away it is, if others know.
+    /// Its round trip, if other parts of this process know it.
     pub(crate) rtt_ns: Option<u64>,
 }
 
@@ -73,7 +74,7 @@ struct Peer {
     measured_at: Instant,
     /// A probe is to be sent.
     probe: bool,
-    /// It let a call or a probe go unanswered: nobody waits for its round trip.
+    /// It did not answer a call or a probe: no call waits for its round trip.
     mute: bool,
     used_at: Instant,
 }
@@ -89,17 +90,17 @@ struct Call {
     id: CallId,
     wish: Wish,
     payload: Vec<u8>,
-    /// Who has not been tried, the nearest last.
+    /// The targets that have not been tried, the nearest last.
     targets: Vec<Target>,
-    /// Whom it is with.
+    /// The target that has it now.
     current: Option<(Target, Leg)>,
-    /// Whom it was with, whose answer may still come.
+    /// The targets that had it before, whose answers may still come.
     before: Vec<Leg>,
     probed_until: Instant,
     fail_over_at: Instant,
     give_up_at: Instant,
     attempts: u32,
-    /// Not sent yet to whom it is with.
+    /// Not sent yet to the current target.
     is_fresh: bool,
     was_busy: bool,
 }
@@ -109,7 +110,7 @@ struct Call {
 pub(crate) struct Caller {
     calls: Vec<Call>,
     peers: Vec<Peer>,
-    /// Above every number used with a receiver that was forgotten.
+    /// Greater than every number used with a receiver that was forgotten.
     first: u64,
     next_id: u64,
     outcomes: VecDeque<DirectOutcome>,
@@ -129,7 +130,7 @@ impl Caller {
         if self.calls.len() + self.outcomes.len() >= CALLS_MAX {
             return Err(DirectRefusal::TooMany { limit: CALLS_MAX });
         }
-        // Whoever is named twice would get it twice.
+        // A target that is named twice would get the message twice.
         targets.sort_by_key(|target| target.member.map(|(rank, _)| rank));
         targets.dedup_by_key(|target| target.address);
         targets.truncate(PEERS_MAX / 2);
@@ -160,7 +161,7 @@ impl Caller {
         Ok(id)
     }
 
-    /// Turns to the next target where the one before failed, and ends what can't go on.
+    /// Moves a call to the next target if the current target failed, and ends calls that can't go on.
     pub(crate) fn tend(&mut self, now: Instant, health: impl Fn(&Target) -> Health) {
         for index in 0..self.calls.len() {
             let call = &self.calls[index];
@@ -200,7 +201,8 @@ impl Caller {
         call.targets.iter().all(known)
     }
 
-    /// Gives a call to the nearest of those not tried, the well before the suspected; a last one keeps it for good.
+    /// Gives a call to the nearest target not tried, healthy targets before suspected ones; the last target keeps it
+    /// for good.
     fn turn(&mut self, now: Instant, index: usize, late: bool, health: &impl Fn(&Target) -> Health) {
         let mut targets = core::mem::take(&mut self.calls[index].targets);
         let far = |target: &Target| {
@@ -208,7 +210,7 @@ impl Caller {
             (health(target) != Health::Well, rtt_ns)
         };
         targets.sort_by_key(far);
-        targets.reverse(); // of equals the first one named
+        targets.reverse(); // of equal targets the first named comes first
         let next = targets.pop();
         if let Some((before, leg)) = self.calls[index].current.take() {
             self.calls[index].before.push(leg);
@@ -230,7 +232,7 @@ impl Caller {
         call.fail_over_at = if call.targets.is_empty() { Instant::NEVER } else { now + FAIL_OVER_NS };
     }
 
-    /// Hands out the copies that are due: to whom, number, the oldest number under way, payload.
+    /// Passes to `send` the copies that are due: address, number, the oldest pending number, payload.
     pub(crate) fn due_copies(&mut self, now: Instant, mut send: impl FnMut(Address, u64, u64, &[u8])) {
         for peer in &mut self.peers {
             let is_of = |call: &&mut Call| call.current.is_some_and(|(_, leg)| leg.address == peer.address);
@@ -260,7 +262,7 @@ impl Caller {
         Some(peer.address)
     }
 
-    /// Somebody says that he took a message.
+    /// A receiver acknowledges that it accepted a message.
     pub(crate) fn taken(&mut self, now: Instant, by: Rank, answer: &records::Direct) {
         let leg = Leg { address: answer.reply_to, sequence: answer.sequence.get() };
         let is_it = |call: &Call| call.current.is_some_and(|(_, own)| own == leg) || call.before.contains(&leg);
@@ -273,7 +275,7 @@ impl Caller {
         self.outcomes.push_back(DirectOutcome::Done { call: call.id, by, address, rtt_ns, attempts });
     }
 
-    /// Somebody has no room for a message: it goes again when its pause is over.
+    /// A receiver has no room for a message: the message is sent again when its pause is over.
     pub(crate) fn busy(&mut self, answer: &records::Direct) {
         let leg = Leg { address: answer.reply_to, sequence: answer.sequence.get() };
         for call in &mut self.calls {
@@ -286,7 +288,7 @@ impl Caller {
         self.measure(now, answer);
     }
 
-    /// The round trip that an answer shows; smoothed as RFC 6298 does where there was one before.
+    /// The round trip that an answer shows; smoothed as in RFC 6298 if there was an earlier one.
     fn measure(&mut self, now: Instant, answer: &records::Direct) -> u64 {
         let rtt_ns = now.since(Instant(answer.sent_ns.get()));
         if let Some(peer) = self.peers.iter_mut().find(|peer| peer.address == answer.reply_to) {
@@ -300,7 +302,7 @@ impl Caller {
         self.peers.iter().find(|peer| peer.address == address)?.rtt_ns
     }
 
-    /// What is kept of a receiver; the one used longest ago makes room for a new one.
+    /// What is kept of a receiver; a new receiver replaces the receiver that was used longest ago.
     fn peer(&mut self, now: Instant, address: Address) -> &mut Peer {
         let index = self.peers.iter().position(|peer| peer.address == address).unwrap_or_else(|| {
             if self.peers.len() >= PEERS_MAX {
@@ -364,7 +366,7 @@ impl Peer {
         }
     }
 
-    /// Not before an answer can have come.
+    /// The first pause ends no earlier than an answer can arrive.
     fn first_pause_ns(&self) -> u64 {
         self.rtt_ns.map_or(RETRY_MIN_NS, |rtt_ns| rtt_ns.saturating_mul(2).clamp(RETRY_MIN_NS, RETRY_MAX_NS))
     }

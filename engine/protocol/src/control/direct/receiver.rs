@@ -1,12 +1,13 @@
-//! The receiver's half: takes each message once, in its sender's order, or says that it can't just now.
+//! The receiver's half: accepts each message once, in its sender's order, or answers that it can't accept it now.
 //!
-//! A number lower than the next one was taken before, or was given up by its sender; one bit for each of the last 64
-//! tells which, because a caller that turned to somebody else still believes an answer. A higher number waits: its
-//! sender sends everything again that is not answered. That makes order cost nothing but a resend after a loss.
+//! A number lower than the next was accepted before, or was given up by its sender; one bit for each of the last 64
+//! records which, because a caller that has turned to another target still accepts an answer. A higher number waits:
+//! its sender sends again everything that is not answered. So order costs only a resend after a loss.
 //!
-//! What the application has not fetched waits in a bounded queue; when it is full the message is refused, not taken, and
-//! comes again. A sender that was quiet for [`FORGET_NS`] may be forgotten for another: by then nothing of it can still
-//! be on its way, since a call ends after a twelfth of that and no network holds a datagram so long.
+//! Messages that the application has not fetched wait in a bounded queue; when it is full a message is refused, not
+//! accepted, and comes again. A sender that was quiet for [`FORGET_NS`] may be forgotten for another: by then none of
+//! its datagrams can still be in flight, since a call ends after a twelfth of that time and no network holds a datagram
+//! so long.
 
 use crate::counters::{Counter, Counters};
 use crate::event::DirectMessage;
@@ -15,28 +16,28 @@ use alloc::vec::Vec;
 use bourdon_wire::records::{self, direct_steps};
 use bourdon_wire::{Instant, Rank};
 
-/// Messages not fetched: a burst of every member's, at a datagram each less than half a megabyte.
+/// Messages not fetched: a burst of every member, at a datagram each less than half a megabyte.
 const INBOX_MAX: usize = 256;
 /// Senders remembered: as many as clients; 48 bytes each.
 const SENDERS_MAX: usize = 1024;
 /// How long a sender must be quiet before it may be forgotten: twelve times as long as any call lasts.
 const FORGET_NS: u64 = 60_000_000_000;
 
-/// One life of a process that has sent something.
+/// One incarnation of a process that has sent something.
 #[derive(Clone, Copy, Debug)]
 struct Sender {
     life: u64,
     heard_at: Instant,
-    /// The next message to be taken; none until one was heard.
+    /// The next message to be accepted; none until a message was heard.
     next: Option<u64>,
-    /// Bit n: the message n + 1 before the next was taken, rather than given up by its sender.
+    /// Bit n: the message n + 1 before the next was accepted, rather than given up by its sender.
     taken: u64,
     /// The next broadcast to be delivered.
     next_broadcast: u64,
 }
 
 impl Sender {
-    /// Goes on to `next`; what is passed over was given up.
+    /// Goes on to `next`; the messages in between were given up.
     fn advance(&mut self, next: u64) {
         let by = next.saturating_sub(self.next.unwrap_or(next));
         self.taken = u32::try_from(by).ok().and_then(|by| self.taken.checked_shl(by)).unwrap_or(0);
@@ -49,7 +50,7 @@ impl Sender {
     }
 }
 
-/// Who sent what, and what the application has not fetched.
+/// What each sender has sent, and what the application has not fetched.
 #[derive(Debug, Default)]
 pub(crate) struct Receiver {
     senders: Vec<Sender>,
@@ -57,7 +58,7 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
-    /// Takes a message; the answer's step, if there is one.
+    /// Receives a message; returns the answer's step, if there is one.
     pub(crate) fn take(
         &mut self,
         now: Instant,
@@ -94,7 +95,7 @@ impl Receiver {
         Some(direct_steps::TAKEN)
     }
 
-    /// Takes a broadcast, which nobody answers: the second copy, and one that was overtaken, are passed over.
+    /// Receives a broadcast, which no process answers: it discards a second copy, and a broadcast that was overtaken.
     pub(crate) fn hear(
         &mut self,
         now: Instant,

@@ -1,16 +1,18 @@
-//! The bully algorithm: the highest rank that stands wins.
+//! The bully algorithm: the candidate with the highest rank wins.
 //!
-//! Who notices that nobody leads asks those above it, ELECTION; each that lives answers OK, which says "leave it to me",
-//! and asks those above itself. Whom nobody answers announces itself. The textbook waits a timeout for answers, and so
-//! elects two when one was slow. Here a member waits for each it has asked until that answers or the next view is without
-//! it: the view is the failure detector, and the same to all.
+//! A member that notices that there is no leader sends ELECTION to the members above it; each that is alive answers OK,
+//! which means "leave it to me", and sends ELECTION to the members above itself. A member that gets no answer announces
+//! itself. The textbook waits a timeout for answers, and so elects two leaders if an answer is slow. Here a member
+//! waits for each member it has asked until that member answers or the next view is without it: the view is the failure
+//! detector, and the same for all.
 //!
-//! So after a view change there is nothing to ask: all know who stands and is in the view, and the highest of them
-//! announces itself. What was begun in the view before, when somebody already suspected the leader, ends there.
+//! So after a view change no member needs to ask: all know which candidates are in the view, and the highest of them
+//! announces itself. An election that began in the previous view, because a member already suspected the leader, ends
+//! there.
 //!
-//! Messages, of N members with the highest dead: at best (the second highest notices) ELECTION 1 and COORDINATOR N−2; at
-//! worst (the lowest notices) ELECTION N(N−1)/2, OK (N−1)(N−2)/2, COORDINATOR N−2.
-//! Source: Garcia-Molina, Elections in a Distributed Computing System (IEEE ToC 1982).
+//! Messages, of N members with the highest crashed: at best (the second highest notices) ELECTION 1 and COORDINATOR
+//! N−2; at worst (the lowest notices) ELECTION N(N−1)/2, OK (N−1)(N−2)/2, COORDINATOR N−2. Source: Garcia-Molina,
+//! Elections in a Distributed Computing System (IEEE ToC 1982).
 
 use super::Letters;
 use crate::control::mutex::Seat;
@@ -19,18 +21,18 @@ use crate::view::{bit, ranks};
 use bourdon_wire::records::link_steps::{ELECTION, OK};
 use bourdon_wire::{Rank, TopicName};
 
-/// One member's part in one election.
+/// One member's state in one election.
 #[derive(Debug, Default)]
 pub(crate) struct Bully {
     /// Bit r: rank r was asked and has not answered.
     asked: u64,
-    /// Bit r: rank r said that it is higher and takes over.
+    /// Bit r: rank r has answered that it is higher and takes over.
     yields_to: u64,
     is_campaigning: bool,
 }
 
 impl Bully {
-    /// Asks those above that stand. Once is enough.
+    /// Asks the candidates above this member. Once is enough.
     pub(super) fn begin(&mut self, seat: &Seat, name: TopicName, candidates: u64, letters: &mut Letters) {
         if core::mem::replace(&mut self.is_campaigning, true) {
             return;
@@ -40,7 +42,7 @@ impl Bully {
         letters.extend(ranks(above).map(|to| (to, Letter { rank: seat.own, ..Letter::new(ELECTION, name) })));
     }
 
-    /// A lower one asks; says whether this one begins as well.
+    /// A lower member asks; returns whether this member begins as well.
     pub(super) fn on_election(
         &mut self,
         seat: &Seat,
@@ -59,18 +61,18 @@ impl Bully {
         self.yields_to |= bit(from);
     }
 
-    /// Whether nobody above is left to wait for. `above`: who stands there, in this view.
+    /// Whether no candidate above is left to wait for. `above`: the candidates above, in this view.
     pub(super) fn has_won(&self, above: u64) -> bool {
         above == 0 && self.asked == 0 && self.yields_to == 0
     }
 
-    /// A member no longer stands.
+    /// A member is no longer a candidate.
     pub(super) fn forget(&mut self, from: Rank) {
         self.asked &= !bit(from);
         self.yields_to &= !bit(from);
     }
 
-    /// Somebody leads, or a view begins, in which all say anew whether they stand.
+    /// A member leads, or a view begins, in which all announce again whether they are candidates.
     pub(super) fn is_over(&mut self) {
         *self = Self::default();
     }

@@ -1,14 +1,14 @@
-//! Chang and Roberts' algorithm: the highest rank wins by outliving a round trip.
+//! Chang and Roberts' algorithm: the highest rank wins because it survives a round trip.
 //!
-//! Nobody need know who stands: who begins says ELECTION with its own rank to its successor in the ring. Each says a higher
-//! rank on, and in place of a lower one its own, unless it has done so already: then the lower one ends there. Whose rank
-//! comes back to it is the highest; it says COORDINATOR, which goes round once and is then known to all, so its own return
-//! is the acceptance of everybody.
+//! No member need know the candidates: the member that begins sends ELECTION with its own rank to its successor in the
+//! ring. Each member forwards a higher rank, and in place of a lower rank sends its own, unless it has done so already:
+//! then the lower rank ends there. A member to which its own rank comes back is the highest; it sends COORDINATOR,
+//! which goes round once and is then known to all, so its return is the acceptance of all members.
 //!
-//! What breaks it is one death in the ring: whatever it had to say on is lost. The next view has another ring, and the
-//! oldest that stands begins anew; so an election after a view change costs 2N to 3N−1 messages: 3N−1 when one begins, next
-//! after the highest: N−1 to the highest, N for its round, N to announce it.
-//! Source: Chang and Roberts, An Improved Algorithm for Decentralized Extrema-Finding (CACM 1979).
+//! A single crash in the ring breaks the algorithm: the messages that the crashed member had to forward are lost. The
+//! next view has another ring, and its oldest candidate begins again; so an election after a view change costs 2N to
+//! 3N−1 messages. It costs 3N−1 when the member next after the highest begins: N−1 to the highest, N for its round, N
+//! to announce it. Source: Chang and Roberts, An Improved Algorithm for Decentralized Extrema-Finding (CACM 1979).
 
 use super::Letters;
 use crate::control::mutex::Seat;
@@ -16,7 +16,7 @@ use crate::control::perfect_link::Letter;
 use bourdon_wire::TopicName;
 use bourdon_wire::records::link_steps::ELECTION;
 
-/// One member's part in one election.
+/// One member's state in one election.
 #[derive(Debug, Default)]
 pub(crate) struct Ring {
     participates: bool,
@@ -36,7 +36,7 @@ impl Ring {
         letters.push((seat.successor(), Letter { rank: seat.own, ..Letter::new(ELECTION, name) }));
     }
 
-    /// A rank comes by.
+    /// Receives a rank that goes round.
     pub(super) fn on_election(
         &mut self,
         seat: &Seat,
@@ -59,12 +59,12 @@ impl Ring {
         self.has_won
     }
 
-    /// What it has sent round may have ended on its way.
+    /// The rank that it sent round may have been stopped on the way.
     pub(super) fn renew(&mut self) {
         self.participates = false;
     }
 
-    /// Somebody leads, or a view begins with another ring.
+    /// A member leads, or a view begins with another ring.
     pub(super) fn is_over(&mut self) {
         *self = Self::default();
     }

@@ -1,19 +1,20 @@
-//! Clique: the largest set in which everyone hears everyone.
+//! Clique: the largest set in which all members hear each other.
 //!
-//! Leaving out whom the most others don't hear, one after the other, is quick and not always right: in a ring of broken
-//! links it drops more than it must. The largest clique is found exactly instead, by branch and bound. A branch is given
-//! up when it can't beat the best set so far: the candidates left are dealt into groups in which nobody hears anybody,
-//! of which a clique has at most one each.
+//! It is quick to leave out, one after the other, the member that the most others don't hear, but not always right: in
+//! a ring of broken links that drops more members than it must. The largest clique is found exactly instead, by branch
+//! and bound. A branch is given up when it can't beat the best set so far: the remaining candidates are divided into
+//! groups in which no member hears another, and a clique has at most one member of each group.
 //!
-//! Members are tried from the oldest on, with it first and without it then, and only a larger set replaces the best. So
-//! among the largest sets the one found is that with the older members, compared from the oldest on; everybody with the
-//! same reports finds the same.
+//! Members are tried from the oldest on, first with the member and then without it, and only a larger set replaces the
+//! best. So of the largest sets the search finds the set with the older members, compared from the oldest on; all
+//! members with the same reports find the same set.
 //!
-//! The problem is NP-hard, and links could be broken to make it so. After [`NODES_MAX`] branches the best set so far
-//! stands, which is no worse than taking members greedily by age. Source: Tomita and Seki (2003), the colouring bound.
+//! The problem is NP-hard, and links could be broken to make it so. After [`NODES_MAX`] branches the search returns the
+//! best set so far, which is no worse than taking members greedily by age. Source: Tomita and Seki (2003), the
+//! colouring bound.
 
-/// Branches tried at most: a few milliseconds at 64 members. Crashes, bad observers and cuts between sites need less
-/// than 200.
+/// Branches tried at most: a few milliseconds at 64 members. Crashes, members that hear badly and cuts between sites
+/// need fewer than 200.
 pub const NODES_MAX: u32 = 4096;
 
 struct Search<'a> {
@@ -23,8 +24,8 @@ struct Search<'a> {
     nodes_max: u32,
 }
 
-/// The largest clique that contains all of `required` and else only `candidates`. Bit 0 is the oldest; `hears[i]` must
-/// be symmetric, and `required` a clique.
+/// The largest clique that contains all of `required` and otherwise only `candidates`. Bit 0 is the oldest; `hears[i]`
+/// must be symmetric, and `required` a clique.
 pub fn largest(hears: &[u64; 64], required: u64, candidates: u64) -> u64 {
     let mut search = Search { hears, best: required, nodes: 0, nodes_max: NODES_MAX };
     let candidates = bits(required).fold(candidates & !required, |left, i| left & hears[i]);
@@ -41,7 +42,7 @@ pub(crate) fn bits(mut set: u64) -> impl Iterator<Item = usize> {
 }
 
 impl Search<'_> {
-    /// Tries all cliques of `set` and some of `candidates`, each of whom hears all of `set`. At most 64 deep.
+    /// Tries all cliques of `set` and some of `candidates`, each of which hears all of `set`. At most 64 deep.
     fn expand(&mut self, set: u64, mut candidates: u64) {
         if set.count_ones() > self.best.count_ones() {
             self.best = set;
@@ -56,12 +57,13 @@ impl Search<'_> {
             let heard = candidates & self.hears[oldest];
             self.expand(set | 1 << oldest, heard);
             if heard.count_ones() + 1 >= candidates.count_ones() {
-                return; // whom all the others hear, or all but one, can stand for that one: nothing is gained without it
+                // A member that all the others hear, or all but one, can replace that one: no set without it is larger.
+                return;
             }
         }
     }
 
-    /// How many of the candidates a clique has at most.
+    /// How many of the candidates a clique can have at most.
     fn bound(&self, mut candidates: u64) -> u32 {
         let mut groups = 0;
         while candidates != 0 {
@@ -82,7 +84,7 @@ mod tests {
     use super::*;
     use alloc::vec::Vec;
 
-    /// Everyone hears everyone, save the pairs given.
+    /// All members hear each other, except the given pairs.
     fn graph(members: usize, broken: impl IntoIterator<Item = (usize, usize)>) -> [u64; 64] {
         let mut hears = [0; 64];
         hears[..members].fill(all(members));
@@ -103,7 +105,7 @@ mod tests {
         (search.best, search.nodes)
     }
 
-    /// What the header promises of the kinds of trouble that happen.
+    /// What this file's header promises for usual failures.
     #[test]
     fn usual_trouble_costs_few_branches() {
         let observers = graph(64, (0..10).flat_map(|bad| (0..64).map(move |i| (bad, i))));
@@ -134,7 +136,7 @@ mod tests {
         assert!(greedy.count_ones() <= best.count_ones() && best.count_ones() < exact.count_ones());
     }
 
-    /// Against all subsets, which are tried from that with the oldest members on.
+    /// Compares with a search of all subsets, which starts with the subset of the oldest members.
     #[test]
     fn small_graphs_agree_with_trying_everything() {
         let mut rng = fastrand::Rng::with_seed(2);
@@ -146,7 +148,7 @@ mod tests {
             let required = if rng.bool() { 1 << rng.usize(..members) } else { 0 };
             let clique = |set: u64| bits(set).all(|i| set & !hears[i] & !(1 << i) == 0);
             let sets = (1..=all(members)).filter(|set| clique(*set) && set & required == required);
-            // Reversed bits grow with the age of whoever is in the set.
+            // Reversed bits grow with the age of the members in the set.
             let expected = sets.max_by_key(|set| (set.count_ones(), set.reverse_bits())).unwrap();
             assert_eq!(largest(&hears, required, all(members)), expected, "{hears:x?}");
         }

@@ -1,7 +1,7 @@
-//! Rejoin: how long one left out waits before it may come back.
+//! Rejoin: how long a member that was left out waits before it may come back.
 //!
-//! Who comes back at once over the link that failed is left out at once again, and each time the group pays a view
-//! change for it. The delay doubles with each time, up to a bound, and starts over once it has stayed for as long as
+//! A member that comes back at once over the failed link is left out again at once, and each time costs the group a
+//! view change. The delay doubles each time, up to a bound, and starts over once the member has stayed for as long as
 //! that bound.
 
 use super::MembershipTiming;
@@ -32,7 +32,7 @@ impl RejoinDelay {
         self.joined_at.get_or_insert(now);
     }
 
-    /// It was left out; says when it may rejoin.
+    /// It was left out; returns when it may rejoin.
     pub fn left_out(&mut self, now: Instant, timing: &MembershipTiming) -> Instant {
         let stayed_ns = self.joined_at.take().map_or(0, |at| now.since(at));
         let doubled_ns = if stayed_ns >= timing.rejoin_max_ns { 0 } else { self.delay_ns.saturating_mul(2) };
@@ -46,7 +46,7 @@ impl RejoinDelay {
         now >= self.not_before
     }
 
-    /// When it may.
+    /// When it may rejoin.
     pub fn not_before(&self) -> Instant {
         self.not_before
     }

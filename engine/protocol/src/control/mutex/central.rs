@@ -1,15 +1,17 @@
 //! The centralized algorithm: the view's oldest member grants.
 //!
-//! Who wants a lock asks the coordinator, who keeps a queue for each and grants to the first: REQUEST, GRANT, RELEASE,
-//! three messages an entry, none for the coordinator's own. What breaks it is the coordinator's death. Here the next view
-//! has another one, and every member tells it at the beginning what it holds: so it grants nothing before all have told
-//! ([`Exclusion::open`]), or it would grant what somebody still has.
+//! A member that wants a lock asks the coordinator, which keeps a queue for each lock and grants to the first: REQUEST,
+//! GRANT, RELEASE, three messages an entry, none for the coordinator's own. A crash of the coordinator breaks the
+//! algorithm. Here the next view has another coordinator, and at the beginning every member announces to it what it
+//! holds. The coordinator grants nothing before all members have announced ([`Exclusion::open`]); otherwise it would
+//! grant a lock that another member still holds.
 //!
-//! A request has a name of its own (`other`), because a grant may cross the withdrawal of the request it answers: without
-//! it, the grant would be taken for an answer to the next request while the coordinator has already taken it back.
+//! A request has a name of its own (`other`), because a grant may cross the withdrawal of the request it answers:
+//! without the name, the grant would count as an answer to the next request while the coordinator has already revoked
+//! it.
 //!
-//! Tokens: one counter at the coordinator for all locks of an epoch. Invariants: 17; who asked first is served first.
-//! Bound: [`REQUESTS_MAX`] requests at the coordinator, an answer of BUSY beyond.
+//! Tokens: one counter at the coordinator for all locks of an epoch. Invariants: 17; the coordinator serves requests in
+//! the order in which it receives them. Bound: [`REQUESTS_MAX`] requests at the coordinator, an answer of BUSY beyond.
 //! Source: Coulouris et al., Distributed Systems (2011), §15.2, "the central server algorithm".
 
 use super::{Effects, Exclusion, Seat, has_room};
@@ -20,7 +22,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use bourdon_wire::records::link_steps::{BUSY, GRANT, RELEASE, REQUEST, TRY};
 use bourdon_wire::{Rank, TopicName};
 
-/// Every member's every name: no honest group has more.
+/// All names of all members: no honest group has more.
 const REQUESTS_MAX: usize = 64 * NAMES_MAX;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,14 +39,14 @@ struct Queue {
     waiting: VecDeque<Request>,
 }
 
-/// One member's part of it.
+/// One member's part of the algorithm.
 #[derive(Debug, Default)]
 pub(crate) struct Central {
-    /// At the coordinator.
+    /// Used at the coordinator only.
     queues: BTreeMap<TopicName, Queue>,
     granted: u64,
     is_open: bool,
-    /// What this member asks for or holds, by the request's name.
+    /// The locks that this member requests or holds, with the request's name.
     own: BTreeMap<TopicName, u64>,
     next_id: u64,
 }
@@ -65,7 +67,7 @@ impl Central {
         self.serve(seat, name, effects);
     }
 
-    /// Grants to the first that waits, if the lock is free.
+    /// Grants to the first waiting member, if the lock is free.
     fn serve(&mut self, seat: &Seat, name: TopicName, effects: &mut Effects) {
         let Some(queue) = self.queues.get_mut(&name) else { return };
         let may_grant = self.is_open || seat.mutant == Some(Mutant::GrantBeforeTold);
@@ -99,7 +101,7 @@ impl Central {
         effects.busy.push(name);
     }
 
-    /// Whoever held the lock, or waited, does not any more.
+    /// Member `from` no longer holds the lock, or no longer waits for it.
     fn dequeue(&mut self, seat: &Seat, name: TopicName, from: Rank, effects: &mut Effects) {
         let Some(queue) = self.queues.get_mut(&name) else { return };
         if queue.holder.is_some_and(|holder| holder.from == from) {

@@ -1,16 +1,17 @@
-//! Lamport's algorithm: everybody keeps the queue, in the order of logical time.
+//! Lamport's algorithm: every member keeps the queue, in the order of logical time.
 //!
-//! Without a coordinator somebody else must order the requests: here their Lamport times do, ties by rank. Who wants a lock
-//! sends REQUEST with its time to all; each enters it in its queue and sends REPLY with a later time. A member has the
-//! lock once its request is the first of its own queue and it has heard something later from everybody: since links keep
-//! the order, nobody can come with an earlier request any more. RELEASE takes it out of all queues: 3(N−1) messages an
-//! entry.
+//! No coordinator orders the requests: their Lamport times do, ties by rank. A member that wants a lock sends REQUEST
+//! with its time to all; each receiver enters it in its queue and sends REPLY with a later time. A member has the lock
+//! once its request is the first of its own queue and it has received a later time from every other member: since links
+//! keep the order, no earlier request can arrive any more. RELEASE removes the request from all queues: 3(N−1) messages
+//! an entry.
 //!
-//! What breaks it is one death: its reply never comes. The next view has no dead member to wait for. A holder that comes
-//! along from an earlier view stands first in every queue, with time 0: it has told so before it said anything else.
+//! A single crash breaks the algorithm: the reply never comes. The next view has no crashed member to wait for. A
+//! holder from an earlier view is first in every queue, with time 0: it announces the lock before it sends anything
+//! else.
 //!
-//! Tokens: time × 64 + rank, which grows with each grant because grants go in the order of the queue. Invariants: 17; the
-//! queue's order is every member's order. Source: Lamport, Time, Clocks, and the Ordering of Events (CACM 1978).
+//! Tokens: time × 64 + rank, which grows with each grant because grants go in the order of the queue. Invariants: 17;
+//! the queue's order is every member's order. Source: Lamport, Time, Clocks, and the Ordering of Events (CACM 1978).
 
 use super::{Effects, Exclusion, Seat, has_room};
 use crate::control::perfect_link::Letter;
@@ -21,10 +22,10 @@ use alloc::vec::Vec;
 use bourdon_wire::records::link_steps::{RELEASE, REPLY, REQUEST};
 use bourdon_wire::{Rank, TopicName};
 
-/// No honest time comes near; a token's number has room for it.
+/// No honest time comes near this; a token's number has room for it.
 pub(super) const TIMES_END: u64 = 1 << 56;
 
-/// A Lamport time and whose it is: their order is total.
+/// A Lamport time and the rank of its member: their order is total.
 pub(super) type Stamp = (u64, Rank);
 
 /// The stamp as a token's number. A view has at most 64 ranks.
@@ -36,22 +37,22 @@ pub(super) fn number((time, rank): Stamp) -> u64 {
 struct Queue {
     /// Each member's request, or lock.
     requests: BTreeMap<Rank, u64>,
-    /// This member asks and has not been granted.
+    /// This member has a request that is not granted.
     asks: bool,
     tries: bool,
 }
 
-/// One member's part of it.
+/// One member's part of the algorithm.
 #[derive(Debug, Default)]
 pub(crate) struct Lamport {
     time: u64,
-    /// By rank: the latest time heard. Any message counts, of whichever lock.
+    /// By rank: the latest time heard. Any message counts, whichever lock it is about.
     heard: BTreeMap<Rank, u64>,
     queues: BTreeMap<TopicName, Queue>,
 }
 
 impl Lamport {
-    /// Takes what this member asks for and may have by now.
+    /// Grants the locks that this member has requested and may have by now.
     fn look(&mut self, seat: &Seat, effects: &mut Effects) {
         let mut given_up = Vec::new();
         for (name, queue) in &mut self.queues {
@@ -152,7 +153,7 @@ impl Exclusion for Lamport {
     }
 }
 
-/// A member whose bit is set is one of the view.
+/// The members of the view whose bits are set.
 pub(super) fn of_view(seat: &Seat, bits: u64) -> impl Iterator<Item = Rank> + use<> {
     ranks(bits & seat.members & !bit(seat.own))
 }

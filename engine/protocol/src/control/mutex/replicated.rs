@@ -1,19 +1,19 @@
 //! Replicated locks: a table that every member has, driven by the total order.
 //!
-//! The textbook's algorithms bring their own order about, message by message; a group that has a total order need not. A
-//! request and a release are messages in it. Every member walks the same commands and so keeps the same table: for each
-//! lock its holder and who waits, in the order in which they asked. Nothing is asked twice, nobody is the coordinator, and
-//! a view change finds the same table everywhere: it takes out who is not in the next view, and the next in the queue has
-//! the lock.
+//! The textbook algorithms establish their own order with extra messages; a group that has a total order does not need
+//! them. A request and a release are messages in it. Every member applies the same commands and so keeps the same
+//! table: for each lock its holder and the members that wait, in the order of their requests. No request is sent twice,
+//! there is no coordinator, and a view change finds the same table at every member: it removes the members that are not
+//! in the next view, and the next member in the queue has the lock.
 //!
-//! **Shown once uniform.** A grant is told its holder only when a quorum holds everything delivered up to it
-//! ([`Replicated::mark`], [`Replicated::show`]). At `reliable` a command is delivered as soon as it is in order; a member
-//! that acted on it then and was cut off would have acted on what the others never heard of.
+//! **Reported once uniform.** A grant is reported to its holder only when a quorum holds everything delivered up to it
+//! ([`Replicated::mark`], [`Replicated::show`]). At `reliable` a command is delivered as soon as it is in order; a
+//! member that acted on it then and was cut off would have acted on a command that the others never received.
 //!
-//! Tokens: the order number of the command that made the request the first; where a view change did, the last number
-//! before the view, which no command of the view has.
-//! Invariants: 11 for grants, 17, 19: who joins gets the table with its snapshot. Bounds: [`REQUESTS_MAX`] requests in the
-//! table, [`RECENT_MAX`] past grants to look at. Source: state machine replication, Schneider (1990).
+//! Tokens: the order number of the command that made the request the first; if a view change did that, the last number
+//! before the view, which no command of the view has. Invariants: 11 for grants, 17, 19: a joiner gets the table with
+//! its snapshot. Bounds: [`REQUESTS_MAX`] requests in the table, [`RECENT_MAX`] past grants for inspection. Source:
+//! state machine replication, Schneider (1990).
 
 use super::{Effects, Seat};
 use crate::control::coordination::FencingToken;
@@ -25,14 +25,14 @@ use bourdon_wire::{DatagramNumber, Epoch, Incarnation, Rank, TopicName, split_na
 
 /// Requests in the table: a snapshot carries them all, some hundred kilobytes at most.
 const REQUESTS_MAX: usize = 4096;
-/// Past grants that can be looked at.
+/// Past grants kept for inspection.
 const RECENT_MAX: usize = 256;
 
-/// A message of the table's.
+/// A command to the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Command {
     what: What,
-    /// The request, by its member's name for it.
+    /// The request, by the name that its member gave it.
     id: u64,
     name: TopicName,
 }
@@ -46,7 +46,7 @@ enum What {
 }
 
 impl Command {
-    /// As a message's bytes.
+    /// Encodes the command as a message's bytes.
     pub(crate) fn write(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(9 + self.name.wire_bytes());
         bytes.push(self.what as u8);
@@ -55,7 +55,7 @@ impl Command {
         bytes
     }
 
-    /// From a message's bytes.
+    /// Decodes a command from a message's bytes.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let (what, rest) = bytes.split_first()?;
         let (id, rest) = rest.split_first_chunk()?;
@@ -82,31 +82,31 @@ struct Request {
     id: u64,
 }
 
-/// A lock: the first request has it.
+/// A lock: the first request holds it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Queue {
     token: FencingToken,
     requests: VecDeque<Request>,
 }
 
-/// A grant that waits for a quorum to hold what it stands on.
+/// A grant that waits for a quorum to hold the commands that it depends on.
 #[derive(Debug)]
 struct Pending {
     name: TopicName,
     token: FencingToken,
     id: u64,
-    /// By rank: where delivery stood; `None` until the step that delivered it is over.
+    /// By rank: how far delivery had come; `None` until the step that delivered it is over.
     marks: Option<Vec<DatagramNumber>>,
 }
 
 /// A grant, as every member sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// Of which lock.
+    /// The lock.
     pub name: TopicName,
-    /// Under which token.
+    /// Its token.
     pub token: FencingToken,
-    /// To whom.
+    /// The new holder.
     pub holder: Member,
 }
 
@@ -114,7 +114,7 @@ pub struct Grant {
 #[derive(Debug, Default)]
 pub(crate) struct Replicated {
     table: BTreeMap<TopicName, Queue>,
-    /// This member's requests under way or granted, by name.
+    /// This member's requests, pending or granted, by name.
     own: BTreeMap<TopicName, u64>,
     next_id: u64,
     pending: VecDeque<Pending>,
@@ -144,7 +144,7 @@ impl Replicated {
         self.commands.front()
     }
 
-    /// It was published.
+    /// The command was published.
     pub(crate) fn published(&mut self) {
         self.commands.pop_front();
     }
@@ -193,7 +193,7 @@ impl Replicated {
         }
     }
 
-    /// The first of a queue may be another than it was.
+    /// The first request of a queue may have changed.
     fn advance(&mut self, seat: &Seat, name: TopicName, had: Option<Request>, at: FencingToken, effects: &mut Effects) {
         let Some(queue) = self.table.get_mut(&name) else { return };
         let Some(first) = queue.requests.front().copied() else {
@@ -228,14 +228,14 @@ impl Replicated {
         !self.pending.is_empty()
     }
 
-    /// What was granted since the last time stands on everything below these, by rank.
+    /// Grants since the last call depend on everything below these marks, by rank.
     pub(crate) fn mark(&mut self, marks: &[DatagramNumber]) {
         for pending in self.pending.iter_mut().rev().take_while(|pending| pending.marks.is_none()) {
             pending.marks = Some(marks.to_vec());
         }
     }
 
-    /// Shows what a quorum holds by now; `held` says how far it holds each rank's stream.
+    /// Reports the grants that a quorum holds by now; `held` gives how far it holds each rank's stream.
     pub(crate) fn show(&mut self, held: impl Fn(usize) -> DatagramNumber, effects: &mut Effects) {
         while let Some(pending) = self.pending.front() {
             let is_held =
@@ -254,12 +254,13 @@ impl Replicated {
         }
     }
 
-    /// A view begins, whose first message has the number `order`: the same commands were delivered before it everywhere.
+    /// A view begins, whose first message has the number `order`: all members have delivered the same commands before
+    /// it.
     pub(crate) fn enter(&mut self, seat: &Seat, view: &View, order: u64, effects: &mut Effects) {
         if view.epoch <= Epoch(1) {
             self.table.clear();
         }
-        // What the view before delivered is in the cut: nothing can undo it.
+        // What the previous view delivered is in the cut: nothing can undo it.
         while !self.pending.is_empty() {
             self.show_first(effects);
         }
@@ -283,7 +284,7 @@ impl Replicated {
         self.recent.iter()
     }
 
-    /// What it keeps, in entries.
+    /// The number of entries kept.
     pub(crate) fn held(&self) -> usize {
         let requests: usize = self.table.values().map(|queue| 1 + queue.requests.len()).sum();
         requests + self.own.len() + self.pending.len() + self.commands.len()
@@ -291,7 +292,7 @@ impl Replicated {
 
     // ---- snapshots ------------------------------------------------------------------------------------------------
 
-    /// The table as bytes, for one who joins.
+    /// Encodes the table as bytes, for a joiner.
     pub(crate) fn write(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let word = |bytes: &mut Vec<u8>, word: u64| bytes.extend_from_slice(&word.to_le_bytes());
@@ -307,13 +308,13 @@ impl Replicated {
         bytes
     }
 
-    /// Begins with another member's table, if it makes sense.
+    /// Starts with another member's table, if it is valid.
     pub(crate) fn take_over(&mut self, bytes: &[u8]) {
         let table = Self::read(bytes).unwrap_or_default();
         *self = Self { table, next_id: self.next_id, ..Self::default() };
     }
 
-    /// A table from bytes.
+    /// Decodes a table from bytes.
     pub(crate) fn read(mut bytes: &[u8]) -> Option<BTreeMap<TopicName, Queue>> {
         let mut table = BTreeMap::new();
         while !bytes.is_empty() {

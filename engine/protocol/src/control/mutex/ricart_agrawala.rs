@@ -1,16 +1,17 @@
-//! Ricart and Agrawala's algorithm: everybody else must let you go first.
+//! Ricart and Agrawala's algorithm: a member may enter once every other member has let it go first.
 //!
-//! Lamport's queues all say the same, so most of what keeps them up can be spared. Who wants a lock sends REQUEST with its
-//! Lamport time to all; each answers REPLY at once, unless it has the lock, or wants it and asked earlier (ties by rank):
-//! then it answers when it has done with it. All replies are the permission: 2(N−1) messages an entry, and RELEASE is the
-//! answer that was put off.
+//! Lamport's queues are all the same, so most of the messages that maintain them are unnecessary. A member that wants a
+//! lock sends REQUEST with its Lamport time to all; each receiver answers REPLY at once, unless it has the lock, or
+//! wants it and asked earlier (ties by rank): then it answers when it releases the lock. All replies together are the
+//! permission: 2(N−1) messages an entry, and RELEASE is the deferred reply.
 //!
-//! What breaks it is one death, as with Lamport's; the next view has nobody dead to wait for. A holder that comes along from
-//! an earlier view simply does not answer. A reply names the request it answers, because one that was withdrawn may be
-//! answered later.
+//! A single crash breaks the algorithm, as with Lamport's; the next view has no crashed member to wait for. A holder
+//! from an earlier view simply does not answer. A reply names the request it answers, because a withdrawn request may
+//! be answered later.
 //!
-//! Tokens: time × 64 + rank. Each grant's is higher than those before: whoever replied to a request has a later time from
-//! then on. Invariants: 17; requests are served in the order of their times. Source: Ricart and Agrawala (CACM 1981).
+//! Tokens: time × 64 + rank. Each grant's token is higher than those before: a member that has replied to a request has
+//! a later time from then on. Invariants: 17; requests are served in the order of their times. Source: Ricart and
+//! Agrawala (CACM 1981).
 
 use super::lamport::{Stamp, TIMES_END, number, of_view};
 use super::{Effects, Exclusion, Seat};
@@ -23,23 +24,23 @@ use bourdon_wire::{Rank, TopicName};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Own {
-    /// Neither.
+    /// Neither requests nor has the lock.
     #[default]
     Idle,
-    /// Asks since this time; these have not replied.
+    /// Requests it since this time; the awaited members have not replied.
     Asks { time: u64, awaited: u64, tries: bool },
-    /// Has it.
+    /// Has the lock.
     Inside,
 }
 
 #[derive(Debug, Default)]
 struct Lock {
     own: Own,
-    /// Who waits for this member's reply, and the time of the request.
+    /// The members that wait for this member's reply, and the times of their requests.
     deferred: BTreeMap<Rank, u64>,
 }
 
-/// One member's part of it.
+/// One member's part of the algorithm.
 #[derive(Debug, Default)]
 pub(crate) struct RicartAgrawala {
     time: u64,

@@ -1,22 +1,22 @@
-//! The token ring: whoever has the token may enter.
+//! The token ring: the member that has the token may enter.
 //!
-//! One token for each lock goes round the view, by rank; who gets it and wants the lock keeps it until it has done. Nobody
-//! waits for more than one entry of each other member. The textbook's token circles even when nobody wants it, and is lost
-//! with whoever has it.
+//! One token for each lock goes round the view, by rank; a member that gets it and wants the lock keeps it until it
+//! releases the lock. No member waits for more than one entry of each other member. The textbook's token circles even
+//! when no member wants it, and is lost if its holder crashes.
 //!
-//! Here it rests where it was used last. Who wants it says WANT to its successor, which says it on, until it comes to the
-//! token; then that moves on round the ring, from member to member, with the set of those who want it. The way of the WANT
-//! and that of the token make up one round, so an entry costs N messages at most, and none while nothing is wanted. A WANT
-//! can't miss the token: both go the same way on links that keep the order. If it comes back to its sender, the token has
-//! been there before it.
+//! Here the token rests at the member that used it last. A member that wants it sends WANT to its successor, and each
+//! member forwards it until it reaches the token; then the token moves on round the ring, from member to member, with
+//! the set of members that want it. The path of the WANT and that of the token make up one round, so an entry costs N
+//! messages at most, and no messages are sent while no member wants it. A WANT can't miss the token: both go the same
+//! way on links that keep the order. If a WANT comes back to its sender, the token has been there before it.
 //!
-//! **Regeneration.** A view begins with exactly one token for each lock: with the member that brings the lock along, else
-//! with the oldest member, who waits until all have told what they bring. The one before is void with its epoch.
+//! **Regeneration.** A view begins with exactly one token for each lock: at the member that holds the lock, else at the
+//! oldest member, which waits until all members have announced what they hold. The token of the previous epoch is void.
 //!
-//! Tokens: a count that travels with the token; the oldest member begins a new one where the last it let go had come to.
-//! Invariants: 17; once a WANT has come to the token, at most N − 1 entries of others go before it. Until then whoever the
-//! token rests with may enter again and again.
-//! Source: Le Lann, Distributed Systems: Towards a Formal Approach (1977); Coulouris et al. (2011), §15.2.
+//! Tokens: a count that travels with the token; the oldest member starts a new token at the count of the last token
+//! that it dropped. Invariants: 17; once a WANT has reached the token, at most N − 1 entries of others go before it.
+//! Until then the member at which the token rests may enter again and again. Source: Le Lann, Distributed Systems:
+//! Towards a Formal Approach (1977); Coulouris et al. (2011), §15.2.
 
 use super::{Effects, Exclusion, Seat, has_room};
 use crate::control::perfect_link::Letter;
@@ -30,35 +30,35 @@ use bourdon_wire::{Rank, TopicName};
 #[derive(Clone, Copy, Debug)]
 struct Token {
     count: u64,
-    /// Bit r: rank r wants it.
+    /// Bit r: rank r wants the lock.
     wants: u64,
 }
 
 #[derive(Debug, Default)]
 struct Lock {
     token: Option<Token>,
-    /// This member wants it: its request's name, and whether only if it is free.
+    /// This member wants the lock: its request's name, and whether only if it is free.
     wanted: Option<(u64, bool)>,
     /// This member has the lock.
     inside: bool,
-    /// Another member brought the token into the view, or it was sent on from here.
+    /// Another member announced that it has the token, or this member sent the token on.
     is_elsewhere: bool,
-    /// What was said by those who wanted it before it was known where the token is, the last word of each.
+    /// The WANTs that came before this member knew where the token is, the last of each member.
     early: BTreeMap<Rank, Letter>,
 }
 
-/// One member's part of it.
+/// One member's part of the algorithm.
 #[derive(Debug, Default)]
 pub(crate) struct TokenRing {
     locks: BTreeMap<TopicName, Lock>,
-    /// No token that begins here counts from less.
+    /// No token that starts here counts from less than this.
     floor: u64,
     is_open: bool,
     next_id: u64,
 }
 
 impl TokenRing {
-    /// The lock as it is known here. At the oldest member a token that is not known to be elsewhere rests.
+    /// The lock as this member knows it. A token that is not known to be elsewhere rests at the oldest member.
     fn lock(&mut self, seat: &Seat, name: TopicName) -> &mut Lock {
         let rests = self.is_open && seat.own == seat.oldest;
         let token = rests.then_some(Token { count: self.floor, wants: 0 });
@@ -82,14 +82,14 @@ impl TokenRing {
             let letter = Letter { number: token.count, other: token.wants, ..Letter::new(TOKEN, name) };
             effects.send(seat.successor(), letter);
         } else if seat.own == seat.oldest && self.is_open {
-            // It is here again, as if it had never been away.
+            // The token is here again, as if it had never been away.
             self.floor = self.floor.max(token.count);
             self.locks.remove(&name);
         }
         self.forget(seat, name);
     }
 
-    /// Whoever is not the oldest keeps nothing of a lock that is elsewhere.
+    /// A member that is not the oldest keeps nothing of a lock that is elsewhere.
     fn forget(&mut self, seat: &Seat, name: TopicName) {
         let is_blank = |lock: &Lock| lock.token.is_none() && lock.wanted.is_none() && lock.early.is_empty();
         if seat.own != seat.oldest && self.locks.get(&name).is_some_and(is_blank) {
@@ -100,7 +100,7 @@ impl TokenRing {
     fn on_want(&mut self, seat: &Seat, name: TopicName, letter: &Letter, effects: &mut Effects) {
         let asker = letter.rank;
         if asker == seat.own || seat.members & bit(asker) == 0 {
-            return; // it came round: the token has been here before it
+            return; // the WANT came round: the token has been here before it
         }
         let is_open = self.is_open;
         let tries = letter.other != 0;
@@ -133,7 +133,7 @@ impl Exclusion for TokenRing {
 
     fn told(&mut self, seat: &Seat, _from: Rank, name: TopicName) {
         if seat.own == seat.oldest && has_room(&self.locks, &name) && seat.mutant != Some(Mutant::TwoTokens) {
-            // It may have come here by others before its holder's word.
+            // The token may have come here through others before its holder's announcement.
             let lock = self.locks.entry(name).or_default();
             lock.is_elsewhere = lock.token.is_none();
         }
@@ -142,7 +142,7 @@ impl Exclusion for TokenRing {
     fn open(&mut self, seat: &Seat, effects: &mut Effects) {
         self.is_open = true;
         if seat.own == seat.oldest {
-            // Also where somebody has asked already.
+            // This includes locks that a member has already requested.
             let here = |lock: &&mut Lock| lock.token.is_none() && !lock.is_elsewhere;
             let token = Token { count: self.floor, wants: 0 };
             self.locks.values_mut().filter(here).for_each(|lock| lock.token = Some(token));
@@ -152,7 +152,7 @@ impl Exclusion for TokenRing {
         for name in waiting {
             let Some(lock) = self.locks.get_mut(&name) else { continue };
             let early = core::mem::take(&mut lock.early);
-            // What came before all had told goes on its way now.
+            // WANTs that came before all members had announced are now handled.
             early.values().for_each(|letter| self.on_want(seat, name, letter, effects));
         }
     }

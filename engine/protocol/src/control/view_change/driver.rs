@@ -1,12 +1,13 @@
-//! The driver of a view change: which step is due, and what the data plane is to do.
+//! The driver of a view change: which step is due, and what the data plane must do.
 //!
-//! `ViewChange` says what may be promised, chosen, accepted and decided. Left open is when: a proposer waits for slow
-//! members, but not for ever; a ballot that stands still is taken over; a cut is fetched before it is accepted. If each
-//! user of the ballots wrote that down for itself, the model would check one copy and the node run another. So it is
-//! written here once, as a state machine without time, sockets or messages' bytes: inputs are steps, what the data plane
-//! reports, timers and suspicions; outputs are [`Command`]s. The node, the simulator and the model run this code.
+//! `ViewChange` defines what may be promised, chosen, accepted and decided, but not when: a proposer waits for slow
+//! members, but not for ever; another member takes over a ballot that makes no progress; a cut is fetched before it is
+//! accepted. If each user of the ballots implemented that itself, the model would check one copy and the node would run
+//! another. So it is implemented here once, as a state machine without time, sockets or messages' bytes: inputs are
+//! steps, reports of the data plane, timers and suspicions; outputs are [`Command`]s. The node, the simulator and the
+//! model run this code.
 //!
-//! The caller carries out the commands in their order, and reports what comes of them:
+//! The caller carries out the commands in their order, and reports the results:
 //!
 //! | command | the caller | and then |
 //! |---|---|---|
@@ -17,14 +18,14 @@
 //! | [`Command::Install`] | enters the next view, which gets a driver of its own | |
 //! | [`Command::Arm`] | sets a timer, for good or until it is set again | [`Driver::on_timer`] when it expires |
 //!
-//! Whether the epoch is wedged, and with which cut it ends, stands here; what the data plane knows of it, it knows from
-//! these commands.
+//! The driver holds whether the epoch is wedged, and with which cut it ends; the data plane learns both only from these
+//! commands.
 //!
-//! A proposer never leaves a member out because it suspects it: a suspected member is only not waited for. A takeover
-//! keeps every member but those with evidence of their death.
+//! A proposer never leaves out a member because it suspects that member: it only does not wait for it. A takeover keeps
+//! every member except those with evidence of their crash.
 //!
-//! Invariants: nothing but a decision ends a wedged epoch; `Conclude` and `Install` are given once; every wait ends by a
-//! timer. Timers that come late, twice or for a ballot gone by do no harm.
+//! Invariants: nothing but a decision ends a wedged epoch; `Conclude` and `Install` are given once; every wait ends by
+//! a timer. Timers that expire late, twice or for an earlier ballot do no harm.
 
 use super::{Ballot, Cut, Implausible, Reaction, Step, Value, ViewChange, Wish, continuing};
 use crate::mutant::Mutant;
@@ -35,7 +36,7 @@ use bourdon_wire::{Epoch, Rank};
 /// What the detectors report of the members of the view.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Situation {
-    /// Bit r: rank r is not heard. It is not waited for.
+    /// Bit r: rank r is not heard. A proposer does not wait for it.
     pub suspects: u64,
     /// Bit r: there is evidence that rank r is gone.
     pub evidence: u64,
@@ -44,15 +45,15 @@ pub struct Situation {
 /// What a driver waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Timer {
-    /// Until the step of the own ballot is repeated.
+    /// Until this member repeats the step of its own ballot.
     Repeat,
     /// How long a proposer waits for members that are not suspected and do not answer.
     Patience,
-    /// How long a member lets another's ballot stand still before it takes over. Members differ in it.
+    /// How long a member lets another's ballot make no progress before it takes over. The time differs between members.
     Takeover,
 }
 
-/// To which members a step goes.
+/// The members that a step is sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum To {
     /// All of the group.
@@ -61,28 +62,28 @@ pub enum To {
     Member(Rank),
 }
 
-/// What the caller is to do.
+/// What the caller must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Send a step.
     Send {
-        /// To which members.
+        /// The members to send it to.
         to: To,
-        /// In which ballot.
+        /// The ballot of the step.
         ballot: Ballot,
         /// The step.
         step: Step,
     },
-    /// Stop everything in this epoch, and report what is held.
+    /// Stop all activity in this epoch, and report what this member holds.
     Wedge,
-    /// Fetch what is missing of a proposed cut, from those in `stay` at the latest.
+    /// Fetch what is missing of a proposed cut, at the latest from the members in `stay`.
     Fetch {
         /// The cut.
         cut: Cut,
         /// The members that go on to the next view.
         stay: u64,
     },
-    /// The cut is decided: fetch it, deliver up to it and not a message further.
+    /// The cut is decided: fetch it, deliver up to it and no message beyond it.
     Conclude {
         /// The cut.
         cut: Cut,
@@ -95,15 +96,15 @@ pub enum Command {
     Arm(Timer),
 }
 
-/// Commands that are to be carried out, the first first.
+/// Commands to carry out, in order.
 pub type Commands = VecDeque<Command>;
 
-/// What is to be sent once the data plane has reported what it holds.
+/// What must be sent once the data plane has reported what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Pending {
-    /// `PREPARE` of the own ballot.
+    /// `PREPARE` of this member's own ballot.
     Prepare,
-    /// `STATE` for another member's.
+    /// `STATE` for another member's ballot.
     State,
 }
 
@@ -112,7 +113,7 @@ enum Pending {
 pub struct Driver {
     change: ViewChange,
     pending: Option<Pending>,
-    /// Whether the own ballot still waits for members that are not suspected.
+    /// Whether this member's own ballot still waits for members that are not suspected.
     is_patient: bool,
     /// Whether the decided cut was handed to the data plane.
     concludes: bool,
@@ -121,7 +122,7 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// At the beginning of a view. The next view has at least `members_min` members.
+    /// A driver at the beginning of a view. The next view has at least `members_min` members.
     pub fn new(own: Member, view: View, members_min: usize, mutant: Option<Mutant>) -> Self {
         let change = ViewChange::new(own, view, members_min, mutant);
         Self { change, pending: None, is_patient: true, concludes: false, mutant, own }
@@ -173,7 +174,7 @@ impl Driver {
         }
     }
 
-    /// A step was received from a member of this view, or from a joiner that the own value invites.
+    /// A step was received from a member of this view, or from a joiner that this member's own value invites.
     ///
     /// # Errors
     /// If no member can have sent it; nothing has changed then.
@@ -197,7 +198,7 @@ impl Driver {
             Reaction::Promised => {
                 self.pending = Some(Pending::State);
                 if self.change.promised() == before {
-                    out.push_back(Command::Wedge); // asked again: what is held may be more by now
+                    out.push_back(Command::Wedge); // asked again: this member may hold more by now
                 }
             }
             Reaction::Refused(promised) => {
@@ -205,7 +206,7 @@ impl Driver {
             }
             Reaction::Proposed => {
                 if !has_value {
-                    out.push_back(Command::Arm(Timer::Takeover)); // the ballot has come further
+                    out.push_back(Command::Arm(Timer::Takeover)); // the ballot has made progress
                 }
                 self.fetch(out);
             }
@@ -215,7 +216,7 @@ impl Driver {
         Ok(())
     }
 
-    /// All of the cut that was last to be fetched is held.
+    /// This member holds all of the cut that it last had to fetch.
     pub fn on_cut_held(&mut self, situation: &Situation, out: &mut Commands) {
         let Some((ballot, step)) = self.change.accept() else { return };
         if self.change.leads() == Some(ballot) {
@@ -224,7 +225,7 @@ impl Driver {
         out.push_back(Command::Send { to: To::Member(ballot.proposer()), ballot, step });
     }
 
-    /// The detectors report otherwise than before.
+    /// The reports of the detectors have changed.
     pub fn on_situation(&mut self, situation: &Situation, out: &mut Commands) {
         self.advance(situation, out);
     }
@@ -260,9 +261,10 @@ impl Driver {
         out.push_back(Command::Install(value));
     }
 
-    // ---- what follows ---------------------------------------------------------------------------------------------
+    // ---- steps and commands ---------------------------------------------------------------------------------------
 
-    /// Begins a ballot that keeps every member but those with evidence of their death: suspicion is one member's opinion.
+    /// Begins a ballot that keeps every member except those with evidence of their crash: suspicion is one member's
+    /// opinion.
     fn lead_again(&mut self, situation: &Situation, out: &mut Commands) {
         let all = self.change.view().bits();
         let keep = match self.mutant {
@@ -272,7 +274,7 @@ impl Driver {
         self.lead(Wish { keep: keep | bit(self.own.rank), ..Wish::default() }, out);
     }
 
-    /// Takes the own ballot as far as the answers allow.
+    /// Takes this member's own ballot as far as the answers allow.
     fn advance(&mut self, situation: &Situation, out: &mut Commands) {
         if self.change.leads().is_none() || self.change.decided().is_some() || self.pending.is_some() {
             return;
