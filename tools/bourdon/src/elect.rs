@@ -1,6 +1,7 @@
-//! `bourdon elect NAME`: stands in an election of the group, or watches it, and prints who leads whenever that changes.
+//! `bourdon elect NAME`: stands in an election of the group, or watches it, and prints the leader whenever it changes.
 //!
-//! The leadership lasts as long as this process, like a lock of `bourdon lock`: it resigns when it ends, however it ends.
+//! The leadership lasts as long as this process, like a lock of `bourdon lock`: the process resigns when it ends,
+//! however it ends.
 
 use crate::exit::{Failure, note, print};
 use crate::session::{At, Said, Session, may_print, named, seconds, signals};
@@ -17,14 +18,14 @@ pub(crate) struct Args {
     /// Only watch
     #[arg(long, conflicts_with = "stand_by")]
     watch: bool,
-    /// Stand, but leave it to others to begin the first election
+    /// Stand, but let other candidates begin the first election
     #[arg(long)]
     stand_by: bool,
-    /// End after so many seconds
+    /// End after this many seconds
     #[arg(long = "for", value_name = "S", value_parser = seconds)]
     limit: Option<Duration>,
-    /// End with 0 once somebody leads, and so resign if it is this command: mostly with --watch; with --for, end with 1
-    /// if nobody does in time
+    /// End with 0 once there is a leader, and so resign if it is this command: mostly with --watch; with --for, end
+    /// with 1 if there is none in time
     #[arg(long)]
     until_leader: bool,
     /// Print each change as a JSON object
@@ -51,7 +52,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             Said::Nothing if crate::session::has_come(&end) => return Ok(()),
             Said::Nothing if until.is_some_and(|until| Instant::now() >= until) => {
                 let name = &args.name;
-                let nobody = Failure::broken(format!("nobody leads {name:?} so far"));
+                let nobody = Failure::broken(format!("{name:?} has no leader so far"));
                 return if args.until_leader { Err(nobody) } else { Ok(()) };
             }
             Said::Nothing => {
@@ -73,7 +74,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             }
         }
         if let Some(why) = why.filter(|_| line["leader"].is_null()) {
-            note(&format!("{:?}: leads no more: {why}", args.name));
+            note(&format!("{:?}: no longer leads: {why}", args.name));
         }
         let row = json!({ "name": args.name, "leader": line["leader"], "token": line["token"], "own": line["own"] });
         if row != shown {
@@ -91,7 +92,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 
 fn text(row: &Value) -> String {
     let name = row["name"].as_str().unwrap_or_default();
-    let Some(leader) = row["leader"].as_u64() else { return format!("{name}: nobody leads\n") };
+    let Some(leader) = row["leader"].as_u64() else { return format!("{name}: no leader\n") };
     let own = if row["own"] == true { ", by this command" } else { "" };
     let token = &row["token"];
     format!("{name}: member {leader} leads{own}, token {}.{}\n", token["epoch"], token["number"])

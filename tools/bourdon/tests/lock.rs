@@ -157,7 +157,7 @@ fn leaders_are_shown_and_follow_each_other() {
     assert_eq!(code(first), Some(0));
     let (again, mut out) = group.start(&["elect", "one"]);
     let mut text = line(&mut out);
-    if text == "one: nobody leads" {
+    if text == "one: no leader" {
         text = line(&mut out);
     }
     assert!(text.starts_with("one: member 0 leads, by this command, token "), "{text}");
