@@ -17,7 +17,7 @@ use std::time::Duration;
 pub(crate) struct Which {
     /// The group's name, or GROUP/CHANNEL [default: every group of this user on this host]
     pub(crate) group: Option<String>,
-    /// Where the nodes keep their counters, if threads.directory says so
+    /// Where the nodes keep their counters, if threads.directory is set
     #[arg(long, value_name = "DIR")]
     pub(crate) directory: Option<PathBuf>,
 }

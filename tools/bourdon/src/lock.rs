@@ -110,7 +110,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     if report.token.is_some() {
         hold(&args, &mut session, &signals, &mut report)?;
     }
-    drop(session); // the lock is free before anybody hears that this is over
+    drop(session); // the lock is free before any process learns that this is over
     if args.json {
         print(&format!("{}\n", report.object(&args.name)))?;
     }

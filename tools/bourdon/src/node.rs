@@ -109,7 +109,7 @@ impl Reporter {
             Transport::Udp | Transport::Portable => format!("on {address} over {interface}"),
         };
         let text = format!("{who} of group {name:?} {place}: at {at} by {io}, idle {idle:?}");
-        let granted_bytes = info.receive_buffer_bytes / 2; // the kernel says twice what one can ask
+        let granted_bytes = info.receive_buffer_bytes / 2; // the kernel reports twice what was requested
         let mut object = json!({
             "event": "started", "group": name, "group_address": address, "rank": rank, "address": at, "io": io,
             "fallback": info.fallback, "receive_buffer_bytes": granted_bytes,

@@ -25,7 +25,7 @@ pub(crate) struct At {
     /// The group's name, or GROUP/CHANNEL [default: the one whose member runs here]
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
-    /// Where the nodes keep their counters, if threads.directory says so
+    /// Where the nodes keep their counters, if threads.directory is set
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
     /// A node's configuration: it names the group and the directory, and of several members here that node is asked

@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// Show counters that are zero, too
     #[arg(long)]
     all: bool,
-    /// Where the nodes keep their counters, if threads.directory says so
+    /// Where the nodes keep their counters, if threads.directory is set
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 pub(crate) struct Args {
     /// The group's name, or GROUP/CHANNEL
     group: String,
-    /// Where the nodes keep their counters, if threads.directory says so
+    /// Where the nodes keep their counters, if threads.directory is set
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
     /// How many seconds to wait

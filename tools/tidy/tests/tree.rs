@@ -1,4 +1,4 @@
-//! The rules, held against the tree as it is. Each failure lists the places and says what to do.
+//! The rules, checked against the tree as it is. Each failure lists the places and states what to do.
 
 use bourdon_tidy::{Tree, circles, layers, pages, purity, safety, shape, words};
 
