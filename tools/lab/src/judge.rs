@@ -5,8 +5,8 @@
 //! will. So each guarantee is judged in its own file, over all histories at once, with the exceptions that it really
 //! has:
 //!
-//! - a delivery *binds* others if its process moved on: it installed a later view, or it lives and its last view is the
-//!   group's last. At `uniform` and above every delivery binds, those of the killed too;
+//! - a delivery *binds* others if its process moved on: it installed a later view, or it is alive and its last view is
+//!   the group's last. At `uniform` and above every delivery binds, also those of killed processes;
 //! - a process that starts late (an observer; a later incarnation) need not have what was delivered before it came.
 //!
 //! The judge knows only files and nothing of the engine. It fails safe: it lists what it can't compare in
