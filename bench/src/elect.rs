@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 /// What to measure
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Settings {
-    /// Measure these beside Bourdon, in turn [default: those that are installed]
+    /// Measure these beside Bourdon, in turn [default: the installed ones]
     #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',', conflicts_with = "no_peer")]
     peer: Vec<Peer>,
     /// Measure Bourdon alone

@@ -112,7 +112,8 @@ struct Calls {
 
 impl Calls {
     fn load() -> Result<Self, CpgError> {
-        // SAFETY: what runs when the library is loaded is its own and libqb's initialisation, which need nothing of us.
+        // SAFETY: loading runs only the library's own and libqb's initialisation, which require nothing of this
+        // program.
         let library = unsafe { Library::new(LIBRARY) }?;
         // SAFETY: the signatures are those of cpg.h for this version of the interface, which the name carries; the
         // pointers are kept beside the library.

@@ -55,7 +55,7 @@ impl System for Bourdon {
             "idle": self.idle,
             "mode": "inline",
             "interface": "lo",
-            "asks": "each member for itself; alone, one that is neither coordinator nor sequencer",
+            "asks": "each member for itself; alone, a member that is neither coordinator nor sequencer",
             "storage": "none: what a majority has in memory is agreed",
         })
     }

@@ -270,7 +270,7 @@ fn too_late(ledger: &Ledger) -> Failure {
     let (rank, seconds) = (ledger.rank, PATIENCE.as_secs());
     Failure::Broken(if ledger.has_begun() {
         let (received, ends) = (ledger.received, ledger.counts.iter().flatten().count());
-        format!("member {rank} had {received} messages and {ends} senders' last words {seconds} s after the end")
+        format!("member {rank} had {received} messages and {ends} senders' last messages {seconds} s after the end")
     } else {
         format!("member {rank} heard {} of {} members within {seconds} s", ledger.greeted, ledger.members)
     })

@@ -71,25 +71,25 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", default_value = "lo", help_heading = "Group")]
     interface: String,
     /// Lose this percentage of all datagrams at each receiver
-    #[arg(long, value_name = "PCT", default_value_t = 0.0, help_heading = "Trouble")]
+    #[arg(long, value_name = "PCT", default_value_t = 0.0, help_heading = "Faults")]
     drop: f64,
     /// Duplicate this percentage of all datagrams
-    #[arg(long, value_name = "PCT", default_value_t = 0.0, help_heading = "Trouble")]
+    #[arg(long, value_name = "PCT", default_value_t = 0.0, help_heading = "Faults")]
     duplicate: f64,
     /// Reorder this percentage of all datagrams: later datagrams overtake them
-    #[arg(long, value_name = "PCT", default_value_t = 0.0, help_heading = "Trouble")]
+    #[arg(long, value_name = "PCT", default_value_t = 0.0, help_heading = "Faults")]
     reorder: f64,
     /// The seed that decides which datagrams these are
-    #[arg(long, value_name = "S", default_value_t = 1, help_heading = "Trouble")]
+    #[arg(long, value_name = "S", default_value_t = 1, help_heading = "Faults")]
     fault_seed: u64,
     /// Close this many TCP connections, spread evenly over messages and processes
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=100_000), help_heading = "Trouble")]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=100_000), help_heading = "Faults")]
     break_links: u64,
     /// Let a process kill itself (SIGKILL) once it has delivered K messages: member:0@20000; may be given several times
-    #[arg(long, value_name = "ROLE:RANK@K", help_heading = "Trouble")]
+    #[arg(long, value_name = "ROLE:RANK@K", help_heading = "Faults")]
     kill: Vec<conduct::Kill>,
     /// Restart a killed process after this many milliseconds
-    #[arg(long, value_name = "MS", requires = "kill", help_heading = "Trouble")]
+    #[arg(long, value_name = "MS", requires = "kill", help_heading = "Faults")]
     restart_after: Option<u64>,
     /// independent, or reply: every 8th message answers the last delivered one and names it
     #[arg(long, value_enum, default_value = "independent", help_heading = "Input")]

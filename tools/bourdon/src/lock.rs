@@ -5,11 +5,12 @@
 //! however it ends, and the command is ended when the lock is lost. The command can't outlive this process either:
 //! before the command begins, `held.rs` asks the kernel to kill it with its parent.
 //!
-//! A command that is being ended may still write while another has the lock. So it is given its token, and what it writes
-//! to must refuse a lower one than it has seen: `BOURDON_TOKEN` sorts as tokens do.
+//! A command that is being ended may still write while another process holds the lock. So it gets its token, and the
+//! store that it writes to must refuse a token lower than the highest it has seen: `BOURDON_TOKEN` sorts as tokens do.
 //!
 //! Exit codes: the command's own, or 128 + the signal that ended it; 1 if the lock was lost, not free or not granted in
-//! time; 2 if there is no member here to ask, the group grants no locks, or there is nothing to run. With --json, `exit_code` is the command's only.
+//! time; 2 if no member runs here, the group grants no locks, or there is no command. With --json, `exit_code` is the
+//! command's only.
 
 use crate::exit::{Failure, note, print};
 use crate::session::{At, Said, Session, has_come, named, seconds, signals};

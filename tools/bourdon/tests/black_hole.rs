@@ -130,7 +130,7 @@ fn a_group_forms_and_delivers_where_multicast_is_swallowed() {
         let says = if it.rank == 2 { "2 of 2 peers" } else { "1 of 2 peers; the others get everything over tcp" };
         it.last_said.ends_with(says)
     });
-    until_more(&mut members, "more with one that is deaf");
+    until_more(&mut members, "more with a member that receives no multicast");
     let lives: Vec<u32> = members.iter().map(|member| member.life).collect();
     println!("incarnations: {lives:?}");
 

@@ -1,10 +1,11 @@
 //! All faults together, on separate hosts: loss, pauses, kills, cuts, restarts of the whole group.
 //!
-//! A fault by itself proves little: on a lossy network, a pause lets connections stall that another fault then finds
-//! stalled. So members, observers and clients run on hosts of their own, packets are lost in the switch, and faults are
-//! drawn from a seed ([`faults`]). After each fault the group has 10 s to be whole again: all members have
-//! installed one view of all, every member and observer delivers, and every client is acknowledged. The harness does what
-//! an init system does and nothing more: it starts a program that ended as its next incarnation.
+//! A single fault proves little: on a lossy network, a pause makes connections stall, and another fault may hit while
+//! they are stalled. So members, observers and clients run on separate hosts, packets are lost in the switch, and
+//! faults are drawn from a seed ([`faults`]). After each fault the group has 10 s to be whole again: all members have
+//! installed one view of all members, every member and observer delivers, and the messages of every client are
+//! acknowledged. The harness does what an init system does and nothing more: it starts a program that ended as its next
+//! incarnation.
 //!
 //! The whole group is restarted now and then. The run between two such restarts is a *generation* ([`Generation`]); it
 //! has its own folder, and is judged separately. Processes of the previous generation may be frozen and resumed later,

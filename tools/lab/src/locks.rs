@@ -81,7 +81,7 @@ pub enum Unusable {
     #[error("a lock outlives its holder in a group of at least 3 members")]
     TooFew,
     /// A member could not begin.
-    #[error("the members can't run here; what they say stands above")]
+    #[error("the members can't run here; see their errors above")]
     Members,
     /// The system refused.
     #[error("{doing}: {source}")]

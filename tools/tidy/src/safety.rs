@@ -53,7 +53,7 @@ fn unproved_in(file: &File) -> Vec<String> {
     for (number, line) in lines_with(&file.code, "unsafe") {
         let rest = line.split("unsafe").nth(1).unwrap_or_default().trim_start();
         if rest.starts_with("fn") || rest.starts_with("extern") {
-            continue; // declares; what its caller must see to stands under `# Safety`
+            continue; // a declaration; its caller's duties are under `# Safety`
         }
         if !has_proof(&text[..number]) {
             violations.push(format!("{}:{number} has no SAFETY comment in front of it", file.path));

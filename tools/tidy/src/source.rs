@@ -5,7 +5,7 @@
 //!
 //! Invariant: line breaks stay where they are, so that line numbers are the file's own.
 
-/// The code in a Rust text: comments and what stands in literals become blanks, line for line.
+/// The code in a Rust text: comments and the contents of literals become blanks, line for line.
 pub fn code(text: &str) -> String {
     parts(text).0
 }

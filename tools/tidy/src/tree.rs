@@ -55,7 +55,7 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Reads the tree this crate stands in.
+    /// Reads the tree that contains this crate.
     ///
     /// # Panics
     /// If it can't be read.

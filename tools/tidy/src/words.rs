@@ -27,7 +27,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("an", "ew"),
 ];
 
-/// Places where a refused word stands.
+/// Places that have a refused word.
 pub fn refused(tree: &Tree) -> Vec<String> {
     tree.files.iter().filter(|file| file.is_rust() || file.path.ends_with(".md")).flat_map(refused_in).collect()
 }

@@ -1,4 +1,4 @@
-//! Hand-made histories: for each invariant one that keeps it and the least change that breaks it.
+//! Hand-made histories: for each invariant a history that keeps it, and the smallest change that breaks it.
 //!
 //! Histories are written with blanks for tabs and `/` between lines; a delivery's hash is added from its name, unless
 //! one is given.
