@@ -139,7 +139,7 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     let phi = settings.fault.is_empty() && (settings.detector.is_empty() || settings.detector.contains(&Detector::Phi));
     if cells.is_empty() {
         return Err(Failure::Unusable(
-            "a kill is measured by evidence, any other fault by push, pull and phi; choose a fault and a detector that go together"
+            "a kill is measured by evidence, any other fault by push, pull and phi; choose a matching fault or detector"
                 .into(),
         ));
     }
