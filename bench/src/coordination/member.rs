@@ -89,7 +89,7 @@ fn join(settings: &Settings) -> Result<Node, Failure> {
     Node::join(settings).map_err(|error| Failure::Unusable(error.to_string()))
 }
 
-/// The state of its current entry.
+/// Its entries in progress.
 #[derive(Clone, Debug)]
 struct Entering {
     left: u64,

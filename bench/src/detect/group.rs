@@ -201,7 +201,7 @@ impl Group {
         (left_out, self.views.len() as u64)
     }
 
-    // ---- trouble --------------------------------------------------------------------------------------------------
+    // ---- faults ---------------------------------------------------------------------------------------------------
 
     /// The next victim: a member that is not the sequencer, or the sequencer.
     pub(super) fn victim(&self, sequencer: bool) -> u16 {

@@ -27,7 +27,7 @@ const REFUSED_SLEEP: Duration = Duration::from_millis(1);
 const LISTEN_SLEEP: Duration = Duration::from_millis(20);
 /// How long after the measured time a member waits for what it has not delivered.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The divisor of the share of a paced measurement that is not recorded: caches and connections get warm.
+/// One part in this many of a paced measurement is not recorded: caches and connections get warm.
 const WARM_UP_SHARE: u64 = 10;
 
 /// The operations of a system for a member. A call that sends or delivers may do so later.

@@ -36,7 +36,7 @@ use std::time::Duration;
 
 /// The longest sleep: no work here is more urgent.
 const LONGEST_SLEEP: Duration = Duration::from_millis(10);
-/// Each time a publisher has published this many messages, the next answers the message that it delivered last.
+/// One message in this many answers the message that its publisher delivered last.
 const ANSWER_EVERY: u64 = 8;
 /// The most history lines: the state for a joiner stays below the largest snapshot.
 const LINES_MAX: usize = 4_000_000;

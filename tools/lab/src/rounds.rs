@@ -175,7 +175,7 @@ struct Campaign<'a> {
     lab: Lab,
     false_evictions: usize,
     restarts: u32,
-    /// The bad exit status of a member that ended by itself.
+    /// The failure of a member that ended by itself.
     broken: Option<String>,
 }
 

@@ -61,7 +61,7 @@ impl Shares {
         Self { records, schedule, publishers, next, first_try_ns: None }
     }
 
-    /// Adopts the shares that this process now owns, each from the next undelivered record, and drops the others.
+    /// Adopts the shares that this process now owns, a new share from the next undelivered record; drops the others.
     pub(crate) fn own(&mut self, owners: &Owners, rank: u16, done: &[u64]) {
         for (share, next) in self.next.iter_mut().enumerate() {
             *next = (owners.0[share] == rank).then(|| next.unwrap_or(done[share]));

@@ -141,7 +141,7 @@ impl Writer<'_> {
         self.histories.message_id(publisher, sequence)
     }
 
-    /// The view and phase in which a delivery now falls.
+    /// The segment of a delivery made now: the index of the last view, or [`SNAPSHOT`].
     fn segment(&self) -> u32 {
         u32::try_from(self.life.views.len()).map_or(SNAPSHOT, |views| views.wrapping_sub(1))
     }
