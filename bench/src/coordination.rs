@@ -1,10 +1,10 @@
-//! The group whose locks and elections are measured: members in processes of their own, on `lo`.
+//! The group whose locks and elections are measured: members in separate processes, on `lo`.
 //!
-//! Its members are what a service would run: each joins the group with an inline node and asks for itself. They note times
-//! by the monotonic clock that all processes of a host share, so the harness can lay their entries side by side, and
-//! subtract the time of a kill from the time at which the survivors heard of the next leader.
+//! Its members are like those of a service: each joins the group with an inline node and acts for itself. They record
+//! times by the monotonic clock that all processes of a host share, so the harness can compare their entries, and
+//! subtract the time of a kill from the time at which the survivors learned of the next leader.
 //!
-//! Invariants: every wait is for something that a member says, or ends after [`PATIENCE`]; every process is reaped.
+//! Invariants: every wait is for a member's report, or ends after [`PATIENCE`]; every process is reaped.
 
 mod member;
 
@@ -18,12 +18,12 @@ use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// What any wait may take: longer than the slowest rejoining.
+/// The longest time of any wait: longer than the slowest rejoining.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Member {
     child: Child,
-    /// Which process of this rank: what earlier ones still say is of no interest.
+    /// Which process of this rank: later reports of earlier processes are ignored.
     life: u32,
     view: Option<(u64, u64)>,
     leader: Option<Leader>,
@@ -44,7 +44,7 @@ pub(crate) struct Group {
     said: Receiver<Word<Said>>,
 }
 
-/// How a group is configured.
+/// The configuration of a group.
 pub(crate) fn settings(members: u16, mutex: MutexKind, election: ElectionKind, idle: Idle) -> NodeSettings {
     let id = std::process::id().wrapping_mul(0x9E37_79B9);
     let mut node = NodeSettings::default();
@@ -79,7 +79,7 @@ impl Group {
         Ok(member)
     }
 
-    /// Listens until something is there; `take` sees all that is said meanwhile.
+    /// Waits until the awaited report has come; `take` sees all reports meanwhile.
     fn until<T>(
         &mut self,
         what: &str,
@@ -125,7 +125,7 @@ impl Group {
         )
     }
 
-    /// Gives every member an order of its own and waits until each has said what it is for.
+    /// Sends every member its own command and waits until each has sent the answer.
     pub(crate) fn play<T>(
         &mut self,
         order: impl Fn(u16) -> Order,
@@ -143,11 +143,12 @@ impl Group {
                 answers[usize::from(rank)] = Some(answer);
             }
         };
-        self.until("everybody's answer", take, |_| (all.get() == count).then_some(()))?;
+        self.until("all members' answers", take, |_| (all.get() == count).then_some(()))?;
         Ok(answers.into_iter().flatten().collect())
     }
 
-    /// Waits until all know one leader, later than `before`, who is one of these. Says who, and when the last of them knew.
+    /// Waits until all know one leader, later than `before`, which is one of these. Returns the leader, and when the
+    /// last member knew it.
     pub(crate) fn until_led(&mut self, before: Option<Leader>, among: &[u16]) -> Result<(Leader, u64), Failure> {
         self.until(
             "a leader that all know",
@@ -163,7 +164,7 @@ impl Group {
         )
     }
 
-    /// Kills a member; says when.
+    /// Kills a member; returns when.
     pub(crate) fn kill(&mut self, rank: u16) -> Result<u64, Failure> {
         let member = &mut self.members[usize::from(rank)];
         member.life += 1; // its end is no surprise
@@ -179,12 +180,12 @@ impl Group {
         self.until_whole()
     }
 
-    /// Says something to one member.
+    /// Sends a command to one member.
     pub(crate) fn tell(&mut self, rank: u16, order: Order) -> Result<(), Failure> {
         tell(&mut self.members[usize::from(rank)].child, &order)
     }
 
-    /// Asks some members for what they count and sums it up.
+    /// Requests the counters of some members and sums them up.
     pub(crate) fn messages(&mut self, among: &[u16]) -> Result<u64, Failure> {
         for rank in among {
             self.tell(*rank, Order::Count)?;
@@ -196,7 +197,7 @@ impl Group {
                 count.set(count.get() + 1);
             }
         };
-        self.until("everybody's figures", take, |_| (count.get() == among.len()).then_some(()))?;
+        self.until("all members' figures", take, |_| (count.get() == among.len()).then_some(()))?;
         Ok(sum.get())
     }
 }

@@ -1,15 +1,15 @@
 //! Corosync as a peer: a daemon for each member, and a member that sends and delivers through it.
 //!
 //! Corosync orders by a token that goes round the daemons (Totem); applications reach their host's daemon over shared
-//! memory. One daemon a host is all it provides for: its sockets, shared memory and state have fixed names. A network
-//! namespace separates the sockets, and a mount namespace with empty file systems over the rest separates the others.
-//! The member's process has both (the harness starts it so), starts its daemon in them, and the daemon ends with it.
+//! memory. It supports one daemon a host: its sockets, shared memory and state have fixed names. A network namespace
+//! separates the sockets, and a mount namespace with empty file systems over the rest separates the others. The
+//! member's process has both (the harness starts it so), starts its daemon in them, and the daemon ends with it.
 //!
-//! It is configured to be fast, as far as that is honest: UDP multicast instead of the encrypting transport, no
+//! It is configured to be as fast as a fair comparison allows: UDP multicast instead of the encrypting transport, no
 //! cryptography, no real-time priority, which on a few cores starves the applications it serves, and the larger window
 //! that its manual gives for equal hosts, which doubles its throughput when all send and costs no latency. Its clients
-//! idle like Bourdon's nodes. The rest is as delivered. Its agreed order is not uniform: a member cut off may deliver
-//! what the others never do.
+//! idle like Bourdon's nodes. All other settings are the defaults. Its agreed order is not uniform: a member that is
+//! cut off may deliver messages that the others never do.
 
 mod cpg;
 
@@ -24,20 +24,20 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// What is hidden behind empty file systems: where the daemon and libqb keep sockets, shared memory and state.
+/// The paths hidden behind empty file systems: where the daemon and libqb keep sockets, shared memory and state.
 const PRIVATE: &[&str] = &["/dev/shm", "/run", "/var/lib/corosync"];
 const CONFIG: &str = "/run/corosync-bench.conf";
 const LOG: &str = "/run/corosync-bench.log";
 /// How long a daemon may take to answer, and the daemons to find each other.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long to wait before asking a daemon again that is not there yet.
+/// How long to wait before connecting again to a daemon that is not up yet.
 const RETRY: Duration = Duration::from_millis(20);
 /// Messages on one token rotation, of all members and of one: the most that its manual names.
 const WINDOW: u32 = 300;
 const WINDOW_OF_ONE: u32 = 100;
 const PACKAGES: &str = "install the packages corosync and libcpg4, or leave this peer out with --no-peer";
 
-/// Whether it can be measured here; its version.
+/// Its version, if it can be measured here.
 pub(crate) fn version() -> Result<String, Failure> {
     let lacking = |why: &dyn std::fmt::Display| Failure::Unusable(format!("{why}: {PACKAGES}"));
     let output = Command::new("corosync").arg("-v").output().map_err(|error| lacking(&format!("corosync: {error}")))?;
@@ -46,7 +46,7 @@ pub(crate) fn version() -> Result<String, Failure> {
     Ok(text.split('\'').nth(1).unwrap_or("unknown").to_owned())
 }
 
-/// What a row says of how it was measured.
+/// The settings that a row reports.
 pub(crate) fn settings(version: &str, idle: Idle) -> Value {
     json!({
         "version": version,
@@ -73,7 +73,7 @@ fn config(members: u16) -> String {
     )
 }
 
-/// Makes room for a daemon of this host. Refuses where that would hide files from others.
+/// Prepares this host for a daemon. Refuses where that would hide files from others.
 fn hide_files() -> Result<(), Failure> {
     let unusable = |why: String| Failure::Unusable(format!("no room for a corosync daemon: {why}"));
     let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
@@ -108,7 +108,7 @@ impl Daemon {
         Ok(Self { child: command.spawn().map_err(unusable)? })
     }
 
-    /// Says why something did not work, with what the daemon said last.
+    /// Describes a failure, with the last output of the daemon.
     fn broken(&self, why: impl std::fmt::Display) -> Failure {
         const LINES: usize = 5;
         let log = std::fs::read_to_string(LOG).unwrap_or_default();
@@ -154,7 +154,7 @@ struct Member {
 pub(crate) fn run(spec: &Spec, task: &Task) -> Result<(), Failure> {
     let mut daemon = Daemon::start(task.members)?;
     let cpg = daemon.join(&spec.group)?;
-    // Who speaks before all have joined is not heard by all. What others say meanwhile stays in the inbox.
+    // A message sent before all have joined does not reach all. Messages that others send meanwhile stay in the inbox.
     let deadline = Instant::now() + PATIENCE;
     while cpg.members() < usize::from(task.members) {
         cpg.wait(RETRY).and_then(|()| cpg.gather()).map_err(|error| daemon.broken(error))?;

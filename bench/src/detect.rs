@@ -1,14 +1,14 @@
 //! From a fault to a view without its victim.
 //!
-//! Whoever waits for a failed member is not interested in when somebody began to suspect it, but in when the group went
-//! on. So a group of three is hit again and again: a member is killed, stopped, or cut off from the others, in both
-//! directions or in one; by turns one that gives the order and one that does not. What counts is the time until all who
-//! stay have installed a view without the victim, and the outage: the longest gap between two deliveries at a survivor,
-//! while every member publishes each millisecond.
+//! A user that waits for a failed member cares when the group went on, not when a member began to suspect it. So a
+//! group of three gets a fault again and again: a member is killed, stopped, or cut off from the others, in both
+//! directions or in one; by turns the sequencer and another member. The figures are the time until all remaining
+//! members have installed a view without the victim, and the outage: the longest gap between two deliveries at a
+//! survivor, while every member publishes each millisecond.
 //!
-//! Each detector is measured alone, the others switched off: with hard evidence on, nothing else would ever be the first
-//! to notice a kill. Two more rows say what a threshold costs: how often healthy heartbeats were as late as each φ says
-//! (`phi`), and how often somebody healthy was left out on a host whose cores are all busy (`--load`).
+//! Each detector is measured alone, with the others switched off: with hard evidence on, no other would ever be the
+//! first to notice a kill. Two more rows show what a threshold costs: how often healthy heartbeats were as late as each
+//! φ (`phi`), and how often a healthy member was evicted on a host whose cores are all busy (`--load`).
 
 mod group;
 mod member;
@@ -26,15 +26,15 @@ use serde_json::{Value, json};
 use std::sync::mpsc::{Sender, TryRecvError, channel};
 use std::time::Duration;
 
-/// Faults of each kind: a p99 that is not the maximum needs more than 100, and then the whole takes 20 minutes.
+/// Faults of each kind: a p99 below the maximum needs more than 100, and then the whole run takes 20 minutes.
 const COUNT: u32 = 50;
-/// How long a group is whole before it is hit: heartbeats are regular again, and φ has learned some gaps.
+/// How long a group is whole before the fault: heartbeats are regular again, and φ has learned some gaps.
 const CALM: Duration = Duration::from_millis(200);
-/// And at most that much longer, so that faults come at any time between two heartbeats.
+/// The most that is added to this at random, so that faults come at any time between two heartbeats.
 const CALM_SPREAD_NS: u64 = 20_000_000;
-/// How long φ is looked at: some thousand gaps.
+/// How long φ is observed: some thousand gaps.
 const PHI: Duration = Duration::from_secs(15);
-/// How often a long run says that it still runs.
+/// How often a long run reports that it still runs.
 const SAY_EVERY: Duration = Duration::from_secs(30);
 
 /// What to measure
@@ -52,10 +52,10 @@ pub(crate) struct Settings {
     /// Faults of each kind
     #[arg(long, value_name = "K", default_value_t = COUNT, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     count: u32,
-    /// Instead of faults: load every core for so many seconds and count who is left out without one
+    /// Instead of faults: load every core for this many seconds and count the members evicted without a fault
     #[arg(long, value_name = "SECONDS", conflicts_with_all = ["fault", "detector", "count"], value_parser = clap::value_parser!(u64).range(1..=3_600))]
     load: Option<u64>,
-    /// What a member does while nothing comes
+    /// What a member does while nothing arrives
     #[arg(long, value_enum, default_value = "park")]
     idle: Idle,
     /// One JSON object on stdout
@@ -72,7 +72,7 @@ enum Fault {
     Stop,
     /// Nothing passes its cable
     Cut,
-    /// One other member hears nothing of it
+    /// One other member receives nothing from it
     CutOneWay,
 }
 
@@ -112,7 +112,7 @@ impl Settings {
         all.into_iter().filter(|profile| self.profile.is_empty() || self.profile.contains(profile))
     }
 
-    /// What there is to measure: a kill leaves evidence, the other faults leave none.
+    /// The possible rows: a kill leaves evidence, the other faults leave none.
     fn cells(&self) -> Vec<Cell> {
         let mut cells = Vec::new();
         for fault in [Fault::Kill, Fault::Stop, Fault::Cut, Fault::CutOneWay] {
@@ -133,13 +133,13 @@ impl Settings {
     }
 }
 
-/// Measures and shows.
+/// Measures and prints the result.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     let mut cells = settings.cells();
     let phi = settings.fault.is_empty() && (settings.detector.is_empty() || settings.detector.contains(&Detector::Phi));
     if cells.is_empty() {
         return Err(Failure::Unusable(
-            "a kill is measured by evidence, any other fault by push, pull and phi; choose one that goes with the other"
+            "a kill is measured by evidence, any other fault by push, pull and phi; choose a matching fault or detector"
                 .into(),
         ));
     }
@@ -175,7 +175,7 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     show(settings, &rows)
 }
 
-/// How a group of this row is configured.
+/// The configuration of this row's group.
 fn configure(settings: &Settings, hosts: Option<&Hosts>, profile: ProfileName, only: Option<Detector>) -> NodeSettings {
     let id = std::process::id().wrapping_mul(0x9E37_79B9);
     let mut node = NodeSettings::default();
@@ -254,7 +254,7 @@ fn measure(settings: &Settings, hosts: Option<Hosts>, cell: Cell) -> Measured {
         "false_evictions": samples.iter().map(|sample| sample.false_evictions).sum::<u64>(),
         "settings": described(settings, &node, json!({
             "publish_every_ns": 1_000_000,
-            "victim": "one that does not give the order, then the one that does",
+            "victim": "a member that is not the sequencer, then the sequencer",
             "until": "the last survivor has installed the view",
         })),
     });
@@ -290,7 +290,7 @@ fn healthy_gaps(settings: &Settings, hosts: Option<Hosts>, profile: ProfileName)
     Ok((row, group.end()))
 }
 
-/// Everybody publishes as much as goes while every core is busy with something else.
+/// All members publish at full speed while every core is busy with other work.
 fn under_load(settings: &Settings, hosts: Option<Hosts>, profile: ProfileName, seconds: u64) -> Measured {
     let node = configure(settings, hosts.as_ref(), profile, None);
     let mut group = Group::start(hosts, &node, true)?;
@@ -324,14 +324,14 @@ fn under_load(settings: &Settings, hosts: Option<Hosts>, profile: ProfileName, s
     Ok((row, group.end()))
 }
 
-/// A thread that does nothing, as fast as it can, until what is returned is dropped.
+/// A thread that spins until the returned value is dropped.
 fn keep_a_core_busy() -> Sender<()> {
     let (sender, stop) = channel();
     std::thread::spawn(move || while stop.try_recv() == Err(TryRecvError::Empty) {});
     sender
 }
 
-/// Numbers good enough to spread faults in time.
+/// Random numbers good enough to spread faults in time.
 fn xorshift(seed: u64) -> impl FnMut() -> u64 {
     let mut state = seed | 1;
     move || {

@@ -1,14 +1,14 @@
 //! From a leader's death to the next leader.
 //!
-//! An election is quick once it is held; what takes long is to notice that there is need for one. So nothing less than
-//! the whole is measured: the leader's process is killed, and the clock stops when the others are led again. How that is
-//! told is each system's own, and its row says so (`settings.until`). Then the killed process is started again, catches
-//! up, and the next leader is killed.
+//! An election is quick once it has begun; most time passes until a member notices that one is needed. So the whole
+//! time is measured: the leader's process is killed, and the clock stops when the others have a leader again. Each
+//! system shows that in its own way, and its row gives it (`settings.until`). Then the killed process is started again,
+//! catches up, and the next leader is killed.
 //!
-//! The systems take turns, round by round, each started anew and stopped after its round, so that no idle server costs
-//! another system its cores.
+//! The systems take turns, round by round. Each is started afresh and stopped after its round, so that no idle server
+//! takes cores from another system.
 //!
-//! A system is something that implements [`System`]: started, it loses its leader and says how long it was without one.
+//! A system implements [`System`]: once started, it loses its leader and returns how long it was without one.
 
 mod bourdon;
 mod peers;
@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 /// What to measure
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Settings {
-    /// Measure these beside Bourdon, in turn [default: those that are installed]
+    /// Measure these beside Bourdon, in turn [default: the installed ones]
     #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',', conflicts_with = "no_peer")]
     peer: Vec<Peer>,
     /// Measure Bourdon alone
@@ -40,7 +40,7 @@ pub(crate) struct Settings {
     /// Members of every system
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(3..=7))]
     members: u16,
-    /// What Bourdon's members do while nothing comes
+    /// What Bourdon's members do while nothing arrives
     #[arg(long, value_enum, default_value = "park")]
     idle: Idle,
     /// One JSON object on stdout instead of a table
@@ -67,24 +67,24 @@ pub(crate) struct FailOver {
 /// One system to measure.
 pub(crate) trait System {
     fn name(&self) -> &'static str;
-    /// How it elects.
+    /// Its election algorithm.
     fn algorithm(&self) -> &'static str;
     fn members(&self) -> u16;
-    /// What its rows say of how it was measured.
+    /// The settings that its rows report.
     fn settings(&self) -> Value;
-    /// Starts it; what is returned stops it when dropped.
+    /// Starts it; dropping the returned value stops it.
     fn start(&self) -> Result<Box<dyn Running>, Failure>;
 }
 
 /// A system that runs.
 pub(crate) trait Running {
-    /// Kills its leader, waits for the next, and makes it whole again.
+    /// Kills its leader, waits for the next, and makes the system whole again.
     fn fail_over(&mut self) -> Result<FailOver, Failure>;
 }
 
 const BOURDON: &str = "bourdon";
 
-/// The systems of a run. A peer that was asked for must be there; of the others those that are.
+/// The systems of a run. A requested peer must be installed; of the others, the installed ones are used.
 fn systems(settings: &Settings) -> Result<Vec<Box<dyn System>>, Failure> {
     let ours = [ElectionKind::Bully, ElectionKind::Ring];
     let ours = ours.map(|algorithm| Bourdon::new(algorithm, settings.members, settings.idle));
@@ -109,7 +109,7 @@ fn systems(settings: &Settings) -> Result<Vec<Box<dyn System>>, Failure> {
     Ok(systems)
 }
 
-/// Measures fail-over and shows it.
+/// Measures fail-over and prints the result.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     let systems = systems(settings)?;
     let mut rounds: Vec<Vec<Vec<FailOver>>> = systems.iter().map(|_| Vec::new()).collect();
@@ -203,7 +203,7 @@ fn show(settings: &Settings, rows: &[Value], ratios: &[Ratio]) {
 mod tests {
     use super::*;
 
-    /// A system that nobody starts.
+    /// A system that is never started.
     struct Told(&'static str);
 
     impl System for Told {
@@ -212,7 +212,7 @@ mod tests {
         }
 
         fn algorithm(&self) -> &'static str {
-            "told"
+            "fixed"
         }
 
         fn members(&self) -> u16 {
@@ -224,7 +224,7 @@ mod tests {
         }
 
         fn start(&self) -> Result<Box<dyn Running>, Failure> {
-            Err(Failure::Unusable("nobody starts it".into()))
+            Err(Failure::Unusable("it is never started".into()))
         }
     }
 

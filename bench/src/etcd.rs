@@ -1,7 +1,7 @@
-//! etcd as a peer: a cluster of servers on this host, each a process with ports and a folder of its own.
+//! etcd as a peer: a cluster of servers on this host, each a process with its own ports and folder.
 //!
-//! etcd keeps a log that a majority has flushed before it answers (Raft). All servers are on `127.0.0.1`, so the network
-//! costs nothing; where their files lie is the caller's choice, for on a disk the flushes are most of what is measured.
+//! etcd keeps a log that a majority has flushed before it answers (Raft). All servers are on `127.0.0.1`, so the
+//! network costs nothing; the caller chooses where their files are, because on a disk the flushes are most of the cost.
 //! The package's own service, if it runs, is not touched.
 //!
 //! Invariant: [`Cluster::start`] returns when a leader is known to all servers and has committed a write.
@@ -19,14 +19,14 @@ use std::time::{Duration, Instant};
 const PROGRAM: &str = "etcd";
 /// How long servers may take to find a leader, and a server to catch up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a server may take to say what it knows, before another is asked.
+/// How long a server may take to report its state, before another is asked.
 const ANSWER: Duration = Duration::from_millis(100);
 /// How long to wait before asking again.
 const RETRY: Duration = Duration::from_millis(10);
-/// A port may be taken by somebody else between its choice and its use.
+/// Another process may take a port between its choice and its use.
 const ATTEMPTS: u32 = 3;
 
-/// How a cluster is to be.
+/// The configuration of a cluster.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
     pub(crate) servers: u16,
@@ -36,12 +36,12 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    /// As delivered: for hosts that a network separates.
+    /// The defaults: for hosts that a network separates.
     pub(crate) fn as_delivered(servers: u16, storage: Storage) -> Self {
         Self { servers, storage, heartbeat_ms: 100, election_ms: 1_000 }
     }
 
-    /// What a row says of it.
+    /// The settings that a row reports.
     pub(crate) fn settings(&self, version: &str) -> Value {
         json!({
             "version": version,
@@ -75,7 +75,7 @@ struct Member {
 pub(crate) struct Cluster {
     members: Vec<Member>,
     addresses: Vec<SocketAddr>,
-    // After the servers: they are killed before their files go.
+    // This field comes after the servers: they are killed before their files are removed.
     scratch: Scratch,
 }
 
@@ -136,7 +136,7 @@ impl Cluster {
         self.members.len()
     }
 
-    /// What a server knows now.
+    /// A server's current state.
     pub(crate) fn standing(&mut self, index: usize) -> Result<Standing, tonic::Status> {
         self.members[index].client.standing(ANSWER)
     }
@@ -168,12 +168,12 @@ impl Cluster {
         self.put(leader, PATIENCE).map_err(|error| self.broken(leader, error))
     }
 
-    /// Writes something through a server; a majority has it then.
+    /// Writes a value through a server; a majority has it when this returns.
     pub(crate) fn put(&mut self, index: usize, patience: Duration) -> Result<(), tonic::Status> {
         self.members[index].client.put("bench", "written", patience)
     }
 
-    /// Kills a server as a power cut would; returns when that was.
+    /// Kills a server as a power cut would; returns the time.
     pub(crate) fn kill(&mut self, index: usize) -> Instant {
         let now = Instant::now();
         self.members[index].server.kill();
@@ -184,7 +184,7 @@ impl Cluster {
     pub(crate) fn restart(&mut self, index: usize) -> Result<(), Failure> {
         let others = (0..self.members.len()).filter(|other| *other != index);
         let wanted = others.filter_map(|other| self.standing(other).ok()).map(|standing| standing.log_index).max();
-        let wanted = wanted.ok_or_else(|| self.broken(index, "nobody is left who knows what it has missed"))?;
+        let wanted = wanted.ok_or_else(|| self.broken(index, "no server is left that knows what it has missed"))?;
         self.members[index].server = self.launch(index, &self.members[index].arguments)?;
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -197,7 +197,7 @@ impl Cluster {
         }
     }
 
-    /// Says what a server did wrong.
+    /// Describes what a server did wrong.
     pub(crate) fn broken(&self, index: usize, why: impl std::fmt::Display) -> Failure {
         self.members[index].server.broken(why)
     }

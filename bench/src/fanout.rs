@@ -1,14 +1,14 @@
-//! One publisher to several observers: what market data does.
+//! One publisher to several observers: the pattern of market data.
 //!
-//! Observers acknowledge nothing, so the publisher, a group of one, is held back by nobody; what an observer misses it
-//! asks for. The rate is the slowest observer's. On a host with fewer cores than processes use `--idle park`.
+//! Observers acknowledge nothing, so no observer slows the publisher, a group of one; an observer requests what it
+//! misses. The rate is the slowest observer's. On a host with fewer cores than processes use `--idle park`.
 
 use crate::part::{FarEnd, Part, Spec, pin};
 use crate::row::show;
 use crate::throughput::{publish, row};
 use crate::{Failure, Mode, Settings};
 
-/// Measures fan-out and shows it.
+/// Measures fan-out and prints the result.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     if settings.mode == Mode::Threaded {
         return Err(Failure::Unusable("fan-out is measured inline; leave out --mode".into()));

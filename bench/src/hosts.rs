@@ -1,12 +1,12 @@
-//! Hosts of its own for each member: network namespaces on a bridge, all on this machine.
+//! A separate host for each member: network namespaces on a bridge, all on this machine.
 //!
-//! A peer that expects one daemon a host can't run three of them on one loopback interface, and a system measured on `lo`
-//! while the other crosses a bridge is not compared. So every member gets a network namespace with one interface, and
-//! a namespace more holds the bridge between them; nothing is connected to this machine's own network.
+//! Three daemons of a peer that expects one daemon a host can't run on one loopback interface, and a system measured on
+//! `lo` can't be compared with one that crosses a bridge. So every member gets a network namespace with one interface,
+//! and one more namespace holds the bridge between them; nothing is connected to this machine's own network.
 //!
-//! Named namespaces outlive a measurement that is killed, and somebody has to clean up. These have no names: each exists
-//! as long as a process in it does. A holder process sits in each and ends when its standard input does, which is when
-//! this process does, however it ends. Making a namespace needs root.
+//! Named namespaces outlive a killed measurement and must be removed. These have no names: each exists as long as a
+//! process in it does. A holder process runs in each and ends when its standard input ends, and that is when this
+//! process ends, however it ends. Making a namespace needs root.
 //!
 //! Cables can be pulled (`hosts/switch.rs`).
 //!
@@ -21,7 +21,7 @@ use switch::Switch;
 
 /// The interface of each host.
 pub(crate) const INTERFACE: &str = "bd0";
-/// What their addresses begin with; nobody outside sees them.
+/// The prefix of their addresses; no process outside sees them.
 pub(crate) const NETWORK: &str = "10.74.0.0";
 
 /// A network namespace, alive as long as its holder.
@@ -42,7 +42,7 @@ impl Namespace {
         let mut command = Command::new("unshare");
         command.args(["--net", "--", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut namespace = Self { holder: command.spawn().map_err(missing)? };
-        // What comes back has been through the holder, which is therefore in its namespace.
+        // The echoed line has passed through the holder, which is therefore in its namespace.
         let (stdin, stdout) = (namespace.holder.stdin.as_mut(), namespace.holder.stdout.as_mut());
         let (stdin, stdout) = (stdin.expect("stdin is piped"), stdout.expect("stdout is piped"));
         let answered = stdin.write_all(b"?").and_then(|()| stdout.read_exact(&mut [0]));
@@ -92,7 +92,7 @@ pub(crate) struct Hosts {
 }
 
 impl Hosts {
-    /// Makes `count` hosts, each with one interface that takes all multicast.
+    /// Makes `count` hosts, each with one interface that accepts all multicast.
     pub(crate) fn make(count: u16) -> Result<Self, Failure> {
         let bridge = Namespace::make()?;
         bridge.ip("link set lo up\nlink add br0 type bridge mcast_snooping 0\nlink set br0 up\n")?;
@@ -119,7 +119,7 @@ impl Hosts {
         self.hosts[usize::from(index)].enter()
     }
 
-    /// Makes ready to pull cables.
+    /// Prepares to pull cables.
     pub(crate) fn watch_cables(&mut self) -> Result<(), Failure> {
         if self.switch.is_none() {
             self.switch = Some(Switch::start(&self.bridge)?);
@@ -127,12 +127,12 @@ impl Hosts {
         Ok(())
     }
 
-    /// Pulls a host's cable, or one way only: `to` then hears nothing of it.
+    /// Pulls a host's cable, or cuts one direction: `to` then receives nothing from it.
     pub(crate) fn cut(&mut self, host: u16, to: Option<u16>) -> Result<(), Failure> {
         self.set_cable("add", host, to)
     }
 
-    /// Puts it back.
+    /// Reconnects it.
     pub(crate) fn restore(&mut self, host: u16, to: Option<u16>) -> Result<(), Failure> {
         self.set_cable("delete", host, to)
     }

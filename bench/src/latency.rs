@@ -1,8 +1,8 @@
 //! Round trips: member 0 publishes, member 1 answers, in total order, both spinning on their own core.
 //!
-//! Member 0 is the sequencer: its message is ordered by standing in its stream, the answer by an order run that goes out
-//! with the next message. What is measured is publish to delivery of the answer. With `--rate` round trips begin at even
-//! intervals and count from when they should have begun.
+//! Member 0 is the sequencer: its message is ordered by its position in its stream, the answer by an order run that is
+//! sent with the next message. The figure is the time from publishing to the delivery of the answer. With `--rate`
+//! round trips begin at even intervals and count from when they should have begun.
 
 use crate::part::{FarEnd, Part, Said, Spec, pin, say};
 use crate::row::{Latency, Ratio, Row, histogram, show};
@@ -174,7 +174,7 @@ fn raw_round(settings: &Settings, count: u64) -> Result<Round, Failure> {
     Round::run(settings, count, |_| Ok(pinger.ping(&payload)))
 }
 
-/// Measures round trips and shows them.
+/// Measures round trips and prints the result.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     let threaded = settings.mode == Mode::Threaded;
     if !threaded {

@@ -1,14 +1,14 @@
-//! What a lock costs: Bourdon's beside those that others provide, in one run.
+//! What a lock costs: Bourdon's locks beside those of other systems, in one run.
 //!
-//! A lock that is fast when nobody else wants it may be slow to hand over, and one that is handed over fast may leave
-//! somebody waiting for ever. So two loads are put on each system: one client that acquires and releases again and again,
-//! and three that do so at once with no pause (`lock/clients.rs`). What counts is the time from asking to having.
+//! A lock that is fast without contention may be slow to hand over, and a lock that is fast to hand over may let a
+//! client wait for ever. So each system gets two loads: one client that acquires and releases again and again, and
+//! three that do so at once with no pause (`lock/clients.rs`). The figure is the time from the request to the grant.
 //!
-//! The systems take turns, round by round, each started anew and stopped after its round, so that no idle server costs
-//! another system its cores. A round ends after so many entries or so many seconds: some systems make a hundred thousand
-//! contended entries in the time in which others make a hundred.
+//! The systems take turns, round by round. Each is started afresh and stopped after its round, so that no idle server
+//! takes cores from another system. A round ends after a number of entries or of seconds: some systems make a hundred
+//! thousand contended entries in the time in which others make a hundred.
 //!
-//! A system is something that implements [`System`]: started, it plays a round of a [`Load`] and says how it went.
+//! A system implements [`System`]: once started, it plays a round of a [`Load`] and returns the figures.
 
 mod bourdon;
 mod clients;
@@ -27,13 +27,13 @@ use std::time::Duration;
 
 /// Clients that want a lock at one time.
 const CLIENTS: usize = 3;
-/// Entries of a round: a p99 of which some twenty are above.
+/// Entries of a round: enough that some twenty lie above the p99.
 const ENTRIES: u64 = 2_000;
 
 /// What to measure
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Settings {
-    /// Measure these beside Bourdon, in turn [default: those that are installed]
+    /// Measure these beside Bourdon, in turn [default: the installed ones]
     #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',', conflicts_with = "no_peer")]
     peer: Vec<Peer>,
     /// Measure Bourdon alone
@@ -54,7 +54,7 @@ pub(crate) struct Settings {
     /// Only these of Bourdon's algorithms [default: all]
     #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',')]
     algorithm: Vec<Algorithm>,
-    /// What Bourdon's members do while nothing comes
+    /// What Bourdon's members do while nothing arrives
     #[arg(long, value_enum, default_value = "park")]
     idle: Idle,
     /// One JSON object on stdout instead of a table
@@ -98,7 +98,7 @@ enum Peer {
     Redis,
 }
 
-/// Who wants the lock.
+/// The clients that request the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Load {
     /// One client
@@ -117,7 +117,7 @@ impl Load {
         }
     }
 
-    /// How many want it.
+    /// How many clients request it.
     pub(crate) fn clients(self) -> usize {
         match self {
             Self::Uncontended => 1,
@@ -133,12 +133,12 @@ pub(crate) struct Limits {
     pub(crate) duration: Duration,
 }
 
-/// How one round went.
+/// The figures of one round.
 #[derive(Clone, Debug)]
 pub(crate) struct Round {
-    /// From asking to having, of every entry.
+    /// The time from request to grant, of every entry.
     pub(crate) acquire: Histogram<u64>,
-    /// The most entries of others between one client's asking and its getting.
+    /// The most entries of other clients between one client's request and its grant.
     pub(crate) max_overtaken: Option<u64>,
     /// Messages that an entry cost the group, where they can be counted.
     pub(crate) messages_per_entry: Option<f64>,
@@ -147,12 +147,12 @@ pub(crate) struct Round {
 /// One system to measure.
 pub(crate) trait System {
     fn name(&self) -> &'static str;
-    /// How it excludes.
+    /// Its algorithm of mutual exclusion.
     fn algorithm(&self) -> &'static str;
     fn members(&self) -> u16;
-    /// What its rows say of how it was measured.
+    /// The settings that its rows report.
     fn settings(&self) -> Value;
-    /// Starts it; what is returned stops it when dropped.
+    /// Starts it; dropping the returned value stops it.
     fn start(&self) -> Result<Box<dyn Running>, Failure>;
 }
 
@@ -163,7 +163,7 @@ pub(crate) trait Running {
 
 const BOURDON: &str = "bourdon";
 
-/// The systems of a run. A peer that was asked for must be there; of the others those that are.
+/// The systems of a run. A requested peer must be installed; of the others, the installed ones are used.
 fn systems(settings: &Settings) -> Result<Vec<Box<dyn System>>, Failure> {
     let wanted = |algorithm: &Algorithm| settings.algorithm.is_empty() || settings.algorithm.contains(algorithm);
     let ours = Algorithm::value_variants().iter().filter(|algorithm| wanted(algorithm));
@@ -190,7 +190,7 @@ fn systems(settings: &Settings) -> Result<Vec<Box<dyn System>>, Failure> {
     Ok(systems)
 }
 
-/// Measures locks and shows what they cost.
+/// Measures locks and prints the result.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     let systems = systems(settings)?;
     let limits = Limits { entries: settings.count, duration: Duration::from_secs(settings.seconds) };
@@ -219,7 +219,7 @@ fn quantile(round: &Round, quantile: f64) -> f64 {
     round.acquire.value_at_quantile(quantile) as f64
 }
 
-/// What Bourdon makes of a load, over each peer, round by round.
+/// Bourdon's ratio to each peer under a load, round by round.
 fn compare(load: Load, systems: &[Box<dyn System>], rounds: &[&[Round]]) -> Vec<Ratio> {
     let all = || systems.iter().zip(rounds);
     let mut ratios = Vec::new();
@@ -304,7 +304,7 @@ fn show(settings: &Settings, rows: &[Value], ratios: &[Ratio]) {
 mod tests {
     use super::*;
 
-    /// A system that nobody starts.
+    /// A system that is never started.
     struct Told(&'static str);
 
     impl System for Told {
@@ -313,7 +313,7 @@ mod tests {
         }
 
         fn algorithm(&self) -> &'static str {
-            "told"
+            "fixed"
         }
 
         fn members(&self) -> u16 {
@@ -325,7 +325,7 @@ mod tests {
         }
 
         fn start(&self) -> Result<Box<dyn Running>, Failure> {
-            Err(Failure::Unusable("nobody starts it".into()))
+            Err(Failure::Unusable("it is never started".into()))
         }
     }
 
@@ -360,7 +360,7 @@ mod tests {
         let (a, ours, b) = ([round(10, None), round(20, None)], [round(20, None), round(20, None)], [round(40, None)]);
         let ratios = compare(Load::Uncontended, &systems, &[&a, &ours, &b]);
         let whats: Vec<&str> = ratios.iter().map(|ratio| &ratio.what[..]).collect();
-        assert_eq!(whats[..2], ["uncontended: bourdon told p50 over a", "uncontended: bourdon told p99 over a"]);
+        assert_eq!(whats[..2], ["uncontended: bourdon fixed p50 over a", "uncontended: bourdon fixed p99 over a"]);
         assert_eq!((&ratios[0].rounds, &ratios[2].rounds), (&vec![2.0, 1.0], &vec![0.5]));
         assert_eq!(ratios.len(), 4);
     }

@@ -1,11 +1,11 @@
-//! `bourdon-bench`: what Bourdon costs, beside what the host's own sockets cost, in one run.
+//! `bourdon-bench`: what Bourdon costs, beside the cost of the host's own sockets, in one run.
 //!
-//! A figure without its floor says nothing on a machine that is shared and noisy: the same binary is twice as fast a
-//! minute later. So every measurement is made of rounds in which the system under test and the raw mechanism take turns,
-//! and what is promised is the ratio, with its spread over the rounds. Latencies are recorded into HDR histograms from
-//! the intended time of sending, so that a stall counts for every message it delayed (no coordinated omission).
+//! A figure without its floor means nothing on a shared, noisy machine: the same binary is twice as fast a minute
+//! later. So every measurement consists of rounds in which the system under test and the raw mechanism take turns, and
+//! the result is the ratio, with its spread over the rounds. Latencies are recorded into HDR histograms from the
+//! intended time of sending, so that a stall counts for every message it delayed (no coordinated omission).
 //!
-//! The two ends of a measurement are processes of their own, one pinned to each core (`part.rs`).
+//! The two ends of a measurement are separate processes, one pinned to each core (`part.rs`).
 
 mod coordination;
 mod corosync;
@@ -32,7 +32,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Measure Bourdon beside what the host's own mechanisms do
+/// Measure Bourdon beside the host's own mechanisms
 #[derive(Debug, Parser)]
 #[command(name = "bourdon-bench", version, max_term_width = 110)]
 struct Cli {
@@ -44,7 +44,7 @@ struct Cli {
 enum Command {
     /// Round trips of one message between two processes
     Latency(Settings),
-    /// One way from one process to another, as fast as it goes
+    /// One way from one process to another, at full speed
     Throughput(Settings),
     /// One process to several observers
     Fanout(Settings),
@@ -52,7 +52,7 @@ enum Command {
     TotalOrder(Settings),
     /// From a fault to a view without its victim, by each detector
     Detect(detect::Settings),
-    /// From asking for a lock to having it, beside etcd and Redis
+    /// From the request for a lock to its grant, beside etcd and Redis
     Lock(lock::Settings),
     /// From a leader's death to the next leader, beside etcd
     Elect(elect::Settings),
@@ -103,7 +103,7 @@ struct Settings {
     /// Run the node in the measuring thread, or in a thread of its own behind rings
     #[arg(long, value_enum, default_value = "inline")]
     mode: Mode,
-    /// What a node does while nothing comes [default: spin; total-order: yield]
+    /// What a node does while nothing arrives [default: spin; total-order: yield]
     #[arg(long, value_enum)]
     idle: Option<Idle>,
     /// Send and receive without segmentation offload
@@ -126,7 +126,7 @@ enum Peer {
 }
 
 impl Settings {
-    /// Whether to measure beside this peer, the one that the subcommand can. Another is refused.
+    /// Whether to measure beside this peer, which the subcommand supports. Another peer is refused.
     fn measures(&self, peer: Peer) -> Result<bool, Failure> {
         match self.peer.iter().find(|wanted| **wanted != peer) {
             Some(other) => {
@@ -165,14 +165,14 @@ enum Idle {
     Park,
 }
 
-/// Why a measurement could not be made: exit 2 for the environment, 1 for what broke.
+/// Why a measurement could not be made: exit 2 for the environment, 1 for a failure of what was run.
 #[derive(Debug)]
 enum Failure {
     Unusable(String),
     Broken(String),
 }
 
-/// Plays a far end's part.
+/// Runs a far end.
 fn play(spec: &part::Spec) -> Result<(), Failure> {
     match spec.role {
         part::Part::RawEcho => raw::echo(spec),

@@ -1,8 +1,8 @@
-//! The far end of a measurement, in a process of its own on a core of its own.
+//! The far end of a measurement, in a separate process on a separate core.
 //!
-//! Two ends in one process share an allocator, a scheduler slot and caches that they would not share in use. The harness
-//! starts itself again as the other end, says on stdin what to be, and reads from stdout what it found. The far end ends
-//! when its stdin does.
+//! Two ends in one process share an allocator, a scheduler slot and caches that they would not share in use. The
+//! harness starts itself again as the other end, sends it its task on stdin, and reads its figures from stdout. The far
+//! end ends when its stdin ends.
 
 use crate::total_order::Task;
 use crate::{Failure, Idle, Transport};
@@ -12,7 +12,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-/// What the far end is to do.
+/// The task of the far end.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Spec {
     pub(crate) role: Part,
@@ -31,7 +31,7 @@ pub(crate) struct Spec {
     pub(crate) order: Option<Task>,
 }
 
-/// The parts there are.
+/// The kinds of far end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Part {
     RawEcho,
@@ -44,7 +44,7 @@ pub(crate) enum Part {
     CorosyncMember,
 }
 
-/// What the far end found.
+/// The figures of the far end.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Found {
     pub(crate) received: u64,
@@ -60,7 +60,7 @@ pub(crate) struct Found {
     pub(crate) one_way_ns: Vec<(u64, u64)>,
 }
 
-/// What the far end says.
+/// The reports of the far end.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Said {
     Ready,
@@ -87,13 +87,13 @@ fn cannot_start(error: std::io::Error) -> Failure {
 }
 
 impl FarEnd {
-    /// Starts it and tells it what to be.
+    /// Starts it and sends it its task.
     pub(crate) fn start(spec: &Spec) -> Result<Self, Failure> {
         let program = std::env::current_exe().map_err(cannot_start)?;
         Self::start_by(Command::new(program).arg("part"), spec)
     }
 
-    /// Starts it by a command that ends in this program's `part`, and tells it what to be.
+    /// Starts it by a command that ends in this program's `part`, and sends it its task.
     pub(crate) fn start_by(command: &mut Command, spec: &Spec) -> Result<Self, Failure> {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(cannot_start)?;
         let lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
@@ -104,7 +104,7 @@ impl FarEnd {
         Ok(Self { child, lines })
     }
 
-    /// The next that it says, unless that is that it can't go on.
+    /// Its next report; an error if it can't go on.
     fn hear(&mut self) -> Result<Said, Failure> {
         match self.lines.next() {
             Some(Ok(line)) => match serde_json::from_str(&line) {
@@ -130,7 +130,7 @@ impl FarEnd {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Waits for what it found.
+    /// Waits for its figures.
     pub(crate) fn found(&mut self) -> Result<Found, Failure> {
         loop {
             if let Said::Found(found) = self.hear()? {
@@ -140,13 +140,13 @@ impl FarEnd {
     }
 }
 
-/// Says something to the harness.
+/// Sends the harness a report.
 pub(crate) fn say(said: &Said) {
     let line = serde_json::to_string(said).expect("plain data becomes JSON");
     println!("{line}");
 }
 
-/// Runs as a far end: reads what it is to be and plays it.
+/// Runs as a far end: reads its task and runs it.
 pub(crate) fn run(play: impl FnOnce(&Spec) -> Result<(), Failure>) -> Result<(), Failure> {
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     let mut line = String::new();
@@ -158,7 +158,7 @@ pub(crate) fn run(play: impl FnOnce(&Spec) -> Result<(), Failure>) -> Result<(),
         for _ in std::io::stdin().lock().lines() {}
         std::process::exit(0);
     });
-    // A node with threads of its own needs more than one core, and more members than cores share them best unbound.
+    // A node with its own threads needs more than one core, and more members than cores share them best unbound.
     if !matches!(spec.role, Part::ThreadedEcho | Part::BourdonMember | Part::CorosyncMember) {
         pin(spec.core);
     }
@@ -170,8 +170,8 @@ pub(crate) fn run(play: impl FnOnce(&Spec) -> Result<(), Failure>) -> Result<(),
     Ok(())
 }
 
-/// Binds the calling thread to a core, or to the highest one below that the host has. The list of cores is of no use
-/// here: the far end inherits the near end's binding, and would find that one core only.
+/// Binds the calling thread to a core, or to the highest core below it that the host has. The list of cores does not
+/// help here: the far end inherits the near end's binding, and would find only that core.
 pub(crate) fn pin(core: usize) {
     (0..=core).rev().find(|id| core_affinity::set_for_current(core_affinity::CoreId { id: *id }));
 }
@@ -217,7 +217,7 @@ impl Spec {
 
     /// What a member of a total-order measurement does.
     pub(crate) fn task(&self) -> Result<&Task, Failure> {
-        self.order.as_ref().ok_or_else(|| Failure::Broken("a member was not told what to do".into()))
+        self.order.as_ref().ok_or_else(|| Failure::Broken("a member got no task".into()))
     }
 
     /// The node settings of a process of this measurement.
@@ -239,7 +239,7 @@ impl Spec {
         node
     }
 
-    /// What a row says of how it was measured.
+    /// The settings that a row reports.
     pub(crate) fn settings(&self, mode: &str) -> serde_json::Value {
         serde_json::json!({
             "mode": mode,

@@ -1,8 +1,9 @@
 //! The floor: the kernel's UDP sockets with nothing around them.
 //!
-//! Round trips: each end spins on a non-blocking `recv` of its own group and sends to the other's, so that neither hears
-//! itself; the least work a multicast round trip can be. One way: runs of full datagrams by segmentation offload into a
-//! receiver with receive offload, each datagram packed with as many messages as fit, nothing numbered, nothing repaired.
+//! Round trips: each end spins on a non-blocking `recv` of its own group and sends to the other's, so that neither
+//! hears itself; this is the least work of a multicast round trip. One way: runs of full datagrams by segmentation
+//! offload into a receiver with receive offload; each datagram is packed with as many messages as fit, without numbers
+//! and retransmission.
 
 use crate::Failure;
 use crate::part::{Found, Said, Spec, cpu_ns, say};
@@ -12,18 +13,18 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-/// The length of a raw packed datagram: the engine's own MTU, so that both take the network alike.
+/// The length of a raw packed datagram: the engine's own MTU, so that both load the network alike.
 pub(crate) const DATAGRAM_BYTES: usize = 1408;
 /// Datagrams in one send: what fits 64 KiB.
 pub(crate) const SEGMENTS: usize = 46;
-/// Nothing for so long ends a one-way round.
+/// A silence of this length ends a one-way round.
 const QUIET: Duration = Duration::from_millis(300);
 
 fn unusable(doing: &'static str) -> impl Fn(std::io::Error) -> Failure {
     move |error| Failure::Unusable(format!("raw sockets: {doing}: {error}"))
 }
 
-/// A socket that hears a group on `lo`.
+/// A socket that receives a group on `lo`.
 fn receiver(group: SocketAddr) -> Result<UdpSocket, Failure> {
     let IpAddr::V4(address) = group.ip() else { unreachable!("the harness chooses IPv4 groups") };
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).map_err(unusable("socket"))?;
@@ -87,7 +88,7 @@ impl Pinger {
     }
 }
 
-/// Counts what comes until nothing does.
+/// Counts messages until none arrive.
 pub(crate) fn sink(spec: &Spec) -> Result<(), Failure> {
     let inward = receiver(spec.address)?;
     if spec.offload {
@@ -120,7 +121,7 @@ pub(crate) fn sink(spec: &Spec) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Sends packed datagrams holding `count` messages; says how many messages went out.
+/// Sends packed datagrams holding `count` messages; returns how many messages were sent.
 pub(crate) fn flood(spec: &Spec) -> Result<u64, Failure> {
     let outward = sender(spec.address)?;
     let segments = if spec.offload { SEGMENTS } else { 1 };

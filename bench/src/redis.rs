@@ -1,7 +1,7 @@
-//! Redis as a peer: one server that writes nothing down, and the four commands that make a lock of it.
+//! Redis as a peer: one server that stores nothing on disk, and the four commands that make a lock of it.
 //!
-//! The protocol (RESP) is lines and counted strings over TCP, a few lines of code; a client library would bring a
-//! connection pool to measure along.
+//! The protocol (RESP) is lines and counted strings over TCP, a few lines of code; a client library would add a
+//! connection pool to the measurement.
 
 use crate::Failure;
 use crate::scratch::{Scratch, Storage};
@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 const PROGRAM: &str = "redis-server";
 /// How long a server may take to start, and to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long to wait before knocking again.
+/// How long to wait before connecting again.
 const RETRY: Duration = Duration::from_millis(5);
-/// The longest string that is taken from a server.
+/// The longest string that is accepted from a server.
 const STRING_MAX: usize = 1 << 16;
 
-/// Deletes a key that still has one's own value; 1 if it had.
+/// Deletes a key that still has the client's own value; returns 1 if it had.
 pub(crate) const DELETE_IF_MINE: &str =
     "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end";
 
@@ -38,7 +38,7 @@ pub(crate) struct Redis {
 }
 
 impl Redis {
-    /// Starts one and waits until it answers.
+    /// Starts a server and waits until it answers.
     pub(crate) fn start() -> Result<Self, Failure> {
         let scratch = Scratch::make(Storage::Disk).or_else(|_| Scratch::make(Storage::Tmpfs))?;
         let address = free_ports(1)?[0];
@@ -70,7 +70,7 @@ fn refused(why: impl std::fmt::Display) -> Failure {
     Failure::Broken(format!("redis: {why}"))
 }
 
-/// What a server answers.
+/// An answer of the server.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
     /// A word, or a string.
@@ -94,13 +94,13 @@ impl Client {
         read_answer(&mut self.stream)
     }
 
-    /// Sets a key for a while if nobody has; whether it did.
+    /// Sets a key for a while if it is not set; returns whether it did.
     pub(crate) fn set_if_absent(&mut self, key: &str, value: &str, lease: Duration) -> Result<bool, Failure> {
         let lease_ms = lease.as_millis().to_string();
         Ok(self.command(&["SET", key, value, "NX", "PX", &lease_ms])? != Answer::Nothing)
     }
 
-    /// Gives it a script; what runs it.
+    /// Loads a script; returns the hash that runs it.
     pub(crate) fn load(&mut self, script: &str) -> Result<String, Failure> {
         match self.command(&["SCRIPT", "LOAD", script])? {
             Answer::Text(hash) => Ok(hash),
@@ -117,7 +117,7 @@ impl Client {
     }
 }
 
-/// Reads one answer; a list is none that is asked for.
+/// Reads one answer; a list is never requested, and so is an error.
 fn read_answer(stream: &mut impl BufRead) -> Result<Answer, Failure> {
     let mut line = String::new();
     stream.by_ref().take(STRING_MAX as u64).read_line(&mut line).map_err(refused)?;

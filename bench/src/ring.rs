@@ -1,7 +1,8 @@
 //! The rings between threads: what a hand-over inside a node costs.
 //!
-//! One producer on one core, the consumers on the other; frames of the asked size, copied in whole and read whole. The
-//! producer never waits for a lossy reader, so what a reader of the broadcast ring missed is in `lost`.
+//! One producer runs on one core, the consumers on the other; frames have the requested size, and are copied in and
+//! read whole. The producer never waits for a lossy reader, so `lost` counts what a reader of the broadcast ring
+//! missed.
 
 use crate::part::{cpu_ns, pin};
 use crate::row::{Latency, Row, histogram, show};
@@ -9,7 +10,7 @@ use crate::{Failure, Settings};
 use bourdon_ring::{broadcast, spsc};
 use std::time::Instant;
 
-/// Bytes of a ring: what an agent uses; smaller ones bounce their cache lines, larger ones leave the cache.
+/// Bytes of a ring: the size an agent uses; smaller rings bounce their cache lines, larger ones leave the cache.
 const RING_BYTES: usize = 1 << 20;
 /// Frames staged before they are published together, in the batched row.
 const BATCH: u64 = 32;
@@ -23,7 +24,7 @@ struct Figures {
     cpu_ns: u64,
 }
 
-/// Measures the rings and shows them.
+/// Measures the rings and prints the result.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     let count = settings.count.unwrap_or(20_000_000);
     let size = settings.size as usize;
@@ -61,7 +62,7 @@ fn row(settings: &Settings, what: &str, mut figures: Figures) -> Row {
     }
 }
 
-/// Copies a frame out and says its number.
+/// Copies a frame out and returns its number.
 fn take(scratch: &mut [u8], frame: &[u8]) -> u64 {
     scratch.copy_from_slice(frame);
     u64::from_le_bytes(std::hint::black_box(&*scratch)[..8].try_into().expect("frames are at least 16 bytes"))

@@ -1,4 +1,4 @@
-//! What a measurement says: rows, ratios, and the percentile file.
+//! The output of a measurement: rows, ratios, and the percentile file.
 
 use crate::{Failure, Settings};
 use hdrhistogram::Histogram;
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// Latencies are told apart from 1 ns to this, to 3 digits.
+/// Latencies are distinguished from 1 ns to this, to 3 digits.
 const LATENCY_MAX_NS: u64 = 60_000_000_000;
 
 /// An empty histogram of latencies.
@@ -14,7 +14,7 @@ pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_max(LATENCY_MAX_NS, 3).expect("the bounds are valid")
 }
 
-/// Whether a row's latencies are of both ways or of one.
+/// Whether a row's latencies are of a round trip or of one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Latency {
     RoundTrip,
@@ -116,7 +116,7 @@ impl Row {
     }
 }
 
-/// Shows what was measured on stdout and writes the percentile file that was asked for.
+/// Prints the result on stdout and writes the requested percentile file.
 pub(crate) fn show(settings: &Settings, rows: &[Row], ratios: &[Ratio]) -> Result<(), Failure> {
     if settings.json {
         let rows: Vec<_> = rows.iter().map(Row::object).collect();

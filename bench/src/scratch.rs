@@ -1,11 +1,11 @@
-//! Folders for a peer's files, gone when the harness is.
+//! Folders for a peer's files, which are removed when the harness ends.
 //!
-//! A database's files must lie where it is said that they do: on tmpfs nothing is ever flushed, and a store whose
-//! flushes cost nothing is another store. So who asks for a disk does not get `/tmp` where that is tmpfs.
+//! A database's files must be where the row reports them: on tmpfs nothing is ever flushed, and a store whose flushes
+//! cost nothing is a different store. So a user that requests a disk does not get `/tmp` where that is tmpfs.
 //!
-//! A destructor removes nothing when the harness is interrupted or killed, and on tmpfs what is left is memory. So a
-//! keeper removes the folder: a process that sits outside the terminal's process group and ends when its standard input
-//! does, which is when this process does, however it ends (as in `hosts.rs`).
+//! A destructor removes nothing when the harness is interrupted or killed, and on tmpfs the files that are left take
+//! memory. So a keeper removes the folder: a process outside the terminal's process group that ends when its standard
+//! input ends, and that is when this process ends, however it ends (as in `hosts.rs`).
 
 use crate::Failure;
 use rustix::fs::{FsWord, statfs};
@@ -14,14 +14,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
-/// What `statfs` says of tmpfs (`TMPFS_MAGIC` in `linux/magic.h`).
+/// The type that `statfs` reports for tmpfs (`TMPFS_MAGIC` in `linux/magic.h`).
 const TMPFS: FsWord = 0x0102_1994;
-/// Where the host keeps a tmpfs that anybody may write to.
+/// Where the host has a tmpfs that any user may write to.
 const SHARED_MEMORY: &str = "/dev/shm";
-/// Where a disk is if the folder for temporary files is on none.
+/// Where a disk is if the folder for temporary files is not on a disk.
 const OTHERWISE: &str = "/var/tmp";
 
-/// Where files lie.
+/// Where files are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Storage {
@@ -44,7 +44,7 @@ impl Storage {
     }
 }
 
-/// Whether a folder that can be looked at is on tmpfs.
+/// Whether a readable folder is on tmpfs.
 fn is_tmpfs(folder: &Path) -> Option<bool> {
     statfs(folder).ok().map(|info| info.f_type == TMPFS)
 }

@@ -1,7 +1,8 @@
-//! How the harness and its members talk: a line of JSON each way, over pipes.
+//! How the harness and its members communicate: a line of JSON each way, over pipes.
 //!
-//! A member of a measured group is a process that the harness starts, tells what to be, and gives orders while it runs. Both
-//! ends read the one monotonic clock of their host, so that what one has timed can be laid beside what the other has.
+//! A member of a measured group is a process that the harness starts, configures, and sends commands while it runs.
+//! Both ends read the one monotonic clock of their host, so that the times of one can be compared with the times of the
+//! other.
 //!
 //! Invariant: a member ends when its harness does, by the end of its stdin or by its parent's death.
 
@@ -28,10 +29,10 @@ fn line(what: &impl Serialize) -> String {
 
 // ---- the harness ----------------------------------------------------------------------------------------------------
 
-/// What a member of this rank, in this life, has said; `None` when it has ended.
+/// What a member of this rank, in this incarnation, has sent; `None` when it has ended.
 pub(crate) type Word<S> = (u16, u32, Option<S>);
 
-/// Starts a member by a command of this program's, and hands on all that it says.
+/// Starts a member by a command of this program, and forwards all that it sends.
 pub(crate) fn start<S: DeserializeOwned + Send + 'static>(
     command: &mut Command,
     (rank, life): (u16, u32),
@@ -48,12 +49,12 @@ pub(crate) fn start<S: DeserializeOwned + Send + 'static>(
                 return;
             }
         }
-        let _ = sender.send((rank, life, None)); // nobody listens any more when the group ends
+        let _ = sender.send((rank, life, None)); // the receiver is gone when the group ends
     });
     Ok(child)
 }
 
-/// Tells a member something.
+/// Sends a member a command.
 pub(crate) fn tell(child: &mut Child, what: &impl Serialize) -> Result<(), Failure> {
     let stdin = child.stdin.as_mut().expect("stdin is piped");
     stdin.write_all(line(what).as_bytes()).map_err(broken)
@@ -61,13 +62,13 @@ pub(crate) fn tell(child: &mut Child, what: &impl Serialize) -> Result<(), Failu
 
 // ---- the member -----------------------------------------------------------------------------------------------------
 
-/// Says something to the harness.
+/// Sends the harness a report.
 pub(crate) fn say(said: &impl Serialize) {
     // A harness that is gone has closed stdin too.
     let _ = std::io::stdout().write_all(line(said).as_bytes());
 }
 
-/// What the harness wants this process to be: the first line.
+/// The configuration that the harness sends this process: the first line.
 pub(crate) fn task<T: DeserializeOwned>() -> Result<T, Failure> {
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     let mut line = String::new();
@@ -75,7 +76,7 @@ pub(crate) fn task<T: DeserializeOwned>() -> Result<T, Failure> {
     task.ok_or_else(|| Failure::Unusable("this command is part of the harness, which starts it itself".into()))
 }
 
-/// What it is told from then on; disconnected when stdin has ended.
+/// The commands from then on; disconnected when stdin has ended.
 pub(crate) fn listen<O: DeserializeOwned + Send + 'static>() -> Receiver<O> {
     let (sender, orders) = channel();
     std::thread::spawn(move || {

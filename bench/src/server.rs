@@ -1,8 +1,8 @@
-//! A peer's server process: it says why it failed, and ends with the harness.
+//! A peer's server process: it reports why it failed, and ends with the harness.
 //!
-//! A daemon left behind by a measurement that was killed holds its ports and a core. So each is started to die with
-//! the thread that starts it (`setpriv --pdeathsig`), and what is started must be started by a thread that stays: the
-//! harness's main one. Its words go to a file, of which the end is shown if it fails.
+//! A daemon that a killed measurement leaves behind holds its ports and a core. So each is started to die with the
+//! thread that starts it (`setpriv --pdeathsig`), and a thread that stays must start it: the harness's main thread. Its
+//! output goes to a file, and the end of the file is printed if it fails.
 
 use crate::Failure;
 use std::fs::File;
@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// Lines of its log that are shown when it failed.
+/// Lines of its log that are printed when it failed.
 const LINES: usize = 5;
 
 /// A process that runs a server.
@@ -57,7 +57,7 @@ impl Server {
         let _ = self.child.wait();
     }
 
-    /// Says why something did not work, with what it said last.
+    /// Describes a failure, with the last output of the server.
     pub(crate) fn broken(&self, why: impl std::fmt::Display) -> Failure {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
@@ -66,24 +66,24 @@ impl Server {
     }
 }
 
-/// What a program says of its version; `None` if it is not installed.
+/// A program's version output; `None` if it is not installed.
 pub(crate) fn version(program: &str) -> Option<String> {
     let output = Command::new(program).arg("--version").output().ok()?;
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Ports are sought from here on: below those that the kernel gives to outgoing connections. A client that knocks at the
-/// door of a server that is down could otherwise be given that very port, and keep the server out.
+/// Ports are searched from here on: below those that the kernel assigns to outgoing connections. Otherwise a client
+/// that connects to a server that is down could be assigned that server's port, and block the server.
 const FIRST_PORT: u16 = 10_000;
-/// Measurements on one host begin at different ports, in a range of so many.
+/// Measurements on one host begin at different ports, in a range of this size.
 const PORTS: u16 = 20_000;
 
-/// So many free ports on the loopback interface, all different. Somebody else may take one before it is used; then the
-/// server that wanted it fails and says so.
+/// This many free ports on the loopback interface, all different. Another process may take one before it is used; then
+/// the server that needs it fails and reports this.
 pub(crate) fn free_ports(count: usize) -> Result<Vec<SocketAddr>, Failure> {
     let begin = (std::process::id().wrapping_mul(0x9E37_79B9) >> 8) as u16 % PORTS;
     let all = (0..PORTS).map(|index| FIRST_PORT + (begin + index) % PORTS);
-    // All are held until the last is found.
+    // All ports are held until the last is found.
     let held = all.filter_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()).take(count);
     let held: Vec<TcpListener> = held.collect();
     let addresses: Vec<SocketAddr> = held.iter().filter_map(|listener| listener.local_addr().ok()).collect();

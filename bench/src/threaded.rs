@@ -1,6 +1,6 @@
 //! Round trips through threaded nodes, for orientation: both ends hand over to an agent thread behind rings.
 //!
-//! Four threads want four cores; on fewer the idle strategy decides, so figures are quoted with it.
+//! Four threads need four cores; on fewer the idle strategy decides, so figures are quoted with it.
 
 use crate::Failure;
 use crate::part::{Said, Spec, say};
@@ -9,7 +9,7 @@ use bourdon::{Publication, PublishError, Rank, Subscription, ThreadedNode, Topic
 use std::time::Duration;
 
 const TOPIC: TopicId = TopicId(1);
-/// The most messages one look takes.
+/// The most messages that one poll takes.
 const LIMIT: usize = 256;
 /// How long one sleep lasts at most.
 const SLEEP: Duration = Duration::from_millis(50);
@@ -18,12 +18,12 @@ fn broken(error: impl std::fmt::Display) -> Failure {
     Failure::Broken(error.to_string())
 }
 
-/// A member behind a thread of its own.
+/// A member behind its own thread.
 pub(crate) struct Threaded {
     _node: ThreadedNode,
     publication: Publication,
     subscription: Subscription,
-    /// Whether the application's thread sleeps as well, or looks again and lets others run.
+    /// Whether the application's thread sleeps as well, or polls and yields.
     parks: bool,
 }
 

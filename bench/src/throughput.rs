@@ -1,9 +1,9 @@
-//! One way, as fast as it goes: member 0 publishes in total order, member 1 checks every message.
+//! One way, at full speed: member 0 publishes in total order, member 1 checks every message.
 //!
 //! The rate is the receiver's: messages delivered over the time from the first to the last. Every message carries its
-//! number, so a lost or misplaced one is seen. The raw peer sends datagrams of the same length, packed and offloaded in
-//! the same way, with no numbering, order, repair or flow control: what it loses is not sent again, and its rate is what
-//! arrived.
+//! number, so a lost or misplaced message is detected. The raw peer sends datagrams of the same length, packed and
+//! offloaded in the same way, with no numbering, order, retransmission or flow control: what it loses is not sent
+//! again, and its rate is what arrived.
 
 use crate::latency::join;
 use crate::part::{FarEnd, Found, Part, Said, Spec, cpu_ns, pin, say};
@@ -14,9 +14,9 @@ use bourdon::{Refusal, TopicId};
 use std::time::{Duration, Instant};
 
 const TOPIC: TopicId = TopicId(1);
-/// Messages published between two looks at the network: a few full segmentation runs.
+/// Messages published between two polls of the network: a few full segmentation runs.
 const BURST: u64 = 4_096;
-/// How long after the last message the far end may take to say what it found.
+/// How long after the last message the far end may take to report its figures.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn broken(error: impl std::fmt::Display) -> Failure {
@@ -30,7 +30,7 @@ pub(crate) fn transport_name(settings: &Settings) -> String {
     }
 }
 
-/// A publisher not heard for so long is gone: longer than any stall of a loaded host.
+/// A publisher that is silent for this long is gone: longer than any stall of a loaded host.
 const PUBLISHER_LOST: Duration = Duration::from_secs(5);
 
 /// The far end: delivers `count` messages and checks that each is the next.
@@ -84,7 +84,7 @@ pub(crate) fn sink(spec: &Spec) -> Result<(), Failure> {
         one_way_ns: one_way.iter_recorded().map(|v| (v.value_iterated_to(), v.count_at_value())).collect(),
         ..Found::default()
     }));
-    // Others may still need what this one has.
+    // Other processes may still need this process's messages.
     let until = Instant::now() + Duration::from_secs(2);
     while Instant::now() < until {
         node.poll(|_| {}).map_err(broken)?;
@@ -93,7 +93,7 @@ pub(crate) fn sink(spec: &Spec) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What one round found.
+/// The figures of one round.
 pub(crate) struct Round {
     pub(crate) sent: u64,
     pub(crate) found: Vec<Found>,
@@ -112,14 +112,14 @@ impl Round {
     }
 }
 
-/// Publishes `count` messages and collects what the far ends found.
+/// Publishes `count` messages and collects the far ends' figures.
 pub(crate) fn publish(spec: &Spec, mut far: Vec<FarEnd>) -> Result<Round, Failure> {
     for end in far.iter_mut().filter(|_| spec.role == Part::Sink) {
         end.wait_until_ready()?;
     }
     let mut node = join(spec, Role::Member, 0)?;
     if spec.role == Part::Observer {
-        // Observers are heard by nobody: they say themselves that they have heard this member.
+        // No member hears observers: they report themselves that they have heard this member.
         for end in &mut far {
             let (ready, listening) = std::sync::mpsc::channel();
             std::thread::scope(|scope| {
@@ -157,7 +157,7 @@ pub(crate) fn publish(spec: &Spec, mut far: Vec<FarEnd>) -> Result<Round, Failur
         let sender = sender.clone();
         std::thread::spawn(move || sender.send(end.found()));
     }
-    // Keep serving repairs and acknowledgements until all are done.
+    // Keep serving retransmissions and acknowledgements until all are done.
     let (mut found, deadline) = (Vec::new(), Instant::now() + PATIENCE);
     while found.len() < ends {
         if let Ok(finding) = findings.try_recv() {
@@ -189,7 +189,7 @@ fn raw_round(settings: &Settings, count: u64) -> Result<Round, Failure> {
     Ok(Round { sent, found: vec![far.found()?], publisher_cpu_ns })
 }
 
-/// Measures throughput and shows it.
+/// Measures throughput and prints the result.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     if settings.mode == Mode::Threaded {
         return Err(Failure::Unusable("throughput is measured inline; leave out --mode".into()));

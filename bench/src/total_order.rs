@@ -1,13 +1,13 @@
-//! Three members, one order: Bourdon beside a system that promises the same.
+//! Three members, one order: Bourdon beside a system with the same guarantee.
 //!
-//! Total order is easy to do fast for one sender on one host, and means little there. Here three members, each a process
-//! on a host of its own (`hosts.rs`), deliver the messages of all of them in one order: flat out from all, flat out from
-//! one, and at an even rate from all, where the figure is how long after it was due a message is delivered at its own
-//! sender. That is a way there and back: through the sequencer, or with the token.
+//! Total order is easy to make fast for one sender on one host, and means little there. Here three members, each a
+//! process on a separate host (`hosts.rs`), deliver the messages of all of them in one order: all send at full speed,
+//! one sends at full speed, or all send at an even rate. At an even rate the figure is the time from when a message is
+//! due to its delivery at its own sender. That is a round trip: through the sequencer, or with the token.
 //!
-//! All systems are driven by the same loop (`total_order/member.rs`), in rounds in which they take turns, started anew
-//! each time so that no idle daemon costs another system its cores. The rate is the slowest member's. Every round proves
-//! what is measured: all members delivered every message, all in the same order; else the command fails.
+//! One loop drives all systems (`total_order/member.rs`), in rounds in which they take turns. Each is started afresh
+//! for its round, so that no idle daemon takes cores from another system. The rate is the slowest member's. Every round
+//! verifies the measurement: all members delivered every message, all in the same order; otherwise the command fails.
 
 mod bourdon;
 mod member;
@@ -24,13 +24,13 @@ use serde_json::Value;
 use std::process::Command;
 
 const MEMBERS: u16 = 3;
-/// Messages a second of each member where latency is measured: a rate that every system keeps up with.
+/// Messages a second of each member where latency is measured: a rate that every system sustains.
 const RATE_PER_S: u64 = 1_000;
 /// The seconds of a round: thousands of token rotations, hundreds of windows.
 const SECONDS: u64 = 2;
 
-/// What every member does while nothing comes, of whichever system: on fewer cores than members, letting others run gave
-/// both systems their lowest latency and throughput no lower than sleeping.
+/// What every member of any system does while nothing arrives: on fewer cores than members, yielding the core gave both
+/// systems their lowest latency, and throughput no lower than sleeping did.
 const IDLE: Idle = Idle::Yield;
 
 /// What one member of a measurement does.
@@ -42,7 +42,7 @@ pub(crate) struct Task {
     pub(crate) senders: u16,
     pub(crate) interface: String,
     pub(crate) reliability: String,
-    /// Messages a second of each sender; as fast as it goes if none.
+    /// Messages a second of each sender; full speed if none.
     pub(crate) rate_per_s: Option<u64>,
     pub(crate) duration_ns: u64,
     /// The most messages of a sender.
@@ -70,13 +70,13 @@ struct System {
     name: &'static str,
     part: Part,
     reliability: &'static str,
-    /// What its rows say of it.
+    /// The settings that its rows report.
     how: Value,
 }
 
 const PEER: &str = "corosync";
 
-/// The systems of a run, the peer first; what this build does not have is left out and said.
+/// The systems of a run, the peer first; a system that this build does not have is left out and reported.
 fn systems(settings: &Settings, spec: &Spec) -> Result<Vec<System>, Failure> {
     let mut systems = Vec::new();
     if settings.measures(Peer::Corosync)? {
@@ -96,7 +96,7 @@ fn systems(settings: &Settings, spec: &Spec) -> Result<Vec<System>, Failure> {
     Ok(systems)
 }
 
-/// What all members found in one round.
+/// The figures of all members in one round.
 struct Round {
     found: Vec<Found>,
 }
@@ -127,7 +127,7 @@ impl Round {
     }
 }
 
-/// Starts the members, each on its host if there are hosts, and collects what they found.
+/// Starts the members, each on its host if there are hosts, and collects their figures.
 fn round(hosts: Option<&Hosts>, system: &System, spec: &Spec, task: &Task) -> Result<Round, Failure> {
     let program = std::env::current_exe().map_err(|error| Failure::Unusable(error.to_string()))?;
     let (sender, findings) = std::sync::mpsc::channel();
@@ -146,10 +146,11 @@ fn round(hosts: Option<&Hosts>, system: &System, spec: &Spec, task: &Task) -> Re
         let spec = Spec { role: system.part, order: Some(Task { rank, ..task.clone() }), ..spec.clone() };
         let mut end = FarEnd::start_by(command.arg("part"), &spec)?;
         let sender = sender.clone();
-        // The end goes with what it found: a member lives until all are done, for the others may need it.
+        // The far end is returned with its figures: a member stays alive until all are done, because the others may
+        // need it.
         std::thread::spawn(move || {
             let finding = end.found();
-            let _ = sender.send((rank, finding, end)); // nobody listens after a failure
+            let _ = sender.send((rank, finding, end)); // the receiver is gone after a failure
         });
     }
     drop(sender);
@@ -161,7 +162,7 @@ fn round(hosts: Option<&Hosts>, system: &System, spec: &Spec, task: &Task) -> Re
     Ok(Round { found })
 }
 
-/// The hosts to measure on. Bourdon alone can do without: three members fit one loopback interface.
+/// The hosts to measure on. Bourdon alone needs none: three members can share one loopback interface.
 fn hosts(settings: &Settings) -> Result<Option<Hosts>, Failure> {
     match Hosts::make(MEMBERS) {
         Ok(hosts) => Ok(Some(hosts)),
@@ -176,7 +177,7 @@ fn hosts(settings: &Settings) -> Result<Option<Hosts>, Failure> {
     }
 }
 
-/// Measures total order and shows it.
+/// Measures total order and prints the result.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     if settings.mode == Mode::Threaded {
         return Err(Failure::Unusable("total order is measured inline; leave out --mode".into()));
@@ -213,10 +214,10 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     judge(&rows)
 }
 
-/// What is compared of a round.
+/// The compared figure of a round.
 type Figure = fn(&Round) -> f64;
 
-/// What every system but the peer makes of a measure, over the peer, round by round.
+/// The ratios of every system to the peer in a measure, round by round.
 fn compare(measure: &Measure, systems: &[System], rounds: &[Vec<Round>]) -> Vec<Ratio> {
     let Some(peer) = systems.iter().position(|system| system.name == PEER) else { return Vec::new() };
     let figures: &[(&str, Figure)] = if measure.rate_per_s.is_none() {
@@ -271,7 +272,7 @@ fn row(settings: &Settings, measure: &Measure, system: &System, rounds: &[Round]
     }
 }
 
-/// A figure of something that lost messages or mixed up their order is a figure of something else.
+/// A run that lost or reordered messages gives no valid figure.
 fn judge(rows: &[Row]) -> Result<(), Failure> {
     let failed = rows.iter().filter(|row| row.lost != Some(0) || row.out_of_order != Some(0));
     let failed: Vec<String> = failed.map(|row| format!("{} ({})", row.system, row.what)).collect();

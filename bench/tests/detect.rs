@@ -1,7 +1,7 @@
-//! `bourdon-bench detect` for a moment: it measures what it says, and nobody healthy is left out of what it says.
+//! A short run of `bourdon-bench detect`: it makes its measurements, and no healthy member is evicted.
 //!
-//! Figures are not looked at: on a busy host any of them may be bad. What needs root or network namespaces says so and is
-//! left out.
+//! Figures are not checked: on a busy host any of them may be bad. A test that needs root or network namespaces reports
+//! that it is skipped without them.
 
 use serde_json::Value;
 use std::process::{Command, Output};

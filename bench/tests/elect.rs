@@ -1,7 +1,7 @@
-//! `bourdon-bench elect` for a moment: leaders die and are followed by others.
+//! A short run of `bourdon-bench elect`: leaders die and are followed by others.
 //!
-//! Figures are not looked at: on a busy host any of them may be bad. What needs a peer that is not installed says so and
-//! is left out.
+//! Figures are not checked: on a busy host any of them may be bad. A test that needs a peer that is not installed
+//! reports that it is skipped.
 
 use serde_json::Value;
 use std::process::{Command, Output};
@@ -25,7 +25,7 @@ fn a_peers_leader_is_followed_by_another() {
     let row = rows.iter().find(|row| row["system"] == "etcd-tuned").expect("it has a row");
     assert_eq!((&row["what"], &row["algorithm"]), (&"fail-over".into(), &"raft".into()));
     assert_eq!((&row["members"], &row["count"], &row["messages"]), (&3.into(), &2.into(), &Value::Null));
-    // A leader that was killed is missed for longer than its heartbeats are apart, or nobody was without one.
+    // A killed leader is missed for longer than its heartbeat interval, or no member was without a leader.
     let heartbeat_ns = row["settings"]["heartbeat_ms"].as_u64().map(|ms| ms * 1_000_000);
     assert!(row["fault_to_leader_ns"]["max"].as_u64() > heartbeat_ns, "{row}");
     assert!(shown["ratios"].is_array());

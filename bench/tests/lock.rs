@@ -1,7 +1,7 @@
-//! `bourdon-bench lock` for a moment: every system excludes, and says what it was asked for.
+//! A short run of `bourdon-bench lock`: every system excludes, and reports the requested figures.
 //!
-//! Figures are not looked at: on a busy host any of them may be bad. What needs a peer that is not installed says so and
-//! is left out.
+//! Figures are not checked: on a busy host any of them may be bad. A test that needs a peer that is not installed
+//! reports that it is skipped.
 
 use serde_json::Value;
 use std::path::Path;
@@ -35,11 +35,11 @@ fn every_peer_has_its_rows() {
         for (row, clients) in rows.iter().zip([1, 3]) {
             assert_eq!((&row["algorithm"], &row["members"]), (&algorithm.into(), &members.into()), "{row}");
             assert_eq!((&row["messages_per_entry"], &row["settings"]["clients"]), (&Value::Null, &clients.into()));
-            // Fewer than were asked for if the time was over before.
+            // Fewer than were requested if the time was over before.
             assert!(row["count"].as_u64() > Some(0) && row["count"].as_u64() <= Some(6), "{row}");
             assert!(row["acquire_ns"]["p50"].as_u64() > Some(0) && row["max_overtaken"].is_u64(), "{row}");
         }
-        assert_eq!(rows[0]["max_overtaken"], 0, "one client is overtaken by nobody");
+        assert_eq!(rows[0]["max_overtaken"], 0, "no client overtakes a single client");
     }
 }
 
@@ -68,7 +68,7 @@ fn what_does_not_go_together_is_refused() {
     }
 }
 
-/// On a host without a peer: who asks for it is told how to get it.
+/// On a host without a peer: the error for a requested peer states how to install it.
 #[test]
 fn a_peer_that_is_not_installed_is_named_with_its_package() {
     for (subcommand, peer, package) in
@@ -83,7 +83,7 @@ fn a_peer_that_is_not_installed_is_named_with_its_package() {
     }
 }
 
-/// Waits until something holds; a host that is busy may need a while.
+/// Waits until a condition holds; a busy host may need a while.
 fn wait_until(what: &str, holds: impl Fn() -> bool) {
     const PATIENCE: Duration = Duration::from_secs(60);
     let begun = Instant::now();
@@ -93,7 +93,7 @@ fn wait_until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-/// Processes that were told of a folder, save those that are still about to become another.
+/// Processes whose arguments name a folder, except those that are still about to become another.
 fn processes_in(folder: &Path) -> usize {
     let folder = folder.to_string_lossy();
     let processes = std::fs::read_dir("/proc").expect("there are processes").flatten();
@@ -108,7 +108,7 @@ fn nothing_is_left_of_a_measurement_that_is_killed() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bourdon-bench"));
     command.args(["lock", "--peer", "etcd"]).env("TMPDIR", folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut measurement = command.spawn().expect("the bench starts");
-    // Three servers, and who removes their files.
+    // Three servers, and the process that removes their files.
     let (mut ended, mut begun) = (false, false);
     while !ended && !begun {
         (ended, begun) = (measurement.try_wait().expect("it can be asked").is_some(), processes_in(folder.path()) == 4);

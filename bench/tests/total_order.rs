@@ -1,7 +1,7 @@
-//! `bourdon-bench total-order` for a moment: it measures what it says, and every member delivers the same.
+//! A short run of `bourdon-bench total-order`: it makes its measurements, and every member delivers the same.
 //!
-//! Figures are not looked at: on a busy host any of them may be bad. What needs root, network namespaces or Corosync
-//! says so and is left out.
+//! Figures are not checked: on a busy host any of them may be bad. A test that needs root, network namespaces or
+//! Corosync reports that it is skipped without them.
 
 use serde_json::Value;
 use std::process::{Command, Output};
@@ -12,7 +12,7 @@ fn bench(arguments: &[&str]) -> Output {
     command.output().expect("the bench starts")
 }
 
-/// The rows of a run that worked, after a look at what every row must have.
+/// The rows of a run that worked, after a check of the fields that every row must have.
 fn rows(output: &Output) -> Vec<Value> {
     let talk = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{talk}");
@@ -56,5 +56,5 @@ fn beside_corosync() {
 fn a_peer_of_another_measurement_is_refused() {
     let output = bench(&["--peer", "raw"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("--peer corosync"), "it says what to do");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--peer corosync"), "the error states what to do");
 }

@@ -1,7 +1,8 @@
-//! A member of the group whose locks and elections are measured, in a process of its own.
+//! A member of the group whose locks and elections are measured, in a separate process.
 //!
-//! It does what it is told, a line at a time: take the lock again and again for a while, stand for election, say its
-//! figures. Between orders it serves the others, as any member does. One that learns that it was removed begins anew.
+//! It executes commands, a line at a time: acquire the lock again and again for a while, stand for election, report its
+//! figures. Between commands it serves the others, as any member does. A member that learns that it was removed joins
+//! again.
 
 use crate::Failure;
 use crate::script::{self, broken, now_ns, say};
@@ -14,30 +15,30 @@ use std::time::Duration;
 /// The lock, and the election.
 const NAME: &str = "bench";
 
-/// What a member is to be: the first line it reads.
+/// The configuration of a member: the first line it reads.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Task {
     pub(crate) settings: Settings,
 }
 
-/// Said by the harness, a line each.
+/// Sent by the harness, a line each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// Take the lock and give it back, so often at most, until then at most.
+    /// Acquire the lock and release it, at most this often and at most until then.
     Enter { entries: u64, until_ns: u64 },
     /// Stand for election.
     Stand,
-    /// Say your figures.
+    /// Report the figures.
     Count,
 }
 
-/// Who leads.
+/// The leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Leader {
     pub(crate) rank: u16,
     epoch: u64,
     number: u64,
-    /// When this member knew.
+    /// When this member learned of it.
     pub(crate) at_ns: u64,
 }
 
@@ -47,15 +48,15 @@ impl Leader {
     }
 }
 
-/// Said by a member, a line each.
+/// Sent by a member, a line each.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Said {
     View {
         epoch: u64,
         members: u64,
     },
-    /// The entries that were asked for: when each asked, got it, began to give it back. And the messages since the last
-    /// time.
+    /// The requested entries: when each was requested, was granted, and began its release. And the messages since the
+    /// last report.
     Entered {
         entries: Vec<[u64; 3]>,
         messages: u64,
@@ -88,7 +89,7 @@ fn join(settings: &Settings) -> Result<Node, Failure> {
     Node::join(settings).map_err(|error| Failure::Unusable(error.to_string()))
 }
 
-/// How it enters just now.
+/// Its entries in progress.
 #[derive(Clone, Debug)]
 struct Entering {
     left: u64,
@@ -115,7 +116,7 @@ impl Member {
         Ok(Self { settings: task.settings, node, idler, name, entering: None, stands: false, messages: 0 })
     }
 
-    /// One round; false when stdin has ended.
+    /// One round; returns false when stdin has ended.
     fn step(&mut self, orders: &Receiver<Order>) -> Result<bool, Failure> {
         match orders.try_recv() {
             Ok(Order::Enter { entries, until_ns }) => {
@@ -166,7 +167,7 @@ impl Member {
                 Coordination::Lock(id, LockNews::Granted(_)) => {
                     let got_ns = now_ns();
                     let Some(entering) = self.entering.as_mut().filter(|entering| entering.asks == Some(id)) else {
-                        return Err(broken("a lock was granted that nobody asked for"));
+                        return Err(broken("a lock was granted without a request"));
                     };
                     entering.entries.push([entering.asked_ns, got_ns, now_ns()]);
                     (entering.asks, entering.left) = (None, entering.left - 1);

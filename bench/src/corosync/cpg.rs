@@ -1,11 +1,12 @@
 //! Corosync's closed process groups: the few calls of `libcpg` that a member needs.
 //!
-//! There is no Rust interface to this library on which a build could rest, and a build must not need it: who measures
-//! without this peer has it not. So the library is opened when it is first wanted, and its calls are declared here by
-//! hand after `corosync/cpg.h`. This is foreign code, hence the unsafe: it stays in this file, and what leaves it is safe.
+//! There is no Rust interface to this library that a build could rely on, and a build must not need it: a user
+//! measuring without this peer need not have it. So the library is opened when it is first needed, and its calls are
+//! declared here by hand after `corosync/cpg.h`. This is foreign code, hence the unsafe: it stays in this file, and the
+//! interface of this file is safe.
 //!
-//! The library calls back within `cpg_dispatch`, in the same thread. The callbacks copy what they are given into an
-//! inbox of the thread, and the caller reads it when the dispatch has returned: no pointer outlives its callback.
+//! The library calls back within `cpg_dispatch`, in the same thread. The callbacks copy their arguments into an inbox
+//! of the thread, and the caller reads it when the dispatch has returned: no pointer outlives its callback.
 //!
 //! Invariant: the functions are those of the library in the same struct, which is never closed before them.
 
@@ -44,12 +45,12 @@ struct Callbacks {
     change: Change,
 }
 
-/// What the callbacks of this thread were given since it was last read.
+/// What the callbacks of this thread received since it was last read.
 #[derive(Default)]
 struct Inbox {
     /// The payloads, one behind the other.
     bytes: Vec<u8>,
-    /// Of each its sender's node id and where it ends.
+    /// For each payload its sender's node id and where it ends.
     ends: Vec<(u32, usize)>,
     /// How many members the group has.
     members: usize,
@@ -86,7 +87,7 @@ unsafe extern "C" fn on_change(
     INBOX.with_borrow_mut(|inbox| inbox.members = members);
 }
 
-/// Why a call did not do what it was for.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CpgError {
     #[error("can't load {LIBRARY}: {0}")]
@@ -111,7 +112,8 @@ struct Calls {
 
 impl Calls {
     fn load() -> Result<Self, CpgError> {
-        // SAFETY: what runs when the library is loaded is its own and libqb's initialisation, which need nothing of us.
+        // SAFETY: loading runs only the library's own and libqb's initialisation, which require nothing of this
+        // program.
         let library = unsafe { Library::new(LIBRARY) }?;
         // SAFETY: the signatures are those of cpg.h for this version of the interface, which the name carries; the
         // pointers are kept beside the library.
@@ -148,7 +150,7 @@ pub(crate) struct Cpg {
 
 impl Drop for Cpg {
     fn drop(&mut self) {
-        // SAFETY: the handle is open, and nobody uses it afterwards.
+        // SAFETY: the handle is open, and is not used afterwards.
         unsafe { (self.calls.finalize)(self.handle) };
     }
 }
@@ -171,7 +173,7 @@ impl Cpg {
         Ok(cpg)
     }
 
-    /// How many members the group has, as far as gathered.
+    /// How many members the group has, as far as is known.
     pub(crate) fn members(&self) -> usize {
         INBOX.with_borrow(|inbox| inbox.members)
     }
@@ -193,7 +195,7 @@ impl Cpg {
         }
     }
 
-    /// Lets the library put what has come into the inbox.
+    /// Lets the library put arrived messages into the inbox.
     pub(crate) fn gather(&self) -> Result<(), CpgError> {
         for _ in 0..DISPATCH_LIMIT {
             // SAFETY: the handle is open; the callbacks are functions of this program and borrow nothing of the caller.
@@ -205,7 +207,7 @@ impl Cpg {
         Ok(())
     }
 
-    /// Delivers what has come, by its sender's node id; says how many messages that were.
+    /// Delivers arrived messages, with their sender's node id; returns how many there were.
     pub(crate) fn dispatch(&self, mut on_delivery: impl FnMut(u32, &[u8])) -> Result<usize, CpgError> {
         self.gather()?;
         INBOX.with_borrow_mut(|inbox| {
@@ -221,7 +223,7 @@ impl Cpg {
         })
     }
 
-    /// Sleeps until something has come, at most this long.
+    /// Sleeps until a message has arrived, at most this long.
     pub(crate) fn wait(&self, longest: std::time::Duration) -> Result<(), CpgError> {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         // SAFETY: the library keeps the descriptor open until the handle is finalised, which is when this is dropped.

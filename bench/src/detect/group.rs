@@ -1,11 +1,11 @@
-//! The group whose failures are measured: starts its members, makes trouble, and notes when the survivors had a view
+//! The group whose failures are measured: starts its members, injects faults, and records when the survivors had a view
 //! without the victim.
 //!
-//! All processes share one host's monotonic clock, so the time of a fault, read just before it is made, and the times at
-//! which survivors installed a view can be subtracted. A sample begins with a group that is whole; after it the victim
-//! comes back, restarted, continued or reconnected, by the way it would in use.
+//! All processes share one host's monotonic clock, so the time of a fault, read just before it is injected, and the
+//! times at which survivors installed a view can be subtracted. A sample begins with a whole group; after it the victim
+//! is restarted, resumed or reconnected, as it would be in use.
 //!
-//! Invariants: every wait is for something that a member says, or ends after [`PATIENCE`]; every process is reaped.
+//! Invariants: every wait is for a member's report, or ends after [`PATIENCE`]; every process is reaped.
 
 use super::member::{Figures, Installed, Order, Said, Task};
 use crate::Failure;
@@ -18,38 +18,38 @@ use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// How many members: the least that can lose one and go on.
+/// How many members: the fewest that can lose one and go on.
 pub(super) const MEMBERS: u16 = 3;
-/// What any wait may take: longer than the slowest rejoining.
+/// The longest time of any wait: longer than the slowest rejoining.
 const PATIENCE: Duration = Duration::from_secs(30);
 const WHOLE: u64 = (1 << MEMBERS) - 1;
 
-/// What is done to a member.
+/// The kinds of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
     Kill,
     Stop,
     Cut,
-    /// This one hears nothing of it.
+    /// The given member receives nothing from it.
     CutOneWay(u16),
 }
 
-/// What came of one fault.
+/// The outcome of one fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sample {
-    /// Until all who stayed had installed a view without the victim.
+    /// The time until all remaining members had installed a view without the victim.
     pub(super) fault_to_view_ns: u64,
-    /// Until somebody first suspected the victim.
+    /// The time until a member first suspected the victim.
     pub(super) fault_to_suspicion_ns: Option<u64>,
     /// The longest gap between two deliveries at a survivor.
     pub(super) outage_ns: u64,
-    /// Members that went without a fault.
+    /// Members that were evicted without a fault.
     pub(super) false_evictions: u64,
 }
 
 struct Member {
     child: Child,
-    /// Which process of this rank: what earlier ones still say is of no interest.
+    /// Which process of this rank: later reports of earlier processes are ignored.
     life: u32,
     view: Option<Installed>,
     marked: bool,
@@ -66,7 +66,7 @@ impl Drop for Member {
 
 /// A running group.
 pub(super) struct Group {
-    // Before the hosts, so that processes end before their hosts do.
+    // This field comes before the hosts, so that processes end before their hosts do.
     members: Vec<Member>,
     hosts: Option<Hosts>,
     task: Task,
@@ -74,12 +74,12 @@ pub(super) struct Group {
     said: Receiver<Word<Said>>,
     /// By epoch: its members.
     views: BTreeMap<u64, u64>,
-    /// Who suspected whom when, since the last mark.
+    /// Which member suspected which, and when, since the last mark.
     suspected: Vec<(u16, u64)>,
 }
 
 impl Group {
-    /// Starts all members, on hosts of their own if there are any, and waits until the group is whole.
+    /// Starts all members, on separate hosts if there are any, and waits until the group is whole.
     pub(super) fn start(hosts: Option<Hosts>, settings: &Settings, flat_out: bool) -> Result<Self, Failure> {
         let (sender, said) = channel();
         let task = Task { settings: settings.clone(), flat_out };
@@ -93,7 +93,7 @@ impl Group {
         Ok(group)
     }
 
-    /// Ends the group; the hosts are still good.
+    /// Ends the group; the hosts can be used again.
     pub(super) fn end(mut self) -> Option<Hosts> {
         self.members.clear();
         self.hosts.take()
@@ -141,7 +141,7 @@ impl Group {
         Ok(())
     }
 
-    /// Listens until something is there.
+    /// Waits until the awaited report has come.
     fn until<T>(&mut self, what: &str, found: impl Fn(&Self) -> Option<T>) -> Result<T, Failure> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -157,7 +157,7 @@ impl Group {
         }
     }
 
-    /// Listens for a while.
+    /// Receives reports for a while.
     pub(super) fn listen_for(&mut self, while_: Duration) -> Result<(), Failure> {
         let deadline = Instant::now() + while_;
         while let Ok((rank, life, said)) = self.said.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -174,13 +174,13 @@ impl Group {
         })
     }
 
-    /// What all members count, summed up.
+    /// The sums of all members' counters.
     pub(super) fn figures(&mut self) -> Result<Figures, Failure> {
         for member in &mut self.members {
             member.figures = None;
             tell(&mut member.child, &Order::Tell)?;
         }
-        let all = self.until("everybody's figures", |group| {
+        let all = self.until("all members' figures", |group| {
             group.members.iter().map(|member| member.figures).collect::<Option<Vec<_>>>()
         })?;
         let add = |one: [u64; 3], other: [u64; 3]| [0, 1, 2].map(|k| one[k] + other[k]);
@@ -193,7 +193,7 @@ impl Group {
         }))
     }
 
-    /// How many members views have left out, and how many views there were.
+    /// How many members views have excluded, and how many views there were.
     pub(super) fn left_out(&self) -> (u64, u64) {
         let views = self.views.values();
         let pairs = views.clone().zip(views.clone().skip(1));
@@ -201,15 +201,15 @@ impl Group {
         (left_out, self.views.len() as u64)
     }
 
-    // ---- trouble --------------------------------------------------------------------------------------------------
+    // ---- faults ---------------------------------------------------------------------------------------------------
 
-    /// Whom trouble hits next: one that does not give the order, or the one that does.
+    /// The next victim: a member that is not the sequencer, or the sequencer.
     pub(super) fn victim(&self, sequencer: bool) -> u16 {
         let view = self.members[0].view.expect("the group is whole");
         if sequencer { view.sequencer } else { (view.sequencer + 1) % MEMBERS }
     }
 
-    /// Makes trouble for a member of a group that is whole, and waits until it is whole again.
+    /// Injects a fault into a member of a whole group, and waits until the group is whole again.
     pub(super) fn sample(&mut self, trouble: Trouble, victim: u16) -> Result<Sample, Failure> {
         self.mark()?;
         let (left_out, _) = self.left_out();
@@ -254,7 +254,7 @@ impl Group {
             (member.marked, member.outage) = (false, None);
             tell(&mut member.child, &Order::Mark)?;
         }
-        self.until("everybody's mark", |group| group.members.iter().all(|member| member.marked).then_some(()))
+        self.until("all members' marks", |group| group.members.iter().all(|member| member.marked).then_some(()))
     }
 
     fn signal(&self, rank: u16, signal: Signal) -> Result<(), Failure> {

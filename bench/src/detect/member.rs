@@ -1,9 +1,9 @@
 //! A member of the group whose failures are measured, in a process of its own.
 //!
-//! It publishes every millisecond, and says which views it installs and when, by the monotonic clock that all processes
-//! of a host share. It says whom it suspects as well, so that a slow change can be laid at the right door, and the longest
-//! gap between two deliveries. One that learns that it was removed begins anew, as a restarted process would: without the
-//! delay that grows with each removal.
+//! It publishes every millisecond, and reports which views it installs and when, by the monotonic clock that all
+//! processes of a host share. It also reports which members it suspects, so that the cause of a slow change can be
+//! found, and the longest gap between two deliveries. A member that learns that it was removed joins again as a
+//! restarted process would: without the delay that grows with each removal.
 
 use crate::Failure;
 use crate::script::{self, broken, say};
@@ -13,27 +13,27 @@ use serde::{Deserialize, Serialize};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
-/// How often a message is published, unless as many as go.
+/// How often a message is published, unless the load is unlimited.
 const PUBLISH_EVERY_NS: u64 = 1_000_000;
-/// Messages published between two looks at the network, when as many as go.
+/// Messages published between two polls of the network under unlimited load.
 const BURST: usize = 64;
 /// Bytes of a message.
 const PAYLOAD: [u8; 64] = [7; 64];
 
-/// What a member is to do: the first line it reads.
+/// The task of a member: the first line it reads.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Task {
     pub(super) settings: Settings,
-    /// Publish as much as the group takes.
+    /// Publish as much as the group accepts.
     pub(super) flat_out: bool,
 }
 
-/// Said by the harness, a line each.
+/// Sent by the harness, a line each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Order {
-    /// Something will happen: the longest gap counts from now on.
+    /// A fault follows: the longest gap counts from now on.
     Mark,
-    /// Say your figures.
+    /// Report the figures.
     Tell,
 }
 
@@ -47,18 +47,18 @@ pub(super) struct Installed {
     pub(super) at_ns: u64,
 }
 
-/// What a member found.
+/// A member's figures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Figures {
     pub(super) delivered: u64,
     pub(super) gaps: u64,
     pub(super) reached: [u64; 3],
     pub(super) reached_unfloored: [u64; 3],
-    /// By evidence, push, pull, phi: how often it suspected a peer.
+    /// For evidence, push, pull and phi: how often it suspected a peer.
     pub(super) suspicions: [u64; 4],
 }
 
-/// Said by a member, a line each.
+/// Sent by a member, a line each.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Said {
     View(Installed),
@@ -125,7 +125,7 @@ struct Member {
     deliveries: Deliveries,
     /// A view in which nothing has been delivered yet.
     entered: Option<u64>,
-    /// Of lives before.
+    /// The figures of earlier incarnations.
     before: Figures,
 }
 
@@ -136,7 +136,7 @@ impl Member {
         Ok(Self { task, node, idler, publish_at_ns: 0, deliveries, entered: None, before })
     }
 
-    /// One round; false when stdin has ended.
+    /// One round; returns false when stdin has ended.
     fn step(&mut self, orders: &Receiver<Order>) -> Result<bool, Failure> {
         match orders.try_recv() {
             Ok(Order::Mark) => {

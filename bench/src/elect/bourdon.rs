@@ -1,7 +1,7 @@
 //! Bourdon's own elections, by each of its algorithms.
 //!
-//! All members stand. The leader's process is killed; its connections tell the others at once, a view change takes it out,
-//! and the next one is elected. The end is when the last survivor knows the next leader.
+//! All members stand. The leader's process is killed; its closed connections inform the others at once, a view change
+//! removes it, and the next leader is elected. The end is when the last survivor knows the next leader.
 
 use super::{BOURDON, FailOver, Running, System};
 use crate::coordination::{Group, Order, settings};
@@ -10,7 +10,8 @@ use bourdon::settings::{ElectionKind, MutexKind, Settings as NodeSettings};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// How long a group is whole before it is hit, as in `detect`: connections stand by then, and heartbeats are regular.
+/// How long a group is whole before the fault, as in `detect`: connections are open by then, and heartbeats are
+/// regular.
 const CALM: Duration = Duration::from_millis(200);
 
 /// One of Bourdon's algorithms, as a system to measure.

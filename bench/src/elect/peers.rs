@@ -1,10 +1,10 @@
-//! Leaders that others elect: etcd's.
+//! Leaders of other systems: etcd's.
 //!
-//! The server that leads is killed. Each of the others gives it an election timeout to be heard of again, more or less,
-//! then stands for election (Raft). Whoever is led by such a cluster has lost its leader until a write succeeds again,
-//! so that is the end of what is measured: the survivors are asked in turn, once a millisecond, whom they know to lead;
-//! the first that names another gets a write. To write from the start and to wait would measure something else: a
-//! survivor hands a write on to the dead leader, where it is lost, and says so only seconds later.
+//! The server that leads is killed. Each of the others waits about an election timeout to hear from it again, then
+//! stands for election (Raft). A client of such a cluster has no leader until a write succeeds again, so that is the
+//! end of the measured time: the survivors are asked in turn, once a millisecond, which server leads, and the first
+//! that names another server gets a write. To write from the start and wait would measure something else: a survivor
+//! forwards a write to the dead leader, where it is lost, and reports this only seconds later.
 
 use super::{FailOver, Running, System};
 use crate::Failure;
@@ -13,12 +13,12 @@ use crate::scratch::Storage;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// The heartbeat and the election timeout of the tuned cluster, in milliseconds: all a tenth of what is delivered, so that
+/// The heartbeat and the election timeout of the tuned cluster, in milliseconds: each a tenth of the default, so that
 /// as many heartbeats must be missed.
 const TUNED_MS: (u32, u32) = (10, 100);
 /// How often a survivor is asked.
 const ASK_EVERY: Duration = Duration::from_millis(1);
-/// How long a write may take; if it was not committed by then, the leader that took it has lost its place again.
+/// How long a write may take; if it was not committed by then, the leader that accepted it is no longer the leader.
 const WRITE: Duration = Duration::from_millis(500);
 
 /// etcd, as a system to measure.
@@ -70,7 +70,7 @@ impl System for Etcd {
 
 struct RunningEtcd {
     cluster: Cluster,
-    /// How long a cluster is whole before it is hit: no election of before is still going on.
+    /// How long a cluster is whole before the fault: no earlier election is still going on.
     calm: Duration,
 }
 
@@ -89,14 +89,14 @@ impl RunningEtcd {
             }
             std::thread::sleep(ASK_EVERY);
         }
-        Err(Failure::Unusable("a cluster of one server has nobody left to lead it".into()))
+        Err(Failure::Unusable("a cluster of one server has no server left to lead it".into()))
     }
 }
 
 impl Running for RunningEtcd {
     fn fail_over(&mut self) -> Result<FailOver, Failure> {
         std::thread::sleep(self.calm);
-        // This asks every server, so every connection is there before it is needed.
+        // This asks every server, so every connection is open before it is needed.
         let victim = self.cluster.leader()?;
         let standing = self.cluster.standing(victim).map_err(|error| self.cluster.broken(victim, error))?;
         let begun = self.cluster.kill(victim);

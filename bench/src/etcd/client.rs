@@ -1,8 +1,8 @@
-//! What is said to an etcd server: the few calls that are measured, over one connection that stays open.
+//! The requests to an etcd server: the few calls that are measured, over one connection that stays open.
 //!
-//! etcd is spoken to by gRPC. Its messages are declared here by hand, with only the fields that are looked at, so that no
-//! compiler for its protocol files is needed; decoding skips the others. The field numbers are those of etcd's public
-//! `rpc.proto` and `v3lock.proto`.
+//! etcd uses gRPC. Its messages are declared here by hand, with only the fields that are read, so that no compiler for
+//! its protocol files is needed; decoding skips the others. The field numbers are those of etcd's public `rpc.proto`
+//! and `v3lock.proto`.
 //!
 //! A client belongs to one thread and runs a single-threaded executor in it: a call begins and ends on the caller's
 //! thread, and no hand-over between threads is measured.
@@ -26,7 +26,7 @@ struct Header {
 #[derive(Clone, PartialEq, Message)]
 struct Empty {}
 
-/// What a server knows of its cluster.
+/// A server's view of its cluster.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Standing {
     #[prost(message, optional, tag = "1")]
@@ -41,7 +41,7 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
-    /// The server that says so.
+    /// The server that reports this.
     pub(crate) fn id(&self) -> u64 {
         self.header.as_ref().map_or(0, |header| header.member_id)
     }
@@ -79,7 +79,7 @@ struct LockRequest {
     lease: i64,
 }
 
-/// A lock that is held: what is given back to release it.
+/// A held lock: the key that releases it.
 #[derive(Clone, PartialEq, Message)]
 struct LockResponse {
     #[prost(bytes = "vec", tag = "2")]
@@ -94,13 +94,13 @@ struct UnlockRequest {
 
 /// A connection to one server, with the executor that drives it.
 pub(crate) struct Client {
-    // Before the executor: what is dropped may want to be inside it.
+    // This field comes before the executor, because dropping it may need the executor.
     grpc: Grpc<Channel>,
     executor: Runtime,
 }
 
 impl Client {
-    /// A connection that is made at the first call, and again when it was lost.
+    /// A connection that is opened at the first call, and again after it was lost.
     pub(crate) fn new(server: SocketAddr) -> Result<Self, Failure> {
         let unusable = |error: &dyn std::fmt::Display| Failure::Unusable(format!("no client for etcd: {error}"));
         let executor = Builder::new_current_thread().enable_all().build().map_err(|error| unusable(&error))?;
@@ -132,24 +132,24 @@ impl Client {
         })
     }
 
-    /// What the server knows, without asking others.
+    /// The server's state, without a request to others.
     pub(crate) fn standing(&mut self, patience: Duration) -> Result<Standing, Status> {
         self.call("/etcdserverpb.Maintenance/Status", Empty {}, patience)
     }
 
-    /// Writes what a majority must have before it answers.
+    /// Writes a value that a majority must have before the server answers.
     pub(crate) fn put(&mut self, key: &str, value: &str, patience: Duration) -> Result<(), Status> {
         let request = PutRequest { key: key.into(), value: value.into() };
         self.call("/etcdserverpb.KV/Put", request, patience).map(|Empty {}| ())
     }
 
-    /// Begins a lease: what is locked under it is released when it ends.
+    /// Begins a lease: a lock under it is released when the lease ends.
     pub(crate) fn lease(&mut self, ttl: Duration, patience: Duration) -> Result<i64, Status> {
         let request = LeaseGrantRequest { ttl_s: ttl.as_secs() as i64 };
         self.call("/etcdserverpb.Lease/LeaseGrant", request, patience).map(|granted: LeaseGrantResponse| granted.id)
     }
 
-    /// Waits for a lock; what is returned releases it.
+    /// Waits for a lock; the returned key releases it.
     pub(crate) fn lock(&mut self, name: &str, lease: i64, patience: Duration) -> Result<Vec<u8>, Status> {
         let request = LockRequest { name: name.into(), lease };
         self.call("/v3lockpb.Lock/Lock", request, patience).map(|held: LockResponse| held.key)

@@ -1,15 +1,16 @@
 //! Cables pulled at the bridge between hosts: hosts notice only silence.
 //!
-//! What is measured is a few tens of milliseconds, so a rule must be in force at once, not after a program has started:
-//! one `nft` in the bridge's namespace stands ready and takes commands on its standard input. It ends when that does.
+//! The measured times are a few tens of milliseconds, so a rule must be in force at once, not after a program has
+//! started: one `nft` in the bridge's namespace stays ready and reads commands from its standard input. It ends when
+//! that ends.
 
 use super::Namespace;
 use crate::Failure;
 use std::io::Write;
 use std::process::{Child, Stdio};
 
-/// Two sets to fill: ports that are cut, pairs of ports that are cut one way; address resolution passes the latter, or the
-/// other direction would die with it.
+/// Two sets to fill: ports that are cut, and pairs of ports that are cut in one direction; address resolution passes
+/// the latter, because otherwise the other direction would fail too.
 const RULES: &str = "\
 add table bridge cuts
 add set bridge cuts cut { type ifname; }

@@ -1,7 +1,7 @@
 //! Bourdon's own locks, by each of its algorithms.
 //!
-//! The group's members ask for themselves, each in a process of its own (`coordination.rs`). When one wants the lock it is
-//! the second oldest member, neither coordinator nor sequencer, so that no message is spared.
+//! The group's members request the lock for themselves, each in a separate process (`coordination.rs`). If one member
+//! requests it, it is the second oldest, neither coordinator nor sequencer, so that no message is saved.
 
 use super::clients::{Entry, judge};
 use super::{BOURDON, Limits, Load, Round, Running, System};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 /// Entries before any are counted.
 const WARM_UP: u64 = 20;
-/// Who wants the lock when one does.
+/// The member that requests the lock if only one does.
 const ALONE: u16 = 1;
 
 /// One of Bourdon's algorithms, as a system to measure.
@@ -55,7 +55,7 @@ impl System for Bourdon {
             "idle": self.idle,
             "mode": "inline",
             "interface": "lo",
-            "asks": "each member for itself; alone, one that is neither coordinator nor sequencer",
+            "asks": "each member for itself; alone, a member that is neither coordinator nor sequencer",
             "storage": "none: what a majority has in memory is agreed",
         })
     }
@@ -65,7 +65,8 @@ impl System for Bourdon {
     }
 }
 
-/// When a member asked, had it and left, for each entry; and the messages since it was last asked.
+/// The times at which a member requested, got and left the lock, for each entry; and its messages since its last
+/// report.
 type Played = (Vec<[u64; 3]>, u64);
 
 struct RunningGroup {
@@ -93,7 +94,7 @@ impl Running for RunningGroup {
     fn round(&mut self, load: Load, limits: &Limits) -> Result<Round, Failure> {
         let until_ns = now_ns() + limits.duration.as_nanos() as u64;
         self.enter(load, WARM_UP, until_ns)?;
-        // Whoever was done first did not count what it said afterwards.
+        // A member that was done first did not count its later messages.
         self.enter(load, 0, until_ns)?;
         let mut found = self.enter(load, limits.entries, now_ns() + limits.duration.as_nanos() as u64)?;
         let rest = self.enter(load, 0, until_ns)?;

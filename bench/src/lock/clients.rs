@@ -1,13 +1,14 @@
-//! Clients that take turns at one lock, each in a thread of its own, and what came of it.
+//! Clients that take turns at one lock, each in a separate thread, and their figures.
 //!
-//! One client alone shows what a lock costs; three that ask again at once show what a hand-over costs. Times are of one
-//! clock, so the rounds of a system prove what is measured: no two clients held the lock at one time, else the round
-//! fails. They also show how patient one must be: how many entries others made between one's asking and one's getting.
-//! A first come, first served lock of three clients lets at most a few by (who asked before the server heard of it);
-//! one that is asked again and again until it is free may let by any number.
+//! One client alone shows what a lock costs; three that request it again at once show what a hand-over costs. All times
+//! are of one clock, so the rounds of a system verify the measurement: if two clients held the lock at one time, the
+//! round fails. They also show how long a client may wait: how many entries other clients made between its request and
+//! its grant. A first come, first served lock of three clients lets at most a few others enter first (clients that
+//! requested before the server received the request); a lock that is polled until it is free may let in any number.
 //!
-//! A client that starves must not go on alone when the others have made all their entries, for then its last waits are
-//! those of another measurement. So the entries are shared out as they are begun, and all end together.
+//! A starving client must not continue alone when the others have made all their entries, because its last waits would
+//! then belong to another measurement. So the clients draw entries from one shared count as they begin them, and all
+//! end together.
 
 use super::{Limits, Round};
 use crate::Failure;
@@ -15,23 +16,23 @@ use crate::row::histogram;
 use std::sync::{Barrier, Mutex, PoisonError};
 use std::time::Instant;
 
-/// Entries of each client before any are counted: connections are made, scripts loaded, memory touched.
+/// Entries of each client before any are counted: connections are opened, scripts loaded, memory touched.
 const WARM_UP: u32 = 5;
 
-/// One who asks for a lock and gives it back.
+/// A client that acquires a lock and releases it.
 pub(crate) trait Client: Send {
     /// Returns as soon as the lock is held.
     fn acquire(&mut self) -> Result<(), Failure>;
     fn release(&mut self) -> Result<(), Failure>;
 }
 
-/// One time that a client had the lock, in nanoseconds since the round began.
+/// One time that a client held the lock, in nanoseconds since the round began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) client: usize,
     pub(super) asked_ns: u64,
     pub(super) got_ns: u64,
-    /// When it began to give it back.
+    /// When it began to release it.
     pub(super) left_ns: u64,
 }
 
@@ -40,20 +41,20 @@ pub(super) struct Entry {
 struct Entries(Mutex<u64>);
 
 impl Entries {
-    /// Counts another one.
+    /// Counts another entry.
     fn one_more(&self) -> u64 {
         let mut begun = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *begun = begun.saturating_add(1);
         *begun
     }
 
-    /// Lets nobody begin one any more.
+    /// Lets no client begin another entry.
     fn end(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = u64::MAX;
     }
 }
 
-/// Lets clients acquire and release with no pause until there were enough entries or it took long enough.
+/// Lets clients acquire and release with no pause until there were enough entries or the time is over.
 pub(crate) fn take_turns<C: Client>(mut clients: Vec<C>, limits: &Limits) -> Result<Round, Failure> {
     for client in &mut clients {
         for _ in 0..WARM_UP {
@@ -104,7 +105,7 @@ fn enter(
     Ok(entries)
 }
 
-/// What the entries of all clients say. Fails where two of them overlap.
+/// The figures of all clients' entries. Fails where two entries overlap.
 pub(super) fn judge(mut entries: Vec<Entry>) -> Result<Round, Failure> {
     entries.sort_by_key(|entry| entry.got_ns);
     if let Some([first, second]) = entries.array_windows().find(|[first, second]| second.got_ns < first.left_ns) {
@@ -113,7 +114,7 @@ pub(super) fn judge(mut entries: Vec<Entry>) -> Result<Round, Failure> {
     let mut acquire = histogram();
     entries.iter().for_each(|entry| acquire.saturating_record(entry.got_ns - entry.asked_ns));
     let overtaken = entries.iter().enumerate().map(|(index, entry)| {
-        // None of them is its own: it asks again when it has given back.
+        // None of these entries is its own: it requests again after its release.
         entries[..index].iter().rev().take_while(|other| other.got_ns > entry.asked_ns).count() as u64
     });
     Ok(Round { max_overtaken: overtaken.max(), acquire, messages_per_entry: None })

@@ -1,12 +1,13 @@
-//! Locks that others provide: etcd's, and a key in Redis.
+//! Locks of other systems: etcd's, and a key in Redis.
 //!
-//! etcd has a lock service of its own: who wants a lock puts a key under a lease, in a log that a majority has flushed,
-//! and waits until every key put before it is gone. Its clients here ask the server that leads, which saves a hop. When
-//! several want the lock, the server waits by a watch that begins in the past, and etcd looks after such watches ten
-//! times a second: that is nearly all of what a contended acquisition costs there.
+//! etcd has a lock service: a client puts a key under a lease, in a log that a majority has flushed, and waits until
+//! every earlier key is gone. The clients here send to the server that leads, which saves a hop. When several clients
+//! want the lock, the server waits by a watch that begins in the past, and etcd checks such watches ten times a second:
+//! that is nearly the whole cost of a contended acquisition there.
 //!
-//! Redis is one process that keeps a key in memory (`SET NX PX`, and a script that deletes it only if it is still one's
-//! own). It is no peer in what it promises: the lock is gone with the process. It is the floor: one round trip of TCP.
+//! Redis is one process that keeps a key in memory (`SET NX PX`, and a script that deletes the key only if it still has
+//! the client's own value). Its guarantee is weaker: the lock is lost with the process. It is the floor: one round trip
+//! of TCP.
 
 use super::clients::{Client, take_turns};
 use super::{Limits, Load, Round, Running, System};
@@ -18,9 +19,9 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 const NAME: &str = "bench";
-/// How long a lock is its holder's without a word from it: longer than any round.
+/// How long a holder keeps its lock without sending: longer than any round.
 const LEASE: Duration = Duration::from_secs(600);
-/// How long a client waits for a lock that others hold and give back all the time.
+/// How long a client waits for a lock that others acquire and release all the time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// etcd, as a system to measure.
@@ -132,7 +133,7 @@ impl System for RedisKey {
             "storage": "none",
             "interface": "lo",
             "client": "RESP over one TCP connection that stays open",
-            "asks": "SET NX PX, again at once if somebody has it; a script deletes it if it is still one's own",
+            "asks": "SET NX PX, again at once if it is held; a script deletes it if it still has the client's value",
             "lease_s": LEASE.as_secs(),
             "pinned": false,
         })
@@ -166,7 +167,7 @@ struct RedisClient {
 }
 
 impl RedisClient {
-    /// What nobody else writes there, and this client once.
+    /// A value that no other client writes there, and this client writes once.
     fn mine(&self) -> String {
         format!("{}-{}", self.index, self.entries)
     }

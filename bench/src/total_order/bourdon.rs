@@ -10,10 +10,10 @@ use std::time::Duration;
 
 const TOPIC: TopicId = TopicId(1);
 
-/// Silence after which a member is taken for dead: Corosync's own default token timeout.
+/// The silence after which a member counts as dead: Corosync's own default token timeout.
 const PATIENCE_NS: u64 = 3_000_000_000;
 
-/// A node and what it does while nothing comes.
+/// A node and what it does while nothing arrives.
 struct Member {
     node: Node,
     idler: Idler,
@@ -33,7 +33,7 @@ pub(crate) fn run(spec: &Spec, task: &Task) -> Result<(), Failure> {
     let mut settings = spec.node(Role::Member, task.rank);
     settings.network.interface.clone_from(&task.interface);
     settings.group.reliability = reliability(&task.reliability).map_err(Failure::Unusable)?;
-    // As patient as the peer: what is measured is a group that stays whole, on cores that everybody shares.
+    // As patient as the peer: the measured group stays whole, on cores that all processes share.
     settings.detector.phi = false;
     settings.detector.suspect_after_ns = Some(PATIENCE_NS);
     settings.detector.pull_after_ns = Some(PATIENCE_NS);
@@ -56,7 +56,8 @@ impl Ordered for Member {
     fn poll(&mut self, mut on_delivery: impl FnMut(u16, &[u8])) -> Result<usize, Failure> {
         let work = self.node.poll(|message| on_delivery(message.sender.0, message.payload)).map_err(broken)?;
         while let Some(event) = self.node.poll_event() {
-            // Members end at their own time: a view without one that is done is no news; loss would show in the counts.
+            // Members end at different times: a view without a finished member is expected; a loss would show in the
+            // counts.
             if matches!(event, Event::ConfigurationDiffers(_) | Event::Removed(_) | Event::Gap { .. }) {
                 return Err(broken(format!("the group fell apart: {event:?}")));
             }

@@ -1,15 +1,16 @@
-//! One member of a total-order measurement, whatever the system: sends, delivers, and keeps a ledger.
+//! One member of a total-order measurement, for any system: sends, delivers, and keeps a ledger.
 //!
 //! Two systems are compared only if the same loop drives them. A member greets the group; when it has delivered a
-//! greeting from every member the measurement begins, so nobody waits on a barrier outside the system. Senders send
-//! as fast as they are let, or one message at each due time, for a while; then each says in its own stream how many
-//! there were. A member that has delivered everybody's last word knows what is missing.
+//! greeting from every member the measurement begins, so no member waits on a barrier outside the system. Senders send
+//! as fast as the system accepts, or one message at each due time, for a while; then each sends the number of its
+//! messages in its own stream. A member that has delivered these last messages of all senders knows what is missing.
 //!
-//! That all members delivered in one order is checked by a hash chain: each delivery is mixed into a word that depends
-//! on all before it, so that equal words at the end mean equal sequences. Latency is from the time a message was due,
-//! not from when it could be sent, to its delivery at its own sender: no member's clock is compared with another's.
+//! A hash chain checks that all members delivered in one order: each delivery is mixed into a word that depends on all
+//! deliveries before it, so that equal words at the end mean equal sequences. Latency is from the time a message was
+//! due, not from when it could be sent, to its delivery at its own sender: no member's clock is compared with
+//! another's.
 //!
-//! Invariant: a delivery is taken down in the callback, in the order of the callbacks, and nowhere else.
+//! Invariant: a delivery is recorded in the callback, in the order of the callbacks, and nowhere else.
 
 use super::Task;
 use crate::Failure;
@@ -18,37 +19,37 @@ use crate::row::histogram;
 use hdrhistogram::Histogram;
 use std::time::{Duration, Instant};
 
-/// Messages sent between two looks at what came, flat out: a few datagrams, so that acknowledgements are not kept waiting.
+/// Messages sent between two polls at full speed: a few datagrams, so that acknowledgements are not delayed.
 const BURST: usize = 512;
-/// The longest sleep of one that may send but is not let.
+/// The longest sleep of a sender that must wait until the system accepts.
 const REFUSED_SLEEP: Duration = Duration::from_millis(1);
-/// The longest sleep of one that only listens.
+/// The longest sleep of a member that only receives.
 const LISTEN_SLEEP: Duration = Duration::from_millis(20);
 /// How long after the measured time a member waits for what it has not delivered.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The share of a paced measurement that is not recorded, one in so many: caches and connections get warm.
+/// One part in this many of a paced measurement is not recorded: caches and connections get warm.
 const WARM_UP_SHARE: u64 = 10;
 
-/// What a system does for a member. Not every call that sends or delivers does so at once.
+/// The operations of a system for a member. A call that sends or delivers may do so later.
 pub(crate) trait Ordered {
-    /// Hands over one message; says whether it was taken.
+    /// Passes one message to the system; returns whether it was accepted.
     fn try_send(&mut self, payload: &[u8]) -> Result<bool, Failure>;
-    /// Sends what was taken and delivers what is due, by its sender's rank; says how much there was to do.
+    /// Sends accepted messages and delivers what is due, with its sender's rank; returns how much work there was.
     fn poll(&mut self, on_delivery: impl FnMut(u16, &[u8])) -> Result<usize, Failure>;
-    /// After a round with so much to do: goes on at once, or lets others run, or sleeps at most this long.
+    /// After a round with this much work: continues at once, yields, or sleeps at most this long.
     fn idle(&mut self, work_count: usize, longest: Duration) -> Result<(), Failure>;
     /// CPU time of everything this member needs besides its own process.
     fn others_cpu_ns(&self) -> u64;
 }
 
-/// What a message says; the rest of its bytes is padding.
+/// The contents of a message; the rest of its bytes is padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Word {
-    /// A member is there.
+    /// A member has joined.
     Greeting,
     /// The sender's message of this number, from 0, was due at this time by the sender's clock.
     Message { number: u64, due_ns: u64 },
-    /// The sender has sent so many.
+    /// The sender has sent this many messages.
     End { count: u64 },
 }
 
@@ -84,9 +85,9 @@ struct Ledger {
     members: usize,
     senders: usize,
     greeted: usize,
-    /// Of each sender, the number that comes next.
+    /// For each sender, the number of its next message.
     next: Vec<u64>,
-    /// Of each sender, how many it says there were.
+    /// For each sender, how many messages it reports to have sent.
     counts: Vec<Option<u64>>,
     chain: u64,
     received: u64,
@@ -110,11 +111,11 @@ impl Ledger {
         }
     }
 
-    /// Takes a delivery down; `now_ns` is asked for only where a latency is recorded.
+    /// Records a delivery; `now_ns` is called only where a latency is recorded.
     #[inline]
     fn deliver(&mut self, sender: u16, payload: &[u8], record_from_ns: Option<u64>, now_ns: impl FnOnce() -> u64) {
         let (from, Some(word)) = (usize::from(sender), Word::read(payload)) else {
-            self.out_of_order += 1; // nobody sends what is shorter
+            self.out_of_order += 1; // no member sends a shorter one
             return;
         };
         match word {
@@ -152,7 +153,7 @@ fn mix(word: u64) -> u64 {
     word ^ (word >> 31)
 }
 
-/// What a member still has to say.
+/// What a member still has to send.
 struct Speaker {
     payload: Vec<u8>,
     greeted: bool,
@@ -174,7 +175,7 @@ impl Speaker {
         system.try_send(&self.payload)
     }
 
-    /// Says what is due, as far as it is let; returns how many messages were taken.
+    /// Sends what is due, as far as the system accepts it; returns how many messages were accepted.
     fn speak(&mut self, system: &mut impl Ordered, task: &Task, begun: bool, now_ns: u64) -> Result<usize, Failure> {
         if !self.greeted {
             self.greeted = self.say(system, Word::Greeting)?;
@@ -209,9 +210,9 @@ impl Speaker {
     }
 }
 
-/// Plays a member to the end and says what it found; then serves the others until the harness ends it.
+/// Runs a member to the end and reports its figures; then serves the others until the harness ends it.
 pub(crate) fn play(system: &mut impl Ordered, size_bytes: u32, task: &Task) -> Result<(), Failure> {
-    // A sleep that ends 50 µs late, as sleeps do, would be counted as the system's latency.
+    // A sleep may end 50 µs late, and this would be counted as the system's latency.
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
     say(&Said::Found(run(system, size_bytes, task)?));
     loop {
@@ -269,7 +270,7 @@ fn too_late(ledger: &Ledger) -> Failure {
     let (rank, seconds) = (ledger.rank, PATIENCE.as_secs());
     Failure::Broken(if ledger.has_begun() {
         let (received, ends) = (ledger.received, ledger.counts.iter().flatten().count());
-        format!("member {rank} had {received} messages and {ends} senders' last words {seconds} s after the end")
+        format!("member {rank} had {received} messages and {ends} senders' last messages {seconds} s after the end")
     } else {
         format!("member {rank} heard {} of {} members within {seconds} s", ledger.greeted, ledger.members)
     })

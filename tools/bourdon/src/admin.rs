@@ -1,7 +1,7 @@
-//! Asks a node of this user on this host, over its admin socket: one line of JSON there, one back.
+//! Queries a node of this user on this host, over its admin socket: one line of JSON as the request, one as the answer.
 //!
-//! Nodes are found by their counters files (`bourdon stat` reads those). A node that does not answer in time hangs, and
-//! that is said; it is not waited for.
+//! Nodes are found by their counters files (`bourdon stat` reads them). A node that does not answer in time hangs: that
+//! is reported, and no command waits for it.
 
 use crate::exit::Failure;
 use bourdon::counters::{Found, list};
@@ -17,7 +17,7 @@ use std::time::Duration;
 pub(crate) struct Which {
     /// The group's name, or GROUP/CHANNEL [default: every group of this user on this host]
     pub(crate) group: Option<String>,
-    /// Where the nodes keep their counters, if threads.directory says so
+    /// Where the nodes keep their counters, if threads.directory is set
     #[arg(long, value_name = "DIR")]
     pub(crate) directory: Option<PathBuf>,
 }
@@ -41,7 +41,7 @@ pub(crate) fn find(which: &Which) -> Result<Vec<Found>, Failure> {
     Ok(found)
 }
 
-/// Asks a node; the answer's value under `key`.
+/// Sends a node a request; returns the answer's value under `key`.
 pub(crate) fn ask(node: &Found, request: &str, key: &str, limit: Duration) -> Result<Value, Failure> {
     let path = node.directory.join(format!("{}.sock", node.stem));
     let name = || format!("process {} of group {:?}", node.pid, node.description.group);

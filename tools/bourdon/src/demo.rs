@@ -1,8 +1,9 @@
 //! `bourdon demo`: the main job, end to end, on real sockets.
 //!
-//! Market data goes in at one process and must come out of every member and observer in one order. The demo starts each
-//! of them as a process of its own (`process.rs`), tells them what to do (`link.rs`), and believes none: it compares what
-//! they prove to have delivered with the input and with each other (`conduct.rs`), and shows it (`report.rs`).
+//! Market data enters at one process and must leave every member and observer in one order. The demo starts each of
+//! them as a separate process (`process.rs`), sends them commands (`link.rs`), and trusts none of them: it compares
+//! what they prove to have delivered with the input and with each other (`conduct.rs`), and prints the outcome
+//! (`report.rs`).
 
 mod conduct;
 mod input;
@@ -21,7 +22,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What the demo is to show
+/// What the demo runs
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Publish this file's records instead of synthetic bursts
@@ -30,13 +31,13 @@ pub(crate) struct Args {
     /// How to read the input
     #[arg(long, value_enum, default_value = "auto", help_heading = "Input")]
     format: input::Format,
-    /// Publish only so many messages
+    /// Publish only this many messages
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..=20_000_000), help_heading = "Input")]
     messages: Option<u64>,
     /// Replay by receive time: real, xN (N times as fast), or max
     #[arg(long, default_value = "real", help_heading = "Input")]
     rate: schedule::Rate,
-    /// Shorten longer recorded gaps to so many milliseconds
+    /// Shorten longer recorded gaps to this many milliseconds
     #[arg(long, value_name = "MS", default_value_t = 1_000, help_heading = "Input")]
     max_gap: u64,
     /// Members: they deliver, acknowledge, and may publish
@@ -45,7 +46,7 @@ pub(crate) struct Args {
     /// Observers: they deliver only
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=256), help_heading = "Group")]
     observers: u16,
-    /// Members 0 to P-1 publish, record i coming from publisher i mod P
+    /// Members 0 to P-1 publish; record i comes from publisher i mod P
     #[arg(long, value_name = "P", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Group")]
     publishers: u16,
     /// The order of delivery
@@ -54,7 +55,7 @@ pub(crate) struct Args {
     /// What may be lost
     #[arg(long, value_enum, default_value = "reliable", help_heading = "Group")]
     reliability: ReliabilityArg,
-    /// Every member sends on what it receives for the first time
+    /// Every member forwards what it receives for the first time
     #[arg(long, help_heading = "Group")]
     relay: bool,
     /// The group's multicast address and port [default: one of its own]; over tcp only its family counts
@@ -63,32 +64,32 @@ pub(crate) struct Args {
     /// What moves the datagrams
     #[arg(long, value_enum, default_value = "udp", help_heading = "Group")]
     transport: TransportArg,
-    /// What a process does while nothing comes
+    /// What a process does while nothing arrives
     #[arg(long, value_enum, default_value = "park", help_heading = "Group")]
     idle: IdleArg,
     /// The interface that all traffic uses
     #[arg(long, value_name = "NAME", default_value = "lo", help_heading = "Group")]
     interface: String,
-    /// Lose so many percent of all datagrams at each receiver
-    #[arg(long, value_name = "PCT", default_value_t = 0.0, help_heading = "Trouble")]
+    /// Lose this percentage of all datagrams at each receiver
+    #[arg(long, value_name = "PCT", default_value_t = 0.0, help_heading = "Faults")]
     drop: f64,
-    /// Duplicate so many percent
-    #[arg(long, value_name = "PCT", default_value_t = 0.0, help_heading = "Trouble")]
+    /// Duplicate this percentage of all datagrams
+    #[arg(long, value_name = "PCT", default_value_t = 0.0, help_heading = "Faults")]
     duplicate: f64,
-    /// Let later ones overtake so many percent
-    #[arg(long, value_name = "PCT", default_value_t = 0.0, help_heading = "Trouble")]
+    /// Reorder this percentage of all datagrams: later datagrams overtake them
+    #[arg(long, value_name = "PCT", default_value_t = 0.0, help_heading = "Faults")]
     reorder: f64,
-    /// What decides which ones
-    #[arg(long, value_name = "S", default_value_t = 1, help_heading = "Trouble")]
+    /// The seed that decides which datagrams these are
+    #[arg(long, value_name = "S", default_value_t = 1, help_heading = "Faults")]
     fault_seed: u64,
-    /// Close so many TCP connections, spread evenly over messages and processes
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=100_000), help_heading = "Trouble")]
+    /// Close this many TCP connections, spread evenly over messages and processes
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=100_000), help_heading = "Faults")]
     break_links: u64,
     /// Let a process kill itself (SIGKILL) once it has delivered K messages: member:0@20000; may be given several times
-    #[arg(long, value_name = "ROLE:RANK@K", help_heading = "Trouble")]
+    #[arg(long, value_name = "ROLE:RANK@K", help_heading = "Faults")]
     kill: Vec<conduct::Kill>,
-    /// Start what was killed again so many milliseconds later
-    #[arg(long, value_name = "MS", requires = "kill", help_heading = "Trouble")]
+    /// Restart a killed process after this many milliseconds
+    #[arg(long, value_name = "MS", requires = "kill", help_heading = "Faults")]
     restart_after: Option<u64>,
     /// independent, or reply: every 8th message answers the last delivered one and names it
     #[arg(long, value_enum, default_value = "independent", help_heading = "Input")]
@@ -99,7 +100,7 @@ pub(crate) struct Args {
     /// Each process writes what it delivers to DIR/ROLE-RANK.tsv
     #[arg(long, value_name = "DIR")]
     history: Option<PathBuf>,
-    /// How soon failures are noticed: default, or fast for a host with cores to spare
+    /// How soon failures are detected: default, or fast for a host with cores to spare
     #[arg(long, value_enum, default_value = "default", help_heading = "Group")]
     profile: ProfileArg,
     /// One JSON object on stdout instead of a table
@@ -166,7 +167,7 @@ fn not_yet(flag: &str, value: impl ValueEnum, instead: &str) -> Failure {
     Failure::unusable(format!("--{flag} {} is not available in this version; use {instead}", name(value)))
 }
 
-/// Whether the trouble that is asked for can be made on this transport.
+/// Whether the requested faults can be made on this transport.
 fn check_trouble(args: &Args) -> Result<(), Failure> {
     let has_links = matches!(args.transport, TransportArg::Tcp | TransportArg::Auto);
     let transport = name(args.transport);
@@ -292,14 +293,14 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
     Ok(settings)
 }
 
-/// Gives the group an address that is most likely its own, and over tcp each member one; `attempt` gives others.
+/// Gives the group an address that is most likely unused, and over tcp one to each member; `attempt` gives others.
 fn choose_addresses(settings: &mut Settings, given: Option<SocketAddr>, attempt: u32) -> Result<(), Failure> {
     let own = own_address(std::process::id(), attempt);
     settings.group.address = given.unwrap_or(own);
     if matches!(settings.network.transport, Transport::Tcp | Transport::Auto) {
         let is_ipv6 = settings.group.address.is_ipv6();
         let ip: IpAddr = if is_ipv6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
-        // Whoever takes one of them before its member does makes the demo try others.
+        // If another process takes one of them before its member does, the demo tries others.
         let ports = (own.port()..PORTS.end).chain(PORTS.start..own.port());
         let free = ports.map(|port| SocketAddr::new(ip, port)).filter(|address| TcpListener::bind(address).is_ok());
         settings.network.peers = free.take(settings.group.members.into()).collect();
@@ -310,7 +311,7 @@ fn choose_addresses(settings: &mut Settings, given: Option<SocketAddr>, attempt:
     Ok(())
 }
 
-/// Ports below the range that kernels hand out themselves.
+/// Ports below the range from which kernels assign ports themselves.
 const PORTS: Range<u16> = 20_000..32_000;
 
 /// An address that two demos on one host are unlikely to share; `attempt` gives another.

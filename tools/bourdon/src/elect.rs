@@ -1,6 +1,7 @@
-//! `bourdon elect NAME`: stands in an election of the group, or watches it, and prints who leads whenever that changes.
+//! `bourdon elect NAME`: stands in an election of the group, or watches it, and prints the leader whenever it changes.
 //!
-//! The leadership lasts as long as this process, like a lock of `bourdon lock`: it resigns when it ends, however it ends.
+//! The leadership lasts as long as this process, like a lock of `bourdon lock`: the process resigns when it ends,
+//! however it ends.
 
 use crate::exit::{Failure, note, print};
 use crate::session::{At, Said, Session, may_print, named, seconds, signals};
@@ -17,14 +18,14 @@ pub(crate) struct Args {
     /// Only watch
     #[arg(long, conflicts_with = "stand_by")]
     watch: bool,
-    /// Stand, but leave it to others to begin the first election
+    /// Stand, but let other candidates begin the first election
     #[arg(long)]
     stand_by: bool,
-    /// End after so many seconds
+    /// End after this many seconds
     #[arg(long = "for", value_name = "S", value_parser = seconds)]
     limit: Option<Duration>,
-    /// End with 0 once somebody leads, and so resign if it is this command: mostly with --watch; with --for, end with 1
-    /// if nobody does in time
+    /// End with 0 once there is a leader, and so resign if it is this command: mostly with --watch; with --for, end
+    /// with 1 if there is none in time
     #[arg(long)]
     until_leader: bool,
     /// Print each change as a JSON object
@@ -73,7 +74,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             }
         }
         if let Some(why) = why.filter(|_| line["leader"].is_null()) {
-            note(&format!("{:?}: leads no more: {why}", args.name));
+            note(&format!("{:?}: no longer leads: {why}", args.name));
         }
         let row = json!({ "name": args.name, "leader": line["leader"], "token": line["token"], "own": line["own"] });
         if row != shown {

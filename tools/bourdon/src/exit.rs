@@ -1,4 +1,4 @@
-//! How a command ends: the three exit codes and the one place where a failure is put into words.
+//! How a command ends: the three exit codes and the one place where a failure is printed.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fmt::Display;
@@ -24,7 +24,7 @@ impl Failure {
     }
 }
 
-/// Writes a command's result to stdout; a disk that is full or a reader that is gone is told, not panicked over.
+/// Writes a command's result to stdout; a full disk or a closed reader is an error, not a panic.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -35,7 +35,7 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// A word to whoever reads stderr, if anybody does: what holds a lock, or is to give one up, waits for no reader.
+/// Writes a note to stderr and ignores errors: a process that holds a lock, or must release it, waits for no reader.
 pub(crate) fn note(text: &str) {
     let mut stderr = std::io::stderr().lock();
     let takes = poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
@@ -44,7 +44,7 @@ pub(crate) fn note(text: &str) {
     }
 }
 
-/// Says what went wrong on stderr and turns it into an exit code.
+/// Prints the failure on stderr and turns it into an exit code.
 pub(crate) fn code(outcome: Result<(), Failure>) -> ExitCode {
     let (why, code) = match outcome {
         Ok(()) => return ExitCode::SUCCESS,

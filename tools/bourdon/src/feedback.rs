@@ -1,13 +1,13 @@
-//! `bourdon sim --feedback`: what receivers say back to one sender, by how they are told to say it.
+//! `bourdon sim --feedback`: the feedback that receivers send to one sender, for each way to send it.
 
 use crate::exit::Failure;
 use bourdon_sim::{FeedbackMode, FeedbackOutcome, FeedbackPlan, Loss, play_feedback};
 use std::fmt::Write;
 
-/// Two seconds' worth, at one a millisecond.
+/// Two seconds' worth, at one message a millisecond.
 const MESSAGES: u64 = 2_000;
 
-/// Plays each mode under each kind of loss and shows them beside each other.
+/// Runs each mode under each kind of loss and prints the results beside each other.
 pub(crate) fn run(observers: u32, loss_percent: f64, seed: u64, json: bool) -> Result<(), Failure> {
     if !(0.0..=20.0).contains(&loss_percent) {
         return Err(Failure::unusable(format!("--loss is {loss_percent}; it must be 0 to 20 (percent)")));
@@ -21,7 +21,7 @@ pub(crate) fn run(observers: u32, loss_percent: f64, seed: u64, json: bool) -> R
     crate::exit::print(&if json { objects(&rows) } else { table(&rows) })?;
     match rows.iter().filter(|(_, outcome)| !outcome.is_complete()).count() {
         0 => Ok(()),
-        failed => Err(Failure::broken(format!("{failed} of {} runs lost messages and did not say so", rows.len()))),
+        failed => Err(Failure::broken(format!("{failed} of {} runs lost messages and did not report it", rows.len()))),
     }
 }
 

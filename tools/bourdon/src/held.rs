@@ -1,8 +1,8 @@
-//! One step between `bourdon lock` and its command: asks the kernel that the command ends with `bourdon lock`, then becomes
-//! the command.
+//! One step between `bourdon lock` and its command: asks the kernel to kill the command when `bourdon lock` ends, then
+//! becomes the command.
 //!
-//! The request survives the change of program, so it can be made here, without unsafe code between fork and exec. It is
-//! kept by the kernel for this process only: what the command starts is not killed with it.
+//! The request survives exec, so it can be made here, without unsafe code between fork and exec. The kernel keeps it
+//! for this process only: processes that the command starts are not killed with it.
 
 use crate::exit::Failure;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
@@ -19,9 +19,9 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(Failure::broken)?;
-    // It may have died before that was asked.
+    // The parent may have died before this request.
     if getppid() != Pid::from_raw(args.parent) {
-        return Err(Failure::broken("the lock's holder is gone before its command began"));
+        return Err(Failure::broken("the lock's holder ended before its command began"));
     }
     let [program, rest @ ..] = &args.command[..] else { return Err(Failure::unusable("nothing to run")) };
     let error = Command::new(program).args(rest).exec();

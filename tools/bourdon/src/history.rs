@@ -1,10 +1,10 @@
-//! What a process was shown, line by line, so that somebody who shares no code with us can judge it.
+//! What a process delivered, line by line, so that a judge that shares no code with the engine can check it.
 //!
 //! Tab-separated: `D view order|- publisher seq after|- hash` a delivery (hash: the first 16 hexadecimal digits of the
 //! payload's SHA-256), `V view members`, `B n` a barrier, `G publisher from to` a gap, `R publisher seq` a retraction.
 //!
-//! Lines are written out before anything that follows from them leaves the process: at the end of each batch, before
-//! acknowledgements go out, and before the process kills itself. A SIGKILL loses nothing that was shown.
+//! Lines are written out before any consequence of them leaves the process: at the end of each batch, before
+//! acknowledgements are sent, and before the process kills itself. A SIGKILL loses no line of a delivered message.
 
 use bourdon::InstanceId;
 use sha2::{Digest, Sha256};
@@ -13,10 +13,10 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-/// Lines collected before they are written, at the least.
+/// The fewest bytes of lines that are written together.
 const BATCH_BYTES: usize = 1 << 16;
 
-/// One delivery, as a line tells it. A publisher is whatever gives its messages names that no other message has.
+/// One delivery, as a line records it. A publisher is any source that gives its messages unique names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Delivered<P> {
     pub(crate) view: u64,
@@ -28,13 +28,13 @@ pub(crate) struct Delivered<P> {
     pub(crate) hash: u64,
 }
 
-/// What a line tells of a payload: the first eight bytes of its SHA-256.
+/// The hash of a payload in a line: the first eight bytes of its SHA-256.
 pub(crate) fn hash(payload: &[u8]) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = <[u8; 32]>::from(Sha256::digest(payload));
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// A file that is being written.
+/// A history file that is being written.
 #[derive(Debug)]
 pub(crate) struct History {
     file: File,
@@ -51,7 +51,7 @@ impl History {
         Ok(Self { file, lines: Vec::new(), instance: InstanceId::NONE, failed: None })
     }
 
-    /// The views that follow are of this instance of the group.
+    /// Sets the instance of the group that the following views belong to.
     pub(crate) fn instance(&mut self, instance: InstanceId) {
         if self.instance != instance {
             self.instance = instance;
@@ -80,7 +80,7 @@ impl History {
         self.line(format_args!("V\t{epoch}\t{}", members.join(",")));
     }
 
-    /// The state that it begins with: how many messages were delivered, and the sum of their hashes.
+    /// Records the state that it begins with: how many messages were delivered, and the sum of their hashes.
     pub(crate) fn state(&mut self, count: u64, sum: u64) {
         self.line(format_args!("S\t{count}\t{sum:016x}"));
     }
@@ -99,7 +99,7 @@ impl History {
         }
     }
 
-    /// Writes out what was collected.
+    /// Writes out the collected lines.
     pub(crate) fn flush(&mut self) {
         if let Err(error) = self.file.write_all(&self.lines) {
             self.failed.get_or_insert_with(|| format!("can't write the history: {error}"));
@@ -107,13 +107,13 @@ impl History {
         self.lines.clear();
     }
 
-    /// What went wrong, if anything did.
+    /// The first write error, if there was one.
     pub(crate) fn failure(&self) -> Option<&str> {
         self.failed.as_deref()
     }
 }
 
-/// The names of the deliveries in a history, in order; a last line that was cut off is none.
+/// The names of the deliveries in a history, in order; a last line that was cut off does not count.
 pub(crate) fn names(text: &str) -> impl Iterator<Item = (u16, u64)> {
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     whole.lines().filter_map(|line| {

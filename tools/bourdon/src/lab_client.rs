@@ -1,8 +1,9 @@
-//! One client for the lab: it publishes through a member, and notes what the group has acknowledged.
+//! One client for the lab: it publishes through a member, and records what the group has acknowledged.
 //!
-//! `bourdon-lab chaos` compares the notes with what members delivered: an acknowledged message that is delivered nowhere
-//! was lost. A client that the member refuses, or that hears no member, ends; the harness starts its next incarnation,
-//! which publishes under another name. Each line of the file is the number of messages acknowledged so far.
+//! `bourdon-lab chaos` compares these records with what members delivered: an acknowledged message that is delivered
+//! nowhere was lost. A client that the member refuses, or that hears no member, ends; the harness starts its next
+//! incarnation, which publishes under another name. Each line of the file is the number of messages acknowledged so
+//! far.
 
 use crate::exit::Failure;
 use crate::lab_member::{ending_of, named};
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 
 /// The longest sleep.
 const LONGEST_SLEEP: Duration = Duration::from_millis(10);
-/// Ranks of clients as publishers begin here, above those of members.
+/// The ranks of clients as publishers begin here, above the ranks of members.
 const FIRST_RANK: u16 = 1_000;
 
 /// One client of a lab's group
@@ -43,7 +44,7 @@ pub(crate) struct Args {
     /// How many messages to publish a second
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     rate: u64,
-    /// How often the whole group was started: part of every message's name
+    /// How often the whole group was started before: part of every message's name
     #[arg(long, default_value_t = 0)]
     generation: u16,
 }
@@ -71,7 +72,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         if node.has_room() && Instant::now() >= due {
             let sequence = node.publish(TopicId::of("lab"), &payload((own, published), None));
             first.get_or_insert(sequence.0);
-            // A client that was stopped does not make up for it.
+            // A client that was stopped does not catch up.
             (published, due) = (published + 1, (due + interval).max(Instant::now()));
         }
         node.poll().map_err(Failure::broken)?;

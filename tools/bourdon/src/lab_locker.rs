@@ -1,12 +1,13 @@
-//! One member that wants a lock again and again; `bourdon-lab locks` starts, kills, stops and judges these.
+//! One member that acquires a lock again and again; `bourdon-lab locks` starts, kills, stops and judges such members.
 //!
-//! Granted, it enters a resource that checks tokens (`bourdon_lab::locks::journal`), works a while, and commits. The first
-//! half of the work goes on between polls, so that the loss of the lock is noticed; the second does not look, as real work
-//! does not: who is stopped there comes back stale and tries to commit all the same. One that the resource refused holds a
-//! lock that others have by now, and waits until its node says so; if that does not happen, it gives up, and the judge knows what that means.
+//! Once granted, the member enters a resource that checks tokens (`bourdon_lab::locks::journal`), works a while, and
+//! commits. It polls during the first half of the work, so it notices when the lock is lost. It does not poll during
+//! the second half, as real work does not: a member that is stopped there comes back stale and still tries to commit. A
+//! member that the resource refuses holds a lock that has been granted to another member by now. It waits until its
+//! node reports the loss. If no report comes, it gives up, and the judge interprets that.
 //!
-//! It says on stdout, a line each: `joined`, `inside`, `out`, `gave-up`. It ends when stdin does, or when it was removed from the
-//! group; whoever started it starts its next life.
+//! It prints on stdout, a line each: `joined`, `inside`, `out`, `gave-up`. It ends when stdin ends, or when it was
+//! removed from the group; the harness that started it starts its next incarnation.
 
 use crate::exit::Failure;
 use bourdon::settings::{MutexKind, Profile, Settings};
@@ -20,11 +21,12 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
 
-/// The longest sleep: nothing here is in more of a hurry.
+/// The longest sleep: no work here is more urgent.
 const LONGEST_SLEEP: Duration = Duration::from_millis(5);
-/// The longest sleep of one that works between polls.
+/// The longest sleep of a member that works between polls.
 const WORKING_SLEEP: Duration = Duration::from_micros(100);
-/// Who is stale is told within this, or is not stale: two had the lock. Many view changes long.
+/// The node reports a lost lock within this time. Otherwise the lock is not lost, and two members held it. Many view
+/// changes long.
 const TOLD_WITHIN_NS: u64 = 5_000_000_000;
 
 /// One member of a group that shares a lock in the lab
@@ -58,15 +60,15 @@ pub(crate) struct Args {
     inside: u64,
     #[arg(long)]
     seed: u64,
-    /// Enter every so many entries without the lock, to see it found out
+    /// Every this many entries, enter without the lock, to check that the judge detects it
     #[arg(long, default_value_t = 0)]
     cheat: u64,
-    /// Say on stderr what happens
+    /// Report on stderr what happens
     #[arg(long)]
     talk: bool,
 }
 
-/// Where this member is.
+/// The state of this member.
 #[derive(Debug)]
 enum Place {
     Outside,
@@ -81,7 +83,7 @@ enum Place {
         half_ns: u64,
         until_ns: u64,
     },
-    /// The resource says that others have the lock; the node has not said so.
+    /// The resource has reported that another member has the lock; the node has not reported it.
     Stale {
         id: Option<LockId>,
         grant: Grant,
@@ -148,7 +150,7 @@ fn ending(node: &Node) -> Receiver<()> {
     ended
 }
 
-/// Whoever started this has gone if it does not listen, and then stdin ends too.
+/// If the process that started this one does not read, it has ended, and then stdin ends too.
 fn say(what: &str) {
     let _ = writeln!(std::io::stdout(), "{what}");
 }
@@ -164,7 +166,7 @@ impl Locker {
         }
     }
 
-    /// Polls, hears the news, goes on; false if this life is over.
+    /// Polls, handles events, works on; returns false if this incarnation is over.
     fn step(&mut self) -> Result<bool, Failure> {
         let work = self.node.poll(|_| ()).map_err(Failure::broken)?;
         while let Some(news) = self.node.poll_coordination() {
@@ -208,15 +210,15 @@ impl Locker {
         let how = match news {
             LockNews::Granted(of) => {
                 let Place::Waiting { id: waits, requested_ns } = self.place else {
-                    return Err(Failure::broken(format!("{id:?} was granted, and nobody had asked")));
+                    return Err(Failure::broken(format!("{id:?} was granted, but no request was open")));
                 };
                 if waits != id {
-                    return Err(Failure::broken(format!("{id:?} was granted, and {waits:?} had asked")));
+                    return Err(Failure::broken(format!("{id:?} was granted, and {waits:?} had been requested")));
                 }
                 return self.enter(Some(id), token(of), requested_ns);
             }
             LockNews::Busy | LockNews::TimedOut => {
-                return Err(Failure::broken(format!("{news:?}, and it would have waited for ever")));
+                return Err(Failure::broken(format!("{news:?}, but the request would have waited for ever")));
             }
             LockNews::Lost(Loss::NoMajority) => Kind::CutOff,
             LockNews::Lost(_) => Kind::Lost,
@@ -248,7 +250,7 @@ impl Locker {
         Ok(())
     }
 
-    /// Does what there is to do; says how long there is nothing.
+    /// Does the work that is due; returns how long there is none.
     fn go_on(&mut self) -> Result<Duration, Failure> {
         match self.place {
             Place::Outside if self.cheat > 0 && self.entries % self.cheat == self.cheat - 1 => {
@@ -294,7 +296,7 @@ impl Locker {
         self.place = Place::Outside;
     }
 
-    /// Ends in order: nobody is left to wonder whether this one still holds the lock.
+    /// Ends in order: no other process is left in doubt whether this member still holds the lock.
     fn give_up(&mut self) -> Result<(), Failure> {
         match self.place {
             Place::Inside { grant, .. } | Place::Stale { grant, .. } => {

@@ -1,17 +1,19 @@
-//! One member for the lab: it publishes, delivers, and writes down what it was shown, until it is removed or told to end.
+//! One member for the lab: it publishes, delivers, and records what it delivered, until it is removed or stopped.
 //!
-//! `bourdon-lab rounds` makes trouble for it and judges what it wrote. The judge must be able to tell messages apart by
-//! name alone, across kills: a message that only a killed process was shown may be nobody's, and the next life publishes
-//! others in its place. So a publisher is a life (`RANK.LIFE`), messages are counted by it, and each payload says whose
-//! it is, which it is and which message it answers, so that what is written down comes from the bytes that came.
+//! `bourdon-lab rounds` injects faults into it and judges its history. The judge must tell messages apart by name
+//! alone, across kills: a message that only a killed process delivered may exist nowhere else, and the next incarnation
+//! publishes other messages in its place. So a publisher is an incarnation (`RANK.LIFE`). Each publisher numbers its
+//! messages, and each payload holds its publisher, its number and the message that it answers, so that the history is
+//! made of the received bytes.
 //!
-//! A file named `observer-RANK.tsv` makes it an observer, which only delivers. With `--short-state` a state is a count and
-//! a sum, so that a long campaign over a bad network is not a test of how fast states are sent.
+//! A file named `observer-RANK.tsv` makes it an observer, which only delivers. With `--short-state` a state is a count
+//! and a sum, so that a long campaign over a bad network does not measure how fast states are sent.
 //!
-//! One that joins first gets a member's state: all lines of that member, which it writes as its own before its first
-//! view. One that gets state twice, or is removed, ends; whoever started it starts its next life.
+//! A joiner first gets a member's state: all history lines of that member. The joiner writes them as its own before its
+//! first view. A process that gets state twice, or is removed, ends; the harness that started it starts its next
+//! incarnation.
 //!
-//! Invariant: a line is in the file before anything that follows from it leaves the process.
+//! Invariant: a line is in the file before any consequence of it leaves the process.
 
 use crate::exit::Failure;
 use crate::history::History;
@@ -32,11 +34,11 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
 
-/// The longest sleep: nothing here is in more of a hurry.
+/// The longest sleep: no work here is more urgent.
 const LONGEST_SLEEP: Duration = Duration::from_millis(10);
-/// Every so many messages of a publisher answers the last one it was shown.
+/// One message in this many answers the message that its publisher delivered last.
 const ANSWER_EVERY: u64 = 8;
-/// Most lines: what is handed to one that joins stays below the largest snapshot.
+/// The most history lines: the state for a joiner stays below the largest snapshot.
 const LINES_MAX: usize = 4_000_000;
 
 /// One member of a lab's group
@@ -45,7 +47,7 @@ pub(crate) struct Args {
     /// How many members the group has
     #[arg(long)]
     members: u16,
-    /// The file to write; its name says who this is: member-RANK.tsv, or member-RANK.LIFE.tsv
+    /// The file to write; its name gives this member's rank: member-RANK.tsv, or member-RANK.LIFE.tsv
     #[arg(long, value_name = "FILE")]
     history: PathBuf,
     /// The interface that all traffic uses
@@ -69,10 +71,10 @@ pub(crate) struct Args {
     /// default, fast or patient
     #[arg(long, default_value = "default", value_parser = named::<Profile>)]
     profile: Profile,
-    /// How often the whole group was started: part of every message's name
+    /// How often the whole group was started before: part of every message's name
     #[arg(long, default_value_t = 0)]
     generation: u16,
-    /// Hand over a count and a sum of what was delivered, not all lines: a state that stays small
+    /// Send joiners a count and a sum of what was delivered, not all lines: a state that stays small
     #[arg(long)]
     short_state: bool,
     /// Where the group's highest birth is stored
@@ -81,12 +83,12 @@ pub(crate) struct Args {
     /// Take a lock once a member, and append its token to this file: the birth, the epoch and the number
     #[arg(long, value_name = "FILE")]
     tokens: Option<PathBuf>,
-    /// Say on stderr what happens
+    /// Report on stderr what happens
     #[arg(long)]
     talk: bool,
 }
 
-/// A value by the name it has in a configuration.
+/// Reads a value by its name in a configuration.
 pub(crate) fn named<T: serde::de::DeserializeOwned>(name: &str) -> Result<T, String> {
     serde_json::from_value(name.into()).map_err(|error| error.to_string())
 }
@@ -170,18 +172,18 @@ pub(crate) fn ending_of(wake: impl FnOnce() + Send + 'static, mut signals: impl 
     ended
 }
 
-/// What was delivered here, or before, elsewhere.
+/// What this process delivered, or took over from another process's state.
 struct Shown {
     history: History,
     /// Its state is [`Shown::count`] and [`Shown::sum`], not all lines.
     short_state: bool,
     lines: Vec<u8>,
-    /// What the messages of this instance are called.
+    /// The names of this instance's messages.
     names: Names,
     instance: InstanceId,
-    /// The last view entered.
+    /// The last view that was installed.
     view: u64,
-    /// How many messages were delivered, here and before.
+    /// How many messages were delivered, including those of the initial state.
     count: u64,
     /// The sum of their hashes.
     sum: u64,
@@ -235,23 +237,23 @@ impl Shown {
 
 struct LabMember {
     own: Publisher,
-    /// It publishes; an observer does not.
+    /// Whether it publishes; an observer does not.
     is_member: bool,
     node: Node,
     shown: Shown,
-    /// The members of the last view written down, the most senior first.
+    /// The members of the last recorded view, the most senior first.
     entered: Vec<u16>,
     published: u64,
     interval_ns: u64,
     /// When the next message is to be published.
     due_ns: u64,
-    /// It began with a member's state.
+    /// Whether it began with a member's state.
     has_state: bool,
-    /// Where the token goes, until it does.
+    /// The file that the token is written to, until it is written.
     tokens: Option<PathBuf>,
-    /// It has asked for the lock.
+    /// Whether it has requested the lock.
     has_asked: bool,
-    /// What was last said about it.
+    /// The last report about the lock.
     reach: Option<Reach>,
     talk: bool,
 }
@@ -263,13 +265,13 @@ impl LabMember {
         }
     }
 
-    /// Publishes, delivers, hears the news; false if this life is over.
+    /// Publishes, delivers and handles events; returns false if this incarnation is over.
     fn step(&mut self) -> Result<bool, Failure> {
         self.publish()?;
         let shown = &mut self.shown;
-        // Before anything else: a member that is removed still writes what it delivered.
+        // This comes first, because a member that is removed still records what it delivered.
         let work = self.node.poll(|delivery| shown.deliver(&delivery));
-        // What follows from a delivery is sent by the next poll.
+        // The next poll sends whatever follows from a delivery.
         self.shown.history.flush();
         let work = work.map_err(Failure::broken)?;
         self.check()?;
@@ -306,7 +308,7 @@ impl LabMember {
         if now_ns < self.due_ns || !self.is_member {
             return Ok(());
         }
-        // Whoever stood still does not make up for it.
+        // A process that was stopped does not catch up.
         self.due_ns = (self.due_ns + self.interval_ns).max(now_ns);
         let answers = self.published % ANSWER_EVERY == ANSWER_EVERY - 1;
         let payload = payload((self.own, self.published), self.shown.last.filter(|_| answers));
@@ -318,7 +320,7 @@ impl LabMember {
         Ok(())
     }
 
-    /// Takes all events; false if this incarnation is over.
+    /// Handles all events; returns false if this incarnation is over.
     fn hear(&mut self) -> Result<bool, Failure> {
         while let Some(event) = self.node.poll_event() {
             self.say(format_args!("{}", NodeEvent::Group(event)));
@@ -329,16 +331,16 @@ impl LabMember {
                     let sums: Vec<u8> = bytes_of([self.shown.count, self.shown.sum]).collect();
                     let given = self.node.give_snapshot(if self.shown.short_state { &sums } else { &lines });
                     self.shown.lines = lines;
-                    given.map_err(|refusal| Failure::broken(format!("somebody can't join: {refusal}")))?;
+                    given.map_err(|refusal| Failure::broken(format!("a process can't join: {refusal}")))?;
                 }
-                // Its lines are already in the file and may be others than the second state's.
+                // Its lines are already in the file and may differ from the lines of the second state.
                 Event::SnapshotReady if self.has_state => return Ok(false),
                 Event::SnapshotReady => self.restore()?,
                 Event::Removed(_) | Event::Left(_) => return Ok(false),
                 Event::SnapshotTooLarge { .. } | Event::IdentityConflict(_) | Event::ConfigurationDiffers(_) => {
                     return Err(Failure::broken(NodeEvent::Group(event)));
                 }
-                // A member never may: the judge is to see it.
+                // A member must never do this, so it is recorded for the judge.
                 Event::Gap { sender, from, to } => self.shown.gap(sender, from, to),
                 Event::Retracted { sender, from, to } => self.shown.retraction(sender, from, to),
                 _ => {}
@@ -347,7 +349,7 @@ impl LabMember {
         Ok(true)
     }
 
-    /// Writes down a view that this process is in; a process that joins follows views of others before.
+    /// Records a view that this process is in; a joiner follows earlier views that it is not in.
     fn enter(&mut self, epoch: u64, members: u64) {
         let process = self.node.process();
         let view = process.view();
@@ -386,7 +388,7 @@ impl LabMember {
         Ok(())
     }
 
-    /// Asks for the lock once a member, and notes the token that comes.
+    /// Requests the lock once a member, and records the token that is granted.
     fn take_token(&mut self) -> Result<bool, Failure> {
         while let Some(news) = self.node.poll_coordination() {
             let Coordination::Lock(id, LockNews::Granted(token)) = news else { continue };

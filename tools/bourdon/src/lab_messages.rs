@@ -1,8 +1,8 @@
-//! The messages that processes of a lab publish, and the lines that they keep of them.
+//! The messages that the processes of a lab publish, and the history lines that record them.
 //!
-//! A judge must be able to tell messages apart by name alone, across kills: a message that only a killed process
-//! delivered may exist nowhere else, and the next incarnation publishes others in its place. So a publisher is an
-//! incarnation (`RANK.LIFE`) of a generation of the group, messages are counted by it, and each payload holds its
+//! A judge must tell messages apart by name alone, across kills: a message that only a killed process delivered may
+//! exist nowhere else, and the next incarnation publishes other messages in its place. So a publisher is an incarnation
+//! (`RANK.LIFE`) of a generation of the group. Each publisher numbers its messages, and each payload holds its
 //! publisher, its number and the message that it answers.
 
 use crate::history::{Delivered, hash};
@@ -10,9 +10,9 @@ use bourdon::Delivery;
 use std::fmt;
 use std::path::Path;
 
-/// Bytes of a line in a state.
+/// Bytes of a history line within a state.
 pub(crate) const LINE_BYTES: usize = 56;
-/// Stands where there is nothing.
+/// The word for an absent value.
 const NONE: u64 = u64::MAX;
 
 /// One incarnation of one process of a lab, in one generation of its group.
@@ -34,7 +34,7 @@ impl fmt::Display for Publisher {
 }
 
 impl Publisher {
-    /// As a history's file is named: its role, and the publisher.
+    /// The name of its history file: the role and the publisher.
     pub(crate) fn of(history: &Path, generation: u16) -> Option<(&str, Self)> {
         let (role, name) = history.file_stem()?.to_str()?.split_once('-')?;
         let (rank, life) = name.split_once('.').unwrap_or((name, "1"));
@@ -81,7 +81,7 @@ pub(crate) fn payload(name: Name, after: Option<Name>) -> Vec<u8> {
     bytes_of([publisher, number, after, after_number]).collect()
 }
 
-/// What to write down of a message, if it is one of ours.
+/// The history line of a message, if a lab process published it.
 pub(crate) fn line(delivery: &Delivery<'_>) -> Option<Line> {
     let [publisher, sequence, after, after_sequence] = words_of(delivery.payload)?;
     Some(Delivered {

@@ -1,30 +1,31 @@
-//! What the messages that a process delivered are called, by their senders' numbering.
+//! The names of the messages that a process delivered, by their senders' sequences.
 //!
-//! Gaps and retractions name a sender and its sequences, among which messages of clients are counted too; a history names
-//! a publisher and its own numbers. So each delivery is noted here under both. A retraction of a sequence that was not
-//! delivered takes nothing back: an observer also retracts what it passed by without delivering it. What was given up has
-//! no name that this process has seen, but each publisher's messages are counted without a hole, and reach the group
-//! through one sender in their order: what is missing lies between the last one before the gap and the first one after.
+//! Gaps and retractions name a sender and its sequences, which also count messages of clients; a history names a
+//! publisher and that publisher's own numbers. So each delivery is recorded here under both. A retraction of a sequence
+//! that was not delivered retracts nothing: an observer also retracts sequences that it skipped without delivering
+//! them. A message that was given up has no name that this process knows. But each publisher numbers its messages
+//! without a hole, and they reach the group through one sender in order, so the missing messages lie between the last
+//! message before the gap and the first message after it.
 //!
-//! Invariant: at most [`RETAINED`] messages of a sender are noted, all of one incarnation.
+//! Invariant: at most [`RETAINED`] messages of a sender are recorded, all of one incarnation.
 
 use crate::lab_messages::{Name, Publisher};
 use bourdon::Incarnation;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Messages noted of each sender: many times what is under way at a time.
+/// Messages recorded of each sender: many times what is in flight at a time.
 const RETAINED: usize = 65_536;
 
 /// One sender's messages.
 #[derive(Debug, Default)]
 struct Sender {
     incarnation: Incarnation,
-    /// The view of each, and its name.
+    /// The view and the name of each message.
     messages: BTreeMap<u64, (u64, Name)>,
 }
 
-/// The messages that were delivered, by sender.
+/// The delivered messages, by sender.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     senders: BTreeMap<u16, Sender>,
@@ -43,12 +44,12 @@ impl Names {
         }
     }
 
-    /// Another instance begins: all that was noted was of the last.
+    /// Starts another instance: all records belonged to the last one.
     pub(crate) fn clear(&mut self) {
         self.senders.clear();
     }
 
-    /// What of these messages was delivered in the view: they are taken back.
+    /// Returns the names of those of these messages that were delivered in the view, which are now retracted.
     pub(crate) fn take(&mut self, rank: u16, sequences: Range<u64>, view: u64) -> Vec<Name> {
         let Some(sender) = self.senders.get_mut(&rank) else { return Vec::new() };
         let in_view = sender.messages.range(sequences).filter(|(_, (of, _))| *of == view);
@@ -59,7 +60,7 @@ impl Names {
         taken.into_iter().map(|(_, name)| name).collect()
     }
 
-    /// The messages that may have stood in a gap, by publisher; none if no message of this sender was delivered before it.
+    /// The messages that may lie in a gap, by publisher; none if no message of this sender was delivered before it.
     pub(crate) fn missing(&self, rank: u16, gap: Range<u64>) -> Vec<(Publisher, Range<u64>)> {
         let Some(sender) = self.senders.get(&rank) else { return Vec::new() };
         let mut last: BTreeMap<u64, u64> = BTreeMap::new(); // by publisher
@@ -88,7 +89,7 @@ mod tests {
     const CLIENT: Publisher = Publisher { generation: 0, rank: 1_000, life: 1 };
     const SENDER: (u16, Incarnation) = (2, Incarnation(7));
 
-    /// Sequences 0 to 9: each third is a client's message; the others are the member's own.
+    /// Sequences 0 to 9: every third is a client's message; the others are the member's own.
     fn names() -> Names {
         let mut names = Names::default();
         for sequence in 0..10 {
@@ -101,11 +102,11 @@ mod tests {
     #[test]
     fn a_retraction_takes_back_only_what_was_delivered_in_the_view() {
         let mut names = names();
-        assert_eq!(names.take(2, 10..40, 2), [], "passed by, never delivered");
+        assert_eq!(names.take(2, 10..40, 2), [], "skipped, never delivered");
         assert_eq!(names.take(2, 0..5, 2), [], "of an earlier view");
         assert_eq!(names.take(3, 0..5, 2), [], "of another sender");
         assert_eq!(names.take(2, 8..40, 2), [(CLIENT, 2), (OWN, 6)]);
-        assert_eq!(names.take(2, 8..40, 2), [], "taken back already");
+        assert_eq!(names.take(2, 8..40, 2), [], "retracted already");
     }
 
     #[test]

@@ -1,15 +1,16 @@
 //! `bourdon lock NAME -- COMMAND`: runs a command while holding a lock of the group.
 //!
-//! A script that takes a lock, works and gives it back leaves the lock behind when it is killed, and works on when the
-//! lock is lost. Here the lock is a connection to a member on this host: it is given back when this process ends, however
-//! it ends, and the command is ended when the lock is lost. The command can't outlive this process either: before it
-//! begins, `held.rs` asks the kernel to kill it with its parent.
+//! A script that acquires a lock, works and releases it leaves the lock held when it is killed, and works on when the
+//! lock is lost. Here the lock is a connection to a member on this host: the lock is released when this process ends,
+//! however it ends, and the command is ended when the lock is lost. The command can't outlive this process either:
+//! before the command begins, `held.rs` asks the kernel to kill it with its parent.
 //!
-//! A command that is being ended may still write while another has the lock. So it is given its token, and what it writes
-//! to must refuse a lower one than it has seen: `BOURDON_TOKEN` sorts as tokens do.
+//! A command that is being ended may still write while another process holds the lock. So it gets its token, and the
+//! store that it writes to must refuse a token lower than the highest it has seen: `BOURDON_TOKEN` sorts as tokens do.
 //!
 //! Exit codes: the command's own, or 128 + the signal that ended it; 1 if the lock was lost, not free or not granted in
-//! time; 2 if there is no member here to ask, the group grants no locks, or there is nothing to run. With --json, `exit_code` is the command's only.
+//! time; 2 if no member runs here, the group grants no locks, or there is no command. With --json, `exit_code` is the
+//! command's only.
 
 use crate::exit::{Failure, note, print};
 use crate::session::{At, Said, Session, has_come, named, seconds, signals};
@@ -23,9 +24,9 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-/// How long the lock may take before that is worth a word.
+/// How long a lock request waits before this is reported.
 const PATIENT: Duration = Duration::from_millis(300);
-/// How long after its timeout the node may take to answer that it was not granted.
+/// How long after the request's timeout the node may take to answer that the lock was not granted.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
@@ -43,15 +44,15 @@ pub(crate) struct Args {
     /// If the lock is lost: how many seconds the command has to end after SIGTERM before it is killed
     #[arg(long, value_name = "S", default_value = "5", value_parser = seconds)]
     grace: Duration,
-    /// Print one JSON object at the end, behind what the command prints
+    /// Print one JSON object at the end, after the command's own output
     #[arg(long)]
     json: bool,
-    /// What to run
+    /// The command to run
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
-/// How it went.
+/// The outcome.
 #[derive(Debug, Default)]
 struct Report {
     token: Option<[u64; 3]>,
@@ -59,13 +60,13 @@ struct Report {
     held: Option<Duration>,
     exit: Option<ExitStatus>,
     lost: Option<String>,
-    /// Why nothing was run.
+    /// Why no command was run.
     refused: Option<String>,
-    /// The group grants no locks, or not now: something must be done about it first.
+    /// The group grants no locks, or not now: the user must act first.
     is_unusable: bool,
 }
 
-/// The signals that mean something here.
+/// The signals that this command handles.
 struct Signals {
     interrupt: UnixStream,
     terminate: UnixStream,
@@ -87,7 +88,7 @@ impl Signals {
         [&self.interrupt, &self.terminate, &self.hang_up, &self.child]
     }
 
-    /// The signals to be passed on that have come.
+    /// The signals that have come and are passed on to the command.
     fn come(&self) -> impl Iterator<Item = Signal> {
         let [interrupt, terminate, hang_up, _] = self.all();
         let pairs = [(interrupt, Signal::INT), (terminate, Signal::TERM), (hang_up, Signal::HUP)];
@@ -110,18 +111,18 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     if report.token.is_some() {
         hold(&args, &mut session, &signals, &mut report)?;
     }
-    drop(session); // the lock is free before anybody hears that this is over
+    drop(session); // the lock is free before any process learns that this is over
     if args.json {
         print(&format!("{}\n", report.object(&args.name)))?;
     }
     report.end(&args.name)
 }
 
-/// Waits until the lock is granted, or will not be.
+/// Waits until the lock is granted or the request is refused.
 fn wait(args: &Args, session: &mut Session, signals: &Signals, report: &mut Report) -> Result<(), Failure> {
     let (name, asked_at) = (&args.name, Instant::now());
     let patient_until = asked_at + PATIENT;
-    // The node keeps the timeout; a node that stands still does not.
+    // The node enforces the timeout; a stopped node can't.
     let answers_until = args.timeout.map(|timeout| asked_at + timeout + ANSWERS_WITHIN);
     let (mut waits, mut said) = (String::new(), String::new());
     let mut pending = None;
@@ -144,8 +145,8 @@ fn wait(args: &Args, session: &mut Session, signals: &Signals, report: &mut Repo
                     continue;
                 }
                 state => {
-                    let why = line["why"].as_str().or(state).unwrap_or("no word why").to_owned();
-                    // What it was waiting for has not come in time: nothing has to be done about that.
+                    let why = line["why"].as_str().or(state).unwrap_or("no reason given").to_owned();
+                    // If the awaited condition has not come in time, the user has nothing to fix.
                     let is_late = pending.as_ref() == Some(&why);
                     report.is_unusable = state == Some("refused") && !is_late;
                     report.refused = Some(if is_late { format!("not granted in time: {why}") } else { why });
@@ -157,7 +158,7 @@ fn wait(args: &Args, session: &mut Session, signals: &Signals, report: &mut Repo
                 } else if answers_until.is_some_and(|until| Instant::now() >= until) {
                     report.is_unusable = true;
                     report.refused =
-                        Some(format!("the node (process {}) does not answer: is it stopped?", session.pid));
+                        Some(format!("the node (process {}) does not answer; it may be stopped", session.pid));
                 } else {
                     let is_patient = said.is_empty() && Instant::now() < patient_until;
                     let text = format!("waiting for lock {name:?}{waits}");
@@ -182,7 +183,7 @@ fn hold(args: &Args, session: &mut Session, signals: &Signals, report: &mut Repo
     let mut command = Held::start(args, report.token.unwrap_or_default())?;
     let mut kill_at = None;
     loop {
-        // Before the child is looked at: what comes after wakes the sleep below.
+        // The signals come before the check of the child: a later signal wakes the sleep below.
         has_come(&signals.child);
         signals.come().for_each(|signal| command.pass_on(signal));
         if let Some(status) = command.child.try_wait().map_err(Failure::broken)? {
@@ -195,7 +196,7 @@ fn hold(args: &Args, session: &mut Session, signals: &Signals, report: &mut Repo
                     Some(format!("the node (process {}) is gone: others may have the lock by now", session.pid))
                 }
                 Said::Line(line) if line["state"] == "lost" => {
-                    Some(line["why"].as_str().unwrap_or("no word why").to_owned())
+                    Some(line["why"].as_str().unwrap_or("no reason given").to_owned())
                 }
                 _ => None,
             };
@@ -208,7 +209,7 @@ fn hold(args: &Args, session: &mut Session, signals: &Signals, report: &mut Repo
             command.end(Signal::KILL);
             kill_at = None;
         }
-        // A node that is gone is readable for ever: then only signals are listened to.
+        // The connection to a node that is gone stays readable for ever, so from then on only signals are awaited.
         if report.lost.is_none() {
             session.sleep(&signals.all(), None)?;
         } else {
@@ -221,7 +222,7 @@ fn hold(args: &Args, session: &mut Session, signals: &Signals, report: &mut Repo
 struct Held {
     child: Child,
     pid: Pid,
-    /// It leads a process group of its own.
+    /// Whether it leads a process group of its own.
     has_group: bool,
 }
 
@@ -233,7 +234,8 @@ impl Held {
         command.env("BOURDON_LOCK", &args.name);
         command.env("BOURDON_LOCK_EPOCH", epoch.to_string()).env("BOURDON_LOCK_NUMBER", number.to_string());
         command.env("BOURDON_TOKEN", format!("{birth:016x}{epoch:016x}{number:016x}"));
-        // In a group of its own it could not read a terminal; there it stays in this one, which gets Ctrl-C as a whole.
+        // A process group of its own could not read a terminal. So with a terminal the command stays in this process
+        // group, which gets Ctrl-C as a whole.
         let has_group = !std::io::stdin().is_terminal();
         if has_group {
             command.process_group(0);
@@ -243,14 +245,14 @@ impl Held {
         Ok(Self { child, pid, has_group })
     }
 
-    /// Ends it, and what it started if it has a group.
+    /// Ends the command, and its descendants if it has a process group.
     fn end(&self, signal: Signal) {
-        // It may have ended by itself.
+        // The command may have ended by itself.
         let _ = if self.has_group { kill_process_group(self.pid, signal) } else { kill_process(self.pid, signal) };
     }
 
     fn pass_on(&self, signal: Signal) {
-        // A terminal has sent its Ctrl-C to both.
+        // The terminal has sent Ctrl-C to both processes.
         if self.has_group || signal != Signal::INT {
             self.end(signal);
         }

@@ -1,8 +1,8 @@
-//! The `bourdon` command: one binary, one file a subcommand.
+//! The `bourdon` command: one binary, with one file for each subcommand.
 //!
-//! Scripts and people read it alike: data goes to stdout (one JSON object with `--json`, one a line where it streams),
-//! talk to stderr, and the exit code is 0 (good), 1 (the check it makes failed, or what it ran broke) or 2 (bad usage,
-//! input or environment, with what to do on stderr).
+//! Scripts and people read its output alike: data goes to stdout (one JSON object with `--json`, or one a line for a
+//! stream), reports go to stderr, and the exit code is 0 (success), 1 (the check it makes failed, or what it ran broke)
+//! or 2 (bad usage, input or environment, with what to do on stderr).
 
 mod admin;
 mod demo;
@@ -53,20 +53,20 @@ enum Command {
     Node(node::Args),
     /// Show the counters of the nodes running on this host
     Stat(stat::Args),
-    /// Show who is in the group, as each node on this host has it
+    /// Show the members of the group, as each node on this host sees them
     View(view::Args),
     /// Wait until everything sent before has been delivered everywhere
     Sync(sync::Args),
     /// Run a command while holding a lock of the group
     Lock(lock::Args),
-    /// Stand in an election of the group, or watch it, and print who leads
+    /// Stand in an election of the group, or watch it, and print the leader
     Elect(elect::Args),
     /// Run seeded groups in the simulator and check every guarantee
     Sim(sim::Args),
     /// One process of a demo; the demo starts these itself
     #[command(hide = true)]
     DemoProcess,
-    /// What `bourdon lock` runs becomes the command
+    /// The process that becomes the command of `bourdon lock`
     #[command(hide = true)]
     Held(held::Args),
     /// One member of a group in the lab; `bourdon-lab rounds` starts these

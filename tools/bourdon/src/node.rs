@@ -1,9 +1,9 @@
-//! `bourdon node`: runs a member or observer, and its part in the group's channels, until it is told to stop.
+//! `bourdon node`: runs a member or observer, and its part in the group's channels, until it is stopped.
 //!
-//! It keeps a group going, orders, acknowledges, serves clients, and is looked at by its counters and its admin socket. It
-//! delivers to nobody, but shows direct messages that were sent to it on stdout. A signal only makes a descriptor readable,
-//! and the one loop that waits for events ends the node, or joins and leaves channels: no work is done where a signal
-//! strikes.
+//! It keeps a group going, orders, acknowledges and serves clients; its counters and its admin socket show its state.
+//! It delivers to no application, but prints direct messages that it receives on stdout. A signal only makes a
+//! descriptor readable, and the one loop that waits for events ends the node, or joins and leaves channels: no work is
+//! done in a signal handler.
 
 mod parts;
 
@@ -50,7 +50,7 @@ pub(crate) fn signals() -> std::io::Result<UnixStream> {
     readable_with(&[SIGTERM, SIGINT])
 }
 
-/// A descriptor that becomes readable with any of these.
+/// A descriptor that becomes readable with any of these signals.
 pub(crate) fn readable_with(signals: &[i32]) -> std::io::Result<UnixStream> {
     let (reader, writer) = UnixStream::pair()?;
     for signal in signals {
@@ -65,7 +65,7 @@ struct Reporter {
 }
 
 impl Reporter {
-    /// The channel's name, as lines of it begin.
+    /// The channel's name, which begins its lines.
     fn prefix(&self) -> String {
         self.channel.as_ref().map(|name| format!("channel {name}: ")).unwrap_or_default()
     }
@@ -75,12 +75,12 @@ impl Reporter {
         if self.json {
             object["channel"] = self.channel.clone().into();
             let mut out = std::io::stdout().lock();
-            // Nobody reads any more: the node goes on.
+            // If stdout has no reader, the node goes on.
             let _ = writeln!(out, "{object}").and_then(|()| out.flush());
         }
     }
 
-    /// A direct message is what somebody meant for this node: data, and so on stdout.
+    /// A sender addresses a direct message to this node: it is data, and so goes to stdout.
     fn direct(&self, message: &DirectMessage) {
         let line = if self.json {
             let mut object = received_object(message);
@@ -109,7 +109,7 @@ impl Reporter {
             Transport::Udp | Transport::Portable => format!("on {address} over {interface}"),
         };
         let text = format!("{who} of group {name:?} {place}: at {at} by {io}, idle {idle:?}");
-        let granted_bytes = info.receive_buffer_bytes / 2; // the kernel says twice what one can ask
+        let granted_bytes = info.receive_buffer_bytes / 2; // the kernel reports twice what was requested
         let mut object = json!({
             "event": "started", "group": name, "group_address": address, "rank": rank, "address": at, "io": io,
             "fallback": info.fallback, "receive_buffer_bytes": granted_bytes,
@@ -124,7 +124,7 @@ impl Reporter {
                 "bourdon: warning: {granted_bytes} bytes of receive buffer instead of {asked_bytes}, so the window is smaller: `sysctl -w net.core.rmem_max={asked_bytes}` allows it"
             );
         }
-        eprintln!("bourdon: the group is open: there is no key, so whoever reaches it can read and publish");
+        eprintln!("bourdon: the group is open: there is no key, so any process that reaches it can read and publish");
         self.say(&text, &mut object);
     }
 

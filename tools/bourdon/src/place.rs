@@ -1,7 +1,7 @@
-//! Where a group is, as `publish`, `subscribe` and `send` are told: a configuration file, or an address and an interface.
+//! Where `publish`, `subscribe` and `send` find a group: by a configuration file, or an address and an interface.
 //!
-//! Also how messages stand in a stream of bytes: one a line, or each behind its length. A line or a length that is
-//! longer than the group takes is refused before it is read into memory.
+//! This module also reads and writes messages in a stream of bytes: one message a line, or each behind its length. A
+//! line or a length beyond the group's limit is refused before it is read into memory.
 
 use crate::exit::Failure;
 use bourdon::Settings;
@@ -10,7 +10,7 @@ use std::io::{BufRead, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-/// The group or one of its channels, and where that is.
+/// The group or one of its channels, and where it is.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Where {
     /// The group's name, or GROUP/CHANNEL
@@ -24,7 +24,7 @@ pub(crate) struct Where {
     /// The interface its traffic uses [default: lo]
     #[arg(long, value_name = "NAME", requires = "group_address")]
     interface: Option<String>,
-    /// Hear only what this address sends to the group; may be given several times
+    /// Receive only datagrams that this address sends to the group; may be given several times
     #[arg(long, value_name = "A", conflicts_with = "peers")]
     source: Vec<IpAddr>,
     /// The members' TCP addresses where the group has no multicast, with commas: all to subscribe, any to publish or send
@@ -32,7 +32,7 @@ pub(crate) struct Where {
     peers: Vec<SocketAddr>,
 }
 
-/// As well, how messages stand in a stream of bytes.
+/// The same, and the format of messages in a stream of bytes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Place {
     #[command(flatten)]
@@ -43,7 +43,7 @@ pub(crate) struct Place {
 }
 
 impl Where {
-    /// The settings, and whether they are the members' own rather than guessed from the address.
+    /// The settings, and whether they come from the members' configuration rather than from defaults for the address.
     pub(crate) fn settings(&self) -> Result<(Settings, bool), Failure> {
         let mut settings = Settings::default();
         settings.group.name.clone_from(&self.group);
@@ -82,12 +82,12 @@ impl Where {
     }
 }
 
-/// Reads a configuration; what is wrong with it is the user's to mend.
+/// Reads a configuration; the user must fix any error in it.
 pub(crate) fn load(path: &Path) -> Result<Settings, Failure> {
     Settings::load(path).map_err(Failure::unusable)
 }
 
-/// That nobody of a group was heard, and where.
+/// The error that no member of a group was heard, with the addresses that were tried.
 pub(crate) fn unheard(settings: &Settings, seconds: u64) -> Failure {
     let (name, address, interface) = (&settings.group.name, settings.group.address, &settings.network.interface);
     if settings.network.transport == Transport::Tcp {

@@ -1,8 +1,8 @@
 //! `bourdon publish`: sends lines or frames of stdin to a group as a client of one of its members. Each message carries
 //! its topic's name, so that subscribers can choose by patterns.
 //!
-//! Reading stdin blocks, and a client that is blocked can't send a lost request again; so a thread reads and hands
-//! messages over a bounded queue, waking the one that keeps the protocol going.
+//! Reading stdin blocks, and a blocked client can't retransmit a lost request. So a thread reads messages, passes them
+//! over a bounded queue, and wakes the thread that runs the protocol.
 
 use crate::exit::Failure;
 use crate::place::{Messages, Place, unheard};
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// Messages read ahead: enough for the client's window, few enough to notice a stop soon.
 const READ_AHEAD: usize = 256;
-/// How long to look for a member; they speak at least every 100 ms.
+/// How long to look for a member; members send heartbeats at least every 100 ms.
 const LOOK_S: u64 = 5;
 /// The longest sleep, so that a member's silence is noticed.
 const SLEEP: Duration = Duration::from_millis(100);
@@ -23,7 +23,7 @@ pub(crate) struct Args {
     place: Place,
     /// The topic's name: parts joined by dots
     topic: TopicName,
-    /// Say at the end what was published, as one JSON object
+    /// Report at the end what was published, as one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -84,7 +84,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     failed.map_or(Ok(()), Err)
 }
 
-/// The messages of stdin, and at last why there are no more if they did not just end.
+/// The messages of stdin, and an error at the end if reading failed.
 fn read_stdin(args: &Args, node: &ClientNode) -> Receiver<Result<Vec<u8>, Failure>> {
     let (sender, receiver) = sync_channel(READ_AHEAD);
     let max_bytes = node.max_message_bytes() - args.topic.wire_bytes();

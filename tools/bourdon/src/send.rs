@@ -1,7 +1,8 @@
 //! `bourdon send`: messages to one member, to the nearest of several, or to all that hear the network, beside the stream.
 //!
-//! It is a client, in no view: it hears the members' heartbeats, measures how far away they are, and says of each message
-//! who took it. Messages to one member arrive in the order given; the next few are sent while the first is under way.
+//! It is a client, in no view: it hears the members' heartbeats, measures their round-trip times, and reports for each
+//! message which member took it. Messages to one member arrive in the order given; the next few are sent while the
+//! first is in flight.
 
 use crate::exit::{Failure, print};
 use crate::place::{Messages, Where, unheard};
@@ -11,13 +12,13 @@ use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
-/// How long to look for members; they speak at least every 100 ms.
+/// How long to look for members; members send heartbeats at least every 100 ms.
 const LOOK: Duration = Duration::from_secs(5);
-/// How long to go on listening after the first one, so that all that are there are known.
+/// How long to listen on after the first member, so that all reachable members are known.
 const GATHER: Duration = Duration::from_millis(150);
 /// The longest sleep.
 const SLEEP: Duration = Duration::from_millis(100);
-/// No datagram is longer; what a group allows is found out when a line is sent.
+/// No datagram is longer; the group's own limit is checked when a line is sent.
 const LINE_MAX_BYTES: usize = 1 << 16;
 /// Messages read ahead.
 const READ_AHEAD: usize = 32;
@@ -27,21 +28,21 @@ const READ_AHEAD: usize = 32;
 pub(crate) struct Args {
     #[command(flatten)]
     at: Where,
-    /// The message; left out, each line of stdin is one
+    /// The message; without it, each line of stdin is a message
     message: Option<String>,
     /// To this member: acknowledged, sent again for up to 5 s, delivered at most once
     #[arg(long, value_name = "RANK", group = "whom")]
     to: Option<u16>,
-    /// To the nearest member, and to the next nearest if that one does not answer
+    /// To the nearest member, and to the next nearest if that member does not answer
     #[arg(long, group = "whom")]
     any: bool,
-    /// With --any: only to one of these
+    /// With --any: only to one of these members
     #[arg(long, value_name = "RANK,…", value_delimiter = ',', requires = "any", conflicts_with_all = ["to", "all_hosts"])]
     among: Vec<u16>,
     /// To every process of the group that hears the network, once and unacknowledged
     #[arg(long, group = "whom")]
     all_hosts: bool,
-    /// Write what became of each message as a JSON object
+    /// Write the outcome of each message as a JSON object
     #[arg(long)]
     json: bool,
 }
@@ -120,7 +121,7 @@ fn find_members(args: &Args, settings: &Settings, node: &mut ClientNode) -> Resu
             let ranks = |ranks: &[u16]| ranks.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
             let there: Vec<u16> = members.iter().map(|rank| rank.0).collect();
             return Err(Failure::unusable(format!(
-                "member {} was not heard within {} s, only {}: see who is there with `bourdon view`",
+                "member {} was not heard within {} s, only {}: list the members with `bourdon view`",
                 ranks(&wanted),
                 LOOK.as_secs(),
                 ranks(&there)
@@ -133,7 +134,7 @@ fn find_members(args: &Args, settings: &Settings, node: &mut ClientNode) -> Resu
 struct Sender<'a> {
     args: &'a Args,
     node: ClientNode,
-    /// Read, and not sent yet.
+    /// Messages that were read and not sent yet.
     next: Option<Vec<u8>>,
     failed: u64,
 }
@@ -254,7 +255,7 @@ fn who(rank: Rank, address: Address) -> String {
     }
 }
 
-/// Text as it is, but for what would act on a terminal; bytes that are none in hexadecimal.
+/// Text as it is, except for characters that would control a terminal; bytes that are not text in hexadecimal.
 fn text(payload: &[u8]) -> String {
     match std::str::from_utf8(payload) {
         Ok(text) => {

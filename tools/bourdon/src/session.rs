@@ -1,7 +1,7 @@
 //! A session with a node of this host: a lock or an election that lasts as long as the connection to its admin socket.
 //!
-//! Two things are waited for at a time, what the node says and what signals say, so both are descriptors and one poll(2)
-//! waits for all. The node notices by itself when this process is gone, however it went: the kernel closes the connection.
+//! Two sources are awaited at a time, the node's lines and signals, so both are descriptors and one poll(2) waits for
+//! all. The node notices by itself that this process has ended, however it ended: the kernel closes the connection.
 
 use crate::admin::{Which, find};
 use crate::exit::Failure;
@@ -16,16 +16,16 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// The longest line a node says; one is about 300 bytes.
+/// The longest line that a node sends; a usual line has about 300 bytes.
 const LINE_MAX_BYTES: usize = 1 << 16;
 
-/// At which node.
+/// Which node to use.
 #[derive(Debug, clap::Args)]
 pub(crate) struct At {
     /// The group's name, or GROUP/CHANNEL [default: the one whose member runs here]
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
-    /// Where the nodes keep their counters, if threads.directory says so
+    /// Where the nodes keep their counters, if threads.directory is set
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
     /// A node's configuration: it names the group and the directory, and of several members here that node is asked
@@ -34,7 +34,7 @@ pub(crate) struct At {
 }
 
 impl At {
-    /// The members of the one group meant that run here: the one that --config describes, then the others by rank.
+    /// The members of the selected group that run here: the member that --config describes, then the others by rank.
     fn members(&self) -> Result<Vec<Found>, Failure> {
         let (mut group, mut directory, mut own_pid) = (self.group.clone(), self.directory.clone(), None);
         if let Some(path) = &self.config {
@@ -42,7 +42,7 @@ impl At {
             directory = directory.or_else(|| settings.threads.directory.clone());
             own_pid = described(&settings, directory.as_ref());
             group = group.or(Some(settings.group.name));
-            // The first node makes it.
+            // The first node creates the directory.
             if directory.as_ref().is_some_and(|directory| !directory.exists()) {
                 return Err(nobody(group.as_deref()));
             }
@@ -69,7 +69,7 @@ impl At {
     }
 }
 
-/// The process that a configuration describes. A channel may number its members otherwise, but it is in that process as well.
+/// The process that a configuration describes. A channel may number its members otherwise, but the process is the same.
 fn described(settings: &Settings, directory: Option<&PathBuf>) -> Option<u32> {
     let which = Which { group: Some(settings.group.name.clone()), directory: directory.cloned() };
     let is_it = |node: &&Found| {
@@ -91,23 +91,23 @@ fn nobody(group: Option<&str>) -> Failure {
 pub(crate) struct Session {
     stream: UnixStream,
     input: Vec<u8>,
-    /// What the lines are about.
+    /// The name that the lines are about.
     key: &'static str,
-    /// Which process it is with.
+    /// The process of the node.
     pub(crate) pid: u32,
 }
 
-/// What a node says.
+/// What a node sends.
 #[derive(Debug)]
 pub(crate) enum Said {
     Line(Value),
     Nothing,
-    /// And will not any more: its process is gone.
+    /// The node sends no more: its process is gone.
     Gone,
 }
 
 impl Session {
-    /// Begins with the first member that takes it.
+    /// Begins with the first member that accepts the session.
     pub(crate) fn begin(at: &At, key: &'static str, mut request: Value) -> Result<Self, Failure> {
         request["request"] = key.into();
         let mut why = String::new();
@@ -127,7 +127,7 @@ impl Session {
         Err(Failure::broken(why))
     }
 
-    /// What the node says next, if it is there already.
+    /// The node's next line, if it is there already.
     pub(crate) fn next(&mut self) -> Result<Said, Failure> {
         loop {
             if let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
@@ -157,7 +157,7 @@ impl Session {
         }
     }
 
-    /// Sleeps until the node says something, one of the signals has come, or then; an earlier end does no harm.
+    /// Sleeps until the node sends a line, one of the signals comes, or the deadline; an earlier end does no harm.
     pub(crate) fn sleep(&self, signals: &[&UnixStream], until: Option<Instant>) -> Result<(), Failure> {
         Self::sleep_without(&[signals, &[&self.stream]].concat(), until)
     }
@@ -174,8 +174,8 @@ impl Session {
     }
 }
 
-/// Whether stdout takes a line now, or will before one of the signals comes: a reader that does not read must not keep this
-/// process from its end.
+/// Whether stdout takes a line now, or will before one of the signals comes: a reader that does not read must not keep
+/// this process from ending.
 pub(crate) fn may_print(signals: &UnixStream) -> Result<bool, Failure> {
     let stdout = std::io::stdout();
     let mut descriptors = [PollFd::new(&stdout, PollFlags::OUT), PollFd::new(signals, PollFlags::IN)];
@@ -195,7 +195,7 @@ pub(crate) fn signals(numbers: &[i32]) -> Result<UnixStream, Failure> {
     Ok(signals)
 }
 
-/// Whether a signal has come since this was asked last.
+/// Whether a signal has come since the last call.
 pub(crate) fn has_come(mut signals: &UnixStream) -> bool {
     matches!(signals.read(&mut [0; 64]), Ok(count) if count > 0)
 }

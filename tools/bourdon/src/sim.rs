@@ -1,4 +1,4 @@
-//! `bourdon sim`: seeded groups in the simulator, every guarantee checked, and planted bugs that must be caught.
+//! `bourdon sim`: seeded groups in the simulator, with every guarantee checked, and planted bugs that must be caught.
 
 use crate::exit::Failure;
 use bourdon_sim::{
@@ -10,7 +10,7 @@ use std::fmt::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// Seeds given to each planted bug unless told otherwise: the rarest shows within 3,500.
+/// Seeds given to each planted bug by default: the rarest bug shows within 3,500.
 const MUTATION_SEEDS: u64 = 4_000;
 
 /// What is simulated
@@ -22,19 +22,19 @@ pub(crate) struct Args {
     /// The first seed [default: 0; of a regression each run's own]
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
-    /// Play this plan or regression (TOML or JSON) instead of what the seeds draw; they only throw the dice
+    /// Play this plan or regression (TOML or JSON) instead of plans drawn from seeds; a seed still drives its run
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
     /// Print the plan of the first seed as a regression (TOML), and play nothing
     #[arg(long, conflicts_with_all = ["matrix", "feedback"])]
     print_plan: bool,
-    /// Ask only that nothing wrong is delivered
+    /// Check only that nothing wrong is delivered
     #[arg(long, conflicts_with = "liveness")]
     safety: bool,
-    /// Ask only that everything is delivered once faults have ended
+    /// Check only that everything is delivered once faults have ended
     #[arg(long)]
     liveness: bool,
-    /// Plant this bug, or all in turn, and want it caught
+    /// Plant this bug, or all in turn, and require that it is caught
     #[arg(long, value_name = "NAME|all")]
     mutate: Option<String>,
     /// Play only this guarantee: LEVEL/ORDER or LEVEL/ORDER/barriers
@@ -52,16 +52,16 @@ pub(crate) struct Args {
     /// Play only plans of this family: stalled
     #[arg(long, value_name = "FAMILY", conflicts_with_all = ["plan", "guarantee", "locks", "election", "matrix"])]
     family: Option<Family>,
-    /// Judge by this invariant too, which the protocol does not keep yet, or by all
+    /// Check also this invariant, which the protocol does not keep yet, or all such invariants
     #[arg(long = "demand", value_name = "NAME|all")]
     demands: Vec<Demands>,
-    /// Count instead what receivers say back to one sender, by how they are told to say it
+    /// Count instead the feedback that receivers send to one sender, for each way to send it
     #[arg(long, conflicts_with_all = ["seeds", "plan", "safety", "liveness", "mutate", "guarantee", "matrix", "locks", "election"])]
     feedback: bool,
-    /// With --feedback: how many receive
+    /// With --feedback: the number of receivers
     #[arg(long, value_name = "N", default_value_t = 1000, requires = "feedback", value_parser = clap::value_parser!(u32).range(1..=20_000))]
     observers: u32,
-    /// With --feedback: how many datagrams in a hundred are lost
+    /// With --feedback: the percentage of datagrams that are lost
     #[arg(long, value_name = "PERCENT", default_value_t = 1.0, requires = "feedback")]
     loss: f64,
     /// One JSON object on stdout
@@ -150,7 +150,7 @@ fn read_plan(path: &Path) -> Result<Regression, Failure> {
     Ok(regression)
 }
 
-/// What a file's runs play: its own seeds and modes, unless the command line names others.
+/// What a file's runs play: their own seeds and modes, unless the command line names others.
 fn runs_of<'r>(args: &Args, file: &'r Regression, seeds: Range<u64>) -> Vec<(u64, Option<Mode>, &'r Plan)> {
     let own_seeds = args.seed.is_none() && args.seeds.is_none();
     let own_modes = !args.safety && !args.liveness;
@@ -161,7 +161,7 @@ fn runs_of<'r>(args: &Args, file: &'r Regression, seeds: Range<u64>) -> Vec<(u64
     runs.collect()
 }
 
-/// Prints the plan that is to be played, as a file of `engine/sim/tests/plans`.
+/// Prints the plan to be played, as a file of `engine/sim/tests/plans`.
 fn print_plan(plan: Option<Regression>, seed: u64, options: Options) -> Result<(), Failure> {
     let mut regression =
         plan.unwrap_or_else(|| Regression::of(format!("What seed {seed} draws."), seed, plan_of(seed, options)));

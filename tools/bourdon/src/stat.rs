@@ -1,6 +1,6 @@
 //! `bourdon stat`: the nodes of this user on this host, and what each has counted.
 //!
-//! It reads their counters files and asks nobody: a node that hangs is seen as well as one that runs, and is not
+//! It reads their counters files and sends them no request: a node that hangs is listed like one that runs, and is not
 //! disturbed. Files of processes that are gone are removed on the way.
 
 use crate::exit::Failure;
@@ -11,7 +11,7 @@ use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Between two looks with `--watch`.
+/// The time between two reads with `--watch`.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
@@ -19,13 +19,13 @@ pub(crate) struct Args {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-    /// Look again every second
+    /// Read again every second
     #[arg(long)]
     watch: bool,
-    /// Counters that are zero, too
+    /// Show counters that are zero, too
     #[arg(long)]
     all: bool,
-    /// Where the nodes keep their counters, if threads.directory says so
+    /// Where the nodes keep their counters, if threads.directory is set
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
 }

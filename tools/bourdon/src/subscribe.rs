@@ -1,8 +1,8 @@
 //! `bourdon subscribe`: writes what is published on topics to stdout, as an observer of the group.
 //!
-//! An observer never holds the group up, however slowly its output is read: what it can't get any more is reported as
-//! lost on stderr. When stdout is closed there is nobody left to write for, which is a good end, not an error; a pipe
-//! tells a writer only, so it is looked at also while nothing comes.
+//! An observer never blocks the group, however slowly its output is read: messages that it can no longer get are
+//! reported as lost on stderr. When stdout is closed there is no reader left, which is a good end, not an error. A
+//! closed pipe is an error only to a writer, so stdout is also checked while nothing comes.
 
 use crate::exit::Failure;
 use crate::node::signals;
@@ -17,22 +17,23 @@ use std::io::{BufWriter, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-/// How long to look for a member; they speak at least every 100 ms.
+/// How long to look for a member; members send heartbeats at least every 100 ms.
 const LOOK_S: u64 = 5;
 /// The longest sleep: how late a closed stdout or a signal is noticed.
 const SLEEP: Duration = Duration::from_millis(100);
 
-/// Warnings about topics that were passed over: more than anybody reads.
+/// The most warnings about topics that were skipped: more than a user reads.
 const DOUBTS_MAX: usize = 100;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     place: Place,
-    /// Topics: a name, or one in which `*` stands for a part and `**` at the end for all the rest, as in 'md.*.trades'
+    /// Topics: a name, or a pattern in which `*` stands for a part and `**` at the end for all the rest, as in
+    /// 'md.*.trades'
     #[arg(required = true, value_name = "PATTERN")]
     patterns: Vec<Pattern>,
-    /// End after so many messages
+    /// End after this many messages
     #[arg(long, value_name = "N")]
     count: Option<u64>,
     /// Write each message as a JSON object a line, with its topic, sender and sequence
@@ -78,7 +79,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
-/// Learns from the members what only their configuration says.
+/// Learns from the members the settings that only their configuration holds.
 fn learn(settings: &mut Settings) -> Result<(), Failure> {
     match discover(settings, Duration::from_secs(LOOK_S)).map_err(Failure::unusable)? {
         Discovery::Found => Ok(()),
@@ -108,7 +109,7 @@ fn report(node: &mut Node, settings: &Settings) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether a signal came, or nobody reads stdout any more.
+/// Whether a signal came, or stdout has no reader any more.
 fn is_over(signals: &UnixStream) -> bool {
     let stdout = std::io::stdout();
     let mut fds = [PollFd::new(&stdout, PollFlags::empty()), PollFd::new(signals, PollFlags::IN)];
@@ -117,7 +118,7 @@ fn is_over(signals: &UnixStream) -> bool {
     polled.is_ok() && (is_closed || !fds[1].revents().is_empty())
 }
 
-/// What the subscriber should know of messages that were passed over; said once for each topic.
+/// Warns the subscriber about messages that were skipped, once for each topic.
 #[derive(Default)]
 struct Doubts(HashSet<(TopicId, Option<String>)>);
 
@@ -133,7 +134,7 @@ impl Doubts {
                 "bourdon: warning: messages of topic {topic} carry no name, so no pattern can tell whether they are meant: publish them by name, or list it in group.topics"
             ),
             (_, Some(name)) => eprintln!(
-                "bourdon: warning: topic {name:?} has the id of a topic that is subscribed to ({topic}): messages that carry no name can't be told apart"
+                "bourdon: warning: topic {name:?} has the id of a topic that is subscribed to ({topic}): messages that carry no name can't be distinguished"
             ),
             _ => {}
         }

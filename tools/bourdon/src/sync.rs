@@ -1,6 +1,6 @@
 //! `bourdon sync GROUP`: returns once everything that was sent before has been delivered everywhere.
 //!
-//! A barrier is asked for by a member, so one of this user's must run on this host; any will do.
+//! A member requests the barrier, so a member of this user must run on this host; any member will do.
 
 use crate::admin::{Which, ask, find};
 use crate::exit::{Failure, print};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 pub(crate) struct Args {
     /// The group's name, or GROUP/CHANNEL
     group: String,
-    /// Where the nodes keep their counters, if threads.directory says so
+    /// Where the nodes keep their counters, if threads.directory is set
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
     /// How many seconds to wait
@@ -50,7 +50,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     })
 }
 
-/// Why there was no answer, if the member's view tells.
+/// Explains a missing answer, if the member's view gives a reason.
 fn explain(member: &Found, failure: Failure) -> Failure {
     let view = ask(member, "view", "view", Duration::from_secs(2));
     match (failure, view) {

@@ -1,7 +1,7 @@
-//! `bourdon view`: who is in the group, as each node on this host has it.
+//! `bourdon view`: the members of the group, as each node on this host sees them.
 //!
-//! Nodes of one group that show different views for long disagree about who is alive: the one with the lower epoch is cut
-//! off, or has been removed and does not know it yet.
+//! If nodes of one group show different views for a long time, they disagree about which members are alive: the node
+//! with the lower epoch is cut off, or has been removed and does not know it yet.
 
 use crate::admin::{Which, ask, find};
 use crate::exit::{Failure, print};

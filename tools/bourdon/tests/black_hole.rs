@@ -1,8 +1,8 @@
-//! Hosts whose network swallows multicast: with the transport `auto` the group forms and delivers all the same, says
-//! what it found, takes multicast up where it works again, and holds when it fails in the middle of a stream.
+//! Hosts whose network drops multicast: with the transport `auto` the group still forms and delivers, reports what it
+//! found, uses multicast again where it works again, and survives when it fails in the middle of a stream.
 //!
-//! Each host drops the multicast that comes to it by a rule of its own, so that nobody is told. Without root there is no
-//! lab, and nothing to see here.
+//! Each host drops the multicast that arrives at it by its own rule, so that no process gets an error. Without root
+//! there is no lab, and these tests are skipped.
 
 use bourdon_lab::hosts::{Lab, Process};
 use bourdon_lab::judge::{Order, Reliability, Rules, judge};
@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 const MEMBERS: usize = 3;
 /// Longer than anything here takes on a loaded host; reached only by failing tests.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long somebody may have nothing to say before others are looked at.
+/// How long a member may be silent before the others are checked.
 const LOOK: Duration = Duration::from_millis(5);
-/// What a host drops, and counts.
+/// What a host drops and counts.
 const HOLE: &str = "\
 table inet hole {
     chain arriving {
@@ -27,7 +27,7 @@ table inet hole {
 }
 ";
 
-/// Runs `nft` on a host; says what it wrote.
+/// Runs `nft` on a host; returns its output.
 fn nft(lab: &Lab, host: usize, rules: &str) -> String {
     let mut command = lab.host(host).command("nft");
     let mut child =
@@ -38,7 +38,7 @@ fn nft(lab: &Lab, host: usize, rules: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A lab's member and its lives so far; one that was left out begins its next life.
+/// A lab's member and its incarnations so far; a removed member begins its next incarnation.
 struct Member<'a> {
     lab: &'a Lab,
     rank: usize,
@@ -64,7 +64,7 @@ impl<'a> Member<'a> {
         Self { lab, rank, life, folder: folder.to_owned(), process, said, last_said: String::new() }
     }
 
-    /// Begins the next life if this one is over; keeps what was last said about who is reached how.
+    /// Begins the next incarnation if this one is over; keeps the last report on how each peer is reached.
     fn look(&mut self) {
         while let Ok(line) = self.said.recv_timeout(LOOK) {
             println!("{line}");
@@ -78,7 +78,7 @@ impl<'a> Member<'a> {
         }
     }
 
-    /// The lines of this life that begin so.
+    /// The lines of this incarnation that begin with this prefix.
     fn count(&self, begin: &str) -> usize {
         let suffix = if self.life == 1 { String::new() } else { format!(".{}", self.life) };
         let path = self.folder.join(format!("member-{}{suffix}.tsv", self.rank));
@@ -95,7 +95,7 @@ fn until(members: &mut [Member<'_>], what: &str, done: impl Fn(&Member<'_>) -> b
     begun.elapsed()
 }
 
-/// Until each has delivered so many more messages.
+/// Waits until each has delivered this many more messages.
 fn until_more(members: &mut [Member<'_>], what: &str) {
     let before: Vec<(u32, usize)> = members.iter().map(|member| (member.life, member.count("D"))).collect();
     until(members, what, |member| {
@@ -130,9 +130,9 @@ fn a_group_forms_and_delivers_where_multicast_is_swallowed() {
         let says = if it.rank == 2 { "2 of 2 peers" } else { "1 of 2 peers; the others get everything over tcp" };
         it.last_said.ends_with(says)
     });
-    until_more(&mut members, "more with one that is deaf");
+    until_more(&mut members, "more with a member that receives no multicast");
     let lives: Vec<u32> = members.iter().map(|member| member.life).collect();
-    println!("lives: {lives:?}");
+    println!("incarnations: {lives:?}");
 
     drop(members);
     let rules = Rules { order: Order::Total, reliability: Reliability::Uniform, allow_skips: false, running: true };

@@ -24,7 +24,7 @@ fn what_is_published_is_what_subscribers_get() {
     let lines: String = (0..1000).map(|number| format!("line {number} {}\n", "x".repeat(number % 200))).collect();
     let place = ["--group-address", &world.address, "--interface", "lo"];
     let by_config = ["--config", &configs[0], "--count", "1000"];
-    // One knows the configuration, one learns it from the members.
+    // One subscriber knows the configuration, the other learns it from the members.
     let mut informed = subscribe(&by_config);
     let mut learned = subscribe(&[&place[..], &["--count", "1000"]].concat());
     let mut framed = subscribe(&[&by_config[..], &["--frames"]].concat());
@@ -154,7 +154,7 @@ fn feedback_is_counted_by_loss_and_mode() {
 fn clients_say_what_is_wrong() {
     let world = World::new();
     let place = ["prices", "es", "--group-address", &world.address];
-    // Nobody there, both at once: each waits its five seconds.
+    // No member is there for either command; they run at once, and each waits its five seconds.
     std::thread::scope(|scope| {
         for command in ["publish", "subscribe"] {
             let (place, address) = (&place, &world.address);
@@ -244,7 +244,7 @@ fn a_view_is_shown_a_barrier_waited_for_and_a_dead_member_missed() {
         let present: Vec<_> = (0..3).map(|rank| node["view"]["members"][rank]["in_view"] == true).collect();
         assert_eq!(present, [true, true, false], "{node}");
     }
-    let nobody = run(&[&["view", "nobody"], &directory[..]].concat(), b"");
+    let nobody = run(&[&["view", "absent"], &directory[..]].concat(), b"");
     assert_eq!(nobody.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&nobody.stderr).contains("bourdon node"));
 }
@@ -254,7 +254,7 @@ fn direct_messages_reach_one_the_nearest_and_all() {
     let world = World::new();
     let configs: Vec<_> = (0..3).map(|rank| world.configure(&format!("{rank}.toml"), 3, rank, "")).collect();
     let mut nodes: Vec<_> = configs.iter().map(|config| world.node(config)).collect();
-    // A member's line of stdout with this text; others come in between.
+    // Finds a member's line of stdout with this text; other lines come in between.
     let shows = |node: &mut (Running, BufReader<ChildStdout>, Value), text: &str| {
         loop {
             let line = next(&mut node.1);
@@ -284,15 +284,15 @@ fn direct_messages_reach_one_the_nearest_and_all() {
         assert_eq!(shows(node, "one")["broadcast"], true);
         shows(node, "two");
     }
-    // The nearest takes it, and the next nearest when that one is gone in the middle.
+    // The nearest member takes the message, and the next nearest when the first ends in the middle.
     let mut child = bourdon(&[&["send", "prices", "--json", "--any"], &place[..]].concat()).spawn().expect("it runs");
     let mut rows = BufReader::new(child.stdout.take().expect("piped"));
     let mut stdin = child.stdin.take().expect("piped");
     writeln!(stdin, "first").expect("it reads");
-    let nearest = next(&mut rows)["taken_by"].as_u64().expect("somebody took it");
+    let nearest = next(&mut rows)["taken_by"].as_u64().expect("a member took it");
     signal(&nodes[nearest as usize].0.0, "KILL");
     writeln!(stdin, "second").expect("it reads");
-    let second = next(&mut rows)["taken_by"].as_u64().expect("somebody took it");
+    let second = next(&mut rows)["taken_by"].as_u64().expect("a member took it");
     assert_ne!(second, nearest);
     shows(&mut nodes[second as usize], "second");
     drop(stdin);

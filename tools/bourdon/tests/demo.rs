@@ -1,4 +1,4 @@
-//! The main job as its users run it: real processes, real multicast on `lo`, real trouble.
+//! The main job as its users run it: real processes, real multicast on `lo`, real faults.
 
 use serde_json::Value;
 use std::path::Path;
@@ -98,7 +98,8 @@ fn every_process_delivers_every_message_in_one_order() {
         assert_eq!(object["order_agrees"], true, "{more:?}");
         assert_eq!(rows(&object).len(), 6);
         if more.contains(&"--break-links") {
-            // A process whose links are all being made again when it is to close one closes it later, or not at all.
+            // If all links of a process are being reconnected when it is to close one, it closes one later, or not at
+            // all.
             assert!((10..=20).contains(&object["links_broken"].as_u64().unwrap()), "{}", object["links_broken"]);
         }
         for row in rows(&object) {
@@ -306,7 +307,7 @@ fn recorded_events_go_through_byte_for_byte() {
     assert!(rows(&object).iter().all(|row| row["payload_sha256"] == object["input_sha256"]));
 }
 
-/// What may be lost is no failure where losses are allowed, and is told; what may not be lost is not.
+/// Where losses are allowed, a loss is no failure, and is reported; where they are not, it is a failure.
 #[test]
 fn every_level_keeps_its_promise_through_loss() {
     for (level, lossy) in [("unreliable", true), ("best-effort", true), ("reliable", false), ("stable", false)] {

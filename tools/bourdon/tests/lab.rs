@@ -1,7 +1,7 @@
-//! Groups on hosts of their own, with trouble of every kind, before a judge that shares no code with them.
+//! Groups on separate hosts, with faults of every kind, before a judge that shares no code with them.
 //!
-//! A few rounds of each: that it works at all. `docs/lab.md` has the campaign. Without root there is no lab, and nothing
-//! to see here.
+//! A few rounds of each kind, to check that the lab works at all. `docs/lab.md` has the campaign. Without root there is
+//! no lab, and these tests are skipped.
 
 use bourdon_lab::hosts::Lab;
 use bourdon_lab::judge::{Order, Reliability, Rules};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const MEMBERS: usize = 3;
 const ROUNDS: usize = 3;
-/// Every wait of a round: no figure is looked at here, and the host may be busy.
+/// The limit of every wait of a round: no figure is checked here, and the host may be busy.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn campaign(trouble: Trouble, reliability: Reliability, name: &str) {

@@ -25,7 +25,7 @@ impl Group {
         Self { world, nodes }
     }
 
-    /// `bourdon lock` or `elect` at whichever member comes first.
+    /// `bourdon lock` or `elect` at the first member that accepts it.
     fn start(&self, arguments: &[&str]) -> (Running, BufReader<ChildStdout>) {
         let (what, rest) = arguments.split_at(1);
         let mut command = bourdon(&[what, &["--directory", &self.world.runtime()], rest].concat());
@@ -55,7 +55,7 @@ fn code(mut running: Running) -> Option<i32> {
     running.0.wait().expect("it ends").code()
 }
 
-/// A shell that says who it is and reads its stdin until that ends.
+/// A shell that prints its process id and reads its stdin until that ends.
 const HOLD: &str = "echo $BOURDON_TOKEN $$; cat";
 
 #[test]
@@ -107,7 +107,7 @@ fn a_killed_holder_takes_its_command_along_and_leaves_the_lock() {
     let (second, mut after) = group.start(&["lock", "one", "--", "echo", "mine"]);
     assert_eq!((line(&mut after).as_str(), code(second)), ("mine", Some(0)));
     first.0.wait().expect("it ends");
-    // Now it would go on, if it had not been killed when its parent ended.
+    // The command would go on now, if it had not been killed when its parent ended.
     drop(stdin);
     assert_eq!(rest(&mut out), "");
 }
@@ -115,7 +115,7 @@ fn a_killed_holder_takes_its_command_along_and_leaves_the_lock() {
 #[test]
 fn a_command_ends_when_its_node_is_killed() {
     let mut group = Group::new();
-    // It takes no notice of SIGTERM, so that the second signal is seen.
+    // The command ignores SIGTERM, so that the second signal is seen.
     let stubborn = "trap '' TERM; echo up; while :; do sleep 0.05; done";
     let (first, mut out) = group.start(&["lock", "one", "--json", "--grace", "0.1", "--", "sh", "-c", stubborn]);
     assert_eq!(line(&mut out), "up");
@@ -188,7 +188,7 @@ fn a_group_that_does_not_form_in_time_grants_nothing_in_time() {
     assert_eq!(late.status.code(), Some(1));
     let report: Value = serde_json::from_slice(&late.stdout).expect("one object");
     assert!(report["not_granted"].as_str().is_some_and(|why| why.contains("still forming")), "{report}");
-    // Who does not wait is told what has to be done about it.
+    // A command that does not wait reports what the user must do.
     fails(&["lock", "one", "--config", &config, "--try", "--", "true"], b"", 2, "still forming");
 }
 
@@ -219,7 +219,7 @@ fn what_can_not_be_asked_for_says_what_to_do() {
     fails(&["lock", "one", "--config", &config], b"", 2, "COMMAND");
 }
 
-/// A pipe that nobody reads and that has no room left.
+/// A full pipe that no process reads.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = pipe().expect("a pipe can be made");
     rustix::io::ioctl_fionbio(&writer, true).expect("it can be set");
@@ -228,7 +228,7 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
     (reader, writer)
 }
 
-/// The word about the lost lock waited for a reader, and so did the end of the command.
+/// The report about the lost lock must not wait for a reader, or the end of the command would wait too.
 #[test]
 fn issue_a_command_outlived_its_lock_while_nobody_read_stderr() {
     let mut group = Group::new();
@@ -242,7 +242,7 @@ fn issue_a_command_outlived_its_lock_while_nobody_read_stderr() {
     assert_eq!(rest(&mut out), "", "the end of its output is the end of the command");
 }
 
-/// Whoever waited for a reader of stdout noticed no signal.
+/// A command that waits for a reader of stdout must still notice a signal.
 #[test]
 fn issue_a_candidate_whose_stdout_is_full_took_no_notice_of_signals() {
     let group = Group::new();

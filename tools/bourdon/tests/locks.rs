@@ -1,8 +1,9 @@
-//! A lock between real processes, whose holders are killed while they have it: at most one had it at a time, and the next
-//! got it. And one campaign in which a member enters without the lock, to see that this would be found out.
+//! A lock between real processes whose holders are killed while they hold it: at most one process holds it at a time,
+//! and the next one gets it. And one campaign in which a member enters without the lock, to check that the judge
+//! detects it.
 //!
-//! A short one of each: `docs/lab.md` has the campaign. Needs no root; where members can't run (no multicast on `lo`) it
-//! says so.
+//! A short campaign of each; `docs/lab.md` has the long ones. Needs no root; where members can't run (no multicast on
+//! `lo`) it reports that.
 
 use bourdon_lab::locks::{Algorithm, Plan, Profile, Report, Unusable, run};
 use std::time::Duration;

@@ -15,14 +15,14 @@ fn publish(place: &[&str], topic: &str, lines: &str) {
     assert!(published.status.success(), "{}", String::from_utf8_lossy(&published.stderr));
 }
 
-/// Starts a subscriber whose talk nobody reads.
+/// Starts a subscriber whose stderr no process reads.
 fn quiet(arguments: &[&str]) -> Running {
     let (subscriber, mut talk) = subscribe(arguments);
     std::thread::spawn(move || std::io::copy(&mut talk, &mut std::io::sink()));
     subscriber
 }
 
-/// Reads events until one says what is wanted.
+/// Reads events until the wanted one comes.
 fn until(events: &mut BufReader<ChildStdout>, is_wanted: impl Fn(&Value) -> bool) -> Value {
     loop {
         let event = next(events);
@@ -157,7 +157,7 @@ fn a_channel_is_left_and_joined_while_the_node_runs() {
     let mut groups: Vec<_> =
         view["nodes"].as_array().expect("a list").iter().map(|node| node["group"].clone()).collect();
     groups.sort_by_key(Value::to_string);
-    assert_eq!(groups, ["prices", "prices", "prices/trades"], "who left the channel is still in the group");
+    assert_eq!(groups, ["prices", "prices", "prices/trades"], "a process that left the channel is still in the group");
     world.configure("1.toml", 2, 1, &channel);
     signal(&second.0, "USR1");
     until(&mut events, |event| of_channel(event) && event["members"] == json!([0, 1]));

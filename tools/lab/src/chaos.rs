@@ -1,17 +1,18 @@
-//! Everything at once, on hosts of their own: loss, pauses, kills, cuts, restarts of the whole group.
+//! All faults together, on separate hosts: loss, pauses, kills, cuts, restarts of the whole group.
 //!
-//! A fault by itself proves little: on a lossy network, a pause lets connections stall that another fault then finds
-//! stalled. So members, observers and clients run on hosts of their own, packets are lost in the switch, and faults are
-//! drawn from a seed ([`faults`]). After each fault the group has 10 s to be whole again: all members have
-//! installed one view of all, every member and observer delivers, and every client is acknowledged. The harness does what
-//! an init system does and nothing more: it starts a program that ended as its next incarnation.
+//! A single fault proves little: on a lossy network, a pause makes connections stall, and another fault may hit while
+//! they are stalled. So members, observers and clients run on separate hosts, packets are lost in the switch, and
+//! faults are drawn from a seed ([`faults`]). After each fault the group has 10 s to be whole again: all members have
+//! installed one view of all members, every member and observer delivers, and the messages of every client are
+//! acknowledged. The harness does what an init system does and nothing more: it starts a program that ended as its next
+//! incarnation.
 //!
-//! The whole group is restarted now and then. What runs between two such restarts is a *generation* ([`Generation`]); it
-//! has a folder of its own, and is judged by itself. Processes of the generation before may be frozen and resumed later, on
-//! hosts that have other addresses by then.
+//! The whole group is restarted now and then. The run between two such restarts is a *generation* ([`Generation`]); it
+//! has its own folder, and is judged separately. Processes of the previous generation may be frozen and resumed later,
+//! on hosts that have other addresses by then.
 //!
 //! Invariants: every process and namespace is gone at the end, also after a panic, or SIGINT (each child is killed with
-//! the thread that started it); the faults, their targets and their times depend on nothing but the seed.
+//! the thread that started it); the faults, their targets and their times depend on the seed alone.
 
 mod cast;
 mod faults;
@@ -35,12 +36,12 @@ use std::time::{Duration, Instant};
 
 /// How long the group may take to be whole again.
 pub const WHOLE_WITHIN: Duration = Duration::from_secs(10);
-/// A group that is not whole then is restarted by the harness, and the campaign goes on.
+/// A group that is not whole after this time is restarted by the harness, and the campaign goes on.
 const GIVE_UP: Duration = Duration::from_secs(30);
-/// How often histories are looked at.
+/// How often histories are read.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// Times by which members watch each other.
+/// The failure detectors' profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
@@ -67,24 +68,24 @@ pub struct Plan {
     pub observers: usize,
     /// See above.
     pub clients: usize,
-    /// How long faults are made.
+    /// How long faults are injected.
     pub length: Duration,
-    /// Where all chance of the faults comes from.
+    /// The seed of all randomness of the faults.
     pub seed: u64,
     /// The detectors' profile.
     pub profile: Profile,
-    /// What is promised.
+    /// The reliability to judge by.
     pub reliability: Reliability,
-    /// Percent of the packets that are lost.
+    /// The percentage of packets that are lost.
     pub loss: u8,
     /// Only these kinds of fault; all, if none is named.
     pub faults: Vec<Fault>,
-    /// So many restarts of the whole group and nothing else.
+    /// If set: this many restarts of the whole group and no other fault.
     pub restarts: Option<usize>,
     /// Members report on stderr what happens.
     pub talk: bool,
 
-    /// Where histories go.
+    /// The folder of the histories.
     pub folder: PathBuf,
 }
 
@@ -109,9 +110,9 @@ pub enum ChaosError {
     /// A file can't be read or written.
     #[error("can't use {path}: {source}")]
     Io {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
     /// SIGINT or SIGTERM came.
@@ -125,7 +126,7 @@ pub enum ChaosError {
 /// Runs a campaign; its progress goes to `talk`.
 ///
 /// # Errors
-/// If it can't be run at all, or is interrupted. What the group failed to do is in the report.
+/// If it can't be run at all, or is interrupted. A failure of the group is in the report.
 pub fn run(plan: &Plan, interrupt: &Interrupt, talk: &dyn Fn(&str)) -> Result<Report, ChaosError> {
     let processes = plan.members + plan.observers + plan.clients;
     if plan.members < 2 || 2 * processes + 1 > crate::hosts::HOSTS_MAX {
@@ -229,10 +230,10 @@ impl Campaign<'_> {
     }
 }
 
-/// What runs between two restarts of the whole group: its number, and the folder of its histories.
+/// The run between two restarts of the whole group: its number, and the folder of its histories.
 ///
-/// The one place that decides which generation a history belongs to: a process writes into the folder of the generation
-/// that it was started in.
+/// This is the only place that decides which generation a history belongs to: a process writes into the folder of the
+/// generation that it was started in.
 #[derive(Clone, Debug)]
 pub(crate) struct Generation {
     pub(crate) number: u16,

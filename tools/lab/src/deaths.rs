@@ -1,9 +1,9 @@
-//! Observers while members die: the demo at full speed with loss, in which two members kill themselves at random and come
-//! back, in every order at every level from `reliable` on.
+//! Observers while members die: the demo at full speed with loss, in which two members kill themselves at random and
+//! come back, in every order at every level from `reliable` on.
 //!
-//! An observer that leaps over a view gives up what every surviving member holds. That takes a death shortly after
-//! another, so a campaign draws many. A run is good if the demo's own verdict is good (exit code 0) and no observer
-//! reports a gap.
+//! An observer that skips a view gives up messages that every surviving member holds. That requires a death shortly
+//! after another, so a campaign draws many. A run is good if the demo's own verdict is good (exit code 0) and no
+//! observer reports a gap.
 
 use crate::judge::{Order, Reliability};
 use crate::matrix::{ORDERS, name};
@@ -13,36 +13,36 @@ use std::process::Command;
 
 const LEVELS: [Reliability; 3] = [Reliability::Reliable, Reliability::Uniform, Reliability::Stable];
 const MEMBERS: u64 = 5;
-/// The second death comes within so many messages after the first.
+/// The second death comes within this many messages after the first.
 const APART_MESSAGES: u64 = 5_000;
-/// A member that died comes back within so many milliseconds.
+/// A member that died comes back within this many milliseconds.
 const BACK_MS: u64 = 200;
 
-/// What is run.
+/// What the campaign runs.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The `bourdon` command.
     pub bourdon: PathBuf,
-    /// How many runs; each next one in another order, then at another level.
+    /// How many runs; each uses the next order, and after all orders the next level.
     pub runs: usize,
     /// How many messages each publishes.
     pub messages: u64,
-    /// Where all chance comes from.
+    /// The seed of all randomness.
     pub seed: u64,
 }
 
-/// What one run came to.
+/// The outcome of one run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Run {
-    /// What stands before what.
+    /// The order.
     pub order: String,
-    /// What may be lost.
+    /// The reliability.
     pub reliability: String,
     /// The arguments of the demo, to run it again.
     pub again: String,
     /// Messages that observers gave up.
     pub observer_gaps: u64,
-    /// What the demo complained of.
+    /// The demo's errors.
     pub failures: Vec<String>,
 }
 

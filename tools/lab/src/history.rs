@@ -1,14 +1,16 @@
-//! What processes say they delivered.
+//! The histories that processes record of their deliveries.
 //!
-//! Each process writes one line an event, as it happens, into a file of its own; one that is killed leaves a last line
-//! that may be cut short. The judges want to compare processes, so reading turns names into small numbers (a message is
-//! a `u32` wherever it stands), pairs each retraction with the delivery it takes back, and notes for each delivery after
-//! which view and which barrier it stands. What the files say is never corrected: a duplicate stays one.
+//! Each process writes one line for each event, as it happens, into its own file; a killed process leaves a last line
+//! that may be cut short. The judges compare processes, so reading turns names into small numbers (a message is always
+//! a `u32`), pairs each retraction with the delivery that it retracts, and records for each delivery the view and the
+//! barrier before it. The contents of the files are never corrected: a duplicate stays a duplicate.
 //!
-//! A process that was restarted, or removed and taken in again, starts a new file: a new *life* (`member-0.2.tsv`).
-//! Within a life views only grow and nothing is delivered twice; a new life may begin with its snapshot's messages.
+//! A process that was restarted, or removed and admitted again, starts a new file, of a new *incarnation*
+//! (`member-0.2.tsv`). Within an incarnation views only grow and nothing is delivered twice; a new incarnation may
+//! begin with its snapshot's messages.
 //!
-//! Invariants: every line that ends is understood or the reading fails; `segment` and `phase` never fall within a life.
+//! Invariants: every line that ends is understood or the reading fails; `segment` and `phase` never fall within an
+//! incarnation.
 
 mod directory;
 mod line;
@@ -31,25 +33,25 @@ pub enum ReadError {
     /// A file or folder can't be read.
     #[error("can't read {path}: {source}")]
     Io {
-        /// Which one.
+        /// The file or folder.
         path: String,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
     /// There is nothing to judge.
     #[error("{0} holds no ROLE-RANK.tsv; name the folder that processes wrote their histories to")]
     Empty(String),
-    /// A file's name is not a process's.
+    /// A file's name is not the name of a process.
     #[error("{0} is not named ROLE-RANK.tsv or ROLE-RANK.LIFE.tsv, as in member-0.tsv, observer-1.2.tsv")]
     Name(String),
-    /// A whole line says nothing known.
+    /// A whole line is unknown.
     #[error("{path}:{line}: {why}; see docs/lab.md for the format")]
     Line {
-        /// Which file.
+        /// The file.
         path: String,
-        /// Which line of it, from 1.
+        /// The line number, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The error.
         why: String,
     },
 }
@@ -57,7 +59,7 @@ pub enum ReadError {
 /// One delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// What was delivered.
+    /// The message.
     pub message: MessageId,
     /// The index of the installed view in [`Life::views`], or [`SNAPSHOT`].
     pub segment: u32,
@@ -71,7 +73,7 @@ pub struct Delivery {
     pub hash: u64,
     /// The last barrier before it.
     pub phase: Option<u64>,
-    /// Taken back later.
+    /// Whether it was retracted later.
     pub retracted: bool,
 }
 
@@ -89,24 +91,24 @@ pub struct View {
 pub struct Barrier {
     /// Its number.
     pub number: u64,
-    /// In which view, as [`Delivery::segment`].
+    /// The view in which it was passed, as [`Delivery::segment`].
     pub segment: u32,
-    /// How many deliveries of this life stand before it.
+    /// How many deliveries of this incarnation come before it.
     pub position: usize,
 }
 
-/// Messages of one publisher that a process says it gave up: `from` to before `to`.
+/// Messages of one publisher that a process recorded as given up: `from` to before `to`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// Whose messages.
+    /// The publisher.
     pub publisher: PublisherId,
-    /// The first one given up.
+    /// The first message given up.
     pub from: u64,
-    /// The first one after them.
+    /// The first message after them.
     pub to: u64,
 }
 
-/// A state that a life begins with, as a sum instead of all its messages.
+/// A state that an incarnation begins with, as a sum instead of all its messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State {
     /// How many messages had been delivered.
@@ -115,58 +117,58 @@ pub struct State {
     pub sum: u64,
 }
 
-/// What one process did between its start and its end.
+/// The history of one process between its start and its end.
 #[derive(Clone, Debug, Default)]
 pub struct Life {
     /// The process: `member:0`.
     pub name: String,
-    /// Whether it is a member; else it only listens.
+    /// Whether it is a member; otherwise it is an observer.
     pub member: bool,
-    /// Its how manieth life, from 1.
+    /// The number of this incarnation, from 1.
     pub number: u32,
-    /// Whether this life ended by a kill.
+    /// Whether this incarnation ended by a kill.
     pub killed: bool,
-    /// The state that it began with, where that is a sum.
+    /// The state that it began with, if it is a sum.
     pub state: Option<State>,
     /// Views in the order they were installed.
     pub views: Vec<View>,
-    /// Deliveries in their order, those taken back included.
+    /// Deliveries in their order, including retracted deliveries.
     pub deliveries: Vec<Delivery>,
     /// Barriers in the order they were passed.
     pub barriers: Vec<Barrier>,
-    /// What was given up.
+    /// The gaps.
     pub gaps: Vec<Gap>,
-    /// Messages delivered again without having been taken back.
+    /// Messages delivered again without having been retracted.
     pub duplicates: Vec<MessageId>,
     /// How many retractions there are.
     pub retractions: usize,
-    /// Messages taken back that had not been delivered.
+    /// Messages retracted that had not been delivered.
     pub retracted_unseen: Vec<MessageId>,
 }
 
 impl Life {
-    /// The name to show: `member:0`, and from the second life on `member:0 (life 2)`.
+    /// The name to print: `member:0`, and from the second incarnation on `member:0 (incarnation 2)`.
     pub fn shown(&self) -> String {
-        if self.number == 1 { self.name.clone() } else { format!("{} (life {})", self.name, self.number) }
+        if self.number == 1 { self.name.clone() } else { format!("{} (incarnation {})", self.name, self.number) }
     }
 
-    /// Deliveries that were not taken back.
+    /// Deliveries that were not retracted.
     pub fn kept(&self) -> impl Iterator<Item = &Delivery> {
         self.deliveries.iter().filter(|delivery| !delivery.retracted)
     }
 
-    /// Whether it is what a file of this name, without its extension, holds: `observer-0.2`.
+    /// Whether a file of this name, without its extension, holds this history: `observer-0.2`.
     pub fn is_of_file(&self, stem: &str) -> bool {
         let name = self.name.replace(':', "-");
         stem == format!("{name}.{}", self.number) || (self.number == 1 && stem == name)
     }
 
-    /// Whether it may have begun when others had already delivered something.
+    /// Whether it may have begun when others had already delivered messages.
     pub fn starts_late(&self) -> bool {
         !self.member || self.number > 1
     }
 
-    /// Whether it said that it gave this message up.
+    /// Whether it recorded this message as given up.
     pub fn gave_up(&self, publisher: PublisherId, sequence: u64) -> bool {
         self.gaps.iter().any(|gap| gap.publisher == publisher && (gap.from..gap.to).contains(&sequence))
     }
@@ -180,11 +182,11 @@ impl Life {
 /// The histories of all processes of one run.
 #[derive(Clone, Debug, Default)]
 pub struct Histories {
-    /// All lives, a process's own in their order.
+    /// All incarnations; those of one process are in their order.
     pub lives: Vec<Life>,
-    /// Who published, by [`PublisherId`].
+    /// The publishers, by [`PublisherId`].
     pub publishers: Vec<String>,
-    /// What was published or named, by [`MessageId`].
+    /// The messages that were published or named, by [`MessageId`].
     pub messages: Vec<(PublisherId, u64)>,
     publisher_ids: HashMap<String, PublisherId>,
     message_ids: HashMap<(PublisherId, u64), MessageId>,

@@ -1,16 +1,16 @@
 //! Real hosts on one machine: network namespaces on a switch.
 //!
-//! Processes that talk over `lo` share one interface, so none can be cut off, and multicast on `lo` knows no switch that
-//! forgets a membership. So each host is a network namespace with one interface, `eth0`, 10.77.0.(rank + 1)/24 and
-//! fd77::(rank + 1)/64; the other end of its cable is a port `p<rank>` of a bridge that snoops and queries as a switch
-//! does, in a namespace of its own. Nothing is added to the namespace we were started in.
+//! Processes that communicate over `lo` share one interface, so none can be cut off, and multicast on `lo` has no
+//! switch that forgets a membership. So each host is a network namespace with one interface, `eth0`, 10.77.0.(rank +
+//! 1)/24 and fd77::(rank + 1)/64. The other end of its cable is a port `p<rank>` of a bridge, in a namespace of its
+//! own, that snoops and queries as a switch does. Nothing is added to the namespace in which the harness was started.
 //!
-//! Trouble is made at the bridge, so that hosts notice nothing but silence: their interfaces stay up. [`Lab::cut`] is a
-//! pulled cable: the switch hears no membership reports either. [`Lab::cut_one_way`] drops what goes from one port to
-//! another; address resolution still passes, or else the other way would die as well.
+//! Faults are injected at the bridge, so that hosts notice only silence: their interfaces stay up. [`Lab::cut`] is a
+//! pulled cable: the switch receives no membership reports either. [`Lab::cut_one_way`] drops packets from one port to
+//! another; address resolution still passes, because otherwise the other direction would fail as well.
 //!
-//! Invariants: every namespace and process that a lab makes is gone after its `Drop`; nothing else is touched. What a
-//! harness that was killed left behind is removed by the next one: names carry its process id.
+//! Invariants: every namespace and process that a lab makes is gone after its `Drop`; no other is touched. The next
+//! harness removes what a killed harness left behind: names carry its process id.
 
 mod network;
 mod process;
@@ -21,7 +21,7 @@ use network::Names;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::Command;
 
-/// Most hosts of a lab: a view's members.
+/// The most hosts of a lab: a view's members.
 pub const HOSTS_MAX: usize = 64;
 
 /// Why there is no lab on this machine.
@@ -33,20 +33,20 @@ pub enum Unavailable {
     /// A program is missing.
     #[error("{program} is missing (Debian: apt-get install {package})")]
     Missing {
-        /// Which one.
+        /// The program.
         program: &'static str,
-        /// What it comes with.
+        /// Its package.
         package: &'static str,
     },
-    /// The kernel, or a sandbox, does not let us.
+    /// The kernel, or a sandbox, refuses.
     #[error("`{command}` was refused: {why}")]
     Refused {
-        /// What was tried.
+        /// The refused command.
         command: String,
-        /// What it said.
+        /// Its error output.
         why: String,
     },
-    /// More hosts than there can be, or none.
+    /// More hosts than are possible, or none.
     #[error("a lab has 1 to {HOSTS_MAX} hosts, not {0}")]
     Size(usize),
 }
@@ -66,7 +66,7 @@ pub struct Host<'a> {
 }
 
 impl Lab {
-    /// Builds a lab of so many hosts, all connected.
+    /// Builds a lab with this many hosts, all connected.
     ///
     /// # Errors
     /// If this machine does not allow it; what was built so far is removed.
@@ -111,7 +111,7 @@ impl Lab {
         network::rule(&self.names, "delete", "cut", &port(host))
     }
 
-    /// Lets nothing that `from` sends reach `to`.
+    /// Drops everything that `from` sends to `to`.
     ///
     /// # Errors
     /// If the rule can't be set.
@@ -119,7 +119,7 @@ impl Lab {
         network::rule(&self.names, "add", "one_way", &format!("{} . {}", port(from), port(to)))
     }
 
-    /// Lets it pass again.
+    /// Ends the cut.
     ///
     /// # Errors
     /// If it was not cut.
@@ -127,7 +127,7 @@ impl Lab {
         network::rule(&self.names, "delete", "one_way", &format!("{} . {}", port(from), port(to)))
     }
 
-    /// Drops this share of the packets that leave the switch, in percent, each copy by itself.
+    /// Drops this percentage of the packets that leave the switch, each copy independently.
     ///
     /// # Errors
     /// If the rule can't be set.
@@ -150,7 +150,7 @@ impl Lab {
         command
     }
 
-    /// The namespaces that this lab is made of, the switch's last.
+    /// The namespaces of this lab, the switch's last.
     pub fn namespaces(&self) -> Vec<String> {
         self.names.all(self.hosts)
     }

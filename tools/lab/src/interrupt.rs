@@ -1,7 +1,7 @@
-//! SIGINT and SIGTERM: a campaign asks between two steps whether one came, and then ends as after an error.
+//! SIGINT and SIGTERM: between two steps a campaign checks whether one came, and then ends as after an error.
 //!
 //! A harness that a signal kills leaves its namespaces behind; its own `Drop`s remove them exactly. The signal is only
-//! noted, as a byte in a socket that stays there, so every question gets the same answer.
+//! recorded, as a byte in a socket that stays there, so every check gets the same answer.
 
 use rustix::net::RecvFlags;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -26,7 +26,7 @@ impl Interrupt {
         Ok(Self { reader })
     }
 
-    /// Whether one came.
+    /// Whether a signal came.
     pub fn came(&self) -> bool {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         rustix::net::recv(&self.reader, &mut [0u8; 1][..], flags).is_ok_and(|(bytes, _)| bytes > 0)

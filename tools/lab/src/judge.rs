@@ -1,14 +1,15 @@
-//! Whether what was delivered is what an order and a reliability promise.
+//! Judges whether the deliveries keep the guarantees of an order and a reliability.
 //!
-//! "All processes printed the same" is too little and too much: a killed process may have printed less, a late observer
-//! begins in the middle, and at `reliable` one that was removed may have delivered what no other ever will. So each
-//! guarantee is judged in its own file, over all histories at once, with the exceptions it really has:
+//! "All processes printed the same" is too weak and too strong: a killed process may have printed less, a late observer
+//! begins in the middle, and at `reliable` a removed process may have delivered messages that no other process ever
+//! will. So each guarantee is judged in its own file, over all histories at once, with the exceptions that it really
+//! has:
 //!
-//! - a delivery *binds* others if its process moved on: it installed a later view, or it lives and its last view is the
-//!   group's last. At `uniform` and above every delivery binds, those of the killed too;
-//! - who starts late (observers; a process's later lives) need not have what was delivered before it came.
+//! - a delivery *binds* others if its process moved on: it installed a later view, or it is alive and its last view is
+//!   the group's last. At `uniform` and above every delivery binds, also those of killed processes;
+//! - a process that starts late (an observer; a later incarnation) need not have what was delivered before it came.
 //!
-//! The judge knows nothing of the engine, only files. It fails safe: what it can't compare, it names in
+//! The judge knows only files and nothing of the engine. It fails safe: it lists what it can't compare in
 //! [`Verdict::left_behind`].
 //!
 //! Source: Birman and Joseph, "Exploiting virtual synchrony" (1987); Chockler, Keidar and Vitenberg, "Group communication
@@ -29,10 +30,10 @@ mod tests;
 
 use crate::history::{Delivery, Histories, Life, SNAPSHOT, View};
 
-/// Violations of one invariant that are told one by one: the first few explain, the rest are only counted.
+/// Violations of one invariant that are reported individually: the first few explain, the rest are only counted.
 pub const TOLD_AN_INVARIANT: usize = 50;
 
-/// What stands before what.
+/// The order of deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Order {
     /// Anything.
@@ -68,11 +69,11 @@ impl Order {
 pub enum Reliability {
     /// Anything.
     Unreliable,
-    /// What is named as given up.
+    /// Only messages that are recorded as given up.
     BestEffort,
-    /// Nothing among those who stay.
+    /// Nothing among the processes that stay.
     Reliable,
-    /// Nothing, even if the deliverer dies: a majority has it first.
+    /// Nothing, even if the process that delivered dies: a majority has it first.
     Uniform,
     /// The same: all have it first.
     Stable,
@@ -80,7 +81,7 @@ pub enum Reliability {
     Durable,
 }
 
-/// What histories are held to.
+/// The guarantees that histories are judged by.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     /// Their order.
@@ -98,26 +99,26 @@ pub struct Rules {
 pub struct Violation {
     /// Its number.
     pub invariant: u32,
-    /// Whose history shows it.
+    /// The process whose history shows it.
     pub process: String,
-    /// What it shows.
+    /// What the history shows.
     pub detail: String,
 }
 
-/// What was found.
+/// The outcome.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct Verdict {
-    /// Deliveries read, those taken back included.
+    /// Deliveries read, including retracted deliveries.
     pub deliveries: usize,
-    /// Lives read: a restarted process counts again.
+    /// Incarnations read: a restarted process counts again.
     pub processes: usize,
-    /// The highest view that anyone installed.
+    /// The highest view that any process installed.
     pub last_view: Option<u64>,
-    /// Those that were not killed and yet are not in the last view: their ends were compared with nobody's.
+    /// Processes that were not killed and yet are not in the last view: their ends were compared with no other.
     pub left_behind: Vec<String>,
     /// Broken guarantees.
     pub violations: Vec<Violation>,
-    /// Further ones, only counted.
+    /// Further violations, only counted.
     pub violations_not_told: usize,
 }
 
@@ -161,7 +162,7 @@ pub fn judge(histories: &Histories, rules: Rules) -> Verdict {
     verdict
 }
 
-/// What every family looks at.
+/// What every family of checks uses.
 struct Case<'a> {
     histories: &'a Histories,
     rules: Rules,
@@ -177,7 +178,7 @@ impl Case<'_> {
         self.rules.reliability >= Reliability::Uniform
     }
 
-    /// Whether it lives and is where the group is.
+    /// Whether it is alive and in the group's last view.
     fn survives(&self, life: &Life) -> bool {
         !life.killed && life.last_view() == self.last_view
     }
@@ -191,7 +192,7 @@ impl Case<'_> {
         self.uniform() || moved || self.survives(life)
     }
 
-    /// Whether a process may lack a message that others delivered in a view: it came later, or said that it gave it up.
+    /// Whether a process may lack a message that others delivered in a view: it came later, or recorded it as given up.
     ///
     /// `began` is the first sequence that it delivered of each publisher.
     fn may_lack(&self, life: &Life, began: &[Option<u64>], message: u32, first_view: bool) -> bool {
@@ -200,10 +201,10 @@ impl Case<'_> {
         (first_view && life.starts_late() && before_it_came) || life.gave_up(publisher, sequence)
     }
 
-    /// The lowest sequence from which on a life has each publisher's messages.
+    /// The lowest sequence of each publisher from which on an incarnation has all messages.
     ///
-    /// A process that starts late receives each member's stream from where that stands. A client's messages come through
-    /// several members, so they may have holes until the last of these streams has begun.
+    /// A process that starts late receives each member's stream from its current position. A client's messages come
+    /// through several members, so they may have holes until the last of these streams has begun.
     fn began(&self, life: &Life) -> Vec<Option<u64>> {
         let mut began = vec![None; self.histories.publishers.len()];
         let mut all_begun = 0;
@@ -249,7 +250,7 @@ impl Case<'_> {
     }
 }
 
-/// The rank in a publisher's name: `0`, `member:0`, `0.2` after a life, `g3.0.2` after a generation too.
+/// The rank in a publisher's name: `0`, `member:0`, `0.2` with an incarnation, `g3.0.2` with a generation too.
 fn rank_of(publisher: &str) -> &str {
     let name = publisher.strip_prefix("member:").unwrap_or(publisher);
     let name = name.strip_prefix('g').and_then(|name| name.split_once('.')).map_or(name, |(_, name)| name);

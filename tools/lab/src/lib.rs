@@ -1,16 +1,17 @@
-//! Hosts to make trouble with, and a judge of what came out.
+//! Hosts to inject faults into, and a judge of the histories.
 //!
-//! A simulator runs the shipped code in a world of our own making, so it can only find what we thought of. Real kernels
+//! A simulator runs the shipped code in an artificial world, so it finds only what its authors thought of. Real kernels
 //! reorder, buffer, forget group memberships and answer late. And a program that checks its own deliveries agrees with
-//! its own mistakes. So this crate has two rooms, and neither knows a line of the engine:
+//! its own mistakes. So this crate has two parts, and neither uses any code of the engine:
 //!
-//! - the lab: [`hosts`] are network namespaces on a bridge, to run any program in, stop it, kill it, cut it off;
-//!   [`rounds`] makes one kind of trouble again and again, [`matrix`] runs every guarantee once,
-//!   [`deaths`] kills members while observers read on, [`locks`] kills the holder of a lock, [`chaos`] makes every kind of fault on a lossy network;
-//! - the judge: [`history`] reads the files in which processes noted what they delivered, [`judge`] holds them to the
+//! - the lab: [`hosts`] are network namespaces on a bridge, in which any program runs, is stopped, killed or cut off;
+//!   [`rounds`] injects one kind of fault again and again, [`matrix`] runs every guarantee once,
+//!   [`deaths`] kills members while observers read on, [`locks`] kills the holder of a lock, [`chaos`] injects every
+//!   kind of fault on a lossy network;
+//! - the judge: [`history`] reads the files in which processes recorded their deliveries, [`judge`] checks the
 //!   guarantees of an order and a reliability.
 //!
-//! They meet only in files, so the judge judges a demo's histories just as well.
+//! The two parts share only files, so the judge judges a demo's histories just as well.
 #![forbid(unsafe_code)]
 
 pub mod chaos;

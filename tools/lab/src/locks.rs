@@ -1,12 +1,12 @@
-//! A lock that goes from hand to hand while its holders are killed.
+//! A lock that passes between members while its holders are killed.
 //!
-//! In a simulator a holder dies between two steps; a real one dies anywhere, and its kernel goes on to answer for it a
-//! while. So member programs on `lo` ask for one lock again and again and count up a file that checks their tokens
-//! ([`journal`]), and whoever is inside may be killed, or stopped for longer than a failure detector waits, at any instant
-//! ([`group`] draws them from a seed). At the end [`judge`] looks for lost updates, tokens that fall, stale commits, and two
-//! that had the lock at once. No root is needed.
+//! In a simulator a holder dies between two steps; a real process dies anywhere, and its kernel continues to answer for
+//! it a while. So member programs on `lo` request one lock again and again and increment a counter in a file that
+//! checks their tokens ([`journal`]). The holder that is inside may be killed, or stopped for longer than a failure
+//! detector waits, at any instant ([`group`] draws them from a seed). At the end [`judge`] looks for lost updates,
+//! falling tokens, stale commits, and two members that held the lock at once. No root is needed.
 //!
-//! Every wait ends: with what it waited for, or after [`PATIENCE`] with a failure that says what did not come.
+//! Every wait ends: with the awaited event, or after [`PATIENCE`] with a failure that names what did not come.
 
 pub mod group;
 pub mod journal;
@@ -18,10 +18,10 @@ use serde::Serialize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How long the group may take for anything: several view changes and restarts, on a busy host.
+/// The longest time that the group may take for a step: several view changes and restarts, on a busy host.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Which algorithm grants the lock.
+/// The algorithm that grants the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Algorithm {
@@ -29,15 +29,15 @@ pub enum Algorithm {
     Replicated,
     /// The oldest member grants.
     Central,
-    /// Everybody keeps the queue.
+    /// Every member keeps the queue.
     Lamport,
-    /// Everybody else must agree.
+    /// Every other member must agree.
     RicartAgrawala,
-    /// Whoever has the token.
+    /// The member that has the token.
     TokenRing,
 }
 
-/// By which times members watch each other.
+/// The failure detectors' profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
@@ -54,23 +54,23 @@ pub struct Plan {
     pub bourdon: PathBuf,
     /// How many members.
     pub members: u16,
-    /// How often the lock is to change hands.
+    /// How often the lock must change hands.
     pub hand_overs: u64,
     /// Entries between two faults, on average.
     pub kill_every: u64,
-    /// Percent of the faults that are stops.
+    /// The percentage of the faults that are stops.
     pub pause_share: u8,
-    /// Where all chance comes from.
+    /// The seed of all randomness.
     pub seed: u64,
     /// How long a holder stays inside, on average.
     pub inside: Duration,
     /// See [`Profile`].
     pub profile: Profile,
-    /// Every so many entries a member enters without the lock; 0 for never.
+    /// Every this many entries a member enters without the lock; 0 for never.
     pub cheat: u64,
-    /// Members say on stderr what happens.
+    /// Members report on stderr what happens.
     pub talk: bool,
-    /// Where the resource's file goes.
+    /// The folder of the resource's file.
     pub folder: PathBuf,
 }
 
@@ -81,48 +81,48 @@ pub enum Unusable {
     #[error("a lock outlives its holder in a group of at least 3 members")]
     TooFew,
     /// A member could not begin.
-    #[error("the members can't run here; what they say stands above")]
+    #[error("the members can't run here; see their errors above")]
     Members,
-    /// The system said no.
+    /// The system refused.
     #[error("{doing}: {source}")]
     Io {
-        /// What was tried.
+        /// The failed operation.
         doing: &'static str,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
 }
 
-/// What one algorithm's campaign came to.
+/// The outcome of one algorithm's campaign.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// Which algorithm.
     pub algorithm: Algorithm,
     /// How many members.
     pub members: u16,
-    /// Where all chance came from.
+    /// The seed of all randomness.
     pub seed: u64,
-    /// Members killed, inside or by then outside.
+    /// Members killed while inside, or outside by then.
     pub kills: u64,
     /// Members stopped.
     pub stops: u64,
     /// Times a member was started again.
     pub restarts: u64,
-    /// Members that the group removed though nothing had been done to them.
+    /// Members that the group removed without a fault.
     pub false_evictions: u64,
     /// Entries a second.
     pub entries_per_s: f64,
-    /// Until the next had the lock that a holder had been killed with.
+    /// The time from the kill of a holder until the next member held the lock.
     pub kill_to_next_grant_p50_ns: Option<u64>,
     /// See above.
     pub kill_to_next_grant_p99_ns: Option<u64>,
     /// See above.
     pub kill_to_next_grant_max_ns: Option<u64>,
-    /// The same, of holders that were stopped.
+    /// The same, for holders that were stopped.
     pub stop_to_next_grant_p50_ns: Option<u64>,
     /// See above.
     pub stop_to_next_grant_max_ns: Option<u64>,
-    /// Everything, from the first start on.
+    /// The total time, from the first start on.
     pub wall_ns: u64,
     /// What did not come in time, or which member broke.
     pub failed: Option<String>,
@@ -131,13 +131,13 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether all is well.
+    /// Whether the campaign succeeded.
     pub fn is_good(&self) -> bool {
         self.failed.is_none() && self.verdict.violations.is_empty()
     }
 }
 
-/// Runs one algorithm's campaign; `talk` hears how it goes.
+/// Runs one algorithm's campaign; its progress goes to `talk`.
 ///
 /// # Errors
 /// If it can't be run at all.
@@ -187,13 +187,13 @@ pub fn run(plan: &Plan, algorithm: Algorithm, talk: &dyn Fn(&str)) -> Result<Rep
     })
 }
 
-/// The least time that a share of all does not exceed.
+/// The least value that the given share of all values does not exceed.
 fn quantile(sorted: &[u64], share: f64) -> Option<u64> {
     let place = (sorted.len() as f64 * share).ceil() as usize;
     sorted.get(place.saturating_sub(1)).copied()
 }
 
-/// What came of it, for people.
+/// The outcome, for people.
 pub fn text(reports: &[Report]) -> String {
     let ms = |ns: Option<u64>| ns.map_or_else(|| "-".to_owned(), |ns| format!("{:.1}", ns as f64 / 1e6));
     let mut text = format!(

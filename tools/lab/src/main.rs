@@ -1,7 +1,7 @@
-//! The `bourdon-lab` command: judge histories, make trouble, send a probe.
+//! The `bourdon-lab` command: judge histories, inject faults, send a probe.
 //!
-//! Results go to stdout, talk to stderr; exit 0 (kept), 1 (a guarantee was broken, or what was run broke), 2 (bad usage,
-//! input or environment).
+//! Results go to stdout, reports to stderr; exit 0 (kept), 1 (a guarantee was broken, or what was run broke), 2 (bad
+//! usage, input or environment).
 
 use bourdon_lab::chaos::{self, Fault, Profile};
 use bourdon_lab::interrupt::Interrupt;
@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Hosts to make trouble with, and a judge of delivered histories.
+/// Hosts to inject faults into, and a judge of delivered histories.
 #[derive(Debug, Parser)]
 #[command(name = "bourdon-lab", version, max_term_width = 110)]
 struct Cli {
@@ -24,19 +24,19 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Hold the histories in a folder to what an order and a reliability promise
+    /// Check the histories in a folder against an order and a reliability
     Judge(JudgeArgs),
-    /// Run members on hosts of their own, make trouble in rounds, and judge what they delivered
+    /// Run members on separate hosts, inject faults in rounds, and judge what they delivered
     Rounds(RoundsArgs),
-    /// Run every order at every level on sockets, with trouble, and judge what was delivered
+    /// Run every order at every level on sockets, with faults, and judge what was delivered
     Matrix(MatrixArgs),
-    /// Run demos in which members die while observers read on, and want no gap at any observer
+    /// Run demos in which members die while observers read on, and require that no observer has a gap
     Deaths(DeathsArgs),
-    /// Let a lock go from hand to hand while its holders are killed, and check that nobody else had it
+    /// Pass a lock between members while its holders are killed, and check that only one member held it at a time
     Locks(LocksArgs),
     /// Run members, observers and clients on a lossy network, pause, kill, cut, restart, replay, and judge
     Chaos(ChaosArgs),
-    /// Restart a whole group again and again, with its old traffic and processes coming back, and judge
+    /// Restart a whole group again and again, while its old traffic and processes come back, and judge
     Restarts(ChaosArgs),
     /// Send or receive single datagrams
     #[command(subcommand)]
@@ -59,10 +59,10 @@ struct RoundsArgs {
     /// How many members
     #[arg(long, default_value_t = 3)]
     members: usize,
-    /// How many times trouble is made
+    /// How many faults are injected
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Which kind
+    /// The kind of fault
     #[arg(long, value_enum, default_value = "kill")]
     trouble: Trouble,
     /// How a member is started, as a line for the shell; {rank}, {life}, {dir}, {members}, {address} are filled in
@@ -71,7 +71,7 @@ struct RoundsArgs {
     /// Where histories go: a new or empty folder
     #[arg(long)]
     dir: PathBuf,
-    /// How long the group may take for anything
+    /// The longest time that the group may take for any step
     #[arg(long, value_name = "MS", default_value_t = 30_000)]
     patience: u64,
     #[command(flatten)]
@@ -86,7 +86,7 @@ struct MatrixArgs {
     /// The bourdon command [default: the one beside this one]
     #[arg(long, value_name = "PATH")]
     bourdon: Option<PathBuf>,
-    /// Over which transports
+    /// The transports
     #[arg(long, value_delimiter = ',', default_value = "udp,tcp")]
     transports: Vec<String>,
     /// How many messages each cell publishes
@@ -117,7 +117,7 @@ struct DeathsArgs {
     /// How many messages each publishes
     #[arg(long, value_name = "K", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(100..))]
     messages: u64,
-    /// Where all chance comes from
+    /// The seed of all randomness
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// One JSON object on stdout
@@ -133,34 +133,34 @@ struct LocksArgs {
     /// How many members
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(3..=64))]
     members: u16,
-    /// How often the lock is to change hands
+    /// How often the lock must change hands
     #[arg(long, value_name = "K", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
     hand_overs: u64,
-    /// Which algorithms grant it, one after the other
+    /// The algorithms that grant it, one after the other
     #[arg(long, value_enum, value_delimiter = ',', default_value = "replicated")]
     algorithm: Vec<locks::Algorithm>,
     /// Entries between two faults, on average
     #[arg(long, value_name = "K", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     kill_every: u64,
-    /// How many of the faults are stops (SIGSTOP, and SIGCONT after longer than a detector waits), not kills
+    /// The percentage of the faults that are stops (SIGSTOP, and SIGCONT after longer than a detector waits), not kills
     #[arg(long, value_name = "PERCENT", default_value_t = 25, value_parser = clap::value_parser!(u8).range(0..=100))]
     pause_share: u8,
-    /// Where all chance comes from
+    /// The seed of all randomness
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// How long a holder stays inside, on average
     #[arg(long, value_name = "US", default_value_t = 3_000, value_parser = clap::value_parser!(u64).range(0..=20_000))]
     inside: u64,
-    /// By which times members watch each other
+    /// The failure detectors' profile
     #[arg(long, value_enum, default_value = "default")]
     profile: locks::Profile,
     /// Where the shared file goes [default: a folder that is removed]
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// Enter without the lock every so many entries, to see the judge find it out
+    /// Enter without the lock every this many entries, to check that the judge finds it
     #[arg(long, value_name = "K", default_value_t = 0, hide = true)]
     cheat: u64,
-    /// Members say on stderr what happens
+    /// Members report on stderr what happens
     #[arg(long, hide = true)]
     talk: bool,
     /// One JSON object on stdout
@@ -185,22 +185,22 @@ struct ChaosArgs {
     /// How many clients
     #[arg(long, default_value_t = 1)]
     clients: usize,
-    /// chaos: how long faults are made
+    /// chaos: how long faults are injected
     #[arg(long, value_name = "T", default_value_t = 60)]
     seconds: u64,
     /// restarts: how many times
     #[arg(long, value_name = "N", default_value_t = 50)]
     count: usize,
-    /// Where all chance of the faults comes from
+    /// The seed of all randomness of the faults
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// By which times members watch each other [default: default over udp, patient over tcp and auto]
+    /// The failure detectors' profile [default: default over udp, patient over tcp and auto]
     #[arg(long, value_enum)]
     profile: Option<Profile>,
     /// The reliability that is promised
     #[arg(long, value_enum, default_value = "uniform")]
     reliability: Reliability,
-    /// How many packets are lost in the network
+    /// The percentage of packets that are lost in the network
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=90))]
     loss: u8,
     /// Only these kinds of fault
@@ -246,12 +246,12 @@ enum Probe {
         /// The file to write
         file: PathBuf,
     },
-    /// Send recorded traffic once more, as it was sent
+    /// Replay recorded traffic, as it was sent
     Replay {
         /// The file to read
         file: PathBuf,
     },
-    /// Print what comes, a line each, after the line `ready`
+    /// Print each received datagram, a line each, after the line `ready`
     Receive {
         /// Address and port; a multicast group is joined
         to: SocketAddr,
@@ -266,7 +266,7 @@ enum Probe {
     Send {
         /// Address and port
         to: SocketAddr,
-        /// What to send
+        /// The text to send
         text: String,
     },
 }
@@ -428,7 +428,7 @@ fn json(result: &impl serde::Serialize) -> String {
 fn text(verdict: &Verdict) -> String {
     let mut text = format!("{} deliveries by {} processes\n", verdict.deliveries, verdict.processes);
     for process in &verdict.left_behind {
-        text += &format!("{process} was not killed, but is not in the last view: its end was compared with nobody's\n");
+        text += &format!("{process} was not killed, but is not in the last view: its end was compared with no other\n");
     }
     for violation in &verdict.violations {
         text += &format!("invariant {}: {}: {}\n", violation.invariant, violation.process, violation.detail);

@@ -1,8 +1,8 @@
-//! The matrix on sockets: any reliability with any order, judged from what the processes wrote down.
+//! The matrix on sockets: any reliability with any order, judged by the histories of the processes.
 //!
-//! Each cell is a demo of its own: four members, three of them publishing and answering each other, and two observers;
-//! with barriers and without; over UDP multicast with datagrams lost, doubled and reordered at every receiver, and over a
-//! TCP mesh with connections closed in the middle. Where the level promises to survive it, a publisher kills itself half-way.
+//! Each cell is a separate demo: four members, three of which publish and answer each other, and two observers; with
+//! and without barriers; over UDP multicast with datagrams lost, duplicated and reordered at every receiver, and over a
+//! TCP mesh with connections closed in the middle. Where the level must survive it, a publisher kills itself half-way.
 //! The demo's own verdict must be good, and the histories must pass the judge, which shares no code with the engine.
 
 use crate::history;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-/// What is run.
+/// What the matrix runs.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The `bourdon` command.
@@ -26,18 +26,18 @@ pub struct Plan {
     pub orders: Vec<Order>,
     /// See `orders`.
     pub levels: Vec<Reliability>,
-    /// Where histories go: each cell into a folder of its own.
+    /// The folder of the histories, with a subfolder for each cell.
     pub folder: PathBuf,
 }
 
-/// What one cell came to.
+/// The outcome of one cell.
 #[derive(Clone, Debug, Serialize)]
 pub struct Cell {
-    /// What moved the bytes.
+    /// The transport.
     pub transport: String,
-    /// What may be lost; `reliable+relay` is a level of its own here.
+    /// The reliability; `reliable+relay` is a level of its own here.
     pub reliability: String,
-    /// What stands before what.
+    /// The order.
     pub order: String,
     /// Whether there were barriers.
     pub barriers: bool,
@@ -47,15 +47,15 @@ pub struct Cell {
     pub messages: u64,
     /// Deliveries judged.
     pub deliveries: usize,
-    /// Messages that processes said they had given up.
+    /// Messages that processes recorded as given up.
     pub gaps: u64,
     /// How long the demo took.
     pub wall_ns: u64,
-    /// Broken guarantees, and what the demo complained of.
+    /// Broken guarantees, and the demo's own errors.
     pub failures: Vec<String>,
 }
 
-/// The levels that there are, each without relay and the one with.
+/// All levels, each without relay, and the level that has it with relay.
 const LEVELS: [(Reliability, bool); 6] = [
     (Reliability::Unreliable, false),
     (Reliability::BestEffort, false),
@@ -72,7 +72,7 @@ pub(crate) fn name(value: impl ValueEnum) -> String {
     value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
-/// Runs every cell; `progress` hears of each one.
+/// Runs every cell; `progress` is called after each.
 ///
 /// # Errors
 /// If a folder can't be made or the command can't be started.
@@ -152,7 +152,7 @@ fn verdict(folder: &Path, rules: Rules) -> (usize, u64, Vec<String>) {
     }
 }
 
-/// The table of what was run.
+/// The table of the cells.
 pub fn table(cells: &[Cell]) -> String {
     let mut text = format!(
         "{:<9} {:<15} {:<13} {:<8} {:<5} {:>10} {:>6} {:>7}  verdict\n",

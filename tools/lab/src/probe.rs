@@ -1,12 +1,12 @@
-//! The smallest program that shows whether a datagram comes through: one end sends a text, the other prints it.
+//! The smallest program that shows whether a datagram arrives: one end sends a text, the other prints it.
 //!
-//! By the standard library's sockets only, so that a lab can be proved without the engine it is made for. The receiver
-//! says `ready` when it listens; whoever starts it waits for that line, not for a while.
+//! It uses only the standard library's sockets, so that a lab can be tested without the engine. The receiver prints
+//! `ready` when it listens; the process that starts it waits for that line, not for a fixed time.
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
-/// Most bytes of a probe: one Ethernet frame.
+/// The most bytes of a probe: one Ethernet frame.
 const PROBE_MAX: usize = 1_400;
 
 /// Prints each datagram that comes to this address, a line each, until killed.
@@ -14,7 +14,7 @@ const PROBE_MAX: usize = 1_400;
 /// A multicast group is joined on the interface that has the address `interface`, or its index for IPv6.
 ///
 /// # Errors
-/// If the address can't be bound or the group can't be joined, or nobody reads.
+/// If the address can't be bound, the group can't be joined, or stdout has no reader.
 pub fn receive(to: SocketAddr, interface: Ipv4Addr, index: u32) -> std::io::Result<()> {
     let socket = UdpSocket::bind(to)?;
     match to.ip() {

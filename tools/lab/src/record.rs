@@ -1,12 +1,12 @@
-//! Records real traffic, and sends it again later.
+//! Records real traffic, and replays it later.
 //!
-//! A group that was started again meets what its earlier instance had sent: datagrams that a switch, a capture or an
-//! attacker kept. To see what it makes of that, the packets themselves are kept, not what we believe they mean. A packet
-//! socket sees all that passes in a network namespace; each IPv4 packet of UDP or TCP is kept once, although a switch shows
-//! it at every port. UDP is sent again with the addresses that it had. A TCP stream is put together from its packets and
-//! written into a new connection to the same listener, from its first byte: the greeting, then the frames.
+//! A group that was started again may receive what its earlier instance had sent: datagrams that a switch, a capture or
+//! an attacker kept. To test the group's reaction, the packets themselves are recorded, without interpretation. A
+//! packet socket sees all packets in a network namespace; each IPv4 packet of UDP or TCP is recorded once, although a
+//! switch shows it at every port. UDP is sent again with its original addresses. A TCP stream is reassembled from its
+//! packets and written into a new connection to the same listener, from its first byte: the greeting, then the frames.
 //!
-//! Invariant: a recording is bounded; what comes beyond that is not kept.
+//! Invariant: a recording is bounded; packets beyond the bound are not recorded.
 
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -18,9 +18,9 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
-/// Most packets of a recording: some minutes of a small group.
+/// The most packets of a recording: some minutes of a small group.
 const PACKETS_MAX: usize = 60_000;
-/// Copies of a packet come within so many packets.
+/// Copies of a packet arrive within this many packets.
 const COPIES_WITHIN: usize = 512;
 /// Every EtherType, in network order.
 const ALL: u32 = (0x0003u16).to_be() as u32;
@@ -29,12 +29,12 @@ const UDP: u8 = 17;
 const TCP: u8 = 6;
 /// The longest packet.
 const PACKET_MAX: usize = 1 << 16;
-/// Most UDP packets that are sent again: those from the beginning and from the end of a recording.
+/// The most UDP packets that are replayed: those from the beginning and from the end of a recording.
 const REPLAYED_MAX: usize = 4_000;
-/// Between two packets that are sent again, so that queues do not overflow.
+/// The pause between two replayed packets, so that queues do not overflow.
 const PACE: Duration = Duration::from_micros(100);
 
-/// What a packet's headers say.
+/// The fields of a packet's headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Headers {
     protocol: u8,
@@ -54,7 +54,7 @@ fn headers(packet: &[u8]) -> Option<Headers> {
     let start = usize::from(first & 15) * 4;
     let length = usize::from(u16_at(2)?);
     let protocol = *packet.get(9)?;
-    // A fragment but the first has no ports; nothing here is fragmented.
+    // Only the first fragment has ports; no packet here is fragmented.
     if first >> 4 != 4 || length > packet.len() || ![UDP, TCP].contains(&protocol) || u16_at(6)? & 0x3fff != 0 {
         return None;
     }
@@ -74,7 +74,7 @@ fn headers(packet: &[u8]) -> Option<Headers> {
 /// Records until killed.
 ///
 /// # Errors
-/// If there may be no packet socket, or the file can't be written.
+/// If a packet socket is not permitted, or the file can't be written.
 pub fn record(file: &Path) -> std::io::Result<()> {
     let protocol = NonZeroU32::new(ALL).map(Protocol::from_raw);
     let socket = rustix::net::socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
@@ -124,7 +124,7 @@ fn read(file: &Path) -> std::io::Result<Vec<Vec<u8>>> {
     Ok(packets)
 }
 
-/// Sends a recording once more: datagrams as they were, streams over new connections.
+/// Replays a recording: datagrams as they were, streams over new connections.
 ///
 /// # Errors
 /// If the file can't be read, or raw packets may not be sent.
@@ -145,7 +145,7 @@ pub fn replay(file: &Path) -> std::io::Result<()> {
         for (_, packet) in datagrams.iter().enumerate().filter(|(at, _)| kept(at)) {
             let Some(headers) = headers(packet) else { continue };
             let target = SocketAddrV4::new(*headers.target.ip(), 0);
-            // A target that is gone by now is refused.
+            // A target that is gone by now refuses the packet.
             let _ = rustix::net::sendto(&socket, packet, SendFlags::empty(), &target);
             std::thread::sleep(PACE);
         }
@@ -156,9 +156,9 @@ pub fn replay(file: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Bytes by their place in a stream, from its opening on.
+/// Bytes by their offset in a stream, from its opening on.
 fn streams<'a>(packets: impl Iterator<Item = &'a Vec<u8>>) -> Vec<(SocketAddrV4, Vec<u8>)> {
-    /// The sequence number of a stream's first byte, and its parts by their places.
+    /// The sequence number of a stream's first byte, and its parts by their offsets.
     type Parts<'a> = (u32, BTreeMap<u32, &'a [u8]>);
     let mut opened: BTreeMap<(SocketAddrV4, SocketAddrV4), Parts<'a>> = BTreeMap::new();
     for packet in packets {
@@ -179,7 +179,7 @@ fn streams<'a>(packets: impl Iterator<Item = &'a Vec<u8>>) -> Vec<(SocketAddrV4,
         let mut stream = Vec::new();
         for (at, bytes) in parts {
             let at = at as usize;
-            // A retransmission begins anywhere; what was not recorded ends the stream.
+            // A retransmission may begin anywhere; a part that was not recorded ends the stream.
             if at > stream.len() {
                 break;
             }
@@ -192,7 +192,7 @@ fn streams<'a>(packets: impl Iterator<Item = &'a Vec<u8>>) -> Vec<(SocketAddrV4,
     joined.filter(|(_, stream)| !stream.is_empty()).collect()
 }
 
-/// Writes a stream into a new connection; a member that has no listener there, or closes it, ends that.
+/// Writes a stream into a new connection; stops if the member has no listener there or closes the connection.
 fn write_stream(target: SocketAddrV4, bytes: &[u8]) {
     let Ok(stream) = TcpStream::connect_timeout(&target.into(), Duration::from_millis(500)) else { return };
     let _ = stream.set_write_timeout(Some(Duration::from_millis(500)));

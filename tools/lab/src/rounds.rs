@@ -1,16 +1,16 @@
-//! One kind of trouble, again and again, and what the group made of it.
+//! One kind of fault, again and again, and the group's reaction.
 //!
-//! A fault once survived proves little: the next may hit while the last is being repaired, or another member. So a
-//! campaign starts one member program a host, waits until all have installed one view of all and deliver, makes trouble
-//! for one of them (each in turn), waits until the rest has installed a view without it, ends the trouble, and waits
-//! until the group is whole again. At the end the histories are judged.
+//! A fault that was survived once proves little: the next may hit while the last is being repaired, or hit another
+//! member. So a campaign starts one member program on each host, waits until all have installed one view of all members
+//! and deliver, injects a fault into one of them (each in turn), waits until the others have installed a view without
+//! it, ends the fault, and waits until the group is whole again. At the end the histories are judged.
 //!
-//! Nothing is known of the program but its history file and these rules: it delivers or publishes by itself; one that
-//! learns that it was removed ends, and is started again as its next life; on SIGTERM it ends. One that ends with another
-//! exit code than 0 is broken, and ends the campaign. It takes part by a line for the shell in which `{rank}`, `{life}` (nothing, then `.2`, `.3` …), `{dir}`, `{members}` and `{address}` are filled
-//! in.
+//! The harness knows only the program's history file and these rules: it delivers or publishes by itself; a program
+//! that learns that it was removed ends, and is started again as its next incarnation; on SIGTERM it ends. A program
+//! that ends with an exit code other than 0 is broken, and ends the campaign. It takes part by a line for the shell in
+//! which `{rank}`, `{life}` (nothing, then `.2`, `.3` …), `{dir}`, `{members}` and `{address}` are filled in.
 //!
-//! Every wait ends: with what it waited for, or after [`Plan::patience`] with a failure that says what did not come.
+//! Every wait ends: with the awaited event, or after [`Plan::patience`] with a failure that names what did not come.
 
 pub(crate) mod tail;
 
@@ -23,12 +23,12 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tail::{Seen, Tail};
 
-/// How often histories are looked at; figures are no finer than this.
+/// How often histories are read; figures are no finer than this.
 pub const LOOK_EVERY: Duration = Duration::from_millis(2);
-/// Most starts of one member in one round: a program that ends at once is broken, not in trouble.
+/// The most starts of one member in one round: a program that ends at once is broken, not hit by a fault.
 pub const STARTS_MAX: u32 = 3;
 
-/// What is done to a member.
+/// The kinds of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Trouble {
@@ -38,7 +38,7 @@ pub enum Trouble {
     Stop,
     /// Its cable is pulled until then.
     Cut,
-    /// Another one hears nothing of it until the group has removed either.
+    /// Another member receives nothing from it until the group has removed one of the two.
     CutOneWay,
 }
 
@@ -47,47 +47,47 @@ pub enum Trouble {
 pub struct Plan {
     /// How many members, each on a host of its own.
     pub members: usize,
-    /// How many times trouble is made.
+    /// How many faults are injected.
     pub rounds: usize,
-    /// Which kind.
+    /// The kind of fault.
     pub trouble: Trouble,
     /// How a member is started, as a line for the shell.
     pub member: String,
-    /// Where histories go.
+    /// The folder of the histories.
     pub folder: PathBuf,
-    /// How long anything may take.
+    /// The longest time that any step may take.
     pub patience: Duration,
-    /// What was promised.
+    /// The guarantees to judge by.
     pub rules: Rules,
 }
 
 /// One round.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Round {
-    /// Whom it hit: one member, or two that were cut one way, the sender first.
+    /// The victims: one member, or two that were cut in one direction, the sender first.
     pub victims: Vec<usize>,
-    /// Until all that stayed had installed a view without a victim.
+    /// The time until all remaining members had installed a view without a victim.
     pub fault_to_view_ns: Option<u64>,
-    /// From the end of the trouble until the group was whole again and all delivered.
+    /// The time from the end of the fault until the group was whole again and all delivered.
     pub heal_to_whole_ns: Option<u64>,
 }
 
-/// What a campaign found.
+/// The outcome of a campaign.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Report {
-    /// What was done.
+    /// The kind of fault.
     pub trouble: Trouble,
     /// How many members.
     pub members: usize,
     /// Each round.
     pub rounds: Vec<Round>,
-    /// Members without a fault that a view left out.
+    /// Members without a fault that a view excluded.
     pub false_evictions: usize,
-    /// Lives that were started after the first ones.
+    /// Incarnations that were started after the first ones.
     pub restarts: u32,
-    /// What did not come, and ended the campaign.
+    /// What did not come in time, and so ended the campaign.
     pub failed: Option<String>,
-    /// What the judge says of the histories.
+    /// The judge's verdict on the histories.
     pub verdict: Verdict,
 }
 
@@ -106,26 +106,26 @@ pub enum RoundsError {
     /// A file can't be read or written.
     #[error("can't use {path}: {source}")]
     Io {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// Fewer members than can lose one.
+    /// There are too few members to lose one.
     #[error("a group of {0} can't lose a member and go on; use at least 2")]
     TooFew(usize),
-    /// Nothing to judge.
-    #[error("no member wrote {0}/member-RANK.tsv; run the line that starts a member by hand and see what it says")]
+    /// There is nothing to judge.
+    #[error("no member wrote {0}/member-RANK.tsv; run the line that starts a member by hand and check its output")]
     Silent(PathBuf),
-    /// The folder holds something already.
+    /// The folder is not empty.
     #[error("{0} holds histories already; name a new or empty folder")]
     Used(PathBuf),
 }
 
-/// Runs a campaign; `say` is told what happens.
+/// Runs a campaign and reports its progress to `say`.
 ///
 /// # Errors
-/// If it can't be run at all. What the group failed to do is in the report.
+/// If it can't be run at all. A failure of the group is in the report.
 pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Report, RoundsError> {
     if plan.members < 2 {
         return Err(RoundsError::TooFew(plan.members));
@@ -151,7 +151,7 @@ pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Report, RoundsError> {
     }
     let (false_evictions, restarts) = (campaign.false_evictions, campaign.restarts);
     failed = campaign.broken.take().or(failed);
-    drop(campaign); // nobody writes any more
+    drop(campaign); // no process writes any more
     let histories = history::read(&plan.folder).map_err(|error| match error {
         ReadError::Empty(_) => RoundsError::Silent(plan.folder.clone()),
         other => other.into(),
@@ -160,7 +160,7 @@ pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Report, RoundsError> {
     Ok(Report { trouble: plan.trouble, members: plan.members, rounds, false_evictions, restarts, failed, verdict })
 }
 
-/// One member: its current life.
+/// One member: its current incarnation.
 struct Member {
     process: Process,
     life: u32,
@@ -170,12 +170,12 @@ struct Member {
 
 struct Campaign<'a> {
     plan: &'a Plan,
-    // Before the lab, so that processes end before their hosts do.
+    // This field comes before the lab, so that processes end before their hosts do.
     members: Vec<Member>,
     lab: Lab,
     false_evictions: usize,
     restarts: u32,
-    /// What a member that ended by itself should not have said in ending.
+    /// The failure of a member that ended by itself.
     broken: Option<String>,
 }
 
@@ -198,7 +198,7 @@ impl<'a> Campaign<'a> {
         Ok(campaign)
     }
 
-    /// Starts a life of a member.
+    /// Starts an incarnation of a member.
     fn begin(&self, rank: usize, life: u32) -> Result<Member, RoundsError> {
         let host = self.lab.host(rank);
         let suffix = if life == 1 { String::new() } else { format!(".{life}") };
@@ -249,7 +249,7 @@ impl<'a> Campaign<'a> {
     fn end_trouble(&mut self, victims: &[usize]) -> Result<(), RoundsError> {
         let victim = victims[0];
         match self.plan.trouble {
-            Trouble::Kill => Ok(()), // started again with whoever else has ended
+            Trouble::Kill => Ok(()), // started again with the others that have ended
             Trouble::Stop => Ok(self.members[victim].process.resume()?),
             Trouble::Cut => Ok(self.lab.restore(victim)?),
             Trouble::CutOneWay => Ok(self.lab.restore_one_way(victim, victims[1])?),
@@ -276,7 +276,8 @@ impl<'a> Campaign<'a> {
         !view.members.is_empty() && view.members.iter().all(installed)
     }
 
-    /// Waits until all have installed one view of all and each has delivered something since now; starts who ended.
+    /// Waits until all have installed one view of all members and each has delivered a message since the call; starts
+    /// members that ended.
     fn whole(&mut self) -> Result<Option<u64>, RoundsError> {
         let mut marks: Vec<(u32, u64)> =
             self.members.iter().map(|member| (member.life, member.tail.delivered)).collect();
@@ -296,7 +297,7 @@ impl<'a> Campaign<'a> {
         Ok(reached.map(|((), taken)| taken))
     }
 
-    /// Starts the next life of whoever has ended; false if one ends again and again.
+    /// Starts the next incarnation of each member that has ended; returns false if one ends again and again.
     fn start_ended(&mut self) -> Result<bool, RoundsError> {
         for rank in 0..self.members.len() {
             let Some(status) = self.members[rank].process.ended()? else { continue };
@@ -313,7 +314,7 @@ impl<'a> Campaign<'a> {
         Ok(true)
     }
 
-    /// Asks all to end and waits for it; who did not is returned.
+    /// Ends all members and waits for them; returns a member that did not end.
     fn end(&mut self) -> Result<Option<usize>, RoundsError> {
         for member in &mut self.members {
             match member.process.terminate() {
@@ -334,7 +335,7 @@ impl<'a> Campaign<'a> {
         Ok(late.filter(|_| ended.is_none()))
     }
 
-    /// Looks at all histories until `done`, and says after how many nanoseconds that was; or nothing, out of patience.
+    /// Reads all histories until `done`; returns how many nanoseconds that took, or none when the patience is over.
     fn until<T>(
         &mut self,
         mut done: impl FnMut(&mut Self) -> Result<Option<T>, RoundsError>,

@@ -1,8 +1,8 @@
-//! Hosts that hear each other, and the trouble that is made among them.
+//! Hosts that hear each other, and the faults injected among them.
 //!
-//! Nothing here waits for silence. A cable in the kernel neither loses nor reorders, so that something did not pass is
-//! seen by what came after it and did: a witness has the first text, the one cut off has only the second. A machine where
-//! namespaces are not allowed skips these tests and says why.
+//! No test here waits for silence. A cable in the kernel neither loses nor reorders, so a text that came later proves
+//! that an earlier one did not pass: a witness has the first text, and the host that was cut off has only the second. A
+//! machine where namespaces are not allowed skips these tests and reports why.
 
 use bourdon_lab::hosts::{Lab, Process, ProcessError};
 use std::io::{BufRead, BufReader};
@@ -14,9 +14,9 @@ use std::time::Duration;
 
 const PROBE: &str = env!("CARGO_BIN_EXE_bourdon-lab");
 const GROUP: &str = "239.77.0.1:7700";
-/// A text is sent again after this long, since a membership report may be under way.
+/// A text is sent again after this long, since a membership report may be in flight.
 const AGAIN: Duration = Duration::from_millis(50);
-/// Then it is given up: the test fails.
+/// After this long the test gives up and fails.
 const TRIES: usize = 600;
 
 fn lab(hosts: usize) -> Option<Lab> {
@@ -52,9 +52,9 @@ impl Ear {
         Self { lines, process }
     }
 
-    /// Sends a text until something other than `old` is heard here, which is what is returned.
+    /// Sends a text until a text other than `old` is heard here, and returns that text.
     ///
-    /// Texts are sent more than once, so those heard before may come again.
+    /// Texts are sent more than once, so earlier texts may come again.
     fn hears(&self, lab: &Lab, from: usize, to: &str, text: &str, old: &[&str]) -> Option<String> {
         for _ in 0..TRIES {
             send(lab, from, to, text);
@@ -134,7 +134,7 @@ fn one_way_is_one_way() {
 #[test]
 fn one_way_leaves_unicast_the_other_way() {
     let Some(lab) = lab(2) else { return };
-    // Nobody knows the other's link address yet: the question and its answer must pass.
+    // No host knows the other's link address yet: the query and its answer must pass.
     lab.cut_one_way(0, 1).expect("cut");
     let (zero, one) = (Ear::new(&lab, 0, &at(&lab, 0)), Ear::new(&lab, 1, &at(&lab, 1)));
     send(&lab, 0, &at(&lab, 1), "dropped");
@@ -151,7 +151,7 @@ fn who_stands_still_hears_it_later() {
     assert_eq!(ear.hears(&lab, 0, &to, "first", &[]).as_deref(), Some("first"));
     ear.process.stop().expect("stopped");
     send(&lab, 0, &to, "second");
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", ear.process.child().id())).expect("it lives");
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", ear.process.child().id())).expect("it is alive");
     assert!(stat.contains(") T "), "stopped by its own id, not a helper's: {stat}");
     ear.process.resume().expect("resumed");
     assert_eq!(ear.hears(&lab, 0, &to, "third", &["first"]).as_deref(), Some("second"));
@@ -165,7 +165,7 @@ fn nothing_is_left_behind() {
     let namespaces = lab.namespaces();
     let exists = |name: &String| Path::new("/run/netns").join(name).exists();
     assert!(namespaces.iter().all(exists));
-    // Not a `Process`: nobody but the lab ends it.
+    // Not a `Process`: only the lab ends it.
     let mut command = lab.host(0).command("sh");
     let mut child = command.args(["-c", "echo in; exec sleep 1000"]).stdout(Stdio::piped()).spawn().expect("started");
     let mut line = String::new();

@@ -1,8 +1,8 @@
-//! Campaigns against a group that is no group: a script that all its members copy.
+//! Campaigns against an imitation of a group: a script that all its members copy.
 //!
 //! The members are a shell loop that copies lines of one file into its history and ends when a view leaves it out. The
-//! test writes that file: it looks who runs, and appends a view when that changes and a delivery when it does not. So
-//! the histories are right unless the test wants them wrong.
+//! test writes that file: it checks which members run, and appends a view when that changes and a delivery when it does
+//! not. So the histories are right unless the test breaks them on purpose.
 
 use bourdon_lab::hosts::Lab;
 use bourdon_lab::judge::{Order, Reliability, Rules};
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 const MEMBERS: usize = 3;
 
-/// Says where it begins to copy before it says that it runs, so that it misses no view.
+/// Reports where it begins to copy before it reports that it runs, so that it misses no view.
 const MEMBER: &str = r#"
 rank=$1 history=$2 dir=$3
 exec 3<"$dir/script"
@@ -33,7 +33,7 @@ while :; do
 done
 "#;
 
-/// Whether the member whose process id is noted runs and does not stand still.
+/// Whether the member with the recorded process id runs and is not stopped.
 fn runs(folder: &Path, rank: usize) -> bool {
     let Ok(pid) = fs::read_to_string(folder.join(format!("pid-{rank}"))) else { return false };
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
@@ -42,12 +42,12 @@ fn runs(folder: &Path, rank: usize) -> bool {
     !matches!(state, None | Some('T' | 'Z' | 'X'))
 }
 
-/// Writes the script until told to stop.
+/// Writes the script until it is stopped.
 fn write_script(folder: &Path, stop: &Receiver<()>) {
     let mut script = OpenOptions::new().append(true).open(folder.join("script")).expect("it is there");
     let (mut view, mut members, mut number) = (0, Vec::new(), 0);
     while stop.try_recv() == Err(TryRecvError::Empty) {
-        // Members that are to come in; one left out must first be seen to have gone.
+        // Members that are to join; a removed member must first be seen to have ended.
         let now: Vec<usize> = (0..MEMBERS).filter(|rank| runs(folder, *rank)).collect();
         let complete = view > 0 || now.len() == MEMBERS;
         if complete && now != members {
@@ -112,7 +112,7 @@ fn the_stopped_end_when_removed_and_come_back() {
 
 #[test]
 fn a_group_that_does_not_notice_is_found_out() {
-    // The script's writer sees no network, so it never leaves out who is cut off.
+    // The script's writer sees no network, so it never removes a member that is cut off.
     let Some(report) = campaign(Trouble::Cut, MEMBER, Duration::from_secs(5)) else { return };
     assert!(report.failed.is_some_and(|why| why.contains("no view without")));
 }

@@ -1,13 +1,14 @@
 //! No circle of files inside a crate.
 //!
-//! A file that imports another depends on it; where the way leads back, neither can be read, tested or moved alone, and the
-//! circle grows by each import that is added to one of its files. The compiler allows it. So the imports of each crate's
-//! files are read here: `use` statements, and paths that begin with `crate`, `super`, `self` or a module of the file's own.
+//! A file that imports another depends on it. Where the imports lead back, neither file can be read, tested or moved
+//! alone, and the circle grows with each import that is added to one of its files. The compiler allows it. So this
+//! module reads the imports of each crate's files: `use` statements, and paths that begin with `crate`, `super`, `self`
+//! or a module of the file's own.
 //!
-//! A file may name the modules above it (a parent states what its parts share), and a parent its own modules. So an import
-//! that leads from a module to one of those that contain it counts for nothing.
+//! A file may name the modules above it (a parent states what its parts share), and a parent its own modules. So an
+//! import from a module to one of those that contain it does not count.
 //!
-//! Not seen: methods that a file adds to a type of another file, and what macros write.
+//! Not detected: methods that a file adds to a type of another file, and the output of macros.
 
 use crate::{File, Tree};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,7 @@ type Module = Vec<String>;
 /// Which modules each module imports.
 type Imports = BTreeMap<Module, BTreeSet<Module>>;
 
-/// The crate whose two planes know nothing of each other, and the planes.
+/// The crate whose two planes must not import each other, and the planes.
 const PLANES: (&str, [&str; 2]) = ("engine/protocol", ["data", "control"]);
 
 /// Circles of files, crate by crate.

@@ -1,8 +1,8 @@
-//! Who may know whom.
+//! Which crate may depend on which.
 //!
-//! The rooms of `docs/architecture.md`, as a table. An edge that is not in it is a violation, so a new crate or a new
-//! dependency needs a line here, and whoever writes the line looks at the page. Dependencies for tests count as well: a
-//! protocol tested through a socket is a protocol that needs one.
+//! The crates of `docs/architecture.md`, as a table. A dependency that is not in it is a violation, so a new crate or a
+//! new dependency needs a line here, and its author reads the page. Dependencies for tests count as well: a protocol
+//! that is tested through a socket needs a socket.
 
 use crate::tree::lines_with;
 use crate::{File, Tree};
@@ -35,7 +35,7 @@ pub const MAY_KNOW: &[(&str, &[&str])] = &[
     ),
     ("bourdon-bench", &["bourdon", "bourdon-ring", "bourdon-udp"]), // the last for raw sockets with the same options
     ("bourdon-cli", &["bourdon", "bourdon-lab", "bourdon-sim"]),    // the lab's resource, for members it starts
-    ("bourdon-lab", &[]),                                           // its judge must not agree with our mistakes
+    ("bourdon-lab", &[]),                                           // its judge must not share the engine's mistakes
     ("bourdon-perf", &["bourdon-port", "bourdon-protocol", "bourdon-ring", "bourdon-wire"]),
     ("bourdon-tidy", &[]),
 ];
@@ -54,14 +54,14 @@ const NAMED_IN: &[(&str, &[&str])] = &[
     ("bourdon_wrap", &["engine/node/src/transport.rs", "engine/node/src/inline.rs"]),
 ];
 
-/// A dependency: who, on whom, and whether for tests only.
+/// A dependency: which crate, on which crate, and whether for tests only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edge {
     /// The crate that depends.
     pub from: String,
     /// The crate depended on.
     pub to: String,
-    /// Only its tests, benches and examples do.
+    /// Whether only its tests, benches and examples depend on it.
     pub for_tests: bool,
 }
 
@@ -121,7 +121,7 @@ fn named_in_file(file: &File) -> Vec<String> {
     };
     if file.path.starts_with("engine/") {
         for (name, files) in NAMED_IN.iter().filter(|(_, files)| !files.contains(&file.path.as_str())) {
-            // Tests may take a transport by its name to look at its counters.
+            // Tests may select a transport by its name to read its counters.
             check(file.shipped(), name, &format!("only {} may", files.join(" and ")));
         }
     }
@@ -133,7 +133,7 @@ fn named_in_file(file: &File) -> Vec<String> {
     violations
 }
 
-/// Rooms that the architecture page does not list.
+/// Crates that the architecture page does not list.
 pub fn rooms_without_a_line(tree: &Tree) -> Vec<String> {
     let page = tree.file("docs/architecture.md").map_or("", |file| &file.text);
     let missing = tree.files.iter().filter_map(|file| {

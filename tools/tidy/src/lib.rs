@@ -1,14 +1,14 @@
 //! The tree's own rules, as tests.
 //!
-//! An architecture page says what may know what, and a month later the code says something else, because nobody reads
-//! the page while fixing a bug. So each rule that a person would have to remember is a function from the [`Tree`] to the
-//! places that break it; `tests/tree.rs` runs them all with the ordinary tests, and each says what to do. Rules have
-//! tests of their own with planted violations: a rule that has never failed may be unable to.
+//! An architecture page states which crate may depend on which, and a month later the code differs, because authors do
+//! not read the page while they fix a bug. So each rule that a person would have to remember is a function from the
+//! [`Tree`] to the places that break it; `tests/tree.rs` runs them all with the ordinary tests, and each reports what
+//! to do. Rules have tests of their own with planted violations: a rule that has never failed may be unable to.
 //!
 //! - [`circles`]: no circle of files inside a crate, and none between the planes of the protocols.
-//! - [`layers`]: who may depend on whom, and where transports may be named.
+//! - [`layers`]: which crate may depend on which, and where transports may be named.
 //! - [`purity`]: no clock, thread, socket or randomness in the protocols.
-//! - [`safety`]: raw atomics and unsafe code stay in their rooms, with a proof.
+//! - [`safety`]: raw atomics and unsafe code stay in their files, with a proof.
 //! - [`words`]: no words that hide which process does what.
 //! - [`shape`]: headers, file and function sizes, lints.
 //! - [`pages`]: every protocol and frame has its page, every link a target, no text what it shouldn't.

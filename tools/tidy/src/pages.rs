@@ -1,19 +1,19 @@
-//! Pages that exist, say what the code says, and lead somewhere.
+//! Pages that exist, agree with the code, and have working links.
 
 use crate::{File, Tree};
 use std::collections::BTreeSet;
 
-/// Where protocols stand: one protocol, one file, one page.
+/// The folder of the protocols: one protocol, one file, one page.
 const PROTOCOLS: &str = "engine/protocol/src/";
-/// Files beside the protocols that are none: what they share, and where they are joined.
+/// Files beside the protocols that are not protocols: the parts they share, and the places where they are joined.
 const NO_PROTOCOL: &[&str] = &["cursor", "log", "pipeline", "publish", "stream"];
 /// The page of formats.
 const WIRE: &str = "docs/wire.md";
 /// The list of pages.
 const PAGES: &str = "docs/README.md";
-/// The command that runs all tests, as people and the gate run it.
+/// The command that runs all tests, for people and for the gate.
 const TEST_COMMAND: &str = "cargo test --workspace";
-/// Pieces of words that no text of the project has: told apart here, so that this file has none either.
+/// Pieces of words that no text of the project has, each in two parts so that this file has none of them.
 const UNWANTED: &[(&str, &str)] =
     &[("/wor", "k/"), ("/roo", "t/"), ("/hom", "e/"), ("/tmp/tar", "get"), ("TO", "DO"), ("FIX", "ME"), ("XX", "X")];
 
@@ -141,7 +141,7 @@ fn links_in(tree: &Tree, file: &File) -> Vec<String> {
     dead
 }
 
-/// Places on somebody's machine, and notes that work was left undone.
+/// Paths of a particular machine, and notes that work was left undone.
 pub fn unwanted(tree: &Tree) -> Vec<String> {
     tree.files.iter().flat_map(unwanted_in).collect()
 }
@@ -158,7 +158,7 @@ fn unwanted_in(file: &File) -> Vec<String> {
                 !part(before) && (word.starts_with('/') || !part(after))
             });
             if alone {
-                found.push(format!("{}:{} says {word}", file.path, number + 1));
+                found.push(format!("{}:{} has {word}", file.path, number + 1));
             }
         }
     }
@@ -171,7 +171,7 @@ pub fn test_command(tree: &Tree) -> Vec<String> {
         let file = tree.file(path);
         let found =
             file.is_some_and(|file| file.text.lines().any(|line| line.trim().trim_matches('`') == TEST_COMMAND));
-        (!found).then(|| format!("{path} has no line that says `{TEST_COMMAND}` and nothing else"))
+        (!found).then(|| format!("{path} has no line that is `{TEST_COMMAND}` and nothing else"))
     };
     ["README.md", ".ci/run"].into_iter().filter_map(says).collect()
 }

@@ -1,22 +1,22 @@
-//! No clock, thread, socket, file or randomness where time and bytes are told.
+//! No clock, thread, socket, file or randomness in code that takes time and bytes as input.
 //!
-//! One forgotten `Instant::now` in a protocol and a simulated run can't be repeated any more. `#![no_std]` keeps the
-//! standard library out of the protocols by itself, unless somebody writes `extern crate std`. The simulator needs the
-//! standard library, and threads to run many seeds at once, but never what tells the time or reaches the world.
+//! One forgotten `Instant::now` in a protocol, and a simulated run can't be repeated any more. `#![no_std]` keeps the
+//! standard library out of the protocols by itself, unless a file has `extern crate std`. The simulator needs the
+//! standard library, and threads to run many seeds at once, but never a clock or an interface to the outside world.
 
 use crate::tree::lines_with;
 use crate::{File, Tree};
 
 /// Folders whose shipped code is pure to the letter.
 const PURE: &[&str] = &["engine/wire/src/", "engine/protocol/src/"];
-/// The crates whose roots must say so.
+/// The crates whose roots must declare it.
 const ROOTS: &[&str] = &["engine/wire/src/lib.rs", "engine/protocol/src/lib.rs"];
 /// The folder whose shipped code may use the standard library but not reach the world.
 const SIMULATOR: &str = "engine/sim/src/";
 
 /// The standard library, by any name; `core` and `alloc` have all that is pure.
 const STANDARD: &[&str] = &["std", "thread_local", "rand", "tokio"];
-/// What tells the time, moves bytes or throws real dice.
+/// Names that read the time, move bytes or draw real randomness.
 const WORLD: &[&str] = &[
     "std::time",
     "std::fs",
@@ -60,7 +60,7 @@ fn reaching_out_in(file: &File) -> Vec<String> {
     found.collect()
 }
 
-/// Pure crates that do not say so to the compiler.
+/// Pure crates that do not declare it to the compiler.
 pub fn unsaid(tree: &Tree) -> Vec<String> {
     let mut violations = Vec::new();
     for path in ROOTS {

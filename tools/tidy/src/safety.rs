@@ -1,8 +1,8 @@
-//! Raw atomics and unsafe code stay where they are watched.
+//! Raw atomics and unsafe code stay in the files that are reviewed for them.
 //!
-//! An atomic outside the rings is one that no model checker has seen; unsafe code outside the few crates that need it is
-//! a proof nobody looks for. Where unsafe code is allowed the compiler's lint wants a comment, this rule wants it right
-//! there: a proof that stands far off is not read when the line below it changes.
+//! No model checker has seen an atomic outside the rings, and no reviewer looks for a proof outside the few crates that
+//! need unsafe code. Where unsafe code is allowed, the compiler's lint requires a comment, and this rule requires it
+//! right there: a distant proof is not read when the line below it changes.
 
 use crate::tree::lines_with;
 use crate::{File, Tree};
@@ -29,7 +29,7 @@ pub fn atomics(tree: &Tree) -> Vec<String> {
         .collect()
 }
 
-/// Unsafe code outside its rooms, tests included.
+/// Unsafe code outside its files, tests included.
 pub fn unsafe_code(tree: &Tree) -> Vec<String> {
     tree.rust().filter(|file| !allowed(file, UNSAFE_IN)).flat_map(|file| places(file, &file.code, "unsafe")).collect()
 }
@@ -53,7 +53,7 @@ fn unproved_in(file: &File) -> Vec<String> {
     for (number, line) in lines_with(&file.code, "unsafe") {
         let rest = line.split("unsafe").nth(1).unwrap_or_default().trim_start();
         if rest.starts_with("fn") || rest.starts_with("extern") {
-            continue; // declares; what its caller must see to stands under `# Safety`
+            continue; // a declaration; its caller's duties are under `# Safety`
         }
         if !has_proof(&text[..number]) {
             violations.push(format!("{}:{number} has no SAFETY comment in front of it", file.path));

@@ -1,10 +1,10 @@
-//! Files that can be read in one sitting, and say first what they are for.
+//! Files that can be read in one sitting, and state first what they are for.
 
 use crate::{File, Tree};
 
-/// A file longer than this holds two things.
+/// A file longer than this has more than one purpose.
 const FILE_LINES: usize = 800;
-/// A line longer than this is cut off where two files stand side by side.
+/// A longer line is cut off where two files are displayed side by side.
 const LINE_CHARACTERS: usize = 120;
 /// Half of all files are shorter than this.
 const MEDIAN_LINES: usize = 350;
@@ -114,7 +114,7 @@ pub fn without_lints(tree: &Tree) -> Vec<String> {
     violations
 }
 
-/// The names of the lints that a manifest sets in tables that begin so.
+/// The names of the lints that a manifest sets in tables whose names begin with this.
 fn lints(manifest: &str, prefix: &str) -> Vec<String> {
     let (mut names, mut within) = (Vec::new(), false);
     for line in manifest.lines() {

@@ -1,11 +1,11 @@
 //! Rust text without comments and the contents of literals.
 //!
-//! A rule that looks for `unsafe` must not be set off by a sentence about it. A whole parser would be slow to build and
-//! would know nothing of lines; what is needed are the few places where Rust switches between code and text.
+//! A sentence about `unsafe` must not trigger a rule that looks for `unsafe`. A whole parser would be slow to build and
+//! would not keep lines; the rules need only the few places where Rust switches between code and text.
 //!
 //! Invariant: line breaks stay where they are, so that line numbers are the file's own.
 
-/// The code in a Rust text: comments and what stands in literals become blanks, line for line.
+/// The code in a Rust text: comments and the contents of literals become blanks, line for line.
 pub fn code(text: &str) -> String {
     parts(text).0
 }

@@ -1,7 +1,7 @@
 //! All text files that belong to the project.
 //!
-//! Asking git would miss what has not been added yet and fail where there is no git, as in an unpacked archive. So the
-//! folders are walked, without those that hold what builds and fuzzers leave behind.
+//! A list from git would miss files that have not been added yet, and fail where there is no git, as in an unpacked
+//! archive. So the folders are walked, except those that hold what builds and fuzzers leave behind.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ const ENDINGS: &[&str] = &["rs", "toml", "md", "sh", "py", "yml", "yaml"];
 pub struct File {
     /// Its path from the top, with slashes.
     pub path: String,
-    /// What it says.
+    /// Its text.
     pub text: String,
     /// A Rust file's code without comments and the contents of literals, line for line; else the text.
     pub code: String,
@@ -55,12 +55,12 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Reads the tree this crate stands in.
+    /// Reads the tree that contains this crate.
     ///
     /// # Panics
     /// If it can't be read.
     pub fn read() -> Self {
-        // Asked when the test runs: clones that share a target folder share the program, but not the tree.
+        // Read when the test runs: clones that share a target folder share the program, but not the tree.
         let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
         let here = Path::new(&here);
         let root = here.ancestors().nth(2).expect("this crate stands two folders deep").to_owned();
@@ -74,7 +74,7 @@ impl Tree {
                     folders.extend((!LEFT_OUT.contains(&name.as_str())).then_some(path));
                 } else if is_text(&folder, &name) {
                     let relative = path.strip_prefix(&tree.root).expect("it was found there").to_string_lossy();
-                    // What is removed while others work is no longer part of the tree.
+                    // A file that is removed meanwhile is no longer part of the tree.
                     let Ok(text) = fs::read_to_string(&path) else { continue };
                     tree.files.push(File::new(&relative, &text));
                 }

@@ -1,8 +1,8 @@
 //! Words that may not stand in comments, pages and messages.
 //!
-//! In concurrent code the reader must see which process does what. "Whoever was told by somebody" hides that: the sentence
+//! In concurrent code the reader must see which process does what. A pronoun without an actor hides that: the sentence
 //! is about a member, an observer or the application, and the verb is send, deliver or report. Each word here stood for
-//! several of those, so it is refused, and the writer names the actor and uses the field's verb
+//! several of these, so it is refused, and the writer names the actor and uses the field's verb
 //! (`docs/CONTRIBUTING.md`, "Language").
 //!
 //! Code is not judged: only comments and the contents of string literals of Rust sources, and the pages.
@@ -10,7 +10,7 @@
 use crate::source::prose;
 use crate::{File, Tree};
 
-/// Words that hide the actor or the verb, told apart here so that this file has none either.
+/// Words that hide the actor or the verb, each in two parts so that this file has none of them.
 const REFUSED: &[(&str, &str)] = &[
     ("wh", "o"),
     ("who", "ever"),
@@ -27,7 +27,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("an", "ew"),
 ];
 
-/// Places where a refused word stands.
+/// Places that have a refused word.
 pub fn refused(tree: &Tree) -> Vec<String> {
     tree.files.iter().filter(|file| file.is_rust() || file.path.ends_with(".md")).flat_map(refused_in).collect()
 }

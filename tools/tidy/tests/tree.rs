@@ -1,4 +1,4 @@
-//! The rules, held against the tree as it is. Each failure lists the places and says what to do.
+//! The rules, checked against the tree as it is. Each failure lists the places and states what to do.
 
 use bourdon_tidy::{Tree, circles, layers, pages, purity, safety, shape, words};
 
@@ -82,7 +82,7 @@ fn unsafe_code_is_proved_where_it_stands() {
 
 #[test]
 fn every_source_says_what_it_is_for() {
-    hold(&shape::without_header(&Tree::read()), "Begin with the problem in plain words, then how it is solved.");
+    hold(&shape::without_header(&Tree::read()), "Begin with the problem in plain words, then its solution.");
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! Starts a demo's processes, drives them, and judges what they delivered.
 //!
-//! A conductor that waits for an answer that never comes leaves processes behind and a user in the dark. So every wait
-//! here is for any process's next word, with a limit; a process that ends, or says that it is stuck, ends the demo with
-//! its name; and whatever happens, dropping the [`Cast`] kills and reaps every process it started.
+//! A demo that waits for an answer that never comes leaves processes behind and shows the user nothing. So every wait
+//! here is for the next report of any process, with a limit. A process that ends, or reports that it is stuck, ends the
+//! demo with its name. In every case, dropping the [`Cast`] kills and reaps every process that it started.
 //!
-//! Where messages may be lost, a loss is no fault, and orders are compared by what two processes have in common. Else
-//! judged: every process that was not killed delivered every message once, with no gap; in total order each delivered
-//! sequence is a prefix of the longest, at `uniform` and `stable` those of killed processes too, by what they wrote down;
-//! with one publisher the payloads, hashed in delivery order, are the input's.
+//! Where messages may be lost, a loss is no fault, and orders are compared by the messages that two processes have in
+//! common. Otherwise the demo checks that every process that was not killed delivered every message once, with no gap.
+//! In total order each delivered sequence is a prefix of the longest one, at `uniform` and `stable` also the sequences
+//! of killed processes, by their histories. With one publisher the payloads, hashed in delivery order, are the input's.
 
 use super::input::{Record, Source};
 use super::link::{Assignment, Order, Said, Tally};
@@ -31,22 +31,22 @@ use tempfile::TempDir;
 
 /// How long the processes may take to find each other.
 const FORMING_LIMIT: Duration = Duration::from_secs(8);
-/// How long nothing may be delivered anywhere beyond what the recording says; a silent member is named well before.
+/// The longest time without a delivery anywhere, beyond the recording's own gaps; a silent member is named well before.
 const STALL_LIMIT: Duration = Duration::from_secs(8);
-/// Where messages may be lost: how long nothing must come for nothing more to come.
+/// Where messages may be lost: after this long without a message, no more messages are expected.
 const QUIET: Duration = Duration::from_millis(1_500);
-/// How often is looked for what is due while nobody says anything.
+/// How often due work is checked while no process reports.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long an answer to a question may take.
+/// How long a process may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// And once something has failed: a process that hangs must not keep the others' results from the user.
+/// The same once something has failed: a process that hangs must not keep the others' results from the user.
 const ANSWER_LIMIT_FAILED: Duration = Duration::from_secs(1);
-/// Between the order to go and the first message: time for the order to reach everyone.
+/// Between the start command and the first message: time for the command to reach every process.
 const HEAD_START_NS: u64 = 50_000_000;
-/// Other addresses to try when a demo's own one is taken.
+/// How many other addresses to try when the demo's own address is taken.
 const ADDRESS_ATTEMPTS: u32 = 4;
 
-/// What a demo is to do.
+/// What a demo runs.
 pub(crate) struct Plan {
     pub(crate) settings: Settings,
     pub(crate) observers: u16,
@@ -60,7 +60,7 @@ pub(crate) struct Plan {
     pub(crate) replies: bool,
     pub(crate) barrier_every: Option<u64>,
     pub(crate) history: Option<PathBuf>,
-    /// Whether the address was ours to choose.
+    /// Whether the demo chose the address.
     pub(crate) retry_address: bool,
     /// How many connections are to be closed.
     pub(crate) break_links: u64,
@@ -71,7 +71,7 @@ pub(crate) struct Plan {
 pub(crate) struct Kill {
     role: Role,
     rank: u16,
-    /// Once it has delivered so many messages.
+    /// It kills itself once it has delivered this many messages.
     at: u64,
 }
 
@@ -96,7 +96,7 @@ impl FromStr for Kill {
     }
 }
 
-/// Whether each process to be killed exists, and once.
+/// Checks that each process to be killed exists, and is named once.
 pub(crate) fn check_kills(kills: &[Kill], members: u16, observers: u16) -> Result<(), String> {
     for (index, kill) in kills.iter().enumerate() {
         let count = if kill.role == Role::Member { members } else { observers };
@@ -111,7 +111,7 @@ pub(crate) fn check_kills(kills: &[Kill], members: u16, observers: u16) -> Resul
     Ok(())
 }
 
-/// Whether every process can keep all records, to hand them to one that joins.
+/// Whether every process can keep all records, to send them to a joiner.
 pub(crate) fn can_be_kept(records: &[Record]) -> bool {
     let bytes: usize = records.iter().map(|record| record.payload.len() + KEPT_HEAD_BYTES).sum();
     bytes <= KEPT_MAX_BYTES
@@ -119,10 +119,10 @@ pub(crate) fn can_be_kept(records: &[Record]) -> bool {
 
 /// What is kept with each record.
 const KEPT_HEAD_BYTES: usize = 64;
-/// The most that each process keeps: half of what a snapshot may have.
+/// The most that each process keeps: half of the limit of a snapshot.
 const KEPT_MAX_BYTES: usize = 128 << 20;
 
-/// What became of it.
+/// The outcome of a demo.
 pub(crate) struct Outcome {
     pub(crate) messages: u64,
     pub(crate) order_agrees: bool,
@@ -131,24 +131,24 @@ pub(crate) struct Outcome {
     pub(crate) gaps_shortened: u64,
     pub(crate) wall_ns: u64,
     pub(crate) rows: Vec<Row>,
-    /// What went wrong, in words; empty when all went well.
+    /// The failures, in words; empty if there was none.
     pub(crate) failures: Vec<String>,
 }
 
-/// One process's part in it.
+/// The outcome of one process.
 pub(crate) struct Row {
     pub(crate) role: Role,
     pub(crate) rank: u16,
     pub(crate) delivered: u64,
-    /// Given up so far.
+    /// The number of messages given up so far.
     lost: u64,
-    /// It has nothing more to publish.
+    /// Whether it has nothing more to publish.
     published_all: bool,
     pub(crate) tally: Option<Tally>,
     pub(crate) killed: bool,
-    /// It is to be started again, or has been.
+    /// Whether it is to be started again, or has been.
     pub(crate) restarts: bool,
-    /// What it said last about the group.
+    /// Its last report about the group.
     news: Option<String>,
 }
 
@@ -162,7 +162,7 @@ impl Row {
         name_of(self.role, self.rank)
     }
 
-    /// Whether it is over for this process.
+    /// Whether this process is finished.
     fn is_out(&self) -> bool {
         self.killed && !self.restarts
     }
@@ -228,7 +228,7 @@ impl Cast {
     }
 
     fn order(&mut self, index: usize, order: &Order) {
-        // A process that is gone is noticed by its last word.
+        // The end of a process's stdout reports that it is gone.
         let _ = tell(&mut self.children[index].1, order);
     }
 
@@ -309,7 +309,7 @@ pub(crate) fn run(plan: &Plan, records: &[Record]) -> Result<Outcome, Failure> {
 
 struct Performance<'a> {
     plan: &'a Plan,
-    /// With the address that was free.
+    /// The plan, with the address that was free.
     settings: Settings,
     length: Option<Duration>,
     outcome: Outcome,
@@ -317,9 +317,9 @@ struct Performance<'a> {
     start_ns: u64,
     /// Killed processes that are to be started again, and when.
     restarts: Vec<(usize, Instant)>,
-    /// The names of those that were killed, once a kill.
+    /// The names of the killed processes, one entry for each kill.
     killed: Vec<String>,
-    /// Where histories go that only we read.
+    /// The directory for histories that only the demo reads.
     own_history: Option<TempDir>,
 }
 
@@ -359,7 +359,7 @@ impl<'a> Performance<'a> {
             ProgressStyle::with_template("{msg:>10} {bar:40} {human_pos}/{human_len} at every process, {elapsed}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         let length = schedule.length_ns().map(Duration::from_nanos);
-        // What a killed process delivered is known by what it wrote down.
+        // A killed process's deliveries are known from its history.
         let wants_own = plan.history.is_none() && !plan.kills.is_empty();
         let made = wants_own.then(|| tempfile::tempdir().map_err(Failure::unusable)).transpose();
         Ok(Self {
@@ -379,7 +379,7 @@ impl<'a> Performance<'a> {
         self.plan.history.as_deref().or(self.own_history.as_ref().map(TempDir::path))
     }
 
-    /// Who was killed, for whoever judges the histories.
+    /// Writes the names of the killed processes, for a judge of the histories.
     fn note_killed(&self) -> Result<(), Failure> {
         let Some(directory) = &self.plan.history else { return Ok(()) };
         let lines: String = self.killed.iter().map(|name| format!("{name}\n")).collect();
@@ -387,7 +387,7 @@ impl<'a> Performance<'a> {
             .map_err(|error| Failure::broken(format!("can't write {}: {error}", directory.join("killed").display())))
     }
 
-    /// Starts everybody and waits until all have heard each other.
+    /// Starts all processes and waits until each has heard every member.
     fn gather(&mut self) -> Result<Cast, Failure> {
         for attempt in 1.. {
             let mut cast = Cast::start(self.plan, &self.settings, self.outcome.messages, self.history())?;
@@ -405,7 +405,7 @@ impl<'a> Performance<'a> {
         unreachable!("the last attempt returns")
     }
 
-    /// Whether other addresses can be tried: over tcp they are ours, whatever group was named.
+    /// Whether other addresses can be tried: over tcp the demo chooses them, even if the group's address was given.
     fn may_move(&self) -> bool {
         self.plan.retry_address || self.settings.network.transport == Transport::Tcp
     }
@@ -468,7 +468,7 @@ impl<'a> Performance<'a> {
         }
     }
 
-    /// Lets the records flow until everybody has all of them, or something breaks.
+    /// Lets the records flow until every process has all of them, or something breaks.
     fn perform(&mut self, cast: &mut Cast) {
         self.bar.set_message("replaying");
         self.start_ns = bourdon::Clock::start().now().0 + HEAD_START_NS;
@@ -498,7 +498,7 @@ impl<'a> Performance<'a> {
             }
             let members = self.outcome.rows.iter().filter(|row| row.role == Role::Member);
             if { members }.all(Row::is_out) && !self.is_complete() {
-                return self.outcome.failures.push("every member is gone: nobody can go on".to_owned());
+                return self.outcome.failures.push("every member is gone: the demo can't go on".to_owned());
             }
             if let Err(failure) = self.restart_due(cast) {
                 return self.outcome.failures.push(format!("{failure:?}"));
@@ -513,7 +513,7 @@ impl<'a> Performance<'a> {
         self.restarts.is_empty() && !self.outcome.rows.iter().any(waits)
     }
 
-    /// Whether messages may be lost, and all that there still are have come: what was lost with a sender is told by nobody.
+    /// Whether messages may be lost and all remaining ones have come: no process reports what was lost with a sender.
     fn is_quiet(&self, last_progress: Instant) -> bool {
         let over = |row: &Row| row.is_out() || row.role == Role::Observer || row.published_all;
         self.is_lossy()
@@ -526,7 +526,7 @@ impl<'a> Performance<'a> {
         self.plan.settings.group.reliability.is_lossy()
     }
 
-    /// A process ended: as planned, or not.
+    /// A process ended, as planned or not.
     fn note_end(&mut self, cast: &mut Cast, index: usize) {
         let epitaph = cast.epitaph(index);
         let row = &mut self.outcome.rows[index];
@@ -544,7 +544,7 @@ impl<'a> Performance<'a> {
         }
     }
 
-    /// Keeps what a process said last; that it lacks a majority explains more than whom it suspects.
+    /// Keeps a process's last report; that it lacks a majority explains more than which member it suspects.
     fn note_news(&mut self, index: usize, what: String) {
         let news = &mut self.outcome.rows[index].news;
         if !news.as_ref().is_some_and(|known| known.contains("majority") && what.contains("suspected")) {
@@ -559,13 +559,13 @@ impl<'a> Performance<'a> {
         let mut failure = format!("nothing was delivered for {} s; {name} is furthest behind", STALL_LIMIT.as_secs());
         for row in &self.outcome.rows {
             if let Some(news) = &row.news {
-                failure += &format!("; {} said: {news}", row.name());
+                failure += &format!("; {} reported: {news}", row.name());
             }
         }
         self.outcome.failures.push(failure);
     }
 
-    /// Starts again whoever is due.
+    /// Starts the processes whose restart is due.
     fn restart_due(&mut self, cast: &mut Cast) -> Result<(), Failure> {
         while let Some(place) = self.restarts.iter().position(|(_, at)| *at <= Instant::now()) {
             let (index, _) = self.restarts.swap_remove(place);
@@ -578,7 +578,7 @@ impl<'a> Performance<'a> {
         Ok(())
     }
 
-    /// Asks everybody for the result.
+    /// Requests the result of every process.
     fn collect(&mut self, cast: &mut Cast) {
         cast.order_all(&Order::Finish);
         let limit = if self.outcome.failures.is_empty() { ANSWER_LIMIT } else { ANSWER_LIMIT_FAILED };
@@ -645,7 +645,8 @@ impl<'a> Performance<'a> {
         self.outcome.failures.extend(failures);
     }
 
-    /// What killed processes were shown, by what they wrote down, as chains; only where that must agree with the others'.
+    /// What killed processes delivered, by their histories, as chains; only where these must agree with the other
+    /// processes.
     fn killed_chains(&mut self) -> Vec<Vec<u64>> {
         let Some(directory) = self.history().map(Path::to_owned) else { return Vec::new() };
         let mut chains = Vec::new();
@@ -664,7 +665,7 @@ impl<'a> Performance<'a> {
         chains
     }
 
-    /// Whether the messages that any two processes delivered stand in one order at both.
+    /// Whether the messages that any two processes have both delivered are in one order at both.
     fn is_one_order(&mut self, cast: &mut Cast) -> bool {
         self.killed_chains();
         let told = |row: &Row| row.tally.is_some();
@@ -696,7 +697,7 @@ impl<'a> Performance<'a> {
         let told: Vec<usize> =
             (0..self.outcome.rows.len()).filter(|index| self.outcome.rows[*index].tally.is_some()).collect();
         let counts: Vec<u64> = told.iter().map(|index| self.outcome.rows[*index].delivered).collect();
-        // Each is asked where its chain stands at every length that another has come to.
+        // Each process is asked for its chain at every length that another process has reached.
         let mut lengths = counts.clone();
         lengths.extend(killed.iter().map(|chain| chain.len() as u64 - 1));
         for index in &told {
@@ -714,7 +715,7 @@ impl<'a> Performance<'a> {
         let answers = told.iter().map(|index| answers[*index].take().unwrap_or_default());
         let dead = killed.iter().map(|chain| lengths.iter().map(|n| chain.get(*n as usize).copied()).collect());
         let chains: Vec<Vec<Option<u64>>> = answers.chain(dead).collect();
-        // At each length, whoever has come so far has come there the same way.
+        // At each length, all processes that reached it have the same chain.
         (0..lengths.len()).all(|place| {
             let mut hashes = chains.iter().filter_map(|chain| chain.get(place).copied().flatten());
             let first = hashes.next();

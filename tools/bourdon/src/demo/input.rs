@@ -1,7 +1,7 @@
 //! What the demo publishes: recorded events, lines, frames, or synthetic bursts.
 //!
-//! A record is bytes and the moment it was received, as an offset from the first. Every publisher reads the input itself,
-//! so that nothing but the group carries records between processes; the format is decided once, by content, and a file
+//! A record is bytes and the time it was received, as an offset from the first record. Every publisher reads the input
+//! itself, so that only the group carries records between processes. The format is decided once, by content, and a file
 //! that is cut short or not understood is refused before any process starts.
 
 use crate::exit::Failure;
@@ -12,15 +12,15 @@ use std::path::{Path, PathBuf};
 
 /// The most an input may hold decompressed: publishers keep it in memory, and a compressed file can claim anything.
 const INPUT_MAX_BYTES: u64 = 1 << 30;
-/// And the most records it may have: some 60 bytes each beside their payload, in every publisher.
+/// The most records an input may have: each takes some 60 bytes beside its payload, in every publisher.
 const RECORDS_MAX: usize = 20_000_000;
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 const DBN_MAGIC: &[u8] = b"DBN";
-/// Bytes of a synthetic record: the size every figure is quoted for.
+/// Bytes of a synthetic record: the size that every figure is quoted for.
 const SYNTHETIC_BYTES: usize = 64;
 /// How long the default synthetic input takes at its own pace.
 const SYNTHETIC_NS_PER_MESSAGE: u64 = 100_000;
-/// How many messages synthetic input has unless told otherwise.
+/// The default number of messages of synthetic input.
 pub(crate) const SYNTHETIC_MESSAGES: u64 = 100_000;
 
 /// How an input is to be read.
@@ -28,13 +28,13 @@ pub(crate) const SYNTHETIC_MESSAGES: u64 = 100_000;
 pub(crate) enum Format {
     /// Decide by content
     Auto,
-    /// No file: bursts made up from a seed
+    /// No file: bursts generated from a seed
     Synthetic,
     /// Databento binary encoding, plain or zstd-compressed
     Dbn,
     /// A message a line
     Lines,
-    /// u32 little-endian length, then as many bytes
+    /// A length (u32, little-endian), then that many bytes
     Framed,
 }
 
@@ -42,20 +42,20 @@ pub(crate) enum Format {
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) payload: Box<[u8]>,
-    /// When it was received, from the first record on; recorded gaps in full.
+    /// When it was received, counted from the first record; recorded gaps count in full.
     pub(crate) at_ns: u64,
-    /// Part of an opening snapshot: goes out at once.
+    /// Whether it is part of an opening snapshot, which is sent at once.
     pub(crate) snapshot: bool,
 }
 
-/// Reads an input, or makes one up.
+/// Reads or generates an input.
 pub(crate) fn load(path: Option<&Path>, format: Format, limit: Option<u64>) -> Result<Vec<Record>, Failure> {
     let limit = limit.unwrap_or(if path.is_none() { SYNTHETIC_MESSAGES } else { u64::MAX });
     let mut records = match (path, format) {
         (None, Format::Auto | Format::Synthetic) => synthetic(limit),
         (None, _) => return Err(Failure::unusable("this format needs a file: name it with --input")),
         (Some(_), Format::Synthetic) => {
-            return Err(Failure::unusable("synthetic input is made up, not read: leave out --input or --format"));
+            return Err(Failure::unusable("synthetic input is generated, not read: leave out --input or --format"));
         }
         (Some(path), format) => read(path, format, usize::try_from(limit).unwrap_or(usize::MAX))?,
     };
@@ -88,7 +88,7 @@ fn read(path: &Path, format: Format, limit: usize) -> Result<Vec<Record>, Failur
         return Err(unreadable(&"it holds more than 1 GiB; cut it into parts"));
     }
     let format = if format == Format::Auto { recognise(&bytes) } else { Some(format) };
-    // One more than are allowed, so that the excess is noticed.
+    // One record more than is allowed, so that the excess is noticed.
     let most = limit.min(RECORDS_MAX + 1);
     let records = match format {
         Some(Format::Dbn) => dbn_records(&bytes, most),
@@ -137,7 +137,7 @@ fn dbn_records(bytes: &[u8], most: usize) -> Result<Vec<Record>, String> {
             return Ok(records);
         }
     }
-    // The decoder takes an end in the middle of a record for the end of the file; we do not.
+    // The decoder takes an end in the middle of a record for the end of the file; here it is an error.
     if consumed == bytes.len() { Ok(records) } else { Err(truncated()) }
 }
 
@@ -167,14 +167,14 @@ fn framed(mut bytes: &[u8], most: usize) -> Option<Vec<Record>> {
     Some(records)
 }
 
-/// Bursts as market data has them: most messages follow the one before within microseconds, then nothing for a while.
+/// Bursts like those of market data: most messages follow the previous one within microseconds, then there is a pause.
 fn synthetic(messages: u64) -> Vec<Record> {
     let mut rng = fastrand::Rng::with_seed(0x00B0_0DD0);
     let (mut records, mut at_ns, mut left) = (Vec::new(), 0, 0);
     for index in 0..messages {
         if left == 0 {
             left = 1 + (rng.f64().powi(4) * 400.0) as u64;
-            // The mean burst is 81 long, so a gap this long on average keeps the pace.
+            // The mean burst has 81 messages, so a gap of this length on average keeps the pace.
             at_ns += (81.0 * SYNTHETIC_NS_PER_MESSAGE as f64 * 2.0 * rng.f64()) as u64;
         }
         left -= 1;
@@ -187,7 +187,7 @@ fn synthetic(messages: u64) -> Vec<Record> {
     records
 }
 
-/// Where an input comes from, as a publisher is told.
+/// The source of an input, as the demo sends it to a publisher.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Source {
     pub(crate) path: Option<PathBuf>,

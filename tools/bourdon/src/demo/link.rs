@@ -1,4 +1,4 @@
-//! What the demo and its processes say to each other: one JSON object a line, over the process's stdin and stdout.
+//! The messages between the demo and its processes: one JSON object a line, over the process's stdin and stdout.
 //!
 //! A process whose stdin ends has lost its demo and must not outlive it.
 
@@ -8,67 +8,67 @@ use bourdon::Settings;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Latencies are told apart up to an hour; beyond, they count as one.
+/// The longest latency that is distinguished, an hour; longer latencies count as this.
 pub(crate) const LATENCY_MAX_NS: u64 = 3_600_000_000_000;
 
-/// What a process is to do; the first line it reads.
+/// What a process is to do; the first line that it reads.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Assignment {
     pub(crate) settings: Settings,
-    /// How many members publish: ranks 0 to this less one.
+    /// The number of members that publish: ranks 0 to this less one.
     pub(crate) publishers: u16,
-    /// How many messages all of them publish together.
+    /// The total number of messages that they publish.
     pub(crate) messages: u64,
     pub(crate) source: Source,
     pub(crate) rate: Rate,
     pub(crate) max_gap_ns: u64,
-    /// Kill yourself once you have delivered so many messages.
+    /// The process kills itself once it has delivered this many messages.
     pub(crate) kill_at: Option<u64>,
-    /// Close a TCP connection each time you have delivered so many messages; in order.
+    /// The process closes a TCP connection each time it has delivered one of these numbers of messages; in order.
     pub(crate) breaks_at: Vec<u64>,
     /// Every eighth message answers the last delivered one.
     pub(crate) replies: bool,
-    /// Ask for a barrier every so many messages.
+    /// The process requests a barrier every this many messages.
     pub(crate) barrier_every: Option<u64>,
     /// Where to write what is delivered.
     pub(crate) history: Option<PathBuf>,
-    /// This is a second life: join, and begin with a member's state.
+    /// This is a second incarnation: it joins, and begins with a member's state.
     pub(crate) restarted: bool,
-    /// When publishing began, for a second life.
+    /// When publishing began, for a second incarnation.
     pub(crate) start_ns: Option<u64>,
 }
 
-/// Said by the demo.
+/// Sent by the demo.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// Everybody is ready: publish, beginning at this time of the monotonic clock.
+    /// All processes are ready: publish, beginning at this time of the monotonic clock.
     Go { start_ns: u64 },
-    /// Everything has been delivered: say the result.
+    /// Everything has been delivered: report the result.
     Finish,
-    /// Say the chain (see [`Said::Chain`]) at these counts of delivered messages.
+    /// Report the chain (see [`Said::Chain`]) at these counts of delivered messages.
     Chain { counts: Vec<u64> },
-    /// Say what was delivered, in order.
+    /// Report what was delivered, in order.
     Names,
 }
 
-/// Said by a process.
+/// Sent by a process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Said {
     /// Every member has been heard.
     Ready { io: String, fallback: Option<String>, receive_buffer_bytes: usize },
     /// Something happened in the group that a user should know if all does not go well.
     News { what: String },
-    /// So many messages delivered so far, and so many given up; whether it has published all it is to publish.
+    /// How many messages were delivered and given up so far; whether the process has published all its messages.
     Progress { delivered: u64, lost: u64, published_all: bool },
-    /// It can't go on: a silent member, a broken port.
+    /// The process can't go on: a silent member, a broken port.
     Stuck { why: String },
-    /// It can't even begin.
+    /// The process can't begin.
     Unusable { why: String },
     /// In answer to [`Order::Finish`].
     Result(Box<Tally>),
-    /// In answer to [`Order::Names`]: the messages' names, where they were to be kept.
+    /// In answer to [`Order::Names`]: the messages' names, if the process kept them.
     Names { names: Vec<u64> },
-    /// In answer to [`Order::Chain`]: a hash over which messages were delivered in which order, at each count.
+    /// In answer to [`Order::Chain`]: a hash, at each count, over which messages were delivered in which order.
     Chain { hashes: Vec<Option<u64>> },
 }
 
@@ -79,15 +79,15 @@ pub(crate) struct Tally {
     pub(crate) duplicates: u64,
     pub(crate) gaps: u64,
     pub(crate) payload_sha256: String,
-    /// By share: how many of its records.
+    /// The number of records of each share.
     pub(crate) shares: Vec<u64>,
     pub(crate) views: u64,
-    /// It began again with a member's state.
+    /// Whether it began again with a member's state.
     pub(crate) restarted: bool,
     /// (latency, count) for each bucket of the histogram.
     pub(crate) latency_ns: Vec<(u64, u64)>,
     pub(crate) naks_sent: u64,
     pub(crate) repairs_received: u64,
-    /// TCP connections it closed on purpose.
+    /// TCP connections that it closed on purpose.
     pub(crate) links_broken: u64,
 }

@@ -1,9 +1,9 @@
 //! One member or observer of a demo, in a process of its own.
 //!
-//! It publishes the records of its shares at their intended times, delivers everybody's, and keeps what proves that it
-//! did (`proof.rs`). After its last delivery it goes on serving repairs until the demo says it is over. Told to, it kills
-//! itself at an exact message; a second life of it, or one that the others had given up, takes the state over from a
-//! member and goes on from there.
+//! It publishes the records of its shares at their intended times, delivers the messages of all publishers, and keeps a
+//! proof of its deliveries (`proof.rs`). After its last delivery it serves retransmissions until the demo ends it. If
+//! the demo requires it, it kills itself at an exact message. Its second incarnation, or a process that the other
+//! members had given up, takes over the state of a member and continues from there.
 
 use super::link::{Assignment, Order, Said, Tally};
 use super::proof::Proof;
@@ -18,24 +18,24 @@ use std::io::{BufRead, Write};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-/// Messages published between two looks at the network: a few full segmentation runs.
+/// Messages published between two polls of the network: a few full segmentation runs.
 const PUBLISH_BURST: usize = 2_048;
-/// The longest sleep: how late an order of the demo is noticed where nothing wakes the node.
+/// The longest sleep: how late a command of the demo is noticed where nothing wakes the node.
 const LONGEST_SLEEP: Duration = Duration::from_millis(50);
-/// How often progress is told.
+/// How often progress is reported.
 const PROGRESS_NS: u64 = 50_000_000;
 
 fn say(said: &Said) {
     let mut line = serde_json::to_string(said).expect("plain data becomes JSON");
     line.push('\n');
-    // A demo that no longer listens is gone; the end of stdin ends this process too.
+    // If the demo no longer reads, it has ended; the end of stdin ends this process too.
     let _ = std::io::stdout().write_all(line.as_bytes());
     let _ = std::io::stdout().flush();
 }
 
-/// Runs one process of a demo, as told on stdin.
+/// Runs one process of a demo, as commanded on stdin.
 pub(crate) fn run() -> Result<(), Failure> {
-    // Both ways of noticing that the demo died: the kernel's signal is sooner, the end of stdin is certain.
+    // Two ways to notice that the demo died: the kernel's signal comes sooner, the end of stdin is certain.
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     let mut first = String::new();
     let read = std::io::stdin().read_line(&mut first);
@@ -55,7 +55,7 @@ pub(crate) fn run() -> Result<(), Failure> {
         Ok(()) => Ok(()),
         Err(why) => {
             say(&Said::Stuck { why });
-            // The demo decides what happens next: it may still want the result.
+            // The demo decides what happens next: it may still request the result.
             process.answer(&orders);
             Ok(())
         }
@@ -86,10 +86,10 @@ struct DemoProcess {
     start_ns: Option<u64>,
     published: u64,
     views: u64,
-    /// Which life this is: of the process, and after each removal.
+    /// The incarnation number: of the process, and after each removal.
     life: u32,
     restarted: bool,
-    /// How many barriers this process has asked for.
+    /// How many barriers this process has requested.
     barriers: u64,
     /// How many connections it has closed.
     links_broken: u64,
@@ -130,7 +130,7 @@ impl DemoProcess {
         })
     }
 
-    /// Runs until told to finish.
+    /// Runs until the demo ends it.
     fn serve(&mut self, orders: &Receiver<Order>) -> Result<(), String> {
         loop {
             while let Ok(order) = orders.try_recv() {
@@ -166,7 +166,7 @@ impl DemoProcess {
         }
     }
 
-    /// Closes a connection when it is time; where there is none just now, the next one that there is.
+    /// Closes a connection when it is due; if there is none now, it closes the next one.
     fn break_link(&mut self) {
         let due = self.assignment.breaks_at.get(self.links_broken as usize);
         if due.is_some_and(|at| self.proof.count() >= *at) && self.node.break_one_link() {
@@ -174,7 +174,7 @@ impl DemoProcess {
         }
     }
 
-    /// Publishes what is due, as far as the group takes it.
+    /// Publishes the records that are due, as far as the group accepts them.
     fn publish(&mut self) -> Result<(), String> {
         let (Some(shares), Some(start_ns)) = (&mut self.shares, self.start_ns) else { return Ok(()) };
         let offset_ns = self.node.clock().wall_offset_ns();
@@ -210,10 +210,10 @@ impl DemoProcess {
         due_ns.map_or(LONGEST_SLEEP, |due| Duration::from_nanos(due.saturating_sub(self.node.clock().now().0)))
     }
 
-    /// Hears what the group says.
+    /// Handles the events of the node.
     fn hear(&mut self) -> Result<(), String> {
         let mut events: Vec<Event> = std::iter::from_fn(|| self.node.poll_event()).collect();
-        // A snapshot's messages come before the view that its taker follows from there.
+        // A snapshot's messages come before the view from which the joiner continues.
         for place in 1..events.len() {
             if events[place] == Event::SnapshotReady && matches!(events[place - 1], Event::View { .. }) {
                 events.swap(place - 1, place);
@@ -230,12 +230,12 @@ impl DemoProcess {
                 }
                 Event::SnapshotWanted => {
                     let state = self.proof.snapshot();
-                    self.node.give_snapshot(&state).map_err(|refusal| format!("somebody can't join: {refusal}"))?;
+                    self.node.give_snapshot(&state).map_err(|refusal| format!("a process can't join: {refusal}"))?;
                 }
                 Event::SnapshotReady => self.take_state()?,
                 Event::Removed(_) => self.begin_again(event)?,
                 Event::SnapshotTooLarge { .. } => return Err(NodeEvent::Group(event).to_string()),
-                // Once the group has formed, a stranger who says such things is none of ours.
+                // Once the group has formed, such an event comes from a process outside the group.
                 Event::IdentityConflict(_) | Event::ConfigurationDiffers(_) if self.said_ready => {}
                 Event::IdentityConflict(rank) => return Err(format!("another process uses rank {rank} as well")),
                 Event::ConfigurationDiffers(rank) => return Err(format!("member {rank} is configured otherwise")),
@@ -264,7 +264,7 @@ impl DemoProcess {
         } else {
             (0..64).filter(|rank| members >> rank & 1 == 1).collect()
         };
-        // A view that a member to be only follows is not its own: what it is shown there belongs to what it begins with.
+        // A view that a joiner only follows is not its own: what it delivers there belongs to its initial state.
         if is_in || self.assignment.settings.process.role == Role::Observer {
             self.views += 1;
             let instance = self.node.process().view().instance;
@@ -283,7 +283,7 @@ impl DemoProcess {
         }
     }
 
-    /// The others went on without this process: what it has delivered may differ from theirs.
+    /// The other members continued without this process: what it has delivered may differ from their deliveries.
     fn begin_again(&mut self, event: Event) -> Result<(), String> {
         if !self.assignment.settings.process.snapshots {
             return Err(NodeEvent::Group(event).to_string());
@@ -292,7 +292,7 @@ impl DemoProcess {
         self.live_anew()
     }
 
-    /// A member's state replaces what was delivered here, if anything was: one that joins may have to begin again.
+    /// A member's state replaces what was delivered here, if anything: a joiner may have to join again.
     fn take_state(&mut self) -> Result<(), String> {
         let state = self.node.take_snapshot().unwrap_or_default();
         if self.proof.count() > 0 {
@@ -312,7 +312,7 @@ impl DemoProcess {
         Ok(())
     }
 
-    /// The lowest member asks for a barrier each time so many messages have been delivered.
+    /// The lowest member requests a barrier each time this many messages have been delivered.
     fn ask_for_barrier(&mut self) {
         let Some(every) = self.assignment.barrier_every else { return };
         let process = self.node.process();
@@ -325,7 +325,7 @@ impl DemoProcess {
         }
     }
 
-    /// Tells the demo what it should know by now.
+    /// Reports to the demo what it should know by now.
     fn tell(&mut self) {
         if !self.said_ready && self.node.process().is_formed() {
             self.said_ready = true;
@@ -347,7 +347,7 @@ impl DemoProcess {
         }
     }
 
-    /// Only answers, until the demo ends: the node can't go on.
+    /// Only answers until the demo ends: the node can't go on.
     fn answer(&mut self, orders: &Receiver<Order>) {
         while let Ok(order) = orders.recv() {
             self.obey(order);
@@ -402,7 +402,7 @@ fn begin_proof(assignment: &Assignment, life: u32) -> Result<Proof, String> {
     Ok(proof)
 }
 
-/// Dies at once, as a process does that is killed: nothing more is sent, and nothing that was shown is lost.
+/// Dies at once, like a killed process: nothing more is sent, and no record of a delivery is lost.
 fn die(proof: &mut Proof) -> ! {
     if let Some(history) = &mut proof.history {
         history.flush();

@@ -1,4 +1,4 @@
-//! What one process of a demo can prove to have delivered, and the state it hands to one that joins.
+//! What one process of a demo can prove to have delivered, and the state that it sends to a joiner.
 
 use super::link::LATENCY_MAX_NS;
 use super::share::{self, Owners};
@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 
-/// One delivery, as a proof and a snapshot have it.
+/// One delivery, as a proof and a snapshot hold it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shown<'a> {
     pub(crate) view: u64,
@@ -17,7 +17,7 @@ pub(crate) struct Shown<'a> {
     pub(crate) sequence: u64,
     /// The message it answers.
     pub(crate) after: Option<(u16, u64)>,
-    /// Whose records it is one of.
+    /// The share that the record belongs to.
     pub(crate) share: u16,
     pub(crate) payload: &'a [u8],
 }
@@ -29,19 +29,19 @@ pub(crate) struct Proof {
     pub(crate) chain: Vec<u64>,
     /// The names themselves, where messages may be lost and chains can't be compared.
     pub(crate) names: Option<Vec<u64>>,
-    /// Per sender, a bit a message.
+    /// Per sender, one bit for each message.
     seen: Vec<Vec<u64>>,
-    /// And those whose numbers lie far beyond: of a member that came back to a group that loses messages.
+    /// Messages whose numbers lie far beyond the bits: of a member that came back to a group that loses messages.
     seen_beyond: HashSet<(u16, u64)>,
     pub(crate) duplicates: u64,
     pub(crate) latency_ns: Histogram<u64>,
-    /// By share: how many of its records.
+    /// The number of records of each share.
     pub(crate) done: Vec<u64>,
     pub(crate) owners: Owners,
     /// The message delivered last.
     pub(crate) last: Option<(u16, u64)>,
     pub(crate) history: Option<History>,
-    /// Everything, for those who join; none if there is too much of it.
+    /// Every delivery, for joiners; none if there are too many.
     kept: Option<Vec<u8>>,
 }
 
@@ -115,7 +115,7 @@ impl Proof {
         }
     }
 
-    /// Takes back what belongs to no view: as if it had never been delivered. Possible as long as everything is kept.
+    /// Retracts what belongs to no view, as if it had never been delivered. Possible as long as every delivery is kept.
     pub(crate) fn retract(&mut self, publisher: u16, sequences: std::ops::Range<u64>) {
         let Some(kept) = self.kept.take() else { return };
         let (members, publishers) = (self.seen.len() as u16, self.done.len() as u16);
@@ -134,7 +134,7 @@ impl Proof {
         *self = again;
     }
 
-    /// Everything delivered so far, for one who joins.
+    /// Everything delivered so far, for a joiner.
     pub(crate) fn snapshot(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.owners.0.iter().for_each(|owner| bytes.extend_from_slice(&owner.to_le_bytes()));
@@ -142,7 +142,7 @@ impl Proof {
         bytes
     }
 
-    /// Takes another process's snapshot over, as if its messages had been delivered here.
+    /// Adopts another process's snapshot, as if its messages had been delivered here.
     pub(crate) fn restore(&mut self, bytes: &[u8]) -> Result<(), String> {
         let cut = || "the snapshot is cut short".to_owned();
         let publishers = self.owners.0.len();

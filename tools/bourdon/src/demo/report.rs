@@ -1,4 +1,4 @@
-//! What a demo shows at its end: a table and a picture for people, one JSON object for scripts.
+//! What a demo prints at its end: a table and a chart for people, one JSON object for scripts.
 
 use super::conduct::{Outcome, Plan, Row};
 use super::link::LATENCY_MAX_NS;
@@ -7,7 +7,7 @@ use bourdon::settings::Role;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-/// What the flags were called.
+/// The names of the flags' values.
 pub(crate) struct Names {
     pub(crate) order: String,
     pub(crate) reliability: String,
@@ -15,7 +15,7 @@ pub(crate) struct Names {
     pub(crate) rate: String,
 }
 
-/// Shows the outcome on stdout.
+/// Prints the outcome on stdout.
 pub(crate) fn show(plan: &Plan, names: &Names, outcome: &Outcome, as_json: bool) -> Result<(), Failure> {
     let shown = if as_json { format!("{}\n", object(plan, names, outcome)) } else { text(plan, names, outcome) };
     crate::exit::print(&shown)
@@ -147,7 +147,7 @@ fn text(plan: &Plan, names: &Names, outcome: &Outcome) -> String {
     out
 }
 
-/// Bars over latencies, three a decade.
+/// A bar chart of latencies, with three bars a decade.
 fn chart(latency: &Histogram<u64>) -> String {
     const WIDTH: f64 = 60.0;
     if latency.is_empty() {
@@ -173,7 +173,7 @@ fn chart(latency: &Histogram<u64>) -> String {
     out
 }
 
-/// A duration as people read it.
+/// A duration in a unit that people read.
 fn duration(ns: u64) -> String {
     match ns {
         0..1_000 => format!("{ns} ns"),

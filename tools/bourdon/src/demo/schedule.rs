@@ -11,9 +11,9 @@ use std::str::FromStr;
 /// How fast records are replayed.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Rate {
-    /// So many times as fast as they were received.
+    /// This many times as fast as they were received.
     Times(f64),
-    /// As fast as the group takes them.
+    /// As fast as the group accepts them.
     Max,
 }
 
@@ -44,7 +44,7 @@ impl fmt::Display for Rate {
     }
 }
 
-/// The intended send time of every record, from the start; `None` each at full speed.
+/// The intended send time of every record, from the start; `None` for each at full speed.
 pub(crate) struct Schedule {
     at_ns: Option<Vec<u64>>,
     /// Gaps of the recording that were longer than `max_gap_ns`.
@@ -73,7 +73,7 @@ impl Schedule {
         self.at_ns.as_ref().map(|at_ns| at_ns[index])
     }
 
-    /// How long it all takes.
+    /// How long the whole schedule takes.
     pub(crate) fn length_ns(&self) -> Option<u64> {
         self.at_ns.as_ref().and_then(|at_ns| at_ns.last().copied())
     }

@@ -1,24 +1,24 @@
-//! Who publishes which records.
+//! Which process publishes which records.
 //!
-//! Record i is one of share i mod P, and share p is member p's. When an owner leaves the view, the lowest member of the
-//! new one goes on with its share, from the first record that has not been delivered. Everybody sees the same views
-//! between the same deliveries, so everybody knows the same owners, and no record is published twice.
+//! Record i belongs to share i mod P, and share p belongs to member p. When an owner leaves the view, the lowest member
+//! of the new view continues its share, from the first record that has not been delivered. All processes install the
+//! same views between the same deliveries, so all know the same owners, and no record is published twice.
 //!
-//! A message's topic says which share it belongs to; in the workload of replies every eighth message of a publisher names
-//! the last one it was shown, in front of the record.
+//! A message's topic gives the share it belongs to; in the workload of replies every eighth message of a publisher
+//! names the message that the publisher delivered last, in front of the record.
 
 use super::input::Record;
 use super::schedule::Schedule;
 use bourdon::TopicId;
 
-/// Set in the topic of a message that names another.
+/// Set in the topic of a message that names another message.
 const REPLY: u16 = 0x8000;
 /// Bytes of that name: rank and sequence.
 const NAME_BYTES: usize = 10;
-/// Every so many messages is a reply.
+/// One message in this many is a reply.
 const REPLY_EVERY: u64 = 8;
 
-/// Who owns each share.
+/// The owner of each share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Owners(pub(crate) Vec<u16>);
 
@@ -41,17 +41,17 @@ pub(crate) struct Shares {
     records: Vec<Record>,
     pub(crate) schedule: Schedule,
     publishers: u16,
-    /// By share: how many of its records this process has published or need not.
+    /// For each share, how many of its records this process has published or need not publish.
     next: Vec<Option<u64>>,
     /// When the next record was first tried, at full speed.
     pub(crate) first_try_ns: Option<u64>,
 }
 
-/// A record that is next.
+/// The next record to publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Next {
     pub(crate) share: u16,
-    /// Its place among all records.
+    /// Its index among all records.
     pub(crate) index: usize,
 }
 
@@ -61,7 +61,7 @@ impl Shares {
         Self { records, schedule, publishers, next, first_try_ns: None }
     }
 
-    /// Takes up the shares that are ours from now on, each where delivery stands, and lets go of the others.
+    /// Adopts the shares that this process now owns, a new share from the next undelivered record; drops the others.
     pub(crate) fn own(&mut self, owners: &Owners, rank: u16, done: &[u64]) {
         for (share, next) in self.next.iter_mut().enumerate() {
             *next = (owners.0[share] == rank).then(|| next.unwrap_or(done[share]));
@@ -73,7 +73,7 @@ impl Shares {
         self.next.fill(None);
     }
 
-    /// The earliest record that is ours and not published.
+    /// The earliest record of this process that is not published.
     pub(crate) fn next(&self) -> Option<Next> {
         let step = usize::from(self.publishers);
         let places = self.next.iter().enumerate().filter_map(|(share, next)| {
@@ -83,7 +83,7 @@ impl Shares {
         places.min_by_key(|next| next.index)
     }
 
-    /// What to publish for a record: topic and payload. `last` is the message shown last, in the workload of replies.
+    /// The topic and payload for a record. `last` is the message delivered last, in the workload of replies.
     pub(crate) fn message(&self, next: Next, count: u64, last: Option<(u16, u64)>) -> (TopicId, Vec<u8>) {
         let payload = &self.records[next.index].payload;
         match last.filter(|_| count % REPLY_EVERY == REPLY_EVERY - 1) {
@@ -95,7 +95,7 @@ impl Shares {
         }
     }
 
-    /// It was published.
+    /// Marks the record as published.
     pub(crate) fn published(&mut self, next: Next) {
         if let Some(Some(count)) = self.next.get_mut(usize::from(next.share)) {
             *count += 1;
@@ -104,7 +104,7 @@ impl Shares {
     }
 }
 
-/// What a message says: its share, the message it answers, and the record.
+/// The contents of a message: its share, the message it answers, and the record.
 pub(crate) fn read(topic: TopicId, payload: &[u8]) -> (u16, Option<(u16, u64)>, &[u8]) {
     let share = topic.0 & !REPLY;
     if topic.0 & REPLY == 0 || payload.len() < NAME_BYTES {
@@ -145,9 +145,9 @@ mod tests {
         owners.view(0b110);
         assert_eq!(owners.0, [1, 1, 2]);
         shares.own(&owners, 1, &[2, 3, 1]);
-        assert_eq!(publish_all(&mut shares), [6, 9], "its own share goes on where it was");
+        assert_eq!(publish_all(&mut shares), [6, 9], "its own share continues at the same record");
         owners.view(0b101);
-        assert_eq!(owners.0, [0, 0, 2], "who came back may get them again");
+        assert_eq!(owners.0, [0, 0, 2], "a member that came back may get them again");
         shares.own(&owners, 1, &[4, 3, 1]);
         assert_eq!(publish_all(&mut shares), [0usize; 0]);
     }

@@ -1,10 +1,10 @@
-//! What one `bourdon node` runs: the group's own stream and channels, each a threaded node, joined and left as the
-//! configuration says.
+//! What one `bourdon node` runs: the group's own stream and its channels. Each is a threaded node, which is joined and
+//! left as the configuration requires.
 //!
-//! A process that must be restarted to join a channel leaves all its others for that long. So SIGUSR1 makes it read its
-//! configuration again: channels that are new in it are joined, those that are gone are left, and everything else goes on
-//! undisturbed. A configuration that can't be used changes nothing and says why. (Not SIGHUP: a node whose terminal is closed
-//! shall end.)
+//! A process that must be restarted to join a channel leaves all its other channels during the restart. So SIGUSR1
+//! makes it read its configuration again: it joins the channels that are new in it, leaves the channels that are gone,
+//! and keeps all others running undisturbed. A configuration that can't be used changes nothing, and the node reports
+//! why. (The signal is not SIGHUP, because a node must end when its terminal is closed.)
 //!
 //! Invariant: the process ends with the group's own stream, or with its last channel.
 
@@ -21,7 +21,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How often those that are being left are looked after.
+/// How often the streams that are being left are checked.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// One stream.
@@ -29,7 +29,7 @@ struct Part {
     reporter: Reporter,
     node: ThreadedNode,
     is_member: bool,
-    /// When it is stopped at the latest, if it is being left.
+    /// If it is being left: the time at which it is stopped at the latest.
     leave_by: Option<Instant>,
 }
 
@@ -39,7 +39,7 @@ enum Woken {
     ByEvents,
 }
 
-/// All that run.
+/// All streams that run.
 pub(super) struct Parts {
     config: PathBuf,
     /// The channels named on the command line.
@@ -49,7 +49,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Starts what is wanted.
+    /// Starts the wanted streams.
     pub(super) fn start(config: PathBuf, wanted: Vec<String>, json: bool) -> Result<Self, Failure> {
         let mut parts = Self { config, wanted, json, running: Vec::new() };
         let settings = load(&parts.config)?;
@@ -62,7 +62,7 @@ impl Parts {
         Ok(parts)
     }
 
-    /// The channels to be in: those named, or all that this process is in the role it has in the group.
+    /// The channels to run: the named ones, or all channels that this process belongs to in its role in the group.
     fn channels(&self, settings: &Settings) -> Result<Vec<String>, Failure> {
         if !self.wanted.is_empty() {
             return Ok(self.wanted.clone());
@@ -95,7 +95,7 @@ impl Parts {
         Ok(())
     }
 
-    /// Tells what happens until a signal comes or what runs has ended.
+    /// Reports events until a signal comes or every stream has ended.
     pub(super) fn serve(&mut self, signals: &UnixStream, requests: &UnixStream) -> Result<(), Failure> {
         loop {
             self.running.iter_mut().for_each(Part::tell);
@@ -126,7 +126,7 @@ impl Parts {
         })
     }
 
-    /// Stops the channels that have ended or been left; says whether the process ends with them.
+    /// Stops the channels that have ended or have been left. Returns whether the process ends with them.
     fn stop_ended(&mut self) -> Result<bool, Failure> {
         let now = Instant::now();
         let is_over = |part: &mut Part| !part.node.is_running() || part.leave_by.is_some_and(|by| now >= by);
@@ -134,7 +134,7 @@ impl Parts {
         let mut ends = false;
         for Part { reporter, node, .. } in ended {
             node.stop().map_err(Failure::broken)?;
-            // The end of everything is told last.
+            // The end of the whole node is reported last.
             match reporter.channel {
                 None => ends = true,
                 Some(_) => reporter.say("the channel was left", &mut json!({ "event": "stopped" })),
@@ -143,14 +143,14 @@ impl Parts {
         Ok(ends || self.running.is_empty())
     }
 
-    /// Reads the configuration again, joins what is new and leaves what is gone.
+    /// Reads the configuration again, joins new channels and leaves channels that are gone.
     fn read_again(&mut self, mut requests: &UnixStream) {
         let _ = requests.read(&mut [0; 64]);
         let read = load(&self.config).and_then(|settings| Ok((self.channels(&settings)?, settings)));
         let (channels, settings) = match read {
             Ok(read) => read,
             Err(Failure::Broken(why) | Failure::Unusable(why)) => {
-                return eprintln!("bourdon: {why}; everything goes on as it was");
+                return eprintln!("bourdon: {why}; all streams run on unchanged");
             }
         };
         for part in &mut self.running {
@@ -167,7 +167,7 @@ impl Parts {
         }
     }
 
-    /// Stops all of them at once: each waits a while for others.
+    /// Stops all streams at once, because each waits a while for other processes.
     pub(super) fn stop(self) -> Result<(), Failure> {
         std::thread::scope(|scope| {
             let ending: Vec<_> = self.running.into_iter().map(|part| scope.spawn(|| part.node.stop())).collect();
@@ -193,7 +193,7 @@ impl Part {
         }
     }
 
-    /// A member waits to be let go.
+    /// A member waits until the other members release it.
     fn leave(&mut self) {
         if self.leave_by.is_none() {
             let waits = self.is_member && self.node.leave();

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 static NEXT: AtomicU16 = AtomicU16::new(0);
 
-/// A group of this test's own, in a directory of its own.
+/// A group for one test, in its own directory.
 pub(crate) struct World {
     pub(crate) directory: TempDir,
     pub(crate) address: String,
@@ -82,7 +82,7 @@ pub(crate) fn next(events: &mut impl BufRead) -> Value {
 
 pub(crate) fn run(arguments: &[&str], stdin: &[u8]) -> Output {
     let mut child = bourdon(arguments).spawn().expect("it runs");
-    // It may end without reading all.
+    // The process may end without reading all input.
     let _ = child.stdin.take().expect("piped").write_all(stdin);
     child.wait_with_output().expect("it ends")
 }
@@ -91,7 +91,7 @@ pub(crate) fn fails(arguments: &[&str], stdin: &[u8], code: i32, says: &str) {
     let output = run(arguments, stdin);
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
-    assert!(text.contains(says), "{arguments:?} should say {says:?}: {text}");
+    assert!(text.contains(says), "{arguments:?} should print {says:?}: {text}");
     assert!(output.stdout.is_empty());
 }
 

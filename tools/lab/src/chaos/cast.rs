@@ -1,9 +1,9 @@
-//! The processes of a campaign, the hosts that they run on, and what is done to them.
+//! The processes of a campaign, the hosts that they run on, and the faults injected into them.
 //!
-//! A *seat* is a place in the group: member 0, observer 1, client 0. It has two hosts. When the whole group is restarted,
-//! some processes are killed, and their seats' next processes start on the same hosts, under the same addresses; others
-//! are frozen where they are, and their seats' next processes start on the other hosts. So old and new processes run side
-//! by side, and over TCP an old process still has addresses at which new ones listen.
+//! A *seat* is a place in the group: member 0, observer 1, client 0. It has two hosts. When the whole group is
+//! restarted, some processes are killed, and the next processes of their seats start on the same hosts, under the same
+//! addresses; others are frozen, and the next processes of their seats start on the other hosts. So old and new
+//! processes run side by side, and over TCP an old process still has addresses at which new processes listen.
 
 use super::faults::{Draw, Fault};
 use super::{ChaosError, Generation, LOOK_EVERY, Plan};
@@ -16,16 +16,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// In a generation's folder: its frozen clients, each as `RANK.LIFE`, and how much each had seen acknowledged.
+/// In a generation's folder: its frozen clients, each as `RANK.LIFE`, and how many messages of each were acknowledged.
 pub(super) const FROZEN: &str = "frozen-clients";
 /// The port of a member over TCP.
 const PORT: u16 = 7_402;
-/// A program that ended is started again after so long.
+/// A program that ended is started again after this time.
 const START_AGAIN: Duration = Duration::from_millis(50);
-/// Longest wait for a replay.
+/// The longest wait for a replay.
 const REPLAY_WITHIN: Duration = Duration::from_secs(3);
 
-/// What a process uses.
+/// The resources that a process uses.
 #[derive(Clone, Debug)]
 pub(super) struct Usage {
     pub(super) name: String,
@@ -55,15 +55,15 @@ struct Actor {
     process: Process,
     life: u32,
     tail: Tail,
-    /// How much it had delivered, or seen acknowledged, when the wait began.
+    /// How many messages it had delivered, or had been acknowledged, when the wait began.
     mark: u64,
-    /// A fault has hit this incarnation.
+    /// Whether a fault has hit this incarnation.
     is_hit: bool,
-    /// It has ended, and is started again then.
+    /// If it has ended: when it is started again.
     again: Option<Instant>,
 }
 
-/// A process of the generation before.
+/// A process of the previous generation.
 struct Old {
     process: Process,
     name: String,
@@ -73,13 +73,13 @@ struct Old {
 pub(super) struct Cast<'a> {
     plan: &'a Plan,
     interrupt: &'a Interrupt,
-    // Before the lab, so that processes end before their hosts do.
+    // This field comes before the lab, so that processes end before their hosts do.
     actors: Vec<Actor>,
     old: Vec<Old>,
     recorder: Option<Process>,
     lab: Lab,
     seats: Vec<(Role, usize)>,
-    /// On which of its two hosts each seat's process of today runs: 0 or 1.
+    /// On which of its two hosts each seat's current process runs: 0 or 1.
     sides: Vec<usize>,
     generations: Vec<Generation>,
     broken: Vec<String>,
@@ -190,7 +190,7 @@ impl<'a> Cast<'a> {
 
     // ---- looking --------------------------------------------------------------------------------------------------
 
-    /// Reads what was written since the last look, and starts what has ended.
+    /// Reads the lines written since the last call, and starts the programs that have ended.
     pub(super) fn look(&mut self) -> Result<(), ChaosError> {
         if self.interrupt.came() {
             return Err(ChaosError::Interrupted);
@@ -231,7 +231,7 @@ impl<'a> Cast<'a> {
         }
     }
 
-    /// Whether all members have installed one view of all, and every process has made progress since the mark.
+    /// Whether all members have installed one view of all members, and every process has made progress since the mark.
     pub(super) fn is_whole(&self) -> bool {
         let members = &self.actors[..self.plan.members];
         let view = members[0].tail.view.as_ref().filter(|view| view.members.len() == members.len());
@@ -239,7 +239,7 @@ impl<'a> Cast<'a> {
         one_view && self.actors.iter().all(|actor| actor.again.is_none() && actor.tail.delivered > actor.mark)
     }
 
-    /// Which view and how much progress each process has, for people.
+    /// The view and the progress of each process, for people.
     pub(super) fn state(&self) -> String {
         let states = self.actors.iter().enumerate().map(|(seat, actor)| {
             let view = actor.tail.view.as_ref().map(|view| format!("view {} {:?}", view.number, view.members));
@@ -262,7 +262,7 @@ impl<'a> Cast<'a> {
         self.actors.iter().enumerate().map(of).collect()
     }
 
-    /// Sleeps, and goes on starting what has ended.
+    /// Sleeps, and continues to start programs that have ended.
     pub(super) fn sleep(&mut self, time: Duration) -> Result<(), ChaosError> {
         let until = Instant::now() + time;
         while Instant::now() < until {
@@ -274,7 +274,7 @@ impl<'a> Cast<'a> {
 
     // ---- faults ---------------------------------------------------------------------------------------------------
 
-    /// Makes a fault and ends it; returns what was done.
+    /// Injects a fault and ends it; returns a description.
     pub(super) fn make(&mut self, fault: Fault, draw: &mut Draw) -> Result<String, ChaosError> {
         let name = fault.name();
         match fault {
@@ -295,8 +295,8 @@ impl<'a> Cast<'a> {
                 Ok(format!("{name} of {}", self.name(seat)))
             }
             Fault::KillDuringPause => {
-                // Before any detector suspects the one that is stopped: once the others have gone on without it, the
-                // death of the first of two ends the group, and rightly.
+                // This happens before any detector suspects the stopped member: once the others have gone on without
+                // it, the death of the first of two ends the group, and that is correct.
                 let ((paused, killed), before, after) = (draw.pair(), draw.time(1..30), draw.time(100..700));
                 self.stop(paused)?;
                 self.sleep(before)?;
@@ -354,7 +354,8 @@ impl<'a> Cast<'a> {
         note_killed(&self.generation().folder, &format!("{}:{rank}", role.name()))
     }
 
-    /// Ends today's generation and begins the next; frozen processes of today's are resumed while that runs.
+    /// Ends the current generation and begins the next; the frozen processes of the current one are resumed during the
+    /// next.
     pub(super) fn restart_all(&mut self, draw: &mut Draw, frozen: bool) -> Result<(), ChaosError> {
         for mut old in std::mem::take(&mut self.old) {
             if_it_runs(old.process.kill())?;
@@ -384,7 +385,7 @@ impl<'a> Cast<'a> {
         if !frozen {
             return Ok(());
         }
-        // A majority that resumes before the new group has formed is still the group, and rightly.
+        // If a majority resumes before the new group has formed, it is still the group, and that is correct.
         let until = Instant::now() + super::WHOLE_WITHIN;
         self.mark();
         while !self.is_whole() && Instant::now() < until {
@@ -399,7 +400,7 @@ impl<'a> Cast<'a> {
         self.sleep(draw.time(200..1_000))
     }
 
-    /// Sends what was recorded of the generation before once more; nothing in the first one.
+    /// Replays the recording of the previous generation; does nothing in the first generation.
     fn replay(&mut self) -> Result<(), ChaosError> {
         let Some(before) = self.generation().number.checked_sub(1).filter(|number| *number > 0) else { return Ok(()) };
         let mut command = self.lab.host(2 * self.seats.len()).command(&self.plan.lab);
@@ -444,7 +445,7 @@ fn is_killed(status: std::process::ExitStatus) -> bool {
     status.signal() == Some(rustix::process::Signal::KILL.as_raw())
 }
 
-/// A process that has ended by itself can't be signalled, and needs not be.
+/// A process that has ended by itself can't be signalled, and need not be.
 fn if_it_runs(outcome: Result<(), ProcessError>) -> Result<(), ChaosError> {
     match outcome {
         Err(ProcessError::Ended(_)) => Ok(()),

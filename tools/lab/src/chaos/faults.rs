@@ -1,9 +1,9 @@
-//! Which fault comes next, which process it hits and how long it takes: from the seed alone.
+//! Draws the next fault, the process it hits and its duration, from the seed alone.
 
 use super::Plan;
 use std::time::Duration;
 
-/// What is done to the group.
+/// The kinds of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
@@ -13,19 +13,19 @@ pub enum Fault {
     LongPause,
     /// SIGKILL.
     Kill,
-    /// SIGKILL of one member while another one is stopped.
+    /// SIGKILL of one member while another member is stopped.
     KillDuringPause,
     /// A cable is pulled.
     Cut,
-    /// A member receives nothing of what another one sends.
+    /// A member receives nothing that one other member sends.
     CutOneWay,
-    /// All processes are stopped at once and go on.
+    /// All processes are stopped at once and resumed.
     FreezeAll,
     /// All processes are killed; the group is started again.
     RestartKilled,
     /// All processes are stopped; the group is started again, and the old processes are resumed while it runs.
     RestartFrozen,
-    /// Recorded traffic of the generation before is sent again.
+    /// Recorded traffic of the previous generation is sent again.
     Replay,
 }
 
@@ -48,13 +48,13 @@ impl Fault {
         matches!(self, Self::RestartKilled | Self::RestartFrozen)
     }
 
-    /// As it stands in the report.
+    /// Its name in the report.
     pub(super) fn name(self) -> String {
         clap::ValueEnum::to_possible_value(&self).map_or_else(String::new, |name| name.get_name().to_owned())
     }
 }
 
-/// All chance.
+/// The source of all randomness.
 pub(super) struct Draw {
     rng: fastrand::Rng,
     kinds: Vec<(Fault, u32)>,
@@ -85,7 +85,7 @@ impl Draw {
         Fault::Pause
     }
 
-    /// Until the next fault.
+    /// The time until the next fault.
     pub(super) fn gap(&mut self) -> Duration {
         Duration::from_millis(self.rng.u64(20..400))
     }
@@ -98,7 +98,7 @@ impl Draw {
         self.rng.usize(0..self.members)
     }
 
-    /// A member most often; else an observer or client, by its place after the members.
+    /// A member most often; otherwise an observer or client, by its index after the members.
     pub(super) fn process(&mut self) -> usize {
         if self.others > 0 && self.rng.u8(0..4) == 0 {
             self.members + self.rng.usize(0..self.others)
@@ -107,8 +107,8 @@ impl Draw {
         }
     }
 
-    /// Whether a process is frozen, not killed, when the whole group is restarted: three of four, so that often all of
-    /// a majority are.
+    /// Whether a process is frozen, not killed, when the whole group is restarted: three of four are, so that often a
+    /// whole majority is.
     pub(super) fn freezes(&mut self) -> bool {
         self.rng.u8(0..4) > 0
     }

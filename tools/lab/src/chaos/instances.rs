@@ -1,15 +1,15 @@
-//! Histories by the instance of the group that they are of.
+//! Sorts histories by the instance of the group that they belong to.
 //!
-//! An observer or member that is resumed after the whole group was restarted goes on in the next instance, and its history
-//! holds both. Nothing that is promised in one instance binds another, so each history is cut where its instance changes,
-//! and the pieces of one instance are laid into one folder, as if each piece were a process of its own.
+//! An observer or member that is resumed after a restart of the whole group continues in the next instance, and its
+//! history holds both. A guarantee of one instance does not bind another. So each history is cut where its instance
+//! changes, and the pieces of one instance are put into one folder, as if each piece were a separate process.
 
 use super::cast::note;
 use super::{ChaosError, Generation, Plan};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Added to the rank of a process that comes from another generation, times that generation.
+/// Added to the rank of a process from another generation, times that generation.
 const CROSSED: usize = 1_000;
 
 /// The histories of one instance.
@@ -18,11 +18,11 @@ pub(super) struct Instance {
     pub(super) folder: PathBuf,
     /// The generation in which it formed.
     pub(super) generation: u16,
-    /// The processes that went on in another instance, by the names of their files without the extension.
+    /// The processes that continued in another instance, by the names of their files without the extension.
     pub(super) left: Vec<String>,
 }
 
-/// Cuts all histories of a campaign, and lays the pieces out.
+/// Cuts all histories of a campaign, and writes the pieces by instance.
 pub(super) fn lay_out(plan: &Plan, generations: &[Generation]) -> Result<Vec<Instance>, ChaosError> {
     let mut instances: BTreeMap<String, Instance> = BTreeMap::new();
     for generation in generations {
@@ -44,7 +44,7 @@ pub(super) fn lay_out(plan: &Plan, generations: &[Generation]) -> Result<Vec<Ins
     Ok(instances)
 }
 
-/// Notes which instances formed in a generation: those in which its members begin.
+/// Records which instances formed in a generation: the instances in which its members begin.
 fn found(plan: &Plan, generation: &Generation, instances: &mut BTreeMap<String, Instance>) -> Result<(), ChaosError> {
     for file in list(&generation.folder)? {
         let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -67,7 +67,7 @@ fn cut(generation: &Generation, file: &Path, instances: &mut BTreeMap<String, In
     let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let mut before: Option<String> = None;
     for (place, (id, piece)) in pieces(&text).into_iter().enumerate() {
-        // Each member that formed it may have been killed before its first line was written.
+        // Each member that formed the instance may have been killed before its first line was written.
         let Some(instance) = instances.get_mut(id) else { continue };
         let mut name = stem.to_owned();
         if place > 0 || instance.generation != generation.number {
@@ -83,8 +83,8 @@ fn cut(generation: &Generation, file: &Path, instances: &mut BTreeMap<String, In
     Ok(())
 }
 
-/// A state belongs to the instance that follows it, as all does that stands between the two; a member that was superseded
-/// and ended before it was in the next instance leaves no piece of that.
+/// A state belongs to the instance that follows it, and so do all lines between the two. A member that was superseded
+/// and ended before it was in the next instance leaves no piece of that instance.
 fn pieces(text: &str) -> Vec<(&str, &str)> {
     let mut pieces = Vec::new();
     let (mut start, mut id, mut at) = (0, None, 0);
@@ -102,7 +102,7 @@ fn pieces(text: &str) -> Vec<(&str, &str)> {
     pieces
 }
 
-/// `observer-0.2` of generation 3 as a process of another: `observer-3000.2`.
+/// `observer-0.2` of generation 3 in another generation: `observer-3000.2`.
 fn crossed(stem: &str, generation: u16) -> String {
     let (role, rest) = stem.split_once('-').unwrap_or((stem, "0"));
     let (rank, life) = rest.split_once('.').unwrap_or((rest, "1"));

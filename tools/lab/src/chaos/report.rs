@@ -7,25 +7,25 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A process may grow by so many bytes of resident memory over a campaign.
+/// A process may grow by this many bytes of resident memory over a campaign.
 const GROWTH_MAX_BYTES: u64 = 64 << 20;
-/// A process may have so many descriptors more than another of its kind had at first.
+/// A process may have this many descriptors more than another of its kind had at first.
 const DESCRIPTORS_MAX: u64 = 128;
-/// Most violations of one invariant in the report.
+/// The most violations of one invariant in the report.
 const REPORTED_MAX: usize = 200;
 
 /// Times in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Times {
-    /// Half took no longer.
+    /// The median.
     pub p50: Option<u64>,
-    /// 99 of 100.
+    /// The 99th percentile.
     pub p99: Option<u64>,
-    /// All.
+    /// The maximum.
     pub max: Option<u64>,
 }
 
-/// The first and the last value of something.
+/// The first and the last value of a figure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Span {
     /// Once the group was whole for the first time.
@@ -34,10 +34,10 @@ pub struct Span {
     pub last: u64,
 }
 
-/// What a campaign came to.
+/// The outcome of a campaign.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// What was asked for.
+    /// The requested campaign.
     pub transport: String,
     /// See above.
     pub members: usize,
@@ -49,11 +49,11 @@ pub struct Report {
     pub seed: u64,
     /// See above.
     pub loss_percent: u8,
-    /// How often each kind of fault was made.
+    /// How often each kind of fault was injected.
     pub faults: BTreeMap<String, u64>,
     /// How often the whole group was started.
     pub generations: usize,
-    /// What was broken.
+    /// The broken guarantees.
     pub violations: Vec<String>,
     /// Faults after which the group was not whole within 10 s.
     pub not_whole: Vec<String>,
@@ -63,9 +63,9 @@ pub struct Report {
     pub deliveries: usize,
     /// Members that were removed and started again although no fault had hit them.
     pub removed: u64,
-    /// Tokens that were noted.
+    /// Recorded tokens.
     pub tokens: usize,
-    /// Messages that clients saw acknowledged.
+    /// Messages that the group acknowledged to clients.
     pub acknowledged: u64,
     /// Resident memory of all processes together.
     pub rss_bytes: Span,
@@ -74,7 +74,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether all was kept.
+    /// Whether every guarantee was kept.
     pub fn is_good(&self) -> bool {
         self.violations.is_empty() && self.not_whole.is_empty()
     }
@@ -146,7 +146,7 @@ impl Tally {
         }
     }
 
-    /// What the campaign came to so far, for people.
+    /// A summary of the campaign so far, for people.
     pub(super) fn progress(&self) -> String {
         format!(
             "{} faults, {} violations, {} not whole, {} removed by mistake, {} MiB, {} descriptors",

@@ -1,4 +1,4 @@
-//! What the histories of each generation show, and the tokens of all.
+//! Judges the histories of each generation, and the tokens of all generations.
 
 use super::cast::FROZEN;
 use super::instances::Instance;
@@ -11,13 +11,13 @@ use std::path::Path;
 
 /// A client's rank as a publisher begins here.
 const FIRST_CLIENT: usize = 1_000;
-/// Violations of one invariant by one process that are reported one by one: the first few explain.
+/// Violations of one invariant by one process that are reported individually: the first few explain the rest.
 const REPORTED_EACH: usize = 3;
 
 /// Messages by their names: the publisher, and the number of each.
 pub(super) type Names = HashSet<(String, u64)>;
 
-/// Judges one instance; what it delivered is added to `delivered`.
+/// Judges one instance; its deliveries are added to `delivered`.
 pub(super) fn judge(
     plan: &Plan,
     instance: &Instance,
@@ -71,8 +71,8 @@ pub(super) fn judge(
     Ok(())
 }
 
-/// The clients of the generation before that were frozen and resumed, as publishers, and how much each had seen
-/// acknowledged when it was frozen: it publishes what follows in this generation.
+/// The clients of the previous generation that were frozen and resumed, as publishers, and how many messages of each
+/// were acknowledged when it was frozen: it publishes the following messages in this generation.
 fn returned(plan: &Plan, number: u16) -> Result<BTreeMap<String, u64>, ChaosError> {
     let mut returned = BTreeMap::new();
     for before in 1..number {
@@ -121,7 +121,7 @@ fn read_or_empty(path: &Path) -> Result<String, ChaosError> {
     }
 }
 
-/// The last whole line of a file; 0 of an empty one, nothing of none.
+/// The last whole line of a file; 0 if the file is empty, none if there is no file.
 fn last_number(path: &Path) -> Result<Option<u64>, ChaosError> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
@@ -132,7 +132,7 @@ fn last_number(path: &Path) -> Result<Option<u64>, ChaosError> {
     Ok(Some(whole.lines().last().and_then(|line| line.parse().ok()).unwrap_or(0)))
 }
 
-/// Tokens grow strictly, over all generations.
+/// Checks that tokens grow strictly, over all generations.
 pub(super) fn tokens(plan: &Plan, tally: &mut Tally) -> Result<(), ChaosError> {
     let path = plan.folder.join("tokens");
     let text = match std::fs::read_to_string(&path) {

@@ -1,7 +1,7 @@
-//! A folder of histories: a file a life, and the names of the killed.
+//! A folder of histories: one file for each incarnation, and the names of the killed processes.
 //!
-//! `killed` names a process once for each time it was killed, so its first so many lives ended by a kill, and the one
-//! after them, if any, did not. A life with a later one has ended, whatever the file says of it.
+//! `killed` names a process once for each kill. So as many of its first incarnations ended by a kill, and the next
+//! incarnation, if there is one, did not. An incarnation that has a successor has ended, whatever the file holds.
 
 use super::line::{Line, parse};
 use super::{Barrier, Delivery, Gap, Histories, Life, MessageId, ReadError, SNAPSHOT, State, View};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// Reads all histories of a folder.
 ///
 /// # Errors
-/// If the folder holds none, or a whole line of one says nothing known.
+/// If the folder holds no history, or a whole line of a history is unknown.
 pub fn read(folder: &Path) -> Result<Histories, ReadError> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(io(folder))? {
@@ -41,7 +41,7 @@ pub fn read(folder: &Path) -> Result<Histories, ReadError> {
     Ok(histories)
 }
 
-/// The process and life that a file is named after.
+/// The process and incarnation that a file is named after.
 fn process(path: &Path) -> Option<(String, u32)> {
     let (role, rest) = path.file_stem()?.to_str()?.split_once('-')?;
     let (rank, life) = rest.split_once('.').map_or(Some((rest, 1)), |(rank, life)| Some((rank, life.parse().ok()?)))?;
@@ -72,7 +72,7 @@ fn read_life(histories: &mut Histories, path: &Path) -> Result<Life, ReadError> 
     loop {
         text.clear();
         reader.read_until(b'\n', &mut text).map_err(io(path))?;
-        // What does not end was being written when the process was killed.
+        // A line without an end was being written when the process was killed.
         let Some(line) = text.strip_suffix(b"\n") else { return Ok(writer.life) };
         number += 1;
         let line = std::str::from_utf8(line).map_err(|_| "it is not UTF-8".to_owned()).and_then(parse);
@@ -85,11 +85,11 @@ fn read_life(histories: &mut Histories, path: &Path) -> Result<Life, ReadError> 
     }
 }
 
-/// A life as its lines come.
+/// An incarnation, while its lines are read.
 struct Writer<'a> {
     histories: &'a mut Histories,
     life: Life,
-    /// Where each message that stands delivered does so.
+    /// The index of the delivery of each message that is delivered and not retracted.
     standing: HashMap<MessageId, usize>,
     phase: Option<u64>,
 }
@@ -141,7 +141,7 @@ impl Writer<'_> {
         self.histories.message_id(publisher, sequence)
     }
 
-    /// Where a delivery stands now.
+    /// The segment of a delivery made now: the index of the last view, or [`SNAPSHOT`].
     fn segment(&self) -> u32 {
         u32::try_from(self.life.views.len()).map_or(SNAPSHOT, |views| views.wrapping_sub(1))
     }
@@ -181,7 +181,7 @@ mod tests {
         assert!(first.killed && first.member && first.deliveries.len() == 1, "the last line is cut short");
         assert!(!second.killed && second.starts_late() && second.deliveries[0].segment == SNAPSHOT);
         assert_eq!((second.deliveries[1].segment, second.deliveries[1].phase), (0, Some(4)));
-        assert_eq!(second.shown(), "member:0 (life 2)");
+        assert_eq!(second.shown(), "member:0 (incarnation 2)");
         assert!(observer.deliveries[0].retracted && observer.kept().count() == 1 && observer.duplicates.is_empty());
     }
 

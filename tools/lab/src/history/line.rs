@@ -1,11 +1,11 @@
 //! One line of a history.
 //!
-//! Tab-separated, the first field says which kind it is; the format is the `--history` of the `bourdon` command. Fields
-//! that are missing or too many, and numbers that are none, are errors: a judge that guesses acquits the guilty.
+//! A line is tab-separated and its first field gives its kind; the format is that of `--history` of the `bourdon`
+//! command. Missing fields, extra fields and invalid numbers are errors: a judge that guesses misses violations.
 
 use std::str::Split;
 
-/// What a line says, borrowed from it.
+/// The contents of a line, borrowed from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Line<'a> {
     Deliver {
@@ -20,7 +20,7 @@ pub(super) enum Line<'a> {
         number: u64,
         members: &'a str,
     },
-    /// The instance of the group that the views which follow are of.
+    /// The instance of the group that the following views belong to.
     Instance(u64),
     Barrier(u64),
     State {

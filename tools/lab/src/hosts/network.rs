@@ -1,6 +1,7 @@
 //! Namespaces, cables and the switch's rules, by `ip` and `nft`.
 //!
-//! The tools and not netlink: what they are told can be tried by hand, and they say in words what the kernel refused.
+//! This uses the tools and not netlink: their commands can be tried by hand, and they report in words what the kernel
+//! refused.
 
 use super::{Unavailable, port};
 use std::fmt::Write as _;
@@ -14,17 +15,17 @@ use std::sync::Mutex;
 const PREFIX: &str = "bdlab-";
 /// Where `ip` keeps named namespaces.
 const NAMESPACES: &str = "/run/netns";
-/// What a lab is built with, and where it comes from on Debian.
+/// The programs that build a lab, and their packages on Debian.
 const PROGRAMS: &[(&str, &str)] =
     &[("ip", "iproute2"), ("nft", "nftables"), ("nsenter", "util-linux"), ("setpriv", "util-linux")];
 
-/// The switch: it snoops, asks for memberships every 10 s, at first every second.
+/// The switch: it snoops, and queries memberships every 10 s, at first every second.
 const SWITCH: &str = "link add br0 type bridge mcast_snooping 1 mcast_querier 1 \
                       mcast_query_interval 1000 mcast_startup_query_interval 100\n\
                       link set br0 up\nlink set lo up\n";
 
-/// Two sets to fill: ports that are cut, pairs of ports that are cut one way. Before `prerouting` the switch has not even
-/// learned a membership; its own questions leave by `output` and pass no `postrouting`.
+/// Two sets to fill: ports that are cut, and pairs of ports that are cut in one direction. Before `prerouting` the
+/// switch has not even learned a membership; its own queries leave by `output` and do not pass `postrouting`.
 const RULES: &str = "\
 table bridge lab {
     set cut { type ifname; }
@@ -42,7 +43,7 @@ table bridge lab {
 }
 ";
 
-/// How a lab's namespaces are called.
+/// The names of a lab's namespaces.
 #[derive(Debug)]
 pub(super) struct Names {
     lab: String,
@@ -94,7 +95,7 @@ pub(super) fn check_environment() -> Result<(), Unavailable> {
     }
     for &(program, package) in PROGRAMS {
         let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        // `ip` wants -V and says so; what counts is that it could be started.
+        // `ip` reports that it needs -V; only the fact that it could be started counts.
         if found.is_err() {
             return Err(Unavailable::Missing { program, package });
         }
@@ -132,8 +133,8 @@ pub(super) fn rule(names: &Names, verb: &str, set: &str, element: &str) -> Resul
     run(&["nsenter", &switch, "nft", "-f", "-"], &format!("{verb} element bridge lab {set} {{ {element} }}\n"))
 }
 
-/// Drops this share of the IP packets that leave the switch, each copy by itself. Reports of memberships pass: a lost one
-/// makes a host deaf until the switch asks again, which is another fault than loss.
+/// Drops this share of the IP packets that leave the switch, each copy independently. Membership reports pass: if one
+/// is lost, the host receives no multicast until the switch queries again, which is a different fault than loss.
 pub(super) fn lose(names: &Names, percent: u8) -> Result<(), Unavailable> {
     let mut rules = "flush chain bridge lab losing\n".to_owned();
     if percent > 0 {
@@ -150,7 +151,7 @@ pub(super) fn no_offload(names: &Names, rank: usize) -> Result<(), Unavailable> 
     run(&["ip", "-n", &names.host(rank), "link", "set", "dev", "eth0", "gso_max_segs", "1"], "")
 }
 
-/// Kills what runs in these namespaces and removes them; one that does not exist is passed over.
+/// Kills the processes in these namespaces and removes the namespaces; one that does not exist is skipped.
 pub(super) fn remove(namespaces: &[String]) {
     for namespace in namespaces {
         if !Path::new(NAMESPACES).join(namespace).exists() {
@@ -172,7 +173,7 @@ fn processes_in(namespace: &str) -> Vec<rustix::process::Pid> {
     pids.split_whitespace().filter_map(|pid| rustix::process::Pid::from_raw(pid.parse().ok()?)).collect()
 }
 
-/// Removes what harnesses that are dead left behind.
+/// Removes the namespaces that dead harnesses left behind.
 pub(super) fn remove_stale() {
     let Ok(entries) = std::fs::read_dir(NAMESPACES) else { return };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
@@ -180,7 +181,7 @@ pub(super) fn remove_stale() {
     remove(&stale);
 }
 
-/// Whose namespace this is, if it is a lab's.
+/// The process that owns this namespace, if it is a lab's.
 fn harness(name: &str) -> Option<u32> {
     let (pid, rest) = name.strip_prefix(PREFIX)?.split_once('-')?;
     let (lab, part) = rest.split_once('-')?;
@@ -192,13 +193,13 @@ fn alive(pid: u32) -> bool {
     Path::new("/proc").join(pid.to_string()).exists()
 }
 
-/// Runs a tool with this input; its words are the error.
+/// Runs a tool with this input; its stderr is the error.
 fn run(command: &[&str], input: &str) -> Result<(), Unavailable> {
     let refused = |why: String| Unavailable::Refused { command: command.join(" "), why };
     let mut tool = Command::new(command[0]);
     tool.args(&command[1..]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = tool.spawn().map_err(|error| refused(error.to_string()))?;
-    // A tool that refuses before it has read all says why on stderr.
+    // A tool that refuses before it has read all input reports the reason on stderr.
     let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output().map_err(|error| refused(error.to_string()))?;
     if output.status.success() {

@@ -1,23 +1,23 @@
-//! A program that runs on a host, and what is done to it.
+//! A program that runs on a host, and the signals sent to it.
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use std::process::{Child, Command, ExitStatus};
 
-/// Why something could not be done to a process.
+/// Why an operation on a process failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
     /// It could not be started.
     #[error("can't start {program}: {source}")]
     Start {
-        /// What was tried.
+        /// The failed operation.
         program: String,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
     /// It has ended by itself.
     #[error("the process has ended already: {0}")]
     Ended(ExitStatus),
-    /// Something else.
+    /// Another error.
     #[error("can't signal or wait for the process: {0}")]
     Io(#[from] std::io::Error),
 }
@@ -61,19 +61,19 @@ impl Process {
         Ok(())
     }
 
-    /// Lets it stand still (SIGSTOP), and waits until it does.
+    /// Stops it (SIGSTOP), and waits until it is stopped.
     ///
     /// # Errors
     /// If it has ended.
     pub fn stop(&mut self) -> Result<(), ProcessError> {
         self.signal(Signal::STOP)?;
-        // NOWAIT: should it have ended instead, its status is left for `ended`.
+        // NOWAIT: if it has ended instead, its status is left for `ended`.
         let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         waitid(WaitId::Pid(Pid::from_child(&self.child)), options).map_err(std::io::Error::from)?;
         Ok(())
     }
 
-    /// Lets it go on (SIGCONT).
+    /// Resumes it (SIGCONT).
     ///
     /// # Errors
     /// If it has ended.
@@ -92,7 +92,7 @@ impl Process {
     /// How it ended, if it has.
     ///
     /// # Errors
-    /// If the system can't say.
+    /// If the system call fails.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>, ProcessError> {
         Ok(self.child.try_wait()?)
     }
@@ -100,7 +100,7 @@ impl Process {
     /// Waits until it has ended.
     ///
     /// # Errors
-    /// If the system can't say.
+    /// If the system call fails.
     pub fn wait(&mut self) -> Result<ExitStatus, ProcessError> {
         Ok(self.child.wait()?)
     }

@@ -1,8 +1,9 @@
 //! 16: no message crosses a barrier.
 //!
-//! Wherever it is delivered, a message stands between the same two barriers; also after a view change, since resubmitted
-//! messages keep their phase. From `reliable` on, what stands before a barrier in a view is the same set at all who
-//! passed it in that view: nothing sent before it was left behind. Who starts late learns the phase at its first barrier.
+//! Wherever it is delivered, a message lies between the same two barriers; also after a view change, since resubmitted
+//! messages keep their phase. From `reliable` on, the set before a barrier in a view is the same at all processes that
+//! passed it in that view: nothing sent before it was left behind. A process that starts late learns the phase at its
+//! first barrier.
 
 use super::{Case, Verdict, lacking};
 use crate::history::{Life, SNAPSHOT};
@@ -44,9 +45,9 @@ fn after(phase: Option<u64>) -> String {
 }
 
 fn same_set_before(case: &Case<'_>, verdict: &mut Verdict) {
-    // By view and barrier: who passed it first, and what stood before.
+    // By view and barrier: the first process that passed it, and the messages before it.
     let mut sets: HashMap<(u64, u64), (Vec<u32>, &Life)> = HashMap::new();
-    // Members first, so that those who start late are compared with those who don't.
+    // Members first, so that processes that start late are compared with processes that don't.
     let (whole, late): (Vec<_>, Vec<_>) = case.histories.lives.iter().partition(|life| life.member);
     for life in whole.into_iter().chain(late) {
         let began = case.began(life);

@@ -1,8 +1,9 @@
-//! 10: no answer before what it answers.
+//! 10: no answer is delivered before the message that it answers.
 //!
-//! A message names the one its sender had been shown. Where both are delivered, the named one comes first; where the
-//! named one was lost, what *it* answers still must not come later, so the chain is followed until it reaches something
-//! delivered here. Following one pointer a message is enough: a sender's own earlier messages are FIFO's business.
+//! A message names the message that its sender had delivered last. Where both are delivered, the named message comes
+//! first. Where the named message was lost, the message that *it* answers still must not come later, so the chain is
+//! followed until it reaches a message delivered here. One pointer for each message is enough: FIFO covers a sender's
+//! own earlier messages.
 
 use super::{Case, Verdict};
 use crate::history::Life;
@@ -25,7 +26,7 @@ pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
             let Some(cause) = nearest_delivered(&answers, &position, delivery.after) else { continue };
             if position[cause as usize].is_some_and(|at| at >= index) {
                 let (message, cause) = (case.histories.message(delivery.message), case.histories.message(cause));
-                verdict.add(10, life, format!("delivered {message} before {cause}, which its sender had been shown"));
+                verdict.add(10, life, format!("delivered {message} before {cause}, which its sender had delivered"));
             }
         }
     }
@@ -33,7 +34,7 @@ pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
 
 /// Follows answers from `from` to the first message that has a position.
 fn nearest_delivered(answers: &[Option<u32>], position: &[Option<usize>], mut from: Option<u32>) -> Option<u32> {
-    // A chain that is longer than there are messages goes in a circle.
+    // A chain that is longer than the number of messages is a cycle.
     for _ in 0..answers.len() {
         let message = from?;
         if position[message as usize].is_some() {

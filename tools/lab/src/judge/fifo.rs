@@ -1,13 +1,13 @@
-//! 9: each publisher's messages in the order it sent them.
+//! 9: each publisher's messages are delivered in the order that it sent them.
 //!
-//! From `reliable` on none is left out either, as long as the publisher stays: one that was removed may lose its last
-//! messages and come back with later ones, and a client that gives up is nobody's member. A publisher that is named after
-//! a life (`0.2`) never comes back. An observer names what it gave up.
+//! From `reliable` on no message is left out either, as long as the publisher stays: a removed member may lose its last
+//! messages and come back with later ones, and a client that gives up belongs to no member. A publisher that is named
+//! after an incarnation (`0.2`) never comes back. An observer records what it gave up.
 
 use super::{Case, Verdict};
 use crate::history::{Life, SNAPSHOT};
 
-/// What a process last delivered of a publisher.
+/// The last message of a publisher that a process delivered.
 #[derive(Clone, Copy)]
 struct Last {
     sequence: u64,
@@ -38,7 +38,7 @@ pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
     }
 }
 
-/// Whether a publisher was a member, without a break, in all of a life's views from one to another.
+/// Whether a publisher was a member, without a break, in all of an incarnation's views from one to another.
 fn stays(case: &Case<'_>, life: &Life, publisher: u32, from: u32, to: u32) -> bool {
     let name = &case.histories.publishers[publisher as usize];
     let (rank, of_one_life) = (super::rank_of(name), name.contains('.'));

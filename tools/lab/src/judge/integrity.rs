@@ -1,7 +1,7 @@
 //! 1: a message is delivered at most once, with the bytes that it was sent with.
 //!
-//! What was sent is in no file, so bytes are compared among those who delivered. A message taken back may come again;
-//! what takes back is an observer at `reliable`, which ran ahead of an agreement: nobody else ever may.
+//! No file holds what was sent, so bytes are compared among the processes that delivered. A retracted message may come
+//! again; only an observer at `reliable`, which ran ahead of an agreement, may retract.
 
 use super::{Case, Verdict};
 use std::collections::HashMap;

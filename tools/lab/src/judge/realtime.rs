@@ -1,10 +1,11 @@
-//! Real time: what came in time stands in the order of sending.
+//! Real time: messages that came in time are delivered in the order of sending.
 //!
-//! A delivery in time has the group time of its sending where the total order has its number; one that came late has none
-//! and may stand anywhere. Within a view the times never fall, equal times stand by publisher, and a message has the same
-//! time wherever it was delivered in one view. That the times are true is judged in the simulator, which knows them.
+//! A delivery in time has the group time of its sending in place of the order number; a late message has none and may
+//! stand anywhere. Within a view the times never fall, equal times are ordered by publisher, and a message has the same
+//! time wherever it was delivered in one view. The simulator, which knows the true times, judges whether they are true.
 //!
-//! Not asked across views: at the end of a view nothing is waited for, and what is published again has a new time.
+//! This is not checked across views: the end of a view waits for nothing, and a message that is published again has a
+//! new time.
 
 use super::{Case, Verdict};
 use crate::history::SNAPSHOT;

@@ -1,11 +1,13 @@
-//! 7 and 19: who moves together has delivered the same; who is taken in has what the others had.
+//! 7 and 19: processes that move together have delivered the same; a joiner has what the others had.
 //!
 //! View synchrony: processes that install the same two views one after the other delivered the same set in the first.
-//! The end of the run is judged as if it were one more view, which those in the last one reach, unless they were stopped
-//! in the middle. An observer's first view may be cut short at its beginning. A later life that begins with messages
-//! before its first view began with a snapshot, which must hold all that members had delivered before that view.
+//! The end of the run is judged as one more view, which the processes in the last view reach, unless they were stopped
+//! in the middle. An observer's first view may be cut short at its beginning. A later incarnation that begins with
+//! messages before its first view began with a snapshot, which must hold all that members had delivered before that
+//! view.
 //!
-//! At best effort views promise nothing, but a loss must have been named: at the end, who lacks a message says so.
+//! At best effort views promise nothing, but a loss must be recorded: at the end, a process that lacks a message has
+//! recorded the gap.
 
 use super::{Case, Reliability, Verdict, lacking};
 use crate::history::{Life, SNAPSHOT, State};
@@ -55,7 +57,7 @@ fn moved_together(case: &Case<'_>, verdict: &mut Verdict) {
     }
 }
 
-/// Holds all to one that was there from the beginning, or else to the one with most.
+/// Compares all with a process that was there from the beginning, or else with the process that has most.
 fn compare(case: &Case<'_>, verdict: &mut Verdict, (view, next): (u64, Option<u64>), stays: &[Stay<'_>]) {
     let whole = |stay: &&Stay<'_>| !stay.first_view || stay.life.member;
     let most = || stays.iter().max_by_key(|stay| stay.delivered.len());
@@ -103,8 +105,8 @@ fn snapshots(case: &Case<'_>, verdict: &mut Verdict) {
     };
     for life in case.histories.lives.iter().filter(|life| begins_with_one(life)) {
         let Some(first) = life.views.first().map(|view| view.number) else { continue };
-        // Anyone who was there before this view and has everything from the beginning: by itself, or by a snapshot that is
-        // held to the same.
+        // Any process that was there before this view and has everything from the beginning: by itself, or by a
+        // snapshot that is judged in the same way.
         let model = case.histories.lives.iter().find(|other| {
             let has_all = (other.number == 1 && other.state.is_none()) || begins_with_one(other);
             other.member && has_all && other.views.iter().skip(1).any(|view| view.number == first)
@@ -125,8 +127,8 @@ fn snapshots(case: &Case<'_>, verdict: &mut Verdict) {
     }
 }
 
-/// The sum of what a life had delivered before a view: its state, what it delivered after the state and before its first
-/// view, and what it delivered in the views before. None if it began with neither nothing nor a state.
+/// The sum of what an incarnation had delivered before a view: its state, what it delivered after the state and before
+/// its first view, and what it delivered in the views before. None if it began in the middle without a state.
 fn state_before(life: &Life, view: u64) -> Option<State> {
     let start = match life.state {
         Some(state) => state,
@@ -142,7 +144,7 @@ fn state_before(life: &Life, view: u64) -> Option<State> {
     )
 }
 
-/// A state that is a sum is held to what a member, which was there before, had delivered by then.
+/// Compares a state that is a sum with what a member that was there before had delivered by then.
 fn states(case: &Case<'_>, verdict: &mut Verdict) {
     for life in case.histories.lives.iter().filter(|life| life.member) {
         let (Some(_), Some(first)) = (life.state, life.views.first().map(|view| view.number)) else { continue };
@@ -180,7 +182,7 @@ fn losses_are_named(case: &Case<'_>, verdict: &mut Verdict) {
         let mut lacks = lacking(&any, &has);
         lacks.retain(|message| !case.may_lack(life, &began, *message, true));
         if !lacks.is_empty() {
-            verdict.add(7, life, format!("lacks {} and never said so", case.named(&lacks)));
+            verdict.add(7, life, format!("lacks {} and recorded no gap", case.named(&lacks)));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Hand-made histories: for each invariant one that keeps it and the least change that breaks it.
+//! Hand-made histories: for each invariant a history that keeps it, and the smallest change that breaks it.
 //!
 //! Histories are written with blanks for tabs and `/` between lines; a delivery's hash is added from its name, unless
 //! one is given.
@@ -44,7 +44,7 @@ fn broken(promised: (Order, Reliability), files: &[(&str, &str)], killed: &str) 
     invariants
 }
 
-/// `good` at both of two members is clean; with `bad` at the second these are broken.
+/// `good` at both of two members is clean; with `bad` at the second, the `expected` invariants are broken.
 fn pair(promised: (Order, Reliability), good: &str, bad: &str, expected: &[u32]) {
     assert_eq!(broken(promised, &[("member-0", good), ("member-1", good)], ""), [0; 0], "{good}");
     assert_eq!(broken(promised, &[("member-0", good), ("member-1", bad)], ""), expected, "{bad}");
@@ -123,7 +123,7 @@ fn seven_who_moves_together_has_the_same() {
     let files = [("member-0", "V 1 0,1 / D 1 0 0 0 -"), ("member-1", "V 1 0,1")];
     assert_eq!(broken(TOTAL, &files, ""), [7]);
     assert_eq!(verdict(Rules { running: true, ..rules(TOTAL) }, &files, "").violations, []);
-    assert_eq!(broken(TOTAL, &files, "member:1"), [0; 0], "who was killed may have less");
+    assert_eq!(broken(TOTAL, &files, "member:1"), [0; 0], "a killed process may have less");
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn nine_each_publisher_s_order() {
         pair(promised, good, "V 1 0,1 / D 1 - 0 0 - / D 1 - 0 2 - / D 1 - 0 1 - / D 1 - 1 0 -", &[9]);
         pair(UNORDERED, good, "V 1 0,1 / D 1 - 0 0 - / D 1 - 0 2 - / D 1 - 0 1 - / D 1 - 1 0 -", &[]);
     }
-    // All lack the same: nobody to compare with, but the numbers tell.
+    // All lack the same message: there is no process to compare with, but the numbers show it.
     let hole = "V 1 0,1 / D 1 - 0 0 - / D 1 - 0 2 -";
     assert_eq!(broken(FIFO, &[("member-0", hole), ("member-1", hole)], ""), [9]);
     assert_eq!(broken((Order::Fifo, Reliability::Unreliable), &[("member-0", hole)], ""), [0; 0]);
@@ -230,7 +230,7 @@ fn nine_one_that_was_restarted_may_leave_some_out() {
     let files = [("member-0", "V 1 1,2,0"), restarted, ("member-1", other), ("member-2", other)];
     assert_eq!(broken(FIFO, &files, "member:0"), [0; 0]);
     assert_eq!(broken(FIFO, &files[2..], ""), [9]);
-    // Named after its life, it has no such excuse, unless it was out of the view meanwhile.
+    // Named after its incarnation, it has no such excuse, unless it was out of the view meanwhile.
     let named = |text: &str| text.replace(" - 0 ", " - 0.1 ");
     let (stayed, left) =
         (named(other), named(&other.replace("V 2 1,2,0", "V 2 1,2 / V 3 1,2,0").replace("D 2", "D 3")));
@@ -249,7 +249,7 @@ fn ten_the_textbook_s_causal_case() {
     assert_eq!(broken(CAUSAL, &files(asked), ""), [0; 0]);
     assert_eq!(broken(FIFO, &files(answered_first), ""), [0; 0], "FIFO allows it");
     let verdict = verdict(rules(CAUSAL), &files(answered_first), "");
-    let golden = r#"{"deliveries":6,"processes":3,"last_view":1,"left_behind":[],"violations":[{"invariant":10,"process":"member:2","detail":"delivered 1:0 before 0:0, which its sender had been shown"}],"violations_not_told":0}"#;
+    let golden = r#"{"deliveries":6,"processes":3,"last_view":1,"left_behind":[],"violations":[{"invariant":10,"process":"member:2","detail":"delivered 1:0 before 0:0, which its sender had delivered"}],"violations_not_told":0}"#;
     assert_eq!(serde_json::to_string(&verdict).expect("plain data"), golden);
 }
 
@@ -282,11 +282,11 @@ fn sixteen_nothing_crosses_a_barrier() {
     let unreliable = (Order::Unordered, Reliability::Unreliable);
     pair(unreliable, good, "V 1 0,1 / D 1 - 0 0 - / B 1 / B 2 / D 1 - 0 1 -", &[]);
     pair(unreliable, good, "V 1 0,1 / B 1 / D 1 - 0 0 - / B 2 / D 1 - 0 1 -", &[16]);
-    // Who died in the next phase had passed the barrier with everything before it.
+    // A process that died in the next phase had passed the barrier with everything before it.
     let killed = [("member-0", good), ("member-1", "V 1 0,1 / B 1 / D 1 - 1 0 -")];
     assert_eq!(broken(FIFO, &killed, "member:1"), [16]);
     let late = [("member-0", good), ("observer-0", "V 1 0,1 / D 1 - 1 0 - / B 2 / D 1 - 0 1 -")];
-    assert_eq!(broken(FIFO, &late, ""), [0; 0], "which phase it came in it can't know");
+    assert_eq!(broken(FIFO, &late, ""), [0; 0], "it can't know in which phase it came");
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn nineteen_a_snapshot_holds_what_the_others_had() {
         [0; 0],
         "without a snapshot none is judged"
     );
-    // When nobody is left from the beginning, one that began with a snapshot is what others are held to.
+    // When no process is left from the beginning, the others are compared with a process that began with a snapshot.
     let model = "D 1 0 0 0 - / V 2 0,1 / D 2 1 0 1 - / V 3 0,1,2";
     let (all, less) = ("D 1 0 0 0 - / D 2 1 0 1 - / V 3 0,1,2", "D 2 1 0 1 - / V 3 0,1,2");
     let files =
@@ -327,6 +327,6 @@ fn twelve_what_is_in_time_stands_by_the_time_of_its_sending() {
     let good = "V 1 0,1 / D 1 100 0 0 - / D 1 200 1 0 - / D 1 300 0 1 -";
     pair(promised, good, "V 1 0,1 / D 1 100 0 0 - / D 1 300 0 1 - / D 1 200 1 0 -", &[12]);
     pair(promised, good, "V 1 0,1 / D 1 100 0 0 - / D 1 250 1 0 - / D 1 300 0 1 -", &[12]);
-    // One that is late says so, and may stand anywhere.
+    // A late message is flagged, and may stand anywhere.
     pair(promised, good, "V 1 0,1 / D 1 100 0 0 - / D 1 300 0 1 - / D 1 - 1 0 -", &[]);
 }

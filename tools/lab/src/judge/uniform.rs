@@ -1,8 +1,8 @@
-//! 11: what anyone delivered, even one that died of it, all survivors deliver.
+//! 11: all survivors deliver what any process delivered, even a process that then died.
 //!
-//! Only from `uniform` on. A survivor answers for what was delivered in views that it was in; what is older came to it in
-//! a snapshot, which is judged as such (19), or is none of its business. With the run stopped in the middle, a survivor
-//! answers for the views that it left.
+//! This holds only from `uniform` on. A survivor is judged by what was delivered in views that it was in. Older
+//! messages came to it in a snapshot, which is judged separately (19), or do not concern it. With the run stopped in
+//! the middle, a survivor is judged by the views that it left.
 
 use super::{Case, Verdict};
 use crate::history::{Life, SNAPSHOT};
@@ -12,7 +12,7 @@ pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
     if !case.uniform() {
         return;
     }
-    // The first who delivered each message, and in which view.
+    // The first process that delivered each message, and its view.
     let mut delivered: HashMap<u32, (u64, &Life)> = HashMap::new();
     for life in &case.histories.lives {
         for delivery in life.kept().filter(|delivery| delivery.segment != SNAPSHOT) {

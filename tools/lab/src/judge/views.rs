@@ -1,8 +1,9 @@
-//! 3 to 6: views grow, are the same at all, share a majority with the one before, and each message has one.
+//! 3 to 6: views grow, are the same at all processes, share a majority with their predecessor, and each message has one
+//! view.
 //!
-//! The successor of a view is what somebody installed right after it: numbers need not be dense, and a process that
-//! missed a view would show as two successors without a common majority. Half of a view is a majority only with its most
-//! senior member, so that two halves never both go on.
+//! The successor of a view is the view that some process installed right after it: numbers need not be dense, and a
+//! process that missed a view would show as two successors without a common majority. Half of a view is a majority only
+//! with its most senior member, so that two halves never both go on.
 
 use super::{Case, Verdict};
 use crate::history::{Life, SNAPSHOT, View};
@@ -27,7 +28,7 @@ fn grow(case: &Case<'_>, verdict: &mut Verdict) {
         if let (Some(earlier), Some(first)) = (before.filter(|earlier| earlier.name == life.name), life.views.first()) {
             let last = earlier.last_view().unwrap_or(0);
             if first.number < last || (life.member && first.number == last) {
-                verdict.add(3, life, format!("began in view {} after a life that ended in view {last}", first.number));
+                verdict.add(3, life, format!("began in view {} after it had ended in view {last}", first.number));
             }
         }
         before = Some(life);
@@ -70,7 +71,7 @@ fn share_a_majority(case: &Case<'_>, verdict: &mut Verdict) {
     }
 }
 
-/// Whether it is a member's later life: it begins with what it is given, and the run may end before it is let in.
+/// Whether it is a member's later incarnation: it begins with a snapshot, and the run may end before it is admitted.
 fn comes_back(life: &Life) -> bool {
     life.member && life.number > 1
 }

@@ -1,12 +1,12 @@
-//! The members that share the lock, and the trouble made for them.
+//! The members that share the lock, and the faults injected into them.
 //!
-//! A fault is drawn when somebody says that it is inside: after so many entries, whether a kill or a stop, and how long
-//! until it happens, so that it falls anywhere in the entry or shortly after it. At most a minority is in trouble at a time,
-//! or nobody could go on. Who was killed is started again after a while; who was stopped goes on after longer than any
-//! detector waits, learns that it was removed, ends, and is started again as well.
+//! A fault is drawn when a member reports that it is inside: after how many entries, whether a kill or a stop, and how
+//! long until it happens, so that it falls anywhere in the entry or shortly after it. At most a minority has a fault at
+//! a time, or the group could not go on. A killed member is started again after a while. A stopped member is resumed
+//! after longer than any detector waits, learns that it was removed, ends, and is started again as well.
 //!
-//! Nobody is stopped while the shared file is locked: a stopped process that has it would stop all others, which is the
-//! file's trouble and not the lock's.
+//! No member is stopped while the shared file is locked: a stopped process that holds the file's lock would block all
+//! others, which is a fault of the file and not of the distributed lock.
 
 use super::journal::{Journal, Life, now_ns};
 use super::judge::{Troubles, is_somebody_untold};
@@ -18,16 +18,16 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// Who was killed is started again after so long.
+/// A killed member is started again after this time.
 const RESTART_MS: std::ops::Range<u64> = 20..150;
-/// Who was stopped goes on after so long: several times what the slowest detector and a view change take.
+/// A stopped member is resumed after this time: several times what the slowest detector and a view change take.
 const STOP_MS: std::ops::Range<u64> = 150..400;
-/// How often it is looked whether everybody has been told.
+/// How often the end of the campaign checks whether every stale holder has its report.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The exit code of a member that can't run here.
 const UNUSABLE: i32 = 2;
 
-/// What came of it.
+/// The outcome.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     pub(super) troubles: Troubles,
@@ -49,7 +49,7 @@ struct Member {
     life: u32,
     state: State,
     has_joined: bool,
-    /// In this life.
+    /// In this incarnation.
     was_stopped: bool,
 }
 
@@ -58,7 +58,7 @@ enum Said {
     Joined,
     Inside,
     Out,
-    /// It was refused and not told that it had lost the lock: there is no need to go on.
+    /// It was refused and got no report that it had lost the lock, so the campaign can end.
     GaveUp,
     /// Its stdout ended.
     Ended,
@@ -139,8 +139,8 @@ pub(super) fn play(
     Ok(group.outcome)
 }
 
-/// Names a campaign's group and address. Drawn from the system's randomness: two campaigns of one process that began at
-/// one reading of the clock had one group.
+/// Names a campaign's group and address. Drawn from the system's randomness, because two campaigns of one process that
+/// began at one reading of the clock would have one group.
 fn draw_id() -> u32 {
     let mut bytes = [0; 4];
     let count = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
@@ -172,13 +172,13 @@ impl Group<'_> {
             self.hear(due, false)?;
             if self.last_out.elapsed() > PATIENCE {
                 let states: Vec<_> = self.members.iter().map(|m| (m.life, m.state, m.has_joined)).collect();
-                return Err(failed(format!("nobody had the lock for {PATIENCE:?}; members: {states:?}")));
+                return Err(failed(format!("no member had the lock for {PATIENCE:?}; members: {states:?}")));
             }
         }
         self.end()
     }
 
-    /// Whether the lock went from hand to hand often enough; `next`: how many entries that takes at least.
+    /// Whether the lock changed hands often enough; `next`: how many entries that takes at least.
     fn is_enough(&mut self, next: &mut u64, talk: &dyn Fn(&str)) -> Result<bool, Stop> {
         if self.has_failed {
             return Ok(true);
@@ -234,14 +234,14 @@ impl Group<'_> {
                     return;
                 }
             }
-            let _ = sender.send((own, Said::Ended)); // nobody listens any more when the group ends
+            let _ = sender.send((own, Said::Ended)); // the receiver is gone when the group ends
         });
         Ok(Member { process, life: own.life, state: State::Up, has_joined: false, was_stopped: false })
     }
 
     // ---- listening ------------------------------------------------------------------------------------------------
 
-    /// Listens until somebody says something, or until then.
+    /// Waits until a member reports, or until the deadline.
     fn hear(&mut self, until: Instant, forms: bool) -> Result<(), Stop> {
         match self.said.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok((whose, said)) => self.take(whose, &said, forms),
@@ -285,13 +285,13 @@ impl Group<'_> {
         Ok(())
     }
 
-    // ---- trouble --------------------------------------------------------------------------------------------------
+    // ---- faults ---------------------------------------------------------------------------------------------------
 
     fn draw_gap(&mut self) -> u64 {
         self.rng.u64(1..2 * self.plan.kill_every.max(1))
     }
 
-    /// Somebody is inside: perhaps it is its turn.
+    /// A member is inside: its fault may be due.
     fn plan_fault(&mut self, whose: Life) {
         self.until_fault = self.until_fault.saturating_sub(1);
         let in_trouble = |member: &&Member| member.state != State::Up || !member.has_joined;
@@ -306,7 +306,7 @@ impl Group<'_> {
         self.until_fault = self.draw_gap();
     }
 
-    /// Does what is due; says when something is next.
+    /// Does the work that is due; returns when the next is due.
     fn act(&mut self) -> Result<Instant, Stop> {
         let now = Instant::now();
         if let Some(fault) = self.fault.filter(|fault| fault.at <= now) {
@@ -354,7 +354,7 @@ impl Group<'_> {
 
     // ---- the end --------------------------------------------------------------------------------------------------
 
-    /// No more trouble; everybody who is stale is told; then all end.
+    /// Ends the faults, waits until every stale holder has its report, then ends all members.
     fn end(&mut self) -> Result<(), Stop> {
         (self.fault, self.until_fault) = (None, u64::MAX);
         let deadline = Instant::now() + PATIENCE;
@@ -370,7 +370,7 @@ impl Group<'_> {
                 self.hear(look, false)?;
             }
             if Instant::now() >= deadline {
-                return Err(failed("somebody was not told that it had lost the lock, or did not come back"));
+                return Err(failed("a member got no report that it lost the lock, or did not return"));
             }
         }
         for member in &mut self.members {
@@ -390,6 +390,6 @@ impl Group<'_> {
             }
             let _ = self.said.recv_timeout(LOOK_EVERY); // whatever is said now
         }
-        Err(failed("somebody does not end"))
+        Err(failed("a member does not end on request"))
     }
 }

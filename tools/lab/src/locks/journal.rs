@@ -1,16 +1,17 @@
-//! A resource that checks fencing tokens: a counter in a file, which only who holds the lock may count up.
+//! A resource that checks fencing tokens: a counter in a file, which only the holder of the lock may increment.
 //!
-//! Whoever was granted the lock begins an entry with its token, reads the counter, works a while, and commits the next
-//! value. Between the two nothing but the distributed lock keeps others out; the file itself is locked only while a line
-//! is written, as a storage service would take one request at a time. It refuses to begin under a token that is not higher
-//! than all it has seen, and to commit once it has seen a higher one: so a holder that was paused and goes on does no harm.
+//! A member that was granted the lock begins an entry with its token, reads the counter, works a while, and commits the
+//! next value. Between the two steps only the distributed lock excludes others; the file itself is locked only while a
+//! line is written, as a storage service would take one request at a time. It refuses to begin under a token that is
+//! not higher than all it has seen, and to commit once it has seen a higher one: so a holder that was paused and
+//! resumed does no harm.
 //!
-//! What is committed is the value that was read, plus one, and not what the file holds by then: two that were inside at
+//! A commit writes the value that was read, plus one, and ignores what the file holds by then: two members inside at
 //! once lose an update here as they would anywhere, and the judge sees it.
 //!
-//! There is no record beside the log that a kill could leave behind half-way: the last line says all there is to know
-//! (the highest token, the counter), and a line is one `write`. Invariant: what stands before the last line break is whole;
-//! a rest behind it is of a writer that was killed, and is cut off by the next.
+//! There is no record beside the log that a kill could leave incomplete: the last line holds the whole state (the
+//! highest token, the counter), and a line is one `write`. Invariant: the text before the last line break is whole; a
+//! rest behind it belongs to a killed writer, and the next writer cuts it off.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -26,7 +27,7 @@ pub fn now_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// A fencing token: first the epoch counts.
+/// A fencing token; the epoch is compared first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Token {
     /// The view it was granted in.
@@ -41,10 +42,10 @@ impl fmt::Display for Token {
     }
 }
 
-/// One life of one member.
+/// One incarnation of one member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Life {
-    /// Which member.
+    /// The member.
     pub rank: u16,
     /// How often it was started.
     pub life: u32,
@@ -56,22 +57,22 @@ impl fmt::Display for Life {
     }
 }
 
-/// What a line says.
+/// The kinds of line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// An entry begins.
     Begin,
-    /// It was not let in: its token was not higher than all before.
+    /// It was refused entry: its token was not higher than all before.
     NotLetIn,
-    /// It counted up and is out.
+    /// It incremented the counter and is out.
     Commit,
-    /// It was not let count: a higher token had been seen.
+    /// Its commit was refused: a higher token had been seen.
     Refused,
-    /// Its holder was told that it is out of the group, and so has the lock no more.
+    /// Its node reported that it is out of the group, and so holds the lock no more.
     Lost,
-    /// Its holder was told that it reaches no majority, and so has the lock no more.
+    /// Its node reported that it reaches no majority, and so holds the lock no more.
     CutOff,
-    /// Its holder was asked to end, or waited in vain to be told that it is stale, and gave up.
+    /// Its holder was stopped, or waited in vain for the report that it is stale, and gave up.
     Abandoned,
 }
 
@@ -85,31 +86,31 @@ const KINDS: [(Kind, &str); 7] = [
     (Kind::Abandoned, "abandoned"),
 ];
 
-/// A grant, as its holder brings it.
+/// A grant, as its holder presents it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Grant {
-    /// Whose it is.
+    /// The holder.
     pub holder: Life,
-    /// Under which token.
+    /// The token.
     pub token: Token,
-    /// When it was asked for.
+    /// When the holder requested it.
     pub requested_ns: u64,
-    /// When its holder was told.
+    /// When the holder learned of it.
     pub granted_ns: u64,
 }
 
-/// What happened at the resource, a line each.
+/// The events at the resource, a line each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// What.
+    /// The kind.
     pub kind: Kind,
-    /// To whom.
+    /// The holder it concerns.
     pub grant: Grant,
     /// The highest token seen.
     pub highest: Token,
-    /// The counter: what was read, or written.
+    /// The counter: the value read, or written.
     pub counter: u64,
-    /// When.
+    /// The time.
     pub at_ns: u64,
 }
 
@@ -123,7 +124,7 @@ impl fmt::Display for Line {
 }
 
 impl Line {
-    /// A line of the log; `None` if it says nothing known.
+    /// A line of the log; `None` if it is unknown.
     pub fn read(text: &str) -> Option<Self> {
         let mut fields = text.split('\t');
         let mut next = || fields.next();
@@ -149,7 +150,7 @@ pub struct Journal {
     file: File,
 }
 
-/// While it lives, nobody is served.
+/// While it is alive, no member is served.
 #[derive(Debug)]
 pub struct Shut<'a>(&'a File);
 
@@ -160,7 +161,7 @@ impl Drop for Shut<'_> {
 }
 
 impl Journal {
-    /// Opens it, and makes it if it is not there.
+    /// Opens the resource; creates the file if there is none.
     ///
     /// # Errors
     /// If the file can't be opened.
@@ -168,7 +169,7 @@ impl Journal {
         Ok(Self { file: OpenOptions::new().create(true).append(true).read(true).open(path)? })
     }
 
-    /// Begins an entry: the counter's value, or the higher token that was seen.
+    /// Begins an entry: returns the counter's value, or the higher token that was seen.
     ///
     /// # Errors
     /// If the file can't be read or written.
@@ -198,7 +199,7 @@ impl Journal {
         Ok(true)
     }
 
-    /// Notes how a grant ended otherwise.
+    /// Records how a grant ended otherwise.
     ///
     /// # Errors
     /// If the file can't be read or written.
@@ -208,7 +209,7 @@ impl Journal {
         append(&self.file, how, grant, highest, counter)
     }
 
-    /// Serves nobody for a while: whoever is stopped meanwhile does not stop all others with it.
+    /// Serves no member for a while, so that a member stopped meanwhile does not block all others.
     ///
     /// # Errors
     /// If the file can't be locked.
@@ -216,10 +217,10 @@ impl Journal {
         lock(&self.file)
     }
 
-    /// Everything that happened.
+    /// All lines.
     ///
     /// # Errors
-    /// If the file can't be read, or a whole line says nothing known.
+    /// If the file can't be read, or a whole line is unknown.
     pub fn lines(&self) -> io::Result<Vec<Line>> {
         let _shut = lock(&self.file)?;
         let (mut file, mut text) = (&self.file, String::new());

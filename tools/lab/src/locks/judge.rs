@@ -1,26 +1,28 @@
-//! Did the lock keep its promise? From what happened at the resource, and what was done to whom.
+//! Judges whether the lock excluded, from the lines of the resource and the injected faults.
 //!
-//! That the counter is right proves little: the resource checks tokens, so it stays right even if two have the lock at
-//! once. So each entry that begins while an earlier one has not ended is an accusation, and the earlier one's end decides:
+//! A correct counter proves little: the resource checks tokens, so the counter stays right even if two members hold the
+//! lock at once. So each entry that begins while an earlier one has not ended is suspect, and the earlier entry's end
+//! decides:
 //!
-//! - its process had been killed before: nobody was inside;
-//! - its holder was told later that it had lost the lock (it had been stopped, or left out): stale, as tokens allow, unless
-//!   both tokens are of one view and it was not for want of a majority: within a view nobody loses a lock otherwise;
-//! - its process was killed later, before it could be told: the same, but it can't be known (`undecided`);
-//! - anything else, above all one that was never told: two had the lock, a violation.
+//! - its process had been killed before: no member was inside;
+//! - its holder got the report later that it had lost the lock (it had been stopped, or removed): stale, as tokens
+//!   allow, unless both tokens are of one view and the cause was not a missing majority: within a view no member loses
+//!   a lock for another cause;
+//! - its process was killed later, before the report: the same, but it can't be known (`undecided`);
+//! - any other case, above all a holder that never got the report: two members held the lock, a violation.
 //!
-//! The same holds for whoever was not let in. What was refused may never be committed later.
+//! The same holds for a member that was refused entry. A refused entry may never be committed later.
 
 use super::journal::{Kind, Life, Line, Token};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What was done to the members.
+/// The injected faults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Troubles {
-    /// Who was killed, and when at the earliest.
+    /// The killed members, and the earliest time of each kill.
     pub kills: Vec<(Life, u64)>,
-    /// Who was stopped, and when at the earliest.
+    /// The stopped members, and the earliest time of each stop.
     pub stops: Vec<(Life, u64)>,
 }
 
@@ -30,46 +32,46 @@ impl Troubles {
     }
 }
 
-/// What was found.
+/// The outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Verdict {
     /// Entries that were committed.
     pub entries: u64,
-    /// Those whose holder is another member than the one before.
+    /// Entries whose holder is another member than the holder before.
     pub hand_overs: u64,
-    /// Kills of somebody inside.
+    /// Kills of a member that was inside.
     pub kills_inside: u64,
-    /// Stops of somebody inside.
+    /// Stops of a member that was inside.
     pub stops_inside: u64,
     /// Commits that were refused.
     pub refused_commits: u64,
-    /// Grants that came too late to be let in.
+    /// Grants that came too late and were refused entry.
     pub not_let_in: u64,
-    /// Holders that were told that they had lost the lock.
+    /// Holders whose node reported that they had lost the lock.
     pub told_lost: u64,
-    /// Stale holders that were killed before they could be told.
+    /// Stale holders that were killed before the report.
     pub undecided: u64,
     /// Most requests that were made after another and granted before it.
     pub max_overtaken: usize,
-    /// Until the next had the lock that somebody had been killed with.
+    /// The times from a kill of a holder until the next member held the lock.
     pub kill_to_next_grant_ns: Vec<u64>,
-    /// Until the next had the lock that somebody had been stopped with.
+    /// The times from a stop of a holder until the next member held the lock.
     pub stop_to_next_grant_ns: Vec<u64>,
     /// What was broken.
     pub violations: Vec<String>,
 }
 
-/// A grant that came to the resource.
+/// A grant that was presented to the resource.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     line: Line,
-    /// The entry that began while this one was not over, or was why it was not let in.
+    /// The entry that began while this one was not over, or that caused its refusal.
     overtaken_by: Option<(Token, u64)>,
     is_refused: bool,
     end: Option<Kind>,
 }
 
-/// Walks the log.
+/// Reads the log in order.
 #[derive(Default)]
 struct Walk {
     entries: BTreeMap<(Token, Life), Entry>,
@@ -148,7 +150,7 @@ impl Walk {
         self.last_holder = Some(grant.holder.rank);
     }
 
-    /// Everybody that was overtaken, or refused, must have lost the lock.
+    /// Every holder that was overtaken, or refused, must have lost the lock.
     fn overlaps(&mut self, troubles: &Troubles) {
         for entry in std::mem::take(&mut self.entries).values() {
             let Some((by, at_ns)) = entry.overtaken_by else { continue };
@@ -161,7 +163,7 @@ impl Walk {
                 Some(Kind::Lost) if !one_view => {}
                 end => {
                     let end = match end {
-                        None => "never told that it had lost the lock".to_owned(),
+                        None => "got no report that it had lost the lock".to_owned(),
                         Some(kind) => format!("ended as {kind:?}"),
                     };
                     self.complain(&entry.line, &format!("{by} began while it had the lock; {end}"));
@@ -171,7 +173,7 @@ impl Walk {
     }
 }
 
-/// Holds the log to what a lock promises.
+/// Judges the log by the guarantees of a lock.
 pub fn judge(lines: &[Line], troubles: &Troubles, members: u16) -> Verdict {
     let mut walk = Walk::default();
     lines.iter().for_each(|line| walk.line(line));
@@ -192,13 +194,13 @@ pub fn judge(lines: &[Line], troubles: &Troubles, members: u16) -> Verdict {
     verdict
 }
 
-/// How many of those before it had asked later.
+/// How many earlier entries were requested later.
 fn overtaken(before: &[&Line], line: &Line) -> usize {
     let while_it_waited = before.iter().rev().take_while(|other| other.at_ns > line.grant.requested_ns);
     while_it_waited.filter(|other| other.grant.requested_ns > line.grant.requested_ns).count()
 }
 
-/// Those that trouble found inside, and when.
+/// The entries that a fault hit while inside, and when.
 fn inside<'a>(lines: &'a [Line], faults: &'a [(Life, u64)]) -> impl Iterator<Item = u64> + 'a {
     let is_inside = |(life, at_ns): &&(Life, u64)| {
         let mut before = lines.iter().take_while(|line| line.at_ns < *at_ns).collect::<Vec<_>>().into_iter().rev();
@@ -215,7 +217,7 @@ fn to_next_grant(lines: &[Line], faults: &[(Life, u64)]) -> Vec<u64> {
     inside(lines, faults).filter_map(next).collect()
 }
 
-/// Whether somebody is stale and has not been told.
+/// Whether a holder is stale and has no report yet.
 pub(super) fn is_somebody_untold(lines: &[Line], troubles: &Troubles) -> bool {
     let mut walk = Walk::default();
     lines.iter().for_each(|line| walk.line(line));
@@ -231,7 +233,7 @@ mod tests {
     use super::super::journal::Grant;
     use super::*;
 
-    /// A log, a moment a line: who, what, token, counter.
+    /// A log, with one time step for each line: kind, holder, token, counter.
     fn log(lines: &[(u16, Kind, u64, u64, u64)]) -> Vec<Line> {
         let line = |(at, (rank, kind, epoch, number, counter)): (usize, &(u16, Kind, u64, u64, u64))| {
             let (token, at_ns) = (Token { epoch: *epoch, number: *number }, 10 * (at as u64 + 1));
@@ -294,7 +296,7 @@ mod tests {
     fn two_inside_at_once_are_found_though_the_counter_is_right() {
         let overlap = [(0, Begin, 1, 1, 0), (1, Begin, 1, 2, 0), (1, Commit, 1, 2, 1), (0, Refused, 1, 1, 1)];
         let never_told = violations(&overlap, &none());
-        assert!(never_told.len() == 1 && never_told[0].contains("never told"), "{never_told:?}");
+        assert!(never_told.len() == 1 && never_told[0].contains("got no report"), "{never_told:?}");
         for end in [Abandoned, Lost] {
             let lines = [&overlap[..], &[(0, end, 1, 1, 1)]].concat();
             assert_eq!(violations(&lines, &none()).len(), 1, "{end:?} within one view");

@@ -1,17 +1,17 @@
-//! What a growing history says right now: the last view, and how much was delivered.
+//! The current state of a growing history: the last view, and how much was delivered.
 //!
-//! Reads only what was added since the last look. It judges nothing, and a line that it does not know is the judge's to
-//! complain about.
+//! It reads only what was added since the last call. It judges nothing, and leaves a line that it does not know to the
+//! judge.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
-/// A view as a process shows it.
+/// A view as a process recorded it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) number: u64,
-    /// Ranks; one that is no number is left out, and is then missed.
+    /// Ranks; an invalid rank is left out, and so is missed.
     pub(crate) members: Vec<usize>,
 }
 
@@ -31,7 +31,7 @@ impl Tail {
         Self { path, read: 0, rest: String::new(), view: None, delivered: 0 }
     }
 
-    /// Takes in what was added; a file that is not there yet is empty.
+    /// Reads what was added; a file that is not there yet counts as empty.
     pub(crate) fn look(&mut self) -> std::io::Result<()> {
         let mut file = match File::open(&self.path) {
             Ok(file) => file,
@@ -53,7 +53,7 @@ impl Tail {
             if line.starts_with("D\t") {
                 self.delivered += 1;
             } else if line.starts_with(|first: char| first.is_ascii_digit()) {
-                // A client's: how many of its messages are acknowledged.
+                // A client's line: how many of its messages are acknowledged.
                 self.delivered = line.parse().unwrap_or(self.delivered);
             } else if let Some((number, members)) = line.strip_prefix("V\t").and_then(|view| view.split_once('\t')) {
                 let members = members.split(',').filter_map(|rank| rank.parse().ok()).collect();
