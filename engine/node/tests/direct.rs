@@ -98,7 +98,7 @@ fn is_heard_by_all(world: &World) {
         poll_all(&mut nodes);
         nodes[2].process().is_formed()
     });
-    nodes[0].broadcast(b"to whom it may concern").expect("lo can");
+    nodes[0].broadcast(b"to all on the network").expect("lo can");
     let mut heard = vec![0; 3];
     until("both to hear", || {
         for (node, heard) in nodes.iter_mut().zip(&mut heard) {
@@ -148,7 +148,7 @@ fn threaded_nodes_through_loss_and_duplication() {
             ended == 100 && got.len() == 100
         });
         assert_eq!(got, (0..100).collect::<Vec<_>>(), "{idle:?}: each once, in order");
-        let call = nodes[0].send_direct(DirectTo::Rank(Rank(9)), b"nobody").expect("there is room");
+        let call = nodes[0].send_direct(DirectTo::Rank(Rank(9)), b"absent").expect("there is room");
         until("the refusal", || {
             nodes[0].poll_direct() == Some(DirectNews::Refused(call, DirectRefusal::Unheard(Rank(9))))
         });

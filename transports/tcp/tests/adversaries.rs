@@ -73,7 +73,7 @@ fn garbage_ends_its_own_connection_only() {
         let after_hello = |tail: &[u8]| [&HELLO[..], tail].concat();
         for bytes in [
             vec![0; 32],
-            b"GET / HTTP/1.1\r\nHost: somebody\r\n\r\n".to_vec(),
+            b"GET / HTTP/1.1\r\nHost: anyplace\r\n\r\n".to_vec(),
             {
                 let mut other = HELLO;
                 other[4] = 2;
