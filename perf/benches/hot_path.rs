@@ -41,7 +41,7 @@ enum Part {
     ReceiveDeliver,
 }
 
-/// Publishes, sends and delivers so many messages, `rounds` times; says how long the part took.
+/// Publishes, sends and delivers so many messages, `rounds` times. Returns how long the part took.
 fn rounds(group: &mut Group, rounds: u64, messages: u64, part: Part) -> Duration {
     let mut spent = Duration::ZERO;
     for _ in 0..rounds {

@@ -1,12 +1,13 @@
 //! What each guarantee costs: instructions for one message, in the whole group.
 //!
-//! The gates count two functions of two members; what a stronger promise costs lies elsewhere too: in the rows that tell
-//! who holds what, in order runs, in datagrams sent on. So here three members do all there is to do for a message (publish,
-//! send, receive, order, deliver at each, acknowledge), and all of it counts.
+//! The gates count two functions of two members; what a stronger promise costs lies elsewhere too: in the rows that
+//! give which member holds what, in order runs, in datagrams sent on. So here three members do all there is to do for a
+//! message (publish, send, receive, order, deliver at each, acknowledge), and all of it counts.
 //!
-//! Time is that of the events: whoever has something to do does it, a step later the next; when nobody has, the clock is
-//! put to the next deadline. Looking in vain, which is what a spinning node does most of the time, is not counted, or waiting
-//! would be what is measured. A round is as long in every cell, so heartbeats, which come by time, are as many.
+//! Time is that of the events: a member that has work does it, a step later the next; when no member has work, the
+//! clock is put to the next deadline. Looking in vain, which is what a spinning node does most of the time, is not
+//! counted, or waiting would be what is measured. A round is as long in every cell, so heartbeats, which come by time,
+//! are as many.
 //!
 //! Invariants: every message published is delivered at every member, else there is no figure; what real-time order holds
 //! beyond a round is delivered in a later one, so that the difference of n and 2n rounds has as many deliveries as messages.
@@ -19,7 +20,7 @@ use serde::Serialize;
 use std::fmt::Write as _;
 use std::hint::black_box;
 
-/// The smallest group in which a majority is not everybody.
+/// The smallest group in which a majority is not all members.
 const MEMBERS: u16 = 3;
 /// Bytes of a message.
 const PAYLOAD: [u8; 64] = [0x5a; 64];
@@ -38,7 +39,7 @@ const PATIENCE_NS: u64 = 40_000_000;
 /// The target: as much may a message in total order cost, reliable, over one of which nothing is promised.
 pub const TOTAL_OVER_NOTHING_MAX: f64 = 1.5;
 
-/// Who publishes.
+/// The publishing member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Publisher {
@@ -60,7 +61,7 @@ impl Publisher {
         }
     }
 
-    /// The one of this name.
+    /// The value of this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|publisher| publisher.name() == name)
     }
@@ -79,7 +80,7 @@ struct Run {
 }
 
 impl Run {
-    /// Lets everybody do what there is to do until then.
+    /// Lets every member do its work until then.
     fn until(
         &mut self,
         end: Instant,
@@ -100,7 +101,7 @@ impl Run {
     }
 }
 
-/// Publishes and delivers so many rounds of `burst` messages; says how many messages that were.
+/// Publishes and delivers so many rounds of `burst` messages. Returns how many messages that were.
 ///
 /// # Errors
 /// If a message is refused or lost: then the figure would mean nothing.
@@ -153,11 +154,11 @@ pub struct Cost {
     pub reliability: &'static str,
     /// The name of the order.
     pub order: &'static str,
-    /// Who published.
+    /// The member that published.
     pub publisher: Publisher,
     /// Instructions a message published.
     pub instructions: f64,
-    /// Over those of unreliable, unordered.
+    /// Over the instructions of unreliable, unordered.
     pub ratio: f64,
 }
 

@@ -5,7 +5,7 @@
 //! Each scenario runs twice, with n and with 2n rounds, and the difference divided by the messages between is the figure:
 //! what happens once cancels out.
 //!
-//! The C library picks its copying routines by the processor it finds, so the workload is told to find a plain one. What
+//! The C library picks its copying routines by the processor it finds, so the workload is set to find a plain one. What
 //! is left to vary is the compiler, which is why its version stands beside the gates.
 //!
 //! Source: rustls `ci-bench`, which gates on counts for the same reason.
@@ -22,7 +22,7 @@ const PLAIN_PROCESSOR: &str = "glibc.cpu.hwcaps=-AVX2,-AVX2_Usable,-AVX_Fast_Una
 
 /// Why there is no figure. None of these is a gate exceeded.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // each says it itself
+#[allow(missing_docs)] // each message documents it
 pub enum GateError {
     #[error("valgrind can't be run ({0}): install it (Debian: apt-get install valgrind)")]
     NoValgrind(std::io::Error),
@@ -38,7 +38,7 @@ pub enum GateError {
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gates {
-    /// What `rustc -V` said when they were recorded.
+    /// The output of `rustc -V` when they were recorded.
     pub rustc: String,
     /// How much above its gate a figure may be.
     pub tolerance_percent: f64,
@@ -57,14 +57,14 @@ pub struct Verdict {
     pub measured: f64,
     /// And as agreed on; none for a scenario without a gate.
     pub gate: Option<f64>,
-    /// How far the one is above the other, in per cent.
+    /// How far the first is above the second, in per cent.
     pub change_percent: Option<f64>,
     /// Whether it stays within the tolerance.
     pub passed: bool,
 }
 
 impl Verdict {
-    /// Compares a figure with its gate. Without a gate it has not passed: a scenario must not go unwatched.
+    /// Compares a figure with its gate. Without a gate it has not passed: a scenario must not go unchecked.
     pub fn new(scenario: Scenario, measured: f64, gate: Option<f64>, tolerance_percent: f64) -> Self {
         let change_percent = gate.map(|gate| (measured / gate - 1.0) * 100.0);
         let passed = change_percent.is_some_and(|change| change <= tolerance_percent);
@@ -76,7 +76,7 @@ impl Gates {
     /// Reads the file.
     ///
     /// # Errors
-    /// If it isn't there or isn't right.
+    /// If the file is missing or malformed.
     pub fn load(path: &Path) -> Result<Self, GateError> {
         let error = |why: String| GateError::File { path: path.display().to_string(), why };
         let text = std::fs::read_to_string(path).map_err(|why| error(why.to_string()))?;
@@ -90,13 +90,13 @@ impl Gates {
     pub fn save(&self, path: &Path) -> Result<(), GateError> {
         let error = |why: String| GateError::File { path: path.display().to_string(), why };
         let body = toml::to_string(self).map_err(|why| error(why.to_string()))?;
-        let head = "# Instructions a message, counted by `cargo run -p bourdon-perf --release -- gates`; `--update` records them anew.\n\
-                    # A commit that raises one says why.\n";
+        let head = "# Instructions a message, counted by `cargo run -p bourdon-perf --release -- gates`; `--update` records them again.\n\
+                    # A commit that raises a count gives the reason.\n";
         std::fs::write(path, format!("{head}{body}")).map_err(|why| error(why.to_string()))
     }
 }
 
-/// What `rustc -V` says, or "unknown".
+/// The output of `rustc -V`, or "unknown".
 pub fn rustc() -> String {
     let asked = Command::new("rustc").arg("-V").output();
     asked.map_or_else(|_| "unknown".into(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -110,8 +110,8 @@ pub fn measure(scenario: Scenario) -> Result<f64, GateError> {
     difference(scenario.rounds(), &["workload", scenario.name()])
 }
 
-/// Instructions a message of this program's command `workload`, to which the number of rounds is added; it says how many
-/// messages that were.
+/// Instructions a message of this program's command `workload`, to which the number of rounds is added; it prints how
+/// many messages that were.
 ///
 /// # Errors
 /// If valgrind is missing or the workload fails.
@@ -141,7 +141,7 @@ fn count(workload: &[&str], rounds: u64) -> Result<(u64, u64), GateError> {
     let collected = stderr.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok());
     match (output.status.success(), collected, stdout.trim().parse()) {
         (true, Some(instructions), Ok(messages)) if instructions > 0 => Ok((instructions, messages)),
-        _ => Err(fails(format!("it ended with {} and said:\n{stderr}", output.status))),
+        _ => Err(fails(format!("it ended with {} and printed:\n{stderr}", output.status))),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The members of a group, a port in memory between them, and a clock that is a number.
 //!
-//! [`Member`] calls the state machine in the same order as the node does: publish until a full segmentation run stands
+//! [`Member`] calls the state machine in the same order as the node does: publish until a full segmentation run is
 //! ready, then send; receive, deliver, keep time, send. What it leaves out is the reading of the clock, one a burst.
 
 use crate::guarantee::Guarantee;
@@ -26,13 +26,13 @@ pub struct Member {
     port: MemoryPort,
     /// Something was delivered: what it gives rise to goes out on the next call, together with an answer.
     owes: bool,
-    /// It has published since it last looked what it may deliver.
+    /// It has published since it last checked what it may deliver.
     published: bool,
 }
 
 /// Why a measurement can't be made.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // each says it itself
+#[allow(missing_docs)] // each message documents it
 pub enum GroupError {
     #[error(transparent)]
     Port(#[from] PortError),
@@ -109,7 +109,7 @@ impl Member {
         failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    /// Receives, delivers, keeps time and sends; says how many messages were delivered.
+    /// Receives, delivers, keeps time and sends. Returns how many messages were delivered.
     ///
     /// # Errors
     /// If the port is broken.
@@ -140,7 +140,7 @@ impl Member {
     }
 }
 
-/// Opens so many members and runs them until each knows the others; says what the clock then says.
+/// Opens so many members and runs them until each knows the others. Returns the clock's time then.
 ///
 /// # Errors
 /// If the port in memory can't be opened.
@@ -164,7 +164,7 @@ pub struct Group {
     pub sequencer: Member,
     /// Rank 1.
     pub follower: Member,
-    /// What the clock says.
+    /// The clock's time.
     pub now: Instant,
 }
 

@@ -40,7 +40,7 @@ pub const ORDERS: [(&str, Order); 5] = [
 ];
 
 impl Default for Guarantee {
-    /// That of a group whose configuration says nothing about it.
+    /// The guarantee of a group whose configuration does not set it.
     fn default() -> Self {
         Self { order: Order::Total, reliability: Reliability::Reliable, relay: false }
     }
@@ -54,7 +54,7 @@ impl Guarantee {
         })
     }
 
-    /// The one of these names.
+    /// The guarantee of these names.
     pub fn named(level: &str, order: &str) -> Option<Self> {
         let (_, reliability, relay) = LEVELS.into_iter().find(|(name, ..)| *name == level)?;
         let (_, order) = ORDERS.into_iter().find(|(name, _)| *name == order)?;

@@ -1,6 +1,6 @@
 //! A group in one process, to measure the engine's own cost by.
 //!
-//! Wall time on a shared host says more about the neighbours than about a change of ten instructions, and a kernel
+//! Wall time on a shared host depends more on the neighbours than on a change of ten instructions, and a kernel
 //! socket costs a hundred times what is to be measured. So here [`Process`](bourdon_protocol::Process) runs over the
 //! port in memory with a clock that is a number: the same work is the same instructions, run after run.
 //!

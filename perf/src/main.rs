@@ -1,5 +1,5 @@
-//! `bourdon-perf gates`: fails when a message costs more instructions than was agreed on. `bourdon-perf guarantees` shows
-//! what each level of reliability costs in each order, and compares it with nothing that was agreed on.
+//! `bourdon-perf gates`: fails when a message costs more instructions than was agreed on. `bourdon-perf guarantees`
+//! prints what each level of reliability costs in each order, and compares it with nothing that was agreed on.
 //!
 //! Exit codes: 0 all gates hold, 1 one is exceeded, 2 nothing could be measured (the reason is on stderr). The table, or
 //! one JSON object with `--json`, goes to stdout.
@@ -76,7 +76,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Says how many messages a workload had; none if there is no such workload.
+/// Returns how many messages a workload had; none if there is no such workload.
 fn work(outcome: Option<Result<u64, GroupError>>) -> ExitCode {
     match outcome {
         Some(Ok(messages)) => {
@@ -136,7 +136,7 @@ fn gates(args: &GatesArgs) -> Result<ExitCode, GateError> {
     }
     eprintln!(
         "a message costs more than {} % above its gate. Find out where (callgrind_annotate), or record the new figures \
-         with --update and say in the commit why they are worth it",
+         with --update and state in the commit why they are worth it",
         gates.tolerance_percent
     );
     if rustc != gates.rustc {

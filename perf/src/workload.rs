@@ -1,7 +1,7 @@
 //! What the gates make a group do.
 //!
-//! A counter that runs from the start of a program to its end counts its setting-up. So the part that is measured stands
-//! in two functions of its own, never inlined, and callgrind is told to count within these only; what the other member
+//! A counter that runs from the start of a program to its end counts its setup too. So the measured part is
+//! in two functions of its own, never inlined, and callgrind counts within these only; what the other member
 //! does meanwhile is not counted.
 //!
 //! Invariants: nothing here reads a clock or a random number, and every message published is delivered.
@@ -80,7 +80,7 @@ impl Scenario {
         }
     }
 
-    /// Publishes and delivers `rounds` rounds; says how many messages that were.
+    /// Publishes and delivers `rounds` rounds. Returns how many messages that were.
     ///
     /// # Errors
     /// If a message is refused or lost: then the figure would mean nothing.

@@ -1,13 +1,13 @@
 //! What handing a message through a ring costs, by its length: `cargo run --release -p bourdon --example copy_cost`.
 //!
-//! One thread writes and reads, so that what is seen is the copy and not the hand-over between cores, which a ring of
+//! One thread writes and reads, so that the figure is the copy and not the hand-over between cores, which a ring of
 //! positions would pay as well.
 
 use bourdon_ring::spsc;
 use std::hint::black_box;
 use std::time::Instant;
 
-/// What stands in front of each delivered payload.
+/// The header of each delivered payload.
 const HEAD_BYTES: usize = 72;
 const ROUNDS: u32 = 20_000;
 const BATCH: u32 = 100;

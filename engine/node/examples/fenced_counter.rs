@@ -1,4 +1,4 @@
-//! A counter in a file that several processes share, safe from holders that do not know that they lost the lock.
+//! A counter in a file that several processes share, safe from holders that have lost the lock and do not know it.
 //!
 //! `cargo run --example fenced_counter -- bourdon.toml counter.txt` at each member; stop one (`kill -STOP`) for longer
 //! than it takes to be removed, and let it go on: its next write is refused.

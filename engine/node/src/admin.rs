@@ -1,12 +1,12 @@
-//! What can be asked on the admin socket: one JSON object a line, answered by one JSON object a line.
+//! The requests of the admin socket: one JSON object a line, answered by one JSON object a line.
 //!
 //! `{"request":"stat"}`, `{"request":"view"}`, `{"request":"errors"}`, `{"request":"sync"}` (answered once the barrier
 //! is complete), `{"request":"leave"}`, `{"request":"stop"}`; and two that turn the connection into a session
 //! (`sessions.rs`): `{"request":"lock","name":…}` and `{"request":"elect","name":…}`. Everything else is answered with `{"error": ...}` and
 //! what to do.
 //!
-//! A list of errors that grows with their number fills memory while nobody looks; so only distinct ones are kept, with
-//! counts and times, and at most [`DISTINCT_MAX`] of them.
+//! A list of errors that grows with their number fills memory while no client reads it; so only distinct ones are kept,
+//! with counts and times, and at most [`DISTINCT_MAX`] of them.
 
 use crate::messages::{NodeEvent, STANDINGS, ViewRecord};
 use crate::sessions::{PartName, Wish, WishedWait};
@@ -20,7 +20,7 @@ use std::time::Duration;
 /// Distinct events remembered: every kind for every rank of a small group.
 const DISTINCT_MAX: usize = 64;
 
-/// A request, understood.
+/// A parsed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
     Stat,
@@ -32,11 +32,11 @@ pub(crate) enum Request {
     Session(Wish),
 }
 
-/// A request, as it stands in its line.
+/// A request, as its line holds it.
 #[derive(Deserialize)]
 #[serde(tag = "request", rename_all = "lowercase", deny_unknown_fields)]
 enum Line {
-    // With braces, or fields that are none of theirs would be taken in silence.
+    // With braces, because otherwise serde silently accepts fields that these variants do not have.
     Stat {},
     View {},
     Errors {},
@@ -56,7 +56,7 @@ enum Line {
     },
 }
 
-/// Understands a line, or says what is wrong with it.
+/// Parses a line, or returns what is wrong with it.
 pub(crate) fn parse(line: &[u8]) -> Result<Request, Value> {
     let wrong = |error: &dyn Display, help: &str| json!({ "error": format!("{error}; {help}") });
     let line = serde_json::from_slice::<Line>(line).map_err(|error| {
@@ -89,7 +89,7 @@ pub(crate) fn stat(labels: &[String], cells: &Reader) -> Value {
     json!({ "stat": labels.iter().enumerate().map(value).collect::<Map<_, _>>() })
 }
 
-/// The view, as the data agent told it: every rank that the configuration names, in the view or not.
+/// The view, as the data agent reported it: every rank that the configuration names, in the view or not.
 pub(crate) fn view(record: &ViewRecord) -> Value {
     let is = |bits: u64, rank: u16| bits >> rank & 1 == 1;
     let member = |rank: u16| {

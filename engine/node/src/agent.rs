@@ -2,11 +2,11 @@
 //!
 //! An application thread that is slow must not slow the group's protocol: acknowledgements, repairs and timers have
 //! to go on while it computes. So the engine has a thread of its own, and meets the application only at rings. The
-//! obvious danger is at their ends: an agent that waits for room in a full ring stands still with everything in it.
+//! obvious danger is at their ends: an agent that waits for room in a full ring blocks everything in it.
 //!
 //! Here it never waits. A publication the engine refuses stays in its ring until the engine takes it. Delivery goes on
 //! only while every subscription ring of a member has room; then it stops, the delivered watermark with it, and the
-//! window gates the senders. An observer gates nobody: what does not fit is skipped and counted.
+//! window gates the senders. An observer gates no sender: what does not fit is skipped and counted.
 //!
 //! Invariants: a round ([`Agent::do_work`]) makes no system call but the port's, and wakes others only if they sleep. A
 //! member loses no message: what was taken from the protocol and did not fit is kept ([`Outlet`]) and goes first. That
@@ -36,11 +36,11 @@ use zerocopy::IntoBytes;
 
 /// The most messages taken from one publication ring a round, so that one publisher can't starve the network.
 const TAKE_LIMIT: usize = 256;
-/// How long a node that was told to stop goes on to get its last messages acknowledged.
+/// How long a stopping node keeps running to get its last messages acknowledged.
 const LINGER_NS: u64 = 1_000_000_000;
-/// What the longest message is taken for until one was longer: a datagram's worth.
+/// The assumed length of the longest message until a longer message arrives: a datagram's worth.
 const FRAME_GUESS_BYTES: usize = 1536;
-/// How long it sleeps meanwhile, at most.
+/// The longest sleep meanwhile.
 const LINGER_SLEEP: Duration = Duration::from_millis(1);
 
 /// Where delivered messages of some topics go: one subscription's ring.
@@ -48,7 +48,7 @@ pub(crate) struct Outlet {
     pub(crate) producer: spsc::Producer,
     /// Which those are.
     pub(crate) filter: Filter,
-    /// What the ring had no room for, whole frames; a member's only.
+    /// Whole frames that the ring had no room for; only at a member.
     pub(crate) overflow: VecDeque<Vec<u8>>,
     /// Messages an observer's ring had no room for.
     pub(crate) overruns: WatermarkWriter,
@@ -59,7 +59,7 @@ pub(crate) struct Outlet {
 }
 
 impl Outlet {
-    /// Moves what was kept into the ring; says whether all of it fitted.
+    /// Moves what was kept into the ring. Returns whether all of it fitted.
     fn drain(&mut self) -> bool {
         if self.overflow.is_empty() {
             return true;
@@ -116,7 +116,7 @@ impl Outlet {
         }
     }
 
-    /// Shows the subscriber what was put, and wakes it if it sleeps.
+    /// Publishes what was put to the subscriber, and wakes it if it sleeps.
     fn show(&mut self) {
         self.producer.publish();
         if self.bell.must_ring() {
@@ -125,7 +125,7 @@ impl Outlet {
     }
 }
 
-/// Somebody who hears of events.
+/// A receiver of events.
 pub(crate) struct Listener {
     pub(crate) producer: spsc::Producer,
     pub(crate) wake: Box<dyn Fn() + Send>,
@@ -145,7 +145,7 @@ pub(crate) struct Agent {
     pub(crate) post: Post,
     /// Its locks and elections.
     pub(crate) desk: Desk,
-    /// Why publications are held up: cell 0, for the application to read.
+    /// Why publications are blocked: cell 0, for the application to read.
     pub(crate) held_up: cells::Writer,
     /// Rung by publishers and the control thread.
     pub(crate) sleeper: Sleeper,
@@ -154,13 +154,13 @@ pub(crate) struct Agent {
     pub(crate) stop: Flag,
     pub(crate) counters: CountersWriter,
     pub(crate) figures: AgentFigures,
-    /// What was last told about it.
+    /// What was last reported about it.
     pub(crate) reach: Option<Reach>,
     pub(crate) is_member: bool,
 }
 
 impl Agent {
-    /// Runs until it is told to stop or the port fails.
+    /// Runs until it is stopped or the port fails.
     pub(crate) fn run(mut self, mut idler: Idler) -> Result<(), PortError> {
         let mut woke_at: Option<Instant> = None;
         let mut linger_until = None;
@@ -187,7 +187,7 @@ impl Agent {
         }
     }
 
-    /// One round; says how much was done.
+    /// Runs one round. Returns how much was done.
     fn do_work(&mut self) -> Result<usize, PortError> {
         self.figures.rounds += 1;
         let mut work_count = self.take_publications();
@@ -266,7 +266,7 @@ impl Agent {
     fn tell(&mut self, event: NodeEvent) {
         let (tag, words) = event_words(event);
         for listener in &mut self.listeners {
-            // Whoever does not listen misses events, as with the protocol's own bounded queue.
+            // An application that does not fetch events misses some, as with the protocol's own bounded queue.
             let _ = listener.producer.try_push(tag, EventWords::as_bytes(&words));
             (listener.wake)();
         }
@@ -295,7 +295,7 @@ impl Agent {
             match tag {
                 tag if tag == Command::Sync as u32 => {
                     if let Err(refusal) = self.node.sync(None) {
-                        // Whoever waits for the barrier hears why there will be none.
+                        // A caller that waits for the barrier receives the reason for the refusal.
                         let _ = self
                             .answers
                             .producer
@@ -366,7 +366,7 @@ impl Agent {
         if is_gated {
             self.gate.lie_down();
         }
-        // From here on whoever brings something sees that it must ring; what came before is seen here.
+        // From here on every thread that adds work sees that it must ring; work added before is seen here.
         let publishable = self.held_up.get(0) == 0 && self.publications.iter_mut().any(spsc::Consumer::has_frames);
         let stop_is_news = self.stop.is_set() && !stopping;
         let has_room = is_gated && !self.is_gated();

@@ -1,17 +1,17 @@
 //! Channels: several streams of one group, each with an address, a guarantee and members of its own.
 //!
 //! Trades must come in one order and survive crashes; quotes are worth nothing once they are late. In one stream the
-//! quotes would wait for the trades, and who wants only one of them would pay for both. So a channel is a stream of its
-//! own *with a view of its own*: one more [`Node`], whose group is called `group/channel`. Then each guarantee keeps its
-//! own windows, flush and walk; who does not join a channel receives, acknowledges and holds up nothing of it; what is
-//! lost in one can't look like a gap in another, whatever they share: another group's datagrams are discarded before
-//! anything is counted by number. `docs/decisions/a-channel-has-its-own-view.md` has the price.
+//! quotes would wait for the trades, and a member that wants only one would pay for both. So a channel is a stream of
+//! its own *with a view of its own*: one more [`Node`], whose group is called `group/channel`. Then each guarantee
+//! keeps its own windows, flush and walk; a process outside a channel receives, acknowledges and holds up nothing of
+//! it; what is lost in one can't look like a gap in another, whatever they share: another group's datagrams are
+//! discarded before anything is counted by number. `docs/decisions/a-channel-has-its-own-view.md` has the price.
 //!
 //! Nothing is promised about the order of two messages on different channels, unless one names the other
-//! ([`Channels::publish_after`]): who has joined both with one [`Channels`] is shown them in that order.
+//! ([`Channels::publish_after`]): a process that joined both with one [`Channels`] delivers them in that order.
 //!
 //! [`Channels`] runs those that one thread has joined. A member is numbered in a channel by its place among
-//! `channel.members`; who is not among them observes.
+//! `channel.members`; a process that is not among them observes.
 //!
 //! Invariants: two channels of a group differ in name, in address, and over tcp in every address; a channel that was left is gone, sockets and all,
 //! once its [`Event::Left`] has come, or after [`LEAVE_MAX_NS`] without a majority to let it go; one channel that fails
@@ -26,7 +26,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Events nobody has fetched: as many as one node keeps; more are dropped, the oldest first.
+/// Events not yet fetched: as many as one node keeps; more are dropped, the oldest first.
 const EVENTS_MAX: usize = 256;
 /// How long a member that leaves waits for the others to let it go: several view changes. Then it is gone like one that
 /// crashed.
@@ -74,12 +74,12 @@ impl Settings {
     }
 }
 
-/// What a channel's group is called.
+/// The name of a channel's group.
 pub fn full_name(group: &str, channel: &str) -> String {
     format!("{group}/{channel}")
 }
 
-/// Whether the channels can stand beside each other, and each by itself.
+/// Whether the channels are valid together, and each by itself.
 pub(crate) fn check(settings: &Settings) -> Result<(), SettingsError> {
     let mut addresses = vec![("the group itself".to_owned(), settings.group.address)];
     for (index, channel) in settings.channels.iter().enumerate() {
@@ -116,8 +116,8 @@ pub(crate) fn check(settings: &Settings) -> Result<(), SettingsError> {
     Ok(())
 }
 
-/// Whether a channel over tcp has addresses, and they are nobody else's: what came to a port of two would be for one of
-/// them only.
+/// Whether a channel over tcp has addresses, and no other channel has them: what came to a port of two would be for one
+/// of them only.
 fn check_mesh(settings: &Settings, index: usize) -> Result<(), SettingsError> {
     let (network, channel) = (&settings.network, &settings.channels[index]);
     let refuse = |what: String| Err(SettingsError::Channel { channel: channel.name.clone(), what });
@@ -151,7 +151,7 @@ fn check_mesh(settings: &Settings, index: usize) -> Result<(), SettingsError> {
 pub struct Channels {
     settings: Settings,
     joined: Vec<Joined>,
-    /// Which is polled first, and slept in next.
+    /// The channel that is polled first, and slept in next.
     turn: usize,
     events: VecDeque<(Arc<str>, Event)>,
     slice: Duration,
@@ -176,7 +176,7 @@ impl Channels {
         Ok(Self { settings: settings.clone(), joined, turn: 0, events, slice: SLICE_MIN })
     }
 
-    /// Joins a channel, as what the configuration says this process is in it.
+    /// Joins a channel, in the role that the configuration gives this process.
     ///
     /// # Errors
     /// If there is no such channel, it is joined already or still being left, or the network can't be used.
@@ -190,7 +190,7 @@ impl Channels {
         Ok(())
     }
 
-    /// Leaves a channel. A member goes on until the others have a view without it and [`Event::Left`] says so; an
+    /// Leaves a channel. A member goes on until the others have a view without it and [`Event::Left`] reports it; an
     /// observer is gone at once.
     pub fn leave(&mut self, name: &str) {
         let Some(index) = self.joined.iter().position(|joined| &*joined.name == name) else { return };
@@ -208,7 +208,7 @@ impl Channels {
         self.joined.iter().map(|joined| &*joined.name)
     }
 
-    /// A channel that was joined, to look at.
+    /// A channel that was joined, to read.
     pub fn get(&self, name: &str) -> Option<&Node> {
         self.joined.iter().find(|joined| &*joined.name == name).map(|joined| &joined.node)
     }
@@ -224,7 +224,7 @@ impl Channels {
     }
 
     /// Publishes a message on a channel that comes after one of another channel, as [`Delivery::message_name`] named it:
-    /// who has joined both is shown it after that one. With a topic's name: `after` of [`Outgoing`].
+    /// a process that joined both delivers it after that one. With a topic's name: `after` of [`Outgoing`].
     ///
     /// # Errors
     /// As [`Engine::try_publish`](crate::Engine::try_publish); [`Refusal::Outside`] if the channel is not joined.
@@ -239,7 +239,7 @@ impl Channels {
         node.try_publish_with(&Outgoing { topic, after: Some(after), ..Outgoing::default() }, payload)
     }
 
-    /// Polls every channel once, each time another one first; says how much was done.
+    /// Polls every channel once, each time another channel first. Returns how much was done.
     ///
     /// # Errors
     /// If a port is broken.
@@ -272,13 +272,13 @@ impl Channels {
         Ok(work_count)
     }
 
-    /// The next event, and of which channel it is.
+    /// The next event, and its channel.
     pub fn poll_event(&mut self) -> Option<(Arc<str>, Event)> {
         self.events.pop_front()
     }
 
     /// Sleeps until something may have come or something is due, at most for `longest`. With several channels it comes
-    /// back after a millisecond at the latest: who must sleep longer, or wake sooner, runs a
+    /// back after a millisecond at the latest: an application that must sleep longer, or wake sooner, runs a
     /// [`ThreadedNode`](crate::ThreadedNode) for each.
     ///
     /// # Errors

@@ -35,13 +35,13 @@ pub struct ClientNode {
 }
 
 impl ClientNode {
-    /// Opens the sockets and begins to look for a member.
+    /// Opens the sockets and begins to search for a member.
     ///
     /// # Errors
-    /// If the settings contradict themselves or the network can't be used; the text says what to do.
+    /// If the settings contradict themselves or the network can't be used; the text gives what to do.
     pub fn open(settings: &Settings) -> Result<Self, NodeError> {
         settings.check()?;
-        // In a mesh a client has no address of its own that others know, whoever's configuration it was given.
+        // In a mesh no member knows an address of a client, even if the client has a member's configuration.
         let settings = &{
             let mut settings = settings.clone();
             (settings.process.role, settings.network.listen) = (Role::Observer, None);
@@ -49,7 +49,7 @@ impl ClientNode {
         };
         let clock = Clock::start();
         let now = clock.now();
-        // Keyed by the operating system's randomness: no two clients alike, on whatever hosts.
+        // Keyed by the operating system's randomness, so that no two clients are alike, on any hosts.
         let id = ClientId(RandomState::new().hash_one((std::process::id(), now.0)));
         let bytes = echo_bytes(Rank::CLIENT, CONTROL_CHANNEL, Incarnation(id.0 as u32));
         let picked = pick(settings, Echo { offset: ECHO_OFFSET, bytes })?;
@@ -195,7 +195,7 @@ impl ClientNode {
         self.bystander.poll_direct()
     }
 
-    /// How the next of the direct messages sent did.
+    /// The outcome of the next direct message sent.
     pub fn poll_outcome(&mut self) -> Option<DirectOutcome> {
         self.bystander.poll_outcome()
     }
@@ -215,7 +215,7 @@ impl ClientNode {
         self.port.io()
     }
 
-    /// Why the client runs on another transport than asked for, if it does.
+    /// Why the client runs on another transport than the settings name, if it does.
     pub fn fallback(&self) -> Option<&str> {
         self.fallback.as_deref()
     }

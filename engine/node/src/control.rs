@@ -1,8 +1,8 @@
 //! The control agent: the thread that answers on the admin socket.
 //!
-//! Whoever asks a node about itself may be slow, hostile or gone, and must not be served by the thread that keeps the
-//! group going. So this one does it, and asks the data agent by commands over a ring; figures it reads from the
-//! counters without asking at all.
+//! A client that queries a node may be slow, hostile or gone. The thread that keeps the group going must not serve it.
+//! So the control agent serves it, and sends the data agent commands over a ring. It reads figures from the counters
+//! without a command.
 //!
 //! Invariants: nothing here grows without bound: [`CONNECTIONS_MAX`] connections, and [`SESSIONS_MAX`] that hold locks or
 //! take part in elections, each with one request and its answer in memory, one command under way. A connection that makes
@@ -127,7 +127,7 @@ impl Prepared {
             sync_turns: VecDeque::new(),
             end: end.clone(),
         };
-        // Made first, so that the socket goes whatever fails.
+        // Made first, so that the socket is removed whatever fails.
         let mut control = Control { thread: None, end, waker, directory, name };
         let builder = Builder::new().name("bourdon-control".to_owned());
         control.thread = Some(builder.spawn(move || thread.run())?);
@@ -135,7 +135,7 @@ impl Prepared {
     }
 }
 
-/// A socket that nobody else could connect to even for a moment: its mode is set before it has a name.
+/// A socket that no other user can connect to even for a moment: its mode is set before it has a name.
 fn listen(directory: &Directory, name: &str) -> io::Result<UnixListener> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -169,7 +169,7 @@ struct Connection {
     awaits_view: bool,
     awaits_sync: bool,
     session: Option<Session>,
-    /// No more comes; close once the output is gone.
+    /// No more input comes; close once the output is gone.
     is_closing: bool,
     progress_at: Instant,
 }
@@ -219,10 +219,10 @@ impl ControlThread {
             }
             self.close_idle();
         }
-        self.tell_sessions(); // that the node has ended
+        self.tell_sessions(); // the node has ended
     }
 
-    /// Says what has changed to those whom it concerns.
+    /// Sends each session what has changed for it.
     fn tell_sessions(&mut self) {
         for index in 0..self.connections.len() {
             if self.connections[index].as_mut().is_some_and(Connection::tell_news) {
@@ -313,7 +313,7 @@ impl ControlThread {
     fn respond(&mut self, index: usize, line: &[u8]) {
         let in_session = self.connections[index].as_ref().is_some_and(|connection| connection.session.is_some());
         let answer = match admin::parse(line) {
-            // One that waited for an answer would not be noticed when it ends.
+            // Otherwise the end of a connection that waits for an answer would go unnoticed.
             Ok(_) if in_session => {
                 json!({ "error": "this connection stands for a lock or an election: close it to give that up, and open another" })
             }
@@ -375,7 +375,7 @@ impl ControlThread {
         }
     }
 
-    /// Tells the data agent to do something; false if it has too much to do already.
+    /// Sends the data agent a command; false if too many commands are queued already.
     fn command(&mut self, command: Command) -> bool {
         let taken = self.rings.commands.try_push(command as u32, &[]).is_ok();
         if taken && self.asker.bell.must_ring() {
@@ -384,7 +384,7 @@ impl ControlThread {
         taken
     }
 
-    /// Barriers are complete in the order in which they were asked for; connections wait in the same.
+    /// Barriers complete in the order in which they were requested; connections wait in the same order.
     fn answer_one_sync(&mut self, answer: &Value) {
         let Some(index) = self.sync_turns.pop_front() else { return };
         if let Some(connection) = &mut self.connections[index]
@@ -407,8 +407,8 @@ impl ControlThread {
 }
 
 impl Connection {
-    /// Answers with what is new in its session; says whether there was something. A client that has not taken the line
-    /// before hears of the state after it.
+    /// Answers with what is new in its session. Returns whether there was something. A client that has not read the
+    /// previous line receives the state after it.
     fn tell_news(&mut self) -> bool {
         if !self.output.is_empty() {
             return false;

@@ -1,18 +1,18 @@
 //! The counters file: what a node counts, for any process of this user to read while it runs.
 //!
-//! Asking a node how it is disturbs it, and a node that hangs does not answer. So it leaves its figures in a small
-//! mapped file, and whoever wants to know maps it too. Which files belong to nodes that still run can't be told from a
-//! process id, which another process may have by now or which means nothing in another container. A lock can: each
+//! A query disturbs a node, and a node that hangs does not answer. So it leaves its figures in a small mapped file, and
+//! each reader maps it too. A process id does not show which files belong to nodes that still run: another process may
+//! have the id by now, or the id means nothing in another container. A lock does show it: each
 //! owner holds an exclusive `flock` on its file, which the kernel releases when the process ends, however it ends.
 //!
 //! The protocol counts in plain integers; a copy of them goes to the mapped cells about once a millisecond, by relaxed
 //! stores: some fifty of them, nothing on the path of a message.
 //!
-//! Layout: [`Header`], then a JSON description ([`Description`]: who, where, and every cell's label and help text), then
-//! the cells, 8 bytes each, native byte order (readers are on this host). Version 1.
+//! Layout: [`Header`], then a JSON description ([`Description`]: which node, where, and every cell's label and help
+//! text), then the cells, 8 bytes each, native byte order (readers are on this host). Version 1.
 //!
-//! Invariants: a file appears under its name complete and locked; its name is unique on the host; a file that nobody
-//! locks is stale and removed by the next node or `bourdon stat`, its admin socket with it.
+//! Invariants: a file appears under its name complete and locked; its name is unique on the host; a file that no
+//! process locks is stale and removed by the next node or `bourdon stat`, its admin socket with it.
 //!
 //! Source: Aeron's counters file; flock(2); linkat(2) for files that appear complete.
 
@@ -39,10 +39,10 @@ pub const VERSION: u32 = 1;
 pub const SUFFIX: &str = ".counters";
 /// No honest file is longer: the description of a few hundred cells is some tens of KiB.
 const FILE_MAX_BYTES: u64 = 1 << 20;
-/// Between two copies: often enough for eyes and for rates, seldom enough to cost nothing.
+/// Between two copies: often enough for users and for rates, seldom enough to cost nothing.
 const COPY_INTERVAL_NS: u64 = 1_000_000;
 
-/// In front of the file.
+/// The start of the file.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Header {
@@ -59,9 +59,9 @@ pub struct Header {
 const HEADER_BYTES: usize = 40;
 const _: () = assert!(size_of::<Header>() == HEADER_BYTES);
 
-/// Who a node is, in its counters file.
+/// A node's identity, in its counters file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)] // the names say it
+#[allow(missing_docs)] // the names are the documentation
 pub struct Description {
     pub group: String,
     pub group_address: String,
@@ -82,7 +82,7 @@ macro_rules! node_cells {
     ($($(#[$doc:meta])* $name:ident = $label:literal, $help:literal;)+) => {
         /// The cells beyond the protocol's counters.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[allow(missing_docs)] // the help text says it
+        #[allow(missing_docs)] // the help text documents it
         pub enum NodeCell { $($name),+ }
 
         impl NodeCell {
@@ -94,7 +94,7 @@ macro_rules! node_cells {
                 match self { $(Self::$name => $label),+ }
             }
 
-            /// What it says.
+            /// Its help text.
             pub const fn help(self) -> &'static str {
                 match self { $(Self::$name => $help),+ }
             }
@@ -153,10 +153,10 @@ impl CountersFile {
     /// Makes a file named after the node, which no other on this host has, and clears away stale ones.
     ///
     /// # Errors
-    /// What the file system says.
+    /// The file system's error.
     pub fn create(directory: Arc<Directory>, description: &Description) -> io::Result<(Self, CountersWriter)> {
         remove_stale(&directory);
-        // Unlinked until it is complete and locked: nobody ever sees half a file or takes a new one for stale.
+        // Unlinked until it is complete and locked: no reader ever sees half a file or takes a new file for stale.
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&*directory, ".", flags, Mode::RUSR | Mode::WUSR)?;
         rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)?;
@@ -314,7 +314,7 @@ pub struct Found {
     pub stem: String,
     /// The directory it is in.
     pub directory: PathBuf,
-    /// Who left it.
+    /// The node that left it.
     pub description: Description,
     /// Its process.
     pub pid: u32,

@@ -2,7 +2,7 @@
 //!
 //! They are rare, so each way is the plainest bounded thing there is: orders are frames in the ring that carries the
 //! application's other orders, news a channel of [`NEWS_MAX`]. News that do not fit stay where they are, in the
-//! protocol's own bounded queues: then messages are refused, and their senders hear of it.
+//! protocol's own bounded queues: then messages are refused, and their senders learn of it.
 
 use crate::inline::Node;
 use bourdon_port::Waker;
@@ -14,25 +14,25 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// News that the application has not fetched.
 pub(crate) const NEWS_MAX: usize = 256;
 
-/// Whom a direct message is for.
+/// The receivers of a direct message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DirectTo<'a> {
     /// One member.
     Rank(Rank),
     /// The nearest of some members; of all others, if none is named.
     Any(&'a [Rank]),
-    /// All processes of the group that hear the network.
+    /// All processes of the group that receive from the network.
     All,
 }
 
-/// What a threaded node says of direct messages.
+/// A threaded node's news of direct messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DirectNews {
-    /// One was received.
+    /// A message was received.
     Received(DirectMessage),
-    /// One that was sent has ended; the call is the one that [`send_direct`](crate::ThreadedNode::send_direct) named.
+    /// A message that was sent has ended; [`send_direct`](crate::ThreadedNode::send_direct) returned the call's name.
     Ended(DirectOutcome),
-    /// One could not be sent.
+    /// A message could not be sent.
     Refused(CallId, DirectRefusal),
 }
 
@@ -86,13 +86,13 @@ impl Post {
         };
         match call {
             Ok(call) => self.tickets.extend(call.map(|call| (call, ticket))),
-            // Whoever fetches no news misses some of these, as with events.
+            // An application that fetches no news misses some of these, as with events.
             Err(refusal) => drop(self.news.try_send(DirectNews::Refused(ticket, refusal))),
         }
         self.waker.wake();
     }
 
-    /// Moves what there is to the application; says how much.
+    /// Moves what there is to the application. Returns how much.
     pub(crate) fn collect(&mut self, node: &mut Node) -> usize {
         let mut count = 0;
         while let Some(news) = self.waiting.take().or_else(|| self.next(node)) {

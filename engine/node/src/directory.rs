@@ -1,18 +1,18 @@
-//! The directory where the nodes of one user leave what others may look at: counters files and admin sockets.
+//! The directory where the nodes of one user leave what other processes may read: counters files and admin sockets.
 //!
-//! A name in a place that everybody can write, like `/dev/shm`, can be taken by somebody else first: a symbolic link
+//! In a place that every user can write, like `/dev/shm`, another user can take a name first: a symbolic link
 //! there makes a node write where it should not, and a directory of another user's lets that user swap the files. So
 //! the directory is opened without following links, looked at through that descriptor, refused unless it is this
 //! user's alone to write, and every name in it is used relative to the descriptor.
 //!
-//! Invariant: a [`Directory`] belongs to this user, and nobody else can write it.
+//! Invariant: a [`Directory`] belongs to this user, and no other user can write it.
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// Only its owner may look in.
+/// Only its owner may read it.
 const PRIVATE: Mode = Mode::RWXU;
 
 /// An open directory of this user's.
@@ -24,7 +24,7 @@ pub struct Directory {
 
 /// Why a directory is not used.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // the messages say it
+#[allow(missing_docs)] // the messages document it
 pub enum DirectoryError {
     #[error("can't use {} for counters and the admin socket: {source}; name another with threads.directory", path.display())]
     Io { path: PathBuf, source: io::Error },
@@ -51,10 +51,10 @@ impl Directory {
         Err(refused.unwrap_or_else(|| unreachable!("there is always a default")))
     }
 
-    /// Those directories that are there already, to look for nodes in.
+    /// The directories that exist already, to search for nodes.
     ///
     /// # Errors
-    /// If the one that was named can't be used.
+    /// If the named directory can't be used.
     pub fn existing(path: Option<&Path>) -> Result<Vec<Self>, DirectoryError> {
         match path {
             Some(path) => Ok(vec![Self::open_at(path, false)?]),
@@ -108,7 +108,7 @@ impl Directory {
         Ok(names.collect())
     }
 
-    /// Removes an entry; one that is not there is as good.
+    /// Removes an entry; a missing entry is no error.
     pub(crate) fn remove(&self, name: &str) {
         let _ = rustix::fs::unlinkat(&self.fd, name, AtFlags::empty());
     }

@@ -1,13 +1,14 @@
-//! Learns a group's configuration from its heartbeats, for observers that were told only where it is.
+//! Learns a group's configuration from its heartbeats, for observers that know only where it is.
 //!
-//! An observer must know how many members there are and who orders what, or it delivers something else than the
-//! members do. Asking its user to repeat the members' configuration invites mistakes; heartbeats don't carry it, only
-//! a 64-bit fingerprint of it, by which processes tell whether they agree. But few configurations are possible: members,
-//! order, reliability, relay, acknowledgement and sequencer make some 210,000, and a fingerprint can be computed for each
-//! in milliseconds. The one that fits is the group's; that another fits by chance has a probability of 2^-46.
+//! An observer must know how many members there are and which member orders which messages, or it delivers
+//! something else than the members do. Asking its user to repeat the members' configuration invites mistakes;
+//! heartbeats don't carry it, only a 64-bit fingerprint of it, by which processes check that they agree. But few
+//! configurations are possible: members, order, reliability, relay, acknowledgement and sequencer make some 210,000,
+//! and a fingerprint can be computed for each in milliseconds. The configuration that fits is the group's; that another
+//! fits by chance has a probability of 2^-46.
 //!
 //! What can't be learned: an mtu or a message size that is not the default, of which there are too many. Then a
-//! configuration file is needed, and the error says so.
+//! configuration file is needed, and the error states this.
 
 use crate::clock::Clock;
 use crate::inline::NodeError;
@@ -37,7 +38,7 @@ pub enum Discovery {
 pub fn discover(settings: &mut Settings, longest: Duration) -> Result<Discovery, NodeError> {
     let clock = Clock::start();
     let bytes = echo_bytes(Rank::OBSERVER, CONTROL_CHANNEL, Incarnation(0));
-    // Who only listens is no member, and in a mesh dials all of them.
+    // A process that only listens is no member, and in a mesh dials all of them.
     settings.process.role = Role::Observer;
     let mut port = pick(settings, Echo { offset: ECHO_OFFSET, bytes })?.port;
     let group = GroupId::of(&settings.group.name);
@@ -64,7 +65,7 @@ fn heartbeat_fingerprint(bytes: &[u8], group: GroupId) -> Option<u64> {
     Some(Heartbeat::read(frame.body)?.0.configuration.get())
 }
 
-/// Sets what [`discover`] fills in to what has this fingerprint; says whether there is any.
+/// Sets what [`discover`] fills in to what has this fingerprint. Returns whether there is any.
 fn search(settings: &mut Settings, fingerprint: u64) -> bool {
     let mut candidate = settings.clone();
     candidate.process.role = Role::Observer;

@@ -1,8 +1,8 @@
 //! What the application's threads hold of a threaded node: one end of a ring each.
 //!
-//! A publisher must hear why it can't go on, but the reason is known to another thread: the data agent leaves it in a
+//! A publisher must learn why it can't go on, but another thread knows the reason: the data agent leaves it in a
 //! cell that publishers read only when their ring is full. A thread that leaves work for one that sleeps must wake
-//! it, but not for every message: doorbells tell who sleeps.
+//! it, but not for every message: doorbells show which thread sleeps.
 //!
 //! Invariants: one thread per handle (they are `Send`, not shared); a call never blocks but [`Subscription::wait`].
 
@@ -68,7 +68,7 @@ impl Publication {
         self.claim(topic, None, payload_bytes)
     }
 
-    /// Publishes a message that carries its topic's name, for who subscribes by patterns.
+    /// Publishes a message that carries its topic's name, for subscribers by patterns.
     ///
     /// # Errors
     /// As [`Publication::try_publish`].
@@ -131,7 +131,7 @@ impl Publication {
     }
 }
 
-/// Space for one message's bytes; dropped without [`PublicationClaim::commit`], it never was.
+/// Space for one message's bytes; dropped without [`PublicationClaim::commit`], nothing is published.
 #[must_use = "a claim that is not committed publishes nothing"]
 pub struct PublicationClaim<'a> {
     ring: spsc::Claim<'a>,
@@ -142,7 +142,7 @@ pub struct PublicationClaim<'a> {
 }
 
 impl PublicationClaim<'_> {
-    /// Says when the message was meant to be sent, in nanoseconds since the UNIX epoch; receivers see it as its send
+    /// Sets when the message was meant to be sent, in nanoseconds since the UNIX epoch; receivers see it as its send
     /// time. Costs 8 bytes on the network.
     pub fn set_intended_send_ns(&mut self, intended_send_ns: u64) {
         self.ring[..PUBLISHED_BYTES].copy_from_slice(Published { intended_send_ns }.as_bytes());
@@ -185,7 +185,7 @@ pub(crate) struct Inlet {
 /// Where one of the application's threads receives.
 pub struct Subscription {
     inlet: Inlet,
-    /// Bytes read since the data agent was last told of room.
+    /// Bytes read since the data agent was last woken for room.
     freed_bytes: usize,
     gate: Bell,
     agent: Waker,
@@ -196,7 +196,7 @@ impl Subscription {
         Self { inlet, freed_bytes: 0, gate: gate.clone(), agent: agent.clone() }
     }
 
-    /// Hands out at most `limit` messages; says how many. Zero means that there is none.
+    /// Hands out at most `limit` messages. Returns how many. Zero means that there is none.
     #[inline]
     pub fn poll(&mut self, limit: usize, mut on_delivery: impl FnMut(Delivery<'_>)) -> usize {
         let freed_bytes = &mut self.freed_bytes;
@@ -219,7 +219,7 @@ impl Subscription {
     /// Sleeps until there is a message, the node has ended, or `longest` has passed; may return early.
     ///
     /// # Errors
-    /// What poll(2) says.
+    /// The error of poll(2).
     pub fn wait(&mut self, longest: Duration) -> std::io::Result<()> {
         let inlet = &mut self.inlet;
         inlet.sleeper.lie_down();

@@ -1,8 +1,8 @@
-//! What a thread does between two looks that found nothing.
+//! What a thread does between two rounds that found no work.
 //!
-//! Looking again at once costs a whole core and starves whoever shares it; sleeping costs a wake-up, some microseconds
-//! to tens of them, on the next message. Neither is right everywhere, so it is chosen: [`IdleStrategy`]. A thread
-//! tells its [`Idler`] how much work each round did; the idler decides what to do about none.
+//! Looking again at once costs a whole core and starves threads that share it; sleeping costs a wake-up, some
+//! microseconds to tens of them, on the next message. Neither is right everywhere, so it is chosen: [`IdleStrategy`]. A
+//! thread reports to its [`Idler`] how much work each round did; the idler decides what to do about none.
 //!
 //! Invariant: work puts every strategy back to its most wakeful step, so that a burst is met by a thread that is awake.
 //!

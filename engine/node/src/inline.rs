@@ -30,7 +30,7 @@ use std::time::Duration;
 /// The most datagrams one call to [`Node::poll`] takes from the network: several full segmentation runs, and few enough
 /// that timers keep their time.
 const RECEIVE_LIMIT: usize = 512;
-/// The most messages one call delivers unless told otherwise; the rest is delivered by the next.
+/// The most messages one call delivers by default; the next call delivers the rest.
 pub(crate) const DELIVER_LIMIT: usize = 1 << 16;
 /// Sealed datagrams that make a publication send at once instead of waiting for the next call: one full segmentation
 /// run.
@@ -38,7 +38,7 @@ const BACKLOG_SEND: u64 = 46;
 
 /// Why a node can't start or go on.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // each says it itself
+#[allow(missing_docs)] // each message documents it
 pub enum NodeError {
     #[error(transparent)]
     Settings(#[from] SettingsError),
@@ -105,7 +105,7 @@ impl<P: Port> Engine<P> {
         self.try_publish_with(&Outgoing { topic, ..Outgoing::default() }, payload)
     }
 
-    /// Publishes a message that carries its topic's name, for who subscribes by patterns.
+    /// Publishes a message that carries its topic's name, for subscribers by patterns.
     ///
     /// # Errors
     /// As [`Engine::try_publish`].
@@ -123,7 +123,7 @@ impl<P: Port> Engine<P> {
         self.begin_burst();
         let sequence = self.process.try_publish(self.now, outgoing, payload)?;
         if self.process.backlog() >= BACKLOG_SEND {
-            // A port that fails says so again on the next poll, which can report it.
+            // A port that fails returns the error again on the next poll, which can report it.
             let _ = self.transmit();
         }
         Ok(sequence)
@@ -169,9 +169,9 @@ impl<P: Port> Engine<P> {
         self.transmit()
     }
 
-    /// Sends, receives, delivers, keeps time; says how many messages were delivered and datagrams received: zero means
-    /// that there was nothing to do. What a delivery brings about goes out with the next call, together with what the
-    /// application publishes in answer: so do not stop calling while this returns more than zero.
+    /// Sends, receives, delivers, keeps time. Returns how many messages were delivered and datagrams received: zero
+    /// means that there was nothing to do. What a delivery brings about goes out with the next call, together with what
+    /// the application publishes in answer: so do not stop calling while this returns more than zero.
     ///
     /// # Errors
     /// If the port is broken.
@@ -213,7 +213,7 @@ impl<P: Port> Engine<P> {
         })?;
         self.port_datagrams += received as u64;
         self.now = now.unwrap_or_else(|| clock.now());
-        // A spinning thread comes by in vain most of the time: then nothing is done but look at the clock.
+        // Most rounds of a spinning thread find no work: then only the clock is read.
         let mut delivered = 0;
         if received > 0 {
             self.process.order(self.now);
@@ -271,7 +271,7 @@ impl<P: Port> Engine<P> {
         self.port.wait(longest.min(Duration::from_nanos(until_due)))
     }
 
-    /// Asks for a barrier: [`Event::Synced`] says when everything that any member sent before it has been delivered
+    /// Asks for a barrier: [`Event::Synced`] reports when everything that any member sent before it has been delivered
     /// everywhere. A payload of at most one datagram is delivered at every process between what was before and after.
     ///
     /// # Errors
@@ -282,8 +282,8 @@ impl<P: Port> Engine<P> {
         self.process.sync(self.now, payload)
     }
 
-    /// Sends a message of at most one datagram to one member, beside the stream. [`Engine::poll_outcome`] says whether it
-    /// was taken.
+    /// Sends a message of at most one datagram to one member, beside the stream. [`Engine::poll_outcome`] reports
+    /// whether it was taken.
     ///
     /// # Errors
     /// If it is too long, too many are under way, or the member was not heard.
@@ -292,7 +292,7 @@ impl<P: Port> Engine<P> {
         self.process.send_to(self.now, rank, payload)
     }
 
-    /// The same to any process of the group by its address, as it stood in a [`DirectMessage`].
+    /// The same to any process of the group by its address, as a [`DirectMessage`] gave it.
     ///
     /// # Errors
     /// If it is too long, too many are under way, or nothing can be sent there.
@@ -328,25 +328,26 @@ impl<P: Port> Engine<P> {
         self.owes = true;
     }
 
-    /// The next direct message received. Whoever never fetches them lets 256 wait, and refuses the others.
+    /// The next direct message received. If the application never fetches them, 256 wait and the others are refused.
     pub fn poll_direct(&mut self) -> Option<DirectMessage> {
         self.process.poll_direct()
     }
 
-    /// How the next of the direct messages sent did.
+    /// The outcome of the next direct message sent.
     pub fn poll_outcome(&mut self) -> Option<DirectOutcome> {
         self.process.poll_outcome()
     }
 
-    /// Asks for a lock; [`Engine::poll_coordination`] says when it is granted, or why not, and when it is lost.
+    /// Asks for a lock; [`Engine::poll_coordination`] reports when it is granted, or why not, and when it is lost.
     ///
     /// # Errors
-    /// If nothing can be asked for now.
+    /// If no request is possible now.
     pub fn lock(&mut self, name: TopicName, patience: Patience) -> Result<LockId, CoordinationRefusal> {
         self.coordinate(|process| process.lock(name, patience))
     }
 
-    /// Gives a lock back, or no longer waits for it; says whether there was such a request. Nothing more is said of it.
+    /// Gives a lock back, or cancels the wait for it. Returns whether there was such a request. No more news of it
+    /// follows.
     pub fn unlock(&mut self, id: LockId) -> bool {
         self.owes = true;
         self.process.unlock(id)
@@ -357,28 +358,28 @@ impl<P: Port> Engine<P> {
         self.process.lock_standing(id)
     }
 
-    /// Takes part in an election, or changes the part; [`Engine::poll_coordination`] says who leads, now and whenever
-    /// that changes.
+    /// Takes part in an election, or changes the part; [`Engine::poll_coordination`] reports the leader, now and
+    /// whenever it changes.
     ///
     /// # Errors
-    /// If it can't be taken part in now.
+    /// If this process can't take part in it now.
     pub fn elect(&mut self, name: TopicName, part: Part) -> Result<(), CoordinationRefusal> {
         self.coordinate(|process| process.elect(name, part))
     }
 
-    /// Leads no more, if it did, and does not stand any more; it still hears who leads.
+    /// Resigns if it leads, and stands no more; it still learns which member leads.
     pub fn resign(&mut self, name: TopicName) {
         self.owes = true;
         self.process.resign(name);
     }
 
-    /// Resigns, and hears no more of an election.
+    /// Resigns, and receives no more news of an election.
     pub fn leave_election(&mut self, name: TopicName) {
         self.owes = true;
         self.process.leave_election(name);
     }
 
-    /// Who leads an election that this process has a part in, if anybody.
+    /// The leader of an election that this process has a part in, if there is a leader.
     pub fn leader(&self, name: &TopicName) -> Option<Leadership> {
         self.process.leader(name)
     }
@@ -389,20 +390,20 @@ impl<P: Port> Engine<P> {
         self.process.poll_coordination()
     }
 
-    /// What was asked for goes out with the next call; what was refused, or was not there, is nothing to send.
+    /// A request goes out with the next call; a refused or unknown request sends nothing.
     fn coordinate<T, E>(&mut self, ask: impl FnOnce(&mut Process) -> Result<T, E>) -> Result<T, E> {
         let asked = ask(&mut self.process);
         self.owes |= asked.is_ok();
         asked
     }
 
-    /// Leaves the group; [`Event::Left`] says when the others have gone on without this process.
+    /// Leaves the group; [`Event::Left`] reports when the others have gone on without this process.
     pub fn leave(&mut self) {
         self.now = self.clock.now();
         self.process.leave(self.now);
     }
 
-    /// Makes another member the one that gives the order: the hot publisher, whose messages then need no second hop.
+    /// Makes another member the sequencer: the hot publisher, whose messages then need no second hop.
     pub fn hand_over(&mut self, to: Rank) {
         self.now = self.clock.now();
         self.process.hand_over(self.now, to);
@@ -412,7 +413,7 @@ impl<P: Port> Engine<P> {
     /// [`Event::SnapshotWanted`].
     ///
     /// # Errors
-    /// If it is longer than `max_snapshot_bytes`: whoever wants to join can't.
+    /// If it is longer than `max_snapshot_bytes`: joiners can't join.
     pub fn give_snapshot(&mut self, state: &[u8]) -> Result<(), Refusal> {
         self.now = self.clock.now();
         self.owes = true;
@@ -426,7 +427,7 @@ impl<P: Port> Engine<P> {
         self.process.take_snapshot()
     }
 
-    /// Hard evidence that this life of a process is gone; [`Node`]'s links bring it by themselves.
+    /// Hard evidence that this incarnation of a process is gone; [`Node`]'s links bring it by themselves.
     pub fn on_evidence(&mut self, rank: Rank, incarnation: Incarnation) {
         self.now = self.clock.now();
         self.owes = true;
@@ -439,12 +440,12 @@ impl<P: Port> Engine<P> {
         self.process.poll_event()
     }
 
-    /// The state machine itself, to look at.
+    /// The state machine itself, to read.
     pub fn process(&self) -> &Process {
         &self.process
     }
 
-    /// The port, to look at.
+    /// The port, to read.
     pub fn port(&self) -> &P {
         &self.port
     }
@@ -470,7 +471,7 @@ impl<P: Port> Engine<P> {
     }
 }
 
-/// Why hard evidence is to be done without, behind another reason if there is one.
+/// Why the node runs without hard evidence, after another reason if there is one.
 fn without_links(before: Option<String>, error: &std::io::Error) -> String {
     let before = before.map(|why| format!("{why}; ")).unwrap_or_default();
     format!("{before}no links to the other members ({error}): a process that is gone is noticed by its silence only")
@@ -482,19 +483,19 @@ pub struct Node {
     engine: Engine<Faulty<AnyPort>>,
     fallback: Option<String>,
     links: Option<Links>,
-    /// When the links are told next who is in the view.
+    /// When the links next receive the view's members.
     links_due: Instant,
     birth: BirthFile,
 }
 
-/// How often the links are told who is in the view: often enough that a new member is watched before it matters.
+/// How often the links receive the view's members: often enough that a new member is watched before it matters.
 const LINKS_NS: u64 = 5_000_000;
 
 impl Node {
     /// Opens the sockets and begins to join.
     ///
     /// # Errors
-    /// If the settings contradict themselves or the network can't be used; the text says what to do.
+    /// If the settings contradict themselves or the network can't be used; the text gives what to do.
     pub fn join(settings: &Settings) -> Result<Self, NodeError> {
         settings.check()?;
         settings.check_peers()?;
@@ -529,7 +530,7 @@ impl Node {
         }
         let wanted = settings.network.links && settings.detector.evidence && rank != Rank::OBSERVER;
         let links = if wanted && config.members > 1 {
-            // Over tcp the address says which way the traffic goes, not an interface.
+            // Over tcp the address selects the way of the traffic, not an interface.
             let interface = Some(&*settings.network.interface).filter(|_| settings.network.transport != Transport::Tcp);
             let opened = Links::open(port.local_address(), interface, port.waker());
             opened.map_err(|error| fallback = Some(without_links(fallback.take(), &error))).ok()
@@ -582,12 +583,12 @@ impl Node {
         self.engine.poll_after(limit, passed, on_delivery)
     }
 
-    /// What the node does otherwise than asked for, and why: another transport, no links, no stored birth.
+    /// What the node does differently from the settings, and why: another transport, no links, no stored birth.
     pub fn fallback(&self) -> Option<&str> {
         self.fallback.as_deref()
     }
 
-    /// Hears one more source of the group, if `network.sources` names some.
+    /// Receives from one more source of the group, if `network.sources` names some.
     ///
     /// # Errors
     /// If it names none, or the kernel refuses.
@@ -595,7 +596,7 @@ impl Node {
         self.engine.port.inner().join_source(source)
     }
 
-    /// Hears a source no longer; without the last one, nobody.
+    /// Stops receiving from a source; without the last source, it receives from none.
     ///
     /// # Errors
     /// If the source was not joined.
@@ -613,17 +614,18 @@ impl Node {
         self.engine.port.inner().reach()
     }
 
-    /// Ends one TCP connection of the transport `tcp` or `auto` abruptly, as a fault would; says whether there was one.
+    /// Ends one TCP connection of the transport `tcp` or `auto` abruptly, as a fault would. Returns whether there was
+    /// one.
     pub fn break_one_link(&mut self) -> bool {
         self.engine.port.inner_mut().break_one_link()
     }
 
-    /// Where others reach this process.
+    /// The address at which others reach this process.
     pub fn local_address(&self) -> SocketAddr {
         self.engine.port.local_address()
     }
 
-    /// Makes the counters file by which `bourdon stat` and others look at this node; after each poll, call
+    /// Makes the counters file by which `bourdon stat` and other tools read this node; after each poll, call
     /// [`CountersWriter::update`]. The file is removed when the first of the two is dropped.
     ///
     /// # Errors

@@ -1,15 +1,16 @@
-//! Links: TCP connections between members that tell at once when a process is gone.
+//! Links: TCP connections between members that show at once that a process is gone.
 //!
-//! Silence says that somebody may be gone, after a while and with doubt. A kernel knows: when a process ends, however it
-//! ends, it closes the process's connections, and whoever tries to connect again is refused. So each member connects to
-//! every other and sends nothing. When a connection ends, it tries once more: if that is refused where it was accepted
-//! before, the process is gone, and that is hard evidence. A connection that merely breaks (a reset on the way, a host
-//! that is unreachable) proves nothing, and neither does a refusal by somebody who never answered, such as a firewall.
+//! Silence suggests that a member may be gone, after a while and with doubt. A kernel knows: when a process ends,
+//! however it ends, the kernel closes its connections and refuses members that try to connect again. So each member
+//! connects to every other and sends nothing. When a connection ends, it tries once more: if that is refused where it
+//! was accepted before, the process is gone, and that is hard evidence. A connection that merely breaks (a reset on the
+//! way, a host that is unreachable) proves nothing, and neither does a refusal by a host that never answered, such as a
+//! firewall.
 //!
-//! A thread of its own does this (mio): connecting and closing block nobody who moves messages.
+//! A thread of its own does this (mio): connecting and closing block no thread that moves messages.
 //!
-//! Invariants: evidence names the life whose port was refused; at most [`LINKS_MAX`] connections are held each way; what
-//! comes in is thrown away; nothing leaves by another interface, or address, than the group's.
+//! Invariants: evidence names the incarnation whose port was refused; at most [`LINKS_MAX`] connections are held each
+//! way; what comes in is thrown away; nothing leaves by another interface, or address, than the group's.
 
 use bourdon_port::Waker;
 use bourdon_protocol::Member;
@@ -28,7 +29,7 @@ use std::time::{Duration, Instant};
 
 /// Connections each way: a full view's.
 const LINKS_MAX: usize = 64;
-/// Room for evidence nobody has taken: more than a view has members.
+/// Room for evidence not yet taken: more than a view has members.
 const EVIDENCE_RING_BYTES: usize = 4096;
 /// How long a connection that could not be made waits before the next attempt: twice as long each time, up to the
 /// longest. The first wait is short, because a process that is ending may still accept what it then resets, and only the
@@ -45,7 +46,7 @@ const LISTEN: Token = Token(usize::MAX - 1);
 /// Connections made by us have the tokens below, those accepted the ones from here on.
 const ACCEPTED: usize = LINKS_MAX;
 
-/// Whom to be connected to.
+/// A member to connect to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Target {
     member: Member,
@@ -105,7 +106,7 @@ impl Links {
         Ok(Self { own, port, evidence: Evidence(consumer), orders, targets, end, waker, thread })
     }
 
-    /// Where the others connect to.
+    /// The address that the others connect to.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
@@ -115,7 +116,7 @@ impl Links {
     pub(crate) fn evidence(&mut self, mut gone: impl FnMut(Rank, Incarnation)) {
         if self.evidence.0.has_frames() {
             self.evidence.0.read(usize::MAX, |rank, frame| {
-                let incarnation = u32::from_ne_bytes(frame.try_into().expect("evidence is one life"));
+                let incarnation = u32::from_ne_bytes(frame.try_into().expect("evidence is one incarnation"));
                 gone(Rank(rank as u16), Incarnation(incarnation));
             });
         }
@@ -239,7 +240,7 @@ impl LinksThread {
         due.min().map(|at| at.saturating_duration_since(Instant::now()))
     }
 
-    /// Keeps the connections to who is still to be watched, drops the others, and begins the new ones.
+    /// Keeps the connections to members still watched, drops the others, and begins the new ones.
     fn retarget(&mut self, targets: &[Target]) {
         let mut before: Vec<Option<Link>> = std::mem::take(&mut self.made).into_iter().map(Some).collect();
         for target in targets.iter().take(LINKS_MAX) {

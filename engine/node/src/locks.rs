@@ -1,18 +1,18 @@
 //! Locks and elections of a threaded node, for any thread of the application.
 //!
-//! The group's locks are the data agent's business: it alone talks to the protocol. A caller wants to sleep until it has
-//! the lock, to hold it as a value, and to be told when it is lost. So a [`Locks`] is a way to leave orders with the agent
-//! (a bounded channel and a doorbell), and each request has a cell that the agent writes its state to (`ticket.rs`); the
-//! agent's part is `desk.rs`.
+//! The group's locks are the data agent's business: it alone calls the protocol. A caller wants to sleep until it has
+//! the lock, to hold it as a value, and to learn when it is lost. So a [`Locks`] is a way to leave orders with the
+//! agent (a bounded channel and a doorbell), and each request has a cell that the agent writes its state to
+//! (`ticket.rs`); the agent's part is `desk.rs`.
 //!
 //! **A lock can be lost while it is held.** A member that reaches no majority any more, or was removed, holds nothing,
-//! whatever its application believes; and an application that was paused learns of it late. [`Guard::lost`] says what is
-//! known, [`Guard::token`] is what makes it safe: the resource refuses a token lower than one it has seen
+//! whatever its application believes; and an application that was paused learns of it late. [`Guard::lost`] gives what
+//! is known, [`Guard::token`] is what makes it safe: the resource refuses a token lower than one it has seen
 //! (`docs/locks.md`).
 //!
-//! Invariants: whoever waits is released when the node ends, loses its majority or is removed. Dropping a [`Guard`], a
-//! [`LockRequest`] or a [`Candidacy`] gives up what it stood for. At a node one at most stands in an election: two would
-//! each believe to lead. Bounds: [`ORDERS_MAX`] orders under way; the desk has its own.
+//! Invariants: a waiting caller is released when the node ends, loses its majority or is removed. Dropping a [`Guard`],
+//! a [`LockRequest`] or a [`Candidacy`] gives up what it stood for. At a node one at most stands in an election: two
+//! would each believe that they lead. Bounds: [`ORDERS_MAX`] orders under way; the desk has its own.
 
 mod desk;
 mod ticket;
@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 use ticket::{Answer, State, Ticket, Watcher};
 
-/// Orders that the agent has not taken: it takes all of them each round, so whoever has to wait does so for microseconds.
+/// Orders that the agent has not taken: it takes all of them each round, so a caller waits only for microseconds.
 const ORDERS_MAX: usize = 256;
 
 /// Why there is no lock, or no part in an election.
@@ -44,7 +44,7 @@ pub enum LockError {
     /// It was not granted in time.
     #[error("the lock was not granted in time")]
     TimedOut,
-    /// It was lost, or can't be had any more.
+    /// It was lost, or can't be granted any more.
     #[error(transparent)]
     Lost(#[from] Lost),
     /// This node stands in that election already.
@@ -70,14 +70,14 @@ pub enum Wait {
     No,
     /// Until then.
     Until(Instant),
-    /// Until it is granted or there is no hope.
+    /// Until it is granted or can't be granted any more.
     Forever,
 }
 
-/// How a request for a lock stands.
+/// The state of a request for a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockState {
-    /// It could not be asked for yet, if this says why; else the agent has not come to it.
+    /// It could not be asked for yet, if this gives a reason; else the agent has not come to it.
     Pending(Option<CoordinationRefusal>),
     /// It waits in the group.
     Waiting {
@@ -98,10 +98,10 @@ impl State for LockState {
     }
 }
 
-/// How an election stands, as this node knows.
+/// The state of an election, as this node knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ElectionState {
-    /// Who leads, if anybody.
+    /// The leader, if there is one.
     pub leader: Option<Leadership>,
     /// Whether that is this candidacy.
     pub own: bool,
@@ -157,7 +157,7 @@ impl Locks {
     /// Waits for a lock. While the group is still forming or the node outside, it waits for that as well.
     ///
     /// # Errors
-    /// If there is no hope: the node ended, was removed, reaches no majority; or the group grants no locks.
+    /// If it can't be granted: the node ended, was removed, reaches no majority; or the group grants no locks.
     pub fn lock(&self, name: TopicName) -> Result<Guard, LockError> {
         self.begin(name, Wait::Forever).wait()
     }
@@ -218,7 +218,7 @@ impl Locks {
     fn order(&self, order: Order) {
         let mut sending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if sending.orders.send(order).is_err() {
-            return; // the agent is gone, and the order with it: its ticket says so
+            return; // the agent is gone, and the order with it: its ticket records this
         }
         let posted = sending.posted.get() + 1;
         sending.posted.advance(posted);
@@ -252,12 +252,12 @@ pub struct LockRequest {
 }
 
 impl LockRequest {
-    /// How it stands.
+    /// Its state.
     pub fn state(&self) -> LockState {
         self.claim.ticket.state()
     }
 
-    /// How it stands, if that has changed since this was asked last.
+    /// Its state, if that has changed since the last call.
     pub fn news(&mut self) -> Option<LockState> {
         self.claim.ticket.news(&mut self.seen)
     }
@@ -290,7 +290,7 @@ impl Guard {
         &self.claim.name
     }
 
-    /// Higher than those of all who had the lock before: hand it to the resource with each write.
+    /// Higher than the tokens of all earlier holders: hand it to the resource with each write.
     pub fn token(&self) -> FencingToken {
         self.token
     }
@@ -325,7 +325,7 @@ fn lost(state: &LockState) -> Option<Lost> {
     }
 }
 
-/// A part in an election, had until this is dropped.
+/// A part in an election, held until this is dropped.
 #[derive(Debug)]
 pub struct Candidacy {
     ticket: Arc<Ticket<ElectionState>>,
@@ -340,12 +340,12 @@ impl Candidacy {
         &self.name
     }
 
-    /// How the election stands.
+    /// The election's state.
     pub fn state(&self) -> ElectionState {
         self.ticket.state()
     }
 
-    /// Who leads, if anybody.
+    /// The leader, if there is one.
     pub fn leader(&self) -> Option<Leadership> {
         self.state().leader
     }
@@ -356,19 +356,19 @@ impl Candidacy {
         state.leader.filter(|_| state.own).map(|leadership| leadership.token)
     }
 
-    /// How the election stands, if that has changed since this or [`Candidacy::wait`] said so last.
+    /// The election's state, if that has changed since this or [`Candidacy::wait`] last reported it.
     pub fn news(&mut self) -> Option<ElectionState> {
         self.ticket.news(&mut self.seen)
     }
 
-    /// Sleeps until something has changed, for so long at most. Of several changes meanwhile it shows the last.
+    /// Sleeps until something has changed, for so long at most. Of several changes meanwhile it returns the last.
     pub fn wait(&mut self, timeout: Duration) -> Option<ElectionState> {
         let (seen, until) = (self.seen, Instant::now().checked_add(timeout));
         self.ticket.wait(until, |_, version| version != seen);
         self.news()
     }
 
-    /// Leads no more, if it did, and does not stand; it still hears who leads.
+    /// Resigns if it leads, and stands no more; it still learns which member leads.
     pub fn resign(&self) {
         self.locks.order(Order::Resign(self.name, Arc::clone(&self.ticket)));
     }

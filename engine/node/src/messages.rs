@@ -1,7 +1,7 @@
 //! What crosses the rings between a node's threads: each frame's layout, once.
 //!
 //! Rings carry bytes, and both ends live in one process of one build, so a frame is a plain struct in native order with
-//! its payload behind it. `docs/decisions/rings-carry-bytes.md` says why payloads are copied.
+//! its payload behind it. `docs/decisions/rings-carry-bytes.md` gives the reason why payloads are copied.
 //!
 //! Invariant: every frame that is written can be read back; one that can't is a bug, and panics.
 
@@ -13,7 +13,7 @@ use bourdon_wire::{
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// In front of each published payload, and of the topic's name if it carries one: the frame's tag is the topic, and
+/// The header of each published payload, and of the topic's name if it carries one: the frame's tag is the topic, and
 /// the name's length in its upper half.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -56,7 +56,7 @@ fn split_name(rest: &[u8], name_bytes: u32) -> (Option<&str>, &[u8]) {
     (Some(std::str::from_utf8(name).expect("it was text")), payload)
 }
 
-/// In front of each delivered payload, and of the topic's name if it came with one.
+/// The header of each delivered payload, and of the topic's name if it came with one.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct Delivered {
@@ -150,9 +150,9 @@ pub enum NodeEvent {
     Group(Event),
     /// A message was taken from the application before it was known that the group can't take it; it was dropped.
     PublicationDropped(Refusal),
-    /// A barrier that the application asked for can't be had.
+    /// A barrier that the application asked for was refused.
     SyncRefused(Refusal),
-    /// Over the transport `auto`: who is reached how has changed.
+    /// Over the transport `auto`: how peers are reached has changed.
     Reached(Reach),
 }
 
@@ -198,7 +198,7 @@ impl std::fmt::Display for NodeEvent {
             Event::Suspected(rank, why) => write!(f, "member {rank} is suspected, by {why:?}"),
             Event::Trusted(rank) => write!(f, "member {rank} was heard again"),
             Event::NoMajority => f.write_str(
-                "no majority of the view can be reached: restore the network, or let members that are paused go on; members that were restarted have forgotten what they promised and do not count, so if a majority is gone for good, stop all members and start the group anew",
+                "no majority of the view can be reached: restore the network, or let members that are paused go on; members that were restarted have forgotten what they promised and do not count, so if a majority is gone for good, stop all members and start the group again",
             ),
             Event::Majority => f.write_str("a majority of the view can be reached again"),
             Event::Removed(epoch) => write!(
@@ -210,13 +210,13 @@ impl std::fmt::Display for NodeEvent {
                 write!(f, "of what was published before the removal, messages below {delivered} were delivered, the others never will be")
             }
             Event::Gap { sender, from, to } => {
-                write!(f, "{} messages of member {sender} from {from} on were no longer to be had", to.since(*from))
+                write!(f, "{} messages of member {sender} from {from} on are lost: no longer retained", to.since(*from))
             }
             Event::Retracted { sender, from, to } => {
                 write!(f, "{} messages of member {sender} from {from} on belong to no view: they are void", to.since(*from))
             }
             Event::Synced { phase, .. } => write!(f, "barrier {phase} is complete"),
-            Event::SnapshotWanted => f.write_str("somebody joins and wants the application's state"),
+            Event::SnapshotWanted => f.write_str("a joiner requests the application's state"),
             Event::SnapshotReady => f.write_str("the application's state at another member has come"),
             Event::SnapshotTooLarge { bytes, limit_bytes } => write!(
                 f,
@@ -238,7 +238,7 @@ impl std::fmt::Display for NodeEvent {
             Event::NewInstance { from, to } => write_new_instance(f, *from, *to),
             Event::OtherVersion(version) => write!(
                 f,
-                "somebody on the group's address speaks version {version} of the wire format: run the same release everywhere"
+                "a process on the group's address uses version {version} of the wire format: run the same release everywhere"
             ),
         }
     }
@@ -373,9 +373,9 @@ pub(crate) struct ViewRecord {
     pub(crate) delivered_order: u64,
     /// By rank: how suspect it is; 1 and more is suspected.
     pub(crate) levels: [f32; 64],
-    /// By rank: which life of it is in the view.
+    /// By rank: which incarnation of it is in the view.
     pub(crate) incarnations: [u32; 64],
-    /// By rank: its place in the view, the oldest first; 255 for who is not in it.
+    /// By rank: its place in the view, the oldest first; 255 for a process outside it.
     pub(crate) places: [u8; 64],
     /// Index into [`STANDINGS`].
     pub(crate) standing: u32,

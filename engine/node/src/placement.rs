@@ -1,6 +1,6 @@
 //! Where a thread runs and how precisely it wakes.
 //!
-//! Left to the scheduler, a thread moves between cores and takes its caches along only in name; and the kernel may
+//! Left to the scheduler, a thread moves between cores and loses its caches; and the kernel may
 //! end a timed sleep 50 µs late, to save power by waking several threads at once, which is fifty times the cost of the
 //! work that is due. So the data agent is pinned if a core is named, and asks for timers that are as exact as they get.
 //!
@@ -13,7 +13,7 @@ use std::num::NonZeroU64;
 
 /// Why a thread can't be put where it should run.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // the messages say it
+#[allow(missing_docs)] // the messages document it
 pub enum PlacementError {
     #[error("threads.core is {core}, but this process may use cores {usable:?} only: choose one of them")]
     NoSuchCore { core: usize, usable: Vec<usize> },

@@ -1,20 +1,21 @@
 //! Locks and elections on the admin socket: a connection is what holds them.
 //!
-//! A command that is killed can't give its lock back, and a lease that runs out takes the lock from one that lives but is
-//! slow. The kernel knows better: it closes the connection of a process that is gone, however it went. So a request for a
-//! lock or an election turns its connection into a session, told one line for each change, and whoever closes it, or
-//! shuts down its writing side, gives up what it stood for.
+//! A command that is killed can't give its lock back, and a lease that expires takes the lock from a holder that is
+//! alive but slow. The kernel knows better: it closes the connection of a process that is gone, however it ended. So a
+//! request for a lock or an election turns its connection into a session. The session sends one line for each change. A
+//! client that closes it, or shuts down its writing side, gives up what it stood for.
 //!
 //! `{"request":"lock","name":"x"}`, with `"try":true` or `"timeout_ns":N` to wait less; answered by lines like
 //! `{"lock":{"name":"x","state":"granted","ahead":null,"token":{"birth":1764338400000,"epoch":2,"number":7},"why":null}}`. States are `pending`
-//! (the group is not there yet), `waiting`, `granted`, and those that end the session: `busy`, `timed-out`, `lost` and
-//! `refused`.
+//! (the group is not there yet), `waiting`, `granted`, and the states that end the session: `busy`, `timed-out`, `lost`
+//! and `refused`.
 //!
 //! `{"request":"elect","name":"x"}`, with `"part"` one of `watch`, `stand-by` and `campaign` (the default); answered by
 //! lines like `{"elect":{"name":"x","state":"known","leader":1,"token":{…},"own":false,"why":null}}`. States are `pending`,
 //! `known`, and `refused` and `lost`, which end the session.
 //!
-//! Invariant: a client that does not read has one line waiting for it, about the latest state; it skips those between.
+//! Invariant: a client that does not read has one line waiting for it, about the latest state; the states between are
+//! skipped.
 
 use crate::locks::{Candidacy, ElectionState, LockError, LockRequest, LockState, Locks, Wait};
 use bourdon_protocol::{FencingToken, Part};
@@ -58,7 +59,7 @@ impl From<PartName> for Part {
     }
 }
 
-/// What a connection stands for.
+/// The request that a connection holds.
 #[derive(Debug)]
 pub(crate) enum Session {
     Lock(TopicName, LockRequest),
@@ -97,7 +98,7 @@ fn token_object(token: FencingToken) -> Value {
     json!({ "birth": token.birth, "epoch": token.epoch.0, "number": token.number })
 }
 
-/// What an error is called.
+/// The name of an error.
 fn end_name(error: LockError) -> &'static str {
     match error {
         LockError::Busy => "busy",

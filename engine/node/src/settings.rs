@@ -21,15 +21,15 @@ pub struct Settings {
     pub process: ProcessSettings,
     /// How it reaches the others.
     pub network: NetworkSettings,
-    /// How much of everything there may be.
+    /// The bounds.
     pub limits: LimitSettings,
     /// How long things take.
     pub timing: TimingSettings,
-    /// How failures are noticed.
+    /// How failures are detected.
     pub detector: DetectorSettings,
     /// Where it runs.
     pub threads: ThreadSettings,
-    /// Trouble to be made on purpose.
+    /// Faults to inject on purpose.
     pub faults: FaultSettings,
 }
 
@@ -106,13 +106,14 @@ pub enum Order {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reliability {
-    /// Nothing is repaired and nothing waits; each loss is told.
+    /// Nothing is repaired and nothing waits; each loss is reported.
     Unreliable,
-    /// What is missing is repaired as long as its sender lives; each loss is told.
+    /// What is missing is repaired as long as its sender lives; each loss is reported.
     BestEffort,
     /// Everything reaches all members that stay in the group.
     Reliable,
-    /// A message is delivered once a majority of the view holds it: what anybody was shown survives, whoever crashes.
+    /// A message is delivered once a majority of the view holds it: what any member delivered survives, whichever
+    /// members crash.
     Uniform,
     /// A message is delivered once every member of the view holds it.
     Stable,
@@ -171,7 +172,7 @@ pub struct ProcessSettings {
     pub state_directory: Option<PathBuf>,
 }
 
-/// What a process can be.
+/// The roles of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[allow(missing_docs)] // see `bourdon_protocol::Role`
@@ -198,7 +199,7 @@ pub struct NetworkSettings {
     pub transport: Transport,
     /// The one interface that traffic uses.
     pub interface: String,
-    /// Whose multicasts are received; everybody's if none is named.
+    /// Whose multicasts are received; every sender's if none is named.
     pub sources: Vec<IpAddr>,
     /// How many routers a multicast may cross, plus one.
     pub ttl: u32,
@@ -208,7 +209,7 @@ pub struct NetworkSettings {
     pub offload: bool,
     /// Whether the kernel notes when it receives each datagram.
     pub receive_timestamps: bool,
-    /// Whether members hold TCP connections to each other, which tell at once when a process is gone.
+    /// Whether members hold TCP connections to each other, which show at once that a process is gone.
     pub links: bool,
     /// Over tcp: the members' addresses, by rank.
     pub peers: Vec<SocketAddr>,
@@ -216,7 +217,7 @@ pub struct NetworkSettings {
     pub listen: Option<SocketAddr>,
 }
 
-/// The transports there are so far.
+/// The available transports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Transport {
@@ -226,7 +227,7 @@ pub enum Transport {
     Portable,
     /// A mesh of TCP connections.
     Tcp,
-    /// UDP multicast, and TCP for those whom it does not reach.
+    /// UDP multicast, and TCP for peers that it does not reach.
     Auto,
 }
 
@@ -255,7 +256,7 @@ pub struct TimingSettings {
     pub nak_retry_min_ns: u64,
     pub nak_retry_max_ns: u64,
     pub reorder_grace_ns: u64,
-    /// Left out: what the detector's profile says.
+    /// Left out: the value of the detector's profile.
     pub heartbeat_max_ns: Option<u64>,
 }
 
@@ -263,7 +264,7 @@ pub struct TimingSettings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
-    /// Failures show within 100 ms; a host under full load evicts nobody.
+    /// Failures show within 100 ms; a host under full load evicts no member.
     #[default]
     Default,
     /// Failures show within 20 ms, on hosts with cores to spare.
@@ -316,9 +317,9 @@ pub struct ThreadSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum IdleStrategy {
-    /// Asks again at once: the lowest latency, a whole core.
+    /// Polls again at once: the lowest latency, a whole core.
     Spin,
-    /// Lets others run between two looks.
+    /// Lets other threads run between two rounds.
     Yield,
     /// Spins, then yields, then sleeps ever longer, up to a millisecond.
     Backoff,
@@ -440,7 +441,7 @@ impl Default for ThreadSettings {
 
 /// Why a configuration can't be used.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // the messages say it
+#[allow(missing_docs)] // the messages document it
 pub enum SettingsError {
     #[error("can't read {}: {source}; name the file with --config", path.display())]
     Unreadable { path: PathBuf, source: std::io::Error },
@@ -462,7 +463,7 @@ pub enum SettingsError {
     Percent { what: &'static str, value: f64 },
     #[error("detector.{what} is {value}: it must be more than 0 and less than a day (or, for phi_threshold, 300)")]
     Detector { what: &'static str, value: f64 },
-    #[error("detector: at least one of push, pull, phi and evidence must be on, or nobody's failure is ever noticed")]
+    #[error("detector: at least one of push, pull, phi and evidence must be on, or no failure is ever noticed")]
     NoDetector,
     #[error("threads.{what} is {bytes} bytes: with this max_message_bytes it must be {least} to {most}")]
     Ring { what: &'static str, bytes: usize, least: usize, most: usize },
@@ -474,7 +475,7 @@ impl Settings {
     /// Reads a configuration file.
     ///
     /// # Errors
-    /// If it can't be read, has unknown keys, or contradicts itself; the text says where.
+    /// If it can't be read, has unknown keys, or contradicts itself; the text gives the place.
     pub fn load(path: &Path) -> Result<Self, SettingsError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| SettingsError::Unreadable { path: path.to_owned(), source })?;
@@ -516,7 +517,7 @@ impl Settings {
         Ok(self.protocol(usize::MAX).check()?)
     }
 
-    /// Whether all members are listed: who takes part must hear each of them. A client needs one.
+    /// Whether all members are listed: a member or observer must hear each of them. A client needs one.
     pub(crate) fn check_peers(&self) -> Result<(), SettingsError> {
         let (listed, members) = (self.network.peers.len(), usize::from(self.group.members));
         if listed == 0 || listed == members {
@@ -525,7 +526,7 @@ impl Settings {
         Err(SettingsError::Mesh { what: format!("peers has {listed} addresses: list all {members} members, by rank") })
     }
 
-    /// Whether the mesh's addresses are such that everybody is found.
+    /// Whether the mesh's addresses are such that every member is found.
     fn check_mesh(&self) -> Result<(), SettingsError> {
         let network = &self.network;
         let refused = |what: String| Err(SettingsError::Mesh { what });
@@ -534,7 +535,7 @@ impl Settings {
             return refused("peers is empty: over tcp it lists the members' addresses, by rank".to_owned());
         }
         if network.transport == Transport::Tcp && !network.sources.is_empty() {
-            return refused("sources chooses among multicasts: over tcp network.peers says who takes part".to_owned());
+            return refused("sources chooses among multicasts: over tcp network.peers lists the members".to_owned());
         }
         if self.process.role == Role::Member {
             self.check_peers()?;

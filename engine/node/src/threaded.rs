@@ -2,7 +2,7 @@
 //!
 //! An inline node needs its application to poll it; an application that computes, blocks or waits for a user can't
 //! promise that. Here the data agent (`agent.rs`) keeps the protocol going on its own thread, and the control agent
-//! (`control.rs`) answers whoever asks about it. The application's threads hold a [`Publication`] or a
+//! (`control.rs`) answers clients that query it. The application's threads hold a [`Publication`] or a
 //! [`Subscription`] each: one end of a ring whose other end the data agent has.
 //!
 //! The design has rings carry positions in the protocol's logs; these carry bytes. Copying 64 bytes costs some
@@ -38,7 +38,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
 use zerocopy::IntoBytes;
 
-/// Room for events nobody has fetched: as many as the protocol itself keeps.
+/// Room for events not yet fetched: as many as the protocol itself keeps.
 const EVENT_RING_BYTES: usize = 256 * 40;
 /// Commands and answers of the control thread, which has one under way at a time.
 const COMMAND_RING_BYTES: usize = 8192;
@@ -72,7 +72,7 @@ pub struct ThreadedNode {
     tickets: u64,
 }
 
-/// How the application tells the data agent what to do.
+/// How the application sends commands to the data agent.
 struct Orders {
     producer: spsc::Producer,
     bell: Bell,
@@ -98,7 +98,7 @@ impl std::fmt::Debug for Events {
 /// What a node chose when it started.
 #[derive(Clone, Debug)]
 pub struct Info {
-    /// Where others reach this process.
+    /// The address at which others reach this process.
     pub local_address: SocketAddr,
     /// What moves the bytes.
     pub io: String,
@@ -112,7 +112,7 @@ pub struct Info {
     pub socket_path: PathBuf,
 }
 
-/// What the data agent says once it stands.
+/// What the data agent reports once it runs.
 struct Ready {
     info: Info,
     waker: Waker,
@@ -151,8 +151,8 @@ impl ThreadedNode {
     /// Starts a node. All subscriptions exist before the first message is delivered, so that none is missed.
     ///
     /// # Errors
-    /// If the settings contradict themselves, or the network, the core or the directory can't be used; the text says
-    /// what to do.
+    /// If the settings contradict themselves, or the network, the core or the directory can't be used; the text
+    /// gives what to do.
     pub fn start_with(
         settings: &Settings,
         handles: &Handles,
@@ -241,8 +241,8 @@ impl ThreadedNode {
         self.command(messages::Command::Leave, &[])
     }
 
-    /// Sends a message of at most one datagram beside the stream; [`ThreadedNode::poll_direct`] says how it did, by this
-    /// name. `None` if too much waits already, or it is longer than any datagram.
+    /// Sends a message of at most one datagram beside the stream; [`ThreadedNode::poll_direct`] reports its outcome by
+    /// this name. `None` if too much waits already, or it is longer than any datagram.
     pub fn send_direct(&mut self, to: DirectTo<'_>, payload: &[u8]) -> Option<CallId> {
         let order = DirectOrder::new(self.tickets, to);
         let call = CallId(self.tickets);
@@ -262,7 +262,7 @@ impl ThreadedNode {
         news
     }
 
-    /// The group's locks and elections, for any thread; it outlives the node, and says then that it has ended.
+    /// The group's locks and elections, for any thread; it outlives the node, and then reports that the node has ended.
     pub fn locks(&self) -> Locks {
         self.locks.clone()
     }
@@ -319,11 +319,11 @@ impl ThreadedNode {
 
 impl Drop for ThreadedNode {
     fn drop(&mut self) {
-        let _ = self.end(); // `stop` is for those who want to know
+        let _ = self.end(); // `stop` is for callers that want the result
     }
 }
 
-/// Starts the data agent and waits until it stands.
+/// Starts the data agent and waits until it runs.
 fn stand_up(given: Given, ended: Flag, waker: Waker) -> Result<(JoinHandle<Result<(), NodeError>>, Ready), NodeError> {
     let (ready, stands) = sync_channel(1);
     let io = |source| NodeError::Io { doing: "starting the data agent", source };
@@ -332,7 +332,7 @@ fn stand_up(given: Given, ended: Flag, waker: Waker) -> Result<(JoinHandle<Resul
         Ok(ready) => Ok((data, ready)),
         Err(_) => {
             let outcome = data.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            Err(outcome.expect_err("an agent that ends before it stands says why"))
+            Err(outcome.expect_err("an agent that ends before it runs reports why"))
         }
     }
 }
@@ -367,7 +367,7 @@ fn run_agent(given: Given, ready: SyncSender<Ready>) -> Result<(), NodeError> {
     };
     let standing = Ready { info, waker: node.port().waker(), counters: file, cells: counters.reader() };
     if ready.send(standing).is_err() {
-        return Ok(()); // nobody waits for this node any more
+        return Ok(()); // no caller waits for this node any more
     }
     let wakers: Vec<_> = given.outlets.iter().map(|outlet| outlet.waker.clone()).collect();
     let idler = Idler::new(settings.threads.idle);
@@ -391,7 +391,7 @@ fn run_agent(given: Given, ready: SyncSender<Ready>) -> Result<(), NodeError> {
         is_member: settings.process.role == Role::Member,
     };
     let outcome = agent.run(idler);
-    wakers.iter().for_each(Waker::wake); // the rings are gone: nobody shall wait for them
+    wakers.iter().for_each(Waker::wake); // the rings are gone: no thread shall wait for them
     Ok(outcome?)
 }
 

@@ -2,14 +2,14 @@
 //!
 //! A subscriber to "all trades" can't name them, and can't hash what it can't name. So patterns are matched with names:
 //! with the one that the message carries, if it was published by name, else with the one that `group.topics` gives to
-//! its id, else with the one that the subscriber itself has named. A message whose name nobody knows matches nothing.
+//! its id, else with the one that the subscriber itself has named. A message whose name is unknown matches nothing.
 //!
 //! The grammar, all of it: a pattern is a topic's name in which a part may be `*`, which stands for exactly one part, and
 //! the last part may be `**`, which stands for one part or more. `md.es.trades` is exact, `md.**` a prefix, `md.*.trades`
 //! a wildcard, `**` everything. Not `>`, as others write it: unquoted, every shell takes that for a redirection.
 //!
-//! Invariant: who named a topic gets no message that carries another name, though both have one id; it is told of such
-//! a namesake ([`Verdict::Namesake`]), because messages without names can't be told apart.
+//! Invariant: a subscriber that named a topic gets no message that carries another name, though both have one id. It
+//! learns of such a namesake ([`Verdict::Namesake`]), because messages without names can't be distinguished.
 //!
 //! Bound: a name for each of the 65,536 ids at most, since `group.topics` may name none twice.
 
@@ -35,7 +35,7 @@ enum Kind {
 
 /// Why a text is no pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs)] // the messages say it
+#[allow(missing_docs)] // the messages document it
 pub enum PatternError {
     #[error("{pattern:?} is no pattern: {source}")]
     Name { pattern: String, source: NameError },
@@ -141,9 +141,10 @@ pub enum Verdict {
     Wanted,
     /// It is not.
     Unwanted,
-    /// It is not, but it has the id of a topic that is: of those, messages without names can't be told from these.
+    /// It is not, but it has the id of a topic that is: messages of the two topics without names can't be
+    /// distinguished.
     Namesake,
-    /// It carries no name and `group.topics` has none for it: no pattern can tell.
+    /// It carries no name and `group.topics` has none for it: no pattern can decide.
     Nameless,
 }
 
@@ -168,7 +169,7 @@ impl Filter {
         }
     }
 
-    /// The name of a message's topic, if anybody knows it: the message, `group.topics`, or who asks for it.
+    /// The name of a message's topic, if it is known: from the message, `group.topics`, or the subscriber.
     pub fn name<'a>(&'a self, delivery: &Delivery<'a>) -> Option<&'a str> {
         let known = || self.known.get(&delivery.topic).map(String::as_str);
         delivery.name.or_else(known).or_else(|| self.patterns.iter().find_map(|pattern| pattern.exact(delivery.topic)))
@@ -312,7 +313,7 @@ mod tests {
         assert_eq!(
             judge(&exact, std::slice::from_ref(&second), None),
             Verdict::Namesake,
-            "group.topics says whose it is"
+            "group.topics names its topic"
         );
         let wild = [pattern("topic.*")];
         assert_eq!(judge(&wild, &[], Some(&second)), Verdict::Wanted);
@@ -320,7 +321,7 @@ mod tests {
         assert_eq!(judge(&wild, std::slice::from_ref(&first), None), Verdict::Wanted);
         assert_eq!(judge(&[pattern("x.**")], std::slice::from_ref(&first), None), Verdict::Unwanted);
         assert_eq!(judge(&[pattern("x")], &[], None), Verdict::Unwanted);
-        assert_eq!(judge(&[id.into()], &[], Some(&second)), Verdict::Wanted, "who asks by id gets the id");
+        assert_eq!(judge(&[id.into()], &[], Some(&second)), Verdict::Wanted, "a subscriber by id gets the id");
         assert!(Filter::default().wants(&delivery(None, id)), "no pattern means everything");
     }
 }

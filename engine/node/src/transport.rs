@@ -1,7 +1,7 @@
 //! Picks the transport: the one file of the engine that knows their implementations.
 //!
 //! A user names what is wanted and a host decides what is possible: containers forbid `io_uring`, old kernels lack it.
-//! The pick falls back to what does the same job on any kernel and says why, instead of failing or keeping quiet.
+//! The pick falls back to what does the same job on any kernel and reports why, instead of failing or keeping quiet.
 
 use crate::settings::{IdleStrategy, Role, Settings, Transport};
 use bourdon_port::{Arrival, Echo, Idle, Limits, Port, PortError, To, Waker};
@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 /// The transports a node can run on.
-// One node has one of these for its whole life, so the difference in size costs nothing.
+// One node has one of these for as long as it runs, so the difference in size costs nothing.
 #[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub enum AnyPort {
@@ -23,11 +23,11 @@ pub enum AnyPort {
     Portable(PortablePort),
     /// A mesh of TCP connections.
     Tcp(TcpPort),
-    /// UDP multicast by mio, and a mesh for those whom it does not reach.
+    /// UDP multicast by mio, and a mesh for peers that it does not reach.
     Auto(AutoPort),
 }
 
-/// Who is reached how, where that can change.
+/// How many peers are reached which way, where that can change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
     /// Peers that multicast reaches.
@@ -37,14 +37,14 @@ pub struct Reach {
 }
 
 impl AnyPort {
-    /// Over `auto`: who is reached how.
+    /// Over `auto`: how many peers are reached which way.
     pub(crate) fn reach(&self) -> Option<Reach> {
         let Self::Auto(port) = self else { return None };
         let bourdon_tcp::Reach { by_multicast, by_mesh } = port.reach()?;
         Some(Reach { by_multicast, by_mesh })
     }
 
-    /// Ends one TCP connection abruptly, to see what becomes of it; says whether there was one.
+    /// Ends one TCP connection abruptly, to test its recovery. Returns whether there was one.
     pub(crate) fn break_one_link(&mut self) -> bool {
         match self {
             Self::Tcp(port) => port.break_one_link(),
@@ -54,7 +54,7 @@ impl AnyPort {
     }
 }
 
-/// A port, and why it is not the one that was asked for, if it is not.
+/// A port, and why it is not the configured port, if it is not.
 #[derive(Debug)]
 pub(crate) struct Picked {
     /// The port.
@@ -63,10 +63,10 @@ pub(crate) struct Picked {
     pub(crate) fallback: Option<String>,
 }
 
-/// Opens the transport that the settings name, or what stands in for it.
+/// Opens the transport that the settings name, or its fallback.
 ///
 /// # Errors
-/// If no transport can be opened; the text says what to do.
+/// If no transport can be opened; the text gives what to do.
 pub(crate) fn pick(settings: &Settings, echo: Echo) -> Result<Picked, PortError> {
     let options = UdpOptions {
         interface: settings.network.interface.clone(),
@@ -96,7 +96,7 @@ pub(crate) fn pick(settings: &Settings, echo: Echo) -> Result<Picked, PortError>
         Transport::Udp => udp(&options),
         Transport::Tcp => tcp(&mesh(settings, options.idle)?),
         Transport::Auto if settings.network.peers.is_empty() => {
-            let why = "without network.peers there is multicast only: nobody is reached where it is blocked";
+            let why = "without network.peers there is multicast only: no peer is reached where it is blocked";
             udp(&options).map(|picked| Picked { fallback: picked.fallback.or_else(|| Some(why.to_owned())), ..picked })
         }
         Transport::Auto => {
@@ -118,8 +118,8 @@ fn tcp(options: &TcpOptions) -> Result<Picked, PortError> {
     }
 }
 
-/// Whom this process dials, and where it listens: a member dials those of lower rank, so that each pair has one
-/// connection; who is none dials all members, and needs no address that they know beforehand.
+/// The peers this process dials, and where it listens: a member dials the members of lower rank, so that each pair has
+/// one connection; a process that is no member dials all members, and needs no address that they know beforehand.
 fn mesh(settings: &Settings, idle: Idle) -> Result<TcpOptions, PortError> {
     let (network, rank) = (&settings.network, usize::from(settings.process.rank));
     let (own, dial) = match settings.process.role {
@@ -142,7 +142,7 @@ fn mesh(settings: &Settings, idle: Idle) -> Result<TcpOptions, PortError> {
     })
 }
 
-/// The address by which this host reaches `peer`. A socket that only says whom it would send to sends nothing.
+/// The address by which this host reaches `peer`. Connecting a UDP socket sends nothing.
 fn address_towards(peer: SocketAddr) -> Result<IpAddr, PortError> {
     let any: SocketAddr = if peer.is_ipv4() { ([0; 4], 0).into() } else { ([0; 16], 0).into() };
     let found = UdpSocket::bind(any).and_then(|socket| {
@@ -152,9 +152,9 @@ fn address_towards(peer: SocketAddr) -> Result<IpAddr, PortError> {
     found.map(|address| address.ip()).map_err(|source| PortError::Io { doing: "looking for the way to a peer", source })
 }
 
-/// That there is no multicast whose sources could be chosen.
+/// The error for a transport without multicast, where no sources can be chosen.
 fn no_sources(address: IpAddr) -> PortError {
-    PortError::Source { address, why: "over tcp nobody is heard by multicast: network.peers says who takes part" }
+    PortError::Source { address, why: "over tcp no sender is heard by multicast: network.peers lists the members" }
 }
 
 macro_rules! each {
@@ -169,7 +169,7 @@ macro_rules! each {
 }
 
 impl AnyPort {
-    /// Hears one more source of the group, which was opened with some.
+    /// Receives from one more source of the group, which was opened with some.
     ///
     /// # Errors
     /// If the group was joined without sources, or the kernel refuses.
@@ -182,7 +182,7 @@ impl AnyPort {
         }
     }
 
-    /// Hears a source no longer; without the last one, nobody.
+    /// Stops receiving from a source; without the last source, it receives from none.
     ///
     /// # Errors
     /// If the source was not joined.

@@ -1,5 +1,5 @@
-//! A message of one channel that comes after one of another, on real sockets: who has joined both is shown them in that
-//! order, whatever arrives first.
+//! A message of one channel that comes after one of another, on real sockets: a process that joined both delivers them
+//! in that order, whatever arrives first.
 
 mod common;
 
@@ -13,7 +13,7 @@ type Got = (String, u64);
 struct Party {
     channels: Channels,
     got: Vec<Got>,
-    /// The names of what came on `orders`, for who answers.
+    /// The names of what came on `orders`, for the member that answers.
     names: Vec<MessageName>,
 }
 
@@ -73,8 +73,8 @@ fn settings(world: &World, rank: u16, fills: Order) -> Settings {
     settings
 }
 
-/// Rank 0 sends orders, rank 1 answers each with a fill; rank 2 loses many of the orders on the way, and none may be shown
-/// to it after its fill. `is_tied`: whether the fills name the orders.
+/// Rank 0 sends orders, rank 1 answers each with a fill; rank 2 loses many of the orders on the way, and none may be
+/// delivered to it after its fill. `is_tied`: whether the fills name the orders.
 fn exchange(fills: Order, count: u64, is_tied: bool) -> Vec<Got> {
     let world = World::new(3);
     let first = settings(&world, 0, fills);
@@ -119,7 +119,7 @@ fn taken<T>(result: Result<T, Refusal>) -> bool {
     }
 }
 
-/// How many fills were shown before their orders.
+/// How many fills were delivered before their orders.
 fn early(got: &[Got]) -> usize {
     let place = |channel: &str, number| got.iter().position(|(name, it)| name == channel && *it == number);
     let fills = got.iter().filter(|(name, _)| name == "fills");
@@ -133,7 +133,7 @@ fn no_fill_is_shown_before_its_order() {
     }
 }
 
-/// Without the tie the same losses show some too early: the test above is no accident.
+/// Without the tie the same losses deliver some too early, so the test above does not pass by accident.
 #[test]
 fn without_the_name_some_are() {
     assert_ne!(early(&exchange(Order::Fifo, 300, false)), 0);

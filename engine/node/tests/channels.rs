@@ -1,4 +1,4 @@
-//! Channels on real sockets: who joins which gets exactly those, in their order, whatever the others do.
+//! Channels on real sockets: a process gets exactly the channels it joins, in their order, whatever the others do.
 
 mod common;
 
@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 /// Sender, sequence, order, payload.
 type Got = (u16, u64, Option<u64>, String);
 
-/// One process: its channels, and what it was shown of each.
+/// One process: its channels, and what it delivered of each.
 struct Party {
     channels: Channels,
     /// By channel.
@@ -46,7 +46,7 @@ impl Party {
         self.channels.names().all(|name| self.channels.get(name).expect("joined").process().is_formed())
     }
 
-    /// How many messages of a publisher it has of a channel.
+    /// How many messages of a publisher it has from a channel.
     fn count(&self, channel: &str, of: &str) -> usize {
         let all = self.got.get(channel).map_or(&[][..], |all| all);
         all.iter().filter(|(.., payload)| payload.starts_with(&format!("{channel}:{of}:"))).count()
@@ -61,7 +61,7 @@ fn poll_all(parties: &mut [Party]) {
     parties.iter_mut().for_each(Party::poll);
 }
 
-/// Publishes the message of this number of a party on a channel, polling everybody until it is taken.
+/// Publishes the message of this number of a party on a channel, polling every party until it is taken.
 fn publish(parties: &mut [Party], of: usize, channel: &str, number: usize) {
     let payload = format!("{channel}:{of}:{number}");
     let name = TopicName::new("md.es").expect("it is one");
@@ -157,7 +157,7 @@ fn come_and_go(change: impl Fn(&mut Settings)) {
         poll_all(&mut parties);
         parties.iter().all(Party::is_formed)
     });
-    // Each of three rounds is published through to its end while somebody comes or goes.
+    // Each of three rounds is published through to its end while a party joins or leaves.
     const EACH: usize = 300;
     for round in 0..3 {
         for number in round * EACH..(round + 1) * EACH {
@@ -210,7 +210,7 @@ fn come_and_go(change: impl Fn(&mut Settings)) {
 }
 
 fn judge(parties: &[Party], all: usize) {
-    // Nobody has anything of a channel it was not in, nor twice, nor too much.
+    // No party has messages of a channel it was not in, none has a message twice, and none has too many.
     let channels = |party: &Party| {
         let mut names: Vec<_> = party.got.keys().cloned().collect();
         names.sort();
@@ -225,7 +225,7 @@ fn judge(parties: &[Party], all: usize) {
     for (party, got) in parties.iter().enumerate().flat_map(|(party, is)| is.got.iter().map(move |got| (party, got))) {
         let (name, messages) = got;
         for of in 0..3 {
-            // What it has of each publisher has no hole, but where it was away itself.
+            // Its messages of each publisher have no hole, except where it was away itself.
             let prefix = format!("{name}:{of}:");
             let numbers: Vec<usize> =
                 { messages.iter() }.filter_map(|(.., payload)| payload.strip_prefix(&prefix)?.parse().ok()).collect();
@@ -234,7 +234,7 @@ fn judge(parties: &[Party], all: usize) {
             assert_eq!(holes > 0, !numbers.is_empty() && (party, name.as_str()) == (2, "trades"), "{party} {prefix}");
         }
     }
-    // Who left and came back stood in the same order meanwhile.
+    // A party that left and came back was in the same order meanwhile.
     let mut others = parties[0].got["trades"].iter();
     assert!(parties[2].got["trades"].iter().all(|message| others.any(|other| other == message)));
     for (index, party) in parties.iter().enumerate() {
@@ -249,7 +249,7 @@ fn judge(parties: &[Party], all: usize) {
     }
 }
 
-/// Two channels that share even the address: each discards what is the other's before it looks at any number.
+/// Two channels that share even the address: each discards the other's datagrams before it reads any number.
 #[test]
 fn two_channels_on_one_address_do_not_mix() {
     let world = World::new(2);

@@ -12,7 +12,7 @@ fn docs() -> PathBuf {
 
 /// Every key of the settings with its default as it would stand in a file.
 fn defaults() -> BTreeMap<String, String> {
-    // A channel has no default: what must be given says so.
+    // A channel has no default: a missing required value is reported.
     let channel = ChannelSettings {
         name: "required".to_owned(),
         address: ([0, 0, 0, 0], 0).into(),

@@ -50,7 +50,7 @@ fn reach_each_other(world: &World) {
         });
     };
     all(&mut |nodes, client| nodes[2].process().is_formed() && client.members().len() == 2);
-    // The client asks the member, which answers to the address that stands in the question.
+    // The client asks the member, which answers to the address in the question.
     all(&mut |_, client| client.send_to(Rank(1), b"question").is_ok());
     let mut question = None;
     all(&mut |nodes, _| {
@@ -76,7 +76,7 @@ fn reach_each_other(world: &World) {
         (0..2).for_each(|rank| taken.extend(received(&mut nodes[rank]).into_iter().map(|_| Rank(rank as u16))));
         !taken.is_empty()
     });
-    assert_eq!(taken, [by.expect("somebody took it")]);
+    assert_eq!(taken, [by.expect("a member took it")]);
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn is_heard_by_all(world: &World) {
         poll_all(&mut nodes);
         nodes[2].process().is_formed()
     });
-    nodes[0].broadcast(b"to whom it may concern").expect("lo can");
+    nodes[0].broadcast(b"to all on the network").expect("lo can");
     let mut heard = vec![0; 3];
     until("both to hear", || {
         for (node, heard) in nodes.iter_mut().zip(&mut heard) {
@@ -148,7 +148,7 @@ fn threaded_nodes_through_loss_and_duplication() {
             ended == 100 && got.len() == 100
         });
         assert_eq!(got, (0..100).collect::<Vec<_>>(), "{idle:?}: each once, in order");
-        let call = nodes[0].send_direct(DirectTo::Rank(Rank(9)), b"nobody").expect("there is room");
+        let call = nodes[0].send_direct(DirectTo::Rank(Rank(9)), b"absent").expect("there is room");
         until("the refusal", || {
             nodes[0].poll_direct() == Some(DirectNews::Refused(call, DirectRefusal::Unheard(Rank(9))))
         });
@@ -161,7 +161,7 @@ fn a_node_hears_the_sources_it_names_while_it_runs() {
     world.address.set_ip(std::net::IpAddr::from([232, 76, world.address.port().to_be_bytes()[0], 9]));
     let source = std::net::IpAddr::from([127, 0, 0, 1]);
     let mut settings = world.member(0);
-    let error = Node::join(&settings).expect_err("nobody is named");
+    let error = Node::join(&settings).expect_err("no peer is named");
     assert!(error.to_string().contains("network.sources"), "{error}");
     settings.network.sources = vec![source];
     let mut member = Node::join(&settings).expect("it joins");
@@ -179,7 +179,7 @@ fn a_node_hears_the_sources_it_names_while_it_runs() {
     both(&mut member, &mut observer, 0);
     observer.leave_source(source).expect("it was joined");
     member.try_publish(TOPIC, b"unheard for now").expect("there is room");
-    // By unicast, which no source filter concerns: when this is here, the multicast before it would have been.
+    // By unicast, which no source filter affects: when this is here, the multicast before it would have been.
     let to = observer.local_address().into();
     let (mut told, mut heard) = (false, 0);
     until("the unicast", || {

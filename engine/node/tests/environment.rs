@@ -1,4 +1,4 @@
-//! What the host does to a node: cores, directories, stale files, forbidden system calls, sockets in the way.
+//! A node and its host's limits: cores, directories, stale files, forbidden system calls, sockets in the way.
 #![allow(unsafe_code)] // installs a seccomp filter
 
 mod common;
@@ -54,7 +54,7 @@ fn stale_files_go_and_damaged_ones_are_passed_over() {
     std::fs::write(at("test.member-0.1-0.sock"), b"").expect("it can be written");
     std::fs::write(at("unrelated"), b"").expect("it can be written");
     symlink("/etc/passwd", at("link.counters")).expect("it can be made");
-    // Somebody holds this one, but it makes no sense.
+    // A process holds this file, but its contents make no sense.
     let held = std::fs::File::create(at("odd.counters")).expect("it can be made");
     rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).expect("it is ours");
     let node = ThreadedNode::start(&world.member(0)).expect("it starts");
@@ -137,7 +137,8 @@ fn the_admin_socket_answers_and_survives_what_comes() {
     let _ = endless.write_all(&[b'x'; 1 << 16]);
     let mut answer = Vec::new();
     let _ = endless.read_to_end(&mut answer); // may end in a reset, since not all was read
-    // More connections than there is room for, silent ones, closed ones, one that asks and never reads.
+    // More connections than there is room for, silent connections, closed ones, and a client that sends a request and
+    // never reads.
     let idle: Vec<_> = (0..40).map(|_| connect()).collect();
     drop(idle);
     let mut deaf = connect();
@@ -207,7 +208,7 @@ fn what_is_in_the_way_is_named() {
     settings.group.address = SocketAddr::from(([10, 0, 0, 1], 7000));
     assert!(matches!(refusal(&settings), NodeError::Port(PortError::NotMulticast(_))));
     settings.group.address = world.address;
-    let _unsharing = UdpSocket::bind(world.address).expect("nobody uses it");
+    let _unsharing = UdpSocket::bind(world.address).expect("no process uses it");
     let refused = refusal(&settings);
     assert!(matches!(refused, NodeError::Port(PortError::AddressInUse { .. })), "{refused}");
     settings.group.address = common::fresh_address();
@@ -222,7 +223,7 @@ fn a_second_process_of_one_rank_is_reported() {
     let world = World::new(2);
     let (mut first, ..) = ThreadedNode::start(&world.member(0)).expect("it starts");
     let (_other, ..) = ThreadedNode::start(&world.member(1)).expect("it starts");
-    until("a first life to be known", || cell(&world, &first, "is_formed") == 1);
+    until("a first incarnation to be known", || cell(&world, &first, "is_formed") == 1);
     let (_second, ..) = ThreadedNode::start(&world.member(0)).expect("it starts");
     let mut conflict = false;
     until("the conflict to be seen", || {
@@ -263,7 +264,7 @@ fn without_io_uring_it_falls_back_and_says_so() {
         }
         let world = World::new(1);
         let (node, mut publication, mut subscription) = ThreadedNode::start(&world.member(0)).expect("it starts");
-        let fallback = node.info().fallback.as_deref().expect("it says so");
+        let fallback = node.info().fallback.as_deref().expect("it reports the fallback");
         assert!(fallback.contains("io_uring") && fallback.contains("portable"), "{fallback}");
         assert_eq!(node.info().io, "epoll");
         publication.try_publish(TOPIC, b"all the same").expect("there is room");

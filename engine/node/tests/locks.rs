@@ -39,7 +39,7 @@ fn locks(nodes: &[Option<Started>], rank: usize) -> Locks {
     nodes[rank].as_ref().expect("it runs").0.locks()
 }
 
-/// A lock, or a failing test instead of one that hangs.
+/// A lock; the test fails instead of hanging.
 fn held(locks: &Locks, lock: &str) -> Guard {
     locks.lock_until(name(lock), Instant::now() + PATIENCE).expect("it is granted")
 }
@@ -89,7 +89,7 @@ fn a_lock_is_tried_waited_for_and_given_back() {
         assert_eq!(locks.lock_until(name("one"), soon).err(), Some(LockError::TimedOut));
     }
     assert!(second.try_lock(name("another")).is_ok(), "another lock has nothing to do with it");
-    // One that gives up waiting leaves its place to the next.
+    // A request that gives up waiting leaves its place to the next.
     let (gives_up, waits) = (second.begin(name("one"), Wait::Forever), second.begin(name("one"), Wait::Forever));
     until("both to wait", || is_waiting(gives_up.state()) && is_waiting(waits.state()));
     drop(gives_up);
@@ -113,7 +113,7 @@ fn a_lock_is_waited_for_while_the_group_forms() {
     let request = locks.begin(name("one"), Wait::Forever);
     let mut candidacy = locks.elect(name("one"), Part::Campaign).expect("it can come true");
     assert_eq!(candidacy.state().pending, Some(forming));
-    until("it to say what it waits for", || request.state() == LockState::Pending(Some(forming)));
+    until("it to report what it waits for", || request.state() == LockState::Pending(Some(forming)));
     let second = start(&world.member(1));
     let guard = request.wait().expect("it is granted");
     assert_eq!(guard.lost(), None);
@@ -128,7 +128,7 @@ fn a_lock_is_waited_for_while_the_group_forms() {
 fn who_loses_the_majority_loses_the_lock_and_whoever_waits_is_released() {
     let world = World::new(3);
     let mut nodes = three(&world, MutexKind::Replicated);
-    // Of two that are left the older may go on alone: so this is the youngest.
+    // Of two remaining members the older may go on alone: so this is the youngest.
     let own = locks(&nodes, 2);
     let guard = held(&own, "one");
     let (sender, called) = channel();
@@ -178,7 +178,7 @@ fn another_leads_when_the_leader_is_gone() {
     let mut candidacies: Vec<_> =
         (0..3).map(|rank| locks(&nodes, rank).elect(name("one"), Part::Campaign).expect("it may")).collect();
     assert_eq!(locks(&nodes, 0).elect(name("one"), Part::StandBy).err(), Some(LockError::Stands));
-    let watch = locks(&nodes, 0).elect(name("one"), Part::Watch).expect("whoever likes may watch");
+    let watch = locks(&nodes, 0).elect(name("one"), Part::Watch).expect("any node may watch");
     let mut leader = None;
     until("all to know the leader", || {
         leader = watch.leader();
@@ -198,11 +198,11 @@ fn another_leads_when_the_leader_is_gone() {
     });
     let second = leader.expect("it was just seen");
     assert!(second.token > first.token);
-    // It resigns, and is left as one that watches; another of its node may stand now.
+    // It resigns and remains as a watcher; another candidacy of its node may stand now.
     let place = candidacies.iter().position(|candidacy| candidacy.leads().is_some()).expect("one leads");
     candidacies[place].resign();
     until("the last to lead", || candidacies[1 - place].leads().is_some());
-    let again = locks(&nodes, second.leader.index()).elect(name("one"), Part::StandBy).expect("nobody stands here");
+    let again = locks(&nodes, second.leader.index()).elect(name("one"), Part::StandBy).expect("no candidate here");
     assert!(again.leads().is_none());
 }
 
@@ -256,7 +256,7 @@ fn a_connection_to_the_admin_socket_holds_a_lock_until_it_is_closed() {
     let next = second.until("lock", "granted");
     let token = |line: &Value| (line["token"]["epoch"].as_u64(), line["token"]["number"].as_u64());
     assert!(token(&next) > token(&granted), "{next} after {granted}");
-    // Half a close is one.
+    // A half-close counts as a close.
     second.0.get_mut().shutdown(std::net::Shutdown::Write).expect("it can be shut down");
     let mut third = Session::open(node(2), r#"{"request":"lock","name":"one"}"#);
     third.until("lock", "granted");

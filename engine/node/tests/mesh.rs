@@ -1,5 +1,5 @@
 //! Groups over TCP: links that break in the middle of a stream lose nothing, processes come back at their addresses, and
-//! who only listens needs one member's address.
+//! an observer needs one member's address.
 
 mod common;
 
@@ -60,7 +60,7 @@ fn links_that_break_in_mid_stream_lose_nothing() {
         let mut got = vec![Vec::new(); 4];
         let (mut published, mut broken) = ([0; 4], [0; 4]);
         poll_all(&mut nodes, &mut got, |place, node, got| {
-            // Members publish; everybody breaks links as it delivers, an observer its own.
+            // Members publish; every member breaks links as it delivers, an observer its own.
             while place < 3 && published[place] < EACH {
                 match node.try_publish(TOPIC, format!("{place} {}", published[place]).as_bytes()) {
                     Ok(_) => published[place] += 1,
@@ -94,7 +94,7 @@ fn who_comes_back_listens_where_it_was() {
     let mut got = vec![Vec::new(); 3];
     let members = |node: &Node| node.process().view().members.len();
     poll_all(&mut nodes, &mut got, |_, node, _| members(node) == 3);
-    // Rank 0 dials nobody: the others must find it again.
+    // Rank 0 dials no member: the others must find it again.
     drop(nodes.remove(0));
     poll_all(&mut nodes, &mut got, |_, node, _| members(node) == 2);
     nodes.push(Node::join(&over_tcp(world.member(0), &peers)).expect("the address is free again"));

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The example as cargo has built it beside this test, or builds it now: a test asked for alone brings no examples.
+/// The example as cargo has built it beside this test, or builds it now: cargo builds no examples for a single test.
 fn example() -> PathBuf {
     let test = std::env::current_exe().expect("a test is a file");
     let path =

@@ -40,7 +40,7 @@ fn two_nodes_deliver_in_one_order() {
             assert_eq!(payload, &sequence.to_le_bytes());
         }
         let [first, second] = nodes;
-        // The group has one view: whoever ends first waits for nobody.
+        // The group has one view: the node that ends first waits for no other.
         let ending = std::thread::spawn(move || first.0.stop());
         second.0.stop().expect("it ends well");
         ending.join().expect("no panic").expect("it ends well");
@@ -57,7 +57,7 @@ fn a_full_subscription_ring_gates_and_loses_nothing() {
     gates(500, |number| 30_000 + (number * 7919 % 25_000) as usize);
 }
 
-/// Publishes messages of these lengths to a subscriber that reads nothing until the sender is held up.
+/// Publishes messages of these lengths to a subscriber that reads nothing until the sender is blocked.
 fn gates(count: u64, length: impl Fn(u64) -> usize) {
     let world = World::new(2);
     let mut settings = world.member(0);
@@ -136,7 +136,7 @@ fn an_observer_skips_what_does_not_fit_and_counts_it() {
 fn a_parked_agent_sleeps_until_it_is_needed() {
     let world = World::new(1);
     let (node, mut publication, mut subscription) = ThreadedNode::start(&world.member(0)).expect("it starts");
-    // At rest a member only beats, every 100 ms.
+    // An idle member only sends heartbeats, every 100 ms.
     let sleeps = cell(&world, &node, "sleeps");
     until("a heartbeat's sleep", || cell(&world, &node, "sleeps") >= sleeps + 3);
     let (rounds, began) = (cell(&world, &node, "rounds"), Instant::now());
@@ -236,7 +236,7 @@ fn subscriptions_choose_by_patterns() {
     let publication = &mut publications[0];
     let name = |text: &str| TopicName::new(text).expect("it is one");
     until("the group to form", || publication.try_publish_named(&name("md.es.trades"), b"0").is_ok());
-    // Written in place; by its id, which group.topics names; by an id that nobody names; nothing at all.
+    // Written in place; by its id, which group.topics names; by an id that has no name; nothing at all.
     let mut claim = publication.try_claim_named(&name("md.es.quotes"), 1).expect("there is room");
     claim.copy_from_slice(b"1");
     claim.set_intended_send_ns(7);

@@ -9,7 +9,7 @@
 //! closure share a group; the two groups of one closure differ in address and share the port number where there is
 //! one. Tests of one program run at the same time, so every closure must have groups of its own.
 //!
-//! No check sleeps to let things happen. What should come is waited for up to [`PATIENCE`]; that nothing came is shown
+//! No check sleeps to let things happen. What should come is waited for up to [`PATIENCE`]; that nothing came is proved
 //! by a later datagram from the same source, because a port keeps the order of each source.
 
 use std::time::{Duration, Instant};
@@ -45,7 +45,7 @@ impl Role {
 /// Lists the whole suite as tests in a module.
 ///
 /// `conformance_tests!(name, world)`: `world` is an expression that makes `Option<impl Fn(Role) -> impl Port>`, evaluated
-/// once per test; `None` skips the test, and whoever made it has printed why.
+/// once per test; `None` skips the test, and the code that made it has printed why.
 #[macro_export]
 macro_rules! conformance_tests {
     ($name:ident, $world:expr) => {
@@ -173,7 +173,7 @@ pub fn receive_up_to<P: Port>(port: &mut P, last: &[u8]) -> Vec<Vec<u8>> {
     got
 }
 
-/// Calls `step`, waiting between calls as the engine would, until it says that all is done.
+/// Calls `step`, waiting between calls as the engine would, until it returns that all is done.
 pub fn poll_until<P: Port>(port: &mut P, mut step: impl FnMut(&mut P) -> bool) {
     let started = Instant::now();
     while !step(port) {

@@ -1,10 +1,10 @@
-//! The one face every transport shows the engine.
+//! The interface of every transport to the engine.
 //!
-//! The engine thinks in datagrams for a group or for one peer; kernels offer a dozen ways to move them, each best for
+//! The engine works in datagrams for a group or for one peer; kernels offer a dozen ways to move them, each best for
 //! one job (spinning `recvmsg` for latency, segmentation offload for throughput, `io_uring` for a thread that also
-//! sleeps). A face shaped after any one of them would bend the others: readiness does not fit completion, completion
-//! does not fit a ring in shared memory. So a [`Port`] does three things only, each total in itself: *send* a run of
-//! equal-sized datagrams, *receive* whatever has come, *wait* until there may be more.
+//! sleeps). An interface shaped after any one of them would not fit the others: readiness does not fit completion,
+//! completion does not fit a ring in shared memory. So a [`Port`] does three things only, each total in itself: *send*
+//! a run of equal-sized datagrams, *receive* whatever has come, *wait* until there may be more.
 //!
 //! - A port moves bytes and never looks into them. The one exception is [`Echo`]: bytes at a fixed place by which the
 //!   port may drop this process's own multicasts early, because every multicast on one host comes back to its sender.
@@ -12,7 +12,7 @@
 //!   over TCP, shared memory or `AF_XDP` needs no notion of one.
 //! - The engine is generic over its port: no dynamic dispatch, nothing allocated per datagram.
 //!
-//! How TCP, `AF_XDP` and shared memory fit the same face is worked out in `docs/architecture.md`.
+//! How TCP, `AF_XDP` and shared memory fit the same interface is worked out in `docs/architecture.md`.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -51,8 +51,8 @@ pub struct Arrival<'a> {
 pub struct Limits {
     /// The longest datagram, in bytes.
     pub datagram_max_bytes: usize,
-    /// How many bytes of datagrams the group's receiver holds while nobody reads: what was really granted, in the
-    /// kernel's own accounting (overhead included), not what was asked for.
+    /// How many bytes of datagrams the group's receiver holds while the process does not read: what was really granted,
+    /// in the kernel's own accounting (overhead included), not what was asked for.
     pub receive_buffer_bytes: usize,
     /// The most datagrams one [`Port::send`] takes to the network in one system call.
     pub segments_max: usize,
@@ -63,12 +63,12 @@ pub struct Limits {
 pub struct Echo {
     /// Where in the datagram.
     pub offset: usize,
-    /// What stands there in this process's own datagrams and in nobody else's.
+    /// What stands there in this process's own datagrams and in no other process's.
     pub bytes: [u8; 8],
 }
 
 impl Echo {
-    /// Whether `datagram` is one of this process's own. One too short to say is not.
+    /// Whether `datagram` is one of this process's own. A datagram too short for these bytes is not.
     pub fn matches(&self, datagram: &[u8]) -> bool {
         datagram.get(self.offset..).and_then(|rest| rest.first_chunk()) == Some(&self.bytes)
     }
@@ -87,14 +87,14 @@ pub enum Idle {
 ///
 /// # Errors
 /// Everything a port returns as an error is final for this port: the network down, the socket gone. What passes by
-/// itself (a full send buffer, an interrupted call, a peer's port closed, an ICMP error) is no error: `send` then says
-/// that it took fewer datagrams, `receive` that nothing came.
+/// itself (a full send buffer, an interrupted call, a peer's port closed, an ICMP error) is no error: `send` then
+/// returns that it took fewer datagrams, `receive` that nothing came.
 pub trait Port {
-    /// Sends `bytes` as datagrams of `segment_bytes` each (the last may be shorter) and says how many of them it took,
-    /// counted from the first. Less than all: try the rest again later. What was taken goes out with the next
+    /// Sends `bytes` as datagrams of `segment_bytes` each (the last may be shorter) and returns how many of them it
+    /// took, counted from the first. Less than all: try the rest again later. What was taken goes out with the next
     /// [`Port::flush`] at the latest. Never blocks.
     ///
-    /// Any number of segments may be given, none included. That a datagram was taken does not say that it arrives.
+    /// Any number of segments may be given, none included. A datagram that was taken may still not arrive.
     /// A port with an [`Echo`] may judge a whole run by its first segment, so either all of a run carries the echo's
     /// bytes or none does.
     ///
@@ -108,7 +108,7 @@ pub trait Port {
         Ok(())
     }
 
-    /// Hands out what has come for the group and for this process, in order of arrival per source, and says how many
+    /// Hands out what has come for the group and for this process, in order of arrival per source, and returns how many
     /// datagrams that were. Stops at the end of the system call in which `limit` was reached, so that one busy group
     /// can't starve the caller's timers; never blocks.
     fn receive(&mut self, limit: usize, on_datagram: impl FnMut(Arrival<'_>)) -> Result<usize, PortError>;
@@ -120,7 +120,7 @@ pub trait Port {
     /// Ends a [`Port::wait`] from another thread.
     fn waker(&self) -> Waker;
 
-    /// Whether [`To::Broadcast`] reaches anybody.
+    /// Whether [`To::Broadcast`] reaches any process.
     fn can_broadcast(&self) -> bool {
         false
     }
@@ -135,7 +135,7 @@ pub trait Port {
     fn io(&self) -> &str;
 }
 
-/// Why a port can't be opened or can't go on. The text says what to do.
+/// Why a port can't be opened or can't go on. The text gives what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum PortError {
     /// The group's address is no multicast address.
@@ -153,7 +153,7 @@ pub enum PortError {
     },
     /// The group's address takes senders by name only.
     #[error(
-        "{0} is a source-specific address: name who may send with network.sources or --source, or choose an address in 239.0.0.0/8 (IPv6: ff15::)"
+        "{0} is a source-specific address: name the senders with network.sources or --source, or choose an address in 239.0.0.0/8 (IPv6: ff15::)"
     )]
     SourcesWanted(SocketAddr),
     /// The group's scope can't work on this interface.
@@ -180,14 +180,14 @@ pub enum PortError {
         /// The address that could not be bound.
         address: SocketAddr,
     },
-    /// Nobody can listen there.
+    /// No process can listen there.
     #[error(
         "can't listen at {address}: {source}; network.listen, or this rank's place in network.peers, must be an address of this host"
     )]
     Listen {
         /// The address as asked for.
         address: SocketAddr,
-        /// What the kernel said.
+        /// The kernel's error.
         source: std::io::Error,
     },
     /// The interface takes no multicast.
@@ -199,7 +199,7 @@ pub enum PortError {
         group: SocketAddr,
         /// The interface.
         interface: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: std::io::Error,
     },
     /// The kernel lacks or forbids what this port is made of: fall back to another port.
@@ -210,12 +210,12 @@ pub enum PortError {
         /// Why it was refused.
         why: String,
     },
-    /// Anything else the kernel said.
+    /// Any other error of the kernel.
     #[error("{doing}: {source}")]
     Io {
         /// What was being done.
         doing: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: std::io::Error,
     },
 }

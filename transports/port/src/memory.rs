@@ -4,7 +4,7 @@
 //! cost varies from call to call and its losses with the load of the host. A queue of boxed datagrams would be no
 //! better, because then the allocator is what is measured.
 //!
-//! So each port owns two byte buffers of fixed size. Senders append to one under a mutex that nobody else holds for
+//! So each port owns two byte buffers of fixed size. Senders append to one under a mutex that no other thread holds for
 //! long; the receiver swaps it for its own empty one and then hands datagrams out without any lock, so that a callback
 //! may send through other ports of the same [`Hub`].
 //!
@@ -37,7 +37,7 @@ pub struct MemoryOptions {
     pub echo: Option<Echo>,
     /// The longest datagram.
     pub datagram_max_bytes: usize,
-    /// How much is held while nobody reads.
+    /// How much is held while the process does not read.
     pub receive_buffer_bytes: usize,
 }
 

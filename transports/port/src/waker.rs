@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub struct Waker(Arc<OwnedFd>);
 
 impl Waker {
-    /// A new waker that nobody waits on yet.
+    /// A new waker that no thread waits on yet.
     pub fn new() -> std::io::Result<Self> {
         use rustix::event::{EventfdFlags, eventfd};
         Ok(Self(Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))

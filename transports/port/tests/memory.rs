@@ -1,4 +1,4 @@
-//! The in-memory port passes the suite, and drops like a socket when nobody reads.
+//! The in-memory port passes the suite, and drops like a socket when its owner does not read.
 
 use std::net::SocketAddr;
 

@@ -1,8 +1,8 @@
 //! UDP multicast over `epoll`, for hosts without `io_uring`.
 //!
 //! Many containers forbid `io_uring`, and old kernels have it incomplete. A thread that must sleep on two sockets and a
-//! waker then needs readiness: mio says when to ask, and the asking, the sockets and the options are those of
-//! `bourdon-udp`, so that falling back changes the cost of a wake and nothing else.
+//! waker then needs readiness: mio reports when to receive, and the receive calls, the sockets and the options are
+//! those of `bourdon-udp`, so that falling back changes the cost of a wake and nothing else.
 //!
 //! mio reports edges: that something has come since the last report, once. A thread that stopped at its limit would
 //! sleep over the rest, so a report holds until a receive has found all sockets empty.
@@ -90,8 +90,8 @@ impl PortablePort {
         self.sockets.leave_source(source)
     }
 
-    /// What becomes readable when something comes, for who waits for several ports; none if something may be there
-    /// already, or if this port never sleeps.
+    /// What becomes readable when something comes, for a caller that waits for several ports; none if something may be
+    /// there already, or if this port never sleeps.
     pub fn sleeper(&self) -> Option<BorrowedFd<'_>> {
         if self.idle == Idle::Spin || self.is_readable {
             return None;

@@ -1,28 +1,28 @@
-//! Multicast, and the mesh for exactly those whom multicast does not reach.
+//! Multicast, and the mesh for exactly the peers that multicast does not reach.
 //!
-//! A network that swallows multicast does so without a word, often in one direction or for some hosts only, and not from
+//! A network that drops multicast does so silently, often in one direction or for some hosts only, and not from
 //! the start: a switch forgets a membership, a rule is added. A group that has once chosen its way is then dead. To agree
-//! anew on one way for all would take a protocol of its own, and punish all for one.
+//! again on one way for all would take a protocol of its own, and would penalize all peers for one.
 //!
-//! Nothing needs to be agreed here. Each process multicasts a *probe* every [`PROBE_EVERY`] and tells each peer over the
-//! mesh whether it hears that peer's probes: at once when that changes, and every [`REPORT_EVERY`]. What is for the group
-//! goes out by multicast, and by TCP also to those who did not say lately that they hear us: a matter between two
-//! processes, in one direction. Somebody who gets both discards one, as any duplicate. What is for one peer goes over the
-//! mesh always; a call to all on the network, by multicast's side only.
+//! Nothing needs to be agreed here. Each process multicasts a *probe* every [`PROBE_EVERY`] and reports to each peer
+//! over the mesh whether it hears that peer's probes: at once when that changes, and every [`REPORT_EVERY`]. What is
+//! for the group goes out by multicast, and by TCP also to peers that did not lately report that they hear us: a matter
+//! between two processes, in one direction. A peer that receives both discards one, as any duplicate. What is for one
+//! peer goes over the mesh always; a call to all on the network, by multicast's side only.
 //!
 //! ```text
 //!          ──── probe by multicast ────▶        every 10 ms
 //!      A   ◀─── "I hear you" by TCP ────   B    yes if a probe came within 50 ms
-//!          ──── datagrams by TCP ──────▶        unless the last word was "yes", and is younger than 600 ms
+//!          ──── datagrams by TCP ──────▶        unless the last report was "yes", and is younger than 600 ms
 //! ```
 //!
 //! Probes are as frequent as heartbeats and forgotten sooner than failure detectors suspect (80 ms), so that a hole that
-//! opens is taken up before anybody is left out for it. A host that stalls longer than that looks deaf for a moment, and
-//! gets duplicates: that costs nothing but their bytes.
+//! opens is taken up before any member is evicted for it. A host that stalls longer than that looks deaf for a
+//! moment, and gets duplicates: that costs nothing but their bytes.
 //!
-//! Invariants: a peer on the mesh that does not say it hears us gets everything over the mesh; a hole that opens is taken
-//! up within [`FORGET_AFTER`] and one [`PROBE_EVERY`]; until then NAKs and repairs, which are for one peer, pass; probes
-//! never reach the caller.
+//! Invariants: a peer on the mesh that does not report that it hears us gets everything over the mesh; a hole that
+//! opens is taken up within [`FORGET_AFTER`] and one [`PROBE_EVERY`]; until then NAKs and repairs, which are for one
+//! peer, pass; probes never reach the caller.
 //!
 //! Unlike any other port this one may hand a datagram out twice; protocols over multicast expect that. A thread that
 //! sleeps here does so on two `epoll`s, since one thread can't sleep in two `io_uring`s.
@@ -47,10 +47,10 @@ const FORGET_AFTER: Duration = Duration::from_millis(50);
 const REPORT_EVERY: Duration = Duration::from_millis(200);
 /// For how long a report holds.
 const BELIEVE_FOR: Duration = Duration::from_millis(600);
-/// How often is noted who is reached how, for people to read: what held for two such times is told.
+/// How often the port notes how peers are reached, for users to read: what held for two such times is reported.
 const NOTE_EVERY: Duration = Duration::from_millis(400);
 
-/// How often is looked who is deaf: a datagram must not cost a walk over all peers.
+/// How often the port checks which peers do not hear it: a datagram must not cost a walk over all peers.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Stand before a hello; the second is followed by whether the peer is heard. No frame begins like this.
@@ -65,13 +65,13 @@ struct Peer {
     address: SocketAddr,
     /// When its last probe came.
     heard: Option<Instant>,
-    /// When it last said that it hears us.
+    /// When it last reported that it hears us.
     hears_us: Option<Instant>,
-    /// What we told it last, and when.
+    /// What we last reported to it, and when.
     told: Option<(bool, Instant)>,
 }
 
-/// Who is reached how.
+/// How many peers are reached which way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
     /// Peers on the mesh that multicast reaches.
@@ -100,7 +100,7 @@ pub struct AutoPort {
 }
 
 impl AutoPort {
-    /// Opens both sides; and says why there is the mesh only, if multicast can't even be opened.
+    /// Opens both sides; and returns why there is the mesh only, if multicast can't even be opened.
     ///
     /// # Errors
     /// If the mesh can't be opened.
@@ -129,7 +129,8 @@ impl AutoPort {
         Ok((port, refused))
     }
 
-    /// Who is reached how; unknown while nobody is connected, and in the first second, while probes are on their way.
+    /// How many peers are reached which way; unknown while no peer is connected, and in the first second, while probes
+    /// are on their way.
     pub fn reach(&self) -> Option<Reach> {
         self.reach
     }
@@ -144,7 +145,8 @@ impl AutoPort {
         &mut self.mesh
     }
 
-    /// Probes, reports and notes when that is due. Called when what has come is taken in: own stalls are nobody's silence.
+    /// Probes, reports and notes when that is due. Called when what has come is taken in: own stalls are no peer's
+    /// silence.
     fn probe(&mut self) -> Result<(), PortError> {
         let now = Instant::now();
         if now < self.next_probe {
@@ -154,7 +156,7 @@ impl AutoPort {
         let hello = self.hello.to_bytes();
         if let Some(multicast) = &mut self.multicast {
             let probe: [u8; PROBE_BYTES] = joined(&PROBE, &hello);
-            // Whatever is wrong with multicast shows at those who do not hear it.
+            // Whatever is wrong with multicast shows at the peers that do not hear it.
             let _ = multicast.send(To::Group, &probe, PROBE_BYTES);
         }
         let connected: Vec<SocketAddr> = self.mesh.peers().collect();
@@ -187,7 +189,7 @@ impl AutoPort {
         Ok(())
     }
 
-    /// Whom multicast does not reach, as far as is known now.
+    /// The peers that multicast does not reach, as far as is known now.
     fn look_who_is_deaf(&mut self) {
         let now = Instant::now();
         if now < self.next_look {
@@ -221,7 +223,7 @@ fn joined<const N: usize>(head: &[u8], tail: &[u8]) -> [u8; N] {
     bytes
 }
 
-/// Takes a probe or a report in; says whether it was one.
+/// Takes a probe or a report in. Returns whether it was one.
 fn take_in(peers: &mut Vec<Peer>, own: Hello, bytes: &[u8]) -> bool {
     let probe = bytes.strip_prefix(&PROBE).filter(|_| bytes.len() == PROBE_BYTES);
     let report = bytes.strip_prefix(&REPORT).filter(|_| bytes.len() == REPORT_BYTES);
@@ -352,7 +354,7 @@ mod tests {
         let probe = |hello: Hello| joined::<PROBE_BYTES>(&PROBE, &hello.to_bytes());
         assert!(!take_in(&mut peers, own, b"bd?probe and more"));
         assert!(!take_in(&mut peers, own, &probe(other)[1..]));
-        assert!(take_in(&mut peers, own, &probe(own)) && peers.is_empty(), "its own is nobody's");
+        assert!(take_in(&mut peers, own, &probe(own)) && peers.is_empty(), "its own probe adds no peer");
         assert!(take_in(&mut peers, own, &probe(Hello { token: 8, ..other })) && peers.is_empty(), "another group's");
         assert!(take_in(&mut peers, own, &probe(other)));
         assert!(peers[0].heard.is_some() && peers[0].hears_us.is_none());

@@ -8,7 +8,7 @@
 //! Invariants:
 //! - The hello is the first thing in `outgoing`, so nothing goes before it.
 //! - At most [`QUEUE_MAX_BYTES`] wait in `outgoing`.
-//! - While the kernel has the receive buffer (`is_lent`), nobody here touches its bytes.
+//! - While the kernel has the receive buffer (`is_lent`), no code here touches its bytes.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -22,12 +22,12 @@ use crate::socket::{self, Got};
 /// The least that one read can bring.
 const READ_MIN_BYTES: usize = 1 << 16;
 
-/// Who dialled, and why.
+/// Which end dialled, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// The other end.
     Accepted,
-    /// We did, as the mesh's dial of this index says.
+    /// We did, by the mesh's dial of this index.
     Dialled(usize),
 }
 
@@ -39,7 +39,7 @@ const FLUSH_BYTES: usize = 1 << 16;
 pub(crate) struct Connection {
     pub(crate) socket: Socket,
     pub(crate) origin: Origin,
-    /// What the process at the other end is called: as we dialled it, then as its hello says.
+    /// The address of the process at the other end: as we dialled it, then as its hello gives it.
     pub(crate) address: Option<SocketAddr>,
     /// Its hello has come.
     pub(crate) is_greeted: bool,
@@ -52,7 +52,7 @@ pub(crate) struct Connection {
     pub(crate) is_readable: bool,
     /// The kernel may take something.
     pub(crate) is_writable: bool,
-    /// Requests of an `io_uring` that are under way: to receive, to say when it is writable, to end both.
+    /// Requests of an `io_uring` that are under way: to receive, to report when it is writable, to end both.
     pub(crate) is_lent: bool,
     pub(crate) is_watched: bool,
     pub(crate) is_cancelled: bool,
@@ -145,7 +145,7 @@ impl Connection {
         debug_assert!(self.end <= self.received.len());
     }
 
-    /// Reads once, and says whether anything came.
+    /// Reads once, and returns whether anything came.
     pub(crate) fn fill(&mut self) -> bool {
         if !self.is_readable || self.is_broken {
             return false;
@@ -167,7 +167,7 @@ impl Connection {
         self.sent < self.outgoing.len()
     }
 
-    /// Gives the kernel what waits; says whether nothing waits any more.
+    /// Gives the kernel what waits. Returns whether nothing waits any more.
     pub(crate) fn flush(&mut self) -> bool {
         while self.has_outgoing() && self.is_writable && !self.is_broken {
             match socket::send(&self.socket, &self.outgoing[self.sent..]) {
@@ -183,7 +183,7 @@ impl Connection {
         self.outgoing.is_empty()
     }
 
-    /// Takes datagrams of `frame_bytes` each, prefix included, the last perhaps shorter; says how many were dropped.
+    /// Takes datagrams of `frame_bytes` each, prefix included, the last perhaps shorter. Returns how many were dropped.
     pub(crate) fn send(&mut self, framed: &[u8], frame_bytes: usize) -> usize {
         let waiting = self.outgoing.len() - self.sent;
         let fit = QUEUE_MAX_BYTES.saturating_sub(waiting) / frame_bytes * frame_bytes;

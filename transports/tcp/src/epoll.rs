@@ -62,7 +62,7 @@ impl Epoll {
         }
     }
 
-    /// Notes what has happened, waiting for it at most so long; says whether anything has.
+    /// Notes what has happened, waiting for it at most so long. Returns whether anything has.
     pub(crate) fn look(&mut self, mesh: &mut Mesh, timeout: Duration) -> Result<bool, PortError> {
         self.watch(mesh);
         match self.poll.poll(&mut self.events, Some(timeout)) {

@@ -1,6 +1,6 @@
 //! What stands in a connection's bytes: a hello, then datagrams, each behind its length.
 //!
-//! A stream has no edges, so whoever sends garbage could make a reader wait for four gigabytes, or take them. Here every
+//! A stream has no edges, so a sender of garbage could make a reader wait for four gigabytes, or take them. Here every
 //! length is checked against the longest datagram before anything is kept, and whatever is not as it should be ends the
 //! connection that brought it.
 //!
@@ -23,12 +23,12 @@ const MAGIC: [u8; 4] = *b"bdtm";
 const VERSION: u8 = 1;
 const FOR_GROUP: u32 = 1 << 31;
 
-/// Who is at the other end.
+/// The identity of the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hello {
-    /// Tells groups apart.
+    /// Distinguishes groups.
     pub(crate) token: u64,
-    /// Where it listens, or at least what it is called.
+    /// Where it listens, or at least the address that identifies it.
     pub(crate) address: SocketAddr,
 }
 
@@ -47,7 +47,7 @@ impl Hello {
         bytes
     }
 
-    /// What `bytes` begin with, if that is a hello of this version with an address that somebody can have.
+    /// What `bytes` begin with, if that is a hello of this version with an address that a process can have.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; HELLO_BYTES] = bytes.first_chunk()?;
         if bytes[..4] != MAGIC || bytes[4] != VERSION || bytes[5] != 0 {
@@ -82,7 +82,7 @@ pub(crate) enum Head {
     Datagram(Range<usize>, bool),
 }
 
-/// Looks at the beginning of `bytes`.
+/// Parses the beginning of `bytes`.
 #[inline]
 pub(crate) fn head(bytes: &[u8], datagram_max_bytes: usize) -> Head {
     let Some(prefix) = bytes.first_chunk::<PREFIX_BYTES>() else { return Head::Partial };

@@ -3,19 +3,19 @@
 //! Many networks carry no multicast, above all those that are rented. The group then needs each datagram sent once to
 //! each process, and TCP is what every network carries. It brings what the group does not need from it, order and
 //! repair, and two things that would hurt: one slow reader stops its writer, and one broken connection loses what was on
-//! its way, without a word. So TCP is used here as a wire that carries datagrams and may lose some. What a peer does not
-//! take is kept up to a bound and then dropped, and a connection that breaks is made again: what was lost is a gap in the
-//! protocol's numbers, and is repaired as any other.
+//! its way, without an error. So TCP is used here as a wire that carries datagrams and may lose some. What a peer does
+//! not take is kept up to a bound and then dropped, and a connection that breaks is made again: what was lost is a gap
+//! in the protocol's numbers, and is repaired as any other.
 //!
 //! - `frame.rs`: a hello, then datagrams behind their lengths.
-//! - `mesh.rs`: who dials whom, which connection stays, when one is tried again.
+//! - `mesh.rs`: which process dials which, which connection stays, when a dial is tried again.
 //! - `connection.rs`: the bytes of one connection.
 //! - `ring.rs`, `epoll.rs`: how a thread sleeps. One that spins asks every socket.
-//! - `auto.rs`: multicast, and the mesh for those whom it does not reach.
+//! - `auto.rs`: multicast, and the mesh for peers that it does not reach.
 //!
 //! Invariants: `send` takes all it is given and never waits; nothing received can end the port or harm another
 //! connection; all is done by the thread that calls, in `send`, `receive` and `wait`. The page is `docs/tcp.md`.
-#![allow(unsafe_code)] // system calls; each block proves itself
+#![allow(unsafe_code)] // system calls; each block carries its proof
 
 mod auto;
 mod connection;
@@ -41,7 +41,7 @@ use mesh::Mesh;
 use options::STRANGERS_MAX;
 use ring::Ring;
 
-/// Of so many receives of a spinning thread, one looks for new connections.
+/// Of so many receives of a spinning thread, one checks for new connections.
 const ACCEPT_EVERY: u32 = 8;
 /// Rounds of one look: accept, ask for the hello, get it, and what that brought about.
 const ROUNDS_MAX: u32 = 4;
@@ -77,7 +77,7 @@ pub struct TcpPort {
 }
 
 impl TcpPort {
-    /// Listens, and dials whom it was told to.
+    /// Listens, and dials the configured peers.
     ///
     /// # Errors
     /// If the address can't be listened at, or the `io_uring` that was asked for is not available.
@@ -117,7 +117,7 @@ impl TcpPort {
         self.broken
     }
 
-    /// Connections whose other end has not said who it is.
+    /// Connections whose other end has sent no hello.
     pub fn strangers(&self) -> usize {
         self.mesh.strangers()
     }
@@ -127,7 +127,7 @@ impl TcpPort {
         self.mesh.connections().filter(|it| it.is_greeted && it.in_group && !it.is_broken).filter_map(|it| it.address)
     }
 
-    /// Ends one established connection abruptly, as a fault would, another each time; says whether there was one.
+    /// Ends one established connection abruptly, as a fault would, another each time. Returns whether there was one.
     pub fn break_one_link(&mut self) -> bool {
         let places = self.mesh.places.len();
         for place in (0..places).map(|step| (self.broken as usize + step) % places) {
@@ -145,8 +145,8 @@ impl TcpPort {
         false
     }
 
-    /// What becomes readable when there is something to do, for who waits for several ports; none if something is
-    /// there already, or if this port does not sleep in `epoll`.
+    /// What becomes readable when there is something to do, for a caller that waits for several ports; none if
+    /// something is there already, or if this port does not sleep in `epoll`.
     pub(crate) fn sleeper(&self) -> Option<BorrowedFd<'_>> {
         match &self.waiting {
             Waiting::Epoll(epoll) if !self.may_have && !epoll.is_woken && !epoll.may_accept => Some(epoll.as_fd()),
@@ -173,7 +173,7 @@ impl TcpPort {
             let accepted = self.accept();
             self.mesh.greet_all(!matches!(self.waiting, Waiting::Ring(_)));
             self.sweep();
-            // A ring must be told to read the hello of who has just come.
+            // A ring must receive a request to read the hello of a new connection.
             if !(matches!(self.waiting, Waiting::Ring(_)) && (any || accepted)) {
                 break;
             }
@@ -181,7 +181,7 @@ impl TcpPort {
         Ok(())
     }
 
-    /// Takes in who has connected; says whether anybody has.
+    /// Takes in new connections. Returns whether there were any.
     fn accept(&mut self) -> bool {
         let mut any = false;
         if let Waiting::Ring(ring) = &mut self.waiting {
@@ -200,7 +200,7 @@ impl TcpPort {
                 Ok((socket, _)) => self.mesh.admit(OwnedFd::from(socket)),
                 Err(error) => {
                     if let Waiting::Epoll(epoll) = &mut self.waiting {
-                        // Also with too many open files: the next who connects is an edge again.
+                        // Also with too many open files: the next connection is an edge again.
                         epoll.may_accept = socket::is_interrupted(&error);
                     }
                     return any;
@@ -223,7 +223,7 @@ impl TcpPort {
         });
     }
 
-    /// Hands out what has come at one place, reading on until there is no more; says whether something may be left.
+    /// Hands out what has come at one place, reading on until there is no more. Returns whether something may be left.
     fn drain(
         &mut self,
         place: usize,
@@ -267,7 +267,7 @@ impl Port for TcpPort {
         if bytes.is_empty() {
             return Ok(0);
         }
-        // Who has connected by now is to hear it.
+        // Processes that have connected by now are to receive it.
         self.look(Duration::ZERO)?;
         frame(&mut self.framed, to == To::Group, bytes, segment_bytes);
         let frame_bytes = PREFIX_BYTES + segment_bytes;
@@ -281,7 +281,7 @@ impl Port for TcpPort {
                 Some(connection) => self.dropped += connection.send(&self.framed, frame_bytes) as u64,
                 None => self.dropped += bytes.len().div_ceil(segment_bytes) as u64,
             },
-            // A connection is with somebody who was told of us; those on the network who were not can't be called.
+            // A connected process knows of us; other processes on the network can't be reached.
             To::Broadcast => {}
         }
         Ok(bytes.len().div_ceil(segment_bytes))
@@ -374,7 +374,7 @@ impl Port for TcpPort {
 }
 
 impl TcpPort {
-    /// Somebody may have connected whom no edge will tell of again.
+    /// A process may have connected that no edge will report again.
     fn may_accept(&self) -> bool {
         matches!(&self.waiting, Waiting::Epoll(epoll) if epoll.may_accept)
     }

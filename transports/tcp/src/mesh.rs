@@ -1,18 +1,20 @@
-//! Who is connected with whom: connections are dialled, accepted, greeted, given up and made again.
+//! Which processes are connected: connections are dialled, accepted, greeted, given up and made again.
 //!
-//! A mesh in which both ends dial has two connections a pair and must agree, without a word, which one goes. Here a
-//! process dials whom it was told to: of two members the one of higher rank dials the other, and who is no member dials
-//! all members, so that a pair has one connection by construction. Should two dial each other all the same, or one come
-//! again before the other has noticed that it went, there is a rule that both ends compute alike ([`Mesh::greet`]):
+//! A mesh in which both ends dial has two connections a pair and must agree, without a message, which connection ends.
+//! Here a process dials the peers it is configured to dial: of two members the member of higher rank dials the other,
+//! and a process that is no member dials all members, so that a pair has one connection by construction. Should two
+//! dial each other all the same, or one come again before the other has noticed that it went, there is a rule that both
+//! ends compute alike ([`Mesh::greet`]):
 //!
 //! - of two connections dialled by different ends, the one dialled by the greater address stays;
 //! - of two dialled by one end, the newer stays: its end knows best that the other is done for.
 //!
 //! Nothing here waits. A dial that fails is due again after a pause that doubles; a connection that takes too long to be
-//! made or greeted ends; all of that happens when somebody comes by (`upkeep`), and `next_due` says when somebody should.
+//! made or greeted ends; all of that happens when the caller calls `upkeep`, and `next_due` gives the time for that
+//! call.
 //!
 //! Invariants:
-//! - One greeted connection for an address, whoever dialled.
+//! - One greeted connection for an address, whichever end dialled.
 //! - At most [`CONNECTIONS_MAX`] that are greeted or dialled, and [`STRANGERS_MAX`] others.
 //! - A place is used again only when the kernel has no request on it any more.
 
@@ -31,14 +33,14 @@ use crate::options::{
 };
 use crate::socket;
 
-/// Whom we dial.
+/// A peer that we dial.
 #[derive(Debug)]
 struct Dial {
     address: SocketAddr,
-    /// What its last hello called it, if that is something else.
+    /// The address in its last hello, if that differs.
     known_as: Option<SocketAddr>,
     place: Option<usize>,
-    /// Dialled because something was sent there, not because we were told to.
+    /// Dialled because something was sent there, not because it is configured.
     is_errand: bool,
     next: Instant,
     retry: Duration,
@@ -99,14 +101,14 @@ impl Mesh {
         self.places.iter_mut().flatten().map(|it| &mut **it)
     }
 
-    /// Gives the kernel what waits, wherever it takes some.
+    /// Gives the kernel what waits, on each connection that takes some.
     pub(crate) fn flush(&mut self) {
         for connection in self.connections_mut() {
             connection.flush();
         }
     }
 
-    /// Takes in a connection that somebody made to us. One too many ends the oldest stranger.
+    /// Takes in a connection that another process made to us. One too many ends the oldest stranger.
     pub(crate) fn admit(&mut self, accepted: OwnedFd) {
         let socket = Socket::from(accepted);
         if socket::set_up(&socket).is_err() {
@@ -121,7 +123,7 @@ impl Mesh {
         self.insert(socket, Origin::Accepted);
     }
 
-    /// Connections made to us whose other end has not said who it is.
+    /// Connections made to us whose other end has sent no hello.
     pub(crate) fn strangers(&self) -> usize {
         self.connections().filter(|it| is_stranger(it)).count()
     }
@@ -169,7 +171,7 @@ impl Mesh {
         }
     }
 
-    /// A whole hello has come at this place: learns who it is, and lets one connection for it stay.
+    /// A whole hello has come at this place: learns the peer's identity, and lets one connection for it stay.
     fn greet(&mut self, place: usize) {
         let is_full = self.is_full();
         let (local, token) = (self.local, self.token);
@@ -218,7 +220,7 @@ impl Mesh {
         self.places[place].as_deref_mut()
     }
 
-    /// Dials somebody we were not told to dial, if it may be tried again yet.
+    /// Dials a process that is not configured, if it may be tried again yet.
     fn run_errand(&mut self, address: SocketAddr) -> Option<usize> {
         if address == self.local || address.port() == 0 || address.is_ipv4() != self.local.is_ipv4() {
             return None;
@@ -265,7 +267,7 @@ impl Mesh {
         self.next_due
     }
 
-    /// Ends what takes too long, and dials who is due.
+    /// Ends what takes too long, and dials the peers that are due.
     pub(crate) fn upkeep(&mut self) {
         let Some(due) = self.next_due else { return };
         let now = Instant::now();
@@ -300,7 +302,7 @@ impl Mesh {
         })
     }
 
-    /// Removes what has ended, as far as `may_go` lets each; says whether something is left that has ended.
+    /// Removes what has ended, as far as `may_go` lets each. Returns whether something is left that has ended.
     pub(crate) fn sweep(&mut self, mut may_go: impl FnMut(usize, &mut Connection) -> bool) {
         for place in 0..self.places.len() {
             let Some(connection) = self.places[place].as_deref_mut().filter(|it| it.is_broken) else { continue };
@@ -325,7 +327,7 @@ impl Mesh {
             if may_go(place, connection) {
                 self.places[place] = None;
             }
-            // Somebody who dialled us may be one whom we dial, too.
+            // A peer that dialled us may be a peer that we dial, too.
             if address.is_some() {
                 self.due_by(Instant::now());
             }

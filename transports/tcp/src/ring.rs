@@ -10,8 +10,8 @@
 //! once more, since a stream's datagrams must be put together from its own buffers, and one busy peer could hold them
 //! all. A receive that is made again costs no system call of its own: it goes with the next wait.
 //!
-//! Sending is a plain call: it copies into the socket, and a ring would save its 0.15 µs of some 5. The ring says when a
-//! full socket takes more.
+//! Sending is a plain call: it copies into the socket, and a ring would save its 0.15 µs of some 5. The ring reports
+//! when a full socket takes more.
 //!
 //! Invariants:
 //! - A buffer is lent (`is_lent`) from the push of its request to the completion; its connection stays in its place.
@@ -40,7 +40,7 @@ const COMPLETIONS: u32 = 1024;
 const ENTER_GETEVENTS: u32 = 1;
 /// Waits are cut to this, which the kernel's clock can count; a wait may return early.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
-/// How long nobody is accepted once there are too many open files.
+/// How long no connection is accepted once there are too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a ring that ends waits for its requests to end, in steps.
 const CANCEL_STEP: Duration = Duration::from_millis(10);
@@ -88,7 +88,7 @@ impl Ring {
         if !(params.is_feature_ext_arg() && params.is_feature_nodrop() && params.is_feature_submit_stable()) {
             return Err(refused(io::Error::from_raw_os_error(libc::ENOSYS)));
         }
-        // A disabled ring can't be entered yet, and says so. Any other answer means that entering is forbidden.
+        // A disabled ring can't be entered yet: EBADFD. Any other answer means that entering is forbidden.
         // SAFETY: no argument is passed, so there is none to be valid.
         match unsafe { ring.submitter().enter::<libc::sigset_t>(0, 0, ENTER_GETEVENTS, None) } {
             Err(error) if error.raw_os_error() == Some(libc::EBADFD) => {}
@@ -100,8 +100,8 @@ impl Ring {
         Ok(Self { ring, is_enabled, is_accepting, accept_after, is_waking, is_woken, accepted })
     }
 
-    /// Collects what has completed and requests what is wanted, waiting at most so long if there is nothing; says
-    /// whether anything had completed.
+    /// Collects what has completed and requests what is wanted, waiting at most so long if there is nothing.
+    /// Returns whether anything had completed.
     pub(crate) fn look(
         &mut self,
         mesh: &mut Mesh,
@@ -141,7 +141,7 @@ impl Ring {
         }
     }
 
-    /// Queues the requests that are wanted and not under way; the next call submits them. Says whether all had room.
+    /// Queues the requests that are wanted and not under way; the next call submits them. Returns whether all had room.
     fn arm(&mut self, mesh: &mut Mesh, waker: &Waker, datagram_max_bytes: usize) -> Result<bool, PortError> {
         if !self.is_enabled {
             self.ring.submitter().register_enable_rings().map_err(entering)?;
@@ -190,7 +190,7 @@ impl Ring {
         all
     }
 
-    /// Queues a request; says whether there was room.
+    /// Queues a request. Returns whether there was room.
     fn push(&mut self, entry: &squeue::Entry) -> bool {
         // SAFETY: a receive's buffer is the connection's, which neither moves nor is touched nor freed before the request
         // has completed (`is_lent`; see `leak` for a ring that ends before). No other request has a buffer. A descriptor
@@ -198,7 +198,7 @@ impl Ring {
         unsafe { self.ring.submission().push(entry) }.is_ok()
     }
 
-    /// Notes what has completed; says whether anything had.
+    /// Notes what has completed. Returns whether anything had.
     fn reap(&mut self, mesh: &mut Mesh) -> Result<bool, PortError> {
         let mut any = false;
         while let Some(completion) = self.ring.completion().next() {
@@ -210,7 +210,7 @@ impl Ring {
                 ACCEPT => {
                     self.is_accepting &= goes_on;
                     if result >= 0 {
-                        // SAFETY: the completion gives a new descriptor that nobody else has.
+                        // SAFETY: the completion gives a new descriptor that nothing else owns.
                         self.accepted.push(unsafe { OwnedFd::from_raw_fd(result) });
                     } else if matches!(-result, libc::EMFILE | libc::ENFILE | libc::ENOMEM) {
                         self.accept_after = Some(Instant::now() + ACCEPT_PAUSE);

@@ -15,7 +15,7 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use crate::connection::Connection;
 use crate::options::{PROBE_AFTER, UNACKNOWLEDGED_MAX};
 
-/// Connections that the kernel accepts before we do; more are tried again by those who dial.
+/// Connections that the kernel accepts before we do; dialling processes try the others again.
 const BACKLOG: i32 = 1024;
 /// How long the kernel may take to close the listener of a killed process.
 const IN_USE_MAX: Duration = Duration::from_secs(1);
@@ -76,7 +76,7 @@ pub(crate) fn set_up(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))
 }
 
-/// What a call brought.
+/// The result of a call.
 pub(crate) enum Got {
     Bytes(usize),
     /// Nothing now.
@@ -96,7 +96,7 @@ impl Got {
     }
 }
 
-/// Whether the same may just be tried again later. A connection that is still being made says EAGAIN.
+/// Whether the same may just be tried again later. A connection that is still being made returns EAGAIN.
 pub(crate) fn is_passing(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM))
 }

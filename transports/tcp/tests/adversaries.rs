@@ -29,7 +29,7 @@ fn pair(idle: Idle, io_uring: bool) -> (TcpPort, TcpPort) {
     (open(Role::new(idle)), open(Role::new(idle)))
 }
 
-/// Calls both until they know each other and the second has got a datagram that the first says again and again.
+/// Calls both until they know each other and the second has got a datagram that the first sends again and again.
 fn heal(from: &mut TcpPort, to: &mut TcpPort) {
     let started = Instant::now();
     let mut got = Vec::new();
@@ -44,7 +44,7 @@ fn heal(from: &mut TcpPort, to: &mut TcpPort) {
     }
 }
 
-/// Polls the port until the stranger's connection has been ended, and says what the stranger got.
+/// Polls the port until the stranger's connection has been ended, and returns what the stranger got.
 fn until_closed(port: &mut TcpPort, stranger: &mut TcpStream) -> usize {
     stranger.set_nonblocking(true).expect("a socket");
     let (mut bytes, mut got) = ([0; 4096], 0);
@@ -73,7 +73,7 @@ fn garbage_ends_its_own_connection_only() {
         let after_hello = |tail: &[u8]| [&HELLO[..], tail].concat();
         for bytes in [
             vec![0; 32],
-            b"GET / HTTP/1.1\r\nHost: somebody\r\n\r\n".to_vec(),
+            b"GET / HTTP/1.1\r\nHost: anyplace\r\n\r\n".to_vec(),
             {
                 let mut other = HELLO;
                 other[4] = 2;
@@ -102,7 +102,7 @@ fn half_a_hello_ends_by_itself_and_holds_nobody_up() {
         stranger.write_all(&HELLO[..17]).expect("sent");
         send_all(&mut two, To::Group, b"meanwhile", 64);
         receive_up_to(&mut one, b"meanwhile");
-        assert_eq!(until_closed(&mut one, &mut stranger), HELLO.len(), "it was told who listens, and no more");
+        assert_eq!(until_closed(&mut one, &mut stranger), HELLO.len(), "it received the listener's hello, and no more");
     });
 }
 
@@ -139,7 +139,7 @@ fn a_thousand_strangers_keep_nobody_out() {
                 receive_up_to(&mut one, &[1, round as u8]);
             }
         }
-        // One who comes when all places are taken is let in all the same.
+        // A process that connects when all places are taken is let in all the same.
         let mut peer = TcpStream::connect(one.local_address()).expect("it listens");
         peer.write_all(&[&HELLO[..], &[4, 0, 0, 0], b"late"].concat()).expect("sent");
         receive_up_to(&mut one, b"late");
@@ -223,7 +223,7 @@ fn two_that_dial_each_other_agree_on_one_connection() {
         let listen =
             |dial| TcpOptions { dial, idle, io_uring, ..TcpOptions::new("127.0.0.1:0".parse().expect("an address")) };
         for _ in 0..20 {
-            // Somebody else's address first, to know it before it is listened at.
+            // Another process's address first, to know it before it is listened at.
             let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
             let mut one = TcpPort::open(&listen(vec![free])).expect("it opens");
             let mut two =
@@ -247,9 +247,9 @@ fn two_that_dial_each_other_agree_on_one_connection() {
     });
 }
 
-/// What a process says that is called so.
+/// The hello of a process with this address.
 fn hello_of(address: SocketAddr) -> [u8; 32] {
-    let SocketAddr::V4(v4) = address else { panic!("this test speaks IPv4") };
+    let SocketAddr::V4(v4) = address else { panic!("this test uses IPv4") };
     let mut hello = HELLO;
     hello[6..8].copy_from_slice(&v4.port().to_le_bytes());
     hello[28..].copy_from_slice(&v4.ip().octets());
@@ -320,7 +320,7 @@ fn of_two_connections_from_both_ends_the_greater_address_s_stays() {
 #[test]
 fn who_is_dead_or_silent_delays_nobody() {
     each(|idle, io_uring| {
-        // Nobody is at 192.0.2.1 (RFC 5737); one who listens and never accepts; one who has gone.
+        // No host has 192.0.2.1 (RFC 5737); a process that listens and never accepts; a process that has ended.
         let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
         let gone = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
         let dial = vec!["192.0.2.1:9".parse().expect("an address"), silent.local_addr().expect("an address"), gone];

@@ -19,14 +19,14 @@ fn open(idle: Idle, hole: u8, dial: &[SocketAddr]) -> AutoPort {
     AutoPort::open(&UdpOptions { idle, ..UdpOptions::new(group) }, &mesh).expect("it opens").0
 }
 
-/// Lets all run until `done`, and says what each got.
+/// Lets all run until `done`, and returns what each got.
 fn run(ports: &mut [AutoPort], mut done: impl FnMut(&[AutoPort], &[Vec<Vec<u8>>]) -> bool) -> Vec<Vec<Vec<u8>>> {
     let started = Instant::now();
     let mut got = vec![Vec::new(); ports.len()];
     while !done(ports, &got) {
         for (place, (port, got)) in ports.iter_mut().zip(&mut got).enumerate() {
             port.wait(Duration::from_millis(1)).expect("a wait that works");
-            // What somebody multicasts comes back, and begins with its own number.
+            // What a port multicasts comes back, and begins with its own number.
             let mut keep = |bytes: &[u8]| got.extend((bytes[0] != place as u8).then(|| bytes.to_vec()));
             port.receive(usize::MAX, |it| keep(it.bytes)).expect("a receive that works");
         }

@@ -1,12 +1,12 @@
-//! Reaches everybody on the network, whichever groups they joined.
+//! Reaches every process on the network, whichever groups they joined.
 //!
-//! The group's own socket hears the group and nothing else, by intent. What is for everybody comes to the address of
+//! The group's own socket hears the group and nothing else, by intent. A broadcast comes to the address of
 //! all hosts (224.0.0.1, ff02::1) or to the subnet's broadcast address, at the group's port; so one more socket listens
 //! there. It is bound to the wildcard address, the only one that hears both, and to the interface, so that it hears
 //! nothing from elsewhere. Several processes of one host share the port, and each hears all.
 //!
-//! Where this socket can't be had (another program has the port to itself, or the kernel lets only root bind to an
-//! interface) a port does without: it neither hears nor sends broadcasts, and says so.
+//! Where this socket can't be opened (another program has the port to itself, or the kernel lets only root bind to an
+//! interface) a port does without: it neither hears nor sends broadcasts, and reports this.
 //!
 //! Source: ip(7), RFC 1112 §4 (all hosts), RFC 4291 §2.7.1 (all nodes).
 
@@ -18,7 +18,7 @@ use crate::interface::Interface;
 use crate::options::UdpOptions;
 use crate::sockets::{multicast_from, open_socket, prepare_receiver};
 
-/// What is held while nobody reads: broadcasts are rare, so this is many.
+/// What is held while the process does not read: broadcasts are rare, so this is many.
 const RECEIVE_BUFFER_BYTES: usize = 256 << 10;
 
 /// The socket, and where it sends: all hosts, and the subnet's broadcast address if there is one.

@@ -1,6 +1,6 @@
 //! Buffers lent to the kernel, which picks one for each packet that comes.
 //!
-//! A receive that names its own buffer must be set up anew for each packet. A buffer ring is memory shared with the
+//! A receive that names its own buffer must be set up again for each packet. A buffer ring is memory shared with the
 //! kernel: this side appends buffers at the tail, the kernel takes them at the head, and one request goes on receiving
 //! as long as there are any. The kernel keeps its head to itself, so that only the tail is ever published here.
 //!

@@ -109,7 +109,7 @@ fn addresses(name: &str, group: SocketAddr) -> std::io::Result<Addresses> {
 /// The internet address that `address` points to, if it does.
 ///
 /// # Safety
-/// It is null, or points to a socket address of the length that its family says.
+/// It is null, or points to a socket address of the length that its family gives.
 unsafe fn read(address: *const libc::sockaddr) -> Option<SocketAddr> {
     // SAFETY: as above; `as_ref` reads no more than the generic part, which every family has.
     let generic = unsafe { address.as_ref() }?;

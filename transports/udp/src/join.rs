@@ -1,8 +1,9 @@
 //! Joins a group: all that is sent to it, or what certain sources send.
 //!
-//! A join of a group as such takes in what anybody sends there, and leaves the network to find out who that is. Whoever
-//! names the sources hears nobody else: the kernel drops the rest before it is queued, and routers build a path to each
-//! source without a meeting point. Addresses set aside for this (232.0.0.0/8, ff3x::/32) work in no other way.
+//! A join of a group as such takes in what any sender sends there, and leaves the network to find the senders. A
+//! process that names the sources hears no other sender: the kernel drops the rest before it is queued, and routers
+//! build a path to each source without a meeting point. Addresses set aside for this (232.0.0.0/8, ff3x::/32) work in
+//! no other way.
 //!
 //! What can't work is refused before it fails in silence: a scope that ends before the interface, reserved scopes, a
 //! source of another family. Source: RFC 4607 (source-specific multicast), RFC 4291 §2.7 (scopes), RFC 3678 §5.1 for the
@@ -51,7 +52,7 @@ pub(crate) fn check(options: &UdpOptions, interface: &Interface) -> Result<(), P
     Ok(())
 }
 
-/// Whether an address belongs to those that are joined by source only.
+/// Whether an address belongs to the range that is joined by source only.
 pub fn is_source_specific(group: IpAddr) -> bool {
     match group {
         IpAddr::V4(v4) => v4.octets()[0] == 232,

@@ -8,13 +8,13 @@
 //!
 //! - `socket-spin` ([`Idle::Spin`]): `recvmsg` without waiting, see `receive.rs`.
 //! - `io_uring` ([`Idle::Park`]): multishot `recvmsg` into buffers lent to the kernel, see
-//!   `ring.rs`. Where a kernel lacks or forbids it, opening says [`PortError::Unavailable`] and `bourdon-portable` does
-//!   the same over epoll.
+//!   `ring.rs`. Where a kernel lacks or forbids it, opening returns [`PortError::Unavailable`] and `bourdon-portable`
+//!   does the same over epoll.
 //!
 //! Sending is the same for both (`send.rs`): one `sendmsg` for up to 64 KiB of equal datagrams.
 //!
 //! `docs/decisions/udp-mechanisms.md` has the measurements behind these choices.
-#![allow(unsafe_code)] // system calls; each block proves itself
+#![allow(unsafe_code)] // system calls; each block carries its proof
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -73,7 +73,7 @@ impl UdpPort {
         Ok(Self { receiver, sender: SocketSender::new(options, &sockets), sockets, waker })
     }
 
-    /// Hears one more source, of a group that was opened with some.
+    /// Receives from one more source, of a group that was opened with some.
     ///
     /// # Errors
     /// If the group was joined without sources, or the kernel refuses.
@@ -81,7 +81,7 @@ impl UdpPort {
         self.sockets.join_source(source)
     }
 
-    /// Hears a source no longer; without the last one, nobody.
+    /// Stops receiving from a source; without the last source, it receives from none.
     ///
     /// # Errors
     /// If the source was not joined.

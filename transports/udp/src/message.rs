@@ -1,7 +1,7 @@
 //! One system call each: `recvmsg` and `sendmsg` with the control messages of segmentation offload.
 //!
-//! A run of datagrams crosses the kernel as one packet when the sender says where to cut it (`UDP_SEGMENT`) and the
-//! receiver learns where it is cut (`UDP_GRO`). Both are control messages beside the data, laid out as cmsg(3) says:
+//! A run of datagrams crosses the kernel as one packet when the sender gives where to cut it (`UDP_SEGMENT`) and the
+//! receiver learns where it is cut (`UDP_GRO`). Both are control messages beside the data, laid out as in cmsg(3):
 //! length, level and kind, then the value, each part aligned to a word. They are written and read here as plain bytes,
 //! because the C macros for it are pointer arithmetic.
 //!
@@ -14,7 +14,7 @@ use std::ptr;
 use bourdon_port::Arrival;
 use socket2::SockAddr;
 
-/// Room for what a receiver can be told: a segment length (24 bytes) and a timestamp (32).
+/// Room for a receiver's control messages: a segment length (24 bytes) and a timestamp (32).
 pub(crate) const CONTROL_BYTES: usize = 64;
 
 const WORD_BYTES: usize = size_of::<usize>();
@@ -36,7 +36,7 @@ impl Control {
     }
 }
 
-/// What the control messages of a packet say.
+/// The contents of a packet's control messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Notes {
     /// The length of each datagram but the last; 0: there is one only.
@@ -73,7 +73,7 @@ impl Notes {
         notes
     }
 
-    /// Hands out the datagrams of a packet and says how many they were.
+    /// Hands out the datagrams of a packet and returns how many they were.
     #[inline]
     pub(crate) fn hand_out(self, bytes: &[u8], to_all: bool, on_datagram: &mut impl FnMut(Arrival<'_>)) -> usize {
         let kernel_receive_ns = self.kernel_receive_ns;
@@ -99,7 +99,7 @@ pub(crate) fn receive_plain(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Re
     usize::try_from(received).map_err(|_| io::Error::last_os_error())
 }
 
-/// Receives a packet; its length and what its control messages say.
+/// Receives a packet; returns its length and the contents of its control messages.
 #[inline]
 pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], control: &mut Control) -> io::Result<(usize, Notes)> {
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };

@@ -1,4 +1,4 @@
-//! What the ports over UDP sockets can be told; the same for `bourdon-udp` and `bourdon-portable`, so that falling back
+//! The options of the ports over UDP sockets; the same for `bourdon-udp` and `bourdon-portable`, so that falling back
 //! from one to the other changes nothing else.
 
 use std::net::{IpAddr, SocketAddr};
@@ -14,15 +14,15 @@ pub const UDP_PAYLOAD_MAX_BYTES: usize = 65_507;
 pub struct UdpOptions {
     /// The group's multicast address and port.
     pub group: SocketAddr,
-    /// Whose datagrams to the group are received; everybody's if none is named.
+    /// Whose datagrams to the group are received; every sender's if none is named.
     pub sources: Vec<IpAddr>,
     /// The one interface that traffic enters and leaves by.
     pub interface: String,
     /// How many networks a multicast may cross: 1 stays in this one, more asks routers along.
     pub ttl: u32,
-    /// How much the kernel shall hold for the group, and for this process, while nobody reads. The kernel grants twice
-    /// as much and charges its overhead to it. Above the system's `net.core.rmem_max` this takes `CAP_NET_ADMIN`;
-    /// without it less is granted, as [`Limits`](bourdon_port::Limits) then say.
+    /// How much the kernel shall hold for the group, and for this process, while the process does not read. The kernel
+    /// grants twice as much and charges its overhead to it. Above the system's `net.core.rmem_max` this takes
+    /// `CAP_NET_ADMIN`; without it less is granted, as [`Limits`](bourdon_port::Limits) then reports.
     pub receive_buffer_bytes: usize,
     /// How the receiving thread spends the time in which nothing comes.
     pub idle: Idle,

@@ -6,13 +6,13 @@
 //!
 //! - The unicast socket is asked only every eighth time. That leaves a multicast on average some 10 ns of waiting for
 //!   it, and a unicast some 0.6 µs; it is asked first, so that no busy group can starve it.
-//! - Broadcasts are rare and nobody waits for them: their socket is asked every eighth time that unicast's is.
+//! - Broadcasts are rare and no thread waits for them: their socket is asked every eighth time that unicast's is.
 //! - After one packet a spinning receiver returns at once, so that its answer need not wait for a call that most
 //!   likely brings nothing. Only when the call before brought something too, it takes all there is, for the sake of
 //!   throughput.
 //!
-//! A receiver that will sleep instead asks all sockets until they are empty, because an edge-triggered wait tells it
-//! of new datagrams only.
+//! A receiver that will sleep instead asks all sockets until they are empty, because an edge-triggered wait reports
+//! new datagrams only.
 //!
 //! Invariants: nothing is allocated after construction; after `limit` datagrams no further call is made.
 
@@ -114,8 +114,8 @@ impl SocketReceiver {
         Ok(count)
     }
 
-    /// Receives from a socket, to which datagrams are sent for all or for this port alone, until `count` is `limit`; says
-    /// whether the socket was empty before that.
+    /// Receives from a socket, to which datagrams are sent for all or for this port alone, until `count` is `limit`;
+    /// returns whether the socket was empty before that.
     #[inline]
     fn drain(
         &mut self,

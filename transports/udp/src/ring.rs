@@ -4,7 +4,7 @@
 //! the kernel puts packets into buffers lent to it (`buffers.rs`) and notes each in a queue shared with this thread.
 //!
 //! The naive ring interrupts its thread for every packet. With `SINGLE_ISSUER` and `DEFER_TASKRUN` the kernel instead
-//! leaves the work until the thread asks for it, and says by a flag in shared memory that there is some: an empty
+//! leaves the work until the thread asks for it, and sets a flag in shared memory when there is some: an empty
 //! receive is two loads and no system call.
 //!
 //! Invariants:
@@ -69,7 +69,7 @@ pub(crate) struct Ring {
     // Before the buffers: fields are dropped in order, and the ring must end first.
     ring: IoUring,
     buffers: [Buffers; 3],
-    /// Boxed, since the kernel is told its address.
+    /// Boxed, since the kernel receives its address.
     template: Box<MessageTemplate>,
     armed: [bool; REQUESTS],
     is_enabled: bool,
@@ -102,7 +102,7 @@ impl Ring {
             Buffers::register(&ring, UNICAST as u16, UNICAST_BUFFERS).map_err(refused("io_uring_register"))?,
             Buffers::register(&ring, BROADCAST as u16, BROADCAST_BUFFERS).map_err(refused("io_uring_register"))?,
         ];
-        // A disabled ring can't be entered yet, and says so. Any other answer means that entering is forbidden.
+        // A disabled ring can't be entered yet: EBADFD. Any other answer means that entering is forbidden.
         // SAFETY: no argument is passed, so there is none to be valid.
         match unsafe { ring.submitter().enter::<libc::sigset_t>(0, 0, ENTER_GETEVENTS, None) } {
             Err(error) if error.raw_os_error() == Some(libc::EBADFD) => {}
@@ -297,7 +297,7 @@ fn entering(source: io::Error) -> PortError {
     PortError::Io { doing, source }
 }
 
-/// Says what a refusal means, and what would help.
+/// Returns what a refusal means, and what would help.
 fn explain(step: &str, error: &io::Error) -> String {
     let hint = match error.raw_os_error() {
         Some(libc::ENOSYS) => "the kernel has none, or a seccomp filter hides it",

@@ -44,7 +44,7 @@ enum Verdict {
     OffloadRefused,
     /// The error is about an earlier datagram, reported late: try again.
     Stale,
-    /// The port is done for.
+    /// The port has failed for good.
     Final(io::Error),
 }
 
@@ -88,7 +88,8 @@ impl SocketSender {
             To::Peer(address) => {
                 let address = sockets.interface().scoped(address);
                 if address.is_ipv4() != sockets.local_address().is_ipv4() || address.port() == 0 {
-                    // Nobody can be there. It came from a frame, and what a frame says must not end the port.
+                    // No process can have this address. It came from a frame, and a frame's contents must not end the
+                    // port.
                     return Ok(bytes.len().div_ceil(segment_bytes));
                 }
                 self.send_run(sockets.unicast(), Some(address), bytes, segment_bytes)

@@ -2,7 +2,7 @@
 //!
 //! One socket bound to the wildcard address would do, and would then hear other groups on its port, send multicast by
 //! the default route, and mix up what is for the group with what is for this process. So there are three, and one
-//! for what is for everybody (`broadcast.rs`):
+//! for broadcasts (`broadcast.rs`):
 //!
 //! - *group*: bound to the group's own address, joined on the named interface. Receives the group's multicasts only.
 //! - *unicast*: bound to the interface's address and a port of its own. Sends to peers and receives from them.
@@ -10,7 +10,7 @@
 //!
 //! Invariants:
 //! - Traffic enters and leaves by the named interface: the join, the multicast interface and the unicast interface are
-//!   set by index, also where the routing table has another opinion or none. `lo` works like this although it lacks
+//!   set by index, also where the routing table has another route or none. `lo` works like this although it lacks
 //!   the `MULTICAST` flag.
 //! - The group is joined before the sender connects: a route looked up earlier would not loop multicasts back to the
 //!   receivers on this host.
@@ -106,7 +106,7 @@ impl Sockets {
         self.sender.as_fd()
     }
 
-    /// Receives what is for everybody on the network, where that can be.
+    /// Receives broadcasts to the network, where that can be.
     pub fn broadcast(&self) -> Option<BorrowedFd<'_>> {
         self.broadcast.as_ref().map(|broadcast| broadcast.socket.as_fd())
     }
@@ -115,7 +115,7 @@ impl Sockets {
         self.broadcast.iter().flat_map(Broadcast::targets)
     }
 
-    /// Hears one more source of the group.
+    /// Receives from one more source of the group.
     ///
     /// # Errors
     /// If the group was joined without sources, or the kernel refuses.
@@ -128,7 +128,7 @@ impl Sockets {
         join::change_source(&self.group, self.group_address, &self.interface, source, true)
     }
 
-    /// Hears a source of the group no longer.
+    /// Stops receiving from a source of the group.
     ///
     /// # Errors
     /// If the source was not joined.
@@ -189,7 +189,7 @@ fn open_unicast(options: &UdpOptions, interface: &Interface) -> Result<Socket, P
     let address = interface.address;
     let socket = open_socket(address)?;
     prepare_receiver(&socket, options)?;
-    // Peers behind another interface are then unreachable, rather than reached by an interface nobody named.
+    // Peers behind another interface are then unreachable, rather than reached by an interface that was not named.
     let index = interface.index.to_be();
     let set = if address.is_ipv4() {
         set_option(&socket, libc::IPPROTO_IP, libc::IP_UNICAST_IF, &index)

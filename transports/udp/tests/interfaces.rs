@@ -1,8 +1,8 @@
-//! Traffic keeps to the named interface, whatever the routing table says.
+//! Traffic keeps to the named interface, whatever the routing table holds.
 //!
 //! Other traffic of the host would blur any count of packets, so each test has a network namespace of its own, with a
 //! pair of virtual interfaces and a default route over one of them. A namespace holds for the thread that enters it
-//! and for the commands it runs, and ends with the thread. It takes root; without, the tests are skipped and say so.
+//! and for the commands it runs, and ends with the thread. It takes root; without, the tests are skipped and print it.
 
 mod common;
 
@@ -63,7 +63,7 @@ fn traffic_on_lo_stays_on_lo() {
     in_a_namespace(|| {
         let (before, lo_before) = (sent_packets("left"), sent_packets("lo"));
         exercise(world(|_| {}));
-        assert_eq!(sent_packets("left"), before, "something left by an interface that nobody named");
+        assert_eq!(sent_packets("left"), before, "something left by an interface that was not named");
         assert!(sent_packets("lo") >= lo_before + 400, "this count does count");
     });
 }
@@ -82,7 +82,7 @@ fn traffic_on_a_named_interface_leaves_by_it_also_without_a_route() {
 #[test]
 fn a_broadcast_reaches_the_named_network_and_no_other() {
     in_a_namespace(|| {
-        // The address has no broadcast address of its own yet: all hosts alone are told.
+        // The address has no broadcast address of its own yet: the broadcast goes to all hosts only.
         let added = Command::new("ip").args("addr add 198.51.100.1/24 brd + dev right".split(' ')).status();
         assert!(added.expect("ip").success());
         let group = fresh_group();
@@ -97,7 +97,7 @@ fn a_broadcast_reaches_the_named_network_and_no_other() {
             let before = sent_packets("right");
             send_all(&mut sender, To::Broadcast, &pattern(1, 300), 100);
             assert!(sent_packets("right") >= before + 2, "all hosts, and 198.51.100.255");
-            // Twice here: whoever asks for delivery once counts.
+            // Twice here: a caller that needs single delivery counts.
             let got = receive_count(&mut near, 6);
             assert!(pattern(1, 300).chunks(100).all(|one| got.iter().filter(|got| *got == one).count() == 2));
             assert_eq!((sent_packets("left"), sent_packets("lo")), (left, lo), "it left by another interface");
@@ -143,7 +143,7 @@ fn unicast_does_not_follow_a_route_over_another_interface() {
                 send_all(&mut sender, to, &pattern(0, bytes), 100);
             }
         }
-        assert_eq!(sent_packets("left"), before, "unicast left by an interface that nobody named");
+        assert_eq!(sent_packets("left"), before, "unicast left by an interface that was not named");
         send_all(&mut sender, To::Group, b"alive", 64);
         receive_up_to(&mut receiver, b"alive");
         assert_eq!(sender.limits().segments_max, 64, "offload survives peers that can't be reached");

@@ -1,7 +1,7 @@
 //! Both mechanisms pass the suite over IPv6.
 //!
-//! No host has a route for IPv6 multicast on `lo` unless somebody adds one, so each test does, in a network namespace
-//! of its own; without root they are skipped and say so.
+//! No host has a route for IPv6 multicast on `lo` unless it is added, so each test adds it, in a network namespace
+//! of its own; without root they are skipped and print it.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! What is particular to UDP sockets: refusals that say what to do, echo dropped in the kernel, timestamps, the address
-//! free after a drop.
+//! What is particular to UDP sockets: refusals that give what to do, echo dropped in the kernel, timestamps, the
+//! address free after a drop.
 
 mod common;
 
@@ -178,7 +178,7 @@ fn broadcasts_work_on_lo_unless_another_program_has_the_port() {
     let group = fresh_group();
     let open = || UdpPort::open(&UdpOptions { idle: Idle::Park, ..UdpOptions::new(group) }).expect("a port");
     assert!(open().can_broadcast());
-    let other = UdpSocket::bind(("127.0.0.1", group.port())).expect("nobody has it");
+    let other = UdpSocket::bind(("127.0.0.1", group.port())).expect("no process has it");
     let mut port = open();
     assert!(!port.can_broadcast(), "the group alone works all the same");
     send_all(&mut port, To::Broadcast, b"dropped", 64);

@@ -1,4 +1,4 @@
-//! Joins by source: who was named is heard, others are not, and what was left is heard no more.
+//! Joins by source: named senders are heard, others are not, and a source that was left is heard no more.
 //!
 //! On `lo` every address of 127.0.0.0/8 is this host's own, so two senders with different addresses need no network.
 
@@ -30,7 +30,7 @@ fn open(group: SocketAddr, idle: Idle, sources: &[IpAddr]) -> UdpPort {
     UdpPort::open(&UdpOptions { idle, sources: sources.to_vec(), ..UdpOptions::new(group) }).expect("a port on lo")
 }
 
-/// What `port` hears when each of the senders says its number: all of it, since a unicast comes last.
+/// What `port` hears when each of the senders sends its number: all of it, since a unicast comes last.
 fn heard(port: &mut UdpPort, group: SocketAddr, senders: &[&UdpSocket]) -> Vec<Vec<u8>> {
     for (number, sender) in senders.iter().enumerate() {
         sender.send_to(&[number as u8; 2], group).expect("sent");
@@ -49,13 +49,13 @@ fn exercise(group: SocketAddr, [first, second]: [IpAddr; 2]) {
     let (one, two) = (sender(first), sender(second));
     for idle in [Idle::Spin, Idle::Park] {
         let mut port = open(group, idle, &[first]);
-        assert_eq!(heard(&mut port, group, &[&one, &two]), [[0, 0]], "{idle:?}: only who was named");
+        assert_eq!(heard(&mut port, group, &[&one, &two]), [[0, 0]], "{idle:?}: only the named sender");
         port.join_source(second).expect("a second source");
         assert_eq!(heard(&mut port, group, &[&one, &two]), [[0, 0], [1, 1]]);
         port.leave_source(first).expect("it was joined");
         assert_eq!(heard(&mut port, group, &[&one, &two]), [[1, 1]]);
         port.leave_source(second).expect("it was joined");
-        assert_eq!(heard(&mut port, group, &[&one, &two]), [[0; 2]; 0], "nobody is left");
+        assert_eq!(heard(&mut port, group, &[&one, &two]), [[0; 2]; 0], "no source is left");
         let error = port.leave_source(second).expect_err("it was left already");
         assert!(error.to_string().contains("not been joined"), "{error}");
     }
@@ -110,6 +110,6 @@ fn what_cannot_work_is_refused_with_the_reason() {
         assert!(matches!(error, PortError::Scope { .. }), "{error}");
     }
     let port = open(fresh_group(), Idle::Spin, &[]);
-    let error = port.join_source(SECOND).expect_err("it hears everybody already");
+    let error = port.join_source(SECOND).expect_err("it hears every sender already");
     assert!(error.to_string().contains("joined without sources"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! Where io_uring is forbidden, opening a parked port says so, and a spinning one works.
+//! Where io_uring is forbidden, opening a parked port reports it, and a spinning one works.
 //!
 //! Containers forbid it by a seccomp filter, which is what is done here: a filter holds for the thread that installs
 //! it, so each case has a thread of its own.

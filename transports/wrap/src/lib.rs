@@ -1,7 +1,8 @@
 //! Seeded loss, duplication, reordering and delay around any transport.
 //!
 //! The kernel's own network emulation is missing on many hosts, takes root, and is not repeatable. A wrapper around the
-//! port injects the same faults without privilege, and from a seed: the same sequence of arrivals meets the same fate.
+//! port injects the same faults without privilege, and from a seed: the same sequence of arrivals meets the same
+//! faults.
 //!
 //! Faults strike what is *received*, at each receiver on its own, as the losses of a multicast do. For each arrival
 //! these are decided, in this order:
@@ -134,7 +135,7 @@ impl<P: Port> Faulty<P> {
         &self.port
     }
 
-    /// The port within, to do to it what only it can.
+    /// The port within, for calls that only it has.
     pub fn inner_mut(&mut self) -> &mut P {
         &mut self.port
     }
@@ -146,7 +147,7 @@ impl<P: Port> Faulty<P> {
 }
 
 impl State {
-    /// Decides the fate of one arrival and says how many datagrams that handed out.
+    /// Decides the fate of one arrival and returns how many datagrams that handed out.
     fn arrive(&mut self, arrival: Arrival<'_>, now: Instant, on_datagram: &mut impl FnMut(Arrival<'_>)) -> usize {
         self.injected.arrivals += 1;
         // All drawn, whether used or not: see the invariants.

@@ -1,4 +1,4 @@
-//! Each fault does what it says, as often as it says, and the same for the same seed.
+//! Each fault does what its name states, as often as configured, and the same for the same seed.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -1,13 +1,13 @@
 //! Measures amplification: bytes that real nodes answer, on sockets, to a stranger's address, for bytes of questions.
 //!
-//! An answer to a question whose reply address is another's is a flood that costs the asker nothing. A protocol test counts
-//! the answers that a process hands out; what arrives at a socket also depends on the node around it. So here a group of
-//! three members and an observer runs on `lo`, has published, and is asked each kind of question: each process by unicast,
-//! and all at once by multicast. Every question names the address of a socket that has never sent anything. What arrives
-//! there is counted.
+//! An answer to a question whose reply address is another host's is a flood that costs the sender of the question
+//! nothing. A protocol test counts the answers that a process hands out; what arrives at a socket also depends on the
+//! node around it. So here a group of three members and an observer runs on `lo`, has published, and is asked each kind
+//! of question: each process by unicast, and all at once by multicast. Every question names the address of a socket
+//! that has never sent anything. What arrives there is counted.
 //!
-//! The questions are as good as a stranger can make them that has read the group's traffic: they name the view, a member's
-//! rank and its incarnation.
+//! The questions are the best that a stranger can make after reading the group's traffic: they name the view, a
+//! member's rank and its incarnation.
 //!
 //! Results go to stdout, as a table or with `--json` as one JSON object; exit 1 if a kind is answered with more than three
 //! bytes a byte.
@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 const MEMBERS: u16 = 3;
 /// Questions of each kind to each node: enough for every budget and table to fill.
 const QUESTIONS: usize = 2_000;
-/// Questions between two looks at the sockets.
+/// Questions between two reads of the sockets.
 const BATCH: usize = 20;
 /// The bound.
 const TIMES_MAX: f64 = 3.0;

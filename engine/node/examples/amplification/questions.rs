@@ -21,7 +21,7 @@ pub(crate) struct Target {
     fingerprint: u64,
     /// The process that is asked.
     own: u16,
-    /// A member other than it, in whose name questions are asked.
+    /// Another member, in whose name questions are sent.
     member: (Rank, Incarnation),
     /// Where answers are to go.
     stranger: Address,
@@ -145,7 +145,7 @@ impl Target {
         }
     }
 
-    /// A round that is too high to be believed: one that is would stop what comes after it.
+    /// A round that is too high to be accepted: an accepted round would stop what comes after it.
     fn ballot(&self, turn: u64) -> Vec<u8> {
         let ballot = (1 << 40 | turn) << 16 | u64::from(self.member.0.0);
         let step: BallotStep = zeroed(|step: &mut BallotStep| {

@@ -60,7 +60,7 @@ impl Event {
 /// All orders that rest, by number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Book {
-    /// Events applied: where in the order this book stands.
+    /// Events applied: this book's position in the order.
     pub(crate) events: u64,
     pub(crate) traded: u64,
     orders: BTreeMap<u64, Event>,
@@ -95,7 +95,7 @@ impl Book {
         self.orders.len()
     }
 
-    /// The whole state as bytes: what a member gives to one that joins.
+    /// The whole state as bytes: what a member gives to a joiner.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let head = [self.events, self.traded].into_iter().flat_map(u64::to_le_bytes);
         head.chain(self.orders.values().flat_map(|order| order.to_bytes())).collect()

@@ -32,7 +32,7 @@ pub(crate) fn read(path: &Path, limit: usize) -> Result<Vec<Event>, String> {
     if events.is_empty() { Err(unreadable(&"it has no market-by-order records")) } else { Ok(events) }
 }
 
-/// What a record does to the book. Trades and fills say what the cancel that follows them does, so they do nothing.
+/// What a record does to the book. Trades and fills repeat what the cancel that follows them does, so they do nothing.
 fn event(message: &MboMsg) -> Option<Event> {
     let action = match message.action as u8 {
         b'A' => Action::Add,

@@ -1,4 +1,4 @@
-//! A replicated state machine: one order book on five processes, the same on each, whoever is killed meanwhile.
+//! A replicated state machine: one order book on five processes, the same on each, whichever is killed meanwhile.
 //!
 //! ```sh
 //! cargo run --release -p bourdon --example order_book                       # synthetic events
@@ -11,8 +11,8 @@
 //! them afterwards follows exactly on that state.
 //!
 //! The group is `uniform`: what is delivered anywhere is held by a majority, so what a process does outside because of an
-//! event (confirm a trade, say) is never undone by a crash. At `reliable` a member might act, die, and be the only
-//! one that ever saw the event.
+//! event (for example, confirm a trade) is never undone by a crash. At `reliable` a member might act, crash, and be the
+//! only member that ever delivered the event.
 //!
 //! This program starts three members and two observers as processes. Member 0 publishes. Half-way member 2 is killed
 //! (`kill -9`) and started again; it takes the book over from another member. The end is good if all books are equal.
@@ -35,11 +35,11 @@ const PUBLISHER: u16 = 0;
 /// The member that is killed.
 const VICTIM: usize = 2;
 const EVENTS: usize = 50_000;
-/// How long the whole may wait for any one process.
+/// How long the parent may wait for any process.
 const PATIENCE: Duration = Duration::from_secs(60);
 const TOPIC: TopicId = TopicId::of("orders");
 
-/// A process's number, and what it said.
+/// A process's number, and a line it printed.
 type Line = (usize, String);
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -111,7 +111,7 @@ fn replicate(number: &str, address: &str, count: &str, file: Option<&str>) -> Ou
         })?;
         while let Some(event) = node.poll_event() {
             match event {
-                // The state as it is now, between two deliveries, goes to the one that joins.
+                // The state as it is now, between two deliveries, goes to the joiner.
                 bourdon::Event::SnapshotWanted => node.give_snapshot(&book.to_bytes())?,
                 // It replaces whatever this process had; the next delivery follows on it.
                 bourdon::Event::SnapshotReady => {
@@ -157,19 +157,19 @@ fn lines_of_stdin() -> Receiver<String> {
 
 fn say(line: &str) {
     let mut stdout = std::io::stdout().lock();
-    // Nobody listens any more: stdin will say so as well.
+    // The parent has ended: stdin reports it as well.
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
 
 // ---- all of them ---------------------------------------------------------------------------------------------------
 
-/// The processes, and what they say.
+/// The processes, and what they print.
 struct Stage {
     address: String,
     count: usize,
     file: Option<String>,
     children: Vec<Child>,
-    /// Who said what.
+    /// Which process printed what.
     lines: Sender<Line>,
     said: Receiver<Line>,
 }
@@ -182,7 +182,7 @@ impl Stage {
         let (lines, said) = (child.stdout.take().ok_or("no stdout")?, self.lines.clone());
         std::thread::spawn(move || {
             for line in BufReader::new(lines).lines().map_while(Result::ok) {
-                let _ = said.send((number, line)); // at the end nobody asks any more
+                let _ = said.send((number, line)); // at the end no receiver is left
             }
         });
         Ok(child)
@@ -190,7 +190,7 @@ impl Stage {
 
     /// The next line of any process.
     fn hear(&self) -> Outcome<Line> {
-        self.said.recv_timeout(PATIENCE).map_err(|_| "no process has said anything for a minute".into())
+        self.said.recv_timeout(PATIENCE).map_err(|_| "no process has printed anything for a minute".into())
     }
 
     fn wait_for(&self, number: usize, word: &str) -> Outcome<String> {
@@ -202,7 +202,7 @@ impl Stage {
         }
     }
 
-    /// Tells the publisher how many events it may have published.
+    /// Sends the publisher how many events it may have published.
     fn publish(&mut self, up_to: usize) -> Outcome<()> {
         let stdin = self.children[usize::from(PUBLISHER)].stdin.as_mut().ok_or("no stdin")?;
         Ok(writeln!(stdin, "{up_to}")?)
@@ -212,7 +212,7 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         for child in &mut self.children {
-            drop(child.stdin.take()); // whoever has its stdin closed ends
+            drop(child.stdin.take()); // a process whose stdin is closed ends
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -239,7 +239,7 @@ fn conduct(count: usize, file: Option<&str>) -> Outcome<()> {
 
     stage.publish(count * 3 / 4)?;
     stage.wait_for(VICTIM, "half")?;
-    stage.children[VICTIM].kill()?; // SIGKILL: it has no chance to say goodbye
+    stage.children[VICTIM].kill()?; // SIGKILL: it has no chance to leave
     stage.children[VICTIM].wait()?;
     println!("member {VICTIM} was killed after half of them");
     stage.children[VICTIM] = stage.start(VICTIM)?;

@@ -1,4 +1,4 @@
-//! The data agent's part in locks and elections: takes orders, asks the protocol, hands its news out.
+//! The data agent's part in locks and elections: takes orders, calls the protocol, hands its news out.
 //!
 //! The protocol refuses what can't be asked for now (the group is still forming, this process is outside); an application
 //! that starts with its node would have to try again and again. So requests that may wait are kept here until they can be
@@ -26,12 +26,12 @@ use std::time::Duration;
 const REQUESTS_MAX: usize = 4096;
 /// Candidacies at a node, watching ones included.
 const SEATS_MAX: usize = 1024;
-/// How often the places of requests that wait are looked up: as fast as people read.
+/// How often the places of requests that wait are looked up: as fast as users read.
 const PLACES_NS: u64 = 20_000_000;
 /// How many are looked up at a time: each costs a search.
 const PLACES_A_LOOK: usize = 16;
 
-/// What an application wants of the agent.
+/// A command of the application to the agent.
 #[derive(Debug)]
 pub(crate) enum Order {
     /// A lock.
@@ -74,7 +74,7 @@ pub(crate) struct Desk {
     /// Some race may want another part than the protocol has taken.
     is_unsettled: bool,
     places_due: Instant,
-    /// At which request the next look begins.
+    /// The request at which the next lookup begins.
     look_from: LockId,
 }
 
@@ -109,7 +109,7 @@ impl Desk {
         self.pending.iter().map(left).min().unwrap_or(Duration::MAX)
     }
 
-    /// Takes orders and hands out news; says how much there was.
+    /// Takes orders and hands out news. Returns how much there was.
     #[inline]
     pub(crate) fn work(&mut self, node: &mut Node) -> usize {
         let mut count = 0;
@@ -133,7 +133,7 @@ impl Desk {
     #[cold]
     fn take_orders(&mut self, node: &mut Node) -> usize {
         let mut count = 0;
-        // No more in a round: the group's own work waits meanwhile, and whoever orders may do so faster than this.
+        // No more in a round: the group's own work waits meanwhile, and callers may order faster than this.
         while count < ORDERS_MAX
             && let Ok(order) = self.orders.try_recv()
         {
@@ -179,7 +179,7 @@ impl Desk {
         }
     }
 
-    /// Puts a request to the group; gives it back if it is to wait for the group itself.
+    /// Passes a request to the group; returns it if it must wait for the group itself.
     fn ask(&mut self, node: &mut Node, pending: Pending) -> Option<Pending> {
         let now = node.clock().now();
         let (patience, is_late) = match pending.wait {
@@ -210,7 +210,7 @@ impl Desk {
         }
     }
 
-    /// Whether what is refused now may be possible later without anybody doing anything about it.
+    /// Whether what is refused now may become possible later by itself.
     fn may_pass(&self, node: &Node, refusal: CoordinationRefusal) -> bool {
         let waits = matches!(refusal, CoordinationRefusal::Forming | CoordinationRefusal::Outside);
         waits && self.is_member && node.process().standing() != Standing::Gone
@@ -265,7 +265,7 @@ impl Desk {
         self.races.get(&name).is_some_and(|race| race.taken.is_some())
     }
 
-    /// Tells every candidacy for a name how the election stands.
+    /// Reports the election's state to every candidacy for a name.
     fn show_leader(&self, node: &Node, name: &TopicName, deposed: Option<Loss>) {
         let Some(race) = self.races.get(name) else { return };
         let leader = node.leader(name);
@@ -281,7 +281,7 @@ impl Desk {
 
     // ---- what waits -----------------------------------------------------------------------------------------------
 
-    /// Puts to the group what it may take by now; says how much it took.
+    /// Passes to the group what it may take by now. Returns how much it took.
     #[cold]
     fn put_forward(&mut self, node: &mut Node) -> usize {
         let mut count = 0;
@@ -298,7 +298,7 @@ impl Desk {
         count
     }
 
-    /// Gives the protocol the part that the candidacies want; says whether it took it.
+    /// Gives the protocol the part that the candidacies want. Returns whether it took it.
     fn run(&mut self, node: &mut Node, name: TopicName) -> bool {
         let Some(race) = self.races.get_mut(&name) else { return false };
         match (race.wanted(), race.taken) {
@@ -340,7 +340,7 @@ impl Desk {
         }
     }
 
-    /// Says to some of those who watch at which place they wait.
+    /// Reports to some of the watchers at which place their requests wait.
     fn look_at_places(&mut self, node: &Node) {
         let watched = self.asked.range(self.look_from..).filter(|(_, answer)| answer.is_watched());
         let (mut count, mut last) = (0, self.look_from);

@@ -1,22 +1,22 @@
 //! What one caller and the data agent share about one request: its state, and a way to sleep until it changes.
 //!
-//! A channel for each request would keep every change, and so grow with a caller that does not look; and who holds a lock
-//! asks "do I still?" without taking the answer away from who asks next. So there is one cell with the latest state: a
-//! change overwrites it, counts, and wakes whoever sleeps. The path is rare, so a mutex that both hold for an assignment
-//! will do.
+//! A channel for each request would keep every change, and so grow with a caller that does not read; and a holder asks
+//! "do I still hold it?" without taking the answer away from the next caller. So there is one cell with the latest
+//! state: a change overwrites it, counts, and wakes the callers that sleep. The path is rare, so a mutex that both hold
+//! for an assignment will do.
 //!
-//! Invariants: the agent never waits for anything under the mutex; once nobody is left to answer, the last state says so
-//! ([`Answer`] sees to it when it is dropped).
+//! Invariants: the agent never waits for anything under the mutex; once no agent is left to answer, the last state
+//! records it ([`Answer`] sees to it when it is dropped).
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Is called by the data agent after each change: it must be quick, and must not ask for locks itself.
+/// The data agent calls it after each change: it must be quick, and must not ask for locks itself.
 pub(crate) type Watcher = Arc<dyn Fn() + Send + Sync>;
 
-/// A state that can say that it is over because the node is.
+/// A state that can record that it is over because the node has ended.
 pub(crate) trait State: Clone + PartialEq {
-    /// The node has ended: says so, unless it was over before.
+    /// The node has ended: records it, unless it was over before.
     fn end(&mut self);
 }
 
@@ -55,7 +55,7 @@ impl<S: State> Ticket<S> {
         self.inner().watcher.is_some()
     }
 
-    /// Has it called from now on, and once at once: the change may have come before.
+    /// Has the agent call it from now on, and once immediately: the change may have come before.
     pub(crate) fn watch(&self, watcher: Watcher) {
         self.inner().watcher = Some(Arc::clone(&watcher));
         watcher();
@@ -102,8 +102,8 @@ impl<S: State> Ticket<S> {
     }
 }
 
-/// The agent's side of a ticket. Dropped with the agent, or with an order that the agent never took, it releases whoever
-/// waits.
+/// The agent's side of a ticket. Dropped with the agent, or with an order that the agent never took, it releases
+/// callers that wait.
 #[derive(Debug)]
 pub(crate) struct Answer<S: State>(Arc<Ticket<S>>);
 

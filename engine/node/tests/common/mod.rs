@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Longer than anything here takes on a loaded host; reached only by failing tests.
+/// Longer than any step takes on a loaded host; only failing tests reach it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const TOPIC: TopicId = TopicId::of("es");
 
 static NEXT: AtomicU16 = AtomicU16::new(0);
 
-/// An address of nobody else's: by process and by test within it.
+/// An address that no other test has: by process and by test within it.
 pub(crate) fn fresh_address() -> SocketAddr {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let pid = std::process::id();
@@ -82,7 +82,7 @@ impl World {
     }
 }
 
-/// Runs `step` until it says that it is done.
+/// Runs `step` until it returns that it is done.
 pub(crate) fn until(what: &str, mut step: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !step() {

@@ -1,4 +1,4 @@
-//! Datagrams reach those they are for and nobody else, and ports come and go without harm to others.
+//! Datagrams reach their receivers and no other process, and ports come and go without harm to others.
 
 use super::{Role, pattern, poll_until, receive_count, receive_into, receive_up_to, send_all};
 use crate::{Echo, Idle, Port, To};
@@ -20,7 +20,7 @@ pub fn peer_unicast_reaches_only_the_peer<P: Port>(idle: Idle, open: impl Fn(Rol
     assert_eq!(got, [b"for all".to_vec(), b"for the other".to_vec()]);
 }
 
-/// What was sent to the group is told apart from what was sent to one port.
+/// What was sent to the group is distinguished from what was sent to one port.
 pub fn each_arrival_says_whether_it_was_sent_to_all<P: Port>(idle: Idle, open: impl Fn(Role) -> P) {
     let (mut sender, mut receiver) = (open(Role::new(idle)), open(Role::new(idle)));
     for (to, to_all) in [(To::Group, true), (To::Peer(receiver.local_address()), false)] {
@@ -38,7 +38,7 @@ pub fn each_arrival_says_whether_it_was_sent_to_all<P: Port>(idle: Idle, open: i
 }
 
 /// A port may drop what carries its echo, and nothing else: not what has the same bytes elsewhere, not what is too
-/// short to say, not what comes by unicast. Others hear all of it.
+/// short for it, not what comes by unicast. Others hear all of it.
 pub fn own_echo_is_known_by_place_and_bytes<P: Port>(idle: Idle, open: impl Fn(Role) -> P) {
     for offset in [0, 16, 24] {
         let echo = Echo { offset, bytes: *b"\x01sender\xff" };
@@ -111,7 +111,8 @@ pub fn a_broadcast_reaches_every_group_on_the_port<P: Port>(idle: Idle, open: im
     }
 }
 
-/// Sending to an address where nobody is any more neither fails nor disturbs the traffic of others, in both directions.
+/// Sending to an address that no process has any more neither fails nor disturbs the traffic of others, in both
+/// directions.
 pub fn a_peer_that_has_gone_harms_nobody<P: Port>(idle: Idle, open: impl Fn(Role) -> P) {
     let (mut sender, mut receiver) = (open(Role::new(idle)), open(Role::new(idle)));
     let gone = open(Role::new(idle)).local_address();

@@ -30,7 +30,7 @@ pub fn runs_are_split_as_sent<P: Port>(idle: Idle, open: impl Fn(Role) -> P) {
     let limits = sender.limits();
     for segments in [1, 2, 45, 46, 47, 200] {
         for size in [limits.datagram_max_bytes.min(1408), 64] {
-            // Nobody reads while a run is sent: it must fit the buffer with the kernel's overhead for each datagram.
+            // No port reads while a run is sent: it must fit the buffer with the kernel's overhead for each datagram.
             let size = size.min(receiver.limits().receive_buffer_bytes / (segments * 8));
             for last in [size, size / 2, 1] {
                 let bytes = pattern((segments * size + last) as u64, (segments - 1) * size + last);

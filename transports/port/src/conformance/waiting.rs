@@ -14,7 +14,7 @@ use crate::{Idle, Port, To};
 /// A wait that should end at once must end in this time, however loaded the host.
 const PROMPT: Duration = Duration::from_secs(PATIENCE.as_secs() / 2);
 
-/// With nothing there, `receive` says so at once, also many times over.
+/// With nothing there, `receive` returns zero at once, also many times over.
 pub fn empty_receive_returns_nothing<P: Port>(idle: Idle, open: impl Fn(Role) -> P) {
     let mut port = open(Role::new(idle));
     for _ in 0..1000 {
@@ -26,7 +26,7 @@ pub fn empty_receive_returns_nothing<P: Port>(idle: Idle, open: impl Fn(Role) ->
 pub fn wait_returns_for_what_came_before<P: Port>(idle: Idle, open: impl Fn(Role) -> P) {
     let (mut sender, mut receiver) = (open(Role::new(idle)), open(Role::new(idle)));
     for _ in 0..20 {
-        // Twice, since the first wait may consume what a port is told about an arrival.
+        // Twice, since the first wait may consume what a port learns about an arrival.
         send_all(&mut sender, To::Group, b"before", 64);
         for _ in 0..2 {
             let started = Instant::now();
@@ -108,7 +108,7 @@ pub fn wait_returns_for_what_a_limit_left<P: Port>(idle: Idle, open: impl Fn(Rol
     assert!(got.iter().enumerate().all(|(place, datagram)| *datagram == [(place / 2) as u8]));
 }
 
-/// A wake while nobody waits ends the next wait.
+/// A wake while no thread waits ends the next wait.
 pub fn wake_before_wait_is_not_lost<P: Port>(idle: Idle, open: impl Fn(Role) -> P) {
     let mut port = open(Role::new(idle));
     for _ in 0..20 {
@@ -157,7 +157,7 @@ pub fn wake_from_another_thread<P: Port>(idle: Idle, open: impl Fn(Role) -> P) {
     thread::scope(|scope| {
         scope.spawn(move || {
             for round in gone {
-                // First the reason, then the wake: whoever returns from the wait finds the reason.
+                // First the reason, then the wake: a thread that returns from the wait finds the reason.
                 done.send(round).expect("the waiting thread lives");
                 waker.wake();
             }

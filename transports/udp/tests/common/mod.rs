@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use bourdon_port::conformance::Role;
 use bourdon_udp::{UdpOptions, UdpPort};
 
-/// A group on its own port, numbered within this program and told from other programs by the process id.
+/// A group on its own port, numbered within this program and distinguished from other programs by the process id.
 pub(crate) fn fresh_group() -> SocketAddr {
     static NEXT: Mutex<u16> = Mutex::new(0);
     let mut next = NEXT.lock().expect("nothing panics while it is held");
@@ -43,7 +43,7 @@ pub(crate) fn world_of(group: SocketAddr, adjust: impl Fn(&mut UdpOptions)) -> i
 }
 
 /// Puts this thread, and what it starts, into a network namespace of its own with `lo` up, and runs `ip` there with
-/// each of `commands`. Where that can't be it says why and returns false.
+/// each of `commands`. Where that can't be it prints why and returns false.
 pub(crate) fn enter_namespace(commands: &[&str]) -> bool {
     // SAFETY: takes a number only, and changes the namespace of this thread, which runs nothing but one test.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
