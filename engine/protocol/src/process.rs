@@ -596,8 +596,8 @@ impl Process {
         }
         let skip = request.flags.get() & request_flags::SKIP != 0;
         let oldest = Sequence(sequence.0.saturating_sub(u64::from(request.under_way.get())));
-        let is_causal = self.config.order == Order::Causal && !self.data.is_lossy();
-        let answer = match self.clients.request(now, client, (oldest, sequence), request.reply_to, is_causal) {
+        let is_ordered = matches!(self.config.order, Order::Causal | Order::Total) && !self.data.is_lossy();
+        let answer = match self.clients.request(now, client, (oldest, sequence), request.reply_to, is_ordered) {
             Request::Answer(taken) => ClientAnswer::new(client, taken, refusals::NONE),
             Request::TooMany => ClientAnswer::new(client, Sequence(0), refusals::TOO_MANY_CLIENTS),
             Request::Publish if skip => ClientAnswer::new(client, self.clients.skip(client), refusals::NONE),

@@ -10,14 +10,25 @@ use common::{Bench, Effect, GROUP, MTU, Step, To, address, control, data, row, s
 use zerocopy::IntoBytes;
 
 fn request(client: u64, sequence: u64, request_flags: u16, payload: &[u8]) -> Vec<u8> {
+    request_after(sequence as u32, client, sequence, request_flags, payload)
+}
+
+/// `under_way`: how many messages before it no member has answered.
+fn request_after(under_way: u32, client: u64, sequence: u64, request_flags: u16, payload: &[u8]) -> Vec<u8> {
     let record = ClientRequest {
         client: client.into(),
         sequence: sequence.into(),
         reply_to: address(700),
         flags: request_flags.into(),
-        under_way: (sequence as u32).into(),
+        under_way: under_way.into(),
     };
     control(Rank::CLIENT.0, Kind::ClientRequest, &[record.as_bytes(), payload])
+}
+
+/// A message of the client in a member's stream.
+fn tagged(sequence: u64, payload: &[u8]) -> (u16, Vec<u8>) {
+    let tag = ClientTag::new(ClientId(5), Sequence(sequence));
+    (flags::WHOLE | flags::CLIENT, [tag.as_bytes(), payload].concat())
 }
 
 fn answered(bench: &mut Bench, request: &[u8]) -> Vec<Effect> {
@@ -79,10 +90,6 @@ fn the_answer_waits_until_a_quorum_holds_the_message() {
 /// The member that took it died before it replied, and the client has turned to this member.
 #[test]
 fn what_another_member_carried_is_delivered_once() {
-    let tagged = |sequence: u64, payload: &[u8]| {
-        let tag = ClientTag::new(ClientId(5), Sequence(sequence));
-        (flags::WHOLE | flags::CLIENT, [tag.as_bytes(), payload].concat())
-    };
     let mut bench = Bench::member(Order::Fifo, 3, 1).formed();
     bench.take(&data(0, 0, 0, 0, &[tagged(0, b"a"), tagged(1, b"b")]));
     assert_eq!(bench.news(), [common::deliver("0:0"), common::deliver("0:1")]);
@@ -225,4 +232,19 @@ fn a_greeting_is_answered_and_publishes_nothing() {
     assert_eq!(answered(&mut bench, &request(5, 0, request_flags::HELLO, b"")), [answer(0, refusals::NONE)]);
     assert_eq!(answered(&mut bench, &request(5, 0, 0, b"abc"))[0], sends(0, &["3 bytes"]));
     assert_eq!(answered(&mut bench, &request(5, 0, request_flags::HELLO, b"")), [answer(1, refusals::NONE)]);
+}
+
+/// A quorum holds what another member took of a client, and the sequencer may not be among it: a later message that this
+/// member published at once could get the earlier place in the order.
+#[test]
+fn a_member_publishes_after_it_has_delivered_what_another_took() {
+    for order in [Order::Total, Order::Causal] {
+        let mut bench = Bench::member(order, 3, 1).formed();
+        let second = request_after(0, 5, 1, 0, b"b");
+        assert_eq!(answered(&mut bench, &second), [answer(0, refusals::NONE)], "the first is not here yet");
+        bench.take(&data(0, 0, 0, 0, &[tagged(0, b"a")]));
+        assert_eq!(bench.delivered(), ["0:0"]);
+        let sent = answered(&mut bench, &second);
+        assert!(sent.iter().any(|effect| matches!(effect, Effect::Data(..))), "it was delivered: {sent:?}");
+    }
 }

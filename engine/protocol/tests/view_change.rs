@@ -219,16 +219,16 @@ fn nobody_else_has_a_say() {
     let prepare = Step::of(PREPARE, (1, 0)).from(0);
     let rank_at = 24;
     for stranger in [
-        as_life(&prepare, 2),                                                  // another incarnation of a member
-        in_epoch(&prepare, 2),                                                 // of an epoch that is not this one
-        altered(&prepare, rank_at, &9u16.to_le_bytes()),                       // no rank of this group
-        Step::of(PREPARE, (1, 2)).from(0),                                     // in another member's name
-        Step::of(PREPARE, (0, 0)).from(0),                                     // in no ballot at all
-        Step::of(17, (1, 0)).from(0),                                          // an unknown step
+        as_life(&prepare, 2),                            // another incarnation of a member
+        in_epoch(&prepare, 2),                           // of an epoch that is not this one
+        altered(&prepare, rank_at, &9u16.to_le_bytes()), // no rank of this group
+        Step::of(PREPARE, (1, 2)).from(0),               // in another member's name
+        Step::of(PREPARE, (0, 0)).from(0),               // in no ballot at all
+        Step::of(17, (1, 0)).from(0),                    // an unknown step
         Step::with(PROPOSE, (1, 0), Value(&[1, 1, 2], 1, &[0, 0, 0])).from(0), // a member twice
-        Step::with(PROPOSE, (1, 0), Value(&[1, 2], 0, &[0, 0, 0])).from(0),    // a sequencer that is not a member
-        Step::with(PROPOSE, (1, 0), Value(&[1, 9], 1, &[0, 0, 0])).from(0),    // an impossible member
-        Step::with(PROPOSE, (1, 0), Value(&[1, 2], 1, &[0, 0])).from(0),       // a cut that leaves a stream out
+        Step::with(PROPOSE, (1, 0), Value(&[1, 2], 0, &[0, 0, 0])).from(0), // a sequencer that is not a member
+        Step::with(PROPOSE, (1, 0), Value(&[1, 9], 1, &[0, 0, 0])).from(0), // an impossible member
+        Step::with(PROPOSE, (1, 0), Value(&[1, 2], 1, &[0, 0])).from(0), // a cut that leaves a stream out
     ] {
         bench.take(&stranger);
         assert_eq!(bench.news(), []);

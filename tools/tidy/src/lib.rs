@@ -19,9 +19,9 @@ pub mod pages;
 pub mod purity;
 pub mod safety;
 pub mod shape;
-pub mod words;
 mod source;
 mod tree;
+pub mod words;
 
 pub use source::code;
 pub use tree::{File, Tree};

@@ -71,7 +71,8 @@ pub fn wire(tree: &Tree) -> Vec<String> {
 /// Pages that the list of pages does not name.
 pub fn unlisted(tree: &Tree) -> Vec<String> {
     let list = tree.file(PAGES).map_or("", |file| &file.text);
-    let pages = tree.files.iter().filter_map(|file| file.path.strip_prefix("docs/")).filter(|page| page.ends_with(".md"));
+    let pages =
+        tree.files.iter().filter_map(|file| file.path.strip_prefix("docs/")).filter(|page| page.ends_with(".md"));
     let missing = pages.filter(|page| !PAGES.ends_with(page) && !list.contains(&format!("]({page})")));
     missing.map(|page| format!("{PAGES} has no link to {page}")).collect()
 }
@@ -235,7 +236,8 @@ mod tests {
     #[test]
     fn a_test_that_is_gone_is_missed() {
         let page = "**Held by** `a_b` and\n`c_d`, `engine/x.rs`; the bug `e-f`.\n\n`g_h` is no test.";
-        let files = [("docs/a.md", page), ("a/tests/b.rs", "fn a_b() {}"), ("engine/protocol/src/mutant.rs", "\"x-y\"")];
+        let files =
+            [("docs/a.md", page), ("a/tests/b.rs", "fn a_b() {}"), ("engine/protocol/src/mutant.rs", "\"x-y\"")];
         let files = files.iter().map(|(path, text)| File::new(path, text)).collect();
         assert_eq!(held_by(&Tree { files, ..Tree::default() }).len(), 3);
     }

@@ -27,7 +27,7 @@ mod ring;
 mod socket;
 
 use std::net::SocketAddr;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use bourdon_port::{Arrival, Idle, Limits, Port, PortError, To, Waker};
@@ -83,11 +83,11 @@ impl TcpPort {
     /// If the address can't be listened at, or the `io_uring` that was asked for is not available.
     pub fn open(options: &TcpOptions) -> Result<Self, PortError> {
         let waker = Waker::new().map_err(|source| PortError::Io { doing: "creating an eventfd", source })?;
+        let mesh = Mesh::open(options)?;
         let ring = match options.idle {
-            Idle::Park if options.io_uring => Some(Ring::open()?),
+            Idle::Park if options.io_uring => Some(Ring::open(mesh.listener.as_fd())?),
             _ => None,
         };
-        let mesh = Mesh::open(options)?;
         let waiting = match (options.idle, ring) {
             (_, Some(ring)) => Waiting::Ring(Box::new(ring)),
             (Idle::Park, None) => Waiting::Epoll(Box::new(Epoll::open(&mesh, &waker)?)),
@@ -183,25 +183,19 @@ impl TcpPort {
 
     /// Takes in new connections. Returns whether there were any.
     fn accept(&mut self) -> bool {
-        let mut any = false;
-        if let Waiting::Ring(ring) = &mut self.waiting {
-            let too_many = ring.accepted.len().saturating_sub(STRANGERS_MAX);
-            for accepted in ring.accepted.drain(..).skip(too_many) {
-                self.mesh.admit(accepted);
-                any = true;
-            }
-            return any;
-        }
-        if matches!(&self.waiting, Waiting::Epoll(epoll) if !epoll.may_accept) {
+        if !matches!(self.waiting, Waiting::Spin) && !self.may_accept() {
             return false;
         }
+        let mut any = false;
         for _ in 0..STRANGERS_MAX {
             match self.mesh.listener.accept() {
                 Ok((socket, _)) => self.mesh.admit(OwnedFd::from(socket)),
                 Err(error) => {
-                    if let Waiting::Epoll(epoll) = &mut self.waiting {
-                        // Also with too many open files: the next connection is an edge again.
-                        epoll.may_accept = socket::is_interrupted(&error);
+                    match &mut self.waiting {
+                        Waiting::Spin => {}
+                        // Also with too many open files: the next process that connects is an edge again.
+                        Waiting::Epoll(epoll) => epoll.may_accept = socket::is_interrupted(&error),
+                        Waiting::Ring(ring) => ring.refused(&error),
                     }
                     return any;
                 }
@@ -376,7 +370,11 @@ impl Port for TcpPort {
 impl TcpPort {
     /// A process may have connected that no edge will report again.
     fn may_accept(&self) -> bool {
-        matches!(&self.waiting, Waiting::Epoll(epoll) if epoll.may_accept)
+        match &self.waiting {
+            Waiting::Spin => false,
+            Waiting::Epoll(epoll) => epoll.may_accept,
+            Waiting::Ring(ring) => ring.may_accept,
+        }
     }
 
     fn is_woken(&self) -> bool {

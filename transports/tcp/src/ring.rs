@@ -13,24 +13,30 @@
 //! Sending is a plain call: it copies into the socket, and a ring would save its 0.15 µs of some 5. The ring reports
 //! when a full socket takes more.
 //!
+//! Connections are accepted by plain calls. A request on the listener would keep it open after its process was killed, until
+//! the kernel ends the ring, seconds later on a busy host, and the next incarnation could not listen. So the ring watches an
+//! `epoll` that watches the listener, which keeps no listener open.
+//!
 //! Invariants:
 //! - A buffer is lent (`is_lent`) from the push of its request to the completion; its connection stays in its place.
 //! - A broken connection's requests are cancelled once, and it is freed when both have completed.
 //! - A wake seen while receiving is kept for the next wait.
 //!
-//! Source: `io_uring_setup`(2), `io_uring_prep_multishot_accept`(3), `io_uring_prep_cancel_fd`(3).
+//! Source: `io_uring_setup`(2), `epoll_ctl`(2), `io_uring_prep_cancel_fd`(3).
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use bourdon_port::{PortError, Waker};
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
+use rustix::event::epoll;
 
 use crate::connection::Connection;
 use crate::mesh::Mesh;
+use crate::socket::is_interrupted;
 
 /// Requests queued between two calls; more wait for the call after the next.
 const SUBMISSIONS: u32 = 256;
@@ -47,7 +53,7 @@ const CANCEL_STEP: Duration = Duration::from_millis(10);
 const CANCEL_STEPS_MAX: u32 = 100;
 
 /// What a request is for; `user_data` has the connection's place above it.
-const ACCEPT: u64 = 0;
+const LISTEN: u64 = 0;
 const WAKE: u64 = 1;
 const RECEIVE: u64 = 2;
 const WRITABLE: u64 = 3;
@@ -57,18 +63,20 @@ const KIND_BITS: u32 = 3;
 pub(crate) struct Ring {
     ring: IoUring,
     is_enabled: bool,
-    is_accepting: bool,
+    /// Watches the listener.
+    listening: OwnedFd,
+    is_listening: bool,
+    /// A process may have connected that no completion reports again.
+    pub(crate) may_accept: bool,
     /// No earlier than this.
     accept_after: Option<Instant>,
     is_waking: bool,
     pub(crate) is_woken: bool,
-    /// Connections accepted and not taken in yet.
-    pub(crate) accepted: Vec<OwnedFd>,
 }
 
 impl Ring {
     /// Makes a ring, disabled until its first use by the thread that then owns it.
-    pub(crate) fn open() -> Result<Self, PortError> {
+    pub(crate) fn open(listener: BorrowedFd<'_>) -> Result<Self, PortError> {
         let refused = |error: io::Error| PortError::Unavailable {
             mechanism: "io_uring",
             why: format!(
@@ -95,9 +103,10 @@ impl Ring {
             Err(error) => return Err(refused(error)),
             Ok(_) => unreachable!("a disabled ring can't be entered"),
         }
-        let (is_enabled, is_accepting, is_waking, is_woken) = (false, false, false, false);
-        let (accept_after, accepted) = (None, Vec::new());
-        Ok(Self { ring, is_enabled, is_accepting, accept_after, is_waking, is_woken, accepted })
+        let listening = watch(listener).map_err(|source| PortError::Io { doing: "creating an epoll", source })?;
+        let (is_enabled, is_listening, is_waking, is_woken) = (false, false, false, false);
+        let (accept_after, may_accept) = (None, true);
+        Ok(Self { ring, is_enabled, listening, is_listening, may_accept, accept_after, is_waking, is_woken })
     }
 
     /// Collects what has completed and requests what is wanted, waiting at most so long if there is nothing.
@@ -147,10 +156,9 @@ impl Ring {
             self.ring.submitter().register_enable_rings().map_err(entering)?;
             self.is_enabled = true;
         }
-        if !self.is_accepting && self.accept_after.is_none_or(|after| after <= Instant::now()) {
-            let accept = opcode::AcceptMulti::new(Fd(mesh.listener.as_raw_fd()));
-            let accept = accept.flags(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK).build().user_data(ACCEPT);
-            self.is_accepting = self.push(&accept);
+        if !self.is_listening && self.accept_after.is_none_or(|after| after <= Instant::now()) {
+            let listen = opcode::PollAdd::new(Fd(self.listening.as_raw_fd()), libc::POLLIN as u32);
+            self.is_listening = self.push(&listen.build().user_data(LISTEN));
         }
         if !self.is_waking {
             let wake = opcode::PollAdd::new(Fd(waker.as_fd().as_raw_fd()), libc::POLLIN as u32);
@@ -207,15 +215,7 @@ impl Ring {
             let goes_on = cqueue::more(completion.flags());
             let result = completion.result();
             match kind {
-                ACCEPT => {
-                    self.is_accepting &= goes_on;
-                    if result >= 0 {
-                        // SAFETY: the completion gives a new descriptor that nothing else owns.
-                        self.accepted.push(unsafe { OwnedFd::from_raw_fd(result) });
-                    } else if matches!(-result, libc::EMFILE | libc::ENFILE | libc::ENOMEM) {
-                        self.accept_after = Some(Instant::now() + ACCEPT_PAUSE);
-                    }
-                }
+                LISTEN => (self.is_listening, self.may_accept) = (false, true),
                 WAKE => {
                     self.is_waking &= goes_on;
                     self.is_woken |= result >= 0;
@@ -231,6 +231,13 @@ impl Ring {
         Ok(any)
     }
 
+    /// No more is accepted for now: none is left, or too many files are open.
+    pub(crate) fn refused(&mut self, error: &io::Error) {
+        self.may_accept = is_interrupted(error);
+        let is_full = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM));
+        self.accept_after = is_full.then(|| Instant::now() + ACCEPT_PAUSE);
+    }
+
     /// Ends all requests, so that no buffer stays lent.
     pub(crate) fn cancel(&mut self, mesh: &mut Mesh) {
         if !self.is_enabled || self.ring.submitter().register_sync_cancel(None, CancelBuilder::any()).is_err() {
@@ -238,7 +245,7 @@ impl Ring {
         }
         for _ in 0..CANCEL_STEPS_MAX {
             let is_over = !mesh.connections().any(|it| it.is_lent || it.is_watched);
-            if self.reap(mesh).is_err() || (is_over && !self.is_accepting && !self.is_waking) {
+            if self.reap(mesh).is_err() || (is_over && !self.is_listening && !self.is_waking) {
                 return;
             }
             let step = Timespec::from(CANCEL_STEP);
@@ -249,6 +256,13 @@ impl Ring {
             }
         }
     }
+}
+
+/// An `epoll` that is readable while a process waits to be accepted.
+fn watch(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    epoll::add(&set, listener, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
+    Ok(set)
 }
 
 fn complete(it: &mut Connection, kind: u64, result: i32) {

@@ -6,7 +6,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bourdon_port::PortError;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -17,11 +17,6 @@ use crate::options::{PROBE_AFTER, UNACKNOWLEDGED_MAX};
 
 /// Connections that the kernel accepts before we do; dialling processes try the others again.
 const BACKLOG: i32 = 1024;
-/// How long the kernel may take to close the listener of a killed process.
-const IN_USE_MAX: Duration = Duration::from_secs(1);
-/// Between two tries to listen.
-const IN_USE_RETRY: Duration = Duration::from_millis(5);
-
 fn new(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
@@ -29,21 +24,11 @@ fn new(address: SocketAddr) -> io::Result<Socket> {
 }
 
 /// Listens; returns the socket and the address that it listens at.
-///
-/// The kernel ends the `io_uring` of a killed process after the process: until its accept is cancelled, the listener stays
-/// open, and the next incarnation finds the address in use. So an address in use is tried again for a while.
 pub(crate) fn listen(address: SocketAddr) -> Result<(Socket, SocketAddr), PortError> {
-    let until = Instant::now() + IN_USE_MAX;
-    loop {
-        match bind(address) {
-            Ok(listener) => return Ok(listener),
-            Err(error) if error.raw_os_error() != Some(libc::EADDRINUSE) => {
-                return Err(PortError::Listen { address, source: error });
-            }
-            Err(_) if Instant::now() >= until => return Err(PortError::AddressInUse { address }),
-            Err(_) => std::thread::sleep(IN_USE_RETRY),
-        }
-    }
+    bind(address).map_err(|source| match source.raw_os_error() {
+        Some(libc::EADDRINUSE) => PortError::AddressInUse { address },
+        _ => PortError::Listen { address, source },
+    })
 }
 
 fn bind(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
@@ -126,19 +111,6 @@ pub(crate) fn wait_writable<'a>(connections: impl Iterator<Item = &'a Connection
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_listener_that_closes_late_only_delays_the_next() {
-        let killed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = killed.local_addr().unwrap();
-        let closes = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(100));
-            drop(killed);
-        });
-        let (_listener, at) = listen(address).expect("the address is free after 100 ms");
-        assert_eq!(at, address);
-        closes.join().unwrap();
-    }
 
     #[test]
     fn a_listener_that_stays_is_reported() {

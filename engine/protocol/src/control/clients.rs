@@ -8,9 +8,9 @@
 //! only once a quorum holds the message: what was acknowledged to a client is delivered, whichever member crashes.
 //!
 //! A client sends with each request how many before it are still pending. Sequences below those are settled: accepted
-//! by another member, or given up as too long, which only that member knows. In causal order a member delivers what
-//! another member accepted before it publishes more of that client: otherwise nothing would hold the later message back
-//! at other members.
+//! by another member, or given up as too long, which only that member knows. In causal and total order a member
+//! delivers what another member accepted before it publishes more of that client: otherwise nothing would hold the later
+//! message back at other members, and the sequencer, which need not hold the earlier one, could order it second.
 //!
 //! Invariant: a client's messages are delivered once; in its order as well, where the group's order is causal or total.
 //! Bound: [`CLIENTS_MAX`] clients at a time, with at most [`UNDER_WAY_MAX`] pending messages each; the client that has
@@ -31,8 +31,9 @@ const UNDER_WAY_MAX: usize = 64;
 const BEYOND_MAX: usize = 256;
 /// A client not heard for so long may be forgotten: longer than any client goes on trying.
 const QUIET_NS: u64 = 60_000_000_000;
-/// How long a message waits for those that another member accepted: longer than any repair and most view changes.
-const OTHERS_WAIT_NS: u64 = 1_000_000_000;
+/// How long a message waits for those that another member accepted: longer than any repair, and than a view change
+/// over links that retransmit for seconds.
+const OTHERS_WAIT_NS: u64 = 5_000_000_000;
 
 #[derive(Debug)]
 struct Known {
@@ -179,7 +180,7 @@ impl Clients {
         self.0.iter_mut().find(|known| known.client == client)
     }
 
-    /// A client requests that `sequence` be published; everything below `oldest` is settled. `is_causal`: what another
+    /// A client requests that `sequence` be published; everything below `oldest` is settled. `is_ordered`: what another
     /// member accepted from the client must be delivered here first.
     pub(crate) fn request(
         &mut self,
@@ -187,12 +188,12 @@ impl Clients {
         client: ClientId,
         (oldest, sequence): (Sequence, Sequence),
         reply_to: Address,
-        is_causal: bool,
+        is_ordered: bool,
     ) -> Request {
         let index = self.0.iter().position(|known| known.client == client).or_else(|| self.enter(now, client));
         let Some(known) = index.map(|index| &mut self.0[index]) else { return Request::TooMany };
         (known.heard_at, known.reply_to) = (now, reply_to);
-        if is_causal && known.waits_for_others(now, oldest) {
+        if is_ordered && known.waits_for_others(now, oldest) {
             return Request::Answer(known.taken);
         }
         known.next = known.next.max(known.delivered).max(oldest);

@@ -196,6 +196,14 @@ impl Plan {
             let (at_ns, process) = (rng.u64(0..until_ns), rng.u16(0..members));
             plan.happens(at_ns, Happening::Pause, process, 0, rng.u64(150 * MS..400 * MS));
         }
+        // As over TCP: what one member published waits in a link while the client goes on at another.
+        if rng.bool() {
+            plan.stalls = Some(StallPlan { loss_permille: pick(rng, &[10, 50]), min_ns: 20 * MS, max_ns: 500 * MS });
+            plan.detector.evidence_after_ns = MS;
+            let (at_ns, process) = (rng.u64(0..until_ns), rng.u16(0..members));
+            plan.happens(at_ns, Happening::Crash, process, 0, 0);
+            plan.happens(at_ns + rng.u64(0..500 * MS), Happening::Restart, process, 0, 0);
+        }
         plan.events.sort_by_key(|event| event.at_ns);
         plan
     }

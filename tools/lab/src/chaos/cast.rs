@@ -350,6 +350,12 @@ impl<'a> Cast<'a> {
     fn kill(&mut self, seat: usize) -> Result<(), ChaosError> {
         let (role, rank) = self.seats[seat];
         self.actors[seat].is_hit = true;
+        // Two processes of one rank compete for it, and the first keeps it: an operator stops the old one.
+        let name = format!("{}:{rank}", role.name());
+        for old in self.old.iter_mut().filter(|old| role == Role::Member && old.name == name) {
+            if_it_runs(old.process.kill())?;
+            note_killed(&old.folder, &old.name)?;
+        }
         if_it_runs(self.actors[seat].process.kill())?;
         note_killed(&self.generation().folder, &format!("{}:{rank}", role.name()))
     }

@@ -20,6 +20,8 @@ pub(super) struct Instance {
     pub(super) generation: u16,
     /// The processes that continued in another instance, by the names of their files without the extension.
     pub(super) left: Vec<String>,
+    /// The members of other generations that joined it, as publishers.
+    pub(super) joined: Vec<String>,
 }
 
 /// Cuts all histories of a campaign, and writes the pieces by instance.
@@ -55,7 +57,7 @@ fn found(plan: &Plan, generation: &Generation, instances: &mut BTreeMap<String, 
         if let Some((id, _)) = pieces(&text).first() {
             let folder = plan.folder.join(format!("instance-{id}"));
             std::fs::create_dir_all(&folder).map_err(|source| ChaosError::Io { path: folder.clone(), source })?;
-            let new = Instance { folder, generation: generation.number, left: Vec::new() };
+            let new = Instance { folder, generation: generation.number, ..Instance::default() };
             instances.entry((*id).to_owned()).or_insert(new);
         }
     }
@@ -72,6 +74,7 @@ fn cut(generation: &Generation, file: &Path, instances: &mut BTreeMap<String, In
         let mut name = stem.to_owned();
         if place > 0 || instance.generation != generation.number {
             name = crossed(stem, generation.number);
+            instance.joined.push(publisher(stem, generation.number));
             note(&instance.folder.join("killed"), &process(&name))?;
         }
         let path = instance.folder.join(format!("{name}.tsv"));
@@ -102,12 +105,23 @@ fn pieces(text: &str) -> Vec<(&str, &str)> {
     pieces
 }
 
-/// `observer-0.2` of generation 3 in another generation: `observer-3000.2`.
-fn crossed(stem: &str, generation: u16) -> String {
+/// Role, rank and incarnation in the name of a file.
+fn parts(stem: &str) -> (&str, usize, u32) {
     let (role, rest) = stem.split_once('-').unwrap_or((stem, "0"));
-    let (rank, life) = rest.split_once('.').unwrap_or((rest, "1"));
-    let rank = rank.parse().unwrap_or(0) + CROSSED * usize::from(generation);
-    format!("{role}-{rank}.{life}")
+    let (rank, incarnation) = rest.split_once('.').unwrap_or((rest, "1"));
+    (role, rank.parse().unwrap_or(0), incarnation.parse().unwrap_or(1))
+}
+
+/// The name under which a process of a generation publishes.
+fn publisher(stem: &str, generation: u16) -> String {
+    let (_, rank, incarnation) = parts(stem);
+    format!("g{generation}.{rank}.{incarnation}")
+}
+
+/// `observer-0.2` of generation 3 in another generation: `observer-3000.3`, a later incarnation, which joins late.
+fn crossed(stem: &str, generation: u16) -> String {
+    let (role, rank, incarnation) = parts(stem);
+    format!("{role}-{}.{}", rank + CROSSED * usize::from(generation), incarnation + 1)
 }
 
 fn process(name: &str) -> String {
@@ -135,6 +149,6 @@ mod tests {
         let joined = format!("{superseded}I\tbb\nV\t2\t0\n");
         assert_eq!(pieces(&joined)[1], ("bb", "S\t9\t00\nD\t1\nI\tbb\nV\t2\t0\n"));
         let name = crossed("observer-0.2", 3);
-        assert_eq!((name.as_str(), process(&name).as_str()), ("observer-3000.2", "observer:3000"));
+        assert_eq!((name.as_str(), process(&name).as_str()), ("observer-3000.3", "observer:3000"));
     }
 }

@@ -45,6 +45,8 @@ pub(super) fn judge(
         tally.violation(format!("generation {number}: invariant {invariant}: {process}: {more} more of the same"));
     }
     let returned = returned(plan, number)?;
+    let before = std::mem::take(delivered);
+    delivered.clone_from(&before);
     for life in &histories.lives {
         let named = |message: u32| {
             let (publisher, sequence) = histories.messages[message as usize];
@@ -52,7 +54,10 @@ pub(super) fn judge(
         };
         let is_foreign = |(publisher, sequence): (&str, u64)| {
             let is_own = publisher.starts_with(&format!("g{number}."));
-            !is_own && returned.get(publisher).is_none_or(|acked| sequence < *acked)
+            // A member that was frozen and has joined publishes further messages: none of an instance before.
+            let has_joined = instance.joined.iter().any(|joined| joined == publisher)
+                && !before.contains(&(publisher.to_owned(), sequence));
+            !is_own && !has_joined && returned.get(publisher).is_none_or(|acked| sequence < *acked)
         };
         let mut foreign = life.kept().filter(|delivery| is_foreign(named(delivery.message)));
         if let Some(delivery) = foreign.next() {
