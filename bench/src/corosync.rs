@@ -66,8 +66,10 @@ fn config(members: u16) -> String {
     let node = |index| format!("  node {{\n    nodeid: {}\n    ring0_addr: {}\n  }}\n", index + 1, address(index));
     let nodes: String = (0..members).map(node).collect();
     format!(
-        "totem {{\n  version: 2\n  cluster_name: bench\n  transport: udp\n  crypto_cipher: none\n  crypto_hash: none\n  \
-         window_size: {WINDOW}\n  max_messages: {WINDOW_OF_ONE}\n  interface {{\n    linknumber: 0\n    bindnetaddr: {NETWORK}\n    mcastaddr: 239.254.74.1\n    \
+        "totem {{\n  version: 2\n  cluster_name: bench\n  transport: udp\n  crypto_cipher: none\n  crypto_hash: \
+             none\n  \
+         window_size: {WINDOW}\n  max_messages: {WINDOW_OF_ONE}\n  interface {{\n    linknumber: 0\n    bindnetaddr: \
+         {NETWORK}\n    mcastaddr: 239.254.74.1\n    \
          mcastport: 5405\n  }}\n}}\nnodelist {{\n{nodes}}}\nsystem {{\n  sched_rr: no\n  move_to_root_cgroup: no\n}}\n\
          logging {{\n  to_stderr: yes\n  to_syslog: no\n  to_logfile: no\n}}\n"
     )

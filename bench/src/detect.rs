@@ -53,7 +53,12 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "K", default_value_t = COUNT, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     count: u32,
     /// Instead of faults: load every core for this many seconds and count the members evicted without a fault
-    #[arg(long, value_name = "SECONDS", conflicts_with_all = ["fault", "detector", "count"], value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        conflicts_with_all = ["fault", "detector", "count"],
+        value_parser = clap::value_parser!(u64).range(1..=3_600),
+    )]
     load: Option<u64>,
     /// What a member does while nothing arrives
     #[arg(long, value_enum, default_value = "park")]
@@ -207,7 +212,9 @@ fn described(settings: &Settings, node: &NodeSettings, more: Value) -> Value {
         "hosts": if node.network.interface == INTERFACE { "a network namespace each, on a bridge" } else { "one" },
         "idle": settings.idle,
         "mode": "inline",
-        "detectors": { "evidence": detector.evidence, "push": detector.push, "pull": detector.pull, "phi": detector.phi },
+        "detectors": {
+            "evidence": detector.evidence, "push": detector.push, "pull": detector.pull, "phi": detector.phi,
+        },
     });
     if let (Some(all), Value::Object(more)) = (all.as_object_mut(), more) {
         all.extend(more);
@@ -349,7 +356,8 @@ fn quantiles(histogram: &Histogram<u64>) -> Value {
     json!({ "p50": histogram.value_at_quantile(0.5), "p99": histogram.value_at_quantile(0.99), "max": histogram.max() })
 }
 
-const HEAD: &str = "what             fault        detector  profile   count  view p50 ms     p99     max  outage p50     p99     max  left out falsely";
+const HEAD: &str = "what             fault        detector  profile   count  view p50 ms     \
+    p99     max  outage p50     p99     max  left out falsely";
 
 fn line(row: &Value) -> String {
     let text = |key: &str| row[key].as_str().unwrap_or("-").to_owned();

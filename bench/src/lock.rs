@@ -40,7 +40,12 @@ pub(crate) struct Settings {
     #[arg(long)]
     no_peer: bool,
     /// Entries of a round, at most
-    #[arg(long, value_name = "K", default_value_t = ENTRIES, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(
+        long,
+        value_name = "K",
+        default_value_t = ENTRIES,
+        value_parser = clap::value_parser!(u64).range(1..=1_000_000),
+    )]
     count: u64,
     /// Seconds of a round, at most
     #[arg(long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]

@@ -9,8 +9,9 @@
 //! counted, or waiting would be what is measured. A round is as long in every cell, so heartbeats, which come by time,
 //! are as many.
 //!
-//! Invariants: every message published is delivered at every member, else there is no figure; what real-time order holds
-//! beyond a round is delivered in a later one, so that the difference of n and 2n rounds has as many deliveries as messages.
+//! Invariants: every message published is delivered at every member, else there is no figure; what real-time order
+//! holds beyond a round is delivered in a later one, so that the difference of n and 2n rounds has as many deliveries
+//! as messages.
 
 use crate::gates::{GateError, difference};
 use crate::group::{GroupError, Member, form};
@@ -228,7 +229,8 @@ impl Costs {
             let is_met = if total.ratio <= TOTAL_OVER_NOTHING_MAX { "met" } else { "NOT met" };
             let _ = write!(
                 text,
-                "\nreliable, total over unreliable, unordered ({} publishes): {:.2} (target {TOTAL_OVER_NOTHING_MAX}: {is_met})",
+                "\nreliable, total over unreliable, unordered ({} publishes): {:.2} (target {TOTAL_OVER_NOTHING_MAX}: \
+                     {is_met})",
                 publisher.name(),
                 total.ratio
             );

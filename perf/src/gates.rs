@@ -1,9 +1,9 @@
 //! Counts instructions a message and compares them with what was agreed on.
 //!
-//! A change that costs two per cent is lost in the noise of any clock, and fifty such changes are a slow engine. Callgrind
-//! executes the workload instruction by instruction and counts; the count is the same on a busy host as on an idle one.
-//! Each scenario runs twice, with n and with 2n rounds, and the difference divided by the messages between is the figure:
-//! what happens once cancels out.
+//! A change that costs two per cent is lost in the noise of any clock, and fifty such changes are a slow engine.
+//! Callgrind executes the workload instruction by instruction and counts; the count is the same on a busy host as on an
+//! idle one. Each scenario runs twice, with n and with 2n rounds, and the difference divided by the messages between is
+//! the figure: what happens once cancels out.
 //!
 //! The C library picks its copying routines by the processor it finds, so the workload is set to find a plain one. What
 //! is left to vary is the compiler, which is why its version stands beside the gates.
@@ -18,7 +18,8 @@ use std::process::Command;
 
 /// Names by which releases of the C library know the extensions that its copying routines use; it ignores those it does
 /// not know.
-const PLAIN_PROCESSOR: &str = "glibc.cpu.hwcaps=-AVX2,-AVX2_Usable,-AVX_Fast_Unaligned_Load,-AVX512VL,-AVX512F,-AVX512F_Usable,-ERMS,-FSRM,-SSSE3";
+const PLAIN_PROCESSOR: &str = "glibc.cpu.hwcaps=-AVX2,-AVX2_Usable,-AVX_Fast_Unaligned_Load,-AVX512VL,\
+    -AVX512F,-AVX512F_Usable,-ERMS,-FSRM,-SSSE3";
 
 /// Why there is no figure. None of these is a gate exceeded.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +91,8 @@ impl Gates {
     pub fn save(&self, path: &Path) -> Result<(), GateError> {
         let error = |why: String| GateError::File { path: path.display().to_string(), why };
         let body = toml::to_string(self).map_err(|why| error(why.to_string()))?;
-        let head = "# Instructions a message, counted by `cargo run -p bourdon-perf --release -- gates`; `--update` records them again.\n\
+        let head = "# Instructions a message, counted by `cargo run -p bourdon-perf --release -- gates`; `--update` \
+             records them again.\n\
                     # A commit that raises a count gives the reason.\n";
         std::fs::write(path, format!("{head}{body}")).map_err(|why| error(why.to_string()))
     }

@@ -1,7 +1,7 @@
 //! The cells of reliability × order, and their names.
 //!
-//! A level's name is that of `group.reliability`, with `+relay` where each member sends on what it receives; an order's is
-//! that of `group.order`.
+//! A level's name is that of `group.reliability`, with `+relay` where each member sends on what it receives; an order's
+//! is that of `group.order`.
 
 use bourdon_protocol::{Order, Reliability};
 

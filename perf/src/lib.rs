@@ -5,7 +5,8 @@
 //! port in memory with a clock that is a number: the same work is the same instructions, run after run.
 //!
 //! [`group`] is that group, [`workload`] what it is made to do, [`gates`] counts instructions and compares them with
-//! `gates.toml`. [`costs`] counts what each [`guarantee`] costs, to be read and not gated. `benches/hot_path.rs` takes wall time over the same group.
+//! `gates.toml`. [`costs`] counts what each [`guarantee`] costs, to be read and not gated. `benches/hot_path.rs` takes
+//! wall time over the same group.
 
 pub mod costs;
 pub mod gates;

@@ -1,8 +1,8 @@
 //! `bourdon-perf gates`: fails when a message costs more instructions than was agreed on. `bourdon-perf guarantees`
 //! prints what each level of reliability costs in each order, and compares it with nothing that was agreed on.
 //!
-//! Exit codes: 0 all gates hold, 1 one is exceeded, 2 nothing could be measured (the reason is on stderr). The table, or
-//! one JSON object with `--json`, goes to stdout.
+//! Exit codes: 0 all gates hold, 1 one is exceeded, 2 nothing could be measured (the reason is on stderr). The table,
+//! or one JSON object with `--json`, goes to stdout.
 
 use bourdon_perf::costs::{self, Costs, Publisher};
 use bourdon_perf::gates::{GateError, Gates, Verdict, measure, rustc};
@@ -40,7 +40,12 @@ struct GuaranteesArgs {
     #[arg(long)]
     json: bool,
     /// Messages published at a time; 1 is one message a datagram
-    #[arg(long, value_name = "N", default_value_t = costs::BURST, value_parser = clap::value_parser!(u64).range(1..=costs::BURST_MAX))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = costs::BURST,
+        value_parser = clap::value_parser!(u64).range(1..=costs::BURST_MAX),
+    )]
     burst: u64,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! `{"request":"stat"}`, `{"request":"view"}`, `{"request":"errors"}`, `{"request":"sync"}` (answered once the barrier
 //! is complete), `{"request":"leave"}`, `{"request":"stop"}`; and two that turn the connection into a session
-//! (`sessions.rs`): `{"request":"lock","name":…}` and `{"request":"elect","name":…}`. Everything else is answered with `{"error": ...}` and
-//! what to do.
+//! (`sessions.rs`): `{"request":"lock","name":…}` and `{"request":"elect","name":…}`. Everything else is answered with
+//! `{"error": ...}` and what to do.
 //!
 //! A list of errors that grows with their number fills memory while no client reads it; so only distinct ones are kept,
 //! with counts and times, and at most [`DISTINCT_MAX`] of them.
@@ -60,7 +60,8 @@ enum Line {
 pub(crate) fn parse(line: &[u8]) -> Result<Request, Value> {
     let wrong = |error: &dyn Display, help: &str| json!({ "error": format!("{error}; {help}") });
     let line = serde_json::from_slice::<Line>(line).map_err(|error| {
-        let help = r#"send one line like {"request":"stat"}; requests are stat, view, errors, sync, leave, stop, lock and elect, the last two with a name"#;
+        let help = "send one line like {\"request\":\"stat\"}; requests are stat, view, errors, sync, leave, \
+            stop, lock and elect, the last two with a name";
         wrong(&error, help)
     })?;
     let named = |name: &str| TopicName::new(name).map_err(|error| wrong(&error, "names are made like those of topics"));

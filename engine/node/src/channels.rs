@@ -13,9 +13,9 @@
 //! [`Channels`] runs those that one thread has joined. A member is numbered in a channel by its place among
 //! `channel.members`; a process that is not among them observes.
 //!
-//! Invariants: two channels of a group differ in name, in address, and over tcp in every address; a channel that was left is gone, sockets and all,
-//! once its [`Event::Left`] has come, or after [`LEAVE_MAX_NS`] without a majority to let it go; one channel that fails
-//! to open leaves the others as they were.
+//! Invariants: two channels of a group differ in name, in address, and over tcp in every address; a channel that was
+//! left is gone, sockets and all, once its [`Event::Left`] has come, or after [`LEAVE_MAX_NS`] without a majority to
+//! let it go; one channel that fails to open leaves the others as they were.
 
 use crate::inline::{DELIVER_LIMIT, Node, NodeError};
 use crate::settings::{Reliability, Role, Settings, SettingsError, Transport};
@@ -127,7 +127,8 @@ fn check_mesh(settings: &Settings, index: usize) -> Result<(), SettingsError> {
         Transport::Udp | Transport::Portable => false,
     };
     let Some(peers) = channel.peers.as_ref().filter(|peers| !peers.is_empty()) else {
-        let why = "peers is missing: over tcp each channel has connections of its own, so it lists addresses of its own, by its members' ranks in it";
+        let why = "peers is missing: over tcp each channel has connections of its own, so it lists addresses of its \
+             own, by its members' ranks in it";
         return if has_mesh { refuse(why.to_owned()) } else { Ok(()) };
     };
     let members = channel.members.as_ref().map_or(usize::from(settings.group.members), Vec::len);
@@ -223,8 +224,8 @@ impl Channels {
         self.get(name).map(|node| node.process().config().group)
     }
 
-    /// Publishes a message on a channel that comes after one of another channel, as [`Delivery::message_name`] named it:
-    /// a process that joined both delivers it after that one. With a topic's name: `after` of [`Outgoing`].
+    /// Publishes a message on a channel that comes after one of another channel, as [`Delivery::message_name`] named
+    /// it: a process that joined both delivers it after that one. With a topic's name: `after` of [`Outgoing`].
     ///
     /// # Errors
     /// As [`Engine::try_publish`](crate::Engine::try_publish); [`Refusal::Outside`] if the channel is not joined.

@@ -1,8 +1,8 @@
 //! A client on a real network: publishes through a member without joining the group.
 //!
-//! The client's protocol is pure; this gives it a port and a clock, and notices what a pure client can't: that no member
-//! of the group was ever heard, which on a real network means a wrong address, interface or name far more
-//! often than a dead group.
+//! The client's protocol is pure; this gives it a port and a clock, and notices what a pure client can't: that no
+//! member of the group was ever heard, which on a real network means a wrong address, interface or name far more often
+//! than a dead group.
 
 use crate::clock::Clock;
 use crate::inline::NodeError;

@@ -4,9 +4,9 @@
 //! So the control agent serves it, and sends the data agent commands over a ring. It reads figures from the counters
 //! without a command.
 //!
-//! Invariants: nothing here grows without bound: [`CONNECTIONS_MAX`] connections, and [`SESSIONS_MAX`] that hold locks or
-//! take part in elections, each with one request and its answer in memory, one command under way. A connection that makes
-//! no progress for [`IDLE_MAX`] is closed, but a session only by its client or when it is over. The socket is
+//! Invariants: nothing here grows without bound: [`CONNECTIONS_MAX`] connections, and [`SESSIONS_MAX`] that hold locks
+//! or take part in elections, each with one request and its answer in memory, one command under way. A connection that
+//! makes no progress for [`IDLE_MAX`] is closed, but a session only by its client or when it is over. The socket is
 //! this user's only from its first moment, and gone when [`Control`] is dropped.
 //!
 //! Source: mio's edge-triggered readiness: every descriptor is driven until it would block.
@@ -315,7 +315,8 @@ impl ControlThread {
         let answer = match admin::parse(line) {
             // Otherwise the end of a connection that waits for an answer would go unnoticed.
             Ok(_) if in_session => {
-                json!({ "error": "this connection stands for a lock or an election: close it to give that up, and open another" })
+                json!({ "error": "this connection stands for a lock or an election: \
+                    close it to give that up, and open another" })
             }
             Ok(Request::Stat) => admin::stat(&self.labels, &self.cells),
             Ok(Request::Errors) => self.log.answer(),

@@ -26,9 +26,11 @@ pub struct Directory {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the messages document it
 pub enum DirectoryError {
-    #[error("can't use {} for counters and the admin socket: {source}; name another with threads.directory", path.display())]
+    #[error("can't use {} for counters and the admin socket: {source}; name another with \
+         threads.directory", path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error("{} is not this user's alone to write (uid {owner}, mode {mode:o}): remove it, or name another with threads.directory", path.display())]
+    #[error("{} is not this user's alone to write (uid {owner}, mode {mode:o}): remove it, or name another with \
+         threads.directory", path.display())]
     Shared { path: PathBuf, owner: u32, mode: u32 },
 }
 

@@ -30,8 +30,8 @@ pub enum Discovery {
     Unknown,
 }
 
-/// Listens for a member's heartbeat, at most for `longest`, and fills in members, order, reliability, relay, acknowledgement and
-/// sequencer.
+/// Listens for a member's heartbeat, at most for `longest`, and fills in members, order, reliability, relay,
+/// acknowledgement and sequencer.
 ///
 /// # Errors
 /// If the network can't be used.

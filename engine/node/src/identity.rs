@@ -2,9 +2,9 @@
 //!
 //! The protocol draws nothing from the system. So the node draws its incarnation, its candidate for the instance's name
 //! and its seed from the system's randomness: clock bits repeat when one rank is started twice at a time. And it stores
-//! the highest birth of an instance that it was in, one small file for each group's name and addresses: so fencing tokens
-//! grow over a restart of all members even if their clocks were set back meanwhile (`docs/locks.md`), and a process that
-//! starts again beside an older instance waits for the later one (`docs/protocols/discovery.md`).
+//! the highest birth of an instance that it was in, one small file for each group's name and addresses: so fencing
+//! tokens grow over a restart of all members even if their clocks were set back meanwhile (`docs/locks.md`), and a
+//! process that starts again beside an older instance waits for the later one (`docs/protocols/discovery.md`).
 //!
 //! Invariant: the stored birth never falls; a file is replaced whole or not at all.
 
@@ -59,7 +59,8 @@ impl BirthFile {
         let lost = |path: &Path, error: &dyn std::fmt::Display| {
             let path = path.display();
             format!(
-                "can't keep the group's birth in {path}: {error}; fencing tokens may repeat after a restart of all members with clocks set back; name another directory with process.state_directory"
+                "can't keep the group's birth in {path}: {error}; fencing tokens may repeat after a restart of all \
+                     members with clocks set back; name another directory with process.state_directory"
             )
         };
         let Some(directory) = settings.process.state_directory.clone().or_else(default_directory) else {

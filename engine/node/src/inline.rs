@@ -1,8 +1,8 @@
 //! A node run by the application's own thread.
 //!
 //! Handing a message to another thread costs a cache line each way and, if that thread sleeps, a wake-up. Here there is
-//! no other thread: [`Node::poll`] receives, delivers, keeps time and sends, all within the call. Nothing happens between
-//! two calls, so it must be called often: within a heartbeat (100 ms) always, as fast as possible for latency.
+//! no other thread: [`Node::poll`] receives, delivers, keeps time and sends, all within the call. Nothing happens
+//! between two calls, so it must be called often: within a heartbeat (100 ms) always, as fast as possible for latency.
 //!
 //! One clock reading a burst: everything delivered by one call carries the same time.
 
@@ -45,7 +45,8 @@ pub enum NodeError {
     #[error(transparent)]
     Port(#[from] PortError),
     #[error(
-        "the kernel granted {granted_bytes} bytes of receive buffer, too little for this group's window: {source}; raise net.core.rmem_max"
+        "the kernel granted {granted_bytes} bytes of receive buffer, too little for this group's window: {source}; \
+             raise net.core.rmem_max"
     )]
     Buffer { granted_bytes: usize, source: bourdon_protocol::ConfigError },
     #[error(transparent)]
@@ -189,8 +190,8 @@ impl<P: Port> Engine<P> {
         self.poll_after(limit, &|_| true, on_delivery)
     }
 
-    /// As [`Engine::poll_at_most`], but holds back what comes after a message of another group that has not `passed` there:
-    /// ask the process of that group ([`Process::has_passed`]), if this thread runs one; if not, it has.
+    /// As [`Engine::poll_at_most`], but holds back what comes after a message of another group that has not `passed`
+    /// there: ask the process of that group ([`Process::has_passed`]), if this thread runs one; if not, it has.
     ///
     /// # Errors
     /// If the port is broken.
@@ -301,8 +302,8 @@ impl<P: Port> Engine<P> {
         self.process.send_to_address(self.now, to, payload)
     }
 
-    /// Sends a message to the nearest of some members, and to the next nearest if that one does not take it in time. None
-    /// named means all others of the view.
+    /// Sends a message to the nearest of some members, and to the next nearest if that one does not take it in time.
+    /// None named means all others of the view.
     ///
     /// # Errors
     /// If it is too long, too many are under way, or none of them was heard.

@@ -32,8 +32,8 @@ const LINKS_MAX: usize = 64;
 /// Room for evidence not yet taken: more than a view has members.
 const EVIDENCE_RING_BYTES: usize = 4096;
 /// How long a connection that could not be made waits before the next attempt: twice as long each time, up to the
-/// longest. The first wait is short, because a process that is ending may still accept what it then resets, and only the
-/// attempt after that is refused.
+/// longest. The first wait is short, because a process that is ending may still accept what it then resets, and only
+/// the attempt after that is refused.
 const RETRY_MIN: Duration = Duration::from_millis(1);
 const RETRY_MAX: Duration = Duration::from_millis(20);
 /// How long an attempt may take before another is made.
@@ -76,8 +76,8 @@ impl std::fmt::Debug for Evidence {
 }
 
 impl Links {
-    /// Listens on a port of `own`'s address, of the interface if one is named, and starts the thread. `node` is woken when
-    /// there is evidence.
+    /// Listens on a port of `own`'s address, of the interface if one is named, and starts the thread. `node` is woken
+    /// when there is evidence.
     pub(crate) fn open(own: SocketAddr, interface: Option<&str>, node: Waker) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE)?);

@@ -163,7 +163,8 @@ impl From<Event> for NodeEvent {
 }
 
 fn write_superseded(f: &mut std::fmt::Formatter<'_>, instance: InstanceId) -> std::fmt::Result {
-    let text = "formed after the one this member was in, and has a majority: this member was paused or cut off since; it leaves the older instance and joins the newer one";
+    let text = "formed after the one this member was in, and has a majority: this member was paused or cut off since; \
+         it leaves the older instance and joins the newer one";
     write!(f, "instance {:016x} of the group {text}", instance.0)
 }
 
@@ -198,47 +199,63 @@ impl std::fmt::Display for NodeEvent {
             Event::Suspected(rank, why) => write!(f, "member {rank} is suspected, by {why:?}"),
             Event::Trusted(rank) => write!(f, "member {rank} was heard again"),
             Event::NoMajority => f.write_str(
-                "no majority of the view can be reached: restore the network, or let members that are paused go on; members that were restarted have forgotten what they promised and do not count, so if a majority is gone for good, stop all members and start the group again",
+                "no majority of the view can be reached: restore the network, or let members that are paused go on; \
+                     members that were restarted have forgotten what they promised and do not count, so if a majority \
+                     is gone for good, stop all members and start the group again",
             ),
             Event::Majority => f.write_str("a majority of the view can be reached again"),
             Event::Removed(epoch) => write!(
                 f,
-                "the others went on without this process, in view {epoch}: it was silent for too long; it comes back by itself, as a new member"
+                "the others went on without this process, in view {epoch}: it was silent for too long; \
+                     it comes back by itself, as a new member"
             ),
             Event::Left(epoch) => write!(f, "this process left; view {epoch} is without it"),
             Event::Settled { delivered, .. } => {
-                write!(f, "of what was published before the removal, messages below {delivered} were delivered, the others never will be")
+                write!(
+                    f,
+                    "of what was published before the removal, messages below {delivered} were delivered, the \
+                     others never will be"
+                )
             }
             Event::Gap { sender, from, to } => {
                 write!(f, "{} messages of member {sender} from {from} on are lost: no longer retained", to.since(*from))
             }
             Event::Retracted { sender, from, to } => {
-                write!(f, "{} messages of member {sender} from {from} on belong to no view: they are void", to.since(*from))
+                write!(
+                    f,
+                    "{} messages of member {sender} from {from} on belong to no view: they are \
+                     void",
+                    to.since(*from)
+                )
             }
             Event::Synced { phase, .. } => write!(f, "barrier {phase} is complete"),
             Event::SnapshotWanted => f.write_str("a joiner requests the application's state"),
             Event::SnapshotReady => f.write_str("the application's state at another member has come"),
             Event::SnapshotTooLarge { bytes, limit_bytes } => write!(
                 f,
-                "the group's state is too large to join with ({bytes} bytes; 0 if only its donor knows): raise limits.max_snapshot_bytes, now {limit_bytes}, here and at the members"
+                "the group's state is too large to join with ({bytes} bytes; 0 if only its donor knows): raise \
+                     limits.max_snapshot_bytes, now {limit_bytes}, here and at the members"
             ),
             Event::IdentityConflict(rank) => {
                 write!(f, "another process uses rank {rank} too: one of the two has the wrong process.rank")
             }
             Event::Restarted { rank, .. } => write!(
                 f,
-                "member {rank} was restarted, or two processes have its rank: the new one joins once the old one is out of the view"
+                "member {rank} was restarted, or two processes have its rank: the new one joins once the old one is \
+                     out of the view"
             ),
             Event::ConfigurationDiffers(rank) => write!(
                 f,
-                "member {rank} is configured otherwise: group.members, order, reliability, sequencer, mtu_bytes and max_message_bytes must be the same everywhere"
+                "member {rank} is configured otherwise: group.members, order, reliability, sequencer, mtu_bytes and \
+                     max_message_bytes must be the same everywhere"
             ),
             Event::Superseded { instance } => write_superseded(f, *instance),
             Event::OlderInstance { instance } => write_older_instance(f, *instance),
             Event::NewInstance { from, to } => write_new_instance(f, *from, *to),
             Event::OtherVersion(version) => write!(
                 f,
-                "a process on the group's address uses version {version} of the wire format: run the same release everywhere"
+                "a process on the group's address uses version {version} of the wire format: run the same release \
+                     everywhere"
             ),
         }
     }

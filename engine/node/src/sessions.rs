@@ -6,13 +6,15 @@
 //! client that closes it, or shuts down its writing side, gives up what it stood for.
 //!
 //! `{"request":"lock","name":"x"}`, with `"try":true` or `"timeout_ns":N` to wait less; answered by lines like
-//! `{"lock":{"name":"x","state":"granted","ahead":null,"token":{"birth":1764338400000,"epoch":2,"number":7},"why":null}}`. States are `pending`
-//! (the group is not there yet), `waiting`, `granted`, and the states that end the session: `busy`, `timed-out`, `lost`
-//! and `refused`.
+//!
+//! `{"lock":{"name":"x","state":"granted","ahead":null,"token":{"birth":1764338400000,"epoch":2,"number":7},`
+//! `"why":null}}`.
+//! States are `pending` (the group is not there yet), `waiting`, `granted`, and the states that end the session:
+//! `busy`, `timed-out`, `lost` and `refused`.
 //!
 //! `{"request":"elect","name":"x"}`, with `"part"` one of `watch`, `stand-by` and `campaign` (the default); answered by
-//! lines like `{"elect":{"name":"x","state":"known","leader":1,"token":{…},"own":false,"why":null}}`. States are `pending`,
-//! `known`, and `refused` and `lost`, which end the session.
+//! lines like `{"elect":{"name":"x","state":"known","leader":1,"token":{…},"own":false,"why":null}}`. States are
+//! `pending`, `known`, and `refused` and `lost`, which end the session.
 //!
 //! Invariant: a client that does not read has one line waiting for it, about the latest state; the states between are
 //! skipped.

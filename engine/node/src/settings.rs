@@ -269,7 +269,8 @@ pub enum Profile {
     Default,
     /// Failures show within 20 ms, on hosts with cores to spare.
     Fast,
-    /// Failures show within two seconds; a connection that retransmits evicts no member: for TCP where packets are lost.
+    /// Failures show within two seconds; a connection that retransmits evicts no member: for TCP where packets are
+    /// lost.
     Patient,
 }
 

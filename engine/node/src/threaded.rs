@@ -252,8 +252,8 @@ impl ThreadedNode {
         })
     }
 
-    /// The next direct message received, or what became of one sent. [`ThreadedNode::events_fd`] is readable for these as
-    /// well.
+    /// The next direct message received, or what became of one sent. [`ThreadedNode::events_fd`] is readable for these
+    /// as well.
     pub fn poll_direct(&mut self) -> Option<DirectNews> {
         let news = self.news.try_recv().ok();
         if news.is_some() && self.orders.bell.must_ring() {

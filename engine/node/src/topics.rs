@@ -4,9 +4,10 @@
 //! with the one that the message carries, if it was published by name, else with the one that `group.topics` gives to
 //! its id, else with the one that the subscriber itself has named. A message whose name is unknown matches nothing.
 //!
-//! The grammar, all of it: a pattern is a topic's name in which a part may be `*`, which stands for exactly one part, and
-//! the last part may be `**`, which stands for one part or more. `md.es.trades` is exact, `md.**` a prefix, `md.*.trades`
-//! a wildcard, `**` everything. Not `>`, as others write it: unquoted, every shell takes that for a redirection.
+//! The grammar, all of it: a pattern is a topic's name in which a part may be `*`, which stands for exactly one part,
+//! and the last part may be `**`, which stands for one part or more. `md.es.trades` is exact, `md.**` a prefix,
+//! `md.*.trades` a wildcard, `**` everything. Not `>`, as others write it: unquoted, every shell takes that for a
+//! redirection.
 //!
 //! Invariant: a subscriber that named a topic gets no message that carries another name, though both have one id. It
 //! learns of such a namesake ([`Verdict::Namesake`]), because messages without names can't be distinguished.

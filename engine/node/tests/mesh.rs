@@ -1,5 +1,5 @@
-//! Groups over TCP: links that break in the middle of a stream lose nothing, processes come back at their addresses, and
-//! an observer needs one member's address.
+//! Groups over TCP: links that break in the middle of a stream lose nothing, processes come back at their addresses,
+//! and an observer needs one member's address.
 
 mod common;
 

@@ -50,10 +50,12 @@ counters! {
     DiscardedForeign = "discarded_foreign", "datagrams that are not Bourdon's";
     DiscardedVersion = "discarded_version", "datagrams of another version";
     DiscardedGroup = "discarded_group", "datagrams of another group on this address";
-    DiscardedInstance = "discarded_instance", "datagrams of another instance of the group: an earlier or a later formation";
+    DiscardedInstance = "discarded_instance", "datagrams of another instance of the group: an earlier or a later \
+         formation";
     DiscardedDamaged = "discarded_damaged", "datagrams with a wrong checksum or cut short";
     DiscardedMalformed = "discarded_malformed", "datagrams with malformed frames";
-    DiscardedImplausible = "discarded_implausible", "frames whose numbers or members no process of this group can have sent";
+    DiscardedImplausible = "discarded_implausible", "frames whose numbers or members no process of this group can \
+         have sent";
     DiscardedEpoch = "discarded_epoch", "datagrams of another view";
     DiscardedSender = "discarded_sender", "datagrams of a rank, channel or incarnation not in the view";
     DiscardedDuplicate = "discarded_duplicate", "datagrams received before";
@@ -73,9 +75,11 @@ counters! {
     RefusedWindow = "refused_window", "publications refused because the window was full";
     RefusedOther = "refused_other", "publications refused for other reasons";
     DirectTaken = "direct_taken", "direct messages taken for the application";
-    DirectRefused = "direct_refused", "direct messages refused because the application's queue or the table of senders was full";
+    DirectRefused = "direct_refused", "direct messages refused because the application's queue or the table of \
+         senders was full";
     DirectDuplicates = "direct_duplicates", "direct messages received before, or given up by their sender";
-    LockMessages = "lock_messages", "messages of the lock algorithm sent to other members, commands in the total order included";
+    LockMessages = "lock_messages", "messages of the lock algorithm sent to other members, commands in the total \
+         order included";
     LockEntries = "lock_entries", "locks granted to this process";
     ElectionMessages = "election_messages", "messages of the election algorithm sent to other members";
     ElectionsWon = "elections_won", "elections won by this process";

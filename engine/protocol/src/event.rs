@@ -206,7 +206,8 @@ pub enum Refusal {
     Barrier,
     /// No quorum of the view can be reached.
     #[error(
-        "no majority of the view can be reached: restore the network, or let members that are paused go on; where a majority is gone for good, stop all members and start the group again"
+        "no majority of the view can be reached: restore the network, or let members that are paused go on; where a \
+             majority is gone for good, stop all members and start the group again"
     )]
     NoMajority,
     /// This process is in no view: it joins, or was removed, or left.
@@ -214,7 +215,9 @@ pub enum Refusal {
     Outside,
     /// The message is longer than `max_message_bytes` or a quarter of the window.
     #[error(
-        "the message is longer than {limit_bytes} bytes, the least of max_message_bytes, a quarter of the slowest member's window and, for a claim, one datagram: split it, or raise max_message_bytes and the receive buffers (net.core.rmem_max)"
+        "the message is longer than {limit_bytes} bytes, the least of max_message_bytes, a quarter of the slowest \
+             member's window and, for a claim, one datagram: split it, or raise max_message_bytes and the receive \
+             buffers (net.core.rmem_max)"
     )]
     TooLarge {
         /// The limit.
@@ -288,7 +291,8 @@ pub enum DirectFailure {
 pub enum DirectRefusal {
     /// It does not fit one datagram.
     #[error(
-        "a direct message is at most {limit_bytes} bytes long, what one datagram has room for: split it, publish it, or raise limits.mtu_bytes"
+        "a direct message is at most {limit_bytes} bytes long, what one datagram has room for: split it, publish it, \
+             or raise limits.mtu_bytes"
     )]
     TooLarge {
         /// The limit.

@@ -7,16 +7,17 @@
 //! # The step contract
 //! One struct, [`Process`], is one group member or observer. Its owner calls, in any order, as often as it likes:
 //!
-//! - *inputs*: [`Process::on_datagram`] for each datagram received, [`Process::on_timer`] once [`Process::next_deadline`]
-//!   has passed, [`Process::try_publish`] or [`Process::try_claim`] to send a message. `now` never falls.
+//! - *inputs*: [`Process::on_datagram`] for each datagram received, [`Process::on_timer`] once
+//!   [`Process::next_deadline`] has passed, [`Process::try_publish`] or [`Process::try_claim`] to send a message. `now`
+//!   never falls.
 //! - *effects*, drained after inputs: [`Process::transmit`] passes on what must be sent, [`Process::deliver`]
 //!   the messages due to the application, [`Process::poll_event`] what else it should know.
 //!
 //! Nothing is sent or delivered but through these. A step costs no allocation once the group has settled.
 //!
 //! # The modules
-//! [`data`] is every message: packing, windows, repair, order, stability, flow. [`control`] is rare decisions. They meet
-//! only in `process.rs`.
+//! [`data`] is every message: packing, windows, repair, order, stability, flow. [`control`] is rare decisions. They
+//! meet only in `process.rs`.
 //!
 //! # Errors and panics
 //! What comes from outside is discarded and counted ([`Counter`]); a call that can't be granted returns a [`Refusal`];

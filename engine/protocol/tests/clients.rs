@@ -234,8 +234,8 @@ fn a_greeting_is_answered_and_publishes_nothing() {
     assert_eq!(answered(&mut bench, &request(5, 0, request_flags::HELLO, b"")), [answer(1, refusals::NONE)]);
 }
 
-/// A quorum holds what another member took of a client, and the sequencer may not be among it: a later message that this
-/// member published at once could get the earlier place in the order.
+/// A quorum holds what another member took of a client, and the sequencer may not be among it: a later message that
+/// this member published at once could get the earlier place in the order.
 #[test]
 fn a_member_publishes_after_it_has_delivered_what_another_took() {
     for order in [Order::Total, Order::Causal] {

@@ -30,7 +30,8 @@ fn a_member_counts_once_it_has_said_that_it_is_configured_alike() {
     bench.publish(b"x");
 }
 
-/// A member started with the wrong configuration, stopped, and started again with the right one was refused as restarted.
+/// A member started with the wrong configuration, stopped, and started again with the right one was refused as
+/// restarted.
 #[test]
 fn issue_wrong_configuration_poisons_the_rank() {
     let mut bench = Bench::member(Order::Fifo, 2, 0);

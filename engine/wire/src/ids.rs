@@ -53,7 +53,8 @@ macro_rules! number {
 
 id!(/// A group, by a hash of its name; a datagram of another group is discarded.
     GroupId(u32));
-id!(/// One formation of a group: drawn at random when the group forms, the same at all its members until all of them end.
+id!(/// One formation of a group: drawn at random when the group forms, the same at all its members until all of them
+/// end.
     /// Zero means none: its sender forms a group, or is outside one.
     InstanceId(u64));
 id!(/// A view's id and nothing else.

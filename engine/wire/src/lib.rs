@@ -10,8 +10,8 @@
 //! - [`records`]: the records of the protocol itself.
 //!
 //! Three numberings, never mixed up because each is a type of its own: a [`DatagramNumber`] counts what can be lost and
-//! repaired on a stream, a [`Sequence`] counts the messages of one sender, an [`OrderNumber`] counts the messages of the
-//! whole group. `docs/wire.md` is the page to this crate.
+//! repaired on a stream, a [`Sequence`] counts the messages of one sender, an [`OrderNumber`] counts the messages of
+//! the whole group. `docs/wire.md` is the page to this crate.
 
 #![no_std]
 #![forbid(unsafe_code)]

@@ -117,7 +117,10 @@ proptest! {
     }
 
     #[test]
-    fn resealed_lies_are_walked_or_refused(frames in frames(), changes in prop::collection::vec((8usize..200, any::<u8>()), 0..6)) {
+    fn resealed_lies_are_walked_or_refused(
+        frames in frames(),
+        changes in prop::collection::vec((8usize..200, any::<u8>()), 0..6),
+    ) {
         let mut bytes = datagram(&frames);
         for (at, byte) in changes {
             if let Some(place) = bytes.get_mut(at) {
@@ -337,7 +340,10 @@ fn names_are_what_they_promise() {
 
 proptest! {
     #[test]
-    fn a_named_message_comes_back_or_is_refused(name in ".{0,20}", payload in prop::collection::vec(any::<u8>(), 0..20)) {
+    fn a_named_message_comes_back_or_is_refused(
+        name in ".{0,20}",
+        payload in prop::collection::vec(any::<u8>(), 0..20),
+    ) {
         let good = TopicName::new(&name);
         let body = [&[name.len() as u8], name.as_bytes(), &payload[..]].concat();
         let head = FrameHeader::new(body.len(), TopicId::of(&name), Kind::Data, flags::WHOLE | flags::NAMED);

@@ -47,8 +47,8 @@ fn datagram_header() {
     let mut datagram = vec![0xAA; HEADER_BYTES + 10 + 2];
     datagram[HEADER_BYTES..HEADER_BYTES + 10].copy_from_slice(&hex("02000000 0700 3000 6869"));
     seal(&mut datagram, header, 1, 10, 0x0102_0304_0506_0708);
-    // Magic, version, flags (the phase modulo 16 in the high four bits); checksum (of everything behind it); group; epoch;
-    // instance.
+    // Magic, version, flags (the phase modulo 16 in the high four bits); checksum (of everything behind it); group;
+    // epoch; instance.
     assert_golden(&datagram[..4], "4264 03 50");
     assert_golden(&datagram[8..24], "01020304 11121314 0102030405060708");
     // Rank, channel, incarnation: what a port may compare to drop its own multicasts.
@@ -101,8 +101,8 @@ fn frame_header_and_kinds() {
 
 #[test]
 fn data_frame_with_every_extension() {
-    // Length 56, topic 9, kind data, first, timed, client, causal; then a fragment at offset 0 of 100 bytes, the time, the
-    // client and its sequence, two causal entries, two bytes of payload: 8 + 8 + 16 + 2 + 20 + 2.
+    // Length 56, topic 9, kind data, first, timed, client, causal; then a fragment at offset 0 of 100 bytes, the time,
+    // the client and its sequence, two causal entries, two bytes of payload: 8 + 8 + 16 + 2 + 20 + 2.
     let bytes = hex("38000000 0900 d001 64000000 00000000 0100000000000000 0200000000000000 0300000000000000 \
          0200 0500 0600000000000000 0700 0800000000000000 6869");
     assert_eq!(Frames::new(&bytes, 1).check(), Some((0, 0)));

@@ -32,7 +32,12 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value = "auto", help_heading = "Input")]
     format: input::Format,
     /// Publish only this many messages
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..=20_000_000), help_heading = "Input")]
+    #[arg(
+        long,
+        value_name = "K",
+        value_parser = clap::value_parser!(u64).range(1..=20_000_000),
+        help_heading = "Input",
+    )]
     messages: Option<u64>,
     /// Replay by receive time: real, xN (N times as fast), or max
     #[arg(long, default_value = "real", help_heading = "Input")]
@@ -41,13 +46,31 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MS", default_value_t = 1_000, help_heading = "Input")]
     max_gap: u64,
     /// Members: they deliver, acknowledge, and may publish
-    #[arg(long, value_name = "M", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Group")]
+    #[arg(
+        long,
+        value_name = "M",
+        default_value_t = 3,
+        value_parser = clap::value_parser!(u16).range(1..=64),
+        help_heading = "Group",
+    )]
     members: u16,
     /// Observers: they deliver only
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=256), help_heading = "Group")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 3,
+        value_parser = clap::value_parser!(u16).range(0..=256),
+        help_heading = "Group",
+    )]
     observers: u16,
     /// Members 0 to P-1 publish; record i comes from publisher i mod P
-    #[arg(long, value_name = "P", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Group")]
+    #[arg(
+        long,
+        value_name = "P",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..=64),
+        help_heading = "Group",
+    )]
     publishers: u16,
     /// The order of delivery
     #[arg(long, value_enum, default_value = "total", help_heading = "Group")]
@@ -83,7 +106,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "S", default_value_t = 1, help_heading = "Faults")]
     fault_seed: u64,
     /// Close this many TCP connections, spread evenly over messages and processes
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=100_000), help_heading = "Faults")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u64).range(..=100_000),
+        help_heading = "Faults",
+    )]
     break_links: u64,
     /// Let a process kill itself (SIGKILL) once it has delivered K messages: member:0@20000; may be given several times
     #[arg(long, value_name = "ROLE:RANK@K", help_heading = "Faults")]
@@ -178,7 +207,8 @@ fn check_trouble(args: &Args) -> Result<(), Failure> {
     }
     if args.transport == TransportArg::Tcp && [args.drop, args.duplicate, args.reorder].iter().any(|it| *it > 0.0) {
         return Err(Failure::unusable(
-            "--drop, --duplicate and --reorder act on UDP datagrams: over tcp use --break-links, which loses what is on its way",
+            "--drop, --duplicate and --reorder act on UDP datagrams: over tcp use --break-links, which loses what is \
+                 on its way",
         ));
     }
     if args.transport == TransportArg::Tcp && args.interface != "lo" {

@@ -40,10 +40,12 @@ fn table(rows: &[(FeedbackPlan, FeedbackOutcome)]) -> String {
         let (loss, mode, lost) = (plan.loss.name(), plan.mode.name(), outcome.told_lost);
         let _ = writeln!(
             out,
-            "{loss:<12} {mode:<15} {published:>10} {feedback:>10} {naks:>10} {repairs:>9} {delivered:>19} {lost:>6} {p50:>10} {p99:>10}"
+            "{loss:<12} {mode:<15} {published:>10} {feedback:>10} {naks:>10} {repairs:>9} {delivered:>19} {lost:>6} \
+                 {p50:>10} {p99:>10}"
         );
     }
-    out + "feedback: datagrams offered to the sender's socket; p50, p99: from a loss being seen to the message's delivery\n"
+    out + "feedback: datagrams offered to the sender's socket; p50, p99: from a loss being seen to the message's \
+         delivery\n"
 }
 
 fn objects(rows: &[(FeedbackPlan, FeedbackOutcome)]) -> String {

@@ -267,7 +267,9 @@ impl Report {
     fn object(&self, name: &str) -> Value {
         json!({
             "name": name,
-            "token": self.token.map(|[birth, epoch, number]| json!({ "birth": birth, "epoch": epoch, "number": number })),
+            "token": self.token.map(|[birth, epoch, number]| {
+                json!({ "birth": birth, "epoch": epoch, "number": number })
+            }),
             "waited_ns": self.waited.as_nanos() as u64,
             "held_ns": self.held.map(|held| held.as_nanos() as u64),
             "exit_code": self.exit_code(),

@@ -121,7 +121,8 @@ impl Reporter {
         let asked_bytes = settings.network.receive_buffer_bytes;
         if granted_bytes < asked_bytes && settings.network.transport != Transport::Tcp {
             eprintln!(
-                "bourdon: warning: {granted_bytes} bytes of receive buffer instead of {asked_bytes}, so the window is smaller: `sysctl -w net.core.rmem_max={asked_bytes}` allows it"
+                "bourdon: warning: {granted_bytes} bytes of receive buffer instead of {asked_bytes}, so the window is \
+                     smaller: `sysctl -w net.core.rmem_max={asked_bytes}` allows it"
             );
         }
         eprintln!("bourdon: the group is open: there is no key, so any process that reaches it can read and publish");

@@ -27,7 +27,8 @@ pub(crate) struct Where {
     /// Receive only datagrams that this address sends to the group; may be given several times
     #[arg(long, value_name = "A", conflicts_with = "peers")]
     source: Vec<IpAddr>,
-    /// The members' TCP addresses where the group has no multicast, with commas: all to subscribe, any to publish or send
+    /// The members' TCP addresses where the group has no multicast, with commas: all to subscribe, any to publish or
+    /// send
     #[arg(long, value_name = "A:P,…", value_delimiter = ',', conflicts_with_all = ["group_address", "interface"])]
     peers: Vec<SocketAddr>,
 }
@@ -67,7 +68,8 @@ impl Where {
             let Some(channel) = channel else {
                 let path = path.display();
                 return Err(Failure::unusable(format!(
-                    "{path} is about group {name:?}, not {:?}: name another file with --config, or an address with --group-address",
+                    "{path} is about group {name:?}, not {:?}: name another file with --config, or an address with \
+                         --group-address",
                     self.group
                 )));
             };
@@ -94,11 +96,13 @@ pub(crate) fn unheard(settings: &Settings, seconds: u64) -> Failure {
         let peers: Vec<String> = settings.network.peers.iter().map(SocketAddr::to_string).collect();
         let peers = peers.join(", ");
         return Failure::unusable(format!(
-            "no member of group {name:?} answered over tcp at {peers} within {seconds} s: check name and addresses, and that a member runs"
+            "no member of group {name:?} answered over tcp at {peers} within {seconds} s: check name and addresses, \
+                 and that a member runs"
         ));
     }
     Failure::unusable(format!(
-        "no member of group {name:?} was heard on {address} over {interface} within {seconds} s: check name, address and interface, and that a member runs"
+        "no member of group {name:?} was heard on {address} over {interface} within {seconds} s: check name, address \
+             and interface, and that a member runs"
     ))
 }
 
@@ -125,7 +129,8 @@ impl<R: BufRead> Messages<R> {
     fn too_long(&self, what: &str) -> Failure {
         let (number, max_bytes) = (self.count + 1, self.max_bytes);
         Failure::unusable(format!(
-            "{what} {number} is longer than {max_bytes} bytes, the most a client can publish: split it, or publish from a member"
+            "{what} {number} is longer than {max_bytes} bytes, the most a client can publish: \
+             split it, or publish from a member"
         ))
     }
 

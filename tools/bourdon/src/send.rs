@@ -1,4 +1,5 @@
-//! `bourdon send`: messages to one member, to the nearest of several, or to all that hear the network, beside the stream.
+//! `bourdon send`: messages to one member, to the nearest of several, or to all that hear the network, beside the
+//! stream.
 //!
 //! It is a client, in no view: it hears the members' heartbeats, measures their round-trip times, and reports for each
 //! message which member took it. Messages to one member arrive in the order given; the next few are sent while the
@@ -37,7 +38,13 @@ pub(crate) struct Args {
     #[arg(long, group = "whom")]
     any: bool,
     /// With --any: only to one of these members
-    #[arg(long, value_name = "RANK,…", value_delimiter = ',', requires = "any", conflicts_with_all = ["to", "all_hosts"])]
+    #[arg(
+        long,
+        value_name = "RANK,…",
+        value_delimiter = ',',
+        requires = "any",
+        conflicts_with_all = ["to", "all_hosts"],
+    )]
     among: Vec<u16>,
     /// To every process of the group that hears the network, once and unacknowledged
     #[arg(long, group = "whom")]
@@ -174,7 +181,10 @@ impl Sender<'_> {
                 );
                 self.say(
                     &text,
-                    &json!({ "message": number, "taken_by": by.0, "address": at, "rtt_ns": rtt_ns, "attempts": attempts, "failed": null }),
+                    &json!({
+                        "message": number, "taken_by": by.0, "address": at, "rtt_ns": rtt_ns, "attempts": attempts,
+                        "failed": null,
+                    }),
                 )
             }
             DirectOutcome::Failed { call, why, attempts } => {
@@ -186,7 +196,10 @@ impl Sender<'_> {
                 }
                 self.say(
                     "",
-                    &json!({ "message": number, "taken_by": null, "address": null, "rtt_ns": null, "attempts": attempts, "failed": why.to_string() }),
+                    &json!({
+                        "message": number, "taken_by": null, "address": null, "rtt_ns": null, "attempts": attempts,
+                        "failed": why.to_string(),
+                    }),
                 )
             }
         }

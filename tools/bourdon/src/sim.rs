@@ -40,7 +40,8 @@ pub(crate) struct Args {
     /// Play only this guarantee: LEVEL/ORDER or LEVEL/ORDER/barriers
     #[arg(long, value_name = "CELL", conflicts_with = "plan")]
     guarantee: Option<Guarantee>,
-    /// Play only plans of locks and elections, with these locks: replicated, central, lamport, ricart-agrawala or token-ring
+    /// Play only plans of locks and elections, with these locks: replicated, central, lamport, ricart-agrawala or
+    /// token-ring
     #[arg(long, value_name = "MUTEX", conflicts_with_all = ["plan", "guarantee"])]
     locks: Option<MutexPlan>,
     /// Play only plans of locks and elections, with this election: bully or ring
@@ -56,10 +57,21 @@ pub(crate) struct Args {
     #[arg(long = "demand", value_name = "NAME|all")]
     demands: Vec<Demands>,
     /// Count instead the feedback that receivers send to one sender, for each way to send it
-    #[arg(long, conflicts_with_all = ["seeds", "plan", "safety", "liveness", "mutate", "guarantee", "matrix", "locks", "election"])]
+    #[arg(
+        long,
+        conflicts_with_all = [
+            "seeds", "plan", "safety", "liveness", "mutate", "guarantee", "matrix", "locks", "election",
+        ],
+    )]
     feedback: bool,
     /// With --feedback: the number of receivers
-    #[arg(long, value_name = "N", default_value_t = 1000, requires = "feedback", value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1000,
+        requires = "feedback",
+        value_parser = clap::value_parser!(u32).range(1..=20_000),
+    )]
     observers: u32,
     /// With --feedback: the percentage of datagrams that are lost
     #[arg(long, value_name = "PERCENT", default_value_t = 1.0, requires = "feedback")]

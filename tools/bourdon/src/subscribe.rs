@@ -131,10 +131,12 @@ impl Doubts {
         let topic = message.topic;
         match (verdict, message.name) {
             (Verdict::Nameless, _) => eprintln!(
-                "bourdon: warning: messages of topic {topic} carry no name, so no pattern can tell whether they are meant: publish them by name, or list it in group.topics"
+                "bourdon: warning: messages of topic {topic} carry no name, so no pattern can tell whether they are \
+                     meant: publish them by name, or list it in group.topics"
             ),
             (_, Some(name)) => eprintln!(
-                "bourdon: warning: topic {name:?} has the id of a topic that is subscribed to ({topic}): messages that carry no name can't be distinguished"
+                "bourdon: warning: topic {name:?} has the id of a topic that is subscribed to ({topic}): messages \
+                     that carry no name can't be distinguished"
             ),
             _ => {}
         }

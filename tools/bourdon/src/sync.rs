@@ -45,7 +45,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     } else {
         let took_ms = wall_ns as f64 / 1e6;
         format!(
-            "{group}: barrier {phase} is complete: everything sent before it has been delivered everywhere ({took_ms:.2} ms)\n"
+            "{group}: barrier {phase} is complete: everything sent before it has been delivered everywhere \
+                 ({took_ms:.2} ms)\n"
         )
     })
 }

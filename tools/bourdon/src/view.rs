@@ -76,7 +76,11 @@ mod tests {
 
     #[test]
     fn what_a_user_must_know_stands_out() {
-        let member = |rank, in_view, suspected| json!({ "rank": rank, "in_view": in_view, "heard": true, "suspected": suspected, "suspicion": 1.5 });
+        let member = |rank, in_view, suspected| {
+            json!({
+                "rank": rank, "in_view": in_view, "heard": true, "suspected": suspected, "suspicion": 1.5,
+            })
+        };
         let row = json!({ "group": "g", "role": "member", "rank": 0, "pid": 7, "view": {
             "epoch": 3, "standing": "member", "formed": true, "changing": false, "majority": false, "sequencer": 0,
             "phase": 2, "members": [member(0, true, false), member(1, true, true), member(2, false, false)],

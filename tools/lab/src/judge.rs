@@ -12,8 +12,8 @@
 //! The judge knows only files and nothing of the engine. It fails safe: it lists what it can't compare in
 //! [`Verdict::left_behind`].
 //!
-//! Source: Birman and Joseph, "Exploiting virtual synchrony" (1987); Chockler, Keidar and Vitenberg, "Group communication
-//! specifications" (2001). Numbers of invariants are the simulator's (`docs/simulator.md`).
+//! Source: Birman and Joseph, "Exploiting virtual synchrony" (1987); Chockler, Keidar and Vitenberg, "Group
+//! communication specifications" (2001). Numbers of invariants are the simulator's (`docs/simulator.md`).
 
 mod barrier;
 mod causal;

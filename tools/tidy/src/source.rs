@@ -11,7 +11,7 @@ pub fn code(text: &str) -> String {
 }
 
 /// The rest of a Rust text: its comments and literals, line for line.
-pub fn prose(text: &str) -> String {
+pub(crate) fn prose(text: &str) -> String {
     parts(text).1
 }
 
@@ -99,7 +99,8 @@ mod tests {
 
     #[test]
     fn text_is_left_out_and_lines_stay() {
-        let text = "//! unsafe\nlet a = \"un\\\"safe\nx\"; /* un /* sa */ fe */ let b: &'a str = r#\"x\"y\"#;\nlet c = '\"'; let d = '\\''; for_r\"z\"";
+        let text = "//! unsafe\nlet a = \"un\\\"safe\nx\"; /* un /* sa */ fe */ let b: &'a str = r#\"x\"y\"#;\nlet c \
+             = '\"'; let d = '\\''; for_r\"z\"";
         let code = code(text);
         assert_eq!(code, "\nlet a = \"\"\n;  let b: &'a str = \"\";\nlet c = ' '; let d = ' '; for_r\"\"");
     }

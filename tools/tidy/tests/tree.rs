@@ -24,7 +24,8 @@ fn every_crate_has_a_line_on_the_architecture_page() {
 fn no_circle_of_files() {
     hold(
         &circles::circles(&Tree::read()),
-        "Move what both need into a file below both, or hand it in as a value: then each can be read without the other.",
+        "Move what both need into a file below both, or hand it in as a value: then each can be read without the \
+             other.",
     );
 }
 
@@ -40,7 +41,8 @@ fn the_planes_know_nothing_of_each_other() {
 fn the_text_names_its_actors() {
     hold(
         &words::refused(&Tree::read()),
-        "Name the process (member, observer, sequencer, the application) and use the field's verb (send, deliver, report).",
+        "Name the process (member, observer, sequencer, the application) and use the field's verb (send, deliver, \
+             report).",
     );
 }
 

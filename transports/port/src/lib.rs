@@ -102,8 +102,8 @@ pub trait Port {
     /// When `segment_bytes` is 0 or more than [`Limits::datagram_max_bytes`]: that is a bug in the caller.
     fn send(&mut self, to: To, bytes: &[u8], segment_bytes: usize) -> Result<usize, PortError>;
 
-    /// Sends what [`Port::send`] took and held back to go together; to be called after a burst of sends. A port may send
-    /// at once, and most do. Never blocks.
+    /// Sends what [`Port::send`] took and held back to go together; to be called after a burst of sends. A port may
+    /// send at once, and most do. Never blocks.
     fn flush(&mut self) -> Result<(), PortError> {
         Ok(())
     }
@@ -153,7 +153,8 @@ pub enum PortError {
     },
     /// The group's address takes senders by name only.
     #[error(
-        "{0} is a source-specific address: name the senders with network.sources or --source, or choose an address in 239.0.0.0/8 (IPv6: ff15::)"
+        "{0} is a source-specific address: name the senders with network.sources or --source, or choose an address in \
+             239.0.0.0/8 (IPv6: ff15::)"
     )]
     SourcesWanted(SocketAddr),
     /// The group's scope can't work on this interface.
@@ -174,7 +175,8 @@ pub enum PortError {
     },
     /// Another socket holds the port without sharing it.
     #[error(
-        "{address} is in use by another program: choose another port with --group-address (over tcp with network.peers or network.listen)"
+        "{address} is in use by another program: choose another port with --group-address (over tcp with \
+             network.peers or network.listen)"
     )]
     AddressInUse {
         /// The address that could not be bound.
@@ -182,7 +184,8 @@ pub enum PortError {
     },
     /// No process can listen there.
     #[error(
-        "can't listen at {address}: {source}; network.listen, or this rank's place in network.peers, must be an address of this host"
+        "can't listen at {address}: {source}; network.listen, or this rank's place in network.peers, must be an \
+             address of this host"
     )]
     Listen {
         /// The address as asked for.
@@ -192,7 +195,8 @@ pub enum PortError {
     },
     /// The interface takes no multicast.
     #[error(
-        "no multicast route for {group} over {interface}: {source}; try `ip link set {interface} multicast on` (IPv6 on lo: `ip -6 route add local ff00::/8 dev lo`), or another --interface"
+        "no multicast route for {group} over {interface}: {source}; try `ip link set {interface} multicast on` (IPv6 \
+             on lo: `ip -6 route add local ff00::/8 dev lo`), or another --interface"
     )]
     NoRoute {
         /// The group.

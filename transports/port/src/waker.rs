@@ -1,6 +1,7 @@
 //! Wakes a thread that sleeps in [`Port::wait`](crate::Port::wait).
 //!
-//! An eventfd, because both `epoll` and `io_uring` can sleep on one, and a wake that comes before the sleep is not lost.
+//! An eventfd, because both `epoll` and `io_uring` can sleep on one, and a wake that comes before the sleep is not
+//! lost.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Multicast, and the mesh for exactly the peers that multicast does not reach.
 //!
 //! A network that drops multicast does so silently, often in one direction or for some hosts only, and not from
-//! the start: a switch forgets a membership, a rule is added. A group that has once chosen its way is then dead. To agree
-//! again on one way for all would take a protocol of its own, and would penalize all peers for one.
+//! the start: a switch forgets a membership, a rule is added. A group that has once chosen its way is then dead. To
+//! agree again on one way for all would take a protocol of its own, and would penalize all peers for one.
 //!
 //! Nothing needs to be agreed here. Each process multicasts a *probe* every [`PROBE_EVERY`] and reports to each peer
 //! over the mesh whether it hears that peer's probes: at once when that changes, and every [`REPORT_EVERY`]. What is
@@ -16,8 +16,8 @@
 //!          ──── datagrams by TCP ──────▶        unless the last report was "yes", and is younger than 600 ms
 //! ```
 //!
-//! Probes are as frequent as heartbeats and forgotten sooner than failure detectors suspect (80 ms), so that a hole that
-//! opens is taken up before any member is evicted for it. A host that stalls longer than that looks deaf for a
+//! Probes are as frequent as heartbeats and forgotten sooner than failure detectors suspect (80 ms), so that a hole
+//! that opens is taken up before any member is evicted for it. A host that stalls longer than that looks deaf for a
 //! moment, and gets duplicates: that costs nothing but their bytes.
 //!
 //! Invariants: a peer on the mesh that does not report that it hears us gets everything over the mesh; a hole that
@@ -282,7 +282,8 @@ impl Port for AutoPort {
                 on_datagram(arrival);
             }
         };
-        // In turns, so that neither side starves the other; a side that brings `limit` leaves the other for the next call.
+        // In turns, so that neither side starves the other; a side that brings `limit` leaves the other for the next
+        // call.
         self.multicast_first = !self.multicast_first;
         let mut left = limit;
         for is_multicast in [self.multicast_first, !self.multicast_first] {

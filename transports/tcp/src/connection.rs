@@ -1,9 +1,10 @@
 //! One connection: bytes that have come and are not handed out, bytes that are to go.
 //!
-//! What comes is read into one buffer and handed out in place; only a datagram cut off at the buffer's end is moved. What
-//! goes is put together until a burst ends: a call costs some ten microseconds however little it carries, and one
-//! for each of a hundred repairs to each of thirty peers would keep its thread from everything else. What the kernel does
-//! not take is kept, up to a bound; beyond, datagrams are dropped, and only whole ones, or the peer would read garbage.
+//! What comes is read into one buffer and handed out in place; only a datagram cut off at the buffer's end is moved.
+//! What goes is put together until a burst ends: a call costs some ten microseconds however little it carries, and one
+//! for each of a hundred repairs to each of thirty peers would keep its thread from everything else. What the kernel
+//! does not take is kept, up to a bound; beyond, datagrams are dropped, and only whole ones, or the peer would read
+//! garbage.
 //!
 //! Invariants:
 //! - The hello is the first thing in `outgoing`, so nothing goes before it.

@@ -2,10 +2,10 @@
 //!
 //! Many networks carry no multicast, above all those that are rented. The group then needs each datagram sent once to
 //! each process, and TCP is what every network carries. It brings what the group does not need from it, order and
-//! repair, and two things that would hurt: one slow reader stops its writer, and one broken connection loses what was on
-//! its way, without an error. So TCP is used here as a wire that carries datagrams and may lose some. What a peer does
-//! not take is kept up to a bound and then dropped, and a connection that breaks is made again: what was lost is a gap
-//! in the protocol's numbers, and is repaired as any other.
+//! repair, and two things that would hurt: one slow reader stops its writer, and one broken connection loses what was
+//! on its way, without an error. So TCP is used here as a wire that carries datagrams and may lose some. What a peer
+//! does not take is kept up to a bound and then dropped, and a connection that breaks is made again: what was lost is a
+//! gap in the protocol's numbers, and is repaired as any other.
 //!
 //! - `frame.rs`: a hello, then datagrams behind their lengths.
 //! - `mesh.rs`: which process dials which, which connection stays, when a dial is tried again.

@@ -9,8 +9,8 @@
 //! - of two connections dialled by different ends, the one dialled by the greater address stays;
 //! - of two dialled by one end, the newer stays: its end knows best that the other is done for.
 //!
-//! Nothing here waits. A dial that fails is due again after a pause that doubles; a connection that takes too long to be
-//! made or greeted ends; all of that happens when the caller calls `upkeep`, and `next_due` gives the time for that
+//! Nothing here waits. A dial that fails is due again after a pause that doubles; a connection that takes too long to
+//! be made or greeted ends; all of that happens when the caller calls `upkeep`, and `next_due` gives the time for that
 //! call.
 //!
 //! Invariants:

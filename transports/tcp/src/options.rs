@@ -23,7 +23,8 @@ pub const RETRY_MAX: Duration = Duration::from_millis(100);
 /// The longest where a process answered the last time: a link that breaks again and again is no process that is gone,
 /// and must not be silent for so long that its peer is suspected (80 ms).
 pub const RETRY_GREETED_MAX: Duration = Duration::from_millis(8);
-/// How long a connection is silent before the kernel probes it, and between probes; whole seconds, as the kernel counts.
+/// How long a connection is silent before the kernel probes it, and between probes; whole seconds, as the kernel
+/// counts.
 pub const PROBE_AFTER: Duration = Duration::from_secs(1);
 /// How long bytes, or probes, may stay unacknowledged before the connection counts as broken.
 pub const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(2);

@@ -1,10 +1,10 @@
 //! Receives from all connections through one `io_uring`, and sleeps in it for everything else.
 //!
-//! With `epoll` a thread that wakes learns only where there is something and fetches it call by call. Here each connection
-//! has one receive under way, straight into the buffer that datagrams are handed out of; accepting, the waker, and
-//! connections that take no more are requests of the same ring, so that one system call submits, sleeps and collects for
-//! all of them. As in `bourdon-udp`, the kernel leaves the work until asked (`DEFER_TASKRUN`) and flags that there is some:
-//! an empty receive is two loads.
+//! With `epoll` a thread that wakes learns only where there is something and fetches it call by call. Here each
+//! connection has one receive under way, straight into the buffer that datagrams are handed out of; accepting, the
+//! waker, and connections that take no more are requests of the same ring, so that one system call submits, sleeps and
+//! collects for all of them. As in `bourdon-udp`, the kernel leaves the work until asked (`DEFER_TASKRUN`) and flags
+//! that there is some: an empty receive is two loads.
 //!
 //! Buffers lent by a shared ring and one receive that goes on for ever were the alternative. They would copy each byte
 //! once more, since a stream's datagrams must be put together from its own buffers, and one busy peer could hold them
@@ -13,9 +13,9 @@
 //! Sending is a plain call: it copies into the socket, and a ring would save its 0.15 µs of some 5. The ring reports
 //! when a full socket takes more.
 //!
-//! Connections are accepted by plain calls. A request on the listener would keep it open after its process was killed, until
-//! the kernel ends the ring, seconds later on a busy host, and the next incarnation could not listen. So the ring watches an
-//! `epoll` that watches the listener, which keeps no listener open.
+//! Connections are accepted by plain calls. A request on the listener would keep it open after its process was killed,
+//! until the kernel ends the ring, seconds later on a busy host, and the next incarnation could not listen. So the ring
+//! watches an `epoll` that watches the listener, which keeps no listener open.
 //!
 //! Invariants:
 //! - A buffer is lent (`is_lent`) from the push of its request to the completion; its connection stays in its place.
@@ -80,7 +80,8 @@ impl Ring {
         let refused = |error: io::Error| PortError::Unavailable {
             mechanism: "io_uring",
             why: format!(
-                "{error}: the kernel lacks it (it takes Linux 6.1), or a seccomp filter or `sysctl kernel.io_uring_disabled` forbids it"
+                "{error}: the kernel lacks it (it takes Linux 6.1), or a seccomp filter or `sysctl \
+                     kernel.io_uring_disabled` forbids it"
             ),
         };
         let ring = IoUring::builder()
@@ -200,9 +201,9 @@ impl Ring {
 
     /// Queues a request. Returns whether there was room.
     fn push(&mut self, entry: &squeue::Entry) -> bool {
-        // SAFETY: a receive's buffer is the connection's, which neither moves nor is touched nor freed before the request
-        // has completed (`is_lent`; see `leak` for a ring that ends before). No other request has a buffer. A descriptor
-        // that is closed makes its request fail, without harm.
+        // SAFETY: a receive's buffer is the connection's, which neither moves nor is touched nor freed before the
+        // request has completed (`is_lent`; see `leak` for a ring that ends before). No other request has a buffer. A
+        // descriptor that is closed makes its request fail, without harm.
         unsafe { self.ring.submission().push(entry) }.is_ok()
     }
 

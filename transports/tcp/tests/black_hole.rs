@@ -1,6 +1,7 @@
 //! Where multicast does not reach, the mesh takes over, and only there.
 //!
-//! Two ports on different multicast groups with one mesh do not hear each other by multicast: a black hole without root.
+//! Two ports on different multicast groups with one mesh do not hear each other by multicast: a black hole without
+//! root.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process;

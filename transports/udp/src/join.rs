@@ -6,8 +6,8 @@
 //! no other way.
 //!
 //! What can't work is refused before it fails in silence: a scope that ends before the interface, reserved scopes, a
-//! source of another family. Source: RFC 4607 (source-specific multicast), RFC 4291 §2.7 (scopes), RFC 3678 §5.1 for the
-//! calls, which serve both families.
+//! source of another family. Source: RFC 4607 (source-specific multicast), RFC 4291 §2.7 (scopes), RFC 3678 §5.1 for
+//! the calls, which serve both families.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -32,7 +32,8 @@ pub struct UdpOptions {
     pub offload: bool,
     /// Whether the kernel notes when each datagram came.
     pub receive_timestamps: bool,
-    /// The longest datagram. More than the interface's MTU less headers makes IP fragments, of which one lost loses all.
+    /// The longest datagram. More than the interface's MTU less headers makes IP fragments, of which one lost loses
+    /// all.
     pub datagram_max_bytes: usize,
 }
 

@@ -8,8 +8,9 @@
 //! receive is two loads and no system call.
 //!
 //! Invariants:
-//! - Each of the requests (group, unicast, broadcast, waker) is either with the kernel or armed again before the next call:
-//!   they end when buffers run out or the kernel sees fit, and nothing is lost then, because packets wait in the socket.
+//! - Each of the requests (group, unicast, broadcast, waker) is either with the kernel or armed again before the next
+//!   call: they end when buffers run out or the kernel sees fit, and nothing is lost then, because packets wait in the
+//!   socket.
 //! - The sockets have buffers of their own, so that a busy group leaves the unicast socket its share.
 //! - A wake seen while receiving is kept for the next wait.
 //! - The ring is enabled by the thread that first uses it, which is the only one the kernel then lets in.

@@ -9,8 +9,8 @@
 //! The questions are the best that a stranger can make after reading the group's traffic: they name the view, a
 //! member's rank and its incarnation.
 //!
-//! Results go to stdout, as a table or with `--json` as one JSON object; exit 1 if a kind is answered with more than three
-//! bytes a byte.
+//! Results go to stdout, as a table or with `--json` as one JSON object; exit 1 if a kind is answered with more than
+//! three bytes a byte.
 
 mod questions;
 

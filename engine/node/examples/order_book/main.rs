@@ -6,13 +6,13 @@
 //! ```
 //!
 //! The recipe has three steps. *One*: a state machine that is changed by events only (`book.rs`). *Two*: publish the
-//! events on a group in total order, and apply what is delivered, nothing else; every process then goes through the same
-//! states. *Three*: give the state to members that join, which have missed the events before; what is delivered to
+//! events on a group in total order, and apply what is delivered, nothing else; every process then goes through the
+//! same states. *Three*: give the state to members that join, which have missed the events before; what is delivered to
 //! them afterwards follows exactly on that state.
 //!
-//! The group is `uniform`: what is delivered anywhere is held by a majority, so what a process does outside because of an
-//! event (for example, confirm a trade) is never undone by a crash. At `reliable` a member might act, crash, and be the
-//! only member that ever delivered the event.
+//! The group is `uniform`: what is delivered anywhere is held by a majority, so what a process does outside because of
+//! an event (for example, confirm a trade) is never undone by a crash. At `reliable` a member might act, crash, and be
+//! the only member that ever delivered the event.
 //!
 //! This program starts three members and two observers as processes. Member 0 publishes. Half-way member 2 is killed
 //! (`kill -9`) and started again; it takes the book over from another member. The end is good if all books are equal.

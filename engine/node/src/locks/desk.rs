@@ -1,13 +1,13 @@
 //! The data agent's part in locks and elections: takes orders, calls the protocol, hands its news out.
 //!
-//! The protocol refuses what can't be asked for now (the group is still forming, this process is outside); an application
-//! that starts with its node would have to try again and again. So requests that may wait are kept here until they can be
-//! put to the group. Of an election the protocol knows one part of this process: here it is what the most willing of its
-//! candidacies wants.
+//! The protocol refuses what can't be asked for now (the group is still forming, this process is outside); an
+//! application that starts with its node would have to try again and again. So requests that may wait are kept here
+//! until they can be put to the group. Of an election the protocol knows one part of this process: here it is what the
+//! most willing of its candidacies wants.
 //!
-//! Invariants: every request is in `pending` or in `asked`, and leaves them with its last answer; of the candidacies for
-//! one name at most one stands. Bounds: [`REQUESTS_MAX`], [`SEATS_MAX`], [`PLACES_A_LOOK`], and [`ORDERS_MAX`] orders a
-//! round.
+//! Invariants: every request is in `pending` or in `asked`, and leaves them with its last answer; of the candidacies
+//! for one name at most one stands. Bounds: [`REQUESTS_MAX`], [`SEATS_MAX`], [`PLACES_A_LOOK`], and [`ORDERS_MAX`]
+//! orders a round.
 
 use super::ticket::{Answer, Ticket};
 use super::{ElectionState, LockError, LockState, Lost, ORDERS_MAX, Wait};

@@ -9,8 +9,8 @@
 //!
 //! A client sends with each request how many before it are still pending. Sequences below those are settled: accepted
 //! by another member, or given up as too long, which only that member knows. In causal and total order a member
-//! delivers what another member accepted before it publishes more of that client: otherwise nothing would hold the later
-//! message back at other members, and the sequencer, which need not hold the earlier one, could order it second.
+//! delivers what another member accepted before it publishes more of that client: otherwise nothing would hold the
+//! later message back at other members, and the sequencer, which need not hold the earlier one, could order it second.
 //!
 //! Invariant: a client's messages are delivered once; in its order as well, where the group's order is causal or total.
 //! Bound: [`CLIENTS_MAX`] clients at a time, with at most [`UNDER_WAY_MAX`] pending messages each; the client that has

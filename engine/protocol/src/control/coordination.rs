@@ -169,12 +169,14 @@ pub enum CoordinationRefusal {
     Forming,
     /// The process can reach no quorum of the view.
     #[error(
-        "no majority of the view can be reached: restore the network, or let members that are paused go on; where a majority is gone for good, stop all members and start the group anew"
+        "no majority of the view can be reached: restore the network, or let members that are paused go on; where a \
+             majority is gone for good, stop all members and start the group anew"
     )]
     NoMajority,
     /// The group's messages have no order that all members agree on.
     #[error(
-        "replicated locks need total order, reliable or above: configure the group so, or choose mutex = \"central\", \"lamport\", \"ricart-agrawala\" or \"token-ring\""
+        "replicated locks need total order, reliable or above: configure the group so, or choose mutex = \"central\", \
+             \"lamport\", \"ricart-agrawala\" or \"token-ring\""
     )]
     NeedsTotalOrder,
     /// Too many names, or too many requests for one.

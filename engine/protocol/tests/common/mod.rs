@@ -193,7 +193,10 @@ impl Bench {
 
     /// The effects without heartbeats and rows, which come and go with time.
     pub fn news(&mut self) -> Vec<Effect> {
-        let quiet = |effect: &Effect| matches!(effect, Effect::Control(what, _) if what == "heartbeat" || what == "row" || what == "ping" || what.starts_with("link"));
+        let quiet = |effect: &Effect| match effect {
+            Effect::Control(what, _) => matches!(&**what, "heartbeat" | "row" | "ping") || what.starts_with("link"),
+            _ => false,
+        };
         self.effects().into_iter().filter(|effect| !quiet(effect)).collect()
     }
 

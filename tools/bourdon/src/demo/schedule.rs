@@ -1,8 +1,8 @@
 //! When each record is to be sent.
 //!
 //! A day of recorded data has hours of silence, and a replay that starts late must not bunch up: each record gets its
-//! intended time once, from the recording alone, and latency counts from it, so that a publisher that falls behind can't
-//! hide it (no coordinated omission).
+//! intended time once, from the recording alone, and latency counts from it, so that a publisher that falls behind
+//! can't hide it (no coordinated omission).
 
 use super::input::Record;
 use std::fmt;

@@ -46,7 +46,8 @@ impl World {
     pub(crate) fn configure(&self, name: &str, members: u16, rank: u16, more: &str) -> String {
         let (address, runtime) = (&self.address, self.runtime());
         let text = format!(
-            "[group]\nname = \"prices\"\naddress = \"{address}\"\nmembers = {members}\n[process]\nrank = {rank}\n[threads]\ndirectory = \"{runtime}\"\n{more}"
+            "[group]\nname = \"prices\"\naddress = \"{address}\"\nmembers = {members}\n[process]\nrank = \
+                 {rank}\n[threads]\ndirectory = \"{runtime}\"\n{more}"
         );
         let path = self.path().join(name);
         std::fs::write(&path, text).expect("it can be written");

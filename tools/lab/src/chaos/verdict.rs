@@ -110,7 +110,8 @@ pub(super) fn acknowledged(
             let lost = (0..acked).filter(|sequence| !delivered.contains(&(publisher.clone(), *sequence))).count();
             if lost > 0 {
                 tally.violation(format!(
-                    "generation {number}: {lost} of {acked} acknowledged messages of client {client}, incarnation {life}, \
+                    "generation {number}: {lost} of {acked} acknowledged messages of client {client}, incarnation \
+                         {life}, \
                      are delivered nowhere"
                 ));
             }

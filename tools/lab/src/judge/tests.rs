@@ -249,7 +249,11 @@ fn ten_the_textbook_s_causal_case() {
     assert_eq!(broken(CAUSAL, &files(asked), ""), [0; 0]);
     assert_eq!(broken(FIFO, &files(answered_first), ""), [0; 0], "FIFO allows it");
     let verdict = verdict(rules(CAUSAL), &files(answered_first), "");
-    let golden = r#"{"deliveries":6,"processes":3,"last_view":1,"left_behind":[],"violations":[{"invariant":10,"process":"member:2","detail":"delivered 1:0 before 0:0, which its sender had delivered"}],"violations_not_told":0}"#;
+    let golden = concat!(
+        r#"{"deliveries":6,"processes":3,"last_view":1,"left_behind":[],"#,
+        r#""violations":[{"invariant":10,"process":"member:2","#,
+        r#""detail":"delivered 1:0 before 0:0, which its sender had delivered"}],"violations_not_told":0}"#
+    );
     assert_eq!(serde_json::to_string(&verdict).expect("plain data"), golden);
 }
 

@@ -12,9 +12,9 @@
 //! | command | the caller | and then |
 //! |---|---|---|
 //! | [`Command::Send`] | sends the step | |
-//! | [`Command::Wedge`] | stops sending, ordering, acknowledging and delivering in this epoch | [`Driver::on_wedged`] with what it holds |
+//! | [`Command::Wedge`] | sends, orders, acknowledges and delivers no more | [`Driver::on_wedged`] with what it holds |
 //! | [`Command::Fetch`] | fetches what is missing of a cut | [`Driver::on_cut_held`] once all of it is held |
-//! | [`Command::Conclude`] | fetches a decided cut and delivers up to it | [`Driver::on_concluded`] once all is delivered |
+//! | [`Command::Conclude`] | fetches the decided cut, delivers to it | [`Driver::on_concluded`] once all is delivered |
 //! | [`Command::Install`] | enters the next view, which gets a driver of its own | |
 //! | [`Command::Arm`] | sets a timer, for good or until it is set again | [`Driver::on_timer`] when it expires |
 //!
