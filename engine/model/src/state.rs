@@ -6,7 +6,8 @@
 //! and leaving it in is duplication, and never taking it is loss.
 
 use bourdon_protocol::control::view_change::driver::Driver;
-use bourdon_protocol::control::view_change::{Ballot, Cut, Step, Value, ViewChange};
+use bourdon_protocol::control::view_change::{Ballot, Step, Value, ViewChange};
+use bourdon_protocol::values::cut::Cut;
 use bourdon_protocol::view::View;
 use bourdon_wire::{DatagramNumber, Rank};
 use std::sync::Arc;

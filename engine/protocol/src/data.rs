@@ -1,14 +1,19 @@
 //! The data plane: every message passes through it. One protocol, one file; only [`pipeline`] connects them.
 
+use bourdon_wire::ChannelId;
+
 pub mod after;
 pub(crate) mod barrier;
 pub(crate) mod causal;
 pub(crate) mod cursor;
 pub(crate) mod cut;
+pub(crate) mod epoch_state;
 pub(crate) mod fifo;
 pub(crate) mod flow;
 pub(crate) mod log;
+pub(crate) mod loose;
 pub(crate) mod loss;
+pub(crate) mod own_stream;
 pub mod pack;
 pub(crate) mod pipeline;
 pub(crate) mod publish;
@@ -20,3 +25,6 @@ pub(crate) mod stream;
 pub(crate) mod total;
 pub(crate) mod unordered;
 pub(crate) mod window;
+
+/// The only channel so far.
+pub(crate) const DATA_CHANNEL: ChannelId = ChannelId(0);

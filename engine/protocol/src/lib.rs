@@ -38,6 +38,7 @@ mod event;
 mod mutant;
 mod outbox;
 mod process;
+pub mod values;
 pub mod view;
 
 pub use bystander::Bystander;

@@ -41,11 +41,13 @@ use crate::control::presence::Presence;
 use crate::control::view_change::birth_above;
 use crate::control::view_change::driver::Driver;
 use crate::counters::{Counter, Counters};
+use crate::data::DATA_CHANNEL;
 use crate::data::after::{self, Passed};
-use crate::data::cut::{Ending, Unsettled};
+use crate::data::cut::Unsettled;
+use crate::data::epoch_state::EpochState;
 use crate::data::log::Log;
 use crate::data::pack::{Claim, Outgoing};
-use crate::data::pipeline::{DATA_CHANNEL, Pipeline, Sequenced};
+use crate::data::pipeline::{Pipeline, Sequenced};
 use crate::event::{Delivery, Event, Refusal};
 use crate::mutant::Mutant;
 use crate::outbox::{Destination, Outbox};
@@ -413,8 +415,8 @@ impl Process {
                 self.respond(now, rank, bytes);
             }
             match self.data.end {
-                Ending::Fetching(_) => self.note_fetched(now),
-                Ending::Open if self.standing == Standing::Following => self.accept_invitation(now),
+                EpochState::Fetching(_) => self.note_fetched(now),
+                EpochState::Open if self.standing == Standing::Following => self.accept_invitation(now),
                 _ => {}
             }
             if datagram.has(Kind::Row) {
@@ -683,7 +685,7 @@ impl Process {
         if self.data.barrier.is_active() || completes {
             count += self.pass_barrier(now, is_all, emit);
         }
-        if count == 0 && limit > 0 && matches!(self.data.end, Ending::Decided(_)) {
+        if count == 0 && limit > 0 && matches!(self.data.end, EpochState::Decided(_)) {
             count += self.finish_epoch(now, emit);
             self.is_view_new &= count == 0; // it stops here, so that the event can be fetched
         }

@@ -23,8 +23,7 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
-use bourdon_wire::records::OrderRun;
-use bourdon_wire::{DatagramNumber, Epoch, Incarnation, Instant, Rank, Sequence};
+use bourdon_wire::{DatagramNumber, Epoch, Incarnation, Instant, Rank};
 
 use super::view_change::Ballot;
 use crate::view::{Member, View};
@@ -36,8 +35,6 @@ const ROUNDS_PER_TAKEOVER: u64 = Rank::MAX.0 as u64 + 1;
 /// Datagrams that one member can send in a microsecond, with room to spare: the smallest take 64 ns on a link of 10
 /// Gb/s.
 const DATAGRAMS_PER_US: u64 = 100;
-/// How many times further than a member an observer may be behind a sender while it is not behind the sequencer.
-const OBSERVER_TIMES: u64 = 64;
 /// Epochs that a view may be ahead of what its members' heartbeats announced: the heartbeats may be a few changes old.
 const EPOCHS_AHEAD: u64 = 4;
 /// A heartbeat counts as an announcement for so long: ten of the slowest, so that loss does not silence a member.
@@ -53,15 +50,6 @@ pub(crate) fn is_ballot_plausible(ballot: Ballot, elapsed_ns: u64, takeover_afte
 pub(crate) fn observed_end(announced: DatagramNumber, slots: u64, elapsed_ns: u64) -> DatagramNumber {
     let since = (elapsed_ns / 1_000).saturating_mul(DATAGRAMS_PER_US);
     DatagramNumber(announced.0.saturating_add(slots).saturating_add(since))
-}
-
-/// Whether an order run can name messages of a stream that has come to `complete` here. `log_messages`: as many as a
-/// log can hold; `follows`: this process is an observer, for which the window does not wait.
-pub(crate) fn is_run_plausible(run: &OrderRun, complete: Option<Sequence>, log_messages: u64, follows: bool) -> bool {
-    let count = u64::from(run.count.get());
-    let ahead = log_messages.saturating_mul(if follows { OBSERVER_TIMES } else { 1 });
-    let end = run.first_sequence.get().saturating_add(count);
-    count > 0 && count <= ahead && complete.is_none_or(|complete| end <= complete.0.saturating_add(ahead))
 }
 
 /// What one rank's heartbeats announced last.

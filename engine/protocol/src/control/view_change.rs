@@ -39,9 +39,10 @@
 pub mod driver;
 
 use crate::mutant::Mutant;
+use crate::values::cut::Cut;
 use crate::view::{Member, View, bit};
 use alloc::vec::Vec;
-use bourdon_wire::{BIRTH_FLOORS_END, BIRTHS_END, DatagramNumber, Epoch, InstanceId, Rank};
+use bourdon_wire::{BIRTH_FLOORS_END, BIRTHS_END, Epoch, InstanceId, Rank};
 
 /// A round and the member that began it; higher ballots win. Zero is no ballot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,28 +57,6 @@ impl Ballot {
     pub fn proposer(self) -> Rank {
         Rank(self.0 as u16)
     }
-}
-
-/// Datagrams of one stream beyond a gap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Range {
-    /// Whose stream.
-    pub rank: Rank,
-    /// The first of them.
-    pub first: DatagramNumber,
-    /// How many there are.
-    pub count: u16,
-}
-
-/// Datagrams of all streams of an epoch: what a member holds, or what must be delivered before the next view.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Cut {
-    /// By rank: every datagram below.
-    pub ends: Vec<DatagramNumber>,
-    /// Also these, if messages are delivered unordered.
-    pub ranges: Vec<Range>,
-    /// How many barriers have been reached, and are therefore complete at the cut.
-    pub phase: u64,
 }
 
 /// The value that is decided.
@@ -611,53 +590,5 @@ impl ViewChange {
             leading.accepts |= bit(self.own.rank);
         }
         Some((ballot, Step::Accept))
-    }
-}
-
-impl Range {
-    /// One past the last.
-    pub(crate) fn end(&self) -> DatagramNumber {
-        self.first + u64::from(self.count)
-    }
-
-    /// The datagrams of the range that are not below a number.
-    pub(crate) fn numbers_from(&self, least: DatagramNumber) -> impl Iterator<Item = DatagramNumber> + use<> {
-        (self.first.max(least).0..self.end().0).map(DatagramNumber)
-    }
-
-    /// Whether a datagram of a stream is in the cut.
-    pub(crate) fn has(&self, rank: Rank, number: DatagramNumber) -> bool {
-        self.rank == rank && number >= self.first && number < self.end()
-    }
-}
-
-impl Cut {
-    /// Joins ranges that meet, and moves the ends over ranges that follow them without a gap.
-    fn unite(&mut self) {
-        self.ranges.sort_unstable();
-        let mut united: Vec<Range> = Vec::with_capacity(self.ranges.len());
-        for range in self.ranges.drain(..) {
-            let end = range.end();
-            match self.ends.get_mut(range.rank.index()) {
-                Some(known) if range.first <= *known => {
-                    *known = (*known).max(end);
-                    continue;
-                }
-                Some(_) => {}
-                None => continue,
-            }
-            match united.last_mut() {
-                // Datagrams that can't be counted in one range stay in two.
-                Some(last)
-                    if last.rank == range.rank
-                        && range.first <= last.end()
-                        && end.since(last.first) <= u64::from(u16::MAX) =>
-                {
-                    last.count = end.max(last.end()).since(last.first) as u16;
-                }
-                _ => united.push(range),
-            }
-        }
-        self.ranges = united;
     }
 }

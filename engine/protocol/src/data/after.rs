@@ -17,7 +17,6 @@
 //!
 //! Invariant: while its view goes on, no message is delivered before a message that it names, where both are delivered.
 
-use super::pipeline::Pipeline;
 use bourdon_wire::{Frame, MessageName, flags};
 
 /// Returns whether a message of another group need not be waited for any longer.
@@ -34,11 +33,4 @@ pub(crate) fn is_held(frame: &Frame<'_>, passed: Passed<'_>) -> bool {
     const BEGINS: u16 = flags::FIRST | flags::AFTER;
     frame.flags & (flags::KIND | BEGINS) == BEGINS
         && frame.data().and_then(|head| head.after).is_some_and(|name| !passed(&name))
-}
-
-impl Pipeline {
-    /// Whether the next message of some stream waits for another group.
-    pub(crate) fn waits_elsewhere(&self) -> bool {
-        self.end.is_open() && self.streams.iter().any(|stream| stream.waits_elsewhere)
-    }
 }

@@ -12,49 +12,18 @@
 //! Invariants: 7, 8 (the same walk over the same datagrams), 24 (what is delivered last is the whole cut).
 
 use super::cursor::Cursor;
+use super::epoch_state::EpochState;
 use super::pack::Outgoing;
 use super::pipeline::{Ordering, Pipeline};
-use super::repair::Wanted;
 use super::unordered::{deliver_early, early_ranges};
-use crate::control::view_change::{Cut, Range};
 use crate::event::Delivery;
 use crate::mutant::Mutant;
+use crate::values::cut::{Cut, Range};
 use crate::view::{Beginning, bit};
 use alloc::vec::Vec;
 use bourdon_wire::{
     DatagramHeader, DatagramNumber, Frames, HEADER_BYTES, Instant, Kind, Rank, Sequence, TopicName, flags,
 };
-
-/// How close an epoch is to its end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
-    /// It continues.
-    Open,
-    /// A ballot was promised.
-    Wedged,
-    /// A cut was proposed, and is being fetched.
-    Fetching(Cut),
-    /// A cut was decided: it is fetched and delivered.
-    Decided(Cut),
-}
-
-impl Ending {
-    /// Whether it continues: checked for every datagram and message.
-    #[inline]
-    pub(crate) fn is_open(&self) -> bool {
-        matches!(self, Self::Open)
-    }
-
-    /// Which datagrams of a stream are requested if missing.
-    pub(crate) fn wanted(&self, rank: Rank) -> Wanted<'_> {
-        match self {
-            Self::Open | Self::Wedged => Wanted::All,
-            Self::Fetching(cut) | Self::Decided(cut) => {
-                Wanted::Cut(cut.ends.get(rank.index()).copied().unwrap_or_default(), rank, &cut.ranges)
-            }
-        }
-    }
-}
 
 /// A message that was published and not delivered before its view ended.
 #[derive(Clone, Debug)]
@@ -76,8 +45,8 @@ impl Pipeline {
     /// Stops everything for good, as a promise requires. The open datagram is sealed, so that its messages count as
     /// held.
     pub(crate) fn wedge(&mut self, wall_ns: u64) {
-        if matches!(self.end, Ending::Fetching(_)) {
-            self.end = Ending::Wedged; // the ballot of that cut is over
+        if matches!(self.end, EpochState::Fetching(_)) {
+            self.end = EpochState::Wedged; // the ballot of that cut is over
         }
         if !self.end.is_open() {
             return;
@@ -92,14 +61,14 @@ impl Pipeline {
         if self.config.mutant == Some(Mutant::WedgedUniform) && self.waits_for_others() {
             self.raise_stops(); // for the last time
         }
-        self.end = Ending::Wedged;
+        self.end = EpochState::Wedged;
     }
 
     /// Whether anything may be delivered at all.
     pub(crate) fn may_deliver(&self) -> bool {
         match self.end {
-            Ending::Open | Ending::Decided(_) => true,
-            Ending::Wedged | Ending::Fetching(_) => match self.config.mutant {
+            EpochState::Open | EpochState::Decided(_) => true,
+            EpochState::Wedged | EpochState::Fetching(_) => match self.config.mutant {
                 Some(Mutant::DeliverAfterPromise) => true,
                 Some(Mutant::WedgedUniform) => self.waits_for_others(),
                 _ => false,
@@ -117,17 +86,17 @@ impl Pipeline {
 
     /// Starts to fetch a proposed cut; the members in `stay` go on to the next view.
     pub(crate) fn fetch(&mut self, now: Instant, cut: &Cut, stay: u64) {
-        if !matches!(self.end, Ending::Decided(_)) {
-            self.end = Ending::Fetching(cut.clone());
+        if !matches!(self.end, EpochState::Decided(_)) {
+            self.end = EpochState::Fetching(cut.clone());
             self.ask_for(now, cut, stay);
         }
     }
 
     /// Whether the cut to be fetched is held by now, or is treated as held (`early`): true once.
     pub(crate) fn has_fetched(&mut self, early: bool) -> bool {
-        let held = matches!(&self.end, Ending::Fetching(cut) if early || self.holds_cut(cut));
+        let held = matches!(&self.end, EpochState::Fetching(cut) if early || self.holds_cut(cut));
         if held {
-            self.end = Ending::Wedged; // nothing more to do here until the decision, or the next ballot
+            self.end = EpochState::Wedged; // nothing more to do here until the decision, or the next ballot
         }
         held
     }
@@ -152,7 +121,7 @@ impl Pipeline {
     /// could hold when the cut was decided.
     pub(crate) fn widen(&mut self, now: Instant) {
         for index in 0..self.streams.len() {
-            let Ending::Decided(cut) = &self.end else { return };
+            let EpochState::Decided(cut) = &self.end else { return };
             let end = cut.ends.get(index).copied().unwrap_or_default();
             let (rank, window) = (Rank(index as u16), &self.streams[index].window);
             if window.started && window.known_end < end && self.is_present(rank) {
@@ -186,7 +155,7 @@ impl Pipeline {
         if let Ordering::Unordered(unordered) = &mut self.ordering {
             unordered.early.clear(); // what has not run ahead yet is delivered if the cut names it
         }
-        self.end = Ending::Decided(cut.clone());
+        self.end = EpochState::Decided(cut.clone());
         self.ask_for(now, cut, stay);
     }
 
@@ -195,8 +164,8 @@ impl Pipeline {
     /// messages that are whole in one frame are delivered.
     pub(crate) fn void(&self, rank: Rank) -> Void {
         match &self.end {
-            Ending::Decided(_) if self.is_lossy() => Void::default(), // no cut was agreed on
-            Ending::Decided(cut) => self.beyond(cut, rank),
+            EpochState::Decided(_) if self.is_lossy() => Void::default(), // no cut was agreed on
+            EpochState::Decided(cut) => self.beyond(cut, rank),
             _ => Void::default(),
         }
     }
@@ -243,7 +212,7 @@ impl Pipeline {
 
     /// Delivers what the cut has beyond gaps.
     pub(crate) fn deliver_ranges(&mut self, now: Instant, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
-        let Ending::Decided(cut) = &self.end else { return 0 };
+        let EpochState::Decided(cut) = &self.end else { return 0 };
         let step = super::stream::Step {
             now,
             epoch: self.view.epoch,
@@ -266,7 +235,7 @@ impl Pipeline {
     /// Where the next view begins, once the cut has been delivered.
     pub(crate) fn next_beginning(&self) -> Beginning {
         let cut = match &self.end {
-            Ending::Decided(cut) => Some(cut),
+            EpochState::Decided(cut) => Some(cut),
             _ => None,
         };
         let after_ranges = |rank: Rank| {

@@ -11,6 +11,7 @@
 
 use super::log::Log;
 use super::stability::Stability;
+use crate::config::Config;
 use crate::view::bit;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -92,4 +93,11 @@ impl Flow {
         self.limit = self.limit.max(held + log.capacity());
         self.data_limit = self.data_limit.max(self.limit);
     }
+}
+
+/// The datagrams of one stream that can be under way to this process: what its socket and its log can hold.
+pub(crate) fn own_window(config: &Config) -> u64 {
+    let limits = &config.limits;
+    let log_slots = limits.slots(limits.receive_log_bytes) as u64;
+    ((limits.window_bytes / limits.mtu_bytes) as u64).min(log_slots)
 }

@@ -26,46 +26,12 @@
 //! Invariants: 1 (at most once: numbers never fall), 2 (each loss is reported: from where delivery stood to where it
 //! goes on). Source for the stalls: aeron#1946.
 
-use super::cut::Ending;
+use super::epoch_state::EpochState;
 use super::pipeline::Pipeline;
 use super::stream::{Step, Stream};
 use crate::config::{Order, Reliability};
 use crate::view::bit;
 use bourdon_wire::{DatagramHeader, DatagramNumber, Epoch, Instant, Kind, OrderNumber, Rank, Sequence};
-
-/// So many heartbeats of the sequencer must pass over a message that has no place before it is given up: its order may
-/// be under way when the first comes, and a heartbeat may have overtaken another.
-const HEARTBEATS: usize = 3;
-
-/// What else is known of a lossy stream.
-#[derive(Debug, Default)]
-pub(crate) struct Loose {
-    /// The end of the stream as its sender last stated it: the next datagram, and the first message in it.
-    pub(crate) stated: Option<(DatagramNumber, Sequence)>,
-    /// How far it had been received here at the sequencer's last heartbeats, the newest first.
-    seen: [DatagramNumber; HEARTBEATS],
-    /// The message with which it began in this view, once a heartbeat has stated it.
-    pub(crate) first: Option<Sequence>,
-    /// What is missing at its end will never come: its sender is gone, and the view ends.
-    pub(crate) is_over: bool,
-    /// A hole ended where nothing is yet: what comes there may be the rest of a message that began in the hole.
-    pub(crate) may_be_cut: bool,
-    /// Since when the gap before this datagram has existed.
-    gap: Option<(DatagramNumber, Instant)>,
-}
-
-impl Loose {
-    /// Since when there has been a gap before `next`.
-    fn gap_since(&mut self, next: DatagramNumber, now: Instant) -> Instant {
-        match self.gap.filter(|(number, _)| *number == next) {
-            Some((_, since)) => since,
-            None => {
-                self.gap = Some((next, now));
-                now
-            }
-        }
-    }
-}
 
 /// Where newcomers and new sequencers begin to count in a view: no view sends so many messages, and no number is
 /// assigned twice.
@@ -116,7 +82,7 @@ impl Pipeline {
     /// are set again in the next view.
     pub(crate) fn agreed_barrier(&self) -> Option<bool> {
         match &self.end {
-            Ending::Decided(cut) if self.is_lossy() => Some(cut.phase > self.barrier.phase && self.holds_cut(cut)),
+            EpochState::Decided(cut) if self.is_lossy() => Some(cut.phase > self.barrier.phase && self.holds_cut(cut)),
             _ => None,
         }
     }
@@ -165,7 +131,7 @@ impl Pipeline {
     /// How long a gap of a stream is waited for, if not for ever.
     fn patience_ns(&self, rank: Rank) -> Option<u64> {
         match self.config.reliability {
-            _ if matches!(self.end, Ending::Decided(_)) => self.may_lack(rank).then_some(0),
+            _ if matches!(self.end, EpochState::Decided(_)) => self.may_lack(rank).then_some(0),
             _ if !self.end.is_open() => None, // what is here then is what was promised
             Reliability::Unreliable => Some(self.config.timing.reorder_grace_ns),
             _ => Some(self.config.deadline_ns).filter(|ns| *ns > 0),

@@ -10,36 +10,35 @@
 //! The own stream is walked for delivery like any other, so a process delivers its own messages by the same rules as
 //! those of other members.
 
+use super::DATA_CHANNEL;
 use super::after::Passed;
 use super::barrier::Barrier;
 use super::causal::Causal;
-use super::cut::Ending;
+use super::epoch_state::EpochState;
+use super::flow::own_window;
 use super::log::Log;
-use super::publish::Outbound;
+use super::own_stream::OwnStream;
 use super::realtime::RealTime;
 use super::repair::{Answerer, Asker};
+use super::sequencer::is_run_plausible;
 use super::stability::{Enough, Stability};
 use super::stream::{Step, Stream};
 use super::total::TotalOrder;
 use super::unordered::{Unordered, early_ranges_max};
 use super::window::{Acceptance, Window};
 use crate::config::{Config, Limits, Order, Reliability, Start};
-use crate::control::plausibility::is_run_plausible;
-use crate::control::state_transfer::{Place, Position};
 use crate::counters::{Counter, Counters};
 use crate::event::Delivery;
 use crate::mutant::Mutant;
+use crate::values::position::{Place, Position};
 use crate::view::{Beginning, View, bit};
 use alloc::vec::Vec;
 use bourdon_wire::records::{Marker, NakRange, OrderRun};
 use bourdon_wire::{
-    ChannelId, Datagram, DatagramNumber, Epoch, FRAME_HEADER_BYTES, Incarnation, Instant, Kind, OrderNumber, Rank,
-    Sequence, TopicId,
+    Datagram, DatagramNumber, Epoch, FRAME_HEADER_BYTES, Incarnation, Instant, Kind, OrderNumber, Rank, Sequence,
+    TopicId,
 };
 use zerocopy::IntoBytes;
-
-/// The only channel so far.
-pub(crate) const DATA_CHANNEL: ChannelId = ChannelId(0);
 
 #[derive(Debug)]
 pub(crate) enum Ordering {
@@ -82,7 +81,7 @@ pub(crate) struct Pipeline {
     pub(crate) beginning: Beginning,
     pub(crate) streams: Vec<Stream>,
     /// What this process sends, if it is a member of the view.
-    pub(crate) outbound: Option<Outbound>,
+    pub(crate) outbound: Option<OwnStream>,
     pub(crate) ordering: Ordering,
     /// Which stream is served first next time.
     turn: usize,
@@ -96,7 +95,7 @@ pub(crate) struct Pipeline {
     /// What may be delivered may have changed.
     pub(super) stops_stale: bool,
     /// How this epoch ends.
-    pub(crate) end: Ending,
+    pub(crate) end: EpochState,
     /// When a gap is given up next.
     pub(crate) gap_due: Instant,
     /// Whether a part of the order was lost.
@@ -108,6 +107,11 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
+    /// Whether the next message of some stream waits for another group.
+    pub(crate) fn waits_elsewhere(&self) -> bool {
+        self.end.is_open() && self.streams.iter().any(|stream| stream.waits_elsewhere)
+    }
+
     /// The messages of one view. `own` is this process's rank if it is a member of the view; `spare` has logs of
     /// earlier views, for reuse.
     pub(crate) fn new(
@@ -118,7 +122,7 @@ impl Pipeline {
         spare: &mut Vec<Log>,
     ) -> Self {
         let members = usize::from(config.members);
-        let outbound = own.map(|rank| Outbound::new(&config, &view, rank, beginning));
+        let outbound = own.map(|rank| OwnStream::new(&config, &view, rank, beginning));
         let mut pipeline = Self {
             streams: streams_of(&config, &view, own, beginning, spare),
             ordering: Ordering::new(&config, &view, beginning),
@@ -129,7 +133,7 @@ impl Pipeline {
             ranges: Vec::with_capacity(bourdon_wire::records::NAK_RANGES_MAX),
             flow_stale: true,
             stops_stale: true,
-            end: Ending::Open,
+            end: EpochState::Open,
             gap_due: Instant::NEVER,
             order_lost: false,
             stays: 0,
@@ -662,13 +666,6 @@ fn markers(datagram: &Datagram<'_>) -> impl Iterator<Item = (u64, bool)> {
     let frames = datagram.frames().filter(|frame| frame.kind() == Some(Kind::Marker));
     let read = |frame: bourdon_wire::Frame<'_>| Marker::read(frame.body).map(|(m, _)| (m.phase.get(), m.ends_phase()));
     frames.filter_map(read)
-}
-
-/// The datagrams of one stream that can be under way to this process: what its socket and its log can hold.
-pub(crate) fn own_window(config: &Config) -> u64 {
-    let limits = &config.limits;
-    let log_slots = limits.slots(limits.receive_log_bytes) as u64;
-    ((limits.window_bytes / limits.mtu_bytes) as u64).min(log_slots)
 }
 
 /// The stream of each member, by rank; for a rank that is not in the view the smallest there is.

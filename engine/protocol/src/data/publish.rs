@@ -10,55 +10,13 @@
 //!
 //! Invariants: a refusal leaves nothing behind; the own window ends where the own log does.
 
-use super::flow::Flow;
 use super::pack::{Claim, Outgoing, Packer, extension_bytes};
-use super::pipeline::{DATA_CHANNEL, Ordering, Pipeline, own_window};
-use super::sequencer::Sequencer;
+use super::pipeline::{Ordering, Pipeline};
 use super::stability::Enough;
-use crate::config::{Config, Order};
 use crate::counters::{Counter, Counters};
 use crate::event::Refusal;
 use crate::mutant::Mutant;
-use crate::view::{Beginning, View};
-use bourdon_wire::{DatagramHeader, FRAME_HEADER_BYTES, Instant, Rank, Sequence};
-
-/// When to acknowledge.
-#[derive(Debug)]
-pub(crate) struct Ack {
-    pub(crate) due: Instant,
-    /// When the first datagram came that is not yet acknowledged.
-    since: Instant,
-    datagrams: u64,
-}
-
-/// A member's sending half.
-#[derive(Debug)]
-pub(crate) struct Outbound {
-    pub(crate) rank: Rank,
-    pub(crate) packer: Packer,
-    pub(crate) flow: Flow,
-    pub(crate) sequencer: Option<Sequencer>,
-    pub(crate) ack: Ack,
-}
-
-impl Outbound {
-    /// Of a member of the view.
-    pub(super) fn new(config: &Config, view: &View, rank: Rank, beginning: &Beginning) -> Self {
-        let (limits, members) = (&config.limits, usize::from(config.members));
-        let header =
-            DatagramHeader::new(config.group, view.instance, view.epoch, rank, config.incarnation, DATA_CHANNEL);
-        let header = header.in_phase(beginning.phase);
-        let sequences = config.order == Order::Total && rank == view.sequencer;
-        let own_slots = limits.slots(limits.log_bytes) as u64;
-        Self {
-            rank,
-            packer: Packer::new(header, beginning.first_of(rank), beginning.order),
-            flow: Flow::new(rank, members, view.bits(), own_window(config).min(own_slots), sequences),
-            sequencer: sequences.then(|| Sequencer::new(rank, &beginning.first)),
-            ack: Ack { due: Instant::NEVER, since: Instant::NEVER, datagrams: 0 },
-        }
-    }
-}
+use bourdon_wire::{FRAME_HEADER_BYTES, Sequence};
 
 impl Pipeline {
     /// Whether a message of this length can be taken now. `whole`: only in one frame.
@@ -229,33 +187,5 @@ impl Pipeline {
                 outbound.flow.forget_below(held, &own.log);
             }
         }
-    }
-}
-
-impl Ack {
-    #[inline]
-    pub(super) fn received(&mut self, now: Instant, config: &Config, window: u64) {
-        self.delivered(now, config);
-        self.datagrams += 1;
-        if config.reliability.waits_for_others() || self.datagrams >= window / 8 {
-            self.due = now;
-        }
-    }
-
-    #[inline]
-    pub(super) fn delivered(&mut self, now: Instant, config: &Config) {
-        if self.due == Instant::NEVER {
-            (self.since, self.due) = (now, now + config.timing.ack_delay_ns);
-        }
-    }
-
-    /// Whether an acknowledgement is worth sending along with what is being sent.
-    #[inline]
-    pub(crate) fn is_worthwhile(&self, now: Instant, config: &Config) -> bool {
-        self.due != Instant::NEVER && now.since(self.since) >= config.timing.ack_delay_ns / 2
-    }
-
-    pub(crate) fn sent(&mut self) {
-        (self.due, self.since, self.datagrams) = (Instant::NEVER, Instant::NEVER, 0);
     }
 }

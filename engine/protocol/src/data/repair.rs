@@ -23,7 +23,7 @@
 use super::log::Log;
 use super::window::Window;
 use crate::config::{Limits, Timing};
-use crate::control::view_change::Range;
+use crate::values::cut::Range;
 use alloc::vec;
 use alloc::vec::Vec;
 use bourdon_wire::records::{NAK_RANGES_MAX, NakRange};

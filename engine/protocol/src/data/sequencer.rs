@@ -15,11 +15,16 @@
 
 use super::stream::Stream;
 use crate::mutant::Mutant;
+use crate::values::run::Run;
 use alloc::vec::Vec;
+use bourdon_wire::records::OrderRun;
 use bourdon_wire::{Rank, Sequence};
 
 /// The most messages one run names; further messages go into the next run.
 const RUN_MAX: u64 = u32::MAX as u64;
+
+/// How many times further than a member an observer may be behind a sender while it is not behind the sequencer.
+const OBSERVER_TIMES: u64 = 64;
 
 #[derive(Debug)]
 pub(crate) struct Sequencer {
@@ -30,14 +35,6 @@ pub(crate) struct Sequencer {
     turn: usize,
     /// What the mutant puts in order too late.
     late: Option<Run>,
-}
-
-/// `count` messages of `rank` from `first` come next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Run {
-    pub(crate) rank: Rank,
-    pub(crate) first: Sequence,
-    pub(crate) count: u32,
 }
 
 impl Sequencer {
@@ -87,4 +84,13 @@ impl Sequencer {
         self.late.is_some()
             || streams.iter().any(|s| s.rank != self.own && s.window.complete > self.ordered[s.rank.index()])
     }
+}
+
+/// Whether an order run can name messages of a stream that has come to `complete` here. `log_messages`: as many as a
+/// log can hold; `follows`: this process is an observer, for which the window does not wait.
+pub(crate) fn is_run_plausible(run: &OrderRun, complete: Option<Sequence>, log_messages: u64, follows: bool) -> bool {
+    let count = u64::from(run.count.get());
+    let ahead = log_messages.saturating_mul(if follows { OBSERVER_TIMES } else { 1 });
+    let end = run.first_sequence.get().saturating_add(count);
+    count > 0 && count <= ahead && complete.is_none_or(|complete| end <= complete.0.saturating_add(ahead))
 }

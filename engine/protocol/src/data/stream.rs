@@ -3,7 +3,7 @@
 use super::after::{Passed, is_held};
 use super::cursor::{Assembly, Cursor};
 use super::log::Log;
-use super::loss::Loose;
+use super::loose::Loose;
 use super::repair::Asker;
 use super::window::Window;
 use crate::event::Delivery;

@@ -12,11 +12,11 @@
 //!
 //! Invariants 7, 8: each order number is delivered once, in turn, with the same message everywhere.
 
-use super::sequencer::Run;
 use super::stream::{Step, Stream};
 use crate::counters::{Counter, Counters};
 use crate::event::Delivery;
 use crate::mutant::Mutant;
+use crate::values::run::Run;
 use bourdon_wire::{Kind, OrderNumber, Rank, Sequence, records};
 
 #[derive(Debug)]

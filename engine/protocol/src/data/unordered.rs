@@ -9,8 +9,8 @@
 
 use super::after::is_held;
 use super::stream::{Step, Stream};
-use crate::control::view_change::Range;
 use crate::event::Delivery;
+use crate::values::cut::Range;
 use alloc::collections::VecDeque;
 use bourdon_wire::{DatagramHeader, DatagramNumber, Frames, HEADER_BYTES, Kind, Rank, Sequence, flags};
 

@@ -9,7 +9,7 @@
 
 use super::Process;
 use crate::config::Limits;
-use crate::data::cut::Ending;
+use crate::data::epoch_state::EpochState;
 use alloc::vec::Vec;
 use bourdon_wire::{DatagramHeader, Epoch, InstanceId, Instant};
 
@@ -51,7 +51,7 @@ impl Process {
     #[cold]
     pub(super) fn keep_ahead(&mut self, header: &DatagramHeader, datagram: &[u8], kernel_ns: Option<u64>) -> bool {
         let epoch = header.epoch();
-        let is_next = epoch == self.data.view.epoch.next() && matches!(self.data.end, Ending::Decided(_));
+        let is_next = epoch == self.data.view.epoch.next() && matches!(self.data.end, EpochState::Decided(_));
         let is_next = is_next && (header.instance() == self.data.view.instance || self.is_first_of(header.instance()));
         let limit_bytes = limit_bytes(&self.config.limits, self.config.members);
         is_next && self.ahead.keep(epoch, datagram, kernel_ns, limit_bytes)

@@ -15,7 +15,7 @@ use crate::control::view_change::driver::{Command, Commands, Driver, Situation a
 use crate::control::view_change::{Ballot, Step, Value, Wish, continues, continuing};
 use crate::counters::Counter;
 use crate::data::barrier::Standing as AtBarrier;
-use crate::data::cut::Ending;
+use crate::data::epoch_state::EpochState;
 use crate::data::loss::numbers_of;
 use crate::data::pipeline::Pipeline;
 use crate::event::{Delivery, Event};
@@ -453,7 +453,7 @@ impl Process {
     /// delivered.
     pub(super) fn pass_barrier(&mut self, now: Instant, is_all: bool, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
         let data = &mut self.data;
-        if matches!(data.end, Ending::Wedged | Ending::Fetching(_)) {
+        if matches!(data.end, EpochState::Wedged | EpochState::Fetching(_)) {
             return 0; // our state reports what was promised; the cut decides whether the barrier is complete
         }
         let agreed = data.agreed_barrier();
@@ -473,7 +473,7 @@ impl Process {
         }
         let may = match &data.end {
             // All members have the same cut: if it has every marker, all of them complete the barrier at it.
-            Ending::Decided(_) => true,
+            EpochState::Decided(_) => true,
             _ => data.barrier.may_pass(&data.streams, &data.view, data.own(), self.config.mutant),
         };
         if !may {
@@ -501,7 +501,7 @@ impl Process {
 
     /// Delivers what is left of a decided epoch and, once nothing is left, enters the next; returns how many messages.
     pub(super) fn finish_epoch(&mut self, now: Instant, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
-        let Ending::Decided(cut) = &self.data.end else { return 0 };
+        let EpochState::Decided(cut) = &self.data.end else { return 0 };
         let holds = self.data.holds_cut(cut) || self.config.mutant == Some(Mutant::InstallWithHole);
         if self.standing == Standing::Following {
             return self.follow_on(now, holds, emit);

@@ -12,13 +12,14 @@ use super::follower::{CUT_WAIT_NS, Chain};
 use super::{Process, Standing, header};
 use crate::config::{Order, Role, Start};
 use crate::control::detector::Path;
-use crate::control::view_change::{Ballot, Cut, Step, Value};
+use crate::control::view_change::{Ballot, Step, Value};
 use crate::counters::Counter;
-use crate::data::cut::Ending;
+use crate::data::epoch_state::EpochState;
 use crate::data::pipeline::Pipeline;
 use crate::event::{Delivery, Event};
 use crate::mutant::Mutant;
 use crate::outbox::Destination;
+use crate::values::cut::Cut;
 use crate::view::{Beginning, Member, View};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -231,7 +232,7 @@ impl Process {
                 Start::Live | Start::Snapshot => stream.start_at(DatagramNumber(next), sequence),
             }
         }
-        if matches!(self.data.end, Ending::Open) {
+        if matches!(self.data.end, EpochState::Open) {
             let end = DatagramNumber(said.next_number.get());
             if stream.is_loose {
                 stream.hear_bounds(Sequence(said.first_sequence.get()), end, Sequence(said.next_sequence.get()));
@@ -549,7 +550,7 @@ impl Process {
 
     /// Receives the decision that ends the followed view.
     pub(super) fn follow_decision(&mut self, now: Instant, value: Value) {
-        if !matches!(self.data.end, Ending::Decided(_)) {
+        if !matches!(self.data.end, EpochState::Decided(_)) {
             let stay = self.stay(&value);
             self.data.conclude(now, &value.cut, stay);
             self.search.decision = Some(value);
@@ -666,7 +667,7 @@ impl Process {
 
     /// Whether a joiner has nearly everything that the members have.
     pub(super) fn is_caught_up(&self) -> bool {
-        let near = crate::data::pipeline::own_window(&self.config) / 4;
+        let near = crate::data::flow::own_window(&self.config) / 4;
         let members = self.data.view.members.iter().map(|member| &self.data.streams[member.rank.index()]);
         self.standing == Standing::Following && !self.transfer.holds_back() && self.data.end.is_open() && { members }
             .all(|stream| stream.window.started && stream.window.known_end.since(stream.floor()) <= near)

@@ -1,7 +1,8 @@
 //! Encodes and decodes ballot steps: `control/view_change.rs` knows no bytes, `bourdon-wire` knows no ballots.
 
-use crate::control::view_change::{Ballot, Cut, Range, Step, Value};
+use crate::control::view_change::{Ballot, Step, Value};
 use crate::data::unordered::{EARLY_RANGES_OF_ALL, early_ranges_max};
+use crate::values::cut::{Cut, Range};
 use crate::view::Member;
 use alloc::vec::Vec;
 use bourdon_wire::records::{BallotLists, BallotStep, End, HeldRange, MemberEntry, ballot_steps};

@@ -2,11 +2,12 @@
 
 use super::{Process, Standing};
 use crate::config::{Role, Start};
-use crate::control::state_transfer::{Asker, Donor, PARTS_AHEAD, PLACE_IDLE_NS, Position, Taken};
+use crate::control::state_transfer::{Asker, Donor, PARTS_AHEAD, PLACE_IDLE_NS, Taken};
 use crate::counters::Counter;
 use crate::event::{Event, Refusal};
 use crate::mutant::Mutant;
 use crate::outbox::Destination;
+use crate::values::position::Position;
 use crate::view::{Beginning, View};
 use alloc::vec::Vec;
 use bourdon_wire::records::{self, transfer_steps};

@@ -27,8 +27,9 @@
 //! Invariants: nothing but a decision ends a wedged epoch; `Conclude` and `Install` are given once; every wait ends by
 //! a timer. Timers that expire late, twice or for an earlier ballot do no harm.
 
-use super::{Ballot, Cut, Implausible, Reaction, Step, Value, ViewChange, Wish, continuing};
+use super::{Ballot, Implausible, Reaction, Step, Value, ViewChange, Wish, continuing};
 use crate::mutant::Mutant;
+use crate::values::cut::Cut;
 use crate::view::{Member, View, bit};
 use alloc::collections::VecDeque;
 use bourdon_wire::{Epoch, Rank};
