@@ -4,33 +4,44 @@
 //! this view in its incarnation, and handed to the protocol it belongs to; everything else is discarded and counted.
 //! See the crate's page for the step contract.
 //!
-//! This file has the functions that an application calls and the path of a datagram. Beside it: `change.rs` drives the
-//! change from one view to the next, `outside.rs` finds the group, `follower.rs` catches up with it view by view,
-//! `retention.rs` retains the epochs that have ended, `speak.rs` sends what is due, `transfer.rs` moves state,
-//! `direct.rs` sends and receives direct messages beside the streams, `ahead.rs` keeps datagrams of the next view,
-//! `coordinate.rs` drives locks and elections, `inspect.rs` reads the state, `trust.rs` decides which claims are
-//! accepted and which addresses get long answers.
+//! This file holds a process's state and the path of a datagram. Each other step has a file: `application.rs` takes what the
+//! application asks, `delivery.rs` delivers, `timers.rs` acts when time has passed, `heartbeats.rs`, `acks.rs`, `retransmit.rs`
+//! and `pings.rs` keep a view going, `change.rs` drives the change from one view to the next, `discovery.rs` and `views.rs`
+//! find the group, `follower.rs` catches up with it view by view, `retention.rs` retains the epochs that have ended,
+//! `transfer.rs` moves state, `coordinate.rs` drives locks and elections, `direct.rs` sends and receives direct messages,
+//! `client_requests.rs` publishes for clients, `trust.rs` decides what is believed and which addresses get long answers.
 
+mod acks;
 mod across;
 mod ahead;
+mod application;
 mod change;
+mod client_requests;
 mod coordinate;
+mod delivery;
 mod direct;
+mod discovery;
 mod follower;
+mod heartbeats;
 mod inspect;
 mod instances;
-mod outside;
+mod pings;
 mod retention;
-mod speak;
+mod retransmit;
+mod search;
+mod senders;
+mod start;
 mod steps;
+mod timers;
 mod transfer;
 mod trust;
+mod views;
 
 pub use inspect::Held;
 pub use trust::is_for_one;
 
-use crate::config::{Config, ConfigError, Feedback, Order, Role};
-use crate::control::clients::{Clients, Request};
+use crate::config::{Config, ConfigError, Feedback};
+use crate::control::clients::Clients;
 use crate::control::clock_sync::ClockSync;
 use crate::control::detector::{Detector, Path};
 use crate::control::direct::Direct;
@@ -38,26 +49,22 @@ use crate::control::discovery::Discovery;
 use crate::control::heartbeat::Heartbeat;
 use crate::control::membership::{Membership, RejoinDelay};
 use crate::control::presence::Presence;
-use crate::control::view_change::birth_above;
 use crate::control::view_change::driver::Driver;
 use crate::counters::{Counter, Counters};
 use crate::data::DATA_CHANNEL;
-use crate::data::after::{self, Passed};
 use crate::data::cut::Unsettled;
 use crate::data::epoch_state::EpochState;
 use crate::data::log::Log;
-use crate::data::pack::{Claim, Outgoing};
 use crate::data::pipeline::{Pipeline, Sequenced};
-use crate::event::{Delivery, Event, Refusal};
+use crate::event::Event;
 use crate::mutant::Mutant;
 use crate::outbox::{Destination, Outbox};
-use crate::view::{Beginning, Member, View, bit};
+use crate::view::{Member, View};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use bourdon_wire::records::{self, ClientAnswer, refusals, request_flags};
 use bourdon_wire::{
-    CONTROL_CHANNEL, ClientId, ClientTag, Datagram, DatagramHeader, DatagramNumber, Discard, Epoch, Frame, Incarnation,
-    InstanceId, Instant, Kind, OrderNumber, Rank, Sequence, TopicName,
+    CONTROL_CHANNEL, Datagram, DatagramHeader, DatagramNumber, Discard, Epoch, Frame, Incarnation, InstanceId, Instant,
+    Kind, Rank, Sequence,
 };
 
 /// Events that the application has not fetched; further events are counted and dropped. Each event names a rank or a
@@ -78,10 +85,6 @@ pub enum Standing {
     /// It left for good.
     Gone,
 }
-
-/// How long the last member waits for a joiner: the time of several snapshots and rejoin delays. A leaver also answers
-/// for so long the processes that may not know of its leave.
-const LEAVE_WAIT_NS: u64 = 5_000_000_000;
 
 /// Messages that an earlier incarnation published and did not see delivered.
 #[derive(Clone, Copy, Debug)]
@@ -124,7 +127,7 @@ pub struct Process {
     farewell: Option<(Epoch, Instant)>,
     rejoin: RejoinDelay,
     doubt: Option<Doubt>,
-    search: outside::Search,
+    search: search::Search,
     /// Other instances that this process has heard of.
     discovery: Discovery,
     /// Draws incarnations, candidates and nonces.
@@ -185,7 +188,7 @@ impl Process {
             farewell: None,
             rejoin: RejoinDelay::new(),
             doubt: None,
-            search: outside::Search::default(),
+            search: search::Search::default(),
             discovery: Discovery::default(),
             rng: fastrand::Rng::with_seed(config.seed ^ u64::from(config.incarnation.0) << 32 ^ 0x1d5),
             earlier: VecDeque::new(),
@@ -214,178 +217,6 @@ impl Process {
         process.is_view_new = false;
         Ok(process)
     }
-
-    /// The birth of an instance that would form now.
-    fn birth_now(&self, now: Instant) -> u64 {
-        birth_above(self.wall(now) / 1_000_000, self.config.birth_floor)
-    }
-
-    /// Enters the configured view, or prepares for the first.
-    fn begin(&mut self, now: Instant) {
-        let members = self.config.members;
-        if let Some(view) = self.config.view.clone() {
-            let first = alloc::vec![Sequence(0); usize::from(members)];
-            self.enter(now, view, &Beginning { order: OrderNumber(0), first, phase: 0 });
-        } else if let Some(rank) = self.config.rank() {
-            let own = Member { rank, incarnation: self.config.incarnation };
-            if members == 1 {
-                // There is no other member to agree with.
-                let (instance, birth) = (self.config.instance_candidate, self.birth_now(now));
-                let view = View { instance, birth, ..View::of_all(Epoch(1), 1, own.incarnation, own.rank) };
-                let beginning = Beginning { order: OrderNumber(0), first: alloc::vec![Sequence(0)], phase: 0 };
-                return self.enter(now, view, &beginning);
-            }
-            let view = View::forming(members, self.config.sequencer);
-            self.change = Some(self.driver_of(own, view));
-        }
-    }
-
-    // ---- inputs: the application ----------------------------------------------------------------------------------
-
-    /// Publishes a message.
-    ///
-    /// # Errors
-    /// The reason why the message can't be accepted now; nothing of it was sent.
-    #[inline]
-    pub fn try_publish(&mut self, now: Instant, outgoing: &Outgoing, payload: &[u8]) -> Result<Sequence, Refusal> {
-        if self.unsettled.is_empty()
-            && !self.no_majority
-            && let Some(sequence) = self.data.append(outgoing, payload)
-        {
-            self.counters.add(Counter::Published, 1);
-            return Ok(sequence);
-        }
-        self.admit(now, outgoing, payload.len(), false)?;
-        let wall_ns = self.wall(now);
-        self.data.publish(wall_ns, outgoing, payload, &mut self.counters).ok_or(Refusal::Observer)
-    }
-
-    /// Claims space for a message in the log itself, so that the caller writes it in place: for messages that fit one
-    /// datagram.
-    ///
-    /// # Errors
-    /// As [`Process::try_publish`]; `TooLarge` if it does not fit one datagram.
-    #[inline]
-    pub fn try_claim(&mut self, now: Instant, outgoing: &Outgoing, length: usize) -> Result<Claim<'_>, Refusal> {
-        self.admit(now, outgoing, length, true)?;
-        let wall_ns = self.wall(now);
-        self.data.claim(wall_ns, outgoing, length, &mut self.counters).ok_or(Refusal::Observer)
-    }
-
-    #[inline]
-    fn admit(&mut self, now: Instant, outgoing: &Outgoing, length: usize, whole: bool) -> Result<(), Refusal> {
-        if self.standing == Standing::Member && self.unsettled.is_empty() && !self.no_majority && self.tells_time() {
-            return self.data.admit(outgoing, length, whole).map_err(|refusal| self.refused(now, refusal));
-        }
-        let refusal = match self.standing {
-            _ if matches!(self.config.role, Role::Observer) => Refusal::Observer,
-            Standing::Forming => Refusal::Forming,
-            Standing::Member if self.no_majority => Refusal::NoMajority,
-            Standing::Member if !self.tells_time() => Refusal::Forming,
-            Standing::Member => Refusal::ViewChange,
-            Standing::Outside | Standing::Following | Standing::Gone => Refusal::Outside,
-        };
-        self.counters.add(Counter::RefusedOther, 1);
-        Err(refusal)
-    }
-
-    #[cold]
-    fn refused(&mut self, now: Instant, refusal: Refusal) -> Refusal {
-        if refusal == Refusal::Window {
-            self.counters.add(Counter::RefusedWindow, 1);
-            self.heartbeat.hasten(now, &self.config.timing);
-            // While a member's window is not known, the group is not ready for messages.
-            if !self.presence.missing(&self.data.view).is_empty() && self.data.view.epoch == Epoch(1) {
-                return Refusal::Forming;
-            }
-        } else {
-            self.counters.add(Counter::RefusedOther, 1);
-        }
-        refusal
-    }
-
-    /// Requests a barrier: once [`Event::Synced`] arrives, everything that any member sent before has been delivered
-    /// everywhere. A `payload` of at most one datagram is delivered at every process between the messages before the
-    /// barrier and those after it.
-    ///
-    /// # Errors
-    /// If this process is not a member, too many barriers wait, or the payload is too long.
-    pub fn sync(&mut self, now: Instant, payload: Option<&[u8]>) -> Result<(), Refusal> {
-        if self.standing != Standing::Member {
-            return Err(match self.config.role {
-                Role::Observer => Refusal::Observer,
-                Role::Member(_) if self.standing == Standing::Forming => Refusal::Forming,
-                Role::Member(_) => Refusal::Outside,
-            });
-        }
-        let limit_bytes = self.config.limits.frame_bytes() - bourdon_wire::FRAME_HEADER_BYTES - records::Marker::BYTES;
-        if payload.is_some_and(|payload| payload.len() > limit_bytes) {
-            return Err(Refusal::TooLarge { limit_bytes });
-        }
-        if !self.data.barrier.ask(payload) {
-            return Err(Refusal::Barrier);
-        }
-        self.heartbeat.hasten(now, &self.config.timing);
-        Ok(())
-    }
-
-    /// Leaves the group: the next view is without this process. [`Event::Left`] reports when it begins.
-    pub fn leave(&mut self, now: Instant) {
-        if !self.leaving {
-            self.leave_by = now + LEAVE_WAIT_NS;
-        }
-        self.leaving = true;
-        self.heartbeat.due = now;
-        self.clock.look_due = now;
-        if self.standing != Standing::Member && !self.may_be_in_the_first_view() {
-            self.go();
-        }
-    }
-
-    /// Whether the first view may have been decided with this process in it. If so it leaves as a member, because a
-    /// majority that leaves without a view change leaves the others without a quorum.
-    fn may_be_in_the_first_view(&self) -> bool {
-        let accepted = self.change.as_ref().and_then(|change| change.ballots().accepted());
-        self.standing == Standing::Forming && accepted.is_some()
-    }
-
-    /// Leaves without a view change. The members may have added it to a view by now: it no longer answers them, so that
-    /// they suspect it.
-    fn go(&mut self) {
-        self.data = Pipeline::idle(self.config.clone(), Epoch(0));
-        self.search_again(Instant(0));
-        self.standing = Standing::Gone;
-        self.change = None;
-    }
-
-    /// Makes another member the sequencer, for instance the member that publishes most: a view change with the same
-    /// members. Only the oldest member acts on it; call it there or everywhere.
-    pub fn hand_over(&mut self, now: Instant, to: Rank) {
-        self.hand_over = Some(to);
-        self.clock.look_due = now;
-    }
-
-    /// Hard evidence from outside: this incarnation of a process has ended, its connections were reset.
-    pub fn on_evidence(&mut self, now: Instant, rank: Rank, incarnation: Incarnation) {
-        if self.standing == Standing::Member && self.data.view.incarnation(rank) == Some(incarnation) {
-            self.detector.evidence(rank, now);
-            self.clock.look_due = now;
-        }
-    }
-
-    /// Orders what has been received, so that the sequencer can deliver it before it sends the order. An application
-    /// that replies to a delivery then waits for one send less. Optional: [`Process::transmit`] orders as well.
-    #[inline]
-    pub fn order(&mut self, now: Instant) {
-        if self.data.has_order_to_give() {
-            let wall_ns = self.wall(now);
-            self.data.refresh_flow();
-            self.data.sequence(wall_ns, &mut self.counters);
-            self.data.close_early(wall_ns);
-        }
-    }
-
-    // ---- inputs: the network --------------------------------------------------------------------------------------
 
     /// Receives a datagram that was sent to this process alone.
     #[inline]
@@ -458,68 +289,6 @@ impl Process {
         self.counters.add(counter, 1);
     }
 
-    /// Whether a datagram of this epoch does not come from a member in its incarnation of this view. If it does, the
-    /// member is marked as heard.
-    #[inline]
-    fn is_stranger(&mut self, now: Instant, datagram: &Datagram<'_>, kernel_receive_ns: Option<u64>) -> bool {
-        let header = datagram.header;
-        if header.instance() != self.data.view.instance && self.config.mutant != Some(Mutant::OtherInstanceBelieved) {
-            if !self.keep_ahead(header, datagram.bytes, kernel_receive_ns) {
-                self.counters.add(Counter::DiscardedInstance, 1);
-            }
-            return true;
-        }
-        if header.epoch() != self.data.view.epoch {
-            let across = self.config.mutant == Some(Mutant::DataAcrossEpochs) && header.channel() == DATA_CHANNEL;
-            if !(across && header.epoch().next() == self.data.view.epoch) {
-                if !self.keep_ahead(header, datagram.bytes, kernel_receive_ns) {
-                    self.counters.add(Counter::DiscardedEpoch, 1);
-                }
-                return true;
-            }
-        }
-        let rank = header.rank();
-        if self.is_own(header) {
-            return true;
-        }
-        if self.data.life(rank) == Some(header.incarnation()) {
-            if !header.is_retransmitted() {
-                self.detector.heard(rank, now, Path::Multicast);
-            }
-            return false;
-        }
-        self.counters.add(Counter::DiscardedSender, 1);
-        true
-    }
-
-    /// Whether a datagram carries this process's rank: an echo, or another process with the same rank.
-    #[inline]
-    fn is_own(&mut self, header: &DatagramHeader) -> bool {
-        if Some(header.rank()) != self.config.rank() {
-            return false;
-        }
-        // A follower of a view that has an earlier incarnation of itself needs what that incarnation sent.
-        let own = Member { rank: header.rank(), incarnation: header.incarnation() };
-        if self.standing == Standing::Following
-            && own.incarnation != self.config.incarnation
-            && self.data.view.contains(own)
-        {
-            return false;
-        }
-        if header.incarnation() == self.config.incarnation {
-            self.counters.add(Counter::DiscardedOwn, 1);
-        } else {
-            self.counters.add(Counter::DiscardedSender, 1);
-            // Datagrams of our earlier incarnation may still be in flight or be retransmitted; an earlier incarnation
-            // of ours in another instance may have been resumed.
-            let is_ours = header.instance() == self.data.view.instance || header.instance() == InstanceId::NONE;
-            if is_ours && self.is_another_process(header) && self.presence.refuse(own) {
-                self.event(Event::IdentityConflict(header.rank()));
-            }
-        }
-        true
-    }
-
     fn on_control(&mut self, now: Instant, datagram: &Datagram<'_>, frame: &Frame<'_>) {
         let header = datagram.header;
         let rank = header.rank();
@@ -555,163 +324,6 @@ impl Process {
             Some(Kind::Row | Kind::Unavailable | Kind::Link) => self.counters.add(Counter::DiscardedEpoch, 1),
             _ => {}
         }
-    }
-
-    /// Whether a datagram has this process's rank and incarnation.
-    fn has_own_identity(&self, header: &DatagramHeader) -> bool {
-        Some(header.rank()) == self.config.rank() && header.incarnation() == self.config.incarnation
-    }
-
-    fn on_own_heartbeat(&mut self, header: &DatagramHeader, body: &[u8]) {
-        self.counters.add(Counter::DiscardedOwn, 1);
-        if let Some((said, _)) = records::Heartbeat::read(body) {
-            self.note_collision(header, said);
-        }
-    }
-
-    fn on_row(&mut self, now: Instant, from: Rank, body: &[u8]) {
-        let sent = self.data.outbound.as_ref().map_or(DatagramNumber(0), |outbound| outbound.packer.sent);
-        let Some((row, entries)) = records::Row::read_all(body) else { return };
-        self.data.barrier.note_row(from, row.reached_phase.get());
-        if self.data.stability.merge(from, entries, sent) {
-            self.data.note_rows();
-            self.settle_clients(now);
-            self.settle_grants();
-        }
-    }
-
-    fn on_client(&mut self, now: Instant, instance: InstanceId, frame: &Frame<'_>) {
-        let Some((request, name, payload)) = records::ClientRequest::read_all(frame.body) else { return };
-        let is_false = request.client.get() == ClientId::GROUP.0;
-        if self.standing != Standing::Member || !request.reply_to.is_reachable() || is_false {
-            return;
-        }
-        let (client, sequence) = (ClientId(request.client.get()), Sequence(request.sequence.get()));
-        if instance != self.data.view.instance && self.config.mutant != Some(Mutant::OtherInstanceBelieved) {
-            // Perhaps a recording. The answer names this instance, and a live client sends the message again in it.
-            self.counters.add(Counter::DiscardedInstance, 1);
-            return self.answer_client(now, request.reply_to, &ClientAnswer::new(client, Sequence(0), refusals::BUSY));
-        }
-        if request.flags.get() & request_flags::HELLO != 0 {
-            let answer = ClientAnswer::new(client, self.clients.taken(client), refusals::NONE);
-            return self.answer_client(now, request.reply_to, &answer);
-        }
-        let skip = request.flags.get() & request_flags::SKIP != 0;
-        let oldest = Sequence(sequence.0.saturating_sub(u64::from(request.under_way.get())));
-        let is_ordered = matches!(self.config.order, Order::Causal | Order::Total) && !self.data.is_lossy();
-        let answer = match self.clients.request(now, client, (oldest, sequence), request.reply_to, is_ordered) {
-            Request::Answer(taken) => ClientAnswer::new(client, taken, refusals::NONE),
-            Request::TooMany => ClientAnswer::new(client, Sequence(0), refusals::TOO_MANY_CLIENTS),
-            Request::Publish if skip => ClientAnswer::new(client, self.clients.skip(client), refusals::NONE),
-            Request::Publish => {
-                let outgoing = Outgoing {
-                    topic: frame.topic,
-                    intended_send_ns: None,
-                    client: Some(ClientTag::new(client, sequence)),
-                    name: name.and_then(|name| TopicName::new(name).ok()),
-                    after: None,
-                };
-                match self.try_publish(now, &outgoing, payload) {
-                    Ok(_) => {
-                        let open = self.data.outbound.as_ref().map_or(DatagramNumber(0), |o| o.packer.open);
-                        self.clients.published(client, sequence, open);
-                        return; // answered once a quorum holds it
-                    }
-                    // Only once everything before it is settled: the answer acknowledges that too.
-                    Err(Refusal::TooLarge { .. }) if self.clients.taken(client) == sequence => {
-                        ClientAnswer::new(client, sequence, refusals::TOO_LARGE)
-                    }
-                    Err(_) => ClientAnswer::new(client, self.clients.taken(client), refusals::BUSY),
-                }
-            }
-        };
-        self.answer_client(now, request.reply_to, &answer);
-    }
-
-    // ---- effects --------------------------------------------------------------------------------------------------
-
-    /// Delivers the messages that are due, at most `limit` (give or take one datagram's); returns how many. It stops at
-    /// a new view and at a barrier, so that the application can fetch the event at its place between the messages.
-    #[inline]
-    pub fn deliver(&mut self, now: Instant, limit: usize, emit: impl FnMut(Delivery<'_>)) -> usize {
-        self.deliver_after(now, limit, &after::always, emit)
-    }
-
-    /// As [`Process::deliver`], but holds back messages that come after a message of another group that has not
-    /// `passed` there: see [`Process::has_passed`], and `data/after.rs` for what releases them.
-    #[inline]
-    pub fn deliver_after(
-        &mut self,
-        now: Instant,
-        limit: usize,
-        passed: Passed<'_>,
-        mut emit: impl FnMut(Delivery<'_>),
-    ) -> usize {
-        if self.transfer.holds_back() {
-            return 0;
-        }
-        if self.is_view_new {
-            self.is_view_new = false;
-            return 1;
-        }
-        self.set_clock(now);
-        let (mut own, counters) = ((&mut self.clients, &mut self.coordination), &mut self.counters);
-        let mut count =
-            self.data.deliver(now, limit, passed, counters, &mut |delivery| show(&mut own, delivery, &mut emit));
-        if count > 0 {
-            self.settle_clients(now); // a quorum may hold a message that has its order now
-            self.note_commands(now);
-        }
-        // Messages behind a hole are due as soon as the hole has been crossed.
-        while self.crosses(now) && count < limit {
-            let (mut own, counters) = ((&mut self.clients, &mut self.coordination), &mut self.counters);
-            let emit = &mut |delivery: Delivery<'_>| show(&mut own, delivery, &mut emit);
-            count += self.data.deliver(now, limit - count, passed, counters, emit);
-        }
-        if !self.data.end.is_open() || self.data.barrier.is_active() {
-            count += self.deliver_ends(now, limit - count.min(limit), count == 0, &mut emit);
-        }
-        count
-    }
-
-    /// Delivers what is due at a barrier or at the end of an epoch.
-    #[cold]
-    fn deliver_ends(&mut self, now: Instant, limit: usize, is_all: bool, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
-        let mut count = 0;
-        let completes = self.data.agreed_barrier() == Some(true);
-        if completes && !is_all {
-            return 0; // the remaining messages first
-        }
-        if self.data.barrier.is_active() || completes {
-            count += self.pass_barrier(now, is_all, emit);
-        }
-        if count == 0 && limit > 0 && matches!(self.data.end, EpochState::Decided(_)) {
-            count += self.finish_epoch(now, emit);
-            self.is_view_new &= count == 0; // it stops here, so that the event can be fetched
-        }
-        count
-    }
-
-    /// Crosses all holes; returns whether there were any. A member has none, unless messages may be lost.
-    #[inline]
-    fn crosses(&mut self, now: Instant) -> bool {
-        let is_lossy = self.data.is_lossy();
-        let any_over = is_lossy && self.data.give_up(now);
-        (self.standing == Standing::Following || is_lossy) && self.cross_holes() || any_over
-    }
-
-    fn cross_holes(&mut self) -> bool {
-        let (is_lossy, mutant) = (self.data.is_lossy(), self.config.mutant);
-        let (events, counters) = (&mut self.events, &mut self.counters);
-        let any = self.data.cross_holes(|sender, from, to| {
-            if is_lossy && (from == to || mutant == Some(Mutant::GapUntold)) {
-                return; // only records stood there
-            }
-            counters.add(Counter::Gaps, to.since(from));
-            push_event(events, counters, Event::Gap { sender, from, to });
-        });
-        self.search.chain.is_whole &= !any;
-        any
     }
 
     /// Passes to `send` what must go to the network, in runs of datagrams of the given length (the last of a run may be
@@ -770,21 +382,6 @@ impl Process {
     }
 }
 
-/// The parts that a message may be for besides the application.
-type Own<'a> = (&'a mut Clients, &'a mut coordinate::Coordinator);
-
-/// Delivers a message to the application, unless it is the group's own, or a client's that was delivered before through
-/// another member.
-#[inline]
-fn show((clients, coordination): &mut Own<'_>, delivery: Delivery<'_>, emit: &mut impl FnMut(Delivery<'_>)) {
-    if let Some(tag) = delivery.client
-        && (coordination.takes(tag, &delivery) || !clients.deliver(tag))
-    {
-        return;
-    }
-    emit(delivery);
-}
-
 /// The header of this process's control datagrams.
 fn header(config: &Config, instance: InstanceId, epoch: Epoch) -> DatagramHeader {
     let rank = config.rank().unwrap_or(Rank::OBSERVER);
@@ -797,9 +394,4 @@ fn push_event(events: &mut VecDeque<Event>, counters: &mut Counters, event: Even
     } else {
         counters.add(Counter::EventsLost, 1);
     }
-}
-
-/// The bit of a process's own rank, if it has one.
-fn own_bit(config: &Config) -> u64 {
-    config.rank().map_or(0, bit)
 }

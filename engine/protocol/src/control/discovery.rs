@@ -5,7 +5,7 @@
 //! and by rank, and an instance is *alive with a majority* while more than half of the members of one of its views
 //! announce the same epoch and the same members within [`FRESH_NS`]. Of the instances that are alive, the instance with
 //! the highest birth is the newest; a process asks only that instance for its view, and accepts only the answer to its
-//! own nonce (`process/outside.rs`).
+//! own nonce (`process/discovery.rs`).
 //!
 //! Invariants: at most [`INSTANCES_MAX`] instances are noted; an instance that is alive gives up its place only to an
 //! instance that is noted already. A single process, whatever it announces, makes no view of two or more members alive.

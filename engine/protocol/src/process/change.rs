@@ -7,7 +7,9 @@
 //!
 //! No member is left out because it answers slowly, as long as no detector suspects it, up to [`PATIENCE`] takeovers.
 
-use super::{Doubt, LEAVE_WAIT_NS, Process, Standing, header, own_bit, steps};
+use super::application::LEAVE_WAIT_NS;
+use super::senders::own_bit;
+use super::{Doubt, Process, Standing, header, steps};
 use crate::config::Role;
 use crate::control::detector::{Change, Path};
 use crate::control::membership::{Membership, Situation, Verdict};
@@ -510,7 +512,7 @@ impl Process {
             return 0;
         }
         let mut own = (&mut self.clients, &mut self.coordination);
-        let mut emit = |delivery: Delivery<'_>| super::show(&mut own, delivery, emit);
+        let mut emit = |delivery: Delivery<'_>| super::delivery::show(&mut own, delivery, emit);
         let ranges = self.data.deliver_ranges(now, &mut emit);
         self.counters.add(Counter::Delivered, ranges as u64);
         if ranges > 0 {

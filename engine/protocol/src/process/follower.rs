@@ -11,11 +11,17 @@
 //!
 //! If no member sends the view that comes next, and the whole cut is here, the follower computes it as the members do.
 
+use super::search::Search;
 use super::{Process, Standing};
-use crate::config::Role;
+use crate::config::{Order, Role, Start};
+use crate::control::view_change::{Ballot, Step, Value};
 use crate::counters::Counter;
+use crate::data::epoch_state::EpochState;
+use crate::event::{Delivery, Event};
+use crate::outbox::Destination;
+use crate::values::cut::Cut;
 use crate::view::{Beginning, Member, View, bit};
-use bourdon_wire::{Address, Epoch, Instant, Rank};
+use bourdon_wire::{Address, Epoch, Instant, Kind, Rank, Sequence};
 
 /// How long a follower waits for a datagram of the cut before it gives up what is missing.
 pub(super) const CUT_WAIT_NS: u64 = 2_000_000_000;
@@ -25,21 +31,6 @@ const CHAIN_WAIT_NS: u64 = 2_000_000_000;
 const ANSWERS_WAIT_NS: u64 = 50_000_000;
 /// How long a follower waits for the next view's announcement before it computes that view.
 const NEXT_WAIT_NS: u64 = 50_000_000;
-
-/// What a follower knows of the views between its own and the newest.
-#[derive(Debug, Default)]
-pub(super) struct Chain {
-    /// The newest view beyond the next one, and where it begins for a process that enters it there.
-    newest: Option<(View, Beginning)>,
-    /// Since when this process knows that there is such a view.
-    behind_since: Instant,
-    /// The members that have answered without the decision.
-    lacking: u64,
-    /// Datagrams received when the cut last came closer.
-    received: u64,
-    /// Every stream of this view was received from its first datagram, and none was given up.
-    pub(super) is_whole: bool,
-}
 
 impl Process {
     /// A member answers with a view beyond the next: unless it also sends the decision that ended this view, it does
@@ -157,5 +148,190 @@ impl Process {
         } else {
             self.forward_decision(now, epoch, to);
         }
+    }
+}
+
+impl Process {
+    /// Enters a view as a follower.
+    pub(super) fn follow(&mut self, now: Instant, view: View, beginning: &Beginning) {
+        self.search = Search { since: now, heard_at: now, formed_at: now, ..Search::default() };
+        self.enter(now, view, beginning);
+        self.search.since = now;
+    }
+
+    /// Receives ballot steps from members of the followed view about its end.
+    pub(super) fn follow_step(&mut self, now: Instant, from: Member, ballot: Ballot, step: Step) {
+        let told = matches!(&step, Step::Decide(value) if self.goes_on(from, value));
+        if !self.data.view.contains(from) && !told {
+            return self.counters.add(Counter::DiscardedSender, 1);
+        }
+        if matches!(&step, Step::Decide(value) | Step::Propose(value) if !self.may_follow(value)) {
+            return self.counters.add(Counter::DiscardedImplausible, 1);
+        }
+        match step {
+            Step::Decide(value) => self.follow_decision(now, value),
+            Step::Propose(value) if ballot.proposer() == from.rank && self.is_among(&value.members) => {
+                let stay = self.stay(&value);
+                self.data.ask_for(now, &value.cut, stay);
+                self.search.invitation = Some((ballot, value.cut));
+                self.accept_invitation(now);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn is_among(&self, members: &[Member]) -> bool {
+        let own = self.config.rank().map(|rank| Member { rank, incarnation: self.config.incarnation });
+        own.is_some_and(|own| members.contains(&own))
+    }
+
+    /// A joiner accepts the view that adds it, once it holds the cut as its members do.
+    pub(super) fn accept_invitation(&mut self, now: Instant) {
+        let open = self.standing == Standing::Following && self.data.end.is_open();
+        // A joiner that ran ahead of the cut will start again in another incarnation, and the ballot must not count on
+        // it.
+        let is_void = |cut: &Cut, rank: Rank| {
+            let void = self.data.beyond(cut, rank);
+            !self.data.is_lossy() && (void.nameless || !void.runs.is_empty())
+        };
+        let fits = |cut: &Cut| {
+            let mut present = self.data.view.members.iter();
+            self.data.holds_cut(cut) && !present.any(|member| is_void(cut, member.rank))
+        };
+        if !open || self.search.invitation.as_ref().is_none_or(|(_, cut)| !fits(cut)) {
+            return;
+        }
+        let Some((ballot, _)) = self.search.invitation.take() else { return };
+        if let Some(address) = self.presence.address(ballot.proposer()) {
+            let header = super::header(&self.config, self.data.view.instance, self.data.view.epoch);
+            let bytes = super::steps::encode(ballot, &Step::Accept);
+            let to = Destination::Peer(address);
+            self.outbox.record_as(header, now, to, Kind::Ballot, [&bytes, &[]], &mut self.counters);
+        }
+    }
+
+    /// Receives the decision that ends the followed view.
+    pub(super) fn follow_decision(&mut self, now: Instant, value: Value) {
+        if !matches!(self.data.end, EpochState::Decided(_)) {
+            let stay = self.stay(&value);
+            self.data.conclude(now, &value.cut, stay);
+            self.search.decision = Some(value);
+            self.search.since = now;
+        }
+    }
+
+    /// Delivers what is left of the followed view and goes on with the next; returns how many messages.
+    pub(super) fn follow_on(&mut self, now: Instant, holds: bool, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
+        if holds {
+            let mut own = (&mut self.clients, &mut self.coordination);
+            let mut emit = |delivery: Delivery<'_>| super::delivery::show(&mut own, delivery, emit);
+            let ranges = self.data.deliver_ranges(now, &mut emit);
+            if ranges > 0 {
+                return ranges;
+            }
+        }
+        self.note_progress(now);
+        self.seek_next(now, holds);
+        let Some((_, beginning)) = &self.search.next else { return 0 };
+        let present = self.data.view.members.iter().map(|member| member.rank);
+        let behind = |rank: &Rank| self.data.streams[rank.index()].delivered < beginning.first[rank.index()];
+        let joins = matches!(self.config.role, Role::Member(_));
+        // A barrier's own messages have no numbers: they are missing as long as the barrier is.
+        let at_barrier = self.data.barrier.phase < beginning.phase;
+        let waits = joins || at_barrier || present.clone().any(|rank| behind(&rank));
+        if waits && !holds && now.since(self.search.since) < CUT_WAIT_NS {
+            return 0;
+        }
+        let Some((view, mut beginning)) = self.search.next.take() else { return 0 };
+        let void = |rank: Rank| self.data.void(rank);
+        // A joiner that ran ahead of the cut, or lacks a part of it, has a state that no member has.
+        let differs = |rank: Rank| {
+            let void = void(rank);
+            let first = beginning.first[rank.index()];
+            self.data.streams[rank.index()].delivered != first || void.nameless || !void.runs.is_empty()
+        };
+        // The same holds if a barrier that it completed with a marker beyond the cut is set again.
+        let past_barrier = self.data.barrier.phase > beginning.phase;
+        let begins_anew = if self.data.is_lossy() {
+            false // no two processes have the same state
+        } else if joins {
+            !holds || past_barrier || present.clone().any(differs)
+        } else {
+            self.config.start == Start::Snapshot && present.clone().any(|rank| void(rank).nameless)
+        };
+        if begins_anew {
+            self.lose_view();
+            self.found(now, view, beginning);
+            return 0;
+        }
+        self.reconcile(&mut beginning, holds);
+        beginning.phase = beginning.phase.max(self.data.barrier.phase);
+        // A joiner holds the cut, and may be asked for it and for the decision like any other member.
+        let (decision, newest) = (self.search.decision.take(), self.take_newest());
+        self.retire(now, decision);
+        self.enter_from_start(now, view, &beginning);
+        self.continue_chain(now, newest);
+        1
+    }
+
+    /// Enters the next view, in which every stream is received from its first datagram.
+    pub(super) fn enter_from_start(&mut self, now: Instant, view: View, beginning: &Beginning) {
+        self.search = Search { since: now, heard_at: now, formed_at: now, ..Search::default() };
+        self.enter(now, view, beginning);
+        self.data.streams.iter_mut().for_each(|stream| stream.window.started = true);
+        self.search.chain.is_whole = true;
+        self.receive_ahead(now);
+    }
+
+    /// Reports what was delivered or given up beyond where the next view begins, and, unless the whole cut is here,
+    /// what was not delivered before it.
+    pub(super) fn reconcile(&mut self, beginning: &mut Beginning, all: bool) {
+        if self.data.is_lossy() {
+            // It goes on at its position; the next view's headers show what it has missed.
+            return beginning.first = self.data.passed();
+        }
+        for (index, passed) in self.data.passed().into_iter().enumerate() {
+            let first = beginning.first.get(index).copied().unwrap_or(passed);
+            let sender = Rank(index as u16);
+            let void = self.data.void(sender).runs;
+            let below = void.iter().map(|(from, to)| (*from, (*to).min(first)));
+            let beyond = core::iter::once((first, passed));
+            // Some of it may have run ahead of a gap.
+            let early = void.iter().map(|(from, to)| ((*from).max(first).max(passed), *to));
+            // Messages from before this process began do not concern it, unless it took another process's state.
+            let began = if self.takes_state() { Sequence(0) } else { self.data.streams[index].began };
+            let own = |(from, to): (Sequence, Sequence)| (from.max(began), to);
+            for (from, to) in { below }.chain(beyond).chain(early).map(own).filter(|(from, to)| from < to) {
+                self.counters.add(Counter::Retracted, to.since(from));
+                self.event(Event::Retracted { sender, from, to });
+            }
+            // With the whole cut here, messages may still lack their order, which was in a hole that was given up.
+            // Where they need no order, the next view begins beyond what ran ahead of a gap.
+            let lacks = !all || self.config.order != Order::Unordered;
+            if lacks && passed < first && self.data.streams[index].is_anchored() {
+                self.counters.add(Counter::Gaps, first.since(passed));
+                self.event(Event::Gap { sender, from: passed, to: first });
+            }
+        }
+    }
+
+    /// The group is more than a view ahead of a follower: the follower loses what lies between.
+    pub(super) fn leap(&mut self, now: Instant, view: View, mut beginning: Beginning) {
+        // A snapshot that the application has not taken yet would be mistaken for a later one.
+        if matches!(self.config.role, Role::Member(_)) || self.transfer.holds_back() {
+            self.lose_view();
+            return self.found(now, view, beginning);
+        }
+        self.reconcile(&mut beginning, false);
+        self.retire(now, None);
+        self.enter_from_start(now, view, &beginning);
+    }
+
+    /// Whether a joiner has nearly everything that the members have.
+    pub(super) fn is_caught_up(&self) -> bool {
+        let near = crate::data::flow::own_window(&self.config) / 4;
+        let members = self.data.view.members.iter().map(|member| &self.data.streams[member.rank.index()]);
+        self.standing == Standing::Following && !self.transfer.holds_back() && self.data.end.is_open() && { members }
+            .all(|stream| stream.window.started && stream.window.known_end.since(stream.floor()) <= near)
     }
 }

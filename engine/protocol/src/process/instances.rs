@@ -115,7 +115,7 @@ impl Process {
             Standing::Forming | Standing::Outside => is_newest,
             Standing::Member => is_newest && birth > view.birth,
             Standing::Following => {
-                let silent = now.since(self.search.since) > super::outside::LOST_NS
+                let silent = now.since(self.search.since) > super::discovery::LOST_NS
                     && !self.discovery.is_alive(now, view.instance, view.birth);
                 is_newest && (birth > view.birth || silent)
             }

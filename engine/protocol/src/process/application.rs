@@ -1,0 +1,191 @@
+//! What the application asks of a process: to publish, to place a barrier, to leave, to hand the order over.
+//!
+//! Each call is taken or refused at once, and a refusal leaves nothing behind. What a view change took out of the own stream is
+//! published again here before anything else.
+
+use super::{Process, Standing};
+use crate::config::Role;
+use crate::counters::Counter;
+use crate::data::pack::{Claim, Outgoing};
+use crate::data::pipeline::Pipeline;
+use crate::event::Refusal;
+use bourdon_wire::records::{self};
+use bourdon_wire::{Epoch, Incarnation, Instant, Rank, Sequence};
+
+/// How long the last member waits for a joiner: the time of several snapshots and rejoin delays. A leaver also answers
+/// for so long the processes that may not know of its leave.
+pub(super) const LEAVE_WAIT_NS: u64 = 5_000_000_000;
+
+impl Process {
+    /// Publishes a message.
+    ///
+    /// # Errors
+    /// The reason why the message can't be accepted now; nothing of it was sent.
+    #[inline]
+    pub fn try_publish(&mut self, now: Instant, outgoing: &Outgoing, payload: &[u8]) -> Result<Sequence, Refusal> {
+        if self.unsettled.is_empty()
+            && !self.no_majority
+            && let Some(sequence) = self.data.append(outgoing, payload)
+        {
+            self.counters.add(Counter::Published, 1);
+            return Ok(sequence);
+        }
+        self.admit(now, outgoing, payload.len(), false)?;
+        let wall_ns = self.wall(now);
+        self.data.publish(wall_ns, outgoing, payload, &mut self.counters).ok_or(Refusal::Observer)
+    }
+
+    /// Claims space for a message in the log itself, so that the caller writes it in place: for messages that fit one
+    /// datagram.
+    ///
+    /// # Errors
+    /// As [`Process::try_publish`]; `TooLarge` if it does not fit one datagram.
+    #[inline]
+    pub fn try_claim(&mut self, now: Instant, outgoing: &Outgoing, length: usize) -> Result<Claim<'_>, Refusal> {
+        self.admit(now, outgoing, length, true)?;
+        let wall_ns = self.wall(now);
+        self.data.claim(wall_ns, outgoing, length, &mut self.counters).ok_or(Refusal::Observer)
+    }
+
+    #[inline]
+    pub(super) fn admit(
+        &mut self,
+        now: Instant,
+        outgoing: &Outgoing,
+        length: usize,
+        whole: bool,
+    ) -> Result<(), Refusal> {
+        if self.standing == Standing::Member && self.unsettled.is_empty() && !self.no_majority && self.tells_time() {
+            return self.data.admit(outgoing, length, whole).map_err(|refusal| self.refused(now, refusal));
+        }
+        let refusal = match self.standing {
+            _ if matches!(self.config.role, Role::Observer) => Refusal::Observer,
+            Standing::Forming => Refusal::Forming,
+            Standing::Member if self.no_majority => Refusal::NoMajority,
+            Standing::Member if !self.tells_time() => Refusal::Forming,
+            Standing::Member => Refusal::ViewChange,
+            Standing::Outside | Standing::Following | Standing::Gone => Refusal::Outside,
+        };
+        self.counters.add(Counter::RefusedOther, 1);
+        Err(refusal)
+    }
+
+    #[cold]
+    pub(super) fn refused(&mut self, now: Instant, refusal: Refusal) -> Refusal {
+        if refusal == Refusal::Window {
+            self.counters.add(Counter::RefusedWindow, 1);
+            self.heartbeat.hasten(now, &self.config.timing);
+            // While a member's window is not known, the group is not ready for messages.
+            if !self.presence.missing(&self.data.view).is_empty() && self.data.view.epoch == Epoch(1) {
+                return Refusal::Forming;
+            }
+        } else {
+            self.counters.add(Counter::RefusedOther, 1);
+        }
+        refusal
+    }
+
+    /// Requests a barrier: once [`Event::Synced`] arrives, everything that any member sent before has been delivered
+    /// everywhere. A `payload` of at most one datagram is delivered at every process between the messages before the
+    /// barrier and those after it.
+    ///
+    /// # Errors
+    /// If this process is not a member, too many barriers wait, or the payload is too long.
+    pub fn sync(&mut self, now: Instant, payload: Option<&[u8]>) -> Result<(), Refusal> {
+        if self.standing != Standing::Member {
+            return Err(match self.config.role {
+                Role::Observer => Refusal::Observer,
+                Role::Member(_) if self.standing == Standing::Forming => Refusal::Forming,
+                Role::Member(_) => Refusal::Outside,
+            });
+        }
+        let limit_bytes = self.config.limits.frame_bytes() - bourdon_wire::FRAME_HEADER_BYTES - records::Marker::BYTES;
+        if payload.is_some_and(|payload| payload.len() > limit_bytes) {
+            return Err(Refusal::TooLarge { limit_bytes });
+        }
+        if !self.data.barrier.ask(payload) {
+            return Err(Refusal::Barrier);
+        }
+        self.heartbeat.hasten(now, &self.config.timing);
+        Ok(())
+    }
+
+    /// Leaves the group: the next view is without this process. [`Event::Left`] reports when it begins.
+    pub fn leave(&mut self, now: Instant) {
+        if !self.leaving {
+            self.leave_by = now + LEAVE_WAIT_NS;
+        }
+        self.leaving = true;
+        self.heartbeat.due = now;
+        self.clock.look_due = now;
+        if self.standing != Standing::Member && !self.may_be_in_the_first_view() {
+            self.go();
+        }
+    }
+
+    /// Whether the first view may have been decided with this process in it. If so it leaves as a member, because a
+    /// majority that leaves without a view change leaves the others without a quorum.
+    pub(super) fn may_be_in_the_first_view(&self) -> bool {
+        let accepted = self.change.as_ref().and_then(|change| change.ballots().accepted());
+        self.standing == Standing::Forming && accepted.is_some()
+    }
+
+    /// Leaves without a view change. The members may have added it to a view by now: it no longer answers them, so that
+    /// they suspect it.
+    pub(super) fn go(&mut self) {
+        self.data = Pipeline::idle(self.config.clone(), Epoch(0));
+        self.search_again(Instant(0));
+        self.standing = Standing::Gone;
+        self.change = None;
+    }
+
+    /// Makes another member the sequencer, for instance the member that publishes most: a view change with the same
+    /// members. Only the oldest member acts on it; call it there or everywhere.
+    pub fn hand_over(&mut self, now: Instant, to: Rank) {
+        self.hand_over = Some(to);
+        self.clock.look_due = now;
+    }
+
+    /// Hard evidence from outside: this incarnation of a process has ended, its connections were reset.
+    pub fn on_evidence(&mut self, now: Instant, rank: Rank, incarnation: Incarnation) {
+        if self.standing == Standing::Member && self.data.view.incarnation(rank) == Some(incarnation) {
+            self.detector.evidence(rank, now);
+            self.clock.look_due = now;
+        }
+    }
+
+    /// Orders what has been received, so that the sequencer can deliver it before it sends the order. An application
+    /// that replies to a delivery then waits for one send less. Optional: [`Process::transmit`] orders as well.
+    #[inline]
+    pub fn order(&mut self, now: Instant) {
+        if self.data.has_order_to_give() {
+            let wall_ns = self.wall(now);
+            self.data.refresh_flow();
+            self.data.sequence(wall_ns, &mut self.counters);
+            self.data.close_early(wall_ns);
+        }
+    }
+
+    /// Publishes what an earlier view did not deliver again, before anything new.
+    pub(super) fn resubmit(&mut self, now: Instant) {
+        if !self.data.end.is_open() || self.standing != Standing::Member {
+            return;
+        }
+        let wall_ns = self.wall(now);
+        while let Some(front) = self.unsettled.front() {
+            if self.data.admit(&front.outgoing, front.payload.len(), false).is_err() {
+                self.heartbeat.hasten(now, &self.config.timing);
+                return;
+            }
+            let Some(sequence) = self.data.publish(wall_ns, &front.outgoing, &front.payload, &mut self.counters) else {
+                return;
+            };
+            self.counters.add(Counter::Resubmitted, 1);
+            if let (Some(tag), Some(outbound)) = (front.outgoing.client, &self.data.outbound) {
+                self.clients.published(tag.client(), tag.sequence(), outbound.packer.open);
+            }
+            debug_assert!(sequence >= self.data.beginning.first[self.data.own().map_or(0, Rank::index)]);
+            self.unsettled.pop_front();
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! A client's messages at the member that it sends them to: taken, published in this member's stream, and answered.
+
+use super::{Process, Standing};
+use crate::config::Order;
+use crate::control::clients::{HeldByQuorum, Request};
+use crate::counters::Counter;
+use crate::data::pack::Outgoing;
+use crate::event::Refusal;
+use crate::mutant::Mutant;
+use crate::outbox::Destination;
+use bourdon_wire::records::{self, ClientAnswer, refusals, request_flags};
+use bourdon_wire::{
+    Address, ClientId, ClientTag, DatagramNumber, Frame, InstanceId, Instant, Kind, Sequence, TopicName,
+};
+use zerocopy::IntoBytes;
+
+impl Process {
+    pub(super) fn on_client(&mut self, now: Instant, instance: InstanceId, frame: &Frame<'_>) {
+        let Some((request, name, payload)) = records::ClientRequest::read_all(frame.body) else { return };
+        let is_false = request.client.get() == ClientId::GROUP.0;
+        if self.standing != Standing::Member || !request.reply_to.is_reachable() || is_false {
+            return;
+        }
+        let (client, sequence) = (ClientId(request.client.get()), Sequence(request.sequence.get()));
+        if instance != self.data.view.instance && self.config.mutant != Some(Mutant::OtherInstanceBelieved) {
+            // Perhaps a recording. The answer names this instance, and a live client sends the message again in it.
+            self.counters.add(Counter::DiscardedInstance, 1);
+            return self.answer_client(now, request.reply_to, &ClientAnswer::new(client, Sequence(0), refusals::BUSY));
+        }
+        if request.flags.get() & request_flags::HELLO != 0 {
+            let answer = ClientAnswer::new(client, self.clients.taken(client), refusals::NONE);
+            return self.answer_client(now, request.reply_to, &answer);
+        }
+        let skip = request.flags.get() & request_flags::SKIP != 0;
+        let oldest = Sequence(sequence.0.saturating_sub(u64::from(request.under_way.get())));
+        let is_ordered = matches!(self.config.order, Order::Causal | Order::Total) && !self.data.is_lossy();
+        let answer = match self.clients.request(now, client, (oldest, sequence), request.reply_to, is_ordered) {
+            Request::Answer(taken) => ClientAnswer::new(client, taken, refusals::NONE),
+            Request::TooMany => ClientAnswer::new(client, Sequence(0), refusals::TOO_MANY_CLIENTS),
+            Request::Publish if skip => ClientAnswer::new(client, self.clients.skip(client), refusals::NONE),
+            Request::Publish => {
+                let outgoing = Outgoing {
+                    topic: frame.topic,
+                    intended_send_ns: None,
+                    client: Some(ClientTag::new(client, sequence)),
+                    name: name.and_then(|name| TopicName::new(name).ok()),
+                    after: None,
+                };
+                match self.try_publish(now, &outgoing, payload) {
+                    Ok(_) => {
+                        let open = self.data.outbound.as_ref().map_or(DatagramNumber(0), |o| o.packer.open);
+                        self.clients.published(client, sequence, open);
+                        return; // answered once a quorum holds it
+                    }
+                    // Only once everything before it is settled: the answer acknowledges that too.
+                    Err(Refusal::TooLarge { .. }) if self.clients.taken(client) == sequence => {
+                        ClientAnswer::new(client, sequence, refusals::TOO_LARGE)
+                    }
+                    Err(_) => ClientAnswer::new(client, self.clients.taken(client), refusals::BUSY),
+                }
+            }
+        };
+        self.answer_client(now, request.reply_to, &answer);
+    }
+
+    pub(super) fn answer_client(&mut self, now: Instant, to: Address, answer: &ClientAnswer) {
+        let (to, parts) = (Destination::Peer(to), [answer.as_bytes(), &[]]);
+        self.outbox.record(now, to, Kind::ClientAnswer, parts, &mut self.counters);
+    }
+
+    /// Answers clients whose messages a quorum holds by now.
+    pub(super) fn settle_clients(&mut self, now: Instant) {
+        if !self.clients.awaits_answers() {
+            return;
+        }
+        let Some(own) = self.data.own() else { return };
+        let sequencer = self.data.view.sequencer;
+        let total = self.config.order == Order::Total && sequencer != own;
+        let held = HeldByQuorum {
+            own: self.data.held_by_quorum(own),
+            // A message without an order is dropped with its sender.
+            order: total.then(|| {
+                (self.data.held_by_quorum(sequencer), self.data.streams[sequencer.index()].cursor.position().0.next())
+            }),
+        };
+        let (outbox, counters) = (&mut self.outbox, &mut self.counters);
+        self.clients.settle(held, |client, taken, to| {
+            let answer = ClientAnswer::new(client, taken, records::refusals::NONE);
+            let (to, parts) = (Destination::Peer(to), [answer.as_bytes(), &[]]);
+            outbox.record(now, to, Kind::ClientAnswer, parts, counters);
+        });
+    }
+}

@@ -1,0 +1,120 @@
+//! Delivery: messages leave the data plane in their order and reach the application.
+//!
+//! The group's own commands (locks) travel in the streams as well and are taken out here. Where an epoch ends, delivery goes up to its
+//! cut and the next view begins.
+
+use super::{Process, Standing, push_event};
+use crate::control::clients::Clients;
+use crate::counters::Counter;
+use crate::data::after::{self, Passed};
+use crate::data::epoch_state::EpochState;
+use crate::event::{Delivery, Event};
+use crate::mutant::Mutant;
+use bourdon_wire::Instant;
+
+/// The parts that a message may be for besides the application.
+pub(super) type Own<'a> = (&'a mut Clients, &'a mut super::coordinate::Coordinator);
+
+impl Process {
+    /// Delivers the messages that are due, at most `limit` (give or take one datagram's); returns how many. It stops at
+    /// a new view and at a barrier, so that the application can fetch the event at its place between the messages.
+    #[inline]
+    pub fn deliver(&mut self, now: Instant, limit: usize, emit: impl FnMut(Delivery<'_>)) -> usize {
+        self.deliver_after(now, limit, &after::always, emit)
+    }
+
+    /// As [`Process::deliver`], but holds back messages that come after a message of another group that has not
+    /// `passed` there: see [`Process::has_passed`], and `data/after.rs` for what releases them.
+    #[inline]
+    pub fn deliver_after(
+        &mut self,
+        now: Instant,
+        limit: usize,
+        passed: Passed<'_>,
+        mut emit: impl FnMut(Delivery<'_>),
+    ) -> usize {
+        if self.transfer.holds_back() {
+            return 0;
+        }
+        if self.is_view_new {
+            self.is_view_new = false;
+            return 1;
+        }
+        self.set_clock(now);
+        let (mut own, counters) = ((&mut self.clients, &mut self.coordination), &mut self.counters);
+        let mut count =
+            self.data.deliver(now, limit, passed, counters, &mut |delivery| show(&mut own, delivery, &mut emit));
+        if count > 0 {
+            self.settle_clients(now); // a quorum may hold a message that has its order now
+            self.note_commands(now);
+        }
+        // Messages behind a hole are due as soon as the hole has been crossed.
+        while self.crosses(now) && count < limit {
+            let (mut own, counters) = ((&mut self.clients, &mut self.coordination), &mut self.counters);
+            let emit = &mut |delivery: Delivery<'_>| show(&mut own, delivery, &mut emit);
+            count += self.data.deliver(now, limit - count, passed, counters, emit);
+        }
+        if !self.data.end.is_open() || self.data.barrier.is_active() {
+            count += self.deliver_ends(now, limit - count.min(limit), count == 0, &mut emit);
+        }
+        count
+    }
+
+    /// Delivers what is due at a barrier or at the end of an epoch.
+    #[cold]
+    pub(super) fn deliver_ends(
+        &mut self,
+        now: Instant,
+        limit: usize,
+        is_all: bool,
+        emit: &mut impl FnMut(Delivery<'_>),
+    ) -> usize {
+        let mut count = 0;
+        let completes = self.data.agreed_barrier() == Some(true);
+        if completes && !is_all {
+            return 0; // the remaining messages first
+        }
+        if self.data.barrier.is_active() || completes {
+            count += self.pass_barrier(now, is_all, emit);
+        }
+        if count == 0 && limit > 0 && matches!(self.data.end, EpochState::Decided(_)) {
+            count += self.finish_epoch(now, emit);
+            self.is_view_new &= count == 0; // it stops here, so that the event can be fetched
+        }
+        count
+    }
+
+    /// Crosses all holes; returns whether there were any. A member has none, unless messages may be lost.
+    #[inline]
+    pub(super) fn crosses(&mut self, now: Instant) -> bool {
+        let is_lossy = self.data.is_lossy();
+        let any_over = is_lossy && self.data.give_up(now);
+        (self.standing == Standing::Following || is_lossy) && self.cross_holes() || any_over
+    }
+
+    pub(super) fn cross_holes(&mut self) -> bool {
+        let (is_lossy, mutant) = (self.data.is_lossy(), self.config.mutant);
+        let (events, counters) = (&mut self.events, &mut self.counters);
+        let any = self.data.cross_holes(|sender, from, to| {
+            if is_lossy && (from == to || mutant == Some(Mutant::GapUntold)) {
+                return; // only records stood there
+            }
+            counters.add(Counter::Gaps, to.since(from));
+            push_event(events, counters, Event::Gap { sender, from, to });
+        });
+        self.search.chain.is_whole &= !any;
+        any
+    }
+}
+
+/// Delivers a message to the application, unless it is the group's own, or a client's that was delivered before through
+/// another member.
+#[inline]
+pub(super) fn show((clients, coordination): &mut Own<'_>, delivery: Delivery<'_>, emit: &mut impl FnMut(Delivery<'_>)) {
+    if let Some(tag) = delivery.client
+        && (coordination.takes(tag, &delivery) || !clients.deliver(tag))
+    {
+        return;
+    }
+    emit(delivery);
+}

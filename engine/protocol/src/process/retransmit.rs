@@ -1,0 +1,202 @@
+//! Retransmission: a receiver asks for the datagrams it lacks, and a holder sends them again.
+
+use super::senders::own_bit;
+use super::{Process, Standing};
+use crate::config::Role;
+use crate::counters::{Counter, Counters};
+use crate::data::DATA_CHANNEL;
+use crate::data::pipeline::Pipeline;
+use crate::data::repair::{ATTEMPTS_AT_SENDER, Answer};
+use crate::mutant::Mutant;
+use crate::outbox::{Destination, Outbox};
+use crate::view::{bit, ranks};
+use bourdon_wire::records::{self};
+use bourdon_wire::{Address, DatagramNumber, Epoch, InstanceId, Instant, Kind, Rank};
+use zerocopy::IntoBytes;
+
+impl Process {
+    pub(super) fn ask(&mut self, now: Instant, rank: Rank) {
+        let Some(attempts) = self.data.collect_missing(now, rank) else { return };
+        let (to, cookie) = if self.data.asks_all() {
+            (Destination::Group, 0) // repairs go to all as well: no address need be proved
+        } else {
+            let holder = self.holder_to_ask(rank, attempts);
+            let to = self.presence.address(holder).map_or(Destination::Group, Destination::Peer);
+            (to, self.word_for_repair(holder, rank))
+        };
+        let nak = records::Nak {
+            rank: rank.0.into(),
+            channel: DATA_CHANNEL.0.into(),
+            reply_to: self.config.address,
+            cookie: cookie.into(),
+            ranges: (self.data.ranges.len() as u16).into(),
+        };
+        // The receiver checks the epoch: it may have gone on to the next.
+        let header = super::header(&self.config, self.data.view.instance, self.data.view.epoch);
+        let parts = [nak.as_bytes(), self.data.ranges.as_bytes()];
+        let times = if self.config.mutant == Some(Mutant::AskTwice) { 2 } else { 1 };
+        for _ in 0..times {
+            self.outbox.record_as(header, now, to, Kind::Nak, parts, &mut self.counters);
+            self.counters.add(Counter::NaksSent, 1);
+        }
+    }
+
+    /// The sender first; then, every other time, another member. A suspected member is never asked.
+    pub(super) fn holder_to_ask(&self, rank: Rank, attempts: u8) -> Rank {
+        let cut = !self.data.end.is_open();
+        let others = self.data.view.bits() & !own_bit(&self.config);
+        let alive = others & !self.detector.suspects();
+        // Members that have gone on to the next view are not heard in this view, but have what is missing.
+        let alive = if alive == 0 || (cut && attempts > ATTEMPTS_AT_SENDER) { others } else { alive };
+        let early = attempts <= ATTEMPTS_AT_SENDER && !cut || attempts.is_multiple_of(2);
+        if early && alive & bit(rank) != 0 {
+            return rank;
+        }
+        let others = others & alive & !bit(rank);
+        let count = others.count_ones() as usize;
+        let turn = usize::from(attempts / 2) + usize::from(rank.0);
+        ranks(others).nth(if count == 0 { 0 } else { turn % count }).unwrap_or(rank)
+    }
+
+    pub(super) fn on_nak(&mut self, now: Instant, epoch: Epoch, body: &[u8]) {
+        let Some((nak, ranges)) = records::Nak::read_all(body) else { return };
+        let rank = Rank(nak.rank.get());
+        if rank.0 >= self.config.members || nak.channel.get() != DATA_CHANNEL.0 || nak.reply_to == self.config.address {
+            return;
+        }
+        self.counters.add(Counter::NaksReceived, 1);
+        let asks_all = self.data.asks_all();
+        let inside = !matches!(self.standing, Standing::Outside | Standing::Gone);
+        let current = inside && epoch == self.data.view.epoch;
+        if current && asks_all && Some(rank) != self.data.own() {
+            // This request was multicast to all: its repair will reach us too.
+            let suppressed = self.data.suppress(now, rank, ranges);
+            self.counters.add(Counter::NaksSuppressed, suppressed);
+            let sender_lives = self.data.is_present(rank) && !self.detector.is_suspected(rank);
+            if sender_lives && self.data.end.is_open() {
+                return;
+            }
+        }
+        if !nak.reply_to.is_reachable() || matches!(self.config.role, Role::Observer) {
+            return;
+        }
+        // Repairs that go to all can't flood a stranger; the budget bounds them.
+        let proven = if asks_all {
+            self.is_proven(nak.reply_to)
+        } else {
+            self.is_proven_by(now, epoch, nak.reply_to, nak.cookie.get())
+        };
+        if !proven && !asks_all {
+            return;
+        }
+        let earlier = if current { None } else { self.past.data_of(epoch) };
+        let data = match earlier {
+            _ if current => &mut self.data,
+            Some(data) => data,
+            None => return self.counters.add(Counter::DiscardedEpoch, 1),
+        };
+        let asker = proven.then_some(nak.reply_to);
+        let gone = answer(data, &mut self.outbox, &mut self.counters, now, (nak, ranges), asker);
+        if gone {
+            let (oldest, instance) = (oldest_retained(data), data.view.instance);
+            self.answer_unavailable(now, (instance, epoch), rank, nak.reply_to, oldest);
+        }
+    }
+
+    pub(super) fn answer_unavailable(
+        &mut self,
+        now: Instant,
+        (instance, epoch): (InstanceId, Epoch),
+        rank: Rank,
+        to: Address,
+        oldest: DatagramNumber,
+    ) {
+        let record = records::Unavailable {
+            rank: rank.0.into(),
+            channel: DATA_CHANNEL.0.into(),
+            reserved: 0.into(),
+            oldest_number: oldest.0.into(),
+        };
+        let header = super::header(&self.config, instance, epoch);
+        let (to, parts) = (Destination::Peer(to), [record.as_bytes(), &[]]);
+        self.outbox.record_as(header, now, to, Kind::Unavailable, parts, &mut self.counters);
+    }
+
+    /// A sender no longer retains what this process still misses. An observer gives it up; a joiner starts again with
+    /// another snapshot, because a member may lack nothing.
+    pub(super) fn on_unavailable(&mut self, from: Rank, body: &[u8]) {
+        let Some((record, _)) = records::Unavailable::read(body) else { return };
+        let rank = Rank(record.rank.get());
+        let may_lack = self.standing == Standing::Following || self.data.is_lossy();
+        if rank == from && may_lack && self.data.streams[rank.index()].window.started {
+            if matches!(self.config.role, Role::Member(_)) && !self.data.is_lossy() {
+                if DatagramNumber(record.oldest_number.get()) > self.data.streams[rank.index()].window.next {
+                    self.lose_view(); // a member may have no gaps
+                }
+                return;
+            }
+            let stream = &mut self.data.streams[rank.index()];
+            // A sender can't have evicted what it has not announced.
+            let oldest = DatagramNumber(record.oldest_number.get().min(stream.window.known_end.0));
+            stream.give_up_before(oldest);
+        }
+    }
+}
+
+/// Retransmits what was requested and is retained here; returns whether a part is gone for good. `asker`: the
+/// requesting address, if it has proved that it receives.
+fn answer(
+    data: &mut Pipeline,
+    outbox: &mut Outbox,
+    counters: &mut Counters,
+    now: Instant,
+    (nak, ranges): (&records::Nak, &[records::NakRange]),
+    asker: Option<Address>,
+) -> bool {
+    let rank = Rank(nak.rank.get());
+    let asks_all = data.asks_all();
+    data.answerer.refill(now, &data.config.limits, asker);
+    let own = Some(rank) == data.own();
+    let newest = match &data.outbound {
+        // Once nothing more is sent, what was packed and not sent can be requested as well.
+        Some(outbound) if own && data.end.is_open() => outbound.packer.sent.0,
+        _ => data.streams[rank.index()].window.known_end.0,
+    };
+    let stream = &data.streams[rank.index()];
+    let (mut gone, mut left) = (false, stream.log.capacity());
+    for range in ranges {
+        let end = range.first.get().saturating_add(u64::from(range.count.get())).min(newest);
+        let first = range.first.get().min(end);
+        gone |= own && end - first > left;
+        // All ranges together cost at most one pass over the log.
+        let first = first.max(end.saturating_sub(left));
+        left -= end - first;
+        for number in first..end {
+            let number = DatagramNumber(number);
+            let Some(bytes) = stream.log.get(number) else {
+                gone |= own;
+                continue;
+            };
+            let to = match data.answerer.answer(now, (rank, number), nak.reply_to, asks_all, &data.config.timing) {
+                Answer::Unicast => Destination::Peer(nak.reply_to),
+                Answer::Multicast => Destination::Group,
+                Answer::No => {
+                    counters.add(Counter::RepairsRefused, 1);
+                    if data.answerer.is_exhausted() {
+                        return gone; // the rest need not be walked: a receiver that still misses it asks again
+                    }
+                    continue;
+                }
+            };
+            outbox.again(to, bytes, Counter::RepairsSent, counters);
+        }
+    }
+    gone
+}
+
+/// The oldest datagram of its own stream that this process can still retransmit.
+pub(super) fn oldest_retained(data: &Pipeline) -> DatagramNumber {
+    let Some(outbound) = &data.outbound else { return DatagramNumber(0) };
+    let capacity = data.streams[outbound.rank.index()].log.capacity();
+    DatagramNumber((outbound.packer.open.0 + 1).saturating_sub(capacity))
+}

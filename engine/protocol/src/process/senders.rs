@@ -1,0 +1,98 @@
+//! Which process a datagram comes from: a member of the view, this process itself, or a stranger.
+
+use super::{Process, Standing};
+use crate::config::Config;
+use crate::control::detector::Path;
+use crate::counters::Counter;
+use crate::data::DATA_CHANNEL;
+use crate::event::Event;
+use crate::mutant::Mutant;
+use crate::view::{Member, bit};
+use bourdon_wire::records;
+use bourdon_wire::{Datagram, DatagramHeader, InstanceId, Instant};
+
+impl Process {
+    /// Whether a datagram of this epoch does not come from a member in its incarnation of this view. If it does, the
+    /// member is marked as heard.
+    #[inline]
+    pub(super) fn is_stranger(
+        &mut self,
+        now: Instant,
+        datagram: &Datagram<'_>,
+        kernel_receive_ns: Option<u64>,
+    ) -> bool {
+        let header = datagram.header;
+        if header.instance() != self.data.view.instance && self.config.mutant != Some(Mutant::OtherInstanceBelieved) {
+            if !self.keep_ahead(header, datagram.bytes, kernel_receive_ns) {
+                self.counters.add(Counter::DiscardedInstance, 1);
+            }
+            return true;
+        }
+        if header.epoch() != self.data.view.epoch {
+            let across = self.config.mutant == Some(Mutant::DataAcrossEpochs) && header.channel() == DATA_CHANNEL;
+            if !(across && header.epoch().next() == self.data.view.epoch) {
+                if !self.keep_ahead(header, datagram.bytes, kernel_receive_ns) {
+                    self.counters.add(Counter::DiscardedEpoch, 1);
+                }
+                return true;
+            }
+        }
+        let rank = header.rank();
+        if self.is_own(header) {
+            return true;
+        }
+        if self.data.life(rank) == Some(header.incarnation()) {
+            if !header.is_retransmitted() {
+                self.detector.heard(rank, now, Path::Multicast);
+            }
+            return false;
+        }
+        self.counters.add(Counter::DiscardedSender, 1);
+        true
+    }
+
+    /// Whether a datagram carries this process's rank: an echo, or another process with the same rank.
+    #[inline]
+    pub(super) fn is_own(&mut self, header: &DatagramHeader) -> bool {
+        if Some(header.rank()) != self.config.rank() {
+            return false;
+        }
+        // A follower of a view that has an earlier incarnation of itself needs what that incarnation sent.
+        let own = Member { rank: header.rank(), incarnation: header.incarnation() };
+        if self.standing == Standing::Following
+            && own.incarnation != self.config.incarnation
+            && self.data.view.contains(own)
+        {
+            return false;
+        }
+        if header.incarnation() == self.config.incarnation {
+            self.counters.add(Counter::DiscardedOwn, 1);
+        } else {
+            self.counters.add(Counter::DiscardedSender, 1);
+            // Datagrams of our earlier incarnation may still be in flight or be retransmitted; an earlier incarnation
+            // of ours in another instance may have been resumed.
+            let is_ours = header.instance() == self.data.view.instance || header.instance() == InstanceId::NONE;
+            if is_ours && self.is_another_process(header) && self.presence.refuse(own) {
+                self.event(Event::IdentityConflict(header.rank()));
+            }
+        }
+        true
+    }
+
+    /// Whether a datagram has this process's rank and incarnation.
+    pub(super) fn has_own_identity(&self, header: &DatagramHeader) -> bool {
+        Some(header.rank()) == self.config.rank() && header.incarnation() == self.config.incarnation
+    }
+
+    pub(super) fn on_own_heartbeat(&mut self, header: &DatagramHeader, body: &[u8]) {
+        self.counters.add(Counter::DiscardedOwn, 1);
+        if let Some((said, _)) = records::Heartbeat::read(body) {
+            self.note_collision(header, said);
+        }
+    }
+}
+
+/// The bit of a process's own rank, if it has one.
+pub(super) fn own_bit(config: &Config) -> u64 {
+    config.rank().map_or(0, bit)
+}

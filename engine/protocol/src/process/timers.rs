@@ -1,0 +1,75 @@
+//! When a process must act although nothing has come, and what it does then.
+
+use super::{Process, Standing};
+use crate::config::Role;
+use bourdon_wire::{Instant, Rank};
+
+impl Process {
+    /// When [`Process::on_timer`] must be called, at the latest.
+    #[inline]
+    pub fn next_deadline(&self) -> Instant {
+        let mut deadline = self.change_due().min(self.transfer.due()).min(self.clock_sync.due).min(self.direct.due());
+        deadline = deadline.min(self.coordination.due());
+        if self.speaks() {
+            deadline = deadline.min(self.heartbeat.due);
+        }
+        if self.standing == Standing::Member {
+            deadline = deadline.min(self.detector.due());
+        }
+        if let Some(outbound) = &self.data.outbound {
+            deadline = deadline.min(outbound.ack.due);
+        }
+        deadline = deadline.min(self.delivery_due());
+        self.data.streams.iter().fold(deadline, |deadline, stream| deadline.min(stream.asker.due))
+    }
+
+    /// When [`Process::deliver`] must be called even if nothing has arrived: a message was held, or a gap is given up.
+    #[inline]
+    pub fn delivery_due(&self) -> Instant {
+        if self.transfer.holds_back() { Instant::NEVER } else { self.data.delivery_due() }
+    }
+
+    /// Does what is due.
+    pub fn on_timer(&mut self, now: Instant) {
+        if self.standing == Standing::Member && now >= self.detector.due() {
+            self.ping(now);
+            self.look(now);
+        }
+        if self.direct.is_calling() {
+            self.tend_direct(now); // the detectors may just have suspected its receiver
+        }
+        if now >= self.change_due() {
+            self.tend_view(now);
+        }
+        for index in 0..self.data.streams.len() {
+            if now >= self.data.streams[index].asker.due {
+                self.ask(now, Rank(index as u16));
+            }
+        }
+        if now >= self.transfer.due() {
+            self.ask_for_parts(now);
+        }
+        if now >= self.clock_sync.due {
+            self.ask_the_time(now);
+        }
+        if now >= self.coordination.due() {
+            self.coordination.tend(now);
+        }
+        if self.speaks() && now >= self.heartbeat.due {
+            self.beat(now);
+            self.tend_donor(now);
+            self.tend_retention(now);
+            if let Some(outbound) = self.data.outbound.as_mut().filter(|_| self.data.end.is_open()) {
+                outbound.ack.due = now;
+            }
+        }
+        if self.data.outbound.as_ref().is_some_and(|outbound| now >= outbound.ack.due) {
+            self.acknowledge(now);
+        }
+    }
+
+    /// Whether this process sends heartbeats: observers and leavers that have left do not.
+    pub(super) fn speaks(&self) -> bool {
+        matches!(self.config.role, Role::Member(_)) && self.standing != Standing::Gone
+    }
+}
