@@ -209,11 +209,11 @@ impl Costs {
             self.members, self.burst
         );
         for publisher in Publisher::ALL {
-            let who = match publisher {
+            let title = match publisher {
                 Publisher::Sequencer => "the sequencer publishes",
                 Publisher::Other => "another member publishes",
             };
-            let _ = writeln!(text, "\n| {who} | {} |", ORDERS.map(|(name, _)| name).join(" | "));
+            let _ = writeln!(text, "\n| {title} | {} |", ORDERS.map(|(name, _)| name).join(" | "));
             let _ = writeln!(text, "|---|{}", "---|".repeat(ORDERS.len()));
             for (level, ..) in LEVELS {
                 let _ = write!(text, "| {level} |");

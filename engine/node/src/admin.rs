@@ -2,14 +2,17 @@
 //!
 //! `{"request":"stat"}`, `{"request":"view"}`, `{"request":"errors"}`, `{"request":"sync"}` (answered once the barrier
 //! is complete), `{"request":"leave"}`, `{"request":"stop"}`; and two that turn the connection into a session
-//! (`sessions.rs`): `{"request":"lock","name":…}` and `{"request":"elect","name":…}`. Everything else is answered with
-//! `{"error": ...}` and what to do.
+//! (`admin/sessions.rs`): `{"request":"lock","name":…}` and `{"request":"elect","name":…}`. Everything else is answered
+//! with `{"error": ...}` and what to do.
 //!
 //! A list of errors that grows with their number fills memory while no client reads it; so only distinct ones are kept,
 //! with counts and times, and at most [`DISTINCT_MAX`] of them.
 
-use crate::messages::{NodeEvent, STANDINGS, ViewRecord};
-use crate::sessions::{PartName, Wish, WishedWait};
+pub(crate) mod server;
+pub(crate) mod sessions;
+
+use crate::admin::sessions::{PartName, Wish, WishedWait};
+use crate::threaded::messages::{NodeEvent, STANDINGS, ViewRecord};
 use bourdon_ring::counters::Reader;
 use bourdon_wire::TopicName;
 use serde::Deserialize;

@@ -17,7 +17,7 @@
 //! Source: Aeron's counters file; flock(2); linkat(2) for files that appear complete.
 
 use crate::directory::Directory;
-use crate::inline::Engine;
+use crate::engine::Engine;
 use bourdon_port::Port;
 use bourdon_protocol::Counter;
 use bourdon_protocol::control::detector::Why;
@@ -355,7 +355,7 @@ fn look(directory: &Directory, name: &str) -> Option<Found> {
     }
     let stem = name.strip_suffix(SUFFIX)?.to_owned();
     if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
-        directory.remove(&format!("{stem}{}", crate::control::SOCKET_SUFFIX));
+        directory.remove(&format!("{stem}{}", crate::directory::SOCKET_SUFFIX));
         directory.remove(name);
         return None;
     }

@@ -12,6 +12,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+/// How the names of admin sockets end.
+pub(crate) const SOCKET_SUFFIX: &str = ".sock";
 /// Only its owner may read it.
 const PRIVATE: Mode = Mode::RWXU;
 

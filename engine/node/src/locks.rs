@@ -3,7 +3,7 @@
 //! The group's locks are the data agent's business: it alone calls the protocol. A caller wants to sleep until it has
 //! the lock, to hold it as a value, and to learn when it is lost. So a [`Locks`] is a way to leave orders with the
 //! agent (a bounded channel and a doorbell), and each request has a cell that the agent writes its state to
-//! (`ticket.rs`); the agent's part is `desk.rs`.
+//! (`ticket.rs`); the agent's part is `broker.rs`.
 //!
 //! **A lock can be lost while it is held.** A member that reaches no majority any more, or was removed, holds nothing,
 //! whatever its application believes; and an application that was paused learns of it late. [`Guard::lost`] gives what
@@ -12,18 +12,18 @@
 //!
 //! Invariants: a waiting caller is released when the node ends, loses its majority or is removed. Dropping a [`Guard`],
 //! a [`LockRequest`] or a [`Candidacy`] gives up what it stood for. At a node one at most stands in an election: two
-//! would each believe that they lead. Bounds: [`ORDERS_MAX`] orders under way; the desk has its own.
+//! would each believe that they lead. Bounds: [`ORDERS_MAX`] orders under way; the broker has its own.
 
-mod desk;
+mod broker;
 mod ticket;
 
-pub(crate) use desk::Desk;
+pub(crate) use broker::Broker;
 
 use bourdon_port::Waker;
 use bourdon_protocol::{CoordinationRefusal, FencingToken, Leadership, Loss, Part};
 use bourdon_ring::signal::{Bell, WatermarkWriter, watermark};
 use bourdon_wire::TopicName;
-use desk::Order;
+use broker::Order;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
@@ -146,11 +146,11 @@ impl std::fmt::Debug for Locks {
 }
 
 /// Both ends: the agent's, and what becomes a [`Locks`] once the agent's waker is known.
-pub(crate) fn desk(is_member: bool) -> (Desk, impl FnOnce(Bell, Waker) -> Locks) {
+pub(crate) fn broker(is_member: bool) -> (Broker, impl FnOnce(Bell, Waker) -> Locks) {
     let (orders, taken) = sync_channel(ORDERS_MAX);
     let (posted, seen) = watermark(0);
     let locks = |bell, waker| Locks(Arc::new(Mutex::new(Sending { orders, posted, bell, waker })));
-    (Desk::new(taken, seen, is_member), locks)
+    (Broker::new(taken, seen, is_member), locks)
 }
 
 impl Locks {

@@ -3,7 +3,10 @@
 //! A misspelt key that is silently ignored is found in production; so unknown keys are refused, with their place in the
 //! file, and everything that can be checked without the network is checked before any socket is opened.
 
+mod channels;
+
 use bourdon_wire::TopicId;
+pub use channels::full_name;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -494,7 +497,7 @@ impl Settings {
         if self.group.address.port() == 0 {
             return Err(SettingsError::NoPort(self.group.address));
         }
-        crate::channels::check(self)?;
+        channels::check(self)?;
         for (index, second) in self.group.topics.iter().enumerate() {
             bourdon_wire::check_name(second).map_err(|source| SettingsError::Topic { name: second.clone(), source })?;
             let collides = |first: &&String| TopicId::of(first) == TopicId::of(second) && *first != second;

@@ -1,8 +1,8 @@
 //! A node with threads of its own: the application publishes and receives through rings.
 //!
 //! An inline node needs its application to poll it; an application that computes, blocks or waits for a user can't
-//! promise that. Here the data agent (`agent.rs`) keeps the protocol going on its own thread, and the control agent
-//! (`control.rs`) answers clients that query it. The application's threads hold a [`Publication`] or a
+//! promise that. Here the data agent (`threaded/agent.rs`) keeps the protocol going on its own thread, and the control
+//! agent (`admin/server.rs`) answers clients that query it. The application's threads hold a [`Publication`] or a
 //! [`Subscription`] each: one end of a ring whose other end the data agent has.
 //!
 //! The design has rings carry positions in the protocol's logs; these carry bytes. Copying 64 bytes costs some
@@ -13,23 +13,29 @@
 //! published in its order, or dropped with a [`NodeEvent::PublicationDropped`] if the group can never take it. A system
 //! call is made for a message only to wake a thread that sleeps.
 
-use crate::agent::{Agent, Listener, Outlet, frame_guess_bytes};
-use crate::control::{self, Control};
+pub(crate) mod agent;
+mod handles;
+pub(crate) mod messages;
+
+pub use handles::{Publication, PublicationClaim, PublishError, Subscription};
+pub use messages::NodeEvent;
+
+use crate::admin::server::{self, Control};
 use crate::counters::{AgentFigures, CountersFile};
 use crate::direct::{DirectNews, DirectOrder, DirectTo, NEWS_MAX, Post};
-use crate::handles::{Inlet, Publication, Subscription};
 use crate::idle::Idler;
 use crate::inline::{Node, NodeError};
-use crate::locks::{self, Desk, Locks};
-use crate::messages::{self, NodeEvent};
+use crate::locks::{self, Broker, Locks};
 use crate::placement::place_current_thread;
 use crate::settings::{Role, Settings};
+use crate::threaded::agent::{Agent, Listener, Outlet, frame_guess_bytes};
 use crate::topics::{Filter, Pattern};
 use bourdon_port::{Port, Waker};
 use bourdon_protocol::CallId;
 use bourdon_ring::counters as cells;
 use bourdon_ring::signal::{Bell, Flag, Sleeper, doorbell, watermark};
 use bourdon_ring::spsc;
+use handles::Inlet;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -130,7 +136,7 @@ struct Given {
     orders: spsc::Consumer,
     answers: Listener,
     post: Post,
-    desk: Desk,
+    broker: Broker,
     held_up: cells::Writer,
     sleeper: Sleeper,
     gate: Sleeper,
@@ -171,12 +177,12 @@ impl ThreadedNode {
         let (event_producer, consumer) = spsc::channel(EVENT_RING_BYTES);
         let events = Events { consumer, waker: Waker::new().map_err(io("making an eventfd"))? };
         let event_waker = events.waker.clone();
-        let seats = control::prepare(EVENT_RING_BYTES, COMMAND_RING_BYTES);
+        let seats = server::prepare(EVENT_RING_BYTES, COMMAND_RING_BYTES);
         let seats = seats.map_err(io("preparing the control thread"))?;
         let (order_producer, orders) = spsc::channel(COMMAND_RING_BYTES.max(4 * settings.limits.mtu_bytes));
         let (news_sender, news) = sync_channel(NEWS_MAX);
         let is_member = settings.process.role == Role::Member;
-        let (desk, locks) = locks::desk(is_member);
+        let (broker, locks) = locks::broker(is_member);
         let stop = Flag::new();
         let given = Given {
             settings: settings.clone(),
@@ -190,7 +196,7 @@ impl ThreadedNode {
             orders,
             answers: seats.answers,
             post: Post::new(news_sender, events.waker.clone()),
-            desk,
+            broker,
             held_up,
             sleeper,
             gate,
@@ -203,7 +209,7 @@ impl ThreadedNode {
         let locks = locks(bell.clone(), waker.clone());
         let (data, control, tickets) = (Some(data), None, 0);
         let mut node = Self { info, stop, waker, data, ended, control, events, counters, orders, news, locks, tickets };
-        let asker = control::Asker { bell: bell.clone(), waker: node.waker.clone(), stop: node.stop.clone() };
+        let asker = server::Asker { bell: bell.clone(), waker: node.waker.clone(), stop: node.stop.clone() };
         let control = seats
             .control
             .start(&node.counters, cells, asker, node.locks.clone())
@@ -380,7 +386,7 @@ fn run_agent(given: Given, ready: SyncSender<Ready>) -> Result<(), NodeError> {
         orders: given.orders,
         answers: given.answers,
         post: given.post,
-        desk: given.desk,
+        broker: given.broker,
         held_up: given.held_up,
         sleeper: given.sleeper,
         gate: given.gate,

@@ -333,9 +333,9 @@ fn channels_that_do_not_fit_together_are_refused() {
         (|s| s.channels[1].members = Some(vec![0, 0]), "each rank once"),
         (|s| s.channels[1].address.set_port(0), "names no port"),
     ];
-    for (change, says) in cases {
+    for (change, expected) in cases {
         let text = refused(&change);
-        assert!(text.contains(says), "{says:?}: {text}");
+        assert!(text.contains(expected), "{expected:?}: {text}");
     }
     let over_tcp = |change: Change| {
         refused(&|settings| {
@@ -355,9 +355,9 @@ fn channels_that_do_not_fit_together_are_refused() {
         (|s| s.channels[0].peers = Some(ports(3, 7002)), "127.0.0.1:7002 is the group's or another"),
         (|s| s.network.sources = vec![[127, 0, 0, 1].into()], "chooses among multicasts"),
     ];
-    for (change, says) in cases {
+    for (change, expected) in cases {
         let text = over_tcp(change);
-        assert!(text.contains(says), "{says:?}: {text}");
+        assert!(text.contains(expected), "{expected:?}: {text}");
     }
     let mut settings = world.member(1);
     settings.channels = three_channels(&world);

@@ -127,7 +127,7 @@ fn addresses_that_can_t_work_are_refused_with_what_to_do() {
         Node::join(&settings).expect_err("it is refused").to_string()
     };
     let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
-    for (peers, listen, says) in [
+    for (peers, listen, expected) in [
         (vec![], None, "peers is empty"),
         (vec![free[0]], None, "list all 2 members"),
         (vec![free[0], free[0]], None, "twice"),
@@ -137,7 +137,7 @@ fn addresses_that_can_t_work_are_refused_with_what_to_do() {
         (vec![address("192.0.2.1:7500"), free[1]], None, "address of this host"),
     ] {
         let why = refused(&peers, listen);
-        assert!(why.contains(says), "{says}: {why}");
+        assert!(why.contains(expected), "{expected}: {why}");
     }
     let mut observer = over_tcp(world.observer(), &free[..1]);
     let why = Node::join(&observer).expect_err("it would miss what the other member sends").to_string();

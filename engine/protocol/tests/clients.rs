@@ -136,7 +136,7 @@ impl Bank {
         let member = Bench::member(Order::Fifo, 1, 0);
         client.on_datagram(Instant(0), &member.heartbeat(0, |_| {}));
         let mut bank = Self { client, now: Instant(0) };
-        bank.hears(0, refusals::NONE); // the member is where its heartbeat said
+        bank.hears(0, refusals::NONE); // the member is where its heartbeat announced
         bank
     }
 

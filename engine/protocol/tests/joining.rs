@@ -141,7 +141,7 @@ fn a_group_of_which_everybody_restarts_at_once_forms_anew_and_observers_follow()
 #[test]
 fn a_proposer_killed_in_any_phase_leaves_one_view_behind() {
     for step in [PREPARE, PROPOSE, DECIDE] {
-        for told in [None, Some(1), Some(3)] {
+        for sent_to in [None, Some(1), Some(3)] {
             for reliability in [Reliability::Reliable, Reliability::Uniform] {
                 let mut net = Net::new(5, 1, |_| {});
                 if reliability == Reliability::Uniform {
@@ -154,7 +154,7 @@ fn a_proposer_killed_in_any_phase_leaves_one_view_behind() {
                 net.alter = Box::new(move |from, to, datagram| {
                     if from == 0 && ballot_step(datagram).is_some_and(|(of, _)| of == step) {
                         dies.set(true);
-                        return usize::from(Some(to) == told);
+                        return usize::from(Some(to) == sent_to);
                     }
                     usize::from(!dies.get() || from != 0 && to != 0)
                 });
@@ -173,7 +173,7 @@ fn a_proposer_killed_in_any_phase_leaves_one_view_behind() {
                 }
                 net.run(1000 * MS);
                 assert!(dead.get(), "step {step} was never sent");
-                let case = format!("step {step} sent to {told:?}, {reliability:?}: {:?}", net.ones[1].events);
+                let case = format!("step {step} sent to {sent_to:?}, {reliability:?}: {:?}", net.ones[1].events);
                 assert!(net.agree(&[1, 2, 3], 3), "{case}");
                 for index in [2, 3, 5] {
                     assert_eq!(net.ones[index].shown, net.ones[1].shown, "{case}");

@@ -163,23 +163,26 @@ fn a_silent_member_is_suspected_and_left_out() {
     net.lose = Box::new(|target, _| target == 0);
     net.run(1_000_000_000);
     // A process that hears no member suspects both others and can't decide alone; these go on without it.
-    let told = events(&mut net.processes[0]);
+    let reported = events(&mut net.processes[0]);
     for rank in [1, 2] {
-        assert!(told.iter().any(|event| matches!(event, Event::Suspected(Rank(r), _) if *r == rank)), "{told:?}");
+        assert!(
+            reported.iter().any(|event| matches!(event, Event::Suspected(Rank(r), _) if *r == rank)),
+            "{reported:?}"
+        );
     }
-    assert!(told.contains(&Event::NoMajority), "{told:?}");
+    assert!(reported.contains(&Event::NoMajority), "{reported:?}");
     assert_eq!(net.publish(0, b"late"), Err(Refusal::NoMajority));
     let view = Event::View { epoch: Epoch(2), members: 0b110, sequencer: Rank(1) };
     for rank in [1, 2] {
-        let told = events(&mut net.processes[rank]);
-        assert_eq!(told.last(), Some(&view), "{told:?}");
+        let reported = events(&mut net.processes[rank]);
+        assert_eq!(reported.last(), Some(&view), "{reported:?}");
         net.publish(rank, b"on").unwrap();
     }
     // It hears them again: it learns that it was removed, and comes back as another member.
     net.lose = Box::new(|_, _| false);
     net.run(2_000_000_000);
-    let told = events(&mut net.processes[0]);
-    assert!(told.contains(&Event::Removed(Epoch(2))), "{told:?}");
+    let reported = events(&mut net.processes[0]);
+    assert!(reported.contains(&Event::Removed(Epoch(2))), "{reported:?}");
     assert_eq!(net.processes[0].view().bits(), 0b111);
     net.publish(0, b"back").unwrap();
 }

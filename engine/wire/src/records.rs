@@ -500,7 +500,7 @@ pub mod link_steps {
     /// Only acknowledges.
     pub const NONE: u16 = 0;
     /// The sender has sent everything that it brings into this view.
-    pub const TOLD: u16 = 1;
+    pub const STATE_SENT: u16 = 1;
     /// The sender has held a lock since an earlier view.
     pub const HOLDS: u16 = 2;
     /// The sender stands for election.

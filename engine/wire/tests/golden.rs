@@ -374,8 +374,8 @@ fn link() {
     assert_eq!(Link::read_all(&named), Some((&record, Some("a"))));
     let cut = [record.as_bytes(), b"\x02a"].concat();
     assert_eq!(Link::read_all(&cut), None);
-    use link_steps::{ELECTION, END, LEADS, REQUEST, RESIGNED, TOLD, WANT};
-    assert_eq!([TOLD, LEADS, REQUEST, WANT, ELECTION, RESIGNED, END], [1, 4, 8, 15, 16, 21, 22]);
+    use link_steps::{ELECTION, END, LEADS, REQUEST, RESIGNED, STATE_SENT, WANT};
+    assert_eq!([STATE_SENT, LEADS, REQUEST, WANT, ELECTION, RESIGNED, END], [1, 4, 8, 15, 16, 21, 22]);
 }
 
 #[test]

@@ -95,7 +95,7 @@ impl Reporter {
 
     fn started(&self, settings: &Settings, node: &ThreadedNode) {
         let (info, group, idle) = (node.info(), &settings.group, settings.threads.idle);
-        let (who, rank) = match settings.process.role {
+        let (role, rank) = match settings.process.role {
             Role::Member => {
                 (format!("member {} of {}", settings.process.rank, group.members), Some(settings.process.rank))
             }
@@ -108,7 +108,7 @@ impl Reporter {
             Transport::Auto => format!("on {address} over {interface}, and over tcp"),
             Transport::Udp | Transport::Portable => format!("on {address} over {interface}"),
         };
-        let text = format!("{who} of group {name:?} {place}: at {at} by {io}, idle {idle:?}");
+        let text = format!("{role} of group {name:?} {place}: at {at} by {io}, idle {idle:?}");
         let granted_bytes = info.receive_buffer_bytes / 2; // the kernel reports twice what was requested
         let mut object = json!({
             "event": "started", "group": name, "group_address": address, "rank": rank, "address": at, "io": io,

@@ -25,17 +25,17 @@ const LINE_MAX_BYTES: usize = 1 << 16;
 const READ_AHEAD: usize = 32;
 
 #[derive(Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("whom").required(true))]
+#[command(group = clap::ArgGroup::new("recipient").required(true))]
 pub(crate) struct Args {
     #[command(flatten)]
     at: Where,
     /// The message; without it, each line of stdin is a message
     message: Option<String>,
     /// To this member: acknowledged, sent again for up to 5 s, delivered at most once
-    #[arg(long, value_name = "RANK", group = "whom")]
+    #[arg(long, value_name = "RANK", group = "recipient")]
     to: Option<u16>,
     /// To the nearest member, and to the next nearest if that member does not answer
-    #[arg(long, group = "whom")]
+    #[arg(long, group = "recipient")]
     any: bool,
     /// With --any: only to one of these members
     #[arg(
@@ -47,7 +47,7 @@ pub(crate) struct Args {
     )]
     among: Vec<u16>,
     /// To every process of the group that hears the network, once and unacknowledged
-    #[arg(long, group = "whom")]
+    #[arg(long, group = "recipient")]
     all_hosts: bool,
     /// Write the outcome of each message as a JSON object
     #[arg(long)]

@@ -435,8 +435,8 @@ fn text(verdict: &Verdict) -> String {
     }
     match (verdict.violations.len(), verdict.violations_not_told) {
         (0, _) => text + "Every guarantee was kept.\n",
-        (told, 0) => text + &format!("{told} violations\n"),
-        (told, more) => text + &format!("{told} violations and {more} more of the same\n"),
+        (listed, 0) => text + &format!("{listed} violations\n"),
+        (listed, more) => text + &format!("{listed} violations and {more} more of the same\n"),
     }
 }
 

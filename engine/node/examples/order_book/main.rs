@@ -195,8 +195,8 @@ impl Stage {
 
     fn wait_for(&self, number: usize, word: &str) -> Outcome<String> {
         loop {
-            let (who, line) = self.hear()?;
-            if who == number && line.starts_with(word) {
+            let (child, line) = self.hear()?;
+            if child == number && line.starts_with(word) {
                 return Ok(line);
             }
         }
@@ -232,8 +232,8 @@ fn conduct(count: usize, file: Option<&str>) -> Outcome<()> {
     }
     let mut waiting: Vec<usize> = (0..all).collect();
     while !waiting.is_empty() {
-        let (who, line) = stage.hear()?;
-        waiting.retain(|number| *number != who || line != "ready");
+        let (child, line) = stage.hear()?;
+        waiting.retain(|number| *number != child || line != "ready");
     }
     println!("{MEMBERS} members and {OBSERVERS} observers are ready; {count} events, uniform, in total order");
 
@@ -250,15 +250,15 @@ fn conduct(count: usize, file: Option<&str>) -> Outcome<()> {
 
     let mut books = vec![None; all];
     while books.iter().any(Option::is_none) {
-        let (who, line) = stage.hear()?;
+        let (child, line) = stage.hear()?;
         if let Some(book) = line.strip_prefix("book ") {
-            books[who] = Some(book.to_owned());
+            books[child] = Some(book.to_owned());
         }
     }
     for (number, book) in books.iter().enumerate() {
-        let who = if number < usize::from(MEMBERS) { "member" } else { "observer" };
+        let role = if number < usize::from(MEMBERS) { "member" } else { "observer" };
         let rank = number % usize::from(MEMBERS);
-        println!("{who} {rank}: book, best bid, best offer: {}", book.as_deref().unwrap_or_default());
+        println!("{role} {rank}: book, best bid, best offer: {}", book.as_deref().unwrap_or_default());
     }
     if books.iter().all(|book| *book == books[0]) {
         println!("All books are equal.");

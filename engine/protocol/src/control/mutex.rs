@@ -6,9 +6,10 @@
 //! outlives a view: which request holds a lock here, under which token.
 //!
 //! **View changes.** Messages of an epoch are void in the next. Each member begins a view by announcing to every other
-//! member which locks it holds (HOLDS for each, then TOLD), so no later message can overtake that; then it repeats its
-//! requests. Crashed members announce nothing: their locks and requests are gone. A grant that came after a member's
-//! promise does no harm, because a member announces what it holds when it enters the next view, not when it promises.
+//! member which locks it holds (HOLDS for each, then STATE_SENT), so no later message can overtake that; then it
+//! repeats its requests. Crashed members announce nothing: their locks and requests are gone. A grant that came after a
+//! member's promise does no harm, because a member announces what it holds when it enters the next view, not when it
+//! promises.
 //!
 //! **Fencing.** A token is (epoch, number): numbers grow within an epoch, each algorithm by its own rule, and a later
 //! epoch beats any number. A member that can't reach a quorum of its view, or is out of it, holds nothing from then on.

@@ -263,7 +263,7 @@ impl Process {
         let held = coordination.mutex.holds().filter(|_| !is_replicated);
         let mut letters: Vec<Letter> = held.map(|(name, _)| Letter::new(link_steps::HOLDS, *name)).collect();
         letters.extend(coordination.elections.tell());
-        letters.push(Letter::bare(link_steps::TOLD));
+        letters.push(Letter::bare(link_steps::STATE_SENT));
         for to in seat.others() {
             letters.iter().for_each(|letter| coordination.links.send(to, *letter));
         }
@@ -333,7 +333,7 @@ impl Process {
         let coordination = &mut self.coordination;
         let Some(letter) = coordination.links.receive(now, from, record, name) else { return };
         match (letter.step, letter.name) {
-            (link_steps::TOLD, _) => {
+            (link_steps::STATE_SENT, _) => {
                 coordination.told |= bit(from);
                 coordination.elections.told(from);
                 self.open_coordination();

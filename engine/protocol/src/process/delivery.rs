@@ -1,7 +1,7 @@
 //! Delivery: messages leave the data plane in their order and reach the application.
 //!
-//! The group's own commands (locks) travel in the streams as well and are taken out here. Where an epoch ends, delivery goes up to its
-//! cut and the next view begins.
+//! The group's own commands (locks) travel in the streams as well and are taken out here. Where an epoch ends, delivery
+//! goes up to its cut and the next view begins.
 
 use super::{Process, Standing, push_event};
 use crate::control::clients::Clients;

@@ -1,7 +1,7 @@
 //! What a cut is: how far each stream of an epoch is delivered before the next view.
 //!
-//! The data plane knows what it holds, the ballots decide what all deliver, and both mean the same thing: for each stream the
-//! end of a beginning without gaps, and, where messages are delivered unordered, ranges beyond gaps.
+//! The data plane knows what it holds, the ballots decide what all deliver, and both mean the same thing: for each
+//! stream the end of a beginning without gaps, and, where messages are delivered unordered, ranges beyond gaps.
 //!
 //! Invariant: in a united cut no range meets another one or the end before it, unless one range could not count both.
 

@@ -137,9 +137,10 @@ fn text(plan: &Plan, names: &Names, outcome: &Outcome) -> String {
     chart(&latencies(&outcome.rows)).lines().for_each(&mut line);
     line("");
     let verdict = if outcome.failures.is_empty() {
-        let who = if outcome.rows.iter().any(|row| row.killed) { "Every process that lived" } else { "Every process" };
+        let process =
+            if outcome.rows.iter().any(|row| row.killed) { "Every process that lived" } else { "Every process" };
         let same = if outcome.order_agrees { "all in the same order" } else { "in each its own order" };
-        format!("{who} delivered every message once, {same}, in {}.", duration(outcome.wall_ns))
+        format!("{process} delivered every message once, {same}, in {}.", duration(outcome.wall_ns))
     } else {
         format!("FAILED after {}.", duration(outcome.wall_ns))
     };

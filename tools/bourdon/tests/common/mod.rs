@@ -88,11 +88,11 @@ pub(crate) fn run(arguments: &[&str], stdin: &[u8]) -> Output {
     child.wait_with_output().expect("it ends")
 }
 
-pub(crate) fn fails(arguments: &[&str], stdin: &[u8], code: i32, says: &str) {
+pub(crate) fn fails(arguments: &[&str], stdin: &[u8], code: i32, expected: &str) {
     let output = run(arguments, stdin);
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
-    assert!(text.contains(says), "{arguments:?} should print {says:?}: {text}");
+    assert!(text.contains(expected), "{arguments:?} should print {expected:?}: {text}");
     assert!(output.stdout.is_empty());
 }
 

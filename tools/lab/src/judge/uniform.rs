@@ -34,9 +34,9 @@ pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
         }
         lacks.sort_unstable();
         if let Some(message) = lacks.first() {
-            let (view, who) = delivered[message];
-            let (lacks, who) = (case.named(&lacks), who.shown());
-            verdict.add(11, life, format!("lacks {lacks}; the first was delivered by {who} in view {view}"));
+            let (view, deliverer) = delivered[message];
+            let (lacks, deliverer) = (case.named(&lacks), deliverer.shown());
+            verdict.add(11, life, format!("lacks {lacks}; the first was delivered by {deliverer} in view {view}"));
         }
     }
 }

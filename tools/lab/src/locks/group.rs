@@ -388,7 +388,7 @@ impl Group<'_> {
             if left == 0 {
                 return Ok(());
             }
-            let _ = self.said.recv_timeout(LOOK_EVERY); // whatever is said now
+            let _ = self.said.recv_timeout(LOOK_EVERY); // whatever is reported now
         }
         Err(failed("a member does not end on request"))
     }

@@ -15,10 +15,11 @@
 
 use crate::counters::{AgentFigures, CountersWriter};
 use crate::direct::Post;
+use crate::engine::DELIVER_LIMIT;
 use crate::idle::Idler;
-use crate::inline::{DELIVER_LIMIT, Node};
-use crate::locks::Desk;
-use crate::messages::{
+use crate::inline::Node;
+use crate::locks::Broker;
+use crate::threaded::messages::{
     Command, DELIVERED_BYTES, Delivered, EventWords, NodeEvent, PUBLISHED_BYTES, Published, STANDINGS, ViewRecord,
     event_words, refusal_word,
 };
@@ -144,7 +145,7 @@ pub(crate) struct Agent {
     /// The application's direct messages.
     pub(crate) post: Post,
     /// Its locks and elections.
-    pub(crate) desk: Desk,
+    pub(crate) broker: Broker,
     /// Why publications are blocked: cell 0, for the application to read.
     pub(crate) held_up: cells::Writer,
     /// Rung by publishers and the control thread.
@@ -209,7 +210,7 @@ impl Agent {
             self.tell(event.into());
         }
         work_count += self.post.collect(&mut self.node);
-        work_count += self.desk.work(&mut self.node);
+        work_count += self.broker.work(&mut self.node);
         let reach = self.node.reach();
         if reach != self.reach {
             self.reach = reach;
@@ -370,12 +371,12 @@ impl Agent {
         let publishable = self.held_up.get(0) == 0 && self.publications.iter_mut().any(spsc::Consumer::has_frames);
         let stop_is_news = self.stop.is_set() && !stopping;
         let has_room = is_gated && !self.is_gated();
-        let is_ordered = self.commands.has_frames() || self.orders.has_frames() || self.desk.has_orders();
+        let is_ordered = self.commands.has_frames() || self.orders.has_frames() || self.broker.has_orders();
         let slept = if publishable || stop_is_news || has_room || is_ordered {
             Ok(())
         } else {
             self.figures.sleeps += 1;
-            self.node.wait(longest.min(self.desk.sleep_max()))
+            self.node.wait(longest.min(self.broker.sleep_max()))
         };
         self.gate.get_up();
         self.sleeper.get_up();

@@ -63,7 +63,7 @@ struct Race {
 }
 
 /// The agent's end.
-pub(crate) struct Desk {
+pub(crate) struct Broker {
     orders: Receiver<Order>,
     posted: WatermarkReader,
     taken: u64,
@@ -78,7 +78,7 @@ pub(crate) struct Desk {
     look_from: LockId,
 }
 
-impl Desk {
+impl Broker {
     pub(super) fn new(orders: Receiver<Order>, posted: WatermarkReader, is_member: bool) -> Self {
         Self {
             orders,

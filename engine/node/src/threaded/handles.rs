@@ -6,8 +6,8 @@
 //!
 //! Invariants: one thread per handle (they are `Send`, not shared); a call never blocks but [`Subscription::wait`].
 
-use crate::agent::published_bytes;
-use crate::messages::{self, Delivered, PUBLISHED_BYTES, Published, UNTIMED};
+use crate::threaded::agent::published_bytes;
+use crate::threaded::messages::{self, Delivered, PUBLISHED_BYTES, Published, UNTIMED};
 use bourdon_port::Waker;
 use bourdon_protocol::{Delivery, Refusal};
 use bourdon_ring::counters as cells;

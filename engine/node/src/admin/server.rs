@@ -11,13 +11,14 @@
 //!
 //! Source: mio's edge-triggered readiness: every descriptor is driven until it would block.
 
+use crate::admin::sessions::{Session, Wish};
 use crate::admin::{self, EventLog, Request};
-use crate::agent::Listener;
 use crate::counters::{CountersFile, cells as cell_names};
 use crate::directory::Directory;
+use crate::directory::SOCKET_SUFFIX;
 use crate::locks::Locks;
-use crate::messages::{Command, NodeEvent, ViewRecord, event_of, refusal_of};
-use crate::sessions::{Session, Wish};
+use crate::threaded::agent::Listener;
+use crate::threaded::messages::{Command, NodeEvent, ViewRecord, event_of, refusal_of};
 use bourdon_port::Waker;
 use bourdon_protocol::Event;
 use bourdon_ring::counters::Reader;
@@ -36,8 +37,6 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 use zerocopy::FromBytes;
 
-/// How the names of admin sockets end.
-pub(crate) const SOCKET_SUFFIX: &str = ".sock";
 /// Connections at once: people and monitors, not a service.
 const CONNECTIONS_MAX: usize = 16;
 /// Sessions at once, besides: as many as locks that one process takes part in.

@@ -178,6 +178,39 @@ fn write_new_instance(f: &mut std::fmt::Formatter<'_>, from: InstanceId, to: Ins
     write!(f, "instance {:016x} of the group ended, and {:016x} {text}", from.0, to.0)
 }
 
+/// Events that keep a process out of the group, or another one.
+fn write_obstacle(f: &mut std::fmt::Formatter<'_>, event: &Event) -> std::fmt::Result {
+    match event {
+        Event::SnapshotTooLarge { bytes, limit_bytes } => write!(
+            f,
+            "the group's state is too large to join with ({bytes} bytes; 0 if only its donor knows): raise \
+                 limits.max_snapshot_bytes, now {limit_bytes}, here and at the members"
+        ),
+        Event::IdentityConflict(rank) => {
+            write!(f, "another process uses rank {rank} too: one of the two has the wrong process.rank")
+        }
+        Event::Restarted { rank, .. } => write!(
+            f,
+            "member {rank} was restarted, or two processes have its rank: the new one joins once the old one is \
+                 out of the view"
+        ),
+        Event::ConfigurationDiffers(rank) => write!(
+            f,
+            "member {rank} is configured otherwise: group.members, order, reliability, sequencer, mtu_bytes and \
+                 max_message_bytes must be the same everywhere"
+        ),
+        Event::Superseded { instance } => write_superseded(f, *instance),
+        Event::OlderInstance { instance } => write_older_instance(f, *instance),
+        Event::NewInstance { from, to } => write_new_instance(f, *from, *to),
+        Event::OtherVersion(version) => write!(
+            f,
+            "a process on the group's address uses version {version} of the wire format: run the same release \
+                 everywhere"
+        ),
+        _ => unreachable!("{event:?} is no obstacle"),
+    }
+}
+
 impl std::fmt::Display for NodeEvent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let event = match self {
@@ -231,32 +264,7 @@ impl std::fmt::Display for NodeEvent {
             Event::Synced { phase, .. } => write!(f, "barrier {phase} is complete"),
             Event::SnapshotWanted => f.write_str("a joiner requests the application's state"),
             Event::SnapshotReady => f.write_str("the application's state at another member has come"),
-            Event::SnapshotTooLarge { bytes, limit_bytes } => write!(
-                f,
-                "the group's state is too large to join with ({bytes} bytes; 0 if only its donor knows): raise \
-                     limits.max_snapshot_bytes, now {limit_bytes}, here and at the members"
-            ),
-            Event::IdentityConflict(rank) => {
-                write!(f, "another process uses rank {rank} too: one of the two has the wrong process.rank")
-            }
-            Event::Restarted { rank, .. } => write!(
-                f,
-                "member {rank} was restarted, or two processes have its rank: the new one joins once the old one is \
-                     out of the view"
-            ),
-            Event::ConfigurationDiffers(rank) => write!(
-                f,
-                "member {rank} is configured otherwise: group.members, order, reliability, sequencer, mtu_bytes and \
-                     max_message_bytes must be the same everywhere"
-            ),
-            Event::Superseded { instance } => write_superseded(f, *instance),
-            Event::OlderInstance { instance } => write_older_instance(f, *instance),
-            Event::NewInstance { from, to } => write_new_instance(f, *from, *to),
-            Event::OtherVersion(version) => write!(
-                f,
-                "a process on the group's address uses version {version} of the wire format: run the same release \
-                     everywhere"
-            ),
+            other => write_obstacle(f, other),
         }
     }
 }

@@ -1,0 +1,440 @@
+//! The engine: a process and its port, driven by the thread that polls it.
+//!
+//! [`Engine::poll`] receives, delivers, keeps time and sends, all within the call. One clock reading a burst:
+//! everything that one call delivers carries the same time.
+
+use crate::clock::Clock;
+use bourdon_port::{Port, PortError, To};
+use bourdon_protocol::{
+    CallId, Claim, Config, Coordination, CoordinationRefusal, Counters, Delivery, Destination, DirectMessage,
+    DirectOutcome, DirectRefusal, Event, Leadership, LockId, LockStanding, Outgoing, Part, Passed, Patience, Process,
+    Refusal,
+};
+use bourdon_wire::{Address, Incarnation, Instant, Rank, Sequence, TopicId, TopicName};
+use std::time::Duration;
+
+/// The most datagrams one call to [`Node::poll`] takes from the network: several full segmentation runs, and few enough
+/// that timers keep their time.
+const RECEIVE_LIMIT: usize = 512;
+
+/// The most messages one call delivers by default; the next call delivers the rest.
+pub(crate) const DELIVER_LIMIT: usize = 1 << 16;
+
+/// Sealed datagrams that make a publication send at once instead of waiting for the next call: one full segmentation
+/// run.
+const BACKLOG_SEND: u64 = 46;
+
+/// The engine over any port: what [`Node`] is, and what tests and gates run over a port in memory.
+#[derive(Debug)]
+pub struct Engine<P> {
+    pub(crate) process: Process,
+    pub(crate) port: P,
+    pub(crate) clock: Clock,
+    /// The last clock reading; publications between two readings share it.
+    pub(crate) now: Instant,
+    /// Whether something was published since the last reading.
+    in_burst: bool,
+    /// Whether what the last delivery brought about (order, acknowledgements) is still to be sent.
+    owes: bool,
+    /// Whether there may be something to deliver though nothing has been received: own messages, or what was left over.
+    may_deliver: bool,
+    /// Datagrams the port handed over.
+    port_datagrams: u64,
+}
+
+impl<P: Port> Engine<P> {
+    /// A process of a group over an open port. The configuration's address and clock offset are filled in here.
+    ///
+    /// # Errors
+    /// If the configuration contradicts itself.
+    pub fn new(port: P, mut config: Config) -> Result<Self, bourdon_protocol::ConfigError> {
+        let clock = Clock::start();
+        config.address = port.local_address().into();
+        config.wall_offset_ns = clock.wall_offset_ns();
+        let now = clock.now();
+        Ok(Self {
+            process: Process::new(now, config)?,
+            port,
+            clock,
+            now,
+            in_burst: false,
+            owes: false,
+            may_deliver: true,
+            port_datagrams: 0,
+        })
+    }
+
+    /// Publishes a message on a topic. It goes out with the next [`Engine::flush`] or [`Engine::poll`].
+    ///
+    /// # Errors
+    /// Why it can't be taken now; nothing of it was sent. After [`Refusal::Window`], poll and try again.
+    #[inline]
+    pub fn try_publish(&mut self, topic: TopicId, payload: &[u8]) -> Result<Sequence, Refusal> {
+        self.try_publish_with(&Outgoing { topic, ..Outgoing::default() }, payload)
+    }
+
+    /// Publishes a message that carries its topic's name, for subscribers by patterns.
+    ///
+    /// # Errors
+    /// As [`Engine::try_publish`].
+    #[inline]
+    pub fn try_publish_named(&mut self, name: &TopicName, payload: &[u8]) -> Result<Sequence, Refusal> {
+        self.try_publish_with(&Outgoing::named(*name), payload)
+    }
+
+    /// Publishes a message with all that can go with it.
+    ///
+    /// # Errors
+    /// As [`Engine::try_publish`].
+    #[inline]
+    pub fn try_publish_with(&mut self, outgoing: &Outgoing, payload: &[u8]) -> Result<Sequence, Refusal> {
+        self.begin_burst();
+        let sequence = self.process.try_publish(self.now, outgoing, payload)?;
+        if self.process.backlog() >= BACKLOG_SEND {
+            // A port that fails returns the error again on the next poll, which can report it.
+            let _ = self.transmit();
+        }
+        Ok(sequence)
+    }
+
+    /// Claims space for a message of at most one datagram, to be written in place and committed.
+    ///
+    /// # Errors
+    /// As [`Engine::try_publish`].
+    #[inline]
+    pub fn try_claim(&mut self, topic: TopicId, length: usize) -> Result<Claim<'_>, Refusal> {
+        self.try_claim_with(&Outgoing { topic, ..Outgoing::default() }, length)
+    }
+
+    /// Claims space for a message with all that can go with it.
+    ///
+    /// # Errors
+    /// As [`Engine::try_publish`].
+    #[inline]
+    pub fn try_claim_with(&mut self, outgoing: &Outgoing, length: usize) -> Result<Claim<'_>, Refusal> {
+        self.begin_burst();
+        if self.process.backlog() >= BACKLOG_SEND {
+            let _ = self.transmit();
+        }
+        self.process.try_claim(self.now, outgoing, length)
+    }
+
+    #[inline]
+    fn begin_burst(&mut self) {
+        if !self.in_burst {
+            self.in_burst = true;
+            self.now = self.clock.now();
+        }
+    }
+
+    /// Sends what has been published.
+    ///
+    /// # Errors
+    /// If the port is broken.
+    #[inline]
+    pub fn flush(&mut self) -> Result<(), PortError> {
+        self.now = self.clock.now();
+        self.transmit()
+    }
+
+    /// Sends, receives, delivers, keeps time. Returns how many messages were delivered and datagrams received: zero
+    /// means that there was nothing to do. What a delivery brings about goes out with the next call, together with what
+    /// the application publishes in answer: so do not stop calling while this returns more than zero.
+    ///
+    /// # Errors
+    /// If the port is broken.
+    #[inline]
+    pub fn poll(&mut self, on_delivery: impl FnMut(Delivery<'_>)) -> Result<usize, PortError> {
+        self.poll_at_most(DELIVER_LIMIT, on_delivery)
+    }
+
+    /// As [`Engine::poll`], delivering at most `limit` messages, give or take one datagram's.
+    ///
+    /// # Errors
+    /// If the port is broken.
+    #[inline]
+    pub fn poll_at_most(&mut self, limit: usize, on_delivery: impl FnMut(Delivery<'_>)) -> Result<usize, PortError> {
+        self.poll_after(limit, &|_| true, on_delivery)
+    }
+
+    /// As [`Engine::poll_at_most`], but holds back what comes after a message of another group that has not `passed`
+    /// there: ask the process of that group ([`Process::has_passed`]), if this thread runs one; if not, it has.
+    ///
+    /// # Errors
+    /// If the port is broken.
+    #[inline]
+    pub fn poll_after(
+        &mut self,
+        limit: usize,
+        passed: Passed<'_>,
+        on_delivery: impl FnMut(Delivery<'_>),
+    ) -> Result<usize, PortError> {
+        if self.in_burst || self.owes {
+            self.flush()?;
+        }
+        let process = &mut self.process;
+        let mut now = None;
+        let clock = &self.clock;
+        let received = self.port.receive(RECEIVE_LIMIT, |arrival| {
+            let now = *now.get_or_insert_with(|| clock.now());
+            process.take_in(now, arrival.bytes, arrival.kernel_receive_ns, arrival.to_all);
+        })?;
+        self.port_datagrams += received as u64;
+        self.now = now.unwrap_or_else(|| clock.now());
+        // Most rounds of a spinning thread find no work: then only the clock is read.
+        let mut delivered = 0;
+        if received > 0 {
+            self.process.order(self.now);
+        }
+        if received > 0 || self.may_deliver || self.process.is_wedged() || self.now >= self.process.delivery_due() {
+            delivered = self.process.deliver_after(self.now, limit, passed, on_delivery);
+            self.may_deliver = delivered > 0 || self.process.waits_elsewhere();
+        }
+        let timer_due = self.now >= self.process.next_deadline();
+        if timer_due {
+            self.process.on_timer(self.now);
+        }
+        if delivered > 0 {
+            // The application may have an answer; it goes out together with what else is due, on the next call.
+            self.owes = true;
+        } else if timer_due || received > 0 || self.process.backlog() > 0 {
+            self.transmit()?;
+        }
+        Ok(received + delivered)
+    }
+
+    #[inline]
+    fn transmit(&mut self) -> Result<(), PortError> {
+        (self.in_burst, self.owes, self.may_deliver) = (false, false, true);
+        let (port, mut failed) = (&mut self.port, None);
+        self.process.transmit(self.now, |to, bytes, segment_bytes| {
+            let to = match to {
+                Destination::Group => To::Group,
+                Destination::Peer(address) => To::Peer(address.into()),
+                Destination::Broadcast => To::Broadcast,
+            };
+            port.send(to, bytes, segment_bytes).unwrap_or_else(|error| {
+                failed = Some(error);
+                0
+            })
+        });
+        failed.map_or_else(|| self.port.flush(), Err)
+    }
+
+    /// Sleeps until something may have come or something is due, at most for `longest`. Returns at once where the port
+    /// spins.
+    ///
+    /// # Errors
+    /// If the port is broken.
+    pub fn wait(&mut self, longest: Duration) -> Result<(), PortError> {
+        if self.in_burst || self.owes {
+            self.flush()?;
+        }
+        let until_due = self.process.next_deadline().since(self.clock.now());
+        // What the network did not take is offered again soon.
+        let until_due = if self.process.backlog() > 0 { until_due.min(100_000) } else { until_due };
+        if until_due == 0 {
+            return Ok(());
+        }
+        self.port.wait(longest.min(Duration::from_nanos(until_due)))
+    }
+
+    /// Asks for a barrier: [`Event::Synced`] reports when everything that any member sent before it has been delivered
+    /// everywhere. A payload of at most one datagram is delivered at every process between what was before and after.
+    ///
+    /// # Errors
+    /// If this process is no member, too many barriers wait, or the payload is too long.
+    pub fn sync(&mut self, payload: Option<&[u8]>) -> Result<(), Refusal> {
+        self.now = self.clock.now();
+        self.owes = true;
+        self.process.sync(self.now, payload)
+    }
+
+    /// Sends a message of at most one datagram to one member, beside the stream. [`Engine::poll_outcome`] reports
+    /// whether it was taken.
+    ///
+    /// # Errors
+    /// If it is too long, too many are under way, or the member was not heard.
+    pub fn send_to(&mut self, rank: Rank, payload: &[u8]) -> Result<CallId, DirectRefusal> {
+        self.begin_direct();
+        self.process.send_to(self.now, rank, payload)
+    }
+
+    /// The same to any process of the group by its address, as a [`DirectMessage`] gave it.
+    ///
+    /// # Errors
+    /// If it is too long, too many are under way, or nothing can be sent there.
+    pub fn send_to_address(&mut self, to: Address, payload: &[u8]) -> Result<CallId, DirectRefusal> {
+        self.begin_direct();
+        self.process.send_to_address(self.now, to, payload)
+    }
+
+    /// Sends a message to the nearest of some members, and to the next nearest if that one does not take it in time.
+    /// None named means all others of the view.
+    ///
+    /// # Errors
+    /// If it is too long, too many are under way, or none of them was heard.
+    pub fn send_any(&mut self, among: &[Rank], payload: &[u8]) -> Result<CallId, DirectRefusal> {
+        self.begin_direct();
+        self.process.send_any(self.now, among, payload)
+    }
+
+    /// Sends a message to all processes of the group that hear the network, once and unanswered.
+    ///
+    /// # Errors
+    /// If it is too long, or the port can't broadcast.
+    pub fn broadcast(&mut self, payload: &[u8]) -> Result<(), DirectRefusal> {
+        if !self.port.can_broadcast() {
+            return Err(DirectRefusal::NoBroadcast);
+        }
+        self.begin_direct();
+        self.process.broadcast(self.now, payload)
+    }
+
+    fn begin_direct(&mut self) {
+        self.now = self.clock.now();
+        self.owes = true;
+    }
+
+    /// The next direct message received. If the application never fetches them, 256 wait and the others are refused.
+    pub fn poll_direct(&mut self) -> Option<DirectMessage> {
+        self.process.poll_direct()
+    }
+
+    /// The outcome of the next direct message sent.
+    pub fn poll_outcome(&mut self) -> Option<DirectOutcome> {
+        self.process.poll_outcome()
+    }
+
+    /// Asks for a lock; [`Engine::poll_coordination`] reports when it is granted, or why not, and when it is lost.
+    ///
+    /// # Errors
+    /// If no request is possible now.
+    pub fn lock(&mut self, name: TopicName, patience: Patience) -> Result<LockId, CoordinationRefusal> {
+        self.coordinate(|process| process.lock(name, patience))
+    }
+
+    /// Gives a lock back, or cancels the wait for it. Returns whether there was such a request. No more news of it
+    /// follows.
+    pub fn unlock(&mut self, id: LockId) -> bool {
+        self.owes = true;
+        self.process.unlock(id)
+    }
+
+    /// Where a request for a lock stands; `None` once it is over.
+    pub fn lock_standing(&self, id: LockId) -> Option<LockStanding> {
+        self.process.lock_standing(id)
+    }
+
+    /// Takes part in an election, or changes the part; [`Engine::poll_coordination`] reports the leader, now and
+    /// whenever it changes.
+    ///
+    /// # Errors
+    /// If this process can't take part in it now.
+    pub fn elect(&mut self, name: TopicName, part: Part) -> Result<(), CoordinationRefusal> {
+        self.coordinate(|process| process.elect(name, part))
+    }
+
+    /// Resigns if it leads, and stands no more; it still learns which member leads.
+    pub fn resign(&mut self, name: TopicName) {
+        self.owes = true;
+        self.process.resign(name);
+    }
+
+    /// Resigns, and receives no more news of an election.
+    pub fn leave_election(&mut self, name: TopicName) {
+        self.owes = true;
+        self.process.leave_election(name);
+    }
+
+    /// The leader of an election that this process has a part in, if there is a leader.
+    pub fn leader(&self, name: &TopicName) -> Option<Leadership> {
+        self.process.leader(name)
+    }
+
+    /// The next news of locks and elections, if there is any: fetch them after each [`Engine::poll`].
+    #[inline]
+    pub fn poll_coordination(&mut self) -> Option<Coordination> {
+        self.process.poll_coordination()
+    }
+
+    /// A request goes out with the next call; a refused or unknown request sends nothing.
+    fn coordinate<T, E>(&mut self, ask: impl FnOnce(&mut Process) -> Result<T, E>) -> Result<T, E> {
+        let asked = ask(&mut self.process);
+        self.owes |= asked.is_ok();
+        asked
+    }
+
+    /// Leaves the group; [`Event::Left`] reports when the others have gone on without this process.
+    pub fn leave(&mut self) {
+        self.now = self.clock.now();
+        self.process.leave(self.now);
+    }
+
+    /// Makes another member the sequencer: the hot publisher, whose messages then need no second hop.
+    pub fn hand_over(&mut self, to: Rank) {
+        self.now = self.clock.now();
+        self.process.hand_over(self.now, to);
+    }
+
+    /// Gives the application's state, as it is after everything delivered so far, in answer to
+    /// [`Event::SnapshotWanted`].
+    ///
+    /// # Errors
+    /// If it is longer than `max_snapshot_bytes`: joiners can't join.
+    pub fn give_snapshot(&mut self, state: &[u8]) -> Result<(), Refusal> {
+        self.now = self.clock.now();
+        self.owes = true;
+        self.process.give_snapshot(self.now, state)
+    }
+
+    /// The application's state at another member, in answer to [`Event::SnapshotReady`]: everything delivered from now
+    /// on came after it.
+    pub fn take_snapshot(&mut self) -> Option<Vec<u8>> {
+        self.may_deliver = true;
+        self.process.take_snapshot()
+    }
+
+    /// Hard evidence that this incarnation of a process is gone; [`Node`]'s links bring it by themselves.
+    pub fn on_evidence(&mut self, rank: Rank, incarnation: Incarnation) {
+        self.now = self.clock.now();
+        self.owes = true;
+        self.process.on_evidence(self.now, rank, incarnation);
+    }
+
+    /// The next event, if there is one.
+    #[inline]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.process.poll_event()
+    }
+
+    /// The state machine itself, to read.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// The port, to read.
+    pub fn port(&self) -> &P {
+        &self.port
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The last reading of the clock.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// How many datagrams the port has handed over, discarded ones included.
+    pub fn port_datagrams(&self) -> u64 {
+        self.port_datagrams
+    }
+
+    /// What has been counted.
+    pub fn counters(&self) -> &Counters {
+        self.process.counters()
+    }
+}

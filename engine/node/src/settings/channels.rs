@@ -1,0 +1,115 @@
+//! The settings of channels: each is a group of its own, made from the group's settings and what it changes.
+
+use super::{Reliability, Role, Settings, SettingsError, Transport};
+use bourdon_wire::check_name;
+
+impl Settings {
+    /// The settings of one channel, for [`Node::join`], [`ThreadedNode`](crate::ThreadedNode) and
+    /// [`ClientNode`](crate::ClientNode): those of a group called `group/channel`.
+    ///
+    /// # Errors
+    /// If there is no such channel.
+    pub fn for_channel(&self, name: &str) -> Result<Self, SettingsError> {
+        let Some(channel) = self.channels.iter().find(|channel| channel.name == name) else {
+            let channels = self.channels.iter().map(|channel| channel.name.clone()).collect();
+            let (group, channel) = (self.group.name.clone(), name.to_owned());
+            return Err(SettingsError::NoChannel { group, channel, channels });
+        };
+        let mut settings = Self { channels: Vec::new(), ..self.clone() };
+        let group = &mut settings.group;
+        group.name = full_name(&self.group.name, name);
+        group.address = channel.address;
+        group.order = channel.order.unwrap_or(group.order);
+        group.reliability = channel.reliability.unwrap_or(group.reliability);
+        group.mutex = channel.mutex.unwrap_or(group.mutex);
+        group.election = channel.election.unwrap_or(group.election);
+        if group.reliability != Reliability::BestEffort {
+            group.deadline_ns = 0; // the group's own stream may have one all the same
+        }
+        settings.network.peers = channel.peers.clone().unwrap_or_default();
+        settings.network.listen = channel.listen;
+        if let Some(members) = &channel.members {
+            let place = |rank: u16| members.iter().position(|member| *member == rank).map(|place| place as u16);
+            group.members = members.len() as u16;
+            group.sequencer = place(group.sequencer).unwrap_or(0);
+            match place(settings.process.rank) {
+                Some(rank) => settings.process.rank = rank,
+                None => (settings.process.role, settings.process.rank) = (Role::Observer, 0),
+            }
+        }
+        Ok(settings)
+    }
+}
+
+/// The name of a channel's group.
+pub fn full_name(group: &str, channel: &str) -> String {
+    format!("{group}/{channel}")
+}
+
+/// Whether the channels are valid together, and each by itself.
+pub(crate) fn check(settings: &Settings) -> Result<(), SettingsError> {
+    let mut addresses = vec![("the group itself".to_owned(), settings.group.address)];
+    for (index, channel) in settings.channels.iter().enumerate() {
+        let refuse = |what: String| Err(SettingsError::Channel { channel: channel.name.clone(), what });
+        if let Err(source) = check_name(&channel.name) {
+            return refuse(format!("its name is made like a topic's: {source}"));
+        }
+        if channel.name.contains('/') {
+            return refuse("a name with a slash is a group's and a channel's together".to_owned());
+        }
+        if settings.channels[..index].iter().any(|other| other.name == channel.name) {
+            return refuse("another channel has this name".to_owned());
+        }
+        if let Some((other, address)) = addresses.iter().find(|(_, address)| *address == channel.address) {
+            return refuse(format!("{address} is {other}'s address: give it another address or port"));
+        }
+        addresses.push((format!("channel {:?}", channel.name), channel.address));
+        if let Some(members) = &channel.members {
+            let repeats = (1..members.len()).any(|place| members[..place].contains(&members[place]));
+            let strange = members.iter().find(|rank| **rank >= settings.group.members);
+            if let Some(rank) = strange {
+                return refuse(format!("members: {rank} is no rank of a group of {}", settings.group.members));
+            }
+            if members.is_empty() || repeats {
+                return refuse("members: name each rank once, and at least one".to_owned());
+            }
+        }
+        check_mesh(settings, index)?;
+        let own = settings.for_channel(&channel.name).and_then(|settings| settings.check());
+        if let Err(source) = own {
+            return refuse(source.to_string());
+        }
+    }
+    Ok(())
+}
+
+/// Whether a channel over tcp has addresses, and no other channel has them: what came to a port of two would be for one
+/// of them only.
+fn check_mesh(settings: &Settings, index: usize) -> Result<(), SettingsError> {
+    let (network, channel) = (&settings.network, &settings.channels[index]);
+    let refuse = |what: String| Err(SettingsError::Channel { channel: channel.name.clone(), what });
+    let has_mesh = match network.transport {
+        Transport::Tcp => true,
+        Transport::Auto => !network.peers.is_empty(),
+        Transport::Udp | Transport::Portable => false,
+    };
+    let Some(peers) = channel.peers.as_ref().filter(|peers| !peers.is_empty()) else {
+        let why = "peers is missing: over tcp each channel has connections of its own, so it lists addresses of its \
+             own, by its members' ranks in it";
+        return if has_mesh { refuse(why.to_owned()) } else { Ok(()) };
+    };
+    let members = channel.members.as_ref().map_or(usize::from(settings.group.members), Vec::len);
+    if peers.len() != members {
+        return refuse(format!(
+            "peers has {} addresses: list all {members} members, by rank in the channel",
+            peers.len()
+        ));
+    }
+    let group = network.peers.iter().chain(&network.listen);
+    let before = settings.channels[..index].iter();
+    let taken = group.chain(before.flat_map(|other| other.peers.iter().flatten().chain(&other.listen)));
+    match taken.into_iter().find(|address| peers.contains(address) || channel.listen == Some(**address)) {
+        Some(address) => refuse(format!("{address} is the group's or another channel's: give it ports of its own")),
+        None => Ok(()),
+    }
+}
