@@ -77,6 +77,8 @@ pub struct Client {
     pending: VecDeque<Pending>,
     /// The sequence of the first pending message.
     first: Sequence,
+    /// The last message that a member has taken in this instance.
+    last_taken: Option<Sequence>,
     /// How many of them were sent since the last retry.
     sent: usize,
     retry_at: Instant,
@@ -102,6 +104,7 @@ impl Client {
             instance: InstanceId::NONE,
             pending: VecDeque::new(),
             first: Sequence(0),
+            last_taken: None,
             sent: 0,
             retry_at: now,
             heard_at: now,
@@ -179,12 +182,14 @@ impl Client {
             // The member takes no request of another instance than its own: the client sends all of them again, for
             // this instance.
             (self.instance, self.sent, self.retry_at) = (instance, 0, now + RETRY_NS);
+            self.last_taken = None;
             (self.heard_at, self.silent_since, self.is_proven) = (now, now, true);
             return;
         }
         (self.heard_at, self.silent_since, self.is_proven) = (now, now, true);
         let taken = Sequence(answer.taken.get()).since(self.first).min(self.sent as u64);
-        self.pending.drain(..taken as usize);
+        let last = self.pending.drain(..taken as usize).rposition(|pending| !pending.skipped);
+        self.last_taken = last.map(|last| self.first + last as u64).or(self.last_taken);
         self.first = self.first + taken;
         self.sent -= taken as usize;
         if taken > 0 {
@@ -260,6 +265,7 @@ impl Client {
             reply_to: self.reply_to,
             flags: request_flags::HELLO.into(),
             under_way: 0.into(),
+            since_taken: 0.into(),
         };
         let length = FRAME_HEADER_BYTES + ClientRequest::BYTES;
         self.datagram.resize(HEADER_BYTES + length, 0);
@@ -277,6 +283,11 @@ impl Client {
         seal(&mut self.datagram, header, 1, length, now.0);
     }
 
+    /// How far before the first pending message the last one stands that a member has taken in this instance; 0 for none.
+    fn since_taken(&self) -> u16 {
+        self.last_taken.and_then(|last| u16::try_from(self.first.since(last)).ok()).unwrap_or(0)
+    }
+
     fn write(&mut self, index: usize, now: Instant) {
         let Pending { topic, name, payload, skipped } = &self.pending[index];
         let skip = if *skipped { request_flags::SKIP } else { 0 };
@@ -287,7 +298,8 @@ impl Client {
             sequence: (self.first + index as u64).0.into(),
             reply_to: self.reply_to,
             flags: (skip | named).into(),
-            under_way: (index as u32).into(),
+            under_way: (index as u16).into(),
+            since_taken: self.since_taken().into(),
         };
         let length = ClientRequest::BYTES + name_bytes + payload.len();
         self.datagram.resize(HEADER_BYTES + FRAME_HEADER_BYTES + length, 0);

@@ -10,17 +10,24 @@ use common::{Bench, Effect, GROUP, MTU, Step, To, address, control, data, row, s
 use zerocopy::IntoBytes;
 
 fn request(client: u64, sequence: u64, request_flags: u16, payload: &[u8]) -> Vec<u8> {
-    request_after(sequence as u32, client, sequence, request_flags, payload)
+    request_after((sequence as u16, 0), client, sequence, request_flags, payload)
 }
 
-/// `under_way`: how many messages before it no member has answered.
-fn request_after(under_way: u32, client: u64, sequence: u64, request_flags: u16, payload: &[u8]) -> Vec<u8> {
+/// How many messages before it no member has answered, and how far before those the last one stands that was taken.
+fn request_after(
+    (under_way, since_taken): (u16, u16),
+    client: u64,
+    sequence: u64,
+    request_flags: u16,
+    payload: &[u8],
+) -> Vec<u8> {
     let record = ClientRequest {
         client: client.into(),
         sequence: sequence.into(),
         reply_to: address(700),
         flags: request_flags.into(),
         under_way: under_way.into(),
+        since_taken: since_taken.into(),
     };
     control(Rank::CLIENT.0, Kind::ClientRequest, &[record.as_bytes(), payload])
 }
@@ -240,7 +247,7 @@ fn a_greeting_is_answered_and_publishes_nothing() {
 fn a_member_publishes_after_it_has_delivered_what_another_took() {
     for order in [Order::Total, Order::Causal] {
         let mut bench = Bench::member(order, 3, 1).formed();
-        let second = request_after(0, 5, 1, 0, b"b");
+        let second = request_after((0, 1), 5, 1, 0, b"b");
         assert_eq!(answered(&mut bench, &second), [answer(0, refusals::NONE)], "the first is not here yet");
         bench.take(&data(0, 0, 0, 0, &[tagged(0, b"a")]));
         assert_eq!(bench.delivered(), ["0:0"]);

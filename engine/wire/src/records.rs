@@ -186,7 +186,9 @@ record!(
         /// Bits of [`request_flags`].
         flags: U16,
         /// How many of the client's messages before this one are still under way.
-        under_way: U32,
+        under_way: U16,
+        /// How far before the oldest of those the last message stands that a member of this instance has taken; 0 for none.
+        since_taken: U16,
     }
 );
 

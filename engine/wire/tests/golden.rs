@@ -231,6 +231,7 @@ fn client_request_and_answer() {
         reply_to: address(),
         flags: request_flags::SKIP.into(),
         under_way: 0.into(),
+        since_taken: 0.into(),
     };
     assert_golden(record.as_bytes(), &format!("0100000000000000 0200000000000000 {ADDRESS} 0100 00000000"));
     let record = ClientAnswer::new(ClientId(1), Sequence(2), 3);

@@ -46,7 +46,7 @@ struct Known {
     beyond: Vec<(Sequence, Sequence)>,
     /// A quorum holds everything below.
     taken: Sequence,
-    /// The oldest message that waits for those before it, which another member accepted, and since when.
+    /// The message of another member that a request waits for, and since when.
     waiting: Option<(Sequence, Instant)>,
     under_way: VecDeque<UnderWay>,
     reply_to: Address,
@@ -105,15 +105,15 @@ impl Known {
         next <= self.delivered || self.beyond.iter().any(|(first, end)| *first < next && next <= *end)
     }
 
-    /// Whether messages before `oldest` that another member accepted are still to be delivered here. A sequence that
-    /// another member refused is never delivered, so the wait ends in any case.
-    fn waits_for_others(&mut self, now: Instant, oldest: Sequence) -> bool {
-        if oldest <= self.next || self.has_delivered(oldest) {
+    /// Whether the message `before`, which another member took, is still to be delivered here.
+    fn waits_for(&mut self, now: Instant, before: Sequence) -> bool {
+        let next = before.next();
+        if next <= self.next || self.has_delivered(next) {
             self.waiting = None;
             return false;
         }
-        let waiting = self.waiting.filter(|(first, _)| *first == oldest);
-        let (_, since) = *self.waiting.insert(waiting.unwrap_or((oldest, now)));
+        let waiting = self.waiting.filter(|(first, _)| *first == before);
+        let (_, since) = *self.waiting.insert(waiting.unwrap_or((before, now)));
         now.since(since) < OTHERS_WAIT_NS
     }
 
@@ -180,20 +180,20 @@ impl Clients {
         self.0.iter_mut().find(|known| known.client == client)
     }
 
-    /// A client requests that `sequence` be published; everything below `oldest` is settled. `is_ordered`: what another
-    /// member accepted from the client must be delivered here first.
+    /// A client requests that `sequence` be published; everything below `oldest` is settled. `before`: the last
+    /// message that any member took, which must be delivered here first.
     pub(crate) fn request(
         &mut self,
         now: Instant,
         client: ClientId,
         (oldest, sequence): (Sequence, Sequence),
         reply_to: Address,
-        is_ordered: bool,
+        before: Option<Sequence>,
     ) -> Request {
         let index = self.0.iter().position(|known| known.client == client).or_else(|| self.enter(now, client));
         let Some(known) = index.map(|index| &mut self.0[index]) else { return Request::TooMany };
         (known.heard_at, known.reply_to) = (now, reply_to);
-        if is_ordered && known.waits_for_others(now, oldest) {
+        if before.is_some_and(|before| known.waits_for(now, before)) {
             return Request::Answer(known.taken);
         }
         known.next = known.next.max(known.delivered).max(oldest);

@@ -34,7 +34,10 @@ impl Process {
         let skip = request.flags.get() & request_flags::SKIP != 0;
         let oldest = Sequence(sequence.0.saturating_sub(u64::from(request.under_way.get())));
         let is_ordered = matches!(self.config.order, Order::Causal | Order::Total) && !self.data.is_lossy();
-        let answer = match self.clients.request(now, client, (oldest, sequence), request.reply_to, is_ordered) {
+        // What another member took comes first.
+        let since_taken = u64::from(request.since_taken.get());
+        let before = (is_ordered && since_taken > 0).then(|| Sequence(oldest.0.saturating_sub(since_taken)));
+        let answer = match self.clients.request(now, client, (oldest, sequence), request.reply_to, before) {
             Request::Answer(taken) => ClientAnswer::new(client, taken, refusals::NONE),
             Request::TooMany => ClientAnswer::new(client, Sequence(0), refusals::TOO_MANY_CLIENTS),
             Request::Publish if skip => ClientAnswer::new(client, self.clients.skip(client), refusals::NONE),
