@@ -4,7 +4,7 @@
 //! delivered. A command that asks for a report gets it as soon as it can be given, because a late report is a late
 //! input, and the model tries those anyhow.
 
-use crate::group::{Group, bits};
+use crate::bounds::{Group, bits};
 use crate::properties::{self, Property};
 use crate::state::{Delivered, Node, Packet, State, kind, rank};
 use bourdon_protocol::Mutant;

@@ -4,6 +4,7 @@
 //! suspicion. The bounds are on the ballots begun in an epoch, the crashes, the datagrams of a sender and the view
 //! changes.
 
+pub use crate::bounds::{Group, bits};
 use crate::driver;
 use crate::properties::{self, Property};
 use crate::state::{Item, Node, Packet, State, Streams, kind, rank};
@@ -17,38 +18,6 @@ use std::time::Instant;
 
 /// The property that ends a search that takes too long.
 pub const OUT_OF_TIME: &str = "out of time";
-
-/// A group and its bounds.
-#[derive(Clone, Debug)]
-pub struct Group {
-    /// The members of the first view.
-    pub members: u8,
-    /// The number of joiners.
-    pub joiners: u8,
-    /// How many of the last ranks ask to leave.
-    pub leavers: u8,
-    /// How many ballots may be begun in an epoch.
-    pub ballots: u8,
-    /// How many members may crash.
-    pub crashes: u8,
-    /// How many of the first ranks send.
-    pub senders: u8,
-    /// How many datagrams each of them sends in an epoch.
-    pub datagrams: u8,
-    /// How many epochs end by a view change.
-    pub changes: u8,
-    /// Whether a proposer may have a reason to go on without a member that answers: evidence of its death, or the
-    /// clique rule.
-    pub suspects: bool,
-    /// Whether a member that has promised still takes in what comes late of its epoch.
-    pub late: bool,
-    /// Whether a proposer gets a `REFUSE` for higher ballots: it holds nothing that their `PREPARE` does not hold.
-    pub refusals: bool,
-    /// When a search gives up; the one use of a clock.
-    pub until: Option<Instant>,
-    /// A planted bug.
-    pub mutant: Option<Mutant>,
-}
 
 /// One thing that may happen. The first field is the process that it happens to.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,44 +46,7 @@ pub enum Action {
     Forget(u8),
 }
 
-/// A bit for each member's rank.
-pub fn bits(members: &[Member]) -> u64 {
-    members.iter().fold(0, |bits, member| bits | 1 << member.rank.0)
-}
-
 impl Group {
-    /// Three members, of which two send a datagram; two ballots, one crash, one change.
-    pub fn small() -> Self {
-        Self {
-            members: 3,
-            joiners: 0,
-            leavers: 0,
-            ballots: 2,
-            crashes: 1,
-            senders: 2,
-            datagrams: 1,
-            changes: 1,
-            suspects: true,
-            late: false,
-            refusals: false,
-            until: None,
-            mutant: None,
-        }
-    }
-
-    fn all(&self) -> u8 {
-        self.members + self.joiners
-    }
-
-    /// The ranks that ask to leave, as bits.
-    pub fn leaving(&self) -> u64 {
-        (self.members - self.leavers..self.members).fold(0, |bits, rank| bits | 1 << rank)
-    }
-
-    fn is(&self, mutant: Mutant) -> bool {
-        self.mutant == Some(mutant)
-    }
-
     /// The first state.
     pub fn first(&self) -> State {
         let members: Vec<Member> = (0..self.members).map(driver::member).collect();

@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bounds;
 pub mod driver;
 pub mod group;
 pub mod plan;

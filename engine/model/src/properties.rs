@@ -5,7 +5,7 @@
 //! each stream by itself, as FIFO channels do; in total order less is delivered, and what is delivered is a prefix of
 //! the same walk.
 
-use crate::group::{Group, bits};
+use crate::bounds::{Group, bits};
 use crate::state::{Node, State, kind};
 use bourdon_protocol::Mutant;
 use bourdon_protocol::control::view_change::{Ballot, Step, Value};

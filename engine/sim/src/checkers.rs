@@ -22,6 +22,7 @@ mod memory;
 mod mutex;
 mod observers;
 mod progress;
+mod quorum;
 mod realtime;
 mod relay;
 mod repair;
@@ -41,35 +42,9 @@ pub(crate) use views::Installed;
 use crate::demand::Demands;
 use crate::history::{History, Lineage, Shown};
 use crate::plan::{OrderPlan, Plan};
+use crate::violation::{Verdict, Violation};
 use bourdon_protocol::{Delivery, Process, Standing, View};
 use bourdon_wire::{Incarnation, Rank};
-use std::rc::Rc;
-
-/// A broken invariant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    /// Its name.
-    pub invariant: &'static str,
-    /// The evidence.
-    pub detail: String,
-}
-
-impl Violation {
-    pub(crate) fn new(invariant: &'static str, detail: impl Into<String>) -> Self {
-        Self { invariant, detail: detail.into() }
-    }
-}
-
-pub(crate) type Verdict = Result<(), Violation>;
-
-/// A client's message at the moment the client takes it: some member publishes it then or later.
-#[derive(Clone, Debug)]
-pub(crate) struct Sent {
-    pub(crate) client: (u64, u64),
-    pub(crate) topic: u16,
-    pub(crate) payload: Rc<[u8]>,
-    pub(crate) at_ns: u64,
-}
 
 /// Every invariant: its number in DESIGN §7, its name, and its statement.
 pub const INVARIANTS: &[(&str, &str, &str)] = &[

@@ -7,11 +7,20 @@
 //! The deliveries to one application are a *lineage*: it begins with nothing, or with a snapshot, and ends when the
 //! process ends or takes another snapshot.
 
-use crate::node::name_of;
+use crate::names::name_of;
 use bourdon_protocol::Delivery;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Range, RangeInclusive};
 use std::rc::Rc;
+
+/// A client's message at the moment the client takes it: some member publishes it then or later.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent {
+    pub(crate) client: (u64, u64),
+    pub(crate) topic: u16,
+    pub(crate) payload: Rc<[u8]>,
+    pub(crate) at_ns: u64,
+}
 
 /// The index of a message, in the order of publishing.
 pub(crate) type Id = u32;

@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod campaign;
 pub mod checkers;
 mod clock;
 mod demand;
@@ -21,27 +22,33 @@ mod guarantee;
 mod history;
 pub mod hostile;
 mod locker;
+mod matrix;
 mod mutation;
+mod names;
 mod network;
 mod node;
+mod options;
 mod plan;
 mod regression;
 mod report;
 mod runner;
 mod shrink;
+mod violation;
 mod world;
 
 pub use bourdon_protocol::Mutant;
+pub use campaign::check_mutants;
 pub use demand::{Demand, Demands};
 pub use feedback::{FeedbackMode, FeedbackOutcome, FeedbackPlan, Loss, play_feedback};
-pub use guarantee::{Cell, Guarantee, matrix};
-pub use mutation::check_mutants;
+pub use guarantee::Guarantee;
+pub use matrix::{Cell, matrix};
 pub use network::Faults;
+pub use options::{Mode, Options};
 pub use plan::{
     DetectorPlan, ElectionPlan, EventPlan, Family, FaultPlan, Happening, Kinds, LockPlan, MutexPlan, ObserverPlan,
     OrderPlan, Plan, ReliabilityPlan, ReplayPlan, RestartPlan, StallPlan, StartPlan,
 };
 pub use regression::{Regression, RegressionRun};
 pub use report::{Failure, Report};
-pub use runner::{Options, plan_of, run, run_plan};
-pub use world::{Mode, Outcome, play};
+pub use runner::{plan_of, run, run_plan};
+pub use world::{Outcome, play};

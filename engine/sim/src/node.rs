@@ -4,19 +4,17 @@
 //! that they then drop; when they are refused they come again. What was delivered to them is their state, which they
 //! give and take as a snapshot.
 
-use crate::checkers::{Sent, Violation};
 use crate::clock::Clock;
-use crate::history::{History, Message};
+use crate::history::{History, Message, Sent};
 use crate::locker::Locker;
+use crate::names::NAMES;
 use crate::network::{Packet, hits};
 use crate::plan::{GROUP, Plan, StartPlan};
+use crate::violation::Violation;
 use bourdon_protocol::{Client, ClientEvent, Counter, Outgoing, Process, Refusal};
 use bourdon_wire::{Address, ClientId, Instant, NAME_MAX_BYTES, TopicId, TopicName};
 use fastrand::Rng;
 use std::collections::VecDeque;
-
-/// The topics that have names, in plans that publish by name.
-const NAMES: [&str; 3] = ["md.es.trades", "md.es.quotes", "a"];
 
 /// A message claimed in place stays well below a datagram, whatever headers precede it.
 const CLAIM_PART: usize = 2;
@@ -226,11 +224,6 @@ fn draw_topic(plan: &Plan, rng: &mut Rng) -> (TopicId, Option<TopicName>) {
     let number = rng.u16(0..4);
     let name = NAMES.get(usize::from(number)).filter(|_| plan.named).and_then(|name| TopicName::new(name).ok());
     (name.map_or(TopicId(number), |name| name.id()), name)
-}
-
-/// The name that a message of this topic carries.
-pub(crate) fn name_of(topic: u16) -> Option<&'static str> {
-    NAMES.into_iter().find(|name| TopicId::of(name).0 == topic)
 }
 
 fn draw_payload(plan: &Plan, most: usize, rng: &mut Rng) -> Vec<u8> {

@@ -18,7 +18,6 @@ pub use links::StallPlan;
 pub use locks::{ElectionPlan, Kinds, LockPlan, MutexPlan};
 pub use restart::{ReplayPlan, RestartPlan};
 
-use crate::report::is_zero;
 use bourdon_protocol::{Config, Limits, Mutant, Order, Reliability, Role, Start, Timing};
 use bourdon_wire::{Address, GroupId, HEADER_BYTES, Incarnation, Rank};
 use serde::{Deserialize, Serialize};
@@ -444,4 +443,9 @@ pub(crate) fn address(index: usize) -> Address {
 /// The address of a member that starts after so many restarts of the whole group: its old process may still live.
 pub(crate) fn address_in(generation: u32, index: usize) -> Address {
     SocketAddr::from(([10, 0, generation as u8, 1], 1000 + index as u16)).into()
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde wants it
+pub(crate) fn is_zero(value: &u64) -> bool {
+    *value == 0
 }

@@ -6,10 +6,10 @@
 //!
 //! Invariant: a file read and written again holds the same runs.
 
+use crate::options::{Mode, Options};
 use crate::plan::Plan;
 use crate::report::Report;
-use crate::runner::{Options, run_plan};
-use crate::world::Mode;
+use crate::runner::run_plan;
 use serde::{Deserialize, Serialize};
 
 /// One file: a bug and the runs that showed it.

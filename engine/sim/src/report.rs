@@ -1,7 +1,7 @@
 //! The result of a run, or of many: the object behind `bourdon sim --json`.
 
 use crate::network::Faults;
-use crate::plan::Plan;
+use crate::plan::{Plan, is_zero};
 use serde::Serialize;
 
 /// A seed that broke something.
@@ -68,9 +68,4 @@ impl Report {
         self.failures.sort_by_key(|failure| failure.seed);
         self.digest = self.digest.wrapping_add(other.digest); // in whatever order the seeds were run
     }
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // as serde wants it
-pub(crate) fn is_zero(value: &u64) -> bool {
-    *value == 0
 }

@@ -4,36 +4,15 @@
 //! side. This is the one file of the crate that starts threads. A panic within a step is a failure of that seed and of
 //! no other.
 
-use crate::checkers::Violation;
-use crate::demand::Demands;
-use crate::guarantee::Guarantee;
 use crate::mutation::{sabotages, shows_in};
+use crate::options::{Mode, Options};
 use crate::plan::{Family, Kinds, Plan};
 use crate::report::{Failure, Report};
 use crate::shrink::shrink;
-use crate::world::{Mode, Outcome, play};
-use bourdon_protocol::Mutant;
+use crate::violation::Violation;
+use crate::world::{Outcome, play};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-
-/// How to run seeds.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
-    /// What is judged in each run.
-    pub mode: Mode,
-    /// A bug to plant.
-    pub mutate: Option<Mutant>,
-    /// The one cell of the matrix that is played; without it, whatever the seeds draw.
-    pub guarantee: Option<Guarantee>,
-    /// Only plans of locks and elections are played, with these algorithms.
-    pub locks: Option<Kinds>,
-    /// Only plans of this family are played.
-    pub family: Option<Family>,
-    /// What is demanded beyond the invariants that every run is judged by.
-    pub demands: Demands,
-    /// Threads to run seeds on; 0 counts as 1.
-    pub threads: usize,
-}
 
 /// Runs seeds and returns the result. `progress` is called for each seed done, from any thread.
 pub fn run(seeds: Range<u64>, options: Options, progress: &(dyn Fn(u64) + Sync)) -> Report {

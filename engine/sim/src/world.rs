@@ -11,42 +11,30 @@
 mod duel;
 mod ending;
 mod generations;
+mod lock_steps;
 mod locks;
 mod replay;
 mod steps;
 mod trouble;
 
-use crate::checkers::{Checkers, Instances, Sent, Verdict, Violation};
+use crate::checkers::{Checkers, Instances};
 use crate::clock::Clock;
 use crate::demand::Demands;
-use crate::history::{History, Message};
+use crate::history::{History, Message, Sent};
 use crate::locker::Locker;
 use crate::network::{Arrival, Faults, Network, Packet};
 use crate::node::{ClientNode, Node};
+use crate::options::{Mode, Options};
 use crate::plan::{EventPlan, Plan, RestartPlan, WALL_NS, address};
-use crate::runner::Options;
+use crate::violation::{Verdict, Violation};
 use bourdon_protocol::{Member, Mutant, Process};
 use bourdon_wire::{Address, Incarnation, InstanceId, Instant, Rank};
 use fastrand::Rng;
-use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// A run that takes more steps than this has no end: the longest of thousands of runs take a third.
 const STEPS_MAX: u64 = 2_000_000;
-
-/// What is judged in a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// Nothing wrong happens, with faults to the end.
-    Safety,
-    /// Everything good happens once the faults freeze.
-    Liveness,
-    /// Both, in one run.
-    #[default]
-    Both,
-}
 
 /// The result of one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

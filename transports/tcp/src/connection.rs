@@ -11,14 +11,13 @@
 //! - At most [`QUEUE_MAX_BYTES`] wait in `outgoing`.
 //! - While the kernel has the receive buffer (`is_lent`), no code here touches its bytes.
 
-use std::net::SocketAddr;
-use std::time::Instant;
-
-use socket2::Socket;
-
 use crate::frame::{HELLO_BYTES, Head, PREFIX_BYTES, head};
 use crate::options::QUEUE_MAX_BYTES;
 use crate::socket::{self, Got};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use socket2::Socket;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 /// The least that one read can bring.
 const READ_MIN_BYTES: usize = 1 << 16;
@@ -204,4 +203,12 @@ impl Connection {
     pub(crate) fn leak(&mut self) {
         std::mem::forget(std::mem::take(&mut self.received));
     }
+}
+
+/// Waits until one of these connections is made, or refused, at most for `longest`.
+pub(crate) fn wait_writable<'a>(connections: impl Iterator<Item = &'a Connection>, longest: Duration) {
+    let mut fds: Vec<_> = connections.map(|it| PollFd::new(&it.socket, PollFlags::OUT)).collect();
+    let timeout = Timespec::try_from(longest).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 });
+    // Interrupted or not: the caller looks at them all, and at the clock.
+    let _ = rustix::event::poll(&mut fds, Some(&timeout));
 }

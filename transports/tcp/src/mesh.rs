@@ -88,7 +88,7 @@ impl Mesh {
             if left.is_zero() || !mesh.connections().any(|it| waits(&it)) {
                 return Ok(mesh);
             }
-            socket::wait_writable(mesh.connections().filter(waits), left);
+            crate::connection::wait_writable(mesh.connections().filter(waits), left);
             mesh.connections_mut().for_each(|it| it.is_writable = true);
         }
     }

@@ -6,13 +6,10 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use bourdon_port::PortError;
-use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
-use crate::connection::Connection;
 use crate::options::{PROBE_AFTER, UNACKNOWLEDGED_MAX};
 
 /// Connections that the kernel accepts before we do; dialling processes try the others again.
@@ -98,14 +95,6 @@ pub(crate) fn receive(socket: &Socket, room: &mut [u8]) -> Got {
 
 pub(crate) fn send(socket: &Socket, bytes: &[u8]) -> Got {
     Got::of(socket.send_with_flags(bytes, libc::MSG_NOSIGNAL))
-}
-
-/// Waits until one of these connections is made, or refused, at most for `longest`.
-pub(crate) fn wait_writable<'a>(connections: impl Iterator<Item = &'a Connection>, longest: Duration) {
-    let mut fds: Vec<_> = connections.map(|it| PollFd::new(&it.socket, PollFlags::OUT)).collect();
-    let timeout = Timespec::try_from(longest).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 });
-    // Interrupted or not: the caller looks at them all, and at the clock.
-    let _ = rustix::event::poll(&mut fds, Some(&timeout));
 }
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use socket2::{InterfaceIndexOrAddress, Socket};
 
 use crate::interface::Interface;
+use crate::open::{multicast_from, open_socket, prepare_receiver};
 use crate::options::UdpOptions;
-use crate::sockets::{multicast_from, open_socket, prepare_receiver};
 
 /// What is held while the process does not read: broadcasts are rare, so this is many.
 const RECEIVE_BUFFER_BYTES: usize = 256 << 10;

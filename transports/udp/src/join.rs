@@ -15,8 +15,8 @@ use bourdon_port::PortError;
 use socket2::{InterfaceIndexOrAddress, SockAddr, Socket};
 
 use crate::interface::Interface;
+use crate::open::{no_route, set_option};
 use crate::options::UdpOptions;
-use crate::sockets::{no_route, set_option};
 
 /// The scopes that ff00::/8 addresses can have, in their second byte's low half, and stay on this host or go nowhere.
 const SCOPE_RESERVED: [u8; 2] = [0x0, 0xF];

@@ -27,6 +27,7 @@ mod filter;
 mod interface;
 mod join;
 mod message;
+mod open;
 mod options;
 mod receive;
 mod ring;

@@ -9,7 +9,7 @@
 //!
 //! DESIGN §9: 26; §7: 11.
 
-use super::views::is_quorum;
+use super::quorum::is_quorum;
 use super::{Verdict, Violation};
 use crate::demand::{Demand, Demands};
 use crate::history::{History, Id};

@@ -15,7 +15,8 @@
 //!
 //! DESIGN §7: 11 and 17.
 
-use super::views::{Views, is_quorum};
+use super::quorum::is_quorum;
+use super::views::Views;
 use super::{Verdict, Violation};
 use crate::demand::{Demand, Demands};
 use crate::plan::{LockPlan, Plan};

@@ -7,7 +7,7 @@
 //!
 //! DESIGN §7: 20.
 
-use super::views::is_quorum;
+use super::quorum::is_quorum;
 use super::{Installed, Verdict, Violation};
 use crate::node::Node;
 use bourdon_protocol::{Member, Process, Standing, View};

@@ -10,6 +10,7 @@
 //! DESIGN §7: 3, 4, 5 and, under a name of its own, 21.
 
 use super::continuation::Continuation;
+use super::quorum::is_quorum;
 use super::{Verdict, Violation};
 use crate::demand::Demands;
 use crate::history::{History, Lineage};
@@ -188,11 +189,4 @@ impl Views {
             None => Ok(()),
         }
     }
-}
-
-/// More than half, or half with the first member.
-pub(super) fn is_quorum(view: &View, mut votes: impl FnMut(&Member) -> bool) -> bool {
-    let count = view.members.iter().filter(|member| votes(member)).count();
-    let first = view.members.first().is_some_and(&mut votes);
-    2 * count > view.members.len() || (2 * count == view.members.len() && first)
 }

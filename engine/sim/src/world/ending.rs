@@ -1,10 +1,12 @@
 //! The end of a run. Once nothing goes wrong any more, everything must arrive and all processes come together, in
 //! bounded time; after that, no process may ask for anything.
 
-use super::{Mode, Phase, What, World};
-use crate::checkers::{Checkers, Completeness, Cost, Progress, Verdict, Violation, is_lost};
+use super::{Phase, What, World};
+use crate::checkers::{Checkers, Completeness, Cost, Progress, is_lost};
 use crate::demand::Demand;
 use crate::history::Lineage;
+use crate::options::Mode;
+use crate::violation::{Verdict, Violation};
 use bourdon_protocol::Counter;
 use bourdon_wire::Rank;
 

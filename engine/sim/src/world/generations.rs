@@ -10,12 +10,13 @@
 //! that rank, the frozen one ends.
 
 use super::{Phase, What, World};
-use crate::checkers::{Checkers, Verdict};
+use crate::checkers::Checkers;
 use crate::history::Lineage;
 use crate::locker::Locker;
 use crate::network::Packet;
 use crate::node::Node;
 use crate::plan::{RestartPlan, address_in};
+use crate::violation::Verdict;
 use bourdon_protocol::{Destination, Event, Member, Process};
 
 /// How often the world checks whether frozen members may resume.

@@ -1,10 +1,12 @@
 //! Applications that request locks and take part in elections, as their processes are stepped; and whether every
 //! request came to an end.
 
+use super::lock_steps::Scene;
 use super::{Phase, World, mixed};
-use crate::checkers::{Elections, Verdict, Violation, Voter};
-use crate::locker::{Locker, Scene};
+use crate::checkers::{Elections, Voter};
+use crate::locker::Locker;
 use crate::plan::LockPlan;
+use crate::violation::{Verdict, Violation};
 use bourdon_protocol::Coordination;
 
 impl World<'_> {

@@ -5,9 +5,11 @@
 //! while its socket fills and overflows.
 
 use super::{Phase, STEPS_MAX, What, World, mixed};
-use crate::checkers::{Checkers, Verdict, Violation};
+use crate::checkers::Checkers;
 use crate::history::{Gap, Lineage, Settled};
 use crate::network::{Packet, hits};
+use crate::options::Mode;
+use crate::violation::{Verdict, Violation};
 use bourdon_protocol::{Counter, Destination, Event, Member, Process, Standing};
 use bourdon_wire::{Incarnation, Rank};
 
@@ -46,7 +48,7 @@ impl World<'_> {
         if all_sent && let Some(process) = &self.nodes[index].process {
             self.checkers.sent(process, index)?;
         }
-        if self.mode != super::Mode::Liveness {
+        if self.mode != Mode::Liveness {
             let processes: Vec<Option<&Process>> = self.nodes.iter().map(|node| node.process.as_ref()).collect();
             if self.history.lineages[self.nodes[index].lineage].generation == self.generation {
                 self.checkers.stepped(&processes, index)?;
@@ -151,7 +153,7 @@ impl World<'_> {
             let count = process.deliver(now, limit, |delivery| {
                 *digest = mixed(*digest, delivery.sequence.0 << 16 | u64::from(delivery.sender.0));
                 if verdict.is_ok() {
-                    let safety = *mode != super::Mode::Liveness;
+                    let safety = *mode != Mode::Liveness;
                     let judged = checkers.delivered(history, lineage, &delivery, safety);
                     verdict = judged.and_then(|()| instances.delivered(history, lineage));
                 }
@@ -263,7 +265,7 @@ impl World<'_> {
         let node = &self.nodes[index];
         let epoch = self.history.lineages[node.lineage].epoch;
         let Some(process) = node.process.as_ref().filter(|process| !process.is_wedged()) else { return Ok(()) };
-        if self.mode == super::Mode::Liveness || Some(process.view().epoch.0) != epoch {
+        if self.mode == Mode::Liveness || Some(process.view().epoch.0) != epoch {
             return Ok(());
         }
         let alive = process.view().members.iter().filter_map(|member| {
@@ -305,7 +307,7 @@ impl World<'_> {
         let moved = before == view.epoch.0 || first;
         let checkers = past.get_mut(shown.generation as usize).unwrap_or(checkers);
         // Decisions of frozen members of an earlier generation are not judged.
-        let safety = *mode != super::Mode::Liveness && shown.generation == *generation;
+        let safety = *mode != Mode::Liveness && shown.generation == *generation;
         checkers.installed(history, node.lineage, process, moved, safety)?;
         let phase = process.phase();
         let lineage = &mut history.lineages[node.lineage];

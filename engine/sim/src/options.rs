@@ -1,0 +1,39 @@
+//! How seeds are run, and what is asked of each run.
+
+use crate::demand::Demands;
+use crate::guarantee::Guarantee;
+use crate::plan::{Family, Kinds};
+use bourdon_protocol::Mutant;
+use serde::{Deserialize, Serialize};
+
+/// What is judged in a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Nothing wrong happens, with faults to the end.
+    Safety,
+    /// Everything good happens once the faults freeze.
+    Liveness,
+    /// Both, in one run.
+    #[default]
+    Both,
+}
+
+/// How to run seeds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// What is judged in each run.
+    pub mode: Mode,
+    /// A bug to plant.
+    pub mutate: Option<Mutant>,
+    /// The one cell of the matrix that is played; without it, whatever the seeds draw.
+    pub guarantee: Option<Guarantee>,
+    /// Only plans of locks and elections are played, with these algorithms.
+    pub locks: Option<Kinds>,
+    /// Only plans of this family are played.
+    pub family: Option<Family>,
+    /// What is demanded beyond the invariants that every run is judged by.
+    pub demands: Demands,
+    /// Threads to run seeds on; 0 counts as 1.
+    pub threads: usize,
+}
