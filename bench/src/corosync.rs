@@ -15,7 +15,8 @@ mod cpg;
 
 use crate::hosts::{NETWORK, address};
 use crate::part::Spec;
-use crate::total_order::{Ordered, Task, play};
+use crate::task::Task;
+use crate::total_order::member::{Ordered, play};
 use crate::{Failure, Idle};
 use bourdon::Idler;
 use cpg::{Cpg, CpgError};

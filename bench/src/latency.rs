@@ -4,44 +4,17 @@
 //! sent with the next message. The figure is the time from publishing to the delivery of the answer. With `--rate`
 //! round trips begin at even intervals and count from when they should have begun.
 
-use crate::part::{FarEnd, Part, Said, Spec, pin, say};
+use crate::join::{broken, join};
+use crate::part::{FarEnd, Part, Spec, pin};
 use crate::row::{Latency, Ratio, Row, histogram, show};
 use crate::threaded::Threaded;
 use crate::{Failure, Mode, Peer, Settings, raw};
 use bourdon::settings::Role;
-use bourdon::{Event, Node, Rank, Refusal, TopicId};
+use bourdon::{Rank, Refusal, TopicId};
 use hdrhistogram::Histogram;
 use std::time::{Duration, Instant};
 
 const TOPIC: TopicId = TopicId(1);
-/// An answer later than this is lost.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-fn broken(error: impl std::fmt::Display) -> Failure {
-    Failure::Broken(error.to_string())
-}
-
-/// Joins and waits until every member has been heard.
-pub(crate) fn join(spec: &Spec, role: Role, rank: u16) -> Result<Node, Failure> {
-    let settings = spec.node(role, rank);
-    let mut node = Node::join(&settings).map_err(|error| Failure::Unusable(error.to_string()))?;
-    if role == Role::Member && rank > 0 {
-        say(&Said::Ready); // the others wait for this one, and this one for them
-    }
-    let deadline = Instant::now() + PATIENCE;
-    while !node.process().is_formed() {
-        node.poll(|_| {}).map_err(broken)?;
-        while let Some(event) = node.poll_event() {
-            if let Event::ConfigurationDiffers(rank) = event {
-                return Err(Failure::Broken(format!("member {rank} is configured otherwise")));
-            }
-        }
-        if Instant::now() > deadline {
-            return Err(Failure::Unusable("the other member was not heard: does multicast work on lo?".into()));
-        }
-    }
-    Ok(node)
-}
 
 /// The far end: answers every message of member 0.
 pub(crate) fn echo(spec: &Spec) -> Result<(), Failure> {
@@ -212,7 +185,7 @@ fn row(settings: &Settings, system: &str, rounds: &[Round], how: serde_json::Val
     Row {
         what: "latency".into(),
         system: system.into(),
-        transport: crate::throughput::transport_name(settings),
+        transport: crate::part::transport_name(settings),
         size_bytes: settings.size,
         count: all.len(),
         lost: Some(rounds.iter().map(|round| round.lost).sum()),

@@ -4,8 +4,8 @@
 //! harness starts itself again as the other end, sends it its task on stdin, and reads its figures from stdout. The far
 //! end ends when its stdin ends.
 
-use crate::total_order::Task;
-use crate::{Failure, Idle, Transport};
+use crate::task::Task;
+use crate::{Failure, Idle, Settings, Transport};
 use bourdon::settings::{IdleStrategy, Role, Settings as NodeSettings, Transport as NodeTransport};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Write};
@@ -251,5 +251,12 @@ impl Spec {
             "interface": "lo",
             "prefault": true,
         })
+    }
+}
+
+pub(crate) fn transport_name(settings: &Settings) -> String {
+    match settings.transport {
+        Transport::Udp => "udp".into(),
+        Transport::Portable => "portable".into(),
     }
 }

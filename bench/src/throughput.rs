@@ -5,10 +5,11 @@
 //! offloaded in the same way, with no numbering, order, retransmission or flow control: what it loses is not sent
 //! again, and its rate is what arrived.
 
-use crate::latency::join;
+use crate::join::join;
+use crate::part::transport_name;
 use crate::part::{FarEnd, Found, Part, Said, Spec, cpu_ns, pin, say};
 use crate::row::{Ratio, Row, show};
-use crate::{Failure, Mode, Peer, Settings, Transport, raw};
+use crate::{Failure, Mode, Peer, Settings, raw};
 use bourdon::settings::Role;
 use bourdon::{Refusal, TopicId};
 use std::time::{Duration, Instant};
@@ -21,13 +22,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 fn broken(error: impl std::fmt::Display) -> Failure {
     Failure::Broken(error.to_string())
-}
-
-pub(crate) fn transport_name(settings: &Settings) -> String {
-    match settings.transport {
-        Transport::Udp => "udp".into(),
-        Transport::Portable => "portable".into(),
-    }
 }
 
 /// A publisher that is silent for this long is gone: longer than any stall of a loaded host.

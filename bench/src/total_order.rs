@@ -10,16 +10,15 @@
 //! verifies the measurement: all members delivered every message, all in the same order; otherwise the command fails.
 
 mod bourdon;
-mod member;
+pub(crate) mod member;
 
 pub(crate) use self::bourdon::run as bourdon;
-pub(crate) use member::{Ordered, play};
 
 use crate::hosts::{Hosts, INTERFACE};
 use crate::part::{FarEnd, Found, Part, Spec};
 use crate::row::{Latency, Ratio, Row, histogram, show};
+use crate::task::Task;
 use crate::{Failure, Idle, Mode, Peer, Settings, corosync};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::process::Command;
 
@@ -32,22 +31,6 @@ const SECONDS: u64 = 2;
 /// What every member of any system does while nothing arrives: on fewer cores than members, yielding the core gave both
 /// systems their lowest latency, and throughput no lower than sleeping did.
 const IDLE: Idle = Idle::Yield;
-
-/// What one member of a measurement does.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Task {
-    pub(crate) rank: u16,
-    pub(crate) members: u16,
-    /// The members of the lowest ranks send.
-    pub(crate) senders: u16,
-    pub(crate) interface: String,
-    pub(crate) reliability: String,
-    /// Messages a second of each sender; full speed if none.
-    pub(crate) rate_per_s: Option<u64>,
-    pub(crate) duration_ns: u64,
-    /// The most messages of a sender.
-    pub(crate) count: u64,
-}
 
 /// One thing to measure.
 struct Measure {
@@ -260,7 +243,7 @@ fn row(settings: &Settings, measure: &Measure, system: &System, rounds: &[Round]
     Row {
         what: measure.what.into(),
         system: system.name.into(),
-        transport: if bourdon { crate::throughput::transport_name(settings) } else { "udp".into() },
+        transport: if bourdon { crate::part::transport_name(settings) } else { "udp".into() },
         size_bytes: settings.size,
         count: received,
         lost: Some(rounds.iter().map(Round::lost).sum()),

@@ -1,9 +1,9 @@
 //! A member that is a Bourdon node, run inline.
 
-use super::Task;
 use super::member::{Ordered, play};
 use crate::Failure;
 use crate::part::Spec;
+use crate::task::Task;
 use bourdon::settings::{Reliability, Role};
 use bourdon::{Event, Idler, Node, Refusal, TopicId};
 use std::time::Duration;

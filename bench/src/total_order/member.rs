@@ -12,10 +12,10 @@
 //!
 //! Invariant: a delivery is recorded in the callback, in the order of the callbacks, and nowhere else.
 
-use super::Task;
 use crate::Failure;
 use crate::part::{Found, Said, cpu_ns, say};
 use crate::row::histogram;
+use crate::task::Task;
 use hdrhistogram::Histogram;
 use std::time::{Duration, Instant};
 

@@ -283,7 +283,8 @@ impl Client {
         seal(&mut self.datagram, header, 1, length, now.0);
     }
 
-    /// How far before the first pending message the last one stands that a member has taken in this instance; 0 for none.
+    /// How far before the first pending message the last one stands that a member has taken in this instance; 0 for
+    /// none.
     fn since_taken(&self) -> u16 {
         self.last_taken.and_then(|last| u16::try_from(self.first.since(last)).ok()).unwrap_or(0)
     }

@@ -126,7 +126,9 @@ impl Lineage {
             self.has[shown.id as usize] = false;
         }
         self.delivered.retain(|shown| !is_void(shown));
-        self.next[usize::from(void.sender)] = void.from;
+        // Where nothing before it was delivered, it began beyond the cut, and the next view goes on before that.
+        let before = self.delivered.iter().any(|shown| shown.sender == void.sender && shown.sequence < void.from);
+        self.next[usize::from(void.sender)] = if before { void.from } else { 0 };
         let parts = |gap: &Gap| {
             let (before, after) =
                 (Gap { to: gap.to.min(void.from), ..*gap }, Gap { from: gap.from.max(void.to), ..*gap });

@@ -187,7 +187,8 @@ record!(
         flags: U16,
         /// How many of the client's messages before this one are still under way.
         under_way: U16,
-        /// How far before the oldest of those the last message stands that a member of this instance has taken; 0 for none.
+        /// How far before the oldest of those the last message stands that a member of this instance has taken; 0 for
+        /// none.
         since_taken: U16,
     }
 );

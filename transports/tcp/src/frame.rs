@@ -56,8 +56,8 @@ impl Hello {
         let port = u16::from_le_bytes([bytes[6], bytes[7]]);
         let token = u64::from_le_bytes(*bytes[8..].first_chunk()?);
         let ip = Ipv6Addr::from(*bytes[16..].first_chunk::<16>()?).to_canonical();
-        let nobody = port == 0 || ip.is_unspecified() || ip.is_multicast();
-        (!nobody).then_some(Self { token, address: SocketAddr::new(ip, port) })
+        let unusable = port == 0 || ip.is_unspecified() || ip.is_multicast();
+        (!unusable).then_some(Self { token, address: SocketAddr::new(ip, port) })
     }
 }
 
@@ -112,9 +112,9 @@ mod tests {
                 assert_eq!(Hello::parse(&damaged), None, "byte {place}");
             }
         }
-        for nobody in ["0.0.0.0:5", "127.0.0.1:0", "239.1.1.1:5", "[::]:5", "[ff02::1]:5"] {
-            let address = nobody.parse().expect("an address");
-            assert_eq!(Hello::parse(&Hello { token: 1, address }.to_bytes()), None, "{nobody}");
+        for unusable in ["0.0.0.0:5", "127.0.0.1:0", "239.1.1.1:5", "[::]:5", "[ff02::1]:5"] {
+            let address = unusable.parse().expect("an address");
+            assert_eq!(Hello::parse(&Hello { token: 1, address }.to_bytes()), None, "{unusable}");
         }
     }
 

@@ -29,7 +29,7 @@ pub(crate) struct Elections {
     /// By election and token.
     leaders: BTreeMap<(usize, FencingToken), Rank>,
     /// By process and election: the latest leadership reported to it, and whether it is still current.
-    told: BTreeMap<(usize, usize), (FencingToken, bool)>,
+    reported: BTreeMap<(usize, usize), (FencingToken, bool)>,
     believing: Vec<Leads>,
 }
 
@@ -55,15 +55,21 @@ impl Elections {
     }
 
     /// A process reports the leader, if there is any, to its application.
-    pub(crate) fn told(&mut self, views: &Views, process: usize, place: usize, news: Option<Leadership>) -> Verdict {
+    pub(crate) fn reported(
+        &mut self,
+        views: &Views,
+        process: usize,
+        place: usize,
+        news: Option<Leadership>,
+    ) -> Verdict {
         self.gave_up(process, place);
         let Some(Leadership { leader, token }) = news else {
-            if let Some((_, is_current)) = self.told.get_mut(&(process, place)) {
+            if let Some((_, is_current)) = self.reported.get_mut(&(process, place)) {
                 *is_current = false;
             }
             return Ok(());
         };
-        match self.told.insert((process, place), (token, true)) {
+        match self.reported.insert((process, place), (token, true)) {
             Some((before, _)) if before > token => {
                 return broken(format!("process {process} reported {token:?} of election {place} after {before:?}"));
             }
@@ -99,16 +105,17 @@ impl Elections {
     /// A process is gone, and its application.
     pub(crate) fn crashed(&mut self, process: usize) {
         self.believing.retain(|leads| leads.process != process);
-        self.told.retain(|(other, _), _| *other != process);
+        self.reported.retain(|(other, _), _| *other != process);
     }
 
     /// Judges a process after a step: the leader it gives is the last one it reported to its application.
     pub(crate) fn stepped(&self, process: usize, place: usize, leader: Option<Leadership>) -> Verdict {
-        let told = self.told.get(&(process, place)).filter(|(_, is_current)| *is_current).map(|(token, _)| *token);
-        if told == leader.map(|leader| leader.token) {
+        let reported =
+            self.reported.get(&(process, place)).filter(|(_, is_current)| *is_current).map(|(token, _)| *token);
+        if reported == leader.map(|leader| leader.token) {
             return Ok(());
         }
-        broken(format!("process {process} gives {leader:?} for election {place}; it reported {told:?}"))
+        broken(format!("process {process} gives {leader:?} for election {place}; it reported {reported:?}"))
     }
 
     /// Whether all live processes agree on an eligible leader, or on none if no process campaigns.

@@ -298,12 +298,12 @@ impl Mutexes {
     pub(super) fn stepped(&self, process: &Process, index: usize) -> Verdict {
         let holds =
             |place: usize, token| self.locks[place].holds.iter().any(|h| (h.process, h.token) == (index, token));
-        let told: usize =
+        let reported: usize =
             self.locks.iter().map(|lock| lock.holds.iter().filter(|hold| hold.process == index).count()).sum();
         let held: Vec<_> =
             process.locks_held().filter_map(|(name, token)| Some((LockPlan::place(name)?, token))).collect();
-        if held.len() != told || held.iter().any(|(place, token)| !holds(*place, *token)) {
-            return broken(format!("process {index} holds {held:?}, but reported {told} other grants"));
+        if held.len() != reported || held.iter().any(|(place, token)| !holds(*place, *token)) {
+            return broken(format!("process {index} holds {held:?}, but reported {reported} other grants"));
         }
         let view = process.view();
         let reaches =

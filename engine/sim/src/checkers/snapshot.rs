@@ -14,18 +14,18 @@ use bourdon_wire::Rank;
 pub(super) const NAME: &str = "snapshot";
 
 pub(super) fn resumed(lineage: &Lineage, process: &Process) -> Verdict {
-    let differs = |what: &str, said: u64, is: u64| {
-        let detail = format!("process {} took a snapshot of {what} {said} and goes on at {is}", lineage.process);
+    let differs = |what: &str, position: u64, is: u64| {
+        let detail = format!("process {} took a snapshot of {what} {position} and goes on at {is}", lineage.process);
         Err(Violation::new(NAME, detail))
     };
     if process.phase() != lineage.phase {
         return differs("phase", lineage.phase, process.phase());
     }
-    for (rank, said) in (0..).map(Rank).zip(&lineage.next) {
+    for (rank, position) in (0..).map(Rank).zip(&lineage.next) {
         // The application does not know the numbers passed over: a client's message that had come before.
         let is = process.delivered(rank).0;
-        if process.view().incarnation(rank).is_some() && is < *said {
-            return differs("a sender's", *said, is);
+        if process.view().incarnation(rank).is_some() && is < *position {
+            return differs("a sender's", *position, is);
         }
     }
     Ok(())

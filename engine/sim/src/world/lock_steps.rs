@@ -129,7 +129,7 @@ impl Locker {
                     stake.next_ns = scene.now_ns.saturating_add(for_ns);
                 }
                 let Checkers { views, elections, .. } = &mut *scene.checkers;
-                elections.told(views, scene.index, place, leadership)
+                elections.reported(views, scene.index, place, leadership)
             }
             Coordination::Deposed(name, _) => {
                 let place = LockPlan::place(&name).unwrap_or_default();
