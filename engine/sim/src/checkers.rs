@@ -40,7 +40,7 @@ pub(crate) use repair::Cost;
 pub(crate) use views::Installed;
 
 use crate::demand::Demands;
-use crate::history::{History, Lineage, Shown};
+use crate::history::{Gap, History, Lineage, Shown};
 use crate::plan::{OrderPlan, Plan};
 use crate::violation::{Verdict, Violation};
 use bourdon_protocol::{Delivery, Process, Standing, View};
@@ -243,6 +243,12 @@ impl Checkers {
     /// A process sent a datagram to all.
     pub(crate) fn offered(&mut self, index: usize, datagram: &[u8]) {
         self.relay.offered(index, datagram);
+    }
+
+    /// An observer, at this lineage, reports messages as void.
+    pub(crate) fn retracted(&mut self, (index, lineage): (usize, &Lineage), void: Gap) {
+        self.observers.retracted(lineage, void);
+        self.causal.iter_mut().for_each(|causal| causal.retracted(index));
     }
 
     /// Whether a process has entered this generation's first view.

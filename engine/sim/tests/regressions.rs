@@ -115,6 +115,7 @@ regressions! {
     observer_crosses_a_restart_silently,
     observer_hears_the_earlier_group_first,
     observer_began_beyond_the_cut,
+    snapshot_ahead_of_the_cut,
     observer_begins_between_two_copies,
     observer_gives_up_what_members_hold,
     one_crash_loses_stable_messages,

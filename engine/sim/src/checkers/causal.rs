@@ -32,6 +32,11 @@ impl Causal {
         Self { lossy, ..Self::default() }
     }
 
+    /// An observer declared messages void: what they made late may be delivered in the next view.
+    pub(super) fn retracted(&mut self, lineage: usize) {
+        self.late.retain(|(of, _)| *of != lineage);
+    }
+
     pub(super) fn delivered(&mut self, history: &History, lineage: usize, id: Id) -> Verdict {
         let here = &history.lineages[lineage];
         // An observer that lost a marker waits at the others, and delivers their barrier's message late.

@@ -246,7 +246,7 @@ impl World<'_> {
             Event::Retracted { sender, from, to } => {
                 let void = Gap { sender: sender.0, from: from.0, to: to.0 };
                 if lineage.generation == self.generation {
-                    self.checkers.observers.retracted(lineage, void);
+                    self.checkers.retracted((node.lineage, lineage), void);
                 }
                 lineage.retract(void);
                 lineage.order = 0;
