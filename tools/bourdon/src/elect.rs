@@ -52,8 +52,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             Said::Nothing if crate::session::has_come(&end) => return Ok(()),
             Said::Nothing if until.is_some_and(|until| Instant::now() >= until) => {
                 let name = &args.name;
-                let nobody = Failure::broken(format!("{name:?} has no leader so far"));
-                return if args.until_leader { Err(nobody) } else { Ok(()) };
+                let no_leader = Failure::broken(format!("{name:?} has no leader so far"));
+                return if args.until_leader { Err(no_leader) } else { Ok(()) };
             }
             Said::Nothing => {
                 session.sleep(&[&end], until)?;

@@ -244,9 +244,9 @@ fn a_view_is_shown_a_barrier_waited_for_and_a_dead_member_missed() {
         let present: Vec<_> = (0..3).map(|rank| node["view"]["members"][rank]["in_view"] == true).collect();
         assert_eq!(present, [true, true, false], "{node}");
     }
-    let nobody = run(&[&["view", "absent"], &directory[..]].concat(), b"");
-    assert_eq!(nobody.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&nobody.stderr).contains("bourdon node"));
+    let absent = run(&[&["view", "absent"], &directory[..]].concat(), b"");
+    assert_eq!(absent.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&absent.stderr).contains("bourdon node"));
 }
 
 #[test]
