@@ -25,7 +25,8 @@ fn each(check: impl Fn(Idle, bool)) {
 }
 
 fn pair(idle: Idle, io_uring: bool) -> (TcpPort, TcpPort) {
-    let open = world(|options| options.io_uring = io_uring);
+    // Of the strangers' group: the token of their hello.
+    let open = world(|options| (options.io_uring, options.token) = (io_uring, 0));
     (open(Role::new(idle)), open(Role::new(idle)))
 }
 
