@@ -1,8 +1,9 @@
 //! The bounds of a search: how large the group is, and what may happen in it.
 
+use crate::budget::Spent;
 use bourdon_protocol::Mutant;
 use bourdon_protocol::view::Member;
-use std::time::Instant;
+use std::sync::{Arc, OnceLock};
 
 /// A group and its bounds.
 #[derive(Clone, Debug)]
@@ -30,8 +31,8 @@ pub struct Group {
     pub late: bool,
     /// Whether a proposer gets a `REFUSE` for higher ballots: it holds nothing that their `PREPARE` does not hold.
     pub refusals: bool,
-    /// When a search gives up; the one use of a clock.
-    pub until: Option<Instant>,
+    /// Set from outside when a search is to give up.
+    pub spent: Arc<OnceLock<Spent>>,
     /// A planted bug.
     pub mutant: Option<Mutant>,
 }
@@ -56,7 +57,7 @@ impl Group {
             suspects: true,
             late: false,
             refusals: false,
-            until: None,
+            spent: Arc::default(),
             mutant: None,
         }
     }

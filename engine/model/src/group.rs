@@ -14,10 +14,9 @@ use bourdon_protocol::control::view_change::{Step, Wish};
 use bourdon_protocol::view::{Member, View};
 use bourdon_wire::{Epoch, InstanceId, Rank};
 use std::sync::Arc;
-use std::time::Instant;
 
-/// The property that ends a search that takes too long.
-pub const OUT_OF_TIME: &str = "out of time";
+/// The property that ends a search whose budget is spent.
+pub const STOPPED: &str = "stopped";
 
 /// One thing that may happen. The first field is the process that it happens to.
 #[derive(Clone, Debug, PartialEq)]
@@ -284,9 +283,7 @@ impl stateright::Model for Group {
             Check::always(Property::WholeCut.name(), |_, state| Property::WholeCut.holds_in(state)),
             Check::always(Property::Continuation.name(), |_, state| Property::Continuation.holds_in(state)),
             // Not a property of the group: with a single thread the checker does not check its own bound on time.
-            Check::sometimes(OUT_OF_TIME, |group: &Self, _: &State| {
-                group.until.is_some_and(|until| Instant::now() >= until)
-            }),
+            Check::sometimes(STOPPED, |group: &Self, _: &State| group.spent.get().is_some()),
         ]
     }
 }

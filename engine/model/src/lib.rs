@@ -10,7 +10,7 @@
 //! - [`state`]: one moment of the group; [`trace`]: what led to it, in words.
 //! - [`group`]: what may happen next; [`driver`]: what a process does around `ViewChange`.
 //! - [`properties`]: what must hold; [`search`]: whether it holds in every state.
-//! - [`reach`]: whether the group can always go on.
+//! - [`reach`]: whether the group can always go on; [`budget`]: when a search gives up.
 //! - [`plan`]: the planted bugs, and the smallest group that shows each.
 //!
 //! `docs/model.md` lists what is left out. Source of the method: Lamport, "Specifying systems" (2002), chapter 14.
@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bounds;
+pub mod budget;
 pub mod driver;
 pub mod group;
 pub mod plan;

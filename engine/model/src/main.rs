@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use bourdon_model::budget::{Budget, Spent};
 use bourdon_model::group::{Action, Group};
 use bourdon_model::plan::{self, STUCK};
 use bourdon_model::reach::reach;
@@ -9,6 +10,7 @@ use bourdon_model::search::search;
 use clap::Parser;
 use serde_json::{Value, json};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Visits every state of a small group that changes its view, and checks the shipped ballots in each.
@@ -62,6 +64,9 @@ struct Asked {
     /// Stop after this many seconds
     #[arg(long, default_value_t = 600)]
     seconds: u64,
+    /// Stop at so much resident memory, in MiB; by default at 70 % of what is free
+    #[arg(long)]
+    memory_mib: Option<u64>,
 }
 
 fn main() -> ExitCode {
@@ -101,26 +106,31 @@ fn check(asked: &Asked) -> (Value, bool) {
         suspects: !asked.no_suspects,
         late: asked.late,
         refusals: asked.refusals,
-        until: None,
+        spent: Arc::default(),
         mutant: None,
     };
-    let limit = Duration::from_secs(asked.seconds);
-    let (found, broken) = if asked.reach {
-        let found = reach(&group, limit);
+    let free = Budget::of(Duration::from_secs(asked.seconds));
+    let budget = Budget { memory_mib: asked.memory_mib.or(free.memory_mib), ..free };
+    let (found, spent, broken) = if asked.reach {
+        let found = reach(&group, budget);
         let json = json!({ "states": found.states, "judged": found.judged, "exhausted": found.exhausted });
-        (json, found.stuck.map(|trace| (STUCK, trace)))
+        (json, found.spent, found.stuck.map(|trace| (STUCK, trace)))
     } else {
-        let found = search(&group, limit, true);
+        let found = search(&group, budget, true);
         let (generated, states, depth) = (found.generated, found.states, found.depth);
         let json = json!({ "generated": generated, "states": states, "depth": depth, "exhausted": found.exhausted });
-        (json, found.broken.map(|(property, trace)| (property.name(), trace)))
+        (json, found.spent, found.broken.map(|(property, trace)| (property.name(), trace)))
     };
     let mut found = found;
+    found["spent"] = json!(spent.map(Spent::name));
     found["broken"] = json!(broken.as_ref().map(|(name, _)| name));
     found["trace"] = json!(broken.as_ref().map(|(_, trace)| words(trace)));
     if !asked.json {
         for field in ["generated", "states", "judged", "depth", "exhausted"] {
             found.get(field).into_iter().for_each(|value| println!("{field:<10} {value}"));
+        }
+        if let Some(spent) = spent {
+            println!("spent      {}, before all states were visited", spent.name());
         }
         match &broken {
             None => println!("broken     nothing"),

@@ -3,6 +3,7 @@
 //! A model that finds nothing may be unable to. Each bug of the ballots that the model knows, and each bug of the
 //! process around them, must break a property in the group named here, or leave the group stuck.
 
+use crate::budget::Budget;
 use crate::group::{Action, Group};
 use crate::reach;
 use crate::search;
@@ -36,9 +37,9 @@ impl Planted {
     /// Searches for the bug.
     pub fn look(&self, limit: Duration) -> Option<Caught> {
         if self.blocks {
-            return reach::reach(&self.group, limit).stuck.map(|trace| Caught { by: STUCK, trace });
+            return reach::reach(&self.group, Budget::of(limit)).stuck.map(|trace| Caught { by: STUCK, trace });
         }
-        let found = search::search(&self.group, limit, false);
+        let found = search::search(&self.group, Budget::of(limit), false);
         found.broken.map(|(property, trace)| Caught { by: property.name(), trace })
     }
 }

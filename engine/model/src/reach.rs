@@ -8,6 +8,7 @@
 //! All states are visited forwards, and the search records from which states each was reached by an edge that needs no
 //! luck; then it goes backwards from the states that are good. A state that must be good and was not met is stuck.
 
+use crate::budget::{Budget, Spent};
 use crate::driver::ranks;
 use crate::group::{Action, Group, bits};
 use crate::properties::is_quorum;
@@ -16,7 +17,6 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// The result.
 #[derive(Debug)]
@@ -27,20 +27,21 @@ pub struct Reach {
     pub judged: usize,
     /// Whether all states were visited.
     pub exhausted: bool,
+    /// If not: what was used up before.
+    pub spent: Option<Spent>,
     /// The trace to the nearest state from which there is no way on.
     pub stuck: Option<Vec<Action>>,
 }
 
 /// Visits all states of a group whose last ballot is kept for the way on.
-pub fn reach(group: &Group, limit: Duration) -> Reach {
-    let until = Instant::now() + limit;
+pub fn reach(group: &Group, budget: Budget) -> Reach {
     let mut known = HashMap::new();
     let mut came: Vec<u32> = vec![0]; // by state: from which it was reached first
     let (mut edges, mut good, mut judged) = (Vec::<(u32, u32)>::new(), Vec::<u32>::new(), Vec::<u32>::new());
     let first = group.first();
     known.insert(fingerprint(&first), 0);
-    let (mut layer, mut exhausted, mut actions) = (vec![(0u32, first)], true, Vec::new());
-    while !layer.is_empty() && exhausted {
+    let (mut layer, mut spent, mut actions) = (vec![(0u32, first)], None, Vec::new());
+    while !layer.is_empty() && spent.is_none() {
         let mut later = Vec::new();
         for (at, state) in layer.drain(..) {
             if is_good(group, &state) {
@@ -67,13 +68,16 @@ pub fn reach(group: &Group, limit: Duration) -> Reach {
                     edges.push((to, at));
                 }
             }
-            exhausted = exhausted && (at % 1024 != 0 || Instant::now() < until);
+            if at % 16_384 == 0 && spent.is_none() {
+                spent = budget.spent();
+            }
         }
         layer = later;
     }
+    let exhausted = spent.is_none();
     let stuck = if exhausted { nearest_stuck(came.len(), edges, &good, &judged) } else { None };
     let stuck = stuck.map(|at| way(group, &known, &came, at));
-    Reach { states: came.len(), judged: judged.len(), exhausted, stuck }
+    Reach { states: came.len(), judged: judged.len(), exhausted, spent, stuck }
 }
 
 fn fingerprint(state: &State) -> u64 {

@@ -1,11 +1,13 @@
 //! Visits every state, breadth first, until one breaks a property or there are no more.
 
-use crate::group::{Action, Group, OUT_OF_TIME};
+use crate::budget::{Budget, Spent};
+use crate::group::{Action, Group, STOPPED};
 use crate::properties::Property;
 use crate::state::State;
 use stateright::report::{ReportData, ReportDiscovery, Reporter};
 use stateright::{Checker, HasDiscoveries, Model};
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// The result.
@@ -19,17 +21,29 @@ pub struct Search {
     pub depth: usize,
     /// Whether all states were visited.
     pub exhausted: bool,
+    /// If not: what was used up before, unless a property did not hold.
+    pub spent: Option<Spent>,
     /// The property that did not hold, and the trace to it.
     pub broken: Option<(Property, Vec<Action>)>,
 }
 
-/// Reports at intervals how far the search came.
-struct Talk(Instant);
+/// Stops the search when its budget is spent, and reports at intervals how far it came.
+struct Watch {
+    budget: Budget,
+    spent: Arc<OnceLock<Spent>>,
+    /// When it last reported; none for a search that is silent.
+    reported_at: Option<Instant>,
+}
 
-impl Reporter<Group> for Talk {
+impl Reporter<Group> for Watch {
     fn report_checking(&mut self, data: ReportData) {
-        if self.0.elapsed() >= Duration::from_secs(1) {
-            self.0 = Instant::now();
+        if let Some(spent) = self.budget.spent() {
+            self.spent.get_or_init(|| spent);
+        }
+        if let Some(reported_at) = &mut self.reported_at
+            && reported_at.elapsed() >= Duration::from_secs(1)
+        {
+            *reported_at = Instant::now();
             eprintln!("{:>11} states, {:>2} steps deep", data.unique_states, data.max_depth.saturating_sub(1));
         }
     }
@@ -41,18 +55,20 @@ impl Reporter<Group> for Talk {
     }
 }
 
-/// Searches a group; with `talk` it reports its progress.
-pub fn search(group: &Group, limit: Duration, talk: bool) -> Search {
-    let began = Instant::now();
-    let bounded = Group { until: Some(began + limit), ..group.clone() };
-    let checker = bounded.checker().finish_when(ends()).spawn_bfs();
-    let checker = if talk { checker.join_and_report(&mut Talk(began)) } else { checker.join() };
+/// Searches a group; with `reports` it prints its progress.
+pub fn search(group: &Group, budget: Budget, reports: bool) -> Search {
+    let spent = Arc::<OnceLock<Spent>>::default();
+    let bounded = Group { spent: Arc::clone(&spent), ..group.clone() };
+    let mut watch = Watch { budget, spent, reported_at: reports.then(Instant::now) };
+    let checker = bounded.checker().finish_when(ends()).spawn_bfs().join_and_report(&mut watch);
+    let stopped = checker.discovery(STOPPED).is_some();
     let broken = failure(&checker).map(|found| shortest(group, found));
     Search {
         generated: checker.state_count(),
         states: checker.unique_state_count(),
         depth: checker.max_depth().saturating_sub(1),
-        exhausted: broken.is_none() && checker.discovery(OUT_OF_TIME).is_none(),
+        exhausted: broken.is_none() && !stopped,
+        spent: watch.spent.get().copied().filter(|_| stopped),
         broken,
     }
 }
@@ -60,7 +76,7 @@ pub fn search(group: &Group, limit: Duration, talk: bool) -> Search {
 /// What ends a search early.
 fn ends() -> HasDiscoveries {
     let names = Property::ALL.iter().map(|property| property.name());
-    HasDiscoveries::AnyOf(names.chain([OUT_OF_TIME]).collect())
+    HasDiscoveries::AnyOf(names.chain([STOPPED]).collect())
 }
 
 fn failure(checker: &impl Checker<Group>) -> Option<(Property, Vec<Action>)> {

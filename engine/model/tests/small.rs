@@ -1,5 +1,6 @@
 //! Every state of small groups; and every planted bug that is found quickly.
 
+use bourdon_model::budget::Budget;
 use bourdon_model::group::Group;
 use bourdon_model::plan;
 use bourdon_model::reach::reach;
@@ -10,7 +11,7 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(600);
 
 fn whole(group: &Group) -> usize {
-    let found = search(group, LIMIT, false);
+    let found = search(group, Budget::of(LIMIT), false);
     assert!(found.broken.is_none(), "{:?}", found.broken);
     assert!(found.exhausted);
     found.states
@@ -40,7 +41,7 @@ fn a_joiner_holds_in_every_state() {
 
 #[test]
 fn from_every_state_there_is_a_way_on() {
-    let found = reach(&Group { datagrams: 0, suspects: false, ..Group::small() }, LIMIT);
+    let found = reach(&Group { datagrams: 0, suspects: false, ..Group::small() }, Budget::of(LIMIT));
     assert!(found.exhausted && found.judged > 100, "{found:?}");
     assert!(found.stuck.is_none(), "{:?}", found.stuck);
 }
