@@ -115,7 +115,8 @@ pub enum Event {
     },
     /// Datagrams of a stream were no longer retained anywhere, or were given up at a level that allows it; their
     /// messages are lost to this process. Messages are counted where the numbers on both sides of the gap show how many
-    /// there are.
+    /// there are. An empty gap reports datagrams that held no numbered message: a barrier's own message may be lost
+    /// with them.
     Gap {
         /// The stream's sender.
         sender: Rank,

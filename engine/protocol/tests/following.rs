@@ -132,6 +132,33 @@ fn the_oldest_epoch_is_evicted_by_bytes_and_the_observer_reports_what_it_lost() 
     assert!(world.net.views(5).last().is_some_and(|view| view.0 == 3), "{:?}", world.net.views(5));
 }
 
+/// A barrier's own message has no number, so no numbered message is missing in its stream when it is lost.
+#[test]
+fn an_observer_reports_a_barrier_that_it_gave_up() {
+    let mut world = World::new(5, 1, |config| {
+        config.order = Order::Fifo;
+        config.limits.log_bytes = 128 << 10;
+        config.limits.receive_log_bytes = 128 << 10;
+        config.limits.window_bytes = 32 << 10;
+    });
+    world.publish(&[0, 1, 2, 3, 4], 10, 8);
+    world.network.set(Network::Deaf(5));
+    world.publish(&[1, 2, 3, 4], 100, 1200); // epoch 1 fills its logs
+    let now = world.net.now;
+    world.net.process(0).sync(now, Some(b"barrier")).unwrap();
+    world.net.run(50 * MS);
+    assert!(world.net.heard(2, Event::Synced { phase: 1, asked: false }));
+    world.kill(1);
+    world.publish(&[2, 3, 4], 300, 1200); // epoch 2 fills its logs
+    world.kill(4);
+    world.publish(&[2, 3], 5, 8);
+    world.network.set(Network::Whole);
+    world.net.run(8000 * MS);
+    assert!(!world.net.heard(5, Event::Synced { phase: 1, asked: false }), "the barrier was retained");
+    assert!(world.gaps(5).contains(&(0, 10, 10)), "{:?}", world.gaps(5));
+    assert!(world.net.views(5).last().is_some_and(|view| view.0 == 3), "{:?}", world.net.views(5));
+}
+
 /// Whether a datagram announces that its sender is ready to become a member.
 fn is_ready(bytes: &[u8]) -> bool {
     let Ok(datagram) = Datagram::parse(bytes, GROUP) else { return false };

@@ -125,6 +125,8 @@ regressions! {
     only_later_lives_answer,
     short_epochs_crowd_out_an_earlier_one,
     client_overtakes_what_another_member_took,
+    barrier_of_a_cut_given_up_goes_unreported,
+    cut_given_up_before_the_oldest_came_goes_unreported,
 }
 
 #[test]

@@ -159,6 +159,18 @@ impl Pipeline {
         self.ask_for(now, cut, stay);
     }
 
+    /// Whether a message that a barrier carried in this stream may be lost: the next view begins in `phase`, after that
+    /// barrier, and this process has not completed it. A stream that is here up to the cut shows what its marker
+    /// carries, if only one barrier was missed.
+    pub(crate) fn loses_at_barrier(&mut self, rank: Rank, phase: u64) -> bool {
+        if phase <= self.barrier.phase || !self.is_present(rank) {
+            return false;
+        }
+        let is_here = matches!(&self.end, EpochState::Decided(cut) if self.holds(cut, rank));
+        let carries = self.streams[rank.index()].marker().is_some_and(|(_, payload)| payload.is_some());
+        !is_here || carries || phase > self.barrier.phase + 1
+    }
+
     /// What was delivered of a stream and is not in the cut. The next view's first number alone does not show it: the
     /// messages that a cut has beyond a gap count up to the last of them, gap included. Of a datagram named there, only
     /// messages that are whole in one frame are delivered.

@@ -128,6 +128,12 @@ impl Stream {
         self.window.started && self.awaits_anchor.is_none()
     }
 
+    /// The first message that this process has neither delivered nor given up, of those that it must deliver or report
+    /// as lost: all messages since it came. `None` if the stream has not begun here.
+    pub(crate) fn owed_from(&self) -> Option<Sequence> {
+        self.window.started.then(|| self.awaits_anchor.unwrap_or(self.delivered.max(self.excused)))
+    }
+
     /// A datagram came: if it is the awaited one, it gives the message that comes next.
     #[inline]
     pub(crate) fn anchor(&mut self) {

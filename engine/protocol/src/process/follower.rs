@@ -308,9 +308,12 @@ impl Process {
             // With the whole cut here, messages may still lack their order, which was in a hole that was given up.
             // Where they need no order, the next view begins beyond what ran ahead of a gap.
             let lacks = !all || self.config.order != Order::Unordered;
-            if lacks && passed < first && self.data.streams[index].is_anchored() {
-                self.counters.add(Counter::Gaps, first.since(passed));
-                self.event(Event::Gap { sender, from: passed, to: first });
+            let owed = self.data.streams[index].owed_from().filter(|owed| lacks && *owed < first);
+            // A barrier's own message has no number: an empty gap reports it.
+            let at_barrier = self.data.loses_at_barrier(sender, beginning.phase).then_some(first);
+            if let Some(from) = owed.or(at_barrier) {
+                self.counters.add(Counter::Gaps, first.since(from));
+                self.event(Event::Gap { sender, from, to: first });
             }
         }
     }
