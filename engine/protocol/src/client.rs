@@ -8,6 +8,10 @@
 //! sends again the messages that the first member had taken and not confirmed; the group delivers each once
 //! (`control/clients.rs`).
 //!
+//! Where two groups have one name, an older one that was frozen and a newer, both answer. A client that sent each
+//! message to whichever answered last would have it published twice, and later messages before it. So a client does
+//! not go back to an instance that it left, before the present one has been silent for 5 s.
+//!
 //! A heartbeat that is not a member's may name any address. So a client first sends a request without a message, one
 //! for each heartbeat that names the address. It sends messages only once a reply has come from there.
 //!
@@ -30,6 +34,8 @@ const RETRY_NS: u64 = 20_000_000;
 const EVENTS_MAX: usize = 2 * WINDOW;
 /// How long without any reply before another member is tried: several retries, so that a lost reply causes no switch.
 const SWITCH_AFTER_NS: u64 = 200_000_000;
+/// Instances that a client remembers to have left: more than restarts of a group that any network delays answers over.
+const LEFT_MAX: usize = 8;
 /// How long without any reply before the application gets an event.
 const GIVE_UP_NS: u64 = 5_000_000_000;
 
@@ -74,6 +80,8 @@ pub struct Client {
     epoch: Epoch,
     /// The instance of the group that its requests are for, as its member names it.
     instance: InstanceId,
+    /// The instances that it left, the latest last.
+    left: VecDeque<InstanceId>,
     pending: VecDeque<Pending>,
     /// The sequence of the first pending message.
     first: Sequence,
@@ -102,6 +110,7 @@ impl Client {
             silent_since: now,
             epoch: Epoch(0),
             instance: InstanceId::NONE,
+            left: VecDeque::new(),
             pending: VecDeque::new(),
             first: Sequence(0),
             last_taken: None,
@@ -153,6 +162,9 @@ impl Client {
             match frame.kind() {
                 Some(Kind::Heartbeat) if datagram.header.rank() <= Rank::MAX => {
                     let Some((heartbeat, _)) = Heartbeat::read(frame.body) else { continue };
+                    if self.left.contains(&datagram.header.instance()) {
+                        continue;
+                    }
                     if self.member.is_none() && heartbeat.address.is_reachable() {
                         (self.member, self.epoch) = (Some(heartbeat.address), datagram.header.epoch());
                         self.instance = datagram.header.instance();
@@ -175,12 +187,13 @@ impl Client {
     }
 
     fn on_answer(&mut self, now: Instant, instance: InstanceId, answer: &ClientAnswer) {
-        if answer.client.get() != self.id.0 {
+        if answer.client.get() != self.id.0 || self.left.contains(&instance) {
             return;
         }
         if instance != self.instance {
             // The member takes no request of another instance than its own: the client sends all of them again, for
             // this instance.
+            self.leave_instance();
             (self.instance, self.sent, self.retry_at) = (instance, 0, now + RETRY_NS);
             self.last_taken = None;
             (self.heard_at, self.silent_since, self.is_proven) = (now, now, true);
@@ -201,6 +214,16 @@ impl Client {
             refusals::TOO_MANY_CLIENTS => self.event(ClientEvent::TooManyClients),
             _ => {}
         }
+    }
+
+    fn leave_instance(&mut self) {
+        if self.instance == InstanceId::NONE {
+            return;
+        }
+        if self.left.len() == LEFT_MAX {
+            self.left.pop_front();
+        }
+        self.left.push_back(self.instance);
     }
 
     fn skip_first(&mut self) {
@@ -239,6 +262,7 @@ impl Client {
             if now.since(self.heard_at) >= GIVE_UP_NS {
                 self.event(ClientEvent::NoAnswer);
                 self.heard_at = now;
+                self.left.clear(); // any group is better than none
             }
         }
         let Some(member) = self.member else { return };

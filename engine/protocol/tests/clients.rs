@@ -6,7 +6,7 @@ use bourdon_protocol::{Client, ClientEvent, Order};
 use bourdon_wire::records::ballot_steps::PREPARE;
 use bourdon_wire::records::{ClientAnswer, ClientRequest, refusals, request_flags};
 use bourdon_wire::{ClientId, ClientTag, Instant, Kind, Rank, Sequence, TopicId, flags};
-use common::{Bench, Effect, GROUP, MTU, Step, To, address, control, data, row, says, sends};
+use common::{Bench, Effect, GROUP, MTU, Step, To, address, control, data, in_instance, row, says, sends};
 use zerocopy::IntoBytes;
 
 fn request(client: u64, sequence: u64, request_flags: u16, payload: &[u8]) -> Vec<u8> {
@@ -160,6 +160,23 @@ impl Bank {
         sent
     }
 
+    fn instances_of_next_requests(&mut self) -> Vec<u64> {
+        self.now = self.client.next_deadline();
+        let mut sent = Vec::new();
+        self.client.transmit(self.now, |_, bytes| {
+            sent.push(bourdon_wire::Datagram::parse(bytes, GROUP).unwrap().header.instance().0);
+            true
+        });
+        sent
+    }
+
+    /// A member of this instance answers that it has taken nothing.
+    fn hears_in(&mut self, instance: u64) {
+        let record = ClientAnswer::new(ClientId(5), Sequence(0), refusals::BUSY);
+        let answer = control(0, Kind::ClientAnswer, &[record.as_bytes()]);
+        self.client.on_datagram(self.now, &in_instance(&answer, instance));
+    }
+
     fn hears(&mut self, taken: u64, refusal: u64) {
         let record = ClientAnswer::new(ClientId(5), Sequence(taken), refusal);
         self.client.on_datagram(self.now, &control(0, Kind::ClientAnswer, &[record.as_bytes()]));
@@ -197,6 +214,25 @@ fn a_refused_message_uses_its_sequence_up() {
     assert_eq!(bank.sends(), [(0, request_flags::SKIP, 0), (1, 0, 2)]);
     bank.hears(2, refusals::NONE);
     assert!(bank.client.is_idle());
+}
+
+/// An older group that was frozen answers beside the newer one: a client that believed each in turn published a message
+/// in the one after a later message of the other.
+#[test]
+fn a_client_does_not_go_back_to_an_instance_that_it_left() {
+    let mut bank = Bank::new();
+    bank.client.publish(TopicId(1), b"x");
+    assert_eq!(bank.instances_of_next_requests(), [1]);
+    bank.hears_in(2);
+    assert_eq!(bank.instances_of_next_requests(), [2], "the group was restarted");
+    bank.hears_in(1);
+    assert_eq!(bank.instances_of_next_requests(), [2], "its members of before resumed");
+    bank.hears_in(2);
+    while bank.client.poll_event() != Some(ClientEvent::NoAnswer) {
+        assert_eq!(bank.instances_of_next_requests(), [2]);
+    }
+    bank.hears_in(1);
+    assert_eq!(bank.instances_of_next_requests(), [1], "only the older group is left");
 }
 
 #[test]

@@ -176,6 +176,20 @@ impl Checkers {
         Ok(())
     }
 
+    /// A process of these checkers' generation, which a later one follows, delivered a message: a client that is in
+    /// neither of the two groups keeps its order in both.
+    pub(crate) fn delivered_by_zombie(
+        &mut self,
+        history: &mut History,
+        lineage: usize,
+        delivery: &Delivery<'_>,
+    ) -> Verdict {
+        match history.resolve(delivery) {
+            Ok(id) => self.clients.delivered(history, lineage, id, delivery),
+            Err(_) => Ok(()), // another checker judges that
+        }
+    }
+
     /// Judges a view that a process has just entered. `moved`: it comes from the view before, and all of that was
     /// delivered.
     pub(crate) fn installed(

@@ -299,7 +299,11 @@ impl Plan {
         if self.publishers.is_empty() || self.batch == 0 {
             return Err("no member publishes, or batch is 0: name a publisher and a batch".into());
         }
-        if self.events.iter().any(|event| usize::from(event.process) >= self.processes()) {
+        // Clients and frozen processes can only be cut off.
+        let frozen: u32 = self.restarts.iter().map(|restart| restart.frozen.count_ones()).sum();
+        let all = self.processes() + usize::from(self.clients) + frozen as usize;
+        let bound = |event: &EventPlan| if event.what == Happening::Cut { all } else { self.processes() };
+        if self.events.iter().any(|event| usize::from(event.process) >= bound(event)) {
             return Err("an event names a process that does not exist".into());
         }
         self.locks.as_ref().map_or(Ok(()), |locks| locks.check(self.members))?;

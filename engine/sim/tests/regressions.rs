@@ -127,6 +127,8 @@ regressions! {
     client_overtakes_what_another_member_took,
     barrier_of_a_cut_given_up_goes_unreported,
     cut_given_up_before_the_oldest_came_goes_unreported,
+    client_between_two_groups,
+    observer_takes_a_later_group_for_a_copy,
 }
 
 #[test]

@@ -582,6 +582,10 @@ impl Process {
         let rank = own.map(|own| own.rank);
         let is_lossy = self.config.reliability.is_lossy();
         let earlier = core::mem::replace(&mut self.before, view.clone());
+        if earlier.instance != view.instance {
+            // A client sends again in this instance what another may have delivered.
+            self.clients = Default::default();
+        }
         let mut ahead = beginning.clone();
         if is_lossy && view.epoch > Epoch(1) && earlier.epoch.next() == view.epoch {
             // No member knows how far an earlier incarnation was heard; a newcomer does not know how far the order has

@@ -100,6 +100,9 @@ impl Plan {
                 clock_back_ms: if loses_files { 0 } else { pick(rng, &[0, 0, 60_000]) },
             });
         }
+        if plan.clients > 0 && rng.bool() {
+            plan.wander_between_groups(rng);
+        }
         let interval_ns = pick(rng, &[MS / 2, 5 * MS, 50 * MS]);
         plan.replay = Some(ReplayPlan { interval_ns, own_permille: pick(rng, &[0, 300]) });
         if rng.u8(0..3) == 0 {
@@ -110,6 +113,33 @@ impl Plan {
             plan.locks = Some(LockPlan::draw(rng, kinds, members, until_ns));
         }
         plan
+    }
+
+    /// Clients hear nothing of today's members for longer than they wait for an answer, again and again, while a
+    /// majority of an earlier group has resumed: they publish through members of two groups in turn.
+    fn wander_between_groups(&mut self, rng: &mut Rng) {
+        self.faults.until_ns = 2000 * MS;
+        (self.messages, self.interval_ns, self.client_interval_ns) = (400, 4 * MS, 10 * MS);
+        self.order = pick(rng, &[OrderPlan::Total, OrderPlan::Causal]);
+        // The earlier group does not hear the later one, which would take it in.
+        let first_frozen = self.processes() as u16 + self.clients;
+        for (turn, mut restart) in std::mem::take(&mut self.restarts).into_iter().enumerate() {
+            (restart.frozen, restart.resume_after_ns) = ((1 << self.members) - 1, rng.u64(0..100 * MS));
+            let (at_ns, for_ns) = (restart.at_ns + restart.down_ns + MS, self.faults.until_ns);
+            for pair in 0..self.members * self.members {
+                let frozen = first_frozen + turn as u16 * self.members + pair / self.members;
+                self.happens(at_ns, Happening::Cut, frozen, (pair % self.members).into(), for_ns);
+            }
+            self.restarts.push(restart);
+        }
+        for client in 0..self.clients {
+            let end = self.processes() as u16 + client;
+            for _ in 0..pick(rng, &[2, 4, 8]) {
+                let (at_ns, for_ns) = (rng.u64(0..self.faults.until_ns), rng.u64(210 * MS..500 * MS));
+                (0..self.members).for_each(|member| self.happens(at_ns, Happening::Cut, end, member.into(), for_ns));
+            }
+        }
+        self.events.sort_by_key(|event| event.at_ns);
     }
 
     /// A plan in which members are lost in quick succession under load, while observers lose datagrams, lag behind and

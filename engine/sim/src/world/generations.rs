@@ -138,10 +138,14 @@ impl World<'_> {
         let (now, lineage) = (node.clock.read(self.now_ns), node.lineage);
         let Some(process) = &mut node.process else { return Ok(()) };
         let (history, instances) = (&mut self.history, &mut self.instances);
+        let mut own = self.past.get_mut(history.lineages[lineage].generation as usize);
         let mut verdict = Ok(());
         process.deliver(now, usize::MAX, |delivery| {
             if verdict.is_ok() {
                 verdict = instances.delivered_by_zombie(history, lineage, &delivery);
+            }
+            if let (Ok(()), Some(own)) = (&verdict, &mut own) {
+                verdict = own.delivered_by_zombie(history, lineage, &delivery);
             }
         });
         verdict
