@@ -129,6 +129,8 @@ regressions! {
     cut_given_up_before_the_oldest_came_goes_unreported,
     client_between_two_groups,
     observer_takes_a_later_group_for_a_copy,
+    asked_again_for_what_is_gone,
+    data_before_the_view_counts_as_trouble,
 }
 
 #[test]

@@ -374,7 +374,7 @@ impl Pipeline {
     pub(crate) fn collect_missing(&mut self, now: Instant, rank: Rank) -> Option<u8> {
         let (timing, budget) = (&self.config.timing, own_window(&self.config));
         let stream = &mut self.streams[rank.index()];
-        let received = (&stream.window, &stream.log);
+        let received = (&stream.window, &stream.log, stream.retained_from);
         let wanted = self.end.wanted(rank);
         let attempts = stream.asker.collect(now, received, wanted, timing, budget, &mut self.ranges);
         if self.config.mutant == Some(Mutant::AskWithoutPause) {

@@ -176,7 +176,7 @@ impl Asker {
     pub(crate) fn collect(
         &mut self,
         now: Instant,
-        (window, log): (&Window, &Log),
+        (window, log, retained_from): (&Window, &Log, DatagramNumber),
         wanted: Wanted<'_>,
         timing: &Timing,
         mut budget: u64,
@@ -185,7 +185,7 @@ impl Asker {
         ranges.clear();
         self.due = Instant::NEVER;
         let (mut stubborn, mut open): (u8, Option<(u64, u32)>) = (0, None);
-        for number in window.next.0..window.known_end.0 {
+        for number in window.next.max(retained_from).0..window.known_end.0 {
             let missing = !log.holds(DatagramNumber(number)) && wanted.has(DatagramNumber(number));
             let ask = missing && {
                 let asked = *self.entry(number);

@@ -47,6 +47,8 @@ pub(crate) struct Stream {
     /// Every message below this has been delivered or given up.
     pub(crate) delivered: Sequence,
     pub(crate) hole: Option<Hole>,
+    /// Nothing below this can be retransmitted: the end of a second hole, which begins once the first has been crossed.
+    pub(crate) retained_from: DatagramNumber,
     /// The phase of the datagram behind the last hole, if a marker was lost in that hole: delivery waits at the hole's
     /// end until the barrier is complete.
     resumes_in: Option<u64>,
@@ -92,6 +94,7 @@ impl Stream {
             assembly: Assembly::default(),
             delivered: first,
             hole: None,
+            retained_from: DatagramNumber(0),
             resumes_in: None,
             stop: DatagramNumber(u64::MAX),
             passes: phase,
@@ -214,6 +217,7 @@ impl Stream {
         self.passes = phase;
         if self.resumes_in.is_some_and(|resumes_in| resumes_in <= phase) {
             (self.resumes_in, self.hole) = (None, None);
+            self.give_up_before(self.retained_from);
         }
     }
 
@@ -389,6 +393,9 @@ impl Stream {
         let to = first + u64::from(cut);
         (self.delivered, self.excused) = (first, to);
         self.hole = self.resumes_in.map(|_| Hole { from: hole.to, to: hole.to });
+        if self.hole.is_none() {
+            self.give_up_before(self.retained_from);
+        }
         Some((from.min(to), to))
     }
 
@@ -400,7 +407,7 @@ impl Stream {
         match &mut self.hole {
             None => self.hole = Some(Hole { from: self.window.next, to: oldest }),
             Some(hole) if hole.to == self.window.next => hole.to = oldest,
-            Some(_) => return, // repeated once the first hole has been crossed
+            Some(_) => return self.retained_from = self.retained_from.max(oldest),
         }
         self.window.skip_to(&self.log, oldest);
     }

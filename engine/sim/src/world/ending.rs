@@ -126,6 +126,9 @@ impl World<'_> {
         let fetched: u64 = datagrams.iter().sum::<u64>() * self.plan.observers.len() as u64;
         let trouble = self.network.trouble.iter().sum::<u64>()
             + self.count(Counter::DiscardedWindow)
+            // What came before its receiver was in the view, the only one.
+            + self.count(Counter::DiscardedEpoch)
+            + self.count(Counter::DiscardedInstance)
             + self.idle_trouble
             + fetched;
         let (naks, repairs) = (self.count(Counter::NaksSent), self.count(Counter::RepairsSent));
