@@ -131,6 +131,7 @@ regressions! {
     observer_takes_a_later_group_for_a_copy,
     asked_again_for_what_is_gone,
     data_before_the_view_counts_as_trouble,
+    follower_stays_in_a_lossy_barrier,
 }
 
 #[test]

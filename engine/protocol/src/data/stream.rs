@@ -371,9 +371,7 @@ impl Stream {
         let (first, cut) = match self.log.get(hole.to) {
             Some(bytes) => {
                 let header = DatagramHeader::of_checked(bytes);
-                if !self.is_loose {
-                    self.resumes_in = phase_ahead(&header, self.passes);
-                }
+                self.resumes_in = phase_ahead(&header, self.passes);
                 (header.first_sequence(), begins_inside_a_message(bytes, &header))
             }
             None => {
