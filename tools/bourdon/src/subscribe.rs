@@ -90,11 +90,15 @@ fn learn(settings: &mut Settings) -> Result<(), Failure> {
     }
 }
 
+/// Reports what happened. A process that is configured otherwise ends a subscriber only before its first view: later
+/// it is the other process that is wrong, or forged.
 fn report(node: &mut Node, settings: &Settings) -> Result<(), Failure> {
     while let Some(event) = node.poll_event() {
         let text = NodeEvent::from(event);
         match event {
-            Event::ConfigurationDiffers(_) => return Err(Failure::unusable(text)),
+            Event::ConfigurationDiffers(_) if node.process().view().epoch.0 == 0 => {
+                return Err(Failure::unusable(text));
+            }
             Event::View { members, .. } => {
                 let (group, io, count) = (&settings.group, node.io(), members.count_ones());
                 let place = match settings.network.transport {
