@@ -100,6 +100,26 @@ fn what_carries_no_name_goes_by_its_id_and_patterns_say_that_they_cannot_tell() 
     }
 }
 
+/// One node with a stale file, or one forged heartbeat, ended every subscriber of the group.
+#[test]
+fn a_process_configured_otherwise_ends_no_subscriber() {
+    let world = World::new();
+    let config = world.configure("node.toml", 1, 0, "");
+    let (_node, ..) = world.node(&config);
+    let (mut subscriber, mut talk) = subscribe(&["prices", "**", "--config", &config, "--count", "1"]);
+    let other = world.configure("other.toml", 1, 0, "");
+    let fifo = std::fs::read_to_string(&other).expect("readable").replace("[process]", "order = \"fifo\"\n[process]");
+    std::fs::write(&other, fifo).expect("it can be written");
+    let (_other, ..) = world.node(&other);
+    let mut text = String::new();
+    while !text.contains("configured otherwise") {
+        assert_ne!(talk.read_line(&mut text).expect("readable"), 0, "it ended: {text}");
+    }
+    std::thread::spawn(move || std::io::copy(&mut talk, &mut std::io::sink()));
+    publish(&["prices", "--config", &config], "md", "1\n");
+    assert_eq!(output(&mut subscriber), b"1\n");
+}
+
 #[test]
 fn names_and_patterns_that_are_none_are_refused() {
     let world = World::new();
