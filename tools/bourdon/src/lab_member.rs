@@ -337,8 +337,6 @@ impl LabMember {
                 Event::SnapshotReady if self.has_state => return Ok(false),
                 Event::SnapshotReady => self.restore()?,
                 Event::Removed(_) | Event::Left(_) => return Ok(false),
-                // The member stays: the other process, which was frozen and resumed, finds its rank taken and ends.
-                Event::IdentityConflict(_) if self.node.process().standing() == Standing::Member => {}
                 Event::SnapshotTooLarge { .. } | Event::IdentityConflict(_) | Event::ConfigurationDiffers(_) => {
                     return Err(Failure::broken(NodeEvent::Group(event)));
                 }
