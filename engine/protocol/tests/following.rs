@@ -34,6 +34,19 @@ impl World {
         Self { net, network }
     }
 
+    /// Five members with small logs, and an observer that hears nothing more after their first messages.
+    fn with_a_deaf_observer() -> Self {
+        let mut world = Self::new(5, 1, |config| {
+            config.order = Order::Fifo;
+            config.limits.log_bytes = 128 << 10;
+            config.limits.receive_log_bytes = 128 << 10;
+            config.limits.window_bytes = 32 << 10;
+        });
+        world.publish(&[0, 1, 2, 3, 4], 10, 8);
+        world.network.set(Network::Deaf(5));
+        world
+    }
+
     /// Each of these members publishes so many messages of `bytes` bytes, paced.
     fn publish(&mut self, members: &[usize], count: u32, bytes: usize) {
         for i in 0..count {
@@ -104,14 +117,7 @@ fn an_observer_that_missed_three_views_delivers_everything() {
 /// One epoch's worth of bytes is retained: the third epoch takes all of it, and the first is evicted.
 #[test]
 fn the_oldest_epoch_is_evicted_by_bytes_and_the_observer_reports_what_it_lost() {
-    let mut world = World::new(5, 1, |config| {
-        config.order = Order::Fifo;
-        config.limits.log_bytes = 128 << 10;
-        config.limits.receive_log_bytes = 128 << 10;
-        config.limits.window_bytes = 32 << 10;
-    });
-    world.publish(&[0, 1, 2, 3, 4], 10, 8);
-    world.network.set(Network::Deaf(5));
+    let mut world = World::with_a_deaf_observer();
     world.publish(&[0, 1, 2, 3, 4], 30, 600); // epoch 1
     world.kill(1);
     world.publish(&[0, 2, 3, 4], 300, 1200); // epoch 2 fills its logs
@@ -135,14 +141,7 @@ fn the_oldest_epoch_is_evicted_by_bytes_and_the_observer_reports_what_it_lost() 
 /// A barrier's own message has no number, so no numbered message is missing in its stream when it is lost.
 #[test]
 fn an_observer_reports_a_barrier_that_it_gave_up() {
-    let mut world = World::new(5, 1, |config| {
-        config.order = Order::Fifo;
-        config.limits.log_bytes = 128 << 10;
-        config.limits.receive_log_bytes = 128 << 10;
-        config.limits.window_bytes = 32 << 10;
-    });
-    world.publish(&[0, 1, 2, 3, 4], 10, 8);
-    world.network.set(Network::Deaf(5));
+    let mut world = World::with_a_deaf_observer();
     world.publish(&[1, 2, 3, 4], 100, 1200); // epoch 1 fills its logs
     let now = world.net.now;
     world.net.process(0).sync(now, Some(b"barrier")).unwrap();

@@ -10,7 +10,7 @@ use bourdon_lab::rounds::{Plan, Report, Trouble, run};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 const MEMBERS: usize = 3;
@@ -42,11 +42,14 @@ fn runs(folder: &Path, rank: usize) -> bool {
     !matches!(state, None | Some('T' | 'Z' | 'X'))
 }
 
+/// How long after one line of the script the next follows.
+const PACE: Duration = Duration::from_millis(5);
+
 /// Writes the script until it is stopped.
 fn write_script(folder: &Path, stop: &Receiver<()>) {
     let mut script = OpenOptions::new().append(true).open(folder.join("script")).expect("it is there");
     let (mut view, mut members, mut number) = (0, Vec::new(), 0);
-    while stop.try_recv() == Err(TryRecvError::Empty) {
+    while stop.recv_timeout(PACE) == Err(RecvTimeoutError::Timeout) {
         // Members that are to join; a removed member must first be seen to have ended.
         let now: Vec<usize> = (0..MEMBERS).filter(|rank| runs(folder, *rank)).collect();
         let complete = view > 0 || now.len() == MEMBERS;
@@ -60,7 +63,6 @@ fn write_script(folder: &Path, stop: &Receiver<()>) {
             script.write_all(line.as_bytes()).expect("written");
             number += 1;
         }
-        std::thread::sleep(Duration::from_millis(5)); // the pace of the script, nothing waits for it
     }
 }
 
