@@ -224,13 +224,16 @@ fn a_second_process_of_one_rank_is_reported() {
     let (mut first, ..) = ThreadedNode::start(&world.member(0)).expect("it starts");
     let (_other, ..) = ThreadedNode::start(&world.member(1)).expect("it starts");
     until("a first incarnation to be known", || cell(&world, &first, "is_formed") == 1);
-    let (_second, ..) = ThreadedNode::start(&world.member(0)).expect("it starts");
-    let mut conflict = false;
-    until("the conflict to be seen", || {
+    let (mut second, ..) = ThreadedNode::start(&world.member(0)).expect("it starts");
+    let (mut claimed, mut conflict) = (false, false);
+    until("both processes to report it", || {
         while let Some(event) = first.poll_event() {
+            claimed |= matches!(event, NodeEvent::Group(Event::RankClaimed(_)));
+        }
+        while let Some(event) = second.poll_event() {
             conflict |= matches!(event, NodeEvent::Group(Event::IdentityConflict(_)));
         }
-        conflict
+        claimed && conflict
     });
 }
 

@@ -155,8 +155,12 @@ pub enum Event {
         /// The limit that it exceeds.
         limit_bytes: u64,
     },
-    /// Another process uses this process's rank: one of the two has the wrong configuration.
+    /// This process can't become a member: for 5 s, a member has heard another process that is in the view with this
+    /// process's rank. That process keeps the rank; this process should end.
     IdentityConflict(Rank),
+    /// Another process uses this process's rank as well. A member of a view keeps its rank; of two processes outside
+    /// the view, the first that joins gets the rank.
+    RankClaimed(Rank),
     /// A member is back in another incarnation; it joins as a new member once the old one is out of the view.
     Restarted {
         /// The rank.

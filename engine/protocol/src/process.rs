@@ -303,7 +303,7 @@ impl Process {
             Some(Kind::Ping) if self.is_follower(header) => return self.answer_ping(now, frame.body),
             _ if !ranked => return self.counters.add(Counter::DiscardedSender, 1),
             Some(Kind::Heartbeat) if self.has_own_identity(header) => return self.on_own_heartbeat(header, frame.body),
-            _ if self.is_own(header) => return,
+            kind if self.is_own(header) => return self.on_rivals_frame(now, header, kind, frame.body),
             Some(Kind::Heartbeat) => return self.on_heartbeat(now, header, frame.body),
             Some(Kind::View) => return self.on_view_info(now, header, frame.body),
             Some(Kind::Ballot) => return self.on_ballot_datagram(now, datagram, frame),

@@ -11,6 +11,36 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 #[test]
+fn a_second_process_of_a_members_rank_stays_out_and_knows_why() {
+    let mut net = Net::new(2, 1, |_| {});
+    net.run(100 * MS);
+    net.start_as(2, 9, Role::Member(Rank(1)));
+    net.run(8_000 * MS);
+    assert!(net.heard(1, Event::RankClaimed(Rank(1))) && !net.heard(1, Event::IdentityConflict(Rank(1))));
+    assert_eq!(net.process(1).standing(), Standing::Member);
+    assert!(net.heard(2, Event::IdentityConflict(Rank(1))), "{:?}", net.ones[2].events);
+    assert_ne!(net.process(2).standing(), Standing::Member);
+    // The rank is free once its process has ended.
+    net.kill(1);
+    net.run(1_000 * MS);
+    assert_eq!(net.process(2).standing(), Standing::Member);
+}
+
+#[test]
+fn a_rank_whose_process_has_ended_is_in_no_use() {
+    let mut net = Net::new(3, 0, |_| {});
+    net.run(100 * MS);
+    net.kill(1);
+    net.kill(2);
+    net.run(20 * MS);
+    // Without a quorum the view still lists the process that has ended, and its next incarnation waits.
+    net.start(1, 2);
+    net.run(8_000 * MS);
+    assert_ne!(net.process(1).standing(), Standing::Member);
+    assert!(!net.heard(1, Event::IdentityConflict(Rank(1))), "{:?}", net.ones[1].events);
+}
+
+#[test]
 fn two_processes_with_one_identity_are_named() {
     let mut config = Bench::config(Order::Fifo, 2, Role::Member(Rank(0)));
     config.wall_offset_ns = 1_000 * MS;
@@ -19,7 +49,7 @@ fn two_processes_with_one_identity_are_named() {
     let twin = sent_later(&as_life(&bench.heartbeat(0, |_| {}), 9));
     bench.take(&twin);
     bench.take(&twin);
-    assert_eq!(bench.news(), [Effect::Event(Event::IdentityConflict(Rank(0)))]);
+    assert_eq!(bench.news(), [Effect::Event(Event::RankClaimed(Rank(0)))]);
     // Datagrams of an earlier incarnation of this process may still be under way.
     bench.take(&as_life(&bench.heartbeat(0, |_| {}), 8));
     assert_eq!(bench.news(), []);

@@ -142,6 +142,7 @@ impl Reporter {
             Event::Suspected(rank, _)
             | Event::Trusted(rank)
             | Event::IdentityConflict(rank)
+            | Event::RankClaimed(rank)
             | Event::ConfigurationDiffers(rank)
             | Event::Restarted { rank, .. }
             | Event::Gap { sender: rank, .. }
@@ -182,6 +183,7 @@ fn name(event: NodeEvent) -> &'static str {
         Event::SnapshotReady => "snapshot_ready",
         Event::SnapshotTooLarge { .. } => "snapshot_too_large",
         Event::IdentityConflict(_) => "identity_conflict",
+        Event::RankClaimed(_) => "rank_claimed",
         Event::Restarted { .. } => "restarted",
         Event::ConfigurationDiffers(_) => "configuration_differs",
         Event::OtherVersion(_) => "other_version",

@@ -187,6 +187,13 @@ fn write_obstacle(f: &mut std::fmt::Formatter<'_>, event: &Event) -> std::fmt::R
                  limits.max_snapshot_bytes, now {limit_bytes}, here and at the members"
         ),
         Event::IdentityConflict(rank) => {
+            write!(
+                f,
+                "another process is a member with rank {rank} and is alive: this process can't join; stop one of the \
+                 two, or give this process another process.rank"
+            )
+        }
+        Event::RankClaimed(rank) => {
             write!(f, "another process uses rank {rank} too: one of the two has the wrong process.rank")
         }
         Event::Restarted { rank, .. } => write!(
@@ -296,6 +303,7 @@ pub(crate) fn event_words(event: NodeEvent) -> (u32, EventWords) {
         Event::SnapshotReady => (13, [0; 3]),
         Event::SnapshotTooLarge { bytes, limit_bytes } => (14, [bytes, limit_bytes, 0]),
         Event::IdentityConflict(who) => (15, [rank(who), 0, 0]),
+        Event::RankClaimed(who) => (24, [rank(who), 0, 0]),
         Event::Restarted { rank: who, incarnation } => (16, [rank(who), incarnation.0.into(), 0]),
         Event::ConfigurationDiffers(who) => (17, [rank(who), 0, 0]),
         Event::Superseded { instance } => (21, [instance.0, 0, 0]),
@@ -328,6 +336,7 @@ pub(crate) fn event_of(tag: u32, frame: &[u8]) -> NodeEvent {
         13 => Event::SnapshotReady,
         14 => Event::SnapshotTooLarge { bytes: first, limit_bytes: second },
         15 => Event::IdentityConflict(rank),
+        24 => Event::RankClaimed(rank),
         16 => Event::Restarted { rank, incarnation: Incarnation(second as u32) },
         17 => Event::ConfigurationDiffers(rank),
         18 => Event::OtherVersion(first as u8),
@@ -470,7 +479,8 @@ mod tests {
             Refusal::Outside,
         ];
         let (from, to) = (Sequence(3), Sequence(9));
-        let named = [Event::Trusted, Event::IdentityConflict, Event::ConfigurationDiffers].map(|event| event(rank));
+        let named = [Event::Trusted, Event::IdentityConflict, Event::RankClaimed, Event::ConfigurationDiffers]
+            .map(|event| event(rank));
         let others = [
             Event::View { epoch: Epoch(4), members: 0b101, sequencer: rank },
             Event::NoMajority,

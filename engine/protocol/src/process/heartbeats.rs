@@ -204,6 +204,7 @@ impl Process {
         self.detector.heartbeat(rank, now);
         let before = self.presence.get(rank).map(|peer| (peer.heard_from, peer.flags, peer.epoch));
         self.presence.hear(now, from, epoch, said);
+        self.note_rival(now, said.heard_from.get());
         if before != Some((said.heard_from.get(), said.flags.get(), epoch)) {
             self.clock.look_due = now;
         }

@@ -13,7 +13,7 @@ use crate::control::view_change::floor_of;
 use crate::counters::Counter;
 use crate::event::Event;
 use crate::mutant::Mutant;
-use crate::view::{Beginning, Member, View};
+use crate::view::{Beginning, Member, View, bit};
 use bourdon_wire::records::{Heartbeat, heartbeat_flags};
 use bourdon_wire::{Address, DatagramHeader, Epoch, Incarnation, InstanceId, Instant, Kind, Rank};
 
@@ -22,6 +22,9 @@ const EARLIER_MAX: usize = 16;
 /// How long a process waits for a later instance that it was in before it joins an older one: over TCP with 10 % loss
 /// the first connection to its members takes up to 7 s, four requests for it, in all but one of 1,000 cases.
 const OLDER_WAIT_NS: u64 = 10_000_000_000;
+/// How long the members must hear the process in the view with this process's rank before it counts as alive: longer
+/// than any profile takes to suspect a process that has ended, 2 s.
+const RANK_IN_USE_NS: u64 = 5_000_000_000;
 
 impl Process {
     /// Whether a control frame of another instance than this process's may be handled: frames that processes in no view
@@ -198,6 +201,22 @@ impl Process {
         !earlier && header.send_time_ns() >= self.started_wall_ns
     }
 
+    /// Notes whether a member of the followed view hears another process that is in the view with this process's rank:
+    /// it has the rank for as long as it is heard, so this process can't join.
+    pub(super) fn note_rival(&mut self, now: Instant, heard_from: u64) {
+        let Some(rank) = self.config.rank().filter(|_| self.standing == Standing::Following) else { return };
+        let is_own = |incarnation| incarnation == self.config.incarnation || self.earlier.contains(&incarnation);
+        let is_rival = self.data.view.incarnation(rank).is_some_and(|incarnation| !is_own(incarnation));
+        if !is_rival || heard_from & bit(rank) == 0 {
+            self.search.rival_since = Instant(0);
+        } else if self.search.rival_since == Instant(0) {
+            self.search.rival_since = now;
+        } else if now.since(self.search.rival_since) > RANK_IN_USE_NS {
+            self.search.rival_since = Instant(u64::MAX); // reported once a view
+            self.event(Event::IdentityConflict(rank));
+        }
+    }
+
     /// Two processes have drawn the same incarnation at the same rank: the process that is in no view draws another.
     pub(super) fn note_collision(&mut self, header: &DatagramHeader, said: &Heartbeat) {
         let collides = header.incarnation() == self.config.incarnation
@@ -207,7 +226,7 @@ impl Process {
         if collides && self.standing != Standing::Member {
             let own = Member { rank: header.rank(), incarnation: header.incarnation() };
             if self.presence.refuse(own) {
-                self.event(Event::IdentityConflict(header.rank()));
+                self.event(Event::RankClaimed(header.rank()));
             }
             self.renew_incarnation();
         }

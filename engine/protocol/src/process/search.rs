@@ -24,6 +24,9 @@ pub(super) struct Search {
     /// Since when this process has waited, beside an older instance that is alive, for the later instance that it was
     /// in; 0 if it does not.
     pub(super) older_since: Instant,
+    /// Since when the members have heard another incarnation of this process's rank that is in the followed view; 0 if
+    /// they do not hear it.
+    pub(super) rival_since: Instant,
     /// The view that comes after the followed view.
     pub(super) next: Option<(View, Beginning)>,
     pub(super) decision: Option<Value>,

@@ -9,7 +9,7 @@ use crate::event::Event;
 use crate::mutant::Mutant;
 use crate::view::{Member, bit};
 use bourdon_wire::records;
-use bourdon_wire::{Datagram, DatagramHeader, InstanceId, Instant};
+use bourdon_wire::{Datagram, DatagramHeader, InstanceId, Instant, Kind};
 
 impl Process {
     /// Whether a datagram of this epoch does not come from a member in its incarnation of this view. If it does, the
@@ -71,9 +71,10 @@ impl Process {
             self.counters.add(Counter::DiscardedSender, 1);
             // Datagrams of our earlier incarnation may still be in flight or be retransmitted; an earlier incarnation
             // of ours in another instance may have been resumed.
-            let is_ours = header.instance() == self.data.view.instance || header.instance() == InstanceId::NONE;
+            let instances = [header.instance(), self.data.view.instance];
+            let is_ours = instances[0] == instances[1] || instances.contains(&InstanceId::NONE);
             if is_ours && self.is_another_process(header) && self.presence.refuse(own) {
-                self.event(Event::IdentityConflict(header.rank()));
+                self.event(Event::RankClaimed(header.rank()));
             }
         }
         true
@@ -82,6 +83,18 @@ impl Process {
     /// Whether a datagram has this process's rank and incarnation.
     pub(super) fn has_own_identity(&self, header: &DatagramHeader) -> bool {
         Some(header.rank()) == self.config.rank() && header.incarnation() == self.config.incarnation
+    }
+
+    /// Another process with this process's rank shows, as any member does, that its instance is alive.
+    pub(super) fn on_rivals_frame(&mut self, now: Instant, header: &DatagramHeader, kind: Option<Kind>, body: &[u8]) {
+        let outside = matches!(self.standing, Standing::Forming | Standing::Outside);
+        if outside
+            && kind == Some(Kind::Heartbeat)
+            && self.is_another_process(header)
+            && let Some((said, _)) = records::Heartbeat::read(body)
+        {
+            self.note_sighting(now, header, said);
+        }
     }
 
     pub(super) fn on_own_heartbeat(&mut self, header: &DatagramHeader, body: &[u8]) {

@@ -71,6 +71,10 @@ impl Net {
 
     pub fn start(&mut self, index: usize, life: u32) {
         let role = if index < self.members { Role::Member(Rank(index as u16)) } else { Role::Observer };
+        self.start_as(index, life, role);
+    }
+
+    pub fn start_as(&mut self, index: usize, life: u32, role: Role) {
         let mut config = Config::new(GROUP, self.members as u16, role);
         config.incarnation = Incarnation(life);
         config.address = address(index);

@@ -236,8 +236,10 @@ impl DemoProcess {
                 Event::Removed(_) => self.begin_again(event)?,
                 Event::SnapshotTooLarge { .. } => return Err(NodeEvent::Group(event).to_string()),
                 // Once the group has formed, such an event comes from a process outside the group.
-                Event::IdentityConflict(_) | Event::ConfigurationDiffers(_) if self.said_ready => {}
-                Event::IdentityConflict(rank) => return Err(format!("another process uses rank {rank} as well")),
+                Event::RankClaimed(_) | Event::ConfigurationDiffers(_) if self.said_ready => {}
+                Event::IdentityConflict(rank) | Event::RankClaimed(rank) => {
+                    return Err(format!("another process uses rank {rank} as well"));
+                }
                 Event::ConfigurationDiffers(rank) => return Err(format!("member {rank} is configured otherwise")),
                 Event::Suspected(..) | Event::NoMajority => {
                     say(&Said::News { what: NodeEvent::Group(event).to_string() })

@@ -202,6 +202,7 @@ impl<'a> Cast<'a> {
             match actor.again {
                 Some(again) if again <= Instant::now() => {
                     let life = actor.life + 1;
+                    self.end_old(seat)?;
                     self.actors[seat] = self.begin(seat, life)?;
                 }
                 Some(_) => {}
@@ -350,14 +351,21 @@ impl<'a> Cast<'a> {
     fn kill(&mut self, seat: usize) -> Result<(), ChaosError> {
         let (role, rank) = self.seats[seat];
         self.actors[seat].is_hit = true;
-        // Two processes of one rank compete for it, and the first keeps it: an operator stops the old one.
+        self.end_old(seat)?;
+        if_it_runs(self.actors[seat].process.kill())?;
+        note_killed(&self.generation().folder, &format!("{}:{rank}", role.name()))
+    }
+
+    /// Ends the old processes of a member's seat: of two processes of one rank outside the view, the first that joins
+    /// gets the rank.
+    fn end_old(&mut self, seat: usize) -> Result<(), ChaosError> {
+        let (role, rank) = self.seats[seat];
         let name = format!("{}:{rank}", role.name());
         for old in self.old.iter_mut().filter(|old| role == Role::Member && old.name == name) {
             if_it_runs(old.process.kill())?;
             note_killed(&old.folder, &old.name)?;
         }
-        if_it_runs(self.actors[seat].process.kill())?;
-        note_killed(&self.generation().folder, &format!("{}:{rank}", role.name()))
+        Ok(())
     }
 
     /// Ends the current generation and begins the next; the frozen processes of the current one are resumed during the
