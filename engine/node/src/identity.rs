@@ -51,31 +51,38 @@ pub(crate) struct BirthFile {
     path: Option<PathBuf>,
     /// What it holds.
     stored: u64,
+    /// Why a birth could not be stored, until it is fetched.
+    problem: Option<String>,
+    /// A full disk stays full: the user learns it once.
+    is_reported: bool,
+}
+
+/// Why a birth can't be kept, and what is lost by it.
+fn lost(path: &Path, error: &dyn std::fmt::Display) -> String {
+    let path = path.display();
+    format!(
+        "can't keep the group's birth in {path}: {error}; fencing tokens may repeat after a restart of all members \
+             with clocks set back; name another directory with process.state_directory"
+    )
 }
 
 impl BirthFile {
     /// Reads the group's file, and writes it to see that this can be done; else the reason, with what is lost by it.
     pub(crate) fn open(settings: &Settings) -> (Self, Option<String>) {
-        let lost = |path: &Path, error: &dyn std::fmt::Display| {
-            let path = path.display();
-            format!(
-                "can't keep the group's birth in {path}: {error}; fencing tokens may repeat after a restart of all \
-                     members with clocks set back; name another directory with process.state_directory"
-            )
-        };
+        let file = |path, stored| Self { path, stored, problem: None, is_reported: false };
         let Some(directory) = settings.process.state_directory.clone().or_else(default_directory) else {
             let error = "neither XDG_STATE_HOME nor HOME is set";
-            return (Self { path: None, stored: 0 }, Some(lost(Path::new("a file"), &error)));
+            return (file(None, 0), Some(lost(Path::new("a file"), &error)));
         };
         let path = directory.join(file_name(settings));
         let stored = match read(&path) {
             Ok(birth) => birth,
-            Err(error) => return (Self { path: None, stored: 0 }, Some(lost(&path, &error))),
+            Err(error) => return (file(None, 0), Some(lost(&path, &error))),
         };
         let written = fs::create_dir_all(&directory).and_then(|()| write(&path, stored));
         match written {
-            Ok(()) => (Self { path: Some(path), stored }, None),
-            Err(error) => (Self { path: None, stored }, Some(lost(&path, &error))),
+            Ok(()) => (file(Some(path), stored), None),
+            Err(error) => (file(None, stored), Some(lost(&path, &error))),
         }
     }
 
@@ -84,7 +91,7 @@ impl BirthFile {
         self.stored
     }
 
-    /// Stores a birth if it is higher. A failure is not repeated to the user: the file could be written at the start.
+    /// Stores a birth if it is higher; [`BirthFile::poll_problem`] reports a failure.
     #[inline]
     pub(crate) fn note(&mut self, birth: u64) {
         if birth > self.stored {
@@ -95,10 +102,20 @@ impl BirthFile {
     #[cold]
     fn store(&mut self, birth: u64) {
         self.stored = birth;
-        if let Some(path) = &self.path {
-            // Another process of the group on this host may have stored a higher one.
-            let _ = read(path).map(|other| if other < birth { write(path, birth) } else { Ok(()) });
+        let Some(path) = &self.path else { return }; // reported at the start
+        // Another process of the group on this host may have stored a higher one.
+        let outcome = read(path).and_then(|other| if other < birth { write(path, birth) } else { Ok(()) });
+        if let Err(error) = outcome
+            && !std::mem::replace(&mut self.is_reported, true)
+        {
+            self.problem = Some(lost(path, &error));
         }
+    }
+
+    /// Why a birth could not be stored since the start, once.
+    #[inline]
+    pub(crate) fn poll_problem(&mut self) -> Option<String> {
+        self.problem.take()
     }
 }
 
@@ -227,6 +244,24 @@ mod tests {
         elsewhere.process.state_directory = Some(path.path().join("below"));
         let (_, problem) = BirthFile::open(&elsewhere);
         assert!(problem.is_some_and(|text| text.contains("process.state_directory")));
+    }
+
+    #[test]
+    fn a_birth_that_cannot_be_stored_later_is_reported_once() {
+        let directory = tempfile::tempdir().expect("a directory can be made");
+        let settings = settings(&directory.path().join("state"));
+        let (mut file, problem) = BirthFile::open(&settings);
+        assert_eq!((problem, file.poll_problem()), (None, None));
+        let path = file.path.clone().expect("the directory can be written");
+        fs::remove_dir_all(directory.path().join("state")).expect("it is there");
+        file.note(7);
+        let text = file.poll_problem().expect("the directory is gone");
+        let named = format!("birth in {}", path.display());
+        for part in [&*named, "tokens may repeat", "process.state_directory"] {
+            assert!(text.contains(part), "{text}");
+        }
+        file.note(8);
+        assert_eq!(file.poll_problem(), None);
     }
 
     #[test]

@@ -159,6 +159,12 @@ impl Node {
         self.fallback.as_deref()
     }
 
+    /// Why a birth of the group could not be stored since the start, and what is lost by it; reported once.
+    #[inline]
+    pub fn poll_birth_problem(&mut self) -> Option<String> {
+        self.birth.poll_problem()
+    }
+
     /// Receives from one more source of the group, if `network.sources` names some.
     ///
     /// # Errors

@@ -46,6 +46,7 @@ use zerocopy::IntoBytes;
 
 /// Room for events not yet fetched: as many as the protocol itself keeps.
 const EVENT_RING_BYTES: usize = 256 * 40;
+const _: () = assert!(messages::EVENT_TEXT_MAX_BYTES + spsc::HEADER_BYTES <= EVENT_RING_BYTES / 2);
 /// Commands and answers of the control thread, which has one under way at a time.
 const COMMAND_RING_BYTES: usize = 8192;
 

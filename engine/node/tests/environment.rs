@@ -72,6 +72,24 @@ fn stale_files_go_and_damaged_ones_are_passed_over() {
 }
 
 #[test]
+fn the_events_of_a_node_report_a_birth_that_cannot_be_stored() {
+    let world = World::new(2);
+    let mut settings = world.member(0);
+    let state = world.path().join("state");
+    settings.process.state_directory = Some(state.clone());
+    let mut first = ThreadedNode::start(&settings).expect("it starts").0;
+    std::fs::remove_dir_all(&state).expect("it is ours");
+    let _second = ThreadedNode::start(&world.member(1)).expect("it starts");
+    let mut event = None;
+    until("the event", || {
+        event = first.poll_event().filter(|event| matches!(event, NodeEvent::BirthNotStored(_)));
+        event.is_some()
+    });
+    let text = event.map(|event| event.to_string()).unwrap_or_default();
+    assert!(text.contains(state.to_str().expect("it is text")), "{text}");
+}
+
+#[test]
 fn a_directory_that_others_could_write_is_refused() {
     let world = World::new(1);
     let mut settings = world.member(0);

@@ -132,7 +132,7 @@ impl Reporter {
     fn event(&self, event: NodeEvent) {
         let text = event.to_string();
         let at_ns = bourdon::Clock::start().wall_ns();
-        let mut object = json!({ "event": name(event), "at_ns": at_ns, "rank": Value::Null, "text": text });
+        let mut object = json!({ "event": name(&event), "at_ns": at_ns, "rank": Value::Null, "text": text });
         if let NodeEvent::Reached(reach) = event {
             object["by_multicast"] = reach.by_multicast.into();
             object["by_tcp"] = reach.by_mesh.into();
@@ -160,12 +160,13 @@ impl Reporter {
     }
 }
 
-fn name(event: NodeEvent) -> &'static str {
+fn name(event: &NodeEvent) -> &'static str {
     let event = match event {
         NodeEvent::Group(event) => event,
         NodeEvent::PublicationDropped(_) => return "publication_dropped",
         NodeEvent::SyncRefused(_) => return "sync_refused",
         NodeEvent::Reached(_) => return "reached",
+        NodeEvent::BirthNotStored(_) => return "birth_not_stored",
     };
     match event {
         Event::View { .. } => "view",

@@ -20,8 +20,8 @@ use crate::idle::Idler;
 use crate::inline::Node;
 use crate::locks::Broker;
 use crate::threaded::messages::{
-    Command, DELIVERED_BYTES, Delivered, EventWords, NodeEvent, PUBLISHED_BYTES, Published, STANDINGS, ViewRecord,
-    event_words, refusal_word,
+    Command, DELIVERED_BYTES, Delivered, NodeEvent, PUBLISHED_BYTES, Published, STANDINGS, ViewRecord, event_frame,
+    refusal_word,
 };
 use crate::topics::Filter;
 use crate::transport::Reach;
@@ -209,6 +209,9 @@ impl Agent {
             work_count += 1;
             self.tell(event.into());
         }
+        if let Some(why) = self.node.poll_birth_problem() {
+            self.tell(NodeEvent::BirthNotStored(why.into()));
+        }
         work_count += self.post.collect(&mut self.node);
         work_count += self.broker.work(&mut self.node);
         let reach = self.node.reach();
@@ -265,10 +268,10 @@ impl Agent {
 
     #[cold]
     fn tell(&mut self, event: NodeEvent) {
-        let (tag, words) = event_words(event);
+        let (tag, frame) = event_frame(&event);
         for listener in &mut self.listeners {
             // An application that does not fetch events misses some, as with the protocol's own bounded queue.
-            let _ = listener.producer.try_push(tag, EventWords::as_bytes(&words));
+            let _ = listener.producer.try_push(tag, &frame);
             (listener.wake)();
         }
     }

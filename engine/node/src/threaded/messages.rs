@@ -144,7 +144,7 @@ impl Delivered {
 }
 
 /// News from a threaded node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeEvent {
     /// The group's.
     Group(Event),
@@ -154,6 +154,8 @@ pub enum NodeEvent {
     SyncRefused(Refusal),
     /// Over the transport `auto`: how peers are reached has changed.
     Reached(Reach),
+    /// The group's birth could not be stored after the start: the path, the reason and what is lost by it.
+    BirthNotStored(Box<str>),
 }
 
 impl From<Event> for NodeEvent {
@@ -229,6 +231,7 @@ impl std::fmt::Display for NodeEvent {
                 let rest = if *by_mesh == 0 { "" } else { "; the others get everything over tcp" };
                 return write!(f, "multicast reaches {by_multicast} of {all} peers{rest}");
             }
+            Self::BirthNotStored(why) => return f.write_str(why),
         };
         match event {
             Event::View { epoch, members, sequencer } => {
@@ -277,14 +280,30 @@ impl std::fmt::Display for NodeEvent {
 }
 
 /// An event as three words: its kind is the frame's tag.
-pub(crate) type EventWords = [u64; 3];
+type EventWords = [u64; 3];
 
-pub(crate) fn event_words(event: NodeEvent) -> (u32, EventWords) {
+/// The tag of an event that is a text instead.
+const TEXT_TAG: u32 = 26;
+/// The longest: a reason with the longest path that Linux has.
+pub(crate) const EVENT_TEXT_MAX_BYTES: usize = 4096 + 512;
+
+/// The tag and the frame of an event.
+pub(crate) fn event_frame(event: &NodeEvent) -> (u32, Vec<u8>) {
+    if let NodeEvent::BirthNotStored(why) = event {
+        let end = why.floor_char_boundary(EVENT_TEXT_MAX_BYTES);
+        return (TEXT_TAG, why.as_bytes()[..end].to_vec());
+    }
+    let (tag, words) = event_words(event);
+    (tag, words.as_bytes().to_vec())
+}
+
+fn event_words(event: &NodeEvent) -> (u32, EventWords) {
     let rank = |rank: Rank| u64::from(rank.0);
     let event = match event {
-        NodeEvent::Group(event) => event,
-        NodeEvent::PublicationDropped(refusal) => return (0, [refusal_word(Some(refusal)), 0, 0]),
-        NodeEvent::SyncRefused(refusal) => return (19, [refusal_word(Some(refusal)), 0, 0]),
+        NodeEvent::Group(event) => *event,
+        NodeEvent::PublicationDropped(refusal) => return (0, [refusal_word(Some(*refusal)), 0, 0]),
+        NodeEvent::SyncRefused(refusal) => return (19, [refusal_word(Some(*refusal)), 0, 0]),
+        NodeEvent::BirthNotStored(_) => unreachable!("`event_frame` writes texts"),
         NodeEvent::Reached(reach) => return (20, [reach.by_multicast.into(), reach.by_mesh.into(), 0]),
     };
     match event {
@@ -314,6 +333,9 @@ pub(crate) fn event_words(event: NodeEvent) -> (u32, EventWords) {
 }
 
 pub(crate) fn event_of(tag: u32, frame: &[u8]) -> NodeEvent {
+    if tag == TEXT_TAG {
+        return NodeEvent::BirthNotStored(std::str::from_utf8(frame).expect("it was text").into());
+    }
     let [first, second, third] = EventWords::read_from_bytes(frame).expect("an event has three words");
     let rank = Rank(first as u16);
     let why = || Why::ALL.into_iter().find(|why| *why as u64 == second).expect("reasons are written by `event_words`");
@@ -504,9 +526,10 @@ mod tests {
         let events = named.into_iter().chain(others).chain(suspected).map(NodeEvent::Group);
         let refused = refusals.into_iter().flat_map(|r| [NodeEvent::PublicationDropped(r), NodeEvent::SyncRefused(r)]);
         let reached = [NodeEvent::Reached(Reach { by_multicast: 3, by_mesh: 4 })];
-        for event in events.chain(refused).chain(reached) {
-            let (tag, words) = event_words(event);
-            assert_eq!(event_of(tag, words.as_bytes()), event);
+        let unstored = [NodeEvent::BirthNotStored("can't keep it".into())];
+        for event in events.chain(refused).chain(reached).chain(unstored) {
+            let (tag, frame) = event_frame(&event);
+            assert_eq!(event_of(tag, &frame), event);
             assert!(!event.to_string().is_empty());
         }
         assert_eq!(refusal_of(refusal_word(None)), None);
