@@ -70,6 +70,7 @@ impl Node {
     pub fn join(settings: &Settings) -> Result<Self, NodeError> {
         settings.check()?;
         settings.check_peers()?;
+        settings.check_log_memory()?;
         let drawn = Drawn::new();
         let incarnation = drawn.incarnation;
         let rank = match settings.process.role {

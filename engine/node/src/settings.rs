@@ -4,6 +4,7 @@
 //! file, and everything that can be checked without the network is checked before any socket is opened.
 
 mod channels;
+mod sizes;
 
 use bourdon_wire::TopicId;
 pub use channels::full_name;
@@ -471,6 +472,13 @@ pub enum SettingsError {
     NoDetector,
     #[error("threads.{what} is {bytes} bytes: with this max_message_bytes it must be {least} to {most}")]
     Ring { what: &'static str, bytes: usize, least: usize, most: usize },
+    #[error("{what} is {bytes} bytes; it must be at most {most}: lower it")]
+    TooLarge { what: &'static str, bytes: usize, most: usize },
+    #[error(
+        "{what} is {bytes} bytes, and this process needs {count} of that size; the kernel grants it less memory: lower \
+         it, or raise the limit (ulimit -v, vm.overcommit_memory)"
+    )]
+    NoMemory { what: &'static str, bytes: usize, count: usize },
     #[error(transparent)]
     Protocol(#[from] bourdon_protocol::ConfigError),
 }
@@ -517,7 +525,7 @@ impl Settings {
         }
         self.check_mesh()?;
         self.check_detector()?;
-        self.check_rings()?;
+        self.check_sizes()?;
         Ok(self.protocol(usize::MAX).check()?)
     }
 
@@ -601,22 +609,6 @@ impl Settings {
         watch.ping_interval_ns = detector.ping_interval_ns.unwrap_or(watch.ping_interval_ns);
         watch.phi_threshold = detector.phi_threshold.unwrap_or(watch.phi_threshold);
         times
-    }
-
-    /// Four of the longest messages fit a ring: with half, one might never fit behind what is left of another.
-    fn check_rings(&self) -> Result<(), SettingsError> {
-        let most = bourdon_ring::spsc::MAX_CAPACITY_BYTES;
-        let least = self.limits.max_message_bytes.saturating_add(256).saturating_mul(4);
-        let threads = &self.threads;
-        for (what, bytes) in [
-            ("publication_ring_bytes", threads.publication_ring_bytes),
-            ("subscription_ring_bytes", threads.subscription_ring_bytes),
-        ] {
-            if !(least..=most).contains(&bytes) {
-                return Err(SettingsError::Ring { what, bytes, least, most });
-            }
-        }
-        Ok(())
     }
 
     /// How many members' streams come through one receive buffer: over tcp each has its own.

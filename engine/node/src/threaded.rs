@@ -165,6 +165,7 @@ impl ThreadedNode {
         handles: &Handles,
     ) -> Result<(Self, Vec<Publication>, Vec<Subscription>), NodeError> {
         settings.check()?;
+        settings.check_ring_memory(handles.publications, handles.subscriptions.len())?;
         let io = |doing| move |source| NodeError::Io { doing, source };
         let (sleeper, bell) = doorbell();
         let (gate, gate_bell) = doorbell();

@@ -65,3 +65,29 @@ fn the_example_is_a_configuration() {
     assert_eq!((settings.group.name.as_str(), settings.group.members), ("prices", 3));
     assert_eq!(settings.for_channel("trades").expect("it has one").group.name, "prices/trades");
 }
+
+/// The refusal of a configuration with this text.
+fn refused(text: &str) -> String {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let path = directory.path().join("bourdon.toml");
+    std::fs::write(&path, text).expect("it can be written");
+    Settings::load(&path).map(|_| ()).expect_err(text).to_string()
+}
+
+#[test]
+fn a_size_that_cannot_be_allocated_is_refused_with_its_bound() {
+    let huge = 99_999_999_999_999_u64;
+    for (section, key) in [
+        ("limits", "log_bytes"),
+        ("limits", "receive_log_bytes"),
+        ("limits", "max_snapshot_bytes"),
+        ("limits", "max_message_bytes"),
+        ("network", "receive_buffer_bytes"),
+        ("threads", "publication_ring_bytes"),
+        ("threads", "subscription_ring_bytes"),
+    ] {
+        let why = refused(&format!("[{section}]\n{key} = {huge}\n"));
+        assert!(why.contains(&format!("{section}.{key} is {huge} bytes")), "{why}");
+        assert!(why.contains("must be"), "{why}");
+    }
+}
