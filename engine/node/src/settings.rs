@@ -460,6 +460,8 @@ pub enum SettingsError {
     Channel { channel: String, what: String },
     #[error("there is no channel {channel:?} of group {group:?}: {}", known(.channels))]
     NoChannel { group: String, channel: String, channels: Vec<String> },
+    #[error("the group's name (group.name) is empty: give it one, the same at every process of the group")]
+    NoName,
     #[error("{0} names no port: write it as 239.255.74.1:7401, with a port from 1 to 65535")]
     NoPort(SocketAddr),
     #[error("network.{what}")]
@@ -502,6 +504,9 @@ impl Settings {
     /// # Errors
     /// What is wrong and what to do about it.
     pub fn check(&self) -> Result<(), SettingsError> {
+        if self.group.name.trim().is_empty() {
+            return Err(SettingsError::NoName);
+        }
         if self.group.address.port() == 0 {
             return Err(SettingsError::NoPort(self.group.address));
         }

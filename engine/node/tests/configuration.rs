@@ -91,3 +91,11 @@ fn a_size_that_cannot_be_allocated_is_refused_with_its_bound() {
         assert!(why.contains("must be"), "{why}");
     }
 }
+
+#[test]
+fn a_group_without_a_name_is_refused() {
+    for name in ["", "  "] {
+        let why = refused(&format!("[group]\nname = \"{name}\"\n"));
+        assert!(why.contains("group.name") && why.contains("give it one"), "{why}");
+    }
+}
