@@ -6,6 +6,7 @@
 use crate::exit::Failure;
 use bourdon::Settings;
 use bourdon::settings::{Role, Transport};
+use std::fmt::Display;
 use std::io::{BufRead, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -44,6 +45,12 @@ pub(crate) struct Place {
 }
 
 impl Where {
+    /// The failure to open the group, with the names that the user gave the place by.
+    pub(crate) fn unusable(&self, why: impl Display) -> Failure {
+        let by_options = self.group_address.is_some() || !self.peers.is_empty();
+        Failure::unusable(if by_options { in_options(&why) } else { why.to_string() })
+    }
+
     /// The settings, and whether they come from the members' configuration rather than from defaults for the address.
     pub(crate) fn settings(&self) -> Result<(Settings, bool), Failure> {
         let mut settings = Settings::default();
@@ -82,6 +89,17 @@ impl Where {
         settings.network.sources.clone_from(&self.source);
         Ok((settings, false))
     }
+}
+
+/// An error of a command that has options instead of a configuration: the library names keys, the user has options.
+pub(crate) fn in_options(why: &impl Display) -> String {
+    let options = [
+        ("network.interface", "--interface"),
+        ("group.address", "--group-address"),
+        ("network.sources", "--source"),
+        ("network.peers", "--peers"),
+    ];
+    options.iter().fold(why.to_string(), |why, (key, option)| why.replace(key, option))
 }
 
 /// Reads a configuration; the user must fix any error in it.

@@ -56,7 +56,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let (settings, _) = args.at.settings()?;
-    let mut node = ClientNode::open(&settings).map_err(Failure::unusable)?;
+    let mut node = ClientNode::open(&settings).map_err(|why| args.at.unusable(why))?;
     if let Some(why) = node.fallback() {
         eprintln!("bourdon: {why}");
     }

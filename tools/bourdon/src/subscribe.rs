@@ -6,7 +6,7 @@
 
 use crate::exit::Failure;
 use crate::node::signals;
-use crate::place::{Place, unheard, write_message};
+use crate::place::{Place, Where, unheard, write_message};
 use crate::send::received;
 use bourdon::settings::{Role, Transport};
 use bourdon::{Delivery, Discovery, Event, Filter, Node, NodeEvent, Pattern, Settings, TopicId, Verdict, discover};
@@ -45,10 +45,10 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let (mut settings, are_the_members) = args.place.at.settings()?;
     settings.process.role = Role::Observer;
     if !are_the_members {
-        learn(&mut settings)?;
+        learn(&mut settings, &args.place.at)?;
     }
     let signals = signals().map_err(Failure::unusable)?;
-    let mut node = Node::join(&settings).map_err(Failure::unusable)?;
+    let mut node = Node::join(&settings).map_err(|why| args.place.at.unusable(why))?;
     if let Some(why) = node.fallback() {
         eprintln!("bourdon: {why}");
     }
@@ -80,8 +80,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 }
 
 /// Learns from the members the settings that only their configuration holds.
-fn learn(settings: &mut Settings) -> Result<(), Failure> {
-    match discover(settings, Duration::from_secs(LOOK_S)).map_err(Failure::unusable)? {
+fn learn(settings: &mut Settings, at: &Where) -> Result<(), Failure> {
+    match discover(settings, Duration::from_secs(LOOK_S)).map_err(|why| at.unusable(why))? {
         Discovery::Found => Ok(()),
         Discovery::Silence => Err(unheard(settings, LOOK_S)),
         Discovery::Unknown => Err(Failure::unusable(

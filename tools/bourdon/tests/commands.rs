@@ -121,7 +121,7 @@ fn bad_configurations_end_with_2_and_say_why() {
         ("[faults]\ndrop_percent = 101.0\n", "between 0 and 100"),
         ("idle = \"sleepy\"\n", "sleepy"),
         ("core = 4711\n", "threads.core is 4711"),
-        ("[network]\ninterface = \"no-such-if\"\n", "no-such-if"),
+        ("[network]\ninterface = \"no-such-if\"\n", "network.interface names one"),
         ("[limits]\nmtu_bytes = 100\n", "mtu is 100"),
         ("subscription_ring_bytes = 4096\n", "threads.subscription_ring_bytes is 4096"),
     ] {
@@ -133,6 +133,12 @@ fn bad_configurations_end_with_2_and_say_why() {
     fails(&["publish", "other", "es", "--config", &config], b"", 2, "is about group \"prices\"");
     fails(&["publish", "prices", "es", "--group-address", "10.0.0.1:7000"], b"", 2, "not a multicast address");
     fails(&["subscribe", "prices", "es", "--interface", "lo"], b"", 2, "--group-address");
+    // Each hint names an option that the command has.
+    for command in [&["publish", "prices", "es"][..], &["subscribe", "prices", "es"], &["send", "prices", "--to", "0"]]
+    {
+        let place = ["--group-address", &world.address, "--interface", "no-such-if"];
+        fails(&[command, &place].concat(), b"", 2, "--interface names one");
+    }
     fails(&["stat", "--directory", "/nowhere"], b"", 2, "/nowhere");
 }
 

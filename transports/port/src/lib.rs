@@ -144,7 +144,7 @@ pub enum PortError {
     )]
     NotMulticast(SocketAddr),
     /// The interface does not exist or has no address of the group's family.
-    #[error("interface {name}: {why}; `ip address` lists the interfaces, --interface names one")]
+    #[error("interface {name}: {why}; `ip address` lists the interfaces, network.interface names one")]
     Interface {
         /// The interface as asked for.
         name: String,
@@ -153,8 +153,8 @@ pub enum PortError {
     },
     /// The group's address takes senders by name only.
     #[error(
-        "{0} is a source-specific address: name the senders with network.sources or --source, or choose an address in \
-             239.0.0.0/8 (IPv6: ff15::)"
+        "{0} is a source-specific address: name the senders with network.sources, or choose an address in 239.0.0.0/8 \
+             (IPv6: ff15::)"
     )]
     SourcesWanted(SocketAddr),
     /// The group's scope can't work on this interface.
@@ -175,8 +175,8 @@ pub enum PortError {
     },
     /// Another socket holds the port without sharing it.
     #[error(
-        "{address} is in use by another program: choose another port with --group-address (over tcp with \
-             network.peers or network.listen)"
+        "{address} is in use by another program: choose another port with group.address (over tcp with network.peers \
+             or network.listen)"
     )]
     AddressInUse {
         /// The address that could not be bound.
@@ -196,7 +196,7 @@ pub enum PortError {
     /// The interface takes no multicast.
     #[error(
         "no multicast route for {group} over {interface}: {source}; try `ip link set {interface} multicast on` (IPv6 \
-             on lo: `ip -6 route add local ff00::/8 dev lo`), or another --interface"
+             on lo: `ip -6 route add local ff00::/8 dev lo`), or another network.interface"
     )]
     NoRoute {
         /// The group.

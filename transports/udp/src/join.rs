@@ -40,7 +40,8 @@ pub(crate) fn check(options: &UdpOptions, interface: &Interface) -> Result<(), P
     if scope == SCOPE_INTERFACE && !interface.address.ip().is_loopback() {
         let name = &interface.name;
         return refuse(format!(
-            "its scope is one host's own, so nothing would leave by {name}: choose ff02:: or ff15::, or --interface lo"
+            "its scope is one host's own, so nothing would leave by {name}: choose ff02:: or ff15::, or \
+                 lo as network.interface"
         ));
     }
     if v6.scope_id() != 0 && v6.scope_id() != interface.index {

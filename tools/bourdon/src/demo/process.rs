@@ -11,6 +11,7 @@ use super::schedule::Schedule;
 use super::share::Shares;
 use crate::exit::Failure;
 use crate::history::History;
+use crate::place::in_options;
 use bourdon::settings::Role;
 use bourdon::{Counter, Event, Node, NodeEvent, Outgoing, Port, Rank, Refusal};
 use sha2::Digest;
@@ -110,7 +111,7 @@ impl DemoProcess {
         };
         let life = if assignment.restarted { 2 } else { 1 };
         let proof = begin_proof(&assignment, life)?;
-        let node = Node::join(settings).map_err(|error| error.to_string())?;
+        let node = Node::join(settings).map_err(|error| in_options(&error))?;
         let (start_ns, restarted) = (assignment.start_ns, assignment.restarted);
         Ok(Self {
             assignment,
