@@ -205,7 +205,8 @@ fn write_front(file: &mut File, description: &Description) -> io::Result<usize> 
     };
     file.write_all(header.as_bytes())?;
     file.write_all(&text)?;
-    file.set_len((offset_bytes + 8 * CELLS) as u64)?;
+    // Written, not only sized: on a full disk a page that is missing would end the process at its first use.
+    file.write_all(&vec![0; offset_bytes - HEADER_BYTES - text.len() + 8 * CELLS])?;
     Ok(offset_bytes)
 }
 

@@ -20,6 +20,7 @@ use bourdon_protocol::{Delivery, Passed};
 use bourdon_wire::{ChannelId, ECHO_OFFSET, Instant, Rank, echo_bytes};
 use bourdon_wrap::{Faults, Faulty};
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 /// Why a node can't start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +39,9 @@ pub enum NodeError {
     Placement(#[from] PlacementError),
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    #[error("can't make {what} {}: {source}; make room there, or name another directory with threads.directory",
+         path.display())]
+    File { what: &'static str, path: PathBuf, source: std::io::Error },
     #[error("{doing}: {source}")]
     Io { doing: &'static str, source: std::io::Error },
 }
@@ -223,8 +227,12 @@ impl Node {
             receive_buffer_bytes: self.engine.port.limits().receive_buffer_bytes as u64,
             cells: crate::counters::cells(),
         };
-        CountersFile::create(std::sync::Arc::new(directory), &description)
-            .map_err(|source| NodeError::Io { doing: "making the counters file", source })
+        let path = directory.path().to_owned();
+        CountersFile::create(std::sync::Arc::new(directory), &description).map_err(|source| NodeError::File {
+            what: "the counters file in",
+            path,
+            source,
+        })
     }
 }
 

@@ -23,6 +23,7 @@ pub use messages::NodeEvent;
 use crate::admin::server::{self, Control};
 use crate::counters::{AgentFigures, CountersFile};
 use crate::direct::{DirectNews, DirectOrder, DirectTo, NEWS_MAX, Post};
+use crate::directory::SOCKET_SUFFIX;
 use crate::idle::Idler;
 use crate::inline::{Node, NodeError};
 use crate::locks::{self, Broker, Locks};
@@ -212,10 +213,10 @@ impl ThreadedNode {
         let (data, control, tickets) = (Some(data), None, 0);
         let mut node = Self { info, stop, waker, data, ended, control, events, counters, orders, news, locks, tickets };
         let asker = server::Asker { bell: bell.clone(), waker: node.waker.clone(), stop: node.stop.clone() };
-        let control = seats
-            .control
-            .start(&node.counters, cells, asker, node.locks.clone())
-            .map_err(io("opening the admin socket"))?;
+        let control = seats.control.start(&node.counters, cells, asker, node.locks.clone()).map_err(|source| {
+            let path = node.counters.directory().path().join(format!("{}{SOCKET_SUFFIX}", node.counters.stem()));
+            NodeError::File { what: "the admin socket", path, source }
+        })?;
         node.info.socket_path = control.path();
         node.control = Some(control);
         let publication = |producer| Publication {

@@ -130,6 +130,14 @@ fn bad_configurations_end_with_2_and_say_why() {
     fails(&["node", "--config", &world.configure("bad.toml", 2, 2, "")], b"", 2, "ranks go from 0 to 1");
     fails(&["node", "--config", "/nowhere.toml"], b"", 2, "name the file with --config");
     let config = world.configure("good.toml", 1, 0, "");
+    // No file may have a byte, as on a full disk.
+    let full = format!("ulimit -f 0; trap '' XFSZ; exec {} node --config {config}", env!("CARGO_BIN_EXE_bourdon"));
+    let output = Command::new("sh").args(["-c", &full]).output().expect("sh is there");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    let directory = world.runtime();
+    assert!(stderr.contains(&format!("the counters file in {directory}")), "{stderr}");
+    assert!(stderr.contains("threads.directory"), "{stderr}");
     fails(&["publish", "other", "es", "--config", &config], b"", 2, "is about group \"prices\"");
     fails(&["publish", "prices", "es", "--group-address", "10.0.0.1:7000"], b"", 2, "not a multicast address");
     fails(&["subscribe", "prices", "es", "--interface", "lo"], b"", 2, "--group-address");
