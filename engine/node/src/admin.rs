@@ -122,8 +122,15 @@ pub(crate) fn view(record: &ViewRecord) -> Value {
         "phase": record.phase,
         "delivered_order": record.delivered_order,
         "configuration_differs": record.differs == 1,
+        "missing": missing(record),
         "members": (0..record.members).map(member).collect::<Vec<_>>(),
     }})
+}
+
+/// The configured members that the view lacks; before there is a view, those that have not been heard.
+fn missing(record: &ViewRecord) -> Vec<u16> {
+    let there = if record.present == 0 { record.heard } else { record.present };
+    (0..record.members).filter(|rank| there >> rank & 1 == 0).collect()
 }
 
 /// The distinct events so far.

@@ -16,6 +16,7 @@
 pub(crate) mod agent;
 mod handles;
 pub(crate) mod messages;
+mod waits;
 
 pub use handles::{Publication, PublicationClaim, PublishError, Subscription};
 pub use messages::NodeEvent;
@@ -397,6 +398,7 @@ fn run_agent(given: Given, ready: SyncSender<Ready>) -> Result<(), NodeError> {
         counters,
         figures: AgentFigures::default(),
         reach: None,
+        view_wait: waits::ViewWait::default(),
         is_member: settings.process.role == Role::Member,
     };
     let outcome = agent.run(idler);

@@ -137,6 +137,11 @@ impl Reporter {
             object["by_multicast"] = reach.by_multicast.into();
             object["by_tcp"] = reach.by_mesh.into();
         }
+        if let NodeEvent::Waiting { missing, waited_ns, .. } = event {
+            object["missing"] = ranks(missing);
+            object["waited_ns"] = waited_ns.into();
+            return self.say(&format!("{text} ({} s so far)", waited_ns / 1_000_000_000), &mut object);
+        }
         let NodeEvent::Group(event) = event else { return self.say(&text, &mut object) };
         match event {
             Event::Suspected(rank, _)
@@ -149,7 +154,7 @@ impl Reporter {
             | Event::Retracted { sender: rank, .. } => object["rank"] = rank.0.into(),
             Event::View { epoch, members, sequencer } => {
                 object["epoch"] = epoch.0.into();
-                object["members"] = (0..64).filter(|rank| members >> rank & 1 == 1).collect::<Vec<u16>>().into();
+                object["members"] = ranks(members);
                 object["sequencer"] = sequencer.0.into();
             }
             Event::Removed(epoch) | Event::Left(epoch) => object["epoch"] = epoch.0.into(),
@@ -160,12 +165,17 @@ impl Reporter {
     }
 }
 
+fn ranks(bits: u64) -> Value {
+    (0..64).filter(|rank| bits >> rank & 1 == 1).collect::<Vec<u16>>().into()
+}
+
 fn name(event: &NodeEvent) -> &'static str {
     let event = match event {
         NodeEvent::Group(event) => event,
         NodeEvent::PublicationDropped(_) => return "publication_dropped",
         NodeEvent::SyncRefused(_) => return "sync_refused",
         NodeEvent::Reached(_) => return "reached",
+        NodeEvent::Waiting { .. } => return "waiting",
         NodeEvent::BirthNotStored(_) => return "birth_not_stored",
     };
     match event {

@@ -49,7 +49,7 @@ fn text(row: &Value) -> String {
     }
     let word = |key: &str, is: bool, word: &str| if view[key] == is { format!(", {word}") } else { String::new() };
     let mut out = format!(
-        "{group}: {role}{rank}, process {pid}: view {}, {}, sequencer {}, barrier {}{}{}{}\n",
+        "{group}: {role}{rank}, process {pid}: view {}, {}, sequencer {}, barrier {}{}{}{}{}\n",
         view["epoch"],
         view["standing"].as_str().unwrap_or(""),
         view["sequencer"],
@@ -57,9 +57,12 @@ fn text(row: &Value) -> String {
         word("formed", false, "still forming"),
         word("changing", true, "changing"),
         word("majority", false, "NO MAJORITY"),
+        missing(view),
     );
     for member in view["members"].as_array().into_iter().flatten() {
         let what = match (member["in_view"] == true, member["suspected"] == true, member["heard"] == true) {
+            (false, _, true) if view["standing"] == "forming" => "heard".to_owned(),
+            (false, ..) if view["standing"] == "forming" => "not heard yet".to_owned(),
             (false, ..) => "not in the view".to_owned(),
             (true, true, _) => format!("SUSPECTED, level {}", member["suspicion"]),
             (true, false, false) => "not heard yet".to_owned(),
@@ -68,6 +71,13 @@ fn text(row: &Value) -> String {
         out += &format!("  member {:>2}  {what}\n", member["rank"]);
     }
     out
+}
+
+/// The configured members that the view lacks or, before the first view, that have not been heard.
+fn missing(view: &Value) -> String {
+    let ranks: Vec<_> = view["missing"].as_array().into_iter().flatten().map(Value::to_string).collect();
+    let what = if view["standing"] == "forming" { "waits for members" } else { "missing members" };
+    if ranks.is_empty() { String::new() } else { format!(", {what} {}", ranks.join(", ")) }
 }
 
 #[cfg(test)]
@@ -83,10 +93,11 @@ mod tests {
         };
         let row = json!({ "group": "g", "role": "member", "rank": 0, "pid": 7, "view": {
             "epoch": 3, "standing": "member", "formed": true, "changing": false, "majority": false, "sequencer": 0,
-            "phase": 2, "members": [member(0, true, false), member(1, true, true), member(2, false, false)],
+            "phase": 2, "missing": [2],
+            "members": [member(0, true, false), member(1, true, true), member(2, false, false)],
         }});
         let text = text(&row);
-        for part in ["view 3", "NO MAJORITY", "1  SUSPECTED, level 1.5", "2  not in the view"] {
+        for part in ["view 3", "NO MAJORITY", "missing members 2", "1  SUSPECTED, level 1.5", "2  not in the view"] {
             assert!(text.contains(part), "{text}");
         }
     }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Running, World, bourdon, fails, next, output, run, signal};
+use common::{Running, World, bourdon, fails, next, next_of_all, output, run, signal};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{ChildStdout, Command, Stdio};
@@ -111,6 +111,25 @@ fn an_administrator_stops_a_node() {
     socket.write_all(b"{\"request\":\"stop\"}\n").expect("it is read");
     assert_eq!(next(&mut events)["event"], "stopped");
     assert!(node.0.wait().expect("it ends").success());
+}
+
+#[test]
+fn a_member_that_waits_for_the_first_view_names_the_members_it_waits_for() {
+    let world = World::new();
+    let configs = [0, 1].map(|rank| world.configure(&format!("{rank}.toml"), 3, rank, ""));
+    let (_first, mut events, _) = world.node(&configs[0]);
+    let waiting = next_of_all(&mut events);
+    assert_eq!((&waiting["event"], &waiting["missing"]), (&"waiting".into(), &serde_json::json!([1, 2])));
+    assert!(waiting["waited_ns"].as_u64().is_some_and(|ns| ns >= 1_000_000_000), "{waiting}");
+    let text = waiting["text"].as_str().unwrap_or_default();
+    assert!(text.contains("not heard yet: 1, 2 (of 3 configured members)"), "{text}");
+    let (_second, ..) = world.node(&configs[1]);
+    while next_of_all(&mut events)["missing"] != serde_json::json!([2]) {}
+    let at = ["view", "prices", "--directory", &world.runtime()];
+    let view: Value = serde_json::from_slice(&run(&[&at[..], &["--json"]].concat(), b"").stdout).expect("one object");
+    assert_eq!(view["nodes"][0]["view"]["missing"], serde_json::json!([2]));
+    let text = String::from_utf8(run(&at, b"").stdout).expect("text");
+    assert!(text.contains("waits for members 2") && text.contains("member 2  not heard yet"), "{text}");
 }
 
 #[test]

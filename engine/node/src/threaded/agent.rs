@@ -23,10 +23,11 @@ use crate::threaded::messages::{
     Command, DELIVERED_BYTES, Delivered, NodeEvent, PUBLISHED_BYTES, Published, STANDINGS, ViewRecord, event_frame,
     refusal_word,
 };
+use crate::threaded::waits::ViewWait;
 use crate::topics::Filter;
 use crate::transport::Reach;
 use bourdon_port::{PortError, Waker};
-use bourdon_protocol::{Delivery, Refusal};
+use bourdon_protocol::{Delivery, Refusal, Standing};
 use bourdon_ring::counters as cells;
 use bourdon_ring::signal::{Bell, Flag, Sleeper, WatermarkWriter};
 use bourdon_ring::spsc::{self, ClaimError};
@@ -157,6 +158,7 @@ pub(crate) struct Agent {
     pub(crate) figures: AgentFigures,
     /// What was last reported about it.
     pub(crate) reach: Option<Reach>,
+    pub(crate) view_wait: ViewWait,
     pub(crate) is_member: bool,
 }
 
@@ -211,6 +213,12 @@ impl Agent {
         }
         if let Some(why) = self.node.poll_birth_problem() {
             self.tell(NodeEvent::BirthNotStored(why.into()));
+        }
+        let standing = self.node.process().standing();
+        let is_waiting = matches!(standing, Standing::Forming | Standing::Outside);
+        if let Some(waited_ns) = self.view_wait.report(self.node.now(), is_waiting) {
+            let (missing, members) = self.unheard();
+            self.tell(NodeEvent::Waiting { missing, members, outside: standing == Standing::Outside, waited_ns });
         }
         work_count += self.post.collect(&mut self.node);
         work_count += self.broker.work(&mut self.node);
@@ -318,6 +326,12 @@ impl Agent {
         count
     }
 
+    /// The members that have not been heard, as bits, and how many are configured.
+    fn unheard(&self) -> (u64, u16) {
+        let process = self.node.process();
+        (process.missing().fold(0, |missing, rank| missing | 1 << rank.0), process.config().members)
+    }
+
     fn view(&self) -> ViewRecord {
         let process = self.node.process();
         let (config, view, now) = (process.config(), process.view(), self.node.now());
@@ -327,7 +341,7 @@ impl Agent {
             birth: view.birth,
             epoch: view.epoch.0,
             present: view.bits(),
-            heard: process.missing().fold(all, |heard, rank| heard & !(1 << rank.0)),
+            heard: all & !self.unheard().0,
             suspected: process.suspects(),
             phase: process.phase(),
             delivered_order: process.delivered_order().0,

@@ -154,6 +154,10 @@ pub enum NodeEvent {
     SyncRefused(Refusal),
     /// Over the transport `auto`: how peers are reached has changed.
     Reached(Reach),
+    /// This process is in no view yet: which members have not been heard, how many are configured, whether there is a
+    /// group outside of which it is, and for how long.
+    #[allow(missing_docs)]
+    Waiting { missing: u64, members: u16, outside: bool, waited_ns: u64 },
     /// The group's birth could not be stored after the start: the path, the reason and what is lost by it.
     BirthNotStored(Box<str>),
 }
@@ -178,6 +182,25 @@ fn write_older_instance(f: &mut std::fmt::Formatter<'_>, instance: InstanceId) -
 fn write_new_instance(f: &mut std::fmt::Formatter<'_>, from: InstanceId, to: InstanceId) -> std::fmt::Result {
     let text = "is followed from now on: what the earlier one published after it was last heard is not known here";
     write!(f, "instance {:016x} of the group ended, and {:016x} {text}", from.0, to.0)
+}
+
+/// The ranks whose bits are set.
+fn ranks(bits: u64) -> String {
+    let ranks: Vec<_> = (0..64).filter(|rank| bits >> rank & 1 == 1).map(|rank| rank.to_string()).collect();
+    ranks.join(", ")
+}
+
+fn write_waiting(f: &mut std::fmt::Formatter<'_>, missing: u64, members: u16, outside: bool) -> std::fmt::Result {
+    let awaited = if outside { "to join the group" } else { "for the first view" };
+    if missing == 0 {
+        return write!(f, "this process waits {awaited}: all {members} configured members have been heard");
+    }
+    write!(
+        f,
+        "this process waits {awaited}; not heard yet: {} (of {members} configured members): start them, or check that \
+             group.name, group.address and network.interface (over tcp network.peers) are right at all",
+        ranks(missing)
+    )
 }
 
 /// Events that keep a process out of the group, or another one.
@@ -232,11 +255,11 @@ impl std::fmt::Display for NodeEvent {
                 return write!(f, "multicast reaches {by_multicast} of {all} peers{rest}");
             }
             Self::BirthNotStored(why) => return f.write_str(why),
+            Self::Waiting { missing, members, outside, .. } => return write_waiting(f, *missing, *members, *outside),
         };
         match event {
             Event::View { epoch, members, sequencer } => {
-                let members: Vec<_> = (0..64).filter(|rank| members >> rank & 1 == 1).map(|r| r.to_string()).collect();
-                write!(f, "view {epoch}: members {}, sequencer {sequencer}", members.join(", "))
+                write!(f, "view {epoch}: members {}, sequencer {sequencer}", ranks(*members))
             }
             Event::Suspected(rank, Why::Evidence) => write!(f, "the process of member {rank} is gone"),
             Event::Suspected(rank, why) => write!(f, "member {rank} is suspected, by {why:?}"),
@@ -303,6 +326,9 @@ fn event_words(event: &NodeEvent) -> (u32, EventWords) {
         NodeEvent::Group(event) => *event,
         NodeEvent::PublicationDropped(refusal) => return (0, [refusal_word(Some(*refusal)), 0, 0]),
         NodeEvent::SyncRefused(refusal) => return (19, [refusal_word(Some(*refusal)), 0, 0]),
+        NodeEvent::Waiting { missing, members, outside, waited_ns } => {
+            return (25, [*missing, u64::from(*members) | u64::from(*outside) << 16, *waited_ns]);
+        }
         NodeEvent::BirthNotStored(_) => unreachable!("`event_frame` writes texts"),
         NodeEvent::Reached(reach) => return (20, [reach.by_multicast.into(), reach.by_mesh.into(), 0]),
     };
@@ -343,6 +369,10 @@ pub(crate) fn event_of(tag: u32, frame: &[u8]) -> NodeEvent {
         0 => return NodeEvent::PublicationDropped(refusal_of(first).unwrap_or(Refusal::Observer)),
         19 => return NodeEvent::SyncRefused(refusal_of(first).unwrap_or(Refusal::Observer)),
         20 => return NodeEvent::Reached(Reach { by_multicast: first as u16, by_mesh: second as u16 }),
+        25 => {
+            let (members, outside) = (second as u16, second >> 16 == 1);
+            return NodeEvent::Waiting { missing: first, members, outside, waited_ns: third };
+        }
         1 => Event::View { epoch: Epoch(first), members: second, sequencer: Rank(third as u16) },
         2 => Event::Suspected(rank, why()),
         3 => Event::Trusted(rank),
@@ -527,7 +557,13 @@ mod tests {
         let refused = refusals.into_iter().flat_map(|r| [NodeEvent::PublicationDropped(r), NodeEvent::SyncRefused(r)]);
         let reached = [NodeEvent::Reached(Reach { by_multicast: 3, by_mesh: 4 })];
         let unstored = [NodeEvent::BirthNotStored("can't keep it".into())];
-        for event in events.chain(refused).chain(reached).chain(unstored) {
+        let waiting = [(true, 0), (false, 0b110)].map(|(outside, missing)| NodeEvent::Waiting {
+            missing,
+            members: 3,
+            outside,
+            waited_ns: 1 << 40,
+        });
+        for event in events.chain(refused).chain(reached).chain(unstored).chain(waiting) {
             let (tag, frame) = event_frame(&event);
             assert_eq!(event_of(tag, &frame), event);
             assert!(!event.to_string().is_empty());

@@ -75,7 +75,17 @@ pub(crate) fn bourdon(arguments: &[&str]) -> Command {
     command
 }
 
+/// The next event but for the reports that a slow start waits.
 pub(crate) fn next(events: &mut impl BufRead) -> Value {
+    loop {
+        let event = next_of_all(events);
+        if event["event"] != "waiting" {
+            return event;
+        }
+    }
+}
+
+pub(crate) fn next_of_all(events: &mut impl BufRead) -> Value {
     let mut line = String::new();
     events.read_line(&mut line).expect("readable");
     serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
