@@ -4,10 +4,14 @@
 //! however it ends.
 
 use crate::exit::{Failure, note, print};
+use crate::probe::LATE;
 use crate::session::{At, Said, Session, may_print, named, seconds, signals};
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::time::{Duration, Instant};
+
+/// How long after its end the node may take to answer for the first time.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -43,20 +47,32 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     .into();
     let end = signals(&[SIGINT, SIGTERM, SIGHUP])?;
     let mut session = Session::begin(&args.at, "elect", request)?;
+    let begun_at = Instant::now();
     let until = args.limit.and_then(|limit| Instant::now().checked_add(limit));
     let mut shown = Value::Null;
     loop {
-        let line = match session.next()? {
+        let next = session.next()?;
+        // A node that runs answers at once: on a busy host, so much later.
+        let until = if session.is_answered { until } else { until.map(|until| until + ANSWERS_WITHIN) };
+        let line = match next {
             Said::Line(line) => line,
             Said::Gone => return Err(Failure::broken(format!("the node (process {}) is gone", session.pid))),
             Said::Nothing if crate::session::has_come(&end) => return Ok(()),
             Said::Nothing if until.is_some_and(|until| Instant::now() >= until) => {
                 let name = &args.name;
+                if !session.is_answered || session.probe.silence() >= LATE {
+                    let (pid, waited) = (session.pid, begun_at.elapsed().as_secs_f64());
+                    return Err(Failure::unusable(format!(
+                        "election {name:?}: the node (process {pid}) did not answer within {waited:.1} s; it may be \
+                             stopped"
+                    )));
+                }
                 let no_leader = Failure::broken(format!("{name:?} has no leader so far"));
                 return if args.until_leader { Err(no_leader) } else { Ok(()) };
             }
             Said::Nothing => {
-                session.sleep(&[&end], until)?;
+                session.probe.report().iter().for_each(|text| note(text));
+                session.sleep(&[&end], until.into_iter().chain([session.probe.look_at()]).min())?;
                 continue;
             }
         };

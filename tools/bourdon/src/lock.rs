@@ -166,8 +166,9 @@ fn wait(args: &Args, session: &mut Session, signals: &Signals, report: &mut Repo
                         note(&text);
                         said = text;
                     }
-                    let look_at = is_patient.then_some(patient_until);
-                    session.sleep(&signals.all(), look_at.into_iter().chain(answers_until).min())?;
+                    session.probe.report().iter().for_each(|text| note(text));
+                    let look_at = is_patient.then_some(patient_until).into_iter().chain([session.probe.look_at()]);
+                    session.sleep(&signals.all(), look_at.chain(answers_until).min())?;
                     continue;
                 }
             }

@@ -19,6 +19,7 @@ mod lab_names;
 mod lock;
 mod node;
 mod place;
+mod probe;
 mod publish;
 mod send;
 mod session;

@@ -6,6 +6,7 @@
 use crate::admin::{Which, find};
 use crate::exit::Failure;
 use crate::place::load;
+use crate::probe::Probe;
 use bourdon::Settings;
 use bourdon::counters::Found;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -95,6 +96,10 @@ pub(crate) struct Session {
     key: &'static str,
     /// The process of the node.
     pub(crate) pid: u32,
+    /// Whether it answers.
+    pub(crate) probe: Probe,
+    /// Whether it has answered this request.
+    pub(crate) is_answered: bool,
 }
 
 /// What a node sends.
@@ -120,7 +125,10 @@ impl Session {
                 Ok::<_, std::io::Error>(stream)
             };
             match open() {
-                Ok(stream) => return Ok(Self { stream, input: Vec::new(), key, pid: member.pid }),
+                Ok(stream) => {
+                    let (input, pid, probe) = (Vec::new(), member.pid, Probe::new(path, member.pid));
+                    return Ok(Self { stream, input, key, pid, probe, is_answered: false });
+                }
                 Err(error) => why = format!("process {} at {}: {error}", member.pid, path.display()),
             }
         }
@@ -132,6 +140,7 @@ impl Session {
         loop {
             if let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.input.drain(..=end).collect();
+                self.is_answered = true;
                 return self.understood(&line);
             }
             let mut bytes = [0; 4096];

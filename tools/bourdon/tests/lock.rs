@@ -200,6 +200,18 @@ fn a_command_does_not_wait_for_a_stopped_node_beyond_its_timeout() {
     while next(&mut events)["event"] != "view" {}
     signal(&node.0, "STOP");
     fails(&["lock", "one", "--config", &config, "--timeout", "0.05", "--", "true"], b"", 2, "does not answer");
+    // It is not the election that has no leader.
+    for more in [&["--until-leader", "--watch"][..], &["--json"]] {
+        let arguments = [&["elect", "one", "--config", &config, "--for", "0.3"], more].concat();
+        fails(&arguments, b"", 2, "did not answer within 1.3 s");
+    }
+    // Without a timeout, each waits and reports why.
+    for command in [&["lock", "one", "--config", &config, "--", "true"][..], &["elect", "one", "--config", &config]] {
+        let mut child = bourdon(command).spawn().expect("it runs");
+        let mut talk = BufReader::new(child.stderr.take().expect("piped"));
+        let _running = Running(child);
+        while !line(&mut talk).contains("has not answered for") {}
+    }
     signal(&node.0, "CONT");
 }
 
