@@ -276,13 +276,15 @@ impl std::fmt::Display for NodeEvent {
                      it comes back by itself, as a new member"
             ),
             Event::Left(epoch) => write!(f, "this process left; view {epoch} is without it"),
-            Event::Settled { delivered, .. } => {
-                write!(
-                    f,
-                    "of what was published before the removal, messages below {delivered} were delivered, the \
-                     others never will be"
-                )
-            }
+            Event::Settled { delivered: Sequence(0), .. } => f.write_str(
+                "no message that this process had published before the removal was delivered, and none will be; if it \
+                     had published none, none is lost",
+            ),
+            Event::Settled { delivered, .. } => write!(
+                f,
+                "of what this process had published before the removal, messages below {delivered} were delivered; \
+                     later ones, if there were any, never will be"
+            ),
             Event::Gap { sender, from, to } => {
                 write!(f, "{} messages of member {sender} from {from} on are lost: no longer retained", to.since(*from))
             }
@@ -515,6 +517,14 @@ mod tests {
             frame.extend_from_slice(delivery.payload);
             assert_eq!(format!("{:?}", Delivered::read(&frame)), format!("{delivery:?}"));
         }
+    }
+
+    #[test]
+    fn a_removed_member_without_messages_reads_of_no_number() {
+        let settled = |delivered| NodeEvent::Group(Event::Settled { incarnation: Incarnation(7), delivered });
+        let text = settled(Sequence(0)).to_string();
+        assert!(text.starts_with("no message that this process had published") && !text.contains("below"), "{text}");
+        assert!(settled(Sequence(5)).to_string().contains("messages below 5 were delivered"));
     }
 
     #[test]
