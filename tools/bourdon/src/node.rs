@@ -5,6 +5,7 @@
 //! descriptor readable, and the one loop that waits for events ends the node, or joins and leaves channels: no work is
 //! done in a signal handler.
 
+mod limit;
 mod parts;
 
 use crate::exit::Failure;
@@ -129,10 +130,15 @@ impl Reporter {
         self.say(&text, &mut object);
     }
 
-    fn event(&self, event: NodeEvent) {
-        let text = event.to_string();
+    /// An event, and how many like it were left out before it.
+    fn event(&self, event: NodeEvent, left_out: u64) {
+        let mut text = event.to_string();
+        if left_out > 0 {
+            text += &format!(" ({left_out} more reports of it were left out)");
+        }
         let at_ns = bourdon::Clock::start().wall_ns();
-        let mut object = json!({ "event": name(&event), "at_ns": at_ns, "rank": Value::Null, "text": text });
+        let mut object =
+            json!({ "event": name(&event), "at_ns": at_ns, "rank": Value::Null, "text": text, "left_out": left_out });
         if let NodeEvent::Reached(reach) = event {
             object["by_multicast"] = reach.by_multicast.into();
             object["by_tcp"] = reach.by_mesh.into();

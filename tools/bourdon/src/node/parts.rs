@@ -9,6 +9,7 @@
 //! Invariant: the process ends with the group's own stream, or with its last channel.
 
 use super::Reporter;
+use super::limit::Limit;
 use crate::exit::Failure;
 use crate::place::load;
 use bourdon::channels::LEAVE_MAX_NS;
@@ -21,7 +22,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How often the streams that are being left are checked.
+/// How often the streams that are being left, and the events that were left out, are checked.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// One stream.
@@ -29,6 +30,7 @@ struct Part {
     reporter: Reporter,
     node: ThreadedNode,
     is_member: bool,
+    limit: Limit,
     /// If it is being left: the time at which it is stopped at the latest.
     leave_by: Option<Instant>,
 }
@@ -91,7 +93,7 @@ impl Parts {
         let reporter = Reporter { json: self.json, channel };
         reporter.started(own, &node);
         let is_member = own.process.role == Role::Member;
-        self.running.push(Part { reporter, node, is_member, leave_by: None });
+        self.running.push(Part { reporter, node, is_member, limit: Limit::default(), leave_by: None });
         Ok(())
     }
 
@@ -114,8 +116,8 @@ impl Parts {
         let events: Vec<_> = self.running.iter().map(|part| part.node.events_fd()).collect();
         let mut fds = vec![PollFd::new(signals, PollFlags::IN), PollFd::new(requests, PollFlags::IN)];
         fds.extend(events.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
-        let is_leaving = self.running.iter().any(|part| part.leave_by.is_some());
-        match poll(&mut fds, is_leaving.then_some(&LOOK)) {
+        let looks = self.running.iter().any(|part| part.leave_by.is_some() || part.limit.holds());
+        match poll(&mut fds, looks.then_some(&LOOK)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(Failure::broken(format!("waiting for events: {error}"))),
         }
@@ -184,7 +186,12 @@ impl Part {
             if matches!(event, NodeEvent::Group(Event::Left(_))) && self.leave_by.is_some() {
                 self.leave_by = Some(Instant::now());
             }
-            self.reporter.event(event);
+            if let Some((event, left_out)) = self.limit.admit(event, Instant::now()) {
+                self.reporter.event(event, left_out);
+            }
+        }
+        while let Some((event, left_out)) = self.limit.take_due(Instant::now()) {
+            self.reporter.event(event, left_out);
         }
         while let Some(news) = self.node.poll_direct() {
             if let DirectNews::Received(message) = news {
