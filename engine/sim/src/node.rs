@@ -12,12 +12,14 @@ use crate::network::{Packet, hits};
 use crate::plan::{GROUP, Plan, StartPlan};
 use crate::violation::Violation;
 use bourdon_protocol::{Client, ClientEvent, Counter, Outgoing, Process, Refusal};
-use bourdon_wire::{Address, ClientId, Instant, NAME_MAX_BYTES, TopicId, TopicName};
+use bourdon_wire::{Address, ChannelId, ClientId, Datagram, Instant, NAME_MAX_BYTES, TopicId, TopicName};
 use fastrand::Rng;
 use std::collections::VecDeque;
 
 /// A message claimed in place stays well below a datagram, whatever headers precede it.
 const CLAIM_PART: usize = 2;
+/// The channel of the members' streams; requests and steps of ballots have another.
+const STREAM_CHANNEL: ChannelId = ChannelId(0);
 
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -57,6 +59,19 @@ pub(crate) struct Node {
     pub(crate) clock_back_ms: u64,
     /// Its process has reported, since it last entered a view, that it was removed or follows another instance.
     pub(crate) has_moved: bool,
+    /// Datagrams of streams that came in another view or instance than its process's.
+    pub(crate) data_refused: u64,
+}
+
+/// The datagrams that a process has discarded because they are of another view or instance.
+fn elsewhere(process: &Process) -> u64 {
+    let counters = process.counters();
+    counters.get(Counter::DiscardedEpoch) + counters.get(Counter::DiscardedInstance)
+}
+
+/// Whether a datagram belongs to a member's stream: if it is discarded, it is retransmitted.
+fn is_of_stream(bytes: &[u8]) -> bool {
+    Datagram::parse(bytes, GROUP).is_ok_and(|datagram| datagram.header.channel() == STREAM_CHANNEL)
 }
 
 impl Node {
@@ -83,6 +98,7 @@ impl Node {
             is_out: false,
             clock_back_ms: 0,
             has_moved: false,
+            data_refused: 0,
         }
     }
 
@@ -111,7 +127,9 @@ impl Node {
         for _ in 0..batch {
             let Some(Packet { bytes, to_all }) = self.socket.pop_front() else { break };
             self.socket_bytes -= bytes.len();
+            let refused = elsewhere(process);
             process.take_in(now, &bytes, Some(now_ns), to_all);
+            self.data_refused += u64::from(elsewhere(process) > refused && is_of_stream(&bytes));
         }
         if now >= process.next_deadline() {
             process.on_timer(now);

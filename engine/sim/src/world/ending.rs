@@ -127,8 +127,7 @@ impl World<'_> {
         let trouble = self.network.trouble.iter().sum::<u64>()
             + self.count(Counter::DiscardedWindow)
             // What came before its receiver was in the view, the only one.
-            + self.count(Counter::DiscardedEpoch)
-            + self.count(Counter::DiscardedInstance)
+            + self.nodes.iter().map(|node| node.data_refused).sum::<u64>()
             + self.idle_trouble
             + fetched;
         let (naks, repairs) = (self.count(Counter::NaksSent), self.count(Counter::RepairsSent));
