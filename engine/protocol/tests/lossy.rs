@@ -3,9 +3,10 @@
 mod common;
 
 use bourdon_protocol::{Config, Counter, Event, Order, Reliability, Role};
+use bourdon_wire::records::ballot_steps::{PREPARE, PROPOSE};
 use bourdon_wire::{Rank, Sequence};
 use common::net::Net;
-use common::{Bench, Effect, MS, To, data, deliver, message, ordered, piece, run, says};
+use common::{Bench, Effect, MS, Step, To, Value, data, deliver, message, ordered, piece, port, run, says};
 
 const ORDERS: [Order; 3] = [Order::Unordered, Order::Fifo, Order::Causal];
 
@@ -79,6 +80,29 @@ fn best_effort_gives_up_when_the_deadline_has_passed() {
     assert_eq!(bench.news(), []);
     bench.now = due;
     assert_eq!(bench.news(), [deliver("0:1"), gap(0, 1)]);
+}
+
+/// A second gap is given up behind the first, which delivery has not reached when the view ends: the member neither
+/// requests it nor delivers up to it before the decision.
+#[test]
+fn a_cut_with_what_was_given_up_is_accepted() {
+    let mut bench = bench(Reliability::BestEffort, Order::Total, |config| {
+        (config.members, config.role, config.deadline_ns) = (3, Role::Member(Rank(2)), 5 * MS);
+        config.view = Bench::config(Order::Total, 3, Role::Observer).view;
+    });
+    for number in [0, 2, 4] {
+        bench.take(&data(1, number, number, 0, &[message(b"waits")]));
+    }
+    for _ in 0..3 {
+        bench.news();
+        bench.now = bench.now + 5 * MS; // one gap a stream is timed at a time
+    }
+    bench.news();
+    bench.take(&Step::of(PREPARE, (1, 0)).from(0));
+    assert_eq!(bench.news(), [says("state 1.0 holds 0,3,0", To::Port(port(0)))]);
+    bench.take(&Step::with(PROPOSE, (1, 0), Value(&[0, 1, 2], 0, &[0, 5, 0])).from(0));
+    assert_eq!(bench.news(), [], "the gap is given up when messages are delivered");
+    assert_eq!(bench.news(), [says("accept 1.0", To::Port(port(0)))]);
 }
 
 /// The other members know that there was a second message: its sender's heartbeat gave it. Their requests did not reach

@@ -130,7 +130,7 @@ impl Pipeline {
         }
     }
 
-    fn holds(&self, cut: &Cut, rank: Rank) -> bool {
+    pub(super) fn holds(&self, cut: &Cut, rank: Rank) -> bool {
         if self.may_lack(rank) {
             return true;
         }

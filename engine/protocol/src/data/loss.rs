@@ -41,6 +41,8 @@ pub(crate) fn numbers_of(epoch: Epoch) -> u64 {
 
 /// 10^12 messages: a day at ten million a second.
 const NUMBERS_BITS: u32 = 40;
+/// How long a member waits for a datagram of the cut that no member sends, as a follower does.
+const CUT_WAIT_NS: u64 = 2_000_000_000;
 /// Numbers end below 2^63; no group changes the view so often.
 const EPOCHS_MAX: u64 = 1 << 22;
 
@@ -57,9 +59,31 @@ impl Pipeline {
         self.config.reliability != Reliability::Unreliable
     }
 
-    /// Whether a view may change before all of its cut is here: nothing is repaired, or its sender is gone.
+    /// Whether a view may change before all of its cut is here: nothing is repaired, its sender is gone, or no member
+    /// has sent it for too long.
     pub(crate) fn may_lack(&self, rank: Rank) -> bool {
-        self.is_lossy() && (!self.repairs() || self.stays & bit(rank) == 0)
+        self.is_lossy() && (!self.repairs() || self.stays & !self.lacks & bit(rank) == 0)
+    }
+
+    /// How long a member waits for the missing part of a cut, if not for ever: not at all if it gave all of that up
+    /// while the view was open, or its sender no longer retains it; else until the members that hold it have had time
+    /// to send it again, where a deadline or the sender's silence ends the wait in an open view too.
+    fn cut_patience_ns(&self, rank: Rank) -> Option<u64> {
+        let stream = &self.streams[rank.index()];
+        let may_end = self.config.deadline_ns > 0 || self.suspected & bit(rank) != 0;
+        match &self.end {
+            EpochState::Fetching(cut) | EpochState::Decided(cut)
+                if self.outbound.is_some() && !self.holds(cut, rank) =>
+            {
+                let end = cut.ends.get(rank.index()).copied().unwrap_or_default();
+                let mut retained = (stream.retained_from.0..end.0).map(DatagramNumber);
+                let is_gone = stream.retained_from > stream.window.next
+                    && end <= stream.window.known_end
+                    && retained.all(|number| stream.log.holds(number));
+                if is_gone { Some(0) } else { may_end.then_some(self.config.deadline_ns.max(CUT_WAIT_NS)) }
+            }
+            _ => None,
+        }
     }
 
     /// From where this process, the next view's sequencer, assigns order numbers: above any that was delivered.
@@ -73,7 +97,8 @@ impl Pipeline {
 
     /// Whether what the view's end leaves undelivered is published again in the next.
     pub(crate) fn publishes_again(&self) -> bool {
-        let all_know = self.repairs() && self.config.deadline_ns == 0 && self.stays & bit(self.view.sequencer) != 0;
+        let knows_order = self.stays & !self.lacks & bit(self.view.sequencer) != 0;
+        let all_know = self.repairs() && self.config.deadline_ns == 0 && knows_order;
         !self.is_lossy() || all_know
     }
 
@@ -131,14 +156,15 @@ impl Pipeline {
     /// How long a gap of a stream is waited for, if not for ever.
     fn patience_ns(&self, rank: Rank) -> Option<u64> {
         match self.config.reliability {
-            _ if matches!(self.end, EpochState::Decided(_)) => self.may_lack(rank).then_some(0),
-            _ if !self.end.is_open() => None, // what is here then is what was promised
+            _ if matches!(self.end, EpochState::Decided(_)) && self.may_lack(rank) => Some(0),
+            _ if !self.end.is_open() => self.cut_patience_ns(rank), // what is here then is what was promised
             Reliability::Unreliable => Some(self.config.timing.reorder_grace_ns),
             _ => Some(self.config.deadline_ns).filter(|ns| *ns > 0),
         }
     }
 
-    /// Gives up the gaps that are not waited for any longer. Returns whether a stream has thereby come to its end.
+    /// Gives up the gaps that are not waited for any longer. Returns whether a stream has thereby come to its end, or
+    /// the proposed cut counts as held as far as this stream goes.
     pub(crate) fn give_up(&mut self, now: Instant) -> bool {
         let mut any_over = false;
         self.gap_due = Instant::NEVER;
@@ -149,12 +175,21 @@ impl Pipeline {
             }
             let Some(patience_ns) = self.patience_ns(stream.rank) else { continue };
             let stream = &mut self.streams[index];
+            let due = stream.loose.gap_since(stream.window.next, now) + patience_ns;
+            if now >= due && !self.end.is_open() {
+                self.lacks |= bit(stream.rank);
+            }
+            if matches!(self.end, EpochState::Fetching(_)) {
+                // Nothing is delivered or given up before the decision: the cut counts as held.
+                self.gap_due = self.gap_due.min(if now >= due { Instant::NEVER } else { due });
+                any_over |= now >= due;
+                continue;
+            }
             // Not those of the sequencer, whose walk goes as far by itself: its stream holds order runs, and each
             // counts.
             if self.config.order == Order::Total && stream.rank != self.view.sequencer {
                 stream.collect_up_to_hole(self.config.limits.max_message_bytes);
             }
-            let due = stream.loose.gap_since(stream.window.next, now) + patience_ns;
             if now >= due {
                 let is_beginning = stream.window.next == DatagramNumber(0);
                 let sequencer = self.outbound.as_mut().and_then(|outbound| outbound.sequencer.as_mut());

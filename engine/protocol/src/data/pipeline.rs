@@ -102,6 +102,8 @@ pub(crate) struct Pipeline {
     pub(crate) order_lost: bool,
     /// Which members go on to the next view, as far as that has been proposed.
     pub(crate) stays: u64,
+    /// The members whose streams this process has given up waiting for at the end of the view. Only below reliable.
+    pub(super) lacks: u64,
     /// Bits of suspected members, for the mutant that leaves them out.
     pub(crate) suspected: u64,
 }
@@ -135,6 +137,7 @@ impl Pipeline {
             stops_stale: true,
             end: EpochState::Open,
             gap_due: Instant::NEVER,
+            lacks: 0,
             order_lost: false,
             stays: 0,
             suspected: 0,
@@ -597,6 +600,9 @@ impl Pipeline {
     pub(crate) fn delivery_due(&self) -> Instant {
         if self.gap_due == Instant::NEVER && self.config.order != Order::RealTime {
             return Instant::NEVER;
+        }
+        if matches!(self.end, EpochState::Fetching(_)) {
+            return self.gap_due;
         }
         if !self.may_deliver() {
             return Instant::NEVER;

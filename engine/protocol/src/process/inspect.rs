@@ -71,6 +71,11 @@ impl Process {
         !self.data.end.is_open()
     }
 
+    /// Whether it has left and still answers members that may lack the decision: [`crate::Event::Left`] is to come.
+    pub fn is_parting(&self) -> bool {
+        self.standing == Standing::Gone && self.farewell.is_some()
+    }
+
     /// The members of the view that it has accepted as the successor of this one: a proposer must choose that view, if
     /// no other view was accepted in a higher ballot.
     pub fn accepted_members(&self) -> Option<&[Member]> {

@@ -72,11 +72,14 @@ impl World<'_> {
         if self.nodes[index].crash().is_some() {
             self.checkers.crashed(index);
             if is_back {
-                let event =
-                    EventPlan { at_ns: 0, what: Happening::Restart, process: index as u16, other: 0, for_ns: 0 };
-                self.push(self.now_ns + 1_000_000, What::Later(event));
+                self.restart_in_a_while(index);
             }
         }
+    }
+
+    fn restart_in_a_while(&mut self, index: usize) {
+        let event = EventPlan { at_ns: 0, what: Happening::Restart, process: index as u16, other: 0, for_ns: 0 };
+        self.push(self.now_ns + 1_000_000, What::Later(event));
     }
 
     /// For the mutation check: the process starts as the same incarnation, without what it had promised, acknowledged
@@ -93,6 +96,13 @@ impl World<'_> {
         if let Some(process) = &self.nodes[index].process {
             if !self.nodes[index].left || process.standing() != bourdon_protocol::Standing::Gone {
                 return; // it has not left
+            }
+            if process.is_parting() {
+                // A process that ends before it reports that it is out has crashed, perhaps with the decision.
+                if self.phase == Phase::Faulty {
+                    self.restart_in_a_while(index);
+                }
+                return;
             }
             self.nodes[index].crash();
             self.checkers.crashed(index);
