@@ -99,7 +99,10 @@ fn what_cannot_work_is_refused_with_the_reason() {
     };
     for group in ["232.1.1.1:9999", "[ff35::1]:9999", "[ff3e::8000:1]:9999"] {
         let error = refusal(group, &[]);
-        assert!(matches!(error, PortError::SourcesWanted(_)) && error.to_string().contains("--source"), "{error}");
+        assert!(
+            matches!(error, PortError::SourcesWanted(_)) && error.to_string().contains("network.sources"),
+            "{error}"
+        );
     }
     for source in ["224.0.0.1", "0.0.0.0", "::1"] {
         let error = refusal("239.1.1.1:9999", &[source.parse().expect("an address")]);
