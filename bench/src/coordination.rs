@@ -9,7 +9,7 @@
 mod member;
 
 pub(crate) use member::run as member;
-pub(crate) use member::{Leader, Order, Said, Task};
+pub(crate) use member::{Leader, Order, MemberReport, Task};
 
 use crate::script::{Word, broken, now_ns, start, tell};
 use crate::{Failure, Idle};
@@ -40,8 +40,8 @@ impl Drop for Member {
 pub(crate) struct Group {
     members: Vec<Member>,
     settings: NodeSettings,
-    sender: Sender<Word<Said>>,
-    said: Receiver<Word<Said>>,
+    sender: Sender<Word<MemberReport>>,
+    said: Receiver<Word<MemberReport>>,
 }
 
 /// The configuration of a group.
@@ -83,7 +83,7 @@ impl Group {
     fn until<T>(
         &mut self,
         what: &str,
-        mut take: impl FnMut(u16, &Said),
+        mut take: impl FnMut(u16, &MemberReport),
         found: impl Fn(&[Member]) -> Option<T>,
     ) -> Result<T, Failure> {
         let deadline = Instant::now() + PATIENCE;
@@ -99,12 +99,12 @@ impl Group {
             match said {
                 _ if member.life != life => {}
                 None => return Err(broken(format!("member {rank} ended by itself"))),
-                Some(Said::Unusable(why)) => return Err(Failure::Unusable(why)),
-                Some(Said::Broken(why)) => return Err(Failure::Broken(why)),
+                Some(MemberReport::Unusable(why)) => return Err(Failure::Unusable(why)),
+                Some(MemberReport::Broken(why)) => return Err(Failure::Broken(why)),
                 Some(said) => {
                     match &said {
-                        Said::View { epoch, members } => member.view = Some((*epoch, *members)),
-                        Said::Leader(leader) => member.leader = *leader,
+                        MemberReport::View { epoch, members } => member.view = Some((*epoch, *members)),
+                        MemberReport::Leader(leader) => member.leader = *leader,
                         _ => {}
                     }
                     take(rank, &said);
@@ -129,7 +129,7 @@ impl Group {
     pub(crate) fn play<T>(
         &mut self,
         order: impl Fn(u16) -> Order,
-        answer: impl Fn(&Said) -> Option<T>,
+        answer: impl Fn(&MemberReport) -> Option<T>,
     ) -> Result<Vec<T>, Failure> {
         for (rank, member) in self.members.iter_mut().enumerate() {
             tell(&mut member.child, &order(rank as u16))?;
@@ -137,7 +137,7 @@ impl Group {
         let mut answers: Vec<Option<T>> = self.members.iter().map(|_| None).collect();
         let all = std::cell::Cell::new(0);
         let count = self.members.len();
-        let take = |rank: u16, said: &Said| {
+        let take = |rank: u16, said: &MemberReport| {
             if let Some(answer) = answer(said) {
                 all.set(all.get() + usize::from(answers[usize::from(rank)].is_none()));
                 answers[usize::from(rank)] = Some(answer);
@@ -191,8 +191,8 @@ impl Group {
             self.tell(*rank, Order::Count)?;
         }
         let (sum, count) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
-        let take = |_, said: &Said| {
-            if let Said::Counted { election_messages } = said {
+        let take = |_, said: &MemberReport| {
+            if let MemberReport::Counted { election_messages } = said {
                 sum.set(sum.get() + election_messages);
                 count.set(count.get() + 1);
             }

@@ -204,9 +204,9 @@ mod tests {
     use super::*;
 
     /// A system that is never started.
-    struct Told(&'static str);
+    struct Named(&'static str);
 
-    impl System for Told {
+    impl System for Named {
         fn name(&self) -> &'static str {
             self.0
         }
@@ -235,11 +235,11 @@ mod tests {
 
     #[test]
     fn bourdons_median_is_set_over_each_peers() {
-        let systems: Vec<Box<dyn System>> = vec![Box::new(Told("peer")), Box::new(Told(BOURDON))];
+        let systems: Vec<Box<dyn System>> = vec![Box::new(Named("peer")), Box::new(Named(BOURDON))];
         let rounds = [vec![round(&[10, 20, 90]), round(&[40])], vec![round(&[10]), round(&[10])]];
         let ratios = compare(&systems, &rounds);
         assert_eq!((ratios.len(), &ratios[0].rounds), (1, &vec![0.5, 0.25]));
-        let row = row(&Told("peer"), &rounds[0]);
+        let row = row(&Named("peer"), &rounds[0]);
         assert_eq!(
             (&row["count"], &row["messages"], &row["fault_to_leader_ns"]["max"]),
             (&4.into(), &40.into(), &90.into())

@@ -3,7 +3,7 @@
 //! Observers acknowledge nothing, so no observer slows the publisher, a group of one; an observer requests what it
 //! misses. The rate is the slowest observer's. On a host with fewer cores than processes use `--idle park`.
 
-use crate::part::{FarEnd, Part, Spec, pin};
+use crate::part::{FarEnd, WorkerKind, Spec, pin};
 use crate::row::show;
 use crate::throughput::{publish, row};
 use crate::{Failure, Mode, Settings};
@@ -17,14 +17,14 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     let count = settings.count.unwrap_or(2_000_000);
     let mut rounds = Vec::new();
     for _ in 0..settings.rounds {
-        let mut spec = Spec::new(settings, Part::Observer, count);
+        let mut spec = Spec::new(settings, WorkerKind::Observer, count);
         spec.members = 1;
         let far =
             (0..settings.observers).map(|index| FarEnd::start(&Spec { core: 1 + usize::from(index), ..spec.clone() }));
         let far: Result<Vec<_>, _> = far.collect();
         rounds.push(publish(&spec, far?)?);
     }
-    let mut how = Spec { members: 1, ..Spec::new(settings, Part::Observer, count) }.settings("inline");
+    let mut how = Spec { members: 1, ..Spec::new(settings, WorkerKind::Observer, count) }.settings("inline");
     how["observers"] = settings.observers.into();
     show(settings, &[row(settings, "fanout", "bourdon", &rounds, how)], &[])
 }

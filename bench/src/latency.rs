@@ -5,7 +5,7 @@
 //! round trips begin at even intervals and count from when they should have begun.
 
 use crate::join::{broken, join};
-use crate::part::{FarEnd, Part, Spec, pin};
+use crate::part::{FarEnd, WorkerKind, Spec, pin};
 use crate::row::{Latency, Ratio, Row, histogram, show};
 use crate::threaded::Threaded;
 use crate::{Failure, Mode, Peer, Settings, raw};
@@ -87,7 +87,7 @@ impl Round {
 }
 
 fn bourdon_round(settings: &Settings, count: u64) -> Result<Round, Failure> {
-    let spec = Spec::new(settings, Part::Echo, count);
+    let spec = Spec::new(settings, WorkerKind::Echo, count);
     let mut far = FarEnd::start(&spec)?;
     far.wait_until_ready()?;
     let mut node = join(&spec, Role::Member, 0)?;
@@ -122,7 +122,7 @@ fn bourdon_round(settings: &Settings, count: u64) -> Result<Round, Failure> {
 }
 
 fn threaded_round(settings: &Settings, count: u64) -> Result<Round, Failure> {
-    let spec = Spec::new(settings, Part::ThreadedEcho, count);
+    let spec = Spec::new(settings, WorkerKind::ThreadedEcho, count);
     let mut far = FarEnd::start(&spec)?;
     far.wait_until_ready()?;
     let mut node = Threaded::start(&spec, 0)?;
@@ -139,7 +139,7 @@ fn threaded_round(settings: &Settings, count: u64) -> Result<Round, Failure> {
 }
 
 fn raw_round(settings: &Settings, count: u64) -> Result<Round, Failure> {
-    let spec = Spec::new(settings, Part::RawEcho, count);
+    let spec = Spec::new(settings, WorkerKind::RawEcho, count);
     let mut pinger = raw::Pinger::new(&spec)?;
     let mut far = FarEnd::start(&spec)?;
     far.wait_until_ready()?;
@@ -162,7 +162,7 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
         }
         bourdon.push(if threaded { threaded_round(settings, count)? } else { bourdon_round(settings, count)? });
     }
-    let spec = Spec::new(settings, Part::Echo, count);
+    let spec = Spec::new(settings, WorkerKind::Echo, count);
     let mut rows =
         vec![row(settings, "bourdon", &bourdon, spec.settings(if threaded { "threaded" } else { "inline" }))];
     let mut ratios = Vec::new();

@@ -310,9 +310,9 @@ mod tests {
     use super::*;
 
     /// A system that is never started.
-    struct Told(&'static str);
+    struct Named(&'static str);
 
-    impl System for Told {
+    impl System for Named {
         fn name(&self) -> &'static str {
             self.0
         }
@@ -343,7 +343,7 @@ mod tests {
     #[test]
     fn a_row_is_over_all_rounds() {
         let rounds = [round(10, Some(2)), round(30, Some(7)), round(20, Some(1))];
-        let row = row(Load::Contended, &Told("peer"), &rounds);
+        let row = row(Load::Contended, &Named("peer"), &rounds);
         assert_eq!(
             (&row["count"], &row["max_overtaken"], &row["acquire_ns"]["max"]),
             (&3.into(), &7.into(), &30.into())
@@ -354,14 +354,14 @@ mod tests {
     #[test]
     fn a_row_is_as_wide_as_its_heading() {
         let third = Round { messages_per_entry: Some(8.0 / 3.0), ..round(10, Some(2)) };
-        let line = line(&row(Load::Contended, &Told("peer"), &[third]));
+        let line = line(&row(Load::Contended, &Named("peer"), &[third]));
         assert!(line.contains(" 2.67 "), "{line}");
         assert_eq!(line.chars().count(), heading().chars().count(), "{line}");
     }
 
     #[test]
     fn bourdon_is_set_over_every_peer_round_by_round() {
-        let systems: Vec<Box<dyn System>> = vec![Box::new(Told("a")), Box::new(Told(BOURDON)), Box::new(Told("b"))];
+        let systems: Vec<Box<dyn System>> = vec![Box::new(Named("a")), Box::new(Named(BOURDON)), Box::new(Named("b"))];
         let (a, ours, b) = ([round(10, None), round(20, None)], [round(20, None), round(20, None)], [round(40, None)]);
         let ratios = compare(Load::Uncontended, &systems, &[&a, &ours, &b]);
         let whats: Vec<&str> = ratios.iter().map(|ratio| &ratio.what[..]).collect();

@@ -62,7 +62,7 @@ enum Command {
     Ring(Settings),
     /// One end of a measurement; the harness starts these itself
     #[command(hide = true)]
-    Part,
+    WorkerKind,
     /// A member whose failures are measured; the harness starts these itself
     #[command(hide = true)]
     DetectMember,
@@ -177,13 +177,13 @@ enum Failure {
 /// Runs a far end.
 fn play(spec: &part::Spec) -> Result<(), Failure> {
     match spec.role {
-        part::Part::RawEcho => raw::echo(spec),
-        part::Part::RawSink => raw::sink(spec),
-        part::Part::Echo => latency::echo(spec),
-        part::Part::ThreadedEcho => threaded::echo(spec),
-        part::Part::Sink | part::Part::Observer => throughput::sink(spec),
-        part::Part::BourdonMember => total_order::bourdon(spec, spec.task()?),
-        part::Part::CorosyncMember => corosync::run(spec, spec.task()?),
+        part::WorkerKind::RawEcho => raw::echo(spec),
+        part::WorkerKind::RawSink => raw::sink(spec),
+        part::WorkerKind::Echo => latency::echo(spec),
+        part::WorkerKind::ThreadedEcho => threaded::echo(spec),
+        part::WorkerKind::Sink | part::WorkerKind::Observer => throughput::sink(spec),
+        part::WorkerKind::BourdonMember => total_order::bourdon(spec, spec.task()?),
+        part::WorkerKind::CorosyncMember => corosync::run(spec, spec.task()?),
     }
 }
 
@@ -199,7 +199,7 @@ fn main() -> ExitCode {
         Command::Elect(settings) => elect::run(&settings),
         Command::DetectMember => detect::member(),
         Command::CoordinationMember => coordination::member(),
-        Command::Part => part::run(play),
+        Command::WorkerKind => part::run(play),
     };
     let (why, code) = match outcome {
         Ok(()) => return ExitCode::SUCCESS,

@@ -15,7 +15,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 /// The task of the far end.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Spec {
-    pub(crate) role: Part,
+    pub(crate) role: WorkerKind,
     pub(crate) core: usize,
     pub(crate) group: String,
     pub(crate) address: SocketAddr,
@@ -33,7 +33,7 @@ pub(crate) struct Spec {
 
 /// The kinds of far end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Part {
+pub(crate) enum WorkerKind {
     RawEcho,
     RawSink,
     Echo,
@@ -62,7 +62,7 @@ pub(crate) struct Found {
 
 /// The reports of the far end.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Said {
+pub(crate) enum WorkerReport {
     Ready,
     Found(Found),
     Unusable(String),
@@ -105,11 +105,11 @@ impl FarEnd {
     }
 
     /// Its next report; an error if it can't go on.
-    fn hear(&mut self) -> Result<Said, Failure> {
+    fn hear(&mut self) -> Result<WorkerReport, Failure> {
         match self.lines.next() {
             Some(Ok(line)) => match serde_json::from_str(&line) {
-                Ok(Said::Unusable(why)) => Err(Failure::Unusable(why)),
-                Ok(Said::Broken(why)) => Err(Failure::Broken(why)),
+                Ok(WorkerReport::Unusable(why)) => Err(Failure::Unusable(why)),
+                Ok(WorkerReport::Broken(why)) => Err(Failure::Broken(why)),
                 Ok(said) => Ok(said),
                 Err(error) => Err(Failure::Broken(format!("{line}: {error}"))),
             },
@@ -120,7 +120,7 @@ impl FarEnd {
     /// Waits until it is ready.
     pub(crate) fn wait_until_ready(&mut self) -> Result<(), Failure> {
         match self.hear()? {
-            Said::Ready => Ok(()),
+            WorkerReport::Ready => Ok(()),
             _ => Err(Failure::Broken("the far end was done before it began".into())),
         }
     }
@@ -133,7 +133,7 @@ impl FarEnd {
     /// Waits for its figures.
     pub(crate) fn found(&mut self) -> Result<Found, Failure> {
         loop {
-            if let Said::Found(found) = self.hear()? {
+            if let WorkerReport::Found(found) = self.hear()? {
                 return Ok(found);
             }
         }
@@ -141,7 +141,7 @@ impl FarEnd {
 }
 
 /// Sends the harness a report.
-pub(crate) fn say(said: &Said) {
+pub(crate) fn say(said: &WorkerReport) {
     let line = serde_json::to_string(said).expect("plain data becomes JSON");
     println!("{line}");
 }
@@ -159,13 +159,13 @@ pub(crate) fn run(play: impl FnOnce(&Spec) -> Result<(), Failure>) -> Result<(),
         std::process::exit(0);
     });
     // A node with its own threads needs more than one core, and more members than cores share them best unbound.
-    if !matches!(spec.role, Part::ThreadedEcho | Part::BourdonMember | Part::CorosyncMember) {
+    if !matches!(spec.role, WorkerKind::ThreadedEcho | WorkerKind::BourdonMember | WorkerKind::CorosyncMember) {
         pin(spec.core);
     }
     match play(&spec) {
         Ok(()) => {}
-        Err(Failure::Unusable(why)) => say(&Said::Unusable(why)),
-        Err(Failure::Broken(why)) => say(&Said::Broken(why)),
+        Err(Failure::Unusable(why)) => say(&WorkerReport::Unusable(why)),
+        Err(Failure::Broken(why)) => say(&WorkerReport::Broken(why)),
     }
     Ok(())
 }
@@ -195,7 +195,7 @@ impl From<Idle> for IdleStrategy {
 
 impl Spec {
     /// A measurement's spec, on addresses that two measurements on one host are unlikely to share.
-    pub(crate) fn new(settings: &crate::Settings, role: Part, count: u64) -> Self {
+    pub(crate) fn new(settings: &crate::Settings, role: WorkerKind, count: u64) -> Self {
         let id = std::process::id().wrapping_mul(0x9E37_79B9);
         let port = 20_000 + (id >> 8) as u16 % 12_000;
         let group = |last| SocketAddr::from((Ipv4Addr::new(239, 254, (id >> 24) as u8, last), port));

@@ -7,7 +7,7 @@
 
 use crate::join::join;
 use crate::part::transport_name;
-use crate::part::{FarEnd, Found, Part, Said, Spec, cpu_ns, pin, say};
+use crate::part::{FarEnd, Found, WorkerKind, WorkerReport, Spec, cpu_ns, pin, say};
 use crate::row::{Ratio, Row, show};
 use crate::{Failure, Mode, Peer, Settings, raw};
 use bourdon::settings::Role;
@@ -29,10 +29,10 @@ const PUBLISHER_LOST: Duration = Duration::from_secs(5);
 
 /// The far end: delivers `count` messages and checks that each is the next.
 pub(crate) fn sink(spec: &Spec) -> Result<(), Failure> {
-    let observer = spec.role == Part::Observer;
+    let observer = spec.role == WorkerKind::Observer;
     let mut node = if observer { join(spec, Role::Observer, 0)? } else { join(spec, Role::Member, 1)? };
     if observer {
-        say(&Said::Ready);
+        say(&WorkerReport::Ready);
     }
     let clock = *node.clock();
     let (mut expected, mut received, mut out_of_order) = (0u64, 0u64, 0u64);
@@ -70,7 +70,7 @@ pub(crate) fn sink(spec: &Spec) -> Result<(), Failure> {
         }
     }
     let elapsed_ns = first.map_or(0, |first| last.duration_since(first).as_nanos() as u64);
-    say(&Said::Found(Found {
+    say(&WorkerReport::Found(Found {
         received,
         out_of_order,
         elapsed_ns,
@@ -108,11 +108,11 @@ impl Round {
 
 /// Publishes `count` messages and collects the far ends' figures.
 pub(crate) fn publish(spec: &Spec, mut far: Vec<FarEnd>) -> Result<Round, Failure> {
-    for end in far.iter_mut().filter(|_| spec.role == Part::Sink) {
+    for end in far.iter_mut().filter(|_| spec.role == WorkerKind::Sink) {
         end.wait_until_ready()?;
     }
     let mut node = join(spec, Role::Member, 0)?;
-    if spec.role == Part::Observer {
+    if spec.role == WorkerKind::Observer {
         // No member hears observers: they report themselves that they have heard this member.
         for end in &mut far {
             let (ready, listening) = std::sync::mpsc::channel();
@@ -168,13 +168,13 @@ pub(crate) fn publish(spec: &Spec, mut far: Vec<FarEnd>) -> Result<Round, Failur
 }
 
 fn bourdon_round(settings: &Settings, count: u64) -> Result<Round, Failure> {
-    let spec = Spec::new(settings, Part::Sink, count);
+    let spec = Spec::new(settings, WorkerKind::Sink, count);
     let far = FarEnd::start(&spec)?;
     publish(&spec, vec![far])
 }
 
 fn raw_round(settings: &Settings, count: u64) -> Result<Round, Failure> {
-    let spec = Spec::new(settings, Part::RawSink, count);
+    let spec = Spec::new(settings, WorkerKind::RawSink, count);
     let mut far = FarEnd::start(&spec)?;
     far.wait_until_ready()?;
     let cpu_before = cpu_ns();
@@ -198,7 +198,7 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
         }
         bourdon.push(bourdon_round(settings, count)?);
     }
-    let spec = Spec::new(settings, Part::Sink, count);
+    let spec = Spec::new(settings, WorkerKind::Sink, count);
     let mut rows = vec![row(settings, "throughput", "bourdon", &bourdon, spec.settings("inline"))];
     let mut ratios = Vec::new();
     if beside_raw {

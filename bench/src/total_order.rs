@@ -15,7 +15,7 @@ pub(crate) mod member;
 pub(crate) use self::bourdon::run as bourdon;
 
 use crate::hosts::{Hosts, INTERFACE};
-use crate::part::{FarEnd, Found, Part, Spec};
+use crate::part::{FarEnd, Found, WorkerKind, Spec};
 use crate::row::{Latency, Ratio, Row, histogram, show};
 use crate::task::Task;
 use crate::{Failure, Idle, Mode, Peer, Settings, corosync};
@@ -51,7 +51,7 @@ fn measures(settings: &Settings) -> [Measure; 3] {
 /// One system to measure.
 struct System {
     name: &'static str,
-    part: Part,
+    part: WorkerKind,
     reliability: &'static str,
     /// The settings that its rows report.
     how: Value,
@@ -64,7 +64,7 @@ fn systems(settings: &Settings, spec: &Spec) -> Result<Vec<System>, Failure> {
     let mut systems = Vec::new();
     if settings.measures(Peer::Corosync)? {
         let how = corosync::settings(&corosync::version()?, spec.idle);
-        systems.push(System { name: PEER, part: Part::CorosyncMember, reliability: "", how });
+        systems.push(System { name: PEER, part: WorkerKind::CorosyncMember, reliability: "", how });
     }
     for (name, reliability) in [("bourdon", "reliable"), ("bourdon-uniform", "uniform")] {
         if let Err(why) = bourdon::reliability(reliability) {
@@ -74,7 +74,7 @@ fn systems(settings: &Settings, spec: &Spec) -> Result<Vec<System>, Failure> {
         let mut how = spec.settings("inline");
         how["reliability"] = reliability.into();
         how["uniform"] = (reliability == "uniform").into();
-        systems.push(System { name, part: Part::BourdonMember, reliability, how });
+        systems.push(System { name, part: WorkerKind::BourdonMember, reliability, how });
     }
     Ok(systems)
 }
@@ -119,7 +119,7 @@ fn round(hosts: Option<&Hosts>, system: &System, spec: &Spec, task: &Task) -> Re
             None => Command::new(&program),
             Some(hosts) => {
                 let mut command = hosts.enter(rank);
-                if system.part == Part::CorosyncMember {
+                if system.part == WorkerKind::CorosyncMember {
                     command.args(["unshare", "--mount", "--"]);
                 }
                 command.arg(&program);
@@ -166,7 +166,7 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
         return Err(Failure::Unusable("total order is measured inline; leave out --mode".into()));
     }
     let idle = settings.idle.unwrap_or(IDLE);
-    let spec = Spec { members: MEMBERS, idle, ..Spec::new(settings, Part::BourdonMember, 0) };
+    let spec = Spec { members: MEMBERS, idle, ..Spec::new(settings, WorkerKind::BourdonMember, 0) };
     let systems = systems(settings, &spec)?;
     let hosts = hosts(settings)?;
     let interface = if hosts.is_some() { INTERFACE } else { "lo" };

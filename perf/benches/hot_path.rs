@@ -35,14 +35,14 @@ fn poll(member: &mut Member, now: Instant) {
 
 /// Which part of a round is timed.
 #[derive(Clone, Copy, PartialEq)]
-enum Part {
+enum Timed {
     Publish,
     PublishFlush,
     ReceiveDeliver,
 }
 
 /// Publishes, sends and delivers so many messages, `rounds` times. Returns how long the part took.
-fn rounds(group: &mut Group, rounds: u64, messages: u64, part: Part) -> Duration {
+fn rounds(group: &mut Group, rounds: u64, messages: u64, part: Timed) -> Duration {
     let mut spent = Duration::ZERO;
     for _ in 0..rounds {
         group.pass(10_000);
@@ -53,9 +53,9 @@ fn rounds(group: &mut Group, rounds: u64, messages: u64, part: Part) -> Duration
         let flushed = begun.elapsed();
         poll(&mut group.follower, group.now);
         spent += match part {
-            Part::Publish => published,
-            Part::PublishFlush => flushed,
-            Part::ReceiveDeliver => begun.elapsed() - flushed,
+            Timed::Publish => published,
+            Timed::PublishFlush => flushed,
+            Timed::ReceiveDeliver => begun.elapsed() - flushed,
         };
         poll(&mut group.sequencer, group.now);
     }
@@ -66,11 +66,11 @@ fn total_order(criterion: &mut Criterion) {
     let mut bench = criterion.benchmark_group("total-order");
     let mut group = Group::form().expect("a group in memory forms");
     for (name, messages, part) in [
-        ("publish", FULL, Part::Publish),
-        ("publish-flush/single", 1, Part::PublishFlush),
-        ("publish-flush/burst", BURST, Part::PublishFlush),
-        ("receive-deliver/single", 1, Part::ReceiveDeliver),
-        ("receive-deliver/burst", BURST, Part::ReceiveDeliver),
+        ("publish", FULL, Timed::Publish),
+        ("publish-flush/single", 1, Timed::PublishFlush),
+        ("publish-flush/burst", BURST, Timed::PublishFlush),
+        ("receive-deliver/single", 1, Timed::ReceiveDeliver),
+        ("receive-deliver/burst", BURST, Timed::ReceiveDeliver),
     ] {
         bench.throughput(Throughput::Elements(messages));
         bench.bench_function(name, |bencher| bencher.iter_custom(|count| rounds(&mut group, count, messages, part)));

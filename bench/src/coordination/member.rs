@@ -7,7 +7,7 @@
 use crate::Failure;
 use crate::script::{self, broken, now_ns, say};
 use bourdon::settings::Settings;
-use bourdon::{Coordination, Counter, Event, Idler, LockId, LockNews, Node, Part, Patience, Standing, TopicName};
+use bourdon::{Coordination, Counter, Event, Idler, LockId, LockNews, Node, Participation, Patience, Standing, TopicName};
 use serde::{Deserialize, Serialize};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
@@ -50,7 +50,7 @@ impl Leader {
 
 /// Sent by a member, a line each.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Said {
+pub(crate) enum MemberReport {
     View {
         epoch: u64,
         members: u64,
@@ -79,8 +79,8 @@ pub(crate) fn run() -> Result<(), Failure> {
     });
     match played {
         Ok(()) => {}
-        Err(Failure::Unusable(why)) => say(&Said::Unusable(why)),
-        Err(Failure::Broken(why)) => say(&Said::Broken(why)),
+        Err(Failure::Unusable(why)) => say(&MemberReport::Unusable(why)),
+        Err(Failure::Broken(why)) => say(&MemberReport::Broken(why)),
     }
     Ok(())
 }
@@ -126,7 +126,7 @@ impl Member {
             Ok(Order::Stand) => self.stands = true,
             Ok(Order::Count) => {
                 let election_messages = self.node.counters().get(Counter::ElectionMessages);
-                say(&Said::Counted { election_messages });
+                say(&MemberReport::Counted { election_messages });
             }
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => return Ok(false),
@@ -141,7 +141,7 @@ impl Member {
     }
 
     fn ask(&mut self) -> Result<(), Failure> {
-        if core::mem::take(&mut self.stands) && self.node.elect(self.name, Part::Campaign).is_err() {
+        if core::mem::take(&mut self.stands) && self.node.elect(self.name, Participation::Campaign).is_err() {
             self.stands = true; // not in a view yet
         }
         let now_ns = now_ns();
@@ -151,7 +151,7 @@ impl Member {
             self.entering = None;
             let counters = self.node.counters();
             let messages = counters.get(Counter::LockMessages) + counters.get(Counter::OrderRunsSent);
-            say(&Said::Entered { entries, messages: messages - core::mem::replace(&mut self.messages, messages) });
+            say(&MemberReport::Entered { entries, messages: messages - core::mem::replace(&mut self.messages, messages) });
             return Ok(());
         }
         entering.asked_ns = now_ns;
@@ -175,7 +175,7 @@ impl Member {
                 }
                 Coordination::Lock(_, news) => return Err(broken(format!("a lock was refused: {news:?}"))),
                 Coordination::Leader(_, leadership) => {
-                    say(&Said::Leader(leadership.map(|leadership| Leader {
+                    say(&MemberReport::Leader(leadership.map(|leadership| Leader {
                         rank: leadership.leader.0,
                         epoch: leadership.token.epoch.0,
                         number: leadership.token.number,
@@ -188,7 +188,7 @@ impl Member {
         while let Some(event) = self.node.poll_event() {
             match event {
                 Event::View { epoch, members, .. } if self.node.process().standing() == Standing::Member => {
-                    say(&Said::View { epoch: epoch.0, members });
+                    say(&MemberReport::View { epoch: epoch.0, members });
                 }
                 Event::Removed(_) => {
                     self.node = join(&self.settings)?;

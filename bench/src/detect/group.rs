@@ -7,7 +7,7 @@
 //!
 //! Invariants: every wait is for a member's report, or ends after [`PATIENCE`]; every process is reaped.
 
-use super::member::{Figures, Installed, Order, Said, Task};
+use super::member::{Figures, Installed, Order, MemberReport, Task};
 use crate::Failure;
 use crate::hosts::Hosts;
 use crate::script::{Word, broken, now_ns, start, tell};
@@ -70,8 +70,8 @@ pub(super) struct Group {
     members: Vec<Member>,
     hosts: Option<Hosts>,
     task: Task,
-    sender: Sender<Word<Said>>,
-    said: Receiver<Word<Said>>,
+    sender: Sender<Word<MemberReport>>,
+    said: Receiver<Word<MemberReport>>,
     /// By epoch: its members.
     views: BTreeMap<u64, u64>,
     /// Which member suspected which, and when, since the last mark.
@@ -120,23 +120,23 @@ impl Group {
 
     // ---- listening ------------------------------------------------------------------------------------------------
 
-    fn hear(&mut self, rank: u16, life: u32, said: Option<Said>) -> Result<(), Failure> {
+    fn hear(&mut self, rank: u16, life: u32, said: Option<MemberReport>) -> Result<(), Failure> {
         let member = &mut self.members[usize::from(rank)];
         if member.life != life {
             return Ok(());
         }
         match said {
             None => return Err(Failure::Broken(format!("member {rank} ended by itself"))),
-            Some(Said::Unusable(why)) => return Err(Failure::Unusable(why)),
-            Some(Said::Broken(why)) => return Err(Failure::Broken(why)),
-            Some(Said::View(view)) => {
+            Some(MemberReport::Unusable(why)) => return Err(Failure::Unusable(why)),
+            Some(MemberReport::Broken(why)) => return Err(Failure::Broken(why)),
+            Some(MemberReport::View(view)) => {
                 member.view = Some(view);
                 self.views.insert(view.epoch, view.members);
             }
-            Some(Said::Suspected { rank, at_ns }) => self.suspected.push((rank, at_ns)),
-            Some(Said::Marked) => member.marked = true,
-            Some(Said::Outage { epoch, longest_ns }) => member.outage = Some((epoch, longest_ns)),
-            Some(Said::Figures(figures)) => member.figures = Some(figures),
+            Some(MemberReport::Suspected { rank, at_ns }) => self.suspected.push((rank, at_ns)),
+            Some(MemberReport::Marked) => member.marked = true,
+            Some(MemberReport::Outage { epoch, longest_ns }) => member.outage = Some((epoch, longest_ns)),
+            Some(MemberReport::Figures(figures)) => member.figures = Some(figures),
         }
         Ok(())
     }

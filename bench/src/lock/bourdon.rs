@@ -5,7 +5,7 @@
 
 use super::clients::{Entry, judge};
 use super::{BOURDON, Limits, Load, Round, Running, System};
-use crate::coordination::{Group, Order, Said, settings};
+use crate::coordination::{Group, Order, MemberReport, settings};
 use crate::script::now_ns;
 use crate::{Failure, Idle};
 use bourdon::settings::{ElectionKind, MutexKind, Settings as NodeSettings};
@@ -84,7 +84,7 @@ impl RunningGroup {
         };
         let order = |rank| Order::Enter { entries: if plays(rank) { share } else { 0 }, until_ns };
         self.group.play(order, |said| match said {
-            Said::Entered { entries, messages } => Some((entries.clone(), *messages)),
+            MemberReport::Entered { entries, messages } => Some((entries.clone(), *messages)),
             _ => None,
         })
     }

@@ -13,7 +13,7 @@
 //! Invariant: a delivery is recorded in the callback, in the order of the callbacks, and nowhere else.
 
 use crate::Failure;
-use crate::part::{Found, Said, cpu_ns, say};
+use crate::part::{Found, WorkerReport, cpu_ns, say};
 use crate::row::histogram;
 use crate::task::Task;
 use hdrhistogram::Histogram;
@@ -214,7 +214,7 @@ impl Speaker {
 pub(crate) fn play(system: &mut impl Ordered, size_bytes: u32, task: &Task) -> Result<(), Failure> {
     // A sleep may end 50 µs late, and this would be counted as the system's latency.
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
-    say(&Said::Found(run(system, size_bytes, task)?));
+    say(&WorkerReport::Found(run(system, size_bytes, task)?));
     loop {
         let work = system.poll(|_, _| {})?;
         system.idle(work, LISTEN_SLEEP)?;

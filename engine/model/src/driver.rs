@@ -9,7 +9,7 @@ use crate::properties::{self, Property};
 use crate::state::{Delivered, Node, Packet, State, kind, rank};
 use bourdon_protocol::Mutant;
 use bourdon_protocol::control::view_change::driver::{Command, Commands, Driver, Situation, Timer, To};
-use bourdon_protocol::control::view_change::{Ballot, Step, Value, Wish};
+use bourdon_protocol::control::view_change::{Ballot, Step, Value, Proposal};
 use bourdon_protocol::view::{Member, View};
 use bourdon_wire::{Incarnation, Rank};
 use std::sync::Arc;
@@ -28,8 +28,8 @@ pub fn driver(group: &Group, own: u8, view: View) -> Driver {
 const IMPATIENT: Situation = Situation { suspects: u64::MAX, evidence: 0 };
 
 /// Begins a ballot.
-pub fn lead(group: &Group, state: &mut State, own: u8, wish: Wish) {
-    drive(group, state, own, &IMPATIENT, |driver, _, out| driver.lead(wish, out));
+pub fn lead(group: &Group, state: &mut State, own: u8, proposal: Proposal) {
+    drive(group, state, own, &IMPATIENT, |driver, _, out| driver.lead(proposal, out));
 }
 
 /// A timer expires while the detectors report these suspects.

@@ -10,7 +10,7 @@ use crate::properties::{self, Property};
 use crate::state::{Item, Node, Packet, State, Streams, kind, rank};
 use bourdon_protocol::Mutant;
 use bourdon_protocol::control::view_change::driver::Timer;
-use bourdon_protocol::control::view_change::{Step, Wish};
+use bourdon_protocol::control::view_change::{Step, Proposal};
 use bourdon_protocol::view::{Member, View};
 use bourdon_wire::{Epoch, InstanceId, Rank};
 use std::sync::Arc;
@@ -204,8 +204,8 @@ impl Group {
             }
             Action::Lead(own, keep, leavers) => {
                 let joiners = (self.members..self.all()).map(driver::member).collect();
-                let wish = Wish { keep: *keep, leavers: *leavers, joiners, ..Wish::default() };
-                driver::lead(self, &mut state, *own, wish);
+                let proposal = Proposal { keep: *keep, leavers: *leavers, joiners, ..Proposal::default() };
+                driver::lead(self, &mut state, *own, proposal);
             }
             Action::Expire(own, timer, suspects) => driver::expire(self, &mut state, *own, *timer, *suspects),
             Action::Hand(own, packet) => driver::hand(self, &mut state, *own, packet),

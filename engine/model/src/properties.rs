@@ -144,8 +144,8 @@ fn uniform_in(group: &Group, state: &State, epoch: u8) -> bool {
     let late = group.mutant == Some(Mutant::AckAfterPromise);
     value.cut.ends.iter().enumerate().all(|(stream, cut)| {
         let beyond = |node: &Node| {
-            let said = if late { &node.ends[..] } else { node.acknowledged() };
-            node.member && node.epoch == epoch && u64::from(said[stream]) > cut.0
+            let announced = if late { &node.ends[..] } else { node.acknowledged() };
+            node.member && node.epoch == epoch && u64::from(announced[stream]) > cut.0
         };
         let holders = state.nodes.iter().enumerate().filter(|(_, node)| beyond(node));
         let holders = holders.fold(0, |bits, (at, _)| bits | 1u64 << at);

@@ -11,7 +11,7 @@
 pub(crate) mod server;
 pub(crate) mod sessions;
 
-use crate::admin::sessions::{PartName, Wish, WishedWait};
+use crate::admin::sessions::{PartName, SessionRequest, SessionWait};
 use crate::threaded::messages::{NodeEvent, STANDINGS, ViewRecord};
 use bourdon_ring::counters::Reader;
 use bourdon_wire::TopicName;
@@ -32,7 +32,7 @@ pub(crate) enum Request {
     Sync,
     Leave,
     Stop,
-    Session(Wish),
+    Session(SessionRequest),
 }
 
 /// A request, as its line holds it.
@@ -77,13 +77,13 @@ pub(crate) fn parse(line: &[u8]) -> Result<Request, Value> {
         Line::Stop {} => Request::Stop,
         Line::Lock { name, tries, timeout_ns } => {
             let wait = match timeout_ns {
-                _ if tries => WishedWait::Try,
-                Some(ns) => WishedWait::For(Duration::from_nanos(ns)),
-                None => WishedWait::Forever,
+                _ if tries => SessionWait::Try,
+                Some(ns) => SessionWait::For(Duration::from_nanos(ns)),
+                None => SessionWait::Forever,
             };
-            Request::Session(Wish::Lock { name: named(&name)?, wait })
+            Request::Session(SessionRequest::Lock { name: named(&name)?, wait })
         }
-        Line::Elect { name, part } => Request::Session(Wish::Elect { name: named(&name)?, part: part.into() }),
+        Line::Elect { name, part } => Request::Session(SessionRequest::Elect { name: named(&name)?, part: part.into() }),
     })
 }
 
@@ -185,14 +185,14 @@ mod tests {
             assert!(error["error"].as_str().is_some_and(|text| text.contains("requests are")), "{error}");
         }
         let named = |name| TopicName::new(name).expect("it is one");
-        let lock = |wait| Ok(Request::Session(Wish::Lock { name: named("a.b"), wait }));
-        assert_eq!(parse(br#"{"request":"lock","name":"a.b"}"#), lock(WishedWait::Forever));
-        assert_eq!(parse(br#"{"request":"lock","name":"a.b","try":true}"#), lock(WishedWait::Try));
+        let lock = |wait| Ok(Request::Session(SessionRequest::Lock { name: named("a.b"), wait }));
+        assert_eq!(parse(br#"{"request":"lock","name":"a.b"}"#), lock(SessionWait::Forever));
+        assert_eq!(parse(br#"{"request":"lock","name":"a.b","try":true}"#), lock(SessionWait::Try));
         let timed = parse(br#"{"request":"lock","name":"a.b","timeout_ns":5}"#);
-        assert_eq!(timed, lock(WishedWait::For(Duration::from_nanos(5))));
-        let elect = |part| Ok(Request::Session(Wish::Elect { name: named("x"), part }));
-        assert_eq!(parse(br#"{"request":"elect","name":"x"}"#), elect(bourdon_protocol::Part::Campaign));
-        assert_eq!(parse(br#"{"request":"elect","name":"x","part":"watch"}"#), elect(bourdon_protocol::Part::Watch));
+        assert_eq!(timed, lock(SessionWait::For(Duration::from_nanos(5))));
+        let elect = |part| Ok(Request::Session(SessionRequest::Elect { name: named("x"), part }));
+        assert_eq!(parse(br#"{"request":"elect","name":"x"}"#), elect(bourdon_protocol::Participation::Campaign));
+        assert_eq!(parse(br#"{"request":"elect","name":"x","part":"watch"}"#), elect(bourdon_protocol::Participation::Watch));
         let error = parse(br#"{"request":"lock","name":"a b"}"#).expect_err("a space is in no name");
         assert!(error["error"].as_str().is_some_and(|text| text.contains("like those of topics")), "{error}");
     }

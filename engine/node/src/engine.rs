@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use bourdon_port::{Port, PortError, To};
 use bourdon_protocol::{
     CallId, Claim, Config, Coordination, CoordinationRefusal, Counters, Delivery, Destination, DirectMessage,
-    DirectOutcome, DirectRefusal, Event, Leadership, LockId, LockStanding, Outgoing, Part, Passed, Patience, Process,
+    DirectOutcome, DirectRefusal, Event, Leadership, LockId, LockStanding, Outgoing, Participation, Satisfied, Patience, Process,
     Refusal,
 };
 use bourdon_wire::{Address, Incarnation, Instant, Rank, Sequence, TopicId, TopicName};
@@ -166,7 +166,7 @@ impl<P: Port> Engine<P> {
     pub fn poll_after(
         &mut self,
         limit: usize,
-        passed: Passed<'_>,
+        passed: Satisfied<'_>,
         on_delivery: impl FnMut(Delivery<'_>),
     ) -> Result<usize, PortError> {
         if self.in_burst || self.owes {
@@ -331,8 +331,8 @@ impl<P: Port> Engine<P> {
     ///
     /// # Errors
     /// If this process can't take part in it now.
-    pub fn elect(&mut self, name: TopicName, part: Part) -> Result<(), CoordinationRefusal> {
-        self.coordinate(|process| process.elect(name, part))
+    pub fn elect(&mut self, name: TopicName, participation: Participation) -> Result<(), CoordinationRefusal> {
+        self.coordinate(|process| process.elect(name, participation))
     }
 
     /// Resigns if it leads, and stands no more; it still learns which member leads.

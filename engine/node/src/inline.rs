@@ -16,7 +16,7 @@ use crate::placement::PlacementError;
 use crate::settings::{Settings, SettingsError, Transport};
 use crate::transport::{AnyPort, Reach, pick};
 use bourdon_port::{Echo, Port, PortError};
-use bourdon_protocol::{Delivery, Passed};
+use bourdon_protocol::{Delivery, Satisfied};
 use bourdon_wire::{ChannelId, ECHO_OFFSET, Instant, Rank, echo_bytes};
 use bourdon_wrap::{Faults, Faulty};
 use std::net::{IpAddr, SocketAddr};
@@ -144,7 +144,7 @@ impl Node {
     pub fn poll_after(
         &mut self,
         limit: usize,
-        passed: Passed<'_>,
+        passed: Satisfied<'_>,
         on_delivery: impl FnMut(Delivery<'_>),
     ) -> Result<usize, PortError> {
         if let Some(links) = &mut self.links {

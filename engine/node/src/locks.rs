@@ -20,7 +20,7 @@ mod ticket;
 pub(crate) use broker::Broker;
 
 use bourdon_port::Waker;
-use bourdon_protocol::{CoordinationRefusal, FencingToken, Leadership, Loss, Part};
+use bourdon_protocol::{CoordinationRefusal, FencingToken, Leadership, Loss, Participation};
 use bourdon_ring::signal::{Bell, WatermarkWriter, watermark};
 use bourdon_wire::TopicName;
 use broker::Order;
@@ -198,20 +198,20 @@ impl Locks {
     ///
     /// # Errors
     /// [`LockError::Stands`] if this node stands already, or why it can never take part.
-    pub fn elect(&self, name: TopicName, part: Part) -> Result<Candidacy, LockError> {
-        let candidacy = self.begin_election(name, part, None);
+    pub fn elect(&self, name: TopicName, participation: Participation) -> Result<Candidacy, LockError> {
+        let candidacy = self.begin_election(name, participation, None);
         let state = candidacy.ticket.wait(None, |state, _| state.known || state.over.is_some());
         state.over.map_or(Ok(candidacy), Err)
     }
 
     /// The same, coming back at once; the data agent calls `watcher` after each change.
-    pub fn elect_with(&self, name: TopicName, part: Part, watcher: impl Fn() + Send + Sync + 'static) -> Candidacy {
-        self.begin_election(name, part, Some(Arc::new(watcher)))
+    pub fn elect_with(&self, name: TopicName, participation: Participation, watcher: impl Fn() + Send + Sync + 'static) -> Candidacy {
+        self.begin_election(name, participation, Some(Arc::new(watcher)))
     }
 
-    fn begin_election(&self, name: TopicName, part: Part, watcher: Option<Watcher>) -> Candidacy {
+    fn begin_election(&self, name: TopicName, participation: Participation, watcher: Option<Watcher>) -> Candidacy {
         let ticket = Ticket::new(ElectionState::NEW, watcher);
-        self.order(Order::Elect(name, part, Answer::new(&ticket)));
+        self.order(Order::Elect(name, participation, Answer::new(&ticket)));
         Candidacy { ticket, name, locks: self.clone(), seen: 0 }
     }
 

@@ -213,8 +213,8 @@ impl ThreadedNode {
         let locks = locks(bell.clone(), waker.clone());
         let (data, control, tickets) = (Some(data), None, 0);
         let mut node = Self { info, stop, waker, data, ended, control, events, counters, orders, news, locks, tickets };
-        let asker = server::Asker { bell: bell.clone(), waker: node.waker.clone(), stop: node.stop.clone() };
-        let control = seats.control.start(&node.counters, cells, asker, node.locks.clone()).map_err(|source| {
+        let agent = server::AgentHandle { bell: bell.clone(), waker: node.waker.clone(), stop: node.stop.clone() };
+        let control = seats.control.start(&node.counters, cells, agent, node.locks.clone()).map_err(|source| {
             let path = node.counters.directory().path().join(format!("{}{SOCKET_SUFFIX}", node.counters.stem()));
             NodeError::File { what: "the admin socket", path, source }
         })?;

@@ -4,7 +4,7 @@ mod common;
 
 use bourdon::settings::MutexKind;
 use bourdon::{
-    CoordinationRefusal, FencingToken, Guard, LockError, LockState, Locks, Loss, Lost, Part, Publication, Settings,
+    CoordinationRefusal, FencingToken, Guard, LockError, LockState, Locks, Loss, Lost, Participation, Publication, Settings,
     Subscription, ThreadedNode, TopicName, Wait,
 };
 use common::{PATIENCE, World, until};
@@ -111,7 +111,7 @@ fn a_lock_is_waited_for_while_the_group_forms() {
     let soon = Instant::now() + Duration::from_millis(20);
     assert_eq!(locks.lock_until(name("one"), soon).err(), Some(forming.into()));
     let request = locks.begin(name("one"), Wait::Forever);
-    let mut candidacy = locks.elect(name("one"), Part::Campaign).expect("it can come true");
+    let mut candidacy = locks.elect(name("one"), Participation::Campaign).expect("it can come true");
     assert_eq!(candidacy.state().pending, Some(forming));
     until("it to report what it waits for", || request.state() == LockState::Pending(Some(forming)));
     let second = start(&world.member(1));
@@ -133,7 +133,7 @@ fn who_loses_the_majority_loses_the_lock_and_whoever_waits_is_released() {
     let guard = held(&own, "one");
     let (sender, called) = channel();
     guard.on_lost(move |why| sender.send(why).expect("the test listens"));
-    let mut candidacy = own.elect(name("one"), Part::Campaign).expect("it may");
+    let mut candidacy = own.elect(name("one"), Participation::Campaign).expect("it may");
     until("it to lead", || {
         candidacy.wait(Duration::from_secs(1));
         candidacy.leads().is_some()
@@ -176,9 +176,9 @@ fn another_leads_when_the_leader_is_gone() {
     let world = World::new(3);
     let mut nodes = three(&world, MutexKind::Replicated);
     let mut candidacies: Vec<_> =
-        (0..3).map(|rank| locks(&nodes, rank).elect(name("one"), Part::Campaign).expect("it may")).collect();
-    assert_eq!(locks(&nodes, 0).elect(name("one"), Part::StandBy).err(), Some(LockError::Stands));
-    let watch = locks(&nodes, 0).elect(name("one"), Part::Watch).expect("any node may watch");
+        (0..3).map(|rank| locks(&nodes, rank).elect(name("one"), Participation::Campaign).expect("it may")).collect();
+    assert_eq!(locks(&nodes, 0).elect(name("one"), Participation::StandBy).err(), Some(LockError::Stands));
+    let watch = locks(&nodes, 0).elect(name("one"), Participation::Watch).expect("any node may watch");
     let mut leader = None;
     until("all to know the leader", || {
         leader = watch.leader();
@@ -202,7 +202,7 @@ fn another_leads_when_the_leader_is_gone() {
     let place = candidacies.iter().position(|candidacy| candidacy.leads().is_some()).expect("one leads");
     candidacies[place].resign();
     until("the last to lead", || candidacies[1 - place].leads().is_some());
-    let again = locks(&nodes, second.leader.index()).elect(name("one"), Part::StandBy).expect("no candidate here");
+    let again = locks(&nodes, second.leader.index()).elect(name("one"), Participation::StandBy).expect("no candidate here");
     assert!(again.leads().is_none());
 }
 

@@ -6,7 +6,7 @@
 //!
 //! Pure like [`Process`](crate::Process): bytes and time in, bytes out.
 
-use crate::control::direct::caller::{Health, Target, Wish};
+use crate::control::direct::caller::{Health, Target, TargetChoice};
 use crate::control::direct::{Direct, Out};
 use crate::counters::Counters;
 use crate::event::{CallId, DirectMessage, DirectOutcome, DirectRefusal};
@@ -66,13 +66,13 @@ impl Bystander {
         for frame in datagram.frames().filter(|frame| !(to_all && is_for_one(frame))) {
             match frame.kind() {
                 Some(Kind::Heartbeat) => {
-                    let Some((said, _)) = Heartbeat::read(frame.body) else { continue };
-                    let formed = said.flags.get() & heartbeat_flags::FORMED != 0;
+                    let Some((heartbeat, _)) = Heartbeat::read(frame.body) else { continue };
+                    let formed = heartbeat.flags.get() & heartbeat_flags::FORMED != 0;
                     if let Some(known) =
-                        self.known.get_mut(rank.index()).filter(|_| said.address.is_reachable() && formed)
+                        self.known.get_mut(rank.index()).filter(|_| heartbeat.address.is_reachable() && formed)
                     {
                         let incarnation = header.incarnation();
-                        *known = Some(Known { incarnation, address: said.address, heard_at: now });
+                        *known = Some(Known { incarnation, address: heartbeat.address, heard_at: now });
                     }
                 }
                 Some(Kind::Direct) => {
@@ -99,7 +99,7 @@ impl Bystander {
     /// If it is too long, too many are under way, or the member was not heard.
     pub fn send_to(&mut self, now: Instant, rank: Rank, payload: &[u8]) -> Result<CallId, DirectRefusal> {
         let target = self.target(rank).ok_or(DirectRefusal::Unheard(rank))?;
-        self.call(now, Wish::One, vec![target], payload)
+        self.call(now, TargetChoice::One, vec![target], payload)
     }
 
     /// As [`Process::send_to_address`](crate::Process::send_to_address).
@@ -110,7 +110,7 @@ impl Bystander {
         if !to.is_reachable() {
             return Err(DirectRefusal::Unreachable);
         }
-        self.call(now, Wish::One, vec![Target { member: None, address: to, rtt_ns: None }], payload)
+        self.call(now, TargetChoice::One, vec![Target { member: None, address: to, rtt_ns: None }], payload)
     }
 
     /// As [`Process::send_any`](crate::Process::send_any); an empty `among` means all members heard lately.
@@ -121,7 +121,7 @@ impl Bystander {
         let all: Vec<Rank> = self.members(now).collect();
         let among = if among.is_empty() { &all[..] } else { among };
         let targets = among.iter().filter_map(|rank| self.target(*rank)).collect();
-        self.call(now, Wish::Any, targets, payload)
+        self.call(now, TargetChoice::Any, targets, payload)
     }
 
     /// As [`Process::broadcast`](crate::Process::broadcast).
@@ -141,11 +141,11 @@ impl Bystander {
     fn call(
         &mut self,
         now: Instant,
-        wish: Wish,
+        choice: TargetChoice,
         targets: Vec<Target>,
         payload: &[u8],
     ) -> Result<CallId, DirectRefusal> {
-        self.direct.call(now, wish, targets, payload)
+        self.direct.call(now, choice, targets, payload)
     }
 
     /// Does what is due, then passes the datagrams to send to `send`, which returns how many it took: none or one.

@@ -46,11 +46,11 @@ pub use client::{Client, ClientEvent};
 pub use config::{Config, ConfigError, Feedback, Limits, Order, Quorum, Reliability, Role, Start, Timing};
 pub use control::coordination::{
     Coordination, CoordinationRefusal, ElectionKind, FencingToken, Leadership, LockId, LockNews, LockStanding, Loss,
-    MutexKind, Part, Patience,
+    MutexKind, Participation, Patience,
 };
 pub use control::mutex::replicated::Grant;
 pub use counters::{Counter, Counters};
-pub use data::after::Passed;
+pub use data::after::Satisfied;
 pub use data::pack::{Claim, Outgoing};
 pub use event::{CallId, Delivery, DirectFailure, DirectMessage, DirectOutcome, DirectRefusal, Event, Refusal};
 pub use mutant::Mutant;

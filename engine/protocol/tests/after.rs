@@ -5,7 +5,7 @@ mod common;
 use bourdon_protocol::{Counter, Order, Outgoing, Standing};
 use bourdon_wire::records::ballot_steps;
 use bourdon_wire::{Epoch, GroupId, Incarnation, InstanceId, MessageName, Rank, Sequence, flags};
-use common::{Bench, GROUP, MS, MTU, Part, Step, Value, data, message, piece, run};
+use common::{Bench, GROUP, MS, MTU, FrameParts, Step, Value, data, message, piece, run};
 use zerocopy::IntoBytes;
 
 const OTHER: GroupId = GroupId::of("bench/other");
@@ -15,7 +15,7 @@ fn name(epoch: u64, rank: u16, sequence: u64) -> MessageName {
 }
 
 /// A message that comes after another of the other group.
-fn tied(first: MessageName, payload: &[u8]) -> Part {
+fn tied(first: MessageName, payload: &[u8]) -> FrameParts {
     (flags::WHOLE | flags::AFTER, [first.as_bytes(), payload].concat())
 }
 

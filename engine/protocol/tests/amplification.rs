@@ -108,7 +108,7 @@ fn zeroed<T: FromZeros>(change: impl FnOnce(&mut T)) -> T {
 }
 
 fn heartbeat(bench: &Bench, rank: u16, life: u32, epoch: u64, heartbeat_flags: u16) -> Vec<u8> {
-    let change = |said: &mut Heartbeat| (said.address, said.flags) = (stranger(), heartbeat_flags.into());
+    let change = |heartbeat: &mut Heartbeat| (heartbeat.address, heartbeat.flags) = (stranger(), heartbeat_flags.into());
     in_epoch(&as_life(&bench.heartbeat(rank, change), life), epoch)
 }
 
@@ -260,9 +260,9 @@ fn a_client_sends_no_messages_to_where_nobody_has_answered() {
     }
     let (mut now, mut bytes_in, mut bytes_out) = (bench.now, 0, 0);
     for turn in 0..QUESTIONS {
-        let said = heartbeat(&bench, 0, 1, 1, heartbeat_flags::FORMED);
-        bytes_in += said.len();
-        client.on_datagram(now, &said);
+        let heartbeat = heartbeat(&bench, 0, 1, 1, heartbeat_flags::FORMED);
+        bytes_in += heartbeat.len();
+        client.on_datagram(now, &heartbeat);
         client.transmit(now, |to, bytes| {
             bytes_out += if to == stranger() { bytes.len() } else { 0 };
             true

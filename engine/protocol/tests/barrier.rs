@@ -4,7 +4,7 @@ mod common;
 
 use bourdon_protocol::{Counter, Event, Order, Outgoing, Refusal, Role, Start};
 use bourdon_wire::Rank;
-use common::net::{Net, Shown};
+use common::net::{Net, Output};
 use common::{Bench, Effect, MS, MTU, data, deliver, marker, message, row_at, sends};
 
 fn synced(phase: u64, asked: bool) -> Effect {
@@ -69,7 +69,7 @@ fn issue_two_barriers_with_nothing_between_them_never_end() {
         net.process(1).sync(now, None).unwrap();
         net.run(20 * MS);
         for index in 0..4 {
-            assert!(net.ones[index].shown.contains(&Shown::Synced(phase)), "{index}: {:?}", net.ones[index].shown);
+            assert!(net.ones[index].shown.contains(&Output::Synced(phase)), "{index}: {:?}", net.ones[index].shown);
         }
     }
 }
@@ -84,7 +84,7 @@ fn issue_a_barrier_of_the_sequencers_own_never_ends() {
     net.process(0).sync(now, None).unwrap();
     net.run(20 * MS);
     for index in 0..4 {
-        assert!(net.ones[index].shown.contains(&Shown::Synced(1)), "{:?}", net.ones[index].shown);
+        assert!(net.ones[index].shown.contains(&Output::Synced(1)), "{:?}", net.ones[index].shown);
     }
 }
 
@@ -158,12 +158,12 @@ fn a_barrier_that_a_view_change_meets_is_completed_after_it() {
         for victim in 0..3 {
             let mut net = Net::new(3, 1, |_| {});
             net.run(100 * MS);
-            let asker = (victim + 1) % 3;
+            let requester = (victim + 1) % 3;
             for member in 0..3 {
                 net.publish(member, b"before").unwrap();
             }
             let now = net.now;
-            net.process(asker).sync(now, Some(b"between")).unwrap();
+            net.process(requester).sync(now, Some(b"between")).unwrap();
             net.run(at_us * 1000);
             net.kill(victim);
             net.run(400 * MS);
@@ -173,14 +173,14 @@ fn a_barrier_that_a_view_change_meets_is_completed_after_it() {
             }
             net.run(50 * MS);
             for index in [survivors[0], survivors[1], 3] {
-                assert_eq!(net.ones[index].shown, net.ones[asker].shown, "{victim} after {at_us} us: {index}");
+                assert_eq!(net.ones[index].shown, net.ones[requester].shown, "{victim} after {at_us} us: {index}");
             }
-            let shown = &net.ones[asker].shown;
-            let count = shown.iter().filter(|shown| matches!(shown, Shown::Synced(_))).count();
+            let shown = &net.ones[requester].shown;
+            let count = shown.iter().filter(|shown| matches!(shown, Output::Synced(_))).count();
             assert!(count >= 1, "{victim} after {at_us} us: {shown:?}");
             assert!(
-                shown.contains(&Shown::Barrier(0, b"between".to_vec()))
-                    || shown.contains(&Shown::Barrier(1, b"between".to_vec())),
+                shown.contains(&Output::Barrier(0, b"between".to_vec()))
+                    || shown.contains(&Output::Barrier(1, b"between".to_vec())),
                 "{shown:?}"
             );
         }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use bourdon_protocol::{Config, Coordination, ElectionKind, FencingToken, Leadership, Loss, Part, Reliability};
+use bourdon_protocol::{Config, Coordination, ElectionKind, FencingToken, Leadership, Loss, Participation, Reliability};
 use bourdon_wire::records::link_steps as steps;
 use bourdon_wire::{Incarnation, Rank, TopicName};
 use common::net::Net;
@@ -24,8 +24,8 @@ fn group(members: u16, configure: fn(&mut Config)) -> Net {
     net
 }
 
-fn stand(net: &mut Net, member: usize, part: Part) {
-    net.process(member).elect(name(), part).unwrap();
+fn stand(net: &mut Net, member: usize, participation: Participation) {
+    net.process(member).elect(name(), participation).unwrap();
 }
 
 fn live(net: &Net) -> Vec<usize> {
@@ -56,7 +56,7 @@ const COUNTED: [u16; 3] = [steps::ELECTION, steps::OK, steps::COORDINATOR];
 /// COORDINATOR.
 fn bully_without_the_highest(members: u16, notices: usize) -> [u64; 3] {
     let (n, mut net) = (usize::from(members), group(members, EVIDENCE_ONLY));
-    (0..n).for_each(|member| stand(&mut net, member, Part::Campaign));
+    (0..n).for_each(|member| stand(&mut net, member, Participation::Campaign));
     net.run(50 * MS);
     assert_eq!(leader(&mut net).leader, Rank(members - 1));
     net.kill(n - 1);
@@ -85,11 +85,11 @@ fn the_bully_costs_what_the_textbook_says() {
 fn the_ring_costs_what_the_textbook_says() {
     for members in 3..=9u16 {
         let (n, mut net) = (u64::from(members), group(members, KINDS[1]));
-        (1..usize::from(members)).for_each(|member| stand(&mut net, member, Part::StandBy));
+        (1..usize::from(members)).for_each(|member| stand(&mut net, member, Participation::StandBy));
         net.run(50 * MS);
         assert_eq!(sent(&mut net, COUNTED), [0, 0, 0], "a member that does not stand starts nothing");
         // The ring goes by rank, so the next after the highest is the lowest.
-        stand(&mut net, 0, Part::Campaign);
+        stand(&mut net, 0, Participation::Campaign);
         net.run(100 * MS);
         assert_eq!(leader(&mut net).leader, Rank(members - 1));
         assert_eq!(sent(&mut net, COUNTED), [2 * n - 1, 0, n], "{n} members: 3N − 1");
@@ -100,7 +100,7 @@ fn the_ring_costs_what_the_textbook_says() {
 fn the_next_leads_when_the_leader_dies_under_a_higher_token() {
     for configure in KINDS {
         let mut net = group(5, configure);
-        (0..5).for_each(|member| stand(&mut net, member, Part::Campaign));
+        (0..5).for_each(|member| stand(&mut net, member, Participation::Campaign));
         net.run(50 * MS);
         let mut last = FencingToken::default();
         for highest in [4, 3] {
@@ -118,7 +118,7 @@ fn the_next_leads_when_the_leader_dies_under_a_higher_token() {
 fn who_resigns_leads_no_more_and_another_does() {
     for configure in KINDS {
         let mut net = group(4, configure);
-        (0..4).for_each(|member| stand(&mut net, member, Part::Campaign));
+        (0..4).for_each(|member| stand(&mut net, member, Participation::Campaign));
         net.run(50 * MS);
         let before = leader(&mut net);
         assert_eq!(before.leader, Rank(3));
@@ -127,7 +127,7 @@ fn who_resigns_leads_no_more_and_another_does() {
         let after = leader(&mut net);
         assert!(after.leader == Rank(2) && after.token > before.token, "{after:?}");
         // It may stand again, and does not replace the leader.
-        stand(&mut net, 3, Part::Campaign);
+        stand(&mut net, 3, Participation::Campaign);
         net.run(50 * MS);
         assert_eq!(leader(&mut net), after);
     }
@@ -137,10 +137,10 @@ fn who_resigns_leads_no_more_and_another_does() {
 fn a_leader_stays_when_others_come_and_go() {
     for configure in KINDS {
         let mut net = group(5, configure);
-        stand(&mut net, 1, Part::Campaign);
+        stand(&mut net, 1, Participation::Campaign);
         net.run(50 * MS);
-        (2..5).for_each(|member| stand(&mut net, member, Part::Campaign));
-        stand(&mut net, 0, Part::Watch);
+        (2..5).for_each(|member| stand(&mut net, member, Participation::Campaign));
+        stand(&mut net, 0, Participation::Watch);
         net.run(50 * MS);
         let before = leader(&mut net);
         assert_eq!(before.leader, Rank(1));
@@ -149,7 +149,7 @@ fn a_leader_stays_when_others_come_and_go() {
         assert_eq!(leader(&mut net), before);
         net.start(4, 2);
         net.run(5_000 * MS);
-        stand(&mut net, 4, Part::Campaign);
+        stand(&mut net, 4, Participation::Campaign);
         net.run(50 * MS);
         assert_eq!(leader(&mut net), before, "a member that comes back learns the leader");
     }
@@ -159,7 +159,7 @@ fn a_leader_stays_when_others_come_and_go() {
 fn a_leader_without_a_majority_is_none() {
     for configure in KINDS {
         let mut net = group(3, configure);
-        (0..3).for_each(|member| stand(&mut net, member, Part::Campaign));
+        (0..3).for_each(|member| stand(&mut net, member, Participation::Campaign));
         net.run(50 * MS);
         let before = leader(&mut net);
         net.lose = Box::new(|from, to| (from == 2) != (to == 2));
@@ -181,7 +181,7 @@ fn a_leader_without_a_majority_is_none() {
 fn who_reaches_no_majority_does_not_know_who_leads() {
     for configure in KINDS {
         let mut net = group(5, configure);
-        (0..5).for_each(|member| stand(&mut net, member, Part::Campaign));
+        (0..5).for_each(|member| stand(&mut net, member, Participation::Campaign));
         net.run(50 * MS);
         let before = leader(&mut net);
         while net.process(0).poll_coordination().is_some() {}
@@ -201,9 +201,9 @@ fn who_reaches_no_majority_does_not_know_who_leads() {
 fn two_who_announce_themselves_at_once_leave_one_leader() {
     let mut net = group(5, KINDS[0]);
     // Neither has heard of the other when it finds itself the highest.
-    stand(&mut net, 1, Part::Campaign);
-    stand(&mut net, 4, Part::Campaign);
-    stand(&mut net, 3, Part::Campaign);
+    stand(&mut net, 1, Participation::Campaign);
+    stand(&mut net, 4, Participation::Campaign);
+    stand(&mut net, 3, Participation::Campaign);
     net.run(100 * MS);
     let leadership = leader_of(&mut net, &[1, 3, 4]);
     assert_eq!(leadership.leader, Rank(4), "the highest goes first");

@@ -1,11 +1,11 @@
 //! A member that sends false messages about locks and leaders makes no other member panic, hang or grow.
 //!
-//! Letters are taken only in their order, so a random change of bytes seldom gets past the first. Here each letter has
+//! LinkMessages are taken only in their order, so a random change of bytes seldom gets past the first. Here each letter has
 //! the next number, followed by any step, name, rank and number.
 
 mod common;
 
-use bourdon_protocol::{Config, Counter, ElectionKind, MutexKind, Part, Patience};
+use bourdon_protocol::{Config, Counter, ElectionKind, MutexKind, Participation, Patience};
 use bourdon_wire::records::{Link, link_steps as steps};
 use bourdon_wire::{ClientId, ClientTag, Epoch, Kind, Sequence, TopicName, flags};
 use common::net::Net;
@@ -75,7 +75,7 @@ fn lie() -> impl Strategy<Value = Lie> {
     )
 }
 
-fn letter((from, to): (u16, u16), sequence: u64, step: u16, name: &[u8], (rank, numbers): (u16, [u64; 3])) -> Vec<u8> {
+fn message((from, to): (u16, u16), sequence: u64, step: u16, name: &[u8], (rank, numbers): (u16, [u64; 3])) -> Vec<u8> {
     let [number, epoch, other] = numbers.map(Into::into);
     let (sequence, acknowledged) = (sequence.into(), 0.into());
     let record =
@@ -128,7 +128,7 @@ proptest! {
         let mut ids = Vec::new();
         for (round, lie) in lies.into_iter().enumerate() {
             let sequence = next.get(usize::from(lie.from)).copied().unwrap_or(1).wrapping_add(lie.turn);
-            let mut bytes = letter((lie.from, own), sequence, lie.step, &lie.name, (lie.rank, lie.numbers));
+            let mut bytes = message((lie.from, own), sequence, lie.step, &lie.name, (lie.rank, lie.numbers));
             let at = bytes.len() - lie.name.len() - Link::BYTES + 8;
             bytes = common::altered(&bytes, at, &lie.acknowledged.to_le_bytes());
             bench.take(&bytes);
@@ -138,7 +138,7 @@ proptest! {
             match round % 5 {
                 0 => ids.extend(bench.process.lock(name("a"), Patience::Forever).ok()),
                 1 => drop(bench.process.lock(name("b"), Patience::Try)),
-                2 => drop(bench.process.elect(name("a"), Part::Campaign)),
+                2 => drop(bench.process.elect(name("a"), Participation::Campaign)),
                 3 => _ = ids.pop().map(|id| bench.process.unlock(id)),
                 _ => bench.process.resign(name("a")),
             }
@@ -180,9 +180,9 @@ fn issue_a_flood_of_names_grew_what_the_others_keep() {
         for (own, from) in [(0, 2), (1, 0)] {
             for step in [steps::HOLDS, steps::REQUEST, steps::WANT, steps::TOKEN, steps::STANDS, steps::ELECTION] {
                 let mut bench = bench(configure, own);
-                let _ = bench.process.elect(name("mine"), Part::Campaign);
+                let _ = bench.process.elect(name("mine"), Participation::Campaign);
                 for sequence in 2..60_000u64 {
-                    bench.take(&letter(
+                    bench.take(&message(
                         (from, own as u16),
                         sequence,
                         step,
@@ -204,7 +204,7 @@ fn issue_a_flood_of_names_grew_what_the_others_keep() {
 fn issue_a_rank_that_is_nobodys_goes_round_a_ring_for_ever() {
     for step in [steps::ELECTION, steps::COORDINATOR] {
         let mut bench = bench(KINDS[1], 1);
-        bench.take(&letter((0, 1), 2, step, &wire("a"), (9, [1, 1, 0])));
+        bench.take(&message((0, 1), 2, step, &wire("a"), (9, [1, 1, 0])));
         keep_time(&mut bench);
         assert_eq!(bench.process.letters_sent(step), 0, "step {step}");
     }
@@ -216,9 +216,9 @@ fn issue_a_rank_that_is_nobodys_goes_round_a_ring_for_ever() {
 fn issue_a_letter_for_another_member_was_taken() {
     let mut bench = bench(KINDS[2], 1);
     let held = bench.process.held().coordination;
-    bench.take(&letter((0, 2), 2, steps::REQUEST, &wire("a"), (0, [1, 0, 0])));
+    bench.take(&message((0, 2), 2, steps::REQUEST, &wire("a"), (0, [1, 0, 0])));
     let counters = bench.process.counters();
     assert_eq!((bench.process.held().coordination, counters.get(Counter::DiscardedImplausible)), (held, 1));
-    bench.take(&letter((0, 1), 2, steps::REQUEST, &wire("a"), (0, [1, 0, 0])));
+    bench.take(&message((0, 1), 2, steps::REQUEST, &wire("a"), (0, [1, 0, 0])));
     assert!(bench.process.held().coordination > held);
 }

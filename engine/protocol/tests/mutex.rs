@@ -55,21 +55,21 @@ fn granted(net: &mut Net, member: usize, id: LockId) -> Option<FencingToken> {
     }
 }
 
-fn letters(net: &mut Net) -> u64 {
+fn messages(net: &mut Net) -> u64 {
     let live = net.ones.iter().filter_map(|one| one.process.as_ref());
     live.map(|process| process.counters().get(Counter::LockMessages)).sum()
 }
 
 /// A member enters and leaves; returns how many messages that took, and the token.
 fn enter_once(net: &mut Net, member: usize) -> (u64, FencingToken) {
-    let before = letters(net);
+    let before = messages(net);
     let id = ask(net, member, "x");
     net.run(50 * MS);
     let (kind, all) = (net.process(member).config().mutex, net.ones.len());
     let token = granted(net, member, id).unwrap_or_else(|| panic!("{kind:?} of {all}: {member} waits"));
     assert!(net.process(member).unlock(id));
     net.run(50 * MS);
-    (letters(net) - before, token)
+    (messages(net) - before, token)
 }
 
 #[test]

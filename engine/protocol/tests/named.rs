@@ -7,7 +7,7 @@ use bourdon_protocol::{Client, Event, Order, Outgoing, Refusal, Reliability};
 use bourdon_wire::records::ClientAnswer;
 use bourdon_wire::{ClientId, Instant, Kind, Rank, Sequence, TopicId, TopicName, flags};
 use common::net::{Net, address};
-use common::{Bench, GROUP, MS, MTU, Part, control, data, in_instance, message, piece, run};
+use common::{Bench, GROUP, MS, MTU, FrameParts, control, data, in_instance, message, piece, run};
 use zerocopy::IntoBytes;
 
 const NAMES: [&str; 4] = ["md.es.trades", "md.es.quotes", "a", "news"];
@@ -26,7 +26,7 @@ fn expected(first: u8) -> (u16, Option<String>) {
     (TopicId::of(name.as_deref().unwrap_or("md.es.trades")).0, name)
 }
 
-fn named(name: &str, payload: &[u8]) -> Part {
+fn named(name: &str, payload: &[u8]) -> FrameParts {
     (flags::WHOLE | flags::NAMED, [&[name.len() as u8], name.as_bytes(), payload].concat())
 }
 

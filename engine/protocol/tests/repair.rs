@@ -81,8 +81,8 @@ fn sender() -> Bench {
 #[test]
 fn who_asks_is_answered_alone_until_a_third_asks() {
     let mut bench = sender();
-    let repairs = |bench: &mut Bench, asker: u16| {
-        bench.take(&nak(asker, port(asker), 0, &[(2, 1)]));
+    let repairs = |bench: &mut Bench, requester: u16| {
+        bench.take(&nak(requester, port(requester), 0, &[(2, 1)]));
         bench.news()
     };
     assert_eq!(repairs(&mut bench, 1), [Effect::Repair(0, 2, To::Port(101))]);
@@ -291,9 +291,9 @@ fn one_asker_does_not_use_up_anothers_share() {
         bench.publish(&[1; MTU - 72]);
     }
     bench.settle();
-    let sent = |bench: &mut Bench, asker: u16, first: u64| {
+    let sent = |bench: &mut Bench, requester: u16, first: u64| {
         let before = bench.process.counters().get(Counter::RepairsSent);
-        bench.take(&nak(asker, port(asker), 0, &[(first, 750)]));
+        bench.take(&nak(requester, port(requester), 0, &[(first, 750)]));
         bench.effects();
         bench.process.counters().get(Counter::RepairsSent) - before
     };

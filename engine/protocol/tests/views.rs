@@ -4,7 +4,7 @@ mod common;
 
 use bourdon_protocol::{Config, Order, Refusal, Reliability, Standing};
 use common::MS;
-use common::net::{Net, Shown, ballot_step};
+use common::net::{Net, Output, ballot_step};
 
 fn uniform(config: &mut Config) {
     config.reliability = Reliability::Uniform;
@@ -144,7 +144,7 @@ fn a_barrier_stands_between_the_same_messages_everywhere() {
         }
         net.run(500 * MS);
         let parts = |index: usize| {
-            let synced = |shown: &Shown| matches!(shown, Shown::Synced(_));
+            let synced = |shown: &Output| matches!(shown, Output::Synced(_));
             let parts = net.ones[index].shown.split(synced).map(|part| {
                 let mut names: Vec<_> = part.iter().map(|shown| format!("{shown:?}")).collect();
                 names.sort();
@@ -163,7 +163,7 @@ fn a_barrier_stands_between_the_same_messages_everywhere() {
             );
             assert!(parts(index) == parts(0), "{order:?}: {index} crossed a barrier");
         }
-        assert!(net.ones[4].shown.contains(&Shown::Barrier(0, b"between".to_vec())), "{order:?}");
+        assert!(net.ones[4].shown.contains(&Output::Barrier(0, b"between".to_vec())), "{order:?}");
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) use repair::Cost;
 pub(crate) use views::Installed;
 
 use crate::demand::Demands;
-use crate::history::{Gap, History, Lineage, Shown};
+use crate::history::{Gap, History, Lineage, Delivered};
 use crate::plan::{OrderPlan, Plan};
 use crate::violation::{Verdict, Violation};
 use bourdon_protocol::{Delivery, Process, Standing, View};
@@ -289,6 +289,6 @@ impl Checkers {
 }
 
 /// Distinguishes one delivery from another in a report.
-fn describe(history: &History, shown: &Shown) -> String {
+fn describe(history: &History, shown: &Delivered) -> String {
     format!("{} (as {}:{})", history.name(shown.id), shown.sender, shown.sequence)
 }

@@ -63,7 +63,7 @@ const SHOWN_BYTES: usize = 4 + 2 + 8 + 1;
 
 /// A message as it was delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shown {
+pub(crate) struct Delivered {
     pub(crate) id: Id,
     pub(crate) sender: u16,
     /// Its number; at a barrier that of the sender's next message.
@@ -82,7 +82,7 @@ pub(crate) struct Lineage {
     pub(crate) member: bool,
     /// Whether it began with the group or a snapshot and has lost nothing since.
     pub(crate) whole: bool,
-    pub(crate) delivered: Vec<Shown>,
+    pub(crate) delivered: Vec<Delivered>,
     /// In real-time order: the messages that were not flagged as late, each with its epoch.
     pub(crate) timely: Vec<(u64, Id)>,
     has: Vec<bool>,
@@ -118,7 +118,7 @@ impl Lineage {
     /// What was delivered, or given up, and is void now.
     pub(crate) fn retract(&mut self, void: Gap) {
         // A barrier's own message has no number: the cut holds its marker, because every member had reached it.
-        let is_void = |shown: &Shown| {
+        let is_void = |shown: &Delivered| {
             let numbered = shown.sender == void.sender && !shown.at_barrier;
             numbered && (void.from..void.to).contains(&shown.sequence)
         };
@@ -170,7 +170,7 @@ impl Lineage {
             let id = Id::from_le_bytes(*id);
             lineage.set(id, true);
             let (sender, sequence) = (u16::from_le_bytes(*sender), u64::from_le_bytes(*sequence));
-            lineage.delivered.push(Shown { id, sender, sequence, at_barrier });
+            lineage.delivered.push(Delivered { id, sender, sequence, at_barrier });
         }
         Some(lineage)
     }
@@ -283,7 +283,7 @@ impl History {
     }
 
     /// Records a delivery; the caller has made sure that it is new.
-    pub(crate) fn deliver(&mut self, lineage: usize, shown: Shown) {
+    pub(crate) fn deliver(&mut self, lineage: usize, shown: Delivered) {
         let lineage = &mut self.lineages[lineage];
         lineage.set(shown.id, true);
         lineage.delivered.push(shown);

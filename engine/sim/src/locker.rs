@@ -5,14 +5,14 @@
 //! how many requests it still has to make.
 
 use crate::plan::LockPlan;
-use bourdon_protocol::{FencingToken, LockId, Part, Patience};
+use bourdon_protocol::{FencingToken, LockId, Participation, Patience};
 
 /// Requests of one application at a time.
 pub(crate) const WISHES_MAX: usize = 2;
 
 /// A request under way or granted.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wish {
+pub(crate) struct LockRequest {
     pub(crate) id: LockId,
     pub(crate) place: usize,
     pub(crate) patience: Patience,
@@ -36,7 +36,7 @@ pub(crate) struct Locker {
     /// How many requests it still has to make.
     pub(crate) left: u32,
     pub(crate) next_ns: u64,
-    pub(crate) wishes: Vec<Wish>,
+    pub(crate) requests: Vec<LockRequest>,
     pub(crate) stakes: Vec<Stake>,
 }
 
@@ -48,7 +48,7 @@ impl Locker {
 
     /// Its process is gone.
     pub(crate) fn crash(&mut self) {
-        self.wishes.clear();
+        self.requests.clear();
         self.stakes.iter_mut().for_each(|stake| *stake = Stake::default());
     }
 
@@ -64,15 +64,15 @@ impl Locker {
 
     /// When it wants to act, while its process is a member.
     pub(crate) fn due(&self) -> u64 {
-        let asks = self.left > 0 && self.wishes.len() < WISHES_MAX;
+        let asks = self.left > 0 && self.requests.len() < WISHES_MAX;
         let asks_ns = if asks { self.next_ns } else { u64::MAX };
         let stakes = self.stakes.iter().filter(|stake| !stake.taken || stake.leads).map(|stake| stake.next_ns);
-        self.wishes.iter().map(|wish| wish.until_ns).chain(stakes).fold(asks_ns, u64::min)
+        self.requests.iter().map(|request| request.until_ns).chain(stakes).fold(asks_ns, u64::min)
     }
 
     /// Whether a member may lead, and whether it sees to it that there is a leader.
     pub(crate) fn parts(plan: &LockPlan, member: usize) -> (bool, bool) {
-        let part = plan.part(member as u16);
-        (part >= Part::StandBy, part == Part::Campaign)
+        let participation = plan.participation(member as u16);
+        (participation >= Participation::StandBy, participation == Participation::Campaign)
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::exit::{Failure, note, print};
 use crate::probe::LATE;
-use crate::session::{At, Said, Session, may_print, named, seconds, signals};
+use crate::session::{At, NodeReply, Session, may_print, named, seconds, signals};
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::time::{Duration, Instant};
@@ -55,10 +55,10 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         // A node that runs answers at once: on a busy host, so much later.
         let until = if session.is_answered { until } else { until.map(|until| until + ANSWERS_WITHIN) };
         let line = match next {
-            Said::Line(line) => line,
-            Said::Gone => return Err(Failure::broken(format!("the node (process {}) is gone", session.pid))),
-            Said::Nothing if crate::session::has_come(&end) => return Ok(()),
-            Said::Nothing if until.is_some_and(|until| Instant::now() >= until) => {
+            NodeReply::Line(line) => line,
+            NodeReply::Gone => return Err(Failure::broken(format!("the node (process {}) is gone", session.pid))),
+            NodeReply::Nothing if crate::session::has_come(&end) => return Ok(()),
+            NodeReply::Nothing if until.is_some_and(|until| Instant::now() >= until) => {
                 let name = &args.name;
                 if !session.is_answered || session.probe.silence() >= LATE {
                     let (pid, waited) = (session.pid, begun_at.elapsed().as_secs_f64());
@@ -70,7 +70,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
                 let no_leader = Failure::broken(format!("{name:?} has no leader so far"));
                 return if args.until_leader { Err(no_leader) } else { Ok(()) };
             }
-            Said::Nothing => {
+            NodeReply::Nothing => {
                 session.probe.report().iter().for_each(|text| note(text));
                 session.sleep(&[&end], until.into_iter().chain([session.probe.look_at()]).min())?;
                 continue;

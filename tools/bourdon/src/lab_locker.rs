@@ -14,7 +14,7 @@ use bourdon::settings::{MutexKind, Profile, Settings};
 use bourdon::{
     Coordination, Event, FencingToken, LockId, LockNews, Loss, Node, NodeEvent, Patience, Standing, TopicName,
 };
-use bourdon_lab::locks::journal::{Grant, Journal, Kind, Life, Token, now_ns};
+use bourdon_lab::locks::journal::{Grant, Journal, Kind, Incarnation, Token, now_ns};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -92,7 +92,7 @@ enum Place {
 }
 
 struct Locker {
-    own: Life,
+    own: Incarnation,
     node: Node,
     journal: Journal,
     lock: TopicName,
@@ -107,7 +107,7 @@ struct Locker {
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-    let own = Life { rank: args.rank, life: args.life };
+    let own = Incarnation { rank: args.rank, life: args.life };
     let mut settings = Settings::default();
     settings.group.name = args.group;
     settings.group.address = args.address;

@@ -105,7 +105,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let node = Node::join(&settings).map_err(Failure::unusable)?;
     let waker = node.port().waker();
     let ended = ending_of(move || waker.wake(), signals);
-    let shown = Shown {
+    let deliveries = Deliveries {
         history,
         short_state: args.short_state,
         lines: Vec::new(),
@@ -123,7 +123,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         own,
         is_member: settings.process.role == Role::Member,
         node,
-        shown,
+        deliveries,
         entered: Vec::new(),
         published: 0,
         interval_ns,
@@ -173,9 +173,9 @@ pub(crate) fn ending_of(wake: impl FnOnce() + Send + 'static, mut signals: impl 
 }
 
 /// What this process delivered, or took over from another process's state.
-struct Shown {
+struct Deliveries {
     history: History,
-    /// Its state is [`Shown::count`] and [`Shown::sum`], not all lines.
+    /// Its state is [`Deliveries::count`] and [`Deliveries::sum`], not all lines.
     short_state: bool,
     lines: Vec<u8>,
     /// The names of this instance's messages.
@@ -192,7 +192,7 @@ struct Shown {
     foreign: u64,
 }
 
-impl Shown {
+impl Deliveries {
     fn deliver(&mut self, delivery: &Delivery<'_>) {
         let Some(line) = line(delivery) else {
             self.foreign += 1;
@@ -240,7 +240,7 @@ struct LabMember {
     /// Whether it publishes; an observer does not.
     is_member: bool,
     node: Node,
-    shown: Shown,
+    deliveries: Deliveries,
     /// The members of the last recorded view, the most senior first.
     entered: Vec<u16>,
     published: u64,
@@ -268,11 +268,11 @@ impl LabMember {
     /// Publishes, delivers and handles events; returns false if this incarnation is over.
     fn step(&mut self) -> Result<bool, Failure> {
         self.publish()?;
-        let shown = &mut self.shown;
+        let deliveries = &mut self.deliveries;
         // This comes first, because a member that is removed still records what it delivered.
-        let work = self.node.poll(|delivery| shown.deliver(&delivery));
+        let work = self.node.poll(|delivery| deliveries.deliver(&delivery));
         // The next poll sends whatever follows from a delivery.
-        self.shown.history.flush();
+        self.deliveries.history.flush();
         let work = work.map_err(Failure::broken)?;
         self.check()?;
         let goes_on = self.hear()? && self.take_token()?;
@@ -280,7 +280,7 @@ impl LabMember {
             self.reach = self.node.reach();
             self.reach.iter().for_each(|reach| self.say(format_args!("{}", NodeEvent::Reached(*reach))));
         }
-        self.shown.history.flush();
+        self.deliveries.history.flush();
         if work == 0 && goes_on {
             let until_due = Duration::from_nanos(self.due_ns.saturating_sub(self.node.clock().now().0));
             self.node.wait(until_due.min(LONGEST_SLEEP)).map_err(Failure::broken)?;
@@ -289,13 +289,13 @@ impl LabMember {
     }
 
     fn check(&self) -> Result<(), Failure> {
-        if let Some(why) = self.shown.history.failure() {
+        if let Some(why) = self.deliveries.history.failure() {
             return Err(Failure::broken(why));
         }
-        if self.shown.foreign > 0 {
+        if self.deliveries.foreign > 0 {
             return Err(Failure::broken("something else publishes in the lab's group"));
         }
-        if self.shown.lines.len() > LINES_MAX * LINE_BYTES {
+        if self.deliveries.lines.len() > LINES_MAX * LINE_BYTES {
             return Err(Failure::broken(
                 "this campaign is too long for the state that members hand over: fewer rounds",
             ));
@@ -311,7 +311,7 @@ impl LabMember {
         // A process that was stopped does not catch up.
         self.due_ns = (self.due_ns + self.interval_ns).max(now_ns);
         let answers = self.published % ANSWER_EVERY == ANSWER_EVERY - 1;
-        let payload = payload((self.own, self.published), self.shown.last.filter(|_| answers));
+        let payload = payload((self.own, self.published), self.deliveries.last.filter(|_| answers));
         match self.node.try_publish(TopicId::of("lab"), &payload) {
             Ok(_) => self.published += 1,
             Err(refusal @ (Refusal::TooLarge { .. } | Refusal::Observer)) => return Err(Failure::broken(refusal)),
@@ -327,10 +327,10 @@ impl LabMember {
             match event {
                 Event::View { epoch, members, .. } => self.enter(epoch.0, members),
                 Event::SnapshotWanted => {
-                    let lines = std::mem::take(&mut self.shown.lines);
-                    let sums: Vec<u8> = bytes_of([self.shown.count, self.shown.sum]).collect();
-                    let given = self.node.give_snapshot(if self.shown.short_state { &sums } else { &lines });
-                    self.shown.lines = lines;
+                    let lines = std::mem::take(&mut self.deliveries.lines);
+                    let sums: Vec<u8> = bytes_of([self.deliveries.count, self.deliveries.sum]).collect();
+                    let given = self.node.give_snapshot(if self.deliveries.short_state { &sums } else { &lines });
+                    self.deliveries.lines = lines;
                     given.map_err(|refusal| Failure::broken(format!("a process can't join: {refusal}")))?;
                 }
                 // Its lines are already in the file and may differ from the lines of the second state.
@@ -341,8 +341,8 @@ impl LabMember {
                     return Err(Failure::broken(NodeEvent::Group(event)));
                 }
                 // A member must never do this, so it is recorded for the judge.
-                Event::Gap { sender, from, to } => self.shown.gap(sender, from, to),
-                Event::Retracted { sender, from, to } => self.shown.retraction(sender, from, to),
+                Event::Gap { sender, from, to } => self.deliveries.gap(sender, from, to),
+                Event::Retracted { sender, from, to } => self.deliveries.retraction(sender, from, to),
                 _ => {}
             }
         }
@@ -366,7 +366,7 @@ impl LabMember {
             stayed.iter().copied().chain(joined).collect()
         };
         if is_in {
-            self.shown.enter(view.instance, epoch, &ranks);
+            self.deliveries.enter(view.instance, epoch, &ranks);
             self.entered = ranks;
         }
     }
@@ -374,16 +374,16 @@ impl LabMember {
     fn restore(&mut self) -> Result<(), Failure> {
         self.has_state = true;
         let state = self.node.take_snapshot().unwrap_or_default();
-        if self.shown.short_state {
+        if self.deliveries.short_state {
             let [count, sum] = words_of(&state).ok_or_else(|| Failure::broken("a member's state is cut short"))?;
-            (self.shown.count, self.shown.sum) = (count, sum);
-            self.shown.history.state(count, sum);
+            (self.deliveries.count, self.deliveries.sum) = (count, sum);
+            self.deliveries.history.state(count, sum);
             return Ok(());
         }
         for bytes in state.chunks(LINE_BYTES) {
             let line = read_line(bytes).ok_or_else(|| Failure::broken("a member's state is cut short"))?;
-            self.shown.note(&line);
-            self.shown.lines.extend(write_line(&line));
+            self.deliveries.note(&line);
+            self.deliveries.lines.extend(write_line(&line));
         }
         Ok(())
     }

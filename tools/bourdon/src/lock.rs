@@ -13,7 +13,7 @@
 //! command's only.
 
 use crate::exit::{Failure, note, print};
-use crate::session::{At, Said, Session, has_come, named, seconds, signals};
+use crate::session::{At, NodeReply, Session, has_come, named, seconds, signals};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
@@ -124,12 +124,12 @@ fn wait(args: &Args, session: &mut Session, signals: &Signals, report: &mut Repo
     let patient_until = asked_at + PATIENT;
     // The node enforces the timeout; a stopped node can't.
     let answers_until = args.timeout.map(|timeout| asked_at + timeout + ANSWERS_WITHIN);
-    let (mut waits, mut said) = (String::new(), String::new());
+    let (mut waits, mut printed) = (String::new(), String::new());
     let mut pending = None;
     loop {
         match session.next()? {
-            Said::Gone => report.refused = Some(format!("the node (process {}) is gone", session.pid)),
-            Said::Line(line) => match line["state"].as_str() {
+            NodeReply::Gone => report.refused = Some(format!("the node (process {}) is gone", session.pid)),
+            NodeReply::Line(line) => match line["state"].as_str() {
                 Some("granted") => {
                     let number = |key: &str| line["token"][key].as_u64().unwrap_or_default();
                     report.token = Some([number("birth"), number("epoch"), number("number")]);
@@ -152,7 +152,7 @@ fn wait(args: &Args, session: &mut Session, signals: &Signals, report: &mut Repo
                     report.refused = Some(if is_late { format!("not granted in time: {why}") } else { why });
                 }
             },
-            Said::Nothing => {
+            NodeReply::Nothing => {
                 if signals.come().next().is_some() {
                     report.refused = Some("interrupted while it waited".to_owned());
                 } else if answers_until.is_some_and(|until| Instant::now() >= until) {
@@ -160,11 +160,11 @@ fn wait(args: &Args, session: &mut Session, signals: &Signals, report: &mut Repo
                     report.refused =
                         Some(format!("the node (process {}) does not answer; it may be stopped", session.pid));
                 } else {
-                    let is_patient = said.is_empty() && Instant::now() < patient_until;
+                    let is_patient = printed.is_empty() && Instant::now() < patient_until;
                     let text = format!("waiting for lock {name:?}{waits}");
-                    if !is_patient && text != said {
+                    if !is_patient && text != printed {
                         note(&text);
-                        said = text;
+                        printed = text;
                     }
                     session.probe.report().iter().for_each(|text| note(text));
                     let look_at = is_patient.then_some(patient_until).into_iter().chain([session.probe.look_at()]);
@@ -193,10 +193,10 @@ fn hold(args: &Args, session: &mut Session, signals: &Signals, report: &mut Repo
         }
         if report.lost.is_none() {
             report.lost = match session.next()? {
-                Said::Gone => {
+                NodeReply::Gone => {
                     Some(format!("the node (process {}) is gone: others may have the lock by now", session.pid))
                 }
-                Said::Line(line) if line["state"] == "lost" => {
+                NodeReply::Line(line) if line["state"] == "lost" => {
                     Some(line["why"].as_str().unwrap_or("no reason given").to_owned())
                 }
                 _ => None,

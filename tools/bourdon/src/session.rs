@@ -104,7 +104,7 @@ pub(crate) struct Session {
 
 /// What a node sends.
 #[derive(Debug)]
-pub(crate) enum Said {
+pub(crate) enum NodeReply {
     Line(Value),
     Nothing,
     /// The node sends no more: its process is gone.
@@ -136,7 +136,7 @@ impl Session {
     }
 
     /// The node's next line, if it is there already.
-    pub(crate) fn next(&mut self) -> Result<Said, Failure> {
+    pub(crate) fn next(&mut self) -> Result<NodeReply, Failure> {
         loop {
             if let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.input.drain(..=end).collect();
@@ -145,24 +145,24 @@ impl Session {
             }
             let mut bytes = [0; 4096];
             match self.stream.read(&mut bytes) {
-                Ok(0) => return Ok(Said::Gone),
-                Ok(_) if self.input.len() > LINE_MAX_BYTES => return Ok(Said::Gone),
+                Ok(0) => return Ok(NodeReply::Gone),
+                Ok(_) if self.input.len() > LINE_MAX_BYTES => return Ok(NodeReply::Gone),
                 Ok(count) => self.input.extend_from_slice(&bytes[..count]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Said::Nothing),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(NodeReply::Nothing),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Ok(Said::Gone),
+                Err(_) => return Ok(NodeReply::Gone),
             }
         }
     }
 
-    fn understood(&self, line: &[u8]) -> Result<Said, Failure> {
+    fn understood(&self, line: &[u8]) -> Result<NodeReply, Failure> {
         let pid = self.pid;
         let text = String::from_utf8_lossy(line);
         let mut answer: Value = serde_json::from_slice(line)
             .map_err(|error| Failure::broken(format!("process {pid} answered {text:?}: {error}")))?;
         match answer["error"].as_str() {
             Some(error) => Err(Failure::broken(format!("process {pid}: {error}"))),
-            None => Ok(Said::Line(answer[self.key].take())),
+            None => Ok(NodeReply::Line(answer[self.key].take())),
         }
     }
 

@@ -45,8 +45,8 @@ struct Member<'a> {
     life: u32,
     folder: PathBuf,
     process: Process,
-    said: Receiver<String>,
-    last_said: String,
+    lines: Receiver<String>,
+    last_line: String,
 }
 
 impl<'a> Member<'a> {
@@ -58,18 +58,18 @@ impl<'a> Member<'a> {
         command.args(["lab-member", "--members", &MEMBERS.to_string(), "--reliability", "uniform", "--talk"]);
         command.args(["--transport", "auto", "--peers", &peers.join(","), "--history"]).arg(history);
         let mut process = Process::start(command.stderr(Stdio::piped())).expect("it starts");
-        let (sender, said) = channel();
+        let (sender, lines) = channel();
         let talk = BufReader::new(process.child().stderr.take().expect("piped"));
         std::thread::spawn(move || talk.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Self { lab, rank, life, folder: folder.to_owned(), process, said, last_said: String::new() }
+        Self { lab, rank, life, folder: folder.to_owned(), process, lines, last_line: String::new() }
     }
 
     /// Begins the next incarnation if this one is over; keeps the last report on how each peer is reached.
     fn look(&mut self) {
-        while let Ok(line) = self.said.recv_timeout(LOOK) {
+        while let Ok(line) = self.lines.recv_timeout(LOOK) {
             println!("{line}");
             if line.contains("multicast reaches") {
-                self.last_said = line;
+                self.last_line = line;
             }
         }
         if let Ok(Some(status)) = self.process.child().try_wait() {
@@ -115,20 +115,20 @@ fn a_group_forms_and_delivers_where_multicast_is_swallowed() {
     let mut members: Vec<_> = (0..MEMBERS).map(|rank| Member::start(&lab, rank, 1, folder.path())).collect();
     until_more(&mut members, "a group in a black hole");
     until(&mut members, "that all say so", |it| {
-        it.last_said.ends_with("reaches 0 of 2 peers; the others get everything over tcp")
+        it.last_line.ends_with("reaches 0 of 2 peers; the others get everything over tcp")
     });
     let dropped = nft(&lab, 1, "list table inet hole");
     assert!(!dropped.contains("counter packets 0 "), "multicasts came and were dropped: {dropped}");
 
     (0..MEMBERS).for_each(|host| _ = nft(&lab, host, "delete table inet hole"));
-    let took = until(&mut members, "that the way is free", |it| it.last_said.ends_with("reaches 2 of 2 peers"));
+    let took = until(&mut members, "that the way is free", |it| it.last_line.ends_with("reaches 2 of 2 peers"));
     println!("multicast was found {took:?} after it worked again");
     until_more(&mut members, "more by multicast");
 
     nft(&lab, 2, HOLE);
     until(&mut members, "that one is deaf", |it| {
         let says = if it.rank == 2 { "2 of 2 peers" } else { "1 of 2 peers; the others get everything over tcp" };
-        it.last_said.ends_with(says)
+        it.last_line.ends_with(says)
     });
     until_more(&mut members, "more with a member that receives no multicast");
     let lives: Vec<u32> = members.iter().map(|member| member.life).collect();

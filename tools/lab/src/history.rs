@@ -61,7 +61,7 @@ pub enum ReadError {
 pub struct Delivery {
     /// The message.
     pub message: MessageId,
-    /// The index of the installed view in [`Life::views`], or [`SNAPSHOT`].
+    /// The index of the installed view in [`Incarnation::views`], or [`SNAPSHOT`].
     pub segment: u32,
     /// The view that the line itself names.
     pub view: u64,
@@ -119,7 +119,7 @@ pub struct State {
 
 /// The history of one process between its start and its end.
 #[derive(Clone, Debug, Default)]
-pub struct Life {
+pub struct Incarnation {
     /// The process: `member:0`.
     pub name: String,
     /// Whether it is a member; otherwise it is an observer.
@@ -146,7 +146,7 @@ pub struct Life {
     pub retracted_unseen: Vec<MessageId>,
 }
 
-impl Life {
+impl Incarnation {
     /// The name to print: `member:0`, and from the second incarnation on `member:0 (incarnation 2)`.
     pub fn shown(&self) -> String {
         if self.number == 1 { self.name.clone() } else { format!("{} (incarnation {})", self.name, self.number) }
@@ -183,7 +183,7 @@ impl Life {
 #[derive(Clone, Debug, Default)]
 pub struct Histories {
     /// All incarnations; those of one process are in their order.
-    pub lives: Vec<Life>,
+    pub lives: Vec<Incarnation>,
     /// The publishers, by [`PublisherId`].
     pub publishers: Vec<String>,
     /// The messages that were published or named, by [`MessageId`].

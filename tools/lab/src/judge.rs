@@ -28,7 +28,7 @@ mod views;
 #[cfg(test)]
 mod tests;
 
-use crate::history::{Delivery, Histories, Life, SNAPSHOT, View};
+use crate::history::{Delivery, Histories, Incarnation, SNAPSHOT, View};
 
 /// Violations of one invariant that are reported individually: the first few explain, the rest are only counted.
 pub const TOLD_AN_INVARIANT: usize = 50;
@@ -123,7 +123,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    fn add(&mut self, invariant: u32, process: &Life, detail: String) {
+    fn add(&mut self, invariant: u32, process: &Incarnation, detail: String) {
         let told = self.violations.iter().filter(|violation| violation.invariant == invariant).count();
         if told < TOLD_AN_INVARIANT {
             self.violations.push(Violation { invariant, process: process.shown(), detail });
@@ -135,14 +135,14 @@ impl Verdict {
 
 /// Judges all histories of a run.
 pub fn judge(histories: &Histories, rules: Rules) -> Verdict {
-    let last_view = histories.lives.iter().filter_map(Life::last_view).max();
+    let last_view = histories.lives.iter().filter_map(Incarnation::last_view).max();
     let case = Case { histories, rules, last_view };
     let left = histories.lives.iter().filter(|life| !life.killed && life.last_view() != last_view);
     let mut verdict = Verdict {
         deliveries: histories.lives.iter().map(|life| life.deliveries.len()).sum(),
         processes: histories.lives.len(),
         last_view,
-        left_behind: left.map(Life::shown).collect(),
+        left_behind: left.map(Incarnation::shown).collect(),
         ..Verdict::default()
     };
     let all = [
@@ -179,12 +179,12 @@ impl Case<'_> {
     }
 
     /// Whether it is alive and in the group's last view.
-    fn survives(&self, life: &Life) -> bool {
+    fn survives(&self, life: &Incarnation) -> bool {
         !life.killed && life.last_view() == self.last_view
     }
 
     /// Whether this delivery binds other processes.
-    fn binds(&self, life: &Life, delivery: &Delivery) -> bool {
+    fn binds(&self, life: &Incarnation, delivery: &Delivery) -> bool {
         let moved = match delivery.segment {
             SNAPSHOT => !life.views.is_empty(),
             segment => (segment as usize) + 1 < life.views.len(),
@@ -195,7 +195,7 @@ impl Case<'_> {
     /// Whether a process may lack a message that others delivered in a view: it came later, or recorded it as given up.
     ///
     /// `began` is the first sequence that it delivered of each publisher.
-    fn may_lack(&self, life: &Life, began: &[Option<u64>], message: u32, first_view: bool) -> bool {
+    fn may_lack(&self, life: &Incarnation, began: &[Option<u64>], message: u32, first_view: bool) -> bool {
         let (publisher, sequence) = self.histories.messages[message as usize];
         let before_it_came = began[publisher as usize].is_none_or(|began| sequence < began);
         (first_view && life.starts_late() && before_it_came) || life.gave_up(publisher, sequence)
@@ -205,7 +205,7 @@ impl Case<'_> {
     ///
     /// A process that starts late receives each member's stream from its current position. A client's messages come
     /// through several members, so they may have holes until the last of these streams has begun.
-    fn began(&self, life: &Life) -> Vec<Option<u64>> {
+    fn began(&self, life: &Incarnation) -> Vec<Option<u64>> {
         let mut began = vec![None; self.histories.publishers.len()];
         let mut all_begun = 0;
         let first_view = life.views.first();

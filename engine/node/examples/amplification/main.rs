@@ -126,7 +126,7 @@ fn measure() -> Result<Vec<Row>, Box<dyn Error>> {
     let (mut nodes, group) = form(directory.path())?;
     let stranger = UdpSocket::bind("127.0.0.1:0")?;
     stranger.set_nonblocking(true)?;
-    let asker = UdpSocket::bind("127.0.0.1:0")?;
+    let requester = UdpSocket::bind("127.0.0.1:0")?;
     let mut rows = Vec::new();
     for kind in KINDS {
         for (index, asked) in [(0, "sequencer"), (1, "member"), (2, "donor"), (3, "observer"), (1, "all at once")] {
@@ -136,7 +136,7 @@ fn measure() -> Result<Vec<Row>, Box<dyn Error>> {
             let (mut bytes_in, mut bytes_out) = (0, 0);
             for turn in 0..QUESTIONS {
                 let question = (kind.question)(&target, turn as u64);
-                bytes_in += asker.send_to(&question, to)? as u64;
+                bytes_in += requester.send_to(&question, to)? as u64;
                 if turn % BATCH == BATCH - 1 {
                     poll_for(&mut nodes, Duration::from_micros(200))?;
                     bytes_out += arrived(&stranger);

@@ -124,11 +124,11 @@ impl Target {
     }
 
     fn heartbeat(&self, from: (Rank, Incarnation), epoch: Epoch, flags: u16) -> Vec<u8> {
-        let said: Heartbeat = zeroed(|said: &mut Heartbeat| {
-            (said.configuration, said.window_bytes) = (self.fingerprint.into(), (1 << 20).into());
-            (said.address, said.flags) = (self.stranger, flags.into());
+        let heartbeat: Heartbeat = zeroed(|heartbeat: &mut Heartbeat| {
+            (heartbeat.configuration, heartbeat.window_bytes) = (self.fingerprint.into(), (1 << 20).into());
+            (heartbeat.address, heartbeat.flags) = (self.stranger, flags.into());
         });
-        self.datagram(from, epoch, Kind::Heartbeat, &[said.as_bytes()])
+        self.datagram(from, epoch, Kind::Heartbeat, &[heartbeat.as_bytes()])
     }
 
     fn outsider(&self, turn: u64) -> Vec<u8> {

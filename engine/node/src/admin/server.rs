@@ -11,7 +11,7 @@
 //!
 //! Source: mio's edge-triggered readiness: every descriptor is driven until it would block.
 
-use crate::admin::sessions::{Session, Wish};
+use crate::admin::sessions::{Session, SessionRequest};
 use crate::admin::{self, EventLog, Request};
 use crate::counters::{CountersFile, cells as cell_names};
 use crate::directory::Directory;
@@ -69,7 +69,7 @@ pub(crate) struct Prepared {
 }
 
 /// How the data agent is reached.
-pub(crate) struct Asker {
+pub(crate) struct AgentHandle {
     pub(crate) bell: Bell,
     pub(crate) waker: Waker,
     pub(crate) stop: Flag,
@@ -106,7 +106,7 @@ pub(crate) struct Control {
 
 impl Prepared {
     /// Opens the socket beside the counters file and starts the thread.
-    pub(crate) fn start(self, file: &CountersFile, cells: Reader, asker: Asker, locks: Locks) -> io::Result<Control> {
+    pub(crate) fn start(self, file: &CountersFile, cells: Reader, agent: AgentHandle, locks: Locks) -> io::Result<Control> {
         let directory = Arc::clone(file.directory());
         let name = format!("{}{SOCKET_SUFFIX}", file.stem());
         let mut listener = listen(&directory, &name)?;
@@ -119,7 +119,7 @@ impl Prepared {
             connections: (0..CONNECTIONS_MAX + SESSIONS_MAX).map(|_| None).collect(),
             cells,
             labels,
-            asker,
+            agent,
             locks,
             log: EventLog::default(),
             view_is_asked: false,
@@ -186,7 +186,7 @@ struct ControlThread {
     connections: Vec<Option<Connection>>,
     cells: Reader,
     labels: Vec<String>,
-    asker: Asker,
+    agent: AgentHandle,
     locks: Locks,
     log: EventLog,
     view_is_asked: bool,
@@ -320,8 +320,8 @@ impl ControlThread {
             Ok(Request::Stat) => admin::stat(&self.labels, &self.cells),
             Ok(Request::Errors) => self.log.answer(),
             Ok(Request::Stop) => {
-                self.asker.stop.set();
-                self.asker.waker.wake();
+                self.agent.stop.set();
+                self.agent.waker.wake();
                 json!({ "stopping": true })
             }
             Ok(Request::Leave) => {
@@ -345,7 +345,7 @@ impl ControlThread {
                 }
                 return;
             }
-            Ok(Request::Session(wish)) => match self.begin_session(index, &wish) {
+            Ok(Request::Session(request)) => match self.begin_session(index, &request) {
                 Ok(()) => return,
                 Err(why) => json!({ "error": why }),
             },
@@ -356,7 +356,7 @@ impl ControlThread {
         }
     }
 
-    fn begin_session(&mut self, index: usize, wish: &Wish) -> Result<(), String> {
+    fn begin_session(&mut self, index: usize, request: &SessionRequest) -> Result<(), String> {
         let sessions = self.connections.iter().flatten().filter(|other| other.session.is_some()).count();
         if sessions >= SESSIONS_MAX {
             return Err(format!(
@@ -365,7 +365,7 @@ impl ControlThread {
         }
         let Some(connection) = &mut self.connections[index] else { return Ok(()) };
         let waker = Arc::clone(&self.rings.waker);
-        connection.session = Some(Session::begin(&self.locks, wish, move || _ = waker.wake()));
+        connection.session = Some(Session::begin(&self.locks, request, move || _ = waker.wake()));
         Ok(())
     }
 
@@ -378,8 +378,8 @@ impl ControlThread {
     /// Sends the data agent a command; false if too many commands are queued already.
     fn command(&mut self, command: Command) -> bool {
         let taken = self.rings.commands.try_push(command as u32, &[]).is_ok();
-        if taken && self.asker.bell.must_ring() {
-            self.asker.waker.wake();
+        if taken && self.agent.bell.must_ring() {
+            self.agent.waker.wake();
         }
         taken
     }

@@ -20,7 +20,7 @@
 //! skipped.
 
 use crate::locks::{Candidacy, ElectionState, LockError, LockRequest, LockState, Locks, Wait};
-use bourdon_protocol::{FencingToken, Part};
+use bourdon_protocol::{FencingToken, Participation};
 use bourdon_wire::TopicName;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -28,14 +28,14 @@ use std::time::{Duration, Instant};
 
 /// What a session asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Wish {
-    Lock { name: TopicName, wait: WishedWait },
-    Elect { name: TopicName, part: Part },
+pub(crate) enum SessionRequest {
+    Lock { name: TopicName, wait: SessionWait },
+    Elect { name: TopicName, part: Participation },
 }
 
 /// How long a lock is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WishedWait {
+pub(crate) enum SessionWait {
     Try,
     For(Duration),
     Forever,
@@ -51,7 +51,7 @@ pub(crate) enum PartName {
     Campaign,
 }
 
-impl From<PartName> for Part {
+impl From<PartName> for Participation {
     fn from(name: PartName) -> Self {
         match name {
             PartName::Watch => Self::Watch,
@@ -70,17 +70,17 @@ pub(crate) enum Session {
 
 impl Session {
     /// Begins; `wake` is called after each change.
-    pub(crate) fn begin(locks: &Locks, wish: &Wish, wake: impl Fn() + Send + Sync + 'static) -> Self {
-        match wish {
-            Wish::Lock { name, wait } => {
+    pub(crate) fn begin(locks: &Locks, request: &SessionRequest, wake: impl Fn() + Send + Sync + 'static) -> Self {
+        match request {
+            SessionRequest::Lock { name, wait } => {
                 let wait = match wait {
-                    WishedWait::Try => Wait::No,
-                    WishedWait::For(time) => Instant::now().checked_add(*time).map_or(Wait::Forever, Wait::Until),
-                    WishedWait::Forever => Wait::Forever,
+                    SessionWait::Try => Wait::No,
+                    SessionWait::For(time) => Instant::now().checked_add(*time).map_or(Wait::Forever, Wait::Until),
+                    SessionWait::Forever => Wait::Forever,
                 };
                 Self::Lock(*name, locks.begin_with(*name, wait, wake))
             }
-            Wish::Elect { name, part } => Self::Elect(locks.elect_with(*name, *part, wake)),
+            SessionRequest::Elect { name, part } => Self::Elect(locks.elect_with(*name, *part, wake)),
         }
     }
 

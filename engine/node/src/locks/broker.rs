@@ -13,7 +13,7 @@ use super::ticket::{Answer, Ticket};
 use super::{ElectionState, LockError, LockState, Lost, ORDERS_MAX, Wait};
 use crate::inline::Node;
 use bourdon_protocol::{
-    Coordination, CoordinationRefusal, LockId, LockNews, LockStanding, Loss, Part, Patience, Standing,
+    Coordination, CoordinationRefusal, LockId, LockNews, LockStanding, Loss, Participation, Patience, Standing,
 };
 use bourdon_ring::signal::WatermarkReader;
 use bourdon_wire::{Instant, TopicName};
@@ -39,7 +39,7 @@ pub(crate) enum Order {
     /// No lock any more.
     Unlock(Arc<Ticket<LockState>>),
     /// A part in an election.
-    Elect(TopicName, Part, Answer<ElectionState>),
+    Elect(TopicName, Participation, Answer<ElectionState>),
     /// To watch only.
     Resign(TopicName, Arc<Ticket<ElectionState>>),
     /// No part in it any more.
@@ -57,9 +57,9 @@ struct Pending {
 /// The candidacies for one name.
 #[derive(Debug, Default)]
 struct Race {
-    seats: Vec<(Part, Answer<ElectionState>)>,
+    seats: Vec<(Participation, Answer<ElectionState>)>,
     /// The part that the protocol has taken.
-    taken: Option<Part>,
+    taken: Option<Participation>,
 }
 
 /// The agent's end.
@@ -148,11 +148,11 @@ impl Broker {
                         node.unlock(id);
                     }
                 }
-                Order::Elect(name, part, answer) => self.elect(node, name, part, answer),
+                Order::Elect(name, participation, answer) => self.elect(node, name, participation, answer),
                 Order::Resign(name, ticket) => {
                     if let Some(race) = self.races.get_mut(&name) {
                         let own = race.seats.iter_mut().filter(|(_, answer)| answer.is_of(&ticket));
-                        own.for_each(|(part, _)| *part = Part::Watch);
+                        own.for_each(|(participation, _)| *participation = Participation::Watch);
                     }
                 }
                 Order::Leave(name, ticket) => {
@@ -239,11 +239,11 @@ impl Broker {
 
     // ---- elections ------------------------------------------------------------------------------------------------
 
-    fn elect(&mut self, node: &Node, name: TopicName, part: Part, answer: Answer<ElectionState>) {
+    fn elect(&mut self, node: &Node, name: TopicName, participation: Participation, answer: Answer<ElectionState>) {
         let seats: usize = self.races.values().map(|race| race.seats.len()).sum();
         let race = self.races.entry(name).or_default();
-        let stands = race.seats.iter().any(|(part, _)| *part > Part::Watch);
-        let refused = if part > Part::Watch && stands {
+        let stands = race.seats.iter().any(|(participation, _)| *participation > Participation::Watch);
+        let refused = if participation > Participation::Watch && stands {
             Some(LockError::Stands)
         } else if seats >= SEATS_MAX {
             Some(CoordinationRefusal::TooMany.into())
@@ -254,7 +254,7 @@ impl Broker {
         };
         match refused {
             Some(error) => answer.set(|state| state.over = Some(error)),
-            None => race.seats.push((part, answer)),
+            None => race.seats.push((participation, answer)),
         }
         if self.race_is_on(name) {
             self.show_leader(node, &name, None);
@@ -270,10 +270,10 @@ impl Broker {
         let Some(race) = self.races.get(name) else { return };
         let leader = node.leader(name);
         let own_rank = node.process().config().rank();
-        for (part, answer) in &race.seats {
-            let own = *part > Part::Watch && leader.is_some_and(|leadership| Some(leadership.leader) == own_rank);
+        for (participation, answer) in &race.seats {
+            let own = *participation > Participation::Watch && leader.is_some_and(|leadership| Some(leadership.leader) == own_rank);
             answer.set(|state| {
-                let deposed = deposed.filter(|_| *part > Part::Watch).or(state.deposed.filter(|_| !own));
+                let deposed = deposed.filter(|_| *participation > Participation::Watch).or(state.deposed.filter(|_| !own));
                 *state = ElectionState { leader, own, deposed, pending: None, over: state.over, known: true };
             });
         }
@@ -309,9 +309,9 @@ impl Broker {
                 self.races.remove(&name);
                 return taken.is_some();
             }
-            (Some(Part::Watch), Some(_)) => {
+            (Some(Participation::Watch), Some(_)) => {
                 node.resign(name);
-                race.taken = Some(Part::Watch);
+                race.taken = Some(Participation::Watch);
             }
             (Some(wanted), _) => match node.elect(name, wanted) {
                 Ok(()) => race.taken = Some(wanted),
@@ -356,8 +356,8 @@ impl Broker {
 }
 
 impl Race {
-    fn wanted(&self) -> Option<Part> {
-        self.seats.iter().map(|(part, _)| *part).max()
+    fn wanted(&self) -> Option<Participation> {
+        self.seats.iter().map(|(participation, _)| *participation).max()
     }
 
     fn is_due(&self) -> bool {

@@ -129,7 +129,7 @@ pub enum Loss {
 
 /// How a process takes part in an election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
+pub enum Participation {
     /// It receives news of the leader.
     Watch,
     /// It may lead, and lets other processes begin the first election.

@@ -25,7 +25,7 @@ use crate::outbox::{Destination, Outbox};
 use alloc::vec::Vec;
 use bourdon_wire::records::{self, direct_steps};
 use bourdon_wire::{Address, FRAME_HEADER_BYTES, Instant, Kind, Rank};
-use caller::{Caller, Health, Target, Wish};
+use caller::{Caller, Health, Target, TargetChoice};
 use receiver::Receiver;
 use zerocopy::IntoBytes;
 
@@ -64,12 +64,12 @@ impl Direct {
     pub(crate) fn call(
         &mut self,
         now: Instant,
-        wish: Wish,
+        choice: TargetChoice,
         targets: Vec<Target>,
         payload: &[u8],
     ) -> Result<CallId, DirectRefusal> {
         self.check(payload)?;
-        self.caller.begin(now, wish, targets, payload)
+        self.caller.begin(now, choice, targets, payload)
     }
 
     /// Sends a message once to all processes that hear the network.

@@ -24,10 +24,10 @@ pub(crate) mod bully;
 pub(crate) mod ring;
 
 use super::coordination::{
-    Coordination, CoordinationRefusal, ElectionKind, FencingToken, Leadership, Loss, NAMES_MAX, Part,
+    Coordination, CoordinationRefusal, ElectionKind, FencingToken, Leadership, Loss, NAMES_MAX, Participation,
 };
 use super::mutex::Seat;
-use super::perfect_link::Letter;
+use super::perfect_link::LinkMessage;
 use super::quorum::is_quorum;
 use crate::mutant::Mutant;
 use crate::view::{View, bit};
@@ -43,7 +43,7 @@ const ELECTIONS_MAX: usize = 64 * NAMES_MAX;
 #[derive(Debug, Default)]
 pub(crate) struct Election {
     /// How this member takes part.
-    part: Option<Part>,
+    participation: Option<Participation>,
     /// Bit r: rank r is a candidate, as far as is known.
     candidates: u64,
     /// Bit r: rank r has announced in this view that it is no longer a candidate, and has not announced a candidacy
@@ -87,7 +87,7 @@ struct Announced {
 }
 
 /// The letters that an election sends.
-pub(crate) type Letters = Vec<(Rank, Letter)>;
+pub(crate) type LinkMessages = Vec<(Rank, LinkMessage)>;
 
 /// One process's elections.
 #[derive(Debug)]
@@ -104,12 +104,12 @@ pub(crate) struct Elections {
     is_cut: bool,
     won: u64,
     pub(crate) news: Vec<Coordination>,
-    letters: Letters,
+    messages: LinkMessages,
 }
 
 impl Election {
     fn stands(&self) -> bool {
-        self.part >= Some(Part::StandBy)
+        self.participation >= Some(Participation::StandBy)
     }
 
     /// No member leads, and none is accepted that may come to lead.
@@ -144,15 +144,15 @@ impl Elections {
             is_cut: false,
             won: 0,
             news: Vec::new(),
-            letters: Vec::new(),
+            messages: Vec::new(),
         }
     }
 
     // ---- the application ------------------------------------------------------------------------------------------
 
     /// Takes part in an election, or changes how this member takes part.
-    pub(crate) fn take_part(&mut self, name: TopicName, part: Part) -> Result<(), CoordinationRefusal> {
-        let has_part = |election: &&Election| election.part.is_some();
+    pub(crate) fn take_part(&mut self, name: TopicName, participation: Participation) -> Result<(), CoordinationRefusal> {
+        let has_part = |election: &&Election| election.participation.is_some();
         let is_new = self.elections.get(&name).filter(has_part).is_none();
         if is_new && self.elections.values().filter(has_part).count() >= NAMES_MAX {
             return Err(CoordinationRefusal::TooMany);
@@ -160,14 +160,14 @@ impl Elections {
         let seat = self.seat.clone();
         let election = self.elections.entry(name).or_default();
         let stood = election.stands();
-        election.part = Some(part);
+        election.participation = Some(participation);
         let stands = election.stands();
-        election.called |= part == Part::Campaign;
-        election.begins = part == Part::Campaign && !self.is_open;
+        election.called |= participation == Participation::Campaign;
+        election.begins = participation == Participation::Campaign && !self.is_open;
         if stands && !stood {
             election.candidates |= bit(seat.own);
-            let letter = Letter { other: u64::from(election.called), rank: seat.own, ..Letter::new(STANDS, name) };
-            self.letters.extend(seat.others().map(|to| (to, letter)));
+            let message = LinkMessage { other: u64::from(election.called), rank: seat.own, ..LinkMessage::new(STANDS, name) };
+            self.messages.extend(seat.others().map(|to| (to, message)));
         }
         if stood && !stands {
             self.resign(name);
@@ -184,7 +184,7 @@ impl Elections {
     pub(crate) fn resign(&mut self, name: TopicName) {
         let own = self.seat.own;
         let Some(election) = self.elections.get_mut(&name) else { return };
-        election.part = election.part.min(Some(Part::Watch));
+        election.participation = election.participation.min(Some(Participation::Watch));
         election.candidates &= !bit(own);
         self.step_down(name);
         self.say_to_all(name, RESIGNED, 0);
@@ -194,7 +194,7 @@ impl Elections {
     pub(crate) fn leave(&mut self, name: TopicName) {
         self.resign(name);
         if let Some(election) = self.elections.get_mut(&name) {
-            election.part = None;
+            election.participation = None;
         }
     }
 
@@ -217,7 +217,7 @@ impl Elections {
 
     /// The elections that it takes part in, and their leaders.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&TopicName, Option<Leadership>)> {
-        let has_part = |(_, election): &(&TopicName, &Election)| election.part.is_some();
+        let has_part = |(_, election): &(&TopicName, &Election)| election.participation.is_some();
         self.elections.iter().filter(has_part).map(|(name, _)| (name, self.leader(name)))
     }
 
@@ -228,13 +228,13 @@ impl Elections {
 
     fn say_to_all(&mut self, name: TopicName, step: u16, number: u64) {
         let own = self.seat.own;
-        let letter = Letter { rank: own, number, epoch: self.seat.epoch, ..Letter::new(step, name) };
-        self.letters.extend(self.seat.others().map(|to| (to, letter)));
+        let message = LinkMessage { rank: own, number, epoch: self.seat.epoch, ..LinkMessage::new(step, name) };
+        self.messages.extend(self.seat.others().map(|to| (to, message)));
     }
 
     /// The letters to be sent to other members.
-    pub(crate) fn take_letters(&mut self) -> Letters {
-        core::mem::take(&mut self.letters)
+    pub(crate) fn take_letters(&mut self) -> LinkMessages {
+        core::mem::take(&mut self.messages)
     }
 
     // ---- the leader -----------------------------------------------------------------------------------------------
@@ -252,7 +252,7 @@ impl Elections {
         let after = election.shown();
         election.latest = election.latest.max(after.map_or(FencingToken::default(), |leadership| leadership.token));
         election.passed = election.passed.filter(|leadership| leadership.token > election.latest);
-        if before != after && election.part.is_some() && !self.is_cut {
+        if before != after && election.participation.is_some() && !self.is_cut {
             self.news.push(Coordination::Leader(name, after));
         }
     }
@@ -273,14 +273,14 @@ impl Elections {
     fn begin(&mut self, name: TopicName) {
         let seat = self.seat.clone();
         let Some(election) = self.elections.get_mut(&name) else { return };
-        let campaigns = election.part == Some(Part::Campaign) && self.is_open;
+        let campaigns = election.participation == Some(Participation::Campaign) && self.is_open;
         let leads = election.leader.is_some_and(|(l, _)| self.suspects & bit(l.leader) == 0);
         if !campaigns || leads || election.announced.is_some() {
             return;
         }
         match self.kind {
-            ElectionKind::Bully => election.bully.begin(&seat, name, election.candidates, &mut self.letters),
-            ElectionKind::Ring => election.ring.begin(&seat, name, &mut self.letters),
+            ElectionKind::Bully => election.bully.begin(&seat, name, election.candidates, &mut self.messages),
+            ElectionKind::Ring => election.ring.begin(&seat, name, &mut self.messages),
         }
         self.consider(name);
     }
@@ -313,8 +313,8 @@ impl Elections {
         match self.kind {
             ElectionKind::Bully => self.say_to_all(name, COORDINATOR, term),
             ElectionKind::Ring if self.seat.successor() != own => {
-                let letter = Letter { rank: own, number: term, epoch, ..Letter::new(COORDINATOR, name) };
-                self.letters.push((self.seat.successor(), letter));
+                let message = LinkMessage { rank: own, number: term, epoch, ..LinkMessage::new(COORDINATOR, name) };
+                self.messages.push((self.seat.successor(), message));
             }
             ElectionKind::Ring => {}
         }
@@ -341,50 +341,50 @@ impl Elections {
     // ---- letters of other members ---------------------------------------------------------------------------------
 
     /// Receives a letter of another member.
-    pub(crate) fn receive(&mut self, from: Rank, letter: &Letter) {
-        let Some(name) = letter.name else { return };
+    pub(crate) fn receive(&mut self, from: Rank, message: &LinkMessage) {
+        let Some(name) = message.name else { return };
         if !self.elections.contains_key(&name) && self.elections.len() >= ELECTIONS_MAX {
             return; // no honest group has more names
         }
-        let is_about_rank = matches!(letter.step, ELECTION | COORDINATOR);
-        if is_about_rank && self.seat.members & bit(letter.rank) == 0 {
+        let is_about_rank = matches!(message.step, ELECTION | COORDINATOR);
+        if is_about_rank && self.seat.members & bit(message.rank) == 0 {
             return; // a letter about no member would go round a ring for ever
         }
         let seat = self.seat.clone();
         let election = self.elections.entry(name).or_default();
-        match letter.step {
+        match message.step {
             STANDS => {
                 election.candidates |= bit(from);
                 election.resigned &= !bit(from);
-                election.called |= letter.other != 0;
+                election.called |= message.other != 0;
                 self.consider(name);
             }
-            LEADS => self.on_leads(name, from, letter),
-            RESIGNED => self.on_resigned(name, from, letter.number == 0),
-            ELECTION | OK => self.on_election(name, from, letter),
-            COORDINATOR => self.on_coordinator(name, letter),
+            LEADS => self.on_leads(name, from, message),
+            RESIGNED => self.on_resigned(name, from, message.number == 0),
+            ELECTION | OK => self.on_election(name, from, message),
+            COORDINATOR => self.on_coordinator(name, message),
             ACCEPTED => {
-                if let Some(announced) = election.announced.as_mut().filter(|own| own.term == letter.number) {
+                if let Some(announced) = election.announced.as_mut().filter(|own| own.term == message.number) {
                     announced.accepted |= bit(from);
                     self.count(name);
                 }
             }
             REFUSED => {
-                let is_ours = election.announced.is_some_and(|own| own.term == letter.number);
+                let is_ours = election.announced.is_some_and(|own| own.term == message.number);
                 // A member that leads, or is higher, has priority; a lower member withdraws when it hears of us. In a
                 // ring a refused announcement goes no further.
-                let yields = letter.other != 0 || letter.rank > seat.own || self.kind == ElectionKind::Ring;
-                if is_ours && letter.rank == seat.own {
+                let yields = message.other != 0 || message.rank > seat.own || self.kind == ElectionKind::Ring;
+                if is_ours && message.rank == seat.own {
                     // A member led in that term or a later one, and that leadership has ended: this member needs
                     // another term.
-                    election.term = election.term.max(letter.epoch.0);
+                    election.term = election.term.max(message.epoch.0);
                     self.withdraw(name);
                     self.vacant(name);
                 } else if is_ours && yields {
                     // If the member with priority has resigned meanwhile, its resignation came before the refusal: no
                     // other message will follow.
-                    let has_led = letter.other != 0 && election.led >= letter.epoch.0;
-                    let has_gone = letter.other == 0 && election.resigned & bit(letter.rank) != 0;
+                    let has_led = message.other != 0 && election.led >= message.epoch.0;
+                    let has_gone = message.other == 0 && election.resigned & bit(message.rank) != 0;
                     if has_led && self.kind == ElectionKind::Bully {
                         return; // it has noted our announcement, and accepts it once it has heard what we have
                     }
@@ -408,7 +408,7 @@ impl Elections {
         self.say_to_all(name, RESIGNED, 1);
     }
 
-    fn on_election(&mut self, name: TopicName, from: Rank, letter: &Letter) {
+    fn on_election(&mut self, name: TopicName, from: Rank, message: &LinkMessage) {
         let seat = self.seat.clone();
         let Some(election) = self.elections.get_mut(&name) else { return };
         if let Some((leadership, true)) = election.leader
@@ -416,19 +416,19 @@ impl Elections {
         {
             // There is a leader: this member. In a ring the message goes no further.
             let (number, epoch) = (leadership.token.number, leadership.token.epoch);
-            let to = if self.kind == ElectionKind::Ring { letter.rank } else { from };
+            let to = if self.kind == ElectionKind::Ring { message.rank } else { from };
             if to != seat.own {
-                self.letters.push((to, Letter { rank: seat.own, number, epoch, ..Letter::new(LEADS, name) }));
+                self.messages.push((to, LinkMessage { rank: seat.own, number, epoch, ..LinkMessage::new(LEADS, name) }));
             }
             return;
         }
         let stands = election.stands();
         election.called = true;
-        match (self.kind, letter.step) {
+        match (self.kind, message.step) {
             (ElectionKind::Bully, ELECTION) => {
-                let begins = election.bully.on_election(&seat, (name, from), stands, &mut self.letters);
+                let begins = election.bully.on_election(&seat, (name, from), stands, &mut self.messages);
                 if begins && self.is_open && election.announced.is_none() {
-                    election.bully.begin(&seat, name, election.candidates, &mut self.letters);
+                    election.bully.begin(&seat, name, election.candidates, &mut self.messages);
                 }
             }
             (ElectionKind::Bully, _) => election.bully.on_ok(from),
@@ -437,15 +437,15 @@ impl Elections {
                     return; // this member has won already
                 }
                 let stands = stands && self.is_open;
-                election.ring.on_election(&seat, name, letter, stands, &mut self.letters);
+                election.ring.on_election(&seat, name, message, stands, &mut self.messages);
             }
             (ElectionKind::Ring, _) => {}
         }
         self.consider(name);
     }
 
-    fn on_coordinator(&mut self, name: TopicName, letter: &Letter) {
-        let (seat, winner, term) = (self.seat.clone(), letter.rank, letter.number);
+    fn on_coordinator(&mut self, name: TopicName, message: &LinkMessage) {
+        let (seat, winner, term) = (self.seat.clone(), message.rank, message.number);
         let Some(election) = self.elections.get_mut(&name) else { return };
         if winner == seat.own {
             // The announcement has been round the whole ring.
@@ -468,8 +468,8 @@ impl Elections {
         election.refused.insert(winner, term);
         let (rank, leads) = other.map_or((winner, false), |(l, shown)| (l.leader, shown));
         let (other, epoch) = (u64::from(leads), Epoch(election.led));
-        let refusal = Letter { rank, number: term, other, epoch, ..Letter::new(REFUSED, name) };
-        self.letters.push((winner, refusal));
+        let refusal = LinkMessage { rank, number: term, other, epoch, ..LinkMessage::new(REFUSED, name) };
+        self.messages.push((winner, refusal));
     }
 
     /// Accepts an announcement: this member accepts no other leader until the winner withdraws, resigns or leaves the
@@ -484,14 +484,14 @@ impl Elections {
         election.ring.is_over();
         self.set_leader(name, Some((Leadership { leader: winner, token }, false)));
         if self.kind == ElectionKind::Ring {
-            let on = Letter { rank: winner, number: term, epoch: seat.epoch, ..Letter::new(COORDINATOR, name) };
-            return self.letters.push((seat.successor(), on));
+            let on = LinkMessage { rank: winner, number: term, epoch: seat.epoch, ..LinkMessage::new(COORDINATOR, name) };
+            return self.messages.push((seat.successor(), on));
         }
-        self.letters.push((winner, Letter { number: term, ..Letter::new(ACCEPTED, name) }));
+        self.messages.push((winner, LinkMessage { number: term, ..LinkMessage::new(ACCEPTED, name) }));
     }
 
-    fn on_leads(&mut self, name: TopicName, from: Rank, letter: &Letter) {
-        let token = FencingToken { birth: self.seat.birth, epoch: letter.epoch, number: letter.number };
+    fn on_leads(&mut self, name: TopicName, from: Rank, message: &LinkMessage) {
+        let token = FencingToken { birth: self.seat.birth, epoch: message.epoch, number: message.number };
         let Some(election) = self.elections.get_mut(&name) else { return };
         if token < election.latest {
             return; // another member has led since: the sender has resigned, and announces that next
@@ -548,7 +548,7 @@ impl Elections {
         let is_void = core::mem::take(&mut election.is_void);
         let eldest = self.members.iter().find(|rank| standing & bit(**rank) != 0).copied();
         if self.kind == ElectionKind::Ring && (is_void || eldest == Some(seat.own)) {
-            election.ring.begin(&seat, name, &mut self.letters);
+            election.ring.begin(&seat, name, &mut self.messages);
         }
         self.consider(name);
     }
@@ -563,9 +563,9 @@ impl Elections {
         if core::mem::replace(&mut self.is_cut, false) {
             self.tell_all();
         }
-        self.letters.clear();
+        self.messages.clear();
         let own = self.seat.own;
-        self.elections.retain(|_, election| election.part.is_some());
+        self.elections.retain(|_, election| election.participation.is_some());
         let names: Vec<TopicName> = self.elections.keys().copied().collect();
         for name in names {
             let members = self.seat.members;
@@ -586,18 +586,18 @@ impl Elections {
     }
 
     /// What this member announces at the beginning of a view.
-    pub(crate) fn tell(&self) -> Vec<Letter> {
-        let (own, mut letters) = (self.seat.own, Vec::new());
+    pub(crate) fn tell(&self) -> Vec<LinkMessage> {
+        let (own, mut messages) = (self.seat.own, Vec::new());
         for (name, election) in &self.elections {
             if election.stands() {
-                letters.push(Letter { rank: own, other: u64::from(election.called), ..Letter::new(STANDS, *name) });
+                messages.push(LinkMessage { rank: own, other: u64::from(election.called), ..LinkMessage::new(STANDS, *name) });
             }
             if let Some(leadership) = election.shown().filter(|leadership| leadership.leader == own) {
                 let (number, epoch) = (leadership.token.number, leadership.token.epoch);
-                letters.push(Letter { rank: own, number, epoch, ..Letter::new(LEADS, *name) });
+                messages.push(LinkMessage { rank: own, number, epoch, ..LinkMessage::new(LEADS, *name) });
             }
         }
-        letters
+        messages
     }
 
     /// A member has announced all that it holds: elections that it did not name it does not lead.
@@ -625,7 +625,7 @@ impl Elections {
     /// again.
     fn tell_all(&mut self) {
         for (name, election) in &self.elections {
-            if let Some(leadership) = election.shown().filter(|_| election.part.is_some()) {
+            if let Some(leadership) = election.shown().filter(|_| election.participation.is_some()) {
                 self.news.push(Coordination::Leader(*name, Some(leadership).filter(|_| !self.is_cut)));
             }
         }
@@ -673,6 +673,6 @@ impl Elections {
         let names: Vec<TopicName> = self.elections.keys().copied().collect();
         names.into_iter().for_each(|name| self.set_leader(name, None));
         (self.seat, self.is_open) = (Seat { own: self.seat.own, epoch: Epoch(0), ..Seat::default() }, false);
-        self.letters.clear();
+        self.messages.clear();
     }
 }

@@ -28,7 +28,7 @@ use super::coordination::{
     CoordinationRefusal, FencingToken, LockId, LockNews, LockStanding, Loss, MutexKind, NAMES_MAX, Patience,
     REQUESTS_MAX,
 };
-use super::perfect_link::Letter;
+use super::perfect_link::LinkMessage;
 use crate::mutant::Mutant;
 use crate::view::{Member, View, ranks};
 use alloc::boxed::Box;
@@ -82,7 +82,7 @@ impl Seat {
 /// The effects of an algorithm's step.
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
-    pub(crate) letters: Vec<(Rank, Letter)>,
+    pub(crate) messages: Vec<(Rank, LinkMessage)>,
     /// This member's request for a lock is granted.
     pub(crate) granted: Vec<(TopicName, FencingToken)>,
     /// This member's request would have to wait, and must not; or there is no room.
@@ -90,8 +90,8 @@ pub(crate) struct Effects {
 }
 
 impl Effects {
-    pub(crate) fn send(&mut self, to: Rank, letter: Letter) {
-        self.letters.push((to, letter));
+    pub(crate) fn send(&mut self, to: Rank, message: LinkMessage) {
+        self.messages.push((to, message));
     }
 
     pub(crate) fn grant(&mut self, seat: &Seat, name: TopicName, number: u64) {
@@ -112,7 +112,7 @@ pub(crate) trait Exclusion: Debug + Send {
     /// This member releases a lock, or no longer waits for it.
     fn release(&mut self, seat: &Seat, name: TopicName, effects: &mut Effects);
     /// Receives a letter of another member.
-    fn receive(&mut self, seat: &Seat, from: Rank, letter: &Letter, effects: &mut Effects);
+    fn receive(&mut self, seat: &Seat, from: Rank, message: &LinkMessage, effects: &mut Effects);
     /// How many requests are known to precede this member's.
     fn ahead(&self, _seat: &Seat, _name: &TopicName) -> usize {
         0
@@ -385,9 +385,9 @@ impl Mutex {
     // ---- other members --------------------------------------------------------------------------------------------
 
     /// Receives a letter of another member.
-    pub(crate) fn receive(&mut self, from: Rank, letter: &Letter) {
+    pub(crate) fn receive(&mut self, from: Rank, message: &LinkMessage) {
         if let Algorithm::Textbook(textbook) = &mut self.algorithm {
-            textbook.receive(&self.seat, from, letter, &mut self.effects);
+            textbook.receive(&self.seat, from, message, &mut self.effects);
             self.settle();
         }
     }
@@ -424,8 +424,8 @@ impl Mutex {
     }
 
     /// The letters to be sent to other members.
-    pub(crate) fn take_letters(&mut self) -> Vec<(Rank, Letter)> {
-        core::mem::take(&mut self.effects.letters)
+    pub(crate) fn take_letters(&mut self) -> Vec<(Rank, LinkMessage)> {
+        core::mem::take(&mut self.effects.messages)
     }
 
     /// The number of entries kept.

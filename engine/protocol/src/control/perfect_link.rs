@@ -36,7 +36,7 @@ const RETRY_MAX_NS: u64 = 32_000_000;
 
 /// One message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Letter {
+pub(crate) struct LinkMessage {
     /// One of [`link_steps`].
     pub(crate) step: u16,
     pub(crate) rank: Rank,
@@ -46,7 +46,7 @@ pub(crate) struct Letter {
     pub(crate) name: Option<TopicName>,
 }
 
-impl Letter {
+impl LinkMessage {
     /// A step about a name, with nothing else in it.
     pub(crate) fn new(step: u16, name: TopicName) -> Self {
         Self { name: Some(name), ..Self::bare(step) }
@@ -63,9 +63,9 @@ impl Letter {
 struct Peer {
     /// The number of the first message in `unacknowledged`.
     first: u64,
-    unacknowledged: VecDeque<Letter>,
+    unacknowledged: VecDeque<LinkMessage>,
     /// How many of them have been sent since the last pause.
-    said: usize,
+    sent: usize,
     retry_at: Instant,
     retry_ns: u64,
     /// The number of the next message to accept.
@@ -78,7 +78,7 @@ impl Default for Peer {
         Self {
             first: 1,
             unacknowledged: VecDeque::new(),
-            said: 0,
+            sent: 0,
             retry_at: Instant::NEVER,
             retry_ns: RETRY_NS,
             next: 1,
@@ -128,28 +128,28 @@ impl PerfectLinks {
     }
 
     /// Queues a message to a peer; the next [`PerfectLinks::transmit`] sends it.
-    pub(crate) fn send(&mut self, to: Rank, letter: Letter) {
+    pub(crate) fn send(&mut self, to: Rank, message: LinkMessage) {
         let Some(peer) = self.peers.get_mut(to.index()) else { return };
-        peer.unacknowledged.push_back(letter);
+        peer.unacknowledged.push_back(message);
         self.is_idle = false;
-        if let Some(count) = self.sent.get_mut(usize::from(letter.step)) {
+        if let Some(count) = self.sent.get_mut(usize::from(message.step)) {
             *count += 1;
         }
     }
 
     /// Receives a record of a peer; returns its message, if it is the next in order.
-    pub(crate) fn receive(&mut self, now: Instant, from: Rank, record: &Link, name: Option<&str>) -> Option<Letter> {
+    pub(crate) fn receive(&mut self, now: Instant, from: Rank, record: &Link, name: Option<&str>) -> Option<LinkMessage> {
         let is_full = self.peers.iter().any(|peer| peer.unacknowledged.len() >= WAITING_MAX);
         let peer = self.peers.get_mut(from.index())?;
         // A peer can't acknowledge more than was sent.
-        let most = peer.first + peer.said as u64;
+        let most = peer.first + peer.sent as u64;
         let acknowledged = record.acknowledged.get().min(most);
         if acknowledged > peer.first {
             let count = (acknowledged - peer.first) as usize;
             peer.unacknowledged.drain(..count);
-            (peer.first, peer.said) = (acknowledged, peer.said - count);
+            (peer.first, peer.sent) = (acknowledged, peer.sent - count);
             peer.retry_ns = RETRY_NS;
-            peer.retry_at = if peer.said == 0 { Instant::NEVER } else { now + RETRY_NS };
+            peer.retry_at = if peer.sent == 0 { Instant::NEVER } else { now + RETRY_NS };
             self.is_idle = false; // more may be sent now
         }
         let sequence = record.sequence.get();
@@ -162,7 +162,7 @@ impl PerfectLinks {
             return None; // it comes again
         }
         peer.next += 1;
-        Some(Letter {
+        Some(LinkMessage {
             step: record.step.get(),
             rank: Rank(record.rank.get()),
             number: record.number.get(),
@@ -185,8 +185,8 @@ impl PerfectLinks {
     /// Marks messages that have waited too long for their acknowledgement to be retransmitted.
     pub(crate) fn tend(&mut self, now: Instant) {
         for peer in self.peers.iter_mut().filter(|peer| now >= peer.retry_at) {
-            self.overhead += peer.said as u64;
-            (peer.said, peer.retry_at) = (0, Instant::NEVER);
+            self.overhead += peer.sent as u64;
+            (peer.sent, peer.retry_at) = (0, Instant::NEVER);
             peer.retry_ns = (2 * peer.retry_ns).min(RETRY_MAX_NS);
             self.is_idle = false;
         }
@@ -205,13 +205,13 @@ impl PerfectLinks {
         for (rank, peer) in self.peers.iter_mut().enumerate() {
             let rank = Rank(rank as u16);
             let fresh = peer.unacknowledged.len().min(AHEAD);
-            for place in peer.said..fresh {
-                let letter = &peer.unacknowledged[place];
-                say(rank, &letter.record(rank, peer.first + place as u64, peer.next), letter.name.as_ref());
+            for place in peer.sent..fresh {
+                let message = &peer.unacknowledged[place];
+                say(rank, &message.record(rank, peer.first + place as u64, peer.next), message.name.as_ref());
                 peer.owes_ack = false;
             }
-            if fresh > peer.said {
-                peer.said = fresh;
+            if fresh > peer.sent {
+                peer.sent = fresh;
                 // New messages do not delay the retransmission of earlier ones.
                 peer.retry_at = peer.retry_at.min(now + peer.retry_ns);
             }
@@ -235,7 +235,7 @@ const NOTHING: Link = Link {
     other: zerocopy::little_endian::U64::new(0),
 };
 
-impl Letter {
+impl LinkMessage {
     fn record(&self, to: Rank, sequence: u64, acknowledged: u64) -> Link {
         Link {
             sequence: sequence.into(),
@@ -255,56 +255,56 @@ mod tests {
     use super::*;
     use alloc::vec;
 
-    fn letter(number: u64) -> Letter {
-        Letter { number, ..Letter::bare(link_steps::REQUEST) }
+    fn message(number: u64) -> LinkMessage {
+        LinkMessage { number, ..LinkMessage::bare(link_steps::REQUEST) }
     }
 
     /// What one end sends to rank 1 now.
-    fn said(links: &mut PerfectLinks, now: u64) -> Vec<Link> {
-        let mut said = Vec::new();
+    fn sent(links: &mut PerfectLinks, now: u64) -> Vec<Link> {
+        let mut sent = Vec::new();
         links.tend(Instant(now));
-        links.transmit(Instant(now), |_, record, _| said.push(*record));
-        said
+        links.transmit(Instant(now), |_, record, _| sent.push(*record));
+        sent
     }
 
-    fn sequences(said: &[Link]) -> Vec<u64> {
-        said.iter().map(|record| record.sequence.get()).collect()
+    fn sequences(sent: &[Link]) -> Vec<u64> {
+        sent.iter().map(|record| record.sequence.get()).collect()
     }
 
     #[test]
     fn letters_are_taken_in_order_once_each_and_acknowledged() {
         let (mut one, mut other) = (PerfectLinks::new(2), PerfectLinks::new(2));
-        (1..=3).for_each(|number| one.send(Rank(1), letter(number)));
-        let records = said(&mut one, 0);
+        (1..=3).for_each(|number| one.send(Rank(1), message(number)));
+        let records = sent(&mut one, 0);
         assert_eq!(sequences(&records), [1, 2, 3]);
         let mut take =
-            |index: usize| other.receive(Instant(0), Rank(0), &records[index], None).map(|letter| letter.number);
+            |index: usize| other.receive(Instant(0), Rank(0), &records[index], None).map(|message| message.number);
         assert_eq!([take(1), take(0), take(0), take(1), take(2)], [None, Some(1), None, Some(2), Some(3)]);
-        let answer = said(&mut other, 0);
+        let answer = sent(&mut other, 0);
         assert_eq!((sequences(&answer), answer[0].acknowledged.get()), (vec![0], 4));
         assert!(one.receive(Instant(0), Rank(1), &answer[0], None).is_none());
-        assert_eq!(said(&mut one, 0), []);
+        assert_eq!(sent(&mut one, 0), []);
         assert_eq!((one.held(), one.due()), (0, Instant::NEVER));
     }
 
     #[test]
     fn issue_new_letters_put_off_a_lost_one() {
         let mut links = PerfectLinks::new(2);
-        links.send(Rank(1), letter(1));
-        assert_eq!(sequences(&said(&mut links, 0)), [1]); // lost
+        links.send(Rank(1), message(1));
+        assert_eq!(sequences(&sent(&mut links, 0)), [1]); // lost
         let step_ns = RETRY_NS * 9 / 10;
-        links.send(Rank(1), letter(2));
-        assert_eq!(sequences(&said(&mut links, step_ns)), [2]);
-        links.send(Rank(1), letter(3));
-        assert_eq!(sequences(&said(&mut links, 2 * step_ns)), [1, 2, 3], "the first is overdue");
+        links.send(Rank(1), message(2));
+        assert_eq!(sequences(&sent(&mut links, step_ns)), [2]);
+        links.send(Rank(1), message(3));
+        assert_eq!(sequences(&sent(&mut links, 2 * step_ns)), [1, 2, 3], "the first is overdue");
     }
 
     #[test]
     fn nobody_can_acknowledge_what_was_not_said() {
         let mut links = PerfectLinks::new(2);
-        links.send(Rank(1), letter(1));
+        links.send(Rank(1), message(1));
         let early = Link { acknowledged: 9.into(), ..NOTHING };
         assert!(links.receive(Instant(0), Rank(1), &early, None).is_none());
-        assert_eq!((links.held(), sequences(&said(&mut links, 0))), (1, vec![1]));
+        assert_eq!((links.held(), sequences(&sent(&mut links, 0))), (1, vec![1]));
     }
 }

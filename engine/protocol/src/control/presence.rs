@@ -26,7 +26,7 @@ pub(crate) struct Peer {
     pub(crate) heard_from: u64,
     /// Bits of [`heartbeat_flags`].
     pub(crate) flags: u16,
-    pub(crate) said_at: Instant,
+    pub(crate) heard_at: Instant,
     /// It has announced its address, and that it is configured as we are.
     pub(crate) introduced: bool,
     pub(crate) differs: bool,
@@ -51,7 +51,7 @@ impl Presence {
     }
 
     /// Notes what a process announces of itself. True if this is another incarnation than the one heard before.
-    pub(crate) fn hear(&mut self, now: Instant, from: Member, epoch: Epoch, said: &Heartbeat) -> bool {
+    pub(crate) fn hear(&mut self, now: Instant, from: Member, epoch: Epoch, heartbeat: &Heartbeat) -> bool {
         let Some(peer) = self.peers.get_mut(from.rank.index()) else { return false };
         let other = peer.incarnation != Some(from.incarnation);
         if other {
@@ -59,12 +59,12 @@ impl Presence {
         }
         peer.incarnation = Some(from.incarnation);
         peer.epoch = epoch;
-        peer.address = Some(said.address).filter(Address::is_reachable);
-        peer.link_port = said.link_port.get();
-        peer.window_bytes = said.window_bytes.get();
-        peer.heard_from = said.heard_from.get();
-        peer.flags = said.flags.get();
-        (peer.said_at, peer.introduced) = (now, true);
+        peer.address = Some(heartbeat.address).filter(Address::is_reachable);
+        peer.link_port = heartbeat.link_port.get();
+        peer.window_bytes = heartbeat.window_bytes.get();
+        peer.heard_from = heartbeat.heard_from.get();
+        peer.flags = heartbeat.flags.get();
+        (peer.heard_at, peer.introduced) = (now, true);
         other
     }
 
@@ -108,7 +108,7 @@ impl Presence {
         let ready = |(rank, peer): (usize, &Peer)| {
             let rank = Rank(rank as u16);
             let wants = peer.flags & heartbeat_flags::READY != 0 && peer.epoch == view.epoch;
-            let fresh = peer.introduced && !peer.differs && now.since(peer.said_at) < fresh_ns;
+            let fresh = peer.introduced && !peer.differs && now.since(peer.heard_at) < fresh_ns;
             let member = Member { rank, incarnation: peer.incarnation? };
             (wants && fresh && view.incarnation(rank).is_none()).then_some(member)
         };
@@ -118,7 +118,7 @@ impl Presence {
     /// Whether a joiner is about to come in, and has not caught up yet.
     pub(crate) fn learns(&self, now: Instant, fresh_ns: u64) -> bool {
         let learns = |peer: &Peer| peer.flags & heartbeat_flags::LEARNER != 0 && !peer.differs;
-        self.peers.iter().any(|peer| peer.introduced && learns(peer) && now.since(peer.said_at) < fresh_ns)
+        self.peers.iter().any(|peer| peer.introduced && learns(peer) && now.since(peer.heard_at) < fresh_ns)
     }
 
     /// The members that want to leave.

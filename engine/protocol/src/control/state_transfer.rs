@@ -68,7 +68,7 @@ impl Donor {
 
 /// A snapshot that this process fetches.
 #[derive(Debug)]
-pub(crate) struct Asker {
+pub(crate) struct SnapshotFetch {
     pub(crate) ticket: u32,
     pub(crate) donor: Rank,
     pub(crate) due: Instant,
@@ -99,7 +99,7 @@ pub(crate) enum Taken {
     TooLarge(u64),
 }
 
-impl Asker {
+impl SnapshotFetch {
     pub(crate) fn new(now: Instant, ticket: u32, donor: Rank) -> Self {
         Self {
             ticket,

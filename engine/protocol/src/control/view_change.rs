@@ -10,7 +10,7 @@
 //! 2. `STATE` is the promise: what its sender holds of each stream, and the value it has accepted, if any.
 //! 3. With the states of a quorum of e the proposer chooses. If a value was accepted before, it takes the value of the
 //!    highest ballot unchanged. Only if there is none does it make a value: the members that answered, less those that
-//!    the [`Wish`] leaves out, and joiners; the cut is the *union* of what the members that answered hold.
+//!    the [`Proposal`] leaves out, and joiners; the cut is the *union* of what the members that answered hold.
 //! 4. A member answers `PROPOSE` with `ACCEPT` only once it holds the whole cut. A quorum of e *and* a quorum of e + 1
 //!    decide. The quorum of e makes the value unique; the quorum of e + 1 keeps the cut among the members that go on.
 //!    So a joiner, which follows e and holds the cut like any member, counts for e + 1, and never for e: otherwise a
@@ -110,7 +110,7 @@ pub enum Step {
 
 /// What a proposer would like.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Wish {
+pub struct Proposal {
     /// The members of e to keep, if they answer. It leaves out only members with evidence of their crash, members that
     /// the clique rule leaves out, and leavers.
     pub keep: u64,
@@ -171,7 +171,7 @@ pub(crate) fn birth_above(now_ms: u64, floor: u64) -> u64 {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Leading {
     ballot: Ballot,
-    wish: Wish,
+    proposal: Proposal,
     states: Vec<Promise>,
     value: Option<Value>,
     accepts: u64,
@@ -286,7 +286,7 @@ impl ViewChange {
 
     /// Begins a ballot higher than any heard. The caller must then report this member's own state:
     /// [`ViewChange::on_held`].
-    pub(super) fn lead(&mut self, wish: Wish) -> Ballot {
+    pub(super) fn lead(&mut self, proposal: Proposal) -> Ballot {
         let ballot = self.promised.after(self.own.rank);
         let old = self.leading.take().filter(|_| self.mutant == Some(Mutant::StaleState));
         self.promised = ballot;
@@ -294,7 +294,7 @@ impl ViewChange {
         let mut states = old.map_or_else(Vec::new, |old| old.states);
         states.retain(|(member, ..)| *member != self.own);
         let birth_floor = self.birth_floor;
-        self.leading = Some(Leading { ballot, wish, states, value: None, accepts: 0, birth_floor });
+        self.leading = Some(Leading { ballot, proposal, states, value: None, accepts: 0, birth_floor });
         ballot
     }
 
@@ -322,7 +322,7 @@ impl ViewChange {
     pub(super) fn awaited(&self) -> u64 {
         let Some(leading) = &self.leading else { return 0 };
         match &leading.value {
-            None => leading.wish.keep & !self.answered(),
+            None => leading.proposal.keep & !self.answered(),
             Some(value) => continuing(&self.view, value) & !leading.accepts,
         }
     }
@@ -381,11 +381,11 @@ impl ViewChange {
     /// answered.
     fn made(&self, leading: &Leading, suspects: u64) -> Option<Value> {
         let keep = match self.mutant {
-            Some(Mutant::RespondersLeftOut) => leading.wish.keep & (!suspects | bit(self.own.rank)),
+            Some(Mutant::RespondersLeftOut) => leading.proposal.keep & (!suspects | bit(self.own.rank)),
             Some(Mutant::SmallView) if self.view.epoch > Epoch(0) => bit(self.own.rank),
-            _ => leading.wish.keep,
+            _ => leading.proposal.keep,
         };
-        let value = self.value_of(leading, keep, leading.wish.leavers)?;
+        let value = self.value_of(leading, keep, leading.proposal.leavers)?;
         if self.allows(&value) || self.mutant == Some(Mutant::ViewBeyondResponders) {
             return Some(value);
         }
@@ -393,7 +393,7 @@ impl ViewChange {
     }
 
     fn value_of(&self, leading: &Leading, keep: u64, leavers: u64) -> Option<Value> {
-        let (answered, wish) = (self.answered(), &leading.wish);
+        let (answered, proposal) = (self.answered(), &leading.proposal);
         // With the states of too few members, only a view that goes beyond them continues a quorum.
         let beyond = [Mutant::ViewBeyondResponders, Mutant::StateFromAny].map(Some).contains(&self.mutant);
         let stays = |rank| keep & bit(rank) != 0 && (beyond || answered & bit(rank) != 0);
@@ -404,12 +404,12 @@ impl ViewChange {
         let mut members: Vec<_> = self.view.members.iter().filter(|m| stays(m.rank)).map(as_answered).collect();
         let continuing = members.len();
         let is_new = |joiner: &&Member| self.view.incarnation(joiner.rank).is_none();
-        members.extend(wish.joiners.iter().filter(is_new).take(continuing));
+        members.extend(proposal.joiners.iter().filter(is_new).take(continuing));
         let is_in = |rank: &Rank| members.iter().any(|member| member.rank == *rank);
         let old = Some(self.view.sequencer);
         let sequencer =
-            wish.sequencer.filter(is_in).or(old.filter(is_in)).or(members.first().map(|first| first.rank))?;
-        let (instance, birth) = match wish.origin {
+            proposal.sequencer.filter(is_in).or(old.filter(is_in)).or(members.first().map(|first| first.rank))?;
+        let (instance, birth) = match proposal.origin {
             Some((candidate, now_ms)) if self.view.epoch == Epoch(0) => {
                 (candidate, birth_above(now_ms, leading.birth_floor))
             }

@@ -20,7 +20,7 @@
 use bourdon_wire::{Frame, MessageName, flags};
 
 /// Returns whether a message of another group need not be waited for any longer.
-pub type Passed<'a> = &'a dyn Fn(&MessageName) -> bool;
+pub type Satisfied<'a> = &'a dyn Fn(&MessageName) -> bool;
 
 /// For a process that waits for no other group.
 pub(crate) fn always(_: &MessageName) -> bool {
@@ -29,7 +29,7 @@ pub(crate) fn always(_: &MessageName) -> bool {
 
 /// Whether a message begins in this frame that must come after another message which has not passed.
 #[inline]
-pub(crate) fn is_held(frame: &Frame<'_>, passed: Passed<'_>) -> bool {
+pub(crate) fn is_held(frame: &Frame<'_>, passed: Satisfied<'_>) -> bool {
     const BEGINS: u16 = flags::FIRST | flags::AFTER;
     frame.flags & (flags::KIND | BEGINS) == BEGINS
         && frame.data().and_then(|head| head.after).is_some_and(|name| !passed(&name))

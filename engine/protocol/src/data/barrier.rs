@@ -204,9 +204,9 @@ impl Barrier {
         if mutant == Some(Mutant::MarkerIgnored) {
             return true;
         }
-        let said = |rank: Rank| Some(rank) == own || self.reached[rank.index()] > self.phase;
+        let announced = |rank: Rank| Some(rank) == own || self.reached[rank.index()] > self.phase;
         let others = || streams.iter().filter(|stream| Some(stream.rank) != own);
-        ranks(view.bits()).all(said) || others().any(Stream::has_beyond_marker)
+        ranks(view.bits()).all(announced) || others().any(Stream::has_beyond_marker)
     }
 
     /// Whether a barrier is under way that this process has not reached: the other members must hear of it.

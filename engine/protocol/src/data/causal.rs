@@ -22,22 +22,22 @@ use bourdon_wire::{CausalEntry, Kind, Rank, Sequence, flags};
 #[derive(Debug)]
 pub(crate) struct Causal {
     /// The entry of each rank in the last message sent.
-    said: Vec<Sequence>,
+    sent: Vec<Sequence>,
     /// The vector of the message being sent.
     vector: Vec<CausalEntry>,
 }
 
 impl Causal {
     pub(crate) fn new(members: usize) -> Self {
-        Self { said: vec![Sequence(0); members], vector: Vec::with_capacity(members) }
+        Self { sent: vec![Sequence(0); members], vector: Vec::with_capacity(members) }
     }
 
     /// Computes the vector of the next message of `own`: the entries that changed, or `all` entries.
     pub(crate) fn prepare(&mut self, streams: &[Stream], own: Rank, all: bool) {
         self.vector.clear();
         for stream in streams.iter().filter(|stream| stream.rank != own) {
-            let said = if all { Sequence(0) } else { self.said[stream.rank.index()] };
-            if stream.delivered != said {
+            let sent = if all { Sequence(0) } else { self.sent[stream.rank.index()] };
+            if stream.delivered != sent {
                 self.vector.push(CausalEntry::new(stream.rank, stream.delivered));
             }
         }
@@ -51,7 +51,7 @@ impl Causal {
     /// The message that carries the vector was packed.
     pub(crate) fn sent(&mut self) {
         for entry in self.vector.drain(..) {
-            self.said[entry.rank().index()] = entry.delivered();
+            self.sent[entry.rank().index()] = entry.delivered();
         }
     }
 

@@ -11,7 +11,7 @@
 //! those of other members.
 
 use super::DATA_CHANNEL;
-use super::after::Passed;
+use super::after::Satisfied;
 use super::barrier::Barrier;
 use super::causal::Causal;
 use super::epoch_state::EpochState;
@@ -19,7 +19,7 @@ use super::flow::own_window;
 use super::log::Log;
 use super::own_stream::OwnStream;
 use super::realtime::RealTime;
-use super::repair::{Answerer, Asker};
+use super::repair::{RetransmitHandler, NakSender};
 use super::sequencer::is_run_plausible;
 use super::stability::{Enough, Stability};
 use super::stream::{Step, Stream};
@@ -87,7 +87,7 @@ pub(crate) struct Pipeline {
     turn: usize,
     pub(crate) stability: Stability,
     pub(crate) barrier: Barrier,
-    pub(crate) answerer: Answerer,
+    pub(crate) retransmit_handler: RetransmitHandler,
     pub(crate) rng: fastrand::Rng,
     pub(crate) ranges: Vec<NakRange>,
     /// The own floor or the sequencer's work may have moved since flow was computed.
@@ -130,7 +130,7 @@ impl Pipeline {
             ordering: Ordering::new(&config, &view, beginning),
             stability: Stability::new(own, members, view.bits()),
             barrier: Barrier::new(beginning.phase, members),
-            answerer: Answerer::new(),
+            retransmit_handler: RetransmitHandler::new(),
             rng: fastrand::Rng::with_seed(config.seed ^ view.epoch.0),
             ranges: Vec::with_capacity(bourdon_wire::records::NAK_RANGES_MAX),
             flow_stale: true,
@@ -170,7 +170,7 @@ impl Pipeline {
     /// The epoch has ended: what is held moves into logs that are as small as it allows; the large ones go to `spare`.
     pub(crate) fn refit(&mut self, spare: &mut Vec<Log>) {
         for stream in &mut self.streams {
-            stream.asker = Asker::new(1); // nothing is requested any more
+            stream.nak_sender = NakSender::new(1); // nothing is requested any more
             if let Some(small) = stream.log.refit() {
                 spare.push(core::mem::replace(&mut stream.log, small));
             }
@@ -242,7 +242,7 @@ impl Pipeline {
             Acceptance::New { early } => {
                 counters.add(Counter::DatagramsReceived, 1);
                 stream.anchor();
-                if had_gap && stream.asker.repaired(now, number, &self.config.timing) {
+                if had_gap && stream.nak_sender.repaired(now, number, &self.config.timing) {
                     counters.add(Counter::RepairsReceived, 1);
                 }
                 self.note_new(now, datagram, early);
@@ -354,22 +354,22 @@ impl Pipeline {
         let stream = &mut self.streams[rank.index()];
         if repairs && stream.window.has_gap() && self.config.mutant != Some(Mutant::ForgetNak) {
             let timing = &self.config.timing;
-            let backoff_ns = stream.asker.backoff_ns(timing, self.config.limits.receivers, &mut self.rng);
-            stream.asker.arm(now, timing.reorder_grace_ns + backoff_ns);
+            let backoff_ns = stream.nak_sender.backoff_ns(timing, self.config.limits.receivers, &mut self.rng);
+            stream.nak_sender.arm(now, timing.reorder_grace_ns + backoff_ns);
         }
     }
 
     /// Whether requests go to all members.
     pub(crate) fn asks_all(&self) -> bool {
-        Asker::asks_all(self.config.limits.receivers)
+        NakSender::asks_all(self.config.limits.receivers)
     }
 
     /// Another receiver requested these datagrams from all; returns how many of this process's missing datagrams that
     /// covers.
     pub(crate) fn suppress(&mut self, now: Instant, rank: Rank, ranges: &[NakRange]) -> u64 {
         let (timing, stream) = (&self.config.timing, &mut self.streams[rank.index()]);
-        let backoff_ns = stream.asker.backoff_ns(timing, self.config.limits.receivers, &mut self.rng);
-        stream.asker.suppress(now, (&stream.window, &stream.log), (timing, backoff_ns), ranges)
+        let backoff_ns = stream.nak_sender.backoff_ns(timing, self.config.limits.receivers, &mut self.rng);
+        stream.nak_sender.suppress(now, (&stream.window, &stream.log), (timing, backoff_ns), ranges)
     }
 
     /// Collects what to request of one stream into `ranges`. Returns how often it was requested, or `None` if nothing
@@ -379,9 +379,9 @@ impl Pipeline {
         let stream = &mut self.streams[rank.index()];
         let received = (&stream.window, &stream.log, stream.retained_from);
         let wanted = self.end.wanted(rank);
-        let attempts = stream.asker.collect(now, received, wanted, timing, budget, &mut self.ranges);
+        let attempts = stream.nak_sender.collect(now, received, wanted, timing, budget, &mut self.ranges);
         if self.config.mutant == Some(Mutant::AskWithoutPause) {
-            stream.asker.forget(now);
+            stream.nak_sender.forget(now);
         }
         (!self.ranges.is_empty()).then_some(attempts)
     }
@@ -519,7 +519,7 @@ impl Pipeline {
         &mut self,
         now: Instant,
         limit: usize,
-        passed: Passed<'_>,
+        passed: Satisfied<'_>,
         counters: &mut Counters,
         emit: &mut impl FnMut(Delivery<'_>),
     ) -> usize {

@@ -61,7 +61,7 @@ impl Wanted<'_> {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Asked {
+struct Requested {
     number: u64,
     at: Instant,
     /// When the next request for it is due.
@@ -72,23 +72,23 @@ struct Asked {
 
 /// The receiving side of one stream's repair.
 #[derive(Debug)]
-pub(crate) struct Asker {
-    asked: Vec<Asked>,
+pub(crate) struct NakSender {
+    requested: Vec<Requested>,
     /// When to check the gaps again.
     pub(crate) due: Instant,
     /// Smoothed time from request to repair.
     round_trip_ns: u64,
 }
 
-impl Asker {
+impl NakSender {
     pub(crate) fn new(slots: usize) -> Self {
-        let never = Asked { number: u64::MAX, at: Instant(0), again_at: Instant(0), attempts: 0, suppressed: 0 };
-        Self { asked: vec![never; slots], due: Instant::NEVER, round_trip_ns: 0 }
+        let never = Requested { number: u64::MAX, at: Instant(0), again_at: Instant(0), attempts: 0, suppressed: 0 };
+        Self { requested: vec![never; slots], due: Instant::NEVER, round_trip_ns: 0 }
     }
 
-    fn entry(&mut self, number: u64) -> &mut Asked {
-        let index = number as usize & (self.asked.len() - 1);
-        &mut self.asked[index]
+    fn entry(&mut self, number: u64) -> &mut Requested {
+        let index = number as usize & (self.requested.len() - 1);
+        &mut self.requested[index]
     }
 
     /// A gap was found.
@@ -106,7 +106,7 @@ impl Asker {
         (timing, backoff_ns): (&Timing, u64),
         ranges: &[NakRange],
     ) -> u64 {
-        let patience_ns = |asker: &Self, attempts| asker.retry_ns(timing, attempts) + backoff_ns;
+        let patience_ns = |requester: &Self, attempts| requester.retry_ns(timing, attempts) + backoff_ns;
         let (mut suppressed, mut left) = (0, log.capacity());
         for range in ranges {
             let first = range.first.get().max(window.next.0);
@@ -128,19 +128,19 @@ impl Asker {
             return false;
         }
         let again_at = now + patience_ns(self, attempts);
-        *self.entry(number) = Asked { number, at: now, again_at, attempts, suppressed: suppressed + 1 };
+        *self.entry(number) = Requested { number, at: now, again_at, attempts, suppressed: suppressed + 1 };
         true
     }
 
     /// A missing datagram came; measures the round trip where it is unambiguous (Karn's rule).
     pub(crate) fn repaired(&mut self, now: Instant, number: DatagramNumber, timing: &Timing) -> bool {
-        let asked = *self.entry(number.0);
-        if asked.number != number.0 {
+        let requested = *self.entry(number.0);
+        if requested.number != number.0 {
             return false;
         }
-        if asked.attempts == 1 {
+        if requested.attempts == 1 {
             // A process that was paused measures its own pause; it must not wait as long for the next repair.
-            let sample = now.since(asked.at).min(timing.nak_retry_max_ns);
+            let sample = now.since(requested.at).min(timing.nak_retry_max_ns);
             self.round_trip_ns =
                 if self.round_trip_ns == 0 { sample } else { self.round_trip_ns - self.round_trip_ns / 8 + sample / 8 };
         }
@@ -150,10 +150,10 @@ impl Asker {
     /// The holder of these datagrams requires a cookie with the request: all requested and still missing datagrams are
     /// requested again now, and that counts as one request.
     pub(crate) fn repeat(&mut self, now: Instant, window: &Window) {
-        for asked in &mut self.asked {
-            if asked.number >= window.next.0 && asked.number < window.known_end.0 && asked.suppressed == 0 {
-                asked.attempts = asked.attempts.saturating_sub(1);
-                asked.again_at = now;
+        for requested in &mut self.requested {
+            if requested.number >= window.next.0 && requested.number < window.known_end.0 && requested.suppressed == 0 {
+                requested.attempts = requested.attempts.saturating_sub(1);
+                requested.again_at = now;
                 self.due = now;
             }
         }
@@ -161,7 +161,7 @@ impl Asker {
 
     /// For the mutation check: as if nothing had been requested.
     pub(crate) fn forget(&mut self, now: Instant) {
-        self.asked.iter_mut().for_each(|asked| asked.number = u64::MAX);
+        self.requested.iter_mut().for_each(|requested| requested.number = u64::MAX);
         self.due = if self.due == Instant::NEVER { self.due } else { now + 20_000 };
     }
 
@@ -188,12 +188,12 @@ impl Asker {
         for number in window.next.max(retained_from).0..window.known_end.0 {
             let missing = !log.holds(DatagramNumber(number)) && wanted.has(DatagramNumber(number));
             let ask = missing && {
-                let asked = *self.entry(number);
-                let fresh = asked.number != number;
-                if !fresh && now < asked.again_at {
-                    self.due = self.due.min(asked.again_at);
+                let requested = *self.entry(number);
+                let fresh = requested.number != number;
+                if !fresh && now < requested.again_at {
+                    self.due = self.due.min(requested.again_at);
                 }
-                fresh || now >= asked.again_at
+                fresh || now >= requested.again_at
             };
             if !ask {
                 ranges.extend(open.take().map(|(first, count)| NakRange::new(DatagramNumber(first), count)));
@@ -212,7 +212,7 @@ impl Asker {
             let attempts =
                 if entry.number == number { entry.attempts.checked_add(1).unwrap_or(ATTEMPTS_CYCLE) } else { 1 };
             let again_at = now + self.retry_ns(timing, attempts);
-            *self.entry(number) = Asked { number, at: now, again_at, attempts, suppressed: 0 };
+            *self.entry(number) = Requested { number, at: now, again_at, attempts, suppressed: 0 };
             stubborn = stubborn.max(attempts);
             self.due = self.due.min(again_at);
             open = Some(open.map_or((number, 1), |(first, count)| (first, count + 1)));
@@ -250,7 +250,7 @@ struct Answered {
     number: u64,
     at: Instant,
     to: Address,
-    askers: u8,
+    requesters: u8,
 }
 
 /// Repairs that may be sent, now and over time.
@@ -273,7 +273,7 @@ impl Bucket {
 
 /// The sending side of repair.
 #[derive(Debug)]
-pub(crate) struct Answerer {
+pub(crate) struct RetransmitHandler {
     answered: Vec<Answered>,
     /// The budget of all addresses together.
     all: Bucket,
@@ -308,7 +308,7 @@ const SHARE_PART: u64 = 16;
 /// members.
 const SHARES_MAX: usize = 64;
 
-impl Answerer {
+impl RetransmitHandler {
     pub(crate) fn new() -> Self {
         Self {
             answered: vec![Answered { number: u64::MAX, ..Answered::default() }; ANSWERED_SLOTS],
@@ -320,13 +320,13 @@ impl Answerer {
 
     /// Lets the budget grow with time, and the share of the address that sent the request; all addresses that have
     /// proved nothing have one share together.
-    pub(crate) fn refill(&mut self, now: Instant, limits: &Limits, asker: Option<Address>) {
+    pub(crate) fn refill(&mut self, now: Instant, limits: &Limits, requester: Option<Address>) {
         let per_s = u64::from(limits.repairs_per_s.max(1));
         self.all.refill(now, per_s, REPAIR_BURST);
-        let asker = asker.unwrap_or_default();
-        let known = self.shares.iter().position(|(address, _)| *address == asker);
+        let requester = requester.unwrap_or_default();
+        let known = self.shares.iter().position(|(address, _)| *address == requester);
         self.share = known.unwrap_or_else(|| {
-            let share = (asker, Bucket { tokens: SHARED_OUT, refilled_at: now });
+            let share = (requester, Bucket { tokens: SHARED_OUT, refilled_at: now });
             if self.shares.len() < SHARES_MAX {
                 self.shares.push(share);
                 return self.shares.len() - 1;
@@ -358,7 +358,7 @@ impl Answerer {
         &mut self,
         now: Instant,
         (rank, number): (Rank, DatagramNumber),
-        asker: Address,
+        requester: Address,
         to_all: bool,
         timing: &Timing,
     ) -> Answer {
@@ -366,12 +366,12 @@ impl Answerer {
         let entry = &mut self.answered[number.0 as usize & (ANSWERED_SLOTS - 1)];
         let same = entry.rank == rank && entry.number == number.0;
         let recent = same && now.since(entry.at) < timing.nak_retry_min_ns / 2;
-        if recent && (entry.to == asker || entry.askers >= MULTICAST_FROM) || is_exhausted {
+        if recent && (entry.to == requester || entry.requesters >= MULTICAST_FROM) || is_exhausted {
             return Answer::No;
         }
-        let askers = if to_all { MULTICAST_FROM } else { 1 + if recent { entry.askers } else { 0 } };
-        *entry = Answered { rank, number: number.0, at: now, to: asker, askers };
+        let requesters = if to_all { MULTICAST_FROM } else { 1 + if recent { entry.requesters } else { 0 } };
+        *entry = Answered { rank, number: number.0, at: now, to: requester, requesters };
         self.spend();
-        if askers >= MULTICAST_FROM { Answer::Multicast } else { Answer::Unicast }
+        if requesters >= MULTICAST_FROM { Answer::Multicast } else { Answer::Unicast }
     }
 }

@@ -1,10 +1,10 @@
 //! Everything that is kept of one sender's stream, this process's own included.
 
-use super::after::{Passed, is_held};
+use super::after::{Satisfied, is_held};
 use super::cursor::{Assembly, Cursor};
 use super::log::Log;
 use super::loose::Loose;
-use super::repair::Asker;
+use super::repair::NakSender;
 use super::window::Window;
 use crate::event::Delivery;
 use alloc::vec::Vec;
@@ -24,7 +24,7 @@ pub(crate) struct Step<'a> {
     /// The message is delivered too late for its place.
     pub(crate) late: bool,
     /// Which messages of other groups need not be waited for.
-    pub(crate) passed: Passed<'a>,
+    pub(crate) passed: Satisfied<'a>,
 }
 
 /// A hole that no member can fill any more.
@@ -43,7 +43,7 @@ pub(crate) struct Stream {
     pub(crate) window: Window,
     pub(crate) cursor: Cursor,
     pub(crate) assembly: Assembly,
-    pub(crate) asker: Asker,
+    pub(crate) nak_sender: NakSender,
     /// Every message below this has been delivered or given up.
     pub(crate) delivered: Sequence,
     pub(crate) hole: Option<Hole>,
@@ -80,7 +80,7 @@ pub(crate) struct Stream {
 impl Stream {
     /// A stream whose first message has this sequence.
     pub(crate) fn new(rank: Rank, log: Log, mut window: Window, first: Sequence, phase: u64) -> Self {
-        let asker = Asker::new(log.capacity() as usize);
+        let nak_sender = NakSender::new(log.capacity() as usize);
         window.complete = first;
         let mut cursor = Cursor::default();
         cursor.sequence = first;
@@ -89,7 +89,7 @@ impl Stream {
             incarnation: Incarnation(0),
             log,
             window,
-            asker,
+            nak_sender,
             cursor,
             assembly: Assembly::default(),
             delivered: first,

@@ -14,7 +14,7 @@ use crate::config::Role;
 use crate::control::detector::{Change, Path};
 use crate::control::membership::{Membership, Situation, Verdict};
 use crate::control::view_change::driver::{Command, Commands, Driver, Situation as Reports, Timer, To};
-use crate::control::view_change::{Ballot, Step, Value, Wish, continues, continuing};
+use crate::control::view_change::{Ballot, Step, Value, Proposal, continues, continuing};
 use crate::counters::Counter;
 use crate::data::barrier::Standing as AtBarrier;
 use crate::data::epoch_state::EpochState;
@@ -141,7 +141,7 @@ impl Process {
             {
                 heard[member.rank.index()] = peer.heard_from;
                 let current = peer.epoch == self.data.view.epoch;
-                fresh |= if current && now.since(peer.said_at) < fresh_ns { bit(member.rank) } else { 0 };
+                fresh |= if current && now.since(peer.heard_at) < fresh_ns { bit(member.rank) } else { 0 };
             }
         }
         let bits = self.data.view.bits();
@@ -216,11 +216,11 @@ impl Process {
         let fresh_ns = FRESH * self.config.timing.detector.suspect_after_ns;
         let joiners = self.presence.joiners(now, &self.data.view, fresh_ns);
         let sequencer = self.hand_over.take();
-        self.lead(now, Wish { keep, leavers, joiners, sequencer, origin: None });
+        self.lead(now, Proposal { keep, leavers, joiners, sequencer, origin: None });
     }
 
-    fn lead(&mut self, now: Instant, wish: Wish) {
-        self.drive(now, |driver, _, out| driver.lead(wish, out));
+    fn lead(&mut self, now: Instant, proposal: Proposal) {
+        self.drive(now, |driver, _, out| driver.lead(proposal, out));
     }
 
     pub(super) fn lead_forming(&mut self, now: Instant) {
@@ -230,7 +230,7 @@ impl Process {
         if let Some(change) = &mut self.change {
             change.note_birth(self.config.birth_floor);
         }
-        self.lead(now, Wish { keep, sequencer: Some(self.config.sequencer), origin, ..Wish::default() });
+        self.lead(now, Proposal { keep, sequencer: Some(self.config.sequencer), origin, ..Proposal::default() });
     }
 
     /// Before the first view the lowest rank proposes, once it has heard all others.

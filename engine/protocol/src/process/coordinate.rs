@@ -2,20 +2,20 @@
 //! stream.
 //!
 //! When a view begins, each member announces to all others what it holds (`begin_coordination`, `on_link`); requests
-//! are sent once all members have announced. Letters go over perfect links, commands of replicated locks as the group's
+//! are sent once all members have announced. LinkMessages go over perfect links, commands of replicated locks as the group's
 //! own messages in the stream. A member that can't reach a quorum is fenced off, also while a view change makes no
 //! progress.
 
 use super::{Process, Standing};
 use crate::config::{Config, Order};
 use crate::control::coordination::{
-    Coordination, CoordinationRefusal, FencingToken, Leadership, LockId, LockStanding, Loss, MutexKind, NEWS_MAX, Part,
+    Coordination, CoordinationRefusal, FencingToken, Leadership, LockId, LockStanding, Loss, MutexKind, NEWS_MAX, Participation,
     Patience,
 };
 use crate::control::election::Elections;
 use crate::control::mutex::replicated::{Command, Grant, Replicated};
 use crate::control::mutex::{Mutex, Seat};
-use crate::control::perfect_link::{Letter, PerfectLinks};
+use crate::control::perfect_link::{LinkMessage, PerfectLinks};
 use crate::counters::Counter;
 use crate::data::pack::Outgoing;
 use crate::event::Delivery;
@@ -95,8 +95,8 @@ impl Coordinator {
 
     /// Passes letters to the links, and collects news.
     fn collect(&mut self) {
-        for (to, letter) in self.mutex.take_letters().into_iter().chain(self.elections.take_letters()) {
-            self.links.send(to, letter);
+        for (to, message) in self.mutex.take_letters().into_iter().chain(self.elections.take_letters()) {
+            self.links.send(to, message);
         }
         let locks = self.mutex.news.drain(..).map(|(id, news)| Coordination::Lock(id, news));
         self.news.extend(locks.chain(self.elections.news.drain(..)));
@@ -167,9 +167,9 @@ impl Process {
     ///
     /// # Errors
     /// If this process can't take part in it now.
-    pub fn elect(&mut self, name: TopicName, part: Part) -> Result<(), CoordinationRefusal> {
+    pub fn elect(&mut self, name: TopicName, participation: Participation) -> Result<(), CoordinationRefusal> {
         self.may_coordinate()?;
-        self.coordination.elections.take_part(name, part)?;
+        self.coordination.elections.take_part(name, participation)?;
         self.coordination.collect();
         Ok(())
     }
@@ -261,11 +261,11 @@ impl Process {
         coordination.elections.enter(seat.clone(), view);
         let is_replicated = self.config.mutex == MutexKind::Replicated;
         let held = coordination.mutex.holds().filter(|_| !is_replicated);
-        let mut letters: Vec<Letter> = held.map(|(name, _)| Letter::new(link_steps::HOLDS, *name)).collect();
-        letters.extend(coordination.elections.tell());
-        letters.push(Letter::bare(link_steps::STATE_SENT));
+        let mut messages: Vec<LinkMessage> = held.map(|(name, _)| LinkMessage::new(link_steps::HOLDS, *name)).collect();
+        messages.extend(coordination.elections.tell());
+        messages.push(LinkMessage::bare(link_steps::STATE_SENT));
         for to in seat.others() {
-            letters.iter().for_each(|letter| coordination.links.send(to, *letter));
+            messages.iter().for_each(|message| coordination.links.send(to, *message));
         }
         coordination.collect();
         self.note_suspects();
@@ -331,16 +331,16 @@ impl Process {
             return self.counters.add(Counter::DiscardedImplausible, 1);
         }
         let coordination = &mut self.coordination;
-        let Some(letter) = coordination.links.receive(now, from, record, name) else { return };
-        match (letter.step, letter.name) {
+        let Some(message) = coordination.links.receive(now, from, record, name) else { return };
+        match (message.step, message.name) {
             (link_steps::STATE_SENT, _) => {
                 coordination.told |= bit(from);
                 coordination.elections.told(from);
                 self.open_coordination();
             }
             (link_steps::HOLDS, Some(name)) => coordination.mutex.told(from, name),
-            (link_steps::REQUEST..link_steps::ELECTION, _) => coordination.mutex.receive(from, &letter),
-            _ => coordination.elections.receive(from, &letter),
+            (link_steps::REQUEST..link_steps::ELECTION, _) => coordination.mutex.receive(from, &message),
+            _ => coordination.elections.receive(from, &message),
         }
         self.coordination.collect();
     }

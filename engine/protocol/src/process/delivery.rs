@@ -6,7 +6,7 @@
 use super::{Process, Standing, push_event};
 use crate::control::clients::Clients;
 use crate::counters::Counter;
-use crate::data::after::{self, Passed};
+use crate::data::after::{self, Satisfied};
 use crate::data::epoch_state::EpochState;
 use crate::event::{Delivery, Event};
 use crate::mutant::Mutant;
@@ -30,7 +30,7 @@ impl Process {
         &mut self,
         now: Instant,
         limit: usize,
-        passed: Passed<'_>,
+        passed: Satisfied<'_>,
         mut emit: impl FnMut(Delivery<'_>),
     ) -> usize {
         if self.transfer.holds_back() {

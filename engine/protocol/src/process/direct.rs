@@ -3,7 +3,7 @@
 
 use super::{Process, Standing};
 use crate::config::Config;
-use crate::control::direct::caller::{Health, Target, Wish};
+use crate::control::direct::caller::{Health, Target, TargetChoice};
 use crate::control::direct::{Direct, Out};
 use crate::event::{CallId, DirectMessage, DirectOutcome, DirectRefusal};
 use crate::outbox::Outbox;
@@ -32,7 +32,7 @@ impl Process {
     /// If it is too long, too many are pending, or the member was not heard.
     pub fn send_to(&mut self, now: Instant, rank: Rank, payload: &[u8]) -> Result<CallId, DirectRefusal> {
         let target = self.target(rank)?;
-        self.call(now, Wish::One, vec![target], payload)
+        self.call(now, TargetChoice::One, vec![target], payload)
     }
 
     /// The same to any process of the group by its address: an observer's or a client's, as given in a message.
@@ -43,7 +43,7 @@ impl Process {
         if !to.is_reachable() || to == self.config.address {
             return Err(DirectRefusal::Unreachable);
         }
-        self.call(now, Wish::One, vec![Target { member: None, address: to, rtt_ns: None }], payload)
+        self.call(now, TargetChoice::One, vec![Target { member: None, address: to, rtt_ns: None }], payload)
     }
 
     /// Sends a message to the nearest of some members, by measured round trip; if that member does not accept it in
@@ -55,7 +55,7 @@ impl Process {
         let view: Vec<Rank> = self.data.view.members.iter().map(|member| member.rank).collect();
         let among = if among.is_empty() { &view[..] } else { among };
         let targets: Vec<_> = among.iter().filter_map(|rank| self.target(*rank).ok()).collect();
-        self.call(now, Wish::Any, targets, payload)
+        self.call(now, TargetChoice::Any, targets, payload)
     }
 
     /// Sends a message once to all processes of the group that hear the network, without an acknowledgement.
@@ -80,11 +80,11 @@ impl Process {
     fn call(
         &mut self,
         now: Instant,
-        wish: Wish,
+        choice: TargetChoice,
         targets: Vec<Target>,
         payload: &[u8],
     ) -> Result<CallId, DirectRefusal> {
-        let call = self.direct.call(now, wish, targets, payload)?;
+        let call = self.direct.call(now, choice, targets, payload)?;
         self.tend_direct(now);
         Ok(call)
     }

@@ -96,28 +96,28 @@ impl Process {
     }
 
     pub(super) fn on_heartbeat(&mut self, now: Instant, header: &DatagramHeader, body: &[u8]) {
-        let Some((said, _)) = Heartbeat::read(body) else { return };
+        let Some((heartbeat, _)) = Heartbeat::read(body) else { return };
         let (epoch, rank) = (header.epoch(), header.rank());
         let from = Member { rank, incarnation: header.incarnation() };
-        let differs = said.configuration.get() != self.config.fingerprint();
+        let differs = heartbeat.configuration.get() != self.config.fingerprint();
         if self.presence.note_differs(rank, differs) {
             self.event(Event::ConfigurationDiffers(rank));
         }
-        if differs || self.note_sighting(now, header, said) {
+        if differs || self.note_sighting(now, header, heartbeat) {
             return; // configured otherwise than we are, or of another instance
         }
         let same =
             header.instance() == self.data.view.instance || self.config.mutant == Some(Mutant::OtherInstanceBelieved);
-        if self.is_moved(from, said.address) {
+        if self.is_moved(from, heartbeat.address) {
             return;
         }
-        if said.flags.get() & heartbeat_flags::FORMED != 0 {
+        if heartbeat.flags.get() & heartbeat_flags::FORMED != 0 {
             self.trust.announcements.note_formed(now, from, epoch);
         }
         let known = self.data.view.incarnation(rank);
-        let formed = said.flags.get() & heartbeat_flags::FORMED != 0;
+        let formed = heartbeat.flags.get() & heartbeat_flags::FORMED != 0;
         if same && epoch == self.data.view.epoch && known == Some(from.incarnation) {
-            return self.on_own_views_heartbeat(now, from, epoch, said);
+            return self.on_own_views_heartbeat(now, from, epoch, heartbeat);
         }
         if known.is_some_and(|incarnation| incarnation != from.incarnation) {
             // Another incarnation of a member: it waits until the incarnation in the view is out of it. A formed
@@ -130,7 +130,7 @@ impl Process {
                 // answers.
                 let is_own = header.instance() == self.data.view.instance;
                 if formed && is_own && epoch > self.data.view.epoch {
-                    self.ask_for_view(now, rank, said.address);
+                    self.ask_for_view(now, rank, heartbeat.address);
                 }
                 return;
             }
@@ -138,17 +138,17 @@ impl Process {
         if formed {
             self.search.formed_at = now;
         }
-        let other = self.presence.hear(now, from, epoch, said);
+        let other = self.presence.hear(now, from, epoch, heartbeat);
         // A process in no view may be the only process that knows how this view ended.
         let outside = !matches!(self.standing, Standing::Member | Standing::Forming);
         let past = header.instance() == self.data.view.instance || self.is_past_instance(header.instance());
         if outside && past && self.past.is_of(epoch, from) {
-            if said.address.is_reachable() {
-                self.tell_decision(now, epoch, said.address);
+            if heartbeat.address.is_reachable() {
+                self.tell_decision(now, epoch, heartbeat.address);
             }
             return;
         }
-        self.follow_heartbeat(now, from, epoch, said, (formed, past, other));
+        self.follow_heartbeat(now, from, epoch, heartbeat, (formed, past, other));
     }
 
     /// Acts on the heartbeat of a process that is not in this process's view. What follows depends on whether its
@@ -158,7 +158,7 @@ impl Process {
         now: Instant,
         from: Member,
         epoch: Epoch,
-        said: &Heartbeat,
+        heartbeat: &Heartbeat,
         (formed, past, other): (bool, bool, bool),
     ) {
         let rank = from.rank;
@@ -180,15 +180,15 @@ impl Process {
                 self.clock.look_due = now;
             }
             Standing::Following if epoch > self.data.view.epoch && formed => {
-                self.ask_for_chain(now, rank, said.address)
+                self.ask_for_chain(now, rank, heartbeat.address)
             }
-            Standing::Member if epoch > self.data.view.epoch && formed => self.ask_for_view(now, rank, said.address),
+            Standing::Member if epoch > self.data.view.epoch && formed => self.ask_for_view(now, rank, heartbeat.address),
             // A process in no view has already asked the member at which it found the instance alive.
             Standing::Outside if formed => {}
-            Standing::Member => self.on_earlier_heartbeat(now, from, epoch, said.address),
+            Standing::Member => self.on_earlier_heartbeat(now, from, epoch, heartbeat.address),
             Standing::Following if formed && now.since(self.search.heard_at) > LOST_NS => {
                 self.lose_view();
-                self.ask_for_view(now, rank, said.address);
+                self.ask_for_view(now, rank, heartbeat.address);
             }
             Standing::Outside | Standing::Following if now.since(self.search.formed_at) > LOST_NS => {
                 self.form_again(now)
@@ -197,41 +197,41 @@ impl Process {
         }
     }
 
-    pub(super) fn on_own_views_heartbeat(&mut self, now: Instant, from: Member, epoch: Epoch, said: &Heartbeat) {
+    pub(super) fn on_own_views_heartbeat(&mut self, now: Instant, from: Member, epoch: Epoch, heartbeat: &Heartbeat) {
         let rank = from.rank;
         (self.search.heard_at, self.search.formed_at, self.search.older_since) = (now, now, Instant(0));
         self.detector.heard(rank, now, Path::Multicast);
         self.detector.heartbeat(rank, now);
         let before = self.presence.get(rank).map(|peer| (peer.heard_from, peer.flags, peer.epoch));
-        self.presence.hear(now, from, epoch, said);
-        self.note_rival(now, said.heard_from.get());
-        if before != Some((said.heard_from.get(), said.flags.get(), epoch)) {
+        self.presence.hear(now, from, epoch, heartbeat);
+        self.note_rival(now, heartbeat.heard_from.get());
+        if before != Some((heartbeat.heard_from.get(), heartbeat.flags.get(), epoch)) {
             self.clock.look_due = now;
         }
         // A joiner that knows how this view ends may be the only process left that does.
-        let wedged = said.flags.get() & heartbeat_flags::WEDGED != 0 && said.address.is_reachable();
+        let wedged = heartbeat.flags.get() & heartbeat_flags::WEDGED != 0 && heartbeat.address.is_reachable();
         if wedged {
-            self.pass_decision_on(now, epoch, said.address);
+            self.pass_decision_on(now, epoch, heartbeat.address);
         }
-        self.trust.announcements.note_stream(now, rank, DatagramNumber(said.next_number.get()));
-        self.renew_cookie(now, rank, said.address);
+        self.trust.announcements.note_stream(now, rank, DatagramNumber(heartbeat.next_number.get()));
+        self.renew_cookie(now, rank, heartbeat.address);
         let mtu = self.config.limits.mtu_bytes as u64;
         if let Some(outbound) = &mut self.data.outbound {
-            outbound.flow.announce(rank, u64::from(said.window_bytes.get()) / mtu);
-            if said.flags.get() & heartbeat_flags::SOLICIT != 0 && self.data.end.is_open() {
+            outbound.flow.announce(rank, u64::from(heartbeat.window_bytes.get()) / mtu);
+            if heartbeat.flags.get() & heartbeat_flags::SOLICIT != 0 && self.data.end.is_open() {
                 outbound.ack.due = now;
             }
         }
         self.data.update_flow();
-        self.data.barrier.note_row(rank, said.reached_phase.get());
-        if said.flags.get() & heartbeat_flags::BARRIER != 0 && self.data.barrier.is_plausible(said.reached_phase.get())
+        self.data.barrier.note_row(rank, heartbeat.reached_phase.get());
+        if heartbeat.flags.get() & heartbeat_flags::BARRIER != 0 && self.data.barrier.is_plausible(heartbeat.reached_phase.get())
         {
-            self.data.barrier.note_marker(rank, said.reached_phase.get(), None);
+            self.data.barrier.note_marker(rank, heartbeat.reached_phase.get(), None);
         }
         let stream = &mut self.data.streams[rank.index()];
         if !stream.window.started {
-            let (next, oldest) = (said.next_number.get(), said.oldest_number.get());
-            let sequence = Sequence(said.next_sequence.get());
+            let (next, oldest) = (heartbeat.next_number.get(), heartbeat.oldest_number.get());
+            let sequence = Sequence(heartbeat.next_sequence.get());
             match self.config.start {
                 Start::Oldest => {
                     let first = self.data.beginning.first_of(rank);
@@ -241,13 +241,13 @@ impl Process {
             }
         }
         if matches!(self.data.end, EpochState::Open) {
-            let end = DatagramNumber(said.next_number.get());
+            let end = DatagramNumber(heartbeat.next_number.get());
             if stream.is_loose {
-                stream.hear_bounds(Sequence(said.first_sequence.get()), end, Sequence(said.next_sequence.get()));
+                stream.hear_bounds(Sequence(heartbeat.first_sequence.get()), end, Sequence(heartbeat.next_sequence.get()));
             }
             self.data.note_end(now, rank, end);
             // A member that has promised a ballot orders nothing.
-            let orders = rank == self.data.view.sequencer && said.flags.get() & heartbeat_flags::WEDGED == 0;
+            let orders = rank == self.data.view.sequencer && heartbeat.flags.get() & heartbeat_flags::WEDGED == 0;
             if orders && self.data.is_lossy() {
                 self.data.doubt_order(now, end);
             }

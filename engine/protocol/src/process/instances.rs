@@ -59,9 +59,9 @@ impl Process {
     }
 
     /// Notes a member's heartbeat; returns whether it is of another instance than this process's and has been handled.
-    pub(super) fn note_sighting(&mut self, now: Instant, header: &DatagramHeader, said: &Heartbeat) -> bool {
+    pub(super) fn note_sighting(&mut self, now: Instant, header: &DatagramHeader, heartbeat: &Heartbeat) -> bool {
         let (own, other) = (self.data.view.instance, header.instance());
-        let formed = said.flags.get() & heartbeat_flags::FORMED != 0;
+        let formed = heartbeat.flags.get() & heartbeat_flags::FORMED != 0;
         if self.config.mutant == Some(Mutant::OtherInstanceBelieved) {
             return false;
         }
@@ -74,9 +74,9 @@ impl Process {
         }
         let announced = Announcement {
             instance: other,
-            birth: said.birth.get(),
+            birth: heartbeat.birth.get(),
             epoch: header.epoch(),
-            members: said.members.get(),
+            members: heartbeat.members.get(),
         };
         // A member needs no proof that its own instance is alive: it has its detectors.
         let notes = formed && (other != own || self.standing == Standing::Following);
@@ -88,7 +88,7 @@ impl Process {
         }
         self.counters.add(Counter::DiscardedInstance, u64::from(own != InstanceId::NONE));
         if notes {
-            self.seek(now, &announced, header.rank(), said.address);
+            self.seek(now, &announced, header.rank(), heartbeat.address);
         }
         // A process that has been removed sends members of its last view the decision that ended it, and hears the
         // group go on.
@@ -218,10 +218,10 @@ impl Process {
     }
 
     /// Two processes have drawn the same incarnation at the same rank: the process that is in no view draws another.
-    pub(super) fn note_collision(&mut self, header: &DatagramHeader, said: &Heartbeat) {
+    pub(super) fn note_collision(&mut self, header: &DatagramHeader, heartbeat: &Heartbeat) {
         let collides = header.incarnation() == self.config.incarnation
-            && said.address != self.config.address
-            && said.address.is_reachable()
+            && heartbeat.address != self.config.address
+            && heartbeat.address.is_reachable()
             && self.config.address.is_reachable();
         if collides && self.standing != Standing::Member {
             let own = Member { rank: header.rank(), incarnation: header.incarnation() };

@@ -95,8 +95,8 @@ impl Process {
             Some(data) => data,
             None => return self.counters.add(Counter::DiscardedEpoch, 1),
         };
-        let asker = proven.then_some(nak.reply_to);
-        let gone = answer(data, &mut self.outbox, &mut self.counters, now, (nak, ranges), asker);
+        let requester = proven.then_some(nak.reply_to);
+        let gone = answer(data, &mut self.outbox, &mut self.counters, now, (nak, ranges), requester);
         if gone {
             let (oldest, instance) = (oldest_retained(data), data.view.instance);
             self.answer_unavailable(now, (instance, epoch), rank, nak.reply_to, oldest);
@@ -143,7 +143,7 @@ impl Process {
     }
 }
 
-/// Retransmits what was requested and is retained here; returns whether a part is gone for good. `asker`: the
+/// Retransmits what was requested and is retained here; returns whether a part is gone for good. `requester`: the
 /// requesting address, if it has proved that it receives.
 fn answer(
     data: &mut Pipeline,
@@ -151,11 +151,11 @@ fn answer(
     counters: &mut Counters,
     now: Instant,
     (nak, ranges): (&records::Nak, &[records::NakRange]),
-    asker: Option<Address>,
+    requester: Option<Address>,
 ) -> bool {
     let rank = Rank(nak.rank.get());
     let asks_all = data.asks_all();
-    data.answerer.refill(now, &data.config.limits, asker);
+    data.retransmit_handler.refill(now, &data.config.limits, requester);
     let own = Some(rank) == data.own();
     let newest = match &data.outbound {
         // Once nothing more is sent, what was packed and not sent can be requested as well.
@@ -177,12 +177,12 @@ fn answer(
                 gone |= own;
                 continue;
             };
-            let to = match data.answerer.answer(now, (rank, number), nak.reply_to, asks_all, &data.config.timing) {
+            let to = match data.retransmit_handler.answer(now, (rank, number), nak.reply_to, asks_all, &data.config.timing) {
                 Answer::Unicast => Destination::Peer(nak.reply_to),
                 Answer::Multicast => Destination::Group,
                 Answer::No => {
                     counters.add(Counter::RepairsRefused, 1);
-                    if data.answerer.is_exhausted() {
+                    if data.retransmit_handler.is_exhausted() {
                         return gone; // the rest need not be walked: a receiver that still misses it asks again
                     }
                     continue;

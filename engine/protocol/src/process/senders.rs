@@ -91,16 +91,16 @@ impl Process {
         if outside
             && kind == Some(Kind::Heartbeat)
             && self.is_another_process(header)
-            && let Some((said, _)) = records::Heartbeat::read(body)
+            && let Some((heartbeat, _)) = records::Heartbeat::read(body)
         {
-            self.note_sighting(now, header, said);
+            self.note_sighting(now, header, heartbeat);
         }
     }
 
     pub(super) fn on_own_heartbeat(&mut self, header: &DatagramHeader, body: &[u8]) {
         self.counters.add(Counter::DiscardedOwn, 1);
-        if let Some((said, _)) = records::Heartbeat::read(body) {
-            self.note_collision(header, said);
+        if let Some((heartbeat, _)) = records::Heartbeat::read(body) {
+            self.note_collision(header, heartbeat);
         }
     }
 }

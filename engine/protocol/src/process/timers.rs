@@ -20,7 +20,7 @@ impl Process {
             deadline = deadline.min(outbound.ack.due);
         }
         deadline = deadline.min(self.delivery_due());
-        self.data.streams.iter().fold(deadline, |deadline, stream| deadline.min(stream.asker.due))
+        self.data.streams.iter().fold(deadline, |deadline, stream| deadline.min(stream.nak_sender.due))
     }
 
     /// When [`Process::deliver`] must be called even if nothing has arrived: a message was held, or a gap is given up.
@@ -42,7 +42,7 @@ impl Process {
             self.tend_view(now);
         }
         for index in 0..self.data.streams.len() {
-            if now >= self.data.streams[index].asker.due {
+            if now >= self.data.streams[index].nak_sender.due {
                 self.ask(now, Rank(index as u16));
             }
         }

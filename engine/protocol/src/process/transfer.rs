@@ -2,7 +2,7 @@
 
 use super::{Process, Standing};
 use crate::config::{Role, Start};
-use crate::control::state_transfer::{Asker, Donor, PARTS_AHEAD, PLACE_IDLE_NS, Taken};
+use crate::control::state_transfer::{SnapshotFetch, Donor, PARTS_AHEAD, PLACE_IDLE_NS, Taken};
 use crate::counters::Counter;
 use crate::event::{Event, Refusal};
 use crate::mutant::Mutant;
@@ -20,7 +20,7 @@ pub(super) struct Transfer {
     donor: Option<Donor>,
     /// A position that is too long for one part, while it is being sent.
     place: Option<Donor>,
-    asker: Option<Asker>,
+    fetch: Option<SnapshotFetch>,
     /// The view for which a snapshot is awaited.
     target: Option<(View, Beginning)>,
     /// A snapshot that has arrived and that the application has not taken.
@@ -39,22 +39,22 @@ impl Transfer {
     }
 
     pub(super) fn is_asking(&self) -> bool {
-        self.asker.is_some()
+        self.fetch.is_some()
     }
 
     /// The donor asked for a cookie first: asks again at once.
     pub(super) fn hurry(&mut self, now: Instant) {
-        if let Some(asker) = &mut self.asker {
-            asker.due = now;
+        if let Some(fetch) = &mut self.fetch {
+            fetch.due = now;
         }
     }
 
     pub(super) fn due(&self) -> Instant {
-        self.asker.as_ref().map_or(Instant::NEVER, |asker| asker.due)
+        self.fetch.as_ref().map_or(Instant::NEVER, |fetch| fetch.due)
     }
 
     pub(super) fn forget(&mut self) {
-        (self.asker, self.target, self.arrived) = (None, None, None);
+        (self.fetch, self.target, self.arrived) = (None, None, None);
     }
 
     /// A process that is not a member gives no snapshot.
@@ -69,13 +69,13 @@ impl Transfer {
 
     /// A member needs no snapshot.
     pub(super) fn joined(&mut self) {
-        (self.asker, self.target) = (None, None);
+        (self.fetch, self.target) = (None, None);
     }
 
     pub(super) fn held_bytes(&self) -> usize {
         let made = |donor: &Donor| donor.bytes.as_ref().map_or(0, Vec::len);
         let made = self.donor.iter().chain(&self.place).map(made).sum::<usize>();
-        made + self.asker.as_ref().map_or(0, Asker::held_bytes) + self.arrived.as_ref().map_or(0, Vec::len)
+        made + self.fetch.as_ref().map_or(0, SnapshotFetch::held_bytes) + self.arrived.as_ref().map_or(0, Vec::len)
     }
 }
 
@@ -286,12 +286,12 @@ impl Process {
     }
 
     fn is_asking(&self, ticket: u32) -> bool {
-        self.transfer.asker.as_ref().is_some_and(|asker| asker.ticket == ticket)
+        self.transfer.fetch.as_ref().is_some_and(|fetch| fetch.ticket == ticket)
     }
 
     /// Begins to fetch a snapshot taken in this view.
     pub(super) fn begin_transfer(&mut self, now: Instant, view: View, beginning: Beginning) {
-        if self.transfer.asker.is_some() || self.transfer.arrived.is_some() {
+        if self.transfer.fetch.is_some() || self.transfer.arrived.is_some() {
             return;
         }
         // Never an earlier incarnation of ours; the sequencer last, because it has the most to do.
@@ -302,7 +302,7 @@ impl Process {
         let donor = donors.get(self.transfer.turn % donors.len().max(1)).copied().unwrap_or(view.sequencer);
         self.transfer.tickets = self.transfer.tickets.wrapping_add(1);
         let ticket = self.config.incarnation.0 ^ self.transfer.tickets << 24 ^ self.config.seed as u32;
-        self.transfer.asker = Some(Asker::new(now, ticket, donor));
+        self.transfer.fetch = Some(SnapshotFetch::new(now, ticket, donor));
         self.transfer.target = Some((view, beginning));
     }
 
@@ -314,9 +314,9 @@ impl Process {
     }
 
     pub(super) fn ask_for_parts(&mut self, now: Instant) {
-        let Some(asker) = &mut self.transfer.asker else { return };
-        let (ticket, donor) = (asker.ticket, asker.donor);
-        let Some((part, count)) = asker.ask(now) else { return self.next_donor(now) };
+        let Some(fetch) = &mut self.transfer.fetch else { return };
+        let (ticket, donor) = (fetch.ticket, fetch.donor);
+        let Some((part, count)) = fetch.ask(now) else { return self.next_donor(now) };
         let Some(address) = self.presence.address(donor) else { return };
         let Some((view, _)) = &self.transfer.target else { return };
         let header = super::header(&self.config, view.instance, view.epoch);
@@ -337,9 +337,9 @@ impl Process {
             return;
         }
         let limit = self.config.limits.max_snapshot_bytes.saturating_add(1 << 20); // positions and locks come first
-        let Some(asker) = &mut self.transfer.asker else { return };
+        let Some(fetch) = &mut self.transfer.fetch else { return };
         let whole = (record.total_bytes.get(), record.part_bytes.get(), record.checksum.get());
-        match asker.take(now, record.part.get(), bytes, whole, limit) {
+        match fetch.take(now, record.part.get(), bytes, whole, limit) {
             Taken::Nothing | Taken::More => {}
             Taken::Damaged => self.next_donor(now),
             Taken::TooLarge(bytes) => {
@@ -353,10 +353,10 @@ impl Process {
 
     /// The whole snapshot is here: goes on at the donor's position.
     fn arrive(&mut self, now: Instant) {
-        let (Some(asker), Some((view, beginning))) = (self.transfer.asker.take(), self.transfer.target.take()) else {
+        let (Some(fetch), Some((view, beginning))) = (self.transfer.fetch.take(), self.transfer.target.take()) else {
             return;
         };
-        let bytes = asker.into_bytes();
+        let bytes = fetch.into_bytes();
         let ranks = usize::from(self.config.members);
         let position = Position::read(&bytes).filter(|(position, _)| position.streams.len() == ranks);
         let Some((position, state)) = position.filter(|(position, _)| position.epoch == view.epoch) else {

@@ -165,7 +165,7 @@ impl Process {
         self.counters.add(Counter::ChallengesTaken, 1);
         for stream in ranks(waiting.streams) {
             if let Some(stream) = self.data.streams.get_mut(stream.index()) {
-                stream.asker.repeat(now, &stream.window);
+                stream.nak_sender.repeat(now, &stream.window);
             }
         }
         if let Some(address) = waiting.view {

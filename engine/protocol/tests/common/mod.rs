@@ -363,14 +363,14 @@ impl<'a> Step<'a> {
 }
 
 /// A frame to put into a datagram: flags with kind, and body.
-pub type Part = (u16, Vec<u8>);
+pub type FrameParts = (u16, Vec<u8>);
 
-pub fn message(payload: &[u8]) -> Part {
+pub fn message(payload: &[u8]) -> FrameParts {
     (flags::WHOLE, payload.to_vec())
 }
 
 /// A message whose sender had delivered so many of other members: rank and count.
-pub fn after(entries: &[(u16, u64)], payload: &[u8]) -> Part {
+pub fn after(entries: &[(u16, u64)], payload: &[u8]) -> FrameParts {
     let mut body = (entries.len() as u16).to_le_bytes().to_vec();
     entries.iter().for_each(|(rank, n)| body.extend(CausalEntry::new(Rank(*rank), Sequence(*n)).as_bytes()));
     body.extend(payload);
@@ -378,7 +378,7 @@ pub fn after(entries: &[(u16, u64)], payload: &[u8]) -> Part {
 }
 
 /// A fragment of a message of `total` bytes.
-pub fn piece(total: u32, offset: u32, payload: &[u8]) -> Part {
+pub fn piece(total: u32, offset: u32, payload: &[u8]) -> FrameParts {
     let first = if offset == 0 { flags::FIRST } else { 0 };
     let last = if offset as usize + payload.len() == total as usize { flags::LAST } else { 0 };
     let mut body = [total.to_le_bytes(), offset.to_le_bytes()].concat();
@@ -386,20 +386,20 @@ pub fn piece(total: u32, offset: u32, payload: &[u8]) -> Part {
     (first | last, body)
 }
 
-pub fn run(rank: u16, first: u64, count: u32) -> Part {
+pub fn run(rank: u16, first: u64, count: u32) -> FrameParts {
     let record = OrderRun::new(Rank(rank), ChannelId(0), Sequence(first), count);
     (Kind::OrderRun as u16, record.as_bytes().to_vec())
 }
 
 /// The end of a phase, in a stream whose next message has this sequence; with a message of its own or without.
-pub fn marker(phase: u64, sequence: u64, payload: Option<&[u8]>) -> Part {
+pub fn marker(phase: u64, sequence: u64, payload: Option<&[u8]>) -> FrameParts {
     let carries = u64::from(payload.is_some());
     let record = Marker { phase: phase.into(), sequence: sequence.into(), carries: carries.into() };
     (Kind::Marker as u16, [record.as_bytes(), payload.unwrap_or_default()].concat())
 }
 
 /// A datagram of a member's stream.
-pub fn data(rank: u16, number: u64, sequence: u64, order: u64, parts: &[Part]) -> Vec<u8> {
+pub fn data(rank: u16, number: u64, sequence: u64, order: u64, parts: &[FrameParts]) -> Vec<u8> {
     let header = DatagramHeader::new(GROUP, InstanceId(1), Epoch(1), Rank(rank), Incarnation(1), ChannelId(0));
     sealed(header.at(DatagramNumber(number), Sequence(sequence), OrderNumber(order)), parts)
 }
@@ -409,7 +409,7 @@ pub fn control(rank: u16, kind: Kind, parts: &[&[u8]]) -> Vec<u8> {
     sealed(header, &[(kind as u16, parts.concat())])
 }
 
-fn sealed(header: DatagramHeader, parts: &[Part]) -> Vec<u8> {
+fn sealed(header: DatagramHeader, parts: &[FrameParts]) -> Vec<u8> {
     let mut bytes = vec![0; HEADER_BYTES];
     for (frame_flags, body) in parts {
         let kind_bits = FrameHeader::new(body.len(), TopicId(0), Kind::Data, *frame_flags);

@@ -13,7 +13,7 @@ pub fn address(index: usize) -> Address {
 
 /// What a process delivered to its application, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shown {
+pub enum Output {
     Message(u16, u64, Option<u64>),
     Barrier(u64, Vec<u8>),
     View(u64, u64),
@@ -22,7 +22,7 @@ pub enum Shown {
 
 pub struct One {
     pub process: Option<Process>,
-    pub shown: Vec<Shown>,
+    pub shown: Vec<Output>,
     pub events: Vec<Event>,
     /// Of each message: its topic, its topic's name, its first byte.
     pub topics: Vec<(u16, Option<String>, Option<u8>)>,
@@ -131,18 +131,18 @@ impl Net {
             loop {
                 let (shown, state, topics, late) = (&mut one.shown, &mut one.state, &mut one.topics, &mut one.late);
                 let count = process.deliver(self.now, usize::MAX, |d| match d.barrier {
-                    Some(phase) => shown.push(Shown::Barrier(phase, d.payload.to_vec())),
+                    Some(phase) => shown.push(Output::Barrier(phase, d.payload.to_vec())),
                     None => {
                         late.extend(Some((d.sender.0, d.sequence.0)).filter(|_| d.late));
                         topics.push((d.topic.0, d.name.map(str::to_owned), d.payload.first().copied()));
-                        shown.push(Shown::Message(d.sender.0, d.sequence.0, d.order.map(|o| o.0)));
+                        shown.push(Output::Message(d.sender.0, d.sequence.0, d.order.map(|o| o.0)));
                         state.extend_from_slice(&d.sequence.0.to_le_bytes());
                     }
                 });
                 while let Some(event) = process.poll_event() {
                     match event {
-                        Event::View { epoch, members, .. } => one.shown.push(Shown::View(epoch.0, members)),
-                        Event::Synced { phase, .. } => one.shown.push(Shown::Synced(phase)),
+                        Event::View { epoch, members, .. } => one.shown.push(Output::View(epoch.0, members)),
+                        Event::Synced { phase, .. } => one.shown.push(Output::Synced(phase)),
                         Event::SnapshotWanted => drop(process.give_snapshot(self.now, &one.state)),
                         Event::SnapshotReady => one.state = process.take_snapshot().unwrap(),
                         _ => {}
@@ -178,12 +178,12 @@ impl Net {
     }
 
     pub fn messages(&self, index: usize) -> Vec<(u16, u64)> {
-        let name = |shown: &Shown| if let Shown::Message(s, n, _) = shown { Some((*s, *n)) } else { None };
+        let name = |shown: &Output| if let Output::Message(s, n, _) = shown { Some((*s, *n)) } else { None };
         self.ones[index].shown.iter().filter_map(name).collect()
     }
 
     pub fn views(&self, index: usize) -> Vec<(u64, u64)> {
-        let view = |shown: &Shown| if let Shown::View(e, m) = shown { Some((*e, *m)) } else { None };
+        let view = |shown: &Output| if let Output::View(e, m) = shown { Some((*e, *m)) } else { None };
         self.ones[index].shown.iter().filter_map(view).collect()
     }
 

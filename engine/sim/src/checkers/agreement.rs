@@ -13,7 +13,7 @@
 //! DESIGN §7: 6, 7, 24, 25 and, under a name of its own, 11.
 
 use super::{Verdict, Violation, describe};
-use crate::history::{History, Id, Lineage, Shown};
+use crate::history::{History, Id, Lineage, Delivered};
 use crate::plan::{OrderPlan, Plan, ReliabilityPlan};
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub(super) const UNIFORM: &str = "uniform";
 #[derive(Debug)]
 struct End {
     process: usize,
-    delivered: Vec<Shown>,
+    delivered: Vec<Delivered>,
     /// By message: whether it is among them.
     has: Vec<bool>,
 }
@@ -89,12 +89,12 @@ impl Agreement {
 /// Whether the same was delivered to two applications.
 pub(super) fn compare(
     history: &History,
-    (first, process): (&[Shown], usize),
+    (first, process): (&[Delivered], usize),
     lineage: &Lineage,
     epoch: u64,
     total: bool,
 ) -> Verdict {
-    let differs = |which: &str, shown: &Shown| {
+    let differs = |which: &str, shown: &Delivered| {
         let other = lineage.process;
         let detail = format!(
             "by the end of epoch {epoch} {which} of processes {process} and {other} delivered {}",

@@ -11,7 +11,7 @@
 //! DESIGN §7: 16.
 
 use super::{Verdict, Violation};
-use crate::history::{History, Id, Shown};
+use crate::history::{History, Id, Delivered};
 
 pub(super) const NAME: &str = "barrier";
 
@@ -51,8 +51,8 @@ pub(super) fn complete(
 ) -> Verdict {
     let told = &history.lineages[lineage];
     for other in others.map(|other| &history.lineages[other]).filter(|other| other.whole && told.whole) {
-        let message = |shown: &Shown| &history.messages[shown.id as usize];
-        let counts = |shown: &&Shown| !message(shown).at_barrier && !is_gone(message(shown).publisher);
+        let message = |shown: &Delivered| &history.messages[shown.id as usize];
+        let counts = |shown: &&Delivered| !message(shown).at_barrier && !is_gone(message(shown).publisher);
         let before = told.delivered.iter().filter(counts);
         if let Some(ahead) =
             { before }.rev().find(|shown| !other.has(shown.id) && !other.gave_up(shown.sender, shown.sequence))

@@ -13,7 +13,7 @@
 //! DESIGN §7: 2 and 20.
 
 use super::{Verdict, Violation, agreement};
-use crate::history::{Gap, History, Lineage, Settled, Shown};
+use crate::history::{Gap, History, Lineage, Settled, Delivered};
 use crate::node::Node;
 use crate::plan::{Happening, OrderPlan, Plan, StartPlan};
 
@@ -132,13 +132,13 @@ impl Completeness<'_> {
         if !lineage.whole && self.plan.events.iter().any(|event| event.what == Happening::Sync) {
             return Ok(()); // an observer that came between a barrier's markers waits at some until the next message
         }
-        let owes = |shown: &&Shown| {
+        let owes = |shown: &&Delivered| {
             let published_at_ns = self.history.messages[shown.id as usize].at_ns;
             let oldest = node.start == Some(StartPlan::Oldest) && self.is_all_retained();
             oldest || lineage.whole || lineage.formed_at_ns.is_some_and(|formed| published_at_ns > formed)
         };
         let excused =
-            |shown: &Shown| lineage.gave_up(shown.sender, shown.sequence) || self.is_tail_of_lost_order(lineage, shown);
+            |shown: &Delivered| lineage.gave_up(shown.sender, shown.sequence) || self.is_tail_of_lost_order(lineage, shown);
         match first.delivered.iter().filter(owes).find(|shown| !lineage.has(shown.id) && !excused(shown)) {
             None => Ok(()),
             Some(lost) => {
@@ -156,7 +156,7 @@ impl Completeness<'_> {
         self.datagrams.is_some_and(|datagrams| datagrams[member] < u64::from(self.plan.log_slots))
     }
 
-    fn is_tail_of_lost_order(&self, lineage: &Lineage, lost: &Shown) -> bool {
+    fn is_tail_of_lost_order(&self, lineage: &Lineage, lost: &Delivered) -> bool {
         self.plan.order == OrderPlan::Total
             && lineage.gaps.iter().any(|gap| self.datagrams.is_none() || gap.sender == self.plan.sequencer)
             && !lineage.delivered.iter().any(|shown| shown.sender == lost.sender && shown.sequence > lost.sequence)

@@ -7,11 +7,11 @@
 //! DESIGN §7: 9.
 
 use super::{Verdict, Violation};
-use crate::history::{History, Shown};
+use crate::history::{History, Delivered};
 
 pub(super) const NAME: &str = "fifo";
 
-pub(super) fn delivered(history: &History, lineage: usize, shown: &Shown, skips: bool) -> Verdict {
+pub(super) fn delivered(history: &History, lineage: usize, shown: &Delivered, skips: bool) -> Verdict {
     let lineage = &history.lineages[lineage];
     let next = lineage.next[usize::from(shown.sender)];
     let skipped = shown.sequence != next && lineage.member && !skips;

@@ -17,7 +17,7 @@
 
 use super::{Checkers, Verdict, Violation};
 use crate::demand::{Demand, Demands};
-use crate::history::{History, Id, Shown};
+use crate::history::{History, Id, Delivered};
 use crate::plan::GROUP;
 use bourdon_protocol::{Delivery, Member, View};
 use bourdon_wire::Datagram;
@@ -100,7 +100,7 @@ impl Instances {
     /// Judges a snapshot that an application took.
     pub(crate) fn resumed(&self, history: &History, lineage: usize) -> Verdict {
         let lineage = &history.lineages[lineage];
-        let belongs = |shown: &Shown| self.belongs(history, shown.id, lineage.generation, lineage.process);
+        let belongs = |shown: &Delivered| self.belongs(history, shown.id, lineage.generation, lineage.process);
         if self.demanded { lineage.delivered.iter().try_for_each(belongs) } else { Ok(()) }
     }
 

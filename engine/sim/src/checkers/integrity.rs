@@ -7,12 +7,12 @@
 //! DESIGN §7: 1.
 
 use super::{Verdict, Violation};
-use crate::history::{History, Shown};
+use crate::history::{History, Delivered};
 use bourdon_protocol::Delivery;
 
 pub(super) const NAME: &str = "integrity";
 
-pub(super) fn delivered(history: &History, lineage: usize, delivery: &Delivery<'_>) -> Result<Shown, Violation> {
+pub(super) fn delivered(history: &History, lineage: usize, delivery: &Delivery<'_>) -> Result<Delivered, Violation> {
     let (sender, sequence) = (delivery.sender.0, delivery.sequence.0);
     let process = history.lineages[lineage].process;
     let broken = |how: &str| Violation::new(NAME, format!("process {process} delivered {sender}:{sequence} {how}"));
@@ -20,7 +20,7 @@ pub(super) fn delivered(history: &History, lineage: usize, delivery: &Delivery<'
     if history.lineages[lineage].has(id) {
         return Err(broken("twice"));
     }
-    Ok(Shown { id, sender, sequence, at_barrier: delivery.barrier.is_some() })
+    Ok(Delivered { id, sender, sequence, at_barrier: delivery.barrier.is_some() })
 }
 
 /// Nothing is both given up and delivered, where deliveries keep an order. Without an order a datagram beyond a gap may
@@ -28,8 +28,8 @@ pub(super) fn delivered(history: &History, lineage: usize, delivery: &Delivery<'
 pub(super) fn end(history: &History) -> Verdict {
     for lineage in &history.lineages {
         // A barrier's own message has no number of its own.
-        let numbered = |shown: &&Shown| !history.messages[shown.id as usize].at_barrier;
-        let given_up = |shown: &&Shown| lineage.gave_up(shown.sender, shown.sequence);
+        let numbered = |shown: &&Delivered| !history.messages[shown.id as usize].at_barrier;
+        let given_up = |shown: &&Delivered| lineage.gave_up(shown.sender, shown.sequence);
         if let Some(both) = lineage.delivered.iter().filter(numbered).find(given_up) {
             let (process, name) = (lineage.process, super::describe(history, both));
             return Err(Violation::new(NAME, format!("process {process} delivered {name} and gave it up")));

@@ -14,7 +14,7 @@
 use super::views::Views;
 use super::{Verdict, Violation};
 use crate::demand::{Demand, Demands};
-use crate::history::{Gap, History, Id, Lineage, Shown};
+use crate::history::{Gap, History, Id, Lineage, Delivered};
 use crate::node::Node;
 use crate::plan::{OrderPlan, Plan};
 use bourdon_protocol::{Member, Process, Standing};
@@ -158,6 +158,6 @@ impl Observers {
 }
 
 /// Whether a gap names a message. A barrier's own message has no number: it has the sender's next one.
-fn is_within(shown: &Shown, gap: Gap) -> bool {
+fn is_within(shown: &Delivered, gap: Gap) -> bool {
     !shown.at_barrier && shown.sender == gap.sender && (gap.from..gap.to).contains(&shown.sequence)
 }

@@ -3,7 +3,7 @@
 //! Applications request locks beside the ordinary messages. They hold them for a while, lose patience, resign and come
 //! again. The algorithm is part of the plan, because each member must run the same.
 
-use bourdon_protocol::{ElectionKind, MutexKind, Part};
+use bourdon_protocol::{ElectionKind, MutexKind, Participation};
 use bourdon_wire::TopicName;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -182,13 +182,13 @@ impl LockPlan {
     }
 
     /// The part a member takes in elections.
-    pub(crate) fn part(&self, member: u16) -> Part {
+    pub(crate) fn participation(&self, member: u16) -> Participation {
         if self.campaigners.contains(&member) {
-            Part::Campaign
+            Participation::Campaign
         } else if self.standbys.contains(&member) {
-            Part::StandBy
+            Participation::StandBy
         } else {
-            Part::Watch
+            Participation::Watch
         }
     }
 }

@@ -17,21 +17,21 @@ pub(super) struct Duels {
     members: usize,
     takeover_ns: u64,
     /// By member: the ballot and step that it sent last.
-    said: Vec<(u64, u8)>,
+    seen: Vec<(u64, u8)>,
 }
 
 impl Duels {
     pub(super) fn new(plan: &Plan) -> Self {
         let members = usize::from(plan.members);
-        Self { members, takeover_ns: plan.timing().membership.takeover_after_ns, said: vec![(0, 0); members] }
+        Self { members, takeover_ns: plan.timing().membership.takeover_after_ns, seen: vec![(0, 0); members] }
     }
 
     /// Cuts off the sender of a datagram that holds a new step of a ballot.
     pub(super) fn hinder(&mut self, now_ns: u64, from: usize, datagram: &[u8], rng: &mut Rng, network: &mut Network) {
-        let Some(step) = step(datagram).filter(|step| from < self.members && self.said[from] != *step) else {
+        let Some(step) = step(datagram).filter(|step| from < self.members && self.seen[from] != *step) else {
             return;
         };
-        self.said[from] = step;
+        self.seen[from] = step;
         // By thousandths: the sender is cut off from no other, from all; else from each or not, at random.
         let (none, all) = match step.1 {
             ballot_steps::PREPARE => (500, 0),
@@ -62,6 +62,6 @@ fn step(datagram: &[u8]) -> Option<(u64, u8)> {
     let datagram = Datagram::parse(datagram, GROUP).ok().filter(|datagram| datagram.has(Kind::Ballot))?;
     let ballots = datagram.frames().filter(|frame| frame.kind() == Some(Kind::Ballot));
     let steps = ballots.filter_map(|frame| BallotStep::read_all(frame.body).map(|(step, _)| step));
-    let said = steps.map(|step| (step.ballot.get(), step.step));
-    { said }.find(|(_, step)| [ballot_steps::PREPARE, ballot_steps::PROPOSE, ballot_steps::DECIDE].contains(step))
+    let seen = steps.map(|step| (step.ballot.get(), step.step));
+    { seen }.find(|(_, step)| [ballot_steps::PREPARE, ballot_steps::PROPOSE, ballot_steps::DECIDE].contains(step))
 }

@@ -1,7 +1,7 @@
 //! What an application does with locks and elections when its time has come, and what it makes of the news.
 
 use crate::checkers::Checkers;
-use crate::locker::{Locker, Stake, WISHES_MAX, Wish};
+use crate::locker::{Locker, Stake, WISHES_MAX, LockRequest};
 use crate::network::hits;
 use crate::plan::LockPlan;
 use crate::violation::{Verdict, Violation};
@@ -32,7 +32,7 @@ impl Locker {
         if process.standing() != Standing::Member {
             return Ok(());
         }
-        while self.left > 0 && self.wishes.len() < WISHES_MAX && scene.now_ns >= self.next_ns {
+        while self.left > 0 && self.requests.len() < WISHES_MAX && scene.now_ns >= self.next_ns {
             self.ask(process, scene)?;
         }
         for place in 0..self.stakes.len() {
@@ -42,15 +42,15 @@ impl Locker {
     }
 
     fn give_back(&mut self, process: &mut Process, scene: &mut Scene<'_>) -> Verdict {
-        while let Some(at) = self.wishes.iter().position(|wish| scene.now_ns >= wish.until_ns) {
-            let wish = self.wishes.remove(at);
+        while let Some(at) = self.requests.iter().position(|request| scene.now_ns >= request.until_ns) {
+            let request = self.requests.remove(at);
             let mutexes = &mut scene.checkers.mutexes;
-            match wish.held {
-                Some(token) => mutexes.released(scene.index, wish.place, token)?,
-                None => mutexes.ended(scene.index, wish.id),
+            match request.held {
+                Some(token) => mutexes.released(scene.index, request.place, token)?,
+                None => mutexes.ended(scene.index, request.id),
             }
-            if !process.unlock(wish.id) {
-                return Err(odd(scene, format!("does not know {wish:?}")));
+            if !process.unlock(request.id) {
+                return Err(odd(scene, format!("does not know {request:?}")));
             }
         }
         Ok(())
@@ -72,7 +72,7 @@ impl Locker {
             Ok(id) => {
                 scene.checkers.mutexes.asked(scene.index, id, place, scene.now_ns);
                 let until_ns = if cancels { scene.now_ns + patient_ns } else { u64::MAX };
-                self.wishes.push(Wish { id, place, patience, held: None, until_ns });
+                self.requests.push(LockRequest { id, place, patience, held: None, until_ns });
                 self.left -= 1;
                 // Some applications ask again at once.
                 let pause_ns = if hits(rng, 100) { 0 } else { rng.u64(0..=plan.pause_ns) };
@@ -104,7 +104,7 @@ impl Locker {
         if stake.taken {
             return Ok(());
         }
-        match process.elect(name, scene.plan.part(scene.index as u16)) {
+        match process.elect(name, scene.plan.participation(scene.index as u16)) {
             Ok(()) => stake.taken = true,
             Err(refusal) => {
                 stake.next_ns = scene.now_ns + scene.rng.u64(1..AGAIN_NS);
@@ -141,32 +141,32 @@ impl Locker {
     }
 
     fn hear_lock(&mut self, id: LockId, news: LockNews, scene: &mut Scene<'_>) -> Verdict {
-        let Some(at) = self.wishes.iter().position(|wish| wish.id == id) else {
+        let Some(at) = self.requests.iter().position(|request| request.id == id) else {
             return Err(odd(scene, format!("reports {news:?} of {id:?}, which is over")));
         };
-        let wish = self.wishes[at];
+        let request = self.requests[at];
         let is_right = match news {
-            LockNews::Granted(_) => wish.held.is_none(),
-            LockNews::Busy => wish.held.is_none() && wish.patience == Patience::Try,
+            LockNews::Granted(_) => request.held.is_none(),
+            LockNews::Busy => request.held.is_none() && request.patience == Patience::Try,
             LockNews::TimedOut => {
-                wish.held.is_none() && matches!(wish.patience, Patience::Until(at) if scene.now >= at)
+                request.held.is_none() && matches!(request.patience, Patience::Until(at) if scene.now >= at)
             }
             LockNews::Lost(why) => why != Loss::TooMany,
         };
         if !is_right {
-            return Err(odd(scene, format!("reports {news:?} of {wish:?}")));
+            return Err(odd(scene, format!("reports {news:?} of {request:?}")));
         }
         let Checkers { views, mutexes, .. } = &mut *scene.checkers;
         if let LockNews::Granted(token) = news {
             let until_ns = scene.now_ns + scene.rng.u64(0..=scene.plan.hold_ns);
-            self.wishes[at] = Wish { held: Some(token), until_ns, ..wish };
-            return mutexes.granted(views, scene.index, id, (wish.place, token), scene.now_ns);
+            self.requests[at] = LockRequest { held: Some(token), until_ns, ..request };
+            return mutexes.granted(views, scene.index, id, (request.place, token), scene.now_ns);
         }
-        match wish.held {
-            Some(token) => mutexes.lost(scene.index, wish.place, token),
+        match request.held {
+            Some(token) => mutexes.lost(scene.index, request.place, token),
             None => mutexes.ended(scene.index, id),
         }
-        self.wishes.remove(at);
+        self.requests.remove(at);
         Ok(())
     }
 }

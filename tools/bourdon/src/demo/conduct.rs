@@ -2,7 +2,7 @@
 //!
 //! A demo that waits for an answer that never comes leaves processes behind and shows the user nothing. So every wait
 //! here is for the next report of any process, with a limit. A process that ends, or reports that it is stuck, ends the
-//! demo with its name. In every case, dropping the [`Cast`] kills and reaps every process that it started.
+//! demo with its name. In every case, dropping the [`Children`] kills and reaps every process that it started.
 //!
 //! Where messages may be lost, a loss is no fault, and orders are compared by the messages that two processes have in
 //! common. Otherwise the demo checks that every process that was not killed delivered every message once, with no gap.
@@ -10,7 +10,7 @@
 //! of killed processes, by their histories. With one publisher the payloads, hashed in delivery order, are the input's.
 
 use super::input::{Record, Source};
-use super::link::{Assignment, Order, Said, Tally};
+use super::link::{Assignment, Order, ProcessReport, Tally};
 use super::process::hex;
 use super::proof;
 use super::schedule::{Rate, Schedule};
@@ -169,18 +169,18 @@ impl Row {
 }
 
 enum Word {
-    Said(Said),
+    ProcessReport(ProcessReport),
     Ended,
 }
 
 /// The processes of a demo.
-struct Cast {
+struct Children {
     children: Vec<(Child, ChildStdin)>,
     words: Receiver<(usize, Word)>,
     sender: Sender<(usize, Word)>,
 }
 
-impl Drop for Cast {
+impl Drop for Children {
     fn drop(&mut self) {
         for (child, _) in &mut self.children {
             let _ = child.kill();
@@ -191,7 +191,7 @@ impl Drop for Cast {
     }
 }
 
-impl Cast {
+impl Children {
     fn start(plan: &Plan, settings: &Settings, messages: u64, history: Option<&Path>) -> Result<Self, Failure> {
         let (sender, words) = channel();
         let mut cast = Self { children: Vec::new(), words, sender };
@@ -214,8 +214,8 @@ impl Cast {
         let sender = self.sender.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines() {
-                let Some(said) = line.ok().and_then(|line| serde_json::from_str(&line).ok()) else { break };
-                let _ = sender.send((index, Word::Said(said)));
+                let Some(report) = line.ok().and_then(|line| serde_json::from_str(&line).ok()) else { break };
+                let _ = sender.send((index, Word::ProcessReport(report)));
             }
             let _ = sender.send((index, Word::Ended));
         });
@@ -241,7 +241,7 @@ impl Cast {
     }
 
     /// How a process ended, in words.
-    fn epitaph(&mut self, index: usize) -> String {
+    fn exit_status(&mut self, index: usize) -> String {
         match self.children[index].0.wait() {
             Ok(status) => match status.signal() {
                 Some(signal) => format!("was killed by signal {signal}"),
@@ -296,7 +296,7 @@ fn part(plan: &Plan, index: u16) -> (Role, u16) {
 pub(crate) fn run(plan: &Plan, records: &[Record]) -> Result<Outcome, Failure> {
     let began = Instant::now();
     let schedule = Schedule::new(records, plan.rate, plan.max_gap_ns);
-    let mut performance = Performance::new(plan, records, &schedule)?;
+    let mut performance = Run::new(plan, records, &schedule)?;
     let mut cast = performance.gather()?;
     performance.perform(&mut cast);
     performance.collect(&mut cast);
@@ -307,7 +307,7 @@ pub(crate) fn run(plan: &Plan, records: &[Record]) -> Result<Outcome, Failure> {
     Ok(performance.outcome)
 }
 
-struct Performance<'a> {
+struct Run<'a> {
     plan: &'a Plan,
     /// The plan, with the address that was free.
     settings: Settings,
@@ -323,7 +323,7 @@ struct Performance<'a> {
     own_history: Option<TempDir>,
 }
 
-impl<'a> Performance<'a> {
+impl<'a> Run<'a> {
     fn new(plan: &'a Plan, records: &[Record], schedule: &Schedule) -> Result<Self, Failure> {
         let mut sha = Sha256::new();
         for record in records {
@@ -388,9 +388,9 @@ impl<'a> Performance<'a> {
     }
 
     /// Starts all processes and waits until each has heard every member.
-    fn gather(&mut self) -> Result<Cast, Failure> {
+    fn gather(&mut self) -> Result<Children, Failure> {
         for attempt in 1.. {
-            let mut cast = Cast::start(self.plan, &self.settings, self.outcome.messages, self.history())?;
+            let mut cast = Children::start(self.plan, &self.settings, self.outcome.messages, self.history())?;
             match self.wait_until_ready(&mut cast) {
                 Ok(()) => return Ok(cast),
                 Err(Failure::Unusable(why))
@@ -410,22 +410,22 @@ impl<'a> Performance<'a> {
         self.plan.retry_address || self.settings.network.transport == Transport::Tcp
     }
 
-    fn wait_until_ready(&mut self, cast: &mut Cast) -> Result<(), Failure> {
+    fn wait_until_ready(&mut self, cast: &mut Children) -> Result<(), Failure> {
         self.bar.set_message("gathering");
         let deadline = Instant::now() + FORMING_LIMIT;
         let mut ready = vec![false; self.outcome.rows.len()];
         while !ready.iter().all(|ready| *ready) {
             match cast.hear(deadline.saturating_duration_since(Instant::now())) {
-                Some((index, Word::Said(Said::Ready { io, fallback, receive_buffer_bytes }))) => {
+                Some((index, Word::ProcessReport(ProcessReport::Ready { io, fallback, receive_buffer_bytes }))) => {
                     ready[index] = true;
                     self.note_io(index, &io, fallback.as_deref(), receive_buffer_bytes);
                 }
-                Some((_, Word::Said(Said::Unusable { why }))) => return Err(Failure::unusable(why)),
-                Some((index, Word::Said(Said::Stuck { why }))) => {
+                Some((_, Word::ProcessReport(ProcessReport::Unusable { why }))) => return Err(Failure::unusable(why)),
+                Some((index, Word::ProcessReport(ProcessReport::Stuck { why }))) => {
                     return Err(Failure::broken(format!("{}: {why}", self.outcome.rows[index].name())));
                 }
                 Some((index, Word::Ended)) => {
-                    let (name, how) = (self.outcome.rows[index].name(), cast.epitaph(index));
+                    let (name, how) = (self.outcome.rows[index].name(), cast.exit_status(index));
                     return Err(Failure::broken(format!("{name} {how} before the group had formed")));
                 }
                 Some(_) => {}
@@ -469,7 +469,7 @@ impl<'a> Performance<'a> {
     }
 
     /// Lets the records flow until every process has all of them, or something breaks.
-    fn perform(&mut self, cast: &mut Cast) {
+    fn perform(&mut self, cast: &mut Children) {
         self.bar.set_message("replaying");
         self.start_ns = bourdon::Clock::start().now().0 + HEAD_START_NS;
         cast.order_all(&Order::Go { start_ns: self.start_ns });
@@ -477,13 +477,13 @@ impl<'a> Performance<'a> {
         let mut last_progress = Instant::now();
         while !self.is_complete() {
             match cast.hear(LOOK) {
-                Some((index, Word::Said(Said::Progress { delivered, lost, published_all }))) => {
+                Some((index, Word::ProcessReport(ProcessReport::Progress { delivered, lost, published_all }))) => {
                     let row = &mut self.outcome.rows[index];
                     (row.delivered, row.lost, row.published_all) = (delivered, lost, published_all);
                     last_progress = Instant::now();
                 }
-                Some((index, Word::Said(Said::News { what }))) => self.note_news(index, what),
-                Some((index, Word::Said(Said::Stuck { why } | Said::Unusable { why }))) => {
+                Some((index, Word::ProcessReport(ProcessReport::News { what }))) => self.note_news(index, what),
+                Some((index, Word::ProcessReport(ProcessReport::Stuck { why } | ProcessReport::Unusable { why }))) => {
                     let failure = format!("{}: {why}", self.outcome.rows[index].name());
                     return self.outcome.failures.push(failure);
                 }
@@ -527,16 +527,16 @@ impl<'a> Performance<'a> {
     }
 
     /// A process ended, as planned or not.
-    fn note_end(&mut self, cast: &mut Cast, index: usize) {
-        let epitaph = cast.epitaph(index);
+    fn note_end(&mut self, cast: &mut Children, index: usize) {
+        let exit_status = cast.exit_status(index);
         let row = &mut self.outcome.rows[index];
         let planned = self.plan.kills.iter().any(|kill| (kill.role, kill.rank) == (row.role, row.rank));
         let first = !row.killed;
         row.killed = true;
         self.killed.push(row.name());
-        if !planned || !first || !epitaph.contains("signal 9") {
+        if !planned || !first || !exit_status.contains("signal 9") {
             row.restarts = false;
-            let failure = format!("{} {epitaph}", row.name());
+            let failure = format!("{} {exit_status}", row.name());
             self.outcome.failures.push(failure);
         } else if let Some(delay) = self.plan.restart_after {
             (row.restarts, row.delivered, row.lost, row.published_all) = (true, 0, 0, false);
@@ -566,7 +566,7 @@ impl<'a> Performance<'a> {
     }
 
     /// Starts the processes whose restart is due.
-    fn restart_due(&mut self, cast: &mut Cast) -> Result<(), Failure> {
+    fn restart_due(&mut self, cast: &mut Children) -> Result<(), Failure> {
         while let Some(place) = self.restarts.iter().position(|(_, at)| *at <= Instant::now()) {
             let (index, _) = self.restarts.swap_remove(place);
             let mut again = assignment(self.plan, &self.settings, self.outcome.messages, self.history(), index as u16);
@@ -579,13 +579,13 @@ impl<'a> Performance<'a> {
     }
 
     /// Requests the result of every process.
-    fn collect(&mut self, cast: &mut Cast) {
+    fn collect(&mut self, cast: &mut Children) {
         cast.order_all(&Order::Finish);
         let limit = if self.outcome.failures.is_empty() { ANSWER_LIMIT } else { ANSWER_LIMIT_FAILED };
         let deadline = Instant::now() + limit;
         while self.outcome.rows.iter().any(|row| !row.is_out() && row.tally.is_none()) {
             match cast.hear(deadline.saturating_duration_since(Instant::now())) {
-                Some((index, Word::Said(Said::Result(tally)))) => {
+                Some((index, Word::ProcessReport(ProcessReport::Result(tally)))) => {
                     self.outcome.rows[index].delivered = tally.delivered;
                     self.outcome.rows[index].tally = Some(*tally);
                 }
@@ -604,7 +604,7 @@ impl<'a> Performance<'a> {
     }
 
     /// Compares what was delivered with the input and with each other.
-    fn judge(&mut self, cast: &mut Cast) {
+    fn judge(&mut self, cast: &mut Children) {
         self.outcome.order_agrees =
             if self.is_lossy() { self.is_one_order(cast) } else { self.is_prefix_of_longest(cast) };
         let total = matches!(self.plan.settings.group.order, DeliveryOrder::Total | DeliveryOrder::TotalCausal);
@@ -666,7 +666,7 @@ impl<'a> Performance<'a> {
     }
 
     /// Whether the messages that any two processes have both delivered are in one order at both.
-    fn is_one_order(&mut self, cast: &mut Cast) -> bool {
+    fn is_one_order(&mut self, cast: &mut Children) -> bool {
         self.killed_chains();
         let told = |row: &Row| row.tally.is_some();
         let mut waiting = self.outcome.rows.iter().filter(|row| told(row)).count();
@@ -676,7 +676,7 @@ impl<'a> Performance<'a> {
         let (mut all, deadline) = (Vec::new(), Instant::now() + ANSWER_LIMIT);
         while waiting > 0 {
             match cast.hear(deadline.saturating_duration_since(Instant::now())) {
-                Some((_, Word::Said(Said::Names { names }))) => {
+                Some((_, Word::ProcessReport(ProcessReport::Names { names }))) => {
                     all.push(names);
                     waiting -= 1;
                 }
@@ -692,7 +692,7 @@ impl<'a> Performance<'a> {
     }
 
     /// Whether every delivered sequence is a prefix of the longest one.
-    fn is_prefix_of_longest(&mut self, cast: &mut Cast) -> bool {
+    fn is_prefix_of_longest(&mut self, cast: &mut Children) -> bool {
         let killed = self.killed_chains();
         let told: Vec<usize> =
             (0..self.outcome.rows.len()).filter(|index| self.outcome.rows[*index].tally.is_some()).collect();
@@ -707,7 +707,7 @@ impl<'a> Performance<'a> {
         let deadline = Instant::now() + ANSWER_LIMIT;
         while told.iter().any(|index| answers[*index].is_none()) {
             match cast.hear(deadline.saturating_duration_since(Instant::now())) {
-                Some((index, Word::Said(Said::Chain { hashes }))) => answers[index] = Some(hashes),
+                Some((index, Word::ProcessReport(ProcessReport::Chain { hashes }))) => answers[index] = Some(hashes),
                 Some(_) => {}
                 None => return false,
             }

@@ -45,7 +45,7 @@ pub(crate) enum Order {
     Go { start_ns: u64 },
     /// Everything has been delivered: report the result.
     Finish,
-    /// Report the chain (see [`Said::Chain`]) at these counts of delivered messages.
+    /// Report the chain (see [`ProcessReport::Chain`]) at these counts of delivered messages.
     Chain { counts: Vec<u64> },
     /// Report what was delivered, in order.
     Names,
@@ -53,7 +53,7 @@ pub(crate) enum Order {
 
 /// Sent by a process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Said {
+pub(crate) enum ProcessReport {
     /// Every member has been heard.
     Ready { io: String, fallback: Option<String>, receive_buffer_bytes: usize },
     /// Something happened in the group that a user should know if all does not go well.

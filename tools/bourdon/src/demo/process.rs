@@ -5,7 +5,7 @@
 //! the demo requires it, it kills itself at an exact message. Its second incarnation, or a process that the other
 //! members had given up, takes over the state of a member and continues from there.
 
-use super::link::{Assignment, Order, Said, Tally};
+use super::link::{Assignment, Order, ProcessReport, Tally};
 use super::proof::Proof;
 use super::schedule::Schedule;
 use super::share::Shares;
@@ -26,8 +26,8 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(50);
 /// How often progress is reported.
 const PROGRESS_NS: u64 = 50_000_000;
 
-fn say(said: &Said) {
-    let mut line = serde_json::to_string(said).expect("plain data becomes JSON");
+fn send_report(report: &ProcessReport) {
+    let mut line = serde_json::to_string(report).expect("plain data becomes JSON");
     line.push('\n');
     // If the demo no longer reads, it has ended; the end of stdin ends this process too.
     let _ = std::io::stdout().write_all(line.as_bytes());
@@ -47,7 +47,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     let mut process = match DemoProcess::new(assignment) {
         Ok(process) => process,
         Err(why) => {
-            say(&Said::Unusable { why });
+            send_report(&ProcessReport::Unusable { why });
             return Ok(());
         }
     };
@@ -55,7 +55,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     match process.serve(&orders) {
         Ok(()) => Ok(()),
         Err(why) => {
-            say(&Said::Stuck { why });
+            send_report(&ProcessReport::Stuck { why });
             // The demo decides what happens next: it may still request the result.
             process.answer(&orders);
             Ok(())
@@ -94,9 +94,9 @@ struct DemoProcess {
     barriers: u64,
     /// How many connections it has closed.
     links_broken: u64,
-    said_ready: bool,
-    said_progress: (u64, u64),
-    said_all: bool,
+    has_reported_ready: bool,
+    reported_progress: (u64, u64),
+    has_reported_all: bool,
 }
 
 impl DemoProcess {
@@ -125,9 +125,9 @@ impl DemoProcess {
             restarted,
             barriers: 0,
             links_broken: 0,
-            said_ready: false,
-            said_progress: (0, 0),
-            said_all: false,
+            has_reported_ready: false,
+            reported_progress: (0, 0),
+            has_reported_all: false,
         })
     }
 
@@ -237,13 +237,13 @@ impl DemoProcess {
                 Event::Removed(_) => self.begin_again(event)?,
                 Event::SnapshotTooLarge { .. } => return Err(NodeEvent::Group(event).to_string()),
                 // Once the group has formed, such an event comes from a process outside the group.
-                Event::RankClaimed(_) | Event::ConfigurationDiffers(_) if self.said_ready => {}
+                Event::RankClaimed(_) | Event::ConfigurationDiffers(_) if self.has_reported_ready => {}
                 Event::IdentityConflict(rank) | Event::RankClaimed(rank) => {
                     return Err(format!("another process uses rank {rank} as well"));
                 }
                 Event::ConfigurationDiffers(rank) => return Err(format!("member {rank} is configured otherwise")),
                 Event::Suspected(..) | Event::NoMajority => {
-                    say(&Said::News { what: NodeEvent::Group(event).to_string() })
+                    send_report(&ProcessReport::News { what: NodeEvent::Group(event).to_string() })
                 }
                 _ => {}
             }
@@ -291,7 +291,7 @@ impl DemoProcess {
         if !self.assignment.settings.process.snapshots {
             return Err(NodeEvent::Group(event).to_string());
         }
-        say(&Said::News { what: NodeEvent::Group(event).to_string() });
+        send_report(&ProcessReport::News { what: NodeEvent::Group(event).to_string() });
         self.live_anew()
     }
 
@@ -307,7 +307,7 @@ impl DemoProcess {
     fn live_anew(&mut self) -> Result<(), String> {
         self.life += 1;
         self.restarted = true;
-        self.said_progress = (0, 0);
+        self.reported_progress = (0, 0);
         if let Some(shares) = &mut self.shares {
             shares.let_go();
         }
@@ -330,23 +330,23 @@ impl DemoProcess {
 
     /// Reports to the demo what it should know by now.
     fn tell(&mut self) {
-        if !self.said_ready && self.node.process().is_formed() {
-            self.said_ready = true;
-            say(&Said::Ready {
+        if !self.has_reported_ready && self.node.process().is_formed() {
+            self.has_reported_ready = true;
+            send_report(&ProcessReport::Ready {
                 io: self.node.io().to_owned(),
                 fallback: self.node.fallback().map(str::to_owned),
                 receive_buffer_bytes: self.node.port().limits().receive_buffer_bytes,
             });
         }
         let (delivered, now_ns) = (self.proof.count(), self.node.clock().now().0);
-        let (lost, (said, said_ns)) = (self.node.counters().get(Counter::Gaps), self.said_progress);
+        let (lost, (report, reported_ns)) = (self.node.counters().get(Counter::Gaps), self.reported_progress);
         let complete = delivered + lost >= self.assignment.messages;
         let published_all =
             self.start_ns.is_some() && self.shares.as_ref().is_none_or(|shares| shares.next().is_none());
-        let news = delivered + lost > said || published_all != self.said_all;
-        if news && (complete || published_all != self.said_all || now_ns >= said_ns + PROGRESS_NS) {
-            (self.said_progress, self.said_all) = ((delivered + lost, now_ns), published_all);
-            say(&Said::Progress { delivered, lost, published_all });
+        let news = delivered + lost > report || published_all != self.has_reported_all;
+        if news && (complete || published_all != self.has_reported_all || now_ns >= reported_ns + PROGRESS_NS) {
+            (self.reported_progress, self.has_reported_all) = ((delivered + lost, now_ns), published_all);
+            send_report(&ProcessReport::Progress { delivered, lost, published_all });
         }
     }
 
@@ -360,14 +360,14 @@ impl DemoProcess {
     fn obey(&mut self, order: Order) {
         match order {
             Order::Go { .. } => {}
-            Order::Finish => say(&Said::Result(Box::new(self.tally()))),
-            Order::Names => say(&Said::Names { names: self.proof.names.clone().unwrap_or_default() }),
+            Order::Finish => send_report(&ProcessReport::Result(Box::new(self.tally()))),
+            Order::Names => send_report(&ProcessReport::Names { names: self.proof.names.clone().unwrap_or_default() }),
             Order::Chain { counts } => {
                 let at = |count: &u64| match *count {
                     0 => Some(0),
                     count => self.proof.chain.get(count as usize - 1).copied(),
                 };
-                say(&Said::Chain { hashes: counts.iter().map(at).collect() });
+                send_report(&ProcessReport::Chain { hashes: counts.iter().map(at).collect() });
             }
         }
     }

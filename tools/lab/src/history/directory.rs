@@ -4,7 +4,7 @@
 //! incarnation, if there is one, did not. An incarnation that has a successor has ended, whatever the file holds.
 
 use super::line::{Line, parse};
-use super::{Barrier, Delivery, Gap, Histories, Life, MessageId, ReadError, SNAPSHOT, State, View};
+use super::{Barrier, Delivery, Gap, Histories, Incarnation, MessageId, ReadError, SNAPSHOT, State, View};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -65,9 +65,9 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> ReadError {
     move |source| ReadError::Io { path, source }
 }
 
-fn read_life(histories: &mut Histories, path: &Path) -> Result<Life, ReadError> {
+fn read_life(histories: &mut Histories, path: &Path) -> Result<Incarnation, ReadError> {
     let mut reader = BufReader::new(File::open(path).map_err(io(path))?);
-    let mut writer = Writer { histories, life: Life::default(), standing: HashMap::new(), phase: None };
+    let mut writer = Writer { histories, life: Incarnation::default(), standing: HashMap::new(), phase: None };
     let (mut text, mut number) = (Vec::new(), 0);
     loop {
         text.clear();
@@ -88,7 +88,7 @@ fn read_life(histories: &mut Histories, path: &Path) -> Result<Life, ReadError> 
 /// An incarnation, while its lines are read.
 struct Writer<'a> {
     histories: &'a mut Histories,
-    life: Life,
+    life: Incarnation,
     /// The index of the delivery of each message that is delivered and not retracted.
     standing: HashMap<MessageId, usize>,
     phase: Option<u64>,

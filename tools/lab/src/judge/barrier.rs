@@ -6,7 +6,7 @@
 //! first barrier.
 
 use super::{Case, Verdict, lacking};
-use crate::history::{Life, SNAPSHOT};
+use crate::history::{Incarnation, SNAPSHOT};
 use std::collections::HashMap;
 
 pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
@@ -27,7 +27,7 @@ pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
 }
 
 fn same_phase_at_all(case: &Case<'_>, verdict: &mut Verdict) {
-    let mut phases: HashMap<u32, (Option<u64>, &Life)> = HashMap::new();
+    let mut phases: HashMap<u32, (Option<u64>, &Incarnation)> = HashMap::new();
     for life in &case.histories.lives {
         for delivery in life.kept().filter(|delivery| delivery.phase.is_some() || !life.starts_late()) {
             let (phase, other) = *phases.entry(delivery.message).or_insert((delivery.phase, life));
@@ -46,7 +46,7 @@ fn after(phase: Option<u64>) -> String {
 
 fn same_set_before(case: &Case<'_>, verdict: &mut Verdict) {
     // By view and barrier: the first process that passed it, and the messages before it.
-    let mut sets: HashMap<(u64, u64), (Vec<u32>, &Life)> = HashMap::new();
+    let mut sets: HashMap<(u64, u64), (Vec<u32>, &Incarnation)> = HashMap::new();
     // Members first, so that processes that start late are compared with processes that don't.
     let (whole, late): (Vec<_>, Vec<_>) = case.histories.lives.iter().partition(|life| life.member);
     for life in whole.into_iter().chain(late) {
@@ -70,7 +70,7 @@ fn same_set_before(case: &Case<'_>, verdict: &mut Verdict) {
 }
 
 /// What was delivered in a barrier's view since the barrier before, sorted: sets further back have been compared there.
-fn before(life: &Life, index: usize) -> Vec<u32> {
+fn before(life: &Incarnation, index: usize) -> Vec<u32> {
     let barrier = life.barriers[index];
     let since = index.checked_sub(1).map_or(0, |previous| life.barriers[previous].position);
     let in_view =

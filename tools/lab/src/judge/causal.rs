@@ -6,14 +6,14 @@
 //! own earlier messages.
 
 use super::{Case, Verdict};
-use crate::history::Life;
+use crate::history::Incarnation;
 
 pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
     if !case.rules.order.is_causal() {
         return;
     }
     let mut answers: Vec<Option<u32>> = vec![None; case.histories.messages.len()];
-    for delivery in case.histories.lives.iter().flat_map(Life::kept) {
+    for delivery in case.histories.lives.iter().flat_map(Incarnation::kept) {
         answers[delivery.message as usize] = delivery.after;
     }
     for life in &case.histories.lives {

@@ -5,7 +5,7 @@
 //! after an incarnation (`0.2`) never comes back. An observer records what it gave up.
 
 use super::{Case, Verdict};
-use crate::history::{Life, SNAPSHOT};
+use crate::history::{Incarnation, SNAPSHOT};
 
 /// The last message of a publisher that a process delivered.
 #[derive(Clone, Copy)]
@@ -39,7 +39,7 @@ pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
 }
 
 /// Whether a publisher was a member, without a break, in all of an incarnation's views from one to another.
-fn stays(case: &Case<'_>, life: &Life, publisher: u32, from: u32, to: u32) -> bool {
+fn stays(case: &Case<'_>, life: &Incarnation, publisher: u32, from: u32, to: u32) -> bool {
     let name = &case.histories.publishers[publisher as usize];
     let (rank, of_one_life) = (super::rank_of(name), name.contains('.'));
     let process = format!("member:{rank}");

@@ -10,12 +10,12 @@
 //! recorded the gap.
 
 use super::{Case, Reliability, Verdict, lacking};
-use crate::history::{Life, SNAPSHOT, State};
+use crate::history::{Incarnation, SNAPSHOT, State};
 use std::collections::HashMap;
 
 /// One process's deliveries in one view, on its way to the next.
 struct Stay<'a> {
-    life: &'a Life,
+    life: &'a Incarnation,
     first_view: bool,
     /// Sorted.
     delivered: Vec<u32>,
@@ -99,7 +99,7 @@ fn gaps_at_members(case: &Case<'_>, verdict: &mut Verdict) {
 
 fn snapshots(case: &Case<'_>, verdict: &mut Verdict) {
     // A state that is a sum holds no messages; `states` judges it.
-    let begins_with_one = |life: &Life| {
+    let begins_with_one = |life: &Incarnation| {
         let any = life.kept().any(|delivery| delivery.segment == SNAPSHOT);
         life.member && life.number > 1 && life.state.is_none() && any
     };
@@ -129,7 +129,7 @@ fn snapshots(case: &Case<'_>, verdict: &mut Verdict) {
 
 /// The sum of what an incarnation had delivered before a view: its state, what it delivered after the state and before
 /// its first view, and what it delivered in the views before. None if it began in the middle without a state.
-fn state_before(life: &Life, view: u64) -> Option<State> {
+fn state_before(life: &Incarnation, view: u64) -> Option<State> {
     let start = match life.state {
         Some(state) => state,
         None if life.number == 1 => State { count: 0, sum: 0 },

@@ -6,7 +6,7 @@
 //! still have one order.
 
 use super::{Case, Verdict};
-use crate::history::Life;
+use crate::history::Incarnation;
 use std::collections::HashMap;
 
 pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
@@ -19,7 +19,7 @@ pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
     same_at_all(case, verdict);
 }
 
-fn rises(case: &Case<'_>, verdict: &mut Verdict, life: &Life) {
+fn rises(case: &Case<'_>, verdict: &mut Verdict, life: &Incarnation) {
     let dense = case.agreed() && !case.rules.allow_skips;
     let given_up: u64 = life.gaps.iter().map(|gap| gap.to - gap.from).sum();
     let (mut last, mut skipped) = (None, 0);
@@ -47,8 +47,8 @@ fn rises(case: &Case<'_>, verdict: &mut Verdict, life: &Life) {
 }
 
 fn same_at_all(case: &Case<'_>, verdict: &mut Verdict) {
-    let mut messages: HashMap<u64, (u32, &Life)> = HashMap::new();
-    let mut numbers: HashMap<u32, (u64, &Life)> = HashMap::new();
+    let mut messages: HashMap<u64, (u32, &Incarnation)> = HashMap::new();
+    let mut numbers: HashMap<u32, (u64, &Incarnation)> = HashMap::new();
     for life in &case.histories.lives {
         for delivery in life.kept().filter(|delivery| case.binds(life, delivery)) {
             let Some(number) = delivery.order else { continue };

@@ -5,7 +5,7 @@
 //! the middle, a survivor is judged by the views that it left.
 
 use super::{Case, Verdict};
-use crate::history::{Life, SNAPSHOT};
+use crate::history::{Incarnation, SNAPSHOT};
 use std::collections::HashMap;
 
 pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
@@ -13,7 +13,7 @@ pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
         return;
     }
     // The first process that delivered each message, and its view.
-    let mut delivered: HashMap<u32, (u64, &Life)> = HashMap::new();
+    let mut delivered: HashMap<u32, (u64, &Incarnation)> = HashMap::new();
     for life in &case.histories.lives {
         for delivery in life.kept().filter(|delivery| delivery.segment != SNAPSHOT) {
             delivered.entry(delivery.message).or_insert((delivery.view, life));

@@ -6,7 +6,7 @@
 //! with its most senior member, so that two halves never both go on.
 
 use super::{Case, Verdict};
-use crate::history::{Life, SNAPSHOT, View};
+use crate::history::{Incarnation, SNAPSHOT, View};
 use std::collections::{HashMap, HashSet};
 
 pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
@@ -18,7 +18,7 @@ pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
 }
 
 fn grow(case: &Case<'_>, verdict: &mut Verdict) {
-    let mut before: Option<&Life> = None;
+    let mut before: Option<&Incarnation> = None;
     for life in &case.histories.lives {
         for pair in life.views.windows(2) {
             if pair[1].number <= pair[0].number {
@@ -36,7 +36,7 @@ fn grow(case: &Case<'_>, verdict: &mut Verdict) {
 }
 
 fn same_at_all(case: &Case<'_>, verdict: &mut Verdict) {
-    let mut memberships: HashMap<u64, (&View, &Life)> = HashMap::new();
+    let mut memberships: HashMap<u64, (&View, &Incarnation)> = HashMap::new();
     for life in &case.histories.lives {
         for view in &life.views {
             let (known, other) = *memberships.entry(view.number).or_insert((view, life));
@@ -72,7 +72,7 @@ fn share_a_majority(case: &Case<'_>, verdict: &mut Verdict) {
 }
 
 /// Whether it is a member's later incarnation: it begins with a snapshot, and the run may end before it is admitted.
-fn comes_back(life: &Life) -> bool {
+fn comes_back(life: &Incarnation) -> bool {
     life.member && life.number > 1
 }
 
@@ -100,7 +100,7 @@ fn one_view_a_message(case: &Case<'_>, verdict: &mut Verdict) {
     if !case.agreed() {
         return;
     }
-    let mut views: HashMap<u32, (u64, &Life)> = HashMap::new();
+    let mut views: HashMap<u32, (u64, &Incarnation)> = HashMap::new();
     for life in &case.histories.lives {
         for delivery in life.kept().filter(|delivery| delivery.segment != SNAPSHOT && case.binds(life, delivery)) {
             let (view, other) = *views.entry(delivery.message).or_insert((delivery.view, life));

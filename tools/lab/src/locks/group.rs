@@ -8,7 +8,7 @@
 //! No member is stopped while the shared file is locked: a stopped process that holds the file's lock would block all
 //! others, which is a fault of the file and not of the distributed lock.
 
-use super::journal::{Journal, Life, now_ns};
+use super::journal::{Journal, Incarnation, now_ns};
 use super::judge::{Troubles, is_somebody_untold};
 use super::{PATIENCE, Plan, Unusable};
 use crate::hosts::Process;
@@ -54,7 +54,7 @@ struct Member {
 }
 
 #[derive(Debug)]
-enum Said {
+enum MemberReport {
     Joined,
     Inside,
     Out,
@@ -66,7 +66,7 @@ enum Said {
 
 #[derive(Clone, Copy, Debug)]
 struct Fault {
-    whose: Life,
+    whose: Incarnation,
     at: Instant,
     stops: bool,
 }
@@ -91,8 +91,8 @@ struct Group<'a> {
     name: String,
     address: String,
     members: Vec<Member>,
-    sender: Sender<(Life, Said)>,
-    said: Receiver<(Life, Said)>,
+    sender: Sender<(Incarnation, MemberReport)>,
+    said: Receiver<(Incarnation, MemberReport)>,
     rng: fastrand::Rng,
     fault: Option<Fault>,
     /// Entries until the next fault.
@@ -155,7 +155,7 @@ fn failed(what: impl std::fmt::Display) -> Stop {
 impl Group<'_> {
     fn campaign(&mut self, talk: &dyn Fn(&str)) -> Result<(), Stop> {
         for rank in 0..self.plan.members {
-            let member = self.start(Life { rank, life: 1 })?;
+            let member = self.start(Incarnation { rank, life: 1 })?;
             self.members.push(member);
         }
         let deadline = Instant::now() + PATIENCE;
@@ -198,7 +198,7 @@ impl Group<'_> {
         Ok(left == 0)
     }
 
-    fn start(&mut self, own: Life) -> Result<Member, Stop> {
+    fn start(&mut self, own: Incarnation) -> Result<Member, Stop> {
         let plan = self.plan;
         let mut command = Command::new(&plan.bourdon);
         let profile = clap::ValueEnum::to_possible_value(&plan.profile);
@@ -225,16 +225,16 @@ impl Group<'_> {
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 let said = match &*line {
-                    "joined" => Said::Joined,
-                    "inside" => Said::Inside,
-                    "gave-up" => Said::GaveUp,
-                    _ => Said::Out,
+                    "joined" => MemberReport::Joined,
+                    "inside" => MemberReport::Inside,
+                    "gave-up" => MemberReport::GaveUp,
+                    _ => MemberReport::Out,
                 };
                 if sender.send((own, said)).is_err() {
                     return;
                 }
             }
-            let _ = sender.send((own, Said::Ended)); // the receiver is gone when the group ends
+            let _ = sender.send((own, MemberReport::Ended)); // the receiver is gone when the group ends
         });
         Ok(Member { process, life: own.life, state: State::Up, has_joined: false, was_stopped: false })
     }
@@ -249,8 +249,8 @@ impl Group<'_> {
         }
     }
 
-    fn take(&mut self, whose: Life, said: &Said, forms: bool) -> Result<(), Stop> {
-        if matches!(said, Said::Out) {
+    fn take(&mut self, whose: Incarnation, said: &MemberReport, forms: bool) -> Result<(), Stop> {
+        if matches!(said, MemberReport::Out) {
             (self.entries, self.last_out) = (self.entries + 1, Instant::now());
         }
         let member = &mut self.members[usize::from(whose.rank)];
@@ -258,12 +258,12 @@ impl Group<'_> {
             return Ok(());
         }
         match said {
-            Said::Joined => member.has_joined = true,
-            Said::Inside => self.plan_fault(whose),
-            Said::Out => {}
-            Said::GaveUp => self.has_failed = true,
-            Said::Ended if matches!(member.state, State::Down { .. }) => {}
-            Said::Ended => {
+            MemberReport::Joined => member.has_joined = true,
+            MemberReport::Inside => self.plan_fault(whose),
+            MemberReport::Out => {}
+            MemberReport::GaveUp => self.has_failed = true,
+            MemberReport::Ended if matches!(member.state, State::Down { .. }) => {}
+            MemberReport::Ended => {
                 let status = member.process.wait().map_err(failed)?;
                 if forms && status.code() == Some(UNUSABLE) {
                     return Err(Unusable::Members.into());
@@ -280,7 +280,7 @@ impl Group<'_> {
 
     fn restart(&mut self, rank: u16) -> Result<(), Stop> {
         let life = self.members[usize::from(rank)].life + 1;
-        self.members[usize::from(rank)] = self.start(Life { rank, life })?;
+        self.members[usize::from(rank)] = self.start(Incarnation { rank, life })?;
         self.outcome.restarts += 1;
         Ok(())
     }
@@ -292,7 +292,7 @@ impl Group<'_> {
     }
 
     /// A member is inside: its fault may be due.
-    fn plan_fault(&mut self, whose: Life) {
+    fn plan_fault(&mut self, whose: Incarnation) {
         self.until_fault = self.until_fault.saturating_sub(1);
         let in_trouble = |member: &&Member| member.state != State::Up || !member.has_joined;
         let most = usize::from(self.plan.members - 1) / 2;

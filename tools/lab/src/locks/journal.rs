@@ -44,14 +44,14 @@ impl fmt::Display for Token {
 
 /// One incarnation of one member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Life {
+pub struct Incarnation {
     /// The member.
     pub rank: u16,
     /// How often it was started.
     pub life: u32,
 }
 
-impl fmt::Display for Life {
+impl fmt::Display for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.rank, self.life)
     }
@@ -90,7 +90,7 @@ const KINDS: [(Kind, &str); 7] = [
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Grant {
     /// The holder.
-    pub holder: Life,
+    pub holder: Incarnation,
     /// The token.
     pub token: Token,
     /// When the holder requested it.
@@ -131,7 +131,7 @@ impl Line {
         let name = next()?;
         let kind = KINDS.iter().find(|(_, known)| *known == name)?.0;
         let (rank, life) = next()?.split_once('.')?;
-        let holder = Life { rank: rank.parse().ok()?, life: life.parse().ok()? };
+        let holder = Incarnation { rank: rank.parse().ok()?, life: life.parse().ok()? };
         let (token, highest) = (token(next()?)?, token(next()?)?);
         let mut number = || next()?.parse::<u64>().ok();
         let (counter, at_ns, requested_ns, granted_ns) = (number()?, number()?, number()?, number()?);
@@ -269,7 +269,7 @@ mod tests {
     use super::*;
 
     fn grant(rank: u16, number: u64) -> Grant {
-        Grant { holder: Life { rank, life: 1 }, token: Token { epoch: 1, number }, ..Grant::default() }
+        Grant { holder: Incarnation { rank, life: 1 }, token: Token { epoch: 1, number }, ..Grant::default() }
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //!
 //! The same holds for a member that was refused entry. A refused entry may never be committed later.
 
-use super::journal::{Kind, Life, Line, Token};
+use super::journal::{Kind, Incarnation, Line, Token};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,13 +21,13 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Troubles {
     /// The killed members, and the earliest time of each kill.
-    pub kills: Vec<(Life, u64)>,
+    pub kills: Vec<(Incarnation, u64)>,
     /// The stopped members, and the earliest time of each stop.
-    pub stops: Vec<(Life, u64)>,
+    pub stops: Vec<(Incarnation, u64)>,
 }
 
 impl Troubles {
-    fn killed_ns(&self, life: Life) -> Option<u64> {
+    fn killed_ns(&self, life: Incarnation) -> Option<u64> {
         self.kills.iter().find(|(one, _)| *one == life).map(|(_, at_ns)| *at_ns)
     }
 }
@@ -74,8 +74,8 @@ struct Entry {
 /// Reads the log in order.
 #[derive(Default)]
 struct Walk {
-    entries: BTreeMap<(Token, Life), Entry>,
-    open: BTreeSet<(Token, Life)>,
+    entries: BTreeMap<(Token, Incarnation), Entry>,
+    open: BTreeSet<(Token, Incarnation)>,
     begun: Token,
     committed: Token,
     counter: u64,
@@ -201,15 +201,15 @@ fn overtaken(before: &[&Line], line: &Line) -> usize {
 }
 
 /// The entries that a fault hit while inside, and when.
-fn inside<'a>(lines: &'a [Line], faults: &'a [(Life, u64)]) -> impl Iterator<Item = u64> + 'a {
-    let is_inside = |(life, at_ns): &&(Life, u64)| {
+fn inside<'a>(lines: &'a [Line], faults: &'a [(Incarnation, u64)]) -> impl Iterator<Item = u64> + 'a {
+    let is_inside = |(life, at_ns): &&(Incarnation, u64)| {
         let mut before = lines.iter().take_while(|line| line.at_ns < *at_ns).collect::<Vec<_>>().into_iter().rev();
         before.find(|line| line.grant.holder == *life).is_some_and(|line| line.kind == Kind::Begin)
     };
     faults.iter().filter(is_inside).map(|(_, at_ns)| *at_ns)
 }
 
-fn to_next_grant(lines: &[Line], faults: &[(Life, u64)]) -> Vec<u64> {
+fn to_next_grant(lines: &[Line], faults: &[(Incarnation, u64)]) -> Vec<u64> {
     let next = |at_ns: u64| {
         let mut begins = lines.iter().filter(|line| line.kind == Kind::Begin && line.grant.granted_ns > at_ns);
         Some(begins.next()?.grant.granted_ns - at_ns)
@@ -221,7 +221,7 @@ fn to_next_grant(lines: &[Line], faults: &[(Life, u64)]) -> Vec<u64> {
 pub(super) fn is_somebody_untold(lines: &[Line], troubles: &Troubles) -> bool {
     let mut walk = Walk::default();
     lines.iter().for_each(|line| walk.line(line));
-    let untold = |key: &(Token, Life)| {
+    let untold = |key: &(Token, Incarnation)| {
         let is_stale = walk.entries.get(key).is_some_and(|entry| entry.is_refused || entry.overtaken_by.is_some());
         is_stale && troubles.killed_ns(key.1).is_none()
     };
@@ -243,8 +243,8 @@ mod tests {
         lines.iter().enumerate().map(line).collect()
     }
 
-    fn life(rank: u16) -> Life {
-        Life { rank, life: 1 }
+    fn life(rank: u16) -> Incarnation {
+        Incarnation { rank, life: 1 }
     }
 
     fn violations(lines: &[(u16, Kind, u64, u64, u64)], troubles: &Troubles) -> Vec<String> {

@@ -39,7 +39,7 @@ const PEERS_MAX: usize = 128;
 
 /// Whether a call needs a given target, or any of several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wish {
+pub(crate) enum TargetChoice {
     One,
     Any,
 }
@@ -88,7 +88,7 @@ struct Leg {
 #[derive(Debug)]
 struct Call {
     id: CallId,
-    wish: Wish,
+    choice: TargetChoice,
     payload: Vec<u8>,
     /// The targets that have not been tried, the nearest last.
     targets: Vec<Target>,
@@ -120,7 +120,7 @@ impl Caller {
     pub(crate) fn begin(
         &mut self,
         now: Instant,
-        wish: Wish,
+        choice: TargetChoice,
         mut targets: Vec<Target>,
         payload: &[u8],
     ) -> Result<CallId, DirectRefusal> {
@@ -138,15 +138,15 @@ impl Caller {
         for target in &targets {
             let peer = self.peer(now, target.address);
             let stale = target.rtt_ns.is_none() && (peer.rtt_ns.is_none() || now.since(peer.measured_at) > FRESH_NS);
-            peer.probe |= stale && wish == Wish::Any;
+            peer.probe |= stale && choice == TargetChoice::Any;
             unknown |= target.rtt_ns.or(peer.rtt_ns).is_none() && !peer.mute;
         }
         let id = CallId(self.next_id);
         self.next_id += 1;
-        let waits = wish == Wish::Any && unknown && targets.len() > 1;
+        let waits = choice == TargetChoice::Any && unknown && targets.len() > 1;
         self.calls.push(Call {
             id,
-            wish,
+            choice,
             payload: payload.into(),
             targets,
             current: None,
@@ -169,7 +169,7 @@ impl Caller {
             let ill = |(target, _): &(Target, Leg)| health(target) != Health::Well;
             let moves = match &call.current {
                 None => call.before.is_empty() && (now >= call.probed_until || self.knows_all(call)),
-                Some(current) => call.wish == Wish::Any && !call.targets.is_empty() && (late || ill(current)),
+                Some(current) => call.choice == TargetChoice::Any && !call.targets.is_empty() && (late || ill(current)),
             };
             if moves {
                 self.turn(now, index, late, &health);
@@ -178,7 +178,7 @@ impl Caller {
         let mut ended = Vec::new();
         self.calls.retain(|call| {
             let gone =
-                call.wish == Wish::One && call.current.is_some_and(|(target, _)| health(&target) == Health::Gone);
+                call.choice == TargetChoice::One && call.current.is_some_and(|(target, _)| health(&target) == Health::Gone);
             let why = match call.was_busy {
                 _ if gone => DirectFailure::Gone,
                 true => DirectFailure::Busy,

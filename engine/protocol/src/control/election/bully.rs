@@ -14,9 +14,9 @@
 //! N−2; at worst (the lowest notices) ELECTION N(N−1)/2, OK (N−1)(N−2)/2, COORDINATOR N−2. Source: Garcia-Molina,
 //! Elections in a Distributed Computing System (IEEE ToC 1982).
 
-use super::Letters;
+use super::LinkMessages;
 use crate::control::mutex::Seat;
-use crate::control::perfect_link::Letter;
+use crate::control::perfect_link::LinkMessage;
 use crate::view::{bit, ranks};
 use bourdon_wire::records::link_steps::{ELECTION, OK};
 use bourdon_wire::{Rank, TopicName};
@@ -33,13 +33,13 @@ pub(crate) struct Bully {
 
 impl Bully {
     /// Asks the candidates above this member. Once is enough.
-    pub(super) fn begin(&mut self, seat: &Seat, name: TopicName, candidates: u64, letters: &mut Letters) {
+    pub(super) fn begin(&mut self, seat: &Seat, name: TopicName, candidates: u64, messages: &mut LinkMessages) {
         if core::mem::replace(&mut self.is_campaigning, true) {
             return;
         }
         let above = candidates & seat.members & !(bit(seat.own) | bit(seat.own).wrapping_sub(1));
         self.asked = above;
-        letters.extend(ranks(above).map(|to| (to, Letter { rank: seat.own, ..Letter::new(ELECTION, name) })));
+        messages.extend(ranks(above).map(|to| (to, LinkMessage { rank: seat.own, ..LinkMessage::new(ELECTION, name) })));
     }
 
     /// A lower member asks; returns whether this member begins as well.
@@ -48,10 +48,10 @@ impl Bully {
         seat: &Seat,
         (name, from): (TopicName, Rank),
         stands: bool,
-        letters: &mut Letters,
+        messages: &mut LinkMessages,
     ) -> bool {
         if stands && from < seat.own {
-            letters.push((from, Letter { rank: seat.own, ..Letter::new(OK, name) }));
+            messages.push((from, LinkMessage { rank: seat.own, ..LinkMessage::new(OK, name) }));
         }
         stands
     }

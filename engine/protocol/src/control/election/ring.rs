@@ -10,9 +10,9 @@
 //! 3N−1 messages. It costs 3N−1 when the member next after the highest begins: N−1 to the highest, N for its round, N
 //! to announce it. Source: Chang and Roberts, An Improved Algorithm for Decentralized Extrema-Finding (CACM 1979).
 
-use super::Letters;
+use super::LinkMessages;
 use crate::control::mutex::Seat;
-use crate::control::perfect_link::Letter;
+use crate::control::perfect_link::LinkMessage;
 use bourdon_wire::TopicName;
 use bourdon_wire::records::link_steps::ELECTION;
 
@@ -25,7 +25,7 @@ pub(crate) struct Ring {
 
 impl Ring {
     /// Sends its own rank round.
-    pub(super) fn begin(&mut self, seat: &Seat, name: TopicName, letters: &mut Letters) {
+    pub(super) fn begin(&mut self, seat: &Seat, name: TopicName, messages: &mut LinkMessages) {
         if core::mem::replace(&mut self.participates, true) {
             return;
         }
@@ -33,7 +33,7 @@ impl Ring {
             self.has_won = true;
             return;
         }
-        letters.push((seat.successor(), Letter { rank: seat.own, ..Letter::new(ELECTION, name) }));
+        messages.push((seat.successor(), LinkMessage { rank: seat.own, ..LinkMessage::new(ELECTION, name) }));
     }
 
     /// Receives a rank that goes round.
@@ -41,17 +41,17 @@ impl Ring {
         &mut self,
         seat: &Seat,
         name: TopicName,
-        letter: &Letter,
+        message: &LinkMessage,
         stands: bool,
-        letters: &mut Letters,
+        messages: &mut LinkMessages,
     ) {
-        if letter.rank == seat.own {
+        if message.rank == seat.own {
             self.has_won = stands;
-        } else if letter.rank > seat.own || !stands {
+        } else if message.rank > seat.own || !stands {
             self.participates |= stands;
-            letters.push((seat.successor(), *letter));
+            messages.push((seat.successor(), *message));
         } else {
-            self.begin(seat, name, letters);
+            self.begin(seat, name, messages);
         }
     }
 

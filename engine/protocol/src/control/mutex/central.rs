@@ -16,7 +16,7 @@
 
 use super::{Effects, Exclusion, Seat, has_room};
 use crate::control::coordination::NAMES_MAX;
-use crate::control::perfect_link::Letter;
+use crate::control::perfect_link::LinkMessage;
 use crate::mutant::Mutant;
 use alloc::collections::{BTreeMap, VecDeque};
 use bourdon_wire::records::link_steps::{BUSY, GRANT, RELEASE, REQUEST, TRY};
@@ -84,18 +84,18 @@ impl Central {
     }
 
     fn answer(&mut self, seat: &Seat, step: u16, name: TopicName, request: Request, effects: &mut Effects) {
-        let letter = Letter { number: self.granted, other: request.id, ..Letter::new(step, name) };
+        let message = LinkMessage { number: self.granted, other: request.id, ..LinkMessage::new(step, name) };
         if request.from != seat.own {
-            return effects.send(request.from, letter);
+            return effects.send(request.from, message);
         }
-        self.answered(seat, &letter, effects);
+        self.answered(seat, &message, effects);
     }
 
     /// The coordinator has answered a request of this member's.
-    fn answered(&mut self, seat: &Seat, letter: &Letter, effects: &mut Effects) {
-        let Some(name) = letter.name.filter(|name| self.own.get(name) == Some(&letter.other)) else { return };
-        if letter.step == GRANT {
-            return effects.grant(seat, name, letter.number);
+    fn answered(&mut self, seat: &Seat, message: &LinkMessage, effects: &mut Effects) {
+        let Some(name) = message.name.filter(|name| self.own.get(name) == Some(&message.other)) else { return };
+        if message.step == GRANT {
+            return effects.grant(seat, name, message.number);
         }
         self.own.remove(&name);
         effects.busy.push(name);
@@ -142,7 +142,7 @@ impl Exclusion for Central {
             return self.enqueue(seat, name, (Request { from: seat.own, id }, tries), effects);
         }
         let step = if tries { TRY } else { REQUEST };
-        effects.send(seat.oldest, Letter { other: id, ..Letter::new(step, name) });
+        effects.send(seat.oldest, LinkMessage { other: id, ..LinkMessage::new(step, name) });
     }
 
     fn release(&mut self, seat: &Seat, name: TopicName, effects: &mut Effects) {
@@ -152,15 +152,15 @@ impl Exclusion for Central {
         if seat.own == seat.oldest {
             return self.dequeue(seat, name, seat.own, effects);
         }
-        effects.send(seat.oldest, Letter::new(RELEASE, name));
+        effects.send(seat.oldest, LinkMessage::new(RELEASE, name));
     }
 
-    fn receive(&mut self, seat: &Seat, from: Rank, letter: &Letter, effects: &mut Effects) {
-        let Some(name) = letter.name else { return };
-        match letter.step {
-            GRANT | BUSY if from == seat.oldest => self.answered(seat, letter, effects),
+    fn receive(&mut self, seat: &Seat, from: Rank, message: &LinkMessage, effects: &mut Effects) {
+        let Some(name) = message.name else { return };
+        match message.step {
+            GRANT | BUSY if from == seat.oldest => self.answered(seat, message, effects),
             REQUEST | TRY if seat.own == seat.oldest => {
-                let request = (Request { from, id: letter.other }, letter.step == TRY);
+                let request = (Request { from, id: message.other }, message.step == TRY);
                 self.enqueue(seat, name, request, effects);
             }
             RELEASE if seat.own == seat.oldest => self.dequeue(seat, name, from, effects),

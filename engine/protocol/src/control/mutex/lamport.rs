@@ -14,7 +14,7 @@
 //! the queue's order is every member's order. Source: Lamport, Time, Clocks, and the Ordering of Events (CACM 1978).
 
 use super::{Effects, Exclusion, Seat, has_room};
-use crate::control::perfect_link::Letter;
+use crate::control::perfect_link::LinkMessage;
 use crate::mutant::Mutant;
 use crate::view::{bit, ranks};
 use alloc::collections::BTreeMap;
@@ -97,7 +97,7 @@ impl Exclusion for Lamport {
         (queue.asks, queue.tries) = (true, tries);
         queue.requests.insert(seat.own, self.time);
         for to in seat.others() {
-            effects.send(to, Letter { number: self.time, ..Letter::new(REQUEST, name) });
+            effects.send(to, LinkMessage { number: self.time, ..LinkMessage::new(REQUEST, name) });
         }
         self.look(seat, effects);
     }
@@ -113,21 +113,21 @@ impl Exclusion for Lamport {
         }
         self.time += 1;
         for to in seat.others() {
-            effects.send(to, Letter { number: self.time, ..Letter::new(RELEASE, name) });
+            effects.send(to, LinkMessage { number: self.time, ..LinkMessage::new(RELEASE, name) });
         }
     }
 
-    fn receive(&mut self, seat: &Seat, from: Rank, letter: &Letter, effects: &mut Effects) {
-        let is_known = matches!(letter.step, REQUEST | REPLY | RELEASE) && letter.number < TIMES_END;
-        let has_room = |name: &TopicName| letter.step != REQUEST || has_room(&self.queues, name);
-        let Some(name) = letter.name.filter(|name| is_known && has_room(name)) else { return };
-        self.time = self.time.max(letter.number) + 1;
+    fn receive(&mut self, seat: &Seat, from: Rank, message: &LinkMessage, effects: &mut Effects) {
+        let is_known = matches!(message.step, REQUEST | REPLY | RELEASE) && message.number < TIMES_END;
+        let has_room = |name: &TopicName| message.step != REQUEST || has_room(&self.queues, name);
+        let Some(name) = message.name.filter(|name| is_known && has_room(name)) else { return };
+        self.time = self.time.max(message.number) + 1;
         let heard = self.heard.entry(from).or_default();
-        *heard = (*heard).max(letter.number);
-        match letter.step {
+        *heard = (*heard).max(message.number);
+        match message.step {
             REQUEST => {
-                self.queues.entry(name).or_default().requests.insert(from, letter.number);
-                effects.send(from, Letter { number: self.time, ..Letter::new(REPLY, name) });
+                self.queues.entry(name).or_default().requests.insert(from, message.number);
+                effects.send(from, LinkMessage { number: self.time, ..LinkMessage::new(REPLY, name) });
             }
             RELEASE => {
                 if let Some(queue) = self.queues.get_mut(&name) {

@@ -15,7 +15,7 @@
 
 use super::lamport::{Stamp, TIMES_END, number, of_view};
 use super::{Effects, Exclusion, Seat};
-use crate::control::perfect_link::Letter;
+use crate::control::perfect_link::LinkMessage;
 use crate::mutant::Mutant;
 use crate::view::bit;
 use alloc::collections::BTreeMap;
@@ -58,7 +58,7 @@ impl RicartAgrawala {
 
     fn on_request(&mut self, seat: &Seat, name: TopicName, from: Stamp, tries: bool, effects: &mut Effects) {
         let (time, rank) = from;
-        let reply = Letter { number: time, ..Letter::new(REPLY, name) };
+        let reply = LinkMessage { number: time, ..LinkMessage::new(REPLY, name) };
         let Some(lock) = self.locks.get_mut(&name) else { return effects.send(rank, reply) };
         let goes_first = match lock.own {
             Own::Idle => false,
@@ -67,7 +67,7 @@ impl RicartAgrawala {
         };
         match (goes_first, tries) {
             (false, _) => effects.send(rank, reply),
-            (true, true) => effects.send(rank, Letter { step: BUSY, ..reply }),
+            (true, true) => effects.send(rank, LinkMessage { step: BUSY, ..reply }),
             (true, false) => drop(lock.deferred.insert(rank, time)),
         }
     }
@@ -90,7 +90,7 @@ impl Exclusion for RicartAgrawala {
         self.locks.entry(name).or_default().own = Own::Asks { time: self.time, awaited, tries };
         let step = if tries { TRY } else { REQUEST };
         for to in seat.others() {
-            effects.send(to, Letter { number: self.time, ..Letter::new(step, name) });
+            effects.send(to, LinkMessage { number: self.time, ..LinkMessage::new(step, name) });
         }
         self.look(seat, name, effects);
     }
@@ -100,21 +100,21 @@ impl Exclusion for RicartAgrawala {
         let awaiting = lock.deferred.keys().fold(0, |bits, rank| bits | bit(*rank));
         for to in of_view(seat, awaiting) {
             let time = lock.deferred.get(&to).copied().unwrap_or_default();
-            effects.send(to, Letter { number: time, ..Letter::new(REPLY, name) });
+            effects.send(to, LinkMessage { number: time, ..LinkMessage::new(REPLY, name) });
         }
     }
 
-    fn receive(&mut self, seat: &Seat, from: Rank, letter: &Letter, effects: &mut Effects) {
-        let Some(name) = letter.name.filter(|_| letter.number < TIMES_END) else { return };
-        match letter.step {
+    fn receive(&mut self, seat: &Seat, from: Rank, message: &LinkMessage, effects: &mut Effects) {
+        let Some(name) = message.name.filter(|_| message.number < TIMES_END) else { return };
+        match message.step {
             REQUEST | TRY => {
-                self.time = self.time.max(letter.number);
-                self.on_request(seat, name, (letter.number, from), letter.step == TRY, effects);
+                self.time = self.time.max(message.number);
+                self.on_request(seat, name, (message.number, from), message.step == TRY, effects);
             }
             REPLY => {
                 let Some(lock) = self.locks.get_mut(&name) else { return };
                 if let Own::Asks { time, awaited, .. } = &mut lock.own
-                    && *time == letter.number
+                    && *time == message.number
                 {
                     *awaited &= !bit(from);
                     self.look(seat, name, effects);
@@ -122,7 +122,7 @@ impl Exclusion for RicartAgrawala {
             }
             BUSY => {
                 let own = self.locks.get(&name).map(|lock| lock.own);
-                if matches!(own, Some(Own::Asks { time, tries: true, .. }) if time == letter.number) {
+                if matches!(own, Some(Own::Asks { time, tries: true, .. }) if time == message.number) {
                     self.release(seat, name, effects);
                     effects.busy.push(name);
                 }

@@ -19,7 +19,7 @@
 //! Towards a Formal Approach (1977); Coulouris et al. (2011), §15.2.
 
 use super::{Effects, Exclusion, Seat, has_room};
-use crate::control::perfect_link::Letter;
+use crate::control::perfect_link::LinkMessage;
 use crate::mutant::Mutant;
 use crate::view::bit;
 use alloc::collections::BTreeMap;
@@ -44,7 +44,7 @@ struct Lock {
     /// Another member announced that it has the token, or this member sent the token on.
     is_elsewhere: bool,
     /// The WANTs that came before this member knew where the token is, the last of each member.
-    early: BTreeMap<Rank, Letter>,
+    early: BTreeMap<Rank, LinkMessage>,
 }
 
 /// One member's part of the algorithm.
@@ -79,8 +79,8 @@ impl TokenRing {
         let token = *token;
         if token.wants != 0 {
             (lock.token, lock.is_elsewhere) = (None, true);
-            let letter = Letter { number: token.count, other: token.wants, ..Letter::new(TOKEN, name) };
-            effects.send(seat.successor(), letter);
+            let message = LinkMessage { number: token.count, other: token.wants, ..LinkMessage::new(TOKEN, name) };
+            effects.send(seat.successor(), message);
         } else if seat.own == seat.oldest && self.is_open {
             // The token is here again, as if it had never been away.
             self.floor = self.floor.max(token.count);
@@ -97,25 +97,25 @@ impl TokenRing {
         }
     }
 
-    fn on_want(&mut self, seat: &Seat, name: TopicName, letter: &Letter, effects: &mut Effects) {
-        let asker = letter.rank;
-        if asker == seat.own || seat.members & bit(asker) == 0 {
+    fn on_want(&mut self, seat: &Seat, name: TopicName, message: &LinkMessage, effects: &mut Effects) {
+        let requester = message.rank;
+        if requester == seat.own || seat.members & bit(requester) == 0 {
             return; // the WANT came round: the token has been here before it
         }
         let is_open = self.is_open;
-        let tries = letter.other != 0;
+        let tries = message.other != 0;
         let lock = self.lock(seat, name);
         match &mut lock.token {
             Some(token) if tries && (lock.inside || token.wants != 0) => {
-                effects.send(asker, Letter { number: letter.number, ..Letter::new(BUSY, name) });
+                effects.send(requester, LinkMessage { number: message.number, ..LinkMessage::new(BUSY, name) });
             }
             Some(token) => {
-                token.wants |= bit(asker);
+                token.wants |= bit(requester);
                 self.move_on(seat, name, effects);
             }
-            None if !is_open => drop(lock.early.insert(asker, *letter)),
+            None if !is_open => drop(lock.early.insert(requester, *message)),
             None => {
-                effects.send(seat.successor(), *letter);
+                effects.send(seat.successor(), *message);
                 self.forget(seat, name);
             }
         }
@@ -153,7 +153,7 @@ impl Exclusion for TokenRing {
             let Some(lock) = self.locks.get_mut(&name) else { continue };
             let early = core::mem::take(&mut lock.early);
             // WANTs that came before all members had announced are now handled.
-            early.values().for_each(|letter| self.on_want(seat, name, letter, effects));
+            early.values().for_each(|message| self.on_want(seat, name, message, effects));
         }
     }
 
@@ -165,7 +165,7 @@ impl Exclusion for TokenRing {
         if lock.token.is_some() {
             return self.move_on(seat, name, effects);
         }
-        let want = Letter { rank: seat.own, number: id, other: u64::from(tries), ..Letter::new(WANT, name) };
+        let want = LinkMessage { rank: seat.own, number: id, other: u64::from(tries), ..LinkMessage::new(WANT, name) };
         effects.send(seat.successor(), want);
     }
 
@@ -176,18 +176,18 @@ impl Exclusion for TokenRing {
         self.forget(seat, name);
     }
 
-    fn receive(&mut self, seat: &Seat, _from: Rank, letter: &Letter, effects: &mut Effects) {
-        let Some(name) = letter.name.filter(|name| has_room(&self.locks, name)) else { return };
-        match letter.step {
+    fn receive(&mut self, seat: &Seat, _from: Rank, message: &LinkMessage, effects: &mut Effects) {
+        let Some(name) = message.name.filter(|name| has_room(&self.locks, name)) else { return };
+        match message.step {
             TOKEN => {
                 let lock = self.lock(seat, name);
-                lock.token = Some(Token { count: letter.number, wants: letter.other });
+                lock.token = Some(Token { count: message.number, wants: message.other });
                 self.move_on(seat, name, effects);
             }
-            WANT => self.on_want(seat, name, letter, effects),
+            WANT => self.on_want(seat, name, message, effects),
             BUSY => {
                 let Some(lock) = self.locks.get_mut(&name) else { return };
-                if lock.wanted == Some((letter.number, true)) {
+                if lock.wanted == Some((message.number, true)) {
                     lock.wanted = None;
                     effects.busy.push(name);
                     self.forget(seat, name);

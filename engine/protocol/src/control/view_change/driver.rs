@@ -27,7 +27,7 @@
 //! Invariants: nothing but a decision ends a wedged epoch; `Conclude` and `Install` are given once; every wait ends by
 //! a timer. Timers that expire late, twice or for an earlier ballot do no harm.
 
-use super::{Ballot, Implausible, Reaction, Step, Value, ViewChange, Wish, continuing};
+use super::{Ballot, Implausible, Reaction, Step, Value, ViewChange, Proposal, continuing};
 use crate::mutant::Mutant;
 use crate::values::cut::Cut;
 use crate::view::{Member, View, bit};
@@ -147,12 +147,12 @@ impl Driver {
     // ---- inputs ---------------------------------------------------------------------------------------------------
 
     /// Begins a ballot.
-    pub fn lead(&mut self, wish: Wish, out: &mut Commands) {
-        debug_assert!(wish.keep & bit(self.own.rank) != 0 || wish.leavers & bit(self.own.rank) != 0);
+    pub fn lead(&mut self, proposal: Proposal, out: &mut Commands) {
+        debug_assert!(proposal.keep & bit(self.own.rank) != 0 || proposal.leavers & bit(self.own.rank) != 0);
         if self.change.decided().is_some() {
             return;
         }
-        self.change.lead(wish);
+        self.change.lead(proposal);
         self.is_patient = true;
         self.pending = Some(Pending::Prepare);
         out.push_back(Command::Wedge);
@@ -272,7 +272,7 @@ impl Driver {
             Some(Mutant::TakeoverAlone) => all & !situation.suspects,
             _ => all & !situation.evidence,
         };
-        self.lead(Wish { keep: keep | bit(self.own.rank), ..Wish::default() }, out);
+        self.lead(Proposal { keep: keep | bit(self.own.rank), ..Proposal::default() }, out);
     }
 
     /// Takes this member's own ballot as far as the answers allow.
