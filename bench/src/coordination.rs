@@ -9,7 +9,7 @@
 mod member;
 
 pub(crate) use member::run as member;
-pub(crate) use member::{Leader, Order, MemberReport, Task};
+pub(crate) use member::{Leader, MemberReport, Order, Task};
 
 use crate::script::{Word, broken, now_ns, start, tell};
 use crate::{Failure, Idle};
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Member {
     child: Child,
     /// Which process of this rank: later reports of earlier processes are ignored.
-    life: u32,
+    incarnation: u32,
     view: Option<(u64, u64)>,
     leader: Option<Leader>,
 }
@@ -69,12 +69,12 @@ impl Group {
         Ok(group)
     }
 
-    fn begin(&self, rank: u16, life: u32) -> Result<Member, Failure> {
+    fn begin(&self, rank: u16, incarnation: u32) -> Result<Member, Failure> {
         let mut task = Task { settings: self.settings.clone() };
         task.settings.process.rank = rank;
         let program = std::env::current_exe().map_err(broken)?;
-        let child = start(Command::new(program).arg("coordination-member"), (rank, life), self.sender.clone())?;
-        let mut member = Member { child, life, view: None, leader: None };
+        let child = start(Command::new(program).arg("coordination-member"), (rank, incarnation), self.sender.clone())?;
+        let mut member = Member { child, incarnation, view: None, leader: None };
         tell(&mut member.child, &task)?;
         Ok(member)
     }
@@ -92,12 +92,12 @@ impl Group {
                 return Ok(found);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            let Ok((rank, life, said)) = self.said.recv_timeout(left) else {
+            let Ok((rank, incarnation, said)) = self.said.recv_timeout(left) else {
                 return Err(broken(format!("{what} did not come within {PATIENCE:?}")));
             };
             let member = &mut self.members[usize::from(rank)];
             match said {
-                _ if member.life != life => {}
+                _ if member.incarnation != incarnation => {}
                 None => return Err(broken(format!("member {rank} ended by itself"))),
                 Some(MemberReport::Unusable(why)) => return Err(Failure::Unusable(why)),
                 Some(MemberReport::Broken(why)) => return Err(Failure::Broken(why)),
@@ -167,7 +167,7 @@ impl Group {
     /// Kills a member; returns when.
     pub(crate) fn kill(&mut self, rank: u16) -> Result<u64, Failure> {
         let member = &mut self.members[usize::from(rank)];
-        member.life += 1; // its end is no surprise
+        member.incarnation += 1; // its end is no surprise
         let at_ns = now_ns();
         member.child.kill().map_err(broken)?;
         Ok(at_ns)
@@ -175,8 +175,8 @@ impl Group {
 
     /// Starts a killed member again and waits until the group is whole.
     pub(crate) fn restart(&mut self, rank: u16) -> Result<(), Failure> {
-        let life = self.members[usize::from(rank)].life + 1;
-        self.members[usize::from(rank)] = self.begin(rank, life)?;
+        let incarnation = self.members[usize::from(rank)].incarnation + 1;
+        self.members[usize::from(rank)] = self.begin(rank, incarnation)?;
         self.until_whole()
     }
 

@@ -5,7 +5,7 @@
 //! round trips begin at even intervals and count from when they should have begun.
 
 use crate::join::{broken, join};
-use crate::part::{FarEnd, WorkerKind, Spec, pin};
+use crate::part::{FarEnd, Spec, WorkerKind, pin};
 use crate::row::{Latency, Ratio, Row, histogram, show};
 use crate::threaded::Threaded;
 use crate::{Failure, Mode, Peer, Settings, raw};

@@ -35,7 +35,7 @@ pub(crate) type Word<S> = (u16, u32, Option<S>);
 /// Starts a member by a command of this program, and forwards all that it sends.
 pub(crate) fn start<S: DeserializeOwned + Send + 'static>(
     command: &mut Command,
-    (rank, life): (u16, u32),
+    (rank, incarnation): (u16, u32),
     sender: Sender<Word<S>>,
 ) -> Result<Child, Failure> {
     let unusable = |error: std::io::Error| Failure::Unusable(format!("can't start a member: {error}"));
@@ -45,11 +45,11 @@ pub(crate) fn start<S: DeserializeOwned + Send + 'static>(
         for line in BufReader::new(stdout).lines() {
             let said = line.ok().and_then(|line| serde_json::from_str(&line).ok());
             let ends = said.is_none();
-            if sender.send((rank, life, said)).is_err() || ends {
+            if sender.send((rank, incarnation, said)).is_err() || ends {
                 return;
             }
         }
-        let _ = sender.send((rank, life, None)); // the receiver is gone when the group ends
+        let _ = sender.send((rank, incarnation, None)); // the receiver is gone when the group ends
     });
     Ok(child)
 }

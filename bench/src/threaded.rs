@@ -3,7 +3,7 @@
 //! Four threads need four cores; on fewer the idle strategy decides, so figures are quoted with it.
 
 use crate::Failure;
-use crate::part::{WorkerReport, Spec, say};
+use crate::part::{Spec, WorkerReport, say};
 use bourdon::settings::Role;
 use bourdon::{Publication, PublishError, Rank, Subscription, ThreadedNode, TopicId};
 use std::time::Duration;

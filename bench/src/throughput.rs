@@ -7,7 +7,7 @@
 
 use crate::join::join;
 use crate::part::transport_name;
-use crate::part::{FarEnd, Found, WorkerKind, WorkerReport, Spec, cpu_ns, pin, say};
+use crate::part::{FarEnd, Found, Spec, WorkerKind, WorkerReport, cpu_ns, pin, say};
 use crate::row::{Ratio, Row, show};
 use crate::{Failure, Mode, Peer, Settings, raw};
 use bourdon::settings::Role;

@@ -15,7 +15,7 @@ pub(crate) mod member;
 pub(crate) use self::bourdon::run as bourdon;
 
 use crate::hosts::{Hosts, INTERFACE};
-use crate::part::{FarEnd, Found, WorkerKind, Spec};
+use crate::part::{FarEnd, Found, Spec, WorkerKind};
 use crate::row::{Latency, Ratio, Row, histogram, show};
 use crate::task::Task;
 use crate::{Failure, Idle, Mode, Peer, Settings, corosync};

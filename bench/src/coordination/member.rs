@@ -7,7 +7,9 @@
 use crate::Failure;
 use crate::script::{self, broken, now_ns, say};
 use bourdon::settings::Settings;
-use bourdon::{Coordination, Counter, Event, Idler, LockId, LockNews, Node, Participation, Patience, Standing, TopicName};
+use bourdon::{
+    Coordination, Counter, Event, Idler, LockId, LockNews, Node, Participation, Patience, Standing, TopicName,
+};
 use serde::{Deserialize, Serialize};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
@@ -151,7 +153,10 @@ impl Member {
             self.entering = None;
             let counters = self.node.counters();
             let messages = counters.get(Counter::LockMessages) + counters.get(Counter::OrderRunsSent);
-            say(&MemberReport::Entered { entries, messages: messages - core::mem::replace(&mut self.messages, messages) });
+            say(&MemberReport::Entered {
+                entries,
+                messages: messages - core::mem::replace(&mut self.messages, messages),
+            });
             return Ok(());
         }
         entering.asked_ns = now_ns;

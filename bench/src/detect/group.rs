@@ -7,7 +7,7 @@
 //!
 //! Invariants: every wait is for a member's report, or ends after [`PATIENCE`]; every process is reaped.
 
-use super::member::{Figures, Installed, Order, MemberReport, Task};
+use super::member::{Figures, Installed, MemberReport, Order, Task};
 use crate::Failure;
 use crate::hosts::Hosts;
 use crate::script::{Word, broken, now_ns, start, tell};
@@ -50,7 +50,7 @@ pub(super) struct Sample {
 struct Member {
     child: Child,
     /// Which process of this rank: later reports of earlier processes are ignored.
-    life: u32,
+    incarnation: u32,
     view: Option<Installed>,
     marked: bool,
     outage: Option<(u64, u64)>,
@@ -99,7 +99,7 @@ impl Group {
         self.hosts.take()
     }
 
-    fn begin(&self, rank: u16, life: u32) -> Result<Member, Failure> {
+    fn begin(&self, rank: u16, incarnation: u32) -> Result<Member, Failure> {
         let unusable = |error: std::io::Error| Failure::Unusable(format!("can't start a member: {error}"));
         let program = std::env::current_exe().map_err(unusable)?;
         let mut command = match &self.hosts {
@@ -112,17 +112,17 @@ impl Group {
         };
         let mut task = self.task.clone();
         task.settings.process.rank = rank;
-        let child = start(command.arg("detect-member"), (rank, life), self.sender.clone())?;
-        let mut member = Member { child, life, view: None, marked: false, outage: None, figures: None };
+        let child = start(command.arg("detect-member"), (rank, incarnation), self.sender.clone())?;
+        let mut member = Member { child, incarnation, view: None, marked: false, outage: None, figures: None };
         tell(&mut member.child, &task)?;
         Ok(member)
     }
 
     // ---- listening ------------------------------------------------------------------------------------------------
 
-    fn hear(&mut self, rank: u16, life: u32, said: Option<MemberReport>) -> Result<(), Failure> {
+    fn hear(&mut self, rank: u16, incarnation: u32, said: Option<MemberReport>) -> Result<(), Failure> {
         let member = &mut self.members[usize::from(rank)];
-        if member.life != life {
+        if member.incarnation != incarnation {
             return Ok(());
         }
         match said {
@@ -149,19 +149,21 @@ impl Group {
                 return Ok(found);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            let Ok((rank, life, said)) = self.said.recv_timeout(left) else {
+            let Ok((rank, incarnation, said)) = self.said.recv_timeout(left) else {
                 let seen: Vec<_> = self.members.iter().map(|member| member.view).collect();
                 return Err(broken(format!("{what} did not come within {PATIENCE:?}: {seen:?}")));
             };
-            self.hear(rank, life, said)?;
+            self.hear(rank, incarnation, said)?;
         }
     }
 
     /// Receives reports for a while.
     pub(super) fn listen_for(&mut self, while_: Duration) -> Result<(), Failure> {
         let deadline = Instant::now() + while_;
-        while let Ok((rank, life, said)) = self.said.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            self.hear(rank, life, said)?;
+        while let Ok((rank, incarnation, said)) =
+            self.said.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
+            self.hear(rank, incarnation, said)?;
         }
         Ok(())
     }
@@ -269,7 +271,7 @@ impl Group {
     fn make(&mut self, trouble: Trouble, victim: u16) -> Result<(), Failure> {
         match trouble {
             Trouble::Kill => {
-                self.members[usize::from(victim)].life += 1; // its end is no surprise
+                self.members[usize::from(victim)].incarnation += 1; // its end is no surprise
                 self.signal(victim, Signal::KILL)
             }
             Trouble::Stop => self.signal(victim, Signal::STOP),
@@ -281,8 +283,8 @@ impl Group {
     fn end_of(&mut self, trouble: Trouble, victim: u16) -> Result<(), Failure> {
         match trouble {
             Trouble::Kill => {
-                let life = self.members[usize::from(victim)].life + 1;
-                self.members[usize::from(victim)] = self.begin(victim, life)?;
+                let incarnation = self.members[usize::from(victim)].incarnation + 1;
+                self.members[usize::from(victim)] = self.begin(victim, incarnation)?;
                 Ok(())
             }
             Trouble::Stop => self.signal(victim, Signal::CONT),

@@ -5,7 +5,7 @@
 
 use super::clients::{Entry, judge};
 use super::{BOURDON, Limits, Load, Round, Running, System};
-use crate::coordination::{Group, Order, MemberReport, settings};
+use crate::coordination::{Group, MemberReport, Order, settings};
 use crate::script::now_ns;
 use crate::{Failure, Idle};
 use bourdon::settings::{ElectionKind, MutexKind, Settings as NodeSettings};

@@ -9,7 +9,7 @@ use crate::properties::{self, Property};
 use crate::state::{Delivered, Node, Packet, State, kind, rank};
 use bourdon_protocol::Mutant;
 use bourdon_protocol::control::view_change::driver::{Command, Commands, Driver, Situation, Timer, To};
-use bourdon_protocol::control::view_change::{Ballot, Step, Value, Proposal};
+use bourdon_protocol::control::view_change::{Ballot, Proposal, Step, Value};
 use bourdon_protocol::view::{Member, View};
 use bourdon_wire::{Incarnation, Rank};
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use crate::properties::{self, Property};
 use crate::state::{Item, Node, Packet, State, Streams, kind, rank};
 use bourdon_protocol::Mutant;
 use bourdon_protocol::control::view_change::driver::Timer;
-use bourdon_protocol::control::view_change::{Step, Proposal};
+use bourdon_protocol::control::view_change::{Proposal, Step};
 use bourdon_protocol::view::{Member, View};
 use bourdon_wire::{Epoch, InstanceId, Rank};
 use std::sync::Arc;

@@ -83,7 +83,9 @@ pub(crate) fn parse(line: &[u8]) -> Result<Request, Value> {
             };
             Request::Session(SessionRequest::Lock { name: named(&name)?, wait })
         }
-        Line::Elect { name, part } => Request::Session(SessionRequest::Elect { name: named(&name)?, part: part.into() }),
+        Line::Elect { name, part } => {
+            Request::Session(SessionRequest::Elect { name: named(&name)?, part: part.into() })
+        }
     })
 }
 
@@ -192,7 +194,10 @@ mod tests {
         assert_eq!(timed, lock(SessionWait::For(Duration::from_nanos(5))));
         let elect = |part| Ok(Request::Session(SessionRequest::Elect { name: named("x"), part }));
         assert_eq!(parse(br#"{"request":"elect","name":"x"}"#), elect(bourdon_protocol::Participation::Campaign));
-        assert_eq!(parse(br#"{"request":"elect","name":"x","part":"watch"}"#), elect(bourdon_protocol::Participation::Watch));
+        assert_eq!(
+            parse(br#"{"request":"elect","name":"x","part":"watch"}"#),
+            elect(bourdon_protocol::Participation::Watch)
+        );
         let error = parse(br#"{"request":"lock","name":"a b"}"#).expect_err("a space is in no name");
         assert!(error["error"].as_str().is_some_and(|text| text.contains("like those of topics")), "{error}");
     }

@@ -7,8 +7,8 @@ use crate::clock::Clock;
 use bourdon_port::{Port, PortError, To};
 use bourdon_protocol::{
     CallId, Claim, Config, Coordination, CoordinationRefusal, Counters, Delivery, Destination, DirectMessage,
-    DirectOutcome, DirectRefusal, Event, Leadership, LockId, LockStanding, Outgoing, Participation, Satisfied, Patience, Process,
-    Refusal,
+    DirectOutcome, DirectRefusal, Event, Leadership, LockId, LockStanding, Outgoing, Participation, Patience, Process,
+    Refusal, Satisfied,
 };
 use bourdon_wire::{Address, Incarnation, Instant, Rank, Sequence, TopicId, TopicName};
 use std::time::Duration;

@@ -205,7 +205,12 @@ impl Locks {
     }
 
     /// The same, coming back at once; the data agent calls `watcher` after each change.
-    pub fn elect_with(&self, name: TopicName, participation: Participation, watcher: impl Fn() + Send + Sync + 'static) -> Candidacy {
+    pub fn elect_with(
+        &self,
+        name: TopicName,
+        participation: Participation,
+        watcher: impl Fn() + Send + Sync + 'static,
+    ) -> Candidacy {
         self.begin_election(name, participation, Some(Arc::new(watcher)))
     }
 

@@ -4,8 +4,8 @@ mod common;
 
 use bourdon::settings::MutexKind;
 use bourdon::{
-    CoordinationRefusal, FencingToken, Guard, LockError, LockState, Locks, Loss, Lost, Participation, Publication, Settings,
-    Subscription, ThreadedNode, TopicName, Wait,
+    CoordinationRefusal, FencingToken, Guard, LockError, LockState, Locks, Loss, Lost, Participation, Publication,
+    Settings, Subscription, ThreadedNode, TopicName, Wait,
 };
 use common::{PATIENCE, World, until};
 use serde_json::Value;
@@ -202,7 +202,8 @@ fn another_leads_when_the_leader_is_gone() {
     let place = candidacies.iter().position(|candidacy| candidacy.leads().is_some()).expect("one leads");
     candidacies[place].resign();
     until("the last to lead", || candidacies[1 - place].leads().is_some());
-    let again = locks(&nodes, second.leader.index()).elect(name("one"), Participation::StandBy).expect("no candidate here");
+    let again =
+        locks(&nodes, second.leader.index()).elect(name("one"), Participation::StandBy).expect("no candidate here");
     assert!(again.leads().is_none());
 }
 

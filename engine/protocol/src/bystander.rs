@@ -153,9 +153,9 @@ impl Bystander {
         if self.direct.is_calling() {
             let known = &self.known;
             let health = |target: &Target| {
-                let Some((rank, life)) = target.member else { return Health::Well };
+                let Some((rank, incarnation)) = target.member else { return Health::Well };
                 match known.get(rank.index()).and_then(Option::as_ref) {
-                    Some(known) if Some(known.incarnation) != life => Health::Gone,
+                    Some(known) if Some(known.incarnation) != incarnation => Health::Gone,
                     Some(known) if now.since(known.heard_at) < SILENT_NS => Health::Well,
                     _ => Health::Suspected,
                 }

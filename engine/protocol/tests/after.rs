@@ -5,7 +5,7 @@ mod common;
 use bourdon_protocol::{Counter, Order, Outgoing, Standing};
 use bourdon_wire::records::ballot_steps;
 use bourdon_wire::{Epoch, GroupId, Incarnation, InstanceId, MessageName, Rank, Sequence, flags};
-use common::{Bench, GROUP, MS, MTU, FrameParts, Step, Value, data, message, piece, run};
+use common::{Bench, FrameParts, GROUP, MS, MTU, Step, Value, data, message, piece, run};
 use zerocopy::IntoBytes;
 
 const OTHER: GroupId = GroupId::of("bench/other");
@@ -136,7 +136,7 @@ fn what_is_published_carries_the_name() {
         let outgoing = Outgoing { after: Some(name(1, 0, 4)), intended_send_ns: Some(9), ..Outgoing::named(topic) };
         sender.process.try_publish(sender.now, &outgoing, &vec![b'x'; length]).unwrap();
         sender.process.transmit(sender.now, |_, bytes, segment| {
-            bytes.chunks(segment).for_each(|datagram| receiver.take(&common::as_life(datagram, 1)));
+            bytes.chunks(segment).for_each(|datagram| receiver.take(&common::as_incarnation(datagram, 1)));
             bytes.len().div_ceil(segment)
         });
         let asked = std::cell::Cell::new(None);

@@ -8,7 +8,7 @@ use bourdon_wire::records::{
     transfer_steps,
 };
 use bourdon_wire::{Address, ClientId, Epoch, FRAME_HEADER_BYTES, Kind, Rank};
-use common::{Bench, GROUP, MTU, Step, Value, as_life, control, data, message, nak_to};
+use common::{Bench, GROUP, MTU, Step, Value, as_incarnation, control, data, message, nak_to};
 use std::net::SocketAddr;
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -107,9 +107,10 @@ fn zeroed<T: FromZeros>(change: impl FnOnce(&mut T)) -> T {
     record
 }
 
-fn heartbeat(bench: &Bench, rank: u16, life: u32, epoch: u64, heartbeat_flags: u16) -> Vec<u8> {
-    let change = |heartbeat: &mut Heartbeat| (heartbeat.address, heartbeat.flags) = (stranger(), heartbeat_flags.into());
-    in_epoch(&as_life(&bench.heartbeat(rank, change), life), epoch)
+fn heartbeat(bench: &Bench, rank: u16, incarnation: u32, epoch: u64, heartbeat_flags: u16) -> Vec<u8> {
+    let change =
+        |heartbeat: &mut Heartbeat| (heartbeat.address, heartbeat.flags) = (stranger(), heartbeat_flags.into());
+    in_epoch(&as_incarnation(&bench.heartbeat(rank, change), incarnation), epoch)
 }
 
 fn transfer_ask(donor: u16, ticket: u32, count: u32) -> Vec<u8> {
@@ -121,9 +122,9 @@ fn transfer_ask(donor: u16, ticket: u32, count: u32) -> Vec<u8> {
     control(0xFFFF, Kind::Transfer, &[record.as_bytes()])
 }
 
-fn direct(step: u16, life: u64) -> Vec<u8> {
+fn direct(step: u16, sender_id: u64) -> Vec<u8> {
     let record: Direct = zeroed(|record: &mut Direct| {
-        (record.step, record.life, record.reply_to) = (step.into(), life.into(), stranger());
+        (record.step, record.sender_id, record.reply_to) = (step.into(), sender_id.into(), stranger());
     });
     control(0xFFFE, Kind::Direct, &[record.as_bytes()])
 }
@@ -190,10 +191,10 @@ fn every_question(members: u16) {
         each("direct send", &mut |_, turn| direct(direct_steps::SEND, turn as u64));
         each("client request", &mut |_, turn| request(turn as u64 / 20, turn as u64 % 20));
         let flags = [0, heartbeat_flags::FORMED, heartbeat_flags::WEDGED, heartbeat_flags::LEARNER];
-        for life in [1, 2] {
+        for incarnation in [1, 2] {
             for epoch in [0, 1, 2, 3] {
                 each("heartbeat", &mut |bench, turn| {
-                    heartbeat(bench, from(turn), life, epoch, flags[turn / 7 % flags.len()])
+                    heartbeat(bench, from(turn), incarnation, epoch, flags[turn / 7 % flags.len()])
                 });
             }
         }

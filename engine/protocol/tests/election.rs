@@ -2,7 +2,9 @@
 
 mod common;
 
-use bourdon_protocol::{Config, Coordination, ElectionKind, FencingToken, Leadership, Loss, Participation, Reliability};
+use bourdon_protocol::{
+    Config, Coordination, ElectionKind, FencingToken, Leadership, Loss, Participation, Reliability,
+};
 use bourdon_wire::records::link_steps as steps;
 use bourdon_wire::{Incarnation, Rank, TopicName};
 use common::net::Net;

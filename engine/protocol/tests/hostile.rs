@@ -64,8 +64,8 @@ fn view() -> Vec<u8> {
 }
 
 fn direct(step: u16) -> Vec<u8> {
-    let (life, sequence, oldest, sent_ns) = (7.into(), 1.into(), 1.into(), 5.into());
-    let record = Direct { step: step.into(), life, sequence, oldest, sent_ns, reply_to: address(102) };
+    let (sender_id, sequence, oldest, sent_ns) = (7.into(), 1.into(), 1.into(), 5.into());
+    let record = Direct { step: step.into(), sender_id, sequence, oldest, sent_ns, reply_to: address(102) };
     control(2, Kind::Direct, &[record.as_bytes(), b"hello"])
 }
 

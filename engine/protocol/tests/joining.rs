@@ -6,7 +6,7 @@ use bourdon_protocol::{Counter, Event, Order, Refusal, Reliability, Role, Standi
 use bourdon_wire::records::ballot_steps::{DECIDE, PREPARE, PROPOSE};
 use bourdon_wire::{Epoch, Incarnation, Rank};
 use common::net::{Net, ballot_step};
-use common::{Bench, Effect, MS, altered, as_life};
+use common::{Bench, Effect, MS, altered, as_incarnation};
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -46,12 +46,12 @@ fn two_processes_with_one_identity_are_named() {
     config.wall_offset_ns = 1_000 * MS;
     let mut bench = Bench::with(config).formed();
     let sent_later = |datagram: &[u8]| altered(datagram, 56, &(2_000 * MS).to_le_bytes());
-    let twin = sent_later(&as_life(&bench.heartbeat(0, |_| {}), 9));
+    let twin = sent_later(&as_incarnation(&bench.heartbeat(0, |_| {}), 9));
     bench.take(&twin);
     bench.take(&twin);
     assert_eq!(bench.news(), [Effect::Event(Event::RankClaimed(Rank(0)))]);
     // Datagrams of an earlier incarnation of this process may still be under way.
-    bench.take(&as_life(&bench.heartbeat(0, |_| {}), 8));
+    bench.take(&as_incarnation(&bench.heartbeat(0, |_| {}), 8));
     assert_eq!(bench.news(), []);
 }
 
@@ -264,7 +264,7 @@ fn whatever_has_happened_everybody_is_back_once_it_is_quiet() {
         net.run(100 * MS);
         let mut loss = fastrand::Rng::with_seed(seed + 1000);
         net.lose = Box::new(move |_, _| loss.u32(0..20) == 0);
-        let mut life = [1u32; 5];
+        let mut incarnation = [1u32; 5];
         for _ in 0..60 {
             let index = dice.usize(0..5);
             let down = net.ones.iter().filter(|one| one.process.is_none()).count();
@@ -273,8 +273,8 @@ fn whatever_has_happened_everybody_is_back_once_it_is_quiet() {
                 0 if is_up && down < 2 && spares(&mut net, index) => net.kill(index),
                 1 if !is_up => {
                     // An incarnation beyond any that the process may have gone through by itself.
-                    life[index] += 1000;
-                    net.start(index, life[index]);
+                    incarnation[index] += 1000;
+                    net.start(index, incarnation[index]);
                 }
                 2 if is_up => {
                     let now = net.now;
@@ -292,8 +292,8 @@ fn whatever_has_happened_everybody_is_back_once_it_is_quiet() {
         }
         net.lose = Box::new(|_, _| false);
         let up: Vec<bool> = net.ones.iter().map(|one| one.process.is_some()).collect();
-        for (index, life) in life.iter().enumerate().filter(|(index, _)| !up[*index]) {
-            net.start(index, life + 1000);
+        for (index, incarnation) in incarnation.iter().enumerate().filter(|(index, _)| !up[*index]) {
+            net.start(index, incarnation + 1000);
         }
         let mut waited = 0;
         while !net.agree(&[0, 1, 2, 3, 4], 5) && waited < 400 {

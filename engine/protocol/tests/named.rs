@@ -7,7 +7,7 @@ use bourdon_protocol::{Client, Event, Order, Outgoing, Refusal, Reliability};
 use bourdon_wire::records::ClientAnswer;
 use bourdon_wire::{ClientId, Instant, Kind, Rank, Sequence, TopicId, TopicName, flags};
 use common::net::{Net, address};
-use common::{Bench, GROUP, MS, MTU, FrameParts, control, data, in_instance, message, piece, run};
+use common::{Bench, FrameParts, GROUP, MS, MTU, control, data, in_instance, message, piece, run};
 use zerocopy::IntoBytes;
 
 const NAMES: [&str; 4] = ["md.es.trades", "md.es.quotes", "a", "news"];

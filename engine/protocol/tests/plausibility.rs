@@ -155,7 +155,10 @@ fn an_observer_follows_no_view_that_its_members_have_not_announced() {
     for (ranks, epoch) in [(&[0][..], 1), (&[0, 1], 9)] {
         for _ in 0..25 {
             for rank in ranks {
-                bench.take(&in_epoch(&bench.heartbeat(*rank, |heartbeat| heartbeat.flags = heartbeat_flags::FORMED.into()), 9));
+                bench.take(&in_epoch(
+                    &bench.heartbeat(*rank, |heartbeat| heartbeat.flags = heartbeat_flags::FORMED.into()),
+                    9,
+                ));
             }
             bench.take(&view(&bench, 9, &[0, 1, 2]));
             bench.wait(100 * MS);

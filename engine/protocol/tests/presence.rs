@@ -6,7 +6,7 @@ use bourdon_protocol::control::detector::Why;
 use bourdon_protocol::{Counter, Event, Order, Outgoing, Refusal, Role};
 use bourdon_wire::records::heartbeat_flags;
 use bourdon_wire::{Incarnation, Rank};
-use common::{Bench, Effect, MS, as_life, data, message};
+use common::{Bench, Effect, MS, as_incarnation, data, message};
 
 fn events(bench: &mut Bench) -> Vec<Event> {
     let event = |effect| if let Effect::Event(event) = effect { Some(event) } else { None };
@@ -37,7 +37,7 @@ fn issue_wrong_configuration_poisons_the_rank() {
     let mut bench = Bench::member(Order::Fifo, 2, 0);
     bench.effects();
     let wrong = bench.heartbeat(1, |heartbeat| heartbeat.configuration = 1.into());
-    bench.take(&as_life(&wrong, 9));
+    bench.take(&as_incarnation(&wrong, 9));
     bench.take(&bench.heartbeat(1, |_| {}));
     assert_eq!(events(&mut bench), [Event::ConfigurationDiffers(Rank(1))]);
     assert!(bench.process.is_formed());
@@ -46,20 +46,20 @@ fn issue_wrong_configuration_poisons_the_rank() {
 #[test]
 fn another_life_of_a_member_is_reported_once_and_nothing_of_it_is_taken() {
     let mut bench = Bench::member(Order::Fifo, 2, 0).formed();
-    let restarted = as_life(&data(1, 0, 0, 0, &[message(b"x")]), 9);
+    let restarted = as_incarnation(&data(1, 0, 0, 0, &[message(b"x")]), 9);
     bench.take(&restarted);
     bench.take(&restarted);
     assert_eq!(bench.process.counters().get(Counter::DiscardedSender), 2);
     assert_eq!(events(&mut bench), []);
     let beat = bench.heartbeat(1, |heartbeat| heartbeat.next_number = 7.into());
     let learns = bench.heartbeat(1, |heartbeat| heartbeat.flags = heartbeat_flags::LEARNER.into());
-    bench.take(&as_life(&learns, 9));
-    bench.take(&as_life(&learns, 9));
+    bench.take(&as_incarnation(&learns, 9));
+    bench.take(&as_incarnation(&learns, 9));
     assert_eq!(events(&mut bench), [Event::Restarted { rank: Rank(1), incarnation: Incarnation(9) }]);
     bench.timers();
     assert_eq!(bench.news(), [], "what another incarnation has sent is not requested");
     // An earlier incarnation, which was a member, is not reported either: a datagram of it was late.
-    bench.take(&as_life(&beat, 7));
+    bench.take(&as_incarnation(&beat, 7));
     assert_eq!(events(&mut bench), []);
 }
 

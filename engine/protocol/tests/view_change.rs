@@ -6,8 +6,8 @@ use bourdon_protocol::{Counter, Event, Order, Outgoing, Refusal};
 use bourdon_wire::records::ballot_steps::{ACCEPT, DECIDE, PREPARE, PROPOSE, REFUSE};
 use bourdon_wire::{Epoch, Incarnation, Rank};
 use common::{
-    Bench, Effect, MS, Step, To, Value, altered, as_life, data, deliver, in_epoch, message, ordered, port, row, run,
-    says, sends,
+    Bench, Effect, MS, Step, To, Value, altered, as_incarnation, data, deliver, in_epoch, message, ordered, port, row,
+    run, says, sends,
 };
 
 const AFTER_ZERO: Value<'static> = Value(&[1, 2], 1, &[2, 0, 0]);
@@ -219,7 +219,7 @@ fn nobody_else_has_a_say() {
     let prepare = Step::of(PREPARE, (1, 0)).from(0);
     let rank_at = 24;
     for stranger in [
-        as_life(&prepare, 2),                            // another incarnation of a member
+        as_incarnation(&prepare, 2),                     // another incarnation of a member
         in_epoch(&prepare, 2),                           // of an epoch that is not this one
         altered(&prepare, rank_at, &9u16.to_le_bytes()), // no rank of this group
         Step::of(PREPARE, (1, 2)).from(0),               // in another member's name

@@ -107,13 +107,13 @@ fn a_donor_whose_asker_has_joined_serves_the_next_at_once() {
     let mut net = Net::new(3, 0, |_| {});
     net.run(100 * MS);
     // Rank 0 is the sequencer, so each request goes to rank 1.
-    for life in 2..5u32 {
-        net.publish(0, &life.to_le_bytes()).unwrap();
+    for incarnation in 2..5u32 {
+        net.publish(0, &incarnation.to_le_bytes()).unwrap();
         net.kill(2);
         net.run(200 * MS);
-        net.start(2, life);
+        net.start(2, incarnation);
         net.run(200 * MS);
-        assert!(net.agree(&[0, 1, 2], 3), "life {life}: {:?} {:?}", net.ones[2].events, net.ones[0].events);
+        assert!(net.agree(&[0, 1, 2], 3), "life {incarnation}: {:?} {:?}", net.ones[2].events, net.ones[0].events);
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) use repair::Cost;
 pub(crate) use views::Installed;
 
 use crate::demand::Demands;
-use crate::history::{Gap, History, Lineage, Delivered};
+use crate::history::{Delivered, Gap, History, Lineage};
 use crate::plan::{OrderPlan, Plan};
 use crate::violation::{Verdict, Violation};
 use bourdon_protocol::{Delivery, Process, Standing, View};
@@ -222,7 +222,9 @@ impl Checkers {
     ) -> Verdict {
         // Where messages may be lost, what a sender that is gone had sent is not reported as lost.
         let is_gone = |publisher: Option<(u16, u32)>| {
-            self.lossy && publisher.is_some_and(|(rank, life)| view.incarnation(Rank(rank)) != Some(Incarnation(life)))
+            self.lossy
+                && publisher
+                    .is_some_and(|(rank, incarnation)| view.incarnation(Rank(rank)) != Some(Incarnation(incarnation)))
         };
         barrier::complete(history, lineage, others, is_gone)
     }

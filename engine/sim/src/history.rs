@@ -248,9 +248,9 @@ impl History {
         } else if message.at_barrier {
             free = self.barriers.insert(Rc::clone(&message.payload), id).is_none();
         } else if let Some((rank, incarnation)) = message.publisher {
-            let lives = self.names[usize::from(rank)].entry(message.sequence).or_default();
-            free = lives.iter().all(|(life, _)| *life != incarnation);
-            lives.push((incarnation, id));
+            let incarnations = self.names[usize::from(rank)].entry(message.sequence).or_default();
+            free = incarnations.iter().all(|(other, _)| *other != incarnation);
+            incarnations.push((incarnation, id));
         }
         self.messages.push(message);
         free
@@ -269,8 +269,8 @@ impl History {
             self.barriers.get(delivery.payload).copied().into_iter().collect()
         } else {
             let of_sender = self.names.get(delivery.sender.index());
-            let lives = of_sender.and_then(|names| names.get(&delivery.sequence.0));
-            lives.into_iter().flatten().map(|(_, id)| *id).collect()
+            let incarnations = of_sender.and_then(|names| names.get(&delivery.sequence.0));
+            incarnations.into_iter().flatten().map(|(_, id)| *id).collect()
         };
         // The latest incarnation's message: an earlier incarnation's differs in its bytes, or was never delivered.
         match candidates.iter().rev().find(|id| same(id)) {
@@ -294,10 +294,10 @@ impl History {
     pub(crate) fn name(&self, id: Id) -> String {
         let message = &self.messages[id as usize];
         match (message.publisher, message.client) {
-            (Some((rank, life)), _) if message.at_barrier => {
-                format!("barrier message {} of {rank}/{life}", message.sequence)
+            (Some((rank, incarnation)), _) if message.at_barrier => {
+                format!("barrier message {} of {rank}/{incarnation}", message.sequence)
             }
-            (Some((rank, life)), _) => format!("{rank}/{life}:{}", message.sequence),
+            (Some((rank, incarnation)), _) => format!("{rank}/{incarnation}:{}", message.sequence),
             (None, client) => format!("client message {client:?}"),
         }
     }

@@ -258,8 +258,8 @@ impl<'p> World<'p> {
             if node.incarnation == 0 { config.incarnation.0 } else { node.incarnation.wrapping_add(1).max(1) };
         if let Some(rank) = config.rank() {
             // A process may have drawn that incarnation itself.
-            let life = |incarnation| Member { rank, incarnation: Incarnation(incarnation) };
-            while !self.instances.begins(life(node.incarnation), self.generation) {
+            let member = |incarnation| Member { rank, incarnation: Incarnation(incarnation) };
+            while !self.instances.begins(member(node.incarnation), self.generation) {
                 node.incarnation = node.incarnation.wrapping_add(1).max(1);
             }
         }
@@ -301,7 +301,7 @@ impl<'p> World<'p> {
                 What::Client(index) => self.step_client(index),
                 What::Join(index) => self.begin(index),
                 What::Happen(index) => self.happen(self.plan.events[index]),
-                What::Evidence(index, rank, life) => self.give_evidence(index, rank, life),
+                What::Evidence(index, rank, incarnation) => self.give_evidence(index, rank, incarnation),
                 What::Later(event) => self.happen(event),
                 What::Hinder(index) => self.hinder(index),
                 What::GroupStops(restart) => self.group_stops(restart),

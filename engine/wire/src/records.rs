@@ -446,7 +446,7 @@ record!(
         /// One of [`direct_steps`].
         step: U16,
         /// The incarnation of the process that sends the message; comes back in the reply.
-        life: U64,
+        sender_id: U64,
         /// The message's number: consecutive for each receiver, and for all broadcasts together; comes back in the
         /// reply.
         sequence: U64,

@@ -383,7 +383,7 @@ fn link() {
 fn direct() {
     let record = Direct {
         step: direct_steps::SEND.into(),
-        life: 2.into(),
+        sender_id: 2.into(),
         sequence: 3.into(),
         oldest: 4.into(),
         sent_ns: 5.into(),

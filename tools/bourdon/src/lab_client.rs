@@ -29,7 +29,7 @@ pub(crate) struct Args {
     /// How many members the group has
     #[arg(long)]
     members: u16,
-    /// The file to write: client-RANK.acked, or client-RANK.LIFE.acked
+    /// The file to write: client-RANK.acked, or client-RANK.INCARNATION.acked
     #[arg(long, value_name = "FILE")]
     acked: PathBuf,
     /// The interface that all traffic uses

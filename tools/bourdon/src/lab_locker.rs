@@ -14,7 +14,7 @@ use bourdon::settings::{MutexKind, Profile, Settings};
 use bourdon::{
     Coordination, Event, FencingToken, LockId, LockNews, Loss, Node, NodeEvent, Patience, Standing, TopicName,
 };
-use bourdon_lab::locks::journal::{Grant, Journal, Kind, Incarnation, Token, now_ns};
+use bourdon_lab::locks::journal::{Grant, Incarnation, Journal, Kind, Token, now_ns};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ pub(crate) struct Args {
     rank: u16,
     /// How often this member was started, this time included
     #[arg(long)]
-    life: u32,
+    incarnation: u32,
     /// The group's name
     #[arg(long)]
     group: String,
@@ -107,7 +107,7 @@ struct Locker {
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-    let own = Incarnation { rank: args.rank, life: args.life };
+    let own = Incarnation { rank: args.rank, incarnation: args.incarnation };
     let mut settings = Settings::default();
     settings.group.name = args.group;
     settings.group.address = args.address;
@@ -130,7 +130,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         inside_ns: args.inside * 1_000,
         entries: 0,
         cheat: args.cheat,
-        rng: fastrand::Rng::with_seed(args.seed ^ u64::from(own.rank) << 32 ^ u64::from(own.life)),
+        rng: fastrand::Rng::with_seed(args.seed ^ u64::from(own.rank) << 32 ^ u64::from(own.incarnation)),
         talk: args.talk,
     };
     while ended.try_recv() == Err(TryRecvError::Empty) && locker.step()? {}

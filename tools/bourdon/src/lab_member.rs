@@ -2,7 +2,7 @@
 //!
 //! `bourdon-lab rounds` injects faults into it and judges its history. The judge must tell messages apart by name
 //! alone, across kills: a message that only a killed process delivered may exist nowhere else, and the next incarnation
-//! publishes other messages in its place. So a publisher is an incarnation (`RANK.LIFE`). Each publisher numbers its
+//! publishes other messages in its place. So a publisher is an incarnation (`RANK.INCARNATION`). Each publisher numbers its
 //! messages, and each payload holds its publisher, its number and the message that it answers, so that the history is
 //! made of the received bytes.
 //!
@@ -47,7 +47,7 @@ pub(crate) struct Args {
     /// How many members the group has
     #[arg(long)]
     members: u16,
-    /// The file to write; its name gives this member's rank: member-RANK.tsv, or member-RANK.LIFE.tsv
+    /// The file to write; its name gives this member's rank: member-RANK.tsv, or member-RANK.INCARNATION.tsv
     #[arg(long, value_name = "FILE")]
     history: PathBuf,
     /// The interface that all traffic uses
@@ -96,7 +96,7 @@ pub(crate) fn named<T: serde::de::DeserializeOwned>(name: &str) -> Result<T, Str
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let Some((role, own)) = Publisher::of(&args.history, args.generation) else {
         let path = args.history.display();
-        return Err(Failure::unusable(format!("{path} is not named member-RANK.tsv or observer-RANK.LIFE.tsv")));
+        return Err(Failure::unusable(format!("{path} is not named member-RANK.tsv or observer-RANK.INCARNATION.tsv")));
     };
     let settings = settings(&args, role, own)?;
     // Before the first thread, so that no signal is missed.

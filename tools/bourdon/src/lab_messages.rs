@@ -2,7 +2,7 @@
 //!
 //! A judge must tell messages apart by name alone, across kills: a message that only a killed process delivered may
 //! exist nowhere else, and the next incarnation publishes other messages in its place. So a publisher is an incarnation
-//! (`RANK.LIFE`) of a generation of the group. Each publisher numbers its messages, and each payload holds its
+//! (`RANK.INCARNATION`) of a generation of the group. Each publisher numbers its messages, and each payload holds its
 //! publisher, its number and the message that it answers.
 
 use crate::history::{Delivered, hash};
@@ -21,7 +21,7 @@ pub(crate) struct Publisher {
     /// How often the whole group was started before: 0 in campaigns that start it once.
     pub(crate) generation: u16,
     pub(crate) rank: u16,
-    pub(crate) life: u32,
+    pub(crate) incarnation: u32,
 }
 
 impl fmt::Display for Publisher {
@@ -29,7 +29,7 @@ impl fmt::Display for Publisher {
         if self.generation > 0 {
             write!(f, "g{}.", self.generation)?;
         }
-        write!(f, "{}.{}", self.rank, self.life)
+        write!(f, "{}.{}", self.rank, self.incarnation)
     }
 }
 
@@ -37,16 +37,16 @@ impl Publisher {
     /// The name of its history file: the role and the publisher.
     pub(crate) fn of(history: &Path, generation: u16) -> Option<(&str, Self)> {
         let (role, name) = history.file_stem()?.to_str()?.split_once('-')?;
-        let (rank, life) = name.split_once('.').unwrap_or((name, "1"));
-        Some((role, Self { generation, rank: rank.parse().ok()?, life: life.parse().ok()? }))
+        let (rank, incarnation) = name.split_once('.').unwrap_or((name, "1"));
+        Some((role, Self { generation, rank: rank.parse().ok()?, incarnation: incarnation.parse().ok()? }))
     }
 
     pub(crate) fn word(self) -> u64 {
-        u64::from(self.generation) << 48 | u64::from(self.rank) << 32 | u64::from(self.life)
+        u64::from(self.generation) << 48 | u64::from(self.rank) << 32 | u64::from(self.incarnation)
     }
 
     pub(crate) fn of_word(word: u64) -> Self {
-        Self { generation: (word >> 48) as u16, rank: (word >> 32) as u16, life: word as u32 }
+        Self { generation: (word >> 48) as u16, rank: (word >> 32) as u16, incarnation: word as u32 }
     }
 }
 
@@ -123,13 +123,13 @@ mod tests {
 
     #[test]
     fn a_publisher_is_named_after_its_generation() {
-        let shown = |generation| Publisher { generation, rank: 1, life: 3 }.to_string();
+        let shown = |generation| Publisher { generation, rank: 1, incarnation: 3 }.to_string();
         assert_eq!((shown(0).as_str(), shown(2).as_str()), ("1.3", "g2.1.3"));
     }
 
     #[test]
     fn lines_and_payloads_are_read_back() {
-        let publisher = Publisher { generation: 7, rank: 4, life: 3 };
+        let publisher = Publisher { generation: 7, rank: 4, incarnation: 3 };
         let line = Delivered { view: 2, order: Some(7), publisher, sequence: 9, after: Some((publisher, 8)), hash: 5 };
         for line in [line, Delivered { order: None, after: None, ..line }] {
             let bytes: Vec<u8> = write_line(&line).collect();

@@ -85,8 +85,8 @@ impl Names {
 mod tests {
     use super::*;
 
-    const OWN: Publisher = Publisher { generation: 0, rank: 2, life: 1 };
-    const CLIENT: Publisher = Publisher { generation: 0, rank: 1_000, life: 1 };
+    const OWN: Publisher = Publisher { generation: 0, rank: 2, incarnation: 1 };
+    const CLIENT: Publisher = Publisher { generation: 0, rank: 1_000, incarnation: 1 };
     const SENDER: (u16, Incarnation) = (2, Incarnation(7));
 
     /// Sequences 0 to 9: every third is a client's message; the others are the member's own.
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn another_incarnation_counts_from_the_beginning() {
         let mut names = names();
-        names.note((2, Incarnation(8)), 0, 2, (Publisher { life: 2, ..OWN }, 0));
+        names.note((2, Incarnation(8)), 0, 2, (Publisher { incarnation: 2, ..OWN }, 0));
         assert_eq!(names.take(2, 5..10, 2), []);
         names.clear();
         assert_eq!(names.take(2, 0..1, 2), []);

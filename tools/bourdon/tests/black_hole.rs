@@ -42,7 +42,7 @@ fn nft(lab: &Lab, host: usize, rules: &str) -> String {
 struct Member<'a> {
     lab: &'a Lab,
     rank: usize,
-    life: u32,
+    incarnation: u32,
     folder: PathBuf,
     process: Process,
     lines: Receiver<String>,
@@ -50,9 +50,9 @@ struct Member<'a> {
 }
 
 impl<'a> Member<'a> {
-    fn start(lab: &'a Lab, rank: usize, life: u32, folder: &Path) -> Self {
+    fn start(lab: &'a Lab, rank: usize, incarnation: u32, folder: &Path) -> Self {
         let peers: Vec<String> = lab.hosts().map(|host| format!("{}:7500", host.address())).collect();
-        let suffix = if life == 1 { String::new() } else { format!(".{life}") };
+        let suffix = if incarnation == 1 { String::new() } else { format!(".{incarnation}") };
         let history = folder.join(format!("member-{rank}{suffix}.tsv"));
         let mut command = lab.host(rank).command(env!("CARGO_BIN_EXE_bourdon"));
         command.args(["lab-member", "--members", &MEMBERS.to_string(), "--reliability", "uniform", "--talk"]);
@@ -61,7 +61,7 @@ impl<'a> Member<'a> {
         let (sender, lines) = channel();
         let talk = BufReader::new(process.child().stderr.take().expect("piped"));
         std::thread::spawn(move || talk.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Self { lab, rank, life, folder: folder.to_owned(), process, lines, last_line: String::new() }
+        Self { lab, rank, incarnation, folder: folder.to_owned(), process, lines, last_line: String::new() }
     }
 
     /// Begins the next incarnation if this one is over; keeps the last report on how each peer is reached.
@@ -74,13 +74,13 @@ impl<'a> Member<'a> {
         }
         if let Ok(Some(status)) = self.process.child().try_wait() {
             assert!(status.success(), "member {} ended: {status}", self.rank);
-            *self = Self::start(self.lab, self.rank, self.life + 1, &self.folder);
+            *self = Self::start(self.lab, self.rank, self.incarnation + 1, &self.folder);
         }
     }
 
     /// The lines of this incarnation that begin with this prefix.
     fn count(&self, begin: &str) -> usize {
-        let suffix = if self.life == 1 { String::new() } else { format!(".{}", self.life) };
+        let suffix = if self.incarnation == 1 { String::new() } else { format!(".{}", self.incarnation) };
         let path = self.folder.join(format!("member-{}{suffix}.tsv", self.rank));
         std::fs::read_to_string(path).unwrap_or_default().lines().filter(|line| line.starts_with(begin)).count()
     }
@@ -97,10 +97,10 @@ fn until(members: &mut [Member<'_>], what: &str, done: impl Fn(&Member<'_>) -> b
 
 /// Waits until each has delivered this many more messages.
 fn until_more(members: &mut [Member<'_>], what: &str) {
-    let before: Vec<(u32, usize)> = members.iter().map(|member| (member.life, member.count("D"))).collect();
+    let before: Vec<(u32, usize)> = members.iter().map(|member| (member.incarnation, member.count("D"))).collect();
     until(members, what, |member| {
-        let (life, count) = before[member.rank];
-        member.count("D") >= 200 + if life == member.life { count } else { 0 }
+        let (incarnation, count) = before[member.rank];
+        member.count("D") >= 200 + if incarnation == member.incarnation { count } else { 0 }
     });
 }
 
@@ -131,8 +131,8 @@ fn a_group_forms_and_delivers_where_multicast_is_swallowed() {
         it.last_line.ends_with(says)
     });
     until_more(&mut members, "more with a member that receives no multicast");
-    let lives: Vec<u32> = members.iter().map(|member| member.life).collect();
-    println!("incarnations: {lives:?}");
+    let incarnations: Vec<u32> = members.iter().map(|member| member.incarnation).collect();
+    println!("incarnations: {incarnations:?}");
 
     drop(members);
     let rules = Rules { order: Order::Total, reliability: Reliability::Uniform, allow_skips: false, running: true };

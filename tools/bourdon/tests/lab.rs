@@ -21,7 +21,7 @@ fn campaign(trouble: Trouble, reliability: Reliability, name: &str) {
     }
     let folder = tempfile::tempdir().expect("a folder");
     let program = env!("CARGO_BIN_EXE_bourdon");
-    let file = "{dir}/member-{rank}{life}.tsv";
+    let file = "{dir}/member-{rank}{incarnation}.tsv";
     let plan = Plan {
         members: MEMBERS,
         rounds: ROUNDS,

@@ -42,7 +42,7 @@ pub enum ReadError {
     #[error("{0} holds no ROLE-RANK.tsv; name the folder that processes wrote their histories to")]
     Empty(String),
     /// A file's name is not the name of a process.
-    #[error("{0} is not named ROLE-RANK.tsv or ROLE-RANK.LIFE.tsv, as in member-0.tsv, observer-1.2.tsv")]
+    #[error("{0} is not named ROLE-RANK.tsv or ROLE-RANK.INCARNATION.tsv, as in member-0.tsv, observer-1.2.tsv")]
     Name(String),
     /// A whole line is unknown.
     #[error("{path}:{line}: {why}; see docs/lab.md for the format")]
@@ -183,7 +183,7 @@ impl Incarnation {
 #[derive(Clone, Debug, Default)]
 pub struct Histories {
     /// All incarnations; those of one process are in their order.
-    pub lives: Vec<Incarnation>,
+    pub incarnations: Vec<Incarnation>,
     /// The publishers, by [`PublisherId`].
     pub publishers: Vec<String>,
     /// The messages that were published or named, by [`MessageId`].

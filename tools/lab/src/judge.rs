@@ -135,12 +135,13 @@ impl Verdict {
 
 /// Judges all histories of a run.
 pub fn judge(histories: &Histories, rules: Rules) -> Verdict {
-    let last_view = histories.lives.iter().filter_map(Incarnation::last_view).max();
+    let last_view = histories.incarnations.iter().filter_map(Incarnation::last_view).max();
     let case = Case { histories, rules, last_view };
-    let left = histories.lives.iter().filter(|life| !life.killed && life.last_view() != last_view);
+    let left =
+        histories.incarnations.iter().filter(|incarnation| !incarnation.killed && incarnation.last_view() != last_view);
     let mut verdict = Verdict {
-        deliveries: histories.lives.iter().map(|life| life.deliveries.len()).sum(),
-        processes: histories.lives.len(),
+        deliveries: histories.incarnations.iter().map(|incarnation| incarnation.deliveries.len()).sum(),
+        processes: histories.incarnations.len(),
         last_view,
         left_behind: left.map(Incarnation::shown).collect(),
         ..Verdict::default()
@@ -179,38 +180,38 @@ impl Case<'_> {
     }
 
     /// Whether it is alive and in the group's last view.
-    fn survives(&self, life: &Incarnation) -> bool {
-        !life.killed && life.last_view() == self.last_view
+    fn survives(&self, incarnation: &Incarnation) -> bool {
+        !incarnation.killed && incarnation.last_view() == self.last_view
     }
 
     /// Whether this delivery binds other processes.
-    fn binds(&self, life: &Incarnation, delivery: &Delivery) -> bool {
+    fn binds(&self, incarnation: &Incarnation, delivery: &Delivery) -> bool {
         let moved = match delivery.segment {
-            SNAPSHOT => !life.views.is_empty(),
-            segment => (segment as usize) + 1 < life.views.len(),
+            SNAPSHOT => !incarnation.views.is_empty(),
+            segment => (segment as usize) + 1 < incarnation.views.len(),
         };
-        self.uniform() || moved || self.survives(life)
+        self.uniform() || moved || self.survives(incarnation)
     }
 
     /// Whether a process may lack a message that others delivered in a view: it came later, or recorded it as given up.
     ///
     /// `began` is the first sequence that it delivered of each publisher.
-    fn may_lack(&self, life: &Incarnation, began: &[Option<u64>], message: u32, first_view: bool) -> bool {
+    fn may_lack(&self, incarnation: &Incarnation, began: &[Option<u64>], message: u32, first_view: bool) -> bool {
         let (publisher, sequence) = self.histories.messages[message as usize];
         let before_it_came = began[publisher as usize].is_none_or(|began| sequence < began);
-        (first_view && life.starts_late() && before_it_came) || life.gave_up(publisher, sequence)
+        (first_view && incarnation.starts_late() && before_it_came) || incarnation.gave_up(publisher, sequence)
     }
 
     /// The lowest sequence of each publisher from which on an incarnation has all messages.
     ///
     /// A process that starts late receives each member's stream from its current position. A client's messages come
     /// through several members, so they may have holes until the last of these streams has begun.
-    fn began(&self, life: &Incarnation) -> Vec<Option<u64>> {
+    fn began(&self, incarnation: &Incarnation) -> Vec<Option<u64>> {
         let mut began = vec![None; self.histories.publishers.len()];
         let mut all_begun = 0;
-        let first_view = life.views.first();
+        let first_view = incarnation.views.first();
         let is_member = |publisher: u32| first_view.is_some_and(|view| self.is_in(view, publisher));
-        for (place, delivery) in life.kept().enumerate() {
+        for (place, delivery) in incarnation.kept().enumerate() {
             let (publisher, sequence) = self.histories.messages[delivery.message as usize];
             let first: &mut Option<u64> = &mut began[publisher as usize];
             if first.is_none() && delivery.segment == 0 && is_member(publisher) {
@@ -218,9 +219,9 @@ impl Case<'_> {
             }
             *first = Some(first.map_or(sequence, |first| first.min(sequence)));
         }
-        if life.starts_late() && all_begun > 0 {
+        if incarnation.starts_late() && all_begun > 0 {
             let mut later = vec![None; began.len()];
-            for delivery in life.kept().skip(all_begun) {
+            for delivery in incarnation.kept().skip(all_begun) {
                 let (publisher, sequence) = self.histories.messages[delivery.message as usize];
                 let first: &mut Option<u64> = &mut later[publisher as usize];
                 *first = Some(first.map_or(sequence, |first| first.min(sequence)));

@@ -143,7 +143,12 @@ fn verdict(folder: &Path, rules: Rules) -> (usize, u64, Vec<String>) {
     match history::read(folder) {
         Ok(histories) => {
             let verdict = judge(&histories, rules);
-            let gaps = histories.lives.iter().flat_map(|life| &life.gaps).map(|gap| gap.to - gap.from).sum();
+            let gaps = histories
+                .incarnations
+                .iter()
+                .flat_map(|incarnation| &incarnation.gaps)
+                .map(|gap| gap.to - gap.from)
+                .sum();
             let told =
                 verdict.violations.iter().map(|v| format!("invariant {}: {}: {}", v.invariant, v.process, v.detail));
             (verdict.deliveries, gaps, told.collect())

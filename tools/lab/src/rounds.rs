@@ -8,7 +8,7 @@
 //! The harness knows only the program's history file and these rules: it delivers or publishes by itself; a program
 //! that learns that it was removed ends, and is started again as its next incarnation; on SIGTERM it ends. A program
 //! that ends with an exit code other than 0 is broken, and ends the campaign. It takes part by a line for the shell in
-//! which `{rank}`, `{life}` (nothing, then `.2`, `.3` …), `{dir}`, `{members}` and `{address}` are filled in.
+//! which `{rank}`, `{incarnation}` (nothing, then `.2`, `.3` …), `{dir}`, `{members}` and `{address}` are filled in.
 //!
 //! Every wait ends: with the awaited event, or after [`Plan::patience`] with a failure that names what did not come.
 
@@ -163,7 +163,7 @@ pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Report, RoundsError> {
 /// One member: its current incarnation.
 struct Member {
     process: Process,
-    life: u32,
+    incarnation: u32,
     starts: u32,
     tail: Tail,
 }
@@ -199,12 +199,12 @@ impl<'a> Campaign<'a> {
     }
 
     /// Starts an incarnation of a member.
-    fn begin(&self, rank: usize, life: u32) -> Result<Member, RoundsError> {
+    fn begin(&self, rank: usize, incarnation: u32) -> Result<Member, RoundsError> {
         let host = self.lab.host(rank);
-        let suffix = if life == 1 { String::new() } else { format!(".{life}") };
+        let suffix = if incarnation == 1 { String::new() } else { format!(".{incarnation}") };
         let line = [
             ("{rank}", rank.to_string()),
-            ("{life}", suffix.clone()),
+            ("{incarnation}", suffix.clone()),
             ("{dir}", self.plan.folder.display().to_string()),
             ("{members}", self.plan.members.to_string()),
             ("{address}", host.address().to_string()),
@@ -215,7 +215,7 @@ impl<'a> Campaign<'a> {
         command.args(["-c", &format!("exec {line}")]).stdin(Stdio::null()).stdout(Stdio::null());
         let process = Process::start(&mut command)?;
         let tail = Tail::new(self.plan.folder.join(format!("member-{rank}{suffix}.tsv")));
-        Ok(Member { process, life, starts: 0, tail })
+        Ok(Member { process, incarnation, starts: 0, tail })
     }
 
     fn round(&mut self, round: usize) -> Result<Round, RoundsError> {
@@ -280,14 +280,15 @@ impl<'a> Campaign<'a> {
     /// members that ended.
     fn whole(&mut self) -> Result<Option<u64>, RoundsError> {
         let mut marks: Vec<(u32, u64)> =
-            self.members.iter().map(|member| (member.life, member.tail.delivered)).collect();
+            self.members.iter().map(|member| (member.incarnation, member.tail.delivered)).collect();
         let reached = self.until(|campaign| {
             if !campaign.start_ended()? {
                 return Ok(None);
             }
-            for (mark, member) in marks.iter_mut().zip(&campaign.members).filter(|(mark, member)| mark.0 != member.life)
+            for (mark, member) in
+                marks.iter_mut().zip(&campaign.members).filter(|(mark, member)| mark.0 != member.incarnation)
             {
-                *mark = (member.life, 0);
+                *mark = (member.incarnation, 0);
             }
             let delivers = marks.iter().zip(&campaign.members).all(|(mark, member)| member.tail.delivered > mark.1);
             let view = campaign.members[0].tail.view.as_ref();
@@ -304,11 +305,11 @@ impl<'a> Campaign<'a> {
             if status.code().is_some_and(|code| code != 0) {
                 self.broken.get_or_insert_with(|| format!("member {rank} broke: {status}"));
             }
-            let (life, starts) = (self.members[rank].life + 1, self.members[rank].starts + 1);
+            let (incarnation, starts) = (self.members[rank].incarnation + 1, self.members[rank].starts + 1);
             if starts > STARTS_MAX || self.broken.is_some() {
                 return Ok(false);
             }
-            self.members[rank] = Member { starts, ..self.begin(rank, life)? };
+            self.members[rank] = Member { starts, ..self.begin(rank, incarnation)? };
             self.restarts += 1;
         }
         Ok(true)

@@ -80,7 +80,7 @@ fn campaign(trouble: Trouble, member: &str, patience: Duration) -> Option<Report
         members: MEMBERS,
         rounds: 4,
         trouble,
-        member: "sh {dir}/member.sh {rank} {dir}/member-{rank}{life}.tsv {dir}".to_owned(),
+        member: "sh {dir}/member.sh {rank} {dir}/member-{rank}{incarnation}.tsv {dir}".to_owned(),
         folder: folder.clone(),
         patience,
         rules,

@@ -108,9 +108,9 @@ impl Target {
         self.datagram(self.member, self.epoch, Kind::Ping, &[ping.as_bytes()])
     }
 
-    fn direct(&self, step: u16, life: u64) -> Vec<u8> {
+    fn direct(&self, step: u16, sender_id: u64) -> Vec<u8> {
         let direct: Direct = zeroed(|direct: &mut Direct| {
-            (direct.step, direct.life, direct.reply_to) = (step.into(), (life + 1).into(), self.stranger);
+            (direct.step, direct.sender_id, direct.reply_to) = (step.into(), (sender_id + 1).into(), self.stranger);
         });
         self.datagram((Rank::CLIENT, Incarnation(1)), self.epoch, Kind::Direct, &[direct.as_bytes()])
     }

@@ -106,7 +106,13 @@ pub(crate) struct Control {
 
 impl Prepared {
     /// Opens the socket beside the counters file and starts the thread.
-    pub(crate) fn start(self, file: &CountersFile, cells: Reader, agent: AgentHandle, locks: Locks) -> io::Result<Control> {
+    pub(crate) fn start(
+        self,
+        file: &CountersFile,
+        cells: Reader,
+        agent: AgentHandle,
+        locks: Locks,
+    ) -> io::Result<Control> {
         let directory = Arc::clone(file.directory());
         let name = format!("{}{SOCKET_SUFFIX}", file.stem());
         let mut listener = listen(&directory, &name)?;

@@ -271,9 +271,11 @@ impl Broker {
         let leader = node.leader(name);
         let own_rank = node.process().config().rank();
         for (participation, answer) in &race.seats {
-            let own = *participation > Participation::Watch && leader.is_some_and(|leadership| Some(leadership.leader) == own_rank);
+            let own = *participation > Participation::Watch
+                && leader.is_some_and(|leadership| Some(leadership.leader) == own_rank);
             answer.set(|state| {
-                let deposed = deposed.filter(|_| *participation > Participation::Watch).or(state.deposed.filter(|_| !own));
+                let deposed =
+                    deposed.filter(|_| *participation > Participation::Watch).or(state.deposed.filter(|_| !own));
                 *state = ElectionState { leader, own, deposed, pending: None, over: state.over, known: true };
             });
         }

@@ -32,7 +32,7 @@ use zerocopy::IntoBytes;
 /// Both halves, caller and receiver, of one process.
 #[derive(Debug)]
 pub(crate) struct Direct {
-    life: u64,
+    sender_id: u64,
     address: Address,
     /// The longest payload that fits one datagram.
     limit_bytes: usize,
@@ -54,10 +54,17 @@ impl Out<'_> {
 }
 
 impl Direct {
-    /// For a process reachable at `address`, whose `life` no other process has, with frames of at most `frame_bytes`.
-    pub(crate) fn new(life: u64, address: Address, frame_bytes: usize) -> Self {
+    /// For a process reachable at `address`, whose `sender_id` no other process has, with frames of at most `frame_bytes`.
+    pub(crate) fn new(sender_id: u64, address: Address, frame_bytes: usize) -> Self {
         let limit_bytes = frame_bytes - FRAME_HEADER_BYTES - records::Direct::BYTES;
-        Self { life, address, limit_bytes, caller: Caller::default(), receiver: Receiver::default(), next_broadcast: 0 }
+        Self {
+            sender_id,
+            address,
+            limit_bytes,
+            caller: Caller::default(),
+            receiver: Receiver::default(),
+            next_broadcast: 0,
+        }
     }
 
     /// Begins a call, to the only target or to the nearest of several; [`Direct::tend`] sends it.
@@ -89,7 +96,7 @@ impl Direct {
     fn record(&self, step: u16, sequence: u64, oldest: u64, now: Instant) -> records::Direct {
         records::Direct {
             step: step.into(),
-            life: self.life.into(),
+            sender_id: self.sender_id.into(),
             sequence: sequence.into(),
             oldest: oldest.into(),
             sent_ns: now.0.into(),
@@ -103,11 +110,11 @@ impl Direct {
         while let Some(target) = self.caller.next_probe() {
             out.send(now, Destination::Peer(target), &self.record(direct_steps::PROBE, 0, 0, now), &[]);
         }
-        let (life, address) = (self.life, self.address);
+        let (sender_id, address) = (self.sender_id, self.address);
         self.caller.due_copies(now, |to, sequence, oldest, payload| {
             let record = records::Direct {
                 step: direct_steps::SEND.into(),
-                life: life.into(),
+                sender_id: sender_id.into(),
                 sequence: sequence.into(),
                 oldest: oldest.into(),
                 sent_ns: now.0.into(),
@@ -120,7 +127,7 @@ impl Direct {
     /// Receives a record that `rank` sent.
     pub(crate) fn receive(&mut self, now: Instant, rank: Rank, body: &[u8], out: &mut Out<'_>) {
         let Some((record, payload)) = records::Direct::read(body) else { return };
-        let own = record.life.get() == self.life;
+        let own = record.sender_id.get() == self.sender_id;
         let answer = match record.step.get() {
             direct_steps::TAKEN if own => return self.caller.taken(now, rank, record),
             direct_steps::BUSY if own => return self.caller.busy(record),

@@ -151,7 +151,11 @@ impl Elections {
     // ---- the application ------------------------------------------------------------------------------------------
 
     /// Takes part in an election, or changes how this member takes part.
-    pub(crate) fn take_part(&mut self, name: TopicName, participation: Participation) -> Result<(), CoordinationRefusal> {
+    pub(crate) fn take_part(
+        &mut self,
+        name: TopicName,
+        participation: Participation,
+    ) -> Result<(), CoordinationRefusal> {
         let has_part = |election: &&Election| election.participation.is_some();
         let is_new = self.elections.get(&name).filter(has_part).is_none();
         if is_new && self.elections.values().filter(has_part).count() >= NAMES_MAX {
@@ -166,7 +170,8 @@ impl Elections {
         election.begins = participation == Participation::Campaign && !self.is_open;
         if stands && !stood {
             election.candidates |= bit(seat.own);
-            let message = LinkMessage { other: u64::from(election.called), rank: seat.own, ..LinkMessage::new(STANDS, name) };
+            let message =
+                LinkMessage { other: u64::from(election.called), rank: seat.own, ..LinkMessage::new(STANDS, name) };
             self.messages.extend(seat.others().map(|to| (to, message)));
         }
         if stood && !stands {
@@ -418,7 +423,8 @@ impl Elections {
             let (number, epoch) = (leadership.token.number, leadership.token.epoch);
             let to = if self.kind == ElectionKind::Ring { message.rank } else { from };
             if to != seat.own {
-                self.messages.push((to, LinkMessage { rank: seat.own, number, epoch, ..LinkMessage::new(LEADS, name) }));
+                self.messages
+                    .push((to, LinkMessage { rank: seat.own, number, epoch, ..LinkMessage::new(LEADS, name) }));
             }
             return;
         }
@@ -484,7 +490,8 @@ impl Elections {
         election.ring.is_over();
         self.set_leader(name, Some((Leadership { leader: winner, token }, false)));
         if self.kind == ElectionKind::Ring {
-            let on = LinkMessage { rank: winner, number: term, epoch: seat.epoch, ..LinkMessage::new(COORDINATOR, name) };
+            let on =
+                LinkMessage { rank: winner, number: term, epoch: seat.epoch, ..LinkMessage::new(COORDINATOR, name) };
             return self.messages.push((seat.successor(), on));
         }
         self.messages.push((winner, LinkMessage { number: term, ..LinkMessage::new(ACCEPTED, name) }));
@@ -590,7 +597,11 @@ impl Elections {
         let (own, mut messages) = (self.seat.own, Vec::new());
         for (name, election) in &self.elections {
             if election.stands() {
-                messages.push(LinkMessage { rank: own, other: u64::from(election.called), ..LinkMessage::new(STANDS, *name) });
+                messages.push(LinkMessage {
+                    rank: own,
+                    other: u64::from(election.called),
+                    ..LinkMessage::new(STANDS, *name)
+                });
             }
             if let Some(leadership) = election.shown().filter(|leadership| leadership.leader == own) {
                 let (number, epoch) = (leadership.token.number, leadership.token.epoch);

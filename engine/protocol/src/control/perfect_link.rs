@@ -138,7 +138,13 @@ impl PerfectLinks {
     }
 
     /// Receives a record of a peer; returns its message, if it is the next in order.
-    pub(crate) fn receive(&mut self, now: Instant, from: Rank, record: &Link, name: Option<&str>) -> Option<LinkMessage> {
+    pub(crate) fn receive(
+        &mut self,
+        now: Instant,
+        from: Rank,
+        record: &Link,
+        name: Option<&str>,
+    ) -> Option<LinkMessage> {
         let is_full = self.peers.iter().any(|peer| peer.unacknowledged.len() >= WAITING_MAX);
         let peer = self.peers.get_mut(from.index())?;
         // A peer can't acknowledge more than was sent.

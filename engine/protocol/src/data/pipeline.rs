@@ -19,7 +19,7 @@ use super::flow::own_window;
 use super::log::Log;
 use super::own_stream::OwnStream;
 use super::realtime::RealTime;
-use super::repair::{RetransmitHandler, NakSender};
+use super::repair::{NakSender, RetransmitHandler};
 use super::sequencer::is_run_plausible;
 use super::stability::{Enough, Stability};
 use super::stream::{Step, Stream};
@@ -76,7 +76,7 @@ pub(crate) struct Pipeline {
     /// The view in which these messages are sent.
     pub(crate) view: View,
     /// By rank: the incarnation that is in the view. Looked up for every datagram.
-    lives: Vec<Option<Incarnation>>,
+    incarnations: Vec<Option<Incarnation>>,
     /// Where it began.
     pub(crate) beginning: Beginning,
     pub(crate) streams: Vec<Stream>,
@@ -141,7 +141,7 @@ impl Pipeline {
             order_lost: false,
             stays: 0,
             suspected: 0,
-            lives: (0..config.members).map(|rank| view.incarnation(Rank(rank))).collect(),
+            incarnations: (0..config.members).map(|rank| view.incarnation(Rank(rank))).collect(),
             config,
             view,
             beginning: beginning.clone(),
@@ -190,14 +190,14 @@ impl Pipeline {
 
     /// Which incarnation of a rank is in the view, if any is.
     #[inline]
-    pub(crate) fn life(&self, rank: Rank) -> Option<Incarnation> {
-        self.lives.get(rank.index()).copied().flatten()
+    pub(crate) fn incarnation(&self, rank: Rank) -> Option<Incarnation> {
+        self.incarnations.get(rank.index()).copied().flatten()
     }
 
     /// Whether a rank is in the view.
     #[inline]
     pub(crate) fn is_present(&self, rank: Rank) -> bool {
-        self.life(rank).is_some()
+        self.incarnation(rank).is_some()
     }
 
     /// Whether messages wait until other members hold them before they are delivered.

@@ -14,7 +14,7 @@ use crate::config::Role;
 use crate::control::detector::{Change, Path};
 use crate::control::membership::{Membership, Situation, Verdict};
 use crate::control::view_change::driver::{Command, Commands, Driver, Situation as Reports, Timer, To};
-use crate::control::view_change::{Ballot, Step, Value, Proposal, continues, continuing};
+use crate::control::view_change::{Ballot, Proposal, Step, Value, continues, continuing};
 use crate::counters::Counter;
 use crate::data::barrier::Standing as AtBarrier;
 use crate::data::epoch_state::EpochState;

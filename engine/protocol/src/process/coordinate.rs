@@ -9,8 +9,8 @@
 use super::{Process, Standing};
 use crate::config::{Config, Order};
 use crate::control::coordination::{
-    Coordination, CoordinationRefusal, FencingToken, Leadership, LockId, LockStanding, Loss, MutexKind, NEWS_MAX, Participation,
-    Patience,
+    Coordination, CoordinationRefusal, FencingToken, Leadership, LockId, LockStanding, Loss, MutexKind, NEWS_MAX,
+    Participation, Patience,
 };
 use crate::control::election::Elections;
 use crate::control::mutex::replicated::{Command, Grant, Replicated};

@@ -20,8 +20,8 @@ pub(super) fn begin(config: &Config) -> Direct {
     // What distinguishes two processes distinguishes their incarnations: their address, their start time, their role.
     let words = config.address.as_bytes().iter().map(|byte| u64::from(*byte));
     let words = words.chain([config.seed, u64::from(config.incarnation.0), u64::from(rank.0)]);
-    let life = words.fold(0, |seed, word| fastrand::Rng::with_seed(seed ^ word).u64(..));
-    Direct::new(life, config.address, config.limits.frame_bytes())
+    let incarnation = words.fold(0, |seed, word| fastrand::Rng::with_seed(seed ^ word).u64(..));
+    Direct::new(incarnation, config.address, config.limits.frame_bytes())
 }
 
 impl Process {
@@ -95,10 +95,10 @@ impl Process {
         }
         let peer = self.presence.get(rank);
         let address = peer.and_then(|peer| peer.address).ok_or(DirectRefusal::Unheard(rank))?;
-        let life = peer.and_then(|peer| peer.incarnation).filter(|life| {
-            self.data.view.contains(Member { rank, incarnation: *life }) // else it can't be missed
+        let incarnation = peer.and_then(|peer| peer.incarnation).filter(|incarnation| {
+            self.data.view.contains(Member { rank, incarnation: *incarnation }) // else it can't be missed
         });
-        Ok(Target { member: Some((rank, life)), address, rtt_ns: self.detector.rtt_ns(rank) })
+        Ok(Target { member: Some((rank, incarnation)), address, rtt_ns: self.detector.rtt_ns(rank) })
     }
 
     pub(super) fn on_direct(&mut self, now: Instant, rank: Rank, body: &[u8]) {

@@ -182,7 +182,9 @@ impl Process {
             Standing::Following if epoch > self.data.view.epoch && formed => {
                 self.ask_for_chain(now, rank, heartbeat.address)
             }
-            Standing::Member if epoch > self.data.view.epoch && formed => self.ask_for_view(now, rank, heartbeat.address),
+            Standing::Member if epoch > self.data.view.epoch && formed => {
+                self.ask_for_view(now, rank, heartbeat.address)
+            }
             // A process in no view has already asked the member at which it found the instance alive.
             Standing::Outside if formed => {}
             Standing::Member => self.on_earlier_heartbeat(now, from, epoch, heartbeat.address),
@@ -224,7 +226,8 @@ impl Process {
         }
         self.data.update_flow();
         self.data.barrier.note_row(rank, heartbeat.reached_phase.get());
-        if heartbeat.flags.get() & heartbeat_flags::BARRIER != 0 && self.data.barrier.is_plausible(heartbeat.reached_phase.get())
+        if heartbeat.flags.get() & heartbeat_flags::BARRIER != 0
+            && self.data.barrier.is_plausible(heartbeat.reached_phase.get())
         {
             self.data.barrier.note_marker(rank, heartbeat.reached_phase.get(), None);
         }
@@ -243,7 +246,11 @@ impl Process {
         if matches!(self.data.end, EpochState::Open) {
             let end = DatagramNumber(heartbeat.next_number.get());
             if stream.is_loose {
-                stream.hear_bounds(Sequence(heartbeat.first_sequence.get()), end, Sequence(heartbeat.next_sequence.get()));
+                stream.hear_bounds(
+                    Sequence(heartbeat.first_sequence.get()),
+                    end,
+                    Sequence(heartbeat.next_sequence.get()),
+                );
             }
             self.data.note_end(now, rank, end);
             // A member that has promised a ballot orders nothing.

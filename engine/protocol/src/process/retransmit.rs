@@ -177,7 +177,13 @@ fn answer(
                 gone |= own;
                 continue;
             };
-            let to = match data.retransmit_handler.answer(now, (rank, number), nak.reply_to, asks_all, &data.config.timing) {
+            let to = match data.retransmit_handler.answer(
+                now,
+                (rank, number),
+                nak.reply_to,
+                asks_all,
+                &data.config.timing,
+            ) {
                 Answer::Unicast => Destination::Peer(nak.reply_to),
                 Answer::Multicast => Destination::Group,
                 Answer::No => {

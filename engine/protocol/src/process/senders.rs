@@ -41,7 +41,7 @@ impl Process {
         if self.is_own(header) {
             return true;
         }
-        if self.data.life(rank) == Some(header.incarnation()) {
+        if self.data.incarnation(rank) == Some(header.incarnation()) {
             if !header.is_retransmitted() {
                 self.detector.heard(rank, now, Path::Multicast);
             }

@@ -2,7 +2,7 @@
 
 use super::{Process, Standing};
 use crate::config::{Role, Start};
-use crate::control::state_transfer::{SnapshotFetch, Donor, PARTS_AHEAD, PLACE_IDLE_NS, Taken};
+use crate::control::state_transfer::{Donor, PARTS_AHEAD, PLACE_IDLE_NS, SnapshotFetch, Taken};
 use crate::counters::Counter;
 use crate::event::{Event, Refusal};
 use crate::mutant::Mutant;

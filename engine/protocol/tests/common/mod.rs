@@ -422,7 +422,7 @@ fn sealed(header: DatagramHeader, parts: &[FrameParts]) -> Vec<u8> {
 }
 
 /// The same datagram, sent by another incarnation of its sender.
-pub fn as_life(datagram: &[u8], incarnation: u32) -> Vec<u8> {
+pub fn as_incarnation(datagram: &[u8], incarnation: u32) -> Vec<u8> {
     altered(datagram, 28, &incarnation.to_le_bytes())
 }
 

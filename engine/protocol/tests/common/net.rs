@@ -69,18 +69,18 @@ impl Net {
         net
     }
 
-    pub fn start(&mut self, index: usize, life: u32) {
+    pub fn start(&mut self, index: usize, incarnation: u32) {
         let role = if index < self.members { Role::Member(Rank(index as u16)) } else { Role::Observer };
-        self.start_as(index, life, role);
+        self.start_as(index, incarnation, role);
     }
 
-    pub fn start_as(&mut self, index: usize, life: u32, role: Role) {
+    pub fn start_as(&mut self, index: usize, incarnation: u32, role: Role) {
         let mut config = Config::new(GROUP, self.members as u16, role);
-        config.incarnation = Incarnation(life);
+        config.incarnation = Incarnation(incarnation);
         config.address = address(index);
         config.snapshots = true;
         config.start = Start::Oldest;
-        config.seed = index as u64 + u64::from(life) * 1000;
+        config.seed = index as u64 + u64::from(incarnation) * 1000;
         config.limits.log_bytes = 1 << 20;
         config.limits.receive_log_bytes = 1 << 20;
         config.limits.window_bytes = 1 << 18;

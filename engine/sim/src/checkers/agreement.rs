@@ -13,7 +13,7 @@
 //! DESIGN §7: 6, 7, 24, 25 and, under a name of its own, 11.
 
 use super::{Verdict, Violation, describe};
-use crate::history::{History, Id, Lineage, Delivered};
+use crate::history::{Delivered, History, Id, Lineage};
 use crate::plan::{OrderPlan, Plan, ReliabilityPlan};
 use std::collections::BTreeMap;
 

@@ -11,7 +11,7 @@
 //! DESIGN §7: 16.
 
 use super::{Verdict, Violation};
-use crate::history::{History, Id, Delivered};
+use crate::history::{Delivered, History, Id};
 
 pub(super) const NAME: &str = "barrier";
 

@@ -13,7 +13,7 @@
 //! DESIGN §7: 2 and 20.
 
 use super::{Verdict, Violation, agreement};
-use crate::history::{Gap, History, Lineage, Settled, Delivered};
+use crate::history::{Delivered, Gap, History, Lineage, Settled};
 use crate::node::Node;
 use crate::plan::{Happening, OrderPlan, Plan, StartPlan};
 
@@ -76,9 +76,10 @@ impl Completeness<'_> {
     /// as lost, to each member that was there.
     fn told(&self, lineage: &Lineage) -> Verdict {
         for (id, message) in (0..).zip(&self.history.messages).filter(|(_, message)| !message.at_barrier) {
-            let Some((rank, life)) = message.publisher else { continue };
+            let Some((rank, incarnation)) = message.publisher else { continue };
             let node = &self.nodes[usize::from(rank)];
-            let lives = node.is_alive() && node.process.as_ref().is_some_and(|process| process.incarnation().0 == life);
+            let lives =
+                node.is_alive() && node.process.as_ref().is_some_and(|process| process.incarnation().0 == incarnation);
             let was_there = lineage.formed_at_ns.is_some_and(|formed| message.at_ns > formed);
             if lives && was_there && !lineage.has(id) && !lineage.gave_up(rank, message.sequence) {
                 let name = self.history.name(id);
@@ -93,9 +94,9 @@ impl Completeness<'_> {
 
     fn published(&self, first: &Lineage) -> Verdict {
         for (id, message) in (0..).zip(&self.history.messages) {
-            let lives = message.publisher.is_none_or(|(rank, life)| {
+            let lives = message.publisher.is_none_or(|(rank, incarnation)| {
                 let node = &self.nodes[usize::from(rank)];
-                node.is_alive() && node.process.as_ref().is_some_and(|process| process.incarnation().0 == life)
+                node.is_alive() && node.process.as_ref().is_some_and(|process| process.incarnation().0 == incarnation)
             });
             let earlier = self.history.taken_earlier.contains(&id);
             if earlier || !message.generations.contains(&self.history.generation) {
@@ -137,8 +138,9 @@ impl Completeness<'_> {
             let oldest = node.start == Some(StartPlan::Oldest) && self.is_all_retained();
             oldest || lineage.whole || lineage.formed_at_ns.is_some_and(|formed| published_at_ns > formed)
         };
-        let excused =
-            |shown: &Delivered| lineage.gave_up(shown.sender, shown.sequence) || self.is_tail_of_lost_order(lineage, shown);
+        let excused = |shown: &Delivered| {
+            lineage.gave_up(shown.sender, shown.sequence) || self.is_tail_of_lost_order(lineage, shown)
+        };
         match first.delivered.iter().filter(owes).find(|shown| !lineage.has(shown.id) && !excused(shown)) {
             None => Ok(()),
             Some(lost) => {

@@ -37,17 +37,17 @@ impl Continuation {
         Self { demands, uniform, leaving: BTreeSet::new(), crashed: BTreeSet::new(), broken: None }
     }
 
-    pub(super) fn left(&mut self, life: Member) {
-        self.leaving.insert(life);
+    pub(super) fn left(&mut self, member: Member) {
+        self.leaving.insert(member);
     }
 
-    pub(super) fn crashed(&mut self, life: Member) {
-        self.crashed.insert(life);
+    pub(super) fn crashed(&mut self, member: Member) {
+        self.crashed.insert(member);
     }
 
     /// Whether an incarnation crashed or asked to leave.
-    pub(super) fn has_ended(&self, life: Member) -> bool {
-        self.crashed.contains(&life) || self.leaving.contains(&life)
+    pub(super) fn has_ended(&self, member: Member) -> bool {
+        self.crashed.contains(&member) || self.leaving.contains(&member)
     }
 
     /// Judges a view by the one before.
@@ -75,7 +75,7 @@ impl Continuation {
         let shown = |id: Id| history.lineages.iter().any(|lineage| lineage.member && lineage.has(id));
         let ids = 0..history.messages.len() as Id;
         let lost = ids.filter(|id| shown(*id) && !alive().any(|lineage| lineage.has(*id))).count();
-        let crashed: Vec<u16> = self.crashed.iter().map(|life| life.rank.0).collect();
+        let crashed: Vec<u16> = self.crashed.iter().map(|member| member.rank.0).collect();
         let detail =
             format!("the crashes of {crashed:?} lose the group, and {lost} messages that it had delivered: {broken}");
         Err(Violation::new(SURVIVAL, detail))

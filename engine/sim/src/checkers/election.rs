@@ -19,7 +19,7 @@ pub(super) const AGREED: &str = "agreed-leader";
 #[derive(Clone, Copy, Debug)]
 struct Leads {
     process: usize,
-    life: Member,
+    member: Member,
     place: usize,
     token: FencingToken,
 }
@@ -85,10 +85,10 @@ impl Elections {
         let Some(incarnation) = views.view(token.epoch.0).and_then(|view| view.incarnation(leader)) else {
             return broken(format!("process {process} leads under {token:?}, of a view that it was not in"));
         };
-        let own = Leads { process, life: Member { rank: leader, incarnation }, place, token };
+        let own = Leads { process, member: Member { rank: leader, incarnation }, place, token };
         for other in self.believing.iter().filter(|other| other.place == place) {
             let (older, newer) = if other.token < own.token { (other, &own) } else { (&own, other) };
-            let knows = views.view(newer.token.epoch.0).is_some_and(|view| view.contains(older.life));
+            let knows = views.view(newer.token.epoch.0).is_some_and(|view| view.contains(older.member));
             if older.token.epoch == newer.token.epoch || knows {
                 return broken(format!("two lead at once: {own:?}, {other:?}"));
             }

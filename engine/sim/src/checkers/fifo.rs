@@ -7,7 +7,7 @@
 //! DESIGN §7: 9.
 
 use super::{Verdict, Violation};
-use crate::history::{History, Delivered};
+use crate::history::{Delivered, History};
 
 pub(super) const NAME: &str = "fifo";
 

@@ -17,7 +17,7 @@
 
 use super::{Checkers, Verdict, Violation};
 use crate::demand::{Demand, Demands};
-use crate::history::{History, Id, Delivered};
+use crate::history::{Delivered, History, Id};
 use crate::plan::GROUP;
 use bourdon_protocol::{Delivery, Member, View};
 use bourdon_wire::Datagram;
@@ -29,7 +29,7 @@ pub(super) const NAME: &str = "instance";
 #[derive(Clone, Copy, Debug)]
 struct Removal {
     generation: u32,
-    life: Member,
+    member: Member,
     /// The first view that it can be missing from.
     epoch: u64,
 }
@@ -55,13 +55,13 @@ impl Instances {
     }
 
     /// The world starts an incarnation of a member. Returns whether no other member has that name.
-    pub(crate) fn begins(&mut self, life: Member, generation: u32) -> bool {
-        *self.generations.entry(life).or_insert(generation) == generation
+    pub(crate) fn begins(&mut self, member: Member, generation: u32) -> bool {
+        *self.generations.entry(member).or_insert(generation) == generation
     }
 
     /// The generation of an incarnation, once it has one.
-    pub(crate) fn generation(&self, life: Member) -> Option<u32> {
-        self.generations.get(&life).copied()
+    pub(crate) fn generation(&self, member: Member) -> Option<u32> {
+        self.generations.get(&member).copied()
     }
 
     /// The common generation of a view's members, for a process of generation `from` that enters it; none if there are
@@ -132,8 +132,8 @@ impl Instances {
     }
 
     /// A member reports that it was removed.
-    pub(crate) fn removed(&mut self, generation: u32, life: Member, epoch: u64) {
-        self.removals.push(Removal { generation, life, epoch });
+    pub(crate) fn removed(&mut self, generation: u32, member: Member, epoch: u64) {
+        self.removals.push(Removal { generation, member, epoch });
     }
 
     /// A first view was formed by other incarnations than those that had entered it, though these have not ended. An
@@ -141,11 +141,11 @@ impl Instances {
     /// forms the group again like any other.
     pub(crate) fn founded_anew(&self, generation: u32, checkers: &Checkers) -> Verdict {
         let views = &checkers.views;
-        let is_gone = |life: Member| views.has_ended(life) || views.leaves_out(life, 2);
-        let alive = views.entered_first().find(|life| !is_gone(*life));
+        let is_gone = |member: Member| views.has_ended(member) || views.leaves_out(member, 2);
+        let alive = views.entered_first().find(|member| !is_gone(*member));
         match alive.filter(|_| self.demanded) {
-            Some(life) => broken(format!(
-                "generation {generation} formed another first view, though {life:?} entered the first and has not died"
+            Some(member) => broken(format!(
+                "generation {generation} formed another first view, though {member:?} entered the first and has not died"
             )),
             None => Ok(()),
         }
@@ -155,11 +155,11 @@ impl Instances {
     pub(crate) fn end<'c>(&self, checkers: impl Fn(u32) -> &'c Checkers) -> Verdict {
         let excused = |removal: &&Removal| {
             let views = &checkers(removal.generation).views;
-            views.leaves_out(removal.life, removal.epoch)
+            views.leaves_out(removal.member, removal.epoch)
         };
         match self.removals.iter().filter(|_| self.demanded).find(|removal| !excused(removal)) {
-            Some(Removal { generation, life, epoch }) => broken(format!(
-                "{life:?} was removed before view {epoch}, but no view of generation {generation} leaves it out"
+            Some(Removal { generation, member, epoch }) => broken(format!(
+                "{member:?} was removed before view {epoch}, but no view of generation {generation} leaves it out"
             )),
             None => Ok(()),
         }

@@ -7,7 +7,7 @@
 //! DESIGN §7: 1.
 
 use super::{Verdict, Violation};
-use crate::history::{History, Delivered};
+use crate::history::{Delivered, History};
 use bourdon_protocol::Delivery;
 
 pub(super) const NAME: &str = "integrity";

@@ -37,7 +37,7 @@ const DOORWAY_NS: u64 = 20_000_000;
 #[derive(Clone, Copy, Debug)]
 struct Hold {
     process: usize,
-    life: Member,
+    member: Member,
     token: FencingToken,
     /// The resource's count at that moment; nothing if it took the token for an old one.
     read: Option<u64>,
@@ -150,7 +150,7 @@ impl Mutexes {
         let Some(incarnation) = views.view(token.epoch.0).and_then(|view| view.incarnation(rank)) else {
             return broken(format!("process {process} got {token:?}, of a view that it was not in"));
         };
-        let mut hold = Hold { process, life: Member { rank, incarnation }, token, read: None };
+        let mut hold = Hold { process, member: Member { rank, incarnation }, token, read: None };
         self.outgrows(place, &hold)?;
         self.is_only(views, place, &hold)?;
         self.is_held_everywhere(place, &hold)?;
@@ -188,10 +188,10 @@ impl Mutexes {
     /// Whether no other process holds the lock, and no process that knew of this grant got the report of a later one.
     fn is_only(&self, views: &Views, place: usize, hold: &Hold) -> Verdict {
         let lock = &self.locks[place];
-        let knows = |life: Member, of: FencingToken| views.view(of.epoch.0).is_some_and(|view| view.contains(life));
+        let knows = |member: Member, of: FencingToken| views.view(of.epoch.0).is_some_and(|view| view.contains(member));
         for other in &lock.holds {
             let (older, newer) = if other.token < hold.token { (other, hold) } else { (hold, other) };
-            if older.token.epoch == newer.token.epoch || knows(older.life, newer.token) {
+            if older.token.epoch == newer.token.epoch || knows(older.member, newer.token) {
                 return broken(format!("lock {place} is granted, {hold:?}, while {other:?} holds"));
             }
         }
@@ -200,7 +200,7 @@ impl Mutexes {
                 return broken(format!("lock {place} is granted twice under one token: {hold:?}, {earlier:?}"));
             }
             let overtaken = earlier.token > hold.token;
-            if overtaken && (earlier.token.epoch == hold.token.epoch || knows(hold.life, earlier.token)) {
+            if overtaken && (earlier.token.epoch == hold.token.epoch || knows(hold.member, earlier.token)) {
                 return broken(format!("tokens of lock {place} fall: {hold:?} after {earlier:?}"));
             }
         }
@@ -209,7 +209,7 @@ impl Mutexes {
 
     /// Whether every process that has gone on from the view of a grant knows of it.
     fn is_held_everywhere(&self, place: usize, hold: &Hold) -> Verdict {
-        let row = (place, hold.token, hold.life);
+        let row = (place, hold.token, hold.member);
         let closed = self.closed.get(&hold.token.epoch.0).filter(|_| self.replicated);
         match closed.into_iter().flatten().find(|(_, rows)| !rows.contains(&row)) {
             Some((other, _)) => lacks(*other, place, hold),
@@ -229,7 +229,7 @@ impl Mutexes {
         for (place, lock) in self.locks.iter().enumerate() {
             let shown = lock.shown.iter().filter(|hold| hold.token.epoch.0 == epoch);
             for hold in shown {
-                if !rows.contains(&(place, hold.token, hold.life)) {
+                if !rows.contains(&(place, hold.token, hold.member)) {
                     return lacks(index, place, hold);
                 }
             }

@@ -14,7 +14,7 @@
 use super::views::Views;
 use super::{Verdict, Violation};
 use crate::demand::{Demand, Demands};
-use crate::history::{Gap, History, Id, Lineage, Delivered};
+use crate::history::{Delivered, Gap, History, Id, Lineage};
 use crate::node::Node;
 use crate::plan::{OrderPlan, Plan};
 use bourdon_protocol::{Member, Process, Standing};
@@ -128,11 +128,11 @@ impl Observers {
         since_ns: u64,
     ) -> Verdict {
         for (rank, node) in (0..).map(Rank).zip(members).filter(|(_, node)| node.is_alive()) {
-            let life = Member { rank, incarnation: bourdon_wire::Incarnation(node.incarnation) };
+            let member = Member { rank, incarnation: bourdon_wire::Incarnation(node.incarnation) };
             let lineage = &history.lineages[node.lineage];
             for shown in lineage.delivered.iter().filter(|shown| is_within(shown, gap)) {
                 let Some(epoch) = self.delivered_in.get(&shown.id).copied() else { continue };
-                let held = views.view(epoch).is_some_and(|view| view.contains(life));
+                let held = views.view(epoch).is_some_and(|view| view.contains(member));
                 let is_late = history.messages[shown.id as usize].at_ns > since_ns;
                 if held && is_late && !self.is_overwritten(epoch, gap.sender) {
                     let name = history.name(shown.id);

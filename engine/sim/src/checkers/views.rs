@@ -56,10 +56,10 @@ impl Views {
     }
 
     /// An incarnation left: as the last member of its view, it closed the group.
-    pub(crate) fn closed(&mut self, life: Member, next: Epoch) {
-        let is_last = |installed: &Installed| installed.view.members == [life] && installed.view.epoch.next() == next;
+    pub(crate) fn closed(&mut self, member: Member, next: Epoch) {
+        let is_last = |installed: &Installed| installed.view.members == [member] && installed.view.epoch.next() == next;
         if self.latest().is_some_and(is_last) {
-            self.continuation.crashed(life);
+            self.continuation.crashed(member);
         }
     }
 
@@ -69,13 +69,13 @@ impl Views {
     }
 
     /// An incarnation asks to leave.
-    pub(crate) fn left(&mut self, life: Member) {
-        self.continuation.left(life);
+    pub(crate) fn left(&mut self, member: Member) {
+        self.continuation.left(member);
     }
 
     /// An incarnation crashed.
-    pub(crate) fn crashed(&mut self, life: Member) {
-        self.continuation.crashed(life);
+    pub(crate) fn crashed(&mut self, member: Member) {
+        self.continuation.crashed(member);
     }
 
     /// Incarnations that crashed.
@@ -84,8 +84,8 @@ impl Views {
     }
 
     /// Whether an incarnation crashed or asked to leave.
-    pub(crate) fn has_ended(&self, life: Member) -> bool {
-        self.continuation.has_ended(life)
+    pub(crate) fn has_ended(&self, member: Member) -> bool {
+        self.continuation.has_ended(member)
     }
 
     /// Whether every member has entered the first view.
@@ -99,8 +99,8 @@ impl Views {
     }
 
     /// Whether a view from this epoch on leaves an incarnation out.
-    pub(super) fn leaves_out(&self, life: Member, epoch: u64) -> bool {
-        self.epochs.range(epoch..).any(|(_, installed)| !installed.view.contains(life))
+    pub(super) fn leaves_out(&self, member: Member, epoch: u64) -> bool {
+        self.epochs.range(epoch..).any(|(_, installed)| !installed.view.contains(member))
     }
 
     /// Judges the loss of the group's last view.

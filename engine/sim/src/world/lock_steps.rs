@@ -1,7 +1,7 @@
 //! What an application does with locks and elections when its time has come, and what it makes of the news.
 
 use crate::checkers::Checkers;
-use crate::locker::{Locker, Stake, WISHES_MAX, LockRequest};
+use crate::locker::{LockRequest, Locker, Stake, WISHES_MAX};
 use crate::network::hits;
 use crate::plan::LockPlan;
 use crate::violation::{Verdict, Violation};

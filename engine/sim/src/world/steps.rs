@@ -218,8 +218,8 @@ impl World<'_> {
             Event::NewInstance { .. } => node.has_moved = true,
             Event::Left(epoch) => {
                 (lineage.epoch, node.left, node.is_out) = (None, true, self.plan.ends_when_out);
-                let life = Member { rank: Rank(index as u16), incarnation: process.incarnation() };
-                self.checkers.views.closed(life, epoch);
+                let member = Member { rank: Rank(index as u16), incarnation: process.incarnation() };
+                self.checkers.views.closed(member, epoch);
             }
             Event::Settled { incarnation, delivered } => {
                 let (rank, incarnation, delivered) = (index as u16, incarnation.0, delivered.0);
@@ -297,8 +297,9 @@ impl World<'_> {
             return Ok(()); // it has lost the view again since, and knows nothing of it any more
         }
         // As another incarnation, or with a snapshot that it has not taken yet, it did not come from the view before.
-        let life = std::mem::replace(&mut node.incarnation, process.incarnation().0);
-        if life != node.incarnation || process.held().snapshot_bytes > 0 && process.standing() == Standing::Following {
+        let before = std::mem::replace(&mut node.incarnation, process.incarnation().0);
+        if before != node.incarnation || process.held().snapshot_bytes > 0 && process.standing() == Standing::Following
+        {
             history.lineages[node.lineage].epoch = None;
         }
         let shown = &history.lineages[node.lineage];

@@ -150,18 +150,18 @@ impl World<'_> {
     }
 
     /// A process soon hears evidence that an incarnation of a member is gone, if the plan has evidence.
-    pub(super) fn evidence(&mut self, index: usize, rank: Rank, life: Incarnation) {
+    pub(super) fn evidence(&mut self, index: usize, rank: Rank, incarnation: Incarnation) {
         let within_ns = self.plan.detector.evidence_after_ns;
         if within_ns > 0 {
             let at_ns = self.now_ns + self.rng.u64(0..=within_ns);
-            self.push(at_ns, What::Evidence(index, rank, life));
+            self.push(at_ns, What::Evidence(index, rank, incarnation));
         }
     }
 
-    pub(super) fn give_evidence(&mut self, index: usize, rank: Rank, life: Incarnation) {
+    pub(super) fn give_evidence(&mut self, index: usize, rank: Rank, incarnation: Incarnation) {
         let now = self.nodes[index].clock.read(self.now_ns);
         if let Some(process) = &mut self.nodes[index].process {
-            process.on_evidence(now, rank, life);
+            process.on_evidence(now, rank, incarnation);
             self.network.faults.evidence += 1;
             self.wake(index, self.now_ns);
         }

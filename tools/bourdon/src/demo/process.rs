@@ -88,7 +88,7 @@ struct DemoProcess {
     published: u64,
     views: u64,
     /// The incarnation number: of the process, and after each removal.
-    life: u32,
+    incarnation: u32,
     restarted: bool,
     /// How many barriers this process has requested.
     barriers: u64,
@@ -109,8 +109,8 @@ impl DemoProcess {
         } else {
             None
         };
-        let life = if assignment.restarted { 2 } else { 1 };
-        let proof = begin_proof(&assignment, life)?;
+        let incarnation = if assignment.restarted { 2 } else { 1 };
+        let proof = begin_proof(&assignment, incarnation)?;
         let node = Node::join(settings).map_err(|error| in_options(&error))?;
         let (start_ns, restarted) = (assignment.start_ns, assignment.restarted);
         Ok(Self {
@@ -121,7 +121,7 @@ impl DemoProcess {
             start_ns,
             published: 0,
             views: 0,
-            life,
+            incarnation,
             restarted,
             barriers: 0,
             links_broken: 0,
@@ -305,13 +305,13 @@ impl DemoProcess {
     }
 
     fn live_anew(&mut self) -> Result<(), String> {
-        self.life += 1;
+        self.incarnation += 1;
         self.restarted = true;
         self.reported_progress = (0, 0);
         if let Some(shares) = &mut self.shares {
             shares.let_go();
         }
-        self.proof = begin_proof(&self.assignment, self.life)?;
+        self.proof = begin_proof(&self.assignment, self.incarnation)?;
         Ok(())
     }
 
@@ -390,14 +390,14 @@ impl DemoProcess {
     }
 }
 
-fn begin_proof(assignment: &Assignment, life: u32) -> Result<Proof, String> {
+fn begin_proof(assignment: &Assignment, incarnation: u32) -> Result<Proof, String> {
     let settings = &assignment.settings;
     let name = match settings.process.role {
         Role::Member => format!("member-{}", settings.process.rank),
         Role::Observer => format!("observer-{}", settings.process.rank),
     };
-    let life = if life > 1 { format!(".{life}") } else { String::new() };
-    let file = assignment.history.as_ref().map(|directory| directory.join(format!("{name}{life}.tsv")));
+    let incarnation = if incarnation > 1 { format!(".{incarnation}") } else { String::new() };
+    let file = assignment.history.as_ref().map(|directory| directory.join(format!("{name}{incarnation}.tsv")));
     let history = file.map(|path| History::create(&path)).transpose()?;
     let (members, keeps) = (settings.group.members, settings.process.snapshots);
     let mut proof = Proof::new(members, assignment.publishers, assignment.messages, keeps, history);

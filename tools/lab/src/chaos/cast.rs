@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// In a generation's folder: its frozen clients, each as `RANK.LIFE`, and how many messages of each were acknowledged.
+/// In a generation's folder: its frozen clients, each as `RANK.INCARNATION`, and how many messages of each were acknowledged.
 pub(super) const FROZEN: &str = "frozen-clients";
 /// The port of a member over TCP.
 const PORT: u16 = 7_402;
@@ -53,7 +53,7 @@ impl Role {
 /// The process of a seat: its current incarnation.
 struct Actor {
     process: Process,
-    life: u32,
+    incarnation: u32,
     tail: Tail,
     /// How many messages it had delivered, or had been acknowledged, when the wait began.
     mark: u64,
@@ -150,10 +150,10 @@ impl<'a> Cast<'a> {
     }
 
     /// Starts an incarnation of a seat's process.
-    fn begin(&self, seat: usize, life: u32) -> Result<Actor, ChaosError> {
+    fn begin(&self, seat: usize, incarnation: u32) -> Result<Actor, ChaosError> {
         let (plan, (role, rank)) = (self.plan, self.seats[seat]);
         let Generation { number, folder } = self.generation();
-        let suffix = if life == 1 { String::new() } else { format!(".{life}") };
+        let suffix = if incarnation == 1 { String::new() } else { format!(".{incarnation}") };
         let mut command: Command = self.lab.host(self.host(seat)).command(&plan.bourdon);
         let file = |extension| folder.join(format!("{}-{rank}{suffix}.{extension}", role.name()));
         let path = file(if role == Role::Client { "acked" } else { "tsv" });
@@ -170,7 +170,7 @@ impl<'a> Cast<'a> {
             command.args(["--profile", profile.as_ref().map_or("default", |profile| profile.get_name())]);
             command.arg("--state-directory").arg(state);
         }
-        if role == Role::Member && rank == 0 && life == 1 {
+        if role == Role::Member && rank == 0 && incarnation == 1 {
             command.arg("--tokens").arg(plan.folder.join("tokens"));
         }
         if plan.talk && role != Role::Client {
@@ -185,7 +185,7 @@ impl<'a> Cast<'a> {
         }
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let process = Process::start(&mut command)?;
-        Ok(Actor { process, life, tail: Tail::new(path), mark: 0, is_hit: false, again: None })
+        Ok(Actor { process, incarnation, tail: Tail::new(path), mark: 0, is_hit: false, again: None })
     }
 
     // ---- looking --------------------------------------------------------------------------------------------------
@@ -201,9 +201,9 @@ impl<'a> Cast<'a> {
             actor.tail.look().map_err(|source| ChaosError::Io { path: folder, source })?;
             match actor.again {
                 Some(again) if again <= Instant::now() => {
-                    let life = actor.life + 1;
+                    let incarnation = actor.incarnation + 1;
                     self.end_old(seat)?;
-                    self.actors[seat] = self.begin(seat, life)?;
+                    self.actors[seat] = self.begin(seat, incarnation)?;
                 }
                 Some(_) => {}
                 None => {
@@ -245,7 +245,12 @@ impl<'a> Cast<'a> {
         let states = self.actors.iter().enumerate().map(|(seat, actor)| {
             let view = actor.tail.view.as_ref().map(|view| format!("view {} {:?}", view.number, view.members));
             let progress = actor.tail.delivered - actor.mark;
-            format!("{}.{}: {} +{progress}", self.name(seat), actor.life, view.unwrap_or_else(|| "no view".to_owned()))
+            format!(
+                "{}.{}: {} +{progress}",
+                self.name(seat),
+                actor.incarnation,
+                view.unwrap_or_else(|| "no view".to_owned())
+            )
         });
         states.collect::<Vec<_>>().join("; ")
     }
@@ -389,7 +394,7 @@ impl<'a> Cast<'a> {
             if role == Role::Client {
                 let acked = actor.tail.look().map(|()| actor.tail.delivered);
                 let acked = acked.map_err(|source| ChaosError::Io { path: folder.clone(), source })?;
-                note(&folder.join(FROZEN), &format!("{rank}.{} {acked}", actor.life))?;
+                note(&folder.join(FROZEN), &format!("{rank}.{} {acked}", actor.incarnation))?;
             }
             let name = format!("{}:{rank}", role.name());
             self.old.push(Old { process: actor.process, name, folder: folder.clone() });

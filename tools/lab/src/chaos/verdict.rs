@@ -47,7 +47,7 @@ pub(super) fn judge(
     let returned = returned(plan, number)?;
     let before = std::mem::take(delivered);
     delivered.clone_from(&before);
-    for life in &histories.lives {
+    for incarnation in &histories.incarnations {
         let named = |message: u32| {
             let (publisher, sequence) = histories.messages[message as usize];
             (histories.publishers[publisher as usize].as_str(), sequence)
@@ -59,18 +59,19 @@ pub(super) fn judge(
                 && !before.contains(&(publisher.to_owned(), sequence));
             !is_own && !has_joined && returned.get(publisher).is_none_or(|acked| sequence < *acked)
         };
-        let mut foreign = life.kept().filter(|delivery| is_foreign(named(delivery.message)));
+        let mut foreign = incarnation.kept().filter(|delivery| is_foreign(named(delivery.message)));
         if let Some(delivery) = foreign.next() {
-            let (message, process, more) = (histories.message(delivery.message), life.shown(), foreign.count());
+            let (message, process, more) = (histories.message(delivery.message), incarnation.shown(), foreign.count());
             tally.violation(format!(
                 "generation {number}: {process} delivered {message} of an earlier generation, and {more} more"
             ));
         }
-        delivered.extend(life.kept().map(|delivery| named(delivery.message)).map(|(name, at)| (name.to_owned(), at)));
-        let went_on = instance.left.iter().any(|left| life.is_of_file(left));
-        if !life.member && !life.gaps.is_empty() && !went_on {
-            let gaps = life.gaps.len();
-            tally.violation(format!("generation {number}: {} gave messages up: {gaps} gaps", life.shown()));
+        delivered
+            .extend(incarnation.kept().map(|delivery| named(delivery.message)).map(|(name, at)| (name.to_owned(), at)));
+        let went_on = instance.left.iter().any(|left| incarnation.is_of_file(left));
+        if !incarnation.member && !incarnation.gaps.is_empty() && !went_on {
+            let gaps = incarnation.gaps.len();
+            tally.violation(format!("generation {number}: {} gave messages up: {gaps} gaps", incarnation.shown()));
         }
     }
     Ok(())
@@ -84,9 +85,9 @@ fn returned(plan: &Plan, number: u16) -> Result<BTreeMap<String, u64>, ChaosErro
         let path = plan.folder.join(format!("generation-{before}")).join(FROZEN);
         for line in read_or_empty(&path)?.lines() {
             let Some((client, acked)) = line.split_once(' ') else { continue };
-            let Some((rank, life)) = client.split_once('.') else { continue };
+            let Some((rank, incarnation)) = client.split_once('.') else { continue };
             let rank = FIRST_CLIENT + rank.parse::<usize>().unwrap_or(0);
-            returned.insert(format!("g{before}.{rank}.{life}"), acked.parse().unwrap_or(u64::MAX));
+            returned.insert(format!("g{before}.{rank}.{incarnation}"), acked.parse().unwrap_or(u64::MAX));
         }
     }
     Ok(returned)
@@ -100,18 +101,18 @@ pub(super) fn acknowledged(
     tally: &mut Tally,
 ) -> Result<(), ChaosError> {
     for client in 0..plan.clients {
-        for life in 1.. {
-            let suffix = if life == 1 { String::new() } else { format!(".{life}") };
+        for incarnation in 1.. {
+            let suffix = if incarnation == 1 { String::new() } else { format!(".{incarnation}") };
             let path = generation.folder.join(format!("client-{client}{suffix}.acked"));
             let Some(acked) = last_number(&path)? else { break };
             tally.acknowledged += acked;
             let number = generation.number;
-            let publisher = format!("g{number}.{}.{life}", FIRST_CLIENT + client);
+            let publisher = format!("g{number}.{}.{incarnation}", FIRST_CLIENT + client);
             let lost = (0..acked).filter(|sequence| !delivered.contains(&(publisher.clone(), *sequence))).count();
             if lost > 0 {
                 tally.violation(format!(
                     "generation {number}: {lost} of {acked} acknowledged messages of client {client}, incarnation \
-                         {life}, \
+                         {incarnation}, \
                      are delivered nowhere"
                 ));
             }

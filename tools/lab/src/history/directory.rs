@@ -30,13 +30,13 @@ pub fn read(folder: &Path) -> Result<Histories, ReadError> {
     let killed = killed(&folder.join("killed"))?;
     let mut histories = Histories::default();
     for ((name, number), path) in &files {
-        let mut life = read_life(&mut histories, path)?;
-        life.member = name.starts_with("member:");
-        life.killed = killed.get(name).is_some_and(|times| number <= times)
+        let mut incarnation = read_incarnation(&mut histories, path)?;
+        incarnation.member = name.starts_with("member:");
+        incarnation.killed = killed.get(name).is_some_and(|times| number <= times)
             || files.iter().any(|((other, later), _)| other == name && later > number);
-        life.name.clone_from(name);
-        life.number = *number;
-        histories.lives.push(life);
+        incarnation.name.clone_from(name);
+        incarnation.number = *number;
+        histories.incarnations.push(incarnation);
     }
     Ok(histories)
 }
@@ -44,9 +44,10 @@ pub fn read(folder: &Path) -> Result<Histories, ReadError> {
 /// The process and incarnation that a file is named after.
 fn process(path: &Path) -> Option<(String, u32)> {
     let (role, rest) = path.file_stem()?.to_str()?.split_once('-')?;
-    let (rank, life) = rest.split_once('.').map_or(Some((rest, 1)), |(rank, life)| Some((rank, life.parse().ok()?)))?;
-    let named = !role.is_empty() && rank.parse::<u32>().is_ok() && life > 0;
-    named.then(|| (format!("{role}:{rank}"), life))
+    let (rank, incarnation) =
+        rest.split_once('.').map_or(Some((rest, 1)), |(rank, incarnation)| Some((rank, incarnation.parse().ok()?)))?;
+    let named = !role.is_empty() && rank.parse::<u32>().is_ok() && incarnation > 0;
+    named.then(|| (format!("{role}:{rank}"), incarnation))
 }
 
 /// How often each process was killed.
@@ -65,15 +66,15 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> ReadError {
     move |source| ReadError::Io { path, source }
 }
 
-fn read_life(histories: &mut Histories, path: &Path) -> Result<Incarnation, ReadError> {
+fn read_incarnation(histories: &mut Histories, path: &Path) -> Result<Incarnation, ReadError> {
     let mut reader = BufReader::new(File::open(path).map_err(io(path))?);
-    let mut writer = Writer { histories, life: Incarnation::default(), standing: HashMap::new(), phase: None };
+    let mut writer = Writer { histories, incarnation: Incarnation::default(), standing: HashMap::new(), phase: None };
     let (mut text, mut number) = (Vec::new(), 0);
     loop {
         text.clear();
         reader.read_until(b'\n', &mut text).map_err(io(path))?;
         // A line without an end was being written when the process was killed.
-        let Some(line) = text.strip_suffix(b"\n") else { return Ok(writer.life) };
+        let Some(line) = text.strip_suffix(b"\n") else { return Ok(writer.incarnation) };
         number += 1;
         let line = std::str::from_utf8(line).map_err(|_| "it is not UTF-8".to_owned()).and_then(parse);
         match line {
@@ -88,7 +89,7 @@ fn read_life(histories: &mut Histories, path: &Path) -> Result<Incarnation, Read
 /// An incarnation, while its lines are read.
 struct Writer<'a> {
     histories: &'a mut Histories,
-    life: Incarnation,
+    incarnation: Incarnation,
     /// The index of the delivery of each message that is delivered and not retracted.
     standing: HashMap<MessageId, usize>,
     phase: Option<u64>,
@@ -105,35 +106,35 @@ impl Writer<'_> {
             }
             Line::View { number, members } => {
                 let members = members.split(',').map(str::to_owned).collect();
-                self.life.views.push(View { number, members });
+                self.incarnation.views.push(View { number, members });
             }
             Line::Instance(_) => {} // the judge compares one instance's histories
             Line::Barrier(number) => {
-                let (segment, position) = (self.segment(), self.life.deliveries.len());
+                let (segment, position) = (self.segment(), self.incarnation.deliveries.len());
                 self.phase = self.phase.max(Some(number));
-                self.life.barriers.push(Barrier { number, segment, position });
+                self.incarnation.barriers.push(Barrier { number, segment, position });
             }
-            Line::State { count, sum } => self.life.state = Some(State { count, sum }),
+            Line::State { count, sum } => self.incarnation.state = Some(State { count, sum }),
             Line::Gap { publisher, from, to } => {
                 let publisher = self.histories.publisher_id(publisher);
-                self.life.gaps.push(Gap { publisher, from, to });
+                self.incarnation.gaps.push(Gap { publisher, from, to });
             }
             Line::Retract { publisher, sequence } => {
                 let message = self.message(publisher, sequence);
-                self.life.retractions += 1;
+                self.incarnation.retractions += 1;
                 match self.standing.remove(&message) {
-                    Some(position) => self.life.deliveries[position].retracted = true,
-                    None => self.life.retracted_unseen.push(message),
+                    Some(position) => self.incarnation.deliveries[position].retracted = true,
+                    None => self.incarnation.retracted_unseen.push(message),
                 }
             }
         }
     }
 
     fn deliver(&mut self, delivery: Delivery) {
-        if self.standing.insert(delivery.message, self.life.deliveries.len()).is_some() {
-            self.life.duplicates.push(delivery.message);
+        if self.standing.insert(delivery.message, self.incarnation.deliveries.len()).is_some() {
+            self.incarnation.duplicates.push(delivery.message);
         }
-        self.life.deliveries.push(delivery);
+        self.incarnation.deliveries.push(delivery);
     }
 
     fn message(&mut self, publisher: &str, sequence: u64) -> MessageId {
@@ -143,7 +144,7 @@ impl Writer<'_> {
 
     /// The segment of a delivery made now: the index of the last view, or [`SNAPSHOT`].
     fn segment(&self) -> u32 {
-        u32::try_from(self.life.views.len()).map_or(SNAPSHOT, |views| views.wrapping_sub(1))
+        u32::try_from(self.incarnation.views.len()).map_or(SNAPSHOT, |views| views.wrapping_sub(1))
     }
 }
 
@@ -177,7 +178,7 @@ mod tests {
         );
         write("killed", "member:0\n");
         let histories = read(folder.path()).expect("read");
-        let [first, second, observer] = &histories.lives[..] else { panic!("{histories:?}") };
+        let [first, second, observer] = &histories.incarnations[..] else { panic!("{histories:?}") };
         assert!(first.killed && first.member && first.deliveries.len() == 1, "the last line is cut short");
         assert!(!second.killed && second.starts_late() && second.deliveries[0].segment == SNAPSHOT);
         assert_eq!((second.deliveries[1].segment, second.deliveries[1].phase), (0, Some(4)));

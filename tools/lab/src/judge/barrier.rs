@@ -10,13 +10,17 @@ use crate::history::{Incarnation, SNAPSHOT};
 use std::collections::HashMap;
 
 pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
-    if case.histories.lives.iter().all(|life| life.barriers.is_empty()) {
+    if case.histories.incarnations.iter().all(|incarnation| incarnation.barriers.is_empty()) {
         return;
     }
-    for life in &case.histories.lives {
-        for pair in life.barriers.windows(2) {
+    for incarnation in &case.histories.incarnations {
+        for pair in incarnation.barriers.windows(2) {
             if pair[1].number <= pair[0].number {
-                verdict.add(16, life, format!("passed barrier {} after barrier {}", pair[1].number, pair[0].number));
+                verdict.add(
+                    16,
+                    incarnation,
+                    format!("passed barrier {} after barrier {}", pair[1].number, pair[0].number),
+                );
             }
         }
     }
@@ -28,13 +32,13 @@ pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
 
 fn same_phase_at_all(case: &Case<'_>, verdict: &mut Verdict) {
     let mut phases: HashMap<u32, (Option<u64>, &Incarnation)> = HashMap::new();
-    for life in &case.histories.lives {
-        for delivery in life.kept().filter(|delivery| delivery.phase.is_some() || !life.starts_late()) {
-            let (phase, other) = *phases.entry(delivery.message).or_insert((delivery.phase, life));
+    for incarnation in &case.histories.incarnations {
+        for delivery in incarnation.kept().filter(|delivery| delivery.phase.is_some() || !incarnation.starts_late()) {
+            let (phase, other) = *phases.entry(delivery.message).or_insert((delivery.phase, incarnation));
             if phase != delivery.phase {
                 let (message, other) = (case.histories.message(delivery.message), other.shown());
                 let (here, there) = (after(delivery.phase), after(phase));
-                verdict.add(16, life, format!("delivered {message} {here}, but {other} {there}"));
+                verdict.add(16, incarnation, format!("delivered {message} {here}, but {other} {there}"));
             }
         }
     }
@@ -48,21 +52,24 @@ fn same_set_before(case: &Case<'_>, verdict: &mut Verdict) {
     // By view and barrier: the first process that passed it, and the messages before it.
     let mut sets: HashMap<(u64, u64), (Vec<u32>, &Incarnation)> = HashMap::new();
     // Members first, so that processes that start late are compared with processes that don't.
-    let (whole, late): (Vec<_>, Vec<_>) = case.histories.lives.iter().partition(|life| life.member);
-    for life in whole.into_iter().chain(late) {
-        let began = case.began(life);
-        for (index, barrier) in life.barriers.iter().enumerate().filter(|(_, barrier)| barrier.segment != SNAPSHOT) {
-            let here = before(life, index);
-            let key = (life.views[barrier.segment as usize].number, barrier.number);
-            let (there, other) = sets.entry(key).or_insert_with(|| (here.clone(), life));
-            let first_view = barrier.segment == 0 && !life.member;
+    let (whole, late): (Vec<_>, Vec<_>) =
+        case.histories.incarnations.iter().partition(|incarnation| incarnation.member);
+    for incarnation in whole.into_iter().chain(late) {
+        let began = case.began(incarnation);
+        for (index, barrier) in
+            incarnation.barriers.iter().enumerate().filter(|(_, barrier)| barrier.segment != SNAPSHOT)
+        {
+            let here = before(incarnation, index);
+            let key = (incarnation.views[barrier.segment as usize].number, barrier.number);
+            let (there, other) = sets.entry(key).or_insert_with(|| (here.clone(), incarnation));
+            let first_view = barrier.segment == 0 && !incarnation.member;
             let mut lacks = lacking(there, &here);
-            lacks.retain(|message| !case.may_lack(life, &began, *message, first_view));
+            lacks.retain(|message| !case.may_lack(incarnation, &began, *message, first_view));
             for (messages, verb) in [(lacks, "without"), (lacking(&here, there), "with")] {
                 if !messages.is_empty() {
                     let (messages, other) = (case.named(&messages), other.shown());
                     let detail = format!("passed barrier {} {verb} {messages}, unlike {other}", barrier.number);
-                    verdict.add(16, life, detail);
+                    verdict.add(16, incarnation, detail);
                 }
             }
         }
@@ -70,11 +77,11 @@ fn same_set_before(case: &Case<'_>, verdict: &mut Verdict) {
 }
 
 /// What was delivered in a barrier's view since the barrier before, sorted: sets further back have been compared there.
-fn before(life: &Incarnation, index: usize) -> Vec<u32> {
-    let barrier = life.barriers[index];
-    let since = index.checked_sub(1).map_or(0, |previous| life.barriers[previous].position);
+fn before(incarnation: &Incarnation, index: usize) -> Vec<u32> {
+    let barrier = incarnation.barriers[index];
+    let since = index.checked_sub(1).map_or(0, |previous| incarnation.barriers[previous].position);
     let in_view =
-        life.deliveries[since..barrier.position].iter().filter(|delivery| delivery.segment == barrier.segment);
+        incarnation.deliveries[since..barrier.position].iter().filter(|delivery| delivery.segment == barrier.segment);
     let mut messages: Vec<u32> =
         in_view.filter(|delivery| !delivery.retracted).map(|delivery| delivery.message).collect();
     messages.sort_unstable();

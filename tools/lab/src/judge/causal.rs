@@ -13,20 +13,24 @@ pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
         return;
     }
     let mut answers: Vec<Option<u32>> = vec![None; case.histories.messages.len()];
-    for delivery in case.histories.lives.iter().flat_map(Incarnation::kept) {
+    for delivery in case.histories.incarnations.iter().flat_map(Incarnation::kept) {
         answers[delivery.message as usize] = delivery.after;
     }
-    for life in &case.histories.lives {
+    for incarnation in &case.histories.incarnations {
         let mut position: Vec<Option<usize>> = vec![None; answers.len()];
-        for (index, delivery) in life.kept().enumerate() {
+        for (index, delivery) in incarnation.kept().enumerate() {
             position[delivery.message as usize].get_or_insert(index);
         }
-        let judged = |delivery: &&_| !case.agreed() || case.binds(life, delivery);
-        for (index, delivery) in life.kept().enumerate().filter(|(_, delivery)| judged(delivery)) {
+        let judged = |delivery: &&_| !case.agreed() || case.binds(incarnation, delivery);
+        for (index, delivery) in incarnation.kept().enumerate().filter(|(_, delivery)| judged(delivery)) {
             let Some(cause) = nearest_delivered(&answers, &position, delivery.after) else { continue };
             if position[cause as usize].is_some_and(|at| at >= index) {
                 let (message, cause) = (case.histories.message(delivery.message), case.histories.message(cause));
-                verdict.add(10, life, format!("delivered {message} before {cause}, which its sender had delivered"));
+                verdict.add(
+                    10,
+                    incarnation,
+                    format!("delivered {message} before {cause}, which its sender had delivered"),
+                );
             }
         }
     }

@@ -8,27 +8,31 @@ use std::collections::HashMap;
 
 pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
     let name = |message: &u32| case.histories.message(*message);
-    for life in &case.histories.lives {
-        for message in &life.duplicates {
-            verdict.add(1, life, format!("delivered {} twice", name(message)));
+    for incarnation in &case.histories.incarnations {
+        for message in &incarnation.duplicates {
+            verdict.add(1, incarnation, format!("delivered {} twice", name(message)));
         }
-        for message in &life.retracted_unseen {
-            verdict.add(1, life, format!("took {} back, which it had not delivered", name(message)));
+        for message in &incarnation.retracted_unseen {
+            verdict.add(1, incarnation, format!("took {} back, which it had not delivered", name(message)));
         }
-        if life.retractions > 0 && (life.member || case.uniform()) {
+        if incarnation.retractions > 0 && (incarnation.member || case.uniform()) {
             let invariant = if case.uniform() { 11 } else { 7 };
-            verdict.add(invariant, life, format!("took {} deliveries back, which it never may", life.retractions));
+            verdict.add(
+                invariant,
+                incarnation,
+                format!("took {} deliveries back, which it never may", incarnation.retractions),
+            );
         }
     }
     let mut bytes: HashMap<u32, (u64, usize)> = HashMap::new();
-    for (index, life) in case.histories.lives.iter().enumerate() {
-        for delivery in &life.deliveries {
+    for (index, incarnation) in case.histories.incarnations.iter().enumerate() {
+        for delivery in &incarnation.deliveries {
             let (hash, first) = *bytes.entry(delivery.message).or_insert((delivery.hash, index));
             if hash != delivery.hash {
-                let other = case.histories.lives[first].shown();
+                let other = case.histories.incarnations[first].shown();
                 let message = name(&delivery.message);
                 let detail = format!("{message} hashes to {:016x}, but to {hash:016x} at {other}", delivery.hash);
-                verdict.add(1, life, detail);
+                verdict.add(1, incarnation, detail);
             }
         }
     }

@@ -16,9 +16,9 @@ pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
         return;
     }
     let mut times: HashMap<(u64, u32), u64> = HashMap::new();
-    for life in &case.histories.lives {
+    for incarnation in &case.histories.incarnations {
         let mut last: Option<(u32, u64, u32)> = None;
-        for delivery in life.kept().filter(|delivery| delivery.segment != SNAPSHOT) {
+        for delivery in incarnation.kept().filter(|delivery| delivery.segment != SNAPSHOT) {
             let Some(time) = delivery.order else { continue };
             let message = || case.histories.message(delivery.message);
             let (publisher, _) = case.histories.messages[delivery.message as usize];
@@ -30,11 +30,11 @@ pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
                     "delivered {}, sent at {time}, after one sent at {earlier}, and did not call it late",
                     message()
                 );
-                verdict.add(12, life, detail);
+                verdict.add(12, incarnation, detail);
             }
             let known = *times.entry((delivery.view, delivery.message)).or_insert(time);
             if known != time {
-                verdict.add(12, life, format!("delivered {} as sent at {time}, others at {known}", message()));
+                verdict.add(12, incarnation, format!("delivered {} as sent at {time}, others at {known}", message()));
             }
         }
     }

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 
 /// One process's deliveries in one view, on its way to the next.
 struct Stay<'a> {
-    life: &'a Incarnation,
+    incarnation: &'a Incarnation,
     first_view: bool,
     /// Sorted.
     delivered: Vec<u32>,
@@ -35,19 +35,19 @@ pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
 fn moved_together(case: &Case<'_>, verdict: &mut Verdict) {
     // From a view to the next one, or to the end.
     let mut moves: HashMap<(u64, Option<u64>), Vec<Stay<'_>>> = HashMap::new();
-    for life in &case.histories.lives {
-        let mut by_segment = vec![Vec::new(); life.views.len()];
-        for delivery in life.kept().filter(|delivery| delivery.segment != SNAPSHOT) {
+    for incarnation in &case.histories.incarnations {
+        let mut by_segment = vec![Vec::new(); incarnation.views.len()];
+        for delivery in incarnation.kept().filter(|delivery| delivery.segment != SNAPSHOT) {
             by_segment[delivery.segment as usize].push(delivery.message);
         }
         for (segment, mut delivered) in by_segment.into_iter().enumerate() {
-            let next = life.views.get(segment + 1).map(|view| view.number);
-            if next.is_none() && (case.rules.running || !case.survives(life)) {
+            let next = incarnation.views.get(segment + 1).map(|view| view.number);
+            if next.is_none() && (case.rules.running || !case.survives(incarnation)) {
                 continue;
             }
             delivered.sort_unstable();
-            let key = (life.views[segment].number, next);
-            moves.entry(key).or_default().push(Stay { life, first_view: segment == 0, delivered });
+            let key = (incarnation.views[segment].number, next);
+            moves.entry(key).or_default().push(Stay { incarnation, first_view: segment == 0, delivered });
         }
     }
     let mut moves: Vec<_> = moves.into_iter().collect();
@@ -59,7 +59,7 @@ fn moved_together(case: &Case<'_>, verdict: &mut Verdict) {
 
 /// Compares all with a process that was there from the beginning, or else with the process that has most.
 fn compare(case: &Case<'_>, verdict: &mut Verdict, (view, next): (u64, Option<u64>), stays: &[Stay<'_>]) {
-    let whole = |stay: &&Stay<'_>| !stay.first_view || stay.life.member;
+    let whole = |stay: &&Stay<'_>| !stay.first_view || stay.incarnation.member;
     let most = || stays.iter().max_by_key(|stay| stay.delivered.len());
     let Some(model) = stays.iter().find(whole).or_else(most) else { return };
     let to = next.map_or_else(|| "the end".to_owned(), |next| format!("view {next}"));
@@ -67,30 +67,38 @@ fn compare(case: &Case<'_>, verdict: &mut Verdict, (view, next): (u64, Option<u6
         if stay.delivered == model.delivered {
             continue;
         }
-        let began = case.began(stay.life);
-        let late = stay.first_view && !stay.life.member;
+        let began = case.began(stay.incarnation);
+        let late = stay.first_view && !stay.incarnation.member;
         let mut lacks = lacking(&model.delivered, &stay.delivered);
-        lacks.retain(|message| !case.may_lack(stay.life, &began, *message, late));
+        lacks.retain(|message| !case.may_lack(stay.incarnation, &began, *message, late));
         let more = lacking(&stay.delivered, &model.delivered);
-        let model = model.life.shown();
+        let model = model.incarnation.shown();
         if !lacks.is_empty() {
             let lacks = case.named(&lacks);
-            verdict.add(7, stay.life, format!("from view {view} to {to}: lacks {lacks}, which {model} delivered"));
+            verdict.add(
+                7,
+                stay.incarnation,
+                format!("from view {view} to {to}: lacks {lacks}, which {model} delivered"),
+            );
         }
         if !more.is_empty() {
             let more = case.named(&more);
-            verdict.add(7, stay.life, format!("from view {view} to {to}: delivered {more}, which {model} did not"));
+            verdict.add(
+                7,
+                stay.incarnation,
+                format!("from view {view} to {to}: delivered {more}, which {model} did not"),
+            );
         }
     }
 }
 
 fn gaps_at_members(case: &Case<'_>, verdict: &mut Verdict) {
-    for life in case.histories.lives.iter().filter(|life| life.member) {
-        if let Some(gap) = life.gaps.first() {
+    for incarnation in case.histories.incarnations.iter().filter(|incarnation| incarnation.member) {
+        if let Some(gap) = incarnation.gaps.first() {
             let publisher = &case.histories.publishers[gap.publisher as usize];
             verdict.add(
                 7,
-                life,
+                incarnation,
                 format!("gave up {publisher}:{} to before {}, which a member never may", gap.from, gap.to),
             );
         }
@@ -99,21 +107,21 @@ fn gaps_at_members(case: &Case<'_>, verdict: &mut Verdict) {
 
 fn snapshots(case: &Case<'_>, verdict: &mut Verdict) {
     // A state that is a sum holds no messages; `states` judges it.
-    let begins_with_one = |life: &Incarnation| {
-        let any = life.kept().any(|delivery| delivery.segment == SNAPSHOT);
-        life.member && life.number > 1 && life.state.is_none() && any
+    let begins_with_one = |incarnation: &Incarnation| {
+        let any = incarnation.kept().any(|delivery| delivery.segment == SNAPSHOT);
+        incarnation.member && incarnation.number > 1 && incarnation.state.is_none() && any
     };
-    for life in case.histories.lives.iter().filter(|life| begins_with_one(life)) {
-        let Some(first) = life.views.first().map(|view| view.number) else { continue };
+    for incarnation in case.histories.incarnations.iter().filter(|incarnation| begins_with_one(incarnation)) {
+        let Some(first) = incarnation.views.first().map(|view| view.number) else { continue };
         // Any process that was there before this view and has everything from the beginning: by itself, or by a
         // snapshot that is judged in the same way.
-        let model = case.histories.lives.iter().find(|other| {
+        let model = case.histories.incarnations.iter().find(|other| {
             let has_all = (other.number == 1 && other.state.is_none()) || begins_with_one(other);
             other.member && has_all && other.views.iter().skip(1).any(|view| view.number == first)
         });
         let Some(model) = model else { continue };
         let mut had: Vec<u32> = model.kept().filter(|delivery| delivery.view < first).map(|d| d.message).collect();
-        let mut has: Vec<u32> = life.kept().filter(|d| d.segment == SNAPSHOT).map(|d| d.message).collect();
+        let mut has: Vec<u32> = incarnation.kept().filter(|d| d.segment == SNAPSHOT).map(|d| d.message).collect();
         had.sort_unstable();
         has.sort_unstable();
         for (lacks, verb) in [(lacking(&had, &has), "lacks"), (lacking(&has, &had), "has")] {
@@ -121,7 +129,7 @@ fn snapshots(case: &Case<'_>, verdict: &mut Verdict) {
                 let (messages, model) = (case.named(&lacks), model.shown());
                 let detail =
                     format!("its snapshot before view {first} {verb} {messages}, unlike what {model} delivered");
-                verdict.add(19, life, detail);
+                verdict.add(19, incarnation, detail);
             }
         }
     }
@@ -129,13 +137,13 @@ fn snapshots(case: &Case<'_>, verdict: &mut Verdict) {
 
 /// The sum of what an incarnation had delivered before a view: its state, what it delivered after the state and before
 /// its first view, and what it delivered in the views before. None if it began in the middle without a state.
-fn state_before(life: &Incarnation, view: u64) -> Option<State> {
-    let start = match life.state {
+fn state_before(incarnation: &Incarnation, view: u64) -> Option<State> {
+    let start = match incarnation.state {
         Some(state) => state,
-        None if life.number == 1 => State { count: 0, sum: 0 },
+        None if incarnation.number == 1 => State { count: 0, sum: 0 },
         None => return None,
     };
-    let before = life.kept().filter(|delivery| delivery.view < view);
+    let before = incarnation.kept().filter(|delivery| delivery.view < view);
     Some(
         before.fold(start, |state, delivery| State {
             count: state.count + 1,
@@ -146,12 +154,14 @@ fn state_before(life: &Incarnation, view: u64) -> Option<State> {
 
 /// Compares a state that is a sum with what a member that was there before had delivered by then.
 fn states(case: &Case<'_>, verdict: &mut Verdict) {
-    for life in case.histories.lives.iter().filter(|life| life.member) {
-        let (Some(_), Some(first)) = (life.state, life.views.first().map(|view| view.number)) else { continue };
-        let Some(state) = state_before(life, first) else { continue };
+    for incarnation in case.histories.incarnations.iter().filter(|incarnation| incarnation.member) {
+        let (Some(_), Some(first)) = (incarnation.state, incarnation.views.first().map(|view| view.number)) else {
+            continue;
+        };
+        let Some(state) = state_before(incarnation, first) else { continue };
         let models = case
             .histories
-            .lives
+            .incarnations
             .iter()
             .filter(|other| other.member && other.views.iter().skip(1).any(|view| view.number == first));
         let Some((model, had)) = models.filter_map(|other| Some((other, state_before(other, first)?))).next() else {
@@ -162,27 +172,28 @@ fn states(case: &Case<'_>, verdict: &mut Verdict) {
             let detail = format!(
                 "its state before view {first} stands for {has} messages, unlike the {had} that {model} delivered"
             );
-            verdict.add(19, life, detail);
+            verdict.add(19, incarnation, detail);
         }
     }
 }
 
 fn losses_are_named(case: &Case<'_>, verdict: &mut Verdict) {
-    let survivors = || case.histories.lives.iter().filter(|life| case.survives(life));
+    let survivors = || case.histories.incarnations.iter().filter(|incarnation| case.survives(incarnation));
     let sorted = |messages: &mut Vec<u32>| {
         messages.sort_unstable();
         messages.dedup();
     };
-    let mut any: Vec<u32> = survivors().flat_map(|life| life.kept().map(|delivery| delivery.message)).collect();
+    let mut any: Vec<u32> =
+        survivors().flat_map(|incarnation| incarnation.kept().map(|delivery| delivery.message)).collect();
     sorted(&mut any);
-    for life in survivors() {
-        let began = case.began(life);
-        let mut has: Vec<u32> = life.kept().map(|delivery| delivery.message).collect();
+    for incarnation in survivors() {
+        let began = case.began(incarnation);
+        let mut has: Vec<u32> = incarnation.kept().map(|delivery| delivery.message).collect();
         sorted(&mut has);
         let mut lacks = lacking(&any, &has);
-        lacks.retain(|message| !case.may_lack(life, &began, *message, true));
+        lacks.retain(|message| !case.may_lack(incarnation, &began, *message, true));
         if !lacks.is_empty() {
-            verdict.add(7, life, format!("lacks {} and recorded no gap", case.named(&lacks)));
+            verdict.add(7, incarnation, format!("lacks {} and recorded no gap", case.named(&lacks)));
         }
     }
 }

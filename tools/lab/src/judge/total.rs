@@ -13,31 +13,31 @@ pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
     if !case.rules.order.is_total() {
         return;
     }
-    for life in &case.histories.lives {
-        rises(case, verdict, life);
+    for incarnation in &case.histories.incarnations {
+        rises(case, verdict, incarnation);
     }
     same_at_all(case, verdict);
 }
 
-fn rises(case: &Case<'_>, verdict: &mut Verdict, life: &Incarnation) {
+fn rises(case: &Case<'_>, verdict: &mut Verdict, incarnation: &Incarnation) {
     let dense = case.agreed() && !case.rules.allow_skips;
-    let given_up: u64 = life.gaps.iter().map(|gap| gap.to - gap.from).sum();
+    let given_up: u64 = incarnation.gaps.iter().map(|gap| gap.to - gap.from).sum();
     let (mut last, mut skipped) = (None, 0);
-    for delivery in life.kept() {
+    for delivery in incarnation.kept() {
         let message = || case.histories.message(delivery.message);
         let Some(number) = delivery.order else {
-            verdict.add(8, life, format!("delivered {} without an order number", message()));
+            verdict.add(8, incarnation, format!("delivered {} without an order number", message()));
             continue;
         };
         match last {
             Some(last) if number <= last => {
-                verdict.add(8, life, format!("delivered {} as number {number} after number {last}", message()));
+                verdict.add(8, incarnation, format!("delivered {} as number {number} after number {last}", message()));
             }
             Some(last) if dense && number > last + 1 => {
                 skipped += number - last - 1;
-                if life.member || skipped > given_up {
+                if incarnation.member || skipped > given_up {
                     let detail = format!("delivered {} as number {number} right after number {last}", message());
-                    verdict.add(8, life, detail);
+                    verdict.add(8, incarnation, detail);
                 }
             }
             _ => {}
@@ -49,18 +49,18 @@ fn rises(case: &Case<'_>, verdict: &mut Verdict, life: &Incarnation) {
 fn same_at_all(case: &Case<'_>, verdict: &mut Verdict) {
     let mut messages: HashMap<u64, (u32, &Incarnation)> = HashMap::new();
     let mut numbers: HashMap<u32, (u64, &Incarnation)> = HashMap::new();
-    for life in &case.histories.lives {
-        for delivery in life.kept().filter(|delivery| case.binds(life, delivery)) {
+    for incarnation in &case.histories.incarnations {
+        for delivery in incarnation.kept().filter(|delivery| case.binds(incarnation, delivery)) {
             let Some(number) = delivery.order else { continue };
-            let (message, other) = *messages.entry(number).or_insert((delivery.message, life));
+            let (message, other) = *messages.entry(number).or_insert((delivery.message, incarnation));
             if message != delivery.message {
                 let (here, there) = (case.histories.message(delivery.message), case.histories.message(message));
-                verdict.add(8, life, format!("number {number} is {here}, but {there} at {}", other.shown()));
+                verdict.add(8, incarnation, format!("number {number} is {here}, but {there} at {}", other.shown()));
             }
-            let (known, other) = *numbers.entry(delivery.message).or_insert((number, life));
+            let (known, other) = *numbers.entry(delivery.message).or_insert((number, incarnation));
             if known != number {
                 let message = case.histories.message(delivery.message);
-                verdict.add(8, life, format!("{message} is number {number}, but {known} at {}", other.shown()));
+                verdict.add(8, incarnation, format!("{message} is number {number}, but {known} at {}", other.shown()));
             }
         }
     }

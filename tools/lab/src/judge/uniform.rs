@@ -14,21 +14,21 @@ pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
     }
     // The first process that delivered each message, and its view.
     let mut delivered: HashMap<u32, (u64, &Incarnation)> = HashMap::new();
-    for life in &case.histories.lives {
-        for delivery in life.kept().filter(|delivery| delivery.segment != SNAPSHOT) {
-            delivered.entry(delivery.message).or_insert((delivery.view, life));
+    for incarnation in &case.histories.incarnations {
+        for delivery in incarnation.kept().filter(|delivery| delivery.segment != SNAPSHOT) {
+            delivered.entry(delivery.message).or_insert((delivery.view, incarnation));
         }
     }
-    for life in case.histories.lives.iter().filter(|life| case.survives(life)) {
-        let Some(first) = life.views.first().map(|view| view.number) else { continue };
-        let began = case.began(life);
+    for incarnation in case.histories.incarnations.iter().filter(|incarnation| case.survives(incarnation)) {
+        let Some(first) = incarnation.views.first().map(|view| view.number) else { continue };
+        let began = case.began(incarnation);
         let mut has = vec![false; case.histories.messages.len()];
-        life.kept().for_each(|delivery| has[delivery.message as usize] = true);
+        incarnation.kept().for_each(|delivery| has[delivery.message as usize] = true);
         let mut lacks: Vec<u32> = Vec::new();
         for (message, (view, _)) in &delivered {
             let answers = *view >= first && !(case.rules.running && Some(*view) == case.last_view);
-            let late = *view == first && !life.member;
-            if answers && !has[*message as usize] && !case.may_lack(life, &began, *message, late) {
+            let late = *view == first && !incarnation.member;
+            if answers && !has[*message as usize] && !case.may_lack(incarnation, &began, *message, late) {
                 lacks.push(*message);
             }
         }
@@ -36,7 +36,11 @@ pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
         if let Some(message) = lacks.first() {
             let (view, deliverer) = delivered[message];
             let (lacks, deliverer) = (case.named(&lacks), deliverer.shown());
-            verdict.add(11, life, format!("lacks {lacks}; the first was delivered by {deliverer} in view {view}"));
+            verdict.add(
+                11,
+                incarnation,
+                format!("lacks {lacks}; the first was delivered by {deliverer} in view {view}"),
+            );
         }
     }
 }

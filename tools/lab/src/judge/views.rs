@@ -19,30 +19,40 @@ pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
 
 fn grow(case: &Case<'_>, verdict: &mut Verdict) {
     let mut before: Option<&Incarnation> = None;
-    for life in &case.histories.lives {
-        for pair in life.views.windows(2) {
+    for incarnation in &case.histories.incarnations {
+        for pair in incarnation.views.windows(2) {
             if pair[1].number <= pair[0].number {
-                verdict.add(3, life, format!("installed view {} after view {}", pair[1].number, pair[0].number));
+                verdict.add(3, incarnation, format!("installed view {} after view {}", pair[1].number, pair[0].number));
             }
         }
-        if let (Some(earlier), Some(first)) = (before.filter(|earlier| earlier.name == life.name), life.views.first()) {
+        if let (Some(earlier), Some(first)) =
+            (before.filter(|earlier| earlier.name == incarnation.name), incarnation.views.first())
+        {
             let last = earlier.last_view().unwrap_or(0);
-            if first.number < last || (life.member && first.number == last) {
-                verdict.add(3, life, format!("began in view {} after it had ended in view {last}", first.number));
+            if first.number < last || (incarnation.member && first.number == last) {
+                verdict.add(
+                    3,
+                    incarnation,
+                    format!("began in view {} after it had ended in view {last}", first.number),
+                );
             }
         }
-        before = Some(life);
+        before = Some(incarnation);
     }
 }
 
 fn same_at_all(case: &Case<'_>, verdict: &mut Verdict) {
     let mut memberships: HashMap<u64, (&View, &Incarnation)> = HashMap::new();
-    for life in &case.histories.lives {
-        for view in &life.views {
-            let (known, other) = *memberships.entry(view.number).or_insert((view, life));
+    for incarnation in &case.histories.incarnations {
+        for view in &incarnation.views {
+            let (known, other) = *memberships.entry(view.number).or_insert((view, incarnation));
             if known.members != view.members {
                 let (here, there) = (view.members.join(","), known.members.join(","));
-                verdict.add(4, life, format!("view {} is {here}, but {there} at {}", view.number, other.shown()));
+                verdict.add(
+                    4,
+                    incarnation,
+                    format!("view {} is {here}, but {there} at {}", view.number, other.shown()),
+                );
             }
         }
     }
@@ -50,8 +60,8 @@ fn same_at_all(case: &Case<'_>, verdict: &mut Verdict) {
 
 fn share_a_majority(case: &Case<'_>, verdict: &mut Verdict) {
     let mut judged = HashSet::new();
-    for life in &case.histories.lives {
-        for pair in life.views.windows(2) {
+    for incarnation in &case.histories.incarnations {
+        for pair in incarnation.views.windows(2) {
             let (old, new) = (&pair[0], &pair[1]);
             if !judged.insert((old, new)) {
                 continue;
@@ -63,7 +73,7 @@ fn share_a_majority(case: &Case<'_>, verdict: &mut Verdict) {
                 let (from, to) = (old.members.join(","), new.members.join(","));
                 verdict.add(
                     5,
-                    life,
+                    incarnation,
                     format!("view {} is {from}, view {} is {to}: no majority", old.number, new.number),
                 );
             }
@@ -72,25 +82,25 @@ fn share_a_majority(case: &Case<'_>, verdict: &mut Verdict) {
 }
 
 /// Whether it is a member's later incarnation: it begins with a snapshot, and the run may end before it is admitted.
-fn comes_back(life: &Incarnation) -> bool {
-    life.member && life.number > 1
+fn comes_back(incarnation: &Incarnation) -> bool {
+    incarnation.member && incarnation.number > 1
 }
 
 fn delivered_in_the_installed(case: &Case<'_>, verdict: &mut Verdict) {
-    for life in &case.histories.lives {
-        let unseen = life.deliveries.first().filter(|first| first.segment == SNAPSHOT);
-        if unseen.is_some() && !life.starts_late() {
-            verdict.add(6, life, "delivered before it had installed any view".to_owned());
-        } else if unseen.is_some() && life.views.is_empty() && !life.killed && !comes_back(life) {
-            verdict.add(6, life, "delivered, but never installed a view".to_owned());
+    for incarnation in &case.histories.incarnations {
+        let unseen = incarnation.deliveries.first().filter(|first| first.segment == SNAPSHOT);
+        if unseen.is_some() && !incarnation.starts_late() {
+            verdict.add(6, incarnation, "delivered before it had installed any view".to_owned());
+        } else if unseen.is_some() && incarnation.views.is_empty() && !incarnation.killed && !comes_back(incarnation) {
+            verdict.add(6, incarnation, "delivered, but never installed a view".to_owned());
         }
-        for delivery in life.deliveries.iter().filter(|delivery| delivery.segment != SNAPSHOT) {
-            let installed = life.views[delivery.segment as usize].number;
+        for delivery in incarnation.deliveries.iter().filter(|delivery| delivery.segment != SNAPSHOT) {
+            let installed = incarnation.views[delivery.segment as usize].number;
             if installed != delivery.view {
                 let message = case.histories.message(delivery.message);
                 let detail =
                     format!("delivered {message} in view {}, but view {installed} was installed", delivery.view);
-                verdict.add(6, life, detail);
+                verdict.add(6, incarnation, detail);
             }
         }
     }
@@ -101,13 +111,19 @@ fn one_view_a_message(case: &Case<'_>, verdict: &mut Verdict) {
         return;
     }
     let mut views: HashMap<u32, (u64, &Incarnation)> = HashMap::new();
-    for life in &case.histories.lives {
-        for delivery in life.kept().filter(|delivery| delivery.segment != SNAPSHOT && case.binds(life, delivery)) {
-            let (view, other) = *views.entry(delivery.message).or_insert((delivery.view, life));
+    for incarnation in &case.histories.incarnations {
+        for delivery in
+            incarnation.kept().filter(|delivery| delivery.segment != SNAPSHOT && case.binds(incarnation, delivery))
+        {
+            let (view, other) = *views.entry(delivery.message).or_insert((delivery.view, incarnation));
             if view != delivery.view {
                 let message = case.histories.message(delivery.message);
                 let other = other.shown();
-                verdict.add(6, life, format!("delivered {message} in view {}, {other} in view {view}", delivery.view));
+                verdict.add(
+                    6,
+                    incarnation,
+                    format!("delivered {message} in view {}, {other} in view {view}", delivery.view),
+                );
             }
         }
     }

@@ -8,7 +8,7 @@
 //! No member is stopped while the shared file is locked: a stopped process that holds the file's lock would block all
 //! others, which is a fault of the file and not of the distributed lock.
 
-use super::journal::{Journal, Incarnation, now_ns};
+use super::journal::{Incarnation, Journal, now_ns};
 use super::judge::{Troubles, is_somebody_untold};
 use super::{PATIENCE, Plan, Unusable};
 use crate::hosts::Process;
@@ -46,7 +46,7 @@ enum State {
 #[derive(Debug)]
 struct Member {
     process: Process,
-    life: u32,
+    incarnation: u32,
     state: State,
     has_joined: bool,
     /// In this incarnation.
@@ -155,7 +155,7 @@ fn failed(what: impl std::fmt::Display) -> Stop {
 impl Group<'_> {
     fn campaign(&mut self, talk: &dyn Fn(&str)) -> Result<(), Stop> {
         for rank in 0..self.plan.members {
-            let member = self.start(Incarnation { rank, life: 1 })?;
+            let member = self.start(Incarnation { rank, incarnation: 1 })?;
             self.members.push(member);
         }
         let deadline = Instant::now() + PATIENCE;
@@ -171,7 +171,7 @@ impl Group<'_> {
             let due = self.act()?;
             self.hear(due, false)?;
             if self.last_out.elapsed() > PATIENCE {
-                let states: Vec<_> = self.members.iter().map(|m| (m.life, m.state, m.has_joined)).collect();
+                let states: Vec<_> = self.members.iter().map(|m| (m.incarnation, m.state, m.has_joined)).collect();
                 return Err(failed(format!("no member had the lock for {PATIENCE:?}; members: {states:?}")));
             }
         }
@@ -208,7 +208,7 @@ impl Group<'_> {
         for (name, value) in [
             ("--members", u64::from(plan.members)),
             ("--rank", u64::from(own.rank)),
-            ("--life", u64::from(own.life)),
+            ("--incarnation", u64::from(own.incarnation)),
             ("--inside", plan.inside.as_micros() as u64),
             ("--seed", self.rng.u64(..)),
             ("--cheat", plan.cheat),
@@ -236,7 +236,7 @@ impl Group<'_> {
             }
             let _ = sender.send((own, MemberReport::Ended)); // the receiver is gone when the group ends
         });
-        Ok(Member { process, life: own.life, state: State::Up, has_joined: false, was_stopped: false })
+        Ok(Member { process, incarnation: own.incarnation, state: State::Up, has_joined: false, was_stopped: false })
     }
 
     // ---- listening ------------------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ impl Group<'_> {
             (self.entries, self.last_out) = (self.entries + 1, Instant::now());
         }
         let member = &mut self.members[usize::from(whose.rank)];
-        if member.life != whose.life {
+        if member.incarnation != whose.incarnation {
             return Ok(());
         }
         match said {
@@ -279,8 +279,8 @@ impl Group<'_> {
     }
 
     fn restart(&mut self, rank: u16) -> Result<(), Stop> {
-        let life = self.members[usize::from(rank)].life + 1;
-        self.members[usize::from(rank)] = self.start(Incarnation { rank, life })?;
+        let incarnation = self.members[usize::from(rank)].incarnation + 1;
+        self.members[usize::from(rank)] = self.start(Incarnation { rank, incarnation })?;
         self.outcome.restarts += 1;
         Ok(())
     }
@@ -333,7 +333,7 @@ impl Group<'_> {
     fn make(&mut self, fault: Fault) -> Result<(), Stop> {
         let wait = Duration::from_millis(self.rng.u64(if fault.stops { STOP_MS } else { RESTART_MS }));
         let member = &mut self.members[usize::from(fault.whose.rank)];
-        let is_his = member.life == fault.whose.life && member.state == State::Up;
+        let is_his = member.incarnation == fault.whose.incarnation && member.state == State::Up;
         if !is_his || member.process.ended().map_err(failed)?.is_some() {
             return Ok(()); // it ended meanwhile, and will be heard to have
         }

@@ -48,12 +48,12 @@ pub struct Incarnation {
     /// The member.
     pub rank: u16,
     /// How often it was started.
-    pub life: u32,
+    pub incarnation: u32,
 }
 
 impl fmt::Display for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.rank, self.life)
+        write!(f, "{}.{}", self.rank, self.incarnation)
     }
 }
 
@@ -130,8 +130,8 @@ impl Line {
         let mut next = || fields.next();
         let name = next()?;
         let kind = KINDS.iter().find(|(_, known)| *known == name)?.0;
-        let (rank, life) = next()?.split_once('.')?;
-        let holder = Incarnation { rank: rank.parse().ok()?, life: life.parse().ok()? };
+        let (rank, incarnation) = next()?.split_once('.')?;
+        let holder = Incarnation { rank: rank.parse().ok()?, incarnation: incarnation.parse().ok()? };
         let (token, highest) = (token(next()?)?, token(next()?)?);
         let mut number = || next()?.parse::<u64>().ok();
         let (counter, at_ns, requested_ns, granted_ns) = (number()?, number()?, number()?, number()?);
@@ -269,7 +269,7 @@ mod tests {
     use super::*;
 
     fn grant(rank: u16, number: u64) -> Grant {
-        Grant { holder: Incarnation { rank, life: 1 }, token: Token { epoch: 1, number }, ..Grant::default() }
+        Grant { holder: Incarnation { rank, incarnation: 1 }, token: Token { epoch: 1, number }, ..Grant::default() }
     }
 
     #[test]

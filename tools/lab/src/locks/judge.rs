@@ -13,7 +13,7 @@
 //!
 //! The same holds for a member that was refused entry. A refused entry may never be committed later.
 
-use super::journal::{Kind, Incarnation, Line, Token};
+use super::journal::{Incarnation, Kind, Line, Token};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,8 +27,8 @@ pub struct Troubles {
 }
 
 impl Troubles {
-    fn killed_ns(&self, life: Incarnation) -> Option<u64> {
-        self.kills.iter().find(|(one, _)| *one == life).map(|(_, at_ns)| *at_ns)
+    fn killed_ns(&self, incarnation: Incarnation) -> Option<u64> {
+        self.kills.iter().find(|(one, _)| *one == incarnation).map(|(_, at_ns)| *at_ns)
     }
 }
 
@@ -202,9 +202,9 @@ fn overtaken(before: &[&Line], line: &Line) -> usize {
 
 /// The entries that a fault hit while inside, and when.
 fn inside<'a>(lines: &'a [Line], faults: &'a [(Incarnation, u64)]) -> impl Iterator<Item = u64> + 'a {
-    let is_inside = |(life, at_ns): &&(Incarnation, u64)| {
+    let is_inside = |(incarnation, at_ns): &&(Incarnation, u64)| {
         let mut before = lines.iter().take_while(|line| line.at_ns < *at_ns).collect::<Vec<_>>().into_iter().rev();
-        before.find(|line| line.grant.holder == *life).is_some_and(|line| line.kind == Kind::Begin)
+        before.find(|line| line.grant.holder == *incarnation).is_some_and(|line| line.kind == Kind::Begin)
     };
     faults.iter().filter(is_inside).map(|(_, at_ns)| *at_ns)
 }
@@ -237,14 +237,14 @@ mod tests {
     fn log(lines: &[(u16, Kind, u64, u64, u64)]) -> Vec<Line> {
         let line = |(at, (rank, kind, epoch, number, counter)): (usize, &(u16, Kind, u64, u64, u64))| {
             let (token, at_ns) = (Token { epoch: *epoch, number: *number }, 10 * (at as u64 + 1));
-            let grant = Grant { holder: life(*rank), token, requested_ns: at_ns - 5, granted_ns: at_ns - 1 };
+            let grant = Grant { holder: incarnation(*rank), token, requested_ns: at_ns - 5, granted_ns: at_ns - 1 };
             Line { kind: *kind, grant, highest: token, counter: *counter, at_ns }
         };
         lines.iter().enumerate().map(line).collect()
     }
 
-    fn life(rank: u16) -> Incarnation {
-        Incarnation { rank, life: 1 }
+    fn incarnation(rank: u16) -> Incarnation {
+        Incarnation { rank, incarnation: 1 }
     }
 
     fn violations(lines: &[(u16, Kind, u64, u64, u64)], troubles: &Troubles) -> Vec<String> {
@@ -301,18 +301,18 @@ mod tests {
             let lines = [&overlap[..], &[(0, end, 1, 1, 1)]].concat();
             assert_eq!(violations(&lines, &none()).len(), 1, "{end:?} within one view");
         }
-        let killed_later = Troubles { kills: vec![(life(0), 25)], ..none() };
+        let killed_later = Troubles { kills: vec![(incarnation(0), 25)], ..none() };
         assert_eq!(violations(&overlap[..2], &killed_later).len(), 1);
     }
 
     #[test]
     fn the_dead_and_those_who_were_told_had_not_the_lock() {
         let dead = [(0, Begin, 1, 1, 0), (1, Begin, 2, 2, 0), (1, Commit, 2, 2, 1)];
-        let killed = Troubles { kills: vec![(life(0), 15)], ..none() };
+        let killed = Troubles { kills: vec![(incarnation(0), 15)], ..none() };
         assert_eq!(violations(&dead, &killed), [""; 0]);
         let verdict = judge(&log(&dead), &killed, 2);
         assert_eq!((verdict.kills_inside, verdict.kill_to_next_grant_ns), (1, vec![4]));
-        let killed_later = Troubles { kills: vec![(life(0), 25)], ..none() };
+        let killed_later = Troubles { kills: vec![(incarnation(0), 25)], ..none() };
         assert_eq!(judge(&log(&dead), &killed_later, 2).undecided, 1);
         for end in [Lost, CutOff] {
             let lines = [&dead[..], &[(0, Refused, 1, 1, 1), (0, end, 1, 1, 1)]].concat();

@@ -177,8 +177,8 @@ impl Caller {
         }
         let mut ended = Vec::new();
         self.calls.retain(|call| {
-            let gone =
-                call.choice == TargetChoice::One && call.current.is_some_and(|(target, _)| health(&target) == Health::Gone);
+            let gone = call.choice == TargetChoice::One
+                && call.current.is_some_and(|(target, _)| health(&target) == Health::Gone);
             let why = match call.was_busy {
                 _ if gone => DirectFailure::Gone,
                 true => DirectFailure::Busy,

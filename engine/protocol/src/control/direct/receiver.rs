@@ -26,7 +26,7 @@ const FORGET_NS: u64 = 60_000_000_000;
 /// One incarnation of a process that has sent something.
 #[derive(Clone, Copy, Debug)]
 struct Sender {
-    life: u64,
+    sender_id: u64,
     heard_at: Instant,
     /// The next message to be accepted; none until a message was heard.
     next: Option<u64>,
@@ -68,7 +68,7 @@ impl Receiver {
         counters: &mut Counters,
     ) -> Option<u16> {
         let has_room = self.inbox.len() < INBOX_MAX;
-        let Some(sender) = find(&mut self.senders, now, record.life.get()) else {
+        let Some(sender) = find(&mut self.senders, now, record.sender_id.get()) else {
             counters.add(Counter::DirectRefused, 1);
             return Some(direct_steps::BUSY);
         };
@@ -106,7 +106,7 @@ impl Receiver {
     ) {
         let has_room = self.inbox.len() < INBOX_MAX;
         let sequence = record.sequence.get();
-        let Some(sender) = find(&mut self.senders, now, record.life.get()).filter(|_| has_room) else {
+        let Some(sender) = find(&mut self.senders, now, record.sender_id.get()).filter(|_| has_room) else {
             return counters.add(Counter::DirectRefused, 1);
         };
         if sequence < sender.next_broadcast {
@@ -132,8 +132,8 @@ impl Receiver {
 }
 
 /// What is known of a sender; none if there are too many.
-fn find(senders: &mut Vec<Sender>, now: Instant, life: u64) -> Option<&mut Sender> {
-    let index = match senders.iter().position(|sender| sender.life == life) {
+fn find(senders: &mut Vec<Sender>, now: Instant, sender_id: u64) -> Option<&mut Sender> {
+    let index = match senders.iter().position(|sender| sender.sender_id == sender_id) {
         Some(index) => index,
         None => {
             if senders.len() >= SENDERS_MAX {
@@ -143,7 +143,7 @@ fn find(senders: &mut Vec<Sender>, now: Instant, life: u64) -> Option<&mut Sende
                 }
                 senders.swap_remove(quietest);
             }
-            senders.push(Sender { life, heard_at: now, next: None, taken: 0, next_broadcast: 0 });
+            senders.push(Sender { sender_id, heard_at: now, next: None, taken: 0, next_broadcast: 0 });
             senders.len() - 1
         }
     };

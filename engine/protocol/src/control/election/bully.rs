@@ -39,7 +39,8 @@ impl Bully {
         }
         let above = candidates & seat.members & !(bit(seat.own) | bit(seat.own).wrapping_sub(1));
         self.asked = above;
-        messages.extend(ranks(above).map(|to| (to, LinkMessage { rank: seat.own, ..LinkMessage::new(ELECTION, name) })));
+        messages
+            .extend(ranks(above).map(|to| (to, LinkMessage { rank: seat.own, ..LinkMessage::new(ELECTION, name) })));
     }
 
     /// A lower member asks; returns whether this member begins as well.

@@ -27,7 +27,7 @@
 //! Invariants: nothing but a decision ends a wedged epoch; `Conclude` and `Install` are given once; every wait ends by
 //! a timer. Timers that expire late, twice or for an earlier ballot do no harm.
 
-use super::{Ballot, Implausible, Reaction, Step, Value, ViewChange, Proposal, continuing};
+use super::{Ballot, Implausible, Proposal, Reaction, Step, Value, ViewChange, continuing};
 use crate::mutant::Mutant;
 use crate::values::cut::Cut;
 use crate::view::{Member, View, bit};
