@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_told_apart() {
+    fn answers_are_distinguished() {
         let read = |text: &str| read_answer(&mut text.as_bytes()).ok();
         assert_eq!(read("+OK\r\n"), Some(Answer::Text("OK".into())));
         assert_eq!(read("$-1\r\n"), Some(Answer::Nothing));

@@ -44,7 +44,7 @@ fn every_peer_has_its_rows() {
 }
 
 #[test]
-fn bourdons_algorithms_cost_what_the_textbook_says() {
+fn bourdons_algorithms_cost_what_the_textbook_states() {
     let output = bench(&["--no-peer", "--count", "30", "--rounds", "1", "--json"]);
     let rows = rows(&output);
     for (algorithm, messages) in [("central", 3.0), ("lamport", 6.0), ("ricart-agrawala", 4.0)] {

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_passed_by_others_is_counted() {
+    fn a_client_overtaken_by_others_is_counted() {
         let entries = vec![entry(0, 0, 10, 11), entry(0, 12, 20, 21), entry(1, 5, 30, 31), entry(0, 22, 40, 41)];
         let round = judge(entries).expect("no two overlap");
         assert_eq!((round.max_overtaken, round.acquire.len(), round.acquire.max()), (Some(2), 4, 25));

@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn the_chain_tells_orders_apart() {
+    fn the_chain_distinguishes_orders() {
         let same = ledger(&[(0, 0), (1, 0), (2, 0)]).chain;
         assert_eq!(ledger(&[(0, 0), (1, 0), (2, 0)]).chain, same);
         for other in [&[(1, 0), (0, 0), (2, 0)][..], &[(0, 0), (1, 0)], &[(0, 0), (1, 0), (2, 1)], &[]] {

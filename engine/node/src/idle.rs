@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn backing_off_sleeps_ever_longer_and_starts_anew_after_work() {
+    fn backing_off_sleeps_ever_longer_and_restarts_after_work() {
         let mut idler = Idler::new(IdleStrategy::Backoff);
         let slept = sleeps(&mut idler, 100);
         assert_eq!(slept[..3], [1, 2, 4].map(Duration::from_micros));

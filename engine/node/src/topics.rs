@@ -223,7 +223,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_pattern_means_what_the_grammar_says(
+        fn a_pattern_means_what_the_grammar_defines(
             mut wanted in parts(&["a", "b", "ab", "*"]),
             rest in any::<bool>(),
             name in parts(&["a", "b", "ab", "c"]),

@@ -277,7 +277,7 @@ fn forbid_io_uring() -> std::io::Result<()> {
 }
 
 #[test]
-fn without_io_uring_it_falls_back_and_says_so() {
+fn without_io_uring_it_falls_back_and_reports_it() {
     let case = std::thread::spawn(|| {
         if let Err(error) = forbid_io_uring() {
             eprintln!("skipped: no seccomp filter can be installed here: {error}");

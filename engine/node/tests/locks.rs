@@ -125,7 +125,7 @@ fn a_lock_is_waited_for_while_the_group_forms() {
 }
 
 #[test]
-fn who_loses_the_majority_loses_the_lock_and_whoever_waits_is_released() {
+fn a_holder_without_a_majority_loses_the_lock_and_waiters_are_released() {
     let world = World::new(3);
     let mut nodes = three(&world, MutexKind::Replicated);
     // Of two remaining members the older may go on alone: so this is the youngest.

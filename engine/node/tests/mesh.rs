@@ -86,7 +86,7 @@ fn links_that_break_in_mid_stream_lose_nothing() {
 }
 
 #[test]
-fn who_comes_back_listens_where_it_was() {
+fn a_process_that_comes_back_listens_where_it_was() {
     let world = World::new(3);
     let peers = free_addresses(3, "127.0.0.1");
     let mut nodes: Vec<Node> =

@@ -206,7 +206,7 @@ fn what_is_too_long_is_refused_at_once_or_dropped_aloud() {
 }
 
 #[test]
-fn before_the_group_is_formed_the_ring_says_what_it_waits_for() {
+fn before_the_group_is_formed_the_ring_reports_what_it_waits_for() {
     let world = World::new(2);
     let (node, mut publication, _own) = ThreadedNode::start(&world.member(0)).expect("it starts");
     let mut refused = None;

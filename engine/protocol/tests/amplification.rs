@@ -253,7 +253,7 @@ fn nor_with_acknowledgements() {
 
 /// A client that hears a stranger's heartbeat first sends its messages to that address only once a reply has come.
 #[test]
-fn a_client_sends_no_messages_to_where_nobody_has_answered() {
+fn a_client_sends_no_messages_to_an_address_that_has_not_answered() {
     let bench = Bench::member(Order::Total, 3, 0);
     let mut client = Client::new(bench.now, GROUP, ClientId(1), common::address(500));
     while client.has_room() {

@@ -12,7 +12,7 @@ fn synced(phase: u64, asked: bool) -> Effect {
 }
 
 #[test]
-fn who_has_set_its_marker_publishes_again_once_everybody_has_reached_it() {
+fn a_member_publishes_again_once_all_have_reached_its_marker() {
     let mut bench = Bench::member(Order::Fifo, 2, 0).formed();
     bench.publish(b"before");
     bench.process.sync(bench.now, None).unwrap();
@@ -27,7 +27,7 @@ fn who_has_set_its_marker_publishes_again_once_everybody_has_reached_it() {
 }
 
 #[test]
-fn who_hears_a_marker_sets_its_own() {
+fn a_member_that_receives_a_marker_sets_its_own() {
     let mut bench = Bench::member(Order::Fifo, 2, 0).formed();
     bench.take(&data(1, 0, 0, 0, &[marker(0, 0, None)]));
     assert_eq!(bench.news(), [sends(0, &["marker 0"])]);
@@ -100,7 +100,7 @@ fn a_barrier_has_a_message_that_stands_between_the_phases() {
 }
 
 #[test]
-fn what_can_not_be_asked_for_is_refused_and_said_why() {
+fn a_request_that_cannot_be_met_is_refused_with_its_reason() {
     let mut bench = Bench::member(Order::Fifo, 2, 0).formed();
     let most = MTU - 64 - 8 - 24;
     let large = bench.process.sync(bench.now, Some(&vec![0; most + 1]));

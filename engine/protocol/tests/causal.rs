@@ -37,7 +37,7 @@ fn a_chain_unwinds_in_its_order() {
 }
 
 #[test]
-fn vectors_say_what_changed_and_everything_once_a_datagram() {
+fn vectors_give_what_changed_and_all_once_a_datagram() {
     let mut bench = Bench::member(Order::Causal, 3, 2).formed();
     bench.take(&data(0, 0, 0, 0, &[message(b"a")]));
     bench.settle();
@@ -53,7 +53,7 @@ fn vectors_say_what_changed_and_everything_once_a_datagram() {
 }
 
 #[test]
-fn a_dropped_claim_says_nothing_and_a_committed_one_says_it_once() {
+fn a_dropped_claim_sends_nothing_and_a_committed_one_is_sent_once() {
     let mut bench = Bench::member(Order::Causal, 2, 1).formed();
     bench.take(&data(0, 0, 0, 0, &[message(b"a")]));
     bench.settle();

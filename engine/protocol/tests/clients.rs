@@ -71,7 +71,7 @@ fn a_refused_message_keeps_its_sequence_until_it_is_skipped() {
 }
 
 #[test]
-fn a_member_that_cannot_publish_says_busy_and_an_observer_nothing() {
+fn a_member_that_cannot_publish_answers_busy_and_an_observer_nothing() {
     let mut bench = Bench::member(Order::Fifo, 2, 0);
     bench.settle();
     assert_eq!(answered(&mut bench, &request(5, 0, 0, b"abc")), [answer(0, refusals::BUSY)]);
@@ -110,7 +110,7 @@ fn what_another_member_carried_is_delivered_once() {
 }
 
 #[test]
-fn who_is_about_to_change_views_says_busy() {
+fn a_member_about_to_change_views_answers_busy() {
     let mut bench = Bench::member(Order::Fifo, 3, 1).formed();
     bench.take(&Step::of(PREPARE, (1, 0)).from(0));
     bench.news();
@@ -236,7 +236,7 @@ fn a_client_does_not_go_back_to_an_instance_that_it_left() {
 }
 
 #[test]
-fn a_client_without_an_answer_says_so() {
+fn a_client_without_an_answer_reports_it() {
     let mut bank = Bank::new();
     bank.client.publish(TopicId(1), b"x");
     for _ in 0..400 {

@@ -102,7 +102,7 @@ fn push_suspects_silence_and_takes_it_back() {
 }
 
 #[test]
-fn pull_suspects_who_does_not_answer() {
+fn pull_suspects_a_peer_that_does_not_answer() {
     let mut watch = Watch::new(2, &only(Why::Pull));
     watch.wait(100, answer);
     assert_eq!(watch.detector.level(Rank(1), watch.now), 0.0);
@@ -140,7 +140,7 @@ fn a_ping_goes_to_every_peer_and_only_its_answer_counts() {
 }
 
 #[test]
-fn who_is_not_asked_is_not_late() {
+fn a_peer_that_is_not_asked_is_not_late() {
     let mut detector = Detector::new(Instant(0), Some(Rank(0)), 2, &only(Why::Pull));
     for ms in 1..1000 {
         detector.look(Instant(ms * MS), |_, _| panic!("no peer was pinged"));
@@ -148,7 +148,7 @@ fn who_is_not_asked_is_not_late() {
 }
 
 #[test]
-fn phi_suspects_sooner_who_was_regular() {
+fn phi_suspects_a_regular_peer_sooner() {
     let timing = DetectorTiming { phi_deviation_min_ns: MS, ..only(Why::Phi) };
     let mut watch = Watch::new(2, &timing);
     watch.wait(100_000, beat);
@@ -161,14 +161,14 @@ fn phi_suspects_sooner_who_was_regular() {
 }
 
 #[test]
-fn phi_alone_finds_who_never_sent_a_heartbeat() {
+fn phi_alone_finds_a_peer_that_never_sent_a_heartbeat() {
     let mut watch = Watch::new(2, &only(Why::Phi));
     watch.wait(200, |_| {});
     assert_eq!(watch.changes().len(), 1);
 }
 
 #[test]
-fn evidence_is_final_until_the_peer_is_watched_anew() {
+fn evidence_is_final_until_the_peer_is_watched_again() {
     let mut watch = Watch::new(3, &DetectorTiming::default());
     watch.wait(50, beat);
     watch.detector.evidence(Rank(1), watch.now);
@@ -213,7 +213,7 @@ fn a_detector_that_is_off_neither_suspects_nor_misses() {
 }
 
 #[test]
-fn who_leaves_was_missed_by_nobody() {
+fn no_member_suspected_a_leaver() {
     let mut watch = Watch::new(2, &DetectorTiming::default());
     watch.detector.left(Rank(1));
     watch.wait(1000, |_| {});
@@ -225,7 +225,7 @@ fn who_leaves_was_missed_by_nobody() {
 
 /// Whichever input is first after the stall, and although the backlog is read only afterwards.
 #[test]
-fn who_was_stopped_itself_does_not_hold_it_against_the_others() {
+fn a_member_that_was_stopped_itself_suspects_no_other() {
     let firsts: [fn(&mut Watch); 3] = [
         |_| {},
         |watch| watch.detector.heard(Rank(1), watch.now, Path::Unicast),
@@ -268,7 +268,7 @@ fn an_own_stall_teaches_phi_nothing() {
 
 /// Each stall is deducted; grace is given once.
 #[test]
-fn who_stalls_all_the_time_still_finds_the_dead() {
+fn a_member_that_always_stalls_still_finds_the_dead() {
     let mut watch = Watch::new(2, &only(Why::Push));
     for _ in 0..12 {
         watch.stall(500, |_| {});

@@ -30,7 +30,7 @@ fn outcome(net: &mut Net, index: usize) -> Option<DirectOutcome> {
 }
 
 #[test]
-fn one_is_told_and_nobody_else() {
+fn one_process_receives_it_and_no_other() {
     let mut net = formed(3, 1);
     let now = net.now;
     let call = net.process(0).send_to(now, Rank(2), b"hello").unwrap();
@@ -76,7 +76,7 @@ fn what_is_lost_comes_and_what_comes_twice_is_one_in_order() {
 }
 
 #[test]
-fn who_is_gone_is_told_of_and_the_next_nearest_takes_it() {
+fn a_target_that_has_gone_is_reported_and_the_next_nearest_takes_it() {
     let mut net = formed(3, 1);
     net.kill(1);
     let now = net.now;
@@ -127,7 +127,7 @@ fn a_full_queue_refuses_and_what_was_refused_comes_when_there_is_room() {
 }
 
 #[test]
-fn who_never_fetches_is_said_to_be_busy_and_what_was_given_up_never_comes() {
+fn a_receiver_that_never_fetches_is_busy_and_what_was_given_up_never_comes() {
     let mut net = formed(2, 0);
     for _ in 0..256 {
         let now = net.now;
@@ -261,7 +261,7 @@ fn the_nearest_is_found_by_probes_and_left_when_it_is_silent() {
 }
 
 #[test]
-fn who_is_named_twice_gets_it_once() {
+fn a_target_named_twice_receives_it_once() {
     let mut net = formed(3, 0);
     net.lose = Box::new(|from, _| from == 1);
     let now = net.now;
@@ -271,7 +271,7 @@ fn who_is_named_twice_gets_it_once() {
 }
 
 #[test]
-fn who_answers_no_probe_is_not_waited_for_again() {
+fn a_target_that_answers_no_probe_is_not_waited_for_again() {
     let mut beside = Beside::new();
     beside.client.send_any(beside.now, &[], b"job").unwrap();
     let probes = beside.sends();
@@ -287,7 +287,7 @@ fn who_answers_no_probe_is_not_waited_for_again() {
 }
 
 #[test]
-fn numbers_are_consecutive_and_the_oldest_under_way_is_said() {
+fn numbers_are_consecutive_and_the_oldest_under_way_is_sent() {
     let mut beside = Beside::new();
     for text in [b"a", b"b", b"c"] {
         beside.client.send_to(beside.now, Rank(0), text).unwrap();

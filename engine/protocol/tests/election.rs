@@ -73,7 +73,7 @@ fn bully_without_the_highest(members: u16, notices: usize) -> [u64; 3] {
 }
 
 #[test]
-fn the_bully_costs_what_the_textbook_says() {
+fn the_bully_costs_what_the_textbook_states() {
     for members in 3..=9u16 {
         let n = u64::from(members);
         let best = bully_without_the_highest(members, usize::from(members) - 2);
@@ -84,7 +84,7 @@ fn the_bully_costs_what_the_textbook_says() {
 }
 
 #[test]
-fn the_ring_costs_what_the_textbook_says() {
+fn the_ring_costs_what_the_textbook_states() {
     for members in 3..=9u16 {
         let (n, mut net) = (u64::from(members), group(members, KINDS[1]));
         (1..usize::from(members)).for_each(|member| stand(&mut net, member, Participation::StandBy));
@@ -117,7 +117,7 @@ fn the_next_leads_when_the_leader_dies_under_a_higher_token() {
 }
 
 #[test]
-fn who_resigns_leads_no_more_and_another_does() {
+fn a_leader_that_resigns_leads_no_more_and_another_does() {
     for configure in KINDS {
         let mut net = group(4, configure);
         (0..4).for_each(|member| stand(&mut net, member, Participation::Campaign));
@@ -180,7 +180,7 @@ fn a_leader_without_a_majority_is_none() {
 }
 
 #[test]
-fn who_reaches_no_majority_does_not_know_who_leads() {
+fn a_member_without_a_majority_does_not_know_the_leader() {
     for configure in KINDS {
         let mut net = group(5, configure);
         (0..5).for_each(|member| stand(&mut net, member, Participation::Campaign));
@@ -200,7 +200,7 @@ fn who_reaches_no_majority_does_not_know_who_leads() {
 }
 
 #[test]
-fn two_who_announce_themselves_at_once_leave_one_leader() {
+fn two_that_announce_themselves_at_once_leave_one_leader() {
     let mut net = group(5, KINDS[0]);
     // Neither has heard of the other when it finds itself the highest.
     stand(&mut net, 1, Participation::Campaign);

@@ -32,7 +32,7 @@ fn exactly_a_window_may_be_under_way() {
 }
 
 #[test]
-fn the_slowest_member_holds_everybody_back() {
+fn the_slowest_member_holds_all_back() {
     let mut bench = Bench::member(Order::Fifo, 3, 0).formed();
     fill(&mut bench);
     bench.settle();

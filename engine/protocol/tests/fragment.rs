@@ -55,7 +55,7 @@ fn an_empty_message_is_a_message() {
 }
 
 #[test]
-fn who_joins_inside_a_message_skips_the_rest_of_it() {
+fn a_receiver_that_joins_inside_a_message_skips_the_rest() {
     let mut bench = Bench::new(Order::Fifo, 1, Role::Observer);
     bench.take(&data(0, 7, 4, 0, &[piece(9, 6, b"ghi"), message(b"next")]));
     assert_eq!(bench.delivered(), ["0:5"]);
@@ -76,7 +76,7 @@ fn an_old_message_longer_than_allowed_is_not_collected() {
 }
 
 #[test]
-fn too_large_is_said_before_anything_is_sent() {
+fn too_large_is_returned_before_anything_is_sent() {
     let mut bench = Bench::member(Order::Fifo, 2, 0).formed();
     let outgoing = bourdon_protocol::Outgoing::default();
     let refusal = bench.process.try_publish(bench.now, &outgoing, &vec![0; 8 * MTU + 1]);

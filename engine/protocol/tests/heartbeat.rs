@@ -47,7 +47,7 @@ fn a_heartbeat_speaks_of_what_was_sent_and_not_of_what_waits() {
 }
 
 #[test]
-fn who_never_stops_sending_is_heard_of_all_the_same() {
+fn a_member_that_never_stops_sending_still_sends_heartbeats() {
     let mut bench = Bench::member(Order::Fifo, 1, 0);
     bench.settle();
     let mut count = 0;

@@ -209,7 +209,7 @@ fn replayed(mutant: Option<Mutant>) -> (World, [usize; 3]) {
 }
 
 #[test]
-fn frames_recorded_before_the_restart_remove_nobody_and_deliver_nothing() {
+fn frames_recorded_before_the_restart_remove_no_member_and_deliver_nothing() {
     let (world, today) = replayed(None);
     assert!(world.are_members(&today));
     for index in today {

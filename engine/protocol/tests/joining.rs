@@ -67,7 +67,7 @@ fn another_version_is_named_once_and_taken_for_nothing() {
 }
 
 #[test]
-fn one_configured_otherwise_never_gets_in_and_everybody_knows_why() {
+fn a_process_configured_otherwise_never_joins_and_all_know_why() {
     let mut net = Net::new(3, 0, |_| {});
     net.run(100 * MS);
     net.kill(2);
@@ -86,7 +86,7 @@ fn one_configured_otherwise_never_gets_in_and_everybody_knows_why() {
 }
 
 #[test]
-fn one_that_restarts_before_it_was_missed_comes_back_as_somebody_else() {
+fn a_process_that_restarts_before_it_was_missed_joins_as_another_incarnation() {
     for victim in 0..3 {
         let mut net = Net::new(3, 0, |_| {});
         net.run(100 * MS);
@@ -130,7 +130,7 @@ fn one_that_slept_through_two_views_finds_out_and_comes_back() {
 }
 
 #[test]
-fn a_majority_lost_for_good_is_said_and_nothing_is_decided_without_it() {
+fn a_majority_lost_for_good_is_reported_and_nothing_is_decided_without_it() {
     let mut net = Net::new(3, 1, |_| {});
     net.run(100 * MS);
     net.kill(1);
@@ -153,7 +153,7 @@ fn a_majority_lost_for_good_is_said_and_nothing_is_decided_without_it() {
 }
 
 #[test]
-fn a_group_of_which_everybody_restarts_at_once_forms_anew_and_observers_follow() {
+fn a_group_whose_members_all_restart_at_once_forms_again_and_observers_follow() {
     let mut net = Net::new(3, 1, |_| {});
     net.run(100 * MS);
     net.publish(0, b"x").unwrap();
@@ -252,7 +252,7 @@ fn spares(net: &mut Net, index: usize) -> bool {
 /// Members die and come back at random on a network that loses datagrams, with barriers in between; then all is quiet,
 /// and every member is there with the same state.
 #[test]
-fn whatever_has_happened_everybody_is_back_once_it_is_quiet() {
+fn whatever_has_happened_all_are_back_once_it_is_quiet() {
     let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(6);
     for seed in 0..seeds {
         let mut dice = fastrand::Rng::with_seed(seed);

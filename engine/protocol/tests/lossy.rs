@@ -27,7 +27,7 @@ fn one(number: u64) -> Vec<u8> {
 }
 
 #[test]
-fn unreliable_skips_a_gap_at_once_and_tells_it() {
+fn unreliable_skips_a_gap_at_once_and_reports_it() {
     for order in ORDERS {
         let mut bench = bench(Reliability::Unreliable, order, |_| {});
         bench.take(&one(0));
@@ -135,7 +135,7 @@ fn best_effort_gives_up_what_went_with_its_sender() {
 }
 
 #[test]
-fn a_lost_tail_is_told_by_the_heartbeat() {
+fn the_heartbeat_announces_a_lost_tail() {
     for order in ORDERS {
         let mut bench = bench(Reliability::Unreliable, order, |_| {});
         bench.take(&one(0));

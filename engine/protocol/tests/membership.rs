@@ -115,7 +115,7 @@ fn nothing_is_wrong() {
 }
 
 #[test]
-fn an_old_report_is_held_against_nobody() {
+fn an_old_report_counts_against_no_member() {
     let mut world = World::new(&ALL);
     world.heard = [0; 64];
     world.heard[2] = u64::MAX;
@@ -187,7 +187,7 @@ fn one_link_of_three_fails_in_one_direction() {
 }
 
 #[test]
-fn a_link_that_comes_back_in_time_costs_nobody_the_view() {
+fn a_link_that_comes_back_in_time_costs_no_member_the_view() {
     let mut world = World::new(&[0, 1, 2]);
     world.cut(2, 0);
     assert_eq!(world.run(990), []);
@@ -198,7 +198,7 @@ fn a_link_that_comes_back_in_time_costs_nobody_the_view() {
 }
 
 #[test]
-fn a_bad_observer_is_left_out_and_nobody_else() {
+fn a_bad_observer_is_left_out_and_no_other() {
     for bad in ALL {
         let mut world = World::new(&ALL);
         ALL.into_iter().filter(|from| *from != bad).for_each(|from| world.cut(from, bad));
@@ -209,7 +209,7 @@ fn a_bad_observer_is_left_out_and_nobody_else() {
 }
 
 #[test]
-fn nobody_hears_one_who_hears_all() {
+fn no_member_hears_one_that_hears_all() {
     let mut world = World::new(&ALL);
     ALL.into_iter().filter(|to| *to != 0).for_each(|to| world.cut(0, to));
     let verdicts = world.run(60);
@@ -226,7 +226,7 @@ fn of_an_even_split_the_side_with_the_first_member_goes_on() {
 
 /// In a ring of five where each hears its neighbours only, all have a quorum, and yet no three hear each other.
 #[test]
-fn who_would_be_left_with_no_quorum_stops_when_all_doubt_is_over() {
+fn a_member_left_without_a_quorum_stops_when_all_doubt_is_over() {
     let mut world = World::new(&ALL);
     ALL.into_iter().for_each(|rank| world.cut_both(&[rank], &[(rank + 2) % 5]));
     let verdicts = world.run(1100);
@@ -271,7 +271,7 @@ fn doubt_about_one_does_not_hold_up_the_eviction_of_another() {
 
 /// 4 comes and goes faster than anything can be confirmed; 3 is dead.
 #[test]
-fn flapping_evicts_nobody_and_holds_nothing_up() {
+fn flapping_evicts_no_member_and_blocks_nothing() {
     let mut world = World::new(&ALL);
     world.crash(3);
     let mut verdicts = Vec::new();
@@ -334,7 +334,7 @@ fn a_view_of_the_largest_size() {
 }
 
 #[test]
-fn who_is_left_out_again_and_again_waits_ever_longer() {
+fn a_member_left_out_again_and_again_waits_ever_longer() {
     let timing = MembershipTiming::default();
     let mut delay = RejoinDelay::new();
     assert!(delay.may_rejoin(Instant(0)));

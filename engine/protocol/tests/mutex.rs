@@ -73,7 +73,7 @@ fn enter_once(net: &mut Net, member: usize) -> (u64, FencingToken) {
 }
 
 #[test]
-fn an_entry_costs_what_the_textbook_says() {
+fn an_entry_costs_what_the_textbook_states() {
     for members in 3..=9u16 {
         let n = u64::from(members);
         let expected = [2, 3, 3 * (n - 1), 2 * (n - 1)];
@@ -139,7 +139,7 @@ fn requests_of_one_member_are_served_in_their_order() {
 }
 
 #[test]
-fn who_tries_is_told_that_it_is_not_free() {
+fn a_trying_caller_learns_that_it_is_not_free() {
     for configure in KINDS {
         let mut net = group(3, configure);
         let kind = net.process(0).config().mutex;
@@ -161,7 +161,7 @@ fn who_tries_is_told_that_it_is_not_free() {
 }
 
 #[test]
-fn who_waits_until_a_deadline_is_told_when_it_has_passed() {
+fn a_caller_that_waits_until_a_deadline_learns_when_it_has_passed() {
     for configure in KINDS {
         let mut net = group(3, configure);
         let held = ask(&mut net, 0, "x");
@@ -257,7 +257,7 @@ fn whoever_loses_the_majority_loses_its_locks() {
 }
 
 #[test]
-fn one_who_joins_has_the_table() {
+fn a_joiner_has_the_table() {
     let mut net = group(3, KINDS[0]);
     let held = ask(&mut net, 1, "x");
     net.run(5 * MS);
@@ -317,7 +317,7 @@ fn replicated_locks_need_the_total_order() {
 }
 
 #[test]
-fn steps_of_the_textbook_are_told_apart() {
+fn steps_of_the_textbook_are_distinguished() {
     let mut net = group(5, KINDS[1]);
     enter_once(&mut net, 3);
     let sent = |net: &mut Net, step| (0..5).map(|member| net.process(member).letters_sent(step)).sum::<u64>();

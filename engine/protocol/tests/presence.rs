@@ -14,7 +14,7 @@ fn events(bench: &mut Bench) -> Vec<Event> {
 }
 
 #[test]
-fn a_member_counts_once_it_has_said_that_it_is_configured_alike() {
+fn a_member_counts_once_it_has_announced_the_same_configuration() {
     let mut bench = Bench::member(Order::Fifo, 3, 0);
     bench.effects();
     bench.take(&bench.heartbeat(1, |_| {}));
@@ -87,7 +87,7 @@ fn silence_is_suspected_and_revoked() {
 }
 
 #[test]
-fn who_was_stopped_itself_does_not_hold_it_against_the_others() {
+fn a_member_that_was_stopped_itself_suspects_no_other() {
     let mut bench = Bench::member(Order::Fifo, 2, 0).formed();
     bench.wait(60_000_000_000);
     assert_eq!(events(&mut bench), []);

@@ -115,7 +115,7 @@ fn the_hold_follows_what_is_seen() {
 }
 
 #[test]
-fn who_does_not_know_the_time_publishes_nothing_and_says_no_bound() {
+fn a_member_without_the_time_publishes_nothing_and_announces_no_bound() {
     let mut bench = Bench::member(Order::RealTime, 3, 1).formed();
     let (bound_ns, _) = bench.process.real_time_bounds(bench.now).unwrap();
     assert_eq!(bound_ns, None);
@@ -126,7 +126,7 @@ fn who_does_not_know_the_time_publishes_nothing_and_says_no_bound() {
 }
 
 #[test]
-fn everybody_publishes_how_far_it_may_be_off() {
+fn each_member_publishes_how_far_it_may_be_off() {
     let mut net = net();
     let now = net.now;
     for index in 0..4 {

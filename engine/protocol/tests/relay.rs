@@ -34,7 +34,7 @@ fn what_comes_for_the_first_time_is_sent_on_once() {
 }
 
 #[test]
-fn observers_and_who_was_not_told_to_send_nothing_on() {
+fn observers_and_members_not_asked_relay_nothing() {
     let mut observer = bench(Role::Observer);
     let mut plain = Bench::member(Order::Fifo, 3, 1).formed();
     for bench in [&mut observer, &mut plain] {
@@ -59,7 +59,7 @@ fn after_a_death(configure: fn(&mut Config)) -> (Vec<(u16, u64)>, u64) {
 }
 
 #[test]
-fn who_missed_the_original_gets_it_from_another_though_its_sender_died() {
+fn a_member_that_missed_the_original_gets_it_though_its_sender_died() {
     let relays = |config: &mut Config| (config.order, config.relay) = (Order::Fifo, true);
     assert_eq!(after_a_death(relays), (vec![(0, 0)], 0), "without a request");
     let without = |config: &mut Config| config.order = Order::Fifo;

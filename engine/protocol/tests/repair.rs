@@ -79,7 +79,7 @@ fn sender() -> Bench {
 }
 
 #[test]
-fn who_asks_is_answered_alone_until_a_third_asks() {
+fn a_requester_is_answered_alone_until_a_third_requests() {
     let mut bench = sender();
     let repairs = |bench: &mut Bench, requester: u16| {
         bench.take(&nak(requester, port(requester), 0, &[(2, 1)]));
@@ -164,7 +164,7 @@ fn among_many_receivers_requests_wait_and_anothers_keeps_them_quiet() {
 }
 
 #[test]
-fn who_kept_quiet_for_a_repair_that_was_lost_does_not_ask_all_at_one_moment() {
+fn receivers_that_waited_for_a_lost_repair_do_not_request_at_one_moment() {
     const RECEIVERS: u64 = 100;
     let asked_after_ns = |seed| {
         let mut bench = one_of_many(seed);
@@ -208,7 +208,7 @@ fn where_requests_are_suppressed_repairs_go_to_all() {
 }
 
 #[test]
-fn what_is_no_longer_retained_is_said_to_be_gone() {
+fn what_is_no_longer_retained_is_reported_gone() {
     let mut bench = Bench::member(Order::Fifo, 1, 0);
     for _ in 0..100 {
         bench.publish(&[1; MTU - 72]);
@@ -308,7 +308,7 @@ fn one_asker_does_not_use_up_anothers_share() {
 }
 
 #[test]
-fn an_observer_crosses_a_hole_and_says_what_it_lost() {
+fn an_observer_crosses_a_hole_and_reports_what_it_lost() {
     let mut bench = Bench::new(Order::Fifo, 1, Role::Observer).formed();
     bench.take(&datagram(0));
     bench.take(&datagram(5));
@@ -323,7 +323,7 @@ fn an_observer_crosses_a_hole_and_says_what_it_lost() {
 }
 
 #[test]
-fn a_message_cut_by_a_hole_is_lost_and_said_to_be() {
+fn a_message_cut_by_a_hole_is_lost_and_reported() {
     let mut bench = Bench::new(Order::Fifo, 1, Role::Observer).formed();
     bench.take(&data(0, 0, 0, 0, &[common::piece(9, 0, b"abc")]));
     bench.take(&data(0, 2, 0, 0, &[common::piece(9, 6, b"ghi"), message(b"next")]));
@@ -335,7 +335,7 @@ fn a_message_cut_by_a_hole_is_lost_and_said_to_be() {
 }
 
 #[test]
-fn a_member_never_gives_up_and_nobody_speaks_for_another() {
+fn a_member_never_gives_up_and_none_answers_for_another() {
     let mut bench = Bench::member(Order::Fifo, 3, 1).formed();
     bench.take(&datagram(5));
     bench.take(&unavailable(0, 0, 5));

@@ -53,7 +53,7 @@ fn an_eighth_of_a_window_is_acknowledged_at_once() {
 }
 
 #[test]
-fn who_asks_for_a_row_gets_one_at_once() {
+fn a_request_for_a_row_is_answered_at_once() {
     let mut bench = Bench::member(Order::Fifo, 2, 1).formed();
     bench.take(&bench.heartbeat(0, |heartbeat| heartbeat.flags = heartbeat_flags::SOLICIT.into()));
     bench.timers();

@@ -98,7 +98,7 @@ fn a_donor_that_dies_half_way_is_replaced() {
 }
 
 #[test]
-fn a_snapshot_beyond_the_limit_is_refused_by_name_and_nobody_is_harmed() {
+fn a_snapshot_beyond_the_limit_is_refused_by_name_and_harms_no_member() {
     let mut net = group();
     net.configure = |config| config.limits.max_snapshot_bytes = 100_000;
     bring_back(&mut net, 1500);
@@ -109,7 +109,7 @@ fn a_snapshot_beyond_the_limit_is_refused_by_name_and_nobody_is_harmed() {
 }
 
 #[test]
-fn a_donor_that_may_not_give_so_much_says_so() {
+fn a_donor_that_may_not_give_so_much_reports_it() {
     let mut net = Net::new(3, 0, |config| config.limits.max_snapshot_bytes = 100_000);
     net.run(100 * MS);
     net.ones.iter_mut().for_each(|one| one.state = vec![9; 200_000]);
@@ -122,7 +122,7 @@ fn a_donor_that_may_not_give_so_much_says_so() {
 }
 
 #[test]
-fn one_who_is_refused_asks_another() {
+fn a_joiner_that_is_refused_asks_another() {
     let mut net = Net::new(4, 0, |_| {});
     net.run(100 * MS);
     net.ones.iter_mut().for_each(|one| one.state = vec![9; 50_000]);

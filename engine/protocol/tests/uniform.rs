@@ -63,7 +63,7 @@ fn in_total_order_the_order_must_be_held_as_well() {
 }
 
 #[test]
-fn stable_means_everybody_suspected_or_not() {
+fn stable_means_all_members_suspected_or_not() {
     let mut bench = member(Reliability::Stable, Order::Fifo, 3);
     bench.take(&data(0, 0, 0, 0, &[message(b"x")]));
     bench.process.on_evidence(bench.now, Rank(2), Incarnation(1));
@@ -74,7 +74,7 @@ fn stable_means_everybody_suspected_or_not() {
 }
 
 #[test]
-fn an_observer_waits_for_what_the_members_say() {
+fn an_observer_waits_for_what_the_members_announce() {
     let mut bench = bench(Reliability::Uniform, Order::Fifo, 3, Role::Observer);
     bench.take(&data(0, 0, 0, 0, &[message(b"x")]));
     assert_eq!(bench.news(), [], "it does not count itself");

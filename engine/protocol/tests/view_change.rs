@@ -114,7 +114,7 @@ fn an_accepted_value_is_adopted_unchanged() {
 }
 
 #[test]
-fn what_was_accepted_is_told_to_the_next_proposer() {
+fn the_next_proposer_learns_what_was_accepted() {
     let mut bench = Bench::one_of_three(1);
     (0..2).for_each(|number| bench.take(&x(0, number)));
     bench.news();
@@ -167,7 +167,7 @@ fn a_proposer_that_dies_is_replaced_by_the_next_in_line() {
 }
 
 #[test]
-fn steps_are_said_again_until_they_are_answered_and_no_longer() {
+fn steps_are_repeated_until_they_are_answered_and_no_longer() {
     let mut bench = proposer();
     let mut count = 0;
     for _ in 0..20 {
@@ -202,7 +202,7 @@ fn what_the_cut_does_not_order_is_published_again_under_its_name() {
 }
 
 #[test]
-fn one_left_out_is_told_so_and_is_somebody_else_from_then_on() {
+fn a_member_left_out_learns_it_and_is_another_incarnation_from_then_on() {
     let mut bench = Bench::one_of_three(1);
     bench.publish(b"x");
     bench.take(&Step::with(DECIDE, (1, 0), Value(&[0, 2], 0, &[0, 0, 0])).from(0));
@@ -214,7 +214,7 @@ fn one_left_out_is_told_so_and_is_somebody_else_from_then_on() {
 }
 
 #[test]
-fn nobody_else_has_a_say() {
+fn no_other_process_has_a_vote() {
     let mut bench = Bench::one_of_three(1);
     let prepare = Step::of(PREPARE, (1, 0)).from(0);
     let rank_at = 24;
@@ -240,7 +240,7 @@ fn nobody_else_has_a_say() {
 
 /// A cut beyond what any member can hold is fetched within bounds, never accepted, and replaced by the next ballot.
 #[test]
-fn a_cut_out_of_reach_holds_nobody_up() {
+fn a_cut_out_of_reach_blocks_no_member() {
     let mut bench = Bench::one_of_three(1);
     let most = (1 << 48) - 1;
     bench.take(&Step::with(PROPOSE, (1, 0), Value(&[1, 2], 1, &[most; 3])).from(0));

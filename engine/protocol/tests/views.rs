@@ -168,7 +168,7 @@ fn a_barrier_stands_between_the_same_messages_everywhere() {
 }
 
 #[test]
-fn one_that_leaves_is_missed_by_nobody() {
+fn no_member_misses_a_leaver() {
     let mut net = Net::new(3, 0, |_| {});
     net.run(100 * MS);
     net.publish(0, b"last words").unwrap();
@@ -246,7 +246,7 @@ fn one_that_leaves_while_it_is_let_in_is_evicted() {
 }
 
 #[test]
-fn a_minority_stops_and_says_so_and_comes_back() {
+fn a_minority_stops_and_reports_it_and_comes_back() {
     let mut net = Net::new(5, 0, |_| {});
     net.run(100 * MS);
     net.lose = Box::new(|from, to| (from < 2) != (to < 2));

@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deadline_is_reached_at_the_time_it_says() {
+    fn a_deadline_is_reached_at_its_time() {
         for drift_ppm in [-500, 0, 500] {
             let mut clock = Clock::new(1 << 62, drift_ppm);
             clock.jump(1_000_000, 7_000);

@@ -34,7 +34,7 @@ fn requests_cost_less_and_suppressed_ones_least() {
 }
 
 #[test]
-fn what_is_lost_for_good_is_told() {
+fn what_is_lost_for_good_is_reported() {
     let (mode, loss) = (FeedbackMode::Nak, Loss::Independent);
     let plan = FeedbackPlan { mode, loss, loss_rate: 0.3, observers: OBSERVERS, messages: MESSAGES, seed: 1 };
     let outcome = play_feedback(&plan);

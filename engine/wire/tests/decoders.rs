@@ -183,7 +183,7 @@ fn each_reason_to_discard_has_its_name() {
 }
 
 #[test]
-fn numbers_nobody_can_have_reached_are_malformed() {
+fn numbers_that_no_process_can_reach_are_malformed() {
     let sealed = |header: DatagramHeader| {
         let mut bytes = vec![0; HEADER_BYTES];
         seal(&mut bytes, header, 0, 0, 0);
@@ -231,7 +231,7 @@ fn numbers_nobody_can_have_reached_are_malformed() {
 }
 
 #[test]
-fn lists_are_as_long_as_they_say_and_bounded() {
+fn lists_are_as_long_as_their_counts_and_bounded() {
     let nak = |says: u16, has: usize| {
         let record = Nak {
             rank: 0.into(),
@@ -255,7 +255,7 @@ fn lists_are_as_long_as_they_say_and_bounded() {
 }
 
 #[test]
-fn the_lists_of_a_view_change_are_as_long_as_they_say_and_bounded() {
+fn the_lists_of_a_view_change_are_as_long_as_their_counts_and_bounded() {
     use records::{BallotStep, End, HeldRange, MemberEntry, ViewEntry, ViewInfo};
     // Counts of members, held, held ranges, cut, cut ranges; and how many bytes more or less than the counts require.
     let ballot = |counts: [u8; 5], more: isize| {

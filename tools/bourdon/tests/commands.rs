@@ -184,7 +184,7 @@ fn feedback_is_counted_by_loss_and_mode() {
 }
 
 #[test]
-fn clients_say_what_is_wrong() {
+fn clients_report_what_is_wrong() {
     let world = World::new();
     let place = ["prices", "es", "--group-address", &world.address];
     // No member is there for either command; they run at once, and each waits its five seconds.
@@ -210,7 +210,7 @@ fn clients_say_what_is_wrong() {
 }
 
 #[test]
-fn a_subscriber_ends_when_nobody_reads() {
+fn a_subscriber_ends_when_its_reader_has_gone() {
     let world = World::new();
     let config = world.configure("node.toml", 1, 0, "");
     let (_node, ..) = world.node(&config);

@@ -183,7 +183,7 @@ fn bad_input_and_usage_say_what_to_do_and_exit_2() {
 }
 
 #[test]
-fn a_full_disk_is_said_and_an_input_of_too_many_records_refused() {
+fn a_full_disk_is_reported_and_an_input_of_too_many_records_refused() {
     let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
     let output = demo(&["--messages", "10", "--rate", "max", "--json"]).stdout(full).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -199,7 +199,7 @@ fn a_full_disk_is_said_and_an_input_of_too_many_records_refused() {
 }
 
 #[test]
-fn a_port_in_use_is_said() {
+fn a_port_in_use_is_reported() {
     let other = std::net::UdpSocket::bind("239.255.12.7:0").expect("a multicast address can be bound");
     let address = other.local_addr().unwrap().to_string();
     let output = demo(&["--group-address", &address]).output().unwrap();
@@ -209,7 +209,7 @@ fn a_port_in_use_is_said() {
 }
 
 #[test]
-fn a_stopped_member_is_named_and_holds_nobody_up() {
+fn a_stopped_member_is_named_and_blocks_no_other() {
     let long = Long::start(10_000);
     signal(long.1[1], "STOP");
     let (code, stderr, processes) = long.end();

@@ -216,7 +216,7 @@ fn a_command_does_not_wait_for_a_stopped_node_beyond_its_timeout() {
 }
 
 #[test]
-fn what_can_not_be_asked_for_says_what_to_do() {
+fn a_request_that_cannot_be_met_is_refused_with_what_to_do() {
     let world = World::new();
     let config = world.configure("node.toml", 1, 0, "");
     fails(&["lock", "one", "--config", &config, "--", "true"], b"", 2, "bourdon node");
@@ -242,7 +242,7 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 
 /// The report about the lost lock must not wait for a reader, or the end of the command would wait too.
 #[test]
-fn issue_a_command_outlived_its_lock_while_nobody_read_stderr() {
+fn issue_a_command_outlived_its_lock_while_no_process_read_stderr() {
     let mut group = Group::new();
     let (_reader, writer) = full_pipe();
     let runtime = group.world.runtime();

@@ -42,7 +42,7 @@ fn a_lock_outlives_its_holders() {
 }
 
 #[test]
-fn who_enters_without_the_lock_is_found_out() {
+fn an_entry_without_the_lock_is_found() {
     let Some(report) = campaign(Algorithm::Lamport, 60, 10) else { return };
     let found = &report.verdict.violations;
     assert!(found.iter().any(|what| what.contains("began while it had the lock")), "{report:#?}");

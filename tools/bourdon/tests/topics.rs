@@ -76,7 +76,7 @@ fn patterns_choose_by_name_whoever_comes_late() {
 }
 
 #[test]
-fn what_carries_no_name_goes_by_its_id_and_patterns_say_that_they_cannot_tell() {
+fn a_message_without_a_name_goes_by_its_id_and_patterns_report_what_they_cannot_match() {
     let world = World::new();
     let config = world.configure("node.toml", 1, 0, "");
     let (_node, ..) = world.node(&config);

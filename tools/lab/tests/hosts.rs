@@ -104,7 +104,7 @@ fn ipv6_crosses_too() {
 }
 
 #[test]
-fn who_is_cut_off_hears_nothing_until_restored() {
+fn a_host_that_is_cut_off_hears_nothing_until_restored() {
     let Some(lab) = lab(3) else { return };
     let (cut, witness) = (Ear::new(&lab, 1, GROUP), Ear::new(&lab, 2, GROUP));
     for ear in [&cut, &witness] {
@@ -144,7 +144,7 @@ fn one_way_leaves_unicast_the_other_way() {
 }
 
 #[test]
-fn who_stands_still_hears_it_later() {
+fn a_process_that_is_stopped_hears_it_later() {
     let Some(lab) = lab(2) else { return };
     let to = at(&lab, 1);
     let mut ear = Ear::new(&lab, 1, &to);

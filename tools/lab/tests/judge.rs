@@ -14,7 +14,7 @@ fn json(output: &Output) -> serde_json::Value {
 }
 
 #[test]
-fn exit_codes_tell_kept_broken_and_unreadable() {
+fn exit_codes_distinguish_kept_broken_and_unreadable() {
     let folder = tempfile::tempdir().expect("a folder");
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("written");
     let missing = judge(folder.path(), &["--json"]);

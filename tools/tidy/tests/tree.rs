@@ -63,7 +63,7 @@ fn protocols_and_simulator_touch_nothing_but_what_they_are_given() {
 }
 
 #[test]
-fn pure_crates_say_so_to_the_compiler() {
+fn pure_crates_declare_it_to_the_compiler() {
     hold(&purity::unsaid(&Tree::read()), "Put the attribute back at the top of the crate.");
 }
 
@@ -83,7 +83,7 @@ fn unsafe_code_is_proved_where_it_stands() {
 }
 
 #[test]
-fn every_source_says_what_it_is_for() {
+fn every_source_states_what_it_is_for() {
     hold(&shape::without_header(&Tree::read()), "Begin with the problem in plain words, then its solution.");
 }
 

@@ -178,7 +178,7 @@ impl AutoPort {
         self.mesh.flush()?;
         if now >= self.next_note {
             self.next_note = now + NOTE_EVERY;
-            self.look_who_is_deaf();
+            self.find_deaf_peers();
             let (all, by_mesh) = (connected.len() as u16, self.deaf.len() as u16);
             let note = (all > 0).then_some(Reach { by_multicast: all.saturating_sub(by_mesh), by_mesh });
             if note == self.noted {
@@ -190,7 +190,7 @@ impl AutoPort {
     }
 
     /// The peers that multicast does not reach, as far as is known now.
-    fn look_who_is_deaf(&mut self) {
+    fn find_deaf_peers(&mut self) {
         let now = Instant::now();
         if now < self.next_look {
             return;
@@ -261,7 +261,7 @@ impl Port for AutoPort {
             Some(multicast) => multicast.send(to, bytes, segment_bytes).unwrap_or(segments),
             None => segments,
         };
-        self.look_who_is_deaf();
+        self.find_deaf_peers();
         let taken_bytes = bytes.len().min(taken * segment_bytes);
         for place in 0..self.deaf.len() {
             self.mesh.send(To::Peer(self.deaf[place]), &bytes[..taken_bytes], segment_bytes)?;
@@ -349,7 +349,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn probes_and_reports_are_told_from_datagrams_and_strangers() {
+    fn probes_and_reports_are_distinguished_from_datagrams_and_strangers() {
         let hello = |port| Hello { token: 7, address: SocketAddr::from(([127, 0, 0, 1], port)) };
         let (own, other, mut peers) = (hello(1), hello(2), Vec::new());
         let probe = |hello: Hello| joined::<PROBE_BYTES>(&PROBE, &hello.to_bytes());

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn every_beginning_is_told() {
+    fn every_beginning_is_distinguished() {
         assert_eq!(head(&[], 10), Head::Partial);
         assert_eq!(head(&[3, 0, 0], 10), Head::Partial);
         assert_eq!(head(&[3, 0, 0, 0, 1, 2], 10), Head::Partial);

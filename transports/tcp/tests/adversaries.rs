@@ -96,7 +96,7 @@ fn garbage_ends_its_own_connection_only() {
 }
 
 #[test]
-fn half_a_hello_ends_by_itself_and_holds_nobody_up() {
+fn half_a_hello_ends_by_itself_and_blocks_no_peer() {
     each(|idle, io_uring| {
         let (mut one, mut two) = pair(idle, io_uring);
         let mut stranger = TcpStream::connect(one.local_address()).expect("it listens");
@@ -128,7 +128,7 @@ fn a_datagram_in_bytes_one_by_one_arrives_and_a_cut_one_does_not() {
 }
 
 #[test]
-fn a_thousand_strangers_keep_nobody_out() {
+fn a_thousand_strangers_keep_no_peer_out() {
     each(|idle, io_uring| {
         let (mut one, mut two) = pair(idle, io_uring);
         heal(&mut one, &mut two);
@@ -149,7 +149,7 @@ fn a_thousand_strangers_keep_nobody_out() {
 }
 
 #[test]
-fn a_peer_that_does_not_read_holds_nobody_up() {
+fn a_peer_that_does_not_read_blocks_no_other() {
     each(|idle, io_uring| {
         let (mut one, mut two) = pair(idle, io_uring);
         heal(&mut two, &mut one);
@@ -319,7 +319,7 @@ fn of_two_connections_from_both_ends_the_greater_address_s_stays() {
 }
 
 #[test]
-fn who_is_dead_or_silent_delays_nobody() {
+fn a_dead_or_silent_peer_delays_no_other() {
     each(|idle, io_uring| {
         // No host has 192.0.2.1 (RFC 5737); a process that listens and never accepts; a process that has ended.
         let silent = TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -143,7 +143,7 @@ fn a_dropped_port_frees_its_addresses_at_once() {
 }
 
 #[test]
-fn a_parked_port_keeps_to_its_first_thread_and_says_so() {
+fn a_parked_port_keeps_to_its_first_thread_and_reports_it() {
     let mut port = world(|_| {})(Role::new(Idle::Park));
     port.receive(usize::MAX, |_| {}).expect("the first thread may");
     let other = thread::spawn(move || {
@@ -204,7 +204,7 @@ fn a_busy_group_does_not_starve_unicast() {
 }
 
 #[test]
-fn a_peer_address_that_nobody_can_have_ends_no_port() {
+fn a_peer_address_that_no_process_can_have_ends_no_port() {
     let open = world(|_| {});
     let (mut sender, mut receiver) = (open(Role::new(Idle::Spin)), open(Role::new(Idle::Spin)));
     for address in ["[::1]:9", "127.0.0.1:0", "203.0.113.1:9", "255.255.255.255:9", "0.0.0.0:9", "224.0.0.1:9"] {

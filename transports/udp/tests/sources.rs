@@ -62,7 +62,7 @@ fn exercise(group: SocketAddr, [first, second]: [IpAddr; 2]) {
 }
 
 #[test]
-fn only_who_was_named_is_heard() {
+fn only_named_sources_are_heard() {
     let mut group = fresh_group();
     exercise(group, [FIRST, SECOND]);
     group.set_ip(Ipv4Addr::new(232, 1, 2, 3).into());

@@ -218,19 +218,19 @@ impl ControlThread {
             for event in &ready {
                 match event.token() {
                     LISTEN => self.accept(),
-                    WAKE => self.tell_sessions(),
+                    WAKE => self.notify_sessions(),
                     Token(index) => self.drive(index),
                 }
             }
             self.close_idle();
         }
-        self.tell_sessions(); // the node has ended
+        self.notify_sessions(); // the node has ended
     }
 
     /// Sends each session what has changed for it.
-    fn tell_sessions(&mut self) {
+    fn notify_sessions(&mut self) {
         for index in 0..self.connections.len() {
-            if self.connections[index].as_mut().is_some_and(Connection::tell_news) {
+            if self.connections[index].as_mut().is_some_and(Connection::send_news) {
                 self.drive(index);
             }
         }
@@ -415,7 +415,7 @@ impl ControlThread {
 impl Connection {
     /// Answers with what is new in its session. Returns whether there was something. A client that has not read the
     /// previous line receives the state after it.
-    fn tell_news(&mut self) -> bool {
+    fn send_news(&mut self) -> bool {
         if !self.output.is_empty() {
             return false;
         }
@@ -445,7 +445,7 @@ impl Connection {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return Next::Close,
             }
-            self.tell_news();
+            self.send_news();
         }
         if self.awaits_view || self.awaits_sync {
             return Next::Wait;

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_dropped_releases_who_waits() {
+    fn a_dropped_answer_releases_the_waiting_caller() {
         let ticket = Ticket::new(None::<u32>, None);
         assert_eq!(ticket.wait(Some(Instant::now()), |state, _| state.is_some()), None, "its time is over");
         drop(Answer::new(&ticket));

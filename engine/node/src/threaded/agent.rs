@@ -478,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_gone_holds_nobody_up() {
+    fn a_subscriber_that_has_gone_blocks_no_other() {
         let (mut outlet, consumer) = outlet();
         (0..20).for_each(|sequence| put(&mut outlet, sequence, true));
         drop(consumer);

@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_counts_once_and_the_reference_asks_nobody() {
+    fn an_answer_counts_once_and_the_reference_requests_nothing() {
         let mut sync = ClockSync::new();
         sync.enter(Instant(0), false);
         let (old, new) = (sync.ask(Instant(0), 1), sync.ask(Instant(10), 2));

@@ -192,7 +192,7 @@ impl Elections {
         election.participation = election.participation.min(Some(Participation::Watch));
         election.candidates &= !bit(own);
         self.step_down(name);
-        self.say_to_all(name, RESIGNED, 0);
+        self.send_to_all(name, RESIGNED, 0);
     }
 
     /// No longer takes part in the election.
@@ -231,7 +231,7 @@ impl Elections {
         self.elections.len()
     }
 
-    fn say_to_all(&mut self, name: TopicName, step: u16, number: u64) {
+    fn send_to_all(&mut self, name: TopicName, step: u16, number: u64) {
         let own = self.seat.own;
         let message = LinkMessage { rank: own, number, epoch: self.seat.epoch, ..LinkMessage::new(step, name) };
         self.messages.extend(self.seat.others().map(|to| (to, message)));
@@ -316,7 +316,7 @@ impl Elections {
         let token = FencingToken { birth, epoch, number: term };
         self.set_leader(name, Some((Leadership { leader: own, token }, false)));
         match self.kind {
-            ElectionKind::Bully => self.say_to_all(name, COORDINATOR, term),
+            ElectionKind::Bully => self.send_to_all(name, COORDINATOR, term),
             ElectionKind::Ring if self.seat.successor() != own => {
                 let message = LinkMessage { rank: own, number: term, epoch, ..LinkMessage::new(COORDINATOR, name) };
                 self.messages.push((self.seat.successor(), message));
@@ -340,7 +340,7 @@ impl Elections {
         let token = FencingToken { birth: self.seat.birth, epoch: self.seat.epoch, number: term };
         self.won += 1;
         self.set_leader(name, Some((Leadership { leader: own, token }, true)));
-        self.say_to_all(name, LEADS, term);
+        self.send_to_all(name, LEADS, term);
     }
 
     // ---- letters of other members ---------------------------------------------------------------------------------
@@ -410,7 +410,7 @@ impl Elections {
             election.ring.is_over(); // every candidate that hears of it begins again
             election.is_void = true;
         }
-        self.say_to_all(name, RESIGNED, 1);
+        self.send_to_all(name, RESIGNED, 1);
     }
 
     fn on_election(&mut self, name: TopicName, from: Rank, message: &LinkMessage) {
@@ -671,7 +671,7 @@ impl Elections {
             }
             let led = election.shown().is_some();
             self.step_down(name);
-            self.say_to_all(name, RESIGNED, 1);
+            self.send_to_all(name, RESIGNED, 1);
             if led {
                 self.news.push(Coordination::Deposed(name, why));
             }

@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_can_acknowledge_what_was_not_said() {
+    fn an_acknowledgement_of_what_was_not_sent_changes_nothing() {
         let mut links = PerfectLinks::new(2);
         links.send(Rank(1), message(1));
         let early = Link { acknowledged: 9.into(), ..NOTHING };

@@ -55,14 +55,15 @@ impl Process {
         length: usize,
         whole: bool,
     ) -> Result<(), Refusal> {
-        if self.standing == Standing::Member && self.unsettled.is_empty() && !self.no_majority && self.tells_time() {
+        if self.standing == Standing::Member && self.unsettled.is_empty() && !self.no_majority && self.announces_time()
+        {
             return self.data.admit(outgoing, length, whole).map_err(|refusal| self.refused(now, refusal));
         }
         let refusal = match self.standing {
             _ if matches!(self.config.role, Role::Observer) => Refusal::Observer,
             Standing::Forming => Refusal::Forming,
             Standing::Member if self.no_majority => Refusal::NoMajority,
-            Standing::Member if !self.tells_time() => Refusal::Forming,
+            Standing::Member if !self.announces_time() => Refusal::Forming,
             Standing::Member => Refusal::ViewChange,
             Standing::Outside | Standing::Following | Standing::Gone => Refusal::Outside,
         };

@@ -563,7 +563,7 @@ impl Process {
         self.enter(now, view, &beginning);
         self.data.barrier.ask_again(asked);
         if leads {
-            self.tell_view(now, Destination::Group, 0);
+            self.reply_view(now, Destination::Group, 0);
             self.announces_view = true;
         }
         self.receive_ahead(now);
@@ -674,7 +674,7 @@ impl Process {
             }
             return;
         }
-        self.live_anew();
+        self.bump_incarnation();
         self.standing = Standing::Outside;
         let may_rejoin_at = self.rejoin.left_out(now, &self.config.timing.membership);
         self.search_again(may_rejoin_at);

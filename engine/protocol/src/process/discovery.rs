@@ -31,7 +31,7 @@ impl Process {
     /// Another incarnation draws another name, and starts forming again if it was forming.
     pub(super) fn renew_incarnation(&mut self) {
         let forming = self.standing == Standing::Forming;
-        self.live_anew();
+        self.bump_incarnation();
         if let (true, Some(rank)) = (forming, self.config.rank()) {
             let own = Member { rank, incarnation: self.config.incarnation };
             let view = View::forming(self.config.members, self.config.sequencer);
@@ -65,7 +65,7 @@ impl Process {
     pub(super) fn lose_view(&mut self) {
         let own = matches!(self.config.role, Role::Member(_));
         if own {
-            self.live_anew();
+            self.bump_incarnation();
         }
         if !self.data.view.members.is_empty() {
             self.transfer.note_passed(self.data.view.instance, self.data.view.epoch, self.data.passed());
@@ -76,7 +76,7 @@ impl Process {
     }
 
     /// A process comes back as another incarnation: what this incarnation promised or owed no longer counts.
-    pub(super) fn live_anew(&mut self) {
+    pub(super) fn bump_incarnation(&mut self) {
         self.draw_incarnation();
         self.data.config.incarnation = self.config.incarnation;
         self.outbox.enter(header(&self.config, InstanceId::NONE, Epoch(0)));

@@ -144,7 +144,7 @@ impl Process {
         let named = self.own_member().is_some_and(|own| value.members.contains(&own));
         if named && matches!(self.config.role, Role::Member(_)) {
             let (header, value) = (super::header(&self.config, self.data.view.instance, epoch), value.clone());
-            self.say_decision(now, header, to, value);
+            self.announce_decision(now, header, to, value);
         } else {
             self.forward_decision(now, epoch, to);
         }

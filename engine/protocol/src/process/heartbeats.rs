@@ -144,7 +144,7 @@ impl Process {
         let past = header.instance() == self.data.view.instance || self.is_past_instance(header.instance());
         if outside && past && self.past.is_of(epoch, from) {
             if heartbeat.address.is_reachable() {
-                self.tell_decision(now, epoch, heartbeat.address);
+                self.send_decision(now, epoch, heartbeat.address);
             }
             return;
         }
@@ -273,11 +273,11 @@ impl Process {
         }
         // All members hear this. A process that they do not know asks a single member, with a cookie.
         if address.is_reachable() && self.is_proven(address) {
-            self.tell_decision(now, epoch, address);
+            self.send_decision(now, epoch, address);
             if epoch.next() < self.data.view.epoch && self.decision_of(epoch).is_some() {
                 // It may be unable to get the cut any more, and may hear only later incarnations, which it does not
                 // ask.
-                self.tell_view(now, Destination::Peer(address), 0);
+                self.reply_view(now, Destination::Peer(address), 0);
             }
         }
     }

@@ -26,7 +26,7 @@ impl Process {
 
     /// Whether this process knows the group's time, or does not need it.
     #[inline]
-    pub(super) fn tells_time(&self) -> bool {
+    pub(super) fn announces_time(&self) -> bool {
         self.clock_sync.is_known() || self.config.order != Order::RealTime
     }
 

@@ -226,15 +226,15 @@ impl Process {
         }
         let forms = epoch == Epoch(0) && self.data.view.epoch != Epoch(1); // it needs only the current view
         if !forms && self.decision_of(epoch).is_some() {
-            self.tell_decision(now, epoch, to);
+            self.send_decision(now, epoch, to);
         }
-        self.tell_next_view(now, epoch, to, nonce);
+        self.send_next_view(now, epoch, to, nonce);
         // A member that can no longer get the cut learns from the newest view that it has been removed since.
-        self.tell_view(now, Destination::Peer(to), nonce);
+        self.reply_view(now, Destination::Peer(to), nonce);
     }
 
     /// Sends the view that followed an epoch, as one of its members, if that is retained.
-    fn tell_next_view(&mut self, now: Instant, epoch: Epoch, to: Address, nonce: u64) {
+    fn send_next_view(&mut self, now: Instant, epoch: Epoch, to: Address, nonce: u64) {
         // A process that asks from epoch 0 is in no view: it needs the current one.
         let Some(decision) = self.past.decision(epoch).filter(|_| epoch != Epoch(0)) else { return };
         let Some((view, beginning)) = decision.next.clone().filter(|(view, _)| view.epoch != self.data.view.epoch)
@@ -250,20 +250,20 @@ impl Process {
     }
 
     /// Sends a process in this epoch the decision that ended it, if that is known, or the current view.
-    pub(super) fn tell_decision(&mut self, now: Instant, epoch: Epoch, to: Address) {
+    pub(super) fn send_decision(&mut self, now: Instant, epoch: Epoch, to: Address) {
         let decision = self.past.decision(epoch);
         let Some(value) = self.decision_of(epoch).cloned() else {
             if epoch != self.data.view.epoch {
-                self.tell_view(now, Destination::Peer(to), 0);
+                self.reply_view(now, Destination::Peer(to), 0);
             }
             return;
         };
         match decision.map(|decision| (decision.took_part, decision.datagram.is_empty())) {
-            None => self.say_decision(now, header(&self.config, value.instance, epoch), to, value),
+            None => self.announce_decision(now, header(&self.config, value.instance, epoch), to, value),
             // Sent in the incarnation that took part.
             Some((Some(incarnation), _)) => {
                 let header = header(&self.config_of(incarnation), value.instance, epoch);
-                self.say_decision(now, header, to, value);
+                self.announce_decision(now, header, to, value);
             }
             Some((None, false)) => self.forward_decision(now, epoch, to),
             Some((None, true)) => {}
@@ -280,7 +280,7 @@ impl Process {
         let mut earlier = past.decisions.iter().filter(|decision| decision.view.epoch == epoch);
         let datagram = current.or_else(|| earlier.next().map(|decision| &decision.datagram));
         let Some(datagram) = datagram.filter(|datagram| !datagram.is_empty()).cloned() else { return };
-        if self.may_tell(to, datagram.len()) {
+        if self.may_answer_unasked(to, datagram.len()) {
             self.past.forwarded_at = now;
             self.outbox.forward(Destination::Peer(to), &datagram, Counter::ControlSent, &mut self.counters);
         }

@@ -86,7 +86,7 @@ impl Process {
     }
 
     /// Whether an answer of so many bytes may go to an address that has sent no request.
-    pub(super) fn may_tell(&mut self, to: Address, bytes: usize) -> bool {
+    pub(super) fn may_answer_unasked(&mut self, to: Address, bytes: usize) -> bool {
         if self.is_proven(to) {
             return true;
         }

@@ -16,9 +16,9 @@ use bourdon_wire::{
 use zerocopy::IntoBytes;
 
 impl Process {
-    pub(super) fn say_decision(&mut self, now: Instant, header: DatagramHeader, to: Address, value: Value) {
+    pub(super) fn announce_decision(&mut self, now: Instant, header: DatagramHeader, to: Address, value: Value) {
         let bytes = super::steps::encode(Default::default(), &Step::Decide(value));
-        if !self.may_tell(to, HEADER_BYTES + FRAME_HEADER_BYTES + bytes.len()) {
+        if !self.may_answer_unasked(to, HEADER_BYTES + FRAME_HEADER_BYTES + bytes.len()) {
             return;
         }
         let to = Destination::Peer(to);
@@ -26,7 +26,7 @@ impl Process {
     }
 
     /// Sends this view and where it began.
-    pub(super) fn tell_view(&mut self, now: Instant, to: Destination, nonce: u64) {
+    pub(super) fn reply_view(&mut self, now: Instant, to: Destination, nonce: u64) {
         let (view, beginning) = (self.data.view.clone(), self.data.beginning.clone());
         let barriers = self.data.barrier.phase.wrapping_sub(beginning.phase);
         let header = header(&self.config, view.instance, view.epoch);
@@ -106,7 +106,7 @@ impl Process {
             Standing::Forming if self.is_in(&view) => {}
             Standing::Forming => {
                 (self.standing, self.change) = (Standing::Outside, None);
-                self.live_anew(); // it may have been in the first view, and out of it, without hearing of it
+                self.bump_incarnation(); // it may have been in the first view, and out of it, without hearing of it
                 self.found(now, view, late);
             }
             Standing::Outside if now >= self.search.not_before => self.found(now, view, late),

@@ -139,7 +139,7 @@ impl Instances {
     /// A first view was formed by other incarnations than those that had entered it, though these have not ended. An
     /// incarnation that a later view left out is gone as well: once the members of that view have left, its process
     /// forms the group again like any other.
-    pub(crate) fn founded_anew(&self, generation: u32, checkers: &Checkers) -> Verdict {
+    pub(crate) fn founded_again(&self, generation: u32, checkers: &Checkers) -> Verdict {
         let views = &checkers.views;
         let is_gone = |member: Member| views.has_ended(member) || views.leaves_out(member, 2);
         let alive = views.entered_first().find(|member| !is_gone(*member));

@@ -292,19 +292,19 @@ impl DemoProcess {
             return Err(NodeEvent::Group(event).to_string());
         }
         send_report(&ProcessReport::News { what: NodeEvent::Group(event).to_string() });
-        self.live_anew()
+        self.bump_incarnation()
     }
 
     /// A member's state replaces what was delivered here, if anything: a joiner may have to join again.
     fn take_state(&mut self) -> Result<(), String> {
         let state = self.node.take_snapshot().unwrap_or_default();
         if self.proof.count() > 0 {
-            self.live_anew()?;
+            self.bump_incarnation()?;
         }
         self.proof.restore(&state)
     }
 
-    fn live_anew(&mut self) -> Result<(), String> {
+    fn bump_incarnation(&mut self) -> Result<(), String> {
         self.incarnation += 1;
         self.restarted = true;
         self.reported_progress = (0, 0);

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_t_be_read_is_said() {
+    fn what_can_t_be_read_is_reported() {
         let folder = tempfile::tempdir().expect("a folder");
         assert!(matches!(read(folder.path()), Err(ReadError::Empty(_))));
         fs::write(folder.path().join("member-0.tsv"), "V\t1\t0\nX\n").expect("written");

@@ -114,7 +114,7 @@ fn six_binds_the_killed_only_at_uniform() {
 }
 
 #[test]
-fn seven_who_moves_together_has_the_same() {
+fn seven_members_that_move_together_have_the_same() {
     for promised in [TOTAL, FIFO, CAUSAL, UNORDERED] {
         let good = "V 1 0,1 / D 1 0 0 0 - / D 1 1 1 0 - / V 2 0,1";
         pair(promised, good, "V 1 0,1 / D 1 0 0 0 - / V 2 0,1", &[7]);
@@ -318,7 +318,7 @@ fn nineteen_a_snapshot_holds_what_the_others_had() {
 }
 
 #[test]
-fn many_violations_are_counted_and_few_told() {
+fn many_violations_are_counted_and_few_printed() {
     let twice: String = (0..200).map(|sequence| format!("D 1 - 0 {sequence} - / D 1 - 0 {sequence} - /")).collect();
     let verdict =
         verdict(rules((Order::Unordered, Reliability::Unreliable)), &[("member-0", &format!("V 1 0 /{twice}"))], "");

@@ -9,7 +9,7 @@
 //! others, which is a fault of the file and not of the distributed lock.
 
 use super::journal::{Incarnation, Journal, now_ns};
-use super::judge::{Troubles, is_somebody_untold};
+use super::judge::{Troubles, is_a_loser_uninformed};
 use super::{PATIENCE, Plan, Unusable};
 use crate::hosts::Process;
 use std::io::{BufRead, BufReader};
@@ -361,7 +361,7 @@ impl Group<'_> {
         let is_settled = |group: &Self| -> Result<bool, Stop> {
             let runs = group.members.iter().all(|member| member.state == State::Up && member.has_joined);
             let lines = group.journal.lines().map_err(failed)?;
-            Ok(runs && !is_somebody_untold(&lines, &group.outcome.troubles))
+            Ok(runs && !is_a_loser_uninformed(&lines, &group.outcome.troubles))
         };
         while !is_settled(self)? {
             let due = self.act()?;

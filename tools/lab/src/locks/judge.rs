@@ -218,7 +218,7 @@ fn to_next_grant(lines: &[Line], faults: &[(Incarnation, u64)]) -> Vec<u64> {
 }
 
 /// Whether a holder is stale and has no report yet.
-pub(super) fn is_somebody_untold(lines: &[Line], troubles: &Troubles) -> bool {
+pub(super) fn is_a_loser_uninformed(lines: &[Line], troubles: &Troubles) -> bool {
     let mut walk = Walk::default();
     lines.iter().for_each(|line| walk.line(line));
     let untold = |key: &(Token, Incarnation)| {
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn the_dead_and_those_who_were_told_had_not_the_lock() {
+    fn the_dead_and_the_informed_did_not_hold_the_lock() {
         let dead = [(0, Begin, 1, 1, 0), (1, Begin, 2, 2, 0), (1, Commit, 2, 2, 1)];
         let killed = Troubles { kills: vec![(incarnation(0), 15)], ..none() };
         assert_eq!(violations(&dead, &killed), [""; 0]);
@@ -317,13 +317,13 @@ mod tests {
         for end in [Lost, CutOff] {
             let lines = [&dead[..], &[(0, Refused, 1, 1, 1), (0, end, 1, 1, 1)]].concat();
             assert_eq!(violations(&lines, &none()), [""; 0], "{end:?}");
-            assert!(!is_somebody_untold(&log(&lines), &none()));
-            assert!(is_somebody_untold(&log(&lines[..4]), &none()));
+            assert!(!is_a_loser_uninformed(&log(&lines), &none()));
+            assert!(is_a_loser_uninformed(&log(&lines[..4]), &none()));
         }
     }
 
     #[test]
-    fn who_was_not_let_in_must_be_told() {
+    fn a_member_that_was_not_let_in_must_be_informed() {
         let lines = [(1, Begin, 2, 1, 0), (1, Commit, 2, 1, 1), (0, NotLetIn, 1, 7, 1), (0, Lost, 1, 7, 1)];
         let mut lines = log(&lines);
         lines[2].highest = Token { epoch: 2, number: 1 };
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asked_earlier_and_had_it_later_was_overtaken() {
+    fn an_earlier_request_granted_later_was_overtaken() {
         let lines = [(0, Begin, 1, 1, 0), (0, Commit, 1, 1, 1), (1, Begin, 1, 2, 1), (1, Commit, 1, 2, 2)];
         let mut lines = log(&lines);
         assert_eq!(judge(&lines, &none(), 2).max_overtaken, 0);
