@@ -11,7 +11,7 @@ mod member;
 pub(crate) use member::run as member;
 pub(crate) use member::{Leader, MemberReport, Order, Task};
 
-use crate::script::{Word, broken, now_ns, start, tell};
+use crate::script::{Word, broken, now_ns, send, start};
 use crate::{Failure, Idle};
 use bourdon::settings::{ElectionKind, MutexKind, Settings as NodeSettings};
 use std::process::{Child, Command};
@@ -41,7 +41,7 @@ pub(crate) struct Group {
     members: Vec<Member>,
     settings: NodeSettings,
     sender: Sender<Word<MemberReport>>,
-    said: Receiver<Word<MemberReport>>,
+    reports: Receiver<Word<MemberReport>>,
 }
 
 /// The configuration of a group.
@@ -59,8 +59,8 @@ pub(crate) fn settings(members: u16, mutex: MutexKind, election: ElectionKind, i
 impl Group {
     /// Starts all members and waits until they are in one view.
     pub(crate) fn start(settings: NodeSettings) -> Result<Self, Failure> {
-        let (sender, said) = channel();
-        let mut group = Self { members: Vec::new(), settings, sender, said };
+        let (sender, reports) = channel();
+        let mut group = Self { members: Vec::new(), settings, sender, reports };
         for rank in 0..group.settings.group.members {
             let member = group.begin(rank, 1)?;
             group.members.push(member);
@@ -75,7 +75,7 @@ impl Group {
         let program = std::env::current_exe().map_err(broken)?;
         let child = start(Command::new(program).arg("coordination-member"), (rank, incarnation), self.sender.clone())?;
         let mut member = Member { child, incarnation, view: None, leader: None };
-        tell(&mut member.child, &task)?;
+        send(&mut member.child, &task)?;
         Ok(member)
     }
 
@@ -92,22 +92,22 @@ impl Group {
                 return Ok(found);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            let Ok((rank, incarnation, said)) = self.said.recv_timeout(left) else {
+            let Ok((rank, incarnation, report)) = self.reports.recv_timeout(left) else {
                 return Err(broken(format!("{what} did not come within {PATIENCE:?}")));
             };
             let member = &mut self.members[usize::from(rank)];
-            match said {
+            match report {
                 _ if member.incarnation != incarnation => {}
                 None => return Err(broken(format!("member {rank} ended by itself"))),
                 Some(MemberReport::Unusable(why)) => return Err(Failure::Unusable(why)),
                 Some(MemberReport::Broken(why)) => return Err(Failure::Broken(why)),
-                Some(said) => {
-                    match &said {
+                Some(report) => {
+                    match &report {
                         MemberReport::View { epoch, members } => member.view = Some((*epoch, *members)),
                         MemberReport::Leader(leader) => member.leader = *leader,
                         _ => {}
                     }
-                    take(rank, &said);
+                    take(rank, &report);
                 }
             }
         }
@@ -132,13 +132,13 @@ impl Group {
         answer: impl Fn(&MemberReport) -> Option<T>,
     ) -> Result<Vec<T>, Failure> {
         for (rank, member) in self.members.iter_mut().enumerate() {
-            tell(&mut member.child, &order(rank as u16))?;
+            send(&mut member.child, &order(rank as u16))?;
         }
         let mut answers: Vec<Option<T>> = self.members.iter().map(|_| None).collect();
         let all = std::cell::Cell::new(0);
         let count = self.members.len();
-        let take = |rank: u16, said: &MemberReport| {
-            if let Some(answer) = answer(said) {
+        let take = |rank: u16, report: &MemberReport| {
+            if let Some(answer) = answer(report) {
                 all.set(all.get() + usize::from(answers[usize::from(rank)].is_none()));
                 answers[usize::from(rank)] = Some(answer);
             }
@@ -181,18 +181,18 @@ impl Group {
     }
 
     /// Sends a command to one member.
-    pub(crate) fn tell(&mut self, rank: u16, order: Order) -> Result<(), Failure> {
-        tell(&mut self.members[usize::from(rank)].child, &order)
+    pub(crate) fn send(&mut self, rank: u16, order: Order) -> Result<(), Failure> {
+        send(&mut self.members[usize::from(rank)].child, &order)
     }
 
     /// Requests the counters of some members and sums them up.
     pub(crate) fn messages(&mut self, among: &[u16]) -> Result<u64, Failure> {
         for rank in among {
-            self.tell(*rank, Order::Count)?;
+            self.send(*rank, Order::Count)?;
         }
         let (sum, count) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
-        let take = |_, said: &MemberReport| {
-            if let MemberReport::Counted { election_messages } = said {
+        let take = |_, report: &MemberReport| {
+            if let MemberReport::Counted { election_messages } = report {
                 sum.set(sum.get() + election_messages);
                 count.set(count.get() + 1);
             }

@@ -145,7 +145,7 @@ impl Hosts {
             Some(to) => ("one_way", format!("{} . {}", port(host), port(to))),
         };
         let switch = self.switch.as_mut().expect("it has just been started");
-        switch.tell(&format!("{verb} element bridge cuts {set} {{ {element} }}\n"))
+        switch.run(&format!("{verb} element bridge cuts {set} {{ {element} }}\n"))
     }
 }
 

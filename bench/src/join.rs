@@ -1,7 +1,7 @@
 //! Joins a group of the measurement, and waits until it has formed.
 
 use crate::Failure;
-use crate::part::{Spec, WorkerReport, say};
+use crate::part::{Spec, WorkerReport, report};
 use bourdon::settings::Role;
 use bourdon::{Event, Node};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ pub(crate) fn join(spec: &Spec, role: Role, rank: u16) -> Result<Node, Failure> 
     let settings = spec.node(role, rank);
     let mut node = Node::join(&settings).map_err(|error| Failure::Unusable(error.to_string()))?;
     if role == Role::Member && rank > 0 {
-        say(&WorkerReport::Ready); // the others wait for this one, and this one for them
+        report(&WorkerReport::Ready); // the others wait for this one, and this one for them
     }
     let deadline = Instant::now() + PATIENCE;
     while !node.process().is_formed() {

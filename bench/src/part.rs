@@ -110,7 +110,7 @@ impl FarEnd {
             Some(Ok(line)) => match serde_json::from_str(&line) {
                 Ok(WorkerReport::Unusable(why)) => Err(Failure::Unusable(why)),
                 Ok(WorkerReport::Broken(why)) => Err(Failure::Broken(why)),
-                Ok(said) => Ok(said),
+                Ok(report) => Ok(report),
                 Err(error) => Err(Failure::Broken(format!("{line}: {error}"))),
             },
             _ => Err(Failure::Broken("the far end ended before it was done".into())),
@@ -141,8 +141,8 @@ impl FarEnd {
 }
 
 /// Sends the harness a report.
-pub(crate) fn say(said: &WorkerReport) {
-    let line = serde_json::to_string(said).expect("plain data becomes JSON");
+pub(crate) fn report(report: &WorkerReport) {
+    let line = serde_json::to_string(report).expect("plain data becomes JSON");
     println!("{line}");
 }
 
@@ -164,8 +164,8 @@ pub(crate) fn run(play: impl FnOnce(&Spec) -> Result<(), Failure>) -> Result<(),
     }
     match play(&spec) {
         Ok(()) => {}
-        Err(Failure::Unusable(why)) => say(&WorkerReport::Unusable(why)),
-        Err(Failure::Broken(why)) => say(&WorkerReport::Broken(why)),
+        Err(Failure::Unusable(why)) => report(&WorkerReport::Unusable(why)),
+        Err(Failure::Broken(why)) => report(&WorkerReport::Broken(why)),
     }
     Ok(())
 }

@@ -6,7 +6,7 @@
 //! and retransmission.
 
 use crate::Failure;
-use crate::part::{Found, Spec, WorkerReport, cpu_ns, say};
+use crate::part::{Found, Spec, WorkerReport, cpu_ns, report};
 use rustix::net::sockopt;
 use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -50,7 +50,7 @@ fn sender(group: SocketAddr) -> Result<UdpSocket, Failure> {
 /// Answers every datagram, until the harness ends it.
 pub(crate) fn echo(spec: &Spec) -> Result<(), Failure> {
     let (inward, outward) = (receiver(spec.address)?, sender(spec.back_address)?);
-    say(&WorkerReport::Ready);
+    report(&WorkerReport::Ready);
     let mut buffer = [0; 65_536];
     loop {
         if let Ok((length, _)) = rustix::net::recv(&inward, &mut buffer[..], RecvFlags::DONTWAIT) {
@@ -94,7 +94,7 @@ pub(crate) fn sink(spec: &Spec) -> Result<(), Failure> {
     if spec.offload {
         bourdon_udp::coalesce_received(&inward).map_err(unusable("receive offload"))?;
     }
-    say(&WorkerReport::Ready);
+    report(&WorkerReport::Ready);
     let per_datagram = (DATAGRAM_BYTES / spec.size_bytes as usize).max(1) as u64;
     let mut buffer = vec![0; 65_536];
     let (mut bytes, mut first, mut last) = (0u64, None, Instant::now());
@@ -112,7 +112,7 @@ pub(crate) fn sink(spec: &Spec) -> Result<(), Failure> {
     }
     let elapsed_ns = first.map_or(0, |first| last.duration_since(first).as_nanos() as u64);
     let datagrams = bytes / DATAGRAM_BYTES as u64;
-    say(&WorkerReport::Found(Found {
+    report(&WorkerReport::Found(Found {
         received: datagrams * per_datagram,
         elapsed_ns,
         cpu_ns: cpu_ns() - cpu_before,

@@ -55,7 +55,7 @@ pub(crate) fn start<S: DeserializeOwned + Send + 'static>(
 }
 
 /// Sends a member a command.
-pub(crate) fn tell(child: &mut Child, what: &impl Serialize) -> Result<(), Failure> {
+pub(crate) fn send(child: &mut Child, what: &impl Serialize) -> Result<(), Failure> {
     let stdin = child.stdin.as_mut().expect("stdin is piped");
     stdin.write_all(line(what).as_bytes()).map_err(broken)
 }
@@ -63,7 +63,7 @@ pub(crate) fn tell(child: &mut Child, what: &impl Serialize) -> Result<(), Failu
 // ---- the member -----------------------------------------------------------------------------------------------------
 
 /// Sends the harness a report.
-pub(crate) fn say(said: &impl Serialize) {
+pub(crate) fn report(said: &impl Serialize) {
     // A harness that is gone has closed stdin too.
     let _ = std::io::stdout().write_all(line(said).as_bytes());
 }

@@ -3,7 +3,7 @@
 //! Four threads need four cores; on fewer the idle strategy decides, so figures are quoted with it.
 
 use crate::Failure;
-use crate::part::{Spec, WorkerReport, say};
+use crate::part::{Spec, WorkerReport, report};
 use bourdon::settings::Role;
 use bourdon::{Publication, PublishError, Rank, Subscription, ThreadedNode, TopicId};
 use std::time::Duration;
@@ -74,7 +74,7 @@ impl Threaded {
 /// The far end: answers every message of member 0.
 pub(crate) fn echo(spec: &Spec) -> Result<(), Failure> {
     let mut node = Threaded::start(spec, 1)?;
-    say(&WorkerReport::Ready);
+    report(&WorkerReport::Ready);
     loop {
         let mut answers = Vec::new();
         node.receive(Rank(0), |payload| answers.push(payload.to_vec()))?;

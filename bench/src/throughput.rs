@@ -7,7 +7,7 @@
 
 use crate::join::join;
 use crate::part::transport_name;
-use crate::part::{FarEnd, Found, Spec, WorkerKind, WorkerReport, cpu_ns, pin, say};
+use crate::part::{FarEnd, Found, Spec, WorkerKind, WorkerReport, cpu_ns, pin, report};
 use crate::row::{Ratio, Row, show};
 use crate::{Failure, Mode, Peer, Settings, raw};
 use bourdon::settings::Role;
@@ -32,7 +32,7 @@ pub(crate) fn sink(spec: &Spec) -> Result<(), Failure> {
     let observer = spec.role == WorkerKind::Observer;
     let mut node = if observer { join(spec, Role::Observer, 0)? } else { join(spec, Role::Member, 1)? };
     if observer {
-        say(&WorkerReport::Ready);
+        report(&WorkerReport::Ready);
     }
     let clock = *node.clock();
     let (mut expected, mut received, mut out_of_order) = (0u64, 0u64, 0u64);
@@ -70,7 +70,7 @@ pub(crate) fn sink(spec: &Spec) -> Result<(), Failure> {
         }
     }
     let elapsed_ns = first.map_or(0, |first| last.duration_since(first).as_nanos() as u64);
-    say(&WorkerReport::Found(Found {
+    report(&WorkerReport::Found(Found {
         received,
         out_of_order,
         elapsed_ns,

@@ -5,7 +5,7 @@
 //! again.
 
 use crate::Failure;
-use crate::script::{self, broken, now_ns, say};
+use crate::script::{self, broken, now_ns, report};
 use bourdon::settings::Settings;
 use bourdon::{
     Coordination, Counter, Event, Idler, LockId, LockNews, Node, Participation, Patience, Standing, TopicName,
@@ -81,8 +81,8 @@ pub(crate) fn run() -> Result<(), Failure> {
     });
     match played {
         Ok(()) => {}
-        Err(Failure::Unusable(why)) => say(&MemberReport::Unusable(why)),
-        Err(Failure::Broken(why)) => say(&MemberReport::Broken(why)),
+        Err(Failure::Unusable(why)) => report(&MemberReport::Unusable(why)),
+        Err(Failure::Broken(why)) => report(&MemberReport::Broken(why)),
     }
     Ok(())
 }
@@ -128,7 +128,7 @@ impl Member {
             Ok(Order::Stand) => self.stands = true,
             Ok(Order::Count) => {
                 let election_messages = self.node.counters().get(Counter::ElectionMessages);
-                say(&MemberReport::Counted { election_messages });
+                report(&MemberReport::Counted { election_messages });
             }
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => return Ok(false),
@@ -153,7 +153,7 @@ impl Member {
             self.entering = None;
             let counters = self.node.counters();
             let messages = counters.get(Counter::LockMessages) + counters.get(Counter::OrderRunsSent);
-            say(&MemberReport::Entered {
+            report(&MemberReport::Entered {
                 entries,
                 messages: messages - core::mem::replace(&mut self.messages, messages),
             });
@@ -180,7 +180,7 @@ impl Member {
                 }
                 Coordination::Lock(_, news) => return Err(broken(format!("a lock was refused: {news:?}"))),
                 Coordination::Leader(_, leadership) => {
-                    say(&MemberReport::Leader(leadership.map(|leadership| Leader {
+                    report(&MemberReport::Leader(leadership.map(|leadership| Leader {
                         rank: leadership.leader.0,
                         epoch: leadership.token.epoch.0,
                         number: leadership.token.number,
@@ -193,7 +193,7 @@ impl Member {
         while let Some(event) = self.node.poll_event() {
             match event {
                 Event::View { epoch, members, .. } if self.node.process().standing() == Standing::Member => {
-                    say(&MemberReport::View { epoch: epoch.0, members });
+                    report(&MemberReport::View { epoch: epoch.0, members });
                 }
                 Event::Removed(_) => {
                     self.node = join(&self.settings)?;

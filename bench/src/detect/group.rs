@@ -10,7 +10,7 @@
 use super::member::{Figures, Installed, MemberReport, Order, Task};
 use crate::Failure;
 use crate::hosts::Hosts;
-use crate::script::{Word, broken, now_ns, start, tell};
+use crate::script::{Word, broken, now_ns, send, start};
 use bourdon::settings::Settings;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
@@ -71,7 +71,7 @@ pub(super) struct Group {
     hosts: Option<Hosts>,
     task: Task,
     sender: Sender<Word<MemberReport>>,
-    said: Receiver<Word<MemberReport>>,
+    reports: Receiver<Word<MemberReport>>,
     /// By epoch: its members.
     views: BTreeMap<u64, u64>,
     /// Which member suspected which, and when, since the last mark.
@@ -81,10 +81,10 @@ pub(super) struct Group {
 impl Group {
     /// Starts all members, on separate hosts if there are any, and waits until the group is whole.
     pub(super) fn start(hosts: Option<Hosts>, settings: &Settings, flat_out: bool) -> Result<Self, Failure> {
-        let (sender, said) = channel();
+        let (sender, reports) = channel();
         let task = Task { settings: settings.clone(), flat_out };
         let (views, suspected) = (BTreeMap::new(), Vec::new());
-        let mut group = Self { members: Vec::new(), hosts, task, sender, said, views, suspected };
+        let mut group = Self { members: Vec::new(), hosts, task, sender, reports, views, suspected };
         for rank in 0..MEMBERS {
             let member = group.begin(rank, 1)?;
             group.members.push(member);
@@ -114,18 +114,18 @@ impl Group {
         task.settings.process.rank = rank;
         let child = start(command.arg("detect-member"), (rank, incarnation), self.sender.clone())?;
         let mut member = Member { child, incarnation, view: None, marked: false, outage: None, figures: None };
-        tell(&mut member.child, &task)?;
+        send(&mut member.child, &task)?;
         Ok(member)
     }
 
     // ---- listening ------------------------------------------------------------------------------------------------
 
-    fn hear(&mut self, rank: u16, incarnation: u32, said: Option<MemberReport>) -> Result<(), Failure> {
+    fn hear(&mut self, rank: u16, incarnation: u32, report: Option<MemberReport>) -> Result<(), Failure> {
         let member = &mut self.members[usize::from(rank)];
         if member.incarnation != incarnation {
             return Ok(());
         }
-        match said {
+        match report {
             None => return Err(Failure::Broken(format!("member {rank} ended by itself"))),
             Some(MemberReport::Unusable(why)) => return Err(Failure::Unusable(why)),
             Some(MemberReport::Broken(why)) => return Err(Failure::Broken(why)),
@@ -149,21 +149,21 @@ impl Group {
                 return Ok(found);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            let Ok((rank, incarnation, said)) = self.said.recv_timeout(left) else {
+            let Ok((rank, incarnation, report)) = self.reports.recv_timeout(left) else {
                 let seen: Vec<_> = self.members.iter().map(|member| member.view).collect();
                 return Err(broken(format!("{what} did not come within {PATIENCE:?}: {seen:?}")));
             };
-            self.hear(rank, incarnation, said)?;
+            self.hear(rank, incarnation, report)?;
         }
     }
 
     /// Receives reports for a while.
     pub(super) fn listen_for(&mut self, while_: Duration) -> Result<(), Failure> {
         let deadline = Instant::now() + while_;
-        while let Ok((rank, incarnation, said)) =
-            self.said.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        while let Ok((rank, incarnation, report)) =
+            self.reports.recv_timeout(deadline.saturating_duration_since(Instant::now()))
         {
-            self.hear(rank, incarnation, said)?;
+            self.hear(rank, incarnation, report)?;
         }
         Ok(())
     }
@@ -180,7 +180,7 @@ impl Group {
     pub(super) fn figures(&mut self) -> Result<Figures, Failure> {
         for member in &mut self.members {
             member.figures = None;
-            tell(&mut member.child, &Order::Tell)?;
+            send(&mut member.child, &Order::Tell)?;
         }
         let all = self.until("all members' figures", |group| {
             group.members.iter().map(|member| member.figures).collect::<Option<Vec<_>>>()
@@ -254,7 +254,7 @@ impl Group {
         self.suspected.clear();
         for member in &mut self.members {
             (member.marked, member.outage) = (false, None);
-            tell(&mut member.child, &Order::Mark)?;
+            send(&mut member.child, &Order::Mark)?;
         }
         self.until("all members' marks", |group| group.members.iter().all(|member| member.marked).then_some(()))
     }

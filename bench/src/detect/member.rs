@@ -6,7 +6,7 @@
 //! restarted process would: without the delay that grows with each removal.
 
 use crate::Failure;
-use crate::script::{self, broken, say};
+use crate::script::{self, broken, report};
 use bourdon::settings::Settings;
 use bourdon::{Event, Gaps, Idler, Node, Standing, TopicId, Why};
 use serde::{Deserialize, Serialize};
@@ -87,8 +87,8 @@ pub(crate) fn run() -> Result<(), Failure> {
     });
     match played {
         Ok(()) => {}
-        Err(Failure::Unusable(why)) => say(&MemberReport::Unusable(why)),
-        Err(Failure::Broken(why)) => say(&MemberReport::Broken(why)),
+        Err(Failure::Unusable(why)) => report(&MemberReport::Unusable(why)),
+        Err(Failure::Broken(why)) => report(&MemberReport::Broken(why)),
     }
     Ok(())
 }
@@ -141,9 +141,9 @@ impl Member {
         match orders.try_recv() {
             Ok(Order::Mark) => {
                 self.deliveries.longest_ns = 0;
-                say(&MemberReport::Marked);
+                report(&MemberReport::Marked);
             }
-            Ok(Order::Tell) => say(&MemberReport::Figures(self.figures())),
+            Ok(Order::Tell) => report(&MemberReport::Figures(self.figures())),
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => return Ok(false),
         }
@@ -152,7 +152,7 @@ impl Member {
         let work = self.node.poll(|delivery| deliveries.note(delivery.delivered_at.0)).map_err(broken)?;
         if let Some(epoch) = self.entered.filter(|_| self.deliveries.since_view > 0) {
             self.entered = None;
-            say(&MemberReport::Outage { epoch, longest_ns: self.deliveries.longest_ns });
+            report(&MemberReport::Outage { epoch, longest_ns: self.deliveries.longest_ns });
         }
         self.hear()?;
         let until_due = Duration::from_nanos(self.publish_at_ns.saturating_sub(self.node.clock().now().0));
@@ -186,11 +186,11 @@ impl Member {
                     let process = self.node.process();
                     if process.standing() == Standing::Member && process.view().epoch == epoch {
                         let (epoch, sequencer) = (epoch.0, sequencer.0);
-                        say(&MemberReport::View(Installed { epoch, members, sequencer, at_ns }));
+                        report(&MemberReport::View(Installed { epoch, members, sequencer, at_ns }));
                         (self.entered, self.deliveries.since_view) = (Some(epoch), 0);
                     }
                 }
-                Event::Suspected(rank, _) => say(&MemberReport::Suspected { rank: rank.0, at_ns }),
+                Event::Suspected(rank, _) => report(&MemberReport::Suspected { rank: rank.0, at_ns }),
                 Event::Removed(_) => {
                     self.before = self.figures();
                     self.node = join(&self.task.settings)?;

@@ -61,7 +61,7 @@ impl System for Bourdon {
         let members: Vec<u16> = (0..self.members()).collect();
         let mut group = Group::start(self.settings.clone())?;
         for rank in &members {
-            group.tell(*rank, Order::Stand)?;
+            group.send(*rank, Order::Stand)?;
         }
         group.until_led(None, &members)?;
         Ok(Box::new(RunningGroup { group, members }))
@@ -79,12 +79,12 @@ impl Running for RunningGroup {
         let victim = before.rank;
         let survivors: Vec<u16> = self.members.iter().copied().filter(|rank| *rank != victim).collect();
         std::thread::sleep(CALM);
-        let said = self.group.messages(&survivors)?;
+        let report = self.group.messages(&survivors)?;
         let killed_ns = self.group.kill(victim)?;
         let (_, known_ns) = self.group.until_led(Some(before), &survivors)?;
-        let messages = self.group.messages(&survivors)? - said;
+        let messages = self.group.messages(&survivors)? - report;
         self.group.restart(victim)?;
-        self.group.tell(victim, Order::Stand)?;
+        self.group.send(victim, Order::Stand)?;
         self.group.until_led(Some(before), &self.members)?;
         Ok(FailOver { fault_to_leader_ns: known_ns.saturating_sub(killed_ns), messages: Some(messages) })
     }

@@ -40,14 +40,14 @@ impl Switch {
         let mut command = bridge.enter();
         command.args(["nft", "--interactive"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::inherit());
         let mut switch = Self { nft: command.spawn().map_err(missing)? };
-        switch.tell(RULES)?;
+        switch.run(RULES)?;
         Ok(switch)
     }
 
     /// A command for `nft`: in force within about a hundred microseconds.
-    pub(super) fn tell(&mut self, command: &str) -> Result<(), Failure> {
+    pub(super) fn run(&mut self, command: &str) -> Result<(), Failure> {
         let stdin = self.nft.stdin.as_mut().expect("stdin is piped");
-        let told = stdin.write_all(command.as_bytes()).and_then(|()| stdin.flush());
-        told.map_err(|error| Failure::Unusable(format!("nft on the bridge has ended ({error}); install nftables")))
+        let written = stdin.write_all(command.as_bytes()).and_then(|()| stdin.flush());
+        written.map_err(|error| Failure::Unusable(format!("nft on the bridge has ended ({error}); install nftables")))
     }
 }

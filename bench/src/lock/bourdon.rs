@@ -83,7 +83,7 @@ impl RunningGroup {
             Load::Contended => rank < clients,
         };
         let order = |rank| Order::Enter { entries: if plays(rank) { share } else { 0 }, until_ns };
-        self.group.play(order, |said| match said {
+        self.group.play(order, |report| match report {
             MemberReport::Entered { entries, messages } => Some((entries.clone(), *messages)),
             _ => None,
         })

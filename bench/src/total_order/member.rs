@@ -13,7 +13,7 @@
 //! Invariant: a delivery is recorded in the callback, in the order of the callbacks, and nowhere else.
 
 use crate::Failure;
-use crate::part::{Found, WorkerReport, cpu_ns, say};
+use crate::part::{Found, WorkerReport, cpu_ns, report};
 use crate::row::histogram;
 use crate::task::Task;
 use hdrhistogram::Histogram;
@@ -170,7 +170,7 @@ impl Speaker {
         self.interval_ns.map(|interval_ns| self.begun_ns + self.number * interval_ns)
     }
 
-    fn say(&mut self, system: &mut impl Ordered, word: Word) -> Result<bool, Failure> {
+    fn report(&mut self, system: &mut impl Ordered, word: Word) -> Result<bool, Failure> {
         word.write(&mut self.payload);
         system.try_send(&self.payload)
     }
@@ -178,7 +178,7 @@ impl Speaker {
     /// Sends what is due, as far as the system accepts it; returns how many messages were accepted.
     fn speak(&mut self, system: &mut impl Ordered, task: &Task, begun: bool, now_ns: u64) -> Result<usize, Failure> {
         if !self.greeted {
-            self.greeted = self.say(system, Word::Greeting)?;
+            self.greeted = self.report(system, Word::Greeting)?;
         }
         if !begun || !self.sends || self.ended {
             return Ok(0);
@@ -187,10 +187,10 @@ impl Speaker {
         while taken < BURST {
             let due_ns = self.due_ns().unwrap_or(now_ns);
             if self.number >= task.count || due_ns >= self.begun_ns + task.duration_ns {
-                self.ended = self.say(system, Word::End { count: self.number })?;
+                self.ended = self.report(system, Word::End { count: self.number })?;
                 break;
             }
-            if due_ns > now_ns || !self.say(system, Word::Message { number: self.number, due_ns })? {
+            if due_ns > now_ns || !self.report(system, Word::Message { number: self.number, due_ns })? {
                 break;
             }
             self.number += 1;
@@ -214,7 +214,7 @@ impl Speaker {
 pub(crate) fn play(system: &mut impl Ordered, size_bytes: u32, task: &Task) -> Result<(), Failure> {
     // A sleep may end 50 µs late, and this would be counted as the system's latency.
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
-    say(&WorkerReport::Found(run(system, size_bytes, task)?));
+    report(&WorkerReport::Found(run(system, size_bytes, task)?));
     loop {
         let work = system.poll(|_, _| {})?;
         system.idle(work, LISTEN_SLEEP)?;

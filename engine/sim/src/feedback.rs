@@ -165,7 +165,7 @@ pub fn play_feedback(plan: &FeedbackPlan) -> FeedbackOutcome {
 struct Packet {
     bytes: Rc<[u8]>,
     /// Its receiver knows of all messages below.
-    tells: u64,
+    announces: u64,
     /// Whether it has the last of them in it.
     carries: bool,
     is_nak: bool,
@@ -173,15 +173,15 @@ struct Packet {
 
 impl Packet {
     fn new(bytes: &[u8]) -> Self {
-        let mut packet = Self { bytes: bytes.into(), tells: 0, carries: false, is_nak: false };
+        let mut packet = Self { bytes: bytes.into(), announces: 0, carries: false, is_nak: false };
         let Ok(datagram) = Datagram::parse(bytes, GROUP) else { return packet };
         if datagram.header.channel() != CONTROL_CHANNEL {
-            (packet.tells, packet.carries) = (datagram.header.first_sequence().0 + 1, true);
+            (packet.announces, packet.carries) = (datagram.header.first_sequence().0 + 1, true);
         }
         for frame in datagram.frames() {
             packet.is_nak |= frame.kind() == Some(Kind::Nak);
             let beat = Heartbeat::read(frame.body).filter(|_| frame.kind() == Some(Kind::Heartbeat));
-            packet.tells = packet.tells.max(beat.map_or(0, |(beat, _)| beat.next_sequence.get()));
+            packet.announces = packet.announces.max(beat.map_or(0, |(beat, _)| beat.next_sequence.get()));
         }
         packet
     }
@@ -195,17 +195,17 @@ struct End {
     /// The message due next.
     next: u64,
     /// The process can know of all messages below.
-    told: u64,
+    announced: u64,
     /// Which of them are missing, and since when.
     missing: Vec<(u64, u64)>,
 }
 
 impl End {
     fn hear_of(&mut self, now_ns: u64, packet: &Packet) {
-        if packet.tells > self.told {
-            let missing = self.told..packet.tells - u64::from(packet.carries);
+        if packet.announces > self.announced {
+            let missing = self.announced..packet.announces - u64::from(packet.carries);
             self.missing.extend(missing.map(|sequence| (sequence, now_ns)));
-            self.told = packet.tells;
+            self.announced = packet.announces;
         }
     }
 
@@ -252,7 +252,7 @@ impl<'p> Room<'p> {
             process: Process::new(Instant(0), config(plan, index)).expect("every plan makes a good configuration"),
             wakes_at_ns: u64::MAX,
             next: 0,
-            told: 0,
+            announced: 0,
             missing: Vec::new(),
         };
         let ends: Vec<_> = (0..=plan.observers as usize).map(end).collect();

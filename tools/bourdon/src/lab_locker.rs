@@ -151,7 +151,7 @@ fn ending(node: &Node) -> Receiver<()> {
 }
 
 /// If the process that started this one does not read, it has ended, and then stdin ends too.
-fn say(what: &str) {
+fn print(what: &str) {
     let _ = writeln!(std::io::stdout(), "{what}");
 }
 
@@ -193,7 +193,7 @@ impl Locker {
                     let process = self.node.process();
                     if process.standing() == Standing::Member && process.view().epoch == epoch && !self.is_member {
                         self.is_member = true;
-                        say("joined");
+                        print("joined");
                     }
                 }
                 Event::Removed(_) | Event::Left(_) => return Ok(false),
@@ -239,7 +239,7 @@ impl Locker {
         let grant = Grant { holder: self.own, token, requested_ns, granted_ns };
         match self.journal.begin(grant).map_err(Failure::broken)? {
             Ok(read) => {
-                say("inside");
+                print("inside");
                 let half_ns = granted_ns + self.rng.u64(..=self.inside_ns);
                 let until_ns = half_ns + self.rng.u64(..=self.inside_ns);
                 self.place = Place::Inside { id, grant, read, half_ns, until_ns };
@@ -270,7 +270,7 @@ impl Locker {
             Place::Waiting { .. } => Ok(LONGEST_SLEEP),
             Place::Stale { id, grant, since_ns } if id.is_none() || now_ns() - since_ns > TOLD_WITHIN_NS => {
                 self.journal.end(grant, Kind::Abandoned).map_err(Failure::broken)?;
-                say("gave-up");
+                print("gave-up");
                 self.release(id);
                 Ok(Duration::ZERO)
             }
@@ -282,7 +282,7 @@ impl Locker {
                     self.place = Place::Stale { id, grant, since_ns: now_ns() };
                     return Ok(Duration::ZERO);
                 }
-                say("out");
+                print("out");
                 self.release(id);
                 Ok(Duration::ZERO)
             }

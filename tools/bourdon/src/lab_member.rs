@@ -134,9 +134,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         reach: None,
         talk,
     };
-    member.say(format_args!("begins"));
+    member.print(format_args!("begins"));
     while ended.try_recv() == Err(TryRecvError::Empty) && member.step()? {}
-    member.say(format_args!("ends"));
+    member.print(format_args!("ends"));
     Ok(())
 }
 
@@ -259,7 +259,7 @@ struct LabMember {
 }
 
 impl LabMember {
-    fn say(&self, what: fmt::Arguments<'_>) {
+    fn print(&self, what: fmt::Arguments<'_>) {
         if self.talk {
             eprintln!("{} {}: {what}", self.node.clock().wall_ns() / 1_000_000 % 1_000_000, self.own);
         }
@@ -278,7 +278,7 @@ impl LabMember {
         let goes_on = self.hear()? && self.take_token()?;
         if self.reach != self.node.reach() {
             self.reach = self.node.reach();
-            self.reach.iter().for_each(|reach| self.say(format_args!("{}", NodeEvent::Reached(*reach))));
+            self.reach.iter().for_each(|reach| self.print(format_args!("{}", NodeEvent::Reached(*reach))));
         }
         self.deliveries.history.flush();
         if work == 0 && goes_on {
@@ -323,7 +323,7 @@ impl LabMember {
     /// Handles all events; returns false if this incarnation is over.
     fn hear(&mut self) -> Result<bool, Failure> {
         while let Some(event) = self.node.poll_event() {
-            self.say(format_args!("{}", NodeEvent::Group(event)));
+            self.print(format_args!("{}", NodeEvent::Group(event)));
             match event {
                 Event::View { epoch, members, .. } => self.enter(epoch.0, members),
                 Event::SnapshotWanted => {
@@ -397,7 +397,7 @@ impl LabMember {
             let file = std::fs::OpenOptions::new().create(true).append(true).open(&path);
             let noted = file.and_then(|mut file| writeln!(file, "{} {} {}", token.birth, token.epoch.0, token.number));
             noted.map_err(|error| Failure::unusable(format!("can't write {}: {error}", path.display())))?;
-            self.say(format_args!("has the lock under token {}:{}:{}", token.birth, token.epoch.0, token.number));
+            self.print(format_args!("has the lock under token {}:{}:{}", token.birth, token.epoch.0, token.number));
         }
         if self.tokens.is_some() && !self.has_asked && self.node.process().standing() == Standing::Member {
             let lock = TopicName::new("lab").map_err(Failure::unusable)?;

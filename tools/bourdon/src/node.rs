@@ -42,7 +42,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let stopped = parts.stop();
     outcome.and(stopped)?;
     let reporter = Reporter { json: args.json, channel: None };
-    reporter.say("the node has stopped", &mut json!({ "event": "stopped" }));
+    reporter.print("the node has stopped", &mut json!({ "event": "stopped" }));
     Ok(())
 }
 
@@ -71,7 +71,7 @@ impl Reporter {
         self.channel.as_ref().map(|name| format!("channel {name}: ")).unwrap_or_default()
     }
 
-    fn say(&self, text: &str, object: &mut Value) {
+    fn print(&self, text: &str, object: &mut Value) {
         eprintln!("bourdon: {}{text}", self.prefix());
         if self.json {
             object["channel"] = self.channel.clone().into();
@@ -91,7 +91,7 @@ impl Reporter {
             self.prefix() + &received(message)
         };
         let mut out = std::io::stdout().lock();
-        let _ = writeln!(out, "{line}").and_then(|()| out.flush()); // as in `say`
+        let _ = writeln!(out, "{line}").and_then(|()| out.flush()); // as in `print`
     }
 
     fn started(&self, settings: &Settings, node: &ThreadedNode) {
@@ -127,7 +127,7 @@ impl Reporter {
             );
         }
         eprintln!("bourdon: the group is open: there is no key, so any process that reaches it can read and publish");
-        self.say(&text, &mut object);
+        self.print(&text, &mut object);
     }
 
     /// An event, and how many like it were left out before it.
@@ -146,9 +146,9 @@ impl Reporter {
         if let NodeEvent::Waiting { missing, waited_ns, .. } = event {
             object["missing"] = ranks(missing);
             object["waited_ns"] = waited_ns.into();
-            return self.say(&format!("{text} ({} s so far)", waited_ns / 1_000_000_000), &mut object);
+            return self.print(&format!("{text} ({} s so far)", waited_ns / 1_000_000_000), &mut object);
         }
-        let NodeEvent::Group(event) = event else { return self.say(&text, &mut object) };
+        let NodeEvent::Group(event) = event else { return self.print(&text, &mut object) };
         match event {
             Event::Suspected(rank, _)
             | Event::Trusted(rank)
@@ -167,7 +167,7 @@ impl Reporter {
             Event::Synced { phase, .. } => object["phase"] = phase.into(),
             _ => {}
         }
-        self.say(&text, &mut object);
+        self.print(&text, &mut object);
     }
 }
 

@@ -158,7 +158,7 @@ impl Sender<'_> {
         };
         match sent {
             Ok(Some(_)) => *under_way += 1,
-            Ok(None) => self.say("sent to all hosts of the network", &json!({ "taken_by": null, "sent": true }))?,
+            Ok(None) => self.print("sent to all hosts of the network", &json!({ "taken_by": null, "sent": true }))?,
             Err(DirectRefusal::TooMany { .. }) => return Ok(false),
             Err(DirectRefusal::Nobody | DirectRefusal::Unheard(_)) => {
                 return Err(Failure::broken("the members that it may go to are no longer heard: see `bourdon view`"));
@@ -179,7 +179,7 @@ impl Sender<'_> {
                     "message {number} was taken by member {by} at {at} in {:.3} ms, {copies}",
                     rtt_ns as f64 / 1e6
                 );
-                self.say(
+                self.print(
                     &text,
                     &json!({
                         "message": number, "taken_by": by.0, "address": at, "rtt_ns": rtt_ns, "attempts": attempts,
@@ -194,7 +194,7 @@ impl Sender<'_> {
                 if !self.args.json {
                     return Ok(());
                 }
-                self.say(
+                self.print(
                     "",
                     &json!({
                         "message": number, "taken_by": null, "address": null, "rtt_ns": null, "attempts": attempts,
@@ -205,7 +205,7 @@ impl Sender<'_> {
         }
     }
 
-    fn say(&self, text: &str, object: &Value) -> Result<(), Failure> {
+    fn print(&self, text: &str, object: &Value) -> Result<(), Failure> {
         print(&if self.args.json { format!("{object}\n") } else { format!("{text}\n") })
     }
 }
@@ -240,7 +240,7 @@ fn messages(args: &Args, node: &ClientNode) -> Receiver<Result<Vec<u8>, Failure>
 
 /// A direct message, as people read it.
 pub(crate) fn received(message: &DirectMessage) -> String {
-    let from = who(message.from, message.address);
+    let from = process(message.from, message.address);
     let how = if message.broadcast { " to all" } else { "" };
     format!("direct from {from}{how}: {}", text(&message.payload))
 }
@@ -259,7 +259,7 @@ pub(crate) fn received_object(message: &DirectMessage) -> Value {
     })
 }
 
-fn who(rank: Rank, address: Address) -> String {
+fn process(rank: Rank, address: Address) -> String {
     let at = SocketAddr::from(address);
     match rank {
         Rank::OBSERVER => format!("an observer at {at}"),

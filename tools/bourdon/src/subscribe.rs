@@ -60,7 +60,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             .poll(|message| match filter.judge(&message) {
                 Verdict::Wanted => output.write(&message, filter.name(&message)),
                 Verdict::Unwanted => {}
-                doubtful => doubts.tell(doubtful, &message),
+                doubtful => doubts.warn(doubtful, &message),
             })
             .map_err(Failure::broken)?;
         report(&mut node, &settings)?;
@@ -127,7 +127,7 @@ fn is_over(signals: &UnixStream) -> bool {
 struct Doubts(HashSet<(TopicId, Option<String>)>);
 
 impl Doubts {
-    fn tell(&mut self, verdict: Verdict, message: &Delivery<'_>) {
+    fn warn(&mut self, verdict: Verdict, message: &Delivery<'_>) {
         let doubt = (message.topic, message.name.map(str::to_owned));
         if self.0.len() >= DOUBTS_MAX || !self.0.insert(doubt) {
             return;

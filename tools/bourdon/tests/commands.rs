@@ -263,11 +263,11 @@ fn a_view_is_shown_a_barrier_waited_for_and_a_dead_member_missed() {
     }
     third.0.kill().expect("it runs");
     third.0.wait().expect("it ends");
-    let mut told = Value::Null;
-    while told["event"] != "view" {
-        told = next(&mut events);
+    let mut view_event = Value::Null;
+    while view_event["event"] != "view" {
+        view_event = next(&mut events);
     }
-    assert_eq!((&told["epoch"], &told["members"]), (&2.into(), &serde_json::json!([0, 1])));
+    assert_eq!((&view_event["epoch"], &view_event["members"]), (&2.into(), &serde_json::json!([0, 1])));
     let view = run(&[&["view", "prices", "--json"], &directory[..]].concat(), b"");
     let view: Value = serde_json::from_slice(&view.stdout).expect("one object");
     let nodes = view["nodes"].as_array().expect("a list");

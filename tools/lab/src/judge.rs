@@ -31,7 +31,7 @@ mod tests;
 use crate::history::{Delivery, Histories, Incarnation, SNAPSHOT, View};
 
 /// Violations of one invariant that are reported individually: the first few explain, the rest are only counted.
-pub const TOLD_AN_INVARIANT: usize = 50;
+pub const PRINTED_AN_INVARIANT: usize = 50;
 
 /// The order of deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -124,8 +124,8 @@ pub struct Verdict {
 
 impl Verdict {
     fn add(&mut self, invariant: u32, process: &Incarnation, detail: String) {
-        let told = self.violations.iter().filter(|violation| violation.invariant == invariant).count();
-        if told < TOLD_AN_INVARIANT {
+        let printed = self.violations.iter().filter(|violation| violation.invariant == invariant).count();
+        if printed < PRINTED_AN_INVARIANT {
             self.violations.push(Violation { invariant, process: process.shown(), detail });
         } else {
             self.violations_not_told += 1;

@@ -326,12 +326,12 @@ fn run_matrix(args: MatrixArgs) -> Result<ExitCode, String> {
     let folder = args.dir.unwrap_or_else(|| own.path().to_owned());
     let MatrixArgs { transports, messages, order: orders, reliability: levels, json: as_json, .. } = args;
     let plan = matrix::Plan { bourdon, transports, messages, orders, levels, folder };
-    let mut tell = |cell: &matrix::Cell| {
+    let mut show_progress = |cell: &matrix::Cell| {
         let verdict = if cell.failures.is_empty() { "kept" } else { "BROKEN" };
         let barriers = if cell.barriers { " with barriers" } else { "" };
         eprintln!("{} {} {}{barriers}: {verdict}", cell.transport, cell.reliability, cell.order);
     };
-    let cells = matrix::run(&plan, &mut tell).map_err(|error| error.to_string())?;
+    let cells = matrix::run(&plan, &mut show_progress).map_err(|error| error.to_string())?;
     print(&if as_json { json(&serde_json::json!({ "cells": cells })) } else { matrix::table(&cells) })?;
     Ok(ExitCode::from(u8::from(cells.iter().any(|cell| !cell.failures.is_empty()))))
 }

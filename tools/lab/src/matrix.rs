@@ -149,9 +149,9 @@ fn verdict(folder: &Path, rules: Rules) -> (usize, u64, Vec<String>) {
                 .flat_map(|incarnation| &incarnation.gaps)
                 .map(|gap| gap.to - gap.from)
                 .sum();
-            let told =
+            let printed =
                 verdict.violations.iter().map(|v| format!("invariant {}: {}: {}", v.invariant, v.process, v.detail));
-            (verdict.deliveries, gaps, told.collect())
+            (verdict.deliveries, gaps, printed.collect())
         }
         Err(error) => (0, 0, vec![error.to_string()]),
     }

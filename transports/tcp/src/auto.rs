@@ -68,7 +68,7 @@ struct Peer {
     /// When it last reported that it hears us.
     hears_us: Option<Instant>,
     /// What we last reported to it, and when.
-    told: Option<(bool, Instant)>,
+    reported: Option<(bool, Instant)>,
 }
 
 /// How many peers are reached which way.
@@ -169,8 +169,8 @@ impl AutoPort {
         let mut report: [u8; REPORT_BYTES] = joined(&REPORT, &hello);
         for peer in self.peers.iter_mut().filter(|peer| connected.contains(&peer.address)) {
             let hears = is_within(FORGET_AFTER, peer.heard, now);
-            if peer.told.is_none_or(|(told, at)| told != hears || now >= at + REPORT_EVERY) {
-                peer.told = Some((hears, now));
+            if peer.reported.is_none_or(|(reported, at)| reported != hears || now >= at + REPORT_EVERY) {
+                peer.reported = Some((hears, now));
                 report[REPORT_BYTES - 1] = hears.into();
                 self.mesh.send(To::Peer(peer.address), &report, REPORT_BYTES)?;
             }
@@ -207,7 +207,7 @@ impl AutoPort {
 
 impl Peer {
     fn new(address: SocketAddr) -> Self {
-        Self { address, heard: None, hears_us: None, told: None }
+        Self { address, heard: None, hears_us: None, reported: None }
     }
 }
 

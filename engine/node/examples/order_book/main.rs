@@ -88,7 +88,7 @@ fn replicate(number: &str, address: &str, count: &str, file: Option<&str>) -> Ou
     let events = if is_publisher { load(count, file)? } else { Vec::new() };
     let mut node = Node::join(&settings(number, address)?)?;
     let orders = lines_of_stdin();
-    let (mut book, mut sent, mut may_send, mut said) = (Book::default(), 0, 0, 0);
+    let (mut book, mut sent, mut may_send, mut printed) = (Book::default(), 0, 0, 0);
     let mut is_ready = false;
     loop {
         match orders.try_recv() {
@@ -117,25 +117,25 @@ fn replicate(number: &str, address: &str, count: &str, file: Option<&str>) -> Ou
                 bourdon::Event::SnapshotReady => {
                     let state = node.take_snapshot().unwrap_or_default();
                     book = Book::from_bytes(&state).ok_or("the snapshot is no book")?;
-                    say(&format!("restored {}", book.events));
+                    print(&format!("restored {}", book.events));
                 }
                 _ => {}
             }
         }
         if !is_ready && node.process().is_formed() {
             is_ready = true;
-            say("ready");
+            print("ready");
         }
-        if said == 0 && book.events as usize >= count / 2 {
-            said = 1;
-            say("half");
+        if printed == 0 && book.events as usize >= count / 2 {
+            printed = 1;
+            print("half");
         }
-        if said == 1 && book.events as usize >= count {
-            said = 2;
+        if printed == 1 && book.events as usize >= count {
+            printed = 2;
             let (bid, offer) = book.best();
             let price = |price: Option<i64>| price.map_or("-".to_owned(), |price| price.to_string());
             let (hash, resting, traded) = (book.hash(), book.resting(), book.traded);
-            say(&format!("book {hash:016x} {} {} resting {resting} traded {traded}", price(bid), price(offer)));
+            print(&format!("book {hash:016x} {} {} resting {resting} traded {traded}", price(bid), price(offer)));
         }
         if worked == 0 && (sent == may_send.min(events.len()) || !is_publisher) {
             node.wait(Duration::from_millis(20))?;
@@ -155,7 +155,7 @@ fn lines_of_stdin() -> Receiver<String> {
     receiver
 }
 
-fn say(line: &str) {
+fn print(line: &str) {
     let mut stdout = std::io::stdout().lock();
     // The parent has ended: stdin reports it as well.
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
@@ -171,7 +171,7 @@ struct Stage {
     children: Vec<Child>,
     /// Which process printed what.
     lines: Sender<Line>,
-    said: Receiver<Line>,
+    printed: Receiver<Line>,
 }
 
 impl Stage {
@@ -179,10 +179,10 @@ impl Stage {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["process", &number.to_string(), &self.address, &self.count.to_string()]).args(&self.file);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let (lines, said) = (child.stdout.take().ok_or("no stdout")?, self.lines.clone());
+        let (lines, printed) = (child.stdout.take().ok_or("no stdout")?, self.lines.clone());
         std::thread::spawn(move || {
             for line in BufReader::new(lines).lines().map_while(Result::ok) {
-                let _ = said.send((number, line)); // at the end no receiver is left
+                let _ = printed.send((number, line)); // at the end no receiver is left
             }
         });
         Ok(child)
@@ -190,7 +190,7 @@ impl Stage {
 
     /// The next line of any process.
     fn hear(&self) -> Outcome<Line> {
-        self.said.recv_timeout(PATIENCE).map_err(|_| "no process has printed anything for a minute".into())
+        self.printed.recv_timeout(PATIENCE).map_err(|_| "no process has printed anything for a minute".into())
     }
 
     fn wait_for(&self, number: usize, word: &str) -> Outcome<String> {
@@ -223,8 +223,8 @@ fn conduct(count: usize, file: Option<&str>) -> Outcome<()> {
     let count = load(count, file)?.len();
     let pid = std::process::id();
     let address = format!("239.255.{}.{}:{}", pid >> 8 & 0xff, pid & 0xff, 20_000 + pid % 10_000);
-    let (lines, said) = channel();
-    let mut stage = Stage { address, count, file: file.map(str::to_owned), children: Vec::new(), lines, said };
+    let (lines, printed) = channel();
+    let mut stage = Stage { address, count, file: file.map(str::to_owned), children: Vec::new(), lines, printed };
     let all = usize::from(MEMBERS + OBSERVERS);
     for number in 0..all {
         let child = stage.start(number)?;

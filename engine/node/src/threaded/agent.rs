@@ -209,23 +209,23 @@ impl Agent {
         }
         while let Some(event) = self.node.poll_event() {
             work_count += 1;
-            self.tell(event.into());
+            self.report(event.into());
         }
         if let Some(why) = self.node.poll_birth_problem() {
-            self.tell(NodeEvent::BirthNotStored(why.into()));
+            self.report(NodeEvent::BirthNotStored(why.into()));
         }
         let standing = self.node.process().standing();
         let is_waiting = matches!(standing, Standing::Forming | Standing::Outside);
         if let Some(waited_ns) = self.view_wait.report(self.node.now(), is_waiting) {
             let (missing, members) = self.unheard();
-            self.tell(NodeEvent::Waiting { missing, members, outside: standing == Standing::Outside, waited_ns });
+            self.report(NodeEvent::Waiting { missing, members, outside: standing == Standing::Outside, waited_ns });
         }
         work_count += self.post.collect(&mut self.node);
         work_count += self.broker.work(&mut self.node);
         let reach = self.node.reach();
         if reach != self.reach {
             self.reach = reach;
-            reach.into_iter().for_each(|reach| self.tell(NodeEvent::Reached(reach)));
+            reach.into_iter().for_each(|reach| self.report(NodeEvent::Reached(reach)));
         }
         Ok(work_count + self.obey())
     }
@@ -254,7 +254,7 @@ impl Agent {
             self.held_up.set(0, word);
         }
         if let Some(refusal) = dropped {
-            self.tell(NodeEvent::PublicationDropped(refusal));
+            self.report(NodeEvent::PublicationDropped(refusal));
         }
         taken
     }
@@ -275,7 +275,7 @@ impl Agent {
     }
 
     #[cold]
-    fn tell(&mut self, event: NodeEvent) {
+    fn report(&mut self, event: NodeEvent) {
         let (tag, frame) = event_frame(&event);
         for listener in &mut self.listeners {
             // An application that does not fetch events misses some, as with the protocol's own bounded queue.
@@ -296,7 +296,7 @@ impl Agent {
                 tag if tag == Command::Leave as u32 => self.node.leave(),
                 _ => {
                     if let Err(refusal) = self.node.sync(None) {
-                        self.tell(NodeEvent::SyncRefused(refusal));
+                        self.report(NodeEvent::SyncRefused(refusal));
                     }
                 }
             }

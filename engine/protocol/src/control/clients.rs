@@ -254,8 +254,8 @@ impl Clients {
         self.0.iter().any(|known| !known.under_way.is_empty())
     }
 
-    /// A quorum holds more than before: passes to `tell` the clients to answer and what to acknowledge.
-    pub(crate) fn settle(&mut self, held: HeldByQuorum, mut tell: impl FnMut(ClientId, Sequence, Address)) {
+    /// A quorum holds more than before: passes to `notify` the clients to answer and what to acknowledge.
+    pub(crate) fn settle(&mut self, held: HeldByQuorum, mut notify: impl FnMut(ClientId, Sequence, Address)) {
         for known in &mut self.0 {
             let before = known.taken;
             while let Some(mut first) = known.under_way.front().copied() {
@@ -270,7 +270,7 @@ impl Clients {
                 known.under_way.pop_front();
             }
             if known.taken > before {
-                tell(known.client, known.taken, known.reply_to);
+                notify(known.client, known.taken, known.reply_to);
             }
         }
     }

@@ -593,7 +593,7 @@ impl Elections {
     }
 
     /// What this member announces at the beginning of a view.
-    pub(crate) fn tell(&self) -> Vec<LinkMessage> {
+    pub(crate) fn announcements(&self) -> Vec<LinkMessage> {
         let (own, mut messages) = (self.seat.own, Vec::new());
         for (name, election) in &self.elections {
             if election.stands() {
@@ -612,7 +612,7 @@ impl Elections {
     }
 
     /// A member has announced all that it holds: elections that it did not name it does not lead.
-    pub(crate) fn told(&mut self, from: Rank) {
+    pub(crate) fn on_state_sent(&mut self, from: Rank) {
         let silent =
             |election: &Election| election.unconfirmed && election.leader.is_some_and(|(l, _)| l.leader == from);
         let names: Vec<TopicName> =

@@ -104,7 +104,7 @@ pub(crate) trait Exclusion: Debug + Send {
     /// A view begins; this member holds these locks.
     fn enter(&mut self, seat: &Seat, held: &[TopicName]);
     /// A member announces a lock that it holds from an earlier view.
-    fn told(&mut self, seat: &Seat, from: Rank, name: TopicName);
+    fn on_holds(&mut self, seat: &Seat, from: Rank, name: TopicName);
     /// Every member has announced its locks.
     fn open(&mut self, seat: &Seat, effects: &mut Effects);
     /// This member requests a lock.
@@ -344,9 +344,9 @@ impl Mutex {
     }
 
     /// A member announced at the beginning of the view that it holds this lock.
-    pub(crate) fn told(&mut self, from: Rank, name: TopicName) {
+    pub(crate) fn on_holds(&mut self, from: Rank, name: TopicName) {
         if let Algorithm::Textbook(textbook) = &mut self.algorithm {
-            textbook.told(&self.seat, from, name);
+            textbook.on_holds(&self.seat, from, name);
         }
     }
 

@@ -206,14 +206,14 @@ impl PerfectLinks {
     }
 
     /// Sends what is new or must be retransmitted, and acknowledges what came.
-    pub(crate) fn transmit(&mut self, now: Instant, mut say: impl FnMut(Rank, &Link, Option<&TopicName>)) {
+    pub(crate) fn transmit(&mut self, now: Instant, mut send: impl FnMut(Rank, &Link, Option<&TopicName>)) {
         self.is_idle = true;
         for (rank, peer) in self.peers.iter_mut().enumerate() {
             let rank = Rank(rank as u16);
             let fresh = peer.unacknowledged.len().min(AHEAD);
             for place in peer.sent..fresh {
                 let message = &peer.unacknowledged[place];
-                say(rank, &message.record(rank, peer.first + place as u64, peer.next), message.name.as_ref());
+                send(rank, &message.record(rank, peer.first + place as u64, peer.next), message.name.as_ref());
                 peer.owes_ack = false;
             }
             if fresh > peer.sent {
@@ -223,7 +223,7 @@ impl PerfectLinks {
             }
             if core::mem::take(&mut peer.owes_ack) {
                 self.overhead += 1;
-                say(rank, &Link { acknowledged: peer.next.into(), to: rank.0.into(), ..NOTHING }, None);
+                send(rank, &Link { acknowledged: peer.next.into(), to: rank.0.into(), ..NOTHING }, None);
             }
         }
         self.note_due();

@@ -381,8 +381,8 @@ impl Stream {
             }
         };
         // Messages published before this process came were never promised.
-        let told = if self.is_loose { self.delivered.max(self.excused) } else { self.delivered };
-        let from = self.awaits_anchor.take().map_or(told, |came| came.min(first));
+        let reported = if self.is_loose { self.delivered.max(self.excused) } else { self.delivered };
+        let from = self.awaits_anchor.take().map_or(reported, |came| came.min(first));
         self.cursor.jump(hole.to);
         self.cursor.sequence = first;
         self.assembly.abandon();

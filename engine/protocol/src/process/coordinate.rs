@@ -38,7 +38,7 @@ pub(super) struct Coordinator {
     elections: Elections,
     news: VecDeque<Coordination>,
     /// Bit r: rank r has announced all that it holds in this view.
-    told: u64,
+    state_sent: u64,
     /// A command was delivered, and other members wait for the row that acknowledges it.
     owes_row: bool,
     /// Commands published so far.
@@ -53,7 +53,7 @@ impl Coordinator {
             mutex: Mutex::new(config.mutex),
             elections: Elections::new(config.election),
             news: VecDeque::new(),
-            told: 0,
+            state_sent: 0,
             owes_row: false,
             commands: 0,
         }
@@ -253,7 +253,7 @@ impl Process {
         coordination.birth = view.birth;
         let seat = Seat::new(own, view, self.config.mutant);
         coordination.links.enter();
-        coordination.told = bit(own);
+        coordination.state_sent = bit(own);
         coordination.mutex.enter(seat.clone(), view, order.0, is_member);
         if !is_member {
             return coordination.collect();
@@ -262,7 +262,7 @@ impl Process {
         let is_replicated = self.config.mutex == MutexKind::Replicated;
         let held = coordination.mutex.holds().filter(|_| !is_replicated);
         let mut messages: Vec<LinkMessage> = held.map(|(name, _)| LinkMessage::new(link_steps::HOLDS, *name)).collect();
-        messages.extend(coordination.elections.tell());
+        messages.extend(coordination.elections.announcements());
         messages.push(LinkMessage::bare(link_steps::STATE_SENT));
         for to in seat.others() {
             messages.iter().for_each(|message| coordination.links.send(to, *message));
@@ -275,7 +275,7 @@ impl Process {
     /// Once every member has announced what it holds, requests are sent.
     fn open_coordination(&mut self) {
         let coordination = &mut self.coordination;
-        if coordination.told & self.data.view.bits() == self.data.view.bits() {
+        if coordination.state_sent & self.data.view.bits() == self.data.view.bits() {
             coordination.mutex.open();
             coordination.elections.open();
             coordination.collect();
@@ -334,11 +334,11 @@ impl Process {
         let Some(message) = coordination.links.receive(now, from, record, name) else { return };
         match (message.step, message.name) {
             (link_steps::STATE_SENT, _) => {
-                coordination.told |= bit(from);
-                coordination.elections.told(from);
+                coordination.state_sent |= bit(from);
+                coordination.elections.on_state_sent(from);
                 self.open_coordination();
             }
-            (link_steps::HOLDS, Some(name)) => coordination.mutex.told(from, name),
+            (link_steps::HOLDS, Some(name)) => coordination.mutex.on_holds(from, name),
             (link_steps::REQUEST..link_steps::ELECTION, _) => coordination.mutex.receive(from, &message),
             _ => coordination.elections.receive(from, &message),
         }

@@ -161,8 +161,8 @@ impl Process {
 
     /// Receives ballot steps from members of the followed view about its end.
     pub(super) fn follow_step(&mut self, now: Instant, from: Member, ballot: Ballot, step: Step) {
-        let told = matches!(&step, Step::Decide(value) if self.goes_on(from, value));
-        if !self.data.view.contains(from) && !told {
+        let is_announced = matches!(&step, Step::Decide(value) if self.goes_on(from, value));
+        if !self.data.view.contains(from) && !is_announced {
             return self.counters.add(Counter::DiscardedSender, 1);
         }
         if matches!(&step, Step::Decide(value) | Step::Propose(value) if !self.may_follow(value)) {

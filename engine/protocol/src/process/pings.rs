@@ -90,8 +90,8 @@ impl Process {
         }
         if ping.answer.get() != 0 {
             let own_ns = now.0.wrapping_add(self.config.wall_offset_ns);
-            let tells = from.rank == self.data.view.sequencer;
-            if !(tells && self.clock_sync.answer(now, ping.nonce.get(), sent_ns, own_ns)) {
+            let is_reference = from.rank == self.data.view.sequencer;
+            if !(is_reference && self.clock_sync.answer(now, ping.nonce.get(), sent_ns, own_ns)) {
                 self.detector.pong(from.rank, now, ping.nonce.get());
             } else {
                 self.outbox.set_wall_offset(self.wall(now).wrapping_sub(now.0));

@@ -49,17 +49,17 @@ pub(super) fn complete(
     others: impl Iterator<Item = usize>,
     is_gone: impl Fn(Option<(u16, u32)>) -> bool,
 ) -> Verdict {
-    let told = &history.lineages[lineage];
-    for other in others.map(|other| &history.lineages[other]).filter(|other| other.whole && told.whole) {
+    let own = &history.lineages[lineage];
+    for other in others.map(|other| &history.lineages[other]).filter(|other| other.whole && own.whole) {
         let message = |shown: &Delivered| &history.messages[shown.id as usize];
         let counts = |shown: &&Delivered| !message(shown).at_barrier && !is_gone(message(shown).publisher);
-        let before = told.delivered.iter().filter(counts);
+        let before = own.delivered.iter().filter(counts);
         if let Some(ahead) =
             { before }.rev().find(|shown| !other.has(shown.id) && !other.gave_up(shown.sender, shown.sequence))
         {
-            let (process, behind) = (told.process, other.process);
+            let (process, behind) = (own.process, other.process);
             let name = history.name(ahead.id);
-            let detail = format!("process {process} completed barrier {}, and {behind} lacks {name}", told.phase);
+            let detail = format!("process {process} completed barrier {}, and {behind} lacks {name}", own.phase);
             return Err(Violation::new(NAME, detail));
         }
     }

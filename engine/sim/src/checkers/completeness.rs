@@ -42,7 +42,7 @@ impl Completeness<'_> {
         for node in members.iter().filter(|node| node.is_alive()) {
             let lineage = &self.history.lineages[node.lineage];
             if self.plan.is_lossy() {
-                self.told(lineage)?;
+                self.losses_reported(lineage)?;
                 continue;
             }
             let total = self.plan.order == OrderPlan::Total;
@@ -74,7 +74,7 @@ impl Completeness<'_> {
 
     /// Where messages may be lost: what was published by incarnations that are still members was delivered, or reported
     /// as lost, to each member that was there.
-    fn told(&self, lineage: &Lineage) -> Verdict {
+    fn losses_reported(&self, lineage: &Lineage) -> Verdict {
         for (id, message) in (0..).zip(&self.history.messages).filter(|(_, message)| !message.at_barrier) {
             let Some((rank, incarnation)) = message.publisher else { continue };
             let node = &self.nodes[usize::from(rank)];

@@ -219,7 +219,7 @@ impl Children {
             }
             let _ = sender.send((index, Word::Ended));
         });
-        if let Err(error) = tell(&mut stdin, assignment) {
+        if let Err(error) = send(&mut stdin, assignment) {
             let _ = child.kill();
             let _ = child.wait();
             return Err(unusable(error));
@@ -229,7 +229,7 @@ impl Children {
 
     fn order(&mut self, index: usize, order: &Order) {
         // The end of a process's stdout reports that it is gone.
-        let _ = tell(&mut self.children[index].1, order);
+        let _ = send(&mut self.children[index].1, order);
     }
 
     fn order_all(&mut self, order: &Order) {
@@ -252,7 +252,7 @@ impl Children {
     }
 }
 
-fn tell(stdin: &mut ChildStdin, what: &impl serde::Serialize) -> std::io::Result<()> {
+fn send(stdin: &mut ChildStdin, what: &impl serde::Serialize) -> std::io::Result<()> {
     let mut line = serde_json::to_string(what).map_err(std::io::Error::other)?;
     line.push('\n');
     stdin.write_all(line.as_bytes())?;
@@ -668,10 +668,10 @@ impl<'a> Run<'a> {
     /// Whether the messages that any two processes have both delivered are in one order at both.
     fn is_one_order(&mut self, cast: &mut Children) -> bool {
         self.killed_chains();
-        let told = |row: &Row| row.tally.is_some();
-        let mut waiting = self.outcome.rows.iter().filter(|row| told(row)).count();
+        let reported = |row: &Row| row.tally.is_some();
+        let mut waiting = self.outcome.rows.iter().filter(|row| reported(row)).count();
         (0..self.outcome.rows.len())
-            .filter(|index| told(&self.outcome.rows[*index]))
+            .filter(|index| reported(&self.outcome.rows[*index]))
             .for_each(|index| cast.order(index, &Order::Names));
         let (mut all, deadline) = (Vec::new(), Instant::now() + ANSWER_LIMIT);
         while waiting > 0 {
@@ -694,25 +694,25 @@ impl<'a> Run<'a> {
     /// Whether every delivered sequence is a prefix of the longest one.
     fn is_prefix_of_longest(&mut self, cast: &mut Children) -> bool {
         let killed = self.killed_chains();
-        let told: Vec<usize> =
+        let reported: Vec<usize> =
             (0..self.outcome.rows.len()).filter(|index| self.outcome.rows[*index].tally.is_some()).collect();
-        let counts: Vec<u64> = told.iter().map(|index| self.outcome.rows[*index].delivered).collect();
+        let counts: Vec<u64> = reported.iter().map(|index| self.outcome.rows[*index].delivered).collect();
         // Each process is asked for its chain at every length that another process has reached.
         let mut lengths = counts.clone();
         lengths.extend(killed.iter().map(|chain| chain.len() as u64 - 1));
-        for index in &told {
+        for index in &reported {
             cast.order(*index, &Order::Chain { counts: lengths.clone() });
         }
         let mut answers = vec![None; self.outcome.rows.len()];
         let deadline = Instant::now() + ANSWER_LIMIT;
-        while told.iter().any(|index| answers[*index].is_none()) {
+        while reported.iter().any(|index| answers[*index].is_none()) {
             match cast.hear(deadline.saturating_duration_since(Instant::now())) {
                 Some((index, Word::ProcessReport(ProcessReport::Chain { hashes }))) => answers[index] = Some(hashes),
                 Some(_) => {}
                 None => return false,
             }
         }
-        let answers = told.iter().map(|index| answers[*index].take().unwrap_or_default());
+        let answers = reported.iter().map(|index| answers[*index].take().unwrap_or_default());
         let dead = killed.iter().map(|chain| lengths.iter().map(|n| chain.get(*n as usize).copied()).collect());
         let chains: Vec<Vec<Option<u64>>> = answers.chain(dead).collect();
         // At each length, all processes that reached it have the same chain.

@@ -157,7 +157,7 @@ impl DemoProcess {
             }
             self.break_link();
             self.hear()?;
-            self.tell();
+            self.report_progress();
             if work == 0 {
                 let sleep = self.until_next_record().min(LONGEST_SLEEP);
                 if !sleep.is_zero() {
@@ -329,7 +329,7 @@ impl DemoProcess {
     }
 
     /// Reports to the demo what it should know by now.
-    fn tell(&mut self) {
+    fn report_progress(&mut self) {
         if !self.has_reported_ready && self.node.process().is_formed() {
             self.has_reported_ready = true;
             send_report(&ProcessReport::Ready {

@@ -100,7 +100,7 @@ impl Parts {
     /// Reports events until a signal comes or every stream has ended.
     pub(super) fn serve(&mut self, signals: &UnixStream, requests: &UnixStream) -> Result<(), Failure> {
         loop {
-            self.running.iter_mut().for_each(Part::tell);
+            self.running.iter_mut().for_each(Part::report);
             if self.stop_ended()? {
                 return Ok(());
             }
@@ -139,7 +139,7 @@ impl Parts {
             // The end of the whole node is reported last.
             match reporter.channel {
                 None => ends = true,
-                Some(_) => reporter.say("the channel was left", &mut json!({ "event": "stopped" })),
+                Some(_) => reporter.print("the channel was left", &mut json!({ "event": "stopped" })),
             }
         }
         Ok(ends || self.running.is_empty())
@@ -180,7 +180,7 @@ impl Parts {
 }
 
 impl Part {
-    fn tell(&mut self) {
+    fn report(&mut self) {
         self.node.clear_events();
         while let Some(event) = self.node.poll_event() {
             if matches!(event, NodeEvent::Group(Event::Left(_))) && self.leave_by.is_some() {

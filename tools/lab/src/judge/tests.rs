@@ -322,7 +322,7 @@ fn many_violations_are_counted_and_few_printed() {
     let twice: String = (0..200).map(|sequence| format!("D 1 - 0 {sequence} - / D 1 - 0 {sequence} - /")).collect();
     let verdict =
         verdict(rules((Order::Unordered, Reliability::Unreliable)), &[("member-0", &format!("V 1 0 /{twice}"))], "");
-    assert_eq!((verdict.violations.len(), verdict.violations_not_told), (super::TOLD_AN_INVARIANT, 150));
+    assert_eq!((verdict.violations.len(), verdict.violations_not_told), (super::PRINTED_AN_INVARIANT, 150));
 }
 
 #[test]

@@ -92,7 +92,7 @@ struct Group<'a> {
     address: String,
     members: Vec<Member>,
     sender: Sender<(Incarnation, MemberReport)>,
-    said: Receiver<(Incarnation, MemberReport)>,
+    reports: Receiver<(Incarnation, MemberReport)>,
     rng: fastrand::Rng,
     fault: Option<Fault>,
     /// Entries until the next fault.
@@ -110,7 +110,7 @@ pub(super) fn play(
     (path, journal): (&Path, &Journal),
     talk: &dyn Fn(&str),
 ) -> Result<Outcome, Unusable> {
-    let (sender, said) = channel();
+    let (sender, reports) = channel();
     let id = draw_id();
     let address = format!("239.253.{}.5:{}", id >> 24, 20_000 + (id >> 8) % 12_000);
     let mut group = Group {
@@ -122,7 +122,7 @@ pub(super) fn play(
         address,
         members: Vec::new(),
         sender,
-        said,
+        reports,
         rng: fastrand::Rng::with_seed(plan.seed),
         fault: None,
         until_fault: 0,
@@ -224,13 +224,13 @@ impl Group<'_> {
         let sender = self.sender.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let said = match &*line {
+                let report = match &*line {
                     "joined" => MemberReport::Joined,
                     "inside" => MemberReport::Inside,
                     "gave-up" => MemberReport::GaveUp,
                     _ => MemberReport::Out,
                 };
-                if sender.send((own, said)).is_err() {
+                if sender.send((own, report)).is_err() {
                     return;
                 }
             }
@@ -243,21 +243,21 @@ impl Group<'_> {
 
     /// Waits until a member reports, or until the deadline.
     fn hear(&mut self, until: Instant, forms: bool) -> Result<(), Stop> {
-        match self.said.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok((whose, said)) => self.take(whose, &said, forms),
+        match self.reports.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok((whose, report)) => self.take(whose, &report, forms),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(()),
         }
     }
 
-    fn take(&mut self, whose: Incarnation, said: &MemberReport, forms: bool) -> Result<(), Stop> {
-        if matches!(said, MemberReport::Out) {
+    fn take(&mut self, whose: Incarnation, report: &MemberReport, forms: bool) -> Result<(), Stop> {
+        if matches!(report, MemberReport::Out) {
             (self.entries, self.last_out) = (self.entries + 1, Instant::now());
         }
         let member = &mut self.members[usize::from(whose.rank)];
         if member.incarnation != whose.incarnation {
             return Ok(());
         }
-        match said {
+        match report {
             MemberReport::Joined => member.has_joined = true,
             MemberReport::Inside => self.plan_fault(whose),
             MemberReport::Out => {}
@@ -388,7 +388,7 @@ impl Group<'_> {
             if left == 0 {
                 return Ok(());
             }
-            let _ = self.said.recv_timeout(LOOK_EVERY); // whatever is reported now
+            let _ = self.reports.recv_timeout(LOOK_EVERY); // whatever is reported now
         }
         Err(failed("a member does not end on request"))
     }

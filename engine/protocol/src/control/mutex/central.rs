@@ -118,11 +118,11 @@ impl Exclusion for Central {
         *self = Self { next_id: self.next_id, ..Self::default() };
         for name in held {
             self.own.insert(*name, 0);
-            self.told(seat, seat.own, *name);
+            self.on_holds(seat, seat.own, *name);
         }
     }
 
-    fn told(&mut self, seat: &Seat, from: Rank, name: TopicName) {
+    fn on_holds(&mut self, seat: &Seat, from: Rank, name: TopicName) {
         if seat.oldest == seat.own && has_room(&self.queues, &name) {
             self.queues.entry(name).or_default().holder = Some(Request { from, id: 0 });
         }

@@ -80,10 +80,10 @@ impl Lamport {
 impl Exclusion for Lamport {
     fn enter(&mut self, seat: &Seat, held: &[TopicName]) {
         *self = Self { time: 1, ..Self::default() };
-        held.iter().for_each(|name| self.told(seat, seat.own, *name));
+        held.iter().for_each(|name| self.on_holds(seat, seat.own, *name));
     }
 
-    fn told(&mut self, _seat: &Seat, from: Rank, name: TopicName) {
+    fn on_holds(&mut self, _seat: &Seat, from: Rank, name: TopicName) {
         if has_room(&self.queues, &name) {
             self.queues.entry(name).or_default().requests.insert(from, 0);
         }

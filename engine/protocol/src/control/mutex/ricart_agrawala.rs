@@ -80,7 +80,7 @@ impl Exclusion for RicartAgrawala {
         self.locks.extend(held.iter().map(inside));
     }
 
-    fn told(&mut self, _seat: &Seat, _from: Rank, _name: TopicName) {}
+    fn on_holds(&mut self, _seat: &Seat, _from: Rank, _name: TopicName) {}
 
     fn open(&mut self, _seat: &Seat, _effects: &mut Effects) {}
 

@@ -131,7 +131,7 @@ impl Exclusion for TokenRing {
         self.locks.extend(held.iter().map(here));
     }
 
-    fn told(&mut self, seat: &Seat, _from: Rank, name: TopicName) {
+    fn on_holds(&mut self, seat: &Seat, _from: Rank, name: TopicName) {
         if seat.own == seat.oldest && has_room(&self.locks, &name) && seat.mutant != Some(Mutant::TwoTokens) {
             // The token may have come here through others before its holder's announcement.
             let lock = self.locks.entry(name).or_default();
