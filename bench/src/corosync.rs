@@ -14,9 +14,9 @@
 mod cpg;
 
 use crate::hosts::{NETWORK, address};
-use crate::part::Spec;
 use crate::task::Task;
 use crate::total_order::member::{Ordered, play};
+use crate::worker::Spec;
 use crate::{Failure, Idle};
 use bourdon::Idler;
 use cpg::{Cpg, CpgError};

@@ -3,9 +3,9 @@
 //! Observers acknowledge nothing, so no observer slows the publisher, a group of one; an observer requests what it
 //! misses. The rate is the slowest observer's. On a host with fewer cores than processes use `--idle park`.
 
-use crate::part::{FarEnd, Spec, WorkerKind, pin};
 use crate::row::show;
 use crate::throughput::{publish, row};
+use crate::worker::{FarEnd, Spec, WorkerKind, pin};
 use crate::{Failure, Mode, Settings};
 
 /// Measures fan-out and prints the result.

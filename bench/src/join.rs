@@ -1,7 +1,7 @@
 //! Joins a group of the measurement, and waits until it has formed.
 
 use crate::Failure;
-use crate::part::{Spec, WorkerReport, report};
+use crate::worker::{Spec, WorkerReport, report};
 use bourdon::settings::Role;
 use bourdon::{Event, Node};
 use std::time::{Duration, Instant};

@@ -5,9 +5,9 @@
 //! round trips begin at even intervals and count from when they should have begun.
 
 use crate::join::{broken, join};
-use crate::part::{FarEnd, Spec, WorkerKind, pin};
 use crate::row::{Latency, Ratio, Row, histogram, show};
 use crate::threaded::Threaded;
+use crate::worker::{FarEnd, Spec, WorkerKind, pin};
 use crate::{Failure, Mode, Peer, Settings, raw};
 use bourdon::settings::Role;
 use bourdon::{Rank, Refusal, TopicId};
@@ -185,7 +185,7 @@ fn row(settings: &Settings, system: &str, rounds: &[Round], how: serde_json::Val
     Row {
         what: "latency".into(),
         system: system.into(),
-        transport: crate::part::transport_name(settings),
+        transport: crate::worker::transport_name(settings),
         size_bytes: settings.size,
         count: all.len(),
         lost: Some(rounds.iter().map(|round| round.lost).sum()),

@@ -5,7 +5,7 @@
 //! the result is the ratio, with its spread over the rounds. Latencies are recorded into HDR histograms from the
 //! intended time of sending, so that a stall counts for every message it delayed (no coordinated omission).
 //!
-//! The two ends of a measurement are separate processes, one pinned to each core (`part.rs`).
+//! The two ends of a measurement are separate processes, one pinned to each core (`worker.rs`).
 
 mod coordination;
 mod corosync;
@@ -17,7 +17,6 @@ mod hosts;
 mod join;
 mod latency;
 mod lock;
-mod part;
 mod raw;
 mod redis;
 mod ring;
@@ -29,6 +28,7 @@ mod task;
 mod threaded;
 mod throughput;
 mod total_order;
+mod worker;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -62,7 +62,7 @@ enum Command {
     Ring(Settings),
     /// One end of a measurement; the harness starts these itself
     #[command(hide = true)]
-    WorkerKind,
+    Worker,
     /// A member whose failures are measured; the harness starts these itself
     #[command(hide = true)]
     DetectMember,
@@ -175,15 +175,15 @@ enum Failure {
 }
 
 /// Runs a far end.
-fn play(spec: &part::Spec) -> Result<(), Failure> {
+fn play(spec: &worker::Spec) -> Result<(), Failure> {
     match spec.role {
-        part::WorkerKind::RawEcho => raw::echo(spec),
-        part::WorkerKind::RawSink => raw::sink(spec),
-        part::WorkerKind::Echo => latency::echo(spec),
-        part::WorkerKind::ThreadedEcho => threaded::echo(spec),
-        part::WorkerKind::Sink | part::WorkerKind::Observer => throughput::sink(spec),
-        part::WorkerKind::BourdonMember => total_order::bourdon(spec, spec.task()?),
-        part::WorkerKind::CorosyncMember => corosync::run(spec, spec.task()?),
+        worker::WorkerKind::RawEcho => raw::echo(spec),
+        worker::WorkerKind::RawSink => raw::sink(spec),
+        worker::WorkerKind::Echo => latency::echo(spec),
+        worker::WorkerKind::ThreadedEcho => threaded::echo(spec),
+        worker::WorkerKind::Sink | worker::WorkerKind::Observer => throughput::sink(spec),
+        worker::WorkerKind::BourdonMember => total_order::bourdon(spec, spec.task()?),
+        worker::WorkerKind::CorosyncMember => corosync::run(spec, spec.task()?),
     }
 }
 
@@ -199,7 +199,7 @@ fn main() -> ExitCode {
         Command::Elect(settings) => elect::run(&settings),
         Command::DetectMember => detect::member(),
         Command::CoordinationMember => coordination::member(),
-        Command::WorkerKind => part::run(play),
+        Command::Worker => worker::run(play),
     };
     let (why, code) = match outcome {
         Ok(()) => return ExitCode::SUCCESS,

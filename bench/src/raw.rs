@@ -6,7 +6,7 @@
 //! and retransmission.
 
 use crate::Failure;
-use crate::part::{Found, Spec, WorkerReport, cpu_ns, report};
+use crate::worker::{Found, Spec, WorkerReport, cpu_ns, report};
 use rustix::net::sockopt;
 use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};

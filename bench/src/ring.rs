@@ -4,8 +4,8 @@
 //! read whole. The producer never waits for a lossy reader, so `lost` counts what a reader of the broadcast ring
 //! missed.
 
-use crate::part::{cpu_ns, pin};
 use crate::row::{Latency, Row, histogram, show};
+use crate::worker::{cpu_ns, pin};
 use crate::{Failure, Settings};
 use bourdon_ring::{broadcast, spsc};
 use std::time::Instant;

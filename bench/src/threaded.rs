@@ -3,7 +3,7 @@
 //! Four threads need four cores; on fewer the idle strategy decides, so figures are quoted with it.
 
 use crate::Failure;
-use crate::part::{Spec, WorkerReport, report};
+use crate::worker::{Spec, WorkerReport, report};
 use bourdon::settings::Role;
 use bourdon::{Publication, PublishError, Rank, Subscription, ThreadedNode, TopicId};
 use std::time::Duration;

@@ -6,9 +6,9 @@
 //! again, and its rate is what arrived.
 
 use crate::join::join;
-use crate::part::transport_name;
-use crate::part::{FarEnd, Found, Spec, WorkerKind, WorkerReport, cpu_ns, pin, report};
 use crate::row::{Ratio, Row, show};
+use crate::worker::transport_name;
+use crate::worker::{FarEnd, Found, Spec, WorkerKind, WorkerReport, cpu_ns, pin, report};
 use crate::{Failure, Mode, Peer, Settings, raw};
 use bourdon::settings::Role;
 use bourdon::{Refusal, TopicId};

@@ -15,9 +15,9 @@ pub(crate) mod member;
 pub(crate) use self::bourdon::run as bourdon;
 
 use crate::hosts::{Hosts, INTERFACE};
-use crate::part::{FarEnd, Found, Spec, WorkerKind};
 use crate::row::{Latency, Ratio, Row, histogram, show};
 use crate::task::Task;
+use crate::worker::{FarEnd, Found, Spec, WorkerKind};
 use crate::{Failure, Idle, Mode, Peer, Settings, corosync};
 use serde_json::Value;
 use std::process::Command;
@@ -51,7 +51,7 @@ fn measures(settings: &Settings) -> [Measure; 3] {
 /// One system to measure.
 struct System {
     name: &'static str,
-    part: WorkerKind,
+    worker: WorkerKind,
     reliability: &'static str,
     /// The settings that its rows report.
     how: Value,
@@ -64,7 +64,7 @@ fn systems(settings: &Settings, spec: &Spec) -> Result<Vec<System>, Failure> {
     let mut systems = Vec::new();
     if settings.measures(Peer::Corosync)? {
         let how = corosync::settings(&corosync::version()?, spec.idle);
-        systems.push(System { name: PEER, part: WorkerKind::CorosyncMember, reliability: "", how });
+        systems.push(System { name: PEER, worker: WorkerKind::CorosyncMember, reliability: "", how });
     }
     for (name, reliability) in [("bourdon", "reliable"), ("bourdon-uniform", "uniform")] {
         if let Err(why) = bourdon::reliability(reliability) {
@@ -74,7 +74,7 @@ fn systems(settings: &Settings, spec: &Spec) -> Result<Vec<System>, Failure> {
         let mut how = spec.settings("inline");
         how["reliability"] = reliability.into();
         how["uniform"] = (reliability == "uniform").into();
-        systems.push(System { name, part: WorkerKind::BourdonMember, reliability, how });
+        systems.push(System { name, worker: WorkerKind::BourdonMember, reliability, how });
     }
     Ok(systems)
 }
@@ -119,15 +119,15 @@ fn round(hosts: Option<&Hosts>, system: &System, spec: &Spec, task: &Task) -> Re
             None => Command::new(&program),
             Some(hosts) => {
                 let mut command = hosts.enter(rank);
-                if system.part == WorkerKind::CorosyncMember {
+                if system.worker == WorkerKind::CorosyncMember {
                     command.args(["unshare", "--mount", "--"]);
                 }
                 command.arg(&program);
                 command
             }
         };
-        let spec = Spec { role: system.part, order: Some(Task { rank, ..task.clone() }), ..spec.clone() };
-        let mut end = FarEnd::start_by(command.arg("part"), &spec)?;
+        let spec = Spec { role: system.worker, order: Some(Task { rank, ..task.clone() }), ..spec.clone() };
+        let mut end = FarEnd::start_by(command.arg("worker"), &spec)?;
         let sender = sender.clone();
         // The far end is returned with its figures: a member stays alive until all are done, because the others may
         // need it.
@@ -243,7 +243,7 @@ fn row(settings: &Settings, measure: &Measure, system: &System, rounds: &[Round]
     Row {
         what: measure.what.into(),
         system: system.name.into(),
-        transport: if bourdon { crate::part::transport_name(settings) } else { "udp".into() },
+        transport: if bourdon { crate::worker::transport_name(settings) } else { "udp".into() },
         size_bytes: settings.size,
         count: received,
         lost: Some(rounds.iter().map(Round::lost).sum()),

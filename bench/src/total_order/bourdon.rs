@@ -2,8 +2,8 @@
 
 use super::member::{Ordered, play};
 use crate::Failure;
-use crate::part::Spec;
 use crate::task::Task;
+use crate::worker::Spec;
 use bourdon::settings::{Reliability, Role};
 use bourdon::{Event, Idler, Node, Refusal, TopicId};
 use std::time::Duration;

@@ -13,9 +13,9 @@
 //! Invariant: a delivery is recorded in the callback, in the order of the callbacks, and nowhere else.
 
 use crate::Failure;
-use crate::part::{Found, WorkerReport, cpu_ns, report};
 use crate::row::histogram;
 use crate::task::Task;
+use crate::worker::{Found, WorkerReport, cpu_ns, report};
 use hdrhistogram::Histogram;
 use std::time::{Duration, Instant};
 

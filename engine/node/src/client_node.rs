@@ -10,7 +10,7 @@ use crate::settings::{Role, Settings};
 use crate::transport::{AnyPort, pick};
 use bourdon_port::{Echo, Port, PortError, To, Waker};
 use bourdon_protocol::{
-    Bystander, CallId, Client, ClientEvent, Destination, DirectMessage, DirectOutcome, DirectRefusal,
+    CallId, Client, ClientEvent, Destination, DirectClient, DirectMessage, DirectOutcome, DirectRefusal,
 };
 use bourdon_wire::{
     Address, CONTROL_CHANNEL, ClientId, ECHO_OFFSET, GroupId, Incarnation, Instant, Rank, Sequence, TopicId, TopicName,
@@ -26,7 +26,7 @@ const RECEIVE_LIMIT: usize = 128;
 #[derive(Debug)]
 pub struct ClientNode {
     client: Client,
-    bystander: Bystander,
+    direct: DirectClient,
     port: AnyPort,
     clock: Clock,
     started_at: Instant,
@@ -57,7 +57,7 @@ impl ClientNode {
         let group = GroupId::of(&settings.group.name);
         Ok(Self {
             client: Client::new(now, group, id, reply_to),
-            bystander: Bystander::new(group, id, reply_to, settings.limits.mtu_bytes),
+            direct: DirectClient::new(group, id, reply_to, settings.limits.mtu_bytes),
             port: picked.port,
             clock,
             started_at: now,
@@ -112,13 +112,13 @@ impl ClientNode {
     /// If the port is broken.
     pub fn poll(&mut self) -> Result<(), PortError> {
         let (client, port, now) = (&mut self.client, &mut self.port, self.clock.now());
-        let bystander = &mut self.bystander;
+        let direct = &mut self.direct;
         port.receive(RECEIVE_LIMIT, |arrival| {
             client.on_datagram(now, arrival.bytes);
-            bystander.on_datagram(now, arrival.bytes, arrival.to_all);
+            direct.on_datagram(now, arrival.bytes, arrival.to_all);
         })?;
         let mut failed = None;
-        bystander.transmit(now, |to, bytes, segment_bytes| {
+        direct.transmit(now, |to, bytes, segment_bytes| {
             let to = match to {
                 Destination::Group => To::Group,
                 Destination::Peer(address) => To::Peer(address.into()),
@@ -144,15 +144,14 @@ impl ClientNode {
     /// # Errors
     /// If the port is broken.
     pub fn wait(&mut self, longest: Duration) -> Result<(), PortError> {
-        let until_due = Duration::from_nanos(
-            self.client.next_deadline().min(self.bystander.next_deadline()).since(self.clock.now()),
-        );
+        let until_due =
+            Duration::from_nanos(self.client.next_deadline().min(self.direct.next_deadline()).since(self.clock.now()));
         self.port.wait(longest.min(until_due))
     }
 
     /// The members heard lately.
     pub fn members(&self) -> Vec<Rank> {
-        self.bystander.members(self.clock.now()).collect()
+        self.direct.members(self.clock.now()).collect()
     }
 
     /// As [`Engine::send_to`](crate::Engine::send_to), from beside the group.
@@ -160,7 +159,7 @@ impl ClientNode {
     /// # Errors
     /// If it is too long, too many are under way, or the member was not heard.
     pub fn send_to(&mut self, rank: Rank, payload: &[u8]) -> Result<CallId, DirectRefusal> {
-        self.bystander.send_to(self.clock.now(), rank, payload)
+        self.direct.send_to(self.clock.now(), rank, payload)
     }
 
     /// As [`Engine::send_to_address`](crate::Engine::send_to_address).
@@ -168,7 +167,7 @@ impl ClientNode {
     /// # Errors
     /// If it is too long, too many are under way, or nothing can be sent there.
     pub fn send_to_address(&mut self, to: Address, payload: &[u8]) -> Result<CallId, DirectRefusal> {
-        self.bystander.send_to_address(self.clock.now(), to, payload)
+        self.direct.send_to_address(self.clock.now(), to, payload)
     }
 
     /// As [`Engine::send_any`](crate::Engine::send_any); none named means all members heard lately.
@@ -176,7 +175,7 @@ impl ClientNode {
     /// # Errors
     /// If it is too long, too many are under way, or none of them was heard.
     pub fn send_any(&mut self, among: &[Rank], payload: &[u8]) -> Result<CallId, DirectRefusal> {
-        self.bystander.send_any(self.clock.now(), among, payload)
+        self.direct.send_any(self.clock.now(), among, payload)
     }
 
     /// As [`Engine::broadcast`](crate::Engine::broadcast).
@@ -187,17 +186,17 @@ impl ClientNode {
         if !self.port.can_broadcast() {
             return Err(DirectRefusal::NoBroadcast);
         }
-        self.bystander.broadcast(self.clock.now(), payload)
+        self.direct.broadcast(self.clock.now(), payload)
     }
 
     /// The next direct message received.
     pub fn poll_direct(&mut self) -> Option<DirectMessage> {
-        self.bystander.poll_direct()
+        self.direct.poll_direct()
     }
 
     /// The outcome of the next direct message sent.
     pub fn poll_outcome(&mut self) -> Option<DirectOutcome> {
-        self.bystander.poll_outcome()
+        self.direct.poll_outcome()
     }
 
     /// Ends a [`ClientNode::wait`] from another thread.

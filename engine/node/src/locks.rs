@@ -3,7 +3,7 @@
 //! The group's locks are the data agent's business: it alone calls the protocol. A caller wants to sleep until it has
 //! the lock, to hold it as a value, and to learn when it is lost. So a [`Locks`] is a way to leave orders with the
 //! agent (a bounded channel and a doorbell), and each request has a cell that the agent writes its state to
-//! (`ticket.rs`); the agent's part is `broker.rs`.
+//! (`request.rs`); the agent's part is `broker.rs`.
 //!
 //! **A lock can be lost while it is held.** A member that reaches no majority any more, or was removed, holds nothing,
 //! whatever its application believes; and an application that was paused learns of it late. [`Guard::lost`] gives what
@@ -15,7 +15,7 @@
 //! would each believe that they lead. Bounds: [`ORDERS_MAX`] orders under way; the broker has its own.
 
 mod broker;
-mod ticket;
+mod request;
 
 pub(crate) use broker::Broker;
 
@@ -24,10 +24,10 @@ use bourdon_protocol::{CoordinationRefusal, FencingToken, Leadership, Loss, Part
 use bourdon_ring::signal::{Bell, WatermarkWriter, watermark};
 use bourdon_wire::TopicName;
 use broker::Order;
+use request::{Answer, Request, State, Watcher};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
-use ticket::{Answer, State, Ticket, Watcher};
 
 /// Orders that the agent has not taken: it takes all of them each round, so a caller waits only for microseconds.
 const ORDERS_MAX: usize = 256;
@@ -189,9 +189,9 @@ impl Locks {
     }
 
     fn begin_watched(&self, name: TopicName, wait: Wait, watcher: Option<Watcher>) -> LockRequest {
-        let ticket = Ticket::new(LockState::Pending(None), watcher);
-        self.order(Order::Lock(name, wait, Answer::new(&ticket)));
-        LockRequest { claim: Claim { ticket, name, locks: self.clone() }, seen: 0 }
+        let request = Request::new(LockState::Pending(None), watcher);
+        self.order(Order::Lock(name, wait, Answer::new(&request)));
+        LockRequest { claim: Claim { request, name, locks: self.clone() }, seen: 0 }
     }
 
     /// Takes part in an election. If the group is still forming or the node outside, the part is taken once it can be.
@@ -200,7 +200,7 @@ impl Locks {
     /// [`LockError::Stands`] if this node stands already, or why it can never take part.
     pub fn elect(&self, name: TopicName, participation: Participation) -> Result<Candidacy, LockError> {
         let candidacy = self.begin_election(name, participation, None);
-        let state = candidacy.ticket.wait(None, |state, _| state.known || state.over.is_some());
+        let state = candidacy.request.wait(None, |state, _| state.known || state.over.is_some());
         state.over.map_or(Ok(candidacy), Err)
     }
 
@@ -215,9 +215,9 @@ impl Locks {
     }
 
     fn begin_election(&self, name: TopicName, participation: Participation, watcher: Option<Watcher>) -> Candidacy {
-        let ticket = Ticket::new(ElectionState::NEW, watcher);
-        self.order(Order::Elect(name, participation, Answer::new(&ticket)));
-        Candidacy { ticket, name, locks: self.clone(), seen: 0 }
+        let request = Request::new(ElectionState::NEW, watcher);
+        self.order(Order::Elect(name, participation, Answer::new(&request)));
+        Candidacy { request, name, locks: self.clone(), seen: 0 }
     }
 
     fn order(&self, order: Order) {
@@ -236,15 +236,15 @@ impl Locks {
 /// What is given up when it is dropped.
 #[derive(Debug)]
 struct Claim {
-    ticket: Arc<Ticket<LockState>>,
+    request: Arc<Request<LockState>>,
     name: TopicName,
     locks: Locks,
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if !matches!(self.ticket.state(), LockState::Over(_)) {
-            self.locks.order(Order::Unlock(Arc::clone(&self.ticket)));
+        if !matches!(self.request.state(), LockState::Over(_)) {
+            self.locks.order(Order::Unlock(Arc::clone(&self.request)));
         }
     }
 }
@@ -259,12 +259,12 @@ pub struct LockRequest {
 impl LockRequest {
     /// Its state.
     pub fn state(&self) -> LockState {
-        self.claim.ticket.state()
+        self.claim.request.state()
     }
 
     /// Its state, if that has changed since the last call.
     pub fn news(&mut self) -> Option<LockState> {
-        self.claim.ticket.news(&mut self.seen)
+        self.claim.request.news(&mut self.seen)
     }
 
     /// Sleeps until it is granted, or will not be.
@@ -273,7 +273,7 @@ impl LockRequest {
     /// Why it will not be.
     pub fn wait(self) -> Result<Guard, LockError> {
         let is_settled = |state: &LockState, _| matches!(state, LockState::Held(_) | LockState::Over(_));
-        match self.claim.ticket.wait(None, is_settled) {
+        match self.claim.request.wait(None, is_settled) {
             LockState::Held(token) => Ok(Guard { claim: self.claim, token }),
             LockState::Over(error) => Err(error),
             LockState::Pending(_) | LockState::Waiting { .. } => unreachable!("a wait without end ends when settled"),
@@ -302,21 +302,21 @@ impl Guard {
 
     /// Why it is lost, if that is known.
     pub fn lost(&self) -> Option<Lost> {
-        lost(&self.claim.ticket.state())
+        lost(&self.claim.request.state())
     }
 
     /// Sleeps until it is lost, for so long at most.
     pub fn wait_lost(&self, timeout: Duration) -> Option<Lost> {
         let until = Instant::now().checked_add(timeout);
-        lost(&self.claim.ticket.wait(until, |state, _| lost(state).is_some()))
+        lost(&self.claim.request.wait(until, |state, _| lost(state).is_some()))
     }
 
     /// Has the data agent call this when it is lost, or at once if it is. It must be quick and must not ask for locks
     /// itself; what takes longer belongs to a thread that it wakes.
     pub fn on_lost(&self, callback: impl Fn(Lost) + Send + Sync + 'static) {
-        let (ticket, once) = (Arc::downgrade(&self.claim.ticket), Once::new());
-        self.claim.ticket.watch(Arc::new(move || {
-            if let Some(why) = ticket.upgrade().and_then(|ticket| lost(&ticket.state())) {
+        let (request, once) = (Arc::downgrade(&self.claim.request), Once::new());
+        self.claim.request.watch(Arc::new(move || {
+            if let Some(why) = request.upgrade().and_then(|request| lost(&request.state())) {
                 once.call_once(|| callback(why));
             }
         }));
@@ -333,7 +333,7 @@ fn lost(state: &LockState) -> Option<Lost> {
 /// A part in an election, held until this is dropped.
 #[derive(Debug)]
 pub struct Candidacy {
-    ticket: Arc<Ticket<ElectionState>>,
+    request: Arc<Request<ElectionState>>,
     name: TopicName,
     locks: Locks,
     seen: u64,
@@ -347,7 +347,7 @@ impl Candidacy {
 
     /// The election's state.
     pub fn state(&self) -> ElectionState {
-        self.ticket.state()
+        self.request.state()
     }
 
     /// The leader, if there is one.
@@ -363,26 +363,26 @@ impl Candidacy {
 
     /// The election's state, if that has changed since this or [`Candidacy::wait`] last reported it.
     pub fn news(&mut self) -> Option<ElectionState> {
-        self.ticket.news(&mut self.seen)
+        self.request.news(&mut self.seen)
     }
 
     /// Sleeps until something has changed, for so long at most. Of several changes meanwhile it returns the last.
     pub fn wait(&mut self, timeout: Duration) -> Option<ElectionState> {
         let (seen, until) = (self.seen, Instant::now().checked_add(timeout));
-        self.ticket.wait(until, |_, version| version != seen);
+        self.request.wait(until, |_, version| version != seen);
         self.news()
     }
 
     /// Resigns if it leads, and stands no more; it still learns which member leads.
     pub fn resign(&self) {
-        self.locks.order(Order::Resign(self.name, Arc::clone(&self.ticket)));
+        self.locks.order(Order::Resign(self.name, Arc::clone(&self.request)));
     }
 }
 
 impl Drop for Candidacy {
     fn drop(&mut self) {
-        if self.ticket.state().over.is_none() {
-            self.locks.order(Order::Leave(self.name, Arc::clone(&self.ticket)));
+        if self.request.state().over.is_none() {
+            self.locks.order(Order::Leave(self.name, Arc::clone(&self.request)));
         }
     }
 }

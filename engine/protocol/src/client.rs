@@ -17,6 +17,10 @@
 //!
 //! Pure like [`Process`](crate::Process): bytes and time in, bytes and events out.
 
+mod direct;
+
+pub use direct::DirectClient;
+
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bourdon_wire::records::{ClientAnswer, ClientRequest, Heartbeat, heartbeat_flags, refusals, request_flags};

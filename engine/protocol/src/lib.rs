@@ -28,7 +28,6 @@
 
 extern crate alloc;
 
-mod bystander;
 mod client;
 mod config;
 pub mod control;
@@ -41,7 +40,7 @@ mod process;
 pub mod values;
 pub mod view;
 
-pub use bystander::Bystander;
+pub use client::DirectClient;
 pub use client::{Client, ClientEvent};
 pub use config::{Config, ConfigError, Feedback, Limits, Order, Quorum, Reliability, Role, Start, Timing};
 pub use control::coordination::{

@@ -2,15 +2,15 @@
 //!
 //! Market data enters at one process and must leave every member and observer in one order. The demo starts each of
 //! them as a separate process (`process.rs`), sends them commands (`link.rs`), and trusts none of them: it compares
-//! what they prove to have delivered with the input and with each other (`conduct.rs`), and prints the outcome
+//! what they prove to have delivered with the input and with each other (`runner.rs`), and prints the outcome
 //! (`report.rs`).
 
-mod conduct;
 mod input;
 mod link;
 pub(crate) mod process;
 mod proof;
 mod report;
+mod runner;
 mod schedule;
 mod share;
 
@@ -116,7 +116,7 @@ pub(crate) struct Args {
     break_links: u64,
     /// Let a process kill itself (SIGKILL) once it has delivered K messages: member:0@20000; may be given several times
     #[arg(long, value_name = "ROLE:RANK@K", help_heading = "Faults")]
-    kill: Vec<conduct::Kill>,
+    kill: Vec<runner::Kill>,
     /// Restart a killed process after this many milliseconds
     #[arg(long, value_name = "MS", requires = "kill", help_heading = "Faults")]
     restart_after: Option<u64>,
@@ -231,8 +231,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     }
     let source = input::Source { path: args.input.clone(), format: args.format, limit: args.messages };
     let records = source.load()?;
-    settings.process.snapshots = conduct::can_be_kept(&records);
-    conduct::check_kills(&args.kill, args.members, args.observers).map_err(Failure::unusable)?;
+    settings.process.snapshots = runner::can_be_kept(&records);
+    runner::check_kills(&args.kill, args.members, args.observers).map_err(Failure::unusable)?;
     if args.restart_after.is_some() && !settings.process.snapshots {
         return Err(Failure::unusable("the input is too large to be handed to a restarted process: use --messages"));
     }
@@ -240,7 +240,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         let unusable = |error| Failure::unusable(format!("can't make {}: {error}", directory.display()));
         std::fs::create_dir_all(directory).map_err(unusable)?;
     }
-    let plan = conduct::Plan {
+    let plan = runner::Plan {
         settings,
         observers: args.observers,
         publishers: args.publishers,
@@ -262,7 +262,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         transport: name(args.transport),
         rate: args.rate.to_string(),
     };
-    let outcome = conduct::run(&plan, &records)?;
+    let outcome = runner::run(&plan, &records)?;
     let broken = report::links_broken(&outcome);
     if broken < args.break_links {
         let all = args.break_links;

@@ -14,9 +14,9 @@
 //! Invariants: every process and namespace is gone at the end, also after a panic, or SIGINT (each child is killed with
 //! the thread that started it); the faults, their targets and their times depend on the seed alone.
 
-mod cast;
 mod faults;
 mod instances;
+mod processes;
 mod report;
 mod verdict;
 
@@ -26,8 +26,8 @@ use crate::history::ReadError;
 use crate::hosts::{ProcessError, Unavailable};
 use crate::interrupt::Interrupt;
 use crate::judge::{Order, Reliability, Rules};
-use cast::Cast;
 pub use faults::Fault;
+use processes::ChaosProcesses;
 
 use faults::Draw;
 use report::Tally;
@@ -133,8 +133,8 @@ pub fn run(plan: &Plan, interrupt: &Interrupt, talk: &dyn Fn(&str)) -> Result<Re
         return Err(ChaosError::Size(processes));
     }
     let began = Instant::now();
-    let cast = Cast::start(plan, interrupt)?;
-    let mut campaign = Campaign { cast, draw: Draw::new(plan), tally: Tally::default(), plan, talk, began };
+    let processes = ChaosProcesses::start(plan, interrupt)?;
+    let mut campaign = Campaign { processes, draw: Draw::new(plan), tally: Tally::default(), plan, talk, began };
     campaign.first()?;
     let mut restarts = 0;
     while match plan.restarts {
@@ -150,7 +150,7 @@ pub fn run(plan: &Plan, interrupt: &Interrupt, talk: &dyn Fn(&str)) -> Result<Re
 
 struct Campaign<'a> {
     plan: &'a Plan,
-    cast: Cast<'a>,
+    processes: ChaosProcesses<'a>,
     draw: Draw,
     tally: Tally,
     talk: &'a dyn Fn(&str),
@@ -164,16 +164,16 @@ impl Campaign<'_> {
 
     fn first(&mut self) -> Result<(), ChaosError> {
         self.whole("start")?;
-        self.tally.first_use(self.cast.usage());
+        self.tally.first_use(self.processes.usage());
         Ok(())
     }
 
     fn fault(&mut self, fault: Fault) -> Result<(), ChaosError> {
-        self.cast.sleep(self.draw.gap())?;
-        let shown = self.cast.make(fault, &mut self.draw)?;
+        self.processes.sleep(self.draw.gap())?;
+        let shown = self.processes.make(fault, &mut self.draw)?;
         self.tally.fault(fault);
         self.whole(&shown)?;
-        let usage = self.cast.usage();
+        let usage = self.processes.usage();
         self.tally.last_use(&usage);
         Ok(())
     }
@@ -181,20 +181,20 @@ impl Campaign<'_> {
     /// Waits until the group is whole; a group that takes too long is restarted.
     fn whole(&mut self, after: &str) -> Result<(), ChaosError> {
         let began = Instant::now();
-        self.cast.mark();
+        self.processes.mark();
         loop {
-            self.cast.look()?;
-            self.tally.broken(self.cast.take_broken());
-            if self.cast.is_whole() {
+            self.processes.look()?;
+            self.tally.broken(self.processes.take_broken());
+            if self.processes.is_whole() {
                 self.tally.whole(after, began.elapsed());
                 let (ms, state) = (began.elapsed().as_millis(), self.tally.progress());
                 self.progress(&format!("{after}: whole after {ms} ms; {state}"));
                 return Ok(());
             }
             if began.elapsed() > GIVE_UP {
-                self.progress(&format!("{after}: NOT WHOLE: {}", self.cast.state()));
-                self.tally.not_whole(after, &self.cast.state());
-                self.cast.restart_all(&mut self.draw, false)?;
+                self.progress(&format!("{after}: NOT WHOLE: {}", self.processes.state()));
+                self.tally.not_whole(after, &self.processes.state());
+                self.processes.restart_all(&mut self.draw, false)?;
                 return if after == "restart after a group that was not whole" {
                     Ok(())
                 } else {
@@ -206,12 +206,12 @@ impl Campaign<'_> {
     }
 
     fn end(mut self) -> Result<Report, ChaosError> {
-        let usage = self.cast.usage();
+        let usage = self.processes.usage();
         self.tally.last_use(&usage);
-        self.cast.end()?;
-        self.tally.broken(self.cast.take_broken());
-        let generations = self.cast.generations();
-        drop(self.cast); // no process writes any more
+        self.processes.end()?;
+        self.tally.broken(self.processes.take_broken());
+        let generations = self.processes.generations();
+        drop(self.processes); // no process writes any more
         let mut delivered = verdict::Names::new();
         let instances = instances::lay_out(self.plan, &generations)?;
         for instance in &instances {

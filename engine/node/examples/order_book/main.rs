@@ -47,8 +47,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["process", number, address, count, ref file @ ..] => replicate(number, address, count, file.first().copied()),
-        ["--events", count, ref file @ ..] => conduct(count.parse().unwrap_or(EVENTS), file.first().copied()),
-        ref file => conduct(EVENTS, file.first().copied()),
+        ["--events", count, ref file @ ..] => run_all(count.parse().unwrap_or(EVENTS), file.first().copied()),
+        ref file => run_all(EVENTS, file.first().copied()),
     };
     if let Err(error) = &done {
         eprintln!("order_book: {error}");
@@ -164,7 +164,7 @@ fn print(line: &str) {
 // ---- all of them ---------------------------------------------------------------------------------------------------
 
 /// The processes, and what they print.
-struct Stage {
+struct Processes {
     address: String,
     count: usize,
     file: Option<String>,
@@ -174,7 +174,7 @@ struct Stage {
     printed: Receiver<Line>,
 }
 
-impl Stage {
+impl Processes {
     fn start(&self, number: usize) -> Outcome<Child> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["process", &number.to_string(), &self.address, &self.count.to_string()]).args(&self.file);
@@ -209,7 +209,7 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
+impl Drop for Processes {
     fn drop(&mut self) {
         for child in &mut self.children {
             drop(child.stdin.take()); // a process whose stdin is closed ends
@@ -219,38 +219,39 @@ impl Drop for Stage {
     }
 }
 
-fn conduct(count: usize, file: Option<&str>) -> Outcome<()> {
+fn run_all(count: usize, file: Option<&str>) -> Outcome<()> {
     let count = load(count, file)?.len();
     let pid = std::process::id();
     let address = format!("239.255.{}.{}:{}", pid >> 8 & 0xff, pid & 0xff, 20_000 + pid % 10_000);
     let (lines, printed) = channel();
-    let mut stage = Stage { address, count, file: file.map(str::to_owned), children: Vec::new(), lines, printed };
+    let mut processes =
+        Processes { address, count, file: file.map(str::to_owned), children: Vec::new(), lines, printed };
     let all = usize::from(MEMBERS + OBSERVERS);
     for number in 0..all {
-        let child = stage.start(number)?;
-        stage.children.push(child);
+        let child = processes.start(number)?;
+        processes.children.push(child);
     }
     let mut waiting: Vec<usize> = (0..all).collect();
     while !waiting.is_empty() {
-        let (child, line) = stage.hear()?;
+        let (child, line) = processes.hear()?;
         waiting.retain(|number| *number != child || line != "ready");
     }
     println!("{MEMBERS} members and {OBSERVERS} observers are ready; {count} events, uniform, in total order");
 
-    stage.publish(count * 3 / 4)?;
-    stage.wait_for(VICTIM, "half")?;
-    stage.children[VICTIM].kill()?; // SIGKILL: it has no chance to leave
-    stage.children[VICTIM].wait()?;
+    processes.publish(count * 3 / 4)?;
+    processes.wait_for(VICTIM, "half")?;
+    processes.children[VICTIM].kill()?; // SIGKILL: it has no chance to leave
+    processes.children[VICTIM].wait()?;
     println!("member {VICTIM} was killed after half of them");
-    stage.children[VICTIM] = stage.start(VICTIM)?;
-    let restored = stage.wait_for(VICTIM, "restored")?;
+    processes.children[VICTIM] = processes.start(VICTIM)?;
+    let restored = processes.wait_for(VICTIM, "restored")?;
     let events = restored.trim_start_matches("restored ");
     println!("member {VICTIM} is back, with the book as it was after {events} events");
-    stage.publish(count)?;
+    processes.publish(count)?;
 
     let mut books = vec![None; all];
     while books.iter().any(Option::is_none) {
-        let (child, line) = stage.hear()?;
+        let (child, line) = processes.hear()?;
         if let Some(book) = line.strip_prefix("book ") {
             books[child] = Some(book.to_owned());
         }

@@ -9,7 +9,7 @@
 //! for one name at most one stands. Bounds: [`REQUESTS_MAX`], [`SEATS_MAX`], [`PLACES_A_LOOK`], and [`ORDERS_MAX`]
 //! orders a round.
 
-use super::ticket::{Answer, Ticket};
+use super::request::{Answer, Request};
 use super::{ElectionState, LockError, LockState, Lost, ORDERS_MAX, Wait};
 use crate::inline::Node;
 use bourdon_protocol::{
@@ -37,13 +37,13 @@ pub(crate) enum Order {
     /// A lock.
     Lock(TopicName, Wait, Answer<LockState>),
     /// No lock any more.
-    Unlock(Arc<Ticket<LockState>>),
+    Unlock(Arc<Request<LockState>>),
     /// A part in an election.
     Elect(TopicName, Participation, Answer<ElectionState>),
     /// To watch only.
-    Resign(TopicName, Arc<Ticket<ElectionState>>),
+    Resign(TopicName, Arc<Request<ElectionState>>),
     /// No part in it any more.
-    Leave(TopicName, Arc<Ticket<ElectionState>>),
+    Leave(TopicName, Arc<Request<ElectionState>>),
 }
 
 /// A request that the group does not take yet.
@@ -140,24 +140,24 @@ impl Broker {
             count += 1;
             match order {
                 Order::Lock(name, wait, answer) => self.lock(node, Pending { name, wait, answer }),
-                Order::Unlock(ticket) => {
-                    self.pending.retain(|pending| !pending.answer.is_of(&ticket));
-                    let id = self.asked.iter().find(|(_, answer)| answer.is_of(&ticket)).map(|(id, _)| *id);
+                Order::Unlock(request) => {
+                    self.pending.retain(|pending| !pending.answer.is_of(&request));
+                    let id = self.asked.iter().find(|(_, answer)| answer.is_of(&request)).map(|(id, _)| *id);
                     if let Some(id) = id {
                         self.asked.remove(&id);
                         node.unlock(id);
                     }
                 }
                 Order::Elect(name, participation, answer) => self.elect(node, name, participation, answer),
-                Order::Resign(name, ticket) => {
+                Order::Resign(name, request) => {
                     if let Some(race) = self.races.get_mut(&name) {
-                        let own = race.seats.iter_mut().filter(|(_, answer)| answer.is_of(&ticket));
+                        let own = race.seats.iter_mut().filter(|(_, answer)| answer.is_of(&request));
                         own.for_each(|(participation, _)| *participation = Participation::Watch);
                     }
                 }
-                Order::Leave(name, ticket) => {
+                Order::Leave(name, request) => {
                     if let Some(race) = self.races.get_mut(&name) {
-                        race.seats.retain(|(_, answer)| !answer.is_of(&ticket));
+                        race.seats.retain(|(_, answer)| !answer.is_of(&request));
                     }
                 }
             }

@@ -1,7 +1,7 @@
 //! What a demo prints at its end: a table and a chart for people, one JSON object for scripts.
 
-use super::conduct::{Outcome, Plan, Row};
 use super::link::LATENCY_MAX_NS;
+use super::runner::{Outcome, Plan, Row};
 use crate::exit::Failure;
 use bourdon::settings::Role;
 use hdrhistogram::Histogram;

@@ -4,7 +4,7 @@
 //! history holds both. A guarantee of one instance does not bind another. So each history is cut where its instance
 //! changes, and the pieces of one instance are put into one folder, as if each piece were a separate process.
 
-use super::cast::note;
+use super::processes::note;
 use super::{ChaosError, Generation, Plan};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! What a campaign counts, and its result.
 
-use super::cast::Usage;
 use super::faults::Fault;
+use super::processes::Usage;
 use super::{Plan, WHOLE_WITHIN};
 use serde::Serialize;
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! Judges the histories of each generation, and the tokens of all generations.
 
-use super::cast::FROZEN;
 use super::instances::Instance;
+use super::processes::FROZEN;
 use super::report::Tally;
 use super::{ChaosError, Generation, Plan};
 use crate::history::{self, ReadError};

@@ -33,7 +33,7 @@ struct Known {
 
 /// A process outside the group.
 #[derive(Debug)]
-pub struct Bystander {
+pub struct DirectClient {
     group: GroupId,
     known: Vec<Option<Known>>,
     direct: Direct,
@@ -41,7 +41,7 @@ pub struct Bystander {
     counters: Counters,
 }
 
-impl Bystander {
+impl DirectClient {
     /// A process with an id that no other process has, reachable at `address`, sending datagrams of at most
     /// `mtu_bytes`.
     pub fn new(group: GroupId, id: ClientId, address: Address, mtu_bytes: usize) -> Self {
@@ -166,7 +166,7 @@ impl Bystander {
         self.outbox.drain(&mut send);
     }
 
-    /// When to call [`Bystander::transmit`] again, at the latest.
+    /// When to call [`DirectClient::transmit`] again, at the latest.
     pub fn next_deadline(&self) -> Instant {
         if self.outbox.is_empty() { self.direct.due() } else { Instant(0) }
     }

@@ -27,18 +27,18 @@ struct Inner<S> {
 }
 
 /// The shared cell.
-pub(crate) struct Ticket<S> {
+pub(crate) struct Request<S> {
     inner: Mutex<Inner<S>>,
     changed: Condvar,
 }
 
-impl<S> std::fmt::Debug for Ticket<S> {
+impl<S> std::fmt::Debug for Request<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Ticket")
     }
 }
 
-impl<S: State> Ticket<S> {
+impl<S: State> Request<S> {
     pub(crate) fn new(state: S, watcher: Option<Watcher>) -> Arc<Self> {
         Arc::new(Self { inner: Mutex::new(Inner { state, version: 0, watcher }), changed: Condvar::new() })
     }
@@ -105,11 +105,11 @@ impl<S: State> Ticket<S> {
 /// The agent's side of a ticket. Dropped with the agent, or with an order that the agent never took, it releases
 /// callers that wait.
 #[derive(Debug)]
-pub(crate) struct Answer<S: State>(Arc<Ticket<S>>);
+pub(crate) struct Answer<S: State>(Arc<Request<S>>);
 
 impl<S: State> Answer<S> {
-    pub(crate) fn new(ticket: &Arc<Ticket<S>>) -> Self {
-        Self(Arc::clone(ticket))
+    pub(crate) fn new(request: &Arc<Request<S>>) -> Self {
+        Self(Arc::clone(request))
     }
 
     pub(crate) fn set(&self, change: impl FnOnce(&mut S)) {
@@ -120,8 +120,8 @@ impl<S: State> Answer<S> {
         self.0.is_watched()
     }
 
-    pub(crate) fn is_of(&self, ticket: &Arc<Ticket<S>>) -> bool {
-        Arc::ptr_eq(&self.0, ticket)
+    pub(crate) fn is_of(&self, request: &Arc<Request<S>>) -> bool {
+        Arc::ptr_eq(&self.0, request)
     }
 }
 
@@ -145,24 +145,24 @@ mod tests {
     #[test]
     fn changes_wake_and_count_and_what_is_the_same_does_not() {
         let (sender, calls) = channel();
-        let ticket = Ticket::new(None::<u32>, Some(Arc::new(move || sender.send(()).expect("the test listens"))));
-        let answer = Answer::new(&ticket);
+        let request = Request::new(None::<u32>, Some(Arc::new(move || sender.send(()).expect("the test listens"))));
+        let answer = Answer::new(&request);
         let mut seen = 0;
-        assert_eq!(ticket.news(&mut seen), None);
-        let sleeper = Arc::clone(&ticket);
+        assert_eq!(request.news(&mut seen), None);
+        let sleeper = Arc::clone(&request);
         let sleeper = std::thread::spawn(move || sleeper.wait(None, |state, _| state.is_some()));
         answer.set(|state| *state = Some(7));
         assert_eq!(sleeper.join().expect("no panic"), Some(7));
         answer.set(|state| *state = Some(7));
-        assert_eq!((ticket.news(&mut seen), ticket.news(&mut seen)), (Some(Some(7)), None));
+        assert_eq!((request.news(&mut seen), request.news(&mut seen)), (Some(Some(7)), None));
         assert_eq!(calls.try_iter().count(), 1);
     }
 
     #[test]
     fn a_dropped_answer_releases_the_waiting_caller() {
-        let ticket = Ticket::new(None::<u32>, None);
-        assert_eq!(ticket.wait(Some(Instant::now()), |state, _| state.is_some()), None, "its time is over");
-        drop(Answer::new(&ticket));
-        assert_eq!(ticket.wait(None, |state, _| state.is_some()), Some(u32::MAX));
+        let request = Request::new(None::<u32>, None);
+        assert_eq!(request.wait(Some(Instant::now()), |state, _| state.is_some()), None, "its time is over");
+        drop(Answer::new(&request));
+        assert_eq!(request.wait(None, |state, _| state.is_some()), Some(u32::MAX));
     }
 }

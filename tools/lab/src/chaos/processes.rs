@@ -70,7 +70,7 @@ struct Old {
     folder: PathBuf,
 }
 
-pub(super) struct Cast<'a> {
+pub(super) struct ChaosProcesses<'a> {
     plan: &'a Plan,
     interrupt: &'a Interrupt,
     // This field comes before the lab, so that processes end before their hosts do.
@@ -86,7 +86,7 @@ pub(super) struct Cast<'a> {
     removed: u64,
 }
 
-impl<'a> Cast<'a> {
+impl<'a> ChaosProcesses<'a> {
     pub(super) fn start(plan: &'a Plan, interrupt: &'a Interrupt) -> Result<Self, ChaosError> {
         let ranks = |role, count| (0..count).map(move |rank| (role, rank));
         let seats: Vec<_> = ranks(Role::Member, plan.members)
@@ -96,7 +96,7 @@ impl<'a> Cast<'a> {
         let hosts = 2 * seats.len() + 1;
         let lab = Lab::new(hosts)?;
         lab.lose(plan.loss)?;
-        let mut cast = Self {
+        let mut processes = Self {
             plan,
             interrupt,
             actors: Vec::new(),
@@ -109,8 +109,8 @@ impl<'a> Cast<'a> {
             broken: Vec::new(),
             removed: 0,
         };
-        cast.begin_generation()?;
-        Ok(cast)
+        processes.begin_generation()?;
+        Ok(processes)
     }
 
     fn generation(&self) -> &Generation {

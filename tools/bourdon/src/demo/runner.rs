@@ -194,13 +194,13 @@ impl Drop for Children {
 impl Children {
     fn start(plan: &Plan, settings: &Settings, messages: u64, history: Option<&Path>) -> Result<Self, Failure> {
         let (sender, words) = channel();
-        let mut cast = Self { children: Vec::new(), words, sender };
+        let mut children = Self { children: Vec::new(), words, sender };
         for index in 0..plan.settings.group.members + plan.observers {
             let assignment = assignment(plan, settings, messages, history, index);
-            let child = cast.spawn(&assignment, usize::from(index))?;
-            cast.children.push(child);
+            let child = children.spawn(&assignment, usize::from(index))?;
+            children.children.push(child);
         }
-        Ok(cast)
+        Ok(children)
     }
 
     fn spawn(&self, assignment: &Assignment, index: usize) -> Result<(Child, ChildStdin), Failure> {
@@ -297,11 +297,11 @@ pub(crate) fn run(plan: &Plan, records: &[Record]) -> Result<Outcome, Failure> {
     let began = Instant::now();
     let schedule = Schedule::new(records, plan.rate, plan.max_gap_ns);
     let mut performance = Run::new(plan, records, &schedule)?;
-    let mut cast = performance.gather()?;
-    performance.perform(&mut cast);
-    performance.collect(&mut cast);
-    performance.judge(&mut cast);
-    drop(cast);
+    let mut children = performance.gather()?;
+    performance.perform(&mut children);
+    performance.collect(&mut children);
+    performance.judge(&mut children);
+    drop(children);
     performance.outcome.wall_ns = began.elapsed().as_nanos() as u64;
     performance.note_killed()?;
     Ok(performance.outcome)
@@ -390,9 +390,9 @@ impl<'a> Run<'a> {
     /// Starts all processes and waits until each has heard every member.
     fn gather(&mut self) -> Result<Children, Failure> {
         for attempt in 1.. {
-            let mut cast = Children::start(self.plan, &self.settings, self.outcome.messages, self.history())?;
-            match self.wait_until_ready(&mut cast) {
-                Ok(()) => return Ok(cast),
+            let mut children = Children::start(self.plan, &self.settings, self.outcome.messages, self.history())?;
+            match self.wait_until_ready(&mut children) {
+                Ok(()) => return Ok(children),
                 Err(Failure::Unusable(why))
                     if why.contains("in use") && self.may_move() && attempt < ADDRESS_ATTEMPTS =>
                 {
@@ -410,12 +410,12 @@ impl<'a> Run<'a> {
         self.plan.retry_address || self.settings.network.transport == Transport::Tcp
     }
 
-    fn wait_until_ready(&mut self, cast: &mut Children) -> Result<(), Failure> {
+    fn wait_until_ready(&mut self, children: &mut Children) -> Result<(), Failure> {
         self.bar.set_message("gathering");
         let deadline = Instant::now() + FORMING_LIMIT;
         let mut ready = vec![false; self.outcome.rows.len()];
         while !ready.iter().all(|ready| *ready) {
-            match cast.hear(deadline.saturating_duration_since(Instant::now())) {
+            match children.hear(deadline.saturating_duration_since(Instant::now())) {
                 Some((index, Word::ProcessReport(ProcessReport::Ready { io, fallback, receive_buffer_bytes }))) => {
                     ready[index] = true;
                     self.note_io(index, &io, fallback.as_deref(), receive_buffer_bytes);
@@ -425,7 +425,7 @@ impl<'a> Run<'a> {
                     return Err(Failure::broken(format!("{}: {why}", self.outcome.rows[index].name())));
                 }
                 Some((index, Word::Ended)) => {
-                    let (name, how) = (self.outcome.rows[index].name(), cast.exit_status(index));
+                    let (name, how) = (self.outcome.rows[index].name(), children.exit_status(index));
                     return Err(Failure::broken(format!("{name} {how} before the group had formed")));
                 }
                 Some(_) => {}
@@ -469,14 +469,14 @@ impl<'a> Run<'a> {
     }
 
     /// Lets the records flow until every process has all of them, or something breaks.
-    fn perform(&mut self, cast: &mut Children) {
+    fn perform(&mut self, children: &mut Children) {
         self.bar.set_message("replaying");
         self.start_ns = bourdon::Clock::start().now().0 + HEAD_START_NS;
-        cast.order_all(&Order::Go { start_ns: self.start_ns });
+        children.order_all(&Order::Go { start_ns: self.start_ns });
         let recorded_gap = self.length.map_or(Duration::ZERO, |_| Duration::from_nanos(self.plan.max_gap_ns));
         let mut last_progress = Instant::now();
         while !self.is_complete() {
-            match cast.hear(LOOK) {
+            match children.hear(LOOK) {
                 Some((index, Word::ProcessReport(ProcessReport::Progress { delivered, lost, published_all }))) => {
                     let row = &mut self.outcome.rows[index];
                     (row.delivered, row.lost, row.published_all) = (delivered, lost, published_all);
@@ -488,7 +488,7 @@ impl<'a> Run<'a> {
                     return self.outcome.failures.push(failure);
                 }
                 Some((index, Word::Ended)) => {
-                    self.note_end(cast, index);
+                    self.note_end(children, index);
                     last_progress = Instant::now();
                 }
                 Some(_) => {}
@@ -500,7 +500,7 @@ impl<'a> Run<'a> {
             if { members }.all(Row::is_out) && !self.is_complete() {
                 return self.outcome.failures.push("every member is gone: the demo can't go on".to_owned());
             }
-            if let Err(failure) = self.restart_due(cast) {
+            if let Err(failure) = self.restart_due(children) {
                 return self.outcome.failures.push(format!("{failure:?}"));
             }
             let least = self.outcome.rows.iter().filter(|row| !row.is_out()).map(|row| row.delivered).min();
@@ -527,8 +527,8 @@ impl<'a> Run<'a> {
     }
 
     /// A process ended, as planned or not.
-    fn note_end(&mut self, cast: &mut Children, index: usize) {
-        let exit_status = cast.exit_status(index);
+    fn note_end(&mut self, children: &mut Children, index: usize) {
+        let exit_status = children.exit_status(index);
         let row = &mut self.outcome.rows[index];
         let planned = self.plan.kills.iter().any(|kill| (kill.role, kill.rank) == (row.role, row.rank));
         let first = !row.killed;
@@ -566,30 +566,30 @@ impl<'a> Run<'a> {
     }
 
     /// Starts the processes whose restart is due.
-    fn restart_due(&mut self, cast: &mut Children) -> Result<(), Failure> {
+    fn restart_due(&mut self, children: &mut Children) -> Result<(), Failure> {
         while let Some(place) = self.restarts.iter().position(|(_, at)| *at <= Instant::now()) {
             let (index, _) = self.restarts.swap_remove(place);
             let mut again = assignment(self.plan, &self.settings, self.outcome.messages, self.history(), index as u16);
             (again.restarted, again.start_ns, again.kill_at) = (true, Some(self.start_ns), None);
             again.breaks_at.clear();
             again.settings.process.start = Start::Snapshot;
-            cast.children[index] = cast.spawn(&again, index)?;
+            children.children[index] = children.spawn(&again, index)?;
         }
         Ok(())
     }
 
     /// Requests the result of every process.
-    fn collect(&mut self, cast: &mut Children) {
-        cast.order_all(&Order::Finish);
+    fn collect(&mut self, children: &mut Children) {
+        children.order_all(&Order::Finish);
         let limit = if self.outcome.failures.is_empty() { ANSWER_LIMIT } else { ANSWER_LIMIT_FAILED };
         let deadline = Instant::now() + limit;
         while self.outcome.rows.iter().any(|row| !row.is_out() && row.tally.is_none()) {
-            match cast.hear(deadline.saturating_duration_since(Instant::now())) {
+            match children.hear(deadline.saturating_duration_since(Instant::now())) {
                 Some((index, Word::ProcessReport(ProcessReport::Result(tally)))) => {
                     self.outcome.rows[index].delivered = tally.delivered;
                     self.outcome.rows[index].tally = Some(*tally);
                 }
-                Some((index, Word::Ended)) => self.note_end(cast, index),
+                Some((index, Word::Ended)) => self.note_end(children, index),
                 Some(_) => {}
                 None => break,
             }
@@ -604,9 +604,9 @@ impl<'a> Run<'a> {
     }
 
     /// Compares what was delivered with the input and with each other.
-    fn judge(&mut self, cast: &mut Children) {
+    fn judge(&mut self, children: &mut Children) {
         self.outcome.order_agrees =
-            if self.is_lossy() { self.is_one_order(cast) } else { self.is_prefix_of_longest(cast) };
+            if self.is_lossy() { self.is_one_order(children) } else { self.is_prefix_of_longest(children) };
         let total = matches!(self.plan.settings.group.order, DeliveryOrder::Total | DeliveryOrder::TotalCausal);
         let mut failures = Vec::new();
         if total && !self.outcome.order_agrees {
@@ -666,16 +666,16 @@ impl<'a> Run<'a> {
     }
 
     /// Whether the messages that any two processes have both delivered are in one order at both.
-    fn is_one_order(&mut self, cast: &mut Children) -> bool {
+    fn is_one_order(&mut self, children: &mut Children) -> bool {
         self.killed_chains();
         let reported = |row: &Row| row.tally.is_some();
         let mut waiting = self.outcome.rows.iter().filter(|row| reported(row)).count();
         (0..self.outcome.rows.len())
             .filter(|index| reported(&self.outcome.rows[*index]))
-            .for_each(|index| cast.order(index, &Order::Names));
+            .for_each(|index| children.order(index, &Order::Names));
         let (mut all, deadline) = (Vec::new(), Instant::now() + ANSWER_LIMIT);
         while waiting > 0 {
-            match cast.hear(deadline.saturating_duration_since(Instant::now())) {
+            match children.hear(deadline.saturating_duration_since(Instant::now())) {
                 Some((_, Word::ProcessReport(ProcessReport::Names { names }))) => {
                     all.push(names);
                     waiting -= 1;
@@ -692,7 +692,7 @@ impl<'a> Run<'a> {
     }
 
     /// Whether every delivered sequence is a prefix of the longest one.
-    fn is_prefix_of_longest(&mut self, cast: &mut Children) -> bool {
+    fn is_prefix_of_longest(&mut self, children: &mut Children) -> bool {
         let killed = self.killed_chains();
         let reported: Vec<usize> =
             (0..self.outcome.rows.len()).filter(|index| self.outcome.rows[*index].tally.is_some()).collect();
@@ -701,12 +701,12 @@ impl<'a> Run<'a> {
         let mut lengths = counts.clone();
         lengths.extend(killed.iter().map(|chain| chain.len() as u64 - 1));
         for index in &reported {
-            cast.order(*index, &Order::Chain { counts: lengths.clone() });
+            children.order(*index, &Order::Chain { counts: lengths.clone() });
         }
         let mut answers = vec![None; self.outcome.rows.len()];
         let deadline = Instant::now() + ANSWER_LIMIT;
         while reported.iter().any(|index| answers[*index].is_none()) {
-            match cast.hear(deadline.saturating_duration_since(Instant::now())) {
+            match children.hear(deadline.saturating_duration_since(Instant::now())) {
                 Some((index, Word::ProcessReport(ProcessReport::Chain { hashes }))) => answers[index] = Some(hashes),
                 Some(_) => {}
                 None => return false,

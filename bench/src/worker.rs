@@ -90,10 +90,10 @@ impl FarEnd {
     /// Starts it and sends it its task.
     pub(crate) fn start(spec: &Spec) -> Result<Self, Failure> {
         let program = std::env::current_exe().map_err(cannot_start)?;
-        Self::start_by(Command::new(program).arg("part"), spec)
+        Self::start_by(Command::new(program).arg("worker"), spec)
     }
 
-    /// Starts it by a command that ends in this program's `part`, and sends it its task.
+    /// Starts it by a command that ends in this program's `worker`, and sends it its task.
     pub(crate) fn start_by(command: &mut Command, spec: &Spec) -> Result<Self, Failure> {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(cannot_start)?;
         let lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
