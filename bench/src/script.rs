@@ -27,7 +27,7 @@ fn line(what: &impl Serialize) -> String {
     serde_json::to_string(what).expect("plain data becomes JSON") + "\n"
 }
 
-// ---- the harness ----------------------------------------------------------------------------------------------------
+// ---- the harness ---------------------------------------------------------------------------------------------------
 
 /// What a member of this rank, in this incarnation, has sent; `None` when it has ended.
 pub(crate) type Word<S> = (u16, u32, Option<S>);
@@ -60,7 +60,7 @@ pub(crate) fn send(child: &mut Child, what: &impl Serialize) -> Result<(), Failu
     stdin.write_all(line(what).as_bytes()).map_err(broken)
 }
 
-// ---- the member -----------------------------------------------------------------------------------------------------
+// ---- the member ----------------------------------------------------------------------------------------------------
 
 /// Sends the harness a report.
 pub(crate) fn report(said: &impl Serialize) {

@@ -223,7 +223,7 @@ impl Locks {
     fn order(&self, order: Order) {
         let mut sending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if sending.orders.send(order).is_err() {
-            return; // the agent is gone, and the order with it: its ticket records this
+            return; // the agent is gone, and the order with it: its request records this
         }
         let posted = sending.posted.get() + 1;
         sending.posted.advance(posted);

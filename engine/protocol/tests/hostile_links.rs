@@ -1,7 +1,7 @@
 //! A member that sends false messages about locks and leaders makes no other member panic, hang or grow.
 //!
-//! LinkMessages are taken only in their order, so a random change of bytes seldom gets past the first. Here each letter has
-//! the next number, followed by any step, name, rank and number.
+//! LinkMessages are taken only in their order, so a random change of bytes seldom gets past the first. Here each link
+//! message has the next number, followed by any step, name, rank and number.
 
 mod common;
 
@@ -83,8 +83,8 @@ fn message((from, to): (u16, u16), sequence: u64, step: u16, name: &[u8], (rank,
     control(from, Kind::Link, &[record.as_bytes(), name])
 }
 
-/// A member of a group of three whose other members have sent one letter each; from now on they send what the test
-/// sends.
+/// A member of a group of three whose other members have sent one link message each; from now on they send what the
+/// test sends.
 fn bench(configure: fn(&mut Config), own: usize) -> Bench {
     let mut net = Net::new(3, 0, configure);
     net.run(50 * MS);
@@ -210,8 +210,8 @@ fn issue_a_rank_that_is_nobodys_goes_round_a_ring_for_ever() {
     }
 }
 
-/// Each pair has its own numbering: a letter recorded on its way to another member was taken for the next of its sender
-/// here.
+/// Each pair has its own numbering: a link message recorded on its way to another member was taken for the next of its
+/// sender here.
 #[test]
 fn issue_a_letter_for_another_member_was_taken() {
     let mut bench = bench(KINDS[2], 1);

@@ -2,9 +2,9 @@
 //!
 //! `bourdon-lab rounds` injects faults into it and judges its history. The judge must tell messages apart by name
 //! alone, across kills: a message that only a killed process delivered may exist nowhere else, and the next incarnation
-//! publishes other messages in its place. So a publisher is an incarnation (`RANK.INCARNATION`). Each publisher numbers its
-//! messages, and each payload holds its publisher, its number and the message that it answers, so that the history is
-//! made of the received bytes.
+//! publishes other messages in its place. So a publisher is an incarnation (`RANK.INCARNATION`). Each publisher numbers
+//! its messages, and each payload holds its publisher, its number and the message that it answers, so that the history
+//! is made of the received bytes.
 //!
 //! A file named `observer-RANK.tsv` makes it an observer, which only delivers. With `--short-state` a state is a count
 //! and a sum, so that a long campaign over a bad network does not measure how fast states are sent.

@@ -65,7 +65,8 @@ struct RoundsArgs {
     /// The kind of fault
     #[arg(long, value_enum, default_value = "kill")]
     trouble: Trouble,
-    /// How a member is started, as a line for the shell; {rank}, {incarnation}, {dir}, {members}, {address} are filled in
+    /// How a member is started, as a line for the shell; {rank}, {incarnation}, {dir}, {members}, {address} are filled
+    /// in
     #[arg(long, value_name = "LINE")]
     member: String,
     /// Where histories go: a new or empty folder

@@ -34,7 +34,7 @@ pub(crate) struct Request<S> {
 
 impl<S> std::fmt::Debug for Request<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Ticket")
+        f.write_str("Request")
     }
 }
 
@@ -102,7 +102,7 @@ impl<S: State> Request<S> {
     }
 }
 
-/// The agent's side of a ticket. Dropped with the agent, or with an order that the agent never took, it releases
+/// The agent's side of a request. Dropped with the agent, or with an order that the agent never took, it releases
 /// callers that wait.
 #[derive(Debug)]
 pub(crate) struct Answer<S: State>(Arc<Request<S>>);

@@ -54,7 +54,8 @@ impl Out<'_> {
 }
 
 impl Direct {
-    /// For a process reachable at `address`, whose `sender_id` no other process has, with frames of at most `frame_bytes`.
+    /// For a process reachable at `address`, whose `sender_id` no other process has, with frames of at most
+    /// `frame_bytes`.
     pub(crate) fn new(sender_id: u64, address: Address, frame_bytes: usize) -> Self {
         let limit_bytes = frame_bytes - FRAME_HEADER_BYTES - records::Direct::BYTES;
         Self {

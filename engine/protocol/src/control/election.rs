@@ -86,7 +86,7 @@ struct Announced {
     accepted: u64,
 }
 
-/// The letters that an election sends.
+/// The link messages that an election sends.
 pub(crate) type LinkMessages = Vec<(Rank, LinkMessage)>;
 
 /// One process's elections.
@@ -237,7 +237,7 @@ impl Elections {
         self.messages.extend(self.seat.others().map(|to| (to, message)));
     }
 
-    /// The letters to be sent to other members.
+    /// The link messages to be sent to other members.
     pub(crate) fn take_letters(&mut self) -> LinkMessages {
         core::mem::take(&mut self.messages)
     }
@@ -343,9 +343,10 @@ impl Elections {
         self.send_to_all(name, LEADS, term);
     }
 
-    // ---- letters of other members ---------------------------------------------------------------------------------
+    // ---- link messages of other members
+    // ---------------------------------------------------------------------------------
 
-    /// Receives a letter of another member.
+    /// Receives a link message of another member.
     pub(crate) fn receive(&mut self, from: Rank, message: &LinkMessage) {
         let Some(name) = message.name else { return };
         if !self.elections.contains_key(&name) && self.elections.len() >= ELECTIONS_MAX {
@@ -353,7 +354,7 @@ impl Elections {
         }
         let is_about_rank = matches!(message.step, ELECTION | COORDINATOR);
         if is_about_rank && self.seat.members & bit(message.rank) == 0 {
-            return; // a letter about no member would go round a ring for ever
+            return; // a link message about no member would go round a ring for ever
         }
         let seat = self.seat.clone();
         let election = self.elections.entry(name).or_default();

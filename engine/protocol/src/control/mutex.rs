@@ -111,7 +111,7 @@ pub(crate) trait Exclusion: Debug + Send {
     fn request(&mut self, seat: &Seat, name: TopicName, tries: bool, effects: &mut Effects);
     /// This member releases a lock, or no longer waits for it.
     fn release(&mut self, seat: &Seat, name: TopicName, effects: &mut Effects);
-    /// Receives a letter of another member.
+    /// Receives a link message of another member.
     fn receive(&mut self, seat: &Seat, from: Rank, message: &LinkMessage, effects: &mut Effects);
     /// How many requests are known to precede this member's.
     fn ahead(&self, _seat: &Seat, _name: &TopicName) -> usize {
@@ -384,7 +384,7 @@ impl Mutex {
 
     // ---- other members --------------------------------------------------------------------------------------------
 
-    /// Receives a letter of another member.
+    /// Receives a link message of another member.
     pub(crate) fn receive(&mut self, from: Rank, message: &LinkMessage) {
         if let Algorithm::Textbook(textbook) = &mut self.algorithm {
             textbook.receive(&self.seat, from, message, &mut self.effects);
@@ -423,7 +423,7 @@ impl Mutex {
         }
     }
 
-    /// The letters to be sent to other members.
+    /// The link messages to be sent to other members.
     pub(crate) fn take_letters(&mut self) -> Vec<(Rank, LinkMessage)> {
         core::mem::take(&mut self.effects.messages)
     }

@@ -1,8 +1,8 @@
 //! Presence: what each process last announced of itself: its incarnation, its address, the members it hears, its
-//! wishes.
+//! requests.
 //!
-//! A view names its members; it has no addresses, windows or wishes, which change without a decision. All of those come
-//! with heartbeats and are only as good as the last heartbeat, so they are kept apart from what was agreed.
+//! A view names its members; it has no addresses, windows or requests, which change without a decision. All of those
+//! come with heartbeats and are only as good as the last heartbeat, so they are kept apart from what was agreed.
 //!
 //! Invariants: nothing here decides anything; a rank has one incarnation at a time here, the one heard last.
 

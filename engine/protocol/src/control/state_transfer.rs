@@ -22,13 +22,13 @@ use bourdon_wire::{Address, Instant, Rank};
 
 /// Parts requested at once: some 40 KB, which fit any socket buffer.
 pub(crate) const PARTS_AHEAD: u32 = 32;
-/// How long an asker waits before it asks again.
+/// How long a joiner waits before it asks again.
 const RETRY_NS: u64 = 20_000_000;
 /// How often it asks before it turns to another donor: the donor's application may need time.
 const RETRIES: u32 = 100;
-/// A snapshot that no asker has asked about for so long is dropped.
+/// A snapshot that no joiner has asked about for so long is dropped.
 const IDLE_NS: u64 = 5_000_000_000;
-/// A position that was not asked about for so long is replaced by another asker's.
+/// A position that was not asked about for so long is replaced by another joiner's.
 pub(crate) const PLACE_IDLE_NS: u64 = 100_000_000;
 
 /// A snapshot that this process sends.
@@ -47,7 +47,7 @@ impl Donor {
         Self { ticket, reply_to, bytes: None, checksum: 0, asked_at: now }
     }
 
-    /// Whether it may give way to another asker.
+    /// Whether it may give way to another joiner.
     pub(crate) fn is_idle(&self, now: Instant) -> bool {
         now.since(self.asked_at) >= IDLE_NS
     }

@@ -2,8 +2,8 @@
 //!
 //! `control/view_change.rs` defines what may be decided, its driver which step is due, `control/membership.rs` which
 //! members the next view should have; none of them knows of time or of messages' bytes. This file supplies both: it
-//! turns verdicts into wishes, carries out the driver's commands ([`Process::carry_out`]), keeps its timers, and enters
-//! a decided view.
+//! turns verdicts into proposals, carries out the driver's commands ([`Process::carry_out`]), keeps its timers, and
+//! enters a decided view.
 //!
 //! No member is left out because it answers slowly, as long as no detector suspects it, up to [`PATIENCE`] takeovers.
 

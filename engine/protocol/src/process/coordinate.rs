@@ -2,9 +2,9 @@
 //! stream.
 //!
 //! When a view begins, each member announces to all others what it holds (`begin_coordination`, `on_link`); requests
-//! are sent once all members have announced. LinkMessages go over perfect links, commands of replicated locks as the group's
-//! own messages in the stream. A member that can't reach a quorum is fenced off, also while a view change makes no
-//! progress.
+//! are sent once all members have announced. LinkMessages go over perfect links, commands of replicated locks as the
+//! group's own messages in the stream. A member that can't reach a quorum is fenced off, also while a view change makes
+//! no progress.
 
 use super::{Process, Standing};
 use crate::config::{Config, Order};
@@ -93,7 +93,7 @@ impl Coordinator {
         true
     }
 
-    /// Passes letters to the links, and collects news.
+    /// Passes link messages to the links, and collects news.
     fn collect(&mut self) {
         for (to, message) in self.mutex.take_letters().into_iter().chain(self.elections.take_letters()) {
             self.links.send(to, message);
@@ -325,8 +325,8 @@ impl Process {
         if self.standing != Standing::Member {
             return;
         }
-        // Each pair of members has its own numbers: a letter for another member must not count as the next letter to
-        // this one.
+        // Each pair of members has its own numbers: a link message for another member must not count as the next link
+        // message to this one.
         if self.config.rank() != Some(Rank(record.to.get())) {
             return self.counters.add(Counter::DiscardedImplausible, 1);
         }
@@ -359,8 +359,8 @@ impl Process {
             if let Some(name) = name {
                 name.write(&mut space[..length]);
             }
-            // A letter to a member without a known address is repeated later. It is never sent to all, because each
-            // receiver would take it as its own.
+            // A link message to a member without a known address is repeated later. It is never sent to all, because
+            // each receiver would take it as its own.
             if let Some(address) = presence.address(rank) {
                 let parts = [record.as_bytes(), &space[..length]];
                 outbox.record(now, Destination::Peer(address), Kind::Link, parts, counters);

@@ -206,7 +206,7 @@ impl Process {
         Some(place)
     }
 
-    /// Drops the snapshot for a joiner that has become a member, so that the next asker need not wait.
+    /// Drops the snapshot for a joiner that has become a member, so that the next joiner need not wait.
     pub(super) fn release_donor(&mut self) {
         let Some(donor) = &self.transfer.donor else { return };
         let mut members = self.data.view.members.iter();
@@ -278,7 +278,7 @@ impl Process {
         }
     }
 
-    // ---- the asker ------------------------------------------------------------------------------------------------
+    // ---- the joiner ------------------------------------------------------------------------------------------------
 
     /// Whether it begins with another process's state, and not only at that process's position.
     pub(super) fn takes_state(&self) -> bool {

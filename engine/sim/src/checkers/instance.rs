@@ -145,7 +145,7 @@ impl Instances {
         let alive = views.entered_first().find(|member| !is_gone(*member));
         match alive.filter(|_| self.demanded) {
             Some(member) => broken(format!(
-                "generation {generation} formed another first view, though {member:?} entered the first and has not died"
+                "generation {generation} formed another first view, though {member:?} entered the first and is alive"
             )),
             None => Ok(()),
         }

@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// In a generation's folder: its frozen clients, each as `RANK.INCARNATION`, and how many messages of each were acknowledged.
+/// In a generation's folder: its frozen clients, each as `RANK.INCARNATION`, and how many messages of each were
+/// acknowledged.
 pub(super) const FROZEN: &str = "frozen-clients";
 /// The port of a member over TCP.
 const PORT: u16 = 7_402;

@@ -2,7 +2,7 @@
 //!
 //! A heartbeat shows that a peer can send; only an answer shows that it also receives, and by unicast, the path of
 //! repairs and control. An answer must echo the random nonce of a ping not answered yet; otherwise a delayed,
-//! duplicated or forged answer would count as a sign of life.
+//! duplicated or forged answer would count as a sign that the peer is alive.
 //!
 //! The clock runs only while a ping is unanswered, from the first such ping or the last answer, whichever is later: a
 //! peer that was not pinged can't be late. An answer settles all earlier pings, because a lost ping must not count as
