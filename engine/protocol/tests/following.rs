@@ -5,7 +5,7 @@ mod common;
 use bourdon_protocol::{Config, Event, Order, Reliability, Standing};
 use bourdon_wire::records::ballot_steps::DECIDE;
 use bourdon_wire::records::{Heartbeat, heartbeat_flags};
-use bourdon_wire::{Datagram, Kind, Rank};
+use bourdon_wire::{CONTROL_CHANNEL, Datagram, Kind, Rank};
 use common::net::{Net, ballot_step};
 use common::{GROUP, MS};
 use std::cell::Cell;
@@ -156,6 +156,31 @@ fn an_observer_reports_a_barrier_that_it_gave_up() {
     assert!(!world.net.heard(5, Event::Synced { phase: 1, asked: false }), "the barrier was retained");
     assert!(world.gaps(5).contains(&(0, 10, 10)), "{:?}", world.gaps(5));
     assert!(world.net.views(5).last().is_some_and(|view| view.0 == 3), "{:?}", world.net.views(5));
+}
+
+/// The connections to the members that could answer stall for seconds, as over TCP where packets are lost.
+#[test]
+fn issue_an_observer_gave_up_a_cut_while_its_links_stalled() {
+    let mut world = World::new(3, 1, |config| config.order = Order::Fifo);
+    world.publish(&[0, 1, 2], 5, 8);
+    let repairs = Rc::new(Cell::new(false));
+    let seen = Rc::clone(&repairs);
+    world.net.alter = Box::new(move |_, to, bytes| {
+        let has_data = Datagram::parse(bytes, GROUP).is_ok_and(|datagram| datagram.header.channel() != CONTROL_CHANNEL);
+        usize::from(seen.get() || to != 3 || !has_data)
+    });
+    world.publish(&[0, 1, 2], 20, 8);
+    world.kill(0);
+    world.network.set(Network::Deaf(3));
+    world.net.run(4_000 * MS);
+    repairs.set(true);
+    world.network.set(Network::Whole);
+    world.net.run(3_000 * MS);
+    assert_eq!(world.gaps(3), []);
+    let (mut seen, mut expected) = (world.net.messages(3), world.net.messages(1));
+    seen.sort_unstable();
+    expected.sort_unstable();
+    assert!(seen == expected, "{} of {} messages", seen.len(), expected.len());
 }
 
 /// Whether a datagram announces that its sender is ready to become a member.

@@ -86,6 +86,24 @@ fn a_process_configured_otherwise_never_joins_and_all_know_why() {
 }
 
 #[test]
+fn issue_a_process_configured_otherwise_kept_a_member_of_its_rank_out() {
+    let mut net = Net::new(3, 1, |_| {});
+    net.run(100 * MS);
+    net.configure = |config| config.reliability = Reliability::Uniform;
+    net.start_as(3, 9, Role::Member(Rank(2)));
+    net.run(100 * MS);
+    assert!(net.heard(0, Event::ConfigurationDiffers(Rank(2))));
+    net.configure = |_| {};
+    net.kill(2);
+    net.run(300 * MS);
+    net.start(2, 2);
+    net.run(2_000 * MS);
+    assert_eq!(net.process(2).standing(), Standing::Member, "{:?}", net.ones[2].events);
+    let reports = net.ones[0].events.iter().filter(|event| matches!(event, Event::ConfigurationDiffers(_))).count();
+    assert_eq!(reports, 1, "it is reported once");
+}
+
+#[test]
 fn a_process_that_restarts_before_it_was_missed_joins_as_another_incarnation() {
     for victim in 0..3 {
         let mut net = Net::new(3, 0, |_| {});

@@ -86,7 +86,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
                 ClientEvent::TooManyClients | ClientEvent::NoAnswer => return Ok(()),
             }
         }
-        node.wait(LONGEST_SLEEP.min(due.saturating_duration_since(Instant::now()))).map_err(Failure::broken)?;
+        let until_due = due.saturating_duration_since(Instant::now());
+        let longest = if node.has_room() { until_due.min(LONGEST_SLEEP) } else { LONGEST_SLEEP };
+        node.wait(longest).map_err(Failure::broken)?;
     }
     Ok(())
 }

@@ -30,6 +30,8 @@ pub(crate) struct Peer {
     /// It has announced its address, and that it is configured as we are.
     pub(crate) introduced: bool,
     pub(crate) differs: bool,
+    /// The last incarnation that was reported to be configured otherwise.
+    differing: Option<Incarnation>,
     /// For a rank of the view: another incarnation than the view's, once reported.
     refused: Option<Incarnation>,
 }
@@ -55,7 +57,7 @@ impl Presence {
         let Some(peer) = self.peers.get_mut(from.rank.index()) else { return false };
         let other = peer.incarnation != Some(from.incarnation);
         if other {
-            *peer = Peer { refused: peer.refused, ..Peer::default() };
+            *peer = Peer { refused: peer.refused, differing: peer.differing, ..Peer::default() };
         }
         peer.incarnation = Some(from.incarnation);
         peer.epoch = epoch;
@@ -68,10 +70,14 @@ impl Presence {
         other
     }
 
-    /// Notes whether a process is configured otherwise; true the first time that is seen.
-    pub(crate) fn note_differs(&mut self, rank: Rank, differs: bool) -> bool {
-        let Some(peer) = self.peers.get_mut(rank.index()) else { return false };
-        differs && !core::mem::replace(&mut peer.differs, differs)
+    /// Notes whether a process is configured otherwise; true the first time for an incarnation. Another incarnation
+    /// than the one that introduced itself keeps no process out, and a later heartbeat corrects an earlier one.
+    pub(crate) fn note_differs(&mut self, from: Member, differs: bool) -> bool {
+        let Some(peer) = self.peers.get_mut(from.rank.index()) else { return false };
+        if peer.incarnation.is_none_or(|incarnation| incarnation == from.incarnation) {
+            peer.differs = differs;
+        }
+        differs && peer.differing.replace(from.incarnation) != Some(from.incarnation)
     }
 
     /// Another incarnation of a member than the view's was heard: true the first time.

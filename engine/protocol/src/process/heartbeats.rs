@@ -100,7 +100,7 @@ impl Process {
         let (epoch, rank) = (header.epoch(), header.rank());
         let from = Member { rank, incarnation: header.incarnation() };
         let differs = heartbeat.configuration.get() != self.config.fingerprint();
-        if self.presence.note_differs(rank, differs) {
+        if self.presence.note_differs(from, differs) {
             self.event(Event::ConfigurationDiffers(rank));
         }
         if differs || self.note_sighting(now, header, heartbeat) {

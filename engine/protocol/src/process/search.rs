@@ -30,6 +30,8 @@ pub(super) struct Search {
     /// The view that comes after the followed view.
     pub(super) next: Option<(View, Beginning)>,
     pub(super) decision: Option<Value>,
+    /// When the decision came.
+    pub(super) decided_at: Instant,
     /// The ballot whose value takes this process in, and the cut to hold before it is accepted.
     pub(super) invitation: Option<(Ballot, Cut)>,
     /// The views between the followed view and the newest.
@@ -43,6 +45,8 @@ pub(super) struct Chain {
     pub(super) newest: Option<(View, Beginning)>,
     /// Since when this process knows that there is such a view.
     pub(super) behind_since: Instant,
+    /// When the first view beyond the next was heard of.
+    pub(super) seen_at: Instant,
     /// The members that have answered without the decision.
     pub(super) lacking: u64,
     /// Datagrams received when the cut last came closer.

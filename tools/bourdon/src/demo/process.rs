@@ -90,6 +90,10 @@ struct DemoProcess {
     /// The incarnation number: of the process, and after each removal.
     incarnation: u32,
     restarted: bool,
+    /// It was removed, and has not taken a member's state since.
+    awaits_state: bool,
+    /// The result is wanted.
+    must_finish: bool,
     /// How many barriers this process has requested.
     barriers: u64,
     /// How many connections it has closed.
@@ -123,6 +127,8 @@ impl DemoProcess {
             views: 0,
             incarnation,
             restarted,
+            awaits_state: false,
+            must_finish: false,
             barriers: 0,
             links_broken: 0,
             has_reported_ready: false,
@@ -158,6 +164,7 @@ impl DemoProcess {
             self.break_link();
             self.hear()?;
             self.report_progress();
+            self.finish();
             if work == 0 {
                 let sleep = self.until_next_record().min(LONGEST_SLEEP);
                 if !sleep.is_zero() {
@@ -292,6 +299,7 @@ impl DemoProcess {
             return Err(NodeEvent::Group(event).to_string());
         }
         send_report(&ProcessReport::News { what: NodeEvent::Group(event).to_string() });
+        self.awaits_state = true;
         self.bump_incarnation()
     }
 
@@ -301,6 +309,7 @@ impl DemoProcess {
         if self.proof.count() > 0 {
             self.bump_incarnation()?;
         }
+        self.awaits_state = false;
         self.proof.restore(&state)
     }
 
@@ -352,15 +361,25 @@ impl DemoProcess {
 
     /// Only answers until the demo ends: the node can't go on.
     fn answer(&mut self, orders: &Receiver<Order>) {
+        self.awaits_state = false; // it will never come
         while let Ok(order) = orders.recv() {
             self.obey(order);
+            self.finish();
+        }
+    }
+
+    /// Reports the result if it is wanted; a process that was removed first takes a member's state again.
+    fn finish(&mut self) {
+        if self.must_finish && !self.awaits_state {
+            self.must_finish = false;
+            send_report(&ProcessReport::Result(Box::new(self.tally())));
         }
     }
 
     fn obey(&mut self, order: Order) {
         match order {
             Order::Go { .. } => {}
-            Order::Finish => send_report(&ProcessReport::Result(Box::new(self.tally()))),
+            Order::Finish => self.must_finish = true,
             Order::Names => send_report(&ProcessReport::Names { names: self.proof.names.clone().unwrap_or_default() }),
             Order::Chain { counts } => {
                 let at = |count: &u64| match *count {

@@ -58,6 +58,7 @@ fn key(event: &NodeEvent) -> Option<(&'static str, u16)> {
     match event {
         NodeEvent::Group(Event::IdentityConflict(rank)) => Some(("identity_conflict", rank.0)),
         NodeEvent::Group(Event::RankClaimed(rank)) => Some(("rank_claimed", rank.0)),
+        NodeEvent::Group(Event::ConfigurationDiffers(rank)) => Some(("configuration_differs", rank.0)),
         NodeEvent::Group(Event::Restarted { rank, .. }) => Some(("restarted", rank.0)),
         _ => None,
     }
