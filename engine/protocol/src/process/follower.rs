@@ -7,8 +7,8 @@
 //!
 //! It gives up only what no member can supply: it skips views when every member of the newest one has answered that it
 //! does not retain the decision, or when none has answered with it for [`CHAIN_WAIT_NS`]; it gives up a part of a cut
-//! when no datagram of it has come for [`CUT_WAIT_NS`]. An observer counts only time in which it hears every member that
-//! could answer: one connection over a network that loses packets may stall for seconds.
+//! when no datagram of it has come for [`CUT_WAIT_NS`]. An observer counts only time in which it hears every member
+//! that could answer: one connection over a network that loses packets may stall for seconds.
 //!
 //! If no member sends the view that comes next, and the whole cut is here, the follower computes it as the members do.
 
