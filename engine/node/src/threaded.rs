@@ -20,6 +20,7 @@ mod waits;
 
 pub use handles::{Publication, PublicationClaim, PublishError, Subscription};
 pub use messages::NodeEvent;
+pub use waits::Waiting;
 
 use crate::admin::server::{self, Control};
 use crate::counters::{AgentFigures, CountersFile};

@@ -143,10 +143,12 @@ impl Reporter {
             object["by_multicast"] = reach.by_multicast.into();
             object["by_tcp"] = reach.by_mesh.into();
         }
-        if let NodeEvent::Waiting { missing, waited_ns, .. } = event {
-            object["missing"] = ranks(missing);
-            object["waited_ns"] = waited_ns.into();
-            return self.print(&format!("{text} ({} s so far)", waited_ns / 1_000_000_000), &mut object);
+        if let NodeEvent::Waiting(waiting) = event {
+            object["missing"] = ranks(waiting.missing);
+            object["in_lost_instance"] = ranks(waiting.in_lost_instance);
+            object["rank_in_use"] = waiting.rank_in_use.is_some().into();
+            object["waited_ns"] = waiting.waited_ns.into();
+            return self.print(&format!("{text} ({} s so far)", waiting.waited_ns / 1_000_000_000), &mut object);
         }
         let NodeEvent::Group(event) = event else { return self.print(&text, &mut object) };
         match event {
@@ -181,7 +183,7 @@ fn name(event: &NodeEvent) -> &'static str {
         NodeEvent::PublicationDropped(_) => return "publication_dropped",
         NodeEvent::SyncRefused(_) => return "sync_refused",
         NodeEvent::Reached(_) => return "reached",
-        NodeEvent::Waiting { .. } => return "waiting",
+        NodeEvent::Waiting(_) => return "waiting",
         NodeEvent::BirthNotStored(_) => return "birth_not_stored",
     };
     match event {

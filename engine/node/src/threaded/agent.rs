@@ -23,7 +23,7 @@ use crate::threaded::messages::{
     Command, DELIVERED_BYTES, Delivered, NodeEvent, PUBLISHED_BYTES, Published, STANDINGS, ViewRecord, event_frame,
     refusal_word,
 };
-use crate::threaded::waits::ViewWait;
+use crate::threaded::waits::{FOLLOWING_NS, ViewWait, Waiting};
 use crate::topics::Filter;
 use crate::transport::Reach;
 use bourdon_port::{PortError, Waker};
@@ -215,10 +215,13 @@ impl Agent {
             self.report(NodeEvent::BirthNotStored(why.into()));
         }
         let standing = self.node.process().standing();
-        let is_waiting = matches!(standing, Standing::Forming | Standing::Outside);
-        if let Some(waited_ns) = self.view_wait.report(self.node.now(), is_waiting) {
-            let (missing, members) = self.unheard();
-            self.report(NodeEvent::Waiting { missing, members, outside: standing == Standing::Outside, waited_ns });
+        let waits_from_ns = match standing {
+            Standing::Forming | Standing::Outside => Some(0),
+            Standing::Following if self.is_member => Some(FOLLOWING_NS),
+            _ => None,
+        };
+        if let Some(waited_ns) = self.view_wait.report(self.node.now(), waits_from_ns) {
+            self.report(NodeEvent::Waiting(self.waiting(standing, waited_ns)));
         }
         work_count += self.post.collect(&mut self.node);
         work_count += self.broker.work(&mut self.node);
@@ -330,6 +333,18 @@ impl Agent {
     fn unheard(&self) -> (u64, u16) {
         let process = self.node.process();
         (process.missing().fold(0, |missing, rank| missing | 1 << rank.0), process.config().members)
+    }
+
+    /// What a process in no view waits for.
+    #[cold]
+    fn waiting(&self, standing: Standing, waited_ns: u64) -> Waiting {
+        let (process, now, (missing, members)) = (self.node.process(), self.node.now(), self.unheard());
+        let in_lost_instance = process.in_lost_instance(now);
+        let followed = (standing == Standing::Following).then(|| process.view().epoch);
+        let rank_in_use = process.config().rank().filter(|_| process.is_rank_in_use(now));
+        let missing = missing & !in_lost_instance;
+        let outside = standing != Standing::Forming;
+        Waiting { missing, members, outside, followed, in_lost_instance, rank_in_use, waited_ns }
     }
 
     fn view(&self) -> ViewRecord {

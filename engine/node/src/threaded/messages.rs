@@ -5,6 +5,7 @@
 //!
 //! Invariant: every frame that is written can be read back; one that can't is a bug, and panics.
 
+use crate::threaded::waits::{Waiting, ranks};
 use crate::transport::Reach;
 use bourdon_protocol::control::detector::Why;
 use bourdon_protocol::{Delivery, Event, Outgoing, Refusal, Standing};
@@ -154,10 +155,8 @@ pub enum NodeEvent {
     SyncRefused(Refusal),
     /// Over the transport `auto`: how peers are reached has changed.
     Reached(Reach),
-    /// This process is in no view yet: which members have not been heard, how many are configured, whether there is a
-    /// group outside of which it is, and for how long.
-    #[allow(missing_docs)]
-    Waiting { missing: u64, members: u16, outside: bool, waited_ns: u64 },
+    /// This process is in no view yet.
+    Waiting(Waiting),
     /// The group's birth could not be stored after the start: the path, the reason and what is lost by it.
     BirthNotStored(Box<str>),
 }
@@ -182,25 +181,6 @@ fn write_older_instance(f: &mut std::fmt::Formatter<'_>, instance: InstanceId) -
 fn write_new_instance(f: &mut std::fmt::Formatter<'_>, from: InstanceId, to: InstanceId) -> std::fmt::Result {
     let text = "is followed from now on: what the earlier one published after it was last heard is not known here";
     write!(f, "instance {:016x} of the group ended, and {:016x} {text}", from.0, to.0)
-}
-
-/// The ranks whose bits are set.
-fn ranks(bits: u64) -> String {
-    let ranks: Vec<_> = (0..64).filter(|rank| bits >> rank & 1 == 1).map(|rank| rank.to_string()).collect();
-    ranks.join(", ")
-}
-
-fn write_waiting(f: &mut std::fmt::Formatter<'_>, missing: u64, members: u16, outside: bool) -> std::fmt::Result {
-    let awaited = if outside { "to join the group" } else { "for the first view" };
-    if missing == 0 {
-        return write!(f, "this process waits {awaited}: all {members} configured members have been heard");
-    }
-    write!(
-        f,
-        "this process waits {awaited}; not heard yet: {} (of {members} configured members): start them, or check that \
-             group.name, group.address and network.interface (over tcp network.peers) are right at all",
-        ranks(missing)
-    )
 }
 
 /// Events that keep a process out of the group, or another one.
@@ -228,8 +208,8 @@ fn write_obstacle(f: &mut std::fmt::Formatter<'_>, event: &Event) -> std::fmt::R
         ),
         Event::ConfigurationDiffers(rank) => write!(
             f,
-            "member {rank} is configured otherwise: group.members, order, reliability, sequencer, mtu_bytes and \
-                 max_message_bytes must be the same everywhere"
+            "member {rank} is configured otherwise: group.members, order, reliability, relay, ack_each, sequencer, \
+                 quorum, mutex and election, and limits.mtu_bytes and max_message_bytes must be the same everywhere"
         ),
         Event::Superseded { instance } => write_superseded(f, *instance),
         Event::OlderInstance { instance } => write_older_instance(f, *instance),
@@ -255,7 +235,7 @@ impl std::fmt::Display for NodeEvent {
                 return write!(f, "multicast reaches {by_multicast} of {all} peers{rest}");
             }
             Self::BirthNotStored(why) => return f.write_str(why),
-            Self::Waiting { missing, members, outside, .. } => return write_waiting(f, *missing, *members, *outside),
+            Self::Waiting(waiting) => return waiting.fmt(f),
         };
         match event {
             Event::View { epoch, members, sequencer } => {
@@ -307,6 +287,8 @@ impl std::fmt::Display for NodeEvent {
 /// An event as three words: its kind is the frame's tag.
 type EventWords = [u64; 3];
 
+/// The tag of a wait, which has its own words.
+const WAITING_TAG: u32 = 25;
 /// The tag of an event that is a text instead.
 const TEXT_TAG: u32 = 26;
 /// The longest: a reason with the longest path that Linux has.
@@ -318,6 +300,9 @@ pub(crate) fn event_frame(event: &NodeEvent) -> (u32, Vec<u8>) {
         let end = why.floor_char_boundary(EVENT_TEXT_MAX_BYTES);
         return (TEXT_TAG, why.as_bytes()[..end].to_vec());
     }
+    if let NodeEvent::Waiting(waiting) = event {
+        return (WAITING_TAG, waiting.words().as_bytes().to_vec());
+    }
     let (tag, words) = event_words(event);
     (tag, words.as_bytes().to_vec())
 }
@@ -328,10 +313,7 @@ fn event_words(event: &NodeEvent) -> (u32, EventWords) {
         NodeEvent::Group(event) => *event,
         NodeEvent::PublicationDropped(refusal) => return (0, [refusal_word(Some(*refusal)), 0, 0]),
         NodeEvent::SyncRefused(refusal) => return (19, [refusal_word(Some(*refusal)), 0, 0]),
-        NodeEvent::Waiting { missing, members, outside, waited_ns } => {
-            return (25, [*missing, u64::from(*members) | u64::from(*outside) << 16, *waited_ns]);
-        }
-        NodeEvent::BirthNotStored(_) => unreachable!("`event_frame` writes texts"),
+        NodeEvent::Waiting(_) | NodeEvent::BirthNotStored(_) => unreachable!("`event_frame` writes them"),
         NodeEvent::Reached(reach) => return (20, [reach.by_multicast.into(), reach.by_mesh.into(), 0]),
     };
     match event {
@@ -364,6 +346,9 @@ pub(crate) fn event_of(tag: u32, frame: &[u8]) -> NodeEvent {
     if tag == TEXT_TAG {
         return NodeEvent::BirthNotStored(std::str::from_utf8(frame).expect("it was text").into());
     }
+    if tag == WAITING_TAG {
+        return NodeEvent::Waiting(Waiting::read(frame));
+    }
     let [first, second, third] = EventWords::read_from_bytes(frame).expect("an event has three words");
     let rank = Rank(first as u16);
     let why = || Why::ALL.into_iter().find(|why| *why as u64 == second).expect("reasons are written by `event_words`");
@@ -371,10 +356,6 @@ pub(crate) fn event_of(tag: u32, frame: &[u8]) -> NodeEvent {
         0 => return NodeEvent::PublicationDropped(refusal_of(first).unwrap_or(Refusal::Observer)),
         19 => return NodeEvent::SyncRefused(refusal_of(first).unwrap_or(Refusal::Observer)),
         20 => return NodeEvent::Reached(Reach { by_multicast: first as u16, by_mesh: second as u16 }),
-        25 => {
-            let (members, outside) = (second as u16, second >> 16 == 1);
-            return NodeEvent::Waiting { missing: first, members, outside, waited_ns: third };
-        }
         1 => Event::View { epoch: Epoch(first), members: second, sequencer: Rank(third as u16) },
         2 => Event::Suspected(rank, why()),
         3 => Event::Trusted(rank),
@@ -567,12 +548,10 @@ mod tests {
         let refused = refusals.into_iter().flat_map(|r| [NodeEvent::PublicationDropped(r), NodeEvent::SyncRefused(r)]);
         let reached = [NodeEvent::Reached(Reach { by_multicast: 3, by_mesh: 4 })];
         let unstored = [NodeEvent::BirthNotStored("can't keep it".into())];
-        let waiting = [(true, 0), (false, 0b110)].map(|(outside, missing)| NodeEvent::Waiting {
-            missing,
-            members: 3,
-            outside,
-            waited_ns: 1 << 40,
-        });
+        let first = Waiting { missing: 0b110, members: 3, waited_ns: 1 << 40, ..Waiting::default() };
+        let followed =
+            Waiting { outside: true, followed: Some(Epoch(7)), rank_in_use: Some(rank), in_lost_instance: 1, ..first };
+        let waiting = [first, followed].map(NodeEvent::Waiting);
         for event in events.chain(refused).chain(reached).chain(unstored).chain(waiting) {
             let (tag, frame) = event_frame(&event);
             assert_eq!(event_of(tag, &frame), event);

@@ -4,10 +4,13 @@
 //! a slow start from a mistake. So a wait is reported after a second, and then at intervals that double: a start that
 //! takes minutes fills no log.
 
-use bourdon_wire::Instant;
+use bourdon_wire::{Epoch, Instant, Rank};
+use zerocopy::FromBytes;
 
 /// A usual start is over by then.
 const FIRST_NS: u64 = 1_000_000_000;
+/// From when on a process that follows a view reports that it waits to be let in: a joiner catches up first.
+pub(crate) const FOLLOWING_NS: u64 = 3_000_000_000;
 /// The longest interval.
 const INTERVAL_MAX_NS: u64 = 60_000_000_000;
 
@@ -21,25 +24,114 @@ pub(crate) struct ViewWait {
 }
 
 impl ViewWait {
-    /// How long the process has waited, if that is to be reported now.
+    /// How long the process has waited, if that is to be reported now: while it waits, not before `from_ns`.
     #[inline]
-    pub(crate) fn report(&mut self, now: Instant, is_waiting: bool) -> Option<u64> {
-        if !is_waiting {
+    pub(crate) fn report(&mut self, now: Instant, from_ns: Option<u64>) -> Option<u64> {
+        let Some(from_ns) = from_ns else {
             self.since = None;
             return None;
-        }
+        };
         let Some(since) = self.since else {
             *self = Self { since: Some(now), report_after_ns: FIRST_NS, interval_ns: FIRST_NS };
             return None;
         };
         let waited_ns = now.since(since);
-        if waited_ns < self.report_after_ns {
+        if waited_ns < self.report_after_ns.max(from_ns) {
             return None;
         }
         self.interval_ns = (2 * self.interval_ns).min(INTERVAL_MAX_NS);
         self.report_after_ns = waited_ns + self.interval_ns;
         Some(waited_ns)
     }
+}
+
+/// What a process that is in no view waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Bit r: the member of rank r has not been heard.
+    pub missing: u64,
+    /// How many members are configured.
+    pub members: u16,
+    /// Whether there is a group outside of which it is.
+    pub outside: bool,
+    /// The view that it follows until the members let it in.
+    pub followed: Option<Epoch>,
+    /// Bit r: the member of rank r is in a view of an earlier instance that has lost its majority.
+    pub in_lost_instance: u64,
+    /// Its own rank, if the members hear another process in their view with this rank.
+    pub rank_in_use: Option<Rank>,
+    /// How long it has waited.
+    pub waited_ns: u64,
+}
+
+/// A wait as words.
+type Words = [u64; 7];
+
+impl Waiting {
+    pub(crate) fn words(&self) -> Words {
+        let rank = self.rank_in_use.map_or(0, |rank| u64::from(rank.0) + 1);
+        let epoch = self.followed.map_or(0, |epoch| epoch.0);
+        let (members, outside) = (self.members.into(), self.outside.into());
+        [self.missing, members, outside, epoch, self.in_lost_instance, rank, self.waited_ns]
+    }
+
+    pub(crate) fn read(frame: &[u8]) -> Self {
+        let words = Words::read_from_bytes(frame).expect("a wait has seven words");
+        let [missing, members, outside, epoch, in_lost_instance, rank, waited_ns] = words;
+        Self {
+            missing,
+            members: members as u16,
+            outside: outside == 1,
+            followed: (epoch > 0).then_some(Epoch(epoch)),
+            in_lost_instance,
+            rank_in_use: rank.checked_sub(1).map(|rank| Rank(rank as u16)),
+            waited_ns,
+        }
+    }
+}
+
+impl std::fmt::Display for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let members = self.members;
+        match (self.followed, self.outside) {
+            (Some(epoch), _) => write!(f, "this process follows view {epoch} and waits to be let in")?,
+            (None, true) => f.write_str("this process waits to join the group")?,
+            (None, false) => f.write_str("this process waits for the first view")?,
+        }
+        if let Some(rank) = self.rank_in_use {
+            return write!(
+                f,
+                ": the members still hear a process in their view with this rank, {rank}: if it is an earlier process \
+                     of this member, stop it; if it is another member, give one of the two another process.rank (and \
+                     over tcp its own place in network.peers)"
+            );
+        }
+        if self.in_lost_instance != 0 {
+            write!(
+                f,
+                "; in an older view that has lost its majority: {}: stop each member of that view (or resume the \
+                     members that it lacks, if they are paused or cut off), so that the group can form again",
+                ranks(self.in_lost_instance)
+            )?;
+        }
+        match self.missing {
+            0 if self.in_lost_instance != 0 => Ok(()),
+            0 if self.followed.is_some() => write!(f, ": all members of that view have been heard"),
+            0 => write!(f, ": all {members} configured members have been heard"),
+            missing => write!(
+                f,
+                "; not heard yet: {} (of {members} configured members): start them, or check that group.name, \
+                     group.address and network.interface (over tcp network.peers) are right at all",
+                ranks(missing)
+            ),
+        }
+    }
+}
+
+/// The ranks whose bits are set.
+pub(crate) fn ranks(bits: u64) -> String {
+    let ranks: Vec<_> = (0..64).filter(|rank| bits >> rank & 1 == 1).map(|rank| rank.to_string()).collect();
+    ranks.join(", ")
 }
 
 #[cfg(test)]
@@ -50,11 +142,39 @@ mod tests {
     fn a_wait_is_reported_at_growing_intervals() {
         let mut wait = ViewWait::default();
         let at = |ms: u64| Instant(ms * 1_000_000);
-        let reports: Vec<_> = (0..20_000).filter(|ms| wait.report(at(*ms), true).is_some()).collect();
+        let reports: Vec<_> = (0..20_000).filter(|ms| wait.report(at(*ms), Some(0)).is_some()).collect();
         assert_eq!(reports, [1_000, 3_000, 7_000, 15_000]);
         // A view ends the wait; the next wait is another one.
-        assert_eq!(wait.report(at(20_000), false), None);
-        let reports: Vec<_> = (30_000..34_000).filter(|ms| wait.report(at(*ms), true).is_some()).collect();
+        assert_eq!(wait.report(at(20_000), None), None);
+        let reports: Vec<_> = (30_000..34_000).filter(|ms| wait.report(at(*ms), Some(0)).is_some()).collect();
         assert_eq!(reports, [31_000, 33_000]);
+    }
+
+    #[test]
+    fn a_process_that_follows_reports_later() {
+        let mut wait = ViewWait::default();
+        let at = |ms: u64| Instant(ms * 1_000_000);
+        let mut reports = |range: std::ops::Range<u64>, from_ns| -> Vec<_> {
+            range.filter(|ms| wait.report(at(*ms), from_ns).is_some()).collect()
+        };
+        assert_eq!(reports(0..6_000, Some(FOLLOWING_NS)), [3_000, 5_000]);
+    }
+
+    #[test]
+    fn a_wait_names_its_cause_and_what_to_do() {
+        let first = Waiting { members: 3, ..Waiting::default() };
+        let outside = Waiting { outside: true, ..first };
+        for (waiting, parts) in [
+            (first, ["for the first view", "all 3 configured members have been heard"]),
+            (Waiting { missing: 0b110, ..first }, ["not heard yet: 1, 2 (of 3", "start them"]),
+            (Waiting { in_lost_instance: 1, ..first }, ["lost its majority: 0:", "stop each member"]),
+            (Waiting { in_lost_instance: 1, missing: 4, ..first }, ["lost its majority: 0:", "not heard yet: 2"]),
+            (Waiting { followed: Some(Epoch(7)), ..outside }, ["follows view 7 and waits to be let in", "heard"]),
+            (Waiting { rank_in_use: Some(Rank(2)), ..outside }, ["to join", "with this rank, 2: if"]),
+        ] {
+            let text = waiting.to_string();
+            assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+        }
+        assert!(!Waiting { in_lost_instance: 1, ..first }.to_string().contains("not heard"));
     }
 }

@@ -10,7 +10,7 @@
 //! Invariants: at most [`INSTANCES_MAX`] instances are noted; an instance that is alive gives up its place only to an
 //! instance that is noted already. A single process, whatever it announces, makes no view of two or more members alive.
 
-use crate::view::ranks;
+use crate::view::{bit, ranks};
 use alloc::vec::Vec;
 use bourdon_wire::{Epoch, InstanceId, Instant, Rank};
 
@@ -104,6 +104,13 @@ impl Discovery {
         self.known.iter().any(|known| (known.instance, known.birth) == (instance, birth) && known.is_alive(now))
     }
 
+    /// The ranks heard lately in views of other instances than `own` that are without a majority, as bits.
+    pub fn without_majority(&self, now: Instant, own: InstanceId) -> u64 {
+        let lost = self.known.iter().filter(|known| known.instance != own && !known.is_alive(now));
+        let fresh = lost.flat_map(|known| &known.sightings).filter(|sighting| now.since(sighting.at) < FRESH_NS);
+        fresh.fold(0, |bits, sighting| bits | bit(sighting.rank))
+    }
+
     /// The instance with the highest birth of those alive with a majority.
     pub fn newest(&self, now: Instant) -> Option<(InstanceId, u64)> {
         let alive = self.known.iter().filter(|known| known.is_alive(now));
@@ -129,12 +136,16 @@ mod tests {
         assert_eq!(discovery.newest(Instant(1)), None, "a single member of three, heard twice");
         discovery.hear(Instant(1), Rank(1), &announced(1, 2, 0b111));
         assert_eq!(discovery.newest(Instant(1)), None, "of another epoch");
+        assert_eq!(discovery.without_majority(Instant(1), InstanceId::NONE), 0b11);
+        assert_eq!(discovery.without_majority(Instant(1), InstanceId(1)), 0, "the own instance");
         discovery.hear(Instant(2), Rank(3), &announced(1, 1, 0b111));
         assert_eq!(discovery.newest(Instant(2)), None, "no member");
         discovery.hear(Instant(2), Rank(2), &announced(1, 1, 0b111));
         assert_eq!(discovery.newest(Instant(2)), Some((InstanceId(1), 10)));
+        assert_eq!(discovery.without_majority(Instant(2), InstanceId::NONE), 0);
         assert!(discovery.is_alive(Instant(2), InstanceId(1), 10) && !discovery.is_alive(Instant(2), InstanceId(1), 9));
         assert_eq!(discovery.newest(Instant(SECOND + 1)), None);
+        assert_eq!(discovery.without_majority(Instant(SECOND + 2), InstanceId::NONE), 0, "no longer heard");
     }
 
     #[test]

@@ -8,8 +8,10 @@
 use super::{Process, Standing};
 use crate::config::Config;
 use crate::control::detector::Detector;
+use crate::control::discovery::FRESH_NS;
 use crate::counters::Counters;
-use crate::view::{Member, View};
+use crate::view::{Member, View, bit};
+use bourdon_wire::records::heartbeat_flags;
 use bourdon_wire::{Address, DatagramNumber, Incarnation, Instant, OrderNumber, Rank, Sequence};
 
 /// What a process keeps beyond its logs: each of these is bounded, whatever it receives.
@@ -95,6 +97,23 @@ impl Process {
         let forming = View::forming(self.config.members, self.config.sequencer);
         let none_yet = self.data.view.members.is_empty();
         self.presence.missing(if none_yet { &forming } else { &self.data.view }).into_iter()
+    }
+
+    /// The members heard lately in a view of another instance that has no majority, as bits: they keep the group from
+    /// forming again.
+    pub fn in_lost_instance(&self, now: Instant) -> u64 {
+        self.discovery.without_majority(now, self.data.view.instance)
+    }
+
+    /// Whether a member announced lately that it hears another process in the view with this process's rank.
+    pub fn is_rank_in_use(&self, now: Instant) -> bool {
+        let Some(own) = self.config.rank().filter(|_| self.standing != Standing::Member) else { return false };
+        let others = (0..self.config.members).map(Rank).filter(|rank| *rank != own);
+        let mut peers = others.filter_map(|rank| self.presence.get(rank)).filter(|peer| peer.introduced);
+        peers.any(|peer| {
+            let is_formed = peer.flags & heartbeat_flags::FORMED != 0;
+            is_formed && peer.heard_from & bit(own) != 0 && now.since(peer.heard_at) < FRESH_NS
+        })
     }
 
     /// The suspicion level of a member: from 0; suspected from 1 on.
