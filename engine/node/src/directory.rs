@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 /// How the names of admin sockets end.
 pub(crate) const SOCKET_SUFFIX: &str = ".sock";
+/// The longest path of a socket: `sun_path` has 108 bytes, the last of them zero.
+const SOCKET_PATH_MAX_BYTES: usize = 107;
 /// Only its owner may read it.
 const PRIVATE: Mode = Mode::RWXU;
 
@@ -31,9 +33,12 @@ pub enum DirectoryError {
     #[error("can't use {} for counters and the admin socket: {source}; name another with \
          threads.directory", path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error("{} is not this user's alone to write (uid {owner}, mode {mode:o}): remove it, or name another with \
-         threads.directory", path.display())]
+    #[error("{} is not this user's alone to write (uid {owner}, mode {mode:o}): name another with \
+         threads.directory or, if only this user's processes use it, run `chmod go-w {0}`", path.display())]
     Shared { path: PathBuf, owner: u32, mode: u32 },
+    #[error("the admin socket's path {} has {bytes} bytes, and the kernel takes at most {SOCKET_PATH_MAX_BYTES}: name \
+         a shorter directory with threads.directory", path.display())]
+    TooLong { path: PathBuf, bytes: usize },
 }
 
 impl Directory {
@@ -105,6 +110,13 @@ impl Directory {
         PathBuf::from(format!("/proc/self/fd/{}/{name}", self.fd.as_raw_fd()))
     }
 
+    /// Whether the commands, which connect by the path, reach a socket of this name.
+    pub(crate) fn check_socket(&self, name: &str) -> Result<(), DirectoryError> {
+        let path = self.path.join(name);
+        let bytes = path.as_os_str().len();
+        if bytes > SOCKET_PATH_MAX_BYTES { Err(DirectoryError::TooLong { path, bytes }) } else { Ok(()) }
+    }
+
     /// The names of its entries.
     pub(crate) fn names(&self) -> io::Result<Vec<String>> {
         let entries = rustix::fs::Dir::read_from(&self.fd)?;
@@ -121,5 +133,23 @@ impl Directory {
 impl AsFd for Directory {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_others_may_write_or_too_long_for_a_socket_is_refused() {
+        let base = tempfile::tempdir().expect("a directory can be made");
+        let directory = Directory::open(Some(base.path())).expect("it is this user's");
+        let room = SOCKET_PATH_MAX_BYTES - base.path().as_os_str().len() - 1;
+        directory.check_socket(&"x".repeat(room)).expect("it just fits");
+        let why = directory.check_socket(&"x".repeat(room + 1)).expect_err("a byte too long").to_string();
+        assert!(why.contains("108 bytes") && why.contains("threads.directory"), "{why}");
+        rustix::fs::chmod(base.path(), Mode::from_raw_mode(0o1777)).expect("it is this user's");
+        let why = Directory::open(Some(base.path())).expect_err("others may write it").to_string();
+        assert!(why.contains("name another") && why.contains("chmod go-w") && !why.contains("remove"), "{why}");
     }
 }

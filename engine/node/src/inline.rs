@@ -32,9 +32,9 @@ pub enum NodeError {
     Port(#[from] PortError),
     #[error(
         "the kernel granted {granted_bytes} bytes of receive buffer, too little for this group's window: {source}; \
-             raise net.core.rmem_max"
+             {}", buffer_remedy(*.asked_bytes, *.granted_bytes)
     )]
-    Buffer { granted_bytes: usize, source: bourdon_protocol::ConfigError },
+    Buffer { asked_bytes: usize, granted_bytes: usize, source: bourdon_protocol::ConfigError },
     #[error(transparent)]
     Placement(#[from] PlacementError),
     #[error(transparent)]
@@ -44,6 +44,15 @@ pub enum NodeError {
     File { what: &'static str, path: PathBuf, source: std::io::Error },
     #[error("{doing}: {source}")]
     Io { doing: &'static str, source: std::io::Error },
+}
+
+/// What makes a receive buffer larger. The kernel grants twice what was requested, within its limit.
+fn buffer_remedy(asked_bytes: usize, granted_bytes: usize) -> String {
+    if granted_bytes / 2 >= asked_bytes {
+        format!("network.receive_buffer_bytes is {asked_bytes}, too small: raise it, or leave it out")
+    } else {
+        format!("raise net.core.rmem_max to network.receive_buffer_bytes ({asked_bytes})")
+    }
 }
 
 /// Why the node runs without hard evidence, after another reason if there is one.
@@ -114,7 +123,9 @@ impl Node {
             None
         };
         config.link_port = links.as_ref().map_or(0, Links::port);
-        let engine = Engine::new(port, config).map_err(|source| NodeError::Buffer { granted_bytes, source })?;
+        let asked_bytes = settings.network.receive_buffer_bytes;
+        let engine = Engine::new(port, config);
+        let engine = engine.map_err(|source| NodeError::Buffer { asked_bytes, granted_bytes, source })?;
         Ok(Self { engine, fallback, links, links_due: Instant(0), birth })
     }
 

@@ -4,6 +4,7 @@
 //! file, and everything that can be checked without the network is checked before any socket is opened.
 
 mod channels;
+mod ranges;
 mod sizes;
 
 use bourdon_wire::TopicId;
@@ -474,6 +475,8 @@ pub enum SettingsError {
     NoDetector,
     #[error("threads.{what} is {bytes} bytes: with this max_message_bytes it must be {least} to {most}")]
     Ring { what: &'static str, bytes: usize, least: usize, most: usize },
+    #[error("{what} is {value}; it must be {least} to {most}")]
+    Range { what: &'static str, value: u64, least: u64, most: u64 },
     #[error("{what} is {bytes} bytes; it must be at most {most}: lower it")]
     TooLarge { what: &'static str, bytes: usize, most: usize },
     #[error(
@@ -531,6 +534,7 @@ impl Settings {
         self.check_mesh()?;
         self.check_detector()?;
         self.check_sizes()?;
+        self.check_ranges()?;
         Ok(self.protocol(usize::MAX).check()?)
     }
 

@@ -215,6 +215,7 @@ impl ThreadedNode {
         let (data, control, tickets) = (Some(data), None, 0);
         let mut node = Self { info, stop, waker, data, ended, control, events, counters, orders, news, locks, tickets };
         let agent = server::AgentHandle { bell: bell.clone(), waker: node.waker.clone(), stop: node.stop.clone() };
+        node.counters.directory().check_socket(&format!("{}{SOCKET_SUFFIX}", node.counters.stem()))?;
         let control = seats.control.start(&node.counters, cells, agent, node.locks.clone()).map_err(|source| {
             let path = node.counters.directory().path().join(format!("{}{SOCKET_SUFFIX}", node.counters.stem()));
             NodeError::File { what: "the admin socket", path, source }

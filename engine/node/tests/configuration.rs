@@ -93,6 +93,31 @@ fn a_size_that_cannot_be_allocated_is_refused_with_its_bound() {
 }
 
 #[test]
+fn a_count_or_time_outside_its_range_is_refused_with_the_range() {
+    let hour_ns = 3_600_000_000_000_u64;
+    let [heartbeat, time] = [format!("100000 to {hour_ns}"), format!("to {hour_ns}")];
+    for (section, key, value, range) in [
+        ("network", "ttl", 0, "1 to 255"),
+        ("network", "ttl", 256, "1 to 255"),
+        ("limits", "max_message_bytes", 0, "1 to "),
+        ("limits", "max_snapshot_bytes", 0, "1 to "),
+        ("limits", "receivers", 0, "1 to "),
+        ("limits", "repairs_per_s", 0, "1 to "),
+        ("timing", "heartbeat_min_ns", 0, &heartbeat),
+        ("timing", "heartbeat_min_ns", 99_999, &heartbeat),
+        ("timing", "heartbeat_max_ns", 0, &heartbeat),
+        ("timing", "heartbeat_max_ns", hour_ns + 1, &heartbeat),
+        ("timing", "ack_delay_ns", hour_ns + 1, &time),
+        ("timing", "nak_retry_min_ns", 0, &time),
+        ("timing", "nak_retry_max_ns", i64::MAX as u64, &time),
+        ("timing", "reorder_grace_ns", hour_ns + 1, &time),
+    ] {
+        let why = refused(&format!("[{section}]\n{key} = {value}\n"));
+        assert!(why.contains(&format!("{section}.{key} is {value};")) && why.contains(range), "{why}");
+    }
+}
+
+#[test]
 fn a_group_without_a_name_is_refused() {
     for name in ["", "  "] {
         let why = refused(&format!("[group]\nname = \"{name}\"\n"));

@@ -175,8 +175,8 @@ pub enum PortError {
     },
     /// Another socket holds the port without sharing it.
     #[error(
-        "{address} is in use by another program: choose another port with group.address (over tcp with network.peers \
-             or network.listen)"
+        "{address} is in use by another process: an earlier process of this member may still run, then stop it; \
+             otherwise choose another port with group.address (over tcp with network.peers or network.listen)"
     )]
     AddressInUse {
         /// The address that could not be bound.

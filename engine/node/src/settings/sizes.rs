@@ -7,22 +7,23 @@ use super::{Role, Settings, SettingsError};
 use std::hint::black_box;
 
 /// The most bytes of a log or a snapshot: minutes of a stream at full speed.
-const LOG_MAX_BYTES: usize = 16 << 30;
+pub(super) const LOG_MAX_BYTES: usize = 16 << 30;
 /// The kernel counts a receive buffer in 31 bits, and doubles what is requested.
 const RECEIVE_BUFFER_MAX_BYTES: usize = 1 << 30;
 /// A message's share of a ring that its header and its topic's name take.
 const MESSAGE_HEAD_BYTES: usize = 256;
+/// Four messages and what their headers take fit the largest ring.
+pub(super) const MESSAGE_MAX_BYTES: usize = bourdon_ring::spsc::MAX_CAPACITY_BYTES / 4 - MESSAGE_HEAD_BYTES;
 
 impl Settings {
     /// Whether each size is at most its bound.
     pub(super) fn check_sizes(&self) -> Result<(), SettingsError> {
         let limits = &self.limits;
-        let message_max_bytes = bourdon_ring::spsc::MAX_CAPACITY_BYTES / 4 - MESSAGE_HEAD_BYTES;
         for (what, bytes, most) in [
             ("limits.log_bytes", limits.log_bytes, LOG_MAX_BYTES),
             ("limits.receive_log_bytes", limits.receive_log_bytes, LOG_MAX_BYTES),
             ("limits.max_snapshot_bytes", limits.max_snapshot_bytes, LOG_MAX_BYTES),
-            ("limits.max_message_bytes", limits.max_message_bytes, message_max_bytes),
+            ("limits.max_message_bytes", limits.max_message_bytes, MESSAGE_MAX_BYTES),
             ("network.receive_buffer_bytes", self.network.receive_buffer_bytes, RECEIVE_BUFFER_MAX_BYTES),
         ] {
             if bytes > most {
