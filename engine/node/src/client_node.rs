@@ -10,7 +10,7 @@ use crate::settings::{Role, Settings};
 use crate::transport::{AnyPort, pick};
 use bourdon_port::{Echo, Port, PortError, To, Waker};
 use bourdon_protocol::{
-    CallId, Client, ClientEvent, Destination, DirectClient, DirectMessage, DirectOutcome, DirectRefusal,
+    CallId, Client, ClientEvent, Destination, DirectClient, DirectMessage, DirectOutcome, DirectRefusal, GroupState,
 };
 use bourdon_wire::{
     Address, CONTROL_CHANNEL, ClientId, ECHO_OFFSET, GroupId, Incarnation, Instant, Rank, Sequence, TopicId, TopicName,
@@ -85,6 +85,11 @@ impl ClientNode {
     pub fn unheard_for(&self) -> Option<Duration> {
         let waited_ns = self.clock.now().since(self.started_at);
         self.client.member().is_none().then(|| Duration::from_nanos(waited_ns))
+    }
+
+    /// The state of the group, by the heartbeat that came last.
+    pub fn group_state(&self) -> GroupState {
+        self.client.group_state()
     }
 
     /// Queues a message; call only while [`ClientNode::has_room`].

@@ -68,8 +68,8 @@ pub use bourdon_port::{Port, PortError};
 pub use bourdon_protocol::control::detector::{Figures, Gaps, Why};
 pub use bourdon_protocol::{
     CallId, Claim, Client, ClientEvent, Coordination, CoordinationRefusal, Counter, Counters, Delivery, DirectFailure,
-    DirectMessage, DirectOutcome, DirectRefusal, Event, FencingToken, Leadership, LockId, LockNews, LockStanding, Loss,
-    Member, Outgoing, Participation, Patience, Process, Refusal, Standing, View,
+    DirectMessage, DirectOutcome, DirectRefusal, Event, FencingToken, GroupState, Leadership, LockId, LockNews,
+    LockStanding, Loss, Member, Outgoing, Participation, Patience, Process, Refusal, Standing, View,
 };
 pub use bourdon_wire::{
     Address, ClientId, Epoch, GroupId, Incarnation, InstanceId, Instant, MessageName, NameError, OrderNumber, Rank,

@@ -56,6 +56,31 @@ pub enum ClientEvent {
     NoAnswer,
 }
 
+/// The state of the group, as a client hears it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GroupState {
+    /// No member has been heard.
+    #[default]
+    Unheard,
+    /// The member heard last is in no view yet.
+    Forming,
+    /// The member heard last is in a view of which it hears no majority.
+    NoMajority,
+    /// It is in a view and hears a majority of it.
+    Formed,
+}
+
+impl GroupState {
+    fn of(heartbeat: &Heartbeat) -> Self {
+        let (members, heard) = (heartbeat.members.get(), heartbeat.heard_from.get() & heartbeat.members.get());
+        match heartbeat.flags.get() & heartbeat_flags::FORMED != 0 {
+            false => Self::Forming,
+            true if 2 * heard.count_ones() <= members.count_ones() => Self::NoMajority,
+            true => Self::Formed,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Pending {
     topic: TopicId,
@@ -73,6 +98,7 @@ pub struct Client {
     id: ClientId,
     reply_to: Address,
     member: Option<Address>,
+    state: GroupState,
     /// Whether it has replied.
     is_proven: bool,
     /// A heartbeat of it came since the last request without a message.
@@ -108,6 +134,7 @@ impl Client {
             id,
             reply_to,
             member: None,
+            state: GroupState::Unheard,
             is_proven: false,
             may_greet: false,
             other: None,
@@ -139,6 +166,11 @@ impl Client {
     /// The member this client publishes through, once a member was heard.
     pub fn member(&self) -> Option<Address> {
         self.member
+    }
+
+    /// The state of the group, by the heartbeat that came last.
+    pub fn group_state(&self) -> GroupState {
+        self.state
     }
 
     /// Queues a message; call only while [`Client::has_room`].
@@ -174,6 +206,7 @@ impl Client {
                         self.instance = datagram.header.instance();
                         (self.heard_at, self.silent_since, self.retry_at) = (now, now, now);
                     }
+                    self.state = GroupState::of(heartbeat);
                     self.may_greet |= self.member == Some(heartbeat.address);
                     let formed = heartbeat.flags.get() & heartbeat_flags::FORMED != 0;
                     if formed && heartbeat.address.is_reachable() && self.member != Some(heartbeat.address) {

@@ -41,7 +41,7 @@ pub mod values;
 pub mod view;
 
 pub use client::DirectClient;
-pub use client::{Client, ClientEvent};
+pub use client::{Client, ClientEvent, GroupState};
 pub use config::{Config, ConfigError, Feedback, Limits, Order, Quorum, Reliability, Role, Start, Timing};
 pub use control::coordination::{
     Coordination, CoordinationRefusal, ElectionKind, FencingToken, Leadership, LockId, LockNews, LockStanding, Loss,

@@ -28,6 +28,7 @@ mod stat;
 mod subscribe;
 mod sync;
 mod view;
+mod wait;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

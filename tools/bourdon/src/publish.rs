@@ -6,9 +6,10 @@
 
 use crate::exit::Failure;
 use crate::place::{Messages, Place, unheard};
-use bourdon::{ClientEvent, ClientNode, TopicName};
+use crate::wait::{Wait, why};
+use bourdon::{ClientEvent, ClientNode, GroupState, TopicName};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Messages read ahead: enough for the client's window, few enough to notice a stop soon.
 const READ_AHEAD: usize = 256;
@@ -36,7 +37,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     }
     let (mut published, mut bytes) = (0u64, 0u64);
     let mut input = Some(read_stdin(&args, &node));
-    let mut failed = None;
+    let (mut failed, mut wait) = (None, Wait::default());
     while input.is_some() || !node.is_idle() {
         let mut took = false;
         while node.has_room()
@@ -54,8 +55,16 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         }
         node.poll().map_err(Failure::broken)?;
         let gone = |what: &str| Failure::broken(format!("{what}; of {published} messages sent, not all were taken"));
-        match node.poll_event() {
-            Some(ClientEvent::NoAnswer) => return Err(gone("the member no longer answers")),
+        let event = node.poll_event();
+        let waits = !node.is_idle() && !matches!(event, Some(ClientEvent::Taken(_)));
+        if let Some(seconds) = wait.report(Instant::now(), waits) {
+            eprintln!("bourdon: no message has been taken for {seconds} s: {}", why(node.group_state()));
+        }
+        match event {
+            Some(ClientEvent::NoAnswer) => {
+                let is_formed = node.group_state() == GroupState::Formed;
+                return Err(gone(if is_formed { "the member no longer answers" } else { why(node.group_state()) }));
+            }
             Some(ClientEvent::TooManyClients) => {
                 return Err(gone("the member serves as many clients as it can: try later"));
             }

@@ -8,14 +8,17 @@ use crate::exit::Failure;
 use crate::node::signals;
 use crate::place::{Place, Where, unheard, write_message};
 use crate::send::received;
+use crate::wait::{self, Wait};
 use bourdon::settings::{Role, Transport};
-use bourdon::{Delivery, Discovery, Event, Filter, Node, NodeEvent, Pattern, Settings, TopicId, Verdict, discover};
+use bourdon::{
+    Delivery, Discovery, Event, Filter, Node, NodeEvent, Pattern, Settings, TopicId, Verdict, Waiting, discover,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 use std::collections::HashSet;
 use std::io::{BufWriter, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long to look for a member; members send heartbeats at least every 100 ms.
 const LOOK_S: u64 = 5;
@@ -53,7 +56,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         eprintln!("bourdon: {why}");
     }
     let filter = Filter::new(&args.patterns, &settings.group.topics);
-    let mut doubts = Doubts::default();
+    let (mut doubts, mut wait) = (Doubts::default(), Wait::default());
     let mut output = Output { out: BufWriter::new(std::io::stdout().lock()), args: &args, written: 0, failed: None };
     while !output.is_complete() && !is_over(&signals) {
         let work_count = node
@@ -69,6 +72,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         }
         if work_count == 0 {
             output.flush();
+            report_wait(&mut wait, &node);
             node.wait(SLEEP).map_err(Failure::broken)?;
         }
     }
@@ -79,9 +83,33 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
+/// Reports that the group is absent, or that only a minority of the view is heard.
+fn report_wait(wait: &mut Wait, node: &Node) {
+    let (process, now) = (node.process(), node.now());
+    let (view, heard) = (process.view(), process.heard_lately(now));
+    let is_outside = view.epoch.0 == 0;
+    let lacks_majority = 2 * heard.count_ones() as usize <= view.members.len();
+    let Some(seconds) = wait.report(Instant::now(), is_outside || lacks_majority) else { return };
+    if is_outside {
+        return eprintln!("bourdon: {} ({seconds} s so far)", Waiting::of(process, now, seconds * 1_000_000_000));
+    }
+    let (epoch, count, all) = (view.epoch, heard.count_ones(), view.members.len());
+    eprintln!(
+        "bourdon: {count} of {all} members of view {epoch} are heard, no majority, for {seconds} s: no message may come \
+             until the others are restored, or all members are stopped and the group is started again"
+    );
+}
+
 /// Learns from the members the settings that only their configuration holds.
 fn learn(settings: &mut Settings, at: &Where) -> Result<(), Failure> {
-    match discover(settings, Duration::from_secs(LOOK_S)).map_err(|why| at.unusable(why))? {
+    let mut found = discover(settings, wait::FIRST).map_err(|why| at.unusable(why))?;
+    if found == Discovery::Silence {
+        let (name, seconds) = (&settings.group.name, wait::FIRST.as_secs());
+        eprintln!("bourdon: no member of group {name:?} was heard for {seconds} s: it listens for {LOOK_S} s");
+        let rest = Duration::from_secs(LOOK_S) - wait::FIRST;
+        found = discover(settings, rest).map_err(|why| at.unusable(why))?;
+    }
+    match found {
         Discovery::Found => Ok(()),
         Discovery::Silence => Err(unheard(settings, LOOK_S)),
         Discovery::Unknown => Err(Failure::unusable(

@@ -4,9 +4,11 @@
 
 use crate::admin::{Which, ask, find};
 use crate::exit::{Failure, print};
+use crate::wait;
 use bourdon::counters::Found;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::PathBuf;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 #[derive(Debug, clap::Args)]
@@ -37,7 +39,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     };
     let asked_at = Instant::now();
     let limit = Duration::from_secs(args.timeout);
-    let synced = ask(&member, "sync", "synced", limit).map_err(|failure| explain(&member, failure))?;
+    let synced = ask_and_report(&member, limit).map_err(|failure| explain(&member, failure))?;
     let wall_ns = asked_at.elapsed().as_nanos() as u64;
     let (group, rank, phase) = (&args.group, member.description.rank, &synced["phase"]);
     print(&if args.json {
@@ -49,6 +51,39 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
                  ({took_ms:.2} ms)\n"
         )
     })
+}
+
+/// Requests the barrier, and reports what it waits for as long as it waits.
+fn ask_and_report(member: &Found, limit: Duration) -> Result<Value, Failure> {
+    let asked_at = Instant::now();
+    let (sender, receiver) = channel();
+    std::thread::scope(|scope| {
+        scope.spawn(move || sender.send(ask(member, "sync", "synced", limit)));
+        let mut patience = wait::FIRST;
+        loop {
+            match receiver.recv_timeout(patience) {
+                Ok(answer) => return answer,
+                Err(RecvTimeoutError::Disconnected) => unreachable!("the thread sends its answer"),
+                Err(RecvTimeoutError::Timeout) => patience = wait::INTERVAL,
+            }
+            let seconds = asked_at.elapsed().as_secs();
+            eprintln!("bourdon: the barrier is not complete after {seconds} s: {}", awaited(member));
+        }
+    })
+}
+
+/// What the barrier waits for, by the member's view.
+fn awaited(member: &Found) -> String {
+    match ask(member, "view", "view", Duration::from_secs(2)) {
+        Err(_) => format!("process {} does not answer; it may be paused", member.pid),
+        Ok(view) if view["formed"] == false => "the group is still forming; see `bourdon view`".to_owned(),
+        Ok(view) if view["majority"] == false => {
+            format!("the member reaches no majority of view {}: restore the others; see `bourdon view`", view["epoch"])
+        }
+        Ok(view) => {
+            format!("a member of view {} has not delivered everything sent before; see `bourdon view`", view["epoch"])
+        }
+    }
 }
 
 /// Explains a missing answer, if the member's view gives a reason.

@@ -22,9 +22,16 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let (mut rows, mut failures) = (Vec::new(), Vec::new());
-    for node in find(&args.which)? {
+    let nodes = find(&args.which)?;
+    // All at once: nodes that are stopped are waited for together.
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let asked: Vec<_> =
+            nodes.iter().map(|node| scope.spawn(move || ask(node, "view", "view", ANSWER_MAX))).collect();
+        asked.into_iter().map(|thread| thread.join().expect("asking does not panic")).collect()
+    });
+    for (node, answer) in nodes.iter().zip(answers) {
         let about = &node.description;
-        let view = match ask(&node, "view", "view", ANSWER_MAX) {
+        let view = match answer {
             Ok(view) => view,
             Err(Failure::Broken(why) | Failure::Unusable(why)) => {
                 failures.push(why);

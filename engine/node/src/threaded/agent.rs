@@ -221,7 +221,7 @@ impl Agent {
             _ => None,
         };
         if let Some(waited_ns) = self.view_wait.report(self.node.now(), waits_from_ns) {
-            self.report(NodeEvent::Waiting(self.waiting(standing, waited_ns)));
+            self.report(NodeEvent::Waiting(Waiting::of(self.node.process(), self.node.now(), waited_ns)));
         }
         work_count += self.post.collect(&mut self.node);
         work_count += self.broker.work(&mut self.node);
@@ -333,18 +333,6 @@ impl Agent {
     fn unheard(&self) -> (u64, u16) {
         let process = self.node.process();
         (process.missing().fold(0, |missing, rank| missing | 1 << rank.0), process.config().members)
-    }
-
-    /// What a process in no view waits for.
-    #[cold]
-    fn waiting(&self, standing: Standing, waited_ns: u64) -> Waiting {
-        let (process, now, (missing, members)) = (self.node.process(), self.node.now(), self.unheard());
-        let in_lost_instance = process.in_lost_instance(now);
-        let followed = (standing == Standing::Following).then(|| process.view().epoch);
-        let rank_in_use = process.config().rank().filter(|_| process.is_rank_in_use(now));
-        let missing = missing & !in_lost_instance;
-        let outside = standing != Standing::Forming;
-        Waiting { missing, members, outside, followed, in_lost_instance, rank_in_use, waited_ns }
     }
 
     fn view(&self) -> ViewRecord {

@@ -4,6 +4,7 @@
 //! a slow start from a mistake. So a wait is reported after a second, and then at intervals that double: a start that
 //! takes minutes fills no log.
 
+use bourdon_protocol::{Process, Standing};
 use bourdon_wire::{Epoch, Instant, Rank};
 use zerocopy::FromBytes;
 
@@ -68,6 +69,23 @@ pub struct Waiting {
 type Words = [u64; 7];
 
 impl Waiting {
+    /// What this process waits for.
+    #[cold]
+    pub fn of(process: &Process, now: Instant, waited_ns: u64) -> Self {
+        let (config, standing, in_lost_instance) =
+            (process.config(), process.standing(), process.in_lost_instance(now));
+        let missing = process.missing().fold(0, |missing, rank| missing | 1 << rank.0);
+        Self {
+            missing: missing & !in_lost_instance,
+            members: config.members,
+            outside: standing != Standing::Forming,
+            followed: (standing == Standing::Following).then(|| process.view().epoch),
+            in_lost_instance,
+            rank_in_use: config.rank().filter(|_| process.is_rank_in_use(now)),
+            waited_ns,
+        }
+    }
+
     pub(crate) fn words(&self) -> Words {
         let rank = self.rank_in_use.map_or(0, |rank| u64::from(rank.0) + 1);
         let epoch = self.followed.map_or(0, |epoch| epoch.0);
@@ -107,10 +125,12 @@ impl std::fmt::Display for Waiting {
             );
         }
         if self.in_lost_instance != 0 {
+            let is_one = self.in_lost_instance.count_ones() == 1;
+            let (word, is, it) = if is_one { ("member", "is", "it") } else { ("members", "are", "them") };
             write!(
                 f,
-                "; in an older view that has lost its majority: {}: stop each member of that view (or resume the \
-                     members that it lacks, if they are paused or cut off), so that the group can form again",
+                "; {word} {} {is} in an older view that has lost its majority: stop {it}, or resume the other members \
+                     of that view if they are only paused or cut off, so that the group can form again",
                 ranks(self.in_lost_instance)
             )?;
         }
@@ -167,8 +187,8 @@ mod tests {
         for (waiting, parts) in [
             (first, ["for the first view", "all 3 configured members have been heard"]),
             (Waiting { missing: 0b110, ..first }, ["not heard yet: 1, 2 (of 3", "start them"]),
-            (Waiting { in_lost_instance: 1, ..first }, ["lost its majority: 0:", "stop each member"]),
-            (Waiting { in_lost_instance: 1, missing: 4, ..first }, ["lost its majority: 0:", "not heard yet: 2"]),
+            (Waiting { in_lost_instance: 1, ..first }, ["member 0 is in an older view", "stop it"]),
+            (Waiting { in_lost_instance: 3, missing: 4, ..first }, ["members 0, 1 are in an", "not heard yet: 2"]),
             (Waiting { followed: Some(Epoch(7)), ..outside }, ["follows view 7 and waits to be let in", "heard"]),
             (Waiting { rank_in_use: Some(Rank(2)), ..outside }, ["to join", "with this rank, 2: if"]),
         ] {

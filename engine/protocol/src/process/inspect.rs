@@ -105,6 +105,15 @@ impl Process {
         self.discovery.without_majority(now, self.data.view.instance)
     }
 
+    /// The members of the view that were heard lately, as bits.
+    pub fn heard_lately(&self, now: Instant) -> u64 {
+        let is_fresh = |member: &&Member| {
+            let peer = self.presence.get(member.rank).filter(|_| self.presence.knows(**member));
+            Some(member.rank) == self.config.rank() || peer.is_some_and(|peer| now.since(peer.heard_at) < FRESH_NS)
+        };
+        self.data.view.members.iter().filter(is_fresh).fold(0, |bits, member| bits | bit(member.rank))
+    }
+
     /// Whether a member announced lately that it hears another process in the view with this process's rank.
     pub fn is_rank_in_use(&self, now: Instant) -> bool {
         let Some(own) = self.config.rank().filter(|_| self.standing != Standing::Member) else { return false };

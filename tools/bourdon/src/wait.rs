@@ -1,0 +1,66 @@
+//! When a command that waits for the group reports that it waits, and for what.
+//!
+//! A command that prints nothing looks as if it hung. So a wait is reported on stderr after a time in which a command
+//! usually ends, and then at intervals.
+
+use bourdon::GroupState;
+use std::time::{Duration, Instant};
+
+/// No usual wait is longer: a view change takes less.
+pub(crate) const FIRST: Duration = Duration::from_secs(3);
+/// Between two reports.
+pub(crate) const INTERVAL: Duration = Duration::from_secs(10);
+
+/// One wait of a command.
+#[derive(Default)]
+pub(crate) struct Wait {
+    since: Option<Instant>,
+    reported_at: Option<Instant>,
+}
+
+impl Wait {
+    /// How many seconds it has waited, if that is to be reported now.
+    pub(crate) fn report(&mut self, now: Instant, is_waiting: bool) -> Option<u64> {
+        if !is_waiting {
+            *self = Self::default();
+            return None;
+        }
+        let since = *self.since.get_or_insert(now);
+        let due = self.reported_at.map_or(since + FIRST, |at| at + INTERVAL);
+        (now >= due).then(|| {
+            self.reported_at = Some(now);
+            (now - since).as_secs()
+        })
+    }
+}
+
+/// Why the group takes no message.
+pub(crate) fn why(state: GroupState) -> &'static str {
+    match state {
+        GroupState::Unheard => "no member has been heard: check that one runs, and the group's name and address",
+        GroupState::Forming => {
+            "the group is still forming: its members wait for each other, as `bourdon view` shows; start them all"
+        }
+        GroupState::NoMajority => {
+            "the member heard last reaches no majority of its view: restore the others, or stop all members and start \
+             the group again"
+        }
+        GroupState::Formed => "the group has formed, and its member takes no message now",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_reported_after_three_seconds_and_then_each_ten() {
+        let (mut wait, start) = (Wait::default(), Instant::now());
+        let mut reports = |seconds: std::ops::Range<u64>, is_waiting| -> Vec<u64> {
+            seconds.filter_map(|second| wait.report(start + Duration::from_secs(second), is_waiting)).collect()
+        };
+        assert_eq!(reports(0..30, true), [3, 13, 23]);
+        assert_eq!(reports(30..40, false), []);
+        assert_eq!(reports(40..50, true), [3]);
+    }
+}
