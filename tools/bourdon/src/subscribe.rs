@@ -105,7 +105,7 @@ fn learn(settings: &mut Settings, at: &Where) -> Result<(), Failure> {
     let mut found = discover(settings, wait::FIRST).map_err(|why| at.unusable(why))?;
     if found == Discovery::Silence {
         let (name, seconds) = (&settings.group.name, wait::FIRST.as_secs());
-        eprintln!("bourdon: no member of group {name:?} was heard for {seconds} s: it listens for {LOOK_S} s");
+        eprintln!("bourdon: no member of group {name:?} was heard for {seconds} s: it listens for up to {LOOK_S} s");
         let rest = Duration::from_secs(LOOK_S) - wait::FIRST;
         found = discover(settings, rest).map_err(|why| at.unusable(why))?;
     }

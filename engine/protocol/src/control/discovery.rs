@@ -26,7 +26,14 @@ struct Sighting {
     rank: Rank,
     epoch: Epoch,
     members: u64,
+    heard_from: u64,
     at: Instant,
+}
+
+impl Sighting {
+    fn hears_majority(&self) -> bool {
+        2 * (self.heard_from & self.members).count_ones() > self.members.count_ones()
+    }
 }
 
 #[derive(Debug)]
@@ -48,6 +55,8 @@ pub struct Announcement {
     pub epoch: Epoch,
     /// The members of that view.
     pub members: u64,
+    /// The members of it that the sender hears.
+    pub heard_from: u64,
 }
 
 /// The instances heard of recently.
@@ -75,7 +84,7 @@ impl Known {
 impl Discovery {
     /// Notes what a member announces.
     pub fn hear(&mut self, now: Instant, rank: Rank, announced: &Announcement) {
-        let Announcement { instance, birth, epoch, members } = *announced;
+        let Announcement { instance, birth, epoch, members, heard_from } = *announced;
         if instance == InstanceId::NONE || rank > Rank::MAX {
             return;
         }
@@ -83,7 +92,7 @@ impl Discovery {
         let index = self.known.iter().position(is_it).or_else(|| self.make_room(now, instance, birth));
         let Some(known) = index.and_then(|index| self.known.get_mut(index)) else { return };
         known.sightings.retain(|sighting| sighting.rank != rank);
-        known.sightings.push(Sighting { rank, epoch, members, at: now });
+        known.sightings.push(Sighting { rank, epoch, members, heard_from, at: now });
     }
 
     /// A place for another instance, if there is one: the oldest instance that is not alive is evicted.
@@ -104,11 +113,20 @@ impl Discovery {
         self.known.iter().any(|known| (known.instance, known.birth) == (instance, birth) && known.is_alive(now))
     }
 
-    /// The ranks heard lately in views of other instances than `own` that are without a majority, as bits.
+    /// The ranks heard lately in views of other instances than `own` of which they hear no majority, as bits.
     pub fn without_majority(&self, now: Instant, own: InstanceId) -> u64 {
         let lost = self.known.iter().filter(|known| known.instance != own && !known.is_alive(now));
         let fresh = lost.flat_map(|known| &known.sightings).filter(|sighting| now.since(sighting.at) < FRESH_NS);
-        fresh.fold(0, |bits, sighting| bits | bit(sighting.rank))
+        let cut_off = fresh.filter(|sighting| !sighting.hears_majority());
+        cut_off.fold(0, |bits, sighting| bits | bit(sighting.rank))
+    }
+
+    /// Whether a member announced lately that it hears a member of this rank in its view.
+    pub fn hears(&self, now: Instant, rank: Rank) -> bool {
+        let mut sightings = self.known.iter().flat_map(|known| &known.sightings);
+        sightings.any(|sighting| {
+            now.since(sighting.at) < FRESH_NS && sighting.rank != rank && sighting.heard_from & bit(rank) != 0
+        })
     }
 
     /// The instance with the highest birth of those alive with a majority.
@@ -125,7 +143,13 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn announced(instance: u64, epoch: u64, members: u64) -> Announcement {
-        Announcement { instance: InstanceId(instance), birth: 10 * instance, epoch: Epoch(epoch), members }
+        Announcement {
+            instance: InstanceId(instance),
+            birth: 10 * instance,
+            epoch: Epoch(epoch),
+            members,
+            heard_from: 0b10,
+        }
     }
 
     #[test]
@@ -138,6 +162,10 @@ mod tests {
         assert_eq!(discovery.newest(Instant(1)), None, "of another epoch");
         assert_eq!(discovery.without_majority(Instant(1), InstanceId::NONE), 0b11);
         assert_eq!(discovery.without_majority(Instant(1), InstanceId(1)), 0, "the own instance");
+        assert!(discovery.hears(Instant(1), Rank(1)) && !discovery.hears(Instant(1), Rank(2)));
+        let hears_both = Announcement { heard_from: 0b11, ..announced(1, 1, 0b111) };
+        discovery.hear(Instant(1), Rank(0), &hears_both);
+        assert_eq!(discovery.without_majority(Instant(1), InstanceId::NONE), 0b10, "rank 0 hears a majority");
         discovery.hear(Instant(2), Rank(3), &announced(1, 1, 0b111));
         assert_eq!(discovery.newest(Instant(2)), None, "no member");
         discovery.hear(Instant(2), Rank(2), &announced(1, 1, 0b111));

@@ -11,7 +11,6 @@ use crate::control::detector::Detector;
 use crate::control::discovery::FRESH_NS;
 use crate::counters::Counters;
 use crate::view::{Member, View, bit};
-use bourdon_wire::records::heartbeat_flags;
 use bourdon_wire::{Address, DatagramNumber, Incarnation, Instant, OrderNumber, Rank, Sequence};
 
 /// What a process keeps beyond its logs: each of these is bounded, whatever it receives.
@@ -116,13 +115,8 @@ impl Process {
 
     /// Whether a member announced lately that it hears another process in the view with this process's rank.
     pub fn is_rank_in_use(&self, now: Instant) -> bool {
-        let Some(own) = self.config.rank().filter(|_| self.standing != Standing::Member) else { return false };
-        let others = (0..self.config.members).map(Rank).filter(|rank| *rank != own);
-        let mut peers = others.filter_map(|rank| self.presence.get(rank)).filter(|peer| peer.introduced);
-        peers.any(|peer| {
-            let is_formed = peer.flags & heartbeat_flags::FORMED != 0;
-            is_formed && peer.heard_from & bit(own) != 0 && now.since(peer.heard_at) < FRESH_NS
-        })
+        let own = self.config.rank().filter(|_| self.standing != Standing::Member);
+        own.is_some_and(|rank| self.discovery.hears(now, rank))
     }
 
     /// The suspicion level of a member: from 0; suspected from 1 on.

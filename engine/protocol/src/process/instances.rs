@@ -77,6 +77,7 @@ impl Process {
             birth: heartbeat.birth.get(),
             epoch: header.epoch(),
             members: heartbeat.members.get(),
+            heard_from: heartbeat.heard_from.get(),
         };
         // A member needs no proof that its own instance is alive: it has its detectors.
         let notes = formed && (other != own || self.standing == Standing::Following);
