@@ -188,7 +188,7 @@ impl ThreadedNode {
         let (news_sender, news) = sync_channel(NEWS_MAX);
         let is_member = settings.process.role == Role::Member;
         let (broker, locks) = locks::broker(is_member);
-        let stop = Flag::new();
+        let (stop, ended) = (Flag::new(), Flag::new());
         let given = Given {
             settings: settings.clone(),
             publications,
@@ -207,7 +207,6 @@ impl ThreadedNode {
             gate,
             stop: stop.clone(),
         };
-        let ended = Flag::new();
         let (data, ready) = stand_up(given, ended.clone(), events.waker.clone())?;
         let Ready { info, waker, counters, cells } = ready;
         let orders = Orders { producer: order_producer, bell: bell.clone() };

@@ -95,8 +95,8 @@ fn report_wait(wait: &mut Wait, node: &Node) {
     }
     let (epoch, count, all) = (view.epoch, heard.count_ones(), view.members.len());
     eprintln!(
-        "bourdon: {count} of {all} members of view {epoch} are heard, no majority, for {seconds} s: no message may come \
-             until the others are restored, or all members are stopped and the group is started again"
+        "bourdon: {count} of {all} members of view {epoch} are heard, no majority, for {seconds} s: no message may \
+             come until the others are restored, or all members are stopped and the group is started again"
     );
 }
 

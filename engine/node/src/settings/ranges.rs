@@ -6,7 +6,7 @@
 use super::sizes::{LOG_MAX_BYTES, MESSAGE_MAX_BYTES};
 use super::{Settings, SettingsError};
 
-/// No time of the protocol is longer: a user who writes more has mistaken the unit.
+/// No time of the protocol is longer: a longer one is a mistaken unit.
 const HOUR_NS: u64 = 3_600_000_000_000;
 /// More heartbeats than this take a core.
 const HEARTBEAT_LEAST_NS: u64 = 100_000;
