@@ -232,7 +232,7 @@ fn what_is_in_the_way_is_named() {
     settings.group.address = common::fresh_address();
     settings.network.receive_buffer_bytes = 4096;
     let text = refusal(&settings).to_string();
-    assert!(text.contains("net.core.rmem_max"), "{text}");
+    assert!(text.contains("network.receive_buffer_bytes is 4096, too small"), "{text}");
     assert_eq!(world.names(), Vec::<String>::new());
 }
 
