@@ -343,8 +343,7 @@ impl Elections {
         self.send_to_all(name, LEADS, term);
     }
 
-    // ---- link messages of other members
-    // ---------------------------------------------------------------------------------
+    // ---- link messages of other members ---------------------------------------------------------------------------
 
     /// Receives a link message of another member.
     pub(crate) fn receive(&mut self, from: Rank, message: &LinkMessage) {

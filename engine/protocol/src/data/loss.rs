@@ -41,8 +41,8 @@ pub(crate) fn numbers_of(epoch: Epoch) -> u64 {
 
 /// 10^12 messages: a day at ten million a second.
 const NUMBERS_BITS: u32 = 40;
-/// How long a member waits for a datagram of the cut that no member sends, as a follower does.
-const CUT_WAIT_NS: u64 = 2_000_000_000;
+/// How long a member or follower waits for a datagram of the cut that no member sends before it gives it up.
+pub(crate) const CUT_WAIT_NS: u64 = 2_000_000_000;
 /// Numbers end below 2^63; no group changes the view so often.
 const EPOCHS_MAX: u64 = 1 << 22;
 

@@ -18,14 +18,13 @@ use crate::config::{Order, Role, Start};
 use crate::control::view_change::{Ballot, Step, Value};
 use crate::counters::Counter;
 use crate::data::epoch_state::EpochState;
+use crate::data::loss::CUT_WAIT_NS;
 use crate::event::{Delivery, Event};
 use crate::outbox::Destination;
 use crate::values::cut::Cut;
 use crate::view::{Beginning, Member, View, bit};
 use bourdon_wire::{Address, Epoch, Instant, Kind, Rank, Sequence};
 
-/// How long a follower waits for a datagram of the cut before it gives up what is missing.
-pub(super) const CUT_WAIT_NS: u64 = 2_000_000_000;
 /// How long a follower waits for a decision that no member answers with before it skips views.
 const CHAIN_WAIT_NS: u64 = 2_000_000_000;
 /// How long an observer waits while it does not hear every member that could answer: over TCP with 10 % loss a
