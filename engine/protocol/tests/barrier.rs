@@ -138,6 +138,25 @@ fn issue_an_observer_that_comes_after_a_barrier_stops_at_the_next() {
     assert_eq!(bench.news(), [cookie, synced(4, false)]);
 }
 
+/// An observer that began behind one member's marker and before another's waited for the next barrier, which no member
+/// needed to request.
+#[test]
+fn issue_an_observer_that_begins_behind_a_marker_waits_for_the_next_barrier() {
+    let mut config = Bench::config(Order::Fifo, 2, Role::Observer);
+    config.start = Start::Live;
+    let mut bench = Bench::with(config);
+    bench.take(&data(0, 5, 5, 0, &[message(b"x"), marker(0, 6, None)]));
+    bench
+        .take(&bench.heartbeat(1, |heartbeat| (heartbeat.next_number, heartbeat.next_sequence) = (9.into(), 9.into())));
+    bench.take(&data(0, 6, 6, 0, &[message(b"y")]));
+    assert_eq!(bench.delivered(), ["0:5"], "the other member may be before its marker");
+    bench.take(&bench.heartbeat(1, |heartbeat| {
+        (heartbeat.next_number, heartbeat.next_sequence, heartbeat.reached_phase) = (9.into(), 9.into(), 1.into());
+    }));
+    let news: Vec<_> = (0..4).flat_map(|_| bench.news()).collect();
+    assert!(news.ends_with(&[synced(1, false), deliver("0:6")]), "{news:?}");
+}
+
 /// A marker of an impossible phase made every member run through barriers until it was reached.
 #[test]
 fn issue_a_marker_from_the_future_starts_barriers_without_end() {

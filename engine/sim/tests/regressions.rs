@@ -132,6 +132,7 @@ regressions! {
     asked_again_for_what_is_gone,
     data_before_the_view_counts_as_trouble,
     follower_stays_in_a_lossy_barrier,
+    joiner_loses_the_last_marker_below_reliable,
     second_hole_behind_a_wedge,
     leaver_takes_the_decision_with_it,
 }

@@ -131,6 +131,9 @@ pub mod heartbeat_flags {
     pub const LEARNER: u16 = 32;
     /// A barrier is under way that the sender has not reached: that of the phase it has reached.
     pub const BARRIER: u16 = 64;
+    /// The sender has reached a barrier that is not complete, and repeats its marker: the stream that it announces ends
+    /// before that marker, in the phase before the reached one.
+    pub const BEFORE_MARKER: u16 = 128;
 }
 
 record!(

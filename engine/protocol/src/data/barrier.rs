@@ -12,8 +12,9 @@
 //! member that missed a row gets the same from the next heartbeat. A marker may carry a message, delivered between the
 //! phases: ISIS's GBCAST, ordered against everything.
 //!
-//! An observer may lose a marker in a hole that no member can fill any more. The phase in the header of the datagram
-//! behind the hole shows that; the stream counts as ended there, and delivery continues once the barrier is complete.
+//! An observer may lose a marker in a hole that no member can fill any more, or begin behind it. The phase in the
+//! header of the datagram behind the hole shows that, and so does the phase that a heartbeat announces with the end of
+//! the stream; the stream counts as ended there, and delivery continues once the barrier is complete.
 //!
 //! The sequencer of a total order sets its marker last: its stream holds the order of what the other members sent
 //! before. Where the sequencer itself requests a barrier, it first requests the other members' markers, in its stream
@@ -118,6 +119,12 @@ impl Barrier {
         phase <= self.phase + 1
     }
 
+    /// The phase that a member announced, as far as it can be in it. A member waits for this process if that is a
+    /// member as well, and so is at most one phase ahead.
+    pub(crate) fn plausible(&self, phase: u64, is_member: bool) -> u64 {
+        if is_member { phase.min(self.phase + 1) } else { phase }
+    }
+
     /// Whether there is anything to do about barriers.
     #[inline]
     pub(crate) fn is_active(&self) -> bool {
@@ -163,6 +170,11 @@ impl Barrier {
     pub(crate) fn set(&mut self) {
         self.placed = self.phase + 1;
         self.carried = !self.asked.is_empty();
+    }
+
+    /// Whether this process has reached a barrier that is not complete.
+    pub(crate) fn has_reached(&self) -> bool {
+        self.own_reached > self.phase
     }
 
     /// What this process reports in its row.

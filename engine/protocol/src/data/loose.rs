@@ -6,11 +6,21 @@ use bourdon_wire::{DatagramNumber, Instant, Sequence};
 /// be under way when the first comes, and a heartbeat may have overtaken another.
 pub(super) const HEARTBEATS: usize = 3;
 
+/// The end of a stream as its sender announces it: what the next datagram will be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    pub(crate) number: DatagramNumber,
+    /// The first message in it.
+    pub(crate) sequence: Sequence,
+    /// The phase it will be in, or one before.
+    pub(crate) phase: u64,
+}
+
 /// What else is known of a lossy stream.
 #[derive(Debug, Default)]
 pub(crate) struct Loose {
-    /// The end of the stream as its sender last stated it: the next datagram, and the first message in it.
-    pub(crate) stated: Option<(DatagramNumber, Sequence)>,
+    /// The end of the stream as its sender last stated it.
+    pub(crate) stated: Option<End>,
     /// How far it had been received here at the sequencer's last heartbeats, the newest first.
     pub(super) seen: [DatagramNumber; HEARTBEATS],
     /// The message with which it began in this view, once a heartbeat has stated it.

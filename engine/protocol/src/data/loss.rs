@@ -27,6 +27,7 @@
 //! goes on). Source for the stalls: aeron#1946.
 
 use super::epoch_state::EpochState;
+use super::loose::End;
 use super::pipeline::Pipeline;
 use super::stream::{Step, Stream};
 use crate::config::{Order, Reliability};
@@ -216,7 +217,8 @@ impl Stream {
         let held = missing.map(DatagramNumber).find(|number| self.log.holds(*number));
         let first = |number| self.log.get(number).map(|bytes| DatagramHeader::of_checked(bytes).first_sequence());
         let held = held.and_then(|number| Some((number, first(number)?)));
-        let stated = self.loose.stated.filter(|(end, _)| *end > self.window.next);
+        let stated = self.loose.stated.filter(|end| end.number > self.window.next);
+        let stated = stated.map(|end| (end.number, end.sequence));
         let Some((number, sequence)) = held.or(stated) else { return false };
         self.give_up_before(number); // unless an earlier hole has not been reached
         // The messages behind the gap can still be put in order: else that hole might never be reached.
@@ -243,19 +245,18 @@ impl Stream {
 
     /// Notes the message with which its sender began in this view, and the end of the stream. Where delivery here has
     /// reached exactly that end, the messages that the view before left missing become visible, and are lost.
-    pub(crate) fn hear_bounds(&mut self, first: Sequence, end: DatagramNumber, sequence: Sequence) {
-        (self.loose.stated, self.loose.first) = (Some((end, sequence)), Some(first));
-        let is_there = end == self.window.next && self.cursor.floor() >= end && self.hole.is_none();
+    pub(crate) fn hear_bounds(&mut self, first: Sequence, end: End) {
+        (self.loose.stated, self.loose.first) = (Some(end), Some(first));
+        let (is_there, sequence) = (self.is_walked_to(end.number), end.sequence);
         if is_there && sequence > self.delivered && !self.assembly.is_begun() {
             self.lose(self.delivered, sequence);
             (self.delivered, self.excused, self.cursor.sequence) = (sequence, sequence, sequence);
         }
     }
 
-    /// Where a hole ends: the message with which the stream goes on, and whether the message before it may end there.
-    pub(crate) fn far_side(&self, to: DatagramNumber) -> Option<Sequence> {
-        let (_, sequence) = self.loose.stated.filter(|(end, _)| *end == to)?;
-        Some(sequence)
+    /// Where a hole ends, if the sender announced its stream's end there.
+    pub(crate) fn far_side(&self, to: DatagramNumber) -> Option<End> {
+        self.loose.stated.filter(|end| end.number == to)
     }
 
     /// At the first frame of a datagram: takes the numbering that its header states. Passes over messages that were

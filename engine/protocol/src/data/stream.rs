@@ -3,7 +3,7 @@
 use super::after::{Satisfied, is_held};
 use super::cursor::{Assembly, Cursor};
 use super::log::Log;
-use super::loose::Loose;
+use super::loose::{End, Loose};
 use super::repair::NakSender;
 use super::window::Window;
 use crate::event::Delivery;
@@ -216,9 +216,32 @@ impl Stream {
     pub(crate) fn enter_phase(&mut self, phase: u64) {
         self.passes = phase;
         if self.resumes_in.is_some_and(|resumes_in| resumes_in <= phase) {
-            (self.resumes_in, self.hole) = (None, None);
+            self.resumes_in = None;
+            self.hole = self.hole.filter(|hole| hole.from < hole.to); // more was given up meanwhile
             self.give_up_before(self.retained_from);
         }
+    }
+
+    /// Whether all of the stream up to a datagram, and nothing from there on, has been received and walked.
+    pub(crate) fn is_walked_to(&self, end: DatagramNumber) -> bool {
+        end == self.window.next && self.cursor.floor() >= end && self.hole.is_none()
+    }
+
+    /// Its sender announced where the stream ends, and in which phase. Delivery that has come to that end without the
+    /// marker of an earlier phase will not meet it any more: it was lost, or this process began behind it. Returns
+    /// whether that is so.
+    pub(crate) fn hear_phase(&mut self, end: End) -> bool {
+        let lost = self.window.started && self.is_walked_to(end.number) && self.is_ahead(end.phase);
+        if lost {
+            self.resumes_in = Some(end.phase);
+            self.hole = Some(Hole { from: end.number, to: end.number });
+        }
+        lost
+    }
+
+    /// Whether a phase is ahead of this stream's, and near enough to be one that its sender can be in.
+    fn is_ahead(&self, phase: u64) -> bool {
+        (self.passes + 1..self.passes + PHASES_AHEAD).contains(&phase)
     }
 
     /// Whether a frame is a marker that may not be passed yet.
@@ -375,9 +398,10 @@ impl Stream {
                 (header.first_sequence(), begins_inside_a_message(bytes, &header))
             }
             None => {
-                let first = self.far_side(hole.to)?;
+                let end = self.far_side(hole.to)?;
+                self.resumes_in = self.is_ahead(end.phase).then_some(end.phase);
                 self.loose.may_be_cut = true;
-                (first, false)
+                (end.sequence, false)
             }
         };
         // Messages published before this process came were never promised.
@@ -411,9 +435,12 @@ impl Stream {
     }
 }
 
-/// The phase of a datagram, if it is ahead of `passes`: only a few phases are, so four bits identify it.
+/// A process lags behind by fewer barriers than this: then the four bits in a header identify a datagram's phase.
+const PHASES_AHEAD: u64 = 8;
+
+/// The phase of a datagram, if it is ahead of `passes`.
 fn phase_ahead(header: &DatagramHeader, passes: u64) -> Option<u64> {
-    (1..8).map(|ahead| passes + ahead).find(|phase| header.is_of_phase(*phase))
+    (1..PHASES_AHEAD).map(|ahead| passes + ahead).find(|phase| header.is_of_phase(*phase))
 }
 
 /// Whether a datagram's first message began in an earlier one.

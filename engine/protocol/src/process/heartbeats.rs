@@ -8,6 +8,7 @@ use crate::control::detector::Path;
 use crate::counters::Counter;
 use crate::data::epoch_state::EpochState;
 use crate::data::flow::own_window;
+use crate::data::loose::End;
 use crate::event::Event;
 use crate::mutant::Mutant;
 use crate::outbox::Destination;
@@ -41,6 +42,9 @@ impl Process {
         let marker = self.marker_to_repeat();
         if let Some((number, sequence)) = marker {
             (next_number, next_sequence) = (number, sequence);
+            if self.data.barrier.has_reached() {
+                beat_flags |= heartbeat_flags::BEFORE_MARKER;
+            }
         }
         if self.data.barrier.is_wanted() && self.data.is_lossy() {
             beat_flags |= heartbeat_flags::BARRIER;
@@ -244,14 +248,18 @@ impl Process {
             }
         }
         if matches!(self.data.end, EpochState::Open) {
-            let end = DatagramNumber(heartbeat.next_number.get());
+            let end = End {
+                number: DatagramNumber(heartbeat.next_number.get()),
+                sequence: Sequence(heartbeat.next_sequence.get()),
+                phase: self.data.barrier.plausible(phase_of_end(heartbeat), self.data.outbound.is_some()),
+            };
             if stream.is_loose {
-                stream.hear_bounds(
-                    Sequence(heartbeat.first_sequence.get()),
-                    end,
-                    Sequence(heartbeat.next_sequence.get()),
-                );
+                stream.hear_bounds(Sequence(heartbeat.first_sequence.get()), end);
             }
+            if stream.hear_phase(end) {
+                self.data.barrier.note_marker(rank, end.phase - 1, None);
+            }
+            let end = end.number;
             self.data.note_end(now, rank, end);
             // A member that has promised a ballot orders nothing.
             let orders = rank == self.data.view.sequencer && heartbeat.flags.get() & heartbeat_flags::WEDGED == 0;
@@ -281,4 +289,10 @@ impl Process {
             }
         }
     }
+}
+
+/// The phase of what follows the end of the stream that a heartbeat announces, as far as the heartbeat shows it.
+fn phase_of_end(heartbeat: &Heartbeat) -> u64 {
+    let before = heartbeat.flags.get() & heartbeat_flags::BEFORE_MARKER != 0;
+    heartbeat.reached_phase.get().saturating_sub(u64::from(before))
 }
