@@ -12,6 +12,8 @@ use zerocopy::IntoBytes;
 /// The outbox never holds more bytes: one repair budget's worth of a burst. A datagram beyond this is dropped and
 /// counted; everything that goes through here will be requested or sent again.
 const OUTBOX_MAX_BYTES: usize = 1 << 20;
+/// Repairs leave this much of it to heartbeats, ballots and relayed datagrams: a repair is requested again.
+const REPAIRS_MAX_BYTES: usize = OUTBOX_MAX_BYTES / 2;
 
 /// Where a datagram goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +93,15 @@ impl Outbox {
         counters.add(Counter::ControlSent, 1);
     }
 
-    /// Queues a stream's datagram unchanged: a repair, or a forwarded datagram.
+    /// Queues a repair: a stream's datagram unchanged.
+    pub(crate) fn repair(&mut self, to: Destination, bytes: &[u8], counters: &mut Counters) {
+        if self.bytes.len() + bytes.len() > REPAIRS_MAX_BYTES {
+            return counters.add(Counter::DiscardedOutbox, 1);
+        }
+        self.again(to, bytes, Counter::RepairsSent, counters);
+    }
+
+    /// Queues a stream's datagram unchanged: a repair, a relayed datagram, or a marker.
     pub(crate) fn again(&mut self, to: Destination, bytes: &[u8], why: Counter, counters: &mut Counters) {
         if let Some(datagram) = self.reserve(to, bytes.len(), counters) {
             datagram.copy_from_slice(bytes);

@@ -133,6 +133,7 @@ regressions! {
     data_before_the_view_counts_as_trouble,
     follower_stays_in_a_lossy_barrier,
     joiner_loses_the_last_marker_below_reliable,
+    repairs_filled_the_outbox_before_relays,
     second_hole_behind_a_wedge,
     leaver_takes_the_decision_with_it,
 }

@@ -194,7 +194,7 @@ fn answer(
                     continue;
                 }
             };
-            outbox.again(to, bytes, Counter::RepairsSent, counters);
+            outbox.repair(to, bytes, counters);
         }
     }
     gone
