@@ -195,3 +195,20 @@ fn an_observer_believes_no_cut_beyond_what_time_allows() {
     bench.take(&Step::with(DECIDE, (1, 0), Value(&[0, 1, 2], 0, &[0, 10_000_000, 0])).from(0));
     assert_eq!(count(&bench, Counter::DiscardedCut), 1);
 }
+
+/// A forged heartbeat announced datagrams that no member had sent: the member requested them 50 times a second until
+/// the view changed.
+#[test]
+fn issue_requests_for_what_a_forged_heartbeat_announced_never_end() {
+    let mut bench = Bench::member(Order::Fifo, 2, 0).formed();
+    bench.take(&bench.heartbeat(1, |heartbeat| heartbeat.next_number = 1_000.into()));
+    bench.wait(10 * MS);
+    let requests = |bench: &Bench| bench.process.counters().get(Counter::NaksSent);
+    let before = requests(&bench);
+    assert!(before > 0, "the heartbeat may be true");
+    bench.take(&bench.heartbeat(1, |_| {}));
+    bench.wait(1_000 * MS);
+    assert_eq!(requests(&bench), before, "the next heartbeat announces the true end");
+    bench.take(&data(1, 0, 0, 0, &[message(b"x")]));
+    assert_eq!(bench.delivered(), ["1:0"]);
+}

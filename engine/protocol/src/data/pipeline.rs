@@ -347,6 +347,13 @@ impl Pipeline {
         }
     }
 
+    /// A heartbeat of the sender announced how far its stream goes.
+    pub(crate) fn note_announced_end(&mut self, now: Instant, rank: Rank, end: DatagramNumber) {
+        let stream = &mut self.streams[rank.index()];
+        stream.window.lower_end(&stream.log, end);
+        self.note_end(now, rank, end);
+    }
+
     /// If a gap has just been opened or widened, sets the time to request it.
     #[inline]
     fn watch_gap(&mut self, now: Instant, rank: Rank) {

@@ -5,8 +5,9 @@
 //! has been received; `known_end` is the first number that no datagram or heartbeat has named yet. The gaps are between
 //! the two.
 //!
-//! Invariants: `next` and `known_end` never fall; `next <= known_end <= floor + capacity`, so that a false end of a
-//! stream costs no more than a window of requests.
+//! Invariants: `next` never falls; `next <= known_end <= floor + capacity`, so that a false end of a stream costs no
+//! more than a window of requests. `known_end` falls only where a later heartbeat announces an earlier end: then the
+//! requests for what a false one announced end as well.
 
 use super::log::Log;
 use bourdon_wire::{Datagram, DatagramNumber, Sequence};
@@ -86,6 +87,14 @@ impl Window {
     #[inline]
     pub(crate) fn note_end(&mut self, end: DatagramNumber, capacity: u64, floor: DatagramNumber) {
         self.known_end = self.known_end.max(end.min(floor + capacity));
+    }
+
+    /// The sender announced that its stream ends at `end`: nothing is missing from there on, except before a datagram
+    /// that has been received. A late heartbeat does the same until the next one comes.
+    pub(crate) fn lower_end(&mut self, log: &Log, end: DatagramNumber) {
+        let least = end.max(self.next).0;
+        let held = (least..self.known_end.0).rev().map(DatagramNumber).find(|number| log.holds(*number));
+        self.known_end = self.known_end.min(held.map_or(DatagramNumber(least), DatagramNumber::next));
     }
 
     /// Gives up what is missing below `number`.

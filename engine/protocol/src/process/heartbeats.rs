@@ -260,7 +260,7 @@ impl Process {
                 self.data.barrier.note_marker(rank, end.phase - 1, None);
             }
             let end = end.number;
-            self.data.note_end(now, rank, end);
+            self.data.note_announced_end(now, rank, end);
             // A member that has promised a ballot orders nothing.
             let orders = rank == self.data.view.sequencer && heartbeat.flags.get() & heartbeat_flags::WEDGED == 0;
             if orders && self.data.is_lossy() {
