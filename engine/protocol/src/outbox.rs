@@ -9,11 +9,11 @@ use alloc::vec::Vec;
 use bourdon_wire::{Address, CONTROL_CHANNEL, DatagramHeader, FrameHeader, HEADER_BYTES, Instant, Kind, TopicId, seal};
 use zerocopy::IntoBytes;
 
-/// The outbox never holds more bytes: one repair budget's worth of a burst. A datagram beyond this is dropped and
-/// counted; everything that goes through here will be requested or sent again.
-const OUTBOX_MAX_BYTES: usize = 1 << 20;
-/// Repairs leave this much of it to heartbeats, ballots and relayed datagrams: a repair is requested again.
-const REPAIRS_MAX_BYTES: usize = OUTBOX_MAX_BYTES / 2;
+/// Repairs are queued up to so many bytes: one repair budget's worth of a burst. What is dropped is requested again.
+const REPAIRS_MAX_BYTES: usize = 1 << 20;
+/// The outbox never holds more bytes: beyond the repairs there is room for what no process requests again, as relayed
+/// datagrams, and for heartbeats and ballots. A datagram beyond this is dropped and counted.
+const OUTBOX_MAX_BYTES: usize = REPAIRS_MAX_BYTES + (1 << 19);
 
 /// Where a datagram goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use bourdon_protocol::{Held, Process};
 pub(super) const NAME: &str = "memory";
 
 /// What a process may have waiting for its network.
-const OUTBOX_BYTES: usize = 1 << 20;
+const OUTBOX_BYTES: usize = 3 << 19;
 /// Events an application has not fetched.
 const EVENTS: usize = 256;
 
