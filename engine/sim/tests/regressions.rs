@@ -136,6 +136,7 @@ regressions! {
     repairs_filled_the_outbox_before_relays,
     second_hole_behind_a_wedge,
     leaver_takes_the_decision_with_it,
+    bully_forgets_a_refused_winner,
 }
 
 #[test]

@@ -509,7 +509,10 @@ impl Elections {
             return;
         }
         (election.announced, election.passed, election.unconfirmed) = (None, None, false);
-        election.refused.clear();
+        // A winner with a later term still waits for this member: a leader of an earlier view confirms its leadership,
+        // and may have resigned since.
+        let is_later = |term: u64| (self.seat.epoch, term) > (token.epoch, token.number);
+        election.refused.retain(|_, term| is_later(*term));
         election.bully.is_over();
         election.ring.is_over();
         self.set_leader(name, Some((Leadership { leader: from, token }, true)));
@@ -532,16 +535,24 @@ impl Elections {
         }
         election.refused.remove(&from);
         election.passed = election.passed.filter(|leadership| leadership.leader != from);
-        if election.leader.is_some_and(|(leadership, _)| leadership.leader == from) {
-            let (passed, led) = (election.passed.take(), election.led);
-            let next = election.refused.iter().next_back().map(|(winner, term)| (*winner, *term));
-            self.set_leader(name, passed.map(|leadership| (leadership, true)));
-            let is_bully = self.kind == ElectionKind::Bully && passed.is_none();
-            if let Some((winner, term)) = next.filter(|(_, term)| is_bully && *term > led) {
-                return self.accept(name, winner, term);
-            }
+        let is_free = election.leader.is_some_and(|(leadership, _)| leadership.leader == from);
+        if is_free && self.replace_leader(name) {
+            return;
         }
         self.vacant(name);
+    }
+
+    /// The leader no longer leads: a leadership that this member heard of meanwhile counts; without one, this member
+    /// accepts the highest winner that it refused only because of that leader. Returns whether it accepts one.
+    fn replace_leader(&mut self, name: TopicName) -> bool {
+        let Some(election) = self.elections.get_mut(&name) else { return false };
+        let (passed, led) = (election.passed.take(), election.led);
+        let next = election.refused.iter().next_back().map(|(winner, term)| (*winner, *term));
+        self.set_leader(name, passed.map(|leadership| (leadership, true)));
+        let is_bully = self.kind == ElectionKind::Bully && passed.is_none();
+        let Some((winner, term)) = next.filter(|(_, term)| is_bully && *term > led) else { return false };
+        self.accept(name, winner, term);
+        true
     }
 
     /// There is no leader any more, and all members know: the algorithm begins again.
@@ -617,7 +628,9 @@ impl Elections {
             |election: &Election| election.unconfirmed && election.leader.is_some_and(|(l, _)| l.leader == from);
         let names: Vec<TopicName> =
             self.elections.iter().filter(|(_, election)| silent(election)).map(|(name, _)| *name).collect();
-        names.into_iter().for_each(|name| self.set_leader(name, None));
+        for name in names {
+            self.replace_leader(name);
+        }
     }
 
     /// Every member has announced what it holds.
@@ -685,5 +698,58 @@ impl Elections {
         names.into_iter().for_each(|name| self.set_leader(name, None));
         (self.seat, self.is_open) = (Seat { own: self.seat.own, epoch: Epoch(0), ..Seat::default() }, false);
         self.messages.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::Member;
+    use alloc::vec;
+    use bourdon_wire::{Incarnation, InstanceId};
+
+    fn view(epoch: u64) -> View {
+        let members = vec![Rank(0), Rank(1), Rank(4)];
+        let members = members.into_iter().map(|rank| Member { rank, incarnation: Incarnation(1) }).collect();
+        View { epoch: Epoch(epoch), members, sequencer: Rank(0), instance: InstanceId(1), birth: 1 }
+    }
+
+    fn steps(elections: &mut Elections) -> Vec<(Rank, u16)> {
+        elections.take_letters().into_iter().map(|(to, message)| (to, message.step)).collect()
+    }
+
+    /// Rank 0 has entered view 2, believes that rank 1 leads since view 1, and refuses rank 4.
+    fn refused(name: TopicName) -> Elections {
+        let mut elections = Elections::new(ElectionKind::Bully);
+        elections.enter(Seat::new(Rank(0), &view(1), None), &view(1));
+        elections.take_part(name, Participation::Watch).unwrap();
+        elections.receive(Rank(1), &leads(name));
+        elections.enter(Seat::new(Rank(0), &view(2), None), &view(2));
+        let epoch = Epoch(2);
+        let message = LinkMessage { rank: Rank(4), number: 1, epoch, ..LinkMessage::new(COORDINATOR, name) };
+        elections.receive(Rank(4), &message);
+        assert_eq!(steps(&mut elections), [(Rank(4), REFUSED)]);
+        elections
+    }
+
+    fn leads(name: TopicName) -> LinkMessage {
+        LinkMessage { rank: Rank(1), number: 6, epoch: Epoch(1), ..LinkMessage::new(LEADS, name) }
+    }
+
+    #[test]
+    fn a_refused_winner_is_accepted_when_a_leader_of_an_earlier_view_confirms_and_resigns() {
+        let name = TopicName::new("chief").unwrap();
+        let mut elections = refused(name);
+        elections.receive(Rank(1), &leads(name));
+        elections.receive(Rank(1), &LinkMessage { rank: Rank(1), ..LinkMessage::new(RESIGNED, name) });
+        assert_eq!(steps(&mut elections), [(Rank(4), ACCEPTED)]);
+    }
+
+    #[test]
+    fn a_refused_winner_is_accepted_when_the_leader_does_not_confirm() {
+        let name = TopicName::new("chief").unwrap();
+        let mut elections = refused(name);
+        elections.on_state_sent(Rank(1));
+        assert_eq!(steps(&mut elections), [(Rank(4), ACCEPTED)]);
     }
 }
