@@ -183,7 +183,6 @@ impl Process {
         let is_closer = core::mem::replace(&mut following.chain.received, received) != received;
         if is_closer || is_silent {
             following.since = now;
-            self.search.followed_at = now;
         }
         if is_closer {
             self.data.widen(now);
@@ -240,13 +239,11 @@ impl Process {
         self.search = Search { formed_at: now, ..Search::default() };
         self.enter(now, view, beginning);
         self.begin_following(now);
-        self.search.followed_at = now;
     }
 
     fn begin_following(&mut self, now: Instant) {
         if let Some(following) = self.state.following_mut() {
             (following.since, following.heard_at) = (now, now);
-            self.search.followed_at = now;
         }
     }
 
@@ -314,7 +311,6 @@ impl Process {
             if let Some(following) = self.state.following_mut() {
                 following.decision = Some(value);
                 (following.since, following.decided_at) = (now, now);
-                self.search.followed_at = now;
             }
         }
     }
@@ -381,7 +377,6 @@ impl Process {
         self.enter(now, view, beginning);
         self.data.streams.iter_mut().for_each(|stream| stream.window.started = true);
         self.begin_following(now);
-        self.search.followed_at = now;
         if let Some(following) = self.state.following_mut() {
             following.chain.is_whole = true;
         }

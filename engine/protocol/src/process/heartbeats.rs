@@ -275,7 +275,7 @@ impl Process {
     /// A member hears a process of an earlier epoch than its view.
     pub(super) fn on_earlier_heartbeat(&mut self, now: Instant, from: Member, epoch: Epoch, address: Address) {
         let late_ns = LATE * self.config.timing.detector.suspect_after_ns;
-        if self.data.view.contains(from) && now.since(self.search.followed_at) < late_ns {
+        if self.data.view.contains(from) && now.since(self.trust.announcements.view_since) < late_ns {
             self.detector.heard(from.rank, now, Path::Multicast);
         }
         if (epoch == Epoch(0) || epoch == self.data.view.epoch) && !self.data.view.contains(from) {

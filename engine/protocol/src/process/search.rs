@@ -15,6 +15,4 @@ pub(super) struct Search {
     /// Since when this process has waited, beside an older instance that is alive, for the later instance that it was
     /// in; 0 if it does not.
     pub(super) older_since: Instant,
-    /// When a follower last made progress: entered a view, heard of its end, or received a datagram of its cut.
-    pub(super) followed_at: Instant,
 }
