@@ -23,14 +23,18 @@ mod delivery;
 mod direct;
 mod discovery;
 mod follower;
+mod forming;
+mod gone;
 mod heartbeats;
 mod inspect;
 mod instances;
+mod member;
 mod pings;
 mod retention;
 mod retransmit;
 mod search;
 mod senders;
+mod standing;
 mod start;
 mod steps;
 mod timers;
@@ -39,6 +43,7 @@ mod trust;
 mod views;
 
 pub use inspect::Held;
+pub use standing::Standing;
 pub use trust::is_for_one;
 
 use crate::config::{Config, ConfigError, Feedback};
@@ -48,9 +53,8 @@ use crate::control::detector::{Detector, Path};
 use crate::control::direct::Direct;
 use crate::control::discovery::Discovery;
 use crate::control::heartbeat::Heartbeat;
-use crate::control::membership::{Membership, RejoinDelay};
+use crate::control::membership::RejoinDelay;
 use crate::control::presence::Presence;
-use crate::control::view_change::driver::Driver;
 use crate::counters::{Counter, Counters};
 use crate::data::DATA_CHANNEL;
 use crate::data::cut::Unsettled;
@@ -72,21 +76,6 @@ use bourdon_wire::{
 /// rare fault, so a full queue holds all events of a view several times over.
 const EVENTS_MAX: usize = 256;
 
-/// The current role of a process in the group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Configured as a member, before the first view.
-    Forming,
-    /// In no view, and following none: it searches for the group.
-    Outside,
-    /// Receives what a view sends, without being in it: an observer or a joiner.
-    Following,
-    /// A member of the view.
-    Member,
-    /// It left for good.
-    Gone,
-}
-
 /// Messages that an earlier incarnation published and did not see delivered.
 #[derive(Clone, Copy, Debug)]
 struct Doubt {
@@ -101,7 +90,7 @@ struct Doubt {
 #[derive(Debug)]
 pub struct Process {
     config: Config,
-    standing: Standing,
+    state: standing::State,
     /// The current epoch's messages.
     data: Pipeline,
     /// The epochs that have ended.
@@ -110,22 +99,10 @@ pub struct Process {
     before: View,
     /// Logs of earlier views, to be reused.
     spare: Vec<Log>,
-    /// How the current epoch ends; only a process that takes part in that decision has a driver.
-    change: Option<Driver>,
     clock: change::Clock,
-    /// Before the first view: the candidate for the instance's name in the current ballot.
-    candidate: InstanceId,
-    membership: Membership,
     detector: Detector,
     presence: Presence,
-    no_majority: bool,
-    hand_over: Option<Rank>,
-    leaving: bool,
-    /// Until when it waits for a joiner, if no other member would be left.
-    leave_by: Instant,
-    /// The first epoch without this process, and when it stops at the latest: until then it answers processes that have
-    /// missed its leave.
-    farewell: Option<(Epoch, Instant)>,
+    wishes: application::Wishes,
     rejoin: RejoinDelay,
     doubt: Option<Doubt>,
     search: search::Search,
@@ -170,23 +147,15 @@ impl Process {
     pub fn new(now: Instant, config: Config) -> Result<Self, ConfigError> {
         config.check()?;
         let (rank, members) = (config.rank(), usize::from(config.members));
-        let standing = if rank.is_some() { Standing::Forming } else { Standing::Outside };
         let mut process = Self {
             data: Pipeline::idle(config.clone(), Epoch(0)),
             past: retention::Retention::default(),
             before: View::none(Epoch(0), config.sequencer),
             spare: Vec::new(),
-            change: None,
             clock: change::Clock::default(),
-            candidate: InstanceId::NONE,
-            membership: Membership::new(),
             detector: Detector::new(now, rank, 0, &config.timing.detector),
             presence: Presence::new(rank, members),
-            no_majority: false,
-            hand_over: None,
-            leaving: false,
-            leave_by: Instant::NEVER,
-            farewell: None,
+            wishes: application::Wishes::default(),
             rejoin: RejoinDelay::new(),
             doubt: None,
             search: search::Search::default(),
@@ -211,7 +180,7 @@ impl Process {
             progress: 0,
             row: Vec::new(),
             ahead: ahead::Ahead::default(),
-            standing,
+            state: standing::State::Outside(standing::Outside::default()),
             config,
         };
         process.begin(now);
@@ -248,7 +217,7 @@ impl Process {
             }
             match self.data.end {
                 EpochState::Fetching(_) => self.note_fetched(now),
-                EpochState::Open if self.standing == Standing::Following => self.accept_invitation(now),
+                EpochState::Open if self.standing() == Standing::Following => self.accept_invitation(now),
                 _ => {}
             }
             if datagram.has(Kind::Row) {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use bourdon_protocol::{Counter, Event, Order, Outgoing, Refusal};
+use bourdon_protocol::{Counter, Event, Order, Outgoing, Refusal, Role};
 use bourdon_wire::records::ballot_steps::{ACCEPT, DECIDE, PREPARE, PROPOSE, REFUSE};
 use bourdon_wire::{Epoch, Incarnation, Rank};
 use common::{
@@ -255,4 +255,28 @@ fn a_cut_out_of_reach_blocks_no_member() {
     bench.take(&Step::with(PROPOSE, (2, 2), Value(&[1, 2], 1, &[0, 0, 0])).from(2));
     bench.take(&row(0, &[(0, 0); 3]));
     assert!(bench.news().contains(&says("accept 2.2", To::Port(port(2)))));
+}
+
+/// A member that was still in the view before, with a cut to fetch, was suspected as soon as the next view began.
+#[test]
+fn issue_a_member_that_is_late_into_the_next_view_is_suspected() {
+    let mut config = Bench::config(Order::Fifo, 3, Role::Member(Rank(1)));
+    (config.timing.detector.pull, config.timing.detector.phi) = (false, false);
+    let mut bench = Bench::with(config).formed();
+    bench.now = bench.now + 60_000 * MS;
+    for rank in [0, 2] {
+        bench.take(&bench.heartbeat(rank, |_| {}));
+    }
+    bench.settle();
+    let late = bench.heartbeat(0, |_| {});
+    bench.take(&Step::with(DECIDE, (1, 2), Value(&[0, 1, 2], 1, &[0, 0, 0])).from(2));
+    bench.settle();
+    assert_eq!(bench.process.view().epoch, Epoch(2));
+    let suspect_after_ns = bench.process.config().timing.detector.suspect_after_ns;
+    for _ in 0..20 {
+        bench.wait(suspect_after_ns / 4);
+        bench.take(&late);
+        bench.take(&in_epoch(&bench.heartbeat(2, |_| {}), 2));
+    }
+    assert_eq!(bench.process.suspects(), 0);
 }

@@ -10,9 +10,9 @@ impl Process {
     /// message's has begun, so that the earlier view with all its messages is over; or if no member of that rank is in
     /// the view. A message of any other group has passed.
     pub fn has_passed(&self, name: &MessageName) -> bool {
-        let takes_part = match self.standing {
+        let takes_part = match self.standing() {
             Standing::Forming => true,
-            Standing::Member | Standing::Following => !self.no_majority,
+            Standing::Member | Standing::Following => !self.state.lacks_majority(),
             Standing::Outside | Standing::Gone => false,
         };
         let (epoch, rank) = (self.data.view.epoch, name.rank());

@@ -7,7 +7,6 @@ use super::{Process, Standing};
 use crate::config::Role;
 use crate::counters::Counter;
 use crate::data::pack::{Claim, Outgoing};
-use crate::data::pipeline::Pipeline;
 use crate::event::Refusal;
 use bourdon_wire::records::{self};
 use bourdon_wire::{Epoch, Incarnation, Instant, Rank, Sequence};
@@ -15,6 +14,30 @@ use bourdon_wire::{Epoch, Incarnation, Instant, Rank, Sequence};
 /// How long the last member waits for a joiner: the time of several snapshots and rejoin delays. A leaver also answers
 /// for so long the processes that may not know of its leave.
 pub(super) const LEAVE_WAIT_NS: u64 = 5_000_000_000;
+
+/// What the application wants of the group.
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    /// The member that is to become the sequencer.
+    pub(super) hand_over: Option<Rank>,
+    pub(super) leave: Option<Leave>,
+}
+
+/// The application wants to leave.
+#[derive(Debug)]
+pub(super) struct Leave {
+    /// Until when this process waits for a joiner, if no other member would be left.
+    by: Instant,
+    /// When the last member leaves.
+    pub(super) closes_at: Option<Instant>,
+}
+
+impl Wishes {
+    /// Until when a leaver waits for a joiner, if no other member would be left.
+    pub(super) fn leave_by(&self) -> Instant {
+        self.leave.as_ref().map_or(Instant::NEVER, |leave| leave.by)
+    }
+}
 
 impl Process {
     /// Publishes a message.
@@ -24,7 +47,7 @@ impl Process {
     #[inline]
     pub fn try_publish(&mut self, now: Instant, outgoing: &Outgoing, payload: &[u8]) -> Result<Sequence, Refusal> {
         if self.unsettled.is_empty()
-            && !self.no_majority
+            && !self.state.lacks_majority()
             && let Some(sequence) = self.data.append(outgoing, payload)
         {
             self.counters.add(Counter::Published, 1);
@@ -55,14 +78,17 @@ impl Process {
         length: usize,
         whole: bool,
     ) -> Result<(), Refusal> {
-        if self.standing == Standing::Member && self.unsettled.is_empty() && !self.no_majority && self.announces_time()
+        if self.standing() == Standing::Member
+            && self.unsettled.is_empty()
+            && !self.state.lacks_majority()
+            && self.announces_time()
         {
             return self.data.admit(outgoing, length, whole).map_err(|refusal| self.refused(now, refusal));
         }
-        let refusal = match self.standing {
+        let refusal = match self.standing() {
             _ if matches!(self.config.role, Role::Observer) => Refusal::Observer,
             Standing::Forming => Refusal::Forming,
-            Standing::Member if self.no_majority => Refusal::NoMajority,
+            Standing::Member if self.state.lacks_majority() => Refusal::NoMajority,
             Standing::Member if !self.announces_time() => Refusal::Forming,
             Standing::Member => Refusal::ViewChange,
             Standing::Outside | Standing::Following | Standing::Gone => Refusal::Outside,
@@ -93,10 +119,10 @@ impl Process {
     /// # Errors
     /// If this process is not a member, too many barriers wait, or the payload is too long.
     pub fn sync(&mut self, now: Instant, payload: Option<&[u8]>) -> Result<(), Refusal> {
-        if self.standing != Standing::Member {
+        if self.standing() != Standing::Member {
             return Err(match self.config.role {
                 Role::Observer => Refusal::Observer,
-                Role::Member(_) if self.standing == Standing::Forming => Refusal::Forming,
+                Role::Member(_) if self.standing() == Standing::Forming => Refusal::Forming,
                 Role::Member(_) => Refusal::Outside,
             });
         }
@@ -113,43 +139,24 @@ impl Process {
 
     /// Leaves the group: the next view is without this process. [`Event::Left`] reports when it begins.
     pub fn leave(&mut self, now: Instant) {
-        if !self.leaving {
-            self.leave_by = now + LEAVE_WAIT_NS;
-        }
-        self.leaving = true;
+        self.wishes.leave.get_or_insert(Leave { by: now + LEAVE_WAIT_NS, closes_at: None });
         self.heartbeat.due = now;
         self.clock.look_due = now;
-        if self.standing != Standing::Member && !self.may_be_in_the_first_view() {
+        if self.standing() != Standing::Member && !self.may_be_in_the_first_view() {
             self.go();
         }
-    }
-
-    /// Whether the first view may have been decided with this process in it. If so it leaves as a member, because a
-    /// majority that leaves without a view change leaves the others without a quorum.
-    pub(super) fn may_be_in_the_first_view(&self) -> bool {
-        let accepted = self.change.as_ref().and_then(|change| change.ballots().accepted());
-        self.standing == Standing::Forming && accepted.is_some()
-    }
-
-    /// Leaves without a view change. The members may have added it to a view by now: it no longer answers them, so that
-    /// they suspect it.
-    pub(super) fn go(&mut self) {
-        self.data = Pipeline::idle(self.config.clone(), Epoch(0));
-        self.search_again(Instant(0));
-        self.standing = Standing::Gone;
-        self.change = None;
     }
 
     /// Makes another member the sequencer, for instance the member that publishes most: a view change with the same
     /// members. Only the oldest member acts on it; call it there or everywhere.
     pub fn hand_over(&mut self, now: Instant, to: Rank) {
-        self.hand_over = Some(to);
+        self.wishes.hand_over = Some(to);
         self.clock.look_due = now;
     }
 
     /// Hard evidence from outside: this incarnation of a process has ended, its connections were reset.
     pub fn on_evidence(&mut self, now: Instant, rank: Rank, incarnation: Incarnation) {
-        if self.standing == Standing::Member && self.data.view.incarnation(rank) == Some(incarnation) {
+        if self.standing() == Standing::Member && self.data.view.incarnation(rank) == Some(incarnation) {
             self.detector.evidence(rank, now);
             self.clock.look_due = now;
         }
@@ -169,7 +176,7 @@ impl Process {
 
     /// Publishes what an earlier view did not deliver again, before anything new.
     pub(super) fn resubmit(&mut self, now: Instant) {
-        if !self.data.end.is_open() || self.standing != Standing::Member {
+        if !self.data.end.is_open() || self.standing() != Standing::Member {
             return;
         }
         let wall_ns = self.wall(now);

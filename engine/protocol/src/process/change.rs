@@ -8,11 +8,13 @@
 //! No member is left out because it answers slowly, as long as no detector suspects it, up to [`PATIENCE`] takeovers.
 
 use super::application::LEAVE_WAIT_NS;
-use super::senders::own_bit;
+use super::follower::Following;
+use super::gone::Gone;
+use super::member::Joined;
+use super::standing::State;
 use super::{Doubt, Process, Standing, header, steps};
-use crate::config::Role;
+use crate::config::{Config, Role};
 use crate::control::detector::{Change, Path};
-use crate::control::membership::{Membership, Situation, Verdict};
 use crate::control::view_change::driver::{Command, Commands, Driver, Situation as Reports, Timer, To};
 use crate::control::view_change::{Ballot, Proposal, Step, Value, continues, continuing};
 use crate::counters::Counter;
@@ -24,14 +26,13 @@ use crate::event::{Delivery, Event};
 use crate::mutant::Mutant;
 use crate::outbox::Destination;
 use crate::view::{Beginning, Member, View, bit, ranks};
-use alloc::vec::Vec;
 use bourdon_wire::records::{BallotStep, heartbeat_flags};
 use bourdon_wire::{DatagramHeader, Epoch, InstanceId, Instant, Kind, OrderNumber, Rank, Sequence};
 
 /// For how many takeovers a proposer waits for members that are not suspected and do not answer.
 const PATIENCE: u64 = 4;
 /// A member's report of the members that it hears counts for so many suspicion times.
-const FRESH: u64 = 2;
+pub(super) const FRESH: u64 = 2;
 
 /// When something about the view is due.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +51,11 @@ impl Default for Clock {
     }
 }
 
+/// A driver for the change of a view that this process is a member of.
+pub(super) fn own_driver(config: &Config, own: Member, view: View) -> Driver {
+    Driver::new(own, view, config.members_min(), config.mutant)
+}
+
 impl Process {
     pub(super) fn own_member(&self) -> Option<Member> {
         let rank = self.config.rank()?;
@@ -58,13 +64,8 @@ impl Process {
 
     /// When something about the view is due.
     pub(super) fn change_due(&self) -> Instant {
-        let farewell = self.farewell.filter(|_| self.standing == Standing::Gone);
-        self.clock.look_due.min(self.clock.again_at).min(farewell.map_or(Instant::NEVER, |(_, at)| at))
-    }
-
-    /// A driver for the change of a view that this process is a member of.
-    pub(super) fn driver_of(&self, own: Member, view: View) -> Driver {
-        Driver::new(own, view, self.config.members_min(), self.config.mutant)
+        let parts_at = self.state.farewell().map_or(Instant::NEVER, |(_, at)| at);
+        self.clock.look_due.min(self.clock.again_at).min(parts_at)
     }
 
     // ---- membership -----------------------------------------------------------------------------------------------
@@ -93,19 +94,19 @@ impl Process {
     /// Checks whether the view should change, and keeps a ballot going.
     pub(super) fn tend_view(&mut self, now: Instant) {
         self.clock.look_due = Instant::NEVER;
-        if self.farewell.is_some_and(|(_, at)| now >= at) && self.standing == Standing::Gone {
+        if self.state.farewell().is_some_and(|(_, at)| now >= at) {
             self.part();
         }
         let repeats = now >= self.clock.again_at;
         if repeats {
             self.clock.again_at = Instant::NEVER; // a proposer that still leads repeats its step, and sets a new time
         }
-        let Some(change) = &self.change else { return };
+        let Some(change) = self.state.driver() else { return };
         if change.ballots().decided().is_some() {
             return; // delivery does the rest
         }
-        match self.standing {
-            Standing::Forming if self.leaving && now >= self.leave_by => self.go(),
+        match self.standing() {
+            Standing::Forming if now >= self.wishes.leave_by() => self.go(),
             Standing::Forming => self.tend_forming(now, repeats),
             Standing::Member if change.ballots().is_wedged() => self.tend_ballot(now, repeats),
             Standing::Member => self.consider(now),
@@ -113,146 +114,16 @@ impl Process {
         }
     }
 
-    fn consider(&mut self, now: Instant) {
-        let verdict = self.verdict(now);
-        let lacks = verdict == Verdict::NoMajority;
-        if lacks != self.no_majority {
-            self.no_majority = lacks;
-            self.note_suspects();
-            self.event(if lacks { Event::NoMajority } else { Event::Majority });
-        }
-        match verdict {
-            Verdict::Content => self.consider_wishes(now),
-            Verdict::Wait { until } => self.clock.look_due = until,
-            Verdict::Propose { members } => self.propose(now, members, 0),
-            Verdict::NoMajority => {}
-        }
-    }
-
-    fn verdict(&mut self, now: Instant) -> Verdict {
-        let Some(own) = self.config.rank() else { return Verdict::Content };
-        let view: Vec<Rank> = self.data.view.members.iter().map(|member| member.rank).collect();
-        let mut heard = [0; Rank::MAX.index() + 1];
-        let mut fresh = 0;
-        let fresh_ns = FRESH * self.config.timing.detector.suspect_after_ns;
-        for member in &self.data.view.members {
-            if let Some(peer) =
-                self.presence.get(member.rank).filter(|peer| peer.incarnation == Some(member.incarnation))
-            {
-                heard[member.rank.index()] = peer.heard_from;
-                let current = peer.epoch == self.data.view.epoch;
-                fresh |= if current && now.since(peer.heard_at) < fresh_ns { bit(member.rank) } else { 0 };
-            }
-        }
-        let bits = self.data.view.bits();
-        heard[own.index()] = bits & !self.detector.suspects();
-        let evidence = self.reports().evidence;
-        let timing = &self.config.timing.membership;
-        let joiners = self.presence.joiners(now, &self.data.view, fresh_ns).len();
-        let members_min = self.config.members_min();
-        let situation = Situation { view: &view, own, heard: &heard, fresh, evidence, joiners, members_min, timing };
-        self.membership.update(now, &situation)
-    }
-
-    /// All members hear each other: the oldest member adds the joiners that wait and releases the leavers.
-    fn consider_wishes(&mut self, now: Instant) {
-        let view = &self.data.view;
-        let mut leavers = self.presence.leavers(view);
-        if self.leaving {
-            leavers |= own_bit(&self.config);
-        }
-        if view.oldest(view.bits()) != self.config.rank() {
-            self.hand_over = None;
-            return;
-        }
-        let fresh_ns = FRESH * self.config.timing.detector.suspect_after_ns;
-        let joiners = self.presence.joiners(now, view, fresh_ns).len();
-        let joins = joiners > 0;
-        self.hand_over = self.hand_over.filter(|to| *to != view.sequencer && view.bits() & bit(*to) != 0);
-        let bits = view.bits();
-        let stay = match bits & !leavers {
-            // A view is never empty. The joiners that wait come in first; then all leavers go but this member; then it
-            // leaves as well.
-            0 if joins => bits,
-            0 if self.presence.learns(now, fresh_ns) && now < self.leave_by => {
-                self.clock.look_due = (now + fresh_ns).min(self.leave_by);
-                return;
-            }
-            0 if bits == own_bit(&self.config) => return self.close(now),
-            0 => own_bit(&self.config),
-            stay => stay,
-        };
-        // The configured majority stays in the view, even if some of it asks to leave.
-        let remain = stay.count_ones() as usize;
-        let stay = if remain + joiners.min(remain) < self.config.members_min() { bits } else { stay };
-        if joins || stay != bits || self.hand_over.is_some() {
-            self.propose(now, stay, bits & !stay);
-        }
-    }
-
-    /// The last member leaves, once all that it published has been delivered here, and the members that left before
-    /// have had time to hear that they are out.
-    fn close(&mut self, now: Instant) {
-        let epoch = self.data.view.epoch.next();
-        let due = now + self.config.timing.detector.suspect_after_ns;
-        let (_, at) = *self.farewell.get_or_insert((epoch, due));
-        if now >= at && self.unsettled.is_empty() && self.data.has_delivered_own() {
-            self.farewell = None;
-            return self.removed(now, None, epoch);
-        }
-        self.clock.look_due = at.max(now + self.config.timing.heartbeat_min_ns);
-    }
-
-    /// It has left, and another member has gone on without it.
-    pub(super) fn part(&mut self) {
-        if let Some((epoch, _)) = self.farewell.take() {
-            self.event(Event::Left(epoch));
-        }
-    }
-
     // ---- the driver -----------------------------------------------------------------------------------------------
 
-    fn propose(&mut self, now: Instant, keep: u64, leavers: u64) {
-        let fresh_ns = FRESH * self.config.timing.detector.suspect_after_ns;
-        let joiners = self.presence.joiners(now, &self.data.view, fresh_ns);
-        let sequencer = self.hand_over.take();
-        self.lead(now, Proposal { keep, leavers, joiners, sequencer, origin: None });
-    }
-
-    fn lead(&mut self, now: Instant, proposal: Proposal) {
+    pub(super) fn lead(&mut self, now: Instant, proposal: Proposal) {
         self.drive(now, |driver, _, out| driver.lead(proposal, out));
     }
 
-    pub(super) fn lead_forming(&mut self, now: Instant) {
-        let keep = View::forming(self.config.members, self.config.sequencer).bits();
-        let origin = Some((self.config.instance_candidate, self.wall(now) / 1_000_000));
-        self.candidate = self.config.instance_candidate;
-        if let Some(change) = &mut self.change {
-            change.note_birth(self.config.birth_floor);
-        }
-        self.lead(now, Proposal { keep, sequencer: Some(self.config.sequencer), origin, ..Proposal::default() });
-    }
-
-    /// Before the first view the lowest rank proposes, once it has heard all others.
-    fn tend_forming(&mut self, now: Instant, repeats: bool) {
-        if self.leaving {
-            self.clock.look_due = self.leave_by;
-        }
-        let first = self.config.rank() == Some(Rank(0));
-        let Some(change) = &self.change else { return };
-        if !first || self.missing().next().is_some() {
-            return;
-        }
-        match change.ballots().leads() {
-            None => self.lead_forming(now),
-            Some(_) => self.tend_ballot(now, repeats),
-        }
-    }
-
     /// Continues a ballot in progress, this member's own or another's.
-    fn tend_ballot(&mut self, now: Instant, repeats: bool) {
+    pub(super) fn tend_ballot(&mut self, now: Instant, repeats: bool) {
         let takeover_after_ns = self.config.timing.membership.takeover_after_ns;
-        let Some(change) = &self.change else { return };
+        let Some(change) = self.state.driver() else { return };
         let (timer, expires_at) = if change.ballots().leads().is_some() {
             (Timer::Patience, self.clock.since + PATIENCE * takeover_after_ns)
         } else {
@@ -278,7 +149,7 @@ impl Process {
     }
 
     /// What the detectors report.
-    fn reports(&self) -> Reports {
+    pub(super) fn reports(&self) -> Reports {
         let evidence = ranks(self.data.view.bits()).filter(|rank| self.detector.has_evidence(*rank));
         let evidence = evidence.fold(0, |all, rank| all | bit(rank));
         Reports { suspects: self.detector.suspects(), evidence }
@@ -287,7 +158,7 @@ impl Process {
     /// Gives the driver an input, and carries out what it commands.
     fn drive(&mut self, now: Instant, input: impl FnOnce(&mut Driver, &Reports, &mut Commands)) {
         let (reports, mut commands) = (self.reports(), Commands::new());
-        let Some(driver) = &mut self.change else { return };
+        let Some(driver) = self.state.driver_mut() else { return };
         let led = driver.ballots().leads();
         input(driver, &reports, &mut commands);
         if driver.ballots().leads() > led {
@@ -308,7 +179,7 @@ impl Process {
                     let wall_ns = self.wall(now);
                     self.data.wedge(wall_ns);
                     let held = self.data.held();
-                    if let Some(driver) = &mut self.change {
+                    if let Some(driver) = self.state.driver_mut() {
                         driver.on_wedged(held, reports, &mut commands);
                     }
                 }
@@ -335,7 +206,7 @@ impl Process {
     fn report_cut(&mut self, reports: &Reports, commands: &mut Commands) {
         let early = self.config.mutant == Some(Mutant::AcceptBeforeFetch);
         if self.data.has_fetched(early)
-            && let Some(driver) = &mut self.change
+            && let Some(driver) = self.state.driver_mut()
         {
             driver.on_cut_held(reports, commands);
         }
@@ -352,7 +223,10 @@ impl Process {
     /// found.
     fn send_step(&mut self, now: Instant, to: Destination, bytes: &[u8]) {
         let view = &self.data.view;
-        let instance = if view.epoch == Epoch(0) { self.candidate } else { view.instance };
+        let instance = match &self.state {
+            State::Forming(forming) => forming.candidate,
+            _ => view.instance,
+        };
         let header = header(&self.config, instance, view.epoch);
         self.outbox.record_as(header, now, to, Kind::Ballot, [bytes, &[]], &mut self.counters);
     }
@@ -371,12 +245,12 @@ impl Process {
         if !self.is_plausible_step(now, ballot, &step) {
             return;
         }
-        if self.standing == Standing::Following {
+        if self.standing() == Standing::Following {
             return self.follow_step(now, from, ballot, step);
         }
-        let forming = self.standing == Standing::Forming;
+        let forming = self.standing() == Standing::Forming;
         // Joiners accept as well; what else they may send is discarded by the ballot.
-        let invited = step == Step::Accept && self.change.as_ref().is_some_and(|change| change.ballots().invites(from));
+        let invited = step == Step::Accept && self.state.driver().is_some_and(|change| change.ballots().invites(from));
         let announced = matches!(&step, Step::Decide(value) if self.goes_on(from, value));
         // A heartbeat of an earlier process at that member's rank may have arrived since: a step that names this
         // incarnation is current.
@@ -401,24 +275,11 @@ impl Process {
             return self.counters.add(Counter::DiscardedInstance, 1);
         }
         let (reports, mut commands) = (self.reports(), Commands::new());
-        let Some(driver) = &mut self.change else { return };
+        let Some(driver) = self.state.driver_mut() else { return };
         match driver.on_step(from, ballot, step, &reports, &mut commands) {
             Ok(()) => self.carry_out(now, &reports, commands),
             Err(_) => self.counters.add(Counter::DiscardedImplausible, 1),
         }
-    }
-
-    /// Before the first view: whether a step belongs to this forming. A proposer's steps carry its candidate, which the
-    /// answers repeat, so that an answer to a ballot of an earlier forming does not count for this ballot.
-    fn is_of_this_forming(&mut self, candidate: InstanceId, demands: bool, step: &Step) -> bool {
-        if demands {
-            self.candidate = candidate;
-            if let Some(change) = &mut self.change {
-                change.note_birth(self.config.birth_floor);
-            }
-        }
-        let decides = matches!(step, Step::Decide(_));
-        candidate != InstanceId::NONE && (demands || decides || candidate == self.config.instance_candidate)
     }
 
     /// Whether the sender is a member of the view that `value` begins after this one: such a member knows the decision
@@ -445,7 +306,7 @@ impl Process {
 
     /// The decision of this epoch, for a process that has missed it.
     pub(super) fn decision_of(&self, epoch: Epoch) -> Option<&Value> {
-        let current = self.change.as_ref().filter(|_| epoch == self.data.view.epoch);
+        let current = self.state.driver().filter(|_| epoch == self.data.view.epoch);
         current.and_then(|change| change.ballots().decided()).or_else(|| self.past.value_of(epoch))
     }
 
@@ -505,7 +366,7 @@ impl Process {
     pub(super) fn finish_epoch(&mut self, now: Instant, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
         let EpochState::Decided(cut) = &self.data.end else { return 0 };
         let holds = self.data.holds_cut(cut) || self.config.mutant == Some(Mutant::InstallWithHole);
-        if self.standing == Standing::Following {
+        if self.standing() == Standing::Following {
             return self.follow_on(now, holds, emit);
         }
         if !holds {
@@ -524,7 +385,7 @@ impl Process {
                 return count;
             }
         }
-        if self.change.as_ref().is_none_or(|driver| driver.ballots().decided().is_none()) {
+        if self.state.driver().is_none_or(|driver| driver.ballots().decided().is_none()) {
             return 0; // it no longer takes part
         }
         self.drive(now, |driver, _, out| driver.on_concluded(out));
@@ -532,7 +393,7 @@ impl Process {
     }
 
     fn install(&mut self, now: Instant, value: Value) {
-        let sound = self.change.as_ref().is_some_and(|driver| driver.may_install(&value));
+        let sound = self.state.driver().is_some_and(|driver| driver.may_install(&value));
         assert!(sound, "rule 26: {value:?} is to follow {:?}", self.data.view);
         if !self.data.publishes_again()
             && let Some((sender, from, to)) = self.data.abandon_own()
@@ -558,7 +419,7 @@ impl Process {
             self.unsettled.extend(self.data.unsettled());
         }
         self.unsettled.extend(later);
-        let leads = self.change.as_ref().is_some_and(|change| change.ballots().leads().is_some());
+        let leads = self.state.driver().is_some_and(|change| change.ballots().leads().is_some());
         self.retire(now, Some(value));
         self.enter(now, view, &beginning);
         self.data.barrier.ask_again(asked);
@@ -602,10 +463,11 @@ impl Process {
         let beginning = &ahead;
         self.data = Pipeline::new(self.config.clone(), view.clone(), rank, beginning, &mut self.spare);
         self.begin_time(now);
-        self.standing = if own.is_some() { Standing::Member } else { Standing::Following };
-        self.change = own.map(|own| self.driver_of(own, view.clone()));
-        self.membership = Membership::new();
-        (self.clock, self.no_majority) = (Clock::default(), false);
+        self.state = match own {
+            Some(own) => State::Member(Joined::new(own_driver(&self.config, own, view.clone()))),
+            None => State::Following(Following::default()),
+        };
+        self.clock = Clock::default();
         self.clock.look_due = now;
         self.outbox.enter(header(&self.config, view.instance, view.epoch));
         self.trust.announcements.enter(now);
@@ -662,20 +524,17 @@ impl Process {
         let value = value.filter(|_| self.config.mutant != Some(Mutant::DecisionForgotten));
         let knows = value.is_some();
         self.retire(now, value);
-        self.change = None;
-        (self.clock, self.no_majority) = (Clock::default(), false);
+        self.clock = Clock::default();
         (0..self.config.members).for_each(|rank| self.detector.left(Rank(rank)));
-        if self.leaving {
-            self.standing = Standing::Gone;
+        if self.wishes.leave.is_some() {
             let wait_ns = if knows { LEAVE_WAIT_NS } else { 0 };
-            self.farewell = Some((epoch, now + wait_ns));
+            self.state = State::Gone(Gone::new(Some((epoch, now + wait_ns))));
             if !knows {
                 self.part();
             }
             return;
         }
         self.bump_incarnation();
-        self.standing = Standing::Outside;
         let may_rejoin_at = self.rejoin.left_out(now, &self.config.timing.membership);
         self.search_again(may_rejoin_at);
         self.event(Event::Removed(epoch));
@@ -685,10 +544,10 @@ impl Process {
     pub(super) fn standing_flags(&self) -> u16 {
         let flag = |flag: u16, set: bool| if set { flag } else { 0 };
         let learner = matches!(self.config.role, Role::Member(_))
-            && matches!(self.standing, Standing::Outside | Standing::Following);
-        flag(heartbeat_flags::FORMED, self.standing == Standing::Member)
+            && matches!(self.standing(), Standing::Outside | Standing::Following);
+        flag(heartbeat_flags::FORMED, self.standing() == Standing::Member)
             | flag(heartbeat_flags::WEDGED, !self.data.end.is_open())
-            | flag(heartbeat_flags::LEAVING, self.leaving)
+            | flag(heartbeat_flags::LEAVING, self.wishes.leave.is_some())
             | flag(heartbeat_flags::LEARNER, learner)
             | flag(heartbeat_flags::READY, learner && self.is_caught_up())
     }

@@ -18,7 +18,7 @@ impl Process {
     pub(super) fn on_client(&mut self, now: Instant, instance: InstanceId, frame: &Frame<'_>) {
         let Some((request, name, payload)) = records::ClientRequest::read_all(frame.body) else { return };
         let is_false = request.client.get() == ClientId::GROUP.0;
-        if self.standing != Standing::Member || !request.reply_to.is_reachable() || is_false {
+        if self.standing() != Standing::Member || !request.reply_to.is_reachable() || is_false {
             return;
         }
         let (client, sequence) = (ClientId(request.client.get()), Sequence(request.sequence.get()));

@@ -198,8 +198,10 @@ impl Process {
     }
 
     fn may_coordinate(&self) -> Result<(), CoordinationRefusal> {
-        match self.standing {
-            Standing::Member if self.no_majority || !self.reaches_quorum() => Err(CoordinationRefusal::NoMajority),
+        match self.standing() {
+            Standing::Member if self.state.lacks_majority() || !self.reaches_quorum() => {
+                Err(CoordinationRefusal::NoMajority)
+            }
             Standing::Member => Ok(()),
             Standing::Forming => Err(CoordinationRefusal::Forming),
             Standing::Outside | Standing::Following | Standing::Gone => Err(CoordinationRefusal::Outside),
@@ -247,7 +249,7 @@ impl Process {
 
     /// A view begins: this member announces what it holds.
     pub(super) fn begin_coordination(&mut self, order: OrderNumber) {
-        let is_member = self.standing == Standing::Member;
+        let is_member = self.standing() == Standing::Member;
         let Some(own) = self.config.rank() else { return };
         let (view, coordination) = (&self.data.view, &mut self.coordination);
         coordination.birth = view.birth;
@@ -300,10 +302,10 @@ impl Process {
 
     /// A member that can't reach a quorum holds no lock and leads nothing, whether or not a ballot is in progress.
     pub(super) fn note_suspects(&mut self) {
-        if self.standing != Standing::Member {
+        if self.standing() != Standing::Member {
             return;
         }
-        let is_cut = self.no_majority || !self.reaches_quorum();
+        let is_cut = self.state.lacks_majority() || !self.reaches_quorum();
         self.coordination.elections.suspect(self.detector.suspects(), is_cut);
         if is_cut {
             self.fence(Loss::NoMajority);
@@ -322,7 +324,7 @@ impl Process {
     /// Receives a link message from a member of this view.
     pub(super) fn on_link(&mut self, now: Instant, from: Rank, body: &[u8]) {
         let Some((record, name)) = Link::read_all(body) else { return };
-        if self.standing != Standing::Member {
+        if self.standing() != Standing::Member {
             return;
         }
         // Each pair of members has its own numbers: a link message for another member must not count as the next link
@@ -349,8 +351,8 @@ impl Process {
     #[cold]
     pub(super) fn coordinate(&mut self, now: Instant) {
         self.publish_commands(now);
-        let Self { coordination, presence, outbox, counters, standing, .. } = self;
-        if *standing != Standing::Member {
+        let Self { coordination, presence, outbox, counters, state, .. } = self;
+        if state.standing() != Standing::Member {
             return coordination.links.enter();
         }
         let mut space = [0; 1 + bourdon_wire::NAME_MAX_BYTES];
@@ -409,7 +411,7 @@ impl Process {
         if let Some(outbound) = self.data.outbound.as_mut().filter(|_| is_open) {
             outbound.ack.due = now;
         }
-        if self.standing != Standing::Member {
+        if self.standing() != Standing::Member {
             return; // it waits for nothing, and may have begun beyond what the sequencer has
         }
         let marks = self.data.marks();

@@ -92,7 +92,7 @@ impl Process {
         if any_over && matches!(self.data.end, EpochState::Fetching(_)) {
             self.note_fetched(now);
         }
-        (self.standing == Standing::Following || is_lossy) && self.cross_holes() || any_over
+        (self.standing() == Standing::Following || is_lossy) && self.cross_holes() || any_over
     }
 
     pub(super) fn cross_holes(&mut self) -> bool {
@@ -105,7 +105,9 @@ impl Process {
             counters.add(Counter::Gaps, to.since(from));
             push_event(events, counters, Event::Gap { sender, from, to });
         });
-        self.search.chain.is_whole &= !any;
+        if let Some(following) = self.state.following_mut() {
+            following.chain.is_whole &= !any;
+        }
         any
     }
 }

@@ -108,7 +108,7 @@ impl Process {
 
     pub(super) fn tend_direct(&mut self, now: Instant) {
         let (detector, view, presence) = (&self.detector, &self.data.view, &self.presence);
-        let is_inside = matches!(self.standing, Standing::Member | Standing::Following);
+        let is_inside = matches!(self.standing(), Standing::Member | Standing::Following);
         let health = |target: &Target| match target.member {
             Some((rank, Some(incarnation))) => {
                 let elsewhere = presence.get(rank).is_some_and(|peer| peer.incarnation != Some(incarnation));

@@ -9,11 +9,12 @@
 //! that.
 
 use super::search::Search;
+use super::standing::{Outside, State};
 use super::{Process, Standing, header};
 use crate::config::{Role, Start};
 use crate::data::pipeline::Pipeline;
 use crate::outbox::Destination;
-use crate::view::{Beginning, Member, View};
+use crate::view::{Beginning, View};
 use bourdon_wire::records::ViewAsk;
 use bourdon_wire::{Address, Epoch, InstanceId, Instant, Kind, Rank};
 use zerocopy::IntoBytes;
@@ -28,36 +29,12 @@ const NONCE_NS: u64 = 1_000_000_000;
 pub(super) const LOST_NS: u64 = 1_000_000_000;
 
 impl Process {
-    /// Another incarnation draws another name, and starts forming again if it was forming.
-    pub(super) fn renew_incarnation(&mut self) {
-        let forming = self.standing == Standing::Forming;
-        self.bump_incarnation();
-        if let (true, Some(rank)) = (forming, self.config.rank()) {
-            let own = Member { rank, incarnation: self.config.incarnation };
-            let view = View::forming(self.config.members, self.config.sequencer);
-            self.change = Some(self.driver_of(own, view));
-        }
-    }
-
     /// Comes back, not before the given time.
     pub(super) fn search_again(&mut self, not_before: Instant) {
         let Search { formed_at, older_since, .. } = self.search;
-        self.search = Search { not_before, formed_at, older_since, ..Search::default() };
+        self.search = Search { formed_at, older_since, ..Search::default() };
+        self.state = State::Outside(Outside { not_before });
         self.transfer.forget();
-    }
-
-    /// No view is left to come back to: its members are gone. All processes form the first view again; a process that
-    /// is in a view takes no part in that.
-    pub(super) fn form_again(&mut self, now: Instant) {
-        if let Some(rank) = self.config.rank() {
-            self.lose_view();
-            self.search.formed_at = now;
-            self.standing = Standing::Forming;
-            let own = Member { rank, incarnation: self.config.incarnation };
-            let view = View::forming(self.config.members, self.config.sequencer);
-            self.change = Some(self.driver_of(own, view));
-            self.clock.look_due = now;
-        }
     }
 
     /// Forgets the view it follows. A joiner may have been added and removed without hearing of it, so it comes back as
@@ -71,7 +48,6 @@ impl Process {
             self.transfer.note_passed(self.data.view.instance, self.data.view.epoch, self.data.passed());
         }
         self.data = Pipeline::idle(self.config.clone(), Epoch(0));
-        self.standing = Standing::Outside;
         self.search_again(Instant(0));
     }
 
@@ -91,7 +67,8 @@ impl Process {
     /// Asks a member of an instance for its view: of this process's own instance, or of another, which it would enter
     /// from outside.
     pub(super) fn ask_instance(&mut self, now: Instant, instance: InstanceId, from: Rank, address: Address) {
-        let busy = self.standing == Standing::Outside && (self.transfer.is_asking() || now < self.search.not_before);
+        let busy =
+            matches!(&self.state, State::Outside(outside) if self.transfer.is_asking() || now < outside.not_before);
         if busy || now.since(self.search.asked_at) < ASK_NS || !address.is_reachable() {
             return;
         }
@@ -111,7 +88,7 @@ impl Process {
         // The answer depends on the instance and the epoch that the request names.
         let (own, epoch) = (self.data.view.instance, self.data.view.epoch);
         // A process in no view, or of another instance, needs the newest view, not the view after its own.
-        let inside = self.standing != Standing::Outside && instance == own;
+        let inside = self.standing() != Standing::Outside && instance == own;
         let (own, epoch) = if inside { (own, epoch) } else { (InstanceId::NONE, Epoch(0)) };
         let header = super::header(&self.config, own, epoch);
         let to = Destination::Peer(address);
@@ -124,7 +101,7 @@ impl Process {
 
     /// A member learns that the others went on without it, but not with which decision: the others no longer retain it.
     pub(super) fn find_out_removed(&mut self, now: Instant, epoch: Epoch) {
-        if epoch == self.data.view.epoch.next() && self.search.decision.is_none() {
+        if epoch == self.data.view.epoch.next() && self.state.followed_decision().is_none() {
             // The decision may still come, and has more information. It was requested together with this.
             if now.since(self.search.asked_at) < ASK_NS {
                 return;
@@ -132,6 +109,13 @@ impl Process {
         }
         let value = self.decision_of(self.data.view.epoch).cloned();
         self.removed(now, value, epoch);
+    }
+
+    /// A process in no view receives one, unless it comes back too early.
+    pub(super) fn find_view(&mut self, now: Instant, view: View, beginning: Beginning) {
+        if matches!(&self.state, State::Outside(outside) if now >= outside.not_before) {
+            self.found(now, view, beginning);
+        }
     }
 
     pub(super) fn found(&mut self, now: Instant, view: View, beginning: Beginning) {

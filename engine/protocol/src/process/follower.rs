@@ -13,6 +13,7 @@
 //! If no member sends the view that comes next, and the whole cut is here, the follower computes it as the members do.
 
 use super::search::Search;
+use super::standing::State;
 use super::{Process, Standing};
 use crate::config::{Order, Role, Start};
 use crate::control::view_change::{Ballot, Step, Value};
@@ -35,15 +36,60 @@ const ANSWERS_WAIT_NS: u64 = 50_000_000;
 /// How long a follower waits for the next view's announcement before it computes that view.
 const NEXT_WAIT_NS: u64 = 50_000_000;
 
+/// What a process that follows a view keeps.
+#[derive(Debug, Default)]
+pub(super) struct Following {
+    /// When a member of the followed view was last heard.
+    pub(super) heard_at: Instant,
+    /// When the current view was entered, its end was decided, or a datagram of its cut last arrived.
+    pub(super) since: Instant,
+    /// Since when the members have heard another incarnation of this process's rank that is in the followed view; 0 if
+    /// they do not hear it.
+    pub(super) rival_since: Instant,
+    /// The view that comes after the followed view.
+    pub(super) next: Option<(View, Beginning)>,
+    pub(super) decision: Option<Value>,
+    /// When the decision came.
+    pub(super) decided_at: Instant,
+    /// The ballot whose value takes this process in, and the cut to hold before it is accepted.
+    pub(super) invitation: Option<(Ballot, Cut)>,
+    /// The views between the followed view and the newest.
+    pub(super) chain: Chain,
+}
+
+/// What a follower knows of the views between its own and the newest.
+#[derive(Debug, Default)]
+pub(super) struct Chain {
+    /// The newest view beyond the next one, and where it begins for a process that enters it there.
+    pub(super) newest: Option<(View, Beginning)>,
+    /// Since when this process knows that there is such a view.
+    pub(super) behind_since: Instant,
+    /// When the first view beyond the next was heard of.
+    pub(super) seen_at: Instant,
+    /// The members that have answered without the decision.
+    pub(super) lacking: u64,
+    /// Datagrams received when the cut last came closer.
+    pub(super) received: u64,
+    /// Every stream of this view was received from its first datagram, and none was given up.
+    pub(super) is_whole: bool,
+}
+
 impl Process {
+    /// Whether this process follows a view and has heard no member of it for too long.
+    pub(super) fn has_lost_view(&self, now: Instant) -> bool {
+        let heard_at = self.state.following().map(|following| following.heard_at);
+        heard_at.is_some_and(|heard_at| now.since(heard_at) > super::discovery::LOST_NS)
+    }
+
     /// A member answers with a view beyond the next: unless it also sends the decision that ended this view, it does
     /// not retain that decision.
     pub(super) fn hear_later_view(&mut self, now: Instant, from: Rank, view: View, beginning: Beginning) {
         if self.data.is_lossy() || self.data.view.members.is_empty() {
             return self.leap(now, view, beginning); // members retain nothing for a follower that may lose messages
         }
-        let chain = &mut self.search.chain;
-        if self.search.decision.is_none() {
+        let State::Following(following) = &mut self.state else { return };
+        let chain = &mut following.chain;
+        if following.decision.is_none() {
             chain.lacking |= bit(from);
         }
         match &chain.newest {
@@ -54,16 +100,25 @@ impl Process {
                 chain.seen_at = now;
             }
         }
-        if self.awaits_silent(now, self.search.chain.seen_at) {
-            self.search.chain.behind_since = now;
+        let seen_at = chain.seen_at;
+        let is_silent = self.awaits_silent(now, seen_at);
+        if let Some(following) = self.state.following_mut().filter(|_| is_silent) {
+            following.chain.behind_since = now;
         }
         self.consider_leap(now);
     }
 
+    /// A member announces the view that comes after the followed view.
+    pub(super) fn note_next_view(&mut self, view: View, beginning: Beginning) {
+        if let Some(following) = self.state.following_mut() {
+            following.next = Some((view, beginning));
+        }
+    }
+
     /// Skips views if nothing else is left.
     fn consider_leap(&mut self, now: Instant) {
-        let chain = &self.search.chain;
-        let Some((view, _)) = chain.newest.as_ref().filter(|_| self.search.decision.is_none()) else { return };
+        let State::Following(Following { chain, decision: None, .. }) = &self.state else { return };
+        let Some((view, _)) = &chain.newest else { return };
         let waited_ns = now.since(chain.behind_since);
         let all_lack = view.bits() & !chain.lacking == 0 && waited_ns >= ANSWERS_WAIT_NS;
         if all_lack || waited_ns >= CHAIN_WAIT_NS {
@@ -72,7 +127,7 @@ impl Process {
     }
 
     fn leap_to_newest(&mut self, now: Instant) {
-        if let Some((view, beginning)) = self.search.chain.newest.take() {
+        if let Some((view, beginning)) = self.take_newest() {
             self.leap(now, view, beginning);
         }
     }
@@ -81,9 +136,9 @@ impl Process {
     /// or the member has answered already.
     pub(super) fn ask_for_chain(&mut self, now: Instant, from: Rank, address: Address) {
         self.consider_leap(now);
-        let chain = &self.search.chain;
+        let State::Following(Following { chain, decision, next, .. }) = &self.state else { return };
         let unasked = chain.newest.as_ref().map_or(0, |(view, _)| view.bits() & !chain.lacking);
-        let knows_all = self.search.decision.is_some() && self.search.next.is_some();
+        let knows_all = decision.is_some() && next.is_some();
         if !knows_all && (chain.lacking & bit(from) == 0 || unasked == 0) {
             self.ask_for_view(now, from, address);
         }
@@ -92,10 +147,10 @@ impl Process {
     /// The next view has been entered; the newest known view lies beyond it.
     pub(super) fn continue_chain(&mut self, now: Instant, newest: Option<(View, Beginning)>) {
         let later = newest.filter(|(view, _)| view.epoch > self.data.view.epoch.next());
-        let Some((view, beginning)) = later.filter(|_| self.standing == Standing::Following) else { return };
+        let Some((view, beginning)) = later else { return };
+        let State::Following(Following { chain, .. }) = &mut self.state else { return };
         let known = |member: &Member| Some((member.rank, self.presence.address(member.rank)?));
         let peer = view.members.iter().find_map(known);
-        let chain = &mut self.search.chain;
         (chain.newest, chain.behind_since, chain.seen_at) = (Some((view, beginning)), now, now);
         if let Some((rank, address)) = peer {
             self.ask_for_view(now, rank, address);
@@ -104,14 +159,14 @@ impl Process {
 
     /// The newest view that is known, to be carried over into the next.
     pub(super) fn take_newest(&mut self) -> Option<(View, Beginning)> {
-        self.search.chain.newest.take()
+        self.state.following_mut()?.chain.newest.take()
     }
 
     /// Whether a member that could supply what this observer lacks is silent, and may only be hard to reach.
     fn awaits_silent(&self, now: Instant, since: Instant) -> bool {
-        let search = &self.search;
-        let newest = search.chain.newest.as_ref().or(search.next.as_ref()).map(|(view, _)| &*view.members);
-        let members = newest.or(search.decision.as_ref().map(|value| &*value.members)).unwrap_or_default();
+        let State::Following(Following { chain, next, decision, .. }) = &self.state else { return false };
+        let newest = chain.newest.as_ref().or(next.as_ref()).map(|(view, _)| &*view.members);
+        let members = newest.or(decision.as_ref().map(|value| &*value.members)).unwrap_or_default();
         let is_silent = |member: &Member| {
             let heard_at = self.presence.get(member.rank).map_or(Instant(0), |peer| peer.heard_at);
             now.since(heard_at) > super::discovery::LOST_NS
@@ -121,40 +176,43 @@ impl Process {
 
     /// As long as datagrams of the cut arrive, the follower waits for it.
     pub(super) fn note_progress(&mut self, now: Instant) {
-        if self.awaits_silent(now, self.search.decided_at) {
-            self.search.since = now;
-        }
+        let decided_at = self.state.following().map_or(Instant(0), |following| following.decided_at);
+        let is_silent = self.awaits_silent(now, decided_at);
         let received = self.counters.get(Counter::DatagramsReceived);
-        if core::mem::replace(&mut self.search.chain.received, received) == received {
-            return;
+        let State::Following(following) = &mut self.state else { return };
+        let is_closer = core::mem::replace(&mut following.chain.received, received) != received;
+        if is_closer || is_silent {
+            following.since = now;
         }
-        self.search.since = now;
-        self.data.widen(now);
+        if is_closer {
+            self.data.widen(now);
+        }
     }
 
     /// The view ends and the next has not been announced: computes it if that is possible, or skips it at last.
     pub(super) fn seek_next(&mut self, now: Instant, holds: bool) {
-        if self.search.next.is_some() || self.search.chain.newest.is_none() {
+        let State::Following(following @ Following { next: None, .. }) = &self.state else { return };
+        if following.chain.newest.is_none() {
             return;
         }
-        let waited_ns = now.since(self.search.since);
-        if holds && waited_ns >= NEXT_WAIT_NS {
-            self.search.next = self.compute_next();
-        }
-        if self.search.next.is_none() && waited_ns >= CUT_WAIT_NS {
+        let waited_ns = now.since(following.since);
+        let next = following.decision.as_ref().filter(|_| holds && waited_ns >= NEXT_WAIT_NS);
+        let next = next.and_then(|value| self.compute_next(value, following.chain.is_whole));
+        if next.is_none() && waited_ns >= CUT_WAIT_NS {
             self.leap_to_newest(now);
+        } else if let State::Following(following) = &mut self.state {
+            following.next = next;
         }
     }
 
     /// The next view as its members compute it; `None` if this process does not have all that they had.
-    fn compute_next(&self) -> Option<(View, Beginning)> {
-        let value = self.search.decision.as_ref()?;
+    fn compute_next(&self, value: &Value, is_whole: bool) -> Option<(View, Beginning)> {
         let exact = |member: &Member| {
             let stream = &self.data.streams[member.rank.index()];
             let void = self.data.void(member.rank);
             stream.hole.is_none() && void.runs.is_empty() && !void.nameless
         };
-        let whole = self.search.chain.is_whole && !self.data.order_lost && !self.data.barrier.is_active();
+        let whole = is_whole && !self.data.order_lost && !self.data.barrier.is_active();
         if !whole || !self.data.view.members.iter().all(exact) {
             return None;
         }
@@ -164,7 +222,7 @@ impl Process {
     /// A wedged member of the followed view does not know how that view ended: a joiner answers in its own name, any
     /// other follower forwards what it received.
     pub(super) fn pass_decision_on(&mut self, now: Instant, epoch: Epoch, to: Address) {
-        let Some(value) = &self.search.decision else { return };
+        let Some(value) = self.state.followed_decision() else { return };
         let named = self.own_member().is_some_and(|own| value.members.contains(&own));
         if named && matches!(self.config.role, Role::Member(_)) {
             let (header, value) = (super::header(&self.config, self.data.view.instance, epoch), value.clone());
@@ -178,9 +236,15 @@ impl Process {
 impl Process {
     /// Enters a view as a follower.
     pub(super) fn follow(&mut self, now: Instant, view: View, beginning: &Beginning) {
-        self.search = Search { since: now, heard_at: now, formed_at: now, ..Search::default() };
+        self.search = Search { formed_at: now, ..Search::default() };
         self.enter(now, view, beginning);
-        self.search.since = now;
+        self.begin_following(now);
+    }
+
+    fn begin_following(&mut self, now: Instant) {
+        if let Some(following) = self.state.following_mut() {
+            (following.since, following.heard_at) = (now, now);
+        }
     }
 
     /// Receives ballot steps from members of the followed view about its end.
@@ -197,7 +261,9 @@ impl Process {
             Step::Propose(value) if ballot.proposer() == from.rank && self.is_among(&value.members) => {
                 let stay = self.stay(&value);
                 self.data.ask_for(now, &value.cut, stay);
-                self.search.invitation = Some((ballot, value.cut));
+                if let Some(following) = self.state.following_mut() {
+                    following.invitation = Some((ballot, value.cut));
+                }
                 self.accept_invitation(now);
             }
             _ => {}
@@ -211,7 +277,8 @@ impl Process {
 
     /// A joiner accepts the view that adds it, once it holds the cut as its members do.
     pub(super) fn accept_invitation(&mut self, now: Instant) {
-        let open = self.standing == Standing::Following && self.data.end.is_open();
+        let State::Following(Following { invitation: Some((ballot, invited)), .. }) = &self.state else { return };
+        let ballot = *ballot;
         // A joiner that ran ahead of the cut will start again in another incarnation, and the ballot must not count on
         // it.
         let is_void = |cut: &Cut, rank: Rank| {
@@ -222,10 +289,12 @@ impl Process {
             let mut present = self.data.view.members.iter();
             self.data.holds_cut(cut) && !present.any(|member| is_void(cut, member.rank))
         };
-        if !open || self.search.invitation.as_ref().is_none_or(|(_, cut)| !fits(cut)) {
+        if !self.data.end.is_open() || !fits(invited) {
             return;
         }
-        let Some((ballot, _)) = self.search.invitation.take() else { return };
+        if let Some(following) = self.state.following_mut() {
+            following.invitation = None;
+        }
         if let Some(address) = self.presence.address(ballot.proposer()) {
             let header = super::header(&self.config, self.data.view.instance, self.data.view.epoch);
             let bytes = super::steps::encode(ballot, &Step::Accept);
@@ -239,8 +308,10 @@ impl Process {
         if !matches!(self.data.end, EpochState::Decided(_)) {
             let stay = self.stay(&value);
             self.data.conclude(now, &value.cut, stay);
-            self.search.decision = Some(value);
-            (self.search.since, self.search.decided_at) = (now, now);
+            if let Some(following) = self.state.following_mut() {
+                following.decision = Some(value);
+                (following.since, following.decided_at) = (now, now);
+            }
         }
     }
 
@@ -256,17 +327,18 @@ impl Process {
         }
         self.note_progress(now);
         self.seek_next(now, holds);
-        let Some((_, beginning)) = &self.search.next else { return 0 };
+        let State::Following(Following { next: Some((_, beginning)), since, .. }) = &self.state else { return 0 };
         let present = self.data.view.members.iter().map(|member| member.rank);
         let behind = |rank: &Rank| self.data.streams[rank.index()].delivered < beginning.first[rank.index()];
         let joins = matches!(self.config.role, Role::Member(_));
         // A barrier's own messages have no numbers: they are missing as long as the barrier is.
         let at_barrier = self.data.barrier.phase < beginning.phase;
         let waits = joins || at_barrier || present.clone().any(|rank| behind(&rank));
-        if waits && !holds && now.since(self.search.since) < CUT_WAIT_NS {
+        if waits && !holds && now.since(*since) < CUT_WAIT_NS {
             return 0;
         }
-        let Some((view, mut beginning)) = self.search.next.take() else { return 0 };
+        let next = self.state.following_mut().and_then(|following| following.next.take());
+        let Some((view, mut beginning)) = next else { return 0 };
         let void = |rank: Rank| self.data.void(rank);
         // A joiner that ran ahead of the cut, or lacks a part of it, has a state that no member has.
         let differs = |rank: Rank| {
@@ -291,7 +363,8 @@ impl Process {
         self.reconcile(&mut beginning, holds);
         beginning.phase = beginning.phase.max(self.data.barrier.phase);
         // A joiner holds the cut, and may be asked for it and for the decision like any other member.
-        let (decision, newest) = (self.search.decision.take(), self.take_newest());
+        let decision = self.state.following_mut().and_then(|following| following.decision.take());
+        let newest = self.take_newest();
         self.retire(now, decision);
         self.enter_from_start(now, view, &beginning);
         self.continue_chain(now, newest);
@@ -300,10 +373,13 @@ impl Process {
 
     /// Enters the next view, in which every stream is received from its first datagram.
     pub(super) fn enter_from_start(&mut self, now: Instant, view: View, beginning: &Beginning) {
-        self.search = Search { since: now, heard_at: now, formed_at: now, ..Search::default() };
+        self.search = Search { formed_at: now, ..Search::default() };
         self.enter(now, view, beginning);
         self.data.streams.iter_mut().for_each(|stream| stream.window.started = true);
-        self.search.chain.is_whole = true;
+        self.begin_following(now);
+        if let Some(following) = self.state.following_mut() {
+            following.chain.is_whole = true;
+        }
         self.receive_ahead(now);
     }
 
@@ -358,7 +434,7 @@ impl Process {
     pub(super) fn is_caught_up(&self) -> bool {
         let near = crate::data::flow::own_window(&self.config) / 4;
         let members = self.data.view.members.iter().map(|member| &self.data.streams[member.rank.index()]);
-        self.standing == Standing::Following && !self.transfer.holds_back() && self.data.end.is_open() && { members }
+        self.standing() == Standing::Following && !self.transfer.holds_back() && self.data.end.is_open() && { members }
             .all(|stream| stream.window.started && stream.window.known_end.since(stream.floor()) <= near)
     }
 }

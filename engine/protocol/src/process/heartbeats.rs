@@ -70,7 +70,7 @@ impl Process {
         };
         let parts = [record.as_bytes(), &[]];
         self.outbox.record(now, Destination::Group, Kind::Heartbeat, parts, &mut self.counters);
-        let settled = self.standing == Standing::Member && self.missing().next().is_none();
+        let settled = self.standing() == Standing::Member && self.missing().next().is_none();
         self.heartbeat.beat(now, &self.config.timing, settled);
         if let Some((number, _)) = marker {
             self.repeat(number);
@@ -129,7 +129,7 @@ impl Process {
             if !formed && self.presence.refuse(from) {
                 self.event(Event::Restarted { rank, incarnation: from.incarnation });
             }
-            if self.standing == Standing::Member {
+            if self.standing() == Standing::Member {
                 // If the sender is in a later view, all members of this view may have ended since: then only it
                 // answers.
                 let is_own = header.instance() == self.data.view.instance;
@@ -144,7 +144,7 @@ impl Process {
         }
         let other = self.presence.hear(now, from, epoch, heartbeat);
         // A process in no view may be the only process that knows how this view ended.
-        let outside = !matches!(self.standing, Standing::Member | Standing::Forming);
+        let outside = !matches!(self.standing(), Standing::Member | Standing::Forming);
         let past = header.instance() == self.data.view.instance || self.is_past_instance(header.instance());
         if outside && past && self.past.is_of(epoch, from) {
             if heartbeat.address.is_reachable() {
@@ -166,11 +166,11 @@ impl Process {
         (formed, past, other): (bool, bool, bool),
     ) {
         let rank = from.rank;
-        match self.standing {
+        match self.standing() {
             Standing::Gone
                 if formed
                     && past
-                    && let Some((without, _)) = self.farewell.filter(|(without, _)| epoch >= *without) =>
+                    && let Some((without, _)) = self.state.farewell().filter(|(without, _)| epoch >= *without) =>
             {
                 self.hear_successor(without, epoch, from);
             }
@@ -178,7 +178,7 @@ impl Process {
             // The group has formed: with this process, if it missed the decision, or without it.
             Standing::Forming if formed => {}
             Standing::Forming if epoch == Epoch(0) => {
-                if other && let Some(change) = &mut self.change {
+                if other && let Some(change) = self.state.driver_mut() {
                     change.replace(from);
                 }
                 self.clock.look_due = now;
@@ -192,7 +192,7 @@ impl Process {
             // A process in no view has already asked the member at which it found the instance alive.
             Standing::Outside if formed => {}
             Standing::Member => self.on_earlier_heartbeat(now, from, epoch, heartbeat.address),
-            Standing::Following if formed && now.since(self.search.heard_at) > LOST_NS => {
+            Standing::Following if formed && self.has_lost_view(now) => {
                 self.lose_view();
                 self.ask_for_view(now, rank, heartbeat.address);
             }
@@ -205,7 +205,10 @@ impl Process {
 
     pub(super) fn on_own_views_heartbeat(&mut self, now: Instant, from: Member, epoch: Epoch, heartbeat: &Heartbeat) {
         let rank = from.rank;
-        (self.search.heard_at, self.search.formed_at, self.search.older_since) = (now, now, Instant(0));
+        (self.search.formed_at, self.search.older_since) = (now, Instant(0));
+        if let Some(following) = self.state.following_mut() {
+            following.heard_at = now;
+        }
         self.detector.heard(rank, now, Path::Multicast);
         self.detector.heartbeat(rank, now);
         let before = self.presence.get(rank).map(|peer| (peer.heard_from, peer.flags, peer.epoch));
@@ -272,7 +275,7 @@ impl Process {
     /// A member hears a process of an earlier epoch than its view.
     pub(super) fn on_earlier_heartbeat(&mut self, now: Instant, from: Member, epoch: Epoch, address: Address) {
         let late_ns = LATE * self.config.timing.detector.suspect_after_ns;
-        if self.data.view.contains(from) && now.since(self.search.since) < late_ns {
+        if self.data.view.contains(from) && now.since(self.trust.announcements.view_since) < late_ns {
             self.detector.heard(from.rank, now, Path::Multicast);
         }
         if (epoch == Epoch(0) || epoch == self.data.view.epoch) && !self.data.view.contains(from) {

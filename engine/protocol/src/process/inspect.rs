@@ -58,8 +58,9 @@ impl Process {
     }
 
     /// Its role in the group.
+    #[inline]
     pub fn standing(&self) -> Standing {
-        self.standing
+        self.state.standing()
     }
 
     /// The view it is in or follows; a view without members if there is none.
@@ -74,19 +75,19 @@ impl Process {
 
     /// Whether it has left and still answers members that may lack the decision: [`crate::Event::Left`] is to come.
     pub fn is_parting(&self) -> bool {
-        self.standing == Standing::Gone && self.farewell.is_some()
+        self.state.farewell().is_some()
     }
 
     /// The members of the view that it has accepted as the successor of this one: a proposer must choose that view, if
     /// no other view was accepted in a higher ballot.
     pub fn accepted_members(&self) -> Option<&[Member]> {
-        self.change.as_ref().and_then(|change| change.ballots().accepted()).map(|value| &value.members[..])
+        self.state.driver().and_then(|change| change.ballots().accepted()).map(|value| &value.members[..])
     }
 
     /// Whether it is in a view, or follows one, and has heard every member of it.
     pub fn is_formed(&self) -> bool {
         let begun = |member: &Member| self.data.streams[member.rank.index()].window.started;
-        matches!(self.standing, Standing::Member | Standing::Following)
+        matches!(self.standing(), Standing::Member | Standing::Following)
             && self.presence.missing(&self.data.view).is_empty()
             && self.data.view.members.iter().all(begun)
     }
@@ -115,7 +116,7 @@ impl Process {
 
     /// Whether a member announced lately that it hears another process in the view with this process's rank.
     pub fn is_rank_in_use(&self, now: Instant) -> bool {
-        let own = self.config.rank().filter(|_| self.standing != Standing::Member);
+        let own = self.config.rank().filter(|_| self.standing() != Standing::Member);
         own.is_some_and(|rank| self.discovery.hears(now, rank))
     }
 
@@ -136,7 +137,7 @@ impl Process {
 
     /// Whether this process reaches no quorum of the view.
     pub fn lacks_majority(&self) -> bool {
-        self.no_majority
+        self.state.lacks_majority()
     }
 
     /// Its current incarnation: another one after each removal.

@@ -6,6 +6,7 @@
 //! later one. A member or follower of an older instance asks it as well, and moves to it once the answer has come: the
 //! answer repeats the request's nonce, so a recording of a newer instance moves no process.
 
+use super::standing::State;
 use super::{Process, Standing};
 use crate::config::Role;
 use crate::control::discovery::Announcement;
@@ -41,7 +42,7 @@ impl Process {
             Some(Kind::Heartbeat | Kind::ClientRequest | Kind::View | Kind::Challenge) => true,
             Some(Kind::ViewAsk | Kind::Direct) => outside || other == InstanceId::NONE,
             // The proposer's candidate before the first view; a snapshot's ticket.
-            Some(Kind::Ballot) => self.standing == Standing::Forming && header.epoch() == Epoch(0),
+            Some(Kind::Ballot) => self.standing() == Standing::Forming && header.epoch() == Epoch(0),
             Some(Kind::Transfer) => outside,
             // Of the view that this process was in last.
             Some(Kind::Nak) => outside && self.is_past_instance(other),
@@ -80,7 +81,7 @@ impl Process {
             heard_from: heartbeat.heard_from.get(),
         };
         // A member needs no proof that its own instance is alive: it has its detectors.
-        let notes = formed && (other != own || self.standing == Standing::Following);
+        let notes = formed && (other != own || self.standing() == Standing::Following);
         if notes {
             self.discovery.hear(now, header.rank(), &announced);
         }
@@ -93,7 +94,7 @@ impl Process {
         }
         // A process that has been removed sends members of its last view the decision that ended it, and hears the
         // group go on.
-        let outside = matches!(self.standing, Standing::Outside | Standing::Gone);
+        let outside = matches!(self.standing(), Standing::Outside | Standing::Gone);
         let newest = self.discovery.newest(now) == Some((announced.instance, announced.birth));
         !(outside && (self.is_past_instance(other) || newest))
     }
@@ -101,7 +102,7 @@ impl Process {
     /// Asks another instance for its view, if this process belongs there.
     fn seek(&mut self, now: Instant, announced: &Announcement, from: Rank, address: Address) {
         let (instance, birth) = (announced.instance, announced.birth);
-        if self.standing != Standing::Gone
+        if self.standing() != Standing::Gone
             && self.belongs_to(now, instance, birth)
             && !self.awaits_later(now, announced)
         {
@@ -115,11 +116,12 @@ impl Process {
     fn belongs_to(&self, now: Instant, instance: InstanceId, birth: u64) -> bool {
         let view = &self.data.view;
         let is_newest = self.discovery.newest(now) == Some((instance, birth));
-        match self.standing {
+        match self.standing() {
             Standing::Forming | Standing::Outside => is_newest,
             Standing::Member => is_newest && birth > view.birth,
             Standing::Following => {
-                let silent = now.since(self.search.since) > super::discovery::LOST_NS
+                let since = self.state.following().map_or(now, |following| following.since);
+                let silent = now.since(since) > super::discovery::LOST_NS
                     && !self.discovery.is_alive(now, view.instance, view.birth);
                 is_newest && (birth > view.birth || silent)
             }
@@ -161,13 +163,13 @@ impl Process {
             Role::Member(_) => Event::Superseded { instance: view.instance },
             Role::Observer => Event::NewInstance { from, to: view.instance },
         };
-        if self.standing == Standing::Member {
+        if self.standing() == Standing::Member {
             let epoch = self.data.view.epoch;
             self.unsettled.clear();
             self.transfer.removed();
             self.end_coordination();
             (0..self.config.members).for_each(|rank| self.detector.left(Rank(rank)));
-            (self.change, self.no_majority, self.doubt) = (None, false, None);
+            self.doubt = None;
             self.clock = Default::default();
             debug_assert!(epoch != Epoch(0));
         }
@@ -205,15 +207,15 @@ impl Process {
     /// Notes whether a member of the followed view hears another process that is in the view with this process's rank:
     /// it has the rank for as long as it is heard, so this process can't join.
     pub(super) fn note_rival(&mut self, now: Instant, heard_from: u64) {
-        let Some(rank) = self.config.rank().filter(|_| self.standing == Standing::Following) else { return };
+        let (Some(rank), State::Following(following)) = (self.config.rank(), &mut self.state) else { return };
         let is_own = |incarnation| incarnation == self.config.incarnation || self.earlier.contains(&incarnation);
         let is_rival = self.data.view.incarnation(rank).is_some_and(|incarnation| !is_own(incarnation));
         if !is_rival || heard_from & bit(rank) == 0 {
-            self.search.rival_since = Instant(0);
-        } else if self.search.rival_since == Instant(0) {
-            self.search.rival_since = now;
-        } else if now.since(self.search.rival_since) > RANK_IN_USE_NS {
-            self.search.rival_since = Instant(u64::MAX); // reported once a view
+            following.rival_since = Instant(0);
+        } else if following.rival_since == Instant(0) {
+            following.rival_since = now;
+        } else if now.since(following.rival_since) > RANK_IN_USE_NS {
+            following.rival_since = Instant(u64::MAX); // reported once a view
             self.event(Event::IdentityConflict(rank));
         }
     }
@@ -224,7 +226,7 @@ impl Process {
             && heartbeat.address != self.config.address
             && heartbeat.address.is_reachable()
             && self.config.address.is_reachable();
-        if collides && self.standing != Standing::Member {
+        if collides && self.standing() != Standing::Member {
             let own = Member { rank: header.rank(), incarnation: header.incarnation() };
             if self.presence.refuse(own) {
                 self.event(Event::RankClaimed(header.rank()));

@@ -72,7 +72,7 @@ impl Process {
     /// Answers the ping of a process that is not a member.
     pub(super) fn answer_ping(&mut self, now: Instant, body: &[u8]) {
         let Some((ping, _)) = records::Ping::read(body) else { return };
-        if ping.answer.get() == 0 && ping.reply_to.is_reachable() && self.standing == Standing::Member {
+        if ping.answer.get() == 0 && ping.reply_to.is_reachable() && self.standing() == Standing::Member {
             self.pong(now, ping);
         }
     }

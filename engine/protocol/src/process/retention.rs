@@ -22,7 +22,7 @@ use crate::data::log::Log;
 use crate::data::pipeline::Pipeline;
 use crate::mutant::Mutant;
 use crate::outbox::Destination;
-use crate::view::{Beginning, Member, View, bit};
+use crate::view::{Beginning, Member, View};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bourdon_wire::records::{BallotStep, ViewAsk, ballot_steps};
@@ -68,8 +68,6 @@ pub(super) struct Retention {
     /// The `DECIDE` datagram of the current epoch.
     received: Option<(Epoch, Vec<u8>)>,
     forwarded_at: Instant,
-    /// The members of later views that a process has heard since it left.
-    successors: u64,
 }
 
 impl Retention {
@@ -113,6 +111,12 @@ impl Retention {
     /// The bytes of all epochs retained.
     pub(super) fn bytes(&self) -> usize {
         self.epochs.iter().map(|past| past.data.retained_bytes()).sum()
+    }
+
+    /// The members of the view of this epoch, if the decision taken last led to it.
+    pub(super) fn members_decided(&self, epoch: Epoch) -> Option<&[Member]> {
+        let last = self.decisions.back().filter(|last| last.view.epoch.next() == epoch)?;
+        Some(&last.value.members)
     }
 
     /// How many epochs' datagrams and how many decisions are retained.
@@ -213,14 +217,14 @@ impl Process {
     }
 
     fn knows_decision(&self, epoch: Epoch) -> bool {
-        let followed = epoch == self.data.view.epoch && self.search.decision.is_some();
+        let followed = epoch == self.data.view.epoch && self.state.followed_decision().is_some();
         followed || self.decision_of(epoch).is_some()
     }
 
     pub(super) fn on_view_ask(&mut self, now: Instant, epoch: Epoch, body: &[u8]) {
         let Some((ask, _)) = ViewAsk::read(body) else { return };
         let (to, nonce) = (ask.reply_to, ask.nonce.get());
-        let may_answer = self.standing == Standing::Member && to.is_reachable() && to != self.config.address;
+        let may_answer = self.standing() == Standing::Member && to.is_reachable() && to != self.config.address;
         if !may_answer || !self.is_proven_by(now, epoch, to, ask.cookie.get()) {
             return;
         }
@@ -288,20 +292,6 @@ impl Process {
 
     fn config_of(&self, incarnation: Incarnation) -> Config {
         Config { incarnation, ..self.config.clone() }
-    }
-
-    /// A process that has left hears a member of a later view: once a quorum of the view that follows its own has been
-    /// heard there, the decision is safe without it.
-    pub(super) fn hear_successor(&mut self, without: Epoch, epoch: Epoch, from: Member) {
-        self.past.successors |= bit(from.rank);
-        let last = self.past.decisions.back().filter(|last| last.view.epoch.next() == without);
-        let safe = last.filter(|_| epoch == without).is_none_or(|last| {
-            let heard = |member: &&Member| self.past.successors & bit(member.rank) != 0;
-            2 * last.value.members.iter().filter(heard).count() > last.value.members.len()
-        });
-        if safe {
-            self.part();
-        }
     }
 }
 

@@ -66,7 +66,7 @@ impl Process {
         }
         self.counters.add(Counter::NaksReceived, 1);
         let asks_all = self.data.asks_all();
-        let inside = !matches!(self.standing, Standing::Outside | Standing::Gone);
+        let inside = !matches!(self.standing(), Standing::Outside | Standing::Gone);
         let current = inside && epoch == self.data.view.epoch;
         if current && asks_all && Some(rank) != self.data.own() {
             // This request was multicast to all: its repair will reach us too.
@@ -127,7 +127,7 @@ impl Process {
     pub(super) fn on_unavailable(&mut self, from: Rank, body: &[u8]) {
         let Some((record, _)) = records::Unavailable::read(body) else { return };
         let rank = Rank(record.rank.get());
-        let may_lack = self.standing == Standing::Following || self.data.is_lossy();
+        let may_lack = self.standing() == Standing::Following || self.data.is_lossy();
         if rank == from && may_lack && self.data.streams[rank.index()].window.started {
             if matches!(self.config.role, Role::Member(_)) && !self.data.is_lossy() {
                 if DatagramNumber(record.oldest_number.get()) > self.data.streams[rank.index()].window.next {

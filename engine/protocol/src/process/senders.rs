@@ -59,7 +59,7 @@ impl Process {
         }
         // A follower of a view that has an earlier incarnation of itself needs what that incarnation sent.
         let own = Member { rank: header.rank(), incarnation: header.incarnation() };
-        if self.standing == Standing::Following
+        if self.standing() == Standing::Following
             && own.incarnation != self.config.incarnation
             && self.data.view.contains(own)
         {
@@ -87,7 +87,7 @@ impl Process {
 
     /// Another process with this process's rank shows, as any member does, that its instance is alive.
     pub(super) fn on_rivals_frame(&mut self, now: Instant, header: &DatagramHeader, kind: Option<Kind>, body: &[u8]) {
-        let outside = matches!(self.standing, Standing::Forming | Standing::Outside);
+        let outside = matches!(self.standing(), Standing::Forming | Standing::Outside);
         if outside
             && kind == Some(Kind::Heartbeat)
             && self.is_another_process(header)

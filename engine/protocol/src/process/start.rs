@@ -26,8 +26,7 @@ impl Process {
                 let beginning = Beginning { order: OrderNumber(0), first: alloc::vec![Sequence(0)], phase: 0 };
                 return self.enter(now, view, &beginning);
             }
-            let view = View::forming(members, self.config.sequencer);
-            self.change = Some(self.driver_of(own, view));
+            self.begin_forming();
         }
     }
 }

@@ -13,7 +13,7 @@ impl Process {
         if self.speaks() {
             deadline = deadline.min(self.heartbeat.due);
         }
-        if self.standing == Standing::Member {
+        if self.standing() == Standing::Member {
             deadline = deadline.min(self.detector.due());
         }
         if let Some(outbound) = &self.data.outbound {
@@ -31,7 +31,7 @@ impl Process {
 
     /// Does what is due.
     pub fn on_timer(&mut self, now: Instant) {
-        if self.standing == Standing::Member && now >= self.detector.due() {
+        if self.standing() == Standing::Member && now >= self.detector.due() {
             self.ping(now);
             self.look(now);
         }
@@ -70,6 +70,6 @@ impl Process {
 
     /// Whether this process sends heartbeats: observers and leavers that have left do not.
     pub(super) fn speaks(&self) -> bool {
-        matches!(self.config.role, Role::Member(_)) && self.standing != Standing::Gone
+        matches!(self.config.role, Role::Member(_)) && self.standing() != Standing::Gone
     }
 }

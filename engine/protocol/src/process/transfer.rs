@@ -90,7 +90,7 @@ impl Process {
     /// If it is longer than `max_snapshot_bytes`: the joiner is notified, and can't join.
     pub fn give_snapshot(&mut self, now: Instant, state: &[u8]) -> Result<(), Refusal> {
         let limit_bytes = self.config.limits.max_snapshot_bytes;
-        if self.standing != Standing::Member {
+        if self.standing() != Standing::Member {
             self.transfer.donor = None; // this process was removed since the request
         }
         let Some(donor) = self.transfer.donor.as_mut().filter(|donor| donor.bytes.is_none()) else { return Ok(()) };
@@ -128,8 +128,8 @@ impl Process {
     pub(super) fn on_transfer(&mut self, now: Instant, epoch: Epoch, body: &[u8]) {
         let Some((record, bytes)) = records::Transfer::read(body) else { return };
         match record.step.get() {
-            transfer_steps::ASK if self.standing == Standing::Member => self.on_ask(now, epoch, record),
-            transfer_steps::ASK_PLACE if self.standing == Standing::Member => self.on_ask_place(now, epoch, record),
+            transfer_steps::ASK if self.standing() == Standing::Member => self.on_ask(now, epoch, record),
+            transfer_steps::ASK_PLACE if self.standing() == Standing::Member => self.on_ask_place(now, epoch, record),
             transfer_steps::PART => self.on_part(now, record, bytes),
             transfer_steps::REFUSE if self.is_asking(record.ticket.get()) => self.next_donor(now),
             transfer_steps::TOO_LARGE if self.is_asking(record.ticket.get()) => {
@@ -333,7 +333,7 @@ impl Process {
     fn on_part(&mut self, now: Instant, record: &records::Transfer, bytes: &[u8]) {
         // All processes have the same MTU, so all parts but the last have the same length.
         let fits = record.part_bytes.get() as usize == self.part_bytes();
-        if !fits || !self.is_asking(record.ticket.get()) || self.standing != Standing::Outside {
+        if !fits || !self.is_asking(record.ticket.get()) || self.standing() != Standing::Outside {
             return;
         }
         let limit = self.config.limits.max_snapshot_bytes.saturating_add(1 << 20); // positions and locks come first

@@ -144,7 +144,7 @@ impl Process {
 
     /// A process that is not a member, and asks single members for repairs, fetches its cookies before it needs them.
     pub(super) fn renew_cookie(&mut self, now: Instant, member: Rank, address: Address) {
-        let asks = self.standing == Standing::Following && self.data.repairs() && !self.data.asks_all();
+        let asks = self.standing() == Standing::Following && self.data.repairs() && !self.data.asks_all();
         if !asks || !address.is_reachable() {
             return;
         }
@@ -184,7 +184,7 @@ impl Process {
         let takeover_after_ns = self.config.timing.membership.takeover_after_ns;
         let fits = |ballot: Ballot| is_ballot_plausible(ballot, elapsed_ns, takeover_after_ns);
         // A follower has promised nothing, and may have come late.
-        let promises = self.standing != Standing::Following && !matches!(step, Step::Decide(_));
+        let promises = self.standing() != Standing::Following && !matches!(step, Step::Decide(_));
         let accepted = match step {
             Step::State { accepted: Some((accepted, _)), .. } => *accepted,
             _ => Ballot(0),
@@ -211,7 +211,7 @@ impl Process {
         let bound = |rank: Rank| self.stream_bound(now, rank);
         let ends = (0..).map(Rank).zip(&cut.ends);
         let fits = |rank: Rank, end: DatagramNumber| bound(rank).is_none_or(|bound| end <= bound);
-        let of_members = self.standing == Standing::Following || cut.phase <= self.data.barrier.phase + 2;
+        let of_members = self.standing() == Standing::Following || cut.phase <= self.data.barrier.phase + 2;
         of_members
             && { ends }.all(|(rank, end)| fits(rank, *end))
             && cut.ranges.iter().all(|range| fits(range.rank, range.end()))
@@ -220,7 +220,7 @@ impl Process {
     /// The furthest number that a stream of this view can have reached, if anything is known of it.
     fn stream_bound(&self, now: Instant, rank: Rank) -> Option<DatagramNumber> {
         let stream = self.data.streams.get(rank.index())?;
-        if self.standing == Standing::Following {
+        if self.standing() == Standing::Following {
             let limits = &self.config.limits;
             let slots = limits.slots(limits.log_bytes.max(limits.receive_log_bytes)) as u64;
             let (announced, at) = self.trust.announcements.stream(rank);
@@ -236,7 +236,7 @@ impl Process {
 
     /// Whether the members of a view have announced it; counts it if not.
     pub(super) fn is_plausible_view(&mut self, now: Instant, view: &View) -> bool {
-        let follows = self.standing != Standing::Member;
+        let follows = self.standing() != Standing::Member;
         let announced = self.trust.announcements.announces(now, view, follows);
         if !announced {
             self.counters.add(Counter::DiscardedView, 1);

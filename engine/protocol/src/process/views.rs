@@ -1,5 +1,6 @@
 //! Views sent to processes that are not in them, and what such a process makes of one.
 
+use super::standing::{Outside, State};
 use super::{Process, Standing, header};
 use crate::control::view_change::{Step, Value};
 use crate::counters::Counter;
@@ -91,7 +92,7 @@ impl Process {
         // start passes them itself.
         let late = Beginning { phase: beginning.phase.saturating_add(info.barriers.get().into()), ..beginning.clone() };
         let (ahead, next) = (view.epoch > self.data.view.epoch, view.epoch == self.data.view.epoch.next());
-        let believes = match self.standing {
+        let believes = match self.standing() {
             Standing::Following => ahead && !next,
             Standing::Member => ahead && !self.is_in(&view),
             _ => false,
@@ -99,19 +100,18 @@ impl Process {
         if believes && !self.is_plausible_view(now, &view) {
             return;
         }
-        match self.standing {
+        match self.standing() {
             Standing::Gone => {}
             Standing::Member | Standing::Following if is_other => self.change_instance(now, view, late),
             // The decision that makes it a member comes together with this.
             Standing::Forming if self.is_in(&view) => {}
             Standing::Forming => {
-                (self.standing, self.change) = (Standing::Outside, None);
+                self.state = State::Outside(Outside::default());
                 self.bump_incarnation(); // it may have been in the first view, and out of it, without hearing of it
                 self.found(now, view, late);
             }
-            Standing::Outside if now >= self.search.not_before => self.found(now, view, late),
-            Standing::Outside => {}
-            Standing::Following if next => self.search.next = Some((view, beginning)),
+            Standing::Outside => self.find_view(now, view, late),
+            Standing::Following if next => self.note_next_view(view, beginning),
             Standing::Following if ahead => self.hear_later_view(now, header.rank(), view, late),
             Standing::Following => {}
             // A member that finds itself in the next view waits for the decision, which comes together with this.

@@ -1,0 +1,65 @@
+//! A process that has left for good.
+//!
+//! It may be the only process that knows the decision that ended its last view. So it answers for a while, until it has
+//! heard that a quorum has gone on without it.
+
+use super::Process;
+use super::standing::State;
+use crate::data::pipeline::Pipeline;
+use crate::event::Event;
+use crate::view::{Member, bit};
+use bourdon_wire::{Epoch, Instant};
+
+/// What a process that has left keeps.
+#[derive(Debug)]
+pub(super) struct Gone {
+    /// The first epoch without this process, and when it stops at the latest: until then it answers processes that have
+    /// missed its leave.
+    farewell: Option<(Epoch, Instant)>,
+    /// Bit r: rank r was heard in the view after this process's last.
+    successors: u64,
+}
+
+impl Gone {
+    pub(super) fn new(farewell: Option<(Epoch, Instant)>) -> Self {
+        Self { farewell, successors: 0 }
+    }
+
+    pub(super) fn farewell(&self) -> Option<(Epoch, Instant)> {
+        self.farewell
+    }
+}
+
+impl Process {
+    /// Leaves without a view change. The members may have added it to a view by now: it no longer answers them, so that
+    /// they suspect it.
+    pub(super) fn go(&mut self) {
+        self.data = Pipeline::idle(self.config.clone(), Epoch(0));
+        self.search_again(Instant(0));
+        self.state = State::Gone(Gone::new(None));
+    }
+
+    /// It has left, and another member has gone on without it.
+    pub(super) fn part(&mut self) {
+        if let State::Gone(gone) = &mut self.state
+            && let Some((epoch, _)) = gone.farewell.take()
+        {
+            self.event(Event::Left(epoch));
+        }
+    }
+
+    /// A process that has left hears a member of a later view: once a quorum of the view that follows its own has been
+    /// heard there, the decision is safe without it.
+    pub(super) fn hear_successor(&mut self, without: Epoch, epoch: Epoch, from: Member) {
+        let State::Gone(gone) = &mut self.state else { return };
+        gone.successors |= bit(from.rank);
+        let members = self.past.members_decided(without).filter(|_| epoch == without);
+        let safe = members.is_none_or(|members| {
+            let heard = |member: &&Member| gone.successors & bit(member.rank) != 0;
+            2 * members.iter().filter(heard).count() > members.len()
+        });
+        if safe {
+            self.part();
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The role of a process in its group, and what it keeps only while it has that role.
+//!
+//! A process that changes its role drops what the role before kept: nothing can be left over from it.
+
+use super::follower::Following;
+use super::forming::Forming;
+use super::gone::Gone;
+use super::member::Joined;
+use crate::control::view_change::Value;
+use crate::control::view_change::driver::Driver;
+use bourdon_wire::{Epoch, Instant};
+
+/// The current role of a process in the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Configured as a member, before the first view.
+    Forming,
+    /// In no view, and following none: it searches for the group.
+    Outside,
+    /// Receives what a view sends, without being in it: an observer or a joiner.
+    Following,
+    /// A member of the view.
+    Member,
+    /// It left for good.
+    Gone,
+}
+
+/// The role of a process, with what it keeps in it.
+#[derive(Debug)]
+pub(super) enum State {
+    Forming(Forming),
+    Outside(Outside),
+    Following(Following),
+    Member(Joined),
+    Gone(Gone),
+}
+
+/// What a process in no view keeps.
+#[derive(Debug, Default)]
+pub(super) struct Outside {
+    /// It may not come back before this time.
+    pub(super) not_before: Instant,
+}
+
+impl State {
+    #[inline]
+    pub(super) fn standing(&self) -> Standing {
+        match self {
+            Self::Forming(_) => Standing::Forming,
+            Self::Outside(_) => Standing::Outside,
+            Self::Following(_) => Standing::Following,
+            Self::Member(_) => Standing::Member,
+            Self::Gone(_) => Standing::Gone,
+        }
+    }
+
+    /// How the current epoch ends, for a process that takes part in that decision.
+    pub(super) fn driver(&self) -> Option<&Driver> {
+        match self {
+            Self::Forming(forming) => Some(&forming.driver),
+            Self::Member(joined) => Some(&joined.driver),
+            _ => None,
+        }
+    }
+
+    pub(super) fn driver_mut(&mut self) -> Option<&mut Driver> {
+        match self {
+            Self::Forming(forming) => Some(&mut forming.driver),
+            Self::Member(joined) => Some(&mut joined.driver),
+            _ => None,
+        }
+    }
+
+    pub(super) fn following(&self) -> Option<&Following> {
+        match self {
+            Self::Following(following) => Some(following),
+            _ => None,
+        }
+    }
+
+    pub(super) fn following_mut(&mut self) -> Option<&mut Following> {
+        match self {
+            Self::Following(following) => Some(following),
+            _ => None,
+        }
+    }
+
+    /// The decision that ends the followed view.
+    pub(super) fn followed_decision(&self) -> Option<&Value> {
+        self.following().and_then(|following| following.decision.as_ref())
+    }
+
+    /// The first epoch without this process, and when it stops at the latest.
+    pub(super) fn farewell(&self) -> Option<(Epoch, Instant)> {
+        match self {
+            Self::Gone(gone) => gone.farewell(),
+            _ => None,
+        }
+    }
+
+    /// Whether this process is a member that reaches no quorum of its view.
+    #[inline]
+    pub(super) fn lacks_majority(&self) -> bool {
+        matches!(self, Self::Member(joined) if joined.no_majority)
+    }
+}
