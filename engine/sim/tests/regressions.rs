@@ -137,6 +137,7 @@ regressions! {
     second_hole_behind_a_wedge,
     leaver_takes_the_decision_with_it,
     bully_forgets_a_refused_winner,
+    joiner_admitted_after_it_ran_ahead_of_the_cut,
 }
 
 #[test]

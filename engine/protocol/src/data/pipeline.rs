@@ -200,9 +200,12 @@ impl Pipeline {
         self.incarnation(rank).is_some()
     }
 
-    /// Whether messages wait until other members hold them before they are delivered.
+    /// Whether messages wait until other members hold them before they are delivered. A joiner at `reliable` waits for a
+    /// quorum as well: what a quorum holds is in every cut. A joiner that has delivered beyond the cut starts again in
+    /// another incarnation, and the view that has admitted it has a member less than it counts on.
     pub(crate) fn waits_for_others(&self) -> bool {
-        self.config.reliability.waits_for_others()
+        let is_joiner = self.outbound.is_none() && self.config.rank().is_some();
+        self.config.reliability.waits_for_others() || is_joiner && !self.is_lossy()
     }
 
     /// Whether what is received and delivered may still be acknowledged. A promise ends that too: a member that counts
@@ -310,7 +313,7 @@ impl Pipeline {
         let (rank, number) = (datagram.header.rank(), datagram.header.number());
         // A datagram that too few members may hold does not run ahead: other members acknowledge it only once the gap
         // is closed. And once the epoch ends, only what the cut names runs ahead.
-        let ahead = early && !self.config.reliability.waits_for_others() && self.end.is_open();
+        let ahead = early && !self.waits_for_others() && self.end.is_open();
         if ahead
             && datagram.header.is_of_phase(self.barrier.phase)
             && let Ordering::Unordered(unordered) = &mut self.ordering
