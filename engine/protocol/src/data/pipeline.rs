@@ -200,9 +200,9 @@ impl Pipeline {
         self.incarnation(rank).is_some()
     }
 
-    /// Whether messages wait until other members hold them before they are delivered. A joiner at `reliable` waits for a
-    /// quorum as well: what a quorum holds is in every cut. A joiner that has delivered beyond the cut starts again in
-    /// another incarnation, and the view that has admitted it has a member less than it counts on.
+    /// Whether messages wait until other members hold them before they are delivered. A joiner at `reliable` waits for
+    /// a quorum as well: what a quorum holds is in every cut. A joiner that has delivered beyond the cut starts again
+    /// in another incarnation, and the view that has admitted it has a member less than it counts on.
     pub(crate) fn waits_for_others(&self) -> bool {
         let is_joiner = self.outbound.is_none() && self.config.rank().is_some();
         self.config.reliability.waits_for_others() || is_joiner && !self.is_lossy()

@@ -8,10 +8,7 @@
 //! No member is left out because it answers slowly, as long as no detector suspects it, up to [`PATIENCE`] takeovers.
 
 use super::application::LEAVE_WAIT_NS;
-use super::follower::Following;
-use super::gone::Gone;
-use super::member::Joined;
-use super::standing::State;
+use super::standing::{Gone, Joined, State};
 use super::{Doubt, Process, Standing, header, steps};
 use crate::config::{Config, Role};
 use crate::control::detector::{Change, Path};
@@ -26,6 +23,7 @@ use crate::event::{Delivery, Event};
 use crate::mutant::Mutant;
 use crate::outbox::Destination;
 use crate::view::{Beginning, Member, View, bit, ranks};
+use alloc::boxed::Box;
 use bourdon_wire::records::{BallotStep, heartbeat_flags};
 use bourdon_wire::{DatagramHeader, Epoch, InstanceId, Instant, Kind, OrderNumber, Rank, Sequence};
 
@@ -464,8 +462,8 @@ impl Process {
         self.data = Pipeline::new(self.config.clone(), view.clone(), rank, beginning, &mut self.spare);
         self.begin_time(now);
         self.state = match own {
-            Some(own) => State::Member(Joined::new(own_driver(&self.config, own, view.clone()))),
-            None => State::Following(Following::default()),
+            Some(own) => State::Member(Box::new(Joined::new(own_driver(&self.config, own, view.clone())))),
+            None => State::Following(Box::default()),
         };
         self.clock = Clock::default();
         self.clock.look_due = now;

@@ -13,7 +13,7 @@
 //! If no member sends the view that comes next, and the whole cut is here, the follower computes it as the members do.
 
 use super::search::Search;
-use super::standing::State;
+use super::standing::Following;
 use super::{Process, Standing};
 use crate::config::{Order, Role, Start};
 use crate::control::view_change::{Ballot, Step, Value};
@@ -36,44 +36,6 @@ const ANSWERS_WAIT_NS: u64 = 50_000_000;
 /// How long a follower waits for the next view's announcement before it computes that view.
 const NEXT_WAIT_NS: u64 = 50_000_000;
 
-/// What a process that follows a view keeps.
-#[derive(Debug, Default)]
-pub(super) struct Following {
-    /// When a member of the followed view was last heard.
-    pub(super) heard_at: Instant,
-    /// When the current view was entered, its end was decided, or a datagram of its cut last arrived.
-    pub(super) since: Instant,
-    /// Since when the members have heard another incarnation of this process's rank that is in the followed view; 0 if
-    /// they do not hear it.
-    pub(super) rival_since: Instant,
-    /// The view that comes after the followed view.
-    pub(super) next: Option<(View, Beginning)>,
-    pub(super) decision: Option<Value>,
-    /// When the decision came.
-    pub(super) decided_at: Instant,
-    /// The ballot whose value takes this process in, and the cut to hold before it is accepted.
-    pub(super) invitation: Option<(Ballot, Cut)>,
-    /// The views between the followed view and the newest.
-    pub(super) chain: Chain,
-}
-
-/// What a follower knows of the views between its own and the newest.
-#[derive(Debug, Default)]
-pub(super) struct Chain {
-    /// The newest view beyond the next one, and where it begins for a process that enters it there.
-    pub(super) newest: Option<(View, Beginning)>,
-    /// Since when this process knows that there is such a view.
-    pub(super) behind_since: Instant,
-    /// When the first view beyond the next was heard of.
-    pub(super) seen_at: Instant,
-    /// The members that have answered without the decision.
-    pub(super) lacking: u64,
-    /// Datagrams received when the cut last came closer.
-    pub(super) received: u64,
-    /// Every stream of this view was received from its first datagram, and none was given up.
-    pub(super) is_whole: bool,
-}
-
 impl Process {
     /// Whether this process follows a view and has heard no member of it for too long.
     pub(super) fn has_lost_view(&self, now: Instant) -> bool {
@@ -87,7 +49,7 @@ impl Process {
         if self.data.is_lossy() || self.data.view.members.is_empty() {
             return self.leap(now, view, beginning); // members retain nothing for a follower that may lose messages
         }
-        let State::Following(following) = &mut self.state else { return };
+        let Some(following) = self.state.following_mut() else { return };
         let chain = &mut following.chain;
         if following.decision.is_none() {
             chain.lacking |= bit(from);
@@ -117,7 +79,7 @@ impl Process {
 
     /// Skips views if nothing else is left.
     fn consider_leap(&mut self, now: Instant) {
-        let State::Following(Following { chain, decision: None, .. }) = &self.state else { return };
+        let Some(Following { chain, decision: None, .. }) = self.state.following() else { return };
         let Some((view, _)) = &chain.newest else { return };
         let waited_ns = now.since(chain.behind_since);
         let all_lack = view.bits() & !chain.lacking == 0 && waited_ns >= ANSWERS_WAIT_NS;
@@ -136,7 +98,7 @@ impl Process {
     /// or the member has answered already.
     pub(super) fn ask_for_chain(&mut self, now: Instant, from: Rank, address: Address) {
         self.consider_leap(now);
-        let State::Following(Following { chain, decision, next, .. }) = &self.state else { return };
+        let Some(Following { chain, decision, next, .. }) = self.state.following() else { return };
         let unasked = chain.newest.as_ref().map_or(0, |(view, _)| view.bits() & !chain.lacking);
         let knows_all = decision.is_some() && next.is_some();
         if !knows_all && (chain.lacking & bit(from) == 0 || unasked == 0) {
@@ -148,7 +110,7 @@ impl Process {
     pub(super) fn continue_chain(&mut self, now: Instant, newest: Option<(View, Beginning)>) {
         let later = newest.filter(|(view, _)| view.epoch > self.data.view.epoch.next());
         let Some((view, beginning)) = later else { return };
-        let State::Following(Following { chain, .. }) = &mut self.state else { return };
+        let Some(Following { chain, .. }) = self.state.following_mut() else { return };
         let known = |member: &Member| Some((member.rank, self.presence.address(member.rank)?));
         let peer = view.members.iter().find_map(known);
         (chain.newest, chain.behind_since, chain.seen_at) = (Some((view, beginning)), now, now);
@@ -164,7 +126,7 @@ impl Process {
 
     /// Whether a member that could supply what this observer lacks is silent, and may only be hard to reach.
     fn awaits_silent(&self, now: Instant, since: Instant) -> bool {
-        let State::Following(Following { chain, next, decision, .. }) = &self.state else { return false };
+        let Some(Following { chain, next, decision, .. }) = self.state.following() else { return false };
         let newest = chain.newest.as_ref().or(next.as_ref()).map(|(view, _)| &*view.members);
         let members = newest.or(decision.as_ref().map(|value| &*value.members)).unwrap_or_default();
         let is_silent = |member: &Member| {
@@ -179,7 +141,7 @@ impl Process {
         let decided_at = self.state.following().map_or(Instant(0), |following| following.decided_at);
         let is_silent = self.awaits_silent(now, decided_at);
         let received = self.counters.get(Counter::DatagramsReceived);
-        let State::Following(following) = &mut self.state else { return };
+        let Some(following) = self.state.following_mut() else { return };
         let is_closer = core::mem::replace(&mut following.chain.received, received) != received;
         if is_closer || is_silent {
             following.since = now;
@@ -191,7 +153,7 @@ impl Process {
 
     /// The view ends and the next has not been announced: computes it if that is possible, or skips it at last.
     pub(super) fn seek_next(&mut self, now: Instant, holds: bool) {
-        let State::Following(following @ Following { next: None, .. }) = &self.state else { return };
+        let Some(following @ Following { next: None, .. }) = self.state.following() else { return };
         if following.chain.newest.is_none() {
             return;
         }
@@ -200,7 +162,7 @@ impl Process {
         let next = next.and_then(|value| self.compute_next(value, following.chain.is_whole));
         if next.is_none() && waited_ns >= CUT_WAIT_NS {
             self.leap_to_newest(now);
-        } else if let State::Following(following) = &mut self.state {
+        } else if let Some(following) = self.state.following_mut() {
             following.next = next;
         }
     }
@@ -277,7 +239,7 @@ impl Process {
 
     /// A joiner accepts the view that adds it, once it holds the cut as its members do.
     pub(super) fn accept_invitation(&mut self, now: Instant) {
-        let State::Following(Following { invitation: Some((ballot, invited)), .. }) = &self.state else { return };
+        let Some(Following { invitation: Some((ballot, invited)), .. }) = self.state.following() else { return };
         let ballot = *ballot;
         // A joiner that ran ahead of the cut will start again in another incarnation, and the ballot must not count on
         // it.
@@ -327,7 +289,7 @@ impl Process {
         }
         self.note_progress(now);
         self.seek_next(now, holds);
-        let State::Following(Following { next: Some((_, beginning)), since, .. }) = &self.state else { return 0 };
+        let Some(Following { next: Some((_, beginning)), since, .. }) = self.state.following() else { return 0 };
         let present = self.data.view.members.iter().map(|member| member.rank);
         let behind = |rank: &Rank| self.data.streams[rank.index()].delivered < beginning.first[rank.index()];
         let joins = matches!(self.config.role, Role::Member(_));

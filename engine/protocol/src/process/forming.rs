@@ -4,26 +4,19 @@
 //! instance that its proposer would found.
 
 use super::change::own_driver;
-use super::standing::State;
+use super::standing::{Forming, State};
 use super::{Process, Standing};
 use crate::control::view_change::driver::Driver;
 use crate::control::view_change::{Proposal, Step};
 use crate::view::View;
+use alloc::boxed::Box;
 use bourdon_wire::{InstanceId, Instant, Rank};
-
-/// What a process keeps before the first view.
-#[derive(Debug)]
-pub(super) struct Forming {
-    pub(super) driver: Driver,
-    /// The candidate for the instance's name in the current ballot.
-    pub(super) candidate: InstanceId,
-}
 
 impl Process {
     /// Prepares for the first view.
     pub(super) fn begin_forming(&mut self) {
         if let Some(driver) = self.forming_driver() {
-            self.state = State::Forming(Forming { driver, candidate: InstanceId::NONE });
+            self.state = State::Forming(Box::new(Forming { driver, candidate: InstanceId::NONE }));
         }
     }
 
@@ -88,11 +81,9 @@ impl Process {
     /// Before the first view: whether a step belongs to this forming. A proposer's steps carry its candidate, which the
     /// answers repeat, so that an answer to a ballot of an earlier forming does not count for this ballot.
     pub(super) fn is_of_this_forming(&mut self, candidate: InstanceId, demands: bool, step: &Step) -> bool {
-        if demands {
-            if let State::Forming(forming) = &mut self.state {
-                forming.candidate = candidate;
-                forming.driver.note_birth(self.config.birth_floor);
-            }
+        if demands && let State::Forming(forming) = &mut self.state {
+            forming.candidate = candidate;
+            forming.driver.note_birth(self.config.birth_floor);
         }
         let decides = matches!(step, Step::Decide(_));
         candidate != InstanceId::NONE && (demands || decides || candidate == self.config.instance_candidate)

@@ -4,31 +4,11 @@
 //! heard that a quorum has gone on without it.
 
 use super::Process;
-use super::standing::State;
+use super::standing::{Gone, State};
 use crate::data::pipeline::Pipeline;
 use crate::event::Event;
 use crate::view::{Member, bit};
 use bourdon_wire::{Epoch, Instant};
-
-/// What a process that has left keeps.
-#[derive(Debug)]
-pub(super) struct Gone {
-    /// The first epoch without this process, and when it stops at the latest: until then it answers processes that have
-    /// missed its leave.
-    farewell: Option<(Epoch, Instant)>,
-    /// Bit r: rank r was heard in the view after this process's last.
-    successors: u64,
-}
-
-impl Gone {
-    pub(super) fn new(farewell: Option<(Epoch, Instant)>) -> Self {
-        Self { farewell, successors: 0 }
-    }
-
-    pub(super) fn farewell(&self) -> Option<(Epoch, Instant)> {
-        self.farewell
-    }
-}
 
 impl Process {
     /// Leaves without a view change. The members may have added it to a view by now: it no longer answers them, so that

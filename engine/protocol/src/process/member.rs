@@ -6,28 +6,12 @@ use super::Process;
 use super::change::FRESH;
 use super::senders::own_bit;
 use super::standing::State;
-use crate::control::membership::{Membership, Situation, Verdict};
+use crate::control::membership::{Situation, Verdict};
 use crate::control::view_change::Proposal;
-use crate::control::view_change::driver::Driver;
 use crate::event::Event;
 use crate::view::bit;
 use alloc::vec::Vec;
 use bourdon_wire::{Instant, Rank};
-
-/// What a member of a view keeps.
-#[derive(Debug)]
-pub(super) struct Joined {
-    pub(super) driver: Driver,
-    membership: Membership,
-    /// Whether it reaches no quorum of its view.
-    pub(super) no_majority: bool,
-}
-
-impl Joined {
-    pub(super) fn new(driver: Driver) -> Self {
-        Self { driver, membership: Membership::new(), no_majority: false }
-    }
-}
 
 impl Process {
     pub(super) fn consider(&mut self, now: Instant) {

@@ -2,12 +2,19 @@
 //!
 //! A process that changes its role drops what the role before kept: nothing can be left over from it.
 
-use super::follower::Following;
-use super::forming::Forming;
-use super::gone::Gone;
-use super::member::Joined;
+mod following;
+mod forming;
+mod gone;
+mod member;
+
+pub(super) use following::Following;
+pub(super) use forming::Forming;
+pub(super) use gone::Gone;
+pub(super) use member::Joined;
+
 use crate::control::view_change::Value;
 use crate::control::view_change::driver::Driver;
+use alloc::boxed::Box;
 use bourdon_wire::{Epoch, Instant};
 
 /// The current role of a process in the group.
@@ -28,10 +35,10 @@ pub enum Standing {
 /// The role of a process, with what it keeps in it.
 #[derive(Debug)]
 pub(super) enum State {
-    Forming(Forming),
+    Forming(Box<Forming>),
     Outside(Outside),
-    Following(Following),
-    Member(Joined),
+    Following(Box<Following>),
+    Member(Box<Joined>),
     Gone(Gone),
 }
 
@@ -93,7 +100,7 @@ impl State {
     /// The first epoch without this process, and when it stops at the latest.
     pub(super) fn farewell(&self) -> Option<(Epoch, Instant)> {
         match self {
-            Self::Gone(gone) => gone.farewell(),
+            Self::Gone(gone) => gone.farewell,
             _ => None,
         }
     }
