@@ -20,13 +20,14 @@ const FULL: u64 = 18;
 const BURST: u64 = 46 * FULL;
 
 fn publish(group: &mut Group, messages: u64) {
+    group.sequencer.set_time(group.now);
     for _ in 0..messages {
-        group.sequencer.publish(group.now, black_box(&PAYLOAD)).expect("the window is open");
+        group.sequencer.publish(black_box(&PAYLOAD)).expect("the window is open");
     }
 }
 
 fn flush(group: &mut Group) {
-    group.sequencer.flush(group.now).expect("the port in memory takes all");
+    group.sequencer.flush().expect("the port in memory takes all");
 }
 
 fn poll(member: &mut Member, now: Instant) {

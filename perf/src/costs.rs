@@ -127,10 +127,11 @@ pub fn run(guarantee: Guarantee, publisher: Publisher, burst: u64, rounds: u64) 
 
 #[inline(never)]
 fn bourdon_measured_burst(member: &mut Member, now: Instant, messages: u64) -> Result<(), GroupError> {
+    member.set_time(now);
     for _ in 0..messages {
-        member.publish(now, black_box(&PAYLOAD))?;
+        member.publish(black_box(&PAYLOAD))?;
     }
-    member.flush(now)
+    member.flush()
 }
 
 #[inline(never)]

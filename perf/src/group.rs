@@ -1,33 +1,40 @@
 //! The members of a group, a port in memory between them, and a clock that is a number.
 //!
-//! [`Member`] calls the state machine in the same order as the node does: publish until a full segmentation run is
-//! ready, then send; receive, deliver, keep time, send. What it leaves out is the reading of the clock, one a burst.
+//! [`Member`] is the shipped engine: what a node runs, without the node's sockets.
 
 use crate::guarantee::Guarantee;
+use bourdon::{Engine, Time};
 use bourdon_port::memory::{Hub, MemoryOptions, MemoryPort};
-use bourdon_port::{Echo, Port, PortError, To};
-use bourdon_protocol::{Config, Delivery, Destination, Outgoing, Process, Refusal, Role};
+use bourdon_port::{Echo, PortError};
+use bourdon_protocol::{Config, Delivery, Refusal, Role};
 use bourdon_wire::{ChannelId, ECHO_OFFSET, GroupId, Incarnation, Instant, Rank, Sequence, TopicId, echo_bytes};
+use std::cell::Cell;
 use std::net::SocketAddr;
 
-/// Datagrams in one full segmentation run: what the node lets stand before it sends.
-pub const RUN_DATAGRAMS: u64 = 46;
-/// What the node takes from the network at a time.
-const RECEIVE_LIMIT: usize = 512;
 /// What the logs and buffers hold: many bursts, and little enough to stay in a cache of the usual size.
 const LOG_BYTES: usize = 4 << 20;
 /// How often the members are run until they must have met.
 const FORMING_STEPS: usize = 100;
 
+/// A clock that shows what it was set to.
+#[derive(Debug, Default)]
+struct SetClock(Cell<Instant>);
+
+impl Time for SetClock {
+    #[inline]
+    fn now(&self) -> Instant {
+        self.0.get()
+    }
+
+    fn wall_offset_ns(&self) -> u64 {
+        0
+    }
+}
+
 /// One group member.
 #[derive(Debug)]
 pub struct Member {
-    process: Process,
-    port: MemoryPort,
-    /// Something was delivered: what it gives rise to goes out on the next call, together with an answer.
-    owes: bool,
-    /// It has published since it last checked what it may deliver.
-    published: bool,
+    engine: Engine<MemoryPort, SetClock>,
 }
 
 /// Why a measurement can't be made.
@@ -56,35 +63,34 @@ impl Member {
         let mut config = Config::new(GroupId::of("perf"), members, Role::Member(rank));
         (config.order, config.reliability, config.relay) = (guarantee.order, guarantee.reliability, guarantee.relay);
         config.incarnation = incarnation;
-        config.address = port.local_address().into();
         (config.limits.log_bytes, config.limits.receive_log_bytes) = (LOG_BYTES, LOG_BYTES);
         config.limits.window_bytes = LOG_BYTES / 2;
-        Ok(Self { process: Process::new(Instant(0), config)?, port, owes: false, published: false })
+        Ok(Self { engine: Engine::with_clock(port, config, SetClock::default())? })
+    }
+
+    /// Sets its clock.
+    #[inline]
+    pub fn set_time(&mut self, now: Instant) {
+        self.engine.clock().0.set(now);
     }
 
     /// Publishes a message; sends what has been packed once that is a full run.
     ///
     /// # Errors
-    /// If the window is full or the port broken: the caller has not let the others read.
+    /// If the window is full: the caller has not let the others read.
     #[inline]
-    pub fn publish(&mut self, now: Instant, payload: &[u8]) -> Result<Sequence, GroupError> {
-        let outgoing = Outgoing { topic: TopicId(7), ..Outgoing::default() };
-        let sequence = self.process.try_publish(now, &outgoing, payload).map_err(GroupError::Refused)?;
-        self.published = true;
-        if self.process.backlog() >= RUN_DATAGRAMS {
-            self.flush(now)?;
-        }
-        Ok(sequence)
+    pub fn publish(&mut self, payload: &[u8]) -> Result<Sequence, GroupError> {
+        self.engine.try_publish(TopicId(7), payload).map_err(GroupError::Refused)
     }
 
     /// Whether there is nothing to do before [`Member::due`].
     pub fn is_idle(&self) -> bool {
-        !self.owes && !self.published && self.port.is_empty() && self.process.backlog() == 0
+        !self.engine.has_work() && self.engine.port().is_empty()
     }
 
     /// When something is to be done though nothing comes.
     pub fn due(&self) -> Instant {
-        self.process.next_deadline()
+        self.engine.process().next_deadline()
     }
 
     /// Sends what has been published.
@@ -92,51 +98,19 @@ impl Member {
     /// # Errors
     /// If the port is broken.
     #[inline]
-    pub fn flush(&mut self, now: Instant) -> Result<(), GroupError> {
-        self.owes = false;
-        let (port, mut failed) = (&mut self.port, None);
-        self.process.transmit(now, |to, bytes, segment_bytes| {
-            let to = match to {
-                Destination::Group => To::Group,
-                Destination::Peer(address) => To::Peer(address.into()),
-                Destination::Broadcast => To::Broadcast,
-            };
-            port.send(to, bytes, segment_bytes).unwrap_or_else(|error| {
-                failed = Some(error);
-                0
-            })
-        });
-        failed.map_or(Ok(()), |error| Err(error.into()))
+    pub fn flush(&mut self) -> Result<(), GroupError> {
+        Ok(self.engine.flush()?)
     }
 
-    /// Receives, delivers, keeps time and sends. Returns how many messages were delivered.
+    /// Receives, delivers, keeps time and sends.
     ///
     /// # Errors
     /// If the port is broken.
     #[inline]
-    pub fn poll(&mut self, now: Instant, on_delivery: impl FnMut(Delivery<'_>)) -> Result<usize, GroupError> {
-        if self.owes {
-            self.flush(now)?;
-        }
-        let process = &mut self.process;
-        let received = self.port.receive(RECEIVE_LIMIT, |arrival| {
-            process.on_datagram(now, arrival.bytes, arrival.kernel_receive_ns);
-        })?;
-        if received > 0 {
-            self.process.order(now);
-        }
-        self.published = false;
-        let delivered = self.process.deliver(now, usize::MAX, on_delivery);
-        let timer_due = now >= self.process.next_deadline();
-        if timer_due {
-            self.process.on_timer(now);
-        }
-        if delivered > 0 {
-            self.owes = true;
-        } else if timer_due || received > 0 || self.process.backlog() > 0 {
-            self.flush(now)?;
-        }
-        Ok(delivered)
+    pub fn poll(&mut self, now: Instant, on_delivery: impl FnMut(Delivery<'_>)) -> Result<(), GroupError> {
+        self.engine.clock().0.set(now);
+        self.engine.poll(on_delivery)?;
+        Ok(())
     }
 }
 
@@ -154,7 +128,7 @@ pub fn form(members: u16, guarantee: Guarantee) -> Result<(Vec<Member>, Instant)
             member.poll(now, |_| {})?;
         }
     }
-    if group.iter().all(|member| member.process.is_formed()) { Ok((group, now)) } else { Err(GroupError::NotFormed) }
+    if group.iter().all(|member| member.engine.process().is_formed()) { Ok((group, now)) } else { Err(GroupError::NotFormed) }
 }
 
 /// A formed group of two in total order.

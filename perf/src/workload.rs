@@ -116,10 +116,11 @@ fn bourdon_measured_receive(member: &mut Member, now: Instant) -> Result<u64, Gr
 
 #[inline(always)]
 fn publish(member: &mut Member, now: Instant, messages: u64) -> Result<(), GroupError> {
+    member.set_time(now);
     for _ in 0..messages {
-        member.publish(now, black_box(&PAYLOAD))?;
+        member.publish(black_box(&PAYLOAD))?;
     }
-    member.flush(now)
+    member.flush()
 }
 
 #[inline(always)]

@@ -10,6 +10,26 @@ use rustix::time::{ClockId, clock_gettime};
 /// How often the offset is measured; the tightest reading is the least disturbed one.
 const READINGS: usize = 9;
 
+/// What tells an engine the time: the host's clock, or a number that a measurement sets.
+pub trait Time {
+    /// Now; never less than before.
+    fn now(&self) -> Instant;
+
+    /// What to add to an [`Instant`] to get nanoseconds since the UNIX epoch.
+    fn wall_offset_ns(&self) -> u64;
+}
+
+impl Time for Clock {
+    #[inline]
+    fn now(&self) -> Instant {
+        Self::now(self)
+    }
+
+    fn wall_offset_ns(&self) -> u64 {
+        self.wall_offset_ns
+    }
+}
+
 /// A monotonic clock that knows the time of day it began at.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {

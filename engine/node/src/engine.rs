@@ -3,7 +3,7 @@
 //! [`Engine::poll`] receives, delivers, keeps time and sends, all within the call. One clock reading a burst:
 //! everything that one call delivers carries the same time.
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Time};
 use bourdon_port::{Port, PortError, To};
 use bourdon_protocol::{
     CallId, Claim, Config, Coordination, CoordinationRefusal, Counters, Delivery, Destination, DirectMessage,
@@ -26,10 +26,10 @@ const BACKLOG_SEND: u64 = 46;
 
 /// The engine over any port: what [`Node`] is, and what tests and gates run over a port in memory.
 #[derive(Debug)]
-pub struct Engine<P> {
+pub struct Engine<P, C = Clock> {
     pub(crate) process: Process,
     pub(crate) port: P,
-    pub(crate) clock: Clock,
+    pub(crate) clock: C,
     /// The last clock reading; publications between two readings share it.
     pub(crate) now: Instant,
     /// Whether something was published since the last reading.
@@ -43,12 +43,22 @@ pub struct Engine<P> {
 }
 
 impl<P: Port> Engine<P> {
-    /// A process of a group over an open port. The configuration's address and clock offset are filled in here.
+    /// A process of a group over an open port, by the host's clock. The configuration's address and clock offset are
+    /// filled in here.
     ///
     /// # Errors
     /// If the configuration contradicts itself.
-    pub fn new(port: P, mut config: Config) -> Result<Self, bourdon_protocol::ConfigError> {
-        let clock = Clock::start();
+    pub fn new(port: P, config: Config) -> Result<Self, bourdon_protocol::ConfigError> {
+        Self::with_clock(port, config, Clock::start())
+    }
+}
+
+impl<P: Port, C: Time> Engine<P, C> {
+    /// As [`Engine::new`], by another clock.
+    ///
+    /// # Errors
+    /// If the configuration contradicts itself.
+    pub fn with_clock(port: P, mut config: Config, clock: C) -> Result<Self, bourdon_protocol::ConfigError> {
         config.address = port.local_address().into();
         config.wall_offset_ns = clock.wall_offset_ns();
         let now = clock.now();
@@ -125,6 +135,12 @@ impl<P: Port> Engine<P> {
             self.in_burst = true;
             self.now = self.clock.now();
         }
+    }
+
+    /// Whether the next [`Engine::poll`] has something to do though nothing has come and nothing is due.
+    #[inline]
+    pub fn has_work(&self) -> bool {
+        self.in_burst || self.owes || self.may_deliver || self.process.backlog() > 0
     }
 
     /// Sends what has been published.
@@ -419,7 +435,7 @@ impl<P: Port> Engine<P> {
     }
 
     /// The clock.
-    pub fn clock(&self) -> &Clock {
+    pub fn clock(&self) -> &C {
         &self.clock
     }
 

@@ -77,7 +77,7 @@ pub use bourdon_wire::{
 };
 pub use channels::Channels;
 pub use client_node::ClientNode;
-pub use clock::Clock;
+pub use clock::{Clock, Time};
 pub use direct::{DirectNews, DirectTo};
 pub use discover::{Discovery, discover};
 pub use engine::Engine;

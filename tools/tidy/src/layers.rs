@@ -36,7 +36,7 @@ pub const MAY_KNOW: &[(&str, &[&str])] = &[
     ("bourdon-bench", &["bourdon", "bourdon-ring", "bourdon-udp"]), // the last for raw sockets with the same options
     ("bourdon-cli", &["bourdon", "bourdon-lab", "bourdon-sim"]),    // the lab's resource, for members it starts
     ("bourdon-lab", &[]),                                           // its judge must not share the engine's mistakes
-    ("bourdon-perf", &["bourdon-port", "bourdon-protocol", "bourdon-ring", "bourdon-wire"]),
+    ("bourdon-perf", &["bourdon", "bourdon-port", "bourdon-protocol", "bourdon-ring", "bourdon-wire"]),
     ("bourdon-tidy", &[]),
 ];
 
