@@ -128,7 +128,11 @@ pub fn form(members: u16, guarantee: Guarantee) -> Result<(Vec<Member>, Instant)
             member.poll(now, |_| {})?;
         }
     }
-    if group.iter().all(|member| member.engine.process().is_formed()) { Ok((group, now)) } else { Err(GroupError::NotFormed) }
+    if group.iter().all(|member| member.engine.process().is_formed()) {
+        Ok((group, now))
+    } else {
+        Err(GroupError::NotFormed)
+    }
 }
 
 /// A formed group of two in total order.

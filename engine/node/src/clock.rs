@@ -10,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 /// How often the offset is measured; the tightest reading is the least disturbed one.
 const READINGS: usize = 9;
 
-/// What tells an engine the time: the host's clock, or a number that a measurement sets.
+/// The source of an engine's time: the clock of the host, or a number that a measurement sets.
 pub trait Time {
     /// Now; never less than before.
     fn now(&self) -> Instant;

@@ -15,10 +15,10 @@ use crate::links::Links;
 use crate::placement::PlacementError;
 use crate::settings::{Settings, SettingsError, Transport};
 use crate::transport::{AnyPort, Reach, pick};
+use bourdon_port::faults::{Faults, Faulty};
 use bourdon_port::{Echo, Port, PortError};
 use bourdon_protocol::{Delivery, Satisfied};
 use bourdon_wire::{ChannelId, ECHO_OFFSET, Instant, Rank, echo_bytes};
-use bourdon_wrap::{Faults, Faulty};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 

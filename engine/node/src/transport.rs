@@ -5,9 +5,8 @@
 
 use crate::settings::{IdleStrategy, Role, Settings, Transport};
 use bourdon_port::{Arrival, Echo, Idle, Limits, Port, PortError, To, Waker};
-use bourdon_portable::PortablePort;
 use bourdon_tcp::{AutoPort, TcpOptions, TcpPort};
-use bourdon_udp::{UdpOptions, UdpPort};
+use bourdon_udp::{PortablePort, UdpOptions, UdpPort};
 use bourdon_wire::GroupId;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;

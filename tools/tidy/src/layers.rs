@@ -17,22 +17,8 @@ pub const MAY_KNOW: &[(&str, &[&str])] = &[
     ("bourdon-model", &["bourdon-protocol", "bourdon-wire"]),
     ("bourdon-port", &[]),
     ("bourdon-udp", &["bourdon-port"]),
-    ("bourdon-portable", &["bourdon-port", "bourdon-udp"]), // the same sockets and options, another way to wait
-    ("bourdon-tcp", &["bourdon-port", "bourdon-portable", "bourdon-udp"]), // multicast beside the mesh, and its options
-    ("bourdon-wrap", &["bourdon-port"]),
-    (
-        "bourdon",
-        &[
-            "bourdon-port",
-            "bourdon-portable",
-            "bourdon-protocol",
-            "bourdon-ring",
-            "bourdon-tcp",
-            "bourdon-udp",
-            "bourdon-wire",
-            "bourdon-wrap",
-        ],
-    ),
+    ("bourdon-tcp", &["bourdon-port", "bourdon-udp"]), // multicast beside the mesh, and its options
+    ("bourdon", &["bourdon-port", "bourdon-protocol", "bourdon-ring", "bourdon-tcp", "bourdon-udp", "bourdon-wire"]),
     ("bourdon-bench", &["bourdon", "bourdon-ring", "bourdon-udp"]), // the last for raw sockets with the same options
     ("bourdon-cli", &["bourdon", "bourdon-lab", "bourdon-sim"]),    // the lab's resource, for members it starts
     ("bourdon-lab", &[]),                                           // its judge must not share the engine's mistakes
@@ -47,12 +33,8 @@ pub const PURE_LIBRARIES: &[&str] = &["crc32c", "fastrand", "libm", "siphasher",
 pub const PURE_CRATES: &[&str] = &["bourdon-wire", "bourdon-protocol"];
 
 /// Where in the engine a transport's name may stand: (its crate's name, the files).
-const NAMED_IN: &[(&str, &[&str])] = &[
-    ("bourdon_udp", &["engine/node/src/transport.rs"]),
-    ("bourdon_portable", &["engine/node/src/transport.rs"]),
-    ("bourdon_tcp", &["engine/node/src/transport.rs"]),
-    ("bourdon_wrap", &["engine/node/src/transport.rs", "engine/node/src/inline.rs"]),
-];
+const NAMED_IN: &[(&str, &[&str])] =
+    &[("bourdon_udp", &["engine/node/src/transport.rs"]), ("bourdon_tcp", &["engine/node/src/transport.rs"])];
 
 /// A dependency: which crate, on which crate, and whether for tests only.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,7 +146,7 @@ mod tests {
             ("bourdon-protocol", "bourdon-port"),
             ("bourdon-wire", "bourdon-protocol"),
             ("bourdon-udp", "bourdon-wire"),
-            ("bourdon-wrap", "bourdon-protocol"),
+            ("bourdon-port", "bourdon-protocol"),
             ("bourdon-sim", "bourdon"),
             ("bourdon-sim", "bourdon-port"),
             ("bourdon-ring", "bourdon-wire"),
@@ -192,7 +174,6 @@ mod tests {
         let found = |path: &str, text: &str| named_in_file(&File::new(path, text)).len();
         assert_eq!(found("engine/node/src/agent.rs", "use bourdon_udp::UdpPort;"), 1);
         assert_eq!(found("engine/node/src/transport.rs", "use bourdon_udp::UdpPort;"), 0);
-        assert_eq!(found("engine/node/src/inline.rs", "use bourdon_wrap::Faulty;"), 0);
         assert_eq!(found("engine/node/src/agent.rs", "// not bourdon_udp\n"), 0);
         assert_eq!(found("transports/udp/src/send.rs", "use bourdon_wire::Datagram;"), 1);
     }

@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(atomics(&tree("engine/node/src/agent.rs", text)).len(), 1);
         assert_eq!(atomics(&tree("engine/ring/src/sync.rs", text)).len(), 0);
         assert_eq!(atomics(&tree("engine/node/tests/agent.rs", text)).len(), 0);
-        assert_eq!(atomics(&tree("transports/wrap/src/lib.rs", text)).len(), 1);
+        assert_eq!(atomics(&tree("transports/port/src/faults.rs", text)).len(), 1);
     }
 
     #[test]

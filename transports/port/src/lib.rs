@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub mod conformance;
+pub mod faults;
 pub mod memory;
 mod waker;
 

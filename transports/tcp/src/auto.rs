@@ -31,8 +31,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bourdon_port::{Arrival, Idle, Limits, Port, PortError, To, Waker};
-use bourdon_portable::PortablePort;
-use bourdon_udp::UdpOptions;
+use bourdon_udp::{PortablePort, UdpOptions};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::TcpPort;

@@ -8,8 +8,8 @@
 //!
 //! - `socket-spin` ([`Idle::Spin`]): `recvmsg` without waiting, see `receive.rs`.
 //! - `io_uring` ([`Idle::Park`]): multishot `recvmsg` into buffers lent to the kernel, see
-//!   `ring.rs`. Where a kernel lacks or forbids it, opening returns [`PortError::Unavailable`] and `bourdon-portable`
-//!   does the same over epoll.
+//!   `ring.rs`. Where a kernel lacks or forbids it, opening returns [`PortError::Unavailable`] and
+//!   [`PortablePort`] does the same over epoll.
 //!
 //! Sending is the same for both (`send.rs`): one `sendmsg` for up to 64 KiB of equal datagrams.
 //!
@@ -29,6 +29,7 @@ mod join;
 mod message;
 mod open;
 mod options;
+mod portable;
 mod receive;
 mod ring;
 mod send;
@@ -36,6 +37,7 @@ mod sockets;
 
 pub use join::is_source_specific;
 pub use options::{UDP_PAYLOAD_MAX_BYTES, UdpOptions};
+pub use portable::PortablePort;
 pub use receive::SocketReceiver;
 pub use send::SocketSender;
 pub use sockets::{Sockets, coalesce_received, segment_sent};

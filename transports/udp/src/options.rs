@@ -1,4 +1,4 @@
-//! The options of the ports over UDP sockets; the same for `bourdon-udp` and `bourdon-portable`, so that falling back
+//! The options of the ports over UDP sockets; the same for each of them, so that falling back
 //! from one to the other changes nothing else.
 
 use std::net::{IpAddr, SocketAddr};

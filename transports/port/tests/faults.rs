@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bourdon_port::conformance::{PATIENCE, poll_until, receive_count, receive_into, send_all};
+use bourdon_port::faults::{Faults, Faulty, HELD_MAX, Injected, REORDER_DISTANCE_MAX, REORDER_HOLD};
 use bourdon_port::memory::{Hub, MemoryOptions, MemoryPort};
 use bourdon_port::{Idle, Port, To};
-use bourdon_wrap::{Faults, Faulty, HELD_MAX, Injected, REORDER_DISTANCE_MAX, REORDER_HOLD};
 
 const DATAGRAMS: u32 = 10_000;
 

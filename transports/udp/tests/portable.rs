@@ -6,8 +6,7 @@ use std::sync::Mutex;
 
 use bourdon_port::conformance::Role;
 use bourdon_port::{Port, conformance_tests};
-use bourdon_portable::PortablePort;
-use bourdon_udp::UdpOptions;
+use bourdon_udp::{PortablePort, UdpOptions};
 
 fn world(offload: bool) -> impl Fn(Role) -> PortablePort {
     static NEXT: Mutex<u16> = Mutex::new(0);

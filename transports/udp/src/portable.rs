@@ -2,7 +2,7 @@
 //!
 //! Many containers forbid `io_uring`, and old kernels have it incomplete. A thread that must sleep on two sockets and a
 //! waker then needs readiness: mio reports when to receive, and the receive calls, the sockets and the options are
-//! those of `bourdon-udp`, so that falling back changes the cost of a wake and nothing else.
+//! those of the other ports, so that falling back changes the cost of a wake and nothing else.
 //!
 //! mio reports edges: that something has come since the last report, once. A thread that stopped at its limit would
 //! sleep over the rest, so a report holds until a receive has found all sockets empty.
@@ -12,15 +12,14 @@
 //! - mio counts timeouts in milliseconds and rounds up: a wait of less than one is one. `io_uring` is exact.
 //!
 //! Source: epoll(7), "Level-triggered and edge-triggered"; mio's `Poll`, "Portability".
-#![allow(unsafe_code)] // lends out a descriptor
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
+use crate::{SocketReceiver, SocketSender, Sockets, UdpOptions};
 use bourdon_port::{Arrival, Idle, Limits, Port, PortError, To, Waker};
-use bourdon_udp::{SocketReceiver, SocketSender, Sockets, UdpOptions};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 

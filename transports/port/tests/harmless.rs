@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use bourdon_port::conformance::Role;
 use bourdon_port::conformance_tests;
+use bourdon_port::faults::{Faults, Faulty};
 use bourdon_port::memory::{Hub, MemoryOptions, MemoryPort};
-use bourdon_wrap::{Faults, Faulty};
 
 fn world(faults: Faults) -> impl Fn(Role) -> Faulty<MemoryPort> {
     let hub = Hub::new();

@@ -24,7 +24,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use bourdon_port::{Arrival, Limits, Port, PortError, To, Waker};
+use crate::{Arrival, Limits, Port, PortError, To, Waker};
 
 /// The most datagrams held back at once: at 1408 bytes each under 6 MiB, and 10 ms of delay at 400,000 a second.
 pub const HELD_MAX: usize = 4096;
