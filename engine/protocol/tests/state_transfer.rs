@@ -2,7 +2,7 @@
 
 mod common;
 
-use bourdon_protocol::{Event, Standing};
+use bourdon_protocol::{Event, Order, Standing};
 use bourdon_wire::records::transfer_steps::{ASK, PART, REFUSE};
 use common::MS;
 use common::net::{Net, transfer_step};
@@ -147,4 +147,46 @@ fn a_joiner_that_is_refused_asks_another() {
     net.run(2000 * MS);
     assert!(asked.get().count_ones() >= 2, "{:b}", asked.get());
     assert!(net.agree(&[0, 1, 2, 3], 4), "{:?}", net.ones[3].events);
+}
+
+#[test]
+fn a_joiner_delivers_only_what_a_quorum_holds() {
+    let mut net = Net::new(4, 0, |config| config.order = Order::Fifo);
+    net.run(100 * MS);
+    net.kill(3);
+    net.run(300 * MS);
+    net.start(3, 2);
+    while net.process(3).standing() != Standing::Following {
+        net.run(MS / 10);
+        assert!(net.now.0 < 10_000 * MS, "no transfer: {:?}", net.ones[3].events);
+    }
+    // Only the joiner receives what rank 2 sends from now on, and no member hears that the joiner is ready.
+    net.lose = Box::new(|from, to| from == 2 && to != 3 || from == 3);
+    net.publish(2, b"x").unwrap();
+    net.run(MS);
+    assert_eq!(net.messages(3), [], "rank 2 is one of three members");
+    // The others evict rank 2 with its message. The joiner, which has delivered no more than they have, enters their
+    // view.
+    net.lose = Box::new(|from, to| from == 2 && to != 3);
+    net.run(1_000 * MS);
+    assert!(net.agree(&[0, 1, 3], 3), "{:?}", net.ones[3].events);
+    assert_eq!(net.views(3), [(2, 0b111), (3, 0b1011)], "it enters the view that evicts rank 2");
+}
+
+#[test]
+fn a_joiner_with_a_state_that_no_quorum_holds_is_not_ready() {
+    let mut net = Net::new(5, 0, |config| config.order = Order::Fifo);
+    net.run(100 * MS);
+    net.kill(4);
+    net.run(300 * MS);
+    // Ranks 1 and 3 hold a message that ranks 0 and 2 do not receive, and rank 1 gives its state to the joiner.
+    net.lose = Box::new(|from, to| [1, 3].contains(&from) && [0, 2].contains(&to));
+    net.publish(3, b"x").unwrap();
+    net.run(MS);
+    net.start(4, 2);
+    net.run(3_000 * MS);
+    // Ranks 0 and 2 go on as half of the view with its first member. The joiner starts over before they add it.
+    assert!(net.messages(1).contains(&(3, 0)) && !net.messages(0).contains(&(3, 0)));
+    assert_eq!(net.views(0)[2..], [(3, 0b101), (4, 0b10101)], "{:?}", net.ones[4].events);
+    assert!(net.agree(&[0, 2, 4], 3), "{:?}", net.ones[4].events);
 }

@@ -208,6 +208,18 @@ impl Pipeline {
         self.config.reliability.waits_for_others() || is_joiner && !self.is_lossy()
     }
 
+    /// Whether a quorum of the view holds all that this joiner has delivered or received as state: every quorum that
+    /// answers a ballot then has a member that holds it, so the cut contains it.
+    pub(crate) fn is_held_by_quorum(&self) -> bool {
+        let is_held = |stream: &Stream| {
+            let (number, walked) = stream.cursor.position();
+            let begun = if walked > 0 { number.next() } else { number };
+            begun <= self.stability.held_by_enough(stream.rank, stream.window.next, &self.view, Enough::Quorum)
+        };
+        let is_present = |stream: &&Stream| self.view.bits() & bit(stream.rank) != 0;
+        self.is_lossy() || self.streams.iter().filter(is_present).all(is_held)
+    }
+
     /// Whether what is received and delivered may still be acknowledged. A promise ends that too: a member that counts
     /// the acknowledgement may deliver a message that is missing in the cut, because the cut is made of the promises.
     #[inline]

@@ -392,11 +392,15 @@ impl Process {
         self.enter_from_start(now, view, &beginning);
     }
 
-    /// Whether a joiner has nearly everything that the members have.
+    /// Whether a joiner has nearly everything that the members have, and a quorum of them holds all that it has: the
+    /// donor may have delivered what the cut will not contain.
     pub(super) fn is_caught_up(&self) -> bool {
         let near = crate::data::flow::own_window(&self.config) / 4;
         let members = self.data.view.members.iter().map(|member| &self.data.streams[member.rank.index()]);
-        self.standing() == Standing::Following && !self.transfer.holds_back() && self.data.end.is_open() && { members }
-            .all(|stream| stream.window.started && stream.window.known_end.since(stream.floor()) <= near)
+        self.standing() == Standing::Following
+            && !self.transfer.holds_back()
+            && self.data.end.is_open()
+            && { members }.all(|stream| stream.window.started && stream.window.known_end.since(stream.floor()) <= near)
+            && self.data.is_held_by_quorum()
     }
 }
