@@ -15,7 +15,8 @@
 
 use crate::gates::{GateError, difference};
 use crate::group::{GroupError, Member, form};
-use crate::guarantee::{Guarantee, LEVELS, NOTHING, ORDERS};
+use crate::guarantee::{Guarantee, LEVELS, NOTHING};
+use bourdon_protocol::Order;
 use bourdon_wire::Instant;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -214,8 +215,8 @@ impl Costs {
                 Publisher::Sequencer => "the sequencer publishes",
                 Publisher::Other => "another member publishes",
             };
-            let _ = writeln!(text, "\n| {title} | {} |", ORDERS.map(|(name, _)| name).join(" | "));
-            let _ = writeln!(text, "|---|{}", "---|".repeat(ORDERS.len()));
+            let _ = writeln!(text, "\n| {title} | {} |", Order::ALL.map(Order::name).join(" | "));
+            let _ = writeln!(text, "|---|{}", "---|".repeat(Order::ALL.len()));
             for (level, ..) in LEVELS {
                 let _ = write!(text, "| {level} |");
                 let is_of = |cell: &&Cost| cell.publisher == publisher && cell.reliability == level;

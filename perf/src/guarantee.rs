@@ -30,15 +30,6 @@ pub const LEVELS: [(&str, Reliability, bool); 6] = [
     ("stable", Reliability::Stable, false),
 ];
 
-/// The orders.
-pub const ORDERS: [(&str, Order); 5] = [
-    ("unordered", Order::Unordered),
-    ("fifo", Order::Fifo),
-    ("causal", Order::Causal),
-    ("total", Order::Total),
-    ("realtime", Order::RealTime),
-];
-
 impl Default for Guarantee {
     /// The guarantee of a group whose configuration does not set it.
     fn default() -> Self {
@@ -50,15 +41,14 @@ impl Guarantee {
     /// All of them, level by level.
     pub fn all() -> impl Iterator<Item = Self> {
         LEVELS.into_iter().flat_map(|(_, reliability, relay)| {
-            ORDERS.into_iter().map(move |(_, order)| Self { order, reliability, relay })
+            Order::ALL.into_iter().map(move |order| Self { order, reliability, relay })
         })
     }
 
     /// The guarantee of these names.
     pub fn named(level: &str, order: &str) -> Option<Self> {
         let (_, reliability, relay) = LEVELS.into_iter().find(|(name, ..)| *name == level)?;
-        let (_, order) = ORDERS.into_iter().find(|(name, _)| *name == order)?;
-        Some(Self { order, reliability, relay })
+        Some(Self { order: order.parse().ok()?, reliability, relay })
     }
 
     /// The name of its level.
@@ -71,7 +61,7 @@ impl Guarantee {
 
     /// The name of its order.
     pub fn order(self) -> &'static str {
-        ORDERS.iter().find(|(_, order)| *order == self.order).map_or("other", |(name, _)| name)
+        self.order.name()
     }
 }
 
@@ -81,7 +71,7 @@ mod tests {
 
     #[test]
     fn every_cell_is_found_by_its_names() {
-        assert_eq!(Guarantee::all().count(), LEVELS.len() * ORDERS.len());
+        assert_eq!(Guarantee::all().count(), LEVELS.len() * Order::ALL.len());
         for guarantee in Guarantee::all() {
             assert_eq!(Guarantee::named(guarantee.level(), guarantee.order()), Some(guarantee));
         }

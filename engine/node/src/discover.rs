@@ -90,7 +90,7 @@ fn search(settings: &mut Settings, fingerprint: u64) -> bool {
 
 /// Every order at every level, without relay and with, with each way to acknowledge: the usual ones first.
 fn guarantees() -> impl Iterator<Item = (Order, Reliability, bool, bool)> {
-    let orders = [Order::Total, Order::Fifo, Order::Causal, Order::Unordered, Order::Realtime];
+    let orders = [Order::Total, Order::Fifo, Order::Causal, Order::Unordered, Order::RealTime];
     let levels = [
         Reliability::Reliable,
         Reliability::Uniform,

@@ -7,6 +7,7 @@ mod channels;
 mod ranges;
 mod sizes;
 
+pub use bourdon_protocol::{ElectionKind, MutexKind, Order, Quorum, Reliability, Start};
 use bourdon_wire::TopicId;
 pub use channels::full_name;
 use serde::{Deserialize, Serialize};
@@ -94,73 +95,6 @@ pub struct ChannelSettings {
     pub listen: Option<SocketAddr>,
 }
 
-/// The orders of delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)] // see `bourdon_protocol::Order`
-pub enum Order {
-    Unordered,
-    Fifo,
-    Causal,
-    Total,
-    TotalCausal,
-    Realtime,
-}
-
-/// The levels of reliability.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Reliability {
-    /// Nothing is repaired and nothing waits; each loss is reported.
-    Unreliable,
-    /// What is missing is repaired as long as its sender lives; each loss is reported.
-    BestEffort,
-    /// Everything reaches all members that stay in the group.
-    Reliable,
-    /// A message is delivered once a majority of the view holds it: what any member delivered survives, whichever
-    /// members crash.
-    Uniform,
-    /// A message is delivered once every member of the view holds it.
-    Stable,
-}
-
-impl Reliability {
-    /// Whether messages may be lost.
-    pub fn is_lossy(self) -> bool {
-        matches!(self, Self::Unreliable | Self::BestEffort)
-    }
-}
-
-/// The algorithms that grant locks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)] // see `bourdon_protocol::MutexKind`
-pub enum MutexKind {
-    Replicated,
-    Central,
-    Lamport,
-    RicartAgrawala,
-    TokenRing,
-}
-
-/// Of which members a quorum goes on from one view to the next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)] // see `bourdon_protocol::Quorum`
-pub enum Quorum {
-    View,
-    Members,
-}
-
-/// The algorithms that elect leaders.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)] // see `bourdon_protocol::ElectionKind`
-pub enum ElectionKind {
-    Bully,
-    Ring,
-}
-
 /// What this process is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -184,16 +118,6 @@ pub struct ProcessSettings {
 pub enum Role {
     Member,
     Observer,
-}
-
-/// Where an observer begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)] // see `bourdon_protocol::Start`
-pub enum Start {
-    Live,
-    Oldest,
-    Snapshot,
 }
 
 /// How this process reaches the others.
@@ -635,43 +559,13 @@ impl Settings {
         };
         let limits = &self.limits;
         let mut config = p::Config::new(GroupId::of(&self.group.name), self.group.members, role);
-        config.order = match self.group.order {
-            Order::Unordered => p::Order::Unordered,
-            Order::Fifo => p::Order::Fifo,
-            Order::Causal => p::Order::Causal,
-            Order::Total | Order::TotalCausal => p::Order::Total, // total order is causal as it is
-            Order::Realtime => p::Order::RealTime,
-        };
-        config.reliability = match self.group.reliability {
-            Reliability::Unreliable => p::Reliability::Unreliable,
-            Reliability::BestEffort => p::Reliability::BestEffort,
-            Reliability::Reliable => p::Reliability::Reliable,
-            Reliability::Uniform => p::Reliability::Uniform,
-            Reliability::Stable => p::Reliability::Stable,
-        };
+        (config.order, config.reliability) = (self.group.order, self.group.reliability);
         (config.relay, config.deadline_ns) = (self.group.relay, self.group.deadline_ns);
         config.feedback = if self.group.ack_each { p::Feedback::AckEach } else { p::Feedback::Nak };
         config.sequencer = Rank(self.group.sequencer);
-        config.quorum = match self.group.quorum {
-            Quorum::View => p::Quorum::View,
-            Quorum::Members => p::Quorum::Members,
-        };
-        config.mutex = match self.group.mutex {
-            MutexKind::Replicated => p::MutexKind::Replicated,
-            MutexKind::Central => p::MutexKind::Central,
-            MutexKind::Lamport => p::MutexKind::Lamport,
-            MutexKind::RicartAgrawala => p::MutexKind::RicartAgrawala,
-            MutexKind::TokenRing => p::MutexKind::TokenRing,
-        };
-        config.election = match self.group.election {
-            ElectionKind::Bully => p::ElectionKind::Bully,
-            ElectionKind::Ring => p::ElectionKind::Ring,
-        };
-        config.start = match self.process.start {
-            Start::Live => p::Start::Live,
-            Start::Oldest => p::Start::Oldest,
-            Start::Snapshot => p::Start::Snapshot,
-        };
+        config.quorum = self.group.quorum;
+        (config.mutex, config.election) = (self.group.mutex, self.group.election);
+        config.start = self.process.start;
         config.limits = p::Limits {
             mtu_bytes: limits.mtu_bytes,
             log_bytes: limits.log_bytes,

@@ -10,6 +10,7 @@ use bourdon_wire::{
 
 /// In which order messages are delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum Order {
     /// As they arrive.
     Unordered,
@@ -18,20 +19,24 @@ pub enum Order {
     /// No message before a message that its sender had delivered when it sent it.
     Causal,
     /// All messages in one order, the same everywhere; implies FIFO and causal order (see `data/total.rs`).
+    #[cfg_attr(feature = "serde", serde(alias = "total-causal"))]
     Total,
     /// By the time of sending, on clocks that the group keeps together; a message that comes too late for that is
     /// flagged.
+    #[cfg_attr(feature = "serde", serde(rename = "realtime"))]
     RealTime,
 }
 
 /// When a message may be delivered, and what may be lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum Reliability {
     /// When it is received. What is missing is never requested and delays nothing; each loss is reported.
     Unreliable,
     /// When it is received. What is missing is repaired as long as its sender lives; a loss is reported.
     BestEffort,
     /// When it is received: agreed among the members that stay in the group.
+    #[default]
     Reliable,
     /// When a quorum of the view holds it: no message that any process has delivered is lost, even if all processes
     /// that delivered it crash.
@@ -64,6 +69,7 @@ pub enum Feedback {
 
 /// Of which members more than half must go on from one view to the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum Quorum {
     /// Of the view before: a group that loses its members one after the other continues down to the last member.
     #[default]
@@ -83,6 +89,7 @@ pub enum Role {
 
 /// Where an observer that comes late begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum Start {
     /// With what is published from now on.
     Live,

@@ -35,6 +35,7 @@ mod counters;
 pub mod data;
 mod event;
 mod mutant;
+mod names;
 mod outbox;
 mod process;
 pub mod values;

@@ -41,9 +41,9 @@ pub(crate) use views::Installed;
 
 use crate::demand::Demands;
 use crate::history::{Delivered, Gap, History, Lineage};
-use crate::plan::{OrderPlan, Plan};
+use crate::plan::Plan;
 use crate::violation::{Verdict, Violation};
-use bourdon_protocol::{Delivery, Process, Standing, View};
+use bourdon_protocol::{Delivery, Order, Process, Standing, View};
 use bourdon_wire::{Incarnation, Rank};
 
 /// Every invariant: its number in DESIGN §7, its name, and its statement.
@@ -115,9 +115,9 @@ pub(crate) struct Checkers {
 
 impl Checkers {
     pub(crate) fn new(plan: &Plan, demands: Demands) -> Self {
-        let causal = matches!(plan.order, OrderPlan::Causal | OrderPlan::Total);
+        let causal = matches!(plan.order, Order::Causal | Order::Total);
         Self {
-            ordered: plan.order != OrderPlan::Unordered,
+            ordered: plan.order != Order::Unordered,
             skips: plan.clients > 0 && !plan.is_calm() || plan.is_lossy() || plan.has_commands(),
             lossy: plan.is_lossy(),
             causal: causal.then(|| causal::Causal::new(plan.is_lossy())),

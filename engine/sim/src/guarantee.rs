@@ -4,66 +4,39 @@
 //! broken. So each combination is a cell that can be played by itself, from the same seeds, and the table gives the
 //! result of each.
 
-use crate::plan::{OrderPlan, Plan, ReliabilityPlan};
+use crate::plan::Plan;
+use bourdon_protocol::{Order, Reliability};
 use std::fmt;
 use std::str::FromStr;
 
-/// Every order.
-pub(crate) const ORDERS: [OrderPlan; 5] =
-    [OrderPlan::Unordered, OrderPlan::Fifo, OrderPlan::Causal, OrderPlan::Total, OrderPlan::Realtime];
-
 /// Every level, and whether it relays.
-pub(crate) const LEVELS: [(ReliabilityPlan, bool); 6] = [
-    (ReliabilityPlan::Unreliable, false),
-    (ReliabilityPlan::BestEffort, false),
-    (ReliabilityPlan::Reliable, false),
-    (ReliabilityPlan::Reliable, true),
-    (ReliabilityPlan::Uniform, false),
-    (ReliabilityPlan::Stable, false),
+pub(crate) const LEVELS: [(Reliability, bool); 6] = [
+    (Reliability::Unreliable, false),
+    (Reliability::BestEffort, false),
+    (Reliability::Reliable, false),
+    (Reliability::Reliable, true),
+    (Reliability::Uniform, false),
+    (Reliability::Stable, false),
 ];
 
 /// One cell of the matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guarantee {
     /// The order of delivery.
-    pub order: OrderPlan,
+    pub order: Order,
     /// What may be lost.
-    pub reliability: ReliabilityPlan,
+    pub reliability: Reliability,
     /// Whether members send on what they receive.
     pub relay: bool,
     /// Whether there are barriers.
     pub barriers: bool,
 }
 
-impl OrderPlan {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Unordered => "unordered",
-            Self::Fifo => "fifo",
-            Self::Causal => "causal",
-            Self::Total => "total",
-            Self::Realtime => "realtime",
-        }
-    }
-}
-
-impl ReliabilityPlan {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Unreliable => "unreliable",
-            Self::BestEffort => "best-effort",
-            Self::Reliable => "reliable",
-            Self::Uniform => "uniform",
-            Self::Stable => "stable",
-        }
-    }
-}
-
 impl Guarantee {
     /// All cells, row by row: a level's orders, each without barriers and with.
     pub fn all() -> impl Iterator<Item = Self> {
         LEVELS.into_iter().flat_map(|(reliability, relay)| {
-            ORDERS
+            Order::ALL
                 .into_iter()
                 .flat_map(move |order| [false, true].map(|barriers| Self { order, reliability, relay, barriers }))
         })
@@ -93,11 +66,9 @@ impl FromStr for Guarantee {
         let found = Self::all().find(|guarantee| guarantee.to_string() == text);
         found.ok_or_else(|| {
             let levels: Vec<_> = LEVELS
-                .map(|(reliability, relay)| {
-                    Self { order: OrderPlan::Fifo, reliability, relay, barriers: false }.level()
-                })
+                .map(|(reliability, relay)| Self { order: Order::Fifo, reliability, relay, barriers: false }.level())
                 .into();
-            let orders: Vec<_> = ORDERS.map(OrderPlan::name).into();
+            let orders: Vec<_> = Order::ALL.map(Order::name).into();
             format!(
                 "{text:?} is no cell: write LEVEL/ORDER or LEVEL/ORDER/barriers; levels: {}; orders: {}",
                 levels.join(", "),

@@ -36,7 +36,7 @@ mod shrink;
 mod violation;
 mod world;
 
-pub use bourdon_protocol::Mutant;
+pub use bourdon_protocol::{ElectionKind, Mutant, MutexKind, Order, Reliability, Start};
 pub use campaign::check_mutants;
 pub use demand::{Demand, Demands};
 pub use feedback::{FeedbackMode, FeedbackOutcome, FeedbackPlan, Loss, play_feedback};
@@ -45,8 +45,8 @@ pub use matrix::{Cell, matrix};
 pub use network::Faults;
 pub use options::{Mode, Options};
 pub use plan::{
-    DetectorPlan, ElectionPlan, EventPlan, Family, FaultPlan, Happening, Kinds, LockPlan, MutexPlan, ObserverPlan,
-    OrderPlan, Plan, ReliabilityPlan, ReplayPlan, RestartPlan, StallPlan, StartPlan,
+    DetectorPlan, EventPlan, Family, FaultPlan, Happening, Kinds, LockPlan, ObserverPlan, Plan, ReplayPlan,
+    RestartPlan, StallPlan,
 };
 pub use regression::{Regression, RegressionRun};
 pub use report::{Failure, Report};

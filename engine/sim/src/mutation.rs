@@ -3,8 +3,8 @@
 //! A bug counts as caught only by an invariant that it breaks: a checker that reports everything would catch them all.
 //! Harmless changes are planted as well, and must pass every seed.
 
-use crate::plan::{Family, Kinds, MutexPlan};
-use bourdon_protocol::Mutant;
+use crate::plan::{Family, Kinds};
+use bourdon_protocol::{Mutant, MutexKind};
 
 /// The invariants that a planted bug breaks.
 pub(crate) fn broken_by(mutant: Mutant) -> &'static [&'static str] {
@@ -65,11 +65,11 @@ pub(crate) fn broken_by(mutant: Mutant) -> &'static [&'static str] {
 pub(crate) fn sabotages(mutant: Mutant) -> Option<Kinds> {
     let mutex = |kind| Some(Kinds { mutex: Some(kind), election: None });
     match mutant {
-        Mutant::GrantBeforeUniform | Mutant::DeadKeepLocks => mutex(MutexPlan::Replicated),
-        Mutant::GrantBeforeTold => mutex(MutexPlan::Central),
-        Mutant::TwoTokens => mutex(MutexPlan::TokenRing),
-        Mutant::ReplyInside => mutex(MutexPlan::RicartAgrawala),
-        Mutant::ReplyNotAwaited => mutex(MutexPlan::Lamport),
+        Mutant::GrantBeforeUniform | Mutant::DeadKeepLocks => mutex(MutexKind::Replicated),
+        Mutant::GrantBeforeTold => mutex(MutexKind::Central),
+        Mutant::TwoTokens => mutex(MutexKind::TokenRing),
+        Mutant::ReplyInside => mutex(MutexKind::RicartAgrawala),
+        Mutant::ReplyNotAwaited => mutex(MutexKind::Lamport),
         Mutant::HolderNotFenced | Mutant::StaleCoordinator | Mutant::LeadBeforeAccepted | Mutant::LeaderNotVoided => {
             Some(Kinds::default())
         }

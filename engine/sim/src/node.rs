@@ -9,9 +9,9 @@ use crate::history::{History, Message, Sent};
 use crate::locker::Locker;
 use crate::names::NAMES;
 use crate::network::{Packet, hits};
-use crate::plan::{GROUP, Plan, StartPlan};
+use crate::plan::{GROUP, Plan};
 use crate::violation::Violation;
-use bourdon_protocol::{Client, ClientEvent, Counter, Outgoing, Process, Refusal};
+use bourdon_protocol::{Client, ClientEvent, Counter, Outgoing, Process, Refusal, Start};
 use bourdon_wire::{Address, ChannelId, ClientId, Datagram, Instant, NAME_MAX_BYTES, TopicId, TopicName};
 use fastrand::Rng;
 use std::collections::VecDeque;
@@ -27,7 +27,7 @@ pub(crate) struct Node {
     pub(crate) process: Option<Process>,
     pub(crate) clock: Clock,
     /// Where an observer begins.
-    pub(crate) start: Option<StartPlan>,
+    pub(crate) start: Option<Start>,
     pub(crate) socket: VecDeque<Packet>,
     pub(crate) socket_bytes: usize,
     pub(crate) paused_until_ns: u64,
@@ -75,7 +75,7 @@ fn is_of_stream(bytes: &[u8]) -> bool {
 }
 
 impl Node {
-    pub(crate) fn new(clock: Clock, start: Option<StartPlan>) -> Self {
+    pub(crate) fn new(clock: Clock, start: Option<Start>) -> Self {
         Self {
             process: None,
             clock,

@@ -15,10 +15,10 @@ mod unkind;
 
 pub use family::Family;
 pub use links::StallPlan;
-pub use locks::{ElectionPlan, Kinds, LockPlan, MutexPlan};
+pub use locks::{Kinds, LockPlan};
 pub use restart::{ReplayPlan, RestartPlan};
 
-use bourdon_protocol::{Config, Limits, Mutant, Order, Reliability, Role, Start, Timing};
+use bourdon_protocol::{Config, Limits, Mutant, MutexKind, Order, Reliability, Role, Start, Timing};
 use bourdon_wire::{Address, GroupId, HEADER_BYTES, Incarnation, Rank};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -30,41 +30,6 @@ pub(crate) const WALL_NS: u64 = 1 << 50;
 /// The longest snapshot: far more than any run's application needs.
 pub(crate) const SNAPSHOT_BYTES: usize = 1 << 20;
 const MS: u64 = 1_000_000;
-
-/// The order of delivery, by its name on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)] // the names explain it
-pub enum OrderPlan {
-    Unordered,
-    Fifo,
-    Causal,
-    Total,
-    Realtime,
-}
-
-/// When messages are delivered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)] // the names explain it
-pub enum ReliabilityPlan {
-    Unreliable,
-    BestEffort,
-    #[default]
-    Reliable,
-    Uniform,
-    Stable,
-}
-
-/// Where an observer begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)] // the names explain it
-pub enum StartPlan {
-    Live,
-    Oldest,
-    Snapshot,
-}
 
 /// How failures are noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,7 +107,7 @@ pub struct ObserverPlan {
     /// When it comes.
     pub joins_at_ns: u64,
     /// Where it begins.
-    pub start: StartPlan,
+    pub start: Start,
     /// Datagrams it keeps of each stream.
     pub receive_log_slots: u32,
 }
@@ -178,7 +143,7 @@ pub struct FaultPlan {
 #[serde(deny_unknown_fields)]
 pub struct Plan {
     /// The order of delivery.
-    pub order: OrderPlan,
+    pub order: Order,
     /// How many members.
     pub members: u16,
     /// The member that gives the order.
@@ -232,7 +197,7 @@ pub struct Plan {
     pub order_early: bool,
     /// When messages are delivered.
     #[serde(default)]
-    pub reliability: ReliabilityPlan,
+    pub reliability: Reliability,
     /// Whether members send on what they receive.
     #[serde(default)]
     pub relay: bool,
@@ -319,29 +284,12 @@ impl Plan {
         let observer = index.checked_sub(members).and_then(|i| self.observers.get(i));
         let role = if observer.is_some() { Role::Observer } else { Role::Member(Rank(index as u16)) };
         let mut config = Config::new(GROUP, self.members, role);
-        config.order = match self.order {
-            OrderPlan::Unordered => Order::Unordered,
-            OrderPlan::Fifo => Order::Fifo,
-            OrderPlan::Causal => Order::Causal,
-            OrderPlan::Total => Order::Total,
-            OrderPlan::Realtime => Order::RealTime,
-        };
-        config.start = match observer.map(|observer| observer.start) {
-            Some(StartPlan::Oldest) => Start::Oldest,
-            Some(StartPlan::Snapshot) => Start::Snapshot,
-            _ => Start::Live,
-        };
-        config.reliability = match self.reliability {
-            ReliabilityPlan::Unreliable => Reliability::Unreliable,
-            ReliabilityPlan::BestEffort => Reliability::BestEffort,
-            ReliabilityPlan::Reliable => Reliability::Reliable,
-            ReliabilityPlan::Uniform => Reliability::Uniform,
-            ReliabilityPlan::Stable => Reliability::Stable,
-        };
+        (config.order, config.reliability) = (self.order, self.reliability);
+        config.start = observer.map_or(Start::Live, |observer| observer.start);
         (config.relay, config.deadline_ns) = (self.relay, self.deadline_ns);
         config.snapshots = true;
         if let Some(locks) = &self.locks {
-            (config.mutex, config.election) = (locks.mutex.kind(), locks.election.kind());
+            (config.mutex, config.election) = (locks.mutex, locks.election);
         }
         config.sequencer = Rank(self.sequencer);
         config.incarnation = Incarnation(index as u32 + 1);
@@ -384,12 +332,12 @@ impl Plan {
 
     /// Whether messages may be lost.
     pub(crate) fn is_lossy(&self) -> bool {
-        self.reliability < ReliabilityPlan::Reliable
+        self.reliability < Reliability::Reliable
     }
 
     /// Whether the group's own messages stand between the applications', which see neither them nor their numbers.
     pub(crate) fn has_commands(&self) -> bool {
-        self.locks.as_ref().is_some_and(|locks| locks.mutex == MutexPlan::Replicated)
+        self.locks.as_ref().is_some_and(|locks| locks.mutex == MutexKind::Replicated)
     }
 
     /// Members and observers.

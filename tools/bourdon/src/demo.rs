@@ -284,8 +284,8 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
         OrderArg::Fifo => Order::Fifo,
         OrderArg::Causal => Order::Causal,
         OrderArg::Total => Order::Total,
-        OrderArg::TotalCausal => Order::TotalCausal,
-        OrderArg::Realtime => Order::Realtime,
+        OrderArg::TotalCausal => Order::Total, // total order is causal as it is
+        OrderArg::Realtime => Order::RealTime,
     };
     group.reliability = match args.reliability {
         ReliabilityArg::Reliable => Reliability::Reliable,

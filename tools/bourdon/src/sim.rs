@@ -2,7 +2,7 @@
 
 use crate::exit::Failure;
 use bourdon_sim::{
-    Cell, Demands, ElectionPlan, Family, Guarantee, Kinds, Mode, Mutant, MutexPlan, Options, Plan, Regression, Report,
+    Cell, Demands, ElectionKind, Family, Guarantee, Kinds, Mode, Mutant, MutexKind, Options, Plan, Regression, Report,
     check_mutants, matrix, plan_of, run as run_seeds, run_plan,
 };
 use indicatif::{ProgressBar, ProgressStyle};
@@ -43,10 +43,10 @@ pub(crate) struct Args {
     /// Play only plans of locks and elections, with these locks: replicated, central, lamport, ricart-agrawala or
     /// token-ring
     #[arg(long, value_name = "MUTEX", conflicts_with_all = ["plan", "guarantee"])]
-    locks: Option<MutexPlan>,
+    locks: Option<MutexKind>,
     /// Play only plans of locks and elections, with this election: bully or ring
     #[arg(long, value_name = "ELECTION", conflicts_with_all = ["plan", "guarantee"])]
-    election: Option<ElectionPlan>,
+    election: Option<ElectionKind>,
     /// Play the seeds in every cell of the matrix: each order at each level, without barriers and with
     #[arg(long, conflicts_with_all = ["plan", "mutate", "guarantee", "locks", "election"])]
     matrix: bool,

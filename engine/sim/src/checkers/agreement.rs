@@ -14,7 +14,8 @@
 
 use super::{Verdict, Violation, describe};
 use crate::history::{Delivered, History, Id, Lineage};
-use crate::plan::{OrderPlan, Plan, ReliabilityPlan};
+use crate::plan::Plan;
+use bourdon_protocol::{Order, Reliability};
 use std::collections::BTreeMap;
 
 pub(super) const NAME: &str = "agreement";
@@ -39,7 +40,7 @@ pub(super) struct Agreement {
 
 impl Agreement {
     pub(super) fn new(plan: &Plan) -> Self {
-        let (total, uniform) = (plan.order == OrderPlan::Total, plan.reliability > ReliabilityPlan::Reliable);
+        let (total, uniform) = (plan.order == Order::Total, plan.reliability > Reliability::Reliable);
         Self { total, uniform, ends: BTreeMap::new(), shown_in: Vec::new() }
     }
 

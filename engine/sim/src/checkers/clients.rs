@@ -11,8 +11,8 @@
 
 use super::{Verdict, Violation};
 use crate::history::{History, Id};
-use crate::plan::{OrderPlan, Plan, StartPlan};
-use bourdon_protocol::Delivery;
+use crate::plan::Plan;
+use bourdon_protocol::{Delivery, Order, Start};
 use std::collections::BTreeMap;
 
 pub(super) const NAME: &str = "clients";
@@ -35,11 +35,9 @@ pub(super) struct Clients {
 
 impl Clients {
     pub(super) fn new(plan: &Plan) -> Self {
-        let observers = plan.observers.iter().map(|observer| observer.start != StartPlan::Oldest);
+        let observers = plan.observers.iter().map(|observer| observer.start != Start::Oldest);
         Self {
-            is_judged: plan.clients > 0
-                && !plan.is_lossy()
-                && matches!(plan.order, OrderPlan::Causal | OrderPlan::Total),
+            is_judged: plan.clients > 0 && !plan.is_lossy() && matches!(plan.order, Order::Causal | Order::Total),
             live: (0..plan.members).map(|_| true).chain(observers).collect(),
             next: BTreeMap::new(),
             places: BTreeMap::new(),

@@ -15,7 +15,8 @@
 use super::{Verdict, Violation, agreement};
 use crate::history::{Delivered, Gap, History, Lineage, Settled};
 use crate::node::Node;
-use crate::plan::{Happening, OrderPlan, Plan, StartPlan};
+use crate::plan::{Happening, Plan};
+use bourdon_protocol::{Order, Start};
 
 pub(super) const NAME: &str = "completeness";
 
@@ -45,7 +46,7 @@ impl Completeness<'_> {
                 self.losses_reported(lineage)?;
                 continue;
             }
-            let total = self.plan.order == OrderPlan::Total;
+            let total = self.plan.order == Order::Total;
             agreement::compare(
                 self.history,
                 (&first.delivered, first.process),
@@ -118,7 +119,7 @@ impl Completeness<'_> {
             let theirs = message.publisher == Some((settled.rank, settled.incarnation)) && !message.at_barrier;
             let below = message.sequence < settled.delivered;
             // With unordered delivery, messages in a gap below may be lost: the cut has what stands beyond it.
-            let lost = below && self.plan.order == OrderPlan::Unordered;
+            let lost = below && self.plan.order == Order::Unordered;
             if theirs && !lost && below != first.has(id) {
                 let (name, shown) = (self.history.name(id), first.has(id));
                 return missing(format!("{name} was delivered: {shown}, but its sender got {settled:?}"));
@@ -135,7 +136,7 @@ impl Completeness<'_> {
         }
         let owes = |shown: &&Delivered| {
             let published_at_ns = self.history.messages[shown.id as usize].at_ns;
-            let oldest = node.start == Some(StartPlan::Oldest) && self.is_all_retained();
+            let oldest = node.start == Some(Start::Oldest) && self.is_all_retained();
             oldest || lineage.whole || lineage.formed_at_ns.is_some_and(|formed| published_at_ns > formed)
         };
         let excused = |shown: &Delivered| {
@@ -159,7 +160,7 @@ impl Completeness<'_> {
     }
 
     fn is_tail_of_lost_order(&self, lineage: &Lineage, lost: &Delivered) -> bool {
-        self.plan.order == OrderPlan::Total
+        self.plan.order == Order::Total
             && lineage.gaps.iter().any(|gap| self.datagrams.is_none() || gap.sender == self.plan.sequencer)
             && !lineage.delivered.iter().any(|shown| shown.sender == lost.sender && shown.sequence > lost.sequence)
     }
@@ -169,7 +170,7 @@ impl Completeness<'_> {
             return Ok(()); // a view that ends takes what was retained with it
         }
         let needless = |gap: &&Gap| {
-            let order = self.plan.order == OrderPlan::Total && !self.retained(usize::from(self.plan.sequencer));
+            let order = self.plan.order == Order::Total && !self.retained(usize::from(self.plan.sequencer));
             self.retained(usize::from(gap.sender)) && !order
         };
         match lineage.gaps.iter().find(needless) {

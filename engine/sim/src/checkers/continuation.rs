@@ -14,8 +14,8 @@ use super::{Verdict, Violation};
 use crate::demand::{Demand, Demands};
 use crate::history::{History, Id};
 use crate::node::Node;
-use crate::plan::{Plan, ReliabilityPlan};
-use bourdon_protocol::{Member, View};
+use crate::plan::Plan;
+use bourdon_protocol::{Member, Reliability, View};
 use std::collections::BTreeSet;
 
 pub(super) const NAME: &str = "continuation";
@@ -33,7 +33,7 @@ pub(super) struct Continuation {
 
 impl Continuation {
     pub(super) fn new(plan: &Plan, demands: Demands) -> Self {
-        let uniform = plan.reliability > ReliabilityPlan::Reliable;
+        let uniform = plan.reliability > Reliability::Reliable;
         Self { demands, uniform, leaving: BTreeSet::new(), crashed: BTreeSet::new(), broken: None }
     }
 

@@ -16,8 +16,8 @@ use super::{Verdict, Violation};
 use crate::demand::{Demand, Demands};
 use crate::history::{Delivered, Gap, History, Id, Lineage};
 use crate::node::Node;
-use crate::plan::{OrderPlan, Plan};
-use bourdon_protocol::{Member, Process, Standing};
+use crate::plan::Plan;
+use bourdon_protocol::{Member, Order, Process, Standing};
 use bourdon_wire::Rank;
 use std::collections::BTreeMap;
 
@@ -48,7 +48,7 @@ impl Observers {
     pub(super) fn new(plan: &Plan, demands: Demands) -> Self {
         Self {
             is_judged: demands.has(Demand::Observers) && !plan.is_lossy() && !plan.observers.is_empty(),
-            total: plan.order == OrderPlan::Total,
+            total: plan.order == Order::Total,
             log_slots: u64::from(plan.log_slots.min(plan.receive_log_slots)),
             delivered_in: BTreeMap::new(),
             delivered_by: BTreeMap::new(),

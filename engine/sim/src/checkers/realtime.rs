@@ -11,7 +11,8 @@
 
 use super::{Verdict, Violation};
 use crate::history::{History, Id, Lineage};
-use crate::plan::{Happening, OrderPlan, Plan};
+use crate::plan::{Happening, Plan};
+use bourdon_protocol::Order;
 
 pub(super) const NAME: &str = "realtime";
 
@@ -27,7 +28,7 @@ pub(super) struct RealTime {
 impl RealTime {
     pub(super) fn new(plan: &Plan) -> Self {
         let jumps = plan.events.iter().any(|event| event.what == Happening::ClockJump);
-        Self { applies: plan.order == OrderPlan::Realtime, clocks_hold: !jumps }
+        Self { applies: plan.order == Order::RealTime, clocks_hold: !jumps }
     }
 
     pub(super) fn end(&self, history: &History) -> Verdict {

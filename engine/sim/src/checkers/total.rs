@@ -8,8 +8,8 @@
 
 use super::{Verdict, Violation};
 use crate::history::{History, Id};
-use crate::plan::{OrderPlan, Plan};
-use bourdon_protocol::Delivery;
+use crate::plan::Plan;
+use bourdon_protocol::{Delivery, Order};
 use std::collections::BTreeMap;
 
 pub(super) const NAME: &str = "total";
@@ -28,11 +28,7 @@ fn broken(detail: String) -> Verdict {
 
 impl Total {
     pub(super) fn new(plan: &Plan) -> Self {
-        Self {
-            total: plan.order == OrderPlan::Total,
-            realtime: plan.order == OrderPlan::Realtime,
-            bound: BTreeMap::new(),
-        }
+        Self { total: plan.order == Order::Total, realtime: plan.order == Order::RealTime, bound: BTreeMap::new() }
     }
 
     /// Whether order numbers are judged at all.

@@ -8,11 +8,9 @@
 //! group; and one member never crashes and never leaves, because a group that has lost all members would form again
 //! from nothing.
 
-use super::{
-    DetectorPlan, ElectionPlan, EventPlan, FaultPlan, Happening, Kinds, LockPlan, MS, MutexPlan, ObserverPlan,
-    OrderPlan, Plan, ReliabilityPlan, StartPlan,
-};
-use crate::guarantee::{Guarantee, LEVELS, ORDERS};
+use super::{DetectorPlan, EventPlan, FaultPlan, Happening, Kinds, LockPlan, MS, ObserverPlan, Plan};
+use crate::guarantee::{Guarantee, LEVELS};
+use bourdon_protocol::{ElectionKind, MutexKind, Order, Reliability, Start};
 use fastrand::Rng;
 
 pub(super) fn pick<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
@@ -23,7 +21,7 @@ impl Plan {
     /// What a seed draws.
     pub fn draw(seed: u64) -> Self {
         let rng = &mut Rng::with_seed(seed);
-        let order = pick(rng, &[OrderPlan::Unordered, OrderPlan::Fifo, OrderPlan::Causal, OrderPlan::Total]);
+        let order = pick(rng, &[Order::Unordered, Order::Fifo, Order::Causal, Order::Total]);
         let members = match rng.u8(0..16) {
             0 => rng.u16(6..=9),
             1..6 => 5,
@@ -70,7 +68,7 @@ impl Plan {
             observers: draw_observers(rng, observers, faults.until_ns),
             faults,
             order_early: rng.bool(),
-            reliability: pick(rng, &[ReliabilityPlan::Reliable, ReliabilityPlan::Uniform, ReliabilityPlan::Stable]),
+            reliability: pick(rng, &[Reliability::Reliable, Reliability::Uniform, Reliability::Stable]),
             relay: false,
             deadline_ns: 0,
             detector: DetectorPlan { fast, ..DetectorPlan::default() },
@@ -111,10 +109,10 @@ impl Plan {
         if plan.is_lossy() {
             plan.clients = 0; // a client's message is kept once a quorum holds it; no process waits for that here
         }
-        if reliability == ReliabilityPlan::BestEffort {
+        if reliability == Reliability::BestEffort {
             plan.deadline_ns = pick(rng, &[0, 0, MS, 20 * MS]);
         }
-        if order == OrderPlan::Realtime {
+        if order == Order::RealTime {
             // Clocks as in real hosts: a clock that drifts further is broken.
             plan.drift_ppm.iter_mut().for_each(|ppm| *ppm /= 5);
         }
@@ -192,8 +190,8 @@ impl Plan {
         plan.drift_ppm.truncate(processes);
         (plan.log_slots, plan.receive_log_slots) = (pick(rng, &[16, 64]), 64);
         (plan.max_message_bytes, plan.window_slots) = (2000, vec![pick(rng, &[16, 32]); usize::from(members)]);
-        let mutex = kinds.mutex.unwrap_or_else(|| pick(rng, &MutexPlan::ALL));
-        let election = kinds.election.unwrap_or_else(|| pick(rng, &ElectionPlan::ALL));
+        let mutex = kinds.mutex.unwrap_or_else(|| pick(rng, &MutexKind::ALL));
+        let election = kinds.election.unwrap_or_else(|| pick(rng, &ElectionKind::ALL));
         plan.draw_level_for(mutex, rng);
         match rng.u8(0..10) {
             0..3 => {}
@@ -219,17 +217,17 @@ impl Plan {
 
     /// Replicated locks need total order and no losses; most are at `reliable`, where delivering a message is not
     /// enough to report a grant. The others do not use the streams.
-    fn draw_level_for(&mut self, mutex: MutexPlan, rng: &mut Rng) {
-        let is_replicated = mutex == MutexPlan::Replicated;
+    fn draw_level_for(&mut self, mutex: MutexKind, rng: &mut Rng) {
+        let is_replicated = mutex == MutexKind::Replicated;
         (self.reliability, self.relay) = pick(rng, &LEVELS);
-        self.order = if is_replicated { OrderPlan::Total } else { pick(rng, &ORDERS) };
+        self.order = if is_replicated { Order::Total } else { pick(rng, &Order::ALL) };
         if is_replicated && (self.is_lossy() || rng.u8(0..4) != 0) {
-            self.reliability = ReliabilityPlan::Reliable;
+            self.reliability = Reliability::Reliable;
         }
         if self.is_lossy() {
             self.clients = 0;
         }
-        if self.order == OrderPlan::Realtime {
+        if self.order == Order::RealTime {
             self.drift_ppm.iter_mut().for_each(|ppm| *ppm /= 5);
         }
     }
@@ -249,7 +247,7 @@ impl Plan {
 impl LockPlan {
     pub(super) fn draw(
         rng: &mut Rng,
-        (mutex, election): (MutexPlan, ElectionPlan),
+        (mutex, election): (MutexKind, ElectionKind),
         members: u16,
         until_ns: u64,
     ) -> Self {
@@ -407,7 +405,7 @@ fn draw_publishers(rng: &mut Rng, members: u16) -> Vec<u16> {
 fn draw_observers(rng: &mut Rng, count: u16, until_ns: u64) -> Vec<ObserverPlan> {
     let draw = |_| ObserverPlan {
         joins_at_ns: if rng.bool() { 0 } else { rng.u64(0..until_ns) },
-        start: pick(rng, &[StartPlan::Live, StartPlan::Oldest, StartPlan::Snapshot]),
+        start: pick(rng, &[Start::Live, Start::Oldest, Start::Snapshot]),
         receive_log_slots: pick(rng, &[16, 64, 256]),
     };
     let mut observers: Vec<_> = (0..count).map(draw).collect();

@@ -7,39 +7,17 @@ use bourdon_protocol::{ElectionKind, MutexKind, Participation};
 use bourdon_wire::TopicName;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::str::FromStr;
 
 /// The names of locks and of elections.
 const NAMES: [&str; 2] = ["sim.one", "sim.two"];
-
-/// The algorithm that grants locks, by its name on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)] // the names explain it
-pub enum MutexPlan {
-    Replicated,
-    Central,
-    Lamport,
-    RicartAgrawala,
-    TokenRing,
-}
-
-/// The algorithm that elects leaders, by its name on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)] // the names explain it
-pub enum ElectionPlan {
-    Bully,
-    Ring,
-}
 
 /// The algorithms that a run's plan must have; the seed draws those that are left open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kinds {
     /// The algorithm that grants locks.
-    pub mutex: Option<MutexPlan>,
+    pub mutex: Option<MutexKind>,
     /// The algorithm that elects leaders.
-    pub election: Option<ElectionPlan>,
+    pub election: Option<ElectionKind>,
 }
 
 /// What applications do with locks and elections.
@@ -47,9 +25,9 @@ pub struct Kinds {
 #[serde(deny_unknown_fields)]
 pub struct LockPlan {
     /// The algorithm that grants locks.
-    pub mutex: MutexPlan,
+    pub mutex: MutexKind,
     /// The algorithm that elects leaders.
-    pub election: ElectionPlan,
+    pub election: ElectionKind,
     /// How many locks, and how many elections, there are: 1 or 2.
     pub names: usize,
     /// Members that ask for locks.
@@ -74,80 +52,6 @@ pub struct LockPlan {
     pub standbys: Vec<u16>,
     /// How long a leader leads at most before it resigns; 0 if it never does.
     pub resign_ns: u64,
-}
-
-impl MutexPlan {
-    /// Every algorithm.
-    pub const ALL: [Self; 5] = [Self::Replicated, Self::Central, Self::Lamport, Self::RicartAgrawala, Self::TokenRing];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Replicated => "replicated",
-            Self::Central => "central",
-            Self::Lamport => "lamport",
-            Self::RicartAgrawala => "ricart-agrawala",
-            Self::TokenRing => "token-ring",
-        }
-    }
-
-    pub(super) fn kind(self) -> MutexKind {
-        match self {
-            Self::Replicated => MutexKind::Replicated,
-            Self::Central => MutexKind::Central,
-            Self::Lamport => MutexKind::Lamport,
-            Self::RicartAgrawala => MutexKind::RicartAgrawala,
-            Self::TokenRing => MutexKind::TokenRing,
-        }
-    }
-}
-
-impl ElectionPlan {
-    /// Every algorithm.
-    pub const ALL: [Self; 2] = [Self::Bully, Self::Ring];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Bully => "bully",
-            Self::Ring => "ring",
-        }
-    }
-
-    pub(super) fn kind(self) -> ElectionKind {
-        match self {
-            Self::Bully => ElectionKind::Bully,
-            Self::Ring => ElectionKind::Ring,
-        }
-    }
-}
-
-impl fmt::Display for MutexPlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl fmt::Display for ElectionPlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for MutexPlan {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|kind| kind.name() == text);
-        found.ok_or_else(|| format!("{text:?} grants no locks; there are: {}", Self::ALL.map(Self::name).join(", ")))
-    }
-}
-
-impl FromStr for ElectionPlan {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|kind| kind.name() == text);
-        found.ok_or_else(|| format!("{text:?} elects no leader; there are: {}", Self::ALL.map(Self::name).join(", ")))
-    }
 }
 
 impl fmt::Display for Kinds {
@@ -199,17 +103,17 @@ mod tests {
 
     #[test]
     fn every_algorithm_has_a_name_that_finds_it() {
-        for mutex in MutexPlan::ALL {
+        for mutex in MutexKind::ALL {
             assert_eq!(mutex.to_string().parse(), Ok(mutex));
             assert_eq!(serde_json::to_value(mutex).unwrap(), mutex.name());
         }
-        for election in ElectionPlan::ALL {
+        for election in ElectionKind::ALL {
             assert_eq!(election.to_string().parse(), Ok(election));
             assert_eq!(serde_json::to_value(election).unwrap(), election.name());
         }
-        assert!("bakery".parse::<MutexPlan>().is_err_and(|why| why.contains("ricart-agrawala")));
-        assert!("lottery".parse::<ElectionPlan>().is_err_and(|why| why.contains("bully")));
-        let kinds = Kinds { mutex: Some(MutexPlan::Lamport), election: Some(ElectionPlan::Ring) };
+        assert!("bakery".parse::<MutexKind>().is_err_and(|why| why.contains("ricart-agrawala")));
+        assert!("lottery".parse::<ElectionKind>().is_err_and(|why| why.contains("bully")));
+        let kinds = Kinds { mutex: Some(MutexKind::Lamport), election: Some(ElectionKind::Ring) };
         assert_eq!(kinds.to_string(), " --locks lamport --election ring");
     }
 }

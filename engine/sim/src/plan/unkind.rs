@@ -1,10 +1,8 @@
 //! Plans as unkind as real hosts: live members are silent for as long as dead ones.
 
 use super::draw::pick;
-use super::{
-    DetectorPlan, ElectionPlan, FaultPlan, Happening, LockPlan, MS, MutexPlan, ObserverPlan, OrderPlan, Plan,
-    ReliabilityPlan, ReplayPlan, RestartPlan, StallPlan, StartPlan,
-};
+use super::{DetectorPlan, FaultPlan, Happening, LockPlan, MS, ObserverPlan, Plan, ReplayPlan, RestartPlan, StallPlan};
+use bourdon_protocol::{ElectionKind, MutexKind, Order, Reliability, Start};
 use fastrand::Rng;
 
 impl Plan {
@@ -106,9 +104,9 @@ impl Plan {
         let interval_ns = pick(rng, &[MS / 2, 5 * MS, 50 * MS]);
         plan.replay = Some(ReplayPlan { interval_ns, own_permille: pick(rng, &[0, 300]) });
         if rng.u8(0..3) == 0 {
-            let kinds = (pick(rng, &MutexPlan::ALL), pick(rng, &ElectionPlan::ALL));
-            if kinds.0 == MutexPlan::Replicated {
-                plan.order = OrderPlan::Total;
+            let kinds = (pick(rng, &MutexKind::ALL), pick(rng, &ElectionKind::ALL));
+            if kinds.0 == MutexKind::Replicated {
+                plan.order = Order::Total;
             }
             plan.locks = Some(LockPlan::draw(rng, kinds, members, until_ns));
         }
@@ -120,7 +118,7 @@ impl Plan {
     fn wander_between_groups(&mut self, rng: &mut Rng) {
         self.faults.until_ns = 2000 * MS;
         (self.messages, self.interval_ns, self.client_interval_ns) = (400, 4 * MS, 10 * MS);
-        self.order = pick(rng, &[OrderPlan::Total, OrderPlan::Causal]);
+        self.order = pick(rng, &[Order::Total, Order::Causal]);
         // The earlier group does not hear the later one, which would take it in.
         let first_frozen = self.processes() as u16 + self.clients;
         for (turn, mut restart) in std::mem::take(&mut self.restarts).into_iter().enumerate() {
@@ -154,7 +152,7 @@ impl Plan {
         let (drop_permille, reorder_permille) = (pick(rng, &[20, 50]), pick(rng, &[0, 40]));
         plan.faults = FaultPlan { drop_permille, reorder_permille, ..FaultPlan::none(until_ns) };
         plan.detector = DetectorPlan { fast: true, evidence_after_ns: pick(rng, &[0, MS]), ..DetectorPlan::default() };
-        let live = ObserverPlan { joins_at_ns: 0, start: StartPlan::Live, receive_log_slots: 256 };
+        let live = ObserverPlan { joins_at_ns: 0, start: Start::Live, receive_log_slots: 256 };
         plan.observers = vec![live; 3];
         plan.clock_offsets_ns.resize(plan.processes(), 1 << 40);
         plan.drift_ppm.clear();
@@ -203,8 +201,8 @@ impl Plan {
         let members = pick(rng, &[3, 3, 5]);
         (plan.members, plan.sequencer, plan.clients) = (members, rng.u16(0..members), 2);
         (plan.publishers, plan.window_slots) = ((0..members).collect(), vec![32; usize::from(members)]);
-        plan.order = pick(rng, &[OrderPlan::Total, OrderPlan::Total, OrderPlan::Causal]);
-        plan.reliability = pick(rng, &[ReliabilityPlan::Reliable, ReliabilityPlan::Uniform, ReliabilityPlan::Stable]);
+        plan.order = pick(rng, &[Order::Total, Order::Total, Order::Causal]);
+        plan.reliability = pick(rng, &[Reliability::Reliable, Reliability::Uniform, Reliability::Stable]);
         (plan.adversary, plan.events, plan.relay, plan.deadline_ns) = (false, Vec::new(), false, 0);
         (plan.log_slots, plan.receive_log_slots, plan.socket_bytes) = (256, 256, 1_000_000);
         let until_ns = 1500 * MS;
@@ -213,7 +211,7 @@ impl Plan {
         plan.detector = DetectorPlan { patient: true, ..DetectorPlan::default() };
         let late = |rng: &mut Rng| ObserverPlan {
             joins_at_ns: rng.u64(20 * MS..until_ns),
-            start: StartPlan::Live,
+            start: Start::Live,
             receive_log_slots: 256,
         };
         plan.observers = (0..3).map(|_| late(rng)).collect();
@@ -240,6 +238,6 @@ impl Plan {
 }
 
 fn lasting_observer(rng: &mut Rng, until_ns: u64) -> ObserverPlan {
-    let start = pick(rng, &[StartPlan::Live, StartPlan::Oldest, StartPlan::Snapshot]);
+    let start = pick(rng, &[Start::Live, Start::Oldest, Start::Snapshot]);
     ObserverPlan { joins_at_ns: rng.u64(0..until_ns), start, receive_log_slots: 64 }
 }

@@ -607,7 +607,7 @@ impl<'a> Run<'a> {
     fn judge(&mut self, children: &mut Children) {
         self.outcome.order_agrees =
             if self.is_lossy() { self.is_one_order(children) } else { self.is_prefix_of_longest(children) };
-        let total = matches!(self.plan.settings.group.order, DeliveryOrder::Total | DeliveryOrder::TotalCausal);
+        let total = self.plan.settings.group.order == DeliveryOrder::Total;
         let mut failures = Vec::new();
         if total && !self.outcome.order_agrees {
             failures.push("the processes delivered in different orders".to_owned());
