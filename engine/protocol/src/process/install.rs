@@ -1,0 +1,265 @@
+//! The end of an epoch and the beginning of the next.
+//!
+//! Delivery comes here when nothing else is due: a barrier is completed, or the cut of a decided view has been
+//! delivered, and the view that was decided begins: with empty streams, for members and followers alike.
+
+use super::application::LEAVE_WAIT_NS;
+use super::change::{Clock, own_driver};
+use super::standing::{Gone, Joined, State};
+use super::{Doubt, Process, Standing, header};
+use crate::config::Role;
+use crate::control::view_change::Value;
+use crate::counters::Counter;
+use crate::data::barrier::Standing as AtBarrier;
+use crate::data::epoch_state::EpochState;
+use crate::data::loss::numbers_of;
+use crate::data::pipeline::Pipeline;
+use crate::event::{Delivery, Event};
+use crate::mutant::Mutant;
+use crate::outbox::Destination;
+use crate::view::{Beginning, Member, View};
+use alloc::boxed::Box;
+use bourdon_wire::records::heartbeat_flags;
+use bourdon_wire::{Epoch, InstanceId, Instant, OrderNumber, Rank, Sequence};
+
+impl Process {
+    /// Completes a barrier if that is due; returns how many messages it delivered. `is_all`: nothing else can be
+    /// delivered.
+    pub(super) fn pass_barrier(&mut self, now: Instant, is_all: bool, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
+        let data = &mut self.data;
+        if matches!(data.end, EpochState::Wedged | EpochState::Fetching(_)) {
+            return 0; // our state reports what was promised; the cut decides whether the barrier is complete
+        }
+        let agreed = data.agreed_barrier();
+        let standing = data.barrier.look(&mut data.streams, &data.view);
+        if data.is_lossy() {
+            // Messages that are lost by the markers' headers are reported before the barrier, or the view's end.
+            self.cross_holes();
+        }
+        let data = &mut self.data;
+        if agreed == Some(false) || standing == AtBarrier::Before && !(agreed.is_some() && is_all) {
+            return 0;
+        }
+        if standing == AtBarrier::Reached
+            && let Some(outbound) = data.outbound.as_mut().filter(|_| data.end.is_open())
+        {
+            outbound.ack.due = now; // acknowledge it at once
+        }
+        let may = match &data.end {
+            // All members have the same cut: if it has every marker, all of them complete the barrier at it.
+            EpochState::Decided(_) => true,
+            _ => data.barrier.may_pass(&data.streams, &data.view, data.own(), self.config.mutant),
+        };
+        if !may {
+            return 0;
+        }
+        let phase = data.barrier.phase;
+        let mut count = 0;
+        for index in 0..data.streams.len() {
+            let (at, rank) = ((data.view.instance, data.view.epoch), Rank(index as u16));
+            let sequence = data.streams[index].delivered;
+            let Some(incarnation) = data.view.incarnation(rank) else { continue };
+            if let Some((_, Some(payload))) = data.streams[index].marker().filter(|(of, _)| *of == phase) {
+                count += 1;
+                emit(Delivery::at_barrier(Member { rank, incarnation }, sequence, at, phase, now, payload));
+            }
+        }
+        let asked = data.barrier.pass(&mut data.streams);
+        if let Some(outbound) = &mut data.outbound {
+            outbound.packer.enter_phase(data.barrier.phase);
+        }
+        let phase = data.barrier.phase;
+        self.event(Event::Synced { phase, asked });
+        count.max(1)
+    }
+
+    /// Delivers what is left of a decided epoch and, once nothing is left, enters the next; returns how many messages.
+    pub(super) fn finish_epoch(&mut self, now: Instant, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
+        let EpochState::Decided(cut) = &self.data.end else { return 0 };
+        let holds = self.data.holds_cut(cut) || self.config.mutant == Some(Mutant::InstallWithHole);
+        if self.standing() == Standing::Following {
+            return self.follow_on(now, holds, emit);
+        }
+        if !holds {
+            return 0;
+        }
+        let mut own = (&mut self.clients, &mut self.coordination);
+        let mut emit = |delivery: Delivery<'_>| super::delivery::show(&mut own, delivery, emit);
+        let ranges = self.data.deliver_ranges(now, &mut emit);
+        self.counters.add(Counter::Delivered, ranges as u64);
+        if ranges > 0 {
+            return ranges;
+        }
+        if matches!(self.config.mutant, Some(Mutant::AppendUnordered | Mutant::SkipAtCut)) {
+            let count = self.data.deliver_beyond_order(now, &mut emit);
+            if count > 0 {
+                return count;
+            }
+        }
+        if self.state.driver().is_none_or(|driver| driver.ballots().decided().is_none()) {
+            return 0; // it no longer takes part
+        }
+        self.drive(now, |driver, _, out| driver.on_concluded(out));
+        1
+    }
+
+    pub(super) fn install(&mut self, now: Instant, value: Value) {
+        let sound = self.state.driver().is_some_and(|driver| driver.may_install(&value));
+        assert!(sound, "rule 26: {value:?} is to follow {:?}", self.data.view);
+        if !self.data.publishes_again()
+            && let Some((sender, from, to)) = self.data.abandon_own()
+        {
+            self.counters.add(Counter::Gaps, to.since(from));
+            self.event(Event::Gap { sender, from, to });
+        }
+        let mut beginning = self.data.next_beginning();
+        if self.data.is_lossy() && self.config.rank() == Some(value.sequencer) {
+            beginning.order = self.data.next_order(beginning.order);
+        }
+        if self.config.mutant == Some(Mutant::ReuseNumbers) {
+            beginning.order.0 = beginning.order.0.saturating_sub(1);
+        }
+        let view = value.view(self.data.view.epoch.next());
+        let own = self.own_member().filter(|own| view.contains(*own));
+        if own.is_none() {
+            return self.removed(now, Some(value), view.epoch);
+        }
+        let asked = self.data.barrier.take_asked();
+        let later = core::mem::take(&mut self.unsettled);
+        if self.data.publishes_again() {
+            self.unsettled.extend(self.data.unsettled());
+        }
+        self.unsettled.extend(later);
+        let leads = self.state.driver().is_some_and(|change| change.ballots().leads().is_some());
+        self.retire(now, Some(value));
+        self.enter(now, view, &beginning);
+        self.data.barrier.ask_again(asked);
+        if leads {
+            self.reply_view(now, Destination::Group, 0);
+            self.announces_view = true;
+        }
+        self.receive_ahead(now);
+    }
+
+    /// Begins a view, as a member if it names this incarnation of this process, else as a follower.
+    pub(super) fn enter(&mut self, now: Instant, view: View, beginning: &Beginning) {
+        let same = self.data.view.instance == view.instance && self.data.view.epoch != Epoch(0);
+        assert!(view.instance != InstanceId::NONE, "a view names its instance");
+        assert!(!same || self.data.view.birth == view.birth, "an instance has one birth");
+        self.note_birth(view.birth);
+        let own = self.own_member().filter(|own| view.contains(*own));
+        let old = core::mem::replace(&mut self.data, Pipeline::idle(self.config.clone(), view.epoch));
+        let before = old.view.clone();
+        old.into_logs(&mut self.spare);
+        let rank = own.map(|own| own.rank);
+        let is_lossy = self.config.reliability.is_lossy();
+        let earlier = core::mem::replace(&mut self.before, view.clone());
+        if earlier.instance != view.instance {
+            // A client sends again in this instance what another may have delivered.
+            self.clients = Default::default();
+        }
+        let mut ahead = beginning.clone();
+        if is_lossy && view.epoch > Epoch(1) && earlier.epoch.next() == view.epoch {
+            // No member knows how far an earlier incarnation was heard; a newcomer does not know how far the order has
+            // come.
+            let from = numbers_of(view.epoch);
+            for member in view.members.iter().filter(|member| !earlier.contains(**member)) {
+                let first = &mut ahead.first[member.rank.index()];
+                *first = (*first).max(Sequence(from));
+                if member.rank == view.sequencer {
+                    ahead.order = ahead.order.max(OrderNumber(from));
+                }
+            }
+        }
+        let beginning = &ahead;
+        self.data = Pipeline::new(self.config.clone(), view.clone(), rank, beginning, &mut self.spare);
+        self.begin_time(now);
+        self.state = match own {
+            Some(own) => State::Member(Box::new(Joined::new(own_driver(&self.config, own, view.clone())))),
+            None => State::Following(Box::default()),
+        };
+        self.clock = Clock::default();
+        self.clock.look_due = now;
+        self.outbox.enter(header(&self.config, view.instance, view.epoch));
+        self.trust.announcements.enter(now);
+        for rank in (0..self.config.members).map(Rank) {
+            let (was, is) = (before.incarnation(rank), view.incarnation(rank));
+            match (was, is) {
+                _ if own.is_none() => self.detector.left(rank),
+                (_, Some(_)) if was == is && self.detector.is_watching(rank) => {}
+                (_, Some(_)) => self.detector.watch(rank, now),
+                (_, None) => self.detector.forget(rank),
+            }
+        }
+        self.data.suspected = self.detector.suspects();
+        self.announce_windows();
+        if own.is_some() {
+            self.rejoin.joined(now);
+            self.transfer.joined();
+            self.release_donor();
+            self.clients.renumber();
+        }
+        self.begin_coordination(beginning.order);
+        self.past.note_next(&self.data.view, &self.data.beginning);
+        self.settle_doubt();
+        self.heartbeat.due = now;
+        self.is_view_new = true;
+        self.counters.add(Counter::Views, 1);
+        self.event(Event::View { epoch: view.epoch, members: view.bits(), sequencer: view.sequencer });
+    }
+
+    /// Windows that members announced earlier hold in the new view too.
+    pub(super) fn announce_windows(&mut self) {
+        let mtu = self.config.limits.mtu_bytes as u64;
+        if let Some(outbound) = &mut self.data.outbound {
+            for member in &self.data.view.members {
+                let peer = self.presence.get(member.rank);
+                if let Some(peer) = peer.filter(|peer| peer.introduced && peer.incarnation == Some(member.incarnation))
+                {
+                    outbound.flow.announce(member.rank, u64::from(peer.window_bytes) / mtu);
+                }
+            }
+        }
+        self.data.update_flow();
+    }
+
+    /// The next view is without this process; `value` is the decision, if this process knows it.
+    pub(super) fn removed(&mut self, now: Instant, value: Option<Value>, epoch: Epoch) {
+        let published = self.data.outbound.as_ref().map(|outbound| outbound.packer.next_sequence);
+        let published = published.unwrap_or_default() + self.unsettled.len() as u64;
+        let (incarnation, instance) = (self.config.incarnation, self.data.view.instance);
+        self.doubt = Some(Doubt { incarnation, instance, epoch, published });
+        self.unsettled.clear();
+        self.transfer.removed();
+        self.end_coordination();
+        let value = value.filter(|_| self.config.mutant != Some(Mutant::DecisionForgotten));
+        let knows = value.is_some();
+        self.retire(now, value);
+        self.clock = Clock::default();
+        (0..self.config.members).for_each(|rank| self.detector.left(Rank(rank)));
+        if self.wishes.leave.is_some() {
+            let wait_ns = if knows { LEAVE_WAIT_NS } else { 0 };
+            self.state = State::Gone(Gone::new(Some((epoch, now + wait_ns))));
+            if !knows {
+                self.part();
+            }
+            return;
+        }
+        self.bump_incarnation();
+        let may_rejoin_at = self.rejoin.left_out(now, &self.config.timing.membership);
+        self.search_again(may_rejoin_at);
+        self.event(Event::Removed(epoch));
+    }
+
+    /// The flags about itself that this process sends in its heartbeats.
+    pub(super) fn standing_flags(&self) -> u16 {
+        let flag = |flag: u16, set: bool| if set { flag } else { 0 };
+        let learner = matches!(self.config.role, Role::Member(_))
+            && matches!(self.standing(), Standing::Outside | Standing::Following);
+        flag(heartbeat_flags::FORMED, self.standing() == Standing::Member)
+            | flag(heartbeat_flags::WEDGED, !self.data.end.is_open())
+            | flag(heartbeat_flags::LEAVING, self.wishes.leave.is_some())
+            | flag(heartbeat_flags::LEARNER, learner)
+            | flag(heartbeat_flags::READY, learner && self.is_caught_up())
+    }
+}
