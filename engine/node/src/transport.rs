@@ -6,7 +6,7 @@
 use crate::settings::{IdleStrategy, Role, Settings, Transport};
 use bourdon_port::{Arrival, Echo, Idle, Limits, Port, PortError, To, Waker};
 use bourdon_tcp::{AutoPort, TcpOptions, TcpPort};
-use bourdon_udp::{PortablePort, UdpOptions, UdpPort};
+use bourdon_udp::{UdpOptions, UdpPort};
 use bourdon_wire::GroupId;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -16,13 +16,11 @@ use std::time::Duration;
 #[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub enum AnyPort {
-    /// UDP multicast by spinning sockets or `io_uring`.
+    /// UDP multicast by spinning sockets, `io_uring` or `epoll`.
     Udp(UdpPort),
-    /// UDP multicast by mio.
-    Portable(PortablePort),
     /// A mesh of TCP connections.
     Tcp(TcpPort),
-    /// UDP multicast by mio, and a mesh for peers that it does not reach.
+    /// UDP multicast by `epoll`, and a mesh for peers that it does not reach.
     Auto(AutoPort),
 }
 
@@ -48,7 +46,7 @@ impl AnyPort {
         match self {
             Self::Tcp(port) => port.break_one_link(),
             Self::Auto(port) => port.mesh().break_one_link(),
-            Self::Udp(_) | Self::Portable(_) => false,
+            Self::Udp(_) => false,
         }
     }
 }
@@ -85,13 +83,13 @@ pub(crate) fn pick(settings: &Settings, echo: Echo) -> Result<Picked, PortError>
     let udp = |options: &UdpOptions| match UdpPort::open(options) {
         Ok(port) => Ok(Picked { port: AnyPort::Udp(port), fallback: None }),
         Err(why @ PortError::Unavailable { .. }) => {
-            let port = AnyPort::Portable(PortablePort::open(options)?);
+            let port = AnyPort::Udp(UdpPort::open(&UdpOptions { io_uring: false, ..options.clone() })?);
             Ok(Picked { port, fallback: Some(format!("{why}; using the portable transport instead")) })
         }
         Err(error) => Err(error),
     };
     match settings.network.transport {
-        Transport::Portable => Ok(Picked { port: AnyPort::Portable(PortablePort::open(&options)?), fallback: None }),
+        Transport::Portable => udp(&UdpOptions { io_uring: false, ..options }),
         Transport::Udp => udp(&options),
         Transport::Tcp => tcp(&mesh(settings, options.idle)?),
         Transport::Auto if settings.network.peers.is_empty() => {
@@ -160,7 +158,6 @@ macro_rules! each {
     ($self:ident, $port:ident => $call:expr) => {
         match $self {
             AnyPort::Udp($port) => $call,
-            AnyPort::Portable($port) => $call,
             AnyPort::Tcp($port) => $call,
             AnyPort::Auto($port) => $call,
         }
@@ -175,7 +172,6 @@ impl AnyPort {
     pub fn join_source(&self, source: IpAddr) -> Result<(), PortError> {
         match self {
             Self::Udp(port) => port.join_source(source),
-            Self::Portable(port) => port.join_source(source),
             Self::Auto(port) => port.multicast().map_or(Err(no_sources(source)), |port| port.join_source(source)),
             Self::Tcp(_) => Err(no_sources(source)),
         }
@@ -188,7 +184,6 @@ impl AnyPort {
     pub fn leave_source(&self, source: IpAddr) -> Result<(), PortError> {
         match self {
             Self::Udp(port) => port.leave_source(source),
-            Self::Portable(port) => port.leave_source(source),
             Self::Auto(port) => port.multicast().map_or(Err(no_sources(source)), |port| port.leave_source(source)),
             Self::Tcp(_) => Err(no_sources(source)),
         }

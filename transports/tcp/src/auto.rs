@@ -31,7 +31,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bourdon_port::{Arrival, Idle, Limits, Port, PortError, To, Waker};
-use bourdon_udp::{PortablePort, UdpOptions};
+use bourdon_udp::{UdpOptions, UdpPort};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::TcpPort;
@@ -82,7 +82,7 @@ pub struct Reach {
 /// A port over UDP multicast and a mesh of TCP connections.
 #[derive(Debug)]
 pub struct AutoPort {
-    multicast: Option<PortablePort>,
+    multicast: Option<UdpPort>,
     mesh: TcpPort,
     idle: Idle,
     hello: Hello,
@@ -106,7 +106,7 @@ impl AutoPort {
     pub fn open(multicast: &UdpOptions, mesh: &TcpOptions) -> Result<(Self, Option<PortError>), PortError> {
         let mesh = TcpPort::open(&TcpOptions { io_uring: false, ..mesh.clone() }).map(|port| (port, mesh))?;
         let (mesh, options) = mesh;
-        let (multicast, refused) = match PortablePort::open(multicast) {
+        let (multicast, refused) = match UdpPort::open(&UdpOptions { io_uring: false, ..multicast.clone() }) {
             Ok(port) => (Some(port), None),
             Err(error) => (None, Some(error)),
         };
@@ -135,7 +135,7 @@ impl AutoPort {
     }
 
     /// What is sent by multicast, if it could be opened.
-    pub fn multicast(&self) -> Option<&PortablePort> {
+    pub fn multicast(&self) -> Option<&UdpPort> {
         self.multicast.as_ref()
     }
 
@@ -306,7 +306,7 @@ impl Port for AutoPort {
         }
         let due = self.mesh.next_due().map_or(self.next_probe, |due| due.min(self.next_probe));
         let timeout = timeout.min(due.saturating_duration_since(Instant::now()));
-        let multicast = self.multicast.as_ref().map(PortablePort::sleeper);
+        let multicast = self.multicast.as_ref().map(UdpPort::sleeper);
         if let (Some(mesh), Some(Some(_)) | None) = (self.mesh.sleeper(), multicast) {
             let fds = [Some(mesh), multicast.flatten()];
             let mut fds: Vec<_> = fds.iter().flatten().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();

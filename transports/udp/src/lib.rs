@@ -3,13 +3,13 @@
 //! Receiving well means two different things. A thread with a core of its own gets a datagram soonest by asking the
 //! socket again and again, with nothing between it and the system call. A thread that shares its core must sleep, and
 //! then wants to hear of two sockets, a waker and a timeout with one call, and to find all that has come already in
-//! its memory. One mechanism for both would be second-best at each, so [`UdpPort`] has two, chosen by
-//! [`UdpOptions::idle`]:
+//! its memory. One mechanism for both would be second-best at each, so [`UdpPort`] has several, chosen by
+//! [`UdpOptions::idle`] and [`UdpOptions::io_uring`]:
 //!
 //! - `socket-spin` ([`Idle::Spin`]): `recvmsg` without waiting, see `receive.rs`.
 //! - `io_uring` ([`Idle::Park`]): multishot `recvmsg` into buffers lent to the kernel, see
-//!   `ring.rs`. Where a kernel lacks or forbids it, opening returns [`PortError::Unavailable`] and
-//!   [`PortablePort`] does the same over epoll.
+//!   `ring.rs`. Where a kernel lacks or forbids it, opening returns [`PortError::Unavailable`].
+//! - `epoll` ([`Idle::Park`] without `io_uring`): see `epoll.rs`.
 //!
 //! Sending is the same for both (`send.rs`): one `sendmsg` for up to 64 KiB of equal datagrams.
 //!
@@ -17,19 +17,20 @@
 #![allow(unsafe_code)] // system calls; each block carries its proof
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use bourdon_port::{Arrival, Idle, Limits, Port, PortError, To, Waker};
 
 mod broadcast;
 mod buffers;
+mod epoll;
 mod filter;
 mod interface;
 mod join;
 mod message;
 mod open;
 mod options;
-mod portable;
 mod receive;
 mod ring;
 mod send;
@@ -37,11 +38,11 @@ mod sockets;
 
 pub use join::is_source_specific;
 pub use options::{UDP_PAYLOAD_MAX_BYTES, UdpOptions};
-pub use portable::PortablePort;
 pub use receive::SocketReceiver;
 pub use send::SocketSender;
 pub use sockets::{Sockets, coalesce_received, segment_sent};
 
+use epoll::Epoll;
 use ring::Ring;
 
 /// A port over UDP sockets of this host's kernel.
@@ -62,6 +63,7 @@ pub struct UdpPort {
 enum Receiver {
     Spin(SocketReceiver),
     Park(Box<Ring>),
+    Epoll(Box<Epoll>),
 }
 
 impl UdpPort {
@@ -71,7 +73,8 @@ impl UdpPort {
         let waker = Waker::new().map_err(|source| PortError::Io { doing: "creating an eventfd", source })?;
         let receiver = match options.idle {
             Idle::Spin => Receiver::Spin(SocketReceiver::spinning(options)),
-            Idle::Park => Receiver::Park(Box::new(Ring::open()?)),
+            Idle::Park if options.io_uring => Receiver::Park(Box::new(Ring::open()?)),
+            Idle::Park => Receiver::Epoll(Box::new(Epoll::open(options, &sockets, &waker)?)),
         };
         Ok(Self { receiver, sender: SocketSender::new(options, &sockets), sockets, waker })
     }
@@ -91,6 +94,15 @@ impl UdpPort {
     pub fn leave_source(&self, source: IpAddr) -> Result<(), PortError> {
         self.sockets.leave_source(source)
     }
+
+    /// What becomes readable when something comes, for a caller that waits for several ports; none if something may be
+    /// there already, or if this port does not sleep in `epoll`.
+    pub fn sleeper(&self) -> Option<BorrowedFd<'_>> {
+        match &self.receiver {
+            Receiver::Epoll(epoll) => epoll.sleeper(),
+            Receiver::Spin(_) | Receiver::Park(_) => None,
+        }
+    }
 }
 
 impl Port for UdpPort {
@@ -103,6 +115,7 @@ impl Port for UdpPort {
         match &mut self.receiver {
             Receiver::Spin(receiver) => receiver.receive(&self.sockets, limit, on_datagram),
             Receiver::Park(ring) => ring.receive(&self.sockets, &self.waker, limit, on_datagram),
+            Receiver::Epoll(epoll) => epoll.receive(&self.sockets, limit, on_datagram),
         }
     }
 
@@ -110,6 +123,7 @@ impl Port for UdpPort {
         match &mut self.receiver {
             Receiver::Spin(_) => Ok(()),
             Receiver::Park(ring) => ring.wait(&self.sockets, &self.waker, timeout),
+            Receiver::Epoll(epoll) => epoll.wait(&self.waker, timeout),
         }
     }
 
@@ -133,6 +147,7 @@ impl Port for UdpPort {
         match self.receiver {
             Receiver::Spin(_) => "socket-spin",
             Receiver::Park(_) => "io_uring",
+            Receiver::Epoll(_) => "epoll",
         }
     }
 }

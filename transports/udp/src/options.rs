@@ -26,6 +26,8 @@ pub struct UdpOptions {
     pub receive_buffer_bytes: usize,
     /// How the receiving thread spends the time in which nothing comes.
     pub idle: Idle,
+    /// Whether a thread that sleeps does so in `io_uring`; without, in `epoll`.
+    pub io_uring: bool,
     /// How to know this process's own multicasts, which are then dropped in the kernel.
     pub echo: Option<Echo>,
     /// Whether runs of datagrams cross the kernel as one packet (UDP GSO on sending, GRO on receiving).
@@ -47,6 +49,7 @@ impl UdpOptions {
             ttl: 1,
             receive_buffer_bytes: 8 << 20,
             idle: Idle::Spin,
+            io_uring: true,
             echo: None,
             offload: true,
             receive_timestamps: false,

@@ -1,4 +1,4 @@
-//! The portable port passes the suite, with and without offload.
+//! The port over epoll passes the suite, with and without offload.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process;
@@ -6,9 +6,9 @@ use std::sync::Mutex;
 
 use bourdon_port::conformance::Role;
 use bourdon_port::{Port, conformance_tests};
-use bourdon_udp::{PortablePort, UdpOptions};
+use bourdon_udp::{UdpOptions, UdpPort};
 
-fn world(offload: bool) -> impl Fn(Role) -> PortablePort {
+fn world(offload: bool) -> impl Fn(Role) -> UdpPort {
     static NEXT: Mutex<u16> = Mutex::new(0);
     let mut next = NEXT.lock().expect("nothing panics while it is held");
     *next += 1;
@@ -16,8 +16,9 @@ fn world(offload: bool) -> impl Fn(Role) -> PortablePort {
     let [.., high, low] = process::id().to_be_bytes();
     move |role| {
         let group = SocketAddr::from((Ipv4Addr::new(239, 252 + role.group, high, low), port));
-        let options = UdpOptions { idle: role.idle, echo: role.echo, offload, ..UdpOptions::new(group) };
-        PortablePort::open(&options).expect("a port on lo")
+        let options =
+            UdpOptions { idle: role.idle, echo: role.echo, offload, io_uring: false, ..UdpOptions::new(group) };
+        UdpPort::open(&options).expect("a port on lo")
     }
 }
 
