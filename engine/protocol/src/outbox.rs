@@ -124,6 +124,7 @@ impl Outbox {
             counters.add(Counter::DiscardedOutbox, 1);
             return None;
         }
+        debug_assert!(self.entries.back().is_none_or(|last| last.end == start), "one behind the other");
         self.bytes.resize(start + length, 0);
         self.entries.push_back(Entry { to, start, end: start + length });
         Some(&mut self.bytes[start..])

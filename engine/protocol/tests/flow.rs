@@ -2,8 +2,8 @@
 
 mod common;
 
-use bourdon_protocol::{Counter, Order, Outgoing, Refusal};
-use bourdon_wire::{DatagramNumber, Rank};
+use bourdon_protocol::{Counter, Destination, Order, Outgoing, Refusal};
+use bourdon_wire::{CONTROL_CHANNEL, DatagramHeader, DatagramNumber, Rank};
 use common::{Bench, Effect, MTU, data, message, row, sends};
 
 /// Publishes whole datagrams until refused; returns how many were taken.
@@ -103,4 +103,37 @@ fn a_group_of_one_has_only_its_log_to_fill() {
     bench.settle();
     bench.settle();
     assert_eq!(fill(&mut bench), 64, "delivered here is delivered everywhere");
+}
+
+/// The only member of a group delivered its messages before the network took them, and wrote new ones over them.
+#[test]
+fn issue_a_lone_member_overwrites_what_the_network_has_not_taken() {
+    let mut bench = Bench::member(Order::Fifo, 1, 0);
+    bench.settle();
+    let mut published = 0;
+    for _ in 0..200 {
+        let taken = bench.process.try_publish(bench.now, &Outgoing::default(), &[1; MTU - 72]);
+        published += u64::from(taken.is_ok());
+        bench.process.transmit(bench.now, |_, _, _| 0);
+        while bench.process.deliver(bench.now, usize::MAX, |_| {}) > 0 {}
+    }
+    assert!(published < 200, "the log has 64 datagrams");
+    let mut numbers = Vec::new();
+    bench.process.transmit(bench.now, |to, bytes, segment_bytes| {
+        let chunks = bytes.chunks(segment_bytes);
+        let count = chunks.len();
+        if to == Destination::Group {
+            numbers.extend(
+                chunks
+                    .map(|datagram| DatagramHeader::of_checked(datagram))
+                    .map(|header| (header.channel(), header.number().0)),
+            );
+        }
+        count
+    });
+    let sent: Vec<u64> =
+        numbers.iter().filter(|(channel, _)| *channel != CONTROL_CHANNEL).map(|(_, number)| *number).collect();
+    assert_eq!(sent, (0..sent.len() as u64).collect::<Vec<_>>());
+    bench.settle();
+    bench.publish(b"there is room again");
 }

@@ -168,6 +168,7 @@ impl Barrier {
 
     /// The marker was set.
     pub(crate) fn set(&mut self) {
+        debug_assert!(!self.is_placed(), "one marker a phase");
         self.placed = self.phase + 1;
         self.carried = !self.asked.is_empty();
     }
@@ -230,6 +231,7 @@ impl Barrier {
     pub(crate) fn pass(&mut self, streams: &mut [Stream]) -> bool {
         self.phase += 1;
         (self.own_reached, self.placed) = (self.own_reached.max(self.phase), self.placed.max(self.phase));
+        debug_assert!(self.own_reached <= self.phase + 1 && self.placed <= self.phase + 1, "{self:?}");
         streams.iter_mut().for_each(|stream| stream.enter_phase(self.phase));
         let asked = core::mem::take(&mut self.carried);
         if asked {

@@ -45,6 +45,7 @@ impl Flow {
         let limit = DatagramNumber(0);
         let mut windows = vec![None; members];
         windows[own.index()] = Some(window);
+        debug_assert!(present & bit(own) != 0, "only a member of the view publishes");
         Self { own, present, windows, window, limit, data_limit: limit, slowest: None, reserve, blocked: false }
     }
 
@@ -64,7 +65,7 @@ impl Flow {
         self.window
     }
 
-    /// Recomputes the limits; `own_floor` is the oldest own datagram not delivered here.
+    /// Recomputes the limits; `own_floor` is the oldest own datagram not delivered here or not sent.
     pub(crate) fn update(&mut self, stability: &Stability, own_floor: DatagramNumber, log: &Log) {
         let unknown = |(member, window): (usize, &Option<u64>)| window.is_none() && self.present & (1 << member) != 0;
         if self.windows.iter().enumerate().any(unknown) {
@@ -85,6 +86,7 @@ impl Flow {
         let reserved = if self.reserve { window / RESERVE_PART } else { 0 };
         self.limit = self.limit.max(limit);
         self.data_limit = DatagramNumber(self.limit.0.saturating_sub(reserved));
+        debug_assert!(self.data_limit <= self.limit, "order runs may go further than data");
         self.slowest = slowest;
     }
 

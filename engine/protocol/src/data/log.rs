@@ -85,6 +85,7 @@ impl Log {
         let index = self.index(number);
         let slot = &self.slots[index];
         let start = index * self.mtu;
+        debug_assert!(usize::from(slot.length) <= self.mtu, "a slot holds one datagram");
         (slot.number == number.0).then(|| &self.bytes[start..start + usize::from(slot.length)])
     }
 
@@ -99,7 +100,7 @@ impl Log {
     #[inline]
     pub(crate) fn fill(&mut self, number: DatagramNumber, length: usize, messages: u16, kernel_receive_ns: u64) {
         let index = self.index(number);
-        debug_assert!(length <= self.mtu);
+        debug_assert!(length <= self.mtu && number.0 != u64::MAX, "the largest number marks an empty slot");
         self.slots[index] =
             Slot { number: number.0, kernel_receive_ns, length: length as u16, messages, delivered_early: false };
     }
@@ -108,6 +109,7 @@ impl Log {
     /// shorter, adjacent in memory.
     #[inline]
     pub(crate) fn run(&self, first: DatagramNumber, end: DatagramNumber) -> &[u8] {
+        debug_assert!(first < end && self.holds(first), "a run is of datagrams that are here");
         let start = self.index(first);
         let most = (end.since(first) as usize).min(self.slots.len() - start);
         let mut bytes = 0;

@@ -165,6 +165,7 @@ impl Packer {
             self.first_order = self.next_order;
         }
         let start = HEADER_BYTES + self.used;
+        debug_assert!(FRAME_HEADER_BYTES + body_bytes <= self.room(log), "the caller has made sure that it fits");
         let space = &mut log.space(self.open)[start..start + FRAME_HEADER_BYTES + body_bytes];
         let (head, body) = space.split_at_mut(FRAME_HEADER_BYTES);
         head.copy_from_slice(FrameHeader::new(body_bytes, topic, kind, frame_flags).as_bytes());
@@ -206,12 +207,14 @@ impl Packer {
         debug_assert!(self.count > 0);
         let header = self.header.at(self.open, self.first_sequence, self.first_order);
         let length = if padded { log.mtu() } else { HEADER_BYTES + self.used };
+        debug_assert!(HEADER_BYTES + self.used <= log.mtu() && self.messages <= self.count, "{self:?}");
         self.closed_at_ns = self.closed_at_ns.max(wall_ns);
         seal(&mut log.space(self.open)[..length], header, self.count, self.used, self.closed_at_ns);
         log.fill(self.open, length, self.messages, 0);
         self.open = self.open.next();
         (self.used, self.count, self.messages, self.begun) = (0, 0, 0, false);
         self.early = None;
+        debug_assert!(self.sent < self.open, "only a closed datagram is sent");
     }
 
     /// Closes the open datagram so that its messages can be delivered here before it is sent. Messages packed before it
@@ -230,6 +233,7 @@ impl Packer {
             && self.count == 0
             && self.sent < self.open
         {
+            debug_assert!(self.open.0 > 0, "a datagram was closed early");
             self.open = DatagramNumber(self.open.0 - 1);
             (self.used, self.count, self.messages, self.begun) = (early.used, early.count, early.messages, early.begun);
             (self.first_sequence, self.first_order) = (early.first_sequence, early.first_order);

@@ -155,6 +155,7 @@ impl Pipeline {
             let offered = bytes.len().div_ceil(mtu);
             let taken = send(bytes, mtu.min(bytes.len()));
             packer.sent = packer.sent + taken as u64;
+            self.flow_stale = true;
             counters.add(Counter::DatagramsSent, taken as u64);
             if taken < offered {
                 break;
@@ -180,7 +181,9 @@ impl Pipeline {
         self.flow_stale = false;
         if let Some(outbound) = &mut self.outbound {
             let own = &self.streams[outbound.rank.index()];
-            outbound.flow.update(&self.stability, own.floor(), &own.log);
+            // What the network has not taken is still needed, also where this process has delivered it already.
+            let floor = own.floor().min(outbound.packer.sent);
+            outbound.flow.update(&self.stability, floor, &own.log);
             if self.config.mutant == Some(Mutant::ForgetAtMajority) {
                 let (own, quorum) = (&self.streams[outbound.rank.index()], Enough::Quorum);
                 let held = self.stability.held_by_enough(outbound.rank, own.window.next, &self.view, quorum);

@@ -60,6 +60,7 @@ impl Sequencer {
             let waiting = stream.window.complete.since(*ordered).min(run_max);
             if waiting > 0 {
                 let first = *ordered;
+                debug_assert!(first + waiting <= stream.window.complete, "only what is here gets its place");
                 *ordered = first + waiting;
                 let run = Run { rank: stream.rank, first, count: waiting as u32 };
                 if mutant == Some(Mutant::OrderRunsBackwards) && waiting > 1 {

@@ -58,6 +58,7 @@ impl Stability {
     /// Merges a member's row; returns whether any entry rose. `own_end` is the first datagram of the own stream that no
     /// member can have: a row that claims more must not open the window for good.
     pub(crate) fn merge(&mut self, from: Rank, entries: &[RowEntry], own_end: DatagramNumber) -> bool {
+        debug_assert!(from.index() < self.members, "a row is of a rank that the group has");
         let base = from.index() * self.members;
         let overwrites = self.overwrites;
         let mut rose = false;
@@ -76,6 +77,7 @@ impl Stability {
 
     /// Another source has shown that a member has received each stream up to here.
     pub(crate) fn note(&mut self, member: Rank, marks: &[DatagramNumber]) {
+        debug_assert!(member.index() < self.members && marks.len() <= self.members, "one mark a stream");
         let base = member.index() * self.members;
         for (known, mark) in self.received[base..].iter_mut().zip(marks).take(self.members) {
             *known = (*known).max(*mark);
@@ -111,6 +113,7 @@ impl Stability {
             marks[count] = mark;
             count += 1;
         }
+        debug_assert!(count <= view.members.len());
         let marks = &mut marks[..count];
         if count == 0 {
             return DatagramNumber(0);

@@ -214,6 +214,7 @@ impl Stream {
 
     /// The phase goes up: markers of earlier phases are passed, and so is a hole that ends in this phase.
     pub(crate) fn enter_phase(&mut self, phase: u64) {
+        debug_assert!(phase >= self.passes, "no barrier is taken back: {phase} after {}", self.passes);
         self.passes = phase;
         if self.resumes_in.is_some_and(|resumes_in| resumes_in <= phase) {
             self.resumes_in = None;
@@ -407,6 +408,7 @@ impl Stream {
         // Messages published before this process came were never promised.
         let reported = if self.is_loose { self.delivered.max(self.excused) } else { self.delivered };
         let from = self.awaits_anchor.take().map_or(reported, |came| came.min(first));
+        debug_assert!(hole.from <= hole.to && self.cursor.floor() <= hole.to, "{hole:?} is ahead of the walk");
         self.cursor.jump(hole.to);
         self.cursor.sequence = first;
         self.assembly.abandon();
@@ -431,6 +433,7 @@ impl Stream {
             Some(hole) if hole.to == self.window.next => hole.to = oldest,
             Some(_) => return self.retained_from = self.retained_from.max(oldest),
         }
+        debug_assert!(self.hole.is_some_and(|hole| hole.from < hole.to), "{:?}", self.hole);
         self.window.skip_to(&self.log, oldest);
     }
 }

@@ -72,6 +72,7 @@ impl Window {
         if self.next < self.known_end {
             self.close_gap(log);
         }
+        debug_assert!(self.next <= self.known_end, "{self:?}");
         Acceptance::New { early: false }
     }
 
@@ -95,6 +96,7 @@ impl Window {
         let least = end.max(self.next).0;
         let held = (least..self.known_end.0).rev().map(DatagramNumber).find(|number| log.holds(*number));
         self.known_end = self.known_end.min(held.map_or(DatagramNumber(least), DatagramNumber::next));
+        debug_assert!(self.next <= self.known_end, "{self:?}");
     }
 
     /// Gives up what is missing below `number`.
@@ -102,6 +104,7 @@ impl Window {
         self.next = self.next.max(number);
         self.known_end = self.known_end.max(self.next);
         self.close_gap(log);
+        debug_assert!(self.next >= number && self.next <= self.known_end, "{self:?}");
     }
 
     #[inline]

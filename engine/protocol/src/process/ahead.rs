@@ -70,6 +70,7 @@ impl Process {
             return;
         }
         let mut start = 0;
+        debug_assert!(ahead.entries.is_sorted_by_key(|(end, _)| *end), "they stand one behind the other");
         for (end, kernel_receive_ns) in ahead.entries {
             self.on_datagram(now, &ahead.bytes[start..end], kernel_receive_ns);
             start = end;

@@ -317,6 +317,7 @@ impl Process {
         } else {
             self.config.start == Start::Snapshot && present.clone().any(|rank| void(rank).nameless)
         };
+        debug_assert!(view.epoch == self.data.view.epoch.next(), "a follower enters every view");
         if begins_anew {
             self.lose_view();
             self.found(now, view, beginning);

@@ -27,6 +27,7 @@ impl Process {
 
     pub(super) fn lead_forming(&mut self, now: Instant) {
         let keep = View::forming(self.config.members, self.config.sequencer).bits();
+        assert!(keep & 1 != 0, "the lowest rank proposes the first view, with itself");
         let origin = Some((self.config.instance_candidate, self.wall(now) / 1_000_000));
         if let State::Forming(forming) = &mut self.state {
             forming.candidate = self.config.instance_candidate;

@@ -232,6 +232,7 @@ impl Process {
         self.unsettled.clear();
         self.transfer.removed();
         self.end_coordination();
+        debug_assert!(epoch > self.data.view.epoch, "a process is removed by a later view");
         let value = value.filter(|_| self.config.mutant != Some(Mutant::DecisionForgotten));
         let knows = value.is_some();
         self.retire(now, value);

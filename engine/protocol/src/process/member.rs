@@ -47,6 +47,7 @@ impl Process {
             }
         }
         let bits = self.data.view.bits();
+        debug_assert!(bits & bit(own) != 0 && fresh & !bits == 0, "a verdict is of members on members");
         heard[own.index()] = bits & !self.detector.suspects();
         let evidence = self.reports().evidence;
         let timing = &self.config.timing.membership;
