@@ -1,8 +1,8 @@
 //! One process of a group, without I/O: the simulator and the node both run it.
 //!
-//! Only here do the data plane and the control plane meet. Each datagram received is checked, attributed to a member of
-//! this view in its incarnation, and handed to the protocol it belongs to; everything else is discarded and counted.
-//! See the crate's page for the step contract.
+//! Only here and in `process/` do the data plane and the control plane meet. Each datagram received is checked,
+//! attributed to a member of this view in its incarnation, and handed to the protocol it belongs to; everything else is
+//! discarded and counted. See the crate's page (`lib.rs`) for the step contract.
 //!
 //! This file holds a process's state and the path of a datagram. Each other step has a file: `application.rs` takes
 //! what the application asks, `delivery.rs` delivers, `timers.rs` acts when time has passed, `heartbeats.rs`,

@@ -8,7 +8,7 @@
 //!
 //! The requesting receiver remembers for each missing datagram when it sent the last request. It sends the next one
 //! after twice the measured round trip, doubling up to a bound, so that no repair takes seconds. From the third request
-//! on it sends to the other members in turn, which reply from their receive logs.
+//! on it sends to another member, which replies from its receive log, and to the sender alternately.
 //!
 //! The holder retransmits to the receiver that sent the request; when a third receiver requests the same datagram
 //! within a round trip, it retransmits to all. Where requests are suppressed it retransmits to all at once, because the

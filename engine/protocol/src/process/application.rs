@@ -1,7 +1,7 @@
 //! What the application asks of a process: to publish, to place a barrier, to leave, to hand the order over.
 //!
-//! Each call is taken or refused at once, and a refusal leaves nothing behind. What a view change took out of the own
-//! stream is published again here before anything else.
+//! Each call is taken or refused at once, and a refusal leaves nothing behind. What this process published
+//! and the cut left out, it publishes again before any new message.
 
 use super::{Process, Standing};
 use crate::config::Role;

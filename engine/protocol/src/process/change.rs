@@ -1,11 +1,11 @@
 //! Carries out the change from one view to the next.
 //!
 //! `control/view_change.rs` defines what may be decided, its driver which step is due, `control/membership.rs` which
-//! members the next view should have; none of them knows of time or of messages' bytes. This file supplies both: it
-//! turns verdicts into proposals, carries out the driver's commands ([`Process::carry_out`]) and keeps its timers.
-//! `install.rs` enters a decided view.
+//! members the next view should have; the ballots and the driver know neither time nor messages' bytes. This file
+//! supplies both: it carries out the driver's commands ([`Process::carry_out`]) and keeps its timers. `member.rs` turns
+//! verdicts into proposals, `install.rs` enters a decided view.
 //!
-//! No member is left out because it answers slowly, as long as no detector suspects it, up to [`PATIENCE`] takeovers.
+//! A proposer waits for a slow member as long as no detector suspects it, at most for [`PATIENCE`] takeover times.
 
 use super::standing::State;
 use super::{Process, Standing, header, steps};

@@ -2,7 +2,7 @@
 //! stream.
 //!
 //! When a view begins, each member announces to all others what it holds (`begin_coordination`, `on_link`); requests
-//! are sent once all members have announced. LinkMessages go over perfect links, commands of replicated locks as the
+//! are sent once all members have announced. Link messages go over perfect links, commands of replicated locks as the
 //! group's own messages in the stream. A member that can't reach a quorum is fenced off, also while a view change makes
 //! no progress.
 

@@ -1,4 +1,4 @@
-//! Finds the group, follows it, and comes back to it.
+//! Finds the group, and comes back to it.
 //!
 //! A process in no view hears heartbeats of a view and asks their sender for it: its members, and where each stream
 //! begins. An observer then receives from there. A joiner first gets a snapshot (`transfer.rs`), follows like an

@@ -19,7 +19,7 @@ impl Process {
         self.state = State::Gone(Gone::new(None));
     }
 
-    /// It has left, and another member has gone on without it.
+    /// It has left: a quorum has gone on without it, the wait is over, or it knows no decision to pass on.
     pub(super) fn part(&mut self) {
         if let State::Gone(gone) = &mut self.state
             && let Some((epoch, _)) = gone.farewell.take()

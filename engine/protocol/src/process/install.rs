@@ -1,7 +1,7 @@
 //! The end of an epoch and the beginning of the next.
 //!
-//! Delivery comes here when nothing else is due: a barrier is completed, or the cut of a decided view has been
-//! delivered, and the view that was decided begins: with empty streams, for members and followers alike.
+//! `delivery.rs` calls this file when no message is due: to complete a barrier, or to enter the decided view once its
+//! cut has been delivered. The next view begins with empty streams, for members and followers alike.
 
 use super::application::LEAVE_WAIT_NS;
 use super::change::{Clock, own_driver};

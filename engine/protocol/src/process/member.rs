@@ -1,4 +1,4 @@
-//! A member of a view: whether its view should change, and to which members.
+//! A member of a view: decides whether to propose a next view, and with which members.
 //!
 //! `control/membership.rs` gives the verdict; this file supplies what the member has heard, and acts on the verdict.
 

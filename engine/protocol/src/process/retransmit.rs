@@ -130,7 +130,9 @@ impl Process {
         let may_lack = self.standing() == Standing::Following || self.data.is_lossy();
         if rank == from && may_lack && self.data.streams[rank.index()].window.started {
             if matches!(self.config.role, Role::Member(_)) && !self.data.is_lossy() {
-                if DatagramNumber(record.oldest_number.get()) > self.data.streams[rank.index()].window.next {
+                let window = &self.data.streams[rank.index()].window;
+                // A sender can't have evicted what it has not announced.
+                if record.oldest_number.get().min(window.known_end.0) > window.next.0 {
                     self.lose_view(); // a member may have no gaps
                 }
                 return;

@@ -1,6 +1,6 @@
-//! The role of a process in its group, and what it keeps only while it has that role.
+//! The standing of a process in its group, and what the process keeps only in that standing.
 //!
-//! A process that changes its role drops what the role before kept: nothing can be left over from it.
+//! A process that changes its standing drops what [`State`] held for the standing before.
 
 mod following;
 mod forming;
@@ -17,7 +17,7 @@ use crate::control::view_change::driver::Driver;
 use alloc::boxed::Box;
 use bourdon_wire::{Epoch, Instant};
 
-/// The current role of a process in the group.
+/// The current standing of a process in the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// Configured as a member, before the first view.
@@ -32,7 +32,7 @@ pub enum Standing {
     Gone,
 }
 
-/// The role of a process, with what it keeps in it.
+/// The standing of a process, with what the process keeps in it.
 #[derive(Debug)]
 pub(super) enum State {
     Forming(Box<Forming>),

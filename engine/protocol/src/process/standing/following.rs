@@ -10,7 +10,7 @@ use bourdon_wire::Instant;
 pub(in crate::process) struct Following {
     /// When a member of the followed view was last heard.
     pub(in crate::process) heard_at: Instant,
-    /// When the current view was entered, its end was decided, or a datagram of its cut last arrived.
+    /// The latest of: the current view was entered, its end was decided, a datagram of its cut arrived.
     pub(in crate::process) since: Instant,
     /// Since when the members have heard another incarnation of this process's rank that is in the followed view; 0 if
     /// they do not hear it.
@@ -31,13 +31,13 @@ pub(in crate::process) struct Following {
 pub(in crate::process) struct Chain {
     /// The newest view beyond the next one, and where it begins for a process that enters it there.
     pub(in crate::process) newest: Option<(View, Beginning)>,
-    /// Since when this process knows that there is such a view.
+    /// When its wait for the decision began, or began again because a member was silent.
     pub(in crate::process) behind_since: Instant,
     /// When the first view beyond the next was heard of.
     pub(in crate::process) seen_at: Instant,
     /// The members that have answered without the decision.
     pub(in crate::process) lacking: u64,
-    /// Datagrams received when the cut last came closer.
+    /// How many datagrams had been received at the last look.
     pub(in crate::process) received: u64,
     /// Every stream of this view was received from its first datagram, and none was given up.
     pub(in crate::process) is_whole: bool,
