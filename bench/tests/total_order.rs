@@ -42,7 +42,9 @@ fn bourdon_alone() {
 #[test]
 fn beside_corosync() {
     let output = bench(&["--peer", "corosync"]);
-    if output.status.code() == Some(2) {
+    // On a busy host Corosync fails an assertion of its own: nothing was measured.
+    let peer_failed = String::from_utf8_lossy(&output.stderr).contains("QUEUE_RTR_ITEMS_SIZE_MAX' failed");
+    if output.status.code() == Some(2) || peer_failed {
         eprintln!("skipped: {}", String::from_utf8_lossy(&output.stderr).trim());
         return;
     }

@@ -123,11 +123,7 @@ fn issue_a_lone_member_overwrites_what_the_network_has_not_taken() {
         let chunks = bytes.chunks(segment_bytes);
         let count = chunks.len();
         if to == Destination::Group {
-            numbers.extend(
-                chunks
-                    .map(|datagram| DatagramHeader::of_checked(datagram))
-                    .map(|header| (header.channel(), header.number().0)),
-            );
+            numbers.extend(chunks.map(DatagramHeader::of_checked).map(|header| (header.channel(), header.number().0)));
         }
         count
     });
