@@ -151,11 +151,13 @@ impl Instances {
         }
     }
 
-    /// Judges the removals: for each there is a view of its generation without that incarnation.
-    pub(crate) fn end<'c>(&self, checkers: impl Fn(u32) -> &'c Checkers) -> Verdict {
+    /// Judges the removals: for each there is a view of its generation without that incarnation. Where the run ends amid
+    /// faults (`ends_early`), no member may have entered that view yet.
+    pub(crate) fn end<'c>(&self, ends_early: bool, checkers: impl Fn(u32) -> &'c Checkers) -> Verdict {
         let excused = |removal: &&Removal| {
             let views = &checkers(removal.generation).views;
-            views.leaves_out(removal.member, removal.epoch)
+            let is_awaited = views.latest().is_some_and(|latest| latest.view.epoch.0 < removal.epoch);
+            views.leaves_out(removal.member, removal.epoch) || ends_early && is_awaited
         };
         match self.removals.iter().filter(|_| self.demanded).find(|removal| !excused(removal)) {
             Some(Removal { generation, member, epoch }) => broken(format!(

@@ -109,7 +109,9 @@ impl World<'_> {
 
     pub(super) fn end(&self) -> Verdict {
         if !self.lost {
-            self.instances.end(|generation| self.past.get(generation as usize).unwrap_or(&self.checkers))?;
+            let ends_early = self.mode == Mode::Safety;
+            self.instances
+                .end(ends_early, |generation| self.past.get(generation as usize).unwrap_or(&self.checkers))?;
         }
         if self.mode != Mode::Liveness {
             self.checkers.end(&self.history)?;
