@@ -151,8 +151,8 @@ impl Instances {
         }
     }
 
-    /// Judges the removals: for each there is a view of its generation without that incarnation. Where the run ends amid
-    /// faults (`ends_early`), no member may have entered that view yet.
+    /// Judges the removals: for each there is a view of its generation without that incarnation. Where the run ends
+    /// amid faults (`ends_early`), no member may have entered that view yet.
     pub(crate) fn end<'c>(&self, ends_early: bool, checkers: impl Fn(u32) -> &'c Checkers) -> Verdict {
         let excused = |removal: &&Removal| {
             let views = &checkers(removal.generation).views;
