@@ -98,4 +98,17 @@ mod tests {
         assert!(Guarantee::all().all(|cell| cell.to_string().parse() == Ok(cell)));
         assert!("uniform/sideways".parse::<Guarantee>().is_err_and(|why| why.contains("best-effort")));
     }
+
+    /// Settings and plans are read by serde, the command line by the names.
+    #[test]
+    fn orders_and_levels_have_the_same_names_in_files() {
+        for order in Order::ALL {
+            assert_eq!(serde_json::to_value(order).unwrap(), order.name());
+        }
+        for level in Reliability::ALL {
+            assert_eq!(serde_json::to_value(level).unwrap(), level.name());
+        }
+        let causal: Order = serde_json::from_value("total-causal".into()).unwrap();
+        assert_eq!(causal, Order::Total, "total order is causal as it is");
+    }
 }
