@@ -19,6 +19,7 @@ mod ahead;
 mod application;
 mod change;
 mod client_requests;
+mod context;
 mod coordinate;
 mod delivery;
 mod direct;
@@ -50,93 +51,52 @@ pub use trust::is_for_one;
 
 use crate::config::{Config, ConfigError, Feedback};
 use crate::control::clients::Clients;
-use crate::control::clock_sync::ClockSync;
 use crate::control::detector::{Detector, Path};
 use crate::control::direct::Direct;
 use crate::control::discovery::Discovery;
 use crate::control::heartbeat::Heartbeat;
 use crate::control::membership::RejoinDelay;
-use crate::control::presence::Presence;
-use crate::counters::{Counter, Counters};
+use crate::counters::Counter;
 use crate::data::DATA_CHANNEL;
 use crate::data::cut::Unsettled;
 use crate::data::epoch_state::EpochState;
-use crate::data::log::Log;
 use crate::data::pipeline::{Pipeline, Sequenced};
 use crate::event::Event;
 use crate::mutant::Mutant;
-use crate::outbox::{Destination, Outbox};
-use crate::view::{Member, View};
+use crate::outbox::Destination;
+use crate::view::Member;
 use alloc::collections::VecDeque;
-use alloc::vec::Vec;
-use bourdon_wire::{
-    CONTROL_CHANNEL, Datagram, DatagramHeader, DatagramNumber, Discard, Epoch, Frame, Incarnation, InstanceId, Instant,
-    Kind, Rank, Sequence,
-};
-
-/// Events that the application has not fetched; further events are counted and dropped. Each event names a rank or a
-/// rare fault, so a full queue holds all events of a view several times over.
-const EVENTS_MAX: usize = 256;
-
-/// Messages that an earlier incarnation published and did not see delivered.
-#[derive(Clone, Copy, Debug)]
-struct Doubt {
-    incarnation: Incarnation,
-    instance: InstanceId,
-    /// The first view without that incarnation.
-    epoch: Epoch,
-    published: Sequence,
-}
+use bourdon_wire::{CONTROL_CHANNEL, Datagram, DatagramNumber, Discard, Epoch, Frame, InstanceId, Instant, Kind};
+use context::Context;
 
 /// A group member or observer.
 #[derive(Debug)]
 pub struct Process {
-    config: Config,
+    /// What all parts below need; a part that is handed it reaches no other part.
+    cx: Context,
     state: standing::State,
     /// The current epoch's messages.
     data: Pipeline,
     /// The epochs that have ended.
     past: retention::Retention,
-    /// The view that this process entered last.
-    before: View,
-    /// Logs of earlier views, to be reused.
-    spare: Vec<Log>,
+    entry: install::Entry,
     clock: change::Clock,
     detector: Detector,
-    presence: Presence,
     wishes: application::Wishes,
     rejoin: RejoinDelay,
-    doubt: Option<Doubt>,
     search: search::Search,
     /// Other instances that this process has heard of.
     discovery: Discovery,
-    /// Draws incarnations, candidates and nonces.
-    rng: fastrand::Rng,
-    /// Its own incarnations before this one.
-    earlier: VecDeque<Incarnation>,
-    /// When it started.
-    started_wall_ns: u64,
+    identity: instances::Identity,
     /// Messages published in earlier views, to be published again before anything else.
     unsettled: VecDeque<Unsettled>,
     transfer: transfer::Transfer,
     trust: trust::Trust,
     heartbeat: Heartbeat,
-    clock_sync: ClockSync,
+    rows: acks::Rows,
     clients: Clients,
     direct: Direct,
     coordination: coordinate::Coordinator,
-    outbox: Outbox,
-    /// A view was entered, and the application can't have fetched its event yet: nothing of that view is delivered
-    /// before.
-    is_view_new: bool,
-    /// The outbox holds the decision that begins this view, and this process proposed it.
-    announces_view: bool,
-    counters: Counters,
-    events: VecDeque<Event>,
-    version_reported: bool,
-    progress: u64,
-    /// A buffer in which this process writes its row.
-    row: Vec<u8>,
     /// Datagrams received of the next view.
     ahead: ahead::Ahead,
 }
@@ -148,45 +108,31 @@ impl Process {
     /// If the configuration contradicts itself.
     pub fn new(now: Instant, config: Config) -> Result<Self, ConfigError> {
         config.check()?;
-        let (rank, members) = (config.rank(), usize::from(config.members));
         let mut process = Self {
+            state: standing::State::Outside(standing::Outside::default()),
             data: Pipeline::idle(config.clone(), Epoch(0)),
             past: retention::Retention::default(),
-            before: View::none(Epoch(0), config.sequencer),
-            spare: Vec::new(),
+            entry: install::Entry::new(config.sequencer),
             clock: change::Clock::default(),
-            detector: Detector::new(now, rank, 0, &config.timing.detector),
-            presence: Presence::new(rank, members),
+            detector: Detector::new(now, config.rank(), 0, &config.timing.detector),
             wishes: application::Wishes::default(),
             rejoin: RejoinDelay::new(),
-            doubt: None,
             search: search::Search::default(),
             discovery: Discovery::default(),
-            rng: fastrand::Rng::with_seed(config.seed ^ u64::from(config.incarnation.0) << 32 ^ 0x1d5),
-            earlier: VecDeque::new(),
-            started_wall_ns: now.0.wrapping_add(config.wall_offset_ns),
+            identity: instances::Identity::new(now, &config),
             unsettled: VecDeque::new(),
             transfer: transfer::Transfer::default(),
             trust: trust::Trust::new(now, &config),
             heartbeat: Heartbeat::new(now),
-            clock_sync: ClockSync::new(),
+            rows: acks::Rows::default(),
             clients: Clients::default(),
             direct: direct::begin(&config),
             coordination: coordinate::Coordinator::new(&config),
-            outbox: Outbox::new(header(&config, InstanceId::NONE, Epoch(0)), config.wall_offset_ns),
-            is_view_new: false,
-            announces_view: false,
-            counters: Counters::default(),
-            events: VecDeque::new(),
-            version_reported: false,
-            progress: 0,
-            row: Vec::new(),
             ahead: ahead::Ahead::default(),
-            state: standing::State::Outside(standing::Outside::default()),
-            config,
+            cx: Context::new(config),
         };
         process.begin(now);
-        process.is_view_new = false;
+        process.entry.is_new = false;
         Ok(process)
     }
 
@@ -200,21 +146,21 @@ impl Process {
     /// was sent to all: otherwise all would answer it.
     #[inline]
     pub fn take_in(&mut self, now: Instant, bytes: &[u8], kernel_receive_ns: Option<u64>, to_all: bool) {
-        let datagram = match Datagram::parse(bytes, self.config.group) {
+        let datagram = match Datagram::parse(bytes, self.cx.config.group) {
             Ok(datagram) => datagram,
             Err(discard) => return self.discard(discard),
         };
         let header = datagram.header;
         let rank = header.rank();
         if header.channel() == DATA_CHANNEL {
-            if rank.0 >= self.config.members {
-                return self.counters.add(Counter::DiscardedSender, 1);
+            if rank.0 >= self.cx.config.members {
+                return self.cx.count(Counter::DiscardedSender);
             }
             if self.is_stranger(now, &datagram, kernel_receive_ns) {
                 return;
             }
-            let is_new = self.data.receive(now, &datagram, kernel_receive_ns.unwrap_or(0), &mut self.counters);
-            if is_new && (self.config.relay || self.config.feedback == Feedback::AckEach) {
+            let is_new = self.data.receive(now, &datagram, kernel_receive_ns.unwrap_or(0), &mut self.cx.counters);
+            if is_new && (self.cx.config.relay || self.cx.config.feedback == Feedback::AckEach) {
                 self.respond(now, rank, bytes);
             }
             match self.data.end {
@@ -230,7 +176,7 @@ impl Process {
             self.trust.received(bytes.len(), to_all);
             for frame in datagram.frames() {
                 if to_all && is_for_one(&frame) {
-                    self.counters.add(Counter::DiscardedMulticast, 1);
+                    self.cx.count(Counter::DiscardedMulticast);
                     continue;
                 }
                 let same = header.instance() == self.data.view.instance && header.instance() != InstanceId::NONE;
@@ -239,7 +185,7 @@ impl Process {
                 }
             }
         } else {
-            self.counters.add(Counter::DiscardedSender, 1);
+            self.cx.count(Counter::DiscardedSender);
         }
     }
 
@@ -248,8 +194,8 @@ impl Process {
         let counter = match discard {
             Discard::Foreign => Counter::DiscardedForeign,
             Discard::OtherVersion(version) => {
-                if !core::mem::replace(&mut self.version_reported, true) {
-                    self.event(Event::OtherVersion(version));
+                if !core::mem::replace(&mut self.trust.version_reported, true) {
+                    self.cx.event(Event::OtherVersion(version));
                 }
                 Counter::DiscardedVersion
             }
@@ -258,13 +204,13 @@ impl Process {
             Discard::Damaged => Counter::DiscardedDamaged,
             Discard::Malformed => Counter::DiscardedMalformed,
         };
-        self.counters.add(counter, 1);
+        self.cx.count(counter);
     }
 
     fn on_control(&mut self, now: Instant, datagram: &Datagram<'_>, frame: &Frame<'_>) {
         let header = datagram.header;
         let rank = header.rank();
-        let ranked = rank.0 < self.config.members;
+        let ranked = rank.0 < self.cx.config.members;
         match frame.kind() {
             Some(Kind::Nak) => return self.on_nak(now, header.epoch(), frame.body),
             Some(Kind::ClientRequest) => return self.on_client(now, header.instance(), frame),
@@ -272,7 +218,7 @@ impl Process {
             Some(Kind::Direct) => return self.on_direct(now, rank, frame.body),
             Some(Kind::Transfer) => return self.on_transfer(now, header.epoch(), frame.body),
             Some(Kind::Ping) if self.is_follower(header) => return self.answer_ping(now, frame.body),
-            _ if !ranked => return self.counters.add(Counter::DiscardedSender, 1),
+            _ if !ranked => return self.cx.count(Counter::DiscardedSender),
             Some(Kind::Heartbeat) if self.has_own_identity(header) => return self.on_own_heartbeat(header, frame.body),
             kind if self.is_own(header) => return self.on_rivals_frame(now, header, kind, frame.body),
             Some(Kind::Heartbeat) => return self.on_heartbeat(now, header, frame.body),
@@ -283,7 +229,7 @@ impl Process {
         }
         let from = Member { rank, incarnation: header.incarnation() };
         let current = header.epoch() == self.data.view.epoch && self.data.view.contains(from);
-        let mutant = self.config.mutant;
+        let mutant = self.cx.config.mutant;
         let earlier = header.epoch().next() == self.data.view.epoch;
         match frame.kind() {
             Some(Kind::Row) if current || (earlier && mutant == Some(Mutant::AcksAcrossEpochs)) => {
@@ -293,7 +239,7 @@ impl Process {
             Some(Kind::Ping) => self.on_ping(now, from, header.send_time_ns(), frame.body),
             Some(Kind::Unavailable) if current => self.on_unavailable(rank, frame.body),
             Some(Kind::Link) if current => self.on_link(now, rank, frame.body),
-            Some(Kind::Row | Kind::Unavailable | Kind::Link) => self.counters.add(Counter::DiscardedEpoch, 1),
+            Some(Kind::Row | Kind::Unavailable | Kind::Link) => self.cx.count(Counter::DiscardedEpoch),
             _ => {}
         }
     }
@@ -303,7 +249,7 @@ impl Process {
     /// everything was accepted.
     #[inline]
     pub fn transmit(&mut self, now: Instant, mut send: impl FnMut(Destination, &[u8], usize) -> usize) -> bool {
-        let wall_ns = self.wall(now);
+        let wall_ns = self.cx.wall(now);
         self.data.refresh_flow();
         if !self.unsettled.is_empty() {
             self.resubmit(now);
@@ -311,59 +257,35 @@ impl Process {
         if self.coordination.is_due() {
             self.coordinate(now);
         }
-        if self.data.sequence(wall_ns, &mut self.counters) == Sequenced::WindowFull {
-            self.heartbeat.hasten(now, &self.config.timing);
+        if self.data.sequence(wall_ns, &mut self.cx.counters) == Sequenced::WindowFull {
+            self.heartbeat.hasten(now, &self.cx.config.timing);
         }
         if self.data.barrier.is_active() && self.unsettled.is_empty() && self.data.end.is_open() {
             self.data.place_marker(wall_ns);
         }
         self.piggyback(now, wall_ns);
         // Members that have not entered a view discard its data, so the decision that begins it is sent first.
-        if self.announces_view {
-            if !self.outbox.drain(&mut send) {
+        if self.entry.is_unannounced {
+            if !self.cx.outbox.drain(&mut send) {
                 return false;
             }
-            self.announces_view = false;
+            self.entry.is_unannounced = false;
         }
         let before = self.data.outbound.as_ref().map_or(DatagramNumber(0), |outbound| outbound.packer.sent);
-        let all = self.data.transmit(wall_ns, &mut self.counters, &mut |bytes, segment_bytes| {
+        let all = self.data.transmit(wall_ns, &mut self.cx.counters, &mut |bytes, segment_bytes| {
             send(Destination::Group, bytes, segment_bytes)
         });
         if self.data.outbound.as_ref().is_some_and(|outbound| outbound.packer.sent != before) {
-            self.heartbeat.sent(now, &self.config.timing);
+            self.heartbeat.sent(now, &self.cx.config.timing);
             self.settle_grants();
             self.settle_clients(now); // for a process that is a quorum by itself
         }
-        (self.outbox.is_empty() || self.outbox.drain(&mut send)) && all
+        (self.cx.outbox.is_empty() || self.cx.outbox.drain(&mut send)) && all
     }
 
     /// The next event, if there is one.
     #[inline]
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
-    }
-
-    #[cold]
-    fn event(&mut self, event: Event) {
-        push_event(&mut self.events, &mut self.counters, event);
-    }
-
-    #[inline]
-    fn wall(&self, now: Instant) -> u64 {
-        now.0.wrapping_add(self.config.wall_offset_ns).wrapping_add_signed(self.clock_sync.offset_ns())
-    }
-}
-
-/// The header of this process's control datagrams.
-fn header(config: &Config, instance: InstanceId, epoch: Epoch) -> DatagramHeader {
-    let rank = config.rank().unwrap_or(Rank::OBSERVER);
-    DatagramHeader::new(config.group, instance, epoch, rank, config.incarnation, CONTROL_CHANNEL)
-}
-
-fn push_event(events: &mut VecDeque<Event>, counters: &mut Counters, event: Event) {
-    if events.len() < EVENTS_MAX {
-        events.push_back(event);
-    } else {
-        counters.add(Counter::EventsLost, 1);
+        self.cx.events.pop_front()
     }
 }

@@ -6,34 +6,45 @@ use crate::counters::Counter;
 use crate::data::stability;
 use crate::mutant::Mutant;
 use crate::outbox::Destination;
+use alloc::vec::Vec;
 use bourdon_wire::records::{self};
 use bourdon_wire::{DatagramNumber, Instant, Kind, Rank};
 use zerocopy::IntoBytes;
 
+/// The rows that this process writes.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    /// How many it has written.
+    progress: u64,
+    /// The latest.
+    bytes: Vec<u8>,
+}
+
 impl Process {
     pub(super) fn acknowledge(&mut self, now: Instant) {
         self.write_row();
-        let parts = [&self.row[..], &[]];
-        self.outbox.record(now, Destination::Group, Kind::Row, parts, &mut self.counters);
+        let parts = [&self.rows.bytes[..], &[]];
+        self.cx.send(now, Destination::Group, Kind::Row, parts);
         self.row_sent();
     }
 
     pub(super) fn row_sent(&mut self) {
-        self.counters.add(Counter::RowsSent, 1);
+        self.cx.count(Counter::RowsSent);
         if let Some(outbound) = &mut self.data.outbound {
             outbound.ack.sent();
         }
     }
 
     pub(super) fn write_row(&mut self) {
-        self.progress += 1;
+        self.rows.progress += 1;
         let heard_from = self.data.view.bits() & !self.detector.suspects();
-        let lie = self.config.mutant == Some(Mutant::AckBeforeReceived);
+        let lie = self.cx.config.mutant == Some(Mutant::AckBeforeReceived);
         let (order, reached) = (self.data.delivered_order(), self.data.barrier.own_reached());
-        let (row, entries) = stability::own_row(&self.data.streams, order, heard_from, self.progress, reached, lie);
-        self.row.clear();
-        self.row.extend_from_slice(row.as_bytes());
-        entries.for_each(|entry| self.row.extend_from_slice(entry.as_bytes()));
+        let (row, entries) =
+            stability::own_row(&self.data.streams, order, heard_from, self.rows.progress, reached, lie);
+        self.rows.bytes.clear();
+        self.rows.bytes.extend_from_slice(row.as_bytes());
+        entries.for_each(|entry| self.rows.bytes.extend_from_slice(entry.as_bytes()));
     }
 
     /// Puts an acknowledgement that is nearly due into a datagram that is sent anyway.
@@ -43,16 +54,17 @@ impl Process {
             .data
             .outbound
             .as_ref()
-            .is_some_and(|outbound| outbound.packer.is_open() && outbound.ack.is_worthwhile(now, &self.config));
+            .is_some_and(|outbound| outbound.packer.is_open() && outbound.ack.is_worthwhile(now, &self.cx.config));
         if !worthwhile || !self.data.end.is_open() {
             return;
         }
         self.write_row();
         let Some(outbound) = &mut self.data.outbound else { return };
         let log = &mut self.data.streams[outbound.rank.index()].log;
-        if outbound.packer.fits_open(log, self.row.len()) {
-            let body = outbound.packer.frame(log, bourdon_wire::TopicId(0), Kind::Row, 0, self.row.len(), wall_ns);
-            body.copy_from_slice(&self.row);
+        if outbound.packer.fits_open(log, self.rows.bytes.len()) {
+            let body =
+                outbound.packer.frame(log, bourdon_wire::TopicId(0), Kind::Row, 0, self.rows.bytes.len(), wall_ns);
+            body.copy_from_slice(&self.rows.bytes);
             self.row_sent();
         }
     }
@@ -61,15 +73,15 @@ impl Process {
     /// it.
     #[cold]
     pub(super) fn respond(&mut self, now: Instant, rank: Rank, bytes: &[u8]) {
-        if self.config.relay && self.data.outbound.is_some() && self.config.mutant != Some(Mutant::RelayForgets) {
-            self.outbox.again(Destination::Group, bytes, Counter::Relayed, &mut self.counters);
+        if self.cx.config.relay && self.data.outbound.is_some() && self.cx.config.mutant != Some(Mutant::RelayForgets) {
+            self.cx.outbox.again(Destination::Group, bytes, Counter::Relayed, &mut self.cx.counters);
         }
-        if self.config.feedback == Feedback::AckEach
-            && let Some(address) = self.presence.address(rank).filter(|address| self.is_proven(*address))
+        if self.cx.config.feedback == Feedback::AckEach
+            && let Some(address) = self.cx.presence.address(rank).filter(|address| self.is_proven(*address))
         {
             self.write_row();
-            let (to, parts) = (Destination::Peer(address), [&self.row[..], &[]]);
-            self.outbox.record(now, to, Kind::Row, parts, &mut self.counters);
+            let (to, parts) = (Destination::Peer(address), [&self.rows.bytes[..], &[]]);
+            self.cx.send(now, to, Kind::Row, parts);
             self.row_sent();
         }
     }

@@ -16,7 +16,7 @@ impl Process {
             Standing::Outside | Standing::Gone => false,
         };
         let (epoch, rank) = (self.data.view.epoch, name.rank());
-        if name.group() != self.config.group || !takes_part || epoch > name.epoch() {
+        if name.group() != self.cx.config.group || !takes_part || epoch > name.epoch() {
             return true;
         }
         epoch == name.epoch() && (!self.data.is_present(rank) || self.delivered(rank) > name.sequence())

@@ -53,7 +53,7 @@ impl Process {
         let epoch = header.epoch();
         let is_next = epoch == self.data.view.epoch.next() && matches!(self.data.end, EpochState::Decided(_));
         let is_next = is_next && (header.instance() == self.data.view.instance || self.is_first_of(header.instance()));
-        let limit_bytes = limit_bytes(&self.config.limits, self.config.members);
+        let limit_bytes = limit_bytes(&self.cx.config.limits, self.cx.config.members);
         is_next && self.ahead.keep(epoch, datagram, kernel_ns, limit_bytes)
     }
 

@@ -50,12 +50,12 @@ impl Process {
             && !self.state.lacks_majority()
             && let Some(sequence) = self.data.append(outgoing, payload)
         {
-            self.counters.add(Counter::Published, 1);
+            self.cx.count(Counter::Published);
             return Ok(sequence);
         }
         self.admit(now, outgoing, payload.len(), false)?;
-        let wall_ns = self.wall(now);
-        self.data.publish(wall_ns, outgoing, payload, &mut self.counters).ok_or(Refusal::Observer)
+        let wall_ns = self.cx.wall(now);
+        self.data.publish(wall_ns, outgoing, payload, &mut self.cx.counters).ok_or(Refusal::Observer)
     }
 
     /// Claims space for a message in the log itself, so that the caller writes it in place: for messages that fit one
@@ -66,8 +66,8 @@ impl Process {
     #[inline]
     pub fn try_claim(&mut self, now: Instant, outgoing: &Outgoing, length: usize) -> Result<Claim<'_>, Refusal> {
         self.admit(now, outgoing, length, true)?;
-        let wall_ns = self.wall(now);
-        self.data.claim(wall_ns, outgoing, length, &mut self.counters).ok_or(Refusal::Observer)
+        let wall_ns = self.cx.wall(now);
+        self.data.claim(wall_ns, outgoing, length, &mut self.cx.counters).ok_or(Refusal::Observer)
     }
 
     #[inline]
@@ -86,28 +86,28 @@ impl Process {
             return self.data.admit(outgoing, length, whole).map_err(|refusal| self.refused(now, refusal));
         }
         let refusal = match self.standing() {
-            _ if matches!(self.config.role, Role::Observer) => Refusal::Observer,
+            _ if matches!(self.cx.config.role, Role::Observer) => Refusal::Observer,
             Standing::Forming => Refusal::Forming,
             Standing::Member if self.state.lacks_majority() => Refusal::NoMajority,
             Standing::Member if !self.announces_time() => Refusal::Forming,
             Standing::Member => Refusal::ViewChange,
             Standing::Outside | Standing::Following | Standing::Gone => Refusal::Outside,
         };
-        self.counters.add(Counter::RefusedOther, 1);
+        self.cx.count(Counter::RefusedOther);
         Err(refusal)
     }
 
     #[cold]
     pub(super) fn refused(&mut self, now: Instant, refusal: Refusal) -> Refusal {
         if refusal == Refusal::Window {
-            self.counters.add(Counter::RefusedWindow, 1);
-            self.heartbeat.hasten(now, &self.config.timing);
+            self.cx.count(Counter::RefusedWindow);
+            self.heartbeat.hasten(now, &self.cx.config.timing);
             // While a member's window is not known, the group is not ready for messages.
-            if !self.presence.missing(&self.data.view).is_empty() && self.data.view.epoch == Epoch(1) {
+            if !self.cx.presence.missing(&self.data.view).is_empty() && self.data.view.epoch == Epoch(1) {
                 return Refusal::Forming;
             }
         } else {
-            self.counters.add(Counter::RefusedOther, 1);
+            self.cx.count(Counter::RefusedOther);
         }
         refusal
     }
@@ -120,20 +120,21 @@ impl Process {
     /// If this process is not a member, too many barriers wait, or the payload is too long.
     pub fn sync(&mut self, now: Instant, payload: Option<&[u8]>) -> Result<(), Refusal> {
         if self.standing() != Standing::Member {
-            return Err(match self.config.role {
+            return Err(match self.cx.config.role {
                 Role::Observer => Refusal::Observer,
                 Role::Member(_) if self.standing() == Standing::Forming => Refusal::Forming,
                 Role::Member(_) => Refusal::Outside,
             });
         }
-        let limit_bytes = self.config.limits.frame_bytes() - bourdon_wire::FRAME_HEADER_BYTES - records::Marker::BYTES;
+        let limit_bytes =
+            self.cx.config.limits.frame_bytes() - bourdon_wire::FRAME_HEADER_BYTES - records::Marker::BYTES;
         if payload.is_some_and(|payload| payload.len() > limit_bytes) {
             return Err(Refusal::TooLarge { limit_bytes });
         }
         if !self.data.barrier.ask(payload) {
             return Err(Refusal::Barrier);
         }
-        self.heartbeat.hasten(now, &self.config.timing);
+        self.heartbeat.hasten(now, &self.cx.config.timing);
         Ok(())
     }
 
@@ -167,9 +168,9 @@ impl Process {
     #[inline]
     pub fn order(&mut self, now: Instant) {
         if self.data.has_order_to_give() {
-            let wall_ns = self.wall(now);
+            let wall_ns = self.cx.wall(now);
             self.data.refresh_flow();
-            self.data.sequence(wall_ns, &mut self.counters);
+            self.data.sequence(wall_ns, &mut self.cx.counters);
             self.data.close_early(wall_ns);
         }
     }
@@ -179,16 +180,17 @@ impl Process {
         if !self.data.end.is_open() || self.standing() != Standing::Member {
             return;
         }
-        let wall_ns = self.wall(now);
+        let wall_ns = self.cx.wall(now);
         while let Some(front) = self.unsettled.front() {
             if self.data.admit(&front.outgoing, front.payload.len(), false).is_err() {
-                self.heartbeat.hasten(now, &self.config.timing);
+                self.heartbeat.hasten(now, &self.cx.config.timing);
                 return;
             }
-            let Some(sequence) = self.data.publish(wall_ns, &front.outgoing, &front.payload, &mut self.counters) else {
+            let Some(sequence) = self.data.publish(wall_ns, &front.outgoing, &front.payload, &mut self.cx.counters)
+            else {
                 return;
             };
-            self.counters.add(Counter::Resubmitted, 1);
+            self.cx.count(Counter::Resubmitted);
             if let (Some(tag), Some(outbound)) = (front.outgoing.client, &self.data.outbound) {
                 self.clients.published(tag.client(), tag.sequence(), outbound.packer.open);
             }

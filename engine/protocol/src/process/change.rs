@@ -8,7 +8,7 @@
 //! A proposer waits for a slow member as long as no detector suspects it, at most for [`PATIENCE`] takeover times.
 
 use super::standing::State;
-use super::{Process, Standing, header, steps};
+use super::{Process, Standing, steps};
 use crate::config::Config;
 use crate::control::detector::{Change, Path};
 use crate::control::view_change::driver::{Command, Commands, Driver, Situation as Reports, Timer, To};
@@ -49,11 +49,6 @@ pub(super) fn own_driver(config: &Config, own: Member, view: View) -> Driver {
 }
 
 impl Process {
-    pub(super) fn own_member(&self) -> Option<Member> {
-        let rank = self.config.rank()?;
-        Some(Member { rank, incarnation: self.config.incarnation })
-    }
-
     /// When something about the view is due.
     pub(super) fn change_due(&self) -> Instant {
         let parts_at = self.state.farewell().map_or(Instant::NEVER, |(_, at)| at);
@@ -64,7 +59,7 @@ impl Process {
 
     /// Updates the detectors, and acts on the result.
     pub(super) fn look(&mut self, now: Instant) {
-        let (events, counters) = (&mut self.events, &mut self.counters);
+        let cx = &mut self.cx;
         let mut changed = false;
         self.detector.look(now, |rank, change| {
             changed = true;
@@ -72,7 +67,7 @@ impl Process {
                 Change::Suspected(why) => Event::Suspected(rank, why),
                 Change::Trusted => Event::Trusted(rank),
             };
-            super::push_event(events, counters, event);
+            cx.event(event);
         });
         if changed {
             // The others should know at once which members we no longer hear, or hear again.
@@ -114,7 +109,7 @@ impl Process {
 
     /// Continues a ballot in progress, this member's own or another's.
     pub(super) fn tend_ballot(&mut self, now: Instant, repeats: bool) {
-        let takeover_after_ns = self.config.timing.membership.takeover_after_ns;
+        let takeover_after_ns = self.cx.config.timing.membership.takeover_after_ns;
         let Some(change) = self.state.driver() else { return };
         let (timer, expires_at) = if change.ballots().leads().is_some() {
             (Timer::Patience, self.clock.since + PATIENCE * takeover_after_ns)
@@ -122,7 +117,7 @@ impl Process {
             // The next member in seniority takes over once the ballot has made no progress for too long.
             let view = &self.data.view;
             let reachable = view.bits() & !self.detector.suspects();
-            let place = self.config.rank().map_or(0, |rank| view.seniority(rank, reachable)) as u64 + 1;
+            let place = self.cx.config.rank().map_or(0, |rank| view.seniority(rank, reachable)) as u64 + 1;
             // A proposer that is heard may wait for a member that is heard and does not answer: its patience must
             // expire first.
             let is_heard = reachable & bit(change.ballots().promised().proposer()) != 0;
@@ -154,7 +149,7 @@ impl Process {
         let led = driver.ballots().leads();
         input(driver, &reports, &mut commands);
         if driver.ballots().leads() > led {
-            self.counters.add(Counter::Ballots, 1);
+            self.cx.count(Counter::Ballots);
         }
         self.carry_out(now, &reports, commands);
     }
@@ -168,7 +163,7 @@ impl Process {
                 }
                 Command::Send { to: To::Member(rank), ballot, step } => self.answer(now, rank, ballot, &step),
                 Command::Wedge => {
-                    let wall_ns = self.wall(now);
+                    let wall_ns = self.cx.wall(now);
                     self.data.wedge(wall_ns);
                     let held = self.data.held();
                     if let Some(driver) = self.state.driver_mut() {
@@ -180,13 +175,13 @@ impl Process {
                     self.report_cut(reports, &mut commands);
                 }
                 Command::Conclude { cut, stay } => {
-                    let wall_ns = self.wall(now);
+                    let wall_ns = self.cx.wall(now);
                     self.data.wedge(wall_ns);
                     self.data.conclude(now, &cut, stay);
                     self.clock = Clock::default();
                 }
                 Command::Install(value) => self.install(now, value),
-                Command::Arm(Timer::Repeat) => self.clock.again_at = now + self.config.timing.ballot_retry_ns,
+                Command::Arm(Timer::Repeat) => self.clock.again_at = now + self.cx.config.timing.ballot_retry_ns,
                 Command::Arm(Timer::Patience | Timer::Takeover) => {
                     (self.clock.since, self.clock.look_due) = (now, now);
                 }
@@ -196,7 +191,7 @@ impl Process {
 
     /// Reports to the driver once this process holds the cut that it had to fetch.
     fn report_cut(&mut self, reports: &Reports, commands: &mut Commands) {
-        let early = self.config.mutant == Some(Mutant::AcceptBeforeFetch);
+        let early = self.cx.config.mutant == Some(Mutant::AcceptBeforeFetch);
         if self.data.has_fetched(early)
             && let Some(driver) = self.state.driver_mut()
         {
@@ -219,8 +214,8 @@ impl Process {
             State::Forming(forming) => forming.candidate,
             _ => view.instance,
         };
-        let header = header(&self.config, instance, view.epoch);
-        self.outbox.record_as(header, now, to, Kind::Ballot, [bytes, &[]], &mut self.counters);
+        let header = self.cx.header(instance, view.epoch);
+        self.cx.send_as(header, now, to, Kind::Ballot, [bytes, &[]]);
     }
 
     // ---- every member ---------------------------------------------------------------------------------------------
@@ -229,10 +224,10 @@ impl Process {
         let Some((record, lists)) = BallotStep::read_all(body) else { return };
         let from = Member { rank: header.rank(), incarnation: header.incarnation() };
         if header.epoch() != self.data.view.epoch {
-            return self.counters.add(Counter::DiscardedEpoch, 1);
+            return self.cx.count(Counter::DiscardedEpoch);
         }
-        let Some((ballot, step)) = steps::decode(record, &lists, self.config.members, header.instance()) else {
-            return self.counters.add(Counter::DiscardedMalformed, 1);
+        let Some((ballot, step)) = steps::decode(record, &lists, self.cx.config.members, header.instance()) else {
+            return self.cx.count(Counter::DiscardedMalformed);
         };
         if !self.is_plausible_step(now, ballot, &step) {
             return;
@@ -246,12 +241,12 @@ impl Process {
         let announced = matches!(&step, Step::Decide(value) if self.goes_on(from, value));
         // A heartbeat of an earlier process at that member's rank may have arrived since: a step that names this
         // incarnation is current.
-        let own = self.own_member();
+        let own = self.cx.own_member();
         let founds = matches!(&step, Step::Decide(value)
             if value.members.contains(&from) && own.is_some_and(|own| value.members.contains(&own)));
-        let known = if forming { founds || self.presence.knows(from) } else { self.data.view.contains(from) };
+        let known = if forming { founds || self.cx.presence.knows(from) } else { self.data.view.contains(from) };
         if !known && (forming || !invited && !announced) {
-            return self.counters.add(Counter::DiscardedSender, 1);
+            return self.cx.count(Counter::DiscardedSender);
         }
         if known || invited {
             self.detector.heard(from.rank, now, Path::Unicast);
@@ -261,16 +256,16 @@ impl Process {
         }
         let demands = matches!(step, Step::Prepare | Step::Propose(_));
         if demands && ballot.proposer() != from.rank {
-            return self.counters.add(Counter::DiscardedSender, 1);
+            return self.cx.count(Counter::DiscardedSender);
         }
         if forming && !self.is_of_this_forming(header.instance(), demands, &step) {
-            return self.counters.add(Counter::DiscardedInstance, 1);
+            return self.cx.count(Counter::DiscardedInstance);
         }
         let (reports, mut commands) = (self.reports(), Commands::new());
         let Some(driver) = self.state.driver_mut() else { return };
         match driver.on_step(from, ballot, step, &reports, &mut commands) {
             Ok(()) => self.carry_out(now, &reports, commands),
-            Err(_) => self.counters.add(Counter::DiscardedImplausible, 1),
+            Err(_) => self.cx.count(Counter::DiscardedImplausible),
         }
     }
 
@@ -293,7 +288,7 @@ impl Process {
 
     /// Whether a value that a member sent may follow the view that this process follows: rule 26.
     pub(super) fn may_follow(&self, value: &Value) -> bool {
-        self.config.mutant.is_some() || continues(&self.data.view, value, self.config.members_min())
+        self.cx.config.mutant.is_some() || continues(&self.data.view, value, self.cx.config.members_min())
     }
 
     /// The decision of this epoch, for a process that has missed it.

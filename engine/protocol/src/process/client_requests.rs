@@ -22,9 +22,9 @@ impl Process {
             return;
         }
         let (client, sequence) = (ClientId(request.client.get()), Sequence(request.sequence.get()));
-        if instance != self.data.view.instance && self.config.mutant != Some(Mutant::OtherInstanceBelieved) {
+        if instance != self.data.view.instance && self.cx.config.mutant != Some(Mutant::OtherInstanceBelieved) {
             // Perhaps a recording. The answer names this instance, and a live client sends the message again in it.
-            self.counters.add(Counter::DiscardedInstance, 1);
+            self.cx.count(Counter::DiscardedInstance);
             return self.answer_client(now, request.reply_to, &ClientAnswer::new(client, Sequence(0), refusals::BUSY));
         }
         if request.flags.get() & request_flags::HELLO != 0 {
@@ -33,7 +33,7 @@ impl Process {
         }
         let skip = request.flags.get() & request_flags::SKIP != 0;
         let oldest = Sequence(sequence.0.saturating_sub(u64::from(request.under_way.get())));
-        let is_ordered = matches!(self.config.order, Order::Causal | Order::Total) && !self.data.is_lossy();
+        let is_ordered = matches!(self.cx.config.order, Order::Causal | Order::Total) && !self.data.is_lossy();
         // What another member took comes first.
         let since_taken = u64::from(request.since_taken.get());
         let before = (is_ordered && since_taken > 0).then(|| Sequence(oldest.0.saturating_sub(since_taken)));
@@ -68,7 +68,7 @@ impl Process {
 
     pub(super) fn answer_client(&mut self, now: Instant, to: Address, answer: &ClientAnswer) {
         let (to, parts) = (Destination::Peer(to), [answer.as_bytes(), &[]]);
-        self.outbox.record(now, to, Kind::ClientAnswer, parts, &mut self.counters);
+        self.cx.send(now, to, Kind::ClientAnswer, parts);
     }
 
     /// Answers clients whose messages a quorum holds by now.
@@ -78,7 +78,7 @@ impl Process {
         }
         let Some(own) = self.data.own() else { return };
         let sequencer = self.data.view.sequencer;
-        let total = self.config.order == Order::Total && sequencer != own;
+        let total = self.cx.config.order == Order::Total && sequencer != own;
         let held = HeldByQuorum {
             own: self.data.held_by_quorum(own),
             // A message without an order is dropped with its sender.
@@ -86,7 +86,7 @@ impl Process {
                 (self.data.held_by_quorum(sequencer), self.data.streams[sequencer.index()].cursor.position().0.next())
             }),
         };
-        let (outbox, counters) = (&mut self.outbox, &mut self.counters);
+        let (outbox, counters) = (&mut self.cx.outbox, &mut self.cx.counters);
         self.clients.settle(held, |client, taken, to| {
             let answer = ClientAnswer::new(client, taken, records::refusals::NONE);
             let (to, parts) = (Destination::Peer(to), [answer.as_bytes(), &[]]);

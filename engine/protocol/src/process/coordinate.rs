@@ -6,6 +6,7 @@
 //! group's own messages in the stream. A member that can't reach a quorum is fenced off, also while a view change makes
 //! no progress.
 
+use super::context::Context;
 use super::{Process, Standing};
 use crate::config::{Config, Order};
 use crate::control::coordination::{
@@ -124,6 +125,30 @@ impl Coordinator {
         self.links.held() + self.mutex.held() + self.elections.held() + self.news.len()
     }
 
+    /// Sends the link messages that are due.
+    fn transmit(&mut self, now: Instant, cx: &mut Context) {
+        let mut space = [0; 1 + bourdon_wire::NAME_MAX_BYTES];
+        self.links.transmit(now, |rank, record, name| {
+            let length = name.map_or(0, TopicName::wire_bytes);
+            if let Some(name) = name {
+                name.write(&mut space[..length]);
+            }
+            // A link message to a member without a known address is repeated later. It is never sent to all, because
+            // each receiver would take it as its own.
+            if let Some(address) = cx.presence.address(rank) {
+                let parts = [record.as_bytes(), &space[..length]];
+                cx.send(now, Destination::Peer(address), Kind::Link, parts);
+            }
+        });
+        let (links, counters) = (&self.links, &mut cx.counters);
+        let sum = |steps: core::ops::Range<u16>| steps.map(|step| links.sent(step)).sum::<u64>();
+        counters.set(Counter::LockMessages, sum(link_steps::REQUEST..link_steps::ELECTION) + self.commands);
+        counters.set(Counter::LockEntries, self.mutex.entries());
+        counters.set(Counter::ElectionMessages, sum(link_steps::ELECTION..link_steps::ACCEPTED));
+        counters.set(Counter::ElectionsWon, self.elections.won());
+        counters.set(Counter::LinkOverhead, links.overhead());
+    }
+
     fn fence(&mut self, why: Loss) {
         self.mutex.fence(why);
         self.elections.fence(why);
@@ -140,8 +165,8 @@ impl Process {
     /// If no lock can be requested now.
     pub fn lock(&mut self, name: TopicName, patience: Patience) -> Result<LockId, CoordinationRefusal> {
         self.may_coordinate()?;
-        let is_ordered = self.config.order == Order::Total && !self.config.reliability.is_lossy();
-        if self.config.mutex == MutexKind::Replicated && !is_ordered {
+        let is_ordered = self.cx.config.order == Order::Total && !self.cx.config.reliability.is_lossy();
+        if self.cx.config.mutex == MutexKind::Replicated && !is_ordered {
             return Err(CoordinationRefusal::NeedsTotalOrder);
         }
         let id = self.coordination.mutex.lock(name, patience)?;
@@ -250,10 +275,10 @@ impl Process {
     /// A view begins: this member announces what it holds.
     pub(super) fn begin_coordination(&mut self, order: OrderNumber) {
         let is_member = self.standing() == Standing::Member;
-        let Some(own) = self.config.rank() else { return };
+        let Some(own) = self.cx.config.rank() else { return };
         let (view, coordination) = (&self.data.view, &mut self.coordination);
         coordination.birth = view.birth;
-        let seat = Seat::new(own, view, self.config.mutant);
+        let seat = Seat::new(own, view, self.cx.config.mutant);
         coordination.links.enter();
         coordination.state_sent = bit(own);
         coordination.mutex.enter(seat.clone(), view, order.0, is_member);
@@ -261,7 +286,7 @@ impl Process {
             return coordination.collect();
         }
         coordination.elections.enter(seat.clone(), view);
-        let is_replicated = self.config.mutex == MutexKind::Replicated;
+        let is_replicated = self.cx.config.mutex == MutexKind::Replicated;
         let held = coordination.mutex.holds().filter(|_| !is_replicated);
         let mut messages: Vec<LinkMessage> = held.map(|(name, _)| LinkMessage::new(link_steps::HOLDS, *name)).collect();
         messages.extend(coordination.elections.announcements());
@@ -296,7 +321,7 @@ impl Process {
     /// Whether a quorum of the view is not suspected.
     fn reaches_quorum(&self) -> bool {
         let view = &self.data.view;
-        let own = self.config.rank().map_or(0, bit);
+        let own = self.cx.config.rank().map_or(0, bit);
         view.is_quorum(view.bits() & (!self.detector.suspects() | own))
     }
 
@@ -314,7 +339,7 @@ impl Process {
     }
 
     pub(super) fn fence(&mut self, why: Loss) {
-        if self.config.mutant != Some(Mutant::HolderNotFenced) {
+        if self.cx.config.mutant != Some(Mutant::HolderNotFenced) {
             self.coordination.fence(why);
         }
     }
@@ -329,8 +354,8 @@ impl Process {
         }
         // Each pair of members has its own numbers: a link message for another member must not count as the next link
         // message to this one.
-        if self.config.rank() != Some(Rank(record.to.get())) {
-            return self.counters.add(Counter::DiscardedImplausible, 1);
+        if self.cx.config.rank() != Some(Rank(record.to.get())) {
+            return self.cx.count(Counter::DiscardedImplausible);
         }
         let coordination = &mut self.coordination;
         let Some(message) = coordination.links.receive(now, from, record, name) else { return };
@@ -351,31 +376,11 @@ impl Process {
     #[cold]
     pub(super) fn coordinate(&mut self, now: Instant) {
         self.publish_commands(now);
-        let Self { coordination, presence, outbox, counters, state, .. } = self;
-        if state.standing() != Standing::Member {
-            return coordination.links.enter();
+        if self.standing() == Standing::Member {
+            self.coordination.transmit(now, &mut self.cx);
+        } else {
+            self.coordination.links.enter();
         }
-        let mut space = [0; 1 + bourdon_wire::NAME_MAX_BYTES];
-        coordination.links.transmit(now, |rank, record, name| {
-            let length = name.map_or(0, TopicName::wire_bytes);
-            if let Some(name) = name {
-                name.write(&mut space[..length]);
-            }
-            // A link message to a member without a known address is repeated later. It is never sent to all, because
-            // each receiver would take it as its own.
-            if let Some(address) = presence.address(rank) {
-                let parts = [record.as_bytes(), &space[..length]];
-                outbox.record(now, Destination::Peer(address), Kind::Link, parts, counters);
-            }
-        });
-        let links = &coordination.links;
-        let sum = |steps: core::ops::Range<u16>| steps.map(|step| links.sent(step)).sum::<u64>();
-        let locks = sum(link_steps::REQUEST..link_steps::ELECTION) + coordination.commands;
-        counters.set(Counter::LockMessages, locks);
-        counters.set(Counter::LockEntries, coordination.mutex.entries());
-        counters.set(Counter::ElectionMessages, sum(link_steps::ELECTION..link_steps::ACCEPTED));
-        counters.set(Counter::ElectionsWon, coordination.elections.won());
-        counters.set(Counter::LinkOverhead, links.overhead());
     }
 
     // ---- the total order ------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 //! The group's own commands (locks) travel in the streams as well and are taken out here. Where an epoch ends, delivery
 //! goes up to its cut and the next view begins.
 
-use super::{Process, Standing, push_event};
+use super::{Process, Standing};
 use crate::control::clients::Clients;
 use crate::counters::Counter;
 use crate::data::after::{self, Satisfied};
@@ -36,12 +36,12 @@ impl Process {
         if self.transfer.holds_back() {
             return 0;
         }
-        if self.is_view_new {
-            self.is_view_new = false;
+        if self.entry.is_new {
+            self.entry.is_new = false;
             return 1;
         }
         self.set_clock(now);
-        let (mut own, counters) = ((&mut self.clients, &mut self.coordination), &mut self.counters);
+        let (mut own, counters) = ((&mut self.clients, &mut self.coordination), &mut self.cx.counters);
         let mut count =
             self.data.deliver(now, limit, passed, counters, &mut |delivery| show(&mut own, delivery, &mut emit));
         if count > 0 {
@@ -50,7 +50,7 @@ impl Process {
         }
         // Messages behind a hole are due as soon as the hole has been crossed.
         while self.crosses(now) && count < limit {
-            let (mut own, counters) = ((&mut self.clients, &mut self.coordination), &mut self.counters);
+            let (mut own, counters) = ((&mut self.clients, &mut self.coordination), &mut self.cx.counters);
             let emit = &mut |delivery: Delivery<'_>| show(&mut own, delivery, &mut emit);
             count += self.data.deliver(now, limit - count, passed, counters, emit);
         }
@@ -79,7 +79,7 @@ impl Process {
         }
         if count == 0 && limit > 0 && matches!(self.data.end, EpochState::Decided(_)) {
             count += self.finish_epoch(now, emit);
-            self.is_view_new &= count == 0; // it stops here, so that the event can be fetched
+            self.entry.is_new &= count == 0; // it stops here, so that the event can be fetched
         }
         count
     }
@@ -96,14 +96,14 @@ impl Process {
     }
 
     pub(super) fn cross_holes(&mut self) -> bool {
-        let (is_lossy, mutant) = (self.data.is_lossy(), self.config.mutant);
-        let (events, counters) = (&mut self.events, &mut self.counters);
+        let (is_lossy, mutant) = (self.data.is_lossy(), self.cx.config.mutant);
+        let cx = &mut self.cx;
         let any = self.data.cross_holes(|sender, from, to| {
             if is_lossy && (from == to || mutant == Some(Mutant::GapUntold)) {
                 return; // only records stood there
             }
-            counters.add(Counter::Gaps, to.since(from));
-            push_event(events, counters, Event::Gap { sender, from, to });
+            cx.counters.add(Counter::Gaps, to.since(from));
+            cx.event(Event::Gap { sender, from, to });
         });
         if let Some(following) = self.state.following_mut() {
             following.chain.is_whole &= !any;

@@ -40,7 +40,7 @@ impl Process {
     /// # Errors
     /// If it is too long, too many are pending, or nothing can be sent there.
     pub fn send_to_address(&mut self, now: Instant, to: Address, payload: &[u8]) -> Result<CallId, DirectRefusal> {
-        if !to.is_reachable() || to == self.config.address {
+        if !to.is_reachable() || to == self.cx.config.address {
             return Err(DirectRefusal::Unreachable);
         }
         self.call(now, TargetChoice::One, vec![Target { member: None, address: to, rtt_ns: None }], payload)
@@ -63,7 +63,7 @@ impl Process {
     /// # Errors
     /// If it is too long.
     pub fn broadcast(&mut self, now: Instant, payload: &[u8]) -> Result<(), DirectRefusal> {
-        let mut out = out(&mut self.outbox, &mut self.counters);
+        let mut out = out(&mut self.cx.outbox, &mut self.cx.counters);
         self.direct.broadcast(now, payload, &mut out)
     }
 
@@ -90,10 +90,10 @@ impl Process {
     }
 
     fn target(&self, rank: Rank) -> Result<Target, DirectRefusal> {
-        if Some(rank) == self.config.rank() {
+        if Some(rank) == self.cx.config.rank() {
             return Err(DirectRefusal::Own(rank));
         }
-        let peer = self.presence.get(rank);
+        let peer = self.cx.presence.get(rank);
         let address = peer.and_then(|peer| peer.address).ok_or(DirectRefusal::Unheard(rank))?;
         let incarnation = peer.and_then(|peer| peer.incarnation).filter(|incarnation| {
             self.data.view.contains(Member { rank, incarnation: *incarnation }) // else it can't be missed
@@ -102,12 +102,12 @@ impl Process {
     }
 
     pub(super) fn on_direct(&mut self, now: Instant, rank: Rank, body: &[u8]) {
-        let mut out = out(&mut self.outbox, &mut self.counters);
+        let mut out = out(&mut self.cx.outbox, &mut self.cx.counters);
         self.direct.receive(now, rank, body, &mut out);
     }
 
     pub(super) fn tend_direct(&mut self, now: Instant) {
-        let (detector, view, presence) = (&self.detector, &self.data.view, &self.presence);
+        let (detector, view, presence) = (&self.detector, &self.data.view, &self.cx.presence);
         let is_inside = matches!(self.standing(), Standing::Member | Standing::Following);
         let health = |target: &Target| match target.member {
             Some((rank, Some(incarnation))) => {
@@ -122,7 +122,7 @@ impl Process {
             Some((rank, None)) if detector.is_suspected(rank) => Health::Suspected,
             _ => Health::Well,
         };
-        let mut out = out(&mut self.outbox, &mut self.counters);
+        let mut out = out(&mut self.cx.outbox, &mut self.cx.counters);
         self.direct.tend(now, health, &mut out);
     }
 }

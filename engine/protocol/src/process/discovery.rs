@@ -10,7 +10,7 @@
 
 use super::search::Search;
 use super::standing::{Outside, State};
-use super::{Process, Standing, header};
+use super::{Process, Standing};
 use crate::config::{Role, Start};
 use crate::data::pipeline::Pipeline;
 use crate::outbox::Destination;
@@ -40,22 +40,22 @@ impl Process {
     /// Forgets the view it follows. A joiner may have been added and removed without hearing of it, so it comes back as
     /// another incarnation.
     pub(super) fn lose_view(&mut self) {
-        let own = matches!(self.config.role, Role::Member(_));
+        let own = matches!(self.cx.config.role, Role::Member(_));
         if own {
             self.bump_incarnation();
         }
         if !self.data.view.members.is_empty() {
             self.transfer.note_passed(self.data.view.instance, self.data.view.epoch, self.data.passed());
         }
-        self.data = Pipeline::idle(self.config.clone(), Epoch(0));
+        self.data = Pipeline::idle(self.cx.config.clone(), Epoch(0));
         self.search_again(Instant(0));
     }
 
     /// A process comes back as another incarnation: what this incarnation promised or owed no longer counts.
     pub(super) fn bump_incarnation(&mut self) {
         self.draw_incarnation();
-        self.data.config.incarnation = self.config.incarnation;
-        self.outbox.enter(header(&self.config, InstanceId::NONE, Epoch(0)));
+        self.data.config.incarnation = self.cx.config.incarnation;
+        self.cx.outbox.enter(self.cx.header(InstanceId::NONE, Epoch(0)));
     }
 
     // ---- requests and answers -------------------------------------------------------------------------------------
@@ -75,7 +75,7 @@ impl Process {
         self.search.asked_at = now;
         let search = &mut self.search;
         if search.nonce == 0 || search.asked_instance != instance || now.since(search.nonce_since) >= NONCE_NS {
-            (search.nonce, search.nonce_since, search.asked_instance) = (self.rng.u64(1..), now, instance);
+            (search.nonce, search.nonce_since, search.asked_instance) = (self.identity.rng.u64(1..), now, instance);
         }
         self.send_view_ask(now, from, address);
     }
@@ -84,19 +84,19 @@ impl Process {
     pub(super) fn send_view_ask(&mut self, now: Instant, from: Rank, address: Address) {
         let (nonce, instance) = (self.search.nonce, self.search.asked_instance);
         let cookie = self.word_for_view(from, address);
-        let ask = ViewAsk { reply_to: self.config.address, nonce: nonce.into(), cookie: cookie.into() };
+        let ask = ViewAsk { reply_to: self.cx.config.address, nonce: nonce.into(), cookie: cookie.into() };
         // The answer depends on the instance and the epoch that the request names.
         let (own, epoch) = (self.data.view.instance, self.data.view.epoch);
         // A process in no view, or of another instance, needs the newest view, not the view after its own.
         let inside = self.standing() != Standing::Outside && instance == own;
         let (own, epoch) = if inside { (own, epoch) } else { (InstanceId::NONE, Epoch(0)) };
-        let header = super::header(&self.config, own, epoch);
+        let header = self.cx.header(own, epoch);
         let to = Destination::Peer(address);
-        self.outbox.record_as(header, now, to, Kind::ViewAsk, [ask.as_bytes(), &[]], &mut self.counters);
+        self.cx.send_as(header, now, to, Kind::ViewAsk, [ask.as_bytes(), &[]]);
     }
 
     pub(super) fn is_in(&self, view: &View) -> bool {
-        self.config.rank().is_some_and(|rank| view.incarnation(rank) == Some(self.config.incarnation))
+        self.cx.config.rank().is_some_and(|rank| view.incarnation(rank) == Some(self.cx.config.incarnation))
     }
 
     /// A member learns that the others went on without it, but not with which decision: the others no longer retain it.
@@ -119,7 +119,7 @@ impl Process {
     }
 
     pub(super) fn found(&mut self, now: Instant, view: View, beginning: Beginning) {
-        let fetches = matches!(self.config.role, Role::Member(_)) || self.config.start != Start::Oldest;
+        let fetches = matches!(self.cx.config.role, Role::Member(_)) || self.cx.config.start != Start::Oldest;
         if fetches {
             self.begin_transfer(now, view, beginning);
         } else {

@@ -111,7 +111,7 @@ impl Process {
         let later = newest.filter(|(view, _)| view.epoch > self.data.view.epoch.next());
         let Some((view, beginning)) = later else { return };
         let Some(Following { chain, .. }) = self.state.following_mut() else { return };
-        let known = |member: &Member| Some((member.rank, self.presence.address(member.rank)?));
+        let known = |member: &Member| Some((member.rank, self.cx.presence.address(member.rank)?));
         let peer = view.members.iter().find_map(known);
         (chain.newest, chain.behind_since, chain.seen_at) = (Some((view, beginning)), now, now);
         if let Some((rank, address)) = peer {
@@ -130,17 +130,17 @@ impl Process {
         let newest = chain.newest.as_ref().or(next.as_ref()).map(|(view, _)| &*view.members);
         let members = newest.or(decision.as_ref().map(|value| &*value.members)).unwrap_or_default();
         let is_silent = |member: &Member| {
-            let heard_at = self.presence.get(member.rank).map_or(Instant(0), |peer| peer.heard_at);
+            let heard_at = self.cx.presence.get(member.rank).map_or(Instant(0), |peer| peer.heard_at);
             now.since(heard_at) > super::discovery::LOST_NS
         };
-        self.config.role == Role::Observer && now.since(since) < STALL_WAIT_NS && members.iter().any(is_silent)
+        self.cx.config.role == Role::Observer && now.since(since) < STALL_WAIT_NS && members.iter().any(is_silent)
     }
 
     /// As long as datagrams of the cut arrive, the follower waits for it.
     pub(super) fn note_progress(&mut self, now: Instant) {
         let decided_at = self.state.following().map_or(Instant(0), |following| following.decided_at);
         let is_silent = self.awaits_silent(now, decided_at);
-        let received = self.counters.get(Counter::DatagramsReceived);
+        let received = self.cx.counters.get(Counter::DatagramsReceived);
         let Some(following) = self.state.following_mut() else { return };
         let is_closer = core::mem::replace(&mut following.chain.received, received) != received;
         if is_closer || is_silent {
@@ -185,9 +185,9 @@ impl Process {
     /// other follower forwards what it received.
     pub(super) fn pass_decision_on(&mut self, now: Instant, epoch: Epoch, to: Address) {
         let Some(value) = self.state.followed_decision() else { return };
-        let named = self.own_member().is_some_and(|own| value.members.contains(&own));
-        if named && matches!(self.config.role, Role::Member(_)) {
-            let (header, value) = (super::header(&self.config, self.data.view.instance, epoch), value.clone());
+        let named = self.cx.own_member().is_some_and(|own| value.members.contains(&own));
+        if named && matches!(self.cx.config.role, Role::Member(_)) {
+            let (header, value) = (self.cx.header(self.data.view.instance, epoch), value.clone());
             self.announce_decision(now, header, to, value);
         } else {
             self.forward_decision(now, epoch, to);
@@ -213,10 +213,10 @@ impl Process {
     pub(super) fn follow_step(&mut self, now: Instant, from: Member, ballot: Ballot, step: Step) {
         let is_announced = matches!(&step, Step::Decide(value) if self.goes_on(from, value));
         if !self.data.view.contains(from) && !is_announced {
-            return self.counters.add(Counter::DiscardedSender, 1);
+            return self.cx.count(Counter::DiscardedSender);
         }
         if matches!(&step, Step::Decide(value) | Step::Propose(value) if !self.may_follow(value)) {
-            return self.counters.add(Counter::DiscardedImplausible, 1);
+            return self.cx.count(Counter::DiscardedImplausible);
         }
         match step {
             Step::Decide(value) => self.follow_decision(now, value),
@@ -233,7 +233,7 @@ impl Process {
     }
 
     pub(super) fn is_among(&self, members: &[Member]) -> bool {
-        let own = self.config.rank().map(|rank| Member { rank, incarnation: self.config.incarnation });
+        let own = self.cx.config.rank().map(|rank| Member { rank, incarnation: self.cx.config.incarnation });
         own.is_some_and(|own| members.contains(&own))
     }
 
@@ -257,11 +257,11 @@ impl Process {
         if let Some(following) = self.state.following_mut() {
             following.invitation = None;
         }
-        if let Some(address) = self.presence.address(ballot.proposer()) {
-            let header = super::header(&self.config, self.data.view.instance, self.data.view.epoch);
+        if let Some(address) = self.cx.presence.address(ballot.proposer()) {
+            let header = self.cx.header(self.data.view.instance, self.data.view.epoch);
             let bytes = super::steps::encode(ballot, &Step::Accept);
             let to = Destination::Peer(address);
-            self.outbox.record_as(header, now, to, Kind::Ballot, [&bytes, &[]], &mut self.counters);
+            self.cx.send_as(header, now, to, Kind::Ballot, [&bytes, &[]]);
         }
     }
 
@@ -292,7 +292,7 @@ impl Process {
         let Some(Following { next: Some((_, beginning)), since, .. }) = self.state.following() else { return 0 };
         let present = self.data.view.members.iter().map(|member| member.rank);
         let behind = |rank: &Rank| self.data.streams[rank.index()].delivered < beginning.first[rank.index()];
-        let joins = matches!(self.config.role, Role::Member(_));
+        let joins = matches!(self.cx.config.role, Role::Member(_));
         // A barrier's own messages have no numbers: they are missing as long as the barrier is.
         let at_barrier = self.data.barrier.phase < beginning.phase;
         let waits = joins || at_barrier || present.clone().any(|rank| behind(&rank));
@@ -315,7 +315,7 @@ impl Process {
         } else if joins {
             !holds || past_barrier || present.clone().any(differs)
         } else {
-            self.config.start == Start::Snapshot && present.clone().any(|rank| void(rank).nameless)
+            self.cx.config.start == Start::Snapshot && present.clone().any(|rank| void(rank).nameless)
         };
         debug_assert!(view.epoch == self.data.view.epoch.next(), "a follower enters every view");
         if begins_anew {
@@ -365,18 +365,18 @@ impl Process {
             let began = if self.takes_state() { Sequence(0) } else { self.data.streams[index].began };
             let own = |(from, to): (Sequence, Sequence)| (from.max(began), to);
             for (from, to) in { below }.chain(beyond).chain(early).map(own).filter(|(from, to)| from < to) {
-                self.counters.add(Counter::Retracted, to.since(from));
-                self.event(Event::Retracted { sender, from, to });
+                self.cx.counters.add(Counter::Retracted, to.since(from));
+                self.cx.event(Event::Retracted { sender, from, to });
             }
             // With the whole cut here, messages may still lack their order, which was in a hole that was given up.
             // Where they need no order, the next view begins beyond what ran ahead of a gap.
-            let lacks = !all || self.config.order != Order::Unordered;
+            let lacks = !all || self.cx.config.order != Order::Unordered;
             let owed = self.data.streams[index].owed_from().filter(|owed| lacks && *owed < first);
             // A barrier's own message has no number: an empty gap reports it.
             let at_barrier = self.data.loses_at_barrier(sender, beginning.phase).then_some(first);
             if let Some(from) = owed.or(at_barrier) {
-                self.counters.add(Counter::Gaps, first.since(from));
-                self.event(Event::Gap { sender, from, to: first });
+                self.cx.counters.add(Counter::Gaps, first.since(from));
+                self.cx.event(Event::Gap { sender, from, to: first });
             }
         }
     }
@@ -384,7 +384,7 @@ impl Process {
     /// The group is more than a view ahead of a follower: the follower loses what lies between.
     pub(super) fn leap(&mut self, now: Instant, view: View, mut beginning: Beginning) {
         // A snapshot that the application has not taken yet would be mistaken for a later one.
-        if matches!(self.config.role, Role::Member(_)) || self.transfer.holds_back() {
+        if matches!(self.cx.config.role, Role::Member(_)) || self.transfer.holds_back() {
             self.lose_view();
             return self.found(now, view, beginning);
         }
@@ -396,7 +396,7 @@ impl Process {
     /// Whether a joiner has nearly everything that the members have, and a quorum of them holds all that it has: the
     /// donor may have delivered what the cut will not contain.
     pub(super) fn is_caught_up(&self) -> bool {
-        let near = crate::data::flow::own_window(&self.config) / 4;
+        let near = crate::data::flow::own_window(&self.cx.config) / 4;
         let members = self.data.view.members.iter().map(|member| &self.data.streams[member.rank.index()]);
         self.standing() == Standing::Following
             && !self.transfer.holds_back()

@@ -21,19 +21,19 @@ impl Process {
     }
 
     fn forming_driver(&self) -> Option<Driver> {
-        let view = View::forming(self.config.members, self.config.sequencer);
-        Some(own_driver(&self.config, self.own_member()?, view))
+        let view = View::forming(self.cx.config.members, self.cx.config.sequencer);
+        Some(own_driver(&self.cx.config, self.cx.own_member()?, view))
     }
 
     pub(super) fn lead_forming(&mut self, now: Instant) {
-        let keep = View::forming(self.config.members, self.config.sequencer).bits();
+        let keep = View::forming(self.cx.config.members, self.cx.config.sequencer).bits();
         assert!(keep & 1 != 0, "the lowest rank proposes the first view, with itself");
-        let origin = Some((self.config.instance_candidate, self.wall(now) / 1_000_000));
+        let origin = Some((self.cx.config.instance_candidate, self.cx.wall(now) / 1_000_000));
         if let State::Forming(forming) = &mut self.state {
-            forming.candidate = self.config.instance_candidate;
-            forming.driver.note_birth(self.config.birth_floor);
+            forming.candidate = self.cx.config.instance_candidate;
+            forming.driver.note_birth(self.cx.config.birth_floor);
         }
-        self.lead(now, Proposal { keep, sequencer: Some(self.config.sequencer), origin, ..Proposal::default() });
+        self.lead(now, Proposal { keep, sequencer: Some(self.cx.config.sequencer), origin, ..Proposal::default() });
     }
 
     /// Before the first view the lowest rank proposes, once it has heard all others.
@@ -41,7 +41,7 @@ impl Process {
         if self.wishes.leave.is_some() {
             self.clock.look_due = self.wishes.leave_by();
         }
-        let first = self.config.rank() == Some(Rank(0));
+        let first = self.cx.config.rank() == Some(Rank(0));
         let Some(change) = self.state.driver() else { return };
         if !first || self.missing().next().is_some() {
             return;
@@ -64,7 +64,7 @@ impl Process {
     /// No view is left to come back to: its members are gone. All processes form the first view again; a process that
     /// is in a view takes no part in that.
     pub(super) fn form_again(&mut self, now: Instant) {
-        if self.config.rank().is_some() {
+        if self.cx.config.rank().is_some() {
             self.lose_view();
             self.search.formed_at = now;
             self.begin_forming();
@@ -84,9 +84,9 @@ impl Process {
     pub(super) fn is_of_this_forming(&mut self, candidate: InstanceId, demands: bool, step: &Step) -> bool {
         if demands && let State::Forming(forming) = &mut self.state {
             forming.candidate = candidate;
-            forming.driver.note_birth(self.config.birth_floor);
+            forming.driver.note_birth(self.cx.config.birth_floor);
         }
         let decides = matches!(step, Step::Decide(_));
-        candidate != InstanceId::NONE && (demands || decides || candidate == self.config.instance_candidate)
+        candidate != InstanceId::NONE && (demands || decides || candidate == self.cx.config.instance_candidate)
     }
 }

@@ -14,7 +14,7 @@ impl Process {
     /// Leaves without a view change. The members may have added it to a view by now: it no longer answers them, so that
     /// they suspect it.
     pub(super) fn go(&mut self) {
-        self.data = Pipeline::idle(self.config.clone(), Epoch(0));
+        self.data = Pipeline::idle(self.cx.config.clone(), Epoch(0));
         self.search_again(Instant(0));
         self.state = State::Gone(Gone::new(None));
     }
@@ -24,7 +24,7 @@ impl Process {
         if let State::Gone(gone) = &mut self.state
             && let Some((epoch, _)) = gone.farewell.take()
         {
-            self.event(Event::Left(epoch));
+            self.cx.event(Event::Left(epoch));
         }
     }
 

@@ -22,7 +22,7 @@ const LATE: u64 = 10;
 
 impl Process {
     pub(super) fn beat(&mut self, now: Instant) {
-        let config = &self.config;
+        let config = &self.cx.config;
         let mut beat_flags = self.standing_flags();
         let window_bytes = own_window(config) * config.limits.mtu_bytes as u64;
         let (mut next_number, mut next_sequence, mut next_order) = (DatagramNumber(0), Sequence(0), OrderNumber(0));
@@ -69,14 +69,14 @@ impl Process {
             version_high: VERSION,
         };
         let parts = [record.as_bytes(), &[]];
-        self.outbox.record(now, Destination::Group, Kind::Heartbeat, parts, &mut self.counters);
+        self.cx.send(now, Destination::Group, Kind::Heartbeat, parts);
         let settled = self.standing() == Standing::Member && self.missing().next().is_none();
-        self.heartbeat.beat(now, &self.config.timing, settled);
+        self.heartbeat.beat(now, &self.cx.config.timing, settled);
         if let Some((number, _)) = marker {
             self.repeat(number);
         }
         if blocked || self.data.barrier.is_active() && self.data.is_lossy() {
-            self.heartbeat.hasten(now, &self.config.timing);
+            self.heartbeat.hasten(now, &self.cx.config.timing);
         }
     }
 
@@ -95,7 +95,7 @@ impl Process {
     pub(super) fn repeat(&mut self, number: DatagramNumber) {
         let Some(outbound) = &self.data.outbound else { return };
         if let Some(bytes) = self.data.streams[outbound.rank.index()].log.get(number) {
-            self.outbox.again(Destination::Group, bytes, Counter::ControlSent, &mut self.counters);
+            self.cx.outbox.again(Destination::Group, bytes, Counter::ControlSent, &mut self.cx.counters);
         }
     }
 
@@ -103,15 +103,15 @@ impl Process {
         let Some((heartbeat, _)) = Heartbeat::read(body) else { return };
         let (epoch, rank) = (header.epoch(), header.rank());
         let from = Member { rank, incarnation: header.incarnation() };
-        let differs = heartbeat.configuration.get() != self.config.fingerprint();
-        if self.presence.note_differs(from, differs) {
-            self.event(Event::ConfigurationDiffers(rank));
+        let differs = heartbeat.configuration.get() != self.cx.config.fingerprint();
+        if self.cx.presence.note_differs(from, differs) {
+            self.cx.event(Event::ConfigurationDiffers(rank));
         }
         if differs || self.note_sighting(now, header, heartbeat) {
             return; // configured otherwise than we are, or of another instance
         }
-        let same =
-            header.instance() == self.data.view.instance || self.config.mutant == Some(Mutant::OtherInstanceBelieved);
+        let same = header.instance() == self.data.view.instance
+            || self.cx.config.mutant == Some(Mutant::OtherInstanceBelieved);
         if self.is_moved(from, heartbeat.address) {
             return;
         }
@@ -126,8 +126,8 @@ impl Process {
         if known.is_some_and(|incarnation| incarnation != from.incarnation) {
             // Another incarnation of a member: it waits until the incarnation in the view is out of it. A formed
             // incarnation is an earlier one whose heartbeat is late.
-            if !formed && self.presence.refuse(from) {
-                self.event(Event::Restarted { rank, incarnation: from.incarnation });
+            if !formed && self.cx.presence.refuse(from) {
+                self.cx.event(Event::Restarted { rank, incarnation: from.incarnation });
             }
             if self.standing() == Standing::Member {
                 // If the sender is in a later view, all members of this view may have ended since: then only it
@@ -142,7 +142,7 @@ impl Process {
         if formed {
             self.search.formed_at = now;
         }
-        let other = self.presence.hear(now, from, epoch, heartbeat);
+        let other = self.cx.presence.hear(now, from, epoch, heartbeat);
         // A process in no view may be the only process that knows how this view ended.
         let outside = !matches!(self.standing(), Standing::Member | Standing::Forming);
         let past = header.instance() == self.data.view.instance || self.is_past_instance(header.instance());
@@ -211,8 +211,8 @@ impl Process {
         }
         self.detector.heard(rank, now, Path::Multicast);
         self.detector.heartbeat(rank, now);
-        let before = self.presence.get(rank).map(|peer| (peer.heard_from, peer.flags, peer.epoch));
-        self.presence.hear(now, from, epoch, heartbeat);
+        let before = self.cx.presence.get(rank).map(|peer| (peer.heard_from, peer.flags, peer.epoch));
+        self.cx.presence.hear(now, from, epoch, heartbeat);
         self.note_rival(now, heartbeat.heard_from.get());
         if before != Some((heartbeat.heard_from.get(), heartbeat.flags.get(), epoch)) {
             self.clock.look_due = now;
@@ -224,7 +224,7 @@ impl Process {
         }
         self.trust.announcements.note_stream(now, rank, DatagramNumber(heartbeat.next_number.get()));
         self.renew_cookie(now, rank, heartbeat.address);
-        let mtu = self.config.limits.mtu_bytes as u64;
+        let mtu = self.cx.config.limits.mtu_bytes as u64;
         if let Some(outbound) = &mut self.data.outbound {
             outbound.flow.announce(rank, u64::from(heartbeat.window_bytes.get()) / mtu);
             if heartbeat.flags.get() & heartbeat_flags::SOLICIT != 0 && self.data.end.is_open() {
@@ -242,7 +242,7 @@ impl Process {
         if !stream.window.started {
             let (next, oldest) = (heartbeat.next_number.get(), heartbeat.oldest_number.get());
             let sequence = Sequence(heartbeat.next_sequence.get());
-            match self.config.start {
+            match self.cx.config.start {
                 Start::Oldest => {
                     let first = self.data.beginning.first_of(rank);
                     stream.start_at_oldest(DatagramNumber(oldest.min(next)), first, sequence);
@@ -274,7 +274,7 @@ impl Process {
 
     /// A member hears a process of an earlier epoch than its view.
     pub(super) fn on_earlier_heartbeat(&mut self, now: Instant, from: Member, epoch: Epoch, address: Address) {
-        let late_ns = LATE * self.config.timing.detector.suspect_after_ns;
+        let late_ns = LATE * self.cx.config.timing.detector.suspect_after_ns;
         if self.data.view.contains(from) && now.since(self.trust.announcements.view_since) < late_ns {
             self.detector.heard(from.rank, now, Path::Multicast);
         }

@@ -49,12 +49,12 @@ pub struct Held {
 impl Process {
     /// Its configuration.
     pub fn config(&self) -> &Config {
-        &self.config
+        &self.cx.config
     }
 
     /// Its counters.
     pub fn counters(&self) -> &Counters {
-        &self.counters
+        &self.cx.counters
     }
 
     /// Its role in the group.
@@ -88,15 +88,15 @@ impl Process {
     pub fn is_formed(&self) -> bool {
         let begun = |member: &Member| self.data.streams[member.rank.index()].window.started;
         matches!(self.standing(), Standing::Member | Standing::Following)
-            && self.presence.missing(&self.data.view).is_empty()
+            && self.cx.presence.missing(&self.data.view).is_empty()
             && self.data.view.members.iter().all(begun)
     }
 
     /// The members not heard yet: of the view, or, before the first view, of all that the configuration names.
     pub fn missing(&self) -> impl Iterator<Item = Rank> {
-        let forming = View::forming(self.config.members, self.config.sequencer);
+        let forming = View::forming(self.cx.config.members, self.cx.config.sequencer);
         let none_yet = self.data.view.members.is_empty();
-        self.presence.missing(if none_yet { &forming } else { &self.data.view }).into_iter()
+        self.cx.presence.missing(if none_yet { &forming } else { &self.data.view }).into_iter()
     }
 
     /// The members heard lately in a view of another instance that has no majority, as bits: they keep the group from
@@ -108,15 +108,15 @@ impl Process {
     /// The members of the view that were heard lately, as bits.
     pub fn heard_lately(&self, now: Instant) -> u64 {
         let is_fresh = |member: &&Member| {
-            let peer = self.presence.get(member.rank).filter(|_| self.presence.knows(**member));
-            Some(member.rank) == self.config.rank() || peer.is_some_and(|peer| now.since(peer.heard_at) < FRESH_NS)
+            let peer = self.cx.presence.get(member.rank).filter(|_| self.cx.presence.knows(**member));
+            Some(member.rank) == self.cx.config.rank() || peer.is_some_and(|peer| now.since(peer.heard_at) < FRESH_NS)
         };
         self.data.view.members.iter().filter(is_fresh).fold(0, |bits, member| bits | bit(member.rank))
     }
 
     /// Whether a member announced lately that it hears another process in the view with this process's rank.
     pub fn is_rank_in_use(&self, now: Instant) -> bool {
-        let own = self.config.rank().filter(|_| self.standing() != Standing::Member);
+        let own = self.cx.config.rank().filter(|_| self.standing() != Standing::Member);
         own.is_some_and(|rank| self.discovery.hears(now, rank))
     }
 
@@ -142,16 +142,16 @@ impl Process {
 
     /// Its current incarnation: another one after each removal.
     pub fn incarnation(&self) -> Incarnation {
-        self.config.incarnation
+        self.cx.config.incarnation
     }
 
     /// Where the links of the members of the view are: rank, incarnation, address, port.
     pub fn links(&self) -> impl Iterator<Item = (Member, Address, u16)> {
         let known = |member: &Member| {
-            let peer = self.presence.get(member.rank).filter(|peer| peer.incarnation == Some(member.incarnation))?;
+            let peer = self.cx.presence.get(member.rank).filter(|peer| peer.incarnation == Some(member.incarnation))?;
             Some((*member, peer.address?, peer.link_port)).filter(|(.., port)| *port != 0)
         };
-        let own = self.config.rank();
+        let own = self.cx.config.rank();
         self.data.view.members.iter().filter(move |member| Some(member.rank) != own).filter_map(known)
     }
 
@@ -160,8 +160,8 @@ impl Process {
     pub fn real_time_bounds(&self, now: Instant) -> Option<(Option<u64>, u64)> {
         // A better estimate may show that stamps were ahead: then they wait for the clock, because they never decrease.
         let stamped_ns = self.data.outbound.as_ref().map_or(0, |outbound| outbound.packer.closed_at_ns);
-        let ahead_ns = stamped_ns.saturating_sub(self.wall(now));
-        let bound_ns = self.clock_sync.bound_ns(now).map(|bound_ns| bound_ns + ahead_ns);
+        let ahead_ns = stamped_ns.saturating_sub(self.cx.wall(now));
+        let bound_ns = self.cx.clock_sync.bound_ns(now).map(|bound_ns| bound_ns + ahead_ns);
         self.data.real_time().map(|real_time| (bound_ns, real_time.hold_ns()))
     }
 
@@ -172,7 +172,7 @@ impl Process {
 
     /// Whether some process was configured otherwise.
     pub fn configuration_differs(&self) -> bool {
-        self.presence.any_differs()
+        self.cx.presence.any_differs()
     }
 
     /// How many sealed datagrams of its own stream wait for the network.
@@ -206,12 +206,12 @@ impl Process {
 
     /// What it keeps beyond its logs, whose size is fixed.
     pub fn held(&self) -> Held {
-        let (outbox_datagrams, outbox_bytes) = self.outbox.held();
+        let (outbox_datagrams, outbox_bytes) = self.cx.outbox.held();
         let (retained_epochs, decisions) = self.past.counts();
         Held {
             outbox_datagrams,
             outbox_bytes,
-            events: self.events.len(),
+            events: self.cx.events.len(),
             early_datagrams: self.data.early(),
             assembly_bytes: self.data.streams.iter().map(|stream| stream.assembly.held_bytes()).sum(),
             clients: self.clients.len(),

@@ -5,8 +5,9 @@
 
 use super::application::LEAVE_WAIT_NS;
 use super::change::{Clock, own_driver};
+use super::instances::Doubt;
 use super::standing::{Gone, Joined, State};
-use super::{Doubt, Process, Standing, header};
+use super::{Process, Standing};
 use crate::config::Role;
 use crate::control::view_change::Value;
 use crate::counters::Counter;
@@ -21,6 +22,23 @@ use crate::view::{Beginning, Member, View};
 use alloc::boxed::Box;
 use bourdon_wire::records::heartbeat_flags;
 use bourdon_wire::{Epoch, InstanceId, Instant, OrderNumber, Rank, Sequence};
+
+/// How this process entered its latest view.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// The view that it entered last.
+    view: View,
+    /// The application can't have fetched the event of this view yet: nothing of the view is delivered before.
+    pub(super) is_new: bool,
+    /// The outbox holds the decision that begins this view, and this process proposed it.
+    pub(super) is_unannounced: bool,
+}
+
+impl Entry {
+    pub(super) fn new(sequencer: Rank) -> Self {
+        Self { view: View::none(Epoch(0), sequencer), is_new: false, is_unannounced: false }
+    }
+}
 
 impl Process {
     /// Completes a barrier if that is due; returns how many messages it delivered. `is_all`: nothing else can be
@@ -48,7 +66,7 @@ impl Process {
         let may = match &data.end {
             // All members have the same cut: if it has every marker, all of them complete the barrier at it.
             EpochState::Decided(_) => true,
-            _ => data.barrier.may_pass(&data.streams, &data.view, data.own(), self.config.mutant),
+            _ => data.barrier.may_pass(&data.streams, &data.view, data.own(), self.cx.config.mutant),
         };
         if !may {
             return 0;
@@ -69,14 +87,14 @@ impl Process {
             outbound.packer.enter_phase(data.barrier.phase);
         }
         let phase = data.barrier.phase;
-        self.event(Event::Synced { phase, asked });
+        self.cx.event(Event::Synced { phase, asked });
         count.max(1)
     }
 
     /// Delivers what is left of a decided epoch and, once nothing is left, enters the next; returns how many messages.
     pub(super) fn finish_epoch(&mut self, now: Instant, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
         let EpochState::Decided(cut) = &self.data.end else { return 0 };
-        let holds = self.data.holds_cut(cut) || self.config.mutant == Some(Mutant::InstallWithHole);
+        let holds = self.data.holds_cut(cut) || self.cx.config.mutant == Some(Mutant::InstallWithHole);
         if self.standing() == Standing::Following {
             return self.follow_on(now, holds, emit);
         }
@@ -86,11 +104,11 @@ impl Process {
         let mut own = (&mut self.clients, &mut self.coordination);
         let mut emit = |delivery: Delivery<'_>| super::delivery::show(&mut own, delivery, emit);
         let ranges = self.data.deliver_ranges(now, &mut emit);
-        self.counters.add(Counter::Delivered, ranges as u64);
+        self.cx.counters.add(Counter::Delivered, ranges as u64);
         if ranges > 0 {
             return ranges;
         }
-        if matches!(self.config.mutant, Some(Mutant::AppendUnordered | Mutant::SkipAtCut)) {
+        if matches!(self.cx.config.mutant, Some(Mutant::AppendUnordered | Mutant::SkipAtCut)) {
             let count = self.data.deliver_beyond_order(now, &mut emit);
             if count > 0 {
                 return count;
@@ -109,18 +127,18 @@ impl Process {
         if !self.data.publishes_again()
             && let Some((sender, from, to)) = self.data.abandon_own()
         {
-            self.counters.add(Counter::Gaps, to.since(from));
-            self.event(Event::Gap { sender, from, to });
+            self.cx.counters.add(Counter::Gaps, to.since(from));
+            self.cx.event(Event::Gap { sender, from, to });
         }
         let mut beginning = self.data.next_beginning();
-        if self.data.is_lossy() && self.config.rank() == Some(value.sequencer) {
+        if self.data.is_lossy() && self.cx.config.rank() == Some(value.sequencer) {
             beginning.order = self.data.next_order(beginning.order);
         }
-        if self.config.mutant == Some(Mutant::ReuseNumbers) {
+        if self.cx.config.mutant == Some(Mutant::ReuseNumbers) {
             beginning.order.0 = beginning.order.0.saturating_sub(1);
         }
         let view = value.view(self.data.view.epoch.next());
-        let own = self.own_member().filter(|own| view.contains(*own));
+        let own = self.cx.own_member().filter(|own| view.contains(*own));
         if own.is_none() {
             return self.removed(now, Some(value), view.epoch);
         }
@@ -136,7 +154,7 @@ impl Process {
         self.data.barrier.ask_again(asked);
         if leads {
             self.reply_view(now, Destination::Group, 0);
-            self.announces_view = true;
+            self.entry.is_unannounced = true;
         }
         self.receive_ahead(now);
     }
@@ -147,13 +165,13 @@ impl Process {
         assert!(view.instance != InstanceId::NONE, "a view names its instance");
         assert!(!same || self.data.view.birth == view.birth, "an instance has one birth");
         self.note_birth(view.birth);
-        let own = self.own_member().filter(|own| view.contains(*own));
-        let old = core::mem::replace(&mut self.data, Pipeline::idle(self.config.clone(), view.epoch));
+        let own = self.cx.own_member().filter(|own| view.contains(*own));
+        let old = core::mem::replace(&mut self.data, Pipeline::idle(self.cx.config.clone(), view.epoch));
         let before = old.view.clone();
-        old.into_logs(&mut self.spare);
+        old.into_logs(&mut self.past.spare);
         let rank = own.map(|own| own.rank);
-        let is_lossy = self.config.reliability.is_lossy();
-        let earlier = core::mem::replace(&mut self.before, view.clone());
+        let is_lossy = self.cx.config.reliability.is_lossy();
+        let earlier = core::mem::replace(&mut self.entry.view, view.clone());
         if earlier.instance != view.instance {
             // A client sends again in this instance what another may have delivered.
             self.clients = Default::default();
@@ -172,17 +190,17 @@ impl Process {
             }
         }
         let beginning = &ahead;
-        self.data = Pipeline::new(self.config.clone(), view.clone(), rank, beginning, &mut self.spare);
+        self.data = Pipeline::new(self.cx.config.clone(), view.clone(), rank, beginning, &mut self.past.spare);
         self.begin_time(now);
         self.state = match own {
-            Some(own) => State::Member(Box::new(Joined::new(own_driver(&self.config, own, view.clone())))),
+            Some(own) => State::Member(Box::new(Joined::new(own_driver(&self.cx.config, own, view.clone())))),
             None => State::Following(Box::default()),
         };
         self.clock = Clock::default();
         self.clock.look_due = now;
-        self.outbox.enter(header(&self.config, view.instance, view.epoch));
+        self.cx.outbox.enter(self.cx.header(view.instance, view.epoch));
         self.trust.announcements.enter(now);
-        for rank in (0..self.config.members).map(Rank) {
+        for rank in (0..self.cx.config.members).map(Rank) {
             let (was, is) = (before.incarnation(rank), view.incarnation(rank));
             match (was, is) {
                 _ if own.is_none() => self.detector.left(rank),
@@ -203,17 +221,17 @@ impl Process {
         self.past.note_next(&self.data.view, &self.data.beginning);
         self.settle_doubt();
         self.heartbeat.due = now;
-        self.is_view_new = true;
-        self.counters.add(Counter::Views, 1);
-        self.event(Event::View { epoch: view.epoch, members: view.bits(), sequencer: view.sequencer });
+        self.entry.is_new = true;
+        self.cx.count(Counter::Views);
+        self.cx.event(Event::View { epoch: view.epoch, members: view.bits(), sequencer: view.sequencer });
     }
 
     /// Windows that members announced earlier hold in the new view too.
     pub(super) fn announce_windows(&mut self) {
-        let mtu = self.config.limits.mtu_bytes as u64;
+        let mtu = self.cx.config.limits.mtu_bytes as u64;
         if let Some(outbound) = &mut self.data.outbound {
             for member in &self.data.view.members {
-                let peer = self.presence.get(member.rank);
+                let peer = self.cx.presence.get(member.rank);
                 if let Some(peer) = peer.filter(|peer| peer.introduced && peer.incarnation == Some(member.incarnation))
                 {
                     outbound.flow.announce(member.rank, u64::from(peer.window_bytes) / mtu);
@@ -227,17 +245,17 @@ impl Process {
     pub(super) fn removed(&mut self, now: Instant, value: Option<Value>, epoch: Epoch) {
         let published = self.data.outbound.as_ref().map(|outbound| outbound.packer.next_sequence);
         let published = published.unwrap_or_default() + self.unsettled.len() as u64;
-        let (incarnation, instance) = (self.config.incarnation, self.data.view.instance);
-        self.doubt = Some(Doubt { incarnation, instance, epoch, published });
+        let (incarnation, instance) = (self.cx.config.incarnation, self.data.view.instance);
+        self.identity.doubt = Some(Doubt { incarnation, instance, epoch, published });
         self.unsettled.clear();
         self.transfer.removed();
         self.end_coordination();
         debug_assert!(epoch > self.data.view.epoch, "a process is removed by a later view");
-        let value = value.filter(|_| self.config.mutant != Some(Mutant::DecisionForgotten));
+        let value = value.filter(|_| self.cx.config.mutant != Some(Mutant::DecisionForgotten));
         let knows = value.is_some();
         self.retire(now, value);
         self.clock = Clock::default();
-        (0..self.config.members).for_each(|rank| self.detector.left(Rank(rank)));
+        (0..self.cx.config.members).for_each(|rank| self.detector.left(Rank(rank)));
         if self.wishes.leave.is_some() {
             let wait_ns = if knows { LEAVE_WAIT_NS } else { 0 };
             self.state = State::Gone(Gone::new(Some((epoch, now + wait_ns))));
@@ -247,15 +265,15 @@ impl Process {
             return;
         }
         self.bump_incarnation();
-        let may_rejoin_at = self.rejoin.left_out(now, &self.config.timing.membership);
+        let may_rejoin_at = self.rejoin.left_out(now, &self.cx.config.timing.membership);
         self.search_again(may_rejoin_at);
-        self.event(Event::Removed(epoch));
+        self.cx.event(Event::Removed(epoch));
     }
 
     /// The flags about itself that this process sends in its heartbeats.
     pub(super) fn standing_flags(&self) -> u16 {
         let flag = |flag: u16, set: bool| if set { flag } else { 0 };
-        let learner = matches!(self.config.role, Role::Member(_))
+        let learner = matches!(self.cx.config.role, Role::Member(_))
             && matches!(self.standing(), Standing::Outside | Standing::Following);
         flag(heartbeat_flags::FORMED, self.standing() == Standing::Member)
             | flag(heartbeat_flags::WEDGED, !self.data.end.is_open())

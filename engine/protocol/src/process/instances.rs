@@ -8,15 +8,16 @@
 
 use super::standing::State;
 use super::{Process, Standing};
-use crate::config::Role;
+use crate::config::{Config, Role};
 use crate::control::discovery::Announcement;
 use crate::control::view_change::floor_of;
 use crate::counters::Counter;
 use crate::event::Event;
 use crate::mutant::Mutant;
 use crate::view::{Beginning, Member, View, bit};
+use alloc::collections::VecDeque;
 use bourdon_wire::records::{Heartbeat, heartbeat_flags};
-use bourdon_wire::{Address, DatagramHeader, Epoch, Incarnation, InstanceId, Instant, Kind, Rank};
+use bourdon_wire::{Address, DatagramHeader, Epoch, Incarnation, InstanceId, Instant, Kind, Rank, Sequence};
 
 /// How many of its own earlier incarnations a process remembers: their datagrams may still be in flight.
 const EARLIER_MAX: usize = 16;
@@ -27,12 +28,45 @@ const OLDER_WAIT_NS: u64 = 10_000_000_000;
 /// than any profile takes to suspect a process that has ended, 2 s.
 const RANK_IN_USE_NS: u64 = 5_000_000_000;
 
+/// Messages that an earlier incarnation published and did not see delivered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Doubt {
+    pub(super) incarnation: Incarnation,
+    pub(super) instance: InstanceId,
+    /// The first view without that incarnation.
+    pub(super) epoch: Epoch,
+    pub(super) published: Sequence,
+}
+
+/// What a process knows of its own incarnations.
+#[derive(Debug)]
+pub(super) struct Identity {
+    /// Draws incarnations, candidates and nonces.
+    pub(super) rng: fastrand::Rng,
+    /// Its own incarnations before this one.
+    earlier: VecDeque<Incarnation>,
+    /// When it started.
+    started_wall_ns: u64,
+    pub(super) doubt: Option<Doubt>,
+}
+
+impl Identity {
+    pub(super) fn new(now: Instant, config: &Config) -> Self {
+        Self {
+            rng: fastrand::Rng::with_seed(config.seed ^ u64::from(config.incarnation.0) << 32 ^ 0x1d5),
+            earlier: VecDeque::new(),
+            started_wall_ns: now.0.wrapping_add(config.wall_offset_ns),
+            doubt: None,
+        }
+    }
+}
+
 impl Process {
     /// Whether a control frame of another instance than this process's may be handled: frames that processes in no view
     /// send to members, and frames in the opposite direction. Each handler checks the rest.
     pub(super) fn admits_instance(&mut self, header: &DatagramHeader, kind: Option<Kind>) -> bool {
         let (own, other) = (self.data.view.instance, header.instance());
-        if own == other && own != InstanceId::NONE || self.config.mutant == Some(Mutant::OtherInstanceBelieved) {
+        if own == other && own != InstanceId::NONE || self.cx.config.mutant == Some(Mutant::OtherInstanceBelieved) {
             return true;
         }
         let outside = own == InstanceId::NONE;
@@ -49,7 +83,7 @@ impl Process {
             _ => false,
         };
         if !admitted {
-            self.counters.add(Counter::DiscardedInstance, 1);
+            self.cx.count(Counter::DiscardedInstance);
         }
         admitted
     }
@@ -63,13 +97,13 @@ impl Process {
     pub(super) fn note_sighting(&mut self, now: Instant, header: &DatagramHeader, heartbeat: &Heartbeat) -> bool {
         let (own, other) = (self.data.view.instance, header.instance());
         let formed = heartbeat.flags.get() & heartbeat_flags::FORMED != 0;
-        if self.config.mutant == Some(Mutant::OtherInstanceBelieved) {
+        if self.cx.config.mutant == Some(Mutant::OtherInstanceBelieved) {
             return false;
         }
         if other == InstanceId::NONE {
             // A member names its instance.
             if formed {
-                self.counters.add(Counter::DiscardedMalformed, 1);
+                self.cx.count(Counter::DiscardedMalformed);
             }
             return formed;
         }
@@ -88,7 +122,7 @@ impl Process {
         if other == own || !formed && self.is_past_instance(other) {
             return false;
         }
-        self.counters.add(Counter::DiscardedInstance, u64::from(own != InstanceId::NONE));
+        self.cx.counters.add(Counter::DiscardedInstance, u64::from(own != InstanceId::NONE));
         if notes {
             self.seek(now, &announced, header.rank(), heartbeat.address);
         }
@@ -132,34 +166,34 @@ impl Process {
     /// Whether this process waits for a later instance that it was in, beside an older one: a majority of the older one
     /// may have been frozen and resumed, and may be heard first where processes hear only the addresses that they know.
     fn awaits_later(&mut self, now: Instant, older: &Announcement) -> bool {
-        if older.birth >= self.config.birth_floor {
+        if older.birth >= self.cx.config.birth_floor {
             self.search.older_since = Instant(0);
             return false;
         }
         if self.search.older_since == Instant(0) {
             self.search.older_since = now;
-            self.event(Event::OlderInstance { instance: older.instance });
+            self.cx.event(Event::OlderInstance { instance: older.instance });
         }
         now.since(self.search.older_since) < OLDER_WAIT_NS
     }
 
     /// The highest birth heard of an instance that is alive with a majority, or stored, or this process's own.
     pub fn birth_floor(&self) -> u64 {
-        self.config.birth_floor.max(self.data.view.birth)
+        self.cx.config.birth_floor.max(self.data.view.birth)
     }
 
     pub(super) fn note_birth(&mut self, birth: u64) {
-        self.config.birth_floor = self.config.birth_floor.max(floor_of(birth));
+        self.cx.config.birth_floor = self.cx.config.birth_floor.max(floor_of(birth));
     }
 
     /// Moves to another instance, whose view came in answer to this process's own request.
     pub(super) fn change_instance(&mut self, now: Instant, view: View, beginning: Beginning) {
         if !self.belongs_to(now, view.instance, view.birth) {
-            return self.counters.add(Counter::DiscardedInstance, 1);
+            return self.cx.count(Counter::DiscardedInstance);
         }
         let from = self.data.view.instance;
         debug_assert!(from != view.instance);
-        let event = match self.config.role {
+        let event = match self.cx.config.role {
             Role::Member(_) => Event::Superseded { instance: view.instance },
             Role::Observer => Event::NewInstance { from, to: view.instance },
         };
@@ -168,13 +202,13 @@ impl Process {
             self.unsettled.clear();
             self.transfer.removed();
             self.end_coordination();
-            (0..self.config.members).for_each(|rank| self.detector.left(Rank(rank)));
-            self.doubt = None;
+            (0..self.cx.config.members).for_each(|rank| self.detector.left(Rank(rank)));
+            self.identity.doubt = None;
             self.clock = Default::default();
             debug_assert!(epoch != Epoch(0));
         }
-        self.past = Default::default();
-        self.event(event);
+        self.past.forget();
+        self.cx.event(event);
         self.lose_view();
         self.found(now, view, beginning);
     }
@@ -183,32 +217,33 @@ impl Process {
 
     /// Draws another incarnation at random, so that no two processes have the same incarnation, whenever they start.
     pub(super) fn draw_incarnation(&mut self) {
-        if self.earlier.len() == EARLIER_MAX {
-            self.earlier.pop_front();
+        if self.identity.earlier.len() == EARLIER_MAX {
+            self.identity.earlier.pop_front();
         }
-        self.earlier.push_back(self.config.incarnation);
+        self.identity.earlier.push_back(self.cx.config.incarnation);
         let drawn = loop {
-            let drawn = Incarnation(self.rng.u32(1..));
-            if !self.earlier.contains(&drawn) {
+            let drawn = Incarnation(self.identity.rng.u32(1..));
+            if !self.identity.earlier.contains(&drawn) {
                 break drawn;
             }
         };
-        self.config.incarnation = drawn;
-        self.config.instance_candidate = InstanceId(self.rng.u64(1..));
+        self.cx.config.incarnation = drawn;
+        self.cx.config.instance_candidate = InstanceId(self.identity.rng.u64(1..));
     }
 
     /// Whether a datagram with this process's rank and another incarnation comes from another process: not from an
     /// earlier incarnation of this process, whose datagrams were sent before or which it remembers.
     pub(super) fn is_another_process(&self, header: &DatagramHeader) -> bool {
-        let earlier = self.earlier.contains(&header.incarnation()) || header.is_retransmitted();
-        !earlier && header.send_time_ns() >= self.started_wall_ns
+        let earlier = self.identity.earlier.contains(&header.incarnation()) || header.is_retransmitted();
+        !earlier && header.send_time_ns() >= self.identity.started_wall_ns
     }
 
     /// Notes whether a member of the followed view hears another process that is in the view with this process's rank:
     /// it has the rank for as long as it is heard, so this process can't join.
     pub(super) fn note_rival(&mut self, now: Instant, heard_from: u64) {
-        let (Some(rank), State::Following(following)) = (self.config.rank(), &mut self.state) else { return };
-        let is_own = |incarnation| incarnation == self.config.incarnation || self.earlier.contains(&incarnation);
+        let (Some(rank), State::Following(following)) = (self.cx.config.rank(), &mut self.state) else { return };
+        let is_own =
+            |incarnation| incarnation == self.cx.config.incarnation || self.identity.earlier.contains(&incarnation);
         let is_rival = self.data.view.incarnation(rank).is_some_and(|incarnation| !is_own(incarnation));
         if !is_rival || heard_from & bit(rank) == 0 {
             following.rival_since = Instant(0);
@@ -216,20 +251,20 @@ impl Process {
             following.rival_since = now;
         } else if now.since(following.rival_since) > RANK_IN_USE_NS {
             following.rival_since = Instant(u64::MAX); // reported once a view
-            self.event(Event::IdentityConflict(rank));
+            self.cx.event(Event::IdentityConflict(rank));
         }
     }
 
     /// Two processes have drawn the same incarnation at the same rank: the process that is in no view draws another.
     pub(super) fn note_collision(&mut self, header: &DatagramHeader, heartbeat: &Heartbeat) {
-        let collides = header.incarnation() == self.config.incarnation
-            && heartbeat.address != self.config.address
+        let collides = header.incarnation() == self.cx.config.incarnation
+            && heartbeat.address != self.cx.config.address
             && heartbeat.address.is_reachable()
-            && self.config.address.is_reachable();
+            && self.cx.config.address.is_reachable();
         if collides && self.standing() != Standing::Member {
             let own = Member { rank: header.rank(), incarnation: header.incarnation() };
-            if self.presence.refuse(own) {
-                self.event(Event::RankClaimed(header.rank()));
+            if self.cx.presence.refuse(own) {
+                self.cx.event(Event::RankClaimed(header.rank()));
             }
             self.renew_incarnation();
         }

@@ -21,7 +21,7 @@ impl Process {
             && core::mem::replace(&mut joined.no_majority, lacks) != lacks
         {
             self.note_suspects();
-            self.event(if lacks { Event::NoMajority } else { Event::Majority });
+            self.cx.event(if lacks { Event::NoMajority } else { Event::Majority });
         }
         match verdict {
             Verdict::Content => self.consider_wishes(now),
@@ -32,14 +32,14 @@ impl Process {
     }
 
     fn verdict(&mut self, now: Instant) -> Verdict {
-        let Some(own) = self.config.rank() else { return Verdict::Content };
+        let Some(own) = self.cx.config.rank() else { return Verdict::Content };
         let view: Vec<Rank> = self.data.view.members.iter().map(|member| member.rank).collect();
         let mut heard = [0; Rank::MAX.index() + 1];
         let mut fresh = 0;
-        let fresh_ns = FRESH * self.config.timing.detector.suspect_after_ns;
+        let fresh_ns = FRESH * self.cx.config.timing.detector.suspect_after_ns;
         for member in &self.data.view.members {
             if let Some(peer) =
-                self.presence.get(member.rank).filter(|peer| peer.incarnation == Some(member.incarnation))
+                self.cx.presence.get(member.rank).filter(|peer| peer.incarnation == Some(member.incarnation))
             {
                 heard[member.rank.index()] = peer.heard_from;
                 let current = peer.epoch == self.data.view.epoch;
@@ -50,9 +50,9 @@ impl Process {
         debug_assert!(bits & bit(own) != 0 && fresh & !bits == 0, "a verdict is of members on members");
         heard[own.index()] = bits & !self.detector.suspects();
         let evidence = self.reports().evidence;
-        let timing = &self.config.timing.membership;
-        let joiners = self.presence.joiners(now, &self.data.view, fresh_ns).len();
-        let members_min = self.config.members_min();
+        let timing = &self.cx.config.timing.membership;
+        let joiners = self.cx.presence.joiners(now, &self.data.view, fresh_ns).len();
+        let members_min = self.cx.config.members_min();
         let situation = Situation { view: &view, own, heard: &heard, fresh, evidence, joiners, members_min, timing };
         let State::Member(joined) = &mut self.state else { return Verdict::Content };
         joined.membership.update(now, &situation)
@@ -61,16 +61,16 @@ impl Process {
     /// All members hear each other: the oldest member adds the joiners that wait and releases the leavers.
     fn consider_wishes(&mut self, now: Instant) {
         let view = &self.data.view;
-        let mut leavers = self.presence.leavers(view);
+        let mut leavers = self.cx.presence.leavers(view);
         if self.wishes.leave.is_some() {
-            leavers |= own_bit(&self.config);
+            leavers |= own_bit(&self.cx.config);
         }
-        if view.oldest(view.bits()) != self.config.rank() {
+        if view.oldest(view.bits()) != self.cx.config.rank() {
             self.wishes.hand_over = None;
             return;
         }
-        let fresh_ns = FRESH * self.config.timing.detector.suspect_after_ns;
-        let joiners = self.presence.joiners(now, view, fresh_ns).len();
+        let fresh_ns = FRESH * self.cx.config.timing.detector.suspect_after_ns;
+        let joiners = self.cx.presence.joiners(now, view, fresh_ns).len();
         let joins = joiners > 0;
         self.wishes.hand_over = self.wishes.hand_over.filter(|to| *to != view.sequencer && view.bits() & bit(*to) != 0);
         let bits = view.bits();
@@ -78,17 +78,17 @@ impl Process {
             // A view is never empty. The joiners that wait come in first; then all leavers go but this member; then it
             // leaves as well.
             0 if joins => bits,
-            0 if self.presence.learns(now, fresh_ns) && now < self.wishes.leave_by() => {
+            0 if self.cx.presence.learns(now, fresh_ns) && now < self.wishes.leave_by() => {
                 self.clock.look_due = (now + fresh_ns).min(self.wishes.leave_by());
                 return;
             }
-            0 if bits == own_bit(&self.config) => return self.close(now),
-            0 => own_bit(&self.config),
+            0 if bits == own_bit(&self.cx.config) => return self.close(now),
+            0 => own_bit(&self.cx.config),
             stay => stay,
         };
         // The configured majority stays in the view, even if some of it asks to leave.
         let remain = stay.count_ones() as usize;
-        let stay = if remain + joiners.min(remain) < self.config.members_min() { bits } else { stay };
+        let stay = if remain + joiners.min(remain) < self.cx.config.members_min() { bits } else { stay };
         if joins || stay != bits || self.wishes.hand_over.is_some() {
             self.propose(now, stay, bits & !stay);
         }
@@ -98,18 +98,18 @@ impl Process {
     /// have had time to hear that they are out.
     fn close(&mut self, now: Instant) {
         let epoch = self.data.view.epoch.next();
-        let due = now + self.config.timing.detector.suspect_after_ns;
+        let due = now + self.cx.config.timing.detector.suspect_after_ns;
         let Some(leave) = &mut self.wishes.leave else { return };
         let at = *leave.closes_at.get_or_insert(due);
         if now >= at && self.unsettled.is_empty() && self.data.has_delivered_own() {
             return self.removed(now, None, epoch);
         }
-        self.clock.look_due = at.max(now + self.config.timing.heartbeat_min_ns);
+        self.clock.look_due = at.max(now + self.cx.config.timing.heartbeat_min_ns);
     }
 
     fn propose(&mut self, now: Instant, keep: u64, leavers: u64) {
-        let fresh_ns = FRESH * self.config.timing.detector.suspect_after_ns;
-        let joiners = self.presence.joiners(now, &self.data.view, fresh_ns);
+        let fresh_ns = FRESH * self.cx.config.timing.detector.suspect_after_ns;
+        let joiners = self.cx.presence.joiners(now, &self.data.view, fresh_ns);
         let sequencer = self.wishes.hand_over.take();
         self.lead(now, Proposal { keep, leavers, joiners, sequencer, origin: None });
     }

@@ -13,8 +13,8 @@ use zerocopy::IntoBytes;
 
 impl Process {
     pub(super) fn ping(&mut self, now: Instant) {
-        let (presence, outbox, counters) = (&self.presence, &mut self.outbox, &mut self.counters);
-        let (rng, own) = (&mut self.data.rng, self.config.address);
+        let (presence, outbox, counters) = (&self.cx.presence, &mut self.cx.outbox, &mut self.cx.counters);
+        let (rng, own) = (&mut self.data.rng, self.cx.config.address);
         self.detector.pings(now, rng, |rank, nonce| {
             let record = records::Ping { nonce: nonce.into(), reply_to: own, answer: 0.into() };
             if let Some(address) = presence.address(rank) {
@@ -27,38 +27,38 @@ impl Process {
     /// Whether this process knows the group's time, or does not need it.
     #[inline]
     pub(super) fn announces_time(&self) -> bool {
-        self.clock_sync.is_known() || self.config.order != Order::RealTime
+        self.cx.clock_sync.is_known() || self.cx.config.order != Order::RealTime
     }
 
     /// A view begins: from now on its sequencer's clock is the group's clock.
     pub(super) fn begin_time(&mut self, now: Instant) {
-        if self.config.order == Order::RealTime && self.config.mutant != Some(Mutant::ClockUncorrected) {
-            self.clock_sync.enter(now, Some(self.data.view.sequencer) == self.data.own());
-        } else if self.config.order == Order::RealTime {
-            self.clock_sync.enter(now, true);
+        if self.cx.config.order == Order::RealTime && self.cx.config.mutant != Some(Mutant::ClockUncorrected) {
+            self.cx.clock_sync.enter(now, Some(self.data.view.sequencer) == self.data.own());
+        } else if self.cx.config.order == Order::RealTime {
+            self.cx.clock_sync.enter(now, true);
         }
     }
 
     pub(super) fn ask_the_time(&mut self, now: Instant) {
-        let nonce = self.clock_sync.ask(now, self.data.rng.u64(..));
-        let record = records::Ping { nonce: nonce.into(), reply_to: self.config.address, answer: 0.into() };
-        if let Some(address) = self.presence.address(self.data.view.sequencer) {
+        let nonce = self.cx.clock_sync.ask(now, self.data.rng.u64(..));
+        let record = records::Ping { nonce: nonce.into(), reply_to: self.cx.config.address, answer: 0.into() };
+        if let Some(address) = self.cx.presence.address(self.data.view.sequencer) {
             let (to, parts) = (Destination::Peer(address), [record.as_bytes(), &[]]);
-            self.outbox.record(now, to, Kind::Ping, parts, &mut self.counters);
+            self.cx.send(now, to, Kind::Ping, parts);
         }
     }
 
     /// Passes the group's time to delivery.
     #[inline]
     pub(super) fn set_clock(&mut self, now: Instant) {
-        if self.config.order != Order::RealTime {
+        if self.cx.config.order != Order::RealTime {
             return;
         }
-        let offset_ns = self.wall(now).wrapping_sub(now.0);
+        let offset_ns = self.cx.wall(now).wrapping_sub(now.0);
         let is_over = !self.data.end.is_open();
         if let Ordering::RealTime(real_time) = &mut self.data.ordering {
-            let bound_ns = self.clock_sync.bound_ns(now).unwrap_or(0);
-            let is_known = self.clock_sync.is_known();
+            let bound_ns = self.cx.clock_sync.bound_ns(now).unwrap_or(0);
+            let is_known = self.cx.clock_sync.is_known();
             real_time.time = GroupTime { offset_ns, bound_ns, is_known, is_over };
         }
     }
@@ -66,7 +66,7 @@ impl Process {
     /// Whether the sender follows this view without being in it, and may have to ask for the time.
     pub(super) fn is_follower(&self, header: &DatagramHeader) -> bool {
         let member = self.data.view.incarnation(header.rank()) == Some(header.incarnation());
-        self.config.order == Order::RealTime && header.epoch() == self.data.view.epoch && !member
+        self.cx.config.order == Order::RealTime && header.epoch() == self.data.view.epoch && !member
     }
 
     /// Answers the ping of a process that is not a member.
@@ -78,9 +78,9 @@ impl Process {
     }
 
     pub(super) fn pong(&mut self, now: Instant, ping: &records::Ping) {
-        let record = records::Ping { answer: 1.into(), reply_to: self.config.address, ..*ping };
+        let record = records::Ping { answer: 1.into(), reply_to: self.cx.config.address, ..*ping };
         let (to, parts) = (Destination::Peer(ping.reply_to), [record.as_bytes(), &[]]);
-        self.outbox.record(now, to, Kind::Ping, parts, &mut self.counters);
+        self.cx.send(now, to, Kind::Ping, parts);
     }
 
     pub(super) fn on_ping(&mut self, now: Instant, from: Member, sent_ns: u64, body: &[u8]) {
@@ -89,12 +89,12 @@ impl Process {
             return;
         }
         if ping.answer.get() != 0 {
-            let own_ns = now.0.wrapping_add(self.config.wall_offset_ns);
+            let own_ns = now.0.wrapping_add(self.cx.config.wall_offset_ns);
             let is_reference = from.rank == self.data.view.sequencer;
-            if !(is_reference && self.clock_sync.answer(now, ping.nonce.get(), sent_ns, own_ns)) {
+            if !(is_reference && self.cx.clock_sync.answer(now, ping.nonce.get(), sent_ns, own_ns)) {
                 self.detector.pong(from.rank, now, ping.nonce.get());
             } else {
-                self.outbox.set_wall_offset(self.wall(now).wrapping_sub(now.0));
+                self.cx.outbox.set_wall_offset(self.cx.wall(now).wrapping_sub(now.0));
             }
         } else if ping.reply_to.is_reachable() {
             self.pong(now, ping);

@@ -14,7 +14,8 @@
 //! Invariants: the epoch before the current one is always retained; all others together with it fit into
 //! [`Retention::bytes_max`].
 
-use super::{Process, Standing, header};
+use super::context::Context;
+use super::{Process, Standing};
 use crate::config::{Config, Limits, Role};
 use crate::control::view_change::Value;
 use crate::counters::Counter;
@@ -68,6 +69,8 @@ pub(super) struct Retention {
     /// The `DECIDE` datagram of the current epoch.
     received: Option<(Epoch, Vec<u8>)>,
     forwarded_at: Instant,
+    /// Logs of earlier views, to be reused.
+    pub(super) spare: Vec<Log>,
 }
 
 impl Retention {
@@ -138,8 +141,53 @@ impl Retention {
         self.decisions.push_back(decision);
     }
 
-    /// Evicts the oldest epochs beyond the bounds, never the newest; their logs go to `spare`.
-    fn evict(&mut self, now: Instant, bytes_max: usize, spare: &mut Vec<Log>) {
+    /// An epoch has ended: retains its datagrams and its decision.
+    fn retire(&mut self, now: Instant, mut data: Pipeline, value: Option<Value>, cx: &Context) {
+        let epoch = data.view.epoch;
+        let received = self.received.take();
+        let value = value.filter(|_| cx.config.mutant != Some(Mutant::CutNotRetained));
+        match value {
+            Some(value) => {
+                let datagram = received.filter(|(of, _)| *of == epoch).map(|(_, datagram)| datagram);
+                let named = cx.own_member().filter(|own| data.view.contains(*own) || value.members.contains(own));
+                self.push(Decision {
+                    view: data.view.clone(),
+                    value,
+                    next: None,
+                    took_part: named.map(|own| own.incarnation),
+                    datagram: datagram.unwrap_or_default(),
+                });
+                // Observers answer no requests for repair.
+                if matches!(cx.config.role, Role::Member(_)) && !data.view.members.is_empty() {
+                    data.refit(&mut self.spare);
+                    self.epochs.push_back(Past { data, ended_at: now });
+                } else {
+                    data.into_logs(&mut self.spare);
+                }
+            }
+            None => data.into_logs(&mut self.spare),
+        }
+        self.tend(now, &cx.config);
+    }
+
+    /// Evicts what has been retained for long enough, and of the unused logs all but those that another view can use:
+    /// the logs of one epoch.
+    pub(super) fn tend(&mut self, now: Instant, config: &Config) {
+        self.evict(now, Self::bytes_max(config));
+        let limits = &config.limits;
+        let regular = |bytes: usize| limits.slots(bytes) as u64;
+        let sizes = [regular(limits.log_bytes), regular(limits.receive_log_bytes)];
+        self.spare.retain(|log| log.capacity() > Limits::SLOTS_MIN as u64 && sizes.contains(&log.capacity()));
+        self.spare.truncate(2 * usize::from(config.members));
+    }
+
+    /// Forgets the epochs and decisions of another instance.
+    pub(super) fn forget(&mut self) {
+        *self = Self { spare: core::mem::take(&mut self.spare), ..Self::default() };
+    }
+
+    /// Evicts the oldest epochs beyond the bounds, never the newest.
+    fn evict(&mut self, now: Instant, bytes_max: usize) {
         let mut bytes = self.bytes();
         debug_assert!(self.decisions.len() <= DECISIONS_MAX);
         while self.epochs.len() > 1 {
@@ -149,58 +197,17 @@ impl Retention {
             }
             let Some(past) = self.epochs.pop_front() else { return };
             bytes -= past.data.retained_bytes();
-            past.data.into_logs(spare);
+            past.data.into_logs(&mut self.spare);
         }
     }
 }
 
 impl Process {
-    // ---- retaining ------------------------------------------------------------------------------------------------
-
     /// The current epoch ends: its datagrams and its decision are retained, because other processes may need them.
     pub(super) fn retire(&mut self, now: Instant, value: Option<Value>) {
         let epoch = self.data.view.epoch;
-        let mut data = core::mem::replace(&mut self.data, Pipeline::idle(self.config.clone(), epoch));
-        let received = self.past.received.take();
-        let value = value.filter(|_| self.config.mutant != Some(Mutant::CutNotRetained));
-        match value {
-            Some(value) => {
-                let datagram = received.filter(|(of, _)| *of == epoch).map(|(_, datagram)| datagram);
-                let named = self.own_member().filter(|own| data.view.contains(*own) || value.members.contains(own));
-                self.past.push(Decision {
-                    view: data.view.clone(),
-                    value,
-                    next: None,
-                    took_part: named.map(|own| own.incarnation),
-                    datagram: datagram.unwrap_or_default(),
-                });
-                // Observers answer no requests for repair.
-                if matches!(self.config.role, Role::Member(_)) && !data.view.members.is_empty() {
-                    data.refit(&mut self.spare);
-                    self.past.epochs.push_back(Past { data, ended_at: now });
-                } else {
-                    data.into_logs(&mut self.spare);
-                }
-            }
-            None => data.into_logs(&mut self.spare),
-        }
-        self.past.evict(now, Retention::bytes_max(&self.config), &mut self.spare);
-        self.keep_regular_logs();
-    }
-
-    /// Evicts what has been retained for long enough.
-    pub(super) fn tend_retention(&mut self, now: Instant) {
-        self.past.evict(now, Retention::bytes_max(&self.config), &mut self.spare);
-        self.keep_regular_logs();
-    }
-
-    /// Of the unused logs, keeps those that another view can use: the logs of one epoch.
-    fn keep_regular_logs(&mut self) {
-        let limits = &self.config.limits;
-        let regular = |bytes: usize| limits.slots(bytes) as u64;
-        let sizes = [regular(limits.log_bytes), regular(limits.receive_log_bytes)];
-        self.spare.retain(|log| log.capacity() > Limits::SLOTS_MIN as u64 && sizes.contains(&log.capacity()));
-        self.spare.truncate(2 * usize::from(self.config.members));
+        let data = core::mem::replace(&mut self.data, Pipeline::idle(self.cx.config.clone(), epoch));
+        self.past.retire(now, data, value, &self.cx);
     }
 
     // ---- decisions: receiving and forwarding ----------------------------------------------------------------------
@@ -224,7 +231,7 @@ impl Process {
     pub(super) fn on_view_ask(&mut self, now: Instant, epoch: Epoch, body: &[u8]) {
         let Some((ask, _)) = ViewAsk::read(body) else { return };
         let (to, nonce) = (ask.reply_to, ask.nonce.get());
-        let may_answer = self.standing() == Standing::Member && to.is_reachable() && to != self.config.address;
+        let may_answer = self.standing() == Standing::Member && to.is_reachable() && to != self.cx.config.address;
         if !may_answer || !self.is_proven_by(now, epoch, to, ask.cookie.get()) {
             return;
         }
@@ -246,10 +253,10 @@ impl Process {
             return;
         };
         let Some(incarnation) = decision.took_part else { return };
-        if !self.config.rank().is_some_and(|rank| view.contains(Member { rank, incarnation })) {
+        if !self.cx.config.rank().is_some_and(|rank| view.contains(Member { rank, incarnation })) {
             return;
         }
-        let header = header(&self.config_of(incarnation), view.instance, view.epoch);
+        let header = self.cx.header_of(incarnation, view.instance, view.epoch);
         self.send_view(now, header, (&view, &beginning, 0), Destination::Peer(to), nonce);
     }
 
@@ -263,10 +270,10 @@ impl Process {
             return;
         };
         match decision.map(|decision| (decision.took_part, decision.datagram.is_empty())) {
-            None => self.announce_decision(now, header(&self.config, value.instance, epoch), to, value),
+            None => self.announce_decision(now, self.cx.header(value.instance, epoch), to, value),
             // Sent in the incarnation that took part.
             Some((Some(incarnation), _)) => {
-                let header = header(&self.config_of(incarnation), value.instance, epoch);
+                let header = self.cx.header_of(incarnation, value.instance, epoch);
                 self.announce_decision(now, header, to, value);
             }
             Some((None, false)) => self.forward_decision(now, epoch, to),
@@ -286,12 +293,8 @@ impl Process {
         let Some(datagram) = datagram.filter(|datagram| !datagram.is_empty()).cloned() else { return };
         if self.may_answer_unasked(to, datagram.len()) {
             self.past.forwarded_at = now;
-            self.outbox.forward(Destination::Peer(to), &datagram, Counter::ControlSent, &mut self.counters);
+            self.cx.outbox.forward(Destination::Peer(to), &datagram, Counter::ControlSent, &mut self.cx.counters);
         }
-    }
-
-    fn config_of(&self, incarnation: Incarnation) -> Config {
-        Config { incarnation, ..self.config.clone() }
     }
 }
 

@@ -21,30 +21,30 @@ impl Process {
             (Destination::Group, 0) // repairs go to all as well: no address need be proved
         } else {
             let holder = self.holder_to_ask(rank, attempts);
-            let to = self.presence.address(holder).map_or(Destination::Group, Destination::Peer);
+            let to = self.cx.presence.address(holder).map_or(Destination::Group, Destination::Peer);
             (to, self.word_for_repair(holder, rank))
         };
         let nak = records::Nak {
             rank: rank.0.into(),
             channel: DATA_CHANNEL.0.into(),
-            reply_to: self.config.address,
+            reply_to: self.cx.config.address,
             cookie: cookie.into(),
             ranges: (self.data.ranges.len() as u16).into(),
         };
         // The receiver checks the epoch: it may have gone on to the next.
-        let header = super::header(&self.config, self.data.view.instance, self.data.view.epoch);
+        let header = self.cx.header(self.data.view.instance, self.data.view.epoch);
         let parts = [nak.as_bytes(), self.data.ranges.as_bytes()];
-        let times = if self.config.mutant == Some(Mutant::AskTwice) { 2 } else { 1 };
+        let times = if self.cx.config.mutant == Some(Mutant::AskTwice) { 2 } else { 1 };
         for _ in 0..times {
-            self.outbox.record_as(header, now, to, Kind::Nak, parts, &mut self.counters);
-            self.counters.add(Counter::NaksSent, 1);
+            self.cx.send_as(header, now, to, Kind::Nak, parts);
+            self.cx.count(Counter::NaksSent);
         }
     }
 
     /// The sender first; then, every other time, another member. A suspected member is never asked.
     pub(super) fn holder_to_ask(&self, rank: Rank, attempts: u8) -> Rank {
         let cut = !self.data.end.is_open();
-        let others = self.data.view.bits() & !own_bit(&self.config);
+        let others = self.data.view.bits() & !own_bit(&self.cx.config);
         let alive = others & !self.detector.suspects();
         // Members that have gone on to the next view are not heard in this view, but have what is missing.
         let alive = if alive == 0 || (cut && attempts > ATTEMPTS_AT_SENDER) { others } else { alive };
@@ -61,23 +61,26 @@ impl Process {
     pub(super) fn on_nak(&mut self, now: Instant, epoch: Epoch, body: &[u8]) {
         let Some((nak, ranges)) = records::Nak::read_all(body) else { return };
         let rank = Rank(nak.rank.get());
-        if rank.0 >= self.config.members || nak.channel.get() != DATA_CHANNEL.0 || nak.reply_to == self.config.address {
+        if rank.0 >= self.cx.config.members
+            || nak.channel.get() != DATA_CHANNEL.0
+            || nak.reply_to == self.cx.config.address
+        {
             return;
         }
-        self.counters.add(Counter::NaksReceived, 1);
+        self.cx.count(Counter::NaksReceived);
         let asks_all = self.data.asks_all();
         let inside = !matches!(self.standing(), Standing::Outside | Standing::Gone);
         let current = inside && epoch == self.data.view.epoch;
         if current && asks_all && Some(rank) != self.data.own() {
             // This request was multicast to all: its repair will reach us too.
             let suppressed = self.data.suppress(now, rank, ranges);
-            self.counters.add(Counter::NaksSuppressed, suppressed);
+            self.cx.counters.add(Counter::NaksSuppressed, suppressed);
             let sender_lives = self.data.is_present(rank) && !self.detector.is_suspected(rank);
             if sender_lives && self.data.end.is_open() {
                 return;
             }
         }
-        if !nak.reply_to.is_reachable() || matches!(self.config.role, Role::Observer) {
+        if !nak.reply_to.is_reachable() || matches!(self.cx.config.role, Role::Observer) {
             return;
         }
         // Repairs that go to all can't flood a stranger; the budget bounds them.
@@ -93,10 +96,10 @@ impl Process {
         let data = match earlier {
             _ if current => &mut self.data,
             Some(data) => data,
-            None => return self.counters.add(Counter::DiscardedEpoch, 1),
+            None => return self.cx.count(Counter::DiscardedEpoch),
         };
         let requester = proven.then_some(nak.reply_to);
-        let gone = answer(data, &mut self.outbox, &mut self.counters, now, (nak, ranges), requester);
+        let gone = answer(data, &mut self.cx.outbox, &mut self.cx.counters, now, (nak, ranges), requester);
         if gone {
             let (oldest, instance) = (oldest_retained(data), data.view.instance);
             self.answer_unavailable(now, (instance, epoch), rank, nak.reply_to, oldest);
@@ -117,9 +120,9 @@ impl Process {
             reserved: 0.into(),
             oldest_number: oldest.0.into(),
         };
-        let header = super::header(&self.config, instance, epoch);
+        let header = self.cx.header(instance, epoch);
         let (to, parts) = (Destination::Peer(to), [record.as_bytes(), &[]]);
-        self.outbox.record_as(header, now, to, Kind::Unavailable, parts, &mut self.counters);
+        self.cx.send_as(header, now, to, Kind::Unavailable, parts);
     }
 
     /// A sender no longer retains what this process still misses. An observer gives it up; a joiner starts again with
@@ -129,7 +132,7 @@ impl Process {
         let rank = Rank(record.rank.get());
         let may_lack = self.standing() == Standing::Following || self.data.is_lossy();
         if rank == from && may_lack && self.data.streams[rank.index()].window.started {
-            if matches!(self.config.role, Role::Member(_)) && !self.data.is_lossy() {
+            if matches!(self.cx.config.role, Role::Member(_)) && !self.data.is_lossy() {
                 let window = &self.data.streams[rank.index()].window;
                 // A sender can't have evicted what it has not announced.
                 if record.oldest_number.get().min(window.known_end.0) > window.next.0 {

@@ -22,17 +22,18 @@ impl Process {
         kernel_receive_ns: Option<u64>,
     ) -> bool {
         let header = datagram.header;
-        if header.instance() != self.data.view.instance && self.config.mutant != Some(Mutant::OtherInstanceBelieved) {
+        if header.instance() != self.data.view.instance && self.cx.config.mutant != Some(Mutant::OtherInstanceBelieved)
+        {
             if !self.keep_ahead(header, datagram.bytes, kernel_receive_ns) {
-                self.counters.add(Counter::DiscardedInstance, 1);
+                self.cx.count(Counter::DiscardedInstance);
             }
             return true;
         }
         if header.epoch() != self.data.view.epoch {
-            let across = self.config.mutant == Some(Mutant::DataAcrossEpochs) && header.channel() == DATA_CHANNEL;
+            let across = self.cx.config.mutant == Some(Mutant::DataAcrossEpochs) && header.channel() == DATA_CHANNEL;
             if !(across && header.epoch().next() == self.data.view.epoch) {
                 if !self.keep_ahead(header, datagram.bytes, kernel_receive_ns) {
-                    self.counters.add(Counter::DiscardedEpoch, 1);
+                    self.cx.count(Counter::DiscardedEpoch);
                 }
                 return true;
             }
@@ -47,34 +48,34 @@ impl Process {
             }
             return false;
         }
-        self.counters.add(Counter::DiscardedSender, 1);
+        self.cx.count(Counter::DiscardedSender);
         true
     }
 
     /// Whether a datagram carries this process's rank: an echo, or another process with the same rank.
     #[inline]
     pub(super) fn is_own(&mut self, header: &DatagramHeader) -> bool {
-        if Some(header.rank()) != self.config.rank() {
+        if Some(header.rank()) != self.cx.config.rank() {
             return false;
         }
         // A follower of a view that has an earlier incarnation of itself needs what that incarnation sent.
         let own = Member { rank: header.rank(), incarnation: header.incarnation() };
         if self.standing() == Standing::Following
-            && own.incarnation != self.config.incarnation
+            && own.incarnation != self.cx.config.incarnation
             && self.data.view.contains(own)
         {
             return false;
         }
-        if header.incarnation() == self.config.incarnation {
-            self.counters.add(Counter::DiscardedOwn, 1);
+        if header.incarnation() == self.cx.config.incarnation {
+            self.cx.count(Counter::DiscardedOwn);
         } else {
-            self.counters.add(Counter::DiscardedSender, 1);
+            self.cx.count(Counter::DiscardedSender);
             // Datagrams of our earlier incarnation may still be in flight or be retransmitted; an earlier incarnation
             // of ours in another instance may have been resumed.
             let instances = [header.instance(), self.data.view.instance];
             let is_ours = instances[0] == instances[1] || instances.contains(&InstanceId::NONE);
-            if is_ours && self.is_another_process(header) && self.presence.refuse(own) {
-                self.event(Event::RankClaimed(header.rank()));
+            if is_ours && self.is_another_process(header) && self.cx.presence.refuse(own) {
+                self.cx.event(Event::RankClaimed(header.rank()));
             }
         }
         true
@@ -82,7 +83,7 @@ impl Process {
 
     /// Whether a datagram has this process's rank and incarnation.
     pub(super) fn has_own_identity(&self, header: &DatagramHeader) -> bool {
-        Some(header.rank()) == self.config.rank() && header.incarnation() == self.config.incarnation
+        Some(header.rank()) == self.cx.config.rank() && header.incarnation() == self.cx.config.incarnation
     }
 
     /// Another process with this process's rank shows, as any member does, that its instance is alive.
@@ -98,7 +99,7 @@ impl Process {
     }
 
     pub(super) fn on_own_heartbeat(&mut self, header: &DatagramHeader, body: &[u8]) {
-        self.counters.add(Counter::DiscardedOwn, 1);
+        self.cx.count(Counter::DiscardedOwn);
         if let Some((heartbeat, _)) = records::Heartbeat::read(body) {
             self.note_collision(header, heartbeat);
         }

@@ -8,7 +8,8 @@ impl Process {
     /// When [`Process::on_timer`] must be called, at the latest.
     #[inline]
     pub fn next_deadline(&self) -> Instant {
-        let mut deadline = self.change_due().min(self.transfer.due()).min(self.clock_sync.due).min(self.direct.due());
+        let mut deadline =
+            self.change_due().min(self.transfer.due()).min(self.cx.clock_sync.due).min(self.direct.due());
         deadline = deadline.min(self.coordination.due());
         if self.speaks() {
             deadline = deadline.min(self.heartbeat.due);
@@ -49,7 +50,7 @@ impl Process {
         if now >= self.transfer.due() {
             self.ask_for_parts(now);
         }
-        if now >= self.clock_sync.due {
+        if now >= self.cx.clock_sync.due {
             self.ask_the_time(now);
         }
         if now >= self.coordination.due() {
@@ -58,7 +59,7 @@ impl Process {
         if self.speaks() && now >= self.heartbeat.due {
             self.beat(now);
             self.tend_donor(now);
-            self.tend_retention(now);
+            self.past.tend(now, &self.cx.config);
             if let Some(outbound) = self.data.outbound.as_mut().filter(|_| self.data.end.is_open()) {
                 outbound.ack.due = now;
             }
@@ -70,6 +71,6 @@ impl Process {
 
     /// Whether this process sends heartbeats: observers and leavers that have left do not.
     pub(super) fn speaks(&self) -> bool {
-        matches!(self.config.role, Role::Member(_)) && self.standing() != Standing::Gone
+        matches!(self.cx.config.role, Role::Member(_)) && self.standing() != Standing::Gone
     }
 }

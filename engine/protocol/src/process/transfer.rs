@@ -89,7 +89,7 @@ impl Process {
     /// # Errors
     /// If it is longer than `max_snapshot_bytes`: the joiner is notified, and can't join.
     pub fn give_snapshot(&mut self, now: Instant, state: &[u8]) -> Result<(), Refusal> {
-        let limit_bytes = self.config.limits.max_snapshot_bytes;
+        let limit_bytes = self.cx.config.limits.max_snapshot_bytes;
         if self.standing() != Standing::Member {
             self.transfer.donor = None; // this process was removed since the request
         }
@@ -104,7 +104,7 @@ impl Process {
             self.transfer.donor = None; // the joiner asks again
             return Ok(());
         };
-        if self.config.mutant == Some(Mutant::SnapshotAhead) {
+        if self.cx.config.mutant == Some(Mutant::SnapshotAhead) {
             position.streams.iter_mut().for_each(|place| place.sequence = place.sequence.next());
             position.order = position.order.next();
         }
@@ -134,7 +134,7 @@ impl Process {
             transfer_steps::REFUSE if self.is_asking(record.ticket.get()) => self.next_donor(now),
             transfer_steps::TOO_LARGE if self.is_asking(record.ticket.get()) => {
                 let limit_bytes = record.total_bytes.get();
-                self.event(Event::SnapshotTooLarge { bytes: 0, limit_bytes });
+                self.cx.event(Event::SnapshotTooLarge { bytes: 0, limit_bytes });
                 self.next_donor(now);
             }
             _ => {}
@@ -210,7 +210,7 @@ impl Process {
     pub(super) fn release_donor(&mut self) {
         let Some(donor) = &self.transfer.donor else { return };
         let mut members = self.data.view.members.iter();
-        if members.any(|member| self.presence.address(member.rank) == Some(donor.reply_to)) {
+        if members.any(|member| self.cx.presence.address(member.rank) == Some(donor.reply_to)) {
             self.transfer.donor = None;
         }
     }
@@ -222,9 +222,9 @@ impl Process {
     }
 
     fn want_snapshot(&mut self, now: Instant) {
-        if self.config.snapshots {
-            if !self.events.contains(&Event::SnapshotWanted) {
-                self.event(Event::SnapshotWanted);
+        if self.cx.config.snapshots {
+            if !self.cx.events.contains(&Event::SnapshotWanted) {
+                self.cx.event(Event::SnapshotWanted);
             }
         } else {
             let _ = self.give_snapshot(now, &[]); // an empty one is never too long
@@ -232,7 +232,7 @@ impl Process {
     }
 
     fn part_bytes(&self) -> usize {
-        self.config.limits.frame_bytes() - bourdon_wire::FRAME_HEADER_BYTES - records::Transfer::BYTES
+        self.cx.config.limits.frame_bytes() - bourdon_wire::FRAME_HEADER_BYTES - records::Transfer::BYTES
     }
 
     fn send_parts(&mut self, now: Instant, donor: &Donor, first: u32, count: u32) {
@@ -244,7 +244,7 @@ impl Process {
                 step: transfer_steps::PART.into(),
                 donor: self.data.own().unwrap_or(Rank::OBSERVER).0.into(),
                 ticket: donor.ticket.into(),
-                reply_to: self.config.address,
+                reply_to: self.cx.config.address,
                 part: part.into(),
                 count: 1.into(),
                 total_bytes: total.into(),
@@ -253,14 +253,14 @@ impl Process {
                 cookie: 0.into(),
             };
             let (to, parts) = (Destination::Peer(donor.reply_to), [record.as_bytes(), bytes]);
-            self.outbox.record(now, to, Kind::Transfer, parts, &mut self.counters);
+            self.cx.send(now, to, Kind::Transfer, parts);
         }
     }
 
     fn answer_transfer(&mut self, now: Instant, to: Address, step: u16, ticket: u32, total_bytes: u64) {
         let record = self.transfer_record(step, ticket, 0, 0, total_bytes);
         let parts = [record.as_bytes(), &[]];
-        self.outbox.record(now, Destination::Peer(to), Kind::Transfer, parts, &mut self.counters);
+        self.cx.send(now, Destination::Peer(to), Kind::Transfer, parts);
     }
 
     fn transfer_record(&self, step: u16, ticket: u32, part: u32, count: u32, total_bytes: u64) -> records::Transfer {
@@ -268,7 +268,7 @@ impl Process {
             step: step.into(),
             donor: 0.into(),
             ticket: ticket.into(),
-            reply_to: self.config.address,
+            reply_to: self.cx.config.address,
             part: part.into(),
             count: count.into(),
             total_bytes: total_bytes.into(),
@@ -282,7 +282,7 @@ impl Process {
 
     /// Whether it begins with another process's state, and not only at that process's position.
     pub(super) fn takes_state(&self) -> bool {
-        matches!(self.config.role, Role::Member(_)) || self.config.start == Start::Snapshot
+        matches!(self.cx.config.role, Role::Member(_)) || self.cx.config.start == Start::Snapshot
     }
 
     fn is_asking(&self, ticket: u32) -> bool {
@@ -295,13 +295,13 @@ impl Process {
             return;
         }
         // Never an earlier incarnation of ours; the sequencer last, because it has the most to do.
-        let own = self.config.rank();
+        let own = self.cx.config.rank();
         let others = view.members.iter().map(|member| member.rank).filter(|rank| Some(*rank) != own);
         let mut donors: Vec<Rank> = others.collect();
         donors.sort_by_key(|rank| *rank == view.sequencer);
         let donor = donors.get(self.transfer.turn % donors.len().max(1)).copied().unwrap_or(view.sequencer);
         self.transfer.tickets = self.transfer.tickets.wrapping_add(1);
-        let ticket = self.config.incarnation.0 ^ self.transfer.tickets << 24 ^ self.config.seed as u32;
+        let ticket = self.cx.config.incarnation.0 ^ self.transfer.tickets << 24 ^ self.cx.config.seed as u32;
         self.transfer.fetch = Some(SnapshotFetch::new(now, ticket, donor));
         self.transfer.target = Some((view, beginning));
     }
@@ -310,16 +310,16 @@ impl Process {
         self.transfer.turn += 1;
         self.transfer.forget();
         // After a pause: a donor that refused is busy, or in another view. The view is requested again as well.
-        self.search_again(now + self.config.timing.membership.rejoin_min_ns / 4);
+        self.search_again(now + self.cx.config.timing.membership.rejoin_min_ns / 4);
     }
 
     pub(super) fn ask_for_parts(&mut self, now: Instant) {
         let Some(fetch) = &mut self.transfer.fetch else { return };
         let (ticket, donor) = (fetch.ticket, fetch.donor);
         let Some((part, count)) = fetch.ask(now) else { return self.next_donor(now) };
-        let Some(address) = self.presence.address(donor) else { return };
+        let Some(address) = self.cx.presence.address(donor) else { return };
         let Some((view, _)) = &self.transfer.target else { return };
-        let header = super::header(&self.config, view.instance, view.epoch);
+        let header = self.cx.header(view.instance, view.epoch);
         let step = if self.takes_state() { transfer_steps::ASK } else { transfer_steps::ASK_PLACE };
         let record = records::Transfer {
             donor: donor.0.into(),
@@ -327,7 +327,7 @@ impl Process {
             ..self.transfer_record(step, ticket, part, count, 0)
         };
         let (to, parts) = (Destination::Peer(address), [record.as_bytes(), &[]]);
-        self.outbox.record_as(header, now, to, Kind::Transfer, parts, &mut self.counters);
+        self.cx.send_as(header, now, to, Kind::Transfer, parts);
     }
 
     fn on_part(&mut self, now: Instant, record: &records::Transfer, bytes: &[u8]) {
@@ -336,15 +336,15 @@ impl Process {
         if !fits || !self.is_asking(record.ticket.get()) || self.standing() != Standing::Outside {
             return;
         }
-        let limit = self.config.limits.max_snapshot_bytes.saturating_add(1 << 20); // positions and locks come first
+        let limit = self.cx.config.limits.max_snapshot_bytes.saturating_add(1 << 20); // positions and locks come first
         let Some(fetch) = &mut self.transfer.fetch else { return };
         let whole = (record.total_bytes.get(), record.part_bytes.get(), record.checksum.get());
         match fetch.take(now, record.part.get(), bytes, whole, limit) {
             Taken::Nothing | Taken::More => {}
             Taken::Damaged => self.next_donor(now),
             Taken::TooLarge(bytes) => {
-                let limit_bytes = self.config.limits.max_snapshot_bytes as u64;
-                self.event(Event::SnapshotTooLarge { bytes, limit_bytes });
+                let limit_bytes = self.cx.config.limits.max_snapshot_bytes as u64;
+                self.cx.event(Event::SnapshotTooLarge { bytes, limit_bytes });
                 self.next_donor(now);
             }
             Taken::Whole => self.arrive(now),
@@ -357,7 +357,7 @@ impl Process {
             return;
         };
         let bytes = fetch.into_bytes();
-        let ranks = usize::from(self.config.members);
+        let ranks = usize::from(self.cx.config.members);
         let position = Position::read(&bytes).filter(|(position, _)| position.streams.len() == ranks);
         let Some((position, state)) = position.filter(|(position, _)| position.epoch == view.epoch) else {
             return self.next_donor(now);
@@ -365,23 +365,23 @@ impl Process {
         if !self.coordination.can_take_over(&position.locks) {
             return self.next_donor(now); // its table is invalid
         }
-        let limit_bytes = self.config.limits.max_snapshot_bytes as u64;
+        let limit_bytes = self.cx.config.limits.max_snapshot_bytes as u64;
         if state.len() as u64 > limit_bytes {
-            self.event(Event::SnapshotTooLarge { bytes: state.len() as u64, limit_bytes });
+            self.cx.event(Event::SnapshotTooLarge { bytes: state.len() as u64, limit_bytes });
             return self.next_donor(now);
         }
         let takes_state = self.takes_state();
         if !takes_state && self.is_behind_passed(&view, &position) {
             return self.next_donor(now);
         }
-        self.counters.add(Counter::SnapshotsTaken, u64::from(takes_state));
+        self.cx.counters.add(Counter::SnapshotsTaken, u64::from(takes_state));
         self.follow(now, view, &beginning);
         self.data.resume(&position);
         self.clients.take_over(&position.clients);
         self.coordination.take_over(&position.locks);
-        if self.config.snapshots && takes_state {
+        if self.cx.config.snapshots && takes_state {
             self.transfer.arrived = Some(state.to_vec());
-            self.event(Event::SnapshotReady);
+            self.cx.event(Event::SnapshotReady);
         }
     }
 
@@ -390,13 +390,13 @@ impl Process {
     /// before it, which does not give that.
     pub(super) fn settle_doubt(&mut self) {
         let view = &self.data.view;
-        let is_over = |doubt: &super::Doubt| doubt.instance != view.instance || doubt.epoch <= view.epoch;
-        let Some(doubt) = self.doubt.take_if(|doubt| is_over(doubt)) else { return };
+        let is_over = |doubt: &super::instances::Doubt| doubt.instance != view.instance || doubt.epoch <= view.epoch;
+        let Some(doubt) = self.identity.doubt.take_if(|doubt| is_over(doubt)) else { return };
         // Processes do not agree on what another instance delivered, or an instance that loses messages.
-        let is_agreed = doubt.instance == view.instance && !self.config.reliability.is_lossy();
-        if let Some(own) = self.config.rank().filter(|_| is_agreed) {
+        let is_agreed = doubt.instance == view.instance && !self.cx.config.reliability.is_lossy();
+        if let Some(own) = self.cx.config.rank().filter(|_| is_agreed) {
             let delivered = self.data.beginning.first_of(own).min(doubt.published);
-            self.event(Event::Settled { incarnation: doubt.incarnation, delivered });
+            self.cx.event(Event::Settled { incarnation: doubt.incarnation, delivered });
         }
     }
 

@@ -41,6 +41,8 @@ pub(super) struct Trust {
     allowance: usize,
     /// Whether the current datagram was sent to all.
     to_all: bool,
+    /// A datagram of another version of the protocol was reported.
+    pub(super) version_reported: bool,
 }
 
 impl Trust {
@@ -51,6 +53,7 @@ impl Trust {
             announcements: Announcements::new(now, config.members),
             allowance: 0,
             to_all: false,
+            version_reported: false,
         }
     }
 
@@ -69,18 +72,18 @@ impl Process {
     /// process keeps its address as long as it lives, so no later heartbeat moves it (see [`Process::is_moved`]).
     pub(super) fn is_proven(&self, address: Address) -> bool {
         let is_there =
-            |member: &Member| self.presence.knows(*member) && self.presence.address(member.rank) == Some(address);
+            |member: &Member| self.cx.presence.knows(*member) && self.cx.presence.address(member.rank) == Some(address);
         let mut past = self.past.members();
         self.data.view.members.iter().any(is_there) || past.any(is_there)
     }
 
     /// Whether a heartbeat names another address than the same incarnation of its sender did before: no process moves.
     pub(super) fn is_moved(&mut self, from: Member, address: Address) -> bool {
-        let known = self.presence.get(from.rank).filter(|peer| peer.introduced);
+        let known = self.cx.presence.get(from.rank).filter(|peer| peer.introduced);
         let known = known.filter(|peer| peer.incarnation == Some(from.incarnation));
         let is_moved = known.is_some_and(|peer| peer.address != Some(address).filter(Address::is_reachable));
         if is_moved {
-            self.counters.add(Counter::DiscardedAddress, 1);
+            self.cx.count(Counter::DiscardedAddress);
         }
         is_moved
     }
@@ -93,7 +96,7 @@ impl Process {
         let left = self.trust.allowance.checked_sub(bytes);
         self.trust.allowance = left.unwrap_or(self.trust.allowance);
         if left.is_none() {
-            self.counters.add(Counter::AnswersRefused, 1);
+            self.cx.count(Counter::AnswersRefused);
         }
         left.is_some()
     }
@@ -105,14 +108,14 @@ impl Process {
             return true;
         }
         if self.trust.to_all {
-            self.counters.add(Counter::AnswersRefused, 1);
+            self.cx.count(Counter::AnswersRefused);
             return false;
         }
-        self.counters.add(Counter::ChallengesSent, 1);
+        self.cx.count(Counter::ChallengesSent);
         let record = Challenge { asked: cookie.into(), cookie: self.trust.cookies.cookie(now, &to).into() };
-        let header = super::header(&self.config, self.data.view.instance, epoch);
+        let header = self.cx.header(self.data.view.instance, epoch);
         let (to, parts) = (Destination::Peer(to), [record.as_bytes(), &[]]);
-        self.outbox.record_as(header, now, to, Kind::Challenge, parts, &mut self.counters);
+        self.cx.send_as(header, now, to, Kind::Challenge, parts);
         false
     }
 
@@ -120,7 +123,7 @@ impl Process {
     /// to all, including the proposer.
     pub(super) fn ballot_path(&self, to: Rank, answer_bytes: usize) -> Destination {
         let bytes = HEADER_BYTES + FRAME_HEADER_BYTES + answer_bytes;
-        let address = self.presence.address(to);
+        let address = self.cx.presence.address(to);
         let address = address.filter(|to| bytes <= ANSWER_TIMES * BALLOT_BYTES || self.is_proven(*to));
         address.map_or(Destination::Group, Destination::Peer)
     }
@@ -150,19 +153,19 @@ impl Process {
         }
         let Some(nonce) = self.trust.held.renew(&self.trust.cookies, now, member) else { return };
         // A nonce is not a cookie, so the only answer is a challenge.
-        let ask = records::ViewAsk { reply_to: self.config.address, nonce: 0.into(), cookie: nonce.into() };
-        let header = super::header(&self.config, self.data.view.instance, self.data.view.epoch);
+        let ask = records::ViewAsk { reply_to: self.cx.config.address, nonce: 0.into(), cookie: nonce.into() };
+        let header = self.cx.header(self.data.view.instance, self.data.view.epoch);
         let (to, parts) = (Destination::Peer(address), [ask.as_bytes(), &[]]);
-        self.outbox.record_as(header, now, to, Kind::ViewAsk, parts, &mut self.counters);
+        self.cx.send_as(header, now, to, Kind::ViewAsk, parts);
     }
 
     /// A request was challenged: repeats it with the cookie.
     pub(super) fn on_challenge(&mut self, now: Instant, from: Rank, body: &[u8]) {
         let Some((challenge, _)) = Challenge::read(body) else { return };
         let Some(waiting) = self.trust.held.take(now, from, challenge) else {
-            return self.counters.add(Counter::DiscardedSender, 1);
+            return self.cx.count(Counter::DiscardedSender);
         };
-        self.counters.add(Counter::ChallengesTaken, 1);
+        self.cx.count(Counter::ChallengesTaken);
         for stream in ranks(waiting.streams) {
             if let Some(stream) = self.data.streams.get_mut(stream.index()) {
                 stream.nak_sender.repeat(now, &stream.window);
@@ -181,7 +184,7 @@ impl Process {
     /// Whether an honest member can have sent this step of a ballot; counts it if not.
     pub(super) fn is_plausible_step(&mut self, now: Instant, ballot: Ballot, step: &Step) -> bool {
         let elapsed_ns = now.since(self.trust.announcements.view_since);
-        let takeover_after_ns = self.config.timing.membership.takeover_after_ns;
+        let takeover_after_ns = self.cx.config.timing.membership.takeover_after_ns;
         let fits = |ballot: Ballot| is_ballot_plausible(ballot, elapsed_ns, takeover_after_ns);
         // A follower has promised nothing, and may have come late.
         let promises = self.standing() != Standing::Following && !matches!(step, Step::Decide(_));
@@ -190,7 +193,7 @@ impl Process {
             _ => Ballot(0),
         };
         if promises && !(fits(ballot) && fits(accepted)) {
-            self.counters.add(Counter::DiscardedBallot, 1);
+            self.cx.count(Counter::DiscardedBallot);
             return false;
         }
         let mut cuts = match step {
@@ -202,7 +205,7 @@ impl Process {
         };
         let sound = cuts.all(|cut| self.is_plausible_cut(now, cut));
         if !sound {
-            self.counters.add(Counter::DiscardedCut, 1);
+            self.cx.count(Counter::DiscardedCut);
         }
         sound
     }
@@ -221,7 +224,7 @@ impl Process {
     fn stream_bound(&self, now: Instant, rank: Rank) -> Option<DatagramNumber> {
         let stream = self.data.streams.get(rank.index())?;
         if self.standing() == Standing::Following {
-            let limits = &self.config.limits;
+            let limits = &self.cx.config.limits;
             let slots = limits.slots(limits.log_bytes.max(limits.receive_log_bytes)) as u64;
             let (announced, at) = self.trust.announcements.stream(rank);
             let announced = announced.max(stream.window.known_end);
@@ -239,7 +242,7 @@ impl Process {
         let follows = self.standing() != Standing::Member;
         let announced = self.trust.announcements.announces(now, view, follows);
         if !announced {
-            self.counters.add(Counter::DiscardedView, 1);
+            self.cx.count(Counter::DiscardedView);
         }
         announced
     }

@@ -1,7 +1,7 @@
 //! Views sent to processes that are not in them, and what such a process makes of one.
 
 use super::standing::{Outside, State};
-use super::{Process, Standing, header};
+use super::{Process, Standing};
 use crate::control::view_change::{Step, Value};
 use crate::counters::Counter;
 use crate::mutant::Mutant;
@@ -23,14 +23,14 @@ impl Process {
             return;
         }
         let to = Destination::Peer(to);
-        self.outbox.record_as(header, now, to, Kind::Ballot, [&bytes, &[]], &mut self.counters);
+        self.cx.send_as(header, now, to, Kind::Ballot, [&bytes, &[]]);
     }
 
     /// Sends this view and where it began.
     pub(super) fn reply_view(&mut self, now: Instant, to: Destination, nonce: u64) {
         let (view, beginning) = (self.data.view.clone(), self.data.beginning.clone());
         let barriers = self.data.barrier.phase.wrapping_sub(beginning.phase);
-        let header = header(&self.config, view.instance, view.epoch);
+        let header = self.cx.header(view.instance, view.epoch);
         self.send_view(now, header, (&view, &beginning, barriers), to, nonce);
     }
 
@@ -49,7 +49,7 @@ impl Process {
             first_sequence: beginning.first_of(rank).0.into(),
         };
         let mut entries: Vec<_> = view.members.iter().map(|member| entry(member.rank, member.incarnation)).collect();
-        let others = (0..self.config.members).map(Rank).filter(|rank| view.incarnation(*rank).is_none());
+        let others = (0..self.cx.config.members).map(Rank).filter(|rank| view.incarnation(*rank).is_none());
         entries.extend(others.map(|rank| entry(rank, Incarnation(0))));
         let info = ViewInfo {
             entries: (entries.len() as u16).into(),
@@ -58,35 +58,35 @@ impl Process {
             barriers: (barriers.min(u64::from(u16::MAX)) as u16).into(),
             first_order: beginning.order.0.into(),
             phase: beginning.phase.into(),
-            configuration: self.config.fingerprint().into(),
+            configuration: self.cx.config.fingerprint().into(),
             birth: view.birth.into(),
             nonce: nonce.into(),
         };
         let parts = [info.as_bytes(), entries.as_bytes()];
-        self.outbox.record_as(header, now, to, Kind::View, parts, &mut self.counters);
+        self.cx.send_as(header, now, to, Kind::View, parts);
     }
 
     pub(super) fn on_view_info(&mut self, now: Instant, header: &DatagramHeader, body: &[u8]) {
         let Some((info, entries)) = ViewInfo::read_all(body) else { return };
-        if info.configuration.get() != self.config.fingerprint() {
+        if info.configuration.get() != self.cx.config.fingerprint() {
             return;
         }
         let Some((view, beginning)) = self.read_view(header, info, entries) else {
-            return self.counters.add(Counter::DiscardedMalformed, 1);
+            return self.cx.count(Counter::DiscardedMalformed);
         };
         if !view.contains(Member { rank: header.rank(), incarnation: header.incarnation() }) {
-            return self.counters.add(Counter::DiscardedSender, 1);
+            return self.cx.count(Counter::DiscardedSender);
         }
         let is_other =
-            view.instance != self.data.view.instance && self.config.mutant != Some(Mutant::OtherInstanceBelieved);
+            view.instance != self.data.view.instance && self.cx.config.mutant != Some(Mutant::OtherInstanceBelieved);
         if is_other {
             // Only an answer to this process's own request proves that the instance is not a recording.
             let answers = info.nonce.get() != 0 && info.nonce.get() == self.search.nonce;
             if !answers || view.instance != self.search.asked_instance {
-                return self.counters.add(Counter::DiscardedInstance, 1);
+                return self.cx.count(Counter::DiscardedInstance);
             }
         } else if view.instance == self.data.view.instance && view.birth != self.data.view.birth {
-            return self.counters.add(Counter::DiscardedMalformed, 1);
+            return self.cx.count(Counter::DiscardedMalformed);
         }
         // A process that comes late begins after the barriers that are complete; a process that was there from the
         // start passes them itself.
@@ -127,7 +127,7 @@ impl Process {
         entries: &[ViewEntry],
     ) -> Option<(View, Beginning)> {
         let (instance, epoch) = (header.instance(), header.epoch());
-        let mut first = vec![Sequence(0); usize::from(self.config.members)];
+        let mut first = vec![Sequence(0); usize::from(self.cx.config.members)];
         for entry in entries {
             *first.get_mut(usize::from(entry.rank.get()))? = Sequence(entry.first_sequence.get());
         }
