@@ -5,19 +5,32 @@
 //! failure, and the real node runs the same code.
 //!
 //! # The step contract
-//! One struct, [`Process`], is one group member or observer. Its owner calls, in any order, as often as it likes:
+//! One struct, [`Process`], is one group member or observer. It acts only in its owner's calls. In each, `now` is not
+//! below the `now` of the call before. A round of an owner is, in this order:
 //!
-//! - *inputs*: [`Process::on_datagram`] for each datagram received, [`Process::on_timer`] once
-//!   [`Process::next_deadline`] has passed, [`Process::try_publish`] or [`Process::try_claim`] to send a message. `now`
-//!   never falls.
-//! - *effects*, drained after inputs: [`Process::transmit`] passes on what must be sent, [`Process::deliver`]
-//!   the messages due to the application, [`Process::poll_event`] what else it should know.
+//! 1. *What has come*: [`Process::take_in`] or [`Process::on_datagram`] for each datagram received,
+//!    [`Process::on_evidence`] for a connection that ended with its process. [`Process::order`] orders it at once; if
+//!    it is not called, [`Process::transmit`] does.
+//! 2. *What is due to the application*: [`Process::deliver`] until it returns 0. It stops at a barrier and at a new
+//!    view. After each call the owner fetches [`Process::poll_event`] until it is empty, so that each event stands at
+//!    its place between the messages; then [`Process::poll_coordination`], [`Process::poll_direct`],
+//!    [`Process::poll_outcome`]. [`Event::SnapshotWanted`] is answered by [`Process::give_snapshot`]; after
+//!    [`Event::SnapshotReady`] nothing is delivered before [`Process::take_snapshot`].
+//! 3. *Time*: [`Process::on_timer`] if [`Process::next_deadline`] has passed. Once all of a decided epoch has been
+//!    delivered, that deadline is due, and this call enters the view that comes next.
+//! 4. *What the application asks*, each granted or refused at once: [`Process::try_publish`], [`Process::try_claim`],
+//!    [`Process::sync`], [`Process::leave`], [`Process::hand_over`]; [`Process::lock`], [`Process::unlock`],
+//!    [`Process::elect`], [`Process::resign`], [`Process::leave_election`]; [`Process::send_to`],
+//!    [`Process::send_to_address`], [`Process::send_any`], [`Process::broadcast`].
+//! 5. *What must be sent*: [`Process::transmit`]. What the network does not take is offered again in the next round.
 //!
-//! Nothing is sent or delivered but through these. A step costs no allocation once the group has settled.
+//! Another order is safe, and only slower: nothing is lost and no promise is broken by a step that is late. Nothing is
+//! sent, delivered or reported but through these calls; all else that is public only reads. A step costs no allocation
+//! once the group has settled.
 //!
 //! # The modules
 //! [`data`] is every message: packing, windows, repair, order, stability, flow. [`control`] is rare decisions. They
-//! meet only in `process.rs`.
+//! meet only in `process.rs` and `process/`, whose parts are handed what all of them need as one `Context`.
 //!
 //! # Errors and panics
 //! What comes from outside is discarded and counted ([`Counter`]); a call that can't be granted returns a [`Refusal`];

@@ -166,6 +166,7 @@ impl Process {
             match self.data.end {
                 EpochState::Fetching(_) => self.note_fetched(now),
                 EpochState::Open if self.standing() == Standing::Following => self.accept_invitation(now),
+                EpochState::Decided(_) => self.entry.is_awaited = false, // it is delivered first
                 _ => {}
             }
             if datagram.has(Kind::Row) {

@@ -183,5 +183,7 @@ fn a_view_change_releases_it() {
     assert_eq!(delivered_if(&mut bench, &|_| false), ["0:1"]);
     assert!(!bench.process.waits_elsewhere());
     delivered_if(&mut bench, &|_| false);
+    assert_eq!(bench.process.view().epoch, Epoch(1), "delivery only delivers");
+    bench.end_epoch();
     assert_eq!(bench.process.view().epoch, Epoch(2));
 }

@@ -14,6 +14,7 @@ use crate::control::detector::{Change, Path};
 use crate::control::view_change::driver::{Command, Commands, Driver, Situation as Reports, Timer, To};
 use crate::control::view_change::{Ballot, Proposal, Step, Value, continues, continuing};
 use crate::counters::Counter;
+use crate::data::epoch_state::EpochState;
 use crate::event::Event;
 use crate::mutant::Mutant;
 use crate::outbox::Destination;
@@ -88,9 +89,12 @@ impl Process {
         if repeats {
             self.clock.again_at = Instant::NEVER; // a proposer that still leads repeats its step, and sets a new time
         }
+        if self.entry.is_awaited && matches!(self.data.end, EpochState::Decided(_)) {
+            self.end_epoch(now);
+        }
         let Some(change) = self.state.driver() else { return };
         if change.ballots().decided().is_some() {
-            return; // delivery does the rest
+            return; // delivery comes first
         }
         match self.standing() {
             Standing::Forming if now >= self.wishes.leave_by() => self.go(),

@@ -1,8 +1,8 @@
 //! What every part of a process needs, whatever the process's standing: its configuration, what the others have
 //! announced of themselves, the group's time, and where effects go.
 //!
-//! A part that is handed a [`Context`] can send, count and report; it reaches no other part. So a part's signature lists
-//! what the part can change.
+//! A part that is handed a [`Context`] can send, count and report; it reaches no other part. So a part's signature
+//! lists what the part can change.
 
 use crate::config::Config;
 use crate::control::clock_sync::ClockSync;

@@ -22,7 +22,7 @@ use crate::data::pack::Outgoing;
 use crate::event::Delivery;
 use crate::mutant::Mutant;
 use crate::outbox::Destination;
-use crate::view::bit;
+use crate::view::{View, bit};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bourdon_wire::records::{Link, link_steps};
@@ -123,6 +123,68 @@ impl Coordinator {
 
     pub(super) fn held(&self) -> usize {
         self.links.held() + self.mutex.held() + self.elections.held() + self.news.len()
+    }
+
+    /// A view begins: a member announces what it holds to all others, and then requests locks.
+    fn begin(&mut self, config: &Config, view: &View, order: OrderNumber, is_member: bool) {
+        let Some(own) = config.rank() else { return };
+        self.birth = view.birth;
+        let seat = Seat::new(own, view, config.mutant);
+        self.links.enter();
+        self.state_sent = bit(own);
+        self.mutex.enter(seat.clone(), view, order.0, is_member);
+        if !is_member {
+            return self.collect();
+        }
+        self.elections.enter(seat.clone(), view);
+        let is_replicated = config.mutex == MutexKind::Replicated;
+        let held = self.mutex.holds().filter(|_| !is_replicated);
+        let mut messages: Vec<LinkMessage> = held.map(|(name, _)| LinkMessage::new(link_steps::HOLDS, *name)).collect();
+        messages.extend(self.elections.announcements());
+        messages.push(LinkMessage::bare(link_steps::STATE_SENT));
+        for to in seat.others() {
+            messages.iter().for_each(|message| self.links.send(to, *message));
+        }
+        self.collect();
+    }
+
+    /// Once every member has announced what it holds, requests are sent.
+    fn open(&mut self, view: &View) {
+        if self.state_sent & view.bits() == view.bits() {
+            self.mutex.open();
+            self.elections.open();
+            self.collect();
+        }
+    }
+
+    /// This process is no longer in the view.
+    pub(super) fn end(&mut self) {
+        self.mutex.removed();
+        self.elections.removed();
+        self.collect();
+        self.links.enter();
+    }
+
+    /// Receives a link message from a member of this view.
+    fn receive(&mut self, now: Instant, cx: &mut Context, view: &View, from: Rank, body: &[u8]) {
+        let Some((record, name)) = Link::read_all(body) else { return };
+        // Each pair of members has its own numbers: a link message for another member must not count as the next link
+        // message to this one.
+        if cx.config.rank() != Some(Rank(record.to.get())) {
+            return cx.count(Counter::DiscardedImplausible);
+        }
+        let Some(message) = self.links.receive(now, from, record, name) else { return };
+        match (message.step, message.name) {
+            (link_steps::STATE_SENT, _) => {
+                self.state_sent |= bit(from);
+                self.elections.on_state_sent(from);
+                self.open(view);
+            }
+            (link_steps::HOLDS, Some(name)) => self.mutex.on_holds(from, name),
+            (link_steps::REQUEST..link_steps::ELECTION, _) => self.mutex.receive(from, &message),
+            _ => self.elections.receive(from, &message),
+        }
+        self.collect();
     }
 
     /// Sends the link messages that are due.
@@ -275,47 +337,11 @@ impl Process {
     /// A view begins: this member announces what it holds.
     pub(super) fn begin_coordination(&mut self, order: OrderNumber) {
         let is_member = self.standing() == Standing::Member;
-        let Some(own) = self.cx.config.rank() else { return };
-        let (view, coordination) = (&self.data.view, &mut self.coordination);
-        coordination.birth = view.birth;
-        let seat = Seat::new(own, view, self.cx.config.mutant);
-        coordination.links.enter();
-        coordination.state_sent = bit(own);
-        coordination.mutex.enter(seat.clone(), view, order.0, is_member);
-        if !is_member {
-            return coordination.collect();
+        self.coordination.begin(&self.cx.config, &self.data.view, order, is_member);
+        if is_member {
+            self.note_suspects();
+            self.coordination.open(&self.data.view);
         }
-        coordination.elections.enter(seat.clone(), view);
-        let is_replicated = self.cx.config.mutex == MutexKind::Replicated;
-        let held = coordination.mutex.holds().filter(|_| !is_replicated);
-        let mut messages: Vec<LinkMessage> = held.map(|(name, _)| LinkMessage::new(link_steps::HOLDS, *name)).collect();
-        messages.extend(coordination.elections.announcements());
-        messages.push(LinkMessage::bare(link_steps::STATE_SENT));
-        for to in seat.others() {
-            messages.iter().for_each(|message| coordination.links.send(to, *message));
-        }
-        coordination.collect();
-        self.note_suspects();
-        self.open_coordination();
-    }
-
-    /// Once every member has announced what it holds, requests are sent.
-    fn open_coordination(&mut self) {
-        let coordination = &mut self.coordination;
-        if coordination.state_sent & self.data.view.bits() == self.data.view.bits() {
-            coordination.mutex.open();
-            coordination.elections.open();
-            coordination.collect();
-        }
-    }
-
-    /// This process is no longer in the view.
-    pub(super) fn end_coordination(&mut self) {
-        let coordination = &mut self.coordination;
-        coordination.mutex.removed();
-        coordination.elections.removed();
-        coordination.collect();
-        coordination.links.enter();
     }
 
     /// Whether a quorum of the view is not suspected.
@@ -348,28 +374,9 @@ impl Process {
 
     /// Receives a link message from a member of this view.
     pub(super) fn on_link(&mut self, now: Instant, from: Rank, body: &[u8]) {
-        let Some((record, name)) = Link::read_all(body) else { return };
-        if self.standing() != Standing::Member {
-            return;
+        if self.standing() == Standing::Member {
+            self.coordination.receive(now, &mut self.cx, &self.data.view, from, body);
         }
-        // Each pair of members has its own numbers: a link message for another member must not count as the next link
-        // message to this one.
-        if self.cx.config.rank() != Some(Rank(record.to.get())) {
-            return self.cx.count(Counter::DiscardedImplausible);
-        }
-        let coordination = &mut self.coordination;
-        let Some(message) = coordination.links.receive(now, from, record, name) else { return };
-        match (message.step, message.name) {
-            (link_steps::STATE_SENT, _) => {
-                coordination.state_sent |= bit(from);
-                coordination.elections.on_state_sent(from);
-                self.open_coordination();
-            }
-            (link_steps::HOLDS, Some(name)) => coordination.mutex.on_holds(from, name),
-            (link_steps::REQUEST..link_steps::ELECTION, _) => coordination.mutex.receive(from, &message),
-            _ => coordination.elections.receive(from, &message),
-        }
-        self.coordination.collect();
     }
 
     /// Sends what is due.

@@ -78,10 +78,36 @@ impl Process {
             count += self.pass_barrier(now, is_all, emit);
         }
         if count == 0 && limit > 0 && matches!(self.data.end, EpochState::Decided(_)) {
-            count += self.finish_epoch(now, emit);
-            self.entry.is_new &= count == 0; // it stops here, so that the event can be fetched
+            count += self.deliver_rest(now, emit);
+            if count == 0 && !core::mem::replace(&mut self.entry.is_awaited, true) {
+                self.clock.look_due = now; // nothing is left to deliver: the next step of time ends the epoch
+            }
         }
         count
+    }
+
+    /// Delivers what a decided epoch has beyond gaps, where its cut names it; returns how many messages.
+    fn deliver_rest(&mut self, now: Instant, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
+        if !self.holds_end() {
+            return 0;
+        }
+        let follows = self.standing() == Standing::Following;
+        let mut own = (&mut self.clients, &mut self.coordination);
+        let mut emit = |delivery: Delivery<'_>| show(&mut own, delivery, emit);
+        let mut count = self.data.deliver_ranges(now, &mut emit);
+        if count == 0 && !follows && matches!(self.cx.config.mutant, Some(Mutant::AppendUnordered | Mutant::SkipAtCut))
+        {
+            count = self.data.deliver_beyond_order(now, &mut emit);
+        }
+        self.cx.counters.add(Counter::Delivered, count as u64);
+        count
+    }
+
+    /// Whether this process holds all that the decided epoch ends with.
+    pub(super) fn holds_end(&self) -> bool {
+        let EpochState::Decided(cut) = &self.data.end else { return false };
+        self.data.holds_cut(cut)
+            || self.standing() != Standing::Following && self.cx.config.mutant == Some(Mutant::InstallWithHole)
     }
 
     /// Crosses all holes; returns whether there were any. A member has none, unless messages may be lost.

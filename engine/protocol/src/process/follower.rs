@@ -20,7 +20,7 @@ use crate::control::view_change::{Ballot, Step, Value};
 use crate::counters::Counter;
 use crate::data::epoch_state::EpochState;
 use crate::data::loss::CUT_WAIT_NS;
-use crate::event::{Delivery, Event};
+use crate::event::Event;
 use crate::outbox::Destination;
 use crate::values::cut::Cut;
 use crate::view::{Beginning, Member, View, bit};
@@ -74,6 +74,7 @@ impl Process {
     pub(super) fn note_next_view(&mut self, view: View, beginning: Beginning) {
         if let Some(following) = self.state.following_mut() {
             following.next = Some((view, beginning));
+            self.clock.look_due = Instant(0);
         }
     }
 
@@ -277,19 +278,11 @@ impl Process {
         }
     }
 
-    /// Delivers what is left of the followed view and goes on with the next; returns how many messages.
-    pub(super) fn follow_on(&mut self, now: Instant, holds: bool, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
-        if holds {
-            let mut own = (&mut self.clients, &mut self.coordination);
-            let mut emit = |delivery: Delivery<'_>| super::delivery::show(&mut own, delivery, emit);
-            let ranges = self.data.deliver_ranges(now, &mut emit);
-            if ranges > 0 {
-                return ranges;
-            }
-        }
+    /// The followed view has been delivered as far as it can be: goes on with the next if that is due.
+    pub(super) fn follow_on(&mut self, now: Instant, holds: bool) {
         self.note_progress(now);
         self.seek_next(now, holds);
-        let Some(Following { next: Some((_, beginning)), since, .. }) = self.state.following() else { return 0 };
+        let Some(Following { next: Some((_, beginning)), since, .. }) = self.state.following() else { return };
         let present = self.data.view.members.iter().map(|member| member.rank);
         let behind = |rank: &Rank| self.data.streams[rank.index()].delivered < beginning.first[rank.index()];
         let joins = matches!(self.cx.config.role, Role::Member(_));
@@ -297,10 +290,10 @@ impl Process {
         let at_barrier = self.data.barrier.phase < beginning.phase;
         let waits = joins || at_barrier || present.clone().any(|rank| behind(&rank));
         if waits && !holds && now.since(*since) < CUT_WAIT_NS {
-            return 0;
+            return;
         }
         let next = self.state.following_mut().and_then(|following| following.next.take());
-        let Some((view, mut beginning)) = next else { return 0 };
+        let Some((view, mut beginning)) = next else { return };
         let void = |rank: Rank| self.data.void(rank);
         // A joiner that ran ahead of the cut, or lacks a part of it, has a state that no member has.
         let differs = |rank: Rank| {
@@ -321,7 +314,7 @@ impl Process {
         if begins_anew {
             self.lose_view();
             self.found(now, view, beginning);
-            return 0;
+            return;
         }
         self.reconcile(&mut beginning, holds);
         beginning.phase = beginning.phase.max(self.data.barrier.phase);
@@ -331,7 +324,6 @@ impl Process {
         self.retire(now, decision);
         self.enter_from_start(now, view, &beginning);
         self.continue_chain(now, newest);
-        1
     }
 
     /// Enters the next view, in which every stream is received from its first datagram.

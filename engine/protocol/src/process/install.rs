@@ -1,7 +1,7 @@
 //! The end of an epoch and the beginning of the next.
 //!
-//! `delivery.rs` calls this file when no message is due: to complete a barrier, or to enter the decided view once its
-//! cut has been delivered. The next view begins with empty streams, for members and followers alike.
+//! `delivery.rs` completes barriers here. Once it has delivered all of a decided epoch, the next step of time
+//! (`change.rs`) enters the view that comes next. That view begins with empty streams, for members and followers alike.
 
 use super::application::LEAVE_WAIT_NS;
 use super::change::{Clock, own_driver};
@@ -23,6 +23,10 @@ use alloc::boxed::Box;
 use bourdon_wire::records::heartbeat_flags;
 use bourdon_wire::{Epoch, InstanceId, Instant, OrderNumber, Rank, Sequence};
 
+/// How soon a process looks again whether it can leave a decided epoch, if nothing comes that changes it: a part of the
+/// time after which a follower gives a cut up, or computes the next view.
+const LOOK_AGAIN_NS: u64 = 1_000_000;
+
 /// How this process entered its latest view.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -30,13 +34,15 @@ pub(super) struct Entry {
     view: View,
     /// The application can't have fetched the event of this view yet: nothing of the view is delivered before.
     pub(super) is_new: bool,
+    /// All of the decided epoch that can be delivered has been delivered: the next step of time ends it.
+    pub(super) is_awaited: bool,
     /// The outbox holds the decision that begins this view, and this process proposed it.
     pub(super) is_unannounced: bool,
 }
 
 impl Entry {
     pub(super) fn new(sequencer: Rank) -> Self {
-        Self { view: View::none(Epoch(0), sequencer), is_new: false, is_unannounced: false }
+        Self { view: View::none(Epoch(0), sequencer), is_new: false, is_awaited: false, is_unannounced: false }
     }
 }
 
@@ -91,34 +97,17 @@ impl Process {
         count.max(1)
     }
 
-    /// Delivers what is left of a decided epoch and, once nothing is left, enters the next; returns how many messages.
-    pub(super) fn finish_epoch(&mut self, now: Instant, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
-        let EpochState::Decided(cut) = &self.data.end else { return 0 };
-        let holds = self.data.holds_cut(cut) || self.cx.config.mutant == Some(Mutant::InstallWithHole);
+    /// The decided epoch has been delivered as far as it can be: enters the next view if that is due.
+    pub(super) fn end_epoch(&mut self, now: Instant) {
+        let holds = self.holds_end();
         if self.standing() == Standing::Following {
-            return self.follow_on(now, holds, emit);
+            self.follow_on(now, holds);
+        } else if holds && self.state.driver().is_some_and(|driver| driver.ballots().decided().is_some()) {
+            self.drive(now, |driver, _, out| driver.on_concluded(out));
         }
-        if !holds {
-            return 0;
+        if matches!(self.data.end, EpochState::Decided(_)) {
+            self.clock.look_due = now + LOOK_AGAIN_NS; // something is missing
         }
-        let mut own = (&mut self.clients, &mut self.coordination);
-        let mut emit = |delivery: Delivery<'_>| super::delivery::show(&mut own, delivery, emit);
-        let ranges = self.data.deliver_ranges(now, &mut emit);
-        self.cx.counters.add(Counter::Delivered, ranges as u64);
-        if ranges > 0 {
-            return ranges;
-        }
-        if matches!(self.cx.config.mutant, Some(Mutant::AppendUnordered | Mutant::SkipAtCut)) {
-            let count = self.data.deliver_beyond_order(now, &mut emit);
-            if count > 0 {
-                return count;
-            }
-        }
-        if self.state.driver().is_none_or(|driver| driver.ballots().decided().is_none()) {
-            return 0; // it no longer takes part
-        }
-        self.drive(now, |driver, _, out| driver.on_concluded(out));
-        1
     }
 
     pub(super) fn install(&mut self, now: Instant, value: Value) {
@@ -221,7 +210,7 @@ impl Process {
         self.past.note_next(&self.data.view, &self.data.beginning);
         self.settle_doubt();
         self.heartbeat.due = now;
-        self.entry.is_new = true;
+        (self.entry.is_new, self.entry.is_awaited) = (true, false);
         self.cx.count(Counter::Views);
         self.cx.event(Event::View { epoch: view.epoch, members: view.bits(), sequencer: view.sequencer });
     }
@@ -249,7 +238,7 @@ impl Process {
         self.identity.doubt = Some(Doubt { incarnation, instance, epoch, published });
         self.unsettled.clear();
         self.transfer.removed();
-        self.end_coordination();
+        self.coordination.end();
         debug_assert!(epoch > self.data.view.epoch, "a process is removed by a later view");
         let value = value.filter(|_| self.cx.config.mutant != Some(Mutant::DecisionForgotten));
         let knows = value.is_some();

@@ -201,7 +201,7 @@ impl Process {
             let epoch = self.data.view.epoch;
             self.unsettled.clear();
             self.transfer.removed();
-            self.end_coordination();
+            self.coordination.end();
             (0..self.cx.config.members).for_each(|rank| self.detector.left(Rank(rank)));
             self.identity.doubt = None;
             self.clock = Default::default();

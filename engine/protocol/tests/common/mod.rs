@@ -181,14 +181,29 @@ impl Bench {
             chunks.for_each(|datagram| effects.push(describe(to, datagram)));
             count
         });
-        self.process.deliver(self.now, usize::MAX, |delivery| {
-            let name = format!("{}:{}", delivery.sender, delivery.sequence);
-            effects.push(Effect::Deliver(name, delivery.order.map(|order| order.0)));
-        });
-        while let Some(event) = self.process.poll_event() {
-            effects.push(Effect::Event(event));
+        loop {
+            self.process.deliver(self.now, usize::MAX, |delivery| {
+                let name = format!("{}:{}", delivery.sender, delivery.sequence);
+                effects.push(Effect::Deliver(name, delivery.order.map(|order| order.0)));
+            });
+            let has_ended = self.end_epoch();
+            while let Some(event) = self.process.poll_event() {
+                effects.push(Effect::Event(event));
+            }
+            if !has_ended {
+                return effects;
+            }
         }
-        effects
+    }
+
+    /// Once a decided epoch has been delivered, the next step of time enters the view that follows it: returns whether
+    /// it did.
+    pub fn end_epoch(&mut self) -> bool {
+        let epoch = self.process.view().epoch;
+        if self.process.is_wedged() && self.process.next_deadline() <= self.now {
+            self.process.on_timer(self.now);
+        }
+        self.process.view().epoch != epoch
     }
 
     /// The effects without heartbeats and rows, which come and go with time.
