@@ -56,7 +56,7 @@ fn granted(net: &mut Net, member: usize, id: LockId) -> Option<FencingToken> {
 }
 
 fn messages(net: &mut Net) -> u64 {
-    let live = net.ones.iter().filter_map(|one| one.process.as_ref());
+    let live = net.processes.iter().filter_map(|one| one.process.as_ref());
     live.map(|process| process.counters().get(Counter::LockMessages)).sum()
 }
 
@@ -65,7 +65,7 @@ fn enter_once(net: &mut Net, member: usize) -> (u64, FencingToken) {
     let before = messages(net);
     let id = ask(net, member, "x");
     net.run(50 * MS);
-    let (kind, all) = (net.process(member).config().mutex, net.ones.len());
+    let (kind, all) = (net.process(member).config().mutex, net.processes.len());
     let token = granted(net, member, id).unwrap_or_else(|| panic!("{kind:?} of {all}: {member} waits"));
     assert!(net.process(member).unlock(id));
     net.run(50 * MS);

@@ -100,7 +100,7 @@ fn an_address_that_cannot_be_sent_to_is_not_taken() {
     bench.settle();
     bench.take(&data(0, 1, 1, 0, &[message(b"x")]));
     bench.timers();
-    assert_eq!(bench.news(), [common::says("nak 0 0x1", common::To::All)], "to the group: no better address");
+    assert_eq!(bench.news(), [common::sends_control("nak 0 0x1", common::To::All)], "to the group: no better address");
 }
 
 /// A process has one address as long as it lives: a heartbeat with another address is forged.
@@ -111,5 +111,5 @@ fn an_address_does_not_move_within_a_life() {
     assert_eq!(bench.process.counters().get(Counter::DiscardedAddress), 1);
     bench.take(&data(0, 1, 1, 0, &[message(b"x")]));
     bench.timers();
-    assert_eq!(bench.news(), [common::says("nak 0 0x1", common::To::Port(common::port(0)))]);
+    assert_eq!(bench.news(), [common::sends_control("nak 0 0x1", common::To::Port(common::port(0)))]);
 }

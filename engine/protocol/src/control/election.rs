@@ -579,7 +579,7 @@ impl Elections {
         self.seat = seat;
         (self.is_open, self.suspects) = (false, 0);
         if core::mem::replace(&mut self.is_cut, false) {
-            self.tell_all();
+            self.report_leaders();
         }
         self.messages.clear();
         let own = self.seat.own;
@@ -647,7 +647,7 @@ impl Elections {
 
     /// Reports that the known leaders no longer count, because other members may have elected one; or that they count
     /// again.
-    fn tell_all(&mut self) {
+    fn report_leaders(&mut self) {
         for (name, election) in &self.elections {
             if let Some(leadership) = election.shown().filter(|_| election.participation.is_some()) {
                 self.news.push(Coordination::Leader(*name, Some(leadership).filter(|_| !self.is_cut)));
@@ -661,7 +661,7 @@ impl Elections {
         self.suspects = suspects;
         let was_cut = core::mem::replace(&mut self.is_cut, is_cut);
         if was_cut != is_cut {
-            self.tell_all();
+            self.report_leaders();
         }
         if was_cut && !is_cut {
             let names: Vec<TopicName> = self.elections.keys().copied().collect();

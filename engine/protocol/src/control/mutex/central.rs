@@ -70,7 +70,7 @@ impl Central {
     /// Grants to the first waiting member, if the lock is free.
     fn serve(&mut self, seat: &Seat, name: TopicName, effects: &mut Effects) {
         let Some(queue) = self.queues.get_mut(&name) else { return };
-        let may_grant = self.is_open || seat.mutant == Some(Mutant::GrantBeforeTold);
+        let may_grant = self.is_open || seat.mutant == Some(Mutant::GrantBeforeAnnounced);
         if queue.holder.is_some() || !may_grant {
             return;
         }
