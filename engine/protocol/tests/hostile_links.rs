@@ -213,7 +213,7 @@ fn issue_a_rank_that_is_nobodys_goes_round_a_ring_for_ever() {
 /// Each pair has its own numbering: a link message recorded on its way to another member was taken for the next of its
 /// sender here.
 #[test]
-fn issue_a_letter_for_another_member_was_taken() {
+fn issue_a_link_message_for_another_member_was_taken() {
     let mut bench = bench(KINDS[2], 1);
     let held = bench.process.held().coordination;
     bench.take(&message((0, 2), 2, steps::REQUEST, &wire("a"), (0, [1, 0, 0])));

@@ -277,7 +277,7 @@ fn a_joiner_has_the_table() {
 }
 
 #[test]
-fn letters_that_are_lost_and_come_twice_change_nothing() {
+fn link_messages_that_are_lost_or_come_twice_change_nothing() {
     for configure in KINDS {
         let mut net = group(4, configure);
         let mut turn = 0u32;

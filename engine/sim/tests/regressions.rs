@@ -95,7 +95,7 @@ regressions! {
     ring_round_ended_by_a_leader,
     leader_passed_by_is_shown_late,
     leader_passed_by_is_not_shown,
-    letter_taken_by_another_member,
+    link_message_taken_by_another_member,
     settled_by_a_view_before_the_removal,
     order_lost_at_the_end_of_a_view,
     first_data_read_with_the_first_view,

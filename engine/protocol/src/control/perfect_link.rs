@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_are_taken_in_order_once_each_and_acknowledged() {
+    fn link_messages_are_taken_in_order_once_each_and_acknowledged() {
         let (mut one, mut other) = (PerfectLinks::new(2), PerfectLinks::new(2));
         (1..=3).for_each(|number| one.send(Rank(1), message(number)));
         let records = sent(&mut one, 0);
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn issue_new_letters_put_off_a_lost_one() {
+    fn issue_new_link_messages_put_off_a_lost_one() {
         let mut links = PerfectLinks::new(2);
         links.send(Rank(1), message(1));
         assert_eq!(sequences(&sent(&mut links, 0)), [1]); // lost

@@ -13,7 +13,7 @@ const OUTBOX_BYTES: usize = 3 << 19;
 /// Events an application has not fetched.
 const EVENTS: usize = 256;
 
-/// What a process keeps of locks and elections: some entries for each member of each name, and letters to members that
+/// What a process keeps of locks and elections: some entries for each member of each name, and link messages to members that
 /// are slow to answer.
 const COORDINATION: usize = 2048;
 

@@ -244,22 +244,22 @@ impl Group<'_> {
     /// Waits until a member reports, or until the deadline.
     fn hear(&mut self, until: Instant, forms: bool) -> Result<(), Stop> {
         match self.reports.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok((victim, report)) => self.take(victim, &report, forms),
+            Ok((reporter, report)) => self.take(reporter, &report, forms),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(()),
         }
     }
 
-    fn take(&mut self, victim: Incarnation, report: &MemberReport, forms: bool) -> Result<(), Stop> {
+    fn take(&mut self, reporter: Incarnation, report: &MemberReport, forms: bool) -> Result<(), Stop> {
         if matches!(report, MemberReport::Out) {
             (self.entries, self.last_out) = (self.entries + 1, Instant::now());
         }
-        let member = &mut self.members[usize::from(victim.rank)];
-        if member.incarnation != victim.incarnation {
+        let member = &mut self.members[usize::from(reporter.rank)];
+        if member.incarnation != reporter.incarnation {
             return Ok(());
         }
         match report {
             MemberReport::Joined => member.has_joined = true,
-            MemberReport::Inside => self.plan_fault(victim),
+            MemberReport::Inside => self.plan_fault(reporter),
             MemberReport::Out => {}
             MemberReport::GaveUp => self.has_failed = true,
             MemberReport::Ended if matches!(member.state, State::Down { .. }) => {}
@@ -269,10 +269,10 @@ impl Group<'_> {
                     return Err(Unusable::Members.into());
                 }
                 if !status.success() {
-                    return Err(failed(format!("member {victim} broke: {status}")));
+                    return Err(failed(format!("member {reporter} broke: {status}")));
                 }
                 self.outcome.false_evictions += u64::from(!member.was_stopped);
-                self.restart(victim.rank)?;
+                self.restart(reporter.rank)?;
             }
         }
         Ok(())
