@@ -1,5 +1,5 @@
-//! One group, one instance: nothing of an earlier formation changes anything in today's (invariant 27), and processes
-//! that were paused through a restart of all leave the older instance for the newer instance.
+//! One group, one instance: nothing of an earlier formation changes anything in today's, and processes that were paused
+//! through a restart of all leave the older instance for the newer instance.
 
 mod common;
 

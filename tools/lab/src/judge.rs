@@ -13,7 +13,8 @@
 //! [`Verdict::left_behind`].
 //!
 //! Source: Birman and Joseph, "Exploiting virtual synchrony" (1987); Chockler, Keidar and Vitenberg, "Group
-//! communication specifications" (2001). Numbers of invariants are the simulator's (`docs/simulator.md`).
+//! communication specifications" (2001). `docs/lab.md`, "The invariants it checks", lists the numbers of the
+//! invariants.
 
 mod barrier;
 mod causal;

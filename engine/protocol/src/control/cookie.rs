@@ -13,7 +13,7 @@
 //! repeats the word; a challenge that does not is forged or late, and is discarded. An observer fetches its cookies
 //! before it needs them and renews them in time, so that no repair waits for an extra round trip.
 //!
-//! Invariant 31: an address that has not proved that it receives is sent at most three bytes for each byte received.
+//! Invariant: an address that has not proved that it receives is sent at most three bytes for each byte received.
 //! Source: the cookies of DTLS (RFC 6347, §4.2.1) and QUIC's address validation (RFC 9000, §8.1), whose factor of three
 //! this is. SipHash: Aumasson and Bernstein (2012).
 

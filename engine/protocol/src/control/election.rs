@@ -13,10 +13,10 @@
 //! timeout does. A leader that is in the next view announces at its beginning that it leads, like a holder of a lock.
 //! No second leader can be accepted in a view before the first has left it or has resigned.
 //!
-//! **Fencing.** A leadership's token is (epoch, term) of its announcement. A leader that can't reach a quorum of its
-//! view is no longer a leader from then on.
+//! **Fencing.** A leadership's token is (birth, epoch, term): the instance's birth, and the epoch and term of the
+//! winner's announcement. A leader that can't reach a quorum of its view is no longer a leader from then on.
 //!
-//! Invariants: 18, one leader for each (epoch, term); tokens grow; among members of one view at most one leads. A
+//! Invariants: one leader for each (epoch, term); tokens grow; among members of one view at most one leads. A
 //! leadership that was reported only at its leader may end with that leader's crash, unseen by others. Bound:
 //! [`NAMES_MAX`](super::coordination::NAMES_MAX) elections.
 

@@ -11,12 +11,14 @@
 //! member's promise does no harm, because a member announces what it holds when it enters the next view, not when it
 //! promises.
 //!
-//! **Fencing.** A token is (epoch, number): numbers grow within an epoch, each algorithm by its own rule, and a later
-//! epoch beats any number. A member that can't reach a quorum of its view, or is out of it, holds nothing from then on.
+//! **Fencing.** A token is (birth, epoch, number), compared in this order. The birth is that of the instance, so that
+//! tokens grow over a restart of the whole group; the epoch is that of the view in which the lock was granted. Each
+//! algorithm makes only the number, which grows within an epoch. A member that can't reach a quorum of its view, or is
+//! out of it, holds nothing from then on.
 //!
-//! Invariants: among the members of one view, at most one holds a lock ([17]); tokens grow in the order of grants;
-//! every request ends, with a grant or with the reason why it is not granted. Bounds: [`NAMES_MAX`] names,
-//! [`REQUESTS_MAX`] requests.
+//! Invariants: among the members of one view, at most one holds a lock; tokens grow in the order of grants; every
+//! request ends, with a grant or with the reason why it is not granted. Bounds: [`NAMES_MAX`] names, [`REQUESTS_MAX`]
+//! requests.
 
 pub(crate) mod central;
 pub(crate) mod lamport;

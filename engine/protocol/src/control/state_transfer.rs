@@ -13,9 +13,10 @@
 //! at a different place of the order in each stream; and if a client has sent a message through two members, it could
 //! not know that the copy it receives is the second, which all members skip.
 //!
-//! Invariant 19. Bounds: one snapshot at a time at a donor, of at most `max_snapshot_bytes`; [`PARTS_AHEAD`] parts
-//! requested ahead. Source: state transfer of Birman and Joseph (1987), after a learner's catch-up in Raft (Ongaro,
-//! 2014, §4.2.1).
+//! Invariant: the joiner's state is the donor's at the position, and nothing behind that position is missing or comes
+//! twice. Bounds: one snapshot at a time at a donor, of at most `max_snapshot_bytes`; [`PARTS_AHEAD`] parts requested
+//! ahead. Source: state transfer of Birman and Joseph (1987), after a learner's catch-up in Raft (Ongaro, 2014,
+//! §4.2.1).
 
 use alloc::vec::Vec;
 use bourdon_wire::{Address, Instant, Rank};

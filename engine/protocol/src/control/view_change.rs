@@ -33,8 +33,10 @@
 //!
 //! This file has the ballots; [`driver`] decides when to begin, wait and repeat, and what the data plane must do.
 //!
-//! Invariants: 4 (one value an epoch), 5, 7, 8, 11 by the union, 26 (the continuing members). Sources: Lamport, "The
-//! part-time parliament" (1998); Birman and Joseph, "Exploiting virtual synchrony in distributed systems" (1987).
+//! Invariants: one value is decided in each epoch; a quorum of the old view accepted it; members that go on have
+//! delivered the same, in the same order; the union keeps what a quorum held, and so what `uniform` delivered; the
+//! continuing members are a quorum of the old view. Sources: Lamport, "The part-time parliament" (1998); Birman and
+//! Joseph, "Exploiting virtual synchrony in distributed systems" (1987).
 
 pub mod driver;
 
@@ -353,7 +355,8 @@ impl ViewChange {
         Some((ballot, Step::Propose(value)))
     }
 
-    /// Mutants that choose or decide without a quorum also break rule 26; the checkers must find them, not an assert.
+    /// Mutants that choose or decide without a quorum also break the rule that a quorum continues; the checkers must
+    /// find them, not an assert.
     fn is_enough_for_a_mutant(&self) -> bool {
         self.mutant.is_some()
     }

@@ -25,7 +25,8 @@
 //! that completed it may be gone: then every member had reached it, at least one member of any quorum among them, and
 //! the cut has what that member held.
 //!
-//! Invariant 16. Sources: Birman and Joseph, "Exploiting virtual synchrony" (1987); JGroups' FLUSH.
+//! Invariants: no message crosses a barrier; the barriers of one process complete in the order in which it requested
+//! them. Sources: Birman and Joseph, "Exploiting virtual synchrony" (1987); JGroups' FLUSH.
 
 use super::stream::Stream;
 use crate::mutant::Mutant;

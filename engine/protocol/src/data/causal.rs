@@ -8,7 +8,7 @@
 //! the whole vector, because an observer that came late, or lost the earlier datagrams, has not waited for what they
 //! stated. Vectors are indexed by rank and end with the epoch.
 //!
-//! Invariant 10: a message is delivered only when, for each entry (rank, n) of its vector, n messages of that rank have
+//! Invariant: a message is delivered only when, for each entry (rank, n) of its vector, n messages of that rank have
 //! been delivered here. Deviation: entries count messages delivered, not events, as in Birman, Schiper and Stephenson's
 //! CBCAST (1991).
 

@@ -9,7 +9,8 @@
 //! Every member has the same datagrams up to the cut, so every walk over them (`total.rs`, `causal.rs`, …) stops at the
 //! same message: where the next view begins need not be sent.
 //!
-//! Invariants: 7, 8 (the same walk over the same datagrams), 24 (what is delivered last is the whole cut).
+//! Invariants: members that go on have delivered the same messages in the same order, because they walk the same
+//! datagrams by the same rule; a member that goes on has delivered the whole cut.
 
 use super::cursor::Cursor;
 use super::epoch_state::EpochState;

@@ -6,8 +6,8 @@
 //! granted it; until every member has announced its own, nothing may be opened at all. Observers do not count: they
 //! repair from what is retained, or skip.
 //!
-//! Invariant 15: no datagram at or beyond the limit is ever opened. Some of the window is kept back from data, so that
-//! a sequencer whose own messages fill it can still order the others'.
+//! Invariant: no datagram at or beyond the limit is ever opened. Some of the window is kept back from data, so that a
+//! sequencer whose own messages fill it can still order the others'.
 
 use super::log::Log;
 use super::stability::Stability;

@@ -23,8 +23,9 @@
 //! members heard an earlier incarnation of it, and a new sequencer does not know how far another sequencer's order was
 //! heard. So each begins where only this view's numbers are.
 //!
-//! Invariants: 1 (at most once: numbers never fall), 2 (each loss is reported: from where delivery stood to where it
-//! goes on). Source for the stalls: aeron#1946.
+//! Invariants: a message is delivered at most once, because the numbers delivered of a sender never fall; each loss is
+//! reported, from the number at which delivery stood to the number at which it goes on. Source for the stalls:
+//! aeron#1946.
 
 use super::epoch_state::EpochState;
 use super::loose::End;

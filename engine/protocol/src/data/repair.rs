@@ -18,7 +18,8 @@
 //! a receiver that was suppressed waits a random time longer, because a lost repair affects all suppressed receivers at
 //! the same moment.
 //!
-//! Invariant 22: requests and repairs per loss are bounded. Source: RFC 5401 (back-off, suppression), RFC 5740 (NORM).
+//! Invariant: the requests and repairs for each loss are bounded. Source: RFC 5401 (back-off, suppression), RFC 5740
+//! (NORM).
 
 use super::log::Log;
 use super::window::Window;

@@ -10,8 +10,9 @@
 //! This is checked for each datagram, order runs included, so it serves every order of delivery; a message is due once
 //! enough members hold every datagram it depends on.
 //!
-//! Invariants: 13 (nothing is forgotten before the minimum), 14 (watermarks never fall, whatever a row states).
-//! Source: the stability matrix of Birman and Joseph (ISIS, 1987); all-to-all rows as in Derecho's SST (2019).
+//! Invariants: nothing is discarded before all members have it (the minimum over all rows); watermarks never fall,
+//! whatever a row states. Source: the stability matrix of Birman and Joseph (ISIS, 1987); all-to-all rows as in
+//! Derecho's SST (2019).
 
 use super::stream::Stream;
 use crate::view::{View, bit};

@@ -10,7 +10,7 @@
 //!
 //! The order is causal as well: a message sent after another was delivered at its sender was put in order after it.
 //!
-//! Invariants 7, 8: each order number is delivered once, in turn, with the same message everywhere.
+//! Invariant: each order number is delivered once, in turn, with the same message everywhere.
 
 use super::stream::{Step, Stream};
 use crate::counters::{Counter, Counters};

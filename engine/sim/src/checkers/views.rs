@@ -5,9 +5,7 @@
 //! process reports its promise ([`Process::is_wedged`]). An incarnation that is out of a view never comes back, only a
 //! later incarnation does.
 //!
-//! Where nothing goes wrong at all, there is no reason for a second view.
-//!
-//! DESIGN §7: 3, 4, 5 and, under a name of its own, 21.
+//! Without faults there is no reason for a second view; that is reported under a name of its own.
 
 use super::continuation::Continuation;
 use super::quorum::is_quorum;

@@ -10,9 +10,10 @@
 //! without the name, the grant would count as an answer to the next request while the coordinator has already revoked
 //! it.
 //!
-//! Tokens: one counter at the coordinator for all locks of an epoch. Invariants: 17; the coordinator serves requests in
-//! the order in which it receives them. Bound: [`REQUESTS_MAX`] requests at the coordinator, an answer of BUSY beyond.
-//! Source: Coulouris et al., Distributed Systems (2011), §15.2, "the central server algorithm".
+//! Token's number: one counter at the coordinator for all locks of an epoch. Invariants: no lock is granted while
+//! another member of the view holds it; the coordinator serves requests in the order in which it receives them. Bound:
+//! [`REQUESTS_MAX`] requests at the coordinator, an answer of BUSY beyond. Source: Coulouris et al., Distributed
+//! Systems (2011), §15.2, "the central server algorithm".
 
 use super::{Effects, Exclusion, Seat, has_room};
 use crate::control::coordination::NAMES_MAX;

@@ -10,10 +10,11 @@
 //! ([`Replicated::mark`], [`Replicated::show`]). At `reliable` a command is delivered as soon as it is in order; a
 //! member that acted on it then and was cut off would have acted on a command that the others never received.
 //!
-//! Tokens: the order number of the command that made the request the first; if a view change did that, the last number
-//! before the view, which no command of the view has. Invariants: 11 for grants, 17, 19: a joiner gets the table with
-//! its snapshot. Bounds: [`REQUESTS_MAX`] requests in the table, [`RECENT_MAX`] past grants for inspection. Source:
-//! state machine replication, Schneider (1990).
+//! Token's number: the order number of the command that made the request the first; if a view change did that, the last
+//! number before the view, which no command of the view has. Invariants: a reported grant is known to every member that
+//! goes on; at most one member of the view holds a lock; a joiner gets the table with its snapshot. Bounds:
+//! [`REQUESTS_MAX`] requests in the table, [`RECENT_MAX`] past grants for inspection. Source: state machine
+//! replication, Schneider (1990).
 
 use super::{Effects, Seat};
 use crate::control::coordination::FencingToken;

@@ -9,9 +9,9 @@
 //! from an earlier view simply does not answer. A reply names the request it answers, because a withdrawn request may
 //! be answered later.
 //!
-//! Tokens: time × 64 + rank. Each grant's token is higher than those before: a member that has replied to a request has
-//! a later time from then on. Invariants: 17; requests are served in the order of their times. Source: Ricart and
-//! Agrawala (CACM 1981).
+//! Token's number: time × 64 + rank. Each grant's token is higher than those before: a member that has replied to a
+//! request has a later time from then on. Invariants: at most one member of the view holds a lock; requests are served
+//! in the order of their times. Source: Ricart and Agrawala (CACM 1981).
 
 use super::lamport::{Stamp, TIMES_END, number, of_view};
 use super::{Effects, Exclusion, Seat};

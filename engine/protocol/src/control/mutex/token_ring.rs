@@ -13,10 +13,10 @@
 //! **Regeneration.** A view begins with exactly one token for each lock: at the member that holds the lock, else at the
 //! oldest member, which waits until all members have announced what they hold. The token of the previous epoch is void.
 //!
-//! Tokens: a count that travels with the token; the oldest member starts a new token at the count of the last token
-//! that it dropped. Invariants: 17; once a WANT has reached the token, at most N − 1 entries of others go before it.
-//! Until then the member at which the token rests may enter again and again. Source: Le Lann, Distributed Systems:
-//! Towards a Formal Approach (1977); Coulouris et al. (2011), §15.2.
+//! Fencing token's number: a count that travels with the token; the oldest member starts a new token at the highest
+//! count of the tokens that it dropped. Invariants: one token for each lock in an epoch; once a WANT has reached the
+//! token, at most N − 1 entries of others go before it. Until then the member at which the token rests may enter again
+//! and again. Source: Le Lann, Distributed Systems: Towards a Formal Approach (1977); Coulouris et al. (2011), §15.2.
 
 use super::{Effects, Exclusion, Seat, has_room};
 use crate::control::perfect_link::LinkMessage;

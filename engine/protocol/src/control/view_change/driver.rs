@@ -318,7 +318,7 @@ impl Driver {
         continuing(self.change.view(), value)
     }
 
-    /// Whether a value may follow this view: rule 26.
+    /// Whether a value may follow this view: the members that continue are a quorum of it.
     pub fn may_install(&self, value: &Value) -> bool {
         self.change.allows(value) || self.mutant.is_some()
     }
