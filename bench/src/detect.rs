@@ -97,7 +97,7 @@ enum Detector {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum ProfileName {
-    /// No false eviction on a loaded host
+    /// Few false evictions on a loaded host
     Default,
     /// For hosts with cores to spare
     Fast,

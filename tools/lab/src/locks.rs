@@ -41,7 +41,7 @@ pub enum Algorithm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
-    /// No false eviction on a loaded host.
+    /// Few false evictions on a loaded host.
     Default,
     /// For hosts with cores to spare.
     Fast,

@@ -1,8 +1,8 @@
-//! Elections: one leader a term, and every process can distinguish an old leader from a new one.
+//! Elections: one leader in each term, and every process can distinguish a former leader from the present one.
 //!
 //! A textbook algorithm finds the member that should lead: [`bully`] or [`ring`]. Alone, both elect two leaders as soon
-//! as a message is late: they take silence for a crash, and nothing stops an old leader from leading on. This file adds
-//! what makes them safe; the algorithms only decide when a member may announce itself.
+//! as a message is late: they treat a silent process as crashed, and nothing stops a former leader from acting as
+//! leader. This file adds what makes them safe; the algorithms only decide when a member may announce itself.
 //!
 //! **Announcement.** The winner sends COORDINATOR with a new term to all. A member accepts if it knows of no other
 //! leader in this view; otherwise it refuses and names that leader. The winner leads once a quorum has accepted: before
@@ -17,8 +17,8 @@
 //! winner's announcement. A leader that can't reach a quorum of its view is no longer a leader from then on.
 //!
 //! Invariants: one leader for each (epoch, term); tokens grow; among members of one view at most one leads. A
-//! leadership that was reported only at its leader may end with that leader's crash, unseen by others. Bound:
-//! [`NAMES_MAX`](super::coordination::NAMES_MAX) elections.
+//! leadership that was reported only at its leader may end with that leader's crash, and no other process learns of it.
+//! Bound: [`NAMES_MAX`](super::coordination::NAMES_MAX) elections.
 
 pub(crate) mod bully;
 pub(crate) mod ring;

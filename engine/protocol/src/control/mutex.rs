@@ -6,10 +6,10 @@
 //! outlives a view: which request holds a lock here, under which token.
 //!
 //! **View changes.** Messages of an epoch are void in the next. Each member begins a view by announcing to every other
-//! member which locks it holds (HOLDS for each, then STATE_SENT), so no later message can overtake that; then it
-//! repeats its requests. Crashed members announce nothing: their locks and requests are gone. A grant that came after a
-//! member's promise does no harm, because a member announces what it holds when it enters the next view, not when it
-//! promises.
+//! member which locks it holds (HOLDS for each, then STATE_SENT). Links keep the order, so no later message overtakes
+//! these; then the member repeats its requests. Crashed members announce nothing: their locks and requests are gone. A
+//! grant that came after a member's promise does no harm, because a member announces what it holds when it enters the
+//! next view, not when it promises.
 //!
 //! **Fencing.** A token is (birth, epoch, number), compared in this order. The birth is that of the instance, so that
 //! tokens grow over a restart of the whole group; the epoch is that of the view in which the lock was granted. Each

@@ -1,14 +1,13 @@
-//! Perfect links: what a member sends to another about locks and leaders arrives once, in the order in which it was
-//! sent.
+//! Perfect links: messages about locks and leaders from one member to another arrive once, in the order of sending.
 //!
 //! The textbook algorithms for mutual exclusion and election assume channels that lose nothing, duplicate nothing and
 //! keep the order; Lamport's is wrong without the last. Datagrams promise none of this. The group's own stream would,
 //! but then every member would receive what is meant for a single member.
 //!
 //! So each pair of members numbers the messages between them, from 1 in each epoch. The sender retransmits what was not
-//! acknowledged, all of it from the first missing message, after [`RETRY_NS`] and then ever less often. The receiver
-//! drops a message out of turn, because it will come again. An acknowledgement travels with any message in the other
-//! direction, or alone at the end of the step.
+//! acknowledged, all of it from the first missing message, after [`RETRY_NS`] and then less and less often. The
+//! receiver drops a message out of turn, because it will come again. An acknowledgement travels with any message in the
+//! other direction, or alone at the end of the step.
 //!
 //! Invariants: within an epoch a receiver takes a sender's messages in order, without holes and once each; nothing
 //! crosses an epoch, because the datagram's header names the epoch and both ends start again with it. Bounds: [`AHEAD`]

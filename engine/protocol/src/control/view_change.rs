@@ -13,15 +13,15 @@
 //!    the [`Proposal`] leaves out, and joiners; the cut is the *union* of what the members that answered hold.
 //! 4. A member answers `PROPOSE` with `ACCEPT` only once it holds the whole cut. A quorum of e *and* a quorum of e + 1
 //!    decide. The quorum of e makes the value unique; the quorum of e + 1 keeps the cut among the members that go on.
-//!    So a joiner, which follows e and holds the cut like any member, counts for e + 1, and never for e: otherwise a
-//!    single crash could leave a group that had accepted a joiner for ever with too few members of e + 1 to go on.
+//!    So a joiner, which follows e and holds the cut like any member, counts for e + 1, and never for e: otherwise,
+//!    after a single crash, a group that had accepted a joiner could have too few members of e + 1 to go on, for ever.
 //!
 //! **The continuing members are a quorum of e** ([`continues`]), members that asked to leave counted as consenting. A
-//! ballot needs the answers of a quorum, but a value that then left out members that answered would hand the group to a
-//! few: only those few would hold what a quorum held, and with it what `uniform` has delivered, and a single crash
-//! would lose it. So a member that answers is left out only for a reason that is not the proposer's own opinion:
-//! evidence of its crash, the clique rule (`membership.rs`), or its wish to leave; and if those reasons together would
-//! leave less than a quorum, all members that answered stay.
+//! ballot needs the answers of a quorum. If its value then left out members that had answered, only the few remaining
+//! members would hold what a quorum held, and with it what `uniform` has delivered; a single crash would lose it. So a
+//! member that answers is left out only for a reason that is not the proposer's own opinion: evidence of its crash, the
+//! clique rule (`membership.rs`), or its wish to leave; and if those reasons together would leave less than a quorum,
+//! all members that answered stay.
 //!
 //! Uniform delivery is safe at a majority because of the union: of any quorum that answers, at least one member holds
 //! what a majority held. Each stream's part of the cut is what some member holds of it *without a gap*: what lies

@@ -7,8 +7,8 @@
 //! grant a lock that another member still holds.
 //!
 //! A request has a name of its own (`other`), because a grant may cross the withdrawal of the request it answers:
-//! without the name, the grant would count as an answer to the next request while the coordinator has already revoked
-//! it.
+//! without the name, the member would take the grant as the answer to its next request, while the coordinator has
+//! already revoked it.
 //!
 //! Token's number: one counter at the coordinator for all locks of an epoch. Invariants: no lock is granted while
 //! another member of the view holds it; the coordinator serves requests in the order in which it receives them. Bound:

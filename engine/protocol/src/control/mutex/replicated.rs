@@ -2,8 +2,8 @@
 //!
 //! The textbook algorithms establish their own order with extra messages; a group that has a total order does not need
 //! them. A request and a release are messages in it. Every member applies the same commands and so keeps the same
-//! table: for each lock its holder and the members that wait, in the order of their requests. No request is sent twice,
-//! there is no coordinator, and a view change finds the same table at every member: it removes the members that are not
+//! table: for each lock its holder and the members that wait, in the order of their requests. No request is sent twice
+//! and there is no coordinator. At a view change every member has the same table; it removes the members that are not
 //! in the next view, and the next member in the queue has the lock.
 //!
 //! **Reported once uniform.** A grant is reported to its holder only when a quorum holds everything delivered up to it

@@ -1,9 +1,9 @@
-//! Ricart and Agrawala's algorithm: a member may enter once every other member has let it go first.
+//! Ricart and Agrawala's algorithm: a member may enter once every other member has replied to its request.
 //!
-//! Lamport's queues are all the same, so most of the messages that maintain them are unnecessary. A member that wants a
-//! lock sends REQUEST with its Lamport time to all; each receiver answers REPLY at once, unless it has the lock, or
-//! wants it and asked earlier (ties by rank): then it answers when it releases the lock. All replies together are the
-//! permission: 2(N−1) messages an entry, and RELEASE is the deferred reply.
+//! In Lamport's algorithm all members keep the same queue, so most of the messages that keep the queues equal are
+//! unnecessary. A member that wants a lock sends REQUEST with its Lamport time to all; each receiver answers REPLY at
+//! once, unless it has the lock, or wants it and asked earlier (ties by rank): then it answers when it releases the
+//! lock. All replies together are the permission: 2(N−1) messages an entry, and RELEASE is the deferred reply.
 //!
 //! A single crash breaks the algorithm, as with Lamport's; the next view has no crashed member to wait for. A holder
 //! from an earlier view simply does not answer. A reply names the request it answers, because a withdrawn request may

@@ -1,8 +1,8 @@
 //! The token ring: the member that has the token may enter.
 //!
 //! One token for each lock goes round the view, by rank; a member that gets it and wants the lock keeps it until it
-//! releases the lock. No member waits for more than one entry of each other member. The textbook's token circles even
-//! when no member wants it, and is lost if its holder crashes.
+//! releases the lock. No member waits for more than one entry of each other member. In the textbook the token goes
+//! round even when no member wants it, and is lost if the member that has it crashes.
 //!
 //! Here the token rests at the member that used it last. A member that wants it sends WANT to its successor, and each
 //! member forwards it until it reaches the token; then the token moves on round the ring, from member to member, with
