@@ -201,7 +201,7 @@ fn issue_a_flood_of_names_grew_what_the_others_keep() {
 /// A candidate with the rank of no member came back to no member, and went round for ever; announced, it was noted for
 /// each rank.
 #[test]
-fn issue_a_rank_that_is_nobodys_goes_round_a_ring_for_ever() {
+fn issue_a_rank_that_no_member_has_goes_round_a_ring_for_ever() {
     for step in [steps::ELECTION, steps::COORDINATOR] {
         let mut bench = bench(KINDS[1], 1);
         bench.take(&message((0, 1), 2, step, &wire("a"), (9, [1, 1, 0])));

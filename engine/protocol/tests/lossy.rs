@@ -195,8 +195,8 @@ fn what_waits_for_a_lost_order_is_given_up_after_a_few_heartbeats() {
         bench.take(&heartbeat);
         bench.news().contains(&lost)
     };
-    let told: Vec<_> = (0..6).map(|_| beat(&mut bench)).collect();
-    assert_eq!(told, [false, false, false, true, false, false], "three heartbeats pass over it");
+    let reported: Vec<_> = (0..6).map(|_| beat(&mut bench)).collect();
+    assert_eq!(reported, [false, false, false, true, false, false], "three heartbeats pass over it");
     bench.take(&data(0, 2, 1, 2, &[run(1, 0, 1), message(b"next")]));
     let news = bench.news();
     assert!(!news.iter().any(|effect| matches!(effect, Effect::Deliver(name, _) if name == "1:0")), "{news:?}");

@@ -229,7 +229,7 @@ fn a_holder_keeps_its_lock_when_another_member_dies() {
 }
 
 #[test]
-fn whoever_loses_the_majority_loses_its_locks() {
+fn a_member_without_a_majority_loses_its_locks() {
     for configure in KINDS {
         let mut net = group(3, configure);
         let held = ask(&mut net, 2, "x");

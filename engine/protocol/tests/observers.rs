@@ -113,8 +113,9 @@ fn messages_whose_order_was_lost_are_reported() {
     let lost = Event::Gap { sender: Rank(1), from: Sequence(0), to: Sequence(2) };
     assert!(news.contains(&ordered("0:0", 0)) && news.contains(&ordered("1:2", 3)), "{news:?}");
     bench.process.deliver(bench.now, usize::MAX, |_| {});
-    let told = bench.process.poll_event().map(Effect::Event).into_iter().chain(news).any(|e| e == Effect::Event(lost));
-    assert!(told);
+    let reported =
+        bench.process.poll_event().map(Effect::Event).into_iter().chain(news).any(|e| e == Effect::Event(lost));
+    assert!(reported);
 }
 
 /// The cut delivers 0 and 3 of five messages of a sender that died; the observer has delivered all five.

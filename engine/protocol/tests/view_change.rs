@@ -126,8 +126,8 @@ fn the_next_proposer_learns_what_was_accepted() {
     bench.take(&Step::of(PREPARE, (2, 0)).from(0));
     let news = bench.news();
     assert_eq!(news[1], sends_control("accept 1.2", To::Port(port(2))));
-    let told = "state 2.0 holds 2,0,0 accepted 1.2 view 12 led by 1 cut 2,0,0";
-    assert_eq!(news[2], sends_control(told, To::Port(port(0))));
+    let state = "state 2.0 holds 2,0,0 accepted 1.2 view 12 led by 1 cut 2,0,0";
+    assert_eq!(news[2], sends_control(state, To::Port(port(0))));
 }
 
 #[test]
@@ -210,8 +210,8 @@ fn a_member_left_out_learns_it_and_is_another_incarnation_from_then_on() {
     bench.publish(b"x");
     bench.take(&Step::with(DECIDE, (1, 0), Value(&[0, 2], 0, &[0, 0, 0])).from(0));
     bench.news();
-    let told = bench.process.standing();
-    assert_eq!(told, bourdon_protocol::Standing::Outside);
+    let standing = bench.process.standing();
+    assert_eq!(standing, bourdon_protocol::Standing::Outside);
     assert_eq!(bench.process.try_publish(bench.now, &Outgoing::default(), b"x"), Err(Refusal::Outside));
     assert_ne!(bench.process.incarnation(), Incarnation(1));
 }

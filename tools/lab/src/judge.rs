@@ -120,7 +120,7 @@ pub struct Verdict {
     /// Broken guarantees.
     pub violations: Vec<Violation>,
     /// Further violations, only counted.
-    pub violations_not_told: usize,
+    pub violations_not_listed: usize,
 }
 
 impl Verdict {
@@ -129,7 +129,7 @@ impl Verdict {
         if printed < PRINTED_AN_INVARIANT {
             self.violations.push(Violation { invariant, process: process.shown(), detail });
         } else {
-            self.violations_not_told += 1;
+            self.violations_not_listed += 1;
         }
     }
 }

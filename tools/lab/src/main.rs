@@ -434,7 +434,7 @@ fn text(verdict: &Verdict) -> String {
     for violation in &verdict.violations {
         text += &format!("invariant {}: {}: {}\n", violation.invariant, violation.process, violation.detail);
     }
-    match (verdict.violations.len(), verdict.violations_not_told) {
+    match (verdict.violations.len(), verdict.violations_not_listed) {
         (0, _) => text + "Every guarantee was kept.\n",
         (listed, 0) => text + &format!("{listed} violations\n"),
         (listed, more) => text + &format!("{listed} violations and {more} more of the same\n"),

@@ -48,7 +48,7 @@ pub struct Verdict {
     /// Grants that came too late and were refused entry.
     pub not_let_in: u64,
     /// Holders whose node reported that they had lost the lock.
-    pub told_lost: u64,
+    pub reported_lost: u64,
     /// Stale holders that were killed before the report.
     pub undecided: u64,
     /// Most requests that were made after another and granted before it.
@@ -116,7 +116,7 @@ impl Walk {
             }
             Kind::Commit => self.commit(line),
             Kind::Refused => self.verdict.refused_commits += 1,
-            Kind::Lost | Kind::CutOff => self.verdict.told_lost += 1,
+            Kind::Lost | Kind::CutOff => self.verdict.reported_lost += 1,
             Kind::Abandoned => {}
         }
         match self.entries.get_mut(&key).filter(|entry| entry.end.is_none()) {
@@ -221,11 +221,11 @@ fn to_next_grant(lines: &[Line], faults: &[(Incarnation, u64)]) -> Vec<u64> {
 pub(super) fn is_a_loser_uninformed(lines: &[Line], injected: &InjectedFaults) -> bool {
     let mut walk = Walk::default();
     lines.iter().for_each(|line| walk.line(line));
-    let untold = |key: &(Token, Incarnation)| {
+    let is_unreported = |key: &(Token, Incarnation)| {
         let is_stale = walk.entries.get(key).is_some_and(|entry| entry.is_refused || entry.overtaken_by.is_some());
         is_stale && injected.killed_ns(key.1).is_none()
     };
-    walk.open.iter().any(untold)
+    walk.open.iter().any(is_unreported)
 }
 
 #[cfg(test)]
@@ -295,8 +295,8 @@ mod tests {
     #[test]
     fn two_inside_at_once_are_found_though_the_counter_is_right() {
         let overlap = [(0, Begin, 1, 1, 0), (1, Begin, 1, 2, 0), (1, Commit, 1, 2, 1), (0, Refused, 1, 1, 1)];
-        let never_told = violations(&overlap, &none());
-        assert!(never_told.len() == 1 && never_told[0].contains("got no report"), "{never_told:?}");
+        let never_reported = violations(&overlap, &none());
+        assert!(never_reported.len() == 1 && never_reported[0].contains("got no report"), "{never_reported:?}");
         for end in [Abandoned, Lost] {
             let lines = [&overlap[..], &[(0, end, 1, 1, 1)]].concat();
             assert_eq!(violations(&lines, &none()).len(), 1, "{end:?} within one view");

@@ -126,7 +126,7 @@ impl Caller {
         payload: &[u8],
     ) -> Result<CallId, DirectRefusal> {
         if targets.is_empty() {
-            return Err(DirectRefusal::Nobody);
+            return Err(DirectRefusal::NoReceiver);
         }
         if self.calls.len() + self.outcomes.len() >= CALLS_MAX {
             return Err(DirectRefusal::TooMany { limit: CALLS_MAX });
