@@ -12,7 +12,8 @@
 //! bound until they have a sample.
 //!
 //! Invariants: group time and bound are pure functions of what was sampled; a sample counts only if it answers a
-//! request of ours. Sources: Cristian, "Probabilistic clock synchronization" (1989); RFC 5905 (the clock filter).
+//! request of this process. Sources: Cristian, "Probabilistic clock synchronization" (1989); RFC 5905 (the clock
+//! filter).
 
 use bourdon_wire::Instant;
 

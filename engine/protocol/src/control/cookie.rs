@@ -131,7 +131,7 @@ impl Held {
         Some(nonce)
     }
 
-    /// Receives a challenge of a rank; returns what to repeat, unless it answers no request of ours.
+    /// Receives a challenge of a rank; returns what to repeat, unless it answers no request of this process.
     pub(crate) fn take(&mut self, now: Instant, from: Rank, challenge: &Challenge) -> Option<Waiting> {
         let asked = challenge.asked.get();
         let word = self.words.get_mut(from.index())?;

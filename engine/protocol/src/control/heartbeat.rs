@@ -9,8 +9,7 @@
 use crate::config::Timing;
 use bourdon_wire::Instant;
 
-/// While the group forms, every process sends a heartbeat this often: often enough that no process waits for a
-/// newcomer.
+/// While the group forms, every process sends a heartbeat this often: so that a process that starts is soon heard.
 const FORMING_NS: u64 = 20_000_000;
 
 #[derive(Debug)]

@@ -214,7 +214,7 @@ impl Default for Membership {
 }
 
 impl Membership {
-    /// For a view just installed: any trouble of the previous view must last for its whole time again.
+    /// For a view just installed: each condition must last for its whole time again.
     pub fn new() -> Self {
         let never = [None; MEMBERS_MAX];
         Self { evidence: never, unheard: never, left_out: never, unreachable: None }

@@ -16,8 +16,8 @@
 //! - An order run names messages that the sequencer holds, which the same window bounds.
 //! - A view is announced by the heartbeats of its members.
 //!
-//! A frame that passes need not be true: it is only what a member might send. Only keys distinguish members from
-//! strangers.
+//! A frame that passes need not be true: it is only what a member might send. Only keys distinguish members from other
+//! processes.
 //!
 //! Invariant: an honest process's frames are never refused here. Bounds are named below, each with its reason.
 

@@ -137,14 +137,14 @@ pub struct Implausible;
 pub fn continues(view: &View, value: &Value, members_min: usize) -> bool {
     let continuing = continuing(view, value);
     let present = view.bits();
-    let in_new_life =
+    let in_new_incarnation =
         |member: &Member| view.epoch != Epoch(0) && !view.contains(*member) && present & bit(member.rank) != 0;
     let ranks = value.members.iter().fold(0, |bits, member| bits | bit(member.rank));
     let is_of_instance = view.epoch == Epoch(0) || (value.instance, value.birth) == (view.instance, view.birth);
     is_of_instance
         && value.leavers & !present == 0
         && value.leavers & ranks == 0
-        && !value.members.iter().any(in_new_life)
+        && !value.members.iter().any(in_new_incarnation)
         && view.is_quorum(continuing | value.leavers)
         && value.members.len() >= members_min
 }

@@ -35,8 +35,8 @@ use crate::config::{Order, Reliability};
 use crate::view::bit;
 use bourdon_wire::{DatagramHeader, DatagramNumber, Epoch, Instant, Kind, OrderNumber, Rank, Sequence};
 
-/// Where newcomers and new sequencers begin to count in a view: no view sends so many messages, and no number is
-/// assigned twice.
+/// Where members that are new in a view, and new sequencers, begin to count: no view sends so many messages, and no
+/// number is assigned twice.
 pub(crate) fn numbers_of(epoch: Epoch) -> u64 {
     epoch.0.min(EPOCHS_MAX) << NUMBERS_BITS
 }
@@ -123,8 +123,8 @@ impl Pipeline {
     }
 
     /// A heartbeat of the sequencer came, and `end` is where its stream ends. A message that was here before its last
-    /// few heartbeats, and has no place although everything the sequencer sent has been walked, waits in vain once a
-    /// part of the order was lost.
+    /// few heartbeats, and has no place although everything the sequencer sent has been walked, will never get one
+    /// once a part of the order was lost.
     pub(crate) fn doubt_order(&mut self, now: Instant, end: DatagramNumber) {
         let sequencer = self.view.sequencer;
         let is_behind = self.streams[sequencer.index()].cursor.floor() < end || self.waits_elsewhere();

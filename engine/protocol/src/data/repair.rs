@@ -31,7 +31,7 @@ use alloc::vec::Vec;
 use bourdon_wire::records::{NAK_RANGES_MAX, NakRange};
 use bourdon_wire::{Address, DatagramNumber, Instant, Rank};
 
-/// Up to this many receivers, all of them send requests at once and by unicast: their requests can't drown a sender.
+/// Up to this many receivers, all of them send requests at once and by unicast: their requests can't overload a sender.
 const RECEIVERS_QUIET: u32 = 8;
 /// RFC 5401's K: the back-off is spread over this many round trips.
 const BACKOFF_ROUND_TRIPS: f64 = 4.0;
