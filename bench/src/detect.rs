@@ -20,7 +20,7 @@ use crate::script::now_ns;
 use crate::{Failure, Idle};
 use bourdon::settings::{Profile, Settings as NodeSettings};
 use clap::{Args, ValueEnum};
-use group::{Group, MEMBERS, Sample, Trouble};
+use group::{Group, InjectedFault, MEMBERS, Sample};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use std::sync::mpsc::{Sender, TryRecvError, channel};
@@ -97,7 +97,7 @@ enum Detector {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum ProfileName {
-    /// No false eviction on a loaded host
+    /// Few false evictions on a loaded host
     Default,
     /// For hosts with cores to spare
     Fast,
@@ -235,13 +235,13 @@ fn measure(settings: &Settings, hosts: Option<Hosts>, cell: Cell) -> Measured {
         group.listen_for(CALM + Duration::from_nanos(dice() % CALM_SPREAD_NS))?;
         let victim = group.victim(index % 2 == 1);
         let other = (victim + 1 + (index / 2 % 2) as u16) % MEMBERS;
-        let trouble = match fault {
-            Fault::Kill => Trouble::Kill,
-            Fault::Stop => Trouble::Stop,
-            Fault::Cut => Trouble::Cut,
-            Fault::CutOneWay => Trouble::CutOneWay(other),
+        let injected = match fault {
+            Fault::Kill => InjectedFault::Kill,
+            Fault::Stop => InjectedFault::Stop,
+            Fault::Cut => InjectedFault::Cut,
+            Fault::CutOneWay => InjectedFault::CutOneWay(other),
         };
-        samples.push(group.sample(trouble, victim)?);
+        samples.push(group.sample(injected, victim)?);
     }
     let over = |figure: fn(&Sample) -> Option<u64>| {
         let mut histogram = crate::row::histogram();

@@ -58,9 +58,9 @@ impl Shape {
 
 /// Its version, if it is installed.
 pub(crate) fn version() -> Result<String, Failure> {
-    let said = server::version(PROGRAM)
+    let output = server::version(PROGRAM)
         .ok_or_else(|| Failure::Unusable("etcd is not installed: apt-get install etcd-server".into()))?;
-    let version = said.lines().next().and_then(|line| line.rsplit(' ').next());
+    let version = output.lines().next().and_then(|line| line.rsplit(' ').next());
     Ok(version.unwrap_or("unknown").to_owned())
 }
 

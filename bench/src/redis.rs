@@ -24,9 +24,9 @@ pub(crate) const DELETE_IF_MINE: &str =
 
 /// Its version, if it is installed.
 pub(crate) fn version() -> Result<String, Failure> {
-    let said = server::version(PROGRAM)
+    let output = server::version(PROGRAM)
         .ok_or_else(|| Failure::Unusable("redis is not installed: apt-get install redis-server".into()))?;
-    let version = said.split_whitespace().find_map(|word| word.strip_prefix("v="));
+    let version = output.split_whitespace().find_map(|word| word.strip_prefix("v="));
     Ok(version.unwrap_or("unknown").to_owned())
 }
 

@@ -43,9 +43,9 @@ pub(crate) fn start<S: DeserializeOwned + Send + 'static>(
     let stdout = child.stdout.take().expect("stdout is piped");
     std::thread::spawn(move || {
         for line in BufReader::new(stdout).lines() {
-            let said = line.ok().and_then(|line| serde_json::from_str(&line).ok());
-            let ends = said.is_none();
-            if sender.send((rank, incarnation, said)).is_err() || ends {
+            let report = line.ok().and_then(|line| serde_json::from_str(&line).ok());
+            let ends = report.is_none();
+            if sender.send((rank, incarnation, report)).is_err() || ends {
                 return;
             }
         }
@@ -63,9 +63,9 @@ pub(crate) fn send(child: &mut Child, what: &impl Serialize) -> Result<(), Failu
 // ---- the member ----------------------------------------------------------------------------------------------------
 
 /// Sends the harness a report.
-pub(crate) fn report(said: &impl Serialize) {
+pub(crate) fn report(report: &impl Serialize) {
     // A harness that is gone has closed stdin too.
-    let _ = std::io::stdout().write_all(line(said).as_bytes());
+    let _ = std::io::stdout().write_all(line(report).as_bytes());
 }
 
 /// The configuration that the harness sends this process: the first line.

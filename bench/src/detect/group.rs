@@ -26,7 +26,7 @@ const WHOLE: u64 = (1 << MEMBERS) - 1;
 
 /// The kinds of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(super) enum InjectedFault {
     Kill,
     Stop,
     Cut,
@@ -212,13 +212,13 @@ impl Group {
     }
 
     /// Injects a fault into a member of a whole group, and waits until the group is whole again.
-    pub(super) fn sample(&mut self, trouble: Trouble, victim: u16) -> Result<Sample, Failure> {
+    pub(super) fn sample(&mut self, fault: InjectedFault, victim: u16) -> Result<Sample, Failure> {
         self.mark()?;
         let (left_out, _) = self.left_out();
         let before = self.until_whole()?;
-        let victims = 1 << victim | if let Trouble::CutOneWay(to) = trouble { 1 << to } else { 0 };
+        let victims = 1 << victim | if let InjectedFault::CutOneWay(to) = fault { 1 << to } else { 0 };
         let at_ns = now_ns();
-        self.make(trouble, victim)?;
+        self.make(fault, victim)?;
         let view = self.until("a view without the victim", |group| {
             let candidates = group.members.iter().filter_map(|member| member.view);
             let mut without = candidates.filter(|view| view.epoch > before.epoch && view.members & victims != victims);
@@ -233,7 +233,7 @@ impl Group {
             let all: Option<Vec<_>> = survivors().map(outage).collect();
             all.and_then(|all| all.into_iter().map(|(_, longest_ns)| longest_ns).max())
         })?;
-        self.end_of(trouble, victim)?;
+        self.end_of(fault, victim)?;
         self.until_whole()?;
         let (left_out_since, _) = self.left_out();
         Ok(Sample {
@@ -268,28 +268,28 @@ impl Group {
         self.hosts.as_mut().expect("cables are pulled only where there are hosts")
     }
 
-    fn make(&mut self, trouble: Trouble, victim: u16) -> Result<(), Failure> {
-        match trouble {
-            Trouble::Kill => {
+    fn make(&mut self, fault: InjectedFault, victim: u16) -> Result<(), Failure> {
+        match fault {
+            InjectedFault::Kill => {
                 self.members[usize::from(victim)].incarnation += 1; // its end is no surprise
                 self.signal(victim, Signal::KILL)
             }
-            Trouble::Stop => self.signal(victim, Signal::STOP),
-            Trouble::Cut => self.hosts().cut(victim, None),
-            Trouble::CutOneWay(to) => self.hosts().cut(victim, Some(to)),
+            InjectedFault::Stop => self.signal(victim, Signal::STOP),
+            InjectedFault::Cut => self.hosts().cut(victim, None),
+            InjectedFault::CutOneWay(to) => self.hosts().cut(victim, Some(to)),
         }
     }
 
-    fn end_of(&mut self, trouble: Trouble, victim: u16) -> Result<(), Failure> {
-        match trouble {
-            Trouble::Kill => {
+    fn end_of(&mut self, fault: InjectedFault, victim: u16) -> Result<(), Failure> {
+        match fault {
+            InjectedFault::Kill => {
                 let incarnation = self.members[usize::from(victim)].incarnation + 1;
                 self.members[usize::from(victim)] = self.begin(victim, incarnation)?;
                 Ok(())
             }
-            Trouble::Stop => self.signal(victim, Signal::CONT),
-            Trouble::Cut => self.hosts().restore(victim, None),
-            Trouble::CutOneWay(to) => self.hosts().restore(victim, Some(to)),
+            InjectedFault::Stop => self.signal(victim, Signal::CONT),
+            InjectedFault::Cut => self.hosts().restore(victim, None),
+            InjectedFault::CutOneWay(to) => self.hosts().restore(victim, Some(to)),
         }
     }
 }

@@ -148,8 +148,8 @@ impl Group {
         if !state.decided[epoch].is_empty() {
             actions.push(Action::Learn(own));
         }
-        let everybody = bits(&state.view(node.epoch).members);
-        let others = everybody & !(1 << own);
+        let all_members = bits(&state.view(node.epoch).members);
+        let others = all_members & !(1 << own);
         // A suspicion changes only whether the proposer waits, except where a bug makes more of it.
         let believes = self.is(Mutant::TakeoverAlone) || self.is(Mutant::RespondersLeftOut);
         let reports = [0, others];
@@ -163,13 +163,13 @@ impl Group {
         };
         actions.extend(timer.into_iter().flat_map(|timer| reports.iter().map(move |s| Action::Expire(own, timer, *s))));
         if more && !ballots.is_wedged() {
-            actions.push(Action::Lead(own, everybody, 0));
+            actions.push(Action::Lead(own, all_members, 0));
             if self.leavers > 0 && state.view(node.epoch).epoch == Epoch(1) {
-                actions.push(Action::Lead(own, everybody & !self.leaving(), self.leaving()));
+                actions.push(Action::Lead(own, all_members & !self.leaving(), self.leaving()));
             }
             if self.suspects {
                 let gone = driver::ranks(others);
-                actions.extend(gone.map(|gone| Action::Lead(own, everybody & !(1 << gone.0), 0)));
+                actions.extend(gone.map(|gone| Action::Lead(own, all_members & !(1 << gone.0), 0)));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Whether the group can always go on: invariant 20, as far as a model without time can state it.
+//! Whether the group can always go on: progress, as far as a model without time can state it.
 //!
 //! Liveness in general asks for fair schedules. This search asks for less, which is enough to find what blocks for
 //! good: from every state in which a majority lives there is *some* way to a state in which all living members of the

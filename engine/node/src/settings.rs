@@ -193,7 +193,7 @@ pub struct TimingSettings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
-    /// Failures show within 100 ms; a host under full load evicts no member.
+    /// Failures show within 100 ms; full load on a host rarely makes the group evict a member that lives.
     #[default]
     Default,
     /// Failures show within 20 ms, on hosts with cores to spare.

@@ -181,10 +181,10 @@ fn a_node_hears_the_sources_it_names_while_it_runs() {
     member.try_publish(TOPIC, b"unheard for now").expect("there is room");
     // By unicast, which no source filter affects: when this is here, the multicast before it would have been.
     let to = observer.local_address().into();
-    let (mut told, mut heard) = (false, 0);
+    let (mut sent, mut heard) = (false, 0);
     until("the unicast", || {
         member.poll(|_| {}).expect("the port works");
-        told = told || member.send_to_address(to, b"last").is_ok();
+        sent = sent || member.send_to_address(to, b"last").is_ok();
         observer.poll(|_| heard += 1).expect("the port works");
         observer.poll_direct().is_some()
     });

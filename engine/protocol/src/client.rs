@@ -1,19 +1,20 @@
 //! The client's side: publishes through a member without being a member.
 //!
-//! One message at a time is under way per window slot; the member takes them in order and replies with a watermark, so
-//! after a lost request or reply the client sends again from the watermark (go-back-N). The window is small: a client
-//! is a convenience, and an application that needs speed runs a member.
+//! A client has a small window of messages under way. The member takes them in order and replies with a watermark;
+//! after a lost request or reply the client sends again from the watermark on (go-back-N). The window is small because
+//! an application that needs speed runs a member.
 //!
 //! A client leaves a member that falls silent for another member that was heard lately. Through the other member it
 //! sends again the messages that the first member had taken and not confirmed; the group delivers each once
 //! (`control/clients.rs`).
 //!
-//! Where two groups have one name, an older one that was frozen and a newer, both answer. A client that sent each
-//! message to whichever answered last would have it published twice, and later messages before it. So a client does
-//! not go back to an instance that it left, before the present one has been silent for 5 s.
+//! An older group whose members were frozen and have resumed, and a newer group of the same name, both answer a client.
+//! If the client sent each message to the group that answered last, both could publish a message, one of them after
+//! later messages. So a client moves back to an instance that it left only after the present instance has been silent
+//! for 5 s.
 //!
-//! A heartbeat that is not a member's may name any address. So a client first sends a request without a message, one
-//! for each heartbeat that names the address. It sends messages only once a reply has come from there.
+//! A forged heartbeat may name any address. So for each heartbeat that names an address the client first sends one
+//! request without a message. It sends messages to the address only once a reply has come from it.
 //!
 //! Pure like [`Process`](crate::Process): bytes and time in, bytes and events out.
 

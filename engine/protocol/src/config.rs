@@ -102,8 +102,8 @@ pub enum Start {
 /// How long the engine waits before it acts, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timing {
-    /// A datagram received is acknowledged at the latest after this. DESIGN's first choice: short against a window at
-    /// full speed, long against a burst.
+    /// A datagram received is acknowledged at the latest after this: short against a window at full speed, long against
+    /// a burst.
     pub ack_delay_ns: u64,
     /// The first heartbeat after the last datagram: how long a lost tail goes unnoticed at most.
     pub heartbeat_min_ns: u64,

@@ -317,7 +317,7 @@ pub enum DirectRefusal {
     Own(Rank),
     /// None of the members named was heard.
     #[error("no eligible member has been heard from yet")]
-    Nobody,
+    NoReceiver,
     /// Its transport reaches the group and no other process.
     #[error("the transport can't broadcast: use udp, portable or auto, on a port that no other program has to itself")]
     NoBroadcast,

@@ -111,7 +111,7 @@ pub enum Mutant {
     /// A replicated lock is granted as soon as the request is in order.
     GrantBeforeUniform,
     /// The coordinator of a new view grants before all members have reported what they hold.
-    GrantBeforeTold,
+    GrantBeforeAnnounced,
     /// A new view's oldest member makes a token for a lock that another member still has.
     TwoTokens,
     /// A member that has a lock replies to requests as if it did not have it.
@@ -193,7 +193,7 @@ impl Mutant {
         Self::MarkerIgnored,
         Self::SnapshotAhead,
         Self::GrantBeforeUniform,
-        Self::GrantBeforeTold,
+        Self::GrantBeforeAnnounced,
         Self::TwoTokens,
         Self::ReplyInside,
         Self::ReplyNotAwaited,
@@ -266,7 +266,7 @@ impl Mutant {
             Self::MarkerIgnored => "marker-ignored",
             Self::SnapshotAhead => "snapshot-ahead",
             Self::GrantBeforeUniform => "grant-before-uniform",
-            Self::GrantBeforeTold => "grant-before-told",
+            Self::GrantBeforeAnnounced => "grant-before-announced",
             Self::TwoTokens => "two-tokens",
             Self::ReplyInside => "reply-inside",
             Self::ReplyNotAwaited => "reply-not-awaited",

@@ -69,7 +69,11 @@ fn issue_two_barriers_with_nothing_between_them_never_end() {
         net.process(1).sync(now, None).unwrap();
         net.run(20 * MS);
         for index in 0..4 {
-            assert!(net.ones[index].shown.contains(&Output::Synced(phase)), "{index}: {:?}", net.ones[index].shown);
+            assert!(
+                net.processes[index].shown.contains(&Output::Synced(phase)),
+                "{index}: {:?}",
+                net.processes[index].shown
+            );
         }
     }
 }
@@ -84,7 +88,7 @@ fn issue_a_barrier_of_the_sequencers_own_never_ends() {
     net.process(0).sync(now, None).unwrap();
     net.run(20 * MS);
     for index in 0..4 {
-        assert!(net.ones[index].shown.contains(&Output::Synced(1)), "{:?}", net.ones[index].shown);
+        assert!(net.processes[index].shown.contains(&Output::Synced(1)), "{:?}", net.processes[index].shown);
     }
 }
 
@@ -134,7 +138,7 @@ fn issue_an_observer_that_comes_after_a_barrier_stops_at_the_next() {
     assert_eq!(bench.news(), [], "the other member may not have got there");
     // Its row was lost: its heartbeat gives the same.
     bench.take(&bench.heartbeat(1, |heartbeat| heartbeat.reached_phase = 4.into()));
-    let cookie = common::says("which view", common::To::Port(common::port(1)));
+    let cookie = common::sends_control("which view", common::To::Port(common::port(1)));
     assert_eq!(bench.news(), [cookie, synced(4, false)]);
 }
 
@@ -192,9 +196,12 @@ fn a_barrier_that_a_view_change_meets_is_completed_after_it() {
             }
             net.run(50 * MS);
             for index in [survivors[0], survivors[1], 3] {
-                assert_eq!(net.ones[index].shown, net.ones[requester].shown, "{victim} after {at_us} us: {index}");
+                assert_eq!(
+                    net.processes[index].shown, net.processes[requester].shown,
+                    "{victim} after {at_us} us: {index}"
+                );
             }
-            let shown = &net.ones[requester].shown;
+            let shown = &net.processes[requester].shown;
             let count = shown.iter().filter(|shown| matches!(shown, Output::Synced(_))).count();
             assert!(count >= 1, "{victim} after {at_us} us: {shown:?}");
             assert!(

@@ -6,7 +6,7 @@ use bourdon_protocol::{Client, ClientEvent, Order};
 use bourdon_wire::records::ballot_steps::PREPARE;
 use bourdon_wire::records::{ClientAnswer, ClientRequest, refusals, request_flags};
 use bourdon_wire::{ClientId, ClientTag, Instant, Kind, Rank, Sequence, TopicId, flags};
-use common::{Bench, Effect, GROUP, MTU, Step, To, address, control, data, in_instance, row, says, sends};
+use common::{Bench, Effect, GROUP, MTU, Step, To, address, control, data, in_instance, row, sends, sends_control};
 use zerocopy::IntoBytes;
 
 fn request(client: u64, sequence: u64, request_flags: u16, payload: &[u8]) -> Vec<u8> {
@@ -44,7 +44,7 @@ fn answered(bench: &mut Bench, request: &[u8]) -> Vec<Effect> {
 }
 
 fn answer(taken: u64, refusal: u64) -> Effect {
-    says(&format!("answer 5 taken {taken} refusal {refusal}"), To::Port(700))
+    sends_control(&format!("answer 5 taken {taken} refusal {refusal}"), To::Port(700))
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn a_member_serves_so_many_clients_and_no_more() {
     }
     bench.settle();
     let late = answered(&mut bench, &request(5000, 0, 0, b""));
-    assert_eq!(late, [says("answer 5000 taken 0 refusal 3", To::Port(700))]);
+    assert_eq!(late, [sends_control("answer 5000 taken 0 refusal 3", To::Port(700))]);
     bench.now = bench.now + 61_000_000_000;
     bench.take(&bench.heartbeat(0, |_| {}));
     assert_eq!(answered(&mut bench, &request(5000, 0, 0, b"x"))[0], sends(0, &["1 bytes"]), "the quietest is replaced");

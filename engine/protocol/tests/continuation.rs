@@ -7,7 +7,7 @@ use bourdon_protocol::{Config, Counter, Event, Order, Quorum, Refusal, Reliabili
 use bourdon_wire::Epoch;
 use bourdon_wire::records::ballot_steps::{ACCEPT, DECIDE, PREPARE, PROPOSE};
 use common::net::Net;
-use common::{Bench, Effect, MS, Step, To, Value, port, says};
+use common::{Bench, Effect, MS, Step, To, Value, port, sends_control};
 
 const PATIENCE_MS: u64 = 4 * 50;
 
@@ -25,13 +25,13 @@ fn a_takeover_keeps_the_members_that_the_proposer_suspects() {
             bench.news()
         })
         .collect();
-    assert!(news.contains(&says("prepare 2.1", To::All)), "{news:?}");
+    assert!(news.contains(&sends_control("prepare 2.1", To::All)), "{news:?}");
     assert_eq!(bench.process.suspects(), 0b101);
     let ballot = bench.process.counters().get(Counter::Ballots);
     bench.take(&Step::state((1 + ballot, 1), &[0, 0, 0]).from(0));
     let news = bench.news();
     let proposal = format!("propose {}.1 view 01 led by 0 cut 0,0,0", 1 + ballot);
-    assert!(news.contains(&says(&proposal, To::All)), "the member that replied is in: {news:?}");
+    assert!(news.contains(&sends_control(&proposal, To::All)), "the member that replied is in: {news:?}");
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn a_value_without_a_quorum_of_the_view_is_not_accepted() {
     assert_eq!(bench.news(), []);
     let leaver = Step { leavers: 0b100, ..Step::with(PROPOSE, (1, 0), Value(&[0], 0, &[0, 0, 0])) };
     bench.take(&leaver.from(0));
-    assert_eq!(bench.news(), [says("accept 1.0", To::Port(port(0)))], "with the leaver it is");
+    assert_eq!(bench.news(), [sends_control("accept 1.0", To::Port(port(0)))], "with the leaver it is");
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn an_accepted_value_that_breaks_the_rule_is_not_adopted() {
     bench.take(&Step::state((ballot, 1), &[0, 0, 0]).from(2));
     let news = bench.news();
     let proposal = format!("propose {ballot}.1 view 12 led by 1 cut 0,0,0");
-    assert!(news.contains(&says(&proposal, To::All)), "{news:?}");
+    assert!(news.contains(&sends_control(&proposal, To::All)), "{news:?}");
 }
 
 /// Members crash one after the other: with `quorum = members` the group stops at the majority of the configured
@@ -101,9 +101,9 @@ fn a_view_never_shrinks_below_the_configured_majority() {
             net.kill(index);
             net.run(1500 * MS);
         }
-        assert_eq!(net.process(0).view().members.len(), last, "{quorum:?}: {:?}", net.ones[0].events);
-        let stopped = net.ones[0].events.contains(&Event::NoMajority);
-        assert_eq!(stopped, quorum == Quorum::Members, "{:?}", net.ones[0].events);
+        assert_eq!(net.process(0).view().members.len(), last, "{quorum:?}: {:?}", net.processes[0].events);
+        let stopped = net.processes[0].events.contains(&Event::NoMajority);
+        assert_eq!(stopped, quorum == Quorum::Members, "{:?}", net.processes[0].events);
         assert_eq!(net.publish(0, b"x").is_err_and(|refusal| refusal == Refusal::NoMajority), stopped);
     }
 }

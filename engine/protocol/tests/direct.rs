@@ -174,7 +174,7 @@ fn what_cannot_be_sent_is_refused_with_the_reason() {
     assert!(process.send_to(now, Rank(1), &vec![0; limit_bytes]).is_ok());
     assert_eq!(process.send_to(now, Rank(0), b""), Err(DirectRefusal::Own(Rank(0))));
     assert_eq!(process.send_to(now, Rank(9), b""), Err(DirectRefusal::Unheard(Rank(9))));
-    assert_eq!(process.send_any(now, &[Rank(9)], b""), Err(DirectRefusal::Nobody));
+    assert_eq!(process.send_any(now, &[Rank(9)], b""), Err(DirectRefusal::NoReceiver));
     assert_eq!(process.send_to_address(now, Address::default(), b""), Err(DirectRefusal::Unreachable));
     for _ in 1..32 {
         process.send_to(now, Rank(1), b"").unwrap();

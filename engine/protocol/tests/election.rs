@@ -31,7 +31,7 @@ fn stand(net: &mut Net, member: usize, participation: Participation) {
 }
 
 fn live(net: &Net) -> Vec<usize> {
-    (0..net.ones.len()).filter(|index| net.ones[*index].process.is_some()).collect()
+    (0..net.processes.len()).filter(|index| net.processes[*index].process.is_some()).collect()
 }
 
 /// The leader that all live members report.

@@ -69,7 +69,7 @@ impl World {
             Event::Gap { sender, from, to } => Some((sender.0, from.0, to.0)),
             _ => None,
         };
-        self.net.ones[index].events.iter().filter_map(gap).collect()
+        self.net.processes[index].events.iter().filter_map(gap).collect()
     }
 }
 
@@ -210,16 +210,16 @@ fn a_member_to_be_goes_through_every_view() {
     }
     world.network.set(Network::Deaf(4));
     for victim in [1, 0] {
-        let members: Vec<usize> = (0..4).filter(|member| world.net.ones[*member].process.is_some()).collect();
+        let members: Vec<usize> = (0..4).filter(|member| world.net.processes[*member].process.is_some()).collect();
         world.publish(&members, 20, 8);
         world.kill(victim);
     }
     world.network.set(Network::Whole);
     hidden.set(false);
     world.net.run(3000 * MS);
-    assert!(world.net.agree(&[2, 3, 4], 3), "{:?}", world.net.ones[4].events);
-    let snapshots = world.net.ones[4].events.iter().filter(|event| **event == Event::SnapshotReady).count();
-    assert_eq!(snapshots, 1, "{:?}", world.net.ones[4].events);
+    assert!(world.net.agree(&[2, 3, 4], 3), "{:?}", world.net.processes[4].events);
+    let snapshots = world.net.processes[4].events.iter().filter(|event| **event == Event::SnapshotReady).count();
+    assert_eq!(snapshots, 1, "{:?}", world.net.processes[4].events);
 }
 
 /// The proposer's decision reaches an observer only; then the proposer and the leaver crash.
@@ -252,11 +252,11 @@ fn a_decision_that_only_an_observer_knows_reaches_the_member() {
     let proposer = (0..3).find(|index| net.process(*index).view().epoch.0 == 2).unwrap();
     net.kill(proposer);
     net.kill(2);
-    let last = (0..3).find(|index| net.ones[*index].process.is_some()).unwrap();
+    let last = (0..3).find(|index| net.processes[*index].process.is_some()).unwrap();
     net.run(200 * MS);
     // One of three: without the decision it could not go on.
     let learned = net.process(last).view().clone();
-    assert_eq!(learned.epoch.0, 2, "{:?}", net.ones[last].events);
+    assert_eq!(learned.epoch.0, 2, "{:?}", net.processes[last].events);
     assert!(learned.incarnation(Rank(2)).is_none());
 }
 
@@ -277,13 +277,13 @@ fn a_leaver_answers_until_the_others_have_gone_on() {
     net.lose = Box::new(move |from, to| too.get() && from != 0 && to != 0);
     let now = net.now;
     net.process(0).leave(now);
-    let left = |net: &Net| net.ones[0].events.iter().any(|event| matches!(event, Event::Left(_)));
+    let left = |net: &Net| net.processes[0].events.iter().any(|event| matches!(event, Event::Left(_)));
     net.run(2000 * MS);
-    assert_eq!(net.process(0).standing(), Standing::Gone, "{:?}", net.ones[0].events);
+    assert_eq!(net.process(0).standing(), Standing::Gone, "{:?}", net.processes[0].events);
     assert!(!left(&net) && cut.get(), "it still replies");
     assert_eq!((net.process(1).view().epoch.0, net.process(2).view().epoch.0), (1, 1));
     net.alter = Box::new(|_, _, _| 1);
     net.run(50 * MS);
-    assert!(left(&net), "{:?}", net.ones[0].events);
+    assert!(left(&net), "{:?}", net.processes[0].events);
     assert_eq!((net.process(1).view().epoch.0, net.process(2).view().epoch.0), (2, 2));
 }

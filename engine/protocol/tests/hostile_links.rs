@@ -88,7 +88,7 @@ fn message((from, to): (u16, u16), sequence: u64, step: u16, name: &[u8], (rank,
 fn bench(configure: fn(&mut Config), own: usize) -> Bench {
     let mut net = Net::new(3, 0, configure);
     net.run(50 * MS);
-    let process = net.ones[own].process.take().unwrap();
+    let process = net.processes[own].process.take().unwrap();
     assert_eq!(process.view().epoch, Epoch(1));
     Bench { process, now: net.now }
 }
@@ -201,7 +201,7 @@ fn issue_a_flood_of_names_grew_what_the_others_keep() {
 /// A candidate with the rank of no member came back to no member, and went round for ever; announced, it was noted for
 /// each rank.
 #[test]
-fn issue_a_rank_that_is_nobodys_goes_round_a_ring_for_ever() {
+fn issue_a_rank_that_no_member_has_goes_round_a_ring_for_ever() {
     for step in [steps::ELECTION, steps::COORDINATOR] {
         let mut bench = bench(KINDS[1], 1);
         bench.take(&message((0, 1), 2, step, &wire("a"), (9, [1, 1, 0])));
@@ -213,7 +213,7 @@ fn issue_a_rank_that_is_nobodys_goes_round_a_ring_for_ever() {
 /// Each pair has its own numbering: a link message recorded on its way to another member was taken for the next of its
 /// sender here.
 #[test]
-fn issue_a_letter_for_another_member_was_taken() {
+fn issue_a_link_message_for_another_member_was_taken() {
     let mut bench = bench(KINDS[2], 1);
     let held = bench.process.held().coordination;
     bench.take(&message((0, 2), 2, steps::REQUEST, &wire("a"), (0, [1, 0, 0])));

@@ -1,5 +1,5 @@
-//! One group, one instance: nothing of an earlier formation changes anything in today's (invariant 27), and processes
-//! that were paused through a restart of all leave the older instance for the newer instance.
+//! One group, one instance: nothing of an earlier formation changes anything in today's, and processes that were paused
+//! through a restart of all leave the older instance for the newer instance.
 
 mod common;
 
@@ -11,7 +11,7 @@ use common::net::address;
 const SECOND: u64 = 1_000_000_000;
 
 /// A process and its place: several may share a rank, as yesterday's and today's do.
-struct One {
+struct TestProcess {
     process: Process,
     address: usize,
     is_paused: bool,
@@ -21,7 +21,7 @@ struct One {
 
 struct World {
     now: Instant,
-    ones: Vec<One>,
+    processes: Vec<TestProcess>,
     /// Every datagram sent, if it is recorded.
     record: Option<Vec<(Destination, Vec<u8>)>>,
     mutant: Option<Mutant>,
@@ -30,7 +30,7 @@ struct World {
 
 impl World {
     fn new(mutant: Option<Mutant>) -> Self {
-        Self { now: Instant(SECOND), ones: Vec::new(), record: None, mutant, run: 0 }
+        Self { now: Instant(SECOND), processes: Vec::new(), record: None, mutant, run: 0 }
     }
 
     fn config(&self, rank: Option<u16>, place: usize) -> Config {
@@ -51,8 +51,14 @@ impl World {
 
     fn add(&mut self, config: Config, place: usize) -> usize {
         let process = Process::new(self.now, config).unwrap();
-        self.ones.push(One { process, address: place, is_paused: false, delivered: Vec::new(), events: Vec::new() });
-        self.ones.len() - 1
+        self.processes.push(TestProcess {
+            process,
+            address: place,
+            is_paused: false,
+            delivered: Vec::new(),
+            events: Vec::new(),
+        });
+        self.processes.len() - 1
     }
 
     /// Starts all three members, each at its own place.
@@ -72,7 +78,7 @@ impl World {
     }
 
     fn hand(&mut self, from: Option<usize>, to: Destination, datagram: &[u8]) {
-        for (index, one) in self.ones.iter_mut().enumerate() {
+        for (index, one) in self.processes.iter_mut().enumerate() {
             let wanted = match to {
                 Destination::Group | Destination::Broadcast => Some(index) != from,
                 Destination::Peer(peer) => peer == address(one.address),
@@ -85,7 +91,7 @@ impl World {
 
     fn pump(&mut self) {
         let mut wire = Vec::new();
-        for (from, one) in self.ones.iter_mut().enumerate().filter(|(_, one)| !one.is_paused) {
+        for (from, one) in self.processes.iter_mut().enumerate().filter(|(_, one)| !one.is_paused) {
             one.process.transmit(self.now, |to, bytes, segment_bytes| {
                 let chunks: Vec<_> = bytes.chunks(segment_bytes).map(<[u8]>::to_vec).collect();
                 let count = chunks.len();
@@ -100,7 +106,7 @@ impl World {
             }
         }
         let now = self.now;
-        for one in self.ones.iter_mut().filter(|one| !one.is_paused) {
+        for one in self.processes.iter_mut().filter(|one| !one.is_paused) {
             loop {
                 let delivered = &mut one.delivered;
                 let count = one.process.deliver(now, usize::MAX, |delivery| {
@@ -125,7 +131,7 @@ impl World {
             self.pump();
             self.now = (self.now + 500_000).min(end);
             let now = self.now;
-            for one in self.ones.iter_mut().filter(|one| !one.is_paused && one.process.next_deadline() <= now) {
+            for one in self.processes.iter_mut().filter(|one| !one.is_paused && one.process.next_deadline() <= now) {
                 one.process.on_timer(now);
             }
         }
@@ -135,25 +141,25 @@ impl World {
     fn publish(&mut self, index: usize, count: usize) {
         for _ in 0..count {
             let now = self.now;
-            self.ones[index].process.try_publish(now, &Outgoing::default(), b"message").unwrap();
+            self.processes[index].process.try_publish(now, &Outgoing::default(), b"message").unwrap();
         }
     }
 
     fn are_members(&self, indices: &[usize]) -> bool {
-        let first = self.ones[indices[0]].process.view();
+        let first = self.processes[indices[0]].process.view();
         let is_in = |index: &usize| {
-            let process = &self.ones[*index].process;
+            let process = &self.processes[*index].process;
             process.standing() == Standing::Member && process.view() == first
         };
         first.members.len() == 3 && indices.iter().all(is_in)
     }
 
     fn instance(&self, index: usize) -> InstanceId {
-        self.ones[index].process.view().instance
+        self.processes[index].process.view().instance
     }
 
     fn heard(&self, index: usize, is_it: impl Fn(&Event) -> bool) -> bool {
-        self.ones[index].events.iter().any(is_it)
+        self.processes[index].events.iter().any(is_it)
     }
 }
 
@@ -163,21 +169,21 @@ fn a_group_forms_with_the_proposers_candidate_and_a_birth_above_every_floor() {
     let all = world.start(0, 0);
     world.run(SECOND);
     assert!(world.are_members(&all));
-    let view = world.ones[0].process.view().clone();
+    let view = world.processes[0].process.view().clone();
     assert_eq!(view.instance, InstanceId(0xABC1));
     assert!(view.birth >= 1_700_000_001_000 && view.birth < 1_700_000_002_000, "{}", view.birth);
     // One founding member knows of a birth in the future: the next birth is above it, and so is every token.
     let mut world = World::new(None);
-    let mut ones = Vec::new();
+    let mut processes = Vec::new();
     for rank in 0..3 {
         let mut config = world.config(Some(rank), rank.into());
         config.birth_floor = if rank == 2 { 2_000_000_000_000 } else { 0 };
-        ones.push(world.add(config, rank.into()));
+        processes.push(world.add(config, rank.into()));
     }
     world.run(SECOND);
-    assert!(world.are_members(&ones));
-    assert_eq!(world.ones[0].process.view().birth, 2_000_000_000_001);
-    assert_eq!(world.ones[1].process.birth_floor(), 2_000_000_000_001);
+    assert!(world.are_members(&processes));
+    assert_eq!(world.processes[0].process.view().birth, 2_000_000_000_001);
+    assert_eq!(world.processes[1].process.birth_floor(), 2_000_000_000_001);
 }
 
 /// Yesterday's group ran, changed its view, and was recorded; today's runs. Everything recorded comes again.
@@ -189,11 +195,11 @@ fn replayed(mutant: Option<Mutant>) -> (World, [usize; 3]) {
     world.publish(yesterday[0], 5);
     world.run(SECOND);
     let now = world.now;
-    world.ones[yesterday[2]].process.leave(now);
+    world.processes[yesterday[2]].process.leave(now);
     world.run(SECOND);
-    assert_eq!(world.ones[yesterday[0]].process.view().members.len(), 2);
+    assert_eq!(world.processes[yesterday[0]].process.view().members.len(), 2);
     let record = world.record.take().unwrap();
-    world.ones.clear();
+    world.processes.clear();
     let today = world.start(0, 0);
     world.run(SECOND);
     assert!(world.are_members(&today));
@@ -213,8 +219,8 @@ fn frames_recorded_before_the_restart_remove_no_member_and_deliver_nothing() {
     let (world, today) = replayed(None);
     assert!(world.are_members(&today));
     for index in today {
-        assert_eq!(world.ones[index].delivered, [(InstanceId(0xABC2), 0, 0)]);
-        assert!(world.ones[index].process.counters().get(Counter::DiscardedInstance) > 100);
+        assert_eq!(world.processes[index].delivered, [(InstanceId(0xABC2), 0, 0)]);
+        assert!(world.processes[index].process.counters().get(Counter::DiscardedInstance) > 100);
         assert!(!world.heard(index, |event| matches!(event, Event::Removed(_) | Event::Superseded { .. })));
     }
     // The same, where the instance is not checked.
@@ -231,7 +237,7 @@ fn processes_of_yesterday_that_are_resumed_are_superseded_and_take_nothing_over(
     world.publish(yesterday[1], 5);
     world.run(SECOND);
     for index in yesterday {
-        world.ones[index].is_paused = true;
+        world.processes[index].is_paused = true;
     }
     let today = world.start(10, 0);
     world.run(SECOND);
@@ -240,19 +246,19 @@ fn processes_of_yesterday_that_are_resumed_are_superseded_and_take_nothing_over(
     world.run(SECOND);
     let new = world.instance(today[0]);
     for index in &yesterday[1..] {
-        world.ones[*index].is_paused = false;
+        world.processes[*index].is_paused = false;
     }
     world.run(3 * SECOND);
     assert!(world.are_members(&today) && world.instance(today[0]) == new);
     for index in today {
-        assert_eq!(world.ones[index].delivered.len(), 500);
+        assert_eq!(world.processes[index].delivered.len(), 500);
         assert!(!world.heard(index, |event| matches!(event, Event::Removed(_) | Event::Superseded { .. })));
     }
     for index in &yesterday[1..] {
         assert!(world.heard(*index, |event| *event == Event::Superseded { instance: new }), "{:?}", {
-            &world.ones[*index].events
+            &world.processes[*index].events
         });
-        assert_ne!(world.ones[*index].process.standing(), Standing::Member);
+        assert_ne!(world.processes[*index].process.standing(), Standing::Member);
     }
 }
 
@@ -264,16 +270,16 @@ fn an_observer_does_not_follow_a_frozen_member_of_a_dead_group_and_reports_the_c
     world.run(SECOND);
     world.publish(yesterday[0], 5);
     world.run(SECOND);
-    assert_eq!(world.ones[follower].delivered.len(), 5);
+    assert_eq!(world.processes[follower].delivered.len(), 5);
     let old = world.instance(follower);
     for index in yesterday {
-        world.ones[index].is_paused = true;
+        world.processes[index].is_paused = true;
     }
     // One member is resumed; an observer that comes now does not follow it.
-    world.ones[yesterday[0]].is_paused = false;
+    world.processes[yesterday[0]].is_paused = false;
     let late = world.observe(6);
     world.run(2 * SECOND);
-    assert_eq!(world.ones[late].process.standing(), Standing::Outside);
+    assert_eq!(world.processes[late].process.standing(), Standing::Outside);
     let today = world.start(10, 0);
     world.run(3 * SECOND);
     assert!(world.are_members(&today));
@@ -283,7 +289,7 @@ fn an_observer_does_not_follow_a_frozen_member_of_a_dead_group_and_reports_the_c
     assert!(world.heard(follower, |event| *event == Event::NewInstance { from: old, to: new }));
     for index in [follower, late] {
         assert_eq!(world.instance(index), new);
-        let of_today = world.ones[index].delivered.iter().filter(|(instance, ..)| *instance == new);
+        let of_today = world.processes[index].delivered.iter().filter(|(instance, ..)| *instance == new);
         assert_eq!(of_today.count(), 7);
     }
     assert!(!world.heard(follower, |event| matches!(event, Event::Retracted { .. })));
@@ -298,7 +304,7 @@ fn a_recording_of_a_newer_instance_moves_no_process() {
     world.run(2 * SECOND);
     assert!(world.are_members(&yesterday));
     let record = world.record.take().unwrap();
-    world.ones.clear();
+    world.processes.clear();
     let today = world.start(0, 0);
     world.run(SECOND);
     for _ in 0..5 {
@@ -318,7 +324,7 @@ fn requests_of_a_client_recorded_yesterday_deliver_nothing_and_a_living_client_g
     let mut client = bourdon_protocol::Client::new(world.now, GROUP, ClientId(77), address(20));
     let mut delivered = Vec::new();
     for _ in 0..2 {
-        world.ones.clear();
+        world.processes.clear();
         let all = world.start(0, 0);
         world.run(SECOND);
         assert!(world.are_members(&all));
@@ -326,7 +332,7 @@ fn requests_of_a_client_recorded_yesterday_deliver_nothing_and_a_living_client_g
             world.hand(None, Destination::Peer(address(0)), request);
         }
         world.run(SECOND / 10);
-        assert_eq!(world.ones[0].delivered, [], "a recording was taken");
+        assert_eq!(world.processes[0].delivered, [], "a recording was taken");
         for _ in 0..5 {
             client.publish(TopicId(0), b"order");
         }
@@ -349,7 +355,7 @@ fn requests_of_a_client_recorded_yesterday_deliver_nothing_and_a_living_client_g
             }
         }
         assert!(client.is_idle());
-        delivered.push(world.ones[1].delivered.len());
+        delivered.push(world.processes[1].delivered.len());
     }
     assert_eq!(delivered, [5, 5]);
     assert!(requests.iter().all(|bytes| Datagram::parse(bytes, GROUP).unwrap().has(Kind::ClientRequest)));
@@ -360,7 +366,7 @@ fn births_grow_over_restarts_of_all_with_a_stored_floor_and_with_the_clock_alone
     let mut births = Vec::new();
     let mut world = World::new(None);
     for run in 0..6 {
-        world.ones.clear();
+        world.processes.clear();
         // Every other time the clock was set back by a day, and the floor was stored.
         let floor = births.last().copied().filter(|_| run % 2 == 1).unwrap_or(0);
         world.run += 1;
@@ -372,7 +378,7 @@ fn births_grow_over_restarts_of_all_with_a_stored_floor_and_with_the_clock_alone
         });
         world.run(SECOND);
         assert!(world.are_members(&all));
-        births.push(world.ones[0].process.view().birth);
+        births.push(world.processes[0].process.view().birth);
     }
     assert!(births.windows(2).all(|pair| pair[0] < pair[1]), "{births:?}");
 }
@@ -387,17 +393,17 @@ fn heartbeats_alone_raise_no_birth() {
     world.run(SECOND);
     assert!(world.are_members(&later));
     let record = world.record.take().unwrap();
-    world.ones.clear();
+    world.processes.clear();
     let today = world.start(0, 0);
     world.run(SECOND);
     assert!(world.are_members(&today));
-    let birth = world.ones[today[0]].process.view().birth;
+    let birth = world.processes[today[0]].process.view().birth;
     for some in record.chunks(20) {
         some.iter().for_each(|(_, datagram)| world.hand(None, Destination::Group, datagram));
         world.run(5_000_000);
     }
     for index in today {
-        assert_eq!(world.ones[index].process.birth_floor(), birth);
+        assert_eq!(world.processes[index].process.birth_floor(), birth);
     }
 }
 
@@ -405,10 +411,10 @@ fn heartbeats_alone_raise_no_birth() {
 #[test]
 fn an_absurd_birth_is_not_built_upon() {
     let mut world = World::new(None);
-    let ones = world.start(0, (1 << 48) - 1);
+    let processes = world.start(0, (1 << 48) - 1);
     world.run(SECOND);
-    assert!(world.are_members(&ones));
-    let birth = world.ones[ones[0]].process.view().birth;
+    assert!(world.are_members(&processes));
+    let birth = world.processes[processes[0]].process.view().birth;
     assert!(birth < 1_700_000_010_000, "{birth}");
 }
 
@@ -421,15 +427,15 @@ fn a_process_that_was_in_a_later_instance_waits_for_it_beside_an_older_one() {
         let older = world.start(0, 0);
         world.run(SECOND);
         assert!(world.are_members(&older));
-        world.ones[older[2]].is_paused = true;
+        world.processes[older[2]].is_paused = true;
         world.run(SECOND);
         let mut config = world.config(Some(2), 7);
         config.birth_floor = floor;
         let restarted = world.add(config, 7);
         world.run(5 * SECOND);
         assert_eq!(world.are_members(&[older[0], older[1], restarted]), !waits);
-        let event = Event::OlderInstance { instance: world.ones[older[0]].process.view().instance };
-        assert_eq!(world.ones[restarted].events.contains(&event), waits);
+        let event = Event::OlderInstance { instance: world.processes[older[0]].process.view().instance };
+        assert_eq!(world.processes[restarted].events.contains(&event), waits);
         if waits {
             world.run(6 * SECOND);
             assert!(world.are_members(&[older[0], older[1], restarted]), "the later instance stayed silent");

@@ -18,7 +18,7 @@ fn a_second_process_of_a_members_rank_stays_out_and_knows_why() {
     net.run(8_000 * MS);
     assert!(net.heard(1, Event::RankClaimed(Rank(1))) && !net.heard(1, Event::IdentityConflict(Rank(1))));
     assert_eq!(net.process(1).standing(), Standing::Member);
-    assert!(net.heard(2, Event::IdentityConflict(Rank(1))), "{:?}", net.ones[2].events);
+    assert!(net.heard(2, Event::IdentityConflict(Rank(1))), "{:?}", net.processes[2].events);
     assert_ne!(net.process(2).standing(), Standing::Member);
     // The rank is free once its process has ended.
     net.kill(1);
@@ -37,7 +37,7 @@ fn a_rank_whose_process_has_ended_is_in_no_use() {
     net.start(1, 2);
     net.run(8_000 * MS);
     assert_ne!(net.process(1).standing(), Standing::Member);
-    assert!(!net.heard(1, Event::IdentityConflict(Rank(1))), "{:?}", net.ones[1].events);
+    assert!(!net.heard(1, Event::IdentityConflict(Rank(1))), "{:?}", net.processes[1].events);
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn a_process_configured_otherwise_never_joins_and_all_know_why() {
     net.configure = |_| {};
     net.start(2, 3);
     net.run(1000 * MS);
-    assert!(net.agree(&[0, 1, 2], 3), "{:?}", net.ones[2].events);
+    assert!(net.agree(&[0, 1, 2], 3), "{:?}", net.processes[2].events);
 }
 
 #[test]
@@ -98,8 +98,9 @@ fn issue_a_process_configured_otherwise_kept_a_member_of_its_rank_out() {
     net.run(300 * MS);
     net.start(2, 2);
     net.run(2_000 * MS);
-    assert_eq!(net.process(2).standing(), Standing::Member, "{:?}", net.ones[2].events);
-    let reports = net.ones[0].events.iter().filter(|event| matches!(event, Event::ConfigurationDiffers(_))).count();
+    assert_eq!(net.process(2).standing(), Standing::Member, "{:?}", net.processes[2].events);
+    let reports =
+        net.processes[0].events.iter().filter(|event| matches!(event, Event::ConfigurationDiffers(_))).count();
     assert_eq!(reports, 1, "it is reported once");
 }
 
@@ -119,8 +120,8 @@ fn a_process_that_restarts_before_it_was_missed_joins_as_another_incarnation() {
         assert!(
             net.agree(&[0, 1, 2], 3),
             "{victim}: {:?} {:?}",
-            net.ones[victim].events,
-            net.ones[(victim + 1) % 3].events
+            net.processes[victim].events,
+            net.processes[(victim + 1) % 3].events
         );
         let restarted = Event::Restarted { rank: Rank(victim as u16), incarnation: Incarnation(2) };
         assert!(net.heard((victim + 1) % 3, restarted));
@@ -143,8 +144,8 @@ fn one_that_slept_through_two_views_finds_out_and_comes_back() {
     cut_off.set(false);
     net.run(2000 * MS);
     let removed = |event: &Event| matches!(event, Event::Removed(_));
-    assert!(net.ones[4].events.iter().any(removed), "{:?}", net.ones[4].events);
-    assert!(net.agree(&[0, 1, 2, 4], 4), "{:?}", net.ones[4].events);
+    assert!(net.processes[4].events.iter().any(removed), "{:?}", net.processes[4].events);
+    assert!(net.agree(&[0, 1, 2, 4], 4), "{:?}", net.processes[4].events);
 }
 
 #[test]
@@ -154,7 +155,7 @@ fn a_majority_lost_for_good_is_reported_and_nothing_is_decided_without_it() {
     net.kill(1);
     net.kill(2);
     net.run(1000 * MS);
-    assert!(net.heard(0, Event::NoMajority), "{:?}", net.ones[0].events);
+    assert!(net.heard(0, Event::NoMajority), "{:?}", net.processes[0].events);
     assert_eq!(net.publish(0, b"x"), Err(Refusal::NoMajority));
     assert_eq!(net.views(0), [(1, 0b111)]);
     // They come back as other members, which can't decide for their earlier incarnations: the group waits for one of
@@ -167,7 +168,7 @@ fn a_majority_lost_for_good_is_reported_and_nothing_is_decided_without_it() {
     // A restart of the remaining members as well forms another group.
     net.start(0, 2);
     net.run(3000 * MS);
-    assert!(net.agree(&[0, 1, 2], 3), "{:?}", net.ones[0].events);
+    assert!(net.agree(&[0, 1, 2], 3), "{:?}", net.processes[0].events);
 }
 
 #[test]
@@ -178,11 +179,11 @@ fn a_group_whose_members_all_restart_at_once_forms_again_and_observers_follow() 
     net.run(20 * MS);
     (0..3).for_each(|index| net.start(index, 2));
     net.run(3000 * MS);
-    assert!(net.agree(&[0, 1, 2], 3), "{:?}", net.ones[0].events);
+    assert!(net.agree(&[0, 1, 2], 3), "{:?}", net.processes[0].events);
     net.publish(1, b"y").unwrap();
     net.run(20 * MS);
     let last = |net: &Net, index: usize| net.messages(index).last().copied();
-    assert_eq!((last(&net, 0), last(&net, 3)), (Some((1, 0)), Some((1, 0))), "{:?}", net.ones[3].events);
+    assert_eq!((last(&net, 0), last(&net, 3)), (Some((1, 0)), Some((1, 0))), "{:?}", net.processes[3].events);
 }
 
 /// In each phase of a view change the proposer dies after it has sent a step to one member only, or to no member.
@@ -215,16 +216,16 @@ fn a_proposer_killed_in_any_phase_leaves_one_view_behind() {
                 net.kill(4);
                 for _ in 0..2000 {
                     net.run(MS / 5);
-                    if dead.get() && net.ones[0].process.is_some() {
+                    if dead.get() && net.processes[0].process.is_some() {
                         net.kill(0);
                     }
                 }
                 net.run(1000 * MS);
                 assert!(dead.get(), "step {step} was never sent");
-                let case = format!("step {step} sent to {sent_to:?}, {reliability:?}: {:?}", net.ones[1].events);
+                let case = format!("step {step} sent to {sent_to:?}, {reliability:?}: {:?}", net.processes[1].events);
                 assert!(net.agree(&[1, 2, 3], 3), "{case}");
                 for index in [2, 3, 5] {
-                    assert_eq!(net.ones[index].shown, net.ones[1].shown, "{case}");
+                    assert_eq!(net.processes[index].shown, net.processes[1].shown, "{case}");
                 }
                 net.publish(1, b"on").unwrap();
                 net.run(50 * MS);
@@ -245,17 +246,17 @@ fn a_member_hands_the_order_over_and_leaves() {
     let now = net.now;
     net.process(2).leave(now);
     net.run(100 * MS);
-    assert!(net.heard(2, Event::Left(Epoch(3))), "{:?}", net.ones[2].events);
+    assert!(net.heard(2, Event::Left(Epoch(3))), "{:?}", net.processes[2].events);
     assert_eq!(net.publish(2, b"x"), Err(Refusal::Outside));
     assert!(net.agree(&[0, 1], 2));
     // No member is left to suspect or to wait for.
     let suspected = |event: &Event| matches!(event, Event::Suspected(..));
-    assert!(!net.ones[0].events.iter().any(suspected), "{:?}", net.ones[0].events);
+    assert!(!net.processes[0].events.iter().any(suspected), "{:?}", net.processes[0].events);
 }
 
 /// Whether more than half of the newest view are left without this process.
 fn spares(net: &mut Net, index: usize) -> bool {
-    let members = net.ones.iter().filter_map(|one| one.process.as_ref());
+    let members = net.processes.iter().filter_map(|one| one.process.as_ref());
     let members: Vec<_> = members.filter(|process| process.standing() == Standing::Member).collect();
     let Some(newest) = members.iter().map(|process| process.view()).max_by_key(|view| view.epoch) else { return false };
     let left = members.iter().filter(|process| {
@@ -285,8 +286,8 @@ fn whatever_has_happened_all_are_back_once_it_is_quiet() {
         let mut incarnation = [1u32; 5];
         for _ in 0..60 {
             let index = dice.usize(0..5);
-            let down = net.ones.iter().filter(|one| one.process.is_none()).count();
-            let is_up = net.ones[index].process.is_some();
+            let down = net.processes.iter().filter(|one| one.process.is_none()).count();
+            let is_up = net.processes[index].process.is_some();
             match dice.u32(0..3) {
                 0 if is_up && down < 2 && spares(&mut net, index) => net.kill(index),
                 1 if !is_up => {
@@ -302,14 +303,14 @@ fn whatever_has_happened_all_are_back_once_it_is_quiet() {
             }
             for _ in 0..20 {
                 let member = dice.usize(0..5);
-                if net.ones[member].process.is_some() {
+                if net.processes[member].process.is_some() {
                     net.publish(member, b"x").ok();
                 }
                 net.run(dice.u64(1..4) * MS);
             }
         }
         net.lose = Box::new(|_, _| false);
-        let up: Vec<bool> = net.ones.iter().map(|one| one.process.is_some()).collect();
+        let up: Vec<bool> = net.processes.iter().map(|one| one.process.is_some()).collect();
         for (index, incarnation) in incarnation.iter().enumerate().filter(|(index, _)| !up[*index]) {
             net.start(index, incarnation + 1000);
         }
@@ -344,6 +345,6 @@ fn issue_a_leaver_alone_knows_that_it_left() {
         usize::from(!decides || lost > 1)
     });
     net.run(300 * MS);
-    assert_eq!(net.views(1).last(), Some(&(2, 0b10)), "{:?}", net.ones[1].events);
-    assert!(net.heard(0, Event::Left(Epoch(2))), "{:?}", net.ones[0].events);
+    assert_eq!(net.views(1).last(), Some(&(2, 0b10)), "{:?}", net.processes[1].events);
+    assert!(net.heard(0, Event::Left(Epoch(2))), "{:?}", net.processes[0].events);
 }

@@ -6,7 +6,7 @@ use bourdon_protocol::{Config, Counter, Event, Order, Reliability, Role};
 use bourdon_wire::records::ballot_steps::{PREPARE, PROPOSE};
 use bourdon_wire::{Rank, Sequence};
 use common::net::Net;
-use common::{Bench, Effect, MS, Step, To, Value, data, deliver, message, ordered, piece, port, run, says};
+use common::{Bench, Effect, MS, Step, To, Value, data, deliver, message, ordered, piece, port, run, sends_control};
 
 const ORDERS: [Order; 3] = [Order::Unordered, Order::Fifo, Order::Causal];
 
@@ -61,7 +61,7 @@ fn best_effort_waits_for_a_repair() {
     bench.take(&one(0));
     bench.take(&one(2));
     bench.timers();
-    assert_eq!(bench.news(), [says("nak 0 1x1", To::Port(100)), deliver("0:0")]);
+    assert_eq!(bench.news(), [sends_control("nak 0 1x1", To::Port(100)), deliver("0:0")]);
     bench.wait(50 * MS);
     assert!(!bench.effects().contains(&deliver("0:2")), "its sender lives");
     bench.take(&one(1));
@@ -99,10 +99,10 @@ fn a_cut_with_what_was_given_up_is_accepted() {
     }
     bench.news();
     bench.take(&Step::of(PREPARE, (1, 0)).from(0));
-    assert_eq!(bench.news(), [says("state 1.0 holds 0,3,0", To::Port(port(0)))]);
+    assert_eq!(bench.news(), [sends_control("state 1.0 holds 0,3,0", To::Port(port(0)))]);
     bench.take(&Step::with(PROPOSE, (1, 0), Value(&[0, 1, 2], 0, &[0, 5, 0])).from(0));
     assert_eq!(bench.news(), [], "the gap is given up when messages are delivered");
-    assert_eq!(bench.news(), [says("accept 1.0", To::Port(port(0)))]);
+    assert_eq!(bench.news(), [sends_control("accept 1.0", To::Port(port(0)))]);
 }
 
 /// The other members know that there was a second message: its sender's heartbeat gave it. Their requests did not reach
@@ -195,8 +195,8 @@ fn what_waits_for_a_lost_order_is_given_up_after_a_few_heartbeats() {
         bench.take(&heartbeat);
         bench.news().contains(&lost)
     };
-    let told: Vec<_> = (0..6).map(|_| beat(&mut bench)).collect();
-    assert_eq!(told, [false, false, false, true, false, false], "three heartbeats pass over it");
+    let reported: Vec<_> = (0..6).map(|_| beat(&mut bench)).collect();
+    assert_eq!(reported, [false, false, false, true, false, false], "three heartbeats pass over it");
     bench.take(&data(0, 2, 1, 2, &[run(1, 0, 1), message(b"next")]));
     let news = bench.news();
     assert!(!news.iter().any(|effect| matches!(effect, Effect::Deliver(name, _) if name == "1:0")), "{news:?}");

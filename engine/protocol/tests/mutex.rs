@@ -56,7 +56,7 @@ fn granted(net: &mut Net, member: usize, id: LockId) -> Option<FencingToken> {
 }
 
 fn messages(net: &mut Net) -> u64 {
-    let live = net.ones.iter().filter_map(|one| one.process.as_ref());
+    let live = net.processes.iter().filter_map(|one| one.process.as_ref());
     live.map(|process| process.counters().get(Counter::LockMessages)).sum()
 }
 
@@ -65,7 +65,7 @@ fn enter_once(net: &mut Net, member: usize) -> (u64, FencingToken) {
     let before = messages(net);
     let id = ask(net, member, "x");
     net.run(50 * MS);
-    let (kind, all) = (net.process(member).config().mutex, net.ones.len());
+    let (kind, all) = (net.process(member).config().mutex, net.processes.len());
     let token = granted(net, member, id).unwrap_or_else(|| panic!("{kind:?} of {all}: {member} waits"));
     assert!(net.process(member).unlock(id));
     net.run(50 * MS);
@@ -229,7 +229,7 @@ fn a_holder_keeps_its_lock_when_another_member_dies() {
 }
 
 #[test]
-fn whoever_loses_the_majority_loses_its_locks() {
+fn a_member_without_a_majority_loses_its_locks() {
     for configure in KINDS {
         let mut net = group(3, configure);
         let held = ask(&mut net, 2, "x");
@@ -277,7 +277,7 @@ fn a_joiner_has_the_table() {
 }
 
 #[test]
-fn letters_that_are_lost_and_come_twice_change_nothing() {
+fn link_messages_that_are_lost_or_come_twice_change_nothing() {
     for configure in KINDS {
         let mut net = group(4, configure);
         let mut turn = 0u32;

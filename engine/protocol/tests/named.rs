@@ -64,7 +64,7 @@ fn trouble(order: fn(&mut bourdon_protocol::Config), seed: u64) -> u64 {
     }
     net.run(3_000 * MS);
     for index in [0, 1, 3] {
-        let one = &net.ones[index];
+        let one = &net.processes[index];
         let is_lossy = one.process.as_ref().unwrap().config().reliability.is_lossy();
         let lost: u64 = one.events.iter().map(given_up).sum();
         assert!(is_lossy || lost == 0, "{index} {:?}", one.events);
@@ -179,7 +179,7 @@ fn a_clients_name_is_the_messages() {
         net.process(0).on_datagram(now, &datagram, None);
     }
     net.run(100 * MS);
-    for one in &net.ones {
+    for one in &net.processes {
         let firsts: Vec<_> = one.topics.iter().map(|(.., first)| first.unwrap()).collect();
         assert_eq!(firsts, [9, 0, 1, 2, 3]);
         one.topics.iter().for_each(|(topic, name, first)| {

@@ -6,7 +6,7 @@ use bourdon_protocol::{Event, Order, Role, Start};
 use bourdon_wire::records::{ViewEntry, ViewInfo, ballot_steps};
 use bourdon_wire::{DatagramNumber, Epoch, Kind, Rank, Sequence};
 use common::{
-    Bench, Effect, MTU, Step, To, Value, control, data, deliver, in_epoch, message, ordered, port, run, says,
+    Bench, Effect, MTU, Step, To, Value, control, data, deliver, in_epoch, message, ordered, port, run, sends_control,
     unavailable,
 };
 use zerocopy::IntoBytes;
@@ -34,7 +34,11 @@ fn beat(bench: &mut Bench, rank: u16, oldest: u64, next: u64, sequence: u64) {
 fn live_begins_with_what_comes_next() {
     let mut bench = observer(Order::Fifo, 1, Start::Live);
     beat(&mut bench, 0, 3, 10, 40);
-    assert_eq!(bench.news(), [says("which view", To::Port(port(0))), Effect::Event(view(0b1))], "and so a cookie");
+    assert_eq!(
+        bench.news(),
+        [sends_control("which view", To::Port(port(0))), Effect::Event(view(0b1))],
+        "and so a cookie"
+    );
     bench.take(&data(0, 9, 39, 0, &[message(b"old")]));
     bench.take(&data(0, 10, 40, 0, &[message(b"new")]));
     assert_eq!(bench.news(), [deliver("0:40")]);
@@ -46,8 +50,8 @@ fn oldest_waits_for_the_heartbeat_and_fetches_the_past() {
     bench.take(&data(0, 9, 39, 0, &[message(b"first heard")]));
     assert_eq!(bench.news(), [Effect::Event(view(0b1))]);
     beat(&mut bench, 0, 8, 10, 40);
-    let cookie = says("which view", To::Port(port(0)));
-    assert_eq!(bench.news(), [cookie, says("nak 0 8x2", To::Port(port(0)))]);
+    let cookie = sends_control("which view", To::Port(port(0)));
+    assert_eq!(bench.news(), [cookie, sends_control("nak 0 8x2", To::Port(port(0)))]);
     bench.take(&data(0, 8, 37, 0, &[message(b"a"), message(b"b")]));
     assert_eq!(bench.news(), [deliver("0:37"), deliver("0:38")]);
 }
@@ -109,8 +113,9 @@ fn messages_whose_order_was_lost_are_reported() {
     let lost = Event::Gap { sender: Rank(1), from: Sequence(0), to: Sequence(2) };
     assert!(news.contains(&ordered("0:0", 0)) && news.contains(&ordered("1:2", 3)), "{news:?}");
     bench.process.deliver(bench.now, usize::MAX, |_| {});
-    let told = bench.process.poll_event().map(Effect::Event).into_iter().chain(news).any(|e| e == Effect::Event(lost));
-    assert!(told);
+    let reported =
+        bench.process.poll_event().map(Effect::Event).into_iter().chain(news).any(|e| e == Effect::Event(lost));
+    assert!(reported);
 }
 
 /// The cut delivers 0 and 3 of five messages of a sender that died; the observer has delivered all five.

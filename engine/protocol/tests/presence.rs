@@ -44,7 +44,7 @@ fn issue_wrong_configuration_poisons_the_rank() {
 }
 
 #[test]
-fn another_life_of_a_member_is_reported_once_and_nothing_of_it_is_taken() {
+fn another_incarnation_of_a_member_is_reported_once_and_nothing_of_it_is_taken() {
     let mut bench = Bench::member(Order::Fifo, 2, 0).formed();
     let restarted = as_incarnation(&data(1, 0, 0, 0, &[message(b"x")]), 9);
     bench.take(&restarted);
@@ -68,16 +68,16 @@ fn silence_is_suspected_and_revoked() {
     let mut config = Bench::config(Order::Fifo, 3, Role::Member(Rank(0)));
     (config.timing.detector.pull, config.timing.detector.phi) = (false, false);
     let mut bench = Bench::with(config).formed();
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for _ in 0..40 {
         bench.wait(10 * MS);
         bench.take(&bench.heartbeat(2, |_| {}));
-        told.extend(events(&mut bench));
-        if !told.is_empty() {
+        reported.extend(events(&mut bench));
+        if !reported.is_empty() {
             break;
         }
     }
-    assert_eq!(told, [Event::Suspected(Rank(1), Why::Push)]);
+    assert_eq!(reported, [Event::Suspected(Rank(1), Why::Push)]);
     assert!(bench.now.0 <= 100 * MS, "eight heartbeats missed");
     assert_eq!(bench.process.suspects(), 0b10);
     bench.take(&bench.heartbeat(1, |_| {}));
@@ -100,7 +100,7 @@ fn an_address_that_cannot_be_sent_to_is_not_taken() {
     bench.settle();
     bench.take(&data(0, 1, 1, 0, &[message(b"x")]));
     bench.timers();
-    assert_eq!(bench.news(), [common::says("nak 0 0x1", common::To::All)], "to the group: no better address");
+    assert_eq!(bench.news(), [common::sends_control("nak 0 0x1", common::To::All)], "to the group: no better address");
 }
 
 /// A process has one address as long as it lives: a heartbeat with another address is forged.
@@ -111,5 +111,5 @@ fn an_address_does_not_move_within_a_life() {
     assert_eq!(bench.process.counters().get(Counter::DiscardedAddress), 1);
     bench.take(&data(0, 1, 1, 0, &[message(b"x")]));
     bench.timers();
-    assert_eq!(bench.news(), [common::says("nak 0 0x1", common::To::Port(common::port(0)))]);
+    assert_eq!(bench.news(), [common::sends_control("nak 0 0x1", common::To::Port(common::port(0)))]);
 }

@@ -27,11 +27,11 @@ fn run(net: &mut Net, ns: u64) {
 }
 
 /// A datagram under way: its receiver, and its bytes.
-type Held = Rc<RefCell<Vec<(usize, Vec<u8>)>>>;
+type HeldBack = Rc<RefCell<Vec<(usize, Vec<u8>)>>>;
 
 /// From now on everything that one process sends is held, as long as the switch is on.
-fn hold(net: &mut Net, sender: usize) -> (Held, Rc<Cell<bool>>) {
-    let (held, holds) = (Held::default(), Rc::new(Cell::new(true)));
+fn hold(net: &mut Net, sender: usize) -> (HeldBack, Rc<Cell<bool>>) {
+    let (held, holds) = (HeldBack::default(), Rc::new(Cell::new(true)));
     let (into, until) = (held.clone(), holds.clone());
     net.alter = Box::new(move |from, to, datagram| {
         if from == sender && until.get() {
@@ -65,7 +65,7 @@ fn what_was_sent_first_is_delivered_first_whatever_clocks_and_network_do() {
         run(&mut net, 20 * MS);
         for index in 0..4 {
             assert_eq!(net.messages(index), [(first as u16, 0), (second as u16, 0)], "at {index}");
-            assert_eq!(net.ones[index].late, [], "at {index}");
+            assert_eq!(net.processes[index].late, [], "at {index}");
         }
     }
 }
@@ -84,10 +84,10 @@ fn what_comes_later_than_the_hold_is_delivered_and_flagged() {
     run(&mut net, 50 * MS);
     for index in [0, 2, 3] {
         assert_eq!(net.messages(index), [(2, 0), (1, 0)], "at {index}");
-        assert_eq!(net.ones[index].late, [(1, 0)], "at {index}");
+        assert_eq!(net.processes[index].late, [(1, 0)], "at {index}");
     }
     assert_eq!(net.messages(1), [(1, 0), (2, 0)], "at its sender it was not late");
-    assert_eq!(net.ones[1].late, []);
+    assert_eq!(net.processes[1].late, []);
 }
 
 /// A late repair makes the hold longer, for a while.

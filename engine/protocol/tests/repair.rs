@@ -6,7 +6,8 @@ use bourdon_protocol::{Counter, Event, Order, Role};
 use bourdon_wire::records::{Challenge, Nak};
 use bourdon_wire::{Datagram, Kind, Rank, Sequence};
 use common::{
-    Bench, Effect, MS, MTU, To, address, control, data, deliver, message, nak, nak_with, port, says, unavailable,
+    Bench, Effect, MS, MTU, To, address, control, data, deliver, message, nak, nak_with, port, sends_control,
+    unavailable,
 };
 
 use zerocopy::IntoBytes;
@@ -22,7 +23,7 @@ fn a_gap_is_asked_for_at_once_in_ranges_of_its_sender() {
         bench.take(&datagram(number));
     }
     bench.timers();
-    assert_eq!(bench.news(), [says("nak 0 1x2,5x1", To::Port(port(0))), deliver("0:0")]);
+    assert_eq!(bench.news(), [sends_control("nak 0 1x2,5x1", To::Port(port(0))), deliver("0:0")]);
 }
 
 #[test]
@@ -52,7 +53,7 @@ fn a_lost_tail_is_heard_of_by_heartbeat() {
     let mut bench = Bench::member(Order::Fifo, 2, 1).formed();
     bench.take(&bench.heartbeat(0, |heartbeat| heartbeat.next_number = 2.into()));
     bench.timers();
-    assert_eq!(bench.news(), [says("nak 0 0x2", To::Port(port(0)))]);
+    assert_eq!(bench.news(), [sends_control("nak 0 0x2", To::Port(port(0)))]);
 }
 
 #[test]
@@ -156,7 +157,7 @@ fn among_many_receivers_requests_wait_and_anothers_keeps_them_quiet() {
     bench.take(&nak(2, port(2), 0, &[(0, 1)]));
     let heard_at = bench.now;
     assert_eq!(bench.process.counters().get(Counter::NaksSuppressed), 1);
-    while !bench.news().iter().any(|effect| *effect == says("nak 0 0x1", To::All)) {
+    while !bench.news().iter().any(|effect| *effect == sends_control("nak 0 0x1", To::All)) {
         bench.now = bench.process.next_deadline();
         bench.timers();
     }
@@ -215,10 +216,14 @@ fn what_is_no_longer_retained_is_reported_gone() {
         bench.settle();
     }
     bench.take(&nak(0xFFFF, 900, 0, &[(0, 1)]));
-    assert_eq!(bench.news(), [says("challenge", To::Port(900))], "an observer has not proved that it receives");
+    assert_eq!(
+        bench.news(),
+        [sends_control("challenge", To::Port(900))],
+        "an observer has not proved that it receives"
+    );
     let cookie = bench.cookie(900);
     bench.take(&nak_with(0xFFFF, address(900), 0, &[(0, 1)], cookie));
-    assert_eq!(bench.news(), [says("gone 0 before 37", To::Port(900))]);
+    assert_eq!(bench.news(), [sends_control("gone 0 before 37", To::Port(900))]);
 }
 
 #[test]
@@ -266,12 +271,12 @@ fn a_cookie_is_for_one_address_and_for_a_while() {
         bench.take(&nak_with(0xFFFF, address(port), 0, &[(2, 1)], cookie));
         bench.news()
     };
-    assert_eq!(asks(&mut bench, 901, cookie), [says("challenge", To::Port(901))]);
+    assert_eq!(asks(&mut bench, 901, cookie), [sends_control("challenge", To::Port(901))]);
     assert_eq!(asks(&mut bench, 900, cookie), [Effect::Repair(0, 2, To::Port(900))]);
     bench.now = bench.now + 29_000 * MS;
     assert_eq!(asks(&mut bench, 900, cookie), [Effect::Repair(0, 2, To::Port(900))]);
     bench.now = bench.now + 31_000 * MS;
-    assert_eq!(asks(&mut bench, 900, cookie), [says("challenge", To::Port(900))]);
+    assert_eq!(asks(&mut bench, 900, cookie), [sends_control("challenge", To::Port(900))]);
 }
 
 /// A receiver that requests everything over and over leaves the next receiver its share, and is as fast as if alone.
@@ -313,7 +318,7 @@ fn an_observer_crosses_a_hole_and_reports_what_it_lost() {
     bench.take(&datagram(0));
     bench.take(&datagram(5));
     bench.timers();
-    assert_eq!(bench.news(), [says("nak 0 1x4", To::Port(port(0))), deliver("0:0")]);
+    assert_eq!(bench.news(), [sends_control("nak 0 1x4", To::Port(port(0))), deliver("0:0")]);
     bench.take(&unavailable(0, 0, 4));
     assert_eq!(bench.news(), [], "what follows the hole is not here yet");
     bench.take(&datagram(4));
@@ -351,7 +356,7 @@ fn a_request_asks_for_no_more_than_the_askers_socket_holds() {
     let mut bench = Bench::new(Order::Fifo, 1, Role::Observer).formed();
     bench.take(&bench.heartbeat(0, |heartbeat| heartbeat.next_number = 60.into()));
     bench.timers();
-    assert_eq!(bench.news(), [says("nak 0 0x32", To::Port(port(0)))]);
+    assert_eq!(bench.news(), [sends_control("nak 0 0x32", To::Port(port(0)))]);
     bench.wait(MS);
     let rest = bench.news();
     assert!(

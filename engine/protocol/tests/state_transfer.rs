@@ -13,7 +13,7 @@ use std::rc::Rc;
 fn group() -> Net {
     let mut net = Net::new(3, 0, |_| {});
     net.run(100 * MS);
-    for one in &mut net.ones {
+    for one in &mut net.processes {
         one.state = (0..200_000u32).map(|i| ((i * 7) >> 3) as u8).collect();
     }
     net.publish(0, b"x").unwrap();
@@ -42,7 +42,7 @@ fn parts_that_are_lost_and_come_twice_are_put_together_all_the_same() {
         None => 1,
     });
     bring_back(&mut net, 2000);
-    assert!(net.agree(&[0, 1, 2], 3), "{:?}", net.ones[2].events);
+    assert!(net.agree(&[0, 1, 2], 3), "{:?}", net.processes[2].events);
 }
 
 #[test]
@@ -58,14 +58,14 @@ fn a_damaged_part_is_noticed() {
         1
     });
     bring_back(&mut net, 3000);
-    assert!(net.agree(&[0, 1, 2], 3), "{:?}", net.ones[2].events);
+    assert!(net.agree(&[0, 1, 2], 3), "{:?}", net.processes[2].events);
 }
 
 #[test]
 fn a_donor_that_dies_half_way_is_replaced() {
     let mut net = Net::new(5, 0, |_| {});
     net.run(100 * MS);
-    net.ones.iter_mut().for_each(|one| one.state = vec![9; 300_000]);
+    net.processes.iter_mut().for_each(|one| one.state = vec![9; 300_000]);
     net.publish(0, b"x").unwrap();
     net.kill(4);
     net.run(300 * MS);
@@ -81,7 +81,7 @@ fn a_donor_that_dies_half_way_is_replaced() {
     net.start(4, 2);
     while count.get() < 100 {
         net.run(MS);
-        assert!(net.now.0 < 10_000 * MS, "no transfer: {:?}", net.ones[4].events);
+        assert!(net.now.0 < 10_000 * MS, "no transfer: {:?}", net.processes[4].events);
     }
     let donor = donor.get().unwrap();
     net.kill(donor);
@@ -94,7 +94,7 @@ fn a_donor_that_dies_half_way_is_replaced() {
     }
     net.run(50 * MS);
     let rest: Vec<usize> = (0..5).filter(|index| *index != donor).collect();
-    assert!(net.agree(&rest, 4), "{:?}", net.ones[4].events);
+    assert!(net.agree(&rest, 4), "{:?}", net.processes[4].events);
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn a_snapshot_beyond_the_limit_is_refused_by_name_and_harms_no_member() {
     bring_back(&mut net, 1500);
     assert_eq!(net.process(2).standing(), Standing::Outside);
     let too_large = |event: &Event| matches!(event, Event::SnapshotTooLarge { limit_bytes: 100_000, .. });
-    assert!(net.ones[2].events.iter().any(too_large), "{:?}", net.ones[2].events);
+    assert!(net.processes[2].events.iter().any(too_large), "{:?}", net.processes[2].events);
     assert!(net.agree(&[0, 1], 2));
 }
 
@@ -112,20 +112,20 @@ fn a_snapshot_beyond_the_limit_is_refused_by_name_and_harms_no_member() {
 fn a_donor_that_may_not_give_so_much_reports_it() {
     let mut net = Net::new(3, 0, |config| config.limits.max_snapshot_bytes = 100_000);
     net.run(100 * MS);
-    net.ones.iter_mut().for_each(|one| one.state = vec![9; 200_000]);
+    net.processes.iter_mut().for_each(|one| one.state = vec![9; 200_000]);
     net.kill(2);
     net.run(300 * MS);
     bring_back(&mut net, 1000);
     assert_eq!(net.process(2).standing(), Standing::Outside);
     let too_large = |event: &Event| matches!(event, Event::SnapshotTooLarge { bytes: 0, limit_bytes: 100_000 });
-    assert!(net.ones[2].events.iter().any(too_large), "{:?}", net.ones[2].events);
+    assert!(net.processes[2].events.iter().any(too_large), "{:?}", net.processes[2].events);
 }
 
 #[test]
 fn a_joiner_that_is_refused_asks_another() {
     let mut net = Net::new(4, 0, |_| {});
     net.run(100 * MS);
-    net.ones.iter_mut().for_each(|one| one.state = vec![9; 50_000]);
+    net.processes.iter_mut().for_each(|one| one.state = vec![9; 50_000]);
     net.publish(0, b"x").unwrap();
     net.kill(3);
     net.run(300 * MS);
@@ -146,7 +146,7 @@ fn a_joiner_that_is_refused_asks_another() {
     net.start(3, 2);
     net.run(2000 * MS);
     assert!(asked.get().count_ones() >= 2, "{:b}", asked.get());
-    assert!(net.agree(&[0, 1, 2, 3], 4), "{:?}", net.ones[3].events);
+    assert!(net.agree(&[0, 1, 2, 3], 4), "{:?}", net.processes[3].events);
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn a_joiner_delivers_only_what_a_quorum_holds() {
     net.start(3, 2);
     while net.process(3).standing() != Standing::Following {
         net.run(MS / 10);
-        assert!(net.now.0 < 10_000 * MS, "no transfer: {:?}", net.ones[3].events);
+        assert!(net.now.0 < 10_000 * MS, "no transfer: {:?}", net.processes[3].events);
     }
     // Only the joiner receives what rank 2 sends from now on, and no member hears that the joiner is ready.
     net.lose = Box::new(|from, to| from == 2 && to != 3 || from == 3);
@@ -169,7 +169,7 @@ fn a_joiner_delivers_only_what_a_quorum_holds() {
     // view.
     net.lose = Box::new(|from, to| from == 2 && to != 3);
     net.run(1_000 * MS);
-    assert!(net.agree(&[0, 1, 3], 3), "{:?}", net.ones[3].events);
+    assert!(net.agree(&[0, 1, 3], 3), "{:?}", net.processes[3].events);
     assert_eq!(net.views(3), [(2, 0b111), (3, 0b1011)], "it enters the view that evicts rank 2");
 }
 
@@ -187,6 +187,6 @@ fn a_joiner_with_a_state_that_no_quorum_holds_is_not_ready() {
     net.run(3_000 * MS);
     // Ranks 0 and 2 go on as half of the view with its first member. The joiner starts over before they add it.
     assert!(net.messages(1).contains(&(3, 0)) && !net.messages(0).contains(&(3, 0)));
-    assert_eq!(net.views(0)[2..], [(3, 0b101), (4, 0b10101)], "{:?}", net.ones[4].events);
-    assert!(net.agree(&[0, 2, 4], 3), "{:?}", net.ones[4].events);
+    assert_eq!(net.views(0)[2..], [(3, 0b101), (4, 0b10101)], "{:?}", net.processes[4].events);
+    assert!(net.agree(&[0, 2, 4], 3), "{:?}", net.processes[4].events);
 }

@@ -87,7 +87,7 @@ fn every_burst_is_acknowledged_at_once() {
     let mut bench = member(Reliability::Uniform, Order::Fifo, 3);
     bench.take(&data(0, 0, 0, 0, &[message(b"x")]));
     bench.timers();
-    assert!(bench.effects().contains(&common::says("row", common::To::All)));
+    assert!(bench.effects().contains(&common::sends_control("row", common::To::All)));
 }
 
 #[test]

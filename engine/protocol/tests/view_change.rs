@@ -7,7 +7,7 @@ use bourdon_wire::records::ballot_steps::{ACCEPT, DECIDE, PREPARE, PROPOSE, REFU
 use bourdon_wire::{Epoch, Incarnation, Rank};
 use common::{
     Bench, Effect, MS, Step, To, Value, altered, as_incarnation, data, deliver, in_epoch, message, ordered, port, row,
-    run, says, sends,
+    run, sends, sends_control,
 };
 
 const AFTER_ZERO: Value<'static> = Value(&[1, 2], 1, &[2, 0, 0]);
@@ -30,7 +30,7 @@ fn proposer() -> Bench {
     bench.wait(10 * MS);
     bench.wait(MS);
     let news = bench.news();
-    assert!(news.contains(&says("prepare 1.1", To::All)), "{news:?}");
+    assert!(news.contains(&sends_control("prepare 1.1", To::All)), "{news:?}");
     bench
 }
 
@@ -41,7 +41,7 @@ fn a_promise_ends_everything_in_this_epoch() {
     bench.take(&x(0, 0));
     bench.take(&Step::of(PREPARE, (1, 0)).from(0));
     // What was received and not delivered waits; what was packed counts as held, and is not sent.
-    assert_eq!(bench.news(), [says("state 1.0 holds 1,1,0", To::Port(port(0)))]);
+    assert_eq!(bench.news(), [sends_control("state 1.0 holds 1,1,0", To::Port(port(0)))]);
     assert_eq!(bench.process.try_publish(bench.now, &Outgoing::default(), b"x"), Err(Refusal::ViewChange));
     assert!(bench.process.is_wedged());
     bench.take(&x(0, 1));
@@ -57,7 +57,7 @@ fn a_promised_sequencer_gives_no_order() {
     let mut bench = Bench::member(Order::Total, 3, 0).formed();
     bench.take(&x(1, 0));
     bench.take(&Step::of(PREPARE, (1, 2)).from(2));
-    assert_eq!(bench.news(), [says("state 1.2 holds 0,1,0", To::Port(port(2)))]);
+    assert_eq!(bench.news(), [sends_control("state 1.2 holds 0,1,0", To::Port(port(2)))]);
     bench.process.order(bench.now);
     assert_eq!(bench.news(), []);
 }
@@ -70,9 +70,9 @@ fn a_value_is_accepted_once_the_whole_cut_is_here() {
     bench.news();
     bench.take(&Step::with(PROPOSE, (1, 2), AFTER_ZERO).from(2));
     bench.timers();
-    assert_eq!(bench.news(), [says("nak 0 1x1", To::Port(port(2)))], "from a live member");
+    assert_eq!(bench.news(), [sends_control("nak 0 1x1", To::Port(port(2)))], "from a live member");
     bench.take(&x(0, 1));
-    assert_eq!(bench.news(), [says("accept 1.2", To::Port(port(2)))]);
+    assert_eq!(bench.news(), [sends_control("accept 1.2", To::Port(port(2)))]);
     bench.take(&Step::with(DECIDE, (1, 2), AFTER_ZERO).from(2));
     assert_eq!(bench.news(), [deliver("0:0"), deliver("0:1"), view(2, 0b110, 1)]);
 }
@@ -93,14 +93,17 @@ fn a_proposer_unites_what_the_answers_hold_and_decides_with_a_quorum_of_both_vie
     bench.take(&Step::state((1, 1), &[3, 0, 0]).from(2));
     bench.timers();
     let news = bench.news();
-    assert_eq!(news[0], says("propose 1.1 view 12 led by 1 cut 3,0,0", To::All));
-    assert_eq!(news[1..], [says("nak 0 1x2", To::Port(port(2)))]);
+    assert_eq!(news[0], sends_control("propose 1.1 view 12 led by 1 cut 3,0,0", To::All));
+    assert_eq!(news[1..], [sends_control("nak 0 1x2", To::Port(port(2)))]);
     bench.take(&Step::of(ACCEPT, (1, 1)).from(2));
     assert_eq!(bench.news(), [], "its own is missing");
     bench.take(&x(0, 2));
     bench.take(&x(0, 1));
     let news = bench.news();
-    assert_eq!(news[..3], [says("decide view 12 led by 1 cut 3,0,0", To::All), deliver("0:1"), deliver("0:2")]);
+    assert_eq!(
+        news[..3],
+        [sends_control("decide view 12 led by 1 cut 3,0,0", To::All), deliver("0:1"), deliver("0:2")]
+    );
     assert_eq!(news[3..], [view(2, 0b110, 1)]);
 }
 
@@ -110,7 +113,7 @@ fn an_accepted_value_is_adopted_unchanged() {
     let value = Value(&[0, 1, 2], 2, &[1, 0, 0]);
     let state = Step { accepted: (1, 0), value: Some(value), ..Step::state((1, 1), &[3, 0, 0]) };
     bench.take(&state.from(2));
-    assert_eq!(bench.news()[0], says("propose 1.1 view 012 led by 2 cut 1,0,0", To::All));
+    assert_eq!(bench.news()[0], sends_control("propose 1.1 view 012 led by 2 cut 1,0,0", To::All));
 }
 
 #[test]
@@ -122,9 +125,9 @@ fn the_next_proposer_learns_what_was_accepted() {
     bench.take(&Step::with(PROPOSE, (1, 2), AFTER_ZERO).from(2));
     bench.take(&Step::of(PREPARE, (2, 0)).from(0));
     let news = bench.news();
-    assert_eq!(news[1], says("accept 1.2", To::Port(port(2))));
-    let told = "state 2.0 holds 2,0,0 accepted 1.2 view 12 led by 1 cut 2,0,0";
-    assert_eq!(news[2], says(told, To::Port(port(0))));
+    assert_eq!(news[1], sends_control("accept 1.2", To::Port(port(2))));
+    let state = "state 2.0 holds 2,0,0 accepted 1.2 view 12 led by 1 cut 2,0,0";
+    assert_eq!(news[2], sends_control(state, To::Port(port(0))));
 }
 
 #[test]
@@ -134,7 +137,7 @@ fn lower_ballots_are_refused_by_the_name_of_the_higher() {
     bench.news();
     bench.take(&Step::of(PREPARE, (2, 0)).from(0));
     bench.take(&Step::with(PROPOSE, (1, 0), AFTER_ZERO).from(0));
-    let refusal = says("refuse 2.2", To::Port(port(0)));
+    let refusal = sends_control("refuse 2.2", To::Port(port(0)));
     assert_eq!(bench.news(), [refusal.clone(), refusal]);
 }
 
@@ -148,7 +151,7 @@ fn a_refused_proposer_goes_beyond() {
         bench.wait(10 * MS);
     }
     let news = bench.news();
-    assert!(news.contains(&says("prepare 6.1", To::All)), "{news:?}");
+    assert!(news.contains(&sends_control("prepare 6.1", To::All)), "{news:?}");
 }
 
 #[test]
@@ -157,7 +160,7 @@ fn a_proposer_that_dies_is_replaced_by_the_next_in_line() {
     bench.take(&Step::of(PREPARE, (1, 0)).from(0));
     bench.news();
     let mut at_ms = 0;
-    while !bench.news().contains(&says("prepare 2.1", To::All)) {
+    while !bench.news().contains(&sends_control("prepare 2.1", To::All)) {
         bench.take(&bench.heartbeat(2, |beat| beat.heard_from = 0b111.into()));
         bench.wait(5 * MS);
         at_ms += 5;
@@ -172,14 +175,14 @@ fn steps_are_repeated_until_they_are_answered_and_no_longer() {
     let mut count = 0;
     for _ in 0..20 {
         bench.wait(MS);
-        count += bench.news().iter().filter(|effect| **effect == says("prepare 1.1", To::All)).count();
+        count += bench.news().iter().filter(|effect| **effect == sends_control("prepare 1.1", To::All)).count();
     }
     assert!((3..=4).contains(&count), "{count} times in 20 ms");
     // Another proposer's higher ballot: no step of this process is due any more.
     bench.take(&Step::of(PREPARE, (2, 2)).from(2));
     for _ in 0..20 {
         bench.wait(MS);
-        assert!(!bench.news().contains(&says("prepare 1.1", To::All)));
+        assert!(!bench.news().contains(&sends_control("prepare 1.1", To::All)));
     }
 }
 
@@ -207,8 +210,8 @@ fn a_member_left_out_learns_it_and_is_another_incarnation_from_then_on() {
     bench.publish(b"x");
     bench.take(&Step::with(DECIDE, (1, 0), Value(&[0, 2], 0, &[0, 0, 0])).from(0));
     bench.news();
-    let told = bench.process.standing();
-    assert_eq!(told, bourdon_protocol::Standing::Outside);
+    let standing = bench.process.standing();
+    assert_eq!(standing, bourdon_protocol::Standing::Outside);
     assert_eq!(bench.process.try_publish(bench.now, &Outgoing::default(), b"x"), Err(Refusal::Outside));
     assert_ne!(bench.process.incarnation(), Incarnation(1));
 }
@@ -251,10 +254,10 @@ fn a_cut_out_of_reach_blocks_no_member() {
         );
     }
     bench.take(&Step::of(PREPARE, (2, 2)).from(2));
-    assert!(bench.news().contains(&says("state 2.2 holds 0,0,0", To::Port(port(2)))));
+    assert!(bench.news().contains(&sends_control("state 2.2 holds 0,0,0", To::Port(port(2)))));
     bench.take(&Step::with(PROPOSE, (2, 2), Value(&[1, 2], 1, &[0, 0, 0])).from(2));
     bench.take(&row(0, &[(0, 0); 3]));
-    assert!(bench.news().contains(&says("accept 2.2", To::Port(port(2)))));
+    assert!(bench.news().contains(&sends_control("accept 2.2", To::Port(port(2)))));
 }
 
 /// A member that was still in the view before, with a cut to fetch, was suspected as soon as the next view began.

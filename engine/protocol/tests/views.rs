@@ -23,7 +23,7 @@ fn a_group_forms_and_delivers() {
     net.run(20 * MS);
     for index in 0..4 {
         assert_eq!(net.messages(index).len(), 3, "{index}");
-        assert_eq!(net.ones[index].shown, net.ones[0].shown);
+        assert_eq!(net.processes[index].shown, net.processes[0].shown);
     }
 }
 
@@ -58,11 +58,11 @@ fn the_survivors_of_a_crash_deliver_the_same_and_go_on() {
                 views.last(),
                 Some(&(2, 0b111 & !(1 << victim))),
                 "{victim}: {:?}",
-                net.ones[survivors[0]].events
+                net.processes[survivors[0]].events
             );
-            let first = net.ones[survivors[0]].shown.clone();
+            let first = net.processes[survivors[0]].shown.clone();
             for index in survivors.iter().copied().chain([3, 4]) {
-                assert!(net.ones[index].shown == first, "{victim}: process {index} delivered something else");
+                assert!(net.processes[index].shown == first, "{victim}: process {index} delivered something else");
                 for member in &survivors {
                     let count = net.messages(index).iter().filter(|name| name.0 == *member as u16).count();
                     assert_eq!(count as u64, published[*member], "{victim}: of {member} at {index}");
@@ -93,13 +93,19 @@ fn one_that_restarts_takes_the_state_over_and_comes_back() {
         net.run(MS);
     }
     net.run(500 * MS);
-    assert_eq!(net.process(1).standing(), Standing::Member, "{:?} {:?}", net.ones[1].events, net.ones[0].events);
+    assert_eq!(
+        net.process(1).standing(),
+        Standing::Member,
+        "{:?} {:?}",
+        net.processes[1].events,
+        net.processes[0].events
+    );
     assert_eq!(net.views(0).last(), Some(&(3, 0b111)));
-    assert!(net.ones[1].state == net.ones[0].state && net.ones[2].state == net.ones[0].state);
+    assert!(net.processes[1].state == net.processes[0].state && net.processes[2].state == net.processes[0].state);
     let number = net.publish(1, b"back").unwrap();
     assert_eq!(number, 50, "its messages continue the numbering");
     net.run(20 * MS);
-    assert!(net.ones[1].state == net.ones[0].state);
+    assert!(net.processes[1].state == net.processes[0].state);
 }
 
 #[test]
@@ -113,7 +119,12 @@ fn a_donor_whose_asker_has_joined_serves_the_next_at_once() {
         net.run(200 * MS);
         net.start(2, incarnation);
         net.run(200 * MS);
-        assert!(net.agree(&[0, 1, 2], 3), "life {incarnation}: {:?} {:?}", net.ones[2].events, net.ones[0].events);
+        assert!(
+            net.agree(&[0, 1, 2], 3),
+            "life {incarnation}: {:?} {:?}",
+            net.processes[2].events,
+            net.processes[0].events
+        );
     }
 }
 
@@ -145,7 +156,7 @@ fn a_barrier_stands_between_the_same_messages_everywhere() {
         net.run(500 * MS);
         let parts = |index: usize| {
             let synced = |shown: &Output| matches!(shown, Output::Synced(_));
-            let parts = net.ones[index].shown.split(synced).map(|part| {
+            let parts = net.processes[index].shown.split(synced).map(|part| {
                 let mut names: Vec<_> = part.iter().map(|shown| format!("{shown:?}")).collect();
                 names.sort();
                 names
@@ -153,17 +164,17 @@ fn a_barrier_stands_between_the_same_messages_everywhere() {
             parts.collect::<Vec<_>>()
         };
         for index in 0..5 {
-            let shown = &net.ones[index].shown;
+            let shown = &net.processes[index].shown;
             assert_eq!(
                 parts(index).len(),
                 5,
                 "{order:?} {index} {:?} {:?}",
-                net.ones[index].events,
+                net.processes[index].events,
                 &shown[shown.len() - 5..]
             );
             assert!(parts(index) == parts(0), "{order:?}: {index} crossed a barrier");
         }
-        assert!(net.ones[4].shown.contains(&Output::Barrier(0, b"between".to_vec())), "{order:?}");
+        assert!(net.processes[4].shown.contains(&Output::Barrier(0, b"between".to_vec())), "{order:?}");
     }
 }
 
@@ -175,7 +186,7 @@ fn no_member_misses_a_leaver() {
     let now = net.now;
     net.process(0).leave(now);
     net.run(50 * MS);
-    assert_eq!(net.process(0).standing(), Standing::Gone, "{:?}", net.ones[0].events);
+    assert_eq!(net.process(0).standing(), Standing::Gone, "{:?}", net.processes[0].events);
     assert_eq!(net.views(1), [(1, 0b111), (2, 0b110)]);
     assert_eq!(net.messages(2), [(0, 0)]);
     net.publish(2, b"on").unwrap();
@@ -191,7 +202,7 @@ fn all_leave_at_once() {
     (0..3).for_each(|index| net.process(index).leave(now));
     net.run(300 * MS);
     for index in 0..3 {
-        assert_eq!(net.process(index).standing(), Standing::Gone, "{index} {:?}", net.ones[index].events);
+        assert_eq!(net.process(index).standing(), Standing::Gone, "{index} {:?}", net.processes[index].events);
     }
 }
 
@@ -204,7 +215,7 @@ fn a_member_that_leaves_as_the_only_other_one_crashes_gets_away() {
     let now = net.now;
     net.process(0).leave(now);
     net.run(2000 * MS);
-    assert_eq!(net.views(0), [(1, 0b11), (2, 0b01)], "{:?}", net.ones[0].events);
+    assert_eq!(net.views(0), [(1, 0b11), (2, 0b01)], "{:?}", net.processes[0].events);
     assert_eq!(net.process(0).standing(), Standing::Gone);
 }
 
@@ -219,7 +230,7 @@ fn a_member_that_is_heard_and_answers_no_ballot_is_left_out_in_the_end() {
     net.process(0).leave(now);
     net.run(1000 * MS);
     for index in 1..4 {
-        assert_eq!(net.views(index).get(1), Some(&(2, 0b01110)), "{index}: {:?}", net.ones[index].events);
+        assert_eq!(net.views(index).get(1), Some(&(2, 0b01110)), "{index}: {:?}", net.processes[index].events);
     }
 }
 
@@ -236,13 +247,13 @@ fn one_that_leaves_while_it_is_let_in_is_evicted() {
     net.start(2, 2);
     while !(net.process(0).is_wedged() && net.process(2).standing() == Standing::Following) {
         net.run(MS / 50);
-        assert!(net.now.0 < 3000 * MS, "{:?}", net.ones[2].events);
+        assert!(net.now.0 < 3000 * MS, "{:?}", net.processes[2].events);
     }
     let now = net.now;
     net.process(2).leave(now);
     assert_eq!(net.process(2).standing(), Standing::Gone);
     net.run(500 * MS);
-    assert!(net.agree(&[0, 1], 2), "{:?}", net.ones[0].events);
+    assert!(net.agree(&[0, 1], 2), "{:?}", net.processes[0].events);
 }
 
 #[test]
@@ -251,15 +262,15 @@ fn a_minority_stops_and_reports_it_and_comes_back() {
     net.run(100 * MS);
     net.lose = Box::new(|from, to| (from < 2) != (to < 2));
     net.run(500 * MS);
-    assert_eq!(net.publish(0, b"lost"), Err(Refusal::NoMajority), "{:?}", net.ones[0].events);
+    assert_eq!(net.publish(0, b"lost"), Err(Refusal::NoMajority), "{:?}", net.processes[0].events);
     assert_eq!(net.views(2).last(), Some(&(2, 0b11100)));
     net.publish(3, b"on").unwrap();
     net.run(20 * MS);
     net.lose = Box::new(|_, _| false);
     net.run(1500 * MS);
     for index in 0..5 {
-        assert_eq!(net.process(index).standing(), Standing::Member, "{index} {:?}", net.ones[index].events);
+        assert_eq!(net.process(index).standing(), Standing::Member, "{index} {:?}", net.processes[index].events);
         assert_eq!(net.process(index).view().bits(), 0b11111, "{index}");
-        assert!(net.ones[index].state == net.ones[3].state, "{index}");
+        assert!(net.processes[index].state == net.processes[3].state, "{index}");
     }
 }

@@ -25,8 +25,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Join),
         1 => Just(Step::JoinGating),
         2 => any::<usize>().prop_map(Step::Drop),
-        20 => (any::<usize>(), 0..9_usize).prop_map(|(who, limit)| Step::Read(who, limit)),
-        4 => (any::<usize>(), any::<bool>()).prop_map(|(who, oldest)| Step::Resume(who, oldest)),
+        20 => (any::<usize>(), 0..9_usize).prop_map(|(reader, limit)| Step::Read(reader, limit)),
+        4 => (any::<usize>(), any::<bool>()).prop_map(|(reader, oldest)| Step::Resume(reader, oldest)),
     ]
 }
 
@@ -63,9 +63,9 @@ impl Model {
         self.log.len() as u64
     }
 
-    fn read(&mut self, who: usize, limit: usize) {
+    fn read(&mut self, reader: usize, limit: usize) {
         let Some(count) = self.readers.len().checked_sub(1) else { return };
-        let reader = &mut self.readers[who % (count + 1)];
+        let reader = &mut self.readers[reader % (count + 1)];
         let (log, first) = (&self.log, reader.consumer.sequence());
         let mut next = first;
         let result = reader.consumer.read(limit, |tag, bytes| {
@@ -87,8 +87,8 @@ impl Model {
         }
     }
 
-    fn resume(&mut self, who: usize, oldest: bool) {
-        let Some(reader) = self.readers.iter_mut().filter(|reader| !reader.gating).nth(who % 4) else { return };
+    fn resume(&mut self, reader: usize, oldest: bool) {
+        let Some(reader) = self.readers.iter_mut().filter(|reader| !reader.gating).nth(reader % 4) else { return };
         let first = reader.consumer.sequence();
         let place = if oldest { Resume::Oldest } else { Resume::Latest };
         let skipped = reader.consumer.resume(place);
@@ -123,10 +123,12 @@ impl Model {
                 }
                 Err(TooManyGating) => assert!(self.readers.len() >= MAX_GATING),
             },
-            Step::Drop(who) if !self.readers.is_empty() => drop(self.readers.swap_remove(who % self.readers.len())),
+            Step::Drop(reader) if !self.readers.is_empty() => {
+                drop(self.readers.swap_remove(reader % self.readers.len()))
+            }
             Step::Drop(_) => {}
-            Step::Read(who, limit) => self.read(who, limit),
-            Step::Resume(who, oldest) => self.resume(who, oldest),
+            Step::Read(reader, limit) => self.read(reader, limit),
+            Step::Resume(reader, oldest) => self.resume(reader, oldest),
         }
     }
 }

@@ -4,8 +4,8 @@
 //! own: what was published is what the applications published, what happened before what follows from what had been
 //! delivered to them, and the members that decided follow from the members that had stopped. The cheap checkers judge
 //! every delivery, every step and every view, so that a failure is found where it happens. Completeness and the cost of
-//! repair are judged when the run is over.
-//! a failure is found where it happens; completeness and the cost of repair are judged when the run is over.
+//! repair are judged when the run is over. `docs/simulator.md`, "What is checked", lists their names and what each
+//! requires.
 
 mod acknowledgement;
 mod agreement;
@@ -45,50 +45,6 @@ use crate::plan::Plan;
 use crate::violation::{Verdict, Violation};
 use bourdon_protocol::{Delivery, Order, Process, Standing, View};
 use bourdon_wire::{Incarnation, Rank};
-
-/// Every invariant: its number in DESIGN §7, its name, and its statement.
-pub const INVARIANTS: &[(&str, &str, &str)] = &[
-    ("1", integrity::NAME, "delivered at most once, only if sent, bytes as sent"),
-    (
-        "3, 4, 5",
-        views::NAME,
-        "epochs grow; one membership and beginning an epoch; a quorum of the old view had stopped",
-    ),
-    ("26", continuation::NAME, "the members that continue into a view are a quorum of the one before"),
-    ("2", observers::NAME, "a gap or a retraction at an observer has a cause that no retention cures"),
-    ("27", instance::NAME, "nothing of another instance of the group changes any state"),
-    ("28", mutex::TOKENS, "a token granted after a restart of the whole group is greater than all before it"),
-    (
-        "11",
-        continuation::SURVIVAL,
-        "at `uniform` and `stable`, no message is lost by the crash of less than a quorum of a view",
-    ),
-    ("6, 7, 24, 25", agreement::NAME, "members that go on to the next view delivered the same in this one"),
-    ("11", agreement::UNIFORM, "delivered at one member, even a crashed one, means delivered at all, in the same view"),
-    ("9", fifo::NAME, "a sender's messages in the order it sent them"),
-    ("10", causal::NAME, "no message before what its sender had delivered when it sent it"),
-    ("8", total::NAME, "one message a number, the same at all, without gaps at members"),
-    ("8, 10", clients::NAME, "a client's messages in its order, and at observers where the members delivered them"),
-    ("12", realtime::NAME, "what is delivered in time has one order, that of sending within the clocks' bounds"),
-    ("9", relay::NAME, "a member sends on what it receives, where the plan asks for it"),
-    ("16", barrier::NAME, "no message crosses a barrier"),
-    ("19", snapshot::NAME, "a joiner goes on at the positions in its snapshot"),
-    ("2, 20", completeness::NAME, "faults frozen, everything published is delivered everywhere or reported as a gap"),
-    ("20", progress::NAME, "faults frozen, a majority of the last view brings every live process into one view"),
-    ("21", views::CALM, "where nothing goes wrong no view changes"),
-    ("13", acknowledgement::NAME, "no member is believed to have received what it has not"),
-    ("14", watermarks::NAME, "watermarks never fall"),
-    ("15", window::NAME, "no window is exceeded, nothing is forgotten before all have it"),
-    ("22", repair::NAME, "requests and repairs in proportion to what was lost, none once all is well"),
-    ("17", mutex::NAME, "at most one valid holder of a lock, tokens that grow, nothing lost at what it guards"),
-    ("11", mutex::UNIFORM, "a reported grant of a replicated lock is known to all members that go on from its view"),
-    ("17, 18", mutex::FENCED, "no process holds or leads anything without a quorum of its view"),
-    ("17", mutex::WAITING, "faults frozen, every request ends; where nothing goes wrong, soon enough"),
-    ("18", election::NAME, "one leader an (epoch, term); of two that believe they lead one is out of the other's view"),
-    ("18", election::AGREED, "faults frozen, all live processes agree on an eligible leader"),
-    ("20", "steps", "a run takes a bounded number of steps"),
-    ("23", memory::NAME, "queues stay within their bounds"),
-];
 
 /// All checkers of one run.
 #[derive(Debug)]

@@ -122,7 +122,7 @@ pub struct FeedbackOutcome {
     /// Messages delivered to observers, all together.
     pub delivered: u64,
     /// Messages that were reported to observers as lost.
-    pub told_lost: u64,
+    pub reported_lost: u64,
     /// What should have been delivered.
     pub expected: u64,
     /// Messages delivered twice, or out of order.
@@ -134,7 +134,7 @@ pub struct FeedbackOutcome {
 impl FeedbackOutcome {
     /// Whether each message was delivered to each observer once, in order, or reported to it as lost.
     pub fn is_complete(&self) -> bool {
-        self.delivered + self.told_lost == self.expected && self.misplaced == 0
+        self.delivered + self.reported_lost == self.expected && self.misplaced == 0
     }
 
     /// The rate of a count, per second.
@@ -223,7 +223,7 @@ impl End {
         });
         while let Some(event) = process.poll_event() {
             if let Event::Gap { from, to, .. } = event {
-                outcome.told_lost += to.0 - from.0;
+                outcome.reported_lost += to.0 - from.0;
                 *next = to.0.max(*next);
                 missing.retain(|(missed, _)| !(from.0..to.0).contains(missed));
             }

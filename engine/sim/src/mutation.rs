@@ -51,7 +51,7 @@ pub(crate) fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         Mutant::MarkerIgnored => &["barrier"],
         Mutant::SnapshotAhead => &["snapshot", "agreement", "fifo", "total"],
         Mutant::GrantBeforeUniform => &["mutex", "uniform-grant"],
-        Mutant::GrantBeforeTold | Mutant::TwoTokens | Mutant::ReplyInside | Mutant::ReplyNotAwaited => &["mutex"],
+        Mutant::GrantBeforeAnnounced | Mutant::TwoTokens | Mutant::ReplyInside | Mutant::ReplyNotAwaited => &["mutex"],
         Mutant::OtherInstanceBelieved => &["instance"],
         Mutant::DeadKeepLocks => &["waiting"],
         Mutant::HolderNotFenced => &["fenced"],
@@ -66,7 +66,7 @@ pub(crate) fn sabotages(mutant: Mutant) -> Option<Kinds> {
     let mutex = |kind| Some(Kinds { mutex: Some(kind), election: None });
     match mutant {
         Mutant::GrantBeforeUniform | Mutant::DeadKeepLocks => mutex(MutexKind::Replicated),
-        Mutant::GrantBeforeTold => mutex(MutexKind::Central),
+        Mutant::GrantBeforeAnnounced => mutex(MutexKind::Central),
         Mutant::TwoTokens => mutex(MutexKind::TokenRing),
         Mutant::ReplyInside => mutex(MutexKind::RicartAgrawala),
         Mutant::ReplyNotAwaited => mutex(MutexKind::Lamport),

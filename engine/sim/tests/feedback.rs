@@ -8,7 +8,7 @@ const MESSAGES: u64 = 300;
 fn play(mode: FeedbackMode, loss: Loss) -> FeedbackOutcome {
     let plan = FeedbackPlan { mode, loss, loss_rate: 0.05, observers: OBSERVERS, messages: MESSAGES, seed: 1 };
     let outcome = play_feedback(&plan);
-    assert!(outcome.is_complete() && outcome.told_lost == 0, "{plan:?}: {outcome:?}");
+    assert!(outcome.is_complete() && outcome.reported_lost == 0, "{plan:?}: {outcome:?}");
     assert_eq!((outcome.published, outcome.expected), (MESSAGES, MESSAGES * u64::from(OBSERVERS)), "{plan:?}");
     assert!(outcome.repairs > 0 && !outcome.repair_ns.is_empty(), "nothing was lost: {plan:?}");
     outcome
@@ -38,7 +38,7 @@ fn what_is_lost_for_good_is_reported() {
     let (mode, loss) = (FeedbackMode::Nak, Loss::Independent);
     let plan = FeedbackPlan { mode, loss, loss_rate: 0.3, observers: OBSERVERS, messages: MESSAGES, seed: 1 };
     let outcome = play_feedback(&plan);
-    assert!(outcome.is_complete() && outcome.told_lost > 0, "{outcome:?}");
+    assert!(outcome.is_complete() && outcome.reported_lost > 0, "{outcome:?}");
 }
 
 #[test]

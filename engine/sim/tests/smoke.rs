@@ -56,7 +56,7 @@ const RARE: [Mutant; 5] = [
     Mutant::CutRecomputed,
     Mutant::AcceptBeforeFetch,
     Mutant::StaleState,
-    Mutant::GrantBeforeTold,
+    Mutant::GrantBeforeAnnounced,
 ];
 
 #[test]

@@ -232,13 +232,13 @@ fn numbers_that_no_process_can_reach_are_malformed() {
 
 #[test]
 fn lists_are_as_long_as_their_counts_and_bounded() {
-    let nak = |says: u16, has: usize| {
+    let nak = |count: u16, has: usize| {
         let record = Nak {
             rank: 0.into(),
             channel: 0.into(),
             reply_to: Address::default(),
             cookie: 0.into(),
-            ranges: says.into(),
+            ranges: count.into(),
         };
         let mut body = record.as_bytes().to_vec();
         (0..has).for_each(|_| body.extend(NakRange::new(DatagramNumber(1), u32::MAX).as_bytes()));

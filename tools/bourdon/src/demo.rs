@@ -196,8 +196,8 @@ fn not_yet(flag: &str, value: impl ValueEnum, instead: &str) -> Failure {
     Failure::unusable(format!("--{flag} {} is not available in this version; use {instead}", name(value)))
 }
 
-/// Whether the requested faults can be made on this transport.
-fn check_trouble(args: &Args) -> Result<(), Failure> {
+/// Whether the requested faults can be injected on this transport.
+fn check_faults(args: &Args) -> Result<(), Failure> {
     let has_links = matches!(args.transport, TransportArg::Tcp | TransportArg::Auto);
     let transport = name(args.transport);
     if args.break_links > 0 && !has_links {
@@ -221,7 +221,7 @@ fn check_trouble(args: &Args) -> Result<(), Failure> {
 
 /// Runs the demo.
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    check_trouble(&args)?;
+    check_faults(&args)?;
     let mut settings = settings(&args)?;
     choose_addresses(&mut settings, args.group_address, 0)?;
     settings.check().map_err(Failure::unusable)?;

@@ -37,7 +37,7 @@ fn table(rows: &[(FeedbackPlan, FeedbackOutcome)]) -> String {
             outcome.repair_percentile_ns(percent).map_or_else(|| "-".to_owned(), |ns| (ns / 1000).to_string())
         });
         let delivered = format!("{}/{}", outcome.delivered, outcome.expected);
-        let (loss, mode, lost) = (plan.loss.name(), plan.mode.name(), outcome.told_lost);
+        let (loss, mode, lost) = (plan.loss.name(), plan.mode.name(), outcome.reported_lost);
         let _ = writeln!(
             out,
             "{loss:<12} {mode:<15} {published:>10} {feedback:>10} {naks:>10} {repairs:>9} {delivered:>19} {lost:>6} \
@@ -66,7 +66,7 @@ fn objects(rows: &[(FeedbackPlan, FeedbackOutcome)]) -> String {
             "repairs": outcome.repairs,
             "repairs_per_s": outcome.per_s(outcome.repairs),
             "delivered": outcome.delivered,
-            "told_lost": outcome.told_lost,
+            "reported_lost": outcome.reported_lost,
             "expected": outcome.expected,
             "misplaced": outcome.misplaced,
             "repair_p50_ns": outcome.repair_percentile_ns(50),

@@ -27,7 +27,7 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(5);
 const WORKING_SLEEP: Duration = Duration::from_micros(100);
 /// The node reports a lost lock within this time. Otherwise the lock is not lost, and two members held it. Many view
 /// changes long.
-const TOLD_WITHIN_NS: u64 = 5_000_000_000;
+const REPORTED_WITHIN_NS: u64 = 5_000_000_000;
 
 /// One member of a group that shares a lock in the lab
 #[derive(Debug, clap::Args)]
@@ -268,7 +268,7 @@ impl Locker {
                 Err(_) => LONGEST_SLEEP, // for now
             }),
             Place::Waiting { .. } => Ok(LONGEST_SLEEP),
-            Place::Stale { id, grant, since_ns } if id.is_none() || now_ns() - since_ns > TOLD_WITHIN_NS => {
+            Place::Stale { id, grant, since_ns } if id.is_none() || now_ns() - since_ns > REPORTED_WITHIN_NS => {
                 self.journal.end(grant, Kind::Abandoned).map_err(Failure::broken)?;
                 print("gave-up");
                 self.release(id);

@@ -181,7 +181,7 @@ fn wait(args: &Args, session: &mut Session, signals: &Signals, report: &mut Repo
 /// Runs the command, and ends it if the lock is lost.
 fn hold(args: &Args, session: &mut Session, signals: &Signals, report: &mut Report) -> Result<(), Failure> {
     let granted_at = Instant::now();
-    let mut command = Held::start(args, report.token.unwrap_or_default())?;
+    let mut command = RunningCommand::start(args, report.token.unwrap_or_default())?;
     let mut kill_at = None;
     loop {
         // The signals come before the check of the child: a later signal wakes the sleep below.
@@ -220,14 +220,14 @@ fn hold(args: &Args, session: &mut Session, signals: &Signals, report: &mut Repo
 }
 
 /// The command that runs.
-struct Held {
+struct RunningCommand {
     child: Child,
     pid: Pid,
     /// Whether it leads a process group of its own.
     has_group: bool,
 }
 
-impl Held {
+impl RunningCommand {
     fn start(args: &Args, [birth, epoch, number]: [u64; 3]) -> Result<Self, Failure> {
         let own = std::env::current_exe().map_err(Failure::unusable)?;
         let mut command = Command::new(own);

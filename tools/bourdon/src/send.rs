@@ -160,7 +160,7 @@ impl Sender<'_> {
             Ok(Some(_)) => *under_way += 1,
             Ok(None) => self.print("sent to all hosts of the network", &json!({ "taken_by": null, "sent": true }))?,
             Err(DirectRefusal::TooMany { .. }) => return Ok(false),
-            Err(DirectRefusal::Nobody | DirectRefusal::Unheard(_)) => {
+            Err(DirectRefusal::NoReceiver | DirectRefusal::Unheard(_)) => {
                 return Err(Failure::broken("the members that it may go to are no longer heard: see `bourdon view`"));
             }
             Err(refusal) => return Err(Failure::unusable(refusal)),

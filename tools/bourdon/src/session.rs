@@ -45,7 +45,7 @@ impl At {
             group = group.or(Some(settings.group.name));
             // The first node creates the directory.
             if directory.as_ref().is_some_and(|directory| !directory.exists()) {
-                return Err(nobody(group.as_deref()));
+                return Err(no_node(group.as_deref()));
             }
         }
         let mut members = find(&Which { group: group.clone(), directory })?;
@@ -55,7 +55,7 @@ impl At {
         }
         let groups: BTreeSet<&str> = members.iter().map(|node| node.description.group.as_str()).collect();
         match groups.len() {
-            0 => Err(nobody(group.as_deref())),
+            0 => Err(no_node(group.as_deref())),
             1 => {
                 members.sort_by_key(|node| (Some(node.pid) != own_pid, node.description.rank));
                 Ok(members)
@@ -80,7 +80,7 @@ fn described(settings: &Settings, directory: Option<&PathBuf>) -> Option<u32> {
     find(&which).ok()?.iter().find(is_it).map(|node| node.pid)
 }
 
-fn nobody(group: Option<&str>) -> Failure {
+fn no_node(group: Option<&str>) -> Failure {
     let of = group.map(|group| format!(" of group {group:?}")).unwrap_or_default();
     Failure::unusable(format!(
         "no member{of} of this user runs here, and locks and leaders are for members: start one with `bourdon node`"

@@ -127,8 +127,8 @@ fn a_group_forms_and_delivers_where_multicast_is_swallowed() {
 
     nft(&lab, 2, HOLE);
     until(&mut members, "that one is deaf", |it| {
-        let says = if it.rank == 2 { "2 of 2 peers" } else { "1 of 2 peers; the others get everything over tcp" };
-        it.last_line.ends_with(says)
+        let expected = if it.rank == 2 { "2 of 2 peers" } else { "1 of 2 peers; the others get everything over tcp" };
+        it.last_line.ends_with(expected)
     });
     until_more(&mut members, "more with a member that receives no multicast");
     let incarnations: Vec<u32> = members.iter().map(|member| member.incarnation).collect();

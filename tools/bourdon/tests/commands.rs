@@ -135,7 +135,7 @@ fn a_member_that_waits_for_the_first_view_names_the_members_it_waits_for() {
 #[test]
 fn bad_configurations_end_with_2_and_say_why() {
     let world = World::new();
-    for (more, says) in [
+    for (more, expected) in [
         ("colour = \"red\"\n", "colour"),
         ("[faults]\ndrop_percent = 101.0\n", "between 0 and 100"),
         ("idle = \"sleepy\"\n", "sleepy"),
@@ -144,7 +144,7 @@ fn bad_configurations_end_with_2_and_say_why() {
         ("[limits]\nmtu_bytes = 100\n", "mtu is 100"),
         ("subscription_ring_bytes = 4096\n", "threads.subscription_ring_bytes is 4096"),
     ] {
-        fails(&["node", "--config", &world.configure("bad.toml", 1, 0, more)], b"", 2, says);
+        fails(&["node", "--config", &world.configure("bad.toml", 1, 0, more)], b"", 2, expected);
     }
     fails(&["node", "--config", &world.configure("bad.toml", 2, 2, "")], b"", 2, "ranks go from 0 to 1");
     fails(&["node", "--config", "/nowhere.toml"], b"", 2, "name the file with --config");
@@ -298,8 +298,8 @@ fn direct_messages_reach_one_the_nearest_and_all() {
         }
     };
     let place = ["--group-address", &world.address];
-    let send = |whom: &[&str], stdin: &[u8]| {
-        let output = run(&[&["send", "prices", "--json"], &place[..], whom].concat(), stdin);
+    let send = |receivers: &[&str], stdin: &[u8]| {
+        let output = run(&[&["send", "prices", "--json"], &place[..], receivers].concat(), stdin);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let rows =
             text.lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect::<Vec<Value>>();

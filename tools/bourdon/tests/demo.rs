@@ -155,7 +155,7 @@ fn bad_input_and_usage_say_what_to_do_and_exit_2() {
     let empty = file("empty", b"");
     let cut = file("cut", b"DBN\x01\x10\x00\x00\x00abc");
     let compressed = file("cut.zst", b"\x28\xb5\x2f\xfd\x04\x00\x41");
-    for (arguments, says) in [
+    for (arguments, expected) in [
         (&["--input", &unknown][..], "--format"),
         (&["--input", &empty], "--format"),
         (&["--input", &cut], "no valid DBN file"),
@@ -178,7 +178,7 @@ fn bad_input_and_usage_say_what_to_do_and_exit_2() {
         let output = demo(arguments).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
-        assert!(stderr.contains(says), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(expected), "{arguments:?}: {stderr}");
     }
 }
 
@@ -288,10 +288,11 @@ fn the_dead_are_replaced_and_what_they_were_shown_counts_where_that_is_promised(
 
 #[test]
 fn impossible_kills_are_refused() {
-    for (kill, says) in [("member:9@5", "no member:9"), ("member:0", "like member:0@20000"), ("client:0@5", "like")] {
+    for (kill, expected) in [("member:9@5", "no member:9"), ("member:0", "like member:0@20000"), ("client:0@5", "like")]
+    {
         let output = demo(&["--kill", kill]).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{kill}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains(says), "{kill}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(expected), "{kill}");
     }
 }
 

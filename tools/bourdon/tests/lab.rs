@@ -6,7 +6,7 @@
 use bourdon_lab::hosts::Lab;
 use bourdon_lab::judge::{Order, Reliability, Rules};
 use bourdon_lab::matrix;
-use bourdon_lab::rounds::{Plan, Trouble, run};
+use bourdon_lab::rounds::{FaultKind, Plan, run};
 use std::time::Duration;
 
 const MEMBERS: usize = 3;
@@ -14,7 +14,7 @@ const ROUNDS: usize = 3;
 /// The limit of every wait of a round: no figure is checked here, and the host may be busy.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn campaign(trouble: Trouble, reliability: Reliability, name: &str) {
+fn campaign(fault: FaultKind, reliability: Reliability, name: &str) {
     if let Err(why) = Lab::new(1) {
         println!("skipped: {why}");
         return;
@@ -25,7 +25,7 @@ fn campaign(trouble: Trouble, reliability: Reliability, name: &str) {
     let plan = Plan {
         members: MEMBERS,
         rounds: ROUNDS,
-        trouble,
+        fault,
         member: format!("{program} lab-member --members {{members}} --reliability {name} --history {file}"),
         folder: folder.path().to_owned(),
         patience: PATIENCE,
@@ -40,23 +40,23 @@ fn campaign(trouble: Trouble, reliability: Reliability, name: &str) {
 
 #[test]
 fn the_killed_are_replaced() {
-    campaign(Trouble::Kill, Reliability::Reliable, "reliable");
-    campaign(Trouble::Kill, Reliability::Uniform, "uniform");
+    campaign(FaultKind::Kill, Reliability::Reliable, "reliable");
+    campaign(FaultKind::Kill, Reliability::Uniform, "uniform");
 }
 
 #[test]
 fn the_stopped_are_left_out_and_come_back() {
-    campaign(Trouble::Stop, Reliability::Uniform, "uniform");
+    campaign(FaultKind::Stop, Reliability::Uniform, "uniform");
 }
 
 #[test]
 fn those_cut_off_are_left_out_and_come_back() {
-    campaign(Trouble::Cut, Reliability::Uniform, "uniform");
+    campaign(FaultKind::Cut, Reliability::Uniform, "uniform");
 }
 
 #[test]
 fn of_two_that_hear_each_other_one_way_only_one_is_left_out() {
-    campaign(Trouble::CutOneWay, Reliability::Reliable, "reliable");
+    campaign(FaultKind::CutOneWay, Reliability::Reliable, "reliable");
 }
 
 /// A few cells: `bourdon-lab matrix` has them all. Needs no root.

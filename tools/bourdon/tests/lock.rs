@@ -163,11 +163,11 @@ fn leaders_are_shown_and_follow_each_other() {
     assert!(text.starts_with("one: member 0 leads, by this command, token "), "{text}");
     group.kill(0);
     assert_eq!(code(again), Some(1));
-    let nobody = run(
+    let no_node = run(
         &["elect", "none", "--watch", "--for", "0.05", "--until-leader", "--directory", &group.world.runtime()],
         b"",
     );
-    assert_eq!(nobody.status.code(), Some(1));
+    assert_eq!(no_node.status.code(), Some(1));
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn until(events: &mut BufReader<ChildStdout>, is_wanted: impl Fn(&Value) -> bool
 }
 
 #[test]
-fn patterns_choose_by_name_whoever_comes_late() {
+fn patterns_choose_by_name_for_late_subscribers_too() {
     let world = World::new();
     let config = world.configure("node.toml", 1, 0, "");
     let uniform = std::fs::read_to_string(&config)

@@ -13,7 +13,8 @@
 //! [`Verdict::left_behind`].
 //!
 //! Source: Birman and Joseph, "Exploiting virtual synchrony" (1987); Chockler, Keidar and Vitenberg, "Group
-//! communication specifications" (2001). Numbers of invariants are the simulator's (`docs/simulator.md`).
+//! communication specifications" (2001). `docs/lab.md`, "The invariants it checks", lists the numbers of the
+//! invariants.
 
 mod barrier;
 mod causal;
@@ -119,7 +120,7 @@ pub struct Verdict {
     /// Broken guarantees.
     pub violations: Vec<Violation>,
     /// Further violations, only counted.
-    pub violations_not_told: usize,
+    pub violations_not_listed: usize,
 }
 
 impl Verdict {
@@ -128,7 +129,7 @@ impl Verdict {
         if printed < PRINTED_AN_INVARIANT {
             self.violations.push(Violation { invariant, process: process.shown(), detail });
         } else {
-            self.violations_not_told += 1;
+            self.violations_not_listed += 1;
         }
     }
 }

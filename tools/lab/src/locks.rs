@@ -41,7 +41,7 @@ pub enum Algorithm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
-    /// No false eviction on a loaded host.
+    /// Few false evictions on a loaded host.
     Default,
     /// For hosts with cores to spare.
     Fast,
@@ -159,7 +159,7 @@ pub fn run(plan: &Plan, algorithm: Algorithm, talk: &dyn Fn(&str)) -> Result<Rep
     let outcome = group::play(plan, &name, (&path, &journal), talk)?;
     let wall_ns = began.elapsed().as_nanos() as u64;
     let lines = journal.lines().map_err(io("reading the shared file"))?;
-    let verdict = judge::judge(&lines, &outcome.troubles, plan.members);
+    let verdict = judge::judge(&lines, &outcome.injected, plan.members);
     let sorted = |mut times: Vec<u64>| {
         times.sort_unstable();
         times
@@ -171,8 +171,8 @@ pub fn run(plan: &Plan, algorithm: Algorithm, talk: &dyn Fn(&str)) -> Result<Rep
         algorithm,
         members: plan.members,
         seed: plan.seed,
-        kills: outcome.troubles.kills.len() as u64,
-        stops: outcome.troubles.stops.len() as u64,
+        kills: outcome.injected.kills.len() as u64,
+        stops: outcome.injected.stops.len() as u64,
         restarts: outcome.restarts,
         false_evictions: outcome.false_evictions,
         entries_per_s: verdict.entries as f64 * 1e9 / span_ns.max(1) as f64,

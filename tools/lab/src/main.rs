@@ -6,7 +6,7 @@
 use bourdon_lab::chaos::{self, Fault, Profile};
 use bourdon_lab::interrupt::Interrupt;
 use bourdon_lab::judge::{Order, Reliability, Rules, Verdict, judge};
-use bourdon_lab::rounds::{self, Plan, Trouble};
+use bourdon_lab::rounds::{self, FaultKind, Plan};
 use bourdon_lab::{deaths, history, locks, matrix, probe, record};
 use clap::{Args, Parser, Subcommand};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -64,7 +64,7 @@ struct RoundsArgs {
     rounds: usize,
     /// The kind of fault
     #[arg(long, value_enum, default_value = "kill")]
-    trouble: Trouble,
+    fault: FaultKind,
     /// How a member is started, as a line for the shell; {rank}, {incarnation}, {dir}, {members}, {address} are filled
     /// in
     #[arg(long, value_name = "LINE")]
@@ -304,9 +304,9 @@ fn run_judge(args: &JudgeArgs) -> Result<ExitCode, String> {
 }
 
 fn run_rounds(args: RoundsArgs) -> Result<ExitCode, String> {
-    let RoundsArgs { members, rounds, trouble, member, dir: folder, patience, rules, json: as_json } = args;
+    let RoundsArgs { members, rounds, fault, member, dir: folder, patience, rules, json: as_json } = args;
     let (patience, rules) = (Duration::from_millis(patience), rules.into());
-    let plan = Plan { members, rounds, trouble, member, folder, patience, rules };
+    let plan = Plan { members, rounds, fault, member, folder, patience, rules };
     let report = rounds::run(&plan, &|line| eprintln!("{line}")).map_err(|error| error.to_string())?;
     print(&if as_json { json(&report) } else { text(&report.verdict) })?;
     if let Some(why) = &report.failed {
@@ -434,7 +434,7 @@ fn text(verdict: &Verdict) -> String {
     for violation in &verdict.violations {
         text += &format!("invariant {}: {}: {}\n", violation.invariant, violation.process, violation.detail);
     }
-    match (verdict.violations.len(), verdict.violations_not_told) {
+    match (verdict.violations.len(), verdict.violations_not_listed) {
         (0, _) => text + "Every guarantee was kept.\n",
         (listed, 0) => text + &format!("{listed} violations\n"),
         (listed, more) => text + &format!("{listed} violations and {more} more of the same\n"),

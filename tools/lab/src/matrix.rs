@@ -132,8 +132,8 @@ fn play(
     let rules = Rules { order, reliability, allow_skips: false, running: false };
     let (deliveries, gaps, mut failures) = verdict(&folder, rules);
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        failures.push(format!("the demo ended with {}: {}", output.status, said.trim()));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        failures.push(format!("the demo ended with {}: {}", output.status, stderr.trim()));
     }
     let (transport, order) = (transport.to_owned(), name(order));
     Ok(Cell { transport, reliability: level, order, barriers, crash, messages, deliveries, gaps, wall_ns, failures })

@@ -31,7 +31,7 @@ pub const STARTS_MAX: u32 = 3;
 /// The kinds of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Trouble {
+pub enum FaultKind {
     /// SIGKILL; then started again.
     Kill,
     /// SIGSTOP until the others have removed it.
@@ -50,7 +50,7 @@ pub struct Plan {
     /// How many faults are injected.
     pub rounds: usize,
     /// The kind of fault.
-    pub trouble: Trouble,
+    pub fault: FaultKind,
     /// How a member is started, as a line for the shell.
     pub member: String,
     /// The folder of the histories.
@@ -76,7 +76,7 @@ pub struct Round {
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Report {
     /// The kind of fault.
-    pub trouble: Trouble,
+    pub fault: FaultKind,
     /// How many members.
     pub members: usize,
     /// Each round.
@@ -157,7 +157,7 @@ pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Report, RoundsError> {
         other => other.into(),
     })?;
     let verdict = judge(&histories, plan.rules);
-    Ok(Report { trouble: plan.trouble, members: plan.members, rounds, false_evictions, restarts, failed, verdict })
+    Ok(Report { fault: plan.fault, members: plan.members, rounds, false_evictions, restarts, failed, verdict })
 }
 
 /// One member: its current incarnation.
@@ -220,39 +220,39 @@ impl<'a> Campaign<'a> {
 
     fn round(&mut self, round: usize) -> Result<Round, RoundsError> {
         self.members.iter_mut().for_each(|member| member.starts = 0);
-        let victims = victims(self.plan.trouble, round, self.plan.members);
-        self.make_trouble(&victims)?;
+        let victims = victims(self.plan.fault, round, self.plan.members);
+        self.inject(&victims)?;
         let without = self.until(|campaign| Ok(campaign.without(&victims)))?;
         let mut result = Round { victims, fault_to_view_ns: None, heal_to_whole_ns: None };
         let Some((view, taken)) = without else { return Ok(result) };
         let left_out = (0..self.plan.members).filter(|rank| !view.members.contains(rank));
         self.false_evictions += left_out.filter(|rank| !result.victims.contains(rank)).count();
         result.fault_to_view_ns = Some(taken);
-        self.end_trouble(&result.victims)?;
+        self.heal(&result.victims)?;
         result.heal_to_whole_ns = self.whole()?;
         Ok(result)
     }
 
-    fn make_trouble(&mut self, victims: &[usize]) -> Result<(), RoundsError> {
+    fn inject(&mut self, victims: &[usize]) -> Result<(), RoundsError> {
         let victim = victims[0];
-        match self.plan.trouble {
-            Trouble::Kill => {
+        match self.plan.fault {
+            FaultKind::Kill => {
                 self.members[victim].process.kill()?;
                 self.note_killed(victim)
             }
-            Trouble::Stop => Ok(self.members[victim].process.stop()?),
-            Trouble::Cut => Ok(self.lab.cut(victim)?),
-            Trouble::CutOneWay => Ok(self.lab.cut_one_way(victim, victims[1])?),
+            FaultKind::Stop => Ok(self.members[victim].process.stop()?),
+            FaultKind::Cut => Ok(self.lab.cut(victim)?),
+            FaultKind::CutOneWay => Ok(self.lab.cut_one_way(victim, victims[1])?),
         }
     }
 
-    fn end_trouble(&mut self, victims: &[usize]) -> Result<(), RoundsError> {
+    fn heal(&mut self, victims: &[usize]) -> Result<(), RoundsError> {
         let victim = victims[0];
-        match self.plan.trouble {
-            Trouble::Kill => Ok(()), // started again with the others that have ended
-            Trouble::Stop => Ok(self.members[victim].process.resume()?),
-            Trouble::Cut => Ok(self.lab.restore(victim)?),
-            Trouble::CutOneWay => Ok(self.lab.restore_one_way(victim, victims[1])?),
+        match self.plan.fault {
+            FaultKind::Kill => Ok(()), // started again with the others that have ended
+            FaultKind::Stop => Ok(self.members[victim].process.resume()?),
+            FaultKind::Cut => Ok(self.lab.restore(victim)?),
+            FaultKind::CutOneWay => Ok(self.lab.restore_one_way(victim, victims[1])?),
         }
     }
 
@@ -360,10 +360,10 @@ impl<'a> Campaign<'a> {
 }
 
 /// Each member in turn; with two, each pair in turn.
-fn victims(trouble: Trouble, round: usize, members: usize) -> Vec<usize> {
+fn victims(fault: FaultKind, round: usize, members: usize) -> Vec<usize> {
     let first = round % members;
-    match trouble {
-        Trouble::CutOneWay => vec![first, (first + 1 + (round / members) % (members - 1)) % members],
+    match fault {
+        FaultKind::CutOneWay => vec![first, (first + 1 + (round / members) % (members - 1)) % members],
         _ => vec![first],
     }
 }
@@ -375,9 +375,9 @@ mod tests {
 
     #[test]
     fn every_member_and_every_pair_has_its_turn() {
-        let all: HashSet<_> = (0..3).flat_map(|round| victims(Trouble::Kill, round, 3)).collect();
+        let all: HashSet<_> = (0..3).flat_map(|round| victims(FaultKind::Kill, round, 3)).collect();
         assert_eq!(all.len(), 3);
-        let pairs: HashSet<_> = (0..6).map(|round| victims(Trouble::CutOneWay, round, 3)).collect();
+        let pairs: HashSet<_> = (0..6).map(|round| victims(FaultKind::CutOneWay, round, 3)).collect();
         assert!(pairs.len() == 6 && pairs.iter().all(|pair| pair[0] != pair[1]), "{pairs:?}");
     }
 }

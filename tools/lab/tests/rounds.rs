@@ -6,7 +6,7 @@
 
 use bourdon_lab::hosts::Lab;
 use bourdon_lab::judge::{Order, Reliability, Rules};
-use bourdon_lab::rounds::{Plan, Report, Trouble, run};
+use bourdon_lab::rounds::{FaultKind, Plan, Report, run};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
@@ -66,7 +66,7 @@ fn write_script(folder: &Path, stop: &Receiver<()>) {
     }
 }
 
-fn campaign(trouble: Trouble, member: &str, patience: Duration) -> Option<Report> {
+fn campaign(fault: FaultKind, member: &str, patience: Duration) -> Option<Report> {
     if let Err(why) = Lab::new(1) {
         println!("skipped: {why}");
         return None;
@@ -79,7 +79,7 @@ fn campaign(trouble: Trouble, member: &str, patience: Duration) -> Option<Report
     let plan = Plan {
         members: MEMBERS,
         rounds: 4,
-        trouble,
+        fault,
         member: "sh {dir}/member.sh {rank} {dir}/member-{rank}{incarnation}.tsv {dir}".to_owned(),
         folder: folder.clone(),
         patience,
@@ -97,7 +97,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn the_killed_come_back_and_the_judge_agrees() {
-    let Some(report) = campaign(Trouble::Kill, MEMBER, PATIENCE) else { return };
+    let Some(report) = campaign(FaultKind::Kill, MEMBER, PATIENCE) else { return };
     assert_eq!(report.failed, None, "{report:?}");
     assert_eq!((report.rounds.len(), report.restarts, report.false_evictions), (4, 4, 0), "{report:?}");
     assert!(report.rounds.iter().all(|round| round.heal_to_whole_ns.is_some()));
@@ -107,7 +107,7 @@ fn the_killed_come_back_and_the_judge_agrees() {
 
 #[test]
 fn the_stopped_end_when_removed_and_come_back() {
-    let Some(report) = campaign(Trouble::Stop, MEMBER, PATIENCE) else { return };
+    let Some(report) = campaign(FaultKind::Stop, MEMBER, PATIENCE) else { return };
     assert_eq!((report.failed.as_deref(), report.rounds.len(), report.restarts), (None, 4, 4), "{report:?}");
     assert_eq!(report.verdict.violations, [], "{report:?}");
 }
@@ -115,7 +115,7 @@ fn the_stopped_end_when_removed_and_come_back() {
 #[test]
 fn a_group_that_does_not_notice_is_found_out() {
     // The script's writer sees no network, so it never removes a member that is cut off.
-    let Some(report) = campaign(Trouble::Cut, MEMBER, Duration::from_secs(5)) else { return };
+    let Some(report) = campaign(FaultKind::Cut, MEMBER, Duration::from_secs(5)) else { return };
     assert!(report.failed.is_some_and(|why| why.contains("no view without")));
 }
 
@@ -127,6 +127,6 @@ fn a_member_that_swaps_deliveries_is_found_out() {
         "    if [ \"$rank\" = 1 ]; then case \"$line\" in D*) if [ -z \"$kept\" ]; then kept=$line; continue; fi; \
          printf '%s\\n' \"$line\" >>\"$history\"; line=$kept; kept=;; esac; fi\n    printf",
     );
-    let Some(report) = campaign(Trouble::Kill, &swapping, PATIENCE) else { return };
+    let Some(report) = campaign(FaultKind::Kill, &swapping, PATIENCE) else { return };
     assert!(report.verdict.violations.iter().any(|violation| violation.invariant == 8), "{report:?}");
 }

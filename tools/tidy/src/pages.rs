@@ -168,13 +168,13 @@ fn unwanted_in(file: &File) -> Vec<String> {
 
 /// Whether people and the gate run the same tests.
 pub fn test_command(tree: &Tree) -> Vec<String> {
-    let says = |path: &str| {
+    let lacks_it = |path: &str| {
         let file = tree.file(path);
         let found =
             file.is_some_and(|file| file.text.lines().any(|line| line.trim().trim_matches('`') == TEST_COMMAND));
         (!found).then(|| format!("{path} has no line that is `{TEST_COMMAND}` and nothing else"))
     };
-    ["README.md", ".ci/run"].into_iter().filter_map(says).collect()
+    ["README.md", ".ci/run"].into_iter().filter_map(lacks_it).collect()
 }
 
 #[cfg(test)]

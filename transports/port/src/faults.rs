@@ -92,16 +92,16 @@ struct State {
     random: fastrand::Rng,
     injected: Injected,
     /// In order of their time, since all are held equally long.
-    delayed: VecDeque<Held>,
+    delayed: VecDeque<HeldDatagram>,
     /// In order of arrival, and so of their time. Never more than [`REORDER_DISTANCE_MAX`], since each arrival adds at
     /// most one and none outstays so many.
-    reordered: VecDeque<Held>,
+    reordered: VecDeque<HeldDatagram>,
     /// Buffers to use again.
     spare: Vec<Vec<u8>>,
 }
 
 #[derive(Debug)]
-struct Held {
+struct HeldDatagram {
     bytes: Vec<u8>,
     kernel_receive_ns: Option<u64>,
     to_all: bool,
@@ -110,7 +110,7 @@ struct Held {
     release_at_arrival: u64,
 }
 
-impl Held {
+impl HeldDatagram {
     fn arrival(&self) -> Arrival<'_> {
         Arrival { bytes: &self.bytes, kernel_receive_ns: self.kernel_receive_ns, to_all: self.to_all }
     }
@@ -184,12 +184,12 @@ impl State {
         count + self.release_overtaken(on_datagram)
     }
 
-    fn hold(&mut self, arrival: Arrival<'_>, release_at: Instant, release_at_arrival: u64) -> Held {
+    fn hold(&mut self, arrival: Arrival<'_>, release_at: Instant, release_at_arrival: u64) -> HeldDatagram {
         let mut bytes = self.spare.pop().unwrap_or_default();
         bytes.clear();
         bytes.extend_from_slice(arrival.bytes);
         let Arrival { kernel_receive_ns, to_all, .. } = arrival;
-        Held { bytes, kernel_receive_ns, to_all, release_at, release_at_arrival }
+        HeldDatagram { bytes, kernel_receive_ns, to_all, release_at, release_at_arrival }
     }
 
     fn release_overtaken(&mut self, on_datagram: &mut impl FnMut(Arrival<'_>)) -> usize {

@@ -1,4 +1,4 @@
-//! A process that is in no view and follows none, but sends and receives direct messages.
+//! Direct messages of a client: a process that is in no view and follows no view.
 //!
 //! It knows the members by their heartbeats only: each member's address, and when it was last heard. It measures the
 //! distance to each member with its own probes. That is all a client needs to send a request to the nearest member, or

@@ -1,16 +1,18 @@
-//! Clients: processes in no view that publish through a member, any member.
+//! Clients: processes in no view that publish through any member.
 //!
 //! A client's request may be lost, and so may the answer; or the member that accepted it crashes. The client then sends
 //! again, perhaps to another member, and the message must not be delivered twice. The client's id and its own sequence
 //! travel with the message; every process keeps, for each client, which sequences it has *delivered* and skips those,
 //! whichever member carried them. That is a watermark and, where orders weaker than causal let later messages overtake,
 //! the runs beyond it. A member accepts exactly the next sequence it has neither delivered nor published, and answers
-//! only once a quorum holds the message: what was acknowledged to a client is delivered, whichever member crashes.
+//! only once a quorum holds the message: a message that was acknowledged to a client is delivered, whichever member
+//! crashes.
 //!
-//! A client sends with each request how many before it are still pending. Sequences below those are settled: accepted
-//! by another member, or given up as too long, which only that member knows. In causal and total order a member
-//! delivers what another member accepted before it publishes more of that client: otherwise nothing would hold the
-//! later message back at other members, and the sequencer, which need not hold the earlier one, could order it second.
+//! A client sends with each request how many before it are still pending. Sequences below those are settled: another
+//! member has accepted the message, or has refused it as too long, which only that member knows. In causal and total
+//! order a member delivers what another member accepted before it publishes more of that client: otherwise nothing
+//! would hold the later message back at other members, and the sequencer, which need not hold the earlier one, could
+//! order it second.
 //!
 //! Invariant: a client's messages are delivered once; in its order as well, where the group's order is causal or total.
 //! Bound: [`CLIENTS_MAX`] clients at a time, with at most [`UNDER_WAY_MAX`] pending messages each; the client that has

@@ -1,17 +1,19 @@
 //! Clock synchronisation: one time for the group, and how far this process's estimate of it may be off.
 //!
-//! Clocks of machines differ by more than a message takes, and even where a service keeps them together it reports no
-//! bound. So the group keeps its own time: that of one member, the reference (the view's sequencer). The other members
-//! ask it and halve the round trip: the reference read the answer's time somewhere between request and receipt, so the
-//! middle is off by half the round trip at most, however uneven the two paths were. Of the last few samples the sample
-//! with the smallest bound now counts: a bound grows with its age, because clocks drift.
+//! Clocks of machines differ by more than a message takes, and a service that synchronises them reports no bound. So
+//! the group has its own time: that of one member, the reference (the view's sequencer). The other processes request
+//! the reference's time, and assume that it read its clock in the middle of the round trip. It read the clock at some
+//! moment between the request and the receipt of the answer, so the assumption is wrong by half the round trip at most,
+//! however uneven the two paths were. Of the last few samples a process uses the one with the smallest bound at
+//! present: a bound grows with its age, because clocks drift.
 //!
-//! When the reference changes, group time goes on: the new reference keeps the offset it had. From then on the
-//! uncertainty of that offset is no error, because all members follow the new reference; so the other members measure
-//! again, and have no bound until they have done so.
+//! When the reference changes, group time goes on: the new reference keeps the offset it had. From then on the error of
+//! that offset does not matter, because all processes follow the new reference. The others measure again, and have no
+//! bound until they have a sample.
 //!
 //! Invariants: group time and bound are pure functions of what was sampled; a sample counts only if it answers a
-//! request of ours. Sources: Cristian, "Probabilistic clock synchronization" (1989); RFC 5905 (the clock filter).
+//! request of this process. Sources: Cristian, "Probabilistic clock synchronization" (1989); RFC 5905 (the clock
+//! filter).
 
 use bourdon_wire::Instant;
 

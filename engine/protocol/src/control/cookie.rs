@@ -1,19 +1,19 @@
-//! Cookies: an address proves that it receives before it gets long answers.
+//! Cookies: a requester proves that it receives at its address before it gets long answers.
 //!
-//! A request names the address to answer to, because the network layer below shows none. A stranger that names another
-//! process's address makes the group flood it: one request for repair of a whole log causes a thousand datagrams. The
-//! source address of a datagram would not help, since with UDP any sender can forge it.
+//! A request names the address to answer to, because a port reports no source addresses. An attacker that names another
+//! host's address makes the group flood that host: one request for repair of a whole log causes a thousand datagrams.
+//! The source address of a datagram would not help, since with UDP any sender can forge it.
 //!
 //! So a process answers an address that it does not know with a [`Challenge`](bourdon_wire::records::Challenge), which
 //! is no longer than the request, and the requester repeats its request with the cookie from it. The cookie is a keyed
 //! hash of the address and the time in coarse steps, so the process that issues it keeps nothing of the requester: a
 //! million requests cost no memory. A cookie is valid in the step in which it was issued and in the next.
 //!
-//! The requester keeps one word for each rank: the cookie it holds, or a nonce as long as it holds none. A challenge
-//! repeats the word; a challenge that does not is forged or late, and is discarded. An observer fetches its cookies
-//! before it needs them and renews them in time, so that no repair waits for an extra round trip.
+//! The requester keeps one word for each rank: its cookie, or a nonce as long as it has no cookie. A challenge repeats
+//! the word; a challenge that does not is forged or late, and is discarded. An observer fetches its cookies before it
+//! needs them and renews them in time, so that no repair waits for an extra round trip.
 //!
-//! Invariant 31: an address that has not proved that it receives is sent at most three bytes for each byte received.
+//! Invariant: an address that has not proved that it receives is sent at most three bytes for each byte received.
 //! Source: the cookies of DTLS (RFC 6347, §4.2.1) and QUIC's address validation (RFC 9000, §8.1), whose factor of three
 //! this is. SipHash: Aumasson and Bernstein (2012).
 
@@ -131,7 +131,7 @@ impl Held {
         Some(nonce)
     }
 
-    /// Receives a challenge of a rank; returns what to repeat, unless it answers no request of ours.
+    /// Receives a challenge of a rank; returns what to repeat, unless it answers no request of this process.
     pub(crate) fn take(&mut self, now: Instant, from: Rank, challenge: &Challenge) -> Option<Waiting> {
         let asked = challenge.asked.get();
         let word = self.words.get_mut(from.index())?;

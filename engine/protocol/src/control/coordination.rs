@@ -2,8 +2,8 @@
 //!
 //! A lock service that only reports a grant can't be used safely: a holder that was paused, cut off or removed still
 //! believes that it holds the lock. So every grant and every leadership carries a [`FencingToken`] that is higher than
-//! all before, and the resource refuses a client with a lower token than it has seen. And a holder that can no longer
-//! reach a quorum of its view is notified, and is no holder from then on ([`Loss::NoMajority`]).
+//! all before, and the resource refuses a client with a lower token than it has seen. A holder that can no longer reach
+//! a quorum of its view gets a report of that, and is no holder from then on ([`Loss::NoMajority`]).
 //!
 //! Source: fencing tokens as in Chubby's sequencers (Burrows, OSDI 2006) and Kleppmann (2016).
 

@@ -1,8 +1,9 @@
 //! Failure detection: which peers are suspected, by which detector, and how often that was wrong.
 //!
 //! No other process can know whether a silent process has crashed or is slow. A single timeout for everything is either
-//! too short for a loaded host or too long for a crash, and it watches a single path: a node whose control thread still
-//! answers while its data path is stopped looks healthy to it. So several detectors watch each peer, each usable alone:
+//! too short for a loaded host or too long for a crash. And it watches a single path: it would not suspect a node whose
+//! control thread still answers while its data path has stopped. So several detectors watch each peer, each usable
+//! alone:
 //!
 //! - [`push`]: nothing came by multicast for too long. Any packet counts.
 //! - [`pull`]: it was pinged by unicast and did not answer.
@@ -12,10 +13,11 @@
 //! A peer is suspected while any of them suspects it, and trusted again as soon as none does; only evidence is final.
 //! Suspicion is local: it evicts no member (see `control/membership.rs`).
 //!
-//! A member that was descheduled hears no heartbeats. [`Detector::look`] is called at [`Detector::due`]; when it, or
-//! any other input, comes late, the lateness is subtracted from every peer's silence, and each peer gets one more
-//! heartbeat interval, in which the datagrams that have piled up are read. It gets that interval only once until it is
-//! heard: otherwise, on a host that stalls all the time, a crashed peer would never be suspected.
+//! A member that was descheduled hears no heartbeats. [`Detector::look`] is called at [`Detector::due`]; when that
+//! call, or any other input, comes late, this process has stalled. The detector then subtracts the lateness from every
+//! peer's silence, and waits one more heartbeat interval, in which the process reads the datagrams that have piled up.
+//! It waits so only once until the peer is heard: otherwise, on a host that stalls all the time, a crashed peer would
+//! never be suspected.
 //!
 //! Invariants: suspicion changes only in `look`; a peer with evidence stays suspected until it is watched again;
 //! silence grows at most as fast as this process runs. Source: Chandra and Toueg (1996), class ◇P; phi: Hayashibara et
@@ -61,7 +63,7 @@ pub struct DetectorTiming {
 }
 
 impl Default for DetectorTiming {
-    /// No false eviction on a loaded host: eight heartbeats or four pings must be missed.
+    /// Few false evictions on a loaded host: eight heartbeats or four pings must be missed.
     fn default() -> Self {
         Self {
             push: true,

@@ -1,13 +1,14 @@
-//! Direct messages: to one process, to the nearest of several, or to all that hear the network, beside the stream.
+//! Direct messages, outside the group's stream: to one process, to the nearest of several, or to all on the network.
 //!
-//! Not every message is for all members: a question to one member, a job for the nearest of several equal members, a
-//! call to all processes that hear it. The group's stream would carry each of them to all, in order, and hold it until
-//! the slowest member has it. So these messages go beside the stream, one datagram each. A datagram may be lost, so a
-//! message to one process is sent again until it is answered; a simple table of recently seen ids would deliver a
-//! message twice as soon as the table is full.
+//! Not every message is for all members of the group, in order. An application may have a question for one member, a
+//! job for the nearest of several equal members, or a call to every process on the network. The group's stream would
+//! carry each of these to all members, in order, and retain it until the slowest member has it. So a direct message is
+//! one datagram outside the stream. A datagram may be lost, so the caller sends a message to one process again until
+//! the process answers. The receiver must not deliver a message twice; a table of recently seen ids would do so once
+//! the table is full.
 //!
-//! Here each sender numbers, in each incarnation, its messages to a receiver consecutively, and names with each message
-//! the oldest that it may still send. A receiver keeps one number for each sender, the next that it will accept, and
+//! So in each incarnation a sender numbers its messages to a receiver consecutively, and states with each message the
+//! lowest number that it may still send. A receiver keeps one number for each sender, the next that it will accept, and
 //! accepts exactly that number: no message is delivered twice, and all are delivered in order ([`receiver`]). The
 //! caller's half is [`caller`].
 //!

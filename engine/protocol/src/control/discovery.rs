@@ -1,14 +1,15 @@
 //! Discovery: which instances of the group are alive, as heard by a process that is not one of their members.
 //!
-//! A process that trusts the first heartbeat that names a view may follow a process that was frozen yesterday and
-//! resumed today, or a recording. So heartbeats of another instance change nothing. They are noted here, by instance
-//! and by rank, and an instance is *alive with a majority* while more than half of the members of one of its views
-//! announce the same epoch and the same members within [`FRESH_NS`]. Of the instances that are alive, the instance with
-//! the highest birth is the newest; a process asks only that instance for its view, and accepts only the answer to its
-//! own nonce (`process/discovery.rs`).
+//! A heartbeat that names a view may come from a process that was frozen when the group of that time ended and has
+//! resumed since, or may be a recording. A process that trusted it would look for members that no longer exist. So
+//! heartbeats of another instance change no state of the group. This file records them by instance and by rank. An
+//! instance is *alive with a majority* while more than half of the members of one of its views announce the same epoch
+//! and the same members within [`FRESH_NS`]. Of the instances that are alive, the one with the highest birth is the
+//! newest. A process requests a view only from that instance, and accepts only an answer that repeats its own nonce
+//! (`process/discovery.rs`).
 //!
-//! Invariants: at most [`INSTANCES_MAX`] instances are noted; an instance that is alive gives up its place only to an
-//! instance that is noted already. A single process, whatever it announces, makes no view of two or more members alive.
+//! Invariants: at most [`INSTANCES_MAX`] instances are recorded; a new instance never replaces one that is alive. A
+//! single process, whatever it announces, makes no view of two or more members alive.
 
 use crate::view::{bit, ranks};
 use alloc::vec::Vec;

@@ -1,8 +1,8 @@
-//! Elections: one leader a term, and every process can distinguish an old leader from a new one.
+//! Elections: one leader in each term, and every process can distinguish a former leader from the present one.
 //!
 //! A textbook algorithm finds the member that should lead: [`bully`] or [`ring`]. Alone, both elect two leaders as soon
-//! as a message is late: they take silence for a crash, and nothing stops an old leader from leading on. This file adds
-//! what makes them safe; the algorithms only decide when a member may announce itself.
+//! as a message is late: they treat a silent process as crashed, and nothing stops a former leader from acting as
+//! leader. This file adds what makes them safe; the algorithms only decide when a member may announce itself.
 //!
 //! **Announcement.** The winner sends COORDINATOR with a new term to all. A member accepts if it knows of no other
 //! leader in this view; otherwise it refuses and names that leader. The winner leads once a quorum has accepted: before
@@ -13,12 +13,12 @@
 //! timeout does. A leader that is in the next view announces at its beginning that it leads, like a holder of a lock.
 //! No second leader can be accepted in a view before the first has left it or has resigned.
 //!
-//! **Fencing.** A leadership's token is (epoch, term) of its announcement. A leader that can't reach a quorum of its
-//! view is no longer a leader from then on.
+//! **Fencing.** A leadership's token is (birth, epoch, term): the instance's birth, and the epoch and term of the
+//! winner's announcement. A leader that can't reach a quorum of its view is no longer a leader from then on.
 //!
-//! Invariants: 18, one leader for each (epoch, term); tokens grow; among members of one view at most one leads. A
-//! leadership that was reported only at its leader may end with that leader's crash, unseen by others. Bound:
-//! [`NAMES_MAX`](super::coordination::NAMES_MAX) elections.
+//! Invariants: one leader for each (epoch, term); tokens grow; among members of one view at most one leads. A
+//! leadership that was reported only at its leader may end with that leader's crash, and no other process learns of it.
+//! Bound: [`NAMES_MAX`](super::coordination::NAMES_MAX) elections.
 
 pub(crate) mod bully;
 pub(crate) mod ring;
@@ -579,7 +579,7 @@ impl Elections {
         self.seat = seat;
         (self.is_open, self.suspects) = (false, 0);
         if core::mem::replace(&mut self.is_cut, false) {
-            self.tell_all();
+            self.report_leaders();
         }
         self.messages.clear();
         let own = self.seat.own;
@@ -647,7 +647,7 @@ impl Elections {
 
     /// Reports that the known leaders no longer count, because other members may have elected one; or that they count
     /// again.
-    fn tell_all(&mut self) {
+    fn report_leaders(&mut self) {
         for (name, election) in &self.elections {
             if let Some(leadership) = election.shown().filter(|_| election.participation.is_some()) {
                 self.news.push(Coordination::Leader(*name, Some(leadership).filter(|_| !self.is_cut)));
@@ -661,7 +661,7 @@ impl Elections {
         self.suspects = suspects;
         let was_cut = core::mem::replace(&mut self.is_cut, is_cut);
         if was_cut != is_cut {
-            self.tell_all();
+            self.report_leaders();
         }
         if was_cut && !is_cut {
             let names: Vec<TopicName> = self.elections.keys().copied().collect();

@@ -1,15 +1,15 @@
 //! Heartbeats: when a sender announces how far its stream has come.
 //!
 //! No receiver notices the loss of a stream's last datagram, because nothing comes after it; so a sender that has
-//! stopped announces where it stopped. It does so soon, because until then a receiver does not know; then ever less
-//! often, because all receivers know. A sender that never stops still sends a heartbeat now and then, because newcomers
-//! and clients find it by that. A sender whose window is full requests acknowledgements in its heartbeat.
+//! nothing to send announces the end of its stream. It does so soon, because until then a receiver can't detect the
+//! loss; then less and less often, because by then all receivers know the end. A sender that always has something to
+//! send also sends heartbeats, because joiners, observers and clients find the group by them. A sender whose window is
+//! full requests acknowledgements in its heartbeat.
 
 use crate::config::Timing;
 use bourdon_wire::Instant;
 
-/// While the group forms, every process sends a heartbeat this often: often enough that no process waits for a
-/// newcomer.
+/// While the group forms, every process sends a heartbeat this often: so that a process that starts is soon heard.
 const FORMING_NS: u64 = 20_000_000;
 
 #[derive(Debug)]

@@ -1,9 +1,10 @@
 //! Membership: which members the next view should have, when, and which member proposes it.
 //!
-//! Suspicion is one process's opinion. If it evicted, a member that hears badly would evict every other member; if all
-//! opinions were added up, a single such member would still do so. If a link fails in one direction only, the two ends
-//! suspect each other for ever, and a rule that tries to satisfy both loops. So every member reports which members it
-//! hears, and every member draws the same conclusion from the same reports.
+//! Suspicion is one process's opinion. If a suspicion evicted, a member that loses the others' datagrams would evict
+//! every other member; if a member were evicted as soon as any member suspects it, that single member would still do
+//! so. If a link fails in one direction only, the two ends suspect each other for ever, and a rule that evicts the
+//! suspected one and then admits it again never ends. So every member reports which members it hears, and every member
+//! draws the same conclusion from the same reports.
 //!
 //! 1. *Choice.* The largest set in which all members hear each other, older members preferred ([`clique`]). A member
 //!    whose report is not fresh is assumed to hear all: whether the others hear it decides. Never in the set: a member
@@ -13,13 +14,13 @@
 //!    for `asymmetric_after_ns`, whatever the reason. Until then it stays in the view. Members that fail within one
 //!    `confirm_after_ns` are evicted together.
 //! 3. *Proposer.* The most senior member of the set proposes at once, the next after `takeover_after_ns`, and so on. A
-//!    member that is not in the set that the others will choose comes after them all, with the largest set that
-//!    contains itself.
+//!    member that is not in the set that the others will choose proposes after all of them; it proposes the largest set
+//!    that contains itself.
 //! 4. *Majority.* A member that can't reach a quorum of the view proposes nothing, and can only stop: after
 //!    `confirm_after_ns`, or `asymmetric_after_ns` if the members it reaches do reach a quorum. A member that would be
 //!    left without a quorum also stops.
 //!
-//! All this is opinion and may differ between members; what becomes the view is decided with ballots.
+//! These conclusions may differ between members for a while; ballots decide which proposal becomes the view.
 //!
 //! Invariants: a proposal contains the proposer and is a quorum of the view; no member is left out of it without a
 //! reason; each wait is bounded, even if links flap.
@@ -213,7 +214,7 @@ impl Default for Membership {
 }
 
 impl Membership {
-    /// For a view just installed: any trouble of the previous view must last for its whole time again.
+    /// For a view just installed: each condition must last for its whole time again.
     pub fn new() -> Self {
         let never = [None; MEMBERS_MAX];
         Self { evidence: never, unheard: never, left_out: never, unreachable: None }

@@ -6,17 +6,19 @@
 //! outlives a view: which request holds a lock here, under which token.
 //!
 //! **View changes.** Messages of an epoch are void in the next. Each member begins a view by announcing to every other
-//! member which locks it holds (HOLDS for each, then STATE_SENT), so no later message can overtake that; then it
-//! repeats its requests. Crashed members announce nothing: their locks and requests are gone. A grant that came after a
-//! member's promise does no harm, because a member announces what it holds when it enters the next view, not when it
-//! promises.
+//! member which locks it holds (HOLDS for each, then STATE_SENT). Links keep the order, so no later message overtakes
+//! these; then the member repeats its requests. Crashed members announce nothing: their locks and requests are gone. A
+//! grant that came after a member's promise does no harm, because a member announces what it holds when it enters the
+//! next view, not when it promises.
 //!
-//! **Fencing.** A token is (epoch, number): numbers grow within an epoch, each algorithm by its own rule, and a later
-//! epoch beats any number. A member that can't reach a quorum of its view, or is out of it, holds nothing from then on.
+//! **Fencing.** A token is (birth, epoch, number), compared in this order. The birth is that of the instance, so that
+//! tokens grow over a restart of the whole group; the epoch is that of the view in which the lock was granted. Each
+//! algorithm makes only the number, which grows within an epoch. A member that can't reach a quorum of its view, or is
+//! out of it, holds nothing from then on.
 //!
-//! Invariants: among the members of one view, at most one holds a lock ([17]); tokens grow in the order of grants;
-//! every request ends, with a grant or with the reason why it is not granted. Bounds: [`NAMES_MAX`] names,
-//! [`REQUESTS_MAX`] requests.
+//! Invariants: among the members of one view, at most one holds a lock; tokens grow in the order of grants; every
+//! request ends, with a grant or with the reason why it is not granted. Bounds: [`NAMES_MAX`] names, [`REQUESTS_MAX`]
+//! requests.
 
 pub(crate) mod central;
 pub(crate) mod lamport;

@@ -1,14 +1,13 @@
-//! Perfect links: what a member sends to another about locks and leaders arrives once, in the order in which it was
-//! sent.
+//! Perfect links: messages about locks and leaders from one member to another arrive once, in the order of sending.
 //!
 //! The textbook algorithms for mutual exclusion and election assume channels that lose nothing, duplicate nothing and
 //! keep the order; Lamport's is wrong without the last. Datagrams promise none of this. The group's own stream would,
 //! but then every member would receive what is meant for a single member.
 //!
 //! So each pair of members numbers the messages between them, from 1 in each epoch. The sender retransmits what was not
-//! acknowledged, all of it from the first missing message, after [`RETRY_NS`] and then ever less often. The receiver
-//! drops a message out of turn, because it will come again. An acknowledgement travels with any message in the other
-//! direction, or alone at the end of the step.
+//! acknowledged, all of it from the first missing message, after [`RETRY_NS`] and then less and less often. The
+//! receiver drops a message out of turn, because it will come again. An acknowledgement travels with any message in the
+//! other direction, or alone at the end of the step.
 //!
 //! Invariants: within an epoch a receiver takes a sender's messages in order, without holes and once each; nothing
 //! crosses an epoch, because the datagram's header names the epoch and both ends start again with it. Bounds: [`AHEAD`]
@@ -278,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_are_taken_in_order_once_each_and_acknowledged() {
+    fn link_messages_are_taken_in_order_once_each_and_acknowledged() {
         let (mut one, mut other) = (PerfectLinks::new(2), PerfectLinks::new(2));
         (1..=3).for_each(|number| one.send(Rank(1), message(number)));
         let records = sent(&mut one, 0);
@@ -294,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn issue_new_letters_put_off_a_lost_one() {
+    fn issue_new_link_messages_put_off_a_lost_one() {
         let mut links = PerfectLinks::new(2);
         links.send(Rank(1), message(1));
         assert_eq!(sequences(&sent(&mut links, 0)), [1]); // lost

@@ -1,10 +1,10 @@
-//! Plausibility: how large a number in a frame can be before no honest process can have sent it.
+//! Plausibility: the largest number in a frame that an honest process can have sent.
 //!
-//! A checksum shows that a frame came as it was sent, and nothing about its sender. A single ballot with the largest
-//! number voids every ballot that an honest member could ever begin; members fetch for ever a cut that ends where no
-//! stream will ever come; an order run for messages that do not exist blocks everything behind it; observers follow a
-//! view with an epoch far ahead and then hear of no other view. A limit on the size of the numbers alone does not help,
-//! because the largest that fits is as harmful.
+//! A checksum shows that a frame came as it was sent, and nothing about its sender. Without further checks a single
+//! forged frame stops a group. A ballot with the largest number leaves no higher one to any honest member. Members
+//! fetch for ever a cut whose end no stream will reach. An order run for messages that do not exist blocks everything
+//! behind it. Observers follow a view whose epoch is far ahead, and then accept no other view. A fixed limit on the
+//! size of the numbers does not help, because the largest number within the limit does the same harm.
 //!
 //! What an honest process can know limits what it can send, and the receiver knows the same limits:
 //!
@@ -16,8 +16,8 @@
 //! - An order run names messages that the sequencer holds, which the same window bounds.
 //! - A view is announced by the heartbeats of its members.
 //!
-//! A frame that passes need not be true: it is only what a member might send. Only keys distinguish members from
-//! strangers.
+//! A frame that passes need not be true: it is only what a member might send. Only keys distinguish members from other
+//! processes.
 //!
 //! Invariant: an honest process's frames are never refused here. Bounds are named below, each with its reason.
 

@@ -2,7 +2,7 @@
 //! requests.
 //!
 //! A view names its members; it has no addresses, windows or requests, which change without a decision. All of those
-//! come with heartbeats and are only as good as the last heartbeat, so they are kept apart from what was agreed.
+//! come with heartbeats and may be out of date, so they are kept apart from what was agreed.
 //!
 //! Invariants: nothing here decides anything; a rank has one incarnation at a time here, the one heard last.
 

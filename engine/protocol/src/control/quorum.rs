@@ -1,8 +1,8 @@
-//! Quorum: so many members agree that no others can have agreed on anything different.
+//! Quorum: a set of members so large that no other such set can agree on something different.
 //!
-//! More than half of a view is a quorum, because two such sets share a member. With an even number of members an even
-//! split would then stop both sides, and of two members neither could ever survive the other. So a half is a quorum
-//! too, but only with the view's first member, which can be on one side only.
+//! More than half of a view is a quorum, because two such sets share a member. With an even number of members a split
+//! into halves would stop both sides, and in a group of two neither member could go on after the other's crash. So a
+//! half is a quorum too, but only with the view's first member, which can be on one side only.
 //!
 //! Invariants: any two quorums of a view share a member; of any two halves of a view that together have all its
 //! members, exactly one is a quorum. Every decision of a view uses the same rule.

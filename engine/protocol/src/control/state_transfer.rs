@@ -1,21 +1,22 @@
-//! State transfer: how a process that comes late gets what all the others have.
+//! State transfer: how a process that joins late gets the state that the other processes have.
 //!
-//! A joiner that begins with the current messages lacks the state that they change; a joiner that is sent the whole
-//! history waits for ever. So a *donor* (a member, the sequencer last of all) records the application's state together
-//! with the exact *position* at which it was taken: how far delivery has come in each stream, the next order number,
-//! each client's watermark. The joiner takes the state, resumes every stream at that position and receives what follows
-//! like any observer; nothing in between is missing or comes twice.
+//! A joiner that begins with the current messages lacks the state that they change; a joiner that receives the whole
+//! history never catches up. So a *donor* (a member; the sequencer only if no other member can be it) records the
+//! application's state together with the exact *position* at which it was taken: how far delivery has come in each
+//! stream, the next order number, each client's watermark. The joiner takes the state, resumes every stream at that
+//! position and receives what follows like any observer; nothing in between is missing or comes twice.
 //!
 //! The snapshot is pulled in parts, a few at a time, so that a slow joiner delays no other process and requests a lost
 //! part again; if a donor falls silent, the next donor replaces it and the transfer starts from the beginning.
 //!
-//! An observer that begins live takes only the position. If it began with what each stream sends next, it would begin
-//! at a different place of the order in each stream; and if a client has sent a message through two members, it could
-//! not know that the copy it receives is the second, which all members skip.
+//! An observer that begins live takes only the position. If it began with the next datagram of each stream, it would
+//! begin at a different place of the order in each stream. And if a client has sent a message through two members, the
+//! observer could not know that the copy that it receives is the second, which all members skip.
 //!
-//! Invariant 19. Bounds: one snapshot at a time at a donor, of at most `max_snapshot_bytes`; [`PARTS_AHEAD`] parts
-//! requested ahead. Source: state transfer of Birman and Joseph (1987), after a learner's catch-up in Raft (Ongaro,
-//! 2014, §4.2.1).
+//! Invariant: the joiner's state is the donor's at the position, and nothing behind that position is missing or comes
+//! twice. Bounds: one snapshot at a time at a donor, of at most `max_snapshot_bytes`; [`PARTS_AHEAD`] parts requested
+//! ahead. Source: state transfer of Birman and Joseph (1987), after a learner's catch-up in Raft (Ongaro, 2014,
+//! §4.2.1).
 
 use alloc::vec::Vec;
 use bourdon_wire::{Address, Instant, Rank};

@@ -13,15 +13,15 @@
 //!    the [`Proposal`] leaves out, and joiners; the cut is the *union* of what the members that answered hold.
 //! 4. A member answers `PROPOSE` with `ACCEPT` only once it holds the whole cut. A quorum of e *and* a quorum of e + 1
 //!    decide. The quorum of e makes the value unique; the quorum of e + 1 keeps the cut among the members that go on.
-//!    So a joiner, which follows e and holds the cut like any member, counts for e + 1, and never for e: otherwise a
-//!    single crash could leave a group that had accepted a joiner for ever with too few members of e + 1 to go on.
+//!    So a joiner, which follows e and holds the cut like any member, counts for e + 1, and never for e: otherwise,
+//!    after a single crash, a group that had accepted a joiner could have too few members of e + 1 to go on, for ever.
 //!
 //! **The continuing members are a quorum of e** ([`continues`]), members that asked to leave counted as consenting. A
-//! ballot needs the answers of a quorum, but a value that then left out members that answered would hand the group to a
-//! few: only those few would hold what a quorum held, and with it what `uniform` has delivered, and a single crash
-//! would lose it. So a member that answers is left out only for a reason that is not the proposer's own opinion:
-//! evidence of its crash, the clique rule (`membership.rs`), or its wish to leave; and if those reasons together would
-//! leave less than a quorum, all members that answered stay.
+//! ballot needs the answers of a quorum. If its value then left out members that had answered, only the few remaining
+//! members would hold what a quorum held, and with it what `uniform` has delivered; a single crash would lose it. So a
+//! member that answers is left out only for a reason that is not the proposer's own opinion: evidence of its crash, the
+//! clique rule (`membership.rs`), or its wish to leave; and if those reasons together would leave less than a quorum,
+//! all members that answered stay.
 //!
 //! Uniform delivery is safe at a majority because of the union: of any quorum that answers, at least one member holds
 //! what a majority held. Each stream's part of the cut is what some member holds of it *without a gap*: what lies
@@ -33,8 +33,10 @@
 //!
 //! This file has the ballots; [`driver`] decides when to begin, wait and repeat, and what the data plane must do.
 //!
-//! Invariants: 4 (one value an epoch), 5, 7, 8, 11 by the union, 26 (the continuing members). Sources: Lamport, "The
-//! part-time parliament" (1998); Birman and Joseph, "Exploiting virtual synchrony in distributed systems" (1987).
+//! Invariants: one value is decided in each epoch; a quorum of the old view accepted it; members that go on have
+//! delivered the same, in the same order; the union keeps what a quorum held, and so what `uniform` delivered; the
+//! continuing members are a quorum of the old view. Sources: Lamport, "The part-time parliament" (1998); Birman and
+//! Joseph, "Exploiting virtual synchrony in distributed systems" (1987).
 
 pub mod driver;
 
@@ -135,14 +137,14 @@ pub struct Implausible;
 pub fn continues(view: &View, value: &Value, members_min: usize) -> bool {
     let continuing = continuing(view, value);
     let present = view.bits();
-    let in_new_life =
+    let in_new_incarnation =
         |member: &Member| view.epoch != Epoch(0) && !view.contains(*member) && present & bit(member.rank) != 0;
     let ranks = value.members.iter().fold(0, |bits, member| bits | bit(member.rank));
     let is_of_instance = view.epoch == Epoch(0) || (value.instance, value.birth) == (view.instance, view.birth);
     is_of_instance
         && value.leavers & !present == 0
         && value.leavers & ranks == 0
-        && !value.members.iter().any(in_new_life)
+        && !value.members.iter().any(in_new_incarnation)
         && view.is_quorum(continuing | value.leavers)
         && value.members.len() >= members_min
 }
@@ -353,7 +355,8 @@ impl ViewChange {
         Some((ballot, Step::Propose(value)))
     }
 
-    /// Mutants that choose or decide without a quorum also break rule 26; the checkers must find them, not an assert.
+    /// Mutants that choose or decide without a quorum also break the rule that a quorum continues; the checkers must
+    /// find them, not an assert.
     fn is_enough_for_a_mutant(&self) -> bool {
         self.mutant.is_some()
     }

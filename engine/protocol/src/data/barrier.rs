@@ -3,14 +3,14 @@
 //! Orders define in which sequence messages are delivered, not that all members have delivered them. A barrier does the
 //! latter: each member ends the phase of its own stream with a *marker* and publishes nothing more; a member that has
 //! delivered every stream up to its marker reports that in its row; when all members have, the phase goes up and all
-//! members continue. Nothing is dropped and no view changes: it is a flush that waits.
+//! members continue. Nothing is dropped and no view changes.
 //!
 //! A marker is in the stream like a message, so it is repaired and retained like one, and delivery stops at it by
 //! itself: the walk waits there until the phase goes up. Observers have no vote, and wait for the members as a member
 //! does: an observer that went on as soon as it had every marker would be ahead of a cut that leaves a marker out. A
 //! member that receives data from beyond another member's marker knows that all members have reached the marker; a
-//! member that missed a row gets the same from the next heartbeat. A marker may carry a message, delivered between the
-//! phases: ISIS's GBCAST, ordered against everything.
+//! member that missed a row learns it from the next heartbeat. A marker may carry a message, which is delivered between
+//! the phases and so in the same place for all: ISIS's GBCAST.
 //!
 //! An observer may lose a marker in a hole that no member can fill any more, or begin behind it. The phase in the
 //! header of the datagram behind the hole shows that, and so does the phase that a heartbeat announces with the end of
@@ -25,7 +25,8 @@
 //! that completed it may be gone: then every member had reached it, at least one member of any quorum among them, and
 //! the cut has what that member held.
 //!
-//! Invariant 16. Sources: Birman and Joseph, "Exploiting virtual synchrony" (1987); JGroups' FLUSH.
+//! Invariants: no message crosses a barrier; the barriers of one process complete in the order in which it requested
+//! them. Sources: Birman and Joseph, "Exploiting virtual synchrony" (1987); JGroups' FLUSH.
 
 use super::stream::Stream;
 use crate::mutant::Mutant;

@@ -5,10 +5,10 @@
 //! holds it back until it has delivered as many. Since a sender's messages arrive in order, only entries that changed
 //! since its last message are sent (Singhal and Kshemkalyani 1992, "An efficient implementation of vector clocks"): a
 //! message need not wait again for what an earlier message waited for. The first message of each datagram still carries
-//! the whole vector, because an observer that came late, or lost the earlier datagrams, has not waited for what they
-//! stated. Vectors are indexed by rank and end with the epoch.
+//! the whole vector, because an observer that came late, or lost the earlier datagrams, has not waited for what those
+//! datagrams stated. Vectors are indexed by rank and end with the epoch.
 //!
-//! Invariant 10: a message is delivered only when, for each entry (rank, n) of its vector, n messages of that rank have
+//! Invariant: a message is delivered only when, for each entry (rank, n) of its vector, n messages of that rank have
 //! been delivered here. Deviation: entries count messages delivered, not events, as in Birman, Schiper and Stephenson's
 //! CBCAST (1991).
 

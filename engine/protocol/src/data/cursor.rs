@@ -181,8 +181,8 @@ impl Assembly {
         self.bytes.len()
     }
 
-    /// Adds a data frame; returns the message if this completed it. `limit_bytes` bounds what a stranger can make this
-    /// process keep.
+    /// Adds a data frame; returns the message if this completed it. `limit_bytes` bounds what a forged frame can make
+    /// this process keep.
     #[inline]
     pub(crate) fn add<'a>(&'a mut self, frame: &Frame<'a>, limit_bytes: usize) -> Option<Message<'a>> {
         let head = frame.data()?;

@@ -1,4 +1,5 @@
-//! How an epoch ends: what is held of it, what must still be fetched, what was never delivered.
+//! How an epoch ends: which of its datagrams this process holds, which it must still fetch, and which messages it never
+//! delivered.
 //!
 //! When a ballot is promised the epoch is *wedged*: this process keeps what it has received; it sends, orders,
 //! acknowledges and delivers nothing more. It reports what it then holds in its `STATE`. Members fetch a proposed cut
@@ -7,9 +8,10 @@
 //! again in the next view under the same sequences.
 //!
 //! Every member has the same datagrams up to the cut, so every walk over them (`total.rs`, `causal.rs`, …) stops at the
-//! same message: where the next view begins need not be sent.
+//! same message. Therefore no member needs to announce at which message numbers the next view begins.
 //!
-//! Invariants: 7, 8 (the same walk over the same datagrams), 24 (what is delivered last is the whole cut).
+//! Invariants: members that go on have delivered the same messages in the same order, because they walk the same
+//! datagrams by the same rule; a member that goes on has delivered the whole cut.
 
 use super::cursor::Cursor;
 use super::epoch_state::EpochState;

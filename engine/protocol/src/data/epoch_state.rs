@@ -1,6 +1,6 @@
 //! How far an epoch is from its end: open, wedged by a promise, fetching a proposed cut, or decided.
 //!
-//! [`super::cut`] moves it; everything that receives, asks or delivers consults it.
+//! Only [`super::cut`] changes this state; the code that receives, requests or delivers datagrams reads it.
 
 use super::repair::Wanted;
 use crate::values::cut::Cut;

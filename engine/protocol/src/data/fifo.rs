@@ -3,7 +3,7 @@
 //! Delivering as datagrams arrive would let a repair overtake what it repairs. Each stream is delivered by itself, up
 //! to the first datagram that is missing; there is no order between streams.
 //!
-//! Invariant 9: a sender's message is delivered only after all its earlier ones.
+//! Invariant: a sender's message is delivered only after all its earlier ones.
 
 use super::stream::{Step, Stream};
 use crate::event::Delivery;

@@ -1,13 +1,13 @@
 //! Flow control: how far a sender may run ahead of the slowest member.
 //!
-//! Without it a fast sender overruns a receiver's socket buffer and pays for each loss twice; with credits, one lost
-//! credit starves it for ever. So the limit is absolute and computed from watermarks: the slowest member's delivered
-//! mark, plus the smallest window any member announced, which begins from the receive buffer that the kernel really
-//! granted it; until every member has announced its own, nothing may be opened at all. Observers do not count: they
-//! repair from what is retained, or skip.
+//! Without it a fast sender overruns a receiver's socket buffer and pays for each loss twice; with credits, a sender
+//! that loses a credit may never send again. So the limit is absolute and computed from watermarks: the slowest
+//! member's delivered mark, plus the smallest window that any member announced. A member computes its window from the
+//! receive buffer that the kernel really granted. Until every member has announced its window, no datagram may be
+//! opened. Observers do not count: they repair from what is retained, or skip.
 //!
-//! Invariant 15: no datagram at or beyond the limit is ever opened. Some of the window is kept back from data, so that
-//! a sequencer whose own messages fill it can still order the others'.
+//! Invariant: no datagram at or beyond the limit is ever opened. Some of the window is kept back from data, so that a
+//! sequencer whose own messages fill it can still order the others'.
 
 use super::log::Log;
 use super::stability::Stability;

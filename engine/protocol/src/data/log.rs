@@ -1,4 +1,4 @@
-//! One stream's datagrams, kept where they were written.
+//! The log of one stream: its datagrams stay where they were first written.
 //!
 //! The same bytes are needed many times: to send, to retransmit, to hold back until their turn, to deliver. Copying
 //! them from queue to queue costs more than everything else the engine does. So a stream has one log, a ring of slots

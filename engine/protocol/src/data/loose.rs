@@ -1,4 +1,5 @@
-//! What is known of a stream whose messages may be lost, beside what has come of it. [`super::loss`] acts on it.
+//! What a process knows of a stream whose messages may be lost, besides the datagrams that it received. [`super::loss`]
+//! uses it.
 
 use bourdon_wire::{DatagramNumber, Instant, Sequence};
 

@@ -1,30 +1,31 @@
 //! Loss: what happens where messages may be lost.
 //!
-//! Below reliable the members agree on nothing, and a stream that waits for what will never come is worse than a stream
-//! with a hole: one feed's late repair turned a third of a per cent of loss into stalls of seconds. So a gap is *given
-//! up*: at once where nothing is repaired (unreliable), else when its sender is gone or its deadline has passed (best
-//! effort). What was given up is reported, message by message, so that an application that must not miss anything knows
-//! that it has.
+//! Below reliable the members agree on nothing. A stream that waits for what will never come is worse than a stream
+//! with a gap: in one feed a loss of a third of a per cent led to stalls of seconds, because delivery waited for late
+//! repairs. So a gap is *given up*: at once where nothing is repaired (unreliable), else when its sender is gone or its
+//! deadline has passed (best effort). Each message that was given up is reported, so that the application knows what it
+//! missed.
 //!
-//! No two processes walk the same datagrams here, so the progress of one process proves nothing about another: where a
-//! stream goes on, and under which number, is read from each datagram's header, or from a heartbeat if nothing follows
-//! the gap. Messages that a header counts as sent before and that have not been delivered are lost.
+//! Different processes give up different datagrams, so the progress of one process proves nothing about another. A
+//! process reads where a stream goes on, and under which number, from the header of the next datagram, or from a
+//! heartbeat if nothing follows the gap. Messages that a header counts as sent before and that have not been delivered
+//! are lost.
 //!
 //! For the same reason a message that was not delivered at its sender before the view changed is not published again,
-//! as it would be at the levels above: other members may have delivered it, and it would be in two places. It counts as
-//! lost, and that is reported as well. Only where the sequencer goes on and everything is repaired, all members that go
-//! on know what it had ordered, and what it had not.
+//! as it would be at the levels above: other members may have delivered it already, and would deliver it twice. It
+//! counts as lost, and is reported. The exception: if the sequencer goes on and everything is repaired, all members
+//! that go on know which messages the sequencer had ordered.
 //!
-//! If the order itself was lost, messages that are here wait for a place that was assigned already. No process can
-//! distinguish them from messages whose order is still to come, so they are given up after a few heartbeats of the
-//! sequencer.
+//! If an order run was lost, the messages that it ordered are here but have no known place. A process can't distinguish
+//! them from messages whose order run is still to come, so it gives them up after a few heartbeats of the sequencer.
 //!
 //! Numbers must still name one message each. A process that comes into a view does not know up to which number other
-//! members heard an earlier incarnation of it, and a new sequencer does not know how far another sequencer's order was
-//! heard. So each begins where only this view's numbers are.
+//! members received messages of its earlier incarnation, and a new sequencer does not know how far members received
+//! another sequencer's order. So each begins in a range of numbers that only this view uses.
 //!
-//! Invariants: 1 (at most once: numbers never fall), 2 (each loss is reported: from where delivery stood to where it
-//! goes on). Source for the stalls: aeron#1946.
+//! Invariants: a message is delivered at most once, because the numbers delivered of a sender never fall; each loss is
+//! reported, from the number at which delivery stood to the number at which it goes on. Source for the stalls:
+//! aeron#1946.
 
 use super::epoch_state::EpochState;
 use super::loose::End;
@@ -34,8 +35,8 @@ use crate::config::{Order, Reliability};
 use crate::view::bit;
 use bourdon_wire::{DatagramHeader, DatagramNumber, Epoch, Instant, Kind, OrderNumber, Rank, Sequence};
 
-/// Where newcomers and new sequencers begin to count in a view: no view sends so many messages, and no number is
-/// assigned twice.
+/// Where members that are new in a view, and new sequencers, begin to count: no view sends so many messages, and no
+/// number is assigned twice.
 pub(crate) fn numbers_of(epoch: Epoch) -> u64 {
     epoch.0.min(EPOCHS_MAX) << NUMBERS_BITS
 }
@@ -122,8 +123,8 @@ impl Pipeline {
     }
 
     /// A heartbeat of the sequencer came, and `end` is where its stream ends. A message that was here before its last
-    /// few heartbeats, and has no place although everything the sequencer sent has been walked, waits in vain once a
-    /// part of the order was lost.
+    /// few heartbeats, and has no place although everything the sequencer sent has been walked, will never get one
+    /// once a part of the order was lost.
     pub(crate) fn doubt_order(&mut self, now: Instant, end: DatagramNumber) {
         let sequencer = self.view.sequencer;
         let is_behind = self.streams[sequencer.index()].cursor.floor() < end || self.waits_elsewhere();

@@ -1,4 +1,4 @@
-//! A member's own stream: what it packs, how far it may go, what it puts in order, when it acknowledges.
+//! A member's own stream: the packer, the flow limit, the sequencer's order runs, and when this member sends rows.
 
 use super::DATA_CHANNEL;
 use super::flow::{Flow, own_window};

@@ -1,12 +1,13 @@
 //! Packs messages into datagrams, and cuts those that do not fit.
 //!
-//! A kernel traversal costs a hundred times what a small message costs the engine, so messages share datagrams. Waiting
-//! for more of them would cost latency, so nothing waits: when the node polls the process, it seals and sends what has
-//! been claimed by then. A datagram that is closed because the next message did not fit is padded to the full length,
-//! because a run of equal datagrams goes to the network in one call; only the last of a burst is shorter.
+//! The kernel's work for a datagram costs a hundred times the engine's work for a small message, so messages share
+//! datagrams. Waiting for more messages would cost latency, so no message waits: when the node polls the process, the
+//! process seals and sends what has been claimed by then. A datagram that is closed because the next message did not
+//! fit is padded to the full length, because a run of equal datagrams goes to the network in one call; only the last of
+//! a burst is shorter.
 //!
 //! Invariants: sequences and order numbers are assigned without holes, in the order of packing; a message's fragments
-//! are adjacent; what has been sent never changes.
+//! are adjacent; a datagram that was sent never changes.
 
 use super::causal::Causal;
 use super::log::Log;

@@ -8,7 +8,7 @@
 //! number is assigned. This process itself receives every sealed datagram, sent or not: it will be sent, so delivery
 //! here need not wait for the network to take it.
 //!
-//! Invariants: a refusal leaves nothing behind; the own window ends where the own log does.
+//! Invariants: a refused message leaves no trace in the log; the window never exceeds the log.
 
 use super::pack::{Claim, Outgoing, Packer, extension_bytes};
 use super::pipeline::{Ordering, Pipeline};

@@ -3,11 +3,12 @@
 //! Total order is the order in which the sequencer received messages; the member that sent first may come second. Here
 //! each datagram is stamped with group time (`control/clock_sync.rs`), and messages are delivered by (stamp, sender):
 //! the same order everywhere, without a sequencer. A message that was sent earlier may still be under way, so a message
-//! is held until group time has passed its stamp by the *hold*: as long as messages have lately taken to arrive, own
-//! error of the clock included. A message that comes later than that is still delivered, at once, and flagged.
+//! is held until group time has passed its stamp by the *hold*: the time that messages have lately taken to arrive,
+//! plus the error of this process's clock. A message that comes later than that is still delivered, at once, and
+//! flagged.
 //!
 //! The hold follows what is measured: the greatest age at which a message could first have been delivered, in this
-//! tenth of a second and the one before, and a quarter more. So a repair, or a member that acknowledges slowly, makes
+//! tenth of a second and in the previous one, plus a quarter. So a repair, or a member that acknowledges slowly, makes
 //! the hold longer, and the longer hold compensates for it; one pause of this process is forgotten after two tenths of
 //! a second.
 //!

@@ -1,10 +1,11 @@
 //! Repair: requesting missing datagrams, and retransmitting them.
 //!
-//! An acknowledgement for each message from each receiver drowns the sender; a request from each receiver for each loss
-//! also drowns it once a loss hits many receivers. So receivers request only what is missing (NAK), in ranges. With
-//! more than 8 of them they wait a random time first, skewed so that few receivers send early, and a receiver that
-//! hears another receiver's request for the same datagrams sends none. Back-off constants made for a wide area cost 10
-//! ms a loss on a local network, so all times follow the measured round trip.
+//! If each receiver acknowledges each message, the acknowledgements overload the sender; if each receiver requests each
+//! lost datagram, the requests overload it as soon as many receivers lose the same datagram. So receivers request only
+//! what is missing (NAK), in ranges. With more than 8 of them they wait a random time first, skewed so that few
+//! receivers send early, and a receiver that hears another receiver's request for the same datagrams sends none.
+//! Back-off constants made for a wide area cost 10 ms a loss on a local network, so all times follow the measured round
+//! trip.
 //!
 //! The requesting receiver remembers for each missing datagram when it sent the last request. It sends the next one
 //! after twice the measured round trip, doubling up to a bound, so that no repair takes seconds. From the third request
@@ -13,12 +14,13 @@
 //! The holder retransmits to the receiver that sent the request; when a third receiver requests the same datagram
 //! within a round trip, it retransmits to all. Where requests are suppressed it retransmits to all at once, because the
 //! receivers that sent no request wait for it as well. The same receiver gets no second reply within a round trip, and
-//! all repairs together stay within a budget. Another receiver's request suppresses a receiver's own a few times only:
-//! the other may be a stranger, or may have had no reply. A receiver that sent a request repeats it without a back-off;
-//! a receiver that was suppressed waits a random time longer, because a lost repair affects all suppressed receivers at
-//! the same moment.
+//! all repairs together stay within a budget. A receiver lets another's request suppress its own a few times only: the
+//! other request may come from outside the group, or may get no reply. A receiver that sent a request repeats it
+//! without a back-off; a receiver that was suppressed waits a random time longer, because a lost repair affects all
+//! suppressed receivers at the same moment.
 //!
-//! Invariant 22: requests and repairs per loss are bounded. Source: RFC 5401 (back-off, suppression), RFC 5740 (NORM).
+//! Invariant: the requests and repairs for each loss are bounded. Source: RFC 5401 (back-off, suppression), RFC 5740
+//! (NORM).
 
 use super::log::Log;
 use super::window::Window;
@@ -29,7 +31,7 @@ use alloc::vec::Vec;
 use bourdon_wire::records::{NAK_RANGES_MAX, NakRange};
 use bourdon_wire::{Address, DatagramNumber, Instant, Rank};
 
-/// Up to this many receivers, all of them send requests at once and by unicast: their requests can't drown a sender.
+/// Up to this many receivers, all of them send requests at once and by unicast: their requests can't overload a sender.
 const RECEIVERS_QUIET: u32 = 8;
 /// RFC 5401's K: the back-off is spread over this many round trips.
 const BACKOFF_ROUND_TRIPS: f64 = 4.0;

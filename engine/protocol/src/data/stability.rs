@@ -1,17 +1,18 @@
 //! Stability: which member holds which datagrams.
 //!
-//! A sender may forget a datagram only when every member has it, and may go on only when every member has room.
-//! Counting acknowledgements one by one breaks when one is lost; credits break when a view changes. So each member
-//! repeats how far it has come, as watermarks that never fall: the next row makes up for a lost row, and an old row
-//! changes nothing.
+//! A sender may discard a datagram only when every member has it, and may send more only when every member has room. A
+//! sender that counts single acknowledgements waits for ever when one is lost; credits become wrong when a view
+//! changes. So each member repeatedly reports a *row*: for each stream a watermark that never falls. The next row
+//! replaces a lost row, and an old row changes nothing.
 //!
 //! The same rows determine what may be delivered uniformly: a datagram that a quorum holds is held by at least one
 //! member of any quorum that replies to a ballot, so the cut of a view change includes it (`control/view_change.rs`).
 //! This is checked for each datagram, order runs included, so it serves every order of delivery; a message is due once
 //! enough members hold every datagram it depends on.
 //!
-//! Invariants: 13 (nothing is forgotten before the minimum), 14 (watermarks never fall, whatever a row states).
-//! Source: the stability matrix of Birman and Joseph (ISIS, 1987); all-to-all rows as in Derecho's SST (2019).
+//! Invariants: nothing is discarded before all members have it (the minimum over all rows); watermarks never fall,
+//! whatever a row states. Source: the stability matrix of Birman and Joseph (ISIS, 1987); all-to-all rows as in
+//! Derecho's SST (2019).
 
 use super::stream::Stream;
 use crate::view::{View, bit};

@@ -1,4 +1,4 @@
-//! Everything that is kept of one sender's stream, this process's own included.
+//! Everything that a process keeps of one sender's stream; its own stream is one of them.
 
 use super::after::{Satisfied, is_held};
 use super::cursor::{Assembly, Cursor};

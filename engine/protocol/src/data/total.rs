@@ -2,15 +2,15 @@
 //!
 //! Two senders' messages reach two receivers in different orders, whatever the network promises. Here the sequencer's
 //! stream *is* the order (see `sequencer.rs`): every process, the sequencer too, walks it frame by frame. The walk
-//! delivers a message of that stream when it reaches it. An order run sends the walk to the named stream for so many
-//! messages. If one of them is missing, the walk waits there, and everything behind it waits too.
+//! delivers a message of that stream when it reaches it. At an order run the walk delivers so many next messages of the
+//! named stream. If one of them is missing, the walk waits there, and everything behind it waits too.
 //!
-//! Order numbers count messages. A datagram states at which number it begins, and the walk must agree: that catches a
-//! receiver that lost its place, and gives a late observer the number at which it starts.
+//! Order numbers count messages. A datagram states at which number it begins, and the walk must agree: that detects a
+//! receiver whose count is wrong, and gives a late observer the number at which it starts.
 //!
 //! The order is causal as well: a message sent after another was delivered at its sender was put in order after it.
 //!
-//! Invariants 7, 8: each order number is delivered once, in turn, with the same message everywhere.
+//! Invariant: each order number is delivered once, in turn, with the same message everywhere.
 
 use super::stream::{Step, Stream};
 use crate::counters::{Counter, Counters};

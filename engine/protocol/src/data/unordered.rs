@@ -4,7 +4,7 @@
 //! arrives beyond a gap is delivered at once and marked, so that the cursor passes over it when it reaches it. Only
 //! messages that are whole in one frame can run ahead; a fragmented message is delivered when the cursor reaches it.
 //!
-//! Invariant 1: the mark is set before the first message of the datagram is delivered, and the cursor respects it, so
+//! Invariant: the mark is set before the first message of the datagram is delivered, and the cursor respects it, so
 //! nothing is delivered twice.
 
 use super::after::is_held;

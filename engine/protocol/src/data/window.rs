@@ -1,4 +1,4 @@
-//! What of another member's stream has been received, and what is known to be missing.
+//! The window of another member's stream: which datagrams have been received, and which are known to be missing.
 //!
 //! Datagrams arrive late, twice, or not at all. The window accepts each number once, as long as it is neither delivered
 //! nor so far ahead that its slot still holds something undelivered, and keeps two watermarks: below `next` everything

@@ -1,9 +1,11 @@
-//! What a cut is: how far each stream of an epoch is delivered before the next view.
+//! A cut: how far each stream of an epoch is delivered before the next view.
 //!
-//! The data plane knows what it holds, the ballots decide what all deliver, and both mean the same thing: for each
-//! stream the end of a beginning without gaps, and, where messages are delivered unordered, ranges beyond gaps.
+//! The data plane reports as a cut what it holds; the ballots decide as a cut what all deliver. For each stream it has
+//! the first datagram that is not in it, before which there is no gap. If messages are delivered unordered, it also has
+//! ranges of datagrams beyond gaps.
 //!
-//! Invariant: in a united cut no range meets another one or the end before it, unless one range could not count both.
+//! Invariant: in a cut that was united no range begins at the end of its stream or at the end of another range; except
+//! that two adjacent ranges stay two if their datagrams are too many for one range's counter.
 
 use alloc::vec::Vec;
 use bourdon_wire::{DatagramNumber, Rank};

@@ -1,8 +1,8 @@
 //! A position: exactly what has been delivered, in every stream and of every client.
 //!
-//! The data plane takes it and resumes at it; a donor sends it with a snapshot, so it has a form in bytes. What is read
-//! comes from another process: numbers that no process reaches are refused, and so are more streams than there are
-//! ranks.
+//! The data plane records its position, and can resume at one. A donor sends a position with a snapshot, so it has an
+//! encoding. The decoder reads bytes of another process: it refuses numbers that no process reaches, and more streams
+//! than there are ranks.
 
 use super::run::Run;
 use alloc::vec::Vec;

@@ -516,7 +516,7 @@ pub fn ordered(name: &str, number: u64) -> Effect {
     Effect::Deliver(name.into(), Some(number))
 }
 
-pub fn says(what: &str, to: To) -> Effect {
+pub fn sends_control(what: &str, to: To) -> Effect {
     Effect::Control(what.into(), to)
 }
 

@@ -20,7 +20,7 @@ pub enum Output {
     Synced(u64),
 }
 
-pub struct One {
+pub struct TestProcess {
     pub process: Option<Process>,
     pub shown: Vec<Output>,
     pub events: Vec<Event>,
@@ -36,7 +36,7 @@ type Alter = Box<dyn FnMut(usize, usize, &mut Vec<u8>) -> usize>;
 
 pub struct Net {
     pub now: Instant,
-    pub ones: Vec<One>,
+    pub processes: Vec<TestProcess>,
     pub members: usize,
     /// From, to: whether it is lost.
     pub lose: Box<dyn FnMut(usize, usize) -> bool>,
@@ -49,14 +49,14 @@ impl Net {
     pub fn new(members: u16, observers: u16, configure: fn(&mut Config)) -> Self {
         let mut net = Self {
             now: Instant(0),
-            ones: Vec::new(),
+            processes: Vec::new(),
             members: usize::from(members),
             lose: Box::new(|_, _| false),
             alter: Box::new(|_, _, _| 1),
             configure,
         };
         for index in 0..usize::from(members + observers) {
-            net.ones.push(One {
+            net.processes.push(TestProcess {
                 process: None,
                 shown: Vec::new(),
                 events: Vec::new(),
@@ -85,22 +85,22 @@ impl Net {
         config.limits.receive_log_bytes = 1 << 20;
         config.limits.window_bytes = 1 << 18;
         (self.configure)(&mut config);
-        self.ones[index].process = Some(Process::new(self.now, config).unwrap());
-        self.ones[index].shown.clear();
-        self.ones[index].state.clear();
+        self.processes[index].process = Some(Process::new(self.now, config).unwrap());
+        self.processes[index].shown.clear();
+        self.processes[index].state.clear();
     }
 
     pub fn kill(&mut self, index: usize) {
-        self.ones[index].process = None;
+        self.processes[index].process = None;
     }
 
     pub fn process(&mut self, index: usize) -> &mut Process {
-        self.ones[index].process.as_mut().unwrap()
+        self.processes[index].process.as_mut().unwrap()
     }
 
     pub fn pump(&mut self) {
         let mut wire = Vec::new();
-        for (from, one) in self.ones.iter_mut().enumerate() {
+        for (from, one) in self.processes.iter_mut().enumerate() {
             let Some(process) = &mut one.process else { continue };
             process.transmit(self.now, |to, bytes, segment_bytes| {
                 let chunks: Vec<_> = bytes.chunks(segment_bytes).map(<[u8]>::to_vec).collect();
@@ -110,14 +110,14 @@ impl Net {
             });
         }
         for (from, to, datagram) in wire {
-            for target in 0..self.ones.len() {
+            for target in 0..self.processes.len() {
                 let wanted = match to {
                     Destination::Group | Destination::Broadcast => target != from,
                     Destination::Peer(peer) => peer == address(target),
                 };
                 if wanted
                     && !(self.lose)(from, target)
-                    && let Some(process) = &mut self.ones[target].process
+                    && let Some(process) = &mut self.processes[target].process
                 {
                     let mut copy = datagram.clone();
                     for _ in 0..(self.alter)(from, target, &mut copy) {
@@ -126,7 +126,7 @@ impl Net {
                 }
             }
         }
-        for one in &mut self.ones {
+        for one in &mut self.processes {
             let Some(process) = &mut one.process else { continue };
             loop {
                 let (shown, state, topics, late) = (&mut one.shown, &mut one.state, &mut one.topics, &mut one.late);
@@ -160,10 +160,10 @@ impl Net {
         let end = self.now + ns;
         while self.now < end {
             self.pump();
-            let live = || self.ones.iter().filter_map(|one| one.process.as_ref());
+            let live = || self.processes.iter().filter_map(|one| one.process.as_ref());
             let next = live().map(Process::next_deadline).min().unwrap();
             self.now = next.max(self.now + 20_000).min(end);
-            for process in self.ones.iter_mut().filter_map(|one| one.process.as_mut()) {
+            for process in self.processes.iter_mut().filter_map(|one| one.process.as_mut()) {
                 if process.next_deadline() <= self.now {
                     process.on_timer(self.now);
                 }
@@ -179,27 +179,29 @@ impl Net {
 
     pub fn messages(&self, index: usize) -> Vec<(u16, u64)> {
         let name = |shown: &Output| if let Output::Message(s, n, _) = shown { Some((*s, *n)) } else { None };
-        self.ones[index].shown.iter().filter_map(name).collect()
+        self.processes[index].shown.iter().filter_map(name).collect()
     }
 
     pub fn views(&self, index: usize) -> Vec<(u64, u64)> {
         let view = |shown: &Output| if let Output::View(e, m) = shown { Some((*e, *m)) } else { None };
-        self.ones[index].shown.iter().filter_map(view).collect()
+        self.processes[index].shown.iter().filter_map(view).collect()
     }
 
     /// Whether a process got this event.
     pub fn heard(&self, index: usize, event: Event) -> bool {
-        self.ones[index].events.contains(&event)
+        self.processes[index].events.contains(&event)
     }
 
     /// Whether all of these are members of one view of that many members, and have the same state.
     pub fn agree(&mut self, indices: &[usize], members: u32) -> bool {
         let view = self.process(indices[0]).view().clone();
-        let state = self.ones[indices[0]].state.clone();
+        let state = self.processes[indices[0]].state.clone();
         view.members.len() as u32 == members
             && indices.iter().all(|index| {
-                let process = self.ones[*index].process.as_ref().unwrap();
-                process.standing() == Standing::Member && *process.view() == view && self.ones[*index].state == state
+                let process = self.processes[*index].process.as_ref().unwrap();
+                process.standing() == Standing::Member
+                    && *process.view() == view
+                    && self.processes[*index].state == state
             })
     }
 }

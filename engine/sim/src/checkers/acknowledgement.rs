@@ -4,7 +4,7 @@
 //! compares this belief with the other process itself, which no real process could do; it does so where both are in the
 //! same view.
 //!
-//! DESIGN §7: 13 (its half about acknowledgements; the other is in `window`).
+//! That nothing is discarded before all have it is judged in `window`.
 
 use super::{Verdict, Violation};
 use bourdon_protocol::{Process, Standing};

@@ -10,7 +10,7 @@
 //! process, crashed or not, must be among what the first process had delivered, and nothing else may be delivered in e
 //! later.
 //!
-//! DESIGN §7: 6, 7, 24, 25 and, under a name of its own, 11.
+//! The promise of `uniform` and `stable` is reported under a name of its own.
 
 use super::{Verdict, Violation, describe};
 use crate::history::{Delivered, History, Id, Lineage};

@@ -7,8 +7,6 @@
 //! ends with the barrier: then every member completes it at the cut, each in its own time.
 //!
 //! Judged at members: they know how many barriers there were before they came, and lose none.
-//!
-//! DESIGN §7: 16.
 
 use super::{Verdict, Violation};
 use crate::history::{Delivered, History, Id};

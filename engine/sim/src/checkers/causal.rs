@@ -9,7 +9,7 @@
 //! been delivered here must never be. A member loses nothing, so for it that is a failure at once; an observer may have
 //! come too late for it.
 //!
-//! DESIGN §7: 10. Total order is held to it as well.
+//! Total order is held to it as well.
 
 use super::{Verdict, Violation};
 use crate::history::{History, Id};

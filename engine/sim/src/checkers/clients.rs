@@ -6,8 +6,6 @@
 //!
 //! An observer that reported a gap may have lost the first copy with it, and an observer that begins with the oldest
 //! datagrams that are retained does not know what came before them: the checker demands neither.
-//!
-//! DESIGN §7: 8, 10.
 
 use super::{Verdict, Violation};
 use crate::history::{History, Id};

@@ -9,8 +9,6 @@
 //! held everything. A gap in the sequencer's stream may hide the order of other members' last messages; the observer
 //! cannot know of these. A gap is an excuse only if there was need for it: where the sender had never overwritten
 //! anything, there was none.
-//!
-//! DESIGN §7: 2 and 20.
 
 use super::{Verdict, Violation, agreement};
 use crate::history::{Delivered, Gap, History, Lineage, Settled};

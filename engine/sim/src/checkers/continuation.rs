@@ -6,8 +6,6 @@
 //!
 //! Where a view broke that, the loss of the group is no excuse: a crash of one member of three then loses messages that
 //! `uniform` and `stable` had delivered to the application.
-//!
-//! DESIGN §9: 26; §7: 11.
 
 use super::quorum::is_quorum;
 use super::{Verdict, Violation};

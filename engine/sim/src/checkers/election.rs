@@ -4,8 +4,6 @@
 //! or its crash. Two may believe it at once only under tokens of two views, and only if the holder of the older token
 //! is not in the newer view. All reports of an (epoch, term) name the same leader, and no application gets a report of
 //! an older leadership than before.
-//!
-//! DESIGN §7: 18.
 
 use super::views::Views;
 use super::{Verdict, Violation};

@@ -3,8 +3,6 @@
 //! A member delivers all of them, whatever incarnations the sender has, so its next message of each sender is always
 //! known; an observer may come late and lose some, but never goes back. The only message that is passed over is a
 //! client's that another member had carried before.
-//!
-//! DESIGN §7: 9.
 
 use super::{Verdict, Violation};
 use crate::history::{Delivered, History};

@@ -12,8 +12,6 @@
 //!   what was not acknowledged: that message belongs to both.
 //! - An incarnation is out of the group only if a view of its own generation leaves it out.
 //! - An observer reports that it follows another instance: what it missed is lost to it.
-//!
-//! DESIGN §9: 27.
 
 use super::{Checkers, Verdict, Violation};
 use crate::demand::{Demand, Demands};

@@ -3,8 +3,6 @@
 //! Everything else builds on names, so this is judged first: a delivery names a sender and a number, and under that
 //! name a message was published with these bytes and this topic. A client's message is known by the client's name for
 //! it, whichever member carried it.
-//!
-//! DESIGN §7: 1.
 
 use super::{Verdict, Violation};
 use crate::history::{Delivered, History};

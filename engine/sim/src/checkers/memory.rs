@@ -1,6 +1,4 @@
 //! Memory is bounded: what a process keeps beyond its logs stays within bounds that are known in advance.
-//!
-//! DESIGN §7: 23.
 
 use super::{Verdict, Violation};
 use crate::plan::{Plan, SNAPSHOT_BYTES};
@@ -13,8 +11,8 @@ const OUTBOX_BYTES: usize = 3 << 19;
 /// Events an application has not fetched.
 const EVENTS: usize = 256;
 
-/// What a process keeps of locks and elections: some entries for each member of each name, and letters to members that
-/// are slow to answer.
+/// What a process keeps of locks and elections: some entries for each member of each name, and link messages to members
+/// that are slow to answer.
 const COORDINATION: usize = 2048;
 
 /// The window of a process that is no member.

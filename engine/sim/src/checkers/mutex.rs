@@ -12,8 +12,6 @@
 //! The length of a wait is counted in entries of other members: once a request can have reached all members, each other
 //! member has at most one request that comes before it, whatever the algorithm. That is judged where nothing goes
 //! wrong.
-//!
-//! DESIGN §7: 11 and 17.
 
 use super::quorum::is_quorum;
 use super::views::Views;

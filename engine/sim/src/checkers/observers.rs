@@ -1,15 +1,13 @@
 //! Observers go through every view: they do not give up what a member could still have given them.
 //!
-//! An observer that reports a gap keeps its contract by the letter. But an observer is of no use if it reports a gap
-//! for a market's most important seconds, while every member that survived holds the messages. So from `reliable` on a
-//! gap needs a cause that no retention cures, and a retraction needs a message that is in no view:
+//! An observer that reports a gap keeps its contract. But an observer is of no use if it reports a gap for a market's
+//! most important seconds, while every member that survived holds the messages. So from `reliable` on a gap needs a
+//! cause that no retention cures, and a retraction needs a message that is in no view:
 //!
 //! - A message that a member delivered, and that a living member of its view has, is given up only if more datagrams of
 //!   its sender, or of a sequencer, came after it than the smallest log holds.
 //! - A message that a member delivered in the epoch in which the observer delivered it is not void, if that member goes
 //!   on to the next view. A message that only other members delivered there may lie beyond the cut.
-//!
-//! DESIGN §2 (the decision outlives its losers).
 
 use super::views::Views;
 use super::{Verdict, Violation};

@@ -4,8 +4,6 @@
 //! of any view that a member has accepted to follow it, and of the latest view that any live process has entered. The
 //! members that went on from there may be gone, and no other process may know of it. A group that has lost that quorum
 //! is lost, and nothing more is asked of it.
-//!
-//! DESIGN §7: 20.
 
 use super::quorum::is_quorum;
 use super::{Installed, Verdict, Violation};

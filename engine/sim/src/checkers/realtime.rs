@@ -6,8 +6,6 @@
 //! the sum of both senders' clock bounds.
 //!
 //! The second is not required in runs in which a clock jumps: no bound holds for that.
-//!
-//! FEATURES: 12, real-time.
 
 use super::{Verdict, Violation};
 use crate::history::{History, Id, Lineage};

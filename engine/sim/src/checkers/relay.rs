@@ -3,8 +3,6 @@
 //! Relaying is the whole of the textbook's algorithm, but a group that flushes would not miss it. So it is judged at
 //! the network: whatever a member has received of another member's stream in this view, it must have sent to all
 //! itself.
-//!
-//! FEATURES: 9, relay.
 
 use super::{Verdict, Violation};
 use bourdon_protocol::Process;

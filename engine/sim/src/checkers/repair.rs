@@ -4,8 +4,6 @@
 //! against what was lost, late, damaged or refused on the way; what a late observer fetches from the past counts as
 //! lost. The factors are wide, because a request or its answer may be lost as well, and time passes while a process is
 //! paused; a storm exceeds them.
-//!
-//! DESIGN §7: 22.
 
 use super::{Verdict, Violation};
 

@@ -3,8 +3,6 @@
 //! An application writes its positions into its snapshot: the next order number, the next number of each sender, the
 //! barriers. The joiner's process must be at the same positions, neither a message before nor a message beyond. That
 //! its state is the donor's, and stays the same at all, is judged at the end of the view (`agreement`).
-//!
-//! DESIGN §7: 19.
 
 use super::{Verdict, Violation};
 use crate::history::Lineage;

@@ -3,8 +3,6 @@
 //! The first process to deliver under a number binds it to a message for all processes in that view; numbers beyond the
 //! cut are given out again in the next. If numbers only rise at each process, and at members by one, then any two
 //! processes' deliveries are prefixes of one sequence. In the other orders there must be no numbers at all.
-//!
-//! DESIGN §7: 8.
 
 use super::{Verdict, Violation};
 use crate::history::{History, Id};

@@ -5,9 +5,7 @@
 //! process reports its promise ([`Process::is_wedged`]). An incarnation that is out of a view never comes back, only a
 //! later incarnation does.
 //!
-//! Where nothing goes wrong at all, there is no reason for a second view.
-//!
-//! DESIGN §7: 3, 4, 5 and, under a name of its own, 21.
+//! Without faults there is no reason for a second view; that is reported under a name of its own.
 
 use super::continuation::Continuation;
 use super::quorum::is_quorum;
@@ -110,7 +108,7 @@ impl Views {
 
     /// Whether a first view begins another group: every member that was in a view of the group before is gone, so that
     /// it has left no trace, and the members that are left have formed the first view again.
-    pub(crate) fn is_founded_anew<'p>(&self, view: &View, mut others: impl Iterator<Item = &'p Process>) -> bool {
+    pub(crate) fn is_a_new_first_view<'p>(&self, view: &View, mut others: impl Iterator<Item = &'p Process>) -> bool {
         let other = self.epochs.get(&1).is_some_and(|known| view.epoch.0 == 1 && known.view != *view);
         other && !others.any(|other| other.standing() == Standing::Member)
     }

@@ -1,7 +1,5 @@
 //! Watermarks never fall, whatever arrives late, twice or damaged, within one view of one incarnation. A new view
 //! or incarnation starts new numbers.
-//!
-//! DESIGN §7: 14.
 
 use super::{Verdict, Violation};
 use bourdon_protocol::{Process, Standing};

@@ -3,8 +3,6 @@
 //! The limit that a sender reports is compared with its position, and then computed again from the other members
 //! themselves: what each has really delivered, plus what it can really take; what each has really received, plus what
 //! the sender's log can hold.
-//!
-//! DESIGN §7: 15, and 13 (nothing is collected before the minimum).
 
 use super::{Verdict, Violation};
 use crate::plan::Plan;

@@ -312,17 +312,17 @@ impl<'a> Drawn<'a> {
             let at_ns = self.rng.u64(0..until_ns);
             let for_ns = pick(self.rng, &[unit_ns / 4, unit_ns, 2 * unit_ns, 4 * unit_ns]);
             let process = self.rng.u16(0..self.plan.members);
-            let anybody = self.rng.usize(0..self.plan.processes()) as u16;
+            let any_process = self.rng.usize(0..self.plan.processes()) as u16;
             match self.rng.u8(0..18) {
                 0..6 => self.go_away(at_ns, Happening::Crash, process, unit_ns),
                 6 => self.go_away(at_ns, Happening::Leave, process, unit_ns),
-                7 => self.plan.happens(at_ns, Happening::ClockJump, anybody, 0, for_ns),
-                8 | 9 => self.plan.happens(at_ns, Happening::Pause, anybody, 0, for_ns),
+                7 => self.plan.happens(at_ns, Happening::ClockJump, any_process, 0, for_ns),
+                8 | 9 => self.plan.happens(at_ns, Happening::Pause, any_process, 0, for_ns),
                 10..13 => {
                     let other = self.rng.u64(0..u64::from(self.plan.members));
-                    self.plan.happens(at_ns, Happening::Cut, anybody, other, for_ns);
+                    self.plan.happens(at_ns, Happening::Cut, any_process, other, for_ns);
                     if self.rng.bool() {
-                        self.plan.happens(at_ns, Happening::Cut, other as u16, anybody.into(), for_ns);
+                        self.plan.happens(at_ns, Happening::Cut, other as u16, any_process.into(), for_ns);
                     }
                 }
                 13..16 => {
@@ -364,7 +364,7 @@ impl<'a> Drawn<'a> {
         let settled_ns = until_ns.saturating_add(3 * unit_ns);
         let meanwhile = self.away.iter().filter(|(from, to, _)| *from <= settled_ns && at_ns <= *to);
         let minority = (self.plan.members as usize - 1) / 2;
-        let twice = self.away.iter().any(|(from, to, who)| *who == process && *from <= until_ns && at_ns <= *to);
+        let twice = self.away.iter().any(|(from, to, away)| *away == process && *from <= until_ns && at_ns <= *to);
         if process == self.rock || twice || (meanwhile.count() >= minority && !self.reckless) {
             return;
         }

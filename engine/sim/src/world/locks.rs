@@ -1,7 +1,7 @@
 //! Applications that request locks and take part in elections, as their processes are stepped; and whether every
 //! request came to an end.
 
-use super::lock_steps::Scene;
+use super::lock_steps::StepContext;
 use super::{Phase, World, mixed};
 use crate::checkers::{Elections, Voter};
 use crate::locker::Locker;
@@ -20,18 +20,18 @@ impl World<'_> {
         let (Some(plan), Some(node)) = (&plan.locks, nodes.get_mut(index)) else { return Ok(()) };
         let (Some(process), Some(locker)) = (&mut node.process, &mut node.locker) else { return Ok(()) };
         let (now_ns, now, is_ending) = (*now_ns, node.clock.read(*now_ns), *phase != Phase::Faulty);
-        let mut scene = Scene { index, plan, now_ns, now, is_ending, rng, checkers };
-        let mut hear = |process: &mut bourdon_protocol::Process, locker: &mut Locker, scene: &mut Scene<'_>| {
+        let mut context = StepContext { index, plan, now_ns, now, is_ending, rng, checkers };
+        let mut hear = |process: &mut bourdon_protocol::Process, locker: &mut Locker, context: &mut StepContext<'_>| {
             while let Some(news) = process.poll_coordination() {
                 *digest = mixed(*digest, number_of(&news));
-                locker.hear(news, scene)?;
+                locker.hear(news, context)?;
             }
             Ok::<_, Violation>(())
         };
-        hear(process, locker, &mut scene)?;
+        hear(process, locker, &mut context)?;
         if acts && !node.left {
-            locker.act(process, &mut scene)?;
-            hear(process, locker, &mut scene)?;
+            locker.act(process, &mut context)?;
+            hear(process, locker, &mut context)?;
         }
         Ok(())
     }

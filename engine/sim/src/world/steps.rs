@@ -284,7 +284,7 @@ impl World<'_> {
         let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != index);
         let others = others.filter_map(|(_, node)| node.process.as_ref());
         let entered = self.nodes[index].process.as_ref().map(Process::view);
-        if entered.is_some_and(|view| self.checkers.views.is_founded_anew(view, others)) {
+        if entered.is_some_and(|view| self.checkers.views.is_a_new_first_view(view, others)) {
             self.instances.founded_again(self.generation, &self.checkers)?;
             (self.lost, self.phase) = (true, Phase::Over);
             return Ok(());

@@ -255,7 +255,7 @@ impl DemoProcess {
                 _ => {}
             }
         }
-        self.ask_for_barrier();
+        self.request_barrier();
         Ok(())
     }
 
@@ -325,7 +325,7 @@ impl DemoProcess {
     }
 
     /// The lowest member requests a barrier each time this many messages have been delivered.
-    fn ask_for_barrier(&mut self) {
+    fn request_barrier(&mut self) {
         let Some(every) = self.assignment.barrier_every else { return };
         let process = self.node.process();
         let lowest = process.view().bits().trailing_zeros() as u16;

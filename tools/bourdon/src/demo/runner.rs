@@ -80,8 +80,8 @@ impl FromStr for Kill {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let help = || format!("{text:?} is not like member:0@20000 or observer:1@500");
-        let (who, at) = text.split_once('@').ok_or_else(help)?;
-        let (role, rank) = who.split_once(':').ok_or_else(help)?;
+        let (victim, at) = text.split_once('@').ok_or_else(help)?;
+        let (role, rank) = victim.split_once(':').ok_or_else(help)?;
         let role = match role {
             "member" => Role::Member,
             "observer" => Role::Observer,

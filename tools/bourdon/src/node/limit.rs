@@ -13,11 +13,11 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The last line, and what has been left out since: by kind and rank.
 #[derive(Debug, Default)]
 pub(super) struct Limit {
-    held: BTreeMap<(&'static str, u16), Held>,
+    held: BTreeMap<(&'static str, u16), LimitedEvent>,
 }
 
 #[derive(Debug)]
-struct Held {
+struct LimitedEvent {
     event: NodeEvent,
     reported_at: Instant,
     left_out: u64,
@@ -28,7 +28,7 @@ impl Limit {
     pub(super) fn admit(&mut self, event: NodeEvent, now: Instant) -> Option<(NodeEvent, u64)> {
         let Some(key) = key(&event) else { return Some((event, 0)) };
         let Some(held) = self.held.get_mut(&key) else {
-            self.held.insert(key, Held { event: event.clone(), reported_at: now, left_out: 0 });
+            self.held.insert(key, LimitedEvent { event: event.clone(), reported_at: now, left_out: 0 });
             return Some((event, 0));
         };
         if now.duration_since(held.reported_at) < INTERVAL {
@@ -41,7 +41,7 @@ impl Limit {
 
     /// An event that was left out and whose second is over, with the number of the others.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<(NodeEvent, u64)> {
-        let is_due = |held: &&mut Held| held.left_out > 0 && now.duration_since(held.reported_at) >= INTERVAL;
+        let is_due = |held: &&mut LimitedEvent| held.left_out > 0 && now.duration_since(held.reported_at) >= INTERVAL;
         let held = self.held.values_mut().find(is_due)?;
         held.reported_at = now;
         Some((held.event.clone(), std::mem::take(&mut held.left_out) - 1))

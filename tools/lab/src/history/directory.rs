@@ -154,7 +154,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn files_are_named_after_lives() {
+    fn files_are_named_after_incarnations() {
         let named = |name: &str| process(Path::new(name));
         assert_eq!(named("member-0.tsv"), Some(("member:0".into(), 1)));
         assert_eq!(named("observer-12.3.tsv"), Some(("observer:12".into(), 3)));

@@ -252,7 +252,7 @@ fn ten_the_textbook_s_causal_case() {
     let golden = concat!(
         r#"{"deliveries":6,"processes":3,"last_view":1,"left_behind":[],"#,
         r#""violations":[{"invariant":10,"process":"member:2","#,
-        r#""detail":"delivered 1:0 before 0:0, which its sender had delivered"}],"violations_not_told":0}"#
+        r#""detail":"delivered 1:0 before 0:0, which its sender had delivered"}],"violations_not_listed":0}"#
     );
     assert_eq!(serde_json::to_string(&verdict).expect("plain data"), golden);
 }
@@ -322,7 +322,7 @@ fn many_violations_are_counted_and_few_printed() {
     let twice: String = (0..200).map(|sequence| format!("D 1 - 0 {sequence} - / D 1 - 0 {sequence} - /")).collect();
     let verdict =
         verdict(rules((Order::Unordered, Reliability::Unreliable)), &[("member-0", &format!("V 1 0 /{twice}"))], "");
-    assert_eq!((verdict.violations.len(), verdict.violations_not_told), (super::PRINTED_AN_INVARIANT, 150));
+    assert_eq!((verdict.violations.len(), verdict.violations_not_listed), (super::PRINTED_AN_INVARIANT, 150));
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! 8: one order for all: a message a number, numbers that rise, and at members by one.
 //!
-//! With equal sets (7) this makes the sequences equal, and the sequence of a stopped process a prefix of the others'.
-//! Skipped numbers must be explained: an observer's by messages that it recorded as given up, any process's by a
-//! client's duplicates if the rules allow for them. Below `reliable` numbers may be skipped freely, and common messages
-//! still have one order.
+//! Where the processes delivered the same set of messages this makes the sequences equal, and the sequence of a stopped
+//! process a prefix of the others'. Skipped numbers must be explained: an observer's by messages that it recorded as
+//! given up, any process's by a client's duplicates if the rules allow for them. Below `reliable` numbers may be
+//! skipped freely, and common messages still have one order.
 
 use super::{Case, Verdict};
 use crate::history::Incarnation;

@@ -1,8 +1,8 @@
 //! 11: all survivors deliver what any process delivered, even a process that then died.
 //!
 //! This holds only from `uniform` on. A survivor is judged by what was delivered in views that it was in. Older
-//! messages came to it in a snapshot, which is judged separately (19), or do not concern it. With the run stopped in
-//! the middle, a survivor is judged by the views that it left.
+//! messages came to it in a snapshot, which is judged separately, or do not concern it. With the run stopped in the
+//! middle, a survivor is judged by the views that it left.
 
 use super::{Case, Verdict};
 use crate::history::{Incarnation, SNAPSHOT};

@@ -9,7 +9,7 @@
 //! others, which is a fault of the file and not of the distributed lock.
 
 use super::journal::{Incarnation, Journal, now_ns};
-use super::judge::{Troubles, is_a_loser_uninformed};
+use super::judge::{InjectedFaults, is_a_loser_uninformed};
 use super::{PATIENCE, Plan, Unusable};
 use crate::hosts::Process;
 use std::io::{BufRead, BufReader};
@@ -30,7 +30,7 @@ const UNUSABLE: i32 = 2;
 /// The outcome.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
-    pub(super) troubles: Troubles,
+    pub(super) injected: InjectedFaults,
     pub(super) restarts: u64,
     pub(super) false_evictions: u64,
     pub(super) failed: Option<String>,
@@ -65,8 +65,8 @@ enum MemberReport {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Fault {
-    whose: Incarnation,
+struct PlannedFault {
+    victim: Incarnation,
     at: Instant,
     stops: bool,
 }
@@ -94,7 +94,7 @@ struct Group<'a> {
     sender: Sender<(Incarnation, MemberReport)>,
     reports: Receiver<(Incarnation, MemberReport)>,
     rng: fastrand::Rng,
-    fault: Option<Fault>,
+    fault: Option<PlannedFault>,
     /// Entries until the next fault.
     until_fault: u64,
     entries: u64,
@@ -187,8 +187,8 @@ impl Group<'_> {
             return Ok(false);
         }
         let lines = self.journal.lines().map_err(failed)?;
-        let verdict = super::judge::judge(&lines, &self.outcome.troubles, 0);
-        let Troubles { kills, stops } = &self.outcome.troubles;
+        let verdict = super::judge::judge(&lines, &self.outcome.injected, 0);
+        let InjectedFaults { kills, stops } = &self.outcome.injected;
         let (hand_overs, kills, stops) = (verdict.hand_overs, kills.len(), stops.len());
         if self.entries > 0 {
             talk(&format!("{}: {hand_overs} hand-overs, {kills} kills, {stops} stops", self.algorithm));
@@ -244,22 +244,22 @@ impl Group<'_> {
     /// Waits until a member reports, or until the deadline.
     fn hear(&mut self, until: Instant, forms: bool) -> Result<(), Stop> {
         match self.reports.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok((whose, report)) => self.take(whose, &report, forms),
+            Ok((reporter, report)) => self.take(reporter, &report, forms),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(()),
         }
     }
 
-    fn take(&mut self, whose: Incarnation, report: &MemberReport, forms: bool) -> Result<(), Stop> {
+    fn take(&mut self, reporter: Incarnation, report: &MemberReport, forms: bool) -> Result<(), Stop> {
         if matches!(report, MemberReport::Out) {
             (self.entries, self.last_out) = (self.entries + 1, Instant::now());
         }
-        let member = &mut self.members[usize::from(whose.rank)];
-        if member.incarnation != whose.incarnation {
+        let member = &mut self.members[usize::from(reporter.rank)];
+        if member.incarnation != reporter.incarnation {
             return Ok(());
         }
         match report {
             MemberReport::Joined => member.has_joined = true,
-            MemberReport::Inside => self.plan_fault(whose),
+            MemberReport::Inside => self.plan_fault(reporter),
             MemberReport::Out => {}
             MemberReport::GaveUp => self.has_failed = true,
             MemberReport::Ended if matches!(member.state, State::Down { .. }) => {}
@@ -269,10 +269,10 @@ impl Group<'_> {
                     return Err(Unusable::Members.into());
                 }
                 if !status.success() {
-                    return Err(failed(format!("member {whose} broke: {status}")));
+                    return Err(failed(format!("member {reporter} broke: {status}")));
                 }
                 self.outcome.false_evictions += u64::from(!member.was_stopped);
-                self.restart(whose.rank)?;
+                self.restart(reporter.rank)?;
             }
         }
         Ok(())
@@ -292,17 +292,17 @@ impl Group<'_> {
     }
 
     /// A member is inside: its fault may be due.
-    fn plan_fault(&mut self, whose: Incarnation) {
+    fn plan_fault(&mut self, victim: Incarnation) {
         self.until_fault = self.until_fault.saturating_sub(1);
-        let in_trouble = |member: &&Member| member.state != State::Up || !member.has_joined;
+        let is_away = |member: &&Member| member.state != State::Up || !member.has_joined;
         let most = usize::from(self.plan.members - 1) / 2;
-        let is_too_much = self.members.iter().filter(in_trouble).count() >= most;
+        let is_too_much = self.members.iter().filter(is_away).count() >= most;
         if self.until_fault > 0 || self.fault.is_some() || is_too_much {
             return;
         }
         let stops = self.rng.u8(0..100) < self.plan.pause_share;
         let after = self.rng.u64(..=self.plan.inside.as_nanos() as u64);
-        self.fault = Some(Fault { whose, at: Instant::now() + Duration::from_nanos(after), stops });
+        self.fault = Some(PlannedFault { victim, at: Instant::now() + Duration::from_nanos(after), stops });
         self.until_fault = self.draw_gap();
     }
 
@@ -330,22 +330,22 @@ impl Group<'_> {
         Ok(next)
     }
 
-    fn make(&mut self, fault: Fault) -> Result<(), Stop> {
+    fn make(&mut self, fault: PlannedFault) -> Result<(), Stop> {
         let wait = Duration::from_millis(self.rng.u64(if fault.stops { STOP_MS } else { RESTART_MS }));
-        let member = &mut self.members[usize::from(fault.whose.rank)];
-        let is_his = member.incarnation == fault.whose.incarnation && member.state == State::Up;
-        if !is_his || member.process.ended().map_err(failed)?.is_some() {
-            return Ok(()); // it ended meanwhile, and will be heard to have
+        let member = &mut self.members[usize::from(fault.victim.rank)];
+        let is_current = member.incarnation == fault.victim.incarnation && member.state == State::Up;
+        if !is_current || member.process.ended().map_err(failed)?.is_some() {
+            return Ok(()); // it ended meanwhile; its report comes
         }
-        let troubles = &mut self.outcome.troubles;
+        let injected = &mut self.outcome.injected;
         if fault.stops {
             let shut = self.journal.shut().map_err(failed)?;
-            troubles.stops.push((fault.whose, now_ns()));
+            injected.stops.push((fault.victim, now_ns()));
             member.process.stop().map_err(failed)?;
             drop(shut);
             (member.state, member.was_stopped) = (State::Stopped { on: Instant::now() + wait }, true);
         } else {
-            troubles.kills.push((fault.whose, now_ns()));
+            injected.kills.push((fault.victim, now_ns()));
             member.process.kill().map_err(failed)?;
             member.state = State::Down { again: Instant::now() + wait };
         }
@@ -361,7 +361,7 @@ impl Group<'_> {
         let is_settled = |group: &Self| -> Result<bool, Stop> {
             let runs = group.members.iter().all(|member| member.state == State::Up && member.has_joined);
             let lines = group.journal.lines().map_err(failed)?;
-            Ok(runs && !is_a_loser_uninformed(&lines, &group.outcome.troubles))
+            Ok(runs && !is_a_loser_uninformed(&lines, &group.outcome.injected))
         };
         while !is_settled(self)? {
             let due = self.act()?;

@@ -19,14 +19,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The injected faults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Troubles {
+pub struct InjectedFaults {
     /// The killed members, and the earliest time of each kill.
     pub kills: Vec<(Incarnation, u64)>,
     /// The stopped members, and the earliest time of each stop.
     pub stops: Vec<(Incarnation, u64)>,
 }
 
-impl Troubles {
+impl InjectedFaults {
     fn killed_ns(&self, incarnation: Incarnation) -> Option<u64> {
         self.kills.iter().find(|(one, _)| *one == incarnation).map(|(_, at_ns)| *at_ns)
     }
@@ -48,7 +48,7 @@ pub struct Verdict {
     /// Grants that came too late and were refused entry.
     pub not_let_in: u64,
     /// Holders whose node reported that they had lost the lock.
-    pub told_lost: u64,
+    pub reported_lost: u64,
     /// Stale holders that were killed before the report.
     pub undecided: u64,
     /// Most requests that were made after another and granted before it.
@@ -116,7 +116,7 @@ impl Walk {
             }
             Kind::Commit => self.commit(line),
             Kind::Refused => self.verdict.refused_commits += 1,
-            Kind::Lost | Kind::CutOff => self.verdict.told_lost += 1,
+            Kind::Lost | Kind::CutOff => self.verdict.reported_lost += 1,
             Kind::Abandoned => {}
         }
         match self.entries.get_mut(&key).filter(|entry| entry.end.is_none()) {
@@ -151,10 +151,10 @@ impl Walk {
     }
 
     /// Every holder that was overtaken, or refused, must have lost the lock.
-    fn overlaps(&mut self, troubles: &Troubles) {
+    fn overlaps(&mut self, injected: &InjectedFaults) {
         for entry in std::mem::take(&mut self.entries).values() {
             let Some((by, at_ns)) = entry.overtaken_by else { continue };
-            let killed_ns = troubles.killed_ns(entry.line.grant.holder);
+            let killed_ns = injected.killed_ns(entry.line.grant.holder);
             let one_view = by.epoch == entry.line.grant.token.epoch;
             match entry.end {
                 None if killed_ns.is_some_and(|killed_ns| killed_ns <= at_ns) => {}
@@ -174,10 +174,10 @@ impl Walk {
 }
 
 /// Judges the log by the guarantees of a lock.
-pub fn judge(lines: &[Line], troubles: &Troubles, members: u16) -> Verdict {
+pub fn judge(lines: &[Line], injected: &InjectedFaults, members: u16) -> Verdict {
     let mut walk = Walk::default();
     lines.iter().for_each(|line| walk.line(line));
-    walk.overlaps(troubles);
+    walk.overlaps(injected);
     let mut verdict = walk.verdict;
     for rank in 0..members {
         if !lines.iter().any(|line| line.kind == Kind::Commit && line.grant.holder.rank == rank) {
@@ -187,10 +187,10 @@ pub fn judge(lines: &[Line], troubles: &Troubles, members: u16) -> Verdict {
     let begins: Vec<&Line> = lines.iter().filter(|line| line.kind == Kind::Begin).collect();
     verdict.max_overtaken =
         begins.iter().enumerate().map(|(place, line)| overtaken(&begins[..place], line)).max().unwrap_or(0);
-    verdict.kill_to_next_grant_ns = to_next_grant(lines, &troubles.kills);
-    verdict.stop_to_next_grant_ns = to_next_grant(lines, &troubles.stops);
-    verdict.kills_inside = inside(lines, &troubles.kills).count() as u64;
-    verdict.stops_inside = inside(lines, &troubles.stops).count() as u64;
+    verdict.kill_to_next_grant_ns = to_next_grant(lines, &injected.kills);
+    verdict.stop_to_next_grant_ns = to_next_grant(lines, &injected.stops);
+    verdict.kills_inside = inside(lines, &injected.kills).count() as u64;
+    verdict.stops_inside = inside(lines, &injected.stops).count() as u64;
     verdict
 }
 
@@ -218,14 +218,14 @@ fn to_next_grant(lines: &[Line], faults: &[(Incarnation, u64)]) -> Vec<u64> {
 }
 
 /// Whether a holder is stale and has no report yet.
-pub(super) fn is_a_loser_uninformed(lines: &[Line], troubles: &Troubles) -> bool {
+pub(super) fn is_a_loser_uninformed(lines: &[Line], injected: &InjectedFaults) -> bool {
     let mut walk = Walk::default();
     lines.iter().for_each(|line| walk.line(line));
-    let untold = |key: &(Token, Incarnation)| {
+    let is_unreported = |key: &(Token, Incarnation)| {
         let is_stale = walk.entries.get(key).is_some_and(|entry| entry.is_refused || entry.overtaken_by.is_some());
-        is_stale && troubles.killed_ns(key.1).is_none()
+        is_stale && injected.killed_ns(key.1).is_none()
     };
-    walk.open.iter().any(untold)
+    walk.open.iter().any(is_unreported)
 }
 
 #[cfg(test)]
@@ -247,14 +247,14 @@ mod tests {
         Incarnation { rank, incarnation: 1 }
     }
 
-    fn violations(lines: &[(u16, Kind, u64, u64, u64)], troubles: &Troubles) -> Vec<String> {
-        let mut violations = judge(&log(lines), troubles, 2).violations;
+    fn violations(lines: &[(u16, Kind, u64, u64, u64)], injected: &InjectedFaults) -> Vec<String> {
+        let mut violations = judge(&log(lines), injected, 2).violations;
         violations.retain(|what| !what.ends_with("never had the lock"));
         violations
     }
 
-    fn none() -> Troubles {
-        Troubles::default()
+    fn none() -> InjectedFaults {
+        InjectedFaults::default()
     }
 
     use Kind::{Abandoned, Begin, Commit, CutOff, Lost, NotLetIn, Refused};
@@ -295,24 +295,24 @@ mod tests {
     #[test]
     fn two_inside_at_once_are_found_though_the_counter_is_right() {
         let overlap = [(0, Begin, 1, 1, 0), (1, Begin, 1, 2, 0), (1, Commit, 1, 2, 1), (0, Refused, 1, 1, 1)];
-        let never_told = violations(&overlap, &none());
-        assert!(never_told.len() == 1 && never_told[0].contains("got no report"), "{never_told:?}");
+        let never_reported = violations(&overlap, &none());
+        assert!(never_reported.len() == 1 && never_reported[0].contains("got no report"), "{never_reported:?}");
         for end in [Abandoned, Lost] {
             let lines = [&overlap[..], &[(0, end, 1, 1, 1)]].concat();
             assert_eq!(violations(&lines, &none()).len(), 1, "{end:?} within one view");
         }
-        let killed_later = Troubles { kills: vec![(incarnation(0), 25)], ..none() };
+        let killed_later = InjectedFaults { kills: vec![(incarnation(0), 25)], ..none() };
         assert_eq!(violations(&overlap[..2], &killed_later).len(), 1);
     }
 
     #[test]
     fn the_dead_and_the_informed_did_not_hold_the_lock() {
         let dead = [(0, Begin, 1, 1, 0), (1, Begin, 2, 2, 0), (1, Commit, 2, 2, 1)];
-        let killed = Troubles { kills: vec![(incarnation(0), 15)], ..none() };
+        let killed = InjectedFaults { kills: vec![(incarnation(0), 15)], ..none() };
         assert_eq!(violations(&dead, &killed), [""; 0]);
         let verdict = judge(&log(&dead), &killed, 2);
         assert_eq!((verdict.kills_inside, verdict.kill_to_next_grant_ns), (1, vec![4]));
-        let killed_later = Troubles { kills: vec![(incarnation(0), 25)], ..none() };
+        let killed_later = InjectedFaults { kills: vec![(incarnation(0), 25)], ..none() };
         assert_eq!(judge(&log(&dead), &killed_later, 2).undecided, 1);
         for end in [Lost, CutOff] {
             let lines = [&dead[..], &[(0, Refused, 1, 1, 1), (0, end, 1, 1, 1)]].concat();

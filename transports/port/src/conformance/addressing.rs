@@ -21,7 +21,7 @@ pub fn peer_unicast_reaches_only_the_peer<P: Port>(idle: Idle, open: impl Fn(Rol
 }
 
 /// What was sent to the group is distinguished from what was sent to one port.
-pub fn each_arrival_says_whether_it_was_sent_to_all<P: Port>(idle: Idle, open: impl Fn(Role) -> P) {
+pub fn each_arrival_reports_whether_it_was_sent_to_all<P: Port>(idle: Idle, open: impl Fn(Role) -> P) {
     let (mut sender, mut receiver) = (open(Role::new(idle)), open(Role::new(idle)));
     for (to, to_all) in [(To::Group, true), (To::Peer(receiver.local_address()), false)] {
         for segments in [1, 3] {
@@ -113,7 +113,7 @@ pub fn a_broadcast_reaches_every_group_on_the_port<P: Port>(idle: Idle, open: im
 
 /// Sending to an address that no process has any more neither fails nor disturbs the traffic of others, in both
 /// directions.
-pub fn a_peer_that_has_gone_harms_nobody<P: Port>(idle: Idle, open: impl Fn(Role) -> P) {
+pub fn a_peer_that_has_gone_harms_no_other<P: Port>(idle: Idle, open: impl Fn(Role) -> P) {
     let (mut sender, mut receiver) = (open(Role::new(idle)), open(Role::new(idle)));
     let gone = open(Role::new(idle)).local_address();
     for round in 0..100 {

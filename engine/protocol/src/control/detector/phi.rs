@@ -1,10 +1,11 @@
 //! Phi accrual: how improbable a peer's silence is, given its earlier heartbeats.
 //!
 //! A fixed timeout knows nothing of the host it runs on. Phi does: P(a healthy gap exceeds the silence) = 10^-phi, so
-//! that a threshold gives how many false suspicions to expect and nothing else. The original fits a normal distribution
-//! to a window of gaps. Gaps on a loaded host are not normal: one in a hundred is ten times as long, the fit treats
-//! that as impossible, and gaps exceed phi 3 not once in a thousand but once in a hundred. Nor can a window of some
-//! hundred gaps show what happens once in a thousand: if it holds no stall, it expects none.
+//! that a threshold states how many false suspicions to expect, whatever the host. The original fits a normal
+//! distribution to a window of gaps. Gaps on a loaded host are not normally distributed: one in a hundred is ten times
+//! as long, which the fit makes nearly impossible. So one gap in a hundred exceeds phi 3, instead of one in a thousand.
+//! Nor can a window of some hundred gaps show what happens once in a thousand: if the window contains no stall, the fit
+//! expects none.
 //!
 //! So phi 1 to 3 are not fitted but tracked, each as the gap that one in 10, 100, 1000 gaps exceeds. A gap beyond the
 //! k-th raises it by a step times 1 − 10^-k, any other lowers it by a step times 10^-k. It neither rises nor falls
@@ -15,8 +16,8 @@
 //! once to a host that has become slow.
 //!
 //! Between the tracked points phi is linear; beyond phi 3 it goes on by the widest decade seen, the tail of an
-//! exponential distribution. A floor on the deviation keeps a phase of perfectly regular heartbeats from making the
-//! first hiccup a failure.
+//! exponential distribution. A lower bound on the deviation ensures that after a phase of perfectly regular heartbeats
+//! the first late one is no failure.
 //!
 //! Only regular heartbeats count: data comes when the application likes. Gaps in which this process itself stalled, and
 //! gaps between heartbeats that piled up meanwhile, are ignored.

@@ -1,8 +1,9 @@
 //! Push: a peer sends regularly, and is suspected when nothing came for too long.
 //!
-//! Heartbeats alone would suffice, but a busy sender's heartbeats wait behind its data, and data is as good a sign of
-//! life. So any packet that the peer itself sent counts, as long as it came by multicast: the group depends on that
-//! path, and a node whose control thread still answers by unicast while its data path is stopped is of no use to it.
+//! Heartbeats alone would suffice, but a busy sender's heartbeats wait behind its data, and data shows as well that the
+//! peer lives. So any packet that the peer itself sent counts, as long as it came by multicast: the group depends on
+//! that path, and a node whose control thread still answers by unicast while its data path is stopped is of no use to
+//! it.
 //!
 //! Invariant: never suspects within `suspect_after_ns` of a packet.
 

@@ -1,11 +1,12 @@
-//! The caller's half: sends a message until a receiver acknowledges it, nearest first, and reports the outcome.
+//! The caller: sends a message to the nearest receiver first, until a receiver acknowledges it, and reports the
+//! outcome.
 //!
 //! A message to one process is sent again after [`RETRY_MIN_NS`], then after twice as long each time; all pending
 //! messages to that process are sent again, in order, since the receiver accepts nothing behind a gap. A message to any
 //! of several goes to the nearest by measured round trip. Members measure each other by the detector's pings; a process
 //! that is not a member probes the targets that it knows nothing of and waits [`PROBE_NS`] for the answers, no longer.
-//! If the nearest does not answer within [`FAIL_OVER_NS`], or is suspected, the message goes to the next nearest under
-//! its number there.
+//! If the nearest does not answer within [`FAIL_OVER_NS`], or is suspected, the caller sends the message to the next
+//! nearest, with the next number for that receiver.
 //!
 //! Numbers are consecutive for each receiver. A caller that has called more receivers than it remembers forgets the
 //! receiver that it called longest ago; if it calls that receiver again it goes on above every number it has ever used,
@@ -125,7 +126,7 @@ impl Caller {
         payload: &[u8],
     ) -> Result<CallId, DirectRefusal> {
         if targets.is_empty() {
-            return Err(DirectRefusal::Nobody);
+            return Err(DirectRefusal::NoReceiver);
         }
         if self.calls.len() + self.outcomes.len() >= CALLS_MAX {
             return Err(DirectRefusal::TooMany { limit: CALLS_MAX });

@@ -1,8 +1,9 @@
-//! The receiver's half: accepts each message once, in its sender's order, or answers that it can't accept it now.
+//! The receiver: accepts each message once, in its sender's order, or answers that it can't accept it now.
 //!
 //! A number lower than the next was accepted before, or was given up by its sender; one bit for each of the last 64
-//! records which, because a caller that has turned to another target still accepts an answer. A higher number waits:
-//! its sender sends again everything that is not answered. So order costs only a resend after a loss.
+//! records which, because a caller that has turned to another target still accepts an answer. The receiver ignores a
+//! higher number, because its sender sends again everything that is not answered. So keeping the order costs a resend,
+//! and only after a loss.
 //!
 //! Messages that the application has not fetched wait in a bounded queue; when it is full a message is refused, not
 //! accepted, and comes again. A sender that was quiet for [`FORGET_NS`] may be forgotten for another: by then none of

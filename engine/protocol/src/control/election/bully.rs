@@ -1,10 +1,10 @@
 //! The bully algorithm: the candidate with the highest rank wins.
 //!
-//! A member that notices that there is no leader sends ELECTION to the members above it; each that is alive answers OK,
-//! which means "leave it to me", and sends ELECTION to the members above itself. A member that gets no answer announces
-//! itself. The textbook waits a timeout for answers, and so elects two leaders if an answer is slow. Here a member
-//! waits for each member it has asked until that member answers or the next view is without it: the view is the failure
-//! detector, and the same for all.
+//! A member that notices that there is no leader sends ELECTION to the members of higher rank. Each of them that is
+//! alive answers OK, by which it takes the election over, and sends ELECTION to the members of higher rank than its
+//! own. A member that gets no answer announces itself. The textbook waits a timeout for answers, and so elects two
+//! leaders if an answer is slow. Here a member waits for each member it has asked until that member answers or the next
+//! view is without it: the view is the failure detector, and the same for all.
 //!
 //! So after a view change no member needs to ask: all know which candidates are in the view, and the highest of them
 //! announces itself. An election that began in the previous view, because a member already suspected the leader, ends

@@ -1,9 +1,9 @@
-//! Chang and Roberts' algorithm: the highest rank wins because it survives a round trip.
+//! Chang and Roberts' algorithm: the highest rank wins because only that rank completes a round of the ring.
 //!
 //! No member need know the candidates: the member that begins sends ELECTION with its own rank to its successor in the
-//! ring. Each member forwards a higher rank, and in place of a lower rank sends its own, unless it has done so already:
-//! then the lower rank ends there. A member to which its own rank comes back is the highest; it sends COORDINATOR,
-//! which goes round once and is then known to all, so its return is the acceptance of all members.
+//! ring. Each member forwards a higher rank, and in place of a lower rank sends its own, unless it has done so already;
+//! in that case it drops the lower rank. A member to which its own rank comes back is the highest; it sends
+//! COORDINATOR, which goes round once and is then known to all, so its return is the acceptance of all members.
 //!
 //! A single crash in the ring breaks the algorithm: the messages that the crashed member had to forward are lost. The
 //! next view has another ring, and its oldest candidate begins again; so an election after a view change costs 2N to

@@ -1,9 +1,9 @@
 //! Clique: the largest set in which all members hear each other.
 //!
-//! It is quick to leave out, one after the other, the member that the most others don't hear, but not always right: in
-//! a ring of broken links that drops more members than it must. The largest clique is found exactly instead, by branch
-//! and bound. A branch is given up when it can't beat the best set so far: the remaining candidates are divided into
-//! groups in which no member hears another, and a clique has at most one member of each group.
+//! It is quick to leave out, one after the other, the member that the most others don't hear. But in a ring of broken
+//! links that leaves out more members than necessary. The largest clique is found exactly instead, by branch and bound.
+//! A branch is given up when it can't beat the best set so far: the remaining candidates are divided into groups in
+//! which no member hears another, and a clique has at most one member of each group.
 //!
 //! Members are tried from the oldest on, first with the member and then without it, and only a larger set replaces the
 //! best. So of the largest sets the search finds the set with the older members, compared from the oldest on; all

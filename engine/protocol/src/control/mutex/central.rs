@@ -7,12 +7,13 @@
 //! grant a lock that another member still holds.
 //!
 //! A request has a name of its own (`other`), because a grant may cross the withdrawal of the request it answers:
-//! without the name, the grant would count as an answer to the next request while the coordinator has already revoked
-//! it.
+//! without the name, the member would take the grant as the answer to its next request, while the coordinator has
+//! already revoked it.
 //!
-//! Tokens: one counter at the coordinator for all locks of an epoch. Invariants: 17; the coordinator serves requests in
-//! the order in which it receives them. Bound: [`REQUESTS_MAX`] requests at the coordinator, an answer of BUSY beyond.
-//! Source: Coulouris et al., Distributed Systems (2011), §15.2, "the central server algorithm".
+//! Token's number: one counter at the coordinator for all locks of an epoch. Invariants: no lock is granted while
+//! another member of the view holds it; the coordinator serves requests in the order in which it receives them. Bound:
+//! [`REQUESTS_MAX`] requests at the coordinator, an answer of BUSY beyond. Source: Coulouris et al., Distributed
+//! Systems (2011), §15.2, "the central server algorithm".
 
 use super::{Effects, Exclusion, Seat, has_room};
 use crate::control::coordination::NAMES_MAX;
@@ -70,7 +71,7 @@ impl Central {
     /// Grants to the first waiting member, if the lock is free.
     fn serve(&mut self, seat: &Seat, name: TopicName, effects: &mut Effects) {
         let Some(queue) = self.queues.get_mut(&name) else { return };
-        let may_grant = self.is_open || seat.mutant == Some(Mutant::GrantBeforeTold);
+        let may_grant = self.is_open || seat.mutant == Some(Mutant::GrantBeforeAnnounced);
         if queue.holder.is_some() || !may_grant {
             return;
         }

@@ -10,8 +10,9 @@
 //! holder from an earlier view is first in every queue, with time 0: it announces the lock before it sends anything
 //! else.
 //!
-//! Tokens: time × 64 + rank, which grows with each grant because grants go in the order of the queue. Invariants: 17;
-//! the queue's order is every member's order. Source: Lamport, Time, Clocks, and the Ordering of Events (CACM 1978).
+//! Token's number: time × 64 + rank, which grows with each grant because grants go in the order of the queue.
+//! Invariants: at most one member of the view holds a lock; the queue of a lock has the same order at every member.
+//! Source: Lamport, Time, Clocks, and the Ordering of Events (CACM 1978).
 
 use super::{Effects, Exclusion, Seat, has_room};
 use crate::control::perfect_link::LinkMessage;

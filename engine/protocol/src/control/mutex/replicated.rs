@@ -2,18 +2,19 @@
 //!
 //! The textbook algorithms establish their own order with extra messages; a group that has a total order does not need
 //! them. A request and a release are messages in it. Every member applies the same commands and so keeps the same
-//! table: for each lock its holder and the members that wait, in the order of their requests. No request is sent twice,
-//! there is no coordinator, and a view change finds the same table at every member: it removes the members that are not
+//! table: for each lock its holder and the members that wait, in the order of their requests. No request is sent twice
+//! and there is no coordinator. At a view change every member has the same table; it removes the members that are not
 //! in the next view, and the next member in the queue has the lock.
 //!
 //! **Reported once uniform.** A grant is reported to its holder only when a quorum holds everything delivered up to it
 //! ([`Replicated::mark`], [`Replicated::show`]). At `reliable` a command is delivered as soon as it is in order; a
 //! member that acted on it then and was cut off would have acted on a command that the others never received.
 //!
-//! Tokens: the order number of the command that made the request the first; if a view change did that, the last number
-//! before the view, which no command of the view has. Invariants: 11 for grants, 17, 19: a joiner gets the table with
-//! its snapshot. Bounds: [`REQUESTS_MAX`] requests in the table, [`RECENT_MAX`] past grants for inspection. Source:
-//! state machine replication, Schneider (1990).
+//! Token's number: the order number of the command that made the request the first; if a view change did that, the last
+//! number before the view, which no command of the view has. Invariants: a reported grant is known to every member that
+//! goes on; at most one member of the view holds a lock; a joiner gets the table with its snapshot. Bounds:
+//! [`REQUESTS_MAX`] requests in the table, [`RECENT_MAX`] past grants for inspection. Source: state machine
+//! replication, Schneider (1990).
 
 use super::{Effects, Seat};
 use crate::control::coordination::FencingToken;

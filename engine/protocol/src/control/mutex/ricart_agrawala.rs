@@ -1,17 +1,17 @@
-//! Ricart and Agrawala's algorithm: a member may enter once every other member has let it go first.
+//! Ricart and Agrawala's algorithm: a member may enter once every other member has replied to its request.
 //!
-//! Lamport's queues are all the same, so most of the messages that maintain them are unnecessary. A member that wants a
-//! lock sends REQUEST with its Lamport time to all; each receiver answers REPLY at once, unless it has the lock, or
-//! wants it and asked earlier (ties by rank): then it answers when it releases the lock. All replies together are the
-//! permission: 2(N−1) messages an entry, and RELEASE is the deferred reply.
+//! In Lamport's algorithm all members keep the same queue, so most of the messages that keep the queues equal are
+//! unnecessary. A member that wants a lock sends REQUEST with its Lamport time to all; each receiver answers REPLY at
+//! once, unless it has the lock, or wants it and asked earlier (ties by rank): then it answers when it releases the
+//! lock. All replies together are the permission: 2(N−1) messages an entry, and RELEASE is the deferred reply.
 //!
 //! A single crash breaks the algorithm, as with Lamport's; the next view has no crashed member to wait for. A holder
 //! from an earlier view simply does not answer. A reply names the request it answers, because a withdrawn request may
 //! be answered later.
 //!
-//! Tokens: time × 64 + rank. Each grant's token is higher than those before: a member that has replied to a request has
-//! a later time from then on. Invariants: 17; requests are served in the order of their times. Source: Ricart and
-//! Agrawala (CACM 1981).
+//! Token's number: time × 64 + rank. Each grant's token is higher than those before: a member that has replied to a
+//! request has a later time from then on. Invariants: at most one member of the view holds a lock; requests are served
+//! in the order of their times. Source: Ricart and Agrawala (CACM 1981).
 
 use super::lamport::{Stamp, TIMES_END, number, of_view};
 use super::{Effects, Exclusion, Seat};

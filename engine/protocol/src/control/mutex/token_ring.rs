@@ -1,8 +1,8 @@
 //! The token ring: the member that has the token may enter.
 //!
 //! One token for each lock goes round the view, by rank; a member that gets it and wants the lock keeps it until it
-//! releases the lock. No member waits for more than one entry of each other member. The textbook's token circles even
-//! when no member wants it, and is lost if its holder crashes.
+//! releases the lock. No member waits for more than one entry of each other member. In the textbook the token goes
+//! round even when no member wants it, and is lost if the member that has it crashes.
 //!
 //! Here the token rests at the member that used it last. A member that wants it sends WANT to its successor, and each
 //! member forwards it until it reaches the token; then the token moves on round the ring, from member to member, with
@@ -13,10 +13,10 @@
 //! **Regeneration.** A view begins with exactly one token for each lock: at the member that holds the lock, else at the
 //! oldest member, which waits until all members have announced what they hold. The token of the previous epoch is void.
 //!
-//! Tokens: a count that travels with the token; the oldest member starts a new token at the count of the last token
-//! that it dropped. Invariants: 17; once a WANT has reached the token, at most N − 1 entries of others go before it.
-//! Until then the member at which the token rests may enter again and again. Source: Le Lann, Distributed Systems:
-//! Towards a Formal Approach (1977); Coulouris et al. (2011), §15.2.
+//! Fencing token's number: a count that travels with the token; the oldest member starts a new token at the highest
+//! count of the tokens that it dropped. Invariants: one token for each lock in an epoch; once a WANT has reached the
+//! token, at most N − 1 entries of others go before it. Until then the member at which the token rests may enter again
+//! and again. Source: Le Lann, Distributed Systems: Towards a Formal Approach (1977); Coulouris et al. (2011), §15.2.
 
 use super::{Effects, Exclusion, Seat, has_room};
 use crate::control::perfect_link::LinkMessage;

@@ -2,10 +2,10 @@
 //!
 //! `ViewChange` defines what may be promised, chosen, accepted and decided, but not when: a proposer waits for slow
 //! members, but not for ever; another member takes over a ballot that makes no progress; a cut is fetched before it is
-//! accepted. If each user of the ballots implemented that itself, the model would check one copy and the node would run
-//! another. So it is implemented here once, as a state machine without time, sockets or messages' bytes: inputs are
-//! steps, reports of the data plane, timers and suspicions; outputs are [`Command`]s. The node, the simulator and the
-//! model run this code.
+//! accepted. If the node and the model each implemented that, the model would check one implementation and the node
+//! would run another. So it is implemented here once, as a state machine without time, sockets or messages' bytes:
+//! inputs are steps, reports of the data plane, timers and suspicions; outputs are [`Command`]s. The node, the
+//! simulator and the model run this code.
 //!
 //! The caller carries out the commands in their order, and reports the results:
 //!
@@ -318,7 +318,7 @@ impl Driver {
         continuing(self.change.view(), value)
     }
 
-    /// Whether a value may follow this view: rule 26.
+    /// Whether a value may follow this view: the members that continue are a quorum of it.
     pub fn may_install(&self, value: &Value) -> bool {
         self.change.allows(value) || self.mutant.is_some()
     }
