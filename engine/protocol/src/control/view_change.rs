@@ -347,7 +347,11 @@ impl ViewChange {
     pub(super) fn choose(&mut self, suspects: u64) -> Option<(Ballot, Step)> {
         let leading = self.leading.as_ref().filter(|_| self.may_choose())?;
         let value = self.adopted(leading).or_else(|| self.made(leading, suspects))?;
-        assert!(self.allows(&value) || self.is_enough_for_a_mutant(), "rule 26: {value:?} after {:?}", self.view);
+        assert!(
+            self.allows(&value) || self.is_enough_for_a_mutant(),
+            "no quorum continues: {value:?} after {:?}",
+            self.view
+        );
         let leading = self.leading.as_mut()?;
         leading.value = Some(value.clone());
         let ballot = leading.ballot;
@@ -463,7 +467,11 @@ impl ViewChange {
     pub(super) fn decide(&mut self) -> Option<(Ballot, Step)> {
         let leading = self.leading.as_ref().filter(|_| self.may_decide())?;
         let value = leading.value.clone()?;
-        assert!(self.allows(&value) || self.is_enough_for_a_mutant(), "rule 26: {value:?} after {:?}", self.view);
+        assert!(
+            self.allows(&value) || self.is_enough_for_a_mutant(),
+            "no quorum continues: {value:?} after {:?}",
+            self.view
+        );
         self.decided = Some(value.clone());
         Some((leading.ballot, Step::Decide(value)))
     }
@@ -587,7 +595,11 @@ impl ViewChange {
             return None;
         }
         let (ballot, value) = self.proposed.clone()?;
-        assert!(self.allows(&value) || self.is_enough_for_a_mutant(), "rule 26: {value:?} after {:?}", self.view);
+        assert!(
+            self.allows(&value) || self.is_enough_for_a_mutant(),
+            "no quorum continues: {value:?} after {:?}",
+            self.view
+        );
         self.accepted = Some((ballot, value));
         if let Some(leading) = self.leading.as_mut().filter(|leading| leading.ballot == ballot) {
             leading.accepts |= bit(self.own.rank);
