@@ -8,7 +8,7 @@ use crate::bounds::{Group, bits};
 use crate::properties::{self, Property};
 use crate::state::{Delivered, Node, Packet, State, kind, rank};
 use bourdon_protocol::Mutant;
-use bourdon_protocol::control::view_change::driver::{Command, Commands, Driver, Situation, Timer, To};
+use bourdon_protocol::control::view_change::driver::{Command, Commands, DetectorReport, Driver, Timer, To};
 use bourdon_protocol::control::view_change::{Ballot, Proposal, Step, Value};
 use bourdon_protocol::view::{Member, View};
 use bourdon_wire::{Incarnation, Rank};
@@ -25,7 +25,7 @@ pub fn driver(group: &Group, own: u8, view: View) -> Driver {
 }
 
 /// The detectors suspect all members, so that nothing waits: to wait for more answers is to take them in first.
-const IMPATIENT: Situation = Situation { suspects: u64::MAX, evidence: 0 };
+const IMPATIENT: DetectorReport = DetectorReport { suspects: u64::MAX, evidence: 0 };
 
 /// Begins a ballot.
 pub fn lead(group: &Group, state: &mut State, own: u8, proposal: Proposal) {
@@ -34,17 +34,17 @@ pub fn lead(group: &Group, state: &mut State, own: u8, proposal: Proposal) {
 
 /// A timer expires while the detectors report these suspects.
 pub fn expire(group: &Group, state: &mut State, own: u8, timer: Timer, suspects: u64) {
-    let situation = Situation { suspects, evidence: 0 };
-    drive(group, state, own, &situation, |driver, situation, out| driver.on_timer(timer, situation, out));
+    let detectors = DetectorReport { suspects, evidence: 0 };
+    drive(group, state, own, &detectors, |driver, detectors, out| driver.on_timer(timer, detectors, out));
 }
 
 /// Takes a step in.
 pub fn hand(group: &Group, state: &mut State, to: u8, packet: &Packet) {
     let (from, ballot, step) = (member(packet.from), packet.ballot, packet.step.clone());
     // A value may be chosen with the states of a quorum or with more: the proposer waits until `Patience` expires.
-    let situation = if kind(&step) == kind(&Step::Accept) { IMPATIENT } else { Situation::default() };
-    drive(group, state, to, &situation, |driver, situation, out| {
-        let taken = driver.on_step(from, ballot, step, situation, out);
+    let detectors = if kind(&step) == kind(&Step::Accept) { IMPATIENT } else { DetectorReport::default() };
+    drive(group, state, to, &detectors, |driver, detectors, out| {
+        let taken = driver.on_step(from, ballot, step, detectors, out);
         // What a planted bug proposes may be implausible to others, as in a process.
         assert!(taken.is_ok() || group.mutant.is_some(), "only members send here: {taken:?}");
     });
@@ -52,9 +52,9 @@ pub fn hand(group: &Group, state: &mut State, to: u8, packet: &Packet) {
 
 /// A member hears what was decided.
 pub fn learn(group: &Group, state: &mut State, own: u8, value: Value) {
-    drive(group, state, own, &IMPATIENT, |driver, situation, out| {
+    drive(group, state, own, &IMPATIENT, |driver, detectors, out| {
         let step = Step::Decide(value);
-        driver.on_step(member(own), Ballot(0), step, situation, out).expect("it was decided");
+        driver.on_step(member(own), Ballot(0), step, detectors, out).expect("it was decided");
     });
 }
 
@@ -68,18 +68,18 @@ fn drive(
     group: &Group,
     state: &mut State,
     own: u8,
-    situation: &Situation,
-    input: impl FnOnce(&mut Driver, &Situation, &mut Commands),
+    detectors: &DetectorReport,
+    input: impl FnOnce(&mut Driver, &DetectorReport, &mut Commands),
 ) {
     let mut commands = Commands::new();
     let led = state.nodes[usize::from(own)].ballots().leads();
     let epoch = state.nodes[usize::from(own)].epoch;
-    input(&mut state.node(own).driver, situation, &mut commands);
+    input(&mut state.node(own).driver, detectors, &mut commands);
     loop {
         while let Some(command) = commands.pop_front() {
-            carry_out(group, state, own, situation, command, &mut commands);
+            carry_out(group, state, own, detectors, command, &mut commands);
         }
-        report(group, state, own, situation, &mut commands);
+        report(group, state, own, detectors, &mut commands);
         if commands.is_empty() {
             break;
         }
@@ -94,7 +94,7 @@ fn carry_out(
     group: &Group,
     state: &mut State,
     own: u8,
-    situation: &Situation,
+    detectors: &DetectorReport,
     command: Command,
     commands: &mut Commands,
 ) {
@@ -119,7 +119,7 @@ fn carry_out(
             }
             node.fetching = None;
             let held = node.held();
-            node.driver.on_wedged(held, situation, commands);
+            node.driver.on_wedged(held, detectors, commands);
         }
         Command::Fetch { cut, .. } => state.node(own).fetching = Some(cut),
         Command::Conclude { .. } => {
@@ -139,7 +139,7 @@ fn carry_out(
 }
 
 /// Reports a cut that is held, and a decision that is delivered.
-fn report(group: &Group, state: &mut State, own: u8, situation: &Situation, commands: &mut Commands) {
+fn report(group: &Group, state: &mut State, own: u8, detectors: &DetectorReport, commands: &mut Commands) {
     let node = state.node(own);
     let early = group.mutant == Some(Mutant::AcceptBeforeFetch);
     if node.fetching.as_ref().is_some_and(|cut| early || node.holds(cut)) {
@@ -155,7 +155,7 @@ fn report(group: &Group, state: &mut State, own: u8, situation: &Situation, comm
                 step: Step::Accept,
             });
         }
-        state.node(own).driver.on_cut_held(situation, commands);
+        state.node(own).driver.on_cut_held(detectors, commands);
         return;
     }
     let Some(value) = node.ballots().decided().cloned() else { return };
@@ -217,9 +217,9 @@ fn rest(group: &Group, state: &mut State, own: u8, value: Value) {
     let view = state.view(state.nodes[usize::from(own)].epoch).clone();
     let node = state.node(own);
     node.driver = driver(group, own, view);
-    let (situation, mut commands) = (Situation::default(), Commands::new());
+    let (detectors, mut commands) = (DetectorReport::default(), Commands::new());
     let step = Step::Decide(value);
-    node.driver.on_step(member(own), Ballot(0), step, &situation, &mut commands).expect("it was decided");
+    node.driver.on_step(member(own), Ballot(0), step, &detectors, &mut commands).expect("it was decided");
     node.accepted = 0;
 }
 

@@ -68,5 +68,5 @@ pub use data::pack::{Claim, Outgoing};
 pub use event::{CallId, Delivery, DirectFailure, DirectMessage, DirectOutcome, DirectRefusal, Event, Refusal};
 pub use mutant::Mutant;
 pub use outbox::Destination;
-pub use process::{Held, Process, Standing, is_for_one};
+pub use process::{MemoryUse, Process, Standing, is_for_one};
 pub use view::{Beginning, Member, View};

@@ -97,7 +97,7 @@ pub enum Mutant {
     /// The next view begins at order numbers that were assigned before.
     ReuseNumbers,
     /// What was given up is not reported.
-    GapUntold,
+    GapUnreported,
     /// No member forwards what it receives, although all are configured to.
     RelayForgets,
     /// Times of sending are each sender's own.
@@ -186,7 +186,7 @@ impl Mutant {
         Self::AppendUnordered,
         Self::SkipAtCut,
         Self::ReuseNumbers,
-        Self::GapUntold,
+        Self::GapUnreported,
         Self::RelayForgets,
         Self::ClockUncorrected,
         Self::LateUnflagged,
@@ -259,7 +259,7 @@ impl Mutant {
             Self::AppendUnordered => "append-unordered",
             Self::SkipAtCut => "skip-at-cut",
             Self::ReuseNumbers => "reuse-numbers",
-            Self::GapUntold => "gap-untold",
+            Self::GapUnreported => "gap-unreported",
             Self::RelayForgets => "relay-forgets",
             Self::ClockUncorrected => "clock-uncorrected",
             Self::LateUnflagged => "late-unflagged",

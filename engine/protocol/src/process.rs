@@ -45,7 +45,7 @@ mod transfer;
 mod trust;
 mod views;
 
-pub use inspect::Held;
+pub use inspect::MemoryUse;
 pub use standing::Standing;
 pub use trust::is_for_one;
 

@@ -115,7 +115,7 @@ fn heartbeat(bench: &Bench, rank: u16, incarnation: u32, epoch: u64, heartbeat_f
 
 fn transfer_ask(donor: u16, ticket: u32, count: u32) -> Vec<u8> {
     let record: Transfer = zeroed(|record: &mut Transfer| {
-        record.step = transfer_steps::ASK.into();
+        record.step = transfer_steps::REQUEST_SNAPSHOT.into();
         (record.donor, record.ticket) = (donor.into(), ticket.into());
         (record.reply_to, record.count) = (stranger(), count.into());
     });

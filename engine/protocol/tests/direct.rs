@@ -119,7 +119,7 @@ fn a_full_queue_refuses_and_what_was_refused_comes_when_there_is_room() {
         net.run(MS);
         assert_eq!(outcome(&mut net, 0).is_some(), sent < 256, "{sent}");
     }
-    assert_eq!(net.process(1).held().direct_messages, 256);
+    assert_eq!(net.process(1).memory_use().direct_messages, 256);
     assert_eq!(received(&mut net, 1).len(), 256);
     net.run(400 * MS);
     assert!(matches!(outcome(&mut net, 0), Some(DirectOutcome::Done { attempts: 2.., .. })));

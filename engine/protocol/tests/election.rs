@@ -43,7 +43,7 @@ fn leader(net: &mut Net) -> Leadership {
 
 /// What the members have sent so far, of each of these steps.
 fn sent<const N: usize>(net: &mut Net, which: [u16; N]) -> [u64; N] {
-    which.map(|step| live(net).into_iter().map(|member| net.process(member).letters_sent(step)).sum())
+    which.map(|step| live(net).into_iter().map(|member| net.process(member).link_messages_sent(step)).sum())
 }
 
 /// No member suspects another except on evidence, so that one member notices before the others.

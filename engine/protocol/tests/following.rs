@@ -123,7 +123,7 @@ fn the_oldest_epoch_is_evicted_by_bytes_and_the_observer_reports_what_it_lost() 
     world.publish(&[0, 2, 3, 4], 300, 1200); // epoch 2 fills its logs
     world.kill(0);
     world.publish(&[2, 3, 4], 5, 8);
-    let retained = world.net.process(2).held().retained_bytes;
+    let retained = world.net.process(2).memory_use().retained_bytes;
     assert!(retained > 0 && retained <= 5 * (128 << 10) + (32 << 10), "{retained}");
     world.network.set(Network::Whole);
     world.net.run(8000 * MS);

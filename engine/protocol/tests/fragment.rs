@@ -69,7 +69,7 @@ fn an_old_message_longer_than_allowed_is_not_collected() {
     for number in 1..40 {
         bench.take(&data(0, number, 0, 0, &[piece(u32::MAX, number as u32 * 1000, &[0; 1000])]));
         bench.process.deliver(bench.now, usize::MAX, |_| {});
-        assert!(bench.process.held().assembly_bytes <= limit as usize);
+        assert!(bench.process.memory_use().assembly_bytes <= limit as usize);
     }
     bench.take(&data(0, 40, 0, 0, &[piece(u32::MAX, 40_000, &[0; 1000]), message(b"next")]));
     assert_eq!(bench.delivered(), ["0:0"], "a message without an end is not delivered");

@@ -39,7 +39,7 @@ fn valid(bench: &Bench) -> Vec<Vec<u8>> {
         in_epoch(&bench.heartbeat(0, |heartbeat| heartbeat.flags = 2.into()), 2),
         control(0, Kind::Ping, &[Ping { nonce: 1.into(), reply_to: address(100), answer: 0.into() }.as_bytes()]),
         control(0, Kind::ViewAsk, &[ViewAsk { reply_to: address(100), nonce: 1.into(), cookie: 0.into() }.as_bytes()]),
-        transfer(transfer_steps::ASK),
+        transfer(transfer_steps::REQUEST_SNAPSHOT),
         transfer(transfer_steps::PART),
         direct(direct_steps::SEND),
         direct(direct_steps::TAKEN),
@@ -148,7 +148,7 @@ proptest! {
             }
             bench.effects();
             bench.effects(); // an epoch that has just ended leaves datagrams to send
-            let held = bench.process.held();
+            let held = bench.process.memory_use();
             prop_assert!(held.outbox_bytes == 0 && held.events == 0 && held.early_datagrams <= 48, "{:?}", held);
             prop_assert!(held.assembly_bytes <= 3 * 8 * MTU && held.clients <= 60, "{:?}", held);
             prop_assert!(held.unsettled <= 60 && held.snapshot_bytes <= 4096, "{:?}", held);

@@ -144,7 +144,7 @@ proptest! {
             }
             bench.now = bench.now + lie.wait_ns;
             keep_time(&mut bench);
-            prop_assert!(bench.process.held().coordination < 2000);
+            prop_assert!(bench.process.memory_use().coordination < 2000);
         }
     }
 
@@ -162,7 +162,7 @@ proptest! {
             keep_time(&mut bench);
         }
         bench.process.unlock(id);
-        prop_assert!(bench.process.held().coordination < 200);
+        prop_assert!(bench.process.memory_use().coordination < 200);
     }
 }
 
@@ -191,7 +191,7 @@ fn issue_a_flood_of_names_grew_what_the_others_keep() {
                     ));
                 }
                 bench.effects();
-                let held = bench.process.held().coordination;
+                let held = bench.process.memory_use().coordination;
                 assert!(held < 50_000, "kind {kind}, step {step}: {held}");
             }
         }
@@ -206,7 +206,7 @@ fn issue_a_rank_that_no_member_has_goes_round_a_ring_for_ever() {
         let mut bench = bench(KINDS[1], 1);
         bench.take(&message((0, 1), 2, step, &wire("a"), (9, [1, 1, 0])));
         keep_time(&mut bench);
-        assert_eq!(bench.process.letters_sent(step), 0, "step {step}");
+        assert_eq!(bench.process.link_messages_sent(step), 0, "step {step}");
     }
 }
 
@@ -215,10 +215,10 @@ fn issue_a_rank_that_no_member_has_goes_round_a_ring_for_ever() {
 #[test]
 fn issue_a_link_message_for_another_member_was_taken() {
     let mut bench = bench(KINDS[2], 1);
-    let held = bench.process.held().coordination;
+    let held = bench.process.memory_use().coordination;
     bench.take(&message((0, 2), 2, steps::REQUEST, &wire("a"), (0, [1, 0, 0])));
     let counters = bench.process.counters();
-    assert_eq!((bench.process.held().coordination, counters.get(Counter::DiscardedImplausible)), (held, 1));
+    assert_eq!((bench.process.memory_use().coordination, counters.get(Counter::DiscardedImplausible)), (held, 1));
     bench.take(&message((0, 1), 2, steps::REQUEST, &wire("a"), (0, [1, 0, 0])));
-    assert!(bench.process.held().coordination > held);
+    assert!(bench.process.memory_use().coordination > held);
 }

@@ -320,6 +320,6 @@ fn replicated_locks_need_the_total_order() {
 fn steps_of_the_textbook_are_distinguished() {
     let mut net = group(5, KINDS[1]);
     enter_once(&mut net, 3);
-    let sent = |net: &mut Net, step| (0..5).map(|member| net.process(member).letters_sent(step)).sum::<u64>();
+    let sent = |net: &mut Net, step| (0..5).map(|member| net.process(member).link_messages_sent(step)).sum::<u64>();
     assert_eq!([steps::REQUEST, steps::GRANT, steps::RELEASE].map(|step| sent(&mut net, step)), [1, 1, 1]);
 }

@@ -118,7 +118,7 @@ fn no_request_is_worth_more_than_the_log_or_the_budget() {
     }
     let sent = bench.process.counters().get(Counter::RepairsSent);
     assert!(sent <= 1024 + 1, "{sent} repairs");
-    assert!(bench.process.held().outbox_bytes <= 3 << 19);
+    assert!(bench.process.memory_use().outbox_bytes <= 3 << 19);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 mod common;
 
 use bourdon_protocol::{Event, Order, Standing};
-use bourdon_wire::records::transfer_steps::{ASK, PART, REFUSE};
+use bourdon_wire::records::transfer_steps::{PART, REFUSE, REQUEST_SNAPSHOT};
 use common::MS;
 use common::net::{Net, transfer_step};
 use std::cell::Cell;
@@ -134,8 +134,8 @@ fn a_joiner_that_is_refused_asks_another() {
     net.alter = Box::new(move |from, to, datagram| {
         match transfer_step(datagram) {
             // The first donor that gets the request is busy.
-            Some(ASK) if from == 3 && asks.get() & (1 << to) == 0 && asks.get() == 0 => asks.set(1 << to),
-            Some(ASK) if from == 3 => asks.set(asks.get() | 1 << to),
+            Some(REQUEST_SNAPSHOT) if from == 3 && asks.get() & (1 << to) == 0 && asks.get() == 0 => asks.set(1 << to),
+            Some(REQUEST_SNAPSHOT) if from == 3 => asks.set(asks.get() | 1 << to),
             Some(PART) if asks.get() & (1 << from) != 0 && asks.get().count_ones() == 1 => {
                 *datagram = common::altered(datagram, 64 + 8, &REFUSE.to_le_bytes());
             }

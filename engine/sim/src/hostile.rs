@@ -8,7 +8,7 @@
 //! outbox hold. To an address that no heartbeat announced, at most three bytes are sent for each byte received.
 
 use crate::plan::GROUP;
-use bourdon_protocol::{Client, Config, Destination, Held, Limits, Order, Outgoing, Process, Role, Start};
+use bourdon_protocol::{Client, Config, Destination, Limits, MemoryUse, Order, Outgoing, Process, Role, Start};
 use bourdon_wire::{
     Address, CONTROL_CHANNEL, ChannelId, ClientId, Datagram, DatagramHeader, DatagramNumber, Epoch, FrameHeader,
     HEADER_BYTES, Incarnation, InstanceId, Instant, Kind, OrderNumber, Rank, Sequence, TopicId, VERSION, checksum,
@@ -249,7 +249,7 @@ pub fn process(data: &[u8]) {
         }
         assert!(bytes_out <= 3 * bytes_in, "{bytes_out} bytes to a stranger's address for {bytes_in}");
         keep_time(&mut process, now);
-        assert_bounded(&process.held());
+        assert_bounded(&process.memory_use());
     }
     deliver(&mut process, now, usize::MAX);
     bytes_out += transmit(&mut process, now, usize::MAX);
@@ -287,7 +287,7 @@ fn keep_time(process: &mut Process, now: Instant) {
     panic!("timers stay due after {TIMERS_MAX} calls");
 }
 
-fn assert_bounded(held: &Held) {
+fn assert_bounded(held: &MemoryUse) {
     let within = held.outbox_bytes <= 1 << 20
         && held.events <= 256
         && held.early_datagrams <= usize::from(MEMBERS) * LOG_SLOTS

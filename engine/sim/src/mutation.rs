@@ -45,7 +45,7 @@ pub(crate) fn broken_by(mutant: Mutant) -> &'static [&'static str] {
             &["integrity", "fifo", "total", "agreement", "uniform", "barrier", "acknowledgement"]
         }
         Mutant::AppendUnordered | Mutant::SkipAtCut | Mutant::ReuseNumbers => &["total", "fifo", "agreement", "views"],
-        Mutant::GapUntold => &["completeness"],
+        Mutant::GapUnreported => &["completeness"],
         Mutant::RelayForgets => &["relay"],
         Mutant::ClockUncorrected | Mutant::LateUnflagged => &["realtime"],
         Mutant::MarkerIgnored => &["barrier"],

@@ -431,15 +431,15 @@ record!(
 /// Values of [`Transfer::step`].
 pub mod transfer_steps {
     /// Make a snapshot (part 0 of 0), or send these parts of it.
-    pub const ASK: u16 = 1;
+    pub const REQUEST_SNAPSHOT: u16 = 1;
     /// A part.
     pub const PART: u16 = 2;
     /// Not here, not now: request it from another donor.
     pub const REFUSE: u16 = 3;
     /// The snapshot is longer than the requester may keep, or the donor may make.
     pub const TOO_LARGE: u16 = 4;
-    /// As `ASK`, for the donor's position alone, without the application's state.
-    pub const ASK_PLACE: u16 = 5;
+    /// As `REQUEST_SNAPSHOT`, for the donor's position alone, without the application's state.
+    pub const REQUEST_POSITION: u16 = 5;
 }
 
 record!(

@@ -353,8 +353,8 @@ fn transfer() {
     let golden =
         format!("0200 0100 03000000 {ADDRESS} 04000000 05000000 0600000000000000 07000000 08000000 0900000000000000");
     assert_golden(record.as_bytes(), &golden);
-    use transfer_steps::{ASK, PART, REFUSE, TOO_LARGE};
-    assert_eq!([ASK, PART, REFUSE, TOO_LARGE], [1, 2, 3, 4]);
+    use transfer_steps::{PART, REFUSE, REQUEST_SNAPSHOT, TOO_LARGE};
+    assert_eq!([REQUEST_SNAPSHOT, PART, REFUSE, TOO_LARGE], [1, 2, 3, 4]);
 }
 
 #[test]

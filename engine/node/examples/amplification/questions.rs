@@ -97,7 +97,8 @@ impl Target {
 
     fn transfer(&self, ticket: u64, count: u32) -> Vec<u8> {
         let ask: Transfer = zeroed(|ask: &mut Transfer| {
-            (ask.step, ask.donor, ask.ticket) = (transfer_steps::ASK.into(), self.own.into(), (ticket as u32).into());
+            (ask.step, ask.donor, ask.ticket) =
+                (transfer_steps::REQUEST_SNAPSHOT.into(), self.own.into(), (ticket as u32).into());
             (ask.reply_to, ask.count) = (self.stranger, count.into());
         });
         self.of_observer(Kind::Transfer, &[ask.as_bytes()])

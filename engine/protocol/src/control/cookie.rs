@@ -96,12 +96,12 @@ struct Word {
 
 /// The cookies that this process holds, by the rank of the process that issued them.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct HeldCookies {
     words: Vec<Word>,
     nonces: u64,
 }
 
-impl Held {
+impl HeldCookies {
     /// No cookies yet, for requests to so many ranks.
     pub(crate) fn new(ranks: u16) -> Self {
         Self { words: vec![Word::default(); usize::from(ranks)], nonces: 0 }

@@ -238,7 +238,7 @@ impl Elections {
     }
 
     /// The link messages to be sent to other members.
-    pub(crate) fn take_letters(&mut self) -> LinkMessages {
+    pub(crate) fn take_link_messages(&mut self) -> LinkMessages {
         core::mem::take(&mut self.messages)
     }
 
@@ -715,7 +715,7 @@ mod tests {
     }
 
     fn steps(elections: &mut Elections) -> Vec<(Rank, u16)> {
-        elections.take_letters().into_iter().map(|(to, message)| (to, message.step)).collect()
+        elections.take_link_messages().into_iter().map(|(to, message)| (to, message.step)).collect()
     }
 
     /// Rank 0 has entered view 2, believes that rank 1 leads since view 1, and refuses rank 4.

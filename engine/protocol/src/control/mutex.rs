@@ -426,7 +426,7 @@ impl Mutex {
     }
 
     /// The link messages to be sent to other members.
-    pub(crate) fn take_letters(&mut self) -> Vec<(Rank, LinkMessage)> {
+    pub(crate) fn take_link_messages(&mut self) -> Vec<(Rank, LinkMessage)> {
         core::mem::take(&mut self.effects.messages)
     }
 

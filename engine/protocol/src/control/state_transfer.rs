@@ -30,7 +30,7 @@ const RETRIES: u32 = 100;
 /// A snapshot that no joiner has asked about for so long is dropped.
 const IDLE_NS: u64 = 5_000_000_000;
 /// A position that was not asked about for so long is replaced by another joiner's.
-pub(crate) const PLACE_IDLE_NS: u64 = 100_000_000;
+pub(crate) const POSITION_IDLE_NS: u64 = 100_000_000;
 
 /// A snapshot that this process sends.
 #[derive(Debug)]

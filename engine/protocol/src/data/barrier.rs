@@ -42,7 +42,7 @@ const ASKED_MAX: usize = 64;
 
 /// The state of this process at a barrier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum BarrierProgress {
     /// Some stream has not been delivered up to its marker.
     Before,
     /// It has just reached all markers.
@@ -191,16 +191,16 @@ impl Barrier {
         }
     }
 
-    /// Whether every stream of the view stands at its marker. Returns [`Standing::Reached`] once: when this process has
+    /// Whether every stream of the view stands at its marker. Returns [`BarrierProgress::Reached`] once: when this process has
     /// just reached them all.
-    pub(crate) fn look(&mut self, streams: &mut [Stream], view: &View) -> Standing {
+    pub(crate) fn look(&mut self, streams: &mut [Stream], view: &View) -> BarrierProgress {
         let present = streams.iter_mut().filter(|stream| view.bits() & bit(stream.rank) != 0);
         let mut phases = present.map(Stream::ending_phase);
         // An observer may have begun after some barriers, and in some streams before one more barrier: the earliest
         // comes first.
         let earliest = phases.try_fold(u64::MAX, |earliest, phase| phase.map(|phase| phase.min(earliest)));
         let Some(phase) = earliest.filter(|phase| *phase >= self.phase && *phase != u64::MAX) else {
-            return Standing::Before;
+            return BarrierProgress::Before;
         };
         if phase > self.phase {
             (self.phase, self.own_reached, self.placed) = (phase, phase, self.placed.max(phase));
@@ -208,9 +208,9 @@ impl Barrier {
         }
         if self.own_reached == phase {
             self.own_reached = phase + 1;
-            return Standing::Reached;
+            return BarrierProgress::Reached;
         }
-        Standing::Waits
+        BarrierProgress::Waits
     }
 
     /// Whether the phase may go up, now that this process has reached all markers. `own` is none at an observer.

@@ -90,7 +90,7 @@ impl Pipeline {
     pub(crate) fn fetch(&mut self, now: Instant, cut: &Cut, stay: u64) {
         if !matches!(self.end, EpochState::Decided(_)) {
             self.end = EpochState::Fetching(cut.clone());
-            self.ask_for(now, cut, stay);
+            self.request_cut(now, cut, stay);
         }
     }
 
@@ -104,7 +104,7 @@ impl Pipeline {
     }
 
     /// Requests what is missing of a cut.
-    pub(crate) fn ask_for(&mut self, now: Instant, cut: &Cut, stay: u64) {
+    pub(crate) fn request_cut(&mut self, now: Instant, cut: &Cut, stay: u64) {
         self.stays = stay;
         for index in 0..self.streams.len() {
             let rank = Rank(index as u16);
@@ -158,7 +158,7 @@ impl Pipeline {
             unordered.early.clear(); // what has not run ahead yet is delivered if the cut names it
         }
         self.end = EpochState::Decided(cut.clone());
-        self.ask_for(now, cut, stay);
+        self.request_cut(now, cut, stay);
     }
 
     /// Whether a message that a barrier carried in this stream may be lost: the next view begins in `phase`, after that

@@ -11,7 +11,7 @@ use super::standing::State;
 use super::{Process, Standing, steps};
 use crate::config::Config;
 use crate::control::detector::{Change, Path};
-use crate::control::view_change::driver::{Command, Commands, Driver, Situation as Reports, Timer, To};
+use crate::control::view_change::driver::{Command, Commands, DetectorReport, Driver, Timer, To};
 use crate::control::view_change::{Ballot, Proposal, Step, Value, continues, continuing};
 use crate::counters::Counter;
 use crate::data::epoch_state::EpochState;
@@ -134,20 +134,20 @@ impl Process {
         if now >= expires_at {
             self.drive(now, |driver, reports, out| driver.on_timer(timer, reports, out));
         } else {
-            self.drive(now, |driver, reports, out| driver.on_situation(reports, out));
+            self.drive(now, |driver, reports, out| driver.on_detector_report(reports, out));
             self.clock.look_due = self.clock.look_due.min(expires_at);
         }
     }
 
     /// What the detectors report.
-    pub(super) fn reports(&self) -> Reports {
+    pub(super) fn reports(&self) -> DetectorReport {
         let evidence = ranks(self.data.view.bits()).filter(|rank| self.detector.has_evidence(*rank));
         let evidence = evidence.fold(0, |all, rank| all | bit(rank));
-        Reports { suspects: self.detector.suspects(), evidence }
+        DetectorReport { suspects: self.detector.suspects(), evidence }
     }
 
     /// Gives the driver an input, and carries out what it commands.
-    pub(super) fn drive(&mut self, now: Instant, input: impl FnOnce(&mut Driver, &Reports, &mut Commands)) {
+    pub(super) fn drive(&mut self, now: Instant, input: impl FnOnce(&mut Driver, &DetectorReport, &mut Commands)) {
         let (reports, mut commands) = (self.reports(), Commands::new());
         let Some(driver) = self.state.driver_mut() else { return };
         let led = driver.ballots().leads();
@@ -159,7 +159,7 @@ impl Process {
     }
 
     /// Carries out the driver's commands, and reports to it what the data plane makes of them.
-    fn carry_out(&mut self, now: Instant, reports: &Reports, mut commands: Commands) {
+    fn carry_out(&mut self, now: Instant, reports: &DetectorReport, mut commands: Commands) {
         while let Some(command) = commands.pop_front() {
             match command {
                 Command::Send { to: To::All, ballot, step } => {
@@ -194,7 +194,7 @@ impl Process {
     }
 
     /// Reports to the driver once this process holds the cut that it had to fetch.
-    fn report_cut(&mut self, reports: &Reports, commands: &mut Commands) {
+    fn report_cut(&mut self, reports: &DetectorReport, commands: &mut Commands) {
         let early = self.cx.config.mutant == Some(Mutant::AcceptBeforeFetch);
         if self.data.has_fetched(early)
             && let Some(driver) = self.state.driver_mut()
@@ -290,7 +290,8 @@ impl Process {
         continuing(&self.data.view, value)
     }
 
-    /// Whether a value that a member sent may follow the view that this process follows: rule 26.
+    /// Whether a value that a member sent may follow the view that this process follows: the members that continue
+    /// are a quorum of that view.
     pub(super) fn may_follow(&self, value: &Value) -> bool {
         self.cx.config.mutant.is_some() || continues(&self.data.view, value, self.cx.config.members_min())
     }

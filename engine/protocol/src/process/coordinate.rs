@@ -96,7 +96,7 @@ impl Coordinator {
 
     /// Passes link messages to the links, and collects news.
     fn collect(&mut self) {
-        for (to, message) in self.mutex.take_letters().into_iter().chain(self.elections.take_letters()) {
+        for (to, message) in self.mutex.take_link_messages().into_iter().chain(self.elections.take_link_messages()) {
             self.links.send(to, message);
         }
         let locks = self.mutex.news.drain(..).map(|(id, news)| Coordination::Lock(id, news));
@@ -323,7 +323,7 @@ impl Process {
     }
 
     /// How many messages of a kind ([`link_steps`]) this process has sent to others about locks and elections.
-    pub fn letters_sent(&self, step: u16) -> u64 {
+    pub fn link_messages_sent(&self, step: u16) -> u64 {
         self.coordination.links.sent(step)
     }
 

@@ -125,7 +125,7 @@ impl Process {
         let (is_lossy, mutant) = (self.data.is_lossy(), self.cx.config.mutant);
         let cx = &mut self.cx;
         let any = self.data.cross_holes(|sender, from, to| {
-            if is_lossy && (from == to || mutant == Some(Mutant::GapUntold)) {
+            if is_lossy && (from == to || mutant == Some(Mutant::GapUnreported)) {
                 return; // only records stood there
             }
             cx.counters.add(Counter::Gaps, to.since(from));

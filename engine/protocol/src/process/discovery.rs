@@ -60,7 +60,7 @@ impl Process {
 
     // ---- requests and answers -------------------------------------------------------------------------------------
 
-    pub(super) fn ask_for_view(&mut self, now: Instant, from: Rank, address: Address) {
+    pub(super) fn request_view(&mut self, now: Instant, from: Rank, address: Address) {
         self.ask_instance(now, self.data.view.instance, from, address);
     }
 

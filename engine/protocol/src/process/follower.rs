@@ -97,13 +97,13 @@ impl Process {
 
     /// A follower hears a member of a later view: it asks that member how its own view ended, unless it knows all of it
     /// or the member has answered already.
-    pub(super) fn ask_for_chain(&mut self, now: Instant, from: Rank, address: Address) {
+    pub(super) fn request_chain(&mut self, now: Instant, from: Rank, address: Address) {
         self.consider_leap(now);
         let Some(Following { chain, decision, next, .. }) = self.state.following() else { return };
         let unasked = chain.newest.as_ref().map_or(0, |(view, _)| view.bits() & !chain.lacking);
         let knows_all = decision.is_some() && next.is_some();
         if !knows_all && (chain.lacking & bit(from) == 0 || unasked == 0) {
-            self.ask_for_view(now, from, address);
+            self.request_view(now, from, address);
         }
     }
 
@@ -116,7 +116,7 @@ impl Process {
         let peer = view.members.iter().find_map(known);
         (chain.newest, chain.behind_since, chain.seen_at) = (Some((view, beginning)), now, now);
         if let Some((rank, address)) = peer {
-            self.ask_for_view(now, rank, address);
+            self.request_view(now, rank, address);
         }
     }
 
@@ -223,7 +223,7 @@ impl Process {
             Step::Decide(value) => self.follow_decision(now, value),
             Step::Propose(value) if ballot.proposer() == from.rank && self.is_among(&value.members) => {
                 let stay = self.stay(&value);
-                self.data.ask_for(now, &value.cut, stay);
+                self.data.request_cut(now, &value.cut, stay);
                 if let Some(following) = self.state.following_mut() {
                     following.invitation = Some((ballot, value.cut));
                 }
@@ -303,7 +303,7 @@ impl Process {
         };
         // The same holds if a barrier that it completed with a marker beyond the cut is set again.
         let past_barrier = self.data.barrier.phase > beginning.phase;
-        let begins_anew = if self.data.is_lossy() {
+        let starts_over = if self.data.is_lossy() {
             false // no two processes have the same state
         } else if joins {
             !holds || past_barrier || present.clone().any(differs)
@@ -311,7 +311,7 @@ impl Process {
             self.cx.config.start == Start::Snapshot && present.clone().any(|rank| void(rank).nameless)
         };
         debug_assert!(view.epoch == self.data.view.epoch.next(), "a follower enters every view");
-        if begins_anew {
+        if starts_over {
             self.lose_view();
             self.found(now, view, beginning);
             return;

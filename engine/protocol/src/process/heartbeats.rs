@@ -134,7 +134,7 @@ impl Process {
                 // answers.
                 let is_own = header.instance() == self.data.view.instance;
                 if formed && is_own && epoch > self.data.view.epoch {
-                    self.ask_for_view(now, rank, heartbeat.address);
+                    self.request_view(now, rank, heartbeat.address);
                 }
                 return;
             }
@@ -184,17 +184,17 @@ impl Process {
                 self.clock.look_due = now;
             }
             Standing::Following if epoch > self.data.view.epoch && formed => {
-                self.ask_for_chain(now, rank, heartbeat.address)
+                self.request_chain(now, rank, heartbeat.address)
             }
             Standing::Member if epoch > self.data.view.epoch && formed => {
-                self.ask_for_view(now, rank, heartbeat.address)
+                self.request_view(now, rank, heartbeat.address)
             }
             // A process in no view has already asked the member at which it found the instance alive.
             Standing::Outside if formed => {}
             Standing::Member => self.on_earlier_heartbeat(now, from, epoch, heartbeat.address),
             Standing::Following if formed && self.has_lost_view(now) => {
                 self.lose_view();
-                self.ask_for_view(now, rank, heartbeat.address);
+                self.request_view(now, rank, heartbeat.address);
             }
             Standing::Outside | Standing::Following if now.since(self.search.formed_at) > LOST_NS => {
                 self.form_again(now)

@@ -15,7 +15,7 @@ use bourdon_wire::{Address, DatagramNumber, Incarnation, Instant, OrderNumber, R
 
 /// What a process keeps beyond its logs: each of these is bounded, whatever it receives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct MemoryUse {
     /// Control datagrams and repairs waiting for the network.
     pub outbox_datagrams: usize,
     /// The bytes kept for them.
@@ -205,10 +205,10 @@ impl Process {
     }
 
     /// What it keeps beyond its logs, whose size is fixed.
-    pub fn held(&self) -> Held {
+    pub fn memory_use(&self) -> MemoryUse {
         let (outbox_datagrams, outbox_bytes) = self.cx.outbox.held();
         let (retained_epochs, decisions) = self.past.counts();
-        Held {
+        MemoryUse {
             outbox_datagrams,
             outbox_bytes,
             events: self.cx.events.len(),

@@ -11,7 +11,7 @@ use super::{Process, Standing};
 use crate::config::Role;
 use crate::control::view_change::Value;
 use crate::counters::Counter;
-use crate::data::barrier::Standing as AtBarrier;
+use crate::data::barrier::BarrierProgress;
 use crate::data::epoch_state::EpochState;
 use crate::data::loss::numbers_of;
 use crate::data::pipeline::Pipeline;
@@ -61,10 +61,10 @@ impl Process {
             self.cross_holes();
         }
         let data = &mut self.data;
-        if agreed == Some(false) || standing == AtBarrier::Before && !(agreed.is_some() && is_all) {
+        if agreed == Some(false) || standing == BarrierProgress::Before && !(agreed.is_some() && is_all) {
             return 0;
         }
-        if standing == AtBarrier::Reached
+        if standing == BarrierProgress::Reached
             && let Some(outbound) = data.outbound.as_mut().filter(|_| data.end.is_open())
         {
             outbound.ack.due = now; // acknowledge it at once
@@ -112,7 +112,7 @@ impl Process {
 
     pub(super) fn install(&mut self, now: Instant, value: Value) {
         let sound = self.state.driver().is_some_and(|driver| driver.may_install(&value));
-        assert!(sound, "rule 26: {value:?} is to follow {:?}", self.data.view);
+        assert!(sound, "no quorum continues: {value:?} is to follow {:?}", self.data.view);
         if !self.data.publishes_again()
             && let Some((sender, from, to)) = self.data.abandon_own()
         {

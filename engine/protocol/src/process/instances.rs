@@ -1,6 +1,6 @@
 //! Frames of another instance of the group, and what moves a process from one instance to another.
 //!
-//! Nothing of another instance changes any state (invariant 27): such a frame is discarded and counted. Heartbeats of
+//! Nothing of another instance changes any state: such a frame is discarded and counted. Heartbeats of
 //! members are noted as sightings first (`control/discovery.rs`). A process in no view asks the newest instance that is
 //! alive with a majority for its view; if that instance is older than an instance it was in, it first waits for the
 //! later one. A member or follower of an older instance asks it as well, and moves to it once the answer has come: the

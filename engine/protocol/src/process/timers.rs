@@ -48,7 +48,7 @@ impl Process {
             }
         }
         if now >= self.transfer.due() {
-            self.ask_for_parts(now);
+            self.request_parts(now);
         }
         if now >= self.cx.clock_sync.due {
             self.ask_the_time(now);

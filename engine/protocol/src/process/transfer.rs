@@ -2,7 +2,7 @@
 
 use super::{Process, Standing};
 use crate::config::{Role, Start};
-use crate::control::state_transfer::{Donor, PARTS_AHEAD, PLACE_IDLE_NS, SnapshotFetch, Taken};
+use crate::control::state_transfer::{Donor, PARTS_AHEAD, POSITION_IDLE_NS, SnapshotFetch, Taken};
 use crate::counters::Counter;
 use crate::event::{Event, Refusal};
 use crate::mutant::Mutant;
@@ -19,7 +19,7 @@ use zerocopy::IntoBytes;
 pub(super) struct Transfer {
     donor: Option<Donor>,
     /// A position that is too long for one part, while it is being sent.
-    place: Option<Donor>,
+    position: Option<Donor>,
     fetch: Option<SnapshotFetch>,
     /// The view for which a snapshot is awaited.
     target: Option<(View, Beginning)>,
@@ -59,7 +59,7 @@ impl Transfer {
 
     /// A process that is not a member gives no snapshot.
     pub(super) fn removed(&mut self) {
-        (self.donor, self.place) = (None, None);
+        (self.donor, self.position) = (None, None);
     }
 
     /// A view is lost; notes how far this process had come in it.
@@ -74,7 +74,7 @@ impl Transfer {
 
     pub(super) fn held_bytes(&self) -> usize {
         let made = |donor: &Donor| donor.bytes.as_ref().map_or(0, Vec::len);
-        let made = self.donor.iter().chain(&self.place).map(made).sum::<usize>();
+        let made = self.donor.iter().chain(&self.position).map(made).sum::<usize>();
         made + self.fetch.as_ref().map_or(0, SnapshotFetch::held_bytes) + self.arrived.as_ref().map_or(0, Vec::len)
     }
 }
@@ -105,7 +105,7 @@ impl Process {
             return Ok(());
         };
         if self.cx.config.mutant == Some(Mutant::SnapshotAhead) {
-            position.streams.iter_mut().for_each(|place| place.sequence = place.sequence.next());
+            position.streams.iter_mut().for_each(|stream| stream.sequence = stream.sequence.next());
             position.order = position.order.next();
         }
         let mut bytes = Vec::with_capacity(state.len() + 256);
@@ -128,8 +128,10 @@ impl Process {
     pub(super) fn on_transfer(&mut self, now: Instant, epoch: Epoch, body: &[u8]) {
         let Some((record, bytes)) = records::Transfer::read(body) else { return };
         match record.step.get() {
-            transfer_steps::ASK if self.standing() == Standing::Member => self.on_ask(now, epoch, record),
-            transfer_steps::ASK_PLACE if self.standing() == Standing::Member => self.on_ask_place(now, epoch, record),
+            transfer_steps::REQUEST_SNAPSHOT if self.standing() == Standing::Member => self.on_ask(now, epoch, record),
+            transfer_steps::REQUEST_POSITION if self.standing() == Standing::Member => {
+                self.on_position_request(now, epoch, record)
+            }
             transfer_steps::PART => self.on_part(now, record, bytes),
             transfer_steps::REFUSE if self.is_asking(record.ticket.get()) => self.next_donor(now),
             transfer_steps::TOO_LARGE if self.is_asking(record.ticket.get()) => {
@@ -172,7 +174,7 @@ impl Process {
     }
 
     /// An observer that begins live asks for this process's position. A position that fits in one part is not kept.
-    fn on_ask_place(&mut self, now: Instant, epoch: Epoch, record: &records::Transfer) {
+    fn on_position_request(&mut self, now: Instant, epoch: Epoch, record: &records::Transfer) {
         let (ticket, reply_to) = (record.ticket.get(), record.reply_to);
         if Some(Rank(record.donor.get())) != self.data.own() || !reply_to.is_reachable() {
             return;
@@ -183,27 +185,27 @@ impl Process {
         if epoch != self.data.view.epoch {
             return self.answer_transfer(now, reply_to, transfer_steps::REFUSE, ticket, 0);
         }
-        let same = |place: &Donor| place.ticket == ticket && place.reply_to == reply_to;
+        let same = |served: &Donor| served.ticket == ticket && served.reply_to == reply_to;
         let (part, count) = (record.part.get(), record.count.get().clamp(1, PARTS_AHEAD));
-        let made = self.transfer.place.take_if(|place| same(place));
-        let Some(place) = made.or_else(|| self.make_place(now, ticket, reply_to)) else { return };
-        self.send_parts(now, &place, part, count);
-        if place.part(1, self.part_bytes()).is_some() {
-            self.transfer.place = Some(Donor { asked_at: now, ..place });
+        let made = self.transfer.position.take_if(|served| same(served));
+        let Some(served) = made.or_else(|| self.make_position(now, ticket, reply_to)) else { return };
+        self.send_parts(now, &served, part, count);
+        if served.part(1, self.part_bytes()).is_some() {
+            self.transfer.position = Some(Donor { asked_at: now, ..served });
         }
     }
 
     /// This process's position, for a process that asks; `None` in the middle of a message, or while another process is
     /// served.
-    fn make_place(&self, now: Instant, ticket: u32, reply_to: Address) -> Option<Donor> {
-        if self.transfer.place.as_ref().is_some_and(|place| now.since(place.asked_at) < PLACE_IDLE_NS) {
+    fn make_position(&self, now: Instant, ticket: u32, reply_to: Address) -> Option<Donor> {
+        if self.transfer.position.as_ref().is_some_and(|served| now.since(served.asked_at) < POSITION_IDLE_NS) {
             return None;
         }
         let (position, mut bytes) = (self.position()?, Vec::new());
         position.write(&mut bytes);
-        let mut place = Donor::new(now, ticket, reply_to);
-        place.give(bytes);
-        Some(place)
+        let mut served = Donor::new(now, ticket, reply_to);
+        served.give(bytes);
+        Some(served)
     }
 
     /// Drops the snapshot for a joiner that has become a member, so that the next joiner need not wait.
@@ -218,7 +220,7 @@ impl Process {
     /// Drops a snapshot that no process has asked about for long.
     pub(super) fn tend_donor(&mut self, now: Instant) {
         self.transfer.donor.take_if(|donor| donor.is_idle(now));
-        self.transfer.place.take_if(|place| place.is_idle(now));
+        self.transfer.position.take_if(|served| served.is_idle(now));
     }
 
     fn want_snapshot(&mut self, now: Instant) {
@@ -313,14 +315,14 @@ impl Process {
         self.search_again(now + self.cx.config.timing.membership.rejoin_min_ns / 4);
     }
 
-    pub(super) fn ask_for_parts(&mut self, now: Instant) {
+    pub(super) fn request_parts(&mut self, now: Instant) {
         let Some(fetch) = &mut self.transfer.fetch else { return };
         let (ticket, donor) = (fetch.ticket, fetch.donor);
         let Some((part, count)) = fetch.ask(now) else { return self.next_donor(now) };
         let Some(address) = self.cx.presence.address(donor) else { return };
         let Some((view, _)) = &self.transfer.target else { return };
         let header = self.cx.header(view.instance, view.epoch);
-        let step = if self.takes_state() { transfer_steps::ASK } else { transfer_steps::ASK_PLACE };
+        let step = if self.takes_state() { transfer_steps::REQUEST_SNAPSHOT } else { transfer_steps::REQUEST_POSITION };
         let record = records::Transfer {
             donor: donor.0.into(),
             cookie: self.word_for_snapshot(donor).into(),
@@ -405,7 +407,7 @@ impl Process {
         let passed = self.transfer.passed.as_ref();
         let passed = passed.filter(|(instance, epoch, _)| (*instance, *epoch) == (view.instance, view.epoch));
         passed.is_some_and(|(_, _, passed)| {
-            position.streams.iter().zip(passed).any(|(place, passed)| place.sequence < *passed)
+            position.streams.iter().zip(passed).any(|(stream, passed)| stream.sequence < *passed)
         })
     }
 

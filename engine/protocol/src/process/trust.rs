@@ -3,7 +3,7 @@
 
 use super::{Process, Standing};
 use crate::config::Config;
-use crate::control::cookie::{ANSWER_TIMES, Cookies, Held};
+use crate::control::cookie::{ANSWER_TIMES, Cookies, HeldCookies};
 use crate::control::plausibility::{Announcements, is_ballot_plausible, observed_end};
 use crate::control::view_change::{Ballot, Step};
 use crate::counters::Counter;
@@ -34,7 +34,7 @@ pub fn is_for_one(frame: &Frame<'_>) -> bool {
 #[derive(Debug)]
 pub(super) struct Trust {
     cookies: Cookies,
-    held: Held,
+    held: HeldCookies,
     pub(super) announcements: Announcements,
     /// How many bytes may still be sent in answer to the current datagram, to an address that has not proved that it
     /// receives.
@@ -49,7 +49,7 @@ impl Trust {
     pub(super) fn new(now: Instant, config: &Config) -> Self {
         Self {
             cookies: Cookies::new(config.secret),
-            held: Held::new(config.members),
+            held: HeldCookies::new(config.members),
             announcements: Announcements::new(now, config.members),
             allowance: 0,
             to_all: false,

@@ -2,7 +2,7 @@
 
 use super::{Verdict, Violation};
 use crate::plan::{Plan, SNAPSHOT_BYTES};
-use bourdon_protocol::{Held, Process};
+use bourdon_protocol::{MemoryUse, Process};
 
 pub(super) const NAME: &str = "memory";
 
@@ -52,10 +52,10 @@ impl Memory {
     }
 
     pub(super) fn stepped(&self, process: &Process) -> Verdict {
-        self.judge(&process.held())
+        self.judge(&process.memory_use())
     }
 
-    fn judge(&self, held: &Held) -> Verdict {
+    fn judge(&self, held: &MemoryUse) -> Verdict {
         let within = held.outbox_bytes <= OUTBOX_BYTES
             && held.events <= EVENTS
             && held.early_datagrams <= self.early_datagrams
@@ -76,8 +76,8 @@ mod tests {
     #[test]
     fn every_queue_has_its_bound() {
         let memory = Memory::new(&Plan::draw(0));
-        assert_eq!(memory.judge(&Held::default()), Ok(()));
-        let over: [fn(&mut Held); 9] = [
+        assert_eq!(memory.judge(&MemoryUse::default()), Ok(()));
+        let over: [fn(&mut MemoryUse); 9] = [
             |held| held.coordination = COORDINATION + 1,
             |held| held.outbox_bytes = OUTBOX_BYTES + 1,
             |held| held.events = EVENTS + 1,
@@ -89,7 +89,7 @@ mod tests {
             |held| held.ahead_bytes = usize::MAX,
         ];
         for exceed in over {
-            let mut held = Held::default();
+            let mut held = MemoryUse::default();
             exceed(&mut held);
             assert!(memory.judge(&held).is_err(), "{held:?}");
         }

@@ -298,7 +298,8 @@ impl World<'_> {
         }
         // As another incarnation, or with a snapshot that it has not taken yet, it did not come from the view before.
         let before = std::mem::replace(&mut node.incarnation, process.incarnation().0);
-        if before != node.incarnation || process.held().snapshot_bytes > 0 && process.standing() == Standing::Following
+        if before != node.incarnation
+            || process.memory_use().snapshot_bytes > 0 && process.standing() == Standing::Following
         {
             history.lineages[node.lineage].epoch = None;
         }

@@ -36,7 +36,7 @@ use bourdon_wire::{Epoch, Rank};
 
 /// What the detectors report of the members of the view.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Situation {
+pub struct DetectorReport {
     /// Bit r: rank r is not heard. A proposer does not wait for it.
     pub suspects: u64,
     /// Bit r: there is evidence that rank r is gone.
@@ -159,13 +159,13 @@ impl Driver {
     }
 
     /// The data plane is wedged and holds this.
-    pub fn on_wedged(&mut self, held: Cut, situation: &Situation, out: &mut Commands) {
+    pub fn on_wedged(&mut self, held: Cut, detectors: &DetectorReport, out: &mut Commands) {
         match self.pending.take() {
             Some(Pending::Prepare) => {
                 self.change.on_held(held);
                 self.repeat(out);
                 out.push_back(Command::Arm(Timer::Patience));
-                self.advance(situation, out);
+                self.advance(detectors, out);
             }
             Some(Pending::State) => {
                 let (ballot, step) = self.change.state(held);
@@ -184,7 +184,7 @@ impl Driver {
         from: Member,
         ballot: Ballot,
         step: Step,
-        situation: &Situation,
+        detectors: &DetectorReport,
         out: &mut Commands,
     ) -> Result<(), Implausible> {
         let (before, has_value) = (self.change.promised(), self.change.wanted().is_some());
@@ -211,28 +211,28 @@ impl Driver {
                 }
                 self.fetch(out);
             }
-            Reaction::Progress => self.advance(situation, out),
+            Reaction::Progress => self.advance(detectors, out),
             Reaction::Decided => self.conclude(out),
         }
         Ok(())
     }
 
     /// This member holds all of the cut that it last had to fetch.
-    pub fn on_cut_held(&mut self, situation: &Situation, out: &mut Commands) {
+    pub fn on_cut_held(&mut self, detectors: &DetectorReport, out: &mut Commands) {
         let Some((ballot, step)) = self.change.accept() else { return };
         if self.change.leads() == Some(ballot) {
-            return self.advance(situation, out);
+            return self.advance(detectors, out);
         }
         out.push_back(Command::Send { to: To::Member(ballot.proposer()), ballot, step });
     }
 
     /// The reports of the detectors have changed.
-    pub fn on_situation(&mut self, situation: &Situation, out: &mut Commands) {
-        self.advance(situation, out);
+    pub fn on_detector_report(&mut self, detectors: &DetectorReport, out: &mut Commands) {
+        self.advance(detectors, out);
     }
 
     /// A timer has expired.
-    pub fn on_timer(&mut self, timer: Timer, situation: &Situation, out: &mut Commands) {
+    pub fn on_timer(&mut self, timer: Timer, detectors: &DetectorReport, out: &mut Commands) {
         let (leads, forming) = (self.change.leads(), self.change.view().epoch == Epoch(0));
         if self.change.decided().is_some() || self.pending.is_some() {
             return;
@@ -242,14 +242,14 @@ impl Driver {
             Timer::Patience if leads.is_some() => {
                 let stage = self.change.again();
                 self.is_patient = false;
-                self.advance(situation, out);
+                self.advance(detectors, out);
                 // Not even a quorum answers: the next ballot reaches members that have been restored since.
                 if self.change.decided().is_none() && self.change.again() == stage && !forming {
-                    self.lead_again(situation, out);
+                    self.lead_again(detectors, out);
                 }
             }
             Timer::Takeover if leads.is_none() && self.change.is_wedged() && !forming => {
-                self.lead_again(situation, out)
+                self.lead_again(detectors, out)
             }
             Timer::Repeat | Timer::Patience | Timer::Takeover => {}
         }
@@ -266,25 +266,25 @@ impl Driver {
 
     /// Begins a ballot that keeps every member except those with evidence of their crash: suspicion is one member's
     /// opinion.
-    fn lead_again(&mut self, situation: &Situation, out: &mut Commands) {
+    fn lead_again(&mut self, detectors: &DetectorReport, out: &mut Commands) {
         let all = self.change.view().bits();
         let keep = match self.mutant {
-            Some(Mutant::TakeoverAlone) => all & !situation.suspects,
-            _ => all & !situation.evidence,
+            Some(Mutant::TakeoverAlone) => all & !detectors.suspects,
+            _ => all & !detectors.evidence,
         };
         self.lead(Proposal { keep: keep | bit(self.own.rank), ..Proposal::default() }, out);
     }
 
     /// Takes this member's own ballot as far as the answers allow.
-    fn advance(&mut self, situation: &Situation, out: &mut Commands) {
+    fn advance(&mut self, detectors: &DetectorReport, out: &mut Commands) {
         if self.change.leads().is_none() || self.change.decided().is_some() || self.pending.is_some() {
             return;
         }
-        let awaited = self.change.awaited() & !(situation.suspects | situation.evidence);
+        let awaited = self.change.awaited() & !(detectors.suspects | detectors.evidence);
         if self.is_patient && awaited != 0 {
             return;
         }
-        if let Some((ballot, step)) = self.change.choose(situation.suspects) {
+        if let Some((ballot, step)) = self.change.choose(detectors.suspects) {
             self.is_patient = true;
             out.push_back(Command::Send { to: To::All, ballot, step });
             out.push_back(Command::Arm(Timer::Repeat));
