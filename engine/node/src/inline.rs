@@ -14,8 +14,8 @@ use crate::identity::{BirthFile, Drawn};
 use crate::links::Links;
 use crate::placement::PlacementError;
 use crate::settings::{Settings, SettingsError, Transport};
-use crate::transport::{AnyPort, Reach, pick};
-use bourdon_port::faults::{Faults, Faulty};
+use crate::transport::{NodePort, Reach, pick};
+use bourdon_port::faults::Faults;
 use bourdon_port::{Echo, Port, PortError};
 use bourdon_protocol::{Delivery, Satisfied};
 use bourdon_wire::{ChannelId, ECHO_OFFSET, Instant, Rank, echo_bytes};
@@ -64,7 +64,7 @@ fn without_links(before: Option<String>, error: &std::io::Error) -> String {
 /// A member or observer, run by the thread that calls [`Engine::poll`].
 #[derive(Debug)]
 pub struct Node {
-    engine: Engine<Faulty<AnyPort>>,
+    engine: Engine<NodePort>,
     fallback: Option<String>,
     links: Option<Links>,
     /// When the links next receive the view's members.
@@ -99,7 +99,7 @@ impl Node {
         let (birth, problem) = BirthFile::open(settings);
         config.birth_floor = birth.floor();
         let faults = &settings.faults;
-        let port = Faulty::new(
+        let port = NodePort::new(
             picked.port,
             Faults {
                 drop_percent: faults.drop_percent,
@@ -186,7 +186,7 @@ impl Node {
     /// # Errors
     /// If it names none, or the kernel refuses.
     pub fn join_source(&self, source: IpAddr) -> Result<(), PortError> {
-        self.engine.port.inner().join_source(source)
+        self.engine.port.transport().join_source(source)
     }
 
     /// Stops receiving from a source; without the last source, it receives from none.
@@ -194,7 +194,7 @@ impl Node {
     /// # Errors
     /// If the source was not joined.
     pub fn leave_source(&self, source: IpAddr) -> Result<(), PortError> {
-        self.engine.port.inner().leave_source(source)
+        self.engine.port.transport().leave_source(source)
     }
 
     /// What moves the bytes.
@@ -204,13 +204,13 @@ impl Node {
 
     /// Over the transport `auto`: how many peers multicast reaches, and how many TCP.
     pub fn reach(&self) -> Option<Reach> {
-        self.engine.port.inner().reach()
+        self.engine.port.transport().reach()
     }
 
     /// Ends one TCP connection of the transport `tcp` or `auto` abruptly, as a fault would. Returns whether there was
     /// one.
     pub fn break_one_link(&mut self) -> bool {
-        self.engine.port.inner_mut().break_one_link()
+        self.engine.port.transport_mut().break_one_link()
     }
 
     /// The address at which others reach this process.
@@ -248,7 +248,7 @@ impl Node {
 }
 
 impl std::ops::Deref for Node {
-    type Target = Engine<Faulty<AnyPort>>;
+    type Target = Engine<NodePort>;
 
     #[inline]
     fn deref(&self) -> &Self::Target {

@@ -89,4 +89,4 @@ pub use threaded::{Handles, Info, ThreadedNode};
 pub use threaded::{NodeEvent, Waiting};
 pub use threaded::{Publication, PublicationClaim, PublishError, Subscription};
 pub use topics::{Filter, Pattern, PatternError, Verdict};
-pub use transport::{AnyPort, Reach};
+pub use transport::{AnyPort, NodePort, Reach};
