@@ -6,6 +6,7 @@
 //!
 //! One clock reading a burst: everything delivered by one call carries the same time.
 
+use crate::config::{Settings, SettingsError, Transport};
 use crate::counters::{CountersFile, CountersWriter, Description};
 use crate::directory::{Directory, DirectoryError};
 use crate::engine::DELIVER_LIMIT;
@@ -13,7 +14,6 @@ use crate::engine::Engine;
 use crate::identity::{BirthFile, Drawn};
 use crate::links::Links;
 use crate::placement::PlacementError;
-use crate::settings::{Settings, SettingsError, Transport};
 use crate::transport::{NodePort, Reach, pick};
 use bourdon_port::faults::Faults;
 use bourdon_port::{Echo, Port, PortError};
@@ -87,8 +87,8 @@ impl Node {
         let drawn = Drawn::new();
         let incarnation = drawn.incarnation;
         let rank = match settings.process.role {
-            crate::settings::Role::Member => Rank(settings.process.rank),
-            crate::settings::Role::Observer => Rank::OBSERVER,
+            crate::config::Role::Member => Rank(settings.process.rank),
+            crate::config::Role::Observer => Rank::OBSERVER,
         };
         let echo = Echo { offset: ECHO_OFFSET, bytes: echo_bytes(rank, ChannelId(0), incarnation) };
         let picked = pick(settings, echo)?;
@@ -229,7 +229,7 @@ impl Node {
             group: settings.group.name.clone(),
             group_address: settings.group.address.to_string(),
             role: format!("{:?}", settings.process.role).to_lowercase(),
-            rank: (settings.process.role == crate::settings::Role::Member).then_some(settings.process.rank),
+            rank: (settings.process.role == crate::config::Role::Member).then_some(settings.process.rank),
             members: settings.group.members,
             address: self.local_address().to_string(),
             io: self.io().to_owned(),

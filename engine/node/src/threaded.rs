@@ -21,6 +21,7 @@ pub(crate) mod events;
 mod frames;
 mod handles;
 mod held_up;
+pub(crate) mod locks;
 mod waits;
 
 pub use direct::{DirectNews, DirectTo};
@@ -29,15 +30,15 @@ pub use handles::{Publication, PublicationClaim, PublishError, Subscription};
 pub use waits::Waiting;
 
 use crate::admin::server::{self, Control};
+use crate::config::{Role, Settings};
 use crate::counters::{AgentFigures, CountersFile};
 use crate::directory::SOCKET_SUFFIX;
 use crate::idle::Idler;
 use crate::inline::{Node, NodeError};
-use crate::locks::Locks;
-use crate::locks::broker::Broker;
 use crate::mailbox::{Receiver, Sender, mailbox};
 use crate::placement::place_current_thread;
-use crate::settings::{Role, Settings};
+use crate::threaded::locks::Locks;
+use crate::threaded::locks::broker::Broker;
 use crate::topics::{Filter, Pattern};
 use agent::{Agent, Outlet, frame_guess_bytes};
 use bourdon_port::{Port, Waker};

@@ -3,7 +3,7 @@
 //! A user names what is wanted and a host decides what is possible: containers forbid `io_uring`, old kernels lack it.
 //! The pick falls back to what does the same job on any kernel and reports why, instead of failing or keeping quiet.
 
-use crate::settings::{IdleStrategy, Role, Settings, Transport};
+use crate::config::{IdleStrategy, Role, Settings, Transport};
 use bourdon_port::faults::{Faults, Faulty};
 use bourdon_port::{Arrival, Echo, Idle, Limits, Port, PortError, To, Waker};
 use bourdon_tcp::{AutoPort, TcpOptions, TcpPort};

@@ -6,10 +6,10 @@
 //! and elections wait for room, since they can't fail.
 
 use crate::admin::view::ViewReport;
-use crate::locks::request::{Answer, Request};
-use crate::locks::state::{ElectionState, LockState, Wait};
 use crate::mailbox::Sender;
 use crate::threaded::direct::DirectCommand;
+use crate::threaded::locks::request::{Answer, Request};
+use crate::threaded::locks::state::{ElectionState, LockState, Wait};
 use bourdon_protocol::{Participation, Refusal};
 use bourdon_wire::TopicName;
 use std::sync::Arc;
