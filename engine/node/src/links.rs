@@ -12,7 +12,7 @@
 //! Invariants: evidence names the incarnation whose port was refused; at most [`LINKS_MAX`] connections are held each
 //! way; what comes in is thrown away; nothing leaves by another interface, or address, than the group's.
 
-use crate::mailbox::{self, mailbox};
+use crate::mailbox::{Receiver, Sender, mailbox};
 use bourdon_port::Waker;
 use bourdon_protocol::Member;
 use bourdon_ring::signal::Flag;
@@ -23,7 +23,6 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -31,6 +30,8 @@ use std::time::{Duration, Instant};
 const LINKS_MAX: usize = 64;
 /// Evidence not yet taken: more than a view has members.
 const EVIDENCE_MAX: usize = 4 * LINKS_MAX;
+/// Lists of members not yet taken: a view seldom changes, and the thread takes all at once.
+const TARGETS_MAX: usize = 8;
 /// How long a connection that could not be made waits before the next attempt: twice as long each time, up to the
 /// longest. The first wait is short, because a process that is ending may still accept what it then resets, and only
 /// the attempt after that is refused.
@@ -58,9 +59,9 @@ struct Target {
 pub(crate) struct Links {
     own: SocketAddr,
     port: u16,
-    evidence: mailbox::Receiver<Member>,
-    orders: Sender<Vec<Target>>,
-    /// What was ordered last.
+    evidence: Receiver<Member>,
+    to_watch: Sender<Vec<Target>>,
+    /// What was sent last.
     targets: Vec<Target>,
     end: Flag,
     waker: Arc<mio::Waker>,
@@ -79,7 +80,8 @@ impl Links {
         // Whether connections can be kept on the interface is found out now, not when one is lost.
         drop(socket(own, interface)?);
         let (sender, evidence) = mailbox(EVIDENCE_MAX, move || node.wake());
-        let (orders, ordered) = channel();
+        let wake = Arc::clone(&waker);
+        let (to_watch, watched) = mailbox(TARGETS_MAX, move || _ = wake.wake());
         let end = Flag::new();
         let thread = LinksThread {
             poll,
@@ -88,13 +90,13 @@ impl Links {
             interface: interface.map(str::to_owned),
             made: Vec::new(),
             accepted: (0..LINKS_MAX).map(|_| None).collect(),
-            ordered,
+            watched,
             evidence: sender,
             end: end.clone(),
         };
         let thread = Builder::new().name("bourdon-links".to_owned()).spawn(move || thread.run())?;
         let (targets, thread) = (Vec::new(), Some(thread));
-        Ok(Self { own, port, evidence, orders, targets, end, waker, thread })
+        Ok(Self { own, port, evidence, to_watch, targets, end, waker, thread })
     }
 
     /// The address that the others connect to.
@@ -118,9 +120,9 @@ impl Links {
             Target { member, address: at(own, ip, port) }
         };
         let targets: Vec<_> = members.map(target).collect();
-        if targets != self.targets && self.orders.send(targets.clone()).is_ok() {
+        // Without room they are sent with the next call.
+        if targets != self.targets && self.to_watch.try_send(targets.clone()).is_ok() {
             self.targets = targets;
-            let _ = self.waker.wake();
         }
     }
 }
@@ -186,8 +188,8 @@ struct LinksThread {
     interface: Option<String>,
     made: Vec<Link>,
     accepted: Vec<Option<TcpStream>>,
-    ordered: Receiver<Vec<Target>>,
-    evidence: mailbox::Sender<Member>,
+    watched: Receiver<Vec<Target>>,
+    evidence: Sender<Member>,
     end: Flag,
 }
 
@@ -204,7 +206,7 @@ impl LinksThread {
                     return;
                 }
             }
-            while let Ok(targets) = self.ordered.try_recv() {
+            while let Some(targets) = self.watched.take() {
                 self.retarget(&targets);
             }
             for event in &ready {

@@ -1,8 +1,9 @@
 //! The data agent: the thread that runs a threaded node's engine.
 //!
 //! An application thread that is slow must not slow the group's protocol: acknowledgements, repairs and timers have
-//! to go on while it computes. So the engine has a thread of its own, and meets the application only at rings. The
-//! obvious danger is at their ends: an agent that waits for room in a full ring blocks everything in it.
+//! to go on while it computes. So the engine has a thread of its own, and meets the application only at rings, for
+//! messages, and mailboxes, for all else. The obvious danger is at their ends: an agent that waits for room in a full
+//! ring blocks everything in it.
 //!
 //! Here it never waits. A publication the engine refuses stays in its ring until the engine takes it. Delivery goes on
 //! only while every subscription ring of a member has room; then it stops, the delivered watermark with it, and the
