@@ -10,9 +10,10 @@
 
 pub(crate) mod server;
 pub(crate) mod sessions;
+pub(crate) mod view;
 
 use crate::admin::sessions::{PartName, SessionRequest, SessionWait};
-use crate::threaded::messages::{NodeEvent, STANDINGS, ViewRecord};
+use crate::threaded::events::NodeEvent;
 use bourdon_ring::counters::Reader;
 use bourdon_wire::TopicName;
 use serde::Deserialize;
@@ -93,46 +94,6 @@ pub(crate) fn parse(line: &[u8]) -> Result<Request, Value> {
 pub(crate) fn stat(labels: &[String], cells: &Reader) -> Value {
     let value = |(index, label): (usize, &String)| (label.clone(), Value::from(cells.get(index)));
     json!({ "stat": labels.iter().enumerate().map(value).collect::<Map<_, _>>() })
-}
-
-/// The view, as the data agent reported it: every rank that the configuration names, in the view or not.
-pub(crate) fn view(record: &ViewRecord) -> Value {
-    let is = |bits: u64, rank: u16| bits >> rank & 1 == 1;
-    let member = |rank: u16| {
-        let index = usize::from(rank);
-        let present = is(record.present, rank);
-        json!({
-            "rank": rank,
-            "in_view": present,
-            "seniority": present.then_some(record.places[index]),
-            "incarnation": present.then_some(record.incarnations[index]),
-            "heard": is(record.heard, rank),
-            "suspected": is(record.suspected, rank),
-            "suspicion": present.then_some((f64::from(record.levels[index]) * 1000.0).round() / 1000.0),
-        })
-    };
-    let standing = STANDINGS.get(record.standing as usize).map(|(_, name)| *name);
-    json!({ "view": {
-        "instance": (record.instance != 0).then(|| format!("{:016x}", record.instance)),
-        "birth": (record.birth != 0).then_some(record.birth),
-        "epoch": record.epoch,
-        "standing": standing,
-        "formed": record.is_formed == 1,
-        "changing": record.is_wedged == 1,
-        "majority": record.lacks_majority == 0,
-        "sequencer": record.sequencer,
-        "phase": record.phase,
-        "delivered_order": record.delivered_order,
-        "configuration_differs": record.differs == 1,
-        "missing": missing(record),
-        "members": (0..record.members).map(member).collect::<Vec<_>>(),
-    }})
-}
-
-/// The configured members that the view lacks; before there is a view, those that have not been heard.
-fn missing(record: &ViewRecord) -> Vec<u16> {
-    let there = if record.present == 0 { record.heard } else { record.present };
-    (0..record.members).filter(|rank| there >> rank & 1 == 0).collect()
 }
 
 /// The distinct events so far.

@@ -17,10 +17,10 @@
 //! left is gone, sockets and all, once its [`Event::Left`] has come, or after [`LEAVE_MAX_NS`] without a majority to
 //! let it go; one channel that fails to open leaves the others as they were.
 
+pub use crate::config::full_name;
+use crate::config::{Settings, SettingsError};
 use crate::engine::DELIVER_LIMIT;
 use crate::inline::{Node, NodeError};
-pub use crate::settings::full_name;
-use crate::settings::{Settings, SettingsError};
 use bourdon_port::PortError;
 use bourdon_protocol::{Delivery, Event, Outgoing, Refusal, Standing};
 use bourdon_wire::{GroupId, Instant, MessageName, Sequence, TopicId};

@@ -5,8 +5,8 @@
 //! than a dead group.
 
 use crate::clock::Clock;
+use crate::config::{Role, Settings};
 use crate::inline::NodeError;
-use crate::settings::{Role, Settings};
 use crate::transport::{AnyPort, pick};
 use bourdon_port::{Echo, Port, PortError, To, Waker};
 use bourdon_protocol::{

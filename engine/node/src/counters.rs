@@ -128,6 +128,7 @@ node_cells! {
     Gated = "gated_rounds", "rounds in which a full subscription ring held up delivery";
     Overruns = "overruns", "messages an observer skipped because a subscription ring was full";
     PublicationsDropped = "publications_dropped", "messages taken from the application that the group can never take";
+    EventsDropped = "events_dropped", "events that a thread of the application had not fetched in time";
 }
 
 /// How many cells a file of this version has.
@@ -239,6 +240,7 @@ pub struct AgentFigures {
     pub gated: u64,
     pub overruns: u64,
     pub publications_dropped: u64,
+    pub events_dropped: u64,
 }
 
 /// Copies a node's figures to its counters file.
@@ -297,6 +299,7 @@ impl CountersWriter {
             NodeCell::Gated => figures.gated,
             NodeCell::Overruns => figures.overruns,
             NodeCell::PublicationsDropped => figures.publications_dropped,
+            NodeCell::EventsDropped => figures.events_dropped,
         };
         for cell in NodeCell::ALL {
             self.writer.set(Counter::ALL.len() + *cell as usize, value(*cell));

@@ -11,8 +11,8 @@
 //! configuration file is needed, and the error states this.
 
 use crate::clock::Clock;
+use crate::config::{Order, Reliability, Role, Settings};
 use crate::inline::NodeError;
-use crate::settings::{Order, Reliability, Role, Settings};
 use crate::transport::pick;
 use bourdon_port::{Echo, Port};
 use bourdon_wire::records::Heartbeat;
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn every_configuration_is_found_and_a_strange_one_is_not() {
-        let of = |group: &crate::settings::GroupSettings| {
+        let of = |group: &crate::config::GroupSettings| {
             (group.members, group.sequencer, group.order, group.reliability, group.relay, group.ack_each)
         };
         for (order, reliability, relay, ack_each) in guarantees() {

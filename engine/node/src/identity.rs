@@ -8,7 +8,7 @@
 //!
 //! Invariant: the stored birth never falls; a file is replaced whole or not at all.
 
-use crate::settings::{Settings, Transport};
+use crate::config::{Settings, Transport};
 use bourdon_wire::{BIRTH_FLOORS_END, GroupId, Incarnation, InstanceId};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};

@@ -8,7 +8,7 @@
 //!
 //! Source: Agrona's idle strategies, driven by the work count; the steps of `Backoff` are `crossbeam_utils::Backoff`'s.
 
-use crate::settings::IdleStrategy;
+use crate::config::IdleStrategy;
 use crossbeam_utils::Backoff;
 use std::time::Duration;
 

@@ -6,6 +6,7 @@
 //!
 //! One clock reading a burst: everything delivered by one call carries the same time.
 
+use crate::config::{Settings, SettingsError, Transport};
 use crate::counters::{CountersFile, CountersWriter, Description};
 use crate::directory::{Directory, DirectoryError};
 use crate::engine::DELIVER_LIMIT;
@@ -13,9 +14,8 @@ use crate::engine::Engine;
 use crate::identity::{BirthFile, Drawn};
 use crate::links::Links;
 use crate::placement::PlacementError;
-use crate::settings::{Settings, SettingsError, Transport};
-use crate::transport::{AnyPort, Reach, pick};
-use bourdon_port::faults::{Faults, Faulty};
+use crate::transport::{NodePort, Reach, pick};
+use bourdon_port::faults::Faults;
 use bourdon_port::{Echo, Port, PortError};
 use bourdon_protocol::{Delivery, Satisfied};
 use bourdon_wire::{ChannelId, ECHO_OFFSET, Instant, Rank, echo_bytes};
@@ -64,7 +64,7 @@ fn without_links(before: Option<String>, error: &std::io::Error) -> String {
 /// A member or observer, run by the thread that calls [`Engine::poll`].
 #[derive(Debug)]
 pub struct Node {
-    engine: Engine<Faulty<AnyPort>>,
+    engine: Engine<NodePort>,
     fallback: Option<String>,
     links: Option<Links>,
     /// When the links next receive the view's members.
@@ -87,8 +87,8 @@ impl Node {
         let drawn = Drawn::new();
         let incarnation = drawn.incarnation;
         let rank = match settings.process.role {
-            crate::settings::Role::Member => Rank(settings.process.rank),
-            crate::settings::Role::Observer => Rank::OBSERVER,
+            crate::config::Role::Member => Rank(settings.process.rank),
+            crate::config::Role::Observer => Rank::OBSERVER,
         };
         let echo = Echo { offset: ECHO_OFFSET, bytes: echo_bytes(rank, ChannelId(0), incarnation) };
         let picked = pick(settings, echo)?;
@@ -99,7 +99,7 @@ impl Node {
         let (birth, problem) = BirthFile::open(settings);
         config.birth_floor = birth.floor();
         let faults = &settings.faults;
-        let port = Faulty::new(
+        let port = NodePort::new(
             picked.port,
             Faults {
                 drop_percent: faults.drop_percent,
@@ -186,7 +186,7 @@ impl Node {
     /// # Errors
     /// If it names none, or the kernel refuses.
     pub fn join_source(&self, source: IpAddr) -> Result<(), PortError> {
-        self.engine.port.inner().join_source(source)
+        self.engine.port.transport().join_source(source)
     }
 
     /// Stops receiving from a source; without the last source, it receives from none.
@@ -194,7 +194,7 @@ impl Node {
     /// # Errors
     /// If the source was not joined.
     pub fn leave_source(&self, source: IpAddr) -> Result<(), PortError> {
-        self.engine.port.inner().leave_source(source)
+        self.engine.port.transport().leave_source(source)
     }
 
     /// What moves the bytes.
@@ -204,13 +204,13 @@ impl Node {
 
     /// Over the transport `auto`: how many peers multicast reaches, and how many TCP.
     pub fn reach(&self) -> Option<Reach> {
-        self.engine.port.inner().reach()
+        self.engine.port.transport().reach()
     }
 
     /// Ends one TCP connection of the transport `tcp` or `auto` abruptly, as a fault would. Returns whether there was
     /// one.
     pub fn break_one_link(&mut self) -> bool {
-        self.engine.port.inner_mut().break_one_link()
+        self.engine.port.transport_mut().break_one_link()
     }
 
     /// The address at which others reach this process.
@@ -229,7 +229,7 @@ impl Node {
             group: settings.group.name.clone(),
             group_address: settings.group.address.to_string(),
             role: format!("{:?}", settings.process.role).to_lowercase(),
-            rank: (settings.process.role == crate::settings::Role::Member).then_some(settings.process.rank),
+            rank: (settings.process.role == crate::config::Role::Member).then_some(settings.process.rank),
             members: settings.group.members,
             address: self.local_address().to_string(),
             io: self.io().to_owned(),
@@ -248,7 +248,7 @@ impl Node {
 }
 
 impl std::ops::Deref for Node {
-    type Target = Engine<Faulty<AnyPort>>;
+    type Target = Engine<NodePort>;
 
     #[inline]
     fn deref(&self) -> &Self::Target {

@@ -48,8 +48,8 @@ mod admin;
 pub mod channels;
 mod client_node;
 mod clock;
+mod config;
 pub mod counters;
-mod direct;
 pub mod directory;
 mod discover;
 mod engine;
@@ -57,12 +57,16 @@ mod identity;
 mod idle;
 mod inline;
 mod links;
-mod locks;
+mod mailbox;
 pub mod placement;
-pub mod settings;
 mod threaded;
 mod topics;
 mod transport;
+
+/// What a node is configured with, a section each.
+pub mod settings {
+    pub use crate::config::*;
+}
 
 pub use bourdon_port::{Port, PortError};
 pub use bourdon_protocol::control::detector::{Figures, Gaps, Why};
@@ -78,15 +82,14 @@ pub use bourdon_wire::{
 pub use channels::Channels;
 pub use client_node::ClientNode;
 pub use clock::{Clock, Time};
-pub use direct::{DirectNews, DirectTo};
+pub use config::{Settings, SettingsError};
 pub use discover::{Discovery, discover};
 pub use engine::Engine;
 pub use idle::Idler;
 pub use inline::{Node, NodeError};
-pub use locks::{Candidacy, ElectionState, Guard, LockError, LockRequest, LockState, Locks, Lost, Wait};
-pub use settings::{Settings, SettingsError};
+pub use threaded::locks::{Candidacy, ElectionState, Guard, LockError, LockRequest, LockState, Locks, Lost, Wait};
+pub use threaded::{DirectNews, DirectTo, NodeEvent, Waiting};
 pub use threaded::{Handles, Info, ThreadedNode};
-pub use threaded::{NodeEvent, Waiting};
 pub use threaded::{Publication, PublicationClaim, PublishError, Subscription};
 pub use topics::{Filter, Pattern, PatternError, Verdict};
-pub use transport::{AnyPort, Reach};
+pub use transport::{AnyPort, NodePort, Reach};

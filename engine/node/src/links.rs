@@ -12,10 +12,10 @@
 //! Invariants: evidence names the incarnation whose port was refused; at most [`LINKS_MAX`] connections are held each
 //! way; what comes in is thrown away; nothing leaves by another interface, or address, than the group's.
 
+use crate::mailbox::{Receiver, Sender, mailbox};
 use bourdon_port::Waker;
 use bourdon_protocol::Member;
 use bourdon_ring::signal::Flag;
-use bourdon_ring::spsc::{self, Consumer, Producer};
 use bourdon_wire::{Address, Incarnation, Rank};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
@@ -23,14 +23,15 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// Connections each way: a full view's.
 const LINKS_MAX: usize = 64;
-/// Room for evidence not yet taken: more than a view has members.
-const EVIDENCE_RING_BYTES: usize = 4096;
+/// Evidence not yet taken: more than a view has members.
+const EVIDENCE_MAX: usize = 4 * LINKS_MAX;
+/// Lists of members not yet taken: a view seldom changes, and the thread takes all at once.
+const TARGETS_MAX: usize = 8;
 /// How long a connection that could not be made waits before the next attempt: twice as long each time, up to the
 /// longest. The first wait is short, because a process that is ending may still accept what it then resets, and only
 /// the attempt after that is refused.
@@ -58,21 +59,13 @@ struct Target {
 pub(crate) struct Links {
     own: SocketAddr,
     port: u16,
-    evidence: Evidence,
-    orders: Sender<Vec<Target>>,
-    /// What was ordered last.
+    evidence: Receiver<Member>,
+    to_watch: Sender<Vec<Target>>,
+    /// What was sent last.
     targets: Vec<Target>,
     end: Flag,
     waker: Arc<mio::Waker>,
     thread: Option<JoinHandle<()>>,
-}
-
-struct Evidence(Consumer);
-
-impl std::fmt::Debug for Evidence {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Evidence")
-    }
 }
 
 impl Links {
@@ -86,8 +79,9 @@ impl Links {
         poll.registry().register(&mut listener, LISTEN, Interest::READABLE)?;
         // Whether connections can be kept on the interface is found out now, not when one is lost.
         drop(socket(own, interface)?);
-        let (producer, consumer) = spsc::channel(EVIDENCE_RING_BYTES);
-        let (orders, ordered) = channel();
+        let (sender, evidence) = mailbox(EVIDENCE_MAX, move || node.wake());
+        let wake = Arc::clone(&waker);
+        let (to_watch, watched) = mailbox(TARGETS_MAX, move || _ = wake.wake());
         let end = Flag::new();
         let thread = LinksThread {
             poll,
@@ -96,14 +90,13 @@ impl Links {
             interface: interface.map(str::to_owned),
             made: Vec::new(),
             accepted: (0..LINKS_MAX).map(|_| None).collect(),
-            ordered,
-            evidence: producer,
-            node,
+            watched,
+            evidence: sender,
             end: end.clone(),
         };
         let thread = Builder::new().name("bourdon-links".to_owned()).spawn(move || thread.run())?;
         let (targets, thread) = (Vec::new(), Some(thread));
-        Ok(Self { own, port, evidence: Evidence(consumer), orders, targets, end, waker, thread })
+        Ok(Self { own, port, evidence, to_watch, targets, end, waker, thread })
     }
 
     /// The address that the others connect to.
@@ -114,11 +107,8 @@ impl Links {
     /// What has been found out since the last call.
     #[inline]
     pub(crate) fn evidence(&mut self, mut gone: impl FnMut(Rank, Incarnation)) {
-        if self.evidence.0.has_frames() {
-            self.evidence.0.read(usize::MAX, |rank, frame| {
-                let incarnation = u32::from_ne_bytes(frame.try_into().expect("evidence is one incarnation"));
-                gone(Rank(rank as u16), Incarnation(incarnation));
-            });
+        while let Some(member) = self.evidence.take() {
+            gone(member.rank, member.incarnation);
         }
     }
 
@@ -130,9 +120,9 @@ impl Links {
             Target { member, address: at(own, ip, port) }
         };
         let targets: Vec<_> = members.map(target).collect();
-        if targets != self.targets && self.orders.send(targets.clone()).is_ok() {
+        // Without room they are sent with the next call.
+        if targets != self.targets && self.to_watch.try_send(targets.clone()).is_ok() {
             self.targets = targets;
-            let _ = self.waker.wake();
         }
     }
 }
@@ -198,9 +188,8 @@ struct LinksThread {
     interface: Option<String>,
     made: Vec<Link>,
     accepted: Vec<Option<TcpStream>>,
-    ordered: Receiver<Vec<Target>>,
-    evidence: Producer,
-    node: Waker,
+    watched: Receiver<Vec<Target>>,
+    evidence: Sender<Member>,
     end: Flag,
 }
 
@@ -217,7 +206,7 @@ impl LinksThread {
                     return;
                 }
             }
-            while let Ok(targets) = self.ordered.try_recv() {
+            while let Some(targets) = self.watched.take() {
                 self.retarget(&targets);
             }
             for event in &ready {
@@ -306,9 +295,8 @@ impl LinksThread {
         link.stream = None;
         if error.kind() == ErrorKind::ConnectionRefused && link.known {
             link.state = State::Gone;
-            let member = link.target.member;
-            let _ = self.evidence.try_push(member.rank.0.into(), &member.incarnation.0.to_ne_bytes());
-            self.node.wake();
+            // Without room an earlier incarnation of it is reported still: silence reports this one.
+            let _ = self.evidence.try_send(link.target.member);
         } else {
             self.retry_later(index);
         }

@@ -3,7 +3,8 @@
 //! An inline node needs its application to poll it; an application that computes, blocks or waits for a user can't
 //! promise that. Here the data agent (`threaded/agent.rs`) keeps the protocol going on its own thread, and the control
 //! agent (`admin/server.rs`) answers clients that query it. The application's threads hold a [`Publication`] or a
-//! [`Subscription`] each: one end of a ring whose other end the data agent has.
+//! [`Subscription`] each: one end of a ring whose other end the data agent has. Rings carry messages only. All else is
+//! rare and goes by mailbox, as values: commands to the agent, events from it.
 //!
 //! The design has rings carry positions in the protocol's logs; these carry bytes. Copying 64 bytes costs some
 //! nanoseconds, while lending the log's memory to other threads would need unsafe code in the protocol that is pure
@@ -13,45 +14,48 @@
 //! published in its order, or dropped with a [`NodeEvent::PublicationDropped`] if the group can never take it. A system
 //! call is made for a message only to wake a thread that sleeps.
 
-pub(crate) mod agent;
+mod agent;
+pub(crate) mod commands;
+mod direct;
+pub(crate) mod events;
+mod frames;
 mod handles;
-pub(crate) mod messages;
+mod held_up;
+pub(crate) mod locks;
 mod waits;
 
+pub use direct::{DirectNews, DirectTo};
+pub use events::NodeEvent;
 pub use handles::{Publication, PublicationClaim, PublishError, Subscription};
-pub use messages::NodeEvent;
 pub use waits::Waiting;
 
 use crate::admin::server::{self, Control};
+use crate::config::{Role, Settings};
 use crate::counters::{AgentFigures, CountersFile};
-use crate::direct::{DirectNews, DirectOrder, DirectTo, NEWS_MAX, Post};
 use crate::directory::SOCKET_SUFFIX;
 use crate::idle::Idler;
 use crate::inline::{Node, NodeError};
-use crate::locks::{self, Broker, Locks};
+use crate::mailbox::{Receiver, Sender, mailbox};
 use crate::placement::place_current_thread;
-use crate::settings::{Role, Settings};
-use crate::threaded::agent::{Agent, Listener, Outlet, frame_guess_bytes};
+use crate::threaded::locks::Locks;
+use crate::threaded::locks::broker::Broker;
 use crate::topics::{Filter, Pattern};
+use agent::{Agent, Outlet, frame_guess_bytes};
 use bourdon_port::{Port, Waker};
 use bourdon_protocol::CallId;
 use bourdon_ring::counters as cells;
 use bourdon_ring::signal::{Bell, Flag, Sleeper, doorbell, watermark};
 use bourdon_ring::spsc;
+use commands::{COMMANDS_MAX, Command, Commands, Reply};
+use direct::{DirectCommand, NEWS_MAX, Post};
+use events::EVENTS_MAX;
 use handles::Inlet;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
-use zerocopy::IntoBytes;
-
-/// Room for events not yet fetched: as many as the protocol itself keeps.
-const EVENT_RING_BYTES: usize = 256 * 40;
-const _: () = assert!(messages::EVENT_TEXT_MAX_BYTES + spsc::HEADER_BYTES <= EVENT_RING_BYTES / 2);
-/// Commands and answers of the control thread, which has one under way at a time.
-const COMMAND_RING_BYTES: usize = 8192;
 
 /// What a threaded node is started with beside its settings.
 #[derive(Clone, Debug)]
@@ -69,40 +73,21 @@ pub struct ThreadedNode {
     stop: Flag,
     /// Wakes the data agent.
     waker: Waker,
+    /// Whether that is needed.
+    bell: Bell,
     data: Option<JoinHandle<Result<(), NodeError>>>,
     /// The data agent has ended.
     ended: Flag,
     control: Option<Control>,
-    events: Events,
+    events: Receiver<NodeEvent>,
+    /// Rung for events and news of direct messages.
+    events_waker: Waker,
     counters: CountersFile,
-    orders: Orders,
+    commands: Commands,
     news: Receiver<DirectNews>,
-    locks: Locks,
-    /// Direct messages ordered so far.
+    /// Direct messages sent so far.
     tickets: u64,
-}
-
-/// How the application sends commands to the data agent.
-struct Orders {
-    producer: spsc::Producer,
-    bell: Bell,
-}
-
-impl std::fmt::Debug for Orders {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Orders")
-    }
-}
-
-struct Events {
-    consumer: spsc::Consumer,
-    waker: Waker,
-}
-
-impl std::fmt::Debug for Events {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Events")
-    }
+    datagram_max_bytes: usize,
 }
 
 /// What a node chose when it started.
@@ -126,6 +111,7 @@ pub struct Info {
 struct Ready {
     info: Info,
     waker: Waker,
+    commands: Commands,
     counters: CountersFile,
     cells: cells::Reader,
 }
@@ -135,14 +121,13 @@ struct Given {
     settings: Settings,
     publications: Vec<spsc::Consumer>,
     outlets: Vec<Outlet>,
-    listeners: Vec<Listener>,
-    commands: spsc::Consumer,
-    orders: spsc::Consumer,
-    answers: Listener,
-    post: Post,
-    broker: Broker,
+    listeners: [Sender<NodeEvent>; 2],
+    replies: Sender<Reply>,
+    news: Sender<DirectNews>,
     held_up: cells::Writer,
     sleeper: Sleeper,
+    /// Of the sleeper, for senders of commands.
+    bell: Bell,
     gate: Sleeper,
     stop: Flag,
 }
@@ -179,48 +164,48 @@ impl ThreadedNode {
         let pairs = handles.subscriptions.iter().map(|patterns| subscribe(settings, patterns));
         let pairs: Vec<_> = pairs.collect::<Result<_, _>>().map_err(io("making an eventfd"))?;
         let (outlets, inlets): (_, Vec<_>) = pairs.into_iter().unzip();
-        let (event_producer, consumer) = spsc::channel(EVENT_RING_BYTES);
-        let events = Events { consumer, waker: Waker::new().map_err(io("making an eventfd"))? };
-        let event_waker = events.waker.clone();
-        let seats = server::prepare(EVENT_RING_BYTES, COMMAND_RING_BYTES);
-        let seats = seats.map_err(io("preparing the control thread"))?;
-        let (order_producer, orders) = spsc::channel(COMMAND_RING_BYTES.max(4 * settings.limits.mtu_bytes));
-        let (news_sender, news) = sync_channel(NEWS_MAX);
-        let is_member = settings.process.role == Role::Member;
-        let (broker, locks) = locks::broker(is_member);
+        let events_waker = Waker::new().map_err(io("making an eventfd"))?;
+        let wake = || {
+            let waker = events_waker.clone();
+            move || waker.wake()
+        };
+        let (listener, events) = mailbox(EVENTS_MAX, wake());
+        let (news_sender, news) = mailbox(NEWS_MAX, wake());
+        let seats = server::prepare().map_err(io("preparing the control thread"))?;
         let (stop, ended) = (Flag::new(), Flag::new());
         let given = Given {
             settings: settings.clone(),
             publications,
             outlets,
-            listeners: vec![
-                Listener { producer: event_producer, wake: Box::new(move || event_waker.wake()) },
-                seats.listener,
-            ],
-            commands: seats.commands,
-            orders,
-            answers: seats.answers,
-            post: Post::new(news_sender, events.waker.clone()),
-            broker,
+            listeners: [listener, seats.listener],
+            replies: seats.replies,
+            news: news_sender,
             held_up,
             sleeper,
+            bell: bell.clone(),
             gate,
             stop: stop.clone(),
         };
-        let (data, ready) = stand_up(given, ended.clone(), events.waker.clone())?;
-        let Ready { info, waker, counters, cells } = ready;
-        let orders = Orders { producer: order_producer, bell: bell.clone() };
-        let locks = locks(bell.clone(), waker.clone());
-        let (data, control, tickets) = (Some(data), None, 0);
-        let mut node = Self { info, stop, waker, data, ended, control, events, counters, orders, news, locks, tickets };
-        let agent = server::AgentHandle { bell: bell.clone(), waker: node.waker.clone(), stop: node.stop.clone() };
-        node.counters.directory().check_socket(&format!("{}{SOCKET_SUFFIX}", node.counters.stem()))?;
-        let control = seats.control.start(&node.counters, cells, agent, node.locks.clone()).map_err(|source| {
-            let path = node.counters.directory().path().join(format!("{}{SOCKET_SUFFIX}", node.counters.stem()));
-            NodeError::File { what: "the admin socket", path, source }
-        })?;
-        node.info.socket_path = control.path();
-        node.control = Some(control);
+        let (data, ready) = stand_up(given, ended.clone(), events_waker.clone())?;
+        let Ready { info, waker, commands, counters, cells } = ready;
+        let mut node = Self {
+            info,
+            stop,
+            waker,
+            bell: bell.clone(),
+            data: Some(data),
+            ended,
+            control: None,
+            events,
+            events_waker,
+            counters,
+            commands,
+            news,
+            tickets: 0,
+            datagram_max_bytes: settings.limits.mtu_bytes,
+        };
+        node.start_control(seats.control, cells)?;
+        let is_member = settings.process.role == Role::Member;
         let publication = |producer| Publication {
             producer,
             bell: bell.clone(),
@@ -234,40 +219,51 @@ impl ThreadedNode {
         Ok((node, publications, subscriptions))
     }
 
-    fn command(&mut self, command: messages::Command, content: &[u8]) -> bool {
-        let taken = self.orders.producer.try_push(command as u32, content).is_ok();
-        if taken && self.orders.bell.must_ring() {
-            self.waker.wake();
-        }
-        taken
+    /// Opens the admin socket beside the counters file.
+    fn start_control(&mut self, prepared: server::Prepared, cells: cells::Reader) -> Result<(), NodeError> {
+        let (commands, waker, stop) = (self.commands.clone(), self.waker.clone(), self.stop.clone());
+        let agent = server::AgentHandle { commands, waker, stop };
+        let (directory, name) = (self.counters.directory(), format!("{}{SOCKET_SUFFIX}", self.counters.stem()));
+        directory.check_socket(&name)?;
+        let control = prepared.start(&self.counters, cells, agent, self.locks()).map_err(|source| NodeError::File {
+            what: "the admin socket",
+            path: directory.path().join(&name),
+            source,
+        })?;
+        self.info.socket_path = control.path();
+        self.control = Some(control);
+        Ok(())
+    }
+
+    fn command(&self, command: Command) -> bool {
+        self.commands.try_send(command).is_ok()
     }
 
     /// Asks for a barrier, as [`Engine::sync`](crate::Engine::sync) does; false if too much waits already.
     pub fn sync(&mut self) -> bool {
-        self.command(messages::Command::Sync, &[])
+        self.command(Command::Sync)
     }
 
     /// Leaves the group, as [`Engine::leave`](crate::Engine::leave) does.
     pub fn leave(&mut self) -> bool {
-        self.command(messages::Command::Leave, &[])
+        self.command(Command::Leave)
     }
 
     /// Sends a message of at most one datagram beside the stream; [`ThreadedNode::poll_direct`] reports its outcome by
     /// this name. `None` if too much waits already, or it is longer than any datagram.
     pub fn send_direct(&mut self, to: DirectTo<'_>, payload: &[u8]) -> Option<CallId> {
-        let order = DirectOrder::new(self.tickets, to);
         let call = CallId(self.tickets);
-        self.command(messages::Command::Direct, &[order.as_bytes(), payload].concat()).then(|| {
-            self.tickets += 1;
-            call
-        })
+        let fits = payload.len() <= self.datagram_max_bytes;
+        let taken = fits && self.command(Command::Direct(DirectCommand::new(call, to, payload)));
+        self.tickets += u64::from(taken);
+        taken.then_some(call)
     }
 
     /// The next direct message received, or what became of one sent. [`ThreadedNode::events_fd`] is readable for these
     /// as well.
     pub fn poll_direct(&mut self) -> Option<DirectNews> {
-        let news = self.news.try_recv().ok();
-        if news.is_some() && self.orders.bell.must_ring() {
+        let news = self.news.take();
+        if news.is_some() && self.bell.must_ring() {
             self.waker.wake(); // there is room for what had to wait
         }
         news
@@ -275,7 +271,7 @@ impl ThreadedNode {
 
     /// The group's locks and elections, for any thread; it outlives the node, and then reports that the node has ended.
     pub fn locks(&self) -> Locks {
-        self.locks.clone()
+        Locks::new(self.commands.clone())
     }
 
     /// What it chose.
@@ -285,20 +281,18 @@ impl ThreadedNode {
 
     /// The next event, if there is one.
     pub fn poll_event(&mut self) -> Option<NodeEvent> {
-        let mut event = None;
-        self.events.consumer.read(1, |tag, frame| event = Some(messages::event_of(tag, frame)));
-        event
+        self.events.take()
     }
 
     /// Readable when there are events, or when the node has ended; [`ThreadedNode::clear_events`] first, then
     /// fetch.
     pub fn events_fd(&self) -> BorrowedFd<'_> {
-        self.events.waker.as_fd()
+        self.events_waker.as_fd()
     }
 
     /// Takes the readiness of [`ThreadedNode::events_fd`] back.
     pub fn clear_events(&self) {
-        self.events.waker.clear();
+        self.events_waker.clear();
     }
 
     /// Whether it still runs: it ends by [`ThreadedNode::stop`], by request on the admin socket, or because its port
@@ -376,22 +370,30 @@ fn run_agent(given: Given, ready: SyncSender<Ready>) -> Result<(), NodeError> {
         counters_path: file.path(),
         socket_path: PathBuf::new(),
     };
-    let standing = Ready { info, waker: node.port().waker(), counters: file, cells: counters.reader() };
+    let (waker, mut bell) = (node.port().waker(), given.bell);
+    let doorbell = waker.clone();
+    let ring = move || {
+        if bell.must_ring() {
+            doorbell.wake();
+        }
+    };
+    let (sender, commands) = mailbox(COMMANDS_MAX, ring);
+    let standing = Ready { info, waker, commands: sender, counters: file, cells: counters.reader() };
     if ready.send(standing).is_err() {
         return Ok(()); // no caller waits for this node any more
     }
     let wakers: Vec<_> = given.outlets.iter().map(|outlet| outlet.waker.clone()).collect();
     let idler = Idler::new(settings.threads.idle);
+    let is_member = settings.process.role == Role::Member;
     let agent = Agent {
         node,
         publications: given.publications,
         outlets: given.outlets,
         listeners: given.listeners,
-        commands: given.commands,
-        orders: given.orders,
-        answers: given.answers,
-        post: given.post,
-        broker: given.broker,
+        commands,
+        replies: given.replies,
+        post: Post::new(given.news),
+        broker: Broker::new(is_member),
         held_up: given.held_up,
         sleeper: given.sleeper,
         gate: given.gate,
@@ -400,7 +402,7 @@ fn run_agent(given: Given, ready: SyncSender<Ready>) -> Result<(), NodeError> {
         figures: AgentFigures::default(),
         reach: None,
         view_wait: waits::ViewWait::default(),
-        is_member: settings.process.role == Role::Member,
+        is_member,
     };
     let outcome = agent.run(idler);
     wakers.iter().for_each(Waker::wake); // the rings are gone: no thread shall wait for them

@@ -3,7 +3,8 @@
 //! A user names what is wanted and a host decides what is possible: containers forbid `io_uring`, old kernels lack it.
 //! The pick falls back to what does the same job on any kernel and reports why, instead of failing or keeping quiet.
 
-use crate::settings::{IdleStrategy, Role, Settings, Transport};
+use crate::config::{IdleStrategy, Role, Settings, Transport};
+use bourdon_port::faults::{Faults, Faulty};
 use bourdon_port::{Arrival, Echo, Idle, Limits, Port, PortError, To, Waker};
 use bourdon_tcp::{AutoPort, TcpOptions, TcpPort};
 use bourdon_udp::{UdpOptions, UdpPort};
@@ -22,6 +23,40 @@ pub enum AnyPort {
     Tcp(TcpPort),
     /// UDP multicast by `epoll`, and a mesh for peers that it does not reach.
     Auto(AutoPort),
+}
+
+/// A node's port: the fault injector is around the transport only where faults are configured.
+// As with `AnyPort`, one node has one of these.
+#[allow(clippy::large_enum_variant)]
+#[derive(Debug)]
+pub enum NodePort {
+    /// The transport itself.
+    Plain(AnyPort),
+    /// The transport, whose datagrams meet with faults on their way in.
+    Faulty(Faulty<AnyPort>),
+}
+
+impl NodePort {
+    /// Puts `faults` around `port`, if there are any.
+    pub(crate) fn new(port: AnyPort, faults: Faults) -> Self {
+        if faults.are_none() { Self::Plain(port) } else { Self::Faulty(Faulty::new(port, faults)) }
+    }
+
+    /// The transport within.
+    pub fn transport(&self) -> &AnyPort {
+        match self {
+            Self::Plain(port) => port,
+            Self::Faulty(port) => port.inner(),
+        }
+    }
+
+    /// The transport within, for calls that only it has.
+    pub(crate) fn transport_mut(&mut self) -> &mut AnyPort {
+        match self {
+            Self::Plain(port) => port,
+            Self::Faulty(port) => port.inner_mut(),
+        }
+    }
 }
 
 /// How many peers are reached which way, where that can change.
@@ -154,16 +189,6 @@ fn no_sources(address: IpAddr) -> PortError {
     PortError::Source { address, why: "over tcp no sender is heard by multicast: network.peers lists the members" }
 }
 
-macro_rules! each {
-    ($self:ident, $port:ident => $call:expr) => {
-        match $self {
-            AnyPort::Udp($port) => $call,
-            AnyPort::Tcp($port) => $call,
-            AnyPort::Auto($port) => $call,
-        }
-    };
-}
-
 impl AnyPort {
     /// Receives from one more source of the group, which was opened with some.
     ///
@@ -190,43 +215,67 @@ impl AnyPort {
     }
 }
 
-impl Port for AnyPort {
-    #[inline]
-    fn send(&mut self, to: To, bytes: &[u8], segment_bytes: usize) -> Result<usize, PortError> {
-        each!(self, port => port.send(to, bytes, segment_bytes))
-    }
+/// Passes each call on to the port in a variant: no dynamic dispatch.
+macro_rules! port_of_its_variants {
+    ($name:ident { $($variant:ident),+ }) => {
+        impl Port for $name {
+            #[inline]
+            fn send(&mut self, to: To, bytes: &[u8], segment_bytes: usize) -> Result<usize, PortError> {
+                match self { $(Self::$variant(port) => port.send(to, bytes, segment_bytes)),+ }
+            }
 
-    #[inline]
-    fn flush(&mut self) -> Result<(), PortError> {
-        each!(self, port => port.flush())
-    }
+            #[inline]
+            fn flush(&mut self) -> Result<(), PortError> {
+                match self { $(Self::$variant(port) => port.flush()),+ }
+            }
 
-    #[inline]
-    fn receive(&mut self, limit: usize, on_datagram: impl FnMut(Arrival<'_>)) -> Result<usize, PortError> {
-        each!(self, port => port.receive(limit, on_datagram))
-    }
+            #[inline]
+            fn receive(&mut self, limit: usize, on_datagram: impl FnMut(Arrival<'_>)) -> Result<usize, PortError> {
+                match self { $(Self::$variant(port) => port.receive(limit, on_datagram)),+ }
+            }
 
-    fn wait(&mut self, timeout: Duration) -> Result<(), PortError> {
-        each!(self, port => port.wait(timeout))
-    }
+            fn wait(&mut self, timeout: Duration) -> Result<(), PortError> {
+                match self { $(Self::$variant(port) => port.wait(timeout)),+ }
+            }
 
-    fn waker(&self) -> Waker {
-        each!(self, port => port.waker())
-    }
+            fn waker(&self) -> Waker {
+                match self { $(Self::$variant(port) => port.waker()),+ }
+            }
 
-    fn can_broadcast(&self) -> bool {
-        each!(self, port => port.can_broadcast())
-    }
+            fn can_broadcast(&self) -> bool {
+                match self { $(Self::$variant(port) => port.can_broadcast()),+ }
+            }
 
-    fn limits(&self) -> Limits {
-        each!(self, port => port.limits())
-    }
+            fn limits(&self) -> Limits {
+                match self { $(Self::$variant(port) => port.limits()),+ }
+            }
 
-    fn local_address(&self) -> SocketAddr {
-        each!(self, port => port.local_address())
-    }
+            fn local_address(&self) -> SocketAddr {
+                match self { $(Self::$variant(port) => port.local_address()),+ }
+            }
 
-    fn io(&self) -> &str {
-        each!(self, port => port.io())
+            fn io(&self) -> &str {
+                match self { $(Self::$variant(port) => port.io()),+ }
+            }
+        }
+    };
+}
+
+port_of_its_variants!(AnyPort { Udp, Tcp, Auto });
+port_of_its_variants!(NodePort { Plain, Faulty });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_around_the_port_only_where_they_are_configured() {
+        let group = SocketAddr::from(([239, 76, 1, 1], 0));
+        let open = |faults| {
+            let options = UdpOptions { interface: "lo".to_owned(), ..UdpOptions::new(group) };
+            NodePort::new(AnyPort::Udp(UdpPort::open(&options).expect("a port on lo")), faults)
+        };
+        assert!(matches!(open(Faults { seed: 7, ..Faults::default() }), NodePort::Plain(_)));
+        assert!(matches!(open(Faults { drop_percent: 1.0, ..Faults::default() }), NodePort::Faulty(_)));
     }
 }

@@ -255,12 +255,12 @@ fn a_second_process_of_one_rank_is_reported() {
     });
 }
 
-/// Makes `io_uring_setup` fail on this thread and those it starts, as containers do.
-fn forbid_io_uring() -> std::io::Result<()> {
+/// Makes a system call fail on this thread and those it starts, as containers do.
+fn forbid(system_call: libc::c_long) -> std::io::Result<()> {
     let statement = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
     let filter = [
         statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, libc::SYS_io_uring_setup as u32, 0, 1),
+        statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, system_call as u32, 0, 1),
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32, 0, 0),
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0),
     ];
@@ -278,25 +278,29 @@ fn forbid_io_uring() -> std::io::Result<()> {
 
 #[test]
 fn without_io_uring_it_falls_back_and_reports_it() {
-    let case = std::thread::spawn(|| {
-        if let Err(error) = forbid_io_uring() {
-            eprintln!("skipped: no seccomp filter can be installed here: {error}");
-            return;
-        }
-        let world = World::new(1);
-        let (node, mut publication, mut subscription) = ThreadedNode::start(&world.member(0)).expect("it starts");
-        let fallback = node.info().fallback.as_deref().expect("it reports the fallback");
-        assert!(fallback.contains("io_uring") && fallback.contains("portable"), "{fallback}");
-        assert_eq!(node.info().io, "epoll");
-        publication.try_publish(TOPIC, b"all the same").expect("there is room");
-        assert_eq!(read(&mut subscription, 1)[0].3, b"all the same");
-        drop(node);
-        let mut settings = world.member(0);
-        settings.network.transport = bourdon::settings::Transport::Tcp;
-        settings.network.peers = vec![SocketAddr::from(([127, 0, 0, 1], world.address.port()))];
-        let node = Node::join(&settings).expect("it starts");
-        assert!(node.fallback().is_some_and(|why| why.contains("io_uring") && why.contains("epoll")));
-        assert_eq!(node.io(), "epoll");
-    });
-    case.join().expect("the case passes");
+    for system_call in [libc::SYS_io_uring_setup, libc::SYS_io_uring_register, libc::SYS_io_uring_enter] {
+        let case = std::thread::spawn(move || falls_back_without(system_call));
+        case.join().expect("the case passes");
+    }
+}
+
+fn falls_back_without(system_call: libc::c_long) {
+    if let Err(error) = forbid(system_call) {
+        eprintln!("skipped: no seccomp filter can be installed here: {error}");
+        return;
+    }
+    let world = World::new(1);
+    let (node, mut publication, mut subscription) = ThreadedNode::start(&world.member(0)).expect("it starts");
+    let fallback = node.info().fallback.as_deref().expect("it reports the fallback");
+    assert!(fallback.contains("io_uring") && fallback.contains("portable"), "{fallback}");
+    assert_eq!(node.info().io, "epoll");
+    publication.try_publish(TOPIC, b"all the same").expect("there is room");
+    assert_eq!(read(&mut subscription, 1)[0].3, b"all the same");
+    drop(node);
+    let mut settings = world.member(0);
+    settings.network.transport = bourdon::settings::Transport::Tcp;
+    settings.network.peers = vec![SocketAddr::from(([127, 0, 0, 1], world.address.port()))];
+    let node = Node::join(&settings).expect("it starts");
+    assert!(node.fallback().is_some_and(|why| why.contains("io_uring") && why.contains("epoll")));
+    assert_eq!(node.io(), "epoll");
 }

@@ -153,6 +153,12 @@ pub struct Bell {
     rung: u64,
 }
 
+impl std::fmt::Debug for Bell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bell").field("rung", &self.rung).finish_non_exhaustive()
+    }
+}
+
 impl Bell {
     /// Whether the caller, having left its work, must now wake the sleeper.
     #[inline]

@@ -3,8 +3,7 @@
 //! With `epoll` a thread that wakes learns only where there is something and fetches it call by call. Here each
 //! connection has one receive under way, straight into the buffer that datagrams are handed out of; accepting, the
 //! waker, and connections that take no more are requests of the same ring, so that one system call submits, sleeps and
-//! collects for all of them. As in `bourdon-udp`, the kernel leaves the work until asked (`DEFER_TASKRUN`) and flags
-//! that there is some: an empty receive is two loads.
+//! collects for all of them. The ring itself is [`bourdon_port::uring`], as in `bourdon-udp`.
 //!
 //! Buffers lent by a shared ring and one receive that goes on for ever were the alternative. They would copy each byte
 //! once more, since a stream's datagrams must be put together from its own buffers, and one busy peer could hold them
@@ -22,16 +21,17 @@
 //! - A broken connection's requests are cancelled once, and it is freed when both have completed.
 //! - A wake seen while receiving is kept for the next wait.
 //!
-//! Source: `io_uring_setup`(2), `epoll_ctl`(2), `io_uring_prep_cancel_fd`(3).
+//! Source: `epoll_ctl`(2), `io_uring_prep_cancel_fd`(3).
 
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use bourdon_port::uring::Uring;
 use bourdon_port::{PortError, Waker};
-use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, opcode, squeue};
+use io_uring::types::{CancelBuilder, Fd};
+use io_uring::{cqueue, opcode, squeue};
 use rustix::event::epoll;
 
 use crate::connection::Connection;
@@ -42,15 +42,8 @@ use crate::socket::is_interrupted;
 const SUBMISSIONS: u32 = 256;
 /// What does not fit is kept by the kernel.
 const COMPLETIONS: u32 = 1024;
-/// `IORING_ENTER_GETEVENTS`: run the work that was left for later.
-const ENTER_GETEVENTS: u32 = 1;
-/// Waits are cut to this, which the kernel's clock can count; a wait may return early.
-const WAIT_MAX: Duration = Duration::from_secs(3600);
 /// How long no connection is accepted once there are too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long a ring that ends waits for its requests to end, in steps.
-const CANCEL_STEP: Duration = Duration::from_millis(10);
-const CANCEL_STEPS_MAX: u32 = 100;
 
 /// What a request is for; `user_data` has the connection's place above it.
 const LISTEN: u64 = 0;
@@ -61,8 +54,7 @@ const CANCEL: u64 = 4;
 const KIND_BITS: u32 = 3;
 
 pub(crate) struct Ring {
-    ring: IoUring,
-    is_enabled: bool,
+    ring: Uring,
     /// Watches the listener.
     listening: OwnedFd,
     is_listening: bool,
@@ -77,37 +69,11 @@ pub(crate) struct Ring {
 impl Ring {
     /// Makes a ring, disabled until its first use by the thread that then owns it.
     pub(crate) fn open(listener: BorrowedFd<'_>) -> Result<Self, PortError> {
-        let refused = |error: io::Error| PortError::Unavailable {
-            mechanism: "io_uring",
-            why: format!(
-                "{error}: the kernel lacks it (it takes Linux 6.1), or a seccomp filter or `sysctl \
-                     kernel.io_uring_disabled` forbids it"
-            ),
-        };
-        let ring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_taskrun_flag()
-            .setup_r_disabled()
-            .setup_cqsize(COMPLETIONS)
-            .dontfork()
-            .build(SUBMISSIONS)
-            .map_err(refused)?;
-        let params = ring.params();
-        if !(params.is_feature_ext_arg() && params.is_feature_nodrop() && params.is_feature_submit_stable()) {
-            return Err(refused(io::Error::from_raw_os_error(libc::ENOSYS)));
-        }
-        // A disabled ring can't be entered yet: EBADFD. Any other answer means that entering is forbidden.
-        // SAFETY: no argument is passed, so there is none to be valid.
-        match unsafe { ring.submitter().enter::<libc::sigset_t>(0, 0, ENTER_GETEVENTS, None) } {
-            Err(error) if error.raw_os_error() == Some(libc::EBADFD) => {}
-            Err(error) => return Err(refused(error)),
-            Ok(_) => unreachable!("a disabled ring can't be entered"),
-        }
+        let ring = Uring::open(SUBMISSIONS, COMPLETIONS)?;
         let listening = watch(listener).map_err(|source| PortError::Io { doing: "creating an epoll", source })?;
-        let (is_enabled, is_listening, is_waking, is_woken) = (false, false, false, false);
+        let (is_listening, is_waking, is_woken) = (false, false, false);
         let (accept_after, may_accept) = (None, true);
-        Ok(Self { ring, is_enabled, listening, is_listening, may_accept, accept_after, is_waking, is_woken })
+        Ok(Self { ring, listening, is_listening, may_accept, accept_after, is_waking, is_woken })
     }
 
     /// Collects what has completed and requests what is wanted, waiting at most so long if there is nothing.
@@ -122,41 +88,21 @@ impl Ring {
         let mut any = self.reap(mesh)?;
         // What had no room is requested by the next look, which must not wait behind a sleep.
         any |= !self.arm(mesh, waker, datagram_max_bytes)?;
-        if !any && !wait.is_zero() {
-            let timeout = Timespec::from(wait.min(WAIT_MAX));
-            match self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout)) {
-                Ok(_) => {}
-                Err(error) if error.raw_os_error() == Some(libc::ETIME) || is_passing_enter(&error) => {}
-                Err(source) => return Err(entering(source)),
-            }
-            any |= self.reap(mesh)?;
+        let may_have_completed = if any || wait.is_zero() {
+            self.ring.run()?
         } else {
-            let (submissions, has_work) = {
-                let queue = self.ring.submission();
-                (queue.len() as u32, queue.taskrun() || queue.cq_overflow())
-            };
-            if submissions > 0 || has_work {
-                self.enter(submissions)?;
-                any |= self.reap(mesh)?;
-            }
+            self.ring.wait(wait)?;
+            true
+        };
+        if may_have_completed {
+            any |= self.reap(mesh)?;
         }
         Ok(any)
     }
 
-    fn enter(&self, submissions: u32) -> Result<(), PortError> {
-        // SAFETY: no argument is passed, so there is none to be valid.
-        match unsafe { self.ring.submitter().enter::<libc::sigset_t>(submissions, 0, ENTER_GETEVENTS, None) } {
-            Err(source) if !is_passing_enter(&source) => Err(entering(source)),
-            _ => Ok(()),
-        }
-    }
-
     /// Queues the requests that are wanted and not under way; the next call submits them. Returns whether all had room.
     fn arm(&mut self, mesh: &mut Mesh, waker: &Waker, datagram_max_bytes: usize) -> Result<bool, PortError> {
-        if !self.is_enabled {
-            self.ring.submitter().register_enable_rings().map_err(entering)?;
-            self.is_enabled = true;
-        }
+        self.ring.enable()?;
         if !self.is_listening && self.accept_after.is_none_or(|after| after <= Instant::now()) {
             let listen = opcode::PollAdd::new(Fd(self.listening.as_raw_fd()), libc::POLLIN as u32);
             self.is_listening = self.push(&listen.build().user_data(LISTEN));
@@ -241,21 +187,11 @@ impl Ring {
 
     /// Ends all requests, so that no buffer stays lent.
     pub(crate) fn cancel(&mut self, mesh: &mut Mesh) {
-        if !self.is_enabled || self.ring.submitter().register_sync_cancel(None, CancelBuilder::any()).is_err() {
-            return; // nothing was requested, or this is not the ring's thread: then the kernel clears up by itself
-        }
-        for _ in 0..CANCEL_STEPS_MAX {
-            let is_over = !mesh.connections().any(|it| it.is_lent || it.is_watched);
-            if self.reap(mesh).is_err() || (is_over && !self.is_listening && !self.is_waking) {
-                return;
-            }
-            let step = Timespec::from(CANCEL_STEP);
-            match self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&step)) {
-                Ok(_) => {}
-                Err(error) if error.raw_os_error() == Some(libc::ETIME) || is_passing_enter(&error) => {}
-                Err(_) => return,
-            }
-        }
+        let has_requests = |ring: &Self, mesh: &Mesh| {
+            ring.is_listening || ring.is_waking || mesh.connections().any(|it| it.is_lent || it.is_watched)
+        };
+        let mut cancellation = self.ring.cancel();
+        while has_requests(self, mesh) && cancellation.step(&mut self.ring) && self.reap(mesh).is_ok() {}
     }
 }
 
@@ -282,20 +218,6 @@ fn complete(it: &mut Connection, kind: u64, result: i32) {
 
 impl fmt::Debug for Ring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ring").field("is_enabled", &self.is_enabled).finish_non_exhaustive()
+        f.debug_struct("Ring").field("ring", &self.ring).finish_non_exhaustive()
     }
-}
-
-/// EBUSY and EAGAIN ask to reap completions first, which comes next anyway.
-fn is_passing_enter(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN))
-}
-
-fn entering(source: io::Error) -> PortError {
-    let doing = if source.raw_os_error() == Some(libc::EEXIST) {
-        "using a parked port from another thread than the first"
-    } else {
-        "entering the io_uring"
-    };
-    PortError::Io { doing, source }
 }

@@ -1,8 +1,8 @@
 //! The control agent: the thread that answers on the admin socket.
 //!
 //! A client that queries a node may be slow, hostile or gone. The thread that keeps the group going must not serve it.
-//! So the control agent serves it, and sends the data agent commands over a ring. It reads figures from the counters
-//! without a command.
+//! So the control agent serves it, and sends the data agent commands. It reads figures from the counters without a
+//! command.
 //!
 //! Invariants: nothing here grows without bound: [`CONNECTIONS_MAX`] connections, and [`SESSIONS_MAX`] that hold locks
 //! or take part in elections, each with one request and its answer in memory, one command under way. A connection that
@@ -16,14 +16,14 @@ use crate::admin::{self, EventLog, Request};
 use crate::counters::{CountersFile, cells as cell_names};
 use crate::directory::Directory;
 use crate::directory::SOCKET_SUFFIX;
-use crate::locks::Locks;
-use crate::threaded::agent::Listener;
-use crate::threaded::messages::{Command, NodeEvent, ViewRecord, event_of, refusal_of};
+use crate::mailbox::{Receiver, Sender, mailbox};
+use crate::threaded::commands::{COMMANDS_MAX, Command, Commands, Reply};
+use crate::threaded::events::{EVENTS_MAX, NodeEvent};
+use crate::threaded::locks::Locks;
 use bourdon_port::Waker;
 use bourdon_protocol::Event;
 use bourdon_ring::counters::Reader;
-use bourdon_ring::signal::{Bell, Flag};
-use bourdon_ring::spsc::{self, Consumer, Producer};
+use bourdon_ring::signal::Flag;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 use rustix::fs::Mode;
@@ -35,7 +35,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
-use zerocopy::FromBytes;
 
 /// Connections at once: people and monitors, not a service.
 const CONNECTIONS_MAX: usize = 16;
@@ -51,47 +50,39 @@ const BACKLOG: i32 = 16;
 const WAKE: Token = Token(usize::MAX);
 const LISTEN: Token = Token(usize::MAX - 1);
 
-/// Both threads' ends of the rings between them, before either runs.
+/// Both threads' ends of the mailboxes between them, before either runs.
 pub(crate) struct Seats {
     pub(crate) control: Prepared,
-    pub(crate) listener: Listener,
-    pub(crate) commands: Consumer,
-    pub(crate) answers: Listener,
+    pub(crate) listener: Sender<NodeEvent>,
+    pub(crate) replies: Sender<Reply>,
 }
 
 /// What the control thread will own.
 pub(crate) struct Prepared {
     poll: Poll,
     waker: Arc<mio::Waker>,
-    events: Consumer,
-    commands: Producer,
-    answers: Consumer,
+    events: Receiver<NodeEvent>,
+    replies: Receiver<Reply>,
 }
 
 /// How the data agent is reached.
 pub(crate) struct AgentHandle {
-    pub(crate) bell: Bell,
+    pub(crate) commands: Commands,
     pub(crate) waker: Waker,
     pub(crate) stop: Flag,
 }
 
-/// Makes the rings and the waker.
-pub(crate) fn prepare(event_ring_bytes: usize, command_ring_bytes: usize) -> io::Result<Seats> {
+/// Makes the mailboxes and the waker.
+pub(crate) fn prepare() -> io::Result<Seats> {
     let poll = Poll::new()?;
     let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE)?);
-    let (event_producer, events) = spsc::channel(event_ring_bytes);
-    let (command_producer, commands) = spsc::channel(command_ring_bytes);
-    let (answer_producer, answers) = spsc::channel(command_ring_bytes);
     let wake = || {
         let waker = Arc::clone(&waker);
-        Box::new(move || _ = waker.wake()) as Box<dyn Fn() + Send>
+        move || _ = waker.wake()
     };
-    Ok(Seats {
-        listener: Listener { producer: event_producer, wake: wake() },
-        answers: Listener { producer: answer_producer, wake: wake() },
-        commands,
-        control: Prepared { poll, waker, events, commands: command_producer, answers },
-    })
+    let (listener, events) = mailbox(EVENTS_MAX, wake());
+    let (reply_sender, replies) = mailbox(COMMANDS_MAX, wake());
+    Ok(Seats { listener, replies: reply_sender, control: Prepared { poll, waker, events, replies } })
 }
 
 /// The running control thread.
@@ -120,7 +111,7 @@ impl Prepared {
         let (end, waker) = (Flag::new(), Arc::clone(&self.waker));
         let labels = cell_names().into_iter().map(|(label, _)| label).collect();
         let thread = ControlThread {
-            rings: self,
+            mailboxes: self,
             listener,
             connections: (0..CONNECTIONS_MAX + SESSIONS_MAX).map(|_| None).collect(),
             cells,
@@ -179,6 +170,10 @@ struct Connection {
     progress_at: Instant,
 }
 
+fn too_many() -> Value {
+    json!({ "error": "too many requests at once: try again" })
+}
+
 /// What a connection needs next.
 enum Next {
     Request(Vec<u8>),
@@ -187,7 +182,7 @@ enum Next {
 }
 
 struct ControlThread {
-    rings: Prepared,
+    mailboxes: Prepared,
     listener: UnixListener,
     connections: Vec<Option<Connection>>,
     cells: Reader,
@@ -206,7 +201,7 @@ impl ControlThread {
         let mut ready = Events::with_capacity(CONNECTIONS_MAX + 2);
         while !self.end.is_set() {
             let is_busy = self.connections.iter().any(Option::is_some);
-            match self.rings.poll.poll(&mut ready, is_busy.then_some(IDLE_MAX / 4)) {
+            match self.mailboxes.poll.poll(&mut ready, is_busy.then_some(IDLE_MAX / 4)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => {
@@ -214,7 +209,7 @@ impl ControlThread {
                     return;
                 }
             }
-            self.take_rings();
+            self.take_mail();
             for event in &ready {
                 match event.token() {
                     LISTEN => self.accept(),
@@ -236,33 +231,28 @@ impl ControlThread {
         }
     }
 
-    fn take_rings(&mut self) {
+    fn take_mail(&mut self) {
         let now_ns = crate::clock::Clock::start().wall_ns();
         let log = &mut self.log;
-        let (mut synced, mut refused) = (None, None);
-        self.rings.events.read(usize::MAX, |tag, frame| {
-            let event = event_of(tag, frame);
+        let (mut syncs, mut view) = (Vec::new(), None);
+        while let Some(event) = self.mailboxes.events.take() {
             if let NodeEvent::Group(Event::Synced { phase, asked: true }) = event {
-                synced = Some(phase);
+                syncs.push(json!({ "synced": { "phase": phase } }));
             }
             log.note(now_ns, event);
-        });
-        let mut view = None;
-        self.rings.answers.read(usize::MAX, |tag, frame| match tag {
-            tag if tag == Command::Sync as u32 => {
-                refused = u64::read_from_bytes(frame).ok().and_then(refusal_of);
-            }
-            _ => view = ViewRecord::read_from_bytes(frame).ok(),
-        });
-        if let Some(phase) = synced {
-            self.answer_one_sync(&json!({ "synced": { "phase": phase } }));
         }
-        if let Some(refusal) = refused {
-            self.answer_one_sync(&json!({ "error": refusal.to_string() }));
+        while let Some(reply) = self.mailboxes.replies.take() {
+            match reply {
+                Reply::View(report) => view = Some(report),
+                Reply::SyncRefused(refusal) => syncs.push(json!({ "error": refusal.to_string() })),
+            }
+        }
+        for answer in syncs {
+            self.answer_one_sync(&answer);
         }
         let Some(view) = view else { return };
         self.view_is_asked = false;
-        let answer = admin::view(&view);
+        let answer = view.answer();
         for index in 0..self.connections.len() {
             if let Some(connection) = &mut self.connections[index]
                 && std::mem::take(&mut connection.awaits_view)
@@ -288,7 +278,7 @@ impl ControlThread {
                 continue;
             };
             let interest = Interest::READABLE | Interest::WRITABLE;
-            if self.rings.poll.registry().register(&mut stream, Token(index), interest).is_ok() {
+            if self.mailboxes.poll.registry().register(&mut stream, Token(index), interest).is_ok() {
                 self.connections[index] = Some(Connection {
                     stream,
                     input: Vec::new(),
@@ -331,18 +321,21 @@ impl ControlThread {
                 json!({ "stopping": true })
             }
             Ok(Request::Leave) => {
-                self.command(Command::Leave);
-                json!({ "leaving": true })
+                if self.command(Command::Leave) {
+                    json!({ "leaving": true })
+                } else {
+                    too_many()
+                }
             }
             Ok(Request::Sync) => {
-                if self.command(Command::Sync) {
+                if self.command(Command::SyncForClient) {
                     self.sync_turns.push_back(index);
                     if let Some(connection) = &mut self.connections[index] {
                         connection.awaits_sync = true;
                     }
                     return;
                 }
-                json!({ "error": "too many requests at once: try again" })
+                too_many()
             }
             Ok(Request::View) => {
                 self.ask_view();
@@ -370,7 +363,7 @@ impl ControlThread {
             ));
         }
         let Some(connection) = &mut self.connections[index] else { return Ok(()) };
-        let waker = Arc::clone(&self.rings.waker);
+        let waker = Arc::clone(&self.mailboxes.waker);
         connection.session = Some(Session::begin(&self.locks, request, move || _ = waker.wake()));
         Ok(())
     }
@@ -383,11 +376,7 @@ impl ControlThread {
 
     /// Sends the data agent a command; false if too many commands are queued already.
     fn command(&mut self, command: Command) -> bool {
-        let taken = self.rings.commands.try_push(command as u32, &[]).is_ok();
-        if taken && self.agent.bell.must_ring() {
-            self.agent.waker.wake();
-        }
-        taken
+        self.agent.commands.try_send(command).is_ok()
     }
 
     /// Barriers complete in the order in which they were requested; connections wait in the same order.

@@ -19,7 +19,7 @@
 //! Invariant: a client that does not read has one line waiting for it, about the latest state; the states between are
 //! skipped.
 
-use crate::locks::{Candidacy, ElectionState, LockError, LockRequest, LockState, Locks, Wait};
+use crate::threaded::locks::{Candidacy, ElectionState, LockError, LockRequest, LockState, Locks, Wait};
 use bourdon_protocol::{FencingToken, Participation};
 use bourdon_wire::TopicName;
 use serde::Deserialize;

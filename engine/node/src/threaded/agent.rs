@@ -1,8 +1,9 @@
 //! The data agent: the thread that runs a threaded node's engine.
 //!
 //! An application thread that is slow must not slow the group's protocol: acknowledgements, repairs and timers have
-//! to go on while it computes. So the engine has a thread of its own, and meets the application only at rings. The
-//! obvious danger is at their ends: an agent that waits for room in a full ring blocks everything in it.
+//! to go on while it computes. So the engine has a thread of its own, and meets the application only at rings, for
+//! messages, and mailboxes, for all else. The obvious danger is at their ends: an agent that waits for room in a full
+//! ring blocks everything in it.
 //!
 //! Here it never waits. A publication the engine refuses stays in its ring until the engine takes it. Delivery goes on
 //! only while every subscription ring of a member has room; then it stops, the delivered watermark with it, and the
@@ -13,26 +14,29 @@
 //! is at most one batch, sized by the room there was and the longest message seen, and never more than the
 //! receive logs held.
 
+use crate::admin::view::ViewReport;
 use crate::counters::{AgentFigures, CountersWriter};
-use crate::direct::Post;
 use crate::engine::DELIVER_LIMIT;
 use crate::idle::Idler;
 use crate::inline::Node;
-use crate::locks::Broker;
-use crate::threaded::messages::{
-    Command, DELIVERED_BYTES, Delivered, NodeEvent, PUBLISHED_BYTES, Published, STANDINGS, ViewRecord, event_frame,
-    refusal_word,
-};
+use crate::mailbox::{Receiver, Sender};
+use crate::threaded::commands::{COMMANDS_MAX, Command, Reply};
+use crate::threaded::direct::Post;
+use crate::threaded::events::NodeEvent;
+use crate::threaded::frames::{DELIVERED_BYTES, Delivered, Published};
+use crate::threaded::held_up;
+use crate::threaded::locks::broker::Broker;
 use crate::threaded::waits::{FOLLOWING_NS, ViewWait, Waiting};
 use crate::topics::Filter;
 use crate::transport::Reach;
 use bourdon_port::{PortError, Waker};
-use bourdon_protocol::{Delivery, Refusal, Standing};
+use bourdon_protocol::{Delivery, Standing};
 use bourdon_ring::counters as cells;
 use bourdon_ring::signal::{Bell, Flag, Sleeper, WatermarkWriter};
 use bourdon_ring::spsc::{self, ClaimError};
 use bourdon_wire::Instant;
 use std::collections::VecDeque;
+use std::sync::mpsc::TrySendError;
 use std::time::Duration;
 use zerocopy::IntoBytes;
 
@@ -127,29 +131,23 @@ impl Outlet {
     }
 }
 
-/// A receiver of events.
-pub(crate) struct Listener {
-    pub(crate) producer: spsc::Producer,
-    pub(crate) wake: Box<dyn Fn() + Send>,
-}
-
 /// The data agent's state, made on its own thread.
 pub(crate) struct Agent {
     pub(crate) node: Node,
     pub(crate) publications: Vec<spsc::Consumer>,
     pub(crate) outlets: Vec<Outlet>,
-    pub(crate) listeners: Vec<Listener>,
-    pub(crate) commands: spsc::Consumer,
-    /// The application's, which are answered by events.
-    pub(crate) orders: spsc::Consumer,
-    pub(crate) answers: Listener,
+    /// The receivers of events: the application and the control thread.
+    pub(crate) listeners: [Sender<NodeEvent>; 2],
+    pub(crate) commands: Receiver<Command>,
+    /// The answers to the control thread.
+    pub(crate) replies: Sender<Reply>,
     /// The application's direct messages.
     pub(crate) post: Post,
     /// Its locks and elections.
     pub(crate) broker: Broker,
     /// Why publications are blocked: cell 0, for the application to read.
     pub(crate) held_up: cells::Writer,
-    /// Rung by publishers and the control thread.
+    /// Rung by publishers and senders of commands.
     pub(crate) sleeper: Sleeper,
     /// Rung by subscribers that made room, while delivery waits for it.
     pub(crate) gate: Sleeper,
@@ -223,6 +221,7 @@ impl Agent {
         if let Some(waited_ns) = self.view_wait.report(self.node.now(), waits_from_ns) {
             self.report(NodeEvent::Waiting(Waiting::of(self.node.process(), self.node.now(), waited_ns)));
         }
+        work_count += self.obey();
         work_count += self.post.collect(&mut self.node);
         work_count += self.broker.work(&mut self.node);
         let reach = self.node.reach();
@@ -230,32 +229,29 @@ impl Agent {
             self.reach = reach;
             reach.into_iter().for_each(|reach| self.report(NodeEvent::Reached(reach)));
         }
-        Ok(work_count + self.obey())
+        Ok(work_count)
     }
 
     fn take_publications(&mut self) -> usize {
         let (node, mut held_up, mut dropped, mut taken) = (&mut self.node, None, None, 0);
         for consumer in &mut self.publications {
-            taken += consumer.read_while(TAKE_LIMIT, |tag, frame| {
-                let (outgoing, payload) = Published::read(tag, frame);
+            taken += consumer.read_while(TAKE_LIMIT, |_, frame| {
+                let (outgoing, payload) = Published::read(frame);
                 match node.try_publish_with(&outgoing, payload) {
                     Ok(_) => true,
-                    Err(refusal @ (Refusal::TooLarge { .. } | Refusal::Observer)) => {
+                    Err(refusal) if held_up::may_pass(refusal) => {
+                        held_up = Some(refusal);
+                        false
+                    }
+                    Err(refusal) => {
                         dropped = Some(refusal);
                         self.figures.publications_dropped += 1;
                         true
                     }
-                    Err(refusal) => {
-                        held_up = Some(refusal);
-                        false
-                    }
                 }
             });
         }
-        let word = refusal_word(held_up);
-        if self.held_up.get(0) != word {
-            self.held_up.set(0, word);
-        }
+        held_up::write(&mut self.held_up, held_up);
         if let Some(refusal) = dropped {
             self.report(NodeEvent::PublicationDropped(refusal));
         }
@@ -279,93 +275,62 @@ impl Agent {
 
     #[cold]
     fn report(&mut self, event: NodeEvent) {
-        let (tag, frame) = event_frame(&event);
-        for listener in &mut self.listeners {
-            // An application that does not fetch events misses some, as with the protocol's own bounded queue.
-            let _ = listener.producer.try_push(tag, &frame);
-            (listener.wake)();
+        for listener in &self.listeners {
+            if let Err(TrySendError::Full(_)) = listener.try_send(event.clone()) {
+                self.figures.events_dropped += 1;
+            }
         }
     }
 
+    /// Carries out commands. Returns how many.
     fn obey(&mut self) -> usize {
-        let mut ordered = Vec::new();
-        let (post, node) = (&mut self.post, &mut self.node);
-        let mut count = self.orders.read(usize::MAX, |tag, frame| match tag {
-            tag if tag == Command::Direct as u32 => post.send(node, frame),
-            _ => ordered.push(tag),
-        });
-        for tag in ordered {
-            match tag {
-                tag if tag == Command::Leave as u32 => self.node.leave(),
-                _ => {
-                    if let Err(refusal) = self.node.sync(None) {
-                        self.report(NodeEvent::SyncRefused(refusal));
-                    }
-                }
-            }
-        }
-        let mut asked = Vec::new();
-        count += self.commands.read(usize::MAX, |tag, _| asked.push(tag));
-        for tag in asked {
-            match tag {
-                tag if tag == Command::Sync as u32 => {
-                    if let Err(refusal) = self.node.sync(None) {
-                        // A caller that waits for the barrier receives the reason for the refusal.
-                        let _ = self
-                            .answers
-                            .producer
-                            .try_push(Command::Sync as u32, refusal_word(Some(refusal)).as_bytes());
-                        (self.answers.wake)();
-                    }
-                }
-                tag if tag == Command::Leave as u32 => self.node.leave(),
-                _ => {
-                    let record = self.view();
-                    let _ = self.answers.producer.try_push(Command::View as u32, record.as_bytes());
-                    (self.answers.wake)();
-                }
-            }
+        let mut count = 0;
+        // No more in a round: the group's own work waits meanwhile, and callers may send faster than this.
+        while count < COMMANDS_MAX
+            && let Some(command) = self.commands.take()
+        {
+            count += 1;
+            self.carry_out(command);
         }
         count
     }
 
-    /// The members that have not been heard, as bits, and how many are configured.
-    fn unheard(&self) -> (u64, u16) {
-        let process = self.node.process();
-        (process.missing().fold(0, |missing, rank| missing | 1 << rank.0), process.config().members)
+    #[cold]
+    fn carry_out(&mut self, command: Command) {
+        let (node, broker) = (&mut self.node, &mut self.broker);
+        match command {
+            Command::Sync => {
+                if let Err(refusal) = node.sync(None) {
+                    self.report(NodeEvent::SyncRefused(refusal));
+                }
+            }
+            Command::SyncForClient => {
+                if let Err(refusal) = node.sync(None) {
+                    self.reply(Reply::SyncRefused(refusal));
+                }
+            }
+            Command::Leave => node.leave(),
+            Command::Direct(command) => {
+                let is_known = self.post.send(node, command);
+                self.figures.events_dropped += u64::from(!is_known);
+            }
+            Command::View => {
+                let report = ViewReport::of(node.process(), node.now());
+                self.reply(Reply::View(Box::new(report)));
+            }
+            Command::Lock(name, wait, answer) => broker.lock(node, name, wait, answer),
+            Command::Unlock(request) => broker.unlock(node, &request),
+            Command::Elect(name, participation, answer) => broker.elect(node, name, participation, answer),
+            Command::Resign(name, request) => broker.resign(&name, &request),
+            Command::LeaveElection(name, request) => broker.leave_election(&name, &request),
+        }
     }
 
-    fn view(&self) -> ViewRecord {
-        let process = self.node.process();
-        let (config, view, now) = (process.config(), process.view(), self.node.now());
-        let all = u64::MAX >> (64 - u32::from(config.members.clamp(1, 64)));
-        let mut record = ViewRecord {
-            instance: view.instance.0,
-            birth: view.birth,
-            epoch: view.epoch.0,
-            present: view.bits(),
-            heard: all & !self.unheard().0,
-            suspected: process.suspects(),
-            phase: process.phase(),
-            delivered_order: process.delivered_order().0,
-            levels: [0.0; 64],
-            incarnations: [0; 64],
-            places: [u8::MAX; 64],
-            standing: STANDINGS.iter().position(|(is, _)| *is == process.standing()).unwrap_or(0) as u32,
-            members: config.members,
-            sequencer: view.sequencer.0,
-            is_formed: process.is_formed().into(),
-            differs: process.configuration_differs().into(),
-            is_wedged: process.is_wedged().into(),
-            lacks_majority: process.lacks_majority().into(),
-            reserved: 0,
-        };
-        for (place, member) in view.members.iter().enumerate() {
-            let rank = member.rank.index();
-            record.levels[rank] = process.suspicion(member.rank, now) as f32;
-            (record.incarnations[rank], record.places[rank]) = (member.incarnation.0, place as u8);
+    fn reply(&mut self, reply: Reply) {
+        // Each command that waits has room for its answer; the control thread takes all answers before it sends more.
+        if let Err(TrySendError::Full(_)) = self.replies.try_send(reply) {
+            self.figures.events_dropped += 1;
         }
-        record
     }
 
     /// Whether publications wait, or own messages are not acknowledged by all.
@@ -391,8 +356,8 @@ impl Agent {
         let publishable = self.held_up.get(0) == 0 && self.publications.iter_mut().any(spsc::Consumer::has_frames);
         let stop_is_news = self.stop.is_set() && !stopping;
         let has_room = is_gated && !self.is_gated();
-        let is_ordered = self.commands.has_frames() || self.orders.has_frames() || self.broker.has_orders();
-        let slept = if publishable || stop_is_news || has_room || is_ordered {
+        let is_commanded = self.commands.has_values();
+        let slept = if publishable || stop_is_news || has_room || is_commanded {
             Ok(())
         } else {
             self.figures.sleeps += 1;
@@ -402,11 +367,6 @@ impl Agent {
         self.sleeper.get_up();
         slept
     }
-}
-
-/// How long a frame of a publication with this payload is.
-pub(crate) const fn published_bytes(payload_bytes: usize) -> usize {
-    PUBLISHED_BYTES + payload_bytes
 }
 
 /// What a new outlet takes for the longest frame.

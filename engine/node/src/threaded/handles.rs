@@ -6,8 +6,8 @@
 //!
 //! Invariants: one thread per handle (they are `Send`, not shared); a call never blocks but [`Subscription::wait`].
 
-use crate::threaded::agent::published_bytes;
-use crate::threaded::messages::{self, Delivered, PUBLISHED_BYTES, Published, UNTIMED};
+use crate::threaded::frames::{Delivered, PUBLISHED_BYTES, Published};
+use crate::threaded::held_up;
 use bourdon_port::Waker;
 use bourdon_protocol::{Delivery, Refusal};
 use bourdon_ring::counters as cells;
@@ -110,24 +110,20 @@ impl Publication {
         if self.producer.is_abandoned() {
             return Err(PublishError::Ended);
         }
-        match self.producer.try_claim(Published::tag(topic, name), published_bytes(text.len() + payload_bytes)) {
+        let head = Published::new(topic, name);
+        match self.producer.try_claim(0, head.front_bytes() + payload_bytes) {
             Ok(mut ring) => {
-                let head = Published { intended_send_ns: UNTIMED };
-                let front_bytes = published_bytes(text.len());
                 ring[..PUBLISHED_BYTES].copy_from_slice(head.as_bytes());
-                ring[PUBLISHED_BYTES..front_bytes].copy_from_slice(text.as_bytes());
-                Ok(PublicationClaim { ring, front_bytes, bell: &mut self.bell, waker: &self.waker })
+                ring[PUBLISHED_BYTES..head.front_bytes()].copy_from_slice(text.as_bytes());
+                Ok(PublicationClaim { ring, head, bell: &mut self.bell, waker: &self.waker })
             }
-            Err(_) => {
-                let held_up_by = messages::refusal_of(self.held_up_by.get(0));
-                Err(PublishError::RingFull { held_up_by })
-            }
+            Err(_) => Err(PublishError::RingFull { held_up_by: held_up::read(&self.held_up_by) }),
         }
     }
 
     /// What the data agent waits for before it can publish more, if it waits.
     pub fn held_up_by(&self) -> Option<Refusal> {
-        messages::refusal_of(self.held_up_by.get(0))
+        held_up::read(&self.held_up_by)
     }
 }
 
@@ -135,8 +131,7 @@ impl Publication {
 #[must_use = "a claim that is not committed publishes nothing"]
 pub struct PublicationClaim<'a> {
     ring: spsc::Claim<'a>,
-    /// What stands before the payload.
-    front_bytes: usize,
+    head: Published,
     bell: &'a mut Bell,
     waker: &'a Waker,
 }
@@ -145,7 +140,8 @@ impl PublicationClaim<'_> {
     /// Sets when the message was meant to be sent, in nanoseconds since the UNIX epoch; receivers see it as its send
     /// time. Costs 8 bytes on the network.
     pub fn set_intended_send_ns(&mut self, intended_send_ns: u64) {
-        self.ring[..PUBLISHED_BYTES].copy_from_slice(Published { intended_send_ns }.as_bytes());
+        self.head = self.head.intended(intended_send_ns);
+        self.ring[..PUBLISHED_BYTES].copy_from_slice(self.head.as_bytes());
     }
 
     /// Publishes the message.
@@ -163,14 +159,14 @@ impl Deref for PublicationClaim<'_> {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        &self.ring[self.front_bytes..]
+        &self.ring[self.head.front_bytes()..]
     }
 }
 
 impl DerefMut for PublicationClaim<'_> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.ring[self.front_bytes..]
+        &mut self.ring[self.head.front_bytes()..]
     }
 }
 

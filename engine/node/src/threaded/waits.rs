@@ -6,7 +6,6 @@
 
 use bourdon_protocol::{Process, Standing};
 use bourdon_wire::{Epoch, Instant, Rank};
-use zerocopy::FromBytes;
 
 /// A usual start is over by then.
 const FIRST_NS: u64 = 1_000_000_000;
@@ -65,9 +64,6 @@ pub struct Waiting {
     pub waited_ns: u64,
 }
 
-/// A wait as words.
-type Words = [u64; 7];
-
 impl Waiting {
     /// What this process waits for.
     #[cold]
@@ -82,27 +78,6 @@ impl Waiting {
             followed: (standing == Standing::Following).then(|| process.view().epoch),
             in_lost_instance,
             rank_in_use: config.rank().filter(|_| process.is_rank_in_use(now)),
-            waited_ns,
-        }
-    }
-
-    pub(crate) fn words(&self) -> Words {
-        let rank = self.rank_in_use.map_or(0, |rank| u64::from(rank.0) + 1);
-        let epoch = self.followed.map_or(0, |epoch| epoch.0);
-        let (members, outside) = (self.members.into(), self.outside.into());
-        [self.missing, members, outside, epoch, self.in_lost_instance, rank, self.waited_ns]
-    }
-
-    pub(crate) fn read(frame: &[u8]) -> Self {
-        let words = Words::read_from_bytes(frame).expect("a wait has seven words");
-        let [missing, members, outside, epoch, in_lost_instance, rank, waited_ns] = words;
-        Self {
-            missing,
-            members: members as u16,
-            outside: outside == 1,
-            followed: (epoch > 0).then_some(Epoch(epoch)),
-            in_lost_instance,
-            rank_in_use: rank.checked_sub(1).map(|rank| Rank(rank as u16)),
             waited_ns,
         }
     }

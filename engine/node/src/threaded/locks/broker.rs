@@ -1,4 +1,4 @@
-//! The data agent's part in locks and elections: takes orders, calls the protocol, hands its news out.
+//! The data agent's part in locks and elections: carries out commands, calls the protocol, hands its news out.
 //!
 //! The protocol refuses what can't be asked for now (the group is still forming, this process is outside); an
 //! application that starts with its node would have to try again and again. So requests that may wait are kept here
@@ -6,20 +6,17 @@
 //! most willing of its candidacies wants.
 //!
 //! Invariants: every request is in `pending` or in `asked`, and leaves them with its last answer; of the candidacies
-//! for one name at most one stands. Bounds: [`REQUESTS_MAX`], [`SEATS_MAX`], [`PLACES_A_LOOK`], and [`ORDERS_MAX`]
-//! orders a round.
+//! for one name at most one stands. Bounds: [`REQUESTS_MAX`], [`SEATS_MAX`], [`PLACES_A_LOOK`].
 
 use super::request::{Answer, Request};
-use super::{ElectionState, LockError, LockState, Lost, ORDERS_MAX, Wait};
+use super::state::{ElectionState, LockError, LockState, Lost, Wait};
 use crate::inline::Node;
 use bourdon_protocol::{
     Coordination, CoordinationRefusal, LockId, LockNews, LockStanding, Loss, Participation, Patience, Standing,
 };
-use bourdon_ring::signal::WatermarkReader;
 use bourdon_wire::{Instant, TopicName};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 /// Requests for locks at a node, waiting or granted: more than an application has threads.
@@ -30,21 +27,6 @@ const SEATS_MAX: usize = 1024;
 const PLACES_NS: u64 = 20_000_000;
 /// How many are looked up at a time: each costs a search.
 const PLACES_A_LOOK: usize = 16;
-
-/// A command of the application to the agent.
-#[derive(Debug)]
-pub(crate) enum Order {
-    /// A lock.
-    Lock(TopicName, Wait, Answer<LockState>),
-    /// No lock any more.
-    Unlock(Arc<Request<LockState>>),
-    /// A part in an election.
-    Elect(TopicName, Participation, Answer<ElectionState>),
-    /// To watch only.
-    Resign(TopicName, Arc<Request<ElectionState>>),
-    /// No part in it any more.
-    Leave(TopicName, Arc<Request<ElectionState>>),
-}
 
 /// A request that the group does not take yet.
 #[derive(Debug)]
@@ -64,9 +46,6 @@ struct Race {
 
 /// The agent's end.
 pub(crate) struct Broker {
-    orders: Receiver<Order>,
-    posted: WatermarkReader,
-    taken: u64,
     is_member: bool,
     pending: Vec<Pending>,
     asked: BTreeMap<LockId, Answer<LockState>>,
@@ -79,11 +58,8 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    pub(super) fn new(orders: Receiver<Order>, posted: WatermarkReader, is_member: bool) -> Self {
+    pub(crate) fn new(is_member: bool) -> Self {
         Self {
-            orders,
-            posted,
-            taken: 0,
             is_member,
             pending: Vec::new(),
             asked: BTreeMap::new(),
@@ -92,12 +68,6 @@ impl Broker {
             places_due: Instant(0),
             look_from: LockId(0),
         }
-    }
-
-    /// Whether the application has ordered something that was not taken.
-    #[inline]
-    pub(crate) fn has_orders(&self) -> bool {
-        self.posted.get() != self.taken
     }
 
     /// How long the agent may sleep without missing a deadline of a request that is kept here.
@@ -109,16 +79,13 @@ impl Broker {
         self.pending.iter().map(left).min().unwrap_or(Duration::MAX)
     }
 
-    /// Takes orders and hands out news. Returns how much there was.
+    /// Hands out news and passes on what waits. Returns how much there was.
     #[inline]
     pub(crate) fn work(&mut self, node: &mut Node) -> usize {
         let mut count = 0;
         while let Some(news) = node.poll_coordination() {
             count += 1;
             self.hand_out(node, news);
-        }
-        if self.has_orders() {
-            count += self.take_orders(node);
         }
         if !self.pending.is_empty() || self.is_unsettled {
             count += self.put_forward(node);
@@ -130,52 +97,27 @@ impl Broker {
         count
     }
 
-    #[cold]
-    fn take_orders(&mut self, node: &mut Node) -> usize {
-        let mut count = 0;
-        // No more in a round: the group's own work waits meanwhile, and callers may order faster than this.
-        while count < ORDERS_MAX
-            && let Ok(order) = self.orders.try_recv()
-        {
-            count += 1;
-            match order {
-                Order::Lock(name, wait, answer) => self.lock(node, Pending { name, wait, answer }),
-                Order::Unlock(request) => {
-                    self.pending.retain(|pending| !pending.answer.is_of(&request));
-                    let id = self.asked.iter().find(|(_, answer)| answer.is_of(&request)).map(|(id, _)| *id);
-                    if let Some(id) = id {
-                        self.asked.remove(&id);
-                        node.unlock(id);
-                    }
-                }
-                Order::Elect(name, participation, answer) => self.elect(node, name, participation, answer),
-                Order::Resign(name, request) => {
-                    if let Some(race) = self.races.get_mut(&name) {
-                        let own = race.seats.iter_mut().filter(|(_, answer)| answer.is_of(&request));
-                        own.for_each(|(participation, _)| *participation = Participation::Watch);
-                    }
-                }
-                Order::Leave(name, request) => {
-                    if let Some(race) = self.races.get_mut(&name) {
-                        race.seats.retain(|(_, answer)| !answer.is_of(&request));
-                    }
-                }
-            }
-        }
-        self.taken += count as u64;
-        self.is_unsettled = true;
-        count
-    }
-
     // ---- locks ----------------------------------------------------------------------------------------------------
 
-    fn lock(&mut self, node: &mut Node, pending: Pending) {
+    /// Requests a lock.
+    pub(crate) fn lock(&mut self, node: &mut Node, name: TopicName, wait: Wait, answer: Answer<LockState>) {
+        let pending = Pending { name, wait, answer };
         let room = self.pending.len() + self.asked.len() < REQUESTS_MAX;
         if !room {
             return over(&pending.answer, CoordinationRefusal::TooMany.into());
         }
         if let Some(pending) = self.ask(node, pending) {
             self.pending.push(pending);
+        }
+    }
+
+    /// Releases a lock, or withdraws the request.
+    pub(crate) fn unlock(&mut self, node: &mut Node, request: &Arc<Request<LockState>>) {
+        self.pending.retain(|pending| !pending.answer.is_of(request));
+        let id = self.asked.iter().find(|(_, answer)| answer.is_of(request)).map(|(id, _)| *id);
+        if let Some(id) = id {
+            self.asked.remove(&id);
+            node.unlock(id);
         }
     }
 
@@ -239,7 +181,15 @@ impl Broker {
 
     // ---- elections ------------------------------------------------------------------------------------------------
 
-    fn elect(&mut self, node: &Node, name: TopicName, participation: Participation, answer: Answer<ElectionState>) {
+    /// Takes part in an election.
+    pub(crate) fn elect(
+        &mut self,
+        node: &Node,
+        name: TopicName,
+        participation: Participation,
+        answer: Answer<ElectionState>,
+    ) {
+        self.is_unsettled = true;
         let seats: usize = self.races.values().map(|race| race.seats.len()).sum();
         let race = self.races.entry(name).or_default();
         let stands = race.seats.iter().any(|(participation, _)| *participation > Participation::Watch);
@@ -258,6 +208,23 @@ impl Broker {
         }
         if self.race_is_on(name) {
             self.show_leader(node, &name, None);
+        }
+    }
+
+    /// Makes a candidacy watch only.
+    pub(crate) fn resign(&mut self, name: &TopicName, request: &Arc<Request<ElectionState>>) {
+        self.is_unsettled = true;
+        if let Some(race) = self.races.get_mut(name) {
+            let own = race.seats.iter_mut().filter(|(_, answer)| answer.is_of(request));
+            own.for_each(|(participation, _)| *participation = Participation::Watch);
+        }
+    }
+
+    /// Ends a candidacy.
+    pub(crate) fn leave_election(&mut self, name: &TopicName, request: &Arc<Request<ElectionState>>) {
+        self.is_unsettled = true;
+        if let Some(race) = self.races.get_mut(name) {
+            race.seats.retain(|(_, answer)| !answer.is_of(request));
         }
     }
 

@@ -1,15 +1,13 @@
-//! Direct messages of a threaded node: orders go to the data agent, news come back.
+//! Direct messages of a threaded node: commands go to the data agent, news come back.
 //!
-//! They are rare, so each way is the plainest bounded thing there is: orders are frames in the ring that carries the
-//! application's other orders, news a channel of [`NEWS_MAX`]. News that do not fit stay where they are, in the
+//! They are rare, so news are values in a mailbox of [`NEWS_MAX`]. News that do not fit stay where they are, in the
 //! protocol's own bounded queues: then messages are refused, and their senders learn of it.
 
 use crate::inline::Node;
-use bourdon_port::Waker;
+use crate::mailbox::Sender;
 use bourdon_protocol::{CallId, DirectMessage, DirectOutcome, DirectRefusal};
 use bourdon_wire::Rank;
-use std::sync::mpsc::{SyncSender, TrySendError};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use std::sync::mpsc::TrySendError;
 
 /// News that the application has not fetched.
 pub(crate) const NEWS_MAX: usize = 256;
@@ -36,33 +34,37 @@ pub enum DirectNews {
     Refused(CallId, DirectRefusal),
 }
 
-/// In front of an order's payload.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub(crate) struct DirectOrder {
-    ticket: u64,
-    /// Bit r: rank r may take it.
-    among: u64,
-    /// 0 one, 1 any, 2 all.
-    way: u64,
+/// A direct message to send.
+#[derive(Debug)]
+pub(crate) struct DirectCommand {
+    /// The application's name of the call.
+    call: CallId,
+    to: Receivers,
+    payload: Vec<u8>,
 }
 
-impl DirectOrder {
-    pub(crate) fn new(ticket: u64, to: DirectTo<'_>) -> Self {
-        let bits = |ranks: &[Rank]| ranks.iter().filter(|rank| **rank <= Rank::MAX).fold(0, |bits, r| bits | 1 << r.0);
-        let (way, among) = match to {
-            DirectTo::Rank(rank) => (0, u64::from(rank.0)),
-            DirectTo::Any(ranks) => (1, bits(ranks)),
-            DirectTo::All => (2, 0),
+/// As [`DirectTo`].
+#[derive(Debug)]
+enum Receivers {
+    Rank(Rank),
+    Any(Vec<Rank>),
+    All,
+}
+
+impl DirectCommand {
+    pub(crate) fn new(call: CallId, to: DirectTo<'_>, payload: &[u8]) -> Self {
+        let to = match to {
+            DirectTo::Rank(rank) => Receivers::Rank(rank),
+            DirectTo::Any(ranks) => Receivers::Any(ranks.to_vec()),
+            DirectTo::All => Receivers::All,
         };
-        Self { ticket, among, way }
+        Self { call, to, payload: payload.to_vec() }
     }
 }
 
 /// The data agent's end.
 pub(crate) struct Post {
-    news: SyncSender<DirectNews>,
-    waker: Waker,
+    news: Sender<DirectNews>,
     /// What did not fit.
     waiting: Option<DirectNews>,
     /// The protocol's names of calls under way, and the application's.
@@ -70,26 +72,26 @@ pub(crate) struct Post {
 }
 
 impl Post {
-    pub(crate) fn new(news: SyncSender<DirectNews>, waker: Waker) -> Self {
-        Self { news, waker, waiting: None, tickets: Vec::new() }
+    pub(crate) fn new(news: Sender<DirectNews>) -> Self {
+        Self { news, waiting: None, tickets: Vec::new() }
     }
 
-    /// Sends what the application ordered.
-    pub(crate) fn send(&mut self, node: &mut Node, frame: &[u8]) {
-        let (order, payload) = DirectOrder::read_from_prefix(frame).expect("an order begins with its head");
-        let ticket = CallId(order.ticket);
-        let ranks: Vec<Rank> = (0..64).filter(|rank| order.among >> rank & 1 == 1).map(Rank).collect();
-        let call = match order.way {
-            0 => node.send_to(Rank(order.among as u16), payload).map(Some),
-            1 => node.send_any(&ranks, payload).map(Some),
-            _ => node.broadcast(payload).map(|()| None),
+    /// Sends a message. Returns false if the application has no room for the news that it was refused.
+    #[must_use]
+    pub(crate) fn send(&mut self, node: &mut Node, command: DirectCommand) -> bool {
+        let DirectCommand { call: ticket, to, payload } = command;
+        let call = match to {
+            Receivers::Rank(rank) => node.send_to(rank, &payload).map(Some),
+            Receivers::Any(ranks) => node.send_any(&ranks, &payload).map(Some),
+            Receivers::All => node.broadcast(&payload).map(|()| None),
         };
         match call {
-            Ok(call) => self.tickets.extend(call.map(|call| (call, ticket))),
-            // An application that fetches no news misses some of these, as with events.
-            Err(refusal) => drop(self.news.try_send(DirectNews::Refused(ticket, refusal))),
+            Ok(call) => {
+                self.tickets.extend(call.map(|call| (call, ticket)));
+                true
+            }
+            Err(refusal) => self.news.try_send(DirectNews::Refused(ticket, refusal)).is_ok(),
         }
-        self.waker.wake();
     }
 
     /// Moves what there is to the application. Returns how much.
@@ -104,9 +106,6 @@ impl Post {
                 }
                 Err(TrySendError::Disconnected(_)) => break,
             }
-        }
-        if count > 0 {
-            self.waker.wake();
         }
         count
     }

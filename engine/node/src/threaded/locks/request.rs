@@ -102,7 +102,7 @@ impl<S: State> Request<S> {
     }
 }
 
-/// The agent's side of a request. Dropped with the agent, or with an order that the agent never took, it releases
+/// The agent's side of a request. Dropped with the agent, or with a command that the agent never took, it releases
 /// callers that wait.
 #[derive(Debug)]
 pub(crate) struct Answer<S: State>(Arc<Request<S>>);

@@ -1,9 +1,9 @@
 //! Locks and elections of a threaded node, for any thread of the application.
 //!
 //! The group's locks are the data agent's business: it alone calls the protocol. A caller wants to sleep until it has
-//! the lock, to hold it as a value, and to learn when it is lost. So a [`Locks`] is a way to leave orders with the
-//! agent (a bounded channel and a doorbell), and each request has a cell that the agent writes its state to
-//! (`request.rs`); the agent's part is `broker.rs`.
+//! the lock, to hold it as a value, and to learn when it is lost. So a [`Locks`] is a way to send the agent commands
+//! (`threaded/commands.rs`), and each request has a cell that the agent writes its state to (`request.rs`); the agent's
+//! part is `broker.rs`.
 //!
 //! **A lock can be lost while it is held.** A member that reaches no majority any more, or was removed, holds nothing,
 //! whatever its application believes; and an application that was paused learns of it late. [`Guard::lost`] gives what
@@ -12,148 +12,31 @@
 //!
 //! Invariants: a waiting caller is released when the node ends, loses its majority or is removed. Dropping a [`Guard`],
 //! a [`LockRequest`] or a [`Candidacy`] gives up what it stood for. At a node one at most stands in an election: two
-//! would each believe that they lead. Bounds: [`ORDERS_MAX`] orders under way; the broker has its own.
+//! would each believe that they lead. Bounds: those of the commands under way; the broker has its own.
 
-mod broker;
-mod request;
+pub(crate) mod broker;
+pub(crate) mod request;
+pub(crate) mod state;
 
-pub(crate) use broker::Broker;
+pub use state::{ElectionState, LockError, LockState, Lost, Wait};
 
-use bourdon_port::Waker;
-use bourdon_protocol::{CoordinationRefusal, FencingToken, Leadership, Loss, Participation};
-use bourdon_ring::signal::{Bell, WatermarkWriter, watermark};
+use crate::threaded::commands::{Command, Commands};
+use bourdon_protocol::{FencingToken, Leadership, Participation};
 use bourdon_wire::TopicName;
-use broker::Order;
-use request::{Answer, Request, State, Watcher};
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use request::{Answer, Request, Watcher};
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
-/// Orders that the agent has not taken: it takes all of them each round, so a caller waits only for microseconds.
-const ORDERS_MAX: usize = 256;
-
-/// Why there is no lock, or no part in an election.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LockError {
-    /// It could not be asked for.
-    #[error(transparent)]
-    Refused(#[from] CoordinationRefusal),
-    /// It is not free, and the caller would not wait.
-    #[error("the lock is not free")]
-    Busy,
-    /// It was not granted in time.
-    #[error("the lock was not granted in time")]
-    TimedOut,
-    /// It was lost, or can't be granted any more.
-    #[error(transparent)]
-    Lost(#[from] Lost),
-    /// This node stands in that election already.
-    #[error("this node stands in this election already, and leads once at most: watch it, or let the other resign")]
-    Stands,
-}
-
-/// Why a lock or a leadership was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Lost {
-    /// By what happened in the group.
-    #[error(transparent)]
-    Group(#[from] Loss),
-    /// With its node.
-    #[error("the node has ended: others may have the lock by now")]
-    Ended,
-}
-
-/// How long a request waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
-    /// Not at all.
-    No,
-    /// Until then.
-    Until(Instant),
-    /// Until it is granted or can't be granted any more.
-    Forever,
-}
-
-/// The state of a request for a lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LockState {
-    /// It could not be asked for yet, if this gives a reason; else the agent has not come to it.
-    Pending(Option<CoordinationRefusal>),
-    /// It waits in the group.
-    Waiting {
-        /// The fewest that come before it: see [`LockStanding`](crate::LockStanding).
-        ahead: usize,
-    },
-    /// It has the lock.
-    Held(FencingToken),
-    /// It has none, and will not get it any more.
-    Over(LockError),
-}
-
-impl State for LockState {
-    fn end(&mut self) {
-        if !matches!(self, Self::Over(_)) {
-            *self = Self::Over(Lost::Ended.into());
-        }
-    }
-}
-
-/// The state of an election, as this node knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ElectionState {
-    /// The leader, if there is one.
-    pub leader: Option<Leadership>,
-    /// Whether that is this candidacy.
-    pub own: bool,
-    /// Why this candidacy leads no more, if it was deposed since it led last.
-    pub deposed: Option<Loss>,
-    /// Why nothing is known yet: the group does not let this node take part so far.
-    pub pending: Option<CoordinationRefusal>,
-    /// Nothing more will come.
-    pub over: Option<LockError>,
-    /// The agent has come to it.
-    known: bool,
-}
-
-impl ElectionState {
-    const NEW: Self = Self { leader: None, own: false, deposed: None, pending: None, over: None, known: false };
-}
-
-impl State for ElectionState {
-    fn end(&mut self) {
-        if self.over.is_none() {
-            *self = Self { leader: None, own: false, over: Some(Lost::Ended.into()), ..*self };
-        }
-    }
-}
-
-struct Sending {
-    orders: SyncSender<Order>,
-    /// Orders sent so far: the agent looks at this, which costs it next to nothing.
-    posted: WatermarkWriter,
-    bell: Bell,
-    waker: Waker,
-}
-
 /// Asks for locks and takes part in elections, from any thread; clones are the same.
-#[derive(Clone)]
-pub struct Locks(Arc<Mutex<Sending>>);
-
-impl std::fmt::Debug for Locks {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Locks")
-    }
-}
-
-/// Both ends: the agent's, and what becomes a [`Locks`] once the agent's waker is known.
-pub(crate) fn broker(is_member: bool) -> (Broker, impl FnOnce(Bell, Waker) -> Locks) {
-    let (orders, taken) = sync_channel(ORDERS_MAX);
-    let (posted, seen) = watermark(0);
-    let locks = |bell, waker| Locks(Arc::new(Mutex::new(Sending { orders, posted, bell, waker })));
-    (Broker::new(taken, seen, is_member), locks)
-}
+#[derive(Clone, Debug)]
+pub struct Locks(Commands);
 
 impl Locks {
+    /// Locks by the node that takes these commands.
+    pub(crate) fn new(commands: Commands) -> Self {
+        Self(commands)
+    }
+
     /// Waits for a lock. While the group is still forming or the node outside, it waits for that as well.
     ///
     /// # Errors
@@ -190,7 +73,7 @@ impl Locks {
 
     fn begin_watched(&self, name: TopicName, wait: Wait, watcher: Option<Watcher>) -> LockRequest {
         let request = Request::new(LockState::Pending(None), watcher);
-        self.order(Order::Lock(name, wait, Answer::new(&request)));
+        self.0.send(Command::Lock(name, wait, Answer::new(&request)));
         LockRequest { claim: Claim { request, name, locks: self.clone() }, seen: 0 }
     }
 
@@ -216,20 +99,8 @@ impl Locks {
 
     fn begin_election(&self, name: TopicName, participation: Participation, watcher: Option<Watcher>) -> Candidacy {
         let request = Request::new(ElectionState::NEW, watcher);
-        self.order(Order::Elect(name, participation, Answer::new(&request)));
+        self.0.send(Command::Elect(name, participation, Answer::new(&request)));
         Candidacy { request, name, locks: self.clone(), seen: 0 }
-    }
-
-    fn order(&self, order: Order) {
-        let mut sending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if sending.orders.send(order).is_err() {
-            return; // the agent is gone, and the order with it: its request records this
-        }
-        let posted = sending.posted.get() + 1;
-        sending.posted.advance(posted);
-        if sending.bell.must_ring() {
-            sending.waker.wake();
-        }
     }
 }
 
@@ -244,7 +115,7 @@ struct Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         if !matches!(self.request.state(), LockState::Over(_)) {
-            self.locks.order(Order::Unlock(Arc::clone(&self.request)));
+            self.locks.0.send(Command::Unlock(Arc::clone(&self.request)));
         }
     }
 }
@@ -375,14 +246,14 @@ impl Candidacy {
 
     /// Resigns if it leads, and stands no more; it still learns which member leads.
     pub fn resign(&self) {
-        self.locks.order(Order::Resign(self.name, Arc::clone(&self.request)));
+        self.locks.0.send(Command::Resign(self.name, Arc::clone(&self.request)));
     }
 }
 
 impl Drop for Candidacy {
     fn drop(&mut self) {
         if self.request.state().over.is_none() {
-            self.locks.order(Order::Leave(self.name, Arc::clone(&self.request)));
+            self.locks.0.send(Command::LeaveElection(self.name, Arc::clone(&self.request)));
         }
     }
 }

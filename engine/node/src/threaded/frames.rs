@@ -1,0 +1,207 @@
+//! What the rings between a node and its application's threads carry: messages, each with a head in front of it.
+//!
+//! Rings carry bytes, and both ends live in one process of one build, so a head is a plain struct in native order.
+//! `docs/decisions/rings-carry-bytes.md` gives the reason why payloads are copied. Everything else that crosses threads
+//! is rare, and goes by mailbox as a value: [`Command`](super::commands::Command),
+//! [`NodeEvent`](super::events::NodeEvent).
+//!
+//! Invariant: every frame that is written can be read back; one that can't is a bug, and panics.
+
+use bourdon_protocol::{Delivery, Outgoing};
+use bourdon_wire::{
+    ClientId, ClientTag, Epoch, Incarnation, InstanceId, Instant, OrderNumber, Rank, Sequence, TopicId, TopicName,
+};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// The head of each published payload, and of the topic's name if it carries one.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Published {
+    /// When the application meant to send it, if it has given a time.
+    intended_send_ns: u64,
+    topic: u16,
+    /// Bytes of the name that follows; 0 without a name.
+    name_bytes: u16,
+    /// 1 with a time.
+    is_timed: u32,
+}
+
+/// Bytes of [`Published`].
+pub(crate) const PUBLISHED_BYTES: usize = size_of::<Published>();
+
+impl Published {
+    /// The head of a message.
+    #[inline]
+    pub(crate) fn new(topic: TopicId, name: Option<&TopicName>) -> Self {
+        let name_bytes = name.map_or(0, |name| name.as_str().len()) as u16;
+        Self { intended_send_ns: 0, topic: topic.0, name_bytes, is_timed: 0 }
+    }
+
+    /// The same head, of a message that was meant to be sent then.
+    pub(crate) fn intended(self, intended_send_ns: u64) -> Self {
+        Self { intended_send_ns, is_timed: 1, ..self }
+    }
+
+    /// Bytes in front of the payload.
+    #[inline]
+    pub(crate) fn front_bytes(&self) -> usize {
+        PUBLISHED_BYTES + usize::from(self.name_bytes)
+    }
+
+    /// A whole frame, as what was to be published.
+    #[inline]
+    pub(crate) fn read(frame: &[u8]) -> (Outgoing, &[u8]) {
+        let (head, rest) = Self::read_from_prefix(frame).expect("a publication begins with its head");
+        let (name, payload) = split_name(rest, head.name_bytes);
+        let name = name.map(|name| TopicName::new(name).expect("it was one"));
+        let intended_send_ns = (head.is_timed == 1).then_some(head.intended_send_ns);
+        (Outgoing { topic: TopicId(head.topic), intended_send_ns, client: None, name, after: None }, payload)
+    }
+}
+
+/// A name of so many bytes in front of a payload, if there is one.
+fn split_name(rest: &[u8], name_bytes: u16) -> (Option<&str>, &[u8]) {
+    if name_bytes == 0 {
+        return (None, rest);
+    }
+    let (name, payload) = rest.split_at(name_bytes.into());
+    (Some(std::str::from_utf8(name).expect("it was text")), payload)
+}
+
+/// The head of each delivered payload, and of the topic's name if it came with one.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Delivered {
+    sequence: u64,
+    order: u64,
+    instance: u64,
+    send_time_ns: u64,
+    kernel_receive_ns: u64,
+    delivered_at: u64,
+    client: u64,
+    client_sequence: u64,
+    epoch: u32,
+    incarnation: u32,
+    sender: u16,
+    topic: u16,
+    /// Bytes of the name that follows; 0 without a name.
+    name_bytes: u16,
+    has: u16,
+}
+
+/// Bytes of [`Delivered`].
+pub(crate) const DELIVERED_BYTES: usize = size_of::<Delivered>();
+
+/// Bits of [`Delivered`]'s `has`: which of its fields mean something.
+mod has {
+    pub(super) const ORDER: u16 = 1;
+    pub(super) const KERNEL_RECEIVE: u16 = 2;
+    pub(super) const CLIENT: u16 = 4;
+    /// A barrier's own message: its phase stands where the order number would.
+    pub(super) const BARRIER: u16 = 8;
+    pub(super) const LATE: u16 = 16;
+}
+
+impl Delivered {
+    #[inline]
+    pub(crate) fn new(delivery: &Delivery<'_>) -> Self {
+        let flag = |bit, is: bool| if is { bit } else { 0 };
+        let (client, client_sequence) = delivery.client.map_or((0, 0), |tag| (tag.client().0, tag.sequence().0));
+        Self {
+            sequence: delivery.sequence.0,
+            order: delivery.barrier.or(delivery.order.map(|order| order.0)).unwrap_or(0),
+            instance: delivery.instance.0,
+            send_time_ns: delivery.send_time_ns,
+            kernel_receive_ns: delivery.kernel_receive_ns.unwrap_or(0),
+            delivered_at: delivery.delivered_at.0,
+            client,
+            client_sequence,
+            epoch: delivery.epoch.0 as u32, // as on the wire
+            incarnation: delivery.incarnation.0,
+            sender: delivery.sender.0,
+            topic: delivery.topic.0,
+            has: flag(has::ORDER, delivery.order.is_some())
+                | flag(has::KERNEL_RECEIVE, delivery.kernel_receive_ns.is_some())
+                | flag(has::CLIENT, delivery.client.is_some())
+                | flag(has::BARRIER, delivery.barrier.is_some())
+                | flag(has::LATE, delivery.late),
+            name_bytes: delivery.name.map_or(0, str::len) as u16,
+        }
+    }
+
+    /// A whole frame, as the delivery it was.
+    #[inline]
+    pub(crate) fn read(frame: &[u8]) -> Delivery<'_> {
+        let (head, rest) = Self::read_from_prefix(frame).expect("a delivered frame begins with its head");
+        let (name, payload) = split_name(rest, head.name_bytes);
+        let has = |bit| head.has & bit != 0;
+        Delivery {
+            sender: Rank(head.sender),
+            incarnation: Incarnation(head.incarnation),
+            instance: InstanceId(head.instance),
+            sequence: Sequence(head.sequence),
+            order: has(has::ORDER).then_some(OrderNumber(head.order)),
+            epoch: Epoch(head.epoch.into()),
+            late: has(has::LATE),
+            topic: TopicId(head.topic),
+            name,
+            send_time_ns: head.send_time_ns,
+            kernel_receive_ns: has(has::KERNEL_RECEIVE).then_some(head.kernel_receive_ns),
+            delivered_at: Instant(head.delivered_at),
+            client: has(has::CLIENT).then(|| ClientTag::new(ClientId(head.client), Sequence(head.client_sequence))),
+            barrier: has(has::BARRIER).then_some(head.order),
+            payload,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deliveries_come_back_whole() {
+        let delivery = Delivery {
+            sender: Rank(3),
+            incarnation: Incarnation(1 << 31),
+            instance: InstanceId(1 << 63),
+            sequence: Sequence(1 << 40),
+            order: Some(OrderNumber(7)),
+            epoch: Epoch(2),
+            late: true,
+            topic: TopicId(9),
+            name: None,
+            send_time_ns: 11,
+            kernel_receive_ns: None,
+            delivered_at: Instant(13),
+            client: Some(ClientTag::new(ClientId(5), Sequence(6))),
+            barrier: None,
+            payload: b"bytes",
+        };
+        let bare = Delivery { order: None, kernel_receive_ns: Some(12), client: None, ..delivery };
+        let between = Delivery { barrier: Some(3), ..bare };
+        let named = Delivery { name: Some("md.es"), ..bare };
+        for delivery in [delivery, bare, between, named] {
+            let mut frame = Delivered::new(&delivery).as_bytes().to_vec();
+            frame.extend_from_slice(delivery.name.unwrap_or_default().as_bytes());
+            frame.extend_from_slice(delivery.payload);
+            assert_eq!(format!("{:?}", Delivered::read(&frame)), format!("{delivery:?}"));
+        }
+    }
+
+    #[test]
+    fn publications_come_back_whole() {
+        let name = TopicName::new("md.es").expect("it is one");
+        for (head, intended) in [
+            (Published::new(TopicId(9), None), None),
+            (Published::new(name.id(), Some(&name)).intended(u64::MAX), Some(u64::MAX)),
+        ] {
+            let text = if head.name_bytes > 0 { name.as_str() } else { "" };
+            let frame = [head.as_bytes(), text.as_bytes(), b"bytes"].concat();
+            assert_eq!(head.front_bytes(), frame.len() - 5);
+            let (outgoing, payload) = Published::read(&frame);
+            assert_eq!((outgoing.topic.0, outgoing.intended_send_ns, payload), (head.topic, intended, &b"bytes"[..]));
+            assert_eq!(outgoing.name.is_some(), !text.is_empty());
+        }
+    }
+}
