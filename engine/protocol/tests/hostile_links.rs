@@ -5,7 +5,9 @@
 
 mod common;
 
-use bourdon_protocol::{Config, Counter, ElectionKind, MutexKind, Participation, Patience};
+use bourdon_protocol::{
+    Config, Coordination, Counter, ElectionKind, Leadership, LockNews, MutexKind, Participation, Patience,
+};
 use bourdon_wire::records::{Link, link_steps as steps};
 use bourdon_wire::{ClientId, ClientTag, Epoch, Kind, Sequence, TopicName, flags};
 use common::net::Net;
@@ -43,7 +45,8 @@ fn number() -> impl Strategy<Value = u64> {
         Just(u64::MAX - 1),
         Just(1 << 63),
         Just((1 << 63) - 1),
-        Just((1 << 56) - 1),
+        Just((1 << 47) - 1),
+        Just((1 << 41) - 1),
         0u64..1 << 63,
         any::<u64>()
     ]
@@ -112,7 +115,13 @@ fn keep_time(bench: &mut Bench) {
         assert!(timers < 64, "timers that are due for ever");
     }
     bench.effects();
-    while bench.process.poll_coordination().is_some() {}
+    while let Some(news) = bench.process.poll_coordination() {
+        if let Coordination::Lock(_, LockNews::Granted(token))
+        | Coordination::Leader(_, Some(Leadership { token, .. })) = news
+        {
+            token.as_u128(); // as an application does that guards a resource with it
+        }
+    }
 }
 
 proptest! {
@@ -221,4 +230,27 @@ fn issue_a_link_message_for_another_member_was_taken() {
     assert_eq!((bench.process.memory_use().coordination, counters.get(Counter::DiscardedImplausible)), (held, 1));
     bench.take(&message((0, 1), 2, steps::REQUEST, &wire("a"), (0, [1, 0, 0])));
     assert!(bench.process.memory_use().coordination > held);
+}
+
+/// A token has a place of 48 bits for its number in a single number. A member announced a leadership or a time beyond
+/// that, and the application that took the token as a single number panicked.
+#[test]
+fn issue_a_forged_number_made_a_token_without_a_single_number() {
+    for numbers in [[1 << 50, 1, 0], [1 << 47, 1, 0], [1, 1 << 33, 0]] {
+        let mut bench = bench(KINDS[0], 1);
+        let _ = bench.process.elect(name("a"), Participation::Watch);
+        bench.take(&message((0, 1), 2, steps::LEADS, &wire("a"), (0, numbers)));
+        assert_eq!(bench.process.poll_coordination(), None, "{numbers:?}");
+    }
+    let mut bench = bench(KINDS[2], 1);
+    bench.take(&message((0, 1), 2, steps::REQUEST, &wire("b"), (0, [1 << 50, 0, 0])));
+    let _ = bench.process.lock(name("a"), Patience::Forever);
+    for from in [0, 2] {
+        let sequence = if from == 0 { 3 } else { 2 };
+        bench.take(&message((from, 1), sequence, steps::REPLY, &wire("a"), (from, [1 << 40, 0, 0])));
+    }
+    let Some(Coordination::Lock(_, LockNews::Granted(token))) = bench.process.poll_coordination() else {
+        panic!("all others replied later");
+    };
+    assert!(token.as_u128() > 0, "{token:?}");
 }

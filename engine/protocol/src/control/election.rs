@@ -25,6 +25,7 @@ pub(crate) mod ring;
 
 use super::coordination::{
     Coordination, CoordinationRefusal, ElectionKind, FencingToken, Leadership, Loss, NAMES_MAX, Participation,
+    TOKEN_NUMBERS_END,
 };
 use super::mutex::Seat;
 use super::perfect_link::LinkMessage;
@@ -348,6 +349,11 @@ impl Elections {
     /// Receives a link message of another member.
     pub(crate) fn receive(&mut self, from: Rank, message: &LinkMessage) {
         let Some(name) = message.name else { return };
+        if message.number.max(message.epoch.0) >= TOKEN_NUMBERS_END
+            || message.step == LEADS && message.epoch > self.seat.epoch
+        {
+            return; // no honest member counts so far, or leads in a later view
+        }
         if !self.elections.contains_key(&name) && self.elections.len() >= ELECTIONS_MAX {
             return; // no honest group has more names
         }

@@ -28,7 +28,7 @@ pub(crate) mod token_ring;
 
 use super::coordination::{
     CoordinationRefusal, FencingToken, LockId, LockNews, LockStanding, Loss, MutexKind, NAMES_MAX, Patience,
-    REQUESTS_MAX,
+    REQUESTS_MAX, TOKEN_NUMBERS_END,
 };
 use super::perfect_link::LinkMessage;
 use crate::mutant::Mutant;
@@ -388,6 +388,9 @@ impl Mutex {
 
     /// Receives a link message of another member.
     pub(crate) fn receive(&mut self, from: Rank, message: &LinkMessage) {
+        if message.number >= TOKEN_NUMBERS_END {
+            return; // no honest member counts so far
+        }
         if let Algorithm::Textbook(textbook) = &mut self.algorithm {
             textbook.receive(&self.seat, from, message, &mut self.effects);
             self.settle();

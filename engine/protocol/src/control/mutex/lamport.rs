@@ -15,6 +15,7 @@
 //! Source: Lamport, Time, Clocks, and the Ordering of Events (CACM 1978).
 
 use super::{Effects, Exclusion, Seat, has_room};
+use crate::control::coordination::TOKEN_NUMBERS_END;
 use crate::control::perfect_link::LinkMessage;
 use crate::mutant::Mutant;
 use crate::view::{bit, ranks};
@@ -23,8 +24,8 @@ use alloc::vec::Vec;
 use bourdon_wire::records::link_steps::{RELEASE, REPLY, REQUEST};
 use bourdon_wire::{Rank, TopicName};
 
-/// No honest time comes near this; a token's number has room for it.
-pub(super) const TIMES_END: u64 = 1 << 56;
+/// No honest time comes near this; a token's number has room for it, and for a rank in its lowest bits.
+pub(super) const TIMES_END: u64 = TOKEN_NUMBERS_END >> 6;
 
 /// A Lamport time and the rank of its member: their order is total.
 pub(super) type Stamp = (u64, Rank);
