@@ -84,6 +84,8 @@ fn an_accepted_value_that_breaks_the_rule_is_not_adopted() {
     let news = bench.news();
     let proposal = format!("propose {ballot}.1 view 12 led by 1 cut 0,0,0");
     assert!(news.contains(&sends_control(&proposal, To::All)), "{news:?}");
+    let decides = |line: &&_| format!("{line:?}").contains("decide");
+    assert_eq!(news.iter().find(decides), None, "an ACCEPT that came before the value does not count");
 }
 
 /// Members crash one after the other: with `quorum = members` the group stops at the majority of the configured

@@ -549,7 +549,9 @@ impl ViewChange {
         let Some(leading) = self.leading.as_mut().filter(|leading| leading.ballot == ballot) else {
             return Reaction::None;
         };
-        let invited = leading.value.as_ref().is_some_and(|value| value.members.contains(&from));
+        // No honest member accepts what was not proposed yet.
+        let Some(value) = &leading.value else { return Reaction::None };
+        let invited = value.members.contains(&from);
         // Before the first view only exactly the incarnations that the value names: others may be of an earlier run.
         if invited || self.view.epoch != Epoch(0) && self.view.contains(from) {
             leading.accepts |= bit(from.rank);
