@@ -22,6 +22,7 @@ mod direct;
 
 pub use direct::DirectClient;
 
+use crate::control::clients::{QUIET_NS, UNDER_WAY_MAX};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bourdon_wire::records::{ClientAnswer, ClientRequest, Heartbeat, heartbeat_flags, refusals, request_flags};
@@ -43,6 +44,12 @@ const SWITCH_AFTER_NS: u64 = 200_000_000;
 const LEFT_MAX: usize = 8;
 /// How long without any reply before the application gets an event.
 const GIVE_UP_NS: u64 = 5_000_000_000;
+
+// A member keeps twice what a client has pending, and a pending message's place fits its field.
+const _: () = assert!(UNDER_WAY_MAX == 2 * WINDOW && WINDOW <= u16::MAX as usize);
+// Several retries before a switch, several switches before the application hears of it, and all of that before a member
+// may forget the client.
+const _: () = assert!(4 * RETRY_NS <= SWITCH_AFTER_NS && 4 * SWITCH_AFTER_NS <= GIVE_UP_NS && GIVE_UP_NS < QUIET_NS);
 
 /// The outcome of a client's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,6 +192,7 @@ impl Client {
     }
 
     fn push(&mut self, pending: Pending) -> Sequence {
+        debug_assert!(self.has_room(), "the caller has made sure that there is room");
         self.pending.push_back(pending);
         self.first + (self.pending.len() as u64 - 1)
     }
@@ -243,6 +251,7 @@ impl Client {
         self.last_taken = last.map(|last| self.first + last as u64).or(self.last_taken);
         self.first = self.first + taken;
         self.sent -= taken as usize;
+        assert!(self.sent <= self.pending.len(), "only pending messages are under way");
         if taken > 0 {
             self.event(ClientEvent::Taken(self.first));
             self.retry_at = now + RETRY_NS;
@@ -262,6 +271,7 @@ impl Client {
             self.left.pop_front();
         }
         self.left.push_back(self.instance);
+        assert!(self.left.len() <= LEFT_MAX, "{} instances", self.left.len());
     }
 
     fn skip_first(&mut self) {
@@ -278,6 +288,7 @@ impl Client {
         } else if self.events.len() < EVENTS_MAX {
             self.events.push_back(event);
         }
+        assert!(self.events.len() <= EVENTS_MAX, "{} events", self.events.len());
     }
 
     /// Passes the datagrams that must be sent to the member now to `send`.

@@ -8,6 +8,9 @@ use bourdon_wire::{
     Address, BIRTHS_END, GroupId, HEADER_BYTES, Incarnation, InstanceId, MTU_DEFAULT_BYTES, MTU_MIN_BYTES, Rank,
 };
 
+/// The largest MTU: what one UDP datagram over IPv4 carries.
+const MTU_MAX_BYTES: usize = 65_507;
+
 /// In which order messages are delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
@@ -278,7 +281,7 @@ pub enum ConfigError {
     Rank { rank: Rank, members: u16 },
     #[error("the sequencer's rank {rank} is not in a view of {members} members")]
     Sequencer { rank: Rank, members: u16 },
-    #[error("mtu is {0} bytes; it must be {MTU_MIN_BYTES} to 65507")]
+    #[error("mtu is {0} bytes; it must be {MTU_MIN_BYTES} to {MTU_MAX_BYTES}")]
     Mtu(usize),
     #[error("an instance's candidate is random and not 0: draw it from the system's randomness")]
     Candidate,
@@ -392,10 +395,10 @@ impl Config {
             return Err(ConfigError::Deadline);
         }
         let limits = &self.limits;
-        if !(MTU_MIN_BYTES..=65_507).contains(&limits.mtu_bytes) {
+        if !(MTU_MIN_BYTES..=MTU_MAX_BYTES).contains(&limits.mtu_bytes) {
             return Err(ConfigError::Mtu(limits.mtu_bytes));
         }
-        let least = 16 * limits.mtu_bytes;
+        let least = Limits::SLOTS_MIN * limits.mtu_bytes;
         for (what, bytes) in [
             ("log_bytes", limits.log_bytes),
             ("receive_log_bytes", limits.receive_log_bytes),
@@ -409,18 +412,28 @@ impl Config {
     }
 }
 
+// A log's slots are found by a mask, also in the smallest log; a datagram's length fits a slot's 16 bits.
+const _: () = assert!(Limits::SLOTS_MIN.is_power_of_two());
+const _: () = assert!(MTU_MAX_BYTES <= u16::MAX as usize && MTU_MIN_BYTES <= MTU_DEFAULT_BYTES);
+// No two settings share a bit of the fingerprint.
+const _: () = assert!((Reliability::Stable as u64) < 1 << 8 && (Feedback::AckEach as u64) < 1 << 7);
+const _: () = assert!((MutexKind::TokenRing as u64) < 1 << 8 && (ElectionKind::Ring as u64) < 1 << 8);
+
 impl Limits {
     /// No log holds fewer datagrams.
     pub(crate) const SLOTS_MIN: usize = 16;
 
     /// How many datagrams a log of so many bytes keeps: a power of two, so that a mask gives a number's slot.
     pub(crate) fn slots(&self, bytes: usize) -> usize {
-        let slots = (bytes / self.mtu_bytes).max(Self::SLOTS_MIN);
-        1 << slots.ilog2()
+        let most = (bytes / self.mtu_bytes).max(Self::SLOTS_MIN);
+        let slots = 1 << most.ilog2();
+        debug_assert!(slots >= Self::SLOTS_MIN && slots <= most, "{slots} datagrams of {most}");
+        slots
     }
 
     /// The bytes of a datagram that are left for frames.
     pub(crate) fn frame_bytes(&self) -> usize {
+        debug_assert!(self.mtu_bytes >= MTU_MIN_BYTES, "the configuration was checked");
         self.mtu_bytes - HEADER_BYTES
     }
 }

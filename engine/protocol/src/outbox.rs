@@ -14,6 +14,8 @@ const REPAIRS_MAX_BYTES: usize = 1 << 20;
 /// The outbox never holds more bytes: beyond the repairs there is room for what no process requests again, as relayed
 /// datagrams, and for heartbeats and ballots. A datagram beyond this is dropped and counted.
 const OUTBOX_MAX_BYTES: usize = REPAIRS_MAX_BYTES + (1 << 19);
+// The room that repairs can't take holds several of the largest datagrams.
+const _: () = assert!(OUTBOX_MAX_BYTES - REPAIRS_MAX_BYTES >= 4 * u16::MAX as usize);
 
 /// Where a datagram goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +83,7 @@ impl Outbox {
         counters: &mut Counters,
     ) {
         let length = parts[0].len() + parts[1].len();
+        debug_assert_eq!(header.channel(), CONTROL_CHANNEL);
         let frames = size_of::<FrameHeader>() + length;
         let Some(datagram) = self.reserve(to, HEADER_BYTES + frames, counters) else { return };
         let body = &mut datagram[HEADER_BYTES..];
@@ -120,6 +123,8 @@ impl Outbox {
 
     fn reserve(&mut self, to: Destination, length: usize, counters: &mut Counters) -> Option<&mut [u8]> {
         let start = self.bytes.len();
+        debug_assert!(length >= HEADER_BYTES, "a datagram has a header");
+        debug_assert!(!self.entries.is_empty() || start == 0, "an empty outbox keeps no bytes");
         if start + length > OUTBOX_MAX_BYTES {
             counters.add(Counter::DiscardedOutbox, 1);
             return None;
@@ -143,7 +148,9 @@ impl Outbox {
     pub(crate) fn drain(&mut self, send: &mut impl FnMut(Destination, &[u8], usize) -> usize) -> bool {
         while let Some(entry) = self.entries.front() {
             let datagram = &self.bytes[entry.start..entry.end];
-            if send(entry.to, datagram, datagram.len()) == 0 {
+            let taken = send(entry.to, datagram, datagram.len());
+            debug_assert!(taken <= 1, "{taken} of one datagram");
+            if taken == 0 {
                 return false;
             }
             self.entries.pop_front();

@@ -55,6 +55,9 @@ impl Beginning {
     }
 }
 
+// A bitmap has a bit for each rank.
+const _: () = assert!(Rank::MAX.0 as u32 + 1 == u64::BITS);
+
 /// A bitmap with a bit for each rank.
 pub(crate) fn bit(rank: Rank) -> u64 {
     1u64.checked_shl(u32::from(rank.0)).unwrap_or(0)
@@ -68,6 +71,7 @@ pub(crate) fn ranks(bits: u64) -> impl Iterator<Item = Rank> {
 impl View {
     /// Before the first view: all members that the configuration names, whatever their incarnations will be.
     pub fn forming(members: u16, sequencer: Rank) -> Self {
+        assert!(sequencer.0 < members && members <= Rank::MAX.0 + 1, "the configuration was checked");
         let unknown = |rank| Member { rank: Rank(rank), incarnation: Incarnation(0) };
         let members = (0..members).map(unknown).collect();
         Self { epoch: Epoch(0), members, sequencer, instance: InstanceId::NONE, birth: 0 }
@@ -81,6 +85,7 @@ impl View {
     /// A view in which every configured rank has the given incarnation; of instance 1, born at 1, unless the caller
     /// sets others.
     pub fn of_all(epoch: Epoch, members: u16, incarnation: Incarnation, sequencer: Rank) -> Self {
+        assert!(sequencer.0 < members && members <= Rank::MAX.0 + 1, "the configuration was checked");
         let member = |rank| Member { rank: Rank(rank), incarnation };
         Self { epoch, members: (0..members).map(member).collect(), sequencer, instance: InstanceId(1), birth: 1 }
     }

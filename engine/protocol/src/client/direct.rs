@@ -45,6 +45,7 @@ impl DirectClient {
     /// A process with an id that no other process has, reachable at `address`, sending datagrams of at most
     /// `mtu_bytes`.
     pub fn new(group: GroupId, id: ClientId, address: Address, mtu_bytes: usize) -> Self {
+        assert!(mtu_bytes > HEADER_BYTES, "a datagram of {mtu_bytes} bytes holds no record");
         let incarnation = Incarnation(id.0 as u32);
         let header = DatagramHeader::new(group, InstanceId::NONE, Epoch(0), Rank::CLIENT, incarnation, CONTROL_CHANNEL);
         Self {

@@ -27,15 +27,17 @@ use bourdon_wire::{Address, ClientId, ClientTag, DatagramNumber, Instant, Sequen
 /// How many clients one member serves: few enough for a linear search.
 const CLIENTS_MAX: usize = 1024;
 /// Messages of one client that were published here and that no quorum holds yet; twice what a client has pending.
-const UNDER_WAY_MAX: usize = 64;
+pub(crate) const UNDER_WAY_MAX: usize = 64;
 /// Runs of one client's messages delivered beyond what is missing. Each gap is a message that some member has published
 /// and this process has not delivered, or one that was given up: more than so many can only be of the latter kind.
 const BEYOND_MAX: usize = 256;
 /// A client not heard for so long may be forgotten: longer than any client goes on trying.
-const QUIET_NS: u64 = 60_000_000_000;
+pub(crate) const QUIET_NS: u64 = 60_000_000_000;
 /// How long a message waits for those that another member accepted: longer than any repair, and than a view change
 /// over links that retransmit for seconds.
 const OTHERS_WAIT_NS: u64 = 5_000_000_000;
+
+const _: () = assert!(OTHERS_WAIT_NS < QUIET_NS);
 
 #[derive(Debug)]
 struct Known {
@@ -132,6 +134,7 @@ impl Known {
             }
         }
         self.next = self.next.max(self.taken);
+        debug_assert!(self.taken >= self.delivered, "what was delivered counts as accepted: {self:?}");
     }
 
     fn new(now: Instant, client: ClientId, delivered: Sequence) -> Self {
@@ -174,6 +177,9 @@ impl Known {
             self.delivered = self.delivered.max(end);
             self.beyond.remove(0);
         }
+        debug_assert!(self.beyond.len() <= BEYOND_MAX, "{} runs", self.beyond.len());
+        debug_assert!(self.beyond.first().is_none_or(|(first, _)| *first > self.delivered), "{self:?}");
+        debug_assert!(self.beyond.windows(2).all(|runs| runs[0].1 < runs[1].0), "runs that meet are one run: {self:?}");
     }
 }
 
@@ -201,6 +207,7 @@ impl Clients {
         known.next = known.next.max(known.delivered).max(oldest);
         known.taken = known.taken.max(oldest);
         known.take_delivered();
+        debug_assert!(known.taken <= known.next, "what is acknowledged was published: {known:?}");
         if sequence == known.next && known.under_way.len() < UNDER_WAY_MAX {
             return Request::Publish;
         }
@@ -230,6 +237,7 @@ impl Clients {
     pub(crate) fn published(&mut self, client: ClientId, sequence: Sequence, open: DatagramNumber) {
         if let Some(known) = self.get(client) {
             known.next = known.next.max(sequence.next());
+            debug_assert!(known.under_way.back().is_none_or(|last| last.datagram <= open), "{known:?}, then {open}");
             known.under_way.push_back(UnderWay { next: sequence.next(), datagram: open, ordered: None });
         }
     }
@@ -239,6 +247,7 @@ impl Clients {
     /// be lost. Returns the sequence to acknowledge to the client.
     pub(crate) fn skip(&mut self, client: ClientId) -> Sequence {
         let Some(known) = self.get(client) else { return Sequence(0) };
+        assert!(known.taken <= known.next, "what is acknowledged was published: {known:?}");
         if known.taken == known.next {
             known.next = known.next.next();
             known.taken = known.next;
@@ -271,6 +280,7 @@ impl Clients {
                 known.taken = known.taken.max(first.next);
                 known.under_way.pop_front();
             }
+            debug_assert!(known.taken <= known.next, "what is acknowledged was published: {known:?}");
             if known.taken > before {
                 notify(known.client, known.taken, known.reply_to);
             }
@@ -300,6 +310,7 @@ impl Clients {
             return false;
         }
         known.take_delivered();
+        debug_assert!(self.0.len() <= CLIENTS_MAX, "{} clients", self.0.len());
         true
     }
 

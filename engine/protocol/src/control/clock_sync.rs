@@ -27,6 +27,10 @@ const ASK_FIRST_NS: u64 = 2_000_000;
 /// opposite directions.
 const DRIFT_PPM: u64 = 200;
 
+// Eight samples are those of a sixth of a second, and a bound grows by a few microseconds between two of them.
+const _: () = assert!(SAMPLES as u64 * ASK_NS <= 1_000_000_000 / 6 && ASK_FIRST_NS < ASK_NS);
+const _: () = assert!(ASK_NS / 1_000_000 * DRIFT_PPM <= 5_000);
+
 /// A measured difference to group time.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
@@ -80,6 +84,7 @@ impl ClockSync {
 
     /// The nonce of the request to send now.
     pub(crate) fn ask(&mut self, now: Instant, nonce: u64) -> u64 {
+        assert!(!self.is_reference, "the reference asks no member");
         self.asked.rotate_right(1);
         self.asked[0] = Some((nonce, now));
         self.due = now + if self.best(now).is_some() { ASK_NS } else { ASK_FIRST_NS };
@@ -91,6 +96,7 @@ impl ClockSync {
     pub(crate) fn answer(&mut self, now: Instant, nonce: u64, group_ns: u64, own_ns: u64) -> bool {
         let place = self.asked.iter().position(|asked| asked.is_some_and(|(asked, _)| asked == nonce));
         let Some((_, asked_at)) = place.and_then(|place| self.asked[place].take()) else { return false };
+        assert!(asked_at <= now, "an answer comes after its request");
         let half_ns = now.since(asked_at) / 2;
         let middle_ns = own_ns.wrapping_sub(half_ns);
         let sample = Sample { offset_ns: group_ns.wrapping_sub(middle_ns) as i64, error_ns: half_ns + 1, at: now };
@@ -121,7 +127,9 @@ impl ClockSync {
         if self.is_reference {
             return Some(0);
         }
-        self.best(now).map(|sample| sample.error_at(now)).filter(|_| self.is_known)
+        let best = self.best(now);
+        assert!(best.is_none() || self.is_known, "a sample makes group time known");
+        best.map(|sample| sample.error_at(now))
     }
 }
 

@@ -19,7 +19,7 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
-use bourdon_wire::records::Challenge;
+use bourdon_wire::records::{Challenge, Nak, Transfer, ViewAsk};
 use bourdon_wire::{Address, Instant, Rank};
 use core::hash::Hasher;
 use siphasher::sip::SipHasher13;
@@ -35,6 +35,12 @@ const RENEW_RETRY_NS: u64 = 1_000_000_000;
 
 /// Bytes answered for each byte of a request, to an address that has not proved that it receives.
 pub(crate) const ANSWER_TIMES: usize = 3;
+
+// A cookie is renewed, a lost request for it included, before the first moment at which it may be invalid.
+const _: () = assert!(RENEW_NS + RENEW_RETRY_NS < STEP_NS);
+// A challenge is no longer than any request that it answers.
+const _: () = assert!(Challenge::BYTES <= Nak::BYTES && Challenge::BYTES <= ViewAsk::BYTES);
+const _: () = assert!(Challenge::BYTES <= Transfer::BYTES);
 
 /// Issues cookies and checks them.
 #[derive(Clone, Copy, Debug)]

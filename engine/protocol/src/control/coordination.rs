@@ -8,7 +8,7 @@
 //! Source: fencing tokens as in Chubby's sequencers (Burrows, OSDI 2006) and Kleppmann (2016).
 
 use alloc::string::String;
-use bourdon_wire::{Epoch, Rank, TopicName};
+use bourdon_wire::{BIRTHS_END, Epoch, Rank, TopicName};
 
 /// The most locks, and the most elections, that a process takes part in at a time: a member announces them at each new
 /// view within milliseconds.
@@ -18,9 +18,14 @@ pub const REQUESTS_MAX: usize = 1024;
 /// News that the application has not fetched: the end of each request, its grant before it, and some changes of leader
 /// in each election.
 pub(crate) const NEWS_MAX: usize = 2 * REQUESTS_MAX + 8 * NAMES_MAX;
+
+// A process can request each lock that it may name.
+const _: () = assert!(NAMES_MAX <= REQUESTS_MAX);
 /// No honest number of a token comes near this: a view grants no 10^14 times. A number from another member that is not
 /// below it is refused, so that a token has a single number however often it is granted from there on.
 pub(crate) const TOKEN_NUMBERS_END: u64 = 1 << 47;
+// A token's birth and number fit their places in the single number.
+const _: () = assert!(BIRTHS_END <= 1 << 48 && TOKEN_NUMBERS_END < 1 << 48);
 
 /// Grows with every grant of a lock and with every leadership of an election, also when all members end and the group
 /// forms again. Tokens are compared by the birth of the group's instance, then by the epoch, then by the number.

@@ -35,6 +35,9 @@ use push::Push;
 
 /// As many peers as a bitmap of 64 bits can name.
 const PEERS_MAX: usize = Rank::MAX.index() + 1;
+const _: () = assert!(PEERS_MAX <= u64::BITS as usize);
+// A peer's suspicions have a bit for each detector.
+const _: () = assert!(Why::ALL.len() <= u8::BITS as usize);
 
 /// Which detectors run, and how long each waits before it suspects a peer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -402,6 +405,7 @@ impl Detector {
         }
         peer.evidence_at = Some(now);
         let raised = peer.raised;
+        assert!(raised & Why::Evidence.bit() == 0, "only evidence makes its detector suspect a peer");
         self.missed(raised | Why::Evidence.bit());
         self.look_due = self.look_due.min(now);
     }
@@ -439,6 +443,8 @@ impl Detector {
         for (index, peer) in self.peers.iter_mut().enumerate() {
             let Some(peer) = peer else { continue };
             let (before, after) = (peer.raised, peer.suspecting(now, &self.timing));
+            debug_assert!(after & Why::Evidence.bit() >= before & Why::Evidence.bit(), "evidence is final");
+            debug_assert!(self.own != Some(Rank(index as u16)), "no process watches itself");
             peer.raised = after;
             for why in Why::ALL {
                 let figures = &mut self.figures[why as usize];
@@ -454,6 +460,12 @@ impl Detector {
             self.suspects = self.suspects & !(1 << index) | u64::from(after != 0) << index;
             self.look_due = self.look_due.min(peer.deadline(&self.timing).max(now + 1));
         }
+        debug_assert!(self.look_due > now, "one look at a time");
+        let watched = |rank: usize| self.peers[rank].is_some();
+        debug_assert!(
+            (0..PEERS_MAX).all(|rank| self.suspects & 1 << rank == 0 || watched(rank)),
+            "a suspect is watched"
+        );
     }
 
     /// Passes to `send` the pings due now: the peer and the nonce. Pull must not watch a peer that can't be reached

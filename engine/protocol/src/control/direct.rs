@@ -25,10 +25,13 @@ use crate::event::{CallId, DirectMessage, DirectOutcome, DirectRefusal};
 use crate::outbox::{Destination, Outbox};
 use alloc::vec::Vec;
 use bourdon_wire::records::{self, direct_steps};
-use bourdon_wire::{Address, FRAME_HEADER_BYTES, Instant, Kind, Rank};
+use bourdon_wire::{Address, FRAME_HEADER_BYTES, HEADER_BYTES, Instant, Kind, MTU_MIN_BYTES, Rank};
 use caller::{Caller, Health, Target, TargetChoice};
 use receiver::Receiver;
 use zerocopy::IntoBytes;
+
+// A direct message of some length fits the smallest datagram.
+const _: () = assert!(HEADER_BYTES + FRAME_HEADER_BYTES + records::Direct::BYTES < MTU_MIN_BYTES / 2);
 
 /// Both halves, caller and receiver, of one process.
 #[derive(Debug)]
@@ -50,6 +53,8 @@ pub(crate) struct Out<'a> {
 
 impl Out<'_> {
     fn send(&mut self, now: Instant, to: Destination, record: &records::Direct, payload: &[u8]) {
+        let has_payload = matches!(record.step.get(), direct_steps::SEND | direct_steps::BROADCAST);
+        assert!(has_payload || payload.is_empty(), "an answer is never longer than what it answers");
         self.outbox.record(now, to, Kind::Direct, [record.as_bytes(), payload], self.counters);
     }
 }
@@ -58,6 +63,7 @@ impl Direct {
     /// For a process reachable at `address`, whose `sender_id` no other process has, with frames of at most
     /// `frame_bytes`.
     pub(crate) fn new(sender_id: u64, address: Address, frame_bytes: usize) -> Self {
+        assert!(frame_bytes > FRAME_HEADER_BYTES + records::Direct::BYTES, "{frame_bytes} bytes hold no payload");
         let limit_bytes = frame_bytes - FRAME_HEADER_BYTES - records::Direct::BYTES;
         Self {
             sender_id,

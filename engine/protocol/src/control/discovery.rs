@@ -94,6 +94,8 @@ impl Discovery {
         let Some(known) = index.and_then(|index| self.known.get_mut(index)) else { return };
         known.sightings.retain(|sighting| sighting.rank != rank);
         known.sightings.push(Sighting { rank, epoch, members, heard_from, at: now });
+        debug_assert!(known.sightings.len() <= Rank::MAX.index() + 1, "at most one for each rank");
+        debug_assert!(self.known.len() <= INSTANCES_MAX, "{} instances", self.known.len());
     }
 
     /// A place for another instance, if there is one: the oldest instance that is not alive is evicted.
@@ -105,6 +107,7 @@ impl Discovery {
         }
         let dead = self.known.iter().enumerate().filter(|(_, known)| !known.is_alive(now));
         let (index, _) = dead.min_by_key(|(_, known)| known.heard_at())?;
+        assert!(!self.known[index].is_alive(now), "an instance that is alive keeps its place");
         self.known[index] = fresh;
         Some(index)
     }

@@ -178,6 +178,7 @@ impl Elections {
         if stood && !stands {
             self.resign(name);
         }
+        assert!(self.elections.values().filter(has_part).count() <= NAMES_MAX, "too many elections");
         self.begin(name);
         self.vacant(name); // if the election was begun before and no member has been elected
         if let Some(leadership) = self.leader(&name) {
@@ -311,6 +312,8 @@ impl Elections {
     fn announce(&mut self, name: TopicName) {
         let (own, epoch, birth) = (self.seat.own, self.seat.epoch, self.seat.birth);
         let Some(election) = self.elections.get_mut(&name) else { return };
+        let may_announce = election.stands() && election.is_vacant() && election.announced.is_none();
+        assert!(may_announce && self.is_open && !self.is_cut, "a candidate announces itself where no member leads");
         election.term = election.term.saturating_add(1);
         let term = election.term;
         election.announced = Some(Announced { term, accepted: bit(own) });
@@ -336,6 +339,7 @@ impl Elections {
         if !is_quorum(&self.members, announced.accepted) && !early {
             return;
         }
+        assert!(announced.accepted & bit(own) != 0, "a winner has accepted itself");
         election.announced = None;
         let term = announced.term;
         let token = FencingToken { birth: self.seat.birth, epoch: self.seat.epoch, number: term };
@@ -488,6 +492,7 @@ impl Elections {
     /// view.
     fn accept(&mut self, name: TopicName, winner: Rank, term: u64) {
         let seat = self.seat.clone();
+        assert!(winner != seat.own && seat.members & bit(winner) != 0, "{winner} is another member");
         let token = FencingToken { birth: seat.birth, epoch: seat.epoch, number: term };
         let Some(election) = self.elections.get_mut(&name) else { return };
         election.announced = None;
@@ -581,6 +586,7 @@ impl Elections {
 
     /// A view begins: leaders that are not in it no longer lead.
     pub(crate) fn enter(&mut self, seat: Seat, view: &View) {
+        assert!(seat.members == view.bits() && seat.epoch == view.epoch, "{seat:?} in {view:?}");
         self.members = view.members.iter().map(|member| member.rank).collect();
         self.seat = seat;
         (self.is_open, self.suspects) = (false, 0);

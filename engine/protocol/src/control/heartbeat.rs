@@ -27,6 +27,7 @@ impl Heartbeat {
     /// Something was sent: the end of the stream must be announced.
     #[inline]
     pub(crate) fn sent(&mut self, now: Instant, timing: &Timing) {
+        debug_assert!(self.last <= now, "time does not go back: {self:?} at {now:?}");
         self.interval_ns = timing.heartbeat_min_ns;
         self.due = (now + timing.heartbeat_min_ns).min(self.last + timing.heartbeat_max_ns);
     }
@@ -40,6 +41,7 @@ impl Heartbeat {
     /// A heartbeat was sent; sets when the next is due.
     pub(crate) fn beat(&mut self, now: Instant, timing: &Timing, formed: bool) {
         let interval_ns = if formed { self.interval_ns } else { FORMING_NS.min(timing.heartbeat_max_ns) };
+        debug_assert!(interval_ns > 0 && self.last <= now, "{self:?} at {now:?}");
         (self.due, self.last) = (now + interval_ns, now);
         self.interval_ns = (2 * interval_ns).min(timing.heartbeat_max_ns);
     }

@@ -36,6 +36,7 @@ use clique::bits;
 
 /// As many members as a bitmap of 64 bits can name.
 const MEMBERS_MAX: usize = Rank::MAX.index() + 1;
+const _: () = assert!(MEMBERS_MAX <= u64::BITS as usize);
 
 /// How long a choice must stand before a member acts on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,6 +229,8 @@ impl Membership {
         let links = situation.links();
         let (common, chosen) = situation.choose(&links, situation.evidence | unheard);
         let members = situation.ranks(chosen);
+        assert!(members & 1 << situation.own.index() != 0, "every choice of a member contains it");
+        assert!(members & !view == 0, "a choice is of the view's members");
         // When each member that is not chosen may be evicted.
         let mut ripe_at = [Instant::NEVER; MEMBERS_MAX];
         for rank in others().map(|rank| rank.index()) {
@@ -243,6 +246,7 @@ impl Membership {
         let unreachable = note(&mut self.unreachable, patience_ns.is_some(), now);
         if let (Some(since), Some(patience_ns)) = (unreachable, patience_ns) {
             let until = since + patience_ns;
+            assert!(since <= now, "time does not go back: unreachable since {since:?} at {now:?}");
             return if now >= until { Verdict::NoMajority } else { Verdict::Wait { until } };
         }
         if members == view {
@@ -261,6 +265,7 @@ fn decide(now: Instant, situation: &Situation, ripe_at: &[Instant; MEMBERS_MAX],
     let evicted = bits(view).filter(|rank| ripe_at[*rank] <= now).fold(0, |set, rank| set | 1 << rank);
     let next = bits(view & !evicted).map(|rank| ripe_at[rank]).min().unwrap_or(Instant::NEVER);
     if evicted == 0 {
+        assert!(next > now && next < Instant::NEVER, "each wait is bounded: until {next:?} at {now:?}");
         return Verdict::Wait { until: next };
     }
     let members = view & !evicted;
@@ -268,6 +273,7 @@ fn decide(now: Instant, situation: &Situation, ripe_at: &[Instant; MEMBERS_MAX],
     if !is_quorum(situation.view, members) || remain + situation.joiners.min(remain) < situation.members_min {
         return Verdict::NoMajority;
     }
+    assert!(members & 1 << situation.own.index() != 0, "a proposal contains the proposer");
     let ripe = || bits(evicted).map(|rank| ripe_at[rank]);
     let (first, last) = (ripe().min().unwrap_or(now), ripe().max().unwrap_or(now));
     // Members that are to be evicted soon are evicted in the same step, but the proposer waits for them no longer than

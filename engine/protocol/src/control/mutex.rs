@@ -32,7 +32,7 @@ use super::coordination::{
 };
 use super::perfect_link::LinkMessage;
 use crate::mutant::Mutant;
-use crate::view::{Member, View, ranks};
+use crate::view::{Member, View, bit, ranks};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
@@ -77,7 +77,9 @@ impl Seat {
     /// The next member in the ring, by rank; itself if it is alone.
     pub(crate) fn successor(&self) -> Rank {
         let after = ranks(self.members).find(|rank| *rank > self.own);
-        after.or_else(|| ranks(self.members).next()).unwrap_or(self.own)
+        let next = after.or_else(|| ranks(self.members).next()).unwrap_or(self.own);
+        debug_assert!(next == self.own || self.members & bit(next) != 0, "the ring is of members");
+        next
     }
 }
 
@@ -202,6 +204,7 @@ impl Mutex {
             self.news.push((id, LockNews::Busy));
             return Ok(id);
         }
+        assert!(lock.waiting.back().is_none_or(|last| last.id < id), "requests wait in their order");
         lock.waiting.push_back(Waiter { id, patience });
         if let Patience::Until(at) = patience {
             self.due = self.due.min(at);
@@ -260,6 +263,7 @@ impl Mutex {
         if lock.asked || lock.holder.is_some() || !self.is_open {
             return;
         }
+        assert!(self.seat.members & bit(self.seat.own) != 0, "only a member requests");
         lock.asked = true;
         let tries = first.patience == Patience::Try;
         match &mut self.algorithm {
@@ -327,6 +331,7 @@ impl Mutex {
     /// A view begins. `order`: the number of its first message in total order. `is_member`: this process is a member of
     /// it, not a follower.
     pub(crate) fn enter(&mut self, seat: Seat, view: &View, order: u64, is_member: bool) {
+        assert!(seat.members == view.bits() && seat.epoch == view.epoch, "{seat:?} in {view:?}");
         (self.seat, self.members) = (seat, view.members.clone());
         self.effects = Effects::default();
         match &mut self.algorithm {
@@ -420,6 +425,7 @@ impl Mutex {
         let asked = self.locks.get_mut(&name).filter(|lock| lock.asked);
         match asked.and_then(|lock| Some((lock.waiting.pop_front()?, lock))) {
             Some((waiter, lock)) => {
+                assert!(lock.holder.is_none(), "one request holds a lock: {name:?}");
                 (lock.asked, lock.holder) = (false, Some((waiter.id, token)));
                 self.entries += 1;
                 self.news.push((waiter.id, LockNews::Granted(token)));

@@ -33,6 +33,9 @@ const RETRY_NS: u64 = 1_000_000;
 /// The longest pause before a retransmission: a peer that does not answer for so long is about to leave the view.
 const RETRY_MAX_NS: u64 = 32_000_000;
 
+// What is under way is a small part of what may wait; pauses double up to the longest.
+const _: () = assert!(AHEAD < WAITING_MAX / 16 && RETRY_MAX_NS == RETRY_NS << 5);
+
 /// One message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LinkMessage {
@@ -129,6 +132,7 @@ impl PerfectLinks {
     /// Queues a message to a peer; the next [`PerfectLinks::transmit`] sends it.
     pub(crate) fn send(&mut self, to: Rank, message: LinkMessage) {
         let Some(peer) = self.peers.get_mut(to.index()) else { return };
+        assert!(message.step > link_steps::NONE && message.step < link_steps::END, "{message:?} is no step");
         peer.unacknowledged.push_back(message);
         self.is_idle = false;
         if let Some(count) = self.sent.get_mut(usize::from(message.step)) {
@@ -151,6 +155,10 @@ impl PerfectLinks {
         let acknowledged = record.acknowledged.get().min(most);
         if acknowledged > peer.first {
             let count = (acknowledged - peer.first) as usize;
+            debug_assert!(
+                count <= peer.sent && peer.sent <= peer.unacknowledged.len(),
+                "only what was sent is {peer:?}"
+            );
             peer.unacknowledged.drain(..count);
             (peer.first, peer.sent) = (acknowledged, peer.sent - count);
             peer.retry_ns = RETRY_NS;
@@ -220,6 +228,9 @@ impl PerfectLinks {
                 // New messages do not delay the retransmission of earlier ones.
                 peer.retry_at = peer.retry_at.min(now + peer.retry_ns);
             }
+            assert!(peer.sent <= AHEAD && peer.sent <= peer.unacknowledged.len(), "{} under way", peer.sent);
+            assert!((peer.sent == 0) == (peer.retry_at == Instant::NEVER), "what is under way is sent again: {peer:?}");
+            assert!(peer.first > 0 && peer.next > 0, "links number from 1");
             if core::mem::take(&mut peer.owes_ack) {
                 self.overhead += 1;
                 send(rank, &Link { acknowledged: peer.next.into(), to: rank.0.into(), ..NOTHING }, None);

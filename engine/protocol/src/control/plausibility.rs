@@ -40,6 +40,9 @@ const EPOCHS_AHEAD: u64 = 4;
 /// A heartbeat counts as an announcement for so long: ten of the slowest, so that loss does not silence a member.
 const ANNOUNCED_NS: u64 = 1_000_000_000;
 
+// A ballot's round and a rank share its 64 bits; a process hears the sender of a view in the time of its heartbeats.
+const _: () = assert!(Rank::MAX.0 as u64 <= u16::MAX as u64 && ROUNDS_PER_TAKEOVER == Rank::MAX.0 as u64 + 1);
+
 /// Whether a ballot can have been reached `elapsed_ns` after the view began.
 pub(crate) fn is_ballot_plausible(ballot: Ballot, elapsed_ns: u64, takeover_after_ns: u64) -> bool {
     let takeovers = elapsed_ns / takeover_after_ns.max(1);
@@ -77,6 +80,7 @@ impl Announcements {
 
     /// A view begins here: its streams begin again at 0.
     pub(crate) fn enter(&mut self, now: Instant) {
+        assert!(self.view_since <= now, "time does not go back: a view since {:?} at {now:?}", self.view_since);
         self.view_since = now;
         self.ranks.iter_mut().for_each(|announced| announced.stream = None);
     }

@@ -45,6 +45,7 @@ pub(crate) struct Presence {
 
 impl Presence {
     pub(crate) fn new(own: Option<Rank>, members: usize) -> Self {
+        assert!(own.is_none_or(|own| own.index() < members), "the configuration was checked");
         Self { own, peers: vec![Peer::default(); members] }
     }
 
@@ -67,6 +68,7 @@ impl Presence {
         peer.heard_from = heartbeat.heard_from.get();
         peer.flags = heartbeat.flags.get();
         (peer.heard_at, peer.introduced) = (now, true);
+        debug_assert!(self.knows(from), "a rank has the incarnation that was heard last");
         other
     }
 

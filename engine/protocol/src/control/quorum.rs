@@ -14,9 +14,22 @@ pub fn bitmap(ranks: &[Rank]) -> u64 {
     ranks.iter().fold(0, |bits, rank| bits | 1 << rank.index())
 }
 
+// Any two quorums of so many members share a member: two without the first, and one with the first and one without. Two
+// with the first share it. Of two halves, the half with the first member is a quorum.
+const _: () = {
+    let mut members = 1;
+    while members <= Rank::MAX.index() + 1 {
+        assert!(2 * threshold(members, false) > members);
+        assert!(threshold(members, true) + threshold(members, false) > members);
+        assert!(2 * threshold(members, true) <= members + 1 && threshold(members, false) <= members);
+        members += 1;
+    }
+};
+
 /// Whether the members that voted decide for the view, which is in the order of seniority. Votes of others don't count.
 pub fn is_quorum(view: &[Rank], votes: u64) -> bool {
     let Some(first) = view.first() else { return false };
+    debug_assert!(bitmap(view).count_ones() as usize == view.len(), "members are distinct: {view:?}");
     let with_first = votes & 1 << first.index() != 0;
     (votes & bitmap(view)).count_ones() as usize >= threshold(view.len(), with_first)
 }

@@ -19,7 +19,7 @@
 //! §4.2.1).
 
 use alloc::vec::Vec;
-use bourdon_wire::{Address, Instant, Rank};
+use bourdon_wire::{Address, Instant, MTU_DEFAULT_BYTES, Rank};
 
 /// Parts requested at once: some 40 KB, which fit any socket buffer.
 pub(crate) const PARTS_AHEAD: u32 = 32;
@@ -31,6 +31,11 @@ const RETRIES: u32 = 100;
 const IDLE_NS: u64 = 5_000_000_000;
 /// A position that was not asked about for so long is replaced by another joiner's.
 pub(crate) const POSITION_IDLE_NS: u64 = 100_000_000;
+
+// The parts under way fit any socket buffer; a donor keeps a snapshot for longer than a joiner goes on asking for it,
+// and a position for longer than a joiner waits before it asks again.
+const _: () = assert!(PARTS_AHEAD as usize * MTU_DEFAULT_BYTES < 64 << 10);
+const _: () = assert!(RETRY_NS * (RETRIES as u64) < IDLE_NS && RETRY_NS < POSITION_IDLE_NS);
 
 /// A snapshot that this process sends.
 #[derive(Debug)]
@@ -54,6 +59,7 @@ impl Donor {
     }
 
     pub(crate) fn give(&mut self, bytes: Vec<u8>) {
+        assert!(!bytes.is_empty(), "a snapshot begins with its position");
         self.checksum = crc32c::crc32c(&bytes);
         self.bytes = Some(bytes);
     }
@@ -120,6 +126,7 @@ impl SnapshotFetch {
     /// What to request now: the first part and how many; a count of zero asks the donor to make a snapshot. `None` if
     /// this donor must be given up.
     pub(crate) fn ask(&mut self, now: Instant) -> Option<(u32, u32)> {
+        assert!(self.first_missing < self.have.len().max(1), "a whole snapshot needs no more parts");
         self.tries += 1;
         self.due = now + RETRY_NS;
         if self.tries > RETRIES {
@@ -157,6 +164,10 @@ impl SnapshotFetch {
         }
         let start = part as usize * self.part_bytes;
         let Some(have) = self.have.get_mut(part as usize).filter(|have| !**have) else { return Taken::Nothing };
+        debug_assert!(
+            start < self.total_bytes && self.bytes.len() == self.total_bytes,
+            "part {part} begins at {start}"
+        );
         let length = self.part_bytes.min(self.total_bytes - start);
         if bytes.len() != length {
             return Taken::Nothing;
@@ -167,6 +178,7 @@ impl SnapshotFetch {
         while self.have.get(self.first_missing) == Some(&true) {
             self.first_missing += 1;
         }
+        debug_assert!(self.first_missing <= self.have.len() && self.under_way <= PARTS_AHEAD);
         self.under_way = self.under_way.saturating_sub(1);
         if self.first_missing < self.have.len() {
             if self.under_way == 0 {

@@ -52,7 +52,9 @@ pub struct Ballot(pub u64);
 
 impl Ballot {
     fn after(self, own: Rank) -> Self {
-        Self(((self.0 >> 16) + 1) << 16 | u64::from(own.0))
+        let next = Self(((self.0 >> 16) + 1) << 16 | u64::from(own.0));
+        assert!(next > self && next.proposer() == own, "{next:?} of {own} after {self:?}");
+        next
     }
 
     /// The member that began it.
@@ -166,7 +168,8 @@ pub(crate) fn floor_of(birth: u64) -> u64 {
 
 /// The first view's birth: now, or above every birth that a founding member knows of.
 pub(crate) fn birth_above(now_ms: u64, floor: u64) -> u64 {
-    now_ms.max(floor.saturating_add(1)).min(BIRTHS_END - 1)
+    assert!(floor < BIRTHS_END, "the configuration was checked");
+    now_ms.max(floor + 1).min(BIRTHS_END - 1)
 }
 
 /// A ballot that this member leads.
@@ -219,6 +222,8 @@ pub(super) enum Reaction {
 impl ViewChange {
     /// The state at the beginning of a view.
     pub fn new(own: Member, view: View, members_min: usize, mutant: Option<Mutant>) -> Self {
+        let forms = view.epoch == Epoch(0) && view.incarnation(own.rank).is_some();
+        assert!(forms || view.contains(own), "{own:?} decides what follows {view:?}");
         let (promised, accepted, proposed) = (Ballot(0), None, None);
         let (leading, decided) = (None, None);
         Self { own, view, members_min, promised, accepted, proposed, leading, decided, birth_floor: 0, mutant }
@@ -267,7 +272,7 @@ impl ViewChange {
     /// Another incarnation of a process was heard before the first view: the promises of the earlier incarnation are
     /// void.
     pub(super) fn replace(&mut self, member: Member) {
-        debug_assert!(self.view.epoch == Epoch(0));
+        assert!(self.view.epoch == Epoch(0), "a view names incarnations");
         for known in self.view.members.iter_mut().filter(|known| known.rank == member.rank) {
             known.incarnation = member.incarnation;
         }
@@ -289,6 +294,7 @@ impl ViewChange {
     /// Begins a ballot higher than any heard. The caller must then report this member's own state:
     /// [`ViewChange::on_held`].
     pub(super) fn lead(&mut self, proposal: Proposal) -> Ballot {
+        assert!(self.decided.is_none(), "a decision ends the ballots");
         let ballot = self.promised.after(self.own.rank);
         let old = self.leading.take().filter(|_| self.mutant == Some(Mutant::StaleState));
         self.promised = ballot;
@@ -310,6 +316,7 @@ impl ViewChange {
 
     /// The promise of the ballot promised last, to its proposer.
     pub(super) fn state(&self, held: Cut) -> (Ballot, Step) {
+        assert!(self.is_wedged(), "a state is the promise of a ballot");
         // A value accepted before the first view can be dropped: see `adopted`.
         let accepted = self.accepted.clone().filter(|_| self.view.epoch != Epoch(0));
         (self.promised, Step::State { held, accepted, birth_floor: self.birth_floor })
@@ -353,8 +360,10 @@ impl ViewChange {
             self.view
         );
         let leading = self.leading.as_mut()?;
+        assert!(leading.value.is_none() && leading.accepts == 0, "a ballot has one value");
         leading.value = Some(value.clone());
         let ballot = leading.ballot;
+        assert!(ballot == self.promised, "a member leads the ballot that it promised last");
         self.proposed = Some((ballot, value.clone()));
         Some((ballot, Step::Propose(value)))
     }
@@ -423,6 +432,14 @@ impl ViewChange {
             _ => (self.view.instance, self.view.birth),
         };
         let (leavers, cut) = (leavers & self.view.bits(), self.union(leading));
+        let ranks = members.iter().fold(0, |bits, member| bits | bit(member.rank));
+        assert!(ranks.count_ones() as usize == members.len(), "members are distinct by rank: {members:?}");
+        assert!(ranks & bit(sequencer) != 0, "the sequencer is a member");
+        let forms = self.view.epoch == Epoch(0);
+        assert!(
+            !forms || proposal.origin.is_none() || birth > leading.birth_floor,
+            "a birth is above all that are known"
+        );
         Some(Value { members, sequencer, leavers, cut, instance, birth })
     }
 
@@ -472,6 +489,7 @@ impl ViewChange {
             "no quorum continues: {value:?} after {:?}",
             self.view
         );
+        assert!(self.decided.is_none(), "one value an epoch");
         self.decided = Some(value.clone());
         Some((leading.ballot, Step::Decide(value)))
     }
@@ -543,6 +561,7 @@ impl ViewChange {
             self.leading = None;
             self.proposed = None;
         }
+        assert!(self.is_wedged() && self.promised >= ballot, "{ballot:?} after {:?}", self.promised);
     }
 
     fn on_accept(&mut self, from: Member, ballot: Ballot) -> Reaction {
@@ -602,6 +621,8 @@ impl ViewChange {
             "no quorum continues: {value:?} after {:?}",
             self.view
         );
+        let is_latest = self.accepted.as_ref().is_none_or(|(before, _)| *before <= ballot) && ballot == self.promised;
+        assert!(is_latest || self.mutant.is_some(), "{ballot:?} is accepted after {:?}", self.promised);
         self.accepted = Some((ballot, value));
         if let Some(leading) = self.leading.as_mut().filter(|leading| leading.ballot == ballot) {
             leading.accepts |= bit(self.own.rank);

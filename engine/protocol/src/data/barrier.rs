@@ -105,6 +105,7 @@ impl Barrier {
 
     /// Requests them again in the next view.
     pub(crate) fn ask_again(&mut self, asked: VecDeque<Option<Vec<u8>>>) {
+        assert!(self.asked.is_empty() && asked.len() <= ASKED_MAX, "{} requests for barriers", asked.len());
         self.asked = asked;
     }
 
@@ -147,6 +148,7 @@ impl Barrier {
 
     /// They were requested.
     pub(crate) fn has_asked(&mut self) {
+        debug_assert!(self.asked_others <= self.phase, "it requests the others' markers once a phase: {self:?}");
         self.asked_others = self.phase + 1;
     }
 
@@ -206,6 +208,7 @@ impl Barrier {
             (self.phase, self.own_reached, self.placed) = (phase, phase, self.placed.max(phase));
             streams.iter_mut().for_each(|stream| stream.enter_phase(phase));
         }
+        debug_assert!(self.own_reached <= self.phase + 1 && self.placed <= self.phase + 1, "{self:?}");
         if self.own_reached == phase {
             self.own_reached = phase + 1;
             return BarrierProgress::Reached;

@@ -41,6 +41,7 @@ impl Causal {
                 self.vector.push(CausalEntry::new(stream.rank, stream.delivered));
             }
         }
+        debug_assert!(self.vector.len() < streams.len(), "an entry for each other member at most");
     }
 
     /// The vector last prepared.
@@ -74,6 +75,7 @@ impl Causal {
                     count += 1;
                 }
             }
+            debug_assert!(count <= limit, "{count} messages of at most {limit}");
             if count == before {
                 return count;
             }

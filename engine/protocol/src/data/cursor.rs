@@ -78,6 +78,7 @@ impl Cursor {
 
     fn enter(&mut self, log: &Log) -> Option<()> {
         let header = DatagramHeader::of_checked(log.get(self.number)?);
+        debug_assert!(header.number() == self.number, "a slot holds the datagram that it is looked up for");
         let slot = log.slot(self.number)?;
         self.offset = HEADER_BYTES;
         (self.left, self.walked) = (header.count(), 0);
@@ -97,6 +98,7 @@ impl Cursor {
     /// Steps over the frame that [`Cursor::frame`] returned.
     #[inline]
     pub(crate) fn step(&mut self, body_bytes: usize, ends_message: bool) {
+        debug_assert!(self.left > 0, "only a frame that is here is stepped over");
         self.offset += bourdon_wire::FRAME_HEADER_BYTES + body_bytes;
         (self.left, self.walked) = (self.left - 1, self.walked + 1);
         self.sequence.0 += u64::from(ends_message);
@@ -116,6 +118,7 @@ impl Cursor {
     /// Steps over `frames` messages, each in one frame, of `bytes` altogether.
     #[inline]
     pub(crate) fn step_messages(&mut self, frames: u16, bytes: usize) {
+        debug_assert!(frames <= self.left && self.offset >= HEADER_BYTES, "{frames} of {} frames", self.left);
         self.offset += bytes;
         (self.left, self.walked) = (self.left - frames, self.walked + frames);
         self.sequence.0 += u64::from(frames);
@@ -213,6 +216,7 @@ impl Assembly {
             return None;
         }
         self.bytes.extend_from_slice(head.payload);
+        debug_assert!(self.bytes.len() <= limit, "no stranger makes this buffer longer");
         self.begun = frame.flags & flags::LAST == 0;
         (!self.begun).then(|| Message {
             topic: frame.topic,

@@ -64,6 +64,8 @@ impl Pipeline {
             self.raise_stops(); // for the last time
         }
         self.end = EpochState::Wedged;
+        let is_sealed = self.outbound.as_ref().is_none_or(|outbound| !outbound.packer.is_open());
+        assert!(is_sealed, "what this process has published counts as held");
     }
 
     /// Whether anything may be delivered at all.
@@ -88,6 +90,7 @@ impl Pipeline {
 
     /// Starts to fetch a proposed cut; the members in `stay` go on to the next view.
     pub(crate) fn fetch(&mut self, now: Instant, cut: &Cut, stay: u64) {
+        assert!(!self.end.is_open(), "a cut is fetched after a promise");
         if !matches!(self.end, EpochState::Decided(_)) {
             self.end = EpochState::Fetching(cut.clone());
             self.request_cut(now, cut, stay);
@@ -150,6 +153,8 @@ impl Pipeline {
 
     /// The cut was decided: delivery goes on up to it. This also ends the epoch of an observer that was never wedged.
     pub(crate) fn conclude(&mut self, now: Instant, cut: &Cut, stay: u64) {
+        let is_decided = matches!(self.end, EpochState::Decided(_));
+        assert!(!is_decided || self.config.mutant.is_some(), "an epoch ends with one cut");
         for stream in &mut self.streams {
             stream.stop = cut.ends.get(stream.rank.index()).copied().unwrap_or_default();
             stream.cursor.stop_before(stream.stop);

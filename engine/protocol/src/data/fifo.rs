@@ -17,6 +17,7 @@ pub(crate) fn deliver(
     step: &Step,
     emit: &mut impl FnMut(Delivery<'_>),
 ) -> usize {
+    debug_assert!(turn < streams.len(), "stream {turn} of {}", streams.len());
     let mut count = 0;
     let (before, after) = streams.split_at_mut(turn);
     for stream in after.iter_mut().chain(before) {
@@ -25,5 +26,6 @@ pub(crate) fn deliver(
             count += stream.deliver_plain(None, limit - count, step, emit);
         }
     }
+    debug_assert!(count <= limit, "{count} messages of at most {limit}");
     count
 }

@@ -11,7 +11,7 @@
 
 use super::log::Log;
 use super::stability::Stability;
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::view::bit;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -19,6 +19,8 @@ use bourdon_wire::{DatagramNumber, Rank};
 
 /// The sixteenth of the window that only order runs may use.
 const RESERVE_PART: u64 = 16;
+// The smallest window that a configuration allows has one datagram for order runs.
+const _: () = assert!(Limits::SLOTS_MIN as u64 >= RESERVE_PART);
 
 #[derive(Debug)]
 pub(crate) struct Flow {
@@ -45,7 +47,8 @@ impl Flow {
         let limit = DatagramNumber(0);
         let mut windows = vec![None; members];
         windows[own.index()] = Some(window);
-        debug_assert!(present & bit(own) != 0, "only a member of the view publishes");
+        assert!(present & bit(own) != 0, "only a member of the view publishes");
+        assert!(window >= RESERVE_PART, "the configuration was checked");
         Self { own, present, windows, window, limit, data_limit: limit, slowest: None, reserve, blocked: false }
     }
 
@@ -58,6 +61,7 @@ impl Flow {
         }
         self.windows[member.index()] = Some(window.max(RESERVE_PART));
         self.window = self.windows.iter().flatten().copied().min().unwrap_or(RESERVE_PART);
+        debug_assert!(self.window >= RESERVE_PART, "a window has room for one message and one run");
     }
 
     #[inline]

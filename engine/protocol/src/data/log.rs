@@ -100,6 +100,9 @@ impl Log {
     #[inline]
     pub(crate) fn fill(&mut self, number: DatagramNumber, length: usize, messages: u16, kernel_receive_ns: u64) {
         let index = self.index(number);
+        let before = self.slots[index].number;
+        debug_assert!(before == u64::MAX || before <= number.0, "{number} would replace {before}, which is newer");
+        debug_assert!(length > 0, "a datagram has a header");
         debug_assert!(length <= self.mtu && number.0 != u64::MAX, "the largest number marks an empty slot");
         self.slots[index] =
             Slot { number: number.0, kernel_receive_ns, length: length as u16, messages, delivered_early: false };
@@ -119,6 +122,8 @@ impl Log {
                 break;
             }
         }
+        let mut numbers = (first.0..end.0).take(bytes.div_ceil(self.mtu));
+        debug_assert!(numbers.all(|number| self.holds(DatagramNumber(number))), "a run has no gap");
         &self.bytes[start * self.mtu..start * self.mtu + bytes]
     }
 
@@ -137,6 +142,7 @@ impl Log {
             let bytes = self.get(number)?;
             log.space(number)[..bytes.len()].copy_from_slice(bytes);
             let index = log.index(number);
+            assert!(log.slots[index].number == u64::MAX, "the smaller log has a slot for each datagram");
             log.slots[index] = *slot;
         }
         Some(log)

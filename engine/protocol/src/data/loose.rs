@@ -38,7 +38,10 @@ impl Loose {
     /// Since when there has been a gap before `next`.
     pub(super) fn gap_since(&mut self, next: DatagramNumber, now: Instant) -> Instant {
         match self.gap.filter(|(number, _)| *number == next) {
-            Some((_, since)) => since,
+            Some((_, since)) => {
+                debug_assert!(since <= now, "time does not go back: a gap since {since:?} at {now:?}");
+                since
+            }
             None => {
                 self.gap = Some((next, now));
                 now

@@ -47,6 +47,7 @@ const NUMBERS_BITS: u32 = 40;
 pub(crate) const CUT_WAIT_NS: u64 = 2_000_000_000;
 /// Numbers end below 2^63; no group changes the view so often.
 const EPOCHS_MAX: u64 = 1 << 22;
+const _: () = assert!(EPOCHS_MAX.ilog2() + NUMBERS_BITS < 63);
 
 impl Pipeline {
     /// Whether messages may be lost.
@@ -206,6 +207,7 @@ impl Pipeline {
                 self.gap_due = self.gap_due.min(due);
             }
         }
+        debug_assert!(self.gap_due > now, "a gap whose time is over is given up");
         any_over
     }
 }
@@ -283,6 +285,7 @@ impl Stream {
 
     /// Notes messages as given up.
     pub(crate) fn lose(&mut self, from: Sequence, to: Sequence) {
+        debug_assert!(from <= to, "lost from {from} to {to}");
         match self.skipped.last_mut().filter(|(_, end)| *end == from) {
             Some((_, end)) => *end = to,
             None => self.skipped.push((from, to)),

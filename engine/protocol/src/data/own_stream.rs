@@ -30,6 +30,7 @@ pub(crate) struct OwnStream {
 impl OwnStream {
     /// Of a member of the view.
     pub(super) fn new(config: &Config, view: &View, rank: Rank, beginning: &Beginning) -> Self {
+        assert!(view.incarnation(rank).is_some(), "{rank} is no member of {view:?}");
         let (limits, members) = (&config.limits, usize::from(config.members));
         let header =
             DatagramHeader::new(config.group, view.instance, view.epoch, rank, config.incarnation, DATA_CHANNEL);
@@ -43,6 +44,13 @@ impl OwnStream {
             sequencer: sequences.then(|| Sequencer::new(rank, &beginning.first)),
             ack: Ack { due: Instant::NEVER, since: Instant::NEVER, datagrams: 0 },
         }
+    }
+}
+
+impl OwnStream {
+    /// Whether no datagram at or beyond the limit is open.
+    pub(super) fn keeps_window(&self) -> bool {
+        !self.packer.is_open() || self.packer.open < self.flow.limit
     }
 }
 
@@ -61,6 +69,8 @@ impl Ack {
         if self.due == Instant::NEVER {
             (self.since, self.due) = (now, now + config.timing.ack_delay_ns);
         }
+        // Where only a row is due at once, nothing waits for it.
+        debug_assert!(self.since <= now || self.since == Instant::NEVER, "{self:?} at {now:?}");
     }
 
     /// Whether an acknowledgement is worth sending along with what is being sent.

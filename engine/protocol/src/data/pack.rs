@@ -13,13 +13,28 @@ use super::causal::Causal;
 use super::log::Log;
 use bourdon_wire::{
     CausalEntry, ClientTag, DatagramHeader, DatagramNumber, FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, Kind,
-    MessageName, OrderNumber, Sequence, TopicId, TopicName, flags, seal,
+    MTU_MIN_BYTES, MessageName, NAME_MAX_BYTES, OrderNumber, Rank, Sequence, TopicId, TopicName, flags, seal,
 };
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 
 /// Bytes of the extension that every fragment has.
 const FRAGMENT_BYTES: usize = 8;
+const _: () = assert!(FRAGMENT_BYTES == size_of::<[U32; 2]>());
+
+/// The bytes before the payload of a message with all extensions, in the largest group.
+const EXTENSIONS_MAX_BYTES: usize = 8
+    + size_of::<ClientTag>()
+    + 2
+    + (Rank::MAX.index() + 1) * size_of::<CausalEntry>()
+    + 1
+    + NAME_MAX_BYTES
+    + size_of::<MessageName>();
+// The first fragment of such a message has room for a payload in the smallest datagram.
+const _: () = assert!(
+    HEADER_BYTES + FRAME_HEADER_BYTES + FRAGMENT_BYTES + EXTENSIONS_MAX_BYTES < MTU_MIN_BYTES,
+    "the extensions leave no room"
+);
 
 /// What is sent with a message besides its bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -98,6 +113,7 @@ impl Packer {
 
     #[inline]
     fn room(&self, log: &Log) -> usize {
+        debug_assert!(HEADER_BYTES + self.used <= log.mtu(), "{self:?}");
         log.mtu() - HEADER_BYTES - self.used
     }
 
@@ -121,6 +137,7 @@ impl Packer {
 
     /// Where the first datagram begins that has not gone to the network.
     pub(crate) fn unsent(&self, log: &Log) -> (Sequence, OrderNumber) {
+        assert!(self.sent <= self.open, "only what was packed is sent: {self:?}");
         match log.get(self.sent).filter(|_| self.sent < self.open) {
             Some(bytes) => {
                 let header = DatagramHeader::of_checked(bytes);
@@ -196,6 +213,7 @@ impl Packer {
     #[inline]
     pub(crate) fn end_message(&mut self) -> Sequence {
         let sequence = self.next_sequence;
+        debug_assert!(self.messages < self.count, "a message ends in a frame: {self:?}");
         self.messages += 1;
         self.next_sequence.0 += 1;
         self.next_order.0 += 1;
@@ -209,6 +227,7 @@ impl Packer {
         let header = self.header.at(self.open, self.first_sequence, self.first_order);
         let length = if padded { log.mtu() } else { HEADER_BYTES + self.used };
         debug_assert!(HEADER_BYTES + self.used <= log.mtu() && self.messages <= self.count, "{self:?}");
+        debug_assert!(self.first_sequence + u64::from(self.messages) == self.next_sequence, "no holes: {self:?}");
         self.closed_at_ns = self.closed_at_ns.max(wall_ns);
         seal(&mut log.space(self.open)[..length], header, self.count, self.used, self.closed_at_ns);
         log.fill(self.open, length, self.messages, 0);
@@ -257,11 +276,13 @@ impl Packer {
         wall_ns: u64,
     ) -> Sequence {
         let per_datagram = log.mtu() - HEADER_BYTES - FRAME_HEADER_BYTES - FRAGMENT_BYTES;
+        debug_assert!(payload.len() + extension_bytes(outgoing, causal) > per_datagram, "it does not fit one frame");
         let mut offset = 0;
         while offset < payload.len() {
             let first = offset == 0;
             let extension_bytes = if first { extension_bytes(outgoing, causal) } else { 0 };
             let length = (payload.len() - offset).min(per_datagram - extension_bytes);
+            debug_assert!(length > 0, "each fragment has a part of the payload");
             let last = offset + length == payload.len();
             let frame_flags = if first { extension_flags(outgoing, causal) | flags::FIRST } else { 0 }
                 | if last { flags::LAST } else { 0 };
@@ -323,6 +344,7 @@ pub(crate) fn write_extensions(mut space: &mut [u8], outgoing: &Outgoing, causal
         name.write(here);
         space = rest;
     }
+    debug_assert!(outgoing.after.is_some() || space.is_empty(), "the space is as long as the extensions");
     if let Some(after) = &outgoing.after {
         space.copy_from_slice(after.as_bytes());
     }
@@ -408,6 +430,7 @@ impl Packer {
         if self.count > 0 && !self.fits_open(log, extension_bytes + length) {
             self.close(log, true, wall_ns);
         }
+        debug_assert!(Self::is_whole(log, extension_bytes + length), "the caller has made sure that it fits");
         let undo = (self.used, self.count, self.begun);
         let frame_flags = flags::WHOLE | extension_flags(outgoing, vector);
         let body = self.frame(log, outgoing.topic, Kind::Data, frame_flags, extension_bytes + length, wall_ns);

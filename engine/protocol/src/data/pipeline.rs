@@ -124,6 +124,8 @@ impl Pipeline {
         spare: &mut Vec<Log>,
     ) -> Self {
         let members = usize::from(config.members);
+        assert!(view.members.iter().all(|member| member.rank.index() < members), "{view:?} of {members} ranks");
+        assert!(beginning.first.len() <= members, "one beginning a rank");
         let outbound = own.map(|rank| OwnStream::new(&config, &view, rank, beginning));
         let mut pipeline = Self {
             streams: streams_of(&config, &view, own, beginning, spare),
@@ -239,6 +241,7 @@ impl Pipeline {
         counters: &mut Counters,
     ) -> bool {
         let (rank, number) = (datagram.header.rank(), datagram.header.number());
+        debug_assert!(self.is_present(rank) && self.own() != Some(rank), "the datagram of another member");
         if !self.may_take(datagram, counters) {
             return false;
         }
@@ -432,6 +435,7 @@ impl Pipeline {
             body.copy_from_slice(OrderRun::new(run.rank, DATA_CHANNEL, run.first, run.count).as_bytes());
             packer.next_order = packer.next_order + u64::from(run.count);
             counters.add(Counter::OrderRunsSent, 1);
+            debug_assert!(mutant.is_some() || packer.open < outbound.flow.limit, "an order run beyond the limit");
         }
         Sequenced::All
     }
@@ -465,6 +469,8 @@ impl Pipeline {
         let (head, rest) = body.split_at_mut(Marker::BYTES);
         head.copy_from_slice(marker.as_bytes());
         rest.copy_from_slice(payload.unwrap_or_default());
+        let may_break = self.config.mutant.is_some();
+        debug_assert!(may_break || outbound.keeps_window(), "a marker is packed beyond the limit");
         if asks {
             self.barrier.has_asked();
         } else {
@@ -676,6 +682,7 @@ impl Pipeline {
             let held = if self.config.mutant == Some(Mutant::UniformAtOne) { stream.window.next } else { held };
             // What was delivered stays delivered; a stop never falls.
             stream.stop = if stream.stop.0 == u64::MAX { held } else { stream.stop.max(held) };
+            debug_assert!(held <= stream.stop, "what may be delivered stays so");
         }
     }
 }
@@ -731,6 +738,7 @@ fn reuse(spare: &mut Vec<Log>, limits: &Limits, bytes: usize) -> Log {
     match fits.map(|index| spare.swap_remove(index)) {
         Some(mut log) => {
             log.clear();
+            debug_assert!(!log.holds(DatagramNumber(0)), "a log begins empty");
             log
         }
         None => Log::new(limits.mtu_bytes, slots, limits.prefault),

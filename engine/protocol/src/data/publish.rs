@@ -73,6 +73,8 @@ impl Pipeline {
         {
             return None;
         }
+        let may_break = self.config.mutant.is_some();
+        debug_assert!(may_break || outbound.keeps_window(), "a datagram is open beyond the limit");
         outbound.packer.append(&mut self.streams[outbound.rank.index()].log, outgoing.topic, payload)
     }
 
@@ -86,6 +88,7 @@ impl Pipeline {
         counters: &'a mut Counters,
     ) -> Option<Claim<'a>> {
         let outbound = self.outbound.as_mut()?;
+        debug_assert!(self.end.is_open() && !self.barrier.is_placed(), "the message was admitted");
         let log = &mut self.streams[outbound.rank.index()].log;
         Some(outbound.packer.claim(log, outgoing, self.ordering.causal(), length, wall_ns, counters))
     }
@@ -99,6 +102,7 @@ impl Pipeline {
         payload: &[u8],
         counters: &mut Counters,
     ) -> Option<Sequence> {
+        debug_assert!(self.end.is_open() && !self.barrier.is_placed(), "the message was admitted");
         let body_bytes = payload.len();
         let outbound = self.outbound.as_mut()?;
         let log = &mut self.streams[outbound.rank.index()].log;
@@ -114,6 +118,8 @@ impl Pipeline {
         if let Some(causal) = &mut causal {
             causal.sent();
         }
+        let may_break = self.config.mutant.is_some();
+        debug_assert!(may_break || outbound.keeps_window(), "a datagram is open beyond the limit");
         Some(sequence)
     }
 
@@ -124,6 +130,7 @@ impl Pipeline {
         if outbound.packer.is_open() {
             let stream = &mut self.streams[outbound.rank.index()];
             outbound.packer.close_early(&mut stream.log, wall_ns);
+            debug_assert!(stream.window.next <= outbound.packer.open, "no datagram is taken back");
             stream.window.next = outbound.packer.open;
             stream.window.known_end = outbound.packer.open;
             stream.window.complete = outbound.packer.next_sequence;
@@ -154,6 +161,7 @@ impl Pipeline {
             let mtu = stream.log.mtu();
             let offered = bytes.len().div_ceil(mtu);
             let taken = send(bytes, mtu.min(bytes.len()));
+            debug_assert!(taken <= offered, "{taken} of {offered} datagrams");
             packer.sent = packer.sent + taken as u64;
             self.flow_stale = true;
             counters.add(Counter::DatagramsSent, taken as u64);
@@ -161,6 +169,7 @@ impl Pipeline {
                 break;
             }
         }
+        debug_assert!(stream.window.next <= packer.open && packer.sent <= packer.open, "no datagram is taken back");
         // A sealed datagram is delivered here like that of any other member; sent or not, it will be sent.
         stream.window.next = packer.open;
         stream.window.known_end = packer.open;
@@ -184,6 +193,8 @@ impl Pipeline {
             // What the network has not taken is still needed, also where this process has delivered it already.
             let floor = own.floor().min(outbound.packer.sent);
             outbound.flow.update(&self.stability, floor, &own.log);
+            let (limit, log_end) = (outbound.flow.limit, floor + own.log.capacity());
+            debug_assert!(self.config.mutant.is_some() || limit <= log_end, "the window ends where the log does");
             if self.config.mutant == Some(Mutant::ForgetAtMajority) {
                 let (own, quorum) = (&self.streams[outbound.rank.index()], Enough::Quorum);
                 let held = self.stability.held_by_enough(outbound.rank, own.window.next, &self.view, quorum);

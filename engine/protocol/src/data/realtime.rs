@@ -39,6 +39,11 @@ const AGE_FIRST_NS: u64 = 500_000;
 /// A sender that stamps its messages so far ahead has a broken clock: no message waits for that.
 const AHEAD_MAX_NS: u64 = 1_000_000_000;
 
+// The first hold is between the bounds; a message is held for less than its measured age counts, and a stamp that is
+// accepted may be held for as long as any.
+const _: () = assert!(HOLD_MIN_NS <= AGE_FIRST_NS && AGE_FIRST_NS + AGE_FIRST_NS / 4 <= HOLD_MAX_NS);
+const _: () = assert!(HOLD_MAX_NS < SEEN_NS && HOLD_MAX_NS < AHEAD_MAX_NS);
+
 /// The group's time as this process knows it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct GroupTime {
@@ -92,6 +97,7 @@ impl RealTime {
             let old = if now.since(self.period_ends) < SEEN_NS { self.ages_ns[0] } else { 0 };
             (self.ages_ns, self.period_ends) = ([0, old], now + SEEN_NS);
         }
+        debug_assert!(now < self.period_ends, "a period has ended: {self:?} at {now:?}");
         self.ages_ns[0] = self.ages_ns[0].max(age_ns);
     }
 
@@ -142,9 +148,11 @@ impl RealTime {
             count += 1;
             count += stream.deliver_plain(None, limit - count.min(limit), &step, emit);
             if !late {
+                debug_assert!(self.last <= (stamp_ns, rank), "messages in time go by (stamp, sender)");
                 self.last = (stamp_ns, rank);
             }
         }
+        debug_assert!(count <= limit && self.due > step.now, "{count} of {limit}, due {:?}", self.due);
         count
     }
 }

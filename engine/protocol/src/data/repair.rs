@@ -28,8 +28,8 @@ use crate::config::{Limits, Timing};
 use crate::values::cut::Range;
 use alloc::vec;
 use alloc::vec::Vec;
-use bourdon_wire::records::{NAK_RANGES_MAX, NakRange};
-use bourdon_wire::{Address, DatagramNumber, Instant, Rank};
+use bourdon_wire::records::{NAK_RANGES_MAX, Nak, NakRange};
+use bourdon_wire::{Address, DatagramNumber, FRAME_HEADER_BYTES, HEADER_BYTES, Instant, MTU_MIN_BYTES, Rank};
 
 /// Up to this many receivers, all of them send requests at once and by unicast: their requests can't overload a sender.
 const RECEIVERS_QUIET: u32 = 8;
@@ -43,6 +43,12 @@ const SUPPRESSED_MAX: u8 = 3;
 const ATTEMPTS_CYCLE: u8 = 128;
 /// Requests that go to the sender before other holders are tried.
 pub(crate) const ATTEMPTS_AT_SENDER: u8 = 2;
+
+// Counting goes on beyond the requests that go to the sender, and a repair for one receiver is possible.
+const _: () = assert!(ATTEMPTS_CYCLE > ATTEMPTS_AT_SENDER && MULTICAST_FROM > 1);
+// A request with all its ranges is one datagram.
+const _: () =
+    assert!(HEADER_BYTES + FRAME_HEADER_BYTES + Nak::BYTES + NAK_RANGES_MAX * NakRange::BYTES <= MTU_MIN_BYTES);
 
 /// Which datagrams of a stream are requested if missing: all, or only those of a cut.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +90,7 @@ pub(crate) struct NakSender {
 
 impl NakSender {
     pub(crate) fn new(slots: usize) -> Self {
+        assert!(slots.is_power_of_two(), "a mask finds a number's entry");
         let never = Requested { number: u64::MAX, at: Instant(0), again_at: Instant(0), attempts: 0, suppressed: 0 };
         Self { requested: vec![never; slots], due: Instant::NEVER, round_trip_ns: 0 }
     }
@@ -119,6 +126,7 @@ impl NakSender {
                 suppressed += u64::from(!log.holds(DatagramNumber(number)) && self.put_off(now, number, patience_ns));
             }
         }
+        debug_assert!(suppressed <= log.capacity(), "all ranges together take one pass over the log");
         suppressed
     }
 
@@ -130,6 +138,7 @@ impl NakSender {
             return false;
         }
         let again_at = now + patience_ns(self, attempts);
+        debug_assert!(again_at >= now && attempts > 0, "a request is only put off");
         *self.entry(number) = Requested { number, at: now, again_at, attempts, suppressed: suppressed + 1 };
         true
     }
@@ -145,6 +154,7 @@ impl NakSender {
             let sample = now.since(requested.at).min(timing.nak_retry_max_ns);
             self.round_trip_ns =
                 if self.round_trip_ns == 0 { sample } else { self.round_trip_ns - self.round_trip_ns / 8 + sample / 8 };
+            debug_assert!(self.round_trip_ns <= timing.nak_retry_max_ns, "a pause does not count as a round trip");
         }
         true
     }
@@ -220,6 +230,8 @@ impl NakSender {
             open = Some(open.map_or((number, 1), |(first, count)| (first, count + 1)));
         }
         ranges.extend(open.map(|(first, count)| NakRange::new(DatagramNumber(first), count)));
+        debug_assert!(ranges.len() <= NAK_RANGES_MAX && ranges.is_empty() == (stubborn == 0), "{ranges:?}");
+        debug_assert!(self.due >= now, "what is missing is requested at once or later");
         stubborn
     }
 
@@ -264,6 +276,7 @@ struct Bucket {
 
 impl Bucket {
     fn refill(&mut self, now: Instant, per_s: u64, most: u64) {
+        debug_assert!(self.tokens <= most, "{} tokens of {most}", self.tokens);
         let elapsed_ns = now.since(self.refilled_at).min(1_000_000_000);
         let earned = elapsed_ns * per_s.max(1) / 1_000_000_000;
         if earned > 0 {
@@ -310,6 +323,11 @@ const SHARE_PART: u64 = 16;
 /// members.
 const SHARES_MAX: usize = 64;
 
+// A mask finds a reply, and a burst of repairs overwrites none of its own.
+const _: () = assert!(ANSWERED_SLOTS.is_power_of_two() && ANSWERED_SLOTS as u64 >= REPAIR_BURST);
+// A share is a part of the budget, and each member of the largest view can have one.
+const _: () = assert!(SHARED_OUT > 0 && SHARED_OUT < REPAIR_BURST && SHARES_MAX > Rank::MAX.index());
+
 impl RetransmitHandler {
     pub(crate) fn new() -> Self {
         Self {
@@ -337,6 +355,7 @@ impl RetransmitHandler {
             self.shares[oldest] = share;
             oldest
         });
+        debug_assert!(self.shares.len() <= SHARES_MAX, "{} shares", self.shares.len());
         self.shares[self.share].1.refill(now, per_s / SHARE_PART, SHARED_OUT);
     }
 
@@ -347,6 +366,7 @@ impl RetransmitHandler {
     }
 
     fn spend(&mut self) {
+        debug_assert!(!self.is_exhausted(), "nothing is spent beyond the budget");
         if self.all.tokens <= SHARED_OUT
             && let Some((_, share)) = self.shares.get_mut(self.share)
         {
@@ -372,6 +392,7 @@ impl RetransmitHandler {
             return Answer::No;
         }
         let requesters = if to_all { MULTICAST_FROM } else { 1 + if recent { entry.requesters } else { 0 } };
+        debug_assert!((1..=MULTICAST_FROM).contains(&requesters), "{requesters} requesters");
         *entry = Answered { rank, number: number.0, at: now, to: requester, requesters };
         self.spend();
         if requesters >= MULTICAST_FROM { Answer::Multicast } else { Answer::Unicast }

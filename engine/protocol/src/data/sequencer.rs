@@ -40,6 +40,7 @@ pub(crate) struct Sequencer {
 impl Sequencer {
     /// A sequencer of a view whose streams begin at these messages.
     pub(crate) fn new(own: Rank, first: &[Sequence]) -> Self {
+        assert!(own.index() < first.len(), "{own} of {} streams", first.len());
         Self { own, ordered: first.to_vec(), turn: 0, late: None }
     }
 

@@ -15,11 +15,16 @@
 //! Derecho's SST (2019).
 
 use super::stream::Stream;
-use crate::view::{View, bit};
+use crate::view::{Member, View, bit};
 use alloc::vec;
 use alloc::vec::Vec;
 use bourdon_wire::records::{Row, RowEntry};
-use bourdon_wire::{DatagramNumber, OrderNumber, Rank};
+use bourdon_wire::{DatagramNumber, FRAME_HEADER_BYTES, HEADER_BYTES, MTU_MIN_BYTES, OrderNumber, Rank};
+
+// The row of the largest group fits the smallest datagram.
+const _: () = assert!(
+    HEADER_BYTES + FRAME_HEADER_BYTES + Row::BYTES + (Rank::MAX.index() + 1) * RowEntry::BYTES <= MTU_MIN_BYTES
+);
 
 /// How many members must hold a datagram before it is delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +51,8 @@ pub(crate) struct Stability {
 
 impl Stability {
     pub(crate) fn new(own: Option<Rank>, members: usize, present: u64) -> Self {
+        assert!(members <= Rank::MAX.index() + 1, "a bitmap names {members} members");
+        assert!(own.is_none_or(|own| present & bit(own) != 0), "{own:?} is in the view");
         Self {
             own,
             members,
@@ -114,7 +121,6 @@ impl Stability {
             marks[count] = mark;
             count += 1;
         }
-        debug_assert!(count <= view.members.len());
         let marks = &mut marks[..count];
         if count == 0 {
             return DatagramNumber(0);
@@ -126,7 +132,11 @@ impl Stability {
                 marks.sort_unstable_by(|a, b| b.cmp(a));
                 let majority = marks[view.quorum_count() - 1];
                 let half = if count.is_multiple_of(2) { marks[count / 2 - 1].min(first) } else { DatagramNumber(0) };
-                majority.max(half)
+                let held = majority.max(half);
+                let holds = |member: &&Member| mark(member.rank) >= held;
+                let holders = view.members.iter().filter(holds).fold(0, |bits, member| bits | bit(member.rank));
+                debug_assert!(view.is_quorum(holders), "{holders:b} of {view:?} hold {stream} up to {held}");
+                held
             }
             Enough::AllBut(_) => marks.iter().copied().min().unwrap_or_default(),
         }
@@ -167,6 +177,7 @@ pub(crate) fn own_row(
     };
     let entries = streams.iter().map(move |stream| {
         let received = if lie { stream.window.known_end } else { stream.window.next };
+        debug_assert!(stream.floor() <= received, "only what has been received is delivered");
         RowEntry::new(received, stream.floor())
     });
     (row, entries)

@@ -80,6 +80,7 @@ pub(crate) struct Stream {
 impl Stream {
     /// A stream whose first message has this sequence.
     pub(crate) fn new(rank: Rank, log: Log, mut window: Window, first: Sequence, phase: u64) -> Self {
+        assert!(window.next == DatagramNumber(0), "a stream begins with its first datagram");
         let nak_sender = NakSender::new(log.capacity() as usize);
         window.complete = first;
         let mut cursor = Cursor::default();
@@ -153,6 +154,7 @@ impl Stream {
     #[inline]
     pub(crate) fn floor(&self) -> DatagramNumber {
         let floor = self.cursor.floor();
+        debug_assert!(self.hole.is_none_or(|hole| hole.from <= hole.to && hole.to <= self.window.next));
         match self.hole {
             Some(hole) if floor >= hole.from => hole.to,
             _ => floor,
@@ -166,11 +168,13 @@ impl Stream {
             None => self.window.next,
             Some(hole) => hole.from,
         };
+        debug_assert!(complete <= self.window.next, "a hole begins where something is missing");
         complete.min(self.stop)
     }
 
     /// Goes on exactly at the position of another process: before the frame that many frames into a datagram.
     pub(crate) fn resume(&mut self, number: DatagramNumber, walked: u16, sequence: Sequence) {
+        assert!(self.hole.is_none() && !self.log.holds(number), "a stream goes on where nothing was received yet");
         self.start_at(number, sequence);
         self.cursor.skip = walked;
     }
@@ -318,6 +322,7 @@ impl Stream {
             });
             (rest, count) = (after, count + 1);
         }
+        debug_assert!(usize::from(count) <= limit, "{count} of at most {limit}");
         if count > 0 {
             self.cursor.step_messages(count, before - rest.len());
             self.delivered = self.cursor.sequence;
@@ -435,11 +440,13 @@ impl Stream {
         }
         debug_assert!(self.hole.is_some_and(|hole| hole.from < hole.to), "{:?}", self.hole);
         self.window.skip_to(&self.log, oldest);
+        debug_assert!(self.end() <= self.window.next && self.window.next >= oldest, "{:?}", self.window);
     }
 }
 
 /// A process lags behind by fewer barriers than this: then the four bits in a header identify a datagram's phase.
 const PHASES_AHEAD: u64 = 8;
+const _: () = assert!(PHASES_AHEAD < 1 << 4);
 
 /// The phase of a datagram, if it is ahead of `passes`.
 fn phase_ahead(header: &DatagramHeader, passes: u64) -> Option<u64> {

@@ -72,6 +72,7 @@ impl TotalOrder {
                 Walk::Waits => break,
             }
         }
+        debug_assert!(count <= limit, "{count} messages of at most {limit}");
         count
     }
 
@@ -158,6 +159,7 @@ impl TotalOrder {
         if !stream.deliver_one(Some(self.next), step, emit) {
             return self.give_up(run, stream);
         }
+        debug_assert!(limit > 0 && run.count > 0, "{run:?} at most {limit}");
         let more = limit.min(run.count as usize) - 1;
         let count = 1 + stream.deliver_plain(Some(self.next.next()), more, step, emit);
         self.advance(run, count as u64);
@@ -170,6 +172,7 @@ impl TotalOrder {
             return Walk::Waits;
         }
         let end = run.first + u64::from(run.count);
+        debug_assert!(stream.delivered <= end, "{run:?} of a stream that is at {}", stream.delivered);
         stream.lose(stream.delivered, end);
         (stream.delivered, stream.excused) = (end, end);
         self.advance(run, u64::from(run.count));
@@ -188,6 +191,7 @@ impl TotalOrder {
     }
 
     fn advance(&mut self, run: Run, count: u64) {
+        debug_assert!(count > 0 && count <= u64::from(run.count), "{count} messages of {run:?}");
         let left = run.count - count as u32;
         self.next = self.next + count;
         self.run = (left > 0).then_some(Run { first: run.first + count, count: left, ..run });

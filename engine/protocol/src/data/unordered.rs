@@ -12,6 +12,7 @@ use super::stream::{Step, Stream};
 use crate::event::Delivery;
 use crate::values::cut::Range;
 use alloc::collections::VecDeque;
+use bourdon_wire::records::HeldRange;
 use bourdon_wire::{DatagramHeader, DatagramNumber, Frames, HEADER_BYTES, Kind, Rank, Sequence, flags};
 
 /// What has arrived beyond a gap: at most one entry a slot of every receive log.
@@ -52,9 +53,11 @@ pub(crate) fn early_ranges_max(members: u16) -> usize {
 
 /// The runs of all members together: 320 bytes.
 pub(crate) const EARLY_RANGES_OF_ALL: usize = 32;
+const _: () = assert!(EARLY_RANGES_OF_ALL * HeldRange::BYTES == 320);
 
 /// No run grows longer, so that two runs and what joins them can still be counted in 16 bits.
 const EARLY_RUN_MAX: u16 = u16::MAX / 2;
+const _: () = assert!(2 * (EARLY_RUN_MAX as u32) < u16::MAX as u32);
 
 /// The runs of a stream's datagrams that were delivered ahead of their turn.
 pub(crate) fn early_ranges(stream: &Stream) -> impl Iterator<Item = Range> {
@@ -63,6 +66,7 @@ pub(crate) fn early_ranges(stream: &Stream) -> impl Iterator<Item = Range> {
     let begins = move |number: &u64| is_early(*number) && (*number == next || !is_early(*number - 1));
     (next..end).filter(begins).map(move |first| {
         let count = (first..end).take_while(|number| is_early(*number)).take(usize::from(u16::MAX)).count();
+        debug_assert!(count > 0 && first > next, "what is delivered early lies beyond a gap");
         Range { rank: stream.rank, first: DatagramNumber(first), count: count as u16 }
     })
 }

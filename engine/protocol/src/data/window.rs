@@ -55,6 +55,8 @@ impl Window {
         floor: DatagramNumber,
     ) -> Acceptance {
         let number = datagram.header.number();
+        debug_assert!(self.started, "it is known where the stream begins");
+        debug_assert!(floor <= self.next, "only what has been received is delivered: {floor} of {self:?}");
         if number < self.next || log.holds(number) {
             return Acceptance::Duplicate;
         }
@@ -64,6 +66,7 @@ impl Window {
         }
         log.space(number)[..datagram.bytes.len()].copy_from_slice(datagram.bytes);
         log.fill(number, datagram.bytes.len(), datagram.messages, kernel_receive_ns);
+        debug_assert!(number < self.known_end && number < floor + log.capacity(), "{number} in {self:?}");
         if number != self.next {
             return Acceptance::New { early: true };
         }
@@ -82,12 +85,14 @@ impl Window {
             self.complete = bourdon_wire::DatagramHeader::of_checked(bytes).first_sequence() + u64::from(messages);
             self.next = self.next.next();
         }
+        debug_assert!(self.next == self.known_end || !log.holds(self.next), "a gap begins with a missing datagram");
     }
 
     /// Notes that the stream goes up to `end`.
     #[inline]
     pub(crate) fn note_end(&mut self, end: DatagramNumber, capacity: u64, floor: DatagramNumber) {
         self.known_end = self.known_end.max(end.min(floor + capacity));
+        debug_assert!(self.next <= self.known_end, "{self:?}");
     }
 
     /// The sender announced that its stream ends at `end`: nothing is missing from there on, except before a datagram

@@ -77,5 +77,11 @@ impl Cut {
             }
         }
         self.ranges = united;
+        let countable = |range: &Range, next: &Range| next.end().since(range.first) <= u64::from(u16::MAX);
+        let meets = |range: &Range, next: &Range| range.rank == next.rank && next.first <= range.end();
+        let apart = |pair: &[Range]| !meets(&pair[0], &pair[1]) || !countable(&pair[0], &pair[1]);
+        assert!(self.ranges.windows(2).all(apart), "ranges that meet are one range");
+        let is_beyond = |range: &Range| self.ends.get(range.rank.index()).is_some_and(|end| range.first > *end);
+        assert!(self.ranges.iter().all(is_beyond), "a range begins beyond a gap");
     }
 }

@@ -49,6 +49,7 @@ impl Reader<'_> {
 impl Position {
     /// Encodes it as bytes, in front of the application's.
     pub(crate) fn write(&self, bytes: &mut Vec<u8>) {
+        assert!(self.streams.len() <= Rank::MAX.index() + 1, "one place a rank, as its reader demands");
         let run = self.run.unwrap_or(Run { rank: Rank::OBSERVER, first: Sequence(0), count: 0 });
         let head = [self.epoch.0, self.order.0, u64::from(run.rank.0), run.first.0, u64::from(run.count), self.phase];
         let counts = [self.streams.len() as u64, self.clients.len() as u64];

@@ -37,6 +37,11 @@ const NORMAL: [f64; 3] = [1.281_6, 2.326_3, 3.090_2];
 /// adapts to gaps ten times as long within some 10 gaps; the rarest point falls by a factor e in 5,000.
 const STEPS: [f64; 3] = [0.05, 0.1, 0.2];
 
+// Each point tracked is rarer than the one before: so it lies further out and moves by a larger step.
+const _: () = assert!(SHARES[0] > SHARES[1] && SHARES[1] > SHARES[2] && SHARES[2] > 0.0);
+const _: () = assert!(NORMAL[0] < NORMAL[1] && NORMAL[1] < NORMAL[2]);
+const _: () = assert!(STEPS[0] <= STEPS[1] && STEPS[1] <= STEPS[2]);
+
 /// What phi knows of one peer.
 #[derive(Clone, Copy, Debug)]
 pub struct Phi {
@@ -72,6 +77,7 @@ impl Phi {
                 let rise = self.ln_rises[k] + STEPS[k] * (exceeds - SHARES[k]);
                 self.ln_rises[k] = rise.max(0.0);
             }
+            debug_assert!(self.ln_rises.iter().all(|rise| rise.is_finite()), "{self:?}");
         }
         (self.silence, self.begun) = (Silence::new(now), true);
     }
@@ -88,6 +94,7 @@ impl Phi {
         for k in 1..at.len() {
             at[k] = at[k].max(at[k - 1] + 1.0).max(at[0] + deviation_ns * (NORMAL[k] - NORMAL[0]));
         }
+        debug_assert!(at[0] > 0.0 && at[0] < at[1] && at[1] < at[2], "phi grows with silence: {at:?}");
         (at, (at[2] - at[1]).max(at[1] - at[0]))
     }
 

@@ -57,6 +57,7 @@ impl Pull {
         if now < self.due {
             return None;
         }
+        debug_assert!(self.settled <= self.sent, "only a ping that was sent is settled: {self:?}");
         if !self.waits() {
             self.silence = Silence::new(now);
         }
@@ -74,6 +75,7 @@ impl Pull {
         let Some(ping) = (first..self.sent).find(|n| self.nonces[*n as usize % OUTSTANDING_MAX] == nonce) else {
             return false;
         };
+        debug_assert!(ping >= self.settled && self.sent - ping <= OUTSTANDING_MAX as u64, "{ping} of {self:?}");
         self.settled = ping + 1;
         self.silence = Silence::new(now);
         let rtt_ns = now.since(self.sent_at[ping as usize % OUTSTANDING_MAX]);

@@ -43,6 +43,8 @@ impl Push {
 
     /// When it will be suspected, if nothing comes.
     pub fn deadline(&self, timing: &DetectorTiming) -> Instant {
-        self.silence.since + timing.suspect_after_ns.max(1)
+        let deadline = self.silence.since + timing.suspect_after_ns.max(1);
+        debug_assert!(self.level(deadline, timing) >= 1.0, "never suspected within the time allowed: {self:?}");
+        deadline
     }
 }

@@ -38,6 +38,12 @@ pub(crate) const CALLS_MAX: usize = 32;
 /// Receivers remembered: those of a full view and as many others.
 const PEERS_MAX: usize = 128;
 
+// Pauses double up to the longest; the next nearest is tried while the call lasts, and after the probes.
+const _: () = assert!(RETRY_MAX_NS == RETRY_MIN_NS << 5 && RETRY_MAX_NS < GIVE_UP_NS);
+const _: () = assert!(PROBE_NS < FAIL_OVER_NS && FAIL_OVER_NS < GIVE_UP_NS);
+// A receiver distinguishes 64 messages; a full view's members are half of the receivers remembered.
+const _: () = assert!(CALLS_MAX < 64 && PEERS_MAX == 2 * (Rank::MAX.index() + 1));
+
 /// Whether a call needs a given target, or any of several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TargetChoice {
@@ -159,6 +165,7 @@ impl Caller {
             is_fresh: false,
             was_busy: false,
         });
+        self.check();
         Ok(id)
     }
 
@@ -192,6 +199,14 @@ impl Caller {
             !ends
         });
         self.outcomes.extend(ended);
+        self.check();
+    }
+
+    /// Every call ends with one outcome.
+    fn check(&self) {
+        assert!(self.calls.len() + self.outcomes.len() <= CALLS_MAX, "{} calls", self.calls.len());
+        assert!(self.peers.len() <= PEERS_MAX, "{} receivers", self.peers.len());
+        assert!(self.calls.iter().all(|call| call.targets.len() <= PEERS_MAX / 2), "a call has too many targets");
     }
 
     fn knows_all(&self, call: &Call) -> bool {
@@ -213,6 +228,7 @@ impl Caller {
         targets.sort_by_key(far);
         targets.reverse(); // of equal targets the first named comes first
         let next = targets.pop();
+        assert!(next.is_some(), "a call goes on to a target that it has");
         if let Some((before, leg)) = self.calls[index].current.take() {
             self.calls[index].before.push(leg);
             let peer = self.peer(now, before.address);
@@ -229,6 +245,7 @@ impl Caller {
             (peer.pause_ns, peer.retry_at) = (peer.first_pause_ns(), Instant::NEVER);
         }
         let call = &mut self.calls[index];
+        assert!(!call.before.contains(&leg), "no number is used twice");
         (call.targets, call.current, call.is_fresh) = (targets, Some((target, leg)), true);
         call.fail_over_at = if call.targets.is_empty() { Instant::NEVER } else { now + FAIL_OVER_NS };
     }
@@ -244,6 +261,8 @@ impl Caller {
             calls.sort_by_key(|(sequence, _)| *sequence);
             let Some((oldest, _)) = calls.first() else { continue };
             let (oldest, again) = (*oldest, now >= peer.retry_at);
+            assert!((RETRY_MIN_NS..=RETRY_MAX_NS).contains(&peer.pause_ns), "{peer:?}");
+            assert!(calls.iter().all(|(sequence, _)| *sequence < peer.next), "{peer:?} has its numbers");
             for (sequence, call) in calls.iter_mut().filter(|(_, call)| again || call.is_fresh) {
                 call.attempts += 1;
                 call.is_fresh = false;

@@ -10,12 +10,13 @@
 //! its datagrams can still be in flight, since a call ends after a twelfth of that time and no network holds a datagram
 //! so long.
 
+use super::caller::{CALLS_MAX, GIVE_UP_NS};
 use crate::counters::{Counter, Counters};
 use crate::event::DirectMessage;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bourdon_wire::records::{self, direct_steps};
-use bourdon_wire::{Instant, Rank};
+use bourdon_wire::{Instant, MTU_DEFAULT_BYTES, Rank};
 
 /// Messages not fetched: a burst of every member, at a datagram each less than half a megabyte.
 const INBOX_MAX: usize = 256;
@@ -23,6 +24,11 @@ const INBOX_MAX: usize = 256;
 const SENDERS_MAX: usize = 1024;
 /// How long a sender must be quiet before it may be forgotten: twelve times as long as any call lasts.
 const FORGET_NS: u64 = 60_000_000_000;
+
+const _: () = assert!(FORGET_NS == 12 * GIVE_UP_NS);
+const _: () = assert!(size_of::<Sender>() <= 48 && INBOX_MAX * MTU_DEFAULT_BYTES < 512 << 10);
+// The bits of what was accepted cover all calls that a caller can have under way.
+const _: () = assert!(CALLS_MAX <= u64::BITS as usize);
 
 /// One incarnation of a process that has sent something.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +48,9 @@ impl Sender {
     fn advance(&mut self, next: u64) {
         let by = next.saturating_sub(self.next.unwrap_or(next));
         self.taken = u32::try_from(by).ok().and_then(|by| self.taken.checked_shl(by)).unwrap_or(0);
-        self.next = Some(self.next.unwrap_or(next).max(next));
+        let before = self.next;
+        self.next = Some(before.unwrap_or(next).max(next));
+        assert!(before <= self.next, "no number is accepted again");
     }
 
     fn was_taken(&self, sequence: u64) -> bool {
@@ -86,6 +94,7 @@ impl Receiver {
         }
         sender.advance(sequence.saturating_add(1));
         sender.taken |= 1;
+        assert!(sender.was_taken(sequence), "{sequence} was accepted by {sender:?}");
         counters.add(Counter::DirectTaken, 1);
         self.inbox.push_back(DirectMessage {
             from: rank,
@@ -124,6 +133,7 @@ impl Receiver {
     }
 
     pub(crate) fn poll(&mut self) -> Option<DirectMessage> {
+        assert!(self.inbox.len() <= INBOX_MAX && self.senders.len() <= SENDERS_MAX, "{} messages", self.inbox.len());
         self.inbox.pop_front()
     }
 

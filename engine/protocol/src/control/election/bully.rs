@@ -58,6 +58,7 @@ impl Bully {
     }
 
     pub(super) fn on_ok(&mut self, from: Rank) {
+        assert!(from <= Rank::MAX, "{from} is no member's rank");
         self.asked &= !bit(from);
         self.yields_to |= bit(from);
     }

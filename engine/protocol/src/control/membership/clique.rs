@@ -29,8 +29,16 @@ struct Search<'a> {
 pub fn largest(hears: &[u64; 64], required: u64, candidates: u64) -> u64 {
     let mut search = Search { hears, best: required, nodes: 0, nodes_max: NODES_MAX };
     let candidates = bits(required).fold(candidates & !required, |left, i| left & hears[i]);
+    debug_assert!(is_clique(hears, required), "{required:b} is no clique");
     search.expand(required, candidates);
+    assert!(search.best & required == required && search.best & !(required | candidates) == 0);
+    assert!(is_clique(hears, search.best), "{:b} is no clique", search.best);
     search.best
+}
+
+/// Whether all of a set hear each other.
+fn is_clique(hears: &[u64; 64], set: u64) -> bool {
+    bits(set).all(|i| set & !hears[i] & !(1 << i) == 0)
 }
 
 pub(crate) fn bits(mut set: u64) -> impl Iterator<Item = usize> {
@@ -44,6 +52,7 @@ pub(crate) fn bits(mut set: u64) -> impl Iterator<Item = usize> {
 impl Search<'_> {
     /// Tries all cliques of `set` and some of `candidates`, each of which hears all of `set`. At most 64 deep.
     fn expand(&mut self, set: u64, mut candidates: u64) {
+        debug_assert!(set & candidates == 0, "a candidate is not in the set yet");
         if set.count_ones() > self.best.count_ones() {
             self.best = set;
         }

@@ -37,6 +37,7 @@ impl RejoinDelay {
         let stayed_ns = self.joined_at.take().map_or(0, |at| now.since(at));
         let doubled_ns = if stayed_ns >= timing.rejoin_max_ns { 0 } else { self.delay_ns.saturating_mul(2) };
         self.delay_ns = doubled_ns.max(timing.rejoin_min_ns).min(timing.rejoin_max_ns);
+        assert!(self.delay_ns <= timing.rejoin_max_ns, "{self:?} is delayed for longer than {timing:?}");
         self.not_before = now + self.delay_ns;
         self.not_before
     }

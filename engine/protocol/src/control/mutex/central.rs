@@ -25,6 +25,7 @@ use bourdon_wire::{Rank, TopicName};
 
 /// All names of all members: no honest group has more.
 const REQUESTS_MAX: usize = 64 * NAMES_MAX;
+const _: () = assert!(REQUESTS_MAX == (Rank::MAX.index() + 1) * NAMES_MAX);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Request {
@@ -64,6 +65,7 @@ impl Central {
             }
             return self.answer(seat, BUSY, name, request, effects);
         }
+        assert!(count < REQUESTS_MAX, "{count} requests");
         queue.waiting.push_back(request);
         self.serve(seat, name, effects);
     }
@@ -71,6 +73,7 @@ impl Central {
     /// Grants to the first waiting member, if the lock is free.
     fn serve(&mut self, seat: &Seat, name: TopicName, effects: &mut Effects) {
         let Some(queue) = self.queues.get_mut(&name) else { return };
+        assert!(seat.own == seat.oldest, "only the coordinator has queues");
         let may_grant = self.is_open || seat.mutant == Some(Mutant::GrantBeforeAnnounced);
         if queue.holder.is_some() || !may_grant {
             return;

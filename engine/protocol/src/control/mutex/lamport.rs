@@ -27,6 +27,8 @@ use bourdon_wire::{Rank, TopicName};
 /// No honest time comes near this; a token's number has room for it, and for a rank in its lowest bits.
 pub(super) const TIMES_END: u64 = TOKEN_NUMBERS_END >> 6;
 
+const _: () = assert!(Rank::MAX.0 < 1 << 6);
+
 /// A Lamport time and the rank of its member: their order is total.
 pub(super) type Stamp = (u64, Rank);
 
@@ -96,6 +98,7 @@ impl Exclusion for Lamport {
     fn request(&mut self, seat: &Seat, name: TopicName, tries: bool, effects: &mut Effects) {
         self.time += 1;
         let queue = self.queues.entry(name).or_default();
+        assert!(!queue.asks, "one request of a member at a time: {name:?}");
         (queue.asks, queue.tries) = (true, tries);
         queue.requests.insert(seat.own, self.time);
         for to in seat.others() {
@@ -126,6 +129,7 @@ impl Exclusion for Lamport {
         self.time = self.time.max(message.number) + 1;
         let heard = self.heard.entry(from).or_default();
         *heard = (*heard).max(message.number);
+        assert!(self.time > *heard, "this member's time is later than all that it has heard");
         match message.step {
             REQUEST => {
                 self.queues.entry(name).or_default().requests.insert(from, message.number);

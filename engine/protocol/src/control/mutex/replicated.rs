@@ -128,6 +128,7 @@ impl Replicated {
     // ---- this member ----------------------------------------------------------------------------------------------
 
     pub(crate) fn request(&mut self, name: TopicName, tries: bool) {
+        assert!(!self.own.contains_key(&name), "one request of a member at a time: {name:?}");
         self.next_id += 1;
         self.own.insert(name, self.next_id);
         let what = if tries { What::Try } else { What::Request };
@@ -147,7 +148,8 @@ impl Replicated {
 
     /// The command was published.
     pub(crate) fn published(&mut self) {
-        self.commands.pop_front();
+        let published = self.commands.pop_front();
+        assert!(published.is_some(), "a command is published once");
     }
 
     pub(crate) fn ahead(&self, seat: &Seat, name: &TopicName) -> usize {
@@ -188,6 +190,7 @@ impl Replicated {
             }
             return;
         }
+        assert!(count < REQUESTS_MAX, "{count} requests");
         queue.requests.push_back(request);
         if is_free {
             self.advance(seat, name, None, at, effects);
@@ -209,6 +212,7 @@ impl Replicated {
             self.recent.pop_front();
         }
         self.recent.push_back(Grant { name, token: at, holder: first.by });
+        assert!(self.recent.len() <= RECENT_MAX, "{} grants", self.recent.len());
         if first.by.rank != seat.own || self.own.get(&name) != Some(&first.id) {
             return;
         }

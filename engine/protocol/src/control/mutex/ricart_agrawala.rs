@@ -87,7 +87,9 @@ impl Exclusion for RicartAgrawala {
     fn request(&mut self, seat: &Seat, name: TopicName, tries: bool, effects: &mut Effects) {
         self.time += 1;
         let awaited = seat.members & !bit(seat.own);
-        self.locks.entry(name).or_default().own = Own::Asks { time: self.time, awaited, tries };
+        let lock = self.locks.entry(name).or_default();
+        assert!(lock.own == Own::Idle && lock.deferred.is_empty(), "one request of a member at a time: {name:?}");
+        lock.own = Own::Asks { time: self.time, awaited, tries };
         let step = if tries { TRY } else { REQUEST };
         for to in seat.others() {
             effects.send(to, LinkMessage { number: self.time, ..LinkMessage::new(step, name) });

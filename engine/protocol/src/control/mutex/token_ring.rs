@@ -68,6 +68,7 @@ impl TokenRing {
     /// Uses the token, passes it on, or lets it rest.
     fn move_on(&mut self, seat: &Seat, name: TopicName, effects: &mut Effects) {
         let Some(lock) = self.locks.get_mut(&name) else { return };
+        assert!(!lock.inside || lock.token.is_some(), "a holder has the token: {name:?}");
         let Some(token) = lock.token.as_mut().filter(|_| !lock.inside) else { return };
         let early = core::mem::take(&mut lock.early).into_keys().fold(0, |bits, rank| bits | bit(rank));
         token.wants = (token.wants | early) & seat.members & !bit(seat.own);
@@ -161,6 +162,7 @@ impl Exclusion for TokenRing {
         self.next_id += 1;
         let id = self.next_id;
         let lock = self.lock(seat, name);
+        assert!(lock.wanted.is_none() && !lock.inside, "one request of a member at a time: {name:?}");
         lock.wanted = Some((id, tries));
         if lock.token.is_some() {
             return self.move_on(seat, name, effects);

@@ -148,7 +148,8 @@ impl Driver {
 
     /// Begins a ballot.
     pub fn lead(&mut self, proposal: Proposal, out: &mut Commands) {
-        debug_assert!(proposal.keep & bit(self.own.rank) != 0 || proposal.leavers & bit(self.own.rank) != 0);
+        let own = bit(self.own.rank);
+        assert!((proposal.keep | proposal.leavers) & own != 0, "a proposal contains the proposer: {proposal:?}");
         if self.change.decided().is_some() {
             return;
         }
@@ -189,6 +190,7 @@ impl Driver {
     ) -> Result<(), Implausible> {
         let (before, has_value) = (self.change.promised(), self.change.wanted().is_some());
         let reaction = self.change.on_step(from, ballot, step)?;
+        assert!(self.change.promised() >= before, "no promise is taken back: {before:?}");
         if self.change.promised() > before {
             self.pending = None;
             out.push_back(Command::Wedge);
@@ -258,7 +260,7 @@ impl Driver {
     /// The decided cut has been delivered.
     pub fn on_concluded(&mut self, out: &mut Commands) {
         let Some(value) = self.change.decided().cloned() else { return };
-        debug_assert!(self.concludes, "nothing is concluded that was not decided");
+        assert!(self.concludes, "nothing is concluded that was not decided");
         out.push_back(Command::Install(value));
     }
 
@@ -304,6 +306,7 @@ impl Driver {
 
     fn fetch(&mut self, out: &mut Commands) {
         let Some(value) = self.change.wanted() else { return };
+        assert!(self.change.is_wedged(), "a cut is fetched after a promise");
         out.push_back(Command::Fetch { cut: value.cut.clone(), stay: self.stay(value) });
     }
 

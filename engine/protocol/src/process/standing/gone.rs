@@ -14,6 +14,7 @@ pub(in crate::process) struct Gone {
 
 impl Gone {
     pub(in crate::process) fn new(farewell: Option<(Epoch, Instant)>) -> Self {
+        assert!(farewell.is_none_or(|(epoch, _)| epoch > Epoch(1)), "a process leaves a view: {farewell:?}");
         Self { farewell, successors: 0 }
     }
 }

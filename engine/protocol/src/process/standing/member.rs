@@ -2,6 +2,7 @@
 
 use crate::control::membership::Membership;
 use crate::control::view_change::driver::Driver;
+use bourdon_wire::Epoch;
 
 /// What a member of a view keeps.
 #[derive(Debug)]
@@ -14,6 +15,8 @@ pub(in crate::process) struct Joined {
 
 impl Joined {
     pub(in crate::process) fn new(driver: Driver) -> Self {
+        let view = driver.ballots().view();
+        assert!(view.epoch > Epoch(0) && !driver.ballots().is_wedged(), "a member begins in a view: {view:?}");
         Self { driver, membership: Membership::new(), no_majority: false }
     }
 }
