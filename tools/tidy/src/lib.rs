@@ -10,7 +10,7 @@
 //! - [`purity`]: no clock, thread, socket or randomness in the protocols.
 //! - [`safety`]: raw atomics and unsafe code stay in their files, with a proof.
 //! - [`words`]: no words that hide which process does what.
-//! - [`shape`]: headers, file and function sizes, lints.
+//! - [`shape`]: headers, file and function sizes, asserts, lints.
 //! - [`pages`]: every protocol and frame has its page, every link a target, no text what it shouldn't.
 
 pub mod circles;

@@ -1,4 +1,4 @@
-//! Files that can be read in one sitting, and state first what they are for.
+//! Files that can be read in one sitting, state first what they are for, and check what they state.
 
 use crate::{File, Tree};
 
@@ -10,6 +10,10 @@ const LINE_CHARACTERS: usize = 120;
 const MEDIAN_LINES: usize = 350;
 /// A function longer than this does not fit a screen.
 const FUNCTION_LINES: usize = 70;
+/// Where each invariant that a header states is also an assert: prose is not checked when the code changes.
+const ASSERTING: &str = "engine/protocol/src/";
+/// In 1,000 lines, comments included.
+const ASSERTS: usize = 10;
 
 /// Sources that do not begin with what they are for.
 pub fn without_header(tree: &Tree) -> Vec<String> {
@@ -91,6 +95,16 @@ fn body_end(code: &str) -> Option<usize> {
     None
 }
 
+/// A protocol crate that asserts too little of what is known to be true.
+pub fn too_few_asserts(tree: &Tree) -> Vec<String> {
+    let files: Vec<_> = tree.rust().filter(|file| file.path.starts_with(ASSERTING)).collect();
+    let lines: usize = files.iter().map(|file| file.shipped().lines().count()).sum();
+    let count = |macros: &str| files.iter().map(|file| file.shipped().matches(macros).count()).sum::<usize>();
+    let asserts: usize = ["assert!(", "assert_eq!(", "assert_ne!("].into_iter().map(count).sum();
+    let found = format!("{ASSERTING} has {asserts} asserts in {lines} lines, less than {ASSERTS} in 1,000");
+    if 1000 * asserts < ASSERTS * lines { vec![found] } else { Vec::new() }
+}
+
 /// Crates that neither inherit the workspace's lints nor repeat them all.
 pub fn without_lints(tree: &Tree) -> Vec<String> {
     let Some(top) = tree.file("Cargo.toml") else { return vec!["there is no Cargo.toml at the top".to_owned()] };
@@ -143,6 +157,17 @@ mod tests {
         assert_eq!(too_long(&tree(&[("a.rs", &"\n".repeat(801)), ("b.rs", ""), ("c.rs", "")])).len(), 1);
         assert_eq!(too_long(&tree(&[("a.rs", &"\n".repeat(350))])).len(), 1);
         assert_eq!(long_lines(&tree(&[("a.rs", &format!("// {}", "x".repeat(118)))])).len(), 1);
+    }
+
+    #[test]
+    fn a_crate_without_asserts_is_found() {
+        let asserts = |count: usize, tests: &str| {
+            let text =
+                format!("{}{}{tests}", "// assert!(true)\n".repeat(200 - count), "debug_assert!(a);\n".repeat(count));
+            too_few_asserts(&tree(&[("engine/protocol/src/a.rs", &text), ("b.rs", "//! B.")])).len()
+        };
+        assert_eq!([asserts(0, ""), asserts(1, ""), asserts(2, "")], [1, 1, 0]);
+        assert_eq!(asserts(1, "#[cfg(test)]\nmod tests {\nassert_eq!(a, b);\n}"), 1, "those of tests don't count");
     }
 
     #[test]

@@ -103,6 +103,15 @@ fn functions_are_short() {
 }
 
 #[test]
+fn invariants_are_code() {
+    hold(
+        &shape::too_few_asserts(&Tree::read()),
+        "Assert what the header or the field's comment states: debug_assert! for each datagram or message, else \
+         assert!, never on a received byte.",
+    );
+}
+
+#[test]
 fn every_crate_has_the_same_lints() {
     hold(&shape::without_lints(&Tree::read()), "Write [lints] workspace = true, or repeat them with the difference.");
 }
