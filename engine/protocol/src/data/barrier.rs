@@ -193,8 +193,8 @@ impl Barrier {
         }
     }
 
-    /// Whether every stream of the view stands at its marker. Returns [`BarrierProgress::Reached`] once: when this process has
-    /// just reached them all.
+    /// Whether every stream of the view stands at its marker. Returns [`BarrierProgress::Reached`] once: when this
+    /// process has just reached them all.
     pub(crate) fn look(&mut self, streams: &mut [Stream], view: &View) -> BarrierProgress {
         let present = streams.iter_mut().filter(|stream| view.bits() & bit(stream.rank) != 0);
         let mut phases = present.map(Stream::ending_phase);
