@@ -10,7 +10,7 @@ use crate::inline::NodeError;
 use crate::transport::{AnyPort, pick};
 use bourdon_port::{Echo, Port, PortError, To, Waker};
 use bourdon_protocol::{
-    CallId, Client, ClientEvent, Destination, DirectClient, DirectMessage, DirectOutcome, DirectRefusal, GroupState,
+    CallId, Client, ClientEvent, Destination, DirectMessage, DirectOutcome, DirectRefusal, GroupState,
 };
 use bourdon_wire::{
     Address, CONTROL_CHANNEL, ClientId, ECHO_OFFSET, GroupId, Incarnation, Instant, Rank, Sequence, TopicId, TopicName,
@@ -26,7 +26,6 @@ const RECEIVE_LIMIT: usize = 128;
 #[derive(Debug)]
 pub struct ClientNode {
     client: Client,
-    direct: DirectClient,
     port: AnyPort,
     clock: Clock,
     started_at: Instant,
@@ -56,8 +55,7 @@ impl ClientNode {
         let reply_to = picked.port.local_address().into();
         let group = GroupId::of(&settings.group.name);
         Ok(Self {
-            client: Client::new(now, group, id, reply_to),
-            direct: DirectClient::new(group, id, reply_to, settings.limits.mtu_bytes),
+            client: Client::new(now, group, id, reply_to, settings.limits.mtu_bytes),
             port: picked.port,
             clock,
             started_at: now,
@@ -117,13 +115,11 @@ impl ClientNode {
     /// If the port is broken.
     pub fn poll(&mut self) -> Result<(), PortError> {
         let (client, port, now) = (&mut self.client, &mut self.port, self.clock.now());
-        let direct = &mut self.direct;
         port.receive(RECEIVE_LIMIT, |arrival| {
-            client.on_datagram(now, arrival.bytes);
-            direct.on_datagram(now, arrival.bytes, arrival.to_all);
+            client.on_datagram(now, arrival.bytes, arrival.to_all);
         })?;
         let mut failed = None;
-        direct.transmit(now, |to, bytes, segment_bytes| {
+        client.transmit(now, |to, bytes, segment_bytes| {
             let to = match to {
                 Destination::Group => To::Group,
                 Destination::Peer(address) => To::Peer(address.into()),
@@ -134,13 +130,6 @@ impl ClientNode {
                 0
             })
         });
-        client.transmit(now, |member, bytes| {
-            let taken = port.send(To::Peer(member.into()), bytes, bytes.len());
-            taken.unwrap_or_else(|error| {
-                failed = Some(error);
-                0
-            }) > 0
-        });
         failed.map_or_else(|| port.flush(), Err)
     }
 
@@ -149,14 +138,13 @@ impl ClientNode {
     /// # Errors
     /// If the port is broken.
     pub fn wait(&mut self, longest: Duration) -> Result<(), PortError> {
-        let until_due =
-            Duration::from_nanos(self.client.next_deadline().min(self.direct.next_deadline()).since(self.clock.now()));
+        let until_due = Duration::from_nanos(self.client.next_deadline().since(self.clock.now()));
         self.port.wait(longest.min(until_due))
     }
 
     /// The members heard lately.
     pub fn members(&self) -> Vec<Rank> {
-        self.direct.members(self.clock.now()).collect()
+        self.client.members(self.clock.now()).collect()
     }
 
     /// As [`Engine::send_to`](crate::Engine::send_to), from beside the group.
@@ -164,7 +152,7 @@ impl ClientNode {
     /// # Errors
     /// If it is too long, too many are under way, or the member was not heard.
     pub fn send_to(&mut self, rank: Rank, payload: &[u8]) -> Result<CallId, DirectRefusal> {
-        self.direct.send_to(self.clock.now(), rank, payload)
+        self.client.send_to(self.clock.now(), rank, payload)
     }
 
     /// As [`Engine::send_to_address`](crate::Engine::send_to_address).
@@ -172,7 +160,7 @@ impl ClientNode {
     /// # Errors
     /// If it is too long, too many are under way, or nothing can be sent there.
     pub fn send_to_address(&mut self, to: Address, payload: &[u8]) -> Result<CallId, DirectRefusal> {
-        self.direct.send_to_address(self.clock.now(), to, payload)
+        self.client.send_to_address(self.clock.now(), to, payload)
     }
 
     /// As [`Engine::send_any`](crate::Engine::send_any); none named means all members heard lately.
@@ -180,7 +168,7 @@ impl ClientNode {
     /// # Errors
     /// If it is too long, too many are under way, or none of them was heard.
     pub fn send_any(&mut self, among: &[Rank], payload: &[u8]) -> Result<CallId, DirectRefusal> {
-        self.direct.send_any(self.clock.now(), among, payload)
+        self.client.send_any(self.clock.now(), among, payload)
     }
 
     /// As [`Engine::broadcast`](crate::Engine::broadcast).
@@ -191,17 +179,17 @@ impl ClientNode {
         if !self.port.can_broadcast() {
             return Err(DirectRefusal::NoBroadcast);
         }
-        self.direct.broadcast(self.clock.now(), payload)
+        self.client.broadcast(self.clock.now(), payload)
     }
 
     /// The next direct message received.
     pub fn poll_direct(&mut self) -> Option<DirectMessage> {
-        self.direct.poll_direct()
+        self.client.poll_direct()
     }
 
     /// The outcome of the next direct message sent.
     pub fn poll_outcome(&mut self) -> Option<DirectOutcome> {
-        self.direct.poll_outcome()
+        self.client.poll_outcome()
     }
 
     /// Ends a [`ClientNode::wait`] from another thread.

@@ -1,55 +1,29 @@
-//! The client's side: publishes through a member without being a member.
+//! A client: a process outside the group that publishes through a member, and exchanges direct messages.
 //!
-//! A client has a small window of messages under way. The member takes them in order and replies with a watermark;
-//! after a lost request or reply the client sends again from the watermark on (go-back-N). The window is small because
-//! an application that needs speed runs a member.
-//!
-//! A client leaves a member that falls silent for another member that was heard lately. Through the other member it
-//! sends again the messages that the first member had taken and not confirmed; the group delivers each once
-//! (`control/clients.rs`).
-//!
-//! An older group whose members were frozen and have resumed, and a newer group of the same name, both answer a client.
-//! If the client sent each message to the group that answered last, both could publish a message, one of them after
-//! later messages. So a client moves back to an instance that it left only after the present instance has been silent
-//! for 5 s.
-//!
-//! A forged heartbeat may name any address. So for each heartbeat that names an address the client first sends one
-//! request without a message. It sends messages to the address only once a reply has come from it.
+//! It knows the members by their heartbeats (`client/roster.rs`). `client/publisher.rs` publishes through one of them.
+//! It measures the distance to each member with its own probes, and sends a direct message to the nearest, or to a
+//! certain one (`control/direct.rs`).
 //!
 //! Pure like [`Process`](crate::Process): bytes and time in, bytes and events out.
 
-mod direct;
+mod publisher;
+mod roster;
 
-pub use direct::DirectClient;
-
-use crate::control::clients::{QUIET_NS, UNDER_WAY_MAX};
-use alloc::collections::VecDeque;
+use crate::control::direct::caller::{Target, TargetChoice};
+use crate::control::direct::{Direct, Out};
+use crate::counters::Counters;
+use crate::event::{CallId, DirectMessage, DirectOutcome, DirectRefusal};
+use crate::outbox::{Destination, Outbox};
+use crate::process::is_for_one;
+use alloc::vec;
 use alloc::vec::Vec;
-use bourdon_wire::records::{ClientAnswer, ClientRequest, Heartbeat, heartbeat_flags, refusals, request_flags};
+use bourdon_wire::records::{ClientAnswer, ClientRequest, Heartbeat};
 use bourdon_wire::{
-    Address, CONTROL_CHANNEL, ClientId, Datagram, DatagramHeader, Epoch, FRAME_HEADER_BYTES, FrameHeader, GroupId,
-    HEADER_BYTES, Incarnation, InstanceId, Instant, Kind, Rank, Sequence, TopicId, TopicName, seal,
+    Address, CONTROL_CHANNEL, ClientId, Datagram, DatagramHeader, Epoch, FRAME_HEADER_BYTES, GroupId, HEADER_BYTES,
+    Incarnation, InstanceId, Instant, Kind, Rank, Sequence, TopicId, TopicName,
 };
-use zerocopy::IntoBytes;
-
-/// Requests under way at once: enough to cover a round trip of parked processes, few enough for any socket buffer.
-const WINDOW: usize = 32;
-/// How long a client waits for a reply before it sends again.
-const RETRY_NS: u64 = 20_000_000;
-/// Events the application has not fetched: twice what a full window can cause.
-const EVENTS_MAX: usize = 2 * WINDOW;
-/// How long without any reply before another member is tried: several retries, so that a lost reply causes no switch.
-const SWITCH_AFTER_NS: u64 = 200_000_000;
-/// Instances that a client remembers to have left: more than restarts of a group that any network delays answers over.
-const LEFT_MAX: usize = 8;
-/// How long without any reply before the application gets an event.
-const GIVE_UP_NS: u64 = 5_000_000_000;
-
-// A member keeps twice what a client has pending, and a pending message's place fits its field.
-const _: () = assert!(UNDER_WAY_MAX == 2 * WINDOW && WINDOW <= u16::MAX as usize);
-// Several retries before a switch, several switches before the application hears of it, and all of that before a member
-// may forget the client.
-const _: () = assert!(4 * RETRY_NS <= SWITCH_AFTER_NS && 4 * SWITCH_AFTER_NS <= GIVE_UP_NS && GIVE_UP_NS < QUIET_NS);
+use publisher::Publisher;
+use roster::{Roster, is_formed};
 
 /// The outcome of a client's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +55,7 @@ pub enum GroupState {
 impl GroupState {
     fn of(heartbeat: &Heartbeat) -> Self {
         let (members, heard) = (heartbeat.members.get(), heartbeat.heard_from.get() & heartbeat.members.get());
-        match heartbeat.flags.get() & heartbeat_flags::FORMED != 0 {
+        match is_formed(heartbeat) {
             false => Self::Forming,
             true if 2 * heard.count_ones() <= members.count_ones() => Self::NoMajority,
             true => Self::Formed,
@@ -89,318 +63,176 @@ impl GroupState {
     }
 }
 
-#[derive(Debug)]
-struct Pending {
-    topic: TopicId,
-    name: Option<TopicName>,
-    payload: Vec<u8>,
-    /// It was refused for good: its sequence is used up without a message, so that no other message ever gets a
-    /// sequence that an old request of this message may still claim.
-    skipped: bool,
-}
-
 /// A client of one group.
 #[derive(Debug)]
 pub struct Client {
     group: GroupId,
-    id: ClientId,
-    reply_to: Address,
-    member: Option<Address>,
-    state: GroupState,
-    /// Whether it has replied.
-    is_proven: bool,
-    /// A heartbeat of it came since the last request without a message.
-    may_greet: bool,
-    /// Another member, heard last.
-    other: Option<Address>,
-    /// Since when this member has not replied.
-    silent_since: Instant,
-    epoch: Epoch,
-    /// The instance of the group that its requests are for, as its member names it.
-    instance: InstanceId,
-    /// The instances that it left, the latest last.
-    left: VecDeque<InstanceId>,
-    pending: VecDeque<Pending>,
-    /// The sequence of the first pending message.
-    first: Sequence,
-    /// The last message that a member has taken in this instance.
-    last_taken: Option<Sequence>,
-    /// How many of them were sent since the last retry.
-    sent: usize,
-    retry_at: Instant,
-    heard_at: Instant,
-    datagram: Vec<u8>,
-    /// At most one event for each message of the window, and the latest watermark.
-    events: VecDeque<ClientEvent>,
+    roster: Roster,
+    publisher: Publisher,
+    direct: Direct,
+    /// Datagrams of direct messages.
+    outbox: Outbox,
+    counters: Counters,
 }
 
 impl Client {
-    /// A client with an id that no other client uses, reachable at `reply_to`.
-    pub fn new(now: Instant, group: GroupId, id: ClientId, reply_to: Address) -> Self {
+    /// A client with an id that no other client uses, reachable at `reply_to`, sending datagrams of at most
+    /// `mtu_bytes`.
+    pub fn new(now: Instant, group: GroupId, id: ClientId, reply_to: Address, mtu_bytes: usize) -> Self {
+        let incarnation = Incarnation(id.0 as u32);
+        let header = DatagramHeader::new(group, InstanceId::NONE, Epoch(0), Rank::CLIENT, incarnation, CONTROL_CHANNEL);
         Self {
             group,
-            id,
-            reply_to,
-            member: None,
-            state: GroupState::Unheard,
-            is_proven: false,
-            may_greet: false,
-            other: None,
-            silent_since: now,
-            epoch: Epoch(0),
-            instance: InstanceId::NONE,
-            left: VecDeque::new(),
-            pending: VecDeque::new(),
-            first: Sequence(0),
-            last_taken: None,
-            sent: 0,
-            retry_at: now,
-            heard_at: now,
-            datagram: Vec::new(),
-            events: VecDeque::new(),
+            roster: Roster::new(),
+            publisher: Publisher::new(now, group, id, reply_to),
+            direct: Direct::new(id.0, reply_to, mtu_bytes - HEADER_BYTES),
+            outbox: Outbox::new(header, 0),
+            counters: Counters::default(),
         }
     }
 
-    /// Whether the client can take another message now.
-    pub fn has_room(&self) -> bool {
-        self.pending.len() < WINDOW
-    }
-
-    /// Whether members have taken everything published.
-    pub fn is_idle(&self) -> bool {
-        self.pending.is_empty()
-    }
-
-    /// The member this client publishes through, once a member was heard.
-    pub fn member(&self) -> Option<Address> {
-        self.member
-    }
-
-    /// The state of the group, by the heartbeat that came last.
-    pub fn group_state(&self) -> GroupState {
-        self.state
-    }
-
-    /// Queues a message; call only while [`Client::has_room`].
-    pub fn publish(&mut self, topic: TopicId, payload: &[u8]) -> Sequence {
-        self.push(Pending { topic, name: None, payload: payload.into(), skipped: false })
-    }
-
-    /// Queues a message that carries its topic's name; call only while [`Client::has_room`].
-    pub fn publish_named(&mut self, name: &TopicName, payload: &[u8]) -> Sequence {
-        self.push(Pending { topic: name.id(), name: Some(*name), payload: payload.into(), skipped: false })
-    }
-
-    fn push(&mut self, pending: Pending) -> Sequence {
-        debug_assert!(self.has_room(), "the caller has made sure that there is room");
-        self.pending.push_back(pending);
-        self.first + (self.pending.len() as u64 - 1)
-    }
-
-    /// Takes a datagram: a member's heartbeat gives its address, a reply how far the member has come.
-    pub fn on_datagram(&mut self, now: Instant, bytes: &[u8]) {
+    /// Takes a datagram that was sent to all or to this process alone.
+    pub fn on_datagram(&mut self, now: Instant, bytes: &[u8], to_all: bool) {
         let Ok(datagram) = Datagram::parse(bytes, self.group) else { return };
-        if datagram.header.channel() != CONTROL_CHANNEL {
+        let header = datagram.header;
+        if header.channel() != CONTROL_CHANNEL {
             return;
         }
-        for frame in datagram.frames() {
+        for frame in datagram.frames().filter(|frame| !(to_all && is_for_one(frame))) {
             match frame.kind() {
-                Some(Kind::Heartbeat) if datagram.header.rank() <= Rank::MAX => {
+                Some(Kind::Heartbeat) if header.rank() <= Rank::MAX => {
                     let Some((heartbeat, _)) = Heartbeat::read(frame.body) else { continue };
-                    if self.left.contains(&datagram.header.instance()) {
-                        continue;
-                    }
-                    if self.member.is_none() && heartbeat.address.is_reachable() {
-                        (self.member, self.epoch) = (Some(heartbeat.address), datagram.header.epoch());
-                        self.instance = datagram.header.instance();
-                        (self.heard_at, self.silent_since, self.retry_at) = (now, now, now);
-                    }
-                    self.state = GroupState::of(heartbeat);
-                    self.may_greet |= self.member == Some(heartbeat.address);
-                    let formed = heartbeat.flags.get() & heartbeat_flags::FORMED != 0;
-                    if formed && heartbeat.address.is_reachable() && self.member != Some(heartbeat.address) {
-                        self.other = Some(heartbeat.address);
-                    }
+                    self.roster.on_heartbeat(now, header, heartbeat);
+                    self.publisher.on_heartbeat(now, header, heartbeat);
                 }
                 Some(Kind::ClientAnswer) => {
                     if let Some((answer, _)) = ClientAnswer::read(frame.body) {
-                        self.on_answer(now, datagram.header.instance(), answer);
+                        self.publisher.on_answer(now, header.instance(), answer);
                     }
+                }
+                Some(Kind::Direct) => {
+                    let mut out = Out { outbox: &mut self.outbox, counters: &mut self.counters };
+                    self.direct.receive(now, header.rank(), frame.body, &mut out);
                 }
                 _ => {}
             }
         }
     }
 
-    fn on_answer(&mut self, now: Instant, instance: InstanceId, answer: &ClientAnswer) {
-        if answer.client.get() != self.id.0 || self.left.contains(&instance) {
-            return;
+    /// Does what is due, then passes the datagrams that must be sent now to `send`, with the length of a segment; it
+    /// returns how many it took: none or one.
+    pub fn transmit(&mut self, now: Instant, mut send: impl FnMut(Destination, &[u8], usize) -> usize) {
+        if self.direct.is_calling() {
+            let roster = &self.roster;
+            let mut out = Out { outbox: &mut self.outbox, counters: &mut self.counters };
+            self.direct.tend(now, |target| roster.health(now, target), &mut out);
         }
-        if instance != self.instance {
-            // The member takes no request of another instance than its own: the client sends all of them again, for
-            // this instance.
-            self.leave_instance();
-            (self.instance, self.sent, self.retry_at) = (instance, 0, now + RETRY_NS);
-            self.last_taken = None;
-            (self.heard_at, self.silent_since, self.is_proven) = (now, now, true);
-            return;
-        }
-        (self.heard_at, self.silent_since, self.is_proven) = (now, now, true);
-        let taken = Sequence(answer.taken.get()).since(self.first).min(self.sent as u64);
-        let last = self.pending.drain(..taken as usize).rposition(|pending| !pending.skipped);
-        self.last_taken = last.map(|last| self.first + last as u64).or(self.last_taken);
-        self.first = self.first + taken;
-        self.sent -= taken as usize;
-        assert!(self.sent <= self.pending.len(), "only pending messages are under way");
-        if taken > 0 {
-            self.event(ClientEvent::Taken(self.first));
-            self.retry_at = now + RETRY_NS;
-        }
-        match answer.refusal.get() {
-            refusals::TOO_LARGE if answer.taken.get() == self.first.0 => self.skip_first(),
-            refusals::TOO_MANY_CLIENTS => self.event(ClientEvent::TooManyClients),
-            _ => {}
-        }
-    }
-
-    fn leave_instance(&mut self) {
-        if self.instance == InstanceId::NONE {
-            return;
-        }
-        if self.left.len() == LEFT_MAX {
-            self.left.pop_front();
-        }
-        self.left.push_back(self.instance);
-        assert!(self.left.len() <= LEFT_MAX, "{} instances", self.left.len());
-    }
-
-    fn skip_first(&mut self) {
-        if let Some(first) = self.pending.front_mut().filter(|first| !first.skipped) {
-            (first.skipped, first.name, first.payload) = (true, None, Vec::new());
-            self.sent = 0;
-            self.event(ClientEvent::TooLarge(self.first));
-        }
-    }
-
-    fn event(&mut self, event: ClientEvent) {
-        if let (ClientEvent::Taken(_), Some(last @ ClientEvent::Taken(_))) = (event, self.events.back_mut()) {
-            *last = event;
-        } else if self.events.len() < EVENTS_MAX {
-            self.events.push_back(event);
-        }
-        assert!(self.events.len() <= EVENTS_MAX, "{} events", self.events.len());
-    }
-
-    /// Passes the datagrams that must be sent to the member now to `send`.
-    pub fn transmit(&mut self, now: Instant, mut send: impl FnMut(Address, &[u8]) -> bool) {
-        if self.member.is_none() {
-            return;
-        }
-        if self.pending.is_empty() {
-            (self.heard_at, self.silent_since) = (now, now);
-            return;
-        }
-        if now >= self.retry_at {
-            if now.since(self.silent_since) >= SWITCH_AFTER_NS
-                && let Some(other) = self.other.take()
-            {
-                (self.member, self.silent_since) = (Some(other), now);
-                (self.is_proven, self.may_greet) = (false, true); // its heartbeat was heard
-            }
-            (self.sent, self.retry_at) = (0, now + RETRY_NS);
-            if now.since(self.heard_at) >= GIVE_UP_NS {
-                self.event(ClientEvent::NoAnswer);
-                self.heard_at = now;
-                self.left.clear(); // any group is better than none
-            }
-        }
-        let Some(member) = self.member else { return };
-        if !self.is_proven {
-            if core::mem::take(&mut self.may_greet) {
-                self.write_hello(now);
-                self.may_greet = !send(member, &self.datagram);
-            }
-            return;
-        }
-        while self.sent < self.pending.len() {
-            self.write(self.sent, now);
-            if !send(member, &self.datagram) {
-                return;
-            }
-            self.sent += 1;
-        }
-    }
-
-    fn write_hello(&mut self, now: Instant) {
-        let request = ClientRequest {
-            client: self.id.0.into(),
-            sequence: self.first.0.into(),
-            reply_to: self.reply_to,
-            flags: request_flags::HELLO.into(),
-            under_way: 0.into(),
-            since_taken: 0.into(),
-        };
-        let length = FRAME_HEADER_BYTES + ClientRequest::BYTES;
-        self.datagram.resize(HEADER_BYTES + length, 0);
-        let (head, body) = self.datagram[HEADER_BYTES..].split_at_mut(FRAME_HEADER_BYTES);
-        let frame = FrameHeader::new(ClientRequest::BYTES, TopicId(0), Kind::ClientRequest, 0);
-        head.copy_from_slice(frame.as_bytes());
-        body.copy_from_slice(request.as_bytes());
-        self.seal(length, now);
-    }
-
-    fn seal(&mut self, length: usize, now: Instant) {
-        let incarnation = Incarnation(self.id.0 as u32);
-        let header =
-            DatagramHeader::new(self.group, self.instance, self.epoch, Rank::CLIENT, incarnation, CONTROL_CHANNEL);
-        seal(&mut self.datagram, header, 1, length, now.0);
-    }
-
-    /// How far before the first pending message the last one stands that a member has taken in this instance; 0 for
-    /// none.
-    fn since_taken(&self) -> u16 {
-        self.last_taken.and_then(|last| u16::try_from(self.first.since(last)).ok()).unwrap_or(0)
-    }
-
-    fn write(&mut self, index: usize, now: Instant) {
-        let Pending { topic, name, payload, skipped } = &self.pending[index];
-        let skip = if *skipped { request_flags::SKIP } else { 0 };
-        let named = if name.is_some() { request_flags::NAMED } else { 0 };
-        let name_bytes = name.as_ref().map_or(0, TopicName::wire_bytes);
-        let request = ClientRequest {
-            client: self.id.0.into(),
-            sequence: (self.first + index as u64).0.into(),
-            reply_to: self.reply_to,
-            flags: (skip | named).into(),
-            under_way: (index as u16).into(),
-            since_taken: self.since_taken().into(),
-        };
-        let length = ClientRequest::BYTES + name_bytes + payload.len();
-        self.datagram.resize(HEADER_BYTES + FRAME_HEADER_BYTES + length, 0);
-        let frame = &mut self.datagram[HEADER_BYTES..];
-        frame[..FRAME_HEADER_BYTES]
-            .copy_from_slice(FrameHeader::new(length, *topic, Kind::ClientRequest, 0).as_bytes());
-        frame[FRAME_HEADER_BYTES..][..ClientRequest::BYTES].copy_from_slice(request.as_bytes());
-        let (space, rest) = frame[FRAME_HEADER_BYTES + ClientRequest::BYTES..].split_at_mut(name_bytes);
-        if let Some(name) = name {
-            name.write(space);
-        }
-        rest.copy_from_slice(payload);
-        self.seal(FRAME_HEADER_BYTES + length, now);
+        self.outbox.drain(&mut send);
+        self.publisher.transmit(now, |member, bytes| send(Destination::Peer(member), bytes, bytes.len()) > 0);
     }
 
     /// When to call [`Client::transmit`] again, at the latest.
     pub fn next_deadline(&self) -> Instant {
-        if self.pending.is_empty() || self.member.is_none() { Instant::NEVER } else { self.retry_at }
+        let direct = if self.outbox.is_empty() { self.direct.due() } else { Instant(0) };
+        direct.min(self.publisher.next_deadline())
+    }
+
+    // ---- publishing -----------------------------------------------------------------------------------------------
+
+    /// Whether the client can take another message now.
+    pub fn has_room(&self) -> bool {
+        self.publisher.has_room()
+    }
+
+    /// Whether members have taken everything published.
+    pub fn is_idle(&self) -> bool {
+        self.publisher.is_idle()
+    }
+
+    /// The member this client publishes through, once a member was heard.
+    pub fn member(&self) -> Option<Address> {
+        self.publisher.member()
+    }
+
+    /// The state of the group, by the heartbeat that came last.
+    pub fn group_state(&self) -> GroupState {
+        self.publisher.group_state()
+    }
+
+    /// Queues a message; call only while [`Client::has_room`].
+    pub fn publish(&mut self, topic: TopicId, payload: &[u8]) -> Sequence {
+        self.publisher.publish(topic, payload)
+    }
+
+    /// Queues a message that carries its topic's name; call only while [`Client::has_room`].
+    pub fn publish_named(&mut self, name: &TopicName, payload: &[u8]) -> Sequence {
+        self.publisher.publish_named(name, payload)
     }
 
     /// The next outcome of this client's messages.
     pub fn poll_event(&mut self) -> Option<ClientEvent> {
-        self.events.pop_front()
+        self.publisher.poll_event()
     }
 
     /// The longest message that fits a client's datagram, with its topic's name if it carries one.
     pub fn max_message_bytes(mtu_bytes: usize) -> usize {
         mtu_bytes - HEADER_BYTES - FRAME_HEADER_BYTES - ClientRequest::BYTES
+    }
+
+    // ---- direct messages ------------------------------------------------------------------------------------------
+
+    /// The members heard lately.
+    pub fn members(&self, now: Instant) -> impl Iterator<Item = Rank> {
+        self.roster.members(now)
+    }
+
+    /// As [`Process::send_to`](crate::Process::send_to).
+    ///
+    /// # Errors
+    /// If it is too long, too many are under way, or the member was not heard.
+    pub fn send_to(&mut self, now: Instant, rank: Rank, payload: &[u8]) -> Result<CallId, DirectRefusal> {
+        let target = self.roster.target(rank).ok_or(DirectRefusal::Unheard(rank))?;
+        self.direct.call(now, TargetChoice::One, vec![target], payload)
+    }
+
+    /// As [`Process::send_to_address`](crate::Process::send_to_address).
+    ///
+    /// # Errors
+    /// If it is too long, too many are under way, or nothing can be sent there.
+    pub fn send_to_address(&mut self, now: Instant, to: Address, payload: &[u8]) -> Result<CallId, DirectRefusal> {
+        if !to.is_reachable() {
+            return Err(DirectRefusal::Unreachable);
+        }
+        self.direct.call(now, TargetChoice::One, vec![Target { member: None, address: to, rtt_ns: None }], payload)
+    }
+
+    /// As [`Process::send_any`](crate::Process::send_any); an empty `among` means all members heard lately.
+    ///
+    /// # Errors
+    /// If it is too long, too many are under way, or none of them was heard.
+    pub fn send_any(&mut self, now: Instant, among: &[Rank], payload: &[u8]) -> Result<CallId, DirectRefusal> {
+        let all: Vec<Rank> = self.members(now).collect();
+        let among = if among.is_empty() { &all[..] } else { among };
+        let targets = among.iter().filter_map(|rank| self.roster.target(*rank)).collect();
+        self.direct.call(now, TargetChoice::Any, targets, payload)
+    }
+
+    /// As [`Process::broadcast`](crate::Process::broadcast).
+    ///
+    /// # Errors
+    /// If it is too long.
+    pub fn broadcast(&mut self, now: Instant, payload: &[u8]) -> Result<(), DirectRefusal> {
+        let mut out = Out { outbox: &mut self.outbox, counters: &mut self.counters };
+        self.direct.broadcast(now, payload, &mut out)
+    }
+
+    /// The next direct message received.
+    pub fn poll_direct(&mut self) -> Option<DirectMessage> {
+        self.direct.poll_message()
+    }
+
+    /// The outcome of the next of the direct messages sent.
+    pub fn poll_outcome(&mut self) -> Option<DirectOutcome> {
+        self.direct.poll_outcome()
     }
 }

@@ -54,7 +54,6 @@ mod process;
 pub mod values;
 pub mod view;
 
-pub use client::DirectClient;
 pub use client::{Client, ClientEvent, GroupState};
 pub use config::{Config, ConfigError, Feedback, Limits, Order, Quorum, Reliability, Role, Start, Timing};
 pub use control::coordination::{

@@ -255,7 +255,7 @@ fn nor_with_acknowledgements() {
 #[test]
 fn a_client_sends_no_messages_to_an_address_that_has_not_answered() {
     let bench = Bench::member(Order::Total, 3, 0);
-    let mut client = Client::new(bench.now, GROUP, ClientId(1), common::address(500));
+    let mut client = Client::new(bench.now, GROUP, ClientId(1), common::address(500), MTU);
     while client.has_room() {
         client.publish(Default::default(), &[1; MTU - 64 - FRAME_HEADER_BYTES - ClientRequest::BYTES]);
     }
@@ -263,10 +263,10 @@ fn a_client_sends_no_messages_to_an_address_that_has_not_answered() {
     for turn in 0..QUESTIONS {
         let heartbeat = heartbeat(&bench, 0, 1, 1, heartbeat_flags::FORMED);
         bytes_in += heartbeat.len();
-        client.on_datagram(now, &heartbeat);
-        client.transmit(now, |to, bytes| {
-            bytes_out += if to == stranger() { bytes.len() } else { 0 };
-            true
+        client.on_datagram(now, &heartbeat, true);
+        client.transmit(now, |to, bytes, _| {
+            bytes_out += if to == Destination::Peer(stranger()) { bytes.len() } else { 0 };
+            1
         });
         now = now + 10_000_000;
         assert!(bytes_out <= TIMES * bytes_in, "{bytes_out} bytes sent for {bytes_in} after {turn}");

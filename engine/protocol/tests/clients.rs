@@ -2,7 +2,7 @@
 
 mod common;
 
-use bourdon_protocol::{Client, ClientEvent, Order};
+use bourdon_protocol::{Client, ClientEvent, Destination, Order};
 use bourdon_wire::records::ballot_steps::PREPARE;
 use bourdon_wire::records::{ClientAnswer, ClientRequest, refusals, request_flags};
 use bourdon_wire::{ClientId, ClientTag, Instant, Kind, Rank, Sequence, TopicId, flags};
@@ -139,9 +139,9 @@ struct Bank {
 
 impl Bank {
     fn new() -> Self {
-        let mut client = Client::new(Instant(0), GROUP, ClientId(5), address(700));
+        let mut client = Client::new(Instant(0), GROUP, ClientId(5), address(700), MTU);
         let member = Bench::member(Order::Fifo, 1, 0);
-        client.on_datagram(Instant(0), &member.heartbeat(0, |_| {}));
+        client.on_datagram(Instant(0), &member.heartbeat(0, |_| {}), true);
         let mut bank = Self { client, now: Instant(0) };
         bank.hears(0, refusals::NONE); // the member is where its heartbeat announced
         bank
@@ -149,13 +149,13 @@ impl Bank {
 
     fn sends(&mut self) -> Vec<(u64, u16, usize)> {
         let mut sent = Vec::new();
-        self.client.transmit(self.now, |to, bytes| {
-            assert_eq!(to, address(100));
+        self.client.transmit(self.now, |to, bytes, _| {
+            assert_eq!(to, Destination::Peer(address(100)));
             let datagram = bourdon_wire::Datagram::parse(bytes, GROUP).unwrap();
             let frame = datagram.frames().next().unwrap();
             let (request, payload) = ClientRequest::read(frame.body).unwrap();
             sent.push((request.sequence.get(), request.flags.get(), payload.len()));
-            true
+            1
         });
         sent
     }
@@ -163,9 +163,9 @@ impl Bank {
     fn instances_of_next_requests(&mut self) -> Vec<u64> {
         self.now = self.client.next_deadline();
         let mut sent = Vec::new();
-        self.client.transmit(self.now, |_, bytes| {
+        self.client.transmit(self.now, |_, bytes, _| {
             sent.push(bourdon_wire::Datagram::parse(bytes, GROUP).unwrap().header.instance().0);
-            true
+            1
         });
         sent
     }
@@ -174,12 +174,12 @@ impl Bank {
     fn hears_in(&mut self, instance: u64) {
         let record = ClientAnswer::new(ClientId(5), Sequence(0), refusals::BUSY);
         let answer = control(0, Kind::ClientAnswer, &[record.as_bytes()]);
-        self.client.on_datagram(self.now, &in_instance(&answer, instance));
+        self.client.on_datagram(self.now, &in_instance(&answer, instance), false);
     }
 
     fn hears(&mut self, taken: u64, refusal: u64) {
         let record = ClientAnswer::new(ClientId(5), Sequence(taken), refusal);
-        self.client.on_datagram(self.now, &control(0, Kind::ClientAnswer, &[record.as_bytes()]));
+        self.client.on_datagram(self.now, &control(0, Kind::ClientAnswer, &[record.as_bytes()]), false);
     }
 }
 
@@ -248,7 +248,7 @@ fn a_client_without_an_answer_reports_it() {
 
 #[test]
 fn a_client_greets_a_member_before_it_sends_messages() {
-    let mut client = Client::new(Instant(0), GROUP, ClientId(5), address(700));
+    let mut client = Client::new(Instant(0), GROUP, ClientId(5), address(700), MTU);
     let member = Bench::member(Order::Fifo, 1, 0);
     let mut bank = Bank {
         client: {
@@ -257,7 +257,7 @@ fn a_client_greets_a_member_before_it_sends_messages() {
         },
         now: Instant(0),
     };
-    let heard = |bank: &mut Bank| bank.client.on_datagram(bank.now, &member.heartbeat(0, |_| {}));
+    let heard = |bank: &mut Bank| bank.client.on_datagram(bank.now, &member.heartbeat(0, |_| {}), true);
     heard(&mut bank);
     assert_eq!(bank.sends(), [(0, request_flags::HELLO, 0)]);
     bank.now = Instant(1_000_000_000);

@@ -2,7 +2,7 @@
 
 mod common;
 
-use bourdon_protocol::{CallId, Destination, DirectClient, DirectFailure, DirectMessage, DirectOutcome, DirectRefusal};
+use bourdon_protocol::{CallId, Client, Destination, DirectFailure, DirectMessage, DirectOutcome, DirectRefusal};
 use bourdon_wire::records::{Direct, Heartbeat, direct_steps, heartbeat_flags};
 use bourdon_wire::{Address, ClientId, Datagram, Incarnation, Instant, Kind, Rank};
 use common::net::{Net, address};
@@ -184,13 +184,13 @@ fn what_cannot_be_sent_is_refused_with_the_reason() {
 
 /// A client outside a group of two members, with datagrams written by hand.
 struct Beside {
-    client: DirectClient,
+    client: Client,
     now: Instant,
 }
 
 impl Beside {
     fn new() -> Self {
-        let client = DirectClient::new(GROUP, ClientId(77), address(9), MTU);
+        let client = Client::new(Instant(0), GROUP, ClientId(77), address(9), MTU);
         let mut beside = Self { client, now: Instant(1000 * MS) };
         [0, 1].into_iter().for_each(|rank| beside.beat(rank));
         beside

@@ -5,8 +5,8 @@ mod common;
 
 use bourdon_protocol::{Config, Counter, Destination, Event, Mutant, Outgoing, Process, Role, Standing, Start};
 use bourdon_wire::{ClientId, Datagram, Incarnation, InstanceId, Instant, Kind, Rank, TopicId};
-use common::GROUP;
 use common::net::address;
+use common::{GROUP, MTU};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -321,7 +321,7 @@ fn a_recording_of_a_newer_instance_moves_no_process() {
 fn requests_of_a_client_recorded_yesterday_deliver_nothing_and_a_living_client_goes_on() {
     let mut requests: Vec<Vec<u8>> = Vec::new();
     let mut world = World::new(None);
-    let mut client = bourdon_protocol::Client::new(world.now, GROUP, ClientId(77), address(20));
+    let mut client = bourdon_protocol::Client::new(world.now, GROUP, ClientId(77), address(20), MTU);
     let mut delivered = Vec::new();
     for _ in 0..2 {
         world.processes.clear();
@@ -341,16 +341,16 @@ fn requests_of_a_client_recorded_yesterday_deliver_nothing_and_a_living_client_g
             world.run(SECOND / 100);
             for (to, datagram) in world.record.take().unwrap() {
                 if matches!(to, Destination::Group) || to == Destination::Peer(address(20)) {
-                    client.on_datagram(world.now, &datagram);
+                    client.on_datagram(world.now, &datagram, to == Destination::Group);
                 }
             }
             let mut out = Vec::new();
-            client.transmit(world.now, |to, bytes| {
+            client.transmit(world.now, |to, bytes, _| {
                 out.push((to, bytes.to_vec()));
-                true
+                1
             });
             for (to, request) in out {
-                world.hand(None, Destination::Peer(to), &request);
+                world.hand(None, to, &request);
                 requests.push(request);
             }
         }

@@ -156,24 +156,24 @@ fn a_name_that_is_not_its_topics_is_malformed() {
 fn a_clients_name_is_the_messages() {
     let mut net = Net::new(2, 0, |_| {});
     net.run(200 * MS);
-    let mut client = Client::new(net.now, GROUP, ClientId(9), address(77));
+    let mut client = Client::new(net.now, GROUP, ClientId(9), address(77), MTU);
     let heartbeat = Bench::member(Order::Fifo, 1, 0).heartbeat(0, |_| {});
-    client.on_datagram(net.now, &heartbeat);
+    client.on_datagram(net.now, &heartbeat, true);
     client.publish(TopicId::of("md.es.trades"), &[9]);
     for (first, name) in NAMES.iter().enumerate() {
         client.publish_named(&TopicName::new(name).unwrap(), &[first as u8]);
     }
     // The member replies first: that the client is at the address it gave, and which instance this is.
-    client.transmit(net.now, |_, _| true);
+    client.transmit(net.now, |_, _, _| 1);
     let answer = ClientAnswer::new(ClientId(9), Sequence(0), 0);
     let instance = net.process(0).view().instance.0;
     let answer = in_instance(&control(0, Kind::ClientAnswer, &[answer.as_bytes()]), instance);
-    client.on_datagram(net.now, &answer);
+    client.on_datagram(net.now, &answer, false);
     net.run(100 * MS);
     let (now, mut sent) = (net.now, Vec::new());
-    client.transmit(now, |_, bytes| {
+    client.transmit(now, |_, bytes, _| {
         sent.push(bytes.to_vec());
-        true
+        1
     });
     for datagram in sent {
         net.process(0).on_datagram(now, &datagram, None);

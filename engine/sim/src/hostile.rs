@@ -299,7 +299,7 @@ fn assert_bounded(held: &MemoryUse) {
 /// A client among strangers.
 pub fn client(data: &[u8]) {
     let mut script = Script { rest: data, fingerprint: 0 };
-    let mut client = Client::new(Instant(0), GROUP, ClientId(1), address(999));
+    let mut client = Client::new(Instant(0), GROUP, ClientId(1), address(999), MTU_BYTES);
     let (mut now, mut published) = (Instant(0), 0);
     for _ in 0..OPERATIONS_MAX {
         if script.rest.is_empty() {
@@ -308,7 +308,7 @@ pub fn client(data: &[u8]) {
         match script.byte() % 4 {
             0 => {
                 let datagram = script.datagram();
-                client.on_datagram(now, &datagram);
+                client.on_datagram(now, &datagram, script.byte() & 1 == 0);
             }
             1 if client.has_room() => {
                 assert_eq!(client.publish(TopicId(1), &script.bytes()).0, published, "sequences have no holes");
@@ -317,10 +317,10 @@ pub fn client(data: &[u8]) {
             2 => now = now + u64::from(script.byte()) * 1_000_000,
             _ => {
                 let (room, mut sent) = (u64::from(script.byte()), 0);
-                client.transmit(now, |_, bytes| {
+                client.transmit(now, |_, bytes, _| {
                     assert!(Datagram::parse(bytes, GROUP).is_ok(), "what it sends can be read");
                     sent += 1;
-                    sent <= room
+                    usize::from(sent <= room)
                 });
             }
         }

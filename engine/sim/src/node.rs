@@ -11,8 +11,10 @@ use crate::names::NAMES;
 use crate::network::{Packet, hits};
 use crate::plan::{GROUP, Plan};
 use crate::violation::Violation;
-use bourdon_protocol::{Client, ClientEvent, Counter, Outgoing, Process, Refusal, Start};
-use bourdon_wire::{Address, ChannelId, ClientId, Datagram, Instant, NAME_MAX_BYTES, TopicId, TopicName};
+use bourdon_protocol::{Client, ClientEvent, Counter, Destination, Outgoing, Process, Refusal, Start};
+use bourdon_wire::{
+    Address, ChannelId, ClientId, Datagram, Instant, MTU_DEFAULT_BYTES, NAME_MAX_BYTES, TopicId, TopicName,
+};
 use fastrand::Rng;
 use std::collections::VecDeque;
 
@@ -272,7 +274,7 @@ pub(crate) struct ClientNode {
 
 impl ClientNode {
     pub(crate) fn new(id: u64, address: Address, quota: u32) -> Self {
-        let client = Client::new(Instant(0), GROUP, ClientId(id), address);
+        let client = Client::new(Instant(0), GROUP, ClientId(id), address, MTU_DEFAULT_BYTES);
         Self { client, wakes_at_ns: u64::MAX, id, sequence: 0, quota, taken: 0, due_ns: 0 }
     }
 
@@ -313,9 +315,10 @@ impl ClientNode {
             self.quota -= 1;
         }
         let mut datagrams = Vec::new();
-        self.client.transmit(Instant(now_ns), |to, bytes| {
+        self.client.transmit(Instant(now_ns), |to, bytes, _| {
+            let Destination::Peer(to) = to else { unreachable!("a client that broadcasts nothing") };
             datagrams.push((to, bytes.to_vec()));
-            true
+            1
         });
         while let Some(event) = self.client.poll_event() {
             debug_assert!(event != ClientEvent::TooManyClients);

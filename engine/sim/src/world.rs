@@ -325,7 +325,7 @@ impl<'p> World<'p> {
                 return self.arrive_at_zombie(client - self.clients.len(), arrival.packet);
             }
             let (id, taken) = self.clients[client].taken();
-            self.clients[client].client.on_datagram(Instant(self.now_ns), &arrival.packet.bytes);
+            self.clients[client].client.on_datagram(Instant(self.now_ns), &arrival.packet.bytes, arrival.packet.to_all);
             self.step_client(client);
             if self.instances.is_of_earlier(&arrival.packet.bytes, self.generation) {
                 self.history.take_earlier(id, taken..self.clients[client].taken().1);
