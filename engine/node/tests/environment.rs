@@ -1,12 +1,10 @@
 //! A node and its host's limits: cores, directories, stale files, forbidden system calls, sockets in the way.
 #![allow(unsafe_code)] // installs a seccomp filter
 
-mod common;
-
+use crate::common::{self, TOPIC, World, cell, poll_until, read, until};
 use bourdon::counters;
 use bourdon::directory::Directory;
 use bourdon::{Event, Node, NodeError, NodeEvent, PortError, ThreadedNode};
-use common::{TOPIC, World, cell, poll_until, read, until};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,8 +1,6 @@
 //! `node`, `stat`, `publish` and `subscribe` as their users run them: processes, sockets, signals, exit codes.
 
-mod common;
-
-use common::{Running, World, bourdon, fails, next, next_of_all, output, run, signal};
+use crate::common::{self, Running, World, bourdon, fails, next, next_of_all, output, run, signal};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{ChildStdout, Command, Stdio};

@@ -6,15 +6,13 @@
 //! Source: seccomp(2).
 #![allow(unsafe_code)] // installs a seccomp filter
 
-mod common;
-
 use std::io;
 use std::thread;
 
+use crate::common::{fresh_group, world};
 use bourdon_port::conformance::{Role, receive_up_to, send_all};
 use bourdon_port::{Idle, Port, PortError, To};
 use bourdon_udp::{UdpOptions, UdpPort};
-use common::{fresh_group, world};
 
 /// Makes `system_call` fail with `errno` on this thread, for good.
 fn forbid(system_call: libc::c_long, errno: i32) -> io::Result<()> {
