@@ -13,9 +13,9 @@ use prost::Message;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
+use tonic::Status;
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
-use tonic::Status;
 use tonic_prost::ProstCodec;
 
 #[derive(Clone, PartialEq, Message)]

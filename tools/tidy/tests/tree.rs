@@ -47,10 +47,11 @@ fn the_text_names_its_actors() {
 }
 
 #[test]
-fn transports_are_named_only_where_one_is_picked() {
+fn crates_are_named_only_where_they_may_be() {
     hold(
         &layers::named_out_of_place(&Tree::read()),
-        "Be generic over `Port`, or go through `AnyPort` in engine/node/src/transport.rs.",
+        "In the engine be generic over `Port`, or go through `AnyPort` in engine/node/src/transport.rs; in the lab the \
+         members alone run the engine.",
     );
 }
 
