@@ -29,6 +29,9 @@ mod threaded;
 mod throughput;
 mod total_order;
 mod worker;
+#[cfg(test)]
+#[path = "../../tools/skipped.rs"]
+mod skipped;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;

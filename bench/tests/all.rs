@@ -4,3 +4,6 @@ mod detect;
 mod elect;
 mod lock;
 mod total_order;
+
+#[path = "../../tools/skipped.rs"]
+mod skipped;

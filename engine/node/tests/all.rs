@@ -10,3 +10,6 @@ mod locks;
 mod mesh;
 mod order_book;
 mod threaded;
+
+#[path = "../../../tools/skipped.rs"]
+mod skipped;

@@ -284,8 +284,7 @@ fn without_io_uring_it_falls_back_and_reports_it() {
 
 fn falls_back_without(system_call: libc::c_long) {
     if let Err(error) = forbid(system_call) {
-        eprintln!("skipped: no seccomp filter can be installed here: {error}");
-        return;
+        return crate::skipped::report(format_args!("no seccomp filter can be installed here: {error}"));
     }
     let world = World::new(1);
     let (node, mut publication, mut subscription) = ThreadedNode::start(&world.member(0)).expect("it starts");

@@ -6,3 +6,6 @@ mod demo;
 mod lock;
 mod matrix;
 mod topics;
+
+#[path = "../../../tools/skipped.rs"]
+mod skipped;

@@ -228,14 +228,14 @@ fn a_smaller_receive_buffer_than_asked_is_a_warning() {
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set=-net_admin", "--inh-caps=-net_admin", env!("CARGO_BIN_EXE_bourdon")]);
     command.args(["node", "--config", &config]).stderr(Stdio::piped());
-    let Ok(child) = command.spawn() else { return eprintln!("skipped: setpriv(1) is not installed") };
+    let Ok(child) = command.spawn() else { return crate::skipped::report("setpriv(1) is not installed") };
     let mut node = Running(child);
     let mut talk = BufReader::new(node.0.stderr.take().expect("piped"));
     let mut text = String::new();
     while !text.contains("member 0 of 1") {
         if talk.read_line(&mut text).expect("readable") == 0 {
             assert!(text.contains("setpriv"), "it ended early: {text}");
-            return eprintln!("skipped: {text}");
+            return crate::skipped::report(text);
         }
     }
     assert!(text.contains("net.core.rmem_max=500000000"), "{text}");

@@ -300,7 +300,7 @@ fn impossible_kills_are_refused() {
 #[test]
 fn recorded_events_go_through_byte_for_byte() {
     let Some(path) = std::env::var_os("BOURDON_DBN").filter(|path| Path::new(path).exists()) else {
-        eprintln!("skipped: BOURDON_DBN names no recorded file");
+        crate::skipped::report("BOURDON_DBN names no recorded file");
         return;
     };
     let (output, object) = run(&["--input", &path.to_string_lossy(), "--rate", "max"]);

@@ -6,3 +6,6 @@ mod hosts;
 mod judge;
 mod locks;
 mod rounds;
+
+#[path = "../../../tools/skipped.rs"]
+mod skipped;

@@ -108,7 +108,7 @@ fn until_more(members: &mut [Member<'_>], what: &str) {
 fn a_group_forms_and_delivers_where_multicast_is_swallowed() {
     let lab = match Lab::new(MEMBERS) {
         Ok(lab) => lab,
-        Err(why) => return println!("skipped: {why}"),
+        Err(why) => return crate::skipped::report(why),
     };
     let folder = tempfile::tempdir().expect("a folder");
     (0..MEMBERS).for_each(|host| _ = nft(&lab, host, HOLE));

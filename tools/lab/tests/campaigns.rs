@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn campaign(fault: FaultKind, reliability: Reliability, name: &str) {
     if let Err(why) = Lab::new(1) {
-        println!("skipped: {why}");
+        crate::skipped::report(why);
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");

@@ -26,7 +26,7 @@ fn campaign(algorithm: Algorithm, hand_overs: u64, cheat: u64) -> Option<Report>
     match run(&plan, algorithm, &|line| println!("{line}")) {
         Ok(report) => Some(report),
         Err(why @ Unusable::Members) => {
-            println!("skipped: {why}");
+            crate::skipped::report(why);
             None
         }
         Err(why) => panic!("{why}"),

@@ -5,3 +5,6 @@ mod black_hole;
 mod common;
 mod conformance;
 mod killed;
+
+#[path = "../../../tools/skipped.rs"]
+mod skipped;

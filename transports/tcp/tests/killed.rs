@@ -46,7 +46,7 @@ fn the_address_of_a_killed_process_is_free_at_once() {
         child.kill().expect("it runs");
         child.wait().expect("it has ended");
         let Some(address) = address.expect("it reports where it listens") else {
-            return eprintln!("skipped: io_uring is not available here");
+            return crate::skipped::report("io_uring is not available here");
         };
         TcpListener::bind(address).expect("the address is free");
     }

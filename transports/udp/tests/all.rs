@@ -8,3 +8,6 @@ mod ipv6;
 mod sockets;
 mod sources;
 mod without_io_uring;
+
+#[path = "../../../tools/skipped.rs"]
+mod skipped;

@@ -39,7 +39,7 @@ fn forbid(system_call: libc::c_long, errno: i32) -> io::Result<()> {
 fn expect_unavailable(system_call: libc::c_long, name: &'static str, errno: i32) {
     let case = thread::spawn(move || {
         if let Err(error) = forbid(system_call, errno) {
-            eprintln!("skipped: no seccomp filter can be installed here: {error}");
+            crate::skipped::report(format_args!("no seccomp filter can be installed here: {error}"));
             return;
         }
         let options = UdpOptions { idle: Idle::Park, ..UdpOptions::new(fresh_group()) };
