@@ -24,14 +24,14 @@ mod row;
 mod scratch;
 mod script;
 mod server;
+#[cfg(test)]
+#[path = "../../tools/skipped.rs"]
+mod skipped;
 mod task;
 mod threaded;
 mod throughput;
 mod total_order;
 mod worker;
-#[cfg(test)]
-#[path = "../../tools/skipped.rs"]
-mod skipped;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;

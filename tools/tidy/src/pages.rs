@@ -220,10 +220,7 @@ mod tests {
     fn a_test_command_that_differs_is_found() {
         let good = "# x\n\n    .ci/test\n";
         assert_eq!(test_command(&tree(&[("README.md", good), (".ci/run", good)])), [""; 0]);
-        assert_eq!(
-            test_command(&tree(&[("README.md", good), (".ci/run", ".ci/test --release")])).len(),
-            1
-        );
+        assert_eq!(test_command(&tree(&[("README.md", good), (".ci/run", ".ci/test --release")])).len(), 1);
     }
 
     #[test]

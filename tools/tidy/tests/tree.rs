@@ -109,6 +109,11 @@ fn every_crate_has_the_same_lints() {
 }
 
 #[test]
+fn every_test_is_in_a_program() {
+    hold(&shape::forgotten_tests(&Tree::read()), "Name it in tests/all.rs beside it.");
+}
+
+#[test]
 fn every_protocol_has_its_page() {
     hold(
         &pages::protocols(&Tree::read()),
