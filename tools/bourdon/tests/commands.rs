@@ -257,7 +257,7 @@ fn a_view_is_shown_a_barrier_waited_for_and_a_dead_member_missed() {
         let synced = run(&[&["sync", "prices", "--json"], &directory[..]].concat(), b"");
         let synced: Value = serde_json::from_slice(&synced.stdout).expect("one object");
         assert_eq!((&synced["phase"], &synced["rank"]), (&phase.into(), &0.into()));
-        assert_eq!(next(&mut events)["event"], "synced");
+        while next(&mut events)["event"] != "synced" {} // on a loaded host a member may be suspected meanwhile
     }
     third.0.kill().expect("it runs");
     third.0.wait().expect("it ends");

@@ -277,7 +277,8 @@ fn the_dead_are_replaced_and_what_they_were_shown_counts_where_that_is_promised(
         let restarts = more.contains(&"--restart-after");
         for row in rows(&object) {
             let killed = row["killed"] == true;
-            assert_eq!(row["restarted"] == true, killed && restarts, "{more:?}: {row}");
+            // On a loaded host a member that was not killed may be evicted, and then comes back as well.
+            assert!(!killed || (row["restarted"] == true) == restarts, "{more:?}: {row}");
             if !killed || restarts {
                 assert_eq!(row["delivered"], 10_000, "{more:?}: {row}");
             }
