@@ -6,12 +6,16 @@
 //!
 //! Invariant: [`Cluster::start`] returns when a leader is known to all servers and has committed a write.
 
+#[cfg(feature = "etcd")]
+mod client;
+#[cfg(not(feature = "etcd"))]
+#[path = "etcd/no_client.rs"]
 mod client;
 
 use crate::Failure;
 use crate::scratch::{Scratch, Storage};
 use crate::server::{self, Server, free_ports};
-pub(crate) use client::{Client, Standing};
+pub(crate) use client::Client;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -25,6 +29,22 @@ const ANSWER: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_millis(10);
 /// Another process may take a port between its choice and its use.
 const ATTEMPTS: u32 = 3;
+
+/// A server's view of its cluster.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    pub(crate) id: u64,
+    /// 0 while it knows none.
+    pub(crate) leader: u64,
+    pub(crate) log_index: u64,
+    pub(crate) applied_index: u64,
+}
+
+impl Standing {
+    pub(crate) fn leads(&self) -> bool {
+        self.leader != 0 && self.leader == self.id
+    }
+}
 
 /// The configuration of a cluster.
 #[derive(Clone, Copy, Debug)]
@@ -56,10 +76,15 @@ impl Shape {
     }
 }
 
-/// Its version, if it is installed.
+/// Its version, if it is installed and this build has a client of it.
 pub(crate) fn version() -> Result<String, Failure> {
     let output = server::version(PROGRAM)
         .ok_or_else(|| Failure::Unusable("etcd is not installed: apt-get install etcd-server".into()))?;
+    if !cfg!(feature = "etcd") {
+        return Err(Failure::Unusable(
+            "this build has no client of etcd: cargo build --release -p bourdon-bench --features etcd".into(),
+        ));
+    }
     let version = output.lines().next().and_then(|line| line.rsplit(' ').next());
     Ok(version.unwrap_or("unknown").to_owned())
 }
@@ -137,7 +162,7 @@ impl Cluster {
     }
 
     /// A server's current state.
-    pub(crate) fn standing(&mut self, index: usize) -> Result<Standing, tonic::Status> {
+    pub(crate) fn standing(&mut self, index: usize) -> Result<Standing, String> {
         self.members[index].client.standing(ANSWER)
     }
 
@@ -169,7 +194,7 @@ impl Cluster {
     }
 
     /// Writes a value through a server; a majority has it when this returns.
-    pub(crate) fn put(&mut self, index: usize, patience: Duration) -> Result<(), tonic::Status> {
+    pub(crate) fn put(&mut self, index: usize, patience: Duration) -> Result<(), String> {
         self.members[index].client.put("bench", "written", patience)
     }
 

@@ -24,6 +24,9 @@ mod row;
 mod scratch;
 mod script;
 mod server;
+#[cfg(test)]
+#[path = "../../tools/skipped.rs"]
+mod skipped;
 mod task;
 mod threaded;
 mod throughput;

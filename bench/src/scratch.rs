@@ -88,7 +88,7 @@ mod tests {
             let scratch = match Scratch::make(storage) {
                 Ok(scratch) => scratch,
                 Err(why) => {
-                    eprintln!("skipped: {why:?}");
+                    crate::skipped::report(format_args!("{why:?}"));
                     continue;
                 }
             };

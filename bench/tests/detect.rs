@@ -24,7 +24,7 @@ fn every_fault_has_its_rows() {
         let arguments = ["--fault", fault, "--detector", detector, "--profile", "fast", "--count", "2", "--json"];
         let output = bench(&arguments);
         if output.status.code() == Some(2) {
-            eprintln!("skipped: {}", String::from_utf8_lossy(&output.stderr).trim());
+            crate::skipped::report(String::from_utf8_lossy(&output.stderr));
             continue;
         }
         let rows = rows(&output);

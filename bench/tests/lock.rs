@@ -26,7 +26,7 @@ fn every_peer_has_its_rows() {
     for (peer, algorithm, members) in [("etcd", "raft", 3), ("etcd-tmpfs", "raft", 3), ("redis", "central", 1)] {
         let output = bench(&["--peer", peer, "--count", "6", "--rounds", "1", "--json"]);
         if output.status.code() == Some(2) {
-            eprintln!("skipped: {}", String::from_utf8_lossy(&output.stderr).trim());
+            crate::skipped::report(String::from_utf8_lossy(&output.stderr));
             continue;
         }
         let rows: Vec<Value> = rows(&output).into_iter().filter(|row| row["system"] == peer).collect();
@@ -117,7 +117,9 @@ fn nothing_is_left_of_a_measurement_that_is_killed() {
     let _ = measurement.kill(); // it may have ended
     measurement.wait().expect("it ends");
     if ended {
-        eprintln!("skipped: etcd is not installed, or the folder for temporary files is on no disk");
+        crate::skipped::report(
+            "etcd is not installed or not built in, or the folder for temporary files is on no disk",
+        );
         return;
     }
     wait_until("its servers are gone", || processes_in(folder.path()) == 0);

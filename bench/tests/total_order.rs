@@ -45,7 +45,7 @@ fn beside_corosync() {
     // On a busy host Corosync fails an assertion of its own: nothing was measured.
     let peer_failed = String::from_utf8_lossy(&output.stderr).contains("QUEUE_RTR_ITEMS_SIZE_MAX' failed");
     if output.status.code() == Some(2) || peer_failed {
-        eprintln!("skipped: {}", String::from_utf8_lossy(&output.stderr).trim());
+        crate::skipped::report(String::from_utf8_lossy(&output.stderr));
         return;
     }
     let rows = rows(&output);

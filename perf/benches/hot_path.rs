@@ -1,6 +1,6 @@
 //! Wall time of the hot path, part by part: to find out where time goes, not to gate on.
 //!
-//! `cargo bench -p bourdon-perf`; `-- NAME` picks some, `-- --quick` is quick.
+//! `cargo bench -p bourdon-perf --features criterion`; `-- NAME` picks some, `-- --quick` is quick.
 
 use bourdon_perf::group::{Group, Member};
 use bourdon_ring::spsc;

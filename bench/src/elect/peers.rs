@@ -100,7 +100,7 @@ impl Running for RunningEtcd {
         let victim = self.cluster.leader()?;
         let standing = self.cluster.standing(victim).map_err(|error| self.cluster.broken(victim, error))?;
         let begun = self.cluster.kill(victim);
-        self.wait_for_another(victim, standing.id())?;
+        self.wait_for_another(victim, standing.id)?;
         let fault_to_leader_ns = begun.elapsed().as_nanos() as u64;
         self.cluster.restart(victim)?;
         Ok(FailOver { fault_to_leader_ns, messages: None })

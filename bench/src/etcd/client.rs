@@ -7,14 +7,15 @@
 //! A client belongs to one thread and runs a single-threaded executor in it: a call begins and ends on the caller's
 //! thread, and no hand-over between threads is measured.
 
+use super::Standing;
 use crate::Failure;
 use prost::Message;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
+use tonic::Status;
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
 #[derive(Clone, PartialEq, Message)]
@@ -26,29 +27,16 @@ struct Header {
 #[derive(Clone, PartialEq, Message)]
 struct Empty {}
 
-/// A server's view of its cluster.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Standing {
+struct StatusResponse {
     #[prost(message, optional, tag = "1")]
     header: Option<Header>,
-    /// 0 while it knows none.
     #[prost(uint64, tag = "4")]
-    pub(crate) leader: u64,
+    leader: u64,
     #[prost(uint64, tag = "5")]
-    pub(crate) log_index: u64,
+    log_index: u64,
     #[prost(uint64, tag = "7")]
-    pub(crate) applied_index: u64,
-}
-
-impl Standing {
-    /// The server that reports this.
-    pub(crate) fn id(&self) -> u64 {
-        self.header.as_ref().map_or(0, |header| header.member_id)
-    }
-
-    pub(crate) fn leads(&self) -> bool {
-        self.leader != 0 && self.leader == self.id()
-    }
+    applied_index: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -113,7 +101,7 @@ impl Client {
     }
 
     /// One call, given up after `patience`.
-    fn call<Q, R>(&mut self, path: &'static str, request: Q, patience: Duration) -> Result<R, Status>
+    fn call<Q, R>(&mut self, path: &'static str, request: Q, patience: Duration) -> Result<R, String>
     where
         Q: Message + 'static,
         R: Message + Default + 'static,
@@ -126,36 +114,39 @@ impl Client {
                 grpc.unary(tonic::Request::new(request), path, ProstCodec::<Q, R>::default()).await
             };
             match tokio::time::timeout(patience, answer).await {
-                Ok(answer) => answer.map(tonic::Response::into_inner),
-                Err(_) => Err(Status::new(Code::DeadlineExceeded, format!("{path}: no answer within {patience:?}"))),
+                Ok(answer) => answer.map(tonic::Response::into_inner).map_err(|status| status.to_string()),
+                Err(_) => Err(format!("{path}: no answer within {patience:?}")),
             }
         })
     }
 
     /// The server's state, without a request to others.
-    pub(crate) fn standing(&mut self, patience: Duration) -> Result<Standing, Status> {
-        self.call("/etcdserverpb.Maintenance/Status", Empty {}, patience)
+    pub(crate) fn standing(&mut self, patience: Duration) -> Result<Standing, String> {
+        let StatusResponse { header, leader, log_index, applied_index } =
+            self.call("/etcdserverpb.Maintenance/Status", Empty {}, patience)?;
+        let id = header.map_or(0, |header| header.member_id);
+        Ok(Standing { id, leader, log_index, applied_index })
     }
 
     /// Writes a value that a majority must have before the server answers.
-    pub(crate) fn put(&mut self, key: &str, value: &str, patience: Duration) -> Result<(), Status> {
+    pub(crate) fn put(&mut self, key: &str, value: &str, patience: Duration) -> Result<(), String> {
         let request = PutRequest { key: key.into(), value: value.into() };
         self.call("/etcdserverpb.KV/Put", request, patience).map(|Empty {}| ())
     }
 
     /// Begins a lease: a lock under it is released when the lease ends.
-    pub(crate) fn lease(&mut self, ttl: Duration, patience: Duration) -> Result<i64, Status> {
+    pub(crate) fn lease(&mut self, ttl: Duration, patience: Duration) -> Result<i64, String> {
         let request = LeaseGrantRequest { ttl_s: ttl.as_secs() as i64 };
         self.call("/etcdserverpb.Lease/LeaseGrant", request, patience).map(|granted: LeaseGrantResponse| granted.id)
     }
 
     /// Waits for a lock; the returned key releases it.
-    pub(crate) fn lock(&mut self, name: &str, lease: i64, patience: Duration) -> Result<Vec<u8>, Status> {
+    pub(crate) fn lock(&mut self, name: &str, lease: i64, patience: Duration) -> Result<Vec<u8>, String> {
         let request = LockRequest { name: name.into(), lease };
         self.call("/v3lockpb.Lock/Lock", request, patience).map(|held: LockResponse| held.key)
     }
 
-    pub(crate) fn unlock(&mut self, key: Vec<u8>, patience: Duration) -> Result<(), Status> {
+    pub(crate) fn unlock(&mut self, key: Vec<u8>, patience: Duration) -> Result<(), String> {
         self.call("/v3lockpb.Lock/Unlock", UnlockRequest { key }, patience).map(|Empty {}| ())
     }
 }

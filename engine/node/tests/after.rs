@@ -1,11 +1,9 @@
 //! A message of one channel that comes after one of another, on real sockets: a process that joined both delivers them
 //! in that order, whatever arrives first.
 
-mod common;
-
+use crate::common::{TOPIC, World, fresh_address, until};
 use bourdon::settings::{ChannelSettings, Order, Reliability};
 use bourdon::{Channels, MessageName, Refusal, Settings};
-use common::{TOPIC, World, fresh_address, until};
 
 /// Channel, and the number that is the payload.
 type Got = (String, u64);

@@ -1,10 +1,8 @@
 //! Channels on real sockets: a process gets exactly the channels it joins, in their order, whatever the others do.
 
-mod common;
-
+use crate::common::{self, World, free_addresses, fresh_address, poll_until, until};
 use bourdon::settings::{ChannelSettings, Order, Reliability, Role, Transport};
 use bourdon::{Channels, Counter, Event, Node, Refusal, Settings, Standing, TopicName};
-use common::{World, free_addresses, fresh_address, poll_until, until};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 

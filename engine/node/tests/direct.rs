@@ -1,12 +1,10 @@
 //! Direct messages on real sockets: inline, threaded and client nodes; through loss; by source.
 
-mod common;
-
+use crate::common::{TOPIC, World, free_addresses, until};
 use bourdon::settings::{IdleStrategy, Transport};
 use bourdon::{
     ClientNode, DirectMessage, DirectNews, DirectOutcome, DirectRefusal, DirectTo, Node, Rank, ThreadedNode,
 };
-use common::{TOPIC, World, free_addresses, until};
 
 /// Members that have formed.
 fn formed(world: &World) -> Vec<Node> {

@@ -1,12 +1,10 @@
 //! A node and its host's limits: cores, directories, stale files, forbidden system calls, sockets in the way.
 #![allow(unsafe_code)] // installs a seccomp filter
 
-mod common;
-
+use crate::common::{self, TOPIC, World, cell, poll_until, read, until};
 use bourdon::counters;
 use bourdon::directory::Directory;
 use bourdon::{Event, Node, NodeError, NodeEvent, PortError, ThreadedNode};
-use common::{TOPIC, World, cell, poll_until, read, until};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -286,8 +284,7 @@ fn without_io_uring_it_falls_back_and_reports_it() {
 
 fn falls_back_without(system_call: libc::c_long) {
     if let Err(error) = forbid(system_call) {
-        eprintln!("skipped: no seccomp filter can be installed here: {error}");
-        return;
+        return crate::skipped::report(format_args!("no seccomp filter can be installed here: {error}"));
     }
     let world = World::new(1);
     let (node, mut publication, mut subscription) = ThreadedNode::start(&world.member(0)).expect("it starts");

@@ -1,13 +1,11 @@
 //! Locks and leaders of threaded nodes on real sockets: exclusion, waiting, losing, handing over, the admin socket.
 
-mod common;
-
+use crate::common::{PATIENCE, World, until};
 use bourdon::settings::MutexKind;
 use bourdon::{
     CoordinationRefusal, FencingToken, Guard, LockError, LockState, Locks, Loss, Lost, Participation, Publication,
     Settings, Subscription, ThreadedNode, TopicName, Wait,
 };
-use common::{PATIENCE, World, until};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;

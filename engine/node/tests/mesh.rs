@@ -1,11 +1,9 @@
 //! Groups over TCP: links that break in the middle of a stream lose nothing, processes come back at their addresses,
 //! and an observer needs one member's address.
 
-mod common;
-
+use crate::common::{self, TOPIC, World, free_addresses, until};
 use bourdon::settings::{IdleStrategy, Start, Transport};
 use bourdon::{Discovery, Event, Node, OrderNumber, Refusal, Settings, Standing, discover};
-use common::{TOPIC, World, free_addresses, until};
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
 

@@ -1,10 +1,8 @@
 //! Threaded nodes on real sockets: order, backpressure, overruns, sleeping and waking, ending.
 
-mod common;
-
+use crate::common::{PATIENCE, TOPIC, World, cell, read, until};
 use bourdon::settings::IdleStrategy;
 use bourdon::{Handles, NodeEvent, Pattern, PublishError, Refusal, ThreadedNode, TopicId, TopicName};
-use common::{PATIENCE, TOPIC, World, cell, read, until};
 use std::time::{Duration, Instant};
 
 fn formed(node: &mut ThreadedNode) {

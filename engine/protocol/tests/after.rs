@@ -1,11 +1,9 @@
 //! Messages that name a message of another group: they wait for it, and for nothing else, and not for ever.
 
-mod common;
-
+use crate::common::{self, Bench, FrameParts, GROUP, MS, MTU, Step, Value, data, message, piece, run};
 use bourdon_protocol::{Counter, Order, Outgoing, Standing};
 use bourdon_wire::records::ballot_steps;
 use bourdon_wire::{Epoch, GroupId, Incarnation, InstanceId, MessageName, Rank, Sequence, flags};
-use common::{Bench, FrameParts, GROUP, MS, MTU, Step, Value, data, message, piece, run};
 use zerocopy::IntoBytes;
 
 const OTHER: GroupId = GroupId::of("bench/other");

@@ -1,14 +1,12 @@
 //! Bytes sent for bytes received: each kind of request from a stranger's address, to each kind of process, at most 3.
 
-mod common;
-
+use crate::common::{self, Bench, GROUP, MTU, Step, Value, as_incarnation, control, data, message, nak_to};
 use bourdon_protocol::{Client, Destination, Feedback, Order, Role};
 use bourdon_wire::records::{
     ClientRequest, Direct, Heartbeat, Ping, Transfer, ViewAsk, ballot_steps, direct_steps, heartbeat_flags,
     transfer_steps,
 };
 use bourdon_wire::{Address, ClientId, Epoch, FRAME_HEADER_BYTES, Kind, Rank};
-use common::{Bench, GROUP, MTU, Step, Value, as_incarnation, control, data, message, nak_to};
 use std::net::SocketAddr;
 use zerocopy::{FromZeros, IntoBytes};
 

@@ -1,11 +1,9 @@
 //! Barriers, case by case.
 
-mod common;
-
+use crate::common::net::{Net, Output};
+use crate::common::{self, Bench, Effect, MS, MTU, data, deliver, marker, message, row_at, sends};
 use bourdon_protocol::{Counter, Event, Order, Outgoing, Refusal, Role, Start};
 use bourdon_wire::Rank;
-use common::net::{Net, Output};
-use common::{Bench, Effect, MS, MTU, data, deliver, marker, message, row_at, sends};
 
 fn synced(phase: u64, asked: bool) -> Effect {
     Effect::Event(Event::Synced { phase, asked })

@@ -1,9 +1,7 @@
 //! Causal order, case by case.
 
-mod common;
-
+use crate::common::{Bench, Effect, after, data, deliver, message, sends};
 use bourdon_protocol::{Order, Outgoing};
-use common::{Bench, Effect, after, data, deliver, message, sends};
 
 /// The textbook's case: process 1 replies to a message of process 0, and the reply arrives first: (1,1,0) waits for
 /// (1,0,0).

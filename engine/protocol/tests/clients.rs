@@ -1,12 +1,12 @@
 //! Clients and the member that publishes their messages, case by case.
 
-mod common;
-
+use crate::common::{
+    self, Bench, Effect, GROUP, MTU, Step, To, address, control, data, in_instance, row, sends, sends_control,
+};
 use bourdon_protocol::{Client, ClientEvent, Destination, Order};
 use bourdon_wire::records::ballot_steps::PREPARE;
 use bourdon_wire::records::{ClientAnswer, ClientRequest, refusals, request_flags};
 use bourdon_wire::{ClientId, ClientTag, Instant, Kind, Rank, Sequence, TopicId, flags};
-use common::{Bench, Effect, GROUP, MTU, Step, To, address, control, data, in_instance, row, sends, sends_control};
 use zerocopy::IntoBytes;
 
 fn request(client: u64, sequence: u64, request_flags: u16, payload: &[u8]) -> Vec<u8> {

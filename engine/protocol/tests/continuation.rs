@@ -1,13 +1,11 @@
 //! Rule 26: the members that continue into the next view are a quorum of the view before. Suspicion alone leaves out no
 //! member that replies; a value that breaks the rule changes nothing where it is received.
 
-mod common;
-
+use crate::common::net::Net;
+use crate::common::{Bench, Effect, MS, Step, To, Value, port, sends_control};
 use bourdon_protocol::{Config, Counter, Event, Order, Quorum, Refusal, Reliability, Standing};
 use bourdon_wire::Epoch;
 use bourdon_wire::records::ballot_steps::{ACCEPT, DECIDE, PREPARE, PROPOSE};
-use common::net::Net;
-use common::{Bench, Effect, MS, Step, To, Value, port, sends_control};
 
 const PATIENCE_MS: u64 = 4 * 50;
 

@@ -1,12 +1,10 @@
 //! Direct messages: to one process, to the nearest, to all that hear the network; through loss, duplication and death.
 
-mod common;
-
+use crate::common::net::{Net, address};
+use crate::common::{GROUP, MS, MTU, control};
 use bourdon_protocol::{CallId, Client, Destination, DirectFailure, DirectMessage, DirectOutcome, DirectRefusal};
 use bourdon_wire::records::{Direct, Heartbeat, direct_steps, heartbeat_flags};
 use bourdon_wire::{Address, ClientId, Datagram, Incarnation, Instant, Kind, Rank};
-use common::net::{Net, address};
-use common::{GROUP, MS, MTU, control};
 use std::collections::BTreeMap;
 use zerocopy::IntoBytes;
 

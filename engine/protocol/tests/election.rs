@@ -1,13 +1,11 @@
 //! Elections: which member leads, in how many messages, and what happens when leaders die, resign or are cut off.
 
-mod common;
-
+use crate::common::net::Net;
 use bourdon_protocol::{
     Config, Coordination, ElectionKind, FencingToken, Leadership, Loss, Participation, Reliability,
 };
 use bourdon_wire::records::link_steps as steps;
 use bourdon_wire::{Incarnation, Rank, TopicName};
-use common::net::Net;
 
 const MS: u64 = 1_000_000;
 

@@ -1,10 +1,8 @@
 //! Flow control, case by case.
 
-mod common;
-
+use crate::common::{Bench, Effect, MTU, data, message, row, sends};
 use bourdon_protocol::{Counter, Destination, Order, Outgoing, Refusal};
 use bourdon_wire::{CONTROL_CHANNEL, DatagramHeader, DatagramNumber, Rank};
-use common::{Bench, Effect, MTU, data, message, row, sends};
 
 /// Publishes whole datagrams until refused; returns how many were taken.
 fn fill(bench: &mut Bench) -> u64 {

@@ -1,13 +1,11 @@
 //! Observers and joiners that are views behind: they go through every view, and lose only what no member retains.
 
-mod common;
-
+use crate::common::net::{Net, ballot_step};
+use crate::common::{GROUP, MS};
 use bourdon_protocol::{Config, Event, Order, Reliability, Standing};
 use bourdon_wire::records::ballot_steps::DECIDE;
 use bourdon_wire::records::{Heartbeat, heartbeat_flags};
 use bourdon_wire::{CONTROL_CHANNEL, Datagram, Kind, Rank};
-use common::net::{Net, ballot_step};
-use common::{GROUP, MS};
 use std::cell::Cell;
 use std::rc::Rc;
 

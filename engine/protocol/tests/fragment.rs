@@ -1,9 +1,7 @@
 //! Fragments, case by case.
 
-mod common;
-
+use crate::common::{Bench, Effect, MTU, data, deliver, message, piece, sends};
 use bourdon_protocol::{Order, Refusal, Role, Start};
-use common::{Bench, Effect, MTU, data, deliver, message, piece, sends};
 
 /// The most one frame holds: the datagram less its header and the frame's.
 const FRAME: usize = MTU - 64 - 8;

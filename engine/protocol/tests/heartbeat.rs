@@ -1,11 +1,9 @@
 //! Heartbeats, case by case.
 
-mod common;
-
+use crate::common::{Bench, GROUP, MS};
 use bourdon_protocol::Order;
 use bourdon_wire::records::Heartbeat;
 use bourdon_wire::{CONTROL_CHANNEL, Datagram, Kind};
-use common::{Bench, GROUP, MS};
 
 /// The heartbeats that go out now while the network takes `most` datagrams of data: next number, sequence and order of
 /// each.

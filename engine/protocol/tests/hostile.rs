@@ -1,15 +1,13 @@
 //! Strangers: valid datagrams, changed and sealed again, make no process panic, hang or grow.
 
-mod common;
-
+use crate::common::{
+    Bench, MTU, Step, Value, address, after, control, data, in_epoch, marker, message, nak, piece, row, run,
+    unavailable,
+};
 use bourdon_protocol::{Order, Role, Start};
 use bourdon_wire::records::ballot_steps::{ACCEPT, DECIDE, PREPARE, PROPOSE, REFUSE};
 use bourdon_wire::records::{Direct, Ping, Transfer, ViewAsk, ViewEntry, ViewInfo, direct_steps, transfer_steps};
 use bourdon_wire::{Kind, Rank, checksum};
-use common::{
-    Bench, MTU, Step, Value, address, after, control, data, in_epoch, marker, message, nak, piece, row, run,
-    unavailable,
-};
 use proptest::prelude::*;
 use zerocopy::IntoBytes;
 

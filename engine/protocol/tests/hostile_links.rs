@@ -3,15 +3,13 @@
 //! LinkMessages are taken only in their order, so a random change of bytes seldom gets past the first. Here each link
 //! message has the next number, followed by any step, name, rank and number.
 
-mod common;
-
+use crate::common::net::Net;
+use crate::common::{self, Bench, control, data};
 use bourdon_protocol::{
     Config, Coordination, Counter, ElectionKind, Leadership, LockNews, MutexKind, Participation, Patience,
 };
 use bourdon_wire::records::{Link, link_steps as steps};
 use bourdon_wire::{ClientId, ClientTag, Epoch, Kind, Sequence, TopicName, flags};
-use common::net::Net;
-use common::{Bench, control, data};
 use proptest::prelude::*;
 use zerocopy::IntoBytes;
 

@@ -1,12 +1,10 @@
 //! One group, one instance: nothing of an earlier formation changes anything in today's, and processes that were paused
 //! through a restart of all leave the older instance for the newer instance.
 
-mod common;
-
+use crate::common::net::address;
+use crate::common::{GROUP, MTU};
 use bourdon_protocol::{Config, Counter, Destination, Event, Mutant, Outgoing, Process, Role, Standing, Start};
 use bourdon_wire::{ClientId, Datagram, Incarnation, InstanceId, Instant, Kind, Rank, TopicId};
-use common::net::address;
-use common::{GROUP, MTU};
 
 const SECOND: u64 = 1_000_000_000;
 

@@ -1,12 +1,10 @@
 //! Joining, leaving and coming back, with everything that can go wrong: each case has a named outcome.
 
-mod common;
-
+use crate::common::net::{Net, ballot_step};
+use crate::common::{Bench, Effect, MS, altered, as_incarnation};
 use bourdon_protocol::{Counter, Event, Order, Refusal, Reliability, Role, Standing};
 use bourdon_wire::records::ballot_steps::{DECIDE, PREPARE, PROPOSE};
 use bourdon_wire::{Epoch, Incarnation, Rank};
-use common::net::{Net, ballot_step};
-use common::{Bench, Effect, MS, altered, as_incarnation};
 use std::cell::Cell;
 use std::rc::Rc;
 

@@ -1,12 +1,12 @@
 //! Levels at which messages may be lost, case by case: what is given up, when, and that it is reported.
 
-mod common;
-
+use crate::common::net::Net;
+use crate::common::{
+    Bench, Effect, MS, Step, To, Value, data, deliver, message, ordered, piece, port, run, sends_control,
+};
 use bourdon_protocol::{Config, Counter, Event, Order, Reliability, Role};
 use bourdon_wire::records::ballot_steps::{PREPARE, PROPOSE};
 use bourdon_wire::{Rank, Sequence};
-use common::net::Net;
-use common::{Bench, Effect, MS, Step, To, Value, data, deliver, message, ordered, piece, port, run, sends_control};
 
 const ORDERS: [Order; 3] = [Order::Unordered, Order::Fifo, Order::Causal];
 

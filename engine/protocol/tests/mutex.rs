@@ -1,14 +1,12 @@
 //! Locks: which member gets them, in how many messages, and what happens to them when members die.
 
-mod common;
-
+use crate::common::net::Net;
 use bourdon_protocol::{
     Config, Coordination, CoordinationRefusal, Counter, FencingToken, LockId, LockNews, LockStanding, Loss, MutexKind,
     Order, Patience, Reliability,
 };
 use bourdon_wire::records::link_steps as steps;
 use bourdon_wire::{Incarnation, Rank, TopicName};
-use common::net::Net;
 
 const MS: u64 = 1_000_000;
 

@@ -1,13 +1,11 @@
 //! Messages that carry their topic's name: it comes with them, whatever other extensions they have and however they
 //! arrive.
 
-mod common;
-
+use crate::common::net::{Net, address};
+use crate::common::{self, Bench, FrameParts, GROUP, MS, MTU, control, data, in_instance, message, piece, run};
 use bourdon_protocol::{Client, Event, Order, Outgoing, Refusal, Reliability};
 use bourdon_wire::records::ClientAnswer;
 use bourdon_wire::{ClientId, Instant, Kind, Rank, Sequence, TopicId, TopicName, flags};
-use common::net::{Net, address};
-use common::{Bench, FrameParts, GROUP, MS, MTU, control, data, in_instance, message, piece, run};
 use zerocopy::IntoBytes;
 
 const NAMES: [&str; 4] = ["md.es.trades", "md.es.quotes", "a", "news"];

@@ -1,14 +1,12 @@
 //! Observers that come late, case by case.
 
-mod common;
-
-use bourdon_protocol::{Event, Order, Role, Start};
-use bourdon_wire::records::{ViewEntry, ViewInfo, ballot_steps};
-use bourdon_wire::{DatagramNumber, Epoch, Kind, Rank, Sequence};
-use common::{
+use crate::common::{
     Bench, Effect, MTU, Step, To, Value, control, data, deliver, in_epoch, message, ordered, port, run, sends_control,
     unavailable,
 };
+use bourdon_protocol::{Event, Order, Role, Start};
+use bourdon_wire::records::{ViewEntry, ViewInfo, ballot_steps};
+use bourdon_wire::{DatagramNumber, Epoch, Kind, Rank, Sequence};
 use zerocopy::IntoBytes;
 
 fn observer(order: Order, members: u16, start: Start) -> Bench {

@@ -1,12 +1,10 @@
 //! Numbers that no honest process can have sent: each is discarded, counted, and changes nothing.
 
-mod common;
-
+use crate::common::{self, Bench, Effect, MS, MTU, Step, To, Value, control, data, message, ordered, run};
 use bourdon_protocol::{Counter, Order, Role, Standing, Start};
 use bourdon_wire::records::ballot_steps::{DECIDE, PREPARE, PROPOSE, REFUSE};
 use bourdon_wire::records::{ViewEntry, ViewInfo, heartbeat_flags};
 use bourdon_wire::{Epoch, Kind, Rank};
-use common::{Bench, Effect, MS, MTU, Step, To, Value, control, data, message, ordered, run};
 use zerocopy::IntoBytes;
 
 /// The largest round that a ballot has room for.

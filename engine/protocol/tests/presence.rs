@@ -1,12 +1,10 @@
 //! What each process reports of itself, case by case.
 
-mod common;
-
+use crate::common::{self, Bench, Effect, MS, as_incarnation, data, message};
 use bourdon_protocol::control::detector::Why;
 use bourdon_protocol::{Counter, Event, Order, Outgoing, Refusal, Role};
 use bourdon_wire::records::heartbeat_flags;
 use bourdon_wire::{Incarnation, Rank};
-use common::{Bench, Effect, MS, as_incarnation, data, message};
 
 fn events(bench: &mut Bench) -> Vec<Event> {
     let event = |effect| if let Effect::Event(event) = effect { Some(event) } else { None };

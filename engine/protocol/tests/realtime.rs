@@ -1,10 +1,8 @@
 //! Order by the time of sending, case by case.
 
-mod common;
-
+use crate::common::net::Net;
+use crate::common::{Bench, MS};
 use bourdon_protocol::{Order, Refusal};
-use common::net::Net;
-use common::{Bench, MS};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 

@@ -1,11 +1,9 @@
 //! Relay, case by case: each member forwards what it receives for the first time.
 
-mod common;
-
+use crate::common::net::Net;
+use crate::common::{Bench, Effect, MS, To, data, deliver, message};
 use bourdon_protocol::{Config, Counter, Order, Role};
 use bourdon_wire::Rank;
-use common::net::Net;
-use common::{Bench, Effect, MS, To, data, deliver, message};
 
 fn bench(role: Role) -> Bench {
     let mut config = Bench::config(Order::Fifo, 3, role);

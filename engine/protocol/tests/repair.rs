@@ -1,14 +1,12 @@
 //! Repair, case by case.
 
-mod common;
-
+use crate::common::{
+    self, Bench, Effect, MS, MTU, To, address, control, data, deliver, message, nak, nak_with, port, sends_control,
+    unavailable,
+};
 use bourdon_protocol::{Counter, Event, Order, Role};
 use bourdon_wire::records::{Challenge, Nak};
 use bourdon_wire::{Datagram, Kind, Rank, Sequence};
-use common::{
-    Bench, Effect, MS, MTU, To, address, control, data, deliver, message, nak, nak_with, port, sends_control,
-    unavailable,
-};
 
 use zerocopy::IntoBytes;
 

@@ -1,11 +1,9 @@
 //! Acknowledgements, case by case.
 
-mod common;
-
+use crate::common::{self, Bench, Effect, data, message, row};
 use bourdon_protocol::{Counter, Order};
 use bourdon_wire::records::heartbeat_flags;
 use bourdon_wire::{DatagramNumber, Rank};
-use common::{Bench, Effect, data, message, row};
 
 fn rows(bench: &mut Bench) -> usize {
     bench.effects().iter().filter(|effect| matches!(effect, Effect::Control(what, _) if what == "row")).count()

@@ -1,11 +1,9 @@
 //! A process that comes late and the state it receives, through every kind of failure.
 
-mod common;
-
+use crate::common::net::{Net, transfer_step};
+use crate::common::{self, MS};
 use bourdon_protocol::{Event, Order, Standing};
 use bourdon_wire::records::transfer_steps::{PART, REFUSE, REQUEST_SNAPSHOT};
-use common::MS;
-use common::net::{Net, transfer_step};
 use std::cell::Cell;
 use std::rc::Rc;
 

@@ -1,9 +1,7 @@
 //! Total order, case by case.
 
-mod common;
-
+use crate::common::{Bench, Effect, data, message, ordered, run, sends};
 use bourdon_protocol::{Counter, Order};
-use common::{Bench, Effect, data, message, ordered, run, sends};
 
 #[test]
 fn anothers_message_waits_for_its_number() {

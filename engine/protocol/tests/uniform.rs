@@ -1,10 +1,8 @@
 //! Delivery at a quorum and at all members, case by case.
 
-mod common;
-
+use crate::common::{self, Bench, data, deliver, message, ordered, row, run, sends};
 use bourdon_protocol::{Event, Order, Reliability, Role, Start};
 use bourdon_wire::{Incarnation, Rank};
-use common::{Bench, data, deliver, message, ordered, row, run, sends};
 
 fn bench(reliability: Reliability, order: Order, members: u16, role: Role) -> Bench {
     let mut config = Bench::config(order, members, role);

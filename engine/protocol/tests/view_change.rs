@@ -1,14 +1,12 @@
 //! The change of a view, step by step: what each process sends, and what it no longer does.
 
-mod common;
-
-use bourdon_protocol::{Counter, Event, Order, Outgoing, Refusal, Role};
-use bourdon_wire::records::ballot_steps::{ACCEPT, DECIDE, PREPARE, PROPOSE, REFUSE};
-use bourdon_wire::{Epoch, Incarnation, Rank};
-use common::{
+use crate::common::{
     Bench, Effect, MS, Step, To, Value, altered, as_incarnation, data, deliver, in_epoch, message, ordered, port, row,
     run, sends, sends_control,
 };
+use bourdon_protocol::{Counter, Event, Order, Outgoing, Refusal, Role};
+use bourdon_wire::records::ballot_steps::{ACCEPT, DECIDE, PREPARE, PROPOSE, REFUSE};
+use bourdon_wire::{Epoch, Incarnation, Rank};
 
 const AFTER_ZERO: Value<'static> = Value(&[1, 2], 1, &[2, 0, 0]);
 

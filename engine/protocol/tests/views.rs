@@ -1,10 +1,8 @@
 //! Groups that lose and gain members, in one thread on a clock that is a number: what each process delivers and hears.
 
-mod common;
-
+use crate::common::MS;
+use crate::common::net::{Net, Output, ballot_step};
 use bourdon_protocol::{Config, Order, Refusal, Reliability, Standing};
-use common::MS;
-use common::net::{Net, Output, ballot_step};
 
 fn uniform(config: &mut Config) {
     config.reliability = Reliability::Uniform;

@@ -8,7 +8,7 @@ use bourdon_protocol::Mutant;
 use std::ops::Range;
 
 /// Seeds run at a time, so that a bug that shows at once costs little.
-const BATCH: u64 = 16;
+const BATCH: u64 = 4;
 
 /// Plants each of the mutants in turn and runs the seeds until one catches it; harmless ones must pass them all.
 pub fn check_mutants(

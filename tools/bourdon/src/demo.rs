@@ -7,6 +7,7 @@
 
 mod input;
 mod link;
+mod names;
 pub(crate) mod process;
 mod proof;
 mod report;

@@ -10,12 +10,6 @@ mod elect;
 mod exit;
 mod feedback;
 mod held;
-mod history;
-mod lab_client;
-mod lab_locker;
-mod lab_member;
-mod lab_messages;
-mod lab_names;
 mod lock;
 mod node;
 mod place;
@@ -71,15 +65,6 @@ enum Command {
     /// The process that becomes the command of `bourdon lock`
     #[command(hide = true)]
     Held(held::Args),
-    /// One member of a group in the lab; `bourdon-lab rounds` starts these
-    #[command(hide = true)]
-    LabMember(lab_member::Args),
-    /// One client of a group in the lab; `bourdon-lab chaos` starts these
-    #[command(hide = true)]
-    LabClient(lab_client::Args),
-    /// One member that shares a lock with others; `bourdon-lab locks` starts these
-    #[command(hide = true)]
-    LabLocker(lab_locker::Args),
 }
 
 fn main() -> ExitCode {
@@ -97,9 +82,6 @@ fn main() -> ExitCode {
         Command::Elect(args) => elect::run(args),
         Command::Held(args) => held::run(args),
         Command::Sim(args) => sim::run(args),
-        Command::LabMember(args) => lab_member::run(args),
-        Command::LabClient(args) => lab_client::run(args),
-        Command::LabLocker(args) => lab_locker::run(args),
         Command::DemoProcess => demo::process::run(),
     };
     exit::code(outcome)

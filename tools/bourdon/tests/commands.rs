@@ -1,8 +1,6 @@
 //! `node`, `stat`, `publish` and `subscribe` as their users run them: processes, sockets, signals, exit codes.
 
-mod common;
-
-use common::{Running, World, bourdon, fails, next, next_of_all, output, run, signal};
+use crate::common::{self, Running, World, bourdon, fails, next, next_of_all, output, run, signal};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{ChildStdout, Command, Stdio};
@@ -230,14 +228,14 @@ fn a_smaller_receive_buffer_than_asked_is_a_warning() {
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set=-net_admin", "--inh-caps=-net_admin", env!("CARGO_BIN_EXE_bourdon")]);
     command.args(["node", "--config", &config]).stderr(Stdio::piped());
-    let Ok(child) = command.spawn() else { return eprintln!("skipped: setpriv(1) is not installed") };
+    let Ok(child) = command.spawn() else { return crate::skipped::report("setpriv(1) is not installed") };
     let mut node = Running(child);
     let mut talk = BufReader::new(node.0.stderr.take().expect("piped"));
     let mut text = String::new();
     while !text.contains("member 0 of 1") {
         if talk.read_line(&mut text).expect("readable") == 0 {
             assert!(text.contains("setpriv"), "it ended early: {text}");
-            return eprintln!("skipped: {text}");
+            return crate::skipped::report(text);
         }
     }
     assert!(text.contains("net.core.rmem_max=500000000"), "{text}");
@@ -259,7 +257,7 @@ fn a_view_is_shown_a_barrier_waited_for_and_a_dead_member_missed() {
         let synced = run(&[&["sync", "prices", "--json"], &directory[..]].concat(), b"");
         let synced: Value = serde_json::from_slice(&synced.stdout).expect("one object");
         assert_eq!((&synced["phase"], &synced["rank"]), (&phase.into(), &0.into()));
-        assert_eq!(next(&mut events)["event"], "synced");
+        while next(&mut events)["event"] != "synced" {} // on a loaded host a member may be suspected meanwhile
     }
     third.0.kill().expect("it runs");
     third.0.wait().expect("it ends");

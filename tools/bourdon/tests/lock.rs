@@ -1,8 +1,6 @@
 //! `bourdon lock` and `bourdon elect` as their users run them: real nodes, real commands, real kills.
 
-mod common;
-
-use common::{Running, World, bourdon, fails, next, run, signal};
+use crate::common::{Running, World, bourdon, fails, next, run, signal};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write, pipe};
 use std::process::{ChildStdout, Stdio};

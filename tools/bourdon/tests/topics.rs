@@ -1,9 +1,7 @@
 //! Patterns of topics, and channels, as their users see them.
 
-mod common;
-
+use crate::common::{Running, World, bourdon, fails, next, output, run, signal, subscribe};
 use bourdon::{ClientNode, Settings, TopicId};
-use common::{Running, World, bourdon, fails, next, output, run, signal, subscribe};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::process::ChildStdout;

@@ -56,9 +56,7 @@ pub enum Profile {
 /// A campaign.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The `bourdon` command.
-    pub bourdon: PathBuf,
-    /// The `bourdon-lab` command, which records and replays.
+    /// The `bourdon-lab` command, which runs the processes, records and replays.
     pub lab: PathBuf,
     /// `udp` or `tcp`.
     pub transport: String,

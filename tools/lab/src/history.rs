@@ -14,6 +14,7 @@
 
 mod directory;
 mod line;
+pub mod writer;
 
 pub use directory::read;
 

@@ -28,7 +28,15 @@ impl Interrupt {
 
     /// Whether a signal came.
     pub fn came(&self) -> bool {
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        self.look(RecvFlags::PEEK | RecvFlags::DONTWAIT)
+    }
+
+    /// Returns once a signal came; whatever else ends the wait is taken for one.
+    pub fn wait(&self) {
+        self.look(RecvFlags::PEEK);
+    }
+
+    fn look(&self, flags: RecvFlags) -> bool {
         rustix::net::recv(&self.reader, &mut [0u8; 1][..], flags).is_ok_and(|(bytes, _)| bytes > 0)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A simulator runs the shipped code in an artificial world, so it finds only what its authors thought of. Real kernels
 //! reorder, buffer, forget group memberships and answer late. And a program that checks its own deliveries agrees with
-//! its own mistakes. So this crate has two parts, and neither uses any code of the engine:
+//! its own mistakes. So this crate has two parts, and neither uses any code of the engine (the members that
+//! `bourdon-lab` starts do, and are no part of this library):
 //!
 //! - the lab: [`hosts`] are network namespaces on a bridge, in which any program runs, is stopped, killed or cut off;
 //!   [`rounds`] injects one kind of fault again and again, [`matrix`] runs every guarantee once,

@@ -50,8 +50,8 @@ pub enum Profile {
 /// A campaign.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The `bourdon` command.
-    pub bourdon: PathBuf,
+    /// The `bourdon-lab` command, which runs the members.
+    pub lab: PathBuf,
     /// How many members.
     pub members: u16,
     /// How often the lock must change hands.

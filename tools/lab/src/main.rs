@@ -3,6 +3,8 @@
 //! Results go to stdout, reports to stderr; exit 0 (kept), 1 (a guarantee was broken, or what was run broke), 2 (bad
 //! usage, input or environment).
 
+mod member;
+
 use bourdon_lab::chaos::{self, Fault, Profile};
 use bourdon_lab::interrupt::Interrupt;
 use bourdon_lab::judge::{Order, Reliability, Rules, Verdict, judge};
@@ -38,6 +40,14 @@ enum Command {
     Chaos(ChaosArgs),
     /// Restart a whole group again and again, while its old traffic and processes come back, and judge
     Restarts(ChaosArgs),
+    /// One member or observer of a group; `rounds` and `chaos` start these
+    Member(member::MemberArgs),
+    /// One client of a group; `chaos` starts these
+    #[command(hide = true)]
+    Client(member::ClientArgs),
+    /// One member that shares a lock with others; `locks` starts these
+    #[command(hide = true)]
+    Locker(member::LockerArgs),
     /// Send or receive single datagrams
     #[command(subcommand)]
     Probe(Probe),
@@ -128,9 +138,6 @@ struct DeathsArgs {
 
 #[derive(Debug, Args)]
 struct LocksArgs {
-    /// The bourdon command [default: the one beside this one]
-    #[arg(long, value_name = "PATH")]
-    bourdon: Option<PathBuf>,
     /// How many members
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(3..=64))]
     members: u16,
@@ -171,9 +178,6 @@ struct LocksArgs {
 
 #[derive(Debug, Args)]
 struct ChaosArgs {
-    /// The bourdon command [default: the one beside this one]
-    #[arg(long, value_name = "PATH")]
-    bourdon: Option<PathBuf>,
     /// udp or tcp
     #[arg(long, default_value = "udp", value_parser = ["udp", "tcp", "auto"])]
     transport: String,
@@ -281,6 +285,9 @@ fn main() -> ExitCode {
         Command::Locks(args) => run_locks(args),
         Command::Chaos(args) => run_chaos(args, false),
         Command::Restarts(args) => run_chaos(args, true),
+        Command::Member(args) => member::outcome(member::run_member(args)),
+        Command::Client(args) => member::outcome(member::run_client(args)),
+        Command::Locker(args) => member::outcome(member::run_locker(args)),
         Command::Probe(Probe::Record { file }) => probe_outcome(record::record(&file)),
         Command::Probe(Probe::Replay { file }) => probe_outcome(record::replay(&file)),
         Command::Probe(Probe::Receive { to, interface, index }) => probe_outcome(probe::receive(to, interface, index)),
@@ -362,25 +369,19 @@ fn run_deaths(args: DeathsArgs) -> Result<ExitCode, String> {
     Ok(ExitCode::from(u8::from(!broken.is_empty())))
 }
 
+/// This command: it runs the members as well.
+fn own_command() -> Result<PathBuf, String> {
+    std::env::current_exe().map_err(|error| format!("can't find this command: {error}"))
+}
+
 fn run_locks(args: LocksArgs) -> Result<ExitCode, String> {
-    let bourdon = bourdon_command(args.bourdon)?;
+    let lab = own_command()?;
     let own = tempfile::tempdir().map_err(|error| format!("can't make a folder: {error}"))?;
     let folder = args.dir.unwrap_or_else(|| own.path().to_owned());
     let LocksArgs { members, hand_overs, kill_every, pause_share, seed, profile, cheat, talk, .. } = args;
     let inside = Duration::from_micros(args.inside);
-    let plan = locks::Plan {
-        bourdon,
-        members,
-        hand_overs,
-        kill_every,
-        pause_share,
-        seed,
-        inside,
-        profile,
-        cheat,
-        talk,
-        folder,
-    };
+    let plan =
+        locks::Plan { lab, members, hand_overs, kill_every, pause_share, seed, inside, profile, cheat, talk, folder };
     let mut runs = Vec::new();
     for algorithm in args.algorithm {
         runs.push(locks::run(&plan, algorithm, &|line| eprintln!("{line}")).map_err(|error| error.to_string())?);
@@ -390,8 +391,7 @@ fn run_locks(args: LocksArgs) -> Result<ExitCode, String> {
 }
 
 fn run_chaos(args: ChaosArgs, restarts: bool) -> Result<ExitCode, String> {
-    let bourdon = bourdon_command(args.bourdon)?;
-    let lab = std::env::current_exe().map_err(|error| format!("can't find this command: {error}"))?;
+    let lab = own_command()?;
     let own = tempfile::tempdir().map_err(|error| format!("can't make a folder: {error}"))?;
     let folder = args.dir.unwrap_or_else(|| own.path().to_owned());
     if std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
@@ -401,7 +401,6 @@ fn run_chaos(args: ChaosArgs, restarts: bool) -> Result<ExitCode, String> {
     let ChaosArgs { transport, members, observers, clients, seed, reliability, loss, faults, talk, .. } = args;
     let by_transport = if transport == "udp" { Profile::Default } else { Profile::Patient };
     let plan = chaos::Plan {
-        bourdon,
         lab,
         transport,
         members,

@@ -23,7 +23,7 @@ fn lab(hosts: usize) -> Option<Lab> {
     match Lab::new(hosts) {
         Ok(lab) => Some(lab),
         Err(why) => {
-            println!("skipped: {why}");
+            crate::skipped::report(why);
             None
         }
     }

@@ -68,7 +68,7 @@ fn write_script(folder: &Path, stop: &Receiver<()>) {
 
 fn campaign(fault: FaultKind, member: &str, patience: Duration) -> Option<Report> {
     if let Err(why) = Lab::new(1) {
-        println!("skipped: {why}");
+        crate::skipped::report(why);
         return None;
     }
     let scratch = tempfile::tempdir().expect("a folder");

@@ -20,8 +20,8 @@ pub const MAY_KNOW: &[(&str, &[&str])] = &[
     ("bourdon-tcp", &["bourdon-port", "bourdon-udp"]), // multicast beside the mesh, and its options
     ("bourdon", &["bourdon-port", "bourdon-protocol", "bourdon-ring", "bourdon-tcp", "bourdon-udp", "bourdon-wire"]),
     ("bourdon-bench", &["bourdon", "bourdon-ring", "bourdon-udp"]), // the last for raw sockets with the same options
-    ("bourdon-cli", &["bourdon", "bourdon-lab", "bourdon-sim"]),    // the lab's resource, for members it starts
-    ("bourdon-lab", &[]),                                           // its judge must not share the engine's mistakes
+    ("bourdon-cli", &["bourdon", "bourdon-lab", "bourdon-sim"]),    // the lab's format of histories
+    ("bourdon-lab", &["bourdon"]),                                  // its members only: see `ENGINE_IN_LAB`
     ("bourdon-perf", &["bourdon", "bourdon-port", "bourdon-protocol", "bourdon-ring", "bourdon-wire"]),
     ("bourdon-tidy", &[]),
 ];
@@ -35,6 +35,9 @@ pub const PURE_CRATES: &[&str] = &["bourdon-wire", "bourdon-protocol"];
 /// Where in the engine a transport's name may stand: (its crate's name, the files).
 const NAMED_IN: &[(&str, &[&str])] =
     &[("bourdon_udp", &["engine/node/src/transport.rs"]), ("bourdon_tcp", &["engine/node/src/transport.rs"])];
+
+/// Where in the lab the engine may be named: the judge must not share the engine's mistakes.
+const ENGINE_IN_LAB: &str = "tools/lab/src/member/";
 
 /// A dependency: which crate, on which crate, and whether for tests only.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +92,8 @@ pub fn forbidden(edges: &[Edge]) -> Vec<String> {
     violations
 }
 
-/// Places in the engine that name a transport outside the files that pick one, and in the transports that name frames.
+/// Places that name what their crate may know and their file may not: a transport in the engine outside the files that
+/// pick one, frames in a transport, the engine in the lab outside its members.
 pub fn named_out_of_place(tree: &Tree) -> Vec<String> {
     tree.rust().flat_map(named_in_file).collect()
 }
@@ -106,6 +110,15 @@ fn named_in_file(file: &File) -> Vec<String> {
             // Tests may select a transport by its name to read its counters.
             check(file.shipped(), name, &format!("only {} may", files.join(" and ")));
         }
+    }
+    if file.path.starts_with("tools/lab/src/") && !file.path.starts_with(ENGINE_IN_LAB) {
+        // A field may be called like the crate.
+        let paths: String = file
+            .code
+            .lines()
+            .map(|line| if line.contains("bourdon::") { line } else { "" }.to_owned() + "\n")
+            .collect();
+        check(&paths, "bourdon", &format!("only {ENGINE_IN_LAB} may, the judge above all not"));
     }
     if file.path.starts_with("transports/") {
         for name in ["bourdon_wire", "bourdon_protocol"] {
@@ -175,6 +188,8 @@ mod tests {
         assert_eq!(found("engine/node/src/agent.rs", "use bourdon_udp::UdpPort;"), 1);
         assert_eq!(found("engine/node/src/transport.rs", "use bourdon_udp::UdpPort;"), 0);
         assert_eq!(found("engine/node/src/agent.rs", "// not bourdon_udp\n"), 0);
+        assert_eq!(found("tools/lab/src/judge/fifo.rs", "let bourdon = 1;\nuse bourdon::Epoch;"), 1);
+        assert_eq!(found("tools/lab/src/member/client.rs", "use bourdon::Epoch;"), 0);
         assert_eq!(found("transports/udp/src/send.rs", "use bourdon_wire::Datagram;"), 1);
     }
 }

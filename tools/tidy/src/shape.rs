@@ -128,6 +128,24 @@ pub fn without_lints(tree: &Tree) -> Vec<String> {
     violations
 }
 
+/// Files of tests that no program holds: where `tests/all.rs` names the files, cargo takes no other.
+pub fn forgotten_tests(tree: &Tree) -> Vec<String> {
+    let mut forgotten = Vec::new();
+    for all in tree.files.iter().filter(|file| file.path.ends_with("/tests/all.rs")) {
+        let folder = all.path.trim_end_matches("all.rs");
+        let manifest = folder.trim_end_matches("tests/").to_owned() + "Cargo.toml";
+        let manifest = tree.file(&manifest).map_or("", |file| &file.text);
+        for file in tree.rust().filter(|file| file.path != all.path) {
+            let Some(name) = file.path.strip_prefix(folder).and_then(|rest| rest.strip_suffix(".rs")) else { continue };
+            let is_a_program = manifest.contains(&format!("path = \"tests/{name}.rs\""));
+            if !name.contains('/') && !is_a_program && !all.text.contains(&format!("mod {name};")) {
+                forgotten.push(format!("{} is in no program of tests", file.path));
+            }
+        }
+    }
+    forgotten
+}
+
 /// The names of the lints that a manifest sets in tables whose names begin with this.
 fn lints(manifest: &str, prefix: &str) -> Vec<String> {
     let (mut names, mut within) = (Vec::new(), false);
@@ -168,6 +186,15 @@ mod tests {
         };
         assert_eq!([asserts(0, ""), asserts(1, ""), asserts(2, "")], [1, 1, 0]);
         assert_eq!(asserts(1, "#[cfg(test)]\nmod tests {\nassert_eq!(a, b);\n}"), 1, "those of tests don't count");
+    }
+
+    #[test]
+    fn a_forgotten_test_is_found() {
+        let manifest = ("a/Cargo.toml", "path = \"tests/alone.rs\"");
+        let files = [manifest, ("a/tests/all.rs", "mod b;"), ("a/tests/b.rs", ""), ("a/tests/alone.rs", "")];
+        assert_eq!(forgotten_tests(&tree(&files)), [""; 0]);
+        let files = [&files[..], &[("a/tests/c.rs", ""), ("a/tests/common/mod.rs", "")]].concat();
+        assert_eq!(forgotten_tests(&tree(&files)), ["a/tests/c.rs is in no program of tests"]);
     }
 
     #[test]

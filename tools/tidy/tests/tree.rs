@@ -47,10 +47,11 @@ fn the_text_names_its_actors() {
 }
 
 #[test]
-fn transports_are_named_only_where_one_is_picked() {
+fn crates_are_named_only_where_they_may_be() {
     hold(
         &layers::named_out_of_place(&Tree::read()),
-        "Be generic over `Port`, or go through `AnyPort` in engine/node/src/transport.rs.",
+        "In the engine be generic over `Port`, or go through `AnyPort` in engine/node/src/transport.rs; in the lab the \
+         members alone run the engine.",
     );
 }
 
@@ -114,6 +115,11 @@ fn invariants_are_code() {
 #[test]
 fn every_crate_has_the_same_lints() {
     hold(&shape::without_lints(&Tree::read()), "Write [lints] workspace = true, or repeat them with the difference.");
+}
+
+#[test]
+fn every_test_is_in_a_program() {
+    hold(&shape::forgotten_tests(&Tree::read()), "Name it in tests/all.rs beside it.");
 }
 
 #[test]

@@ -45,7 +45,7 @@ impl Role {
 /// Lists the whole suite as tests in a module.
 ///
 /// `conformance_tests!(name, world)`: `world` is an expression that makes `Option<impl Fn(Role) -> impl Port>`,
-/// evaluated once per test; `None` skips the test, and the code that made it has printed why.
+/// evaluated once per test; `None` skips the test, and the code that made it has reported why.
 #[macro_export]
 macro_rules! conformance_tests {
     ($name:ident, $world:expr) => {

@@ -1,16 +1,14 @@
 //! What strangers and faults do to a mesh: nothing beyond the connection they do it on.
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::common::world;
 use bourdon_port::conformance::{PATIENCE, Role, poll_until, receive_into, receive_up_to, send_all};
 use bourdon_port::{Idle, Port, To};
 use bourdon_tcp::options::{CONNECT_MAX, QUEUE_MAX_BYTES, STRANGERS_MAX};
 use bourdon_tcp::{TcpOptions, TcpPort};
-use common::world;
 
 const HELLO: [u8; 32] = *b"bdtm\x01\0\x21\x1d\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\xff\xff\x7f\0\0\x09";
 

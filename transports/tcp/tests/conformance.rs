@@ -1,10 +1,8 @@
 //! All three ways to wait pass the suite.
 
-mod common;
-
+use crate::common::world;
 use bourdon_port::conformance::Role;
 use bourdon_port::{Idle, Port, conformance_tests};
-use common::world;
 
 conformance_tests!(io_uring, Some(world(|_| {})));
 conformance_tests!(epoll, Some(world(|options| options.io_uring = false)));

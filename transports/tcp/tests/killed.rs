@@ -1,7 +1,5 @@
 //! A killed process leaves its address to the next incarnation at once.
 
-mod common;
-
 use std::env;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -38,7 +36,7 @@ fn the_address_of_a_killed_process_is_free_at_once() {
     }
     for _ in 0..TIMES {
         let mut command = Command::new(env::current_exe().expect("a test has a program"));
-        command.args(["--exact", "the_address_of_a_killed_process_is_free_at_once", "--nocapture"]);
+        command.args(["--exact", "killed::the_address_of_a_killed_process_is_free_at_once", "--nocapture"]);
         let mut child = command.env(CHILD, "1").stdout(Stdio::piped()).spawn().expect("it starts");
         let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
         let address = lines.map_while(Result::ok).find_map(|line| {
@@ -48,7 +46,7 @@ fn the_address_of_a_killed_process_is_free_at_once() {
         child.kill().expect("it runs");
         child.wait().expect("it has ended");
         let Some(address) = address.expect("it reports where it listens") else {
-            return eprintln!("skipped: io_uring is not available here");
+            return crate::skipped::report("io_uring is not available here");
         };
         TcpListener::bind(address).expect("the address is free");
     }

@@ -1,9 +1,7 @@
 //! Both mechanisms pass the suite, with and without offload.
 
-mod common;
-
+use crate::common::world;
 use bourdon_port::conformance_tests;
-use common::world;
 
 conformance_tests!(offload, Some(world(|_| {})));
 conformance_tests!(one_by_one, Some(world(|options| options.offload = false)));

@@ -4,16 +4,14 @@
 //! pair of virtual interfaces and a default route over one of them. A namespace holds for the thread that enters it
 //! and for the commands it runs, and ends with the thread. It takes root; without, the tests are skipped and print it.
 
-mod common;
-
 use std::fs;
 use std::process::Command;
 use std::thread;
 
+use crate::common::{enter_namespace, fresh_group, world};
 use bourdon_port::conformance::{Role, pattern, receive_count, receive_up_to, send_all};
 use bourdon_port::{Idle, Port, PortError, To};
 use bourdon_udp::{UdpOptions, UdpPort};
-use common::{enter_namespace, fresh_group, world};
 
 fn in_a_namespace(test: impl FnOnce() + Send + 'static) {
     let thread = thread::spawn(move || {

@@ -3,14 +3,12 @@
 //! No host has a route for IPv6 multicast on `lo` unless it is added, so each test adds it, in a network namespace
 //! of its own; without root they are skipped and print it.
 
-mod common;
-
 use std::net::{Ipv6Addr, SocketAddr};
 
+use crate::common::{enter_namespace, world_of};
 use bourdon_port::conformance::Role;
 use bourdon_port::{PortError, conformance_tests};
 use bourdon_udp::{UdpOptions, UdpPort};
-use common::{enter_namespace, world_of};
 
 const ROUTE: &str = "-6 route add local ff00::/8 dev lo";
 

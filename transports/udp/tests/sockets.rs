@@ -1,16 +1,14 @@
 //! What is particular to UDP sockets: refusals that give what to do, echo dropped in the kernel, timestamps, the
 //! address free after a drop.
 
-mod common;
-
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::common::{fresh_group, world};
 use bourdon_port::conformance::{Role, pattern, poll_until, receive_count, receive_up_to, send_all};
 use bourdon_port::{Echo, Idle, Port, PortError, To};
 use bourdon_udp::{UdpOptions, UdpPort};
-use common::{fresh_group, world};
 
 const BOTH: [Idle; 2] = [Idle::Spin, Idle::Park];
 

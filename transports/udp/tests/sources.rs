@@ -2,14 +2,12 @@
 //!
 //! On `lo` every address of 127.0.0.0/8 is this host's own, so two senders with different addresses need no network.
 
-mod common;
-
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
+use crate::common::{enter_namespace, fresh_group};
 use bourdon_port::conformance::{receive_count, receive_up_to, send_all};
 use bourdon_port::{Idle, Port, PortError, To};
 use bourdon_udp::{UdpOptions, UdpPort};
-use common::{enter_namespace, fresh_group};
 use socket2::{Domain, Socket, Type};
 
 const FIRST: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));

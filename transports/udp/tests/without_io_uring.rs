@@ -6,15 +6,13 @@
 //! Source: seccomp(2).
 #![allow(unsafe_code)] // installs a seccomp filter
 
-mod common;
-
 use std::io;
 use std::thread;
 
+use crate::common::{fresh_group, world};
 use bourdon_port::conformance::{Role, receive_up_to, send_all};
 use bourdon_port::{Idle, Port, PortError, To};
 use bourdon_udp::{UdpOptions, UdpPort};
-use common::{fresh_group, world};
 
 /// Makes `system_call` fail with `errno` on this thread, for good.
 fn forbid(system_call: libc::c_long, errno: i32) -> io::Result<()> {
@@ -41,7 +39,7 @@ fn forbid(system_call: libc::c_long, errno: i32) -> io::Result<()> {
 fn expect_unavailable(system_call: libc::c_long, name: &'static str, errno: i32) {
     let case = thread::spawn(move || {
         if let Err(error) = forbid(system_call, errno) {
-            eprintln!("skipped: no seccomp filter can be installed here: {error}");
+            crate::skipped::report(format_args!("no seccomp filter can be installed here: {error}"));
             return;
         }
         let options = UdpOptions { idle: Idle::Park, ..UdpOptions::new(fresh_group()) };

@@ -10,10 +10,10 @@ use super::proof::Proof;
 use super::schedule::Schedule;
 use super::share::Shares;
 use crate::exit::Failure;
-use crate::history::History;
 use crate::place::in_options;
 use bourdon::settings::Role;
 use bourdon::{Counter, Event, Node, NodeEvent, Outgoing, Port, Rank, Refusal};
+use bourdon_lab::history::writer::History;
 use sha2::Digest;
 use std::io::{BufRead, Write};
 use std::sync::mpsc::{Receiver, channel};
@@ -279,7 +279,7 @@ impl DemoProcess {
             self.views += 1;
             let instance = self.node.process().view().instance;
             self.on_history(|history| {
-                history.instance(instance);
+                history.instance(instance.0);
                 history.view(epoch, &oldest_first);
             });
         }

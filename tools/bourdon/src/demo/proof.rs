@@ -2,8 +2,8 @@
 
 use super::link::LATENCY_MAX_NS;
 use super::share::{self, Owners};
-use crate::history::{Delivered, History, hash};
 use bourdon::{Delivery, Rank};
+use bourdon_lab::history::writer::{Delivered, History, hash};
 use hdrhistogram::Histogram;
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;

@@ -11,11 +11,11 @@
 
 use super::input::{Record, Source};
 use super::link::{Assignment, Order, ProcessReport, Tally};
+use super::names::names;
 use super::process::hex;
 use super::proof;
 use super::schedule::{Rate, Schedule};
 use crate::exit::Failure;
-use crate::history::names;
 use bourdon::settings::{Order as DeliveryOrder, Reliability, Role, Settings, Start, Transport};
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};

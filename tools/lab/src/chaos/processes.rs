@@ -155,13 +155,13 @@ impl<'a> ChaosProcesses<'a> {
         let (plan, (role, rank)) = (self.plan, self.seats[seat]);
         let Generation { number, folder } = self.generation();
         let suffix = if incarnation == 1 { String::new() } else { format!(".{incarnation}") };
-        let mut command: Command = self.lab.host(self.host(seat)).command(&plan.bourdon);
+        let mut command: Command = self.lab.host(self.host(seat)).command(&plan.lab);
         let file = |extension| folder.join(format!("{}-{rank}{suffix}.{extension}", role.name()));
         let path = file(if role == Role::Client { "acked" } else { "tsv" });
         if role == Role::Client {
-            command.args(["lab-client", "--acked"]).arg(&path);
+            command.args(["client", "--acked"]).arg(&path);
         } else {
-            command.args(["lab-member", "--short-state", "--rate", "50", "--history"]).arg(&path);
+            command.args(["member", "--short-state", "--rate", "50", "--history"]).arg(&path);
             let level = clap::ValueEnum::to_possible_value(&plan.reliability);
             command.args(["--reliability", level.as_ref().map_or("uniform", |level| level.get_name())]);
         }

@@ -200,10 +200,10 @@ impl Group<'_> {
 
     fn start(&mut self, own: Incarnation) -> Result<Member, Stop> {
         let plan = self.plan;
-        let mut command = Command::new(&plan.bourdon);
+        let mut command = Command::new(&plan.lab);
         let profile = clap::ValueEnum::to_possible_value(&plan.profile);
         let profile = profile.as_ref().map_or("default", |profile| profile.get_name());
-        command.args(["lab-locker", "--group", &self.name, "--address", &self.address, "--profile", profile]);
+        command.args(["locker", "--group", &self.name, "--address", &self.address, "--profile", profile]);
         command.args(["--algorithm", self.algorithm, "--journal"]).arg(self.path);
         for (name, value) in [
             ("--members", u64::from(plan.members)),

@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::{self, Command};
 use std::sync::Mutex;
 
+use crate::skipped;
 use bourdon_port::conformance::Role;
 use bourdon_udp::{UdpOptions, UdpPort};
 
@@ -43,18 +44,19 @@ pub(crate) fn world_of(group: SocketAddr, adjust: impl Fn(&mut UdpOptions)) -> i
 }
 
 /// Puts this thread, and what it starts, into a network namespace of its own with `lo` up, and runs `ip` there with
-/// each of `commands`. Where that can't be it prints why and returns false.
+/// each of `commands`. Where that can't be it reports why and returns false.
+#[track_caller]
 pub(crate) fn enter_namespace(commands: &[&str]) -> bool {
     // SAFETY: takes a number only, and changes the namespace of this thread, which runs nothing but one test.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-        eprintln!("skipped: no network namespace without root: {}", io::Error::last_os_error());
+        skipped::report(format_args!("no network namespace without root: {}", io::Error::last_os_error()));
         return false;
     }
     ["link set lo up"].iter().chain(commands).all(|command| {
         let result = Command::new("ip").args(command.split(' ')).status();
         let is_done = result.as_ref().is_ok_and(|status| status.success());
         if !is_done {
-            eprintln!("skipped: `ip {command}`: {result:?}");
+            skipped::report(format_args!("`ip {command}`: {result:?}"));
         }
         is_done
     })

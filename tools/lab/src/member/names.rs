@@ -9,7 +9,7 @@
 //!
 //! Invariant: at most [`RETAINED`] messages of a sender are recorded, all of one incarnation.
 
-use crate::lab_messages::{Name, Publisher};
+use super::messages::{Name, Publisher};
 use bourdon::Incarnation;
 use std::collections::BTreeMap;
 use std::ops::Range;

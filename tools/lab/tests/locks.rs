@@ -11,7 +11,7 @@ use std::time::Duration;
 fn campaign(algorithm: Algorithm, hand_overs: u64, cheat: u64) -> Option<Report> {
     let folder = tempfile::tempdir().expect("a folder");
     let plan = Plan {
-        bourdon: env!("CARGO_BIN_EXE_bourdon").into(),
+        lab: env!("CARGO_BIN_EXE_bourdon-lab").into(),
         members: 5,
         hand_overs,
         kill_every: 5,
@@ -26,7 +26,7 @@ fn campaign(algorithm: Algorithm, hand_overs: u64, cheat: u64) -> Option<Report>
     match run(&plan, algorithm, &|line| println!("{line}")) {
         Ok(report) => Some(report),
         Err(why @ Unusable::Members) => {
-            println!("skipped: {why}");
+            crate::skipped::report(why);
             None
         }
         Err(why) => panic!("{why}"),

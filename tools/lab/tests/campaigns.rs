@@ -5,7 +5,6 @@
 
 use bourdon_lab::hosts::Lab;
 use bourdon_lab::judge::{Order, Reliability, Rules};
-use bourdon_lab::matrix;
 use bourdon_lab::rounds::{FaultKind, Plan, run};
 use std::time::Duration;
 
@@ -16,17 +15,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn campaign(fault: FaultKind, reliability: Reliability, name: &str) {
     if let Err(why) = Lab::new(1) {
-        println!("skipped: {why}");
+        crate::skipped::report(why);
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
-    let program = env!("CARGO_BIN_EXE_bourdon");
+    let program = env!("CARGO_BIN_EXE_bourdon-lab");
     let file = "{dir}/member-{rank}{incarnation}.tsv";
     let plan = Plan {
         members: MEMBERS,
         rounds: ROUNDS,
         fault,
-        member: format!("{program} lab-member --members {{members}} --reliability {name} --history {file}"),
+        member: format!("{program} member --members {{members}} --reliability {name} --history {file}"),
         folder: folder.path().to_owned(),
         patience: PATIENCE,
         rules: Rules { order: Order::Total, reliability, allow_skips: false, running: true },
@@ -57,22 +56,4 @@ fn those_cut_off_are_left_out_and_come_back() {
 #[test]
 fn of_two_that_hear_each_other_one_way_only_one_is_left_out() {
     campaign(FaultKind::CutOneWay, Reliability::Reliable, "reliable");
-}
-
-/// A few cells: `bourdon-lab matrix` has them all. Needs no root.
-#[test]
-fn cells_of_the_matrix_keep_their_promise_on_sockets() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let plan = matrix::Plan {
-        bourdon: env!("CARGO_BIN_EXE_bourdon").into(),
-        transports: vec!["udp".into(), "tcp".into()],
-        messages: 400,
-        orders: vec![Order::Causal, Order::Total],
-        levels: vec![Reliability::Unreliable, Reliability::Uniform],
-        folder: folder.path().to_owned(),
-    };
-    let cells = matrix::run(&plan, &mut |_| {}).expect("it can be run");
-    let failures: Vec<_> = cells.iter().filter(|cell| !cell.failures.is_empty()).collect();
-    assert!(failures.is_empty(), "{failures:#?}");
-    assert!(cells.len() == 16 && cells.iter().all(|cell| cell.deliveries > 0), "{cells:#?}");
 }

@@ -9,16 +9,16 @@
 //! It prints on stdout, a line each: `joined`, `inside`, `out`, `gave-up`. It ends when stdin ends, or when it was
 //! removed from the group; the harness that started it starts its next incarnation.
 
-use crate::exit::Failure;
+use super::{Failure, ending_of, named};
 use bourdon::settings::{MutexKind, Profile, Settings};
 use bourdon::{
-    Coordination, Event, FencingToken, LockId, LockNews, Loss, Node, NodeEvent, Patience, Standing, TopicName,
+    Coordination, Event, FencingToken, LockId, LockNews, Loss, Node, NodeEvent, Patience, Port, Standing, TopicName,
 };
 use bourdon_lab::locks::journal::{Grant, Incarnation, Journal, Kind, Token, now_ns};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::mpsc::TryRecvError;
 use std::time::Duration;
 
 /// The longest sleep: no work here is more urgent.
@@ -47,10 +47,10 @@ pub(crate) struct Args {
     #[arg(long)]
     address: SocketAddr,
     /// replicated, central, lamport, ricart-agrawala or token-ring
-    #[arg(long, value_parser = crate::lab_member::named::<MutexKind>)]
+    #[arg(long, value_parser = named::<MutexKind>)]
     algorithm: MutexKind,
     /// default or fast
-    #[arg(long, value_parser = crate::lab_member::named::<Profile>)]
+    #[arg(long, value_parser = named::<Profile>)]
     profile: Profile,
     /// The resource
     #[arg(long)]
@@ -118,7 +118,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     settings.detector.profile = args.profile;
     let journal = Journal::open(&args.journal).map_err(Failure::unusable)?;
     let node = Node::join(&settings).map_err(Failure::unusable)?;
-    let ended = ending(&node);
+    let waker = node.port().waker();
+    // Whatever ends this wait ends the process.
+    let ended = ending_of(|| _ = std::io::stdin().read(&mut [0]), move || waker.wake());
     let lock = TopicName::new("counter").map_err(Failure::unusable)?;
     let mut locker = Locker {
         own,
@@ -135,19 +137,6 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     };
     while ended.try_recv() == Err(TryRecvError::Empty) && locker.step()? {}
     locker.give_up()
-}
-
-/// Disconnected once stdin ends.
-fn ending(node: &Node) -> Receiver<()> {
-    use bourdon::Port;
-    let (sender, ended) = channel();
-    let waker = node.port().waker();
-    std::thread::spawn(move || {
-        let _ = std::io::stdin().read(&mut [0]); // whatever ends this wait ends the process
-        drop(sender);
-        waker.wake();
-    });
-    ended
 }
 
 /// If the process that started this one does not read, it has ended, and then stdin ends too.

@@ -5,8 +5,8 @@
 //! (`RANK.INCARNATION`) of a generation of the group. Each publisher numbers its messages, and each payload holds its
 //! publisher, its number and the message that it answers.
 
-use crate::history::{Delivered, hash};
 use bourdon::Delivery;
+use bourdon_lab::history::writer::{Delivered, hash};
 use std::fmt;
 use std::path::Path;
 

@@ -15,23 +15,21 @@
 //!
 //! Invariant: a line is in the file before any consequence of it leaves the process.
 
-use crate::exit::Failure;
-use crate::history::History;
-use crate::lab_messages::{
-    LINE_BYTES, Line, Name, Publisher, bytes_of, line, payload, read_line, words_of, write_line,
-};
-use crate::lab_names::Names;
-use crate::node::signals;
+use super::messages::{LINE_BYTES, Line, Name, Publisher, bytes_of, line, payload, read_line, words_of, write_line};
+use super::names::Names;
+use super::{Failure, ending_of, named};
 use bourdon::settings::{Order, Profile, Reliability, Role, Settings, Transport};
 use bourdon::{
     Coordination, Delivery, Event, InstanceId, LockNews, Node, NodeEvent, Patience, Port, Rank, Reach, Refusal,
     Sequence, Standing, TopicId, TopicName,
 };
+use bourdon_lab::history::writer::History;
+use bourdon_lab::interrupt::Interrupt;
 use std::fmt;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::mpsc::TryRecvError;
 use std::time::Duration;
 
 /// The longest sleep: no work here is more urgent.
@@ -88,11 +86,6 @@ pub(crate) struct Args {
     talk: bool,
 }
 
-/// Reads a value by its name in a configuration.
-pub(crate) fn named<T: serde::de::DeserializeOwned>(name: &str) -> Result<T, String> {
-    serde_json::from_value(name.into()).map_err(|error| error.to_string())
-}
-
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let Some((role, own)) = Publisher::of(&args.history, args.generation) else {
         let path = args.history.display();
@@ -100,11 +93,11 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     };
     let settings = settings(&args, role, own)?;
     // Before the first thread, so that no signal is missed.
-    let signals = signals().map_err(Failure::unusable)?;
+    let interrupt = Interrupt::watch().map_err(Failure::unusable)?;
     let history = History::create(&args.history).map_err(Failure::unusable)?;
     let node = Node::join(&settings).map_err(Failure::unusable)?;
     let waker = node.port().waker();
-    let ended = ending_of(move || waker.wake(), signals);
+    let ended = ending_of(move || interrupt.wait(), move || waker.wake());
     let deliveries = Deliveries {
         history,
         short_state: args.short_state,
@@ -119,7 +112,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     };
     let interval_ns = 1_000_000_000 / args.rate;
     let talk = args.talk;
-    let mut member = LabMember {
+    let mut member = Member {
         own,
         is_member: settings.process.role == Role::Member,
         node,
@@ -161,17 +154,6 @@ fn settings(args: &Args, role: &str, own: Publisher) -> Result<Settings, Failure
     Ok(settings)
 }
 
-/// Disconnected once this process is asked to end.
-pub(crate) fn ending_of(wake: impl FnOnce() + Send + 'static, mut signals: impl Read + Send + 'static) -> Receiver<()> {
-    let (sender, ended) = channel();
-    std::thread::spawn(move || {
-        let _ = signals.read(&mut [0]); // whatever ends this wait ends the process
-        drop(sender);
-        wake();
-    });
-    ended
-}
-
 /// What this process delivered, or took over from another process's state.
 struct Deliveries {
     history: History,
@@ -210,7 +192,7 @@ impl Deliveries {
             self.names.clear();
         }
         (self.instance, self.view) = (instance, view);
-        self.history.instance(instance);
+        self.history.instance(instance.0);
         self.history.view(view, members);
     }
 
@@ -235,7 +217,7 @@ impl Deliveries {
     }
 }
 
-struct LabMember {
+struct Member {
     own: Publisher,
     /// Whether it publishes; an observer does not.
     is_member: bool,
@@ -258,7 +240,7 @@ struct LabMember {
     talk: bool,
 }
 
-impl LabMember {
+impl Member {
     fn print(&self, what: fmt::Arguments<'_>) {
         if self.talk {
             eprintln!("{} {}: {what}", self.node.clock().wall_ns() / 1_000_000 % 1_000_000, self.own);

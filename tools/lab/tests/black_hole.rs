@@ -54,8 +54,8 @@ impl<'a> Member<'a> {
         let peers: Vec<String> = lab.hosts().map(|host| format!("{}:7500", host.address())).collect();
         let suffix = if incarnation == 1 { String::new() } else { format!(".{incarnation}") };
         let history = folder.join(format!("member-{rank}{suffix}.tsv"));
-        let mut command = lab.host(rank).command(env!("CARGO_BIN_EXE_bourdon"));
-        command.args(["lab-member", "--members", &MEMBERS.to_string(), "--reliability", "uniform", "--talk"]);
+        let mut command = lab.host(rank).command(env!("CARGO_BIN_EXE_bourdon-lab"));
+        command.args(["member", "--members", &MEMBERS.to_string(), "--reliability", "uniform", "--talk"]);
         command.args(["--transport", "auto", "--peers", &peers.join(","), "--history"]).arg(history);
         let mut process = Process::start(command.stderr(Stdio::piped())).expect("it starts");
         let (sender, lines) = channel();
@@ -108,7 +108,7 @@ fn until_more(members: &mut [Member<'_>], what: &str) {
 fn a_group_forms_and_delivers_where_multicast_is_swallowed() {
     let lab = match Lab::new(MEMBERS) {
         Ok(lab) => lab,
-        Err(why) => return println!("skipped: {why}"),
+        Err(why) => return crate::skipped::report(why),
     };
     let folder = tempfile::tempdir().expect("a folder");
     (0..MEMBERS).for_each(|host| _ = nft(&lab, host, HOLE));

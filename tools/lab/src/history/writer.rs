@@ -1,4 +1,6 @@
-//! What a process delivered, line by line, so that a judge that shares no code with the engine can check it.
+//! What a process delivered, line by line: the writing side, for members of the lab and of a demo.
+//!
+//! It shares nothing with the reading side but the format.
 //!
 //! Tab-separated: `D view order|- publisher seq after|- hash` a delivery (hash: the first 16 hexadecimal digits of the
 //! payload's SHA-256), `V view members`, `B n` a barrier, `G publisher from to` a gap, `R publisher seq` a retraction.
@@ -6,7 +8,6 @@
 //! Lines are written out before any consequence of them leaves the process: at the end of each batch, before
 //! acknowledgements are sent, and before the process kills itself. A SIGKILL loses no line of a delivered message.
 
-use bourdon::InstanceId;
 use sha2::{Digest, Sha256};
 use std::fmt::Display;
 use std::fs::File;
@@ -18,44 +19,52 @@ const BATCH_BYTES: usize = 1 << 16;
 
 /// One delivery, as a line records it. A publisher is any source that gives its messages unique names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Delivered<P> {
-    pub(crate) view: u64,
-    pub(crate) order: Option<u64>,
-    pub(crate) publisher: P,
-    pub(crate) sequence: u64,
+pub struct Delivered<P> {
+    /// The view it is delivered in.
+    pub view: u64,
+    /// Its number in the total order.
+    pub order: Option<u64>,
+    /// The publisher's name.
+    pub publisher: P,
+    /// The publisher's number for it.
+    pub sequence: u64,
     /// The message it answers.
-    pub(crate) after: Option<(P, u64)>,
-    pub(crate) hash: u64,
+    pub after: Option<(P, u64)>,
+    /// The payload's [`hash`].
+    pub hash: u64,
 }
 
 /// The hash of a payload in a line: the first eight bytes of its SHA-256.
-pub(crate) fn hash(payload: &[u8]) -> u64 {
+pub fn hash(payload: &[u8]) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = <[u8; 32]>::from(Sha256::digest(payload));
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// A history file that is being written.
 #[derive(Debug)]
-pub(crate) struct History {
+pub struct History {
     file: File,
     lines: Vec<u8>,
     /// The instance of the views written last.
-    instance: InstanceId,
+    instance: u64,
     failed: Option<String>,
 }
 
 impl History {
     /// Begins a new file.
-    pub(crate) fn create(path: &Path) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// If the file can't be made.
+    pub fn create(path: &Path) -> Result<Self, String> {
         let file = File::create(path).map_err(|error| format!("can't write {}: {error}", path.display()))?;
-        Ok(Self { file, lines: Vec::new(), instance: InstanceId::NONE, failed: None })
+        Ok(Self { file, lines: Vec::new(), instance: 0, failed: None })
     }
 
     /// Sets the instance of the group that the following views belong to.
-    pub(crate) fn instance(&mut self, instance: InstanceId) {
+    pub fn instance(&mut self, instance: u64) {
         if self.instance != instance {
             self.instance = instance;
-            self.line(format_args!("I\t{:016x}", instance.0));
+            self.line(format_args!("I\t{instance:016x}"));
         }
     }
 
@@ -67,7 +76,8 @@ impl History {
         }
     }
 
-    pub(crate) fn delivery(&mut self, delivered: &Delivered<impl Display>) {
+    /// Records a delivery.
+    pub fn delivery(&mut self, delivered: &Delivered<impl Display>) {
         let Delivered { view, order, publisher, sequence, after, hash } = delivered;
         let order = order.map_or_else(|| "-".to_owned(), |order| order.to_string());
         let after =
@@ -75,32 +85,36 @@ impl History {
         self.line(format_args!("D\t{view}\t{order}\t{publisher}\t{sequence}\t{after}\t{hash:016x}"));
     }
 
-    pub(crate) fn view(&mut self, epoch: u64, members: &[u16]) {
+    /// Records an installed view.
+    pub fn view(&mut self, epoch: u64, members: &[u16]) {
         let members: Vec<_> = members.iter().map(u16::to_string).collect();
         self.line(format_args!("V\t{epoch}\t{}", members.join(",")));
     }
 
     /// Records the state that it begins with: how many messages were delivered, and the sum of their hashes.
-    pub(crate) fn state(&mut self, count: u64, sum: u64) {
+    pub fn state(&mut self, count: u64, sum: u64) {
         self.line(format_args!("S\t{count}\t{sum:016x}"));
     }
 
-    pub(crate) fn barrier(&mut self, number: u64) {
+    /// Records a barrier.
+    pub fn barrier(&mut self, number: u64) {
         self.line(format_args!("B\t{number}"));
     }
 
-    pub(crate) fn gap(&mut self, publisher: impl Display, from: u64, to: u64) {
+    /// Records the messages `from..to` of a publisher as given up.
+    pub fn gap(&mut self, publisher: impl Display, from: u64, to: u64) {
         self.line(format_args!("G\t{publisher}\t{from}\t{to}"));
     }
 
-    pub(crate) fn retraction(&mut self, publisher: impl Display, from: u64, to: u64) {
+    /// Records the messages `from..to` of a publisher as retracted.
+    pub fn retraction(&mut self, publisher: impl Display, from: u64, to: u64) {
         for sequence in from..to {
             self.line(format_args!("R\t{publisher}\t{sequence}"));
         }
     }
 
     /// Writes out the collected lines.
-    pub(crate) fn flush(&mut self) {
+    pub fn flush(&mut self) {
         if let Err(error) = self.file.write_all(&self.lines) {
             self.failed.get_or_insert_with(|| format!("can't write the history: {error}"));
         }
@@ -108,21 +122,9 @@ impl History {
     }
 
     /// The first write error, if there was one.
-    pub(crate) fn failure(&self) -> Option<&str> {
+    pub fn failure(&self) -> Option<&str> {
         self.failed.as_deref()
     }
-}
-
-/// The names of the deliveries in a history, in order; a last line that was cut off does not count.
-pub(crate) fn names(text: &str) -> impl Iterator<Item = (u16, u64)> {
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    whole.lines().filter_map(|line| {
-        let mut fields = line.split('\t');
-        let is_delivery = fields.next()? == "D";
-        let publisher = fields.nth(2)?.parse().ok()?;
-        let sequence = fields.next()?.parse().ok()?;
-        is_delivery.then_some((publisher, sequence))
-    })
 }
 
 #[cfg(test)]
@@ -130,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_written_is_read_back_and_a_cut_line_is_none() {
+    fn lines_have_the_format_that_the_judge_reads() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("member-3.tsv");
         let mut history = History::create(&path).unwrap();
@@ -144,7 +146,5 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         let first = "V\t4\t2,0\nD\t4\t9\t2\t7\t0:5\tba7816bf8f01cfea\nD\t4\t-\t2\t8\t-\tba7816bf8f01cfea\nB\t1\n";
         assert_eq!(text, first);
-        assert_eq!(names(&text).collect::<Vec<_>>(), [(2, 7), (2, 8)]);
-        assert_eq!(names(&text[..text.len() - 8]).count(), 1);
     }
 }

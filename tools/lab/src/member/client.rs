@@ -5,12 +5,11 @@
 //! incarnation, which publishes under another name. Each line of the file is the number of messages acknowledged so
 //! far.
 
-use crate::exit::Failure;
-use crate::lab_member::{ending_of, named};
-use crate::lab_messages::{Publisher, payload};
-use crate::node::signals;
+use super::messages::{Publisher, payload};
+use super::{Failure, ending_of, named};
 use bourdon::settings::{Settings, Transport};
 use bourdon::{ClientEvent, ClientNode, TopicId};
+use bourdon_lab::interrupt::Interrupt;
 use std::fs::File;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -60,12 +59,13 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     settings.network.interface = args.interface;
     settings.network.transport = args.transport;
     settings.network.peers = args.peers;
-    let signals = signals().map_err(Failure::unusable)?;
+    // Before the first thread, so that no signal is missed.
+    let interrupt = Interrupt::watch().map_err(Failure::unusable)?;
     let unusable = |error| Failure::unusable(format!("can't write {}: {error}", args.acked.display()));
     let mut file = File::create(&args.acked).map_err(unusable)?;
     let mut node = ClientNode::open(&settings).map_err(Failure::unusable)?;
     let waker = node.waker();
-    let ended = ending_of(move || waker.wake(), signals);
+    let ended = ending_of(move || interrupt.wait(), move || waker.wake());
     let interval = Duration::from_nanos(1_000_000_000 / args.rate);
     let (mut published, mut first, mut due) = (0, None, Instant::now());
     while ended.try_recv() == Err(TryRecvError::Empty) {

@@ -1,0 +1,15 @@
+//! All tests of this folder, in one program: it is built and linked once.
+
+mod after;
+mod channels;
+mod common;
+mod configuration;
+mod direct;
+mod environment;
+mod locks;
+mod mesh;
+mod order_book;
+mod threaded;
+
+#[path = "../../../tools/skipped.rs"]
+mod skipped;

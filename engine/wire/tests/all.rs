@@ -1,0 +1,4 @@
+//! All tests of this folder, in one program: it is built and linked once.
+
+mod decoders;
+mod golden;

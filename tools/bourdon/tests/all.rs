@@ -1,0 +1,11 @@
+//! All tests of this folder, in one program: it is built and linked once.
+
+mod commands;
+mod common;
+mod demo;
+mod lock;
+mod matrix;
+mod topics;
+
+#[path = "../../../tools/skipped.rs"]
+mod skipped;
