@@ -10,6 +10,7 @@
 //! publisher up for longer than the timeout without passing a window.
 //! Source: the tagged flow control of Aeron, made safe against the slowest receiver.
 
+use crate::mutant::Mutant;
 use alloc::vec::Vec;
 use bourdon_wire::{Address, DatagramNumber, Instant};
 
@@ -90,8 +91,12 @@ impl Gates {
         now: Instant,
         timeout_ns: u64,
         holder: Option<Address>,
+        mutant: Option<Mutant>,
         mut ended: impl FnMut(Address),
     ) {
+        if mutant == Some(Mutant::GateNeverEnds) {
+            return;
+        }
         let out_ns = timeout_ns.saturating_mul(TIMEOUTS_OUT);
         self.ended.retain(|(_, at)| now.since(*at) < out_ns);
         let out = &mut self.ended;
@@ -114,6 +119,11 @@ impl Gates {
         for gate in &mut self.gates {
             (gate.delivered, gate.heard_at, gate.holding) = (DatagramNumber(0), now, None);
         }
+    }
+
+    /// Each gate's address, and how far it has delivered.
+    pub(crate) fn marks(&self) -> impl Iterator<Item = (Address, DatagramNumber)> {
+        self.gates.iter().map(|gate| (gate.address, gate.delivered))
     }
 
     /// How many there are.
@@ -150,7 +160,7 @@ mod tests {
 
     fn ended(gates: &mut Gates, now: u64, holder: Option<Address>) -> Vec<Address> {
         let mut ended = Vec::new();
-        gates.tend(Instant(now), TIMEOUT_NS, holder, |address| ended.push(address));
+        gates.tend(Instant(now), TIMEOUT_NS, holder, None, |address| ended.push(address));
         ended
     }
 

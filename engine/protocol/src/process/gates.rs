@@ -107,7 +107,8 @@ impl Process {
             _ => None,
         };
         let cx = &mut self.cx;
-        self.gates.tend(now, cx.config.timing.gating_timeout_ns, holder, |address| {
+        let (timeout_ns, mutant) = (cx.config.timing.gating_timeout_ns, cx.config.mutant);
+        self.gates.tend(now, timeout_ns, holder, mutant, |address| {
             cx.counters.add(Counter::GatesEnded, 1);
             cx.event(Event::GateDropped(address));
         });

@@ -227,6 +227,11 @@ impl Process {
         }
     }
 
+    /// The observers that this member waits for, and how far each has delivered its stream.
+    pub fn gates(&self) -> impl Iterator<Item = (Address, DatagramNumber)> {
+        self.gates.marks()
+    }
+
     /// What this process believes `member` has received of `stream`.
     pub fn acknowledged(&self, member: Rank, stream: Rank) -> DatagramNumber {
         self.data.stability.acknowledged(member, stream)
