@@ -105,6 +105,9 @@ struct Settings {
     /// Observers in `fanout`
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
     observers: u16,
+    /// In `fanout`: whether the publisher waits for observers, or an observer that is too slow loses messages
+    #[arg(long, value_enum, default_value = "gating")]
+    flow: Flow,
     /// Run the node in the measuring thread, or in a thread of its own behind rings
     #[arg(long, value_enum, default_value = "inline")]
     mode: Mode,
@@ -152,6 +155,22 @@ impl Settings {
 enum Transport {
     Udp,
     Portable,
+}
+
+/// Whether a publisher waits for observers
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Flow {
+    Free,
+    Gating,
+}
+
+impl From<Flow> for bourdon::settings::FlowMode {
+    fn from(flow: Flow) -> Self {
+        match flow {
+            Flow::Free => Self::Free,
+            Flow::Gating => Self::Gating,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]

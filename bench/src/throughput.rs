@@ -10,8 +10,8 @@ use crate::row::{Ratio, Row, show};
 use crate::worker::transport_name;
 use crate::worker::{FarEnd, Found, Spec, WorkerKind, WorkerReport, cpu_ns, pin, report};
 use crate::{Failure, Mode, Peer, Settings, raw};
-use bourdon::settings::Role;
-use bourdon::{Refusal, TopicId};
+use bourdon::settings::{FlowMode, Role};
+use bourdon::{Counter, Refusal, TopicId};
 use std::time::{Duration, Instant};
 
 const TOPIC: TopicId = TopicId(1);
@@ -125,6 +125,15 @@ pub(crate) fn publish(spec: &Spec, mut far: Vec<FarEnd>) -> Result<Round, Failur
                     }
                 }
             })?;
+        }
+    }
+    // Publishing begins once every observer that asks is waited for.
+    let gates = if spec.flow == FlowMode::Gating && spec.role == WorkerKind::Observer { far.len() as u64 } else { 0 };
+    let began = Instant::now();
+    while node.process().counters().get(Counter::GatingObservers) < gates {
+        node.poll(|_| {}).map_err(broken)?;
+        if began.elapsed() > PATIENCE {
+            return Err(broken("an observer did not ask to be waited for"));
         }
     }
     let cpu_before = cpu_ns();

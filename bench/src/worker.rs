@@ -6,7 +6,7 @@
 
 use crate::task::Task;
 use crate::{Failure, Idle, Settings, Transport};
-use bourdon::settings::{IdleStrategy, Role, Settings as NodeSettings, Transport as NodeTransport};
+use bourdon::settings::{FlowMode, IdleStrategy, Role, Settings as NodeSettings, Transport as NodeTransport};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,6 +25,8 @@ pub(crate) struct Spec {
     pub(crate) idle: Idle,
     pub(crate) offload: bool,
     pub(crate) members: u16,
+    /// Whether a publisher waits for observers.
+    pub(crate) flow: FlowMode,
     pub(crate) size_bytes: u32,
     pub(crate) count: u64,
     /// What a member of a total-order measurement does.
@@ -209,6 +211,7 @@ impl Spec {
             idle: settings.idle.unwrap_or(Idle::Spin),
             offload: !settings.no_offload,
             members: 2,
+            flow: settings.flow.into(),
             size_bytes: settings.size,
             count,
             order: None,
@@ -230,6 +233,7 @@ impl Spec {
         node.process.rank = rank;
         node.process.start = bourdon::settings::Start::Oldest;
         node.limits.prefault = true;
+        node.flow.mode = self.flow;
         node.network.offload = self.offload;
         node.network.transport = match self.transport {
             Transport::Udp => NodeTransport::Udp,
@@ -250,6 +254,7 @@ impl Spec {
             "members": self.members,
             "interface": "lo",
             "prefault": true,
+            "flow": self.flow,
         })
     }
 }

@@ -7,7 +7,7 @@ mod channels;
 mod ranges;
 mod sizes;
 
-pub use bourdon_protocol::{ElectionKind, MutexKind, Order, Quorum, Reliability, Start};
+pub use bourdon_protocol::{ElectionKind, FlowMode, MutexKind, Order, Quorum, Reliability, Start};
 use bourdon_wire::TopicId;
 pub use channels::full_name;
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,8 @@ pub struct Settings {
     pub limits: LimitSettings,
     /// How long things take.
     pub timing: TimingSettings,
+    /// Whether publishers wait for observers.
+    pub flow: FlowSettings,
     /// How failures are detected.
     pub detector: DetectorSettings,
     /// Where it runs.
@@ -87,6 +89,8 @@ pub struct ChannelSettings {
     pub mutex: Option<MutexKind>,
     /// Which algorithm elects its leaders; the group's, if left out.
     pub election: Option<ElectionKind>,
+    /// Whether this process waits for its observers, or asks its publishers to wait; `flow.mode`, if left out.
+    pub flow: Option<FlowMode>,
     /// The ranks of the group's members that are members of it, by which they are numbered in it; all, if left out.
     pub members: Option<Vec<u16>>,
     /// Over tcp: its members' addresses, by their ranks in it; connections of its own need addresses of its own.
@@ -187,6 +191,16 @@ pub struct TimingSettings {
     pub reorder_grace_ns: u64,
     /// Left out: the value of the detector's profile.
     pub heartbeat_max_ns: Option<u64>,
+}
+
+/// Whether publishers wait for observers; see `docs/protocols/gates.md`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FlowSettings {
+    /// An observer asks for it; a member grants at most this.
+    pub mode: FlowMode,
+    /// How long one observer can hold a publisher up.
+    pub gating_timeout_ns: u64,
 }
 
 /// Which profile of times a group is watched by.
@@ -354,6 +368,13 @@ impl Default for TimingSettings {
             reorder_grace_ns: timing.reorder_grace_ns,
             heartbeat_max_ns: None,
         }
+    }
+}
+
+impl Default for FlowSettings {
+    fn default() -> Self {
+        let gating_timeout_ns = bourdon_protocol::Timing::default().gating_timeout_ns;
+        Self { mode: FlowMode::default(), gating_timeout_ns }
     }
 }
 
@@ -533,6 +554,7 @@ impl Settings {
         times.nak_retry_min_ns = timing.nak_retry_min_ns;
         times.nak_retry_max_ns = timing.nak_retry_max_ns;
         times.reorder_grace_ns = timing.reorder_grace_ns;
+        times.gating_timeout_ns = self.flow.gating_timeout_ns;
         let watch = &mut times.detector;
         watch.heartbeat_ns = times.heartbeat_max_ns;
         (watch.push, watch.pull, watch.phi) = (detector.push, detector.pull, detector.phi);
@@ -564,6 +586,7 @@ impl Settings {
         config.feedback = if self.group.ack_each { p::Feedback::AckEach } else { p::Feedback::Nak };
         config.sequencer = Rank(self.group.sequencer);
         config.quorum = self.group.quorum;
+        config.flow = self.flow.mode;
         (config.mutex, config.election) = (self.group.mutex, self.group.election);
         config.start = self.process.start;
         config.limits = p::Limits {

@@ -63,6 +63,7 @@ fn settings(world: &World, rank: u16, fills: Order) -> Settings {
             reliability: Some(Reliability::Reliable),
             mutex: None,
             election: None,
+            flow: None,
             members: None,
             peers: None,
             listen: None,

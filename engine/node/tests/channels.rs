@@ -85,6 +85,7 @@ fn channel(name: &str, port: u16, order: Order, reliability: Reliability, member
         reliability: Some(reliability),
         mutex: None,
         election: None,
+        flow: None,
         members: members.map(<[u16]>::to_vec),
         peers: None,
         listen: None,

@@ -20,6 +20,7 @@ fn defaults() -> BTreeMap<String, String> {
         reliability: None,
         mutex: None,
         election: None,
+        flow: None,
         members: None,
         peers: None,
         listen: None,

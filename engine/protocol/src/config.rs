@@ -70,6 +70,19 @@ pub enum Feedback {
     AckEach,
 }
 
+/// Whether a publisher waits for an observer. An observer asks for it; a member grants at most what it is configured
+/// with itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+pub enum FlowMode {
+    /// Never: an observer that is too slow requests what it missed as long as it is retained, and loses the rest.
+    #[default]
+    Free,
+    /// As for a member, but never in a view: an observer that is silent or too slow for
+    /// [`Timing::gating_timeout_ns`] is not waited for any longer.
+    Gating,
+}
+
 /// Of which members more than half must go on from one view to the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
@@ -121,6 +134,8 @@ pub struct Timing {
     /// When a step of a view change is sent again, and when a proposer no longer waits for members that have not
     /// replied.
     pub ballot_retry_ns: u64,
+    /// How long one observer can hold a publisher up.
+    pub gating_timeout_ns: u64,
     /// How failures are noticed.
     pub detector: DetectorTiming,
     /// How long a failure must last before the view changes.
@@ -164,6 +179,7 @@ impl Default for Timing {
             nak_retry_max_ns: 20_000_000,
             reorder_grace_ns: 0,
             ballot_retry_ns: 5_000_000,
+            gating_timeout_ns: 1_000_000_000,
             detector: DetectorTiming::default(),
             membership: MembershipTiming::default(),
         }
@@ -235,6 +251,8 @@ pub struct Config {
     pub deadline_ns: u64,
     /// How receivers report to a sender what they have received.
     pub feedback: Feedback,
+    /// For an observer, whether publishers are to wait for it; for a member, whether it waits for observers that ask.
+    pub flow: FlowMode,
     /// Of which members a quorum goes on from one view to the next.
     pub quorum: Quorum,
     /// Which algorithm grants locks.
@@ -309,6 +327,7 @@ impl Config {
             relay: false,
             deadline_ns: 0,
             feedback: Feedback::Nak,
+            flow: FlowMode::default(),
             quorum: Quorum::View,
             mutex: MutexKind::default(),
             election: ElectionKind::default(),

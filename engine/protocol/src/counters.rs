@@ -69,6 +69,10 @@ counters! {
     ChallengesSent = "challenges_sent", "cookies sent because the reply address of a request had proved nothing";
     ChallengesTaken = "challenges_taken", "requests repeated with the cookie from a challenge";
     AnswersRefused = "answers_refused", "replies not sent: too long for an address that had proved nothing";
+    ProgressSent = "progress_sent", "reports of an observer to a member that waits for it";
+    ProgressReceived = "progress_received", "such reports received";
+    GatingObservers = "gating_observers", "observers that this member's stream waits for now";
+    GatesEnded = "gates_ended", "observers that this member no longer waits for, because they were silent or too slow";
     DiscardedOwn = "discarded_own", "own multicasts that came back";
     DiscardedOutbox = "discarded_outbox", "control datagrams not sent because the outbox was full";
     OrderFaults = "order_faults", "messages the sequencer ordered twice or out of place";

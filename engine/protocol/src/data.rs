@@ -10,6 +10,7 @@ pub(crate) mod cut;
 pub(crate) mod epoch_state;
 pub(crate) mod fifo;
 pub(crate) mod flow;
+pub(crate) mod gates;
 pub(crate) mod log;
 pub(crate) mod loose;
 pub(crate) mod loss;

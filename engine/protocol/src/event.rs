@@ -190,6 +190,11 @@ pub enum Event {
         /// The instance followed now.
         to: InstanceId,
     },
+    /// A member waits for this observer no longer: it was silent, or held the member up and delivered less than a
+    /// window in the time allowed. It is let in again after a while, once it has caught up.
+    GateEnded(Rank),
+    /// This member waits for the observer at this address no longer, for that reason.
+    GateDropped(Address),
     /// A process on the address uses another version.
     OtherVersion(u8),
 }

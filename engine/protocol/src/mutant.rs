@@ -130,6 +130,8 @@ pub enum Mutant {
     LeaderNotVoided,
     /// Frames of another instance of the group are accepted as frames of this instance.
     OtherInstanceBelieved,
+    /// An observer that has crashed is waited for, for ever.
+    GateNeverEnds,
     /// Harmless: uniform delivery goes on after a promise, on acknowledgements that came before.
     WedgedUniform,
     /// Harmless: the sequencer puts one message in a run.
@@ -140,9 +142,10 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 64] = [
+    pub const ALL: [Self; 65] = [
         Self::DeliverBeforeOrdered,
         Self::OtherInstanceBelieved,
+        Self::GateNeverEnds,
         Self::ForgetNak,
         Self::AckBeforeReceived,
         Self::IgnoreCausalDependency,
@@ -276,6 +279,7 @@ impl Mutant {
             Self::LeadBeforeAccepted => "lead-before-accepted",
             Self::LeaderNotVoided => "leader-not-voided",
             Self::OtherInstanceBelieved => "other-instance-believed",
+            Self::GateNeverEnds => "gate-never-ends",
             Self::WedgedUniform => "wedged-uniform",
             Self::ShortRuns => "short-runs",
             Self::AskTwice => "ask-twice",

@@ -17,6 +17,9 @@ const OUTBOX_MAX_BYTES: usize = REPAIRS_MAX_BYTES + (1 << 19);
 // The room that repairs can't take holds several of the largest datagrams.
 const _: () = assert!(OUTBOX_MAX_BYTES - REPAIRS_MAX_BYTES >= 4 * u16::MAX as usize);
 
+/// The most datagrams offered in one run: no transport sends more in one call.
+const RUN_MAX: usize = 128;
+
 /// Where a datagram goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination {
@@ -145,17 +148,38 @@ impl Outbox {
     }
 
     /// Offers everything queued; what the network does not take stays. Returns whether all was taken.
+    ///
+    /// Datagrams of one length to one destination that stand one behind the other, as repairs do, are offered as one
+    /// run: a receiver that is behind costs its sender no system call for each datagram.
     pub(crate) fn drain(&mut self, send: &mut impl FnMut(Destination, &[u8], usize) -> usize) -> bool {
-        while let Some(entry) = self.entries.front() {
-            let datagram = &self.bytes[entry.start..entry.end];
-            let taken = send(entry.to, datagram, datagram.len());
-            debug_assert!(taken <= 1, "{taken} of one datagram");
-            if taken == 0 {
+        while let Some((to, start, end, segment_bytes)) = self.front_run() {
+            let taken = send(to, &self.bytes[start..end], segment_bytes);
+            debug_assert!(taken <= (end - start).div_ceil(segment_bytes), "no more than was offered");
+            self.entries.drain(..taken.min(self.entries.len()));
+            if taken < (end - start).div_ceil(segment_bytes) {
                 return false;
             }
-            self.entries.pop_front();
         }
         self.bytes.clear();
         true
+    }
+
+    /// The datagrams at the front that can go out in one run: where they go, where they are, and their length. The last
+    /// may be shorter.
+    fn front_run(&self) -> Option<(Destination, usize, usize, usize)> {
+        let first = self.entries.front()?;
+        let length = first.end - first.start;
+        let mut end = first.end;
+        for entry in self.entries.iter().skip(1).take(RUN_MAX - 1) {
+            let next = entry.end - entry.start;
+            if entry.to != first.to || next > length {
+                break;
+            }
+            end = entry.end;
+            if next < length {
+                break;
+            }
+        }
+        Some((first.to, first.start, end, length))
     }
 }

@@ -6,12 +6,12 @@
 //!
 //! This file holds a process's state and the path of a datagram. Each other step has a file: `application.rs` takes
 //! what the application asks, `delivery.rs` delivers, `timers.rs` acts when time has passed, `heartbeats.rs`,
-//! `acks.rs`, `retransmit.rs` and `pings.rs` keep a view going, `forming.rs`, `member.rs`, `follower.rs` and `gone.rs`
-//! act in one standing (`standing.rs`), `change.rs` drives the change from one view to the next and `install.rs` enters
-//! it, `discovery.rs` and `views.rs` find the group, `retention.rs` retains the epochs that have ended, `transfer.rs`
-//! moves state, `coordinate.rs` drives locks and elections, `direct.rs` sends and receives direct messages,
-//! `client_requests.rs` publishes for clients, `trust.rs` decides what is believed and which addresses get long
-//! answers.
+//! `acks.rs`, `retransmit.rs` and `pings.rs` keep a view going, `gates.rs` waits for observers, `forming.rs`,
+//! `member.rs`, `follower.rs` and `gone.rs` act in one standing (`standing.rs`), `change.rs` drives the change from one
+//! view to the next and `install.rs` enters it, `discovery.rs` and `views.rs` find the group, `retention.rs` retains the
+//! epochs that have ended, `transfer.rs` moves state, `coordinate.rs` drives locks and elections, `direct.rs` sends and
+//! receives direct messages, `client_requests.rs` publishes for clients, `trust.rs` decides what is believed and which
+//! addresses get long answers.
 
 mod acks;
 mod across;
@@ -26,6 +26,7 @@ mod direct;
 mod discovery;
 mod follower;
 mod forming;
+mod gates;
 mod gone;
 mod heartbeats;
 mod inspect;
@@ -60,6 +61,7 @@ use crate::counters::Counter;
 use crate::data::DATA_CHANNEL;
 use crate::data::cut::Unsettled;
 use crate::data::epoch_state::EpochState;
+use crate::data::gates::Gates;
 use crate::data::pipeline::{Pipeline, Sequenced};
 use crate::event::Event;
 use crate::mutant::Mutant;
@@ -99,6 +101,10 @@ pub struct Process {
     coordination: coordinate::Coordinator,
     /// Datagrams received of the next view.
     ahead: ahead::Ahead,
+    /// The observers that this member waits for.
+    gates: Gates,
+    /// Bit r: the member of rank r waits for this observer no longer.
+    gates_ended: u64,
 }
 
 impl Process {
@@ -129,6 +135,8 @@ impl Process {
             direct: direct::begin(&config),
             coordination: coordinate::Coordinator::new(&config),
             ahead: ahead::Ahead::default(),
+            gates: Gates::default(),
+            gates_ended: 0,
             cx: Context::new(config),
         };
         process.begin(now);
@@ -219,6 +227,7 @@ impl Process {
             Some(Kind::Direct) => return self.on_direct(now, rank, frame.body),
             Some(Kind::Transfer) => return self.on_transfer(now, header.epoch(), frame.body),
             Some(Kind::Ping) if self.is_follower(header) => return self.answer_ping(now, frame.body),
+            Some(Kind::Progress) if !ranked => return self.on_progress(now, header, frame.body),
             _ if !ranked => return self.cx.count(Counter::DiscardedSender),
             Some(Kind::Heartbeat) if self.has_own_identity(header) => return self.on_own_heartbeat(header, frame.body),
             kind if self.is_own(header) => return self.on_rivals_frame(now, header, kind, frame.body),
@@ -240,7 +249,8 @@ impl Process {
             Some(Kind::Ping) => self.on_ping(now, from, header.send_time_ns(), frame.body),
             Some(Kind::Unavailable) if current => self.on_unavailable(rank, frame.body),
             Some(Kind::Link) if current => self.on_link(now, rank, frame.body),
-            Some(Kind::Row | Kind::Unavailable | Kind::Link) => self.cx.count(Counter::DiscardedEpoch),
+            Some(Kind::Progress) if current => self.on_gate_ended(rank, frame.body),
+            Some(Kind::Row | Kind::Unavailable | Kind::Link | Kind::Progress) => self.cx.count(Counter::DiscardedEpoch),
             _ => {}
         }
     }

@@ -13,6 +13,7 @@ mod election;
 mod flow;
 mod following;
 mod fragment;
+mod gates;
 mod heartbeat;
 mod hostile;
 mod hostile_links;

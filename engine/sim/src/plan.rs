@@ -18,7 +18,7 @@ pub use links::StallPlan;
 pub use locks::{Kinds, LockPlan};
 pub use restart::{ReplayPlan, RestartPlan};
 
-use bourdon_protocol::{Config, Limits, Mutant, MutexKind, Order, Reliability, Role, Start, Timing};
+use bourdon_protocol::{Config, FlowMode, Limits, Mutant, MutexKind, Order, Reliability, Role, Start, Timing};
 use bourdon_wire::{Address, GroupId, HEADER_BYTES, Incarnation, Rank};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -243,6 +243,9 @@ pub struct Plan {
     /// What applications do with locks and elections, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locks: Option<LockPlan>,
+    /// Publishers wait for observers, for each at most so long; 0 if they do not wait.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub gating_timeout_ns: u64,
 }
 
 impl Plan {
@@ -297,6 +300,9 @@ impl Plan {
         config.seed = seed ^ (index as u64) << 32;
         config.mutant = mutant;
         config.timing = self.timing();
+        if self.gating_timeout_ns > 0 {
+            (config.flow, config.timing.gating_timeout_ns) = (FlowMode::Gating, self.gating_timeout_ns);
+        }
         let receive_log_slots = observer.map_or(self.receive_log_slots, |observer| observer.receive_log_slots);
         let window_slots = self.window_slots.get(index).copied().unwrap_or(16);
         config.limits = Limits {

@@ -96,6 +96,8 @@ pub enum Kind {
     Link = 15,
     /// [`records::Challenge`].
     Challenge = 0x1000,
+    /// [`records::Progress`].
+    Progress = 0x1001,
 }
 
 impl Kind {
@@ -290,6 +292,7 @@ impl<'a> Frame<'a> {
             14 => Kind::Direct,
             15 => Kind::Link,
             0x1000 => Kind::Challenge,
+            0x1001 => Kind::Progress,
             _ => return None,
         })
     }

@@ -377,6 +377,31 @@ record!(
 );
 
 record!(
+    /// How far an observer has come in one member's stream, to that member, which goes by it. A member that no longer
+    /// does sends it back with [`progress_flags::ENDED`].
+    Progress, 42 {
+        /// The observer's address.
+        reply_to: Address,
+        /// The cookie that the member issued for that address, or a nonce: see [`Challenge`].
+        cookie: U64,
+        /// Every datagram of the member's stream below this has been delivered to the last frame.
+        delivered: U64,
+        /// How many datagrams of the stream can be under way to the observer.
+        window: U32,
+        /// The stream's sender.
+        rank: U16,
+        /// Bits of [`progress_flags`].
+        flags: U16,
+    }
+);
+
+/// Bits of [`Progress::flags`].
+pub mod progress_flags {
+    /// From a member: the observer holds it up no longer, because it was too slow or silent.
+    pub const ENDED: u16 = 1;
+}
+
+record!(
     /// Checks that a process is alive. The reply is the same with another flag.
     Ping, 28 {
         /// Comes back in the reply.
@@ -722,6 +747,12 @@ pub(crate) fn check(kind: Kind, frame: &Frame<'_>) -> Option<()> {
         Kind::View => drop(ViewInfo::read_all(body)?),
         Kind::ViewAsk => drop(ViewAsk::read(body)?),
         Kind::Challenge => drop(Challenge::read(body)?),
+        Kind::Progress => {
+            let (progress, _) = Progress::read(body)?;
+            if progress.delivered.get() >= NUMBERS_END {
+                return None;
+            }
+        }
         Kind::Ping => drop(Ping::read(body)?),
         Kind::Marker => {
             let (marker, _) = Marker::read(body)?;

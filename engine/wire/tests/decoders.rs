@@ -65,6 +65,7 @@ fn walk(bytes: &[u8]) -> Result<usize, Discard> {
             Some(Kind::Marker) => drop(records::Marker::read(frame.body).expect("checked")),
             Some(Kind::Transfer) => drop(records::Transfer::read(frame.body).expect("checked")),
             Some(Kind::Direct) => drop(records::Direct::read(frame.body).expect("checked")),
+            Some(Kind::Progress) => drop(records::Progress::read(frame.body).expect("checked")),
             Some(Kind::Challenge) => drop(records::Challenge::read(frame.body).expect("checked")),
             Some(Kind::Link) => drop(records::Link::read_all(frame.body).expect("checked")),
             None => {}

@@ -6,8 +6,8 @@
 
 use bourdon_wire::records::{
     BallotStep, Challenge, ClientAnswer, ClientRequest, Direct, End, Heartbeat, HeldRange, Link, Marker, MemberEntry,
-    Nak, NakRange, OrderRun, Ping, Row, RowEntry, Transfer, Unavailable, ViewAsk, ViewEntry, ViewInfo, ballot_steps,
-    direct_steps, heartbeat_flags, link_steps, request_flags, transfer_steps,
+    Nak, NakRange, OrderRun, Ping, Progress, Row, RowEntry, Transfer, Unavailable, ViewAsk, ViewEntry, ViewInfo,
+    ballot_steps, direct_steps, heartbeat_flags, link_steps, progress_flags, request_flags, transfer_steps,
 };
 use bourdon_wire::{
     Address, CausalEntry, ChannelId, ClientId, ClientTag, Datagram, DatagramHeader, DatagramNumber, Epoch, FrameHeader,
@@ -95,6 +95,7 @@ fn frame_header_and_kinds() {
         assert_golden(FrameHeader::new(0, TopicId(0), kind, 0).as_bytes(), &format!("00000000 0000 {number:02x}00"));
     }
     assert_golden(FrameHeader::new(0, TopicId(0), Kind::Challenge, 0).as_bytes(), "00000000 0000 0010");
+    assert_golden(FrameHeader::new(0, TopicId(0), Kind::Progress, 0).as_bytes(), "00000000 0000 0110");
     let bits = [flags::FIRST, flags::LAST, flags::TIMED, flags::CLIENT, flags::CAUSAL, flags::NAMED, flags::AFTER];
     assert_eq!(bits, [0x10, 0x20, 0x40, 0x80, 0x100, 0x200, 0x400]);
 }
@@ -321,6 +322,20 @@ fn view_ask_and_ping() {
     assert_golden(ask.as_bytes(), &format!("{ADDRESS} 0201000000000000 0403000000000000"));
     let ping = Ping { nonce: 0x0102.into(), reply_to: address(), answer: 1.into() };
     assert_golden(ping.as_bytes(), &format!("0201000000000000 {ADDRESS} 0100"));
+}
+
+#[test]
+fn progress() {
+    let record = Progress {
+        reply_to: address(),
+        cookie: 0x0304.into(),
+        delivered: 0x0506.into(),
+        window: 0x0708.into(),
+        rank: 0x090a.into(),
+        flags: progress_flags::ENDED.into(),
+    };
+    let numbers = "0403000000000000 0605000000000000 08070000 0a09 0100";
+    assert_golden(record.as_bytes(), &format!("{ADDRESS} {numbers}"));
 }
 
 #[test]

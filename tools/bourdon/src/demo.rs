@@ -16,7 +16,7 @@ mod schedule;
 mod share;
 
 use crate::exit::Failure;
-use bourdon::settings::{IdleStrategy, Order, Profile, Reliability, Role, Settings, Start, Transport};
+use bourdon::settings::{FlowMode, IdleStrategy, Order, Profile, Reliability, Role, Settings, Start, Transport};
 use clap::ValueEnum;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::ops::Range;
@@ -79,6 +79,9 @@ pub(crate) struct Args {
     /// What may be lost
     #[arg(long, value_enum, default_value = "reliable", help_heading = "Group")]
     reliability: ReliabilityArg,
+    /// Whether publishers wait for observers (gating), or an observer that is too slow may lose messages (free)
+    #[arg(long, value_enum, default_value = "gating", help_heading = "Group")]
+    flow: FlowArg,
     /// Every member forwards what it receives for the first time
     #[arg(long, help_heading = "Group")]
     relay: bool,
@@ -136,6 +139,12 @@ pub(crate) struct Args {
     /// One JSON object on stdout instead of a table
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FlowArg {
+    Free,
+    Gating,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -297,6 +306,10 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
         ReliabilityArg::Durable => return Err(not_yet("reliability", args.reliability, "stable")),
     };
     group.relay = args.relay;
+    settings.flow.mode = match args.flow {
+        FlowArg::Free => FlowMode::Free,
+        FlowArg::Gating => FlowMode::Gating,
+    };
     settings.network.transport = match args.transport {
         TransportArg::Udp => Transport::Udp,
         TransportArg::Portable => Transport::Portable,

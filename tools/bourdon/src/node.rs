@@ -158,12 +158,16 @@ impl Reporter {
             | Event::RankClaimed(rank)
             | Event::ConfigurationDiffers(rank)
             | Event::Restarted { rank, .. }
+            | Event::GateEnded(rank)
             | Event::Gap { sender: rank, .. }
             | Event::Retracted { sender: rank, .. } => object["rank"] = rank.0.into(),
             Event::View { epoch, members, sequencer } => {
                 object["epoch"] = epoch.0.into();
                 object["members"] = ranks(members);
                 object["sequencer"] = sequencer.0.into();
+            }
+            Event::GateDropped(address) => {
+                object["address"] = std::net::SocketAddr::from(address).to_string().into();
             }
             Event::Removed(epoch) | Event::Left(epoch) => object["epoch"] = epoch.0.into(),
             Event::Synced { phase, .. } => object["phase"] = phase.into(),
@@ -206,6 +210,8 @@ fn name(event: &NodeEvent) -> &'static str {
         Event::Restarted { .. } => "restarted",
         Event::ConfigurationDiffers(_) => "configuration_differs",
         Event::OtherVersion(_) => "other_version",
+        Event::GateEnded(_) => "gate_ended",
+        Event::GateDropped(_) => "gate_dropped",
         Event::Superseded { .. } => "superseded",
         Event::OlderInstance { .. } => "older_instance",
         Event::NewInstance { .. } => "new_instance",

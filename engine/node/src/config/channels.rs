@@ -23,6 +23,7 @@ impl Settings {
         group.reliability = channel.reliability.unwrap_or(group.reliability);
         group.mutex = channel.mutex.unwrap_or(group.mutex);
         group.election = channel.election.unwrap_or(group.election);
+        settings.flow.mode = channel.flow.unwrap_or(settings.flow.mode);
         if group.reliability != Reliability::BestEffort {
             group.deadline_ns = 0; // the group's own stream may have one all the same
         }

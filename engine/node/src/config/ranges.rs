@@ -10,6 +10,8 @@ use super::{Settings, SettingsError};
 const HOUR_NS: u64 = 3_600_000_000_000;
 /// More heartbeats than this take a core.
 const HEARTBEAT_LEAST_NS: u64 = 100_000;
+/// An observer that gates reports every 50 ms: some reports may be lost.
+const GATING_TIMEOUT_LEAST_NS: u64 = 200_000_000;
 /// IP has a byte for it.
 const TTL_MAX: u64 = 255;
 /// More repairs than any host sends.
@@ -34,6 +36,7 @@ impl Settings {
             ("timing.nak_retry_min_ns", timing.nak_retry_min_ns, 1, HOUR_NS),
             ("timing.nak_retry_max_ns", timing.nak_retry_max_ns, 1, HOUR_NS),
             ("timing.reorder_grace_ns", timing.reorder_grace_ns, 0, HOUR_NS),
+            ("flow.gating_timeout_ns", self.flow.gating_timeout_ns, GATING_TIMEOUT_LEAST_NS, HOUR_NS),
         ] {
             if !(least..=most).contains(&value) {
                 return Err(SettingsError::Range { what, value, least, most });

@@ -8,6 +8,7 @@ use crate::transport::Reach;
 use bourdon_protocol::control::detector::Why;
 use bourdon_protocol::{Event, Refusal};
 use bourdon_wire::{InstanceId, Sequence};
+use std::net::SocketAddr;
 
 /// Events that a receiver has not fetched: as many as the protocol itself keeps.
 pub(crate) const EVENTS_MAX: usize = 256;
@@ -49,6 +50,24 @@ fn write_older_instance(f: &mut std::fmt::Formatter<'_>, instance: InstanceId) -
 fn write_new_instance(f: &mut std::fmt::Formatter<'_>, from: InstanceId, to: InstanceId) -> std::fmt::Result {
     let text = "is followed from now on: what the earlier one published after it was last heard is not known here";
     write!(f, "instance {:016x} of the group ended, and {:016x} {text}", from.0, to.0)
+}
+
+/// A publisher waits for an observer no longer.
+fn write_gate(f: &mut std::fmt::Formatter<'_>, event: &Event) -> std::fmt::Result {
+    match event {
+        Event::GateEnded(rank) => write!(
+            f,
+            "member {rank} waits for this observer no longer: it was silent, or delivered less than a window within \
+                 flow.gating_timeout_ns; it may lose messages until it has caught up"
+        ),
+        Event::GateDropped(address) => write!(
+            f,
+            "the observer at {} was silent, or delivered less than a window within flow.gating_timeout_ns: this member \
+                 waits for it no longer",
+            SocketAddr::from(*address)
+        ),
+        _ => unreachable!("{event:?} is of no gate"),
+    }
 }
 
 /// Events that keep a process out of the group, or another one.
@@ -147,6 +166,7 @@ impl std::fmt::Display for NodeEvent {
             Event::Synced { phase, .. } => write!(f, "barrier {phase} is complete"),
             Event::SnapshotWanted => f.write_str("a joiner requests the application's state"),
             Event::SnapshotReady => f.write_str("the application's state at another member has come"),
+            Event::GateEnded(_) | Event::GateDropped(_) => write_gate(f, event),
             other => write_obstacle(f, other),
         }
     }
@@ -199,6 +219,8 @@ mod tests {
             Event::Superseded { instance: InstanceId(1 << 63) },
             Event::NewInstance { from: InstanceId(1), to: InstanceId(u64::MAX) },
             Event::OlderInstance { instance: InstanceId(5) },
+            Event::GateEnded(rank),
+            Event::GateDropped(bourdon_wire::Address::default()),
         ];
         let suspected = Why::ALL.map(|why| Event::Suspected(rank, why));
         let events = named.into_iter().chain(others).chain(suspected).map(NodeEvent::Group);

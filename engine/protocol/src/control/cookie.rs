@@ -87,6 +87,8 @@ pub(crate) struct Waiting {
     pub(crate) view: Option<Address>,
     /// A request for parts of a snapshot.
     pub(crate) snapshot: bool,
+    /// A report of progress.
+    pub(crate) progress: bool,
 }
 
 /// The word that goes with requests to one rank.

@@ -4,10 +4,11 @@
 //! that loses a credit may never send again. So the limit is absolute and computed from watermarks: the slowest
 //! member's delivered mark, plus the smallest window that any member announced. A member computes its window from the
 //! receive buffer that the kernel really granted. Until every member has announced its window, no datagram may be
-//! opened. Observers do not count: they repair from what is retained, or skip.
+//! opened. An observer counts where it gates (`gates.rs`); all others repair from what is retained, or skip.
 //!
-//! Invariant: no datagram at or beyond the limit is ever opened. Some of the window is kept back from data, so that a
-//! sequencer whose own messages fill it can still order the others'.
+//! Invariants: no datagram at or beyond the limit is ever opened; the limit falls only when another observer gates.
+//! Some of the window is kept back from data, so that a sequencer whose own messages fill it can still order the
+//! others'.
 
 use super::log::Log;
 use super::stability::Stability;
@@ -15,12 +16,21 @@ use crate::config::{Config, Limits};
 use crate::view::bit;
 use alloc::vec;
 use alloc::vec::Vec;
-use bourdon_wire::{DatagramNumber, Rank};
+use bourdon_wire::{Address, DatagramNumber, Rank};
 
 /// The sixteenth of the window that only order runs may use.
 const RESERVE_PART: u64 = 16;
 // The smallest window that a configuration allows has one datagram for order runs.
 const _: () = assert!(Limits::SLOTS_MIN as u64 >= RESERVE_PART);
+
+/// The receiver that a publisher waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slowest {
+    /// A member of the view.
+    Member(Rank),
+    /// An observer that gates.
+    Observer(Address),
+}
 
 #[derive(Debug)]
 pub(crate) struct Flow {
@@ -35,8 +45,10 @@ pub(crate) struct Flow {
     pub(crate) limit: DatagramNumber,
     /// The first datagram that data may not open.
     pub(crate) data_limit: DatagramNumber,
-    /// The member that sets the limit.
-    pub(crate) slowest: Option<Rank>,
+    /// The receiver that sets the limit.
+    pub(crate) slowest: Option<Slowest>,
+    /// The first datagram that some gate has no room for, and that gate's address.
+    pub(crate) gate: Option<(DatagramNumber, Address)>,
     reserve: bool,
     /// A publication was refused since the window last moved.
     pub(crate) blocked: bool,
@@ -49,7 +61,18 @@ impl Flow {
         windows[own.index()] = Some(window);
         assert!(present & bit(own) != 0, "only a member of the view publishes");
         assert!(window >= RESERVE_PART, "the configuration was checked");
-        Self { own, present, windows, window, limit, data_limit: limit, slowest: None, reserve, blocked: false }
+        Self {
+            own,
+            present,
+            windows,
+            window,
+            limit,
+            data_limit: limit,
+            slowest: None,
+            gate: None,
+            reserve,
+            blocked: false,
+        }
     }
 
     /// A member announced how much can be under way to it.
@@ -77,13 +100,16 @@ impl Flow {
         }
         let window = self.window;
         let capacity_limit = own_floor + log.capacity();
-        let (limit, slowest) = match stability.min_delivered(self.own) {
+        let (mut limit, mut slowest) = match stability.min_delivered(self.own) {
             None => (capacity_limit, None),
             Some((mark, rank)) => {
                 let received = stability.min_received(self.own).unwrap_or(mark);
-                (capacity_limit.min(mark + window).min(received + log.capacity()), Some(rank))
+                (capacity_limit.min(mark + window).min(received + log.capacity()), Some(Slowest::Member(rank)))
             }
         };
+        if let Some((gate, address)) = self.gate.filter(|(gate, _)| *gate < limit) {
+            (limit, slowest) = (gate, Some(Slowest::Observer(address)));
+        }
         if limit > self.limit {
             self.blocked = false;
         }
@@ -92,6 +118,14 @@ impl Flow {
         self.data_limit = DatagramNumber(self.limit.0.saturating_sub(reserved));
         debug_assert!(self.data_limit <= self.limit, "order runs may go further than data");
         self.slowest = slowest;
+    }
+
+    /// Another observer gates: the limit falls to where it has room, but not below what is open already.
+    pub(crate) fn lower(&mut self, opened: DatagramNumber) {
+        if let Some((gate, _)) = self.gate {
+            self.limit = self.limit.min(gate.max(opened));
+            self.data_limit = self.data_limit.min(self.limit);
+        }
     }
 
     /// For the mutation check: goes as far as the log allows when only datagrams from here on are kept.

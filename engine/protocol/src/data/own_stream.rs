@@ -42,7 +42,7 @@ impl OwnStream {
             packer: Packer::new(header, beginning.first_of(rank), beginning.order),
             flow: Flow::new(rank, members, view.bits(), own_window(config).min(own_slots), sequences),
             sequencer: sequences.then(|| Sequencer::new(rank, &beginning.first)),
-            ack: Ack { due: Instant::NEVER, since: Instant::NEVER, datagrams: 0 },
+            ack: Ack::new(),
         }
     }
 }
@@ -55,11 +55,25 @@ impl OwnStream {
 }
 
 impl Ack {
+    /// Nothing to acknowledge yet.
+    pub(crate) fn new() -> Self {
+        Self { due: Instant::NEVER, since: Instant::NEVER, datagrams: 0 }
+    }
+
     #[inline]
     pub(super) fn received(&mut self, now: Instant, config: &Config, window: u64) {
+        self.counted(now, config, window);
+        if config.reliability.waits_for_others() {
+            self.due = now;
+        }
+    }
+
+    /// As [`Ack::received`], where no message waits for the acknowledgement.
+    #[inline]
+    pub(super) fn counted(&mut self, now: Instant, config: &Config, window: u64) {
         self.delivered(now, config);
         self.datagrams += 1;
-        if config.reliability.waits_for_others() || self.datagrams >= window / 8 {
+        if self.datagrams >= window / 8 {
             self.due = now;
         }
     }

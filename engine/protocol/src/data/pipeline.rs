@@ -17,7 +17,7 @@ use super::causal::Causal;
 use super::epoch_state::EpochState;
 use super::flow::own_window;
 use super::log::Log;
-use super::own_stream::OwnStream;
+use super::own_stream::{Ack, OwnStream};
 use super::realtime::RealTime;
 use super::repair::{NakSender, RetransmitHandler};
 use super::sequencer::is_run_plausible;
@@ -26,7 +26,7 @@ use super::stream::{Step, Stream};
 use super::total::TotalOrder;
 use super::unordered::{Unordered, early_ranges_max};
 use super::window::{Acceptance, Window};
-use crate::config::{Config, Limits, Order, Reliability, Start};
+use crate::config::{Config, FlowMode, Limits, Order, Reliability, Role, Start};
 use crate::counters::{Counter, Counters};
 use crate::event::Delivery;
 use crate::mutant::Mutant;
@@ -82,6 +82,8 @@ pub(crate) struct Pipeline {
     pub(crate) streams: Vec<Stream>,
     /// What this process sends, if it is a member of the view.
     pub(crate) outbound: Option<OwnStream>,
+    /// When this process reports its progress, if it is an observer that gates.
+    pub(crate) reports: Option<Ack>,
     pub(crate) ordering: Ordering,
     /// Which stream is served first next time.
     turn: usize,
@@ -140,6 +142,7 @@ impl Pipeline {
             end: EpochState::Open,
             gap_due: Instant::NEVER,
             lacks: 0,
+            reports: (config.role == Role::Observer && config.flow == FlowMode::Gating).then(Ack::new),
             order_lost: false,
             stays: 0,
             suspected: 0,
@@ -342,7 +345,12 @@ impl Pipeline {
         }
         self.stops_stale = true;
         let acknowledges = self.acknowledges();
-        let Some(outbound) = &mut self.outbound else { return };
+        let Some(outbound) = &mut self.outbound else {
+            if let Some(reports) = &mut self.reports {
+                reports.counted(now, &self.config, own_window(&self.config));
+            }
+            return;
+        };
         if number == DatagramNumber(0)
             && self.streams[rank.index()].is_loose
             && let Some(sequencer) = &mut outbound.sequencer
@@ -583,6 +591,8 @@ impl Pipeline {
             let acknowledges = self.acknowledges();
             if let Some(outbound) = self.outbound.as_mut().filter(|_| acknowledges) {
                 outbound.ack.delivered(now, &self.config);
+            } else if let Some(reports) = &mut self.reports {
+                reports.delivered(now, &self.config);
             }
         }
         count

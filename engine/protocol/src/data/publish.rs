@@ -186,6 +186,14 @@ impl Pipeline {
         }
     }
 
+    /// Another observer gates: the window ends where it has room.
+    pub(crate) fn lower_limit(&mut self) {
+        if let Some(outbound) = &mut self.outbound {
+            let open = outbound.packer.open;
+            outbound.flow.lower(if outbound.packer.is_open() { open.next() } else { open });
+        }
+    }
+
     pub(crate) fn update_flow(&mut self) {
         self.flow_stale = false;
         if let Some(outbound) = &mut self.outbound {

@@ -231,6 +231,7 @@ impl Process {
                 outbound.ack.due = now;
             }
         }
+        self.hear_solicitation(now, heartbeat.flags.get() & heartbeat_flags::SOLICIT != 0);
         self.data.update_flow();
         self.data.barrier.note_row(rank, heartbeat.reached_phase.get());
         if heartbeat.flags.get() & heartbeat_flags::BARRIER != 0

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::control::detector::Detector;
 use crate::control::discovery::FRESH_NS;
 use crate::counters::Counters;
+use crate::data::flow::Slowest;
 use crate::view::{Member, View, bit};
 use bourdon_wire::{Address, DatagramNumber, Incarnation, Instant, OrderNumber, Rank, Sequence};
 
@@ -226,13 +227,18 @@ impl Process {
         }
     }
 
+    /// The observers that this member waits for, and how far each has delivered its stream.
+    pub fn gates(&self) -> impl Iterator<Item = (Address, DatagramNumber)> {
+        self.gates.marks()
+    }
+
     /// What this process believes `member` has received of `stream`.
     pub fn acknowledged(&self, member: Rank, stream: Rank) -> DatagramNumber {
         self.data.stability.acknowledged(member, stream)
     }
 
-    /// The datagram being filled, the window's limit, and the slowest member: how far this member may go and why.
-    pub fn window(&self) -> Option<(DatagramNumber, DatagramNumber, Option<Rank>)> {
+    /// The datagram being filled, the window's limit, and the slowest receiver: how far this member may go and why.
+    pub fn window(&self) -> Option<(DatagramNumber, DatagramNumber, Option<Slowest>)> {
         let outbound = self.data.outbound.as_ref()?;
         let open = if outbound.packer.is_open() { outbound.packer.open.next() } else { outbound.packer.open };
         Some((open, outbound.flow.limit, outbound.flow.slowest))

@@ -199,7 +199,10 @@ impl Process {
             }
         }
         self.data.suspected = self.detector.suspects();
+        self.gates_ended = 0;
+        self.gates.enter(now);
         self.announce_windows();
+        self.apply_gates();
         if own.is_some() {
             self.rejoin.joined(now);
             self.transfer.joined();

@@ -20,6 +20,9 @@ impl Process {
         if let Some(outbound) = &self.data.outbound {
             deadline = deadline.min(outbound.ack.due);
         }
+        if let Some(reports) = &self.data.reports {
+            deadline = deadline.min(reports.due);
+        }
         deadline = deadline.min(self.delivery_due());
         self.data.streams.iter().fold(deadline, |deadline, stream| deadline.min(stream.nak_sender.due))
     }
@@ -60,12 +63,16 @@ impl Process {
             self.beat(now);
             self.tend_donor(now);
             self.past.tend(now, &self.cx.config);
+            self.tend_gates(now);
             if let Some(outbound) = self.data.outbound.as_mut().filter(|_| self.data.end.is_open()) {
                 outbound.ack.due = now;
             }
         }
         if self.data.outbound.as_ref().is_some_and(|outbound| now >= outbound.ack.due) {
             self.acknowledge(now);
+        }
+        if self.data.reports.as_ref().is_some_and(|reports| now >= reports.due) {
+            self.report_progress(now);
         }
     }
 

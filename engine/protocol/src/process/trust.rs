@@ -21,7 +21,7 @@ const BALLOT_BYTES: usize = HEADER_BYTES + FRAME_HEADER_BYTES + records::BallotS
 pub fn is_for_one(frame: &Frame<'_>) -> bool {
     match frame.kind() {
         Some(Kind::ClientRequest | Kind::ClientAnswer | Kind::ViewAsk | Kind::Challenge) => true,
-        Some(Kind::Ping | Kind::Transfer | Kind::Link) => true,
+        Some(Kind::Ping | Kind::Transfer | Kind::Link | Kind::Progress) => true,
         Some(Kind::Direct) => {
             let step = records::Direct::read(frame.body).map(|(record, _)| record.step.get());
             step != Some(records::direct_steps::BROADCAST)
@@ -135,6 +135,11 @@ impl Process {
         self.trust.held.word(&self.trust.cookies, to, |waiting| waiting.streams |= crate::view::bit(stream))
     }
 
+    /// The word for a report of progress.
+    pub(super) fn word_for_progress(&mut self, to: Rank) -> u64 {
+        self.trust.held.word(&self.trust.cookies, to, |waiting| waiting.progress = true)
+    }
+
     /// The word for a request for the view.
     pub(super) fn word_for_view(&mut self, to: Rank, address: Address) -> u64 {
         self.trust.held.word(&self.trust.cookies, to, |waiting| waiting.view = Some(address))
@@ -147,7 +152,8 @@ impl Process {
 
     /// A process that is not a member, and asks single members for repairs, fetches its cookies before it needs them.
     pub(super) fn renew_cookie(&mut self, now: Instant, member: Rank, address: Address) {
-        let asks = self.standing() == Standing::Following && self.data.repairs() && !self.data.asks_all();
+        let asks = self.data.repairs() && !self.data.asks_all() || self.data.reports.is_some();
+        let asks = asks && self.standing() == Standing::Following;
         if !asks || !address.is_reachable() {
             return;
         }
@@ -176,6 +182,9 @@ impl Process {
         }
         if waiting.snapshot {
             self.transfer.hurry(now);
+        }
+        if let Some(reports) = self.data.reports.as_mut().filter(|_| waiting.progress) {
+            reports.due = now;
         }
     }
 

@@ -285,6 +285,7 @@ fn word(kind: Kind, frame: &bourdon_wire::Frame<'_>) -> String {
             let (link, name) = records::Link::read_all(frame.body).unwrap();
             format!("link {} step {} {}", link.sequence, link.step, name.unwrap_or_default())
         }
+        Kind::Progress => "progress".into(),
         Kind::Transfer => format!("transfer step {}", records::Transfer::read(frame.body).unwrap().0.step),
     }
 }

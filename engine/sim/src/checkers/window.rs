@@ -2,7 +2,7 @@
 //!
 //! The limit that a sender reports is compared with its position, and then computed again from the other members
 //! themselves: what each has really delivered, plus what it can really take; what each has really received, plus what
-//! the sender's log can hold.
+//! the sender's log can hold. Likewise the mark of each observer that the sender waits for.
 
 use super::{Verdict, Violation};
 use crate::plan::Plan;
@@ -30,6 +30,15 @@ impl Window {
             return broken(format!("member {own} has opened {open} datagrams, its limit is {limit}"));
         }
         let view = process.view();
+        // A gate's mark is what its observer has delivered, or less.
+        for (at, mark) in process.gates() {
+            let known = processes.iter().flatten().find(|other| other.config().address == at);
+            let Some(observer) = known.filter(|other| other.view().epoch == view.epoch) else { continue };
+            let released = observer.released(own);
+            if mark > released {
+                return broken(format!("member {own} has a gate at {mark} whose observer has delivered {released}"));
+            }
+        }
         for member in &view.members {
             let index = member.rank.index();
             let (Some(Some(other)), window) = (processes.get(index), self.windows[index]) else { continue };

@@ -84,6 +84,7 @@ impl Plan {
             replay: None,
             ends_when_out: false,
             locks: None,
+            gating_timeout_ns: 0,
         };
         plan.with_events(rng)
     }

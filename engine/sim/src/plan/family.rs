@@ -19,6 +19,8 @@ pub enum Family {
     Late,
     /// Paths on which long datagrams vanish and short ones pass.
     Narrow,
+    /// Observers that publishers wait for.
+    Gated,
     /// Competing ballots.
     Duels,
     /// Views that change all the time.
@@ -27,13 +29,14 @@ pub enum Family {
 
 impl Family {
     /// Every family, the unkind first.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Stalled,
         Self::Departed,
         Self::Restarted,
         Self::Observed,
         Self::Late,
         Self::Narrow,
+        Self::Gated,
         Self::Duels,
         Self::Turbulent,
     ];
@@ -52,6 +55,7 @@ impl Family {
             Self::Observed => "observed",
             Self::Late => "late",
             Self::Narrow => "narrow",
+            Self::Gated => "gated",
             Self::Duels => "duels",
             Self::Turbulent => "turbulent",
         }
@@ -66,6 +70,7 @@ impl Family {
             Self::Observed => Plan::observed(seed),
             Self::Late => Plan::late(seed),
             Self::Narrow => Plan::narrow(seed),
+            Self::Gated => Plan::gated(seed),
             Self::Duels => Plan::duel(seed),
             Self::Turbulent => Plan::turbulent(seed),
         }

@@ -193,6 +193,42 @@ impl Plan {
         plan
     }
 
+    /// A plan in which publishers wait for observers, which are paused and cut off, and some of which end.
+    pub fn gated(seed: u64) -> Self {
+        let rng = &mut Rng::with_seed(seed ^ 0x6a7e);
+        let mut plan = Self::turbulent(seed);
+        let members = pick(rng, &[1, 1, 2, 3]);
+        (plan.members, plan.sequencer, plan.clients) = (members, rng.u16(0..members), 0);
+        (plan.publishers, plan.window_slots) = ((0..members).collect(), vec![32; usize::from(members)]);
+        (plan.adversary, plan.events, plan.relay, plan.deadline_ns) = (false, Vec::new(), false, 0);
+        plan.reliability = pick(rng, &[Reliability::Reliable, Reliability::Uniform]);
+        (plan.log_slots, plan.receive_log_slots, plan.socket_bytes) = (256, 64, 200_000);
+        let until_ns = 800 * MS;
+        let drop_permille = pick(rng, &[0, 10, 50]);
+        plan.faults = FaultPlan { drop_permille, ..FaultPlan::none(until_ns) };
+        plan.detector = DetectorPlan { patient: true, ..DetectorPlan::default() };
+        (plan.messages, plan.burst, plan.interval_ns) = (2_000, 60, 5 * MS);
+        let observers = pick(rng, &[1, 2, 3]);
+        plan.observers = vec![ObserverPlan { joins_at_ns: 0, start: Start::Oldest, receive_log_slots: 64 }; observers];
+        plan.clock_offsets_ns.resize(plan.processes(), 1 << 40);
+        plan.drift_ppm.clear();
+        plan.gating_timeout_ns = 250 * MS;
+        for observer in members..members + observers as u16 {
+            let at_ns = rng.u64(50 * MS..500 * MS);
+            match rng.u8(0..4) {
+                0 => plan.happens(at_ns, Happening::Crash, observer, 0, 0),
+                1 => plan.happens(at_ns, Happening::Pause, observer, 0, rng.u64(MS..1000 * MS)),
+                2 => plan.happens(at_ns, Happening::Cut, observer, 0, rng.u64(MS..1000 * MS)),
+                _ => {}
+            }
+        }
+        if members == 3 && rng.bool() {
+            plan.happens(rng.u64(100 * MS..400 * MS), Happening::Crash, rng.u16(0..3), 0, 0);
+        }
+        plan.events.sort_by_key(|event| event.at_ns);
+        plan
+    }
+
     /// A plan in which observers begin live at any time, while clients change members again and again: every pause and
     /// cut is longer than a client waits for an answer, so the clients' messages have two copies.
     pub fn late(seed: u64) -> Self {

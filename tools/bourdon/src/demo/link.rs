@@ -17,6 +17,8 @@ pub(crate) struct Assignment {
     pub(crate) settings: Settings,
     /// The number of members that publish: ranks 0 to this less one.
     pub(crate) publishers: u16,
+    /// How many observers a member waits for before the demo begins.
+    pub(crate) gates: u16,
     /// The total number of messages that they publish.
     pub(crate) messages: u64,
     pub(crate) source: Source,

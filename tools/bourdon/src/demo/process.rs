@@ -339,7 +339,9 @@ impl DemoProcess {
 
     /// Reports to the demo what it should know by now.
     fn report_progress(&mut self) {
-        if !self.has_reported_ready && self.node.process().is_formed() {
+        let process = self.node.process();
+        let gates = process.counters().get(Counter::GatingObservers);
+        if !self.has_reported_ready && process.is_formed() && gates >= u64::from(self.assignment.gates) {
             self.has_reported_ready = true;
             send_report(&ProcessReport::Ready {
                 io: self.node.io().to_owned(),

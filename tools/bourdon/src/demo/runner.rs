@@ -16,7 +16,7 @@ use super::process::hex;
 use super::proof;
 use super::schedule::{Rate, Schedule};
 use crate::exit::Failure;
-use bourdon::settings::{Order as DeliveryOrder, Reliability, Role, Settings, Start, Transport};
+use bourdon::settings::{FlowMode, Order as DeliveryOrder, Reliability, Role, Settings, Start, Transport};
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -269,6 +269,7 @@ fn assignment(plan: &Plan, settings: &Settings, messages: u64, history: Option<&
     let mut assignment = Assignment {
         settings: settings.clone(),
         publishers: plan.publishers,
+        gates: if role == Role::Member && settings.flow.mode == FlowMode::Gating { plan.observers } else { 0 },
         messages,
         source: plan.source.clone(),
         rate: plan.rate,

@@ -1,0 +1,126 @@
+//! Observers that publishers wait for: the observer reports its progress, the member goes by it. `data/gates.rs` has
+//! the rules.
+//!
+//! A report names the address to which the member may have to answer, and carries that member's cookie: an address that
+//! has not proved that it receives holds no publisher up.
+
+use super::{Process, Standing};
+use crate::config::FlowMode;
+use crate::counters::Counter;
+use crate::data::flow::{Slowest, own_window};
+use crate::data::gates::Noted;
+use crate::event::Event;
+use crate::outbox::Destination;
+use crate::view::bit;
+use bourdon_wire::records::{Progress, progress_flags};
+use bourdon_wire::{DatagramHeader, DatagramNumber, Instant, Kind, Rank};
+use zerocopy::IntoBytes;
+
+/// An observer that gates reports at least so often: several times within the shortest timeout that is allowed.
+const REPORT_NS: u64 = 50_000_000;
+
+impl Process {
+    // ---- the observer ---------------------------------------------------------------------------------------------
+
+    /// Reports to each member how far this observer has come in its stream.
+    pub(super) fn report_progress(&mut self, now: Instant) {
+        let Some(reports) = &mut self.data.reports else { return };
+        reports.sent();
+        reports.due = now + REPORT_NS;
+        for index in 0..self.data.streams.len() {
+            let (rank, stream) = (Rank(index as u16), &self.data.streams[index]);
+            if !self.data.is_present(rank) || !stream.window.started {
+                continue;
+            }
+            let delivered = stream.floor();
+            let Some(address) = self.cx.presence.address(rank) else { continue };
+            let record = Progress {
+                reply_to: self.cx.config.address,
+                cookie: self.word_for_progress(rank).into(),
+                delivered: delivered.0.into(),
+                window: (own_window(&self.cx.config) as u32).into(),
+                rank: rank.0.into(),
+                flags: 0.into(),
+            };
+            self.cx.send(now, Destination::Peer(address), Kind::Progress, [record.as_bytes(), &[]]);
+            self.cx.count(Counter::ProgressSent);
+        }
+    }
+
+    /// A member's heartbeat came: this observer begins to report, or reports at once if the member waits for it.
+    pub(super) fn hear_solicitation(&mut self, now: Instant, solicits: bool) {
+        if let Some(reports) = self.data.reports.as_mut().filter(|reports| solicits || reports.due == Instant::NEVER) {
+            reports.due = now;
+        }
+    }
+
+    /// A member waits for this observer no longer.
+    pub(super) fn on_gate_ended(&mut self, from: Rank, body: &[u8]) {
+        let Some((record, _)) = Progress::read(body) else { return };
+        let is_own = record.flags.get() & progress_flags::ENDED != 0 && self.data.reports.is_some();
+        // The cookie is known to the two of them only.
+        if is_own && record.cookie.get() == self.word_for_progress(from) && self.gates_ended & bit(from) == 0 {
+            self.gates_ended |= bit(from); // reported once a view
+            self.cx.event(Event::GateEnded(from));
+        }
+    }
+
+    // ---- the member -----------------------------------------------------------------------------------------------
+
+    /// An observer reports how far it has come in this member's stream.
+    pub(super) fn on_progress(&mut self, now: Instant, header: &DatagramHeader, body: &[u8]) {
+        let Some((record, _)) = Progress::read(body) else { return };
+        let epoch = header.epoch();
+        let is_current = self.standing() == Standing::Member && epoch == self.data.view.epoch;
+        let (to, cookie) = (record.reply_to, record.cookie.get());
+        if !is_current || Some(Rank(record.rank.get())) != self.data.own() || !to.is_reachable() {
+            return;
+        }
+        if self.cx.config.flow != FlowMode::Gating || !self.is_proven_by(now, epoch, to, cookie) {
+            return;
+        }
+        self.cx.count(Counter::ProgressReceived);
+        let Some(outbound) = &self.data.outbound else { return };
+        let progress = (DatagramNumber(record.delivered.get()), u64::from(record.window.get()));
+        match self.gates.note(now, to, progress, outbound.packer.sent) {
+            Noted::Begins => {
+                self.apply_gates();
+                self.data.lower_limit();
+            }
+            Noted::Gates => self.apply_gates(),
+            Noted::Behind => {}
+            Noted::Ended => {
+                let record = Progress { flags: progress_flags::ENDED.into(), ..*record };
+                self.cx.send(now, Destination::Peer(to), Kind::Progress, [record.as_bytes(), &[]]);
+            }
+        }
+    }
+
+    /// Ends the gates that are silent or too slow.
+    pub(super) fn tend_gates(&mut self, now: Instant) {
+        let Some(outbound) = &self.data.outbound else { return };
+        if self.gates.count() == 0 {
+            return;
+        }
+        let holder = match outbound.flow.slowest {
+            Some(Slowest::Observer(address)) if outbound.flow.blocked => Some(address),
+            _ => None,
+        };
+        let cx = &mut self.cx;
+        let (timeout_ns, mutant) = (cx.config.timing.gating_timeout_ns, cx.config.mutant);
+        self.gates.tend(now, timeout_ns, holder, mutant, |address| {
+            cx.counters.add(Counter::GatesEnded, 1);
+            cx.event(Event::GateDropped(address));
+        });
+        self.apply_gates();
+    }
+
+    /// The gates may have moved: so does the window.
+    pub(super) fn apply_gates(&mut self) {
+        self.cx.counters.set(Counter::GatingObservers, self.gates.count() as u64);
+        if let Some(outbound) = &mut self.data.outbound {
+            outbound.flow.gate = self.gates.limit();
+            self.data.update_flow();
+        }
+    }
+}
