@@ -1,7 +1,8 @@
 //! One publisher to several observers: the pattern of market data.
 //!
 //! The publisher, a group of one, waits for its observers unless `--flow free` is given: then no observer slows it, and
-//! an observer that is too slow requests what it misses, and loses the rest. The rate is the slowest observer's. On a host with fewer cores than processes use `--idle park`.
+//! an observer that is too slow requests what it misses, and loses the rest. The rate is the slowest observer's. On a
+//! host with fewer cores than processes use `--idle park`.
 
 use crate::row::show;
 use crate::throughput::{publish, row};

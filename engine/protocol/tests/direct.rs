@@ -204,11 +204,13 @@ impl Beside {
     /// What it sends now: destination and record.
     fn sends(&mut self) -> Vec<(Destination, Direct)> {
         let mut sent = Vec::new();
-        self.client.transmit(self.now, |to, bytes, _| {
-            let datagram = Datagram::parse(bytes, GROUP).unwrap();
-            let frame = datagram.frames().next().unwrap();
-            sent.push((to, *Direct::read(frame.body).unwrap().0));
-            1
+        self.client.transmit(self.now, |to, bytes, segment_bytes| {
+            for datagram in bytes.chunks(segment_bytes) {
+                let datagram = Datagram::parse(datagram, GROUP).unwrap();
+                let frame = datagram.frames().next().unwrap();
+                sent.push((to, *Direct::read(frame.body).unwrap().0));
+            }
+            bytes.len().div_ceil(segment_bytes)
         });
         sent
     }

@@ -10,16 +10,17 @@ use bourdon_wire::{CONTROL_CHANNEL, Datagram, Kind};
 fn beats(bench: &mut Bench, most: usize) -> Vec<(u64, u64, u64)> {
     let (mut beats, mut left) = (Vec::new(), most);
     bench.process.transmit(bench.now, |_, bytes, segment_bytes| {
-        let datagram = Datagram::parse(&bytes[..segment_bytes], GROUP).unwrap();
-        if let Some(frame) = datagram.frames().find(|frame| frame.kind() == Some(Kind::Heartbeat)) {
-            let (record, _) = Heartbeat::read(frame.body).unwrap();
-            beats.push((record.next_number.get(), record.next_sequence.get(), record.next_order.get()));
-            return 1;
+        let count = bytes.len().div_ceil(segment_bytes);
+        if Datagram::parse(&bytes[..segment_bytes], GROUP).unwrap().header.channel() == CONTROL_CHANNEL {
+            for datagram in bytes.chunks(segment_bytes).map(|datagram| Datagram::parse(datagram, GROUP).unwrap()) {
+                if let Some(frame) = datagram.frames().find(|frame| frame.kind() == Some(Kind::Heartbeat)) {
+                    let (record, _) = Heartbeat::read(frame.body).unwrap();
+                    beats.push((record.next_number.get(), record.next_sequence.get(), record.next_order.get()));
+                }
+            }
+            return count;
         }
-        if datagram.header.channel() == CONTROL_CHANNEL {
-            return 1;
-        }
-        let taken = bytes.len().div_ceil(segment_bytes).min(left);
+        let taken = count.min(left);
         left -= taken;
         taken
     });

@@ -296,7 +296,7 @@ fn a_view_change_of_sixty_four_fits_the_smallest_datagram() {
 
 #[test]
 fn what_a_later_version_adds_is_stepped_over() {
-    for kind in [0x1001, 0x100F, 0x8000 | flags::WHOLE] {
+    for kind in [0x1002, 0x100F, 0x8000 | flags::WHOLE] {
         let bytes = datagram(&[(kind, vec![1, 2, 3]), (flags::WHOLE, b"hi".to_vec())]);
         let parsed = Datagram::parse(&bytes, GROUP).unwrap();
         assert_eq!(parsed.messages, 1);

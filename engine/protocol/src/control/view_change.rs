@@ -222,8 +222,6 @@ pub(super) enum Reaction {
 impl ViewChange {
     /// The state at the beginning of a view.
     pub fn new(own: Member, view: View, members_min: usize, mutant: Option<Mutant>) -> Self {
-        let forms = view.epoch == Epoch(0) && view.incarnation(own.rank).is_some();
-        assert!(forms || view.contains(own), "{own:?} decides what follows {view:?}");
         let (promised, accepted, proposed) = (Ballot(0), None, None);
         let (leading, decided) = (None, None);
         Self { own, view, members_min, promised, accepted, proposed, leading, decided, birth_floor: 0, mutant }

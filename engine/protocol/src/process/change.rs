@@ -46,6 +46,8 @@ impl Default for Clock {
 
 /// A driver for the change of a view that this process is a member of.
 pub(super) fn own_driver(config: &Config, own: Member, view: View) -> Driver {
+    let forms = view.epoch == Epoch(0) && view.incarnation(own.rank).is_some();
+    assert!(forms || view.contains(own), "{own:?} decides what follows {view:?}");
     Driver::new(own, view, config.members_min(), config.mutant)
 }
 
