@@ -92,6 +92,12 @@ impl Flow {
         self.window
     }
 
+    /// Whether less than half of the window is left, or a publication was refused.
+    #[inline]
+    pub(crate) fn is_half_used(&self, open: DatagramNumber) -> bool {
+        self.blocked || open + self.window / 2 >= self.data_limit
+    }
+
     /// Recomputes the limits; `own_floor` is the oldest own datagram not delivered here or not sent.
     pub(crate) fn update(&mut self, stability: &Stability, own_floor: DatagramNumber, log: &Log) {
         let unknown = |(member, window): (usize, &Option<u64>)| window.is_none() && self.present & (1 << member) != 0;

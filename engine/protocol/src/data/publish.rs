@@ -178,10 +178,11 @@ impl Pipeline {
         packer.sent == packer.open
     }
 
-    /// Recomputes the window if anything it depends on has moved.
+    /// Recomputes the window if anything it depends on has moved, once it is half used up: until then no publication
+    /// needs to know how much further it reaches.
     #[inline]
     pub(crate) fn refresh_flow(&mut self) {
-        if self.flow_stale {
+        if self.flow_stale && self.outbound.as_ref().is_some_and(|own| own.flow.is_half_used(own.packer.open)) {
             self.update_flow();
         }
     }
