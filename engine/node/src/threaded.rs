@@ -30,7 +30,7 @@ pub use handles::{Publication, PublicationClaim, PublishError, Subscription};
 pub use waits::Waiting;
 
 use crate::admin::server::{self, Control};
-use crate::config::{Role, Settings};
+use crate::config::{FlowMode, Role, Settings};
 use crate::counters::{AgentFigures, CountersFile};
 use crate::directory::SOCKET_SUFFIX;
 use crate::idle::Idler;
@@ -403,6 +403,7 @@ fn run_agent(given: Given, ready: SyncSender<Ready>) -> Result<(), NodeError> {
         reach: None,
         view_wait: waits::ViewWait::default(),
         is_member,
+        keeps_all: is_member || settings.flow.mode == FlowMode::Gating,
     };
     let outcome = agent.run(idler);
     wakers.iter().for_each(Waker::wake); // the rings are gone: no thread shall wait for them

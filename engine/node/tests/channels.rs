@@ -173,6 +173,10 @@ fn come_and_go(change: impl Fn(&mut Settings)) {
                         assert!(again.contains("joined"), "{again}");
                     }
                     1 => {
+                        until("the observer to hear its second channel", || {
+                            poll_all(&mut parties);
+                            parties[3].got.contains_key("quotes")
+                        });
                         parties[2].channels.join("trades").expect("it opens");
                         parties[3].channels.leave("quotes");
                         assert_eq!(parties[3].channels.names().collect::<Vec<_>>(), ["news"]);
@@ -182,6 +186,10 @@ fn come_and_go(change: impl Fn(&mut Settings)) {
             }
         }
         if round == 0 {
+            until("the observer to find its second channel", || {
+                poll_all(&mut parties);
+                parties[3].is_formed()
+            });
             until("the member to be let go", || {
                 poll_all(&mut parties);
                 parties[2].channels.get("trades").is_none()

@@ -173,8 +173,11 @@ fn a_lock_goes_on_when_its_holders_node_ends() {
 fn another_leads_when_the_leader_is_gone() {
     let world = World::new(3);
     let mut nodes = three(&world, MutexKind::Replicated);
-    let mut candidacies: Vec<_> =
-        (0..3).map(|rank| locks(&nodes, rank).elect(name("one"), Participation::Campaign).expect("it may")).collect();
+    // The highest first: a lower candidate that is alone for a moment may win, and stays.
+    let campaign = |rank: usize| locks(&nodes, rank).elect(name("one"), Participation::Campaign).expect("it may");
+    let highest = campaign(2);
+    until("the highest to lead", || highest.leads().is_some());
+    let mut candidacies = vec![campaign(0), campaign(1), highest];
     assert_eq!(locks(&nodes, 0).elect(name("one"), Participation::StandBy).err(), Some(LockError::Stands));
     let watch = locks(&nodes, 0).elect(name("one"), Participation::Watch).expect("any node may watch");
     let mut leader = None;

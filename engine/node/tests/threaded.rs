@@ -1,7 +1,7 @@
 //! Threaded nodes on real sockets: order, backpressure, overruns, sleeping and waking, ending.
 
 use crate::common::{PATIENCE, TOPIC, World, cell, read, until};
-use bourdon::settings::IdleStrategy;
+use bourdon::settings::{FlowMode, IdleStrategy};
 use bourdon::{Handles, NodeEvent, Pattern, PublishError, Refusal, ThreadedNode, TopicId, TopicName};
 use std::time::{Duration, Instant};
 
@@ -98,6 +98,38 @@ fn gates(count: u64, length: impl Fn(u64) -> usize) {
     });
     assert_eq!((cell(&world, &receiver, "overruns"), slow.overruns()), (0, 0));
     drop((sender, receiver));
+}
+
+/// Its delivery stops where the subscriber's ring is full, and goes on as the subscriber reads.
+#[test]
+fn an_observer_that_gates_skips_nothing() {
+    let world = World::new(1);
+    let mut settings = world.member(0);
+    settings.flow.mode = FlowMode::Gating;
+    let (member, mut publication, mut own) = ThreadedNode::start(&settings).expect("it starts");
+    let mut settings = world.observer();
+    settings.threads.subscription_ring_bytes = 1 << 18;
+    settings.flow.mode = FlowMode::Gating;
+    let (mut observer, _unused, mut subscription) = ThreadedNode::start(&settings).expect("it starts");
+    formed(&mut observer);
+    until("the gate", || cell(&world, &member, "gating_observers") == 1);
+    const COUNT: u64 = 2_000; // 500 bytes each: four times the ring
+    let (mut next, mut expected) = (0, 0);
+    until("the ring to be full", || {
+        own.poll(usize::MAX, |_| {});
+        next += u64::from(next < COUNT && publication.try_publish(TOPIC, &[7; 500]).is_ok());
+        cell(&world, &observer, "gated_rounds") > 0
+    });
+    until("everything to arrive", || {
+        own.poll(usize::MAX, |_| {});
+        next += u64::from(next < COUNT && publication.try_publish(TOPIC, &[7; 500]).is_ok());
+        subscription.poll(100, |message| {
+            assert_eq!(message.sequence.0, expected);
+            expected += 1;
+        });
+        expected == COUNT
+    });
+    assert_eq!((cell(&world, &observer, "overruns"), subscription.overruns()), (0, 0));
 }
 
 #[test]

@@ -68,6 +68,8 @@ use crate::mutant::Mutant;
 use crate::outbox::Destination;
 use crate::view::Member;
 use alloc::collections::VecDeque;
+use alloc::vec;
+use alloc::vec::Vec;
 use bourdon_wire::{CONTROL_CHANNEL, Datagram, DatagramNumber, Discard, Epoch, Frame, InstanceId, Instant, Kind};
 use context::Context;
 
@@ -103,8 +105,8 @@ pub struct Process {
     ahead: ahead::Ahead,
     /// The observers that this member waits for.
     gates: Gates,
-    /// Bit r: the member of rank r waits for this observer no longer.
-    gates_ended: u64,
+    /// By rank: when that member last answered a report of this observer that it does not wait for it.
+    gates_ended: Vec<Option<Instant>>,
 }
 
 impl Process {
@@ -136,7 +138,7 @@ impl Process {
             coordination: coordinate::Coordinator::new(&config),
             ahead: ahead::Ahead::default(),
             gates: Gates::default(),
-            gates_ended: 0,
+            gates_ended: vec![None; usize::from(config.members)],
             cx: Context::new(config),
         };
         process.begin(now);
@@ -249,7 +251,7 @@ impl Process {
             Some(Kind::Ping) => self.on_ping(now, from, header.send_time_ns(), frame.body),
             Some(Kind::Unavailable) if current => self.on_unavailable(rank, frame.body),
             Some(Kind::Link) if current => self.on_link(now, rank, frame.body),
-            Some(Kind::Progress) if current => self.on_gate_ended(rank, frame.body),
+            Some(Kind::Progress) if current => self.on_gate_ended(now, rank, frame.body),
             Some(Kind::Row | Kind::Unavailable | Kind::Link | Kind::Progress) => self.cx.count(Counter::DiscardedEpoch),
             _ => {}
         }

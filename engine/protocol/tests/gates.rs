@@ -104,6 +104,22 @@ fn an_observer_that_crawls_is_dropped_and_let_in_again() {
     assert_eq!(gates(&mut net), 2, "it has caught up");
 }
 
+/// The only gate ends, and is let in again as well.
+#[test]
+fn issue_the_last_gate_to_end_never_came_back() {
+    let mut net = Net::new(1, 1, gating);
+    net.run(100_000_000);
+    let timeout_ns = net.process(0).config().timing.gating_timeout_ns;
+    net.alter = Box::new(|from, to, datagram| usize::from(!(from == 0 && to == 1 && datagram.len() > 600)));
+    publish(&mut net, MANY, 1_000_000, 3 * timeout_ns as usize / 1_000_000);
+    assert_eq!(gates(&mut net), 0);
+    net.alter = Box::new(|_, _, _| 1);
+    for _ in 0..12 {
+        net.run(timeout_ns);
+    }
+    assert_eq!(gates(&mut net), 1);
+}
+
 #[test]
 fn a_member_that_grants_nothing_waits_for_no_observer() {
     let mut net = Net::new(1, 1, not_granted);

@@ -7,10 +7,11 @@
 //!
 //! Here it never waits. A publication the engine refuses stays in its ring until the engine takes it. Delivery goes on
 //! only while every subscription ring of a member has room; then it stops, the delivered watermark with it, and the
-//! window gates the senders. An observer gates no sender: what does not fit is skipped and counted.
+//! window holds the senders up. So it does at an observer that gates. Any other observer holds no sender up: what does
+//! not fit is skipped and counted.
 //!
 //! Invariants: a round ([`Agent::do_work`]) makes no system call but the port's, and wakes others only if they sleep. A
-//! member loses no message: what was taken from the protocol and did not fit is kept ([`Outlet`]) and goes first. That
+//! member, and an observer that gates, lose no message: what was taken from the protocol and did not fit is kept ([`Outlet`]) and goes first. That
 //! is at most one batch, sized by the room there was and the longest message seen, and never more than the
 //! receive logs held.
 
@@ -97,7 +98,7 @@ impl Outlet {
     }
 
     #[inline]
-    fn put(&mut self, delivery: &Delivery<'_>, is_member: bool) {
+    fn put(&mut self, delivery: &Delivery<'_>, keeps_all: bool) {
         let name = delivery.name.unwrap_or_default();
         let length = DELIVERED_BYTES + name.len() + delivery.payload.len();
         self.longest_bytes = self.longest_bytes.max(length.next_multiple_of(8));
@@ -115,7 +116,7 @@ impl Outlet {
         if self.producer.is_abandoned() {
             return;
         }
-        if is_member {
+        if keeps_all {
             self.overflow.push_back([head.as_bytes(), name.as_bytes(), delivery.payload].concat());
         } else {
             self.overruns.advance(self.overruns.get() + 1);
@@ -158,6 +159,8 @@ pub(crate) struct Agent {
     pub(crate) reach: Option<Reach>,
     pub(crate) view_wait: ViewWait,
     pub(crate) is_member: bool,
+    /// What does not fit a ring stops delivery, instead of being skipped: at a member, and at an observer that gates.
+    pub(crate) keeps_all: bool,
 }
 
 impl Agent {
@@ -193,12 +196,12 @@ impl Agent {
         self.figures.rounds += 1;
         let mut work_count = self.take_publications();
         let limit = self.delivery_limit();
-        let (outlets, is_member) = (&mut self.outlets, self.is_member);
+        let (outlets, keeps) = (&mut self.outlets, self.keeps_all);
         let mut shown = false;
         work_count += self.node.poll_at_most(limit, |delivery| {
             shown = true;
             for outlet in outlets.iter_mut().filter(|outlet| outlet.filter.wants(&delivery)) {
-                outlet.put(&delivery, is_member);
+                outlet.put(&delivery, keeps);
             }
         })?;
         if shown {
@@ -260,7 +263,7 @@ impl Agent {
 
     /// How many messages may be delivered now.
     fn delivery_limit(&mut self) -> usize {
-        if !self.is_member {
+        if !self.keeps_all {
             return DELIVER_LIMIT;
         }
         let room_at = |outlet: &mut Outlet| if outlet.drain() { outlet.room() } else { 0 };
@@ -270,7 +273,7 @@ impl Agent {
     }
 
     fn is_gated(&mut self) -> bool {
-        self.is_member && self.outlets.iter_mut().any(|outlet| outlet.room() == 0)
+        self.keeps_all && self.outlets.iter_mut().any(|outlet| outlet.room() == 0)
     }
 
     #[cold]

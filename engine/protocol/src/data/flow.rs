@@ -52,6 +52,8 @@ pub(crate) struct Flow {
     reserve: bool,
     /// A publication was refused since the window last moved.
     pub(crate) blocked: bool,
+    /// The gate that a publication was refused for since it was last asked for.
+    held_by: Option<Address>,
 }
 
 impl Flow {
@@ -72,6 +74,7 @@ impl Flow {
             gate: None,
             reserve,
             blocked: false,
+            held_by: None,
         }
     }
 
@@ -90,6 +93,19 @@ impl Flow {
     #[inline]
     pub(crate) fn window(&self) -> u64 {
         self.window
+    }
+
+    /// A publication or an order run is refused: the window is full.
+    pub(crate) fn refuse(&mut self) {
+        self.blocked = true;
+        if let Some(Slowest::Observer(address)) = self.slowest {
+            self.held_by = Some(address);
+        }
+    }
+
+    /// The gate that a publication was refused for since the last call.
+    pub(crate) fn take_holder(&mut self) -> Option<Address> {
+        self.held_by.take()
     }
 
     /// Whether less than half of the window is left, or a publication was refused.

@@ -28,7 +28,7 @@ struct Gate {
     delivered: DatagramNumber,
     window: u64,
     heard_at: Instant,
-    /// Since when it has held the publisher up, and how far it had come then.
+    /// Since when it has been behind without a break after it held the publisher up, and how far it had come then.
     holding: Option<(Instant, DatagramNumber)>,
 }
 
@@ -84,13 +84,13 @@ impl Gates {
         self.gates.iter().map(|gate| (gate.delivered + gate.window, gate.address)).min_by_key(|(limit, _)| *limit)
     }
 
-    /// Ends the gates that have been silent or too slow for the timeout, and reports them. `holder`: the gate that
-    /// holds the publisher up now.
+    /// Ends the gates that have been silent or too slow for the timeout, and reports them. `holder`: the gate that has
+    /// held the publisher up since the last call; `sent`: how far the stream has been sent.
     pub(crate) fn tend(
         &mut self,
         now: Instant,
         timeout_ns: u64,
-        holder: Option<Address>,
+        (holder, sent): (Option<Address>, DatagramNumber),
         mutant: Option<Mutant>,
         mut ended: impl FnMut(Address),
     ) {
@@ -101,7 +101,7 @@ impl Gates {
         self.ended.retain(|(_, at)| now.since(*at) < out_ns);
         let out = &mut self.ended;
         self.gates.retain_mut(|gate| {
-            let is_slow = gate.is_too_slow(now, timeout_ns, holder == Some(gate.address));
+            let is_slow = gate.is_too_slow(now, timeout_ns, holder == Some(gate.address), sent);
             if !is_slow && now.since(gate.heard_at) < timeout_ns {
                 return true;
             }
@@ -126,6 +126,11 @@ impl Gates {
         self.gates.iter().map(|gate| (gate.address, gate.delivered))
     }
 
+    /// Whether there are none, and none that ended lately.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.gates.is_empty() && self.ended.is_empty()
+    }
+
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.gates.len()
@@ -133,10 +138,14 @@ impl Gates {
 }
 
 impl Gate {
-    /// Whether it has held the publisher up for the timeout, and has delivered less than a window in that time.
-    fn is_too_slow(&mut self, now: Instant, timeout_ns: u64, holds: bool) -> bool {
-        if !holds {
+    /// Whether it held the publisher up, has not caught up since, and has delivered less than a window within the
+    /// timeout. It counts that it was the slowest at some time: two gates that crawl may take turns at it.
+    fn is_too_slow(&mut self, now: Instant, timeout_ns: u64, holds: bool, sent: DatagramNumber) -> bool {
+        if self.delivered >= sent {
             self.holding = None;
+            return false;
+        }
+        if !holds && self.holding.is_none() {
             return false;
         }
         let (since, mark) = *self.holding.get_or_insert((now, self.delivered));
@@ -159,8 +168,8 @@ mod tests {
     }
 
     fn ended(gates: &mut Gates, now: u64, holder: Option<Address>) -> Vec<Address> {
-        let mut ended = Vec::new();
-        gates.tend(Instant(now), TIMEOUT_NS, holder, None, |address| ended.push(address));
+        let (mut ended, sent) = (Vec::new(), DatagramNumber(1 << 40));
+        gates.tend(Instant(now), TIMEOUT_NS, (holder, sent), None, |address| ended.push(address));
         ended
     }
 
@@ -210,6 +219,24 @@ mod tests {
         }
         gates.note(Instant(1_000), own, (DatagramNumber(9_910), 100), sent);
         assert_eq!(ended(&mut gates, 1_000, Some(own)), [own]);
+    }
+
+    /// Each of two that crawl is the slowest at times only: both end after a timeout.
+    #[test]
+    fn gates_that_crawl_in_turns_end() {
+        let mut gates = Gates::default();
+        let sent = DatagramNumber(10_000);
+        for port in [1, 2] {
+            gates.note(Instant(0), address(port), (DatagramNumber(9_900), 100), sent);
+        }
+        let mut all = Vec::new();
+        for step in 0..=11 {
+            for port in [1, 2] {
+                gates.note(Instant(step * 100), address(port), (DatagramNumber(9_900 + step), 100), sent);
+            }
+            all.extend(ended(&mut gates, step * 100, Some(address(1 + step as u16 % 2))));
+        }
+        assert_eq!(all, [address(1), address(2)]);
     }
 
     #[test]

@@ -433,7 +433,7 @@ impl Pipeline {
         while sequencer.has_work(&self.streams) {
             let log = &self.streams[outbound.rank.index()].log;
             if outbound.packer.last_datagram(log, OrderRun::BYTES) >= outbound.flow.limit {
-                outbound.flow.blocked = true;
+                outbound.flow.refuse();
                 return Sequenced::WindowFull;
             }
             let Some(run) = sequencer.next_run(&self.streams, mutant) else { break };
@@ -465,7 +465,7 @@ impl Pipeline {
         let log = &mut self.streams[outbound.rank.index()].log;
         let body_bytes = Marker::BYTES + payload.map_or(0, <[u8]>::len);
         if outbound.packer.last_datagram(log, body_bytes) >= outbound.flow.limit {
-            outbound.flow.blocked = true;
+            outbound.flow.refuse();
             return;
         }
         let marker = Marker {

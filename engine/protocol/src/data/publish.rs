@@ -55,7 +55,7 @@ impl Pipeline {
         if outbound.packer.last_datagram(log, body_bytes) >= outbound.flow.data_limit
             && self.config.mutant != Some(Mutant::IgnoreWindow)
         {
-            outbound.flow.blocked = true;
+            outbound.flow.refuse();
             return Err(Refusal::Window);
         }
         Ok(())

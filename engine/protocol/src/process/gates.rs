@@ -7,17 +7,18 @@
 use super::{Process, Standing};
 use crate::config::FlowMode;
 use crate::counters::Counter;
-use crate::data::flow::{Slowest, own_window};
+use crate::data::flow::own_window;
 use crate::data::gates::Noted;
 use crate::event::Event;
 use crate::outbox::Destination;
-use crate::view::bit;
 use bourdon_wire::records::{Progress, progress_flags};
 use bourdon_wire::{DatagramHeader, DatagramNumber, Instant, Kind, Rank};
 use zerocopy::IntoBytes;
 
 /// An observer that gates reports at least so often: several times within the shortest timeout that is allowed.
 const REPORT_NS: u64 = 50_000_000;
+/// If a member has not said for so long that it does not wait, it has waited meanwhile.
+const ENDED_AGAIN_NS: u64 = 10 * REPORT_NS;
 
 impl Process {
     // ---- the observer ---------------------------------------------------------------------------------------------
@@ -55,12 +56,16 @@ impl Process {
     }
 
     /// A member waits for this observer no longer.
-    pub(super) fn on_gate_ended(&mut self, from: Rank, body: &[u8]) {
+    pub(super) fn on_gate_ended(&mut self, now: Instant, from: Rank, body: &[u8]) {
         let Some((record, _)) = Progress::read(body) else { return };
         let is_own = record.flags.get() & progress_flags::ENDED != 0 && self.data.reports.is_some();
         // The cookie is known to the two of them only.
-        if is_own && record.cookie.get() == self.word_for_progress(from) && self.gates_ended & bit(from) == 0 {
-            self.gates_ended |= bit(from); // reported once a view
+        if !is_own || record.cookie.get() != self.word_for_progress(from) {
+            return;
+        }
+        // The member answers each report so, as long as it does not wait for this observer: that is one event.
+        let Some(heard_at) = self.gates_ended.get_mut(from.index()) else { return };
+        if heard_at.replace(now).is_none_or(|before| now.since(before) > ENDED_AGAIN_NS) {
             self.cx.event(Event::GateEnded(from));
         }
     }
@@ -98,17 +103,14 @@ impl Process {
 
     /// Ends the gates that are silent or too slow.
     pub(super) fn tend_gates(&mut self, now: Instant) {
-        let Some(outbound) = &self.data.outbound else { return };
-        if self.gates.count() == 0 {
+        let Some(outbound) = &mut self.data.outbound else { return };
+        if self.gates.is_empty() {
             return;
         }
-        let holder = match outbound.flow.slowest {
-            Some(Slowest::Observer(address)) if outbound.flow.blocked => Some(address),
-            _ => None,
-        };
+        let (holder, sent) = (outbound.flow.take_holder(), outbound.packer.sent);
         let cx = &mut self.cx;
         let (timeout_ns, mutant) = (cx.config.timing.gating_timeout_ns, cx.config.mutant);
-        self.gates.tend(now, timeout_ns, holder, mutant, |address| {
+        self.gates.tend(now, timeout_ns, (holder, sent), mutant, |address| {
             cx.counters.add(Counter::GatesEnded, 1);
             cx.event(Event::GateDropped(address));
         });

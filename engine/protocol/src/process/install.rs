@@ -199,7 +199,6 @@ impl Process {
             }
         }
         self.data.suspected = self.detector.suspects();
-        self.gates_ended = 0;
         self.gates.enter(now);
         self.announce_windows();
         self.apply_gates();
