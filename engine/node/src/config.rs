@@ -49,7 +49,7 @@ pub struct GroupSettings {
     pub name: String,
     /// Its multicast address and port.
     pub address: SocketAddr,
-    /// How many members the view has.
+    /// How many members are configured.
     pub members: u16,
     /// The order of delivery.
     pub order: Order,

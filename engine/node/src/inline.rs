@@ -2,7 +2,8 @@
 //!
 //! Handing a message to another thread costs a cache line each way and, if that thread sleeps, a wake-up. Here there is
 //! no other thread: [`Node::poll`] receives, delivers, keeps time and sends, all within the call. Nothing happens
-//! between two calls, so it must be called often: within a heartbeat (100 ms) always, as fast as possible for latency.
+//! between two calls: if the application does not call for longer than the detectors wait (80 ms by default), the other
+//! members suspect this process. For the lowest latency it calls without a pause.
 //!
 //! One clock reading a burst: everything delivered by one call carries the same time.
 

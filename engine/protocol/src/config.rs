@@ -99,7 +99,8 @@ pub enum Quorum {
 pub enum Role {
     /// In the view: publishes, acknowledges, holds back the group when it falls behind.
     Member(Rank),
-    /// Receives only; never acknowledges, never holds back the group.
+    /// Receives and delivers; is in no view. It sends rows only with [`Feedback::AckEach`], and reports its progress
+    /// only with [`FlowMode::Gating`]: then publishers wait for it.
     Observer,
 }
 

@@ -11,11 +11,12 @@
 //! 1. *What has come*: [`Process::take_in`] or [`Process::on_datagram`] for each datagram received,
 //!    [`Process::on_evidence`] for a connection that ended with its process. [`Process::order`] orders it at once; if
 //!    it is not called, [`Process::transmit`] does.
-//! 2. *What is due to the application*: [`Process::deliver`] until it returns 0. It stops at a barrier and at a new
-//!    view. After each call the owner fetches [`Process::poll_event`] until it is empty, so that each event stands at
-//!    its place between the messages; then [`Process::poll_coordination`], [`Process::poll_direct`],
-//!    [`Process::poll_outcome`]. [`Event::SnapshotWanted`] is answered by [`Process::give_snapshot`]; after
-//!    [`Event::SnapshotReady`] nothing is delivered before [`Process::take_snapshot`].
+//! 2. *What is due to the application*: [`Process::deliver`] until it returns 0, or [`Process::deliver_after`] where
+//!    messages may depend on another group. It stops at a barrier and at a new view. After each call the owner fetches
+//!    [`Process::poll_event`] until it is empty, so that each event stands at its place between the messages; then
+//!    [`Process::poll_coordination`], [`Process::poll_direct`], [`Process::poll_outcome`]. [`Event::SnapshotWanted`] is
+//!    answered by [`Process::give_snapshot`]; after [`Event::SnapshotReady`] nothing is delivered before
+//!    [`Process::take_snapshot`].
 //! 3. *Time*: [`Process::on_timer`] if [`Process::next_deadline`] has passed. Once all of a decided epoch has been
 //!    delivered, that deadline is due, and this call enters the view that comes next.
 //! 4. *What the application asks*, each granted or refused at once: [`Process::try_publish`], [`Process::try_claim`],

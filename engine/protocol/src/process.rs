@@ -110,7 +110,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Creates a process that searches for its group, or starts in the view of its configuration.
+    /// Creates a process. It enters the configured view if there is one; a member that is alone in its configuration
+    /// enters a view of itself; other members form the first view; an observer searches for the group.
     ///
     /// # Errors
     /// If the configuration contradicts itself.

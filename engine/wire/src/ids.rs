@@ -59,7 +59,8 @@ id!(/// One formation of a group: drawn at random when the group forms, the same
     InstanceId(u64));
 id!(/// A view's id and nothing else.
     Epoch(u64));
-id!(/// A member's place in its view, from 0. [`Rank::OBSERVER`] and [`Rank::CLIENT`] mark processes in no view.
+id!(/// A member's number in the configuration, from 0. [`Rank::OBSERVER`] and [`Rank::CLIENT`] mark processes in no
+    /// view.
     Rank(u16));
 id!(/// Distinguishes the incarnations of a process at the same rank. Random, so it has no order; zero is none.
     Incarnation(u32));

@@ -1,16 +1,15 @@
 //! What every port over `io_uring` sets up and waits in alike.
 //!
 //! The naive ring interrupts its thread for every packet. With `SINGLE_ISSUER` and `DEFER_TASKRUN` the kernel instead
-//! leaves the work until the thread asks for it, and sets a flag in shared memory when there is some: a look in vain is
-//! two loads and no system call.
+//! leaves the work until the thread asks for it, and sets a flag in shared memory when there is some: a check
+//! that finds no work costs two loads and no system call.
 //!
 //! A container or an old kernel may forbid any of the calls that a ring needs, and a port that finds this out while it
 //! receives can't fall back any more. So [`Uring::open`] tries them all, and returns which one is refused and what
 //! helps.
 //!
 //! Invariants:
-//! - A ring is disabled until [`Uring::enable`]: the thread that calls this first is the only one that the kernel then
-//!   lets in.
+//! - A ring is disabled until [`Uring::enable`]: the kernel then accepts only the thread that called this first.
 //! - What a wait or a cancellation interrupts is no error; what the kernel refuses for good is.
 //!
 //! Source: io_uring_setup(2), io_uring_enter(2), `io_uring_register_sync_cancel`(3).

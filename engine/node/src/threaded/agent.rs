@@ -11,9 +11,9 @@
 //! not fit is skipped and counted.
 //!
 //! Invariants: a round ([`Agent::do_work`]) makes no system call but the port's, and wakes others only if they sleep. A
-//! member, and an observer that gates, lose no message: what was taken from the protocol and did not fit is kept ([`Outlet`]) and goes first. That
-//! is at most one batch, sized by the room there was and the longest message seen, and never more than the
-//! receive logs held.
+//! member, and an observer that gates, lose no message: what was taken from the protocol and did not fit is kept
+//! ([`Outlet`]) and goes first. That is at most one batch, sized by the room there was and the longest message seen,
+//! and never more than the receive logs held.
 
 use crate::admin::view::ViewReport;
 use crate::counters::{AgentFigures, CountersWriter};

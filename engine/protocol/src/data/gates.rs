@@ -3,11 +3,12 @@
 //! An observer that must not lose a message, and that has no place in a view, asks to *gate*: it reports its progress
 //! to each publisher, and a publisher's window then ends where the slowest of its gates has room. A gate counts in no
 //! quorum, delays no view change, and is waited for only within bounds: an observer that has crashed, or reads too
-//! slowly, must not stop the group. So a gate ends when it has been silent for a timeout, and when it has held the
-//! publisher up for a timeout in which it delivered less than its own window. It is not let in again for a while.
+//! slowly, must not stop the group. So a gate ends when it has been silent for a timeout; and when it has held the
+//! publisher up, has not caught up since, and has delivered less than its own window within a timeout. It is not let in
+//! again for a while.
 //!
-//! Invariants: at most [`GATES_MAX`] gates; a gate's mark never falls and never passes what was sent; no gate holds the
-//! publisher up for longer than the timeout without passing a window.
+//! Invariants: at most [`GATES_MAX`] gates; a gate's mark never falls and never passes what was sent; a gate that
+//! held the publisher up and has not caught up within a timeout has delivered its own window in that time, or it ends.
 //! Source: the tagged flow control of Aeron, made safe against the slowest receiver.
 
 use crate::mutant::Mutant;

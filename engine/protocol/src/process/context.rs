@@ -50,7 +50,7 @@ impl Context {
         self.outbox.record(now, to, kind, parts, &mut self.counters);
     }
 
-    /// The same under another header: of another epoch.
+    /// Queues one record under the given header: of another epoch.
     pub(super) fn send_as(
         &mut self,
         header: DatagramHeader,
@@ -89,7 +89,7 @@ impl Context {
         self.header_of(self.config.incarnation, instance, epoch)
     }
 
-    /// The same as an earlier incarnation of this process, which took part in that epoch.
+    /// The header that an earlier incarnation of this process used in an epoch.
     pub(super) fn header_of(&self, incarnation: Incarnation, instance: InstanceId, epoch: Epoch) -> DatagramHeader {
         let rank = self.config.rank().unwrap_or(Rank::OBSERVER);
         DatagramHeader::new(self.config.group, instance, epoch, rank, incarnation, CONTROL_CHANNEL)

@@ -16,8 +16,9 @@ use bourdon_wire::Instant;
 pub(super) type Own<'a> = (&'a mut Clients, &'a mut super::coordinate::Coordinator);
 
 impl Process {
-    /// Delivers the messages that are due, at most `limit` (give or take one datagram's); returns how many. It stops at
-    /// a new view and at a barrier, so that the application can fetch the event at its place between the messages.
+    /// Delivers the messages that are due, at most `limit` (give or take one datagram's); returns how many, or 1 for a
+    /// new view or a barrier: it stops there, so that the application can fetch the event at its place between the
+    /// messages. 0: nothing is due.
     #[inline]
     pub fn deliver(&mut self, now: Instant, limit: usize, emit: impl FnMut(Delivery<'_>)) -> usize {
         self.deliver_after(now, limit, &after::always, emit)

@@ -1,7 +1,8 @@
 //! The end of an epoch and the beginning of the next.
 //!
-//! `delivery.rs` completes barriers here. Once it has delivered all of a decided epoch, the next step of time
-//! (`change.rs`) enters the view that comes next. That view begins with empty streams, for members and followers alike.
+//! `delivery.rs` calls `pass_barrier` to complete a barrier. Once it has delivered all of a decided epoch, the next
+//! step of time (`change.rs`) enters the view that comes next. That view begins with empty streams, for members and
+//! followers alike.
 
 use super::application::LEAVE_WAIT_NS;
 use super::change::{Clock, own_driver};

@@ -2,8 +2,8 @@
 //!
 //! The protocol refuses what can't be asked for now (the group is still forming, this process is outside); an
 //! application that starts with its node would have to try again and again. So requests that may wait are kept here
-//! until they can be put to the group. Of an election the protocol knows one part of this process: here it is what the
-//! most willing of its candidacies wants.
+//! until they can be put to the group. The protocol keeps one participation for each process and election: the
+//! strongest among this node's candidacies, which is to campaign, then to stand by, then to watch.
 //!
 //! Invariants: every request is in `pending` or in `asked`, and leaves them with its last answer; of the candidacies
 //! for one name at most one stands. Bounds: [`REQUESTS_MAX`], [`SEATS_MAX`], [`PLACES_A_LOOK`].
