@@ -7,7 +7,7 @@ mod channels;
 mod ranges;
 mod sizes;
 
-pub use bourdon_protocol::{ElectionKind, FlowMode, MutexKind, Order, Quorum, Reliability, Start};
+pub use bourdon_protocol::{ElectionKind, FlowMode, Limits, MutexKind, Order, Quorum, Reliability, Start};
 use bourdon_wire::TopicId;
 pub use channels::full_name;
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ pub struct Settings {
     /// How it reaches the others.
     pub network: NetworkSettings,
     /// The bounds.
-    pub limits: LimitSettings,
+    pub limits: Limits,
     /// How long things take.
     pub timing: TimingSettings,
     /// Whether publishers wait for observers.
@@ -162,21 +162,6 @@ pub enum Transport {
     Tcp,
     /// UDP multicast, and TCP for peers that it does not reach.
     Auto,
-}
-
-/// How much of everything there may be; see `bourdon_protocol::Limits`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[allow(missing_docs)]
-pub struct LimitSettings {
-    pub mtu_bytes: usize,
-    pub log_bytes: usize,
-    pub receive_log_bytes: usize,
-    pub max_message_bytes: usize,
-    pub receivers: u32,
-    pub repairs_per_s: u32,
-    pub max_snapshot_bytes: usize,
-    pub prefault: bool,
 }
 
 /// How long things take; see `bourdon_protocol::Timing`.
@@ -321,22 +306,6 @@ impl Default for NetworkSettings {
             links: true,
             peers: Vec::new(),
             listen: None,
-        }
-    }
-}
-
-impl Default for LimitSettings {
-    fn default() -> Self {
-        let limits = bourdon_protocol::Limits::default();
-        Self {
-            mtu_bytes: limits.mtu_bytes,
-            log_bytes: limits.log_bytes,
-            receive_log_bytes: limits.receive_log_bytes,
-            max_message_bytes: limits.max_message_bytes,
-            receivers: limits.receivers,
-            repairs_per_s: limits.repairs_per_s,
-            max_snapshot_bytes: limits.max_snapshot_bytes,
-            prefault: limits.prefault,
         }
     }
 }
@@ -589,18 +558,11 @@ impl Settings {
         config.flow = self.flow.mode;
         (config.mutex, config.election) = (self.group.mutex, self.group.election);
         config.start = self.process.start;
-        config.limits = p::Limits {
-            mtu_bytes: limits.mtu_bytes,
-            log_bytes: limits.log_bytes,
-            receive_log_bytes: limits.receive_log_bytes,
+        config.limits = Limits {
             window_bytes: window_bytes(granted_bytes, limits.mtu_bytes, self.streams_a_buffer())
                 .min(limits.receive_log_bytes / 2)
                 .min(limits.log_bytes / 2),
-            max_message_bytes: limits.max_message_bytes,
-            receivers: limits.receivers,
-            repairs_per_s: limits.repairs_per_s,
-            max_snapshot_bytes: limits.max_snapshot_bytes,
-            prefault: limits.prefault,
+            ..*limits
         };
         config.timing = self.timing();
         config.snapshots = self.process.snapshots;

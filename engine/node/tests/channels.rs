@@ -137,6 +137,14 @@ fn over_tcp_each_channel_has_connections_of_its_own() {
     });
 }
 
+/// Polls all until something holds.
+fn wait_for(parties: &mut [Party], what: &str, mut holds: impl FnMut(&[Party]) -> bool) {
+    until(what, || {
+        poll_all(parties);
+        holds(parties)
+    });
+}
+
 /// Three members and an observer join, leave and come back; `change` is made to the settings of each.
 fn come_and_go(change: impl Fn(&mut Settings)) {
     let world = World::new(3);
@@ -173,10 +181,7 @@ fn come_and_go(change: impl Fn(&mut Settings)) {
                         assert!(again.contains("joined"), "{again}");
                     }
                     1 => {
-                        until("the observer to hear its second channel", || {
-                            poll_all(&mut parties);
-                            parties[3].got.contains_key("quotes")
-                        });
+                        wait_for(&mut parties, "the observer to hear it", |p| p[3].got.contains_key("quotes"));
                         parties[2].channels.join("trades").expect("it opens");
                         parties[3].channels.leave("quotes");
                         assert_eq!(parties[3].channels.names().collect::<Vec<_>>(), ["news"]);
@@ -186,19 +191,12 @@ fn come_and_go(change: impl Fn(&mut Settings)) {
             }
         }
         if round == 0 {
-            until("the observer to find its second channel", || {
-                poll_all(&mut parties);
-                parties[3].is_formed()
-            });
-            until("the member to be let go", || {
-                poll_all(&mut parties);
-                parties[2].channels.get("trades").is_none()
-            });
+            wait_for(&mut parties, "the observer to find its second channel", |parties| parties[3].is_formed());
+            wait_for(&mut parties, "the member to be let go", |p| p[2].channels.get("trades").is_none());
             assert!(parties[2].events.iter().any(|(name, event)| name == "trades" && matches!(event, Event::Left(_))));
         }
         if round == 1 {
-            until("the member to be back", || {
-                poll_all(&mut parties);
+            wait_for(&mut parties, "the member to be back", |parties| {
                 let node = parties[2].channels.get("trades").expect("joined");
                 node.process().standing() == Standing::Member
             });

@@ -189,6 +189,7 @@ impl Default for Timing {
 
 /// The bounds of everything that can grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields, default))]
 pub struct Limits {
     /// Bytes of the longest datagram.
     pub mtu_bytes: usize,
@@ -196,7 +197,9 @@ pub struct Limits {
     pub log_bytes: usize,
     /// What this process keeps of each other member's stream: hold-back queue and repair source.
     pub receive_log_bytes: usize,
-    /// How many bytes of one stream the receiver's socket can hold: its share of the receive buffer really granted.
+    /// How many bytes of one stream the receiver's socket can hold: its share of the receive buffer really granted. No
+    /// file sets it.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub window_bytes: usize,
     /// The longest message. A sender also refuses a message that is longer than a quarter of its window, so that one
     /// message never stalls a stream.

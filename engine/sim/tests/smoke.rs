@@ -1,7 +1,7 @@
 //! The simulator as a whole: honest seeds pass, planted bugs are caught, equal seeds run equally.
 
 use bourdon_protocol::Mutant;
-use bourdon_sim::{Mode, Options, Plan, Report, check_mutants, play, run, run_plan};
+use bourdon_sim::{Family, Mode, Options, Plan, Report, check_mutants, play, run, run_plan};
 
 /// The seeds of this file: few enough for every build.
 const SEEDS: std::ops::Range<u64> = 0..200;
@@ -43,6 +43,14 @@ fn honest_seeds_break_nothing() {
         assert!(count > 20, "{what}: {count}");
     }
     assert!(report.delivered > 50_000, "{}", report.delivered);
+}
+
+/// Publishers that wait for observers: what crashes, is paused or cut off holds none of them up for good.
+#[test]
+fn gates_break_nothing() {
+    let report = run(SEEDS, Options { family: Some(Family::Gated), ..options(Mode::Both) }, &|_| {});
+    assert_clean(&report);
+    assert!(report.faults.crash > 50 && report.delivered > 1_000_000, "{report:?}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use zerocopy::IntoBytes;
 
 /// An observer that gates reports at least so often: several times within the shortest timeout that is allowed.
 const REPORT_NS: u64 = 50_000_000;
-/// If a member has not said for so long that it does not wait, it has waited meanwhile.
+/// A member that has not answered with `ENDED` for so long has waited meanwhile.
 const ENDED_AGAIN_NS: u64 = 10 * REPORT_NS;
 
 impl Process {
