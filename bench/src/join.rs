@@ -18,8 +18,9 @@ pub(crate) fn join(spec: &Spec, role: Role, rank: u16) -> Result<Node, Failure> 
     }
     let deadline = Instant::now() + PATIENCE;
     while !node.process().is_formed() {
-        // Nothing is delivered yet: a member that has formed sooner may have begun to publish.
-        node.poll_at_most(0, |_| {}).map_err(broken)?;
+        // Nothing of the view is delivered yet: a member that has formed sooner may have begun to publish.
+        let limit = usize::from(node.process().view().members.is_empty());
+        node.poll_at_most(limit, |_| {}).map_err(broken)?;
         while let Some(event) = node.poll_event() {
             if let Event::ConfigurationDiffers(rank) = event {
                 return Err(Failure::Broken(format!("member {rank} is configured otherwise")));
