@@ -14,8 +14,9 @@
 use super::{DetectorTiming, Silence};
 use bourdon_wire::Instant;
 
-/// Pings that can still be answered: several times as many as are missed before suspicion (four in both profiles), so
-/// that the late answer of a peer that comes back still counts.
+/// Pings that can still be answered: more than are missed before suspicion in the default and the fast profile, so that
+/// the late answer of a peer that comes back still counts. In the patient profile 75 are missed before suspicion: there
+/// an answer counts only to one of the last 16.
 pub const OUTSTANDING_MAX: usize = 16;
 
 /// What pull knows of one peer.
