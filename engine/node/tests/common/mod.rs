@@ -14,6 +14,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const TOPIC: TopicId = TopicId::of("es");
 
 static NEXT: AtomicU16 = AtomicU16::new(0);
+static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
 
 /// An address that no other test has: by process and by test within it.
 pub(crate) fn fresh_address() -> SocketAddr {
@@ -22,10 +23,15 @@ pub(crate) fn fresh_address() -> SocketAddr {
     SocketAddr::from(([239, 76, (pid >> 8) as u8, pid as u8], 20_000 + pid as u16 % 16_384 + number * 7))
 }
 
-/// TCP addresses that were free a moment ago, by rank.
+/// TCP addresses for the members of one test, by rank. Each has a port that no other test of this process is given, and
+/// that the kernel gives to no socket by itself: it draws those from 32,768 on.
 pub(crate) fn free_addresses(count: u16, at: &str) -> Vec<SocketAddr> {
-    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind((at, 0)).expect("loopback is there")).collect();
-    listeners.iter().map(|listener| listener.local_addr().expect("it is bound")).collect()
+    let free = std::iter::repeat_with(|| {
+        let port =
+            10_000 + (std::process::id() as u16 % 1_000 * 20 + NEXT_PORT.fetch_add(1, Ordering::Relaxed)) % 22_000;
+        TcpListener::bind((at, port)).and_then(|listener| listener.local_addr())
+    });
+    free.filter_map(Result::ok).take(count.into()).collect()
 }
 
 pub(crate) struct World {
