@@ -7,7 +7,7 @@ mod channels;
 mod ranges;
 mod sizes;
 
-pub use bourdon_protocol::{ElectionKind, FlowMode, Limits, MutexKind, Order, Quorum, Reliability, Start};
+pub use bourdon_protocol::{ElectionKind, FlowMode, Limits, MutexKind, Order, Quorum, Rate, Reliability, Start};
 use bourdon_wire::TopicId;
 pub use channels::full_name;
 use serde::{Deserialize, Serialize};
@@ -178,7 +178,7 @@ pub struct TimingSettings {
     pub heartbeat_max_ns: Option<u64>,
 }
 
-/// Whether publishers wait for observers; see `docs/protocols/gates.md`.
+/// Whether publishers wait for observers, and how fast they send; see `docs/protocols/gates.md` and `pacing.md`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FlowSettings {
@@ -186,6 +186,10 @@ pub struct FlowSettings {
     pub mode: FlowMode,
     /// How long one observer can hold a publisher up.
     pub gating_timeout_ns: u64,
+    /// How fast a member sends its stream at most, repairs included.
+    pub rate_limit_bytes_per_s: Option<u64>,
+    /// How slowly observers that lose too much can make a member send; left out: 10 MB/s, or the limit if that is lower.
+    pub rate_floor_bytes_per_s: Option<u64>,
 }
 
 /// Which profile of times a group is watched by.
@@ -343,7 +347,12 @@ impl Default for TimingSettings {
 impl Default for FlowSettings {
     fn default() -> Self {
         let gating_timeout_ns = bourdon_protocol::Timing::default().gating_timeout_ns;
-        Self { mode: FlowMode::default(), gating_timeout_ns }
+        Self {
+            mode: FlowMode::default(),
+            gating_timeout_ns,
+            rate_limit_bytes_per_s: None,
+            rate_floor_bytes_per_s: None,
+        }
     }
 }
 
@@ -535,6 +544,13 @@ impl Settings {
         times
     }
 
+    /// How fast a member sends.
+    fn rate(&self) -> Rate {
+        let limit_bytes_per_s = self.flow.rate_limit_bytes_per_s;
+        let default = Rate::default().floor_bytes_per_s.min(limit_bytes_per_s.unwrap_or(u64::MAX));
+        Rate { limit_bytes_per_s, floor_bytes_per_s: self.flow.rate_floor_bytes_per_s.unwrap_or(default) }
+    }
+
     /// How many members' streams come through one receive buffer: over tcp each has its own.
     fn streams_a_buffer(&self) -> u16 {
         if self.network.transport == Transport::Tcp { 1 } else { self.group.members }
@@ -555,7 +571,7 @@ impl Settings {
         config.feedback = if self.group.ack_each { p::Feedback::AckEach } else { p::Feedback::Nak };
         config.sequencer = Rank(self.group.sequencer);
         config.quorum = self.group.quorum;
-        config.flow = self.flow.mode;
+        (config.flow, config.rate) = (self.flow.mode, self.rate());
         (config.mutex, config.election) = (self.group.mutex, self.group.election);
         config.start = self.process.start;
         config.limits = Limits {

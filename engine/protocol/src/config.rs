@@ -75,11 +75,14 @@ pub enum Feedback {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum FlowMode {
-    /// Never: an observer that is too slow requests what it missed as long as it is retained, and loses the rest.
+    /// Never: an observer that is too slow loses what repairs do not bring in time, and goes on at the present.
     #[default]
     Free,
+    /// Not to a standstill: an observer that loses more than repairs make up for reports it, and the publisher sends
+    /// more slowly, down to [`Rate::floor_bytes_per_s`].
+    Paced,
     /// As for a member, but never in a view: an observer that is silent or too slow for
-    /// [`Timing::gating_timeout_ns`] is not waited for any longer.
+    /// [`Timing::gating_timeout_ns`] is not waited for any longer. A member that waits is paced as well.
     Gating,
 }
 
@@ -231,6 +234,26 @@ impl Default for Limits {
     }
 }
 
+/// How fast a member sends its stream, repairs included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Bytes a second at most, if there is a limit.
+    pub limit_bytes_per_s: Option<u64>,
+    /// Observers that lose too much lower the rate to this at most.
+    pub floor_bytes_per_s: u64,
+}
+
+impl Rate {
+    /// A slower stream is as good as none: a datagram of the largest size takes half a second.
+    pub const FLOOR_MIN_BYTES_PER_S: u64 = 100_000;
+}
+
+impl Default for Rate {
+    fn default() -> Self {
+        Self { limit_bytes_per_s: None, floor_bytes_per_s: 10_000_000 }
+    }
+}
+
 /// Everything a process is given.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -257,6 +280,8 @@ pub struct Config {
     pub feedback: Feedback,
     /// For an observer, whether publishers are to wait for it; for a member, whether it waits for observers that ask.
     pub flow: FlowMode,
+    /// How fast it may send.
+    pub rate: Rate,
     /// Of which members a quorum goes on from one view to the next.
     pub quorum: Quorum,
     /// Which algorithm grants locks.
@@ -313,6 +338,10 @@ pub enum ConfigError {
     Incarnation,
     #[error("a deadline is for best effort: at other levels a gap is skipped at once, or never")]
     Deadline,
+    #[error(
+        "the rate limit is {limit} bytes a second; it must be at least the floor, {floor}, and the floor at least {least}"
+    )]
+    Rate { limit: u64, floor: u64, least: u64 },
     #[error("{what} is {bytes} bytes; with this mtu it must be at least {least}")]
     TooSmall { what: &'static str, bytes: usize, least: usize },
 }
@@ -332,6 +361,7 @@ impl Config {
             deadline_ns: 0,
             feedback: Feedback::Nak,
             flow: FlowMode::default(),
+            rate: Rate::default(),
             quorum: Quorum::View,
             mutex: MutexKind::default(),
             election: ElectionKind::default(),
@@ -416,6 +446,10 @@ impl Config {
         }
         if self.deadline_ns > 0 && self.reliability != Reliability::BestEffort {
             return Err(ConfigError::Deadline);
+        }
+        let (limit, floor) = (self.rate.limit_bytes_per_s.unwrap_or(u64::MAX), self.rate.floor_bytes_per_s);
+        if floor < Rate::FLOOR_MIN_BYTES_PER_S || limit < floor {
+            return Err(ConfigError::Rate { limit, floor, least: Rate::FLOOR_MIN_BYTES_PER_S });
         }
         let limits = &self.limits;
         if !(MTU_MIN_BYTES..=MTU_MAX_BYTES).contains(&limits.mtu_bytes) {

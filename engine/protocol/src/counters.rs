@@ -72,6 +72,12 @@ counters! {
     ProgressSent = "progress_sent", "reports of an observer to a member that waits for it";
     ProgressReceived = "progress_received", "such reports received";
     GatingObservers = "gating_observers", "observers that this member's stream waits for now";
+    CongestionSent = "congestion_sent", "reports of an observer that it loses too much, to a member that paces for it";
+    CongestionReceived = "congestion_received", "such reports received";
+    RatesLowered = "rates_lowered", "times that this member lowered its rate because of such a report";
+    RateBytesPerS = "rate_bytes_per_s", "bytes a second at which this member may send now; 0: there is no limit";
+    RefusedRate = "refused_rate", "publications refused because they would be sent too fast";
+    FellBehind = "fell_behind", "times that this observer could not catch up and went on at the present";
     GatesEnded = "gates_ended", "observers that this member no longer waits for, because they were silent or too slow";
     DiscardedOwn = "discarded_own", "own multicasts that came back";
     DiscardedOutbox = "discarded_outbox", "control datagrams not sent because the outbox was full";

@@ -4,6 +4,7 @@ use bourdon_wire::ChannelId;
 
 pub mod after;
 pub(crate) mod barrier;
+pub(crate) mod behind;
 pub(crate) mod causal;
 pub(crate) mod cursor;
 pub(crate) mod cut;
@@ -15,6 +16,7 @@ pub(crate) mod log;
 pub(crate) mod loose;
 pub(crate) mod loss;
 pub(crate) mod own_stream;
+pub(crate) mod pacing;
 pub mod pack;
 pub(crate) mod pipeline;
 pub(crate) mod publish;

@@ -56,7 +56,9 @@ pub mod values;
 pub mod view;
 
 pub use client::{Client, ClientEvent, GroupState};
-pub use config::{Config, ConfigError, Feedback, FlowMode, Limits, Order, Quorum, Reliability, Role, Start, Timing};
+pub use config::{
+    Config, ConfigError, Feedback, FlowMode, Limits, Order, Quorum, Rate, Reliability, Role, Start, Timing,
+};
 pub use control::coordination::{
     Coordination, CoordinationRefusal, ElectionKind, FencingToken, Leadership, LockId, LockNews, LockStanding, Loss,
     MutexKind, Participation, Patience,
@@ -64,7 +66,7 @@ pub use control::coordination::{
 pub use control::mutex::replicated::Grant;
 pub use counters::{Counter, Counters};
 pub use data::after::Satisfied;
-pub use data::flow::Slowest;
+pub use data::flow::HeldBy;
 pub use data::pack::{Claim, Outgoing};
 pub use event::{CallId, Delivery, DirectFailure, DirectMessage, DirectOutcome, DirectRefusal, Event, Refusal};
 pub use mutant::Mutant;

@@ -33,6 +33,7 @@ mod inspect;
 mod install;
 mod instances;
 mod member;
+mod pacing;
 mod pings;
 mod retention;
 mod retransmit;
@@ -62,6 +63,7 @@ use crate::data::DATA_CHANNEL;
 use crate::data::cut::Unsettled;
 use crate::data::epoch_state::EpochState;
 use crate::data::gates::Gates;
+use crate::data::pacing::Pacer;
 use crate::data::pipeline::{Pipeline, Sequenced};
 use crate::event::Event;
 use crate::mutant::Mutant;
@@ -105,6 +107,8 @@ pub struct Process {
     ahead: ahead::Ahead,
     /// The observers that this member waits for.
     gates: Gates,
+    /// How fast this member sends, if anything limits that.
+    pacer: Option<Pacer>,
     /// By rank: when that member last answered a report of this observer that it does not wait for it.
     gates_ended: Vec<Option<Instant>>,
 }
@@ -139,6 +143,7 @@ impl Process {
             coordination: coordinate::Coordinator::new(&config),
             ahead: ahead::Ahead::default(),
             gates: Gates::default(),
+            pacer: pacing::pacer(now, &config),
             gates_ended: vec![None; usize::from(config.members)],
             cx: Context::new(config),
         };
@@ -231,6 +236,7 @@ impl Process {
             Some(Kind::Transfer) => return self.on_transfer(now, header.epoch(), frame.body),
             Some(Kind::Ping) if self.is_follower(header) => return self.answer_ping(now, frame.body),
             Some(Kind::Progress) if !ranked => return self.on_progress(now, header, frame.body),
+            Some(Kind::Congestion) if !ranked => return self.on_congestion(now, header, frame.body),
             _ if !ranked => return self.cx.count(Counter::DiscardedSender),
             Some(Kind::Heartbeat) if self.has_own_identity(header) => return self.on_own_heartbeat(header, frame.body),
             kind if self.is_own(header) => return self.on_rivals_frame(now, header, kind, frame.body),
@@ -286,9 +292,13 @@ impl Process {
             self.entry.is_unannounced = false;
         }
         let before = self.data.outbound.as_ref().map_or(DatagramNumber(0), |outbound| outbound.packer.sent);
+        let mut sent_bytes = 0;
         let all = self.data.transmit(wall_ns, &mut self.cx.counters, &mut |bytes, segment_bytes| {
-            send(Destination::Group, bytes, segment_bytes)
+            let taken = send(Destination::Group, bytes, segment_bytes);
+            sent_bytes += bytes.len().min(taken * segment_bytes);
+            taken
         });
+        self.pace(now, sent_bytes);
         if self.data.outbound.as_ref().is_some_and(|outbound| outbound.packer.sent != before) {
             self.heartbeat.sent(now, &self.cx.config.timing);
             self.settle_grants();

@@ -3,6 +3,7 @@
 mod after;
 mod amplification;
 mod barrier;
+mod behind;
 mod causal;
 mod clients;
 mod common;
@@ -24,6 +25,7 @@ mod membership;
 mod mutex;
 mod named;
 mod observers;
+mod pacing;
 mod phi;
 mod plausibility;
 mod presence;

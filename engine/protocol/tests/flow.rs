@@ -1,7 +1,7 @@
 //! Flow control, case by case.
 
 use crate::common::{Bench, Effect, MTU, data, message, row, sends};
-use bourdon_protocol::{Counter, Destination, Order, Outgoing, Refusal, Slowest};
+use bourdon_protocol::{Counter, Destination, HeldBy, Order, Outgoing, Refusal};
 use bourdon_wire::{CONTROL_CHANNEL, DatagramHeader, DatagramNumber, Rank};
 
 /// Publishes whole datagrams until refused; returns how many were taken.
@@ -22,7 +22,7 @@ fn fill(bench: &mut Bench) -> u64 {
 fn exactly_a_window_may_be_under_way() {
     let mut bench = Bench::member(Order::Fifo, 2, 0).formed();
     assert_eq!(fill(&mut bench), 32);
-    assert_eq!(bench.process.window(), Some((DatagramNumber(32), DatagramNumber(32), Some(Slowest::Member(Rank(1))))));
+    assert_eq!(bench.process.window(), Some((DatagramNumber(32), DatagramNumber(32), Some(HeldBy::Member(Rank(1))))));
     bench.settle();
     bench.take(&row(1, &[(5, 3), (0, 0)]));
     assert_eq!(fill(&mut bench), 3, "what was delivered counts, not what was received");

@@ -2,7 +2,7 @@
 
 use crate::common::net::{Net, Output, address};
 use crate::common::{self, Bench, control};
-use bourdon_protocol::{Config, Counter, Event, FlowMode, Order, Refusal, Role, Slowest};
+use bourdon_protocol::{Config, Counter, Event, FlowMode, HeldBy, Order, Refusal, Role};
 use bourdon_wire::records::Progress;
 use bourdon_wire::{Kind, Rank};
 use zerocopy::IntoBytes;
@@ -58,7 +58,7 @@ fn a_publisher_without_other_members_waits_for_its_observers() {
     let taken = publish(&mut net, MANY, 1_000_000, 20);
     let (open, limit, slowest) = net.process(0).window().unwrap();
     assert!(taken < 200 && open <= limit, "{taken} {open:?} {limit:?} {slowest:?}");
-    assert!(matches!(slowest, Some(Slowest::Observer(_))), "{slowest:?}");
+    assert!(matches!(slowest, Some(HeldBy::Observer(_))), "{slowest:?}");
     assert_eq!(net.publish(0, &PAYLOAD), Err(Refusal::Window));
     // Then the loss ends, and every observer receives everything.
     net.lose = Box::new(|_, _| false);

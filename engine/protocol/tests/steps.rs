@@ -1,6 +1,6 @@
 //! The step contract from outside: what goes in, and exactly what comes out.
 
-use bourdon_protocol::{Config, Counter, Destination, Event, Order, Outgoing, Process, Refusal, Role, Slowest};
+use bourdon_protocol::{Config, Counter, Destination, Event, HeldBy, Order, Outgoing, Process, Refusal, Role};
 use bourdon_wire::{Address, Epoch, GroupId, Incarnation, Instant, Rank, TopicId};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -197,7 +197,7 @@ fn the_window_refuses_and_opens_again() {
         taken += 1;
     }
     let (open, limit, slowest) = net.processes[0].window().unwrap();
-    assert!(open <= limit && taken > 1000 && slowest == Some(Slowest::Member(Rank(1))), "{open:?} {limit:?} {taken}");
+    assert!(open <= limit && taken > 1000 && slowest == Some(HeldBy::Member(Rank(1))), "{open:?} {limit:?} {taken}");
     net.run(10_000_000);
     assert!(net.publish(0, &payload).is_ok());
     net.run(1_000_000_000);

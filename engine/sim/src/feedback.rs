@@ -6,7 +6,8 @@
 //! large network is something few have. So the shipped [`Process`] runs here a thousand times on one clock.
 //!
 //! One member publishes at a steady rate to observers. Loss hits each receiver by itself, in all that arrives there
-//! ([`Loss::Independent`]), or it hits what the sender sends, for all receivers at once ([`Loss::Correlated`]).
+//! ([`Loss::Independent`]), or it hits what the sender sends, for all receivers at once ([`Loss::Correlated`]). Or a few
+//! receivers have links that bear less than is offered, and drop the rest ([`Loss::Overload`]); then the publisher paces.
 //! Processes take no time and sockets hold everything: what is counted is what is offered to the sender's socket, not
 //! what a sender could bear. Two things at one moment happen in the order in which they were put into the queue; all
 //! chance comes from one seed.
@@ -15,7 +16,7 @@
 //!
 //! Source: Pingali, Towsley and Kurose (1994), RFC 5401 section 3.2.
 
-use bourdon_protocol::{Config, Counter, Destination, Event, Feedback, Outgoing, Process, Role, View};
+use bourdon_protocol::{Config, Counter, Destination, Event, Feedback, FlowMode, Outgoing, Process, Rate, Role, View};
 use bourdon_wire::records::Heartbeat;
 use bourdon_wire::{Address, CONTROL_CHANNEL, Datagram, Epoch, GroupId, Incarnation, Instant, Kind, Rank};
 use fastrand::Rng;
@@ -30,6 +31,13 @@ const MTU_BYTES: usize = 1408;
 const LOG_SLOTS: usize = 64;
 const MESSAGE_BYTES: usize = 200;
 const INTERVAL_NS: u64 = 1_000_000;
+/// Where too much is offered: so many long messages an interval, of which the links of so many receivers bear two.
+const OFFERED: u64 = 5;
+const LONG_BYTES: usize = 1_200;
+const SLOW: usize = 5;
+const SLOW_BYTES_PER_S: u64 = 2_600_000;
+/// A slow link drops what would wait longer.
+const QUEUE_NS: u64 = 20_000_000;
 /// The latency through a switch and two kernels.
 const LATENCY_NS: u64 = 50_000;
 const JITTER_NS: u64 = 20_000;
@@ -74,17 +82,21 @@ pub enum Loss {
     Independent,
     /// All receivers, in whatever the publisher sends: its link is bad.
     Correlated,
+    /// The few receivers whose links bear less than the publisher offers; it sends more slowly for them. Nothing else is
+    /// lost.
+    Overload,
 }
 
 impl Loss {
-    /// Both of them.
-    pub const ALL: [Self; 2] = [Self::Independent, Self::Correlated];
+    /// Those that a rate of loss describes.
+    pub const RANDOM: [Self; 2] = [Self::Independent, Self::Correlated];
 
     /// Its name in tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Independent => "independent",
             Self::Correlated => "correlated",
+            Self::Overload => "overload",
         }
     }
 }
@@ -100,7 +112,7 @@ pub struct FeedbackPlan {
     pub loss_rate: f64,
     /// How many observers receive.
     pub observers: u32,
-    /// How many messages are published, one per millisecond, each in a datagram of its own.
+    /// How many messages are offered, one per millisecond, five where it is too much; each in a datagram of its own.
     pub messages: u64,
     /// Seeds losses, jitter and back-off.
     pub seed: u64,
@@ -115,8 +127,16 @@ pub struct FeedbackOutcome {
     pub published: u64,
     /// Datagrams offered to the sender's socket.
     pub feedback: u64,
-    /// Of these, requests for repair.
+    /// Their bytes.
+    pub feedback_bytes: u64,
+    /// The bytes of the publisher's new data.
+    pub data_bytes: u64,
+    /// Of the feedback, requests for repair.
     pub naks: u64,
+    /// Of the feedback, reports that too much is lost.
+    pub reports: u64,
+    /// Their bytes.
+    pub report_bytes: u64,
     /// Repairs sent.
     pub repairs: u64,
     /// Messages delivered to observers, all together.
@@ -169,17 +189,19 @@ struct Packet {
     /// Whether it has the last of them in it.
     carries: bool,
     is_nak: bool,
+    is_report: bool,
 }
 
 impl Packet {
     fn new(bytes: &[u8]) -> Self {
-        let mut packet = Self { bytes: bytes.into(), announces: 0, carries: false, is_nak: false };
+        let mut packet = Self { bytes: bytes.into(), announces: 0, carries: false, is_nak: false, is_report: false };
         let Ok(datagram) = Datagram::parse(bytes, GROUP) else { return packet };
         if datagram.header.channel() != CONTROL_CHANNEL {
             (packet.announces, packet.carries) = (datagram.header.first_sequence().0 + 1, true);
         }
         for frame in datagram.frames() {
             packet.is_nak |= frame.kind() == Some(Kind::Nak);
+            packet.is_report |= frame.kind() == Some(Kind::Congestion);
             let beat = Heartbeat::read(frame.body).filter(|_| frame.kind() == Some(Kind::Heartbeat));
             packet.announces = packet.announces.max(beat.map_or(0, |(beat, _)| beat.next_sequence.get()));
         }
@@ -243,6 +265,8 @@ struct Room<'p> {
     ties: u64,
     queue: BinaryHeap<Coming>,
     ends: Vec<End>,
+    /// When the link of each of the first observers is free again.
+    links_free_ns: [u64; SLOW],
     outcome: FeedbackOutcome,
 }
 
@@ -257,7 +281,8 @@ impl<'p> Room<'p> {
         };
         let ends: Vec<_> = (0..=plan.observers as usize).map(end).collect();
         let (queue, outcome) = (BinaryHeap::new(), FeedbackOutcome::default());
-        let mut room = Self { plan, rng: Rng::with_seed(plan.seed), now_ns: 0, ties: 0, queue, ends, outcome };
+        let (rng, links_free_ns) = (Rng::with_seed(plan.seed), [0; SLOW]);
+        let mut room = Self { plan, rng, now_ns: 0, ties: 0, queue, ends, links_free_ns, outcome };
         (0..room.ends.len()).for_each(|index| room.follow_up(index));
         room
     }
@@ -296,14 +321,18 @@ impl<'p> Room<'p> {
         let began_ns = self.now_ns;
         let repairs = self.repairs();
         self.outcome = FeedbackOutcome::default();
-        for _ in 0..self.plan.messages {
-            let payload = [7; MESSAGE_BYTES];
-            let sender = &mut self.ends[SENDER].process;
-            if sender.try_publish(Instant(self.now_ns), &Outgoing::default(), &payload).is_ok() {
-                self.outcome.published += 1;
-                self.outcome.expected += u64::from(self.plan.observers);
+        let is_overload = self.plan.loss == Loss::Overload;
+        let (at_once, length) = if is_overload { (OFFERED, LONG_BYTES) } else { (1, MESSAGE_BYTES) };
+        for _ in 0..self.plan.messages / at_once {
+            for _ in 0..at_once {
+                let sender = &mut self.ends[SENDER].process;
+                if sender.try_publish(Instant(self.now_ns), &Outgoing::default(), &[7; LONG_BYTES][..length]).is_ok() {
+                    self.outcome.published += 1;
+                    self.outcome.expected += u64::from(self.plan.observers);
+                    self.outcome.data_bytes += length as u64;
+                }
+                self.follow_up(SENDER);
             }
-            self.follow_up(SENDER);
             self.pass(INTERVAL_NS);
         }
         self.run(DRAIN_NS, |room| room.outcome.is_complete());
@@ -358,13 +387,31 @@ impl<'p> Room<'p> {
         for index in receivers.filter(|index| *index != from) {
             if index == SENDER {
                 self.outcome.feedback += 1;
+                self.outcome.feedback_bytes += packet.bytes.len() as u64;
                 self.outcome.naks += u64::from(packet.is_nak);
+                self.outcome.reports += u64::from(packet.is_report);
+                self.outcome.report_bytes += if packet.is_report { packet.bytes.len() as u64 } else { 0 };
             }
-            let at_ns = self.now_ns + LATENCY_NS + self.rng.u64(0..=JITTER_NS);
+            let Some(wait_ns) = self.wait_ns(index, packet.bytes.len()) else { continue };
+            let at_ns = self.now_ns + wait_ns + LATENCY_NS + self.rng.u64(0..=JITTER_NS);
             if is_correlated || self.rng.f64() >= self.plan.loss_rate {
                 self.push(at_ns, index, Some(Rc::clone(packet)));
             }
         }
+    }
+
+    /// How long a datagram waits before a receiver's link; `None` if it is dropped there.
+    fn wait_ns(&mut self, index: usize, bytes: usize) -> Option<u64> {
+        let links = self.links_free_ns.iter_mut().filter(|_| self.plan.loss == Loss::Overload);
+        let Some(free_ns) = links.zip(1..).find(|(_, of)| *of == index).map(|(free_ns, _)| free_ns) else {
+            return Some(0);
+        };
+        let wait_ns = free_ns.saturating_sub(self.now_ns);
+        if wait_ns > QUEUE_NS {
+            return None;
+        }
+        *free_ns = self.now_ns + wait_ns + bytes as u64 * 1_000_000_000 / SLOW_BYTES_PER_S;
+        Some(wait_ns)
     }
 
     fn push(&mut self, at_ns: u64, index: usize, packet: Option<Rc<Packet>>) {
@@ -381,6 +428,9 @@ fn config(plan: &FeedbackPlan, index: usize) -> Config {
     config.seed = plan.seed ^ (index as u64) << 32;
     if plan.mode == FeedbackMode::AckEach {
         config.feedback = Feedback::AckEach;
+    }
+    if plan.loss == Loss::Overload {
+        (config.flow, config.rate.floor_bytes_per_s) = (FlowMode::Paced, Rate::FLOOR_MIN_BYTES_PER_S);
     }
     let limits = &mut config.limits;
     limits.mtu_bytes = MTU_BYTES;

@@ -246,7 +246,13 @@ pub struct Plan {
     /// Publishers wait for observers, for each at most so long; 0 if they do not wait.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub gating_timeout_ns: u64,
+    /// Publishers send more slowly for observers that lose too much.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paced: bool,
 }
+
+/// Low enough that publishers reach it, and high enough that what was lost is repaired before a run ends.
+const PACED_FLOOR_BYTES_PER_S: u64 = 5_000_000;
 
 impl Plan {
     /// Checks that it can be played.
@@ -302,6 +308,9 @@ impl Plan {
         config.timing = self.timing();
         if self.gating_timeout_ns > 0 {
             (config.flow, config.timing.gating_timeout_ns) = (FlowMode::Gating, self.gating_timeout_ns);
+        }
+        if self.paced {
+            (config.flow, config.rate.floor_bytes_per_s) = (FlowMode::Paced, PACED_FLOOR_BYTES_PER_S);
         }
         let receive_log_slots = observer.map_or(self.receive_log_slots, |observer| observer.receive_log_slots);
         let window_slots = self.window_slots.get(index).copied().unwrap_or(16);

@@ -16,7 +16,7 @@ fn play(mode: FeedbackMode, loss: Loss) -> FeedbackOutcome {
 
 #[test]
 fn acknowledgements_cost_one_datagram_a_message_and_receiver() {
-    for loss in Loss::ALL {
+    for loss in Loss::RANDOM {
         let outcome = play(FeedbackMode::AckEach, loss);
         let acks = outcome.feedback - outcome.naks;
         assert!(acks >= outcome.expected, "{loss:?}: {acks} acknowledgements of {}", outcome.expected);
@@ -52,4 +52,18 @@ fn a_message_that_was_not_shown_is_missed() {
     let mut outcome = play(FeedbackMode::Nak, Loss::Correlated);
     outcome.delivered -= 1;
     assert!(!outcome.is_complete());
+}
+
+/// The few slowest receivers set the rate, and what they send is a small part of the data.
+#[test]
+fn a_publisher_paces_for_the_few_slowest_receivers() {
+    let (mode, loss) = (FeedbackMode::SuppressedNak, Loss::Overload);
+    let plan = FeedbackPlan { mode, loss, loss_rate: 0.0, observers: OBSERVERS, messages: 10_000, seed: 1 };
+    let outcome = play_feedback(&plan);
+    assert!(outcome.is_complete() && outcome.reports > 0, "{} reports", outcome.reports);
+    // Their links bear two of the five messages that are offered.
+    assert!((3_000..5_000).contains(&outcome.published), "{}", outcome.published);
+    let reports = outcome.report_bytes;
+    assert!(reports * 100 < outcome.data_bytes, "{reports} bytes of {}", outcome.data_bytes);
+    assert!(outcome.reported_lost * 20 < outcome.expected, "{} of {}", outcome.reported_lost, outcome.expected);
 }

@@ -98,6 +98,8 @@ pub enum Kind {
     Challenge = 0x1000,
     /// [`records::Progress`].
     Progress = 0x1001,
+    /// [`records::Congestion`].
+    Congestion = 0x1002,
 }
 
 impl Kind {
@@ -293,6 +295,7 @@ impl<'a> Frame<'a> {
             15 => Kind::Link,
             0x1000 => Kind::Challenge,
             0x1001 => Kind::Progress,
+            0x1002 => Kind::Congestion,
             _ => return None,
         })
     }

@@ -402,6 +402,23 @@ pub mod progress_flags {
 }
 
 record!(
+    /// An observer loses more of one member's stream than repairs make up for: the member is to send more slowly. To
+    /// that member, or to all, so that observers that lose no more than this one send no report.
+    Congestion, 38 {
+        /// The observer's address.
+        reply_to: Address,
+        /// The cookie that the member issued for that address, or a nonce: see [`Challenge`].
+        cookie: U64,
+        /// The first datagram of the stream that was counted.
+        from: U64,
+        /// Which part of what was sent from there on did not arrive, in 65,536ths.
+        lost: U16,
+        /// The stream's sender.
+        rank: U16,
+    }
+);
+
+record!(
     /// Checks that a process is alive. The reply is the same with another flag.
     Ping, 28 {
         /// Comes back in the reply.
@@ -750,6 +767,12 @@ pub(crate) fn check(kind: Kind, frame: &Frame<'_>) -> Option<()> {
         Kind::Progress => {
             let (progress, _) = Progress::read(body)?;
             if progress.delivered.get() >= NUMBERS_END {
+                return None;
+            }
+        }
+        Kind::Congestion => {
+            let (congestion, _) = Congestion::read(body)?;
+            if congestion.from.get() >= NUMBERS_END {
                 return None;
             }
         }

@@ -5,9 +5,9 @@
 //! visible.
 
 use bourdon_wire::records::{
-    BallotStep, Challenge, ClientAnswer, ClientRequest, Direct, End, Heartbeat, HeldRange, Link, Marker, MemberEntry,
-    Nak, NakRange, OrderRun, Ping, Progress, Row, RowEntry, Transfer, Unavailable, ViewAsk, ViewEntry, ViewInfo,
-    ballot_steps, direct_steps, heartbeat_flags, link_steps, progress_flags, request_flags, transfer_steps,
+    BallotStep, Challenge, ClientAnswer, ClientRequest, Congestion, Direct, End, Heartbeat, HeldRange, Link, Marker,
+    MemberEntry, Nak, NakRange, OrderRun, Ping, Progress, Row, RowEntry, Transfer, Unavailable, ViewAsk, ViewEntry,
+    ViewInfo, ballot_steps, direct_steps, heartbeat_flags, link_steps, progress_flags, request_flags, transfer_steps,
 };
 use bourdon_wire::{
     Address, CausalEntry, ChannelId, ClientId, ClientTag, Datagram, DatagramHeader, DatagramNumber, Epoch, FrameHeader,
@@ -96,6 +96,7 @@ fn frame_header_and_kinds() {
     }
     assert_golden(FrameHeader::new(0, TopicId(0), Kind::Challenge, 0).as_bytes(), "00000000 0000 0010");
     assert_golden(FrameHeader::new(0, TopicId(0), Kind::Progress, 0).as_bytes(), "00000000 0000 0110");
+    assert_golden(FrameHeader::new(0, TopicId(0), Kind::Congestion, 0).as_bytes(), "00000000 0000 0210");
     let bits = [flags::FIRST, flags::LAST, flags::TIMED, flags::CLIENT, flags::CAUSAL, flags::NAMED, flags::AFTER];
     assert_eq!(bits, [0x10, 0x20, 0x40, 0x80, 0x100, 0x200, 0x400]);
 }
@@ -335,6 +336,19 @@ fn progress() {
         flags: progress_flags::ENDED.into(),
     };
     let numbers = "0403000000000000 0605000000000000 08070000 0a09 0100";
+    assert_golden(record.as_bytes(), &format!("{ADDRESS} {numbers}"));
+}
+
+#[test]
+fn congestion() {
+    let record = Congestion {
+        reply_to: address(),
+        cookie: 0x0304.into(),
+        from: 0x0506.into(),
+        lost: 0x0708.into(),
+        rank: 0x090a.into(),
+    };
+    let numbers = "0403000000000000 0605000000000000 0807 0a09";
     assert_golden(record.as_bytes(), &format!("{ADDRESS} {numbers}"));
 }
 

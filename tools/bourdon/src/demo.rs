@@ -79,7 +79,8 @@ pub(crate) struct Args {
     /// What may be lost
     #[arg(long, value_enum, default_value = "reliable", help_heading = "Group")]
     reliability: ReliabilityArg,
-    /// Whether publishers wait for observers (gating), or an observer that is too slow may lose messages (free)
+    /// Whether publishers wait for observers (gating), send more slowly for them (paced), or let an observer that is too
+    /// slow lose messages (free)
     #[arg(long, value_enum, default_value = "gating", help_heading = "Group")]
     flow: FlowArg,
     /// Every member forwards what it receives for the first time
@@ -144,6 +145,7 @@ pub(crate) struct Args {
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum FlowArg {
     Free,
+    Paced,
     Gating,
 }
 
@@ -308,6 +310,7 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
     group.relay = args.relay;
     settings.flow.mode = match args.flow {
         FlowArg::Free => FlowMode::Free,
+        FlowArg::Paced => FlowMode::Paced,
         FlowArg::Gating => FlowMode::Gating,
     };
     settings.network.transport = match args.transport {

@@ -50,7 +50,8 @@ pub(crate) struct Args {
     /// Play the seeds in every cell of the matrix: each order at each level, without barriers and with
     #[arg(long, conflicts_with_all = ["plan", "mutate", "guarantee", "locks", "election"])]
     matrix: bool,
-    /// Play only plans of this family: stalled, departed, restarted, observed, late, narrow, gated, duels or turbulent
+    /// Play only plans of this family: stalled, departed, restarted, observed, late, narrow, gated, paced, duels or
+    /// turbulent
     #[arg(long, value_name = "FAMILY", conflicts_with_all = ["plan", "guarantee", "locks", "election", "matrix"])]
     family: Option<Family>,
     /// Check also this invariant, which the protocol does not keep yet, or all such invariants

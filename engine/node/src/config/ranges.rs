@@ -5,6 +5,7 @@
 
 use super::sizes::{LOG_MAX_BYTES, MESSAGE_MAX_BYTES};
 use super::{Settings, SettingsError};
+use bourdon_protocol::Rate;
 
 /// No time of the protocol is longer: a longer one is a mistaken unit.
 const HOUR_NS: u64 = 3_600_000_000_000;
@@ -12,6 +13,9 @@ const HOUR_NS: u64 = 3_600_000_000_000;
 const HEARTBEAT_LEAST_NS: u64 = 100_000;
 /// An observer that gates reports every 50 ms: some reports may be lost.
 const GATING_TIMEOUT_LEAST_NS: u64 = 200_000_000;
+/// A slower stream is as good as none, and no network is faster.
+const RATE_MIN: u64 = Rate::FLOOR_MIN_BYTES_PER_S;
+const RATE_MAX: u64 = 100_000_000_000;
 /// IP has a byte for it.
 const TTL_MAX: u64 = 255;
 /// More repairs than any host sends.
@@ -22,7 +26,8 @@ const RECEIVERS_MAX: u64 = 1_000_000;
 impl Settings {
     /// Whether each count and time is in its range.
     pub(super) fn check_ranges(&self) -> Result<(), SettingsError> {
-        let (limits, timing) = (&self.limits, &self.timing);
+        let (limits, timing, rate) = (&self.limits, &self.timing, self.rate());
+        let floor_max = rate.limit_bytes_per_s.unwrap_or(RATE_MAX).max(RATE_MIN);
         let heartbeat_max_ns = timing.heartbeat_max_ns.unwrap_or(HEARTBEAT_LEAST_NS);
         for (what, value, least, most) in [
             ("network.ttl", u64::from(self.network.ttl), 1, TTL_MAX),
@@ -36,6 +41,8 @@ impl Settings {
             ("timing.nak_retry_min_ns", timing.nak_retry_min_ns, 1, HOUR_NS),
             ("timing.nak_retry_max_ns", timing.nak_retry_max_ns, 1, HOUR_NS),
             ("timing.reorder_grace_ns", timing.reorder_grace_ns, 0, HOUR_NS),
+            ("flow.rate_limit_bytes_per_s", rate.limit_bytes_per_s.unwrap_or(RATE_MAX), RATE_MIN, RATE_MAX),
+            ("flow.rate_floor_bytes_per_s", rate.floor_bytes_per_s, RATE_MIN, floor_max),
             ("flow.gating_timeout_ns", self.flow.gating_timeout_ns, GATING_TIMEOUT_LEAST_NS, HOUR_NS),
         ] {
             if !(least..=most).contains(&value) {

@@ -23,13 +23,15 @@ const RESERVE_PART: u64 = 16;
 // The smallest window that a configuration allows has one datagram for order runs.
 const _: () = assert!(Limits::SLOTS_MIN as u64 >= RESERVE_PART);
 
-/// The receiver that a publisher waits for.
+/// What a publisher waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Slowest {
-    /// A member of the view.
+pub enum HeldBy {
+    /// A member of the view has no room for more.
     Member(Rank),
-    /// An observer that gates.
+    /// An observer that gates has no room for more.
     Observer(Address),
+    /// Its own rate: the configured limit, or what observers that are paced for can bear.
+    Rate,
 }
 
 #[derive(Debug)]
@@ -45,15 +47,17 @@ pub(crate) struct Flow {
     pub(crate) limit: DatagramNumber,
     /// The first datagram that data may not open.
     pub(crate) data_limit: DatagramNumber,
+    /// The first datagram that data may not open yet, because it would be sent too fast.
+    pub(crate) paced: DatagramNumber,
     /// The receiver that sets the limit.
-    pub(crate) slowest: Option<Slowest>,
+    slowest: Option<HeldBy>,
     /// The first datagram that some gate has no room for, and that gate's address.
     pub(crate) gate: Option<(DatagramNumber, Address)>,
     reserve: bool,
     /// A publication was refused since the window last moved.
     pub(crate) blocked: bool,
     /// The gate that a publication was refused for since it was last asked for.
-    held_by: Option<Address>,
+    refused_for: Option<Address>,
 }
 
 impl Flow {
@@ -70,11 +74,12 @@ impl Flow {
             window,
             limit,
             data_limit: limit,
+            paced: DatagramNumber(u64::MAX),
             slowest: None,
             gate: None,
             reserve,
             blocked: false,
-            held_by: None,
+            refused_for: None,
         }
     }
 
@@ -98,14 +103,19 @@ impl Flow {
     /// A publication or an order run is refused: the window is full.
     pub(crate) fn refuse(&mut self) {
         self.blocked = true;
-        if let Some(Slowest::Observer(address)) = self.slowest {
-            self.held_by = Some(address);
+        if let Some(HeldBy::Observer(address)) = self.slowest {
+            self.refused_for = Some(address);
         }
+    }
+
+    /// What the next publication waits for, or would wait for first, where `open` is the datagram that it would open.
+    pub(crate) fn held_by(&self, open: DatagramNumber) -> Option<HeldBy> {
+        if open >= self.paced && open < self.data_limit { Some(HeldBy::Rate) } else { self.slowest }
     }
 
     /// The gate that a publication was refused for since the last call.
     pub(crate) fn take_holder(&mut self) -> Option<Address> {
-        self.held_by.take()
+        self.refused_for.take()
     }
 
     /// Whether less than half of the window is left, or a publication was refused.
@@ -126,11 +136,11 @@ impl Flow {
             None => (capacity_limit, None),
             Some((mark, rank)) => {
                 let received = stability.min_received(self.own).unwrap_or(mark);
-                (capacity_limit.min(mark + window).min(received + log.capacity()), Some(Slowest::Member(rank)))
+                (capacity_limit.min(mark + window).min(received + log.capacity()), Some(HeldBy::Member(rank)))
             }
         };
         if let Some((gate, address)) = self.gate.filter(|(gate, _)| *gate < limit) {
-            (limit, slowest) = (gate, Some(Slowest::Observer(address)));
+            (limit, slowest) = (gate, Some(HeldBy::Observer(address)));
         }
         if limit > self.limit {
             self.blocked = false;

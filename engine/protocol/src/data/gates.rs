@@ -13,7 +13,7 @@
 
 use crate::mutant::Mutant;
 use alloc::vec::Vec;
-use bourdon_wire::{Address, DatagramNumber, Instant};
+use bourdon_wire::{Address, DatagramNumber, Incarnation, Instant};
 
 /// The most observers that one publisher waits for: as many as a view has members.
 pub(crate) const GATES_MAX: usize = 64;
@@ -26,6 +26,7 @@ const TIMEOUTS_OUT: u64 = 10;
 #[derive(Clone, Copy, Debug)]
 struct Gate {
     address: Address,
+    incarnation: Incarnation,
     delivered: DatagramNumber,
     window: u64,
     heard_at: Instant,
@@ -59,11 +60,13 @@ impl Gates {
     pub(crate) fn note(
         &mut self,
         now: Instant,
-        address: Address,
+        (address, incarnation): (Address, Incarnation),
         (delivered, window): (DatagramNumber, u64),
         sent: DatagramNumber,
     ) -> Noted {
         let (delivered, window) = (delivered.min(sent), window.max(WINDOW_MIN));
+        // An observer that started again at its address has delivered nothing of what it had delivered before.
+        self.gates.retain(|gate| gate.address != address || gate.incarnation == incarnation);
         if let Some(gate) = self.gates.iter_mut().find(|gate| gate.address == address) {
             gate.delivered = gate.delivered.max(delivered);
             (gate.window, gate.heard_at) = (window, now);
@@ -75,7 +78,7 @@ impl Gates {
         if self.gates.len() == GATES_MAX || delivered + window < sent {
             return Noted::Behind;
         }
-        self.gates.push(Gate { address, delivered, window, heard_at: now, holding: None });
+        self.gates.push(Gate { address, incarnation, delivered, window, heard_at: now, holding: None });
         debug_assert!(self.gates.len() <= GATES_MAX);
         Noted::Begins
     }
@@ -122,9 +125,9 @@ impl Gates {
         }
     }
 
-    /// Each gate's address, and how far it has delivered.
-    pub(crate) fn marks(&self) -> impl Iterator<Item = (Address, DatagramNumber)> {
-        self.gates.iter().map(|gate| (gate.address, gate.delivered))
+    /// Each gate's address and incarnation, and how far it has delivered.
+    pub(crate) fn marks(&self) -> impl Iterator<Item = (Address, Incarnation, DatagramNumber)> {
+        self.gates.iter().map(|gate| (gate.address, gate.incarnation, gate.delivered))
     }
 
     /// Whether there are none, and none that ended lately.
@@ -163,6 +166,7 @@ mod tests {
     use super::*;
 
     const TIMEOUT_NS: u64 = 1_000;
+    const FIRST: Incarnation = Incarnation(1);
 
     fn address(port: u16) -> Address {
         core::net::SocketAddr::from(([127, 0, 0, 1], port)).into()
@@ -179,33 +183,43 @@ mod tests {
         let mut gates = Gates::default();
         assert_eq!(gates.limit(), None);
         let sent = DatagramNumber(100);
-        assert_eq!(gates.note(Instant(0), address(1), (DatagramNumber(900), 500), sent), Noted::Begins);
+        assert_eq!(gates.note(Instant(0), (address(1), FIRST), (DatagramNumber(900), 500), sent), Noted::Begins);
         assert_eq!(gates.limit(), Some((DatagramNumber(600), address(1))));
-        assert_eq!(gates.note(Instant(0), address(2), (DatagramNumber(60), 70), sent), Noted::Begins);
+        assert_eq!(gates.note(Instant(0), (address(2), FIRST), (DatagramNumber(60), 70), sent), Noted::Begins);
         assert_eq!(gates.limit(), Some((DatagramNumber(130), address(2))));
-        gates.note(Instant(0), address(2), (DatagramNumber(10), 70), sent);
+        gates.note(Instant(0), (address(2), FIRST), (DatagramNumber(10), 70), sent);
         assert_eq!(gates.limit(), Some((DatagramNumber(130), address(2))), "a mark never falls");
+    }
+
+    #[test]
+    fn an_observer_that_started_again_at_its_address_begins_where_it_is() {
+        let mut gates = Gates::default();
+        let sent = DatagramNumber(100);
+        gates.note(Instant(0), (address(1), FIRST), (DatagramNumber(90), 500), sent);
+        let again = gates.note(Instant(1), (address(1), Incarnation(2)), (DatagramNumber(20), 500), sent);
+        assert_eq!((again, gates.count()), (Noted::Begins, 1));
+        assert_eq!(gates.limit(), Some((DatagramNumber(520), address(1))));
     }
 
     #[test]
     fn an_observer_that_is_far_behind_is_not_waited_for_yet() {
         let mut gates = Gates::default();
         let sent = DatagramNumber(1000);
-        assert_eq!(gates.note(Instant(0), address(1), (DatagramNumber(0), 500), sent), Noted::Behind);
+        assert_eq!(gates.note(Instant(0), (address(1), FIRST), (DatagramNumber(0), 500), sent), Noted::Behind);
         assert_eq!(gates.limit(), None);
-        assert_eq!(gates.note(Instant(0), address(1), (DatagramNumber(500), 500), sent), Noted::Begins);
+        assert_eq!(gates.note(Instant(0), (address(1), FIRST), (DatagramNumber(500), 500), sent), Noted::Begins);
     }
 
     #[test]
     fn a_silent_gate_ends_after_the_timeout_and_stays_out_for_a_while() {
         let mut gates = Gates::default();
         let report = (DatagramNumber(0), 500);
-        gates.note(Instant(0), address(1), report, DatagramNumber(0));
+        gates.note(Instant(0), (address(1), FIRST), report, DatagramNumber(0));
         assert_eq!(ended(&mut gates, 999, None), []);
         assert_eq!(ended(&mut gates, 1_000, None), [address(1)]);
-        assert_eq!(gates.note(Instant(1_001), address(1), report, DatagramNumber(0)), Noted::Ended);
+        assert_eq!(gates.note(Instant(1_001), (address(1), FIRST), report, DatagramNumber(0)), Noted::Ended);
         assert_eq!(ended(&mut gates, 11_000, None), []);
-        assert_eq!(gates.note(Instant(11_001), address(1), report, DatagramNumber(0)), Noted::Begins);
+        assert_eq!(gates.note(Instant(11_001), (address(1), FIRST), report, DatagramNumber(0)), Noted::Begins);
     }
 
     /// An observer that reports all the time and hardly delivers holds the publisher up for one timeout.
@@ -213,12 +227,12 @@ mod tests {
     fn a_gate_that_crawls_ends() {
         let mut gates = Gates::default();
         let (own, sent) = (address(1), DatagramNumber(10_000));
-        gates.note(Instant(0), own, (DatagramNumber(9_900), 100), sent);
+        gates.note(Instant(0), (own, FIRST), (DatagramNumber(9_900), 100), sent);
         for step in 0..10 {
-            gates.note(Instant(step * 100), own, (DatagramNumber(9_900 + step), 100), sent);
+            gates.note(Instant(step * 100), (own, FIRST), (DatagramNumber(9_900 + step), 100), sent);
             assert_eq!(ended(&mut gates, step * 100, Some(own)), [], "step {step}");
         }
-        gates.note(Instant(1_000), own, (DatagramNumber(9_910), 100), sent);
+        gates.note(Instant(1_000), (own, FIRST), (DatagramNumber(9_910), 100), sent);
         assert_eq!(ended(&mut gates, 1_000, Some(own)), [own]);
     }
 
@@ -228,12 +242,12 @@ mod tests {
         let mut gates = Gates::default();
         let sent = DatagramNumber(10_000);
         for port in [1, 2] {
-            gates.note(Instant(0), address(port), (DatagramNumber(9_900), 100), sent);
+            gates.note(Instant(0), (address(port), FIRST), (DatagramNumber(9_900), 100), sent);
         }
         let mut all = Vec::new();
         for step in 0..=11 {
             for port in [1, 2] {
-                gates.note(Instant(step * 100), address(port), (DatagramNumber(9_900 + step), 100), sent);
+                gates.note(Instant(step * 100), (address(port), FIRST), (DatagramNumber(9_900 + step), 100), sent);
             }
             all.extend(ended(&mut gates, step * 100, Some(address(1 + step as u16 % 2))));
         }
@@ -244,10 +258,10 @@ mod tests {
     fn a_gate_that_passes_a_window_in_the_timeout_goes_on() {
         let mut gates = Gates::default();
         let own = address(1);
-        gates.note(Instant(0), own, (DatagramNumber(0), 100), DatagramNumber(0));
+        gates.note(Instant(0), (own, FIRST), (DatagramNumber(0), 100), DatagramNumber(0));
         for step in 0..50_u64 {
             let at = DatagramNumber(step * 20);
-            gates.note(Instant(step * 100), own, (at, 100), at + 100);
+            gates.note(Instant(step * 100), (own, FIRST), (at, 100), at + 100);
             assert_eq!(ended(&mut gates, step * 100, Some(own)), []);
         }
     }

@@ -148,13 +148,19 @@ impl Packer {
         }
     }
 
+    /// The first datagram in which nothing is packed yet.
+    #[inline]
+    pub(crate) fn first_free(&self) -> DatagramNumber {
+        if self.count == 0 { self.open } else { self.open.next() }
+    }
+
     /// The last datagram that a message of so many bytes (extensions included) would reach.
     #[inline]
     pub(crate) fn last_datagram(&self, log: &Log, body_bytes: usize) -> DatagramNumber {
         if self.fits_open(log, body_bytes) {
             return self.open;
         }
-        let first = if self.count == 0 { self.open } else { self.open.next() };
+        let first = self.first_free();
         let per_datagram = log.mtu() - HEADER_BYTES - FRAME_HEADER_BYTES;
         if body_bytes <= per_datagram {
             return first;

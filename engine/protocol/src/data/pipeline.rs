@@ -18,6 +18,7 @@ use super::epoch_state::EpochState;
 use super::flow::own_window;
 use super::log::Log;
 use super::own_stream::{Ack, OwnStream};
+use super::pacing::{BACKOFF_NS, Meter};
 use super::realtime::RealTime;
 use super::repair::{NakSender, RetransmitHandler};
 use super::sequencer::is_run_plausible;
@@ -84,6 +85,10 @@ pub(crate) struct Pipeline {
     pub(crate) outbound: Option<OwnStream>,
     /// When this process reports its progress, if it is an observer that gates.
     pub(crate) reports: Option<Ack>,
+    /// By rank: which part of that member's stream does not arrive, if this process is an observer that is paced for.
+    pub(crate) meters: Vec<Meter>,
+    /// When the first of them has something to do.
+    pub(crate) meters_due: Instant,
     pub(crate) ordering: Ordering,
     /// Which stream is served first next time.
     turn: usize,
@@ -143,6 +148,8 @@ impl Pipeline {
             gap_due: Instant::NEVER,
             lacks: 0,
             reports: (config.role == Role::Observer && config.flow == FlowMode::Gating).then(Ack::new),
+            meters: meters_of(&config),
+            meters_due: Instant::NEVER,
             order_lost: false,
             stays: 0,
             suspected: 0,
@@ -263,13 +270,29 @@ impl Pipeline {
             Acceptance::New { early } => {
                 counters.add(Counter::DatagramsReceived, 1);
                 stream.anchor();
-                if had_gap && stream.nak_sender.repaired(now, number, &self.config.timing) {
-                    counters.add(Counter::RepairsReceived, 1);
+                if had_gap {
+                    if stream.nak_sender.repaired(now, number, &self.config.timing) {
+                        counters.add(Counter::RepairsReceived, 1);
+                    }
+                    if !stream.window.has_gap() {
+                        stream.behind.caught_up();
+                    }
                 }
                 self.note_new(now, datagram, early);
             }
             Acceptance::Duplicate => counters.add(Counter::DiscardedDuplicate, 1),
-            Acceptance::Beyond => counters.add(Counter::DiscardedWindow, 1),
+            Acceptance::Beyond => {
+                counters.add(Counter::DiscardedWindow, 1);
+                // No publisher waits for it: it goes on at the present.
+                let is_left = self.config.role == Role::Observer && self.config.flow != FlowMode::Gating;
+                if is_left && self.end.is_open() && stream.fall_behind(number) {
+                    counters.add(Counter::FellBehind, 1);
+                }
+            }
+        }
+        if let Some(meter) = self.meters.get_mut(rank.index()).filter(|_| !datagram.header.is_retransmitted()) {
+            meter.count(now, known_end, number, acceptance);
+            self.meters_due = self.meters_due.min(meter.due);
         }
         if number > known_end {
             self.watch_gap(now, rank);
@@ -395,6 +418,11 @@ impl Pipeline {
     /// Whether requests go to all members.
     pub(crate) fn asks_all(&self) -> bool {
         NakSender::asks_all(self.config.limits.receivers)
+    }
+
+    /// How long a report of what is lost waits for another observer's.
+    pub(crate) fn report_backoff_ns(&mut self) -> u64 {
+        NakSender::report_backoff_ns(BACKOFF_NS, self.config.limits.receivers, &mut self.rng)
     }
 
     /// Another receiver requested these datagrams from all; returns how many of this process's missing datagrams that
@@ -695,6 +723,12 @@ impl Pipeline {
             debug_assert!(held <= stream.stop, "what may be delivered stays so");
         }
     }
+}
+
+/// An observer that is paced for measures every stream.
+fn meters_of(config: &Config) -> Vec<Meter> {
+    let measures = config.role == Role::Observer && config.flow == FlowMode::Paced;
+    (0..config.members).filter(|_| measures).map(|_| Meter::new()).collect()
 }
 
 /// How far ordering has come.

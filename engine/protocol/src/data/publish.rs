@@ -58,6 +58,9 @@ impl Pipeline {
             outbound.flow.refuse();
             return Err(Refusal::Window);
         }
+        if !outbound.packer.fits_open(log, body_bytes) && outbound.packer.first_free() >= outbound.flow.paced {
+            return Err(Refusal::Window);
+        }
         Ok(())
     }
 

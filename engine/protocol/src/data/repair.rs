@@ -24,7 +24,7 @@
 
 use super::log::Log;
 use super::window::Window;
-use crate::config::{Limits, Timing};
+use crate::config::Timing;
 use crate::values::cut::Range;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -244,6 +244,11 @@ impl NakSender {
         random_backoff(BACKOFF_ROUND_TRIPS * round_trip_ns, receivers, rng.f64()) as u64
     }
 
+    /// How long to wait before a report to all, so that few of many receivers send one.
+    pub(crate) fn report_backoff_ns(most_ns: u64, receivers: u32, rng: &mut fastrand::Rng) -> u64 {
+        if receivers <= RECEIVERS_QUIET { 0 } else { random_backoff(most_ns as f64, receivers, rng.f64()) as u64 }
+    }
+
     /// Whether requests go to all members, so that other receivers can suppress theirs.
     pub(crate) fn asks_all(receivers: u32) -> bool {
         receivers > RECEIVERS_QUIET
@@ -272,16 +277,31 @@ struct Answered {
 struct Bucket {
     tokens: u64,
     refilled_at: Instant,
+    /// Datagrams of this process's stream sent before then.
+    sent: u64,
+}
+
+/// What the budget of repairs grows with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Earnings {
+    /// Datagrams a second that this process sends at most while its own stream is slower: repairs fill it up.
+    pub(crate) per_s: u64,
+    /// Datagrams of its own stream that it has sent so far; repairs may always be a part of them.
+    pub(crate) sent: u64,
+    /// How many may be sent at once.
+    pub(crate) burst: u64,
 }
 
 impl Bucket {
-    fn refill(&mut self, now: Instant, per_s: u64, most: u64) {
-        debug_assert!(self.tokens <= most, "{} tokens of {most}", self.tokens);
+    fn refill(&mut self, now: Instant, earnings: Earnings, most: u64) {
+        self.tokens = self.tokens.min(most);
         let elapsed_ns = now.since(self.refilled_at).min(1_000_000_000);
-        let earned = elapsed_ns * per_s.max(1) / 1_000_000_000;
+        let sent = earnings.sent.saturating_sub(self.sent);
+        let by_time = elapsed_ns * earnings.per_s.max(1) / 1_000_000_000;
+        let earned = by_time.saturating_sub(sent).max(sent / DATA_PART);
         if earned > 0 {
             self.tokens = (self.tokens + earned).min(most);
-            self.refilled_at = now;
+            (self.refilled_at, self.sent) = (now, earnings.sent);
         }
     }
 }
@@ -292,6 +312,8 @@ pub(crate) struct RetransmitHandler {
     answered: Vec<Answered>,
     /// The budget of all addresses together.
     all: Bucket,
+    /// How many repairs may be sent at once.
+    burst: u64,
     /// The share of each address that sent a request lately.
     shares: Vec<(Address, Bucket)>,
     /// The share that is spent from.
@@ -311,12 +333,15 @@ pub(crate) enum Answer {
 
 /// Remembered replies: as many as datagrams can be requested within a round trip at full speed.
 const ANSWERED_SLOTS: usize = 4096;
+/// Repairs are at most this part of the data beside them: a sender that spends its time on repairs has no more data to
+/// lose, and its receivers deliver none.
+pub(crate) const DATA_PART: u64 = 4;
 /// Repairs that may be sent at once, if few were sent before.
-const REPAIR_BURST: u64 = 1024;
-/// The last part of the budget, which each address draws from its own share. An address that is the only one to send
+pub(crate) const REPAIR_BURST: u64 = 1024;
+/// The last part of what may be sent at once, which each address draws from its own share. An address that is the only one to send
 /// requests draws all the rest and this, so it is as fast as without shares; the next address that sends one finds its
 /// own share whole.
-const SHARED_OUT: u64 = REPAIR_BURST / 2;
+const SHARED_PART: u64 = 2;
 /// A share grows by this part of the rate: so many addresses with endless requests still leave something to one more.
 const SHARE_PART: u64 = 16;
 /// Addresses that have a share; a new address replaces the one whose last request is the oldest. As many as a view has
@@ -326,13 +351,14 @@ const SHARES_MAX: usize = 64;
 // A mask finds a reply, and a burst of repairs overwrites none of its own.
 const _: () = assert!(ANSWERED_SLOTS.is_power_of_two() && ANSWERED_SLOTS as u64 >= REPAIR_BURST);
 // A share is a part of the budget, and each member of the largest view can have one.
-const _: () = assert!(SHARED_OUT > 0 && SHARED_OUT < REPAIR_BURST && SHARES_MAX > Rank::MAX.index());
+const _: () = assert!(REPAIR_BURST / SHARED_PART > 0 && SHARED_PART > 1 && SHARES_MAX > Rank::MAX.index());
 
 impl RetransmitHandler {
     pub(crate) fn new() -> Self {
         Self {
             answered: vec![Answered { number: u64::MAX, ..Answered::default() }; ANSWERED_SLOTS],
-            all: Bucket { tokens: REPAIR_BURST, refilled_at: Instant(0) },
+            all: Bucket { tokens: REPAIR_BURST, refilled_at: Instant(0), sent: 0 },
+            burst: REPAIR_BURST,
             shares: Vec::new(),
             share: 0,
         }
@@ -340,13 +366,13 @@ impl RetransmitHandler {
 
     /// Lets the budget grow with time, and the share of the address that sent the request; all addresses that have
     /// proved nothing have one share together.
-    pub(crate) fn refill(&mut self, now: Instant, limits: &Limits, requester: Option<Address>) {
-        let per_s = u64::from(limits.repairs_per_s.max(1));
-        self.all.refill(now, per_s, REPAIR_BURST);
+    pub(crate) fn refill(&mut self, now: Instant, earnings: Earnings, requester: Option<Address>) {
+        self.burst = earnings.burst;
+        self.all.refill(now, earnings, self.burst);
         let requester = requester.unwrap_or_default();
         let known = self.shares.iter().position(|(address, _)| *address == requester);
         self.share = known.unwrap_or_else(|| {
-            let share = (requester, Bucket { tokens: SHARED_OUT, refilled_at: now });
+            let share = (requester, Bucket { tokens: self.shared_out(), refilled_at: now, sent: 0 });
             if self.shares.len() < SHARES_MAX {
                 self.shares.push(share);
                 return self.shares.len() - 1;
@@ -356,18 +382,25 @@ impl RetransmitHandler {
             oldest
         });
         debug_assert!(self.shares.len() <= SHARES_MAX, "{} shares", self.shares.len());
-        self.shares[self.share].1.refill(now, per_s / SHARE_PART, SHARED_OUT);
+        let (share, shared_out) =
+            (Earnings { per_s: earnings.per_s / SHARE_PART, sent: 0, ..earnings }, self.shared_out());
+        self.shares[self.share].1.refill(now, share, shared_out);
+    }
+
+    /// The part of the budget that each address draws from its own share.
+    fn shared_out(&self) -> u64 {
+        self.burst / SHARED_PART
     }
 
     /// Whether the budget is used up for now, for the address that sent the request.
     pub(crate) fn is_exhausted(&self) -> bool {
         let own = self.shares.get(self.share).map_or(0, |(_, share)| share.tokens);
-        self.all.tokens <= if own > 0 { 0 } else { SHARED_OUT }
+        self.all.tokens <= if own > 0 { 0 } else { self.shared_out() }
     }
 
     fn spend(&mut self) {
         debug_assert!(!self.is_exhausted(), "nothing is spent beyond the budget");
-        if self.all.tokens <= SHARED_OUT
+        if self.all.tokens <= self.shared_out()
             && let Some((_, share)) = self.shares.get_mut(self.share)
         {
             share.tokens -= 1;

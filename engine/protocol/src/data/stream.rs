@@ -1,6 +1,7 @@
 //! Everything that a process keeps of one sender's stream; its own stream is one of them.
 
 use super::after::{Satisfied, is_held};
+use super::behind::Behind;
 use super::cursor::{Assembly, Cursor};
 use super::log::Log;
 use super::loose::{End, Loose};
@@ -72,6 +73,8 @@ pub(crate) struct Stream {
     pub(crate) loose: Loose,
     /// Whether its next message waits for a message of another group.
     pub(crate) waits_elsewhere: bool,
+    /// Whether it has left this process, an observer, behind.
+    pub(super) behind: Behind,
     /// While the first datagram, which gives the message at which this process begins, is still awaited: the first
     /// message that was published after this process came.
     awaits_anchor: Option<Sequence>,
@@ -107,6 +110,7 @@ impl Stream {
             is_loose: false,
             loose: Loose::default(),
             waits_elsewhere: false,
+            behind: Behind::default(),
             awaits_anchor: None,
         }
     }
@@ -428,19 +432,25 @@ impl Stream {
         Some((from.min(to), to))
     }
 
-    /// Notes that nothing before `oldest` can be retransmitted any more.
+    /// Gives up what is missing before `oldest`: it can't be retransmitted any more, or comes too late. What has arrived
+    /// before it is delivered.
     pub(crate) fn give_up_before(&mut self, oldest: DatagramNumber) {
         if oldest <= self.window.next {
             return;
         }
+        let mut arrived = (self.window.next.0 + 1..oldest.0).map(DatagramNumber);
+        let to = arrived.find(|number| self.log.holds(*number)).unwrap_or(oldest);
         match &mut self.hole {
-            None => self.hole = Some(Hole { from: self.window.next, to: oldest }),
-            Some(hole) if hole.to == self.window.next => hole.to = oldest,
+            None => self.hole = Some(Hole { from: self.window.next, to }),
+            Some(hole) if hole.to == self.window.next => hole.to = to,
             Some(_) => return self.retained_from = self.retained_from.max(oldest),
         }
+        if to < oldest {
+            self.retained_from = self.retained_from.max(oldest);
+        }
         debug_assert!(self.hole.is_some_and(|hole| hole.from < hole.to), "{:?}", self.hole);
-        self.window.skip_to(&self.log, oldest);
-        debug_assert!(self.end() <= self.window.next && self.window.next >= oldest, "{:?}", self.window);
+        self.window.skip_to(&self.log, to);
+        debug_assert!(self.end() <= self.window.next && self.window.next >= to, "{:?}", self.window);
     }
 }
 

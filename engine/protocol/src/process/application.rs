@@ -100,6 +100,9 @@ impl Process {
     #[cold]
     pub(super) fn refused(&mut self, now: Instant, refusal: Refusal) -> Refusal {
         if refusal == Refusal::Window {
+            if self.is_paced() {
+                return refusal;
+            }
             self.cx.count(Counter::RefusedWindow);
             self.heartbeat.hasten(now, &self.cx.config.timing);
             // While a member's window is not known, the group is not ready for messages.

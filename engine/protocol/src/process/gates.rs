@@ -37,7 +37,7 @@ impl Process {
             let Some(address) = self.cx.presence.address(rank) else { continue };
             let record = Progress {
                 reply_to: self.cx.config.address,
-                cookie: self.word_for_progress(rank).into(),
+                cookie: self.word_for_report(rank).into(),
                 delivered: delivered.0.into(),
                 window: (own_window(&self.cx.config) as u32).into(),
                 rank: rank.0.into(),
@@ -60,7 +60,7 @@ impl Process {
         let Some((record, _)) = Progress::read(body) else { return };
         let is_own = record.flags.get() & progress_flags::ENDED != 0 && self.data.reports.is_some();
         // The cookie is known to the two of them only.
-        if !is_own || record.cookie.get() != self.word_for_progress(from) {
+        if !is_own || record.cookie.get() != self.word_for_report(from) {
             return;
         }
         // The member answers each report so, as long as it does not wait for this observer: that is one event.
@@ -87,7 +87,7 @@ impl Process {
         self.cx.count(Counter::ProgressReceived);
         let Some(outbound) = &self.data.outbound else { return };
         let progress = (DatagramNumber(record.delivered.get()), u64::from(record.window.get()));
-        match self.gates.note(now, to, progress, outbound.packer.sent) {
+        match self.gates.note(now, (to, header.incarnation()), progress, outbound.packer.sent) {
             Noted::Begins => {
                 self.apply_gates();
                 self.data.lower_limit();

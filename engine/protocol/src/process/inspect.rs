@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::control::detector::Detector;
 use crate::control::discovery::FRESH_NS;
 use crate::counters::Counters;
-use crate::data::flow::Slowest;
+use crate::data::flow::HeldBy;
 use crate::view::{Member, View, bit};
 use bourdon_wire::{Address, DatagramNumber, Incarnation, Instant, OrderNumber, Rank, Sequence};
 
@@ -227,8 +227,8 @@ impl Process {
         }
     }
 
-    /// The observers that this member waits for, and how far each has delivered its stream.
-    pub fn gates(&self) -> impl Iterator<Item = (Address, DatagramNumber)> {
+    /// The observers that this member waits for, in which incarnation, and how far each has delivered its stream.
+    pub fn gates(&self) -> impl Iterator<Item = (Address, Incarnation, DatagramNumber)> {
         self.gates.marks()
     }
 
@@ -237,10 +237,11 @@ impl Process {
         self.data.stability.acknowledged(member, stream)
     }
 
-    /// The datagram being filled, the window's limit, and the slowest receiver: how far this member may go and why.
-    pub fn window(&self) -> Option<(DatagramNumber, DatagramNumber, Option<Slowest>)> {
+    /// The datagram being filled, the window's limit, and what this member waits for or would wait for first: how far
+    /// it may go and why.
+    pub fn window(&self) -> Option<(DatagramNumber, DatagramNumber, Option<HeldBy>)> {
         let outbound = self.data.outbound.as_ref()?;
         let open = if outbound.packer.is_open() { outbound.packer.open.next() } else { outbound.packer.open };
-        Some((open, outbound.flow.limit, outbound.flow.slowest))
+        Some((open, outbound.flow.limit, outbound.flow.held_by(open)))
     }
 }

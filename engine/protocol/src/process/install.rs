@@ -15,6 +15,7 @@ use crate::counters::Counter;
 use crate::data::barrier::BarrierProgress;
 use crate::data::epoch_state::EpochState;
 use crate::data::loss::numbers_of;
+use crate::data::pacing::Pacer;
 use crate::data::pipeline::Pipeline;
 use crate::event::{Delivery, Event};
 use crate::mutant::Mutant;
@@ -201,6 +202,7 @@ impl Process {
         }
         self.data.suspected = self.detector.suspects();
         self.gates.enter(now);
+        self.pacer.iter_mut().for_each(Pacer::enter);
         self.announce_windows();
         self.apply_gates();
         if own.is_some() {

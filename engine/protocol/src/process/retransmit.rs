@@ -5,14 +5,19 @@ use super::{Process, Standing};
 use crate::config::Role;
 use crate::counters::{Counter, Counters};
 use crate::data::DATA_CHANNEL;
+use crate::data::pacing::Pacer;
 use crate::data::pipeline::Pipeline;
-use crate::data::repair::{ATTEMPTS_AT_SENDER, Answer};
+use crate::data::repair::{ATTEMPTS_AT_SENDER, Answer, DATA_PART, Earnings, REPAIR_BURST};
 use crate::mutant::Mutant;
 use crate::outbox::{Destination, Outbox};
 use crate::view::{bit, ranks};
 use bourdon_wire::records::{self};
 use bourdon_wire::{Address, DatagramNumber, Epoch, InstanceId, Instant, Kind, Rank};
 use zerocopy::IntoBytes;
+
+/// Where the rate is limited, repairs come in bursts of this part of a second's, and of so many at least.
+const BURSTS_PER_S: u64 = 40;
+const BURST_MIN: u64 = 16;
 
 impl Process {
     pub(super) fn ask(&mut self, now: Instant, rank: Rank) {
@@ -99,11 +104,16 @@ impl Process {
             None => return self.cx.count(Counter::DiscardedEpoch),
         };
         let requester = proven.then_some(nak.reply_to);
-        let gone = answer(data, &mut self.cx.outbox, &mut self.cx.counters, now, (nak, ranges), requester);
+        let queued_bytes = self.cx.outbox.held().1;
+        let earnings = earnings(data, self.pacer.as_ref(), &self.cx.counters);
+        let gone = answer(data, &mut self.cx.outbox, &mut self.cx.counters, (now, earnings), (nak, ranges), requester);
         if gone {
             let (oldest, instance) = (oldest_retained(data), data.view.instance);
             self.answer_unavailable(now, (instance, epoch), rank, nak.reply_to, oldest);
         }
+        // Repairs are part of what this member sends.
+        let repairs_bytes = self.cx.outbox.held().1 - queued_bytes;
+        self.pace(now, repairs_bytes);
     }
 
     pub(super) fn answer_unavailable(
@@ -148,19 +158,28 @@ impl Process {
     }
 }
 
+/// How many repairs this process may send: fewer than configured where its rate is limited, of which repairs are a part.
+fn earnings(data: &Pipeline, pacer: Option<&Pacer>, counters: &Counters) -> Earnings {
+    let (limits, sent) = (&data.config.limits, counters.get(Counter::DatagramsSent));
+    let all = Earnings { per_s: limits.repairs_per_s.into(), sent, burst: REPAIR_BURST };
+    let Some(rate) = pacer.and_then(Pacer::rate) else { return all };
+    let per_s = (rate / DATA_PART / limits.mtu_bytes as u64).clamp(1, all.per_s.max(1));
+    Earnings { per_s, burst: (per_s / BURSTS_PER_S).clamp(BURST_MIN, REPAIR_BURST), ..all }
+}
+
 /// Retransmits what was requested and is retained here; returns whether a part is gone for good. `requester`: the
 /// requesting address, if it has proved that it receives.
 fn answer(
     data: &mut Pipeline,
     outbox: &mut Outbox,
     counters: &mut Counters,
-    now: Instant,
+    (now, earnings): (Instant, Earnings),
     (nak, ranges): (&records::Nak, &[records::NakRange]),
     requester: Option<Address>,
 ) -> bool {
     let rank = Rank(nak.rank.get());
     let asks_all = data.asks_all();
-    data.retransmit_handler.refill(now, &data.config.limits, requester);
+    data.retransmit_handler.refill(now, earnings, requester);
     let own = Some(rank) == data.own();
     let newest = match &data.outbound {
         // Once nothing more is sent, what was packed and not sent can be requested as well.

@@ -23,6 +23,10 @@ impl Process {
         if let Some(reports) = &self.data.reports {
             deadline = deadline.min(reports.due);
         }
+        if let Some(pacer) = &self.pacer {
+            deadline = deadline.min(pacer.due());
+        }
+        deadline = deadline.min(self.data.meters_due);
         deadline = deadline.min(self.delivery_due());
         self.data.streams.iter().fold(deadline, |deadline, stream| deadline.min(stream.nak_sender.due))
     }
@@ -64,6 +68,7 @@ impl Process {
             self.tend_donor(now);
             self.past.tend(now, &self.cx.config);
             self.tend_gates(now);
+            self.show_rate();
             if let Some(outbound) = self.data.outbound.as_mut().filter(|_| self.data.end.is_open()) {
                 outbound.ack.due = now;
             }
@@ -73,6 +78,12 @@ impl Process {
         }
         if self.data.reports.as_ref().is_some_and(|reports| now >= reports.due) {
             self.report_progress(now);
+        }
+        if now >= self.data.meters_due {
+            self.judge_losses(now);
+        }
+        if self.pacer.as_ref().is_some_and(|pacer| now >= pacer.due()) {
+            self.pace(now, 0);
         }
     }
 

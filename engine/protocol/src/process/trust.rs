@@ -135,8 +135,8 @@ impl Process {
         self.trust.held.word(&self.trust.cookies, to, |waiting| waiting.streams |= crate::view::bit(stream))
     }
 
-    /// The word for a report of progress.
-    pub(super) fn word_for_progress(&mut self, to: Rank) -> u64 {
+    /// The word for a report of progress or of losses.
+    pub(super) fn word_for_report(&mut self, to: Rank) -> u64 {
         self.trust.held.word(&self.trust.cookies, to, |waiting| waiting.progress = true)
     }
 
@@ -152,7 +152,8 @@ impl Process {
 
     /// A process that is not a member, and asks single members for repairs, fetches its cookies before it needs them.
     pub(super) fn renew_cookie(&mut self, now: Instant, member: Rank, address: Address) {
-        let asks = self.data.repairs() && !self.data.asks_all() || self.data.reports.is_some();
+        let reports = self.data.reports.is_some() || !self.data.meters.is_empty();
+        let asks = self.data.repairs() && !self.data.asks_all() || reports;
         let asks = asks && self.standing() == Standing::Following;
         if !asks || !address.is_reachable() {
             return;

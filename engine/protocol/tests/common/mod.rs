@@ -286,6 +286,7 @@ fn word(kind: Kind, frame: &bourdon_wire::Frame<'_>) -> String {
             format!("link {} step {} {}", link.sequence, link.step, name.unwrap_or_default())
         }
         Kind::Progress => "progress".into(),
+        Kind::Congestion => "congestion".into(),
         Kind::Transfer => format!("transfer step {}", records::Transfer::read(frame.body).unwrap().0.step),
     }
 }

@@ -30,9 +30,10 @@ impl Window {
             return broken(format!("member {own} has opened {open} datagrams, its limit is {limit}"));
         }
         let view = process.view();
-        // A gate's mark is what its observer has delivered, or less.
-        for (at, mark) in process.gates() {
-            let known = processes.iter().flatten().find(|other| other.config().address == at);
+        // A gate's mark is what its observer has delivered, or less, until another incarnation of it reports.
+        for (at, incarnation, mark) in process.gates() {
+            let is_it = |other: &&&Process| other.config().address == at && other.config().incarnation == incarnation;
+            let known = processes.iter().flatten().find(is_it);
             let Some(observer) = known.filter(|other| other.view().epoch == view.epoch) else { continue };
             let released = observer.released(own);
             if mark > released {

@@ -85,6 +85,7 @@ impl Plan {
             ends_when_out: false,
             locks: None,
             gating_timeout_ns: 0,
+            paced: false,
         };
         plan.with_events(rng)
     }

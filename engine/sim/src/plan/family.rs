@@ -21,6 +21,8 @@ pub enum Family {
     Narrow,
     /// Observers that publishers wait for.
     Gated,
+    /// Observers that lose much, and for which publishers send more slowly.
+    Paced,
     /// Competing ballots.
     Duels,
     /// Views that change all the time.
@@ -29,7 +31,7 @@ pub enum Family {
 
 impl Family {
     /// Every family, the unkind first.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Stalled,
         Self::Departed,
         Self::Restarted,
@@ -37,6 +39,7 @@ impl Family {
         Self::Late,
         Self::Narrow,
         Self::Gated,
+        Self::Paced,
         Self::Duels,
         Self::Turbulent,
     ];
@@ -56,6 +59,7 @@ impl Family {
             Self::Late => "late",
             Self::Narrow => "narrow",
             Self::Gated => "gated",
+            Self::Paced => "paced",
             Self::Duels => "duels",
             Self::Turbulent => "turbulent",
         }
@@ -71,6 +75,7 @@ impl Family {
             Self::Late => Plan::late(seed),
             Self::Narrow => Plan::narrow(seed),
             Self::Gated => Plan::gated(seed),
+            Self::Paced => Plan::paced(seed),
             Self::Duels => Plan::duel(seed),
             Self::Turbulent => Plan::turbulent(seed),
         }

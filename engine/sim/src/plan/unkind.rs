@@ -216,7 +216,13 @@ impl Plan {
         for observer in members..members + observers as u16 {
             let at_ns = rng.u64(50 * MS..500 * MS);
             match rng.u8(0..4) {
-                0 => plan.happens(at_ns, Happening::Crash, observer, 0, 0),
+                0 => {
+                    plan.happens(at_ns, Happening::Crash, observer, 0, 0);
+                    if rng.bool() {
+                        let again_ns = at_ns + rng.u64(MS..300 * MS);
+                        plan.happens(again_ns, Happening::Restart, observer, 0, 0);
+                    }
+                }
                 1 => plan.happens(at_ns, Happening::Pause, observer, 0, rng.u64(MS..1000 * MS)),
                 2 => plan.happens(at_ns, Happening::Cut, observer, 0, rng.u64(MS..1000 * MS)),
                 _ => {}
@@ -226,6 +232,17 @@ impl Plan {
             plan.happens(rng.u64(100 * MS..400 * MS), Happening::Crash, rng.u16(0..3), 0, 0);
         }
         plan.events.sort_by_key(|event| event.at_ns);
+        plan
+    }
+
+    /// A plan in which publishers send more slowly for observers that lose much: their sockets are small, and they are
+    /// paused and cut off.
+    pub fn paced(seed: u64) -> Self {
+        let rng = &mut Rng::with_seed(seed ^ 0x9ace);
+        let mut plan = Self::gated(seed);
+        (plan.gating_timeout_ns, plan.paced) = (0, true);
+        plan.socket_bytes = pick(rng, &[10_000, 20_000, 40_000]);
+        plan.faults.drop_permille = pick(rng, &[0, 50, 200]);
         plan
     }
 

@@ -1,0 +1,427 @@
+//! Pacing: how fast a publisher may send, and how observers that lose too much make it send more slowly.
+//!
+//! Nothing but its own log limits a publisher that has no other members and no gates. It overruns its observers'
+//! sockets; then it spends its time on repairs, and what was lost is soon no longer retained. A limit set by hand
+//! protects against that only where the slowest observer is known. So an observer that asks for it measures which part
+//! of a stream does not arrive, and reports it when repairs can't make up for it. The publisher then lowers its rate at
+//! once by the part that was lost, and raises it while no observer reports: in small steps near what the observers could
+//! bear, in larger ones elsewhere. The rate never falls below a floor that the publisher is configured with: no observer can
+//! stop a group.
+//!
+//! A publisher's *rate* is in bytes a second, repairs included. A token bucket turns it into the datagrams that may be
+//! opened. A message of any length is taken while there are tokens; the bucket then goes into debt for it.
+//!
+//! With more than 8 receivers, a report waits a random time and goes to all; an observer that has lost not much more
+//! than the reporting one then sends none. So the slowest few set the rate.
+//!
+//! Invariants: a rate is never below the floor, nor above the configured limit; one loss lowers it once. Source: RFC
+//! 4654 (suppressed feedback of the slowest receiver), RFC 9438 (slow growth near the rate of the last loss).
+
+use super::window::Acceptance;
+use bourdon_wire::{DatagramNumber, Instant};
+
+/// A bucket holds what may be sent in this time: short against what a socket buffer holds.
+const BUCKET_NS: u64 = 2_000_000;
+/// No bucket is smaller: one run with segmentation offload.
+const BUCKET_MIN_BYTES: u64 = 1 << 16;
+/// How often a rate is raised and measured.
+const STEP_NS: u64 = 10_000_000;
+/// A step is this part of the rate: what many reports took off is regained within half a second.
+const STEP_PART: u64 = 16;
+/// Near what the observers could bear, it is this part: what is lost before a report comes is left to repairs.
+const SMALL_STEP_PART: u64 = 128;
+/// It is near from this part below ...
+const NEAR_BELOW_PART: u64 = 8;
+/// ... to this part above.
+const NEAR_ABOVE_PART: u64 = 4;
+/// A report lowers the rate at least by this part, so that it gets below what the observers can bear ...
+const LOWER_PART: u64 = 8;
+/// ... and never to less than this part of it, whatever the report claims.
+const LEAST_PART: u64 = 2;
+/// A rate that is limited at all is no higher: more than any network sends.
+const RATE_MAX: u64 = 100_000_000_000;
+/// The token count does not overflow: no longer pause earns tokens.
+const EARN_MAX_NS: u64 = 100_000_000;
+const _: () = assert!(RATE_MAX as u128 * EARN_MAX_NS as u128 <= u64::MAX as u128);
+
+/// How long an observer counts what is lost before it judges.
+const MEASURE_NS: u64 = 5_000_000;
+/// It counts on until so many datagrams were sent ...
+const SENT_MIN: u64 = 64;
+/// ... or so much time has passed.
+const MEASURE_MAX_NS: u64 = 100_000_000;
+/// Less than this part lost is left to repairs.
+const TOLERATED_PART: u64 = 32;
+/// Where reports are suppressed, each waits a random time up to this.
+pub(crate) const BACKOFF_NS: u64 = 4_000_000;
+/// How often in a row another observer's report takes the place of this one's.
+const SUPPRESSED_MAX: u8 = 3;
+
+/// A publisher's rate.
+#[derive(Debug)]
+pub(crate) struct Pacer {
+    /// The configured limit and floor, in bytes a second.
+    most: u64,
+    least: u64,
+    /// What may be sent now, in bytes a second; `u64::MAX`: no limit.
+    rate: u64,
+    /// What the observers could bear when one reported last, in bytes a second.
+    borne: u64,
+    /// Bytes that may be sent now; less than none if a long message was sent.
+    tokens: i64,
+    refilled_at: Instant,
+    /// What was sent since then, and how fast it was in the interval before.
+    sent_bytes: u64,
+    measured_from: Instant,
+    measured: u64,
+    /// What was lost of the datagrams below this has lowered the rate already.
+    recovers_to: DatagramNumber,
+    /// A publication was refused for want of tokens.
+    refused: bool,
+}
+
+impl Pacer {
+    /// `most`: the configured limit, if there is one.
+    pub(crate) fn new(now: Instant, most: Option<u64>, least: u64) -> Self {
+        let rate = most.map_or(u64::MAX, |most| most.min(RATE_MAX));
+        debug_assert!(least <= rate, "the configuration was checked");
+        Self {
+            most: rate,
+            least,
+            rate,
+            borne: 0,
+            tokens: 0,
+            refilled_at: now,
+            sent_bytes: 0,
+            measured_from: now,
+            measured: 0,
+            recovers_to: DatagramNumber(0),
+            refused: false,
+        }
+    }
+
+    /// Whether there is any limit.
+    #[inline]
+    pub(crate) fn is_limiting(&self) -> bool {
+        self.rate != u64::MAX
+    }
+
+    /// Bytes a second, if there is a limit.
+    pub(crate) fn rate(&self) -> Option<u64> {
+        Some(self.rate).filter(|_| self.is_limiting())
+    }
+
+    /// So many bytes were sent.
+    #[inline]
+    pub(crate) fn charge(&mut self, bytes: usize) {
+        self.sent_bytes += bytes as u64;
+        if self.is_limiting() {
+            self.tokens -= bytes as i64;
+        }
+    }
+
+    /// Time has passed: there are more tokens, and the rate may be raised.
+    #[inline]
+    pub(crate) fn pass(&mut self, now: Instant) {
+        if now.since(self.measured_from) >= STEP_NS {
+            self.measure(now);
+        }
+        if self.is_limiting() {
+            let earned = self.rate * now.since(self.refilled_at).min(EARN_MAX_NS) / 1_000_000_000;
+            if earned > 0 {
+                self.tokens = (self.tokens + earned as i64).min(self.bucket_bytes());
+                self.refilled_at = now;
+            }
+        }
+    }
+
+    fn bucket_bytes(&self) -> i64 {
+        (self.rate / (1_000_000_000 / BUCKET_NS)).max(BUCKET_MIN_BYTES) as i64
+    }
+
+    /// The first datagram that may not be opened yet, where `sent` were sent.
+    #[inline]
+    pub(crate) fn room(&mut self, sent: DatagramNumber, mtu_bytes: usize) -> DatagramNumber {
+        if !self.is_limiting() {
+            return DatagramNumber(u64::MAX);
+        }
+        if self.tokens > 0 {
+            self.refused = false;
+        }
+        sent + (self.tokens.max(0) as u64).div_ceil(mtu_bytes as u64)
+    }
+
+    /// A publication was refused because the bucket is empty.
+    pub(crate) fn refuse(&mut self) {
+        self.refused = true;
+    }
+
+    /// When a publication that was refused can be taken.
+    #[inline]
+    pub(crate) fn due(&self) -> Instant {
+        if !self.refused {
+            return Instant::NEVER;
+        }
+        let missing = (BUCKET_MIN_BYTES as i64 / 2 - self.tokens).max(1) as u64;
+        self.refilled_at + (missing * 1_000 / (self.rate / 1_000_000).max(1)).min(EARN_MAX_NS)
+    }
+
+    /// An interval is over: measures it, and raises the rate by a step if all of it was used.
+    #[cold]
+    fn measure(&mut self, now: Instant) {
+        let elapsed_ns = now.since(self.measured_from).max(1);
+        self.measured = (u128::from(self.sent_bytes) * 1_000_000_000 / u128::from(elapsed_ns)) as u64;
+        (self.sent_bytes, self.measured_from) = (0, now);
+        if self.is_limiting() && self.measured >= self.rate / 2 {
+            self.rate = (self.rate + self.step()).min(self.most).min(RATE_MAX);
+        }
+        debug_assert!(self.rate >= self.least && self.rate <= self.most);
+    }
+
+    fn step(&self) -> u64 {
+        let near = self.borne - self.borne / NEAR_BELOW_PART..self.borne + self.borne / NEAR_ABOVE_PART;
+        self.rate / if near.contains(&self.rate) { SMALL_STEP_PART } else { STEP_PART }
+    }
+
+    /// An observer reports that this part of the stream from a datagram on, in 65,536ths, did not arrive. Returns whether
+    /// the rate was lowered: a report that counts what was sent before the rate was lowered last changes nothing.
+    pub(crate) fn lower(&mut self, now: Instant, lost: u16, from: DatagramNumber, sent: DatagramNumber) -> bool {
+        if from < self.recovers_to || self.measured.max(self.sent_bytes) == 0 {
+            return false;
+        }
+        self.recovers_to = sent;
+        // The interval that has just begun may be the first in which anything was sent.
+        let elapsed_ns = now.since(self.measured_from).max(STEP_NS / 4);
+        let current = (u128::from(self.sent_bytes) * 1_000_000_000 / u128::from(elapsed_ns)) as u64;
+        // A rate that was not used is no measure of what the observers can bear; a pause is none either.
+        let used = self.measured.max(current);
+        let rate =
+            if self.is_limiting() { self.rate.min(used.max(self.rate / LEAST_PART)) } else { used.min(RATE_MAX) };
+        let taken = (rate as u128 * u128::from(lost) >> 16) as u64;
+        let lowered = rate - taken.clamp(rate / LOWER_PART, rate / LEAST_PART);
+        if !self.is_limiting() {
+            (self.tokens, self.refilled_at) = (0, now);
+        }
+        self.rate = lowered.clamp(self.least, self.most.min(RATE_MAX));
+        self.borne = (rate - taken).max(self.least);
+        self.tokens = self.tokens.min(self.bucket_bytes());
+        debug_assert!(self.rate >= self.least && self.rate <= self.most);
+        true
+    }
+
+    /// A view begins: every stream begins again.
+    pub(crate) fn enter(&mut self) {
+        self.recovers_to = DatagramNumber(0);
+    }
+}
+
+/// What an observer measures of one stream.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    /// When to judge what was counted, or to report.
+    pub(crate) due: Instant,
+    began_at: Instant,
+    /// Where the stream ended when counting began.
+    from: DatagramNumber,
+    arrived: u64,
+    /// Datagrams that came too far ahead to be kept.
+    beyond: u64,
+    /// What is to be reported.
+    report: Option<u16>,
+    suppressed: u8,
+}
+
+impl Meter {
+    pub(crate) fn new() -> Self {
+        Self {
+            due: Instant::NEVER,
+            began_at: Instant(0),
+            from: DatagramNumber(0),
+            arrived: 0,
+            beyond: 0,
+            report: None,
+            suppressed: 0,
+        }
+    }
+
+    /// A datagram came for the first time, where the stream was known up to `known_end`. Counting begins where one is
+    /// missing.
+    #[inline]
+    pub(crate) fn count(
+        &mut self,
+        now: Instant,
+        known_end: DatagramNumber,
+        number: DatagramNumber,
+        acceptance: Acceptance,
+    ) {
+        if self.due == Instant::NEVER && (number > known_end || acceptance == Acceptance::Beyond) {
+            (self.due, self.began_at, self.from) = (now + MEASURE_NS, now, known_end);
+            (self.arrived, self.beyond) = (0, 0);
+        }
+        match acceptance {
+            Acceptance::New { .. } => self.arrived += u64::from(number >= self.from),
+            Acceptance::Beyond => self.beyond += 1,
+            Acceptance::Duplicate => {}
+        }
+    }
+
+    /// The time to judge or to report has come. Returns what to report now, and from where it was counted; what is to be
+    /// reported later gets a time after `backoff_ns`.
+    pub(crate) fn judge(
+        &mut self,
+        now: Instant,
+        known_end: DatagramNumber,
+        backoff_ns: u64,
+    ) -> Option<(DatagramNumber, u16)> {
+        if self.report.is_none() {
+            let sent = known_end.since(self.from) + self.beyond;
+            if sent < SENT_MIN && now.since(self.began_at) < MEASURE_MAX_NS {
+                self.due = now + MEASURE_NS;
+                return None;
+            }
+            let lost = sent.saturating_sub(self.arrived);
+            if lost * TOLERATED_PART <= sent {
+                self.due = Instant::NEVER;
+                return None;
+            }
+            self.report = Some((lost * 65_535 / sent) as u16);
+            self.due = now + backoff_ns;
+        }
+        if now < self.due {
+            return None;
+        }
+        (self.due, self.suppressed) = (Instant::NEVER, 0);
+        self.report.take().map(|lost| (self.from, lost))
+    }
+
+    /// Another observer reports that it has lost this part: if this one has lost not much more, it sends no report.
+    pub(crate) fn suppress(&mut self, lost: u16) -> bool {
+        let covers = self.report.is_some_and(|own| u32::from(lost) * 4 >= u32::from(own) * 3);
+        if !covers || self.suppressed == SUPPRESSED_MAX {
+            return false;
+        }
+        self.suppressed += 1;
+        (self.report, self.due) = (None, Instant::NEVER);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+    const MTU_BYTES: usize = 1_000;
+
+    /// Sends as fast as it may for so long, in steps of 100 µs and at most `offered` bytes a second; returns how many
+    /// bytes it sent.
+    fn send(pacer: &mut Pacer, now: &mut Instant, sent: &mut DatagramNumber, ns: u64, offered: u64) -> u64 {
+        let mut bytes = 0;
+        for _ in 0..ns / 100_000 {
+            *now = *now + 100_000;
+            pacer.pass(*now);
+            let most = offered / 10_000 / MTU_BYTES as u64;
+            let room = pacer.room(*sent, MTU_BYTES).since(*sent).min(most);
+            pacer.charge(room as usize * MTU_BYTES);
+            *sent = *sent + room;
+            bytes += room * MTU_BYTES as u64;
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_configured_limit_holds_over_any_time() {
+        let (mut now, mut sent) = (Instant(0), DatagramNumber(0));
+        let mut pacer = Pacer::new(now, Some(50_000_000), 1_000_000);
+        let bytes = send(&mut pacer, &mut now, &mut sent, 1_000 * MS, 1 << 40);
+        let most = 50_000_000 + pacer.bucket_bytes() as u64;
+        assert!((49_000_000..=most).contains(&bytes), "{bytes}");
+        // A pause earns no more than a bucket.
+        now = now + 5_000 * MS;
+        let burst = send(&mut pacer, &mut now, &mut sent, MS, 1 << 40);
+        assert!(burst <= pacer.bucket_bytes() as u64 + 60_000, "{burst}");
+    }
+
+    #[test]
+    fn a_message_longer_than_the_bucket_is_paid_for_afterwards() {
+        let mut pacer = Pacer::new(Instant(0), Some(10_000_000), 1_000_000);
+        pacer.pass(Instant(10 * MS));
+        assert!(pacer.room(DatagramNumber(0), MTU_BYTES) > DatagramNumber(0));
+        pacer.charge(1_000_000);
+        pacer.refuse();
+        assert_eq!(pacer.room(DatagramNumber(1_000), MTU_BYTES), DatagramNumber(1_000), "no tokens are left");
+        assert!(pacer.due() > Instant(90 * MS), "{:?}", pacer.due());
+        pacer.pass(Instant(109 * MS));
+        assert!(pacer.room(DatagramNumber(1_000), MTU_BYTES) > DatagramNumber(1_000));
+        assert_eq!(pacer.due(), Instant::NEVER);
+    }
+
+    #[test]
+    fn a_report_lowers_the_rate_by_what_was_lost_and_once_for_each_loss() {
+        let (mut now, mut sent) = (Instant(0), DatagramNumber(0));
+        let mut pacer = Pacer::new(now, None, 1_000_000);
+        send(&mut pacer, &mut now, &mut sent, 20 * MS, 400_000_000);
+        assert_eq!(pacer.rate(), None);
+        assert!(pacer.lower(now, 20_000, DatagramNumber(0), sent)); // 30 % lost
+        let rate = pacer.rate().unwrap();
+        assert!((270_000_000..290_000_000).contains(&rate), "{rate}");
+        assert!(!pacer.lower(now, 60_000, DatagramNumber(5), sent), "the same datagrams");
+        assert_eq!(pacer.rate(), Some(rate));
+        // Whatever a report claims, it takes half at most.
+        send(&mut pacer, &mut now, &mut sent, 20 * MS, 1 << 40);
+        let before = pacer.rate().unwrap();
+        assert!(pacer.lower(now, u16::MAX, sent, sent));
+        assert!(pacer.rate().unwrap() >= before / 2 - before / 10, "{:?}", pacer.rate());
+    }
+
+    #[test]
+    fn reports_without_end_lower_the_rate_to_the_floor_and_silence_raises_it_again() {
+        let (mut now, mut sent) = (Instant(0), DatagramNumber(0));
+        let mut pacer = Pacer::new(now, Some(100_000_000), 10_000_000);
+        for _ in 0..100 {
+            send(&mut pacer, &mut now, &mut sent, 10 * MS, 1 << 40);
+            pacer.lower(now, u16::MAX, sent, sent);
+        }
+        assert_eq!(pacer.rate(), Some(10_000_000));
+        send(&mut pacer, &mut now, &mut sent, 10_000 * MS, 1 << 40);
+        assert!(pacer.rate().unwrap() > 90_000_000, "{:?}", pacer.rate());
+        // What is not used is not raised.
+        let rate = pacer.rate().unwrap();
+        send(&mut pacer, &mut now, &mut sent, 1_000 * MS, rate / 4);
+        assert!(pacer.rate().unwrap() <= rate + rate / STEP_PART, "{:?} after {rate}", pacer.rate());
+    }
+
+    #[test]
+    fn an_observer_reports_what_repairs_can_t_make_up_for() {
+        let fresh = Acceptance::New { early: false };
+        let mut meter = Meter::new();
+        // One of a hundred is lost.
+        let mut end = DatagramNumber(0);
+        for number in (0..1_000).filter(|number| number % 100 != 50) {
+            meter.count(Instant(number * 10_000), end, DatagramNumber(number), fresh);
+            end = DatagramNumber(number + 1);
+        }
+        assert_eq!(meter.judge(meter.due, end, 0), None);
+        assert_eq!(meter.due, Instant::NEVER);
+        // A quarter is lost.
+        for number in (1_000..2_000).filter(|number| number % 4 != 0) {
+            meter.count(Instant(number * 10_000), end, DatagramNumber(number), fresh);
+            end = DatagramNumber(number + 1);
+        }
+        let (_, lost) = meter.judge(meter.due, end, 0).expect("a report is due");
+        assert!((15_000..18_000).contains(&lost), "{lost}");
+    }
+
+    #[test]
+    fn another_s_report_takes_the_place_of_this_one_s_a_few_times_only() {
+        let mut meter = Meter::new();
+        for round in 0..=u64::from(SUPPRESSED_MAX) {
+            let at = Instant(round * 1_000 * MS);
+            (0..100).for_each(|_| meter.count(at, DatagramNumber(5), DatagramNumber(9), Acceptance::Beyond));
+            assert_eq!(meter.judge(at + MEASURE_NS, DatagramNumber(5), MS), None);
+            assert!(!meter.suppress(1_000), "that one has lost much less");
+            assert_eq!(meter.suppress(60_000), round < u64::from(SUPPRESSED_MAX));
+        }
+        assert_eq!(meter.judge(meter.due, DatagramNumber(5), MS), Some((DatagramNumber(5), 65_535)));
+    }
+}

@@ -1,0 +1,173 @@
+//! Publishers that send more slowly for observers that lose too much.
+
+use crate::common::net::{Net, Output};
+use crate::common::{self, Bench, control};
+use bourdon_protocol::{Config, Counter, FlowMode, HeldBy, Order, Rate, Refusal, Role};
+use bourdon_wire::records::Congestion;
+use bourdon_wire::{Kind, Rank};
+use std::cell::Cell;
+use std::rc::Rc;
+use zerocopy::IntoBytes;
+
+const PAYLOAD: [u8; 1000] = [7; 1000];
+const STEP_NS: u64 = 200_000;
+const FLOOR: u64 = 2_000_000;
+/// What the slowest observer's link bears, in bytes a second, and what it queues.
+const BEARS: u64 = 20_000_000;
+const QUEUE_BYTES: i64 = 200_000;
+
+fn paced(config: &mut Config) {
+    (config.flow, config.snapshots) = (FlowMode::Paced, false);
+    config.rate.floor_bytes_per_s = FLOOR;
+}
+
+fn limited(config: &mut Config) {
+    config.snapshots = false;
+    config.rate = Rate { limit_bytes_per_s: Some(5_000_000), floor_bytes_per_s: FLOOR };
+}
+
+/// Only the observers ask; the member does not pace for them.
+fn not_granted(config: &mut Config) {
+    paced(config);
+    if matches!(config.role, Role::Member(_)) {
+        config.flow = FlowMode::Free;
+    }
+}
+
+/// A link that bears so many bytes a second, and drops what is beyond its queue: the bytes that it takes now.
+#[derive(Clone, Default)]
+struct Link(Rc<Cell<i64>>);
+
+impl Link {
+    /// Data to this process passes this link.
+    fn before(self, net: &mut Net, index: usize) {
+        net.alter = Box::new(move |_, to, datagram| {
+            if to != index || datagram.len() < 600 {
+                return 1;
+            }
+            let left = self.0.get() - datagram.len() as i64;
+            self.0.set(left.max(-1));
+            usize::from(left >= 0)
+        });
+    }
+
+    fn pass(&self, ns: u64) {
+        let earned = (BEARS * ns / 1_000_000_000) as i64;
+        self.0.set((self.0.get() + earned).min(QUEUE_BYTES));
+    }
+}
+
+/// Offers 100 MB a second for so long; returns how many messages were taken.
+fn publish(net: &mut Net, link: &Link, ns: u64) -> u64 {
+    let mut taken = 0;
+    for _ in 0..ns / STEP_NS {
+        link.pass(STEP_NS);
+        taken += (0..20).take_while(|_| net.publish(0, &PAYLOAD).is_ok()).count() as u64;
+        net.run(STEP_NS);
+    }
+    taken
+}
+
+fn received(net: &Net, index: usize) -> u64 {
+    let messages = net.processes[index].shown.iter().filter(|output| matches!(output, Output::Message(..)));
+    messages.count() as u64
+}
+
+fn rate(net: &mut Net) -> u64 {
+    net.run(20_000_000); // a heartbeat shows it
+    net.process(0).counters().get(Counter::RateBytesPerS)
+}
+
+#[test]
+fn a_publisher_sends_what_its_slowest_observer_can_bear() {
+    let mut net = Net::new(1, 3, paced);
+    net.run(100_000_000);
+    let link = Link::default();
+    link.clone().before(&mut net, 1);
+    publish(&mut net, &link, 1_000_000_000);
+    let before = received(&net, 1);
+    let taken = publish(&mut net, &link, 1_000_000_000);
+    let delivered = received(&net, 1) - before;
+    let bears = BEARS / 1_000;
+    assert!((bears * 7 / 10..bears * 11 / 10).contains(&taken), "{taken} of {bears}");
+    assert!(delivered >= taken * 95 / 100, "{delivered} of {taken}");
+    assert!(received(&net, 2) > received(&net, 1), "the others lost nothing");
+    // The link gets better, and the rate rises.
+    net.alter = Box::new(|_, _, _| 1);
+    publish(&mut net, &link, 4_000_000_000);
+    assert!(rate(&mut net) > 2 * BEARS, "{}", rate(&mut net));
+}
+
+#[test]
+fn no_observer_slows_a_publisher_below_its_floor() {
+    let mut net = Net::new(1, 2, paced);
+    net.run(100_000_000);
+    let mut count = 0;
+    net.alter = Box::new(move |_, to, datagram| {
+        count += usize::from(to == 1 && datagram.len() > 600);
+        usize::from(to != 1 || datagram.len() < 600 || count % 16 == 0)
+    });
+    let link = Link::default();
+    publish(&mut net, &link, 2_000_000_000);
+    assert!((FLOOR..FLOOR * 5 / 4).contains(&rate(&mut net)), "{}", rate(&mut net));
+    let taken = publish(&mut net, &link, 1_000_000_000);
+    assert!(taken >= FLOOR * 3 / 4 / 1_100, "{taken}: repairs take a quarter");
+}
+
+#[test]
+fn a_member_that_paces_for_none_sends_as_it_likes() {
+    let mut net = Net::new(1, 1, not_granted);
+    net.run(100_000_000);
+    let link = Link::default();
+    link.clone().before(&mut net, 1);
+    assert_eq!(publish(&mut net, &link, 500_000_000), 20 * 2_500);
+    assert_eq!(rate(&mut net), 0, "no limit");
+    assert_eq!(net.process(0).counters().get(Counter::RatesLowered), 0);
+}
+
+#[test]
+fn a_configured_limit_is_kept_and_named() {
+    let mut net = Net::new(1, 1, limited);
+    net.run(100_000_000);
+    let taken = publish(&mut net, &Link::default(), 1_000_000_000);
+    assert!((4_300..5_100).contains(&taken), "{taken}");
+    while net.publish(0, &PAYLOAD).is_ok() {}
+    assert_eq!(net.publish(0, &PAYLOAD), Err(Refusal::Window));
+    let (.., holder) = net.process(0).window().unwrap();
+    assert_eq!(holder, Some(HeldBy::Rate));
+    // The process wakes its owner once there is room.
+    let (due, now) = (net.process(0).next_deadline(), net.now);
+    assert!(due.since(now) < 20_000_000, "{due:?} at {now:?}");
+    net.run(20_000_000);
+    assert!(net.publish(0, &PAYLOAD).is_ok());
+    let received = received(&net, 1);
+    assert!(received >= taken, "{received} of {taken}: nothing is lost");
+}
+
+/// A report from an address that has not proved that it receives slows no publisher down.
+#[test]
+fn a_forged_report_slows_no_publisher_down() {
+    let mut bench =
+        Bench::with(Config { flow: FlowMode::Paced, ..Bench::config(Order::Fifo, 1, Role::Member(Rank(0))) });
+    for _ in 0..10 {
+        bench.publish(&PAYLOAD);
+    }
+    bench.effects();
+    let report = |cookie: u64| Congestion {
+        reply_to: common::address(9),
+        cookie: cookie.into(),
+        from: 5.into(),
+        lost: u16::MAX.into(),
+        rank: 0.into(),
+    };
+    bench.take(&control(0xFFFF, Kind::Congestion, &[report(1).as_bytes()]));
+    let lowered = |bench: &Bench| bench.process.counters().get(Counter::RatesLowered);
+    assert_eq!((lowered(&bench), bench.process.counters().get(Counter::ChallengesSent)), (0, 1));
+    bench.effects();
+    let cookie = bench.cookie(9);
+    bench.take(&control(0xFFFF, Kind::Congestion, &[report(cookie).as_bytes()]));
+    assert_eq!(lowered(&bench), 1);
+    // The same losses lower it once, whatever is reported of them.
+    bench.take(&control(0xFFFF, Kind::Congestion, &[report(cookie).as_bytes()]));
+    assert_eq!(lowered(&bench), 1);
+}
