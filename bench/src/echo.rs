@@ -8,6 +8,8 @@ use crate::{Failure, Link, broken};
 
 /// Replies that wait longer than this many bytes show that the replies can't keep up at all.
 const WAITING_BYTES: usize = 256 << 20;
+/// Replies sent between two polls at most: a system whose poll is late for too long counts as dead.
+const BURST: usize = 1_024;
 /// Replies sent are removed from the front of the buffer once they are this many bytes: rarely, for it is a copy.
 const SENT_BYTES: usize = 4 << 20;
 
@@ -28,7 +30,8 @@ pub(crate) fn serve(spec: &Spec, link: &mut impl Link) -> Result<(), Failure> {
             return Err(broken(format!("a message of {length} bytes arrived where messages of {size} were sent")));
         }
         let before = sent;
-        while sent < replies.len() && link.try_send(&replies[sent..sent + size])? {
+        let until = replies.len().min(sent + BURST * size);
+        while sent < until && link.try_send(&replies[sent..sent + size])? {
             sent += size;
         }
         if sent > before {

@@ -20,6 +20,8 @@ pub(crate) struct InlineLink {
     node: Node,
     /// The node's own rank: its own messages are delivered to it too, and are none of the other end's.
     own: Rank,
+    /// How many members each view must have.
+    members: u16,
     idler: Idler,
     worked: bool,
 }
@@ -34,13 +36,14 @@ pub(crate) fn open(spec: &Spec) -> Result<InlineLink, Failure> {
     let settings = spec.node(role, rank);
     let node = Node::join(&settings).map_err(|error| Failure::Unusable(error.to_string()))?;
     let own = if role == Role::Observer { Rank::OBSERVER } else { Rank(rank) };
-    let mut link = InlineLink { node, own, idler: Idler::new(settings.threads.idle), worked: false };
+    let mut link =
+        InlineLink { node, own, members: spec.members, idler: Idler::new(settings.threads.idle), worked: false };
     let gates = if observed && role == Role::Member && spec.flow == FlowMode::Gating { spec.receivers } else { 0 };
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let (node, idle) = (&link.node, spec.idle);
-        let formed = node.process().is_formed();
-        if formed && node.process().counters().get(Counter::GatingObservers) >= gates.into() {
+        let process = link.node.process();
+        let formed = process.is_formed();
+        if formed && process.counters().get(Counter::GatingObservers) >= gates.into() {
             return Ok(link);
         }
         if Instant::now() > deadline {
@@ -51,9 +54,8 @@ pub(crate) fn open(spec: &Spec) -> Result<InlineLink, Failure> {
             }));
         }
         // No end publishes before all are ready.
-        if link.poll(|_| {})? == 0 {
-            link.wait(idle)?;
-        }
+        link.worked = link.node.poll(|_| {}).map_err(broken)? > 0;
+        link.wait(spec.idle)?;
         while let Some(event) = link.node.poll_event() {
             if let Event::ConfigurationDiffers(rank) = event {
                 return Err(broken(format!("member {rank} is configured otherwise")));
@@ -62,12 +64,29 @@ pub(crate) fn open(spec: &Spec) -> Result<InlineLink, Failure> {
     }
 }
 
+impl InlineLink {
+    /// A member that is evicted loses messages of the other, and comes back: the measurement would wait for them.
+    fn check_view(&mut self) -> Result<(), Failure> {
+        while let Some(event) = self.node.poll_event() {
+            let fell_apart = match event {
+                Event::Removed(_) => true,
+                Event::View { members, .. } => members.count_ones() < self.members.into(),
+                _ => false,
+            };
+            if fell_apart {
+                return Err(broken("a member was evicted: it ended, or the host did not run it for seconds"));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Link for InlineLink {
     #[inline]
     fn try_send(&mut self, message: &[u8]) -> Result<bool, Failure> {
         match self.node.try_publish(TOPIC, message) {
             Ok(_) => Ok(true),
-            Err(Refusal::Window | Refusal::Forming) => Ok(false),
+            Err(Refusal::Window | Refusal::Forming | Refusal::ViewChange) => Ok(false),
             Err(refusal) => Err(broken(refusal)),
         }
     }
@@ -85,6 +104,7 @@ impl Link for InlineLink {
         self.worked = work > 0;
         if self.worked {
             self.idler.idle(work, |_| Ok::<(), Failure>(()))?;
+            self.check_view()?;
         }
         Ok(count)
     }

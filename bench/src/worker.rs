@@ -21,6 +21,8 @@ use std::time::Duration;
 
 /// The window or receive buffer of every system under measurement, where it can be set.
 const WINDOW_BYTES: u32 = 4 << 20;
+/// The silence after which a member counts as dead: Corosync's own default token timeout.
+const SILENCE_NS: u64 = 3_000_000_000;
 /// How long a worker may take until it is ready: servers start, links connect.
 const START_PATIENCE: Duration = Duration::from_secs(40);
 
@@ -343,6 +345,10 @@ impl Spec {
             Transport::Portable => NodeTransport::Portable,
         };
         node.threads.idle = self.idle.into();
+        // A busy host evicts no member for a pause, which would end the measurement.
+        node.detector.phi = false;
+        node.detector.suspect_after_ns = Some(SILENCE_NS);
+        node.detector.pull_after_ns = Some(SILENCE_NS);
         node
     }
 

@@ -186,8 +186,8 @@ mod tests {
         let rows = [load("bourdon", 10_000), load("aeron", 10_000), load("bourdon", 100_000)];
         let plots = plots(&rows.iter().collect::<Vec<_>>());
         let lines: Vec<usize> = plots.iter().map(|plot| plot.series.len()).collect();
-        assert_eq!(lines, [1, 2, 2, 4], "percentiles, then iterations with two lines each: {plots:?}");
-        let points = &plots[1].series[0].points;
+        assert_eq!(lines, [2, 1, 4, 2], "percentiles, then iterations with two lines each: {plots:?}");
+        let points = &plots[0].series[0].points;
         assert_eq!((points[0].0, points[2].0), (1.0, 1000.0), "the slowest of 1,000");
     }
 
