@@ -35,7 +35,12 @@ pub(crate) struct Settings {
     #[command(flatten)]
     common: Common,
     /// Messages due a second
-    #[arg(long, value_name = "R", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    #[arg(
+        long,
+        value_name = "R",
+        default_value_t = 10_000,
+        value_parser = clap::value_parser!(u64).range(1..=100_000_000),
+    )]
     rate: u64,
     /// Messages due at once
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]

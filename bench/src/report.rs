@@ -14,7 +14,9 @@ mod plot;
 
 use crate::Failure;
 use clap::Args;
-use std::path::PathBuf;
+use input::Source;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
 
 /// A larger page takes long to open; the points of the plots are few, so none comes near it.
 const PAGE_BYTES: usize = 1_000_000;
@@ -33,13 +35,21 @@ pub(crate) struct Settings {
 /// Reads the files and writes the page.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     let sources = settings.files.iter().map(|path| input::read(path)).collect::<Result<Vec<_>, _>>()?;
-    let html = page::html(&sources);
+    write(&settings.html, &sources)
+}
+
+/// Writes the page of one measurement from what it prints with `--json`.
+pub(crate) fn write_one(path: &Path, document: &Value) -> Result<(), Failure> {
+    write(path, &[input::measured(document)])
+}
+
+fn write(path: &Path, sources: &[Source]) -> Result<(), Failure> {
+    let html = page::html(sources);
     if html.len() > PAGE_BYTES {
         let bytes = html.len();
         return Err(Failure::Unusable(format!(
             "the page would have {bytes} bytes, more than {PAGE_BYTES}: name fewer files"
         )));
     }
-    std::fs::write(&settings.html, html)
-        .map_err(|error| Failure::Unusable(format!("can't write {}: {error}", settings.html.display())))
+    std::fs::write(path, html).map_err(|error| Failure::Unusable(format!("can't write {}: {error}", path.display())))
 }

@@ -1,6 +1,6 @@
 //! The output of a measurement: rows, ratios, and the percentile file.
 
-use crate::{Common, Failure, machine};
+use crate::{Common, Failure, machine, report};
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
@@ -154,11 +154,14 @@ pub(crate) fn document(rows: &[Value], ratios: &[Ratio]) -> Value {
     json!({ "rows": rows, "ratios": ratios, "machine": machine::describe() })
 }
 
-/// Prints the result on stdout and writes the requested percentile file.
+/// Prints the result on stdout and writes the requested files.
 pub(crate) fn show(common: &Common, rows: &[Row], ratios: &[Ratio]) -> Result<(), Failure> {
+    let objects: Vec<_> = rows.iter().map(Row::object).collect();
+    if let Some(path) = &common.html {
+        report::write_one(path, &document(&objects, ratios))?;
+    }
     if common.json {
-        let rows: Vec<_> = rows.iter().map(Row::object).collect();
-        println!("{}", document(&rows, ratios));
+        println!("{}", document(&objects, ratios));
     } else {
         println!(
             "{:<28} {:<15} {:>10} {:>6} {:>12} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7}",

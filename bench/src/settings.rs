@@ -38,6 +38,9 @@ pub(crate) struct Common {
     /// Write Bourdon's latencies as an HDR percentile file
     #[arg(long, value_name = "FILE")]
     pub(crate) hgrm: Option<PathBuf>,
+    /// Write the result as an HTML page, as `report` does
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
     /// One JSON object on stdout instead of a table
     #[arg(long)]
     pub(crate) json: bool,

@@ -7,8 +7,10 @@ fn a_measurement_becomes_a_page() {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let path = |name: &str| folder.path().join(name).to_str().expect("the path is text").to_owned();
     let (measured, page) = (path("latency.json"), path("page.html"));
-    let output = bench(&["latency", "--rounds", "1", "--count", "200", "--idle", "yield", "--json"]);
+    let own = path("own.html");
+    let output = bench(&["latency", "--rounds", "1", "--count", "200", "--idle", "yield", "--json", "--html", &own]);
     std::fs::write(&measured, &output.stdout).expect("it can be written");
+    assert!(std::fs::read_to_string(&own).is_ok_and(|html| html.contains("<polyline")), "--html writes the same plots");
     let output = bench(&["report", &measured, "--html", &page]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let html = std::fs::read_to_string(&page).expect("the page was written");

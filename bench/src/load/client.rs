@@ -160,7 +160,9 @@ mod tests {
     use super::*;
     use std::collections::VecDeque;
 
-    /// An echo that holds everything up for a while after the first message, and loses one.
+    const BURST: u64 = 5;
+
+    /// An echo that holds everything up for a while after the first burst, and loses a message.
     #[derive(Default)]
     struct Holding {
         queue: VecDeque<Vec<u8>>,
@@ -169,10 +171,19 @@ mod tests {
         loses: Option<u64>,
     }
 
+    impl Holding {
+        fn holds(&self) -> bool {
+            self.first_ns.is_some_and(|first_ns| now_ns() < first_ns + self.held_ns)
+        }
+    }
+
     impl Link for Holding {
         fn try_send(&mut self, message: &[u8]) -> Result<bool, Failure> {
-            self.first_ns.get_or_insert_with(now_ns);
             let number = read(message).expect("it is stamped").0;
+            if number >= BURST && self.holds() {
+                return Ok(false);
+            }
+            self.first_ns.get_or_insert_with(now_ns);
             if self.loses != Some(number) {
                 self.queue.push_back(message.to_vec());
             }
@@ -180,7 +191,7 @@ mod tests {
         }
 
         fn poll(&mut self, mut on_message: impl FnMut(&[u8])) -> Result<usize, Failure> {
-            if self.first_ns.is_some_and(|first_ns| now_ns() < first_ns + self.held_ns) {
+            if self.holds() {
                 return Ok(0);
             }
             let count = self.queue.len();
@@ -201,7 +212,7 @@ mod tests {
             arrivals: Arrivals::default(),
         };
         let mut times = vec![None; 500];
-        let schedule = Schedule { rate_per_s: 1_000, burst: 5 };
+        let schedule = Schedule { rate_per_s: 1_000, burst: BURST };
         let outcome = client.offer(schedule, 500_000_000, |number, rtt_ns| times[number as usize] = Some(rtt_ns));
         outcome.expect("the link works");
         times.truncate(client.next as usize);

@@ -87,8 +87,8 @@ fn percentiles(rows: &[&Value]) -> Vec<Plot> {
         let kind = rows.first().and_then(|row| times(row)).map_or("", |(kind, _)| kind);
         Plot {
             about: format!(
-                "Time of a {kind} at each percentile, all rounds of a system in one line; where messages are due at \
-                 a rate, from when a message was due. Lower is better; the right end is the slowest message."
+                "Time ({kind}) at each percentile, all rounds of a system in one line; where messages are due at a \
+                 rate, from when a message was due. Lower is better; the right end is the slowest message."
             ),
             title,
             x: Axis { label: "percentile".into(), scale: Scale::Percentile, includes: None },
@@ -100,14 +100,14 @@ fn percentiles(rows: &[&Value]) -> Vec<Plot> {
 }
 
 fn percentile_line(row: &Value) -> Series {
-    let count = row["count"].as_f64().unwrap_or(1.0);
-    let point = |pair: &Value| {
-        let (percentile, ns) = (pair[0].as_f64()?, pair[1].as_f64()?);
-        // The slowest message stands for itself: it is one of all.
-        let inverse = if percentile < 100.0 { 1.0 / (1.0 - percentile / 100.0) } else { count };
-        Some((inverse.min(count), ns / 1e3))
-    };
-    let points = row["percentiles"].as_array().into_iter().flatten().filter_map(point).collect();
+    let mut points: Vec<(f64, f64)> = Vec::new();
+    for pair in row["percentiles"].as_array().into_iter().flatten() {
+        let (Some(percentile), Some(ns)) = (pair[0].as_f64(), pair[1].as_f64()) else { continue };
+        // The slowest message has no place on this axis: it follows the last one that has.
+        let after_last = points.last().map_or(1.0, |(inverse, _)| 2.0 * inverse);
+        let inverse = if percentile < 100.0 { 100.0 / (100.0 - percentile) } else { after_last };
+        points.push((inverse, ns / 1e3));
+    }
     Series { name: line_name(row), points, marked: false }
 }
 
@@ -188,7 +188,7 @@ mod tests {
         let lines: Vec<usize> = plots.iter().map(|plot| plot.series.len()).collect();
         assert_eq!(lines, [2, 1, 4, 2], "percentiles, then iterations with two lines each: {plots:?}");
         let points = &plots[0].series[0].points;
-        assert_eq!((points[0].0, points[2].0), (1.0, 1000.0), "the slowest of 1,000");
+        assert_eq!([points[0].0, points[1].0, points[2].0], [1.0, 2.0, 4.0], "the slowest comes last");
     }
 
     #[test]

@@ -26,6 +26,13 @@ pub(super) fn read(path: &Path) -> Result<Source, Failure> {
     })
 }
 
+/// What a measurement of this process prints.
+pub(super) fn measured(document: &Value) -> Source {
+    let mut source = Source { name: "this run".to_owned(), ..Source::default() };
+    source.add(document.clone()).expect("a measurement prints rows");
+    source
+}
+
 fn parse(text: &str, name: String) -> Result<Source, String> {
     let mut source = Source { name, ..Source::default() };
     match serde_json::from_str::<Value>(text) {

@@ -112,7 +112,19 @@ fn nice_step(least: f64) -> f64 {
 pub(super) fn number(value: f64) -> String {
     let digits = if value == 0.0 { 0 } else { (2 - value.abs().log10().floor() as i32).clamp(0, 6) };
     let text = format!("{value:.*}", digits as usize);
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { grouped(&text) }
+}
+
+/// A whole number of five digits or more with commas.
+fn grouped(digits: &str) -> String {
+    if digits.len() < 5 {
+        return digits.to_owned();
+    }
+    let with_comma = |(index, digit): (usize, char)| {
+        let begins = index > 0 && (digits.len() - index).is_multiple_of(3);
+        [begins.then_some(','), Some(digit)].into_iter().flatten()
+    };
+    digits.chars().enumerate().flat_map(with_comma).collect()
 }
 
 /// The percentile at 1/(1-p) = 10^power: 0 %, 90 %, 99 %, 99.9 %, …
@@ -180,8 +192,12 @@ fn draw_axes(svg: &mut String, x: &Placed<'_>, y: &Placed<'_>) {
     for (tick, label) in x.ticks() {
         let at = x.place(tick);
         let _ = writeln!(svg, "<line class=\"grid\" x1=\"{at:.1}\" y1=\"{TOP}\" x2=\"{at:.1}\" y2=\"{bottom}\"/>");
-        let below = bottom + 16.0;
-        let _ = writeln!(svg, "<text class=\"tick\" x=\"{at:.1}\" y=\"{below}\" text-anchor=\"middle\">{label}</text>");
+        // A label at the very end would be cut off, or meet the one before it.
+        if at < right - 24.0 {
+            let below = bottom + 16.0;
+            let _ =
+                writeln!(svg, "<text class=\"tick\" x=\"{at:.1}\" y=\"{below}\" text-anchor=\"middle\">{label}</text>");
+        }
     }
     for (tick, label) in y.ticks() {
         let (at, before) = (y.place(tick), LEFT - 8.0);
@@ -226,7 +242,7 @@ mod tests {
 
     #[test]
     fn points_stay_inside_and_infinite_ones_are_left_out() {
-        let svg = plot(&[(1.0, 5.0), (10.0, 50.0), (f64::INFINITY, 50.0), (5.0, 0.0)], Scale::Percentile).svg();
+        let svg = plot(&[(1.0, 5.0), (100.0, 50.0), (f64::INFINITY, 50.0), (5.0, 0.0)], Scale::Percentile).svg();
         assert_eq!(svg.matches("<circle").count(), 2, "{svg}");
         assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
         assert!(svg.contains("a &lt; b") && svg.contains(">90 %<"), "{svg}");
@@ -246,6 +262,6 @@ mod tests {
 
     #[test]
     fn numbers_have_no_needless_digits() {
-        assert_eq!([0.0, 0.25, 1.0, 12.5, 1_000.0].map(number), ["0", "0.25", "1", "12.5", "1000"]);
+        assert_eq!([0.0, 0.25, 12.5, 1_000.0, 1e6].map(number), ["0", "0.25", "12.5", "1000", "1,000,000"]);
     }
 }
