@@ -66,6 +66,7 @@ pub(crate) fn open(spec: &Spec) -> Result<InlineLink, Failure> {
 
 impl InlineLink {
     /// A member that is evicted loses messages of the other, and comes back: the measurement would wait for them.
+    #[inline]
     fn check_view(&mut self) -> Result<(), Failure> {
         while let Some(event) = self.node.poll_event() {
             let fell_apart = match event {
@@ -104,8 +105,8 @@ impl Link for InlineLink {
         self.worked = work > 0;
         if self.worked {
             self.idler.idle(work, |_| Ok::<(), Failure>(()))?;
-            self.check_view()?;
         }
+        self.check_view()?; // a view that a timer has brought is no work
         Ok(count)
     }
 

@@ -34,7 +34,10 @@ impl Round {
         far_ends.iter_mut().try_for_each(Worker::wait_until_ready)?;
         near_end.wait_until_ready()?;
         near_end.begin();
-        let mut round = Self { near: near_end.found(limit)?, ..Self::default() };
+        // A near end that waits for a reply does not know why none comes; the far end does.
+        let near = near_end.found(limit);
+        let near = near.map_err(|failure| far_ends.iter_mut().find_map(Worker::failure).unwrap_or(failure))?;
+        let mut round = Self { near, ..Self::default() };
         match far {
             WorkerKind::Receiver => {
                 round.far = far_ends.iter_mut().map(|end| end.found(limit)).collect::<Result<_, _>>()?;

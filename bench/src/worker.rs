@@ -23,6 +23,8 @@ use std::time::Duration;
 const WINDOW_BYTES: u32 = 4 << 20;
 /// The silence after which a member counts as dead: Corosync's own default token timeout.
 const SILENCE_NS: u64 = 3_000_000_000;
+/// How long after another end's failure a worker may take to report its own.
+const FAILURE_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a worker may take until it is ready: servers start, links connect.
 const START_PATIENCE: Duration = Duration::from_secs(40);
 
@@ -176,16 +178,29 @@ impl Worker {
     /// Its next report; an error if it can't go on.
     fn hear(&mut self, limit: Duration) -> Result<WorkerReport, Failure> {
         match self.reports.recv_timeout(limit) {
-            Ok(line) => match serde_json::from_str(&line) {
-                Ok(WorkerReport::Unusable(why)) => Err(Failure::Unusable(why)),
-                Ok(WorkerReport::Broken(why)) => Err(Failure::Broken(format!("{}: {why}", self.name))),
-                Ok(report) => Ok(report),
-                Err(error) => Err(Failure::Broken(format!("{} reported {line}: {error}", self.name))),
-            },
+            Ok(line) => self.read(&line),
             Err(RecvTimeoutError::Timeout) => {
                 Err(Failure::Broken(format!("{} did not report within {} s", self.name, limit.as_secs())))
             }
             Err(RecvTimeoutError::Disconnected) => Err(Failure::Broken(self.how_it_ended())),
+        }
+    }
+
+    fn read(&self, line: &str) -> Result<WorkerReport, Failure> {
+        match serde_json::from_str(line) {
+            Ok(WorkerReport::Unusable(why)) => Err(Failure::Unusable(why)),
+            Ok(WorkerReport::Broken(why)) => Err(Failure::Broken(format!("{}: {why}", self.name))),
+            Ok(report) => Ok(report),
+            Err(error) => Err(Failure::Broken(format!("{} reported {line}: {error}", self.name))),
+        }
+    }
+
+    /// Why it has failed, if it reports that.
+    pub(crate) fn failure(&mut self) -> Option<Failure> {
+        match self.reports.recv_timeout(FAILURE_PATIENCE) {
+            Ok(line) => self.read(&line).err(),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Failure::Broken(self.how_it_ended())),
         }
     }
 
@@ -367,6 +382,8 @@ impl Spec {
             all["reliability"] = "reliable".into();
             all["members"] = self.members.into();
             all["prefault"] = true.into();
+            // The window is computed from it: 3.8 MB where it is granted.
+            all["receive_buffer_bytes"] = NodeSettings::default().network.receive_buffer_bytes.into();
             all["flow"] = serde_json::json!(self.flow);
         } else {
             all["window_bytes"] = self.window_bytes.into();
