@@ -37,7 +37,7 @@ mod row;
 mod schedule;
 mod scratch;
 mod script;
-mod server;
+pub mod server;
 mod settings;
 #[cfg(test)]
 #[path = "../../tools/skipped.rs"]

@@ -5,6 +5,7 @@
 
 use crate::Failure;
 use crate::row::histogram_of;
+use crate::script::now_ns;
 use crate::systems::System;
 use crate::worker::{Found, Spec, Worker, WorkerKind};
 use serde_json::Value;
@@ -24,8 +25,10 @@ impl Round {
     /// Measures one round of a system: a near end by this spec, and far ends of this kind. Once begun, every end has
     /// this long until its report.
     pub(crate) fn measure(system: &System, near: &Spec, far: WorkerKind, limit: Duration) -> Result<Self, Failure> {
+        // Systems name files after the group, and those of the round before may not have been removed yet.
+        let group = format!("{}-{}", near.group, now_ns());
         let start = |role: WorkerKind, core: usize| {
-            let spec = Spec { role, core, ..system.spec(near) };
+            let spec = Spec { role, core, group: group.clone(), ..system.spec(near) };
             Worker::start_by(&mut system.command(), &spec)
         };
         let far_ends = (0..usize::from(near.receivers)).map(|index| start(far, 1 + index));
