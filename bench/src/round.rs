@@ -34,13 +34,21 @@ impl Round {
         let far_ends = (0..usize::from(near.receivers)).map(|index| start(far, 1 + index));
         let mut far_ends = far_ends.collect::<Result<Vec<_>, _>>()?;
         let mut near_end = start(near.role, 0)?;
+        let measured = Self::run(&mut near_end, &mut far_ends, far, limit);
+        // An end that misses another one reports only that: a crash is the cause.
+        let mut ends = far_ends.iter_mut().chain([&mut near_end]);
+        measured.map_err(|failure| ends.find_map(Worker::crash).unwrap_or(failure))
+    }
+
+    /// Measures between ends that have been started.
+    fn run(near: &mut Worker, far_ends: &mut [Worker], far: WorkerKind, limit: Duration) -> Result<Self, Failure> {
         far_ends.iter_mut().try_for_each(Worker::wait_until_ready)?;
-        near_end.wait_until_ready()?;
-        near_end.begin();
+        near.wait_until_ready()?;
+        near.begin();
         // A near end that waits for a reply does not know why none comes; the far end does.
-        let near = near_end.found(limit);
-        let near = near.map_err(|failure| far_ends.iter_mut().find_map(Worker::failure).unwrap_or(failure))?;
-        let mut round = Self { near, ..Self::default() };
+        let found = near.found(limit);
+        let found = found.map_err(|failure| far_ends.iter_mut().find_map(Worker::failure).unwrap_or(failure))?;
+        let mut round = Self { near: found, ..Self::default() };
         match far {
             WorkerKind::Receiver => {
                 round.far = far_ends.iter_mut().map(|end| end.found(limit)).collect::<Result<_, _>>()?;
@@ -48,7 +56,7 @@ impl Round {
             WorkerKind::Pair => round.far = vec![std::mem::take(&mut round.near)],
             _ => {}
         }
-        round.described = near_end.described().clone();
+        round.described = near.described().clone();
         Ok(round)
     }
 

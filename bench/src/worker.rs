@@ -215,6 +215,12 @@ impl Worker {
         format!("{} {how} before it was done", self.name)
     }
 
+    /// What a signal ended, if one did.
+    pub(crate) fn crash(&mut self) -> Option<Failure> {
+        let status = self.child.try_wait().ok().flatten()?;
+        status.signal().map(|_| Failure::Broken(self.how_it_ended()))
+    }
+
     /// Waits until it is ready.
     pub(crate) fn wait_until_ready(&mut self) -> Result<(), Failure> {
         loop {
