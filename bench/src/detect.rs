@@ -16,6 +16,7 @@ mod member;
 pub(crate) use member::run as member;
 
 use crate::hosts::{Hosts, INTERFACE};
+use crate::row::document;
 use crate::script::now_ns;
 use crate::{Failure, Idle};
 use bourdon::settings::{Profile, Settings as NodeSettings};
@@ -383,7 +384,7 @@ fn line(row: &Value) -> String {
 
 fn show(settings: &Settings, rows: &[Value]) -> Result<(), Failure> {
     if settings.json {
-        println!("{}", json!({ "rows": rows }));
+        println!("{}", document(rows, &[]));
     } else {
         println!("{HEAD}");
         rows.iter().for_each(|row| println!("{}", line(row)));

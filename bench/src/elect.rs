@@ -13,7 +13,7 @@
 mod bourdon;
 mod peers;
 
-use crate::row::{Ratio, histogram};
+use crate::row::{Ratio, document, histogram};
 use crate::{Failure, Idle};
 use ::bourdon::settings::ElectionKind;
 use bourdon::Bourdon;
@@ -187,8 +187,7 @@ fn line(row: &Value) -> String {
 
 fn show(settings: &Settings, rows: &[Value], ratios: &[Ratio]) {
     if settings.json {
-        let ratios: Vec<Value> = ratios.iter().map(Ratio::object).collect();
-        println!("{}", json!({ "rows": rows, "ratios": ratios }));
+        println!("{}", document(rows, ratios));
         return;
     }
     let head = ["what", "system", "algorithm", "members", "count", "messages", "p50 ms", "p99", "max"];

@@ -3,29 +3,73 @@
 //! The publisher, a group of one, waits for its observers unless `--flow free` is given: then no observer slows it, and
 //! an observer that is too slow requests what it misses, and loses the rest. The rate is the slowest observer's. On a
 //! host with fewer cores than processes use `--idle park`.
+//!
+//! With `--offered` messages are due at a rate, and nothing is dropped at the publisher: what the system refuses it
+//! gets later. `--sweep` shows whether goodput falls as the offered load rises (`fanout/sweep.rs`).
 
-use crate::row::show;
-use crate::throughput::{publish, row};
-use crate::worker::{FarEnd, Spec, WorkerKind, pin};
-use crate::{Failure, Mode, Settings};
+mod sweep;
+
+use crate::round::Round;
+use crate::row::{Row, show};
+use crate::systems::System;
+use crate::throughput::{self, ratios, rounds};
+use crate::worker::{Spec, WorkerKind};
+use crate::{Common, Failure, Peer, settings};
+use bourdon::settings::FlowMode;
+use clap::Args;
+
+/// What can be measured beside Bourdon here.
+const PEERS: &[Peer] = &[Peer::Aeron, Peer::AeronIpc, Peer::Iceoryx2, Peer::Zeromq, Peer::Nats];
+
+/// What is measured and how
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Settings {
+    #[command(flatten)]
+    common: Common,
+    /// Messages a round
+    #[arg(long, value_name = "K", default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    count: u64,
+    /// Observers
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
+    observers: u16,
+    /// Whether observers slow the publisher down: the modes of `flow.mode` in docs/configuration.md
+    #[arg(long, value_name = "MODE", default_value = "gating", value_parser = settings::flow)]
+    flow: FlowMode,
+    /// Messages due a second [default: as many as the system takes]
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    offered: Option<u64>,
+    /// Find the best lossless rate, then offer 0.25, 0.5, 1, 2 and 4 times as much, for a second each
+    #[arg(long, conflicts_with_all = ["offered", "count", "peer"])]
+    sweep: bool,
+}
+
+impl Settings {
+    fn spec(&self) -> Spec {
+        let spec = Spec::new(&self.common, WorkerKind::Publisher, self.count);
+        Spec { members: 1, receivers: self.observers, flow: self.flow, offered_per_s: self.offered, ..spec }
+    }
+}
 
 /// Measures fan-out and prints the result.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
-    if settings.mode == Mode::Threaded {
-        return Err(Failure::Unusable("fan-out is measured inline; leave out --mode".into()));
+    let (common, spec) = (&settings.common, settings.spec());
+    let systems = common.systems(PEERS, &[])?;
+    if settings.sweep {
+        return sweep::run(settings, &systems[0]);
     }
-    pin(0);
-    let count = settings.count.unwrap_or(2_000_000);
-    let mut rounds = Vec::new();
-    for _ in 0..settings.rounds {
-        let mut spec = Spec::new(settings, WorkerKind::Observer, count);
-        spec.members = 1;
-        let far =
-            (0..settings.observers).map(|index| FarEnd::start(&Spec { core: 1 + usize::from(index), ..spec.clone() }));
-        let far: Result<Vec<_>, _> = far.collect();
-        rounds.push(publish(&spec, far?)?);
-    }
-    let mut how = Spec { members: 1, ..Spec::new(settings, WorkerKind::Observer, count) }.settings("inline");
-    how["observers"] = settings.observers.into();
-    show(settings, &[row(settings, "fanout", "bourdon", &rounds, how)], &[])
+    let rounds = rounds(common, &systems, &spec)?;
+    let rows: Vec<Row> =
+        systems.iter().zip(&rounds).map(|(system, rounds)| row(common, system, &spec, rounds)).collect();
+    show(common, &rows, &ratios(&systems, &rounds, "fanout rate"))
+}
+
+/// A row over rounds; the settings have what was offered and to how many.
+fn row(common: &Common, system: &System, spec: &Spec, rounds: &[Round]) -> Row {
+    let mut row = throughput::row(common, "fanout", system, spec, rounds);
+    row.settings["observers"] = spec.receivers.into();
+    row.settings["flow"] = serde_json::json!(spec.flow);
+    row.settings["offered_per_s"] = spec.offered_per_s.into();
+    let refused: u64 = rounds.iter().map(|round| round.near.refused).sum();
+    row.extra.insert("refused".into(), refused.into());
+    row
 }

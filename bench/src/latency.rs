@@ -1,205 +1,128 @@
-//! Round trips: member 0 publishes, member 1 answers, in total order, both spinning on their own core.
+//! Round trips: one message at a time, both ends spinning on their own core.
 //!
-//! Member 0 is the sequencer: its message is ordered by its position in its stream, the answer by an order run that is
-//! sent with the next message. The figure is the time from publishing to the delivery of the answer. With `--rate`
-//! round trips begin at even intervals and count from when they should have begun.
+//! Between two members of a group, member 0 is the sequencer: its message is ordered by its position in its stream, the
+//! reply by an order run that is sent with the next message. The figure is the time from sending to the reply's
+//! arrival. With `--rate` round trips begin at even intervals and count from when they should have begun.
 
-use crate::join::{PATIENCE, broken, join};
-use crate::row::{Latency, Ratio, Row, histogram, show};
-use crate::threaded::Threaded;
-use crate::worker::{FarEnd, Spec, WorkerKind, pin};
-use crate::{Failure, Mode, Peer, Settings, raw};
-use bourdon::settings::Role;
-use bourdon::{Rank, Refusal, TopicId};
-use hdrhistogram::Histogram;
+use crate::message::{read, stamp};
+use crate::round::Round;
+use crate::row::{Latency, Ratio, Row, buckets, histogram, histogram_of, median, show};
+use crate::schedule::Schedule;
+use crate::script::now_ns;
+use crate::systems::System;
+use crate::worker::{Found, Spec, WorkerKind};
+use crate::{Failure, Link, Peer, Settings, broken, round};
 use std::time::{Duration, Instant};
 
-const TOPIC: TopicId = TopicId(1);
+/// A reply later than this will not come.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// A spinning end looks at the clock only this often, so that looking costs nothing that can be measured.
 const LOOK_EVERY: u32 = 64;
+/// How long a round may take besides its round trips, and the slowest that these are.
+const ROUND_PATIENCE: Duration = Duration::from_secs(60);
+const SLOWEST_TRIP: Duration = Duration::from_millis(2);
 
-/// The far end: answers every message of member 0.
-pub(crate) fn echo(spec: &Spec) -> Result<(), Failure> {
-    let mut node = join(spec, Role::Member, 1)?;
-    let mut answers: Vec<Vec<u8>> = Vec::new();
+/// What can be measured beside Bourdon here.
+const PEERS: &[Peer] = &[Peer::Raw, Peer::Aeron, Peer::AeronIpc, Peer::Iceoryx2, Peer::Zeromq, Peer::Nats];
+
+/// Makes `count` round trips after a tenth as many that do not count.
+pub(crate) fn ping(spec: &Spec, link: &mut impl Link) -> Result<Found, Failure> {
+    let warm_up = spec.count / 10;
+    let offered = spec.offered_per_s.map(|rate_per_s| Schedule { rate_per_s, burst: 1 });
+    let mut message = vec![7; spec.size_bytes as usize];
+    let (mut times, begun_ns) = (histogram(), now_ns());
+    for number in 0..spec.count + warm_up {
+        let start_ns = match offered {
+            None => now_ns(),
+            Some(offered) => {
+                let due_ns = begun_ns + offered.time_ns(number);
+                while now_ns() < due_ns {
+                    std::hint::spin_loop();
+                }
+                due_ns
+            }
+        };
+        stamp(&mut message, number, start_ns);
+        round_trip(spec, link, &message, number)?;
+        if number >= warm_up {
+            times.saturating_record(now_ns() - start_ns);
+        }
+    }
+    let received = times.len();
+    Ok(Found { sent: received, received, latency_ns: buckets(&times), ..Found::default() })
+}
+
+/// Sends a message and waits for its reply.
+fn round_trip(spec: &Spec, link: &mut impl Link, message: &[u8], number: u64) -> Result<(), Failure> {
+    let began = Instant::now();
+    let is_late = |polls: u32| polls.is_multiple_of(LOOK_EVERY) && began.elapsed() > PATIENCE;
+    let (mut answered, mut polls) = (false, 0u32);
+    while !link.try_send(message)? {
+        link.poll(|_| {})?;
+        polls += 1;
+        if is_late(polls) {
+            return Err(broken(format!("message {number} could not be sent for {} s", PATIENCE.as_secs())));
+        }
+    }
+    link.flush()?;
     loop {
-        let mut due = 0;
-        let work = node.poll(|message| {
-            if message.sender == Rank(0) {
-                if answers.len() == due {
-                    answers.push(Vec::new());
-                }
-                answers[due].clear();
-                answers[due].extend_from_slice(message.payload);
-                due += 1;
-            }
-        });
-        let work = work.map_err(broken)?;
-        for answer in &answers[..due] {
-            while node.try_publish(TOPIC, answer).is_err() {
-                node.poll_at_most(0, |_| {}).map_err(broken)?;
-            }
+        let came = link.poll(|reply| answered |= read(reply).is_some_and(|(replied, _)| replied == number))?;
+        if answered {
+            return Ok(());
         }
-        if due > 0 {
-            node.flush().map_err(broken)?;
-        } else if work == 0 {
-            node.wait(Duration::from_millis(50)).map_err(broken)?;
+        polls = polls.wrapping_add(1);
+        if came == 0 {
+            if is_late(polls) {
+                return Err(broken(format!("no reply to message {number} came within {} s", PATIENCE.as_secs())));
+            }
+            link.wait(spec.idle)?;
         }
     }
-}
-
-struct Round {
-    histogram: Histogram<u64>,
-    lost: u64,
-}
-
-impl Round {
-    /// Makes `count` round trips after a tenth as many that do not count.
-    fn run(
-        settings: &Settings,
-        count: u64,
-        mut trip: impl FnMut(u64) -> Result<bool, Failure>,
-    ) -> Result<Self, Failure> {
-        let (mut round, warm_up) = (Self { histogram: histogram(), lost: 0 }, count / 10);
-        let interval = settings.rate.map(|rate| Duration::from_nanos(1_000_000_000 / rate.max(1)));
-        let began = Instant::now();
-        for index in 0..count + warm_up {
-            let start = match interval {
-                None => Instant::now(),
-                Some(interval) => {
-                    let start = began + interval * index as u32;
-                    while Instant::now() < start {
-                        std::hint::spin_loop();
-                    }
-                    start
-                }
-            };
-            let answered = trip(index)?;
-            if index < warm_up {
-                continue;
-            }
-            if answered {
-                round.histogram.saturating_record(start.elapsed().as_nanos() as u64);
-            } else {
-                round.lost += 1;
-            }
-        }
-        Ok(round)
-    }
-}
-
-fn bourdon_round(settings: &Settings, count: u64) -> Result<Round, Failure> {
-    let spec = Spec::new(settings, WorkerKind::Echo, count);
-    let mut far = FarEnd::start(&spec)?;
-    far.wait_until_ready()?;
-    let mut node = join(&spec, Role::Member, 0)?;
-    let mut payload = vec![0; settings.size as usize];
-    Round::run(settings, count, |index| {
-        payload[..8].copy_from_slice(&index.to_le_bytes());
-        loop {
-            match node.try_publish(TOPIC, &payload) {
-                Ok(_) => break,
-                Err(Refusal::Window | Refusal::Forming) => drop(node.poll(|_| {}).map_err(broken)?),
-                Err(refusal) => return Err(broken(refusal)),
-            }
-        }
-        node.flush().map_err(broken)?;
-        let (mut answered, mut polls, began) = (false, 0u32, Instant::now());
-        while !answered {
-            let work = node
-                .poll(|message| {
-                    answered |= message.sender == Rank(1) && message.payload[..8] == index.to_le_bytes();
-                })
-                .map_err(broken)?;
-            polls += 1;
-            if work == 0 && polls.is_multiple_of(LOOK_EVERY) && began.elapsed() > PATIENCE {
-                let what = if far.has_ended() { "the far end ended" } else { "no answer came for 5 s" };
-                return Err(broken(what));
-            }
-            if work == 0 {
-                node.wait(Duration::from_millis(50)).map_err(broken)?;
-            }
-        }
-        Ok(true)
-    })
-}
-
-fn threaded_round(settings: &Settings, count: u64) -> Result<Round, Failure> {
-    let spec = Spec::new(settings, WorkerKind::ThreadedEcho, count);
-    let mut far = FarEnd::start(&spec)?;
-    far.wait_until_ready()?;
-    let mut node = Threaded::start(&spec, 0)?;
-    let mut payload = vec![0; settings.size as usize];
-    Round::run(settings, count, |index| {
-        payload[..8].copy_from_slice(&index.to_le_bytes());
-        node.publish(&payload)?;
-        let (mut answered, mut polls, began) = (false, 0u32, Instant::now());
-        while !answered {
-            node.receive(Rank(1), |answer| answered |= answer[..8] == index.to_le_bytes())?;
-            polls += 1;
-            if polls.is_multiple_of(LOOK_EVERY) && began.elapsed() > PATIENCE {
-                return Err(broken("no answer came for 5 s"));
-            }
-        }
-        Ok(true)
-    })
-}
-
-fn raw_round(settings: &Settings, count: u64) -> Result<Round, Failure> {
-    let spec = Spec::new(settings, WorkerKind::RawEcho, count);
-    let mut pinger = raw::Pinger::new(&spec)?;
-    let mut far = FarEnd::start(&spec)?;
-    far.wait_until_ready()?;
-    let payload = vec![7; settings.size as usize];
-    Round::run(settings, count, |_| Ok(pinger.ping(&payload)))
 }
 
 /// Measures round trips and prints the result.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
-    let threaded = settings.mode == Mode::Threaded;
-    if !threaded {
-        pin(0);
-    }
+    let common = &settings.common;
     let count = settings.count.unwrap_or(50_000);
-    let beside_raw = settings.measures(Peer::Raw)?;
-    let (mut bourdon, mut raw) = (Vec::new(), Vec::new());
-    for _ in 0..settings.rounds {
-        if beside_raw {
-            raw.push(raw_round(settings, count)?);
+    let spec =
+        Spec { mode: settings.mode, offered_per_s: settings.rate, ..Spec::new(common, WorkerKind::Pinger, count) };
+    let systems = common.systems(PEERS, &[Peer::Raw])?;
+    let trips = settings.rate.map_or(SLOWEST_TRIP, |rate| Duration::from_secs(1) / rate as u32 + SLOWEST_TRIP);
+    let limit = ROUND_PATIENCE + trips * u32::try_from(count).unwrap_or(u32::MAX);
+    let mut rounds: Vec<Vec<Round>> = systems.iter().map(|_| Vec::new()).collect();
+    for _ in 0..common.rounds {
+        for (system, rounds) in systems.iter().zip(&mut rounds) {
+            rounds.push(Round::measure(system, &spec, WorkerKind::Echo, limit)?);
         }
-        bourdon.push(if threaded { threaded_round(settings, count)? } else { bourdon_round(settings, count)? });
     }
-    let spec = Spec::new(settings, WorkerKind::Echo, count);
-    let mut rows =
-        vec![row(settings, "bourdon", &bourdon, spec.settings(if threaded { "threaded" } else { "inline" }))];
+    let rows: Vec<Row> =
+        systems.iter().zip(&rounds).map(|(system, rounds)| row(settings, system, &spec, rounds)).collect();
     let mut ratios = Vec::new();
-    if beside_raw {
-        rows.push(row(settings, "raw-spin", &raw, serde_json::json!({ "interface": "lo" })));
-        for (name, q) in [("rtt p50 over raw", 0.5), ("rtt p99 over raw", 0.99)] {
-            let at = |round: &Round| round.histogram.value_at_quantile(q) as f64;
-            let rounds = bourdon.iter().zip(&raw).map(|(ours, floor)| at(ours) / at(floor)).collect();
-            ratios.push(Ratio { what: name.into(), rounds });
+    for (system, theirs) in systems.iter().zip(&rounds).skip(1) {
+        for (name, quantile) in [("p50", 0.5), ("p99", 0.99)] {
+            let pairs = rounds[0].iter().zip(theirs);
+            let rounds = pairs.map(|(ours, theirs)| ours.rtt_ns(quantile) / theirs.rtt_ns(quantile)).collect();
+            ratios.push(Ratio { what: format!("rtt {name} over {}", system.name()), rounds });
         }
     }
-    show(settings, &rows, &ratios)
+    show(common, &rows, &ratios)
 }
 
-fn row(settings: &Settings, system: &str, rounds: &[Round], how: serde_json::Value) -> Row {
-    let mut all = histogram();
-    rounds.iter().for_each(|round| all.add(&round.histogram).expect("the bounds are the same"));
-    let mut p50: Vec<u64> = rounds.iter().map(|round| round.histogram.value_at_quantile(0.5)).collect();
-    p50.sort_unstable();
+fn row(settings: &Settings, system: &System, spec: &Spec, rounds: &[Round]) -> Row {
+    let all = histogram_of(rounds.iter().flat_map(|round| &round.near.latency_ns));
+    let name = if system.peer == Some(Peer::Raw) { "raw-spin".to_owned() } else { system.name() };
     Row {
         what: "latency".into(),
-        system: system.into(),
-        transport: crate::worker::transport_name(settings),
-        size_bytes: settings.size,
+        system: name,
+        transport: system.transport(&settings.common),
+        size_bytes: spec.size_bytes,
         count: all.len(),
-        lost: Some(rounds.iter().map(|round| round.lost).sum()),
-        out_of_order: Some(0), // an answer out of order is never taken for the one waited for
-        rate_per_s: p50.get(p50.len() / 2).map(|ns| 1_000_000_000 / ns.max(&1)),
+        lost: Some(0),         // a reply that does not come ends the measurement
+        out_of_order: Some(0), // a reply out of order is never taken for the one that is waited for
+        rate_per_s: median(rounds.iter().map(|round| 1e9 / round.rtt_ns(0.5).max(1.0))).map(|rate| rate as u64),
         latency: Some((Latency::RoundTrip, all)),
         cpu_ns_per_message: None, // both ends spin
-        settings: how,
+        settings: round::settings(system, spec, rounds),
+        extra: Default::default(),
     }
 }

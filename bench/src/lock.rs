@@ -14,7 +14,7 @@ mod bourdon;
 mod clients;
 mod peers;
 
-use crate::row::{Ratio, histogram};
+use crate::row::{Ratio, document, histogram};
 use crate::scratch::Storage;
 use crate::{Failure, Idle};
 use ::bourdon::settings::MutexKind;
@@ -296,8 +296,7 @@ fn heading() -> String {
 
 fn show(settings: &Settings, rows: &[Value], ratios: &[Ratio]) {
     if settings.json {
-        let ratios: Vec<Value> = ratios.iter().map(Ratio::object).collect();
-        println!("{}", json!({ "rows": rows, "ratios": ratios }));
+        println!("{}", document(rows, ratios));
         return;
     }
     println!("{}", heading());

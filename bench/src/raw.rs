@@ -5,20 +5,30 @@
 //! offload into a receiver with receive offload; each datagram is packed with as many messages as fit, without numbers
 //! and retransmission.
 
-use crate::Failure;
-use crate::worker::{Found, Spec, WorkerReport, cpu_ns, report};
+use crate::worker::{Found, Spec, WorkerKind, WorkerReport, cpu_ns, has_begun, report};
+use crate::{Failure, Link, broken, ends};
+use rustix::io::Errno;
 use rustix::net::sockopt;
 use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-/// The length of a raw packed datagram: the engine's own MTU, so that both load the network alike.
-pub(crate) const DATAGRAM_BYTES: usize = 1408;
-/// Datagrams in one send: what fits 64 KiB.
-pub(crate) const SEGMENTS: usize = 46;
+/// The most bytes in one send: what an IPv4 datagram holds.
+const SEND_BYTES: usize = 65_507;
 /// A silence of this length ends a one-way round.
 const QUIET: Duration = Duration::from_millis(300);
+/// The most datagrams that one poll takes.
+const LIMIT: usize = 64;
+
+/// Plays an end: round trips as any other system, one way by packed datagrams.
+pub(crate) fn play(spec: &Spec) -> Result<(), Failure> {
+    match spec.role {
+        WorkerKind::Publisher => flood(spec),
+        WorkerKind::Receiver => sink(spec),
+        _ => ends::play(spec, RawLink::open(spec)?),
+    }
+}
 
 fn unusable(doing: &'static str) -> impl Fn(std::io::Error) -> Failure {
     move |error| Failure::Unusable(format!("raw sockets: {doing}: {error}"))
@@ -47,55 +57,56 @@ fn sender(group: SocketAddr) -> Result<UdpSocket, Failure> {
     Ok(socket.into())
 }
 
-/// Answers every datagram, until the harness ends it.
-pub(crate) fn echo(spec: &Spec) -> Result<(), Failure> {
-    let (inward, outward) = (receiver(spec.address)?, sender(spec.back_address)?);
-    report(&WorkerReport::Ready);
-    let mut buffer = [0; 65_536];
-    loop {
-        if let Ok((length, _)) = rustix::net::recv(&inward, &mut buffer[..], RecvFlags::DONTWAIT) {
-            let _ = rustix::net::send(&outward, &buffer[..length], SendFlags::empty());
-        }
-    }
-}
-
-/// The near end of round trips.
-pub(crate) struct Pinger {
+/// Sockets that carry a message in each datagram.
+struct RawLink {
     inward: UdpSocket,
     outward: UdpSocket,
     buffer: Vec<u8>,
 }
 
-impl Pinger {
-    pub(crate) fn new(spec: &Spec) -> Result<Self, Failure> {
-        let buffer = vec![0; 65_536];
-        Ok(Self { inward: receiver(spec.back_address)?, outward: sender(spec.address)?, buffer })
-    }
-
-    /// One round trip; false if the answer is lost.
-    pub(crate) fn ping(&mut self, payload: &[u8]) -> bool {
-        let _ = rustix::net::send(&self.outward, payload, SendFlags::empty());
-        let mut tries = 0u32;
-        loop {
-            if rustix::net::recv(&self.inward, &mut self.buffer[..], RecvFlags::DONTWAIT).is_ok() {
-                return true;
-            }
-            tries += 1;
-            if tries > 5_000_000 {
-                return false;
-            }
-        }
+impl RawLink {
+    fn open(spec: &Spec) -> Result<Self, Failure> {
+        let (own, other) =
+            if spec.role.is_near() { (spec.back_address, spec.address) } else { (spec.address, spec.back_address) };
+        Ok(Self { inward: receiver(own)?, outward: sender(other)?, buffer: vec![0; 65_536] })
     }
 }
 
+impl Link for RawLink {
+    #[inline]
+    fn try_send(&mut self, message: &[u8]) -> Result<bool, Failure> {
+        match rustix::net::send(&self.outward, message, SendFlags::empty()) {
+            Ok(_) => Ok(true),
+            Err(Errno::WOULDBLOCK | Errno::NOBUFS) => Ok(false),
+            Err(error) => Err(broken(format!("raw sockets: send: {error}"))),
+        }
+    }
+
+    #[inline]
+    fn poll(&mut self, mut on_message: impl FnMut(&[u8])) -> Result<usize, Failure> {
+        for count in 0..LIMIT {
+            match rustix::net::recv(&self.inward, &mut self.buffer[..], RecvFlags::DONTWAIT) {
+                Ok((length, _)) => on_message(&self.buffer[..length]),
+                Err(Errno::WOULDBLOCK) => return Ok(count),
+                Err(error) => return Err(broken(format!("raw sockets: recv: {error}"))),
+            }
+        }
+        Ok(LIMIT)
+    }
+}
+
+/// How many messages a packed datagram holds.
+fn messages_per_datagram(spec: &Spec) -> u64 {
+    u64::from((spec.mtu_bytes / spec.size_bytes).max(1))
+}
+
 /// Counts messages until none arrive.
-pub(crate) fn sink(spec: &Spec) -> Result<(), Failure> {
+fn sink(spec: &Spec) -> Result<(), Failure> {
     let inward = receiver(spec.address)?;
     if spec.offload {
         bourdon_udp::coalesce_received(&inward).map_err(unusable("receive offload"))?;
     }
     report(&WorkerReport::Ready);
-    let per_datagram = (DATAGRAM_BYTES / spec.size_bytes as usize).max(1) as u64;
     let mut buffer = vec![0; 65_536];
     let (mut bytes, mut first, mut last) = (0u64, None, Instant::now());
     let cpu_before = cpu_ns();
@@ -111,9 +122,9 @@ pub(crate) fn sink(spec: &Spec) -> Result<(), Failure> {
         }
     }
     let elapsed_ns = first.map_or(0, |first| last.duration_since(first).as_nanos() as u64);
-    let datagrams = bytes / DATAGRAM_BYTES as u64;
+    let datagrams = bytes / u64::from(spec.mtu_bytes);
     report(&WorkerReport::Found(Found {
-        received: datagrams * per_datagram,
+        received: datagrams * messages_per_datagram(spec),
         elapsed_ns,
         cpu_ns: cpu_ns() - cpu_before,
         ..Found::default()
@@ -121,20 +132,25 @@ pub(crate) fn sink(spec: &Spec) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Sends packed datagrams holding `count` messages; returns how many messages were sent.
-pub(crate) fn flood(spec: &Spec) -> Result<u64, Failure> {
+/// Sends packed datagrams that hold the messages to send, or a few more.
+fn flood(spec: &Spec) -> Result<(), Failure> {
     let outward = sender(spec.address)?;
-    let segments = if spec.offload { SEGMENTS } else { 1 };
+    let datagram_bytes = spec.mtu_bytes as usize;
+    let segments = if spec.offload { (SEND_BYTES / datagram_bytes).max(1) } else { 1 };
     if spec.offload {
-        bourdon_udp::segment_sent(&outward, DATAGRAM_BYTES as u16).map_err(unusable("send offload"))?;
+        bourdon_udp::segment_sent(&outward, spec.mtu_bytes as u16).map_err(unusable("send offload"))?;
     }
-    let per_datagram = (DATAGRAM_BYTES / spec.size_bytes as usize).max(1) as u64;
-    let run = vec![7; DATAGRAM_BYTES * segments];
+    report(&WorkerReport::Ready);
+    while !has_begun() {
+        std::thread::yield_now();
+    }
+    let (run, cpu_before) = (vec![7; datagram_bytes * segments], cpu_ns());
     let mut sent = 0;
     while sent < spec.count {
         if rustix::net::send(&outward, &run, SendFlags::empty()).is_ok() {
-            sent += per_datagram * segments as u64;
+            sent += messages_per_datagram(spec) * segments as u64;
         }
     }
-    Ok(sent)
+    report(&WorkerReport::Found(Found { sent, cpu_ns: cpu_ns() - cpu_before, ..Found::default() }));
+    Ok(())
 }

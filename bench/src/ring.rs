@@ -4,9 +4,12 @@
 //! read whole. The producer never waits for a lossy reader, so `lost` counts what a reader of the broadcast ring
 //! missed.
 
-use crate::row::{Latency, Row, histogram, show};
-use crate::worker::{cpu_ns, pin};
-use crate::{Failure, Settings};
+use crate::round::Round;
+use crate::row::{Latency, Ratio, Row, histogram, median, show};
+use crate::systems::System;
+use crate::throughput::{self, limit};
+use crate::worker::{Spec, WorkerKind, cpu_ns, pin};
+use crate::{Failure, Peer, Settings};
 use bourdon_ring::{broadcast, spsc};
 use std::time::Instant;
 
@@ -14,9 +17,12 @@ use std::time::Instant;
 const RING_BYTES: usize = 1 << 20;
 /// Frames staged before they are published together, in the batched row.
 const BATCH: u64 = 32;
+/// What can be measured beside Bourdon's ring here: each with a thread at both ends, in a process of its own.
+const PEERS: &[Peer] = &[Peer::Crossbeam, Peer::Rtrb, Peer::Disruptor];
 /// Readers of the broadcast ring.
 const READERS: usize = 3;
 
+#[derive(Default)]
 struct Figures {
     received: u64,
     lost: u64,
@@ -27,38 +33,58 @@ struct Figures {
 /// Measures the rings and prints the result.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     let count = settings.count.unwrap_or(20_000_000);
-    let size = settings.size as usize;
+    let size = settings.common.size as usize;
     if size > RING_BYTES / 8 {
         return Err(Failure::Unusable(format!("a ring of {RING_BYTES} bytes takes frames up to {}", RING_BYTES / 8)));
     }
+    let common = &settings.common;
+    let systems = common.systems(PEERS, &[])?;
+    let spec = Spec { receivers: 0, ..Spec::new(common, WorkerKind::Pair, count) };
+    let mut rounds: Vec<Vec<Round>> = systems[1..].iter().map(|_| Vec::new()).collect();
+    let (mut single, mut batched, mut broadcast) = (Figures::default(), Figures::default(), Figures::default());
+    for _ in 0..common.rounds {
+        for (system, rounds) in systems[1..].iter().zip(&mut rounds) {
+            rounds.push(Round::measure(system, &spec, WorkerKind::Pair, limit(&spec))?);
+        }
+        one_to_one(&mut single, count, size, 1);
+        one_to_one(&mut batched, count, size, BATCH);
+        one_to_many(&mut broadcast, count, size);
+    }
+    let peers = || systems[1..].iter().zip(&rounds);
+    let ratio = |(system, rounds): (&System, &Vec<Round>)| Ratio {
+        what: format!("spsc rate over {}", system.name()),
+        rounds: single.rates.iter().zip(rounds).map(|(ours, theirs)| ours / theirs.rate()).collect(),
+    };
+    let ratios: Vec<Ratio> = peers().map(ratio).collect();
     let mut rows = vec![
-        row(settings, "spsc", one_to_one(settings.rounds, count, size, 1)),
-        row(settings, "spsc-batch-32", one_to_one(settings.rounds, count, size, BATCH)),
-        row(settings, "broadcast-1-to-3", one_to_many(settings.rounds, count, size)),
+        row(settings, "spsc", single),
+        row(settings, "spsc-batch-32", batched),
+        row(settings, "broadcast-1-to-3", broadcast),
     ];
-    let mut trips = row(settings, "spsc-round-trip", Figures { received: 0, lost: 0, rates: vec![], cpu_ns: 0 });
+    rows.extend(peers().map(|(system, rounds)| throughput::row(common, "spsc", system, &spec, rounds)));
+    let mut trips = row(settings, "spsc-round-trip", Figures::default());
     let latency = round_trips(count.min(500_000), size);
     trips.count = latency.len();
     trips.latency = Some((Latency::RoundTrip, latency));
     trips.cpu_ns_per_message = None;
     rows.push(trips);
-    show(settings, &rows, &[])
+    show(common, &rows, &ratios)
 }
 
-fn row(settings: &Settings, what: &str, mut figures: Figures) -> Row {
-    figures.rates.sort_by(f64::total_cmp);
+fn row(settings: &Settings, what: &str, figures: Figures) -> Row {
     Row {
         what: what.into(),
         system: "bourdon".into(),
         transport: "ring".into(),
-        size_bytes: settings.size,
+        size_bytes: settings.common.size,
         count: figures.received,
         lost: Some(figures.lost),
         out_of_order: Some(0), // checked on every frame
-        rate_per_s: figures.rates.get(figures.rates.len() / 2).map(|rate| *rate as u64),
+        rate_per_s: median(figures.rates).map(|rate| rate as u64),
         latency: None,
         cpu_ns_per_message: Some(figures.cpu_ns / figures.received.max(1)),
-        settings: serde_json::json!({ "ring_bytes": RING_BYTES, "rounds": settings.rounds }),
+        settings: serde_json::json!({ "ring_bytes": RING_BYTES, "rounds": settings.common.rounds }),
+        extra: Default::default(),
     }
 }
 
@@ -68,84 +94,76 @@ fn take(scratch: &mut [u8], frame: &[u8]) -> u64 {
     u64::from_le_bytes(std::hint::black_box(&*scratch)[..8].try_into().expect("frames are at least 16 bytes"))
 }
 
-fn one_to_one(rounds: u32, count: u64, size: usize, batch: u64) -> Figures {
-    let mut figures = Figures { received: 0, lost: 0, rates: Vec::new(), cpu_ns: 0 };
-    for _ in 0..rounds {
-        let (mut producer, mut consumer) = spsc::channel(RING_BYTES);
-        let cpu_before = cpu_ns();
-        let reader = std::thread::spawn(move || {
-            pin(1);
-            let (mut next, mut scratch, began) = (0, vec![0; size], Instant::now());
-            while next < count {
-                consumer.read(256, |_, frame| {
-                    assert_eq!(take(&mut scratch, frame), next, "the ring lost or misplaced a frame");
-                    next += 1;
-                });
-            }
-            count as f64 / began.elapsed().as_secs_f64()
-        });
-        pin(0);
-        let mut frame = vec![7; size];
-        for number in 0..count {
-            frame[..8].copy_from_slice(&number.to_le_bytes());
-            loop {
-                let Ok(mut claim) = producer.try_claim(0, size) else { continue };
-                claim.copy_from_slice(&frame);
-                if (number + 1) % batch == 0 || number + 1 == count {
-                    claim.commit();
-                } else {
-                    claim.stage();
-                }
-                break;
-            }
+fn one_to_one(figures: &mut Figures, count: u64, size: usize, batch: u64) {
+    let (mut producer, mut consumer) = spsc::channel(RING_BYTES);
+    let cpu_before = cpu_ns();
+    let reader = std::thread::spawn(move || {
+        pin(1);
+        let (mut next, mut scratch, began) = (0, vec![0; size], Instant::now());
+        while next < count {
+            consumer.read(256, |_, frame| {
+                assert_eq!(take(&mut scratch, frame), next, "the ring lost or misplaced a frame");
+                next += 1;
+            });
         }
-        figures.rates.push(reader.join().expect("the reader checks every frame"));
-        figures.received += count;
-        figures.cpu_ns += cpu_ns() - cpu_before;
+        count as f64 / began.elapsed().as_secs_f64()
+    });
+    pin(0);
+    let mut frame = vec![7; size];
+    for number in 0..count {
+        frame[..8].copy_from_slice(&number.to_le_bytes());
+        loop {
+            let Ok(mut claim) = producer.try_claim(0, size) else { continue };
+            claim.copy_from_slice(&frame);
+            if (number + 1) % batch == 0 || number + 1 == count {
+                claim.commit();
+            } else {
+                claim.stage();
+            }
+            break;
+        }
     }
-    figures
+    figures.rates.push(reader.join().expect("the reader checks every frame"));
+    figures.received += count;
+    figures.cpu_ns += cpu_ns() - cpu_before;
 }
 
-fn one_to_many(rounds: u32, count: u64, size: usize) -> Figures {
-    let mut figures = Figures { received: 0, lost: 0, rates: Vec::new(), cpu_ns: 0 };
-    for _ in 0..rounds {
-        let (mut producer, joiner) = broadcast::channel(RING_BYTES);
-        let cpu_before = cpu_ns();
-        let consumers: Vec<_> = (0..READERS).map(|_| joiner.join()).collect();
-        let readers: Vec<_> = consumers
-            .into_iter()
-            .map(|mut consumer| {
-                std::thread::spawn(move || {
-                    pin(1);
-                    let (mut next, mut received, mut scratch) = (0, 0u64, vec![0; size]);
-                    while next < count && !(consumer.is_abandoned() && consumer.sequence() >= count) {
-                        let read = consumer.read(256, |_, frame| {
-                            let number = take(&mut scratch, frame);
-                            assert!(number >= next, "the ring misplaced a frame");
-                            (next, received) = (number + 1, received + 1);
-                        });
-                        if read.is_err() {
-                            consumer.resume(broadcast::Resume::Oldest);
-                        }
+fn one_to_many(figures: &mut Figures, count: u64, size: usize) {
+    let (mut producer, joiner) = broadcast::channel(RING_BYTES);
+    let cpu_before = cpu_ns();
+    let consumers: Vec<_> = (0..READERS).map(|_| joiner.join()).collect();
+    let readers: Vec<_> = consumers
+        .into_iter()
+        .map(|mut consumer| {
+            std::thread::spawn(move || {
+                pin(1);
+                let (mut next, mut received, mut scratch) = (0, 0u64, vec![0; size]);
+                while next < count && !(consumer.is_abandoned() && consumer.sequence() >= count) {
+                    let read = consumer.read(256, |_, frame| {
+                        let number = take(&mut scratch, frame);
+                        assert!(number >= next, "the ring misplaced a frame");
+                        (next, received) = (number + 1, received + 1);
+                    });
+                    if read.is_err() {
+                        consumer.resume(broadcast::Resume::Oldest);
                     }
-                    received
-                })
+                }
+                received
             })
-            .collect();
-        pin(0);
-        let (mut frame, began) = (vec![7; size], Instant::now());
-        for number in 0..count {
-            frame[..8].copy_from_slice(&number.to_le_bytes());
-            while producer.try_push(0, &frame).is_err() {}
-        }
-        figures.rates.push(count as f64 / began.elapsed().as_secs_f64());
-        drop(producer);
-        let received: u64 = readers.into_iter().map(|reader| reader.join().expect("readers check order")).sum();
-        figures.received += received;
-        figures.lost += count * READERS as u64 - received;
-        figures.cpu_ns += cpu_ns() - cpu_before;
+        })
+        .collect();
+    pin(0);
+    let (mut frame, began) = (vec![7; size], Instant::now());
+    for number in 0..count {
+        frame[..8].copy_from_slice(&number.to_le_bytes());
+        while producer.try_push(0, &frame).is_err() {}
     }
-    figures
+    figures.rates.push(count as f64 / began.elapsed().as_secs_f64());
+    drop(producer);
+    let received: u64 = readers.into_iter().map(|reader| reader.join().expect("readers check order")).sum();
+    figures.received += received;
+    figures.lost += count * READERS as u64 - received;
+    figures.cpu_ns += cpu_ns() - cpu_before;
 }
 
 fn round_trips(count: u64, size: usize) -> hdrhistogram::Histogram<u64> {

@@ -1,8 +1,8 @@
 //! The output of a measurement: rows, ratios, and the percentile file.
 
-use crate::{Failure, Settings};
+use crate::{Common, Failure, machine, report};
 use hdrhistogram::Histogram;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -12,6 +12,25 @@ const LATENCY_MAX_NS: u64 = 60_000_000_000;
 /// An empty histogram of latencies.
 pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_max(LATENCY_MAX_NS, 3).expect("the bounds are valid")
+}
+
+/// What a histogram holds, as (latency, count) for each bucket: how a worker reports it.
+pub(crate) fn buckets(histogram: &Histogram<u64>) -> Vec<(u64, u64)> {
+    histogram.iter_recorded().map(|value| (value.value_iterated_to(), value.count_at_value())).collect()
+}
+
+/// The histogram of these buckets.
+pub(crate) fn histogram_of<'a>(buckets: impl IntoIterator<Item = &'a (u64, u64)>) -> Histogram<u64> {
+    let mut all = histogram();
+    buckets.into_iter().for_each(|(value, count)| all.saturating_record_n(*value, *count));
+    all
+}
+
+/// The middle of some figures, if there are any.
+pub(crate) fn median(figures: impl IntoIterator<Item = f64>) -> Option<f64> {
+    let mut sorted: Vec<f64> = figures.into_iter().collect();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
 }
 
 /// Whether a row's latencies are of a round trip or of one way.
@@ -36,6 +55,8 @@ pub(crate) struct Row {
     pub(crate) latency: Option<(Latency, Histogram<u64>)>,
     pub(crate) cpu_ns_per_message: Option<u64>,
     pub(crate) settings: Value,
+    /// What only rows of this measurement have.
+    pub(crate) extra: Map<String, Value>,
 }
 
 /// Bourdon over a peer, round by round.
@@ -46,7 +67,7 @@ pub(crate) struct Ratio {
 }
 
 impl Ratio {
-    fn sorted(&self) -> Vec<f64> {
+    pub(crate) fn sorted(&self) -> Vec<f64> {
         let mut rounds = self.rounds.clone();
         rounds.sort_by(f64::total_cmp);
         rounds
@@ -72,7 +93,7 @@ impl Ratio {
 }
 
 impl Row {
-    fn object(&self) -> Value {
+    pub(crate) fn object(&self) -> Value {
         let latency = |kind| match &self.latency {
             Some((is, histogram)) if *is == kind && !histogram.is_empty() => json!({
                 "p50": histogram.value_at_quantile(0.5),
@@ -83,7 +104,7 @@ impl Row {
             }),
             _ => Value::Null,
         };
-        json!({
+        let mut row = json!({
             "what": self.what,
             "system": self.system,
             "transport": self.transport,
@@ -96,7 +117,12 @@ impl Row {
             "one_way_ns": latency(Latency::OneWay),
             "cpu_ns_per_message": self.cpu_ns_per_message,
             "settings": self.settings,
-        })
+        });
+        if let Some((_, histogram)) = &self.latency {
+            row["percentiles"] = percentiles(histogram);
+        }
+        self.extra.iter().for_each(|(key, value)| row[key] = value.clone());
+        row
     }
 
     fn text(&self) -> String {
@@ -116,12 +142,26 @@ impl Row {
     }
 }
 
-/// Prints the result on stdout and writes the requested percentile file.
-pub(crate) fn show(settings: &Settings, rows: &[Row], ratios: &[Ratio]) -> Result<(), Failure> {
-    if settings.json {
-        let rows: Vec<_> = rows.iter().map(Row::object).collect();
-        let ratios: Vec<_> = ratios.iter().map(Ratio::object).collect();
-        println!("{}", json!({ "rows": rows, "ratios": ratios }));
+/// The distribution as (percentile, latency) pairs, denser towards the end.
+fn percentiles(histogram: &Histogram<u64>) -> Value {
+    let steps = histogram.iter_quantiles(5).filter(|_| !histogram.is_empty());
+    steps.map(|step| json!([100.0 * step.quantile_iterated_to(), step.value_iterated_to()])).collect()
+}
+
+/// What a command with `--json` prints: the rows, the ratios, and the machine that they were measured on.
+pub(crate) fn document(rows: &[Value], ratios: &[Ratio]) -> Value {
+    let ratios: Vec<_> = ratios.iter().map(Ratio::object).collect();
+    json!({ "rows": rows, "ratios": ratios, "machine": machine::describe() })
+}
+
+/// Prints the result on stdout and writes the requested files.
+pub(crate) fn show(common: &Common, rows: &[Row], ratios: &[Ratio]) -> Result<(), Failure> {
+    let objects: Vec<_> = rows.iter().map(Row::object).collect();
+    if let Some(path) = &common.html {
+        report::write_one(path, &document(&objects, ratios))?;
+    }
+    if common.json {
+        println!("{}", document(&objects, ratios));
     } else {
         println!(
             "{:<28} {:<15} {:>10} {:>6} {:>12} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7}",
@@ -131,7 +171,7 @@ pub(crate) fn show(settings: &Settings, rows: &[Row], ratios: &[Ratio]) -> Resul
         ratios.iter().filter_map(Ratio::text).for_each(|line| println!("{line}"));
     }
     let bourdon = rows.iter().filter(|row| row.system == "bourdon").find_map(|row| row.latency.as_ref());
-    match (&settings.hgrm, bourdon) {
+    match (&common.hgrm, bourdon) {
         (Some(path), Some((_, histogram))) => write_hgrm(path, histogram),
         (Some(_), None) => {
             Err(Failure::Unusable("this measurement has no latencies to write: leave out --hgrm".into()))

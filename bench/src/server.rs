@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 const LINES: usize = 5;
 
 /// A process that runs a server.
-pub(crate) struct Server {
+pub struct Server {
     child: Child,
     log: PathBuf,
     program: &'static str,
@@ -28,7 +28,7 @@ impl Drop for Server {
 
 impl Server {
     /// Starts a program, found on the path, with nothing of this environment that begins with `hidden_prefix`.
-    pub(crate) fn start(
+    pub fn start(
         program: &'static str,
         arguments: &[String],
         hidden_prefix: &str,
@@ -47,7 +47,7 @@ impl Server {
     }
 
     /// Whether it runs.
-    pub(crate) fn runs(&mut self) -> bool {
+    pub fn runs(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
@@ -58,7 +58,7 @@ impl Server {
     }
 
     /// Describes a failure, with the last output of the server.
-    pub(crate) fn broken(&self, why: impl std::fmt::Display) -> Failure {
+    pub fn broken(&self, why: impl std::fmt::Display) -> Failure {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         let last = lines[lines.len().saturating_sub(LINES)..].join("\n");
@@ -67,7 +67,7 @@ impl Server {
 }
 
 /// A program's version output; `None` if it is not installed.
-pub(crate) fn version(program: &str) -> Option<String> {
+pub fn version(program: &str) -> Option<String> {
     let output = Command::new(program).arg("--version").output().ok()?;
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -15,13 +15,16 @@ pub(crate) mod member;
 pub(crate) use self::bourdon::run as bourdon;
 
 use crate::hosts::{Hosts, INTERFACE};
-use crate::row::{Latency, Ratio, Row, histogram, show};
+use crate::row::{Latency, Ratio, Row, histogram_of, median, show};
 use crate::task::Task;
-use crate::worker::{FarEnd, Found, Spec, WorkerKind};
+use crate::worker::{Found, Spec, Worker, WorkerKind};
 use crate::{Failure, Idle, Mode, Peer, Settings, corosync};
 use serde_json::Value;
 use std::process::Command;
+use std::time::Duration;
 
+/// How much longer than the measured time a round may take: members wait for each other before it and after it.
+const PATIENCE: Duration = Duration::from_secs(120);
 const MEMBERS: u16 = 3;
 /// Messages a second of each member where latency is measured: a rate that every system sustains.
 const RATE_PER_S: u64 = 1_000;
@@ -62,7 +65,7 @@ const PEER: &str = "corosync";
 /// The systems of a run, the peer first; a system that this build does not have is left out and reported.
 fn systems(settings: &Settings, spec: &Spec) -> Result<Vec<System>, Failure> {
     let mut systems = Vec::new();
-    if settings.measures(Peer::Corosync)? {
+    if !settings.common.peers(&[Peer::Corosync], &[Peer::Corosync])?.is_empty() {
         let how = corosync::settings(&corosync::version()?, spec.idle);
         systems.push(System { name: PEER, worker: WorkerKind::CorosyncMember, reliability: "", how });
     }
@@ -71,7 +74,7 @@ fn systems(settings: &Settings, spec: &Spec) -> Result<Vec<System>, Failure> {
             eprintln!("{name} is left out: this build has no {why}");
             continue;
         }
-        let mut how = spec.settings("inline");
+        let mut how = spec.settings();
         how["reliability"] = reliability.into();
         how["uniform"] = (reliability == "uniform").into();
         systems.push(System { name, worker: WorkerKind::BourdonMember, reliability, how });
@@ -102,11 +105,7 @@ impl Round {
     }
 
     fn latency(&self) -> hdrhistogram::Histogram<u64> {
-        let mut latency = histogram();
-        for (value, count) in self.found.iter().flat_map(|found| &found.one_way_ns) {
-            latency.saturating_record_n(*value, *count);
-        }
-        latency
+        histogram_of(self.found.iter().flat_map(|found| &found.latency_ns))
     }
 }
 
@@ -114,6 +113,7 @@ impl Round {
 fn round(hosts: Option<&Hosts>, system: &System, spec: &Spec, task: &Task) -> Result<Round, Failure> {
     let program = std::env::current_exe().map_err(|error| Failure::Unusable(error.to_string()))?;
     let (sender, findings) = std::sync::mpsc::channel();
+    let limit = PATIENCE + Duration::from_nanos(task.duration_ns);
     for rank in 0..MEMBERS {
         let mut command = match hosts {
             None => Command::new(&program),
@@ -127,12 +127,12 @@ fn round(hosts: Option<&Hosts>, system: &System, spec: &Spec, task: &Task) -> Re
             }
         };
         let spec = Spec { role: system.worker, order: Some(Task { rank, ..task.clone() }), ..spec.clone() };
-        let mut end = FarEnd::start_by(command.arg("worker"), &spec)?;
+        let mut end = Worker::start_by(command.arg("worker"), &spec)?;
         let sender = sender.clone();
         // The far end is returned with its figures: a member stays alive until all are done, because the others may
         // need it.
         std::thread::spawn(move || {
-            let finding = end.found();
+            let finding = end.found(limit);
             let _ = sender.send((rank, finding, end)); // the receiver is gone after a failure
         });
     }
@@ -149,7 +149,7 @@ fn round(hosts: Option<&Hosts>, system: &System, spec: &Spec, task: &Task) -> Re
 fn hosts(settings: &Settings) -> Result<Option<Hosts>, Failure> {
     match Hosts::make(MEMBERS) {
         Ok(hosts) => Ok(Some(hosts)),
-        Err(Failure::Unusable(why)) if settings.no_peer => {
+        Err(Failure::Unusable(why)) if settings.common.no_peer => {
             eprintln!("all members are on lo: {why}");
             Ok(None)
         }
@@ -165,15 +165,15 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     if settings.mode == Mode::Threaded {
         return Err(Failure::Unusable("total order is measured inline; leave out --mode".into()));
     }
-    let idle = settings.idle.unwrap_or(IDLE);
-    let spec = Spec { members: MEMBERS, idle, ..Spec::new(settings, WorkerKind::BourdonMember, 0) };
+    let idle = settings.common.idle.unwrap_or(IDLE);
+    let spec = Spec { members: MEMBERS, idle, ..Spec::new(&settings.common, WorkerKind::BourdonMember, 0) };
     let systems = systems(settings, &spec)?;
     let hosts = hosts(settings)?;
     let interface = if hosts.is_some() { INTERFACE } else { "lo" };
     let (mut rows, mut ratios) = (Vec::new(), Vec::new());
     for measure in measures(settings) {
         let mut rounds: Vec<Vec<Round>> = systems.iter().map(|_| Vec::new()).collect();
-        for _ in 0..settings.rounds {
+        for _ in 0..settings.common.rounds {
             for (system, rounds) in systems.iter().zip(&mut rounds) {
                 let task = Task {
                     rank: 0,
@@ -193,7 +193,7 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
         }
         ratios.extend(compare(&measure, &systems, &rounds));
     }
-    show(settings, &rows, &ratios)?;
+    show(&settings.common, &rows, &ratios)?;
     judge(&rows)
 }
 
@@ -225,12 +225,9 @@ fn compare(measure: &Measure, systems: &[System], rounds: &[Vec<Round>]) -> Vec<
 
 /// A row over rounds: the median rate, everything that was lost or out of order.
 fn row(settings: &Settings, measure: &Measure, system: &System, rounds: &[Round], interface: &str) -> Row {
-    let mut rates: Vec<f64> = rounds.iter().map(Round::rate).collect();
-    rates.sort_by(f64::total_cmp);
-    let mut latency = histogram();
-    rounds.iter().for_each(|round| latency.add(round.latency()).expect("the bounds are the same"));
     let found = || rounds.iter().flat_map(|round| &round.found);
     let received: u64 = found().map(|found| found.received).sum();
+    let latency = histogram_of(found().flat_map(|found| &found.latency_ns));
     let mut how = system.how.clone();
     how["members"] = MEMBERS.into();
     how["senders"] = measure.senders.into();
@@ -243,15 +240,16 @@ fn row(settings: &Settings, measure: &Measure, system: &System, rounds: &[Round]
     Row {
         what: measure.what.into(),
         system: system.name.into(),
-        transport: if bourdon { crate::worker::transport_name(settings) } else { "udp".into() },
-        size_bytes: settings.size,
+        transport: if bourdon { settings.common.transport.name() } else { "udp" }.into(),
+        size_bytes: settings.common.size,
         count: received,
         lost: Some(rounds.iter().map(Round::lost).sum()),
         out_of_order: Some(rounds.iter().map(Round::out_of_order).sum()),
-        rate_per_s: rates.get(rates.len() / 2).map(|rate| *rate as u64),
+        rate_per_s: median(rounds.iter().map(Round::rate)).map(|rate| rate as u64),
         latency: measure.rate_per_s.map(|_| (Latency::RoundTrip, latency)),
         cpu_ns_per_message: Some(found().map(|found| found.cpu_ns).sum::<u64>() / received.max(1)),
         settings: how,
+        extra: Default::default(),
     }
 }
 

@@ -10,9 +10,6 @@ use std::time::Duration;
 
 const TOPIC: TopicId = TopicId(1);
 
-/// The silence after which a member counts as dead: Corosync's own default token timeout.
-const PATIENCE_NS: u64 = 3_000_000_000;
-
 /// A node and what it does while nothing arrives.
 struct Member {
     node: Node,
@@ -33,10 +30,6 @@ pub(crate) fn run(spec: &Spec, task: &Task) -> Result<(), Failure> {
     let mut settings = spec.node(Role::Member, task.rank);
     settings.network.interface.clone_from(&task.interface);
     settings.group.reliability = reliability(&task.reliability).map_err(Failure::Unusable)?;
-    // As patient as the peer: the measured group stays whole, on cores that all processes share.
-    settings.detector.phi = false;
-    settings.detector.suspect_after_ns = Some(PATIENCE_NS);
-    settings.detector.pull_after_ns = Some(PATIENCE_NS);
     let node = Node::join(&settings).map_err(|error| Failure::Unusable(error.to_string()))?;
     let mut member = Member { node, idler: Idler::new(settings.threads.idle) };
     play(&mut member, spec.size_bytes, task)

@@ -13,7 +13,7 @@
 //! Invariant: a delivery is recorded in the callback, in the order of the callbacks, and nowhere else.
 
 use crate::Failure;
-use crate::row::histogram;
+use crate::row::{buckets, histogram};
 use crate::task::Task;
 use crate::worker::{Found, WorkerReport, cpu_ns, report};
 use hdrhistogram::Histogram;
@@ -254,7 +254,6 @@ fn run(system: &mut impl Ordered, size_bytes: u32, task: &Task) -> Result<Found,
         }
         system.idle(taken + work, speaker.longest_sleep(begun, now_ns))?;
     }
-    let latency = ledger.latency.iter_recorded().map(|value| (value.value_iterated_to(), value.count_at_value()));
     Ok(Found {
         received: ledger.received,
         lost: ledger.sent().saturating_sub(ledger.received),
@@ -262,7 +261,8 @@ fn run(system: &mut impl Ordered, size_bytes: u32, task: &Task) -> Result<Found,
         chain: ledger.chain,
         elapsed_ns: last_ns.saturating_sub(speaker.begun_ns),
         cpu_ns: (cpu_ns() + system.others_cpu_ns()).saturating_sub(cpu_at_begin),
-        one_way_ns: latency.collect(),
+        latency_ns: buckets(&ledger.latency),
+        ..Found::default()
     })
 }
 

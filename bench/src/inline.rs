@@ -1,0 +1,126 @@
+//! Bourdon as a link: a node that runs in the measuring thread.
+//!
+//! Round trips and streams to one receiver run between two members of one group, in total order. A fan-out goes from a
+//! group of one member to observers.
+
+use crate::worker::{Spec, WorkerKind};
+use crate::{Failure, Idle, Link, broken};
+use bourdon::settings::{FlowMode, Role};
+use bourdon::{Counter, Event, Idler, Node, Rank, Refusal, TopicId};
+use std::time::{Duration, Instant};
+
+const TOPIC: TopicId = TopicId(1);
+/// How long the other processes may take to join.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// The longest sleep of a node that parks.
+const SLEEP: Duration = Duration::from_millis(20);
+
+/// A node of a measurement.
+pub(crate) struct InlineLink {
+    node: Node,
+    /// The node's own rank: its own messages are delivered to it too, and are none of the other end's.
+    own: Rank,
+    /// How many members each view must have.
+    members: u16,
+    idler: Idler,
+    worked: bool,
+}
+
+/// Joins the group, and waits until it has formed and every gate is known.
+pub(crate) fn open(spec: &Spec) -> Result<InlineLink, Failure> {
+    let observed = spec.members == 1;
+    let (role, rank) = match spec.role {
+        WorkerKind::Receiver if observed => (Role::Observer, 0),
+        kind => (Role::Member, u16::from(!kind.is_near())),
+    };
+    let settings = spec.node(role, rank);
+    let node = Node::join(&settings).map_err(|error| Failure::Unusable(error.to_string()))?;
+    let own = if role == Role::Observer { Rank::OBSERVER } else { Rank(rank) };
+    let mut link =
+        InlineLink { node, own, members: spec.members, idler: Idler::new(settings.threads.idle), worked: false };
+    let gates = if observed && role == Role::Member && spec.flow == FlowMode::Gating { spec.receivers } else { 0 };
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let process = link.node.process();
+        let formed = process.is_formed();
+        if formed && process.counters().get(Counter::GatingObservers) >= gates.into() {
+            return Ok(link);
+        }
+        if Instant::now() > deadline {
+            return Err(Failure::Unusable(if formed {
+                format!("not all of {gates} observers asked to be waited for within {} s", PATIENCE.as_secs())
+            } else {
+                "the other member was not heard: does multicast work on lo?".to_owned()
+            }));
+        }
+        // No end publishes before all are ready.
+        link.worked = link.node.poll(|_| {}).map_err(broken)? > 0;
+        link.wait(spec.idle)?;
+        while let Some(event) = link.node.poll_event() {
+            if let Event::ConfigurationDiffers(rank) = event {
+                return Err(broken(format!("member {rank} is configured otherwise")));
+            }
+        }
+    }
+}
+
+impl InlineLink {
+    /// A member that is evicted loses messages of the other, and comes back: the measurement would wait for them.
+    #[inline]
+    fn check_view(&mut self) -> Result<(), Failure> {
+        while let Some(event) = self.node.poll_event() {
+            let fell_apart = match event {
+                Event::Removed(_) => true,
+                Event::View { members, .. } => members.count_ones() < self.members.into(),
+                _ => false,
+            };
+            if fell_apart {
+                return Err(broken("a member was evicted: it ended, or the host did not run it for seconds"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Link for InlineLink {
+    #[inline]
+    fn try_send(&mut self, message: &[u8]) -> Result<bool, Failure> {
+        match self.node.try_publish(TOPIC, message) {
+            Ok(_) => Ok(true),
+            Err(Refusal::Window | Refusal::Forming | Refusal::ViewChange) => Ok(false),
+            Err(refusal) => Err(broken(refusal)),
+        }
+    }
+
+    #[inline]
+    fn poll(&mut self, mut on_message: impl FnMut(&[u8])) -> Result<usize, Failure> {
+        let (own, mut count) = (self.own, 0);
+        let work = self.node.poll(|message| {
+            if message.sender != own {
+                count += 1;
+                on_message(message.payload);
+            }
+        });
+        let work = work.map_err(broken)?;
+        self.worked = work > 0;
+        if self.worked {
+            self.idler.idle(work, |_| Ok::<(), Failure>(()))?;
+        }
+        self.check_view()?; // a view that a timer has brought is no work
+        Ok(count)
+    }
+
+    #[inline]
+    fn flush(&mut self) -> Result<(), Failure> {
+        self.node.flush().map_err(broken)
+    }
+
+    #[inline]
+    fn wait(&mut self, _idle: Idle) -> Result<(), Failure> {
+        if self.worked {
+            return Ok(());
+        }
+        let node = &mut self.node;
+        self.idler.idle(0, |sleep| node.wait(sleep.min(SLEEP))).map_err(broken)
+    }
+}

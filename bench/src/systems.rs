@@ -1,0 +1,111 @@
+//! The systems of a run: Bourdon, and the peers that are measured beside it.
+//!
+//! The client libraries of most peers are linked into a program of their own, `bourdon-peers` (`bench/peers/`): it has
+//! a workspace of its own, because building those libraries needs tools that building Bourdon does not.
+
+use crate::worker::Spec;
+use crate::{Common, Failure, Peer};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The program of the peers.
+const PROGRAM: &str = "bourdon-peers";
+/// The variable that names it.
+const VARIABLE: &str = "BOURDON_PEERS";
+/// Builds it.
+const BUILD: &str = "cargo build --release --manifest-path bench/peers/Cargo.toml";
+/// Where that command leaves it.
+const BUILT: &str = "bench/peers/target/release";
+
+/// A system that is measured.
+#[derive(Clone, Debug)]
+pub(crate) struct System {
+    /// None is Bourdon itself.
+    pub(crate) peer: Option<Peer>,
+    /// The program that runs its ends.
+    program: PathBuf,
+}
+
+impl System {
+    /// Its name in rows.
+    pub(crate) fn name(&self) -> String {
+        self.peer.map_or("bourdon".to_owned(), Peer::name)
+    }
+
+    /// What the rows of its transport say.
+    pub(crate) fn transport(&self, common: &Common) -> String {
+        match self.peer {
+            None => common.transport.name(),
+            Some(Peer::Raw | Peer::Aeron | Peer::Corosync) => "udp",
+            Some(Peer::Zeromq | Peer::Nats) => "tcp",
+            Some(Peer::AeronIpc | Peer::Iceoryx2) => "shared-memory",
+            Some(Peer::Crossbeam | Peer::Rtrb | Peer::Disruptor) => "ring",
+        }
+        .to_owned()
+    }
+
+    /// The command that runs a worker of it.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg("worker");
+        command
+    }
+
+    /// The spec for this system.
+    pub(crate) fn spec(&self, spec: &Spec) -> Spec {
+        Spec { peer: self.peer, ..spec.clone() }
+    }
+}
+
+impl Common {
+    /// The peers of a run: the named ones, or the default ones. One that the measurement does not support is refused.
+    pub(crate) fn peers(&self, supported: &[Peer], default: &[Peer]) -> Result<Vec<Peer>, Failure> {
+        if self.no_peer {
+            return Ok(Vec::new());
+        }
+        if let Some(other) = self.peer.iter().find(|wanted| !supported.contains(wanted)) {
+            let names: Vec<String> = supported.iter().map(|peer| peer.name()).collect();
+            return Err(Failure::Unusable(format!(
+                "{} is no peer of this measurement; take --peer {} or --no-peer",
+                other.name(),
+                names.join(",")
+            )));
+        }
+        let mut peers = if self.peer.is_empty() { default.to_vec() } else { Vec::new() };
+        self.peer.iter().for_each(|peer| {
+            if !peers.contains(peer) {
+                peers.push(*peer)
+            }
+        });
+        Ok(peers)
+    }
+
+    /// The systems of a run, Bourdon first.
+    pub(crate) fn systems(&self, supported: &[Peer], default: &[Peer]) -> Result<Vec<System>, Failure> {
+        let own =
+            std::env::current_exe().map_err(|error| Failure::Unusable(format!("no path to this program: {error}")))?;
+        let mut systems = vec![System { peer: None, program: own.clone() }];
+        for peer in self.peers(supported, default)? {
+            let program = if peer == Peer::Raw { own.clone() } else { self.peers_program(&own)? };
+            systems.push(System { peer: Some(peer), program });
+        }
+        Ok(systems)
+    }
+
+    /// The program of the peers: the named one, or one that was built.
+    fn peers_program(&self, own: &Path) -> Result<PathBuf, Failure> {
+        let named = self.peers_program.clone().or_else(|| std::env::var_os(VARIABLE).map(PathBuf::from));
+        let candidates: Vec<PathBuf> = match named {
+            Some(named) => vec![named],
+            None => vec![own.with_file_name(PROGRAM), Path::new(BUILT).join(PROGRAM)],
+        };
+        candidates.iter().find(|path| path.is_file()).cloned().ok_or_else(|| {
+            let places: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
+            Failure::Unusable(format!(
+                "the peers' program is not at {}: build it with `{BUILD}`, name it with --peers-program or \
+                 {VARIABLE}, or measure without these peers (--no-peer)",
+                places.join(" nor at ")
+            ))
+        })
+    }
+}
