@@ -96,6 +96,8 @@ pub(crate) struct Pipeline {
     pub(super) flow_stale: bool,
     /// What may be delivered may have changed.
     pub(super) stops_stale: bool,
+    /// This process is the sequencer, and a datagram has come since it found nothing to put in order.
+    order_stale: bool,
     /// How this epoch ends.
     pub(crate) end: EpochState,
     /// When a gap is given up next.
@@ -139,6 +141,7 @@ impl Pipeline {
             ranges: Vec::with_capacity(bourdon_wire::records::NAK_RANGES_MAX),
             flow_stale: true,
             stops_stale: true,
+            order_stale: false,
             end: EpochState::Open,
             gap_due: Instant::NEVER,
             lacks: 0,
@@ -351,6 +354,7 @@ impl Pipeline {
             }
             return;
         };
+        self.order_stale = outbound.sequencer.is_some();
         if number == DatagramNumber(0)
             && self.streams[rank.index()].is_loose
             && let Some(sequencer) = &mut outbound.sequencer
@@ -424,9 +428,10 @@ impl Pipeline {
     /// Packs order runs for what has been received, as far as the window allows.
     #[inline]
     pub(crate) fn sequence(&mut self, wall_ns: u64, counters: &mut Counters) -> Sequenced {
-        if !self.end.is_open() {
-            return Sequenced::All;
-        }
+        if self.may_lack_order() { self.give_order(wall_ns, counters) } else { Sequenced::All }
+    }
+
+    fn give_order(&mut self, wall_ns: u64, counters: &mut Counters) -> Sequenced {
         let Some(outbound) = &mut self.outbound else { return Sequenced::All };
         let Some(sequencer) = &mut outbound.sequencer else { return Sequenced::All };
         let mutant = self.config.mutant;
@@ -445,6 +450,7 @@ impl Pipeline {
             counters.add(Counter::OrderRunsSent, 1);
             debug_assert!(mutant.is_some() || packer.open < outbound.flow.limit, "an order run beyond the limit");
         }
+        self.order_stale = false;
         Sequenced::All
     }
 
@@ -545,8 +551,21 @@ impl Pipeline {
     /// Whether this process is the sequencer and other members' messages wait for their order.
     #[inline]
     pub(crate) fn has_order_to_give(&self) -> bool {
+        self.may_lack_order() && self.lacks_order()
+    }
+
+    /// Whether messages may wait for their order: only a datagram brings some, except where gaps are given up.
+    #[inline]
+    fn may_lack_order(&self) -> bool {
+        let may_lack = (self.order_stale || self.is_lossy()) && self.end.is_open();
+        debug_assert!(may_lack || !self.end.is_open() || !self.lacks_order(), "messages wait unnoticed");
+        may_lack
+    }
+
+    #[inline]
+    fn lacks_order(&self) -> bool {
         let sequencer = self.outbound.as_ref().and_then(|outbound| outbound.sequencer.as_ref());
-        self.end.is_open() && sequencer.is_some_and(|sequencer| sequencer.has_work(&self.streams))
+        sequencer.is_some_and(|sequencer| sequencer.has_work(&self.streams))
     }
 
     /// Delivers what is due, at most `limit` messages (give or take a datagram); returns how many.
