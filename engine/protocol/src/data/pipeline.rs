@@ -755,6 +755,7 @@ fn streams_of(
         stream.is_present = is_present;
         stream.incarnation = view.incarnation(rank).unwrap_or_default();
         stream.is_loose = config.reliability.is_lossy();
+        stream.cursor.may_grow = Some(rank) == own;
         stream
     });
     streams.collect()

@@ -288,7 +288,7 @@ impl Stream {
 
     /// Delivers what follows in the datagram that the cursor has entered, up to the first frame that is not a plain
     /// message, at most `limit`; returns how many. The common case, in which nothing is looked up between two messages.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn deliver_plain(
         &mut self,
         order: Option<OrderNumber>,
