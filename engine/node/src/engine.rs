@@ -212,8 +212,8 @@ impl<P: Port, C: Time> Engine<P, C> {
         }
         if delivered > 0 {
             // The application may have an answer; it goes out together with what else is due, on the next call.
-            self.owes = true;
-        } else if timer_due || received > 0 || self.process.backlog() > 0 {
+            self.owes = timer_due || self.process.has_to_send();
+        } else if timer_due || received > 0 && self.process.has_to_send() || self.process.backlog() > 0 {
             self.transmit()?;
         }
         Ok(received + delivered)

@@ -258,6 +258,15 @@ impl Process {
         }
     }
 
+    /// Whether [`Process::transmit`] has anything to do.
+    #[inline]
+    pub fn has_to_send(&self) -> bool {
+        !self.cx.outbox.is_empty()
+            || !self.unsettled.is_empty()
+            || self.data.has_to_send()
+            || self.coordination.is_due()
+    }
+
     /// Passes to `send` what must go to the network, in runs of datagrams of the given length (the last of a run may be
     /// shorter). `send` returns how many datagrams it accepted; the rest is offered again next time. Returns whether
     /// everything was accepted.

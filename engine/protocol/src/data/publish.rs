@@ -182,9 +182,23 @@ impl Pipeline {
     /// needs to know how much further it reaches.
     #[inline]
     pub(crate) fn refresh_flow(&mut self) {
-        if self.flow_stale && self.outbound.as_ref().is_some_and(|own| own.flow.is_half_used(own.packer.open)) {
+        if self.needs_flow() {
             self.update_flow();
         }
+    }
+
+    #[inline]
+    fn needs_flow(&self) -> bool {
+        self.flow_stale && self.outbound.as_ref().is_some_and(|own| own.flow.is_half_used(own.packer.open))
+    }
+
+    /// Whether something is packed and not sent, or is to be packed before anything else is sent.
+    #[inline]
+    pub(crate) fn has_to_send(&self) -> bool {
+        self.outbound.as_ref().is_some_and(|own| own.packer.is_open() || own.packer.sent < own.packer.open)
+            || self.needs_flow()
+            || self.barrier.is_active()
+            || self.has_order_to_give()
     }
 
     /// Another observer gates: the window ends where it has room.
