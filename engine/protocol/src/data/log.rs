@@ -90,7 +90,7 @@ impl Log {
     }
 
     /// The whole of a number's slot, whatever it held before.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn space(&mut self, number: DatagramNumber) -> &mut [u8] {
         let start = self.index(number) * self.mtu;
         &mut self.bytes[start..start + self.mtu]

@@ -61,7 +61,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Packs a plain message if the open datagram has room for it: the common case, in which nothing need be checked.
+    /// Packs a plain message if the open datagram has room for it, or none is open and the window has room for one: the
+    /// common cases, in which little need be checked.
     #[inline]
     pub(crate) fn append(&mut self, outgoing: &Outgoing, payload: &[u8]) -> Option<Sequence> {
         let outbound = self.outbound.as_mut()?;
@@ -75,7 +76,15 @@ impl Pipeline {
         }
         let may_break = self.config.mutant.is_some();
         debug_assert!(may_break || outbound.keeps_window(), "a datagram is open beyond the limit");
-        outbound.packer.append(&mut self.streams[outbound.rank.index()].log, outgoing.topic, payload)
+        let log = &mut self.streams[outbound.rank.index()].log;
+        if let Some(sequence) = outbound.packer.append(log, outgoing.topic, payload) {
+            return Some(sequence);
+        }
+        // Real-time order takes nothing before the group's time is known.
+        if outbound.packer.is_open() || matches!(self.ordering, Ordering::RealTime(_)) {
+            return None;
+        }
+        outbound.packer.begin_with(log, outbound.flow.data_limit, outgoing.topic, payload)
     }
 
     /// Claims space for one admitted message that fits a datagram. `None` for an observer.

@@ -105,6 +105,12 @@ impl State {
         }
     }
 
+    /// Whether this process is a member that reaches a quorum of its view.
+    #[inline]
+    pub(super) fn has_majority(&self) -> bool {
+        matches!(self, Self::Member(joined) if !joined.no_majority)
+    }
+
     /// Whether this process is a member that reaches no quorum of its view.
     #[inline]
     pub(super) fn lacks_majority(&self) -> bool {
