@@ -120,6 +120,7 @@ impl Pipeline {
                 }
             }
         }
+        self.note_nak_due();
     }
 
     /// Notes again how far the decided cut goes: what a follower has delivered makes room for more of it than its logs

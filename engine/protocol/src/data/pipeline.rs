@@ -102,6 +102,8 @@ pub(crate) struct Pipeline {
     pub(crate) end: EpochState,
     /// When a gap is given up next.
     pub(crate) gap_due: Instant,
+    /// When a repair is requested next: of all streams, because it is read at every step.
+    pub(crate) nak_due: Instant,
     /// Whether a part of the order was lost.
     pub(crate) order_lost: bool,
     /// Which members go on to the next view, as far as that has been proposed.
@@ -144,6 +146,7 @@ impl Pipeline {
             order_stale: false,
             end: EpochState::Open,
             gap_due: Instant::NEVER,
+            nak_due: Instant::NEVER,
             lacks: 0,
             reports: (config.role == Role::Observer && config.flow == FlowMode::Gating).then(Ack::new),
             order_lost: false,
@@ -177,6 +180,7 @@ impl Pipeline {
 
     /// The epoch has ended: what is held moves into logs that are as small as it allows; the large ones go to `spare`.
     pub(crate) fn refit(&mut self, spare: &mut Vec<Log>) {
+        self.nak_due = Instant::NEVER;
         for stream in &mut self.streams {
             stream.nak_sender = NakSender::new(1); // nothing is requested any more
             if let Some(small) = stream.log.refit() {
@@ -393,7 +397,13 @@ impl Pipeline {
             let timing = &self.config.timing;
             let backoff_ns = stream.nak_sender.backoff_ns(timing, self.config.limits.receivers, &mut self.rng);
             stream.nak_sender.arm(now, timing.reorder_grace_ns + backoff_ns);
+            self.note_nak_due();
         }
+    }
+
+    /// When a stream's next request is due has changed.
+    pub(crate) fn note_nak_due(&mut self) {
+        self.nak_due = self.streams.iter().map(|stream| stream.nak_sender.due).min().unwrap_or(Instant::NEVER);
     }
 
     /// Whether requests go to all members.
@@ -406,7 +416,9 @@ impl Pipeline {
     pub(crate) fn suppress(&mut self, now: Instant, rank: Rank, ranges: &[NakRange]) -> u64 {
         let (timing, stream) = (&self.config.timing, &mut self.streams[rank.index()]);
         let backoff_ns = stream.nak_sender.backoff_ns(timing, self.config.limits.receivers, &mut self.rng);
-        stream.nak_sender.suppress(now, (&stream.window, &stream.log), (timing, backoff_ns), ranges)
+        let covered = stream.nak_sender.suppress(now, (&stream.window, &stream.log), (timing, backoff_ns), ranges);
+        self.note_nak_due();
+        covered
     }
 
     /// Collects what to request of one stream into `ranges`. Returns how often it was requested, or `None` if nothing
@@ -420,6 +432,7 @@ impl Pipeline {
         if self.config.mutant == Some(Mutant::AskWithoutPause) {
             stream.nak_sender.forget(now);
         }
+        self.note_nak_due();
         (!self.ranges.is_empty()).then_some(attempts)
     }
 

@@ -66,6 +66,7 @@ impl Coordinator {
         !self.links.is_idle() || self.mutex.table().is_some_and(|t| t.command().is_some())
     }
 
+    #[inline]
     pub(super) fn due(&self) -> Instant {
         self.links.due().min(self.mutex.due())
     }

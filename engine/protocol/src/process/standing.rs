@@ -98,6 +98,7 @@ impl State {
     }
 
     /// The first epoch without this process, and when it stops at the latest.
+    #[inline]
     pub(super) fn farewell(&self) -> Option<(Epoch, Instant)> {
         match self {
             Self::Gone(gone) => gone.farewell,
