@@ -69,6 +69,7 @@ impl Pipeline {
     }
 
     /// Whether anything may be delivered at all.
+    #[inline]
     pub(crate) fn may_deliver(&self) -> bool {
         match self.end {
             EpochState::Open | EpochState::Decided(_) => true,

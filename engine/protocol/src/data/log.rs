@@ -109,22 +109,22 @@ impl Log {
     }
 
     /// The datagrams from `first` up to `end` that one send can take: a run of full datagrams, the last one perhaps
-    /// shorter, adjacent in memory.
+    /// shorter, adjacent in memory. Returns how many they are as well.
     #[inline]
-    pub(crate) fn run(&self, first: DatagramNumber, end: DatagramNumber) -> &[u8] {
+    pub(crate) fn run(&self, first: DatagramNumber, end: DatagramNumber) -> (&[u8], usize) {
         debug_assert!(first < end && self.holds(first), "a run is of datagrams that are here");
         let start = self.index(first);
         let most = (end.since(first) as usize).min(self.slots.len() - start);
-        let mut bytes = 0;
+        let (mut bytes, mut count) = (0, 0);
         for slot in &self.slots[start..start + most] {
-            bytes += usize::from(slot.length);
+            (bytes, count) = (bytes + usize::from(slot.length), count + 1);
             if usize::from(slot.length) != self.mtu {
                 break;
             }
         }
-        let mut numbers = (first.0..end.0).take(bytes.div_ceil(self.mtu));
+        let mut numbers = (first.0..end.0).take(count);
         debug_assert!(numbers.all(|number| self.holds(DatagramNumber(number))), "a run has no gap");
-        &self.bytes[start * self.mtu..start * self.mtu + bytes]
+        (&self.bytes[start * self.mtu..start * self.mtu + bytes], count)
     }
 
     /// The same datagrams in a log that is as small as they allow; `None` if that would not be smaller.

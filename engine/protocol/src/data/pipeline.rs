@@ -601,9 +601,8 @@ impl Pipeline {
         let instance = self.view.instance;
         let step = Step { now, epoch: self.view.epoch, instance, max_message_bytes, late: false, passed };
         let mutant = self.config.mutant;
-        let ranges_max = early_ranges_max(self.config.members);
         let (streams, turn) = (&mut self.streams[..], self.turn);
-        self.turn = (turn + 1) % streams.len();
+        self.turn = if turn + 1 == streams.len() { 0 } else { turn + 1 };
         let mut bytes = 0;
         let emit = &mut |delivery: Delivery<'_>| {
             bytes += delivery.payload.len() as u64;
@@ -611,7 +610,10 @@ impl Pipeline {
         };
         let count = match &mut self.ordering {
             Ordering::Fifo => super::fifo::deliver(streams, turn, limit, &step, emit),
-            Ordering::Unordered(unordered) => unordered.deliver(streams, turn, limit, ranges_max, &step, emit),
+            Ordering::Unordered(unordered) => {
+                let ranges_max = early_ranges_max(self.config.members);
+                unordered.deliver(streams, turn, limit, ranges_max, &step, emit)
+            }
             Ordering::Causal(_) => Causal::deliver(streams, turn, limit, &step, mutant, emit),
             Ordering::Total(total) => total.deliver(streams, limit, &step, mutant, counters, emit),
             Ordering::RealTime(real_time) => real_time.deliver(streams, limit, &step, mutant, emit),

@@ -166,10 +166,8 @@ impl Pipeline {
         }
         packer.settle();
         while packer.sent < packer.open {
-            let bytes = stream.log.run(packer.sent, packer.open);
-            let mtu = stream.log.mtu();
-            let offered = bytes.len().div_ceil(mtu);
-            let taken = send(bytes, mtu.min(bytes.len()));
+            let (bytes, offered) = stream.log.run(packer.sent, packer.open);
+            let taken = send(bytes, stream.log.mtu().min(bytes.len()));
             debug_assert!(taken <= offered, "{taken} of {offered} datagrams");
             packer.sent = packer.sent + taken as u64;
             self.flow_stale = true;

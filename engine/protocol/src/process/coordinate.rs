@@ -439,9 +439,14 @@ impl Process {
     #[inline]
     pub(super) fn settle_grants(&mut self) {
         if self.coordination.mutex.table().is_some_and(|table| table.is_waiting()) {
-            let data = &self.data;
-            self.coordination.mutex.show_grants(|rank| data.held_by_quorum(Rank(rank as u16)));
-            self.coordination.collect();
+            self.show_grants();
         }
+    }
+
+    #[cold]
+    fn show_grants(&mut self) {
+        let data = &self.data;
+        self.coordination.mutex.show_grants(|rank| data.held_by_quorum(Rank(rank as u16)));
+        self.coordination.collect();
     }
 }
