@@ -98,9 +98,9 @@ impl Cursor {
 
     #[inline(always)]
     fn enter(&mut self, log: &Log) -> Option<()> {
-        let header = DatagramHeader::of_checked(log.get(self.number)?);
+        let (slot, bytes) = log.entry(self.number)?;
+        let header = DatagramHeader::of_checked(bytes);
         debug_assert!(header.number() == self.number, "a slot holds the datagram that it is looked up for");
-        let slot = log.slot(self.number)?;
         self.offset = HEADER_BYTES;
         (self.left, self.walked) = (header.count(), 0);
         self.sequence = header.first_sequence();

@@ -82,11 +82,17 @@ impl Log {
     /// A datagram's bytes, if it is still here.
     #[inline]
     pub(crate) fn get(&self, number: DatagramNumber) -> Option<&[u8]> {
+        self.entry(number).map(|(_, bytes)| bytes)
+    }
+
+    /// A datagram's slot and bytes, if it is still here.
+    #[inline]
+    pub(crate) fn entry(&self, number: DatagramNumber) -> Option<(&Slot, &[u8])> {
         let index = self.index(number);
         let slot = &self.slots[index];
         let start = index * self.mtu;
         debug_assert!(usize::from(slot.length) <= self.mtu, "a slot holds one datagram");
-        (slot.number == number.0).then(|| &self.bytes[start..start + usize::from(slot.length)])
+        (slot.number == number.0).then(|| (slot, &self.bytes[start..start + usize::from(slot.length)]))
     }
 
     /// The whole of a number's slot, whatever it held before.
@@ -94,6 +100,14 @@ impl Log {
     pub(crate) fn space(&mut self, number: DatagramNumber) -> &mut [u8] {
         let start = self.index(number) * self.mtu;
         &mut self.bytes[start..start + self.mtu]
+    }
+
+    /// Copies a datagram into its slot.
+    #[inline]
+    pub(crate) fn put(&mut self, number: DatagramNumber, bytes: &[u8], messages: u16, kernel_receive_ns: u64) {
+        let start = self.index(number) * self.mtu;
+        self.bytes[start..start + bytes.len()].copy_from_slice(bytes);
+        self.fill(number, bytes.len(), messages, kernel_receive_ns);
     }
 
     /// Records what a number's slot now holds.
