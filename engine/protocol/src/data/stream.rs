@@ -330,8 +330,31 @@ impl Stream {
         usize::from(count)
     }
 
-    /// Delivers the next message, if all of it is here, and returns whether there was one.
+    /// Delivers the next message, if all of it is here, and the plain messages behind it in the same datagram, at most
+    /// `limit`; returns how many.
     #[inline]
+    pub(crate) fn deliver_next(
+        &mut self,
+        order: Option<OrderNumber>,
+        limit: usize,
+        step: &Step,
+        emit: &mut impl FnMut(Delivery<'_>),
+    ) -> usize {
+        debug_assert!(limit > 0, "there is something to deliver");
+        // Where messages may be lost, what was lost before the next message is reported first.
+        if !self.is_loose && self.cursor.advance(&self.log, self.end()) {
+            let count = self.deliver_plain(order, limit, step, emit);
+            if count > 0 {
+                return count;
+            }
+        }
+        if !self.deliver_one(order, step, emit) {
+            return 0;
+        }
+        1 + self.deliver_plain(order.map(OrderNumber::next), limit - 1, step, emit)
+    }
+
+    /// Delivers the next message, if all of it is here, and returns whether there was one.
     pub(crate) fn deliver_one(
         &mut self,
         order: Option<OrderNumber>,

@@ -173,12 +173,11 @@ impl TotalOrder {
             return self.give_up(run, stream);
         }
         stream.ordered = true;
-        if !stream.deliver_one(Some(self.next), step, emit) {
+        debug_assert!(limit > 0 && run.count > 0, "{run:?} at most {limit}");
+        let count = stream.deliver_next(Some(self.next), limit.min(run.count as usize), step, emit);
+        if count == 0 {
             return self.give_up(run, stream);
         }
-        debug_assert!(limit > 0 && run.count > 0, "{run:?} at most {limit}");
-        let more = limit.min(run.count as usize) - 1;
-        let count = 1 + stream.deliver_plain(Some(self.next.next()), more, step, emit);
         self.advance(run, count as u64);
         Walk::Delivered(count)
     }
