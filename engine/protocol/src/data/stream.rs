@@ -65,6 +65,8 @@ pub(crate) struct Stream {
     /// Messages given up and not reported yet, from message to message: messages whose place in the total order no
     /// process can give any more, and at lossy levels the messages that headers counted.
     pub(crate) skipped: Vec<(Sequence, Sequence)>,
+    /// The datagram whose memory was brought near last.
+    warmed: DatagramNumber,
     /// Whether its sender is in the view.
     pub(crate) is_present: bool,
     /// Whether messages may be lost.
@@ -103,6 +105,7 @@ impl Stream {
             began: first,
             excused: first,
             skipped: Vec::new(),
+            warmed: DatagramNumber(u64::MAX),
             is_present: true,
             is_loose: false,
             loose: Loose::default(),
@@ -136,6 +139,14 @@ impl Stream {
     /// as lost: all messages since it came. `None` if the stream has not begun here.
     pub(crate) fn owed_from(&self) -> Option<Sequence> {
         self.window.started.then(|| self.awaits_anchor.unwrap_or(self.delivered.max(self.excused)))
+    }
+
+    /// Brings the memory that the next datagram will take near, if the stream has moved since the last time.
+    pub(crate) fn warm(&mut self) {
+        if self.warmed != self.window.next {
+            self.warmed = self.window.next;
+            self.log.warm(self.warmed);
+        }
     }
 
     /// A datagram came: if it is the awaited one, it gives the message that comes next.
