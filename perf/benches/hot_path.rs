@@ -3,6 +3,7 @@
 //! `cargo bench -p bourdon-perf --features criterion`; `-- NAME` picks some, `-- --quick` is quick.
 
 use bourdon_perf::group::{Group, Member};
+use bourdon_perf::guarantee::Guarantee;
 use bourdon_ring::spsc;
 use bourdon_wire::{
     ChannelId, Datagram, DatagramHeader, Epoch, FRAME_HEADER_BYTES, FrameHeader, GroupId, HEADER_BYTES, Incarnation,
@@ -20,14 +21,14 @@ const FULL: u64 = 18;
 const BURST: u64 = 46 * FULL;
 
 fn publish(group: &mut Group, messages: u64) {
-    group.sequencer.set_time(group.now);
+    group.members[0].set_time(group.now);
     for _ in 0..messages {
-        group.sequencer.publish(black_box(&PAYLOAD)).expect("the window is open");
+        group.members[0].publish(black_box(&PAYLOAD)).expect("the window is open");
     }
 }
 
 fn flush(group: &mut Group) {
-    group.sequencer.flush().expect("the port in memory takes all");
+    group.members[0].flush().expect("the port in memory takes all");
 }
 
 fn poll(member: &mut Member, now: Instant) {
@@ -52,20 +53,20 @@ fn rounds(group: &mut Group, rounds: u64, messages: u64, part: Timed) -> Duratio
         let published = begun.elapsed();
         flush(group);
         let flushed = begun.elapsed();
-        poll(&mut group.follower, group.now);
+        poll(&mut group.members[1], group.now);
         spent += match part {
             Timed::Publish => published,
             Timed::PublishFlush => flushed,
             Timed::ReceiveDeliver => begun.elapsed() - flushed,
         };
-        poll(&mut group.sequencer, group.now);
+        poll(&mut group.members[0], group.now);
     }
     spent
 }
 
 fn total_order(criterion: &mut Criterion) {
     let mut bench = criterion.benchmark_group("total-order");
-    let mut group = Group::form().expect("a group in memory forms");
+    let mut group = Group::form(2, 0, Guarantee::default()).expect("a group in memory forms");
     for (name, messages, part) in [
         ("publish", FULL, Timed::Publish),
         ("publish-flush/single", 1, Timed::PublishFlush),

@@ -14,8 +14,9 @@
 //! as messages.
 
 use crate::gates::{GateError, difference};
-use crate::group::{GroupError, Member, form};
+use crate::group::{Group, GroupError, Member};
 use crate::guarantee::{Guarantee, LEVELS, NOTHING};
+use crate::workload::MEASURED;
 use bourdon_protocol::Order;
 use bourdon_wire::Instant;
 use serde::Serialize;
@@ -108,7 +109,7 @@ impl Run {
 /// # Errors
 /// If a message is refused or lost: then the figure would mean nothing.
 pub fn run(guarantee: Guarantee, publisher: Publisher, burst: u64, rounds: u64) -> Result<u64, GroupError> {
-    let (members, now) = form(MEMBERS, guarantee)?;
+    let Group { members, now } = Group::form(MEMBERS, 0, guarantee)?;
     let mut run = Run { members, now, delivered: 0 };
     run.until(now + SETTLING_NS, poll)?;
     let mut start = run.now;
@@ -188,7 +189,7 @@ impl Costs {
             for guarantee in Guarantee::all() {
                 let (reliability, order) = (guarantee.level(), guarantee.order());
                 let workload = ["workload-guarantee", reliability, order, publisher.name(), &burst.to_string()];
-                let instructions = difference(rounds(burst), &workload)?;
+                let instructions = difference(rounds(burst), &workload, &[MEASURED])?;
                 if guarantee == NOTHING {
                     floor = instructions; // the first of all
                 }

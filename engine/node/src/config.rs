@@ -188,7 +188,8 @@ pub struct FlowSettings {
     pub gating_timeout_ns: u64,
     /// How fast a member sends its stream at most, repairs included.
     pub rate_limit_bytes_per_s: Option<u64>,
-    /// How slowly observers that lose too much can make a member send; left out: 10 MB/s, or the limit if that is lower.
+    /// How slowly observers that lose too much can make a member send; left out: 10 MB/s, or the limit if that is
+    /// lower.
     pub rate_floor_bytes_per_s: Option<u64>,
 }
 

@@ -38,6 +38,8 @@ pub struct Engine<P, C = Clock> {
     owes: bool,
     /// Whether there may be something to deliver though nothing has been received: own messages, or what was left over.
     may_deliver: bool,
+    /// Whether datagrams were sent or received since the memory for the next was brought near.
+    is_cold: bool,
     /// Datagrams the port handed over.
     port_datagrams: u64,
 }
@@ -70,6 +72,7 @@ impl<P: Port, C: Time> Engine<P, C> {
             in_burst: false,
             owes: false,
             may_deliver: true,
+            is_cold: true,
             port_datagrams: 0,
         })
     }
@@ -200,6 +203,7 @@ impl<P: Port, C: Time> Engine<P, C> {
         // Most rounds of a spinning thread find no work: then only the clock is read.
         let mut delivered = 0;
         if received > 0 {
+            self.is_cold = true;
             self.process.order(self.now);
         }
         if received > 0 || self.may_deliver || self.process.is_wedged() || self.now >= self.process.delivery_due() {
@@ -212,16 +216,20 @@ impl<P: Port, C: Time> Engine<P, C> {
         }
         if delivered > 0 {
             // The application may have an answer; it goes out together with what else is due, on the next call.
-            self.owes = true;
-        } else if timer_due || received > 0 || self.process.backlog() > 0 {
+            self.owes = timer_due || self.process.has_to_send();
+        } else if timer_due || received > 0 && self.process.has_to_send() || self.process.backlog() > 0 {
             self.transmit()?;
+        } else if received == 0 && self.is_cold {
+            // The first call that finds nothing: no message waits for this.
+            self.is_cold = false;
+            self.process.warm();
         }
         Ok(received + delivered)
     }
 
     #[inline]
     fn transmit(&mut self) -> Result<(), PortError> {
-        (self.in_burst, self.owes, self.may_deliver) = (false, false, true);
+        (self.in_burst, self.owes, self.may_deliver, self.is_cold) = (false, false, true, true);
         let (port, mut failed) = (&mut self.port, None);
         self.process.transmit(self.now, |to, bytes, segment_bytes| {
             let to = match to {

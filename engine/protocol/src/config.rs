@@ -339,7 +339,7 @@ pub enum ConfigError {
     #[error("a deadline is for best effort: at other levels a gap is skipped at once, or never")]
     Deadline,
     #[error(
-        "the rate limit is {limit} bytes a second; it must be at least the floor, {floor}, and the floor at least {least}"
+        "the rate limit is {limit} bytes a second; it must be at least the floor, {floor}, which is at least {least}"
     )]
     Rate { limit: u64, floor: u64, least: u64 },
     #[error("{what} is {bytes} bytes; with this mtu it must be at least {least}")]

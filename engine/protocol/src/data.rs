@@ -15,6 +15,7 @@ pub(crate) mod gates;
 pub(crate) mod log;
 pub(crate) mod loose;
 pub(crate) mod loss;
+pub(crate) mod ordering;
 pub(crate) mod own_stream;
 pub(crate) mod pacing;
 pub mod pack;

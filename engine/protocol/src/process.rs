@@ -65,6 +65,7 @@ use crate::data::epoch_state::EpochState;
 use crate::data::gates::Gates;
 use crate::data::pacing::Pacer;
 use crate::data::pipeline::{Pipeline, Sequenced};
+use crate::data::stream::Stream;
 use crate::event::Event;
 use crate::mutant::Mutant;
 use crate::outbox::Destination;
@@ -264,6 +265,15 @@ impl Process {
         }
     }
 
+    /// Whether [`Process::transmit`] has anything to do.
+    #[inline]
+    pub fn has_to_send(&self) -> bool {
+        !self.cx.outbox.is_empty()
+            || !self.unsettled.is_empty()
+            || self.data.has_to_send()
+            || self.coordination.is_due()
+    }
+
     /// Passes to `send` what must go to the network, in runs of datagrams of the given length (the last of a run may be
     /// shorter). `send` returns how many datagrams it accepted; the rest is offered again next time. Returns whether
     /// everything was accepted.
@@ -305,6 +315,12 @@ impl Process {
             self.settle_clients(now); // for a process that is a quorum by itself
         }
         (self.cx.outbox.is_empty() || self.cx.outbox.drain(&mut send)) && all
+    }
+
+    /// Brings the memory that the next datagrams will take near: for a caller that has nothing else to do just now. A
+    /// lone message takes lines of its log that were last used when the log came round before, and waits for each.
+    pub fn warm(&mut self) {
+        self.data.streams.iter_mut().for_each(Stream::warm);
     }
 
     /// The next event, if there is one.

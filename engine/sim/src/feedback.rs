@@ -6,11 +6,11 @@
 //! large network is something few have. So the shipped [`Process`] runs here a thousand times on one clock.
 //!
 //! One member publishes at a steady rate to observers. Loss hits each receiver by itself, in all that arrives there
-//! ([`Loss::Independent`]), or it hits what the sender sends, for all receivers at once ([`Loss::Correlated`]). Or a few
-//! receivers have links that bear less than is offered, and drop the rest ([`Loss::Overload`]); then the publisher paces.
-//! Processes take no time and sockets hold everything: what is counted is what is offered to the sender's socket, not
-//! what a sender could bear. Two things at one moment happen in the order in which they were put into the queue; all
-//! chance comes from one seed.
+//! ([`Loss::Independent`]), or it hits what the sender sends, for all receivers at once ([`Loss::Correlated`]). Or a
+//! few receivers have links that bear less than is offered, and drop the rest ([`Loss::Overload`]); then the publisher
+//! paces. Processes take no time and sockets hold everything: what is counted is what is offered to the sender's
+//! socket, not what a sender could bear. Two things at one moment happen in the order in which they were put into the
+//! queue; all chance comes from one seed.
 //!
 //! Invariant: every message is delivered to every observer, in order, or reported to it as lost.
 //!
@@ -82,8 +82,8 @@ pub enum Loss {
     Independent,
     /// All receivers, in whatever the publisher sends: its link is bad.
     Correlated,
-    /// The few receivers whose links bear less than the publisher offers; it sends more slowly for them. Nothing else is
-    /// lost.
+    /// The few receivers whose links bear less than the publisher offers; it sends more slowly for them. Nothing else
+    /// is lost.
     Overload,
 }
 

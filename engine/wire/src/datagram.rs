@@ -227,11 +227,15 @@ pub fn checksum(bytes: &[u8]) -> u32 {
 /// # Panics
 /// If `datagram` is shorter than header and frames: a bug of the caller.
 #[inline]
-pub fn seal(datagram: &mut [u8], mut header: DatagramHeader, count: u16, length: usize, send_time_ns: u64) {
-    header.word = (header.word.get() & NUMBER_MASK | u64::from(count) << COUNT_SHIFT).into();
-    header.send_time_ns = send_time_ns.into();
-    datagram[HEADER_BYTES + length..].fill(0);
-    datagram[..HEADER_BYTES].copy_from_slice(header.as_bytes());
+pub fn seal(datagram: &mut [u8], header: DatagramHeader, count: u16, length: usize, send_time_ns: u64) {
+    let padding = &mut datagram[HEADER_BYTES + length..];
+    if !padding.is_empty() {
+        padding.fill(0); // no call for nothing: the last datagram of a burst has none
+    }
+    let (head, _) = DatagramHeader::mut_from_prefix(datagram).expect("a datagram has room for its header");
+    *head = header;
+    head.word = (header.word.get() & NUMBER_MASK | u64::from(count) << COUNT_SHIFT).into();
+    head.send_time_ns = send_time_ns.into();
     let sum = checksum(datagram);
     datagram[4..8].copy_from_slice(&sum.to_le_bytes());
 }

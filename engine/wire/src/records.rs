@@ -770,12 +770,7 @@ pub(crate) fn check(kind: Kind, frame: &Frame<'_>) -> Option<()> {
                 return None;
             }
         }
-        Kind::Congestion => {
-            let (congestion, _) = Congestion::read(body)?;
-            if congestion.from.get() >= NUMBERS_END {
-                return None;
-            }
-        }
+        Kind::Congestion => drop(Congestion::read(body).filter(|(record, _)| record.from.get() < NUMBERS_END)?),
         Kind::Ping => drop(Ping::read(body)?),
         Kind::Marker => {
             let (marker, _) = Marker::read(body)?;

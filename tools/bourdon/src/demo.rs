@@ -79,8 +79,8 @@ pub(crate) struct Args {
     /// What may be lost
     #[arg(long, value_enum, default_value = "reliable", help_heading = "Group")]
     reliability: ReliabilityArg,
-    /// Whether publishers wait for observers (gating), send more slowly for them (paced), or let an observer that is too
-    /// slow lose messages (free)
+    /// Whether publishers wait for observers (gating), send more slowly for them (paced), or let an observer that is
+    /// too slow lose messages (free)
     #[arg(long, value_enum, default_value = "gating", help_heading = "Group")]
     flow: FlowArg,
     /// Every member forwards what it receives for the first time

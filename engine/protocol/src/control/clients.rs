@@ -261,6 +261,7 @@ impl Clients {
     }
 
     /// Whether any client waits for a quorum.
+    #[inline]
     pub(crate) fn awaits_answers(&self) -> bool {
         self.0.iter().any(|known| !known.under_way.is_empty())
     }

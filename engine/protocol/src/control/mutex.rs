@@ -459,6 +459,7 @@ impl Mutex {
     }
 
     /// The same, read-only.
+    #[inline]
     pub(crate) fn table(&self) -> Option<&Replicated> {
         match &self.algorithm {
             Algorithm::Replicated(replicated) => Some(replicated),

@@ -12,7 +12,7 @@
 //!
 //! Invariant: an observer gives up a datagram here only if one that is a whole window later has been sent.
 
-use super::stream::Stream;
+use super::window::Window;
 use bourdon_wire::DatagramNumber;
 
 /// The part of a window by which an observer judges whether it gains, and that it has room for after it slid.
@@ -30,42 +30,42 @@ pub(crate) struct Behind {
 }
 
 impl Behind {
+    /// A datagram came that lies beyond the window, which begins at `floor` and is `capacity` long. Returns the
+    /// datagram before which to give up what is missing, and whether the observer begins to slide.
+    #[cold]
+    pub(crate) fn discard(
+        &mut self,
+        number: DatagramNumber,
+        window: &Window,
+        (floor, capacity): (DatagramNumber, u64),
+    ) -> (Option<DatagramNumber>, bool) {
+        let part = capacity / PART;
+        debug_assert!(number.since(floor) >= capacity, "{number} lies beyond the window");
+        let begins = !self.slides && self.loses_ground(window.next, part);
+        if !self.slides {
+            return (None, false);
+        }
+        let wanted = DatagramNumber((number.0 + part).saturating_sub(capacity));
+        let to = wanted.min(floor + capacity / SLIDE_PART).min(window.known_end);
+        (Some(to).filter(|to| *to > window.next), begins)
+    }
+
+    fn loses_ground(&mut self, next: DatagramNumber, part: u64) -> bool {
+        if self.discarded == 0 {
+            self.next = next;
+        }
+        self.discarded += 1;
+        if self.discarded < part {
+            return false;
+        }
+        self.discarded = 0;
+        self.slides = next.since(self.next) < part;
+        self.slides
+    }
+
     /// There is no gap any more.
     #[inline]
     pub(crate) fn caught_up(&mut self) {
         (self.discarded, self.slides) = (0, false);
-    }
-}
-
-impl Stream {
-    /// A datagram came that lies beyond the window. Returns whether the observer begins to slide.
-    #[cold]
-    pub(crate) fn fall_behind(&mut self, number: DatagramNumber) -> bool {
-        let (capacity, floor) = (self.log.capacity(), self.floor());
-        let part = capacity / PART;
-        debug_assert!(number.since(floor) >= capacity, "it lies beyond the window");
-        let begins = !self.behind.slides && self.loses_ground(part);
-        if self.behind.slides {
-            let wanted = DatagramNumber((number.0 + part).saturating_sub(capacity));
-            let to = wanted.min(floor + capacity / SLIDE_PART).min(self.window.known_end);
-            if to > self.window.next {
-                self.give_up_before(to);
-            }
-        }
-        begins
-    }
-
-    fn loses_ground(&mut self, part: u64) -> bool {
-        let behind = &mut self.behind;
-        if behind.discarded == 0 {
-            behind.next = self.window.next;
-        }
-        behind.discarded += 1;
-        if behind.discarded < part {
-            return false;
-        }
-        behind.discarded = 0;
-        behind.slides = self.window.next.since(behind.next) < part;
-        behind.slides
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Cursor {
     pub(crate) send_time_ns: u64,
     pub(crate) kernel_receive_ns: u64,
     pub(crate) delivered_early: bool,
+    /// Whether it walks the own stream, whose last datagram may grow after it was walked (see `Packer::close_early`).
+    pub(crate) may_grow: bool,
 }
 
 impl Cursor {
@@ -52,34 +54,53 @@ impl Cursor {
     }
 
     /// The next frame, if the stream is complete up to it: `end` is the first datagram that may be missing.
-    #[inline]
     pub(crate) fn frame<'l>(&mut self, log: &'l Log, end: DatagramNumber) -> Option<Frame<'l>> {
+        if self.advance(log, end) { self.peek(log) } else { None }
+    }
+
+    /// Enters the next datagram once all of this one has been walked. Returns whether there is a frame.
+    #[inline(always)]
+    pub(crate) fn advance(&mut self, log: &Log, end: DatagramNumber) -> bool {
         while self.left == 0 {
             if self.offset != 0 {
-                // The own stream's last datagram may have grown since (see `Packer::close_early`).
-                let count = log.get(self.number).map_or(0, |bytes| DatagramHeader::of_checked(bytes).count());
-                if count > self.walked {
-                    self.left = count - self.walked;
+                let grown = self.grown(log);
+                if grown > 0 {
+                    self.left = grown;
                     break;
                 }
                 if self.number.next() >= end {
-                    return None;
+                    return false;
                 }
                 (self.number, self.offset) = (self.number.next(), 0);
             }
-            if self.number >= end {
-                return None;
+            if self.number >= end || self.enter(log).is_none() {
+                return false;
             }
-            self.enter(log)?;
         }
-        let bytes = log.get(self.number)?;
-        Frames::new(bytes.get(self.offset..)?, 1).next()
+        true
     }
 
+    /// The frames that this datagram, of which all have been walked, has got since.
+    #[inline]
+    fn grown(&self, log: &Log) -> u16 {
+        if !self.may_grow {
+            return 0;
+        }
+        let count = log.get(self.number).map_or(0, |bytes| DatagramHeader::of_checked(bytes).count());
+        count.saturating_sub(self.walked)
+    }
+
+    /// Whether all that is here of the stream has been walked.
+    #[inline]
+    pub(crate) fn is_spent(&self, log: &Log, end: DatagramNumber) -> bool {
+        self.left == 0 && self.number.next() >= end && self.grown(log) == 0
+    }
+
+    #[inline(always)]
     fn enter(&mut self, log: &Log) -> Option<()> {
-        let header = DatagramHeader::of_checked(log.get(self.number)?);
+        let (slot, bytes) = log.entry(self.number)?;
+        let header = DatagramHeader::of_checked(bytes);
         debug_assert!(header.number() == self.number, "a slot holds the datagram that it is looked up for");
-        let slot = log.slot(self.number)?;
         self.offset = HEADER_BYTES;
         (self.left, self.walked) = (header.count(), 0);
         self.sequence = header.first_sequence();
@@ -104,7 +125,8 @@ impl Cursor {
         self.sequence.0 += u64::from(ends_message);
     }
 
-    /// The frame that [`Cursor::frame`] returned last, once more.
+    /// The frame at which it stands, in a datagram that has been entered.
+    #[inline]
     pub(crate) fn peek<'l>(&self, log: &'l Log) -> Option<Frame<'l>> {
         Frames::new(log.get(self.number)?.get(self.offset..)?, 1).next()
     }
@@ -133,14 +155,15 @@ impl Cursor {
     /// Leaves this datagram or a later one, if it is inside: what is left of it may not be due after all.
     pub(crate) fn stop_before(&mut self, number: DatagramNumber) {
         if self.left > 0 && self.number >= number {
-            *self = Self { skip: self.walked, sequence: self.sequence, ..Self::at(self.number) };
+            let (sequence, may_grow) = (self.sequence, self.may_grow);
+            *self = Self { skip: self.walked, sequence, may_grow, ..Self::at(self.number) };
         }
     }
 
     /// Gives up everything before `number`.
     pub(crate) fn jump(&mut self, number: DatagramNumber) {
         debug_assert!(number >= self.floor());
-        *self = Self { sequence: self.sequence, ..Self::at(number) };
+        *self = Self { sequence: self.sequence, may_grow: self.may_grow, ..Self::at(number) };
     }
 }
 

@@ -15,8 +15,9 @@
 
 use super::cursor::Cursor;
 use super::epoch_state::EpochState;
+use super::ordering::Ordering;
 use super::pack::Outgoing;
-use super::pipeline::{Ordering, Pipeline};
+use super::pipeline::Pipeline;
 use super::unordered::{deliver_early, early_ranges};
 use crate::event::Delivery;
 use crate::mutant::Mutant;
@@ -69,6 +70,7 @@ impl Pipeline {
     }
 
     /// Whether anything may be delivered at all.
+    #[inline]
     pub(crate) fn may_deliver(&self) -> bool {
         match self.end {
             EpochState::Open | EpochState::Decided(_) => true,
@@ -120,6 +122,7 @@ impl Pipeline {
                 }
             }
         }
+        self.note_nak_due();
     }
 
     /// Notes again how far the decided cut goes: what a follower has delivered makes room for more of it than its logs

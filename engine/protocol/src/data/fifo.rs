@@ -21,9 +21,11 @@ pub(crate) fn deliver(
     let mut count = 0;
     let (before, after) = streams.split_at_mut(turn);
     for stream in after.iter_mut().chain(before) {
-        while count < limit && stream.deliver_one(None, step, emit) {
-            count += 1;
-            count += stream.deliver_plain(None, limit - count, step, emit);
+        while count < limit {
+            match stream.deliver_next(None, limit - count, step, emit) {
+                0 => break,
+                messages => count += messages,
+            }
         }
     }
     debug_assert!(count <= limit, "{count} messages of at most {limit}");

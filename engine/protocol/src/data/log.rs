@@ -29,6 +29,10 @@ pub(crate) struct Slot {
 /// The smallest page size: touching one byte in each page maps all of them.
 const PAGE_BYTES: usize = 4096;
 
+/// What a datagram with one short message takes, wherever its slot begins in a cache line.
+const SHORT_BYTES: usize = 192;
+const LINE_BYTES: usize = 64;
+
 #[derive(Debug)]
 pub(crate) struct Log {
     bytes: Vec<u8>,
@@ -82,18 +86,40 @@ impl Log {
     /// A datagram's bytes, if it is still here.
     #[inline]
     pub(crate) fn get(&self, number: DatagramNumber) -> Option<&[u8]> {
+        self.entry(number).map(|(_, bytes)| bytes)
+    }
+
+    /// A datagram's slot and bytes, if it is still here.
+    #[inline]
+    pub(crate) fn entry(&self, number: DatagramNumber) -> Option<(&Slot, &[u8])> {
         let index = self.index(number);
         let slot = &self.slots[index];
         let start = index * self.mtu;
         debug_assert!(usize::from(slot.length) <= self.mtu, "a slot holds one datagram");
-        (slot.number == number.0).then(|| &self.bytes[start..start + usize::from(slot.length)])
+        (slot.number == number.0).then(|| (slot, &self.bytes[start..start + usize::from(slot.length)]))
     }
 
     /// The whole of a number's slot, whatever it held before.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn space(&mut self, number: DatagramNumber) -> &mut [u8] {
         let start = self.index(number) * self.mtu;
         &mut self.bytes[start..start + self.mtu]
+    }
+
+    /// Reads the cache lines that a number's datagram will take if it is short, so that they are near when it comes.
+    pub(crate) fn warm(&self, number: DatagramNumber) {
+        let index = self.index(number);
+        let lines = self.bytes[index * self.mtu..][..SHORT_BYTES.min(self.mtu)].iter().step_by(LINE_BYTES);
+        lines.for_each(|byte| _ = core::hint::black_box(*byte));
+        core::hint::black_box(self.slots[index].number);
+    }
+
+    /// Copies a datagram into its slot.
+    #[inline]
+    pub(crate) fn put(&mut self, number: DatagramNumber, bytes: &[u8], messages: u16, kernel_receive_ns: u64) {
+        let start = self.index(number) * self.mtu;
+        self.bytes[start..start + bytes.len()].copy_from_slice(bytes);
+        self.fill(number, bytes.len(), messages, kernel_receive_ns);
     }
 
     /// Records what a number's slot now holds.
@@ -109,22 +135,22 @@ impl Log {
     }
 
     /// The datagrams from `first` up to `end` that one send can take: a run of full datagrams, the last one perhaps
-    /// shorter, adjacent in memory.
+    /// shorter, adjacent in memory. Returns how many they are as well.
     #[inline]
-    pub(crate) fn run(&self, first: DatagramNumber, end: DatagramNumber) -> &[u8] {
+    pub(crate) fn run(&self, first: DatagramNumber, end: DatagramNumber) -> (&[u8], usize) {
         debug_assert!(first < end && self.holds(first), "a run is of datagrams that are here");
         let start = self.index(first);
         let most = (end.since(first) as usize).min(self.slots.len() - start);
-        let mut bytes = 0;
+        let (mut bytes, mut count) = (0, 0);
         for slot in &self.slots[start..start + most] {
-            bytes += usize::from(slot.length);
+            (bytes, count) = (bytes + usize::from(slot.length), count + 1);
             if usize::from(slot.length) != self.mtu {
                 break;
             }
         }
-        let mut numbers = (first.0..end.0).take(bytes.div_ceil(self.mtu));
+        let mut numbers = (first.0..end.0).take(count);
         debug_assert!(numbers.all(|number| self.holds(DatagramNumber(number))), "a run has no gap");
-        &self.bytes[start * self.mtu..start * self.mtu + bytes]
+        (&self.bytes[start * self.mtu..start * self.mtu + bytes], count)
     }
 
     /// The same datagrams in a log that is as small as they allow; `None` if that would not be smaller.

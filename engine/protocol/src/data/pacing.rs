@@ -4,9 +4,9 @@
 //! sockets; then it spends its time on repairs, and what was lost is soon no longer retained. A limit set by hand
 //! protects against that only where the slowest observer is known. So an observer that asks for it measures which part
 //! of a stream does not arrive, and reports it when repairs can't make up for it. The publisher then lowers its rate at
-//! once by the part that was lost, and raises it while no observer reports: in small steps near what the observers could
-//! bear, in larger ones elsewhere. The rate never falls below a floor that the publisher is configured with: no observer can
-//! stop a group.
+//! once by the part that was lost, and raises it while no observer reports: in small steps near what the observers
+//! could bear, in larger ones elsewhere. The rate never falls below a floor that the publisher is configured with: no
+//! observer can stop a group.
 //!
 //! A publisher's *rate* is in bytes a second, repairs included. A token bucket turns it into the datagrams that may be
 //! opened. A message of any length is taken while there are tokens; the bucket then goes into debt for it.
@@ -183,8 +183,9 @@ impl Pacer {
         self.rate / if near.contains(&self.rate) { SMALL_STEP_PART } else { STEP_PART }
     }
 
-    /// An observer reports that this part of the stream from a datagram on, in 65,536ths, did not arrive. Returns whether
-    /// the rate was lowered: a report that counts what was sent before the rate was lowered last changes nothing.
+    /// An observer reports that this part of the stream from a datagram on, in 65,536ths, did not arrive. Returns
+    /// whether the rate was lowered: a report that counts what was sent before the rate was lowered last changes
+    /// nothing.
     pub(crate) fn lower(&mut self, now: Instant, lost: u16, from: DatagramNumber, sent: DatagramNumber) -> bool {
         if from < self.recovers_to || self.measured.max(self.sent_bytes) == 0 {
             return false;
@@ -197,7 +198,7 @@ impl Pacer {
         let used = self.measured.max(current);
         let rate =
             if self.is_limiting() { self.rate.min(used.max(self.rate / LEAST_PART)) } else { used.min(RATE_MAX) };
-        let taken = (rate as u128 * u128::from(lost) >> 16) as u64;
+        let taken = ((u128::from(rate) * u128::from(lost)) >> 16) as u64;
         let lowered = rate - taken.clamp(rate / LOWER_PART, rate / LEAST_PART);
         if !self.is_limiting() {
             (self.tokens, self.refilled_at) = (0, now);
@@ -265,8 +266,8 @@ impl Meter {
         }
     }
 
-    /// The time to judge or to report has come. Returns what to report now, and from where it was counted; what is to be
-    /// reported later gets a time after `backoff_ns`.
+    /// The time to judge or to report has come. Returns what to report now, and from where it was counted; what is to
+    /// be reported later gets a time after `backoff_ns`.
     pub(crate) fn judge(
         &mut self,
         now: Instant,

@@ -17,6 +17,7 @@ use super::causal::Causal;
 use super::epoch_state::EpochState;
 use super::flow::own_window;
 use super::log::Log;
+use super::ordering::Ordering;
 use super::own_stream::{Ack, OwnStream};
 use super::pacing::{BACKOFF_NS, Meter};
 use super::realtime::RealTime;
@@ -24,8 +25,7 @@ use super::repair::{NakSender, RetransmitHandler};
 use super::sequencer::is_run_plausible;
 use super::stability::{Enough, Stability};
 use super::stream::{Step, Stream};
-use super::total::TotalOrder;
-use super::unordered::{Unordered, early_ranges_max};
+use super::unordered::early_ranges_max;
 use super::window::{Acceptance, Window};
 use crate::config::{Config, FlowMode, Limits, Order, Reliability, Role, Start};
 use crate::counters::{Counter, Counters};
@@ -40,36 +40,6 @@ use bourdon_wire::{
     TopicId,
 };
 use zerocopy::IntoBytes;
-
-#[derive(Debug)]
-pub(crate) enum Ordering {
-    Fifo,
-    Unordered(Unordered),
-    Causal(Causal),
-    Total(TotalOrder),
-    RealTime(RealTime),
-}
-
-impl Ordering {
-    fn new(config: &Config, view: &View, beginning: &Beginning) -> Self {
-        let members = usize::from(config.members);
-        match config.order {
-            Order::Unordered => Self::Unordered(Unordered::default()),
-            Order::Fifo => Self::Fifo,
-            Order::Causal => Self::Causal(Causal::new(members)),
-            Order::RealTime => Self::RealTime(RealTime::new(members)),
-            Order::Total => Self::Total(TotalOrder::new(view.sequencer, beginning.order)),
-        }
-    }
-
-    #[inline]
-    pub(super) fn causal(&mut self) -> Option<&mut Causal> {
-        match self {
-            Self::Causal(causal) => Some(causal),
-            _ => None,
-        }
-    }
-}
 
 #[derive(Debug)]
 pub(crate) struct Pipeline {
@@ -101,10 +71,14 @@ pub(crate) struct Pipeline {
     pub(super) flow_stale: bool,
     /// What may be delivered may have changed.
     pub(super) stops_stale: bool,
+    /// This process is the sequencer, and a datagram has come since it found nothing to put in order.
+    order_stale: bool,
     /// How this epoch ends.
     pub(crate) end: EpochState,
     /// When a gap is given up next.
     pub(crate) gap_due: Instant,
+    /// When a repair is requested next: of all streams, because it is read at every step.
+    pub(crate) nak_due: Instant,
     /// Whether a part of the order was lost.
     pub(crate) order_lost: bool,
     /// Which members go on to the next view, as far as that has been proposed.
@@ -144,8 +118,10 @@ impl Pipeline {
             ranges: Vec::with_capacity(bourdon_wire::records::NAK_RANGES_MAX),
             flow_stale: true,
             stops_stale: true,
+            order_stale: false,
             end: EpochState::Open,
             gap_due: Instant::NEVER,
+            nak_due: Instant::NEVER,
             lacks: 0,
             reports: (config.role == Role::Observer && config.flow == FlowMode::Gating).then(Ack::new),
             meters: meters_of(&config),
@@ -181,6 +157,7 @@ impl Pipeline {
 
     /// The epoch has ended: what is held moves into logs that are as small as it allows; the large ones go to `spare`.
     pub(crate) fn refit(&mut self, spare: &mut Vec<Log>) {
+        self.nak_due = Instant::NEVER;
         for stream in &mut self.streams {
             stream.nak_sender = NakSender::new(1); // nothing is requested any more
             if let Some(small) = stream.log.refit() {
@@ -285,8 +262,8 @@ impl Pipeline {
                 counters.add(Counter::DiscardedWindow, 1);
                 // No publisher waits for it: it goes on at the present.
                 let is_left = self.config.role == Role::Observer && self.config.flow != FlowMode::Gating;
-                if is_left && self.end.is_open() && stream.fall_behind(number) {
-                    counters.add(Counter::FellBehind, 1);
+                if is_left && self.end.is_open() {
+                    stream.fall_behind(number, floor, counters);
                 }
             }
         }
@@ -374,6 +351,7 @@ impl Pipeline {
             }
             return;
         };
+        self.order_stale = outbound.sequencer.is_some();
         if number == DatagramNumber(0)
             && self.streams[rank.index()].is_loose
             && let Some(sequencer) = &mut outbound.sequencer
@@ -412,7 +390,13 @@ impl Pipeline {
             let timing = &self.config.timing;
             let backoff_ns = stream.nak_sender.backoff_ns(timing, self.config.limits.receivers, &mut self.rng);
             stream.nak_sender.arm(now, timing.reorder_grace_ns + backoff_ns);
+            self.note_nak_due();
         }
+    }
+
+    /// When a stream's next request is due has changed.
+    pub(crate) fn note_nak_due(&mut self) {
+        self.nak_due = self.streams.iter().map(|stream| stream.nak_sender.due).min().unwrap_or(Instant::NEVER);
     }
 
     /// Whether requests go to all members.
@@ -430,7 +414,9 @@ impl Pipeline {
     pub(crate) fn suppress(&mut self, now: Instant, rank: Rank, ranges: &[NakRange]) -> u64 {
         let (timing, stream) = (&self.config.timing, &mut self.streams[rank.index()]);
         let backoff_ns = stream.nak_sender.backoff_ns(timing, self.config.limits.receivers, &mut self.rng);
-        stream.nak_sender.suppress(now, (&stream.window, &stream.log), (timing, backoff_ns), ranges)
+        let covered = stream.nak_sender.suppress(now, (&stream.window, &stream.log), (timing, backoff_ns), ranges);
+        self.note_nak_due();
+        covered
     }
 
     /// Collects what to request of one stream into `ranges`. Returns how often it was requested, or `None` if nothing
@@ -444,6 +430,7 @@ impl Pipeline {
         if self.config.mutant == Some(Mutant::AskWithoutPause) {
             stream.nak_sender.forget(now);
         }
+        self.note_nak_due();
         (!self.ranges.is_empty()).then_some(attempts)
     }
 
@@ -452,9 +439,10 @@ impl Pipeline {
     /// Packs order runs for what has been received, as far as the window allows.
     #[inline]
     pub(crate) fn sequence(&mut self, wall_ns: u64, counters: &mut Counters) -> Sequenced {
-        if !self.end.is_open() {
-            return Sequenced::All;
-        }
+        if self.may_lack_order() { self.give_order(wall_ns, counters) } else { Sequenced::All }
+    }
+
+    fn give_order(&mut self, wall_ns: u64, counters: &mut Counters) -> Sequenced {
         let Some(outbound) = &mut self.outbound else { return Sequenced::All };
         let Some(sequencer) = &mut outbound.sequencer else { return Sequenced::All };
         let mutant = self.config.mutant;
@@ -473,6 +461,7 @@ impl Pipeline {
             counters.add(Counter::OrderRunsSent, 1);
             debug_assert!(mutant.is_some() || packer.open < outbound.flow.limit, "an order run beyond the limit");
         }
+        self.order_stale = false;
         Sequenced::All
     }
 
@@ -573,8 +562,21 @@ impl Pipeline {
     /// Whether this process is the sequencer and other members' messages wait for their order.
     #[inline]
     pub(crate) fn has_order_to_give(&self) -> bool {
+        self.may_lack_order() && self.lacks_order()
+    }
+
+    /// Whether messages may wait for their order: only a datagram brings some, except where gaps are given up.
+    #[inline]
+    fn may_lack_order(&self) -> bool {
+        let may_lack = (self.order_stale || self.is_lossy()) && self.end.is_open();
+        debug_assert!(may_lack || !self.end.is_open() || !self.lacks_order(), "messages wait unnoticed");
+        may_lack
+    }
+
+    #[inline]
+    fn lacks_order(&self) -> bool {
         let sequencer = self.outbound.as_ref().and_then(|outbound| outbound.sequencer.as_ref());
-        self.end.is_open() && sequencer.is_some_and(|sequencer| sequencer.has_work(&self.streams))
+        sequencer.is_some_and(|sequencer| sequencer.has_work(&self.streams))
     }
 
     /// Delivers what is due, at most `limit` messages (give or take a datagram); returns how many.
@@ -597,9 +599,8 @@ impl Pipeline {
         let instance = self.view.instance;
         let step = Step { now, epoch: self.view.epoch, instance, max_message_bytes, late: false, passed };
         let mutant = self.config.mutant;
-        let ranges_max = early_ranges_max(self.config.members);
         let (streams, turn) = (&mut self.streams[..], self.turn);
-        self.turn = (turn + 1) % streams.len();
+        self.turn = if turn + 1 == streams.len() { 0 } else { turn + 1 };
         let mut bytes = 0;
         let emit = &mut |delivery: Delivery<'_>| {
             bytes += delivery.payload.len() as u64;
@@ -607,7 +608,10 @@ impl Pipeline {
         };
         let count = match &mut self.ordering {
             Ordering::Fifo => super::fifo::deliver(streams, turn, limit, &step, emit),
-            Ordering::Unordered(unordered) => unordered.deliver(streams, turn, limit, ranges_max, &step, emit),
+            Ordering::Unordered(unordered) => {
+                let ranges_max = early_ranges_max(self.config.members);
+                unordered.deliver(streams, turn, limit, ranges_max, &step, emit)
+            }
             Ordering::Causal(_) => Causal::deliver(streams, turn, limit, &step, mutant, emit),
             Ordering::Total(total) => total.deliver(streams, limit, &step, mutant, counters, emit),
             Ordering::RealTime(real_time) => real_time.deliver(streams, limit, &step, mutant, emit),
@@ -770,6 +774,7 @@ fn streams_of(
         stream.is_present = is_present;
         stream.incarnation = view.incarnation(rank).unwrap_or_default();
         stream.is_loose = config.reliability.is_lossy();
+        stream.cursor.may_grow = Some(rank) == own;
         stream
     });
     streams.collect()

@@ -10,8 +10,9 @@
 //!
 //! Invariants: a refused message leaves no trace in the log; the window never exceeds the log.
 
+use super::ordering::Ordering;
 use super::pack::{Claim, Outgoing, Packer, extension_bytes};
-use super::pipeline::{Ordering, Pipeline};
+use super::pipeline::Pipeline;
 use super::stability::Enough;
 use crate::counters::{Counter, Counters};
 use crate::event::Refusal;
@@ -64,7 +65,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Packs a plain message if the open datagram has room for it: the common case, in which nothing need be checked.
+    /// Packs a plain message if the open datagram has room for it, or none is open and the window has room for one: the
+    /// common cases, in which little need be checked.
     #[inline]
     pub(crate) fn append(&mut self, outgoing: &Outgoing, payload: &[u8]) -> Option<Sequence> {
         let outbound = self.outbound.as_mut()?;
@@ -78,7 +80,16 @@ impl Pipeline {
         }
         let may_break = self.config.mutant.is_some();
         debug_assert!(may_break || outbound.keeps_window(), "a datagram is open beyond the limit");
-        outbound.packer.append(&mut self.streams[outbound.rank.index()].log, outgoing.topic, payload)
+        let log = &mut self.streams[outbound.rank.index()].log;
+        if let Some(sequence) = outbound.packer.append(log, outgoing.topic, payload) {
+            return Some(sequence);
+        }
+        // Real-time order takes nothing before the group's time is known.
+        if outbound.packer.is_open() || matches!(self.ordering, Ordering::RealTime(_)) {
+            return None;
+        }
+        let limit = outbound.flow.data_limit.min(outbound.flow.paced);
+        outbound.packer.begin_with(log, limit, outgoing.topic, payload)
     }
 
     /// Claims space for one admitted message that fits a datagram. `None` for an observer.
@@ -160,10 +171,8 @@ impl Pipeline {
         }
         packer.settle();
         while packer.sent < packer.open {
-            let bytes = stream.log.run(packer.sent, packer.open);
-            let mtu = stream.log.mtu();
-            let offered = bytes.len().div_ceil(mtu);
-            let taken = send(bytes, mtu.min(bytes.len()));
+            let (bytes, offered) = stream.log.run(packer.sent, packer.open);
+            let taken = send(bytes, stream.log.mtu().min(bytes.len()));
             debug_assert!(taken <= offered, "{taken} of {offered} datagrams");
             packer.sent = packer.sent + taken as u64;
             self.flow_stale = true;
@@ -185,9 +194,23 @@ impl Pipeline {
     /// needs to know how much further it reaches.
     #[inline]
     pub(crate) fn refresh_flow(&mut self) {
-        if self.flow_stale && self.outbound.as_ref().is_some_and(|own| own.flow.is_half_used(own.packer.open)) {
+        if self.needs_flow() {
             self.update_flow();
         }
+    }
+
+    #[inline]
+    fn needs_flow(&self) -> bool {
+        self.flow_stale && self.outbound.as_ref().is_some_and(|own| own.flow.is_half_used(own.packer.open))
+    }
+
+    /// Whether something is packed and not sent, or is to be packed before anything else is sent.
+    #[inline]
+    pub(crate) fn has_to_send(&self) -> bool {
+        self.outbound.as_ref().is_some_and(|own| own.packer.is_open() || own.packer.sent < own.packer.open)
+            || self.needs_flow()
+            || self.barrier.is_active()
+            || self.has_order_to_give()
     }
 
     /// Another observer gates: the window ends where it has room.

@@ -338,9 +338,9 @@ const ANSWERED_SLOTS: usize = 4096;
 pub(crate) const DATA_PART: u64 = 4;
 /// Repairs that may be sent at once, if few were sent before.
 pub(crate) const REPAIR_BURST: u64 = 1024;
-/// The last part of what may be sent at once, which each address draws from its own share. An address that is the only one to send
-/// requests draws all the rest and this, so it is as fast as without shares; the next address that sends one finds its
-/// own share whole.
+/// The last part of what may be sent at once, which each address draws from its own share. An address that is the only
+/// one to send requests draws all the rest and this, so it is as fast as without shares; the next address that sends
+/// one finds its own share whole.
 const SHARED_PART: u64 = 2;
 /// A share grows by this part of the rate: so many addresses with endless requests still leave something to one more.
 const SHARE_PART: u64 = 16;

@@ -7,6 +7,7 @@ use super::log::Log;
 use super::loose::{End, Loose};
 use super::repair::NakSender;
 use super::window::Window;
+use crate::counters::{Counter, Counters};
 use crate::event::Delivery;
 use alloc::vec::Vec;
 use bourdon_wire::records::Marker;
@@ -66,6 +67,8 @@ pub(crate) struct Stream {
     /// Messages given up and not reported yet, from message to message: messages whose place in the total order no
     /// process can give any more, and at lossy levels the messages that headers counted.
     pub(crate) skipped: Vec<(Sequence, Sequence)>,
+    /// The datagram whose memory was brought near last.
+    warmed: DatagramNumber,
     /// Whether its sender is in the view.
     pub(crate) is_present: bool,
     /// Whether messages may be lost.
@@ -106,6 +109,7 @@ impl Stream {
             began: first,
             excused: first,
             skipped: Vec::new(),
+            warmed: DatagramNumber(u64::MAX),
             is_present: true,
             is_loose: false,
             loose: Loose::default(),
@@ -140,6 +144,14 @@ impl Stream {
     /// as lost: all messages since it came. `None` if the stream has not begun here.
     pub(crate) fn owed_from(&self) -> Option<Sequence> {
         self.window.started.then(|| self.awaits_anchor.unwrap_or(self.delivered.max(self.excused)))
+    }
+
+    /// Brings the memory that the next datagram will take near, if the stream has moved since the last time.
+    pub(crate) fn warm(&mut self) {
+        if self.warmed != self.window.next {
+            self.warmed = self.window.next;
+            self.log.warm(self.warmed);
+        }
     }
 
     /// A datagram came: if it is the awaited one, it gives the message that comes next.
@@ -292,7 +304,7 @@ impl Stream {
 
     /// Delivers what follows in the datagram that the cursor has entered, up to the first frame that is not a plain
     /// message, at most `limit`; returns how many. The common case, in which nothing is looked up between two messages.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn deliver_plain(
         &mut self,
         order: Option<OrderNumber>,
@@ -334,8 +346,31 @@ impl Stream {
         usize::from(count)
     }
 
-    /// Delivers the next message, if all of it is here, and returns whether there was one.
+    /// Delivers the next message, if all of it is here, and the plain messages behind it in the same datagram, at most
+    /// `limit`; returns how many.
     #[inline]
+    pub(crate) fn deliver_next(
+        &mut self,
+        order: Option<OrderNumber>,
+        limit: usize,
+        step: &Step,
+        emit: &mut impl FnMut(Delivery<'_>),
+    ) -> usize {
+        debug_assert!(limit > 0, "there is something to deliver");
+        // Where messages may be lost, what was lost before the next message is reported first.
+        if !self.is_loose && self.cursor.advance(&self.log, self.end()) {
+            let count = self.deliver_plain(order, limit, step, emit);
+            if count > 0 {
+                return count;
+            }
+        }
+        if !self.deliver_one(order, step, emit) {
+            return 0;
+        }
+        1 + self.deliver_plain(order.map(OrderNumber::next), limit - 1, step, emit)
+    }
+
+    /// Delivers the next message, if all of it is here, and returns whether there was one.
     pub(crate) fn deliver_one(
         &mut self,
         order: Option<OrderNumber>,
@@ -432,8 +467,18 @@ impl Stream {
         Some((from.min(to), to))
     }
 
-    /// Gives up what is missing before `oldest`: it can't be retransmitted any more, or comes too late. What has arrived
-    /// before it is delivered.
+    /// A datagram came that lies beyond the window of an observer for which no publisher waits.
+    #[cold]
+    pub(crate) fn fall_behind(&mut self, number: DatagramNumber, floor: DatagramNumber, counters: &mut Counters) {
+        let (to, begins) = self.behind.discard(number, &self.window, (floor, self.log.capacity()));
+        counters.add(Counter::FellBehind, u64::from(begins));
+        if let Some(to) = to {
+            self.give_up_before(to);
+        }
+    }
+
+    /// Gives up what is missing before `oldest`: it can't be retransmitted any more, or comes too late. What has
+    /// arrived before it is delivered.
     pub(crate) fn give_up_before(&mut self, oldest: DatagramNumber) {
         if oldest <= self.window.next {
             return;

@@ -31,6 +31,8 @@ pub(crate) struct TotalOrder {
 enum Walk {
     /// So many messages were delivered.
     Delivered(usize),
+    /// The same, and nothing is here behind them.
+    Spent(usize),
     /// The walk moved on without delivering.
     Moved,
     /// A message is missing.
@@ -68,6 +70,10 @@ impl TotalOrder {
             };
             match walk {
                 Walk::Delivered(messages) => count += messages,
+                Walk::Spent(messages) => {
+                    count += messages;
+                    break;
+                }
                 Walk::Moved => {}
                 Walk::Waits => break,
             }
@@ -87,10 +93,24 @@ impl TotalOrder {
         emit: &mut impl FnMut(Delivery<'_>),
     ) -> Walk {
         let end = stream.end();
-        let Some(frame) = stream.cursor.frame(&stream.log, end) else { return Walk::Waits };
+        if !stream.cursor.advance(&stream.log, end) {
+            return Walk::Waits;
+        }
         if stream.cursor.is_first_frame() {
             self.agree(stream.cursor.first_order, counters);
         }
+        let count = stream.deliver_plain(Some(self.next), limit, step, emit);
+        self.next = self.next + count as u64;
+        match count {
+            0 => self.at_frame(stream, step, emit),
+            _ if stream.cursor.is_spent(&stream.log, end) => Walk::Spent(count),
+            _ => Walk::Delivered(count),
+        }
+    }
+
+    /// The walk is in the sequencer's own stream, at a frame that is no plain message.
+    fn at_frame(&mut self, stream: &mut Stream, step: &Step, emit: &mut impl FnMut(Delivery<'_>)) -> Walk {
+        let Some(frame) = stream.cursor.peek(&stream.log) else { return Walk::Waits };
         match frame.kind() {
             // Reported as lost before, and published again by a process that knew it was not delivered: see `loss.rs`.
             Some(Kind::Data) if stream.is_loose && stream.cursor.sequence < stream.delivered => {
@@ -101,17 +121,14 @@ impl TotalOrder {
             }
             // A fragmented message is collected as its fragments come: it may be longer than an observer's log.
             Some(Kind::Data) => {
-                let mut count = stream.deliver_plain(Some(self.next), limit, step, emit);
-                if count == 0 {
-                    let before = stream.cursor.sequence;
-                    count = usize::from(stream.deliver_one(Some(self.next), step, emit));
-                    if count == 0 {
-                        // A message that began in a hole was stepped over; it had a number too.
-                        self.next = self.next + stream.cursor.sequence.since(before);
-                    }
+                let before = stream.cursor.sequence;
+                if stream.deliver_one(Some(self.next), step, emit) {
+                    self.next = self.next.next();
+                    return Walk::Delivered(1);
                 }
-                self.next = self.next + count as u64;
-                if count > 0 { Walk::Delivered(count) } else { Walk::Waits }
+                // A message that began in a hole was stepped over; it had a number too.
+                self.next = self.next + stream.cursor.sequence.since(before);
+                Walk::Waits
             }
             Some(Kind::Marker) if stream.is_stopped_by(&frame) => Walk::Waits,
             kind => {
@@ -156,12 +173,11 @@ impl TotalOrder {
             return self.give_up(run, stream);
         }
         stream.ordered = true;
-        if !stream.deliver_one(Some(self.next), step, emit) {
+        debug_assert!(limit > 0 && run.count > 0, "{run:?} at most {limit}");
+        let count = stream.deliver_next(Some(self.next), limit.min(run.count as usize), step, emit);
+        if count == 0 {
             return self.give_up(run, stream);
         }
-        debug_assert!(limit > 0 && run.count > 0, "{run:?} at most {limit}");
-        let more = limit.min(run.count as usize) - 1;
-        let count = 1 + stream.deliver_plain(Some(self.next.next()), more, step, emit);
         self.advance(run, count as u64);
         Walk::Delivered(count)
     }
@@ -197,6 +213,7 @@ impl TotalOrder {
         self.run = (left > 0).then_some(Run { first: run.first + count, count: left, ..run });
     }
 
+    #[inline]
     fn agree(&mut self, first_order: OrderNumber, counters: &mut Counters) {
         if first_order != self.next {
             // Behind: messages were given up, or this process came late. Ahead is impossible unless a process erred.

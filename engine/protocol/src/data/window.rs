@@ -57,15 +57,15 @@ impl Window {
         let number = datagram.header.number();
         debug_assert!(self.started, "it is known where the stream begins");
         debug_assert!(floor <= self.next, "only what has been received is delivered: {floor} of {self:?}");
-        if number < self.next || log.holds(number) {
+        debug_assert!(!log.holds(self.next), "what is here has been counted: {self:?}");
+        if number < self.next || number != self.next && log.holds(number) {
             return Acceptance::Duplicate;
         }
         self.note_end(number.next(), log.capacity(), floor);
         if number.since(floor) >= log.capacity() || datagram.bytes.len() > log.mtu() {
             return Acceptance::Beyond;
         }
-        log.space(number)[..datagram.bytes.len()].copy_from_slice(datagram.bytes);
-        log.fill(number, datagram.bytes.len(), datagram.messages, kernel_receive_ns);
+        log.put(number, datagram.bytes, datagram.messages, kernel_receive_ns);
         debug_assert!(number < self.known_end && number < floor + log.capacity(), "{number} in {self:?}");
         if number != self.next {
             return Acceptance::New { early: true };

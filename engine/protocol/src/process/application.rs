@@ -47,7 +47,7 @@ impl Process {
     #[inline]
     pub fn try_publish(&mut self, now: Instant, outgoing: &Outgoing, payload: &[u8]) -> Result<Sequence, Refusal> {
         if self.unsettled.is_empty()
-            && !self.state.lacks_majority()
+            && self.state.has_majority()
             && let Some(sequence) = self.data.append(outgoing, payload)
         {
             self.cx.count(Counter::Published);

@@ -53,6 +53,7 @@ pub(super) fn own_driver(config: &Config, own: Member, view: View) -> Driver {
 
 impl Process {
     /// When something about the view is due.
+    #[inline]
     pub(super) fn change_due(&self) -> Instant {
         let parts_at = self.state.farewell().map_or(Instant::NEVER, |(_, at)| at);
         self.clock.look_due.min(self.clock.again_at).min(parts_at)

@@ -72,10 +72,15 @@ impl Process {
     }
 
     /// Answers clients whose messages a quorum holds by now.
+    #[inline]
     pub(super) fn settle_clients(&mut self, now: Instant) {
-        if !self.clients.awaits_answers() {
-            return;
+        if self.clients.awaits_answers() {
+            self.answer_settled(now);
         }
+    }
+
+    #[cold]
+    fn answer_settled(&mut self, now: Instant) {
         let Some(own) = self.data.own() else { return };
         let sequencer = self.data.view.sequencer;
         let total = self.cx.config.order == Order::Total && sequencer != own;

@@ -66,6 +66,7 @@ impl Coordinator {
         !self.links.is_idle() || self.mutex.table().is_some_and(|t| t.command().is_some())
     }
 
+    #[inline]
     pub(super) fn due(&self) -> Instant {
         self.links.due().min(self.mutex.due())
     }
@@ -438,9 +439,14 @@ impl Process {
     #[inline]
     pub(super) fn settle_grants(&mut self) {
         if self.coordination.mutex.table().is_some_and(|table| table.is_waiting()) {
-            let data = &self.data;
-            self.coordination.mutex.show_grants(|rank| data.held_by_quorum(Rank(rank as u16)));
-            self.coordination.collect();
+            self.show_grants();
         }
+    }
+
+    #[cold]
+    fn show_grants(&mut self) {
+        let data = &self.data;
+        self.coordination.mutex.show_grants(|rank| data.held_by_quorum(Rank(rank as u16)));
+        self.coordination.collect();
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Process, Standing};
 use crate::config::Order;
-use crate::data::pipeline::Ordering;
+use crate::data::ordering::Ordering;
 use crate::data::realtime::GroupTime;
 use crate::mutant::Mutant;
 use crate::outbox::Destination;

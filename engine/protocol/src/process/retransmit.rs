@@ -158,7 +158,8 @@ impl Process {
     }
 }
 
-/// How many repairs this process may send: fewer than configured where its rate is limited, of which repairs are a part.
+/// How many repairs this process may send: fewer than configured where its rate is limited, of which repairs are a
+/// part.
 fn earnings(data: &Pipeline, pacer: Option<&Pacer>, counters: &Counters) -> Earnings {
     let (limits, sent) = (&data.config.limits, counters.get(Counter::DatagramsSent));
     let all = Earnings { per_s: limits.repairs_per_s.into(), sent, burst: REPAIR_BURST };

@@ -98,11 +98,18 @@ impl State {
     }
 
     /// The first epoch without this process, and when it stops at the latest.
+    #[inline]
     pub(super) fn farewell(&self) -> Option<(Epoch, Instant)> {
         match self {
             Self::Gone(gone) => gone.farewell,
             _ => None,
         }
+    }
+
+    /// Whether this process is a member that reaches a quorum of its view.
+    #[inline]
+    pub(super) fn has_majority(&self) -> bool {
+        matches!(self, Self::Member(joined) if !joined.no_majority)
     }
 
     /// Whether this process is a member that reaches no quorum of its view.

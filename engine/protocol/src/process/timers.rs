@@ -26,9 +26,8 @@ impl Process {
         if let Some(pacer) = &self.pacer {
             deadline = deadline.min(pacer.due());
         }
-        deadline = deadline.min(self.data.meters_due);
-        deadline = deadline.min(self.delivery_due());
-        self.data.streams.iter().fold(deadline, |deadline, stream| deadline.min(stream.nak_sender.due))
+        debug_assert!(self.data.streams.iter().all(|stream| stream.nak_sender.due >= self.data.nak_due));
+        deadline.min(self.delivery_due()).min(self.data.nak_due).min(self.data.meters_due)
     }
 
     /// When [`Process::deliver`] must be called even if nothing has arrived: a message was held, or a gap is given up.
@@ -49,9 +48,11 @@ impl Process {
         if now >= self.change_due() {
             self.tend_view(now);
         }
-        for index in 0..self.data.streams.len() {
-            if now >= self.data.streams[index].nak_sender.due {
-                self.ask(now, Rank(index as u16));
+        if now >= self.data.nak_due {
+            for index in 0..self.data.streams.len() {
+                if now >= self.data.streams[index].nak_sender.due {
+                    self.ask(now, Rank(index as u16));
+                }
             }
         }
         if now >= self.transfer.due() {
@@ -88,6 +89,7 @@ impl Process {
     }
 
     /// Whether this process sends heartbeats: observers and leavers that have left do not.
+    #[inline]
     pub(super) fn speaks(&self) -> bool {
         matches!(self.cx.config.role, Role::Member(_)) && self.standing() != Standing::Gone
     }

@@ -49,6 +49,7 @@ impl Transfer {
         }
     }
 
+    #[inline]
     pub(super) fn due(&self) -> Instant {
         self.fetch.as_ref().map_or(Instant::NEVER, |fetch| fetch.due)
     }

@@ -178,6 +178,7 @@ impl Process {
                 stream.nak_sender.repeat(now, &stream.window);
             }
         }
+        self.data.note_nak_due();
         if let Some(address) = waiting.view {
             self.send_view_ask(now, from, address);
         }

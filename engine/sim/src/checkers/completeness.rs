@@ -157,6 +157,16 @@ impl Completeness<'_> {
         self.datagrams.is_some_and(|datagrams| datagrams[member] < u64::from(self.plan.log_slots))
     }
 
+    /// Whether a member has sent more than the window of an observer for which no publisher waits: if that observer
+    /// does not gain, it goes on at the present.
+    fn may_slide(&self, lineage: &Lineage, member: usize) -> bool {
+        let observer = lineage.process.checked_sub(usize::from(self.plan.members));
+        let observer = observer.and_then(|index| self.plan.observers.get(index));
+        observer.filter(|_| self.plan.gating_timeout_ns == 0).is_some_and(|observer| {
+            self.datagrams.is_some_and(|datagrams| datagrams[member] >= u64::from(observer.receive_log_slots))
+        })
+    }
+
     fn is_tail_of_lost_order(&self, lineage: &Lineage, lost: &Delivered) -> bool {
         self.plan.order == Order::Total
             && lineage.gaps.iter().any(|gap| self.datagrams.is_none() || gap.sender == self.plan.sequencer)
@@ -167,9 +177,10 @@ impl Completeness<'_> {
         if self.datagrams.is_none() {
             return Ok(()); // a view that ends takes what was retained with it
         }
+        let retained = |rank: u16| self.retained(usize::from(rank)) && !self.may_slide(lineage, usize::from(rank));
         let needless = |gap: &&Gap| {
-            let order = self.plan.order == Order::Total && !self.retained(usize::from(self.plan.sequencer));
-            self.retained(usize::from(gap.sender)) && !order
+            let order = self.plan.order == Order::Total && !retained(self.plan.sequencer);
+            retained(gap.sender) && !order
         };
         match lineage.gaps.iter().find(needless) {
             None => Ok(()),
