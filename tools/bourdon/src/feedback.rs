@@ -58,8 +58,9 @@ fn table(rows: &[(FeedbackPlan, FeedbackOutcome)]) -> String {
         );
     }
     out + "feedback: datagrams offered to the sender's socket, and their part of the data's bytes; p50, p99: from a \
-         loss being seen to the message's delivery\noverload: the links of five observers bear two of the five messages of \
-         1,200 bytes that are offered a millisecond; the publisher sends more slowly for them\n"
+         loss being seen to the message's delivery\n\
+         overload: the links of five observers bear two of the five messages of 1,200 bytes that are offered a \
+         millisecond; the publisher sends more slowly for them\n"
 }
 
 fn objects(rows: &[(FeedbackPlan, FeedbackOutcome)]) -> String {

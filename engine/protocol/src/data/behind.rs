@@ -4,21 +4,22 @@
 //! by more, what arrives is of no use: it is discarded, and requested again once the window has moved. A receiver that
 //! lives on repairs alone gets slower than one that loses now and then, falls behind further, and at last requests what
 //! its sender has just overwritten. So an observer that no publisher waits for judges whether it gains: if it discards
-//! an eighth of a window's datagrams and advances by less meanwhile, it *slides*. It then gives up what is missing at
-//! the old end of its window as new datagrams come, until a whole window has no gap. It loses what repairs have not
-//! brought by then, and nothing that arrived.
+//! an eighth of a window's datagrams and advances by less meanwhile, it *skips*. From then on it gives up each gap at
+//! once and requests nothing, until hardly anything was missing in a few windows. What arrives is delivered.
 //!
-//! A forged datagram makes an observer that slides give up what is missing in half a window at most.
+//! A forged datagram can make an observer that skips give up what is missing in one window.
 //!
-//! Invariant: an observer gives up a datagram here only if one that is a whole window later has been sent.
+//! Invariant: an observer begins to skip only once a datagram that is a whole window ahead has been sent.
 
-use super::window::Window;
 use bourdon_wire::DatagramNumber;
 
-/// The part of a window by which an observer judges whether it gains, and that it has room for after it slid.
-const PART: u64 = 8;
-/// The part of a window by which it slides at once.
-const SLIDE_PART: u64 = 2;
+/// The part of a window by which an observer judges whether it gains.
+const JUDGED_PART: u64 = 8;
+/// It judges over so many windows whether it still loses much: an overrun socket loses many datagrams at once, and what
+/// it held has no gap.
+const SKIPPED_WINDOWS: u64 = 4;
+/// Less than this part lost is requested again.
+const TOLERATED_PART: u64 = 32;
 
 /// How far one stream has left an observer behind.
 #[derive(Debug, Default)]
@@ -26,46 +27,53 @@ pub(crate) struct Behind {
     /// Datagrams discarded since the stream had come to `next`.
     discarded: u64,
     next: DatagramNumber,
-    slides: bool,
+    skips: bool,
+    /// While it skips: what came, and what was missing, since it was judged last.
+    arrived: u64,
+    missing: u64,
 }
 
 impl Behind {
-    /// A datagram came that lies beyond the window, which begins at `floor` and is `capacity` long. Returns the
-    /// datagram before which to give up what is missing, and whether the observer begins to slide.
-    #[cold]
-    pub(crate) fn discard(
-        &mut self,
-        number: DatagramNumber,
-        window: &Window,
-        (floor, capacity): (DatagramNumber, u64),
-    ) -> (Option<DatagramNumber>, bool) {
-        let part = capacity / PART;
-        debug_assert!(number.since(floor) >= capacity, "{number} lies beyond the window");
-        let begins = !self.slides && self.loses_ground(window.next, part);
-        if !self.slides {
-            return (None, false);
-        }
-        let wanted = DatagramNumber((number.0 + part).saturating_sub(capacity));
-        let to = wanted.min(floor + capacity / SLIDE_PART).min(window.known_end);
-        (Some(to).filter(|to| *to > window.next), begins)
+    /// Whether gaps are given up at once.
+    #[inline]
+    pub(crate) fn skips(&self) -> bool {
+        self.skips
     }
 
-    fn loses_ground(&mut self, next: DatagramNumber, part: u64) -> bool {
+    /// A datagram beyond the window was discarded, where everything below `next` has come. Returns whether the observer
+    /// begins to skip.
+    #[cold]
+    pub(crate) fn discard(&mut self, next: DatagramNumber, capacity: u64) -> bool {
+        if self.skips {
+            return false; // its application does not fetch
+        }
         if self.discarded == 0 {
             self.next = next;
         }
         self.discarded += 1;
+        let part = capacity / JUDGED_PART;
         if self.discarded < part {
             return false;
         }
-        self.discarded = 0;
-        self.slides = next.since(self.next) < part;
-        self.slides
+        (self.discarded, self.arrived, self.missing) = (0, 0, 0);
+        self.skips = next.since(self.next) < part;
+        self.skips
     }
 
-    /// There is no gap any more.
+    /// A datagram came while the observer skips, before which so many were missing.
+    pub(crate) fn note(&mut self, missing: u64, capacity: u64) {
+        debug_assert!(self.skips);
+        (self.arrived, self.missing) = (self.arrived + 1, self.missing + missing);
+        let sent = self.arrived + self.missing;
+        if sent >= capacity * SKIPPED_WINDOWS {
+            self.skips = self.missing * TOLERATED_PART > sent;
+            (self.arrived, self.missing) = (0, 0);
+        }
+    }
+
+    /// There is no gap any more: what was discarded before does not count.
     #[inline]
     pub(crate) fn caught_up(&mut self) {
-        (self.discarded, self.slides) = (0, false);
+        self.discarded = 0;
     }
 }

@@ -24,6 +24,8 @@ use bourdon_wire::{DatagramNumber, Instant};
 const BUCKET_NS: u64 = 2_000_000;
 /// No bucket is smaller: one run with segmentation offload.
 const BUCKET_MIN_BYTES: u64 = 1 << 16;
+/// The part of a bucket that must be full before a publication that was refused is taken.
+const REOPEN_PART: i64 = 4;
 /// How often a rate is raised and measured.
 const STEP_NS: u64 = 10_000_000;
 /// A step is this part of the rate: what many reports took off is regained within half a second.
@@ -35,7 +37,7 @@ const NEAR_BELOW_PART: u64 = 8;
 /// ... to this part above.
 const NEAR_ABOVE_PART: u64 = 4;
 /// A report lowers the rate at least by this part, so that it gets below what the observers can bear ...
-const LOWER_PART: u64 = 8;
+const LOWER_PART: u64 = 16;
 /// ... and never to less than this part of it, whatever the report claims.
 const LEAST_PART: u64 = 2;
 /// A rate that is limited at all is no higher: more than any network sends.
@@ -145,10 +147,16 @@ impl Pacer {
         if !self.is_limiting() {
             return DatagramNumber(u64::MAX);
         }
-        if self.tokens > 0 {
-            self.refused = false;
+        if self.refused && self.tokens < self.reopens_at() {
+            return sent;
         }
+        self.refused = false;
         sent + (self.tokens.max(0) as u64).div_ceil(mtu_bytes as u64)
+    }
+
+    /// After a refusal it goes on with so many tokens: what is sent in dribbles wakes each receiver for each of them.
+    fn reopens_at(&self) -> i64 {
+        self.bucket_bytes() / REOPEN_PART
     }
 
     /// A publication was refused because the bucket is empty.
@@ -162,7 +170,7 @@ impl Pacer {
         if !self.refused {
             return Instant::NEVER;
         }
-        let missing = (BUCKET_MIN_BYTES as i64 / 2 - self.tokens).max(1) as u64;
+        let missing = (self.reopens_at() - self.tokens).max(1) as u64;
         self.refilled_at + (missing * 1_000 / (self.rate / 1_000_000).max(1)).min(EARN_MAX_NS)
     }
 

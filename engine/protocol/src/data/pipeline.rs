@@ -247,6 +247,9 @@ impl Pipeline {
             Acceptance::New { early } => {
                 counters.add(Counter::DatagramsReceived, 1);
                 stream.anchor();
+                if stream.behind.skips() {
+                    stream.skip_to(number, known_end);
+                }
                 if had_gap {
                     if stream.nak_sender.repaired(now, number, &self.config.timing) {
                         counters.add(Counter::RepairsReceived, 1);
@@ -263,7 +266,7 @@ impl Pipeline {
                 // No publisher waits for it: it goes on at the present.
                 let is_left = self.config.role == Role::Observer && self.config.flow != FlowMode::Gating;
                 if is_left && self.end.is_open() {
-                    stream.fall_behind(number, floor, counters);
+                    stream.fall_behind(counters);
                 }
             }
         }

@@ -467,14 +467,21 @@ impl Stream {
         Some((from.min(to), to))
     }
 
-    /// A datagram came that lies beyond the window of an observer for which no publisher waits.
+    /// A datagram beyond the window of an observer for which no publisher waits was discarded.
     #[cold]
-    pub(crate) fn fall_behind(&mut self, number: DatagramNumber, floor: DatagramNumber, counters: &mut Counters) {
-        let (to, begins) = self.behind.discard(number, &self.window, (floor, self.log.capacity()));
-        counters.add(Counter::FellBehind, u64::from(begins));
-        if let Some(to) = to {
-            self.give_up_before(to);
+    pub(crate) fn fall_behind(&mut self, counters: &mut Counters) {
+        if self.behind.discard(self.window.next, self.log.capacity()) {
+            counters.add(Counter::FellBehind, 1);
+            self.give_up_before(self.window.known_end);
         }
+    }
+
+    /// A datagram came while this observer skips, where the stream was known up to `known_end`: what is missing before
+    /// it is given up.
+    #[cold]
+    pub(crate) fn skip_to(&mut self, number: DatagramNumber, known_end: DatagramNumber) {
+        self.behind.note(if number > known_end { number.since(known_end) } else { 0 }, self.log.capacity());
+        self.give_up_before(number);
     }
 
     /// Gives up what is missing before `oldest`: it can't be retransmitted any more, or comes too late. What has

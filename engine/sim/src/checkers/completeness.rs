@@ -159,7 +159,7 @@ impl Completeness<'_> {
 
     /// Whether a member has sent more than the window of an observer for which no publisher waits: if that observer
     /// does not gain, it goes on at the present.
-    fn may_slide(&self, lineage: &Lineage, member: usize) -> bool {
+    fn may_skip(&self, lineage: &Lineage, member: usize) -> bool {
         let observer = lineage.process.checked_sub(usize::from(self.plan.members));
         let observer = observer.and_then(|index| self.plan.observers.get(index));
         observer.filter(|_| self.plan.gating_timeout_ns == 0).is_some_and(|observer| {
@@ -177,7 +177,7 @@ impl Completeness<'_> {
         if self.datagrams.is_none() {
             return Ok(()); // a view that ends takes what was retained with it
         }
-        let retained = |rank: u16| self.retained(usize::from(rank)) && !self.may_slide(lineage, usize::from(rank));
+        let retained = |rank: u16| self.retained(usize::from(rank)) && !self.may_skip(lineage, usize::from(rank));
         let needless = |gap: &&Gap| {
             let order = self.plan.order == Order::Total && !retained(self.plan.sequencer);
             retained(gap.sender) && !order
