@@ -104,6 +104,8 @@ fn a_count_or_time_outside_its_range_is_refused_with_the_range() {
         ("limits", "max_snapshot_bytes", 0, "1 to "),
         ("limits", "receivers", 0, "1 to "),
         ("limits", "repairs_per_s", 0, "1 to "),
+        ("flow", "rate_limit_bytes_per_s", 0, "100000 to "),
+        ("flow", "rate_floor_bytes_per_s", 0, "100000 to "),
         ("timing", "heartbeat_min_ns", 0, &heartbeat),
         ("timing", "heartbeat_min_ns", 99_999, &heartbeat),
         ("timing", "heartbeat_max_ns", 0, &heartbeat),
