@@ -163,7 +163,8 @@ impl Process {
 fn earnings(data: &Pipeline, pacer: Option<&Pacer>, counters: &Counters) -> Earnings {
     let (limits, sent) = (&data.config.limits, counters.get(Counter::DatagramsSent));
     let all = Earnings { per_s: limits.repairs_per_s.into(), sent, burst: REPAIR_BURST };
-    let Some(rate) = pacer.and_then(Pacer::rate) else { return all };
+    // What a view ends with is needed at once, and is no part of the stream that observers are paced for.
+    let Some(rate) = pacer.and_then(Pacer::rate).filter(|_| data.end.is_open()) else { return all };
     let per_s = (rate / DATA_PART / limits.mtu_bytes as u64).clamp(1, all.per_s.max(1));
     Earnings { per_s, burst: (per_s / BURSTS_PER_S).clamp(BURST_MIN, REPAIR_BURST), ..all }
 }
