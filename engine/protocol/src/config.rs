@@ -246,6 +246,8 @@ pub struct Rate {
 impl Rate {
     /// A slower stream is as good as none: a datagram of the largest size takes half a second.
     pub const FLOOR_MIN_BYTES_PER_S: u64 = 100_000;
+    /// No network is faster.
+    pub const MAX_BYTES_PER_S: u64 = 100_000_000_000;
 }
 
 impl Default for Rate {
@@ -448,7 +450,7 @@ impl Config {
             return Err(ConfigError::Deadline);
         }
         let (limit, floor) = (self.rate.limit_bytes_per_s.unwrap_or(u64::MAX), self.rate.floor_bytes_per_s);
-        if floor < Rate::FLOOR_MIN_BYTES_PER_S || limit < floor {
+        if !(Rate::FLOOR_MIN_BYTES_PER_S..=Rate::MAX_BYTES_PER_S).contains(&floor) || limit < floor {
             return Err(ConfigError::Rate { limit, floor, least: Rate::FLOOR_MIN_BYTES_PER_S });
         }
         let limits = &self.limits;

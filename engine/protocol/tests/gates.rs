@@ -120,6 +120,22 @@ fn issue_the_last_gate_to_end_never_came_back() {
     assert_eq!(gates(&mut net), 1);
 }
 
+/// An observer starts again at its address, is too far behind to be waited for, and ends.
+#[test]
+fn issue_a_gate_that_started_again_held_the_publisher_up_for_ever() {
+    let mut net = Net::new(1, 1, gating);
+    net.run(100_000_000);
+    assert_eq!(publish(&mut net, 1_000, 200_000, 20_000), 1_000);
+    net.kill(1);
+    net.start(1, 2);
+    net.alter = Box::new(|from, _, datagram| usize::from(from != 0 || datagram.len() < 600));
+    net.run(200_000_000);
+    net.kill(1);
+    let timeout_ns = net.process(0).config().timing.gating_timeout_ns;
+    net.run(2 * timeout_ns);
+    assert_eq!((gates(&mut net), publish(&mut net, MANY, 1_000_000, 1_000)), (0, MANY));
+}
+
 #[test]
 fn a_member_that_grants_nothing_waits_for_no_observer() {
     let mut net = Net::new(1, 1, not_granted);

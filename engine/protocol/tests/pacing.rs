@@ -2,7 +2,7 @@
 
 use crate::common::net::{Net, Output};
 use crate::common::{self, Bench, control};
-use bourdon_protocol::{Config, Counter, FlowMode, HeldBy, Order, Rate, Refusal, Role};
+use bourdon_protocol::{Config, Counter, FlowMode, HeldBy, Order, Rate, Refusal, Role, Start};
 use bourdon_wire::records::Congestion;
 use bourdon_wire::{Kind, Rank};
 use std::cell::Cell;
@@ -17,7 +17,7 @@ const BEARS: u64 = 20_000_000;
 const QUEUE_BYTES: i64 = 200_000;
 
 fn paced(config: &mut Config) {
-    (config.flow, config.snapshots) = (FlowMode::Paced, false);
+    (config.flow, config.snapshots, config.start) = (FlowMode::Paced, false, Start::Live);
     config.rate.floor_bytes_per_s = FLOOR;
 }
 

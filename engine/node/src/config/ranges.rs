@@ -15,7 +15,7 @@ const HEARTBEAT_LEAST_NS: u64 = 100_000;
 const GATING_TIMEOUT_LEAST_NS: u64 = 200_000_000;
 /// A slower stream is as good as none, and no network is faster.
 const RATE_MIN: u64 = Rate::FLOOR_MIN_BYTES_PER_S;
-const RATE_MAX: u64 = 100_000_000_000;
+const RATE_MAX: u64 = Rate::MAX_BYTES_PER_S;
 /// IP has a byte for it.
 const TTL_MAX: u64 = 255;
 /// More repairs than any host sends.

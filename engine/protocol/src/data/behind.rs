@@ -5,19 +5,22 @@
 //! lives on repairs alone gets slower than one that loses now and then, falls behind further, and at last requests what
 //! its sender has just overwritten. So an observer that no publisher waits for judges whether it gains: if it discards
 //! an eighth of a window's datagrams and advances by less meanwhile, it *skips*. From then on it gives up each gap at
-//! once and requests nothing, until hardly anything was missing in a few windows. What arrives is delivered.
+//! once and requests nothing, until hardly anything was missing in a few windows, or in a second. What arrives is
+//! delivered.
 //!
 //! A forged datagram can make an observer that skips give up what is missing in one window.
 //!
 //! Invariant: an observer begins to skip only once a datagram that is a whole window ahead has been sent.
 
-use bourdon_wire::DatagramNumber;
+use bourdon_wire::{DatagramNumber, Instant};
 
 /// The part of a window by which an observer judges whether it gains.
 const JUDGED_PART: u64 = 8;
 /// It judges over so many windows whether it still loses much: an overrun socket loses many datagrams at once, and what
 /// it held has no gap.
 const SKIPPED_WINDOWS: u64 = 4;
+/// A slow stream is judged after this time.
+const JUDGED_NS: u64 = 1_000_000_000;
 /// Less than this part lost is requested again.
 const TOLERATED_PART: u64 = 32;
 
@@ -31,6 +34,7 @@ pub(crate) struct Behind {
     /// While it skips: what came, and what was missing, since it was judged last.
     arrived: u64,
     missing: u64,
+    judged_at: Instant,
 }
 
 impl Behind {
@@ -43,9 +47,9 @@ impl Behind {
     /// A datagram beyond the window was discarded, where everything below `next` has come. Returns whether the observer
     /// begins to skip.
     #[cold]
-    pub(crate) fn discard(&mut self, next: DatagramNumber, capacity: u64) -> bool {
+    pub(crate) fn discard(&mut self, now: Instant, next: DatagramNumber, capacity: u64) -> bool {
         if self.skips {
-            return false; // its application does not fetch
+            return false;
         }
         if self.discarded == 0 {
             self.next = next;
@@ -55,19 +59,19 @@ impl Behind {
         if self.discarded < part {
             return false;
         }
-        (self.discarded, self.arrived, self.missing) = (0, 0, 0);
+        (self.discarded, self.arrived, self.missing, self.judged_at) = (0, 0, 0, now);
         self.skips = next.since(self.next) < part;
         self.skips
     }
 
     /// A datagram came while the observer skips, before which so many were missing.
-    pub(crate) fn note(&mut self, missing: u64, capacity: u64) {
+    pub(crate) fn note(&mut self, now: Instant, missing: u64, capacity: u64) {
         debug_assert!(self.skips);
         (self.arrived, self.missing) = (self.arrived + 1, self.missing + missing);
         let sent = self.arrived + self.missing;
-        if sent >= capacity * SKIPPED_WINDOWS {
+        if sent >= capacity * SKIPPED_WINDOWS || now.since(self.judged_at) >= JUDGED_NS {
             self.skips = self.missing * TOLERATED_PART > sent;
-            (self.arrived, self.missing) = (0, 0);
+            (self.arrived, self.missing, self.judged_at) = (0, 0, now);
         }
     }
 

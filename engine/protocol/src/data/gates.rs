@@ -66,7 +66,9 @@ impl Gates {
     ) -> Noted {
         let (delivered, window) = (delivered.min(sent), window.max(WINDOW_MIN));
         // An observer that started again at its address has delivered nothing of what it had delivered before.
-        self.gates.retain(|gate| gate.address != address || gate.incarnation == incarnation);
+        let again = self.gates.iter().position(|gate| gate.address == address && gate.incarnation != incarnation);
+        let before = again.map(|index| self.gates.remove(index));
+        let holding = before.and_then(|gate| gate.holding);
         if let Some(gate) = self.gates.iter_mut().find(|gate| gate.address == address) {
             gate.delivered = gate.delivered.max(delivered);
             (gate.window, gate.heard_at) = (window, now);
@@ -76,11 +78,21 @@ impl Gates {
             return Noted::Ended;
         }
         if self.gates.len() == GATES_MAX || delivered + window < sent {
+            if holding.is_some() {
+                self.note_ended(now, address); // it may not hold the publisher up again under another name
+            }
             return Noted::Behind;
         }
-        self.gates.push(Gate { address, incarnation, delivered, window, heard_at: now, holding: None });
+        self.gates.push(Gate { address, incarnation, delivered, window, heard_at: now, holding });
         debug_assert!(self.gates.len() <= GATES_MAX);
         Noted::Begins
+    }
+
+    fn note_ended(&mut self, now: Instant, address: Address) {
+        if self.ended.len() == GATES_MAX {
+            self.ended.remove(0);
+        }
+        self.ended.push((address, now));
     }
 
     /// The first datagram that some gate has no room for, and whose gate that is.
@@ -199,6 +211,21 @@ mod tests {
         let again = gates.note(Instant(1), (address(1), Incarnation(2)), (DatagramNumber(20), 500), sent);
         assert_eq!((again, gates.count()), (Noted::Begins, 1));
         assert_eq!(gates.limit(), Some((DatagramNumber(520), address(1))));
+    }
+
+    /// Under another incarnation before each timeout it holds the publisher up no longer than under one.
+    #[test]
+    fn an_observer_that_starts_again_and_again_is_waited_for_once() {
+        let (mut gates, sent) = (Gates::default(), DatagramNumber(10_000));
+        let report = |gates: &mut Gates, at, incarnation| {
+            gates.note(Instant(at), (address(1), Incarnation(incarnation)), (DatagramNumber(9_900), 100), sent)
+        };
+        let mut all = Vec::new();
+        for step in 0..12 {
+            report(&mut gates, step * 100, step as u32 + 1);
+            all.extend(ended(&mut gates, step * 100, Some(address(1))));
+        }
+        assert_eq!(all, [address(1)]);
     }
 
     #[test]

@@ -18,6 +18,7 @@
 //! 4654 (suppressed feedback of the slowest receiver), RFC 9438 (slow growth near the rate of the last loss).
 
 use super::window::Acceptance;
+use crate::config::Rate;
 use bourdon_wire::{DatagramNumber, Instant};
 
 /// A bucket holds what may be sent in this time: short against what a socket buffer holds.
@@ -40,8 +41,11 @@ const NEAR_ABOVE_PART: u64 = 4;
 const LOWER_PART: u64 = 16;
 /// ... and never to less than this part of it, whatever the report claims.
 const LEAST_PART: u64 = 2;
+/// A limit that observers' reports made ends after so long without a report, while less than this part of it is used.
+const FORGET_NS: u64 = 5_000_000_000;
+const FORGET_PART: u64 = 4;
 /// A rate that is limited at all is no higher: more than any network sends.
-const RATE_MAX: u64 = 100_000_000_000;
+const RATE_MAX: u64 = Rate::MAX_BYTES_PER_S;
 /// The token count does not overflow: no longer pause earns tokens.
 const EARN_MAX_NS: u64 = 100_000_000;
 const _: () = assert!(RATE_MAX as u128 * EARN_MAX_NS as u128 <= u64::MAX as u128);
@@ -78,6 +82,7 @@ pub(crate) struct Pacer {
     measured: u64,
     /// What was lost of the datagrams below this has lowered the rate already.
     recovers_to: DatagramNumber,
+    lowered_at: Instant,
     /// A publication was refused for want of tokens.
     refused: bool,
 }
@@ -98,6 +103,7 @@ impl Pacer {
             measured_from: now,
             measured: 0,
             recovers_to: DatagramNumber(0),
+            lowered_at: now,
             refused: false,
         }
     }
@@ -184,6 +190,11 @@ impl Pacer {
         if self.is_limiting() && self.measured >= self.rate / 2 {
             self.rate = (self.rate + self.step()).min(self.most).min(RATE_MAX);
         }
+        // A rate of which a small part was used for so long means nothing: it only holds repairs up.
+        let is_forgotten = now.since(self.lowered_at) >= FORGET_NS && self.measured < self.rate / FORGET_PART;
+        if self.most == u64::MAX && is_forgotten {
+            self.rate = u64::MAX;
+        }
         debug_assert!(self.rate >= self.least && self.rate <= self.most);
     }
 
@@ -196,10 +207,12 @@ impl Pacer {
     /// whether the rate was lowered: a report that counts what was sent before the rate was lowered last changes
     /// nothing.
     pub(crate) fn lower(&mut self, now: Instant, lost: u16, from: DatagramNumber, sent: DatagramNumber) -> bool {
-        if from < self.recovers_to || self.measured.max(self.sent_bytes) == 0 {
+        // No honest report counts what was not sent, or hardly anything.
+        let is_honest = from < sent && u64::from(lost) * TOLERATED_PART >= u64::from(u16::MAX) / 2;
+        if !is_honest || from < self.recovers_to || self.measured.max(self.sent_bytes) == 0 {
             return false;
         }
-        self.recovers_to = sent;
+        (self.recovers_to, self.lowered_at) = (sent, now);
         // The interval that has just begun may be the first in which anything was sent.
         let elapsed_ns = now.since(self.measured_from).max(STEP_NS / 4);
         let current = (u128::from(self.sent_bytes) * 1_000_000_000 / u128::from(elapsed_ns)) as u64;
@@ -239,10 +252,13 @@ pub(crate) struct Meter {
     /// What is to be reported.
     report: Option<u16>,
     suppressed: u8,
+    /// Whether everything that had been sent had come at some time.
+    is_live: bool,
 }
 
 impl Meter {
-    pub(crate) fn new() -> Self {
+    /// `is_live`: the observer begins with what is sent from now on.
+    pub(crate) fn new(is_live: bool) -> Self {
         Self {
             due: Instant::NEVER,
             began_at: Instant(0),
@@ -251,6 +267,7 @@ impl Meter {
             beyond: 0,
             report: None,
             suppressed: 0,
+            is_live,
         }
     }
 
@@ -262,8 +279,14 @@ impl Meter {
         now: Instant,
         known_end: DatagramNumber,
         number: DatagramNumber,
-        acceptance: Acceptance,
+        (acceptance, has_gap): (Acceptance, bool),
     ) {
+        // An observer that fetches what was sent before it came has not caught up yet, and a window that is full
+        // without a gap waits for the application: neither is the publisher's fault.
+        self.is_live |= !has_gap;
+        if !self.is_live || acceptance == Acceptance::Beyond && !has_gap {
+            return;
+        }
         if self.due == Instant::NEVER && (number > known_end || acceptance == Acceptance::Beyond) {
             (self.due, self.began_at, self.from) = (now + MEASURE_NS, now, known_end);
             (self.arrived, self.beyond) = (0, 0);
@@ -385,7 +408,7 @@ mod tests {
         // Whatever a report claims, it takes half at most.
         send(&mut pacer, &mut now, &mut sent, 20 * MS, 1 << 40);
         let before = pacer.rate().unwrap();
-        assert!(pacer.lower(now, u16::MAX, sent, sent));
+        assert!(pacer.lower(now, u16::MAX, DatagramNumber(sent.0 - 1), sent));
         assert!(pacer.rate().unwrap() >= before / 2 - before / 10, "{:?}", pacer.rate());
     }
 
@@ -395,7 +418,7 @@ mod tests {
         let mut pacer = Pacer::new(now, Some(100_000_000), 10_000_000);
         for _ in 0..100 {
             send(&mut pacer, &mut now, &mut sent, 10 * MS, 1 << 40);
-            pacer.lower(now, u16::MAX, sent, sent);
+            pacer.lower(now, u16::MAX, DatagramNumber(sent.0 - 1), sent);
         }
         assert_eq!(pacer.rate(), Some(10_000_000));
         send(&mut pacer, &mut now, &mut sent, 10_000 * MS, 1 << 40);
@@ -409,18 +432,18 @@ mod tests {
     #[test]
     fn an_observer_reports_what_repairs_can_t_make_up_for() {
         let fresh = Acceptance::New { early: false };
-        let mut meter = Meter::new();
+        let mut meter = Meter::new(false);
         // One of a hundred is lost.
         let mut end = DatagramNumber(0);
         for number in (0..1_000).filter(|number| number % 100 != 50) {
-            meter.count(Instant(number * 10_000), end, DatagramNumber(number), fresh);
+            meter.count(Instant(number * 10_000), end, DatagramNumber(number), (fresh, number > 0));
             end = DatagramNumber(number + 1);
         }
         assert_eq!(meter.judge(meter.due, end, 0), None);
         assert_eq!(meter.due, Instant::NEVER);
         // A quarter is lost.
         for number in (1_000..2_000).filter(|number| number % 4 != 0) {
-            meter.count(Instant(number * 10_000), end, DatagramNumber(number), fresh);
+            meter.count(Instant(number * 10_000), end, DatagramNumber(number), (fresh, number > 0));
             end = DatagramNumber(number + 1);
         }
         let (_, lost) = meter.judge(meter.due, end, 0).expect("a report is due");
@@ -429,10 +452,10 @@ mod tests {
 
     #[test]
     fn another_s_report_takes_the_place_of_this_one_s_a_few_times_only() {
-        let mut meter = Meter::new();
+        let mut meter = Meter::new(true);
         for round in 0..=u64::from(SUPPRESSED_MAX) {
             let at = Instant(round * 1_000 * MS);
-            (0..100).for_each(|_| meter.count(at, DatagramNumber(5), DatagramNumber(9), Acceptance::Beyond));
+            (0..100).for_each(|_| meter.count(at, DatagramNumber(5), DatagramNumber(9), (Acceptance::Beyond, true)));
             assert_eq!(meter.judge(at + MEASURE_NS, DatagramNumber(5), MS), None);
             assert!(!meter.suppress(1_000), "that one has lost much less");
             assert_eq!(meter.suppress(60_000), round < u64::from(SUPPRESSED_MAX));

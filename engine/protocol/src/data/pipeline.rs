@@ -247,8 +247,8 @@ impl Pipeline {
             Acceptance::New { early } => {
                 counters.add(Counter::DatagramsReceived, 1);
                 stream.anchor();
-                if stream.behind.skips() {
-                    stream.skip_to(number, known_end);
+                if stream.behind.skips() && self.end.is_open() {
+                    stream.skip_to(now, number, known_end);
                 }
                 if had_gap {
                     if stream.nak_sender.repaired(now, number, &self.config.timing) {
@@ -266,12 +266,13 @@ impl Pipeline {
                 // No publisher waits for it: it goes on at the present.
                 let is_left = self.config.role == Role::Observer && self.config.flow != FlowMode::Gating;
                 if is_left && self.end.is_open() {
-                    stream.fall_behind(counters);
+                    stream.fall_behind(now, counters);
                 }
             }
         }
+        let has_gap = self.streams[rank.index()].window.has_gap();
         if let Some(meter) = self.meters.get_mut(rank.index()).filter(|_| !datagram.header.is_retransmitted()) {
-            meter.count(now, known_end, number, acceptance);
+            meter.count(now, known_end, number, (acceptance, has_gap));
             self.meters_due = self.meters_due.min(meter.due);
         }
         if number > known_end {
@@ -735,7 +736,7 @@ impl Pipeline {
 /// An observer that is paced for measures every stream.
 fn meters_of(config: &Config) -> Vec<Meter> {
     let measures = config.role == Role::Observer && config.flow == FlowMode::Paced;
-    (0..config.members).filter(|_| measures).map(|_| Meter::new()).collect()
+    (0..config.members).filter(|_| measures).map(|_| Meter::new(config.start != Start::Oldest)).collect()
 }
 
 /// How far ordering has come.

@@ -469,8 +469,11 @@ impl Stream {
 
     /// A datagram beyond the window of an observer for which no publisher waits was discarded.
     #[cold]
-    pub(crate) fn fall_behind(&mut self, counters: &mut Counters) {
-        if self.behind.discard(self.window.next, self.log.capacity()) {
+    pub(crate) fn fall_behind(&mut self, now: Instant, counters: &mut Counters) {
+        if !self.window.has_gap() {
+            return; // nothing is missing: its application does not fetch
+        }
+        if self.behind.discard(now, self.window.next, self.log.capacity()) {
             counters.add(Counter::FellBehind, 1);
             self.give_up_before(self.window.known_end);
         }
@@ -479,8 +482,9 @@ impl Stream {
     /// A datagram came while this observer skips, where the stream was known up to `known_end`: what is missing before
     /// it is given up.
     #[cold]
-    pub(crate) fn skip_to(&mut self, number: DatagramNumber, known_end: DatagramNumber) {
-        self.behind.note(if number > known_end { number.since(known_end) } else { 0 }, self.log.capacity());
+    pub(crate) fn skip_to(&mut self, now: Instant, number: DatagramNumber, known_end: DatagramNumber) {
+        let missing = if number > known_end { number.since(known_end) } else { 0 };
+        self.behind.note(now, missing, self.log.capacity());
         self.give_up_before(number);
     }
 

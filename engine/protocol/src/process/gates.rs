@@ -93,7 +93,7 @@ impl Process {
                 self.data.lower_limit();
             }
             Noted::Gates => self.apply_gates(),
-            Noted::Behind => {}
+            Noted::Behind => self.apply_gates(), // an earlier incarnation of it may have been a gate
             Noted::Ended => {
                 let record = Progress { flags: progress_flags::ENDED.into(), ..*record };
                 self.cx.send(now, Destination::Peer(to), Kind::Progress, [record.as_bytes(), &[]]);

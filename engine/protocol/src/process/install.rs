@@ -203,6 +203,7 @@ impl Process {
         self.data.suspected = self.detector.suspects();
         self.gates.enter(now);
         self.pacer.iter_mut().for_each(Pacer::enter);
+        self.pace(now, 0);
         self.announce_windows();
         self.apply_gates();
         if own.is_some() {

@@ -65,8 +65,7 @@ impl Process {
         self.cx.count(Counter::CongestionReceived);
         let (Some(pacer), Some(outbound)) = (&mut self.pacer, &self.data.outbound) else { return };
         let sent = outbound.packer.sent;
-        // What was not sent can't have been lost.
-        if pacer.lower(now, lost, DatagramNumber(record.from.get()).min(sent), sent) {
+        if pacer.lower(now, lost, DatagramNumber(record.from.get()), sent) {
             self.cx.count(Counter::RatesLowered);
             self.pace(now, 0);
         }
