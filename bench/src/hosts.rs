@@ -2,7 +2,8 @@
 //!
 //! Three daemons of a peer that expects one daemon a host can't run on one loopback interface, and a system measured on
 //! `lo` can't be compared with one that crosses a bridge. So every member gets a network namespace with one interface,
-//! and one more namespace holds the bridge between them; nothing is connected to this machine's own network.
+//! and one more namespace holds the bridge between them; nothing is connected to this machine's own network. Where
+//! two hosts are enough, they have a cable between them and no bridge.
 //!
 //! Named namespaces outlive a killed measurement and must be removed. These have no names: each exists as long as a
 //! process in it does. A holder process runs in each and ends when its standard input ends, and that is when this
@@ -66,6 +67,15 @@ impl Namespace {
         command
     }
 
+    /// Gives the host's interface its address, and all multicast.
+    fn set_up(&self, index: u16) -> Result<(), Failure> {
+        self.ip(&format!(
+            "link set lo up\naddr add {}/24 dev {INTERFACE}\nlink set {INTERFACE} up\n\
+             route add 224.0.0.0/4 dev {INTERFACE}\n",
+            address(index)
+        ))
+    }
+
     /// Runs these lines of `ip` in the namespace.
     fn ip(&self, lines: &str) -> Result<(), Failure> {
         let unusable = |error| Failure::Unusable(format!("can't run ip in a network namespace: {error}"));
@@ -83,12 +93,12 @@ impl Namespace {
     }
 }
 
-/// Some hosts on a bridge.
+/// Some hosts on a bridge, or two on one cable.
 pub(crate) struct Hosts {
     hosts: Vec<Namespace>,
     /// Started when the first cable is pulled.
     switch: Option<Switch>,
-    bridge: Namespace,
+    bridge: Option<Namespace>,
 }
 
 impl Hosts {
@@ -104,14 +114,19 @@ impl Hosts {
                  link set port{index} master br0 up\n",
                 host.pid()
             ))?;
-            host.ip(&format!(
-                "link set lo up\naddr add {}/24 dev {INTERFACE}\nlink set {INTERFACE} up\n\
-                 route add 224.0.0.0/4 dev {INTERFACE}\n",
-                address(index - 1)
-            ))?;
+            host.set_up(index - 1)?;
             hosts.push(host);
         }
-        Ok(Self { hosts, switch: None, bridge })
+        Ok(Self { hosts, switch: None, bridge: Some(bridge) })
+    }
+
+    /// Makes two hosts with a cable between them: a veth pair, the shortest way from one host to another.
+    pub(crate) fn make_pair() -> Result<Self, Failure> {
+        let hosts = [Namespace::make()?, Namespace::make()?];
+        let far = hosts[1].pid();
+        hosts[0].ip(&format!("link add {INTERFACE} type veth peer name {INTERFACE} netns {far}\n"))?;
+        (0..2).zip(&hosts).try_for_each(|(index, host)| host.set_up(index))?;
+        Ok(Self { hosts: hosts.into(), switch: None, bridge: None })
     }
 
     /// A command that runs on a host.
@@ -122,7 +137,8 @@ impl Hosts {
     /// Prepares to pull cables.
     pub(crate) fn watch_cables(&mut self) -> Result<(), Failure> {
         if self.switch.is_none() {
-            self.switch = Some(Switch::start(&self.bridge)?);
+            let bridge = self.bridge.as_ref().expect("cables are pulled at a bridge");
+            self.switch = Some(Switch::start(bridge)?);
         }
         Ok(())
     }

@@ -1,9 +1,11 @@
 //! Round trips: one message at a time, both ends spinning on their own core.
 //!
 //! Between two members of a group, member 0 is the sequencer: its message is ordered by its position in its stream, the
-//! reply by an order run that is sent with the next message. The figure is the time from sending to the reply's
+//! reply by an order run that is sent with the next message. The ends are on two hosts with a cable between them, and
+//! then on `lo`. The figure is the time from sending to the reply's
 //! arrival. With `--rate` round trips begin at even intervals and count from when they should have begun.
 
+use crate::hosts::{Hosts, INTERFACE};
 use crate::message::{read, stamp};
 use crate::round::Round;
 use crate::row::{Latency, Ratio, Row, buckets, histogram, histogram_of, median, show};
@@ -11,7 +13,8 @@ use crate::schedule::Schedule;
 use crate::script::now_ns;
 use crate::systems::System;
 use crate::worker::{Found, Spec, WorkerKind};
-use crate::{Failure, Link, Peer, Settings, broken, round};
+use crate::{Common, Failure, Link, Peer, broken, round, settings};
+use clap::{Args, ValueEnum};
 use std::time::{Duration, Instant};
 
 /// A reply later than this will not come.
@@ -80,41 +83,91 @@ fn round_trip(spec: &Spec, link: &mut impl Link, message: &[u8], number: u64) ->
     }
 }
 
+/// Where the two ends are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Place {
+    /// On two hosts with a cable between them: network namespaces and a veth pair
+    Veth,
+    /// On one host
+    Lo,
+}
+
+/// What is measured and how
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Settings {
+    #[command(flatten)]
+    all: settings::Settings,
+    /// Where the two ends are [default: veth, where this is root, and lo]
+    #[arg(long, value_enum, value_name = "PLACE", value_delimiter = ',')]
+    over: Vec<Place>,
+}
+
 /// Measures round trips and prints the result.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
-    let common = &settings.common;
-    let count = settings.count.unwrap_or(50_000);
-    let spec =
-        Spec { mode: settings.mode, offered_per_s: settings.rate, ..Spec::new(common, WorkerKind::Pinger, count) };
-    let systems = common.systems(PEERS, &[Peer::Raw])?;
-    let trips = settings.rate.map_or(SLOWEST_TRIP, |rate| Duration::from_secs(1) / rate as u32 + SLOWEST_TRIP);
+    let systems = settings.all.common.systems(PEERS, &[Peer::Raw])?;
+    let (mut rows, mut ratios) = (Vec::new(), Vec::new());
+    if settings.over.is_empty() || settings.over.contains(&Place::Veth) {
+        match Hosts::make_pair() {
+            Ok(hosts) => {
+                let (spanning, others): (Vec<_>, Vec<_>) = systems.iter().cloned().partition(System::spans_hosts);
+                for system in others {
+                    eprintln!("{} is measured on lo only: its ends are on one host", system.name());
+                }
+                measure(settings, &spanning, Some(&hosts), &mut rows, &mut ratios)?;
+            }
+            Err(Failure::Unusable(why)) if settings.over.is_empty() => eprintln!("measured on lo only: {why}"),
+            Err(failure) => return Err(failure),
+        }
+    }
+    if settings.over.is_empty() || settings.over.contains(&Place::Lo) {
+        measure(settings, &systems, None, &mut rows, &mut ratios)?;
+    }
+    show(&settings.all.common, &rows, &ratios)
+}
+
+/// Measures these systems between two hosts, or on `lo`.
+fn measure(
+    settings: &Settings,
+    systems: &[System],
+    hosts: Option<&Hosts>,
+    rows: &mut Vec<Row>,
+    ratios: &mut Vec<Ratio>,
+) -> Result<(), Failure> {
+    let settings::Settings { common, mode, rate, count, .. } = &settings.all;
+    let count = count.unwrap_or(50_000);
+    let (interface, what, place) = match hosts {
+        Some(_) => (INTERFACE, "latency-veth", ", veth"),
+        None => ("lo", "latency", ""),
+    };
+    let spec = Spec::new(common, WorkerKind::Pinger, count);
+    let spec = Spec { mode: *mode, offered_per_s: *rate, interface: interface.into(), ..spec };
+    let trips = rate.map_or(SLOWEST_TRIP, |rate| Duration::from_secs(1) / rate as u32 + SLOWEST_TRIP);
     let limit = ROUND_PATIENCE + trips * u32::try_from(count).unwrap_or(u32::MAX);
     let mut rounds: Vec<Vec<Round>> = systems.iter().map(|_| Vec::new()).collect();
     for _ in 0..common.rounds {
         for (system, rounds) in systems.iter().zip(&mut rounds) {
-            rounds.push(Round::measure(system, &spec, WorkerKind::Echo, limit)?);
+            rounds.push(Round::measure_between(hosts, system, &spec, WorkerKind::Echo, limit)?);
         }
     }
-    let rows: Vec<Row> =
-        systems.iter().zip(&rounds).map(|(system, rounds)| row(settings, system, &spec, rounds)).collect();
-    let mut ratios = Vec::new();
+    let all = systems.iter().zip(&rounds);
+    rows.extend(all.map(|(system, rounds)| row(what, common, system, &spec, rounds)));
     for (system, theirs) in systems.iter().zip(&rounds).skip(1) {
         for (name, quantile) in [("p50", 0.5), ("p99", 0.99)] {
             let pairs = rounds[0].iter().zip(theirs);
             let rounds = pairs.map(|(ours, theirs)| ours.rtt_ns(quantile) / theirs.rtt_ns(quantile)).collect();
-            ratios.push(Ratio { what: format!("rtt {name} over {}", system.name()), rounds });
+            ratios.push(Ratio { what: format!("rtt {name} over {}{place}", system.name()), rounds });
         }
     }
-    show(common, &rows, &ratios)
+    Ok(())
 }
 
-fn row(settings: &Settings, system: &System, spec: &Spec, rounds: &[Round]) -> Row {
+fn row(what: &str, common: &Common, system: &System, spec: &Spec, rounds: &[Round]) -> Row {
     let all = histogram_of(rounds.iter().flat_map(|round| &round.near.latency_ns));
     let name = if system.peer == Some(Peer::Raw) { "raw-spin".to_owned() } else { system.name() };
     Row {
-        what: "latency".into(),
+        what: what.into(),
         system: name,
-        transport: system.transport(&settings.common),
+        transport: system.transport(common),
         size_bytes: spec.size_bytes,
         count: all.len(),
         lost: Some(0),         // a reply that does not come ends the measurement

@@ -34,13 +34,13 @@ fn unusable(doing: &'static str) -> impl Fn(std::io::Error) -> Failure {
     move |error| Failure::Unusable(format!("raw sockets: {doing}: {error}"))
 }
 
-/// A socket that receives a group on `lo`.
-fn receiver(group: SocketAddr) -> Result<UdpSocket, Failure> {
+/// A socket that receives a group on the interface of this address.
+fn receiver(group: SocketAddr, own: Ipv4Addr) -> Result<UdpSocket, Failure> {
     let IpAddr::V4(address) = group.ip() else { unreachable!("the harness chooses IPv4 groups") };
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).map_err(unusable("socket"))?;
     socket.set_reuse_address(true).map_err(unusable("reuse address"))?;
     socket.bind(&SockAddr::from(group)).map_err(unusable("bind"))?;
-    socket.join_multicast_v4(&address, &Ipv4Addr::LOCALHOST).map_err(unusable("join"))?;
+    socket.join_multicast_v4(&address, &own).map_err(unusable("join"))?;
     socket.set_multicast_all_v4(false).map_err(unusable("multicast all"))?;
     if sockopt::set_socket_recv_buffer_size_force(&socket, 8 << 20).is_err() {
         socket.set_recv_buffer_size(8 << 20).map_err(unusable("receive buffer"))?;
@@ -49,10 +49,12 @@ fn receiver(group: SocketAddr) -> Result<UdpSocket, Failure> {
     Ok(socket.into())
 }
 
-/// A socket that sends to a group on `lo`.
-fn sender(group: SocketAddr) -> Result<UdpSocket, Failure> {
+/// A socket that sends to a group on the interface of this address.
+fn sender(group: SocketAddr, own: Ipv4Addr) -> Result<UdpSocket, Failure> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).map_err(unusable("socket"))?;
-    socket.set_multicast_if_v4(&Ipv4Addr::LOCALHOST).map_err(unusable("multicast interface"))?;
+    socket.set_multicast_if_v4(&own).map_err(unusable("multicast interface"))?;
+    // On `lo` this has no effect; elsewhere the other end is on another host.
+    socket.set_multicast_loop_v4(false).map_err(unusable("multicast loop"))?;
     socket.connect(&SockAddr::from(group)).map_err(unusable("connect"))?;
     Ok(socket.into())
 }
@@ -66,9 +68,10 @@ struct RawLink {
 
 impl RawLink {
     fn open(spec: &Spec) -> Result<Self, Failure> {
-        let (own, other) =
+        let (inward, outward) =
             if spec.role.is_near() { (spec.back_address, spec.address) } else { (spec.address, spec.back_address) };
-        Ok(Self { inward: receiver(own)?, outward: sender(other)?, buffer: vec![0; 65_536] })
+        let (inward, outward) = (receiver(inward, spec.own_address)?, sender(outward, spec.own_address)?);
+        Ok(Self { inward, outward, buffer: vec![0; 65_536] })
     }
 }
 
@@ -102,7 +105,7 @@ fn messages_per_datagram(spec: &Spec) -> u64 {
 
 /// Counts messages until none arrive.
 fn sink(spec: &Spec) -> Result<(), Failure> {
-    let inward = receiver(spec.address)?;
+    let inward = receiver(spec.address, spec.own_address)?;
     if spec.offload {
         bourdon_udp::coalesce_received(&inward).map_err(unusable("receive offload"))?;
     }
@@ -134,7 +137,7 @@ fn sink(spec: &Spec) -> Result<(), Failure> {
 
 /// Sends packed datagrams that hold the messages to send, or a few more.
 fn flood(spec: &Spec) -> Result<(), Failure> {
-    let outward = sender(spec.address)?;
+    let outward = sender(spec.address, spec.own_address)?;
     let datagram_bytes = spec.mtu_bytes as usize;
     let segments = if spec.offload { (SEND_BYTES / datagram_bytes).max(1) } else { 1 };
     if spec.offload {

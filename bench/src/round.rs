@@ -4,6 +4,7 @@
 //! some the receivers to their publisher. The measurement begins when all are ready.
 
 use crate::Failure;
+use crate::hosts::{Hosts, address};
 use crate::row::histogram_of;
 use crate::script::now_ns;
 use crate::systems::System;
@@ -25,11 +26,24 @@ impl Round {
     /// Measures one round of a system: a near end by this spec, and far ends of this kind. Once begun, every end has
     /// this long until its report.
     pub(crate) fn measure(system: &System, near: &Spec, far: WorkerKind, limit: Duration) -> Result<Self, Failure> {
+        Self::measure_between(None, system, near, far, limit)
+    }
+
+    /// As [`Self::measure`], with each end on a host of its own if there are hosts.
+    pub(crate) fn measure_between(
+        hosts: Option<&Hosts>,
+        system: &System,
+        near: &Spec,
+        far: WorkerKind,
+        limit: Duration,
+    ) -> Result<Self, Failure> {
         // Systems name files after the group, and those of the round before may not have been removed yet.
         let group = format!("{}-{}", near.group, now_ns());
         let start = |role: WorkerKind, core: usize| {
-            let spec = Spec { role, core, group: group.clone(), ..system.spec(near) };
-            Worker::start_by(&mut system.command(), &spec)
+            let host = hosts.map(|hosts| (hosts, core as u16));
+            let own_address = host.map_or(near.own_address, |(_, index)| address(index));
+            let spec = Spec { role, core, own_address, group: group.clone(), ..system.spec(near) };
+            Worker::start_by(&mut system.command(host), &spec)
         };
         let far_ends = (0..usize::from(near.receivers)).map(|index| start(far, 1 + index));
         let mut far_ends = far_ends.collect::<Result<Vec<_>, _>>()?;

@@ -3,6 +3,7 @@
 //! The client libraries of most peers are linked into a program of their own, `bourdon-peers` (`bench/peers/`): it has
 //! a workspace of its own, because building those libraries needs tools that building Bourdon does not.
 
+use crate::hosts::Hosts;
 use crate::worker::Spec;
 use crate::{Common, Failure, Peer};
 use std::path::{Path, PathBuf};
@@ -44,9 +45,21 @@ impl System {
         .to_owned()
     }
 
-    /// The command that runs a worker of it.
-    pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
+    /// Whether its ends can be on two hosts.
+    pub(crate) fn spans_hosts(&self) -> bool {
+        matches!(self.peer, None | Some(Peer::Raw | Peer::Aeron))
+    }
+
+    /// The command that runs a worker of it, on one of several hosts or on this one.
+    pub(crate) fn command(&self, host: Option<(&Hosts, u16)>) -> Command {
+        let mut command = match host {
+            None => Command::new(&self.program),
+            Some((hosts, index)) => {
+                let mut command = hosts.enter(index);
+                command.arg(&self.program);
+                command
+            }
+        };
         command.arg("worker");
         command
     }

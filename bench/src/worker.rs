@@ -39,7 +39,11 @@ pub struct Spec {
     pub core: usize,
     /// A name that no other run uses.
     pub group: String,
-    /// Where near ends send and far ends receive: a multicast group on `lo`.
+    /// The interface that it uses.
+    pub(crate) interface: String,
+    /// The address of its host on that interface.
+    pub own_address: Ipv4Addr,
+    /// Where near ends send and far ends receive: a multicast group.
     pub address: SocketAddr,
     /// Where far ends send and near ends receive, so that no end receives its own messages.
     pub back_address: SocketAddr,
@@ -324,6 +328,8 @@ impl Spec {
             peer: None,
             core: usize::from(!role.is_near()),
             group: format!("bench-{id}"),
+            interface: "lo".into(),
+            own_address: Ipv4Addr::LOCALHOST,
             address: group(1),
             back_address: group(2),
             transport: common.transport,
@@ -360,6 +366,8 @@ impl Spec {
         node.limits.prefault = true;
         node.limits.mtu_bytes = self.mtu_bytes as usize;
         node.flow.mode = self.flow;
+        node.network.interface.clone_from(&self.interface);
+        node.network.multicast_loop = self.interface == "lo"; // elsewhere each host has one process
         node.network.offload = self.offload;
         node.network.transport = match self.transport {
             Transport::Udp => NodeTransport::Udp,
@@ -378,7 +386,7 @@ impl Spec {
         let mut all = serde_json::json!({
             "idle": self.idle,
             "offload": self.offload,
-            "interface": "lo",
+            "interface": self.interface,
             "mtu_bytes": self.mtu_bytes,
             "pinned": self.mode == Mode::Inline,
         });

@@ -136,6 +136,8 @@ pub struct NetworkSettings {
     pub sources: Vec<IpAddr>,
     /// How many routers a multicast may cross, plus one.
     pub ttl: u32,
+    /// Whether other processes of this host receive what this process multicasts; on `lo` they always do.
+    pub multicast_loop: bool,
     /// What to ask of the kernel as a receive buffer.
     pub receive_buffer_bytes: usize,
     /// Whether runs of datagrams cross the kernel in one piece (GSO, GRO).
@@ -305,6 +307,7 @@ impl Default for NetworkSettings {
             interface: "lo".to_owned(),
             sources: Vec::new(),
             ttl: 1,
+            multicast_loop: true,
             receive_buffer_bytes: 8 << 20,
             offload: true,
             receive_timestamps: false,

@@ -104,6 +104,7 @@ pub(crate) fn pick(settings: &Settings, echo: Echo) -> Result<Picked, PortError>
         interface: settings.network.interface.clone(),
         sources: settings.network.sources.clone(),
         ttl: settings.network.ttl,
+        multicast_loop: settings.network.multicast_loop,
         receive_buffer_bytes: settings.network.receive_buffer_bytes,
         idle: match settings.threads.idle {
             IdleStrategy::Park | IdleStrategy::Backoff => Idle::Park, // both sleep in the port

@@ -52,7 +52,7 @@ impl Broadcast {
             socket.set_multicast_all_v6(false)?;
             (interface.scoped(SocketAddr::from((Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1), port))), None)
         };
-        multicast_from(&socket, interface, 1)?;
+        multicast_from(&socket, interface, 1, options.multicast_loop)?;
         socket.bind(&wildcard.into())?;
         match all_hosts {
             SocketAddr::V4(v4) => socket.join_multicast_v4_n(v4.ip(), &InterfaceIndexOrAddress::Index(interface.index)),

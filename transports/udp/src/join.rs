@@ -86,16 +86,25 @@ pub(crate) fn join(
         };
         return joined.map_err(|source| no_route(options.group, interface, source));
     }
-    options.sources.iter().try_for_each(|source| change_source(socket, group, interface, *source, true))
+    options.sources.iter().try_for_each(|source| change_source(socket, group, interface, *source, Change::Join))
 }
 
-/// Joins or leaves one source of `group`.
+/// What is done about one source of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    Join,
+    Leave,
+    /// Of a group that was joined as such: all but this source is received.
+    Block,
+}
+
+/// Changes what `socket` receives of `group` by one source.
 pub(crate) fn change_source(
     socket: &Socket,
     group: SocketAddr,
     interface: &Interface,
     source: IpAddr,
-    joins: bool,
+    change: Change,
 ) -> Result<(), PortError> {
     check_source(group, source)?;
     // SAFETY: group_source_req is plain C data for which all zeroes is a valid value.
@@ -104,14 +113,20 @@ pub(crate) fn change_source(
     write(&mut request.gsr_group, group);
     write(&mut request.gsr_source, interface.scoped(SocketAddr::new(source, 0)));
     let level = if group.is_ipv4() { libc::IPPROTO_IP } else { libc::IPPROTO_IPV6 };
-    let option = if joins { libc::MCAST_JOIN_SOURCE_GROUP } else { libc::MCAST_LEAVE_SOURCE_GROUP };
+    let option = match change {
+        Change::Join => libc::MCAST_JOIN_SOURCE_GROUP,
+        Change::Leave => libc::MCAST_LEAVE_SOURCE_GROUP,
+        Change::Block => libc::MCAST_BLOCK_SOURCE,
+    };
     set_option(socket, level, option, &request).map_err(|error| match error.raw_os_error() {
         Some(libc::ENOBUFS) => PortError::Source {
             address: source,
             why: "the kernel takes no more sources: raise net.ipv4.igmp_max_msf (IPv6: net.ipv6.mld_max_msf)",
         },
-        Some(libc::EADDRNOTAVAIL) if joins => PortError::Source { address: source, why: "it has been joined already" },
-        Some(libc::EADDRNOTAVAIL | libc::EINVAL) if !joins => {
+        Some(libc::EADDRNOTAVAIL) if change == Change::Join => {
+            PortError::Source { address: source, why: "it has been joined already" }
+        }
+        Some(libc::EADDRNOTAVAIL | libc::EINVAL) if change == Change::Leave => {
             PortError::Source { address: source, why: "it has not been joined" }
         }
         _ => no_route(group, interface, error),

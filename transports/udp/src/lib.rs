@@ -24,8 +24,8 @@ use bourdon_port::{Arrival, Idle, Limits, Port, PortError, To, Waker};
 
 mod broadcast;
 mod buffers;
+mod echo;
 mod epoll;
-mod filter;
 mod interface;
 mod join;
 mod message;

@@ -9,8 +9,9 @@ use std::mem::size_of_val;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
-/// Multicasts that `socket` sends leave by `interface`, cross at most `ttl` networks, and come back to this host.
-pub(crate) fn multicast_from(socket: &Socket, interface: &Interface, ttl: u32) -> io::Result<()> {
+/// Multicasts that `socket` sends leave by `interface`, cross at most `ttl` networks, and come back to this host if
+/// they shall.
+pub(crate) fn multicast_from(socket: &Socket, interface: &Interface, ttl: u32, comes_back: bool) -> io::Result<()> {
     match interface.address {
         SocketAddr::V4(own) => {
             let request = libc::ip_mreqn {
@@ -20,12 +21,12 @@ pub(crate) fn multicast_from(socket: &Socket, interface: &Interface, ttl: u32) -
             };
             set_option(socket, libc::IPPROTO_IP, libc::IP_MULTICAST_IF, &request)?;
             socket.set_multicast_ttl_v4(ttl)?;
-            socket.set_multicast_loop_v4(true)
+            socket.set_multicast_loop_v4(comes_back)
         }
         SocketAddr::V6(_) => {
             socket.set_multicast_if_v6(interface.index)?;
             socket.set_multicast_hops_v6(ttl)?;
-            socket.set_multicast_loop_v6(true)
+            socket.set_multicast_loop_v6(comes_back)
         }
     }
 }

@@ -28,7 +28,9 @@ pub struct UdpOptions {
     pub idle: Idle,
     /// Whether a thread that sleeps does so in `io_uring`; without, in `epoll`.
     pub io_uring: bool,
-    /// How to know this process's own multicasts, which are then dropped in the kernel.
+    /// Whether other processes of this host receive what this one multicasts. On `lo` they always do.
+    pub multicast_loop: bool,
+    /// How to know this process's own multicasts, which the kernel then keeps away from it.
     pub echo: Option<Echo>,
     /// Whether runs of datagrams cross the kernel as one packet (UDP GSO on sending, GRO on receiving).
     pub offload: bool,
@@ -50,6 +52,7 @@ impl UdpOptions {
             receive_buffer_bytes: 8 << 20,
             idle: Idle::Spin,
             io_uring: true,
+            multicast_loop: true,
             echo: None,
             offload: true,
             receive_timestamps: false,

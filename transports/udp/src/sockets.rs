@@ -6,7 +6,8 @@
 //!
 //! - *group*: bound to the group's own address, joined on the named interface. Receives the group's multicasts only.
 //! - *unicast*: bound to the interface's address and a port of its own. Sends to peers and receives from them.
-//! - *sender*: connected to the group, so that sending to it names no address.
+//! - *sender*: connected to the group, so that sending to it names no address. On `lo` it has an address of its own
+//!   (`echo.rs`).
 //!
 //! Invariants:
 //! - Traffic enters and leaves by the named interface: the join, the multicast interface and the unicast interface are
@@ -28,9 +29,9 @@ use bourdon_port::PortError;
 use socket2::Socket;
 
 use crate::broadcast::Broadcast;
-use crate::filter::echo_filter;
+use crate::echo::{Own, echo_filter};
 use crate::interface::Interface;
-use crate::join;
+use crate::join::{self, Change};
 use crate::options::{UDP_PAYLOAD_MAX_BYTES, UdpOptions};
 
 /// A port's sockets, all non-blocking by the flags of each call.
@@ -66,15 +67,17 @@ impl Sockets {
         join::check(options, &interface)?;
         let group_address = interface.scoped(options.group);
 
-        let group = open_group(options, group_address, &interface)?;
         let unicast = open_unicast(options, &interface)?;
-        let sender = open_sender(options, group_address, &interface)?;
-        let broadcast = Broadcast::open(options, &interface).ok();
         let local_address = unicast
             .local_addr()
             .map_err(io_error("asking for the unicast address"))?
             .as_socket()
             .expect("a socket of an internet family has an internet address");
+        let sender = open_socket(group_address)?;
+        let own = Own::choose(options, &sender, local_address);
+        let group = open_group(options, group_address, &interface, own)?;
+        connect_sender(&sender, options, group_address, &interface)?;
+        let broadcast = Broadcast::open(options, &interface).ok();
         let receive_buffer_bytes =
             group.recv_buffer_size().map_err(io_error("asking for the size of the receive buffer"))?;
         let by_source = !options.sources.is_empty();
@@ -125,7 +128,7 @@ impl Sockets {
             let why = "the group was joined without sources: name one when it is opened";
             return Err(PortError::Source { address: source, why });
         }
-        join::change_source(&self.group, self.group_address, &self.interface, source, true)
+        join::change_source(&self.group, self.group_address, &self.interface, source, Change::Join)
     }
 
     /// Stops receiving from a source of the group.
@@ -133,7 +136,7 @@ impl Sockets {
     /// # Errors
     /// If the source was not joined.
     pub fn leave_source(&self, source: IpAddr) -> Result<(), PortError> {
-        join::change_source(&self.group, self.group_address, &self.interface, source, false)
+        join::change_source(&self.group, self.group_address, &self.interface, source, Change::Leave)
     }
 
     pub(crate) fn interface(&self) -> &Interface {
@@ -151,7 +154,7 @@ impl Sockets {
     }
 }
 
-fn open_group(options: &UdpOptions, address: SocketAddr, interface: &Interface) -> Result<Socket, PortError> {
+fn open_group(options: &UdpOptions, address: SocketAddr, interface: &Interface, own: Own) -> Result<Socket, PortError> {
     let socket = open_socket(address)?;
     socket.set_reuse_address(true).map_err(io_error("setting SO_REUSEADDR"))?;
     if address.is_ipv4() {
@@ -160,7 +163,9 @@ fn open_group(options: &UdpOptions, address: SocketAddr, interface: &Interface) 
         socket.set_multicast_all_v6(false).map_err(io_error("setting IPV6_MULTICAST_ALL"))?;
     }
     // Before the bind, so that not one echo gets in.
-    if let Some(filter) = options.echo.and_then(echo_filter) {
+    if let Own::Filtered(echo) = own
+        && let Some(filter) = echo_filter(echo)
+    {
         socket.attach_filter(&filter).map_err(io_error("attaching the echo filter"))?;
     }
     prepare_receiver(&socket, options)?;
@@ -169,6 +174,9 @@ fn open_group(options: &UdpOptions, address: SocketAddr, interface: &Interface) 
         _ => PortError::Io { doing: "binding to the group's address", source },
     })?;
     join::join(&socket, options, address, interface)?;
+    if let Own::Blocked(source) = own {
+        join::change_source(&socket, address, interface, source, Change::Block)?;
+    }
     Ok(socket)
 }
 
@@ -191,15 +199,19 @@ fn open_unicast(options: &UdpOptions, interface: &Interface) -> Result<Socket, P
     Ok(socket)
 }
 
-fn open_sender(options: &UdpOptions, group: SocketAddr, interface: &Interface) -> Result<Socket, PortError> {
-    let socket = open_socket(group)?;
-    multicast_from(&socket, interface, options.ttl).map_err(|source| no_route(options.group, interface, source))?;
+fn connect_sender(
+    socket: &Socket,
+    options: &UdpOptions,
+    group: SocketAddr,
+    interface: &Interface,
+) -> Result<(), PortError> {
+    multicast_from(socket, interface, options.ttl, options.multicast_loop)
+        .map_err(|source| no_route(options.group, interface, source))?;
     if let SocketAddr::V6(own) = interface.address {
         let own = SocketAddrV6::new(*own.ip(), 0, 0, own.scope_id());
         socket.bind(&SocketAddr::V6(own).into()).map_err(io_error("binding to the interface's address"))?;
     }
-    socket.connect(&group.into()).map_err(|source| no_route(options.group, interface, source))?;
-    Ok(socket)
+    socket.connect(&group.into()).map_err(|source| no_route(options.group, interface, source))
 }
 
 /// Makes the kernel hand over runs of datagrams that arrive for `socket` as one (`UDP_GRO`): for measuring the floor

@@ -110,6 +110,29 @@ fn a_broadcast_reaches_the_named_network_and_no_other() {
 }
 
 #[test]
+fn without_multicast_loop_no_process_of_this_host_hears_it_but_the_network_does() {
+    in_a_namespace(|| {
+        let group = fresh_group();
+        for idle in [Idle::Spin, Idle::Park] {
+            let open = |multicast_loop| {
+                let interface = "left".to_owned();
+                let options = UdpOptions { idle, interface, multicast_loop, ..UdpOptions::new(group) };
+                UdpPort::open(&options).expect("a port")
+            };
+            let (mut quiet, mut other) = (open(false), open(true));
+            let before = sent_packets("left");
+            send_all(&mut quiet, To::Group, b"for the network", 64);
+            assert_eq!(sent_packets("left"), before + 1);
+            // Both hear this, which was sent later.
+            send_all(&mut other, To::Group, b"last", 64);
+            for port in [&mut quiet, &mut other] {
+                assert!(receive_up_to(port, b"last").is_empty(), "it came back to this host");
+            }
+        }
+    });
+}
+
+#[test]
 fn a_group_whose_scope_ends_before_the_interface_is_refused() {
     in_a_namespace(|| {
         let added = Command::new("ip").args("-6 addr add fd00:b0::1/64 dev left nodad".split(' ')).status();

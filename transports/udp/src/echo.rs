@@ -1,0 +1,83 @@
+//! Keeps this process's own multicasts away from it.
+//!
+//! On one host every multicast comes back to its sender, since `IP_MULTICAST_LOOP` must be on for the other processes
+//! and has no effect on `lo` at all. An echo that is received and then discarded costs a system call and a copy for
+//! each run. There are three ways without one, the cheapest first:
+//!
+//! - *No loop* ([`UdpOptions::multicast_loop`]): where no other process of this host is in the group, the kernel makes
+//!   no copy for this host.
+//! - *A source of its own*: on `lo` all of 127.0.0.0/8 is this host. The sender takes an address that belongs to this
+//!   process's unicast port, and the group's socket blocks that source. The kernel passes over the socket before it
+//!   copies anything; where one socket remains, it finds it early and hands the packet over as it is.
+//! - *A filter*: a classic BPF program on the group's socket discards an echo before it is queued. It needs no
+//!   privilege. It sees the UDP header first, and one packet of segmentation offload as a whole, of which it judges
+//!   the first segment: that is why all of a run must be alike. A load beyond the end of a packet would drop it, so the
+//!   length is checked first and what is too short passes.
+//!
+//! Source: ip(7); RFC 3678 §5.1.2 for blocked sources; `Documentation/networking/filter.rst` in the kernel; socket(7),
+//! `SO_ATTACH_FILTER`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use bourdon_port::Echo;
+use socket2::{SockFilter, Socket};
+
+use crate::options::UdpOptions;
+
+/// How a port keeps its own multicasts away.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Own {
+    /// It receives them, or the kernel makes no copy of them.
+    Pass,
+    /// The group's socket blocks the address that the sender is bound to.
+    Blocked(IpAddr),
+    /// The group's socket discards what carries these bytes.
+    Filtered(Echo),
+}
+
+impl Own {
+    /// Chooses the way, and binds the sender to a source of its own where that is the way. No other process has the
+    /// same `unicast` address, so none has the same source.
+    pub(crate) fn choose(options: &UdpOptions, sender: &Socket, unicast: SocketAddr) -> Self {
+        let comes_back = options.multicast_loop || unicast.ip().is_loopback();
+        let Some(echo) = options.echo.filter(|_| comes_back) else { return Self::Pass };
+        match source_of(unicast) {
+            // A process that names its sources names the interface's address.
+            Some(source) if options.sources.is_empty() && sender.bind(&source.into()).is_ok() => {
+                Self::Blocked(source.ip())
+            }
+            _ => Self::Filtered(echo),
+        }
+    }
+}
+
+/// The source on `lo` that belongs to a unicast address there.
+fn source_of(unicast: SocketAddr) -> Option<SocketAddr> {
+    let [high, low] = unicast.port().to_be_bytes();
+    let own = Ipv4Addr::new(127, 1, high, low);
+    (unicast.ip() == Ipv4Addr::LOCALHOST).then(|| SocketAddr::from((own, 0)))
+}
+
+const UDP_HEADER_BYTES: u32 = 8;
+
+/// Passes everything but what carries `echo`.
+pub(crate) fn echo_filter(echo: Echo) -> Option<[SockFilter; 8]> {
+    use libc::{BPF_ABS, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_LEN, BPF_RET, BPF_W};
+    let statement = |code: u32, k: u32| SockFilter::new(code as u16, 0, 0, k);
+    let jump = |code: u32, k: u32, is_true: u8, is_false: u8| SockFilter::new(code as u16, is_true, is_false, k);
+    // No datagram is as long as an offset that does not fit: then there is nothing to drop.
+    let at = u32::try_from(echo.offset).ok()?.checked_add(UDP_HEADER_BYTES)?;
+    let end = at.checked_add(8)?;
+    let [high, low] = [&echo.bytes[..4], &echo.bytes[4..]]
+        .map(|half| u32::from_be_bytes(half.try_into().expect("half of eight bytes")));
+    Some([
+        statement(BPF_LD | BPF_W | BPF_LEN, 0),
+        jump(BPF_JMP | BPF_JGE | BPF_K, end, 0, 4),
+        statement(BPF_LD | BPF_W | BPF_ABS, at),
+        jump(BPF_JMP | BPF_JEQ | BPF_K, high, 0, 2),
+        statement(BPF_LD | BPF_W | BPF_ABS, at + 4),
+        jump(BPF_JMP | BPF_JEQ | BPF_K, low, 1, 0),
+        statement(BPF_RET | BPF_K, u32::MAX), // pass, all of it
+        statement(BPF_RET | BPF_K, 0),        // drop
+    ])
+}
