@@ -20,7 +20,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Round trips of one message between two processes
-    Latency(latency::Settings),
+    Latency(latency::Trips),
     /// Round trips at a rate: messages are sent when they are due, and their time counts from then
     Load(load::Settings),
     /// One way from one process to another, at full speed

@@ -94,7 +94,7 @@ pub(crate) enum Place {
 
 /// What is measured and how
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Settings {
+pub(crate) struct Trips {
     #[command(flatten)]
     all: settings::Settings,
     /// Where the two ends are [default: veth, where this is root, and lo]
@@ -103,37 +103,37 @@ pub(crate) struct Settings {
 }
 
 /// Measures round trips and prints the result.
-pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
-    let systems = settings.all.common.systems(PEERS, &[Peer::Raw])?;
+pub(crate) fn run(trips: &Trips) -> Result<(), Failure> {
+    let systems = trips.all.common.systems(PEERS, &[Peer::Raw])?;
     let (mut rows, mut ratios) = (Vec::new(), Vec::new());
-    if settings.over.is_empty() || settings.over.contains(&Place::Veth) {
+    if trips.over.is_empty() || trips.over.contains(&Place::Veth) {
         match Hosts::make_pair() {
             Ok(hosts) => {
                 let (spanning, others): (Vec<_>, Vec<_>) = systems.iter().cloned().partition(System::spans_hosts);
                 for system in others {
                     eprintln!("{} is measured on lo only: its ends are on one host", system.name());
                 }
-                measure(settings, &spanning, Some(&hosts), &mut rows, &mut ratios)?;
+                measure(trips, &spanning, Some(&hosts), &mut rows, &mut ratios)?;
             }
-            Err(Failure::Unusable(why)) if settings.over.is_empty() => eprintln!("measured on lo only: {why}"),
+            Err(Failure::Unusable(why)) if trips.over.is_empty() => eprintln!("measured on lo only: {why}"),
             Err(failure) => return Err(failure),
         }
     }
-    if settings.over.is_empty() || settings.over.contains(&Place::Lo) {
-        measure(settings, &systems, None, &mut rows, &mut ratios)?;
+    if trips.over.is_empty() || trips.over.contains(&Place::Lo) {
+        measure(trips, &systems, None, &mut rows, &mut ratios)?;
     }
-    show(&settings.all.common, &rows, &ratios)
+    show(&trips.all.common, &rows, &ratios)
 }
 
 /// Measures these systems between two hosts, or on `lo`.
 fn measure(
-    settings: &Settings,
+    trips: &Trips,
     systems: &[System],
     hosts: Option<&Hosts>,
     rows: &mut Vec<Row>,
     ratios: &mut Vec<Ratio>,
 ) -> Result<(), Failure> {
-    let settings::Settings { common, mode, rate, count, .. } = &settings.all;
+    let settings::Settings { common, mode, rate, count, .. } = &trips.all;
     let count = count.unwrap_or(50_000);
     let (interface, what, place) = match hosts {
         Some(_) => (INTERFACE, "latency-veth", ", veth"),

@@ -6,7 +6,8 @@ use crate::{bench, document, row};
 
 #[test]
 fn bourdon_and_raw_sockets_answer_in_turn() {
-    let shown = document(&bench(&["latency", "--rounds", "2", "--count", "300", "--idle", "yield", "--json"]));
+    let arguments = ["latency", "--over", "lo", "--rounds", "2", "--count", "300", "--idle", "yield", "--json"];
+    let shown = document(&bench(&arguments));
     for system in ["bourdon", "raw-spin"] {
         let row = row(&shown, system);
         assert_eq!((&row["what"], &row["count"], &row["lost"]), (&"latency".into(), &600.into(), &0.into()), "{row}");
@@ -20,9 +21,42 @@ fn bourdon_and_raw_sockets_answer_in_turn() {
     assert!(shown["machine"]["cores"].as_u64() > Some(0), "{shown}");
 }
 
+/// Without root there is a row of `lo` only, and stderr says why.
+#[test]
+fn ends_are_on_two_hosts_where_root_allows() {
+    let output = bench(&["latency", "--rounds", "1", "--count", "300", "--idle", "yield", "--json"]);
+    let (shown, rows_of_veth) = (document(&output), |row: &&serde_json::Value| row["what"] == "latency-veth");
+    let rows = shown["rows"].as_array().expect("there are rows");
+    let over_veth: Vec<_> = rows.iter().filter(rows_of_veth).collect();
+    assert_eq!(rows.len() - over_veth.len(), 2, "{shown}");
+    if over_veth.is_empty() {
+        let why = String::from_utf8_lossy(&output.stderr);
+        assert!(why.contains("measured on lo only: "), "{why}");
+        return crate::skipped::report(why);
+    }
+    let systems: Vec<_> = over_veth.iter().map(|row| row["system"].as_str().expect("a name")).collect();
+    assert_eq!(systems, ["bourdon", "raw-spin"]);
+    assert!(over_veth.iter().all(|row| row["settings"]["interface"] == "bd0" && row["count"] == 300), "{shown}");
+    let names = shown["ratios"].as_array().into_iter().flatten().filter_map(|ratio| ratio["what"].as_str());
+    assert_eq!(names.filter(|name| name.ends_with(", veth")).count(), 2);
+}
+
 #[test]
 fn threaded_nodes_answer() {
-    let arguments = ["latency", "--mode", "threaded", "--idle", "park", "--no-peer", "--rounds", "1", "--count", "50"];
+    let arguments = [
+        "latency",
+        "--over",
+        "lo",
+        "--mode",
+        "threaded",
+        "--idle",
+        "park",
+        "--no-peer",
+        "--rounds",
+        "1",
+        "--count",
+        "50",
+    ];
     let shown = document(&bench(&[&arguments[..], &["--json"]].concat()));
     assert_eq!(row(&shown, "bourdon")["settings"]["mode"], "threaded");
 }

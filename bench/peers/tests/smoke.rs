@@ -68,7 +68,7 @@ fn a_stream_to_three_receivers_is_whole_at_each() {
 #[test]
 fn every_reply_comes_back() {
     for peer in ["aeron", "aeron-ipc", "iceoryx2", "zeromq", "nats"] {
-        let Some(row) = row(peer, TRIPS, &["latency"]) else { continue };
+        let Some(row) = row(peer, TRIPS, &["latency", "--over", "lo"]) else { continue };
         assert_eq!((&row["count"], &row["lost"]), (&TRIPS.into(), &0.into()), "{row}");
         assert!(row["rtt_ns"]["p50"].as_u64() > Some(0), "{row}");
     }
@@ -94,11 +94,11 @@ fn files(process: u32) -> Vec<String> {
 #[test]
 fn a_bench_that_is_killed_leaves_no_files() {
     for peer in ["aeron", "aeron-ipc", "iceoryx2"] {
-        if row(peer, 1, &["latency"]).is_none() {
+        if row(peer, 1, &["latency", "--over", "lo"]).is_none() {
             continue;
         }
         // Two seconds of Bourdon, then two of the peer, whose files exist that long.
-        let mut command = bench(&["latency", "--peer", peer, "--count", "2000", "--rate", "1000"]);
+        let mut command = bench(&["latency", "--over", "lo", "--peer", peer, "--count", "2000", "--rate", "1000"]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the bench starts");
         let (id, began) = (child.id(), Instant::now());
         while files(id).is_empty() {
@@ -118,10 +118,10 @@ fn a_bench_that_is_killed_leaves_no_files() {
 #[test]
 fn a_peer_that_crashes_is_reported_as_crashed() {
     for (peer, victim) in [("aeron", 0), ("aeron", 1), ("nats", 0), ("iceoryx2", 0), ("iceoryx2", 1), ("zeromq", 0)] {
-        if row(peer, 1, &["latency"]).is_none() {
+        if row(peer, 1, &["latency", "--over", "lo"]).is_none() {
             continue;
         }
-        let mut command = bench(&["latency", "--peer", peer, "--count", "2000", "--rate", "1000"]);
+        let mut command = bench(&["latency", "--over", "lo", "--peer", peer, "--count", "2000", "--rate", "1000"]);
         let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the bench starts");
         let began = Instant::now();
         let victim = loop {
