@@ -172,3 +172,24 @@ fn a_forged_report_slows_no_publisher_down() {
     bench.take(&control(0xFFFF, Kind::Congestion, &[report(cookie).as_bytes()]));
     assert_eq!(lowered(&bench), 1);
 }
+
+/// Any process can name a member's address: a report needs the cookie of that address all the same.
+#[test]
+fn issue_a_report_that_named_a_member_needed_no_cookie() {
+    let config = Config { flow: FlowMode::Paced, ..Bench::config(Order::Fifo, 2, Role::Member(Rank(0))) };
+    let mut bench = Bench::with(config).formed();
+    for _ in 0..10 {
+        bench.publish(&PAYLOAD);
+    }
+    bench.effects();
+    let report = Congestion {
+        reply_to: common::address(common::port(1)),
+        cookie: 1.into(),
+        from: 5.into(),
+        lost: u16::MAX.into(),
+        rank: 0.into(),
+    };
+    bench.take(&control(0xFFFF, Kind::Congestion, &[report.as_bytes()]));
+    let counters = bench.process.counters();
+    assert_eq!((counters.get(Counter::RatesLowered), counters.get(Counter::ChallengesSent)), (0, 1));
+}

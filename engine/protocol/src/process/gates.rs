@@ -81,7 +81,7 @@ impl Process {
         if !is_current || Some(Rank(record.rank.get())) != self.data.own() || !to.is_reachable() {
             return;
         }
-        if self.cx.config.flow != FlowMode::Gating || !self.is_proven_by(now, epoch, to, cookie) {
+        if self.cx.config.flow != FlowMode::Gating || !self.has_cookie(now, epoch, to, cookie) {
             return;
         }
         self.cx.count(Counter::ProgressReceived);

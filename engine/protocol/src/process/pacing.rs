@@ -1,6 +1,7 @@
 //! Publishers that send more slowly for observers that lose too much: `data/pacing.rs` has the rules.
 //!
-//! A report carries the member's cookie: an address that has not proved that it receives slows no publisher down.
+//! A report carries the member's cookie, whatever address it names: an address that has not proved that it receives
+//! slows no publisher down.
 
 use super::{Process, Standing};
 use crate::config::{Config, FlowMode, Role};
@@ -59,7 +60,7 @@ impl Process {
         if !is_own || !to.is_reachable() || self.cx.config.flow < FlowMode::Paced {
             return;
         }
-        if !self.is_proven_by(now, epoch, to, cookie) {
+        if !self.has_cookie(now, epoch, to, cookie) {
             return;
         }
         self.cx.count(Counter::CongestionReceived);

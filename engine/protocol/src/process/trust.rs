@@ -63,6 +63,12 @@ impl Trust {
         self.allowance = if to_all { 0 } else { ANSWER_TIMES * bytes };
         self.to_all = to_all;
     }
+
+    /// The address of the current datagram receives: its answers may be of any length.
+    fn unbound(&mut self) -> bool {
+        self.allowance = usize::MAX;
+        true
+    }
 }
 
 impl Process {
@@ -103,9 +109,14 @@ impl Process {
 
     /// Whether a request may get a long answer; if not, its sender is challenged.
     pub(super) fn is_proven_by(&mut self, now: Instant, epoch: Epoch, to: Address, cookie: u64) -> bool {
-        if self.is_proven(to) || self.trust.cookies.is_valid(now, &to, cookie) {
-            self.trust.allowance = usize::MAX;
-            return true;
+        self.is_proven(to) && self.trust.unbound() || self.has_cookie(now, epoch, to, cookie)
+    }
+
+    /// Whether a request carries the cookie of its address; if not, its sender is challenged. Any process can name a
+    /// member's address: what changes how this process sends needs the cookie whatever the address.
+    pub(super) fn has_cookie(&mut self, now: Instant, epoch: Epoch, to: Address, cookie: u64) -> bool {
+        if self.trust.cookies.is_valid(now, &to, cookie) {
+            return self.trust.unbound();
         }
         if self.trust.to_all {
             self.cx.count(Counter::AnswersRefused);
