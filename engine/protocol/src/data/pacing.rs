@@ -14,8 +14,9 @@
 //! With more than 8 receivers, a report waits a random time and goes to all; an observer that has lost not much more
 //! than the reporting one then sends none. So the slowest few set the rate.
 //!
-//! Invariants: a rate is never below the floor, nor above the configured limit; one loss lowers it once. Source: RFC
-//! 4654 (suppressed feedback of the slowest receiver), RFC 9438 (slow growth near the rate of the last loss).
+//! Invariants: a rate is never below the floor, nor above the configured limit; one loss lowers it once, and all reports
+//! together lower it once in the time that an observer counts. Source: RFC 4654 (suppressed feedback of the slowest
+//! receiver), RFC 9438 (slow growth near the rate of the last loss).
 
 use super::window::Acceptance;
 use crate::config::Rate;
@@ -205,11 +206,13 @@ impl Pacer {
 
     /// An observer reports that this part of the stream from a datagram on, in 65,536ths, did not arrive. Returns
     /// whether the rate was lowered: a report that counts what was sent before the rate was lowered last changes
-    /// nothing.
+    /// nothing, nor does one that comes too soon after that.
     pub(crate) fn lower(&mut self, now: Instant, lost: u16, from: DatagramNumber, sent: DatagramNumber) -> bool {
         // No honest report counts what was not sent, or hardly anything.
         let is_honest = from < sent && u64::from(lost) * TOLERATED_PART >= u64::from(u16::MAX) / 2;
-        if !is_honest || from < self.recovers_to || self.measured.max(self.sent_bytes) == 0 {
+        // An observer counts that long from a datagram on that was sent after the rate was lowered last.
+        let is_early = self.recovers_to > DatagramNumber(0) && now.since(self.lowered_at) < MEASURE_NS;
+        if !is_honest || is_early || from < self.recovers_to || self.measured.max(self.sent_bytes) == 0 {
             return false;
         }
         (self.recovers_to, self.lowered_at) = (sent, now);
@@ -410,6 +413,22 @@ mod tests {
         let before = pacer.rate().unwrap();
         assert!(pacer.lower(now, u16::MAX, DatagramNumber(sent.0 - 1), sent));
         assert!(pacer.rate().unwrap() >= before / 2 - before / 10, "{:?}", pacer.rate());
+    }
+
+    /// Each of them counts from a datagram that was sent after the report before: no honest observer counts so briefly.
+    #[test]
+    fn issue_a_burst_of_reports_lowered_the_rate_several_times() {
+        let (mut now, mut sent) = (Instant(0), DatagramNumber(0));
+        let mut pacer = Pacer::new(now, Some(100_000_000), 1_000_000);
+        send(&mut pacer, &mut now, &mut sent, 20 * MS, 1 << 40);
+        let lower = |pacer: &mut Pacer, now, sent: &mut DatagramNumber| {
+            *sent = sent.next();
+            pacer.lower(now, u16::MAX, DatagramNumber(sent.0 - 1), *sent)
+        };
+        let lowered = (0..100).filter(|n| lower(&mut pacer, now + n * 10_000, &mut sent)).count();
+        assert_eq!((lowered, pacer.rate()), (1, Some(50_000_000)));
+        send(&mut pacer, &mut now, &mut sent, 10 * MS, 1 << 40);
+        assert!(lower(&mut pacer, now, &mut sent), "the next round");
     }
 
     #[test]
