@@ -49,7 +49,9 @@ const FORGET_PART: u64 = 4;
 const RATE_MAX: u64 = Rate::MAX_BYTES_PER_S;
 /// The token count does not overflow: no longer pause earns tokens.
 const EARN_MAX_NS: u64 = 100_000_000;
-const _: () = assert!(RATE_MAX as u128 * EARN_MAX_NS as u128 <= u64::MAX as u128);
+const _: () = assert!(RATE_MAX as u128 * EARN_MAX_NS as u128 + BYTE as u128 <= u64::MAX as u128);
+/// Tokens are earned in billionths of a byte: a rate times nanoseconds.
+const BYTE: u64 = 1_000_000_000;
 
 /// How long an observer counts what is lost before it judges.
 const MEASURE_NS: u64 = 5_000_000;
@@ -77,6 +79,8 @@ pub(crate) struct Pacer {
     /// Bytes that may be sent now; less than none if a long message was sent.
     tokens: i64,
     refilled_at: Instant,
+    /// What was earned beyond whole bytes, in billionths of a byte.
+    fraction: u64,
     /// What was sent since then, and how fast it was in the interval before.
     sent_bytes: u64,
     measured_from: Instant,
@@ -100,6 +104,7 @@ impl Pacer {
             borne: 0,
             tokens: 0,
             refilled_at: now,
+            fraction: 0,
             sent_bytes: 0,
             measured_from: now,
             measured: 0,
@@ -136,11 +141,9 @@ impl Pacer {
             self.measure(now);
         }
         if self.is_limiting() {
-            let earned = self.rate * now.since(self.refilled_at).min(EARN_MAX_NS) / 1_000_000_000;
-            if earned > 0 {
-                self.tokens = (self.tokens + earned as i64).min(self.bucket_bytes());
-                self.refilled_at = now;
-            }
+            let earned = self.rate * now.since(self.refilled_at).min(EARN_MAX_NS) + self.fraction;
+            self.tokens = (self.tokens + (earned / BYTE) as i64).min(self.bucket_bytes());
+            (self.fraction, self.refilled_at) = (earned % BYTE, now);
             self.refused &= self.tokens < self.reopens_at();
         }
     }
@@ -429,6 +432,20 @@ mod tests {
         assert_eq!((lowered, pacer.rate()), (1, Some(50_000_000)));
         send(&mut pacer, &mut now, &mut sent, 10 * MS, 1 << 40);
         assert!(lower(&mut pacer, now, &mut sent), "the next round");
+    }
+
+    #[test]
+    fn issue_a_slow_rate_lost_fractions_of_tokens() {
+        let (mut now, rate) = (Instant(0), 100_000);
+        let mut pacer = Pacer::new(now, Some(rate), rate);
+        pacer.charge(1_000_000);
+        // 1.9 bytes a step.
+        for _ in 0..1_000_000_000 / 19_000 {
+            now = now + 19_000;
+            pacer.pass(now);
+        }
+        let earned = pacer.tokens + 1_000_000;
+        assert!((99_990..=100_000).contains(&earned), "{earned}");
     }
 
     #[test]
