@@ -1,8 +1,8 @@
 //! Publishers that send more slowly for observers that lose too much.
 
 use crate::common::net::{Net, Output};
-use crate::common::{self, Bench, control};
-use bourdon_protocol::{Config, Counter, FlowMode, HeldBy, Order, Rate, Refusal, Role, Start};
+use crate::common::{self, Bench, Effect, MS, control, nak_with};
+use bourdon_protocol::{Config, Counter, FlowMode, HeldBy, Order, Outgoing, Rate, Refusal, Role, Start};
 use bourdon_wire::records::Congestion;
 use bourdon_wire::{Kind, Rank};
 use std::cell::Cell;
@@ -86,10 +86,12 @@ fn a_publisher_sends_what_its_slowest_observer_can_bear() {
     link.clone().before(&mut net, 1);
     publish(&mut net, &link, 1_000_000_000);
     let before = received(&net, 1);
+    let repairs = net.process(0).counters().get(Counter::RepairsSent);
     let taken = publish(&mut net, &link, 1_000_000_000);
     let delivered = received(&net, 1) - before;
     let bears = BEARS / 1_000;
-    assert!((bears * 7 / 10..bears * 11 / 10).contains(&taken), "{taken} of {bears}");
+    let repairs = net.process(0).counters().get(Counter::RepairsSent) - repairs;
+    assert!((bears * 13 / 20..bears * 11 / 10).contains(&taken), "{taken} of {bears}, {repairs} repairs");
     assert!(delivered >= taken * 95 / 100, "{delivered} of {taken}");
     assert!(received(&net, 2) > received(&net, 1), "the others lost nothing");
     // The link gets better, and the rate rises.
@@ -192,4 +194,36 @@ fn issue_a_report_that_named_a_member_needed_no_cookie() {
     bench.take(&control(0xFFFF, Kind::Congestion, &[report.as_bytes()]));
     let counters = bench.process.counters();
     assert_eq!((counters.get(Counter::RatesLowered), counters.get(Counter::ChallengesSent)), (0, 1));
+}
+
+/// A receiver requests old long datagrams again and again, while the publisher sends short ones.
+#[test]
+fn issue_repairs_of_long_datagrams_took_the_rate_from_short_ones() {
+    let rate = Rate { limit_bytes_per_s: Some(1_000_000), floor_bytes_per_s: 100_000 };
+    let mut config = Config { rate, ..Bench::config(Order::Fifo, 1, Role::Member(Rank(0))) };
+    config.limits.log_bytes = 1 << 24;
+    let mut bench = Bench::with(config);
+    let publish = |bench: &mut Bench, payload: &[u8]| {
+        let taken = bench.process.try_publish(bench.now, &Outgoing::default(), payload).is_ok();
+        let repairs = bench.effects().iter().filter(|effect| matches!(effect, Effect::Repair(..))).count();
+        (u64::from(taken), repairs as u64)
+    };
+    let mut long = 0;
+    while long < 64 {
+        bench.wait(MS);
+        long += publish(&mut bench, &PAYLOAD).0;
+    }
+    bench.wait(200 * MS);
+    bench.effects();
+    let cookie = bench.cookie(9);
+    let (mut taken, mut repairs) = (0, 0);
+    for _ in 0..4_000 {
+        bench.wait(MS / 4);
+        bench.take(&nak_with(0xFFFF, common::address(9), 0, &[(0, 64)], cookie));
+        let (message, repaired) = publish(&mut bench, &[7; 20]);
+        (taken, repairs) = (taken + message, repairs + repaired);
+    }
+    let repairs_bytes = repairs * PAYLOAD.len() as u64;
+    assert!((50_000..=270_000).contains(&repairs_bytes), "{repairs_bytes} of 1,000,000 in this second");
+    assert_eq!(taken, 4_000, "less than half of the rate is used");
 }

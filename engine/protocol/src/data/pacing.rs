@@ -26,6 +26,8 @@ use bourdon_wire::{DatagramNumber, Instant};
 const BUCKET_NS: u64 = 2_000_000;
 /// No bucket is smaller: one run with segmentation offload.
 const BUCKET_MIN_BYTES: u64 = 1 << 16;
+/// Repairs leave no greater debt than so many buckets: what a view ends with is sent at once, and may be much.
+const REPAIRS_DEBT_BUCKETS: i64 = 2;
 /// The part of a bucket that must be full before a publication that was refused is taken.
 const REOPEN_PART: i64 = 4;
 /// How often a rate is raised and measured.
@@ -85,6 +87,8 @@ pub(crate) struct Pacer {
     sent_bytes: u64,
     measured_from: Instant,
     measured: u64,
+    /// What was sent of the stream so far, without repairs.
+    data_bytes: u64,
     /// What was lost of the datagrams below this has lowered the rate already.
     recovers_to: DatagramNumber,
     lowered_at: Instant,
@@ -108,6 +112,7 @@ impl Pacer {
             sent_bytes: 0,
             measured_from: now,
             measured: 0,
+            data_bytes: 0,
             recovers_to: DatagramNumber(0),
             lowered_at: now,
             refused: false,
@@ -125,13 +130,28 @@ impl Pacer {
         Some(self.rate).filter(|_| self.is_limiting())
     }
 
-    /// So many bytes were sent.
+    /// So many bytes of the stream were sent.
     #[inline]
     pub(crate) fn charge(&mut self, bytes: usize) {
         self.sent_bytes += bytes as u64;
+        self.data_bytes += bytes as u64;
         if self.is_limiting() {
             self.tokens -= bytes as i64;
         }
+    }
+
+    /// So many bytes of repairs were sent: new data waits for them, but no longer than for a few buckets.
+    pub(crate) fn charge_repairs(&mut self, bytes: usize) {
+        self.sent_bytes += bytes as u64;
+        if self.is_limiting() {
+            let least = self.tokens.min(-REPAIRS_DEBT_BUCKETS * self.bucket_bytes());
+            self.tokens = (self.tokens - bytes as i64).max(least);
+        }
+    }
+
+    /// What was sent of the stream so far.
+    pub(crate) fn data_bytes(&self) -> u64 {
+        self.data_bytes
     }
 
     /// Time has passed: there are more tokens, and the rate may be raised.
@@ -432,6 +452,21 @@ mod tests {
         assert_eq!((lowered, pacer.rate()), (1, Some(50_000_000)));
         send(&mut pacer, &mut now, &mut sent, 10 * MS, 1 << 40);
         assert!(lower(&mut pacer, now, &mut sent), "the next round");
+    }
+
+    /// What a view ends with is not held up: afterwards data goes on soon.
+    #[test]
+    fn issue_the_debt_for_repairs_had_no_bottom() {
+        let (mut now, mut sent) = (Instant(0), DatagramNumber(0));
+        let mut pacer = Pacer::new(now, Some(10_000_000), 1_000_000);
+        pacer.pass(Instant(10 * MS));
+        (0..100).for_each(|_| pacer.charge_repairs(1_000_000));
+        let bytes = send(&mut pacer, &mut now, &mut sent, 100 * MS, 1 << 40);
+        assert!(bytes > 800_000, "{bytes} of 1,000,000");
+        // A long message's debt stays.
+        pacer.charge(10_000_000);
+        pacer.charge_repairs(1);
+        assert!(pacer.tokens < -9_000_000, "{}", pacer.tokens);
     }
 
     #[test]
