@@ -1,10 +1,10 @@
 //! Publishers that send more slowly for observers that lose too much.
 
 use crate::common::net::{Net, Output};
-use crate::common::{self, Bench, Effect, MS, control, nak_with};
-use bourdon_protocol::{Config, Counter, FlowMode, HeldBy, Order, Outgoing, Rate, Refusal, Role, Start};
-use bourdon_wire::records::Congestion;
-use bourdon_wire::{Kind, Rank};
+use crate::common::{self, Bench, Effect, GROUP, MS, To, control, data, message, nak_with};
+use bourdon_protocol::{Config, Counter, Destination, FlowMode, HeldBy, Order, Outgoing, Rate, Refusal, Role, Start};
+use bourdon_wire::records::{Challenge, Congestion};
+use bourdon_wire::{Datagram, Kind, Rank};
 use std::cell::Cell;
 use std::rc::Rc;
 use zerocopy::IntoBytes;
@@ -194,6 +194,51 @@ fn issue_a_report_that_named_a_member_needed_no_cookie() {
     bench.take(&control(0xFFFF, Kind::Congestion, &[report.as_bytes()]));
     let counters = bench.process.counters();
     assert_eq!((counters.get(Counter::RatesLowered), counters.get(Counter::ChallengesSent)), (0, 1));
+}
+
+/// The first report of an observer that holds no cookie yet is challenged: it sends the report again with the cookie.
+/// What goes to all is not challenged, so that first report goes to the publisher alone.
+#[test]
+fn issue_the_first_report_was_not_repeated_after_the_challenge() {
+    for (receivers, repeated_to) in [(8, To::Port(common::port(0))), (9, To::All)] {
+        let mut config = Bench::config(Order::Fifo, 1, Role::Observer);
+        (config.flow, config.start, config.limits.receivers) = (FlowMode::Paced, Start::Live, receivers);
+        let mut bench = Bench::with(config).formed();
+        let mut first = Vec::new();
+        for number in (0..300).filter(|number| number % 3 > 0 || *number == 0) {
+            bench.take(&data(0, number, number, 0, &[message(&PAYLOAD)]));
+            bench.wait(MS / 10);
+            first = reports(&mut bench);
+            if !first.is_empty() {
+                break;
+            }
+            bench.effects();
+        }
+        assert!(matches!(first[..], [(To::Port(100), _)]), "{receivers}: {first:?}");
+        let challenge = |asked: u64| Challenge { asked: asked.into(), cookie: 77.into() };
+        bench.take(&control(0, Kind::Challenge, &[challenge(first[0].1).as_bytes()]));
+        assert_eq!(reports(&mut bench), [(repeated_to, 77)], "{receivers}");
+        // Another challenge, as when the cookie is renewed: the report is not repeated once more.
+        bench.wait(200 * MS);
+        reports(&mut bench);
+        bench.take(&control(0, Kind::Challenge, &[challenge(77).as_bytes()]));
+        assert_eq!(reports(&mut bench), [], "{receivers}");
+    }
+}
+
+/// Where the reports go that the process sends now, and their cookies.
+fn reports(bench: &mut Bench) -> Vec<(To, u64)> {
+    let mut reports = Vec::new();
+    bench.process.transmit(bench.now, |to, bytes, segment_bytes| {
+        for datagram in bytes.chunks(segment_bytes) {
+            let datagram = Datagram::parse(datagram, GROUP).unwrap();
+            let to = if to == Destination::Group { To::All } else { To::Port(common::port(0)) };
+            let frames = datagram.frames().filter(|frame| frame.kind() == Some(Kind::Congestion));
+            reports.extend(frames.map(|frame| (to, Congestion::read(frame.body).unwrap().0.cookie.get())));
+        }
+        bytes.len().div_ceil(segment_bytes)
+    });
+    reports
 }
 
 /// A receiver requests old long datagrams again and again, while the publisher sends short ones.

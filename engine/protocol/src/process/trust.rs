@@ -17,6 +17,9 @@ use zerocopy::IntoBytes;
 /// The shortest ballot that is answered: a forger must send at least so much.
 const BALLOT_BYTES: usize = HEADER_BYTES + FRAME_HEADER_BYTES + records::BallotStep::BYTES;
 
+/// A challenge that comes later renews a cookie: the losses that were reported so long ago are not reported again.
+const LOSSES_REPEATED_NS: u64 = 100_000_000;
+
 /// Whether a frame is only ever sent to a single process: a request to it, or its answer.
 pub fn is_for_one(frame: &Frame<'_>) -> bool {
     match frame.kind() {
@@ -146,9 +149,15 @@ impl Process {
         self.trust.held.word(&self.trust.cookies, to, |waiting| waiting.streams |= crate::view::bit(stream))
     }
 
-    /// The word for a report of progress or of losses.
+    /// The word for a report of progress.
     pub(super) fn word_for_report(&mut self, to: Rank) -> u64 {
         self.trust.held.word(&self.trust.cookies, to, |waiting| waiting.progress = true)
+    }
+
+    /// The word for a report of losses, and whether it is a cookie.
+    pub(super) fn word_for_losses(&mut self, now: Instant, to: Rank, losses: (DatagramNumber, u16)) -> (u64, bool) {
+        let word = self.trust.held.word(&self.trust.cookies, to, |waiting| waiting.losses = Some((now, losses)));
+        (word, self.trust.held.is_cookie(to))
     }
 
     /// The word for a request for the view.
@@ -198,6 +207,12 @@ impl Process {
         }
         if let Some(reports) = self.data.reports.as_mut().filter(|_| waiting.progress) {
             reports.due = now;
+        }
+        if let Some((at, losses)) = waiting.losses
+            && now.since(at) < LOSSES_REPEATED_NS
+            && self.data.is_present(from)
+        {
+            self.report_congestion(now, from, losses);
         }
     }
 
