@@ -14,9 +14,9 @@
 //! With more than 8 receivers, a report waits a random time and goes to all; an observer that has lost not much more
 //! than the reporting one then sends none. So the slowest few set the rate.
 //!
-//! Invariants: a rate is never below the floor, nor above the configured limit; one loss lowers it once, and all reports
-//! together lower it once in the time that an observer counts. Source: RFC 4654 (suppressed feedback of the slowest
-//! receiver), RFC 9438 (slow growth near the rate of the last loss).
+//! Invariants: a rate is never below the floor, nor above the configured limit; one loss lowers it once, and all
+//! reports together lower it once in the time that an observer counts. Source: RFC 4654 (suppressed feedback of the
+//! slowest receiver), RFC 9438 (slow growth near the rate of the last loss).
 
 use super::window::Acceptance;
 use crate::config::Rate;
