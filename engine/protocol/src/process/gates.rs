@@ -10,6 +10,7 @@ use crate::counters::Counter;
 use crate::data::flow::own_window;
 use crate::data::gates::Noted;
 use crate::event::Event;
+use crate::mutant::Mutant;
 use crate::outbox::Destination;
 use bourdon_wire::records::{Progress, progress_flags};
 use bourdon_wire::{DatagramHeader, DatagramNumber, Instant, Kind, Rank};
@@ -93,6 +94,7 @@ impl Process {
                 self.data.lower_limit();
             }
             Noted::Gates => self.apply_gates(),
+            Noted::Behind if self.cx.config.mutant == Some(Mutant::GateOutlivesRestart) => {}
             Noted::Behind => self.apply_gates(), // an earlier incarnation of it may have been a gate
             Noted::Ended => {
                 let record = Progress { flags: progress_flags::ENDED.into(), ..*record };
