@@ -208,6 +208,7 @@ impl Plan {
         plan.faults = FaultPlan { drop_permille, ..FaultPlan::none(until_ns) };
         plan.detector = DetectorPlan { patient: true, ..DetectorPlan::default() };
         (plan.messages, plan.burst, plan.interval_ns) = (2_000, 60, 5 * MS);
+        plan.large_permille = pick(rng, &[50, 500]); // more than a window before an observer starts again
         let observers = pick(rng, &[1, 2, 3]);
         plan.observers = vec![ObserverPlan { joins_at_ns: 0, start: Start::Oldest, receive_log_slots: 64 }; observers];
         plan.clock_offsets_ns.resize(plan.processes(), 1 << 40);
