@@ -295,13 +295,17 @@ pub(crate) struct Earnings {
     pub(crate) least: usize,
 }
 
+/// A rate is divided by this, and so is a second: the longest time at any rate then fits 64 bits.
+const PART: u64 = 64;
+const _: () = assert!(1_000_000_000 % PART == 0);
+
 impl Bucket {
     fn refill(&mut self, now: Instant, earnings: Earnings, most: u64) {
         let most = most as i64;
         self.tokens = self.tokens.min(most);
         let elapsed_ns = now.since(self.refilled_at).min(1_000_000_000);
         let sent = earnings.sent.saturating_sub(self.sent);
-        let by_time = (u128::from(elapsed_ns) * u128::from(earnings.per_s.max(1)) / 1_000_000_000) as u64;
+        let by_time = elapsed_ns.saturating_mul(earnings.per_s.max(PART) / PART) / (1_000_000_000 / PART);
         let earned = by_time.saturating_sub(sent).max(sent / DATA_PART);
         if earned > 0 {
             self.tokens = self.tokens.saturating_add(earned.min(i64::MAX as u64) as i64).min(most);
