@@ -132,6 +132,8 @@ pub enum Mutant {
     OtherInstanceBelieved,
     /// An observer that has crashed is waited for, for ever.
     GateNeverEnds,
+    /// The limit of a gate stays, although its observer started again and is too far behind to be waited for.
+    GateOutlivesRestart,
     /// Harmless: uniform delivery goes on after a promise, on acknowledgements that came before.
     WedgedUniform,
     /// Harmless: the sequencer puts one message in a run.
@@ -142,10 +144,11 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 65] = [
+    pub const ALL: [Self; 66] = [
         Self::DeliverBeforeOrdered,
         Self::OtherInstanceBelieved,
         Self::GateNeverEnds,
+        Self::GateOutlivesRestart,
         Self::ForgetNak,
         Self::AckBeforeReceived,
         Self::IgnoreCausalDependency,
@@ -280,6 +283,7 @@ impl Mutant {
             Self::LeaderNotVoided => "leader-not-voided",
             Self::OtherInstanceBelieved => "other-instance-believed",
             Self::GateNeverEnds => "gate-never-ends",
+            Self::GateOutlivesRestart => "gate-outlives-restart",
             Self::WedgedUniform => "wedged-uniform",
             Self::ShortRuns => "short-runs",
             Self::AskTwice => "ask-twice",

@@ -182,3 +182,21 @@ fn a_forged_report_opens_no_gate() {
     bench.take(&control(0xFFFF, Kind::Progress, &[report(cookie).as_bytes()]));
     assert_eq!(bench.process.counters().get(Counter::GatingObservers), 1);
 }
+
+/// Any process can name a member's address: a report needs the cookie of that address all the same.
+#[test]
+fn issue_a_report_that_named_a_member_opened_a_gate_without_a_cookie() {
+    let config = Config { flow: FlowMode::Gating, ..Bench::config(Order::Fifo, 2, Role::Member(Rank(0))) };
+    let mut bench = Bench::with(config).formed();
+    let report = Progress {
+        reply_to: common::address(common::port(1)),
+        cookie: 1.into(),
+        delivered: 0.into(),
+        window: 100.into(),
+        rank: 0.into(),
+        flags: 0.into(),
+    };
+    bench.take(&control(0xFFFF, Kind::Progress, &[report.as_bytes()]));
+    let counters = bench.process.counters();
+    assert_eq!((counters.get(Counter::GatingObservers), counters.get(Counter::ChallengesSent)), (0, 1));
+}

@@ -1,10 +1,10 @@
 //! Publishers that send more slowly for observers that lose too much.
 
 use crate::common::net::{Net, Output};
-use crate::common::{self, Bench, control};
-use bourdon_protocol::{Config, Counter, FlowMode, HeldBy, Order, Rate, Refusal, Role, Start};
-use bourdon_wire::records::Congestion;
-use bourdon_wire::{Kind, Rank};
+use crate::common::{self, Bench, Effect, GROUP, MS, To, control, data, message, nak_with};
+use bourdon_protocol::{Config, Counter, Destination, FlowMode, HeldBy, Order, Outgoing, Rate, Refusal, Role, Start};
+use bourdon_wire::records::{Challenge, Congestion};
+use bourdon_wire::{Datagram, Kind, Rank};
 use std::cell::Cell;
 use std::rc::Rc;
 use zerocopy::IntoBytes;
@@ -86,10 +86,12 @@ fn a_publisher_sends_what_its_slowest_observer_can_bear() {
     link.clone().before(&mut net, 1);
     publish(&mut net, &link, 1_000_000_000);
     let before = received(&net, 1);
+    let repairs = net.process(0).counters().get(Counter::RepairsSent);
     let taken = publish(&mut net, &link, 1_000_000_000);
     let delivered = received(&net, 1) - before;
     let bears = BEARS / 1_000;
-    assert!((bears * 7 / 10..bears * 11 / 10).contains(&taken), "{taken} of {bears}");
+    let repairs = net.process(0).counters().get(Counter::RepairsSent) - repairs;
+    assert!((bears * 13 / 20..bears * 11 / 10).contains(&taken), "{taken} of {bears}, {repairs} repairs");
     assert!(delivered >= taken * 95 / 100, "{delivered} of {taken}");
     assert!(received(&net, 2) > received(&net, 1), "the others lost nothing");
     // The link gets better, and the rate rises.
@@ -171,4 +173,102 @@ fn a_forged_report_slows_no_publisher_down() {
     // The same losses lower it once, whatever is reported of them.
     bench.take(&control(0xFFFF, Kind::Congestion, &[report(cookie).as_bytes()]));
     assert_eq!(lowered(&bench), 1);
+}
+
+/// Any process can name a member's address: a report needs the cookie of that address all the same.
+#[test]
+fn issue_a_report_that_named_a_member_needed_no_cookie() {
+    let config = Config { flow: FlowMode::Paced, ..Bench::config(Order::Fifo, 2, Role::Member(Rank(0))) };
+    let mut bench = Bench::with(config).formed();
+    for _ in 0..10 {
+        bench.publish(&PAYLOAD);
+    }
+    bench.effects();
+    let report = Congestion {
+        reply_to: common::address(common::port(1)),
+        cookie: 1.into(),
+        from: 5.into(),
+        lost: u16::MAX.into(),
+        rank: 0.into(),
+    };
+    bench.take(&control(0xFFFF, Kind::Congestion, &[report.as_bytes()]));
+    let counters = bench.process.counters();
+    assert_eq!((counters.get(Counter::RatesLowered), counters.get(Counter::ChallengesSent)), (0, 1));
+}
+
+/// The first report of an observer that holds no cookie yet is challenged: it sends the report again with the cookie.
+/// What goes to all is not challenged, so that first report goes to the publisher alone.
+#[test]
+fn issue_the_first_report_was_not_repeated_after_the_challenge() {
+    for (receivers, repeated_to) in [(8, To::Port(common::port(0))), (9, To::All)] {
+        let mut config = Bench::config(Order::Fifo, 1, Role::Observer);
+        (config.flow, config.start, config.limits.receivers) = (FlowMode::Paced, Start::Live, receivers);
+        let mut bench = Bench::with(config).formed();
+        let mut first = Vec::new();
+        for number in (0..300).filter(|number| number % 3 > 0 || *number == 0) {
+            bench.take(&data(0, number, number, 0, &[message(&PAYLOAD)]));
+            bench.wait(MS / 10);
+            first = reports(&mut bench);
+            if !first.is_empty() {
+                break;
+            }
+            bench.effects();
+        }
+        assert!(matches!(first[..], [(To::Port(100), _)]), "{receivers}: {first:?}");
+        let challenge = |asked: u64| Challenge { asked: asked.into(), cookie: 77.into() };
+        bench.take(&control(0, Kind::Challenge, &[challenge(first[0].1).as_bytes()]));
+        assert_eq!(reports(&mut bench), [(repeated_to, 77)], "{receivers}");
+        // Another challenge, as when the cookie is renewed: the report is not repeated once more.
+        bench.wait(200 * MS);
+        reports(&mut bench);
+        bench.take(&control(0, Kind::Challenge, &[challenge(77).as_bytes()]));
+        assert_eq!(reports(&mut bench), [], "{receivers}");
+    }
+}
+
+/// Where the reports go that the process sends now, and their cookies.
+fn reports(bench: &mut Bench) -> Vec<(To, u64)> {
+    let mut reports = Vec::new();
+    bench.process.transmit(bench.now, |to, bytes, segment_bytes| {
+        for datagram in bytes.chunks(segment_bytes) {
+            let datagram = Datagram::parse(datagram, GROUP).unwrap();
+            let to = if to == Destination::Group { To::All } else { To::Port(common::port(0)) };
+            let frames = datagram.frames().filter(|frame| frame.kind() == Some(Kind::Congestion));
+            reports.extend(frames.map(|frame| (to, Congestion::read(frame.body).unwrap().0.cookie.get())));
+        }
+        bytes.len().div_ceil(segment_bytes)
+    });
+    reports
+}
+
+/// A receiver requests old long datagrams again and again, while the publisher sends short ones.
+#[test]
+fn issue_repairs_of_long_datagrams_took_the_rate_from_short_ones() {
+    let rate = Rate { limit_bytes_per_s: Some(1_000_000), floor_bytes_per_s: 100_000 };
+    let mut config = Config { rate, ..Bench::config(Order::Fifo, 1, Role::Member(Rank(0))) };
+    config.limits.log_bytes = 1 << 24;
+    let mut bench = Bench::with(config);
+    let publish = |bench: &mut Bench, payload: &[u8]| {
+        let taken = bench.process.try_publish(bench.now, &Outgoing::default(), payload).is_ok();
+        let repairs = bench.effects().iter().filter(|effect| matches!(effect, Effect::Repair(..))).count();
+        (u64::from(taken), repairs as u64)
+    };
+    let mut long = 0;
+    while long < 64 {
+        bench.wait(MS);
+        long += publish(&mut bench, &PAYLOAD).0;
+    }
+    bench.wait(200 * MS);
+    bench.effects();
+    let cookie = bench.cookie(9);
+    let (mut taken, mut repairs) = (0, 0);
+    for _ in 0..4_000 {
+        bench.wait(MS / 4);
+        bench.take(&nak_with(0xFFFF, common::address(9), 0, &[(0, 64)], cookie));
+        let (message, repaired) = publish(&mut bench, &[7; 20]);
+        (taken, repairs) = (taken + message, repairs + repaired);
+    }
+    let repairs_bytes = repairs * PAYLOAD.len() as u64;
+    assert!((50_000..=270_000).contains(&repairs_bytes), "{repairs_bytes} of 1,000,000 in this second");
+    assert_eq!(taken, 4_000, "less than half of the rate is used");
 }

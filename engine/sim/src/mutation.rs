@@ -53,7 +53,7 @@ pub(crate) fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         Mutant::GrantBeforeUniform => &["mutex", "uniform-grant"],
         Mutant::GrantBeforeAnnounced | Mutant::TwoTokens | Mutant::ReplyInside | Mutant::ReplyNotAwaited => &["mutex"],
         Mutant::OtherInstanceBelieved => &["instance"],
-        Mutant::GateNeverEnds => &["progress", "completeness"],
+        Mutant::GateNeverEnds | Mutant::GateOutlivesRestart => &["progress", "completeness"],
         Mutant::DeadKeepLocks => &["waiting"],
         Mutant::HolderNotFenced => &["fenced"],
         Mutant::StaleCoordinator | Mutant::LeadBeforeAccepted => &["election"],
@@ -82,7 +82,7 @@ pub(crate) fn sabotages(mutant: Mutant) -> Option<Kinds> {
 pub(crate) fn shows_in(mutant: Mutant) -> Option<Family> {
     match mutant {
         Mutant::OtherInstanceBelieved => Some(Family::Restarted),
-        Mutant::GateNeverEnds => Some(Family::Gated),
+        Mutant::GateNeverEnds | Mutant::GateOutlivesRestart => Some(Family::Gated),
         Mutant::TakeoverAlone | Mutant::RespondersLeftOut | Mutant::SmallView => Some(Family::Stalled),
         Mutant::DecisionForgotten => Some(Family::Departed),
         _ => None,

@@ -80,6 +80,9 @@ impl Faults {
     }
 }
 
+/// A link that bears less than is offered drops what would wait longer.
+const QUEUE_NS: u64 = 5_000_000;
+
 /// A datagram under way to one receiver.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrival {
@@ -111,6 +114,9 @@ pub(crate) struct Network {
     cut_until_ns: Vec<Vec<u64>>,
     /// By process: the longest datagram that passes, and until when.
     narrow: Vec<(usize, u64)>,
+    /// The observers, and by receiver when its link is free again.
+    observers: std::ops::Range<usize>,
+    free_ns: Vec<u64>,
     stalls: Option<stall::Stalls>,
 }
 
@@ -126,6 +132,8 @@ impl Network {
             last_ns: vec![vec![0; ends]; ends],
             cut_until_ns: vec![vec![0; ends]; ends],
             narrow: vec![(0, 0); ends],
+            observers: usize::from(plan.members)..plan.processes(),
+            free_ns: vec![0; ends],
             stalls: plan.stalls.as_ref().map(|stalls| stall::Stalls::new(stalls, ends, seed)),
         }
     }
@@ -165,7 +173,8 @@ impl Network {
         if self.stalls.is_some() {
             return self.send_in_order(now_ns, (from, to), packet, rng, arrivals);
         }
-        let is_lost = hits(rng, self.plan.drop_permille) || now_ns < self.cut_until_ns[from][to];
+        let wait_ns = self.wait_ns(now_ns, to, packet.bytes.len());
+        let is_lost = wait_ns.is_none() || hits(rng, self.plan.drop_permille) || now_ns < self.cut_until_ns[from][to];
         if is_lost || self.is_too_long(now_ns, [from, to], packet.bytes.len()) {
             self.faults.drop += 1;
             self.trouble[to] += 1;
@@ -174,9 +183,23 @@ impl Network {
         let copies = 1 + usize::from(hits(rng, self.plan.duplicate_permille));
         self.faults.duplicate += copies as u64 - 1;
         for _ in 0..copies {
-            let at_ns = self.arrival_ns(now_ns, from, to, rng);
+            let at_ns = self.arrival_ns(now_ns + wait_ns.unwrap_or(0), from, to, rng);
             arrivals.push(Arrival { at_ns, to, packet: self.perhaps_corrupt(to, packet, rng) });
         }
+    }
+
+    /// How long a datagram waits before its receiver's link; `None` if it is dropped there.
+    fn wait_ns(&mut self, now_ns: u64, to: usize, bytes: usize) -> Option<u64> {
+        let bears_bytes_per_s = self.plan.observers_bear_bytes_per_s;
+        if bears_bytes_per_s == 0 || !self.observers.contains(&to) {
+            return Some(0);
+        }
+        let wait_ns = self.free_ns[to].saturating_sub(now_ns);
+        if wait_ns > QUEUE_NS {
+            return None;
+        }
+        self.free_ns[to] = now_ns + wait_ns + bytes as u64 * 1_000_000_000 / bears_bytes_per_s;
+        Some(wait_ns)
     }
 
     /// Sends over a link that loses nothing and keeps the order, whatever happens to it: a cut delays everything.

@@ -136,6 +136,9 @@ pub struct FaultPlan {
     pub pause_max_ns: u64,
     /// Of all sends: the network takes only a part of what it is offered.
     pub refuse_permille: u32,
+    /// Bytes a second that the link of each observer bears; 0: any number.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub observers_bear_bytes_per_s: u64,
 }
 
 /// One run.
@@ -393,12 +396,14 @@ impl FaultPlan {
             pause_permille: 0,
             pause_max_ns: 0,
             refuse_permille: 0,
+            observers_bear_bytes_per_s: 0,
         }
     }
 
     fn is_calm(&self) -> bool {
         let rates = [self.drop_permille, self.delay_permille, self.corrupt_permille, self.pause_permille];
-        rates.iter().chain([&self.reorder_permille, &self.refuse_permille]).all(|rate| *rate == 0)
+        let rates = rates.iter().chain([&self.reorder_permille, &self.refuse_permille]);
+        self.observers_bear_bytes_per_s == 0 && { rates }.all(|rate| *rate == 0)
     }
 }
 

@@ -51,6 +51,7 @@ const SIMPLER: &[fn(&mut Plan)] = &[
     |plan| plan.clients = 0,
     |plan| plan.faults = FaultPlan::none(plan.faults.until_ns),
     |plan| plan.faults.drop_permille = 0,
+    |plan| plan.faults.observers_bear_bytes_per_s = 0,
     |plan| plan.faults.pause_permille = 0,
     |plan| plan.faults.corrupt_permille = 0,
     |plan| (plan.faults.reorder_permille, plan.faults.duplicate_permille) = (0, 0),

@@ -20,7 +20,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 use bourdon_wire::records::{Challenge, Nak, Transfer, ViewAsk};
-use bourdon_wire::{Address, Instant, Rank};
+use bourdon_wire::{Address, DatagramNumber, Instant, Rank};
 use core::hash::Hasher;
 use siphasher::sip::SipHasher13;
 use zerocopy::IntoBytes;
@@ -89,6 +89,8 @@ pub(crate) struct Waiting {
     pub(crate) snapshot: bool,
     /// A report of progress.
     pub(crate) progress: bool,
+    /// A report of losses: when it was sent, and from where on which part was lost.
+    pub(crate) losses: Option<(Instant, (DatagramNumber, u16))>,
 }
 
 /// The word that goes with requests to one rank.
@@ -124,6 +126,11 @@ impl HeldCookies {
         }
         wait(&mut word.waiting);
         word.value
+    }
+
+    /// Whether the word for a rank is a cookie, and no nonce.
+    pub(crate) fn is_cookie(&self, of: Rank) -> bool {
+        self.words.get(of.index()).is_some_and(|word| word.cookie_at.is_some())
     }
 
     /// If this process must request a cookie of this rank before it needs it: the nonce for the request.

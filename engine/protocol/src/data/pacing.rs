@@ -14,8 +14,9 @@
 //! With more than 8 receivers, a report waits a random time and goes to all; an observer that has lost not much more
 //! than the reporting one then sends none. So the slowest few set the rate.
 //!
-//! Invariants: a rate is never below the floor, nor above the configured limit; one loss lowers it once. Source: RFC
-//! 4654 (suppressed feedback of the slowest receiver), RFC 9438 (slow growth near the rate of the last loss).
+//! Invariants: a rate is never below the floor, nor above the configured limit; one loss lowers it once, and all
+//! reports together lower it once in the time that an observer counts. Source: RFC 4654 (suppressed feedback of the
+//! slowest receiver), RFC 9438 (slow growth near the rate of the last loss).
 
 use super::window::Acceptance;
 use crate::config::Rate;
@@ -25,6 +26,8 @@ use bourdon_wire::{DatagramNumber, Instant};
 const BUCKET_NS: u64 = 2_000_000;
 /// No bucket is smaller: one run with segmentation offload.
 const BUCKET_MIN_BYTES: u64 = 1 << 16;
+/// Repairs leave no greater debt than so many buckets: what a view ends with is sent at once, and may be much.
+const REPAIRS_DEBT_BUCKETS: i64 = 2;
 /// The part of a bucket that must be full before a publication that was refused is taken.
 const REOPEN_PART: i64 = 4;
 /// How often a rate is raised and measured.
@@ -48,7 +51,9 @@ const FORGET_PART: u64 = 4;
 const RATE_MAX: u64 = Rate::MAX_BYTES_PER_S;
 /// The token count does not overflow: no longer pause earns tokens.
 const EARN_MAX_NS: u64 = 100_000_000;
-const _: () = assert!(RATE_MAX as u128 * EARN_MAX_NS as u128 <= u64::MAX as u128);
+const _: () = assert!(RATE_MAX as u128 * EARN_MAX_NS as u128 + BYTE as u128 <= u64::MAX as u128);
+/// Tokens are earned in billionths of a byte: a rate times nanoseconds.
+const BYTE: u64 = 1_000_000_000;
 
 /// How long an observer counts what is lost before it judges.
 const MEASURE_NS: u64 = 5_000_000;
@@ -76,10 +81,14 @@ pub(crate) struct Pacer {
     /// Bytes that may be sent now; less than none if a long message was sent.
     tokens: i64,
     refilled_at: Instant,
+    /// What was earned beyond whole bytes, in billionths of a byte.
+    fraction: u64,
     /// What was sent since then, and how fast it was in the interval before.
     sent_bytes: u64,
     measured_from: Instant,
     measured: u64,
+    /// What was sent of the stream so far, without repairs.
+    data_bytes: u64,
     /// What was lost of the datagrams below this has lowered the rate already.
     recovers_to: DatagramNumber,
     lowered_at: Instant,
@@ -99,9 +108,11 @@ impl Pacer {
             borne: 0,
             tokens: 0,
             refilled_at: now,
+            fraction: 0,
             sent_bytes: 0,
             measured_from: now,
             measured: 0,
+            data_bytes: 0,
             recovers_to: DatagramNumber(0),
             lowered_at: now,
             refused: false,
@@ -119,13 +130,28 @@ impl Pacer {
         Some(self.rate).filter(|_| self.is_limiting())
     }
 
-    /// So many bytes were sent.
+    /// So many bytes of the stream were sent.
     #[inline]
     pub(crate) fn charge(&mut self, bytes: usize) {
         self.sent_bytes += bytes as u64;
+        self.data_bytes += bytes as u64;
         if self.is_limiting() {
             self.tokens -= bytes as i64;
         }
+    }
+
+    /// So many bytes of repairs were sent: new data waits for them, but no longer than for a few buckets.
+    pub(crate) fn charge_repairs(&mut self, bytes: usize) {
+        self.sent_bytes += bytes as u64;
+        if self.is_limiting() {
+            let least = self.tokens.min(-REPAIRS_DEBT_BUCKETS * self.bucket_bytes());
+            self.tokens = (self.tokens - bytes as i64).max(least);
+        }
+    }
+
+    /// What was sent of the stream so far.
+    pub(crate) fn data_bytes(&self) -> u64 {
+        self.data_bytes
     }
 
     /// Time has passed: there are more tokens, and the rate may be raised.
@@ -135,11 +161,9 @@ impl Pacer {
             self.measure(now);
         }
         if self.is_limiting() {
-            let earned = self.rate * now.since(self.refilled_at).min(EARN_MAX_NS) / 1_000_000_000;
-            if earned > 0 {
-                self.tokens = (self.tokens + earned as i64).min(self.bucket_bytes());
-                self.refilled_at = now;
-            }
+            let earned = self.rate * now.since(self.refilled_at).min(EARN_MAX_NS) + self.fraction;
+            self.tokens = (self.tokens + (earned / BYTE) as i64).min(self.bucket_bytes());
+            (self.fraction, self.refilled_at) = (earned % BYTE, now);
             self.refused &= self.tokens < self.reopens_at();
         }
     }
@@ -205,11 +229,13 @@ impl Pacer {
 
     /// An observer reports that this part of the stream from a datagram on, in 65,536ths, did not arrive. Returns
     /// whether the rate was lowered: a report that counts what was sent before the rate was lowered last changes
-    /// nothing.
+    /// nothing, nor does one that comes too soon after that.
     pub(crate) fn lower(&mut self, now: Instant, lost: u16, from: DatagramNumber, sent: DatagramNumber) -> bool {
         // No honest report counts what was not sent, or hardly anything.
         let is_honest = from < sent && u64::from(lost) * TOLERATED_PART >= u64::from(u16::MAX) / 2;
-        if !is_honest || from < self.recovers_to || self.measured.max(self.sent_bytes) == 0 {
+        // An observer counts that long from a datagram on that was sent after the rate was lowered last.
+        let is_early = self.recovers_to > DatagramNumber(0) && now.since(self.lowered_at) < MEASURE_NS;
+        if !is_honest || is_early || from < self.recovers_to || self.measured.max(self.sent_bytes) == 0 {
             return false;
         }
         (self.recovers_to, self.lowered_at) = (sent, now);
@@ -410,6 +436,51 @@ mod tests {
         let before = pacer.rate().unwrap();
         assert!(pacer.lower(now, u16::MAX, DatagramNumber(sent.0 - 1), sent));
         assert!(pacer.rate().unwrap() >= before / 2 - before / 10, "{:?}", pacer.rate());
+    }
+
+    /// Each of them counts from a datagram that was sent after the report before: no honest observer counts so briefly.
+    #[test]
+    fn issue_a_burst_of_reports_lowered_the_rate_several_times() {
+        let (mut now, mut sent) = (Instant(0), DatagramNumber(0));
+        let mut pacer = Pacer::new(now, Some(100_000_000), 1_000_000);
+        send(&mut pacer, &mut now, &mut sent, 20 * MS, 1 << 40);
+        let lower = |pacer: &mut Pacer, now, sent: &mut DatagramNumber| {
+            *sent = sent.next();
+            pacer.lower(now, u16::MAX, DatagramNumber(sent.0 - 1), *sent)
+        };
+        let lowered = (0..100).filter(|n| lower(&mut pacer, now + n * 10_000, &mut sent)).count();
+        assert_eq!((lowered, pacer.rate()), (1, Some(50_000_000)));
+        send(&mut pacer, &mut now, &mut sent, 10 * MS, 1 << 40);
+        assert!(lower(&mut pacer, now, &mut sent), "the next round");
+    }
+
+    /// What a view ends with is not held up: afterwards data goes on soon.
+    #[test]
+    fn issue_the_debt_for_repairs_had_no_bottom() {
+        let (mut now, mut sent) = (Instant(0), DatagramNumber(0));
+        let mut pacer = Pacer::new(now, Some(10_000_000), 1_000_000);
+        pacer.pass(Instant(10 * MS));
+        (0..100).for_each(|_| pacer.charge_repairs(1_000_000));
+        let bytes = send(&mut pacer, &mut now, &mut sent, 100 * MS, 1 << 40);
+        assert!(bytes > 800_000, "{bytes} of 1,000,000");
+        // A long message's debt stays.
+        pacer.charge(10_000_000);
+        pacer.charge_repairs(1);
+        assert!(pacer.tokens < -9_000_000, "{}", pacer.tokens);
+    }
+
+    #[test]
+    fn issue_a_slow_rate_lost_fractions_of_tokens() {
+        let (mut now, rate) = (Instant(0), 100_000);
+        let mut pacer = Pacer::new(now, Some(rate), rate);
+        pacer.charge(1_000_000);
+        // 1.9 bytes a step.
+        for _ in 0..1_000_000_000 / 19_000 {
+            now = now + 19_000;
+            pacer.pass(now);
+        }
+        let earned = pacer.tokens + 1_000_000;
+        assert!((99_990..=100_000).contains(&earned), "{earned}");
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl Pipeline {
             ordering: Ordering::new(&config, &view, beginning),
             stability: Stability::new(own, members, view.bits()),
             barrier: Barrier::new(beginning.phase, members),
-            retransmit_handler: RetransmitHandler::new(),
+            retransmit_handler: RetransmitHandler::new(config.limits.mtu_bytes),
             rng: fastrand::Rng::with_seed(config.seed ^ view.epoch.0),
             ranges: Vec::with_capacity(bourdon_wire::records::NAK_RANGES_MAX),
             flow_stale: true,

@@ -272,35 +272,43 @@ struct Answered {
     requesters: u8,
 }
 
-/// Repairs that may be sent, now and over time.
+/// Bytes of repairs that may be sent, now and over time.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
-    tokens: u64,
+    /// Less than none by a part of one datagram at most.
+    tokens: i64,
     refilled_at: Instant,
-    /// Datagrams of this process's stream sent before then.
+    /// What of this process's stream was sent before then.
     sent: u64,
 }
 
-/// What the budget of repairs grows with.
+/// What the budget of repairs grows with, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Earnings {
-    /// Datagrams a second that this process sends at most while its own stream is slower: repairs fill it up.
+    /// What this process sends a second at most while its own stream is slower: repairs fill it up.
     pub(crate) per_s: u64,
-    /// Datagrams of its own stream that it has sent so far; repairs may always be a part of them.
+    /// What it has sent of its own stream so far; repairs may always be a part of that.
     pub(crate) sent: u64,
-    /// How many may be sent at once.
+    /// How much may be sent at once.
     pub(crate) burst: u64,
+    /// A shorter datagram counts as so long: as the longest, where datagrams are what is limited.
+    pub(crate) least: usize,
 }
+
+/// A rate is divided by this, and so is a second: the longest time at any rate then fits 64 bits.
+const PART: u64 = 64;
+const _: () = assert!(1_000_000_000 % PART == 0);
 
 impl Bucket {
     fn refill(&mut self, now: Instant, earnings: Earnings, most: u64) {
+        let most = most as i64;
         self.tokens = self.tokens.min(most);
         let elapsed_ns = now.since(self.refilled_at).min(1_000_000_000);
         let sent = earnings.sent.saturating_sub(self.sent);
-        let by_time = elapsed_ns * earnings.per_s.max(1) / 1_000_000_000;
+        let by_time = elapsed_ns.saturating_mul(earnings.per_s.max(PART) / PART) / (1_000_000_000 / PART);
         let earned = by_time.saturating_sub(sent).max(sent / DATA_PART);
         if earned > 0 {
-            self.tokens = (self.tokens + earned).min(most);
+            self.tokens = self.tokens.saturating_add(earned.min(i64::MAX as u64) as i64).min(most);
             (self.refilled_at, self.sent) = (now, earnings.sent);
         }
     }
@@ -312,8 +320,9 @@ pub(crate) struct RetransmitHandler {
     answered: Vec<Answered>,
     /// The budget of all addresses together.
     all: Bucket,
-    /// How many repairs may be sent at once.
+    /// How much may be sent at once.
     burst: u64,
+    least: usize,
     /// The share of each address that sent a request lately.
     shares: Vec<(Address, Bucket)>,
     /// The share that is spent from.
@@ -354,11 +363,14 @@ const _: () = assert!(ANSWERED_SLOTS.is_power_of_two() && ANSWERED_SLOTS as u64 
 const _: () = assert!(REPAIR_BURST / SHARED_PART > 0 && SHARED_PART > 1 && SHARES_MAX > Rank::MAX.index());
 
 impl RetransmitHandler {
-    pub(crate) fn new() -> Self {
+    /// With datagrams of so many bytes at most.
+    pub(crate) fn new(mtu_bytes: usize) -> Self {
+        let burst = REPAIR_BURST * mtu_bytes as u64;
         Self {
             answered: vec![Answered { number: u64::MAX, ..Answered::default() }; ANSWERED_SLOTS],
-            all: Bucket { tokens: REPAIR_BURST, refilled_at: Instant(0), sent: 0 },
-            burst: REPAIR_BURST,
+            all: Bucket { tokens: burst as i64, refilled_at: Instant(0), sent: 0 },
+            burst,
+            least: mtu_bytes,
             shares: Vec::new(),
             share: 0,
         }
@@ -367,12 +379,12 @@ impl RetransmitHandler {
     /// Lets the budget grow with time, and the share of the address that sent the request; all addresses that have
     /// proved nothing have one share together.
     pub(crate) fn refill(&mut self, now: Instant, earnings: Earnings, requester: Option<Address>) {
-        self.burst = earnings.burst;
+        (self.burst, self.least) = (earnings.burst, earnings.least);
         self.all.refill(now, earnings, self.burst);
         let requester = requester.unwrap_or_default();
         let known = self.shares.iter().position(|(address, _)| *address == requester);
         self.share = known.unwrap_or_else(|| {
-            let share = (requester, Bucket { tokens: self.shared_out(), refilled_at: now, sent: 0 });
+            let share = (requester, Bucket { tokens: self.shared_out() as i64, refilled_at: now, sent: 0 });
             if self.shares.len() < SHARES_MAX {
                 self.shares.push(share);
                 return self.shares.len() - 1;
@@ -395,24 +407,25 @@ impl RetransmitHandler {
     /// Whether the budget is used up for now, for the address that sent the request.
     pub(crate) fn is_exhausted(&self) -> bool {
         let own = self.shares.get(self.share).map_or(0, |(_, share)| share.tokens);
-        self.all.tokens <= if own > 0 { 0 } else { self.shared_out() }
+        self.all.tokens <= if own > 0 { 0 } else { self.shared_out() as i64 }
     }
 
-    fn spend(&mut self) {
+    fn spend(&mut self, bytes: usize) {
         debug_assert!(!self.is_exhausted(), "nothing is spent beyond the budget");
-        if self.all.tokens <= self.shared_out()
+        let bytes = bytes.max(self.least) as i64;
+        if self.all.tokens <= self.shared_out() as i64
             && let Some((_, share)) = self.shares.get_mut(self.share)
         {
-            share.tokens -= 1;
+            share.tokens -= bytes;
         }
-        self.all.tokens -= 1;
+        self.all.tokens -= bytes;
     }
 
-    /// Decides how to reply to a request for one datagram; anything but `No` must be sent.
+    /// Decides how to reply to a request for one datagram of so many bytes; anything but `No` must be sent.
     pub(crate) fn answer(
         &mut self,
         now: Instant,
-        (rank, number): (Rank, DatagramNumber),
+        (rank, number, bytes): (Rank, DatagramNumber, usize),
         requester: Address,
         to_all: bool,
         timing: &Timing,
@@ -427,7 +440,7 @@ impl RetransmitHandler {
         let requesters = if to_all { MULTICAST_FROM } else { 1 + if recent { entry.requesters } else { 0 } };
         debug_assert!((1..=MULTICAST_FROM).contains(&requesters), "{requesters} requesters");
         *entry = Answered { rank, number: number.0, at: now, to: requester, requesters };
-        self.spend();
+        self.spend(bytes);
         if requesters >= MULTICAST_FROM { Answer::Multicast } else { Answer::Unicast }
     }
 }

@@ -10,6 +10,7 @@ use crate::counters::Counter;
 use crate::data::flow::own_window;
 use crate::data::gates::Noted;
 use crate::event::Event;
+use crate::mutant::Mutant;
 use crate::outbox::Destination;
 use bourdon_wire::records::{Progress, progress_flags};
 use bourdon_wire::{DatagramHeader, DatagramNumber, Instant, Kind, Rank};
@@ -81,7 +82,7 @@ impl Process {
         if !is_current || Some(Rank(record.rank.get())) != self.data.own() || !to.is_reachable() {
             return;
         }
-        if self.cx.config.flow != FlowMode::Gating || !self.is_proven_by(now, epoch, to, cookie) {
+        if self.cx.config.flow != FlowMode::Gating || !self.has_cookie(now, epoch, to, cookie) {
             return;
         }
         self.cx.count(Counter::ProgressReceived);
@@ -93,6 +94,7 @@ impl Process {
                 self.data.lower_limit();
             }
             Noted::Gates => self.apply_gates(),
+            Noted::Behind if self.cx.config.mutant == Some(Mutant::GateOutlivesRestart) => {}
             Noted::Behind => self.apply_gates(), // an earlier incarnation of it may have been a gate
             Noted::Ended => {
                 let record = Progress { flags: progress_flags::ENDED.into(), ..*record };

@@ -1,6 +1,7 @@
 //! Publishers that send more slowly for observers that lose too much: `data/pacing.rs` has the rules.
 //!
-//! A report carries the member's cookie: an address that has not proved that it receives slows no publisher down.
+//! A report carries the member's cookie, whatever address it names: an address that has not proved that it receives
+//! slows no publisher down.
 
 use super::{Process, Standing};
 use crate::config::{Config, FlowMode, Role};
@@ -59,7 +60,7 @@ impl Process {
         if !is_own || !to.is_reachable() || self.cx.config.flow < FlowMode::Paced {
             return;
         }
-        if !self.is_proven_by(now, epoch, to, cookie) {
+        if !self.has_cookie(now, epoch, to, cookie) {
             return;
         }
         self.cx.count(Counter::CongestionReceived);
@@ -97,17 +98,19 @@ impl Process {
         }
     }
 
-    fn report_congestion(&mut self, now: Instant, rank: Rank, (from, lost): (DatagramNumber, u16)) {
+    pub(super) fn report_congestion(&mut self, now: Instant, rank: Rank, (from, lost): (DatagramNumber, u16)) {
         let address = self.cx.presence.address(rank);
+        let (word, is_cookie) = self.word_for_losses(now, rank, (from, lost));
         let record = Congestion {
             reply_to: self.cx.config.address,
-            cookie: self.word_for_report(rank).into(),
+            cookie: word.into(),
             from: from.0.into(),
             lost: lost.into(),
             rank: rank.0.into(),
         };
         let to = match address {
-            Some(address) if !self.data.asks_all() => Destination::Peer(address),
+            // What goes to all is not challenged: without a cookie, the report goes to the member alone.
+            Some(address) if !self.data.asks_all() || !is_cookie => Destination::Peer(address),
             _ => Destination::Group,
         };
         self.cx.send(now, to, Kind::Congestion, [record.as_bytes(), &[]]);

@@ -113,7 +113,8 @@ impl Process {
         }
         // Repairs are part of what this member sends.
         let repairs_bytes = self.cx.outbox.held().1 - queued_bytes;
-        self.pace(now, repairs_bytes);
+        self.pacer.iter_mut().for_each(|pacer| pacer.charge_repairs(repairs_bytes));
+        self.pace(now, 0);
     }
 
     pub(super) fn answer_unavailable(
@@ -161,12 +162,14 @@ impl Process {
 /// How many repairs this process may send: fewer than configured where its rate is limited, of which repairs are a
 /// part.
 fn earnings(data: &Pipeline, pacer: Option<&Pacer>, counters: &Counters) -> Earnings {
-    let (limits, sent) = (&data.config.limits, counters.get(Counter::DatagramsSent));
-    let all = Earnings { per_s: limits.repairs_per_s.into(), sent, burst: REPAIR_BURST };
+    let (limits, longest) = (&data.config.limits, data.config.limits.mtu_bytes as u64);
+    let (per_s, sent) = (u64::from(limits.repairs_per_s) * longest, counters.get(Counter::DatagramsSent) * longest);
+    let all = Earnings { per_s, sent, burst: REPAIR_BURST * longest, least: limits.mtu_bytes };
     // What a view ends with is needed at once, and is no part of the stream that observers are paced for.
-    let Some(rate) = pacer.and_then(Pacer::rate).filter(|_| data.end.is_open()) else { return all };
-    let per_s = (rate / DATA_PART / limits.mtu_bytes as u64).clamp(1, all.per_s.max(1));
-    Earnings { per_s, burst: (per_s / BURSTS_PER_S).clamp(BURST_MIN, REPAIR_BURST), ..all }
+    let Some(pacer) = pacer.filter(|pacer| pacer.is_limiting() && data.end.is_open()) else { return all };
+    let per_s = pacer.rate().map_or(per_s, |rate| per_s.min(rate / DATA_PART));
+    let burst = (per_s / BURSTS_PER_S).clamp(BURST_MIN * longest, all.burst);
+    Earnings { per_s, sent: pacer.data_bytes(), burst, least: 0 }
 }
 
 /// Retransmits what was requested and is retained here; returns whether a part is gone for good. `requester`: the
@@ -205,7 +208,7 @@ fn answer(
             };
             let to = match data.retransmit_handler.answer(
                 now,
-                (rank, number),
+                (rank, number, bytes.len()),
                 nak.reply_to,
                 asks_all,
                 &data.config.timing,

@@ -17,6 +17,9 @@ use zerocopy::IntoBytes;
 /// The shortest ballot that is answered: a forger must send at least so much.
 const BALLOT_BYTES: usize = HEADER_BYTES + FRAME_HEADER_BYTES + records::BallotStep::BYTES;
 
+/// A challenge that comes later renews a cookie: the losses that were reported so long ago are not reported again.
+const LOSSES_REPEATED_NS: u64 = 100_000_000;
+
 /// Whether a frame is only ever sent to a single process: a request to it, or its answer.
 pub fn is_for_one(frame: &Frame<'_>) -> bool {
     match frame.kind() {
@@ -63,6 +66,12 @@ impl Trust {
         self.allowance = if to_all { 0 } else { ANSWER_TIMES * bytes };
         self.to_all = to_all;
     }
+
+    /// The address of the current datagram receives: its answers may be of any length.
+    fn unbound(&mut self) -> bool {
+        self.allowance = usize::MAX;
+        true
+    }
 }
 
 impl Process {
@@ -103,9 +112,14 @@ impl Process {
 
     /// Whether a request may get a long answer; if not, its sender is challenged.
     pub(super) fn is_proven_by(&mut self, now: Instant, epoch: Epoch, to: Address, cookie: u64) -> bool {
-        if self.is_proven(to) || self.trust.cookies.is_valid(now, &to, cookie) {
-            self.trust.allowance = usize::MAX;
-            return true;
+        self.is_proven(to) && self.trust.unbound() || self.has_cookie(now, epoch, to, cookie)
+    }
+
+    /// Whether a request carries the cookie of its address; if not, its sender is challenged. Any process can name a
+    /// member's address: what changes how this process sends needs the cookie whatever the address.
+    pub(super) fn has_cookie(&mut self, now: Instant, epoch: Epoch, to: Address, cookie: u64) -> bool {
+        if self.trust.cookies.is_valid(now, &to, cookie) {
+            return self.trust.unbound();
         }
         if self.trust.to_all {
             self.cx.count(Counter::AnswersRefused);
@@ -135,9 +149,15 @@ impl Process {
         self.trust.held.word(&self.trust.cookies, to, |waiting| waiting.streams |= crate::view::bit(stream))
     }
 
-    /// The word for a report of progress or of losses.
+    /// The word for a report of progress.
     pub(super) fn word_for_report(&mut self, to: Rank) -> u64 {
         self.trust.held.word(&self.trust.cookies, to, |waiting| waiting.progress = true)
+    }
+
+    /// The word for a report of losses, and whether it is a cookie.
+    pub(super) fn word_for_losses(&mut self, now: Instant, to: Rank, losses: (DatagramNumber, u16)) -> (u64, bool) {
+        let word = self.trust.held.word(&self.trust.cookies, to, |waiting| waiting.losses = Some((now, losses)));
+        (word, self.trust.held.is_cookie(to))
     }
 
     /// The word for a request for the view.
@@ -187,6 +207,12 @@ impl Process {
         }
         if let Some(reports) = self.data.reports.as_mut().filter(|_| waiting.progress) {
             reports.due = now;
+        }
+        if let Some((at, losses)) = waiting.losses
+            && now.since(at) < LOSSES_REPEATED_NS
+            && self.data.is_present(from)
+        {
+            self.report_congestion(now, from, losses);
         }
     }
 

@@ -390,6 +390,7 @@ impl FaultPlan {
             corrupt_permille: rate(&[0, 0, 10]),
             pause_permille: rate(&[0, 0, 1, 5]),
             refuse_permille: rate(&[0, 0, 100]),
+            observers_bear_bytes_per_s: 0,
             until_ns: pick(rng, &[50, 150, 300]) * MS * if fast { 1 } else { 3 },
             delay_max_ns: pick(rng, &[1, 30]) * MS,
             pause_max_ns: pick(rng, &[2, 20, 20, 100]) * MS,

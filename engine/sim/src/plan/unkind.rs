@@ -208,6 +208,7 @@ impl Plan {
         plan.faults = FaultPlan { drop_permille, ..FaultPlan::none(until_ns) };
         plan.detector = DetectorPlan { patient: true, ..DetectorPlan::default() };
         (plan.messages, plan.burst, plan.interval_ns) = (2_000, 60, 5 * MS);
+        plan.large_permille = pick(rng, &[50, 500]); // more than a window before an observer starts again
         let observers = pick(rng, &[1, 2, 3]);
         plan.observers = vec![ObserverPlan { joins_at_ns: 0, start: Start::Oldest, receive_log_slots: 64 }; observers];
         plan.clock_offsets_ns.resize(plan.processes(), 1 << 40);
@@ -215,7 +216,7 @@ impl Plan {
         plan.gating_timeout_ns = 250 * MS;
         for observer in members..members + observers as u16 {
             let at_ns = rng.u64(50 * MS..500 * MS);
-            match rng.u8(0..4) {
+            match rng.u8(0..5) {
                 0 => {
                     plan.happens(at_ns, Happening::Crash, observer, 0, 0);
                     if rng.bool() {
@@ -225,6 +226,14 @@ impl Plan {
                 }
                 1 => plan.happens(at_ns, Happening::Pause, observer, 0, rng.u64(MS..1000 * MS)),
                 2 => plan.happens(at_ns, Happening::Cut, observer, 0, rng.u64(MS..1000 * MS)),
+                // It starts again at once, gets no data, and ends far behind.
+                3 => {
+                    let (again_ns, ends_ns) = (at_ns + rng.u64(MS..10 * MS), at_ns + rng.u64(50 * MS..200 * MS));
+                    plan.happens(at_ns, Happening::Crash, observer, 0, 0);
+                    plan.happens(at_ns, Happening::Narrow, observer, 300, ends_ns - at_ns);
+                    plan.happens(again_ns, Happening::Restart, observer, 0, 0);
+                    plan.happens(ends_ns, Happening::Crash, observer, 0, 0);
+                }
                 _ => {}
             }
         }
@@ -235,14 +244,15 @@ impl Plan {
         plan
     }
 
-    /// A plan in which publishers send more slowly for observers that lose much: their sockets are small, and they are
-    /// paused and cut off.
+    /// A plan in which publishers send more slowly for observers that lose much: their sockets are small, their links
+    /// may bear less than is offered, and they are paused and cut off.
     pub fn paced(seed: u64) -> Self {
         let rng = &mut Rng::with_seed(seed ^ 0x9ace);
         let mut plan = Self::gated(seed);
         (plan.gating_timeout_ns, plan.paced) = (0, true);
         plan.socket_bytes = pick(rng, &[10_000, 20_000, 40_000]);
         plan.faults.drop_permille = pick(rng, &[0, 50, 200]);
+        plan.faults.observers_bear_bytes_per_s = pick(rng, &[0, 200_000, 1_000_000, 3_000_000]);
         plan
     }
 
