@@ -83,6 +83,17 @@ impl<P: Port, C: Time> Engine<P, C> {
     /// Why it can't be taken now; nothing of it was sent. After [`Refusal::Window`], poll and try again.
     #[inline]
     pub fn try_publish(&mut self, topic: TopicId, payload: &[u8]) -> Result<Sequence, Refusal> {
+        self.begin_burst();
+        // It closes no datagram, so no more waits to be sent than before.
+        match self.process.append(topic, payload) {
+            Some(sequence) => Ok(sequence),
+            None => self.publish_plain(topic, payload),
+        }
+    }
+
+    /// As [`Engine::try_publish`], where the open datagram has no room for the message.
+    #[inline(never)]
+    fn publish_plain(&mut self, topic: TopicId, payload: &[u8]) -> Result<Sequence, Refusal> {
         self.try_publish_with(&Outgoing { topic, ..Outgoing::default() }, payload)
     }
 
