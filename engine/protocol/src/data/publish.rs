@@ -150,11 +150,12 @@ impl Pipeline {
         }
     }
 
-    /// Offers everything packed to the network; returns whether it took all.
+    /// Offers everything packed to the network, or everything sealed; returns whether it took all.
     #[inline]
     pub(crate) fn transmit(
         &mut self,
         wall_ns: u64,
+        seals: bool,
         counters: &mut Counters,
         send: &mut impl FnMut(&[u8], usize) -> usize,
     ) -> bool {
@@ -165,7 +166,7 @@ impl Pipeline {
         let Some(outbound) = &mut self.outbound else { return true };
         let packer = &mut outbound.packer;
         let stream = &mut self.streams[outbound.rank.index()];
-        if packer.is_open() {
+        if seals && packer.is_open() {
             packer.close(&mut stream.log, false, wall_ns);
         }
         packer.settle();
