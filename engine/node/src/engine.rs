@@ -20,9 +20,9 @@ const RECEIVE_LIMIT: usize = 512;
 /// The most messages one call delivers by default; the next call delivers the rest.
 pub(crate) const DELIVER_LIMIT: usize = 1 << 16;
 
-/// Sealed datagrams that make a publication send at once instead of waiting for the next call: one full segmentation
-/// run.
-const BACKLOG_SEND: u64 = 46;
+/// Sealed datagrams of so many bytes make a publication send at once instead of waiting for the next call: one full
+/// segmentation run. What waits longer leaves the caches before the kernel reads it.
+const BACKLOG_SEND_BYTES: usize = 65_507;
 
 /// The engine over any port: what [`Node`] is, and what tests and gates run over a port in memory.
 #[derive(Debug)]
@@ -34,6 +34,8 @@ pub struct Engine<P, C = Clock> {
     pub(crate) now: Instant,
     /// Whether something was published since the last reading.
     in_burst: bool,
+    /// How many datagrams are [`BACKLOG_SEND_BYTES`].
+    backlog_send: u64,
     /// Whether what the last delivery brought about (order, acknowledgements) is still to be sent.
     owes: bool,
     /// Whether there may be something to deliver though nothing has been received: own messages, or what was left over.
@@ -65,6 +67,7 @@ impl<P: Port, C: Time> Engine<P, C> {
         config.wall_offset_ns = clock.wall_offset_ns();
         let now = clock.now();
         Ok(Self {
+            backlog_send: (BACKLOG_SEND_BYTES / config.limits.mtu_bytes.max(1)).max(1) as u64,
             process: Process::new(now, config)?,
             port,
             clock,
@@ -83,6 +86,17 @@ impl<P: Port, C: Time> Engine<P, C> {
     /// Why it can't be taken now; nothing of it was sent. After [`Refusal::Window`], poll and try again.
     #[inline]
     pub fn try_publish(&mut self, topic: TopicId, payload: &[u8]) -> Result<Sequence, Refusal> {
+        self.begin_burst();
+        // It closes no datagram, so no more waits to be sent than before.
+        match self.process.append(topic, payload) {
+            Some(sequence) => Ok(sequence),
+            None => self.publish_plain(topic, payload),
+        }
+    }
+
+    /// As [`Engine::try_publish`], where the open datagram has no room for the message.
+    #[inline(never)]
+    fn publish_plain(&mut self, topic: TopicId, payload: &[u8]) -> Result<Sequence, Refusal> {
         self.try_publish_with(&Outgoing { topic, ..Outgoing::default() }, payload)
     }
 
@@ -103,9 +117,9 @@ impl<P: Port, C: Time> Engine<P, C> {
     pub fn try_publish_with(&mut self, outgoing: &Outgoing, payload: &[u8]) -> Result<Sequence, Refusal> {
         self.begin_burst();
         let sequence = self.process.try_publish(self.now, outgoing, payload)?;
-        if self.process.backlog() >= BACKLOG_SEND {
+        if self.process.backlog() >= self.backlog_send {
             // A port that fails returns the error again on the next poll, which can report it.
-            let _ = self.transmit();
+            let _ = self.transmit_sealed();
         }
         Ok(sequence)
     }
@@ -126,8 +140,8 @@ impl<P: Port, C: Time> Engine<P, C> {
     #[inline]
     pub fn try_claim_with(&mut self, outgoing: &Outgoing, length: usize) -> Result<Claim<'_>, Refusal> {
         self.begin_burst();
-        if self.process.backlog() >= BACKLOG_SEND {
-            let _ = self.transmit();
+        if self.process.backlog() >= self.backlog_send {
+            let _ = self.transmit_sealed();
         }
         self.process.try_claim(self.now, outgoing, length)
     }
@@ -229,9 +243,23 @@ impl<P: Port, C: Time> Engine<P, C> {
 
     #[inline]
     fn transmit(&mut self) -> Result<(), PortError> {
-        (self.in_burst, self.owes, self.may_deliver, self.is_cold) = (false, false, true, true);
+        (self.in_burst, self.owes) = (false, false);
+        self.send(true)
+    }
+
+    /// Sends in the middle of a burst: a datagram that was sealed before it is full would cost a call of its own.
+    #[cold]
+    fn transmit_sealed(&mut self) -> Result<(), PortError> {
+        let sent = self.send(false);
+        self.now = self.clock.now();
+        sent
+    }
+
+    #[inline]
+    fn send(&mut self, seals: bool) -> Result<(), PortError> {
+        (self.may_deliver, self.is_cold) = (true, true);
         let (port, mut failed) = (&mut self.port, None);
-        self.process.transmit(self.now, |to, bytes, segment_bytes| {
+        self.process.transmit_packed(self.now, seals, |to, bytes, segment_bytes| {
             let to = match to {
                 Destination::Group => To::Group,
                 Destination::Peer(address) => To::Peer(address.into()),

@@ -278,7 +278,19 @@ impl Process {
     /// shorter). `send` returns how many datagrams it accepted; the rest is offered again next time. Returns whether
     /// everything was accepted.
     #[inline]
-    pub fn transmit(&mut self, now: Instant, mut send: impl FnMut(Destination, &[u8], usize) -> usize) -> bool {
+    pub fn transmit(&mut self, now: Instant, send: impl FnMut(Destination, &[u8], usize) -> usize) -> bool {
+        self.transmit_packed(now, true, send)
+    }
+
+    /// As [`Process::transmit`]. Unless it `seals` the datagram that is being filled, that stays open: for a caller that
+    /// publishes more at once, and transmits after that.
+    #[inline]
+    pub fn transmit_packed(
+        &mut self,
+        now: Instant,
+        seals: bool,
+        mut send: impl FnMut(Destination, &[u8], usize) -> usize,
+    ) -> bool {
         let wall_ns = self.cx.wall(now);
         self.data.refresh_flow();
         if !self.unsettled.is_empty() {
@@ -293,7 +305,9 @@ impl Process {
         if self.data.barrier.is_active() && self.unsettled.is_empty() && self.data.end.is_open() {
             self.data.place_marker(wall_ns);
         }
-        self.piggyback(now, wall_ns);
+        if seals {
+            self.piggyback(now, wall_ns);
+        }
         // Members that have not entered a view discard its data, so the decision that begins it is sent first.
         if self.entry.is_unannounced {
             if !self.cx.outbox.drain(&mut send) {
@@ -303,7 +317,7 @@ impl Process {
         }
         let before = self.data.outbound.as_ref().map_or(DatagramNumber(0), |outbound| outbound.packer.sent);
         let (is_paced, mut sent_bytes) = (self.pacer.is_some(), 0);
-        let all = self.data.transmit(wall_ns, &mut self.cx.counters, &mut |bytes, segment_bytes| {
+        let all = self.data.transmit(wall_ns, seals, &mut self.cx.counters, &mut |bytes, segment_bytes| {
             let taken = send(Destination::Group, bytes, segment_bytes);
             if is_paced {
                 sent_bytes += bytes.len().min(taken * segment_bytes);

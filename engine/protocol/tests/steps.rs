@@ -234,3 +234,28 @@ fn the_sequencer_delivers_before_it_sends_and_answers_in_the_same_datagram() {
     let both = [(1, b"answer".to_vec()), (0, b"question".to_vec()), (1, b"answer".to_vec())];
     assert_eq!(delivered[1..], both);
 }
+
+#[test]
+fn a_burst_that_goes_on_sends_only_full_datagrams() {
+    let mut net = Net::new(1, 0, Order::Total);
+    net.pump();
+    let (process, now) = (&mut net.processes[0], net.now);
+    let mtu_bytes = Config::new(GroupId::of("test"), 1, Role::Member(Rank(0))).limits.mtu_bytes;
+    let lengths = |process: &mut Process, seals| {
+        let mut lengths = Vec::new();
+        process.transmit_packed(now, seals, |to, bytes, segment_bytes| {
+            let datagrams = bytes.chunks(segment_bytes);
+            lengths.extend(datagrams.map(<[u8]>::len).filter(|_| to == Destination::Group));
+            bytes.len().div_ceil(segment_bytes)
+        });
+        lengths
+    };
+    lengths(process, true); // what it announces of itself
+    for _ in 0..3 {
+        process.try_publish(now, &Outgoing::default(), &[7; 1000]).unwrap();
+    }
+    assert_eq!(lengths(process, false), [mtu_bytes; 2], "two are full, the third is being filled");
+    assert_eq!(lengths(process, false), []);
+    process.try_publish(now, &Outgoing::default(), &[7; 50]).unwrap();
+    assert_eq!(lengths(process, true), [64 + 8 + 1000 + 8 + 50], "the last message shares its datagram");
+}

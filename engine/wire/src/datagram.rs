@@ -217,8 +217,11 @@ pub fn echo_bytes(rank: Rank, channel: ChannelId, incarnation: Incarnation) -> [
 
 /// The checksum of a datagram.
 #[inline]
-pub fn checksum(bytes: &[u8]) -> u32 {
-    bytes.get(CHECKED_FROM..).map_or(0, crc32c::crc32c)
+pub fn checksum(datagram: &[u8]) -> u32 {
+    match datagram.get(CHECKED_FROM..) {
+        Some(bytes) => crate::checksum::crc32c(bytes),
+        None => 0,
+    }
 }
 
 /// Completes a datagram whose frames are in `datagram[HEADER_BYTES..]`: writes the header, zeroes what follows the

@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod checksum;
 mod datagram;
 mod frame;
 mod ids;

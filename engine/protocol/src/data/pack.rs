@@ -202,7 +202,7 @@ impl Packer {
     /// passed flow control.
     #[inline]
     pub(crate) fn append(&mut self, log: &mut Log, topic: TopicId, payload: &[u8]) -> Option<Sequence> {
-        if self.fits_open(log, payload.len()) { self.write_plain(log, topic, payload) } else { None }
+        if (1..u16::MAX).contains(&self.count) { self.write_plain(log, topic, payload) } else { None }
     }
 
     /// The same where no datagram is open: begins one, if `limit` allows that and the one before is not to be
@@ -223,13 +223,14 @@ impl Packer {
         self.write_plain(log, topic, payload)
     }
 
-    /// Writes a message with nothing before its payload into the open datagram, which has room for it.
+    /// Writes a message with nothing before its payload into the open datagram, if that has room for it.
     #[inline(always)] // a call costs a message in a full datagram a tenth of its instructions
     fn write_plain(&mut self, log: &mut Log, topic: TopicId, payload: &[u8]) -> Option<Sequence> {
         let space = log.space(self.open).get_mut(HEADER_BYTES + self.used..)?;
         let (head, body) = space.split_first_chunk_mut()?;
+        let body = body.get_mut(..payload.len())?;
         *head = bourdon_wire::plain_header(topic, payload.len() as u32);
-        body.get_mut(..payload.len())?.copy_from_slice(payload);
+        body.copy_from_slice(payload);
         self.used += FRAME_HEADER_BYTES + payload.len();
         self.count += 1;
         self.begun = true;

@@ -17,7 +17,7 @@ use super::stability::Enough;
 use crate::counters::{Counter, Counters};
 use crate::event::Refusal;
 use crate::mutant::Mutant;
-use bourdon_wire::{FRAME_HEADER_BYTES, Sequence};
+use bourdon_wire::{FRAME_HEADER_BYTES, Sequence, TopicId};
 
 impl Pipeline {
     /// Whether a message of this length can be taken now. `whole`: only in one frame.
@@ -67,11 +67,10 @@ impl Pipeline {
 
     /// Packs a plain message if the open datagram has room for it, or none is open and the window has room for one: the
     /// common cases, in which little need be checked.
-    #[inline]
-    pub(crate) fn append(&mut self, outgoing: &Outgoing, payload: &[u8]) -> Option<Sequence> {
+    #[inline(always)]
+    pub(crate) fn append(&mut self, topic: TopicId, payload: &[u8]) -> Option<Sequence> {
         let outbound = self.outbound.as_mut()?;
-        if !outgoing.is_plain()
-            || payload.len() > self.config.limits.max_message_bytes
+        if payload.len() > self.config.limits.max_message_bytes
             || matches!(self.ordering, Ordering::Causal(_))
             || !self.end.is_open()
             || self.barrier.is_placed()
@@ -81,7 +80,7 @@ impl Pipeline {
         let may_break = self.config.mutant.is_some();
         debug_assert!(may_break || outbound.keeps_window(), "a datagram is open beyond the limit");
         let log = &mut self.streams[outbound.rank.index()].log;
-        if let Some(sequence) = outbound.packer.append(log, outgoing.topic, payload) {
+        if let Some(sequence) = outbound.packer.append(log, topic, payload) {
             return Some(sequence);
         }
         // Real-time order takes nothing before the group's time is known.
@@ -89,7 +88,7 @@ impl Pipeline {
             return None;
         }
         let limit = outbound.flow.data_limit.min(outbound.flow.paced);
-        outbound.packer.begin_with(log, limit, outgoing.topic, payload)
+        outbound.packer.begin_with(log, limit, topic, payload)
     }
 
     /// Claims space for one admitted message that fits a datagram. `None` for an observer.
@@ -151,11 +150,12 @@ impl Pipeline {
         }
     }
 
-    /// Offers everything packed to the network; returns whether it took all.
+    /// Offers everything packed to the network, or everything sealed; returns whether it took all.
     #[inline]
     pub(crate) fn transmit(
         &mut self,
         wall_ns: u64,
+        seals: bool,
         counters: &mut Counters,
         send: &mut impl FnMut(&[u8], usize) -> usize,
     ) -> bool {
@@ -166,7 +166,7 @@ impl Pipeline {
         let Some(outbound) = &mut self.outbound else { return true };
         let packer = &mut outbound.packer;
         let stream = &mut self.streams[outbound.rank.index()];
-        if packer.is_open() {
+        if seals && packer.is_open() {
             packer.close(&mut stream.log, false, wall_ns);
         }
         packer.settle();
