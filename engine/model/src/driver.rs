@@ -112,16 +112,16 @@ fn carry_out(
             };
             state.post(Packet { epoch, from: own, to, ballot, step });
         }
-        Command::Wedge => {
+        Command::Wedge(ballot) => {
             let node = state.node(own);
             if node.frozen.is_none() {
                 node.frozen = Some(node.ends.clone());
             }
             node.fetching = None;
             let held = node.held();
-            node.driver.on_wedged(held, detectors, commands);
+            node.driver.on_wedged(ballot, held, detectors, commands);
         }
-        Command::Fetch { cut, .. } => state.node(own).fetching = Some(cut),
+        Command::Fetch { ballot, cut, .. } => state.node(own).fetching = Some((ballot, cut)),
         Command::Conclude { .. } => {
             let node = state.node(own);
             if node.frozen.is_none() {
@@ -142,7 +142,7 @@ fn carry_out(
 fn report(group: &Group, state: &mut State, own: u8, detectors: &DetectorReport, commands: &mut Commands) {
     let node = state.node(own);
     let early = group.mutant == Some(Mutant::AcceptBeforeFetch);
-    if node.fetching.as_ref().is_some_and(|cut| early || node.holds(cut)) {
+    if let Some((fetched_in, _)) = node.fetching.clone().filter(|(_, cut)| early || node.holds(cut)) {
         node.fetching = None;
         node.accepted = node.ballots().wanted().map_or(0, |value| bits(&value.members));
         if let Some(ballot) = node.ballots().leads() {
@@ -155,7 +155,7 @@ fn report(group: &Group, state: &mut State, own: u8, detectors: &DetectorReport,
                 step: Step::Accept,
             });
         }
-        state.node(own).driver.on_cut_held(detectors, commands);
+        state.node(own).driver.on_cut_held(fetched_in, detectors, commands);
         return;
     }
     let Some(value) = node.ballots().decided().cloned() else { return };

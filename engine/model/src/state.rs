@@ -55,8 +55,8 @@ pub struct Node {
     pub epoch: u8,
     /// The shipped driver of the view change, and in it the ballots.
     pub driver: Driver,
-    /// The cut that the driver has asked for, as long as not all of it is held.
-    pub fetching: Option<Cut>,
+    /// The cut that the driver has asked for and its ballot, as long as not all of it is held.
+    pub fetching: Option<(Ballot, Cut)>,
     /// What it holds in its epoch, by rank.
     pub ends: Vec<u8>,
     /// What it held when it promised first: what it has acknowledged, and delivered as agreed.

@@ -181,7 +181,7 @@ impl Process {
                 self.respond(now, rank, bytes);
             }
             match self.data.end {
-                EpochState::Fetching(_) => self.note_fetched(now),
+                EpochState::Fetching(..) => self.note_fetched(now),
                 EpochState::Open if self.standing() == Standing::Following => self.accept_invitation(now),
                 EpochState::Decided(_) => self.entry.is_awaited = false, // it is delivered first
                 _ => {}

@@ -10,6 +10,7 @@ mod common;
 mod continuation;
 mod detector;
 mod direct;
+mod driver;
 mod election;
 mod flow;
 mod following;

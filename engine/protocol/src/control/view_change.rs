@@ -262,6 +262,11 @@ impl ViewChange {
         self.decided.as_ref().or(self.proposed.as_ref().map(|(_, value)| value))
     }
 
+    /// The ballot of the proposal that was received last.
+    pub(super) fn proposed_in(&self) -> Option<Ballot> {
+        self.proposed.as_ref().map(|(ballot, _)| *ballot)
+    }
+
     /// The ballot this member leads, if it does.
     pub fn leads(&self) -> Option<Ballot> {
         self.leading.as_ref().map(|leading| leading.ballot)

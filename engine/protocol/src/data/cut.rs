@@ -21,6 +21,7 @@ use super::pipeline::Pipeline;
 use super::unordered::{deliver_early, early_ranges};
 use crate::event::Delivery;
 use crate::mutant::Mutant;
+use crate::values::ballot_number::BallotNumber;
 use crate::values::cut::{Cut, Range};
 use crate::view::{Beginning, bit};
 use alloc::vec::Vec;
@@ -48,7 +49,7 @@ impl Pipeline {
     /// Stops everything for good, as a promise requires. The open datagram is sealed, so that its messages count as
     /// held.
     pub(crate) fn wedge(&mut self, wall_ns: u64) {
-        if matches!(self.end, EpochState::Fetching(_)) {
+        if matches!(self.end, EpochState::Fetching(..)) {
             self.end = EpochState::Wedged; // the ballot of that cut is over
         }
         if !self.end.is_open() {
@@ -74,7 +75,7 @@ impl Pipeline {
     pub(crate) fn may_deliver(&self) -> bool {
         match self.end {
             EpochState::Open | EpochState::Decided(_) => true,
-            EpochState::Wedged | EpochState::Fetching(_) => match self.config.mutant {
+            EpochState::Wedged | EpochState::Fetching(..) => match self.config.mutant {
                 Some(Mutant::DeliverAfterPromise) => true,
                 Some(Mutant::WedgedUniform) => self.waits_for_others(),
                 _ => false,
@@ -90,22 +91,21 @@ impl Pipeline {
         Cut { ends, ranges, phase: self.barrier.own_reached() }
     }
 
-    /// Starts to fetch a proposed cut; the members in `stay` go on to the next view.
-    pub(crate) fn fetch(&mut self, now: Instant, cut: &Cut, stay: u64) {
+    /// Starts to fetch the cut that was proposed in a ballot; the members in `stay` go on to the next view.
+    pub(crate) fn fetch(&mut self, now: Instant, ballot: BallotNumber, cut: &Cut, stay: u64) {
         assert!(!self.end.is_open(), "a cut is fetched after a promise");
         if !matches!(self.end, EpochState::Decided(_)) {
-            self.end = EpochState::Fetching(cut.clone());
+            self.end = EpochState::Fetching(ballot, cut.clone());
             self.request_cut(now, cut, stay);
         }
     }
 
-    /// Whether the cut to be fetched is held by now, or is treated as held (`early`): true once.
-    pub(crate) fn has_fetched(&mut self, early: bool) -> bool {
-        let held = matches!(&self.end, EpochState::Fetching(cut) if early || self.holds_cut(cut));
-        if held {
-            self.end = EpochState::Wedged; // nothing more to do here until the decision, or the next ballot
-        }
-        held
+    /// The ballot whose cut is held by now, or is treated as held (`early`): reported once.
+    pub(crate) fn has_fetched(&mut self, early: bool) -> Option<BallotNumber> {
+        let EpochState::Fetching(ballot, cut) = &self.end else { return None };
+        let ballot = (early || self.holds_cut(cut)).then_some(*ballot)?;
+        self.end = EpochState::Wedged; // nothing more to do here until the decision, or the next ballot
+        Some(ballot)
     }
 
     /// Requests what is missing of a cut.

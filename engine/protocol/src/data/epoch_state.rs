@@ -3,6 +3,7 @@
 //! Only [`super::cut`] changes this state; the code that receives, requests or delivers datagrams reads it.
 
 use super::repair::Wanted;
+use crate::values::ballot_number::BallotNumber;
 use crate::values::cut::Cut;
 use bourdon_wire::Rank;
 
@@ -13,8 +14,8 @@ pub(crate) enum EpochState {
     Open,
     /// A ballot was promised.
     Wedged,
-    /// A cut was proposed, and is being fetched.
-    Fetching(Cut),
+    /// A cut was proposed, in the ballot promised last, and is being fetched.
+    Fetching(BallotNumber, Cut),
     /// A cut was decided: it is fetched and delivered.
     Decided(Cut),
 }
@@ -30,7 +31,7 @@ impl EpochState {
     pub(crate) fn wanted(&self, rank: Rank) -> Wanted<'_> {
         match self {
             Self::Open | Self::Wedged => Wanted::All,
-            Self::Fetching(cut) | Self::Decided(cut) => {
+            Self::Fetching(_, cut) | Self::Decided(cut) => {
                 Wanted::Cut(cut.ends.get(rank.index()).copied().unwrap_or_default(), rank, &cut.ranges)
             }
         }

@@ -75,7 +75,7 @@ impl Pipeline {
         let stream = &self.streams[rank.index()];
         let may_end = self.config.deadline_ns > 0 || self.suspected & bit(rank) != 0;
         match &self.end {
-            EpochState::Fetching(cut) | EpochState::Decided(cut)
+            EpochState::Fetching(_, cut) | EpochState::Decided(cut)
                 if self.outbound.is_some() && !self.holds(cut, rank) =>
             {
                 let end = cut.ends.get(rank.index()).copied().unwrap_or_default();
@@ -182,7 +182,7 @@ impl Pipeline {
             if now >= due && !self.end.is_open() {
                 self.lacks |= bit(stream.rank);
             }
-            if matches!(self.end, EpochState::Fetching(_)) {
+            if matches!(self.end, EpochState::Fetching(..)) {
                 // Nothing is delivered or given up before the decision: the cut counts as held.
                 self.gap_due = self.gap_due.min(if now >= due { Instant::NEVER } else { due });
                 any_over |= now >= due;

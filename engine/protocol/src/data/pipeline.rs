@@ -675,7 +675,7 @@ impl Pipeline {
         if self.gap_due == Instant::NEVER && self.config.order != Order::RealTime {
             return Instant::NEVER;
         }
-        if matches!(self.end, EpochState::Fetching(_)) {
+        if matches!(self.end, EpochState::Fetching(..)) {
             return self.gap_due;
         }
         if !self.may_deliver() {

@@ -18,6 +18,7 @@ use crate::data::epoch_state::EpochState;
 use crate::event::Event;
 use crate::mutant::Mutant;
 use crate::outbox::Destination;
+use crate::values::ballot_number::BallotNumber;
 use crate::view::{Member, View, bit, ranks};
 use bourdon_wire::records::BallotStep;
 use bourdon_wire::{DatagramHeader, Epoch, Instant, Kind, Rank};
@@ -169,16 +170,16 @@ impl Process {
                     self.send_step(now, Destination::Group, &steps::encode(ballot, &step));
                 }
                 Command::Send { to: To::Member(rank), ballot, step } => self.answer(now, rank, ballot, &step),
-                Command::Wedge => {
+                Command::Wedge(ballot) => {
                     let wall_ns = self.cx.wall(now);
                     self.data.wedge(wall_ns);
                     let held = self.data.held();
                     if let Some(driver) = self.state.driver_mut() {
-                        driver.on_wedged(held, reports, &mut commands);
+                        driver.on_wedged(ballot, held, reports, &mut commands);
                     }
                 }
-                Command::Fetch { cut, stay } => {
-                    self.data.fetch(now, &cut, stay);
+                Command::Fetch { ballot, cut, stay } => {
+                    self.data.fetch(now, BallotNumber(ballot.0), &cut, stay);
                     self.report_cut(reports, &mut commands);
                 }
                 Command::Conclude { cut, stay } => {
@@ -199,10 +200,10 @@ impl Process {
     /// Reports to the driver once this process holds the cut that it had to fetch.
     fn report_cut(&mut self, reports: &DetectorReport, commands: &mut Commands) {
         let early = self.cx.config.mutant == Some(Mutant::AcceptBeforeFetch);
-        if self.data.has_fetched(early)
+        if let Some(ballot) = self.data.has_fetched(early)
             && let Some(driver) = self.state.driver_mut()
         {
-            driver.on_cut_held(reports, commands);
+            driver.on_cut_held(Ballot(ballot.0), reports, commands);
         }
     }
 

@@ -116,7 +116,7 @@ impl Process {
     pub(super) fn crosses(&mut self, now: Instant) -> bool {
         let is_lossy = self.data.is_lossy();
         let any_over = is_lossy && self.data.give_up(now);
-        if any_over && matches!(self.data.end, EpochState::Fetching(_)) {
+        if any_over && matches!(self.data.end, EpochState::Fetching(..)) {
             self.note_fetched(now);
         }
         (self.standing() == Standing::Following || is_lossy) && self.cross_holes() || any_over

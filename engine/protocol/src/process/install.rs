@@ -53,7 +53,7 @@ impl Process {
     /// delivered.
     pub(super) fn pass_barrier(&mut self, now: Instant, is_all: bool, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
         let data = &mut self.data;
-        if matches!(data.end, EpochState::Wedged | EpochState::Fetching(_)) {
+        if matches!(data.end, EpochState::Wedged | EpochState::Fetching(..)) {
             return 0; // our state reports what was promised; the cut decides whether the barrier is complete
         }
         let agreed = data.agreed_barrier();

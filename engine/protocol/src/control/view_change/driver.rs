@@ -7,7 +7,8 @@
 //! inputs are steps, reports of the data plane, timers and suspicions; outputs are [`Command`]s. The node, the
 //! simulator and the model run this code.
 //!
-//! The caller carries out the commands in their order, and reports the results:
+//! The caller carries out the commands in their order, and reports the results. A report may be late: it names the
+//! ballot of its command, and one of an earlier ballot, or after the decision, changes nothing.
 //!
 //! | command | the caller | and then |
 //! |---|---|---|
@@ -75,10 +76,12 @@ pub enum Command {
         /// The step.
         step: Step,
     },
-    /// Stop all activity in this epoch, and report what this member holds.
-    Wedge,
+    /// Stop all activity in this epoch, as the promise of this ballot requires, and report what this member holds.
+    Wedge(Ballot),
     /// Fetch what is missing of a proposed cut, at the latest from the members in `stay`.
     Fetch {
+        /// The ballot in which it was proposed.
+        ballot: Ballot,
         /// The cut.
         cut: Cut,
         /// The members that go on to the next view.
@@ -156,11 +159,14 @@ impl Driver {
         self.change.lead(proposal);
         self.is_patient = true;
         self.pending = Some(Pending::Prepare);
-        out.push_back(Command::Wedge);
+        self.wedge(out);
     }
 
-    /// The data plane is wedged and holds this.
-    pub fn on_wedged(&mut self, held: Cut, detectors: &DetectorReport, out: &mut Commands) {
+    /// The data plane is wedged, as the promise of `ballot` requires, and holds this.
+    pub fn on_wedged(&mut self, ballot: Ballot, held: Cut, detectors: &DetectorReport, out: &mut Commands) {
+        if ballot != self.change.promised() || self.change.decided().is_some() {
+            return;
+        }
         match self.pending.take() {
             Some(Pending::Prepare) => {
                 self.change.on_held(held);
@@ -193,7 +199,7 @@ impl Driver {
         assert!(self.change.promised() >= before, "no promise is taken back: {before:?}");
         if self.change.promised() > before {
             self.pending = None;
-            out.push_back(Command::Wedge);
+            self.wedge(out);
             out.push_back(Command::Arm(Timer::Takeover));
         }
         match reaction {
@@ -201,7 +207,7 @@ impl Driver {
             Reaction::Promised => {
                 self.pending = Some(Pending::State);
                 if self.change.promised() == before {
-                    out.push_back(Command::Wedge); // asked again: this member may hold more by now
+                    self.wedge(out); // asked again: this member may hold more by now
                 }
             }
             Reaction::Refused(promised) => {
@@ -219,8 +225,11 @@ impl Driver {
         Ok(())
     }
 
-    /// This member holds all of the cut that it last had to fetch.
-    pub fn on_cut_held(&mut self, detectors: &DetectorReport, out: &mut Commands) {
+    /// This member holds all of the cut that it had to fetch for `ballot`.
+    pub fn on_cut_held(&mut self, ballot: Ballot, detectors: &DetectorReport, out: &mut Commands) {
+        if self.change.proposed_in() != Some(ballot) {
+            return;
+        }
         let Some((ballot, step)) = self.change.accept() else { return };
         if self.change.leads() == Some(ballot) {
             return self.advance(detectors, out);
@@ -236,7 +245,12 @@ impl Driver {
     /// A timer has expired.
     pub fn on_timer(&mut self, timer: Timer, detectors: &DetectorReport, out: &mut Commands) {
         let (leads, forming) = (self.change.leads(), self.change.view().epoch == Epoch(0));
-        if self.change.decided().is_some() || self.pending.is_some() {
+        if self.change.decided().is_some() {
+            return;
+        }
+        if self.pending.is_some() {
+            // Nothing can be sent before the data plane has reported, and each wait ends by a timer.
+            out.push_back(Command::Arm(timer));
             return;
         }
         match timer {
@@ -304,10 +318,14 @@ impl Driver {
         out.push_back(Command::Arm(Timer::Repeat));
     }
 
+    fn wedge(&mut self, out: &mut Commands) {
+        out.push_back(Command::Wedge(self.change.promised()));
+    }
+
     fn fetch(&mut self, out: &mut Commands) {
-        let Some(value) = self.change.wanted() else { return };
+        let (Some(value), Some(ballot)) = (self.change.wanted(), self.change.proposed_in()) else { return };
         assert!(self.change.is_wedged(), "a cut is fetched after a promise");
-        out.push_back(Command::Fetch { cut: value.cut.clone(), stay: self.stay(value) });
+        out.push_back(Command::Fetch { ballot, cut: value.cut.clone(), stay: self.stay(value) });
     }
 
     fn conclude(&mut self, out: &mut Commands) {
