@@ -21,7 +21,7 @@ fn bourdon_and_raw_sockets_answer_in_turn() {
     assert!(shown["machine"]["cores"].as_u64() > Some(0), "{shown}");
 }
 
-/// Without root there is a row of `lo` only, and stderr says why.
+/// Without root there are rows of `lo` only, and stderr has the reason.
 #[test]
 fn ends_are_on_two_hosts_where_root_allows() {
     let output = bench(&["latency", "--rounds", "1", "--count", "300", "--idle", "yield", "--json"]);

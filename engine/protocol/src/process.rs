@@ -282,8 +282,8 @@ impl Process {
         self.transmit_packed(now, true, send)
     }
 
-    /// As [`Process::transmit`]. Unless it `seals` the datagram that is being filled, that stays open: for a caller that
-    /// publishes more at once, and transmits after that.
+    /// As [`Process::transmit`]. Unless it `seals` the datagram that is being filled, that stays open: for a caller
+    /// that publishes more at once, and transmits after that.
     #[inline]
     pub fn transmit_packed(
         &mut self,
