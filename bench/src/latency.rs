@@ -111,7 +111,7 @@ pub(crate) fn run(trips: &Trips) -> Result<(), Failure> {
             Ok(hosts) => {
                 let (spanning, others): (Vec<_>, Vec<_>) = systems.iter().cloned().partition(System::spans_hosts);
                 for system in others {
-                    eprintln!("{} is measured on lo only: its ends are on one host", system.name());
+                    eprintln!("{} is measured on lo only", system.name());
                 }
                 measure(trips, &spanning, Some(&hosts), &mut rows, &mut ratios)?;
             }

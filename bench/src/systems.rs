@@ -45,9 +45,11 @@ impl System {
         .to_owned()
     }
 
-    /// Whether its ends can be on two hosts.
+    /// Whether its ends can be on two hosts here. Aeron's can't: both of its sockets for a group are bound to the same
+    /// port of all addresses, and on an interface that is not `lo` the kernel's early demultiplexing hands the status
+    /// messages to the one for data.
     pub(crate) fn spans_hosts(&self) -> bool {
-        matches!(self.peer, None | Some(Peer::Raw | Peer::Aeron))
+        matches!(self.peer, None | Some(Peer::Raw))
     }
 
     /// The command that runs a worker of it, on one of several hosts or on this one.

@@ -42,7 +42,7 @@ pub struct Spec {
     /// The interface that it uses.
     pub(crate) interface: String,
     /// The address of its host on that interface.
-    pub own_address: Ipv4Addr,
+    pub(crate) own_address: Ipv4Addr,
     /// Where near ends send and far ends receive: a multicast group.
     pub address: SocketAddr,
     /// Where far ends send and near ends receive, so that no end receives its own messages.

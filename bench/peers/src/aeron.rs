@@ -77,7 +77,7 @@ fn channel(spec: &Spec, back: bool) -> String {
     }
     let receivers = if spec.role.replies() { 1 } else { spec.receivers };
     let flow = if spec.flow == FlowMode::Gating { format!("min,g:/{receivers}") } else { "max".to_owned() };
-    format!("aeron:udp?endpoint={}|interface={}|fc={flow}", odd(spec.address, back), spec.own_address)
+    format!("aeron:udp?endpoint={}|interface=127.0.0.1|fc={flow}", odd(spec.address, back))
 }
 
 /// What a publisher may be ahead of a receiver. A datagram takes more of a socket's buffer than its own bytes, about

@@ -178,11 +178,11 @@ fn feedback_is_counted_by_loss_and_mode() {
     assert_eq!(named.len(), 7, "{named:?}");
     assert_eq!((&named[5][0], &named[5][1]), (&&"correlated".into(), &&"nak-suppressed".into()));
     assert!(rows[..6].iter().all(|row| row["delivered"] == row["expected"] && row["expected"] == 40_000), "{rows:?}");
-    // Publishers pace for the few slowest, whose reports are a small part of the data.
+    // Publishers pace for the few slowest, whose requests and reports are a small part of the data.
     assert_eq!((&named[6][0], &named[6][1]), (&&"overload".into(), &&"nak-suppressed".into()));
     let number = |key: &str| rows[6][key].as_u64().expect("a number");
     assert_eq!(number("delivered") + number("reported_lost"), number("expected"));
-    assert!(number("reports") > 0 && number("report_bytes") * 100 < number("data_bytes"), "{}", rows[6]);
+    assert!(number("reports") > 0 && number("feedback_bytes") * 100 < number("data_bytes"), "{}", rows[6]);
     fails(&["sim", "--feedback", "--loss", "21"], b"", 2, "it must be 0 to 20");
     fails(&["sim", "--observers", "20"], b"", 2, "--feedback");
 }

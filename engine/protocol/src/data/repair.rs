@@ -13,11 +13,12 @@
 //!
 //! The holder retransmits to the receiver that sent the request; when a third receiver requests the same datagram
 //! within a round trip, it retransmits to all. Where requests are suppressed it retransmits to all at once, because the
-//! receivers that sent no request wait for it as well. The same receiver gets no second reply within a round trip, and
-//! all repairs together stay within a budget. A receiver lets another's request suppress its own a few times only: the
-//! other request may come from outside the group, or may get no reply. A receiver that sent a request repeats it
-//! without a back-off; a receiver that was suppressed waits a random time longer, because a lost repair affects all
-//! suppressed receivers at the same moment.
+//! receivers that sent no request wait for it as well. There an observer that paces its publisher (`pacing.rs`) also
+//! earns its requests by what is sent: one whose link bears less than that would send more requests than there is data.
+//! The same receiver gets no second reply within a round trip, and all repairs together stay within a budget. A
+//! receiver lets another's request suppress its own a few times only: the other request may come from outside the
+//! group, or may get no reply. A receiver that sent a request repeats it without a back-off; a receiver that was
+//! suppressed waits a random time longer, because a lost repair affects all suppressed receivers at the same moment.
 //!
 //! Invariant: the requests and repairs for each loss are bounded. Source: RFC 5401 (back-off, suppression), RFC 5740
 //! (NORM).
@@ -41,6 +42,15 @@ const MULTICAST_FROM: u8 = 3;
 const SUPPRESSED_MAX: u8 = 3;
 /// Where the count of requests continues when it is full, so that the requests go on to all holders in turn.
 const ATTEMPTS_CYCLE: u8 = 128;
+/// Where all receivers hear the requests, an observer that paces earns one for so many datagrams of the stream: all
+/// that a few overloaded observers send stays below a hundredth of the data.
+const REQUEST_EARNED_DATAGRAMS: u64 = 96;
+/// In this time it earns one too: the end of a stream may be missing, with no datagram behind it.
+const REQUEST_EARNED_NS: u64 = 96_000_000;
+/// It may send so many at once: losses that are rare are repaired without a pause.
+const REQUESTS_BURST: u64 = 8;
+/// After this time it looks again whether it has earned one.
+const REQUEST_PAUSE_NS: u64 = 1_000_000;
 /// Requests that go to the sender before other holders are tried.
 pub(crate) const ATTEMPTS_AT_SENDER: u8 = 2;
 
@@ -78,6 +88,30 @@ struct Requested {
     suppressed: u8,
 }
 
+/// How many requests an observer that paces may send, in parts of [`REQUEST_EARNED_DATAGRAMS`]: feedback that grows
+/// with what is sent, not with what is lost.
+#[derive(Debug)]
+struct Requests {
+    parts: u64,
+    known_end: DatagramNumber,
+    at: Instant,
+}
+
+impl Requests {
+    fn take(&mut self, now: Instant, known_end: DatagramNumber) -> bool {
+        let by_time = now.since(self.at) / (REQUEST_EARNED_NS / REQUEST_EARNED_DATAGRAMS);
+        if by_time > 0 {
+            self.at = now;
+        }
+        let earned = by_time.saturating_add(known_end.since(self.known_end));
+        self.known_end = known_end;
+        self.parts = self.parts.saturating_add(earned).min(REQUESTS_BURST * REQUEST_EARNED_DATAGRAMS);
+        let may = self.parts >= REQUEST_EARNED_DATAGRAMS;
+        self.parts -= if may { REQUEST_EARNED_DATAGRAMS } else { 0 };
+        may
+    }
+}
+
 /// The receiving side of one stream's repair.
 #[derive(Debug)]
 pub(crate) struct NakSender {
@@ -86,13 +120,16 @@ pub(crate) struct NakSender {
     pub(crate) due: Instant,
     /// Smoothed time from request to repair.
     round_trip_ns: u64,
+    requests: Requests,
 }
 
 impl NakSender {
     pub(crate) fn new(slots: usize) -> Self {
         assert!(slots.is_power_of_two(), "a mask finds a number's entry");
         let never = Requested { number: u64::MAX, at: Instant(0), again_at: Instant(0), attempts: 0, suppressed: 0 };
-        Self { requested: vec![never; slots], due: Instant::NEVER, round_trip_ns: 0 }
+        let parts = REQUESTS_BURST * REQUEST_EARNED_DATAGRAMS;
+        let requests = Requests { parts, known_end: DatagramNumber(0), at: Instant(0) };
+        Self { requested: vec![never; slots], due: Instant::NEVER, round_trip_ns: 0, requests }
     }
 
     fn entry(&mut self, number: u64) -> &mut Requested {
@@ -180,6 +217,15 @@ impl NakSender {
     fn retry_ns(&self, timing: &Timing, attempts: u8) -> u64 {
         let first = (2 * self.round_trip_ns).max(timing.nak_retry_min_ns);
         (first << attempts.saturating_sub(1).min(8)).min(timing.nak_retry_max_ns)
+    }
+
+    /// Whether an observer that paces may send a request that all receivers hear; if not, it looks again after a pause.
+    pub(crate) fn may_ask_all(&mut self, now: Instant, window: &Window) -> bool {
+        let may = self.requests.take(now, window.known_end);
+        if !may {
+            self.due = now + REQUEST_PAUSE_NS;
+        }
+        may
     }
 
     /// Collects the ranges to request now into `ranges`, at most `budget` datagrams (what the socket can hold of the

@@ -52,7 +52,7 @@ impl Process {
             return;
         }
         if let Some(meter) = self.data.meters.get_mut(rank.index()) {
-            meter.suppress(lost); // another observer speaks for this one
+            meter.suppress(self.data.streams[rank.index()].window.known_end, lost);
             return;
         }
         let is_own = self.standing() == Standing::Member && Some(rank) == self.data.own();

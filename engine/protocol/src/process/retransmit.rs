@@ -21,6 +21,12 @@ const BURST_MIN: u64 = 16;
 
 impl Process {
     pub(super) fn ask(&mut self, now: Instant, rank: Rank) {
+        if self.data.asks_all() && !self.data.meters.is_empty() {
+            let stream = &mut self.data.streams[rank.index()];
+            if !stream.nak_sender.may_ask_all(now, &stream.window) {
+                return self.data.note_nak_due();
+            }
+        }
         let Some(attempts) = self.data.collect_missing(now, rank) else { return };
         let (to, cookie) = if self.data.asks_all() {
             (Destination::Group, 0) // repairs go to all as well: no address need be proved
