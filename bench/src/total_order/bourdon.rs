@@ -29,6 +29,7 @@ fn broken(error: impl std::fmt::Display) -> Failure {
 pub(crate) fn run(spec: &Spec, task: &Task) -> Result<(), Failure> {
     let mut settings = spec.node(Role::Member, task.rank);
     settings.network.interface.clone_from(&task.interface);
+    settings.network.multicast_loop = task.interface == "lo"; // elsewhere each host has one process
     settings.group.reliability = reliability(&task.reliability).map_err(Failure::Unusable)?;
     let node = Node::join(&settings).map_err(|error| Failure::Unusable(error.to_string()))?;
     let mut member = Member { node, idler: Idler::new(settings.threads.idle) };
