@@ -166,6 +166,8 @@ impl Pipeline {
         let Some(outbound) = &mut self.outbound else { return true };
         let packer = &mut outbound.packer;
         let stream = &mut self.streams[outbound.rank.index()];
+        // An open datagram that others may know of already, as its order was closed early, is not taken back.
+        let seals = seals || stream.window.next > packer.open;
         if seals && packer.is_open() {
             packer.close(&mut stream.log, false, wall_ns);
         }

@@ -21,7 +21,8 @@ const BURST_MIN: u64 = 16;
 
 impl Process {
     pub(super) fn ask(&mut self, now: Instant, rank: Rank) {
-        if self.data.asks_all() && !self.data.meters.is_empty() {
+        // What a view ends with is needed at once.
+        if self.data.asks_all() && !self.data.meters.is_empty() && self.data.end.is_open() {
             let stream = &mut self.data.streams[rank.index()];
             if !stream.nak_sender.may_ask_all(now, &stream.window) {
                 return self.data.note_nak_due();
