@@ -21,8 +21,8 @@ use super::pipeline::Pipeline;
 use super::unordered::{deliver_early, early_ranges};
 use crate::event::Delivery;
 use crate::mutant::Mutant;
-use crate::values::ballot_number::BallotNumber;
 use crate::values::cut::{Cut, Range};
+use crate::values::handover::{BallotNumber, ToControl, ToData};
 use crate::view::{Beginning, bit};
 use alloc::vec::Vec;
 use bourdon_wire::{
@@ -46,9 +46,37 @@ pub(crate) struct Void {
 }
 
 impl Pipeline {
+    /// Does what the control plane orders, and reports what is done at once.
+    pub(crate) fn obey(&mut self, now: Instant, wall_ns: u64, order: ToData) -> Option<ToControl> {
+        match order {
+            ToData::Wedge(ballot) => {
+                self.wedge(wall_ns);
+                Some(ToControl::Wedged(ballot, self.held()))
+            }
+            ToData::FetchCut(ballot, cut, stay) => {
+                self.fetch(now, ballot, &cut, stay);
+                self.report_cut()
+            }
+            ToData::Conclude(cut, stay) => {
+                self.wedge(wall_ns);
+                self.conclude(now, &cut, stay);
+                None
+            }
+        }
+    }
+
+    /// Reports once that the cut to be fetched is held.
+    pub(crate) fn report_cut(&mut self) -> Option<ToControl> {
+        let EpochState::Fetching(ballot, cut) = &self.end else { return None };
+        let early = self.config.mutant == Some(Mutant::AcceptBeforeFetch);
+        let ballot = (early || self.holds_cut(cut)).then_some(*ballot)?;
+        self.end = EpochState::Wedged; // nothing more to do here until the decision, or the next ballot
+        Some(ToControl::CutHeld(ballot))
+    }
+
     /// Stops everything for good, as a promise requires. The open datagram is sealed, so that its messages count as
     /// held.
-    pub(crate) fn wedge(&mut self, wall_ns: u64) {
+    fn wedge(&mut self, wall_ns: u64) {
         if matches!(self.end, EpochState::Fetching(..)) {
             self.end = EpochState::Wedged; // the ballot of that cut is over
         }
@@ -84,7 +112,7 @@ impl Pipeline {
     }
 
     /// What this process holds.
-    pub(crate) fn held(&self) -> Cut {
+    fn held(&self) -> Cut {
         let ends = self.streams.iter().map(|stream| stream.window.next).collect();
         let unordered = matches!(self.ordering, Ordering::Unordered(_));
         let ranges = self.streams.iter().filter(|_| unordered).flat_map(early_ranges).collect();
@@ -92,20 +120,12 @@ impl Pipeline {
     }
 
     /// Starts to fetch the cut that was proposed in a ballot; the members in `stay` go on to the next view.
-    pub(crate) fn fetch(&mut self, now: Instant, ballot: BallotNumber, cut: &Cut, stay: u64) {
+    fn fetch(&mut self, now: Instant, ballot: BallotNumber, cut: &Cut, stay: u64) {
         assert!(!self.end.is_open(), "a cut is fetched after a promise");
         if !matches!(self.end, EpochState::Decided(_)) {
             self.end = EpochState::Fetching(ballot, cut.clone());
             self.request_cut(now, cut, stay);
         }
-    }
-
-    /// The ballot whose cut is held by now, or is treated as held (`early`): reported once.
-    pub(crate) fn has_fetched(&mut self, early: bool) -> Option<BallotNumber> {
-        let EpochState::Fetching(ballot, cut) = &self.end else { return None };
-        let ballot = (early || self.holds_cut(cut)).then_some(*ballot)?;
-        self.end = EpochState::Wedged; // nothing more to do here until the decision, or the next ballot
-        Some(ballot)
     }
 
     /// Requests what is missing of a cut.

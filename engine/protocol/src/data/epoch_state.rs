@@ -3,8 +3,8 @@
 //! Only [`super::cut`] changes this state; the code that receives, requests or delivers datagrams reads it.
 
 use super::repair::Wanted;
-use crate::values::ballot_number::BallotNumber;
 use crate::values::cut::Cut;
+use crate::values::handover::BallotNumber;
 use bourdon_wire::Rank;
 
 /// How close an epoch is to its end.

@@ -16,9 +16,8 @@ use crate::control::view_change::{Ballot, Proposal, Step, Value, continues, cont
 use crate::counters::Counter;
 use crate::data::epoch_state::EpochState;
 use crate::event::Event;
-use crate::mutant::Mutant;
 use crate::outbox::Destination;
-use crate::values::ballot_number::BallotNumber;
+use crate::values::handover::{BallotNumber, ToControl, ToData};
 use crate::view::{Member, View, bit, ranks};
 use bourdon_wire::records::BallotStep;
 use bourdon_wire::{DatagramHeader, Epoch, Instant, Kind, Rank};
@@ -171,21 +170,16 @@ impl Process {
                 }
                 Command::Send { to: To::Member(rank), ballot, step } => self.answer(now, rank, ballot, &step),
                 Command::Wedge(ballot) => {
-                    let wall_ns = self.cx.wall(now);
-                    self.data.wedge(wall_ns);
-                    let held = self.data.held();
-                    if let Some(driver) = self.state.driver_mut() {
-                        driver.on_wedged(ballot, held, reports, &mut commands);
-                    }
+                    let report = self.order_data(now, ToData::Wedge(BallotNumber(ballot.0)));
+                    self.take_report(report, reports, &mut commands);
                 }
                 Command::Fetch { ballot, cut, stay } => {
-                    self.data.fetch(now, BallotNumber(ballot.0), &cut, stay);
-                    self.report_cut(reports, &mut commands);
+                    let report = self.order_data(now, ToData::FetchCut(BallotNumber(ballot.0), cut, stay));
+                    self.take_report(report, reports, &mut commands);
                 }
                 Command::Conclude { cut, stay } => {
-                    let wall_ns = self.cx.wall(now);
-                    self.data.wedge(wall_ns);
-                    self.data.conclude(now, &cut, stay);
+                    let report = self.order_data(now, ToData::Conclude(cut, stay));
+                    assert!(report.is_none(), "delivery shows that a decided cut is held");
                     self.clock = Clock::default();
                 }
                 Command::Install(value) => self.install(now, value),
@@ -197,21 +191,26 @@ impl Process {
         }
     }
 
-    /// Reports to the driver once this process holds the cut that it had to fetch.
-    fn report_cut(&mut self, reports: &DetectorReport, commands: &mut Commands) {
-        let early = self.cx.config.mutant == Some(Mutant::AcceptBeforeFetch);
-        if let Some(ballot) = self.data.has_fetched(early)
-            && let Some(driver) = self.state.driver_mut()
-        {
-            driver.on_cut_held(Ballot(ballot.0), reports, commands);
+    /// Gives the data plane an order.
+    fn order_data(&mut self, now: Instant, order: ToData) -> Option<ToControl> {
+        let wall_ns = self.cx.wall(now);
+        self.data.obey(now, wall_ns, order)
+    }
+
+    /// Hands a report of the data plane to the driver.
+    fn take_report(&mut self, report: Option<ToControl>, reports: &DetectorReport, commands: &mut Commands) {
+        let (Some(report), Some(driver)) = (report, self.state.driver_mut()) else { return };
+        match report {
+            ToControl::Wedged(ballot, held) => driver.on_wedged(Ballot(ballot.0), held, reports, commands),
+            ToControl::CutHeld(ballot) => driver.on_cut_held(Ballot(ballot.0), reports, commands),
         }
     }
 
     /// A datagram came while a cut is being fetched: it may be the last missing datagram.
     pub(super) fn note_fetched(&mut self, now: Instant) {
-        let (reports, mut commands) = (self.reports(), Commands::new());
-        self.report_cut(&reports, &mut commands);
-        self.carry_out(now, &reports, commands);
+        let (report, detectors, mut commands) = (self.data.report_cut(), self.reports(), Commands::new());
+        self.take_report(report, &detectors, &mut commands);
+        self.carry_out(now, &detectors, commands);
     }
 
     /// Sends a step of a ballot; before the first view it carries the name of the instance that the proposer would
