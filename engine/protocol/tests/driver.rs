@@ -8,7 +8,7 @@ use bourdon_protocol::values::cut::Cut;
 use bourdon_protocol::view::{Member, View};
 use bourdon_wire::{DatagramNumber, Epoch, Incarnation, InstanceId, Rank};
 
-const NOBODY: DetectorReport = DetectorReport { suspects: 0, evidence: 0 };
+const NO_SUSPICION: DetectorReport = DetectorReport { suspects: 0, evidence: 0 };
 const FIRST: Ballot = Ballot(1 << 16);
 const SECOND: Ballot = Ballot(2 << 16 | 1);
 
@@ -42,22 +42,22 @@ impl Bench {
     /// A step from the proposer of its ballot; returns the commands.
     fn step(&mut self, ballot: Ballot, step: Step) -> Vec<Command> {
         let from = member(ballot.proposer().0);
-        self.driver.on_step(from, ballot, step, &NOBODY, &mut self.commands).expect("a plausible step");
+        self.driver.on_step(from, ballot, step, &NO_SUSPICION, &mut self.commands).expect("a plausible step");
         self.commands.drain(..).collect()
     }
 
     fn wedged(&mut self, ballot: Ballot) -> Vec<Command> {
-        self.driver.on_wedged(ballot, cut(0), &NOBODY, &mut self.commands);
+        self.driver.on_wedged(ballot, cut(0), &NO_SUSPICION, &mut self.commands);
         self.commands.drain(..).collect()
     }
 
     fn cut_held(&mut self, ballot: Ballot) -> Vec<Command> {
-        self.driver.on_cut_held(ballot, &NOBODY, &mut self.commands);
+        self.driver.on_cut_held(ballot, &NO_SUSPICION, &mut self.commands);
         self.commands.drain(..).collect()
     }
 
     fn timer(&mut self, timer: Timer) -> Vec<Command> {
-        self.driver.on_timer(timer, &NOBODY, &mut self.commands);
+        self.driver.on_timer(timer, &NO_SUSPICION, &mut self.commands);
         self.commands.drain(..).collect()
     }
 }

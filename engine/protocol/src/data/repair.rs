@@ -220,6 +220,7 @@ impl NakSender {
     }
 
     /// Whether an observer that paces may send a request that all receivers hear; if not, it looks again after a pause.
+    /// Looking costs what a request does, whether or not one is due.
     pub(crate) fn may_ask_all(&mut self, now: Instant, window: &Window) -> bool {
         let may = self.requests.take(now, window.known_end);
         if !may {
