@@ -1,7 +1,8 @@
 //! Clients and the member that publishes their messages, case by case.
 
 use crate::common::{
-    self, Bench, Effect, GROUP, MTU, Step, To, address, control, data, in_instance, row, sends, sends_control,
+    self, Bench, Effect, GROUP, MTU, Step, To, address, control, data, in_instance, message, row, run, sends,
+    sends_control,
 };
 use bourdon_protocol::{Client, ClientEvent, Destination, Order};
 use bourdon_wire::records::ballot_steps::PREPARE;
@@ -92,6 +93,33 @@ fn the_answer_waits_until_a_quorum_holds_the_message() {
     assert_eq!(bench.news(), [answer(1, refusals::NONE)]);
     bench.take(&row(4, &entries(1)));
     assert_eq!(bench.news(), [], "reported once");
+}
+
+/// A view change that loses a message loses those that may only come after it.
+#[test]
+fn the_answer_waits_until_a_quorum_holds_all_that_comes_first() {
+    for (order, own) in [(Order::Total, 0), (Order::Total, 1), (Order::Causal, 1)] {
+        let mut bench = Bench::member(order, 7, own).formed();
+        bench.take(&data(3, 0, 0, 0, &[message(b"earlier")]));
+        bench.take(&request(5, 0, 0, b"abc"));
+        if order == Order::Total && own != 0 {
+            bench.take(&data(0, 0, 0, 0, &[run(3, 0, 1), run(own, 0, 1)]));
+        }
+        bench.delivered();
+        let mut entries = [(0, 0); 7];
+        for stream in [0, own] {
+            entries[stream as usize] = (1, 0);
+        }
+        for member in [2, 4, 5] {
+            bench.take(&row(member, &entries));
+        }
+        assert_eq!(bench.news(), [], "no quorum holds the message before it");
+        entries[3] = (1, 0);
+        for member in [2, 4] {
+            bench.take(&row(member, &entries));
+        }
+        assert_eq!(bench.news(), [answer(1, refusals::NONE)], "{order:?} at {own}");
+    }
 }
 
 /// The member that took it died before it replied, and the client has turned to this member.

@@ -57,6 +57,7 @@ regressions! {
     timer_due_again_and_again,
     client_of_a_group_of_one,
     overtaken_client_message_is_passed_over,
+    client_answered_before_what_comes_first_is_held,
     client_answered_too_much_after_a_skip,
     barrier_across_a_view_change,
     barrier_in_total_order_never_came,

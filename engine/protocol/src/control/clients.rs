@@ -5,8 +5,8 @@
 //! travel with the message; every process keeps, for each client, which sequences it has *delivered* and skips those,
 //! whichever member carried them. That is a watermark and, where orders weaker than causal let later messages overtake,
 //! the runs beyond it. A member accepts exactly the next sequence it has neither delivered nor published, and answers
-//! only once a quorum holds the message: a message that was acknowledged to a client is delivered, whichever member
-//! crashes.
+//! only once a quorum holds the message and, in causal and total order, what was delivered before it: a message that was
+//! acknowledged to a client is delivered, whichever member crashes.
 //!
 //! A client sends with each request how many before it are still pending. Sequences below those are settled: another
 //! member has accepted the message, or has refused it as too long, which only that member knows. In causal and total
@@ -22,7 +22,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use bourdon_wire::{Address, ClientId, ClientTag, DatagramNumber, Instant, Sequence};
+use bourdon_wire::{Address, ClientId, ClientTag, DatagramNumber, Instant, Rank, Sequence};
 
 /// How many clients one member serves: few enough for a linear search.
 const CLIENTS_MAX: usize = 1024;
@@ -58,34 +58,39 @@ struct Known {
 }
 
 /// A message published here.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct UnderWay {
     /// The sequence after it.
     next: Sequence,
     /// The datagram that it ends in.
     datagram: DatagramNumber,
-    /// The last datagram of the sequencer's stream that may hold its order, once that is known.
-    ordered: Option<DatagramNumber>,
+    /// By rank: every datagram that may have to come first is below this; known once the message was delivered.
+    after: Option<Vec<DatagramNumber>>,
 }
 
 /// What a quorum holds, for the clients that wait for it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct HeldByQuorum {
-    /// How far it holds this member's own stream.
-    pub(crate) own: DatagramNumber,
-    /// If another member orders messages: how far a quorum holds its stream, and how far this member has walked that
-    /// stream.
-    pub(crate) order: Option<(DatagramNumber, DatagramNumber)>,
+pub(crate) struct HeldByQuorum<'a> {
+    /// This member.
+    pub(crate) own: Rank,
+    /// How far a quorum holds the stream of each rank.
+    pub(crate) streams: &'a [DatagramNumber],
+    /// In causal and total order: how far each stream has been delivered here.
+    pub(crate) delivered: Option<&'a [DatagramNumber]>,
 }
 
 impl UnderWay {
-    /// Whether the message survives any crash: a quorum holds it and, if it needs one, its order.
-    fn is_settled(&mut self, held: HeldByQuorum, is_delivered: bool) -> bool {
-        let Some((order, walked)) = held.order else { return self.datagram < held.own };
-        if self.ordered.is_none() && is_delivered {
-            self.ordered = Some(walked);
+    /// Whether the message survives any crash: a quorum holds it and, where messages of other senders come first, all
+    /// that was delivered before it. If a view change lost one of those, the message itself could not be delivered.
+    fn is_settled(&mut self, held: HeldByQuorum<'_>, is_delivered: bool) -> bool {
+        if self.datagram >= held.streams[held.own.index()] {
+            return false;
         }
-        self.datagram < held.own && self.ordered.is_some_and(|ordered| ordered <= order)
+        let Some(delivered) = held.delivered else { return true };
+        if self.after.is_none() && is_delivered {
+            self.after = Some(delivered.to_vec());
+        }
+        self.after.as_ref().is_some_and(|after| after.iter().zip(held.streams).all(|(mark, held)| mark <= held))
     }
 }
 
@@ -238,7 +243,7 @@ impl Clients {
         if let Some(known) = self.get(client) {
             known.next = known.next.max(sequence.next());
             debug_assert!(known.under_way.back().is_none_or(|last| last.datagram <= open), "{known:?}, then {open}");
-            known.under_way.push_back(UnderWay { next: sequence.next(), datagram: open, ordered: None });
+            known.under_way.push_back(UnderWay { next: sequence.next(), datagram: open, after: None });
         }
     }
 
@@ -267,19 +272,15 @@ impl Clients {
     }
 
     /// A quorum holds more than before: passes to `notify` the clients to answer and what to acknowledge.
-    pub(crate) fn settle(&mut self, held: HeldByQuorum, mut notify: impl FnMut(ClientId, Sequence, Address)) {
+    pub(crate) fn settle(&mut self, held: HeldByQuorum<'_>, mut notify: impl FnMut(ClientId, Sequence, Address)) {
         for known in &mut self.0 {
             let before = known.taken;
-            while let Some(mut first) = known.under_way.front().copied() {
-                let settled = first.is_settled(held, known.has_delivered(first.next));
-                if let Some(front) = known.under_way.front_mut() {
-                    *front = first;
-                }
-                if !settled {
+            while let Some(mut first) = known.under_way.pop_front() {
+                if !first.is_settled(held, known.has_delivered(first.next)) {
+                    known.under_way.push_front(first);
                     break;
                 }
                 known.taken = known.taken.max(first.next);
-                known.under_way.pop_front();
             }
             debug_assert!(known.taken <= known.next, "what is acknowledged was published: {known:?}");
             if known.taken > before {

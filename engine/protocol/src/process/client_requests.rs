@@ -8,9 +8,10 @@ use crate::data::pack::Outgoing;
 use crate::event::Refusal;
 use crate::mutant::Mutant;
 use crate::outbox::Destination;
+use alloc::vec::Vec;
 use bourdon_wire::records::{self, ClientAnswer, refusals, request_flags};
 use bourdon_wire::{
-    Address, ClientId, ClientTag, DatagramNumber, Frame, InstanceId, Instant, Kind, Sequence, TopicName,
+    Address, ClientId, ClientTag, DatagramNumber, Frame, InstanceId, Instant, Kind, Rank, Sequence, TopicName,
 };
 use zerocopy::IntoBytes;
 
@@ -82,15 +83,14 @@ impl Process {
     #[cold]
     fn answer_settled(&mut self, now: Instant) {
         let Some(own) = self.data.own() else { return };
-        let sequencer = self.data.view.sequencer;
-        let total = self.cx.config.order == Order::Total && sequencer != own;
-        let held = HeldByQuorum {
-            own: self.data.held_by_quorum(own),
-            // A message without an order is dropped with its sender.
-            order: total.then(|| {
-                (self.data.held_by_quorum(sequencer), self.data.streams[sequencer.index()].cursor.position().0.next())
-            }),
-        };
+        let order = self.cx.config.order;
+        let marks = matches!(order, Order::Causal | Order::Total).then(|| self.data.marks());
+        if let Some(marks) = marks.as_ref().filter(|_| order == Order::Total) {
+            self.data.note_sequencer_holds(marks);
+        }
+        let ranks = (0..self.data.streams.len()).map(|rank| Rank(rank as u16));
+        let held: Vec<DatagramNumber> = ranks.map(|rank| self.data.held_by_quorum(rank)).collect();
+        let held = HeldByQuorum { own, streams: &held, delivered: marks.as_deref() };
         let (outbox, counters) = (&mut self.cx.outbox, &mut self.cx.counters);
         self.clients.settle(held, |client, taken, to| {
             let answer = ClientAnswer::new(client, taken, records::refusals::NONE);
