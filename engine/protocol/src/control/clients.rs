@@ -5,8 +5,8 @@
 //! travel with the message; every process keeps, for each client, which sequences it has *delivered* and skips those,
 //! whichever member carried them. That is a watermark and, where orders weaker than causal let later messages overtake,
 //! the runs beyond it. A member accepts exactly the next sequence it has neither delivered nor published, and answers
-//! only once a quorum holds the message and, in causal and total order, what was delivered before it: a message that was
-//! acknowledged to a client is delivered, whichever member crashes.
+//! only once a quorum holds the message and, in causal and total order, what was delivered before it: a message that
+//! was acknowledged to a client is delivered, whichever member crashes.
 //!
 //! A client sends with each request how many before it are still pending. Sequences below those are settled: another
 //! member has accepted the message, or has refused it as too long, which only that member knows. In causal and total
