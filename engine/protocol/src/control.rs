@@ -4,6 +4,7 @@ pub(crate) mod clients;
 pub(crate) mod clock_sync;
 pub(crate) mod cookie;
 pub mod coordination;
+pub mod coordinator;
 pub mod detector;
 pub(crate) mod direct;
 pub mod discovery;

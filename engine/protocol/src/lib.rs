@@ -63,6 +63,7 @@ pub use control::coordination::{
     Coordination, CoordinationRefusal, ElectionKind, FencingToken, Leadership, LockId, LockNews, LockStanding, Loss,
     MutexKind, Participation, Patience,
 };
+pub use control::coordinator::{Coordinator, FromCoordinator, ToCoordinator};
 pub use control::mutex::replicated::Grant;
 pub use counters::{Counter, Counters};
 pub use data::after::Satisfied;

@@ -103,7 +103,7 @@ pub struct Process {
     rows: acks::Rows,
     clients: Clients,
     direct: Direct,
-    coordination: coordinate::Coordinator,
+    coordination: coordinate::Coordinating,
     /// Datagrams received of the next view.
     ahead: ahead::Ahead,
     /// The observers that this member waits for.
@@ -141,7 +141,7 @@ impl Process {
             rows: acks::Rows::default(),
             clients: Clients::default(),
             direct: direct::begin(&config),
-            coordination: coordinate::Coordinator::new(&config),
+            coordination: coordinate::Coordinating::new(&config),
             ahead: ahead::Ahead::default(),
             gates: Gates::default(),
             pacer: pacing::pacer(now, &config),
@@ -329,7 +329,7 @@ impl Process {
         }
         if self.data.outbound.as_ref().is_some_and(|outbound| outbound.packer.sent != before) {
             self.heartbeat.sent(now, &self.cx.config.timing);
-            self.settle_grants();
+            self.settle_grants(now);
             self.settle_clients(now); // for a process that is a quorum by itself
         }
         (self.cx.outbox.is_empty() || self.cx.outbox.drain(&mut send)) && all

@@ -8,6 +8,7 @@ mod causal;
 mod clients;
 mod common;
 mod continuation;
+mod coordinator;
 mod detector;
 mod direct;
 mod driver;

@@ -36,7 +36,7 @@ use crate::view::{Member, View, bit, ranks};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
-use bourdon_wire::{DatagramNumber, Epoch, Instant, Rank, TopicName};
+use bourdon_wire::{Epoch, Instant, Rank, TopicName};
 use core::fmt::Debug;
 use replicated::{Command, Replicated};
 
@@ -467,18 +467,17 @@ impl Mutex {
         }
     }
 
-    /// A command has its place in the order.
-    pub(crate) fn deliver(&mut self, from: Rank, at: FencingToken, command: &Command) {
+    /// A command has its place in the order, and came with this batch.
+    pub(crate) fn deliver(&mut self, from: Rank, at: FencingToken, command: &Command, batch: u64) {
         let Some(by) = self.members.iter().copied().find(|member| member.rank == from) else { return };
         if let Algorithm::Replicated(replicated) = &mut self.algorithm {
-            replicated.deliver(&self.seat, by, at, command, &mut self.effects);
+            replicated.deliver(&self.seat, by, (at, batch), command, &mut self.effects);
             self.settle();
         }
     }
 
-    /// A quorum holds more than before: grants in that part may be reported. `held`: how far a quorum holds each
-    /// stream.
-    pub(crate) fn show_grants(&mut self, held: impl Fn(usize) -> DatagramNumber) {
+    /// A quorum holds all commands up to this batch: their grants may be reported.
+    pub(crate) fn show_grants(&mut self, held: u64) {
         if let Algorithm::Replicated(replicated) = &mut self.algorithm {
             replicated.show(held, &mut self.effects);
             self.settle();

@@ -18,6 +18,7 @@
 //! ahead. Source: state transfer of Birman and Joseph (1987), after a learner's catch-up in Raft (Ongaro, 2014,
 //! §4.2.1).
 
+use crate::values::position::Position;
 use alloc::vec::Vec;
 use bourdon_wire::{Address, Instant, MTU_DEFAULT_BYTES, Rank};
 
@@ -37,12 +38,23 @@ pub(crate) const POSITION_IDLE_NS: u64 = 100_000_000;
 const _: () = assert!(PARTS_AHEAD as usize * MTU_DEFAULT_BYTES < 64 << 10);
 const _: () = assert!(RETRY_NS * (RETRIES as u64) < IDLE_NS && RETRY_NS < POSITION_IDLE_NS);
 
+/// A snapshot that lacks the table of locks.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    /// Comes back with the table.
+    pub(crate) ticket: u64,
+    pub(crate) position: Position,
+    pub(crate) state: Vec<u8>,
+}
+
 /// A snapshot that this process sends.
 #[derive(Debug)]
 pub(crate) struct Donor {
     pub(crate) ticket: u32,
     pub(crate) reply_to: Address,
-    /// Position and state, once the application has given it.
+    /// What the application has given, while the table of locks is awaited that belongs to it.
+    pub(crate) unfinished: Option<Unfinished>,
+    /// Position and state.
     pub(crate) bytes: Option<Vec<u8>>,
     pub(crate) checksum: u32,
     pub(crate) asked_at: Instant,
@@ -50,7 +62,7 @@ pub(crate) struct Donor {
 
 impl Donor {
     pub(crate) fn new(now: Instant, ticket: u32, reply_to: Address) -> Self {
-        Self { ticket, reply_to, bytes: None, checksum: 0, asked_at: now }
+        Self { ticket, reply_to, unfinished: None, bytes: None, checksum: 0, asked_at: now }
     }
 
     /// Whether it may give way to another joiner.
@@ -58,7 +70,19 @@ impl Donor {
         now.since(self.asked_at) >= IDLE_NS
     }
 
-    pub(crate) fn give(&mut self, bytes: Vec<u8>) {
+    /// Takes the table that was awaited with this ticket; returns whether the snapshot is complete by that.
+    pub(crate) fn complete(&mut self, ticket: u64, table: &[u8]) -> bool {
+        let Some(Unfinished { position, state, .. }) = self.unfinished.take_if(|it| it.ticket == ticket) else {
+            return false;
+        };
+        let mut bytes = Vec::with_capacity(state.len() + table.len() + 256);
+        Position { locks: table.to_vec(), ..position }.write(&mut bytes);
+        bytes.extend_from_slice(&state);
+        self.give(bytes);
+        true
+    }
+
+    fn give(&mut self, bytes: Vec<u8>) {
         assert!(!bytes.is_empty(), "a snapshot begins with its position");
         self.checksum = crc32c::crc32c(&bytes);
         self.bytes = Some(bytes);

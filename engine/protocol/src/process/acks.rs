@@ -93,7 +93,7 @@ impl Process {
         if self.data.stability.merge(from, entries, sent) {
             self.data.note_rows();
             self.settle_clients(now);
-            self.settle_grants();
+            self.settle_grants(now);
         }
     }
 }

@@ -78,7 +78,7 @@ impl Process {
             self.data.suspected = self.detector.suspects();
             self.heartbeat.due = now;
             self.clock.look_due = now;
-            self.note_suspects();
+            self.note_suspects(now);
         }
     }
 

@@ -1,86 +1,96 @@
-//! Locks and elections of a process: what `control/mutex.rs` and `control/election.rs` need of views, links and the
-//! stream.
+//! Locks and elections of a process: where the data plane meets the coordinator (`control/coordinator.rs`).
 //!
-//! When a view begins, each member announces to all others what it holds (`begin_coordination`, `on_link`); requests
-//! are sent once all members have announced. Link messages go over perfect links, commands of replicated locks as the
-//! group's own messages in the stream. A member that can't reach a quorum is fenced off, also while a view change makes
-//! no progress.
+//! The process reports views, suspicions, link messages and commands of locks in their place in the order, and does
+//! what the coordinator gives. Usually it holds the coordinator itself, and hands each value over at once. A node that
+//! runs the coordinator on another thread takes it out ([`Process::release_coordinator`]) and carries the values.
+//!
+//! A command is reported when it is delivered; the commands of one delivery are a batch. Once a quorum holds everything
+//! that was delivered up to a batch, that is reported too, and the coordinator may report the grants of the batch.
 
-use super::context::Context;
 use super::{Process, Standing};
-use crate::config::{Config, Order};
+use crate::config::Config;
 use crate::control::coordination::{
-    Coordination, CoordinationRefusal, FencingToken, Leadership, LockId, LockStanding, Loss, MutexKind, NEWS_MAX,
-    Participation, Patience,
+    Coordination, CoordinationRefusal, FencingToken, Leadership, LockId, LockStanding, MutexKind, Participation,
+    Patience,
 };
-use crate::control::election::Elections;
+use crate::control::coordinator::{Coordinator, FromCoordinator, LinkFrame, ToCoordinator};
 use crate::control::mutex::replicated::{Command, Grant, Replicated};
-use crate::control::mutex::{Mutex, Seat};
-use crate::control::perfect_link::{LinkMessage, PerfectLinks};
 use crate::counters::Counter;
 use crate::data::pack::Outgoing;
 use crate::event::Delivery;
-use crate::mutant::Mutant;
 use crate::outbox::Destination;
-use crate::view::{View, bit};
+use crate::view::bit;
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use bourdon_wire::records::{Link, link_steps};
-use bourdon_wire::{ClientId, ClientTag, Instant, Kind, OrderNumber, Rank, Sequence, TopicName};
+use bourdon_wire::records::Link;
+use bourdon_wire::{ClientId, ClientTag, DatagramNumber, Instant, Kind, OrderNumber, Rank, Sequence, TopicName};
 use zerocopy::IntoBytes;
 
-/// Everything a process keeps of locks and elections.
+/// The process's end of what it exchanges with the coordinator.
 #[derive(Debug)]
-pub(super) struct Coordinator {
-    links: PerfectLinks,
+pub(super) struct Coordinating {
+    /// The coordinator, unless another thread has it.
+    here: Option<Box<Coordinator>>,
+    /// What the coordinator has not taken.
+    reports: VecDeque<ToCoordinator>,
     /// The birth of the group's instance.
     birth: u64,
-    mutex: Mutex,
-    elections: Elections,
-    news: VecDeque<Coordination>,
-    /// Bit r: rank r has announced all that it holds in this view.
-    state_sent: u64,
+    /// Views entered and left so far.
+    tenure: u64,
+    /// How often this process has ceased to be a member.
+    term: u64,
+    /// Commands to publish.
+    commands: VecDeque<Command>,
+    /// The batch of the commands delivered next.
+    batch: u64,
     /// A command was delivered, and other members wait for the row that acknowledges it.
     owes_row: bool,
-    /// Commands published so far.
-    commands: u64,
+    /// Batches that no quorum holds yet, with how far delivery had come in each stream.
+    unheld: VecDeque<(u64, Vec<DatagramNumber>)>,
+    /// What was last reported to a coordinator on another thread, and whether this process has left.
+    may: Option<(Result<(), CoordinationRefusal>, bool)>,
+    tickets: u64,
 }
 
-impl Coordinator {
+impl Coordinating {
     pub(super) fn new(config: &Config) -> Self {
         Self {
-            links: PerfectLinks::new(usize::from(config.members)),
+            here: Some(Box::new(Coordinator::new(config))),
+            reports: VecDeque::new(),
             birth: 0,
-            mutex: Mutex::new(config.mutex),
-            elections: Elections::new(config.election),
-            news: VecDeque::new(),
-            state_sent: 0,
+            tenure: 0,
+            term: 0,
+            commands: VecDeque::new(),
+            batch: 1,
             owes_row: false,
-            commands: 0,
+            unheld: VecDeque::new(),
+            may: None,
+            tickets: 0,
         }
     }
 
     /// Whether there is something to send.
     #[inline]
     pub(super) fn is_due(&self) -> bool {
-        !self.links.is_idle() || self.mutex.table().is_some_and(|t| t.command().is_some())
+        !self.commands.is_empty() || self.here.as_ref().is_some_and(|coordinator| coordinator.is_due())
+    }
+
+    #[inline]
+    pub(super) fn has_reports(&self) -> bool {
+        !self.reports.is_empty()
     }
 
     #[inline]
     pub(super) fn due(&self) -> Instant {
-        self.links.due().min(self.mutex.due())
+        self.here.as_ref().map_or(Instant::NEVER, |coordinator| coordinator.due())
     }
 
-    /// Ends requests that have waited long enough; what must be repeated is sent with the next transmission.
     pub(super) fn tend(&mut self, now: Instant) {
-        self.links.tend(now);
-        if now >= self.mutex.due() {
-            self.mutex.tend(now);
-            self.collect();
-        }
+        self.here.iter_mut().for_each(|coordinator| coordinator.tend(now));
     }
 
-    /// Whether this takes the message: the group's own messages are for this part only, not for the application.
+    /// Whether this takes the message: the group's own messages are for the coordinator only, not for the application.
     #[cold]
     pub(super) fn takes(&mut self, tag: ClientTag, delivery: &Delivery<'_>) -> bool {
         if tag.client() != ClientId::GROUP {
@@ -89,166 +99,154 @@ impl Coordinator {
         if let (Some(order), Some(command)) = (delivery.order, Command::read(delivery.payload)) {
             self.owes_row = true;
             let at = FencingToken { birth: self.birth, epoch: delivery.epoch, number: order.0 };
-            self.mutex.deliver(delivery.sender, at, &command);
-            self.collect();
+            self.reports.push_back(ToCoordinator::Ordered { sender: delivery.sender, at, command, batch: self.batch });
         }
         true
     }
 
-    /// Passes link messages to the links, and collects news.
-    fn collect(&mut self) {
-        for (to, message) in self.mutex.take_link_messages().into_iter().chain(self.elections.take_link_messages()) {
-            self.links.send(to, message);
-        }
-        let locks = self.mutex.news.drain(..).map(|(id, news)| Coordination::Lock(id, news));
-        self.news.extend(locks.chain(self.elections.news.drain(..)));
-        self.news.truncate(NEWS_MAX);
-    }
-
-    /// The replicated table, for a joiner.
-    pub(super) fn table(&self) -> Vec<u8> {
-        self.mutex.table().map(|table| table.write()).unwrap_or_default()
-    }
-
-    /// Whether these bytes are a table.
-    pub(super) fn can_take_over(&self, bytes: &[u8]) -> bool {
-        self.mutex.table().is_none() || Replicated::read(bytes).is_some()
-    }
-
-    /// Starts with another member's table.
-    pub(super) fn take_over(&mut self, bytes: &[u8]) {
-        if let Some(table) = self.mutex.replicated() {
-            table.take_over(bytes);
-        }
-    }
-
     pub(super) fn held(&self) -> usize {
-        self.links.held() + self.mutex.held() + self.elections.held() + self.news.len()
+        let here = self.here.as_ref().map_or(0, |coordinator| coordinator.held());
+        here + self.reports.len() + self.commands.len() + self.unheld.len()
     }
 
-    /// A view begins: a member announces what it holds to all others, and then requests locks.
-    fn begin(&mut self, config: &Config, view: &View, order: OrderNumber, is_member: bool) {
-        let Some(own) = config.rank() else { return };
-        self.birth = view.birth;
-        let seat = Seat::new(own, view, config.mutant);
-        self.links.enter();
-        self.state_sent = bit(own);
-        self.mutex.enter(seat.clone(), view, order.0, is_member);
-        if !is_member {
-            return self.collect();
-        }
-        self.elections.enter(seat.clone(), view);
-        let is_replicated = config.mutex == MutexKind::Replicated;
-        let held = self.mutex.holds().filter(|_| !is_replicated);
-        let mut messages: Vec<LinkMessage> = held.map(|(name, _)| LinkMessage::new(link_steps::HOLDS, *name)).collect();
-        messages.extend(self.elections.announcements());
-        messages.push(LinkMessage::bare(link_steps::STATE_SENT));
-        for to in seat.others() {
-            messages.iter().for_each(|message| self.links.send(to, *message));
-        }
-        self.collect();
+    /// # Panics
+    /// If the coordinator runs on another thread: the node asks it there.
+    fn coordinator(&self) -> &Coordinator {
+        self.here.as_ref().expect("this process holds its coordinator")
     }
 
-    /// Once every member has announced what it holds, requests are sent.
-    fn open(&mut self, view: &View) {
-        if self.state_sent & view.bits() == view.bits() {
-            self.mutex.open();
-            self.elections.open();
-            self.collect();
-        }
-    }
-
-    /// This process is no longer in the view.
-    pub(super) fn end(&mut self) {
-        self.mutex.removed();
-        self.elections.removed();
-        self.collect();
-        self.links.enter();
-    }
-
-    /// Receives a link message from a member of this view.
-    fn receive(&mut self, now: Instant, cx: &mut Context, view: &View, from: Rank, body: &[u8]) {
-        let Some((record, name)) = Link::read_all(body) else { return };
-        // Each pair of members has its own numbers: a link message for another member must not count as the next link
-        // message to this one.
-        if cx.config.rank() != Some(Rank(record.to.get())) {
-            return cx.count(Counter::DiscardedImplausible);
-        }
-        let Some(message) = self.links.receive(now, from, record, name) else { return };
-        match (message.step, message.name) {
-            (link_steps::STATE_SENT, _) => {
-                self.state_sent |= bit(from);
-                self.elections.on_state_sent(from);
-                self.open(view);
-            }
-            (link_steps::HOLDS, Some(name)) => self.mutex.on_holds(from, name),
-            (link_steps::REQUEST..link_steps::ELECTION, _) => self.mutex.receive(from, &message),
-            _ => self.elections.receive(from, &message),
-        }
-        self.collect();
-    }
-
-    /// Sends the link messages that are due.
-    fn transmit(&mut self, now: Instant, cx: &mut Context) {
-        let mut space = [0; 1 + bourdon_wire::NAME_MAX_BYTES];
-        self.links.transmit(now, |rank, record, name| {
-            let length = name.map_or(0, TopicName::wire_bytes);
-            if let Some(name) = name {
-                name.write(&mut space[..length]);
-            }
-            // A link message to a member without a known address is repeated later. It is never sent to all, because
-            // each receiver would take it as its own.
-            if let Some(address) = cx.presence.address(rank) {
-                let parts = [record.as_bytes(), &space[..length]];
-                cx.send(now, Destination::Peer(address), Kind::Link, parts);
-            }
-        });
-        let (links, counters) = (&self.links, &mut cx.counters);
-        let sum = |steps: core::ops::Range<u16>| steps.map(|step| links.sent(step)).sum::<u64>();
-        counters.set(Counter::LockMessages, sum(link_steps::REQUEST..link_steps::ELECTION) + self.commands);
-        counters.set(Counter::LockEntries, self.mutex.entries());
-        counters.set(Counter::ElectionMessages, sum(link_steps::ELECTION..link_steps::ACCEPTED));
-        counters.set(Counter::ElectionsWon, self.elections.won());
-        counters.set(Counter::LinkOverhead, links.overhead());
-    }
-
-    fn fence(&mut self, why: Loss) {
-        self.mutex.fence(why);
-        self.elections.fence(why);
-        self.collect();
+    fn coordinator_mut(&mut self) -> &mut Coordinator {
+        self.here.as_mut().expect("this process holds its coordinator")
     }
 }
 
 impl Process {
+    // ---- a coordinator on another thread --------------------------------------------------------------------------
+
+    /// Takes the coordinator out. From then on the caller hands it what [`Process::poll_report`] gives, in that order,
+    /// and hands the process, through [`Process::obey`], what the coordinator transmits.
+    ///
+    /// # Panics
+    /// If it was taken out before.
+    pub fn release_coordinator(&mut self) -> Box<Coordinator> {
+        let mut coordinator = self.coordination.here.take().expect("a coordinator is taken out once");
+        let may = self.may_coordinate();
+        self.coordination.may = Some((may, false));
+        coordinator.note_may(may);
+        coordinator
+    }
+
+    /// The next value for a coordinator on another thread.
+    #[inline]
+    pub fn poll_report(&mut self) -> Option<ToCoordinator> {
+        self.coordination.reports.pop_front()
+    }
+
+    /// Gives a value back for which there is no room; [`Process::poll_report`] returns it first.
+    pub fn return_report(&mut self, report: ToCoordinator) {
+        self.coordination.reports.push_front(report);
+    }
+
+    /// How many values the coordinator on another thread has not taken.
+    pub fn reports_waiting(&self) -> usize {
+        self.coordination.reports.len()
+    }
+
+    /// Does what the coordinator gives.
+    pub fn obey(&mut self, now: Instant, order: FromCoordinator) {
+        match order {
+            FromCoordinator::Publish { term, command } => {
+                if term == self.coordination.term {
+                    self.coordination.commands.push_back(command);
+                }
+            }
+            FromCoordinator::Link { tenure, to, frame } => {
+                if tenure == self.coordination.tenure && self.standing() == Standing::Member {
+                    self.send_link(now, to, &frame);
+                }
+            }
+            FromCoordinator::Table { ticket, table } => self.on_table(now, ticket, &table),
+            FromCoordinator::Figures(figures) => {
+                let counters = &mut self.cx.counters;
+                counters.set(Counter::LockMessages, figures.lock_messages);
+                counters.set(Counter::LockEntries, figures.lock_entries);
+                counters.set(Counter::ElectionMessages, figures.election_messages);
+                counters.set(Counter::ElectionsWon, figures.elections_won);
+                counters.set(Counter::LinkOverhead, figures.link_overhead);
+            }
+        }
+    }
+
+    fn send_link(&mut self, now: Instant, to: Rank, frame: &LinkFrame) {
+        // A link message to a member without a known address is repeated later. It is never sent to all, because each
+        // receiver would take it as its own.
+        let Some(address) = self.cx.presence.address(to) else { return };
+        let mut space = [0; 1 + bourdon_wire::NAME_MAX_BYTES];
+        let length = frame.name.as_ref().map_or(0, TopicName::wire_bytes);
+        if let Some(name) = &frame.name {
+            name.write(&mut space[..length]);
+        }
+        self.cx.send(now, Destination::Peer(address), Kind::Link, [frame.record.as_bytes(), &space[..length]]);
+    }
+
+    /// Reports to the coordinator, and hands the report over if the coordinator is here.
+    fn report(&mut self, now: Instant, report: ToCoordinator) {
+        self.coordination.reports.push_back(report);
+        self.pass_reports(now);
+    }
+
+    /// Hands over what waits, if the coordinator is here.
+    #[cold]
+    pub(super) fn pass_reports(&mut self, now: Instant) {
+        let Some(mut coordinator) = self.coordination.here.take() else { return };
+        while let Some(report) = self.coordination.reports.pop_front() {
+            coordinator.take(now, report);
+            while let Some(table) = coordinator.poll_table() {
+                self.obey(now, table);
+            }
+        }
+        self.coordination.here = Some(coordinator);
+    }
+
+    /// Reports to a coordinator on another thread whether locks may be requested, when that has changed.
+    pub(super) fn report_standing(&mut self) {
+        if self.coordination.here.is_none() {
+            let (may, has_left) = (self.may_coordinate(), self.standing() == Standing::Gone);
+            if self.coordination.may != Some((may, has_left)) {
+                self.coordination.may = Some((may, has_left));
+                self.coordination.reports.push_back(ToCoordinator::May(may));
+                if has_left {
+                    self.coordination.reports.push_back(ToCoordinator::Left);
+                }
+            }
+        }
+    }
+
     // ---- the application ------------------------------------------------------------------------------------------
 
     /// Requests a lock; [`Process::poll_coordination`] reports when it is granted, or why not, and when it is lost.
     ///
     /// # Errors
     /// If no lock can be requested now.
+    ///
+    /// # Panics
+    /// As all calls about locks and elections, if the coordinator was taken out.
     pub fn lock(&mut self, name: TopicName, patience: Patience) -> Result<LockId, CoordinationRefusal> {
-        self.may_coordinate()?;
-        let is_ordered = self.cx.config.order == Order::Total && !self.cx.config.reliability.is_lossy();
-        if self.cx.config.mutex == MutexKind::Replicated && !is_ordered {
-            return Err(CoordinationRefusal::NeedsTotalOrder);
-        }
-        let id = self.coordination.mutex.lock(name, patience)?;
-        self.coordination.collect();
-        Ok(id)
+        let may = self.may_coordinate();
+        let coordinator = self.coordination.coordinator_mut();
+        coordinator.note_may(may);
+        coordinator.lock(name, patience)
     }
 
     /// Releases a lock, or no longer waits for it; returns whether there was such a request. No further news of it
     /// follows.
     pub fn unlock(&mut self, id: LockId) -> bool {
-        let found = self.coordination.mutex.unlock(id);
-        self.coordination.collect();
-        self.coordination.news.retain(|news| !matches!(news, Coordination::Lock(of, _) if *of == id));
-        found
+        self.coordination.coordinator_mut().unlock(id)
     }
 
     /// The state of a request for a lock; `None` once it is over.
     pub fn lock_standing(&self, id: LockId) -> Option<LockStanding> {
-        self.coordination.mutex.standing(id)
+        self.coordination.coordinator().lock_standing(id)
     }
 
     /// Takes part in an election; [`Process::poll_coordination`] reports the leader, now and whenever it changes.
@@ -256,33 +254,31 @@ impl Process {
     /// # Errors
     /// If this process can't take part in it now.
     pub fn elect(&mut self, name: TopicName, participation: Participation) -> Result<(), CoordinationRefusal> {
-        self.may_coordinate()?;
-        self.coordination.elections.take_part(name, participation)?;
-        self.coordination.collect();
-        Ok(())
+        let may = self.may_coordinate();
+        let coordinator = self.coordination.coordinator_mut();
+        coordinator.note_may(may);
+        coordinator.elect(name, participation)
     }
 
     /// Gives up leadership and candidacy; the process still receives news of the leader.
     pub fn resign(&mut self, name: TopicName) {
-        self.coordination.elections.resign(name);
-        self.coordination.collect();
+        self.coordination.coordinator_mut().resign(name);
     }
 
     /// Resigns, and receives no more news of an election.
     pub fn leave_election(&mut self, name: TopicName) {
-        self.coordination.elections.leave(name);
-        self.coordination.collect();
+        self.coordination.coordinator_mut().leave_election(name);
     }
 
     /// The leader of an election that this process takes part in, if there is one.
     pub fn leader(&self, name: &TopicName) -> Option<Leadership> {
-        self.coordination.elections.leader(name)
+        self.coordination.coordinator().leader(name)
     }
 
     /// The next news of locks and elections, if there is any.
     #[inline]
     pub fn poll_coordination(&mut self) -> Option<Coordination> {
-        self.coordination.news.pop_front()
+        self.coordination.here.as_mut()?.poll_news()
     }
 
     fn may_coordinate(&self) -> Result<(), CoordinationRefusal> {
@@ -300,49 +296,59 @@ impl Process {
 
     /// The locks this process holds.
     pub fn locks_held(&self) -> impl Iterator<Item = (&TopicName, FencingToken)> {
-        self.coordination.mutex.holds()
+        self.coordination.coordinator().locks_held()
     }
 
     /// Whether any request of this process for a lock is pending or granted.
     pub fn has_lock_requests(&self) -> bool {
-        self.coordination.mutex.is_busy()
+        self.coordination.coordinator().has_lock_requests()
     }
 
     /// The elections this process leads.
     pub fn leads(&self) -> impl Iterator<Item = (&TopicName, FencingToken)> {
-        self.coordination.elections.leads()
+        self.coordination.coordinator().leads()
     }
 
     /// The elections that this process takes part in, and their leaders.
     pub fn elections(&self) -> impl Iterator<Item = (&TopicName, Option<Leadership>)> {
-        self.coordination.elections.all()
+        self.coordination.coordinator().elections()
     }
 
     /// The latest grants of replicated locks to any member, the newest last.
     pub fn lock_grants(&self) -> impl Iterator<Item = &Grant> {
-        self.coordination.mutex.table().into_iter().flat_map(|table| table.recent())
+        self.coordination.coordinator().lock_grants()
     }
 
-    /// How many messages of a kind ([`link_steps`]) this process has sent to others about locks and elections.
+    /// How many messages of a kind (`link_steps`) this process has sent to others about locks and elections.
     pub fn link_messages_sent(&self, step: u16) -> u64 {
-        self.coordination.links.sent(step)
+        self.coordination.coordinator().link_messages_sent(step)
     }
 
     /// How many commands of replicated locks it has published.
     pub fn lock_commands(&self) -> u64 {
-        self.coordination.commands
+        self.coordination.coordinator().lock_commands()
     }
 
     // ---- the view -------------------------------------------------------------------------------------------------
 
     /// A view begins: this member announces what it holds.
-    pub(super) fn begin_coordination(&mut self, order: OrderNumber) {
+    pub(super) fn begin_coordination(&mut self, now: Instant, order: OrderNumber) {
         let is_member = self.standing() == Standing::Member;
-        self.coordination.begin(&self.cx.config, &self.data.view, order, is_member);
-        if is_member {
-            self.note_suspects();
-            self.coordination.open(&self.data.view);
-        }
+        self.coordination.birth = self.data.view.birth;
+        self.coordination.tenure += 1;
+        self.coordination.unheld.clear(); // what the previous view delivered is in the cut
+        self.report(now, ToCoordinator::Entered { view: self.data.view.clone(), order, is_member });
+        self.report_standing();
+        self.note_suspects(now);
+    }
+
+    /// This process is no longer in the view.
+    pub(super) fn end_coordination(&mut self, now: Instant) {
+        self.coordination.tenure += 1;
+        self.coordination.term += 1;
+        self.coordination.commands.clear();
+        self.coordination.unheld.clear();
+        self.report(now, ToCoordinator::Ended);
     }
 
     /// Whether a quorum of the view is not suspected.
@@ -353,100 +359,122 @@ impl Process {
     }
 
     /// A member that can't reach a quorum holds no lock and leads nothing, whether or not a ballot is in progress.
-    pub(super) fn note_suspects(&mut self) {
-        if self.standing() != Standing::Member {
-            return;
+    pub(super) fn note_suspects(&mut self, now: Instant) {
+        if self.standing() == Standing::Member {
+            let is_cut = self.state.lacks_majority() || !self.reaches_quorum();
+            // First: what is requested after the fence is refused.
+            self.report_standing();
+            self.report(now, ToCoordinator::Suspects { suspects: self.detector.suspects(), is_cut });
         }
-        let is_cut = self.state.lacks_majority() || !self.reaches_quorum();
-        self.coordination.elections.suspect(self.detector.suspects(), is_cut);
-        if is_cut {
-            self.fence(Loss::NoMajority);
-        }
-        self.coordination.collect();
     }
 
-    pub(super) fn fence(&mut self, why: Loss) {
-        if self.cx.config.mutant != Some(Mutant::HolderNotFenced) {
-            self.coordination.fence(why);
-        }
+    // ---- snapshots ------------------------------------------------------------------------------------------------
+
+    /// Asks for the table of replicated locks as it is at this place in the order; [`Process::on_table`] gets it.
+    pub(super) fn want_table(&mut self) -> u64 {
+        self.coordination.tickets += 1;
+        let ticket = self.coordination.tickets;
+        self.coordination.reports.push_back(ToCoordinator::TableWanted { ticket });
+        ticket
+    }
+
+    /// Whether these bytes are a table, where there must be one.
+    pub(super) fn can_take_over(&self, table: &[u8]) -> bool {
+        self.cx.config.mutex != MutexKind::Replicated || Replicated::read(table).is_some()
+    }
+
+    /// Starts with another member's table.
+    pub(super) fn take_table_over(&mut self, now: Instant, table: Vec<u8>) {
+        self.coordination.commands.clear();
+        self.report(now, ToCoordinator::TakeOver { table });
     }
 
     // ---- other members --------------------------------------------------------------------------------------------
 
     /// Receives a link message from a member of this view.
     pub(super) fn on_link(&mut self, now: Instant, from: Rank, body: &[u8]) {
-        if self.standing() == Standing::Member {
-            self.coordination.receive(now, &mut self.cx, &self.data.view, from, body);
+        let Some((record, name)) = Link::read_all(body) else { return };
+        if self.standing() != Standing::Member {
+            return;
         }
+        // Each pair of members has its own numbers: a link message for another member must not count as the next link
+        // message to this one.
+        if self.cx.config.rank() != Some(Rank(record.to.get())) {
+            return self.cx.count(Counter::DiscardedImplausible);
+        }
+        let name = name.and_then(|name| TopicName::new(name).ok());
+        self.report(now, ToCoordinator::Link { from, frame: LinkFrame { record: *record, name } });
     }
 
     /// Sends what is due.
     #[cold]
     pub(super) fn coordinate(&mut self, now: Instant) {
-        self.publish_commands(now);
-        if self.standing() == Standing::Member {
-            self.coordination.transmit(now, &mut self.cx);
-        } else {
-            self.coordination.links.enter();
+        if let Some(mut coordinator) = self.coordination.here.take() {
+            coordinator.transmit(now, |order| self.obey(now, order));
+            self.coordination.here = Some(coordinator);
         }
-    }
-
-    // ---- the total order ------------------------------------------------------------------------------------------
-
-    fn publish_commands(&mut self, now: Instant) {
-        loop {
-            let Some(command) = self.coordination.mutex.table().and_then(|table| table.command()) else { return };
+        while let Some(command) = self.coordination.commands.front() {
             let bytes = command.write();
             let tag = ClientTag::new(ClientId::GROUP, Sequence(0));
             let outgoing = Outgoing { client: Some(tag), ..Outgoing::default() };
             if self.try_publish(now, &outgoing, &bytes).is_err() {
                 return;
             }
-            self.coordination.commands += 1;
-            if let Some(table) = self.coordination.mutex.replicated() {
-                table.published();
-            }
+            self.coordination.commands.pop_front();
         }
     }
+
+    // ---- the total order ------------------------------------------------------------------------------------------
 
     /// Messages were delivered: if commands were among them, their grants now wait for a quorum.
     #[inline]
     pub(super) fn note_commands(&mut self, now: Instant) {
         if core::mem::take(&mut self.coordination.owes_row) {
-            self.mark_commands(now);
+            self.end_batch(now);
         }
     }
 
     #[cold]
-    fn mark_commands(&mut self, now: Instant) {
+    fn end_batch(&mut self, now: Instant) {
+        let batch = self.coordination.batch;
+        self.coordination.batch += 1;
         // A member that waits for a quorum waits for this row, whatever the group's level.
         let is_open = self.data.end.is_open();
         if let Some(outbound) = self.data.outbound.as_mut().filter(|_| is_open) {
             outbound.ack.due = now;
         }
+        self.pass_reports(now);
         if self.standing() != Standing::Member {
             return; // it waits for nothing, and may have begun beyond what the sequencer has
         }
         let marks = self.data.marks();
         self.data.note_sequencer_holds(&marks);
-        if let Some(table) = self.coordination.mutex.replicated().filter(|table| table.has_unmarked()) {
-            table.mark(&marks);
+        if self.coordination.here.as_ref().is_none_or(|coordinator| coordinator.awaits(batch)) {
+            self.coordination.unheld.push_back((batch, marks));
         }
-        self.settle_grants();
+        self.settle_grants(now);
     }
 
-    /// Reports the grants that a quorum holds by now.
+    /// Reports which commands a quorum holds by now.
     #[inline]
-    pub(super) fn settle_grants(&mut self) {
-        if self.coordination.mutex.table().is_some_and(|table| table.is_waiting()) {
-            self.show_grants();
+    pub(super) fn settle_grants(&mut self, now: Instant) {
+        if !self.coordination.unheld.is_empty() {
+            self.report_held(now);
         }
     }
 
     #[cold]
-    fn show_grants(&mut self) {
-        let data = &self.data;
-        self.coordination.mutex.show_grants(|rank| data.held_by_quorum(Rank(rank as u16)));
-        self.coordination.collect();
+    fn report_held(&mut self, now: Instant) {
+        let held = |(rank, mark): (usize, &DatagramNumber)| self.data.held_by_quorum(Rank(rank as u16)) >= *mark;
+        let mut last = None;
+        while let Some((batch, _)) =
+            self.coordination.unheld.front().filter(|(_, marks)| marks.iter().enumerate().all(held))
+        {
+            last = Some(*batch);
+            self.coordination.unheld.pop_front();
+        }
+        if let Some(batch) = last {
+            self.report(now, ToCoordinator::Held { batch });
+        }
     }
 }

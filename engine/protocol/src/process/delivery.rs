@@ -13,7 +13,7 @@ use crate::mutant::Mutant;
 use bourdon_wire::Instant;
 
 /// The parts that a message may be for besides the application.
-pub(super) type Own<'a> = (&'a mut Clients, &'a mut super::coordinate::Coordinator);
+pub(super) type Own<'a> = (&'a mut Clients, &'a mut super::coordinate::Coordinating);
 
 impl Process {
     /// Delivers the messages that are due, at most `limit` (give or take one datagram's); returns how many, or 1 for a
@@ -57,6 +57,9 @@ impl Process {
         }
         if !self.data.end.is_open() || self.data.barrier.is_active() {
             count += self.deliver_ends(now, limit - count.min(limit), count == 0, &mut emit);
+        }
+        if self.coordination.has_reports() {
+            self.pass_reports(now);
         }
         count
     }

@@ -212,7 +212,7 @@ impl Process {
             self.release_donor();
             self.clients.renumber();
         }
-        self.begin_coordination(beginning.order);
+        self.begin_coordination(now, beginning.order);
         self.past.note_next(&self.data.view, &self.data.beginning);
         self.settle_doubt();
         self.heartbeat.due = now;
@@ -244,7 +244,7 @@ impl Process {
         self.identity.doubt = Some(Doubt { incarnation, instance, epoch, published });
         self.unsettled.clear();
         self.transfer.removed();
-        self.coordination.end();
+        self.end_coordination(now);
         debug_assert!(epoch > self.data.view.epoch, "a process is removed by a later view");
         let value = value.filter(|_| self.cx.config.mutant != Some(Mutant::DecisionForgotten));
         let knows = value.is_some();

@@ -201,7 +201,7 @@ impl Process {
             let epoch = self.data.view.epoch;
             self.unsettled.clear();
             self.transfer.removed();
-            self.coordination.end();
+            self.end_coordination(now);
             (0..self.cx.config.members).for_each(|rank| self.detector.left(Rank(rank)));
             self.identity.doubt = None;
             self.clock = Default::default();

@@ -20,7 +20,7 @@ impl Process {
         if let State::Member(joined) = &mut self.state
             && core::mem::replace(&mut joined.no_majority, lacks) != lacks
         {
-            self.note_suspects();
+            self.note_suspects(now);
             self.cx.event(if lacks { Event::NoMajority } else { Event::Majority });
         }
         match verdict {

@@ -2,7 +2,7 @@
 
 use super::{Process, Standing};
 use crate::config::{Role, Start};
-use crate::control::state_transfer::{Donor, PARTS_AHEAD, POSITION_IDLE_NS, SnapshotFetch, Taken};
+use crate::control::state_transfer::{Donor, PARTS_AHEAD, POSITION_IDLE_NS, SnapshotFetch, Taken, Unfinished};
 use crate::counters::Counter;
 use crate::event::{Event, Refusal};
 use crate::mutant::Mutant;
@@ -74,7 +74,10 @@ impl Transfer {
     }
 
     pub(super) fn held_bytes(&self) -> usize {
-        let made = |donor: &Donor| donor.bytes.as_ref().map_or(0, Vec::len);
+        let made = |donor: &Donor| {
+            let unfinished = donor.unfinished.as_ref().map_or(0, |it| it.state.len());
+            donor.bytes.as_ref().map_or(unfinished, Vec::len)
+        };
         let made = self.donor.iter().chain(&self.position).map(made).sum::<usize>();
         made + self.fetch.as_ref().map_or(0, SnapshotFetch::held_bytes) + self.arrived.as_ref().map_or(0, Vec::len)
     }
@@ -109,21 +112,42 @@ impl Process {
             position.streams.iter_mut().for_each(|stream| stream.sequence = stream.sequence.next());
             position.order = position.order.next();
         }
-        let mut bytes = Vec::with_capacity(state.len() + 256);
-        position.write(&mut bytes);
-        bytes.extend_from_slice(state);
-        let Some(donor) = &mut self.transfer.donor else { return Ok(()) };
-        donor.give(bytes);
-        let Some(donor) = self.transfer.donor.take() else { return Ok(()) };
-        self.send_parts(now, &donor, 0, 1);
-        self.transfer.donor = Some(donor);
+        let unfinished = Unfinished { ticket: self.want_table(), position, state: state.to_vec() };
+        if let Some(donor) = &mut self.transfer.donor {
+            donor.unfinished = Some(unfinished);
+        }
+        self.pass_reports(now);
         Ok(())
     }
 
-    /// Exactly what has been delivered, clients' messages and commands of locks included.
+    /// Exactly what has been delivered, clients' messages included. The table of locks is the coordinator's, and is
+    /// asked for.
     fn position(&self) -> Option<Position> {
         let position = self.data.position()?;
-        Some(Position { clients: self.clients.runs(), locks: self.coordination.table(), ..position })
+        Some(Position { clients: self.clients.runs(), ..position })
+    }
+
+    /// The coordinator gives the table that a snapshot or a position waits for.
+    pub(super) fn on_table(&mut self, now: Instant, ticket: u64, table: &[u8]) {
+        if let Some(mut donor) = self.transfer.donor.take() {
+            if donor.complete(ticket, table) {
+                self.send_parts(now, &donor, 0, 1);
+            }
+            self.transfer.donor = Some(donor);
+        }
+        if let Some(mut served) = self.transfer.position.take() {
+            if served.complete(ticket, table) {
+                self.send_parts(now, &served, 0, 1);
+            }
+            self.keep_position(served);
+        }
+    }
+
+    /// A position that fits in one part is not kept.
+    fn keep_position(&mut self, served: Donor) {
+        if served.unfinished.is_some() || served.part(1, self.part_bytes()).is_some() {
+            self.transfer.position = Some(served);
+        }
     }
 
     pub(super) fn on_transfer(&mut self, now: Instant, epoch: Epoch, body: &[u8]) {
@@ -174,7 +198,7 @@ impl Process {
         self.want_snapshot(now);
     }
 
-    /// An observer that begins live asks for this process's position. A position that fits in one part is not kept.
+    /// An observer that begins live asks for this process's position.
     fn on_position_request(&mut self, now: Instant, epoch: Epoch, record: &records::Transfer) {
         let (ticket, reply_to) = (record.ticket.get(), record.reply_to);
         if Some(Rank(record.donor.get())) != self.data.own() || !reply_to.is_reachable() {
@@ -188,25 +212,23 @@ impl Process {
         }
         let same = |served: &Donor| served.ticket == ticket && served.reply_to == reply_to;
         let (part, count) = (record.part.get(), record.count.get().clamp(1, PARTS_AHEAD));
-        let made = self.transfer.position.take_if(|served| same(served));
-        let Some(served) = made.or_else(|| self.make_position(now, ticket, reply_to)) else { return };
+        let Some(served) = self.transfer.position.take_if(|served| same(served)) else {
+            return self.make_position(now, ticket, reply_to);
+        };
         self.send_parts(now, &served, part, count);
-        if served.part(1, self.part_bytes()).is_some() {
-            self.transfer.position = Some(Donor { asked_at: now, ..served });
-        }
+        self.keep_position(Donor { asked_at: now, ..served });
     }
 
-    /// This process's position, for a process that asks; `None` in the middle of a message, or while another process is
-    /// served.
-    fn make_position(&self, now: Instant, ticket: u32, reply_to: Address) -> Option<Donor> {
+    /// Sends this process's position to a process that asks; nothing in the middle of a message, or while another
+    /// process is served.
+    fn make_position(&mut self, now: Instant, ticket: u32, reply_to: Address) {
         if self.transfer.position.as_ref().is_some_and(|served| now.since(served.asked_at) < POSITION_IDLE_NS) {
-            return None;
+            return;
         }
-        let (position, mut bytes) = (self.position()?, Vec::new());
-        position.write(&mut bytes);
-        let mut served = Donor::new(now, ticket, reply_to);
-        served.give(bytes);
-        Some(served)
+        let Some(position) = self.position() else { return };
+        let unfinished = Some(Unfinished { ticket: self.want_table(), position, state: Vec::new() });
+        self.transfer.position = Some(Donor { unfinished, ..Donor::new(now, ticket, reply_to) });
+        self.pass_reports(now);
     }
 
     /// Drops the snapshot for a joiner that has become a member, so that the next joiner need not wait.
@@ -365,7 +387,7 @@ impl Process {
         let Some((position, state)) = position.filter(|(position, _)| position.epoch == view.epoch) else {
             return self.next_donor(now);
         };
-        if !self.coordination.can_take_over(&position.locks) {
+        if !self.can_take_over(&position.locks) {
             return self.next_donor(now); // its table is invalid
         }
         let limit_bytes = self.cx.config.limits.max_snapshot_bytes as u64;
@@ -381,7 +403,7 @@ impl Process {
         self.follow(now, view, &beginning);
         self.data.resume(&position);
         self.clients.take_over(&position.clients);
-        self.coordination.take_over(&position.locks);
+        self.take_table_over(now, position.locks);
         if self.cx.config.snapshots && takes_state {
             self.transfer.arrived = Some(state.to_vec());
             self.cx.event(Event::SnapshotReady);

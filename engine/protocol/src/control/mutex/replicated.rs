@@ -7,7 +7,7 @@
 //! in the next view, and the next member in the queue has the lock.
 //!
 //! **Reported once uniform.** A grant is reported to its holder only when a quorum holds everything delivered up to it
-//! ([`Replicated::mark`], [`Replicated::show`]). At `reliable` a command is delivered as soon as it is in order; a
+//! ([`Replicated::show`]). At `reliable` a command is delivered as soon as it is in order; a
 //! member that acted on it then and was cut off would have acted on a command that the others never received.
 //!
 //! Token's number: the order number of the command that made the request the first; if a view change did that, the last
@@ -22,7 +22,7 @@ use crate::mutant::Mutant;
 use crate::view::{Member, View};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
-use bourdon_wire::{DatagramNumber, Epoch, Incarnation, Rank, TopicName, split_name};
+use bourdon_wire::{Epoch, Incarnation, Rank, TopicName, split_name};
 
 /// Requests in the table: a snapshot carries them all, some hundred kilobytes at most.
 const REQUESTS_MAX: usize = 4096;
@@ -31,7 +31,7 @@ const RECENT_MAX: usize = 256;
 
 /// A command to the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Command {
+pub struct Command {
     what: What,
     /// The request, by the name that its member gave it.
     id: u64,
@@ -96,8 +96,8 @@ struct Pending {
     name: TopicName,
     token: FencingToken,
     id: u64,
-    /// By rank: how far delivery had come; `None` until the step that delivered it is over.
-    marks: Option<Vec<DatagramNumber>>,
+    /// The batch of commands that it came with.
+    batch: u64,
 }
 
 /// A grant, as every member sees it.
@@ -141,15 +141,15 @@ impl Replicated {
         }
     }
 
-    /// The next command to publish.
-    pub(crate) fn command(&self) -> Option<&Command> {
-        self.commands.front()
+    /// Whether there are commands to publish.
+    #[inline]
+    pub(crate) fn has_commands(&self) -> bool {
+        !self.commands.is_empty()
     }
 
-    /// The command was published.
-    pub(crate) fn published(&mut self) {
-        let published = self.commands.pop_front();
-        assert!(published.is_some(), "a command is published once");
+    /// The next command to publish; each is given once.
+    pub(crate) fn pop_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
     }
 
     pub(crate) fn ahead(&self, seat: &Seat, name: &TopicName) -> usize {
@@ -159,16 +159,17 @@ impl Replicated {
 
     // ---- the table ------------------------------------------------------------------------------------------------
 
-    /// A command is delivered: `at` has its place in the order.
+    /// A command is delivered: `at` has its place in the order, and the number of its batch.
     pub(crate) fn deliver(
         &mut self,
         seat: &Seat,
         by: Member,
-        at: FencingToken,
+        (at, batch): (FencingToken, u64),
         command: &Command,
         effects: &mut Effects,
     ) {
         let Command { what, id, name } = *command;
+        let at = (at, batch);
         let request = Request { by, id };
         let count: usize = self.table.values().map(|queue| queue.requests.len()).sum();
         if what == What::Release {
@@ -198,7 +199,14 @@ impl Replicated {
     }
 
     /// The first request of a queue may have changed.
-    fn advance(&mut self, seat: &Seat, name: TopicName, had: Option<Request>, at: FencingToken, effects: &mut Effects) {
+    fn advance(
+        &mut self,
+        seat: &Seat,
+        name: TopicName,
+        had: Option<Request>,
+        (at, batch): (FencingToken, u64),
+        effects: &mut Effects,
+    ) {
         let Some(queue) = self.table.get_mut(&name) else { return };
         let Some(first) = queue.requests.front().copied() else {
             self.table.remove(&name);
@@ -219,35 +227,18 @@ impl Replicated {
         if seat.mutant == Some(Mutant::GrantBeforeUniform) {
             effects.granted.push((name, at));
         } else {
-            self.pending.push_back(Pending { name, token: at, id: first.id, marks: None });
+            self.pending.push_back(Pending { name, token: at, id: first.id, batch });
         }
     }
 
-    /// Whether a grant was delivered since the last [`Replicated::mark`].
-    pub(crate) fn has_unmarked(&self) -> bool {
-        self.pending.back().is_some_and(|pending| pending.marks.is_none())
+    /// Whether a grant waits for a quorum to hold this batch.
+    pub(crate) fn awaits(&self, batch: u64) -> bool {
+        self.pending.back().is_some_and(|pending| pending.batch == batch)
     }
 
-    /// Whether a grant waits for a quorum.
-    pub(crate) fn is_waiting(&self) -> bool {
-        !self.pending.is_empty()
-    }
-
-    /// Grants since the last call depend on everything below these marks, by rank.
-    pub(crate) fn mark(&mut self, marks: &[DatagramNumber]) {
-        for pending in self.pending.iter_mut().rev().take_while(|pending| pending.marks.is_none()) {
-            pending.marks = Some(marks.to_vec());
-        }
-    }
-
-    /// Reports the grants that a quorum holds by now; `held` gives how far it holds each rank's stream.
-    pub(crate) fn show(&mut self, held: impl Fn(usize) -> DatagramNumber, effects: &mut Effects) {
-        while let Some(pending) = self.pending.front() {
-            let is_held =
-                |marks: &Vec<DatagramNumber>| marks.iter().enumerate().all(|(rank, mark)| held(rank) >= *mark);
-            if !pending.marks.as_ref().is_some_and(is_held) {
-                return;
-            }
+    /// Reports the grants that a quorum holds by now: it holds all commands up to this batch.
+    pub(crate) fn show(&mut self, held: u64, effects: &mut Effects) {
+        while self.pending.front().is_some_and(|pending| pending.batch <= held) {
             self.show_first(effects);
         }
     }
@@ -277,7 +268,7 @@ impl Replicated {
             if seat.mutant != Some(Mutant::DeadKeepLocks) {
                 queue.requests.retain(|request| view.contains(request.by));
             }
-            self.advance(seat, name, had, at, effects);
+            self.advance(seat, name, had, (at, 0), effects);
         }
         while !self.pending.is_empty() {
             self.show_first(effects);

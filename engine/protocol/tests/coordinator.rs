@@ -1,0 +1,130 @@
+//! The coordinator on another thread: what it and the process hand to each other is late by any time.
+
+use crate::common::{Bench, Effect, Step, Value, data, row, run};
+use bourdon_protocol::{
+    Coordination, CoordinationRefusal, Coordinator, FromCoordinator, LockNews, Loss, MutexKind, Order, Patience, Role,
+};
+use bourdon_wire::records::ballot_steps::{DECIDE, PREPARE};
+use bourdon_wire::{Epoch, Rank, TopicName};
+
+fn name() -> TopicName {
+    TopicName::new("one").unwrap()
+}
+
+/// A member, and its coordinator apart from it.
+struct Apart {
+    bench: Bench,
+    coordinator: Box<Coordinator>,
+}
+
+impl Apart {
+    fn new(order: Order, members: u16, mutex: MutexKind) -> Self {
+        let mut config = Bench::config(order, members, Role::Member(Rank(1)));
+        config.mutex = mutex;
+        let mut bench = Bench::with(config).formed();
+        for other in (0..members).filter(|other| *other != 1) {
+            bench.take(&bench.heartbeat(other, |beat| beat.heard_from = ((1 << members) - 1).into()));
+        }
+        bench.settle();
+        let coordinator = bench.process.release_coordinator();
+        Self { bench, coordinator }
+    }
+
+    /// The coordinator takes what the process has reported.
+    fn report(&mut self) {
+        while let Some(report) = self.bench.process.poll_report() {
+            self.coordinator.take(self.bench.now, report);
+        }
+    }
+
+    /// What the coordinator gives.
+    fn orders(&mut self) -> Vec<FromCoordinator> {
+        let mut orders = Vec::new();
+        self.coordinator.transmit(self.bench.now, |order| orders.push(order));
+        orders
+    }
+
+    fn obey(&mut self, orders: Vec<FromCoordinator>) {
+        orders.into_iter().for_each(|order| self.bench.process.obey(self.bench.now, order));
+    }
+
+    fn news(&mut self) -> Vec<Coordination> {
+        std::iter::from_fn(|| self.coordinator.poll_news()).collect()
+    }
+
+    fn links_sent(&mut self) -> usize {
+        let is_link = |effect: &Effect| matches!(effect, Effect::Control(what, _) if what.starts_with("link"));
+        self.bench.effects().iter().filter(|effect| is_link(effect)).count()
+    }
+
+    /// All go on to the next view.
+    fn change_view(&mut self) {
+        let epoch = self.bench.process.view().epoch;
+        self.bench.take(&Step::of(PREPARE, (1, 0)).from(0));
+        self.bench.take(&Step::with(DECIDE, (1, 0), Value(&[0, 1, 2], 0, &[0, 0, 0])).from(0));
+        self.bench.effects();
+        assert_eq!(self.bench.process.view().epoch, epoch.next());
+    }
+}
+
+#[test]
+fn a_link_message_of_an_earlier_view_is_not_sent() {
+    let mut apart = Apart::new(Order::Fifo, 3, MutexKind::Central);
+    apart.coordinator.tend(apart.bench.now + 1_000_000_000);
+    let late = apart.orders();
+    assert!(!late.is_empty(), "what it announces is repeated until it is acknowledged");
+    apart.change_view();
+    assert_eq!(apart.bench.process.view().epoch, Epoch(2));
+    apart.obey(late);
+    assert_eq!(apart.links_sent(), 0, "it would count as the first of this view");
+    apart.report();
+    let orders = apart.orders();
+    apart.obey(orders);
+    assert_eq!(apart.links_sent(), 2, "this view's announcement, to each of the others");
+}
+
+#[test]
+fn a_grant_waits_until_a_quorum_is_reported() {
+    let mut apart = Apart::new(Order::Total, 5, MutexKind::Replicated);
+    let id = apart.coordinator.lock(name(), Patience::Forever).unwrap();
+    let orders = apart.orders();
+    apart.obey(orders);
+    apart.bench.effects();
+    apart.bench.take(&data(0, 0, 0, 0, &[run(1, 0, 1)]));
+    apart.bench.effects();
+    apart.report();
+    assert_eq!(apart.news(), [], "two of five hold it");
+    apart.bench.take(&row(2, &[(1, 0), (1, 0), (0, 0), (0, 0), (0, 0)]));
+    assert_eq!(apart.news(), [], "that was not reported yet");
+    apart.report();
+    let news = apart.news();
+    assert!(matches!(news[..], [Coordination::Lock(of, LockNews::Granted(_))] if of == id), "{news:?}");
+}
+
+#[test]
+fn a_command_given_before_the_removal_is_not_published_after_it() {
+    let mut apart = Apart::new(Order::Total, 3, MutexKind::Replicated);
+    apart.coordinator.lock(name(), Patience::Forever).unwrap();
+    let late = apart.orders();
+    apart.bench.take(&Step::of(PREPARE, (1, 0)).from(0));
+    apart.bench.take(&Step::with(DECIDE, (1, 0), Value(&[0, 2], 0, &[0, 0, 0])).from(0));
+    apart.bench.effects();
+    apart.obey(late);
+    assert!(!apart.bench.process.has_to_send(), "this incarnation publishes nothing any more");
+    apart.report();
+    let news = apart.news();
+    assert!(matches!(news[..], [Coordination::Lock(_, LockNews::Lost(Loss::Removed))]), "{news:?}");
+}
+
+#[test]
+fn a_silent_data_plane_fences() {
+    let mut apart = Apart::new(Order::Total, 3, MutexKind::Replicated);
+    let id = apart.coordinator.lock(name(), Patience::Forever).unwrap();
+    apart.coordinator.note_silence(true);
+    let lost = Coordination::Lock(id, LockNews::Lost(Loss::NoMajority));
+    assert_eq!(apart.news(), [lost]);
+    let refused = apart.coordinator.lock(name(), Patience::Forever);
+    assert_eq!(refused.err(), Some(CoordinationRefusal::NoMajority));
+    apart.coordinator.note_silence(false);
+    assert!(apart.coordinator.lock(name(), Patience::Forever).is_ok(), "it is heard again");
+}
