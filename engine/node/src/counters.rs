@@ -127,6 +127,7 @@ node_cells! {
     Sleeps = "sleeps", "times the data agent slept";
     Gated = "gated_rounds", "rounds in which a full subscription ring held up delivery";
     Overruns = "overruns", "messages an observer skipped because a subscription ring was full";
+    ControlFull = "control_full", "rounds in which the control thread had no room for what the data agent learned";
     PublicationsDropped = "publications_dropped", "messages taken from the application that the group can never take";
     EventsDropped = "events_dropped", "events that a thread of the application had not fetched in time";
 }
@@ -239,6 +240,7 @@ pub struct AgentFigures {
     pub sleeps: u64,
     pub gated: u64,
     pub overruns: u64,
+    pub control_full: u64,
     pub publications_dropped: u64,
     pub events_dropped: u64,
 }
@@ -298,6 +300,7 @@ impl CountersWriter {
             NodeCell::Sleeps => figures.sleeps,
             NodeCell::Gated => figures.gated,
             NodeCell::Overruns => figures.overruns,
+            NodeCell::ControlFull => figures.control_full,
             NodeCell::PublicationsDropped => figures.publications_dropped,
             NodeCell::EventsDropped => figures.events_dropped,
         };

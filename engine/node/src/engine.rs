@@ -6,9 +6,9 @@
 use crate::clock::{Clock, Time};
 use bourdon_port::{Port, PortError, To};
 use bourdon_protocol::{
-    CallId, Claim, Config, Coordination, CoordinationRefusal, Counters, Delivery, Destination, DirectMessage,
-    DirectOutcome, DirectRefusal, Event, Leadership, LockId, LockStanding, Outgoing, Participation, Patience, Process,
-    Refusal, Satisfied,
+    CallId, Claim, Config, Coordination, CoordinationRefusal, Coordinator, Counters, Delivery, Destination,
+    DirectMessage, DirectOutcome, DirectRefusal, Event, FromCoordinator, Leadership, LockId, LockStanding, Outgoing,
+    Participation, Patience, Process, Refusal, Satisfied, ToCoordinator,
 };
 use bourdon_wire::{Address, Incarnation, Instant, Rank, Sequence, TopicId, TopicName};
 use std::time::Duration;
@@ -415,6 +415,28 @@ impl<P: Port, C: Time> Engine<P, C> {
         let asked = ask(&mut self.process);
         self.owes |= asked.is_ok();
         asked
+    }
+
+    /// Takes the coordinator out, for a thread of its own: see [`Process::release_coordinator`].
+    pub(crate) fn release_coordinator(&mut self) -> Box<Coordinator> {
+        self.process.release_coordinator()
+    }
+
+    /// The next value for that coordinator.
+    #[inline]
+    pub(crate) fn poll_report(&mut self) -> Option<ToCoordinator> {
+        self.process.poll_report()
+    }
+
+    /// Gives a value back that found no room.
+    pub(crate) fn return_report(&mut self, report: ToCoordinator) {
+        self.process.return_report(report);
+    }
+
+    /// Does what the coordinator gives.
+    pub(crate) fn obey(&mut self, order: FromCoordinator) {
+        self.owes = true;
+        self.process.obey(self.now, order);
     }
 
     /// Leaves the group; [`Event::Left`] reports when the others have gone on without this process.

@@ -1,10 +1,11 @@
 //! A node with threads of its own: the application publishes and receives through rings.
 //!
 //! An inline node needs its application to poll it; an application that computes, blocks or waits for a user can't
-//! promise that. Here the data agent (`threaded/agent.rs`) keeps the protocol going on its own thread, and the control
-//! agent (`admin/server.rs`) answers clients that query it. The application's threads hold a [`Publication`] or a
-//! [`Subscription`] each: one end of a ring whose other end the data agent has. Rings carry messages only. All else is
-//! rare and goes by mailbox, as values: commands to the agent, events from it.
+//! promise that. Here the data agent (`threaded/agent.rs`) keeps the protocol going on its own thread, the control
+//! thread (`threaded/control.rs`) decides about locks and elections, and the admin thread (`admin/server.rs`) answers
+//! clients that query the node. The application's threads hold a [`Publication`] or a [`Subscription`] each: one end of
+//! a ring whose other end the data agent has. Rings carry messages only. All else is rare and goes by mailbox, as
+//! values: commands to the agent, events from it.
 //!
 //! The design has rings carry positions in the protocol's logs; these carry bytes. Copying 64 bytes costs some
 //! nanoseconds, while lending the log's memory to other threads would need unsafe code in the protocol that is pure
@@ -16,6 +17,7 @@
 
 mod agent;
 pub(crate) mod commands;
+mod control;
 mod direct;
 pub(crate) mod events;
 mod frames;
@@ -38,7 +40,6 @@ use crate::inline::{Node, NodeError};
 use crate::mailbox::{Receiver, Sender, mailbox};
 use crate::placement::place_current_thread;
 use crate::threaded::locks::Locks;
-use crate::threaded::locks::broker::Broker;
 use crate::topics::{Filter, Pattern};
 use agent::{Agent, Outlet, frame_guess_bytes};
 use bourdon_port::{Port, Waker};
@@ -46,7 +47,8 @@ use bourdon_protocol::CallId;
 use bourdon_ring::counters as cells;
 use bourdon_ring::signal::{Bell, Flag, Sleeper, doorbell, watermark};
 use bourdon_ring::spsc;
-use commands::{COMMANDS_MAX, Command, Commands, Reply};
+use commands::{COMMANDS_MAX, Command, Commands, LockCommands, Reply};
+use control::{ControlThread, DataEnd, FromData, ToControl};
 use direct::{DirectCommand, NEWS_MAX, Post};
 use events::EVENTS_MAX;
 use handles::Inlet;
@@ -78,12 +80,14 @@ pub struct ThreadedNode {
     data: Option<JoinHandle<Result<(), NodeError>>>,
     /// The data agent has ended.
     ended: Flag,
-    control: Option<Control>,
+    admin: Option<Control>,
+    control: Option<ControlThread>,
     events: Receiver<NodeEvent>,
     /// Rung for events and news of direct messages.
     events_waker: Waker,
     counters: CountersFile,
     commands: Commands,
+    lock_commands: LockCommands,
     news: Receiver<DirectNews>,
     /// Direct messages sent so far.
     tickets: u64,
@@ -114,6 +118,7 @@ struct Ready {
     commands: Commands,
     counters: CountersFile,
     cells: cells::Reader,
+    from_data: FromData,
 }
 
 /// What the data agent's thread is given.
@@ -124,6 +129,7 @@ struct Given {
     listeners: [Sender<NodeEvent>; 2],
     replies: Sender<Reply>,
     news: Sender<DirectNews>,
+    control: ToControl,
     held_up: cells::Writer,
     sleeper: Sleeper,
     /// Of the sleeper, for senders of commands.
@@ -155,15 +161,10 @@ impl ThreadedNode {
         settings.check()?;
         settings.check_ring_memory(handles.publications, handles.subscriptions.len())?;
         let io = |doing| move |source| NodeError::Io { doing, source };
-        let (sleeper, bell) = doorbell();
-        let (gate, gate_bell) = doorbell();
+        let ((sleeper, bell), (gate, gate_bell)) = (doorbell(), doorbell());
         let (held_up, held_up_by) = cells::in_memory(1);
-        let ring_bytes = settings.threads.publication_ring_bytes;
-        let (producers, publications): (Vec<_>, _) =
-            (0..handles.publications).map(|_| spsc::channel(ring_bytes)).unzip();
-        let pairs = handles.subscriptions.iter().map(|patterns| subscribe(settings, patterns));
-        let pairs: Vec<_> = pairs.collect::<Result<_, _>>().map_err(io("making an eventfd"))?;
-        let (outlets, inlets): (_, Vec<_>) = pairs.into_iter().unzip();
+        let (producers, publications) = publications(settings, handles);
+        let (outlets, inlets) = subscriptions(settings, handles)?;
         let events_waker = Waker::new().map_err(io("making an eventfd"))?;
         let wake = || {
             let waker = events_waker.clone();
@@ -171,7 +172,8 @@ impl ThreadedNode {
         };
         let (listener, events) = mailbox(EVENTS_MAX, wake());
         let (news_sender, news) = mailbox(NEWS_MAX, wake());
-        let seats = server::prepare().map_err(io("preparing the control thread"))?;
+        let seats = server::prepare().map_err(io("preparing the admin socket"))?;
+        let (control, ways) = control::prepare().map_err(io("preparing the control thread"))?;
         let (stop, ended) = (Flag::new(), Flag::new());
         let given = Given {
             settings: settings.clone(),
@@ -180,14 +182,15 @@ impl ThreadedNode {
             listeners: [listener, seats.listener],
             replies: seats.replies,
             news: news_sender,
+            control: ways.data,
             held_up,
             sleeper,
             bell: bell.clone(),
             gate,
             stop: stop.clone(),
         };
-        let (data, ready) = stand_up(given, ended.clone(), events_waker.clone())?;
-        let Ready { info, waker, commands, counters, cells } = ready;
+        let (data, ready) = stand_up(given, ended.clone(), [events_waker.clone(), ways.waker])?;
+        let Ready { info, waker, commands, counters, cells, from_data } = ready;
         let mut node = Self {
             info,
             stop,
@@ -195,17 +198,20 @@ impl ThreadedNode {
             bell: bell.clone(),
             data: Some(data),
             ended,
+            admin: None,
             control: None,
             events,
             events_waker,
             counters,
             commands,
+            lock_commands: ways.commands,
             news,
             tickets: 0,
             datagram_max_bytes: settings.limits.mtu_bytes,
         };
-        node.start_control(seats.control, cells)?;
         let is_member = settings.process.role == Role::Member;
+        node.start_control(control, from_data, is_member)?;
+        node.start_admin(seats.control, cells)?;
         let publication = |producer| Publication {
             producer,
             bell: bell.clone(),
@@ -219,19 +225,26 @@ impl ThreadedNode {
         Ok((node, publications, subscriptions))
     }
 
+    fn start_control(&mut self, prepared: control::Prepared, data: FromData, is_member: bool) -> Result<(), NodeError> {
+        let started = prepared.start(data, self.ended.clone(), is_member);
+        let doing = "starting the control thread";
+        self.control = Some(started.map_err(|source| NodeError::Io { doing, source })?);
+        Ok(())
+    }
+
     /// Opens the admin socket beside the counters file.
-    fn start_control(&mut self, prepared: server::Prepared, cells: cells::Reader) -> Result<(), NodeError> {
+    fn start_admin(&mut self, prepared: server::Prepared, cells: cells::Reader) -> Result<(), NodeError> {
         let (commands, waker, stop) = (self.commands.clone(), self.waker.clone(), self.stop.clone());
         let agent = server::AgentHandle { commands, waker, stop };
         let (directory, name) = (self.counters.directory(), format!("{}{SOCKET_SUFFIX}", self.counters.stem()));
         directory.check_socket(&name)?;
-        let control = prepared.start(&self.counters, cells, agent, self.locks()).map_err(|source| NodeError::File {
+        let admin = prepared.start(&self.counters, cells, agent, self.locks()).map_err(|source| NodeError::File {
             what: "the admin socket",
             path: directory.path().join(&name),
             source,
         })?;
-        self.info.socket_path = control.path();
-        self.control = Some(control);
+        self.info.socket_path = admin.path();
+        self.admin = Some(admin);
         Ok(())
     }
 
@@ -271,7 +284,7 @@ impl ThreadedNode {
 
     /// The group's locks and elections, for any thread; it outlives the node, and then reports that the node has ended.
     pub fn locks(&self) -> Locks {
-        Locks::new(self.commands.clone())
+        Locks::new(self.lock_commands.clone())
     }
 
     /// What it chose.
@@ -314,6 +327,7 @@ impl ThreadedNode {
         self.waker.wake();
         let joined = self.data.take().map(JoinHandle::join);
         drop(self.control.take());
+        drop(self.admin.take());
         match joined {
             Some(Err(panic)) if !std::thread::panicking() => std::panic::resume_unwind(panic),
             Some(Ok(outcome)) => outcome,
@@ -329,10 +343,14 @@ impl Drop for ThreadedNode {
 }
 
 /// Starts the data agent and waits until it runs.
-fn stand_up(given: Given, ended: Flag, waker: Waker) -> Result<(JoinHandle<Result<(), NodeError>>, Ready), NodeError> {
+fn stand_up(
+    given: Given,
+    ended: Flag,
+    wakers: [Waker; 2],
+) -> Result<(JoinHandle<Result<(), NodeError>>, Ready), NodeError> {
     let (ready, stands) = sync_channel(1);
     let io = |source| NodeError::Io { doing: "starting the data agent", source };
-    let data = spawn_agent(given, ready, ended, waker).map_err(io)?;
+    let data = spawn_agent(given, ready, ended, wakers).map_err(io)?;
     match stands.recv() {
         Ok(ready) => Ok((data, ready)),
         Err(_) => {
@@ -346,12 +364,12 @@ fn spawn_agent(
     given: Given,
     ready: SyncSender<Ready>,
     ended: Flag,
-    waker: Waker,
+    wakers: [Waker; 2],
 ) -> std::io::Result<JoinHandle<Result<(), NodeError>>> {
     Builder::new().name("bourdon-data".to_owned()).spawn(move || {
         let outcome = run_agent(given, ready);
         ended.set();
-        waker.wake();
+        wakers.iter().for_each(Waker::wake);
         outcome
     })
 }
@@ -360,7 +378,7 @@ fn spawn_agent(
 fn run_agent(given: Given, ready: SyncSender<Ready>) -> Result<(), NodeError> {
     let settings = &given.settings;
     place_current_thread(settings.threads.core)?;
-    let node = Node::join(settings)?;
+    let mut node = Node::join(settings)?;
     let (file, counters) = node.share_counters(settings)?;
     let info = Info {
         local_address: node.local_address(),
@@ -370,15 +388,24 @@ fn run_agent(given: Given, ready: SyncSender<Ready>) -> Result<(), NodeError> {
         counters_path: file.path(),
         socket_path: PathBuf::new(),
     };
-    let (waker, mut bell) = (node.port().waker(), given.bell);
-    let doorbell = waker.clone();
-    let ring = move || {
-        if bell.must_ring() {
-            doorbell.wake();
+    let waker = node.port().waker();
+    let ring = || {
+        let (doorbell, mut bell) = (waker.clone(), given.bell.clone());
+        move || {
+            if bell.must_ring() {
+                doorbell.wake();
+            }
         }
     };
-    let (sender, commands) = mailbox(COMMANDS_MAX, ring);
-    let standing = Ready { info, waker, commands: sender, counters: file, cells: counters.reader() };
+    let (sender, commands) = mailbox(COMMANDS_MAX, ring());
+    let (control, orders) = DataEnd::new(given.control, node.now(), ring());
+    let from_data = FromData {
+        coordinator: node.release_coordinator(),
+        orders,
+        suspect_after_ns: node.process().config().timing.detector.suspect_after_ns,
+    };
+    let cells = counters.reader();
+    let standing = Ready { info, waker, commands: sender, counters: file, cells, from_data };
     if ready.send(standing).is_err() {
         return Ok(()); // no caller waits for this node any more
     }
@@ -393,7 +420,8 @@ fn run_agent(given: Given, ready: SyncSender<Ready>) -> Result<(), NodeError> {
         commands,
         replies: given.replies,
         post: Post::new(given.news),
-        broker: Broker::new(is_member),
+        control,
+        is_halted: false,
         held_up: given.held_up,
         sleeper: given.sleeper,
         gate: given.gate,
@@ -408,6 +436,20 @@ fn run_agent(given: Given, ready: SyncSender<Ready>) -> Result<(), NodeError> {
     let outcome = agent.run(idler);
     wakers.iter().for_each(Waker::wake); // the rings are gone: no thread shall wait for them
     Ok(outcome?)
+}
+
+/// Both ends of every publication's ring.
+fn publications(settings: &Settings, handles: &Handles) -> (Vec<spsc::Producer>, Vec<spsc::Consumer>) {
+    let ring_bytes = settings.threads.publication_ring_bytes;
+    (0..handles.publications).map(|_| spsc::channel(ring_bytes)).unzip()
+}
+
+/// Both ends of every subscription's ring.
+fn subscriptions(settings: &Settings, handles: &Handles) -> Result<(Vec<Outlet>, Vec<Inlet>), NodeError> {
+    let pairs = handles.subscriptions.iter().map(|patterns| subscribe(settings, patterns));
+    let pairs: Result<Vec<_>, _> = pairs.collect();
+    let pairs = pairs.map_err(|source| NodeError::Io { doing: "making an eventfd", source })?;
+    Ok(pairs.into_iter().unzip())
 }
 
 fn subscribe(settings: &Settings, patterns: &[Pattern]) -> std::io::Result<(Outlet, Inlet)> {

@@ -3,8 +3,8 @@
 use crate::common::{PATIENCE, World, until};
 use bourdon::settings::MutexKind;
 use bourdon::{
-    CoordinationRefusal, FencingToken, Guard, LockError, LockState, Locks, Loss, Lost, Participation, Publication,
-    Settings, Subscription, ThreadedNode, TopicName, Wait,
+    CoordinationRefusal, FencingToken, Guard, LockError, LockState, Locks, Loss, Lost, NodeEvent, Participation,
+    Publication, Settings, Subscription, ThreadedNode, TopicName, Wait,
 };
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
@@ -150,6 +150,28 @@ fn a_holder_without_a_majority_loses_the_lock_and_waiters_are_released() {
     ends.into_iter().for_each(|end| end.join().expect("no panic"));
 }
 
+/// A callback blocks the control thread, as a debugger would.
+#[test]
+fn a_silent_control_thread_stops_the_data_plane() {
+    let world = World::new(1);
+    let (mut node, _publication, _subscription) = start(&world.member(0));
+    let (release, blocked) = channel::<()>();
+    let blocked = Mutex::new(blocked);
+    let locks = node.locks();
+    let guard = held(&locks, "one");
+    let mut next_event = |what: &str, is_it: fn(&NodeEvent) -> bool| {
+        until(what, || std::iter::from_fn(|| node.poll_event()).any(|event| is_it(&event)));
+    };
+    let waits = locks.begin_with(name("one"), Wait::Forever, move || {
+        let _ = blocked.lock().expect("no panic").recv(); // it is over once the sender is gone
+    });
+    next_event("it to stop", |event| matches!(event, NodeEvent::Halted));
+    drop(release);
+    next_event("it to go on", |event| matches!(event, NodeEvent::Resumed));
+    drop(guard);
+    drop(waits.wait().expect("it is granted"));
+}
+
 #[test]
 fn a_lock_goes_on_when_its_holders_node_ends() {
     for mutex in [MutexKind::Replicated, MutexKind::Central, MutexKind::TokenRing] {
@@ -227,12 +249,14 @@ impl Session {
 
     /// The next line in which the state is this one.
     fn until(&mut self, kind: &str, state: &str) -> Value {
+        let mut lines = Vec::new();
         loop {
             let mut line = self.next();
-            assert!(line[kind].is_object(), "{line} instead of {state}");
+            assert!(line[kind].is_object(), "{line} instead of {state} after {lines:?}");
             if line[kind]["state"] == state {
                 return line[kind].take();
             }
+            lines.push(line);
         }
     }
 }
@@ -245,6 +269,7 @@ fn a_connection_to_the_admin_socket_holds_a_lock_until_it_is_closed() {
     let mut first = Session::open(node(0), r#"{"request":"lock","name":"one"}"#);
     let granted = first.until("lock", "granted");
     assert!(granted["token"]["epoch"].is_u64() && granted["token"]["number"].is_u64(), "{granted}");
+    drop(held(&locks(&nodes, 1), "another")); // now it knows that the group has formed
     let mut tries = Session::open(node(1), r#"{"request":"lock","name":"one","try":true}"#);
     tries.until("lock", "busy");
     assert_eq!(tries.next(), Value::Null, "that was all");

@@ -189,6 +189,8 @@ fn name(event: &NodeEvent) -> &'static str {
         NodeEvent::Reached(_) => return "reached",
         NodeEvent::Waiting(_) => return "waiting",
         NodeEvent::BirthNotStored(_) => return "birth_not_stored",
+        NodeEvent::Halted => return "halted",
+        NodeEvent::Resumed => return "resumed",
     };
     match event {
         Event::View { .. } => "view",

@@ -1,7 +1,7 @@
-//! The control agent: the thread that answers on the admin socket.
+//! The admin thread: it answers on the admin socket.
 //!
 //! A client that queries a node may be slow, hostile or gone. The thread that keeps the group going must not serve it.
-//! So the control agent serves it, and sends the data agent commands. It reads figures from the counters without a
+//! So a thread of its own serves it, and sends the data agent commands. It reads figures from the counters without a
 //! command.
 //!
 //! Invariants: nothing here grows without bound: [`CONNECTIONS_MAX`] connections, and [`SESSIONS_MAX`] that hold locks
@@ -57,7 +57,7 @@ pub(crate) struct Seats {
     pub(crate) replies: Sender<Reply>,
 }
 
-/// What the control thread will own.
+/// What the admin thread will own.
 pub(crate) struct Prepared {
     poll: Poll,
     waker: Arc<mio::Waker>,
@@ -85,7 +85,7 @@ pub(crate) fn prepare() -> io::Result<Seats> {
     Ok(Seats { listener, replies: reply_sender, control: Prepared { poll, waker, events, replies } })
 }
 
-/// The running control thread.
+/// The running admin thread.
 #[derive(Debug)]
 pub(crate) struct Control {
     thread: Option<JoinHandle<()>>,
@@ -125,7 +125,7 @@ impl Prepared {
         };
         // Made first, so that the socket is removed whatever fails.
         let mut control = Control { thread: None, end, waker, directory, name };
-        let builder = Builder::new().name("bourdon-control".to_owned());
+        let builder = Builder::new().name("bourdon-admin".to_owned());
         control.thread = Some(builder.spawn(move || thread.run())?);
         Ok(control)
     }

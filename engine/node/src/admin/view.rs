@@ -1,4 +1,4 @@
-//! The view, as the admin socket reports it: taken by the engine's thread, written as JSON by the control thread.
+//! The view, as the admin socket reports it: taken by the engine's thread, written as JSON by the admin thread.
 
 use bourdon_protocol::{Process, Standing, View};
 use bourdon_wire::{Instant, OrderNumber, Rank};

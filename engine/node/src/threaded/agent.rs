@@ -22,11 +22,11 @@ use crate::idle::Idler;
 use crate::inline::Node;
 use crate::mailbox::{Receiver, Sender};
 use crate::threaded::commands::{COMMANDS_MAX, Command, Reply};
+use crate::threaded::control::DataEnd;
 use crate::threaded::direct::Post;
 use crate::threaded::events::NodeEvent;
 use crate::threaded::frames::{DELIVERED_BYTES, Delivered, Published};
 use crate::threaded::held_up;
-use crate::threaded::locks::broker::Broker;
 use crate::threaded::waits::{FOLLOWING_NS, ViewWait, Waiting};
 use crate::topics::Filter;
 use crate::transport::Reach;
@@ -47,6 +47,8 @@ const TAKE_LIMIT: usize = 256;
 const LINGER_NS: u64 = 1_000_000_000;
 /// The assumed length of the longest message until a longer message arrives: a datagram's worth.
 const FRAME_GUESS_BYTES: usize = 1536;
+/// How long an agent that stands still sleeps before it looks for its control thread again.
+const HALTED_SLEEP: Duration = Duration::from_millis(1);
 /// The longest sleep meanwhile.
 const LINGER_SLEEP: Duration = Duration::from_millis(1);
 
@@ -137,15 +139,17 @@ pub(crate) struct Agent {
     pub(crate) node: Node,
     pub(crate) publications: Vec<spsc::Consumer>,
     pub(crate) outlets: Vec<Outlet>,
-    /// The receivers of events: the application and the control thread.
+    /// The receivers of events: the application and the admin thread.
     pub(crate) listeners: [Sender<NodeEvent>; 2],
     pub(crate) commands: Receiver<Command>,
-    /// The answers to the control thread.
+    /// The answers to the admin thread.
     pub(crate) replies: Sender<Reply>,
     /// The application's direct messages.
     pub(crate) post: Post,
-    /// Its locks and elections.
-    pub(crate) broker: Broker,
+    /// The control thread, which has its locks and elections.
+    pub(crate) control: DataEnd,
+    /// It was reported that this agent has stopped.
+    pub(crate) is_halted: bool,
     /// Why publications are blocked: cell 0, for the application to read.
     pub(crate) held_up: cells::Writer,
     /// Rung by publishers and senders of commands.
@@ -194,6 +198,9 @@ impl Agent {
     /// Runs one round. Returns how much was done.
     fn do_work(&mut self) -> Result<usize, PortError> {
         self.figures.rounds += 1;
+        if self.halts() {
+            return Ok(0);
+        }
         let mut work_count = self.take_publications();
         let limit = self.delivery_limit();
         let (outlets, keeps) = (&mut self.outlets, self.keeps_all);
@@ -208,6 +215,9 @@ impl Agent {
             outlets.iter_mut().for_each(Outlet::show);
             self.figures.overruns = outlets.iter().map(|outlet| outlet.overruns.get()).sum();
         }
+        // First: a lock that an application asks for because of an event is asked for after what caused the event.
+        work_count += self.control.exchange(&mut self.node);
+        self.figures.control_full = self.control.full;
         while let Some(event) = self.node.poll_event() {
             work_count += 1;
             self.report(event.into());
@@ -226,13 +236,26 @@ impl Agent {
         }
         work_count += self.obey();
         work_count += self.post.collect(&mut self.node);
-        work_count += self.broker.work(&mut self.node);
         let reach = self.node.reach();
         if reach != self.reach {
             self.reach = reach;
             reach.into_iter().for_each(|reach| self.report(NodeEvent::Reached(reach)));
         }
         Ok(work_count)
+    }
+
+    /// Whether this agent stands still, because its control thread does.
+    #[inline]
+    fn halts(&mut self) -> bool {
+        let is_halted = self.control.is_halted(self.node.clock().now());
+        if is_halted != self.is_halted {
+            self.is_halted = is_halted;
+            self.report(if is_halted { NodeEvent::Halted } else { NodeEvent::Resumed });
+        }
+        if is_halted {
+            std::thread::sleep(HALTED_SLEEP);
+        }
+        is_halted
     }
 
     fn take_publications(&mut self) -> usize {
@@ -300,7 +323,7 @@ impl Agent {
 
     #[cold]
     fn carry_out(&mut self, command: Command) {
-        let (node, broker) = (&mut self.node, &mut self.broker);
+        let node = &mut self.node;
         match command {
             Command::Sync => {
                 if let Err(refusal) = node.sync(None) {
@@ -321,16 +344,11 @@ impl Agent {
                 let report = ViewReport::of(node.process(), node.now());
                 self.reply(Reply::View(Box::new(report)));
             }
-            Command::Lock(name, wait, answer) => broker.lock(node, name, wait, answer),
-            Command::Unlock(request) => broker.unlock(node, &request),
-            Command::Elect(name, participation, answer) => broker.elect(node, name, participation, answer),
-            Command::Resign(name, request) => broker.resign(&name, &request),
-            Command::LeaveElection(name, request) => broker.leave_election(&name, &request),
         }
     }
 
     fn reply(&mut self, reply: Reply) {
-        // Each command that waits has room for its answer; the control thread takes all answers before it sends more.
+        // Each command that waits has room for its answer; the admin thread takes all answers before it sends more.
         if let Err(TrySendError::Full(_)) = self.replies.try_send(reply) {
             self.figures.events_dropped += 1;
         }
@@ -359,12 +377,13 @@ impl Agent {
         let publishable = self.held_up.get(0) == 0 && self.publications.iter_mut().any(spsc::Consumer::has_frames);
         let stop_is_news = self.stop.is_set() && !stopping;
         let has_room = is_gated && !self.is_gated();
-        let is_commanded = self.commands.has_values();
+        let is_commanded = self.commands.has_values() || self.control.has_orders();
         let slept = if publishable || stop_is_news || has_room || is_commanded {
             Ok(())
         } else {
             self.figures.sleeps += 1;
-            self.node.wait(longest.min(self.broker.sleep_max()))
+            let longest = longest.min(self.control.sleep_max(self.node.now()));
+            self.node.wait(longest)
         };
         self.gate.get_up();
         self.sleeper.get_up();

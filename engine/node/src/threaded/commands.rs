@@ -1,9 +1,9 @@
-//! What other threads ask of the engine's thread: commands, as values in one mailbox.
+//! What other threads ask of the data agent and of the control thread: commands, as values in a mailbox of each.
 //!
-//! The engine's thread alone calls the protocol. The application's threads, and the thread of the admin socket, send it
-//! commands; the answer to a command is an event, a [`DirectNews`](super::direct::DirectNews), the state of a
-//! [`Request`], or a [`Reply`]. A command that finds the mailbox full is refused to its caller; only requests for locks
-//! and elections wait for room, since they can't fail.
+//! The data agent alone calls the protocol, and the control thread alone its coordinator. The application's threads,
+//! and the thread of the admin socket, send them commands; the answer to a command is an event, a
+//! [`DirectNews`](super::direct::DirectNews), the state of a [`Request`], or a [`Reply`]. A command that finds the
+//! mailbox full is refused to its caller; only requests for locks and elections wait for room, since they can't fail.
 
 use crate::admin::view::ViewReport;
 use crate::mailbox::Sender;
@@ -14,14 +14,14 @@ use bourdon_protocol::{Participation, Refusal};
 use bourdon_wire::TopicName;
 use std::sync::Arc;
 
-/// Commands that the engine's thread has not taken: it takes so many each round, so a caller that waits for room waits
+/// Commands that their thread has not taken: it takes so many each round, so a caller that waits for room waits
 /// for microseconds.
 pub(crate) const COMMANDS_MAX: usize = 256;
 
-/// The way to the engine's thread.
+/// The way to the data agent.
 pub(crate) type Commands = Sender<Command>;
 
-/// A command to the engine's thread.
+/// A command to the data agent.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Begin a barrier. An event reports its completion or its refusal.
@@ -34,6 +34,14 @@ pub(crate) enum Command {
     Direct(DirectCommand),
     /// Report the view, as a [`Reply`].
     View,
+}
+
+/// The way to the control thread.
+pub(crate) type LockCommands = Sender<LockCommand>;
+
+/// A command to the control thread.
+#[derive(Debug)]
+pub(crate) enum LockCommand {
     /// Request a lock.
     Lock(TopicName, Wait, Answer<LockState>),
     /// Release a lock, or withdraw the request.

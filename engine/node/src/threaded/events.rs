@@ -28,6 +28,10 @@ pub enum NodeEvent {
     Waiting(Waiting),
     /// The group's birth could not be stored after the start: the path, the reason and what is lost by it.
     BirthNotStored(Box<str>),
+    /// The control thread takes nothing: this node has stopped sending, acknowledging and delivering.
+    Halted,
+    /// The control thread is back, and this node goes on.
+    Resumed,
 }
 
 impl From<Event> for NodeEvent {
@@ -122,6 +126,13 @@ impl std::fmt::Display for NodeEvent {
                 return write!(f, "multicast reaches {by_multicast} of {all} peers{rest}");
             }
             Self::BirthNotStored(why) => return f.write_str(why),
+            Self::Halted => {
+                return f.write_str(
+                    "the control thread has taken nothing for 1 s: this node sends, acknowledges and delivers nothing \
+                     until it goes on; a callback of a lock or an election may block it, or the host is overloaded",
+                );
+            }
+            Self::Resumed => return f.write_str("the control thread goes on, and this node with it"),
             Self::Waiting(waiting) => return waiting.fmt(f),
         };
         match event {

@@ -1,9 +1,9 @@
 //! Locks and elections of a threaded node, for any thread of the application.
 //!
-//! The group's locks are the data agent's business: it alone calls the protocol. A caller wants to sleep until it has
-//! the lock, to hold it as a value, and to learn when it is lost. So a [`Locks`] is a way to send the agent commands
-//! (`threaded/commands.rs`), and each request has a cell that the agent writes its state to (`request.rs`); the agent's
-//! part is `broker.rs`.
+//! The group's locks are the control thread's business: it alone has the coordinator. A caller wants to sleep until it
+//! has the lock, to hold it as a value, and to learn when it is lost. So a [`Locks`] is a way to send that thread
+//! commands (`threaded/commands.rs`), and each request has a cell that the thread writes its state to (`request.rs`);
+//! its part is `broker.rs`.
 //!
 //! **A lock can be lost while it is held.** A member that reaches no majority any more, or was removed, holds nothing,
 //! whatever its application believes; and an application that was paused learns of it late. [`Guard::lost`] gives what
@@ -20,7 +20,7 @@ pub(crate) mod state;
 
 pub use state::{ElectionState, LockError, LockState, Lost, Wait};
 
-use crate::threaded::commands::{Command, Commands};
+use crate::threaded::commands::{LockCommand, LockCommands};
 use bourdon_protocol::{FencingToken, Leadership, Participation};
 use bourdon_wire::TopicName;
 use request::{Answer, Request, Watcher};
@@ -29,11 +29,11 @@ use std::time::{Duration, Instant};
 
 /// Asks for locks and takes part in elections, from any thread; clones are the same.
 #[derive(Clone, Debug)]
-pub struct Locks(Commands);
+pub struct Locks(LockCommands);
 
 impl Locks {
     /// Locks by the node that takes these commands.
-    pub(crate) fn new(commands: Commands) -> Self {
+    pub(crate) fn new(commands: LockCommands) -> Self {
         Self(commands)
     }
 
@@ -66,14 +66,15 @@ impl Locks {
         self.begin_watched(name, wait, None)
     }
 
-    /// The same; the data agent calls `watcher` after each change. It must be quick and must not ask for locks itself.
+    /// The same; the control thread calls `watcher` after each change. It must be quick and must not ask for locks
+    /// itself.
     pub fn begin_with(&self, name: TopicName, wait: Wait, watcher: impl Fn() + Send + Sync + 'static) -> LockRequest {
         self.begin_watched(name, wait, Some(Arc::new(watcher)))
     }
 
     fn begin_watched(&self, name: TopicName, wait: Wait, watcher: Option<Watcher>) -> LockRequest {
         let request = Request::new(LockState::Pending(None), watcher);
-        self.0.send(Command::Lock(name, wait, Answer::new(&request)));
+        self.0.send(LockCommand::Lock(name, wait, Answer::new(&request)));
         LockRequest { claim: Claim { request, name, locks: self.clone() }, seen: 0 }
     }
 
@@ -87,7 +88,7 @@ impl Locks {
         state.over.map_or(Ok(candidacy), Err)
     }
 
-    /// The same, coming back at once; the data agent calls `watcher` after each change.
+    /// The same, coming back at once; the control thread calls `watcher` after each change.
     pub fn elect_with(
         &self,
         name: TopicName,
@@ -99,7 +100,7 @@ impl Locks {
 
     fn begin_election(&self, name: TopicName, participation: Participation, watcher: Option<Watcher>) -> Candidacy {
         let request = Request::new(ElectionState::NEW, watcher);
-        self.0.send(Command::Elect(name, participation, Answer::new(&request)));
+        self.0.send(LockCommand::Elect(name, participation, Answer::new(&request)));
         Candidacy { request, name, locks: self.clone(), seen: 0 }
     }
 }
@@ -115,7 +116,7 @@ struct Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         if !matches!(self.request.state(), LockState::Over(_)) {
-            self.locks.0.send(Command::Unlock(Arc::clone(&self.request)));
+            self.locks.0.send(LockCommand::Unlock(Arc::clone(&self.request)));
         }
     }
 }
@@ -182,8 +183,8 @@ impl Guard {
         lost(&self.claim.request.wait(until, |state, _| lost(state).is_some()))
     }
 
-    /// Has the data agent call this when it is lost, or at once if it is. It must be quick and must not ask for locks
-    /// itself; what takes longer belongs to a thread that it wakes.
+    /// Has the control thread call this when it is lost, or at once if it is. It must be quick and must not ask for
+    /// locks itself; what takes longer belongs to a thread that it wakes.
     pub fn on_lost(&self, callback: impl Fn(Lost) + Send + Sync + 'static) {
         let (request, once) = (Arc::downgrade(&self.claim.request), Once::new());
         self.claim.request.watch(Arc::new(move || {
@@ -246,14 +247,14 @@ impl Candidacy {
 
     /// Resigns if it leads, and stands no more; it still learns which member leads.
     pub fn resign(&self) {
-        self.locks.0.send(Command::Resign(self.name, Arc::clone(&self.request)));
+        self.locks.0.send(LockCommand::Resign(self.name, Arc::clone(&self.request)));
     }
 }
 
 impl Drop for Candidacy {
     fn drop(&mut self) {
         if self.request.state().over.is_none() {
-            self.locks.0.send(Command::LeaveElection(self.name, Arc::clone(&self.request)));
+            self.locks.0.send(LockCommand::LeaveElection(self.name, Arc::clone(&self.request)));
         }
     }
 }

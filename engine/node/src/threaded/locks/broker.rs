@@ -1,8 +1,8 @@
-//! The data agent's part in locks and elections: carries out commands, calls the protocol, hands its news out.
+//! The control thread's part in locks and elections: carries out commands, asks the coordinator, hands its news out.
 //!
-//! The protocol refuses what can't be asked for now (the group is still forming, this process is outside); an
+//! The coordinator refuses what can't be asked for now (the group is still forming, this process is outside); an
 //! application that starts with its node would have to try again and again. So requests that may wait are kept here
-//! until they can be put to the group. The protocol keeps one participation for each process and election: the
+//! until they can be put to the group. The coordinator keeps one participation for each process and election: the
 //! strongest among this node's candidacies, which is to campaign, then to stand by, then to watch.
 //!
 //! Invariants: every request is in `pending` or in `asked`, and leaves them with its last answer; of the candidacies
@@ -10,14 +10,13 @@
 
 use super::request::{Answer, Request};
 use super::state::{ElectionState, LockError, LockState, Lost, Wait};
-use crate::inline::Node;
+use crate::threaded::commands::LockCommand;
 use bourdon_protocol::{
-    Coordination, CoordinationRefusal, LockId, LockNews, LockStanding, Loss, Participation, Patience, Standing,
+    Coordination, CoordinationRefusal, Coordinator, LockId, LockNews, LockStanding, Loss, Participation, Patience,
 };
 use bourdon_wire::{Instant, TopicName};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Requests for locks at a node, waiting or granted: more than an application has threads.
 const REQUESTS_MAX: usize = 4096;
@@ -32,7 +31,7 @@ const PLACES_A_LOOK: usize = 16;
 #[derive(Debug)]
 struct Pending {
     name: TopicName,
-    wait: Wait,
+    patience: Patience,
     answer: Answer<LockState>,
 }
 
@@ -40,17 +39,17 @@ struct Pending {
 #[derive(Debug, Default)]
 struct Race {
     seats: Vec<(Participation, Answer<ElectionState>)>,
-    /// The part that the protocol has taken.
+    /// The part that the coordinator has taken.
     taken: Option<Participation>,
 }
 
-/// The agent's end.
+/// The control thread's end.
 pub(crate) struct Broker {
     is_member: bool,
     pending: Vec<Pending>,
     asked: BTreeMap<LockId, Answer<LockState>>,
     races: BTreeMap<TopicName, Race>,
-    /// Some race may want another part than the protocol has taken.
+    /// Some race may want another part than the coordinator has taken.
     is_unsettled: bool,
     places_due: Instant,
     /// The request at which the next lookup begins.
@@ -70,29 +69,37 @@ impl Broker {
         }
     }
 
-    /// How long the agent may sleep without missing a deadline of a request that is kept here.
-    pub(crate) fn sleep_max(&self) -> Duration {
-        let left = |pending: &Pending| match pending.wait {
-            Wait::Until(at) => at.saturating_duration_since(std::time::Instant::now()),
-            _ => Duration::MAX,
-        };
-        self.pending.iter().map(left).min().unwrap_or(Duration::MAX)
+    /// When a request that is kept here ends, or places are looked up; what the coordinator reports comes by itself.
+    pub(crate) fn due(&self) -> Instant {
+        let end = |pending: &Pending| if let Patience::Until(at) = pending.patience { at } else { Instant::NEVER };
+        let watched = if self.asked.is_empty() { Instant::NEVER } else { self.places_due };
+        self.pending.iter().map(end).min().unwrap_or(Instant::NEVER).min(watched)
+    }
+
+    /// Carries out a command.
+    pub(crate) fn carry_out(&mut self, coordinator: &mut Coordinator, now: Instant, command: LockCommand) {
+        match command {
+            LockCommand::Lock(name, wait, answer) => self.lock(coordinator, now, (name, wait), answer),
+            LockCommand::Unlock(request) => self.unlock(coordinator, &request),
+            LockCommand::Elect(name, participation, answer) => self.elect(coordinator, name, participation, answer),
+            LockCommand::Resign(name, request) => self.resign(&name, &request),
+            LockCommand::LeaveElection(name, request) => self.leave_election(&name, &request),
+        }
     }
 
     /// Hands out news and passes on what waits. Returns how much there was.
-    #[inline]
-    pub(crate) fn work(&mut self, node: &mut Node) -> usize {
+    pub(crate) fn work(&mut self, coordinator: &mut Coordinator, now: Instant) -> usize {
         let mut count = 0;
-        while let Some(news) = node.poll_coordination() {
+        while let Some(news) = coordinator.poll_news() {
             count += 1;
-            self.hand_out(node, news);
+            self.hand_out(coordinator, news);
         }
         if !self.pending.is_empty() || self.is_unsettled {
-            count += self.put_forward(node);
+            count += self.put_forward(coordinator, now);
         }
-        if !self.asked.is_empty() && node.now() >= self.places_due {
-            self.places_due = node.now() + PLACES_NS;
-            self.look_at_places(node);
+        if !self.asked.is_empty() && now >= self.places_due {
+            self.places_due = now + PLACES_NS;
+            self.look_at_places(coordinator);
         }
         count
     }
@@ -100,48 +107,58 @@ impl Broker {
     // ---- locks ----------------------------------------------------------------------------------------------------
 
     /// Requests a lock.
-    pub(crate) fn lock(&mut self, node: &mut Node, name: TopicName, wait: Wait, answer: Answer<LockState>) {
-        let pending = Pending { name, wait, answer };
+    fn lock(
+        &mut self,
+        coordinator: &mut Coordinator,
+        now: Instant,
+        (name, wait): (TopicName, Wait),
+        answer: Answer<LockState>,
+    ) {
+        let patience = match wait {
+            Wait::No => Patience::Try,
+            Wait::Forever => Patience::Forever,
+            Wait::Until(at) => {
+                let left = at.saturating_duration_since(std::time::Instant::now());
+                let left_ns = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX);
+                Patience::Until(Instant(now.0.saturating_add(left_ns)))
+            }
+        };
+        let pending = Pending { name, patience, answer };
         let room = self.pending.len() + self.asked.len() < REQUESTS_MAX;
         if !room {
             return over(&pending.answer, CoordinationRefusal::TooMany.into());
         }
-        if let Some(pending) = self.ask(node, pending) {
+        if let Some(pending) = self.ask(coordinator, now, pending) {
             self.pending.push(pending);
         }
     }
 
     /// Releases a lock, or withdraws the request.
-    pub(crate) fn unlock(&mut self, node: &mut Node, request: &Arc<Request<LockState>>) {
+    fn unlock(&mut self, coordinator: &mut Coordinator, request: &Arc<Request<LockState>>) {
         self.pending.retain(|pending| !pending.answer.is_of(request));
         let id = self.asked.iter().find(|(_, answer)| answer.is_of(request)).map(|(id, _)| *id);
         if let Some(id) = id {
             self.asked.remove(&id);
-            node.unlock(id);
+            coordinator.unlock(id);
         }
     }
 
     /// Passes a request to the group; returns it if it must wait for the group itself.
-    fn ask(&mut self, node: &mut Node, pending: Pending) -> Option<Pending> {
-        let now = node.clock().now();
-        let (patience, is_late) = match pending.wait {
-            Wait::No => (Patience::Try, false),
-            Wait::Forever => (Patience::Forever, false),
-            Wait::Until(at) => {
-                let left = at.saturating_duration_since(std::time::Instant::now());
-                let left_ns = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX);
-                (Patience::Until(Instant(now.0.saturating_add(left_ns))), left.is_zero())
-            }
+    fn ask(&mut self, coordinator: &mut Coordinator, now: Instant, pending: Pending) -> Option<Pending> {
+        let is_late = match pending.patience {
+            Patience::Try => true,
+            Patience::Until(at) => now >= at,
+            Patience::Forever => false,
         };
-        match node.lock(pending.name, patience) {
+        match coordinator.lock(pending.name, pending.patience) {
             Ok(id) => {
-                if let Some(LockStanding::Waiting { ahead }) = node.lock_standing(id) {
+                if let Some(LockStanding::Waiting { ahead }) = coordinator.lock_standing(id) {
                     pending.answer.set(|state| *state = LockState::Waiting { ahead });
                 }
                 self.asked.insert(id, pending.answer);
                 None
             }
-            Err(refusal) if pending.wait == Wait::No || is_late || !self.may_pass(node, refusal) => {
+            Err(refusal) if is_late || !self.may_pass(coordinator, refusal) => {
                 over(&pending.answer, refusal.into());
                 None
             }
@@ -153,12 +170,12 @@ impl Broker {
     }
 
     /// Whether what is refused now may become possible later by itself.
-    fn may_pass(&self, node: &Node, refusal: CoordinationRefusal) -> bool {
+    fn may_pass(&self, coordinator: &Coordinator, refusal: CoordinationRefusal) -> bool {
         let waits = matches!(refusal, CoordinationRefusal::Forming | CoordinationRefusal::Outside);
-        waits && self.is_member && node.process().standing() != Standing::Gone
+        waits && self.is_member && !coordinator.has_left()
     }
 
-    fn hand_out(&mut self, node: &Node, news: Coordination) {
+    fn hand_out(&mut self, coordinator: &Coordinator, news: Coordination) {
         match news {
             Coordination::Lock(id, LockNews::Granted(token)) => {
                 if let Some(answer) = self.asked.get(&id) {
@@ -174,17 +191,17 @@ impl Broker {
                 };
                 over(&answer, error);
             }
-            Coordination::Leader(name, _) => self.show_leader(node, &name, None),
-            Coordination::Deposed(name, why) => self.show_leader(node, &name, Some(why)),
+            Coordination::Leader(name, _) => self.show_leader(coordinator, &name, None),
+            Coordination::Deposed(name, why) => self.show_leader(coordinator, &name, Some(why)),
         }
     }
 
     // ---- elections ------------------------------------------------------------------------------------------------
 
     /// Takes part in an election.
-    pub(crate) fn elect(
+    fn elect(
         &mut self,
-        node: &Node,
+        coordinator: &Coordinator,
         name: TopicName,
         participation: Participation,
         answer: Answer<ElectionState>,
@@ -207,12 +224,12 @@ impl Broker {
             None => race.seats.push((participation, answer)),
         }
         if self.race_is_on(name) {
-            self.show_leader(node, &name, None);
+            self.show_leader(coordinator, &name, None);
         }
     }
 
     /// Makes a candidacy watch only.
-    pub(crate) fn resign(&mut self, name: &TopicName, request: &Arc<Request<ElectionState>>) {
+    fn resign(&mut self, name: &TopicName, request: &Arc<Request<ElectionState>>) {
         self.is_unsettled = true;
         if let Some(race) = self.races.get_mut(name) {
             let own = race.seats.iter_mut().filter(|(_, answer)| answer.is_of(request));
@@ -221,7 +238,7 @@ impl Broker {
     }
 
     /// Ends a candidacy.
-    pub(crate) fn leave_election(&mut self, name: &TopicName, request: &Arc<Request<ElectionState>>) {
+    fn leave_election(&mut self, name: &TopicName, request: &Arc<Request<ElectionState>>) {
         self.is_unsettled = true;
         if let Some(race) = self.races.get_mut(name) {
             race.seats.retain(|(_, answer)| !answer.is_of(request));
@@ -233,10 +250,10 @@ impl Broker {
     }
 
     /// Reports the election's state to every candidacy for a name.
-    fn show_leader(&self, node: &Node, name: &TopicName, deposed: Option<Loss>) {
+    fn show_leader(&self, coordinator: &Coordinator, name: &TopicName, deposed: Option<Loss>) {
         let Some(race) = self.races.get(name) else { return };
-        let leader = node.leader(name);
-        let own_rank = node.process().config().rank();
+        let leader = coordinator.leader(name);
+        let own_rank = coordinator.rank();
         for (participation, answer) in &race.seats {
             let own = *participation > Participation::Watch
                 && leader.is_some_and(|leadership| Some(leadership.leader) == own_rank);
@@ -252,51 +269,51 @@ impl Broker {
 
     /// Passes to the group what it may take by now. Returns how much it took.
     #[cold]
-    fn put_forward(&mut self, node: &mut Node) -> usize {
+    fn put_forward(&mut self, coordinator: &mut Coordinator, now: Instant) -> usize {
         let mut count = 0;
         for pending in std::mem::take(&mut self.pending) {
-            match self.ask(node, pending) {
+            match self.ask(coordinator, now, pending) {
                 Some(pending) => self.pending.push(pending),
                 None => count += 1,
             }
         }
         let names: Vec<TopicName> =
             self.races.iter().filter(|(_, race)| race.is_due()).map(|(name, _)| *name).collect();
-        count += names.into_iter().filter(|name| self.run(node, *name)).count();
+        count += names.into_iter().filter(|name| self.run(coordinator, *name)).count();
         self.is_unsettled = self.races.values().any(Race::is_due);
         count
     }
 
-    /// Gives the protocol the part that the candidacies want. Returns whether it took it.
-    fn run(&mut self, node: &mut Node, name: TopicName) -> bool {
+    /// Gives the coordinator the part that the candidacies want. Returns whether it took it.
+    fn run(&mut self, coordinator: &mut Coordinator, name: TopicName) -> bool {
         let Some(race) = self.races.get_mut(&name) else { return false };
         match (race.wanted(), race.taken) {
             (None, taken) => {
                 if taken.is_some() {
-                    node.leave_election(name);
+                    coordinator.leave_election(name);
                 }
                 self.races.remove(&name);
                 return taken.is_some();
             }
             (Some(Participation::Watch), Some(_)) => {
-                node.resign(name);
+                coordinator.resign(name);
                 race.taken = Some(Participation::Watch);
             }
-            (Some(wanted), _) => match node.elect(name, wanted) {
+            (Some(wanted), _) => match coordinator.elect(name, wanted) {
                 Ok(()) => race.taken = Some(wanted),
                 Err(refusal) => {
-                    self.put_off(node, name, refusal);
+                    self.put_off(coordinator, name, refusal);
                     return false;
                 }
             },
         }
-        self.show_leader(node, &name, None);
+        self.show_leader(coordinator, &name, None);
         true
     }
 
-    /// The protocol does not take a part: not yet, or never.
-    fn put_off(&mut self, node: &Node, name: TopicName, refusal: CoordinationRefusal) {
-        let waits = refusal == CoordinationRefusal::NoMajority || self.may_pass(node, refusal);
+    /// The coordinator does not take a part: not yet, or never.
+    fn put_off(&mut self, coordinator: &Coordinator, name: TopicName, refusal: CoordinationRefusal) {
+        let waits = refusal == CoordinationRefusal::NoMajority || self.may_pass(coordinator, refusal);
         let Some(race) = self.races.get_mut(&name) else { return };
         for (_, answer) in &race.seats {
             answer.set(|state| {
@@ -310,12 +327,12 @@ impl Broker {
     }
 
     /// Reports to some of the watchers at which place their requests wait.
-    fn look_at_places(&mut self, node: &Node) {
+    fn look_at_places(&mut self, coordinator: &Coordinator) {
         let watched = self.asked.range(self.look_from..).filter(|(_, answer)| answer.is_watched());
         let (mut count, mut last) = (0, self.look_from);
         for (id, answer) in watched.take(PLACES_A_LOOK) {
             (count, last) = (count + 1, *id);
-            if let Some(LockStanding::Waiting { ahead }) = node.lock_standing(*id) {
+            if let Some(LockStanding::Waiting { ahead }) = coordinator.lock_standing(*id) {
                 answer.set(|state| *state = LockState::Waiting { ahead });
             }
         }

@@ -1,17 +1,17 @@
-//! What one caller and the data agent share about one request: its state, and a way to sleep until it changes.
+//! What one caller and the control thread share about one request: its state, and a way to sleep until it changes.
 //!
 //! A channel for each request would keep every change, and so grow with a caller that does not read; and a holder asks
 //! "do I still hold it?" without taking the answer away from the next caller. So there is one cell with the latest
 //! state: a change overwrites it, counts, and wakes the callers that sleep. The path is rare, so a mutex that both hold
 //! for an assignment will do.
 //!
-//! Invariants: the agent never waits for anything under the mutex; once no agent is left to answer, the last state
-//! records it ([`Answer`] sees to it when it is dropped).
+//! Invariants: the control thread never waits for anything under the mutex; once no thread is left to answer, the last
+//! state records it ([`Answer`] sees to it when it is dropped).
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// The data agent calls it after each change: it must be quick, and must not ask for locks itself.
+/// The control thread calls it after each change: it must be quick, and must not ask for locks itself.
 pub(crate) type Watcher = Arc<dyn Fn() + Send + Sync>;
 
 /// A state that can record that it is over because the node has ended.
@@ -55,7 +55,7 @@ impl<S: State> Request<S> {
         self.inner().watcher.is_some()
     }
 
-    /// Has the agent call it from now on, and once immediately: the change may have come before.
+    /// Has the control thread call it from now on, and once immediately: the change may have come before.
     pub(crate) fn watch(&self, watcher: Watcher) {
         self.inner().watcher = Some(Arc::clone(&watcher));
         watcher();
@@ -102,7 +102,7 @@ impl<S: State> Request<S> {
     }
 }
 
-/// The agent's side of a request. Dropped with the agent, or with a command that the agent never took, it releases
+/// The control thread's side of a request. Dropped with that thread, or with a command that it never took, it releases
 /// callers that wait.
 #[derive(Debug)]
 pub(crate) struct Answer<S: State>(Arc<Request<S>>);
