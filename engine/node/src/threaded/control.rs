@@ -114,6 +114,8 @@ pub(crate) struct DataEnd {
     alive_due: Instant,
     /// How much was sent when the control thread had last taken all of an earlier mark, and when that was.
     mark: (u64, Instant),
+    /// When the lease was last looked at.
+    looked_at: Instant,
     /// Rounds in which the way to the control thread was full.
     pub(crate) full: u64,
 }
@@ -126,7 +128,7 @@ impl DataEnd {
         ring: impl FnMut() + Send + 'static,
     ) -> (Self, Sender<FromCoordinator>) {
         let (sender, orders) = mailbox(TO_DATA_MAX, ring);
-        (Self { control, orders, sent: 0, alive_due: now, mark: (0, now), full: 0 }, sender)
+        (Self { control, orders, sent: 0, alive_due: now, mark: (0, now), looked_at: now, full: 0 }, sender)
     }
 
     /// Whether the coordinator has given something.
@@ -176,6 +178,11 @@ impl DataEnd {
     /// Whether the control thread has taken nothing for its lease.
     #[inline]
     pub(crate) fn is_halted(&mut self, now: Instant) -> bool {
+        // This thread itself stood still meanwhile, and the other one probably with it.
+        if now.since(self.looked_at) > CONTROL_LEASE_NS / 2 {
+            self.mark.1 = now;
+        }
+        self.looked_at = now;
         now.since(self.mark.1) > CONTROL_LEASE_NS && self.control.taken.get() < self.mark.0
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Coordinating {
     here: Option<Box<Coordinator>>,
     /// What the coordinator has not taken.
     reports: VecDeque<ToCoordinator>,
+    /// An observer's coordinator has nothing to decide.
+    is_observer: bool,
     /// The birth of the group's instance.
     birth: u64,
     /// Views entered and left so far.
@@ -58,6 +60,7 @@ impl Coordinating {
         Self {
             here: Some(Box::new(Coordinator::new(config))),
             reports: VecDeque::new(),
+            is_observer: config.rank().is_none(),
             birth: 0,
             tenure: 0,
             term: 0,
@@ -96,7 +99,9 @@ impl Coordinating {
         if tag.client() != ClientId::GROUP {
             return false;
         }
-        if let (Some(order), Some(command)) = (delivery.order, Command::read(delivery.payload)) {
+        if !self.is_observer
+            && let (Some(order), Some(command)) = (delivery.order, Command::read(delivery.payload))
+        {
             self.owes_row = true;
             let at = FencingToken { birth: self.birth, epoch: delivery.epoch, number: order.0 };
             self.reports.push_back(ToCoordinator::Ordered { sender: delivery.sender, at, command, batch: self.batch });
