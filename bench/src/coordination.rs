@@ -1,17 +1,19 @@
 //! The group whose locks and elections are measured: members in separate processes, on `lo`.
 //!
-//! Its members are like those of a service: each joins the group with an inline node and acts for itself. They record
+//! Its members are like those of a service: each joins the group, inline or with threads of its own, and acts for itself. They record
 //! times by the monotonic clock that all processes of a host share, so the harness can compare their entries, and
 //! subtract the time of a kill from the time at which the survivors learned of the next leader.
 //!
 //! Invariants: every wait is for a member's report, or ends after [`PATIENCE`]; every process is reaped.
 
 mod member;
+mod threaded;
 
 pub(crate) use member::run as member;
 pub(crate) use member::{Leader, MemberReport, Order, Task};
 
 use crate::script::{Word, broken, now_ns, send, start};
+use crate::settings::Mode;
 use crate::{Failure, Idle};
 use bourdon::settings::{ElectionKind, MutexKind, Settings as NodeSettings};
 use std::process::{Child, Command};
@@ -40,6 +42,7 @@ impl Drop for Member {
 pub(crate) struct Group {
     members: Vec<Member>,
     settings: NodeSettings,
+    threaded: bool,
     sender: Sender<Word<MemberReport>>,
     reports: Receiver<Word<MemberReport>>,
 }
@@ -58,9 +61,10 @@ pub(crate) fn settings(members: u16, mutex: MutexKind, election: ElectionKind, i
 
 impl Group {
     /// Starts all members and waits until they are in one view.
-    pub(crate) fn start(settings: NodeSettings) -> Result<Self, Failure> {
+    pub(crate) fn start(settings: NodeSettings, mode: Mode) -> Result<Self, Failure> {
         let (sender, reports) = channel();
-        let mut group = Self { members: Vec::new(), settings, sender, reports };
+        let threaded = mode == Mode::Threaded;
+        let mut group = Self { members: Vec::new(), settings, threaded, sender, reports };
         for rank in 0..group.settings.group.members {
             let member = group.begin(rank, 1)?;
             group.members.push(member);
@@ -70,7 +74,7 @@ impl Group {
     }
 
     fn begin(&self, rank: u16, incarnation: u32) -> Result<Member, Failure> {
-        let mut task = Task { settings: self.settings.clone() };
+        let mut task = Task { settings: self.settings.clone(), threaded: self.threaded };
         task.settings.process.rank = rank;
         let program = std::env::current_exe().map_err(broken)?;
         let child = start(Command::new(program).arg("coordination-member"), (rank, incarnation), self.sender.clone())?;
@@ -186,14 +190,14 @@ impl Group {
     }
 
     /// Requests the counters of some members and sums them up.
-    pub(crate) fn messages(&mut self, among: &[u16]) -> Result<u64, Failure> {
+    pub(crate) fn messages(&mut self, among: &[u16]) -> Result<Option<u64>, Failure> {
         for rank in among {
             self.send(*rank, Order::Count)?;
         }
-        let (sum, count) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+        let (sum, count) = (std::cell::Cell::new(Some(0)), std::cell::Cell::new(0));
         let take = |_, report: &MemberReport| {
             if let MemberReport::Counted { election_messages } = report {
-                sum.set(sum.get() + election_messages);
+                sum.set(sum.get().zip(*election_messages).map(|(sum, messages)| sum + messages));
                 count.set(count.get() + 1);
             }
         };

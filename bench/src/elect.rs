@@ -14,6 +14,7 @@ mod bourdon;
 mod peers;
 
 use crate::row::{Ratio, document, histogram};
+use crate::settings::Mode;
 use crate::{Failure, Idle};
 use ::bourdon::settings::ElectionKind;
 use bourdon::Bourdon;
@@ -40,6 +41,9 @@ pub(crate) struct Settings {
     /// Members of every system
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(3..=7))]
     members: u16,
+    /// Bourdon's members: inline, or with threads of their own
+    #[arg(long, value_enum, default_value = "inline")]
+    mode: Mode,
     /// What Bourdon's members do while nothing arrives
     #[arg(long, value_enum, default_value = "park")]
     idle: Idle,
@@ -87,7 +91,7 @@ const BOURDON: &str = "bourdon";
 /// The systems of a run. A requested peer must be installed; of the others, the installed ones are used.
 fn systems(settings: &Settings) -> Result<Vec<Box<dyn System>>, Failure> {
     let ours = [ElectionKind::Bully, ElectionKind::Ring];
-    let ours = ours.map(|algorithm| Bourdon::new(algorithm, settings.members, settings.idle));
+    let ours = ours.map(|algorithm| Bourdon::new(algorithm, settings.members, settings.mode, settings.idle));
     let mut systems: Vec<Box<dyn System>> = ours.into_iter().map(|ours| Box::new(ours) as _).collect();
     for peer in Peer::value_variants().iter().filter(|_| !settings.no_peer) {
         if !settings.peer.is_empty() && !settings.peer.contains(peer) {

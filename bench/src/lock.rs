@@ -16,6 +16,7 @@ mod peers;
 
 use crate::row::{Ratio, document, histogram};
 use crate::scratch::Storage;
+use crate::settings::Mode;
 use crate::{Failure, Idle};
 use ::bourdon::settings::MutexKind;
 use bourdon::Bourdon;
@@ -59,6 +60,9 @@ pub(crate) struct Settings {
     /// Only these of Bourdon's algorithms [default: all]
     #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',')]
     algorithm: Vec<Algorithm>,
+    /// Bourdon's members: inline, or with threads of their own
+    #[arg(long, value_enum, default_value = "inline")]
+    mode: Mode,
     /// What Bourdon's members do while nothing arrives
     #[arg(long, value_enum, default_value = "park")]
     idle: Idle,
@@ -172,7 +176,7 @@ const BOURDON: &str = "bourdon";
 fn systems(settings: &Settings) -> Result<Vec<Box<dyn System>>, Failure> {
     let wanted = |algorithm: &Algorithm| settings.algorithm.is_empty() || settings.algorithm.contains(algorithm);
     let ours = Algorithm::value_variants().iter().filter(|algorithm| wanted(algorithm));
-    let ours = ours.map(|algorithm| Bourdon::new((*algorithm).into(), settings.members, settings.idle));
+    let ours = ours.map(|algorithm| Bourdon::new((*algorithm).into(), settings.members, settings.mode, settings.idle));
     let mut systems: Vec<Box<dyn System>> = ours.map(|ours| Box::new(ours) as _).collect();
     for peer in Peer::value_variants().iter().filter(|_| !settings.no_peer) {
         if !settings.peer.is_empty() && !settings.peer.contains(peer) {

@@ -4,24 +4,31 @@
 //! figures. Between commands it serves the others, as any member does. A member that learns that it was removed joins
 //! again.
 
+use super::threaded;
 use crate::Failure;
 use crate::script::{self, broken, now_ns, report};
 use bourdon::settings::Settings;
 use bourdon::{
-    Coordination, Counter, Event, Idler, LockId, LockNews, Node, Participation, Patience, Standing, TopicName,
+    Coordination, Counter, Event, Idler, Leadership, LockId, LockNews, Node, Participation, Patience, Standing,
+    TopicName,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
 /// The lock, and the election.
-const NAME: &str = "bench";
+pub(super) const NAME: &str = "bench";
 
 /// The configuration of a member: the first line it reads.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Task {
     pub(crate) settings: Settings,
+    /// The member has threads of its own.
+    pub(crate) threaded: bool,
 }
+
+/// When a lock was requested, was granted, and began to be released.
+pub(super) type Entry = [u64; 3];
 
 /// Sent by the harness, a line each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +52,12 @@ pub(crate) struct Leader {
 }
 
 impl Leader {
+    /// A leader of which this process learns now.
+    pub(super) fn now(leadership: Leadership) -> Self {
+        let token = leadership.token;
+        Self { rank: leadership.leader.0, epoch: token.epoch.0, number: token.number, at_ns: now_ns() }
+    }
+
     pub(super) fn token(&self) -> (u64, u64) {
         (self.epoch, self.number)
     }
@@ -57,15 +70,14 @@ pub(crate) enum MemberReport {
         epoch: u64,
         members: u64,
     },
-    /// The requested entries: when each was requested, was granted, and began its release. And the messages since the
-    /// last report.
+    /// The requested entries, and the messages since the last report, if they can be counted.
     Entered {
-        entries: Vec<[u64; 3]>,
-        messages: u64,
+        entries: Vec<Entry>,
+        messages: Option<u64>,
     },
     Leader(Option<Leader>),
     Counted {
-        election_messages: u64,
+        election_messages: Option<u64>,
     },
     Unusable(String),
     Broken(String),
@@ -73,17 +85,20 @@ pub(crate) enum MemberReport {
 
 /// Plays a member until stdin ends.
 pub(crate) fn run() -> Result<(), Failure> {
-    let task = script::task()?;
-    let played = Member::new(task).and_then(|mut member| {
-        let orders = script::listen();
-        while member.step(&orders)? {}
-        Ok(())
-    });
+    let task: Task = script::task()?;
+    let played = if task.threaded { threaded::play(&task, &script::listen()) } else { play(task) };
     match played {
         Ok(()) => {}
         Err(Failure::Unusable(why)) => report(&MemberReport::Unusable(why)),
         Err(Failure::Broken(why)) => report(&MemberReport::Broken(why)),
     }
+    Ok(())
+}
+
+fn play(task: Task) -> Result<(), Failure> {
+    let mut member = Member::new(task)?;
+    let orders = script::listen();
+    while member.step(&orders)? {}
     Ok(())
 }
 
@@ -98,7 +113,7 @@ struct Entering {
     until_ns: u64,
     asked_ns: u64,
     asks: Option<LockId>,
-    entries: Vec<[u64; 3]>,
+    entries: Vec<Entry>,
 }
 
 struct Member {
@@ -127,7 +142,7 @@ impl Member {
             }
             Ok(Order::Stand) => self.stands = true,
             Ok(Order::Count) => {
-                let election_messages = self.node.counters().get(Counter::ElectionMessages);
+                let election_messages = Some(self.node.counters().get(Counter::ElectionMessages));
                 report(&MemberReport::Counted { election_messages });
             }
             Err(TryRecvError::Empty) => {}
@@ -155,7 +170,7 @@ impl Member {
             let messages = counters.get(Counter::LockMessages) + counters.get(Counter::OrderRunsSent);
             report(&MemberReport::Entered {
                 entries,
-                messages: messages - core::mem::replace(&mut self.messages, messages),
+                messages: Some(messages - core::mem::replace(&mut self.messages, messages)),
             });
             return Ok(());
         }
@@ -180,12 +195,7 @@ impl Member {
                 }
                 Coordination::Lock(_, news) => return Err(broken(format!("a lock was refused: {news:?}"))),
                 Coordination::Leader(_, leadership) => {
-                    report(&MemberReport::Leader(leadership.map(|leadership| Leader {
-                        rank: leadership.leader.0,
-                        epoch: leadership.token.epoch.0,
-                        number: leadership.token.number,
-                        at_ns: now_ns(),
-                    })));
+                    report(&MemberReport::Leader(leadership.map(Leader::now)));
                 }
                 Coordination::Deposed(..) => {}
             }

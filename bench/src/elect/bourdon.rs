@@ -5,6 +5,7 @@
 
 use super::{BOURDON, FailOver, Running, System};
 use crate::coordination::{Group, Order, settings};
+use crate::settings::Mode;
 use crate::{Failure, Idle};
 use bourdon::settings::{ElectionKind, MutexKind, Settings as NodeSettings};
 use serde_json::{Value, json};
@@ -18,12 +19,13 @@ const CALM: Duration = Duration::from_millis(200);
 pub(crate) struct Bourdon {
     algorithm: ElectionKind,
     settings: NodeSettings,
+    mode: Mode,
     idle: Idle,
 }
 
 impl Bourdon {
-    pub(crate) fn new(algorithm: ElectionKind, members: u16, idle: Idle) -> Self {
-        Self { algorithm, settings: settings(members, MutexKind::Replicated, algorithm, idle), idle }
+    pub(crate) fn new(algorithm: ElectionKind, members: u16, mode: Mode, idle: Idle) -> Self {
+        Self { algorithm, settings: settings(members, MutexKind::Replicated, algorithm, idle), mode, idle }
     }
 }
 
@@ -46,7 +48,7 @@ impl System for Bourdon {
     fn settings(&self) -> Value {
         json!({
             "idle": self.idle,
-            "mode": "inline",
+            "mode": self.mode,
             "interface": "lo",
             "profile": self.settings.detector.profile,
             "noticed": "by the kernel closing the dead process's connections, as on one host or a live one",
@@ -59,7 +61,7 @@ impl System for Bourdon {
 
     fn start(&self) -> Result<Box<dyn Running>, Failure> {
         let members: Vec<u16> = (0..self.members()).collect();
-        let mut group = Group::start(self.settings.clone())?;
+        let mut group = Group::start(self.settings.clone(), self.mode)?;
         for rank in &members {
             group.send(*rank, Order::Stand)?;
         }
@@ -82,10 +84,10 @@ impl Running for RunningGroup {
         let report = self.group.messages(&survivors)?;
         let killed_ns = self.group.kill(victim)?;
         let (_, known_ns) = self.group.until_led(Some(before), &survivors)?;
-        let messages = self.group.messages(&survivors)? - report;
+        let messages = self.group.messages(&survivors)?.zip(report).map(|(after, before)| after - before);
         self.group.restart(victim)?;
         self.group.send(victim, Order::Stand)?;
         self.group.until_led(Some(before), &self.members)?;
-        Ok(FailOver { fault_to_leader_ns: known_ns.saturating_sub(killed_ns), messages: Some(messages) })
+        Ok(FailOver { fault_to_leader_ns: known_ns.saturating_sub(killed_ns), messages })
     }
 }

@@ -7,6 +7,7 @@ use super::clients::{Entry, judge};
 use super::{BOURDON, Limits, Load, Round, Running, System};
 use crate::coordination::{Group, MemberReport, Order, settings};
 use crate::script::now_ns;
+use crate::settings::Mode;
 use crate::{Failure, Idle};
 use bourdon::settings::{ElectionKind, MutexKind, Settings as NodeSettings};
 use serde_json::{Value, json};
@@ -20,12 +21,13 @@ const ALONE: u16 = 1;
 pub(crate) struct Bourdon {
     algorithm: MutexKind,
     settings: NodeSettings,
+    mode: Mode,
     idle: Idle,
 }
 
 impl Bourdon {
-    pub(crate) fn new(algorithm: MutexKind, members: u16, idle: Idle) -> Self {
-        Self { algorithm, settings: settings(members, algorithm, ElectionKind::Bully, idle), idle }
+    pub(crate) fn new(algorithm: MutexKind, members: u16, mode: Mode, idle: Idle) -> Self {
+        Self { algorithm, settings: settings(members, algorithm, ElectionKind::Bully, idle), mode, idle }
     }
 }
 
@@ -53,7 +55,7 @@ impl System for Bourdon {
             "order": self.settings.group.order,
             "reliability": self.settings.group.reliability,
             "idle": self.idle,
-            "mode": "inline",
+            "mode": self.mode,
             "interface": "lo",
             "asks": "each member for itself; alone, a member that is neither coordinator nor sequencer",
             "storage": "none: what a majority has in memory is agreed",
@@ -61,13 +63,13 @@ impl System for Bourdon {
     }
 
     fn start(&self) -> Result<Box<dyn Running>, Failure> {
-        Ok(Box::new(RunningGroup { group: Group::start(self.settings.clone())?, members: self.members() }))
+        Ok(Box::new(RunningGroup { group: Group::start(self.settings.clone(), self.mode)?, members: self.members() }))
     }
 }
 
 /// The times at which a member requested, got and left the lock, for each entry; and its messages since its last
 /// report.
-type Played = (Vec<[u64; 3]>, u64);
+type Played = (Vec<[u64; 3]>, Option<u64>);
 
 struct RunningGroup {
     group: Group,
@@ -98,7 +100,8 @@ impl Running for RunningGroup {
         self.enter(load, 0, until_ns)?;
         let mut found = self.enter(load, limits.entries, now_ns() + limits.duration.as_nanos() as u64)?;
         let rest = self.enter(load, 0, until_ns)?;
-        found.iter_mut().zip(rest).for_each(|(found, rest)| found.1 += rest.1);
+        let sum = |(found, rest): (Option<u64>, Option<u64>)| Some(found? + rest?);
+        found.iter_mut().zip(rest).for_each(|(found, rest)| found.1 = sum((found.1, rest.1)));
         let entries: Vec<Entry> = found
             .iter()
             .enumerate()
@@ -111,8 +114,9 @@ impl Running for RunningGroup {
                 })
             })
             .collect();
-        let (count, messages) = (entries.len() as f64, found.iter().map(|(_, messages)| messages).sum::<u64>() as f64);
-        let messages_per_entry = (count > 0.0).then_some(messages / count);
+        let count = entries.len() as f64;
+        let messages: Option<u64> = found.iter().map(|(_, messages)| *messages).sum();
+        let messages_per_entry = messages.filter(|_| count > 0.0).map(|messages| messages as f64 / count);
         Ok(Round { messages_per_entry, ..judge(entries)? })
     }
 }

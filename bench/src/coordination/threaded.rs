@@ -1,0 +1,99 @@
+//! A member behind threads of its own: its locks and elections are those that any thread of an application asks for.
+//!
+//! It waits for each grant on the thread that executes the orders, as a caller of [`Locks::lock`] does. A second thread
+//! waits for news of the election and reports it, so that its time is when a sleeping caller learns of the leader.
+
+use super::member::{Entry, Leader, MemberReport, NAME, Order, Task};
+use crate::Failure;
+use crate::script::{broken, now_ns, report};
+use bourdon::{
+    Candidacy, Event, Leadership, Locks, NodeEvent, Participation, Publication, Subscription, ThreadedNode, TopicName,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+/// How often it looks for events of the group; a view is no figure of a measurement.
+const LOOK: Duration = Duration::from_millis(1);
+/// How long one wait for news of the election lasts.
+const NEWS: Duration = Duration::from_millis(50);
+
+/// Plays a member until there are no more orders.
+pub(super) fn play(task: &Task, orders: &Receiver<Order>) -> Result<(), Failure> {
+    let started = ThreadedNode::start(&task.settings).map_err(|error| Failure::Unusable(error.to_string()))?;
+    let (node, _publication, _subscription): (ThreadedNode, Publication, Subscription) = started;
+    let name = TopicName::new(NAME).map_err(broken)?;
+    let mut member = Member { locks: node.locks(), node, name, ends: Arc::default() };
+    loop {
+        match orders.recv_timeout(LOOK) {
+            Ok(Order::Enter { entries, until_ns }) => member.enter(entries, until_ns)?,
+            Ok(Order::Stand) => member.stand()?,
+            Ok(Order::Count) => report(&MemberReport::Counted { election_messages: None }),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        }
+        member.hear()?;
+    }
+}
+
+struct Member {
+    node: ThreadedNode,
+    locks: Locks,
+    name: TopicName,
+    ends: Arc<AtomicBool>,
+}
+
+impl Member {
+    fn enter(&self, entries: u64, until_ns: u64) -> Result<(), Failure> {
+        let mut entered: Vec<Entry> = Vec::new();
+        while (entered.len() as u64) < entries && now_ns() < until_ns {
+            let asked_ns = now_ns();
+            let guard = self.locks.lock(self.name).map_err(broken)?;
+            let got_ns = now_ns();
+            entered.push([asked_ns, got_ns, now_ns()]);
+            drop(guard);
+        }
+        report(&MemberReport::Entered { entries: entered, messages: None });
+        Ok(())
+    }
+
+    fn stand(&self) -> Result<(), Failure> {
+        let candidacy = self.locks.elect(self.name, Participation::Campaign).map_err(broken)?;
+        let ends = Arc::clone(&self.ends);
+        let thread = std::thread::Builder::new().name("election".to_owned());
+        thread.spawn(move || watch(candidacy, &ends)).map(drop).map_err(broken)
+    }
+
+    fn hear(&mut self) -> Result<(), Failure> {
+        while let Some(event) = self.node.poll_event() {
+            match event {
+                NodeEvent::Group(Event::View { epoch, members, .. }) => {
+                    report(&MemberReport::View { epoch: epoch.0, members });
+                }
+                event @ NodeEvent::Group(Event::ConfigurationDiffers(_) | Event::IdentityConflict(_)) => {
+                    return Err(broken(event));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+    }
+}
+
+fn watch(mut candidacy: Candidacy, ends: &AtomicBool) {
+    let mut shown: Option<Leadership> = None;
+    while !ends.load(Ordering::Relaxed) {
+        let Some(state) = candidacy.wait(NEWS) else { continue };
+        if state.leader != shown {
+            shown = state.leader;
+            report(&MemberReport::Leader(shown.map(Leader::now)));
+        }
+    }
+}
