@@ -1,18 +1,17 @@
 //! The group whose locks and elections are measured: members in separate processes, on `lo`.
 //!
-//! Its members are like those of a service: each joins the group, inline or with threads of its own, and acts for itself. They record
-//! times by the monotonic clock that all processes of a host share, so the harness can compare their entries, and
-//! subtract the time of a kill from the time at which the survivors learned of the next leader.
+//! Its members are like those of a service: each joins the group, inline or with threads of its own, and acts for
+//! itself. They record times by the monotonic clock that all processes of a host share, so the harness can compare
+//! their entries, and subtract the time of a kill from the time at which the survivors learned of the next leader.
 //!
 //! Invariants: every wait is for a member's report, or ends after [`PATIENCE`]; every process is reaped.
 
 mod member;
 mod threaded;
 
-pub(crate) use member::run as member;
 pub(crate) use member::{Leader, MemberReport, Order, Task};
 
-use crate::script::{Word, broken, now_ns, send, start};
+use crate::script::{self, Word, broken, now_ns, report, send, start};
 use crate::settings::Mode;
 use crate::{Failure, Idle};
 use bourdon::settings::{ElectionKind, MutexKind, Settings as NodeSettings};
@@ -22,6 +21,18 @@ use std::time::{Duration, Instant};
 
 /// The longest time of any wait: longer than the slowest rejoining.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Plays a member until stdin ends.
+pub(crate) fn member() -> Result<(), Failure> {
+    let task: Task = script::task()?;
+    let orders = script::listen();
+    match if task.threaded { threaded::play(&task, &orders) } else { member::play(task, &orders) } {
+        Ok(()) => {}
+        Err(Failure::Unusable(why)) => report(&MemberReport::Unusable(why)),
+        Err(Failure::Broken(why)) => report(&MemberReport::Broken(why)),
+    }
+    Ok(())
+}
 
 struct Member {
     child: Child,

@@ -4,9 +4,8 @@
 //! figures. Between commands it serves the others, as any member does. A member that learns that it was removed joins
 //! again.
 
-use super::threaded;
 use crate::Failure;
-use crate::script::{self, broken, now_ns, report};
+use crate::script::{broken, now_ns, report};
 use bourdon::settings::Settings;
 use bourdon::{
     Coordination, Counter, Event, Idler, Leadership, LockId, LockNews, Node, Participation, Patience, Standing,
@@ -83,22 +82,10 @@ pub(crate) enum MemberReport {
     Broken(String),
 }
 
-/// Plays a member until stdin ends.
-pub(crate) fn run() -> Result<(), Failure> {
-    let task: Task = script::task()?;
-    let played = if task.threaded { threaded::play(&task, &script::listen()) } else { play(task) };
-    match played {
-        Ok(()) => {}
-        Err(Failure::Unusable(why)) => report(&MemberReport::Unusable(why)),
-        Err(Failure::Broken(why)) => report(&MemberReport::Broken(why)),
-    }
-    Ok(())
-}
-
-fn play(task: Task) -> Result<(), Failure> {
+/// Plays a member until there are no more orders.
+pub(super) fn play(task: Task, orders: &Receiver<Order>) -> Result<(), Failure> {
     let mut member = Member::new(task)?;
-    let orders = script::listen();
-    while member.step(&orders)? {}
+    while member.step(orders)? {}
     Ok(())
 }
 

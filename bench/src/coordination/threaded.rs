@@ -9,8 +9,7 @@ use crate::script::{broken, now_ns, report};
 use bourdon::{
     Candidacy, Event, Leadership, Locks, NodeEvent, Participation, Publication, Subscription, ThreadedNode, TopicName,
 };
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use bourdon_ring::signal::Flag;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ pub(super) fn play(task: &Task, orders: &Receiver<Order>) -> Result<(), Failure>
     let started = ThreadedNode::start(&task.settings).map_err(|error| Failure::Unusable(error.to_string()))?;
     let (node, _publication, _subscription): (ThreadedNode, Publication, Subscription) = started;
     let name = TopicName::new(NAME).map_err(broken)?;
-    let mut member = Member { locks: node.locks(), node, name, ends: Arc::default() };
+    let mut member = Member { locks: node.locks(), node, name, ends: Flag::new() };
     loop {
         match orders.recv_timeout(LOOK) {
             Ok(Order::Enter { entries, until_ns }) => member.enter(entries, until_ns)?,
@@ -41,7 +40,7 @@ struct Member {
     node: ThreadedNode,
     locks: Locks,
     name: TopicName,
-    ends: Arc<AtomicBool>,
+    ends: Flag,
 }
 
 impl Member {
@@ -60,7 +59,7 @@ impl Member {
 
     fn stand(&self) -> Result<(), Failure> {
         let candidacy = self.locks.elect(self.name, Participation::Campaign).map_err(broken)?;
-        let ends = Arc::clone(&self.ends);
+        let ends = self.ends.clone();
         let thread = std::thread::Builder::new().name("election".to_owned());
         thread.spawn(move || watch(candidacy, &ends)).map(drop).map_err(broken)
     }
@@ -83,13 +82,13 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        self.ends.store(true, Ordering::Relaxed);
+        self.ends.set();
     }
 }
 
-fn watch(mut candidacy: Candidacy, ends: &AtomicBool) {
+fn watch(mut candidacy: Candidacy, ends: &Flag) {
     let mut shown: Option<Leadership> = None;
-    while !ends.load(Ordering::Relaxed) {
+    while !ends.is_set() {
         let Some(state) = candidacy.wait(NEWS) else { continue };
         if state.leader != shown {
             shown = state.leader;
