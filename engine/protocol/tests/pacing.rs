@@ -2,7 +2,9 @@
 
 use crate::common::net::{Net, Output};
 use crate::common::{self, Bench, Effect, GROUP, MS, To, control, data, message, nak_with};
-use bourdon_protocol::{Config, Counter, Destination, FlowMode, HeldBy, Order, Outgoing, Rate, Refusal, Role, Start};
+use bourdon_protocol::{
+    Config, Counter, Destination, FlowMode, HeldBy, Order, Outgoing, Rate, Refusal, Role, Standing, Start,
+};
 use bourdon_wire::records::{Challenge, Congestion};
 use bourdon_wire::{Datagram, Kind, Rank};
 use std::cell::Cell;
@@ -59,10 +61,14 @@ impl Link {
 
 /// Offers 100 MB a second for so long; returns how many messages were taken.
 fn publish(net: &mut Net, link: &Link, ns: u64) -> u64 {
+    publish_from(net, 0, link, ns)
+}
+
+fn publish_from(net: &mut Net, index: usize, link: &Link, ns: u64) -> u64 {
     let mut taken = 0;
     for _ in 0..ns / STEP_NS {
         link.pass(STEP_NS);
-        taken += (0..20).take_while(|_| net.publish(0, &PAYLOAD).is_ok()).count() as u64;
+        taken += (0..20).take_while(|_| net.publish(index, &PAYLOAD).is_ok()).count() as u64;
         net.run(STEP_NS);
     }
     taken
@@ -223,6 +229,62 @@ fn issue_the_first_report_was_not_repeated_after_the_challenge() {
         reports(&mut bench);
         bench.take(&control(0, Kind::Challenge, &[challenge(77).as_bytes()]));
         assert_eq!(reports(&mut bench), [], "{receivers}");
+    }
+}
+
+/// A member that starts again knows nothing of the cookies that it issued before: no observer reports with one of them.
+#[test]
+fn issue_a_publisher_that_started_again_was_not_paced() {
+    let mut net = Net::new(3, 2, |config| {
+        paced(config);
+        (config.limits.receivers, config.secret) = (9, [config.seed, 1]);
+    });
+    net.run(1_000_000_000);
+    net.kill(2);
+    net.run(1_000_000_000);
+    net.start(2, 2);
+    net.run(1_000_000_000);
+    assert_eq!(net.process(2).standing(), Standing::Member);
+    let link = Link::default();
+    link.clone().before(&mut net, 3);
+    publish_from(&mut net, 2, &link, 500_000_000);
+    assert!(net.process(2).counters().get(Counter::RatesLowered) > 0);
+    assert_eq!(net.process(2).counters().get(Counter::AnswersRefused), 0, "a report came with an old cookie");
+}
+
+/// A cookie that was not renewed in time may be invalid: what goes with it to all is not challenged.
+#[test]
+fn issue_a_report_to_all_carried_an_old_cookie() {
+    let mut config = Bench::config(Order::Fifo, 1, Role::Observer);
+    (config.flow, config.start, config.limits.receivers) = (FlowMode::Paced, Start::Live, 9);
+    let mut bench = Bench::with(config).formed();
+    let number = Cell::new(0_u64);
+    let report = |bench: &mut Bench| {
+        for _ in 0..300 {
+            let next = number.replace(number.get() + 1);
+            if !next.is_multiple_of(3) || next == 0 {
+                bench.take(&data(0, next, next, 0, &[message(&PAYLOAD)]));
+            }
+            bench.wait(MS / 10);
+            if let [report] = reports(bench)[..] {
+                return report;
+            }
+        }
+        panic!("a third was lost");
+    };
+    let (to, nonce) = report(&mut bench);
+    assert_eq!(to, To::Port(common::port(0)));
+    let challenge = Challenge { asked: nonce.into(), cookie: 77.into() };
+    bench.take(&control(0, Kind::Challenge, &[challenge.as_bytes()]));
+    assert_eq!(reports(&mut bench), [(To::All, 77)]);
+    // No challenge renews it; it is valid for 30 s at least, and would be renewed after 20 s.
+    for (wait_ms, to) in [(19_000, To::All), (1_000, To::Port(common::port(0)))] {
+        for _ in 0..wait_ms / 100 {
+            bench.wait(100 * MS);
+            bench.take(&bench.heartbeat(0, |beat| beat.next_number = number.get().into()));
+            bench.effects();
+        }
+        assert_eq!(report(&mut bench), (to, 77), "after {wait_ms} ms");
     }
 }
 

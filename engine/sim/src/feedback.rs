@@ -184,6 +184,7 @@ pub fn play_feedback(plan: &FeedbackPlan) -> FeedbackOutcome {
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Packet {
     bytes: Rc<[u8]>,
+    to_all: bool,
     /// Its receiver knows of all messages below.
     announces: u64,
     /// Whether it has the last of them in it.
@@ -193,8 +194,10 @@ struct Packet {
 }
 
 impl Packet {
-    fn new(bytes: &[u8]) -> Self {
-        let mut packet = Self { bytes: bytes.into(), announces: 0, carries: false, is_nak: false, is_report: false };
+    fn new(bytes: &[u8], to: Destination) -> Self {
+        let to_all = !matches!(to, Destination::Peer(_));
+        let (announces, carries) = (0, false);
+        let mut packet = Self { bytes: bytes.into(), to_all, announces, carries, is_nak: false, is_report: false };
         let Ok(datagram) = Datagram::parse(bytes, GROUP) else { return packet };
         if datagram.header.channel() != CONTROL_CHANNEL {
             (packet.announces, packet.carries) = (datagram.header.first_sequence().0 + 1, true);
@@ -307,7 +310,7 @@ impl<'p> Room<'p> {
             match packet {
                 Some(packet) => {
                     end.hear_of(at_ns, &packet);
-                    end.process.on_datagram(Instant(at_ns), &packet.bytes, None);
+                    end.process.take_in(Instant(at_ns), &packet.bytes, None, packet.to_all);
                 }
                 None if end.wakes_at_ns == at_ns => end.wakes_at_ns = u64::MAX,
                 None => continue, // it was woken earlier and has another deadline now
@@ -356,7 +359,7 @@ impl<'p> Room<'p> {
         let mut sent = Vec::new();
         end.process.transmit(now, |to, bytes, segment_bytes| {
             let before = sent.len();
-            sent.extend(bytes.chunks(segment_bytes).map(|bytes| (to, Rc::new(Packet::new(bytes)))));
+            sent.extend(bytes.chunks(segment_bytes).map(|bytes| (to, Rc::new(Packet::new(bytes, to)))));
             sent.len() - before
         });
         if index == SENDER {
