@@ -8,6 +8,7 @@ use bourdon_protocol::{
 use bourdon_wire::records::{Challenge, Congestion};
 use bourdon_wire::{Datagram, Kind, Rank};
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::rc::Rc;
 use zerocopy::IntoBytes;
 
@@ -301,6 +302,35 @@ fn reports(bench: &mut Bench) -> Vec<(To, u64)> {
         bytes.len().div_ceil(segment_bytes)
     });
     reports
+}
+
+/// A burst of repairs that is counted in bytes was more datagrams than the sender remembered: it answered the first of
+/// them again at once.
+#[test]
+fn issue_repairs_of_short_datagrams_were_repeated_within_a_round_trip() {
+    let rate = Rate { limit_bytes_per_s: Some(400_000_000), floor_bytes_per_s: 1_000_000 };
+    let mut config = Bench::config(Order::Fifo, 1, Role::Member(Rank(0)));
+    (config.rate, config.limits.log_bytes) = (rate, 1 << 24);
+    let mut bench = Bench::with(config);
+    for _ in 0..6_000 {
+        bench.wait(MS / 100);
+        bench.effects();
+        bench.publish(&[7; 8]);
+    }
+    bench.effects();
+    bench.wait(200 * MS);
+    bench.effects();
+    let cookie = bench.cookie(9);
+    let mut repaired = HashSet::new();
+    for _ in 0..2 {
+        bench.take(&nak_with(0xFFFF, common::address(9), 0, &[(0, 6_000)], cookie));
+        for effect in bench.effects() {
+            if let Effect::Repair(_, number, _) = effect {
+                assert!(repaired.insert(number), "{number} twice");
+            }
+        }
+    }
+    assert!(repaired.len() > 4_000, "{}", repaired.len());
 }
 
 /// A receiver requests old long datagrams again and again, while the publisher sends short ones.

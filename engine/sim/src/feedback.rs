@@ -133,6 +133,8 @@ pub struct FeedbackOutcome {
     pub data_bytes: u64,
     /// Of the feedback, requests for repair.
     pub naks: u64,
+    /// Of these, where too much is offered, those of the observers whose links bear it: they lose nothing.
+    pub needless_naks: u64,
     /// Of the feedback, reports that too much is lost.
     pub reports: u64,
     /// Their bytes.
@@ -392,6 +394,8 @@ impl<'p> Room<'p> {
                 self.outcome.feedback += 1;
                 self.outcome.feedback_bytes += packet.bytes.len() as u64;
                 self.outcome.naks += u64::from(packet.is_nak);
+                let loses = self.plan.loss != Loss::Overload || from <= SLOW;
+                self.outcome.needless_naks += u64::from(packet.is_nak && !loses);
                 self.outcome.reports += u64::from(packet.is_report);
                 self.outcome.report_bytes += if packet.is_report { packet.bytes.len() as u64 } else { 0 };
             }

@@ -22,13 +22,15 @@ const BURST_MIN: u64 = 16;
 impl Process {
     pub(super) fn ask(&mut self, now: Instant, rank: Rank) {
         // What a view ends with is needed at once.
-        if self.data.asks_all() && !self.data.meters.is_empty() && self.data.end.is_open() {
-            let stream = &mut self.data.streams[rank.index()];
-            if !stream.nak_sender.may_ask_all(now, &stream.window) {
-                return self.data.note_nak_due();
-            }
+        let is_earned = self.data.asks_all() && !self.data.meters.is_empty() && self.data.end.is_open();
+        let stream = &mut self.data.streams[rank.index()];
+        if is_earned && !stream.nak_sender.may_ask_all(now, &stream.window) {
+            return self.data.note_nak_due();
         }
         let Some(attempts) = self.data.collect_missing(now, rank) else { return };
+        if is_earned {
+            self.data.streams[rank.index()].nak_sender.spend_request();
+        }
         let (to, cookie) = if self.data.asks_all() {
             (Destination::Group, 0) // repairs go to all as well: no address need be proved
         } else {
@@ -176,7 +178,7 @@ fn earnings(data: &Pipeline, pacer: Option<&Pacer>, counters: &Counters) -> Earn
     let Some(pacer) = pacer.filter(|pacer| pacer.is_limiting() && data.end.is_open()) else { return all };
     let per_s = pacer.rate().map_or(per_s, |rate| per_s.min(rate / DATA_PART));
     let burst = (per_s / BURSTS_PER_S).clamp(BURST_MIN * longest, all.burst);
-    Earnings { per_s, sent: pacer.data_bytes(), burst, least: 0 }
+    Earnings::of_bytes(per_s, pacer.data_bytes(), burst)
 }
 
 /// Retransmits what was requested and is retained here; returns whether a part is gone for good. `requester`: the
