@@ -570,8 +570,8 @@ mod tests {
         assert!((15_000..18_000).contains(&lost), "{lost}");
     }
 
-    /// An observer whose datagrams were only reordered heard three reports of others. When it lost some itself, it let no
-    /// report take the place of its own.
+    /// An observer whose datagrams were only reordered heard three reports of others. When it lost some itself, it let
+    /// no report take the place of its own.
     #[test]
     fn issue_reports_of_others_counted_where_nothing_was_lost() {
         let fresh = Acceptance::New { early: false };
