@@ -161,7 +161,7 @@ impl NakSender {
         let reorder_ns = if Self::asks_all(receivers) { timing.nak_retry_min_ns / REORDER_PART } else { 0 };
         let at = now + timing.reorder_grace_ns.max(reorder_ns);
         let again_at = at + self.backoff_ns(timing, receivers, rng);
-        for number in numbers.filter(|_| at > now) {
+        for number in if at > now { numbers } else { 0..0 } {
             let entry = self.entry(number);
             if entry.number != number {
                 *entry = Requested { number, at, again_at, attempts: 0, suppressed: 0 };
@@ -371,14 +371,25 @@ pub(crate) struct Earnings {
     pub(crate) sent: u64,
     /// How much may be sent at once.
     pub(crate) burst: u64,
-    /// A shorter datagram counts as so long: as the longest, where datagrams are what is limited.
-    pub(crate) least: usize,
+    /// A shorter datagram counts as so long.
+    least: usize,
+    /// What is limited: bytes, or datagrams, each as the longest.
+    in_bytes: bool,
 }
 
 impl Earnings {
-    /// Earns bytes: a shorter datagram counts as so long that a burst is no more datagrams than are remembered.
+    /// Where datagrams are limited: each counts as the longest.
+    pub(crate) fn of_datagrams(per_s: u64, sent: u64, longest: usize) -> Self {
+        let bytes = |datagrams: u64| datagrams * longest as u64;
+        let (per_s, sent, burst) = (bytes(per_s), bytes(sent), bytes(REPAIR_BURST));
+        Self { per_s, sent, burst, least: longest, in_bytes: false }
+    }
+
+    /// Where bytes are limited: a short datagram counts as so long that a burst is no more datagrams than are
+    /// remembered.
     pub(crate) fn of_bytes(per_s: u64, sent: u64, burst: u64) -> Self {
-        Self { per_s, sent, burst, least: burst.div_ceil(ANSWERED_SLOTS as u64) as usize }
+        let least = burst.div_ceil(ANSWERED_SLOTS as u64) as usize;
+        Self { per_s, sent, burst, least, in_bytes: true }
     }
 }
 
@@ -388,8 +399,9 @@ pub(crate) struct RetransmitHandler {
     answered: Vec<Answered>,
     /// The budget of all addresses together.
     all: Bucket,
-    /// Up to where its own stream has earned.
+    /// Up to where its own stream has earned, and what is counted there.
     sent: u64,
+    in_bytes: bool,
     /// How much may be sent at once.
     burst: u64,
     least: usize,
@@ -416,7 +428,7 @@ const ANSWERED_SLOTS: usize = 4096;
 /// lose, and its receivers deliver none.
 pub(crate) const DATA_PART: u64 = 4;
 /// Repairs that may be sent at once, if few were sent before.
-pub(crate) const REPAIR_BURST: u64 = 1024;
+const REPAIR_BURST: u64 = 1024;
 /// The last part of what may be sent at once, which each address draws from its own share. An address that is the only
 /// one to send requests draws all the rest and this, so it is as fast as without shares; the next address that sends
 /// one finds its own share whole.
@@ -427,7 +439,7 @@ const SHARE_PART: u64 = 16;
 /// members.
 const SHARES_MAX: usize = 64;
 
-// A mask finds a reply.
+// A mask finds a reply, and a burst of the longest datagrams overwrites none of its own.
 const _: () = assert!(ANSWERED_SLOTS.is_power_of_two() && ANSWERED_SLOTS as u64 >= REPAIR_BURST);
 // A share is a part of the budget, and each member of the largest view can have one.
 const _: () = assert!(REPAIR_BURST / SHARED_PART > 0 && SHARED_PART > 1 && SHARES_MAX > Rank::MAX.index());
@@ -440,6 +452,7 @@ impl RetransmitHandler {
             answered: vec![Answered { number: u64::MAX, ..Answered::default() }; ANSWERED_SLOTS],
             all: Bucket::new(Instant(0), burst as i64),
             sent: 0,
+            in_bytes: false,
             burst,
             least: mtu_bytes,
             shares: Vec::new(),
@@ -456,8 +469,10 @@ impl RetransmitHandler {
             "a burst of one stream's repairs overwrites none of its own: {earnings:?}"
         );
         // Where a limit begins or ends, what was sent is counted otherwise.
-        let sent = if self.least == earnings.least { earnings.sent.saturating_sub(self.sent) } else { 0 };
-        (self.sent, self.burst, self.least) = (earnings.sent, earnings.burst, earnings.least);
+        let is_same = self.in_bytes == earnings.in_bytes;
+        let sent = if is_same { earnings.sent.saturating_sub(self.sent) } else { 0 };
+        (self.sent, self.in_bytes) = (earnings.sent, earnings.in_bytes);
+        (self.burst, self.least) = (earnings.burst, earnings.least);
         let by_time = self.all.earn(now, earnings.per_s);
         self.all.add(by_time.saturating_sub(sent).max(sent / DATA_PART), self.burst as i64);
         let requester = requester.unwrap_or_default();
@@ -545,15 +560,16 @@ mod tests {
     #[test]
     fn issue_a_limit_that_ended_filled_the_budget_of_repairs() {
         let mut handler = RetransmitHandler::new(1_000);
-        let all = |sent| Earnings { per_s: 1_000_000, sent, burst: REPAIR_BURST * 1_000, least: 1_000 };
+        let all = |sent| Earnings::of_datagrams(1_000, sent, 1_000);
         let limited = |sent| Earnings::of_bytes(1_000_000, sent, REPAIR_BURST * 1_000);
-        handler.refill(Instant(0), all(100_000_000), None);
+        handler.refill(Instant(0), all(100_000), None);
         handler.all.tokens = 0;
         handler.refill(Instant(0), limited(100_000), None);
         assert_eq!(handler.all.tokens, 0, "nothing more was sent");
-        handler.refill(Instant(0), limited(140_000), None);
+        // The limit is lower by now.
+        handler.refill(Instant(0), Earnings::of_bytes(500_000, 140_000, REPAIR_BURST * 500), None);
         assert_eq!(handler.all.tokens, 10_000, "a quarter of what was sent since");
-        handler.refill(Instant(0), all(100_500_000), None);
+        handler.refill(Instant(0), all(100_500), None);
         assert_eq!(handler.all.tokens, 10_000, "the limit has ended");
     }
 
