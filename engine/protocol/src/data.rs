@@ -5,6 +5,7 @@ use bourdon_wire::ChannelId;
 pub mod after;
 pub(crate) mod barrier;
 pub(crate) mod behind;
+pub(crate) mod bucket;
 pub(crate) mod causal;
 pub(crate) mod cursor;
 pub(crate) mod cut;

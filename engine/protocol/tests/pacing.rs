@@ -2,10 +2,13 @@
 
 use crate::common::net::{Net, Output};
 use crate::common::{self, Bench, Effect, GROUP, MS, To, control, data, message, nak_with};
-use bourdon_protocol::{Config, Counter, Destination, FlowMode, HeldBy, Order, Outgoing, Rate, Refusal, Role, Start};
+use bourdon_protocol::{
+    Config, Counter, Destination, FlowMode, HeldBy, Order, Outgoing, Rate, Refusal, Role, Standing, Start,
+};
 use bourdon_wire::records::{Challenge, Congestion};
 use bourdon_wire::{Datagram, Kind, Rank};
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::rc::Rc;
 use zerocopy::IntoBytes;
 
@@ -59,10 +62,14 @@ impl Link {
 
 /// Offers 100 MB a second for so long; returns how many messages were taken.
 fn publish(net: &mut Net, link: &Link, ns: u64) -> u64 {
+    publish_from(net, 0, link, ns)
+}
+
+fn publish_from(net: &mut Net, index: usize, link: &Link, ns: u64) -> u64 {
     let mut taken = 0;
     for _ in 0..ns / STEP_NS {
         link.pass(STEP_NS);
-        taken += (0..20).take_while(|_| net.publish(0, &PAYLOAD).is_ok()).count() as u64;
+        taken += (0..20).take_while(|_| net.publish(index, &PAYLOAD).is_ok()).count() as u64;
         net.run(STEP_NS);
     }
     taken
@@ -91,7 +98,7 @@ fn a_publisher_sends_what_its_slowest_observer_can_bear() {
     let delivered = received(&net, 1) - before;
     let bears = BEARS / 1_000;
     let repairs = net.process(0).counters().get(Counter::RepairsSent) - repairs;
-    assert!((bears * 13 / 20..bears * 11 / 10).contains(&taken), "{taken} of {bears}, {repairs} repairs");
+    assert!((bears * 7 / 10..bears * 11 / 10).contains(&taken), "{taken} of {bears}, {repairs} repairs");
     assert!(delivered >= taken * 95 / 100, "{delivered} of {taken}");
     assert!(received(&net, 2) > received(&net, 1), "the others lost nothing");
     // The link gets better, and the rate rises.
@@ -226,6 +233,62 @@ fn issue_the_first_report_was_not_repeated_after_the_challenge() {
     }
 }
 
+/// A member that starts again knows nothing of the cookies that it issued before: no observer reports with one of them.
+#[test]
+fn issue_a_publisher_that_started_again_was_not_paced() {
+    let mut net = Net::new(3, 2, |config| {
+        paced(config);
+        (config.limits.receivers, config.secret) = (9, [config.seed, 1]);
+    });
+    net.run(1_000_000_000);
+    net.kill(2);
+    net.run(1_000_000_000);
+    net.start(2, 2);
+    net.run(1_000_000_000);
+    assert_eq!(net.process(2).standing(), Standing::Member);
+    let link = Link::default();
+    link.clone().before(&mut net, 3);
+    publish_from(&mut net, 2, &link, 500_000_000);
+    assert!(net.process(2).counters().get(Counter::RatesLowered) > 0);
+    assert_eq!(net.process(2).counters().get(Counter::AnswersRefused), 0, "a report came with an old cookie");
+}
+
+/// A cookie that was not renewed in time may be invalid: what goes with it to all is not challenged.
+#[test]
+fn issue_a_report_to_all_carried_an_old_cookie() {
+    let mut config = Bench::config(Order::Fifo, 1, Role::Observer);
+    (config.flow, config.start, config.limits.receivers) = (FlowMode::Paced, Start::Live, 9);
+    let mut bench = Bench::with(config).formed();
+    let number = Cell::new(0_u64);
+    let report = |bench: &mut Bench| {
+        for _ in 0..300 {
+            let next = number.replace(number.get() + 1);
+            if !next.is_multiple_of(3) || next == 0 {
+                bench.take(&data(0, next, next, 0, &[message(&PAYLOAD)]));
+            }
+            bench.wait(MS / 10);
+            if let [report] = reports(bench)[..] {
+                return report;
+            }
+        }
+        panic!("a third was lost");
+    };
+    let (to, nonce) = report(&mut bench);
+    assert_eq!(to, To::Port(common::port(0)));
+    let challenge = Challenge { asked: nonce.into(), cookie: 77.into() };
+    bench.take(&control(0, Kind::Challenge, &[challenge.as_bytes()]));
+    assert_eq!(reports(&mut bench), [(To::All, 77)]);
+    // No challenge renews it; it is valid for 30 s at least, and would be renewed after 20 s.
+    for (wait_ms, to) in [(19_000, To::All), (1_000, To::Port(common::port(0)))] {
+        for _ in 0..wait_ms / 100 {
+            bench.wait(100 * MS);
+            bench.take(&bench.heartbeat(0, |beat| beat.next_number = number.get().into()));
+            bench.effects();
+        }
+        assert_eq!(report(&mut bench), (to, 77), "after {wait_ms} ms");
+    }
+}
+
 /// Where the reports go that the process sends now, and their cookies.
 fn reports(bench: &mut Bench) -> Vec<(To, u64)> {
     let mut reports = Vec::new();
@@ -239,6 +302,35 @@ fn reports(bench: &mut Bench) -> Vec<(To, u64)> {
         bytes.len().div_ceil(segment_bytes)
     });
     reports
+}
+
+/// A burst of repairs that is counted in bytes was more datagrams than the sender remembered: it answered the first of
+/// them again at once.
+#[test]
+fn issue_repairs_of_short_datagrams_were_repeated_within_a_round_trip() {
+    let rate = Rate { limit_bytes_per_s: Some(400_000_000), floor_bytes_per_s: 1_000_000 };
+    let mut config = Bench::config(Order::Fifo, 1, Role::Member(Rank(0)));
+    (config.rate, config.limits.log_bytes) = (rate, 1 << 24);
+    let mut bench = Bench::with(config);
+    for _ in 0..6_000 {
+        bench.wait(MS / 100);
+        bench.effects();
+        bench.publish(&[7; 8]);
+    }
+    bench.effects();
+    bench.wait(200 * MS);
+    bench.effects();
+    let cookie = bench.cookie(9);
+    let mut repaired = HashSet::new();
+    for _ in 0..2 {
+        bench.take(&nak_with(0xFFFF, common::address(9), 0, &[(0, 6_000)], cookie));
+        for effect in bench.effects() {
+            if let Effect::Repair(_, number, _) = effect {
+                assert!(repaired.insert(number), "{number} twice");
+            }
+        }
+    }
+    assert!(repaired.len() > 4_000, "{}", repaired.len());
 }
 
 /// A receiver requests old long datagrams again and again, while the publisher sends short ones.

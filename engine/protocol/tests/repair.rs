@@ -4,7 +4,7 @@ use crate::common::{
     self, Bench, Effect, MS, MTU, To, address, control, data, deliver, message, nak, nak_with, port, sends_control,
     unavailable,
 };
-use bourdon_protocol::{Counter, Event, Order, Role};
+use bourdon_protocol::{Counter, Event, FlowMode, Order, Role, Start};
 use bourdon_wire::records::{Challenge, Nak};
 use bourdon_wire::{Datagram, Kind, Rank, Sequence};
 
@@ -66,6 +66,41 @@ fn mere_reordering_is_given_its_grace() {
     bench.wait(1);
     assert_eq!(bench.news(), [deliver("0:0"), deliver("0:1")]);
     assert_eq!(bench.process.counters().get(Counter::NaksSent), 0);
+}
+
+/// A request for an earlier gap took a later one along, before it had had its grace.
+#[test]
+fn issue_reordering_beside_a_loss_was_given_no_grace() {
+    let mut config = Bench::config(Order::Fifo, 2, Role::Member(Rank(1)));
+    config.timing.reorder_grace_ns = 50_000;
+    let mut bench = Bench::with(config).formed();
+    bench.take(&datagram(1));
+    bench.wait(40_000);
+    bench.take(&datagram(3));
+    bench.wait(10_000);
+    assert_eq!(bench.news(), [sends_control("nak 0 0x1", To::Port(port(0)))]);
+    bench.take(&datagram(2));
+    bench.take(&datagram(5));
+    bench.wait(50_000);
+    assert_eq!(bench.news(), [sends_control("nak 0 4x1", To::Port(port(0)))]);
+}
+
+/// An observer that paces earns its requests. It spent one whenever a timer made it look at its gaps.
+#[test]
+fn issue_reordering_used_up_the_requests_of_an_observer() {
+    let mut config = Bench::config(Order::Fifo, 1, Role::Observer);
+    (config.flow, config.start, config.limits.receivers) = (FlowMode::Paced, Start::Live, 9);
+    let mut bench = Bench::with(config).formed();
+    bench.take(&datagram(0));
+    let looks = 40;
+    for number in (0..looks).flat_map(|look| [2 * look + 2, 2 * look + 1]) {
+        bench.take(&datagram(number));
+        bench.wait(number % 2 * MS);
+        bench.effects();
+    }
+    bench.take(&datagram(2 * looks + 2));
+    bench.wait(2 * MS);
+    assert_eq!(bench.process.counters().get(Counter::NaksSent), 1);
 }
 
 fn sender() -> Bench {

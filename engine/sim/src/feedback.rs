@@ -133,6 +133,8 @@ pub struct FeedbackOutcome {
     pub data_bytes: u64,
     /// Of the feedback, requests for repair.
     pub naks: u64,
+    /// Of these, where too much is offered, those of the observers whose links bear it: they lose nothing.
+    pub needless_naks: u64,
     /// Of the feedback, reports that too much is lost.
     pub reports: u64,
     /// Their bytes.
@@ -184,6 +186,7 @@ pub fn play_feedback(plan: &FeedbackPlan) -> FeedbackOutcome {
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Packet {
     bytes: Rc<[u8]>,
+    to_all: bool,
     /// Its receiver knows of all messages below.
     announces: u64,
     /// Whether it has the last of them in it.
@@ -193,8 +196,10 @@ struct Packet {
 }
 
 impl Packet {
-    fn new(bytes: &[u8]) -> Self {
-        let mut packet = Self { bytes: bytes.into(), announces: 0, carries: false, is_nak: false, is_report: false };
+    fn new(bytes: &[u8], to: Destination) -> Self {
+        let to_all = !matches!(to, Destination::Peer(_));
+        let (announces, carries) = (0, false);
+        let mut packet = Self { bytes: bytes.into(), to_all, announces, carries, is_nak: false, is_report: false };
         let Ok(datagram) = Datagram::parse(bytes, GROUP) else { return packet };
         if datagram.header.channel() != CONTROL_CHANNEL {
             (packet.announces, packet.carries) = (datagram.header.first_sequence().0 + 1, true);
@@ -307,7 +312,7 @@ impl<'p> Room<'p> {
             match packet {
                 Some(packet) => {
                     end.hear_of(at_ns, &packet);
-                    end.process.on_datagram(Instant(at_ns), &packet.bytes, None);
+                    end.process.take_in(Instant(at_ns), &packet.bytes, None, packet.to_all);
                 }
                 None if end.wakes_at_ns == at_ns => end.wakes_at_ns = u64::MAX,
                 None => continue, // it was woken earlier and has another deadline now
@@ -356,7 +361,7 @@ impl<'p> Room<'p> {
         let mut sent = Vec::new();
         end.process.transmit(now, |to, bytes, segment_bytes| {
             let before = sent.len();
-            sent.extend(bytes.chunks(segment_bytes).map(|bytes| (to, Rc::new(Packet::new(bytes)))));
+            sent.extend(bytes.chunks(segment_bytes).map(|bytes| (to, Rc::new(Packet::new(bytes, to)))));
             sent.len() - before
         });
         if index == SENDER {
@@ -389,6 +394,8 @@ impl<'p> Room<'p> {
                 self.outcome.feedback += 1;
                 self.outcome.feedback_bytes += packet.bytes.len() as u64;
                 self.outcome.naks += u64::from(packet.is_nak);
+                let loses = self.plan.loss != Loss::Overload || from <= SLOW;
+                self.outcome.needless_naks += u64::from(packet.is_nak && !loses);
                 self.outcome.reports += u64::from(packet.is_report);
                 self.outcome.report_bytes += if packet.is_report { packet.bytes.len() as u64 } else { 0 };
             }

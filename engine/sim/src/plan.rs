@@ -225,6 +225,9 @@ pub struct Plan {
     /// Whether most messages carry their topic's name.
     #[serde(default)]
     pub named: bool,
+    /// Of all sends: in the middle of a burst, so that the datagram that is being filled stays open.
+    #[serde(default)]
+    pub unsealed_permille: u32,
     /// What happens to processes, the earliest first.
     #[serde(default)]
     pub events: Vec<EventPlan>,

@@ -63,6 +63,7 @@ fn a_publisher_paces_for_the_few_slowest_receivers() {
     assert!(outcome.is_complete() && outcome.reports > 0, "{} reports", outcome.reports);
     // Their links bear two of the five messages that are offered.
     assert!((3_000..5_000).contains(&outcome.published), "{}", outcome.published);
+    assert_eq!(outcome.needless_naks, 0, "what is only reordered is not requested");
     let reports = outcome.report_bytes;
     assert!(reports * 100 < outcome.data_bytes, "{reports} bytes of {}", outcome.data_bytes);
     assert!(outcome.reported_lost * 20 < outcome.expected, "{} of {}", outcome.reported_lost, outcome.expected);

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 const PROTOCOLS: &str = "engine/protocol/src/";
 /// Files beside the protocols that are not protocols: the parts they share, and the places where they are joined.
 const NO_PROTOCOL: &[&str] =
-    &["cursor", "epoch_state", "log", "loose", "ordering", "own_stream", "pipeline", "publish", "stream"];
+    &["bucket", "cursor", "epoch_state", "log", "loose", "ordering", "own_stream", "pipeline", "publish", "stream"];
 /// The page of formats.
 const WIRE: &str = "docs/wire.md";
 /// The list of pages.

@@ -2,7 +2,7 @@
 //!
 //! On one host every multicast comes back to its sender, since `IP_MULTICAST_LOOP` must be on for the other processes
 //! and has no effect on `lo` at all. An echo that is received and then discarded costs a system call and a copy for
-//! each run. There are three ways without one, the cheapest first:
+//! each run. There are three ways without one, the cheapest first; where the kernel refuses one, the next is taken:
 //!
 //! - *No loop* ([`UdpOptions::multicast_loop`]): where no other process of this host is in the group, the kernel makes
 //!   no copy for this host.
@@ -19,36 +19,30 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use bourdon_port::Echo;
+use bourdon_port::{Echo, PortError};
 use socket2::{SockFilter, Socket};
 
+use crate::open::io_error;
 use crate::options::UdpOptions;
 
-/// How a port keeps its own multicasts away.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Own {
-    /// It receives them, or the kernel makes no copy of them.
-    Pass,
-    /// The group's socket blocks the address that the sender is bound to.
-    Blocked(IpAddr),
-    /// The group's socket discards what carries these bytes.
-    Filtered(Echo),
-}
-
-impl Own {
-    /// Chooses the way, and binds the sender to a source of its own where that is the way. No other process has the
-    /// same `unicast` address, so none has the same source.
-    pub(crate) fn choose(options: &UdpOptions, sender: &Socket, unicast: SocketAddr) -> Self {
-        let comes_back = options.multicast_loop || unicast.ip().is_loopback();
-        let Some(echo) = options.echo.filter(|_| comes_back) else { return Self::Pass };
-        match source_of(unicast) {
-            // A process that names its sources names the interface's address.
-            Some(source) if options.sources.is_empty() && sender.bind(&source.into()).is_ok() => {
-                Self::Blocked(source.ip())
-            }
-            _ => Self::Filtered(echo),
-        }
+/// Keeps what `sender` will send away from the group's socket, in the cheapest way that the kernel grants. `block`
+/// blocks a source there. No other process has the same `unicast` address, so none has the same source.
+pub(crate) fn keep_away(
+    options: &UdpOptions,
+    (sender, unicast): (&Socket, SocketAddr),
+    group: &Socket,
+    block: impl FnOnce(IpAddr) -> Result<(), PortError>,
+) -> Result<(), PortError> {
+    let comes_back = options.multicast_loop || unicast.ip().is_loopback();
+    let Some(echo) = options.echo.filter(|_| comes_back) else { return Ok(()) };
+    // A process that names its sources names the interface's address.
+    let source = source_of(unicast).filter(|_| options.sources.is_empty());
+    // A sandbox may refuse either.
+    if source.is_some_and(|source| block(source.ip()).is_ok() && sender.bind(&source.into()).is_ok()) {
+        return Ok(());
     }
+    let Some(filter) = echo_filter(echo) else { return Ok(()) };
+    group.attach_filter(&filter).map_err(io_error("attaching the echo filter"))
 }
 
 /// The source on `lo` that belongs to a unicast address there.

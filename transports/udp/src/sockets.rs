@@ -29,7 +29,7 @@ use bourdon_port::PortError;
 use socket2::Socket;
 
 use crate::broadcast::Broadcast;
-use crate::echo::{Own, echo_filter};
+use crate::echo;
 use crate::interface::Interface;
 use crate::join::{self, Change};
 use crate::options::{UDP_PAYLOAD_MAX_BYTES, UdpOptions};
@@ -74,8 +74,10 @@ impl Sockets {
             .as_socket()
             .expect("a socket of an internet family has an internet address");
         let sender = open_socket(group_address)?;
-        let own = Own::choose(options, &sender, local_address);
-        let group = open_group(options, group_address, &interface, own)?;
+        let group = open_group(options, group_address, &interface)?;
+        echo::keep_away(options, (&sender, local_address), &group, |source| {
+            join::change_source(&group, group_address, &interface, source, Change::Block)
+        })?;
         connect_sender(&sender, options, group_address, &interface)?;
         let broadcast = Broadcast::open(options, &interface).ok();
         let receive_buffer_bytes =
@@ -154,7 +156,7 @@ impl Sockets {
     }
 }
 
-fn open_group(options: &UdpOptions, address: SocketAddr, interface: &Interface, own: Own) -> Result<Socket, PortError> {
+fn open_group(options: &UdpOptions, address: SocketAddr, interface: &Interface) -> Result<Socket, PortError> {
     let socket = open_socket(address)?;
     socket.set_reuse_address(true).map_err(io_error("setting SO_REUSEADDR"))?;
     if address.is_ipv4() {
@@ -162,21 +164,12 @@ fn open_group(options: &UdpOptions, address: SocketAddr, interface: &Interface, 
     } else {
         socket.set_multicast_all_v6(false).map_err(io_error("setting IPV6_MULTICAST_ALL"))?;
     }
-    // Before the bind, so that not one echo gets in.
-    if let Own::Filtered(echo) = own
-        && let Some(filter) = echo_filter(echo)
-    {
-        socket.attach_filter(&filter).map_err(io_error("attaching the echo filter"))?;
-    }
     prepare_receiver(&socket, options)?;
     socket.bind(&address.into()).map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => PortError::AddressInUse { address },
         _ => PortError::Io { doing: "binding to the group's address", source },
     })?;
     join::join(&socket, options, address, interface)?;
-    if let Own::Blocked(source) = own {
-        join::change_source(&socket, address, interface, source, Change::Block)?;
-    }
     Ok(socket)
 }
 

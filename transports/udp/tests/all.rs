@@ -5,9 +5,9 @@ mod conformance;
 mod epoll;
 mod interfaces;
 mod ipv6;
+mod sandbox;
 mod sockets;
 mod sources;
-mod without_io_uring;
 
 #[path = "../../../tools/skipped.rs"]
 mod skipped;

@@ -11,7 +11,9 @@
 //!
 //! The requester keeps one word for each rank: its cookie, or a nonce as long as it has no cookie. A challenge repeats
 //! the word; a challenge that does not is forged or late, and is discarded. An observer fetches its cookies before it
-//! needs them and renews them in time, so that no repair waits for an extra round trip.
+//! needs them and renews them in time, so that no repair waits for an extra round trip. It discards the word of a rank
+//! that has another incarnation: a request to all is not challenged, so it would keep on using a cookie that is not
+//! valid.
 //!
 //! Invariant: an address that has not proved that it receives is sent at most three bytes for each byte received.
 //! Source: the cookies of DTLS (RFC 6347, §4.2.1) and QUIC's address validation (RFC 9000, §8.1), whose factor of three
@@ -104,6 +106,13 @@ struct Word {
     waiting: Waiting,
 }
 
+impl Word {
+    /// Whether this is a cookie that is valid for a while yet.
+    fn is_fresh(&self, now: Instant) -> bool {
+        self.cookie_at.is_some_and(|at| now.since(at) < RENEW_NS)
+    }
+}
+
 /// The cookies that this process holds, by the rank of the process that issued them.
 #[derive(Debug)]
 pub(crate) struct HeldCookies {
@@ -128,16 +137,21 @@ impl HeldCookies {
         word.value
     }
 
-    /// Whether the word for a rank is a cookie, and no nonce.
-    pub(crate) fn is_cookie(&self, of: Rank) -> bool {
-        self.words.get(of.index()).is_some_and(|word| word.cookie_at.is_some())
+    /// Whether the word for a rank is a cookie that is still valid, and no nonce.
+    pub(crate) fn is_fresh(&self, now: Instant, of: Rank) -> bool {
+        self.words.get(of.index()).is_some_and(|word| word.is_fresh(now))
+    }
+
+    /// Discards the words of the ranks that have another incarnation now.
+    pub(crate) fn forget(&mut self, is_other: impl Fn(Rank) -> bool) {
+        let words = (0..).map(Rank).zip(&mut self.words);
+        words.filter(|(rank, _)| is_other(*rank)).for_each(|(_, word)| *word = Word::default());
     }
 
     /// If this process must request a cookie of this rank before it needs it: the nonce for the request.
     pub(crate) fn renew(&mut self, cookies: &Cookies, now: Instant, from: Rank) -> Option<u64> {
         let word = self.words.get_mut(from.index())?;
-        let is_fresh = word.cookie_at.is_some_and(|at| now.since(at) < RENEW_NS);
-        if is_fresh || word.renewal.is_some_and(|(_, at)| now.since(at) < RENEW_RETRY_NS) {
+        if word.is_fresh(now) || word.renewal.is_some_and(|(_, at)| now.since(at) < RENEW_RETRY_NS) {
             return None;
         }
         let nonce = cookies.nonce(self.nonces);

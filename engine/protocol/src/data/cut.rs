@@ -138,7 +138,7 @@ impl Pipeline {
             if self.is_present(rank) && self.streams[index].window.started {
                 self.note_end(now, rank, end);
                 if !self.holds(cut, rank) {
-                    self.streams[index].nak_sender.arm(now, 0);
+                    self.streams[index].nak_sender.hurry(now);
                 }
             }
         }

@@ -18,6 +18,7 @@
 //! reports together lower it once in the time that an observer counts. Source: RFC 4654 (suppressed feedback of the
 //! slowest receiver), RFC 9438 (slow growth near the rate of the last loss).
 
+use super::bucket::{Bucket, EARN_MAX_NS};
 use super::window::Acceptance;
 use crate::config::Rate;
 use bourdon_wire::{DatagramNumber, Instant};
@@ -49,11 +50,6 @@ const FORGET_NS: u64 = 5_000_000_000;
 const FORGET_PART: u64 = 4;
 /// A rate that is limited at all is no higher: more than any network sends.
 const RATE_MAX: u64 = Rate::MAX_BYTES_PER_S;
-/// The token count does not overflow: no longer pause earns tokens.
-const EARN_MAX_NS: u64 = 100_000_000;
-const _: () = assert!(RATE_MAX as u128 * EARN_MAX_NS as u128 + BYTE as u128 <= u64::MAX as u128);
-/// Tokens are earned in billionths of a byte: a rate times nanoseconds.
-const BYTE: u64 = 1_000_000_000;
 
 /// How long an observer counts what is lost before it judges.
 const MEASURE_NS: u64 = 5_000_000;
@@ -81,10 +77,7 @@ pub(crate) struct Pacer {
     /// What the observers could bear when one reported last, in bytes a second.
     borne: u64,
     /// Bytes that may be sent now; less than none if a long message was sent.
-    tokens: i64,
-    refilled_at: Instant,
-    /// What was earned beyond whole bytes, in billionths of a byte.
-    fraction: u64,
+    bucket: Bucket,
     /// What was sent since then, and how fast it was in the interval before.
     sent_bytes: u64,
     measured_from: Instant,
@@ -93,7 +86,7 @@ pub(crate) struct Pacer {
     data_bytes: u64,
     /// What was lost of the datagrams below this has lowered the rate already.
     recovers_to: DatagramNumber,
-    lowered_at: Instant,
+    lowered_at: Option<Instant>,
     /// A publication was refused for want of tokens.
     refused: bool,
 }
@@ -108,15 +101,13 @@ impl Pacer {
             least,
             rate,
             borne: 0,
-            tokens: 0,
-            refilled_at: now,
-            fraction: 0,
+            bucket: Bucket::new(now, 0),
             sent_bytes: 0,
             measured_from: now,
             measured: 0,
             data_bytes: 0,
             recovers_to: DatagramNumber(0),
-            lowered_at: now,
+            lowered_at: None,
             refused: false,
         }
     }
@@ -138,7 +129,7 @@ impl Pacer {
         self.sent_bytes += bytes as u64;
         self.data_bytes += bytes as u64;
         if self.is_limiting() {
-            self.tokens -= bytes as i64;
+            self.bucket.tokens -= bytes as i64;
         }
     }
 
@@ -146,8 +137,8 @@ impl Pacer {
     pub(crate) fn charge_repairs(&mut self, bytes: usize) {
         self.sent_bytes += bytes as u64;
         if self.is_limiting() {
-            let least = self.tokens.min(-REPAIRS_DEBT_BUCKETS * self.bucket_bytes());
-            self.tokens = (self.tokens - bytes as i64).max(least);
+            let least = self.bucket.tokens.min(-REPAIRS_DEBT_BUCKETS * self.bucket_bytes());
+            self.bucket.tokens = (self.bucket.tokens - bytes as i64).max(least);
         }
     }
 
@@ -163,10 +154,9 @@ impl Pacer {
             self.measure(now);
         }
         if self.is_limiting() {
-            let earned = self.rate * now.since(self.refilled_at).min(EARN_MAX_NS) + self.fraction;
-            self.tokens = (self.tokens + (earned / BYTE) as i64).min(self.bucket_bytes());
-            (self.fraction, self.refilled_at) = (earned % BYTE, now);
-            self.refused &= self.tokens < self.reopens_at();
+            let earned = self.bucket.earn(now, self.rate);
+            self.bucket.add(earned, self.bucket_bytes());
+            self.refused &= self.bucket.tokens < self.reopens_at();
         }
     }
 
@@ -183,7 +173,7 @@ impl Pacer {
         if self.refused {
             return sent;
         }
-        sent + (self.tokens.max(0) as u64).div_ceil(mtu_bytes as u64)
+        sent + (self.bucket.tokens.max(0) as u64).div_ceil(mtu_bytes as u64)
     }
 
     /// After a refusal it goes on with so many tokens: what is sent in dribbles wakes each receiver for each of them.
@@ -202,9 +192,9 @@ impl Pacer {
         if !self.refused {
             return Instant::NEVER;
         }
-        let missing = (self.reopens_at() - self.tokens).max(1) as u64;
+        let missing = (self.reopens_at() - self.bucket.tokens).max(1) as u64;
         let wait_ns = u128::from(missing) * 1_000_000_000 / u128::from(self.rate.max(1));
-        self.refilled_at + (wait_ns as u64 + 1).min(EARN_MAX_NS)
+        self.bucket.refilled_at + (wait_ns as u64 + 1).min(EARN_MAX_NS)
     }
 
     /// An interval is over: measures it, and raises the rate by a step if all of it was used.
@@ -217,7 +207,8 @@ impl Pacer {
             self.rate = (self.rate + self.step()).min(self.most).min(RATE_MAX);
         }
         // A rate of which a small part was used for so long means nothing: it only holds repairs up.
-        let is_forgotten = now.since(self.lowered_at) >= FORGET_NS && self.measured < self.rate / FORGET_PART;
+        let is_forgotten =
+            self.lowered_at.is_none_or(|at| now.since(at) >= FORGET_NS) && self.measured < self.rate / FORGET_PART;
         if self.most == u64::MAX && is_forgotten {
             self.rate = u64::MAX;
         }
@@ -236,11 +227,11 @@ impl Pacer {
         // No honest report counts what was not sent, or hardly anything.
         let is_honest = from < sent && u64::from(lost) * TOLERATED_PART >= u64::from(u16::MAX) / 2;
         // An observer counts that long from a datagram on that was sent after the rate was lowered last.
-        let is_early = self.recovers_to > DatagramNumber(0) && now.since(self.lowered_at) < MEASURE_NS;
+        let is_early = self.lowered_at.is_some_and(|at| now.since(at) < MEASURE_NS);
         if !is_honest || is_early || from < self.recovers_to || self.measured.max(self.sent_bytes) == 0 {
             return false;
         }
-        (self.recovers_to, self.lowered_at) = (sent, now);
+        (self.recovers_to, self.lowered_at) = (sent, Some(now));
         // The interval that has just begun may be the first in which anything was sent.
         let elapsed_ns = now.since(self.measured_from).max(STEP_NS / 4);
         let current = (u128::from(self.sent_bytes) * 1_000_000_000 / u128::from(elapsed_ns)) as u64;
@@ -251,11 +242,11 @@ impl Pacer {
         let taken = ((u128::from(rate) * u128::from(lost)) >> 16) as u64;
         let lowered = rate - taken.clamp(rate / LOWER_PART, rate / LEAST_PART);
         if !self.is_limiting() {
-            (self.tokens, self.refilled_at) = (0, now);
+            self.bucket = Bucket::new(now, 0);
         }
         self.rate = lowered.clamp(self.least, self.most.min(RATE_MAX));
         self.borne = (rate - taken).max(self.least);
-        self.tokens = self.tokens.min(self.bucket_bytes());
+        self.bucket.tokens = self.bucket.tokens.min(self.bucket_bytes());
         debug_assert!(self.rate >= self.least && self.rate <= self.most);
         true
     }
@@ -347,11 +338,12 @@ impl Meter {
                 self.until = is_enough.then_some(known_end);
                 return None;
             }
-            if sent.saturating_sub(self.arrived) * TOLERATED_PART <= sent {
-                self.due = Instant::NEVER;
+            let lost = self.lost_part(known_end);
+            if is_tolerated(lost) {
+                (self.due, self.suppressed) = (Instant::NEVER, 0);
                 return None;
             }
-            self.report = Some(self.lost_part(known_end));
+            self.report = Some(lost);
             self.due = now + backoff_ns;
         }
         if now < self.due {
@@ -372,12 +364,13 @@ impl Meter {
         (sent.saturating_sub(self.arrived) * 65_535 / sent.max(1)) as u16
     }
 
-    /// Another observer reports that it has lost this part: if this one has lost not much more by now, it sends no
-    /// report. It counts from the next loss on, because the publisher lowers its rate for all that was sent before.
+    /// Another observer reports that it has lost this part: if this one would send a report and has lost not much more
+    /// by now, it sends none. It counts from the next loss on, because the publisher lowers its rate for all that was
+    /// sent before.
     pub(crate) fn suppress(&mut self, known_end: DatagramNumber, lost: u16) -> bool {
         let counts = self.due != Instant::NEVER;
         let own = self.report.unwrap_or_else(|| self.lost_part(known_end));
-        let covers = counts && u32::from(lost) * 4 >= u32::from(own) * 3;
+        let covers = counts && !is_tolerated(own) && u32::from(lost) * 4 >= u32::from(own) * 3;
         if !covers || self.suppressed == SUPPRESSED_MAX {
             return false;
         }
@@ -387,9 +380,15 @@ impl Meter {
     }
 }
 
+/// Whether so little did not arrive that it is left to repairs, as it stands in a report.
+fn is_tolerated(lost: u16) -> bool {
+    u64::from(lost) * TOLERATED_PART <= u64::from(u16::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec::Vec;
 
     const MS: u64 = 1_000_000;
     const MTU_BYTES: usize = 1_000;
@@ -438,7 +437,7 @@ mod tests {
             pacer.pass(due);
             assert!(pacer.due() > due, "{due:?}");
         }
-        assert!(pacer.refilled_at < Instant(115 * MS), "{:?}", pacer.refilled_at);
+        assert!(pacer.bucket.refilled_at < Instant(115 * MS), "{:?}", pacer.bucket.refilled_at);
         assert!(pacer.room(DatagramNumber(1_000), MTU_BYTES) > DatagramNumber(1_000));
     }
 
@@ -488,7 +487,7 @@ mod tests {
         // A long message's debt stays.
         pacer.charge(10_000_000);
         pacer.charge_repairs(1);
-        assert!(pacer.tokens < -9_000_000, "{}", pacer.tokens);
+        assert!(pacer.bucket.tokens < -9_000_000, "{}", pacer.bucket.tokens);
     }
 
     #[test]
@@ -501,7 +500,7 @@ mod tests {
             now = now + 19_000;
             pacer.pass(now);
         }
-        let earned = pacer.tokens + 1_000_000;
+        let earned = pacer.bucket.tokens + 1_000_000;
         assert!((99_990..=100_000).contains(&earned), "{earned}");
     }
 
@@ -569,6 +568,43 @@ mod tests {
         }
         let (_, lost) = judged(&mut meter, end).expect("a report is due");
         assert!((15_000..18_000).contains(&lost), "{lost}");
+    }
+
+    /// An observer whose datagrams were only reordered heard three reports of others. When it lost some itself, it let
+    /// no report take the place of its own.
+    #[test]
+    fn issue_reports_of_others_counted_where_nothing_was_lost() {
+        let fresh = Acceptance::New { early: false };
+        let mut meter = Meter::new(true);
+        let mut end = DatagramNumber(0);
+        let mut send = |meter: &mut Meter, numbers: &[u64]| {
+            for number in numbers {
+                meter.count(Instant(end.0 * MS / 10), end, DatagramNumber(*number), (fresh, *number > end.0));
+                end = end.max(DatagramNumber(number + 1));
+            }
+            end
+        };
+        for round in 0..u64::from(SUPPRESSED_MAX) {
+            let (first, known_end) = (64 * round, 64 * round + 64);
+            let numbers: Vec<_> = [first + 1, first].into_iter().chain(first + 2..known_end).collect();
+            let end = send(&mut meter, &numbers);
+            assert!(!meter.suppress(end, 60_000), "it has nothing to report");
+            assert_eq!(judged(&mut meter, end), None);
+        }
+        let end = send(&mut meter, &[1_000]);
+        assert!(meter.suppress(end, 60_000), "all but one are missing");
+    }
+
+    /// A view that begins within 5 ms after a report does not let the next one lower the rate again.
+    #[test]
+    fn issue_a_view_let_two_reports_lower_the_rate_at_once() {
+        let (mut now, mut sent) = (Instant(0), DatagramNumber(0));
+        let mut pacer = Pacer::new(now, Some(100_000_000), 1_000_000);
+        send(&mut pacer, &mut now, &mut sent, 20 * MS, 1 << 40);
+        assert!(pacer.lower(now, u16::MAX, DatagramNumber(0), sent));
+        pacer.enter();
+        assert!(!pacer.lower(now + MS, u16::MAX, DatagramNumber(0), DatagramNumber(1)));
+        assert!(pacer.lower(now + 5 * MS, u16::MAX, DatagramNumber(0), DatagramNumber(1)));
     }
 
     #[test]

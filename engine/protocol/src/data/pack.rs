@@ -148,6 +148,12 @@ impl Packer {
         }
     }
 
+    /// Every message below this ends in a closed datagram.
+    #[inline]
+    pub(crate) fn complete(&self) -> Sequence {
+        Sequence(self.next_sequence.0 - u64::from(self.messages))
+    }
+
     /// The first datagram in which nothing is packed yet.
     #[inline]
     pub(crate) fn first_free(&self) -> DatagramNumber {

@@ -276,7 +276,7 @@ impl Pipeline {
             self.meters_due = self.meters_due.min(meter.due);
         }
         if number > known_end {
-            self.watch_gap(now, rank);
+            self.watch_gap(now, rank, known_end);
         }
         matches!(acceptance, Acceptance::New { .. })
     }
@@ -374,7 +374,7 @@ impl Pipeline {
         let known_end = stream.window.known_end;
         stream.window.note_end(end, capacity, floor);
         if stream.window.known_end > known_end {
-            self.watch_gap(now, rank);
+            self.watch_gap(now, rank, known_end);
         }
     }
 
@@ -385,15 +385,15 @@ impl Pipeline {
         self.note_end(now, rank, end);
     }
 
-    /// If a gap has just been opened or widened, sets the time to request it.
+    /// If a gap has just been opened or widened, where the stream was known up to `known_end`, sets the time to request
+    /// it.
     #[inline]
-    fn watch_gap(&mut self, now: Instant, rank: Rank) {
+    fn watch_gap(&mut self, now: Instant, rank: Rank, known_end: DatagramNumber) {
         let repairs = self.repairs();
         let stream = &mut self.streams[rank.index()];
         if repairs && stream.window.has_gap() && self.config.mutant != Some(Mutant::ForgetNak) {
-            let timing = &self.config.timing;
-            let backoff_ns = stream.nak_sender.backoff_ns(timing, self.config.limits.receivers, &mut self.rng);
-            stream.nak_sender.arm(now, timing.reorder_grace_ns + backoff_ns);
+            let (timing, gap) = (&self.config.timing, known_end.0..stream.window.known_end.0);
+            stream.nak_sender.watch(now, gap, timing, self.config.limits.receivers, &mut self.rng);
             self.note_nak_due();
         }
     }

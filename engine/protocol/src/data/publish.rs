@@ -187,7 +187,8 @@ impl Pipeline {
         // A sealed datagram is delivered here like that of any other member; sent or not, it will be sent.
         stream.window.next = packer.open;
         stream.window.known_end = packer.open;
-        stream.window.complete = packer.next_sequence;
+        stream.window.complete = packer.complete();
+        debug_assert!(stream.counts_complete(), "what is not sealed is not complete: {:?}", stream.window);
         self.stops_stale = true;
         packer.sent == packer.open
     }

@@ -23,6 +23,7 @@
 //! Invariant: the requests and repairs for each loss are bounded. Source: RFC 5401 (back-off, suppression), RFC 5740
 //! (NORM).
 
+use super::bucket::Bucket;
 use super::log::Log;
 use super::window::Window;
 use crate::config::Timing;
@@ -36,6 +37,9 @@ use bourdon_wire::{Address, DatagramNumber, FRAME_HEADER_BYTES, HEADER_BYTES, In
 const RECEIVERS_QUIET: u32 = 8;
 /// RFC 5401's K: the back-off is spread over this many round trips.
 const BACKOFF_ROUND_TRIPS: f64 = 4.0;
+/// There a datagram may be late by this part of the shortest pause between requests: datagrams of one send overtake
+/// each other, and of many receivers some draw hardly any time.
+const REORDER_PART: u64 = 16;
 /// The n-th receiver that requests one datagram within a round trip makes its repair a multicast.
 const MULTICAST_FROM: u8 = 3;
 /// How often another receiver's request postpones this process's own request for one datagram.
@@ -45,8 +49,8 @@ const ATTEMPTS_CYCLE: u8 = 128;
 /// Where all receivers hear the requests, an observer that paces earns one for so many datagrams of the stream: all
 /// that a few overloaded observers send stays below a hundredth of the data.
 const REQUEST_EARNED_DATAGRAMS: u64 = 96;
-/// In this time it earns one too: the end of a stream may be missing, with no datagram behind it.
-const REQUEST_EARNED_NS: u64 = 96_000_000;
+/// A second earns as much as so many datagrams: the end of a stream may be missing, with no datagram behind it.
+const REQUEST_DATAGRAMS_PER_S: u64 = 1_000;
 /// It may send so many at once: losses that are rare are repaired without a pause.
 const REQUESTS_BURST: u64 = 8;
 /// After this time it looks again whether it has earned one.
@@ -81,34 +85,43 @@ impl Wanted<'_> {
 #[derive(Clone, Copy, Debug)]
 struct Requested {
     number: u64,
+    /// When it was requested last; before that, when it may be requested.
     at: Instant,
     /// When the next request for it is due.
     again_at: Instant,
+    /// None as long as it may only be late.
     attempts: u8,
     suppressed: u8,
 }
 
-/// How many requests an observer that paces may send, in parts of [`REQUEST_EARNED_DATAGRAMS`]: feedback that grows
-/// with what is sent, not with what is lost.
+/// How many requests an observer that paces may send: feedback that grows with what is sent, not with what is lost.
 #[derive(Debug)]
 struct Requests {
-    parts: u64,
+    /// In parts of a request: the datagrams that earn it.
+    bucket: Bucket,
+    /// Up to where the stream has earned.
     known_end: DatagramNumber,
-    at: Instant,
 }
 
 impl Requests {
-    fn take(&mut self, now: Instant, known_end: DatagramNumber) -> bool {
-        let by_time = now.since(self.at) / (REQUEST_EARNED_NS / REQUEST_EARNED_DATAGRAMS);
-        if by_time > 0 {
-            self.at = now;
-        }
-        let earned = by_time.saturating_add(known_end.since(self.known_end));
-        self.known_end = known_end;
-        self.parts = self.parts.saturating_add(earned).min(REQUESTS_BURST * REQUEST_EARNED_DATAGRAMS);
-        let may = self.parts >= REQUEST_EARNED_DATAGRAMS;
-        self.parts -= if may { REQUEST_EARNED_DATAGRAMS } else { 0 };
-        may
+    const COST: i64 = REQUEST_EARNED_DATAGRAMS as i64;
+    const MOST: i64 = REQUESTS_BURST as i64 * Self::COST;
+
+    fn new() -> Self {
+        Self { bucket: Bucket::new(Instant(0), Self::MOST), known_end: DatagramNumber(0) }
+    }
+
+    /// Whether one may be sent.
+    fn may(&mut self, now: Instant, known_end: DatagramNumber) -> bool {
+        let by_time = self.bucket.earn(now, REQUEST_DATAGRAMS_PER_S);
+        self.bucket.add(by_time.saturating_add(known_end.since(self.known_end)), Self::MOST);
+        self.known_end = self.known_end.max(known_end);
+        self.bucket.tokens >= Self::COST
+    }
+
+    fn spend(&mut self) {
+        debug_assert!(self.bucket.tokens >= Self::COST, "a request is earned before it is sent");
+        self.bucket.tokens -= Self::COST;
     }
 }
 
@@ -127,9 +140,7 @@ impl NakSender {
     pub(crate) fn new(slots: usize) -> Self {
         assert!(slots.is_power_of_two(), "a mask finds a number's entry");
         let never = Requested { number: u64::MAX, at: Instant(0), again_at: Instant(0), attempts: 0, suppressed: 0 };
-        let parts = REQUESTS_BURST * REQUEST_EARNED_DATAGRAMS;
-        let requests = Requests { parts, known_end: DatagramNumber(0), at: Instant(0) };
-        Self { requested: vec![never; slots], due: Instant::NEVER, round_trip_ns: 0, requests }
+        Self { requested: vec![never; slots], due: Instant::NEVER, round_trip_ns: 0, requests: Requests::new() }
     }
 
     fn entry(&mut self, number: u64) -> &mut Requested {
@@ -137,9 +148,31 @@ impl NakSender {
         &mut self.requested[index]
     }
 
-    /// A gap was found.
-    pub(crate) fn arm(&mut self, now: Instant, delay_ns: u64) {
-        self.due = self.due.min(now + delay_ns);
+    /// Datagrams may be missing, of which this receiver has just heard. They are requested after a back-off, and in no
+    /// request before they have had time to arrive: another gap may be due sooner.
+    pub(crate) fn watch(
+        &mut self,
+        now: Instant,
+        numbers: core::ops::Range<u64>,
+        timing: &Timing,
+        receivers: u32,
+        rng: &mut fastrand::Rng,
+    ) {
+        let reorder_ns = if Self::asks_all(receivers) { timing.nak_retry_min_ns / REORDER_PART } else { 0 };
+        let at = now + timing.reorder_grace_ns.max(reorder_ns);
+        let again_at = at + self.backoff_ns(timing, receivers, rng);
+        for number in if at > now { numbers } else { 0..0 } {
+            let entry = self.entry(number);
+            if entry.number != number {
+                *entry = Requested { number, at, again_at, attempts: 0, suppressed: 0 };
+            }
+        }
+        self.due = self.due.min(again_at);
+    }
+
+    /// What is missing is needed at once.
+    pub(crate) fn hurry(&mut self, now: Instant) {
+        self.due = self.due.min(now);
     }
 
     /// Another receiver requested these datagrams. This process waits for the repair that the other will get, and, as
@@ -170,7 +203,7 @@ impl NakSender {
     fn put_off(&mut self, now: Instant, number: u64, patience_ns: impl Fn(&Self, u8) -> u64) -> bool {
         let before = *self.entry(number);
         let (attempts, suppressed) =
-            if before.number == number { (before.attempts, before.suppressed) } else { (1, 0) };
+            if before.number == number { (before.attempts.max(1), before.suppressed) } else { (1, 0) };
         if suppressed >= SUPPRESSED_MAX {
             return false;
         }
@@ -183,7 +216,7 @@ impl NakSender {
     /// A missing datagram came; measures the round trip where it is unambiguous (Karn's rule).
     pub(crate) fn repaired(&mut self, now: Instant, number: DatagramNumber, timing: &Timing) -> bool {
         let requested = *self.entry(number.0);
-        if requested.number != number.0 {
+        if requested.number != number.0 || requested.attempts == 0 {
             return false;
         }
         if requested.attempts == 1 {
@@ -200,8 +233,9 @@ impl NakSender {
     /// requested again now, and that counts as one request.
     pub(crate) fn repeat(&mut self, now: Instant, window: &Window) {
         for requested in &mut self.requested {
-            if requested.number >= window.next.0 && requested.number < window.known_end.0 && requested.suppressed == 0 {
-                requested.attempts = requested.attempts.saturating_sub(1);
+            let is_missing = (window.next.0..window.known_end.0).contains(&requested.number);
+            if is_missing && requested.suppressed == 0 && requested.attempts > 0 {
+                requested.attempts -= 1;
                 requested.again_at = now;
                 self.due = now;
             }
@@ -219,14 +253,19 @@ impl NakSender {
         (first << attempts.saturating_sub(1).min(8)).min(timing.nak_retry_max_ns)
     }
 
-    /// Whether an observer that paces may send a request that all receivers hear; if not, it looks again after a pause.
-    /// Looking costs what a request does, whether or not one is due.
+    /// Whether an observer that paces has earned a request that all receivers hear; if not, it looks again after a
+    /// pause.
     pub(crate) fn may_ask_all(&mut self, now: Instant, window: &Window) -> bool {
-        let may = self.requests.take(now, window.known_end);
+        let may = self.requests.may(now, window.known_end);
         if !may {
             self.due = now + REQUEST_PAUSE_NS;
         }
         may
+    }
+
+    /// It sends a request that it has earned.
+    pub(crate) fn spend_request(&mut self) {
+        self.requests.spend();
     }
 
     /// Collects the ranges to request now into `ranges`, at most `budget` datagrams (what the socket can hold of the
@@ -243,16 +282,20 @@ impl NakSender {
     ) -> u8 {
         ranges.clear();
         self.due = Instant::NEVER;
+        let is_urgent = matches!(wanted, Wanted::Cut(..));
         let (mut stubborn, mut open): (u8, Option<(u64, u32)>) = (0, None);
         for number in window.next.max(retained_from).0..window.known_end.0 {
             let missing = !log.holds(DatagramNumber(number)) && wanted.has(DatagramNumber(number));
             let ask = missing && {
                 let requested = *self.entry(number);
                 let fresh = requested.number != number;
-                if !fresh && now < requested.again_at {
+                // What has had time to arrive goes along with what is due.
+                let from = if requested.attempts == 0 { requested.at } else { requested.again_at };
+                let ask = fresh || is_urgent && requested.attempts == 0 || now >= from;
+                if !ask {
                     self.due = self.due.min(requested.again_at);
                 }
-                fresh || now >= requested.again_at
+                ask
             };
             if !ask {
                 ranges.extend(open.take().map(|(first, count)| NakRange::new(DatagramNumber(first), count)));
@@ -319,16 +362,6 @@ struct Answered {
     requesters: u8,
 }
 
-/// Bytes of repairs that may be sent, now and over time.
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    /// Less than none by a part of one datagram at most.
-    tokens: i64,
-    refilled_at: Instant,
-    /// What of this process's stream was sent before then.
-    sent: u64,
-}
-
 /// What the budget of repairs grows with, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Earnings {
@@ -338,26 +371,25 @@ pub(crate) struct Earnings {
     pub(crate) sent: u64,
     /// How much may be sent at once.
     pub(crate) burst: u64,
-    /// A shorter datagram counts as so long: as the longest, where datagrams are what is limited.
-    pub(crate) least: usize,
+    /// A shorter datagram counts as so long.
+    least: usize,
+    /// What is limited: bytes, or datagrams, each as the longest.
+    in_bytes: bool,
 }
 
-/// A rate is divided by this, and so is a second: the longest time at any rate then fits 64 bits.
-const PART: u64 = 64;
-const _: () = assert!(1_000_000_000 % PART == 0);
+impl Earnings {
+    /// Where datagrams are limited: each counts as the longest.
+    pub(crate) fn of_datagrams(per_s: u64, sent: u64, longest: usize) -> Self {
+        let bytes = |datagrams: u64| datagrams * longest as u64;
+        let (per_s, sent, burst) = (bytes(per_s), bytes(sent), bytes(REPAIR_BURST));
+        Self { per_s, sent, burst, least: longest, in_bytes: false }
+    }
 
-impl Bucket {
-    fn refill(&mut self, now: Instant, earnings: Earnings, most: u64) {
-        let most = most as i64;
-        self.tokens = self.tokens.min(most);
-        let elapsed_ns = now.since(self.refilled_at).min(1_000_000_000);
-        let sent = earnings.sent.saturating_sub(self.sent);
-        let by_time = elapsed_ns.saturating_mul(earnings.per_s.max(PART) / PART) / (1_000_000_000 / PART);
-        let earned = by_time.saturating_sub(sent).max(sent / DATA_PART);
-        if earned > 0 {
-            self.tokens = self.tokens.saturating_add(earned.min(i64::MAX as u64) as i64).min(most);
-            (self.refilled_at, self.sent) = (now, earnings.sent);
-        }
+    /// Where bytes are limited: a short datagram counts as so long that a burst is no more datagrams than are
+    /// remembered.
+    pub(crate) fn of_bytes(per_s: u64, sent: u64, burst: u64) -> Self {
+        let least = burst.div_ceil(ANSWERED_SLOTS as u64) as usize;
+        Self { per_s, sent, burst, least, in_bytes: true }
     }
 }
 
@@ -367,6 +399,9 @@ pub(crate) struct RetransmitHandler {
     answered: Vec<Answered>,
     /// The budget of all addresses together.
     all: Bucket,
+    /// Up to where its own stream has earned, and what is counted there.
+    sent: u64,
+    in_bytes: bool,
     /// How much may be sent at once.
     burst: u64,
     least: usize,
@@ -387,13 +422,13 @@ pub(crate) enum Answer {
     No,
 }
 
-/// Remembered replies: as many as datagrams can be requested within a round trip at full speed.
+/// Remembered replies: as many as there are datagrams in a burst.
 const ANSWERED_SLOTS: usize = 4096;
 /// Repairs are at most this part of the data beside them: a sender that spends its time on repairs has no more data to
 /// lose, and its receivers deliver none.
 pub(crate) const DATA_PART: u64 = 4;
 /// Repairs that may be sent at once, if few were sent before.
-pub(crate) const REPAIR_BURST: u64 = 1024;
+const REPAIR_BURST: u64 = 1024;
 /// The last part of what may be sent at once, which each address draws from its own share. An address that is the only
 /// one to send requests draws all the rest and this, so it is as fast as without shares; the next address that sends
 /// one finds its own share whole.
@@ -404,7 +439,7 @@ const SHARE_PART: u64 = 16;
 /// members.
 const SHARES_MAX: usize = 64;
 
-// A mask finds a reply, and a burst of repairs overwrites none of its own.
+// A mask finds a reply, and a burst of the longest datagrams overwrites none of its own.
 const _: () = assert!(ANSWERED_SLOTS.is_power_of_two() && ANSWERED_SLOTS as u64 >= REPAIR_BURST);
 // A share is a part of the budget, and each member of the largest view can have one.
 const _: () = assert!(REPAIR_BURST / SHARED_PART > 0 && SHARED_PART > 1 && SHARES_MAX > Rank::MAX.index());
@@ -415,7 +450,9 @@ impl RetransmitHandler {
         let burst = REPAIR_BURST * mtu_bytes as u64;
         Self {
             answered: vec![Answered { number: u64::MAX, ..Answered::default() }; ANSWERED_SLOTS],
-            all: Bucket { tokens: burst as i64, refilled_at: Instant(0), sent: 0 },
+            all: Bucket::new(Instant(0), burst as i64),
+            sent: 0,
+            in_bytes: false,
             burst,
             least: mtu_bytes,
             shares: Vec::new(),
@@ -426,12 +463,22 @@ impl RetransmitHandler {
     /// Lets the budget grow with time, and the share of the address that sent the request; all addresses that have
     /// proved nothing have one share together.
     pub(crate) fn refill(&mut self, now: Instant, earnings: Earnings, requester: Option<Address>) {
+        let slots_bytes = (earnings.least * ANSWERED_SLOTS) as u64;
+        assert!(
+            slots_bytes >= earnings.burst,
+            "a burst of one stream's repairs overwrites none of its own: {earnings:?}"
+        );
+        // Where a limit begins or ends, what was sent is counted otherwise.
+        let is_same = self.in_bytes == earnings.in_bytes;
+        let sent = if is_same { earnings.sent.saturating_sub(self.sent) } else { 0 };
+        (self.sent, self.in_bytes) = (earnings.sent, earnings.in_bytes);
         (self.burst, self.least) = (earnings.burst, earnings.least);
-        self.all.refill(now, earnings, self.burst);
+        let by_time = self.all.earn(now, earnings.per_s);
+        self.all.add(by_time.saturating_sub(sent).max(sent / DATA_PART), self.burst as i64);
         let requester = requester.unwrap_or_default();
         let known = self.shares.iter().position(|(address, _)| *address == requester);
         self.share = known.unwrap_or_else(|| {
-            let share = (requester, Bucket { tokens: self.shared_out() as i64, refilled_at: now, sent: 0 });
+            let share = (requester, Bucket::new(now, self.shared_out() as i64));
             if self.shares.len() < SHARES_MAX {
                 self.shares.push(share);
                 return self.shares.len() - 1;
@@ -441,9 +488,10 @@ impl RetransmitHandler {
             oldest
         });
         debug_assert!(self.shares.len() <= SHARES_MAX, "{} shares", self.shares.len());
-        let (share, shared_out) =
-            (Earnings { per_s: earnings.per_s / SHARE_PART, sent: 0, ..earnings }, self.shared_out());
-        self.shares[self.share].1.refill(now, share, shared_out);
+        let shared_out = self.shared_out() as i64;
+        let share = &mut self.shares[self.share].1;
+        let earned = share.earn(now, earnings.per_s / SHARE_PART);
+        share.add(earned, shared_out);
     }
 
     /// The part of the budget that each address draws from its own share.
@@ -489,5 +537,58 @@ impl RetransmitHandler {
         *entry = Answered { rank, number: number.0, at: now, to: requester, requesters };
         self.spend(bytes);
         if requesters >= MULTICAST_FROM { Answer::Multicast } else { Answer::Unicast }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many requests may be sent at this moment.
+    fn spend_all(requests: &mut Requests, now: Instant, known_end: u64) -> u64 {
+        (0..)
+            .find(|_| {
+                !requests.may(now, DatagramNumber(known_end)) || {
+                    requests.spend();
+                    false
+                }
+            })
+            .unwrap()
+    }
+
+    /// Without a limit each datagram counts as the longest, with one its bytes count.
+    #[test]
+    fn issue_a_limit_that_ended_filled_the_budget_of_repairs() {
+        let mut handler = RetransmitHandler::new(1_000);
+        let all = |sent| Earnings::of_datagrams(1_000, sent, 1_000);
+        let limited = |sent| Earnings::of_bytes(1_000_000, sent, REPAIR_BURST * 1_000);
+        handler.refill(Instant(0), all(100_000), None);
+        handler.all.tokens = 0;
+        handler.refill(Instant(0), limited(100_000), None);
+        assert_eq!(handler.all.tokens, 0, "nothing more was sent");
+        // The limit is lower by now.
+        handler.refill(Instant(0), Earnings::of_bytes(500_000, 140_000, REPAIR_BURST * 500), None);
+        assert_eq!(handler.all.tokens, 10_000, "a quarter of what was sent since");
+        handler.refill(Instant(0), all(100_500), None);
+        assert_eq!(handler.all.tokens, 10_000, "the limit has ended");
+    }
+
+    #[test]
+    fn requests_are_earned_by_datagrams_and_by_time_and_spent_only_when_sent() {
+        let mut requests = Requests::new();
+        let mut now = Instant(5_000_000_000);
+        assert!((0..100).all(|_| requests.may(now, DatagramNumber(1_000))), "looking costs nothing");
+        assert_eq!(spend_all(&mut requests, now, 1_000), REQUESTS_BURST, "no pause earns more than a burst");
+        assert_eq!(spend_all(&mut requests, now, 1_000 + 3 * REQUEST_EARNED_DATAGRAMS), 3);
+        // The announced end falls and rises again.
+        assert_eq!(spend_all(&mut requests, now, 0), 0);
+        assert_eq!(spend_all(&mut requests, now, 1_000 + 4 * REQUEST_EARNED_DATAGRAMS), 1);
+        let mut sent = 0;
+        // However short the steps are: the remainder of each is kept.
+        for _ in 0..9_600_000_000_u64 / 300_000 {
+            now = now + 300_000;
+            sent += spend_all(&mut requests, now, 0);
+        }
+        assert_eq!(sent, 100);
     }
 }

@@ -278,6 +278,12 @@ impl Stream {
         self.window.complete > self.delivered
     }
 
+    /// Whether the messages that count as complete end where the last datagram below the first gap does.
+    pub(crate) fn counts_complete(&self) -> bool {
+        let last = self.window.next.0.checked_sub(1).and_then(|last| self.sequence_after(DatagramNumber(last)));
+        last.is_none_or(|end| end == self.window.complete)
+    }
+
     /// The sequence of the message after the last one that ends in a datagram.
     pub(crate) fn sequence_after(&self, number: DatagramNumber) -> Option<Sequence> {
         let messages = self.log.slot(number)?.messages;

@@ -190,7 +190,7 @@ impl Process {
         self.clock = Clock::default();
         self.clock.look_due = now;
         self.cx.outbox.enter(self.cx.header(view.instance, view.epoch));
-        self.trust.announcements.enter(now);
+        self.trust.enter(now, &before, &view);
         for rank in (0..self.cx.config.members).map(Rank) {
             let (was, is) = (before.incarnation(rank), view.incarnation(rank));
             match (was, is) {

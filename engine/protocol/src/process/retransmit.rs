@@ -7,7 +7,7 @@ use crate::counters::{Counter, Counters};
 use crate::data::DATA_CHANNEL;
 use crate::data::pacing::Pacer;
 use crate::data::pipeline::Pipeline;
-use crate::data::repair::{ATTEMPTS_AT_SENDER, Answer, DATA_PART, Earnings, REPAIR_BURST};
+use crate::data::repair::{ATTEMPTS_AT_SENDER, Answer, DATA_PART, Earnings};
 use crate::mutant::Mutant;
 use crate::outbox::{Destination, Outbox};
 use crate::view::{bit, ranks};
@@ -22,13 +22,15 @@ const BURST_MIN: u64 = 16;
 impl Process {
     pub(super) fn ask(&mut self, now: Instant, rank: Rank) {
         // What a view ends with is needed at once.
-        if self.data.asks_all() && !self.data.meters.is_empty() && self.data.end.is_open() {
-            let stream = &mut self.data.streams[rank.index()];
-            if !stream.nak_sender.may_ask_all(now, &stream.window) {
-                return self.data.note_nak_due();
-            }
+        let is_earned = self.data.asks_all() && !self.data.meters.is_empty() && self.data.end.is_open();
+        let stream = &mut self.data.streams[rank.index()];
+        if is_earned && !stream.nak_sender.may_ask_all(now, &stream.window) {
+            return self.data.note_nak_due();
         }
         let Some(attempts) = self.data.collect_missing(now, rank) else { return };
+        if is_earned {
+            self.data.streams[rank.index()].nak_sender.spend_request();
+        }
         let (to, cookie) = if self.data.asks_all() {
             (Destination::Group, 0) // repairs go to all as well: no address need be proved
         } else {
@@ -169,14 +171,13 @@ impl Process {
 /// How many repairs this process may send: fewer than configured where its rate is limited, of which repairs are a
 /// part.
 fn earnings(data: &Pipeline, pacer: Option<&Pacer>, counters: &Counters) -> Earnings {
-    let (limits, longest) = (&data.config.limits, data.config.limits.mtu_bytes as u64);
-    let (per_s, sent) = (u64::from(limits.repairs_per_s) * longest, counters.get(Counter::DatagramsSent) * longest);
-    let all = Earnings { per_s, sent, burst: REPAIR_BURST * longest, least: limits.mtu_bytes };
+    let (limits, longest) = (&data.config.limits, data.config.limits.mtu_bytes);
+    let all = Earnings::of_datagrams(u64::from(limits.repairs_per_s), counters.get(Counter::DatagramsSent), longest);
     // What a view ends with is needed at once, and is no part of the stream that observers are paced for.
     let Some(pacer) = pacer.filter(|pacer| pacer.is_limiting() && data.end.is_open()) else { return all };
-    let per_s = pacer.rate().map_or(per_s, |rate| per_s.min(rate / DATA_PART));
-    let burst = (per_s / BURSTS_PER_S).clamp(BURST_MIN * longest, all.burst);
-    Earnings { per_s, sent: pacer.data_bytes(), burst, least: 0 }
+    let per_s = pacer.rate().map_or(all.per_s, |rate| all.per_s.min(rate / DATA_PART));
+    let burst = (per_s / BURSTS_PER_S).clamp(BURST_MIN * longest as u64, all.burst);
+    Earnings::of_bytes(per_s, pacer.data_bytes(), burst)
 }
 
 /// Retransmits what was requested and is retained here; returns whether a part is gone for good. `requester`: the

@@ -60,6 +60,12 @@ impl Trust {
         }
     }
 
+    /// A view begins: another incarnation of a rank has issued none of the cookies that are held.
+    pub(super) fn enter(&mut self, now: Instant, before: &View, view: &View) {
+        self.announcements.enter(now);
+        self.held.forget(|rank| before.incarnation(rank) != view.incarnation(rank));
+    }
+
     /// A control datagram of so many bytes came. If it was sent to all, others may answer it too, so no process answers
     /// an address that has not proved that it receives.
     pub(super) fn received(&mut self, bytes: usize, to_all: bool) {
@@ -154,10 +160,10 @@ impl Process {
         self.trust.held.word(&self.trust.cookies, to, |waiting| waiting.progress = true)
     }
 
-    /// The word for a report of losses, and whether it is a cookie.
+    /// The word for a report of losses, and whether it is a cookie that is valid.
     pub(super) fn word_for_losses(&mut self, now: Instant, to: Rank, losses: (DatagramNumber, u16)) -> (u64, bool) {
         let word = self.trust.held.word(&self.trust.cookies, to, |waiting| waiting.losses = Some((now, losses)));
-        (word, self.trust.held.is_cookie(to))
+        (word, self.trust.held.is_fresh(now, to))
     }
 
     /// The word for a request for the view.

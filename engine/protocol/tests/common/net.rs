@@ -121,7 +121,7 @@ impl Net {
                 {
                     let mut copy = datagram.clone();
                     for _ in 0..(self.alter)(from, target, &mut copy) {
-                        process.on_datagram(self.now, &copy, None);
+                        process.take_in(self.now, &copy, None, !matches!(to, Destination::Peer(_)));
                     }
                 }
             }

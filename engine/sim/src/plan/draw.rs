@@ -33,8 +33,7 @@ impl Plan {
         let window_slots = (0..members).map(|_| rng.u32(16..=receive_log_slots.max(17))).collect::<Vec<_>>();
         let smallest = window_slots.iter().fold(log_slots.min(receive_log_slots), |least, slots| least.min(*slots));
         let most = smallest as usize * mtu_bytes / 4;
-        let messages = pick(rng, &[20, 60, 150, 400]);
-        let burst: u32 = pick(rng, &[1, 4, 30]);
+        let (messages, burst): (u32, u32) = (pick(rng, &[20, 60, 150, 400]), pick(rng, &[1, 4, 30]));
         let fast = rng.u8(0..4) != 0;
         let (faults, publishers) = (FaultPlan::draw(rng, fast), draw_publishers(rng, members));
         let bursts = u64::from((messages / burst.div_ceil(2)).max(1) / publishers.len().max(1) as u32 + 1);
@@ -86,6 +85,7 @@ impl Plan {
             locks: None,
             gating_timeout_ns: 0,
             paced: false,
+            unsealed_permille: pick(&mut Rng::with_seed(seed ^ 0x5ea1), &[0, 300, 1000]),
         };
         plan.with_events(rng)
     }

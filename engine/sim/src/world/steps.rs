@@ -40,9 +40,10 @@ impl World<'_> {
         }
         self.coordinate(index, true)?;
         let wants = self.publish(index)?;
-        let all_sent = self.transmit(index);
+        let goes_on = hits(&mut self.rng, self.plan.unsealed_permille);
+        let all_sent = self.transmit(index, !goes_on);
         let more = self.deliver(index)?;
-        let all_sent = self.transmit(index) && all_sent;
+        let all_sent = self.transmit(index, true) && all_sent;
         self.launch();
         self.coordinate(index, false)?;
         if all_sent && let Some(process) = &self.nodes[index].process {
@@ -87,8 +88,9 @@ impl World<'_> {
         Ok(nodes[index].publish(index as u16, plan, *now_ns, rng, history)? || wants_sync)
     }
 
-    /// Offers what the process has to send to the network. Returns whether the network took all.
-    fn transmit(&mut self, index: usize) -> bool {
+    /// Offers what the process has to send to the network. Unless it `seals` the open datagram, the process publishes
+    /// more at once. Returns whether the network took all.
+    fn transmit(&mut self, index: usize, seals: bool) -> bool {
         let Self {
             nodes,
             network,
@@ -108,7 +110,7 @@ impl World<'_> {
         let node = &mut nodes[index];
         let now = node.clock.read(*now_ns);
         let Some(process) = &mut node.process else { return true };
-        process.transmit(now, |to, bytes, segment_bytes| {
+        process.transmit_packed(now, seals, |to, bytes, segment_bytes| {
             let offered = bytes.len().div_ceil(segment_bytes);
             let taken = network.takes(offered, rng);
             for datagram in bytes.chunks(segment_bytes).take(taken) {
