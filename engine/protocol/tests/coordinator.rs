@@ -121,7 +121,7 @@ fn a_silent_data_plane_fences() {
     let mut apart = Apart::new(Order::Total, 3, MutexKind::Replicated);
     let id = apart.coordinator.lock(name(), Patience::Forever).unwrap();
     apart.coordinator.note_silence(true);
-    let lost = Coordination::Lock(id, LockNews::Lost(Loss::NoMajority));
+    let lost = Coordination::Lock(id, LockNews::Lost(Loss::Stalled));
     assert_eq!(apart.news(), [lost]);
     let refused = apart.coordinator.lock(name(), Patience::Forever);
     assert_eq!(refused.err(), Some(CoordinationRefusal::NoMajority));

@@ -132,6 +132,9 @@ pub enum Loss {
     /// This process is out of the view.
     #[error("this process was removed from the view: others may have the lock by now")]
     Removed,
+    /// The data path of this process stands still: other members have gone on without it.
+    #[error("the data path of this process stands still: others may have the lock by now")]
+    Stalled,
     /// The member that grants it has no room for another name.
     #[error("the group keeps as many locks as it can")]
     TooMany,

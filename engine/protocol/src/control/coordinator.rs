@@ -272,7 +272,7 @@ impl Coordinator {
     /// process held, so it holds nothing, and requests are refused until the data plane is heard again.
     pub fn note_silence(&mut self, is_silent: bool) {
         if !core::mem::replace(&mut self.is_silent, is_silent) && is_silent {
-            self.fence(Loss::NoMajority);
+            self.fence(Loss::Stalled);
         }
     }
 
