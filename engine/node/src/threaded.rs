@@ -326,8 +326,11 @@ impl ThreadedNode {
         self.stop.set();
         self.waker.wake();
         let joined = self.data.take().map(JoinHandle::join);
-        drop(self.control.take());
+        let control = self.control.take().map_or(Ok(()), ControlThread::join);
         drop(self.admin.take());
+        if let (Err(panic), false) = (control, std::thread::panicking()) {
+            std::panic::resume_unwind(panic);
+        }
         match joined {
             Some(Err(panic)) if !std::thread::panicking() => std::panic::resume_unwind(panic),
             Some(Ok(outcome)) => outcome,
@@ -367,11 +370,22 @@ fn spawn_agent(
     wakers: [Waker; 2],
 ) -> std::io::Result<JoinHandle<Result<(), NodeError>>> {
     Builder::new().name("bourdon-data".to_owned()).spawn(move || {
-        let outcome = run_agent(given, ready);
-        ended.set();
-        wakers.iter().for_each(Waker::wake);
-        outcome
+        let _end = End { ended, wakers };
+        run_agent(given, ready)
     })
+}
+
+/// Reports that the data agent has ended, however it ends.
+struct End {
+    ended: Flag,
+    wakers: [Waker; 2],
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.ended.set();
+        self.wakers.iter().for_each(Waker::wake);
+    }
 }
 
 /// The data agent's thread, from its first line to its last.
@@ -398,12 +412,10 @@ fn run_agent(given: Given, ready: SyncSender<Ready>) -> Result<(), NodeError> {
         }
     };
     let (sender, commands) = mailbox(COMMANDS_MAX, ring());
+    let suspect_after_ns = node.process().config().timing.detector.suspect_after_ns;
     let (control, orders) = DataEnd::new(given.control, node.now(), ring());
-    let from_data = FromData {
-        coordinator: node.release_coordinator(),
-        orders,
-        suspect_after_ns: node.process().config().timing.detector.suspect_after_ns,
-    };
+    let from_data =
+        FromData { coordinator: node.release_coordinator(), orders, suspect_after_ns, waker: waker.clone() };
     let cells = counters.reader();
     let standing = Ready { info, waker, commands: sender, counters: file, cells, from_data };
     if ready.send(standing).is_err() {

@@ -173,6 +173,37 @@ fn a_silent_control_thread_stops_the_data_plane() {
 }
 
 #[test]
+fn a_lock_given_back_before_the_stop_is_free_at_once() {
+    let world = World::new(3);
+    let mut nodes = three(&world, MutexKind::Replicated);
+    for _ in 0..2 {
+        let guard = held(&locks(&nodes, 2), "one");
+        let waits = locks(&nodes, 0).begin(name("one"), Wait::Forever);
+        until("it to wait", || is_waiting(waits.state()));
+        drop(guard);
+        nodes[2].take().expect("it runs").0.stop().expect("it ends well");
+        let next = waits.wait().expect("it is granted");
+        let birth_of_view = |token: FencingToken| token.epoch;
+        nodes[2] = Some(start(&world.member(2)));
+        let later = held(&locks(&nodes, 2), "two");
+        assert!(birth_of_view(next.token()) < birth_of_view(later.token()), "no view change was needed for it");
+        drop((next, later));
+    }
+}
+
+/// A callback of the application panics on the control thread.
+#[test]
+fn a_panic_of_the_control_thread_ends_the_node() {
+    let world = World::new(1);
+    let (node, _publication, _subscription) = start(&world.member(0));
+    drop(held(&node.locks(), "one"));
+    let _request = node.locks().begin_with(name("one"), Wait::Forever, || panic!("a callback must not"));
+    until("it to end", || !node.is_running());
+    let stopped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| node.stop()));
+    assert!(stopped.is_err(), "the panic is the node's outcome");
+}
+
+#[test]
 fn a_lock_goes_on_when_its_holders_node_ends() {
     for mutex in [MutexKind::Replicated, MutexKind::Central, MutexKind::TokenRing] {
         let world = World::new(3);

@@ -2,7 +2,8 @@
 
 use crate::common::{Bench, Effect, Step, Value, data, row, run};
 use bourdon_protocol::{
-    Coordination, CoordinationRefusal, Coordinator, FromCoordinator, LockNews, Loss, MutexKind, Order, Patience, Role,
+    Coordination, CoordinationRefusal, Coordinator, Event, FromCoordinator, LockNews, Loss, MutexKind, Order,
+    Participation, Patience, Role,
 };
 use bourdon_wire::records::ballot_steps::{DECIDE, PREPARE};
 use bourdon_wire::{Epoch, Rank, TopicName};
@@ -18,11 +19,16 @@ struct Apart {
 }
 
 impl Apart {
+    /// The member of rank 1.
     fn new(order: Order, members: u16, mutex: MutexKind) -> Self {
-        let mut config = Bench::config(order, members, Role::Member(Rank(1)));
+        Self::of_rank(1, order, members, mutex)
+    }
+
+    fn of_rank(rank: u16, order: Order, members: u16, mutex: MutexKind) -> Self {
+        let mut config = Bench::config(order, members, Role::Member(Rank(rank)));
         config.mutex = mutex;
         let mut bench = Bench::with(config).formed();
-        for other in (0..members).filter(|other| *other != 1) {
+        for other in (0..members).filter(|other| *other != rank) {
             bench.take(&bench.heartbeat(other, |beat| beat.heard_from = ((1 << members) - 1).into()));
         }
         bench.settle();
@@ -114,6 +120,33 @@ fn a_command_given_before_the_removal_is_not_published_after_it() {
     apart.report();
     let news = apart.news();
     assert!(matches!(news[..], [Coordination::Lock(_, LockNews::Lost(Loss::Removed))]), "{news:?}");
+}
+
+#[test]
+fn a_process_that_has_left_reports_it() {
+    let mut apart = Apart::of_rank(0, Order::Total, 1, MutexKind::Replicated);
+    apart.report();
+    apart.bench.process.leave(apart.bench.now);
+    apart.bench.wait(1_000_000_000);
+    apart.bench.wait(1_000_000_000);
+    let effects = apart.bench.effects();
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Event(Event::Left(_)))), "{effects:?}");
+    apart.report();
+    assert!(apart.coordinator.has_left(), "no timer runs any more, and callers wait for this");
+}
+
+/// Its data plane stood still for a moment, and no other member has suspected it.
+#[test]
+fn a_leader_leads_again_after_a_silence() {
+    let mut apart = Apart::of_rank(0, Order::Total, 1, MutexKind::Replicated);
+    apart.report();
+    apart.coordinator.elect(name(), Participation::Campaign).unwrap();
+    assert!(apart.coordinator.leader(&name()).is_some());
+    apart.news();
+    apart.coordinator.note_silence(true);
+    assert_eq!(apart.coordinator.leader(&name()), None);
+    apart.coordinator.note_silence(false);
+    assert!(apart.coordinator.leader(&name()).is_some());
 }
 
 #[test]

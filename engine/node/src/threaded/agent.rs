@@ -179,9 +179,13 @@ impl Agent {
                 self.figures.longest_cycle_ns = self.figures.longest_cycle_ns.max(now.since(before));
             }
             self.counters.update(&self.node, &self.figures);
+            if self.control.is_gone() {
+                return Ok(()); // its panic is the node's outcome
+            }
             if self.stop.is_set() {
                 let until = *linger_until.get_or_insert(now + LINGER_NS);
-                if now >= until || !self.owes_messages() {
+                let is_settled = self.control.settles(&self.node);
+                if now >= until || is_settled && !self.owes_messages() {
                     self.node.flush()?;
                     self.counters.copy(&self.node, &self.figures);
                     return Ok(());
@@ -218,7 +222,9 @@ impl Agent {
         // First: a lock that an application asks for because of an event is asked for after what caused the event.
         work_count += self.control.exchange(&mut self.node);
         self.figures.control_full = self.control.full;
-        while let Some(event) = self.node.poll_event() {
+        while self.node.process().reports_waiting() == 0
+            && let Some(event) = self.node.poll_event()
+        {
             work_count += 1;
             self.report(event.into());
         }
@@ -247,12 +253,15 @@ impl Agent {
     /// Whether this agent stands still, because its control thread does.
     #[inline]
     fn halts(&mut self) -> bool {
-        let is_halted = self.control.is_halted(self.node.clock().now());
+        // The last poll's time, while there are polls.
+        let now = if self.is_halted { self.node.clock().now() } else { self.node.now() };
+        let is_halted = self.control.is_halted(now, &self.node);
         if is_halted != self.is_halted {
             self.is_halted = is_halted;
             self.report(if is_halted { NodeEvent::Halted } else { NodeEvent::Resumed });
         }
         if is_halted {
+            self.control.exchange(&mut self.node);
             std::thread::sleep(HALTED_SLEEP);
         }
         is_halted
@@ -382,7 +391,6 @@ impl Agent {
             Ok(())
         } else {
             self.figures.sleeps += 1;
-            let longest = longest.min(self.control.sleep_max(self.node.now()));
             self.node.wait(longest)
         };
         self.gate.get_up();

@@ -5,13 +5,14 @@
 //! thread, what the coordinator gives comes back ([`DataEnd`]). Both ways are bounded. What finds one full waits on its
 //! own side, in order, and is counted; neither thread waits for the other.
 //!
-//! Each thread watches the other. If the control thread hears nothing of the data agent for several times as long as
-//! the detectors wait, the others have gone on without this member: it holds no lock and leads nothing. If the control
-//! thread takes nothing for [`CONTROL_LEASE_NS`], the data agent stops ([`DataEnd::is_halted`]): a member that can't
-//! release its locks must not stay in the group.
+//! Each thread watches the other. If the data agent stands still for several times as long as the detectors wait, this
+//! process holds no lock and leads nothing: the others suspect it by then, because the data agent sends the heartbeats.
+//! If the control thread takes nothing of what it was sent for [`CONTROL_LEASE_NS`], the data agent stops
+//! ([`DataEnd::is_halted`]): a member that can't release its locks must not stay in the group. A control thread that
+//! has panicked ends the node.
 //!
 //! Invariants: values arrive in order, each once. The data agent makes a system call here only to wake this thread when
-//! it sleeps.
+//! it sleeps. What was asked for before the node was stopped is done before the data agent ends.
 
 use crate::clock::Clock;
 use crate::inline::Node;
@@ -26,22 +27,30 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::VecDeque;
 use std::sync::mpsc::TrySendError;
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
 
 /// Values on their way to the control thread: what some milliseconds of a storm of locks make.
 const TO_CONTROL_MAX: usize = 4096;
+/// How many of them it takes before it fetches the coordinator's news, whose number is bounded.
+const MAIL_A_ROUND: usize = 64;
 /// Values on their way back: each is one message to send, and the data agent takes them every round.
 const TO_DATA_MAX: usize = 1024;
 /// How many of them it takes a round, so that a storm can't starve the network.
 const TAKE_MAX: usize = 64;
-/// How often the data agent reports that it runs: several times in what the detectors wait.
-const ALIVE_NS: u64 = 10_000_000;
-/// How many times as long as the detectors wait the data agent may be silent before its locks are given up. A host with
-/// more work than cores delays a thread for longer than the detectors wait, and the others trust it again.
+/// Values that wait at the data agent for room: more means that the control thread can't keep up, and the data agent
+/// stops until it has caught up.
+const WAITING_MAX: usize = 65_536;
+/// How many times as long as the detectors wait the data agent may stand still before its locks are given up. A host
+/// with more work than cores delays a thread for longer than the detectors wait, and the others trust it again.
 const SILENCE_FACTOR: u64 = 4;
+/// At least so long: below, any host delays a thread now and then.
+const SILENCE_MIN_NS: u64 = 100_000_000;
+/// How many times in that the control thread looks, while it has a lock or an election.
+const LOOKS: u64 = 4;
 /// How long the control thread may take nothing. Longer than a loaded host keeps a thread waiting, and short enough
 /// that the others do not wait long for the locks of a member whose control thread is gone.
 const CONTROL_LEASE_NS: u64 = 1_000_000_000;
+/// How often the data agent sends something to take, if there is nothing else.
+const PROBE_NS: u64 = CONTROL_LEASE_NS / 4;
 /// How long the control thread sleeps at least: what is overdue waits for the data agent.
 const SLEEP_MIN_NS: u64 = 1_000_000;
 
@@ -50,14 +59,19 @@ const SLEEP_MIN_NS: u64 = 1_000_000;
 enum Mail {
     /// For the coordinator.
     Report(ToCoordinator),
-    /// The data agent ran at this time.
-    Alive(Instant),
+    /// To be taken.
+    Probe,
+    /// The node is being stopped: settle what was asked for before.
+    Stopping,
 }
 
 /// Everything about the control thread that is made before it runs.
 pub(crate) struct Prepared {
     mail: Receiver<Mail>,
     taken: WatermarkWriter,
+    ran_at: WatermarkReader,
+    settled: Flag,
+    gone: Flag,
     commands: Receiver<LockCommand>,
     sleeper: Sleeper,
     waker: Waker,
@@ -77,6 +91,10 @@ pub(crate) struct Ways {
 pub(crate) struct ToControl {
     mail: Sender<Mail>,
     taken: WatermarkReader,
+    /// When the data agent last ran.
+    ran_at: WatermarkWriter,
+    settled: Flag,
+    gone: Flag,
 }
 
 /// What the control thread needs of a data agent that runs.
@@ -85,6 +103,8 @@ pub(crate) struct FromData {
     pub(crate) orders: Sender<FromCoordinator>,
     /// After so long without a sign of it, the other members suspect this one.
     pub(crate) suspect_after_ns: u64,
+    /// Wakes the data agent.
+    pub(crate) waker: Waker,
 }
 
 /// Makes the mailboxes.
@@ -101,9 +121,11 @@ pub(crate) fn prepare() -> std::io::Result<(Prepared, Ways)> {
     let (to_mail, mail) = mailbox(TO_CONTROL_MAX, ring());
     let (to_broker, commands) = mailbox(COMMANDS_MAX, ring());
     let (taken, taken_by) = watermark(0);
-    let data = ToControl { mail: to_mail, taken: taken_by };
+    let (ran_at, ran_at_by) = watermark(0);
+    let (settled, gone) = (Flag::new(), Flag::new());
+    let data = ToControl { mail: to_mail, taken: taken_by, ran_at, settled: settled.clone(), gone: gone.clone() };
     let ways = Ways { commands: to_broker, data, waker: waker.clone() };
-    Ok((Prepared { mail, taken, commands, sleeper, waker }, ways))
+    Ok((Prepared { mail, taken, ran_at: ran_at_by, settled, gone, commands, sleeper, waker }, ways))
 }
 
 /// The data agent's end.
@@ -111,11 +133,12 @@ pub(crate) struct DataEnd {
     control: ToControl,
     orders: Receiver<FromCoordinator>,
     sent: u64,
-    alive_due: Instant,
     /// How much was sent when the control thread had last taken all of an earlier mark, and when that was.
     mark: (u64, Instant),
+    probe_due: Instant,
     /// When the lease was last looked at.
     looked_at: Instant,
+    is_stopping: bool,
     /// Rounds in which the way to the control thread was full.
     pub(crate) full: u64,
 }
@@ -123,12 +146,14 @@ pub(crate) struct DataEnd {
 impl DataEnd {
     /// Its end, and the control thread's way back; `ring` wakes the data agent.
     pub(crate) fn new(
-        control: ToControl,
+        mut control: ToControl,
         now: Instant,
         ring: impl FnMut() + Send + 'static,
     ) -> (Self, Sender<FromCoordinator>) {
         let (sender, orders) = mailbox(TO_DATA_MAX, ring);
-        (Self { control, orders, sent: 0, alive_due: now, mark: (0, now), looked_at: now, full: 0 }, sender)
+        control.ran_at.advance(now.0);
+        let (mark, is_stopping) = ((0, now), false);
+        (Self { control, orders, sent: 0, mark, probe_due: now, looked_at: now, is_stopping, full: 0 }, sender)
     }
 
     /// Whether the coordinator has given something.
@@ -148,42 +173,59 @@ impl DataEnd {
             node.obey(order);
         }
         while let Some(report) = node.poll_report() {
-            if let Err(TrySendError::Full(Mail::Report(report))) = self.control.mail.try_send(Mail::Report(report)) {
+            if let Err(Mail::Report(report)) = self.send(Mail::Report(report)) {
                 node.return_report(report);
                 self.full += 1;
                 break;
             }
-            self.sent += 1;
         }
-        if node.now() >= self.alive_due {
-            self.show_life(node.now());
+        let now = node.now();
+        self.control.ran_at.advance(now.0);
+        if self.control.taken.get() >= self.mark.0 {
+            self.mark = (self.sent, now);
+        }
+        if now >= self.probe_due {
+            self.probe_due = now + PROBE_NS;
+            let _ = self.send(Mail::Probe); // a full way has enough to take
         }
         count
     }
 
-    #[cold]
-    fn show_life(&mut self, now: Instant) {
-        self.alive_due = now + ALIVE_NS;
-        self.sent += u64::from(self.control.mail.try_send(Mail::Alive(now)).is_ok());
-        if self.control.taken.get() >= self.mark.0 {
-            self.mark = (self.sent, now);
+    /// Sends it, or gives it back if there is no room.
+    fn send(&mut self, mail: Mail) -> Result<(), Mail> {
+        match self.control.mail.try_send(mail) {
+            Err(TrySendError::Full(mail)) => Err(mail),
+            Ok(()) | Err(TrySendError::Disconnected(_)) => {
+                self.sent += 1;
+                Ok(())
+            }
         }
     }
 
-    /// How long the data agent may sleep until it must report that it runs.
-    pub(crate) fn sleep_max(&self, now: Instant) -> Duration {
-        Duration::from_nanos(self.alive_due.since(now))
-    }
-
-    /// Whether the control thread has taken nothing for its lease.
+    /// Whether the data agent must stand still: the control thread has taken nothing for its lease, or can't keep up.
     #[inline]
-    pub(crate) fn is_halted(&mut self, now: Instant) -> bool {
+    pub(crate) fn is_halted(&mut self, now: Instant, node: &Node) -> bool {
         // This thread itself stood still meanwhile, and the other one probably with it.
         if now.since(self.looked_at) > CONTROL_LEASE_NS / 2 {
             self.mark.1 = now;
         }
         self.looked_at = now;
         now.since(self.mark.1) > CONTROL_LEASE_NS && self.control.taken.get() < self.mark.0
+            || node.process().reports_waiting() > WAITING_MAX
+    }
+
+    /// Whether the control thread has panicked.
+    #[inline]
+    pub(crate) fn is_gone(&self) -> bool {
+        self.control.gone.is_set()
+    }
+
+    /// The node is being stopped: whether what was asked for before has been settled and passed on.
+    pub(crate) fn settles(&mut self, node: &Node) -> bool {
+        if !self.is_stopping {
+            self.is_stopping = self.send(Mail::Stopping).is_ok();
+        }
+        self.control.settled.is_set() && !self.has_orders() && !node.process().has_to_send()
     }
 }
 
@@ -198,25 +240,21 @@ pub(crate) struct ControlThread {
 impl Prepared {
     /// Starts the thread. It ends when the data agent has ended, or when the returned value is dropped.
     pub(crate) fn start(self, data: FromData, data_ended: Flag, is_member: bool) -> std::io::Result<ControlThread> {
-        let Self { mail, taken, commands, sleeper, waker } = self;
-        let FromData { coordinator, orders, suspect_after_ns } = data;
-        let (end, clock) = (Flag::new(), Clock::start());
+        let (end, waker, clock) = (Flag::new(), self.waker.clone(), Clock::start());
+        let silence_max_ns = SILENCE_MIN_NS.max(SILENCE_FACTOR * data.suspect_after_ns);
         let agent = ControlAgent {
-            coordinator,
             broker: Broker::new(is_member),
-            mail,
-            taken,
             taken_count: 0,
-            commands,
             asked: Vec::new(),
-            orders,
             backlog: VecDeque::new(),
-            sleeper,
-            waker: waker.clone(),
+            is_stopping: false,
             clock,
-            ran_at: clock.now(),
-            silence_max_ns: SILENCE_FACTOR * suspect_after_ns,
+            looked_at: clock.now(),
+            silent_since: clock.now(),
+            silence_max_ns,
             ends: [end.clone(), data_ended],
+            ways: self,
+            data,
         };
         let builder = Builder::new().name("bourdon-control".to_owned());
         let thread = Some(builder.spawn(move || agent.run())?);
@@ -224,107 +262,161 @@ impl Prepared {
     }
 }
 
-impl Drop for ControlThread {
-    fn drop(&mut self) {
+impl ControlThread {
+    /// Ends the thread.
+    ///
+    /// # Errors
+    /// Its panic.
+    pub(crate) fn join(mut self) -> std::thread::Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> std::thread::Result<()> {
         self.end.set();
         self.waker.wake();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join(); // its panic has been printed; the node's own outcome is the data agent's
-        }
+        self.thread.take().map_or(Ok(()), JoinHandle::join)
+    }
+}
+
+impl Drop for ControlThread {
+    fn drop(&mut self) {
+        let _ = self.end(); // `join` is for callers that want the panic
     }
 }
 
 struct ControlAgent {
-    coordinator: Box<Coordinator>,
+    ways: Prepared,
+    data: FromData,
     broker: Broker,
-    mail: Receiver<Mail>,
-    taken: WatermarkWriter,
     taken_count: u64,
-    commands: Receiver<LockCommand>,
-    /// What was taken of them in this round.
+    /// Commands taken that wait until all mail before them has been taken.
     asked: Vec<LockCommand>,
-    orders: Sender<FromCoordinator>,
     /// What the data agent had no room for. The coordinator gives nothing more until this is gone.
     backlog: VecDeque<FromCoordinator>,
-    sleeper: Sleeper,
-    waker: Waker,
+    is_stopping: bool,
     clock: Clock,
-    /// When the data agent last ran, by its own report.
-    ran_at: Instant,
+    /// When this thread last looked whether the data agent runs.
+    looked_at: Instant,
+    /// Since when the data agent counts as silent; later than it ran, if this thread itself stood still.
+    silent_since: Instant,
     /// It may be silent for so long.
     silence_max_ns: u64,
     /// Set when this thread or the data agent must end, or has.
     ends: [Flag; 2],
 }
 
+impl Drop for ControlAgent {
+    fn drop(&mut self) {
+        self.ways.gone.set();
+        self.data.waker.wake();
+    }
+}
+
 impl ControlAgent {
     fn run(mut self) {
-        while !self.ends.iter().any(Flag::is_set) {
+        while !self.has_ended() {
             if self.work() == 0 {
                 self.sleep();
             }
         }
     }
 
+    fn has_ended(&self) -> bool {
+        self.ends.iter().any(Flag::is_set)
+    }
+
     /// One round. Returns how much there was to do.
     fn work(&mut self) -> usize {
-        // Commands that are here now are carried out after all mail that is here now: an application that sends one
-        // because of an event finds that the coordinator knows of it.
         while self.asked.len() < COMMANDS_MAX
-            && let Some(command) = self.commands.take()
+            && let Some(command) = self.ways.commands.take()
         {
             self.asked.push(command);
         }
         let now = self.clock.now();
+        let mut count = self.take_mail(now);
+        self.look(now);
+        // An application that asks because of an event finds that the coordinator knows of it: a command is carried out
+        // after all mail that was here when it was taken.
+        if count < MAIL_A_ROUND {
+            count += self.asked.len();
+            for command in self.asked.drain(..) {
+                self.broker.carry_out(&mut self.data.coordinator, now, command);
+            }
+        }
+        if now >= self.data.coordinator.due() {
+            self.data.coordinator.tend(now);
+        }
+        count += self.broker.work(&mut self.data.coordinator, now);
+        count += self.give(now);
+        if self.is_stopping && count == 0 && self.backlog.is_empty() && !self.ways.settled.is_set() {
+            self.ways.settled.set();
+            self.data.waker.wake();
+        }
+        count
+    }
+
+    fn take_mail(&mut self, now: Instant) -> usize {
         let mut count = 0;
-        while count < TO_CONTROL_MAX
-            && let Some(mail) = self.mail.take()
+        while count < MAIL_A_ROUND
+            && let Some(mail) = self.ways.mail.take()
         {
             count += 1;
             match mail {
-                Mail::Report(report) => self.coordinator.take(now, report),
-                Mail::Alive(at) => self.ran_at = at,
+                Mail::Report(report) => self.data.coordinator.take(now, report),
+                Mail::Probe => {}
+                Mail::Stopping => self.is_stopping = true,
             }
         }
         self.taken_count += count as u64;
-        self.taken.advance(self.taken_count);
-        self.coordinator.note_silence(now.since(self.ran_at) > self.silence_max_ns);
-        let asked = self.asked.len();
-        for command in self.asked.drain(..) {
-            self.broker.carry_out(&mut self.coordinator, now, command);
-        }
-        if now >= self.coordinator.due() {
-            self.coordinator.tend(now);
-        }
-        count += asked + self.broker.work(&mut self.coordinator, now);
+        self.ways.taken.advance(self.taken_count);
+        count
+    }
+
+    /// Looks whether the data agent runs.
+    fn look(&mut self, now: Instant) {
+        let ran_at = Instant(self.ways.ran_at.get());
+        let stood_still = now.since(self.looked_at) > 2 * self.silence_max_ns / LOOKS;
+        self.silent_since = if stood_still { now } else { self.silent_since.max(ran_at) };
+        self.looked_at = now;
+        self.data.coordinator.note_silence(now.since(self.silent_since) > self.silence_max_ns);
+    }
+
+    /// Gives the data agent what the coordinator has for it. Returns how much found room.
+    fn give(&mut self, now: Instant) -> usize {
         if self.backlog.is_empty() {
             let backlog = &mut self.backlog;
-            self.coordinator.transmit(now, |order| backlog.push_back(order));
+            self.data.coordinator.transmit(now, |order| backlog.push_back(order));
         }
+        let mut count = 0;
         while let Some(order) = self.backlog.pop_front() {
-            if let Err(TrySendError::Full(order)) = self.orders.try_send(order) {
+            if let Err(TrySendError::Full(order)) = self.data.orders.try_send(order) {
                 self.backlog.push_front(order);
                 break;
             }
+            count += 1;
         }
         count
     }
 
     /// Sleeps until there is mail or a command, or something is due.
     fn sleep(&mut self) {
-        let due = self.coordinator.due().min(self.broker.due()).min(self.ran_at + self.silence_max_ns);
         let now = self.clock.now();
+        let mut due = self.data.coordinator.due().min(self.broker.due());
+        if self.data.coordinator.is_engaged() {
+            due = due.min(now + self.silence_max_ns / LOOKS);
+        }
         let is_held_up = !self.backlog.is_empty() || now >= due;
         let left_ns = if is_held_up { SLEEP_MIN_NS } else { due.since(now) };
-        self.sleeper.lie_down();
+        let Prepared { mail, commands, sleeper, waker, .. } = &mut self.ways;
+        sleeper.lie_down();
         // From here on a thread that adds work sees that it must ring; work added before is seen here.
-        if !self.mail.has_values() && !self.commands.has_values() && !self.ends.iter().any(Flag::is_set) {
-            let timeout =
-                Timespec { tv_sec: (left_ns / 1_000_000_000) as i64, tv_nsec: (left_ns % 1_000_000_000) as i64 };
-            let mut fds = [PollFd::new(&self.waker, PollFlags::IN)];
+        if !mail.has_values() && !commands.has_values() && !self.ends.iter().any(Flag::is_set) {
+            let seconds = (left_ns / 1_000_000_000) as i64;
+            let timeout = Timespec { tv_sec: seconds, tv_nsec: (left_ns % 1_000_000_000) as i64 };
+            let mut fds = [PollFd::new(&*waker, PollFlags::IN)];
             let _ = poll(&mut fds, Some(&timeout)); // interrupted or not: it looks again
-            self.waker.clear();
+            waker.clear();
         }
-        self.sleeper.get_up();
+        sleeper.get_up();
     }
 }

@@ -21,6 +21,7 @@
 //! At `reliable`, a message that another member carried counts as accepted once it is delivered here.
 
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bourdon_wire::{Address, ClientId, ClientTag, DatagramNumber, Instant, Rank, Sequence};
 
@@ -65,7 +66,7 @@ struct UnderWay {
     /// The datagram that it ends in.
     datagram: DatagramNumber,
     /// By rank: every datagram that may have to come first is below this; known once the message was delivered.
-    after: Option<Vec<DatagramNumber>>,
+    after: Option<Arc<[DatagramNumber]>>,
 }
 
 /// What a quorum holds, for the clients that wait for it.
@@ -82,15 +83,11 @@ pub(crate) struct HeldByQuorum<'a> {
 impl UnderWay {
     /// Whether the message survives any crash: a quorum holds it and, where messages of other senders come first, all
     /// that was delivered before it. If a view change lost one of those, the message itself could not be delivered.
-    fn is_settled(&mut self, held: HeldByQuorum<'_>, is_delivered: bool) -> bool {
-        if self.datagram >= held.streams[held.own.index()] {
-            return false;
-        }
-        let Some(delivered) = held.delivered else { return true };
-        if self.after.is_none() && is_delivered {
-            self.after = Some(delivered.to_vec());
-        }
-        self.after.as_ref().is_some_and(|after| after.iter().zip(held.streams).all(|(mark, held)| mark <= held))
+    fn is_settled(&self, held: HeldByQuorum<'_>) -> bool {
+        let is_after_held =
+            |after: &Arc<[DatagramNumber]>| after.iter().zip(held.streams).all(|(mark, held)| mark <= held);
+        self.datagram < held.streams[held.own.index()]
+            && (held.delivered.is_none() || self.after.as_ref().is_some_and(is_after_held))
     }
 }
 
@@ -112,6 +109,17 @@ impl Known {
     /// Whether the message before `next` was delivered here.
     fn has_delivered(&self, next: Sequence) -> bool {
         next <= self.delivered || self.beyond.iter().any(|(first, end)| *first < next && next <= *end)
+    }
+
+    /// Notes for each message that was delivered by now what may have to come before it.
+    fn mark(&mut self, delivered: &[DatagramNumber], marks: &mut Option<Arc<[DatagramNumber]>>) {
+        for place in 0..self.under_way.len() {
+            let under_way = &self.under_way[place];
+            if under_way.after.is_none() && self.has_delivered(under_way.next) {
+                let marks = marks.get_or_insert_with(|| Arc::from(delivered));
+                self.under_way[place].after = Some(Arc::clone(marks));
+            }
+        }
     }
 
     /// Whether the message `before`, which another member took, is still to be delivered here.
@@ -273,13 +281,13 @@ impl Clients {
 
     /// A quorum holds more than before: passes to `notify` the clients to answer and what to acknowledge.
     pub(crate) fn settle(&mut self, held: HeldByQuorum<'_>, mut notify: impl FnMut(ClientId, Sequence, Address)) {
+        let mut marks = None;
         for known in &mut self.0 {
             let before = known.taken;
-            while let Some(mut first) = known.under_way.pop_front() {
-                if !first.is_settled(held, known.has_delivered(first.next)) {
-                    known.under_way.push_front(first);
-                    break;
-                }
+            if let Some(delivered) = held.delivered {
+                known.mark(delivered, &mut marks);
+            }
+            while let Some(first) = known.under_way.pop_front_if(|first| first.is_settled(held)) {
                 known.taken = known.taken.max(first.next);
             }
             debug_assert!(known.taken <= known.next, "what is acknowledged was published: {known:?}");

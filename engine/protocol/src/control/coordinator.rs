@@ -151,6 +151,10 @@ pub struct Coordinator {
     may: Result<(), CoordinationRefusal>,
     is_member: bool,
     has_left: bool,
+    /// Which members are suspected: bit r is rank r.
+    suspects: u64,
+    /// No quorum is reached because of that.
+    is_cut: bool,
     /// The data plane is not heard.
     is_silent: bool,
     /// The members of the view: bit r is rank r.
@@ -183,6 +187,8 @@ impl Coordinator {
             may: Err(CoordinationRefusal::Outside),
             is_member: false,
             has_left: false,
+            suspects: 0,
+            is_cut: false,
             is_silent: false,
             members: 0,
             state_sent: 0,
@@ -271,9 +277,19 @@ impl Coordinator {
     /// Whether the data plane has been silent for longer than the group waits for it. Others may hold by now what this
     /// process held, so it holds nothing, and requests are refused until the data plane is heard again.
     pub fn note_silence(&mut self, is_silent: bool) {
-        if !core::mem::replace(&mut self.is_silent, is_silent) && is_silent {
-            self.fence(Loss::Stalled);
+        if core::mem::replace(&mut self.is_silent, is_silent) != is_silent {
+            self.note_reach(Loss::Stalled);
         }
+    }
+
+    /// Whether this process reaches a quorum may have changed: if not, it is fenced for this reason.
+    fn note_reach(&mut self, why: Loss) {
+        let is_cut = self.is_cut || self.is_silent;
+        self.elections.suspect(self.suspects, is_cut);
+        if is_cut {
+            self.fence(why);
+        }
+        self.collect();
     }
 
     fn may_request(&self) -> Result<(), CoordinationRefusal> {
@@ -326,11 +342,8 @@ impl Coordinator {
             ToCoordinator::Left => self.has_left = true,
             ToCoordinator::May(may) => self.note_may(may),
             ToCoordinator::Suspects { suspects, is_cut } => {
-                self.elections.suspect(suspects, is_cut);
-                if is_cut {
-                    self.fence(Loss::NoMajority);
-                }
-                self.collect();
+                (self.suspects, self.is_cut) = (suspects, is_cut);
+                self.note_reach(Loss::NoMajority);
             }
             ToCoordinator::Link { from, frame } => self.receive(now, from, &frame),
             ToCoordinator::Ordered { sender, at, command, batch } => {
@@ -370,8 +383,13 @@ impl Coordinator {
 
     /// Whether [`Coordinator::transmit`] has anything to send or publish.
     #[inline]
-    pub(crate) fn is_due(&self) -> bool {
+    pub fn is_due(&self) -> bool {
         !self.links.is_idle() || self.mutex.table().is_some_and(Replicated::has_commands)
+    }
+
+    /// Whether this process holds or requests a lock, or takes part in an election.
+    pub fn is_engaged(&self) -> bool {
+        self.has_lock_requests() || self.elections().next().is_some()
     }
 
     /// When to call [`Coordinator::tend`], at the latest.
@@ -430,6 +448,7 @@ impl Coordinator {
     /// A view begins: a member announces what it holds to all others, and then requests locks.
     fn enter(&mut self, view: &View, order: OrderNumber, is_member: bool) {
         (self.is_member, self.members) = (is_member, view.bits());
+        (self.suspects, self.is_cut) = (0, false); // reported next
         self.tenure += 1;
         let Some(own) = self.own else { return };
         let seat = Seat::new(own, view, self.mutant);

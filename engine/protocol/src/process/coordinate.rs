@@ -21,7 +21,7 @@ use crate::event::Delivery;
 use crate::outbox::Destination;
 use crate::view::bit;
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use bourdon_wire::records::Link;
 use bourdon_wire::{ClientId, ClientTag, DatagramNumber, Instant, Kind, OrderNumber, Rank, Sequence, TopicName};
@@ -44,6 +44,8 @@ pub(super) struct Coordinating {
     term: u64,
     /// Commands to publish.
     commands: VecDeque<Command>,
+    /// The locks that this process has requested and not given back, as far as it has published that.
+    requests: BTreeSet<TopicName>,
     /// The batch of the commands delivered next.
     batch: u64,
     /// A command was delivered, and other members wait for the row that acknowledges it.
@@ -65,6 +67,7 @@ impl Coordinating {
             tenure: 0,
             term: 0,
             commands: VecDeque::new(),
+            requests: BTreeSet::new(),
             batch: 1,
             owes_row: false,
             unheld: VecDeque::new(),
@@ -144,6 +147,9 @@ impl Process {
     /// The next value for a coordinator on another thread.
     #[inline]
     pub fn poll_report(&mut self) -> Option<ToCoordinator> {
+        if self.coordination.reports.is_empty() {
+            self.report_standing();
+        }
         self.coordination.reports.pop_front()
     }
 
@@ -353,6 +359,8 @@ impl Process {
         self.coordination.term += 1;
         self.coordination.commands.clear();
         self.coordination.unheld.clear();
+        self.coordination.requests.clear();
+        self.coordination.may = None;
         self.report(now, ToCoordinator::Ended);
     }
 
@@ -418,13 +426,14 @@ impl Process {
             coordinator.transmit(now, |order| self.obey(now, order));
             self.coordination.here = Some(coordinator);
         }
-        while let Some(command) = self.coordination.commands.front() {
+        while let Some(command) = self.coordination.commands.front().copied() {
             let bytes = command.write();
             let tag = ClientTag::new(ClientId::GROUP, Sequence(0));
             let outgoing = Outgoing { client: Some(tag), ..Outgoing::default() };
             if self.try_publish(now, &outgoing, &bytes).is_err() {
                 return;
             }
+            command.note_in(&mut self.coordination.requests);
             self.coordination.commands.pop_front();
         }
     }
@@ -454,7 +463,11 @@ impl Process {
         }
         let marks = self.data.marks();
         self.data.note_sequencer_holds(&marks);
-        if self.coordination.here.as_ref().is_none_or(|coordinator| coordinator.awaits(batch)) {
+        let may_wait = match &self.coordination.here {
+            Some(coordinator) => coordinator.awaits(batch),
+            None => !self.coordination.requests.is_empty(),
+        };
+        if may_wait {
             self.coordination.unheld.push_back((batch, marks));
         }
         self.settle_grants(now);

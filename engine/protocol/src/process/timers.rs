@@ -38,7 +38,6 @@ impl Process {
 
     /// Does what is due.
     pub fn on_timer(&mut self, now: Instant) {
-        self.report_standing();
         if self.standing() == Standing::Member && now >= self.detector.due() {
             self.ping(now);
             self.look(now);

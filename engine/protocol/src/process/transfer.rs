@@ -180,6 +180,10 @@ impl Process {
         if let Some(donor) = self.transfer.donor.as_mut().filter(|donor| matches(donor)) {
             donor.asked_at = now;
             let (part, count) = (record.part.get(), record.count.get().clamp(1, PARTS_AHEAD));
+            let epoch = self.data.view.epoch;
+            if donor.unfinished.as_ref().is_some_and(|unfinished| unfinished.position.epoch == epoch) {
+                return; // the table of locks comes
+            }
             if donor.bytes.is_none() {
                 return self.want_snapshot(now); // the application was asked before; perhaps it could not answer
             }

@@ -8,6 +8,7 @@
 //! Invariants: the control thread never waits for anything under the mutex; once no thread is left to answer, the last
 //! state records it ([`Answer`] sees to it when it is dropped).
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -97,7 +98,12 @@ impl<S: State> Request<S> {
         drop(inner);
         self.changed.notify_all();
         if let Some(watcher) = watcher {
-            watcher();
+            if std::thread::panicking() {
+                // It may be the watcher that panicked: a second panic would end the process, and leave callers waiting.
+                let _ = catch_unwind(AssertUnwindSafe(|| watcher()));
+            } else {
+                watcher();
+            }
         }
     }
 }

@@ -20,7 +20,7 @@ use super::{Effects, Seat};
 use crate::control::coordination::FencingToken;
 use crate::mutant::Mutant;
 use crate::view::{Member, View};
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use bourdon_wire::{Epoch, Incarnation, Rank, TopicName, split_name};
 
@@ -47,6 +47,15 @@ enum What {
 }
 
 impl Command {
+    /// Adds the lock that it requests, or removes the one that it gives back.
+    pub(crate) fn note_in(&self, requests: &mut BTreeSet<TopicName>) {
+        if self.what == What::Release {
+            requests.remove(&self.name);
+        } else {
+            requests.insert(self.name);
+        }
+    }
+
     /// Encodes the command as a message's bytes.
     pub(crate) fn write(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(9 + self.name.wire_bytes());
