@@ -42,6 +42,7 @@ mod settings;
 #[cfg(test)]
 #[path = "../../tools/skipped.rs"]
 mod skipped;
+mod storm;
 mod stream;
 mod systems;
 mod targets;
@@ -52,9 +53,10 @@ mod total_order;
 pub mod worker;
 
 pub use cli::main;
-pub use link::Link;
+pub use link::{Link, Stage};
 pub use schedule::Shape;
 pub use settings::{Idle, Peer};
+pub use storm::NodeFigures;
 pub use worker::{Spec, WorkerKind};
 
 use settings::{Common, Mode, Settings, Transport};

@@ -7,7 +7,18 @@
 //! The ends number and stamp each message (`message.rs`); a link carries the bytes unchanged, whole and in order, or
 //! loses them: the ends count both.
 
-use crate::{Failure, Idle};
+use crate::{Failure, Idle, NodeFigures};
+
+/// The stages of a client's run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Nothing counts yet.
+    WarmUp,
+    /// Everything counts.
+    Measured,
+    /// All replies have come, or are lost.
+    Done,
+}
 
 /// One end of a messaging system under measurement: what it offers a process that sends and receives whole messages.
 pub trait Link {
@@ -39,5 +50,14 @@ pub trait Link {
     fn wait(&mut self, idle: Idle) -> Result<(), Failure> {
         idle.pause();
         Ok(())
+    }
+
+    /// Called by a client when a stage of its run begins; the last one returns what the node counted while it was
+    /// measured, if it counts.
+    ///
+    /// # Errors
+    /// If the system failed.
+    fn enter(&mut self, _stage: Stage) -> Result<Option<NodeFigures>, Failure> {
+        Ok(None)
     }
 }

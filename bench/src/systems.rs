@@ -4,6 +4,7 @@
 //! a workspace of its own, because building those libraries needs tools that building Bourdon does not.
 
 use crate::hosts::Hosts;
+use crate::storm::Storm;
 use crate::worker::Spec;
 use crate::{Common, Failure, Peer};
 use std::path::{Path, PathBuf};
@@ -25,12 +26,20 @@ pub(crate) struct System {
     pub(crate) peer: Option<Peer>,
     /// The program that runs its ends.
     program: PathBuf,
+    /// What is asked of it beside the messages.
+    pub(crate) storm: Option<Storm>,
 }
 
 impl System {
     /// Its name in rows.
     pub(crate) fn name(&self) -> String {
-        self.peer.map_or("bourdon".to_owned(), Peer::name)
+        let own = if self.storm.is_some() { "bourdon-storm" } else { "bourdon" };
+        self.peer.map_or(own.to_owned(), Peer::name)
+    }
+
+    /// The same, with requests beside the messages.
+    pub(crate) fn in_storm(&self, storm: Storm) -> Self {
+        Self { storm: Some(storm), ..self.clone() }
     }
 
     /// What the rows of its transport say.
@@ -68,7 +77,7 @@ impl System {
 
     /// The spec for this system.
     pub(crate) fn spec(&self, spec: &Spec) -> Spec {
-        Spec { peer: self.peer, ..spec.clone() }
+        Spec { peer: self.peer, storm: self.storm, ..spec.clone() }
     }
 }
 
@@ -99,10 +108,10 @@ impl Common {
     pub(crate) fn systems(&self, supported: &[Peer], default: &[Peer]) -> Result<Vec<System>, Failure> {
         let own =
             std::env::current_exe().map_err(|error| Failure::Unusable(format!("no path to this program: {error}")))?;
-        let mut systems = vec![System { peer: None, program: own.clone() }];
+        let mut systems = vec![System { peer: None, program: own.clone(), storm: None }];
         for peer in self.peers(supported, default)? {
             let program = if peer == Peer::Raw { own.clone() } else { self.peers_program(&own)? };
-            systems.push(System { peer: Some(peer), program });
+            systems.push(System { peer: Some(peer), program, storm: None });
         }
         Ok(systems)
     }

@@ -2,8 +2,9 @@
 //!
 //! Four threads need four cores; on fewer the idle strategy decides, so figures are quoted with it.
 
+use crate::storm::{NodeFigures, RunningStorm, Storm};
 use crate::worker::Spec;
-use crate::{Failure, Idle, Link, broken};
+use crate::{Failure, Idle, Link, Stage, broken};
 use bourdon::settings::Role;
 use bourdon::{Publication, PublishError, Rank, Subscription, ThreadedNode, TopicId};
 use std::time::Duration;
@@ -16,11 +17,13 @@ const SLEEP: Duration = Duration::from_millis(50);
 
 /// A member behind its own thread.
 pub(crate) struct ThreadedLink {
-    _node: ThreadedNode,
+    node: ThreadedNode,
     publication: Publication,
     subscription: Subscription,
     /// The other end.
     other: Rank,
+    storm: Storm,
+    running: Option<RunningStorm>,
 }
 
 /// Starts the node; it joins while the first messages wait in its ring.
@@ -28,7 +31,14 @@ pub(crate) fn open(spec: &Spec) -> Result<ThreadedLink, Failure> {
     let own = u16::from(!spec.role.is_near());
     let started = ThreadedNode::start(&spec.node(Role::Member, own));
     let (node, publication, subscription) = started.map_err(|error| Failure::Unusable(error.to_string()))?;
-    Ok(ThreadedLink { _node: node, publication, subscription, other: Rank(1 - own) })
+    Ok(ThreadedLink {
+        node,
+        publication,
+        subscription,
+        other: Rank(1 - own),
+        storm: spec.storm.unwrap_or_default(),
+        running: None,
+    })
 }
 
 impl Link for ThreadedLink {
@@ -61,5 +71,14 @@ impl Link for ThreadedLink {
         }
         std::thread::yield_now();
         Ok(())
+    }
+
+    fn enter(&mut self, stage: Stage) -> Result<Option<NodeFigures>, Failure> {
+        match stage {
+            Stage::WarmUp => self.running = Some(RunningStorm::start(self.storm, &self.node)?),
+            Stage::Measured => self.running.iter().for_each(RunningStorm::measure),
+            Stage::Done => return self.running.take().map(RunningStorm::end).transpose(),
+        }
+        Ok(None)
     }
 }

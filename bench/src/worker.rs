@@ -7,6 +7,7 @@
 //! Invariant: every wait for a worker has a limit, and a worker that ended is reported with how it ended.
 
 use crate::schedule::{Iteration, Shape};
+use crate::storm::{NodeFigures, Storm};
 use crate::task::Task;
 use crate::{Common, Failure, Idle, Mode, Peer, Transport};
 use bourdon::settings::{FlowMode, Role, Settings as NodeSettings, Start, Transport as NodeTransport};
@@ -69,6 +70,8 @@ pub struct Spec {
     pub offered_per_s: Option<u64>,
     /// What a client sends.
     pub load: Option<Shape>,
+    /// What a client asks for beside its messages.
+    pub(crate) storm: Option<Storm>,
     /// What a member of a total-order measurement does.
     pub(crate) order: Option<Task>,
 }
@@ -126,6 +129,8 @@ pub(crate) struct Found {
     /// (latency, count) for each bucket.
     pub(crate) latency_ns: Vec<(u64, u64)>,
     pub(crate) iterations: Vec<Iteration>,
+    /// Of a client whose node has threads of its own.
+    pub(crate) node: Option<Box<NodeFigures>>,
 }
 
 /// The reports of a worker.
@@ -345,6 +350,7 @@ impl Spec {
             window_bytes: WINDOW_BYTES,
             offered_per_s: None,
             load: None,
+            storm: None,
             order: None,
         }
     }

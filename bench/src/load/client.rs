@@ -9,7 +9,7 @@ use crate::row::{buckets, histogram};
 use crate::schedule::{Iteration, Schedule, Shape};
 use crate::script::now_ns;
 use crate::worker::{Found, Spec, cpu_ns};
-use crate::{Failure, Idle, Link, broken};
+use crate::{Failure, Idle, Link, Stage, broken};
 use hdrhistogram::Histogram;
 
 /// Messages sent between two polls at most: a client that owes more must receive in between.
@@ -29,7 +29,9 @@ pub(crate) fn client(spec: &Spec, link: &mut impl Link) -> Result<Found, Failure
         refused_until: 0,
         arrivals: Arrivals::default(),
     };
+    client.link.enter(Stage::WarmUp)?;
     client.offer(shape.warm_up(), shape.warm_up_ns, |_, _| {})?;
+    client.link.enter(Stage::Measured)?;
     let (warm_up, refused, out_of_order) = (client.arrivals.received, client.refused, client.arrivals.out_of_order);
     let (first, due) = (client.next, shape.measured().within(shape.measured_ns()));
     let mut times = Times::new(&shape);
@@ -51,6 +53,7 @@ pub(crate) fn client(spec: &Spec, link: &mut impl Link) -> Result<Found, Failure
         cpu_ns: cpu_ns() - cpu_before,
         latency_ns: buckets(&times.all),
         iterations: times.iterations(),
+        node: client.link.enter(Stage::Done)?.map(Box::new),
         ..Found::default()
     })
 }

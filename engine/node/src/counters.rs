@@ -123,6 +123,7 @@ node_cells! {
     Backlog = "backlog_datagrams", "sealed datagrams that wait for the network";
     PortDatagrams = "port_datagrams", "datagrams the port handed over, discarded ones included";
     LongestCycleNs = "longest_cycle_ns", "the longest round of the data agent, sleep excluded";
+    RecentCycleNs = "longest_recent_cycle_ns", "the longest round of the last second, or of two, sleep excluded";
     Rounds = "rounds", "rounds of the data agent";
     Sleeps = "sleeps", "times the data agent slept";
     Gated = "gated_rounds", "rounds in which a full subscription ring held up delivery";
@@ -236,6 +237,7 @@ fn link(directory: &Directory, file: &File, description: &Description) -> io::Re
 #[allow(missing_docs)] // see `NodeCell`
 pub struct AgentFigures {
     pub longest_cycle_ns: u64,
+    pub longest_recent_cycle_ns: u64,
     pub rounds: u64,
     pub sleeps: u64,
     pub gated: u64,
@@ -296,6 +298,7 @@ impl CountersWriter {
             NodeCell::Backlog => process.backlog(),
             NodeCell::PortDatagrams => engine.port_datagrams(),
             NodeCell::LongestCycleNs => figures.longest_cycle_ns,
+            NodeCell::RecentCycleNs => figures.longest_recent_cycle_ns,
             NodeCell::Rounds => figures.rounds,
             NodeCell::Sleeps => figures.sleeps,
             NodeCell::Gated => figures.gated,

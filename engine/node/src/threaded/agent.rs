@@ -43,6 +43,8 @@ use zerocopy::IntoBytes;
 
 /// The most messages taken from one publication ring a round, so that one publisher can't starve the network.
 const TAKE_LIMIT: usize = 256;
+/// How long a round is recent at least.
+const RECENT_NS: u64 = 1_000_000_000;
 /// How long a stopping node keeps running to get its last messages acknowledged.
 const LINGER_NS: u64 = 1_000_000_000;
 /// The assumed length of the longest message until a longer message arrives: a datagram's worth.
@@ -134,6 +136,28 @@ impl Outlet {
     }
 }
 
+/// The longest rounds of this second and of the one before: the round that installs a view hides all later ones from a
+/// figure that never falls.
+#[derive(Debug, Default)]
+struct RecentCycles {
+    until: Instant,
+    longest_ns: u64,
+    before_ns: u64,
+}
+
+impl RecentCycles {
+    /// Notes a round that ended now. Returns the longest one.
+    #[inline]
+    fn note(&mut self, now: Instant, cycle_ns: u64) -> u64 {
+        if now >= self.until {
+            self.before_ns = std::mem::take(&mut self.longest_ns);
+            self.until = now + RECENT_NS;
+        }
+        self.longest_ns = self.longest_ns.max(cycle_ns);
+        self.longest_ns.max(self.before_ns)
+    }
+}
+
 /// The data agent's state, made on its own thread.
 pub(crate) struct Agent {
     pub(crate) node: Node,
@@ -171,12 +195,15 @@ impl Agent {
     /// Runs until it is stopped or the port fails.
     pub(crate) fn run(mut self, mut idler: Idler) -> Result<(), PortError> {
         let mut woke_at: Option<Instant> = None;
+        let mut recent = RecentCycles::default();
         let mut linger_until = None;
         loop {
             let work_count = self.do_work()?;
             let now = self.node.now();
             if let Some(before) = woke_at.replace(now) {
-                self.figures.longest_cycle_ns = self.figures.longest_cycle_ns.max(now.since(before));
+                let cycle_ns = now.since(before);
+                self.figures.longest_cycle_ns = self.figures.longest_cycle_ns.max(cycle_ns);
+                self.figures.longest_recent_cycle_ns = recent.note(now, cycle_ns);
             }
             self.counters.update(&self.node, &self.figures);
             if self.control.is_gone() {
@@ -443,6 +470,16 @@ mod tests {
             payload: &[7; 20_000],
         };
         outlet.put(&delivery, is_member);
+    }
+
+    #[test]
+    fn a_long_round_is_recent_for_a_second_at_least_and_for_two_at_most() {
+        let mut recent = RecentCycles::default();
+        let begun = Instant(7 * RECENT_NS);
+        assert_eq!(recent.note(begun, 10), 10);
+        assert_eq!(recent.note(begun + (RECENT_NS - 1), 500), 500);
+        assert_eq!(recent.note(begun + (2 * RECENT_NS - 1), 20), 500, "it is a second old");
+        assert_eq!(recent.note(begun + (3 * RECENT_NS - 1), 30), 30, "it is two seconds old");
     }
 
     #[test]
