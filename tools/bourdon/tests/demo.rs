@@ -325,6 +325,11 @@ fn every_level_keeps_its_promise_through_loss() {
         let sum = |what: &str| rows.iter().filter_map(|row| row[what].as_u64()).sum::<u64>();
         assert_eq!(sum("gaps") > 0, level == "unreliable", "{level}: {object}");
         assert_eq!(sum("duplicates"), 0, "{level}");
+        let verdict = object["verdict"].as_str().expect("a sentence");
+        let missing = 2000 * rows.len() as u64 - sum("delivered");
+        assert_eq!(object["lost"], missing, "{level}: {object}");
+        let expected = if missing > 0 { "messages lost, at" } else { "Every process delivered every message once" };
+        assert!(verdict.contains(expected), "{level}: {verdict}");
         if level == "unreliable" {
             assert_eq!(sum("naks_sent"), 0, "nothing is asked for");
         }
