@@ -292,8 +292,12 @@ fn the_dead_are_replaced_and_what_they_were_shown_counts_where_that_is_promised(
 
 #[test]
 fn impossible_kills_are_refused() {
-    for (kill, expected) in [("member:9@5", "no member:9"), ("member:0", "like member:0@20000"), ("client:0@5", "like")]
-    {
+    for (kill, expected) in [
+        ("member:9@5", "no member:9"),
+        ("member:0", "like member:0@20000"),
+        ("client:0@5", "like"),
+        ("member:0@99999999", "there are 100000 messages"),
+    ] {
         let output = demo(&["--kill", kill]).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{kill}");
         assert!(String::from_utf8_lossy(&output.stderr).contains(expected), "{kill}");

@@ -97,11 +97,17 @@ impl FromStr for Kill {
     }
 }
 
-/// Checks that each process to be killed exists, and is named once.
-pub(crate) fn check_kills(kills: &[Kill], members: u16, observers: u16) -> Result<(), String> {
+/// Checks that each process to be killed exists, is named once, and can deliver as many messages.
+pub(crate) fn check_kills(kills: &[Kill], members: u16, observers: u16, messages: u64) -> Result<(), String> {
     for (index, kill) in kills.iter().enumerate() {
         let count = if kill.role == Role::Member { members } else { observers };
         let name = name_of(kill.role, kill.rank);
+        if kill.at > messages {
+            return Err(format!(
+                "{name} can't be killed at message {}: there are {messages} messages; give a lower number after the @",
+                kill.at
+            ));
+        }
         if kill.rank >= count {
             return Err(format!("there is no {name} to kill: there are {members} members and {observers} observers"));
         }
@@ -647,6 +653,7 @@ impl<'a> Run<'a> {
             }
         }
         self.outcome.failures.extend(failures);
+        self.judge_kills();
     }
 
     /// That a process of a group that loses no messages lost some.
@@ -655,6 +662,14 @@ impl<'a> Run<'a> {
         let why = if is_free { ", as publishers did not wait for it (use --flow gating)" } else { "" };
         let order = if self.outcome.order_agrees { "; the order of what it delivered is kept" } else { "" };
         format!("{} lost {gaps} messages{why}{order}", row.name())
+    }
+
+    /// A planned kill that did not happen tested nothing.
+    fn judge_kills(&mut self) {
+        let (planned, happened) = (self.plan.kills.len(), self.outcome.rows.iter().filter(|row| row.killed).count());
+        if self.outcome.failures.is_empty() && happened < planned {
+            self.outcome.failures.push(format!("{happened} of {planned} kills happened: name lower message numbers"));
+        }
     }
 
     /// What killed processes delivered, by their histories, as chains; only where these must agree with the other
@@ -759,8 +774,9 @@ mod tests {
         for bad in ["", "member:0", "member@5", "client:0@5", "member:x@5", "member:0@0", "member:0@-1"] {
             assert!(bad.parse::<Kill>().is_err(), "{bad}");
         }
-        assert!(check_kills(&[kill], 3, 3).is_ok());
-        assert!(check_kills(&[kill], 3, 2).is_err());
-        assert!(check_kills(&[kill, Kill { at: 60, ..kill }], 3, 3).is_err());
+        assert!(check_kills(&[kill], 3, 3, 50).is_ok());
+        assert!(check_kills(&[kill], 3, 2, 50).is_err());
+        assert!(check_kills(&[kill], 3, 3, 49).is_err_and(|why| why.contains("there are 49 messages")));
+        assert!(check_kills(&[kill, Kill { at: 40, ..kill }], 3, 3, 50).is_err());
     }
 }
