@@ -42,6 +42,15 @@ fn ends_are_on_two_hosts_where_root_allows() {
 }
 
 #[test]
+fn issue_a_count_of_0_printed_no_number() {
+    for subcommand in ["latency", "throughput"] {
+        let output = bench(&[subcommand, "--count", "0"]);
+        assert_eq!(output.status.code(), Some(2), "{subcommand}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("0 is not in 1.."), "{subcommand}");
+    }
+}
+
+#[test]
 fn threaded_nodes_answer() {
     let arguments = [
         "latency",
