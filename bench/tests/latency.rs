@@ -7,7 +7,10 @@ use crate::{bench, document, row};
 #[test]
 fn bourdon_and_raw_sockets_answer_in_turn() {
     let arguments = ["latency", "--over", "lo", "--rounds", "2", "--count", "300", "--idle", "yield", "--json"];
-    let shown = document(&bench(&arguments));
+    let output = bench(&arguments);
+    let shown = document(&output);
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(talk.contains("round 1 of 2: bourdon") && talk.contains("round 2 of 2: raw"), "{talk}");
     for system in ["bourdon", "raw-spin"] {
         let row = row(&shown, system);
         assert_eq!((&row["what"], &row["count"], &row["lost"]), (&"latency".into(), &600.into(), &0.into()), "{row}");
