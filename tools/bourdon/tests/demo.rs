@@ -304,6 +304,16 @@ fn impossible_kills_are_refused() {
     }
 }
 
+#[test]
+fn issue_a_kill_that_did_not_happen_passed() {
+    // The last message can't be its 20,000th: some are lost.
+    let lossy = ["--messages", "20000", "--rate", "max", "--reliability", "unreliable", "--drop", "20"];
+    let (output, _) = run(&[&lossy[..], &["--kill", "observer:0@20000"]].concat());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("0 of 1 kills happened"), "{stderr}");
+}
+
 /// Works with the recorded events where they are at hand (`BOURDON_DBN` names the file).
 #[test]
 fn recorded_events_go_through_byte_for_byte() {
