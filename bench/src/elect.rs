@@ -119,7 +119,7 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     let mut rounds: Vec<Vec<Vec<FailOver>>> = systems.iter().map(|_| Vec::new()).collect();
     for index in 1..=settings.rounds {
         for (system, rounds) in systems.iter().zip(&mut rounds) {
-            eprintln!("round {index} of {}: {} {}", settings.rounds, system.name(), system.algorithm());
+            crate::round::announce(index, settings.rounds, &format!("{} {}", system.name(), system.algorithm()));
             let mut running = system.start()?;
             let round: Result<_, Failure> = (0..settings.count).map(|_| running.fail_over()).collect();
             rounds.push(round?);

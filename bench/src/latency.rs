@@ -13,7 +13,7 @@ use crate::schedule::Schedule;
 use crate::script::now_ns;
 use crate::systems::System;
 use crate::worker::{Found, Spec, WorkerKind};
-use crate::{Common, Failure, Link, Peer, broken, round, settings};
+use crate::{Common, Failure, Idle, Link, Mode, Peer, broken, round, settings};
 use clap::{Args, ValueEnum};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,9 @@ const LOOK_EVERY: u32 = 64;
 /// How long a round may take besides its round trips, and the slowest that these are.
 const ROUND_PATIENCE: Duration = Duration::from_secs(60);
 const SLOWEST_TRIP: Duration = Duration::from_millis(2);
+
+/// Two nodes, each with a thread of its own and the thread that measures.
+const THREADED_CORES: usize = 4;
 
 /// What can be measured beside Bourdon here.
 const PEERS: &[Peer] = &[Peer::Raw, Peer::Aeron, Peer::AeronIpc, Peer::Iceoryx2, Peer::Zeromq, Peer::Nats];
@@ -102,8 +105,20 @@ pub(crate) struct Trips {
     over: Vec<Place>,
 }
 
+/// Refuses a run that takes hours: threads that spin for lack of cores keep each other from running.
+fn check_cores(mode: Mode, idle: Option<Idle>, cores: usize) -> Result<(), Failure> {
+    if mode == Mode::Inline || idle.is_some_and(|idle| idle != Idle::Spin) || cores >= THREADED_CORES {
+        return Ok(());
+    }
+    Err(Failure::Unusable(format!(
+        "--mode threaded has {THREADED_CORES} threads that spin, and this process may use {cores} cores: add --idle \
+         yield, or --idle park"
+    )))
+}
+
 /// Measures round trips and prints the result.
 pub(crate) fn run(trips: &Trips) -> Result<(), Failure> {
+    check_cores(trips.all.mode, trips.all.common.idle, std::thread::available_parallelism().map_or(1, usize::from))?;
     let systems = trips.all.common.systems(PEERS, &[Peer::Raw])?;
     let (mut rows, mut ratios) = (Vec::new(), Vec::new());
     if trips.over.is_empty() || trips.over.contains(&Place::Veth) {
@@ -144,8 +159,9 @@ fn measure(
     let trips = rate.map_or(SLOWEST_TRIP, |rate| Duration::from_secs(1) / rate as u32 + SLOWEST_TRIP);
     let limit = ROUND_PATIENCE + trips * u32::try_from(count).unwrap_or(u32::MAX);
     let mut rounds: Vec<Vec<Round>> = systems.iter().map(|_| Vec::new()).collect();
-    for _ in 0..common.rounds {
+    for index in 1..=common.rounds {
         for (system, rounds) in systems.iter().zip(&mut rounds) {
+            round::announce(index, common.rounds, &format!("{}{place}", system.name()));
             rounds.push(Round::measure_between(hosts, system, &spec, WorkerKind::Echo, limit)?);
         }
     }
@@ -177,5 +193,26 @@ fn row(what: &str, common: &Common, system: &System, spec: &Spec, rounds: &[Roun
         cpu_ns_per_message: None, // both ends spin
         settings: round::settings(system, spec, rounds),
         extra: Default::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn issue_threads_that_spin_on_too_few_cores_ran_for_hours() {
+        for (mode, idle, cores, is_refused) in [
+            (Mode::Threaded, None, 2, true),
+            (Mode::Threaded, Some(Idle::Spin), 3, true),
+            (Mode::Threaded, Some(Idle::Yield), 2, false),
+            (Mode::Threaded, None, 4, false),
+            (Mode::Inline, None, 1, false),
+        ] {
+            let found = check_cores(mode, idle, cores);
+            assert_eq!(found.is_err(), is_refused, "{mode:?} {idle:?} {cores}: {found:?}");
+            let helps = |failure| matches!(failure, Failure::Unusable(why) if why.contains("--idle yield"));
+            assert!(found.err().is_none_or(helps));
+        }
     }
 }

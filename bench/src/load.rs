@@ -161,7 +161,7 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     let mut outcomes: Vec<Vec<Outcome>> = systems.iter().map(|_| Vec::new()).collect();
     for index in 1..=common.rounds {
         for (system, outcomes) in systems.iter().zip(&mut outcomes) {
-            eprintln!("round {index} of {}: {}", common.rounds, system.name());
+            round::announce(index, common.rounds, &system.name());
             outcomes.push(match Round::measure(system, &spec, WorkerKind::Echo, limit) {
                 Ok(round) => Ok(round),
                 Err(Failure::Broken(why)) => Err(why),

@@ -207,7 +207,7 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     for index in 1..=settings.rounds {
         for (system, rounds) in systems.iter().zip(&mut rounds) {
             let name = format!("{} {}", system.name(), system.algorithm());
-            eprintln!("round {index} of {}: {name}", settings.rounds);
+            crate::round::announce(index, settings.rounds, &name);
             let mut running = system.start()?;
             for (load, rounds) in Load::ALL.into_iter().zip(rounds) {
                 rounds.push(running.round(load, &limits)?);

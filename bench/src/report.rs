@@ -16,6 +16,7 @@ use crate::Failure;
 use clap::Args;
 use input::Source;
 use serde_json::Value;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// A larger page takes long to open; the points of the plots are few, so none comes near it.
@@ -34,8 +35,21 @@ pub(crate) struct Settings {
 
 /// Reads the files and writes the page.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
+    if let Some(input) = settings.files.iter().find(|input| is_same_file(input, &settings.html)) {
+        return Err(Failure::Unusable(format!(
+            "--html {} is the measurement {} itself: give the page another name",
+            settings.html.display(),
+            input.display()
+        )));
+    }
     let sources = settings.files.iter().map(|path| input::read(path)).collect::<Result<Vec<_>, _>>()?;
     write(&settings.html, &sources)
+}
+
+/// Whether both paths lead to one file.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    identity(one).is_some_and(|one| identity(other) == Some(one))
 }
 
 /// Writes the page of one measurement from what it prints with `--json`.

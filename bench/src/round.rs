@@ -97,6 +97,11 @@ impl Round {
     }
 }
 
+/// Reports that a round begins: a run of minutes would look as if it hung.
+pub(crate) fn announce(index: u32, rounds: u32, what: &str) {
+    eprintln!("round {index} of {rounds}: {what}");
+}
+
 /// The settings that a row over these rounds of a system reports.
 pub(crate) fn settings<'a>(system: &System, spec: &Spec, rounds: impl IntoIterator<Item = &'a Round>) -> Value {
     let mut settings = system.spec(spec).settings();

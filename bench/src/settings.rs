@@ -52,7 +52,7 @@ pub(crate) struct Settings {
     #[command(flatten)]
     pub(crate) common: Common,
     /// Messages a round [default: 50,000 round trips; 20,000,000 one way; as many as fit --seconds in total-order]
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
     /// Seconds a round in `total-order` [default: 2]
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=600))]

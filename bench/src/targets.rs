@@ -238,6 +238,9 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     if settings.json && !settings.list {
         println!("{}", json!({ "rows": rows, "quick": settings.quick, "machine": machine::describe() }));
     }
+    if settings.quick && !settings.list {
+        eprintln!("a quick run has few rounds and messages: it shows that everything runs, and decides nothing");
+    }
     match not_met {
         1.. if !settings.json => Err(Failure::Broken(format!("{not_met} promises are not met"))),
         _ => Ok(()),

@@ -40,8 +40,9 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
 /// Rounds of all systems, in turn: for each system, its rounds.
 pub(crate) fn rounds(common: &Common, systems: &[System], spec: &Spec) -> Result<Vec<Vec<Round>>, Failure> {
     let mut rounds: Vec<Vec<Round>> = systems.iter().map(|_| Vec::new()).collect();
-    for _ in 0..common.rounds {
+    for index in 1..=common.rounds {
         for (system, rounds) in systems.iter().zip(&mut rounds) {
+            round::announce(index, common.rounds, &system.name());
             rounds.push(Round::measure(system, spec, WorkerKind::Receiver, limit(spec))?);
         }
     }

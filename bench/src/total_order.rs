@@ -173,8 +173,9 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     let (mut rows, mut ratios) = (Vec::new(), Vec::new());
     for measure in measures(settings) {
         let mut rounds: Vec<Vec<Round>> = systems.iter().map(|_| Vec::new()).collect();
-        for _ in 0..settings.common.rounds {
+        for index in 1..=settings.common.rounds {
             for (system, rounds) in systems.iter().zip(&mut rounds) {
+                crate::round::announce(index, settings.common.rounds, &format!("{}, {}", measure.what, system.name));
                 let task = Task {
                     rank: 0,
                     members: MEMBERS,

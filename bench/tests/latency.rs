@@ -7,7 +7,10 @@ use crate::{bench, document, row};
 #[test]
 fn bourdon_and_raw_sockets_answer_in_turn() {
     let arguments = ["latency", "--over", "lo", "--rounds", "2", "--count", "300", "--idle", "yield", "--json"];
-    let shown = document(&bench(&arguments));
+    let output = bench(&arguments);
+    let shown = document(&output);
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(talk.contains("round 1 of 2: bourdon") && talk.contains("round 2 of 2: raw"), "{talk}");
     for system in ["bourdon", "raw-spin"] {
         let row = row(&shown, system);
         assert_eq!((&row["what"], &row["count"], &row["lost"]), (&"latency".into(), &600.into(), &0.into()), "{row}");
@@ -39,6 +42,15 @@ fn ends_are_on_two_hosts_where_root_allows() {
     assert!(over_veth.iter().all(|row| row["settings"]["interface"] == "bd0" && row["count"] == 300), "{shown}");
     let names = shown["ratios"].as_array().into_iter().flatten().filter_map(|ratio| ratio["what"].as_str());
     assert_eq!(names.filter(|name| name.ends_with(", veth")).count(), 2);
+}
+
+#[test]
+fn issue_a_count_of_0_printed_no_number() {
+    for subcommand in ["latency", "throughput"] {
+        let output = bench(&[subcommand, "--count", "0"]);
+        assert_eq!(output.status.code(), Some(2), "{subcommand}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("0 is not in 1.."), "{subcommand}");
+    }
 }
 
 #[test]

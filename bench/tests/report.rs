@@ -21,6 +21,21 @@ fn a_measurement_becomes_a_page() {
 }
 
 #[test]
+fn issue_a_page_overwrote_its_measurement() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let path = |name: &str| folder.path().join(name).to_str().expect("the path is text").to_owned();
+    let text = "{\"rows\": [{\"what\": \"load\"}]}";
+    std::fs::write(path("x.json"), text).expect("it can be written");
+    std::os::unix::fs::symlink(path("x.json"), path("link.html")).expect("a link can be made");
+    for page in ["x.json", "./x.json", "link.html"] {
+        let output = bench(&["report", &path("x.json"), "--html", &path(page)]);
+        assert_eq!(output.status.code(), Some(2), "{page}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("another name"), "{page}");
+        assert_eq!(std::fs::read_to_string(path("x.json")).expect("it is there"), text);
+    }
+}
+
+#[test]
 fn what_is_no_measurement_is_refused() {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let path = |name: &str| folder.path().join(name).to_str().expect("the path is text").to_owned();

@@ -6,7 +6,7 @@
 
 use super::{Settings, row};
 use crate::Failure;
-use crate::round::Round;
+use crate::round::{self, Round};
 use crate::row::{Ratio, Row, show};
 use crate::systems::System;
 use crate::throughput::limit;
@@ -30,8 +30,9 @@ pub(super) fn run(settings: &Settings, system: &System) -> Result<(), Failure> {
     let best = best_lossless(waiting.rate(), |rate| measure(&offering(&spec, rate)))?;
     eprintln!("the best lossless rate is {best:.0} messages/s to each observer");
     let mut rounds: Vec<Vec<Round>> = FACTORS.iter().map(|_| Vec::new()).collect();
-    for _ in 0..settings.common.rounds {
+    for index in 1..=settings.common.rounds {
         for (factor, rounds) in FACTORS.iter().zip(&mut rounds) {
+            round::announce(index, settings.common.rounds, &format!("{factor} x the best lossless rate"));
             rounds.push(measure(&offering(&spec, factor * best))?);
         }
     }

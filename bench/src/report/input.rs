@@ -13,6 +13,8 @@ pub(super) struct Source {
     pub(super) ratios: Vec<Value>,
     /// The machine that it was measured on, where the file has it.
     pub(super) machine: Option<Value>,
+    /// Whether it is of a quick run, which decides no promise.
+    pub(super) is_quick: bool,
 }
 
 /// Reads a file.
@@ -60,6 +62,7 @@ impl Source {
             if let Some(Value::Array(ratios)) = value.get_mut("ratios").map(Value::take) {
                 self.ratios.extend(ratios);
             }
+            self.is_quick |= value["quick"] == true;
             self.machine = value.get_mut("machine").map(Value::take).or(self.machine.take());
             return Ok(());
         }

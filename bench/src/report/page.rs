@@ -21,7 +21,7 @@ pub(super) fn html(sources: &[Source]) -> String {
          <p>From {}. Systems were measured in turn, so ratios of one run can be trusted more than times.</p>\n",
         names.join(", ")
     );
-    html.push_str(&verdicts(&promises));
+    html.push_str(&verdicts(&promises, sources.iter().any(|source| source.is_quick)));
     html.push_str(&comparison(sources));
     plots(&rows).iter().for_each(|plot| html.push_str(&figure(plot)));
     html.push_str(&figures_table(&rows));
@@ -55,18 +55,26 @@ fn figure(plot: &Plot) -> String {
     format!("<h2>{title}</h2>\n<p>{about}</p>\n<figure>\n{svg}{legend}</figure>\n")
 }
 
-/// The promises, met or not.
-fn verdicts(rows: &[&Value]) -> String {
+/// The promises, met or not; what a quick run measured decides none.
+fn verdicts(rows: &[&Value], is_quick: bool) -> String {
     let mut html = String::new();
     if rows.is_empty() {
         return html;
     }
     let met = rows.iter().filter(|row| row["met"] == true).count();
     let skipped = rows.iter().filter(|row| row["met"].is_null()).count();
-    let about = format!("{met} of {} promises are met; {skipped} could not be measured.", rows.len());
+    let mut about = format!("{met} of {} promises are met; {skipped} could not be measured.", rows.len());
+    if is_quick {
+        about = format!(
+            "A quick run decides nothing: it has few rounds and messages, and shows only that everything runs. By its \
+             figures {met} of {} promises would be met; {skipped} could not be measured.",
+            rows.len()
+        );
+    }
     section(&mut html, "Promises", &about);
     let cells = |row: &&Value| {
         let (class, word) = match row["met"].as_bool() {
+            Some(_) if is_quick => ("", "undecided"),
             Some(true) => ("good", "met"),
             Some(false) => ("bad", "not met"),
             None => ("", "skipped"),
@@ -253,6 +261,7 @@ mod tests {
                 json!({ "what": "rtt p50 over raw", "median": 1.5, "min": 1.2, "max": 1.9, "rounds": [1.5, 1.2, 1.9] }),
             ],
             machine: Some(json!({ "cores": 2, "processor": "P & Q" })),
+            is_quick: false,
         }
     }
 
@@ -267,6 +276,16 @@ mod tests {
         for foreign in ["http://", "https://", "<script", "<link", "@import", "url("] {
             assert!(!page.contains(foreign), "{foreign}");
         }
+    }
+
+    #[test]
+    fn issue_a_quick_run_was_reported_as_if_it_decided_promises() {
+        let promise = json!({ "what": "rtt-p50-raw", "target": "at most 1", "measured": 0.5, "met": true });
+        let source = |is_quick| Source { rows: vec![promise.clone()], is_quick, ..Source::default() };
+        let page = html(&[source(true)]);
+        assert!(page.contains("A quick run decides nothing") && page.contains(">undecided<"), "{page}");
+        assert!(!page.contains("1 of 1 promises are met") && !page.contains(">met<"), "{page}");
+        assert!(html(&[source(false)]).contains("1 of 1 promises are met"));
     }
 
     #[test]

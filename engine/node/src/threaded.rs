@@ -442,6 +442,8 @@ fn run_agent(given: Given, ready: SyncSender<Ready>) -> Result<(), NodeError> {
         figures: AgentFigures::default(),
         reach: None,
         view_wait: waits::ViewWait::default(),
+        hearing_due: bourdon_wire::Instant(0),
+        hears_no_majority: false,
         is_member,
         keeps_all: is_member || settings.flow.mode == FlowMode::Gating,
     };

@@ -244,7 +244,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let source = input::Source { path: args.input.clone(), format: args.format, limit: args.messages };
     let records = source.load()?;
     settings.process.snapshots = runner::can_be_kept(&records);
-    runner::check_kills(&args.kill, args.members, args.observers).map_err(Failure::unusable)?;
+    let count = records.len() as u64;
+    runner::check_kills(&args.kill, args.members, args.observers, count).map_err(Failure::unusable)?;
     if args.restart_after.is_some() && !settings.process.snapshots {
         return Err(Failure::unusable("the input is too large to be handed to a restarted process: use --messages"));
     }

@@ -13,6 +13,7 @@
 //! command's only.
 
 use crate::exit::{Failure, note, print};
+use crate::probe::LATE;
 use crate::session::{At, NodeReply, Session, has_come, named, seconds, signals};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::{Value, json};
@@ -26,6 +27,9 @@ use std::time::{Duration, Instant};
 
 /// How long a lock request waits before this is reported.
 const PATIENT: Duration = Duration::from_millis(300);
+/// A node that has not answered for this long keeps no lock: the group may have removed it, and granted the lock to
+/// another member.
+const NODE_SILENT_MAX: Duration = LATE;
 /// How long after the request's timeout the node may take to answer that the lock was not granted.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
@@ -38,7 +42,7 @@ pub(crate) struct Args {
     /// Do not wait: end with 1 if the lock is not free
     #[arg(long = "try", conflicts_with = "timeout")]
     tries: bool,
-    /// How many seconds to wait for the lock [default: for ever]
+    /// How many seconds to wait for the lock; 0 is --try [default: for ever]
     #[arg(long, value_name = "S", value_parser = seconds)]
     timeout: Option<Duration>,
     /// If the lock is lost: how many seconds the command has to end after SIGTERM before it is killed
@@ -98,7 +102,10 @@ impl Signals {
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let mut request = named(&args.name)?;
-    if args.tries {
+    let timeout = args.timeout.filter(|timeout| !timeout.is_zero());
+    let tries = args.tries || timeout != args.timeout;
+    let args = Args { tries, timeout, ..args };
+    if tries {
         request["try"] = true.into();
     }
     if let Some(timeout) = args.timeout {
@@ -159,6 +166,10 @@ fn wait(args: &Args, session: &mut Session, signals: &Signals, report: &mut Repo
                     report.is_unusable = true;
                     report.refused =
                         Some(format!("the node (process {}) does not answer; it may be stopped", session.pid));
+                } else if args.tries
+                    && let Some(why) = session.probe.silent_for(LATE)
+                {
+                    (report.is_unusable, report.refused) = (true, Some(why));
                 } else {
                     let is_patient = printed.is_empty() && Instant::now() < patient_until;
                     let text = format!("waiting for lock {name:?}{waits}");
@@ -199,7 +210,10 @@ fn hold(args: &Args, session: &mut Session, signals: &Signals, report: &mut Repo
                 NodeReply::Line(line) if line["state"] == "lost" => {
                     Some(line["why"].as_str().unwrap_or("no reason given").to_owned())
                 }
-                _ => None,
+                _ => {
+                    let silent = session.probe.silent_for(NODE_SILENT_MAX);
+                    silent.map(|why| format!("{why}, and others may have the lock by now"))
+                }
             };
             if let Some(why) = &report.lost {
                 command.end(Signal::TERM);
@@ -212,7 +226,7 @@ fn hold(args: &Args, session: &mut Session, signals: &Signals, report: &mut Repo
         }
         // The connection to a node that is gone stays readable for ever, so from then on only signals are awaited.
         if report.lost.is_none() {
-            session.sleep(&signals.all(), None)?;
+            session.sleep(&signals.all(), Some(session.probe.look_at()))?;
         } else {
             Session::sleep_without(&signals.all(), kill_at)?;
         }

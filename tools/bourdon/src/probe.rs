@@ -1,8 +1,8 @@
 //! Whether the node of a session answers at all.
 //!
-//! A lock that is not granted and a node that is stopped look alike: no line comes. So a request of its own is sent to
-//! the node from time to time, over a connection of its own, and its answer awaited. At most one is under way: a node
-//! that does not answer is not loaded further.
+//! A lock that is not granted, or is kept, and a node that is stopped look alike: no line comes. So a request of its
+//! own is sent to the node from time to time, over a connection of its own, and its answer awaited. At most one is
+//! under way: a node that does not answer is not loaded further.
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use std::io::{ErrorKind, Read, Write};
@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 
 /// A node that is this late is reported: it answers between two rounds of its work.
 pub(crate) const LATE: Duration = Duration::from_secs(2);
-/// Between an answer and the next request, and between two reports.
-const INTERVAL: Duration = Duration::from_secs(3);
+/// Between an answer and the next request.
+const ASK_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two reports.
+const REPORT_INTERVAL: Duration = Duration::from_secs(3);
 /// Between two looks for the answer.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -47,7 +49,7 @@ impl Probe {
                     return now - since;
                 }
                 // An end, too, is an answer: the session reports it.
-                Some(_) => (self.asked, self.reported_at, self.next_at) = (None, None, now + INTERVAL),
+                Some(_) => (self.asked, self.reported_at, self.next_at) = (None, None, now + ASK_INTERVAL),
             }
         } else if now >= self.next_at {
             self.asked = Some((self.request(), now));
@@ -58,13 +60,23 @@ impl Probe {
     /// The report that the node does not answer, each few seconds.
     pub(crate) fn report(&mut self) -> Option<String> {
         let silence = self.silence();
-        let is_due = self.reported_at.is_none_or(|at| at.elapsed() >= INTERVAL);
+        let is_due = self.reported_at.is_none_or(|at| at.elapsed() >= REPORT_INTERVAL);
         if silence < LATE || !is_due {
             return None;
         }
         self.reported_at = Some(Instant::now());
+        Some(self.describe(silence))
+    }
+
+    /// The report if the node has not answered for this long.
+    pub(crate) fn silent_for(&mut self, limit: Duration) -> Option<String> {
+        let silence = self.silence();
+        (silence >= limit).then(|| self.describe(silence))
+    }
+
+    fn describe(&self, silence: Duration) -> String {
         let (pid, seconds) = (self.pid, silence.as_secs());
-        Some(format!("the node (process {pid}) has not answered for {seconds} s; it may be stopped"))
+        format!("the node (process {pid}) has not answered for {seconds} s; it may be stopped")
     }
 
     /// When to look again.

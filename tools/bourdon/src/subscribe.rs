@@ -86,18 +86,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 /// Reports that the group is absent, or that only a minority of the view is heard.
 fn report_wait(wait: &mut Wait, node: &Node) {
     let (process, now) = (node.process(), node.now());
-    let (view, heard) = (process.view(), process.heard_lately(now));
-    let is_outside = view.epoch.0 == 0;
-    let lacks_majority = 2 * heard.count_ones() as usize <= view.members.len();
-    let Some(seconds) = wait.report(Instant::now(), is_outside || lacks_majority) else { return };
-    if is_outside {
-        return eprintln!("bourdon: {} ({seconds} s so far)", Waiting::of(process, now, seconds * 1_000_000_000));
-    }
-    let (epoch, count, all) = (view.epoch, heard.count_ones(), view.members.len());
-    eprintln!(
-        "bourdon: {count} of {all} members of view {epoch} are heard, no majority, for {seconds} s: no message may \
-             come until the others are restored, or all members are stopped and the group is started again"
-    );
+    let is_outside = process.view().epoch.0 == 0;
+    let Some(seconds) = wait.report(Instant::now(), is_outside || process.observes_no_majority(now)) else { return };
+    eprintln!("bourdon: {} ({seconds} s so far)", Waiting::of(process, now, seconds * 1_000_000_000));
 }
 
 /// Learns from the members the settings that only their configuration holds.

@@ -72,7 +72,10 @@ fn text(row: &Value) -> String {
             (false, ..) if view["standing"] == "forming" => "not heard yet".to_owned(),
             (false, ..) => "not in the view".to_owned(),
             (true, true, _) => format!("SUSPECTED, level {}", member["suspicion"]),
-            (true, false, false) => "not heard yet".to_owned(),
+            (true, false, false) => match member["silence_ns"].as_u64() {
+                Some(ns) => format!("NOT HEARD for {} s", ns / 1_000_000_000),
+                None => "not heard yet".to_owned(),
+            },
             (true, false, true) => format!("suspicion {}", member["suspicion"]),
         };
         out += &format!("  member {:>2}  {what}\n", member["rank"]);
@@ -95,16 +98,24 @@ mod tests {
     fn what_a_user_must_know_stands_out() {
         let member = |rank, in_view, suspected| {
             json!({
-                "rank": rank, "in_view": in_view, "heard": true, "suspected": suspected, "suspicion": 1.5,
+                "rank": rank, "in_view": in_view, "heard": rank < 3, "suspected": suspected, "suspicion": 1.5,
+                "silence_ns": 4_500_000_000_u64,
             })
         };
         let row = json!({ "group": "g", "role": "member", "rank": 0, "pid": 7, "view": {
             "epoch": 3, "standing": "member", "formed": true, "changing": false, "majority": false, "sequencer": 0,
             "phase": 2, "missing": [2],
-            "members": [member(0, true, false), member(1, true, true), member(2, false, false)],
+            "members": [member(0, true, false), member(1, true, true), member(2, false, false), member(3, true, false)],
         }});
         let text = text(&row);
-        for part in ["view 3", "NO MAJORITY", "missing members 2", "1  SUSPECTED, level 1.5", "2  not in the view"] {
+        for part in [
+            "view 3",
+            "NO MAJORITY",
+            "missing members 2",
+            "1  SUSPECTED, level 1.5",
+            "2  not in the view",
+            "3  NOT HEARD for 4 s",
+        ] {
             assert!(text.contains(part), "{text}");
         }
     }

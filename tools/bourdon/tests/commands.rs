@@ -358,3 +358,38 @@ fn a_source_specific_group_is_joined_by_source() {
     fails(&at, b"", 2, "--source");
     fails(&[&at[..], &["--source", "127.0.0.2"]].concat(), b"", 2, "no member of group");
 }
+
+#[test]
+fn issue_an_observer_reported_nothing_after_every_member_was_killed() {
+    let world = World::new();
+    let config = world.configure("node.toml", 1, 0, "");
+    let (member, mut member_events, _) = world.node(&config);
+    while next(&mut member_events)["event"] != "view" {}
+    let text = std::fs::read_to_string(&config).expect("readable").replace("rank = 0", "role = \"observer\"");
+    let observing = world.path().join("observer.toml");
+    std::fs::write(&observing, text).expect("it can be written");
+    let (_observer, mut events, _) = world.node(&observing.display().to_string());
+    while next(&mut events)["event"] != "view" {}
+    let directory = world.runtime();
+    let seen = || -> Value {
+        let view = run(&["view", "prices", "--json", "--directory", &directory], b"");
+        let view: Value = serde_json::from_slice(&view.stdout).expect("one object");
+        let nodes = view["nodes"].as_array().expect("a list");
+        nodes.iter().find(|node| node["role"] == "observer").expect("it runs")["view"].clone()
+    };
+    let view = seen();
+    assert_eq!((&view["majority"], &view["members"][0]["heard"]), (&true.into(), &true.into()), "{view}");
+    drop(member); // SIGKILL
+    let mut waiting = next_of_all(&mut events);
+    while waiting["event"] != "waiting" {
+        waiting = next_of_all(&mut events);
+    }
+    assert!(
+        waiting["text"].as_str().is_some_and(|text| text.contains("0 of 1 members of view 1 are heard")),
+        "{waiting}"
+    );
+    assert_eq!(waiting["missing"], serde_json::json!([0]), "{waiting}");
+    let view = seen();
+    assert_eq!((&view["majority"], &view["members"][0]["heard"]), (&false.into(), &false.into()), "{view}");
+    assert!(view["members"][0]["silence_ns"].as_u64() >= Some(1_000_000_000), "{view}");
+}

@@ -292,12 +292,26 @@ fn the_dead_are_replaced_and_what_they_were_shown_counts_where_that_is_promised(
 
 #[test]
 fn impossible_kills_are_refused() {
-    for (kill, expected) in [("member:9@5", "no member:9"), ("member:0", "like member:0@20000"), ("client:0@5", "like")]
-    {
+    for (kill, expected) in [
+        ("member:9@5", "no member:9"),
+        ("member:0", "like member:0@20000"),
+        ("client:0@5", "like"),
+        ("member:0@99999999", "there are 100000 messages"),
+    ] {
         let output = demo(&["--kill", kill]).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{kill}");
         assert!(String::from_utf8_lossy(&output.stderr).contains(expected), "{kill}");
     }
+}
+
+#[test]
+fn issue_a_kill_that_did_not_happen_passed() {
+    // The last message can't be its 20,000th: some are lost.
+    let lossy = ["--messages", "20000", "--rate", "max", "--reliability", "unreliable", "--drop", "20"];
+    let (output, _) = run(&[&lossy[..], &["--kill", "observer:0@20000"]].concat());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("0 of 1 kills happened"), "{stderr}");
 }
 
 /// Works with the recorded events where they are at hand (`BOURDON_DBN` names the file).
@@ -325,6 +339,11 @@ fn every_level_keeps_its_promise_through_loss() {
         let sum = |what: &str| rows.iter().filter_map(|row| row[what].as_u64()).sum::<u64>();
         assert_eq!(sum("gaps") > 0, level == "unreliable", "{level}: {object}");
         assert_eq!(sum("duplicates"), 0, "{level}");
+        let verdict = object["verdict"].as_str().expect("a sentence");
+        let missing = 2000 * rows.len() as u64 - sum("delivered");
+        assert_eq!(object["lost"], missing, "{level}: {object}");
+        let expected = if missing > 0 { "messages lost, at" } else { "Every process delivered every message once" };
+        assert!(verdict.contains(expected), "{level}: {verdict}");
         if level == "unreliable" {
             assert_eq!(sum("naks_sent"), 0, "nothing is asked for");
         }

@@ -214,6 +214,34 @@ fn a_command_does_not_wait_for_a_stopped_node_beyond_its_timeout() {
 }
 
 #[test]
+fn issue_try_waited_without_end_for_a_stopped_node_and_a_timeout_of_0_refused_a_free_lock() {
+    let world = World::new();
+    let config = world.configure("node.toml", 1, 0, "");
+    let (node, mut events, _) = world.node(&config);
+    while next(&mut events)["event"] != "view" {}
+    let granted = run(&["lock", "one", "--config", &config, "--timeout", "0", "--", "echo", "mine"], b"");
+    assert_eq!((granted.status.code(), &granted.stdout[..]), (Some(0), &b"mine\n"[..]));
+    signal(&node.0, "STOP");
+    fails(&["lock", "one", "--config", &config, "--try", "--", "true"], b"", 2, "has not answered for 2 s");
+    signal(&node.0, "CONT");
+}
+
+/// The group removes a stopped node and grants its lock to another member; the holder's command must not go on.
+#[test]
+fn issue_a_command_went_on_while_its_node_was_stopped_and_another_member_had_the_lock() {
+    let group = Group::new();
+    let (first, mut out) = group.start(&["lock", "one", "--json", "--", "sh", "-c", "echo up; exec sleep 1000"]);
+    assert_eq!(line(&mut out), "up");
+    signal(&group.nodes[0].0.0, "STOP");
+    let other = group.world.path().join("1.toml").display().to_string();
+    let granted = run(&["lock", "one", "--config", &other, "--", "echo", "mine"], b"");
+    assert_eq!(granted.stdout, b"mine\n");
+    let report: Value = serde_json::from_str(&line(&mut out)).expect("one object");
+    assert!(report["lost"].as_str().is_some_and(|why| why.contains("has not answered for 2 s")), "{report}");
+    assert_eq!((&report["exit_code"], code(first)), (&143.into(), Some(1)));
+}
+
+#[test]
 fn a_request_that_cannot_be_met_is_refused_with_what_to_do() {
     let world = World::new();
     let config = world.configure("node.toml", 1, 0, "");

@@ -11,8 +11,10 @@ pub(crate) struct ViewReport {
     /// How many members are configured.
     members: u16,
     standing: Standing,
-    /// Bit r: rank r has been heard.
+    /// Bit r: rank r is heard: of a view lately, before the first view at all.
     heard: u64,
+    /// By place in the view: for how long the member has not been heard; none if it never was.
+    silences_ns: Vec<Option<u64>>,
     /// Bit r: rank r is suspected.
     suspected: u64,
     /// By place in the view: how suspect the member is; 1 and more is suspected.
@@ -30,11 +32,13 @@ impl ViewReport {
     pub(crate) fn of(process: &Process, now: Instant) -> Self {
         let (members, view) = (process.config().members, process.view());
         let all = u64::MAX >> (64 - u32::from(members.clamp(1, 64)));
+        let known = process.missing().fold(all, |heard, rank| heard & !(1 << rank.0));
         Self {
             view: view.clone(),
             members,
             standing: process.standing(),
-            heard: process.missing().fold(all, |heard, rank| heard & !(1 << rank.0)),
+            heard: if view.members.is_empty() { known } else { process.heard_lately(now) },
+            silences_ns: view.members.iter().map(|member| process.silence_ns(*member, now)).collect(),
             suspected: process.suspects(),
             levels: view.members.iter().map(|member| process.suspicion(member.rank, now)).collect(),
             phase: process.phase(),
@@ -42,7 +46,7 @@ impl ViewReport {
             is_formed: process.is_formed(),
             differs: process.configuration_differs(),
             is_wedged: process.is_wedged(),
-            lacks_majority: process.lacks_majority(),
+            lacks_majority: process.lacks_majority() || process.observes_no_majority(now),
         }
     }
 
@@ -75,6 +79,7 @@ impl ViewReport {
             "seniority": place,
             "incarnation": place.map(|place| self.view.members[place].incarnation.0),
             "heard": is(self.heard),
+            "silence_ns": place.and_then(|place| self.silences_ns[place]),
             "suspected": is(self.suspected),
             "suspicion": place.map(|place| (self.levels[place] * 1000.0).round() / 1000.0),
         })

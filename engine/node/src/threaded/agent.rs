@@ -49,6 +49,8 @@ const RECENT_NS: u64 = 1_000_000_000;
 const LINGER_NS: u64 = 1_000_000_000;
 /// The assumed length of the longest message until a longer message arrives: a datagram's worth.
 const FRAME_GUESS_BYTES: usize = 1536;
+/// Between two judgements whether an observer hears a majority.
+const HEARING_INTERVAL_NS: u64 = 250_000_000;
 /// How long an agent that stands still sleeps before it looks for its control thread again.
 const HALTED_SLEEP: Duration = Duration::from_millis(1);
 /// The longest sleep meanwhile.
@@ -186,6 +188,9 @@ pub(crate) struct Agent {
     /// What was last reported about it.
     pub(crate) reach: Option<Reach>,
     pub(crate) view_wait: ViewWait,
+    /// When it is judged again whether an observer hears a majority, and the last judgement.
+    pub(crate) hearing_due: Instant,
+    pub(crate) hears_no_majority: bool,
     pub(crate) is_member: bool,
     /// What does not fit a ring stops delivery, instead of being skipped: at a member, and at an observer that gates.
     pub(crate) keeps_all: bool,
@@ -262,6 +267,7 @@ impl Agent {
         let waits_from_ns = match standing {
             Standing::Forming | Standing::Outside => Some(0),
             Standing::Following if self.is_member => Some(FOLLOWING_NS),
+            Standing::Following if self.is_unheard() => Some(FOLLOWING_NS),
             _ => None,
         };
         if let Some(waited_ns) = self.view_wait.report(self.node.now(), waits_from_ns) {
@@ -275,6 +281,17 @@ impl Agent {
             reach.into_iter().for_each(|reach| self.report(NodeEvent::Reached(reach)));
         }
         Ok(work_count)
+    }
+
+    /// Whether an observer hears no majority of its view, judged at intervals.
+    #[inline]
+    fn is_unheard(&mut self) -> bool {
+        let now = self.node.now();
+        if now >= self.hearing_due {
+            self.hearing_due = now + HEARING_INTERVAL_NS;
+            self.hears_no_majority = self.node.process().observes_no_majority(now);
+        }
+        self.hears_no_majority
     }
 
     /// Whether this agent stands still, because its control thread does.

@@ -7,7 +7,7 @@ use crate::threaded::waits::{Waiting, ranks};
 use crate::transport::Reach;
 use bourdon_protocol::control::detector::Why;
 use bourdon_protocol::{Event, Refusal};
-use bourdon_wire::{InstanceId, Sequence};
+use bourdon_wire::{InstanceId, Rank, Sequence};
 use std::net::SocketAddr;
 
 /// Events that a receiver has not fetched: as many as the protocol itself keeps.
@@ -54,6 +54,18 @@ fn write_older_instance(f: &mut std::fmt::Formatter<'_>, instance: InstanceId) -
 fn write_new_instance(f: &mut std::fmt::Formatter<'_>, from: InstanceId, to: InstanceId) -> std::fmt::Result {
     let text = "is followed from now on: what the earlier one published after it was last heard is not known here";
     write!(f, "instance {:016x} of the group ended, and {:016x} {text}", from.0, to.0)
+}
+
+/// Messages, or datagrams without any, are lost.
+fn write_gap(f: &mut std::fmt::Formatter<'_>, sender: Rank, count: u64, from: Sequence) -> std::fmt::Result {
+    if count > 0 {
+        return write!(f, "{count} messages of member {sender} from {from} on are lost: no longer retained");
+    }
+    write!(
+        f,
+        "datagrams of member {sender} that held no numbered message are lost: no longer retained; a barrier's own \
+         message may have been in them"
+    )
 }
 
 /// A publisher waits for an observer no longer.
@@ -163,9 +175,7 @@ impl std::fmt::Display for NodeEvent {
                 "of what this process had published before the removal, messages below {delivered} were delivered; \
                      later ones, if there were any, never will be"
             ),
-            Event::Gap { sender, from, to } => {
-                write!(f, "{} messages of member {sender} from {from} on are lost: no longer retained", to.since(*from))
-            }
+            Event::Gap { sender, from, to } => write_gap(f, *sender, to.since(*from), *from),
             Event::Retracted { sender, from, to } => {
                 write!(
                     f,
@@ -186,7 +196,7 @@ impl std::fmt::Display for NodeEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bourdon_wire::{Epoch, Incarnation, Rank};
+    use bourdon_wire::{Epoch, Incarnation};
 
     #[test]
     fn a_removed_member_without_messages_reads_of_no_number() {
@@ -194,6 +204,14 @@ mod tests {
         let text = settled(Sequence(0)).to_string();
         assert!(text.starts_with("no message that this process had published") && !text.contains("below"), "{text}");
         assert!(settled(Sequence(5)).to_string().contains("messages below 5 were delivered"));
+    }
+
+    #[test]
+    fn issue_an_empty_gap_was_reported_as_a_loss_of_0_messages() {
+        let gap = |to| NodeEvent::Group(Event::Gap { sender: Rank(0), from: Sequence(3), to }).to_string();
+        assert!(gap(Sequence(5)).starts_with("2 messages of member 0 from 3 on are lost"));
+        let empty = gap(Sequence(3));
+        assert!(!empty.contains("0 messages") && empty.contains("a barrier's own message"), "{empty}");
     }
 
     #[test]

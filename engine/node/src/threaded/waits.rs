@@ -1,4 +1,4 @@
-//! When a process that is in no view reports that it waits.
+//! When a process that is in no view, or an observer that hears no majority of it, reports that it waits.
 //!
 //! A member whose peers do not come prints nothing, as does one that searches at the wrong address: its user can't tell
 //! a slow start from a mistake. So a wait is reported after a second, and then at intervals that double: a start that
@@ -45,13 +45,15 @@ impl ViewWait {
     }
 }
 
-/// What a process that is in no view waits for.
+/// What a process that is in no view waits for, or an observer that hears no majority.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Waiting {
-    /// Bit r: the member of rank r has not been heard.
+    /// Bit r: the member of rank r has not been heard; to an observer that hears no majority, not lately.
     pub missing: u64,
-    /// How many members are configured.
+    /// How many members are configured; to an observer that hears no majority, how many its view has.
     pub members: u16,
+    /// Whether it is an observer that hears no majority of the view that it follows.
+    pub lacks_majority: bool,
     /// Whether there is a group outside of which it is.
     pub outside: bool,
     /// The view that it follows until the members let it in.
@@ -71,9 +73,21 @@ impl Waiting {
         let (config, standing, in_lost_instance) =
             (process.config(), process.standing(), process.in_lost_instance(now));
         let missing = process.missing().fold(0, |missing, rank| missing | 1 << rank.0);
+        if process.observes_no_majority(now) {
+            let view = process.view();
+            return Self {
+                missing: view.bits() & !process.heard_lately(now),
+                members: view.members.len() as u16,
+                lacks_majority: true,
+                followed: Some(view.epoch),
+                waited_ns,
+                ..Self::default()
+            };
+        }
         Self {
             missing: missing & !in_lost_instance,
             members: config.members,
+            lacks_majority: false,
             outside: standing != Standing::Forming,
             followed: (standing == Standing::Following).then(|| process.view().epoch),
             in_lost_instance,
@@ -87,6 +101,15 @@ impl std::fmt::Display for Waiting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let members = self.members;
         match (self.followed, self.outside) {
+            (Some(epoch), _) if self.lacks_majority => {
+                let (count, silent) = (u32::from(members) - self.missing.count_ones(), ranks(self.missing));
+                return write!(
+                    f,
+                    "{count} of {members} members of view {epoch} are heard, no majority; not heard now: {silent}: no \
+                     message may come until they are restored, or all members are stopped and the group is started \
+                     again"
+                );
+            }
             (Some(epoch), _) => write!(f, "this process follows view {epoch} and waits to be let in")?,
             (None, true) => f.write_str("this process waits to join the group")?,
             (None, false) => f.write_str("this process waits for the first view")?,
@@ -165,6 +188,10 @@ mod tests {
             (Waiting { in_lost_instance: 1, ..first }, ["member 0 is in an older view", "stop it"]),
             (Waiting { in_lost_instance: 3, missing: 4, ..first }, ["members 0, 1 are in an", "not heard yet: 2"]),
             (Waiting { followed: Some(Epoch(7)), ..outside }, ["follows view 7 and waits to be let in", "heard"]),
+            (
+                Waiting { followed: Some(Epoch(7)), lacks_majority: true, missing: 0b110, ..first },
+                ["1 of 3 members of view 7 are heard, no majority", "not heard now: 1, 2"],
+            ),
             (Waiting { rank_in_use: Some(Rank(2)), ..outside }, ["to join", "with this rank, 2: if"]),
         ] {
             let text = waiting.to_string();

@@ -106,12 +106,24 @@ impl Process {
         self.discovery.without_majority(now, self.data.view.instance)
     }
 
+    /// For how long a member of the view has not been heard; zero for this process, none if it was never heard.
+    pub fn silence_ns(&self, member: Member, now: Instant) -> Option<u64> {
+        if Some(member.rank) == self.cx.config.rank() {
+            return Some(0);
+        }
+        let peer = self.cx.presence.get(member.rank).filter(|_| self.cx.presence.knows(member));
+        peer.map(|peer| now.since(peer.heard_at))
+    }
+
+    /// Whether an observer hears no majority of the view that it follows: no message may come.
+    pub fn observes_no_majority(&self, now: Instant) -> bool {
+        let observes = self.standing() == Standing::Following && self.cx.config.rank().is_none();
+        observes && 2 * self.heard_lately(now).count_ones() as usize <= self.data.view.members.len()
+    }
+
     /// The members of the view that were heard lately, as bits.
     pub fn heard_lately(&self, now: Instant) -> u64 {
-        let is_fresh = |member: &&Member| {
-            let peer = self.cx.presence.get(member.rank).filter(|_| self.cx.presence.knows(**member));
-            Some(member.rank) == self.cx.config.rank() || peer.is_some_and(|peer| now.since(peer.heard_at) < FRESH_NS)
-        };
+        let is_fresh = |member: &&Member| self.silence_ns(**member, now).is_some_and(|silence| silence < FRESH_NS);
         self.data.view.members.iter().filter(is_fresh).fold(0, |bits, member| bits | bit(member.rank))
     }
 

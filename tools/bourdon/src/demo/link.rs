@@ -68,7 +68,7 @@ pub(crate) enum ProcessReport {
     Unusable { why: String },
     /// In answer to [`Order::Finish`].
     Result(Box<Tally>),
-    /// In answer to [`Order::Names`]: the messages' names, if the process kept them.
+    /// In answer to [`Order::Names`]: the messages' names.
     Names { names: Vec<u64> },
     /// In answer to [`Order::Chain`]: a hash, at each count, over which messages were delivered in which order.
     Chain { hashes: Vec<Option<u64>> },

@@ -382,7 +382,7 @@ impl DemoProcess {
         match order {
             Order::Go { .. } => {}
             Order::Finish => self.must_finish = true,
-            Order::Names => send_report(&ProcessReport::Names { names: self.proof.names.clone().unwrap_or_default() }),
+            Order::Names => send_report(&ProcessReport::Names { names: self.proof.names.clone() }),
             Order::Chain { counts } => {
                 let at = |count: &u64| match *count {
                     0 => Some(0),
@@ -421,9 +421,7 @@ fn begin_proof(assignment: &Assignment, incarnation: u32) -> Result<Proof, Strin
     let file = assignment.history.as_ref().map(|directory| directory.join(format!("{name}{incarnation}.tsv")));
     let history = file.map(|path| History::create(&path)).transpose()?;
     let (members, keeps) = (settings.group.members, settings.process.snapshots);
-    let mut proof = Proof::new(members, assignment.publishers, assignment.messages, keeps, history);
-    proof.names = settings.group.reliability.is_lossy().then(Vec::new);
-    Ok(proof)
+    Ok(Proof::new(members, assignment.publishers, assignment.messages, keeps, history))
 }
 
 /// Dies at once, like a killed process: nothing more is sent, and no record of a delivery is lost.

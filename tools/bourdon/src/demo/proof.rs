@@ -27,8 +27,8 @@ pub(crate) struct Proof {
     pub(crate) payloads: Sha256,
     /// A running hash over the messages' names.
     pub(crate) chain: Vec<u64>,
-    /// The names themselves, where messages may be lost and chains can't be compared.
-    pub(crate) names: Option<Vec<u64>>,
+    /// The names themselves: where messages were lost, chains can't be compared.
+    pub(crate) names: Vec<u64>,
     /// Per sender, one bit for each message.
     seen: Vec<Vec<u64>>,
     /// Messages whose numbers lie far beyond the bits: of a member that came back to a group that loses messages.
@@ -61,7 +61,7 @@ impl Proof {
         Self {
             payloads: Sha256::new(),
             chain: Vec::with_capacity(messages as usize),
-            names: None,
+            names: Vec::with_capacity(messages as usize),
             seen: vec![vec![0; messages as usize / 64 + 1]; usize::from(members)],
             seen_beyond: HashSet::new(),
             duplicates: 0,
@@ -99,9 +99,7 @@ impl Proof {
             None if self.seen_beyond.insert((rank, sequence)) => {}
             _ => self.duplicates += 1,
         }
-        if let Some(names) = &mut self.names {
-            names.push(name(rank, sequence));
-        }
+        self.names.push(name(rank, sequence));
         if let Some(done) = self.done.get_mut(usize::from(shown.share)) {
             *done += 1;
         }

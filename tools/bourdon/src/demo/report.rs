@@ -47,7 +47,40 @@ fn object(plan: &Plan, names: &Names, outcome: &Outcome) -> Value {
         "wall_ns": outcome.wall_ns,
         "processes": outcome.rows.iter().map(row_object).collect::<Vec<_>>(),
         "failures": outcome.failures,
+        "lost": lost(outcome).0,
+        "verdict": verdict(names, outcome),
     })
+}
+
+/// The messages that processes did not deliver, and how many processes these are.
+fn lost(outcome: &Outcome) -> (u64, usize) {
+    let tallies = outcome.rows.iter().filter_map(|row| row.tally.as_ref());
+    let lost = tallies.map(|tally| outcome.messages.saturating_sub(tally.delivered)).filter(|lost| *lost > 0);
+    lost.fold((0, 0), |(sum, count), lost| (sum + lost, count + 1))
+}
+
+/// The outcome in one sentence.
+fn verdict(names: &Names, outcome: &Outcome) -> String {
+    let duration = duration(outcome.wall_ns);
+    if !outcome.failures.is_empty() {
+        return format!("FAILED after {duration}.");
+    }
+    match lost(outcome) {
+        (0, _) => {
+            let killed = outcome.rows.iter().any(|row| row.killed);
+            let process = if killed { "Every process that lived" } else { "Every process" };
+            let same = if outcome.order_agrees { "all in the same order" } else { "in each its own order" };
+            format!("{process} delivered every message once, {same}, in {duration}.")
+        }
+        (lost, count) => {
+            let (all, order) = (outcome.rows.len(), if outcome.order_agrees { "kept" } else { "not the same" });
+            let reliability = &names.reliability;
+            format!(
+                "{lost} messages lost, at {count} of {all} processes, as {reliability} allows; order {order}; in \
+                 {duration}."
+            )
+        }
+    }
 }
 
 /// TCP connections that processes closed on purpose.
@@ -136,15 +169,7 @@ fn text(plan: &Plan, names: &Names, outcome: &Outcome) -> String {
     line("Latency from intended send to delivery, all processes");
     chart(&latencies(&outcome.rows)).lines().for_each(&mut line);
     line("");
-    let verdict = if outcome.failures.is_empty() {
-        let process =
-            if outcome.rows.iter().any(|row| row.killed) { "Every process that lived" } else { "Every process" };
-        let same = if outcome.order_agrees { "all in the same order" } else { "in each its own order" };
-        format!("{process} delivered every message once, {same}, in {}.", duration(outcome.wall_ns))
-    } else {
-        format!("FAILED after {}.", duration(outcome.wall_ns))
-    };
-    line(&verdict);
+    line(&verdict(names, outcome));
     out
 }
 
