@@ -128,6 +128,12 @@ pub enum Mutant {
     LeadBeforeAccepted,
     /// A leader that is not in the next view still counts as leader.
     LeaderNotVoided,
+    /// The coordinator reports a grant with the command that makes it, before a quorum is reported to hold it.
+    GrantBeforeReported,
+    /// A link message that the coordinator gave in an earlier view is sent in this one.
+    LateLinkSent,
+    /// A command that the coordinator gave before this process was removed is published after it.
+    LateCommandPublished,
     /// Frames of another instance of the group are accepted as frames of this instance.
     OtherInstanceBelieved,
     /// An observer that has crashed is waited for, for ever.
@@ -144,7 +150,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 66] = [
+    pub const ALL: [Self; 69] = [
         Self::DeliverBeforeOrdered,
         Self::OtherInstanceBelieved,
         Self::GateNeverEnds,
@@ -208,6 +214,9 @@ impl Mutant {
         Self::StaleCoordinator,
         Self::LeadBeforeAccepted,
         Self::LeaderNotVoided,
+        Self::GrantBeforeReported,
+        Self::LateLinkSent,
+        Self::LateCommandPublished,
         Self::WedgedUniform,
         Self::ShortRuns,
         Self::AskTwice,
@@ -271,6 +280,19 @@ impl Mutant {
             Self::LateUnflagged => "late-unflagged",
             Self::MarkerIgnored => "marker-ignored",
             Self::SnapshotAhead => "snapshot-ahead",
+            Self::OtherInstanceBelieved => "other-instance-believed",
+            Self::GateNeverEnds => "gate-never-ends",
+            Self::GateOutlivesRestart => "gate-outlives-restart",
+            Self::WedgedUniform => "wedged-uniform",
+            Self::ShortRuns => "short-runs",
+            Self::AskTwice => "ask-twice",
+            _ => self.coordination_name(),
+        }
+    }
+
+    /// The same of a bug in locks, in elections or in the hand-over to them.
+    const fn coordination_name(self) -> &'static str {
+        match self {
             Self::GrantBeforeUniform => "grant-before-uniform",
             Self::GrantBeforeAnnounced => "grant-before-announced",
             Self::TwoTokens => "two-tokens",
@@ -281,12 +303,10 @@ impl Mutant {
             Self::StaleCoordinator => "stale-coordinator",
             Self::LeadBeforeAccepted => "lead-before-accepted",
             Self::LeaderNotVoided => "leader-not-voided",
-            Self::OtherInstanceBelieved => "other-instance-believed",
-            Self::GateNeverEnds => "gate-never-ends",
-            Self::GateOutlivesRestart => "gate-outlives-restart",
-            Self::WedgedUniform => "wedged-uniform",
-            Self::ShortRuns => "short-runs",
-            Self::AskTwice => "ask-twice",
+            Self::GrantBeforeReported => "grant-before-reported",
+            Self::LateLinkSent => "late-link-sent",
+            Self::LateCommandPublished => "late-command-published",
+            _ => panic!("a mutant without a name"),
         }
     }
 }

@@ -35,6 +35,7 @@ mod window;
 pub(crate) use completeness::Completeness;
 pub(crate) use election::{Elections, Voter};
 pub(crate) use instance::Instances;
+pub(crate) use mutex::may_hold;
 pub(crate) use progress::{Progress, is_lost};
 pub(crate) use repair::Cost;
 pub(crate) use views::Installed;
@@ -43,8 +44,8 @@ use crate::demand::Demands;
 use crate::history::{Delivered, Gap, History, Lineage};
 use crate::plan::Plan;
 use crate::violation::{Verdict, Violation};
-use bourdon_protocol::{Delivery, Order, Process, Standing, View};
-use bourdon_wire::{Incarnation, Rank};
+use bourdon_protocol::{Delivery, FencingToken, Grant, Member, Order, Process, Standing, View};
+use bourdon_wire::{Incarnation, Rank, TopicName};
 
 /// All checkers of one run.
 #[derive(Debug)]
@@ -54,6 +55,8 @@ pub(crate) struct Checkers {
     skips: bool,
     /// Messages may be lost, and each loss is reported.
     lossy: bool,
+    /// Coordinators run beside their processes.
+    apart: bool,
     causal: Option<causal::Causal>,
     realtime: realtime::RealTime,
     relay: relay::Relay,
@@ -76,6 +79,7 @@ impl Checkers {
             ordered: plan.order != Order::Unordered,
             skips: plan.clients > 0 && !plan.is_calm() || plan.is_lossy() || plan.has_commands(),
             lossy: plan.is_lossy(),
+            apart: plan.hand_over.is_some(),
             causal: causal.then(|| causal::Causal::new(plan.is_lossy())),
             realtime: realtime::RealTime::new(plan),
             relay: relay::Relay::new(plan.relay),
@@ -162,8 +166,9 @@ impl Checkers {
         if safety && moved && epoch > 1 && shown.whole && !self.lossy {
             self.agreement.closed(history, shown, epoch - 1)?;
         }
-        if moved && epoch > 1 && process.standing() == Standing::Member {
-            self.mutexes.closed(&self.views, process, shown.process, epoch - 1)?;
+        if moved && epoch > 1 && process.standing() == Standing::Member && !self.apart {
+            let own = Member { rank: Rank(shown.process as u16), incarnation: process.incarnation() };
+            self.mutexes.closed(&self.views, own, process.lock_grants(), epoch - 1)?;
         }
         Ok(())
     }
@@ -201,9 +206,26 @@ impl Checkers {
         self.memory.stepped(process)
     }
 
-    /// Judges what a process that has just made a step holds.
-    pub(crate) fn coordinated(&self, process: &Process, index: usize) -> Verdict {
-        self.mutexes.stepped(process, index)
+    /// A coordinator beside its process enters a view as a member, from the view before, of this epoch: `grants` are
+    /// those that its table has seen.
+    pub(crate) fn closed_apart<'g>(
+        &mut self,
+        own: Member,
+        grants: impl Iterator<Item = &'g Grant>,
+        epoch: u64,
+    ) -> Verdict {
+        self.mutexes.closed(&self.views, own, grants, epoch)
+    }
+
+    /// Judges the locks that a coordinator holds after a step. `leads`: it leads anything.
+    pub(crate) fn coordinated<'n>(
+        &self,
+        index: usize,
+        held: impl Iterator<Item = (&'n TopicName, FencingToken)>,
+        leads: bool,
+        may_hold: bool,
+    ) -> Verdict {
+        self.mutexes.stepped(index, held, leads, may_hold)
     }
 
     /// A process and its application are gone.

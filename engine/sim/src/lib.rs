@@ -16,6 +16,7 @@
 mod campaign;
 pub mod checkers;
 mod clock;
+mod control;
 mod demand;
 mod feedback;
 mod guarantee;
@@ -45,8 +46,8 @@ pub use matrix::{Cell, matrix};
 pub use network::Faults;
 pub use options::{Mode, Options};
 pub use plan::{
-    DetectorPlan, EventPlan, Family, FaultPlan, Happening, Kinds, LockPlan, ObserverPlan, Plan, ReplayPlan,
-    RestartPlan, StallPlan,
+    DetectorPlan, EventPlan, Family, FaultPlan, HandOverPlan, Happening, Kinds, LockPlan, ObserverPlan, Plan,
+    ReplayPlan, RestartPlan, StallPlan,
 };
 pub use regression::{Regression, RegressionRun};
 pub use report::{Failure, Report};

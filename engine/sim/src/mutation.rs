@@ -50,8 +50,11 @@ pub(crate) fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         Mutant::ClockUncorrected | Mutant::LateUnflagged => &["realtime"],
         Mutant::MarkerIgnored => &["barrier"],
         Mutant::SnapshotAhead => &["snapshot", "agreement", "fifo", "total"],
-        Mutant::GrantBeforeUniform => &["mutex", "uniform-grant"],
+        Mutant::GrantBeforeUniform | Mutant::GrantBeforeReported => &["mutex", "uniform-grant"],
         Mutant::GrantBeforeAnnounced | Mutant::TwoTokens | Mutant::ReplyInside | Mutant::ReplyNotAwaited => &["mutex"],
+        // Messages of another view are out of their order, so they may be lost as well as believed.
+        Mutant::LateLinkSent => &["mutex", "election", "agreed-leader", "waiting"],
+        Mutant::LateCommandPublished => &["mutex", "uniform-grant", "waiting"],
         Mutant::OtherInstanceBelieved => &["instance"],
         Mutant::GateNeverEnds | Mutant::GateOutlivesRestart => &["progress", "completeness"],
         Mutant::DeadKeepLocks => &["waiting"],
@@ -66,7 +69,10 @@ pub(crate) fn broken_by(mutant: Mutant) -> &'static [&'static str] {
 pub(crate) fn sabotages(mutant: Mutant) -> Option<Kinds> {
     let mutex = |kind| Some(Kinds { mutex: Some(kind), election: None });
     match mutant {
-        Mutant::GrantBeforeUniform | Mutant::DeadKeepLocks => mutex(MutexKind::Replicated),
+        Mutant::GrantBeforeUniform
+        | Mutant::DeadKeepLocks
+        | Mutant::GrantBeforeReported
+        | Mutant::LateCommandPublished => mutex(MutexKind::Replicated),
         Mutant::GrantBeforeAnnounced => mutex(MutexKind::Central),
         Mutant::TwoTokens => mutex(MutexKind::TokenRing),
         Mutant::ReplyInside => mutex(MutexKind::RicartAgrawala),
@@ -85,6 +91,7 @@ pub(crate) fn shows_in(mutant: Mutant) -> Option<Family> {
         Mutant::GateNeverEnds | Mutant::GateOutlivesRestart => Some(Family::Gated),
         Mutant::TakeoverAlone | Mutant::RespondersLeftOut | Mutant::SmallView => Some(Family::Stalled),
         Mutant::DecisionForgotten => Some(Family::Departed),
+        Mutant::GrantBeforeReported | Mutant::LateLinkSent | Mutant::LateCommandPublished => Some(Family::Apart),
         _ => None,
     }
 }

@@ -5,6 +5,7 @@
 //! give and take as a snapshot.
 
 use crate::clock::Clock;
+use crate::control::Control;
 use crate::history::{History, Message, Sent};
 use crate::locker::Locker;
 use crate::names::NAMES;
@@ -27,6 +28,8 @@ const STREAM_CHANNEL: ChannelId = ChannelId(0);
 pub(crate) struct Node {
     /// None before the process has come, and after a crash.
     pub(crate) process: Option<Process>,
+    /// Where the plan has a hand-over: the member's control thread, which has the coordinator.
+    pub(crate) control: Option<Control>,
     pub(crate) clock: Clock,
     /// Where an observer begins.
     pub(crate) start: Option<Start>,
@@ -80,6 +83,7 @@ impl Node {
     pub(crate) fn new(clock: Clock, start: Option<Start>) -> Self {
         Self {
             process: None,
+            control: None,
             clock,
             start,
             socket: VecDeque::new(),
@@ -108,7 +112,7 @@ impl Node {
     pub(crate) fn crash(&mut self) -> Option<Process> {
         self.socket.clear();
         (self.socket_bytes, self.wakes_at_ns, self.paused_until_ns, self.asked) = (0, u64::MAX, 0, 0);
-        self.has_moved = false;
+        (self.has_moved, self.control) = (false, None);
         self.locker.iter_mut().for_each(Locker::crash);
         let process = self.process.take()?;
         self.naks_before += process.counters().get(Counter::NaksSent);

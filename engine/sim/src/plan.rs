@@ -8,12 +8,14 @@
 
 mod draw;
 mod family;
+mod hand_over;
 mod links;
 mod locks;
 mod restart;
 mod unkind;
 
 pub use family::Family;
+pub use hand_over::HandOverPlan;
 pub use links::StallPlan;
 pub use locks::{Kinds, LockPlan};
 pub use restart::{ReplayPlan, RestartPlan};
@@ -249,6 +251,9 @@ pub struct Plan {
     /// What applications do with locks and elections, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locks: Option<LockPlan>,
+    /// Members run their coordinators beside their processes, and what the two exchange arrives late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hand_over: Option<HandOverPlan>,
     /// Publishers wait for observers, for each at most so long; 0 if they do not wait.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub gating_timeout_ns: u64,
@@ -287,6 +292,9 @@ impl Plan {
             return Err("an event names a process that does not exist".into());
         }
         self.locks.as_ref().map_or(Ok(()), |locks| locks.check(self.members))?;
+        if self.hand_over.is_some() && (self.locks.is_none() || !self.restarts.is_empty()) {
+            return Err("a hand-over needs locks and no restarts: add locks, or leave out one of the two".into());
+        }
         for index in 0..self.processes() {
             self.config(index, address(index), 0, None).check().map_err(|error| error.to_string())?;
         }
@@ -370,6 +378,7 @@ impl Plan {
     pub(crate) fn is_calm(&self) -> bool {
         let doubtless = |event: &EventPlan| matches!(event.what, Happening::Sync);
         let is_kind = self.stalls.is_none() && self.restarts.is_empty() && self.replay.is_none();
+        let is_kind = is_kind && self.hand_over.is_none();
         self.faults.is_calm() && is_kind && !self.adversary && !self.duels && self.events.iter().all(doubtless)
     }
 

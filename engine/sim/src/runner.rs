@@ -43,12 +43,16 @@ pub fn plan_of(seed: u64, options: Options) -> Plan {
     if let Some(guarantee) = options.guarantee {
         return Plan::guarantee(seed, guarantee);
     }
+    let kinds = options.locks.or_else(|| options.mutate.and_then(sabotages));
     if let Some(family) =
         options.family.or_else(|| options.mutate.and_then(shows_in).filter(|_| !seed.is_multiple_of(4)))
     {
-        return family.draw(seed);
+        return match family {
+            Family::Apart => Plan::locks_apart(seed, kinds.unwrap_or_default()),
+            _ => family.draw(seed),
+        };
     }
-    if let Some(kinds) = options.locks.or_else(|| options.mutate.and_then(sabotages)) {
+    if let Some(kinds) = kinds {
         return Plan::locks(seed, kinds);
     }
     match (options.mutate.is_some(), seed % 16) {

@@ -4,7 +4,7 @@
 //! in turn, and stays out if the run still fails in the same way: greedy, and good enough to read. The plan changes the
 //! dice that are thrown, so not every failure survives; then the plan stays as it was drawn.
 
-use crate::plan::{FaultPlan, LockPlan, Plan};
+use crate::plan::{FaultPlan, HandOverPlan, LockPlan, Plan};
 
 /// Runs that are made at most: a fraction of a second for an ordinary plan.
 const ATTEMPTS_MAX: usize = 80;
@@ -66,6 +66,10 @@ const SIMPLER: &[fn(&mut Plan)] = &[
     |plan| plan.adversary = false,
     |plan| plan.duels = false,
     |plan| plan.named = false,
+    |plan| plan.hand_over = None,
+    |plan| hand_over(plan, |hand_over| hand_over.control_stall_permille = 0),
+    |plan| hand_over(plan, |hand_over| hand_over.data_stall_permille = 0),
+    |plan| hand_over(plan, |hand_over| hand_over.delay_max_ns = 0),
     |plan| lock_plan(plan, |locks| (locks.campaigners.clear(), locks.standbys.clear()).0),
     |plan| lock_plan(plan, |locks| locks.askers.clear()),
     |plan| lock_plan(plan, |locks| locks.names = 1),
@@ -76,6 +80,12 @@ const SIMPLER: &[fn(&mut Plan)] = &[
     |plan| lock_plan(plan, |locks| locks.deadline_permille = 0),
     |plan| lock_plan(plan, |locks| locks.cancel_permille = 0),
 ];
+
+fn hand_over(plan: &mut Plan, simplify: impl Fn(&mut HandOverPlan)) {
+    if let Some(hand_over) = &mut plan.hand_over {
+        simplify(hand_over);
+    }
+}
 
 fn lock_plan(plan: &mut Plan, simplify: impl Fn(&mut LockPlan)) {
     if let Some(locks) = &mut plan.locks {

@@ -5,12 +5,13 @@
 //! from one generator, seeded once.
 //!
 //! This file has the queue and the beginning. Beside it: `steps.rs` steps processes and their applications,
-//! `trouble.rs` applies the plan's events to them, `locks.rs` has them request locks, and `ending.rs` judges the result
-//! once the faults are frozen.
+//! `trouble.rs` applies the plan's events to them, `locks.rs` has them request locks, `hand_over.rs` runs coordinators
+//! beside them, and `ending.rs` judges the result once the faults are frozen.
 
 mod duel;
 mod ending;
 mod generations;
+mod hand_over;
 mod lock_steps;
 mod locks;
 mod replay;
@@ -61,6 +62,8 @@ pub struct Outcome {
 enum What {
     Arrive(Arrival),
     Step(usize),
+    /// A member's control thread runs.
+    Control(usize),
     Publish(usize),
     Client(usize),
     Join(usize),
@@ -140,6 +143,7 @@ struct World<'p> {
     recorder: Option<replay::Recorder>,
     network: Network,
     duels: Option<duel::Duels>,
+    hand_over: Option<hand_over::HandOver>,
     arrivals: Vec<Arrival>,
     history: History,
     /// Of this generation; those of the earlier ones are in `past`.
@@ -189,6 +193,7 @@ impl<'p> World<'p> {
             is_down: false,
             recorder: plan.replay.map(|replay| replay::Recorder::new(replay, seed)),
             duels: plan.duels.then(|| duel::Duels::new(plan)),
+            hand_over: plan.hand_over.map(|hand_over| hand_over::HandOver::new(hand_over, seed)),
             network: Network::new(plan, ends, seed),
             arrivals: Vec::new(),
             history: History::new(plan.members),
@@ -278,6 +283,7 @@ impl<'p> World<'p> {
         node.process = Some(process);
         (node.left, node.ballots) = (false, 0);
         node.lineage = self.history.begin(index, member);
+        self.part_from_coordinator(index);
         self.wake(index, self.now_ns);
     }
 
@@ -297,6 +303,7 @@ impl<'p> World<'p> {
             match event.what {
                 What::Arrive(arrival) => self.arrive(arrival),
                 What::Step(index) => self.step(index, event.at_ns)?,
+                What::Control(index) => self.step_control(index, event.at_ns)?,
                 What::Publish(member) => self.want_to_publish(member),
                 What::Client(index) => self.step_client(index),
                 What::Join(index) => self.begin(index),

@@ -60,6 +60,14 @@ fn pacing_breaks_nothing() {
     assert!(report.faults.crash > 50 && report.delivered > 1_000_000, "{report:?}");
 }
 
+/// Coordinators beside their processes, as on a control thread: whatever is late, and whichever of the two stalls.
+#[test]
+fn late_hand_overs_break_nothing() {
+    let report = run(SEEDS, Options { family: Some(Family::Apart), ..options(Mode::Both) }, &|_| {});
+    assert_clean(&report);
+    assert!(report.grants > 3_000 && report.leaderships > 400 && report.faults.crash > 50, "{report:?}");
+}
+
 #[test]
 fn faults_without_end_break_no_promise_of_safety() {
     assert_clean(&run(SEEDS, options(Mode::Safety), &|_| {}));

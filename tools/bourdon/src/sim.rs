@@ -50,9 +50,9 @@ pub(crate) struct Args {
     /// Play the seeds in every cell of the matrix: each order at each level, without barriers and with
     #[arg(long, conflicts_with_all = ["plan", "mutate", "guarantee", "locks", "election"])]
     matrix: bool,
-    /// Play only plans of this family: stalled, departed, restarted, observed, late, narrow, gated, paced, duels or
-    /// turbulent
-    #[arg(long, value_name = "FAMILY", conflicts_with_all = ["plan", "guarantee", "locks", "election", "matrix"])]
+    /// Play only plans of this family: stalled, departed, restarted, observed, late, narrow, gated, paced, apart, duels
+    /// or turbulent; of them only apart has locks and elections to choose
+    #[arg(long, value_name = "FAMILY", conflicts_with_all = ["plan", "guarantee", "matrix"])]
     family: Option<Family>,
     /// Check also this invariant, which the protocol does not keep yet, or all such invariants
     #[arg(long = "demand", value_name = "NAME|all")]
@@ -102,6 +102,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let locks = Some(Kinds { mutex, election }).filter(|kinds| *kinds != Kinds::default());
     let demands = args.demands.iter().fold(Demands::KEPT, |sum, demands| sum | *demands);
     let (guarantee, family) = (args.guarantee, args.family);
+    if locks.is_some() && family.is_some_and(|family| family != Family::Apart) {
+        return Err(Failure::unusable("--locks and --election choose no plan of this family: leave --family out"));
+    }
     let options = Options { mode, mutate: None, guarantee, locks, family, demands, threads };
     if args.print_plan {
         return print_plan(plan, first, options);

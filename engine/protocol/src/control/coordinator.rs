@@ -307,7 +307,8 @@ impl Coordinator {
         self.mutex.is_busy()
     }
 
-    pub(crate) fn leads(&self) -> impl Iterator<Item = (&TopicName, FencingToken)> {
+    /// The elections this process leads.
+    pub fn leads(&self) -> impl Iterator<Item = (&TopicName, FencingToken)> {
         self.elections.leads()
     }
 
@@ -315,7 +316,8 @@ impl Coordinator {
         self.elections.all()
     }
 
-    pub(crate) fn lock_grants(&self) -> impl Iterator<Item = &Grant> {
+    /// The latest grants of replicated locks to any member, the newest last.
+    pub fn lock_grants(&self) -> impl Iterator<Item = &Grant> {
         self.mutex.table().into_iter().flat_map(|table| table.recent())
     }
 
@@ -348,6 +350,9 @@ impl Coordinator {
             ToCoordinator::Link { from, frame } => self.receive(now, from, &frame),
             ToCoordinator::Ordered { sender, at, command, batch } => {
                 self.mutex.deliver(sender, at, &command, batch);
+                if self.mutant == Some(Mutant::GrantBeforeReported) {
+                    self.mutex.show_grants(batch);
+                }
                 self.collect();
             }
             ToCoordinator::Held { batch } => {
@@ -467,6 +472,9 @@ impl Coordinator {
             messages.iter().for_each(|message| self.links.send(to, *message));
         }
         self.collect();
+        if self.is_silent {
+            self.note_reach(Loss::Stalled); // it leads nothing in this view either
+        }
         self.open();
     }
 

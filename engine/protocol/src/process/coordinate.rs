@@ -18,6 +18,7 @@ use crate::control::mutex::replicated::{Command, Grant, Replicated};
 use crate::counters::Counter;
 use crate::data::pack::Outgoing;
 use crate::event::Delivery;
+use crate::mutant::Mutant;
 use crate::outbox::Destination;
 use crate::view::bit;
 use alloc::boxed::Box;
@@ -167,12 +168,15 @@ impl Process {
     pub fn obey(&mut self, now: Instant, order: FromCoordinator) {
         match order {
             FromCoordinator::Publish { term, command } => {
-                if term == self.coordination.term {
+                let is_late = term != self.coordination.term;
+                if !is_late || self.cx.config.mutant == Some(Mutant::LateCommandPublished) {
                     self.coordination.commands.push_back(command);
                 }
             }
             FromCoordinator::Link { tenure, to, frame } => {
-                if tenure == self.coordination.tenure && self.standing() == Standing::Member {
+                let is_late = tenure != self.coordination.tenure;
+                let sends = !is_late || self.cx.config.mutant == Some(Mutant::LateLinkSent);
+                if sends && self.standing() == Standing::Member {
                     self.send_link(now, to, &frame);
                 }
             }

@@ -18,8 +18,8 @@ use super::views::Views;
 use super::{Verdict, Violation};
 use crate::demand::{Demand, Demands};
 use crate::plan::{LockPlan, Plan};
-use bourdon_protocol::{FencingToken, LockId, Member, Process, Standing};
-use bourdon_wire::Rank;
+use bourdon_protocol::{FencingToken, Grant, LockId, Member, Process, Standing};
+use bourdon_wire::{Rank, TopicName};
 use std::collections::BTreeMap;
 
 pub(super) const NAME: &str = "mutex";
@@ -216,12 +216,18 @@ impl Mutexes {
     }
 
     /// A process goes on to the next view as a member, from one that it was in.
-    pub(super) fn closed(&mut self, views: &Views, process: &Process, index: usize, epoch: u64) -> Verdict {
-        let own = Member { rank: Rank(index as u16), incarnation: process.incarnation() };
+    pub(super) fn closed<'g>(
+        &mut self,
+        views: &Views,
+        own: Member,
+        grants: impl Iterator<Item = &'g Grant>,
+        epoch: u64,
+    ) -> Verdict {
+        let index = own.rank.index();
         if !self.replicated || !views.view(epoch).is_some_and(|view| view.contains(own)) {
             return Ok(());
         }
-        let of_epoch = process.lock_grants().filter(|grant| grant.token.epoch.0 == epoch);
+        let of_epoch = grants.filter(|grant| grant.token.epoch.0 == epoch);
         let rows: Vec<Row> =
             of_epoch.filter_map(|grant| Some((LockPlan::place(&grant.name)?, grant.token, grant.holder))).collect();
         for (place, lock) in self.locks.iter().enumerate() {
@@ -291,26 +297,25 @@ impl Mutexes {
         Ok(())
     }
 
-    /// Judges a process after a step: it holds what it reported to its application, and nothing without a quorum of its
-    /// view.
-    pub(super) fn stepped(&self, process: &Process, index: usize) -> Verdict {
+    /// Judges a process, or its control thread, after a step: it holds what it reported to its application, and nothing
+    /// without a quorum of its view.
+    pub(super) fn stepped<'n>(
+        &self,
+        index: usize,
+        held: impl Iterator<Item = (&'n TopicName, FencingToken)>,
+        leads: bool,
+        may_hold: bool,
+    ) -> Verdict {
         let holds =
             |place: usize, token| self.locks[place].holds.iter().any(|h| (h.process, h.token) == (index, token));
         let reported: usize =
             self.locks.iter().map(|lock| lock.holds.iter().filter(|hold| hold.process == index).count()).sum();
-        let held: Vec<_> =
-            process.locks_held().filter_map(|(name, token)| Some((LockPlan::place(name)?, token))).collect();
+        let held: Vec<_> = held.filter_map(|(name, token)| Some((LockPlan::place(name)?, token))).collect();
         if held.len() != reported || held.iter().any(|(place, token)| !holds(*place, *token)) {
             return broken(format!("process {index} holds {held:?}, but reported {reported} other grants"));
         }
-        let view = process.view();
-        let reaches =
-            |member: &Member| member.rank.index() == index || process.suspects() & 1 << member.rank.index() == 0;
-        let may_hold = process.standing() == Standing::Member && is_quorum(view, reaches);
-        if !may_hold && (!held.is_empty() || process.leads().next().is_some()) {
-            let (standing, suspects) = (process.standing(), process.suspects());
-            let detail =
-                format!("process {index}, {standing:?} in {view:?}, suspects {suspects:b} and holds or leads on");
+        if !may_hold && (!held.is_empty() || leads) {
+            let detail = format!("process {index} reaches no quorum, or is no member, and holds {held:?} or leads on");
             return Err(Violation::new(FENCED, detail));
         }
         Ok(())
@@ -327,6 +332,12 @@ impl Mutexes {
             None => Ok(()),
         }
     }
+}
+
+/// Whether a process may hold locks and lead: it is a member, and suspects no quorum of its view away.
+pub(crate) fn may_hold(process: &Process, index: usize) -> bool {
+    let reaches = |member: &Member| member.rank.index() == index || process.suspects() & 1 << member.rank.index() == 0;
+    process.standing() == Standing::Member && is_quorum(process.view(), reaches)
 }
 
 fn lacks(process: usize, place: usize, hold: &Hold) -> Verdict {

@@ -32,18 +32,17 @@ impl Plan {
         let mtu_bytes = pick(rng, &[1280, 1408, 1408, 1500, 4000]);
         let window_slots = (0..members).map(|_| rng.u32(16..=receive_log_slots.max(17))).collect::<Vec<_>>();
         let smallest = window_slots.iter().fold(log_slots.min(receive_log_slots), |least, slots| least.min(*slots));
-        let most = smallest as usize * mtu_bytes / 4;
+        let (most, processes) = (smallest as usize * mtu_bytes / 4, members + observers);
         let (messages, burst): (u32, u32) = (pick(rng, &[20, 60, 150, 400]), pick(rng, &[1, 4, 30]));
         let fast = rng.u8(0..4) != 0;
         let (faults, publishers) = (FaultPlan::draw(rng, fast), draw_publishers(rng, members));
         let bursts = u64::from((messages / burst.div_ceil(2)).max(1) / publishers.len().max(1) as u32 + 1);
         let interval_ns = faults.until_ns / bursts / pick(rng, &[1, 2, 10]);
         let latency_ns = pick(rng, &[2_000, 20_000, 200_000, if fast { 200_000 } else { MS }]);
-        let (processes, sequencer) = (members + observers, rng.u16(0..members));
         let plan = Self {
             order,
             members,
-            sequencer,
+            sequencer: rng.u16(0..members),
             receivers: if rng.bool() { u32::from(processes) } else { pick(rng, &[2, 9, 30, 1000]) },
             mtu_bytes,
             log_slots,
@@ -83,6 +82,7 @@ impl Plan {
             replay: None,
             ends_when_out: false,
             locks: None,
+            hand_over: None,
             gating_timeout_ns: 0,
             paced: false,
             unsealed_permille: pick(&mut Rng::with_seed(seed ^ 0x5ea1), &[0, 300, 1000]),

@@ -23,6 +23,8 @@ pub enum Family {
     Gated,
     /// Observers that lose much, and for which publishers send more slowly.
     Paced,
+    /// Locks and elections that are decided beside the processes.
+    Apart,
     /// Competing ballots.
     Duels,
     /// Views that change all the time.
@@ -31,7 +33,7 @@ pub enum Family {
 
 impl Family {
     /// Every family, the unkind first.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Stalled,
         Self::Departed,
         Self::Restarted,
@@ -40,6 +42,7 @@ impl Family {
         Self::Narrow,
         Self::Gated,
         Self::Paced,
+        Self::Apart,
         Self::Duels,
         Self::Turbulent,
     ];
@@ -60,6 +63,7 @@ impl Family {
             Self::Narrow => "narrow",
             Self::Gated => "gated",
             Self::Paced => "paced",
+            Self::Apart => "apart",
             Self::Duels => "duels",
             Self::Turbulent => "turbulent",
         }
@@ -76,6 +80,7 @@ impl Family {
             Self::Narrow => Plan::narrow(seed),
             Self::Gated => Plan::gated(seed),
             Self::Paced => Plan::paced(seed),
+            Self::Apart => Plan::apart(seed),
             Self::Duels => Plan::duel(seed),
             Self::Turbulent => Plan::turbulent(seed),
         }

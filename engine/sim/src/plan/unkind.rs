@@ -1,11 +1,52 @@
 //! Plans as unkind as real hosts: live members are silent for as long as dead ones.
 
 use super::draw::pick;
-use super::{DetectorPlan, FaultPlan, Happening, LockPlan, MS, ObserverPlan, Plan, ReplayPlan, RestartPlan, StallPlan};
+use super::{
+    DetectorPlan, FaultPlan, HandOverPlan, Happening, Kinds, LockPlan, MS, ObserverPlan, Plan, ReplayPlan, RestartPlan,
+    StallPlan,
+};
 use bourdon_protocol::{ElectionKind, MutexKind, Order, Reliability, Start};
 use fastrand::Rng;
 
 impl Plan {
+    /// A plan of locks and elections whose members run their coordinators beside their processes.
+    pub fn apart(seed: u64) -> Self {
+        Self::locks_apart(seed, Kinds::default())
+    }
+
+    /// The same with these algorithms.
+    pub(crate) fn locks_apart(seed: u64, kinds: Kinds) -> Self {
+        let rng = &mut Rng::with_seed(seed ^ 0xa9a27);
+        let mut plan = Self::locks(seed, kinds);
+        plan.hand_over = Some(HandOverPlan {
+            delay_max_ns: pick(rng, &[20_000, 200_000, 2 * MS, 5 * MS]),
+            control_stall_permille: pick(rng, &[0, 2, 10, 30]),
+            data_stall_permille: pick(rng, &[0, 1, 5]),
+            stall_max_ns: pick(rng, &[5, 50, 300, 800]) * MS,
+        });
+        if rng.u8(0..4) == 0 {
+            plan.remove_in_turn(rng);
+        }
+        plan
+    }
+
+    /// Members are cut off in turn, for long enough to be removed and to come back while a control thread stalls.
+    fn remove_in_turn(&mut self, rng: &mut Rng) {
+        (self.faults, self.adversary, self.detector.fast) = (FaultPlan::none(1000 * MS), false, true);
+        self.events.clear();
+        for turn in 1..=12 {
+            let (process, for_ns) = (rng.u16(0..self.members), rng.u64(20 * MS..60 * MS));
+            self.happens(turn * 75 * MS, Happening::Partition, 0, 1 << process, for_ns);
+        }
+        if let Some(hand_over) = &mut self.hand_over {
+            (hand_over.control_stall_permille, hand_over.stall_max_ns) = (40, 800 * MS);
+        }
+        if let Some(locks) = &mut self.locks {
+            (locks.entries, locks.pause_ns, locks.hold_ns) = (20, 80 * MS, MS);
+            locks.askers = (0..self.members).collect();
+        }
+    }
+
     /// A plan of three to five members over links that stall, with pauses of up to a second: every detector suspects
     /// live members.
     pub fn stalled(seed: u64) -> Self {

@@ -5,8 +5,10 @@ use crate::locker::{LockRequest, Locker, Stake, WISHES_MAX};
 use crate::network::hits;
 use crate::plan::LockPlan;
 use crate::violation::{Verdict, Violation};
-use bourdon_protocol::{Coordination, CoordinationRefusal, LockId, LockNews, Loss, Patience, Process, Standing};
-use bourdon_wire::Instant;
+use bourdon_protocol::{
+    Coordination, CoordinationRefusal, Coordinator, LockId, LockNews, Loss, Participation, Patience, Process, Standing,
+};
+use bourdon_wire::{Instant, TopicName};
 use fastrand::Rng;
 
 /// How long an application that was refused waits at most before it asks again.
@@ -25,23 +27,76 @@ pub(crate) struct StepContext<'a> {
     pub(crate) checkers: &'a mut Checkers,
 }
 
+/// What an application requests locks from.
+pub(crate) enum LockServer<'a> {
+    /// The process, which holds its coordinator.
+    Inline(&'a mut Process),
+    /// The coordinator beside the process.
+    Apart(&'a mut Coordinator),
+}
+
+impl LockServer<'_> {
+    /// Whether the process is a member, as far as the application can know.
+    fn may_be_member(&self) -> bool {
+        match self {
+            Self::Inline(process) => process.standing() == Standing::Member,
+            Self::Apart(_) => true,
+        }
+    }
+
+    fn lock(&mut self, name: TopicName, patience: Patience) -> Result<LockId, CoordinationRefusal> {
+        match self {
+            Self::Inline(process) => process.lock(name, patience),
+            Self::Apart(coordinator) => coordinator.lock(name, patience),
+        }
+    }
+
+    fn unlock(&mut self, id: LockId) -> bool {
+        match self {
+            Self::Inline(process) => process.unlock(id),
+            Self::Apart(coordinator) => coordinator.unlock(id),
+        }
+    }
+
+    fn elect(&mut self, name: TopicName, participation: Participation) -> Result<(), CoordinationRefusal> {
+        match self {
+            Self::Inline(process) => process.elect(name, participation),
+            Self::Apart(coordinator) => coordinator.elect(name, participation),
+        }
+    }
+
+    fn resign(&mut self, name: TopicName) {
+        match self {
+            Self::Inline(process) => process.resign(name),
+            Self::Apart(coordinator) => coordinator.resign(name),
+        }
+    }
+
+    pub(crate) fn poll_news(&mut self) -> Option<Coordination> {
+        match self {
+            Self::Inline(process) => process.poll_coordination(),
+            Self::Apart(coordinator) => coordinator.poll_news(),
+        }
+    }
+}
+
 impl Locker {
     /// Requests, gives back, withdraws, takes part and resigns, each when it is due.
-    pub(crate) fn act(&mut self, process: &mut Process, context: &mut StepContext<'_>) -> Verdict {
-        self.give_back(process, context)?;
-        if process.standing() != Standing::Member {
+    pub(crate) fn act(&mut self, server: &mut LockServer<'_>, context: &mut StepContext<'_>) -> Verdict {
+        self.give_back(server, context)?;
+        if !server.may_be_member() {
             return Ok(());
         }
         while self.left > 0 && self.requests.len() < WISHES_MAX && context.now_ns >= self.next_ns {
-            self.ask(process, context)?;
+            self.ask(server, context)?;
         }
         for place in 0..self.stakes.len() {
-            self.stand(place, process, context)?;
+            self.stand(place, server, context)?;
         }
         Ok(())
     }
 
-    fn give_back(&mut self, process: &mut Process, context: &mut StepContext<'_>) -> Verdict {
+    fn give_back(&mut self, server: &mut LockServer<'_>, context: &mut StepContext<'_>) -> Verdict {
         while let Some(at) = self.requests.iter().position(|request| context.now_ns >= request.until_ns) {
             let request = self.requests.remove(at);
             let mutexes = &mut context.checkers.mutexes;
@@ -49,14 +104,14 @@ impl Locker {
                 Some(token) => mutexes.released(context.index, request.place, token)?,
                 None => mutexes.ended(context.index, request.id),
             }
-            if !process.unlock(request.id) {
+            if !server.unlock(request.id) {
                 return Err(odd(context, format!("does not know {request:?}")));
             }
         }
         Ok(())
     }
 
-    fn ask(&mut self, process: &mut Process, context: &mut StepContext<'_>) -> Verdict {
+    fn ask(&mut self, server: &mut LockServer<'_>, context: &mut StepContext<'_>) -> Verdict {
         let (plan, rng) = (context.plan, &mut *context.rng);
         let place = rng.usize(0..plan.names);
         let patient_ns = rng.u64(1..=plan.patience_ns.max(1));
@@ -68,7 +123,7 @@ impl Locker {
             Patience::Forever
         };
         let cancels = hits(rng, plan.cancel_permille);
-        match process.lock(LockPlan::name(place), patience) {
+        match server.lock(LockPlan::name(place), patience) {
             Ok(id) => {
                 context.checkers.mutexes.asked(context.index, id, place, context.now_ns);
                 let until_ns = if cancels { context.now_ns + patient_ns } else { u64::MAX };
@@ -86,7 +141,7 @@ impl Locker {
         }
     }
 
-    fn stand(&mut self, place: usize, process: &mut Process, context: &mut StepContext<'_>) -> Verdict {
+    fn stand(&mut self, place: usize, server: &mut LockServer<'_>, context: &mut StepContext<'_>) -> Verdict {
         let (stake, name) = (&mut self.stakes[place], LockPlan::name(place));
         if context.now_ns < stake.next_ns {
             return Ok(());
@@ -98,13 +153,13 @@ impl Locker {
             }
             *stake = Stake { next_ns: context.now_ns + context.rng.u64(0..2 * AGAIN_NS), ..Stake::default() };
             context.checkers.elections.gave_up(context.index, place);
-            process.resign(name);
+            server.resign(name);
             return Ok(());
         }
         if stake.taken {
             return Ok(());
         }
-        match process.elect(name, context.plan.participation(context.index as u16)) {
+        match server.elect(name, context.plan.participation(context.index as u16)) {
             Ok(()) => stake.taken = true,
             Err(refusal) => {
                 stake.next_ns = context.now_ns + context.rng.u64(1..AGAIN_NS);

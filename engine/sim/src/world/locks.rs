@@ -1,37 +1,49 @@
 //! Applications that request locks and take part in elections, as their processes are stepped; and whether every
 //! request came to an end.
 
-use super::lock_steps::StepContext;
+use super::lock_steps::{LockServer, StepContext};
 use super::{Phase, World, mixed};
-use crate::checkers::{Elections, Voter};
+use crate::checkers::{Elections, Voter, may_hold};
 use crate::locker::Locker;
 use crate::plan::LockPlan;
 use crate::violation::{Verdict, Violation};
-use bourdon_protocol::Coordination;
+use bourdon_protocol::{Coordination, Leadership};
+use bourdon_wire::TopicName;
 
 impl World<'_> {
-    /// Steps the application of a process: it acts and takes events in. Without `acts` it only takes events in.
+    /// Steps the application of a process that holds its coordinator: it acts and takes events in. Without `acts` it
+    /// only takes events in.
     pub(super) fn coordinate(&mut self, index: usize, acts: bool) -> Verdict {
-        if self.plan.locks.is_none() {
+        if self.plan.locks.is_none() || self.nodes[index].control.is_some() {
             return Ok(());
         }
         self.hear_events(index)?; // an event may be of a view that begins
+        self.apply(index, acts)
+    }
+
+    /// Steps the application of a process or of its control thread.
+    pub(super) fn apply(&mut self, index: usize, acts: bool) -> Verdict {
         let Self { plan, nodes, rng, checkers, now_ns, phase, digest, .. } = self;
         let (Some(plan), Some(node)) = (&plan.locks, nodes.get_mut(index)) else { return Ok(()) };
-        let (Some(process), Some(locker)) = (&mut node.process, &mut node.locker) else { return Ok(()) };
         let (now_ns, now, is_ending) = (*now_ns, node.clock.read(*now_ns), *phase != Phase::Faulty);
+        let mut server = match (&mut node.control, &mut node.process) {
+            (Some(control), _) => LockServer::Apart(&mut control.coordinator),
+            (None, Some(process)) => LockServer::Inline(process),
+            (None, None) => return Ok(()),
+        };
+        let Some(locker) = &mut node.locker else { return Ok(()) };
         let mut context = StepContext { index, plan, now_ns, now, is_ending, rng, checkers };
-        let mut hear = |process: &mut bourdon_protocol::Process, locker: &mut Locker, context: &mut StepContext<'_>| {
-            while let Some(news) = process.poll_coordination() {
+        let mut hear = |server: &mut LockServer<'_>, locker: &mut Locker, context: &mut StepContext<'_>| {
+            while let Some(news) = server.poll_news() {
                 *digest = mixed(*digest, number_of(&news));
                 locker.hear(news, context)?;
             }
             Ok::<_, Violation>(())
         };
-        hear(process, locker, &mut context)?;
+        hear(&mut server, locker, &mut context)?;
         if acts && !node.left {
-            locker.act(process, &mut context)?;
-            hear(process, locker, &mut context)?;
+            locker.act(&mut server, &mut context)?;
+            hear(&mut server, locker, &mut context)?;
         }
         Ok(())
     }
@@ -40,19 +52,47 @@ impl World<'_> {
     pub(super) fn locker_due(&self, index: usize) -> u64 {
         let node = &self.nodes[index];
         let member = |process: &bourdon_protocol::Process| process.standing() == bourdon_protocol::Standing::Member;
-        let acts = !node.left && node.process.as_ref().is_some_and(member);
+        // A control thread does not know whether its process is a member: it is refused until then.
+        let acts = !node.left && (node.control.is_some() || node.process.as_ref().is_some_and(member));
         node.locker.as_ref().filter(|_| acts).map_or(u64::MAX, Locker::due)
+    }
+
+    /// When a process must be stepped for its locks and elections.
+    pub(super) fn action_due(&self, index: usize) -> u64 {
+        if self.nodes[index].control.is_some() { self.exchange_due(index) } else { self.locker_due(index) }
     }
 
     /// Judges a process that has made a step.
     pub(super) fn judge_locks(&self, index: usize) -> Verdict {
         let node = &self.nodes[index];
-        let (Some(plan), Some(process)) = (&self.plan.locks, &node.process) else { return Ok(()) };
+        let Some(process) = node.process.as_ref().filter(|_| node.control.is_none()) else { return Ok(()) };
         let Some(locker) = &node.locker else { return Ok(()) };
-        self.checkers.coordinated(process, index)?;
-        let places = (0..plan.names).filter(|place| locker.takes_part(*place));
-        { places }
-            .try_for_each(|place| self.checkers.elections.stepped(index, place, process.leader(&LockPlan::name(place))))
+        let leads = process.leads().next().is_some();
+        self.checkers.coordinated(index, process.locks_held(), leads, may_hold(process, index))?;
+        self.judge_leaders(index, locker, |name| process.leader(name))
+    }
+
+    /// Judges a control thread that has made a step: what it holds and leads fits the last state of its process that it
+    /// has taken, and nothing if the process is silent.
+    pub(super) fn judge_control(&self, index: usize) -> Verdict {
+        let node = &self.nodes[index];
+        let (Some(control), Some(locker)) = (&node.control, &node.locker) else { return Ok(()) };
+        let coordinator = &control.coordinator;
+        let leads = coordinator.leads().next().is_some();
+        let may_hold = control.may_hold && !control.is_silent();
+        self.checkers.coordinated(index, coordinator.locks_held(), leads, may_hold)?;
+        self.judge_leaders(index, locker, |name| coordinator.leader(name))
+    }
+
+    fn judge_leaders(
+        &self,
+        index: usize,
+        locker: &Locker,
+        leader: impl Fn(&TopicName) -> Option<Leadership>,
+    ) -> Verdict {
+        let names = self.plan.locks.as_ref().map_or(0, |plan| plan.names);
+        let places = (0..names).filter(|place| locker.takes_part(*place));
+        { places }.try_for_each(|place| self.checkers.elections.stepped(index, place, leader(&LockPlan::name(place))))
     }
 
     /// Whether every request has come to its end, and all agree on the leaders.
@@ -71,7 +111,11 @@ impl World<'_> {
     fn voters(&self, plan: &LockPlan, place: usize) -> Vec<Voter> {
         let alive = self.nodes.iter().enumerate().filter(|(_, node)| node.is_alive() && node.locker.is_some());
         let voter = |(index, node): (usize, &crate::node::Node)| {
-            let leader = node.process.as_ref()?.leader(&LockPlan::name(place));
+            let name = LockPlan::name(place);
+            let leader = match &node.control {
+                Some(control) => control.coordinator.leader(&name),
+                None => node.process.as_ref()?.leader(&name),
+            };
             let (stands, campaigns) = Locker::parts(plan, index);
             Some(Voter { process: index, stands, campaigns, leader })
         };

@@ -19,7 +19,7 @@ impl World<'_> {
             return Ok(()); // it was stepped earlier and has another deadline now; or it is gone
         }
         self.nodes[index].wakes_at_ns = u64::MAX;
-        if self.trip(index) {
+        if self.trip(index) || self.stalls(index) {
             self.wake(index, self.nodes[index].paused_until_ns);
             return Ok(());
         }
@@ -29,6 +29,7 @@ impl World<'_> {
         }
         self.mix(index as u64);
         let busy = self.nodes[index].take_in(self.now_ns, self.plan.batch);
+        self.obey(index);
         self.watch_ballots(index);
         if self.plan.order_early {
             let node = &mut self.nodes[index];
@@ -46,6 +47,7 @@ impl World<'_> {
         let all_sent = self.transmit(index, true) && all_sent;
         self.launch();
         self.coordinate(index, false)?;
+        self.hand_reports_over(index);
         if all_sent && let Some(process) = &self.nodes[index].process {
             self.checkers.sent(process, index)?;
         }
@@ -59,7 +61,7 @@ impl World<'_> {
         if std::mem::take(&mut self.nodes[index].is_out) {
             self.end_process(index);
         }
-        let acts_ns = self.locker_due(index);
+        let acts_ns = self.action_due(index);
         let node = &self.nodes[index];
         let Some(process) = &node.process else { return Ok(()) };
         let deadline_ns = node.clock.when(process.next_deadline());
@@ -313,6 +315,8 @@ impl World<'_> {
         // Decisions of frozen members of an earlier generation are not judged.
         let safety = *mode != Mode::Liveness && shown.generation == *generation;
         checkers.installed(history, node.lineage, process, moved, safety)?;
+        let continues = moved && view.epoch.0 > 1 && process.standing() == Standing::Member;
+        node.control.iter_mut().filter(|_| continues).for_each(|control| control.continued.push(view.epoch.0));
         let phase = process.phase();
         let lineage = &mut history.lineages[node.lineage];
         lineage.epoch = Some(view.epoch.0);

@@ -42,6 +42,7 @@ impl World<'_> {
                 self.nodes[index].clock.jump(self.now_ns, event.for_ns);
                 self.network.faults.clock_jump += 1;
                 self.wake(index, self.now_ns);
+                self.wake_control(index, self.now_ns);
             }
         }
     }
@@ -126,6 +127,12 @@ impl World<'_> {
     }
 
     pub(super) fn pause(&mut self, index: usize, pause_ns: u64) {
+        self.pause_process(index, pause_ns);
+        self.pause_control(index, pause_ns);
+    }
+
+    /// The process stops; its control thread, if it has one, does not.
+    pub(super) fn pause_process(&mut self, index: usize, pause_ns: u64) {
         let node = &mut self.nodes[index];
         node.paused_until_ns = node.paused_until_ns.max(self.now_ns + pause_ns);
         self.network.faults.pause += 1;
