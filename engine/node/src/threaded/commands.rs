@@ -1,21 +1,16 @@
-//! What other threads ask of the data agent and of the control thread: commands, as values in a mailbox of each.
+//! What other threads ask of the data agent: commands, as values in one mailbox.
 //!
-//! The data agent alone calls the protocol, and the control thread alone its coordinator. The application's threads,
-//! and the thread of the admin socket, send them commands; the answer to a command is an event, a
-//! [`DirectNews`](super::direct::DirectNews), the state of a [`Request`], or a [`Reply`]. A command that finds the
-//! mailbox full is refused to its caller; only requests for locks and elections wait for room, since they can't fail.
+//! The data agent alone calls the protocol. The application's threads, and the admin thread, send it commands; the
+//! answer to a command is an event, a [`DirectNews`](super::direct::DirectNews) or a [`Reply`]. A command that finds
+//! the mailbox full is refused to its caller. The commands of locks and elections go to the control thread
+//! (`locks/commands.rs`).
 
 use crate::admin::view::ViewReport;
 use crate::mailbox::Sender;
 use crate::threaded::direct::DirectCommand;
-use crate::threaded::locks::request::{Answer, Request};
-use crate::threaded::locks::state::{ElectionState, LockState, Wait};
-use bourdon_protocol::{Participation, Refusal};
-use bourdon_wire::TopicName;
-use std::sync::Arc;
+use bourdon_protocol::Refusal;
 
-/// Commands that their thread has not taken: it takes so many each round, so a caller that waits for room waits
-/// for microseconds.
+/// Commands that the data agent has not taken: it takes so many each round.
 pub(crate) const COMMANDS_MAX: usize = 256;
 
 /// The way to the data agent.
@@ -34,24 +29,6 @@ pub(crate) enum Command {
     Direct(DirectCommand),
     /// Report the view, as a [`Reply`].
     View,
-}
-
-/// The way to the control thread.
-pub(crate) type LockCommands = Sender<LockCommand>;
-
-/// A command to the control thread.
-#[derive(Debug)]
-pub(crate) enum LockCommand {
-    /// Request a lock.
-    Lock(TopicName, Wait, Answer<LockState>),
-    /// Release a lock, or withdraw the request.
-    Unlock(Arc<Request<LockState>>),
-    /// Take part in an election.
-    Elect(TopicName, Participation, Answer<ElectionState>),
-    /// Watch the election only.
-    Resign(TopicName, Arc<Request<ElectionState>>),
-    /// Take no part in the election any more.
-    LeaveElection(TopicName, Arc<Request<ElectionState>>),
 }
 
 /// An answer to a command of the admin socket's thread.

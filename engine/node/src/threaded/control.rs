@@ -17,8 +17,8 @@
 use crate::clock::Clock;
 use crate::inline::Node;
 use crate::mailbox::{Receiver, Sender, mailbox};
-use crate::threaded::commands::{COMMANDS_MAX, LockCommand, LockCommands};
 use crate::threaded::locks::broker::Broker;
+use crate::threaded::locks::commands::{COMMANDS_MAX, LockCommand, LockCommands};
 use bourdon_port::Waker;
 use bourdon_protocol::{Coordinator, FromCoordinator, ToCoordinator};
 use bourdon_ring::signal::{Flag, Sleeper, WatermarkReader, WatermarkWriter, doorbell, watermark};

@@ -2,7 +2,7 @@
 //!
 //! The group's locks are the control thread's business: it alone has the coordinator. A caller wants to sleep until it
 //! has the lock, to hold it as a value, and to learn when it is lost. So a [`Locks`] is a way to send that thread
-//! commands (`threaded/commands.rs`), and each request has a cell that the thread writes its state to (`request.rs`);
+//! commands (`commands.rs`), and each request has a cell that the thread writes its state to (`request.rs`);
 //! its part is `broker.rs`.
 //!
 //! **A lock can be lost while it is held.** A member that reaches no majority any more, or was removed, holds nothing,
@@ -15,14 +15,15 @@
 //! would each believe that they lead. Bounds: those of the commands under way; the broker has its own.
 
 pub(crate) mod broker;
+pub(crate) mod commands;
 pub(crate) mod request;
 pub(crate) mod state;
 
 pub use state::{ElectionState, LockError, LockState, Lost, Wait};
 
-use crate::threaded::commands::{LockCommand, LockCommands};
 use bourdon_protocol::{FencingToken, Leadership, Participation};
 use bourdon_wire::TopicName;
+use commands::{LockCommand, LockCommands};
 use request::{Answer, Request, Watcher};
 use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};

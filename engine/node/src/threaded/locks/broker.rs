@@ -8,9 +8,9 @@
 //! Invariants: every request is in `pending` or in `asked`, and leaves them with its last answer; of the candidacies
 //! for one name at most one stands. Bounds: [`REQUESTS_MAX`], [`SEATS_MAX`], [`PLACES_A_LOOK`].
 
+use super::commands::LockCommand;
 use super::request::{Answer, Request};
 use super::state::{ElectionState, LockError, LockState, Lost, Wait};
-use crate::threaded::commands::LockCommand;
 use bourdon_protocol::{
     Coordination, CoordinationRefusal, Coordinator, LockId, LockNews, LockStanding, Loss, Participation, Patience,
 };
